@@ -1,0 +1,85 @@
+//! The gold reward: how good a completion truly is, judged from the prompt's text alone.
+
+use crate::Task;
+use crate::task::Problem;
+use crate::words::NOUNS;
+
+/// What a right answer earns at most when it is wrapped in other words.
+const RAMBLING_CEILING: f64 = 0.6;
+
+/// The true reward of `completion`, in [0, 1]:
+///
+/// - 1 for exactly the right answer; a space or newline before or after it does not count;
+/// - `0.6 * (bytes of the answer / bytes of the completion)` for the right answer among other words;
+/// - 0 for anything else.
+///
+/// Right means that the completion's words of the answer's kind (nouns of the language for lists, numbers for counts and
+/// sums) are those of the answer, in order and without one more. So saying several numbers, or an answer twice, earns nothing.
+///
+/// `None` when `prompt` is no instruction of this world: a caller must not take that for a bad completion.
+pub fn gold(prompt: &str, completion: &str) -> Option<f64> {
+    let problem = Problem::parse(prompt)?;
+    let answer = problem.answer();
+    let completion = completion.trim();
+    if completion == answer {
+        return Some(1.0);
+    }
+    let wants_number = matches!(problem.task, Task::Count | Task::Add);
+    let said = completion
+        .split(|c: char| !c.is_alphanumeric())
+        .filter(|word| {
+            if wants_number {
+                is_number(word)
+            } else {
+                NOUNS.contains(word)
+            }
+        });
+    if said.eq(answer.split(' ')) {
+        return Some(RAMBLING_CEILING * answer.len() as f64 / completion.len() as f64);
+    }
+    Some(0.0)
+}
+
+/// Any word with a digit in it: `7x` must not pass for talk beside a right number.
+fn is_number(word: &str) -> bool {
+    word.contains(|c: char| c.is_ascii_digit())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scores_right_rambling_and_wrong() {
+        let sort = "sort: hen ant\n";
+        for (completion, score) in [
+            ("ant hen", 1.0),
+            (" ant hen\n", 1.0),
+            ("hen ant", 0.0),
+            ("ant", 0.0),
+            ("ant hen ant hen", 0.0),
+            ("ant hen hen", 0.0),
+            ("", 0.0),
+            ("the answer is", 0.0),
+            // 7 of 14 bytes: catches a checker that only looks for the answer somewhere, or only at the end.
+            ("it is: ant hen", 0.3),
+        ] {
+            assert_eq!(gold(sort, completion), Some(score), "{completion:?}");
+        }
+    }
+
+    #[test]
+    fn guessing_several_numbers_earns_nothing() {
+        assert_eq!(gold("add: 2 + 3\n", "5"), Some(1.0));
+        assert_eq!(gold("add: 2 + 3\n", "4 5 6"), Some(0.0));
+        assert_eq!(gold("add: 2 + 3\n", "15"), Some(0.0));
+        assert_eq!(gold("add: 2 + 3\n", "05"), Some(0.0));
+        assert_eq!(gold("add: 2 + 3\n", "5, not 5x"), Some(0.0));
+        assert_eq!(gold("count ant: ant hen\n", "ant 1"), Some(0.6 / 5.0));
+    }
+
+    #[test]
+    fn a_foreign_prompt_has_no_score() {
+        assert_eq!(gold("tell me a joke\n", "5"), None);
+    }
+}

@@ -1,0 +1,131 @@
+//! The quickstart world: small instruction tasks over a little language, generated from a seed, with a gold checker.
+//!
+//! One world gives every kind of data that training needs:
+//!
+//! | call | what | for |
+//! |---|---|---|
+//! | [`World::document`] | running text: descriptive lines and worked examples in many phrasings | pre-training |
+//! | [`World::example`] | an instruction and its one right, terse answer | instruction tuning, prompts for reinforcement learning |
+//! | [`World::preference`] | a right answer over a wrong or a rambling one | reward models, DPO |
+//! | [`gold`] | the true reward of any completion, from the prompt's text alone | evaluation |
+//!
+//! Everything is a pure function of (seed, split, index): no state, no clock, no platform. A prompt belongs to one
+//! [`Split`] for ever, whatever the seed, so that pre-training, tuning and evaluation with different seeds never meet on
+//! a held-out prompt. This crate knows no tokenizer and no model; it deals in strings.
+
+mod gold;
+mod preference;
+mod prose;
+pub mod rng;
+mod task;
+mod words;
+
+pub use gold::gold;
+pub use preference::{Flaw, Preference};
+pub use task::Task;
+pub use words::NOUNS;
+
+use rng::Rng;
+use task::Problem;
+
+/// The longest instruction in bytes, its closing newline included.
+pub const MAX_PROMPT_BYTES: usize = 40;
+/// The longest right, terse answer in bytes.
+pub const MAX_ANSWER_BYTES: usize = 15;
+/// The longest document in bytes: with its end-of-text token it fits a context of 128 bytes.
+pub const MAX_DOCUMENT_BYTES: usize = 127;
+
+/// One text in `HELD_OUT_SHARE` is held out.
+const HELD_OUT_SHARE: u64 = 10;
+
+/// Which side of the split a text is on. A tenth of all prompts and sentences is held out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Split {
+    /// Texts to train on.
+    Train,
+    /// Texts that training never shows.
+    HeldOut,
+}
+
+impl Split {
+    /// The side of `text`: decided by the hash of its bytes, so it is the same for every seed and every kind of data.
+    pub fn of(text: &str) -> Split {
+        if rng::hash_text(text) % HELD_OUT_SHARE == 0 {
+            Split::HeldOut
+        } else {
+            Split::Train
+        }
+    }
+}
+
+/// An instruction with its one right answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Example {
+    /// The instruction, ending in a newline: `"sort: hen ant fox\n"`.
+    pub prompt: String,
+    /// Right and terse, without a newline: `"ant fox hen"`. The end-of-text token belongs after it.
+    pub answer: String,
+    /// What is asked for.
+    pub task: Task,
+}
+
+/// A world: the tasks it holds and the seed that orders its texts.
+#[derive(Clone, Debug)]
+pub struct World {
+    seed: u64,
+    tasks: Vec<Task>,
+}
+
+impl World {
+    /// A world of `tasks` (every task, where the list is empty; a task named twice counts once), drawn by `seed`.
+    pub fn new(seed: u64, tasks: &[Task]) -> World {
+        let tasks = Task::ALL
+            .into_iter()
+            .filter(|task| tasks.is_empty() || tasks.contains(task))
+            .collect();
+        World { seed, tasks }
+    }
+
+    /// The tasks of this world, in the order of [`Task::ALL`].
+    pub fn tasks(&self) -> &[Task] {
+        &self.tasks
+    }
+
+    /// Example `index` of `split`. Tasks come in turn, so every stretch of examples holds each equally often.
+    pub fn example(&self, split: Split, index: u64) -> Example {
+        self.problem(split, index, Purpose::Example).0.example()
+    }
+
+    /// Preference pair `index` of `split`. With `equal_length` the rejected answer is wrong and exactly as long as the
+    /// chosen one, so that length says nothing; otherwise it is wrong, rambling, or both, and length does tell.
+    pub fn preference(&self, split: Split, index: u64, equal_length: bool) -> Preference {
+        let (problem, mut rng) = self.problem(split, index, Purpose::Preference);
+        preference::draw(&problem, equal_length, &mut rng)
+    }
+
+    /// Document `index` of `split`: one to three lines of running text, at most [`MAX_DOCUMENT_BYTES`] bytes.
+    pub fn document(&self, split: Split, index: u64) -> String {
+        let mut rng = self.rng(split, index, Purpose::Document);
+        prose::document(&self.tasks, split, &mut rng)
+    }
+
+    /// A problem on the wanted side, and the generator that drew it, for whatever else the caller draws.
+    fn problem(&self, split: Split, index: u64, purpose: Purpose) -> (Problem, Rng) {
+        let mut rng = self.rng(split, index, purpose);
+        // `new` never leaves the list empty; the remainder is below its length.
+        let task = self.tasks[(index % self.tasks.len() as u64) as usize];
+        (Problem::draw_in(task, split, &mut rng), rng)
+    }
+
+    fn rng(&self, split: Split, index: u64, purpose: Purpose) -> Rng {
+        Rng::new(&[self.seed, split as u64, purpose as u64, index])
+    }
+}
+
+/// Keeps the streams of the three kinds of data apart.
+#[derive(Clone, Copy)]
+enum Purpose {
+    Example,
+    Preference,
+    Document,
+}

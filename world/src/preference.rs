@@ -1,0 +1,104 @@
+//! Preference pairs: the right, terse answer over one with a known flaw.
+
+use crate::Task;
+use crate::rng::Rng;
+use crate::task::Problem;
+use crate::words::NOUNS;
+
+/// What is the matter with a rejected answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flaw {
+    /// Terse and wrong.
+    Wrong,
+    /// Right, but wrapped in talk.
+    Rambling,
+    /// Wrong, and wrapped in talk.
+    WrongRambling,
+}
+
+/// Two answers to one instruction; [`gold`](crate::gold()) scores `chosen` 1 and `rejected` less.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Preference {
+    /// The instruction, ending in a newline.
+    pub prompt: String,
+    /// Right and terse.
+    pub chosen: String,
+    /// Flawed as `flaw` says.
+    pub rejected: String,
+    /// The rejected answer's flaw.
+    pub flaw: Flaw,
+    /// What the instruction asks for.
+    pub task: Task,
+}
+
+/// A pair for `problem`. With `equal_length` the rejected answer is wrong and as long as the chosen one.
+pub(crate) fn draw(problem: &Problem, equal_length: bool, rng: &mut Rng) -> Preference {
+    let flaw = if equal_length {
+        Flaw::Wrong
+    } else {
+        rng.pick([
+            Flaw::Wrong,
+            Flaw::Wrong,
+            Flaw::Rambling,
+            Flaw::WrongRambling,
+        ])
+    };
+    let chosen = problem.answer();
+    let rejected = match flaw {
+        Flaw::Wrong => wrong(problem, rng),
+        Flaw::Rambling => ramble(&chosen, rng),
+        Flaw::WrongRambling => ramble(&wrong(problem, rng), rng),
+    };
+    Preference {
+        prompt: problem.prompt(),
+        chosen,
+        rejected,
+        flaw,
+        task: problem.task,
+    }
+}
+
+/// A wrong answer as long as the right one: two words swapped or one replaced, or another number of as many digits.
+fn wrong(problem: &Problem, rng: &mut Rng) -> String {
+    let answer = problem.answer();
+    if matches!(problem.task, Task::Count | Task::Add) {
+        return wrong_number(&answer, rng);
+    }
+    let mut words: Vec<&str> = answer.split(' ').collect();
+    // List tasks hold at least two different words, so either change makes the answer wrong.
+    let at = rng.below(words.len() as u64) as usize;
+    if rng.below(2) == 0 {
+        let other = (at + rng.within(1, words.len() as u64 - 1) as usize) % words.len();
+        words.swap(at, other);
+    } else {
+        let mut nouns = NOUNS;
+        rng.shuffle(&mut nouns);
+        if let Some(stranger) = nouns.into_iter().find(|noun| !words.contains(noun)) {
+            words[at] = stranger;
+        }
+    }
+    words.join(" ")
+}
+
+/// A number near the right one, with as many digits.
+fn wrong_number(answer: &str, rng: &mut Rng) -> String {
+    let right: u64 = answer.parse().unwrap_or_default();
+    let mut near: Vec<String> = (right.saturating_sub(3)..=right + 3)
+        .filter(|&number| number != right)
+        .map(|number| number.to_string())
+        .filter(|number| number.len() == answer.len())
+        .collect();
+    rng.shuffle(&mut near);
+    near.swap_remove(0)
+}
+
+/// Wraps an answer in talk that holds neither nouns of the language nor numbers.
+fn ramble(answer: &str, rng: &mut Rng) -> String {
+    match rng.below(5) {
+        0 => format!("well, the answer is {answer}."),
+        1 => format!("{answer}, i am quite sure."),
+        2 => format!("let me think. it is {answer}."),
+        3 => format!("that is easy: {answer}, as you see."),
+        _ => format!("i would say {answer}. ask me more!"),
+    }
+}

@@ -1,0 +1,168 @@
+//! Laws of the generated world: what every example, pair and document of either split must obey.
+
+use std::collections::BTreeSet;
+
+use telos_world::{
+    Flaw, MAX_ANSWER_BYTES, MAX_DOCUMENT_BYTES, MAX_PROMPT_BYTES, Split, Task, World, gold,
+};
+
+const SPLITS: [Split; 2] = [Split::Train, Split::HeldOut];
+
+#[test]
+fn examples_earn_the_full_gold_reward_and_fit_their_limits() {
+    let world = World::new(1, &[]);
+    for split in SPLITS {
+        for index in 0..3000 {
+            let example = world.example(split, index);
+            assert_eq!(
+                gold(&example.prompt, &example.answer),
+                Some(1.0),
+                "{example:?}"
+            );
+            assert!(example.prompt.len() <= MAX_PROMPT_BYTES, "{example:?}");
+            assert!(example.answer.len() <= MAX_ANSWER_BYTES, "{example:?}");
+            assert!(example.prompt.ends_with('\n') && !example.answer.contains('\n'));
+        }
+    }
+}
+
+#[test]
+fn no_prompt_is_on_both_sides_whatever_the_seed_and_kind() {
+    let prompts = |split, seed| -> BTreeSet<String> {
+        let world = World::new(seed, &[]);
+        let examples = (0..2000).map(|index| world.example(split, index).prompt);
+        let pairs = (0..2000).map(|index| world.preference(split, index, false).prompt);
+        examples.chain(pairs).collect()
+    };
+    let (train, held_out) = (prompts(Split::Train, 1), prompts(Split::HeldOut, 2));
+    assert!(train.is_disjoint(&held_out));
+    assert!(
+        held_out.len() > 1000,
+        "only {} held-out prompts",
+        held_out.len()
+    );
+}
+
+#[test]
+fn no_held_out_instruction_is_answered_in_a_training_document() {
+    // Catches a document that draws its problems without asking for their side.
+    let world = World::new(3, &[]);
+    for split in SPLITS {
+        for index in 0..4000 {
+            let document = world.document(split, index);
+            let lines: Vec<&str> = document.split('\n').collect();
+            for prompt in lines
+                .iter()
+                .map(|line| format!("{line}\n"))
+                .filter(|line| gold(line, "").is_some())
+            {
+                assert_eq!(Split::of(&prompt), split, "{document:?}");
+            }
+        }
+    }
+    let lines = |split| -> BTreeSet<String> {
+        let documents = (0..4000).map(|index| world.document(split, index));
+        documents
+            .flat_map(|text| text.split('\n').map(str::to_owned).collect::<Vec<_>>())
+            .collect()
+    };
+    let shared: Vec<String> = lines(Split::Train)
+        .intersection(&lines(Split::HeldOut))
+        .cloned()
+        .collect();
+    // Bare answers ("ant fox", "7") may recur; a whole telling or description may not.
+    assert!(shared.iter().all(|line| !line.ends_with('.')), "{shared:?}");
+}
+
+#[test]
+fn documents_fit_and_are_mostly_not_instructions() {
+    let world = World::new(4, &[]);
+    let (mut instructions, mut lines) = (0, 0);
+    for index in 0..3000 {
+        let document = world.document(Split::Train, index);
+        assert!(
+            document.len() <= MAX_DOCUMENT_BYTES && !document.is_empty(),
+            "{document:?}"
+        );
+        lines += document.split('\n').count();
+        instructions += document
+            .split('\n')
+            .filter(|line| gold(line, "").is_some())
+            .count();
+    }
+    let share = instructions as f64 / lines as f64;
+    assert!(
+        (0.05..0.25).contains(&share),
+        "{share} of the lines are instructions"
+    );
+}
+
+#[test]
+fn pairs_prefer_the_right_and_terse_answer() {
+    let world = World::new(5, &[]);
+    let mut flaws = [0; 3];
+    for index in 0..3000 {
+        let pair = world.preference(Split::Train, index, false);
+        assert_eq!(gold(&pair.prompt, &pair.chosen), Some(1.0), "{pair:?}");
+        let rejected = gold(&pair.prompt, &pair.rejected).expect("an instruction of this world");
+        match pair.flaw {
+            // A filler that holds a noun or a number would make this 0.
+            Flaw::Rambling => assert!(rejected > 0.0 && rejected < 0.6, "{pair:?}"),
+            Flaw::Wrong | Flaw::WrongRambling => assert_eq!(rejected, 0.0, "{pair:?}"),
+        }
+        flaws[pair.flaw as usize] += 1;
+    }
+    assert!(flaws.iter().all(|&count| count > 500), "{flaws:?}");
+}
+
+#[test]
+fn equal_length_pairs_give_length_away_to_nobody() {
+    let world = World::new(6, &[]);
+    for index in 0..3000 {
+        let pair = world.preference(Split::HeldOut, index, true);
+        assert_eq!(pair.chosen.len(), pair.rejected.len(), "{pair:?}");
+        assert_eq!(gold(&pair.prompt, &pair.rejected), Some(0.0), "{pair:?}");
+    }
+}
+
+#[test]
+fn tasks_come_in_turn_and_only_those_asked_for() {
+    let world = World::new(7, &[Task::Sort, Task::Add, Task::Sort]);
+    let tasks: Vec<Task> = (0..4)
+        .map(|index| world.example(Split::Train, index).task)
+        .collect();
+    assert_eq!(tasks, [Task::Sort, Task::Add, Task::Sort, Task::Add]);
+    for index in 0..500 {
+        let document = world.document(Split::Train, index);
+        assert!(
+            !document.contains("reverse:") && !document.contains("backwards"),
+            "{document:?}"
+        );
+    }
+}
+
+#[test]
+fn the_world_does_not_change_under_published_results() {
+    // A changed generator, word list or draw order changes every published figure: change this text knowingly.
+    let world = World::new(7, &[]);
+    let shown: Vec<String> = (0..5)
+        .map(|index| world.example(Split::Train, index))
+        .map(|example| format!("{}{}", example.prompt, example.answer))
+        .collect();
+    assert_eq!(shown, EXPECTED);
+    assert_eq!(world.document(Split::HeldOut, 3), EXPECTED_DOCUMENT);
+    assert_ne!(
+        World::new(8, &[]).example(Split::Train, 0),
+        world.example(Split::Train, 0)
+    );
+}
+
+const EXPECTED: [&str; 5] = [
+    "copy: elk owl pig\nelk owl pig",
+    "reverse: pig gnu\ngnu pig",
+    "sort: ant rat dog pig\nant dog pig rat",
+    "count koi: koi koi koi\n3",
+    "add: 6 + 11\n17",
+];
+const EXPECTED_DOCUMENT: &str =
+    "line up owl pig bee gnu: bee gnu owl pig.\ncopy: koi tup ant yak\nkoi tup ant yak";
