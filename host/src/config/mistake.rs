@@ -1,0 +1,116 @@
+//! A mistake in an experiment: where it stands, which key it concerns, what is wrong and what would be right.
+
+use std::fmt;
+use std::sync::Arc;
+
+/// Where a value or key was written. The order is the order of reporting: the file from top to bottom, then what
+/// concerns the file as a whole, then the command line from left to right.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Place {
+    /// A place in a file; line and column count from 1, the column in characters.
+    At {
+        /// The file's path as the user gave it.
+        file: Arc<str>,
+        /// Line, from 1.
+        line: usize,
+        /// Column in characters, from 1.
+        column: usize,
+    },
+    /// A file as a whole: for keys that are nowhere in it.
+    File(Arc<str>),
+    /// An override on the command line.
+    Override {
+        /// Its position among the overrides.
+        index: usize,
+        /// What the user typed, up to the value: `--set train.steps`, `--name`.
+        label: Arc<str>,
+    },
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Place::At { file, line, column } => write!(f, "{file}:{line}:{column}"),
+            Place::File(file) => f.write_str(file),
+            Place::Override { label, .. } => f.write_str(label),
+        }
+    }
+}
+
+/// One mistake; `Display` gives `file:line:column: key: message`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Mistake {
+    /// Where it stands.
+    pub place: Place,
+    /// The key it concerns, as a dotted path from the root; empty for faults of the TOML itself.
+    pub key: String,
+    /// What is wrong and what would be right.
+    pub message: String,
+    /// The key this one was probably meant to be, as a dotted path; spares a second mistake for that key missing.
+    pub meant: Option<String>,
+}
+
+impl Mistake {
+    /// A mistake concerning `key`.
+    pub fn new(place: Place, key: impl Into<String>, message: impl Into<String>) -> Self {
+        Self { place, key: key.into(), message: message.into(), meant: None }
+    }
+}
+
+impl fmt::Display for Mistake {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let repeats_key = matches!(&self.place, Place::Override { label, .. } if label.ends_with(&self.key));
+        if self.key.is_empty() || repeats_key {
+            write!(f, "{}: {}", self.place, self.message)
+        } else {
+            write!(f, "{}: {}: {}", self.place, self.key, self.message)
+        }
+    }
+}
+
+/// The valid name nearest to `written`, if one is near enough to be meant: within a third of the name's letters
+/// (at least one) by Damerau-Levenshtein distance, letter case and `-` for `_` not counted; or a longer name that
+/// `written` begins.
+pub fn nearest<'a>(written: &str, valid: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let plain = |name: &str| name.to_lowercase().replace('-', "_");
+    let written = plain(written);
+    let ranked = valid.into_iter().filter_map(|name| {
+        let candidate = plain(name);
+        let distance = strsim::damerau_levenshtein(&written, &candidate);
+        let longest = written.chars().count().max(candidate.chars().count());
+        let begins = written.chars().count() >= 3 && (candidate.starts_with(&written) || written.starts_with(&candidate));
+        (distance <= (longest / 3).max(1) || begins).then_some((distance, name))
+    });
+    ranked.min().map(|(_, name)| name)
+}
+
+/// `did you mean `x`?` where a name is near, else the list of all.
+pub fn suggestion<'a>(written: &str, valid: impl IntoIterator<Item = &'a str> + Clone) -> String {
+    match nearest(written, valid.clone()) {
+        Some(name) => format!("did you mean `{name}`?"),
+        None => {
+            let mut names: Vec<String> = valid.into_iter().map(|name| format!("`{name}`")).collect();
+            names.sort();
+            names.dedup();
+            if names.is_empty() { "nothing is valid here".to_owned() } else { format!("valid: {}", names.join(", ")) }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Catches a search that offers any name, however far, and one that misses a transposition or an abbreviation.
+    #[test]
+    fn nearest_offers_only_what_may_be_meant() {
+        let names = ["steps", "epochs", "micro_batch_tokens", "lr"];
+        let find = |written| nearest(written, names);
+        assert_eq!(find("stesp"), Some("steps"));
+        assert_eq!(find("micro-batch-token"), Some("micro_batch_tokens"));
+        assert_eq!(find("micro_batch"), Some("micro_batch_tokens"));
+        assert_eq!(find("LR"), Some("lr"));
+        assert_eq!(find("colour"), None);
+        assert_eq!(suggestion("colour", ["b", "a"]), "valid: `a`, `b`");
+    }
+}

@@ -1,0 +1,265 @@
+//! Every key of an experiment, once: its path, the form of its value, its default and its meaning.
+//!
+//! This table is what the form check ([`super::form`]) reads, what suggestions are drawn from, and what
+//! `telos run --help-keys` prints. Rules that concern two keys together are in [`super::resolve`].
+
+use std::ops::Bound::{self, Excluded, Included, Unbounded};
+
+/// One key.
+#[derive(Debug, Clone, Copy)]
+pub struct Key {
+    /// Dotted path from the root; list positions are left out.
+    pub path: &'static str,
+    /// The form of its value.
+    pub form: Form,
+    /// The default as TOML, or in words where it depends on other keys; empty where there is none.
+    pub default: &'static str,
+    /// A valid value as TOML.
+    pub example: &'static str,
+    /// What it means, with units.
+    pub meaning: &'static str,
+}
+
+/// The form of a value.
+#[derive(Debug, Clone, Copy)]
+pub enum Form {
+    /// true or false.
+    Bool,
+    /// An integer in a closed range.
+    Int(i64, i64),
+    /// A finite number in a range; integers are numbers too.
+    Float(Bound<f64>, Bound<f64>),
+    /// A string, not empty.
+    Text,
+    /// One of some words.
+    Word(&'static [&'static str]),
+    /// A string or a list of strings, none empty, at least one.
+    Texts,
+    /// A list of words.
+    Words(&'static [&'static str]),
+    /// A number of steps (integer from 0) or a fraction of all steps (number above 0 and below 1).
+    Span,
+    /// Two numbers from 0 to below 1.
+    Betas,
+    /// A list of `[step, length]`, at least one.
+    Lengths,
+    /// A table with the keys listed below it.
+    Table,
+    /// Like `Table`, or one of some words standing for `{ kind = word }`.
+    WordOrTable(&'static [&'static str]),
+    /// A list of tables.
+    Tables,
+    /// A table with the keys listed below it and a plugin's options beside them.
+    Plugin,
+    /// One such table, or a list of them.
+    Plugins,
+}
+
+/// Words of `data.tasks`: the tasks of the synthetic world.
+pub const TASKS: &[&str] = &["sort", "reverse", "count", "add", "copy"];
+/// Words of `train.schedule`.
+pub const SCHEDULES: &[&str] = &["constant", "linear", "cosine", "wsd"];
+
+const MANY: i64 = 1 << 40;
+const ANY_INT: Form = Form::Int(0, MANY);
+const POSITIVE_INT: Form = Form::Int(1, MANY);
+const POSITIVE: Form = Form::Float(Excluded(0.0), Unbounded);
+const FROM_ZERO: Form = Form::Float(Included(0.0), Unbounded);
+
+const fn key(
+    path: &'static str,
+    form: Form,
+    default: &'static str,
+    example: &'static str,
+    meaning: &'static str,
+) -> Key {
+    Key { path, form, default, example, meaning }
+}
+
+/// Every key, parents before children.
+#[rustfmt::skip]
+pub const KEYS: &[Key] = &[
+    key("name", Form::Text, "the file's name without its ending", "\"my-run\"", "name of the run and of its folder under runs_dir: letters, digits, `-`, `_`, `.`"),
+    key("seed", Form::Int(0, i64::MAX), "0", "7", "seed of initial weights, data order and synthetic data"),
+    key("runs_dir", Form::Text, "\"runs\"", "\"runs\"", "folder that holds the runs, relative to the current directory"),
+
+    key("backend", Form::Plugin, "", "{ plugin = \"candle\" }", "who computes; further keys are options of the plugin"),
+    key("backend.plugin", Form::Text, "\"candle\"", "\"candle\"", "id of the backend plugin"),
+    key("backend.device", Form::Text, "\"cpu\"", "\"cpu\"", "device: cpu, metal, cuda:0 ... as far as the backend has it"),
+    key("backend.dtype", Form::Word(&["f32", "bf16", "f64"]), "\"f32\"", "\"f32\"", "type of the computation; weights and optimizer stay in f32 or better"),
+    key("backend.threads", Form::Int(0, 4096), "0", "2", "threads of the backend; 0 means all cores; never changes the result"),
+
+    key("model", Form::Table, "", "{ layers = 4, dim = 128, heads = 4, context = 256 }", "what is trained: `from` an existing model, or a shape with fresh weights"),
+    key("model.from", Form::Text, "", "\"runs/base\"", "a run, a checkpoint or a Hugging Face folder to start from"),
+    key("model.arch", Form::Word(&["llama", "gpt2"]), "\"llama\"", "\"llama\"", "llama: RMS norm, rotary positions, SwiGLU; gpt2: layer norm, learned positions, GELU, biases"),
+    key("model.layers", Form::Int(1, 4096), "", "4", "decoder layers"),
+    key("model.dim", Form::Int(1, 1 << 20), "", "128", "width of the residual stream; a multiple of heads"),
+    key("model.heads", Form::Int(1, 4096), "", "4", "attention heads"),
+    key("model.kv_heads", Form::Int(1, 4096), "as many as heads", "2", "key and value heads (llama); divides heads"),
+    key("model.hidden", Form::Int(1, 1 << 22), "llama: 8/3 dim, rounded up to a multiple of 32; gpt2: 4 dim", "512", "width inside the feed-forward block"),
+    key("model.context", Form::Int(2, 1 << 24), "", "256", "longest sequence in tokens"),
+    key("model.tied", Form::Bool, "llama: false; gpt2: true", "false", "whether the output head is the embedding"),
+    key("model.norm_eps", Form::Float(Excluded(0.0), Excluded(1.0)), "1e-5", "1e-5", "epsilon inside the norms"),
+    key("model.rope_theta", Form::Float(Excluded(1.0), Unbounded), "10000.0", "10000.0", "base of the rotary frequencies (llama)"),
+    key("model.init_std", Form::Float(Excluded(0.0), Included(10.0)), "0.02", "0.02", "standard deviation of the initial weights"),
+
+    key("tokenizer", Form::Table, "", "{ kind = \"bytes\" }", "how text becomes tokens"),
+    key("tokenizer.kind", Form::Word(&["bytes", "file", "model"]), "\"model\" with model.from, else \"bytes\"", "\"file\"", "bytes: 256 byte values and an end of text; file: a tokenizer.json; model: the one in model.from"),
+    key("tokenizer.path", Form::Text, "", "\"tokenizer.json\"", "the tokenizer.json of kind = \"file\", relative to the current directory"),
+
+    key("data", Form::Table, "", "{ path = \"corpus.txt\" }", "what is learned from"),
+    key("data.source", Form::Word(&["text", "synthetic"]), "\"text\"", "\"text\"", "text: UTF-8 files; synthetic: the generated world of small tasks"),
+    key("data.path", Form::Texts, "", "\"corpus/*.txt\"", "text: files, folders or globs, relative to the current directory"),
+    key("data.held_out", Form::Float(Included(0.0), Excluded(1.0)), "0.1", "0.1", "fraction kept from training for evaluation"),
+    key("data.eval_path", Form::Texts, "", "\"valid.txt\"", "text: files to evaluate on, instead of held_out"),
+    key("data.rows", Form::Int(1, 1 << 32), "20000", "20000", "synthetic: how many examples are generated"),
+    key("data.tasks", Form::Words(TASKS), "all", "[\"sort\", \"add\"]", "synthetic: which tasks"),
+
+    key("objective", Form::Plugins, "", "{ plugin = \"ce\" }", "what is minimised: one table, or several [[objective]]; further keys are options of the plugin"),
+    key("objective.plugin", Form::Text, "", "\"ce\"", "id of the objective plugin"),
+    key("objective.weight", FROM_ZERO, "1.0", "0.5", "factor of this objective in the sum"),
+
+    key("train", Form::Table, "", "{ steps = 500 }", "how it is minimised"),
+    key("train.steps", POSITIVE_INT, "", "500", "optimizer steps; this or epochs"),
+    key("train.epochs", Form::Float(Excluded(0.0), Included(1e9)), "", "1", "passes over the training data; this or steps"),
+    key("train.batch", Form::Table, "", "{ tokens = 8192 }", "what one optimizer step sees: tokens or sequences"),
+    key("train.batch.tokens", POSITIVE_INT, "", "8192", "tokens a step"),
+    key("train.batch.sequences", POSITIVE_INT, "", "12", "sequences a step"),
+    key("train.batch.pairs", POSITIVE_INT, "", "32", "preference pairs a step; not for running text"),
+    key("train.batch.prompts", POSITIVE_INT, "", "32", "prompts a step; not for running text"),
+    key("train.micro_batch_tokens", POSITIVE_INT, "16384, or one sequence where that is longer", "2048", "how a step is cut to save memory; never changes the result"),
+    key("train.optimizer", Form::Table, "", "{ lr = 3e-4 }", "AdamW"),
+    key("train.optimizer.lr", POSITIVE, "", "3e-4", "peak learning rate"),
+    key("train.optimizer.betas", Form::Betas, "[0.9, 0.95]", "[0.9, 0.95]", "decay of the first and second moment"),
+    key("train.optimizer.eps", POSITIVE, "1e-8", "1e-8", "epsilon in the denominator"),
+    key("train.optimizer.weight_decay", FROM_ZERO, "0.0", "0.1", "decoupled decay of matrices, times the learning rate"),
+    key("train.optimizer.clip", FROM_ZERO, "1.0", "1.0", "largest global gradient norm; 0 turns clipping off"),
+    key("train.optimizer.groups", Form::Tables, "[]", "[{ match = \"*embed*\", lr_scale = 0.1 }]", "parameters with their own rate or decay; the first match counts"),
+    key("train.optimizer.groups.match", Form::Text, "", "\"*embed*\"", "glob on the parameter's name"),
+    key("train.optimizer.groups.lr_scale", FROM_ZERO, "1.0", "0.1", "factor on the learning rate; 0 freezes"),
+    key("train.optimizer.groups.weight_decay", FROM_ZERO, "that of the optimizer", "0.0", "decay of this group, vectors included"),
+    key("train.schedule", Form::WordOrTable(SCHEDULES), "\"constant\"", "\"cosine\"", "learning rate over the run: a word, or a table with the keys below"),
+    key("train.schedule.kind", Form::Word(SCHEDULES), "\"constant\"", "\"cosine\"", "constant, linear (to the floor), cosine (to the floor), wsd (warm-up, stable, linear decay)"),
+    key("train.schedule.warmup", Form::Span, "0", "0.1", "linear warm-up from 0: steps (integer) or fraction of the run (number below 1)"),
+    key("train.schedule.min_lr_ratio", Form::Float(Included(0.0), Included(1.0)), "0.0", "0.1", "floor as a fraction of lr (linear, cosine, wsd)"),
+    key("train.schedule.decay", Form::Span, "0.2", "0.2", "length of the last phase of wsd: steps or fraction"),
+    key("train.warmup", Form::Span, "0", "0.1", "short for train.schedule.warmup"),
+    key("train.context_schedule", Form::Lengths, "the model's context throughout", "[[0, 128], [300, 256]]", "length of training sequences from a step on, as [step, tokens]"),
+    key("train.recompute", Form::Word(&["none", "auto", "all"]), "\"none\"", "\"auto\"", "which activations are computed again in the backward pass instead of kept; never changes the result"),
+    key("train.max_bad_steps", Form::Int(1, 1_000_000), "5", "5", "steps in a row with a non-finite loss or gradient before the run stops; each is refused and counted"),
+
+    key("eval", Form::Table, "", "{ every = 50 }", "held-out evaluation"),
+    key("eval.every", ANY_INT, "0", "50", "steps between evaluations; 0: only before and after the run"),
+    key("eval.tokens", ANY_INT, "0", "100000", "held-out tokens used; 0: all"),
+    key("eval.early_stop", Form::Table, "", "{ patience = 5 }", "stop when the metric no longer gets better"),
+    key("eval.early_stop.metric", Form::Text, "\"min:eval/loss\"", "\"min:eval/loss\"", "metric watched, after min: or max: (a loss needs neither)"),
+    key("eval.early_stop.patience", Form::Int(1, 1_000_000), "3", "5", "evaluations without improvement before the run stops"),
+    key("eval.early_stop.min_delta", FROM_ZERO, "0.0", "0.001", "improvement that counts"),
+
+    key("checkpoint", Form::Table, "", "{ every = 100 }", "what is saved; the end of a run and Ctrl-C always save"),
+    key("checkpoint.every", ANY_INT, "200", "100", "steps between checkpoints; 0: only at the end"),
+    key("checkpoint.keep", Form::Int(1, 1_000_000), "3", "3", "how many of the newest stay; the best stays besides"),
+    key("checkpoint.best", Form::Text, "\"min:eval/loss\" where eval.every is set", "\"min:eval/loss\"", "metric by which the best checkpoint is kept, after min: or max: (a loss needs neither)"),
+
+    key("sample", Form::Table, "", "{ prompts = [\"Once\"] }", "text generated during training"),
+    key("sample.every", ANY_INT, "0", "100", "steps between samples; 0: only after the run"),
+    key("sample.prompts", Form::Texts, "", "[\"Once upon\"]", "prompts to continue"),
+    key("sample.max_tokens", Form::Int(1, 1 << 24), "64", "64", "longest continuation in tokens"),
+    key("sample.temperature", Form::Float(Included(0.0), Included(100.0)), "1.0", "0.8", "softmax temperature; 0 takes the most probable token"),
+    key("sample.top_p", Form::Float(Excluded(0.0), Included(1.0)), "1.0", "0.95", "smallest set of tokens with this probability; 1 means all"),
+    key("sample.top_k", Form::Int(0, 1 << 24), "0", "50", "the k most probable tokens; 0 means all"),
+    key("sample.seed", Form::Int(0, i64::MAX), "that of the experiment", "7", "seed of the draws"),
+];
+
+/// The key at `path`.
+pub fn find(path: &str) -> Option<&'static Key> {
+    KEYS.iter().find(|key| key.path == path)
+}
+
+/// The names directly below `parent` (empty: the root).
+pub fn children(parent: &str) -> impl Iterator<Item = &'static str> + Clone {
+    KEYS.iter().filter_map(move |key| {
+        let below = if parent.is_empty() { key.path } else { key.path.strip_prefix(parent)?.strip_prefix('.')? };
+        (!below.contains('.')).then_some(below)
+    })
+}
+
+/// The paths anywhere whose last name is `leaf`.
+pub fn paths_of(leaf: &str) -> Vec<&'static str> {
+    KEYS.iter().map(|key| key.path).filter(|path| path.rsplit('.').next() == Some(leaf)).collect()
+}
+
+impl Form {
+    /// What is expected, in words.
+    pub fn expected(self) -> String {
+        match self {
+            Form::Bool => "true or false".to_owned(),
+            Form::Int(min, max) => int_range(min, max),
+            Form::Float(min, max) => format!("a number{}", float_range(min, max)),
+            Form::Text => "a string".to_owned(),
+            Form::Word(words) => format!("one of {}", quoted(words)),
+            Form::Texts => "a string or a list of strings".to_owned(),
+            Form::Words(words) => format!("a list of {}", quoted(words)),
+            Form::Span => "a number of steps (integer) or a fraction of the run (number above 0 and below 1)".to_owned(),
+            Form::Betas => "two numbers, each at least 0 and below 1".to_owned(),
+            Form::Lengths => "a list of [step, tokens]".to_owned(),
+            Form::Table | Form::Plugin => "a table".to_owned(),
+            Form::WordOrTable(words) => format!("one of {}, or a table", quoted(words)),
+            Form::Tables => "a list of tables".to_owned(),
+            Form::Plugins => "a table or a list of tables".to_owned(),
+        }
+    }
+}
+
+fn int_range(min: i64, max: i64) -> String {
+    match (min, max) {
+        (0, MANY.. ) => "an integer from 0".to_owned(),
+        (min, MANY..) => format!("an integer from {min}"),
+        (min, max) => format!("an integer from {min} to {max}"),
+    }
+}
+
+/// ` above 0`, ` of at least 0 and below 1` and so on; empty without bounds.
+pub fn float_range(min: Bound<f64>, max: Bound<f64>) -> String {
+    let low = match min {
+        Included(low) => Some(format!("of at least {low}")),
+        Excluded(low) => Some(format!("above {low}")),
+        Unbounded => None,
+    };
+    let high = match max {
+        Included(high) => Some(format!("at most {high}")),
+        Excluded(high) => Some(format!("below {high}")),
+        Unbounded => None,
+    };
+    match (low, high) {
+        (None, None) => String::new(),
+        (Some(one), None) | (None, Some(one)) => format!(" {one}"),
+        (Some(low), Some(high)) => format!(" {low} and {high}"),
+    }
+}
+
+/// `"a", "b" or "c"`.
+pub fn quoted(words: &[&str]) -> String {
+    match words {
+        [] => String::new(),
+        [one] => format!("\"{one}\""),
+        [most @ .., last] => {
+            let most: Vec<String> = most.iter().map(|word| format!("\"{word}\"")).collect();
+            format!("{} or \"{last}\"", most.join(", "))
+        }
+    }
+}
+
+/// The reference that `telos run --help-keys` prints: every key with form, default and meaning.
+pub fn reference() -> String {
+    let mut text = String::new();
+    for key in KEYS {
+        let depth = key.path.matches('.').count();
+        if depth == 0 {
+            text.push('\n');
+        }
+        let default = if key.default.is_empty() { String::new() } else { format!("; default {}", key.default) };
+        text.push_str(&format!("{}\n    {}\n    {}{default}\n", key.path, key.meaning, key.form.expected()));
+    }
+    text.trim_start().to_owned()
+}

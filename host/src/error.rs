@@ -1,0 +1,213 @@
+//! The host's error: what kind of failure it is (and so which exit code), a message, its causes and a remedy.
+//!
+//! [`Error::report`] is the one place that lays an error out for a terminal; everything else only adds facts.
+
+use std::error::Error as StdError;
+use std::fmt;
+
+use plugin_api::error::Code;
+
+/// Whose turn it is after a failure; decides the process's exit code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// The request was wrong: the user changes it and tries again (exit code 2).
+    Request,
+    /// The work failed although the request was fine (exit code 1).
+    Run,
+    /// The user stopped the run; it can be resumed (exit code 130).
+    Interrupted,
+}
+
+impl Kind {
+    /// The exit code of a process that ends with this kind of error.
+    pub fn exit_code(self) -> u8 {
+        match self {
+            Kind::Run => 1,
+            Kind::Request => 2,
+            Kind::Interrupted => 130,
+        }
+    }
+}
+
+/// A failure of the host, boxed so that `Result`s stay small.
+pub struct Error(Box<Inner>);
+
+struct Inner {
+    kind: Kind,
+    message: String,
+    details: Vec<String>,
+    hint: Option<String>,
+    cause: Option<Box<dyn StdError + Send + Sync>>,
+}
+
+/// The host's result.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+impl Error {
+    /// An error of `kind` with `message`.
+    pub fn new(kind: Kind, message: impl Into<String>) -> Self {
+        Self(Box::new(Inner { kind, message: message.into(), details: Vec::new(), hint: None, cause: None }))
+    }
+
+    /// The request was wrong (exit code 2).
+    pub fn request(message: impl Into<String>) -> Self {
+        Self::new(Kind::Request, message)
+    }
+
+    /// The work failed (exit code 1).
+    pub fn run(message: impl Into<String>) -> Self {
+        Self::new(Kind::Run, message)
+    }
+
+    /// The user stopped the run and may resume it (exit code 130).
+    pub fn interrupted(message: impl Into<String>) -> Self {
+        Self::new(Kind::Interrupted, message)
+    }
+
+    /// Adds the remedy, printed as `help: ...`; a later hint replaces an earlier one.
+    #[must_use]
+    pub fn with_hint(mut self, hint: impl Into<String>) -> Self {
+        self.0.hint = Some(hint.into());
+        self
+    }
+
+    /// Adds what caused it; the chain of its sources is printed below the message.
+    #[must_use]
+    pub fn with_cause(mut self, cause: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        self.0.cause = Some(cause.into());
+        self
+    }
+
+    /// Adds lines of equal rank below the message, such as every mistake found in a file.
+    #[must_use]
+    pub fn with_details(mut self, details: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        self.0.details.extend(details.into_iter().map(Into::into));
+        self
+    }
+
+    /// Puts what was being done around this error; its kind and hint stay in force.
+    #[must_use]
+    pub fn context(mut self, message: impl Into<String>) -> Self {
+        let outer = Error::new(self.kind(), message);
+        let hint = self.0.hint.take();
+        let mut outer = outer.with_cause(self);
+        outer.0.hint = hint;
+        outer
+    }
+
+    /// What kind of failure this is.
+    pub fn kind(&self) -> Kind {
+        self.0.kind
+    }
+
+    /// The message alone, without causes, details and hint.
+    pub fn message(&self) -> &str {
+        &self.0.message
+    }
+
+    /// The lines of equal rank below the message.
+    pub fn details(&self) -> &[String] {
+        &self.0.details
+    }
+
+    /// The remedy, if one is known.
+    pub fn hint(&self) -> Option<&str> {
+        self.0.hint.as_deref()
+    }
+
+    /// The exit code of a process that ends with this error.
+    pub fn exit_code(&self) -> u8 {
+        self.kind().exit_code()
+    }
+
+    /// The whole error as it is printed: message, details, causes, remedy; every line ended.
+    pub fn report(&self) -> String {
+        let label = if self.kind() == Kind::Interrupted { "interrupted" } else { "error" };
+        let mut text = format!("{label}: {}\n", self.0.message);
+        push_details(&mut text, &self.0.details);
+        let mut cause = self.source();
+        while let Some(error) = cause {
+            text.push_str(&format!("  caused by: {error}\n"));
+            if let Some(host) = error.downcast_ref::<Error>() {
+                push_details(&mut text, &host.0.details);
+            }
+            cause = error.source();
+        }
+        if let Some(hint) = self.hint() {
+            text.push_str(&format!("help: {hint}\n"));
+        }
+        text
+    }
+}
+
+fn push_details(text: &mut String, details: &[String]) {
+    for detail in details {
+        text.push_str(&format!("  {detail}\n"));
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.message)
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.report().trim_end())
+    }
+}
+
+impl StdError for Error {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.0.cause.as_deref().map(|cause| cause as _)
+    }
+}
+
+/// A plugin's refusal of an option, a device or a contract is the user's to change; anything else is a failed run.
+impl From<plugin_api::Error> for Error {
+    fn from(error: plugin_api::Error) -> Self {
+        let kind = match error.code {
+            Code::OPTION | Code::DEVICE | Code::LAYOUT => Kind::Request,
+            _ => Kind::Run,
+        };
+        Error::new(kind, error.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Catches a report that drops a link of the chain, a detail, or the hint, or prints the hint before the causes.
+    #[test]
+    fn report_prints_message_details_causes_and_hint_in_this_order() {
+        let disk = std::io::Error::other("disk is full");
+        let inner = Error::run("cannot write optimizer.safetensors").with_cause(disk).with_hint("free some space");
+        let outer = inner.context("checkpoint of step 20 failed").with_details(["last good one: step 10"]);
+        assert_eq!(
+            outer.report(),
+            "error: checkpoint of step 20 failed\n  \
+               last good one: step 10\n  \
+               caused by: cannot write optimizer.safetensors\n  \
+               caused by: disk is full\n\
+             help: free some space\n"
+        );
+    }
+
+    /// Catches exit codes that are swapped or shared between kinds.
+    #[test]
+    fn kinds_have_the_exit_codes_that_scripts_rely_on() {
+        let codes = [Error::run(""), Error::request(""), Error::interrupted("")].map(|error| error.exit_code());
+        assert_eq!(codes, [1, 2, 130]);
+    }
+
+    /// Catches a conversion that calls every plugin error a failed run.
+    #[test]
+    fn a_plugins_refusal_of_an_option_is_a_wrong_request() {
+        let option = plugin_api::Error::new(Code::OPTION, "beta must be positive").in_plugin("dpo");
+        let error = Error::from(option);
+        assert_eq!((error.kind(), error.message()), (Kind::Request, "dpo: beta must be positive"));
+        assert_eq!(Error::from(plugin_api::Error::internal("boom")).kind(), Kind::Run);
+    }
+}

@@ -1,0 +1,10 @@
+//! The stable layout: the only module besides `load` that knows `abi_stable`.
+//!
+//! [`types`] holds the plain data of each call, [`tables`] the function tables a library exports.
+
+
+
+pub mod types;
+
+pub use abi_stable::std_types::{RResult, RSlice, RStr, RString, RVec};
+pub use types::{AbiError, ArrayOwned, ArrayRef, Attr, Call, DType, Handle, Memory, Status, View};

@@ -1,0 +1,121 @@
+//! The backend contract: a session on a device owns buffers and runs the operations of [`ops`].
+//!
+//! [`Session`] is the one trait of both ends: a backend implements it, and the host holds the loaded library as
+//! another implementation of it. A layer (profile, trace, validate) is a third.
+
+pub mod catalogue;
+pub mod ops;
+mod pool;
+
+pub use crate::abi::{Attr, Call, DType, Handle, Memory, View};
+pub use catalogue::Op;
+pub use pool::{Pool, Storage};
+
+use crate::{Result, manifest::BackendManifest};
+
+/// How to open a session. Crosses as JSON, so that new fields never change a layout.
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct SessionOptions {
+    /// `cpu`, `cuda:0`, `metal` ...
+    pub device: String,
+    /// Threads the session may use; at least 1.
+    pub threads: usize,
+    /// Marks the session's handles, so that a handle of another session is told apart. The host counts them up.
+    #[serde(default)]
+    pub tag: u16,
+    /// The backend's own options, already checked against its manifest, defaults filled in.
+    #[serde(default)]
+    pub options: serde_json::Map<String, serde_json::Value>,
+}
+
+impl Default for SessionOptions {
+    fn default() -> Self {
+        Self { device: "cpu".into(), threads: 1, tag: 1, options: Default::default() }
+    }
+}
+
+/// A backend plugin: describes itself and opens sessions.
+pub trait Backend: 'static {
+    /// What it opens.
+    type Session: Session + 'static;
+
+    /// What it is, which devices were compiled in and which have been tested.
+    fn manifest() -> BackendManifest;
+
+    /// Opens a session. Called from one thread; the session is then used by one thread at a time.
+    ///
+    /// # Errors
+    /// [`crate::Code::DEVICE`] for a device that is not there or not compiled in, naming those that are;
+    /// [`crate::Code::OPTION`] for an option's value.
+    fn open(options: &SessionOptions) -> Result<Self::Session>;
+}
+
+/// Buffers and operations on one device. Not shared between threads.
+pub trait Session {
+    /// Runs one operation. After an error the outputs are undefined; the session lives on.
+    ///
+    /// # Errors
+    /// With the code of [`crate::Code`] that fits; the text names the operation and both sides.
+    fn invoke(&mut self, call: &Call<'_>) -> Result<()>;
+
+    /// A buffer of `elements`, content undefined.
+    ///
+    /// # Errors
+    /// [`crate::Code::OUT_OF_MEMORY`]; [`crate::Code::DTYPE`].
+    fn alloc(&mut self, dtype: DType, elements: u64) -> Result<Handle>;
+
+    /// Gives a buffer back; the handle is stale from here on.
+    ///
+    /// # Errors
+    /// [`crate::Code::HANDLE`].
+    fn free(&mut self, buffer: Handle) -> Result<()>;
+
+    /// Copies `bytes` (little-endian elements of the buffer's dtype) to `offset` elements in.
+    ///
+    /// # Errors
+    /// [`crate::Code::HANDLE`] where they do not fit.
+    fn upload(&mut self, buffer: Handle, offset: u64, bytes: &[u8]) -> Result<()>;
+
+    /// Copies elements from `offset` on into `bytes`, waiting for the work before it.
+    ///
+    /// # Errors
+    /// [`crate::Code::HANDLE`] where they are not there.
+    fn download(&mut self, buffer: Handle, offset: u64, bytes: &mut [u8]) -> Result<()>;
+
+    /// Starts a download; [`Session::finish_download`] with the ticket yields the bytes. By default copies at once.
+    ///
+    /// # Errors
+    /// As [`Session::download`].
+    fn begin_download(&mut self, buffer: Handle, offset: u64, length: u64) -> Result<u64>;
+
+    /// Waits for a download and takes its bytes.
+    ///
+    /// # Errors
+    /// [`crate::Code::INVALID_ARGUMENT`] for a ticket that is not open or bytes of another length.
+    fn finish_download(&mut self, ticket: u64, bytes: &mut [u8]) -> Result<()>;
+
+    /// How often the buffer has been written: a backend that packs weights knows by it when they are stale.
+    ///
+    /// # Errors
+    /// [`crate::Code::HANDLE`].
+    fn write_version(&self, buffer: Handle) -> Result<u64>;
+
+    /// Whether an operation exists for a compute dtype. Truthful: what it affirms works, what it denies answers
+    /// [`crate::Code::UNSUPPORTED`].
+    fn supports(&self, op: u32, dtype: DType) -> bool;
+
+    /// Bytes of scratch the call would use beyond its operands (handles in it are not looked at).
+    fn workspace(&self, call: &Call<'_>) -> u64;
+
+    /// What memory is held.
+    fn memory(&self) -> Memory;
+
+    /// Gives cached memory back to the device.
+    fn trim(&mut self);
+
+    /// Waits for all work.
+    ///
+    /// # Errors
+    /// What the work failed with.
+    fn sync(&mut self) -> Result<()>;
+}

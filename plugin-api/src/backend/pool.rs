@@ -1,0 +1,328 @@
+//! Buffers behind generational handles, with reuse: what every backend keeps its memory in.
+//!
+//! Freed buffers go to a list by size class and serve the next allocation of that class, so that a training step in
+//! its steady state asks the device for nothing.
+
+use crate::{
+    Code, Error, Result,
+    abi::{DType, Handle, Memory, View},
+};
+use std::collections::BTreeMap;
+
+/// Device memory of one buffer.
+pub trait Storage: Sized {
+    /// What allocating needs to know beyond size: the device.
+    type Device;
+
+    /// Memory for `elements` of `dtype`, content undefined.
+    ///
+    /// # Errors
+    /// [`Code::OUT_OF_MEMORY`], [`Code::DTYPE`].
+    fn allocate(device: &Self::Device, dtype: DType, elements: u64) -> Result<Self>;
+}
+
+struct Entry<B> {
+    storage: B,
+    dtype: DType,
+    elements: u64,
+    capacity: u64,
+    version: u64,
+}
+
+struct Slot<B> {
+    generation: u32,
+    entry: Option<Entry<B>>,
+}
+
+/// A session's buffers.
+pub struct Pool<B: Storage> {
+    device: B::Device,
+    tag: u16,
+    slots: Vec<Slot<B>>,
+    vacant: Vec<u32>,
+    spare: BTreeMap<(DType, u64), Vec<B>>,
+    memory: Memory,
+}
+
+const FIELD: u64 = 0xff_ffff;
+
+/// Rounds a size up to its class: eighths of the power of two below, so that at most an eighth is wasted; large buffers
+/// (above 16 Mi elements) are kept exact.
+fn size_class(elements: u64) -> u64 {
+    let least = elements.max(64);
+    if least > 1 << 24 {
+        return least.next_multiple_of(64);
+    }
+    let step = (least.next_power_of_two() / 16).max(64);
+    least.next_multiple_of(step)
+}
+
+impl<B: Storage> Pool<B> {
+    /// An empty pool for the session of `tag`.
+    pub fn new(device: B::Device, tag: u16) -> Self {
+        Pool {
+            device,
+            tag: tag.max(1),
+            slots: Vec::new(),
+            vacant: Vec::new(),
+            spare: BTreeMap::new(),
+            memory: Memory::default(),
+        }
+    }
+
+    /// The device it allocates on.
+    pub fn device(&self) -> &B::Device {
+        &self.device
+    }
+
+    /// A buffer of `elements`, reused or fresh.
+    ///
+    /// # Errors
+    /// Those of [`Storage::allocate`]; [`Code::OUT_OF_MEMORY`] too where the size overflows.
+    pub fn alloc(&mut self, dtype: DType, elements: u64) -> Result<Handle> {
+        let size = dtype.size().ok_or_else(|| Error::new(Code::DTYPE, format!("alloc: {dtype} is unknown here")))?;
+        let too_large = || Error::new(Code::OUT_OF_MEMORY, format!("alloc: {elements} elements of {dtype}"));
+        if elements > (isize::MAX as u64) / (2 * size as u64) {
+            return Err(too_large());
+        }
+        let capacity = size_class(elements);
+        let bytes = capacity * size as u64;
+        let storage = match self.spare.get_mut(&(dtype, capacity)).and_then(Vec::pop) {
+            Some(storage) => {
+                self.memory.cached -= bytes;
+                storage
+            }
+            None => self.fresh(dtype, capacity)?,
+        };
+        self.memory.in_use += bytes;
+        self.memory.peak = self.memory.peak.max(self.memory.in_use);
+        self.memory.handles += 1;
+        self.place(Entry { storage, dtype, elements, capacity, version: 0 })
+    }
+
+    /// New memory; where the device has none left, once more after giving the spare buffers back.
+    fn fresh(&mut self, dtype: DType, capacity: u64) -> Result<B> {
+        self.memory.fresh_allocations += 1;
+        match B::allocate(&self.device, dtype, capacity) {
+            Err(e) if e.code == Code::OUT_OF_MEMORY && !self.spare.is_empty() => {
+                self.trim();
+                B::allocate(&self.device, dtype, capacity)
+            }
+            other => other,
+        }
+    }
+
+    fn place(&mut self, entry: Entry<B>) -> Result<Handle> {
+        let index = match self.vacant.pop() {
+            Some(index) => index,
+            None if self.slots.len() as u64 >= FIELD => {
+                return Err(Error::new(Code::OUT_OF_MEMORY, "alloc: no handle left"));
+            }
+            None => {
+                self.slots.push(Slot { generation: 0, entry: None });
+                (self.slots.len() - 1) as u32
+            }
+        };
+        let slot = &mut self.slots[index as usize];
+        slot.generation = ((u64::from(slot.generation) + 1) & FIELD) as u32;
+        slot.entry = Some(entry);
+        Ok(Handle(u64::from(self.tag) << 48 | u64::from(slot.generation) << 24 | u64::from(index)))
+    }
+
+    /// Takes a buffer back for reuse.
+    ///
+    /// # Errors
+    /// [`Code::HANDLE`] for a stale or foreign handle.
+    pub fn free(&mut self, handle: Handle) -> Result<()> {
+        self.entry(handle)?;
+        let index = (handle.0 & FIELD) as usize;
+        if let Some(entry) = self.slots[index].entry.take() {
+            let bytes = entry.capacity * entry.dtype.size().unwrap_or(0) as u64;
+            self.memory.in_use -= bytes;
+            self.memory.cached += bytes;
+            self.memory.handles -= 1;
+            self.spare.entry((entry.dtype, entry.capacity)).or_default().push(entry.storage);
+            self.vacant.push(index as u32);
+        }
+        Ok(())
+    }
+
+    fn entry(&self, handle: Handle) -> Result<&Entry<B>> {
+        if handle.0 >> 48 != u64::from(self.tag) {
+            return Err(Error::new(Code::HANDLE, format!("handle {handle:?} is not of this session")));
+        }
+        let slot = self.slots.get((handle.0 & FIELD) as usize);
+        match slot {
+            Some(Slot { generation, entry: Some(entry) })
+                if u64::from(*generation) == (handle.0 >> 24) & FIELD =>
+            {
+                Ok(entry)
+            }
+            _ => Err(Error::new(Code::HANDLE, format!("handle {handle:?} is stale: its buffer was freed"))),
+        }
+    }
+
+    fn entry_mut(&mut self, handle: Handle) -> Result<&mut Entry<B>> {
+        self.entry(handle)?;
+        self.slots[(handle.0 & FIELD) as usize]
+            .entry
+            .as_mut()
+            .ok_or_else(|| Error::new(Code::HANDLE, format!("handle {handle:?} is stale: its buffer was freed")))
+    }
+
+    /// A buffer's storage, dtype and element count.
+    ///
+    /// # Errors
+    /// [`Code::HANDLE`].
+    pub fn buffer(&self, handle: Handle) -> Result<(&B, DType, u64)> {
+        self.entry(handle).map(|e| (&e.storage, e.dtype, e.elements))
+    }
+
+    /// A buffer's storage to write to; counts as a write.
+    ///
+    /// # Errors
+    /// [`Code::HANDLE`].
+    pub fn buffer_mut(&mut self, handle: Handle) -> Result<(&mut B, DType, u64)> {
+        let entry = self.entry_mut(handle)?;
+        entry.version += 1;
+        Ok((&mut entry.storage, entry.dtype, entry.elements))
+    }
+
+    /// Checks that a view lies in a live buffer of its dtype and yields the storage.
+    ///
+    /// # Errors
+    /// [`Code::HANDLE`], [`Code::DTYPE`].
+    pub fn check(&self, view: &View) -> Result<&B> {
+        let entry = self.entry(view.buffer)?;
+        if entry.dtype != view.dtype {
+            return Err(Error::new(Code::DTYPE, format!("{view:?} lies in a buffer of {}", entry.dtype)));
+        }
+        match view.end() {
+            Some(end) if end <= entry.elements => Ok(&entry.storage),
+            _ => Err(Error::new(
+                Code::HANDLE,
+                format!("{view:?} leaves its buffer of {} elements", entry.elements),
+            )),
+        }
+    }
+
+    /// Checks a range of `length` elements from `offset` on and yields the buffer's dtype.
+    ///
+    /// # Errors
+    /// [`Code::HANDLE`].
+    pub fn check_range(&self, handle: Handle, offset: u64, length: u64) -> Result<DType> {
+        let entry = self.entry(handle)?;
+        match offset.checked_add(length) {
+            Some(end) if end <= entry.elements => Ok(entry.dtype),
+            _ => Err(Error::new(
+                Code::HANDLE,
+                format!("elements {offset}..+{length} leave a buffer of {}", entry.elements),
+            )),
+        }
+    }
+
+    /// Counts a write to a buffer.
+    ///
+    /// # Errors
+    /// [`Code::HANDLE`].
+    pub fn written(&mut self, handle: Handle) -> Result<()> {
+        self.entry_mut(handle).map(|entry| entry.version += 1)
+    }
+
+    /// How often a buffer has been written.
+    ///
+    /// # Errors
+    /// [`Code::HANDLE`].
+    pub fn write_version(&self, handle: Handle) -> Result<u64> {
+        self.entry(handle).map(|e| e.version)
+    }
+
+    /// Drops the spare buffers.
+    pub fn trim(&mut self) {
+        self.spare.clear();
+        self.memory.cached = 0;
+    }
+
+    /// What is held.
+    pub fn memory(&self) -> Memory {
+        self.memory
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Bytes(#[allow(dead_code, reason = "held, never read")] Vec<u8>);
+
+    impl Storage for Bytes {
+        type Device = ();
+        fn allocate(_: &(), dtype: DType, elements: u64) -> Result<Self> {
+            Ok(Bytes(vec![0; elements as usize * dtype.size().unwrap_or(1)]))
+        }
+    }
+
+    fn pool(tag: u16) -> Pool<Bytes> {
+        Pool::new((), tag)
+    }
+
+    #[test]
+    fn a_reused_slot_does_not_answer_the_old_handle() {
+        let mut p = pool(1);
+        let old = p.alloc(DType::F32, 10).unwrap();
+        p.free(old).unwrap();
+        let new = p.alloc(DType::F32, 10).unwrap();
+        assert_eq!(old.0 & FIELD, new.0 & FIELD, "the slot is reused, or this test shows nothing");
+        assert_eq!(p.buffer(old).err().map(|e| e.code), Some(Code::HANDLE));
+        assert_eq!(p.free(old).err().map(|e| e.code), Some(Code::HANDLE));
+        assert!(p.buffer(new).is_ok());
+    }
+
+    #[test]
+    fn another_sessions_handle_is_foreign() {
+        let foreign = pool(2).alloc(DType::F32, 10).unwrap();
+        let mut p = pool(1);
+        p.alloc(DType::F32, 10).unwrap();
+        let error = p.buffer(foreign).err().unwrap();
+        assert!(error.message.contains("not of this session"), "{error}");
+    }
+
+    #[test]
+    fn a_steady_state_allocates_nothing_and_leaks_nothing() {
+        let mut p = pool(1);
+        for step in 0..10 {
+            let held: Vec<_> = (1..20).map(|i| p.alloc(DType::F32, i * 100).unwrap()).collect();
+            let fresh = p.memory().fresh_allocations;
+            held.into_iter().for_each(|h| p.free(h).unwrap());
+            assert!(step == 0 || fresh == 19, "step {step}: {fresh}");
+        }
+        assert_eq!(p.memory().in_use, 0);
+        assert_eq!(p.memory().handles, 0);
+    }
+
+    #[test]
+    fn a_view_that_leaves_its_buffer_is_refused_even_by_overflow() {
+        let mut p = pool(1);
+        let h = p.alloc(DType::F32, 12).unwrap();
+        assert!(p.check(&View::dense(h, DType::F32, 3, 4)).is_ok());
+        for bad in [
+            View { offset: 1, ..View::dense(h, DType::F32, 3, 4) },
+            View { row_stride: 5, ..View::dense(h, DType::F32, 3, 4) },
+            View { row_stride: u64::MAX, ..View::dense(h, DType::F32, 3, 4) },
+            View { offset: u64::MAX, ..View::dense(h, DType::F32, 1, 4) },
+            View { dtype: DType::I32, ..View::dense(h, DType::F32, 3, 4) },
+        ] {
+            assert!(p.check(&bad).is_err(), "{bad:?}");
+        }
+        assert_eq!(p.alloc(DType::F32, u64::MAX / 2).err().map(|e| e.code), Some(Code::OUT_OF_MEMORY));
+    }
+
+    #[test]
+    fn writes_are_counted() {
+        let mut p = pool(1);
+        let h = p.alloc(DType::F32, 4).unwrap();
+        p.buffer_mut(h).unwrap();
+        p.written(h).unwrap();
+        assert_eq!(p.write_version(h).unwrap(), 2);
+    }
+}

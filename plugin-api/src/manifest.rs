@@ -1,0 +1,300 @@
+//! What a plugin says about itself. Crosses as JSON: fields of a newer minor are ignored by an older host, fields an
+//! older plugin lacks take their defaults.
+
+use serde::{Deserialize, Serialize};
+
+/// The three kinds of plugin, as they stand in a library's header.
+pub mod kind {
+    /// An objective.
+    pub const OBJECTIVE: &str = "objective";
+    /// A backend.
+    pub const BACKEND: &str = "backend";
+    /// A reward.
+    pub const REWARD: &str = "reward";
+}
+
+/// One option a plugin takes.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct OptionSpec {
+    /// Its key in the experiment file.
+    pub name: String,
+    /// `bool`, `int`, `float`, `string`, `float list` or `string list`.
+    pub kind: String,
+    /// Its value where the file has none; null: the option must be given.
+    #[serde(default)]
+    pub default: serde_json::Value,
+    /// Smallest legal number.
+    #[serde(default)]
+    pub min: Option<f64>,
+    /// Largest legal number.
+    #[serde(default)]
+    pub max: Option<f64>,
+    /// The legal strings; empty: any.
+    #[serde(default)]
+    pub choices: Vec<String>,
+    /// What it does, in one sentence.
+    pub meaning: String,
+}
+
+/// Declares a `&str`-like newtype with named values: open to values of newer minors.
+macro_rules! names {
+    ($(#[$meta:meta])* $Name:ident { $($(#[$vmeta:meta])* $value:ident = $text:literal,)* }) => {
+        $(#[$meta])*
+        #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[serde(transparent)]
+        pub struct $Name(pub std::borrow::Cow<'static, str>);
+
+        impl $Name {
+            $($(#[$vmeta])* pub const $value: $Name = $Name(std::borrow::Cow::Borrowed($text));)*
+
+            /// Every value of this minor.
+            pub const ALL: &'static [&'static str] = &[$($text,)*];
+
+            /// Its text.
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl std::fmt::Display for $Name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+    };
+}
+
+names! {
+    /// What kind of rows an objective learns from.
+    DataKind {
+        /// Running text.
+        TEXT = "text",
+        /// A prompt and its completion (or a conversation).
+        PROMPT_COMPLETION = "prompt-completion",
+        /// A prompt, a chosen and a rejected answer.
+        PREFERENCE = "preference",
+        /// A prompt, an answer and whether it is desirable.
+        UNPAIRED = "unpaired",
+        /// Prompts alone; the policy answers.
+        PROMPT = "prompt",
+    }
+}
+
+names! {
+    /// A number per token (or sequence) that the host computes for an objective. All but `top1` have an exact backward.
+    Statistic {
+        /// Log-probability of the target, per token.
+        LOGP = "logp",
+        /// Log-sum-exp of the logits, per token.
+        LSE = "lse",
+        /// Entropy in nats, per token.
+        ENTROPY = "entropy",
+        /// Mean of the logits over the vocabulary, per token.
+        MEAN_LOGIT = "mean_logit",
+        /// 1 where the target has the largest logit, per token. No gradient.
+        TOP1 = "top1",
+        /// Divergence from another role's whole distribution, per token.
+        KL = "kl",
+        /// Log-probabilities of given ids, per token and candidate.
+        CANDIDATES = "candidates",
+        /// The critic's value of the state before a token, per token.
+        VALUE = "value",
+        /// The scalar head at a sequence's last real token, per sequence.
+        SCORE = "score",
+        /// The last hidden state of a sequence.
+        POOLED = "pooled",
+        /// The critic's value after the last token, per sequence. No gradient.
+        VALUE_END = "value_end",
+    }
+}
+
+names! {
+    /// What a term's sum is divided by: counted over the whole optimizer window, all micro-batches and ranks.
+    Normaliser {
+        /// Tokens whose mask is 1.
+        SUPERVISED_TOKENS = "supervised tokens",
+        /// Sequences.
+        SEQUENCES = "sequences",
+        /// Pairs.
+        PAIRS = "pairs",
+        /// Groups.
+        GROUPS = "groups",
+        /// What `weigh` answers under the term's name.
+        CUSTOM = "custom",
+    }
+}
+
+names! {
+    /// How a metric's parts become one number.
+    Reduction {
+        /// Sum of sums over sum of weights.
+        MEAN = "mean",
+        /// Sum of sums.
+        SUM = "sum",
+        /// Smallest.
+        MIN = "min",
+        /// Largest.
+        MAX = "max",
+    }
+}
+
+/// A model that takes part.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Role {
+    /// `policy`, `reference`, `critic`, `reward`, `teacher` ...
+    pub name: String,
+    /// Whether it learns.
+    pub trains: bool,
+    /// Whether the objective can do without it.
+    #[serde(default)]
+    pub optional: bool,
+    /// The statistics read from it; the policy's are named plainly (`logp`), another role's with its name before them
+    /// (`reference.logp`).
+    pub statistics: Vec<Statistic>,
+}
+
+/// A term of the loss.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TermSpec {
+    /// Its name in metrics and results.
+    pub name: String,
+    /// What its sum is divided by.
+    pub normaliser: Normaliser,
+    /// What it is, in one sentence.
+    pub meaning: String,
+}
+
+/// A diagnostic.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct MetricSpec {
+    /// Its name in metrics.jsonl.
+    pub name: String,
+    /// How parts combine.
+    pub reduction: Reduction,
+    /// What it is, in one sentence.
+    pub meaning: String,
+    /// Where a healthy run keeps it.
+    #[serde(default)]
+    pub healthy: Option<(f64, f64)>,
+}
+
+/// What must hold before the first update; the host checks it and warns.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Expectation {
+    /// `loss`, a term's name or a metric's name.
+    pub quantity: String,
+    /// `ln_vocab` (the logarithm of the vocabulary's size) or a number as text.
+    pub value: String,
+    /// Allowed relative distance.
+    pub tolerance: f64,
+    /// When it holds, in words.
+    pub when: String,
+}
+
+/// An objective's description of itself.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ObjectiveManifest {
+    /// Its name in experiment files.
+    pub id: String,
+    /// Its own version.
+    pub version: String,
+    /// One sentence.
+    pub summary: String,
+    /// The formula, as text.
+    pub formula: String,
+    /// Where it comes from.
+    pub paper: String,
+    /// What rows it learns from.
+    pub data: DataKind,
+    /// The models that take part; the policy is implied where the list is empty.
+    pub roles: Vec<Role>,
+    /// Terms and their normalisers.
+    pub terms: Vec<TermSpec>,
+    /// Diagnostics.
+    pub metrics: Vec<MetricSpec>,
+    /// Options.
+    pub options: Vec<OptionSpec>,
+    /// What must hold at step 0.
+    pub expectations: Vec<Expectation>,
+    /// The loss couples the whole batch: the host runs the window forward, calls `loss` once, and replays the
+    /// micro-batches with those cotangents.
+    pub coupled: bool,
+}
+
+impl Default for DataKind {
+    fn default() -> Self {
+        DataKind::TEXT
+    }
+}
+
+/// What one instance needs, its options considered: a subset of what the manifest allows.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Requirements {
+    /// Statistics read, in the naming of [`Role::statistics`] (`logp`, `reference.logp`).
+    pub statistics: Vec<String>,
+    /// The loss is linear in its statistics, so that cotangents depend on data alone: the host asks for them with zero
+    /// statistics before the head runs, and the head does loss and gradient in one pass.
+    pub linear: bool,
+    /// Temperature that divides the logits under all statistics.
+    #[serde(default = "one")]
+    pub temperature: f64,
+}
+
+fn one() -> f64 {
+    1.0
+}
+
+impl Default for Requirements {
+    fn default() -> Self {
+        Self { statistics: vec!["logp".into()], linear: false, temperature: 1.0 }
+    }
+}
+
+/// A device a backend knows.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct DeviceSpec {
+    /// `cpu`, `cuda`, `metal`.
+    pub name: String,
+    /// Whether this library was compiled with it.
+    pub compiled: bool,
+    /// Whether its makers have run the conformance suite on it.
+    pub tested: bool,
+    /// Anything a user should know.
+    #[serde(default)]
+    pub note: String,
+}
+
+/// A backend's description of itself.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct BackendManifest {
+    /// Its name in experiment files.
+    pub id: String,
+    /// Its own version.
+    pub version: String,
+    /// One sentence.
+    pub summary: String,
+    /// Devices it knows, compiled in or not.
+    pub devices: Vec<DeviceSpec>,
+    /// Compute dtypes it offers.
+    pub dtypes: Vec<String>,
+    /// Options.
+    pub options: Vec<OptionSpec>,
+}
+
+/// A reward's description of itself.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct RewardManifest {
+    /// Its name in experiment files.
+    pub id: String,
+    /// Its own version.
+    pub version: String,
+    /// One sentence.
+    pub summary: String,
+    /// Columns of the row it reads.
+    pub columns: Vec<String>,
+    /// Options.
+    pub options: Vec<OptionSpec>,
+}

@@ -1,0 +1,131 @@
+//! What can go wrong on a tape. Every error names the operation and both sides; the conversion into the contract's
+//! error type is left to the export layer.
+
+use super::OpKind;
+
+/// The first mistake made on a [`Tape`](super::Tape), kept there until somebody asks for a value or a gradient.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum TapeError {
+    /// Two operands can be combined only when their shapes are equal or one of them is a scalar.
+    #[error("`{op}`: shapes {left:?} and {right:?} do not agree")]
+    Shape {
+        /// The operation.
+        op: OpKind,
+        /// Shape of the operand the operation was called on.
+        left: Vec<usize>,
+        /// Shape of the other operand, or the one the operation asks for.
+        right: Vec<usize>,
+    },
+    /// The operation is not defined for this number of dimensions.
+    #[error("`{op}` takes {expected}, found shape {found:?}")]
+    Rank {
+        /// The operation.
+        op: OpKind,
+        /// What it takes, in words.
+        expected: &'static str,
+        /// The shape it was given.
+        found: Vec<usize>,
+    },
+    /// An array that goes with a variable (a mask, ids, sides) has another length than the variable.
+    #[error("`{op}`: `{array}` has length {length}, the variable has shape {shape:?}")]
+    Length {
+        /// The operation.
+        op: OpKind,
+        /// The array's part in the operation.
+        array: &'static str,
+        /// Its length.
+        length: usize,
+        /// Shape of the variable.
+        shape: Vec<usize>,
+    },
+    /// A mask holds something else than 0 and 1, or was built from masks of different lengths.
+    #[error("`{op}`: not a mask of zeros and ones: {fault}")]
+    Mask {
+        /// The operation.
+        op: OpKind,
+        /// What is wrong and where.
+        fault: String,
+    },
+    /// An entry of an id array is not an integer.
+    #[error("`{op}`: `{array}`[{position}] = {found} is not an integer")]
+    Id {
+        /// The operation.
+        op: OpKind,
+        /// The array's part in the operation.
+        array: &'static str,
+        /// Where.
+        position: usize,
+        /// The entry as text.
+        found: String,
+    },
+    /// An index lies outside its axis.
+    #[error("`{op}`: index {index} at position {position} is outside 0..{length}")]
+    Index {
+        /// The operation.
+        op: OpKind,
+        /// Where in the index array.
+        position: usize,
+        /// The index.
+        index: i64,
+        /// Length of the axis it points into.
+        length: usize,
+    },
+    /// The sequence offsets are not `[0, ..., N]` in non-decreasing order.
+    #[error("sequence offsets: {0}")]
+    Offsets(String),
+    /// A per-sequence operation on a tape made by `Tape::new`.
+    #[error("`{op}` needs the sequences' offsets: make the tape with `Tape::with_offsets`")]
+    NoOffsets {
+        /// The operation.
+        op: OpKind,
+    },
+    /// A pair must have exactly one chosen and one rejected sequence.
+    #[error("`{op}`: pair {pair} has {chosen} chosen and {rejected} rejected sequences; it needs one of each")]
+    Pair {
+        /// The operation.
+        op: OpKind,
+        /// The pair's id.
+        pair: i64,
+        /// How many of its sequences are chosen.
+        chosen: usize,
+        /// How many are rejected.
+        rejected: usize,
+    },
+    /// A side is neither [`CHOSEN`](super::CHOSEN) nor [`REJECTED`](super::REJECTED).
+    #[error("`{op}`: side {side} at position {position} is neither 1 (chosen) nor 0 (rejected)")]
+    Side {
+        /// The operation.
+        op: OpKind,
+        /// Where in the side array.
+        position: usize,
+        /// What stands there.
+        side: i64,
+    },
+    /// Bounds that are NaN or in the wrong order.
+    #[error("`{op}`: bounds {low} and {high} enclose nothing")]
+    Bounds {
+        /// The operation.
+        op: OpKind,
+        /// Lower bound.
+        low: f64,
+        /// Upper bound.
+        high: f64,
+    },
+    /// A variable of another tape.
+    #[error("`{op}`: an operand belongs to another tape")]
+    ForeignVar {
+        /// The operation.
+        op: OpKind,
+    },
+    /// Two inputs of one name: their gradients could not be told apart.
+    #[error("input `{0}` is declared twice")]
+    DuplicateInput(String),
+    /// A gradient, or a single number, was asked of something that is not a scalar.
+    #[error("{wanted} needs a scalar, found shape {found:?}: sum it first")]
+    NotScalar {
+        /// What was asked for.
+        wanted: &'static str,
+        /// Shape of the variable.
+        found: Vec<usize>,
+    },
+}
