@@ -50,7 +50,7 @@ pub enum Split {
 impl Split {
     /// The side of `text`: decided by the hash of its bytes, so it is the same for every seed and every kind of data.
     pub fn of(text: &str) -> Split {
-        if rng::hash_text(text) % HELD_OUT_SHARE == 0 {
+        if rng::hash_text(text).is_multiple_of(HELD_OUT_SHARE) {
             Split::HeldOut
         } else {
             Split::Train
