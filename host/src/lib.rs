@@ -1,1 +1,4 @@
+//! The Telos host: loads objective and backend plugins and runs experiments written in TOML.
 
+pub mod config;
+pub mod error;

@@ -56,7 +56,7 @@ pub enum Form {
 }
 
 /// Words of `data.tasks`: the tasks of the synthetic world.
-pub const TASKS: &[&str] = &["sort", "reverse", "count", "add", "copy"];
+pub const TASKS: &[&str] = &["copy", "reverse", "sort", "count", "add"];
 /// Words of `train.schedule`.
 pub const SCHEDULES: &[&str] = &["constant", "linear", "cosine", "wsd"];
 
@@ -73,7 +73,13 @@ const fn key(
     example: &'static str,
     meaning: &'static str,
 ) -> Key {
-    Key { path, form, default, example, meaning }
+    Key {
+        path,
+        form,
+        default,
+        example,
+        meaning,
+    }
 }
 
 /// Every key, parents before children.
@@ -110,7 +116,7 @@ pub const KEYS: &[Key] = &[
     key("data", Form::Table, "", "{ path = \"corpus.txt\" }", "what is learned from"),
     key("data.source", Form::Word(&["text", "synthetic"]), "\"text\"", "\"text\"", "text: UTF-8 files; synthetic: the generated world of small tasks"),
     key("data.path", Form::Texts, "", "\"corpus/*.txt\"", "text: files, folders or globs, relative to the current directory"),
-    key("data.held_out", Form::Float(Included(0.0), Excluded(1.0)), "0.1", "0.1", "fraction kept from training for evaluation"),
+    key("data.held_out", Form::Float(Included(0.0), Excluded(1.0)), "0.1", "0.1", "text: fraction kept from training for evaluation (synthetic data holds out a tenth of its texts by itself)"),
     key("data.eval_path", Form::Texts, "", "\"valid.txt\"", "text: files to evaluate on, instead of held_out"),
     key("data.rows", Form::Int(1, 1 << 32), "20000", "20000", "synthetic: how many examples are generated"),
     key("data.tasks", Form::Words(TASKS), "all", "[\"sort\", \"add\"]", "synthetic: which tasks"),
@@ -179,14 +185,21 @@ pub fn find(path: &str) -> Option<&'static Key> {
 /// The names directly below `parent` (empty: the root).
 pub fn children(parent: &str) -> impl Iterator<Item = &'static str> + Clone {
     KEYS.iter().filter_map(move |key| {
-        let below = if parent.is_empty() { key.path } else { key.path.strip_prefix(parent)?.strip_prefix('.')? };
+        let below = if parent.is_empty() {
+            key.path
+        } else {
+            key.path.strip_prefix(parent)?.strip_prefix('.')?
+        };
         (!below.contains('.')).then_some(below)
     })
 }
 
 /// The paths anywhere whose last name is `leaf`.
 pub fn paths_of(leaf: &str) -> Vec<&'static str> {
-    KEYS.iter().map(|key| key.path).filter(|path| path.rsplit('.').next() == Some(leaf)).collect()
+    KEYS.iter()
+        .map(|key| key.path)
+        .filter(|path| path.rsplit('.').next() == Some(leaf))
+        .collect()
 }
 
 impl Form {
@@ -200,7 +213,10 @@ impl Form {
             Form::Word(words) => format!("one of {}", quoted(words)),
             Form::Texts => "a string or a list of strings".to_owned(),
             Form::Words(words) => format!("a list of {}", quoted(words)),
-            Form::Span => "a number of steps (integer) or a fraction of the run (number above 0 and below 1)".to_owned(),
+            Form::Span => {
+                "a number of steps (integer) or a fraction of the run (number above 0 and below 1)"
+                    .to_owned()
+            }
             Form::Betas => "two numbers, each at least 0 and below 1".to_owned(),
             Form::Lengths => "a list of [step, tokens]".to_owned(),
             Form::Table | Form::Plugin => "a table".to_owned(),
@@ -213,7 +229,6 @@ impl Form {
 
 fn int_range(min: i64, max: i64) -> String {
     match (min, max) {
-        (0, MANY.. ) => "an integer from 0".to_owned(),
         (min, MANY..) => format!("an integer from {min}"),
         (min, max) => format!("an integer from {min} to {max}"),
     }
@@ -258,8 +273,17 @@ pub fn reference() -> String {
         if depth == 0 {
             text.push('\n');
         }
-        let default = if key.default.is_empty() { String::new() } else { format!("; default {}", key.default) };
-        text.push_str(&format!("{}\n    {}\n    {}{default}\n", key.path, key.meaning, key.form.expected()));
+        let default = if key.default.is_empty() {
+            String::new()
+        } else {
+            format!("; default {}", key.default)
+        };
+        text.push_str(&format!(
+            "{}\n    {}\n    {}{default}\n",
+            key.path,
+            key.meaning,
+            key.form.expected()
+        ));
     }
     text.trim_start().to_owned()
 }

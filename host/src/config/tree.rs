@@ -69,7 +69,10 @@ impl Node {
     pub fn found(&self) -> String {
         match &self.value {
             Value::Text(text) if text.chars().count() > 40 => {
-                format!("the string \"{}...\"", text.chars().take(40).collect::<String>().escape_debug())
+                format!(
+                    "the string \"{}...\"",
+                    text.chars().take(40).collect::<String>().escape_debug()
+                )
             }
             Value::Text(text) => format!("the string \"{}\"", text.escape_debug()),
             Value::Int(number) => format!("the integer {number}"),
@@ -89,7 +92,11 @@ impl Node {
             Value::Float(number) => Json::from(*number),
             Value::Bool(flag) => Json::from(*flag),
             Value::List(items) => items.iter().map(Node::to_json).collect(),
-            Value::Table(table) => table.0.iter().map(|entry| (entry.key.clone(), entry.node.to_json())).collect(),
+            Value::Table(table) => table
+                .0
+                .iter()
+                .map(|entry| (entry.key.clone(), entry.node.to_json()))
+                .collect(),
         }
     }
 
@@ -116,13 +123,23 @@ pub fn parse(file: &Arc<str>, text: &str) -> Result<Node, Vec<Mistake>> {
     let (table, errors) = DeTable::parse_recoverable(text);
     let mut mistakes: Vec<Mistake> = errors
         .iter()
-        .map(|error| Mistake::new(source.place(error.span().map_or(text.len(), |span| span.start)), "", error.message()))
+        .map(|error| {
+            Mistake::new(
+                source.place(error.span().map_or(text.len(), |span| span.start)),
+                "",
+                error.message(),
+            )
+        })
         .collect();
     if !mistakes.is_empty() {
         return Err(mistakes);
     }
     let node = source.table(table.get_ref(), Place::File(file.clone()), &mut mistakes);
-    if mistakes.is_empty() { Ok(node) } else { Err(mistakes) }
+    if mistakes.is_empty() {
+        Ok(node)
+    } else {
+        Err(mistakes)
+    }
 }
 
 struct Source<'a> {
@@ -147,19 +164,33 @@ impl Source<'_> {
             .map(|(key, value)| {
                 let place = self.place(key.span().start);
                 let node = self.node(value, &place, mistakes);
-                Entry { key: key.get_ref().to_string(), place, node }
+                Entry {
+                    key: key.get_ref().to_string(),
+                    place,
+                    node,
+                }
             })
             .collect();
         entries.sort_by(|a, b| a.place.cmp(&b.place));
-        Node { value: Value::Table(Table(entries)), place }
+        Node {
+            value: Value::Table(Table(entries)),
+            place,
+        }
     }
 
-    fn node(&self, spanned: &Spanned<DeValue<'_>>, key: &Place, mistakes: &mut Vec<Mistake>) -> Node {
+    fn node(
+        &self,
+        spanned: &Spanned<DeValue<'_>>,
+        key: &Place,
+        mistakes: &mut Vec<Mistake>,
+    ) -> Node {
         let place = self.place(spanned.span().start);
         let value = match spanned.get_ref() {
             DeValue::Table(table) => return self.table(table, key.clone(), mistakes),
             DeValue::Array(items) => {
-                let node = |item: &Spanned<DeValue<'_>>| self.node(item, &self.place(item.span().start), mistakes);
+                let node = |item: &Spanned<DeValue<'_>>| {
+                    self.node(item, &self.place(item.span().start), mistakes)
+                };
                 Value::List(items.iter().map(node).collect())
             }
             other => scalar(other).unwrap_or_else(|message| {
@@ -185,7 +216,9 @@ fn scalar(value: &DeValue<'_>) -> Result<Value, String> {
             Value::Float(parsed.map_err(|_| format!("{} is no number", number.as_str()))?)
         }
         // `node` takes lists and tables before it asks for a scalar.
-        DeValue::Array(_) | DeValue::Table(_) => return Err("a list or table inside a scalar".to_owned()),
+        DeValue::Array(_) | DeValue::Table(_) => {
+            return Err("a list or table inside a scalar".to_owned());
+        }
     })
 }
 
@@ -209,19 +242,34 @@ impl Override {
             return Err(format!("`{path}` is no key; write --set key.path=value"));
         }
         if value.is_empty() {
-            return Err(format!("`{path}` has no value; write \"\" for an empty string"));
+            return Err(format!(
+                "`{path}` has no value; write \"\" for an empty string"
+            ));
         }
         let label = format!("--set {path}").into();
-        Ok(Self { label, path: path.to_owned(), value: value.to_owned(), is_text: false })
+        Ok(Self {
+            label,
+            path: path.to_owned(),
+            value: value.to_owned(),
+            is_text: false,
+        })
     }
 
     /// From an option that stands for one string key, such as `--name`.
     pub fn text(label: &str, path: &str, value: &str) -> Self {
-        Self { label: label.into(), path: path.to_owned(), value: value.to_owned(), is_text: true }
+        Self {
+            label: label.into(),
+            path: path.to_owned(),
+            value: value.to_owned(),
+            is_text: true,
+        }
     }
 
     fn node(&self, place: &Place) -> Result<Node, Mistake> {
-        let text = || Node { value: Value::Text(self.value.clone()), place: place.clone() };
+        let text = || Node {
+            value: Value::Text(self.value.clone()),
+            place: place.clone(),
+        };
         if self.is_text {
             return Ok(text());
         }
@@ -229,7 +277,9 @@ impl Override {
         match DeValue::parse(&self.value) {
             Ok(value) => convert(value.get_ref(), place).map_err(refuse),
             // A bare word or a path is a string; an open bracket or quote is a slip.
-            Err(error) if self.value.starts_with(['[', '{', '"', '\'']) => Err(refuse(error.message().to_owned())),
+            Err(error) if self.value.starts_with(['[', '{', '"', '\'']) => {
+                Err(refuse(error.message().to_owned()))
+            }
             Err(_) => Ok(text()),
         }
     }
@@ -237,31 +287,50 @@ impl Override {
 
 fn convert(value: &DeValue<'_>, place: &Place) -> Result<Node, String> {
     let value = match value {
-        DeValue::Array(items) => {
-            Value::List(items.iter().map(|item| convert(item.get_ref(), place)).collect::<Result<_, _>>()?)
-        }
+        DeValue::Array(items) => Value::List(
+            items
+                .iter()
+                .map(|item| convert(item.get_ref(), place))
+                .collect::<Result<_, _>>()?,
+        ),
         DeValue::Table(table) => {
             let entry = |(key, value): (&Spanned<_>, &Spanned<DeValue<'_>>)| {
                 let key: &std::borrow::Cow<'_, str> = key.get_ref();
-                Ok(Entry { key: key.to_string(), place: place.clone(), node: convert(value.get_ref(), place)? })
+                Ok(Entry {
+                    key: key.to_string(),
+                    place: place.clone(),
+                    node: convert(value.get_ref(), place)?,
+                })
             };
-            Value::Table(Table(table.iter().map(entry).collect::<Result<_, String>>()?))
+            Value::Table(Table(
+                table.iter().map(entry).collect::<Result<_, String>>()?,
+            ))
         }
         other => scalar(other)?,
     };
-    Ok(Node { value, place: place.clone() })
+    Ok(Node {
+        value,
+        place: place.clone(),
+    })
 }
 
 /// Lays `over` over `root`. A path may name tables that do not exist yet; the schema judges the names afterwards.
 /// A list of exactly one table may be addressed without its number.
 pub fn lay_over(root: &mut Node, index: usize, over: &Override) -> Result<(), Mistake> {
-    let place = Place::Override { index, label: over.label.clone() };
+    let place = Place::Override {
+        index,
+        label: over.label.clone(),
+    };
     let new = over.node(&place)?;
     let mut at = root;
     let mut done = String::new();
     for part in over.path.split('.') {
         let parent = done.clone();
-        done = if done.is_empty() { part.to_owned() } else { format!("{done}.{part}") };
+        done = if done.is_empty() {
+            part.to_owned()
+        } else {
+            format!("{done}.{part}")
+        };
         let refuse = |message: String| Mistake::new(place.clone(), over.path.clone(), message);
         at = step_into(at, part, &parent, &place).map_err(refuse)?;
     }
@@ -270,13 +339,25 @@ pub fn lay_over(root: &mut Node, index: usize, over: &Override) -> Result<(), Mi
 }
 
 /// The child `part` of `node`, created empty where a table has none yet.
-fn step_into<'a>(node: &'a mut Node, part: &str, parent: &str, place: &Place) -> Result<&'a mut Node, String> {
+fn step_into<'a>(
+    node: &'a mut Node,
+    part: &str,
+    parent: &str,
+    place: &Place,
+) -> Result<&'a mut Node, String> {
     let found = node.found();
     match &mut node.value {
         Value::Table(table) => {
             let index = table.index(part).unwrap_or_else(|| {
-                let node = Node { value: Value::Table(Table::default()), place: place.clone() };
-                table.0.push(Entry { key: part.to_owned(), place: place.clone(), node });
+                let node = Node {
+                    value: Value::Table(Table::default()),
+                    place: place.clone(),
+                };
+                table.0.push(Entry {
+                    key: part.to_owned(),
+                    place: place.clone(),
+                    node,
+                });
                 table.0.len() - 1
             });
             Ok(&mut table.0[index].node)
@@ -284,11 +365,17 @@ fn step_into<'a>(node: &'a mut Node, part: &str, parent: &str, place: &Place) ->
         Value::List(items) => match part.parse::<usize>() {
             Ok(index) => {
                 let count = items.len();
-                items.get_mut(index).ok_or_else(|| format!("`{parent}` has {count} entries, counted from 0"))
+                items
+                    .get_mut(index)
+                    .ok_or_else(|| format!("`{parent}` has {count} entries, counted from 0"))
             }
             Err(_) => match items.as_mut_slice() {
-                [only] if matches!(only.value, Value::Table(_)) => step_into(only, part, parent, place),
-                _ => Err(format!("`{parent}` is {found}; name one by number, as in {parent}.0.{part}")),
+                [only] if matches!(only.value, Value::Table(_)) => {
+                    step_into(only, part, parent, place)
+                }
+                _ => Err(format!(
+                    "`{parent}` is {found}; name one by number, as in {parent}.0.{part}"
+                )),
             },
         },
         _ => Err(format!("`{parent}` is {found}, which has no key `{part}`")),

@@ -1,0 +1,252 @@
+//! Experiments: from a TOML file and the command line's overrides to one checked value.
+//!
+//! In order: [`tree`] parses and lays overrides over the file, [`form`] checks every value against [`schema`], the
+//! result is read as [`written`], [`resolve`] fills in defaults and checks keys against each other and gives an
+//! [`experiment`], and once the plugins are loaded [`options`] checks theirs. Mistakes of all these stages come in one
+//! list. What the keys name (files, models, plugins) is looked at by others, who add to the same list with
+//! [`Draft::refuse`].
+
+pub mod experiment;
+mod form;
+pub mod mistake;
+pub mod options;
+mod resolve;
+pub mod schema;
+pub mod tree;
+// The meaning of each field is said once, in `schema`.
+#[allow(missing_docs)]
+mod written;
+
+#[cfg(test)]
+mod tests;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use plugin_api::manifest::OptionSpec;
+
+pub use experiment::Experiment;
+pub use mistake::{Mistake, Place};
+pub use options::SpannedTable;
+pub use tree::Override;
+
+use crate::error::{Error, Result};
+use resolve::Notes;
+use tree::Node;
+
+/// An experiment whose plugins have not had their say, with all mistakes so far.
+#[derive(Debug)]
+pub struct Draft {
+    source: Source,
+    mistakes: Vec<Mistake>,
+    experiment: Option<Experiment>,
+    uses: Vec<PluginUse>,
+}
+
+/// A plugin that an experiment names, and its options as written.
+#[derive(Debug, Clone)]
+pub struct PluginUse {
+    /// Backend or which objective.
+    pub slot: Slot,
+    /// The plugin's id.
+    pub id: String,
+    /// Its options, unchecked.
+    pub options: SpannedTable,
+    checked: bool,
+}
+
+/// Which of an experiment's plugins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Slot {
+    /// The backend.
+    Backend,
+    /// The objective of this position.
+    Objective(usize),
+}
+
+/// A checked experiment that still knows where its keys were written.
+#[derive(Debug)]
+pub struct Loaded {
+    /// The experiment.
+    pub experiment: Experiment,
+    source: Source,
+}
+
+#[derive(Debug)]
+struct Source {
+    file: Arc<str>,
+    root: Node,
+}
+
+impl Draft {
+    /// Reads `path` and lays `overrides` over it. Fails only where there is no experiment to speak of: an unreadable
+    /// file, or broken TOML; mistakes in the experiment wait for [`Draft::finish`].
+    pub fn read(path: &Path, overrides: &[Override]) -> Result<Self> {
+        let file = path.display().to_string();
+        let bytes = std::fs::read(path).map_err(|cause| {
+            Error::request(format!("cannot read the experiment {file}"))
+                .with_cause(cause)
+                .with_hint("check the path")
+        })?;
+        let text = String::from_utf8(bytes).map_err(|error| {
+            let valid = error.utf8_error().valid_up_to();
+            Error::request(format!("{file} is no UTF-8 text: byte {valid} is invalid"))
+                .with_hint("save it as UTF-8")
+        })?;
+        let stem = path
+            .file_stem()
+            .map(|stem| stem.to_string_lossy().into_owned())
+            .unwrap_or_default();
+        Self::parse(&file, &stem, &text, overrides)
+    }
+
+    /// Like [`Draft::read`], from text; `stem` is the default of `name`.
+    pub fn parse(file: &str, stem: &str, text: &str, overrides: &[Override]) -> Result<Self> {
+        let file: Arc<str> = file.into();
+        let mut root = tree::parse(&file, text).map_err(|mistakes| refusal(&file, mistakes))?;
+        let mut mistakes = Vec::new();
+        for (index, over) in overrides.iter().enumerate() {
+            if let Err(mistake) = tree::lay_over(&mut root, index, over) {
+                mistakes.push(mistake);
+            }
+        }
+        let checked = form::check(&root);
+        mistakes.extend(checked.mistakes);
+        let mut notes = Notes {
+            file: &file,
+            root: &root,
+            mistakes,
+        };
+        let experiment = match serde_json::from_value(serde_json::Value::Object(checked.values)) {
+            Ok(written) => Some(resolve::resolve(written, stem, &mut notes)),
+            Err(error) => {
+                notes.refuse("", format!("cannot be read as an experiment: {error}"));
+                None
+            }
+        };
+        let mistakes = notes.mistakes;
+        let backend = checked.backend.unwrap_or_else(|| {
+            SpannedTable::new("backend", Place::File(file.clone()), Vec::new(), "backend")
+        });
+        let uses = experiment.as_ref().map_or_else(Vec::new, |experiment| {
+            uses(experiment, backend, checked.objectives)
+        });
+        Ok(Self {
+            source: Source { file, root },
+            mistakes,
+            experiment,
+            uses,
+        })
+    }
+
+    /// The plugins to load. Those whose id is missing or ill-formed are left out; that is already a mistake.
+    pub fn plugins(&self) -> &[PluginUse] {
+        &self.uses
+    }
+
+    /// Checks the options of the plugin in `slot` against its manifest's `specs`.
+    pub fn check_options(&mut self, slot: Slot, specs: &[OptionSpec]) {
+        let Some(use_) = self.uses.iter_mut().find(|use_| use_.slot == slot) else {
+            return;
+        };
+        use_.checked = true;
+        match (
+            options::check_options(specs, &use_.options),
+            &mut self.experiment,
+        ) {
+            (Err(mistakes), _) => self.mistakes.extend(mistakes),
+            (Ok(options), Some(experiment)) => match slot {
+                Slot::Backend => experiment.backend.options = options,
+                Slot::Objective(index) => {
+                    if let Some(objective) = experiment.objective.get_mut(index) {
+                        objective.options = options;
+                    }
+                }
+            },
+            (Ok(_), None) => {}
+        }
+    }
+
+    /// Adds a mistake at `key` that only a later stage can know, such as a plugin that is not installed.
+    pub fn refuse(&mut self, key: &str, message: impl Into<String>) {
+        let place = resolve::place_of(&self.source.file, &self.source.root, key);
+        self.mistakes.push(Mistake::new(place, key, message));
+    }
+
+    /// All mistakes so far, in the order of reporting.
+    pub fn mistakes(&self) -> Vec<&Mistake> {
+        let mut mistakes: Vec<&Mistake> = self.mistakes.iter().collect();
+        mistakes.sort();
+        mistakes
+    }
+
+    /// The experiment, or one error with every mistake. Options that nobody checked are refused, never ignored.
+    pub fn finish(mut self) -> Result<Loaded> {
+        if self.mistakes.is_empty() {
+            for use_ in self.uses.iter().filter(|use_| !use_.checked) {
+                for name in use_.options.names() {
+                    let key = form::join(use_.options.key(), name);
+                    let place = resolve::place_of(&self.source.file, &self.source.root, &key);
+                    let message = format!("nobody checked this option of plugin \"{}\"", use_.id);
+                    self.mistakes.push(Mistake::new(place, key, message));
+                }
+            }
+        }
+        match self.experiment {
+            Some(experiment) if self.mistakes.is_empty() => Ok(Loaded {
+                experiment,
+                source: self.source,
+            }),
+            _ => Err(refusal(&self.source.file, self.mistakes)),
+        }
+    }
+}
+
+impl PluginUse {
+    /// The key that names the plugin: `backend.plugin`, `objective.1.plugin`.
+    pub fn key(&self) -> String {
+        form::join(self.options.key(), "plugin")
+    }
+}
+
+impl Loaded {
+    /// The error that `key` is wrong in a way seen only later, such as a file that does not exist.
+    pub fn refuse(&self, key: &str, message: impl Into<String>) -> Error {
+        let place = resolve::place_of(&self.source.file, &self.source.root, key);
+        refusal(&self.source.file, vec![Mistake::new(place, key, message)])
+    }
+}
+
+fn uses(
+    experiment: &Experiment,
+    backend: SpannedTable,
+    objectives: Vec<SpannedTable>,
+) -> Vec<PluginUse> {
+    let backend = (Slot::Backend, experiment.backend.plugin.clone(), backend);
+    let objectives = experiment.objective.iter().zip(objectives).enumerate();
+    let objectives = objectives
+        .map(|(index, (one, options))| (Slot::Objective(index), one.plugin.clone(), options));
+    std::iter::once(backend)
+        .chain(objectives)
+        .filter(|(_, id, _)| !id.is_empty())
+        .map(|(slot, id, options)| PluginUse {
+            slot,
+            id,
+            options,
+            checked: false,
+        })
+        .collect()
+}
+
+/// One error with every mistake, in the order of reporting.
+fn refusal(file: &str, mut mistakes: Vec<Mistake>) -> Error {
+    mistakes.sort();
+    mistakes.dedup();
+    let count = match mistakes.len() {
+        1 => "1 mistake".to_owned(),
+        count => format!("{count} mistakes"),
+    };
+    Error::request(format!("{count} in {file}"))
+        .with_details(mistakes.iter().map(ToString::to_string))
+        .with_hint("`telos run --help-keys` explains every key")
+}

@@ -1,0 +1,204 @@
+//! A plugin's options: the keys of `[backend]` and `[objective]` that are not the host's own, checked against what the
+//! plugin's manifest declares once it has been read.
+
+use plugin_api::manifest::OptionSpec;
+use serde_json::{Map, Value as Json};
+
+use super::form::join;
+use super::mistake::{Mistake, Place, suggestion};
+use super::schema;
+use super::tree::{Entry, Node, Value};
+
+/// The keys of one plugin's table that the host does not know, with their places.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SpannedTable {
+    key: String,
+    place: Place,
+    entries: Vec<Entry>,
+    schema: &'static str,
+}
+
+impl SpannedTable {
+    /// The `entries` of the table `key` at `place`; `schema` is its path in the schema.
+    pub fn new(key: &str, place: Place, entries: Vec<Entry>, schema: &'static str) -> Self {
+        Self {
+            key: key.to_owned(),
+            place,
+            entries,
+            schema,
+        }
+    }
+
+    /// The table's own key: `backend`, `objective` or `objective.1`.
+    pub fn key(&self) -> &str {
+        &self.key
+    }
+
+    /// Where the table stands.
+    pub fn place(&self) -> &Place {
+        &self.place
+    }
+
+    /// The names the user wrote.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.entries.iter().map(|entry| entry.key.as_str())
+    }
+}
+
+/// The options of `table`, checked against `specs` and completed with their defaults, in the order of `specs`.
+/// Integers are accepted where floats are declared and become floats. All mistakes are returned together.
+pub fn check_options(
+    specs: &[OptionSpec],
+    table: &SpannedTable,
+) -> Result<Map<String, Json>, Vec<Mistake>> {
+    let mut mistakes = Vec::new();
+    for entry in &table.entries {
+        if !specs.iter().any(|spec| spec.name == entry.key) {
+            mistakes.push(unknown(specs, table, entry));
+        }
+    }
+    let mut options = Map::new();
+    for spec in specs {
+        match table.entries.iter().find(|entry| entry.key == spec.name) {
+            Some(entry) => match value(spec, &entry.node) {
+                Some(value) => _ = options.insert(spec.name.clone(), value),
+                None => mistakes.push(wrong(spec, table, entry)),
+            },
+            None if spec.default.is_null() => {
+                let meant = mistakes
+                    .iter()
+                    .any(|mistake| mistake.meant.as_deref() == Some(&join(&table.key, &spec.name)));
+                if !meant {
+                    let message = format!(
+                        "missing, and it has no default; it is {}: {}",
+                        expected(spec),
+                        spec.meaning
+                    );
+                    mistakes.push(Mistake::new(
+                        table.place.clone(),
+                        join(&table.key, &spec.name),
+                        message,
+                    ));
+                }
+            }
+            None => _ = options.insert(spec.name.clone(), canonical(spec, &spec.default)),
+        }
+    }
+    if mistakes.is_empty() {
+        Ok(options)
+    } else {
+        Err(mistakes)
+    }
+}
+
+fn unknown(specs: &[OptionSpec], table: &SpannedTable, entry: &Entry) -> Mistake {
+    let mut names: Vec<&str> = schema::children(table.schema).collect();
+    names.extend(specs.iter().map(|spec| spec.name.as_str()));
+    let meant = super::mistake::nearest(&entry.key, names.iter().copied())
+        .map(|name| join(&table.key, name));
+    let message = format!(
+        "unknown key; {}",
+        suggestion(&entry.key, names.iter().copied())
+    );
+    Mistake {
+        meant,
+        ..Mistake::new(entry.place.clone(), join(&table.key, &entry.key), message)
+    }
+}
+
+fn wrong(spec: &OptionSpec, table: &SpannedTable, entry: &Entry) -> Mistake {
+    let near = match &entry.node.value {
+        Value::Text(text) => super::mistake::nearest(text, spec.choices.iter().map(String::as_str)),
+        _ => None,
+    };
+    let remedy = match near {
+        Some(name) => format!("; did you mean \"{name}\"?"),
+        None if spec.default.is_null() => String::new(),
+        None => format!(
+            "; for example {} = {}",
+            spec.name,
+            canonical(spec, &spec.default)
+        ),
+    };
+    let message = format!(
+        "expected {}, found {}{remedy}",
+        expected(spec),
+        entry.node.found()
+    );
+    Mistake::new(entry.place.clone(), join(&table.key, &entry.key), message)
+}
+
+/// The value in the form the plugin receives, or `None` if it is of another kind or out of range.
+fn value(spec: &OptionSpec, node: &Node) -> Option<Json> {
+    let element = match spec.kind.strip_suffix(" list") {
+        Some(element) => element,
+        None => return scalar(spec, &spec.kind, node),
+    };
+    match &node.value {
+        Value::List(items) => items
+            .iter()
+            .map(|item| scalar(spec, element, item))
+            .collect::<Option<Vec<_>>>()
+            .map(Json::Array),
+        _ => None,
+    }
+}
+
+fn scalar(spec: &OptionSpec, kind: &str, node: &Node) -> Option<Json> {
+    let in_range = |number: f64| {
+        number.is_finite()
+            && spec.min.is_none_or(|min| number >= min)
+            && spec.max.is_none_or(|max| number <= max)
+    };
+    match (kind, &node.value) {
+        ("bool", Value::Bool(flag)) => Some(Json::from(*flag)),
+        ("int", Value::Int(number)) => in_range(*number as f64).then(|| Json::from(*number)),
+        ("float", Value::Int(number)) => {
+            in_range(*number as f64).then(|| Json::from(*number as f64))
+        }
+        ("float", Value::Float(number)) => in_range(*number).then(|| Json::from(*number)),
+        ("string", Value::Text(text)) => (spec.choices.is_empty() || spec.choices.contains(text))
+            .then(|| Json::from(text.as_str())),
+        _ => None,
+    }
+}
+
+/// A default in the form in which a written value would arrive: floats as floats.
+fn canonical(spec: &OptionSpec, value: &Json) -> Json {
+    match value {
+        Json::Number(number) if spec.kind.starts_with("float") => {
+            number.as_f64().map_or_else(|| value.clone(), Json::from)
+        }
+        Json::Array(items) => items.iter().map(|item| canonical(spec, item)).collect(),
+        other => other.clone(),
+    }
+}
+
+fn expected(spec: &OptionSpec) -> String {
+    let choices: Vec<&str> = spec.choices.iter().map(String::as_str).collect();
+    let range = match (spec.min, spec.max) {
+        (None, None) => String::new(),
+        (Some(min), None) => format!(" of at least {min}"),
+        (None, Some(max)) => format!(" of at most {max}"),
+        (Some(min), Some(max)) => format!(" from {min} to {max}"),
+    };
+    let one = |kind: &str| match kind {
+        "bool" => "true or false".to_owned(),
+        "int" => format!("an integer{range}"),
+        "float" => format!("a number{range}"),
+        "string" if choices.is_empty() => "a string".to_owned(),
+        "string" => schema::quoted(&choices),
+        other => format!("a value of kind \"{other}\", which this host does not know"),
+    };
+    match spec.kind.strip_suffix(" list") {
+        Some("float") => format!(
+            "a list of numbers{}",
+            range
+                .replace(" of ", ", each ")
+                .replace(" from", ", each from")
+        ),
+        Some("string") => "a list of strings".to_owned(),
+        Some(element) => format!("a list, each {}", one(element)),
+        None => one(&spec.kind),
+    }
+}
