@@ -1,4 +1,5 @@
 //! The Telos host: loads objective and backend plugins and runs experiments written in TOML.
 
+pub mod cli;
 pub mod config;
 pub mod error;

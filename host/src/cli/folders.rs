@@ -1,0 +1,43 @@
+//! Where plugins are looked for.
+
+use std::env;
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+
+/// The environment variable that lists folders as PATH does.
+pub const VARIABLE: &str = "TELOS_PLUGINS";
+
+/// The folders to search, in order: `given`, those of [`VARIABLE`], the folder of this program, `plugins` in it.
+pub fn search(given: &[PathBuf]) -> Vec<PathBuf> {
+    let program = env::current_exe().ok();
+    let beside = program.as_deref().and_then(Path::parent);
+    order(given, env::var_os(VARIABLE).as_deref(), beside)
+}
+
+/// Each folder once. An empty entry of the variable, which in PATH means the current directory, means nothing here.
+fn order(given: &[PathBuf], variable: Option<&OsStr>, beside: Option<&Path>) -> Vec<PathBuf> {
+    let listed = variable.map(|list| env::split_paths(list).collect::<Vec<_>>()).unwrap_or_default();
+    let own = beside.into_iter().flat_map(|folder| [folder.to_owned(), folder.join("plugins")]);
+    let mut folders: Vec<PathBuf> = Vec::new();
+    for folder in given.iter().cloned().chain(listed).chain(own) {
+        if !folder.as_os_str().is_empty() && !folders.contains(&folder) {
+            folders.push(folder);
+        }
+    }
+    folders
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Catches a search that adds the current directory (an empty entry, as in PATH), drops a source, or prefers a
+    /// default to what the user named.
+    #[test]
+    fn named_folders_come_first_and_the_current_directory_never() {
+        let list = env::join_paths(["/b", "", "/a"]).expect("a list of folders");
+        let found = order(&["/a".into()], Some(&list), Some(Path::new("/bin")));
+        assert_eq!(found, ["/a", "/b", "/bin", "/bin/plugins"].map(PathBuf::from));
+        assert_eq!(order(&[], None, None), Vec::<PathBuf>::new());
+    }
+}

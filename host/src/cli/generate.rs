@@ -1,0 +1,101 @@
+//! `telos generate`.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::BackendArgs;
+use crate::error::{Error, Result};
+
+/// Continue a prompt with a model.
+#[derive(Debug, Args)]
+pub struct Generate {
+    /// A run, a checkpoint or a Hugging Face folder.
+    model: PathBuf,
+    /// The text to continue.
+    #[arg(long, value_name = "TEXT")]
+    prompt: String,
+    /// Longest continuation in tokens.
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = at_least_one)]
+    max_tokens: usize,
+    /// Softmax temperature; 0 takes the most probable token.
+    #[arg(long, value_name = "T", default_value_t = 1.0, value_parser = temperature)]
+    temperature: f64,
+    /// Draw from the smallest set of tokens with this probability; 1 means all.
+    #[arg(long, value_name = "P", default_value_t = 1.0, value_parser = top_p)]
+    top_p: f64,
+    /// Draw from the K most probable tokens; 0 means all.
+    #[arg(long, value_name = "K", default_value_t = 0)]
+    top_k: usize,
+    /// Seed of the draws: the same seed gives the same text.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    seed: u64,
+    #[command(flatten)]
+    backend: BackendArgs,
+    /// Print prompt, text, tokens and log-probabilities as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// What `telos generate` asks for.
+#[derive(Debug, Clone, PartialEq)]
+pub struct GenerateRequest {
+    /// The model's folder.
+    pub model: PathBuf,
+    /// The text to continue.
+    pub prompt: String,
+    /// Longest continuation in tokens, at least 1.
+    pub max_tokens: usize,
+    /// Softmax temperature, from 0.
+    pub temperature: f64,
+    /// Nucleus, above 0 and at most 1.
+    pub top_p: f64,
+    /// The k most probable tokens; 0: all.
+    pub top_k: usize,
+    /// Seed of the draws.
+    pub seed: u64,
+    /// Who computes.
+    pub backend: BackendArgs,
+    /// Where to look for plugins.
+    pub plugin_folders: Vec<PathBuf>,
+    /// Whether the answer is printed as JSON.
+    pub json: bool,
+}
+
+pub(super) fn execute(args: Generate, plugin_folders: Vec<PathBuf>) -> Result<()> {
+    if args.temperature == 0.0 && (args.top_p < 1.0 || args.top_k > 0) {
+        let message = "--top-p and --top-k are unused with --temperature 0, which always takes the most probable token";
+        return Err(Error::request(message).with_hint("leave them out, or raise the temperature"));
+    }
+    perform(GenerateRequest {
+        model: args.model,
+        prompt: args.prompt,
+        max_tokens: args.max_tokens,
+        temperature: args.temperature,
+        top_p: args.top_p,
+        top_k: args.top_k,
+        seed: args.seed,
+        backend: args.backend,
+        plugin_folders,
+        json: args.json,
+    })
+}
+
+/// Generates and prints the text.
+fn perform(_request: GenerateRequest) -> Result<()> {
+    Err(Error::run("not wired in this build: generate"))
+}
+
+fn at_least_one(text: &str) -> Result<usize, String> {
+    text.parse().ok().filter(|count| *count > 0).ok_or_else(|| "expected an integer from 1".to_owned())
+}
+
+fn temperature(text: &str) -> Result<f64, String> {
+    let valid = text.parse().ok().filter(|number| (0.0..=100.0).contains(number));
+    valid.ok_or_else(|| "expected a number from 0 to 100".to_owned())
+}
+
+fn top_p(text: &str) -> Result<f64, String> {
+    let valid = text.parse().ok().filter(|number| *number > 0.0 && *number <= 1.0);
+    valid.ok_or_else(|| "expected a number above 0 and at most 1".to_owned())
+}

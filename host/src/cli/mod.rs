@@ -1,0 +1,101 @@
+//! The command line: one file per command, whose doc comments are its help.
+//!
+//! A command turns its arguments into a typed request, hands that to the library, and prints what comes back. It holds
+//! no work of its own.
+
+pub mod check;
+pub mod eval;
+pub mod folders;
+pub mod generate;
+pub mod plugins;
+pub mod print;
+pub mod run;
+pub mod tokenizer;
+
+#[cfg(test)]
+mod tests;
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::error::Result;
+
+/// Train language models with objectives and backends that are plugins.
+///
+/// Exit codes: 0 done; 1 the run failed; 2 the request was wrong; 130 interrupted, resumable.
+#[derive(Debug, Parser)]
+#[command(name = "telos", version, max_term_width = 100)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+
+    /// A folder to look for plugins in, before TELOS_PLUGINS (a list like PATH), the folder of this program and
+    /// `plugins` in it; may be given several times.
+    ///
+    /// Plugins are native code and fully trusted. The current directory is never searched unless named here.
+    #[arg(long = "plugins", value_name = "DIR", global = true)]
+    plugin_folders: Vec<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Run(run::Run),
+    Check(check::Check),
+    #[command(subcommand)]
+    Plugins(plugins::Plugins),
+    Generate(generate::Generate),
+    Eval(eval::Eval),
+    #[command(subcommand)]
+    Tokenizer(tokenizer::Tokenizer),
+}
+
+/// Which backend computes, for the commands that take no experiment.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub struct BackendArgs {
+    /// Id of the backend plugin.
+    #[arg(long, value_name = "ID", default_value = "candle")]
+    pub backend: String,
+    /// Device, in the backend's words: cpu, metal, cuda:0.
+    #[arg(long, value_name = "DEVICE", default_value = "cpu")]
+    pub device: String,
+    /// Type of the computation.
+    #[arg(long, value_name = "TYPE", default_value = "f32", value_parser = ["f32", "bf16", "f64"])]
+    pub dtype: String,
+    /// Threads; 0 means all cores. Never changes the result.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub threads: usize,
+}
+
+/// Runs the program with `args` (the first is its name) and gives its exit code.
+pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let cli = match Cli::try_parse_from(args) {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version arrive here too, with code 0. A closed pipe is the reader's choice, not our failure.
+            _ = error.print();
+            return u8::try_from(error.exit_code()).map_or(ExitCode::FAILURE, ExitCode::from);
+        }
+    };
+    match execute(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            print::err(&error.report());
+            ExitCode::from(error.exit_code())
+        }
+    }
+}
+
+fn execute(cli: Cli) -> Result<()> {
+    let folders = folders::search(&cli.plugin_folders);
+    match cli.command {
+        Command::Run(args) => run::execute(args, folders),
+        Command::Check(args) => check::execute(args, folders),
+        Command::Plugins(args) => plugins::execute(args, folders),
+        Command::Generate(args) => generate::execute(args, folders),
+        Command::Eval(args) => eval::execute(args, folders),
+        Command::Tokenizer(args) => tokenizer::execute(args),
+    }
+}

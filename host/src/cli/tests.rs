@@ -1,0 +1,92 @@
+//! The command line: what parses into which request, and what is refused with which exit code.
+
+use std::path::PathBuf;
+
+use clap::{CommandFactory, Parser};
+
+use super::*;
+use crate::config::Override;
+
+fn parse(line: &str) -> Result<Cli, clap::Error> {
+    Cli::try_parse_from(std::iter::once("telos").chain(line.split(' ').filter(|word| !word.is_empty())))
+}
+
+/// Catches ids that clash and defaults that do not parse, in any command.
+#[test]
+fn clap_finds_no_contradiction_in_the_commands() {
+    Cli::command().debug_assert();
+}
+
+/// Catches a --name or --set that is dropped or reordered on its way into the request.
+#[test]
+fn run_turns_every_argument_into_the_request() {
+    let cli = parse("run exp.toml --set a.b=1 --set c=x --resume --name N --update-lock --json --plugins /p").unwrap();
+    assert_eq!(cli.plugin_folders, [PathBuf::from("/p")]);
+    let Command::Run(args) = cli.command else { panic!("another command") };
+    let request = args.request(vec!["/p".into()]).unwrap();
+    let set = |text| Override::parse(text).unwrap();
+    let expected = run::RunRequest {
+        file: "exp.toml".into(),
+        overrides: vec![set("a.b=1"), set("c=x"), Override::text("--name", "name", "N")],
+        resume: true,
+        plugin_folders: vec!["/p".into()],
+        update_lock: true,
+        json: true,
+    };
+    assert_eq!(request, expected);
+}
+
+/// Catches a wrong request that parses, or one whose exit code is not 2; and help that fails.
+#[test]
+fn wrong_requests_exit_with_2_and_help_with_0() {
+    let wrong = [
+        "",
+        "run",
+        "runn exp.toml",
+        "run exp.toml --sett a=1",
+        "run exp.toml --set a",
+        "run exp.toml --set .a=1",
+        "run exp.toml --set a=",
+        "plugins show",
+        "plugins verify ce",
+        "generate model",
+        "generate model --prompt x --max-tokens 0",
+        "generate model --prompt x --temperature nan",
+        "generate model --prompt x --temperature -1",
+        "generate model --prompt x --top-p 0",
+        "generate model --prompt x --dtype f16",
+        "eval model",
+        "eval model --data",
+        "tokenizer train --vocab-size 300 --out t.json",
+        "tokenizer train a.txt --vocab-size 256 --out t.json",
+        "tokenizer train a.txt --vocab-size 300",
+    ];
+    for line in wrong {
+        let error = parse(line).err().unwrap_or_else(|| panic!("accepted: telos {line}"));
+        assert_eq!(error.exit_code(), 2, "telos {line}");
+    }
+    for line in ["--help", "--version", "run --help", "tokenizer train --help"] {
+        assert_eq!(parse(line).err().map(|error| error.exit_code()), Some(0), "telos {line}");
+    }
+    let right = [
+        "run --help-keys",
+        "check exp.toml --json",
+        "plugins list --json --plugins /p",
+        "plugins show ce",
+        "generate model --prompt x --temperature 0 --seed 7 --threads 2",
+        "eval model --data a.txt b.txt --data c.txt --backend reference",
+        "tokenizer train a.txt b.txt --vocab-size 257 --out t.json",
+    ];
+    for line in right {
+        assert!(parse(line).is_ok(), "refused: telos {line}");
+    }
+}
+
+/// Catches a sampling option that is silently ignored.
+#[test]
+fn top_p_with_temperature_0_is_refused_as_unused() {
+    let cli = parse("generate model --prompt x --temperature 0 --top-p 0.9").unwrap();
+    let error = execute(cli).unwrap_err();
+    assert_eq!(error.exit_code(), 2);
+    assert!(error.message().contains("unused"), "{error}");
+}
