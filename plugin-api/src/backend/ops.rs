@@ -180,7 +180,7 @@ catalogue! {
         opt {
             /// Residual stream; absent: `s = x`.
             residual: T[N, D],
-            /// Gain; absent: 1.
+            /// Gain; absent: the whole factor is 1, whatever the offset.
             weight: T[1, D],
             /// Shift; absent: 0.
             bias: T[1, D],
@@ -325,8 +325,8 @@ catalogue! {
 
     /// Softmax attention inside each sequence (`offsets` are cu_seqlens), grouped heads:
     /// query head h reads key-value head `h / (heads / kv_heads)`.
-    /// Scores `scale q.k`, soft-capped (`softcap tanh(s / softcap)`) where `softcap > 0`; a window W > 0 leaves the W
-    /// latest visible keys, the query's own included. A query that sees no key yields 0.
+    /// Scores `scale q.k`, soft-capped (`softcap tanh(s / softcap)`) where `softcap > 0`; a window W > 0 also hides the
+    /// keys W or more positions before the query, under every mask. A query that sees no key yields 0.
     14 Attention attention v 1 mandatory {
         in {
             /// Queries.
@@ -339,7 +339,7 @@ catalogue! {
             offsets: I[1, (S + 1)],
         }
         opt {
-            /// Prefix lengths, for `MaskKind::PREFIX`.
+            /// Prefix lengths, needed by `MaskKind::PREFIX` and ignored otherwise; one beyond the sequence means all of it.
             prefix: I[1, S],
         }
         out {
@@ -656,7 +656,7 @@ catalogue! {
             k: T[B, K],
             /// New values.
             v: T[B, K],
-            /// Each row's slot; no slot twice.
+            /// Each row's slot; no slot twice (an invalid argument).
             slots: I[1, B],
             /// Tokens the slot holds before this one, in `0..capacity`.
             lengths: I[1, B],
@@ -695,7 +695,8 @@ catalogue! {
 
     /// Draws one token per row. Temperature 0 takes the largest logit (lowest index on ties). Otherwise tokens are
     /// ranked by descending logit (lower index first on ties), cut to the `top_k` first and to the shortest prefix whose
-    /// probability reaches `top_p`, and the first token whose cumulative share of what is left exceeds the noise is taken.
+    /// probability (under the whole softmax) reaches `top_p`, the shorter of the two, and the first token whose
+    /// cumulative share of what is left exceeds the noise is taken.
     24 Sample sample v 1 mandatory {
         in {
             /// Logits.

@@ -1,1 +1,70 @@
+//! The reference backend: every operation of the catalogue in plain, slow, obviously right Rust.
+//!
+//! It is the oracle that other backends are held against, and what a backend author reads first. Each operation reads
+//! its operands into f64 matrices, loops as the catalogue's formula says, and writes the results back rounded to their
+//! dtype; so it computes in f64 whatever the storage is, and takes the very same inputs as an f32 or bf16 backend.
+//!
+//! What an author copies: [`session`] keeps the buffers (the SDK's pool does the handles) and answers the session's
+//! calls; [`ops`] lists the operations, one line each; a file per family holds the mathematics. What a faster backend
+//! replaces is the body of those functions, never the order of their checks.
 
+pub mod ops;
+pub mod session;
+
+mod activation;
+mod attention;
+mod data;
+mod decode;
+mod embed;
+mod head;
+mod linear;
+mod matrix;
+mod norm;
+mod optim;
+mod rotary;
+mod sample;
+mod storage;
+
+pub use session::Reference;
+
+use plugin_api::{
+    Code, Error, Result,
+    backend::{Backend, SessionOptions},
+    manifest::{BackendManifest, DeviceSpec},
+};
+
+/// The plugin: opens [`Reference`] sessions on the processor.
+pub struct ReferenceBackend;
+
+impl Backend for ReferenceBackend {
+    type Session = Reference;
+
+    fn manifest() -> BackendManifest {
+        BackendManifest {
+            id: "reference".into(),
+            version: env!("CARGO_PKG_VERSION").into(),
+            summary: "Plain loops in f64: the oracle for conformance, too slow for real training".into(),
+            devices: vec![DeviceSpec {
+                name: "cpu".into(),
+                compiled: true,
+                tested: true,
+                note: "computes in f64 on one thread, whatever the storage".into(),
+            }],
+            dtypes: vec!["f64".into(), "f32".into(), "bf16".into()],
+            options: Vec::new(),
+        }
+    }
+
+    fn open(options: &SessionOptions) -> Result<Reference> {
+        if options.device != "cpu" {
+            return Err(Error::new(
+                Code::DEVICE,
+                format!("reference: device `{}` is not here, only `cpu` is", options.device),
+            ));
+        }
+        if let Some(key) = options.options.keys().next() {
+            return Err(Error::new(Code::OPTION, format!("reference: takes no option, `{key}` was given")));
+        }
+        Ok(Reference::new(options.tag))
+    }
+}
