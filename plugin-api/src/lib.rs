@@ -2,8 +2,15 @@
 
 pub mod abi;
 pub mod backend;
+pub mod batch;
 pub mod error;
+pub mod export;
+#[cfg(feature = "host")]
+pub mod load;
 pub mod manifest;
-// pub mod tape;
+pub mod objective;
+pub mod options;
+pub mod reward;
+pub mod tape;
 
 pub use error::{Code, Error, Result};

@@ -4,7 +4,10 @@
 
 
 
+pub mod header;
+pub mod tables;
 pub mod types;
+pub mod wire;
 
 pub use abi_stable::std_types::{RResult, RSlice, RStr, RString, RVec};
 pub use types::{AbiError, ArrayOwned, ArrayRef, Attr, Call, DType, Handle, Memory, Status, View};

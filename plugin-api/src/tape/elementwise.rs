@@ -1,7 +1,7 @@
 //! Functions of one or two numbers and their derivatives; how they are mapped over arrays is in `operators`.
 
 use super::OpKind;
-use super::stable::{log1mexp, log_sigmoid, sigmoid, softplus};
+use super::stable::{log_sigmoid, log1mexp, sigmoid, softplus};
 
 /// A function of one number.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -57,7 +57,13 @@ impl Function {
             Function::Softplus => softplus(x),
             Function::Tanh => x.tanh(),
             // Written with `<`, so that a NaN stays one; f64::max would drop it.
-            Function::Relu => if x < 0.0 { 0.0 } else { x },
+            Function::Relu => {
+                if x < 0.0 {
+                    0.0
+                } else {
+                    x
+                }
+            }
             Function::Clamp { low, high } => x.clamp(low, high),
         }
     }
@@ -71,8 +77,14 @@ impl Function {
             Function::Sqrt => 0.5 / y,
             Function::Square => 2.0 * x,
             Function::Powi(0) => 0.0,
-            Function::Powi(n) => f64::from(n) * x.powi(n - 1),
-            Function::Abs => if x == 0.0 { 0.0 } else { x.signum() },
+            Function::Powi(n) => f64::from(n) * x.powi(n.saturating_sub(1)),
+            Function::Abs => {
+                if x == 0.0 {
+                    0.0
+                } else {
+                    x.signum()
+                }
+            }
             // Not y (1 - y), which is 0 as soon as y rounds to 1.
             Function::Sigmoid => y * sigmoid(-x),
             Function::LogSigmoid => sigmoid(-x),
@@ -81,8 +93,20 @@ impl Function {
             Function::Softplus => sigmoid(x),
             // 1 / cosh^2 rather than 1 - y^2, for the same reason as in sigmoid.
             Function::Tanh => x.cosh().powi(2).recip(),
-            Function::Relu => if x.is_nan() { x } else { f64::from(x > 0.0) },
-            Function::Clamp { low, high } => if x.is_nan() { x } else { f64::from(low <= x && x <= high) },
+            Function::Relu => {
+                if x.is_nan() {
+                    x
+                } else {
+                    f64::from(x > 0.0)
+                }
+            }
+            Function::Clamp { low, high } => {
+                if x.is_nan() {
+                    x
+                } else {
+                    f64::from(low <= x && x <= high)
+                }
+            }
         }
     }
 

@@ -16,6 +16,16 @@ pub enum TapeError {
         /// Shape of the other operand, or the one the operation asks for.
         right: Vec<usize>,
     },
+    /// A batch array whose numbers do not fill its rows.
+    #[error("array `{name}`: {length} values do not make rows of {columns}")]
+    Ragged {
+        /// The array.
+        name: String,
+        /// How many numbers it has.
+        length: usize,
+        /// How many a row should have.
+        columns: usize,
+    },
     /// The operation is not defined for this number of dimensions.
     #[error("`{op}` takes {expected}, found shape {found:?}")]
     Rank {
@@ -114,8 +124,8 @@ pub enum TapeError {
     /// A variable of another tape.
     #[error("`{op}`: an operand belongs to another tape")]
     ForeignVar {
-        /// The operation.
-        op: OpKind,
+        /// The operation, or `backward`.
+        op: &'static str,
     },
     /// Two inputs of one name: their gradients could not be told apart.
     #[error("input `{0}` is declared twice")]

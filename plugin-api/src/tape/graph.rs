@@ -3,11 +3,12 @@
 use std::cell::{Ref, RefCell};
 use std::fmt;
 
-use ndarray::{Array0, Array1, ArrayBase, ArrayD, Axis, Data, Dimension, IxDyn};
+use ndarray::{Array0, Array1, ArrayBase, ArrayD, Data, Dimension, IxDyn};
 
 use super::backward::Rule;
 use super::mask::ids;
 use super::{Id, OpKind, TapeError, Var};
+use crate::batch::Array;
 
 /// Records what is computed from its inputs, to be walked backwards. One tape per call of a loss.
 #[derive(Default)]
@@ -54,7 +55,9 @@ impl Tape {
     /// A value nothing is differentiated by: reference log-probabilities, advantages, rewards.
     pub fn constant(&self, value: impl IntoValue) -> Var<'_> {
         let value = value.into_value();
-        self.record(OpKind::Constant, &[], |_| Ok((at_most_matrix(OpKind::Constant, value)?, Rule::Constant)))
+        self.record(OpKind::Constant, &[], |_| {
+            Ok((at_most_matrix(OpKind::Constant, value?)?, Rule::Stop { operands: Vec::new() }))
+        })
     }
 
     /// A value the loss is differentiated by; [`Gradients`](super::Gradients) know it by `name`, which must be new to the tape.
@@ -64,7 +67,7 @@ impl Tape {
             if state.nodes.iter().any(|node| matches!(&node.rule, Rule::Input { name: other } if *other == name)) {
                 return Err(TapeError::DuplicateInput(name));
             }
-            Ok((at_most_matrix(OpKind::Input, value)?, Rule::Input { name }))
+            Ok((at_most_matrix(OpKind::Input, value?)?, Rule::Input { name }))
         })
     }
 
@@ -92,11 +95,12 @@ impl Tape {
             return Var { tape: self, index: POISONED };
         }
         let foreign = operands.iter().any(|operand| !std::ptr::eq(operand.tape, self));
-        let built = if foreign { Err(TapeError::ForeignVar { op: kind }) } else { build(state) };
+        let built = if foreign { Err(TapeError::ForeignVar { op: kind.name() }) } else { build(state) };
         match built {
             Ok((value, rule)) => {
                 let differentiable = match &rule {
                     Rule::Input { .. } => true,
+                    Rule::Stop { .. } => false,
                     rule => rule.operands().iter().any(|operand| state.nodes[*operand].differentiable),
                 };
                 state.nodes.push(Node { kind, value: standard(value), rule, differentiable });
@@ -196,56 +200,71 @@ impl Node {
     }
 }
 
-/// What a tape takes as a value: an `f64`, a slice, an array, a `Vec`, or an ndarray of at most two axes.
+/// What a tape takes as a value: an `f64`, a slice, an array, a `Vec`, an ndarray of at most two axes, or an array of a batch
+/// (a vector, or a matrix if it has several values per row).
 pub trait IntoValue {
     /// The value as an ndarray.
-    fn into_value(self) -> ArrayD<f64>;
+    ///
+    /// # Errors
+    /// A batch array whose numbers do not fill its rows.
+    fn into_value(self) -> Result<ArrayD<f64>, TapeError>;
 }
 
 impl IntoValue for f64 {
-    fn into_value(self) -> ArrayD<f64> {
-        Array0::from_elem((), self).into_dyn()
+    fn into_value(self) -> Result<ArrayD<f64>, TapeError> {
+        Ok(Array0::from_elem((), self).into_dyn())
     }
 }
 
 impl IntoValue for &[f64] {
-    fn into_value(self) -> ArrayD<f64> {
-        Array1::from(self.to_vec()).into_dyn()
+    fn into_value(self) -> Result<ArrayD<f64>, TapeError> {
+        Ok(Array1::from(self.to_vec()).into_dyn())
     }
 }
 
 impl IntoValue for Vec<f64> {
-    fn into_value(self) -> ArrayD<f64> {
-        Array1::from(self).into_dyn()
+    fn into_value(self) -> Result<ArrayD<f64>, TapeError> {
+        Ok(Array1::from(self).into_dyn())
     }
 }
 
 impl IntoValue for &Vec<f64> {
-    fn into_value(self) -> ArrayD<f64> {
+    fn into_value(self) -> Result<ArrayD<f64>, TapeError> {
         self.as_slice().into_value()
     }
 }
 
 impl<const N: usize> IntoValue for [f64; N] {
-    fn into_value(self) -> ArrayD<f64> {
+    fn into_value(self) -> Result<ArrayD<f64>, TapeError> {
         self.as_slice().into_value()
     }
 }
 
 impl<const N: usize, const K: usize> IntoValue for [[f64; K]; N] {
-    fn into_value(self) -> ArrayD<f64> {
-        array(&[N, K], self.into_iter().flatten().collect())
+    fn into_value(self) -> Result<ArrayD<f64>, TapeError> {
+        Ok(array(&[N, K], self.into_iter().flatten().collect()))
     }
 }
 
 impl<S: Data<Elem = f64>, D: Dimension> IntoValue for ArrayBase<S, D> {
-    fn into_value(self) -> ArrayD<f64> {
-        self.into_owned().into_dyn()
+    fn into_value(self) -> Result<ArrayD<f64>, TapeError> {
+        Ok(self.into_owned().into_dyn())
     }
 }
 
 impl<S: Data<Elem = f64>, D: Dimension> IntoValue for &ArrayBase<S, D> {
-    fn into_value(self) -> ArrayD<f64> {
-        self.to_owned().into_dyn()
+    fn into_value(self) -> Result<ArrayD<f64>, TapeError> {
+        Ok(self.to_owned().into_dyn())
+    }
+}
+
+impl IntoValue for &Array<'_> {
+    fn into_value(self) -> Result<ArrayD<f64>, TapeError> {
+        let (length, columns) = (self.data.len(), self.cols);
+        match columns {
+            1 => self.data.as_ref().into_value(),
+            _ if self.rows() * columns == length => Ok(array(&[self.rows(), columns], self.data.to_vec())),
+            _ => Err(TapeError::Ragged { name: self.name.to_string(), length, columns }),
+        }
     }
 }

@@ -27,6 +27,7 @@ op_kinds! {
     Constant "constant",
     Input "input",
     Detach "detach",
+    Compare "compare",
     Neg "neg",
     Exp "exp",
     Log "log",

@@ -2,9 +2,11 @@
 
 use std::ops::{Add, Div, Mul, Neg, Sub};
 
+use ndarray::ArrayD;
+
 use super::backward::Rule;
 use super::elementwise::{Function, Pairwise};
-use super::graph::array;
+use super::graph::{State, array};
 use super::{OpKind, Tape, TapeError, Var};
 
 /// The second operand of an elementwise function: a variable or a plain number.
@@ -142,17 +144,29 @@ impl<'t> Var<'t> {
     fn pairwise(self, function: Pairwise, other: Var<'t>) -> Var<'t> {
         let op = function.kind();
         self.tape.record(op, &[self, other], |state| {
-            let (left, right) = (state.value(self).shape(), state.value(other).shape());
-            let shape = broadcast(op, left, right)?;
-            let (a, b) = (state.flat(self), state.flat(other));
-            let value = match (left.is_empty(), right.is_empty()) {
-                (true, false) => b.iter().map(|b| function.value(a[0], *b)).collect(),
-                (false, true) => a.iter().map(|a| function.value(*a, b[0])).collect(),
-                _ => a.iter().zip(b).map(|(a, b)| function.value(*a, *b)).collect(),
-            };
-            Ok((array(shape, value), Rule::Pairwise { function, a: self.index, b: other.index }))
+            let value = elementwise(op, state, self, other, |a, b| function.value(a, b))?;
+            Ok((value, Rule::Pairwise { function, a: self.index, b: other.index }))
         })
     }
+}
+
+/// `function` of two operands, element by element, with scalar broadcast.
+pub(super) fn elementwise(
+    op: OpKind,
+    state: &State,
+    left: Var<'_>,
+    right: Var<'_>,
+    function: impl Fn(f64, f64) -> f64,
+) -> Result<ArrayD<f64>, TapeError> {
+    let shapes = (state.value(left).shape(), state.value(right).shape());
+    let shape = broadcast(op, shapes.0, shapes.1)?;
+    let (a, b) = (state.flat(left), state.flat(right));
+    let value = match (shapes.0.is_empty(), shapes.1.is_empty()) {
+        (true, false) => b.iter().map(|b| function(a[0], *b)).collect(),
+        (false, true) => a.iter().map(|a| function(*a, b[0])).collect(),
+        _ => a.iter().zip(b).map(|(a, b)| function(*a, *b)).collect(),
+    };
+    Ok(array(shape, value))
 }
 
 /// The shape of two operands together: equal shapes, or a scalar with anything.

@@ -5,8 +5,10 @@ use std::fmt;
 
 use ndarray::ArrayD;
 
+use super::backward::Rule;
 use super::graph::State;
-use super::{Mask, Operand, OpKind, Tape, TapeError};
+use super::operators::elementwise;
+use super::{Mask, OpKind, Operand, Tape, TapeError};
 
 /// A value on a tape. Copied freely: it holds no numbers itself.
 #[derive(Clone, Copy)]
@@ -55,8 +57,8 @@ impl<'t> Var<'t> {
     /// The same value, but nothing flows back through it.
     #[must_use]
     pub fn detach(self) -> Var<'t> {
-        // The rule names no operand, so the node is not differentiable and the walk backwards ends here.
-        self.tape.record(OpKind::Detach, &[self], |state| Ok((state.value(self).clone(), Rule::Constant)))
+        let copy = |state: &State| Ok((state.value(self).clone(), Rule::Stop { operands: vec![self.index] }));
+        self.tape.record(OpKind::Detach, &[self], copy)
     }
 
     /// Where this is greater than `other`; a NaN is not. Scalars broadcast. For masks and for metrics such as a clip fraction.
@@ -84,17 +86,16 @@ impl<'t> Var<'t> {
     }
 
     fn compare(self, other: Operand<'t>, holds: impl Fn(f64, f64) -> bool) -> Mask {
-        // The difference reports unequal shapes on the tape, as any other operation does.
         let other = other.on(self.tape);
-        let _ = self - other;
-        let compared = self.read(|state| {
-            let (a, b) = (state.flat(self), state.flat(other));
-            let at = |values: &[f64], i: usize| if values.len() == 1 { values[0] } else { values[i] };
-            let length = if state.value(self).ndim() == 0 { b.len() } else { a.len() };
-            let bits: Vec<bool> = (0..length).map(|i| holds(at(a, i), at(b, i))).collect();
-            Mask::from(&bits)
+        let indicator = self.tape.record(OpKind::Compare, &[self, other], |state| {
+            let value = elementwise(OpKind::Compare, state, self, other, |a, b| f64::from(u8::from(holds(a, b))))?;
+            Ok((value, Rule::Stop { operands: vec![self.index, other.index] }))
         });
-        compared.unwrap_or_else(|error| Mask::broken(error.to_string()))
+        match indicator.read(|state| Mask::from(state.flat(indicator))) {
+            Ok(mask) => mask,
+            // The tape keeps the error; a broken mask cannot be used anywhere else either.
+            Err(error) => Mask::broken(error.to_string()),
+        }
     }
 
     fn read<T>(self, look: impl FnOnce(&State) -> T) -> Result<T, TapeError> {
@@ -114,5 +115,3 @@ impl fmt::Debug for Var<'_> {
         }
     }
 }
-
-use super::backward::Rule;

@@ -1,0 +1,72 @@
+//! The header every plugin carries as inline bytes, so that a host learns what a library is without running it.
+//!
+//! The symbol is `telos_plugin_<id>`; a library may carry several. Text is UTF-8, padded with zeros: a pointer there
+//! would read as zeros in the file, because the loader fills it in.
+
+/// Prefix of the header's symbol.
+pub const HEADER_PREFIX: &str = "telos_plugin_";
+/// Prefix of the root table's symbol.
+pub const ROOT_PREFIX: &str = "telos_root_";
+/// First bytes of every header.
+pub const MAGIC: [u8; 16] = *b"telos plugin\0\0\0\x01";
+/// Major version of the contract: another one is another contract.
+pub const ABI_MAJOR: u32 = 1;
+/// Minor version of the contract: it grows when slots, operations or codes are appended.
+pub const ABI_MINOR: u32 = if cfg!(feature = "next-minor") { 1 } else { 0 };
+
+/// A plugin's header.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct PluginHeader {
+    /// [`MAGIC`].
+    pub magic: [u8; 16],
+    /// Size of this struct; a newer minor may append fields.
+    pub bytes: u32,
+    /// Contract major the plugin was built with.
+    pub abi_major: u32,
+    /// Contract minor the plugin was built with.
+    pub abi_minor: u32,
+    /// Smallest host minor it works with.
+    pub requires_minor: u32,
+    /// One of [`crate::manifest::kind`].
+    pub kind: [u8; 32],
+    /// Its id.
+    pub id: [u8; 64],
+    /// Its own version.
+    pub version: [u8; 32],
+    /// Libraries the host opens before this one, separated by `;`, each with its visibility: `global:NAME`.
+    pub preload: [u8; 256],
+}
+
+/// Size of [`PluginHeader`].
+pub const HEADER_BYTES: usize = size_of::<PluginHeader>();
+
+/// Copies `text` into zero-padded bytes; fails to compile (or panics) where it is too long.
+pub const fn padded<const N: usize>(text: &str) -> [u8; N] {
+    let bytes = text.as_bytes();
+    assert!(bytes.len() < N, "text of a plugin header is too long");
+    let mut out = [0; N];
+    let mut i = 0;
+    while i < bytes.len() {
+        out[i] = bytes[i];
+        i += 1;
+    }
+    out
+}
+
+impl PluginHeader {
+    /// A header of this contract's version.
+    pub const fn new(kind: &str, id: &str, version: &str, preload: &str) -> Self {
+        PluginHeader {
+            magic: MAGIC,
+            bytes: HEADER_BYTES as u32,
+            abi_major: ABI_MAJOR,
+            abi_minor: ABI_MINOR,
+            requires_minor: 0,
+            kind: padded(kind),
+            id: padded(id),
+            version: padded(version),
+            preload: padded(preload),
+        }
+    }
+}

@@ -1,0 +1,184 @@
+//! The function tables a plugin exports. Append-only: slots are never moved, removed or retyped within a major.
+//!
+//! Every slot catches the plugin's panics, answers a [`Status`], and is called from one thread at a time per instance.
+
+use super::types::*;
+use abi_stable::{
+    StableAbi, declare_root_module_statics,
+    library::RootModule,
+    package_version_strings,
+    sabi_types::VersionStrings,
+    std_types::{ROption, RSlice, RStr, RVec},
+};
+
+/// An instance behind a pointer that only its plugin understands.
+#[repr(transparent)]
+#[derive(StableAbi, Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Instance(pub *mut ());
+
+/// The root of a plugin: the one table of its kind is there.
+#[repr(C)]
+#[derive(StableAbi)]
+#[sabi(kind(Prefix(prefix_ref = PluginRootRef)))]
+#[sabi(missing_field(option))]
+pub struct PluginRoot {
+    /// Of an objective.
+    pub objective: ROption<ObjectiveTableRef>,
+    /// Of a backend.
+    pub backend: ROption<BackendTableRef>,
+    /// Of a reward.
+    #[sabi(last_prefix_field)]
+    pub reward: ROption<RewardTableRef>,
+    /// Appended by the next minor, for the test that crosses minors.
+    #[cfg(feature = "next-minor")]
+    pub appended: u64,
+}
+
+impl RootModule for PluginRootRef {
+    declare_root_module_statics! {PluginRootRef}
+    const BASE_NAME: &'static str = "telos_plugin";
+    const NAME: &'static str = "telos_plugin";
+    const VERSION_STRINGS: VersionStrings =
+        if cfg!(feature = "next-minor") { VersionStrings::new("1.1.0") } else { package_version_strings!() };
+}
+
+/// An objective's calls; see [`crate::objective`].
+#[repr(C)]
+#[derive(StableAbi)]
+#[sabi(kind(Prefix(prefix_ref = ObjectiveTableRef)))]
+#[sabi(missing_field(option))]
+pub struct ObjectiveTable {
+    /// The manifest as JSON.
+    pub manifest: extern "C" fn(out: &mut RVec<u8>) -> Status,
+    /// An instance from options as JSON.
+    pub create: extern "C" fn(options: RSlice<'_, u8>, out: &mut Instance) -> Status,
+    /// Ends an instance.
+    pub destroy: extern "C" fn(instance: Instance),
+    /// Requirements as JSON.
+    pub requirements: extern "C" fn(instance: Instance, out: &mut RVec<u8>) -> Status,
+    /// Sequences from rows; nothing in `out` where the host's way applies.
+    pub compose: extern "C" fn(
+        instance: Instance,
+        rows: RSlice<'_, ArrayRef<'_>>,
+        seed: u64,
+        out: &mut RVec<ArrayOwned>,
+    ) -> Status,
+    /// Arrays to join the batch.
+    pub prepare:
+        extern "C" fn(instance: Instance, batch: RSlice<'_, ArrayRef<'_>>, out: &mut RVec<ArrayOwned>) -> Status,
+    /// Custom normalisers.
+    pub weigh:
+        extern "C" fn(instance: Instance, batch: RSlice<'_, ArrayRef<'_>>, out: &mut RVec<ArrayOwned>) -> Status,
+    /// Terms, cotangents and metrics.
+    pub loss:
+        extern "C" fn(instance: Instance, batch: RSlice<'_, ArrayRef<'_>>, out: &mut RVec<ArrayOwned>) -> Status,
+    /// Verdict on the window's metrics.
+    pub after_step:
+        extern "C" fn(instance: Instance, metrics: RSlice<'_, ArrayRef<'_>>, out: &mut u32) -> Status,
+    /// State as bytes.
+    pub state: extern "C" fn(instance: Instance, out: &mut RVec<u8>) -> Status,
+    /// State from bytes.
+    #[sabi(last_prefix_field)]
+    pub restore: extern "C" fn(instance: Instance, state: RSlice<'_, u8>) -> Status,
+    /// Appended by the next minor, for the test that crosses minors.
+    #[cfg(feature = "next-minor")]
+    pub appended: extern "C" fn(instance: Instance) -> u64,
+}
+
+/// A backend's calls; see [`crate::backend::Session`].
+#[repr(C)]
+#[derive(StableAbi)]
+#[sabi(kind(Prefix(prefix_ref = BackendTableRef)))]
+#[sabi(missing_field(option))]
+pub struct BackendTable {
+    /// The manifest as JSON.
+    pub manifest: extern "C" fn(out: &mut RVec<u8>) -> Status,
+    /// A session from options as JSON.
+    pub open: extern "C" fn(options: RSlice<'_, u8>, out: &mut Instance) -> Status,
+    /// Ends a session.
+    pub close: extern "C" fn(session: Instance),
+    /// Runs an operation.
+    pub invoke: extern "C" fn(session: Instance, call: &Call<'_>) -> Status,
+    /// A buffer.
+    pub alloc: extern "C" fn(session: Instance, dtype: DType, elements: u64, out: &mut Handle) -> Status,
+    /// Gives a buffer back.
+    pub free: extern "C" fn(session: Instance, buffer: Handle) -> Status,
+    /// Writes elements.
+    pub upload: extern "C" fn(session: Instance, buffer: Handle, offset: u64, bytes: RSlice<'_, u8>) -> Status,
+    /// Reads elements into `bytes` of length `length`.
+    pub download:
+        extern "C" fn(session: Instance, buffer: Handle, offset: u64, bytes: *mut u8, length: u64) -> Status,
+    /// Starts reading.
+    pub begin_download:
+        extern "C" fn(session: Instance, buffer: Handle, offset: u64, length: u64, ticket: &mut u64) -> Status,
+    /// Ends reading.
+    pub finish_download: extern "C" fn(session: Instance, ticket: u64, bytes: *mut u8, length: u64) -> Status,
+    /// Counts writes.
+    pub write_version: extern "C" fn(session: Instance, buffer: Handle, out: &mut u64) -> Status,
+    /// 1 where the operation is offered.
+    pub supports: extern "C" fn(session: Instance, op: u32, dtype: DType) -> u32,
+    /// Scratch bytes of a call.
+    pub workspace: extern "C" fn(session: Instance, call: &Call<'_>) -> u64,
+    /// Memory held.
+    pub memory: extern "C" fn(session: Instance) -> Memory,
+    /// Drops spare memory.
+    pub trim: extern "C" fn(session: Instance),
+    /// Waits for all work.
+    #[sabi(last_prefix_field)]
+    pub sync: extern "C" fn(session: Instance) -> Status,
+    /// Appended by the next minor, for the test that crosses minors.
+    #[cfg(feature = "next-minor")]
+    pub appended: extern "C" fn(session: Instance) -> u64,
+}
+
+/// A column of a sample's row.
+#[repr(C)]
+#[derive(StableAbi, Clone, Copy, Debug)]
+pub struct ColumnRef<'a> {
+    /// Its name.
+    pub name: RStr<'a>,
+    /// Its text, where `is_text` is 1.
+    pub text: RStr<'a>,
+    /// Its number, where `is_text` is 0.
+    pub number: f64,
+    /// Which of the two it is.
+    pub is_text: u32,
+    /// Always 0.
+    pub reserved: u32,
+}
+
+/// A sample to score.
+#[repr(C)]
+#[derive(StableAbi, Clone, Copy, Debug)]
+pub struct SampleRef<'a> {
+    /// The prompt.
+    pub prompt: RStr<'a>,
+    /// The completion.
+    pub completion: RStr<'a>,
+    /// 1 where it ended by itself.
+    pub ended: u32,
+    /// Always 0.
+    pub reserved: u32,
+    /// The row's other columns.
+    pub columns: RSlice<'a, ColumnRef<'a>>,
+}
+
+/// A reward's calls; see [`crate::reward`].
+#[repr(C)]
+#[derive(StableAbi)]
+#[sabi(kind(Prefix(prefix_ref = RewardTableRef)))]
+#[sabi(missing_field(option))]
+pub struct RewardTable {
+    /// The manifest as JSON.
+    pub manifest: extern "C" fn(out: &mut RVec<u8>) -> Status,
+    /// An instance from options as JSON.
+    pub create: extern "C" fn(options: RSlice<'_, u8>, out: &mut Instance) -> Status,
+    /// Ends an instance.
+    pub destroy: extern "C" fn(instance: Instance),
+    /// One score per sample.
+    #[sabi(last_prefix_field)]
+    pub score: extern "C" fn(instance: Instance, samples: RSlice<'_, SampleRef<'_>>, out: &mut RVec<f64>) -> Status,
+    /// Appended by the next minor, for the test that crosses minors.
+    #[cfg(feature = "next-minor")]
+    pub appended: extern "C" fn(instance: Instance) -> u64,
+}

@@ -1,0 +1,173 @@
+//! Between the arrays of the SDK and the arrays that cross: the one place that packs and unpacks.
+
+use super::types::{ArrayOwned, ArrayRef};
+use crate::{
+    Code, Error, Result,
+    batch::{Array, Batch, Scope},
+    objective::{Loss, MetricPart, Term},
+};
+use abi_stable::std_types::{RSlice, RStr, RVec};
+use std::borrow::Cow;
+
+/// [`ArrayOwned::role`] of an array of a batch.
+pub const ROLE_ARRAY: u32 = 0;
+/// [`ArrayOwned::role`] of a term: coefficient and sum.
+pub const ROLE_TERM: u32 = 1;
+/// [`ArrayOwned::role`] of a term's cotangent of a statistic.
+pub const ROLE_COTANGENT: u32 = 2;
+/// [`ArrayOwned::role`] of a metric: value and weight.
+pub const ROLE_METRIC: u32 = 3;
+
+/// Borrows a batch for the crossing.
+pub fn lend<'a>(batch: &'a Batch<'_>) -> Vec<ArrayRef<'a>> {
+    batch
+        .arrays()
+        .iter()
+        .map(|a| ArrayRef {
+            name: RStr::from_str(&a.name),
+            scope: a.scope.0,
+            differentiable: u32::from(a.differentiable),
+            rows: a.rows() as u64,
+            cols: a.cols as u64,
+            data: RSlice::from_slice(&a.data),
+        })
+        .collect()
+}
+
+/// Views a lent batch on the other side, without copying.
+pub fn borrow<'a>(arrays: &[ArrayRef<'a>]) -> Batch<'a> {
+    arrays.iter().fold(Batch::new(), |batch, a| {
+        batch.with_array(Array {
+            name: Cow::Borrowed(a.name.as_str()),
+            scope: Scope(a.scope),
+            differentiable: a.differentiable != 0,
+            cols: a.cols as usize,
+            data: Cow::Borrowed(a.data.as_slice()),
+        })
+    })
+}
+
+fn owned(owner: &str, name: &str, role: u32, scope: Scope, cols: usize, data: Vec<f64>) -> ArrayOwned {
+    ArrayOwned {
+        owner: owner.into(),
+        name: name.into(),
+        scope: scope.0,
+        role,
+        rows: if cols == 0 { 0 } else { (data.len() / cols) as u64 },
+        cols: cols as u64,
+        data: data.into(),
+    }
+}
+
+/// Sends a batch back.
+pub fn give_batch(batch: Batch<'_>, out: &mut RVec<ArrayOwned>) {
+    for a in batch.arrays() {
+        out.push(owned("", &a.name, ROLE_ARRAY, a.scope, a.cols, a.data.to_vec()));
+    }
+}
+
+/// Takes a batch that was sent back.
+pub fn take_batch(arrays: RVec<ArrayOwned>) -> Batch<'static> {
+    arrays.into_iter().fold(Batch::new(), |batch, a| {
+        batch.with_array(Array {
+            name: Cow::Owned(a.name.into_string()),
+            scope: Scope(a.scope),
+            differentiable: false,
+            cols: a.cols as usize,
+            data: Cow::Owned(a.data.into_vec()),
+        })
+    })
+}
+
+/// Sends named numbers back.
+pub fn give_numbers(numbers: Vec<(String, f64)>, out: &mut RVec<ArrayOwned>) {
+    for (name, value) in numbers {
+        out.push(owned("", &name, ROLE_ARRAY, Scope::BATCH, 1, vec![value]));
+    }
+}
+
+/// Takes named numbers that were sent back.
+pub fn take_numbers(arrays: RVec<ArrayOwned>) -> Vec<(String, f64)> {
+    arrays
+        .into_iter()
+        .filter_map(|a| a.data.first().map(|v| (a.name.into_string(), *v)))
+        .collect()
+}
+
+/// Sends a loss back.
+pub fn give_loss(loss: Loss, out: &mut RVec<ArrayOwned>) {
+    for term in loss.terms {
+        out.push(owned("", &term.name, ROLE_TERM, Scope::BATCH, 2, vec![term.coefficient, term.sum]));
+        for (statistic, data) in term.cotangents {
+            out.push(owned(&term.name, &statistic, ROLE_COTANGENT, Scope::BATCH, 1, data));
+        }
+    }
+    for metric in loss.metrics {
+        out.push(owned("", &metric.name, ROLE_METRIC, Scope::BATCH, 2, vec![metric.value, metric.weight]));
+    }
+}
+
+/// Takes a loss that was sent back. Roles of a newer minor are passed over.
+///
+/// # Errors
+/// [`Code::ARRAY`] for a cotangent without its term, or a term or metric without its two numbers.
+pub fn take_loss(arrays: RVec<ArrayOwned>) -> Result<Loss> {
+    let mut loss = Loss::default();
+    for a in arrays {
+        let pair = || match a.data.as_slice() {
+            [first, second] => Ok((*first, *second)),
+            _ => Err(Error::new(Code::ARRAY, format!("`{}` came back with {} numbers, expected 2", a.name, a.data.len()))),
+        };
+        match a.role {
+            ROLE_TERM => {
+                let (coefficient, sum) = pair()?;
+                loss.terms.push(Term { name: a.name.into_string(), coefficient, sum, cotangents: Vec::new() });
+            }
+            ROLE_METRIC => {
+                let (value, weight) = pair()?;
+                loss.metrics.push(MetricPart { name: a.name.into_string(), value, weight });
+            }
+            ROLE_COTANGENT => {
+                let term = loss.terms.iter_mut().find(|t| t.name == a.owner.as_str());
+                let term = term.ok_or_else(|| {
+                    Error::new(Code::ARRAY, format!("a cotangent of `{}` names no term: `{}`", a.name, a.owner))
+                })?;
+                term.cotangents.push((a.name.into_string(), a.data.into_vec()));
+            }
+            _ => {}
+        }
+    }
+    Ok(loss)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_loss_survives_the_crossing() {
+        let loss = Loss {
+            terms: vec![Term {
+                name: "nll".into(),
+                coefficient: 0.5,
+                sum: 3.0,
+                cotangents: vec![("logp".into(), vec![-1.0, 0.0]), ("lse".into(), vec![0.1, 0.2])],
+            }],
+            metrics: vec![MetricPart { name: "accuracy".into(), value: 2.0, weight: 3.0 }],
+        };
+        let mut wire = RVec::new();
+        give_loss(loss.clone(), &mut wire);
+        assert_eq!(take_loss(wire).unwrap(), loss);
+    }
+
+    #[test]
+    fn a_batch_survives_the_crossing_without_a_copy() {
+        let batch = Batch::new()
+            .with("offsets", Scope::BATCH, vec![0.0, 2.0])
+            .with_statistic("logp", Scope::TOKEN, vec![-1.0, -2.0]);
+        let lent = lend(&batch);
+        let seen = borrow(&lent);
+        assert_eq!(seen, batch);
+        assert_eq!(seen.get("logp").unwrap().as_ptr(), batch.get("logp").unwrap().as_ptr());
+    }
+}

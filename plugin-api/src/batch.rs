@@ -1,0 +1,245 @@
+//! Named arrays: how batches, rollouts and results look to an objective.
+//!
+//! Packed, without padding: N tokens of S sequences, sequence s holding tokens `offsets[s]..offsets[s + 1]`. Token
+//! arrays are aligned to the *predicted* token: entry n belongs to `target[n]`, and `mask[n]` says whether that target is
+//! supervised. The host shifts; no plugin does. A new array never changes a layout.
+
+use crate::{Code, Error, Result};
+use std::{borrow::Cow, fmt};
+
+/// Names of the arrays every batch has, or that have a fixed meaning.
+pub mod names {
+    /// S + 1 first tokens, ascending from 0 to N.
+    pub const OFFSETS: &str = "offsets";
+    /// Per token: the id to predict.
+    pub const TARGET: &str = "target";
+    /// Per token: 1 where the target is supervised, else 0.
+    pub const MASK: &str = "mask";
+    /// Per token: its place in its sequence, from 0.
+    pub const POSITION: &str = "position";
+    /// Per sequence: a number shared by the members of a pair or group.
+    pub const GROUP: &str = "group";
+    /// Per sequence: 1 chosen or desirable, 0 rejected or undesirable.
+    pub const SIDE: &str = "side";
+    /// Per sequence: a numeric column of the data set has this before its name.
+    pub const COLUMN: &str = "column.";
+}
+
+/// What the rows of an array are.
+#[repr(transparent)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Scope(pub u32);
+
+impl Scope {
+    /// One row per token (N).
+    pub const TOKEN: Scope = Scope(1);
+    /// One row per sequence (S).
+    pub const SEQUENCE: Scope = Scope(2);
+    /// Rows of their own meaning (offsets, scalars).
+    pub const BATCH: Scope = Scope(3);
+}
+
+impl fmt::Debug for Scope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Scope::TOKEN => f.write_str("token"),
+            Scope::SEQUENCE => f.write_str("sequence"),
+            Scope::BATCH => f.write_str("batch"),
+            Scope(other) => write!(f, "scope {other}"),
+        }
+    }
+}
+
+/// One named array, row-major.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Array<'a> {
+    /// Its name.
+    pub name: Cow<'a, str>,
+    /// What its rows are.
+    pub scope: Scope,
+    /// Whether a loss may return a cotangent for it.
+    pub differentiable: bool,
+    /// Values per row.
+    pub cols: usize,
+    /// The values.
+    pub data: Cow<'a, [f64]>,
+}
+
+impl Array<'_> {
+    /// Number of rows.
+    pub fn rows(&self) -> usize {
+        if self.cols == 0 { 0 } else { self.data.len() / self.cols }
+    }
+}
+
+/// A set of named arrays over the same tokens and sequences.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Batch<'a> {
+    arrays: Vec<Array<'a>>,
+}
+
+impl<'a> Batch<'a> {
+    /// No arrays.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds (or replaces) an array of one value per row.
+    #[must_use]
+    pub fn with(self, name: impl Into<Cow<'a, str>>, scope: Scope, data: impl Into<Cow<'a, [f64]>>) -> Self {
+        self.with_array(Array { name: name.into(), scope, differentiable: false, cols: 1, data: data.into() })
+    }
+
+    /// Adds (or replaces) a statistic: an array a loss may return a cotangent for.
+    #[must_use]
+    pub fn with_statistic(self, name: impl Into<Cow<'a, str>>, scope: Scope, data: impl Into<Cow<'a, [f64]>>) -> Self {
+        self.with_array(Array { name: name.into(), scope, differentiable: true, cols: 1, data: data.into() })
+    }
+
+    /// Adds (or replaces) an array.
+    #[must_use]
+    pub fn with_array(mut self, array: Array<'a>) -> Self {
+        match self.arrays.iter_mut().find(|a| a.name == array.name) {
+            Some(old) => *old = array,
+            None => self.arrays.push(array),
+        }
+        self
+    }
+
+    /// All arrays, in the order they were added.
+    pub fn arrays(&self) -> &[Array<'a>] {
+        &self.arrays
+    }
+
+    /// The array of that name, if the batch has it.
+    pub fn find(&self, name: &str) -> Option<&Array<'a>> {
+        self.arrays.iter().find(|a| a.name == name)
+    }
+
+    /// The array of that name.
+    ///
+    /// # Errors
+    /// [`Code::ARRAY`] naming it and what the batch has.
+    pub fn array(&self, name: &str) -> Result<&Array<'a>> {
+        self.find(name).ok_or_else(|| {
+            let known: Vec<_> = self.arrays.iter().map(|a| a.name.as_ref()).collect();
+            Error::new(Code::ARRAY, format!("the batch has no array `{name}`; it has {}", known.join(", ")))
+        })
+    }
+
+    /// The values of that name.
+    ///
+    /// # Errors
+    /// [`Code::ARRAY`].
+    pub fn get(&self, name: &str) -> Result<&[f64]> {
+        self.array(name).map(|a| a.data.as_ref())
+    }
+
+    /// A numeric column of the data set, one value per sequence.
+    ///
+    /// # Errors
+    /// [`Code::ARRAY`].
+    pub fn column(&self, name: &str) -> Result<&[f64]> {
+        self.get(&format!("{}{name}", names::COLUMN))
+    }
+
+    /// 1 where a target is supervised.
+    ///
+    /// # Errors
+    /// [`Code::ARRAY`].
+    pub fn mask(&self) -> Result<&[f64]> {
+        self.get(names::MASK)
+    }
+
+    /// First token of each sequence, and N.
+    ///
+    /// # Errors
+    /// [`Code::ARRAY`] where it is missing or not ascending from 0.
+    pub fn offsets(&self) -> Result<Vec<usize>> {
+        let offsets: Vec<usize> = self.get(names::OFFSETS)?.iter().map(|&o| o as usize).collect();
+        if offsets.first() != Some(&0) || offsets.windows(2).any(|w| w[0] > w[1]) {
+            return Err(Error::new(Code::ARRAY, "`offsets` must ascend from 0"));
+        }
+        Ok(offsets)
+    }
+
+    /// Number of tokens, N.
+    ///
+    /// # Errors
+    /// [`Code::ARRAY`].
+    pub fn tokens(&self) -> Result<usize> {
+        Ok(self.offsets()?.last().copied().unwrap_or(0))
+    }
+
+    /// Number of sequences, S.
+    ///
+    /// # Errors
+    /// [`Code::ARRAY`].
+    pub fn sequences(&self) -> Result<usize> {
+        Ok(self.get(names::OFFSETS)?.len().saturating_sub(1))
+    }
+
+    /// Checks that every token array has N rows and every sequence array S.
+    ///
+    /// # Errors
+    /// [`Code::ARRAY`] naming the array and both numbers.
+    pub fn check(&self) -> Result<()> {
+        let (tokens, sequences) = (self.tokens()?, self.sequences()?);
+        for array in &self.arrays {
+            let expected = match array.scope {
+                Scope::TOKEN => tokens,
+                Scope::SEQUENCE => sequences,
+                _ => continue,
+            };
+            if array.data.len() != expected * array.cols {
+                return Err(Error::new(
+                    Code::ARRAY,
+                    format!(
+                        "array `{}` holds {} values, expected {expected} {:?} rows of {}",
+                        array.name,
+                        array.data.len(),
+                        array.scope,
+                        array.cols
+                    ),
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample() -> Batch<'static> {
+        Batch::new()
+            .with(names::OFFSETS, Scope::BATCH, vec![0.0, 2.0, 5.0])
+            .with(names::MASK, Scope::TOKEN, vec![1.0; 5])
+            .with("column.margin", Scope::SEQUENCE, vec![0.5, 0.25])
+    }
+
+    #[test]
+    fn lengths_are_checked_against_offsets() {
+        assert!(sample().check().is_ok());
+        let short = sample().with("weight", Scope::TOKEN, vec![1.0; 4]);
+        let error = short.check().unwrap_err();
+        assert!(error.message.contains("`weight` holds 4"), "{error}");
+        let wrong = sample().with("side", Scope::SEQUENCE, vec![1.0; 5]);
+        assert!(wrong.check().is_err());
+    }
+
+    #[test]
+    fn a_missing_array_is_named_with_what_is_there() {
+        let error = sample().get("logp").unwrap_err();
+        assert!(error.message.contains("`logp`") && error.message.contains("mask"), "{error}");
+        assert_eq!(sample().column("margin").unwrap(), [0.5, 0.25]);
+    }
+
+    #[test]
+    fn offsets_must_ascend_from_zero() {
+        for bad in [vec![1.0, 2.0], vec![0.0, 3.0, 2.0], vec![]] {
+            assert!(Batch::new().with(names::OFFSETS, Scope::BATCH, bad).offsets().is_err());
+        }
+    }
+}

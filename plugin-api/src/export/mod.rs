@@ -1,0 +1,182 @@
+//! The provider's side: turns an author's trait implementations into the tables of [`crate::abi::tables`].
+//!
+//! Authors call one macro, [`export_objective!`](crate::export_objective), [`export_backend!`](crate::export_backend)
+//! or [`export_reward!`](crate::export_reward); the rest of this module is what those expand to.
+
+mod backend;
+pub mod guard;
+mod objective;
+mod reward;
+
+pub use backend::backend_root;
+pub use objective::objective_root;
+pub use reward::reward_root;
+
+use crate::{
+    Error, Result,
+    abi::{
+        AbiError, Status,
+        tables::{Instance, PluginRootRef},
+    },
+};
+use abi_stable::{
+    library::RootModuleResult,
+    prefix_type::PrefixRefTrait,
+    std_types::{RErr, ROk, RResult},
+};
+use guard::Guarded;
+
+pub use abi_stable::library::{CheckTypeLayout, LibHeader};
+
+/// The id and version a macro was given.
+pub trait Identity: 'static {
+    /// Its id.
+    const ID: &'static str;
+    /// Its version.
+    const VERSION: &'static str;
+}
+
+fn status<T>(result: Result<T>, out: impl FnOnce(T)) -> Status {
+    match result {
+        Ok(value) => {
+            out(value);
+            ROk(())
+        }
+        Err(e) => RErr(AbiError::from(e)),
+    }
+}
+
+fn to_instance<T>(value: T) -> Instance {
+    Instance(Box::into_raw(Box::new(value)).cast())
+}
+
+/// The instance behind a pointer.
+///
+/// # Safety
+/// `instance` came from [`to_instance`] of the same `T`, has not been destroyed, and no other reference to it lives.
+/// The tables are typed by plugin, so the host would have to mix up two plugins' instances to break this.
+unsafe fn from_instance<'a, T>(instance: Instance) -> Result<&'a mut Guarded<T>> {
+    // SAFETY: the caller's promise; a null pointer is refused here.
+    unsafe { instance.0.cast::<Guarded<T>>().as_mut() }
+        .ok_or_else(|| Error::invalid("a null instance was passed"))
+}
+
+/// Ends an instance; a panicking destructor is stopped here.
+///
+/// # Safety
+/// As [`from_instance`]; the pointer is dead afterwards.
+unsafe fn drop_instance<T>(instance: Instance) {
+    if instance.0.is_null() {
+        return;
+    }
+    // SAFETY: the caller's promise.
+    let boxed = unsafe { Box::from_raw(instance.0.cast::<Guarded<T>>()) };
+    let plugin = boxed.plugin();
+    let _ = guard::catch(plugin, "destroy", || {
+        drop(boxed);
+        Ok(())
+    });
+}
+
+fn json<T: serde::Serialize>(value: &T) -> Result<Vec<u8>> {
+    serde_json::to_vec(value).map_err(|e| Error::internal(format!("cannot write JSON: {e}")))
+}
+
+fn from_json<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> Result<T> {
+    serde_json::from_slice(bytes).map_err(|e| Error::invalid(format!("cannot read JSON: {e}")))
+}
+
+/// Hands a root table to the loader; used by the macros.
+pub fn root_result(root: PluginRootRef) -> RootModuleResult {
+    // SAFETY: the erased reference is only ever turned back into a `PluginRootRef`, after the layout check.
+    RResult::ROk(unsafe { root.to_prefix_ref().cast() })
+}
+
+/// Expands to the header and root symbols of one plugin; used by the other macros.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __export_plugin {
+    ($kind:expr, $id:literal, $preload:expr, $identity:ident, $root:expr) => {
+        #[cfg(panic = "abort")]
+        const _: () = { compile_error!("a Telos plugin must be built with panic = \"unwind\": an abort would take the host down") };
+
+        const _: () = {
+            /// The header the host reads from the file.
+            #[unsafe(export_name = concat!("telos_plugin_", $id))]
+            #[used]
+            static HEADER: $crate::abi::header::PluginHeader =
+                $crate::abi::header::PluginHeader::new($kind, $id, env!("CARGO_PKG_VERSION"), $preload);
+
+            pub enum $identity {}
+            impl $crate::export::Identity for $identity {
+                const ID: &'static str = $id;
+                const VERSION: &'static str = env!("CARGO_PKG_VERSION");
+            }
+
+            extern "C" fn root() -> $crate::export::RootResult {
+                $crate::export::root_result($root)
+            }
+
+            #[unsafe(export_name = concat!("telos_root_", $id))]
+            #[used]
+            static ROOT: $crate::export::LibHeader = {
+                // SAFETY: `root` returns a `PluginRootRef` and nothing else.
+                unsafe {
+                    $crate::export::LibHeader::from_constructor::<$crate::abi::tables::PluginRootRef>(
+                        root,
+                        $crate::export::CheckTypeLayout::Yes,
+                    )
+                }
+            };
+        };
+    };
+}
+
+/// The type of the root constructor's answer; used by the macros.
+pub type RootResult = RootModuleResult;
+
+/// Exports an [`ObjectivePlugin`](crate::objective::ObjectivePlugin) under an id: `export_objective!("focal", Focal);`
+#[macro_export]
+macro_rules! export_objective {
+    ($id:literal, $Type:ty) => {
+        $crate::__export_plugin!(
+            $crate::manifest::kind::OBJECTIVE,
+            $id,
+            "",
+            Exported,
+            $crate::export::objective_root::<Exported, $Type>()
+        );
+    };
+}
+
+/// Exports a [`Backend`](crate::backend::Backend) under an id: `export_backend!("candle", Candle);`, with libraries to
+/// open first: `export_backend!("torch", Torch, preload = "global:libtorch_cpu.so");`
+#[macro_export]
+macro_rules! export_backend {
+    ($id:literal, $Type:ty) => {
+        $crate::export_backend!($id, $Type, preload = "");
+    };
+    ($id:literal, $Type:ty, preload = $preload:literal) => {
+        $crate::__export_plugin!(
+            $crate::manifest::kind::BACKEND,
+            $id,
+            $preload,
+            Exported,
+            $crate::export::backend_root::<Exported, $Type>()
+        );
+    };
+}
+
+/// Exports a [`RewardPlugin`](crate::reward::RewardPlugin) under an id: `export_reward!("length", Length);`
+#[macro_export]
+macro_rules! export_reward {
+    ($id:literal, $Type:ty) => {
+        $crate::__export_plugin!(
+            $crate::manifest::kind::REWARD,
+            $id,
+            "",
+            Exported,
+            $crate::export::reward_root::<Exported, $Type>()
+        );
+    };
+}

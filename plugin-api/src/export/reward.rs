@@ -1,0 +1,97 @@
+//! Exports a reward.
+
+use super::{Identity, drop_instance, from_instance, from_json, guard, json, status, to_instance};
+use crate::{
+    abi::{
+        Status,
+        tables::{Instance, PluginRoot, PluginRootRef, RewardTable, SampleRef},
+    },
+    options::OptionSet,
+    reward::{Column, RewardPlugin, Sample},
+};
+use abi_stable::{
+    prefix_type::PrefixTypeTrait,
+    std_types::{RNone, RSlice, RSome, RVec},
+};
+use guard::Guarded;
+use std::marker::PhantomData;
+
+/// The root table of reward `T` under identity `I`.
+pub fn reward_root<I: Identity, T: RewardPlugin>() -> PluginRootRef {
+    let table = RewardTable {
+        manifest: Slots::<I, T>::manifest,
+        create: Slots::<I, T>::create,
+        destroy: Slots::<I, T>::destroy,
+        score: Slots::<I, T>::score,
+        #[cfg(feature = "next-minor")]
+        appended: Slots::<I, T>::appended,
+    };
+    PluginRoot {
+        objective: RNone,
+        backend: RNone,
+        reward: RSome(table.leak_into_prefix()),
+        #[cfg(feature = "next-minor")]
+        appended: 1,
+    }
+    .leak_into_prefix()
+}
+
+struct Slots<I, T>(PhantomData<(I, T)>);
+
+fn sample_of(s: &SampleRef<'_>) -> Sample {
+    Sample {
+        prompt: s.prompt.as_str().to_owned(),
+        completion: s.completion.as_str().to_owned(),
+        ended: s.ended != 0,
+        columns: s
+            .columns
+            .iter()
+            .map(|c| {
+                let value =
+                    if c.is_text != 0 { Column::Text(c.text.as_str().to_owned()) } else { Column::Number(c.number) };
+                (c.name.as_str().to_owned(), value)
+            })
+            .collect(),
+    }
+}
+
+impl<I: Identity, T: RewardPlugin> Slots<I, T> {
+    extern "C" fn manifest(out: &mut RVec<u8>) -> Status {
+        let bytes = guard::catch(I::ID, "manifest", || {
+            let mut manifest = T::manifest();
+            manifest.id = I::ID.into();
+            manifest.version = I::VERSION.into();
+            manifest.options = T::Options::specs();
+            json(&manifest)
+        });
+        status(bytes, |b| *out = b.into())
+    }
+
+    extern "C" fn create(options: RSlice<'_, u8>, out: &mut Instance) -> Status {
+        let instance =
+            guard::catch(I::ID, "create", || T::create(T::Options::parse(&from_json(options.as_slice())?)?));
+        status(instance, |value| *out = to_instance(Guarded::new(I::ID, value)))
+    }
+
+    extern "C" fn destroy(instance: Instance) {
+        // SAFETY: the host passes an instance of this table, once.
+        unsafe { drop_instance::<T>(instance) }
+    }
+
+    extern "C" fn score(instance: Instance, samples: RSlice<'_, SampleRef<'_>>, out: &mut RVec<f64>) -> Status {
+        // SAFETY: the host passes a live instance of this table, from one thread at a time.
+        let guarded = unsafe { from_instance::<T>(instance) };
+        let scores = guarded.and_then(|g| {
+            g.call("score", |t| {
+                let samples: Vec<Sample> = samples.iter().map(sample_of).collect();
+                t.score(&samples)
+            })
+        });
+        status(scores, |s| *out = s.into())
+    }
+
+    #[cfg(feature = "next-minor")]
+    extern "C" fn appended(_: Instance) -> u64 {
+        11
+    }
+}

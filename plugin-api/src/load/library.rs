@@ -1,0 +1,186 @@
+//! Opens a plugin's library and checks its layout. With [`crate::abi`], all there is of `abi_stable`.
+
+use super::{PluginInfo, check, from_json};
+use crate::{
+    Code, Error, Result,
+    abi::{
+        RVec,
+        header::{ABI_MINOR, ROOT_PREFIX},
+        tables::{BackendTableRef, ObjectiveTableRef, PluginRootRef, RewardTableRef},
+    },
+    backend::SessionOptions,
+    load::{LoadedObjective, LoadedReward, LoadedSession},
+    manifest::{BackendManifest, ObjectiveManifest, RewardManifest, kind},
+    options::OptionMap,
+};
+use abi_stable::{
+    StableAbi,
+    abi_stability::abi_checking::check_layout_compatibility,
+    library::{AbiHeader, AbiHeaderRef, LibHeader},
+};
+use libloading::os::unix::{Library as Dynamic, RTLD_GLOBAL, RTLD_LOCAL, RTLD_NOW};
+use std::ffi::OsStr;
+
+/// A loaded plugin. The library stays open until the process ends.
+#[derive(Clone)]
+pub struct Library {
+    info: PluginInfo,
+    root: PluginRootRef,
+}
+
+impl Library {
+    /// Opens the library of `info` (as [`super::scan`] found it), checks its layout and gets its root table.
+    ///
+    /// Loading runs the library's initialisers: a plugin is fully trusted code.
+    ///
+    /// # Errors
+    /// [`Code::LAYOUT`] naming the file and what does not fit.
+    pub fn load(info: &PluginInfo) -> Result<Library> {
+        info.check_version()?;
+        for wanted in &info.preload {
+            preload(info, wanted)?;
+        }
+        open(info.path.as_os_str(), RTLD_NOW | RTLD_LOCAL).map_err(|e| refuse(info, e))?;
+        let header = header_of(info)?;
+        let root = if info.abi_minor < ABI_MINOR { older(info, header)? } else { same_or_newer(info, header)? };
+        Ok(Library { info: info.clone(), root })
+    }
+
+    /// What its header says.
+    pub fn info(&self) -> &PluginInfo {
+        &self.info
+    }
+
+    /// What a slot appended by the next minor answers, or that it is missing: for the test that crosses minors.
+    #[cfg(feature = "next-minor")]
+    pub fn appended(&self) -> Option<u64> {
+        self.root.appended()
+    }
+
+    fn wrong_kind<T>(&self, wanted: &str) -> Result<T> {
+        Err(Error::new(
+            Code::LAYOUT,
+            format!("plugin `{}` is of kind `{}`, asked for as {wanted}", self.info.id, self.info.kind),
+        ))
+    }
+
+    fn objective_table(&self) -> Result<ObjectiveTableRef> {
+        self.root.objective().into_option().map_or_else(|| self.wrong_kind(kind::OBJECTIVE), Ok)
+    }
+
+    fn backend_table(&self) -> Result<BackendTableRef> {
+        self.root.backend().into_option().map_or_else(|| self.wrong_kind(kind::BACKEND), Ok)
+    }
+
+    fn reward_table(&self) -> Result<RewardTableRef> {
+        self.root.reward().into_option().map_or_else(|| self.wrong_kind(kind::REWARD), Ok)
+    }
+
+    /// An objective's manifest.
+    ///
+    /// # Errors
+    /// Another kind of plugin; the plugin's own.
+    pub fn objective_manifest(&self) -> Result<ObjectiveManifest> {
+        let mut bytes = RVec::new();
+        check((self.objective_table()?.manifest())(&mut bytes))?;
+        from_json(&self.info.id, "a manifest", &bytes)
+    }
+
+    /// A backend's manifest.
+    ///
+    /// # Errors
+    /// Another kind of plugin; the plugin's own.
+    pub fn backend_manifest(&self) -> Result<BackendManifest> {
+        let mut bytes = RVec::new();
+        check((self.backend_table()?.manifest())(&mut bytes))?;
+        from_json(&self.info.id, "a manifest", &bytes)
+    }
+
+    /// A reward's manifest.
+    ///
+    /// # Errors
+    /// Another kind of plugin; the plugin's own.
+    pub fn reward_manifest(&self) -> Result<RewardManifest> {
+        let mut bytes = RVec::new();
+        check((self.reward_table()?.manifest())(&mut bytes))?;
+        from_json(&self.info.id, "a manifest", &bytes)
+    }
+
+    /// An instance of the objective.
+    ///
+    /// # Errors
+    /// Another kind of plugin; the plugin's own, naming the option.
+    pub fn objective(&self, options: &OptionMap) -> Result<LoadedObjective> {
+        LoadedObjective::create(&self.info.id, self.objective_table()?, options)
+    }
+
+    /// A session of the backend.
+    ///
+    /// # Errors
+    /// Another kind of plugin; the plugin's own, naming the device or option.
+    pub fn session(&self, options: &SessionOptions) -> Result<LoadedSession> {
+        LoadedSession::open(self.backend_table()?, options)
+    }
+
+    /// An instance of the reward.
+    ///
+    /// # Errors
+    /// Another kind of plugin; the plugin's own, naming the option.
+    pub fn reward(&self, options: &OptionMap) -> Result<LoadedReward> {
+        LoadedReward::create(&self.info.id, self.reward_table()?, options)
+    }
+}
+
+fn refuse(info: &PluginInfo, why: impl std::fmt::Display) -> Error {
+    Error::new(Code::LAYOUT, format!("cannot load plugin `{}` from {}: {why}", info.id, info.path.display()))
+}
+
+/// Opens a library for good.
+fn open(path: &OsStr, flags: std::ffi::c_int) -> Result<(), libloading::Error> {
+    // SAFETY: loading runs the library's initialisers, which is what loading a trusted plugin means; the caller chose the
+    // file. Forgetting the handle keeps its code mapped for the life of the process.
+    unsafe { Dynamic::open(Some(path), flags) }.map(std::mem::forget)
+}
+
+fn preload(info: &PluginInfo, wanted: &str) -> Result<()> {
+    let (visibility, name) = wanted.split_once(':').unwrap_or(("local", wanted));
+    let flags = if visibility == "global" { RTLD_NOW | RTLD_GLOBAL } else { RTLD_NOW | RTLD_LOCAL };
+    let beside = info.path.parent().map(|folder| folder.join(name)).filter(|p| p.is_file());
+    let path = beside.as_deref().map_or(OsStr::new(name), std::path::Path::as_os_str);
+    open(path, flags).map_err(|e| refuse(info, format!("it needs {name}: {e}")))
+}
+
+fn header_of(info: &PluginInfo) -> Result<&'static LibHeader> {
+    // SAFETY: the library is open already (see `load`), so this only takes another reference, kept for good.
+    let library = unsafe { Dynamic::open(Some(info.path.as_os_str()), RTLD_NOW | RTLD_LOCAL) };
+    let library = library.map_err(|e| refuse(info, e))?;
+    let symbol = format!("{ROOT_PREFIX}{}", info.id);
+    // SAFETY: a plugin's root symbol is a static `LibHeader`; that it begins with a valid `AbiHeader` is checked below
+    // before anything else of it is read.
+    let found = unsafe { library.get::<*const AbiHeader>(symbol.as_bytes()) };
+    let address: *const AbiHeader = *found.map_err(|e| refuse(info, e))?;
+    std::mem::forget(library);
+    // SAFETY: the symbol is a static of a library that is never closed, so the reference is good for 'static.
+    let header: &'static AbiHeader =
+        unsafe { address.as_ref() }.ok_or_else(|| refuse(info, format!("{symbol} is null")))?;
+    if !header.is_valid() {
+        return Err(refuse(info, "it was built with another abi_stable"));
+    }
+    // SAFETY: `AbiHeaderRef` is a transparent wrapper of a reference to an `AbiHeader` that opens a `LibHeader`; it has no
+    // public constructor because the crate's own loader knows one symbol name only.
+    let header: AbiHeaderRef = unsafe { std::mem::transmute::<&'static AbiHeader, AbiHeaderRef>(header) };
+    header.upgrade().map_err(|e| refuse(info, e))
+}
+
+fn same_or_newer(info: &PluginInfo, header: &'static LibHeader) -> Result<PluginRootRef> {
+    header.init_root_module::<PluginRootRef>().map_err(|e| refuse(info, e))
+}
+
+/// A plugin of an older minor: its tables are prefixes of this host's, which `abi_stable`'s own check refuses ("the
+/// interface has more fields"). So the check runs with the roles exchanged; accessors of missing slots answer `None`.
+fn older(info: &PluginInfo, header: &'static LibHeader) -> Result<PluginRootRef> {
+    let plugin = header.layout().ok_or_else(|| refuse(info, "it carries no layout"))?;
+    check_layout_compatibility(plugin, <PluginRootRef as StableAbi>::LAYOUT).map_err(|e| refuse(info, e))?;
+    // SAFETY: the check just made says that every field the plugin has is where this host expects it.
+    unsafe { header.init_root_module_with_unchecked_layout::<PluginRootRef>() }.map_err(|e| refuse(info, e))
+}

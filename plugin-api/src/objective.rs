@@ -1,0 +1,153 @@
+//! The objective contract: from numbers per token to a loss and its cotangents.
+//!
+//! An objective never sees logits, models or devices, opens no file, reads no clock, draws no random number of its own.
+//! Its calls come in this order: `create`; once per window `compose` (where it has one), `prepare` (where there are
+//! rollouts), `weigh` (where a term has a custom normaliser), `loss` per micro-batch, `after_step`. State may change in
+//! `prepare` and `after_step` alone, so that micro-batches can be cut anywhere. All calls come from one thread.
+
+use crate::{
+    Result,
+    batch::Batch,
+    manifest::{ObjectiveManifest, Requirements},
+    options::OptionSet,
+};
+
+/// An objective, with its options settled.
+pub trait Objective {
+    /// What this instance reads, and whether it is linear in it.
+    ///
+    /// # Errors
+    /// The plugin's own.
+    fn requirements(&self) -> Result<Requirements> {
+        Ok(Requirements::default())
+    }
+
+    /// From tokenised rows to sequences, before the forward pass; `None` leaves it to the host's way for the data kind.
+    ///
+    /// In: `offsets` over parts; per token `token`; per sequence `row` (which row a part belongs to) and `part`
+    /// (0 text, 1 prompt, 2 completion, 3 chosen, 4 rejected), and the row's columns. Out: `offsets`; per token `token`
+    /// and `mask` (whether that token is supervised as a target); per sequence `row`, and `group` and `side` where they
+    /// mean something.
+    ///
+    /// # Errors
+    /// The plugin's own.
+    fn compose(&self, rows: &Batch<'_>, seed: u64) -> Result<Option<Batch<'static>>> {
+        let _ = (rows, seed);
+        Ok(None)
+    }
+
+    /// Work over the whole window or rollout before it is cut: shaped rewards, advantages, whitening. The arrays
+    /// returned join the batch. `keep` (per sequence, 0 or 1) drops samples; `request` (one value) asks for more prompts.
+    ///
+    /// # Errors
+    /// The plugin's own.
+    fn prepare(&mut self, rollouts: &Batch<'_>) -> Result<Batch<'static>> {
+        let _ = rollouts;
+        Ok(Batch::new())
+    }
+
+    /// A micro-batch's share of each custom normaliser, by term name; from data and `prepare` alone.
+    ///
+    /// # Errors
+    /// The plugin's own.
+    fn weigh(&self, batch: &Batch<'_>) -> Result<Vec<(String, f64)>> {
+        let _ = batch;
+        Ok(Vec::new())
+    }
+
+    /// The loss of a micro-batch: each term's *sum* and its cotangents. Never a mean.
+    ///
+    /// # Errors
+    /// The plugin's own; [`crate::Code::ARRAY`] for an array that is not there.
+    fn loss(&self, batch: &Batch<'_>) -> Result<Loss>;
+
+    /// After an optimizer step, with the window's global metrics by name.
+    ///
+    /// # Errors
+    /// The plugin's own.
+    fn after_step(&mut self, metrics: &[(String, f64)]) -> Result<Verdict> {
+        let _ = metrics;
+        Ok(Verdict::CONTINUE)
+    }
+
+    /// The state that `prepare` and `after_step` change, as bytes; empty for an objective without state.
+    ///
+    /// # Errors
+    /// The plugin's own.
+    fn state(&self) -> Result<Vec<u8>> {
+        Ok(Vec::new())
+    }
+
+    /// Takes up saved state, so that a resumed run is the same run.
+    ///
+    /// # Errors
+    /// [`crate::Code::STATE`] for bytes that are not this objective's state.
+    fn restore(&mut self, state: &[u8]) -> Result<()> {
+        if state.is_empty() {
+            return Ok(());
+        }
+        Err(crate::Error::new(crate::Code::STATE, format!("{} bytes of state for an objective without any", state.len())))
+    }
+}
+
+/// An objective as a plugin: how it describes itself and comes to be.
+pub trait ObjectivePlugin: Objective + Sized + 'static {
+    /// Declared by [`options!`](crate::options); `()` for none.
+    type Options: OptionSet;
+
+    /// What it is. Id, version and options are filled in by the export.
+    fn manifest() -> ObjectiveManifest;
+
+    /// An instance.
+    ///
+    /// # Errors
+    /// [`crate::Code::OPTION`] naming the keys of options that contradict each other.
+    fn create(options: Self::Options) -> Result<Self>;
+}
+
+/// A term's sum over a micro-batch and the derivative of that sum by each statistic.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Term {
+    /// As declared in the manifest.
+    pub name: String,
+    /// Its weight in the total loss.
+    pub coefficient: f64,
+    /// Sum over the micro-batch; the host divides by the window's normaliser.
+    pub sum: f64,
+    /// By statistic name: d sum / d statistic, without the coefficient; the statistic's length.
+    pub cotangents: Vec<(String, Vec<f64>)>,
+}
+
+/// A metric's part from one micro-batch.
+#[derive(Debug, Clone, PartialEq)]
+pub struct MetricPart {
+    /// As declared in the manifest.
+    pub name: String,
+    /// Weighted sum, or the extreme.
+    pub value: f64,
+    /// Weight of the sum; 0 means the part says nothing.
+    pub weight: f64,
+}
+
+/// What `loss` returns.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Loss {
+    /// Terms.
+    pub terms: Vec<Term>,
+    /// Metrics, detached.
+    pub metrics: Vec<MetricPart>,
+}
+
+/// What follows after a step.
+#[repr(transparent)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Verdict(pub u32);
+
+impl Verdict {
+    /// Go on.
+    pub const CONTINUE: Verdict = Verdict(0);
+    /// Leave this rollout (early stop) and draw the next.
+    pub const END_ROLLOUT: Verdict = Verdict(1);
+    /// End the run.
+    pub const STOP: Verdict = Verdict(2);
+}

@@ -1,0 +1,67 @@
+//! The reward contract: from finished samples to one number each.
+
+use crate::{Result, manifest::RewardManifest, options::OptionSet};
+
+/// A column of the sample's row: a text or a number.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Column {
+    /// Text.
+    Text(String),
+    /// Number.
+    Number(f64),
+}
+
+/// A prompt, what the policy answered, and the other columns of the prompt's row.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Sample {
+    /// The prompt's text.
+    pub prompt: String,
+    /// The completion's text, without its end marker.
+    pub completion: String,
+    /// Whether the completion ended by itself (EOS or a stop text) rather than at the length limit.
+    pub ended: bool,
+    /// The row's other columns, by name.
+    pub columns: Vec<(String, Column)>,
+}
+
+impl Sample {
+    /// The text of a column.
+    pub fn text(&self, name: &str) -> Option<&str> {
+        match self.columns.iter().find(|(n, _)| n == name)? {
+            (_, Column::Text(text)) => Some(text),
+            _ => None,
+        }
+    }
+
+    /// The number of a column.
+    pub fn number(&self, name: &str) -> Option<f64> {
+        match self.columns.iter().find(|(n, _)| n == name)? {
+            (_, Column::Number(number)) => Some(*number),
+            _ => None,
+        }
+    }
+}
+
+/// A reward, with its options settled.
+pub trait Reward {
+    /// One score per sample; a higher one is better. NaN is refused by the host.
+    ///
+    /// # Errors
+    /// The plugin's own; [`crate::Code::ARRAY`] naming a column that is missing.
+    fn score(&self, samples: &[Sample]) -> Result<Vec<f64>>;
+}
+
+/// A reward as a plugin.
+pub trait RewardPlugin: Reward + Sized + 'static {
+    /// Declared by [`options!`](crate::options); `()` for none.
+    type Options: OptionSet;
+
+    /// What it is. Id, version and options are filled in by the export.
+    fn manifest() -> RewardManifest;
+
+    /// An instance.
+    ///
+    /// # Errors
+    /// [`crate::Code::OPTION`] naming the key.
+    fn create(options: Self::Options) -> Result<Self>;
+}

@@ -1,0 +1,178 @@
+//! The finite-difference check: is a claimed gradient the derivative of the value? For the tape's own operations, and for
+//! the losses of objectives, with the tape or with hand-derived cotangents.
+
+use std::fmt::Display;
+
+use ndarray::ArrayD;
+
+use super::{Tape, TapeError, Var};
+
+/// How far a claimed derivative may lie from the measured one: `relative * max(|claimed|, |measured|)` plus
+/// `absolute * max(1, |value|)`.
+///
+/// The defaults (1e-6, 1e-8) leave a factor of about 100 to what central differences in f64 reach on smooth functions of
+/// moderate curvature. The absolute part grows with the value because the difference of two values loses digits by it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Tolerance {
+    /// Share of the greater derivative.
+    pub relative: f64,
+    /// Share of the value, or of 1 if that is greater.
+    pub absolute: f64,
+}
+
+impl Default for Tolerance {
+    fn default() -> Self {
+        Self { relative: 1e-6, absolute: 1e-8 }
+    }
+}
+
+/// Why a gradient was not accepted.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum CheckError {
+    /// The claimed derivative is not the measured one; of several, the first.
+    #[error(
+        "derivative by `{input}`[{index}] at {at}: claimed {claimed}, measured {measured} (a factor of {:.6}), \
+         {wrong} of {checked} derivatives are wrong",
+        claimed / measured
+    )]
+    Mismatch {
+        /// The input's name.
+        input: String,
+        /// Which of its elements, in row-major order.
+        index: usize,
+        /// That element.
+        at: f64,
+        /// The derivative that was claimed.
+        claimed: f64,
+        /// The central difference.
+        measured: f64,
+        /// How many derivatives are wrong.
+        wrong: usize,
+        /// How many there are.
+        checked: usize,
+    },
+    /// The claimed gradients do not fit the inputs.
+    #[error("gradient {index}: input `{input}` has shape {expected:?}, the gradient {found:?}")]
+    Shape {
+        /// Which input.
+        index: usize,
+        /// Its name.
+        input: String,
+        /// Its shape.
+        expected: Vec<usize>,
+        /// The gradient's shape; empty if there is none.
+        found: Vec<usize>,
+    },
+    /// The value at or beside the point is NaN or infinite, so nothing can be measured there.
+    #[error("the value is {0} at or beside the point")]
+    NotFinite(f64),
+    /// The value could not be computed.
+    #[error("the value could not be computed: {0}")]
+    Value(String),
+    /// The tape was used wrongly.
+    #[error(transparent)]
+    Tape(#[from] TapeError),
+}
+
+/// Compares `claimed[i]`, the gradient by the named array `point[i]`, with central differences of `value`, element by element. Calls
+/// `value` twice per element, with steps of about 6e-6 times the element (or 1, if that is greater): the point must be that
+/// far from kinks (bounds of a clamp, ties in a maximum or a sort).
+///
+/// # Errors
+/// The first derivative outside `tolerance`, or why nothing could be compared.
+pub fn check_gradient<E: Display>(
+    point: &[(&str, ArrayD<f64>)],
+    claimed: &[ArrayD<f64>],
+    tolerance: Tolerance,
+    mut value: impl FnMut(&[ArrayD<f64>]) -> Result<f64, E>,
+) -> Result<(), CheckError> {
+    let mut finite_value = |at: &[ArrayD<f64>]| match value(at) {
+        Ok(value) if value.is_finite() => Ok(value),
+        Ok(value) => Err(CheckError::NotFinite(value)),
+        Err(error) => Err(CheckError::Value(error.to_string())),
+    };
+    let mut at: Vec<ArrayD<f64>> = point.iter().map(|(_, values)| values.clone()).collect();
+    let slack = tolerance.absolute * finite_value(&at)?.abs().max(1.0);
+    let (mut first, mut wrong, mut checked) = (None, 0, 0);
+    for (i, (name, values)) in point.iter().enumerate() {
+        let expected = values.shape().to_vec();
+        let found = claimed.get(i).map(|claimed| claimed.shape().to_vec()).unwrap_or_default();
+        let Some(claimed) = claimed.get(i).filter(|claimed| claimed.shape() == expected) else {
+            return Err(CheckError::Shape { index: i, input: (*name).to_owned(), expected, found });
+        };
+        for (index, (x, claimed)) in values.iter().zip(claimed).enumerate() {
+            let measured = central_difference(&mut at, i, index, *x, &mut finite_value)?;
+            let allowed = tolerance.relative * claimed.abs().max(measured.abs()) + slack;
+            checked += 1;
+            // Written so that a NaN is wrong.
+            if !((claimed - measured).abs() <= allowed) {
+                wrong += 1;
+                first.get_or_insert((*name, index, *x, *claimed, measured));
+            }
+        }
+    }
+    match first {
+        None => Ok(()),
+        Some((input, index, at, claimed, measured)) => {
+            Err(CheckError::Mismatch { input: input.to_owned(), index, at, claimed, measured, wrong, checked })
+        }
+    }
+}
+
+/// The same for a loss written on a tape: `build` gets the point's arrays as inputs of a tape from `new_tape` (`Tape::new`, or a
+/// closure that calls [`Tape::with_offsets`]) and returns the scalar whose gradient is checked.
+///
+/// ```
+/// use plugin_api::tape::{CheckError, Tape, Tolerance, check_tape};
+///
+/// let point = [("margin", ndarray::arr1(&[-2.0, 0.5]).into_dyn())];
+/// check_tape(Tape::new, &point, Tolerance::default(), |_, x| -x[0].log_sigmoid().sum())?;
+/// // A forgotten term of the product rule is found.
+/// let wrong = check_tape(Tape::new, &point, Tolerance::default(), |_, x| (x[0].detach() * x[0]).sum());
+/// assert!(matches!(wrong, Err(CheckError::Mismatch { index: 0, wrong: 2, .. })));
+/// # Ok::<(), CheckError>(())
+/// ```
+///
+/// # Errors
+/// As [`check_gradient`], and the tape's own.
+pub fn check_tape(
+    new_tape: impl Fn() -> Tape,
+    point: &[(&str, ArrayD<f64>)],
+    tolerance: Tolerance,
+    build: impl for<'t> Fn(&'t Tape, &[Var<'t>]) -> Var<'t>,
+) -> Result<(), CheckError> {
+    let tape = new_tape();
+    let inputs: Vec<_> = point.iter().map(|(name, values)| tape.input(*name, values)).collect();
+    let gradients = tape.backward(build(&tape, &inputs))?;
+    let claimed: Vec<_> = gradients.by_name().map(|(_, gradient)| gradient.clone()).collect();
+    check_gradient(point, &claimed, tolerance, |at| {
+        let tape = new_tape();
+        let inputs: Vec<_> = point.iter().zip(at).map(|((name, _), values)| tape.input(*name, values)).collect();
+        build(&tape, &inputs).scalar()
+    })
+}
+
+/// `(f(x + h) - f(x - h)) / 2h` by element `index` of array `i`, which is `x` before and after.
+fn central_difference(
+    at: &mut [ArrayD<f64>],
+    i: usize,
+    index: usize,
+    x: f64,
+    value: &mut impl FnMut(&[ArrayD<f64>]) -> Result<f64, CheckError>,
+) -> Result<f64, CheckError> {
+    // The cube root of the machine epsilon balances the error of the difference against that of the subtraction.
+    let step = f64::EPSILON.cbrt() * x.abs().max(1.0);
+    let mut shifted = |to: f64, value: &mut dyn FnMut(&[ArrayD<f64>]) -> Result<f64, CheckError>| {
+        if let Some(element) = at[i].iter_mut().nth(index) {
+            *element = to;
+        }
+        value(at)
+    };
+    // What was really stepped, after rounding.
+    let (above, below) = (x + step, x - step);
+    let difference = shifted(above, value)? - shifted(below, value)?;
+    if let Some(element) = at[i].iter_mut().nth(index) {
+        *element = x;
+    }
+    Ok(difference / (above - below))
+}
