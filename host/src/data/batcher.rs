@@ -1,0 +1,268 @@
+//! The sequences of each optimizer step. The state is a few counters: everything else follows from the seed and the text.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::order::{self, Stretch};
+use super::pack::{PackedBatch, Sequence, Window, pack};
+use super::{DataError, Result, TokenSet};
+
+/// What one optimizer step sees.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BatchSize {
+    /// So many sequences.
+    Sequences(usize),
+    /// As many whole sequences as fit into so many positions, at least one.
+    Tokens(usize),
+}
+
+impl BatchSize {
+    /// Whether a window of `sequences` and `positions` has room for one more sequence of `next` positions.
+    fn takes(self, sequences: usize, positions: usize, next: usize) -> bool {
+        match self {
+            BatchSize::Sequences(most) => sequences < most,
+            BatchSize::Tokens(most) => sequences == 0 || positions + next <= most,
+        }
+    }
+}
+
+/// How text is batched.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BatcherOptions {
+    /// Decides cuts and order.
+    pub seed: u64,
+    /// The size of a window.
+    pub batch: BatchSize,
+    /// The token that every sequence begins with; see [`Tokenizer::prefix`](super::Tokenizer::prefix).
+    pub prefix: Option<u32>,
+    /// End after so many epochs, with a last window that may be short; `None` goes on, and windows cross from one epoch
+    /// into the next.
+    pub epochs: Option<u64>,
+}
+
+/// A place in the data order. Saved with a checkpoint, it continues the very same windows.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BatcherState {
+    /// Epochs begun before this one.
+    pub epoch: u64,
+    /// Sequences of this epoch that were taken.
+    pub taken: u64,
+    /// The context length this epoch was cut for; 0 before the first window.
+    pub context: usize,
+    /// Sequences taken in all.
+    pub sequences: u64,
+    /// Positions taken in all.
+    pub positions: u64,
+    /// Which tokens the counters belong to: [`TokenSet::key`].
+    pub data: String,
+}
+
+/// Yields the window of each optimizer step.
+#[derive(Debug)]
+pub struct Batcher {
+    tokens: Arc<TokenSet>,
+    options: BatcherOptions,
+    state: BatcherState,
+    /// The stretches of the state's epoch and context; made when first needed.
+    stretches: Vec<Stretch>,
+}
+
+impl Batcher {
+    /// A batcher at the beginning of `tokens`.
+    ///
+    /// # Errors
+    /// A batch of nothing, no epoch, or text without a single target.
+    pub fn new(tokens: Arc<TokenSet>, options: BatcherOptions) -> Result<Batcher> {
+        if matches!(
+            options.batch,
+            BatchSize::Sequences(0) | BatchSize::Tokens(0)
+        ) || options.epochs == Some(0)
+        {
+            return Err(DataError::Option(
+                "a batch needs at least one sequence or token, and a run at least one epoch".into(),
+            ));
+        }
+        let least = if options.prefix.is_some() { 1 } else { 2 };
+        if (0..tokens.documents()).all(|document| tokens.document(document).len() < least) {
+            return Err(DataError::Empty("the training data".into()));
+        }
+        let state = BatcherState {
+            epoch: 0,
+            taken: 0,
+            context: 0,
+            sequences: 0,
+            positions: 0,
+            data: tokens.key(),
+        };
+        Ok(Batcher {
+            tokens,
+            options,
+            state,
+            stretches: Vec::new(),
+        })
+    }
+
+    /// The place in the order: what has been taken so far.
+    pub fn state(&self) -> &BatcherState {
+        &self.state
+    }
+
+    /// Goes to a saved place.
+    ///
+    /// # Errors
+    /// The place belongs to other data, or lies past its epoch's end.
+    pub fn restore(&mut self, state: BatcherState) -> Result<()> {
+        if state.data != self.tokens.key() {
+            return Err(DataError::Resume(
+                "the training text or the tokenizer has changed since the checkpoint".into(),
+            ));
+        }
+        self.state = state;
+        self.stretches = self.epoch_stretches();
+        if self.state.taken > self.stretches.len() as u64 {
+            let (taken, there) = (self.state.taken, self.stretches.len());
+            return Err(DataError::Resume(format!(
+                "the checkpoint has taken {taken} sequences of an epoch that has {there}"
+            )));
+        }
+        Ok(())
+    }
+
+    /// The next window, cut to `context` positions a sequence; `None` after the last epoch. A new context length begins a
+    /// new epoch, since text cut differently has another order.
+    ///
+    /// # Errors
+    /// A context of 0, or a new context in the middle of counted epochs.
+    pub fn next_window(&mut self, context: usize) -> Result<Option<Window>> {
+        let taken = self.take(context)?;
+        if taken.is_empty() {
+            return Ok(None);
+        }
+        let sequences = taken
+            .iter()
+            .map(|stretch| stretch.sequence(&self.tokens, self.options.prefix));
+        Window::new(sequences.collect()).map(Some)
+    }
+
+    /// How many windows are left until the last epoch ends, at this context length; `None` without an end.
+    pub fn windows_left(&self, context: usize) -> Result<Option<u64>> {
+        if self.options.epochs.is_none() {
+            return Ok(None);
+        }
+        // Cuts move from epoch to epoch, so only walking through tells.
+        let (tokens, options, state) = (
+            self.tokens.clone(),
+            self.options.clone(),
+            self.state.clone(),
+        );
+        let mut ahead = Batcher {
+            tokens,
+            options,
+            state,
+            stretches: self.stretches.clone(),
+        };
+        let mut windows = 0;
+        while !ahead.take(context)?.is_empty() {
+            windows += 1;
+        }
+        Ok(Some(windows))
+    }
+
+    /// The stretches of the next window; none after the last epoch.
+    fn take(&mut self, context: usize) -> Result<Vec<Stretch>> {
+        let (mut taken, mut positions) = (Vec::new(), 0);
+        while let Some(stretch) = self.peek(context)? {
+            if !self
+                .options
+                .batch
+                .takes(taken.len(), positions, stretch.targets())
+            {
+                break;
+            }
+            self.state.taken += 1;
+            positions += stretch.targets();
+            taken.push(stretch);
+        }
+        self.state.sequences += taken.len() as u64;
+        self.state.positions += positions as u64;
+        Ok(taken)
+    }
+
+    /// The next stretch, which may begin an epoch; `None` after the last one.
+    fn peek(&mut self, context: usize) -> Result<Option<Stretch>> {
+        if context == 0 {
+            return Err(DataError::Option("the context must be at least 1".into()));
+        }
+        if self.state.context != context {
+            if self.state.taken > 0 {
+                if self.options.epochs.is_some() {
+                    let why = "the context cannot change in the middle of an epoch where the run's length is counted in epochs; give `steps`";
+                    return Err(DataError::Option(why.into()));
+                }
+                (self.state.epoch, self.state.taken) = (self.state.epoch + 1, 0);
+            }
+            self.state.context = context;
+            self.stretches = self.epoch_stretches();
+        }
+        if self.state.taken >= self.stretches.len() as u64 {
+            if self
+                .options
+                .epochs
+                .is_some_and(|epochs| self.state.epoch + 1 >= epochs)
+            {
+                return Ok(None);
+            }
+            (self.state.epoch, self.state.taken) = (self.state.epoch + 1, 0);
+            self.stretches = self.epoch_stretches();
+        }
+        Ok(self.stretches.get(self.state.taken as usize).copied())
+    }
+
+    fn epoch_stretches(&self) -> Vec<Stretch> {
+        if self.state.context == 0 {
+            return Vec::new();
+        }
+        let prefix = self.options.prefix.is_some();
+        order::epoch(
+            &self.tokens,
+            self.state.context,
+            prefix,
+            self.options.seed,
+            self.state.epoch,
+        )
+    }
+}
+
+/// Held-out text as packed batches of at most `batch_tokens` positions, in the text's own order and cut the same way every
+/// time. With `most_tokens` about that many positions are read, spread evenly over the text.
+pub fn eval_batches(
+    tokens: &TokenSet,
+    context: usize,
+    prefix: Option<u32>,
+    batch_tokens: usize,
+    most_tokens: Option<u64>,
+) -> impl Iterator<Item = Result<PackedBatch>> {
+    let all = order::in_order(tokens, context, prefix.is_some());
+    let kept = most_tokens.map_or(all.len(), |most| {
+        (most as usize / context.max(1)).clamp(1, all.len().max(1))
+    });
+    let mut waiting: VecDeque<Stretch> = (0..kept)
+        .filter_map(|i| all.get(i * all.len() / kept).copied())
+        .collect();
+    std::iter::from_fn(move || {
+        let (mut sequences, mut positions): (Vec<Sequence>, usize) = (Vec::new(), 0);
+        while let Some(stretch) = waiting.front() {
+            if !BatchSize::Tokens(batch_tokens).takes(sequences.len(), positions, stretch.targets())
+            {
+                break;
+            }
+            positions += stretch.targets();
+            sequences.push(stretch.sequence(tokens, prefix));
+            waiting.pop_front();
+        }
+        (!sequences.is_empty()).then(|| pack(&sequences))
+    })
+}

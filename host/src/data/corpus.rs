@@ -1,0 +1,78 @@
+//! Documents on both sides of a split, and their tokens: what every source of running text ends in.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::{DataError, Result, TokenSet, Tokenizer};
+
+/// A text to be read on its own: attention never crosses its ends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Document {
+    /// The text.
+    pub text: String,
+    /// Whether the text ends here, so that the end-of-text token follows. Not so where a split cut it.
+    pub ends: bool,
+}
+
+/// A file that data came from, for the receipt.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Source {
+    /// The file, or a name such as "synthetic".
+    pub path: PathBuf,
+    /// How many bytes it holds.
+    pub bytes: u64,
+    /// sha256 of its bytes, in hexadecimal.
+    pub sha256: String,
+}
+
+/// Text to train on and text held out; no document and no part of one is on both sides.
+#[derive(Clone, Debug, Default)]
+pub struct Corpus {
+    /// What to call it in messages.
+    pub name: String,
+    /// Text to train on.
+    pub train: Vec<Document>,
+    /// Text to evaluate on; empty where none was asked for.
+    pub held_out: Vec<Document>,
+    /// Where it came from.
+    pub sources: Vec<Source>,
+}
+
+/// A corpus in tokens.
+#[derive(Clone, Debug)]
+pub struct TextData {
+    /// Tokens to train on.
+    pub train: Arc<TokenSet>,
+    /// Tokens to evaluate on; without documents where none was asked for.
+    pub held_out: Arc<TokenSet>,
+    /// Where they came from.
+    pub sources: Vec<Source>,
+}
+
+impl Corpus {
+    /// Tokenises both sides, or takes their tokens from the cache folder.
+    ///
+    /// # Errors
+    /// Fewer training tokens than one sequence of `context`; a tokenizer without an end-of-text token.
+    pub fn tokenize(
+        &self,
+        tokenizer: &Tokenizer,
+        context: usize,
+        cache: Option<&Path>,
+    ) -> Result<TextData> {
+        let train = TokenSet::load(&self.train, tokenizer, cache)?;
+        if train.tokens() < context as u64 + 1 {
+            return Err(DataError::TooShort {
+                what: self.name.clone(),
+                tokens: train.tokens(),
+                context,
+            });
+        }
+        let held_out = TokenSet::load(&self.held_out, tokenizer, cache)?;
+        Ok(TextData {
+            train: Arc::new(train),
+            held_out: Arc::new(held_out),
+            sources: self.sources.clone(),
+        })
+    }
+}

@@ -1,0 +1,234 @@
+//! What can go wrong with data, and what the user can do about it.
+
+use std::path::PathBuf;
+
+use crate::error::Error;
+
+type Cause = Box<dyn std::error::Error + Send + Sync>;
+
+/// A failure to find, read or prepare data. The message names the file; [`DataError::hint`] the remedy.
+#[derive(Debug, thiserror::Error)]
+pub enum DataError {
+    /// No such file or folder.
+    #[error("there is no file or folder {}", .0.display())]
+    Missing(PathBuf),
+    /// A pattern without a match.
+    #[error("no file matches the pattern \"{0}\"")]
+    NoMatch(String),
+    /// A pattern that is none.
+    #[error("\"{pattern}\" is not a pattern of file names")]
+    BadPattern {
+        /// As written.
+        pattern: String,
+        /// What is wrong with it, and where.
+        source: glob::PatternError,
+    },
+    /// Neither a file nor a folder: a device, a pipe, a socket.
+    #[error("{} is not a regular file", .0.display())]
+    NotAFile(PathBuf),
+    /// The system refused to read or write.
+    #[error("cannot {action} {}", path.display())]
+    Io {
+        /// "read", "write", "list" ...
+        action: &'static str,
+        /// What was touched.
+        path: PathBuf,
+        /// The system's answer.
+        source: std::io::Error,
+    },
+    /// Bytes that are no UTF-8 text.
+    #[error("{} is not UTF-8 text: byte 0x{byte:02X} at offset {offset} (line {line})", path.display())]
+    NotUtf8 {
+        /// The file.
+        path: PathBuf,
+        /// The first byte that fits no UTF-8 sequence.
+        byte: u8,
+        /// Its place, counted from 0.
+        offset: usize,
+        /// Its line, counted from 1.
+        line: usize,
+    },
+    /// Nothing to learn from.
+    #[error("{0} holds no text")]
+    Empty(String),
+    /// Less text than one sequence of the context length.
+    #[error("{what} holds {tokens} tokens, fewer than one sequence of context {context} ({} tokens)", context + 1)]
+    TooShort {
+        /// Which data.
+        what: String,
+        /// What there is.
+        tokens: u64,
+        /// The context length asked for.
+        context: usize,
+    },
+    /// A held-out share outside [0, 1).
+    #[error("the held-out share must be at least 0 and below 1, not {0}")]
+    HeldOutShare(f64),
+    /// The held-out side came out without a single target.
+    #[error("a held-out share of {share} of {what} leaves no text to evaluate on")]
+    NothingHeldOut {
+        /// Which data.
+        what: String,
+        /// As asked for.
+        share: f64,
+    },
+    /// The held-out side took all there is.
+    #[error("a held-out share of {share} of {what} leaves no text to train on")]
+    NothingToTrain {
+        /// Which data.
+        what: String,
+        /// As asked for.
+        share: f64,
+    },
+    /// The same text on both sides of the split.
+    #[error("{} is both training text and held-out text (the same bytes as {})", held_out.display(), train.display())]
+    Overlap {
+        /// The file to evaluate on.
+        held_out: PathBuf,
+        /// The file to train on.
+        train: PathBuf,
+    },
+    /// A tokenizer file that cannot be used.
+    #[error("cannot use the tokenizer {name}: {what}")]
+    Tokenizer {
+        /// Its file, or "bytes".
+        name: String,
+        /// What is wrong.
+        what: String,
+        /// Why.
+        source: Option<Cause>,
+    },
+    /// No token ends a document.
+    #[error("the tokenizer {0} names no end-of-text token, so documents cannot be ended")]
+    NoEndOfText(String),
+    /// A vocabulary too small to hold the bytes.
+    #[error(
+        "a byte-level vocabulary needs at least {least} tokens (256 bytes and <|endoftext|>), not {asked}"
+    )]
+    VocabularyTooSmall {
+        /// As asked for.
+        asked: usize,
+        /// 257.
+        least: usize,
+    },
+    /// A window or batch in which no token is supervised: its mean loss would be 0/0.
+    #[error("none of the {tokens} tokens of {what} is supervised")]
+    NothingSupervised {
+        /// Which batch.
+        what: String,
+        /// How many tokens it holds.
+        tokens: usize,
+    },
+    /// A sequence without a target.
+    #[error(
+        "row {row} has {tokens} tokens; a sequence needs at least two, one to read and one to predict"
+    )]
+    NoTarget {
+        /// The row's number in its data set.
+        row: u64,
+        /// How many tokens it has.
+        tokens: usize,
+    },
+    /// Rows that do not fit together or into themselves.
+    #[error("row {row}: {what}")]
+    Row {
+        /// The row's number in its data set.
+        row: u64,
+        /// What is wrong.
+        what: String,
+    },
+    /// An option that cannot work.
+    #[error("{0}")]
+    Option(String),
+    /// A checkpoint's place in the data does not fit the data.
+    #[error("cannot resume the data order: {0}")]
+    Resume(String),
+}
+
+impl DataError {
+    /// What the user can do, where something can be done.
+    pub fn hint(&self) -> Option<String> {
+        let hint = match self {
+            Self::Missing(_) => {
+                "check the path's spelling; a relative path starts at the current folder"
+            }
+            Self::NoMatch(_) => {
+                "`*` stands for names within a folder, `**/` for folders in between: try \"texts/**/*.txt\""
+            }
+            Self::BadPattern { .. } => {
+                "write `[` and `]` around a set of characters, `**` only as a whole folder name"
+            }
+            Self::NotAFile(_) => "name a regular file, a folder or a pattern",
+            Self::NotUtf8 { .. } => {
+                "convert the file (`iconv -f LATIN1 -t UTF-8 IN > OUT`), or choose the text files of a folder by a pattern such as \"texts/**/*.txt\""
+            }
+            Self::Empty(_) => "name a file with text in it",
+            Self::TooShort { .. } => "give more text, or a smaller context",
+            Self::HeldOutShare(_) => "0.1 holds out a tenth",
+            Self::NothingHeldOut { .. } => {
+                "hold out a larger share, give more text, or name a file of its own to evaluate on"
+            }
+            Self::NothingToTrain { .. } => "hold out a smaller share, or give more text",
+            Self::Overlap { .. } => {
+                "evaluate on text that is not trained on, or hold out a share of the training text"
+            }
+            Self::Tokenizer { .. } => {
+                "give a tokenizer.json of the Hugging Face tokenizers library, or a folder that holds one"
+            }
+            Self::NoEndOfText(_) => {
+                "put a tokenizer_config.json with \"eos_token\" beside tokenizer.json"
+            }
+            Self::VocabularyTooSmall { .. } => "ask for more, or use the tokenizer \"bytes\"",
+            Self::Resume(_) => {
+                "resume with the data and options the run began with, or start a new run"
+            }
+            Self::Io { .. }
+            | Self::NothingSupervised { .. }
+            | Self::NoTarget { .. }
+            | Self::Row { .. }
+            | Self::Option(_) => {
+                return None;
+            }
+        };
+        Some(hint.to_owned())
+    }
+
+    fn into_cause(self) -> Option<Cause> {
+        match self {
+            Self::BadPattern { source, .. } => Some(source.into()),
+            Self::Io { source, .. } => Some(source.into()),
+            Self::Tokenizer { source, .. } => source,
+            _ => None,
+        }
+    }
+
+    pub(crate) fn io(
+        action: &'static str,
+        path: &std::path::Path,
+    ) -> impl FnOnce(std::io::Error) -> DataError {
+        let path = path.to_owned();
+        move |source| DataError::Io {
+            action,
+            path,
+            source,
+        }
+    }
+}
+
+/// Wrong data is a wrong request; only a batch without a target shows a fault in the run itself.
+impl From<DataError> for Error {
+    fn from(error: DataError) -> Error {
+        let message = error.to_string();
+        let mut host = match error {
+            DataError::NothingSupervised { .. } | DataError::NoTarget { .. } => Error::run(message),
+            _ => Error::request(message),
+        };
+        if let Some(hint) = error.hint() {
+            host = host.with_hint(hint);
+        }
+        match error.into_cause() {
+            Some(cause) => host.with_cause(cause),
+            None => host,
+        }
+    }
+}

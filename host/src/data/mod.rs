@@ -1,0 +1,39 @@
+//! Data: from files or the quickstart world to packed batches of token ids.
+//!
+//! | step | file |
+//! |---|---|
+//! | find, read and check text; hold some out | [`text`], [`synthetic`] (both make a [`Corpus`]) |
+//! | tokenise it once, keep the ids on disk | [`tokenizer`], [`tokens`], [`cache`] |
+//! | choose the sequences of each optimizer step | [`order`] (a pure function of seed, epoch and index), [`batcher`] (counters only) |
+//! | shift targets and masks, lay sequences end to end, cut micro-batches | [`pack`] |
+//!
+//! Targets and masks are shifted in [`pack`] and nowhere else. What a loss is, what a model is and what a device is are
+//! not known here.
+
+pub mod batcher;
+pub mod cache;
+pub mod corpus;
+mod error;
+pub mod order;
+pub mod pack;
+pub mod stream;
+pub mod synthetic;
+pub mod text;
+pub mod tokenizer;
+pub mod tokens;
+
+#[cfg(test)]
+mod tests;
+
+pub use batcher::{BatchSize, Batcher, BatcherOptions, BatcherState};
+pub use corpus::{Corpus, Document, Source, TextData};
+pub use error::DataError;
+pub use pack::{PackedBatch, Sequence, Window};
+pub use stream::StreamDecoder;
+pub use synthetic::SyntheticOptions;
+pub use text::TextOptions;
+pub use tokenizer::Tokenizer;
+pub use tokens::TokenSet;
+
+/// The result of reading and preparing data.
+pub type Result<T, E = DataError> = std::result::Result<T, E>;

@@ -1,0 +1,275 @@
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use super::byte_tokens;
+use crate::data::batcher::eval_batches;
+use crate::data::{BatchSize, Batcher, BatcherOptions, BatcherState, DataError, TokenSet, Window};
+
+fn set() -> Arc<TokenSet> {
+    let long: String = ('a'..='z').cycle().take(233).collect();
+    Arc::new(byte_tokens(&[
+        &long,
+        "short",
+        "",
+        "of middling length",
+        "x",
+    ]))
+}
+
+fn batcher(tokens: &Arc<TokenSet>, batch: BatchSize, epochs: Option<u64>) -> Batcher {
+    Batcher::new(
+        tokens.clone(),
+        BatcherOptions {
+            seed: 7,
+            batch,
+            prefix: None,
+            epochs,
+        },
+    )
+    .unwrap()
+}
+
+fn windows(mut batcher: Batcher, context: usize) -> Vec<Window> {
+    std::iter::from_fn(|| batcher.next_window(context).unwrap()).collect()
+}
+
+/// Every (document, predicted token's neighbourhood) of the windows, sorted.
+fn targets(windows: &[Window]) -> Vec<(u64, u32, u32)> {
+    let mut targets: Vec<(u64, u32, u32)> = windows
+        .iter()
+        .flat_map(Window::sequences)
+        .flat_map(|sequence| {
+            sequence
+                .ids
+                .windows(2)
+                .map(|pair| (sequence.row, pair[0], pair[1]))
+        })
+        .collect();
+    targets.sort_unstable();
+    targets
+}
+
+/// Catches cuts that lose or repeat the token at a seam, and sequences that reach into the next document (a pair of
+/// neighbours that no document holds).
+#[test]
+fn gotcha_06_every_token_is_a_target_once_an_epoch_within_its_document() {
+    let tokens = set();
+    let mut expected: Vec<(u64, u32, u32)> = (0..tokens.documents())
+        .flat_map(|document| {
+            tokens
+                .document(document)
+                .windows(2)
+                .map(move |pair| (document as u64, pair[0], pair[1]))
+        })
+        .collect();
+    expected.sort_unstable();
+    for context in [1, 3, 8, 32, 1000] {
+        for batch in [BatchSize::Sequences(4), BatchSize::Tokens(40)] {
+            let windows = windows(batcher(&tokens, batch, Some(1)), context);
+            assert_eq!(targets(&windows), expected, "context {context}, {batch:?}");
+            let longest = windows
+                .iter()
+                .flat_map(Window::sequences)
+                .map(|sequence| sequence.positions())
+                .max()
+                .unwrap();
+            assert!(longest <= context);
+        }
+    }
+}
+
+#[test]
+fn with_a_prefix_every_sequence_begins_with_it_and_first_tokens_are_targets() {
+    let tokens = set();
+    let options = BatcherOptions {
+        seed: 7,
+        batch: BatchSize::Sequences(3),
+        prefix: Some(300),
+        epochs: Some(1),
+    };
+    let windows = windows(Batcher::new(tokens.clone(), options).unwrap(), 8);
+    let sequences: Vec<_> = windows.iter().flat_map(Window::sequences).collect();
+    assert!(
+        sequences
+            .iter()
+            .all(|sequence| sequence.ids[0] == 300 && !sequence.ids[1..].contains(&300))
+    );
+    let targets: usize = sequences.iter().map(|sequence| sequence.positions()).sum();
+    assert_eq!(targets as u64, tokens.tokens());
+}
+
+#[test]
+fn windows_have_the_size_asked_for() {
+    let tokens = set();
+    let sequences = windows(batcher(&tokens, BatchSize::Sequences(4), Some(3)), 8);
+    let (last, full) = sequences.split_last().unwrap();
+    assert!(full.iter().all(|window| window.sequences().len() == 4) && last.sequences().len() <= 4);
+    for window in windows(batcher(&tokens, BatchSize::Tokens(20), Some(3)), 8) {
+        // 8 is the longest: a window of 12 or less would have had room.
+        assert!(window.positions() <= 20, "{}", window.positions());
+    }
+    // A sequence longer than the window still trains, alone.
+    for window in windows(batcher(&tokens, BatchSize::Tokens(5), Some(1)), 8) {
+        assert!(window.positions() <= 5 || window.sequences().len() == 1);
+    }
+}
+
+/// Catches an order that repeats each epoch, and cuts that stand at the same places each epoch.
+#[test]
+fn epochs_differ_in_order_and_in_cuts_and_seeds_differ_too() {
+    let tokens = set();
+    let sequences = |seed: u64, epoch: u64| -> Vec<Vec<u32>> {
+        let stretches = crate::data::order::epoch(&tokens, 8, false, seed, epoch);
+        stretches
+            .iter()
+            .map(|stretch| stretch.sequence(&tokens, None).ids)
+            .collect()
+    };
+    let sorted = |seed, epoch| sequences(seed, epoch).into_iter().collect::<BTreeSet<_>>();
+    assert_ne!(sorted(1, 0), sorted(1, 1));
+    assert_ne!(sorted(1, 0), sorted(2, 0));
+    assert_eq!(sequences(1, 0), sequences(1, 0));
+    let starts: BTreeSet<usize> = (0..40)
+        .flat_map(|epoch| sequences(1, epoch))
+        .filter(|ids| ids[0] == 97)
+        .map(|ids| ids.len())
+        .collect();
+    assert!(
+        starts.len() > 4,
+        "first stretches of the lengths {starts:?}"
+    );
+}
+
+/// Catches a resume that replays epoch 0's order, starts an epoch again, or forgets a change of context length.
+#[test]
+fn gotcha_42_a_restored_batcher_goes_on_as_if_never_stopped() {
+    let tokens = set();
+    let context = |step: usize| if step < 30 { 8 } else { 16 };
+    for batch in [BatchSize::Sequences(3), BatchSize::Tokens(30)] {
+        let mut whole = batcher(&tokens, batch, None);
+        let expected: Vec<Window> = (0..80)
+            .map(|step| whole.next_window(context(step)).unwrap().unwrap())
+            .collect();
+        assert!(whole.state().epoch > 2);
+        for stop in 0..80 {
+            let mut first = batcher(&tokens, batch, None);
+            for step in 0..stop {
+                first.next_window(context(step)).unwrap();
+            }
+            let saved = serde_json::to_string(first.state()).unwrap();
+            let mut second = batcher(&tokens, batch, None);
+            second
+                .restore(serde_json::from_str::<BatcherState>(&saved).unwrap())
+                .unwrap();
+            for (step, window) in expected.iter().enumerate().skip(stop) {
+                assert_eq!(
+                    &second.next_window(context(step)).unwrap().unwrap(),
+                    window,
+                    "stop {stop}, step {step}"
+                );
+            }
+            assert_eq!(second.state(), whole.state());
+        }
+    }
+}
+
+#[test]
+fn a_place_in_other_data_is_refused() {
+    let mut first = batcher(&set(), BatchSize::Sequences(2), None);
+    first.next_window(8).unwrap();
+    let other = Arc::new(byte_tokens(&["quite another text"]));
+    let mut second = batcher(&other, BatchSize::Sequences(2), None);
+    assert!(matches!(
+        second.restore(first.state().clone()),
+        Err(DataError::Resume(_))
+    ));
+    let past = BatcherState {
+        taken: 10_000,
+        ..first.state().clone()
+    };
+    assert!(matches!(first.restore(past), Err(DataError::Resume(_))));
+}
+
+#[test]
+fn windows_left_are_the_windows_that_come() {
+    let tokens = set();
+    for batch in [BatchSize::Sequences(5), BatchSize::Tokens(33)] {
+        let mut batcher = batcher(&tokens, batch, Some(4));
+        let mut left = batcher.windows_left(8).unwrap().unwrap();
+        while batcher.next_window(8).unwrap().is_some() {
+            left -= 1;
+            assert_eq!(batcher.windows_left(8).unwrap(), Some(left));
+        }
+        assert_eq!(left, 0);
+    }
+}
+
+#[test]
+fn counted_epochs_refuse_a_change_of_context_midway() {
+    let mut batcher = batcher(&set(), BatchSize::Sequences(2), Some(2));
+    batcher.next_window(8).unwrap();
+    assert!(batcher.next_window(16).is_err());
+    assert!(batcher.next_window(0).is_err());
+}
+
+#[test]
+fn gotcha_05_text_without_a_target_is_refused() {
+    let options = BatcherOptions {
+        seed: 1,
+        batch: BatchSize::Sequences(2),
+        prefix: None,
+        epochs: None,
+    };
+    let nothing = Arc::new(byte_tokens(&["", ""]));
+    assert!(matches!(
+        Batcher::new(nothing.clone(), options.clone()),
+        Err(DataError::Empty(_))
+    ));
+    // With a prefix, an end of text alone can be predicted.
+    let with_prefix = BatcherOptions {
+        prefix: Some(300),
+        ..options.clone()
+    };
+    assert_eq!(
+        Batcher::new(nothing, with_prefix)
+            .unwrap()
+            .next_window(4)
+            .unwrap()
+            .unwrap()
+            .supervised(),
+        2
+    );
+    let zero = BatcherOptions {
+        batch: BatchSize::Tokens(0),
+        ..options
+    };
+    assert!(Batcher::new(set(), zero).is_err());
+}
+
+#[test]
+fn evaluation_reads_everything_in_order_or_an_even_part_of_it() {
+    let tokens = set();
+    let batches: Vec<_> = eval_batches(&tokens, 8, None, 20, None)
+        .map(Result::unwrap)
+        .collect();
+    let targets: usize = batches.iter().map(|batch| batch.len()).sum();
+    assert_eq!(targets as u64, tokens.tokens() - tokens.documents() as u64);
+    assert!(batches.iter().all(|batch| batch.len() <= 20));
+    assert_eq!(
+        batches[0].tokens[..16],
+        ('a'..='p').map(|c| c as i32).collect::<Vec<_>>()
+    );
+    let part: Vec<_> = eval_batches(&tokens, 8, None, 20, Some(80))
+        .map(Result::unwrap)
+        .collect();
+    assert_eq!(
+        part.iter().map(|batch| batch.sequences()).sum::<usize>(),
+        10
+    );
+    // Catches reading only the beginning.
+    assert!(part.last().unwrap().rows.last() > Some(&0));
+    assert_eq!(
+        eval_batches(&byte_tokens(&[]), 8, None, 20, Some(80)).count(),
+        0
+    );
+}

@@ -1,0 +1,162 @@
+use proptest::prelude::*;
+
+use crate::data::pack::{micro_batches, pack};
+use crate::data::{DataError, PackedBatch, Sequence, Window};
+
+fn sequence(ids: &[u32], supervised: &[u8], row: u64) -> Sequence {
+    let supervised = supervised.iter().map(|&flag| flag == 1).collect();
+    Sequence {
+        ids: ids.to_vec(),
+        supervised,
+        columns: Default::default(),
+        row,
+    }
+}
+
+#[test]
+fn gotcha_02_target_and_mask_are_those_of_the_next_token() {
+    // A prompt of two tokens, a completion of two, its end: the first completion token is predicted by the prompt's last.
+    // Catches a mask sliced on the wrong side, which would supervise 12 and drop the end.
+    let batch = pack(&[sequence(&[11, 12, 21, 22, 2], &[0, 0, 1, 1, 1], 0)]).unwrap();
+    assert_eq!(batch.tokens, [11, 12, 21, 22]);
+    assert_eq!(batch.targets, [12, 21, 22, 2]);
+    assert_eq!(batch.mask, [0.0, 1.0, 1.0, 1.0]);
+    assert_eq!(batch.supervised(), 3);
+}
+
+#[test]
+fn gotcha_03_a_token_is_masked_by_its_place_not_by_its_id() {
+    // Id 2 is prompt text once and the supervised end once.
+    let batch = pack(&[sequence(&[2, 5, 2, 2], &[0, 0, 0, 1], 0)]).unwrap();
+    assert_eq!(batch.mask, [0.0, 0.0, 1.0]);
+    // The first token is never a target, whatever its flag says.
+    let first = sequence(&[7, 8], &[1, 0], 0);
+    assert_eq!(
+        (
+            first.supervised_targets(),
+            pack(&[first]).unwrap().supervised()
+        ),
+        (0, 0)
+    );
+}
+
+#[test]
+fn gotcha_06_positions_restart_and_nothing_is_predicted_across_the_seam() {
+    let batch = pack(&[
+        sequence(&[1, 2, 3], &[1; 3], 4),
+        sequence(&[9, 8, 7, 6], &[1; 4], 5),
+    ])
+    .unwrap();
+    assert_eq!(batch.positions, [0, 1, 0, 1, 2]);
+    assert_eq!(batch.offsets, [0, 2, 5]);
+    assert_eq!((batch.max_len, batch.rows), (3, vec![4, 5]));
+    // Catches shifting the joined tokens: 3 would predict 9.
+    assert_eq!(
+        batch
+            .tokens
+            .iter()
+            .zip(&batch.targets)
+            .filter(|pair| pair == &(&3, &9))
+            .count(),
+        0
+    );
+    assert_eq!(batch.targets, [2, 3, 8, 7, 6]);
+}
+
+#[test]
+fn gotcha_05_nothing_supervised_is_an_error_not_a_division_by_zero() {
+    let mute = || sequence(&[1, 2, 3], &[1, 0, 0], 0);
+    assert!(matches!(
+        Window::new(vec![mute(), mute()]),
+        Err(DataError::NothingSupervised { tokens: 6, .. })
+    ));
+    assert!(matches!(
+        Window::new(vec![]),
+        Err(DataError::NothingSupervised { .. })
+    ));
+    // Beside a supervised one it may stand, and a micro-batch of it alone too.
+    let window = Window::new(vec![mute(), sequence(&[1, 2], &[0, 1], 1)]).unwrap();
+    let supervised: Vec<usize> = window
+        .micro_batches(2)
+        .map(|batch| batch.unwrap().supervised())
+        .collect();
+    assert_eq!((supervised, window.supervised()), (vec![0, 1], 1));
+    assert!(matches!(
+        pack(&[sequence(&[1], &[1], 3)]),
+        Err(DataError::NoTarget { row: 3, .. })
+    ));
+}
+
+#[test]
+fn columns_travel_with_their_rows_and_must_be_the_same_for_all() {
+    let with = |row: u64, columns: &[(&str, f64)]| Sequence {
+        columns: columns
+            .iter()
+            .map(|&(name, value)| (name.to_owned(), value))
+            .collect(),
+        ..sequence(&[1, 2], &[1, 1], row)
+    };
+    let batch = pack(&[
+        with(0, &[("margin", 0.5), ("label", 1.0)]),
+        with(1, &[("label", 0.0), ("margin", 0.0)]),
+    ])
+    .unwrap();
+    assert_eq!(
+        (&batch.columns["margin"], &batch.columns["label"]),
+        (&vec![0.5, 0.0], &vec![1.0, 0.0])
+    );
+    let message = pack(&[with(0, &[("margin", 0.5)]), with(1, &[])])
+        .unwrap_err()
+        .to_string();
+    assert!(
+        message.contains("row 1") && message.contains("margin"),
+        "{message}"
+    );
+    let mut short = with(2, &[]);
+    short.supervised.pop();
+    assert!(matches!(pack(&[short]), Err(DataError::Row { row: 2, .. })));
+}
+
+#[test]
+fn micro_batches_are_as_full_as_order_allows() {
+    let lengths = [3, 3, 5, 1, 9, 2];
+    let sequences: Vec<Sequence> = lengths
+        .iter()
+        .map(|&length| sequence(&vec![1; length + 1], &vec![1; length + 1], 0))
+        .collect();
+    assert_eq!(micro_batches(&sequences, 6), [0..2, 2..4, 4..5, 5..6]);
+    assert_eq!(micro_batches(&sequences, 0).len(), 6);
+    assert_eq!(micro_batches(&sequences, 1000), [0..6]);
+    assert!(micro_batches(&[], 6).is_empty());
+}
+
+proptest! {
+    /// However a window is cut, the pieces hold the same positions in the same order, and the window's count of supervised
+    /// targets is their sum: the denominator that gotcha 1 asks for. The mean of micro-batch means is another number.
+    #[test]
+    fn gotcha_01_cutting_changes_neither_content_nor_count(
+        rows in prop::collection::vec(prop::collection::vec((0u32..300, any::<bool>()), 2..12), 1..12),
+        most in 0usize..40,
+    ) {
+        let sequences: Vec<Sequence> = rows.iter().zip(0..).map(|(row, number)| Sequence {
+            ids: row.iter().map(|token| token.0).collect(),
+            supervised: row.iter().map(|token| token.1).collect(),
+            columns: Default::default(),
+            row: number,
+        }).collect();
+        prop_assume!(sequences.iter().any(|sequence| sequence.supervised_targets() > 0));
+        let window = Window::new(sequences.clone()).unwrap();
+        let pieces: Vec<PackedBatch> = window.micro_batches(most).map(Result::unwrap).collect();
+        let whole = pack(&sequences).unwrap();
+        prop_assert_eq!(pieces.iter().map(PackedBatch::supervised).sum::<usize>(), window.supervised());
+        prop_assert_eq!(window.supervised(), whole.supervised());
+        prop_assert_eq!(pieces.iter().flat_map(|piece| piece.targets.clone()).collect::<Vec<_>>(), whole.targets);
+        prop_assert_eq!(pieces.iter().flat_map(|piece| piece.mask.clone()).collect::<Vec<_>>(), whole.mask);
+        prop_assert_eq!(pieces.iter().flat_map(|piece| piece.positions.clone()).collect::<Vec<_>>(), whole.positions);
+        prop_assert_eq!(pieces.iter().flat_map(|piece| piece.rows.clone()).collect::<Vec<_>>(), whole.rows);
+        for piece in &pieces {
+            prop_assert!(piece.len() <= most || piece.sequences() == 1);
+            prop_assert_eq!(*piece.offsets.last().unwrap() as usize, piece.len());
+        }
+    }
+}

@@ -1,0 +1,261 @@
+//! The source `text`: UTF-8 files, folders and patterns; each file is a document. Held-out text never overlaps.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+use sha2::{Digest, Sha256};
+
+use super::cache::hex;
+use super::{Corpus, DataError, Document, Result, Source};
+
+/// Where text comes from and how much of it is held out.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TextOptions {
+    /// Files, folders (searched through, hidden names left out) or patterns, as written.
+    pub paths: Vec<String>,
+    /// Text to evaluate on, in the same forms; where it is empty, `held_out` decides.
+    pub eval_paths: Vec<String>,
+    /// The share held out, in [0, 1): of a single file its last characters; of several files whole files, chosen by the
+    /// hash of their bytes. Not used where `eval_paths` is given.
+    pub held_out: f64,
+}
+
+/// A file that was read and found good.
+struct TextFile {
+    source: Source,
+    text: String,
+}
+
+impl TextOptions {
+    /// Reads, checks and splits the text.
+    ///
+    /// # Errors
+    /// A path without a file, a pattern without a match, empty or non-UTF-8 text, a split that leaves a side empty, and
+    /// the same text on both sides.
+    pub fn read(&self) -> Result<Corpus> {
+        if !(0.0..1.0).contains(&self.held_out) {
+            return Err(DataError::HeldOutShare(self.held_out));
+        }
+        let name = self.paths.join(", ");
+        let train = read_files(&self.paths)?;
+        let eval = if self.eval_paths.is_empty() {
+            Vec::new()
+        } else {
+            read_files(&self.eval_paths)?
+        };
+        check_disjoint(&train, &eval)?;
+        let sources = train
+            .iter()
+            .chain(&eval)
+            .map(|file| file.source.clone())
+            .collect();
+        let (train, held_out) = if !eval.is_empty() || self.held_out == 0.0 {
+            (whole(train), whole(eval))
+        } else {
+            split(&name, train, self.held_out)?
+        };
+        Ok(Corpus {
+            name,
+            train,
+            held_out,
+            sources,
+        })
+    }
+}
+
+/// Every file of `paths` as a whole document, without a split: for evaluation and for training a tokenizer.
+pub fn read_documents(paths: &[String]) -> Result<(Vec<Document>, Vec<Source>)> {
+    let files = read_files(paths)?;
+    let sources = files.iter().map(|file| file.source.clone()).collect();
+    Ok((whole(files), sources))
+}
+
+fn whole(files: Vec<TextFile>) -> Vec<Document> {
+    files
+        .into_iter()
+        .map(|file| Document {
+            text: file.text,
+            ends: true,
+        })
+        .collect()
+}
+
+fn split(
+    name: &str,
+    mut files: Vec<TextFile>,
+    share: f64,
+) -> Result<(Vec<Document>, Vec<Document>)> {
+    let (train, held_out) = match files.pop() {
+        Some(file) if files.is_empty() => split_text(file.text, share),
+        last => split_files(files.into_iter().chain(last).collect(), share),
+    };
+    let what = name.to_owned();
+    match (train.is_empty(), held_out.is_empty()) {
+        (true, _) => Err(DataError::NothingToTrain { what, share }),
+        (_, true) => Err(DataError::NothingHeldOut { what, share }),
+        _ => Ok((train, held_out)),
+    }
+}
+
+/// Holds out the last `share` of the characters, rounded up.
+fn split_text(mut text: String, share: f64) -> (Vec<Document>, Vec<Document>) {
+    let kept = (text.chars().count() as f64 * (1.0 - share)) as usize;
+    let cut = text
+        .char_indices()
+        .nth(kept)
+        .map_or(text.len(), |(offset, _)| offset);
+    let tail = text.split_off(cut);
+    // The training part stops in the middle of the document: no end-of-text token there.
+    let side = |text: String, ends| {
+        if text.is_empty() {
+            Vec::new()
+        } else {
+            vec![Document { text, ends }]
+        }
+    };
+    (side(text, false), side(tail, true))
+}
+
+/// Holds out the files with the smallest content hashes: at least one, and equal files together.
+fn split_files(files: Vec<TextFile>, share: f64) -> (Vec<Document>, Vec<Document>) {
+    let wanted = ((files.len() as f64 * share).round() as usize).max(1);
+    let mut hashes: Vec<String> = files
+        .iter()
+        .map(|file| file.source.sha256.clone())
+        .collect();
+    hashes.sort_unstable();
+    let last = hashes.into_iter().nth(wanted - 1).unwrap_or_default();
+    let (held_out, train) = files
+        .into_iter()
+        .partition(|file| file.source.sha256 <= last);
+    (whole(train), whole(held_out))
+}
+
+fn check_disjoint(train: &[TextFile], eval: &[TextFile]) -> Result<()> {
+    for held_out in eval {
+        if let Some(same) = train
+            .iter()
+            .find(|file| file.source.sha256 == held_out.source.sha256)
+        {
+            return Err(DataError::Overlap {
+                held_out: held_out.source.path.clone(),
+                train: same.source.path.clone(),
+            });
+        }
+    }
+    Ok(())
+}
+
+/// The texts of all files, in the order of `paths` and sorted by path within each; a file named twice is read once.
+/// Empty files among others are left out.
+fn read_files(paths: &[String]) -> Result<Vec<TextFile>> {
+    let (mut files, mut seen) = (Vec::new(), BTreeSet::new());
+    for path in paths
+        .iter()
+        .map(|path| find(path))
+        .collect::<Result<Vec<_>>>()?
+        .into_iter()
+        .flatten()
+    {
+        let identity = fs::canonicalize(&path).map_err(DataError::io("find", &path))?;
+        if seen.insert(identity) {
+            files.push(read_file(path)?);
+        }
+    }
+    files.retain(|file| !file.text.is_empty());
+    if files.is_empty() {
+        return Err(DataError::Empty(paths.join(", ")));
+    }
+    Ok(files)
+}
+
+fn read_file(path: PathBuf) -> Result<TextFile> {
+    let bytes = fs::read(&path).map_err(DataError::io("read", &path))?;
+    let source = Source {
+        path: path.clone(),
+        bytes: bytes.len() as u64,
+        sha256: hex(&Sha256::digest(&bytes)),
+    };
+    match String::from_utf8(bytes) {
+        Ok(text) => Ok(TextFile { source, text }),
+        Err(error) => {
+            let offset = error.utf8_error().valid_up_to();
+            let bytes = error.as_bytes();
+            let byte = bytes.get(offset).copied().unwrap_or_default();
+            let line = 1 + bytes
+                .iter()
+                .take(offset)
+                .filter(|&&byte| byte == b'\n')
+                .count();
+            Err(DataError::NotUtf8 {
+                path,
+                byte,
+                offset,
+                line,
+            })
+        }
+    }
+}
+
+/// The files that one path stands for. A file whose name looks like a pattern is taken as the file.
+fn find(path: &str) -> Result<Vec<PathBuf>> {
+    match fs::metadata(path) {
+        Ok(found) if found.is_dir() => {
+            let (mut files, mut folders) = (Vec::new(), BTreeSet::new());
+            walk(Path::new(path), &mut folders, &mut files)?;
+            files.sort();
+            Ok(files)
+        }
+        Ok(found) if found.is_file() => Ok(vec![path.into()]),
+        Ok(_) => Err(DataError::NotAFile(path.into())),
+        Err(error) if error.kind() == ErrorKind::NotFound && path.contains(['*', '?', '[']) => {
+            matches(path)
+        }
+        Err(error) if error.kind() == ErrorKind::NotFound => Err(DataError::Missing(path.into())),
+        Err(error) => Err(DataError::io("read", Path::new(path))(error)),
+    }
+}
+
+fn matches(pattern: &str) -> Result<Vec<PathBuf>> {
+    let found = glob::glob(pattern).map_err(|source| DataError::BadPattern {
+        pattern: pattern.into(),
+        source,
+    })?;
+    let mut files = Vec::new();
+    for path in found {
+        let path = path.map_err(|error| {
+            let path = error.path().to_owned();
+            DataError::io("list", &path)(error.into())
+        })?;
+        if path.is_file() {
+            files.push(path);
+        }
+    }
+    if files.is_empty() {
+        Err(DataError::NoMatch(pattern.into()))
+    } else {
+        Ok(files)
+    }
+}
+
+/// Every file below `folder` except hidden ones. `folders` holds what was visited, so that a link cannot lead in a circle.
+fn walk(folder: &Path, folders: &mut BTreeSet<PathBuf>, files: &mut Vec<PathBuf>) -> Result<()> {
+    if !folders.insert(fs::canonicalize(folder).map_err(DataError::io("find", folder))?) {
+        return Ok(());
+    }
+    for entry in fs::read_dir(folder).map_err(DataError::io("list", folder))? {
+        let entry = entry.map_err(DataError::io("list", folder))?;
+        let path = entry.path();
+        if entry.file_name().to_string_lossy().starts_with('.') {
+            continue;
+        }
+        if path.is_dir() {
+            walk(&path, folders, files)?;
+        } else if path.is_file() {
+            files.push(path);
+        }
+    }
+    Ok(())
+}
