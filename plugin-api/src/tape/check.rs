@@ -104,8 +104,8 @@ pub fn check_gradient<E: Display>(
             let measured = central_difference(&mut at, i, index, *x, &mut finite_value)?;
             let allowed = tolerance.relative * claimed.abs().max(measured.abs()) + slack;
             checked += 1;
-            // Written so that a NaN is wrong.
-            if !((claimed - measured).abs() <= allowed) {
+            let agrees = (claimed - measured).abs() <= allowed; // a NaN does not
+            if !agrees {
                 wrong += 1;
                 first.get_or_insert((*name, index, *x, *claimed, measured));
             }
@@ -162,17 +162,19 @@ fn central_difference(
 ) -> Result<f64, CheckError> {
     // The cube root of the machine epsilon balances the error of the difference against that of the subtraction.
     let step = f64::EPSILON.cbrt() * x.abs().max(1.0);
-    let mut shifted = |to: f64, value: &mut dyn FnMut(&[ArrayD<f64>]) -> Result<f64, CheckError>| {
-        if let Some(element) = at[i].iter_mut().nth(index) {
-            *element = to;
-        }
-        value(at)
-    };
-    // What was really stepped, after rounding.
     let (above, below) = (x + step, x - step);
-    let difference = shifted(above, value)? - shifted(below, value)?;
-    if let Some(element) = at[i].iter_mut().nth(index) {
-        *element = x;
+    let mut values = [0.0; 2];
+    for (result, to) in values.iter_mut().zip([above, below]) {
+        set(&mut at[i], index, to);
+        *result = value(at)?;
     }
-    Ok(difference / (above - below))
+    set(&mut at[i], index, x);
+    // Divided by what was really stepped, after rounding.
+    Ok((values[0] - values[1]) / (above - below))
+}
+
+fn set(array: &mut ArrayD<f64>, index: usize, to: f64) {
+    if let Some(element) = array.iter_mut().nth(index) {
+        *element = to;
+    }
 }
