@@ -164,6 +164,20 @@ pub struct TermSpec {
     pub meaning: String,
 }
 
+impl TermSpec {
+    /// A term's declaration.
+    pub fn new(name: &str, normaliser: Normaliser, meaning: &str) -> Self {
+        Self { name: name.into(), normaliser, meaning: meaning.into() }
+    }
+}
+
+impl MetricSpec {
+    /// A metric's declaration.
+    pub fn new(name: &str, reduction: Reduction, meaning: &str) -> Self {
+        Self { name: name.into(), reduction, meaning: meaning.into(), healthy: None }
+    }
+}
+
 /// A diagnostic.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct MetricSpec {

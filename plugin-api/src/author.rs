@@ -1,0 +1,75 @@
+//! From a batch's arrays to variables on a tape, and from sums on the tape to a [`Loss`]: what an objective's `loss`
+//! begins and ends with.
+
+use crate::{
+    Code, Error, Result,
+    batch::{Array, Batch},
+    objective::{Loss, MetricPart, Term},
+    tape::{Tape, TapeError, Var},
+};
+use ndarray::ArrayD;
+
+impl From<TapeError> for Error {
+    fn from(e: TapeError) -> Self {
+        Error::new(Code::SHAPE, e.to_string())
+    }
+}
+
+impl Batch<'_> {
+    /// A tape that knows the batch's sequences.
+    ///
+    /// # Errors
+    /// [`Code::ARRAY`] where `offsets` is missing or damaged.
+    pub fn tape(&self) -> Result<Tape> {
+        Ok(Tape::with_offsets(&self.offsets()?))
+    }
+
+    /// An array as a variable: a named input where it is a statistic (so that `backward` yields its cotangent), a
+    /// constant otherwise. Shape [rows], or [rows, columns] where it has several columns.
+    ///
+    /// # Errors
+    /// [`Code::ARRAY`] where the batch has no such array.
+    pub fn var<'t>(&self, tape: &'t Tape, name: &str) -> Result<Var<'t>> {
+        let array = self.array(name)?;
+        let value = ndarray_of(array)?;
+        Ok(if array.differentiable { tape.input(name, value) } else { tape.constant(value) })
+    }
+}
+
+fn ndarray_of(array: &Array<'_>) -> Result<ArrayD<f64>> {
+    let shape = if array.cols == 1 { vec![array.data.len()] } else { vec![array.rows(), array.cols] };
+    ArrayD::from_shape_vec(shape, array.data.to_vec())
+        .map_err(|e| Error::new(Code::ARRAY, format!("array `{}`: {e}", array.name)))
+}
+
+impl Loss {
+    /// No terms yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds a term: `sum` must be a scalar on `tape`; its cotangents are taken by `backward`.
+    ///
+    /// # Errors
+    /// The first mistake made on the tape.
+    pub fn term(mut self, tape: &Tape, name: &str, coefficient: f64, sum: Var<'_>) -> Result<Self> {
+        let value = sum.scalar()?;
+        let cotangents = gradients(tape, sum)?;
+        self.terms.push(Term { name: name.to_owned(), coefficient, sum: value, cotangents });
+        Ok(self)
+    }
+
+    /// Adds a metric: a weighted sum and its weight, or an extreme.
+    #[must_use]
+    pub fn metric(mut self, name: &str, value: f64, weight: f64) -> Self {
+        self.metrics.push(MetricPart { name: name.to_owned(), value, weight });
+        self
+    }
+}
+
+/// Cotangents of a scalar by input name, in the order the inputs were made.
+fn gradients(tape: &Tape, root: Var<'_>) -> Result<Vec<(String, Vec<f64>)>> {
+    // The variable lives on this very tape; its shorter lifetime only says that the caller may drop it earlier.
+    let named = tape.backward(root)?.into_named();
+    Ok(named.into_iter().map(|(name, d)| (name, d.iter().copied().collect())).collect())
+}

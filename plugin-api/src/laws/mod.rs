@@ -1,0 +1,1 @@
+//! Laws: what any plugin of a kind must satisfy, as tables its author re-uses.
