@@ -76,11 +76,7 @@ impl Batcher {
     /// # Errors
     /// A batch of nothing, no epoch, or text without a single target.
     pub fn new(tokens: Arc<TokenSet>, options: BatcherOptions) -> Result<Batcher> {
-        if matches!(
-            options.batch,
-            BatchSize::Sequences(0) | BatchSize::Tokens(0)
-        ) || options.epochs == Some(0)
-        {
+        if matches!(options.batch, BatchSize::Sequences(0) | BatchSize::Tokens(0)) || options.epochs == Some(0) {
             return Err(DataError::Option(
                 "a batch needs at least one sequence or token, and a run at least one epoch".into(),
             ));
@@ -89,20 +85,8 @@ impl Batcher {
         if (0..tokens.documents()).all(|document| tokens.document(document).len() < least) {
             return Err(DataError::Empty("the training data".into()));
         }
-        let state = BatcherState {
-            epoch: 0,
-            taken: 0,
-            context: 0,
-            sequences: 0,
-            positions: 0,
-            data: tokens.key(),
-        };
-        Ok(Batcher {
-            tokens,
-            options,
-            state,
-            stretches: Vec::new(),
-        })
+        let state = BatcherState { epoch: 0, taken: 0, context: 0, sequences: 0, positions: 0, data: tokens.key() };
+        Ok(Batcher { tokens, options, state, stretches: Vec::new() })
     }
 
     /// The place in the order: what has been taken so far.
@@ -141,9 +125,7 @@ impl Batcher {
         if taken.is_empty() {
             return Ok(None);
         }
-        let sequences = taken
-            .iter()
-            .map(|stretch| stretch.sequence(&self.tokens, self.options.prefix));
+        let sequences = taken.iter().map(|stretch| stretch.sequence(&self.tokens, self.options.prefix));
         Window::new(sequences.collect()).map(Some)
     }
 
@@ -153,17 +135,8 @@ impl Batcher {
             return Ok(None);
         }
         // Cuts move from epoch to epoch, so only walking through tells.
-        let (tokens, options, state) = (
-            self.tokens.clone(),
-            self.options.clone(),
-            self.state.clone(),
-        );
-        let mut ahead = Batcher {
-            tokens,
-            options,
-            state,
-            stretches: self.stretches.clone(),
-        };
+        let (tokens, options, state) = (self.tokens.clone(), self.options.clone(), self.state.clone());
+        let mut ahead = Batcher { tokens, options, state, stretches: self.stretches.clone() };
         let mut windows = 0;
         while !ahead.take(context)?.is_empty() {
             windows += 1;
@@ -175,11 +148,7 @@ impl Batcher {
     fn take(&mut self, context: usize) -> Result<Vec<Stretch>> {
         let (mut taken, mut positions) = (Vec::new(), 0);
         while let Some(stretch) = self.peek(context)? {
-            if !self
-                .options
-                .batch
-                .takes(taken.len(), positions, stretch.targets())
-            {
+            if !self.options.batch.takes(taken.len(), positions, stretch.targets()) {
                 break;
             }
             self.state.taken += 1;
@@ -208,11 +177,7 @@ impl Batcher {
             self.stretches = self.epoch_stretches();
         }
         if self.state.taken >= self.stretches.len() as u64 {
-            if self
-                .options
-                .epochs
-                .is_some_and(|epochs| self.state.epoch + 1 >= epochs)
-            {
+            if self.options.epochs.is_some_and(|epochs| self.state.epoch + 1 >= epochs) {
                 return Ok(None);
             }
             (self.state.epoch, self.state.taken) = (self.state.epoch + 1, 0);
@@ -226,13 +191,7 @@ impl Batcher {
             return Vec::new();
         }
         let prefix = self.options.prefix.is_some();
-        order::epoch(
-            &self.tokens,
-            self.state.context,
-            prefix,
-            self.options.seed,
-            self.state.epoch,
-        )
+        order::epoch(&self.tokens, self.state.context, prefix, self.options.seed, self.state.epoch)
     }
 }
 
@@ -246,17 +205,12 @@ pub fn eval_batches(
     most_tokens: Option<u64>,
 ) -> impl Iterator<Item = Result<PackedBatch>> {
     let all = order::in_order(tokens, context, prefix.is_some());
-    let kept = most_tokens.map_or(all.len(), |most| {
-        (most as usize / context.max(1)).clamp(1, all.len().max(1))
-    });
-    let mut waiting: VecDeque<Stretch> = (0..kept)
-        .filter_map(|i| all.get(i * all.len() / kept).copied())
-        .collect();
+    let kept = most_tokens.map_or(all.len(), |most| (most as usize / context.max(1)).clamp(1, all.len().max(1)));
+    let mut waiting: VecDeque<Stretch> = (0..kept).filter_map(|i| all.get(i * all.len() / kept).copied()).collect();
     std::iter::from_fn(move || {
         let (mut sequences, mut positions): (Vec<Sequence>, usize) = (Vec::new(), 0);
         while let Some(stretch) = waiting.front() {
-            if !BatchSize::Tokens(batch_tokens).takes(sequences.len(), positions, stretch.targets())
-            {
+            if !BatchSize::Tokens(batch_tokens).takes(sequences.len(), positions, stretch.targets()) {
                 break;
             }
             positions += stretch.targets();

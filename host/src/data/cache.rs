@@ -57,9 +57,7 @@ pub fn open(path: &Path, key: &[u8; 32]) -> Option<Mapped> {
         usize::try_from(u64::from_le_bytes(bytes)).ok()
     };
     let (documents, tokens) = (number(80)?, number(88)?);
-    let body = documents
-        .checked_mul(8)?
-        .checked_add(tokens.checked_mul(4)?)?;
+    let body = documents.checked_mul(8)?.checked_add(tokens.checked_mul(4)?)?;
     let whole = map.len() == HEADER.checked_add(body)?
         && map.get(..16)? == MAGIC
         && map.get(16..48)? == key
@@ -76,15 +74,9 @@ pub fn open(path: &Path, key: &[u8; 32]) -> Option<Mapped> {
 pub fn write(path: &Path, key: &[u8; 32], ends: &[u64], tokens: &[u32]) -> io::Result<()> {
     let folder = path.parent().unwrap_or(Path::new("."));
     fs::create_dir_all(folder)?;
-    let (ends_bytes, tokens_bytes): (&[u8], &[u8]) =
-        (bytemuck::cast_slice(ends), bytemuck::cast_slice(tokens));
-    let body = Sha256::new()
-        .chain_update(ends_bytes)
-        .chain_update(tokens_bytes)
-        .finalize();
-    let mut file = tempfile::Builder::new()
-        .prefix(".tokens-")
-        .tempfile_in(folder)?;
+    let (ends_bytes, tokens_bytes): (&[u8], &[u8]) = (bytemuck::cast_slice(ends), bytemuck::cast_slice(tokens));
+    let body = Sha256::new().chain_update(ends_bytes).chain_update(tokens_bytes).finalize();
+    let mut file = tempfile::Builder::new().prefix(".tokens-").tempfile_in(folder)?;
     for bytes in [MAGIC, key.as_slice(), body.as_slice()] {
         file.write_all(bytes)?;
     }

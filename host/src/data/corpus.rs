@@ -54,25 +54,12 @@ impl Corpus {
     ///
     /// # Errors
     /// Fewer training tokens than one sequence of `context`; a tokenizer without an end-of-text token.
-    pub fn tokenize(
-        &self,
-        tokenizer: &Tokenizer,
-        context: usize,
-        cache: Option<&Path>,
-    ) -> Result<TextData> {
+    pub fn tokenize(&self, tokenizer: &Tokenizer, context: usize, cache: Option<&Path>) -> Result<TextData> {
         let train = TokenSet::load(&self.train, tokenizer, cache)?;
         if train.tokens() < context as u64 + 1 {
-            return Err(DataError::TooShort {
-                what: self.name.clone(),
-                tokens: train.tokens(),
-                context,
-            });
+            return Err(DataError::TooShort { what: self.name.clone(), tokens: train.tokens(), context });
         }
         let held_out = TokenSet::load(&self.held_out, tokenizer, cache)?;
-        Ok(TextData {
-            train: Arc::new(train),
-            held_out: Arc::new(held_out),
-            sources: self.sources.clone(),
-        })
+        Ok(TextData { train: Arc::new(train), held_out: Arc::new(held_out), sources: self.sources.clone() })
     }
 }

@@ -102,9 +102,7 @@ pub enum DataError {
     #[error("the tokenizer {0} names no end-of-text token, so documents cannot be ended")]
     NoEndOfText(String),
     /// A vocabulary too small to hold the bytes.
-    #[error(
-        "a byte-level vocabulary needs at least {least} tokens (256 bytes and <|endoftext|>), not {asked}"
-    )]
+    #[error("a byte-level vocabulary needs at least {least} tokens (256 bytes and <|endoftext|>), not {asked}")]
     VocabularyTooSmall {
         /// As asked for.
         asked: usize,
@@ -120,9 +118,7 @@ pub enum DataError {
         tokens: usize,
     },
     /// A sequence without a target.
-    #[error(
-        "row {row} has {tokens} tokens; a sequence needs at least two, one to read and one to predict"
-    )]
+    #[error("row {row} has {tokens} tokens; a sequence needs at least two, one to read and one to predict")]
     NoTarget {
         /// The row's number in its data set.
         row: u64,
@@ -149,15 +145,11 @@ impl DataError {
     /// What the user can do, where something can be done.
     pub fn hint(&self) -> Option<String> {
         let hint = match self {
-            Self::Missing(_) => {
-                "check the path's spelling; a relative path starts at the current folder"
-            }
+            Self::Missing(_) => "check the path's spelling; a relative path starts at the current folder",
             Self::NoMatch(_) => {
                 "`*` stands for names within a folder, `**/` for folders in between: try \"texts/**/*.txt\""
             }
-            Self::BadPattern { .. } => {
-                "write `[` and `]` around a set of characters, `**` only as a whole folder name"
-            }
+            Self::BadPattern { .. } => "write `[` and `]` around a set of characters, `**` only as a whole folder name",
             Self::NotAFile(_) => "name a regular file, a folder or a pattern",
             Self::NotUtf8 { .. } => {
                 "convert the file (`iconv -f LATIN1 -t UTF-8 IN > OUT`), or choose the text files of a folder by a pattern such as \"texts/**/*.txt\""
@@ -169,19 +161,13 @@ impl DataError {
                 "hold out a larger share, give more text, or name a file of its own to evaluate on"
             }
             Self::NothingToTrain { .. } => "hold out a smaller share, or give more text",
-            Self::Overlap { .. } => {
-                "evaluate on text that is not trained on, or hold out a share of the training text"
-            }
+            Self::Overlap { .. } => "evaluate on text that is not trained on, or hold out a share of the training text",
             Self::Tokenizer { .. } => {
                 "give a tokenizer.json of the Hugging Face tokenizers library, or a folder that holds one"
             }
-            Self::NoEndOfText(_) => {
-                "put a tokenizer_config.json with \"eos_token\" beside tokenizer.json"
-            }
+            Self::NoEndOfText(_) => "put a tokenizer_config.json with \"eos_token\" beside tokenizer.json",
             Self::VocabularyTooSmall { .. } => "ask for more, or use the tokenizer \"bytes\"",
-            Self::Resume(_) => {
-                "resume with the data and options the run began with, or start a new run"
-            }
+            Self::Resume(_) => "resume with the data and options the run began with, or start a new run",
             Self::Io { .. }
             | Self::NothingSupervised { .. }
             | Self::NoTarget { .. }
@@ -202,16 +188,9 @@ impl DataError {
         }
     }
 
-    pub(crate) fn io(
-        action: &'static str,
-        path: &std::path::Path,
-    ) -> impl FnOnce(std::io::Error) -> DataError {
+    pub(crate) fn io(action: &'static str, path: &std::path::Path) -> impl FnOnce(std::io::Error) -> DataError {
         let path = path.to_owned();
-        move |source| DataError::Io {
-            action,
-            path,
-            source,
-        }
+        move |source| DataError::Io { action, path, source }
     }
 }
 

@@ -39,23 +39,12 @@ impl Stretch {
         let begin = (self.begin as usize).saturating_sub(usize::from(prefix.is_none()));
         let targets = document.get(begin..self.end as usize).unwrap_or_default();
         let ids: Vec<u32> = prefix.into_iter().chain(targets.iter().copied()).collect();
-        Sequence {
-            supervised: vec![true; ids.len()],
-            ids,
-            columns: Default::default(),
-            row: u64::from(self.document),
-        }
+        Sequence { supervised: vec![true; ids.len()], ids, columns: Default::default(), row: u64::from(self.document) }
     }
 }
 
 /// The stretches of an epoch, in the order of training: cut with this epoch's offsets, then shuffled.
-pub fn epoch(
-    tokens: &TokenSet,
-    context: usize,
-    prefix: bool,
-    seed: u64,
-    epoch: u64,
-) -> Vec<Stretch> {
+pub fn epoch(tokens: &TokenSet, context: usize, prefix: bool, seed: u64, epoch: u64) -> Vec<Stretch> {
     let mut stretches = cut(tokens, context, prefix, |document| {
         Rng::new(&[seed, OFFSET, epoch, document]).below(context as u64) as usize
     });
@@ -69,12 +58,7 @@ pub fn in_order(tokens: &TokenSet, context: usize, prefix: bool) -> Vec<Stretch>
 }
 
 /// `offset(document)` is the length of the first stretch of a document that is longer than the context; 0 for a full one.
-fn cut(
-    tokens: &TokenSet,
-    context: usize,
-    prefix: bool,
-    offset: impl Fn(u64) -> usize,
-) -> Vec<Stretch> {
+fn cut(tokens: &TokenSet, context: usize, prefix: bool, offset: impl Fn(u64) -> usize) -> Vec<Stretch> {
     let mut stretches = Vec::new();
     // Without a prefix nothing precedes the first token, so nothing can predict it.
     let first = usize::from(!prefix);
@@ -83,17 +67,9 @@ fn cut(
         let mut begin = first;
         while begin < length {
             let long = length - first > context;
-            let head = if begin == first && long {
-                offset(document as u64)
-            } else {
-                0
-            };
+            let head = if begin == first && long { offset(document as u64) } else { 0 };
             let end = length.min(begin + if head == 0 { context.max(1) } else { head });
-            stretches.push(Stretch {
-                document: document as u32,
-                begin: begin as u32,
-                end: end as u32,
-            });
+            stretches.push(Stretch { document: document as u32, begin: begin as u32, end: end as u32 });
             begin = end;
         }
     }

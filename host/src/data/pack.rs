@@ -26,11 +26,7 @@ impl Sequence {
 
     /// How many targets count in the loss.
     pub fn supervised_targets(&self) -> usize {
-        self.supervised
-            .iter()
-            .skip(1)
-            .filter(|&&counts| counts)
-            .count()
+        self.supervised.iter().skip(1).filter(|&&counts| counts).count()
     }
 }
 
@@ -50,15 +46,9 @@ impl Window {
         let supervised = sequences.iter().map(Sequence::supervised_targets).sum();
         if supervised == 0 {
             let tokens = sequences.iter().map(|sequence| sequence.ids.len()).sum();
-            return Err(DataError::NothingSupervised {
-                what: "an optimizer step".into(),
-                tokens,
-            });
+            return Err(DataError::NothingSupervised { what: "an optimizer step".into(), tokens });
         }
-        Ok(Window {
-            sequences,
-            supervised,
-        })
+        Ok(Window { sequences, supervised })
     }
 
     /// The sequences, in order.
@@ -78,9 +68,7 @@ impl Window {
 
     /// The window in micro-batches of at most `most` positions; see [`micro_batches`].
     pub fn micro_batches(&self, most: usize) -> impl Iterator<Item = Result<PackedBatch>> {
-        micro_batches(&self.sequences, most)
-            .into_iter()
-            .map(|range| pack(&self.sequences[range]))
+        micro_batches(&self.sequences, most).into_iter().map(|range| pack(&self.sequences[range]))
     }
 }
 
@@ -132,29 +120,14 @@ impl PackedBatch {
 /// # Errors
 /// A sequence with fewer than two tokens, with as many flags as it has not tokens, or with other columns than the first.
 pub fn pack(sequences: &[Sequence]) -> Result<PackedBatch> {
-    let mut batch = PackedBatch {
-        offsets: vec![0],
-        ..Default::default()
-    };
+    let mut batch = PackedBatch { offsets: vec![0], ..Default::default() };
     for sequence in sequences {
         check(sequence, sequences.first().unwrap_or(sequence))?;
         let length = sequence.positions();
-        batch
-            .tokens
-            .extend(sequence.ids.iter().take(length).map(|&id| id as i32));
-        batch
-            .targets
-            .extend(sequence.ids.iter().skip(1).map(|&id| id as i32));
-        batch.mask.extend(
-            sequence
-                .supervised
-                .iter()
-                .skip(1)
-                .map(|&counts| f64::from(u8::from(counts))),
-        );
-        batch
-            .positions
-            .extend((0..length).map(|position| position as i32));
+        batch.tokens.extend(sequence.ids.iter().take(length).map(|&id| id as i32));
+        batch.targets.extend(sequence.ids.iter().skip(1).map(|&id| id as i32));
+        batch.mask.extend(sequence.supervised.iter().skip(1).map(|&counts| f64::from(u8::from(counts))));
+        batch.positions.extend((0..length).map(|position| position as i32));
         batch.offsets.push(batch.tokens.len() as i32);
         batch.max_len = batch.max_len.max(length);
         batch.rows.push(sequence.row);
@@ -168,32 +141,16 @@ pub fn pack(sequences: &[Sequence]) -> Result<PackedBatch> {
 fn check(sequence: &Sequence, first: &Sequence) -> Result<()> {
     let row = sequence.row;
     if sequence.ids.len() < 2 {
-        return Err(DataError::NoTarget {
-            row,
-            tokens: sequence.ids.len(),
-        });
+        return Err(DataError::NoTarget { row, tokens: sequence.ids.len() });
     }
     if sequence.supervised.len() != sequence.ids.len() {
         let (flags, tokens) = (sequence.supervised.len(), sequence.ids.len());
-        return Err(DataError::Row {
-            row,
-            what: format!("{flags} supervision flags for {tokens} tokens"),
-        });
+        return Err(DataError::Row { row, what: format!("{flags} supervision flags for {tokens} tokens") });
     }
     if !sequence.columns.keys().eq(first.columns.keys()) {
-        let names = |sequence: &Sequence| {
-            sequence
-                .columns
-                .keys()
-                .cloned()
-                .collect::<Vec<_>>()
-                .join(", ")
-        };
+        let names = |sequence: &Sequence| sequence.columns.keys().cloned().collect::<Vec<_>>().join(", ");
         let (here, there) = (names(sequence), names(first));
-        return Err(DataError::Row {
-            row,
-            what: format!("has the columns [{here}], row {} has [{there}]", first.row),
-        });
+        return Err(DataError::Row { row, what: format!("has the columns [{here}], row {} has [{there}]", first.row) });
     }
     Ok(())
 }

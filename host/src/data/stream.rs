@@ -1,8 +1,6 @@
 //! Decoding token by token, for text that appears while it is generated. The library's stepping rule does the work.
 
-use tokenizers::{
-    DecoderWrapper, ModelWrapper, NormalizerWrapper, PostProcessorWrapper, PreTokenizerWrapper,
-};
+use tokenizers::{DecoderWrapper, ModelWrapper, NormalizerWrapper, PostProcessorWrapper, PreTokenizerWrapper};
 
 use super::{DataError, Result};
 
@@ -19,13 +17,7 @@ pub struct StreamDecoder<'a> {
 
 impl<'a> StreamDecoder<'a> {
     pub(super) fn new(tokenizer: &'a tokenizers::Tokenizer, skip_special: bool) -> Self {
-        Self {
-            tokenizer,
-            skip_special,
-            ids: Vec::new(),
-            shown: String::new(),
-            shown_ids: 0,
-        }
+        Self { tokenizer, skip_special, ids: Vec::new(), shown: String::new(), shown_ids: 0 }
     }
 
     /// The text that `id` completes: empty where a character is still incomplete.
@@ -37,33 +29,18 @@ impl<'a> StreamDecoder<'a> {
             PostProcessorWrapper,
             DecoderWrapper,
         >(
-            self.tokenizer,
-            vec![id],
-            self.skip_special,
-            &mut self.ids,
-            &mut self.shown,
-            &mut self.shown_ids,
+            self.tokenizer, vec![id], self.skip_special, &mut self.ids, &mut self.shown, &mut self.shown_ids
         );
         step.map(Option::unwrap_or_default).map_err(fault)
     }
 
     /// What was held back: the bytes of incomplete characters become U+FFFD. Call it once, at the end.
     pub fn finish(self) -> Result<String> {
-        let all = self
-            .tokenizer
-            .decode(&self.ids, self.skip_special)
-            .map_err(fault)?;
-        Ok(all
-            .strip_prefix(self.shown.as_str())
-            .unwrap_or_default()
-            .to_owned())
+        let all = self.tokenizer.decode(&self.ids, self.skip_special).map_err(fault)?;
+        Ok(all.strip_prefix(self.shown.as_str()).unwrap_or_default().to_owned())
     }
 }
 
 fn fault(source: tokenizers::Error) -> DataError {
-    DataError::Tokenizer {
-        name: "in use".into(),
-        what: "it cannot decode a stream".into(),
-        source: Some(source),
-    }
+    DataError::Tokenizer { name: "in use".into(), what: "it cannot decode a stream".into(), source: Some(source) }
 }

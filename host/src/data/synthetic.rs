@@ -28,30 +28,15 @@ impl SyntheticOptions {
     /// No rows to train on.
     pub fn read(&self) -> Result<Corpus> {
         if self.rows == 0 {
-            return Err(DataError::Option(
-                "synthetic data needs at least one row".into(),
-            ));
+            return Err(DataError::Option("synthetic data needs at least one row".into()));
         }
         let world = World::new(self.seed, &self.tasks);
         let side = |split, rows| -> Vec<Document> {
-            (0..rows)
-                .map(|index| Document {
-                    text: world.document(split, index),
-                    ends: true,
-                })
-                .collect()
+            (0..rows).map(|index| Document { text: world.document(split, index), ends: true }).collect()
         };
-        let (train, held_out) = (
-            side(Split::Train, self.rows),
-            side(Split::HeldOut, self.held_out_rows),
-        );
+        let (train, held_out) = (side(Split::Train, self.rows), side(Split::HeldOut, self.held_out_rows));
         let source = source(train.iter().chain(&held_out));
-        Ok(Corpus {
-            name: "the synthetic text".into(),
-            train,
-            held_out,
-            sources: vec![source],
-        })
+        Ok(Corpus { name: "the synthetic text".into(), train, held_out, sources: vec![source] })
     }
 }
 
@@ -63,9 +48,5 @@ fn source<'a>(documents: impl Iterator<Item = &'a Document>) -> Source {
         hash.update([0]);
         bytes += document.text.len() as u64;
     }
-    Source {
-        path: PathBuf::from("synthetic"),
-        bytes,
-        sha256: hex(&hash.finalize()),
-    }
+    Source { path: PathBuf::from("synthetic"), bytes, sha256: hex(&hash.finalize()) }
 }

@@ -40,28 +40,15 @@ impl TextOptions {
         }
         let name = self.paths.join(", ");
         let train = read_files(&self.paths)?;
-        let eval = if self.eval_paths.is_empty() {
-            Vec::new()
-        } else {
-            read_files(&self.eval_paths)?
-        };
+        let eval = if self.eval_paths.is_empty() { Vec::new() } else { read_files(&self.eval_paths)? };
         check_disjoint(&train, &eval)?;
-        let sources = train
-            .iter()
-            .chain(&eval)
-            .map(|file| file.source.clone())
-            .collect();
+        let sources = train.iter().chain(&eval).map(|file| file.source.clone()).collect();
         let (train, held_out) = if !eval.is_empty() || self.held_out == 0.0 {
             (whole(train), whole(eval))
         } else {
             split(&name, train, self.held_out)?
         };
-        Ok(Corpus {
-            name,
-            train,
-            held_out,
-            sources,
-        })
+        Ok(Corpus { name, train, held_out, sources })
     }
 }
 
@@ -73,20 +60,10 @@ pub fn read_documents(paths: &[String]) -> Result<(Vec<Document>, Vec<Source>)> 
 }
 
 fn whole(files: Vec<TextFile>) -> Vec<Document> {
-    files
-        .into_iter()
-        .map(|file| Document {
-            text: file.text,
-            ends: true,
-        })
-        .collect()
+    files.into_iter().map(|file| Document { text: file.text, ends: true }).collect()
 }
 
-fn split(
-    name: &str,
-    mut files: Vec<TextFile>,
-    share: f64,
-) -> Result<(Vec<Document>, Vec<Document>)> {
+fn split(name: &str, mut files: Vec<TextFile>, share: f64) -> Result<(Vec<Document>, Vec<Document>)> {
     let (train, held_out) = match files.pop() {
         Some(file) if files.is_empty() => split_text(file.text, share),
         last => split_files(files.into_iter().chain(last).collect(), share),
@@ -102,18 +79,11 @@ fn split(
 /// Holds out the last `share` of the characters, rounded up.
 fn split_text(mut text: String, share: f64) -> (Vec<Document>, Vec<Document>) {
     let kept = (text.chars().count() as f64 * (1.0 - share)) as usize;
-    let cut = text
-        .char_indices()
-        .nth(kept)
-        .map_or(text.len(), |(offset, _)| offset);
+    let cut = text.char_indices().nth(kept).map_or(text.len(), |(offset, _)| offset);
     let tail = text.split_off(cut);
     // The training part stops in the middle of the document: no end-of-text token there.
     let side = |text: String, ends| {
-        if text.is_empty() {
-            Vec::new()
-        } else {
-            vec![Document { text, ends }]
-        }
+        if text.is_empty() { Vec::new() } else { vec![Document { text, ends }] }
     };
     (side(text, false), side(tail, true))
 }
@@ -121,28 +91,17 @@ fn split_text(mut text: String, share: f64) -> (Vec<Document>, Vec<Document>) {
 /// Holds out the files with the smallest content hashes: at least one, and equal files together.
 fn split_files(files: Vec<TextFile>, share: f64) -> (Vec<Document>, Vec<Document>) {
     let wanted = ((files.len() as f64 * share).round() as usize).max(1);
-    let mut hashes: Vec<String> = files
-        .iter()
-        .map(|file| file.source.sha256.clone())
-        .collect();
+    let mut hashes: Vec<String> = files.iter().map(|file| file.source.sha256.clone()).collect();
     hashes.sort_unstable();
     let last = hashes.into_iter().nth(wanted - 1).unwrap_or_default();
-    let (held_out, train) = files
-        .into_iter()
-        .partition(|file| file.source.sha256 <= last);
+    let (held_out, train) = files.into_iter().partition(|file| file.source.sha256 <= last);
     (whole(train), whole(held_out))
 }
 
 fn check_disjoint(train: &[TextFile], eval: &[TextFile]) -> Result<()> {
     for held_out in eval {
-        if let Some(same) = train
-            .iter()
-            .find(|file| file.source.sha256 == held_out.source.sha256)
-        {
-            return Err(DataError::Overlap {
-                held_out: held_out.source.path.clone(),
-                train: same.source.path.clone(),
-            });
+        if let Some(same) = train.iter().find(|file| file.source.sha256 == held_out.source.sha256) {
+            return Err(DataError::Overlap { held_out: held_out.source.path.clone(), train: same.source.path.clone() });
         }
     }
     Ok(())
@@ -152,13 +111,7 @@ fn check_disjoint(train: &[TextFile], eval: &[TextFile]) -> Result<()> {
 /// Empty files among others are left out.
 fn read_files(paths: &[String]) -> Result<Vec<TextFile>> {
     let (mut files, mut seen) = (Vec::new(), BTreeSet::new());
-    for path in paths
-        .iter()
-        .map(|path| find(path))
-        .collect::<Result<Vec<_>>>()?
-        .into_iter()
-        .flatten()
-    {
+    for path in paths.iter().map(|path| find(path)).collect::<Result<Vec<_>>>()?.into_iter().flatten() {
         let identity = fs::canonicalize(&path).map_err(DataError::io("find", &path))?;
         if seen.insert(identity) {
             files.push(read_file(path)?);
@@ -173,28 +126,15 @@ fn read_files(paths: &[String]) -> Result<Vec<TextFile>> {
 
 fn read_file(path: PathBuf) -> Result<TextFile> {
     let bytes = fs::read(&path).map_err(DataError::io("read", &path))?;
-    let source = Source {
-        path: path.clone(),
-        bytes: bytes.len() as u64,
-        sha256: hex(&Sha256::digest(&bytes)),
-    };
+    let source = Source { path: path.clone(), bytes: bytes.len() as u64, sha256: hex(&Sha256::digest(&bytes)) };
     match String::from_utf8(bytes) {
         Ok(text) => Ok(TextFile { source, text }),
         Err(error) => {
             let offset = error.utf8_error().valid_up_to();
             let bytes = error.as_bytes();
             let byte = bytes.get(offset).copied().unwrap_or_default();
-            let line = 1 + bytes
-                .iter()
-                .take(offset)
-                .filter(|&&byte| byte == b'\n')
-                .count();
-            Err(DataError::NotUtf8 {
-                path,
-                byte,
-                offset,
-                line,
-            })
+            let line = 1 + bytes.iter().take(offset).filter(|&&byte| byte == b'\n').count();
+            Err(DataError::NotUtf8 { path, byte, offset, line })
         }
     }
 }
@@ -210,19 +150,14 @@ fn find(path: &str) -> Result<Vec<PathBuf>> {
         }
         Ok(found) if found.is_file() => Ok(vec![path.into()]),
         Ok(_) => Err(DataError::NotAFile(path.into())),
-        Err(error) if error.kind() == ErrorKind::NotFound && path.contains(['*', '?', '[']) => {
-            matches(path)
-        }
+        Err(error) if error.kind() == ErrorKind::NotFound && path.contains(['*', '?', '[']) => matches(path),
         Err(error) if error.kind() == ErrorKind::NotFound => Err(DataError::Missing(path.into())),
         Err(error) => Err(DataError::io("read", Path::new(path))(error)),
     }
 }
 
 fn matches(pattern: &str) -> Result<Vec<PathBuf>> {
-    let found = glob::glob(pattern).map_err(|source| DataError::BadPattern {
-        pattern: pattern.into(),
-        source,
-    })?;
+    let found = glob::glob(pattern).map_err(|source| DataError::BadPattern { pattern: pattern.into(), source })?;
     let mut files = Vec::new();
     for path in found {
         let path = path.map_err(|error| {
@@ -233,11 +168,7 @@ fn matches(pattern: &str) -> Result<Vec<PathBuf>> {
             files.push(path);
         }
     }
-    if files.is_empty() {
-        Err(DataError::NoMatch(pattern.into()))
-    } else {
-        Ok(files)
-    }
+    if files.is_empty() { Err(DataError::NoMatch(pattern.into())) } else { Ok(files) }
 }
 
 /// Every file below `folder` except hidden ones. `folders` holds what was visited, so that a link cannot lead in a circle.

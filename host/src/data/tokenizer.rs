@@ -18,11 +18,7 @@ pub const END_OF_TEXT: &str = "<|endoftext|>";
 const JSON: &str = "tokenizer.json";
 const CONFIG: &str = "tokenizer_config.json";
 /// Files of a model folder that belong to its tokenizer and are handed on unread.
-const SIDECARS: [&str; 3] = [
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "chat_template.jinja",
-];
+const SIDECARS: [&str; 3] = ["special_tokens_map.json", "added_tokens.json", "chat_template.jinja"];
 /// End-of-text tokens taken from the vocabulary where no configuration names one.
 const USUAL_ENDS: [&str; 3] = [END_OF_TEXT, "</s>", "<|end_of_text|>"];
 /// 256 bytes and [`END_OF_TEXT`].
@@ -61,11 +57,7 @@ impl Tokenizer {
     pub fn bytes() -> Result<Tokenizer> {
         let fault = fault("bytes", "it cannot be built");
         let (json, config) = (bytes_json().map_err(fault)?, own_config());
-        Tokenizer::new(
-            "bytes".into(),
-            json,
-            BTreeMap::from([(CONFIG.into(), config)]),
-        )
+        Tokenizer::new("bytes".into(), json, BTreeMap::from([(CONFIG.into(), config)]))
     }
 
     /// A `tokenizer.json`, or a folder that holds one. `tokenizer_config.json` beside it, where there is one, names the
@@ -74,11 +66,7 @@ impl Tokenizer {
     /// # Errors
     /// A file that is missing, unreadable or not of the tokenizers library; a special token that is not in the vocabulary.
     pub fn open(path: &Path) -> Result<Tokenizer> {
-        let file = if path.is_dir() {
-            path.join(JSON)
-        } else {
-            path.to_owned()
-        };
+        let file = if path.is_dir() { path.join(JSON) } else { path.to_owned() };
         if !file.exists() {
             return Err(DataError::Missing(file));
         }
@@ -88,10 +76,7 @@ impl Tokenizer {
         for name in SIDECARS.into_iter().chain([CONFIG]) {
             let path = folder.join(name);
             if path.is_file() {
-                beside.insert(
-                    name.to_owned(),
-                    fs::read(&path).map_err(DataError::io("read", &path))?,
-                );
+                beside.insert(name.to_owned(), fs::read(&path).map_err(DataError::io("read", &path))?);
             }
         }
         Tokenizer::new(file.display().to_string(), json, beside)
@@ -101,38 +86,19 @@ impl Tokenizer {
     /// [`END_OF_TEXT`] as id 0. Words are split as GPT-2 splits them.
     pub fn train(documents: &[Document], vocab_size: usize) -> Result<Tokenizer> {
         if vocab_size < LEAST_VOCABULARY {
-            return Err(DataError::VocabularyTooSmall {
-                asked: vocab_size,
-                least: LEAST_VOCABULARY,
-            });
+            return Err(DataError::VocabularyTooSmall { asked: vocab_size, least: LEAST_VOCABULARY });
         }
-        let json =
-            trained_json(documents, vocab_size).map_err(fault("in training", "training failed"))?;
-        Tokenizer::new(
-            "in training".into(),
-            json,
-            BTreeMap::from([(CONFIG.into(), own_config())]),
-        )
+        let json = trained_json(documents, vocab_size).map_err(fault("in training", "training failed"))?;
+        Tokenizer::new("in training".into(), json, BTreeMap::from([(CONFIG.into(), own_config())]))
     }
 
     fn new(name: String, json: Vec<u8>, beside: BTreeMap<String, Vec<u8>>) -> Result<Tokenizer> {
-        let mut inner =
-            tokenizers::Tokenizer::from_bytes(&json).map_err(fault(&name, "it cannot be read"))?;
-        inner
-            .with_truncation(None)
-            .map_err(fault(&name, "its truncation cannot be switched off"))?;
+        let mut inner = tokenizers::Tokenizer::from_bytes(&json).map_err(fault(&name, "it cannot be read"))?;
+        inner.with_truncation(None).map_err(fault(&name, "its truncation cannot be switched off"))?;
         inner.with_padding(None);
-        let vocab_size = inner
-            .get_vocab(true)
-            .values()
-            .max()
-            .map_or(0, |&id| id as usize + 1);
+        let vocab_size = inner.get_vocab(true).values().max().map_or(0, |&id| id as usize + 1);
         if vocab_size == 0 {
-            return Err(DataError::Tokenizer {
-                name,
-                what: "its vocabulary is empty".into(),
-                source: None,
-            });
+            return Err(DataError::Tokenizer { name, what: "its vocabulary is empty".into(), source: None });
         }
         let config = match beside.get(CONFIG) {
             Some(bytes) => serde_json::from_slice(bytes)
@@ -140,17 +106,8 @@ impl Tokenizer {
             None => json!({}),
         };
         let one_byte_each = bytes_json().is_ok_and(|bytes| bytes == json);
-        let mut made = Tokenizer {
-            inner,
-            name,
-            json,
-            beside,
-            bos: None,
-            eos: None,
-            adds_bos: false,
-            vocab_size,
-            one_byte_each,
-        };
+        let mut made =
+            Tokenizer { inner, name, json, beside, bos: None, eos: None, adds_bos: false, vocab_size, one_byte_each };
         made.read_special_tokens(&config)?;
         Ok(made)
     }
@@ -158,23 +115,15 @@ impl Tokenizer {
     /// The configuration's word goes before what the post-processor of tokenizer.json would add.
     fn read_special_tokens(&mut self, config: &Value) -> Result<()> {
         self.eos = match self.special(config, "eos_token")? {
-            None => USUAL_ENDS
-                .into_iter()
-                .find_map(|token| self.inner.token_to_id(token)),
+            None => USUAL_ENDS.into_iter().find_map(|token| self.inner.token_to_id(token)),
             named => named,
         };
         self.bos = self.special(config, "bos_token")?;
-        let empty = self
-            .inner
-            .encode_fast("", true)
-            .map_err(fault(&self.name, "it cannot encode"))?;
+        let empty = self.inner.encode_fast("", true).map_err(fault(&self.name, "it cannot encode"))?;
         let special = empty.get_special_tokens_mask().first() == Some(&1);
         // A post-processor that only adds an end of text must not be taken for one that adds a beginning.
-        let leading = empty
-            .get_ids()
-            .first()
-            .copied()
-            .filter(|&id| special && (Some(id) == self.bos || Some(id) != self.eos));
+        let leading =
+            empty.get_ids().first().copied().filter(|&id| special && (Some(id) == self.bos || Some(id) != self.eos));
         self.bos = self.bos.or(leading);
         self.adds_bos = match config.get("add_bos_token").and_then(Value::as_bool) {
             Some(told) => told,
@@ -182,11 +131,7 @@ impl Tokenizer {
         };
         if self.adds_bos && self.bos.is_none() {
             let what = "add_bos_token is set, but no bos_token is named".into();
-            return Err(DataError::Tokenizer {
-                name: self.name.clone(),
-                what,
-                source: None,
-            });
+            return Err(DataError::Tokenizer { name: self.name.clone(), what, source: None });
         }
         Ok(())
     }
@@ -194,21 +139,14 @@ impl Tokenizer {
     /// The id of a special token that the configuration names, as a string or as an object with `content`.
     fn special(&self, config: &Value, key: &str) -> Result<Option<u32>> {
         let value = config.get(key).unwrap_or(&Value::Null);
-        let Some(token) = value
-            .as_str()
-            .or_else(|| value.get("content").and_then(Value::as_str))
-        else {
+        let Some(token) = value.as_str().or_else(|| value.get("content").and_then(Value::as_str)) else {
             return Ok(None);
         };
         match self.inner.token_to_id(token) {
             Some(id) => Ok(Some(id)),
             None => {
                 let what = format!("{key} is \"{token}\", which is not in the vocabulary");
-                Err(DataError::Tokenizer {
-                    name: self.name.clone(),
-                    what,
-                    source: None,
-                })
+                Err(DataError::Tokenizer { name: self.name.clone(), what, source: None })
             }
         }
     }
@@ -255,10 +193,7 @@ impl Tokenizer {
 
     /// Token ids of `text` alone: nothing is added. Special tokens spelt out in the text are recognised.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
-        let encoding = self
-            .inner
-            .encode_fast(text, false)
-            .map_err(fault(&self.name, "it cannot encode"))?;
+        let encoding = self.inner.encode_fast(text, false).map_err(fault(&self.name, "it cannot encode"))?;
         Ok(encoding.get_ids().to_vec())
     }
 
@@ -275,22 +210,13 @@ impl Tokenizer {
 
     /// [`Tokenizer::encode`] for many texts, in parallel, in order.
     pub fn encode_many(&self, texts: Vec<&str>) -> Result<Vec<Vec<u32>>> {
-        let encodings = self
-            .inner
-            .encode_batch_fast(texts, false)
-            .map_err(fault(&self.name, "it cannot encode"))?;
-        Ok(encodings
-            .iter()
-            .map(|encoding| encoding.get_ids().to_vec())
-            .collect())
+        let encodings = self.inner.encode_batch_fast(texts, false).map_err(fault(&self.name, "it cannot encode"))?;
+        Ok(encodings.iter().map(|encoding| encoding.get_ids().to_vec()).collect())
     }
 
     /// Token ids of `text` with the tokens' spelling and places.
     pub fn encode_with_offsets(&self, text: &str) -> Result<Encoded> {
-        let encoding = self
-            .inner
-            .encode_char_offsets(text, false)
-            .map_err(fault(&self.name, "it cannot encode"))?;
+        let encoding = self.inner.encode_char_offsets(text, false).map_err(fault(&self.name, "it cannot encode"))?;
         Ok(Encoded {
             ids: encoding.get_ids().to_vec(),
             tokens: encoding.get_tokens().to_vec(),
@@ -300,9 +226,7 @@ impl Tokenizer {
 
     /// The text of `ids`. Bytes that make no character become U+FFFD; ids outside the vocabulary are left out.
     pub fn decode(&self, ids: &[u32], skip_special: bool) -> Result<String> {
-        self.inner
-            .decode(ids, skip_special)
-            .map_err(fault(&self.name, "it cannot decode"))
+        self.inner.decode(ids, skip_special).map_err(fault(&self.name, "it cannot decode"))
     }
 
     /// Decodes a text token by token, holding back incomplete characters.
@@ -329,10 +253,7 @@ impl Tokenizer {
 
     /// The files that [`Tokenizer::save`] writes: names and contents.
     pub fn files(&self) -> impl Iterator<Item = (&str, &[u8])> {
-        let beside = self
-            .beside
-            .iter()
-            .map(|(name, bytes)| (name.as_str(), bytes.as_slice()));
+        let beside = self.beside.iter().map(|(name, bytes)| (name.as_str(), bytes.as_slice()));
         std::iter::once((JSON, self.json.as_slice())).chain(beside)
     }
 }
@@ -340,11 +261,7 @@ impl Tokenizer {
 /// A tokenizer's fault with the library's reason.
 fn fault(name: &str, what: &str) -> impl FnOnce(tokenizers::Error) -> DataError {
     let (name, what) = (name.to_owned(), what.to_owned());
-    move |source| DataError::Tokenizer {
-        name,
-        what,
-        source: Some(source),
-    }
+    move |source| DataError::Tokenizer { name, what, source: Some(source) }
 }
 
 /// The configuration of the tokenizers made here. No token is added by itself, so none is doubled.
@@ -361,11 +278,8 @@ fn own_config() -> Vec<u8> {
 
 fn bytes_json() -> tokenizers::Result<Vec<u8>> {
     let characters = byte_characters();
-    let vocabulary: [(String, u32); 256] =
-        std::array::from_fn(|byte| (characters[byte].to_string(), byte as u32));
-    let model = BPE::builder()
-        .vocab_and_merges(vocabulary, vec![])
-        .build()?;
+    let vocabulary: [(String, u32); 256] = std::array::from_fn(|byte| (characters[byte].to_string(), byte as u32));
+    let model = BPE::builder().vocab_and_merges(vocabulary, vec![]).build()?;
     let mut tokenizer = byte_level(model, false);
     tokenizer.add_special_tokens([AddedToken::from(END_OF_TEXT, true)])?;
     Ok(tokenizer.to_string(true)?.into_bytes())
@@ -380,10 +294,7 @@ fn trained_json(documents: &[Document], vocab_size: usize) -> tokenizers::Result
         .build();
     let mut tokenizer = byte_level(BPE::default(), true);
     let mut wrapped = tokenizers::models::TrainerWrapper::from(trainer);
-    tokenizer.train(
-        &mut wrapped,
-        documents.iter().map(|document| document.text.as_str()),
-    )?;
+    tokenizer.train(&mut wrapped, documents.iter().map(|document| document.text.as_str()))?;
     Ok(tokenizer.to_string(true)?.into_bytes())
 }
 
@@ -401,16 +312,9 @@ fn byte_level(model: BPE, words: bool) -> tokenizers::Tokenizer {
 fn byte_characters() -> [char; 256] {
     let mut alphabet: Vec<char> = ByteLevel::alphabet().into_iter().collect();
     alphabet.sort_unstable();
-    let mut others = alphabet
-        .iter()
-        .copied()
-        .filter(|&character| u32::from(character) > 255);
+    let mut others = alphabet.iter().copied().filter(|&character| u32::from(character) > 255);
     std::array::from_fn(|byte| {
         let itself = char::from(byte as u8);
-        if alphabet.contains(&itself) {
-            itself
-        } else {
-            others.next().unwrap_or(itself)
-        }
+        if alphabet.contains(&itself) { itself } else { others.next().unwrap_or(itself) }
     })
 }

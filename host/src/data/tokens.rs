@@ -33,21 +33,12 @@ enum Store {
 impl TokenSet {
     /// Tokenises `documents`, or opens what an earlier call left in the folder `cache` for the same text and tokenizer.
     /// A cache file that does not verify is made anew; a cache that cannot be written is done without.
-    pub fn load(
-        documents: &[Document],
-        tokenizer: &Tokenizer,
-        cache: Option<&Path>,
-    ) -> Result<TokenSet> {
-        let eos = tokenizer
-            .eos()
-            .ok_or_else(|| DataError::NoEndOfText(tokenizer.name().into()))?;
+    pub fn load(documents: &[Document], tokenizer: &Tokenizer, cache: Option<&Path>) -> Result<TokenSet> {
+        let eos = tokenizer.eos().ok_or_else(|| DataError::NoEndOfText(tokenizer.name().into()))?;
         let key = key(documents, tokenizer);
         let file = cache.map(|folder| folder.join(format!("{}.tokens", hex(&key))));
         if let Some(mapped) = file.as_deref().and_then(|file| cache::open(file, &key)) {
-            return Ok(TokenSet {
-                store: Store::Mapped(mapped),
-                key,
-            });
+            return Ok(TokenSet { store: Store::Mapped(mapped), key });
         }
         let (ends, tokens) = tokenize(documents, tokenizer, eos)?;
         if tokens.len() >= MOST_TOKENS {
@@ -59,16 +50,10 @@ impl TokenSet {
             // A full or read-only disk costs only time here: the tokens are in memory.
             let _ = cache::write(file, &key, &ends, &tokens);
             if let Some(mapped) = cache::open(file, &key) {
-                return Ok(TokenSet {
-                    store: Store::Mapped(mapped),
-                    key,
-                });
+                return Ok(TokenSet { store: Store::Mapped(mapped), key });
             }
         }
-        Ok(TokenSet {
-            store: Store::Memory { ends, tokens },
-            key,
-        })
+        Ok(TokenSet { store: Store::Memory { ends, tokens }, key })
     }
 
     /// Says which text and which tokenizer these tokens come from, in hexadecimal.
@@ -133,16 +118,10 @@ struct Part<'a> {
     closes: Option<bool>,
 }
 
-fn tokenize(
-    documents: &[Document],
-    tokenizer: &Tokenizer,
-    eos: u32,
-) -> Result<(Vec<u64>, Vec<u32>)> {
+fn tokenize(documents: &[Document], tokenizer: &Tokenizer, eos: u32) -> Result<(Vec<u64>, Vec<u32>)> {
     let mark = tokenizer.token(eos).unwrap_or_default();
-    let parts: Vec<Part> = documents
-        .iter()
-        .flat_map(|document| parts(document, &mark, tokenizer.one_byte_each()))
-        .collect();
+    let parts: Vec<Part> =
+        documents.iter().flat_map(|document| parts(document, &mark, tokenizer.one_byte_each())).collect();
     let (mut ends, mut tokens) = (Vec::new(), Vec::new());
     for group in parts.chunks(PARTS_AT_ONCE) {
         let encoded = tokenizer.encode_many(group.iter().map(|part| part.text).collect())?;
@@ -158,7 +137,7 @@ fn tokenize(
 }
 
 /// Cuts a text where the end-of-text token is spelt out in it: each piece is a document of its own, so that attention does
-/// not cross and the token is there once. Pieces of white space alone are dropped.
+/// not cross and the token is there once. Empty text and pieces of white space alone are dropped.
 fn parts<'a>(document: &'a Document, mark: &str, cut_anywhere: bool) -> Vec<Part<'a>> {
     let mut pieces: Vec<(&str, bool)> = Vec::new();
     let mut rest = document.text.as_str();
@@ -171,25 +150,16 @@ fn parts<'a>(document: &'a Document, mark: &str, cut_anywhere: bool) -> Vec<Part
     let only = pieces.is_empty();
     pieces.push((rest, document.ends));
     pieces.retain(|(text, _)| only && !text.is_empty() || !text.trim().is_empty());
-    pieces
-        .into_iter()
-        .flat_map(|(text, ends)| small_parts(text, ends, cut_anywhere))
-        .collect()
+    pieces.into_iter().flat_map(|(text, ends)| small_parts(text, ends, cut_anywhere)).collect()
 }
 
 fn small_parts(text: &str, ends: bool, cut_anywhere: bool) -> Vec<Part<'_>> {
     let (mut parts, mut rest) = (Vec::new(), text);
     while cut_anywhere && rest.len() > PART_BYTES {
         let (head, tail) = rest.split_at(rest.floor_char_boundary(PART_BYTES));
-        parts.push(Part {
-            text: head,
-            closes: None,
-        });
+        parts.push(Part { text: head, closes: None });
         rest = tail;
     }
-    parts.push(Part {
-        text: rest,
-        closes: Some(ends),
-    });
+    parts.push(Part { text: rest, closes: Some(ends) });
     parts
 }

@@ -3,30 +3,15 @@ use std::sync::Arc;
 
 use super::byte_tokens;
 use crate::data::batcher::eval_batches;
-use crate::data::{BatchSize, Batcher, BatcherOptions, BatcherState, DataError, TokenSet, Window};
+use crate::data::{BatchSize, Batcher, BatcherOptions, BatcherState, DataError, Document, TokenSet, Tokenizer, Window};
 
 fn set() -> Arc<TokenSet> {
     let long: String = ('a'..='z').cycle().take(233).collect();
-    Arc::new(byte_tokens(&[
-        &long,
-        "short",
-        "",
-        "of middling length",
-        "x",
-    ]))
+    Arc::new(byte_tokens(&[&long, "short", "", "of middling length", "x"]))
 }
 
 fn batcher(tokens: &Arc<TokenSet>, batch: BatchSize, epochs: Option<u64>) -> Batcher {
-    Batcher::new(
-        tokens.clone(),
-        BatcherOptions {
-            seed: 7,
-            batch,
-            prefix: None,
-            epochs,
-        },
-    )
-    .unwrap()
+    Batcher::new(tokens.clone(), BatcherOptions { seed: 7, batch, prefix: None, epochs }).unwrap()
 }
 
 fn windows(mut batcher: Batcher, context: usize) -> Vec<Window> {
@@ -38,12 +23,7 @@ fn targets(windows: &[Window]) -> Vec<(u64, u32, u32)> {
     let mut targets: Vec<(u64, u32, u32)> = windows
         .iter()
         .flat_map(Window::sequences)
-        .flat_map(|sequence| {
-            sequence
-                .ids
-                .windows(2)
-                .map(|pair| (sequence.row, pair[0], pair[1]))
-        })
+        .flat_map(|sequence| sequence.ids.windows(2).map(|pair| (sequence.row, pair[0], pair[1])))
         .collect();
     targets.sort_unstable();
     targets
@@ -55,24 +35,15 @@ fn targets(windows: &[Window]) -> Vec<(u64, u32, u32)> {
 fn gotcha_06_every_token_is_a_target_once_an_epoch_within_its_document() {
     let tokens = set();
     let mut expected: Vec<(u64, u32, u32)> = (0..tokens.documents())
-        .flat_map(|document| {
-            tokens
-                .document(document)
-                .windows(2)
-                .map(move |pair| (document as u64, pair[0], pair[1]))
-        })
+        .flat_map(|document| tokens.document(document).windows(2).map(move |pair| (document as u64, pair[0], pair[1])))
         .collect();
     expected.sort_unstable();
     for context in [1, 3, 8, 32, 1000] {
         for batch in [BatchSize::Sequences(4), BatchSize::Tokens(40)] {
             let windows = windows(batcher(&tokens, batch, Some(1)), context);
             assert_eq!(targets(&windows), expected, "context {context}, {batch:?}");
-            let longest = windows
-                .iter()
-                .flat_map(Window::sequences)
-                .map(|sequence| sequence.positions())
-                .max()
-                .unwrap();
+            let longest =
+                windows.iter().flat_map(Window::sequences).map(|sequence| sequence.positions()).max().unwrap();
             assert!(longest <= context);
         }
     }
@@ -81,19 +52,10 @@ fn gotcha_06_every_token_is_a_target_once_an_epoch_within_its_document() {
 #[test]
 fn with_a_prefix_every_sequence_begins_with_it_and_first_tokens_are_targets() {
     let tokens = set();
-    let options = BatcherOptions {
-        seed: 7,
-        batch: BatchSize::Sequences(3),
-        prefix: Some(300),
-        epochs: Some(1),
-    };
+    let options = BatcherOptions { seed: 7, batch: BatchSize::Sequences(3), prefix: Some(300), epochs: Some(1) };
     let windows = windows(Batcher::new(tokens.clone(), options).unwrap(), 8);
     let sequences: Vec<_> = windows.iter().flat_map(Window::sequences).collect();
-    assert!(
-        sequences
-            .iter()
-            .all(|sequence| sequence.ids[0] == 300 && !sequence.ids[1..].contains(&300))
-    );
+    assert!(sequences.iter().all(|sequence| sequence.ids[0] == 300 && !sequence.ids[1..].contains(&300)));
     let targets: usize = sequences.iter().map(|sequence| sequence.positions()).sum();
     assert_eq!(targets as u64, tokens.tokens());
 }
@@ -120,24 +82,15 @@ fn epochs_differ_in_order_and_in_cuts_and_seeds_differ_too() {
     let tokens = set();
     let sequences = |seed: u64, epoch: u64| -> Vec<Vec<u32>> {
         let stretches = crate::data::order::epoch(&tokens, 8, false, seed, epoch);
-        stretches
-            .iter()
-            .map(|stretch| stretch.sequence(&tokens, None).ids)
-            .collect()
+        stretches.iter().map(|stretch| stretch.sequence(&tokens, None).ids).collect()
     };
     let sorted = |seed, epoch| sequences(seed, epoch).into_iter().collect::<BTreeSet<_>>();
     assert_ne!(sorted(1, 0), sorted(1, 1));
     assert_ne!(sorted(1, 0), sorted(2, 0));
     assert_eq!(sequences(1, 0), sequences(1, 0));
-    let starts: BTreeSet<usize> = (0..40)
-        .flat_map(|epoch| sequences(1, epoch))
-        .filter(|ids| ids[0] == 97)
-        .map(|ids| ids.len())
-        .collect();
-    assert!(
-        starts.len() > 4,
-        "first stretches of the lengths {starts:?}"
-    );
+    let starts: BTreeSet<usize> =
+        (0..40).flat_map(|epoch| sequences(1, epoch)).filter(|ids| ids[0] == 97).map(|ids| ids.len()).collect();
+    assert!(starts.len() > 4, "first stretches of the lengths {starts:?}");
 }
 
 /// Catches a resume that replays epoch 0's order, starts an epoch again, or forgets a change of context length.
@@ -147,9 +100,7 @@ fn gotcha_42_a_restored_batcher_goes_on_as_if_never_stopped() {
     let context = |step: usize| if step < 30 { 8 } else { 16 };
     for batch in [BatchSize::Sequences(3), BatchSize::Tokens(30)] {
         let mut whole = batcher(&tokens, batch, None);
-        let expected: Vec<Window> = (0..80)
-            .map(|step| whole.next_window(context(step)).unwrap().unwrap())
-            .collect();
+        let expected: Vec<Window> = (0..80).map(|step| whole.next_window(context(step)).unwrap().unwrap()).collect();
         assert!(whole.state().epoch > 2);
         for stop in 0..80 {
             let mut first = batcher(&tokens, batch, None);
@@ -158,15 +109,9 @@ fn gotcha_42_a_restored_batcher_goes_on_as_if_never_stopped() {
             }
             let saved = serde_json::to_string(first.state()).unwrap();
             let mut second = batcher(&tokens, batch, None);
-            second
-                .restore(serde_json::from_str::<BatcherState>(&saved).unwrap())
-                .unwrap();
+            second.restore(serde_json::from_str::<BatcherState>(&saved).unwrap()).unwrap();
             for (step, window) in expected.iter().enumerate().skip(stop) {
-                assert_eq!(
-                    &second.next_window(context(step)).unwrap().unwrap(),
-                    window,
-                    "stop {stop}, step {step}"
-                );
+                assert_eq!(&second.next_window(context(step)).unwrap().unwrap(), window, "stop {stop}, step {step}");
             }
             assert_eq!(second.state(), whole.state());
         }
@@ -179,14 +124,8 @@ fn a_place_in_other_data_is_refused() {
     first.next_window(8).unwrap();
     let other = Arc::new(byte_tokens(&["quite another text"]));
     let mut second = batcher(&other, BatchSize::Sequences(2), None);
-    assert!(matches!(
-        second.restore(first.state().clone()),
-        Err(DataError::Resume(_))
-    ));
-    let past = BatcherState {
-        taken: 10_000,
-        ..first.state().clone()
-    };
+    assert!(matches!(second.restore(first.state().clone()), Err(DataError::Resume(_))));
+    let past = BatcherState { taken: 10_000, ..first.state().clone() };
     assert!(matches!(first.restore(past), Err(DataError::Resume(_))));
 }
 
@@ -214,62 +153,28 @@ fn counted_epochs_refuse_a_change_of_context_midway() {
 
 #[test]
 fn gotcha_05_text_without_a_target_is_refused() {
-    let options = BatcherOptions {
-        seed: 1,
-        batch: BatchSize::Sequences(2),
-        prefix: None,
-        epochs: None,
-    };
-    let nothing = Arc::new(byte_tokens(&["", ""]));
-    assert!(matches!(
-        Batcher::new(nothing.clone(), options.clone()),
-        Err(DataError::Empty(_))
-    ));
-    // With a prefix, an end of text alone can be predicted.
-    let with_prefix = BatcherOptions {
-        prefix: Some(300),
-        ..options.clone()
-    };
-    assert_eq!(
-        Batcher::new(nothing, with_prefix)
-            .unwrap()
-            .next_window(4)
-            .unwrap()
-            .unwrap()
-            .supervised(),
-        2
-    );
-    let zero = BatcherOptions {
-        batch: BatchSize::Tokens(0),
-        ..options
-    };
+    let options = BatcherOptions { seed: 1, batch: BatchSize::Sequences(2), prefix: None, epochs: None };
+    let one = Document { text: "x".into(), ends: false };
+    let nothing = Arc::new(TokenSet::load(&[one.clone(), one], &Tokenizer::bytes().unwrap(), None).unwrap());
+    assert!(matches!(Batcher::new(nothing.clone(), options.clone()), Err(DataError::Empty(_))));
+    // With a prefix, the one token can be predicted.
+    let with_prefix = BatcherOptions { prefix: Some(300), ..options.clone() };
+    assert_eq!(Batcher::new(nothing, with_prefix).unwrap().next_window(4).unwrap().unwrap().supervised(), 2);
+    let zero = BatcherOptions { batch: BatchSize::Tokens(0), ..options };
     assert!(Batcher::new(set(), zero).is_err());
 }
 
 #[test]
 fn evaluation_reads_everything_in_order_or_an_even_part_of_it() {
     let tokens = set();
-    let batches: Vec<_> = eval_batches(&tokens, 8, None, 20, None)
-        .map(Result::unwrap)
-        .collect();
+    let batches: Vec<_> = eval_batches(&tokens, 8, None, 20, None).map(Result::unwrap).collect();
     let targets: usize = batches.iter().map(|batch| batch.len()).sum();
     assert_eq!(targets as u64, tokens.tokens() - tokens.documents() as u64);
     assert!(batches.iter().all(|batch| batch.len() <= 20));
-    assert_eq!(
-        batches[0].tokens[..16],
-        ('a'..='p').map(|c| c as i32).collect::<Vec<_>>()
-    );
-    let part: Vec<_> = eval_batches(&tokens, 8, None, 20, Some(80))
-        .map(Result::unwrap)
-        .collect();
-    assert_eq!(
-        part.iter().map(|batch| batch.sequences()).sum::<usize>(),
-        10
-    );
+    assert_eq!(batches[0].tokens[..16], ('a'..='p').map(|c| c as i32).collect::<Vec<_>>());
+    let part: Vec<_> = eval_batches(&tokens, 8, None, 20, Some(80)).map(Result::unwrap).collect();
+    assert_eq!(part.iter().map(|batch| batch.sequences()).sum::<usize>(), 10);
     // Catches reading only the beginning.
     assert!(part.last().unwrap().rows.last() > Some(&0));
-    assert_eq!(
-        eval_batches(&byte_tokens(&[]), 8, None, 20, Some(80)).count(),
-        0
-    );
+    assert_eq!(eval_batches(&byte_tokens(&[]), 8, None, 20, Some(80)).count(), 0);
 }

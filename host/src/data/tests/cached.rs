@@ -5,16 +5,11 @@ use super::{byte_tokens, documents};
 use crate::data::{Document, TokenSet, Tokenizer};
 
 fn all(set: &TokenSet) -> Vec<Vec<u32>> {
-    (0..set.documents())
-        .map(|index| set.document(index).to_vec())
-        .collect()
+    (0..set.documents()).map(|index| set.document(index).to_vec()).collect()
 }
 
 fn only_file(folder: &Path) -> std::path::PathBuf {
-    let mut files: Vec<_> = fs::read_dir(folder)
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
-        .collect();
+    let mut files: Vec<_> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
     assert_eq!(files.len(), 1, "{files:?}");
     files.remove(0)
 }
@@ -23,14 +18,8 @@ fn only_file(folder: &Path) -> std::path::PathBuf {
 fn gotcha_03_a_document_ends_once() {
     // Catches a second end of text after one spelt out, and documents joined across one.
     let set = byte_tokens(&["ab<|endoftext|>", "c<|endoftext|>\n<|endoftext|>d", ""]);
-    assert_eq!(
-        all(&set),
-        [vec![97, 98, 256], vec![99, 256], vec![100, 256], vec![256]]
-    );
-    let cut = Document {
-        text: "ab".into(),
-        ends: false,
-    };
+    assert_eq!(all(&set), [vec![97, 98, 256], vec![99, 256], vec![100, 256]]);
+    let cut = Document { text: "ab".into(), ends: false };
     let set = TokenSet::load(&[cut], &Tokenizer::bytes().unwrap(), None).unwrap();
     assert_eq!(all(&set), [[97, 98]]);
 }
@@ -47,10 +36,7 @@ fn long_text_is_encoded_in_parts_without_a_seam() {
 #[test]
 fn a_cached_set_is_the_set() {
     let cache = tempfile::tempdir().unwrap();
-    let (texts, tokenizer) = (
-        documents(&["hello", "", "wörld"]),
-        Tokenizer::bytes().unwrap(),
-    );
+    let (texts, tokenizer) = (documents(&["hello", "", "wörld"]), Tokenizer::bytes().unwrap());
     let plain = TokenSet::load(&texts, &tokenizer, None).unwrap();
     let folder = cache.path().join("new").join("tokens");
     for _ in 0..2 {
@@ -62,17 +48,9 @@ fn a_cached_set_is_the_set() {
 
 #[test]
 fn other_text_ends_or_tokenizers_have_other_keys() {
-    let (bytes, trained) = (
-        Tokenizer::bytes().unwrap(),
-        Tokenizer::train(&documents(&["aaaa"]), 258).unwrap(),
-    );
-    let key = |documents: &[Document], tokenizer| {
-        TokenSet::load(documents, tokenizer, None).unwrap().key()
-    };
-    let open = Document {
-        text: "ab".into(),
-        ends: false,
-    };
+    let (bytes, trained) = (Tokenizer::bytes().unwrap(), Tokenizer::train(&documents(&["aaaa"]), 258).unwrap());
+    let key = |documents: &[Document], tokenizer| TokenSet::load(documents, tokenizer, None).unwrap().key();
+    let open = Document { text: "ab".into(), ends: false };
     let keys = [
         key(&documents(&["ab"]), &bytes),
         key(&documents(&["ab"]), &trained),
@@ -101,11 +79,7 @@ fn a_damaged_cache_is_rebuilt_not_trusted() {
         fs::remove_file(&file).unwrap();
         fs::write(&file, bad).unwrap();
         assert_eq!(all(&load()), good, "byte {at}");
-        assert_eq!(
-            fs::read(&file).unwrap(),
-            bytes,
-            "byte {at} was not repaired"
-        );
+        assert_eq!(fs::read(&file).unwrap(), bytes, "byte {at} was not repaired");
     }
     for length in [0, 1, 95, 96, bytes.len() - 1] {
         fs::remove_file(&file).unwrap();
@@ -122,11 +96,6 @@ fn a_cache_that_cannot_be_written_is_done_without() {
     let folder = tempfile::tempdir().unwrap();
     let blocked = folder.path().join("file");
     fs::write(&blocked, "not a folder").unwrap();
-    let set = TokenSet::load(
-        &documents(&["ab"]),
-        &Tokenizer::bytes().unwrap(),
-        Some(&blocked),
-    )
-    .unwrap();
+    let set = TokenSet::load(&documents(&["ab"]), &Tokenizer::bytes().unwrap(), Some(&blocked)).unwrap();
     assert_eq!(all(&set), [[97, 98, 256]]);
 }

@@ -15,21 +15,13 @@ use super::{Document, TokenSet, Tokenizer};
 fn references() -> PathBuf {
     match std::env::var_os("TELOS_ORACLES") {
         Some(folder) => folder.into(),
-        None => [env!("CARGO_MANIFEST_DIR"), "..", "tests", "references"]
-            .iter()
-            .collect(),
+        None => [env!("CARGO_MANIFEST_DIR"), "..", "tests", "references"].iter().collect(),
     }
 }
 
 /// Documents that end.
 fn documents(texts: &[&str]) -> Vec<Document> {
-    texts
-        .iter()
-        .map(|&text| Document {
-            text: text.into(),
-            ends: true,
-        })
-        .collect()
+    texts.iter().map(|&text| Document { text: text.into(), ends: true }).collect()
 }
 
 /// The texts as bytes, each with its end-of-text token (256).

@@ -5,12 +5,7 @@ use crate::data::{DataError, PackedBatch, Sequence, Window};
 
 fn sequence(ids: &[u32], supervised: &[u8], row: u64) -> Sequence {
     let supervised = supervised.iter().map(|&flag| flag == 1).collect();
-    Sequence {
-        ids: ids.to_vec(),
-        supervised,
-        columns: Default::default(),
-        row,
-    }
+    Sequence { ids: ids.to_vec(), supervised, columns: Default::default(), row }
 }
 
 #[test]
@@ -31,87 +26,43 @@ fn gotcha_03_a_token_is_masked_by_its_place_not_by_its_id() {
     assert_eq!(batch.mask, [0.0, 0.0, 1.0]);
     // The first token is never a target, whatever its flag says.
     let first = sequence(&[7, 8], &[1, 0], 0);
-    assert_eq!(
-        (
-            first.supervised_targets(),
-            pack(&[first]).unwrap().supervised()
-        ),
-        (0, 0)
-    );
+    assert_eq!((first.supervised_targets(), pack(&[first]).unwrap().supervised()), (0, 0));
 }
 
 #[test]
 fn gotcha_06_positions_restart_and_nothing_is_predicted_across_the_seam() {
-    let batch = pack(&[
-        sequence(&[1, 2, 3], &[1; 3], 4),
-        sequence(&[9, 8, 7, 6], &[1; 4], 5),
-    ])
-    .unwrap();
+    let batch = pack(&[sequence(&[1, 2, 3], &[1; 3], 4), sequence(&[9, 8, 7, 6], &[1; 4], 5)]).unwrap();
     assert_eq!(batch.positions, [0, 1, 0, 1, 2]);
     assert_eq!(batch.offsets, [0, 2, 5]);
     assert_eq!((batch.max_len, batch.rows), (3, vec![4, 5]));
     // Catches shifting the joined tokens: 3 would predict 9.
-    assert_eq!(
-        batch
-            .tokens
-            .iter()
-            .zip(&batch.targets)
-            .filter(|pair| pair == &(&3, &9))
-            .count(),
-        0
-    );
+    assert_eq!(batch.tokens.iter().zip(&batch.targets).filter(|pair| pair == &(&3, &9)).count(), 0);
     assert_eq!(batch.targets, [2, 3, 8, 7, 6]);
 }
 
 #[test]
 fn gotcha_05_nothing_supervised_is_an_error_not_a_division_by_zero() {
     let mute = || sequence(&[1, 2, 3], &[1, 0, 0], 0);
-    assert!(matches!(
-        Window::new(vec![mute(), mute()]),
-        Err(DataError::NothingSupervised { tokens: 6, .. })
-    ));
-    assert!(matches!(
-        Window::new(vec![]),
-        Err(DataError::NothingSupervised { .. })
-    ));
+    assert!(matches!(Window::new(vec![mute(), mute()]), Err(DataError::NothingSupervised { tokens: 6, .. })));
+    assert!(matches!(Window::new(vec![]), Err(DataError::NothingSupervised { .. })));
     // Beside a supervised one it may stand, and a micro-batch of it alone too.
     let window = Window::new(vec![mute(), sequence(&[1, 2], &[0, 1], 1)]).unwrap();
-    let supervised: Vec<usize> = window
-        .micro_batches(2)
-        .map(|batch| batch.unwrap().supervised())
-        .collect();
+    let supervised: Vec<usize> = window.micro_batches(2).map(|batch| batch.unwrap().supervised()).collect();
     assert_eq!((supervised, window.supervised()), (vec![0, 1], 1));
-    assert!(matches!(
-        pack(&[sequence(&[1], &[1], 3)]),
-        Err(DataError::NoTarget { row: 3, .. })
-    ));
+    assert!(matches!(pack(&[sequence(&[1], &[1], 3)]), Err(DataError::NoTarget { row: 3, .. })));
 }
 
 #[test]
 fn columns_travel_with_their_rows_and_must_be_the_same_for_all() {
     let with = |row: u64, columns: &[(&str, f64)]| Sequence {
-        columns: columns
-            .iter()
-            .map(|&(name, value)| (name.to_owned(), value))
-            .collect(),
+        columns: columns.iter().map(|&(name, value)| (name.to_owned(), value)).collect(),
         ..sequence(&[1, 2], &[1, 1], row)
     };
-    let batch = pack(&[
-        with(0, &[("margin", 0.5), ("label", 1.0)]),
-        with(1, &[("label", 0.0), ("margin", 0.0)]),
-    ])
-    .unwrap();
-    assert_eq!(
-        (&batch.columns["margin"], &batch.columns["label"]),
-        (&vec![0.5, 0.0], &vec![1.0, 0.0])
-    );
-    let message = pack(&[with(0, &[("margin", 0.5)]), with(1, &[])])
-        .unwrap_err()
-        .to_string();
-    assert!(
-        message.contains("row 1") && message.contains("margin"),
-        "{message}"
-    );
+    let batch =
+        pack(&[with(0, &[("margin", 0.5), ("label", 1.0)]), with(1, &[("label", 0.0), ("margin", 0.0)])]).unwrap();
+    assert_eq!((&batch.columns["margin"], &batch.columns["label"]), (&vec![0.5, 0.0], &vec![1.0, 0.0]));
+    let message = pack(&[with(0, &[("margin", 0.5)]), with(1, &[])]).unwrap_err().to_string();
+    assert!(message.contains("row 1") && message.contains("margin"), "{message}");
     let mut short = with(2, &[]);
     short.supervised.pop();
     assert!(matches!(pack(&[short]), Err(DataError::Row { row: 2, .. })));
@@ -120,13 +71,11 @@ fn columns_travel_with_their_rows_and_must_be_the_same_for_all() {
 #[test]
 fn micro_batches_are_as_full_as_order_allows() {
     let lengths = [3, 3, 5, 1, 9, 2];
-    let sequences: Vec<Sequence> = lengths
-        .iter()
-        .map(|&length| sequence(&vec![1; length + 1], &vec![1; length + 1], 0))
-        .collect();
+    let sequences: Vec<Sequence> =
+        lengths.iter().map(|&length| sequence(&vec![1; length + 1], &vec![1; length + 1], 0)).collect();
     assert_eq!(micro_batches(&sequences, 6), [0..2, 2..4, 4..5, 5..6]);
     assert_eq!(micro_batches(&sequences, 0).len(), 6);
-    assert_eq!(micro_batches(&sequences, 1000), [0..6]);
+    assert_eq!(micro_batches(&sequences, 1000), vec![0..6; 1]);
     assert!(micro_batches(&[], 6).is_empty());
 }
 

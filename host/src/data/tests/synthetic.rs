@@ -2,57 +2,25 @@ use crate::data::{SyntheticOptions, Tokenizer};
 use telos_world::{MAX_DOCUMENT_BYTES, Task};
 
 fn options() -> SyntheticOptions {
-    SyntheticOptions {
-        rows: 300,
-        held_out_rows: 40,
-        tasks: vec![Task::Sort, Task::Add],
-        seed: 3,
-    }
+    SyntheticOptions { rows: 300, held_out_rows: 40, tasks: vec![Task::Sort, Task::Add], seed: 3 }
 }
 
 #[test]
 fn rows_tasks_and_seed_decide_the_text() {
     let corpus = options().read().unwrap();
     assert_eq!((corpus.train.len(), corpus.held_out.len()), (300, 40));
-    assert!(
-        corpus
-            .train
-            .iter()
-            .all(|document| document.ends && !document.text.contains("backwards"))
-    );
+    assert!(corpus.train.iter().all(|document| document.ends && !document.text.contains("backwards")));
     assert_eq!(options().read().unwrap().train, corpus.train);
-    let other = SyntheticOptions {
-        seed: 4,
-        ..options()
-    }
-    .read()
-    .unwrap();
+    let other = SyntheticOptions { seed: 4, ..options() }.read().unwrap();
     assert_ne!(other.train, corpus.train);
     assert_ne!(other.sources, corpus.sources);
-    assert!(
-        SyntheticOptions {
-            rows: 0,
-            ..options()
-        }
-        .read()
-        .is_err()
-    );
+    assert!(SyntheticOptions { rows: 0, ..options() }.read().is_err());
 }
 
 #[test]
 fn a_document_in_bytes_fits_a_context_of_128() {
-    let data = options()
-        .read()
-        .unwrap()
-        .tokenize(&Tokenizer::bytes().unwrap(), 128, None)
-        .unwrap();
-    assert_eq!(
-        (data.train.documents(), data.held_out.documents()),
-        (300, 40)
-    );
-    let longest = (0..300)
-        .map(|index| data.train.document(index).len())
-        .max()
-        .unwrap();
+    let data = options().read().unwrap().tokenize(&Tokenizer::bytes().unwrap(), 128, None).unwrap();
+    assert_eq!((data.train.documents(), data.held_out.documents()), (300, 40));
+    let longest = (0..300).map(|index| data.train.document(index).len()).max().unwrap();
     assert!(longest <= MAX_DOCUMENT_BYTES + 1, "{longest}");
 }

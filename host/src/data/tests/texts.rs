@@ -16,51 +16,23 @@ fn folder(files: &[(&str, &[u8])]) -> tempfile::TempDir {
 }
 
 fn read(base: &Path, paths: &[&str], held_out: f64) -> Result<Corpus, DataError> {
-    let paths = paths
-        .iter()
-        .map(|path| base.join(path).display().to_string())
-        .collect();
-    TextOptions {
-        paths,
-        eval_paths: Vec::new(),
-        held_out,
-    }
-    .read()
+    let paths = paths.iter().map(|path| base.join(path).display().to_string()).collect();
+    TextOptions { paths, eval_paths: Vec::new(), held_out }.read()
 }
 
 fn texts(documents: &[crate::data::Document]) -> Vec<&str> {
-    documents
-        .iter()
-        .map(|document| document.text.as_str())
-        .collect()
+    documents.iter().map(|document| document.text.as_str()).collect()
 }
 
 #[test]
 fn folders_are_searched_in_order_without_hidden_and_empty_files() {
-    let base = folder(&[
-        ("b.txt", b"b"),
-        ("a/z.md", b"z"),
-        ("a/c.txt", b"c"),
-        (".git/x", b"x"),
-        ("empty.txt", b""),
-    ]);
+    let base = folder(&[("b.txt", b"b"), ("a/z.md", b"z"), ("a/c.txt", b"c"), (".git/x", b"x"), ("empty.txt", b"")]);
     let corpus = read(base.path(), &[""], 0.0).unwrap();
     assert_eq!(texts(&corpus.train), ["c", "z", "b"]);
-    assert_eq!(
-        texts(
-            &read(base.path(), &["**/*.txt", "b.txt"], 0.0)
-                .unwrap()
-                .train
-        ),
-        ["c", "b"]
-    );
+    assert_eq!(texts(&read(base.path(), &["**/*.txt", "b.txt"], 0.0).unwrap().train), ["c", "b"]);
     assert_eq!(corpus.sources.len(), 3);
     // sha256 of "c".
-    assert!(
-        corpus.sources[0].sha256.starts_with("2e7d2c03a9507ae2"),
-        "{}",
-        corpus.sources[0].sha256
-    );
+    assert!(corpus.sources[0].sha256.starts_with("2e7d2c03a9507ae2"), "{}", corpus.sources[0].sha256);
 }
 
 /// Catches a split at bytes, which would cut a character, and one that shares or loses text.
@@ -70,10 +42,7 @@ fn a_single_file_holds_out_its_last_characters() {
     let base = folder(&[("one.txt", text.as_bytes())]);
     let corpus = read(base.path(), &["one.txt"], 0.1).unwrap();
     let (train, held_out) = (&corpus.train[0], &corpus.held_out[0]);
-    assert_eq!(
-        (train.text.chars().count(), held_out.text.chars().count()),
-        (90, 10)
-    );
+    assert_eq!((train.text.chars().count(), held_out.text.chars().count()), (90, 10));
     assert_eq!(format!("{}{}", train.text, held_out.text), text);
     // The document goes on after the training part: no end of text there.
     assert_eq!((train.ends, held_out.ends), (false, true));
@@ -81,56 +50,26 @@ fn a_single_file_holds_out_its_last_characters() {
 
 #[test]
 fn several_files_are_split_whole_the_same_way_each_time_and_equal_ones_together() {
-    let named: Vec<(String, String)> = (0..40)
-        .map(|i| (format!("{i}.txt"), format!("text {}", i / 2)))
-        .collect();
-    let files: Vec<(&str, &[u8])> = named
-        .iter()
-        .map(|(name, text)| (name.as_str(), text.as_bytes()))
-        .collect();
+    let named: Vec<(String, String)> = (0..40).map(|i| (format!("{i}.txt"), format!("text {}", i / 2))).collect();
+    let files: Vec<(&str, &[u8])> = named.iter().map(|(name, text)| (name.as_str(), text.as_bytes())).collect();
     let base = folder(&files);
     let corpus = read(base.path(), &[""], 0.2).unwrap();
     assert_eq!(corpus.held_out.len(), 8);
     // Catches a split by file name or number, where a copy of a held-out text is trained on.
-    assert!(
-        corpus
-            .held_out
-            .iter()
-            .all(|document| !corpus.train.contains(document))
-    );
-    assert_eq!(
-        read(base.path(), &[""], 0.2).unwrap().held_out,
-        corpus.held_out
-    );
-    assert_eq!(
-        read(base.path(), &["1*.txt"], 0.01).unwrap().held_out.len(),
-        2
-    );
+    assert!(corpus.held_out.iter().all(|document| !corpus.train.contains(document)));
+    assert_eq!(read(base.path(), &[""], 0.2).unwrap().held_out, corpus.held_out);
+    assert_eq!(read(base.path(), &["1*.txt"], 0.01).unwrap().held_out.len(), 2);
 }
 
 #[test]
 fn text_to_evaluate_on_must_not_be_training_text() {
-    let base = folder(&[
-        ("train.txt", b"one"),
-        ("eval.txt", b"two"),
-        ("copy.txt", b"one"),
-    ]);
+    let base = folder(&[("train.txt", b"one"), ("eval.txt", b"two"), ("copy.txt", b"one")]);
     let path = |name: &str| vec![base.path().join(name).display().to_string()];
-    let options = |eval| TextOptions {
-        paths: path("train.txt"),
-        eval_paths: path(eval),
-        held_out: 0.5,
-    };
+    let options = |eval| TextOptions { paths: path("train.txt"), eval_paths: path(eval), held_out: 0.5 };
     let corpus = options("eval.txt").read().unwrap();
-    assert_eq!(
-        (texts(&corpus.train), texts(&corpus.held_out)),
-        (vec!["one"], vec!["two"])
-    );
+    assert_eq!((texts(&corpus.train), texts(&corpus.held_out)), (vec!["one"], vec!["two"]));
     let message = options("copy.txt").read().unwrap_err().to_string();
-    assert!(
-        message.contains("copy.txt") && message.contains("train.txt"),
-        "{message}"
-    );
+    assert!(message.contains("copy.txt") && message.contains("train.txt"), "{message}");
 }
 
 #[test]
@@ -147,11 +86,7 @@ fn what_cannot_be_read_is_refused_by_name_with_a_remedy_and_exit_code_2() {
         ("missing.txt", 0.0, &["missing.txt", "no file or folder"]),
         ("*.json", 0.0, &["*.json", "no file matches"]),
         ("a[", 0.0, &["a[", "not a pattern"]),
-        (
-            "latin.txt",
-            0.0,
-            &["latin.txt", "0xE9", "offset 7", "line 2"],
-        ),
+        ("latin.txt", 0.0, &["latin.txt", "0xE9", "offset 7", "line 2"]),
         ("empty.txt", 0.0, &["empty.txt", "no text"]),
         ("none", 0.0, &["none", "no text"]),
         ("same", 0.5, &["same", "nothing", "train"]),
@@ -162,10 +97,7 @@ fn what_cannot_be_read_is_refused_by_name_with_a_remedy_and_exit_code_2() {
         let error = read(base.path(), &[path], share).expect_err(path);
         let shown = error.to_string();
         let parts = parts.iter().filter(|&&part| part != "nothing");
-        assert!(
-            parts.clone().all(|part| shown.contains(part)),
-            "{path}: {shown}"
-        );
+        assert!(parts.clone().all(|part| shown.contains(part)), "{path}: {shown}");
         assert!(error.hint().is_some(), "{path} has no remedy");
         assert_eq!(Error::from(error).exit_code(), 2, "{path}");
     }
@@ -174,28 +106,14 @@ fn what_cannot_be_read_is_refused_by_name_with_a_remedy_and_exit_code_2() {
 #[test]
 fn fewer_tokens_than_one_sequence_are_refused() {
     let base = folder(&[("short.txt", b"abcdefgh")]);
-    let (documents, sources) =
-        read_documents(&[base.path().join("short.txt").display().to_string()]).unwrap();
-    let corpus = Corpus {
-        name: "short.txt".into(),
-        train: documents,
-        held_out: Vec::new(),
-        sources,
-    };
+    let (documents, sources) = read_documents(&[base.path().join("short.txt").display().to_string()]).unwrap();
+    let corpus = Corpus { name: "short.txt".into(), train: documents, held_out: Vec::new(), sources };
     let tokenizer = Tokenizer::bytes().unwrap();
     // Eight bytes and the end of text make one sequence of context 8, and none of context 9.
-    assert_eq!(
-        corpus.tokenize(&tokenizer, 8, None).unwrap().train.tokens(),
-        9
-    );
-    let message = corpus
-        .tokenize(&tokenizer, 9, None)
-        .unwrap_err()
-        .to_string();
+    assert_eq!(corpus.tokenize(&tokenizer, 8, None).unwrap().train.tokens(), 9);
+    let message = corpus.tokenize(&tokenizer, 9, None).unwrap_err().to_string();
     assert!(
-        message.contains("short.txt")
-            && message.contains("9 tokens")
-            && message.contains("context 9"),
+        message.contains("short.txt") && message.contains("9 tokens") && message.contains("context 9"),
         "{message}"
     );
 }

@@ -10,10 +10,7 @@ use crate::data::{DataError, Tokenizer};
 fn reference(name: &str) -> (Tokenizer, Value) {
     let folder = references().join("tokenizer").join(name);
     let cases = fs::read(folder.join("cases.json")).unwrap();
-    (
-        Tokenizer::open(&folder).unwrap(),
-        serde_json::from_slice(&cases).unwrap(),
-    )
+    (Tokenizer::open(&folder).unwrap(), serde_json::from_slice(&cases).unwrap())
 }
 
 fn ids(case: &Value) -> Vec<u32> {
@@ -30,36 +27,16 @@ fn ids_tokens_places_and_texts_are_those_of_the_reference() {
             let text = case["text"].as_str().unwrap();
             let made = tokenizer.encode_with_offsets(text).unwrap();
             assert_eq!(made.ids, ids(case), "{name}: {text:?}");
-            assert_eq!(
-                tokenizer.encode(text).unwrap(),
-                ids(case),
-                "{name}: {text:?}"
-            );
-            assert_eq!(
-                serde_json::to_value(&made.tokens).unwrap(),
-                case["tokens"],
-                "{name}: {text:?}"
-            );
+            assert_eq!(tokenizer.encode(text).unwrap(), ids(case), "{name}: {text:?}");
+            assert_eq!(serde_json::to_value(&made.tokens).unwrap(), case["tokens"], "{name}: {text:?}");
             // Catches places counted in bytes.
-            assert_eq!(
-                serde_json::to_value(&made.offsets).unwrap(),
-                case["offsets"],
-                "{name}: {text:?}"
-            );
+            assert_eq!(serde_json::to_value(&made.offsets).unwrap(), case["offsets"], "{name}: {text:?}");
             for (key, skip) in [("decoded", false), ("decoded_skip_special", true)] {
-                assert_eq!(
-                    tokenizer.decode(&ids(case), skip).unwrap(),
-                    case[key],
-                    "{name}: {text:?}"
-                );
+                assert_eq!(tokenizer.decode(&ids(case), skip).unwrap(), case[key], "{name}: {text:?}");
             }
         }
         for case in reference["partial_decodes"].as_array().unwrap() {
-            assert_eq!(
-                tokenizer.decode(&ids(case), false).unwrap(),
-                case["decoded"],
-                "{name}"
-            );
+            assert_eq!(tokenizer.decode(&ids(case), false).unwrap(), case["decoded"], "{name}");
         }
         assert_eq!(Value::from(tokenizer.vocab_size()), reference["vocab_size"]);
         let eos = reference["special_tokens"]["eos_token"].as_str().unwrap();
@@ -78,10 +55,7 @@ fn a_stream_shows_what_decoding_at_once_shows() {
             let mut text = String::new();
             for id in ids(case) {
                 text.push_str(&stream.push(id).unwrap());
-                assert!(
-                    case["decoded"].as_str().unwrap().starts_with(&text),
-                    "{name}: {text:?} of {case}"
-                );
+                assert!(case["decoded"].as_str().unwrap().starts_with(&text), "{name}: {text:?} of {case}");
             }
             text.push_str(&stream.finish().unwrap());
             assert_eq!(text, case["decoded"], "{name}");
@@ -106,14 +80,8 @@ fn a_stream_of_random_bytes_ends_like_decoding_at_once() {
 #[test]
 fn bytes_are_their_own_ids_and_end_of_text_follows_them() {
     let tokenizer = Tokenizer::bytes().unwrap();
-    assert_eq!(
-        (tokenizer.vocab_size(), tokenizer.eos(), tokenizer.prefix()),
-        (257, Some(256), None)
-    );
-    let text: String = (0..0x800)
-        .filter_map(char::from_u32)
-        .chain("  don't\r\n\t 😀 ".chars())
-        .collect();
+    assert_eq!((tokenizer.vocab_size(), tokenizer.eos(), tokenizer.prefix()), (257, Some(256), None));
+    let text: String = (0..0x800).filter_map(char::from_u32).chain("  don't\r\n\t 😀 ".chars()).collect();
     let bytes: Vec<u32> = text.bytes().map(u32::from).collect();
     assert_eq!(tokenizer.encode(&text).unwrap(), bytes);
     assert_eq!(tokenizer.decode(&bytes, false).unwrap(), text);
@@ -127,27 +95,17 @@ fn bytes_are_their_own_ids_and_end_of_text_follows_them() {
 #[test]
 fn a_saved_tokenizer_is_the_same_again_to_the_byte() {
     let folder = tempfile::tempdir().unwrap();
-    for tokenizer in [
-        Tokenizer::bytes().unwrap(),
-        reference("gpt2").0,
-        reference("split").0,
-    ] {
+    for tokenizer in [Tokenizer::bytes().unwrap(), reference("gpt2").0, reference("split").0] {
         tokenizer.save(folder.path()).unwrap();
         let again = Tokenizer::open(folder.path()).unwrap();
         assert!(tokenizer.files().eq(again.files()));
         assert_eq!(tokenizer.hash(), again.hash());
-        assert_eq!(
-            (tokenizer.eos(), tokenizer.bos(), tokenizer.prefix()),
-            (again.eos(), again.bos(), again.prefix())
-        );
+        assert_eq!((tokenizer.eos(), tokenizer.bos(), tokenizer.prefix()), (again.eos(), again.bos(), again.prefix()));
         assert_eq!(tokenizer.one_byte_each(), again.one_byte_each());
     }
     let given = fs::read(references().join("tokenizer/split/tokenizer.json")).unwrap();
     // Catches saving what the library would write instead of what was read.
-    assert_eq!(
-        fs::read(folder.path().join("tokenizer.json")).unwrap(),
-        given
-    );
+    assert_eq!(fs::read(folder.path().join("tokenizer.json")).unwrap(), given);
     assert!(folder.path().join("chat_template.jinja").exists());
 }
 
@@ -162,36 +120,16 @@ fn training_finds_the_merges_of_the_reference() {
         serde_json::from_slice::<Value>(json).unwrap()["model"]["merges"].clone()
     };
     assert_eq!(merges(&trained), merges(&reference("gpt2").0));
-    assert_eq!(
-        (trained.vocab_size(), trained.eos()),
-        (297, trained.id(END_OF_TEXT))
-    );
+    assert_eq!((trained.vocab_size(), trained.eos()), (297, trained.id(END_OF_TEXT)));
     let text = "a naïve harbour\n\n  quiet 😀";
-    assert_eq!(
-        trained
-            .decode(&trained.encode(text).unwrap(), false)
-            .unwrap(),
-        text
-    );
-    assert_eq!(
-        Tokenizer::train(&documents(&[&corpus]), 297)
-            .unwrap()
-            .hash(),
-        trained.hash()
-    );
-    assert!(matches!(
-        Tokenizer::train(&documents(&[&corpus]), 256),
-        Err(DataError::VocabularyTooSmall { .. })
-    ));
+    assert_eq!(trained.decode(&trained.encode(text).unwrap(), false).unwrap(), text);
+    assert_eq!(Tokenizer::train(&documents(&[&corpus]), 297).unwrap().hash(), trained.hash());
+    assert!(matches!(Tokenizer::train(&documents(&[&corpus]), 256), Err(DataError::VocabularyTooSmall { .. })));
 }
 
 fn with_config(config: &str) -> Result<Tokenizer, DataError> {
     let folder = tempfile::tempdir().unwrap();
-    fs::copy(
-        references().join("tokenizer/gpt2/tokenizer.json"),
-        folder.path().join("tokenizer.json"),
-    )
-    .unwrap();
+    fs::copy(references().join("tokenizer/gpt2/tokenizer.json"), folder.path().join("tokenizer.json")).unwrap();
     fs::write(folder.path().join("tokenizer_config.json"), config).unwrap();
     Tokenizer::open(folder.path())
 }
@@ -202,47 +140,23 @@ fn gotcha_03_the_beginning_token_is_there_once() {
     let tokenizer = with_config(config).unwrap();
     assert_eq!((tokenizer.prefix(), tokenizer.eos()), (Some(2), Some(3)));
     let plain = tokenizer.encode("hi").unwrap();
-    assert_eq!(
-        tokenizer.encode_input("hi").unwrap(),
-        [&[2], plain.as_slice()].concat()
-    );
+    assert_eq!(tokenizer.encode_input("hi").unwrap(), [&[2], plain.as_slice()].concat());
     // Catches a second one where the text already spells it.
-    assert_eq!(
-        tokenizer.encode_input("<|im_start|>hi").unwrap(),
-        [&[2], plain.as_slice()].concat()
-    );
+    assert_eq!(tokenizer.encode_input("<|im_start|>hi").unwrap(), [&[2], plain.as_slice()].concat());
     let quiet = with_config(r#"{"bos_token": "<|im_start|>", "eos_token": "<|im_end|>"}"#).unwrap();
     assert_eq!((quiet.bos(), quiet.prefix()), (Some(2), None));
 }
 
 #[test]
 fn wrong_tokenizer_files_are_named() {
-    let message = with_config(r#"{"eos_token": "<stop>"}"#)
-        .err()
-        .unwrap()
-        .to_string();
-    assert!(
-        message.contains("<stop>") && message.contains("eos_token"),
-        "{message}"
-    );
-    assert!(
-        with_config("{")
-            .err()
-            .unwrap()
-            .to_string()
-            .contains("tokenizer_config.json")
-    );
-    let message = Tokenizer::open(Path::new("no/such/tokenizer.json"))
-        .err()
-        .unwrap()
-        .to_string();
+    let message = with_config(r#"{"eos_token": "<stop>"}"#).err().unwrap().to_string();
+    assert!(message.contains("<stop>") && message.contains("eos_token"), "{message}");
+    assert!(with_config("{").err().unwrap().to_string().contains("tokenizer_config.json"));
+    let message = Tokenizer::open(Path::new("no/such/tokenizer.json")).err().unwrap().to_string();
     assert!(message.contains("no/such/tokenizer.json"), "{message}");
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("tokenizer.json"), "{\"model\": 3}").unwrap();
-    assert!(matches!(
-        Tokenizer::open(folder.path()),
-        Err(DataError::Tokenizer { .. })
-    ));
+    assert!(matches!(Tokenizer::open(folder.path()), Err(DataError::Tokenizer { .. })));
 }
 
 /// Catches truncation and padding asked for by the file, which would cut training text silently.
@@ -251,14 +165,12 @@ fn truncation_and_padding_of_a_file_are_off() {
     let folder = tempfile::tempdir().unwrap();
     let given = fs::read(references().join("tokenizer/gpt2/tokenizer.json")).unwrap();
     let mut json: Value = serde_json::from_slice(&given).unwrap();
-    json["truncation"] = serde_json::json!({"direction": "Right", "max_length": 4, "strategy": "LongestFirst", "stride": 0});
+    json["truncation"] =
+        serde_json::json!({"direction": "Right", "max_length": 4, "strategy": "LongestFirst", "stride": 0});
     json["padding"] = serde_json::json!({"strategy": {"Fixed": 64}, "direction": "Right", "pad_to_multiple_of": null,
         "pad_id": 1, "pad_type_id": 0, "pad_token": "<|pad|>"});
     fs::write(folder.path().join("tokenizer.json"), json.to_string()).unwrap();
-    let ids = Tokenizer::open(folder.path())
-        .unwrap()
-        .encode("the harbour was quiet")
-        .unwrap();
+    let ids = Tokenizer::open(folder.path()).unwrap().encode("the harbour was quiet").unwrap();
     assert_eq!(ids.len(), 17);
 }
 
@@ -266,23 +178,14 @@ fn truncation_and_padding_of_a_file_are_off() {
 #[test]
 fn stories260k_reads_its_prompt_as_its_golden_file_says() {
     let Some(data) = std::env::var_os("TELOS_DATA") else {
-        eprintln!(
-            "SKIPPED stories260k_reads_its_prompt_as_its_golden_file_says: TELOS_DATA names no folder"
-        );
+        eprintln!("SKIPPED stories260k_reads_its_prompt_as_its_golden_file_says: TELOS_DATA names no folder");
         return;
     };
     let folder = Path::new(&data).join("models").join("stories260k");
-    let golden: Value =
-        serde_json::from_slice(&fs::read(folder.join("golden.json")).unwrap()).unwrap();
+    let golden: Value = serde_json::from_slice(&fs::read(folder.join("golden.json")).unwrap()).unwrap();
     let tokenizer = Tokenizer::open(&folder).unwrap();
-    assert_eq!(
-        (tokenizer.prefix(), tokenizer.eos(), tokenizer.vocab_size()),
-        (Some(1), Some(2), 512)
-    );
-    assert_eq!(
-        tokenizer.encode_input("Once upon a time").unwrap(),
-        [1, 403, 407, 261, 378]
-    );
+    assert_eq!((tokenizer.prefix(), tokenizer.eos(), tokenizer.vocab_size()), (Some(1), Some(2), 512));
+    assert_eq!(tokenizer.encode_input("Once upon a time").unwrap(), [1, 403, 407, 261, 378]);
     let ids: Vec<u32> = serde_json::from_value(golden["greedy_ids_200"].clone()).unwrap();
     let text = golden["greedy_text"].as_str().unwrap();
     assert_eq!(tokenizer.decode(&ids, true).unwrap(), text);
