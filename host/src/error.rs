@@ -46,13 +46,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 impl Error {
     /// An error of `kind` with `message`.
     pub fn new(kind: Kind, message: impl Into<String>) -> Self {
-        Self(Box::new(Inner {
-            kind,
-            message: message.into(),
-            details: Vec::new(),
-            hint: None,
-            cause: None,
-        }))
+        Self(Box::new(Inner { kind, message: message.into(), details: Vec::new(), hint: None, cause: None }))
     }
 
     /// The request was wrong (exit code 2).
@@ -128,11 +122,7 @@ impl Error {
 
     /// The whole error as it is printed: message, details, causes, remedy; every line ended.
     pub fn report(&self) -> String {
-        let label = if self.kind() == Kind::Interrupted {
-            "interrupted"
-        } else {
-            "error"
-        };
+        let label = if self.kind() == Kind::Interrupted { "interrupted" } else { "error" };
         let mut text = format!("{label}: {}\n", self.0.message);
         push_details(&mut text, &self.0.details);
         let mut cause = self.source();
@@ -193,12 +183,8 @@ mod tests {
     #[test]
     fn report_prints_message_details_causes_and_hint_in_this_order() {
         let disk = std::io::Error::other("disk is full");
-        let inner = Error::run("cannot write optimizer.safetensors")
-            .with_cause(disk)
-            .with_hint("free some space");
-        let outer = inner
-            .context("checkpoint of step 20 failed")
-            .with_details(["last good one: step 10"]);
+        let inner = Error::run("cannot write optimizer.safetensors").with_cause(disk).with_hint("free some space");
+        let outer = inner.context("checkpoint of step 20 failed").with_details(["last good one: step 10"]);
         assert_eq!(
             outer.report(),
             "error: checkpoint of step 20 failed\n  \
@@ -212,8 +198,7 @@ mod tests {
     /// Catches exit codes that are swapped or shared between kinds.
     #[test]
     fn kinds_have_the_exit_codes_that_scripts_rely_on() {
-        let codes = [Error::run(""), Error::request(""), Error::interrupted("")]
-            .map(|error| error.exit_code());
+        let codes = [Error::run(""), Error::request(""), Error::interrupted("")].map(|error| error.exit_code());
         assert_eq!(codes, [1, 2, 130]);
     }
 
@@ -222,13 +207,7 @@ mod tests {
     fn a_plugins_refusal_of_an_option_is_a_wrong_request() {
         let option = plugin_api::Error::new(Code::OPTION, "beta must be positive").in_plugin("dpo");
         let error = Error::from(option);
-        assert_eq!(
-            (error.kind(), error.message()),
-            (Kind::Request, "dpo: beta must be positive")
-        );
-        assert_eq!(
-            Error::from(plugin_api::Error::internal("boom")).kind(),
-            Kind::Run
-        );
+        assert_eq!((error.kind(), error.message()), (Kind::Request, "dpo: beta must be positive"));
+        assert_eq!(Error::from(plugin_api::Error::internal("boom")).kind(), Kind::Run);
     }
 }

@@ -42,19 +42,14 @@ pub struct Experiment {
 impl Experiment {
     /// The file that resolves to this experiment again.
     pub fn to_toml(&self) -> Result<String> {
-        toml::to_string(self).map_err(|cause| {
-            Error::run("cannot write the resolved experiment as TOML").with_cause(cause)
-        })
+        toml::to_string(self)
+            .map_err(|cause| Error::run("cannot write the resolved experiment as TOML").with_cause(cause))
     }
 
     /// The longest training sequence, given the model's own context length.
     pub fn longest_sequence(&self, model_context: usize) -> usize {
         match &self.train.context_schedule {
-            Some(lengths) => lengths
-                .iter()
-                .map(|(_, length)| *length)
-                .max()
-                .unwrap_or(model_context),
+            Some(lengths) => lengths.iter().map(|(_, length)| *length).max().unwrap_or(model_context),
             None => model_context,
         }
     }
@@ -402,41 +397,25 @@ impl MetricRule {
             "min" => false,
             "" if metric.ends_with("loss") || metric.ends_with("perplexity") => false,
             "" => {
-                return Err(format!(
-                    "write \"min:{metric}\" or \"max:{metric}\": which way is better?"
-                ));
+                return Err(format!("write \"min:{metric}\" or \"max:{metric}\": which way is better?"));
             }
             other => return Err(format!("\"{other}:\" is neither min: nor max:")),
         };
         if metric.is_empty() {
-            return Err(format!(
-                "\"{text}\" names no metric; for example \"min:eval/loss\""
-            ));
+            return Err(format!("\"{text}\" names no metric; for example \"min:eval/loss\""));
         }
-        Ok(Self {
-            metric: metric.to_owned(),
-            larger_is_better,
-        })
+        Ok(Self { metric: metric.to_owned(), larger_is_better })
     }
 
     /// Whether `new` is better than `old` by more than `min_delta`; NaN never is.
     pub fn is_better(&self, new: f64, old: f64, min_delta: f64) -> bool {
-        if self.larger_is_better {
-            new - old > min_delta
-        } else {
-            old - new > min_delta
-        }
+        if self.larger_is_better { new - old > min_delta } else { old - new > min_delta }
     }
 }
 
 impl fmt::Display for MetricRule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{}:{}",
-            if self.larger_is_better { "max" } else { "min" },
-            self.metric
-        )
+        write!(f, "{}:{}", if self.larger_is_better { "max" } else { "min" }, self.metric)
     }
 }
 

@@ -37,30 +37,21 @@ pub fn check(root: &Node) -> Checked {
 
 impl Checked {
     fn refuse(&mut self, place: &Place, key: &str, message: String) -> Option<Json> {
-        self.mistakes
-            .push(Mistake::new(place.clone(), key, message));
+        self.mistakes.push(Mistake::new(place.clone(), key, message));
         None
     }
 
     /// The known entries of a table, and the unknown ones. `path` is how the user sees it, `schema` how the schema
     /// names it; they differ by list positions.
-    fn table(
-        &mut self,
-        table: &Table,
-        path: &str,
-        schema: &str,
-    ) -> (Map<String, Json>, Vec<Entry>) {
-        let takes_options = matches!(
-            schema::find(schema).map(|key| key.form),
-            Some(Form::Plugin | Form::Plugins)
-        );
+    fn table(&mut self, table: &Table, path: &str, schema: &str) -> (Map<String, Json>, Vec<Entry>) {
+        let takes_options = matches!(schema::find(schema).map(|key| key.form), Some(Form::Plugin | Form::Plugins));
         let mut values = Map::new();
         let mut unknown = Vec::new();
         for entry in &table.0 {
             let path = join(path, &entry.key);
             match schema::find(&join(schema, &entry.key)) {
                 Some(key) => {
-                    if let Some(value) = self.value(key, &entry.node, &entry.place, &path) {
+                    if let Some(value) = self.value(key, &entry.node, &path) {
                         values.insert(entry.key.clone(), value);
                     }
                 }
@@ -75,9 +66,7 @@ impl Checked {
         let siblings = schema::children(schema);
         let elsewhere = schema::paths_of(&entry.key);
         let near = nearest(&entry.key, siblings.clone());
-        let meant = near
-            .map(|name| join(schema, name))
-            .or_else(|| elsewhere.first().map(|path| path.to_string()));
+        let meant = near.map(|name| join(schema, name)).or_else(|| elsewhere.first().map(|path| path.to_string()));
         let remedy = match (near, elsewhere.is_empty()) {
             (None, false) => {
                 let names: Vec<String> = elsewhere.iter().map(|path| format!("`{path}`")).collect();
@@ -86,121 +75,81 @@ impl Checked {
             _ => suggestion(&entry.key, siblings),
         };
         let message = format!("unknown key; {remedy}");
-        self.mistakes.push(Mistake {
-            meant,
-            ..Mistake::new(entry.place.clone(), path, message)
-        });
+        self.mistakes.push(Mistake { meant, ..Mistake::new(entry.node.place.clone(), path, message) });
     }
 
-    fn value(&mut self, key: &Key, node: &Node, place: &Place, path: &str) -> Option<Json> {
+    fn value(&mut self, key: &Key, node: &Node, path: &str) -> Option<Json> {
         match (key.form, &node.value) {
-            (Form::Table, Value::Table(table)) => {
-                Some(Json::Object(self.table(table, path, key.path).0))
-            }
-            (Form::WordOrTable(_), Value::Table(table)) => {
-                Some(Json::Object(self.table(table, path, key.path).0))
-            }
+            (Form::Table, Value::Table(table)) => Some(Json::Object(self.table(table, path, key.path).0)),
+            (Form::WordOrTable(_), Value::Table(table)) => Some(Json::Object(self.table(table, path, key.path).0)),
             (Form::WordOrTable(words), Value::Text(_)) => {
-                let word = self.word(words, node, place, path)?;
+                let word = self.word(words, node, path)?;
                 Some(Json::Object(Map::from_iter([("kind".to_owned(), word)])))
             }
             (Form::Plugin, Value::Table(table)) => {
                 let (values, options) = self.table(table, path, key.path);
-                self.backend = Some(SpannedTable::new(path, place.clone(), options, key.path));
+                self.backend = Some(SpannedTable::new(path, node.place.clone(), options, key.path));
                 Some(Json::Object(values))
             }
             (Form::Plugins, Value::Table(table)) => {
-                Some(Json::Array(vec![self.objective(table, place, path, key)]))
+                Some(Json::Array(vec![self.objective(table, &node.place, path, key)]))
             }
             (Form::Plugins, Value::List(items)) if !items.is_empty() => {
                 self.list(items, path, |checked, item, path| match &item.value {
                     Value::Table(table) => Some(checked.objective(table, &item.place, path, key)),
-                    _ => checked.wrong(key, "a table", item, &item.place, path),
+                    _ => checked.wrong(key, "a table", item, path),
                 })
             }
-            (Form::Tables, Value::List(items)) => {
-                self.list(items, path, |checked, item, path| match &item.value {
-                    Value::Table(table) => {
-                        Some(Json::Object(checked.table(table, path, key.path).0))
-                    }
-                    _ => checked.wrong(key, "a table", item, &item.place, path),
-                })
-            }
-            (Form::Word(words), Value::Text(_)) => self.word(words, node, place, path),
+            (Form::Tables, Value::List(items)) => self.list(items, path, |checked, item, path| match &item.value {
+                Value::Table(table) => Some(Json::Object(checked.table(table, path, key.path).0)),
+                _ => checked.wrong(key, "a table", item, path),
+            }),
+            (Form::Word(words), Value::Text(_)) => self.word(words, node, path),
             (Form::Words(words), Value::List(items)) if !items.is_empty() => {
-                self.list(items, path, |checked, item, path| {
-                    checked.word(words, item, &item.place, path)
-                })
+                self.list(items, path, |checked, item, path| checked.word(words, item, path))
             }
             (form, _) => match scalar(form, node) {
                 Some(value) => Some(value),
-                None => self.wrong(key, &form.expected(), node, place, path),
+                None => self.wrong(key, &form.expected(), node, path),
             },
         }
     }
 
     fn objective(&mut self, table: &Table, place: &Place, path: &str, key: &Key) -> Json {
         let (values, options) = self.table(table, path, key.path);
-        self.objectives
-            .push(SpannedTable::new(path, place.clone(), options, key.path));
+        self.objectives.push(SpannedTable::new(path, place.clone(), options, key.path));
         Json::Object(values)
     }
 
-    /// Every element, wrong ones reported and replaced by null, so that positions stay; `None` if any is wrong.
+    /// All elements, every wrong one reported; `None` if any is wrong.
     fn list(
         &mut self,
         items: &[Node],
         path: &str,
         mut each: impl FnMut(&mut Self, &Node, &str) -> Option<Json>,
     ) -> Option<Json> {
-        let values: Vec<Option<Json>> = items
-            .iter()
-            .enumerate()
-            .map(|(index, item)| each(self, item, &join(path, &index.to_string())))
-            .collect();
-        values
-            .into_iter()
-            .collect::<Option<Vec<Json>>>()
-            .map(Json::Array)
+        let values: Vec<Option<Json>> =
+            items.iter().enumerate().map(|(index, item)| each(self, item, &join(path, &index.to_string()))).collect();
+        values.into_iter().collect::<Option<Vec<Json>>>().map(Json::Array)
     }
 
-    fn word(&mut self, words: &[&str], node: &Node, place: &Place, path: &str) -> Option<Json> {
+    fn word(&mut self, words: &[&str], node: &Node, path: &str) -> Option<Json> {
         match &node.value {
             Value::Text(text) if words.contains(&text.as_str()) => Some(Json::from(text.as_str())),
             Value::Text(text) => {
                 let near = nearest(text, words.iter().copied());
-                let remedy =
-                    near.map_or(String::new(), |name| format!("; did you mean \"{name}\"?"));
+                let remedy = near.map_or(String::new(), |name| format!("; did you mean \"{name}\"?"));
                 let expected = schema::quoted(words);
-                self.refuse(
-                    place,
-                    path,
-                    format!("expected {expected}, found {}{remedy}", node.found()),
-                )
+                self.refuse(&node.place, path, format!("expected {expected}, found {}{remedy}", node.found()))
             }
-            _ => self.refuse(
-                place,
-                path,
-                format!("expected {}, found {}", schema::quoted(words), node.found()),
-            ),
+            _ => self.refuse(&node.place, path, format!("expected {}, found {}", schema::quoted(words), node.found())),
         }
     }
 
-    fn wrong(
-        &mut self,
-        key: &Key,
-        expected: &str,
-        node: &Node,
-        place: &Place,
-        path: &str,
-    ) -> Option<Json> {
+    fn wrong(&mut self, key: &Key, expected: &str, node: &Node, path: &str) -> Option<Json> {
         let name = key.path.rsplit('.').next().unwrap_or(key.path);
-        let message = format!(
-            "expected {expected}, found {}; for example {name} = {}",
-            node.found(),
-            key.example
-        );
-        self.refuse(place, path, message)
+        let message = format!("expected {expected}, found {}; for example {name} = {}", node.found(), key.example);
+        self.refuse(&node.place, path, message)
     }
 }
 
@@ -208,37 +157,25 @@ impl Checked {
 fn scalar(form: Form, node: &Node) -> Option<Json> {
     match (form, &node.value) {
         (Form::Bool, Value::Bool(flag)) => Some(Json::from(*flag)),
-        (Form::Int(min, max), Value::Int(number)) => {
-            (min..=max).contains(number).then(|| Json::from(*number))
-        }
+        (Form::Int(min, max), Value::Int(number)) => (min..=max).contains(number).then(|| Json::from(*number)),
         (Form::Float(min, max), _) => {
             let number = number(node)?;
             (min, max).contains(&number).then(|| Json::from(number))
         }
         (Form::Text, Value::Text(text)) => (!text.is_empty()).then(|| Json::from(text.as_str())),
-        (Form::Texts, Value::Text(text)) => {
-            (!text.is_empty()).then(|| Json::from(vec![text.as_str()]))
+        (Form::Texts, Value::Text(text)) => (!text.is_empty()).then(|| Json::from(vec![text.as_str()])),
+        (Form::Texts, Value::List(items)) if !items.is_empty() => {
+            items.iter().map(|item| scalar(Form::Text, item)).collect::<Option<Vec<_>>>().map(Json::Array)
         }
-        (Form::Texts, Value::List(items)) if !items.is_empty() => items
-            .iter()
-            .map(|item| scalar(Form::Text, item))
-            .collect::<Option<Vec<_>>>()
-            .map(Json::Array),
         (Form::Span, Value::Int(steps)) => (*steps >= 0).then(|| Json::from(*steps)),
         (Form::Span, Value::Float(part)) => (*part > 0.0 && *part < 1.0).then(|| Json::from(*part)),
         (Form::Betas, Value::List(items)) if items.len() == 2 => {
-            let betas: Vec<f64> = items
-                .iter()
-                .filter_map(number)
-                .filter(|beta| (0.0..1.0).contains(beta))
-                .collect();
+            let betas: Vec<f64> = items.iter().filter_map(number).filter(|beta| (0.0..1.0).contains(beta)).collect();
             (betas.len() == 2).then(|| Json::from(betas))
         }
-        (Form::Lengths, Value::List(items)) if !items.is_empty() => items
-            .iter()
-            .map(pair)
-            .collect::<Option<Vec<_>>>()
-            .map(Json::Array),
+        (Form::Lengths, Value::List(items)) if !items.is_empty() => {
+            items.iter().map(pair).collect::<Option<Vec<_>>>().map(Json::Array)
+        }
         _ => None,
     }
 }
@@ -249,9 +186,7 @@ fn pair(node: &Node) -> Option<Json> {
         return None;
     };
     match items.iter().map(|item| &item.value).collect::<Vec<_>>()[..] {
-        [Value::Int(step), Value::Int(tokens)] if *step >= 0 && *tokens > 0 => {
-            Some(Json::from(vec![*step, *tokens]))
-        }
+        [Value::Int(step), Value::Int(tokens)] if *step >= 0 && *tokens > 0 => Some(Json::from(vec![*step, *tokens])),
         _ => None,
     }
 }
@@ -267,9 +202,5 @@ fn number(node: &Node) -> Option<f64> {
 
 /// `parent.name`.
 pub fn join(parent: &str, name: &str) -> String {
-    if parent.is_empty() {
-        name.to_owned()
-    } else {
-        format!("{parent}.{name}")
-    }
+    if parent.is_empty() { name.to_owned() } else { format!("{parent}.{name}") }
 }

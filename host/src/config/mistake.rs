@@ -53,19 +53,13 @@ pub struct Mistake {
 impl Mistake {
     /// A mistake concerning `key`.
     pub fn new(place: Place, key: impl Into<String>, message: impl Into<String>) -> Self {
-        Self {
-            place,
-            key: key.into(),
-            message: message.into(),
-            meant: None,
-        }
+        Self { place, key: key.into(), message: message.into(), meant: None }
     }
 }
 
 impl fmt::Display for Mistake {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let repeats_key =
-            matches!(&self.place, Place::Override { label, .. } if label.ends_with(&self.key));
+        let repeats_key = matches!(&self.place, Place::Override { label, .. } if label.ends_with(&self.key));
         if self.key.is_empty() || repeats_key {
             write!(f, "{}: {}", self.place, self.message)
         } else {
@@ -84,8 +78,8 @@ pub fn nearest<'a>(written: &str, valid: impl IntoIterator<Item = &'a str>) -> O
         let candidate = plain(name);
         let distance = strsim::damerau_levenshtein(&written, &candidate);
         let longest = written.chars().count().max(candidate.chars().count());
-        let begins = written.chars().count() >= 3
-            && (candidate.starts_with(&written) || written.starts_with(&candidate));
+        let begins =
+            written.chars().count() >= 3 && (candidate.starts_with(&written) || written.starts_with(&candidate));
         (distance <= (longest / 3).max(1) || begins).then_some((distance, name))
     });
     ranked.min().map(|(_, name)| name)
@@ -96,15 +90,10 @@ pub fn suggestion<'a>(written: &str, valid: impl IntoIterator<Item = &'a str> + 
     match nearest(written, valid.clone()) {
         Some(name) => format!("did you mean `{name}`?"),
         None => {
-            let mut names: Vec<String> =
-                valid.into_iter().map(|name| format!("`{name}`")).collect();
+            let mut names: Vec<String> = valid.into_iter().map(|name| format!("`{name}`")).collect();
             names.sort();
             names.dedup();
-            if names.is_empty() {
-                "nothing is valid here".to_owned()
-            } else {
-                format!("valid: {}", names.join(", "))
-            }
+            if names.is_empty() { "nothing is valid here".to_owned() } else { format!("valid: {}", names.join(", ")) }
         }
     }
 }

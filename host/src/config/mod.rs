@@ -1,6 +1,6 @@
 //! Experiments: from a TOML file and the command line's overrides to one checked value.
 //!
-//! In order: [`tree`] parses and lays overrides over the file, [`form`] checks every value against [`schema`], the
+//! In order: [`tree`] parses, [`overrides`] lays the command line over it, [`form`] checks every value against [`schema`], the
 //! result is read as [`written`], [`resolve`] fills in defaults and checks keys against each other and gives an
 //! [`experiment`], and once the plugins are loaded [`options`] checks theirs. Mistakes of all these stages come in one
 //! list. What the keys name (files, models, plugins) is looked at by others, who add to the same list with
@@ -10,6 +10,7 @@ pub mod experiment;
 mod form;
 pub mod mistake;
 pub mod options;
+pub mod overrides;
 mod resolve;
 pub mod schema;
 pub mod tree;
@@ -28,7 +29,7 @@ use plugin_api::manifest::OptionSpec;
 pub use experiment::Experiment;
 pub use mistake::{Mistake, Place};
 pub use options::SpannedTable;
-pub use tree::Override;
+pub use overrides::Override;
 
 use crate::error::{Error, Result};
 use resolve::Notes;
@@ -84,19 +85,13 @@ impl Draft {
     pub fn read(path: &Path, overrides: &[Override]) -> Result<Self> {
         let file = path.display().to_string();
         let bytes = std::fs::read(path).map_err(|cause| {
-            Error::request(format!("cannot read the experiment {file}"))
-                .with_cause(cause)
-                .with_hint("check the path")
+            Error::request(format!("cannot read the experiment {file}")).with_cause(cause).with_hint("check the path")
         })?;
         let text = String::from_utf8(bytes).map_err(|error| {
             let valid = error.utf8_error().valid_up_to();
-            Error::request(format!("{file} is no UTF-8 text: byte {valid} is invalid"))
-                .with_hint("save it as UTF-8")
+            Error::request(format!("{file} is no UTF-8 text: byte {valid} is invalid")).with_hint("save it as UTF-8")
         })?;
-        let stem = path
-            .file_stem()
-            .map(|stem| stem.to_string_lossy().into_owned())
-            .unwrap_or_default();
+        let stem = path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
         Self::parse(&file, &stem, &text, overrides)
     }
 
@@ -106,17 +101,13 @@ impl Draft {
         let mut root = tree::parse(&file, text).map_err(|mistakes| refusal(&file, mistakes))?;
         let mut mistakes = Vec::new();
         for (index, over) in overrides.iter().enumerate() {
-            if let Err(mistake) = tree::lay_over(&mut root, index, over) {
+            if let Err(mistake) = overrides::lay_over(&mut root, index, over) {
                 mistakes.push(mistake);
             }
         }
         let checked = form::check(&root);
         mistakes.extend(checked.mistakes);
-        let mut notes = Notes {
-            file: &file,
-            root: &root,
-            mistakes,
-        };
+        let mut notes = Notes { file: &file, root: &root, mistakes };
         let experiment = match serde_json::from_value(serde_json::Value::Object(checked.values)) {
             Ok(written) => Some(resolve::resolve(written, stem, &mut notes)),
             Err(error) => {
@@ -125,18 +116,12 @@ impl Draft {
             }
         };
         let mistakes = notes.mistakes;
-        let backend = checked.backend.unwrap_or_else(|| {
-            SpannedTable::new("backend", Place::File(file.clone()), Vec::new(), "backend")
-        });
-        let uses = experiment.as_ref().map_or_else(Vec::new, |experiment| {
-            uses(experiment, backend, checked.objectives)
-        });
-        Ok(Self {
-            source: Source { file, root },
-            mistakes,
-            experiment,
-            uses,
-        })
+        let backend = checked
+            .backend
+            .unwrap_or_else(|| SpannedTable::new("backend", Place::File(file.clone()), Vec::new(), "backend"));
+        let uses =
+            experiment.as_ref().map_or_else(Vec::new, |experiment| uses(experiment, backend, checked.objectives));
+        Ok(Self { source: Source { file, root }, mistakes, experiment, uses })
     }
 
     /// The plugins to load. Those whose id is missing or ill-formed are left out; that is already a mistake.
@@ -150,10 +135,7 @@ impl Draft {
             return;
         };
         use_.checked = true;
-        match (
-            options::check_options(specs, &use_.options),
-            &mut self.experiment,
-        ) {
+        match (options::check_options(specs, &use_.options), &mut self.experiment) {
             (Err(mistakes), _) => self.mistakes.extend(mistakes),
             (Ok(options), Some(experiment)) => match slot {
                 Slot::Backend => experiment.backend.options = options,
@@ -193,10 +175,7 @@ impl Draft {
             }
         }
         match self.experiment {
-            Some(experiment) if self.mistakes.is_empty() => Ok(Loaded {
-                experiment,
-                source: self.source,
-            }),
+            Some(experiment) if self.mistakes.is_empty() => Ok(Loaded { experiment, source: self.source }),
             _ => Err(refusal(&self.source.file, self.mistakes)),
         }
     }
@@ -217,24 +196,14 @@ impl Loaded {
     }
 }
 
-fn uses(
-    experiment: &Experiment,
-    backend: SpannedTable,
-    objectives: Vec<SpannedTable>,
-) -> Vec<PluginUse> {
+fn uses(experiment: &Experiment, backend: SpannedTable, objectives: Vec<SpannedTable>) -> Vec<PluginUse> {
     let backend = (Slot::Backend, experiment.backend.plugin.clone(), backend);
     let objectives = experiment.objective.iter().zip(objectives).enumerate();
-    let objectives = objectives
-        .map(|(index, (one, options))| (Slot::Objective(index), one.plugin.clone(), options));
+    let objectives = objectives.map(|(index, (one, options))| (Slot::Objective(index), one.plugin.clone(), options));
     std::iter::once(backend)
         .chain(objectives)
         .filter(|(_, id, _)| !id.is_empty())
-        .map(|(slot, id, options)| PluginUse {
-            slot,
-            id,
-            options,
-            checked: false,
-        })
+        .map(|(slot, id, options)| PluginUse { slot, id, options, checked: false })
         .collect()
 }
 

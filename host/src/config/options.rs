@@ -21,12 +21,7 @@ pub struct SpannedTable {
 impl SpannedTable {
     /// The `entries` of the table `key` at `place`; `schema` is its path in the schema.
     pub fn new(key: &str, place: Place, entries: Vec<Entry>, schema: &'static str) -> Self {
-        Self {
-            key: key.to_owned(),
-            place,
-            entries,
-            schema,
-        }
+        Self { key: key.to_owned(), place, entries, schema }
     }
 
     /// The table's own key: `backend`, `objective` or `objective.1`.
@@ -47,10 +42,7 @@ impl SpannedTable {
 
 /// The options of `table`, checked against `specs` and completed with their defaults, in the order of `specs`.
 /// Integers are accepted where floats are declared and become floats. All mistakes are returned together.
-pub fn check_options(
-    specs: &[OptionSpec],
-    table: &SpannedTable,
-) -> Result<Map<String, Json>, Vec<Mistake>> {
+pub fn check_options(specs: &[OptionSpec], table: &SpannedTable) -> Result<Map<String, Json>, Vec<Mistake>> {
     let mut mistakes = Vec::new();
     for entry in &table.entries {
         if !specs.iter().any(|spec| spec.name == entry.key) {
@@ -65,45 +57,25 @@ pub fn check_options(
                 None => mistakes.push(wrong(spec, table, entry)),
             },
             None if spec.default.is_null() => {
-                let meant = mistakes
-                    .iter()
-                    .any(|mistake| mistake.meant.as_deref() == Some(&join(&table.key, &spec.name)));
+                let meant =
+                    mistakes.iter().any(|mistake| mistake.meant.as_deref() == Some(&join(&table.key, &spec.name)));
                 if !meant {
-                    let message = format!(
-                        "missing, and it has no default; it is {}: {}",
-                        expected(spec),
-                        spec.meaning
-                    );
-                    mistakes.push(Mistake::new(
-                        table.place.clone(),
-                        join(&table.key, &spec.name),
-                        message,
-                    ));
+                    let message = format!("missing, and it has no default; it is {}: {}", expected(spec), spec.meaning);
+                    mistakes.push(Mistake::new(table.place.clone(), join(&table.key, &spec.name), message));
                 }
             }
             None => _ = options.insert(spec.name.clone(), canonical(spec, &spec.default)),
         }
     }
-    if mistakes.is_empty() {
-        Ok(options)
-    } else {
-        Err(mistakes)
-    }
+    if mistakes.is_empty() { Ok(options) } else { Err(mistakes) }
 }
 
 fn unknown(specs: &[OptionSpec], table: &SpannedTable, entry: &Entry) -> Mistake {
     let mut names: Vec<&str> = schema::children(table.schema).collect();
     names.extend(specs.iter().map(|spec| spec.name.as_str()));
-    let meant = super::mistake::nearest(&entry.key, names.iter().copied())
-        .map(|name| join(&table.key, name));
-    let message = format!(
-        "unknown key; {}",
-        suggestion(&entry.key, names.iter().copied())
-    );
-    Mistake {
-        meant,
-        ..Mistake::new(entry.place.clone(), join(&table.key, &entry.key), message)
-    }
+    let meant = super::mistake::nearest(&entry.key, names.iter().copied()).map(|name| join(&table.key, name));
+    let message = format!("unknown key; {}", suggestion(&entry.key, names.iter().copied()));
+    Mistake { meant, ..Mistake::new(entry.node.place.clone(), join(&table.key, &entry.key), message) }
 }
 
 fn wrong(spec: &OptionSpec, table: &SpannedTable, entry: &Entry) -> Mistake {
@@ -114,18 +86,10 @@ fn wrong(spec: &OptionSpec, table: &SpannedTable, entry: &Entry) -> Mistake {
     let remedy = match near {
         Some(name) => format!("; did you mean \"{name}\"?"),
         None if spec.default.is_null() => String::new(),
-        None => format!(
-            "; for example {} = {}",
-            spec.name,
-            canonical(spec, &spec.default)
-        ),
+        None => format!("; for example {} = {}", spec.name, canonical(spec, &spec.default)),
     };
-    let message = format!(
-        "expected {}, found {}{remedy}",
-        expected(spec),
-        entry.node.found()
-    );
-    Mistake::new(entry.place.clone(), join(&table.key, &entry.key), message)
+    let message = format!("expected {}, found {}{remedy}", expected(spec), entry.node.found());
+    Mistake::new(entry.node.place.clone(), join(&table.key, &entry.key), message)
 }
 
 /// The value in the form the plugin receives, or `None` if it is of another kind or out of range.
@@ -135,30 +99,25 @@ fn value(spec: &OptionSpec, node: &Node) -> Option<Json> {
         None => return scalar(spec, &spec.kind, node),
     };
     match &node.value {
-        Value::List(items) => items
-            .iter()
-            .map(|item| scalar(spec, element, item))
-            .collect::<Option<Vec<_>>>()
-            .map(Json::Array),
+        Value::List(items) => {
+            items.iter().map(|item| scalar(spec, element, item)).collect::<Option<Vec<_>>>().map(Json::Array)
+        }
         _ => None,
     }
 }
 
 fn scalar(spec: &OptionSpec, kind: &str, node: &Node) -> Option<Json> {
     let in_range = |number: f64| {
-        number.is_finite()
-            && spec.min.is_none_or(|min| number >= min)
-            && spec.max.is_none_or(|max| number <= max)
+        number.is_finite() && spec.min.is_none_or(|min| number >= min) && spec.max.is_none_or(|max| number <= max)
     };
     match (kind, &node.value) {
         ("bool", Value::Bool(flag)) => Some(Json::from(*flag)),
         ("int", Value::Int(number)) => in_range(*number as f64).then(|| Json::from(*number)),
-        ("float", Value::Int(number)) => {
-            in_range(*number as f64).then(|| Json::from(*number as f64))
-        }
+        ("float", Value::Int(number)) => in_range(*number as f64).then(|| Json::from(*number as f64)),
         ("float", Value::Float(number)) => in_range(*number).then(|| Json::from(*number)),
-        ("string", Value::Text(text)) => (spec.choices.is_empty() || spec.choices.contains(text))
-            .then(|| Json::from(text.as_str())),
+        ("string", Value::Text(text)) => {
+            (spec.choices.is_empty() || spec.choices.contains(text)).then(|| Json::from(text.as_str()))
+        }
         _ => None,
     }
 }
@@ -191,12 +150,9 @@ fn expected(spec: &OptionSpec) -> String {
         other => format!("a value of kind \"{other}\", which this host does not know"),
     };
     match spec.kind.strip_suffix(" list") {
-        Some("float") => format!(
-            "a list of numbers{}",
-            range
-                .replace(" of ", ", each ")
-                .replace(" from", ", each from")
-        ),
+        Some("float") => {
+            format!("a list of numbers{}", range.replace(" of ", ", each ").replace(" from", ", each from"))
+        }
         Some("string") => "a list of strings".to_owned(),
         Some(element) => format!("a list, each {}", one(element)),
         None => one(&spec.kind),

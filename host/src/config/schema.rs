@@ -73,13 +73,7 @@ const fn key(
     example: &'static str,
     meaning: &'static str,
 ) -> Key {
-    Key {
-        path,
-        form,
-        default,
-        example,
-        meaning,
-    }
+    Key { path, form, default, example, meaning }
 }
 
 /// Every key, parents before children.
@@ -185,21 +179,14 @@ pub fn find(path: &str) -> Option<&'static Key> {
 /// The names directly below `parent` (empty: the root).
 pub fn children(parent: &str) -> impl Iterator<Item = &'static str> + Clone {
     KEYS.iter().filter_map(move |key| {
-        let below = if parent.is_empty() {
-            key.path
-        } else {
-            key.path.strip_prefix(parent)?.strip_prefix('.')?
-        };
+        let below = if parent.is_empty() { key.path } else { key.path.strip_prefix(parent)?.strip_prefix('.')? };
         (!below.contains('.')).then_some(below)
     })
 }
 
 /// The paths anywhere whose last name is `leaf`.
 pub fn paths_of(leaf: &str) -> Vec<&'static str> {
-    KEYS.iter()
-        .map(|key| key.path)
-        .filter(|path| path.rsplit('.').next() == Some(leaf))
-        .collect()
+    KEYS.iter().map(|key| key.path).filter(|path| path.rsplit('.').next() == Some(leaf)).collect()
 }
 
 impl Form {
@@ -209,13 +196,12 @@ impl Form {
             Form::Bool => "true or false".to_owned(),
             Form::Int(min, max) => int_range(min, max),
             Form::Float(min, max) => format!("a number{}", float_range(min, max)),
-            Form::Text => "a string".to_owned(),
+            Form::Text => "a string (not empty)".to_owned(),
             Form::Word(words) => format!("one of {}", quoted(words)),
             Form::Texts => "a string or a list of strings".to_owned(),
             Form::Words(words) => format!("a list of {}", quoted(words)),
             Form::Span => {
-                "a number of steps (integer) or a fraction of the run (number above 0 and below 1)"
-                    .to_owned()
+                "a number of steps (integer) or a fraction of the run (number above 0 and below 1)".to_owned()
             }
             Form::Betas => "two numbers, each at least 0 and below 1".to_owned(),
             Form::Lengths => "a list of [step, tokens]".to_owned(),
@@ -229,7 +215,7 @@ impl Form {
 
 fn int_range(min: i64, max: i64) -> String {
     match (min, max) {
-        (min, MANY..) => format!("an integer from {min}"),
+        (min, MANY) => format!("an integer from {min}"),
         (min, max) => format!("an integer from {min} to {max}"),
     }
 }
@@ -273,17 +259,8 @@ pub fn reference() -> String {
         if depth == 0 {
             text.push('\n');
         }
-        let default = if key.default.is_empty() {
-            String::new()
-        } else {
-            format!("; default {}", key.default)
-        };
-        text.push_str(&format!(
-            "{}\n    {}\n    {}{default}\n",
-            key.path,
-            key.meaning,
-            key.form.expected()
-        ));
+        let default = if key.default.is_empty() { String::new() } else { format!("; default {}", key.default) };
+        text.push_str(&format!("{}\n    {}\n    {}{default}\n", key.path, key.meaning, key.form.expected()));
     }
     text.trim_start().to_owned()
 }

@@ -1,0 +1,102 @@
+//! Values given on the command line, and how they are laid over an experiment's tree.
+
+use std::sync::Arc;
+
+use toml::de::DeValue;
+
+use super::mistake::{Mistake, Place};
+use super::tree::{Entry, Node, Table, Value, from_value};
+
+/// A value given on the command line, to be laid over the file.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Override {
+    label: Arc<str>,
+    path: String,
+    value: String,
+    is_text: bool,
+}
+
+impl Override {
+    /// From `a.b=c`, as `--set` takes it. The value is TOML; what is no TOML is a string.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let Some((path, value)) = text.split_once('=') else {
+            return Err(format!("`{text}` has no `=`; write --set key.path=value"));
+        };
+        let (path, value) = (path.trim(), value.trim());
+        if path.split('.').any(str::is_empty) {
+            return Err(format!("`{path}` is no key; write --set key.path=value"));
+        }
+        if value.is_empty() {
+            return Err(format!("`{path}` has no value; write --set {path}=value"));
+        }
+        let label = format!("--set {path}").into();
+        Ok(Self { label, path: path.to_owned(), value: value.to_owned(), is_text: false })
+    }
+
+    /// From an option that stands for one string key, such as `--name`.
+    pub fn text(label: &str, path: &str, value: &str) -> Self {
+        Self { label: label.into(), path: path.to_owned(), value: value.to_owned(), is_text: true }
+    }
+
+    fn node(&self, place: &Place) -> Result<Node, String> {
+        let text = || Node { value: Value::Text(self.value.clone()), place: place.clone() };
+        if self.is_text {
+            return Ok(text());
+        }
+        match DeValue::parse(&self.value) {
+            Ok(value) => Ok(from_value(value.get_ref(), place.clone(), &|_| place.clone())),
+            // A bare word or a path is a string; an open bracket or quote is a slip.
+            Err(error) if self.value.starts_with(['[', '{', '"', '\'']) => Err(error.message().to_owned()),
+            Err(_) => Ok(text()),
+        }
+    }
+}
+
+/// Lays `over`, the `index`th of its kind, over `root`. A path may name tables that do not exist yet; the schema judges
+/// the names afterwards. Where a table may stand alone or in a list, both can be addressed either way: a list of one
+/// without its number, a single table with the number 0.
+pub fn lay_over(root: &mut Node, index: usize, over: &Override) -> Result<(), Mistake> {
+    let place = Place::Override { index, label: over.label.clone() };
+    let refuse = |message: String| Mistake::new(place.clone(), over.path.clone(), message);
+    let new = over.node(&place).map_err(refuse)?;
+    let mut at = root;
+    let mut done = String::new();
+    for part in over.path.split('.') {
+        at = step_into(at, part, &done, &place).map_err(refuse)?;
+        done = super::form::join(&done, part);
+    }
+    *at = new;
+    Ok(())
+}
+
+/// The child `part` of `node`, which is at the path `done`; created empty where a table has none yet.
+fn step_into<'a>(node: &'a mut Node, part: &str, done: &str, place: &Place) -> Result<&'a mut Node, String> {
+    let found = node.found();
+    let number = part.parse::<usize>().ok();
+    if let (Value::Table(_), Some(number), false) = (&node.value, number, done.is_empty()) {
+        let message = format!("`{done}` is a single table; leave the number out");
+        return if number == 0 { Ok(node) } else { Err(message) };
+    }
+    match (&mut node.value, number) {
+        (Value::Table(table), _) => Ok(child(table, part, place)),
+        (Value::List(items), Some(index)) => {
+            let count = items.len();
+            items.get_mut(index).ok_or_else(|| format!("`{done}` has {count} entries, counted from 0"))
+        }
+        (Value::List(items), None) => match items.as_mut_slice() {
+            [Node { value: Value::Table(table), .. }] => Ok(child(table, part, place)),
+            _ => Err(format!("`{done}` is {found}; name an element by number, as in {done}.0")),
+        },
+        _ => Err(format!("`{done}` is {found}, which has no key `{part}`")),
+    }
+}
+
+fn child<'a>(table: &'a mut Table, key: &str, place: &Place) -> &'a mut Node {
+    let known = table.0.iter().position(|entry| entry.key == key);
+    let index = known.unwrap_or_else(|| {
+        let node = Node { value: Value::Table(Table::default()), place: place.clone() };
+        table.0.push(Entry { key: key.to_owned(), node });
+        table.0.len() - 1
+    });
+    &mut table.0[index].node
+}

@@ -1,0 +1,349 @@
+//! From as written to as resolved: fills in defaults and checks the rules that concern two keys together.
+//!
+//! Nothing stops at the first mistake. Where a value is missing or contradictory the mistake is noted and a stand-in
+//! goes on; the result counts only if no mistake was noted.
+
+mod train;
+
+use std::sync::Arc;
+
+use super::experiment::*;
+use super::mistake::{Mistake, Place};
+use super::schema::TASKS;
+use super::tree::Node;
+use super::written::{self, Written};
+
+/// Collects mistakes and knows where each key stands.
+pub struct Notes<'a> {
+    /// The experiment's file.
+    pub file: &'a Arc<str>,
+    /// The tree the user wrote.
+    pub root: &'a Node,
+    /// All mistakes so far.
+    pub mistakes: Vec<Mistake>,
+}
+
+impl Notes<'_> {
+    /// Notes a mistake at `key`.
+    pub fn refuse(&mut self, key: &str, message: impl Into<String>) {
+        self.mistakes.push(Mistake::new(place_of(self.file, self.root, key), key, message));
+    }
+
+    /// Notes that `key` is missing, unless something is already said about it.
+    fn missing(&mut self, key: &str, message: &str) {
+        if !self.reported(key) {
+            self.refuse(key, format!("missing; {message}"));
+        }
+    }
+
+    /// Whether a mistake was noted at `key`, below it or above it, or for a key that was meant to be it.
+    fn reported(&self, key: &str) -> bool {
+        let within = |a: &str, b: &str| a == b || a.strip_prefix(b).is_some_and(|rest| rest.starts_with('.'));
+        self.mistakes.iter().any(|mistake| {
+            let meant = mistake.meant.as_deref().is_some_and(|meant| within(meant, key) || within(key, meant));
+            meant
+                || (mistake.meant.is_none() && !mistake.key.is_empty())
+                    && (within(&mistake.key, key) || within(key, &mistake.key))
+        })
+    }
+
+    fn unused<T>(&mut self, key: &str, value: &Option<T>, why: &str) {
+        if value.is_some() {
+            self.refuse(key, format!("unused: {why}"));
+        }
+    }
+}
+
+/// Where `key` stands: its own place, or that of the nearest table above it that was written, or the file.
+pub fn place_of(file: &Arc<str>, root: &Node, key: &str) -> Place {
+    let mut path = key;
+    while !path.is_empty() {
+        if let Some(node) = root.find(path) {
+            return node.place.clone();
+        }
+        path = path.rsplit_once('.').map_or("", |(above, _)| above);
+    }
+    Place::File(file.clone())
+}
+
+/// The experiment, without the plugins' options, which are checked once the plugins are known. It counts only if
+/// `notes` holds no mistake.
+pub fn resolve(written: Written, stem: &str, notes: &mut Notes<'_>) -> Experiment {
+    let seed = written.seed.unwrap_or(0);
+    let model = model(written.model, notes);
+    let data = data(written.data, notes);
+    let eval = eval(written.eval, &data, notes);
+    let context = match &model {
+        Model::Shape(shape) => Some(shape.context),
+        Model::From { .. } => None,
+    };
+    Experiment {
+        name: name(written.name, stem, notes),
+        seed,
+        runs_dir: written.runs_dir.unwrap_or_else(|| "runs".to_owned()),
+        backend: backend(written.backend, notes),
+        tokenizer: tokenizer(written.tokenizer, &model, notes),
+        objective: objectives(written.objective, notes),
+        train: train::train(written.train, context, notes),
+        checkpoint: checkpoint(written.checkpoint, &eval, notes),
+        sample: written.sample.and_then(|sample| self::sample(sample, seed, notes)),
+        model,
+        data,
+        eval,
+    }
+}
+
+fn name(written: Option<String>, stem: &str, notes: &mut Notes<'_>) -> String {
+    let from_file = written.is_none();
+    let name = written.unwrap_or_else(|| stem.to_owned());
+    let plain = |c: char| c.is_alphanumeric() || matches!(c, '-' | '_' | '.');
+    if name.is_empty() || name.len() > 120 || name.starts_with(['.', '-']) || !name.chars().all(plain) {
+        let whose = if from_file { "taken from the file, " } else { "" };
+        let rule = "letters, digits, `-`, `_`, `.`, and no `.` or `-` in front";
+        let shown = name.escape_debug();
+        notes.refuse(
+            "name",
+            format!("{whose}\"{shown}\" is no plain folder name ({rule}); for example name = \"my-run\""),
+        );
+    }
+    name
+}
+
+fn backend(written: written::Backend, notes: &Notes<'_>) -> Backend {
+    // Without an id, nobody judges the options by the manifest of a plugin that was not meant.
+    let default = if notes.reported("backend.plugin") { "" } else { "candle" };
+    Backend {
+        plugin: written.plugin.unwrap_or_else(|| default.to_owned()),
+        device: written.device.unwrap_or_else(|| "cpu".to_owned()),
+        dtype: written.dtype.unwrap_or(Dtype::F32),
+        threads: written.threads.unwrap_or(0),
+        options: Default::default(),
+    }
+}
+
+fn model(written: Option<written::Model>, notes: &mut Notes<'_>) -> Model {
+    let Some(written) = written else {
+        notes.missing("model", "give from = \"a folder\", or a shape: layers, dim, heads, context");
+        return Model::From { from: String::new() };
+    };
+    let Some(from) = written.from.clone() else {
+        return Model::Shape(shape(written, notes));
+    };
+    let why = "model.from brings its own shape; remove this key or model.from";
+    notes.unused("model.arch", &written.arch, why);
+    notes.unused("model.layers", &written.layers, why);
+    notes.unused("model.dim", &written.dim, why);
+    notes.unused("model.heads", &written.heads, why);
+    notes.unused("model.kv_heads", &written.kv_heads, why);
+    notes.unused("model.hidden", &written.hidden, why);
+    notes.unused("model.context", &written.context, why);
+    notes.unused("model.tied", &written.tied, why);
+    notes.unused("model.norm_eps", &written.norm_eps, why);
+    notes.unused("model.rope_theta", &written.rope_theta, why);
+    notes.unused(
+        "model.init_std",
+        &written.init_std,
+        "model.from brings its own weights; remove this key or model.from",
+    );
+    Model::From { from }
+}
+
+fn shape(written: written::Model, notes: &mut Notes<'_>) -> Shape {
+    let mut needed = |key: &str, value: Option<usize>, example: &str| {
+        if value.is_none() && !notes.reported("model.from") {
+            notes.missing(
+                key,
+                &format!("a model with fresh weights needs it (for example {example}), or give model.from"),
+            );
+        }
+        value
+    };
+    let layers = needed("model.layers", written.layers, "layers = 4");
+    let dim = needed("model.dim", written.dim, "dim = 128");
+    let heads = needed("model.heads", written.heads, "heads = 4");
+    let context = needed("model.context", written.context, "context = 256");
+    let arch = written.arch.unwrap_or_default();
+    if let (Some(dim), Some(heads)) = (dim, heads) {
+        if dim % heads != 0 {
+            notes.refuse("model.dim", format!("{dim} is no multiple of heads = {heads}"));
+        } else if arch == Arch::Llama && (dim / heads) % 2 != 0 {
+            let message = format!("dim / heads = {} is odd; rotary positions turn pairs of numbers", dim / heads);
+            notes.refuse("model.dim", message);
+        }
+    }
+    if arch == Arch::Gpt2 {
+        notes.unused("model.kv_heads", &written.kv_heads, "arch = \"gpt2\" has as many key and value heads as heads");
+        notes.unused("model.rope_theta", &written.rope_theta, "arch = \"gpt2\" learns its positions");
+    } else if let (Some(heads), Some(kv_heads)) = (heads, written.kv_heads)
+        && heads % kv_heads != 0
+    {
+        notes.refuse("model.kv_heads", format!("{kv_heads} does not divide heads = {heads}"));
+    }
+    let (dim, heads) = (dim.unwrap_or(1), heads.unwrap_or(1));
+    let llama = arch == Arch::Llama;
+    Shape {
+        arch,
+        layers: layers.unwrap_or(1),
+        dim,
+        heads,
+        kv_heads: llama.then(|| written.kv_heads.unwrap_or(heads)),
+        hidden: written.hidden.unwrap_or(if llama { (8 * dim).div_ceil(3).next_multiple_of(32) } else { 4 * dim }),
+        context: context.unwrap_or(usize::MAX),
+        tied: written.tied.unwrap_or(!llama),
+        norm_eps: written.norm_eps.unwrap_or(1e-5),
+        rope_theta: llama.then(|| written.rope_theta.unwrap_or(10_000.0)),
+        init_std: written.init_std.unwrap_or(0.02),
+    }
+}
+
+fn tokenizer(written: written::Tokenizer, model: &Model, notes: &mut Notes<'_>) -> Tokenizer {
+    let has_model = matches!(model, Model::From { .. });
+    let kind = written.kind.as_deref().unwrap_or(if has_model { "model" } else { "bytes" });
+    if kind != "file" && !notes.reported("tokenizer.kind") {
+        let why = format!("only kind = \"file\" reads a file, and kind is \"{kind}\"");
+        notes.unused("tokenizer.path", &written.path, &why);
+    }
+    match kind {
+        "file" => {
+            if written.path.is_none() {
+                notes.missing("tokenizer.path", "kind = \"file\" reads it; for example path = \"tokenizer.json\"");
+            }
+            Tokenizer::File { path: written.path.unwrap_or_default() }
+        }
+        "model" => {
+            if !has_model {
+                notes.refuse("tokenizer.kind", "\"model\" takes the tokenizer of model.from, which is not given");
+            }
+            Tokenizer::Model
+        }
+        _ => Tokenizer::Bytes,
+    }
+}
+
+fn data(written: written::Data, notes: &mut Notes<'_>) -> Data {
+    if written.source.as_deref() == Some("synthetic") {
+        notes.unused("data.path", &written.path, "source = \"synthetic\" generates its data");
+        let why = "source = \"synthetic\" holds out a tenth of its texts by itself";
+        notes.unused("data.eval_path", &written.eval_path, why);
+        notes.unused("data.held_out", &written.held_out, why);
+        let chosen = written.tasks.unwrap_or_else(|| TASKS.iter().map(|task| task.to_string()).collect());
+        let in_order = TASKS.iter().filter(|task| chosen.iter().any(|name| name == *task));
+        return Data::Synthetic {
+            rows: written.rows.unwrap_or(20_000),
+            tasks: in_order.map(|task| task.to_string()).collect(),
+        };
+    }
+    if !notes.reported("data.source") {
+        let why = "only source = \"synthetic\" generates data, and source is \"text\"";
+        notes.unused("data.rows", &written.rows, why);
+        notes.unused("data.tasks", &written.tasks, why);
+        if written.path.is_none() {
+            notes.missing("data.path", "source = \"text\" reads it; for example path = \"corpus/*.txt\"");
+        }
+    }
+    if let (Some(_), Some(_)) = (written.held_out, &written.eval_path) {
+        notes.refuse(
+            "data.held_out",
+            "contradicts data.eval_path: give the files to evaluate on, or a fraction to hold out",
+        );
+    }
+    let held_out = match written.eval_path {
+        Some(eval_path) => HeldOut::Files { eval_path },
+        None => HeldOut::Fraction { held_out: written.held_out.unwrap_or(0.1) },
+    };
+    Data::Text { path: written.path.unwrap_or_default(), held_out }
+}
+
+fn objectives(written: Vec<written::Objective>, notes: &mut Notes<'_>) -> Vec<Objective> {
+    if written.is_empty() {
+        notes.missing("objective", "what is minimised? for example [objective] with plugin = \"ce\"");
+    }
+    let keys = objective_keys(notes.root, written.len());
+    let mut resolved = Vec::new();
+    for (objective, key) in written.into_iter().zip(keys) {
+        if objective.plugin.is_none() {
+            notes.missing(&format!("{key}.plugin"), "which objective? for example plugin = \"ce\"");
+        }
+        let (plugin, weight) = (objective.plugin.unwrap_or_default(), objective.weight.unwrap_or(1.0));
+        resolved.push(Objective { plugin, weight, options: Default::default() });
+    }
+    if !resolved.is_empty() && resolved.iter().all(|objective| objective.weight == 0.0) {
+        notes.refuse("objective", "every weight is 0: there is nothing to minimise");
+    }
+    resolved
+}
+
+/// How the user wrote each objective's table: `objective`, or `objective.0` and so on.
+fn objective_keys(root: &Node, count: usize) -> Vec<String> {
+    let is_list = root.find("objective.0").is_some();
+    (0..count).map(|index| if is_list { format!("objective.{index}") } else { "objective".to_owned() }).collect()
+}
+
+fn eval(written: written::Eval, data: &Data, notes: &mut Notes<'_>) -> Eval {
+    let every = written.every.unwrap_or(0);
+    let nothing_held_out = match data {
+        Data::Text { held_out: HeldOut::Fraction { held_out }, .. } => *held_out == 0.0,
+        Data::Text { held_out: HeldOut::Files { .. }, .. } | Data::Synthetic { .. } => false,
+    };
+    if nothing_held_out && every > 0 {
+        notes.refuse("eval.every", "unused: data.held_out = 0 leaves nothing to evaluate on");
+    }
+    if nothing_held_out && written.tokens.is_some_and(|tokens| tokens > 0) {
+        notes.refuse("eval.tokens", "unused: data.held_out = 0 leaves nothing to evaluate on");
+    }
+    if every == 0 && written.early_stop.is_some() && !notes.reported("eval.every") {
+        notes.refuse("eval.early_stop", "unused without eval.every; for example every = 50");
+    }
+    let early_stop = written.early_stop.map(|stop| EarlyStop {
+        metric: rule(stop.metric, "eval.early_stop.metric", notes),
+        patience: stop.patience.unwrap_or(3),
+        min_delta: stop.min_delta.unwrap_or(0.0),
+    });
+    Eval { every, tokens: written.tokens.unwrap_or(0), early_stop }
+}
+
+fn rule(written: Option<String>, key: &str, notes: &mut Notes<'_>) -> MetricRule {
+    let parsed = MetricRule::parse(written.as_deref().unwrap_or("eval/loss"));
+    parsed.unwrap_or_else(|message| {
+        notes.refuse(key, message);
+        MetricRule { metric: String::new(), larger_is_better: false }
+    })
+}
+
+fn checkpoint(written: written::Checkpoint, eval: &Eval, notes: &mut Notes<'_>) -> Checkpoint {
+    let best = (written.best.is_some() || eval.every > 0).then(|| rule(written.best, "checkpoint.best", notes));
+    if let Some(rule) = &best
+        && rule.metric.starts_with("eval/")
+        && eval.every == 0
+        && !notes.reported("eval.every")
+    {
+        notes.refuse(
+            "checkpoint.best",
+            format!("unused: \"{}\" is measured only with eval.every; for example every = 50", rule.metric),
+        );
+    }
+    Checkpoint { every: written.every.unwrap_or(200), keep: written.keep.unwrap_or(3), best }
+}
+
+fn sample(written: written::Sample, seed: u64, notes: &mut Notes<'_>) -> Option<Sample> {
+    let Some(prompts) = written.prompts else {
+        notes.missing("sample.prompts", "without it nothing is sampled; for example prompts = [\"Once upon\"]");
+        return None;
+    };
+    let temperature = written.temperature.unwrap_or(1.0);
+    let (top_p, top_k) = (written.top_p.unwrap_or(1.0), written.top_k.unwrap_or(0));
+    if temperature == 0.0 {
+        let why = "temperature = 0 always takes the most probable token";
+        notes.unused("sample.top_p", &(top_p < 1.0).then_some(top_p), why);
+        notes.unused("sample.top_k", &(top_k > 0).then_some(top_k), why);
+    }
+    Some(Sample {
+        every: written.every.unwrap_or(0),
+        prompts,
+        max_tokens: written.max_tokens.unwrap_or(64),
+        temperature,
+        top_p,
+        top_k,
+        seed: written.seed.unwrap_or(seed),
+    })
+}

@@ -1,0 +1,94 @@
+//! What the tests of experiments share: the smallest good one, a plugin's options, and the one way to refuse.
+//!
+//! Every refusal goes through [`check`], which compares the whole list: a mistake that is missed, reported twice or at
+//! the wrong place fails, and so does a follow-up complaint about something already reported.
+
+mod refusals;
+mod resolved;
+
+use plugin_api::manifest::OptionSpec;
+use serde_json::json;
+
+use super::experiment::Experiment;
+use super::{Draft, Override, Slot};
+use crate::error::{Kind, Result};
+
+/// The smallest experiment without a mistake; tests change or extend it.
+const GOOD: &str = r#"
+model = { layers = 2, dim = 32, heads = 4, context = 64 }
+data = { path = "corpus.txt" }
+objective = { plugin = "ce" }
+
+[train]
+steps = 100
+batch = { tokens = 512 }
+optimizer = { lr = 1e-3 }
+"#;
+
+fn specs() -> Vec<OptionSpec> {
+    let spec = |name: &str, kind: &str, default: serde_json::Value| OptionSpec {
+        name: name.into(),
+        kind: kind.into(),
+        default,
+        min: None,
+        max: None,
+        choices: Vec::new(),
+        meaning: format!("the {name}"),
+    };
+    vec![
+        OptionSpec { min: Some(0.0), max: Some(1.0), ..spec("label_smoothing", "float", json!(0)) },
+        OptionSpec { choices: vec!["sigmoid".into(), "hinge".into()], ..spec("loss_type", "string", json!("sigmoid")) },
+        OptionSpec { min: Some(0.0), ..spec("weights", "float list", json!([1, 2.5])) },
+        spec("margin", "bool", json!(false)),
+        spec("count", "int", json!(3)),
+    ]
+}
+
+fn draft(text: &str, sets: &[&str]) -> Result<Draft> {
+    let overrides: Vec<Override> = sets.iter().map(|set| Override::parse(set).unwrap()).collect();
+    let mut draft = Draft::parse("exp.toml", "exp", text, &overrides)?;
+    let slots: Vec<Slot> = draft.plugins().iter().map(|plugin| plugin.slot).collect();
+    for slot in slots {
+        let specs = if slot == Slot::Backend { Vec::new() } else { specs() };
+        draft.check_options(slot, &specs);
+    }
+    Ok(draft)
+}
+
+#[track_caller]
+fn load(text: &str, sets: &[&str]) -> Experiment {
+    draft(text, sets).and_then(Draft::finish).unwrap().experiment
+}
+
+/// `text` with `sets` must be refused with exactly the mistakes `expected`, one a line, in this order.
+#[track_caller]
+fn check(text: &str, sets: &[&str], expected: &str) {
+    let found = match draft(text, sets).and_then(Draft::finish) {
+        Ok(_) => "(accepted)".to_owned(),
+        Err(error) => {
+            assert_eq!(error.kind(), Kind::Request, "{error:?}");
+            error.details().join("\n")
+        }
+    };
+    let expected: Vec<&str> = expected.trim().lines().map(str::trim).collect();
+    assert_eq!(found.lines().collect::<Vec<_>>(), expected, "\n--- for {sets:?} and\n{text}");
+}
+
+/// [`GOOD`] with `from` replaced by `to` must be refused with exactly `expected`.
+#[track_caller]
+fn changed(from: &str, to: &str, expected: &str) {
+    assert!(GOOD.contains(from), "the test replaces nothing");
+    check(&GOOD.replace(from, to), &[], expected);
+}
+
+/// [`GOOD`] with lines appended (the first is line 10) must be refused with exactly `expected`.
+#[track_caller]
+fn added(lines: &str, expected: &str) {
+    check(&format!("{GOOD}{lines}\n"), &[], expected);
+}
+
+/// [`GOOD`] with one override must be refused with exactly `expected`.
+#[track_caller]
+fn set(text: &str, expected: &str) {
+    check(GOOD, &[text], expected);
+}
