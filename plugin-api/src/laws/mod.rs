@@ -1,1 +1,5 @@
 //! Laws: what any plugin of a kind must satisfy, as tables its author re-uses.
+
+mod report;
+
+pub use report::{Line, Report};
