@@ -10,11 +10,11 @@ use super::{DataError, Document, Result, Tokenizer};
 /// Counts as part of every cache key: raise it whenever tokens of the same text would come out differently.
 const VERSION: u64 = 1;
 /// Text of a byte tokenizer is encoded in parts of this many bytes, so that the library's tables stay small.
-const PART_BYTES: usize = 1 << 20;
+const PART_BYTES: usize = 1 << 17;
 /// Stretches of text are addressed by 32-bit numbers.
 const MOST_TOKENS: usize = u32::MAX as usize;
-/// Parts that are encoded at once, in parallel.
-const PARTS_AT_ONCE: usize = 64;
+/// About so much text is encoded at once, in parallel: the library holds some hundred bytes a token while it works.
+const GROUP_BYTES: usize = 1 << 21;
 
 /// The tokens of many documents. A document ends with the end-of-text token, once, unless a split cut it short.
 /// The token that inputs begin with (BOS) is not stored.
@@ -123,7 +123,7 @@ fn tokenize(documents: &[Document], tokenizer: &Tokenizer, eos: u32) -> Result<(
     let parts: Vec<Part> =
         documents.iter().flat_map(|document| parts(document, &mark, tokenizer.one_byte_each())).collect();
     let (mut ends, mut tokens) = (Vec::new(), Vec::new());
-    for group in parts.chunks(PARTS_AT_ONCE) {
+    for group in groups(&parts) {
         let encoded = tokenizer.encode_many(group.iter().map(|part| part.text).collect())?;
         for (part, ids) in group.iter().zip(encoded) {
             tokens.extend(ids);
@@ -134,6 +134,19 @@ fn tokenize(documents: &[Document], tokenizer: &Tokenizer, eos: u32) -> Result<(
         }
     }
     Ok((ends, tokens))
+}
+
+/// Runs of parts, each of at least [`GROUP_BYTES`] but the last.
+fn groups<'a, 'b>(parts: &'b [Part<'a>]) -> impl Iterator<Item = &'b [Part<'a>]> {
+    let mut bytes = 0;
+    parts.split_inclusive(move |part| {
+        bytes += part.text.len();
+        let full = bytes >= GROUP_BYTES;
+        if full {
+            bytes = 0;
+        }
+        full
+    })
 }
 
 /// Cuts a text where the end-of-text token is spelt out in it: each piece is a document of its own, so that attention does
