@@ -1,1 +1,68 @@
-fn main(){}
+//! `cargo telos` and `cargo xtask`: builds the host with every plugin of the workspace, runs it, tests all of it.
+//!
+//! Which crates are plugins is read from the workspace, so that a new objective touches nothing here.
+
+mod build;
+mod cargo;
+mod plugins;
+mod test;
+
+use std::{
+    env,
+    ffi::OsString,
+    process::{Command, ExitCode},
+};
+
+const USAGE: &str = "\
+usage: cargo telos ARGS...           build the host and all plugins, then run the host with ARGS
+       cargo xtask build             build the host, all plugins, and the plugins that only tests load
+       cargo xtask test [--full]     build, then check format, lints, licences and the ABI, and run every test;
+                                     --full adds the slow tests, the documentation and one pass of each bench
+";
+
+/// What an xtask answers: an error is a text for the terminal.
+type Result<T> = std::result::Result<T, String>;
+
+fn main() -> ExitCode {
+    let mut args = env::args_os().skip(1);
+    let command = args.next();
+    let rest: Vec<OsString> = args.collect();
+    let done = match command.as_ref().and_then(|c| c.to_str()) {
+        Some("telos") => telos(&rest),
+        Some("build") if rest.is_empty() => build::everything().map(|_| ExitCode::SUCCESS),
+        Some("test") if rest.is_empty() => test::run(false),
+        Some("test") if rest == ["--full"] => test::run(true),
+        Some("help" | "--help" | "-h") => {
+            print!("{USAGE}");
+            Ok(ExitCode::SUCCESS)
+        }
+        _ => {
+            eprint!("{USAGE}");
+            Ok(ExitCode::from(2))
+        }
+    };
+    done.unwrap_or_else(|why| {
+        eprintln!("error: {why}");
+        ExitCode::FAILURE
+    })
+}
+
+/// Builds what is out of date, then becomes the host.
+fn telos(args: &[OsString]) -> Result<ExitCode> {
+    let built = build::host_and_plugins()?;
+    become_program(Command::new(built.host).args(args))
+}
+
+/// Replaces this process, so that signals, the terminal and the exit code are the host's own.
+#[cfg(unix)]
+fn become_program(command: &mut Command) -> Result<ExitCode> {
+    use std::os::unix::process::CommandExt;
+    let why = command.exec();
+    Err(format!("cannot run {}: {why}", command.get_program().display()))
+}
+
+#[cfg(not(unix))]
+fn become_program(command: &mut Command) -> Result<ExitCode> {
+    let status = command.status().map_err(|e| format!("cannot run {}: {e}", command.get_program().display()))?;
+    Ok(status.code().and_then(|c| u8::try_from(c).ok()).map_or(ExitCode::FAILURE, ExitCode::from))
+}

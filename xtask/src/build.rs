@@ -1,0 +1,59 @@
+//! Builds host and plugins in one call of cargo, so that they share every dependency.
+
+use crate::{
+    Result,
+    cargo::{self, Artifact, Member, Workspace},
+    plugins::arrange,
+};
+use std::path::{Path, PathBuf};
+
+/// Where plugins live in the workspace.
+const PLUGINS: &str = "plugins";
+/// Where plugins live that only tests load.
+const TEST_PLUGINS: &str = "tests/plugins";
+
+/// What a build made.
+pub struct Built {
+    /// The host program; plugins are in `plugins` beside it, those for tests in `test-plugins`.
+    pub host: PathBuf,
+}
+
+impl Built {
+    /// The folder that holds the host.
+    pub fn folder(&self) -> Result<&Path> {
+        self.host.parent().ok_or_else(|| format!("{} is in no folder", self.host.display()))
+    }
+}
+
+/// The host and every plugin.
+pub fn host_and_plugins() -> Result<Built> {
+    let workspace = Workspace::read()?;
+    build(&workspace, &workspace.cdylibs_under(PLUGINS)?, &[])
+}
+
+/// The host, every plugin, and the plugins that only tests load.
+pub fn everything() -> Result<Built> {
+    let workspace = Workspace::read()?;
+    build(&workspace, &workspace.cdylibs_under(PLUGINS)?, &workspace.cdylibs_under(TEST_PLUGINS)?)
+}
+
+fn build(workspace: &Workspace, plugins: &[&Member], test_plugins: &[&Member]) -> Result<Built> {
+    let host = workspace.members.iter().find(|m| m.name == "telos").ok_or("the workspace has no crate `telos`")?;
+    let packages = [host].into_iter().chain(plugins.iter().chain(test_plugins).copied());
+    let artifacts = cargo::build(&packages.flat_map(|m| ["--package".to_owned(), m.name.clone()]).collect::<Vec<_>>())?;
+    let host = of(&artifacts, host).find(|path| !cargo::is_library(path)).ok_or("cargo built no `telos`")?;
+    let built = Built { host };
+    arrange(&built.folder()?.join("plugins"), &libraries(&artifacts, plugins))?;
+    if !test_plugins.is_empty() {
+        arrange(&built.folder()?.join("test-plugins"), &libraries(&artifacts, test_plugins))?;
+    }
+    Ok(built)
+}
+
+fn of(artifacts: &[Artifact], member: &Member) -> impl Iterator<Item = PathBuf> {
+    artifacts.iter().filter(move |a| a.manifest == member.manifest).map(|a| a.path.clone())
+}
+
+fn libraries(artifacts: &[Artifact], members: &[&Member]) -> Vec<PathBuf> {
+    members.iter().flat_map(|m| of(artifacts, m)).filter(|path| cargo::is_library(path)).collect()
+}

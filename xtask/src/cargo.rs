@@ -1,0 +1,142 @@
+//! Calls cargo and reads what it answers. The target folder is whatever cargo says it is.
+
+use crate::Result;
+use serde_json::Value;
+use std::{
+    env,
+    ffi::OsString,
+    io::{BufRead, BufReader, IsTerminal, Read},
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    thread,
+};
+
+/// The workspace's root: the folder that holds this crate.
+pub fn root() -> Result<PathBuf> {
+    let manifest = env::var_os("CARGO_MANIFEST_DIR").ok_or("run this through cargo: `cargo xtask` or `cargo telos`")?;
+    let root = Path::new(&manifest).parent().ok_or("this crate has no workspace around it")?;
+    Ok(root.to_owned())
+}
+
+/// Cargo in the workspace's root.
+pub fn cargo() -> Result<Command> {
+    let program = env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo"));
+    let mut command = Command::new(program);
+    command.current_dir(root()?);
+    Ok(command)
+}
+
+/// Members of the workspace and the folder that holds what is built.
+pub struct Workspace {
+    /// All crates, sorted by name.
+    pub members: Vec<Member>,
+    /// Cargo's target folder.
+    pub target: PathBuf,
+}
+
+/// A crate of the workspace.
+pub struct Member {
+    /// Its package's name.
+    pub name: String,
+    /// Its `Cargo.toml`.
+    pub manifest: PathBuf,
+    is_cdylib: bool,
+}
+
+impl Workspace {
+    /// Asks cargo.
+    pub fn read() -> Result<Workspace> {
+        let output = cargo()?
+            .args(["metadata", "--no-deps", "--format-version", "1"])
+            .stderr(Stdio::inherit())
+            .output()
+            .map_err(|e| format!("cannot run cargo: {e}"))?;
+        if !output.status.success() {
+            return Err("cargo metadata failed".into());
+        }
+        let json: Value =
+            serde_json::from_slice(&output.stdout).map_err(|e| format!("cargo metadata cannot be read: {e}"))?;
+        let target = json["target_directory"].as_str().ok_or("cargo metadata names no target folder")?.into();
+        let mut members: Vec<Member> =
+            json["packages"].as_array().into_iter().flatten().filter_map(member).collect();
+        members.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(Workspace { members, target })
+    }
+
+    /// The crates under `folder` (relative to the root) that build a dynamic library.
+    pub fn cdylibs_under(&self, folder: &str) -> Result<Vec<&Member>> {
+        let folder = root()?.join(folder);
+        Ok(self.members.iter().filter(|m| m.is_cdylib && m.manifest.starts_with(&folder)).collect())
+    }
+}
+
+fn member(package: &Value) -> Option<Member> {
+    Some(Member {
+        name: package["name"].as_str()?.to_owned(),
+        manifest: package["manifest_path"].as_str()?.into(),
+        is_cdylib: package["targets"].as_array()?.iter().any(|t| has_cdylib(&t["crate_types"])),
+    })
+}
+
+fn has_cdylib(kinds: &Value) -> bool {
+    kinds.as_array().is_some_and(|kinds| kinds.iter().any(|k| k == "cdylib"))
+}
+
+/// A file cargo built (or found up to date).
+pub struct Artifact {
+    /// The `Cargo.toml` of its package.
+    pub manifest: PathBuf,
+    /// A program or a dynamic library.
+    pub path: PathBuf,
+}
+
+/// Runs `cargo build` and yields the programs and dynamic libraries. Says nothing when all was up to date.
+pub fn build(args: &[String]) -> Result<Vec<Artifact>> {
+    let mut command = cargo()?;
+    command.args(["build", "--release", "--message-format", "json-render-diagnostics"]).args(args);
+    if std::io::stderr().is_terminal() {
+        command.args(["--color", "always"]);
+    }
+    let mut child = command
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .map_err(|e| format!("cannot run cargo build: {e}"))?;
+    let progress = child.stderr.take().map(|stderr| thread::spawn(move || forward(stderr)));
+    let mut artifacts = Vec::new();
+    if let Some(stdout) = child.stdout.take() {
+        for line in BufReader::new(stdout).lines().map_while(std::result::Result::ok) {
+            artifacts.extend(serde_json::from_str(&line).ok().as_ref().map(artifacts_of).unwrap_or_default());
+        }
+    }
+    if let Some(progress) = progress {
+        _ = progress.join();
+    }
+    let status = child.wait().map_err(|e| format!("cargo build was lost: {e}"))?;
+    if status.success() { Ok(artifacts) } else { Err("the build failed".into()) }
+}
+
+/// Passes cargo's progress on, but for the line that it prints even when there was nothing to do.
+fn forward(stderr: impl Read) {
+    for line in BufReader::new(stderr).lines().map_while(std::result::Result::ok) {
+        if !line.contains("Finished") {
+            eprintln!("{line}");
+        }
+    }
+}
+
+fn artifacts_of(message: &Value) -> Vec<Artifact> {
+    if message["reason"] != "compiler-artifact" {
+        return Vec::new();
+    }
+    let manifest = PathBuf::from(message["manifest_path"].as_str().unwrap_or_default());
+    let executable = message["executable"].as_str().map(PathBuf::from);
+    let libraries = message["filenames"].as_array().into_iter().flatten().filter_map(Value::as_str).map(PathBuf::from);
+    let libraries = libraries.filter(|path| has_cdylib(&message["target"]["crate_types"]) && is_library(path));
+    executable.into_iter().chain(libraries).map(|path| Artifact { manifest: manifest.clone(), path }).collect()
+}
+
+/// Whether a file is named like a dynamic library of this platform.
+pub fn is_library(path: &Path) -> bool {
+    path.extension().is_some_and(|e| e == env::consts::DLL_EXTENSION)
+}

@@ -1,0 +1,176 @@
+//! `cargo xtask test`: every check of the project, one after the other, until one fails.
+
+use crate::{Result, build, cargo};
+use std::{
+    io::{BufRead, BufReader},
+    path::Path,
+    process::{Command, ExitCode, Stdio},
+    time::{Duration, Instant},
+};
+
+/// How a step ended well.
+enum Outcome {
+    Passed,
+    Skipped(String),
+}
+
+/// Steps done so far, with their times.
+#[derive(Default)]
+struct Steps {
+    done: Vec<(String, Duration, Outcome)>,
+}
+
+impl Steps {
+    /// Runs a step; prints its name before and its time after.
+    fn step(&mut self, name: &str, work: impl FnOnce() -> Result<Outcome>) -> Result<()> {
+        eprintln!("== {name}");
+        let start = Instant::now();
+        let outcome = work().map_err(|why| format!("step `{name}` failed after {}: {why}", seconds(start.elapsed())))?;
+        if let Outcome::Skipped(why) = &outcome {
+            eprintln!("   skipped: {why}");
+        }
+        self.done.push((name.to_owned(), start.elapsed(), outcome));
+        Ok(())
+    }
+
+    fn summary(&self) {
+        eprintln!("== summary");
+        for (name, time, outcome) in &self.done {
+            let note = match outcome {
+                Outcome::Passed => String::new(),
+                Outcome::Skipped(why) => format!("skipped: {why}"),
+            };
+            eprintln!("   {name:<28} {:>8}  {note}", seconds(*time));
+        }
+    }
+}
+
+fn seconds(time: Duration) -> String {
+    format!("{:.1} s", time.as_secs_f64())
+}
+
+/// All steps; the last lines are the tests' own results.
+pub fn run(full: bool) -> Result<ExitCode> {
+    let mut steps = Steps::default();
+    let mut totals = Totals::default();
+    let result = all(&mut steps, &mut totals, full);
+    steps.summary();
+    result?;
+    totals.print();
+    Ok(ExitCode::SUCCESS)
+}
+
+fn all(steps: &mut Steps, totals: &mut Totals, full: bool) -> Result<()> {
+    steps.step("format", || passes(cargo::cargo()?.args(["fmt", "--all", "--check"])))?;
+    let mut built = None;
+    steps.step("build host and plugins", || {
+        built = Some(build::everything()?);
+        Ok(Outcome::Passed)
+    })?;
+    let built = built.ok_or("nothing was built")?;
+    steps.step("clippy", || {
+        let lints = ["clippy", "--release", "--workspace", "--all-targets", "--", "--deny", "warnings"];
+        passes(cargo::cargo()?.args(lints))
+    })?;
+    steps.step("licences and bans", licences)?;
+    if full {
+        steps.step("documentation", || {
+            let doc = ["doc", "--release", "--workspace", "--no-deps", "--document-private-items"];
+            passes(cargo::cargo()?.args(doc).env("RUSTDOCFLAGS", "--deny warnings"))
+        })?;
+        steps.step("benches, one pass each", || {
+            passes(cargo::cargo()?.args(["bench", "--workspace", "--benches", "--", "--test"]))
+        })?;
+    }
+    steps.step("tests", || tests(built.folder()?, totals, full))
+}
+
+/// Runs a command with the terminal as its own.
+fn passes(command: &mut Command) -> Result<Outcome> {
+    let status = command.status().map_err(|e| format!("cannot run {}: {e}", command.get_program().display()))?;
+    if status.success() { Ok(Outcome::Passed) } else { Err(format!("{} said so above", describe(command))) }
+}
+
+fn describe(command: &Command) -> String {
+    let words = command.get_args().map(|a| a.to_string_lossy());
+    std::iter::once("cargo".into()).chain(words).collect::<Vec<_>>().join(" ")
+}
+
+/// Advisories need a download, so only what `deny.toml` says of licences, bans and sources is checked.
+fn licences() -> Result<Outcome> {
+    let installed = cargo::cargo()?.args(["deny", "--version"]).stdout(Stdio::null()).stderr(Stdio::null()).status();
+    if !installed.is_ok_and(|s| s.success()) {
+        return Ok(Outcome::Skipped("cargo-deny is not installed".into()));
+    }
+    passes(cargo::cargo()?.args(["deny", "--offline", "check", "bans", "licenses", "sources"]))
+}
+
+/// Unit, integration, end-to-end and documentation tests. Their output passes through and is added up.
+fn tests(folder: &Path, totals: &mut Totals, full: bool) -> Result<Outcome> {
+    let mut command = cargo::cargo()?;
+    command.args(["test", "--release", "--workspace", "--no-fail-fast"]).env("TELOS_TEST_BIN", folder);
+    if full {
+        command.env("TELOS_TEST_FULL", "1");
+    }
+    let mut child = command.stdout(Stdio::piped()).spawn().map_err(|e| format!("cannot run cargo test: {e}"))?;
+    if let Some(stdout) = child.stdout.take() {
+        for line in BufReader::new(stdout).lines().map_while(std::result::Result::ok) {
+            println!("{line}");
+            totals.add(&line);
+        }
+    }
+    let status = child.wait().map_err(|e| format!("cargo test was lost: {e}"))?;
+    if status.success() { Ok(Outcome::Passed) } else { Err("tests failed, see above".into()) }
+}
+
+/// Sums of the test runner's result lines.
+#[derive(Default, Debug, PartialEq)]
+struct Totals {
+    binaries: u64,
+    passed: u64,
+    failed: u64,
+    ignored: u64,
+}
+
+impl Totals {
+    /// Adds a line such as `test result: ok. 12 passed; 0 failed; 1 ignored; ...`; passes over any other.
+    fn add(&mut self, line: &str) {
+        let Some(counts) = line.strip_prefix("test result: ").and_then(|rest| rest.split_once(". ")) else { return };
+        self.binaries += 1;
+        for count in counts.1.split("; ") {
+            let Some((number, what)) = count.split_once(' ') else { continue };
+            let number: u64 = number.parse().unwrap_or(0);
+            match what {
+                "passed" => self.passed += number,
+                "failed" => self.failed += number,
+                "ignored" => self.ignored += number,
+                _ => {}
+            }
+        }
+    }
+
+    fn print(&self) {
+        let verdict = if self.failed == 0 { "ok" } else { "FAILED" };
+        let Totals { binaries, passed, failed, ignored } = self;
+        println!("test result: {verdict}. {passed} passed; {failed} failed; {ignored} ignored; in {binaries} test programs");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Catches sums that take the wrong column or count a line that is no result.
+    #[test]
+    fn result_lines_are_added_up() {
+        let mut totals = Totals::default();
+        for line in [
+            "test result: ok. 12 passed; 0 failed; 1 ignored; 0 measured; 3 filtered out; finished in 0.02s",
+            "test tape::sum ... ok",
+            "test result: FAILED. 2 passed; 4 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.01s",
+        ] {
+            totals.add(line);
+        }
+        assert_eq!(totals, Totals { binaries: 2, passed: 14, failed: 4, ignored: 1 });
+    }
+}
