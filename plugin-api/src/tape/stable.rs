@@ -3,15 +3,10 @@
 
 use std::f64::consts::LN_2;
 
-/// `1 / (1 + exp(-x))`, without overflow on either side.
+/// `1 / (1 + exp(-x))`. Safe as it stands: where `exp(-x)` overflows, the result is 0 to within 1e-308. Its complement is
+/// `sigmoid(-x)`, not `1 - sigmoid(x)`, which is 0 from 37 on.
 pub fn sigmoid(x: f64) -> f64 {
-    if x >= 0.0 {
-        1.0 / (1.0 + (-x).exp())
-    } else {
-        // Here exp(x) is the small one; 1 / (1 + exp(-x)) would round exp(-x) up to infinity and lose the tail.
-        let small = x.exp();
-        small / (1.0 + small)
-    }
+    1.0 / (1.0 + (-x).exp())
 }
 
 /// `log(1 / (1 + exp(-x)))`. Tends to `x` for very negative `x` (-800 gives -800, not -inf) and to -0 on the other side.

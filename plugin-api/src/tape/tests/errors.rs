@@ -46,6 +46,8 @@ fn masks_ids_and_lengths() {
     assert_eq!(error(|_, x| x.seq_sum(&[1, 0])), short);
     let weight = "`masked_sum`: not a mask of zeros and ones: entry 1 is 0.5";
     assert_eq!(error(|_, x| x.masked_sum(&[1.0, 0.5, 0.0, 1.0, 1.0, 2.0])), weight);
+    let two = "`seq_mean`: not a mask of zeros and ones: entry 5 is 2";
+    assert_eq!(error(|_, x| x.seq_mean(&[1, 1, 0, 1, 1, 2])), two);
     let lengths = "`masked_sum`: not a mask of zeros and ones: masks of lengths 6 and 1";
     assert_eq!(error(|_, x| x.masked_sum(x.gt(0.0).and(&[true]))), lengths);
     let group = "`group_sum`: `group` has length 1, the variable has shape [6]";

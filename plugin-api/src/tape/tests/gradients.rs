@@ -157,11 +157,14 @@ fn every_gradient_agrees_with_central_differences() {
     }
 }
 
+/// Makes a right gradient wrong.
+type Wrong = fn(&ArrayD<f64>) -> ArrayD<f64>;
+
 /// Every row refuses its own gradient made wrong in three ways: 0.01 % too large, with the opposite sign, and handed to the
 /// neighbouring element.
 #[test]
 fn every_row_refuses_a_wrong_gradient() {
-    let wrongs: [fn(&ArrayD<f64>) -> ArrayD<f64>; 3] = [
+    let wrongs: [Wrong; 3] = [
         |g| g * 1.0001,
         |g| -g,
         |g| {

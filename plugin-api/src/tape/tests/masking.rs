@@ -72,6 +72,13 @@ fn gotcha_08_through_shared_operands() {
         assert!(gradients.get(weights).expect("an input").iter().all(|g| g.is_finite()));
         root
     });
+    blocks("matmul, second factor", |tape, x| {
+        let weights = tape.input("weights", [[0.5, -1.0]]);
+        let root = weights.matmul(x.repeat_last(2).transpose()).masked_sum(&MASK);
+        let gradients = tape.backward(root).expect("sound");
+        assert!(gradients.get(weights).expect("an input").iter().all(|g| g.is_finite()));
+        root
+    });
     blocks("index_select", |_, x| x.exp().index_select(&[2, 0]).sum());
 }
 

@@ -59,6 +59,15 @@ fn sort_is_stable_and_carries_gradients() {
     assert_eq!(tape.constant([f64::NAN, 1.0, f64::NAN, f64::INFINITY]).argsort().expect("sound"), [1, 3, 0, 2]);
 }
 
+/// Catches an unstable sort where it shows: the standard library's unstable one is stable on short inputs.
+#[test]
+fn sort_keeps_the_order_of_equals() {
+    let x: Vec<f64> = (0..500).map(|i| f64::from(i % 3)).collect();
+    let tape = Tape::new();
+    let order = tape.constant(&x).argsort().expect("sound");
+    assert!(order.windows(2).all(|pair| (x[pair[0]], pair[0]) < (x[pair[1]], pair[1])), "{order:?}");
+}
+
 /// Catches a detach that copies the value and keeps the gradient.
 #[test]
 fn detach_stops_the_gradient() {
