@@ -1,0 +1,138 @@
+//! The laws of an instance over time: it repeats itself, keeps its state where it may, and counts from data alone.
+
+use super::{
+    Case, Fault, Outcome, WINDOWS,
+    compare::{Alike, Flat},
+    fault, holds, sequences,
+};
+use crate::{
+    Code,
+    batch::Batch,
+    manifest::Normaliser,
+    objective::{Loss, Objective, Verdict},
+};
+
+/// A custom normaliser is there for its term, is known before the forward pass, and adds up over a cut.
+pub(super) fn normalisers(case: &Case<'_>) -> Outcome {
+    let custom = case.manifest().terms.iter().filter(|t| t.normaliser == Normaliser::CUSTOM);
+    let custom: Vec<&str> = custom.map(|t| t.name.as_str()).collect();
+    if custom.is_empty() {
+        return holds();
+    }
+    for draw in 0..WINDOWS {
+        let (objective, batch) = case.ready(draw)?;
+        let data = batch.arrays().iter().filter(|a| !case.requirements.statistics.iter().any(|s| *s == a.name));
+        let data = data.cloned().fold(Batch::new(), Batch::with_array);
+        let whole = objective.weigh(&data).map_err(|e| Fault(format!("`weigh` before the forward pass: {e}")))?;
+        let returned = objective.loss(&batch)?.terms;
+        for name in custom.iter().filter(|name| returned.iter().any(|t| t.name == **name)) {
+            let weight = weight_of(&whole, name)?;
+            if !(weight.is_finite() && weight >= 0.0) {
+                return fault(format!("`weigh` answers {weight} for `{name}`"));
+            }
+            if case.manifest().coupled {
+                continue;
+            }
+            let mut sum = 0.0;
+            for piece in sequences::units(&data, case.keeps_groups())? {
+                sum += weight_of(&objective.weigh(&sequences::select(&data, &piece)?)?, name)?;
+            }
+            if !Alike::Rounding.holds(weight, sum) {
+                return fault(format!("`weigh` answers {weight} for `{name}`, its pieces {sum}"));
+            }
+        }
+    }
+    holds()
+}
+
+fn weight_of(weights: &[(String, f64)], term: &str) -> Result<f64, Fault> {
+    match weights.iter().find(|(name, _)| name == term) {
+        Some((_, weight)) => Ok(*weight),
+        None => fault(format!("`weigh` does not answer for `{term}`")),
+    }
+}
+
+/// The same question has the same answer, to the bit; asking changes nothing.
+pub(super) fn repeatable(case: &Case<'_>) -> Outcome {
+    for draw in 0..WINDOWS {
+        let (objective, batch) = case.ready(draw)?;
+        let (other, other_batch) = case.ready(draw)?;
+        let before = objective.state()?;
+        let first = objective.loss(&batch)?;
+        for (what, again) in
+            [("a second call", objective.loss(&batch)?), ("another instance", other.loss(&other_batch)?)]
+        {
+            bits(case, &first, &again, &batch).map_err(|Fault(why)| Fault(format!("{what}: {why}")))?;
+        }
+        if objective.state()? != before {
+            return fault("`loss` changed the state");
+        }
+    }
+    holds()
+}
+
+fn bits(case: &Case<'_>, a: &Loss, b: &Loss, batch: &Batch<'_>) -> Result<(), Fault> {
+    let manifest = case.manifest();
+    Flat::of(manifest, a, batch)?.same(&Flat::of(manifest, b, batch)?, Alike::Exactly)
+}
+
+/// An instance restored from another's state goes on as that one does.
+pub(super) fn state(case: &Case<'_>) -> Outcome {
+    let (mut old, _) = case.ready(0)?;
+    step(case, old.as_mut(), 0.9)?;
+    step(case, old.as_mut(), 0.2)?;
+    let saved = old.state()?;
+    let mut new = case.instance()?;
+    new.restore(&saved).map_err(|e| Fault(format!("its own state is refused: {e}")))?;
+    if new.state()? != saved {
+        return fault("the restored instance has another state than the saved one");
+    }
+    for round in 1..=WINDOWS {
+        let rollouts = case.fill(&case.data(round), super::Values::Random(round))?;
+        let [a, b] = [goes_on(case, old.as_mut(), &rollouts)?, goes_on(case, new.as_mut(), &rollouts)?];
+        bits(case, &a.0, &b.0, &a.1).map_err(|Fault(why)| Fault(format!("round {round} after the restore: {why}")))?;
+        let verdicts = [step(case, old.as_mut(), 0.4)?, step(case, new.as_mut(), 0.4)?];
+        if verdicts[0] != verdicts[1] || old.state()? != new.state()? {
+            return fault(format!("round {round} after the restore: `after_step` goes another way"));
+        }
+    }
+    foreign(case, &saved)?;
+    Ok(if saved.is_empty() { String::new() } else { format!("{} bytes", saved.len()) })
+}
+
+/// A window's way through one instance.
+fn goes_on(
+    case: &Case<'_>,
+    objective: &mut dyn Objective,
+    window: &Batch<'_>,
+) -> Result<(Loss, Batch<'static>), Fault> {
+    let rollouts = case.manifest().data == crate::manifest::DataKind::PROMPT;
+    let batch = if rollouts { sequences::prepared(objective, window)? } else { sequences::owned(window) };
+    Ok((objective.loss(&batch)?, batch))
+}
+
+fn step(case: &Case<'_>, objective: &mut dyn Objective, value: f64) -> Result<Verdict, Fault> {
+    let metrics = case.manifest().metrics.iter().map(|m| (m.name.clone(), value));
+    let metrics: Vec<_> = [("loss".to_owned(), value)].into_iter().chain(metrics).collect();
+    let verdict = objective.after_step(&metrics)?;
+    match [Verdict::CONTINUE, Verdict::END_ROLLOUT, Verdict::STOP].contains(&verdict) {
+        true => Ok(verdict),
+        false => fault(format!("`after_step` answers {}, which means nothing", verdict.0)),
+    }
+}
+
+/// Bytes that are no state are refused, not taken for one.
+fn foreign(case: &Case<'_>, saved: &[u8]) -> Result<(), Fault> {
+    let longer = [saved, b"\xff{ no state"].concat();
+    let shorter = saved.split_last().map(|(_, rest)| rest.to_vec());
+    for bytes in [Some(longer), shorter.filter(|s| !s.is_empty())].into_iter().flatten() {
+        match case.instance()?.restore(&bytes) {
+            Ok(()) => return fault(format!("{} bytes that are no state are accepted", bytes.len())),
+            Err(e) if e.code != Code::STATE => {
+                return fault(format!("foreign state is refused with {:?}: {e}", e.code));
+            }
+            Err(_) => {}
+        }
+    }
+    Ok(())
+}

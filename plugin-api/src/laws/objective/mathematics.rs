@@ -1,0 +1,208 @@
+//! The laws of the loss itself: derivatives, sums over any cut, masks, order, emptiness, linearity.
+
+use super::{
+    Case, Fault, Outcome, Values, WINDOWS,
+    compare::{Alike, Flat},
+    fault, holds, sequences,
+};
+use crate::{
+    batch::{Array, Batch, Scope, names},
+    manifest::{DataKind, Normaliser},
+    objective::Objective,
+    tape::check_gradient,
+};
+use ndarray::{Array1, ArrayD};
+
+/// Each term's cotangents are the derivatives of its sum.
+pub(super) fn cotangents(case: &Case<'_>) -> Outcome {
+    let mut checked = 0;
+    for draw in 0..WINDOWS {
+        let (objective, batch) = case.ready(draw)?;
+        let whole = case.loss(objective.as_ref(), &batch)?;
+        let statistics: Vec<&Array<'_>> = batch.arrays().iter().filter(|a| a.differentiable).collect();
+        let point: Vec<(&str, ArrayD<f64>)> = statistics.iter().map(|a| (a.name.as_ref(), vector(&a.data))).collect();
+        for term in whole.terms.keys() {
+            let claimed = |a: &&Array<'_>| whole.cotangents.get(&format!("{term}/{}", a.name)).map(vector);
+            let claimed = statistics.iter().map(claimed).collect::<Result<Vec<_>, _>>()?;
+            checked += claimed.iter().map(ArrayD::len).sum::<usize>();
+            check_gradient(&point, &claimed, case.laws.tolerance, |at| sum_at(objective.as_ref(), &batch, at, term))
+                .map_err(|e| Fault(format!("term `{term}`: {e}")))?;
+        }
+    }
+    Ok(format!("{checked} derivatives"))
+}
+
+fn vector(values: &[f64]) -> ArrayD<f64> {
+    Array1::from_vec(values.to_vec()).into_dyn()
+}
+
+/// The sum of `term` where the differentiable statistics are `at`.
+fn sum_at(objective: &dyn Objective, batch: &Batch<'_>, at: &[ArrayD<f64>], term: &str) -> Result<f64, String> {
+    let statistics = batch.arrays().iter().filter(|a| a.differentiable);
+    let moved = statistics.zip(at).fold(sequences::owned(batch), |all, (array, values)| {
+        all.with_array(sequences::with_data(array, values.iter().copied().collect()))
+    });
+    let loss = objective.loss(&moved).map_err(|e| e.to_string())?;
+    let found = loss.terms.iter().find(|t| t.name == term);
+    found.map(|t| t.sum).ok_or_else(|| "the term is gone where a statistic moves".to_owned())
+}
+
+/// Gotcha 1: the pieces of a window, summed, are the window.
+pub(super) fn additivity(case: &Case<'_>) -> Outcome {
+    if case.manifest().coupled {
+        return Ok("coupled: not cut".into());
+    }
+    for draw in 0..WINDOWS {
+        let (objective, batch) = case.ready(draw)?;
+        let whole = case.loss(objective.as_ref(), &batch)?;
+        let units = sequences::units(&batch, case.keeps_groups())?;
+        let (front, back) = units.split_at(units.len() / 3);
+        for cut in [units.clone(), vec![front.concat(), back.concat()]] {
+            let losses = cut.iter().map(|piece| {
+                let piece = sequences::select(&batch, piece)?;
+                case.loss(objective.as_ref(), &piece)
+            });
+            let joined = Flat::join(case.manifest(), &losses.collect::<Result<Vec<_>, _>>()?)?;
+            // The pieces' cotangents stand in the order of the cut.
+            let cotangents = sequences::select(&whole.cotangents, &cut.concat())?;
+            let expected = Flat { cotangents, ..whole.clone() };
+            let named = |Fault(why)| Fault(format!("cut into {}: {why}", cut.len()));
+            expected.same(&joined, Alike::Rounding).map_err(named)?;
+        }
+    }
+    holds()
+}
+
+/// Sequences are a set: their order is chance.
+pub(super) fn order(case: &Case<'_>) -> Outcome {
+    for draw in 0..WINDOWS {
+        let (objective, batch) = case.ready(draw)?;
+        let whole = case.loss(objective.as_ref(), &batch)?;
+        let backwards: Vec<usize> = (0..batch.sequences()?).rev().collect();
+        let found = case.loss(objective.as_ref(), &sequences::select(&batch, &backwards)?)?;
+        let cotangents = sequences::select(&whole.cotangents, &backwards)?;
+        let expected = Flat { cotangents, ..whole };
+        expected.same(&found, Alike::Rounding).map_err(|Fault(why)| Fault(format!("sequences reversed: {why}")))?;
+    }
+    holds()
+}
+
+/// Gotchas 8 and 9: nothing behind the mask reaches value, cotangents or metrics.
+pub(super) fn masked(case: &Case<'_>) -> Outcome {
+    for draw in 0..WINDOWS {
+        let (objective, batch) = case.ready(draw)?;
+        let clean = case.loss(objective.as_ref(), &batch)?;
+        silent(&clean, batch.mask()?)?;
+        for (what, value) in poisons() {
+            let named = |Fault(why)| Fault(format!("{what} behind the mask: {why}"));
+            let hidden = sequences::poison(&batch, &case.requirements.statistics, value)?;
+            let found = case.loss(objective.as_ref(), &hidden).map_err(named)?;
+            silent(&found, hidden.mask()?).map_err(named)?;
+            clean.same(&found, Alike::Exactly).map_err(named)?;
+            if case.manifest().data == DataKind::PROMPT {
+                prepares_the_same(case, draw, value).map_err(named)?;
+            }
+        }
+    }
+    holds()
+}
+
+type Poison = fn(&mut super::SplitMix64) -> f64;
+
+fn poisons() -> [(&'static str, Poison); 5] {
+    [
+        ("another number", |rng| rng.between(-3.0, -0.1)),
+        ("a great number", |_| 1e300),
+        ("NaN", |_| f64::NAN),
+        ("infinity", |_| f64::INFINITY),
+        ("minus infinity", |_| f64::NEG_INFINITY),
+    ]
+}
+
+/// Cotangents per token are exactly 0 where the mask is.
+fn silent(loss: &Flat, mask: &[f64]) -> Result<(), Fault> {
+    for array in loss.cotangents.arrays().iter().filter(|a| a.scope == Scope::TOKEN) {
+        let loud = |i: &usize| mask[i / array.cols] == 0.0 && array.data[*i] != 0.0;
+        if let Some(i) = (0..array.data.len()).find(loud) {
+            return fault(format!("cotangent `{}`[{i}] is {} where the mask is 0", array.name, array.data[i]));
+        }
+    }
+    Ok(())
+}
+
+/// What `prepare` makes of the supervised tokens does not depend on the others.
+fn prepares_the_same(case: &Case<'_>, draw: u64, value: Poison) -> Result<(), Fault> {
+    let rollouts = case.fill(&case.data(draw), Values::Random(draw))?;
+    let hidden = sequences::poison(&rollouts, &case.requirements.statistics, value)?;
+    let expected = case.instance()?.prepare(&rollouts)?;
+    let found = case.instance()?.prepare(&hidden)?;
+    let mask = rollouts.mask()?;
+    for array in expected.arrays() {
+        let seen = |data: &[f64]| -> Vec<f64> {
+            let supervised = |i: usize| array.scope != Scope::TOKEN || mask.get(i / array.cols.max(1)) == Some(&1.0);
+            data.iter().enumerate().filter(|(i, _)| supervised(*i)).map(|(_, x)| *x).collect()
+        };
+        let what = format!("prepared `{}`", array.name);
+        super::compare::numbers(&what, &seen(&array.data), &seen(found.get(&array.name)?), Alike::Exactly)?;
+    }
+    Ok(())
+}
+
+/// Gotcha 5: a batch of nothing adds nothing, and no term vanishes.
+pub(super) fn empty(case: &Case<'_>) -> Outcome {
+    let full = case.ready(0)?;
+    let full = case.loss(full.0.as_ref(), &full.1)?;
+    let window = case.fill(&case.data(0), Values::Random(0))?;
+    let unsupervised = sequences::unsupervised(&window)?;
+    let poisoned = sequences::poison(&unsupervised, &case.requirements.statistics, |_| f64::NAN)?;
+    let cases = [
+        ("no sequence", sequences::select(&window, &[])?),
+        ("nothing supervised", unsupervised),
+        ("NaNs only", poisoned),
+    ];
+    for (what, batch) in cases {
+        let named = |Fault(why)| Fault(format!("{what}: {why}"));
+        let (objective, batch) = case.ready_from(&batch, 0)?;
+        let loss = case.loss(objective.as_ref(), &batch).map_err(named)?;
+        if let Some(term) = full.terms.keys().find(|name| !loss.terms.contains_key(*name)) {
+            return fault(format!("{what}: term `{term}` is missing"));
+        }
+        let none = batch.sequences()? == 0;
+        for (name, (_, sum)) in &loss.terms {
+            let spec = case.manifest().terms.iter().find(|t| t.name == *name);
+            let by_token = spec.is_some_and(|t| t.normaliser == Normaliser::SUPERVISED_TOKENS);
+            if !sum.is_finite() || ((none || by_token) && *sum != 0.0) {
+                return fault(format!("{what}: the sum of `{name}` is {sum}"));
+            }
+        }
+        if let Some((name, (value, _))) = loss.metrics.iter().find(|(_, (value, _))| !value.is_finite()) {
+            return fault(format!("{what}: metric `{name}` is {value}, with weight"));
+        }
+        for array in loss.cotangents.arrays().iter().filter(|a| a.name != names::OFFSETS) {
+            if let Some(i) = array.data.iter().position(|x| !x.is_finite()) {
+                return fault(format!("{what}: cotangent `{}`[{i}] is {}", array.name, array.data[i]));
+            }
+        }
+    }
+    holds()
+}
+
+/// Where the loss is said to be linear, cotangents are the data's alone.
+pub(super) fn linear(case: &Case<'_>) -> Outcome {
+    let mut constant = true;
+    for draw in 0..WINDOWS {
+        let (objective, batch) = case.ready(draw)?;
+        let first = case.loss(objective.as_ref(), &batch)?;
+        for values in [Values::Random(draw + 100), Values::Random(draw + 200), Values::Zero] {
+            let other = case.loss(objective.as_ref(), &case.fill(&batch, values)?)?;
+            match first.same_cotangents(&other, Alike::Rounding) {
+                Err(Fault(why)) if case.requirements.linear => {
+                    return fault(format!("`linear` is not true: {values:?}: {why}"));
+                }
+                same => constant &= same.is_ok(),
+            }
+        }
+    }
+    let modest = constant && !case.requirements.linear;
+    Ok(if modest { "it seems to be linear; saying so would spare a pass".into() } else { String::new() })
+}

@@ -1,0 +1,102 @@
+//! Surgery on batches: taking sequences out, poisoning what a mask hides, joining what `prepare` returns.
+
+use super::SplitMix64;
+use crate::{
+    Result,
+    batch::{Array, Batch, Scope, names},
+    objective::Objective,
+};
+
+/// The same batch, holding its own numbers.
+pub(super) fn owned(batch: &Batch<'_>) -> Batch<'static> {
+    batch.arrays().iter().fold(Batch::new(), |all, a| all.with_array(with_data(a, a.data.to_vec())))
+}
+
+/// The same array with other numbers.
+pub(super) fn with_data(array: &Array<'_>, data: Vec<f64>) -> Array<'static> {
+    Array {
+        name: array.name.to_string().into(),
+        scope: array.scope,
+        differentiable: array.differentiable,
+        cols: array.cols,
+        data: data.into(),
+    }
+}
+
+/// The sequences of those numbers, in that order.
+pub(super) fn select(batch: &Batch<'_>, sequences: &[usize]) -> Result<Batch<'static>> {
+    let offsets = batch.offsets()?;
+    let bounds = |s: usize| (offsets[s], offsets[s + 1]);
+    let mut all = Batch::new();
+    for array in batch.arrays() {
+        let rows = |(from, to): (usize, usize)| &array.data[from * array.cols..to * array.cols];
+        let data = match (array.name.as_ref(), array.scope) {
+            (names::OFFSETS, _) => {
+                let lengths = sequences.iter().map(|s| bounds(*s).1 - bounds(*s).0);
+                let ends = lengths.scan(0, |end, length| {
+                    *end += length;
+                    Some(*end as f64)
+                });
+                std::iter::once(0.0).chain(ends).collect()
+            }
+            (_, Scope::TOKEN) => sequences.iter().flat_map(|s| rows(bounds(*s)).to_vec()).collect(),
+            (_, Scope::SEQUENCE) => sequences.iter().flat_map(|s| rows((*s, *s + 1)).to_vec()).collect(),
+            _ => array.data.to_vec(),
+        };
+        all = all.with_array(with_data(array, data));
+    }
+    Ok(all)
+}
+
+/// Sequences that a micro-batch must hold together: groups, or each alone.
+pub(super) fn units(batch: &Batch<'_>, keep_groups: bool) -> Result<Vec<Vec<usize>>> {
+    let group = batch.find(names::GROUP).filter(|_| keep_groups).map(|a| a.data.to_vec());
+    let mut units: Vec<(Option<u64>, Vec<usize>)> = Vec::new();
+    for s in 0..batch.sequences()? {
+        let name = group.as_ref().map(|g| g[s].to_bits());
+        match units.iter_mut().find(|(other, _)| name.is_some() && *other == name) {
+            Some((_, members)) => members.push(s),
+            None => units.push((name, vec![s])),
+        }
+    }
+    Ok(units.into_iter().map(|(_, members)| members).collect())
+}
+
+/// `batch` with `value` in those of its statistics that stand behind a 0 of the mask.
+pub(super) fn poison(
+    batch: &Batch<'_>,
+    statistics: &[String],
+    mut value: impl FnMut(&mut SplitMix64) -> f64,
+) -> Result<Batch<'static>> {
+    let mut rng = SplitMix64::new(0xbad);
+    let mask = batch.mask()?.to_vec();
+    let mut all = owned(batch);
+    for array in batch.arrays() {
+        if array.scope != Scope::TOKEN || !statistics.iter().any(|s| *s == array.name) {
+            continue;
+        }
+        let hidden = |i: usize| mask[i / array.cols] == 0.0;
+        let one = |(i, x): (usize, &f64)| if hidden(i) { value(&mut rng) } else { *x };
+        let data = array.data.iter().enumerate().map(one).collect();
+        all = all.with_array(with_data(array, data));
+    }
+    Ok(all)
+}
+
+/// `batch` with nothing supervised.
+pub(super) fn unsupervised(batch: &Batch<'_>) -> Result<Batch<'static>> {
+    let tokens = batch.tokens()?;
+    Ok(owned(batch).with(names::MASK, Scope::TOKEN, vec![0.0; tokens]))
+}
+
+/// What `prepare` makes of rollouts: its arrays joined, samples it does not keep left out.
+pub(super) fn prepared(objective: &mut dyn Objective, rollouts: &Batch<'_>) -> Result<Batch<'static>> {
+    let made = objective.prepare(rollouts)?;
+    let batch = made.arrays().iter().fold(owned(rollouts), |all, a| all.with_array(with_data(a, a.data.to_vec())));
+    batch.check()?;
+    let Some(keep) = batch.find("keep").map(|a| a.data.to_vec()) else {
+        return Ok(batch);
+    };
+    let kept: Vec<usize> = (0..keep.len()).filter(|s| keep[*s] != 0.0).collect();
+    select(&batch, &kept)
+}
