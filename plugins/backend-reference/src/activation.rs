@@ -32,9 +32,7 @@ fn slope(kind: ActivationKind, x: f64) -> f64 {
             let inner = FRAC_2_PI.sqrt() * (1.0 + 3.0 * CUBIC * x * x);
             0.5 * (1.0 + t) + 0.5 * x * (1.0 - t * t) * inner
         }
-        ActivationKind::GELU_ERF => {
-            0.5 * libm::erfc(-x * FRAC_1_SQRT_2) + x * (-0.5 * x * x).exp() / (2.0 * PI).sqrt()
-        }
+        ActivationKind::GELU_ERF => 0.5 * libm::erfc(-x * FRAC_1_SQRT_2) + x * (-0.5 * x * x).exp() / (2.0 * PI).sqrt(),
         ActivationKind::RELU => f64::from(u8::from(x > 0.0)),
         _ => sigmoid(x) * (1.0 + x * (1.0 - sigmoid(x))),
     }

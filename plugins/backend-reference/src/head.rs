@@ -198,12 +198,8 @@ pub fn fused(s: &mut Reference, op: &HeadFused) -> Result<()> {
     for n in 0..head.x.rows {
         let z = head.logits(n);
         let token = head.statistics(n, &z);
-        let cotangents = Cotangents {
-            dlogp: dlogp.data[n],
-            dlse: at(&dlse, n),
-            dmean_logit: at(&dmean_logit, n),
-            dentropy: 0.0,
-        };
+        let cotangents =
+            Cotangents { dlogp: dlogp.data[n], dlse: at(&dlse, n), dmean_logit: at(&dmean_logit, n), dentropy: 0.0 };
         let d = head.cotangent(n, &z, token.lse, token.entropy, &cotangents);
         gradients.add(&head, n, &d);
         stats.push(token);

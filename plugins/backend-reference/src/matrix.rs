@@ -81,13 +81,7 @@ impl Reference {
     }
 
     /// Ranges from ascending offsets that run from 0 to `end`.
-    pub(crate) fn ranges(
-        &self,
-        op: &str,
-        name: &str,
-        view: &View,
-        end: usize,
-    ) -> Result<Vec<std::ops::Range<usize>>> {
+    pub(crate) fn ranges(&self, op: &str, name: &str, view: &View, end: usize) -> Result<Vec<std::ops::Range<usize>>> {
         let offsets = self.ints(view)?;
         let ascending = offsets.windows(2).all(|pair| pair[0] <= pair[1]);
         if offsets.first() != Some(&0) || offsets.last() != Some(&(end as i64)) || !ascending {

@@ -55,8 +55,7 @@ pub fn backward(session: &mut Reference, op: &NormBackward) -> Result<()> {
     for n in 0..x.rows {
         let (mean, rstd) = (stats.row(n)[0], stats.row(n)[1]);
         let xhat: Vec<f64> = x.row(n).iter().map(|x| (x - mean) * rstd).collect();
-        let g: Vec<f64> =
-            dy.row(n).iter().enumerate().map(|(d, dy)| dy * gain(&weight, op.weight_offset, d)).collect();
+        let g: Vec<f64> = dy.row(n).iter().enumerate().map(|(d, dy)| dy * gain(&weight, op.weight_offset, d)).collect();
         let along = dot(&g, &xhat) / width;
         let level = if is_layer { g.iter().sum::<f64>() / width } else { 0.0 };
         for (d, dx) in dx.row_mut(n).iter_mut().enumerate() {

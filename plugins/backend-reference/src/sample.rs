@@ -20,7 +20,7 @@ pub fn sample(s: &mut Reference, op: &ops::Sample) -> Result<()> {
         // The sort is stable, so equal logits keep the lower index first.
         let mut ranked: Vec<usize> = (0..z.len()).collect();
         ranked.sort_by(|&i, &j| z[j].total_cmp(&z[i]));
-        let drawn = if op.temperature > 0.0 { draw(&cut(&ranked, &p, op), &p, noise.data[b]) } else { ranked[0] };
+        let drawn = if op.temperature > 0.0 { draw(cut(&ranked, &p, op), &p, noise.data[b]) } else { ranked[0] };
         token.data[b] = drawn as f64;
         logp.data[b] = z[drawn] - lse;
     }

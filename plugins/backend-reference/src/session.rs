@@ -38,6 +38,10 @@ impl Reference {
 
 impl Session for Reference {
     fn invoke(&mut self, call: &Call<'_>) -> Result<()> {
+        // Every view that is given must lie in a live buffer, one that this call does not look at included.
+        for view in call.inputs.iter().chain(call.outputs.iter()).filter(|view| !view.is_none()) {
+            self.pool.check(view)?;
+        }
         dispatch(self, call)
     }
 

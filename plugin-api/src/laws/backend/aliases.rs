@@ -1,0 +1,46 @@
+//! An output that may take an input's place gives the same there.
+
+use super::{
+    Prepared,
+    compare::compare,
+    stage::{Layout, run_aliased},
+};
+use crate::{abi::DType, backend::Session, laws::Report};
+
+/// Cases tried for each allowed pair.
+const TRIED: usize = 3;
+
+/// One line per allowed pair of the operation.
+pub fn verify(candidate: &mut dyn Session, dtype: DType, cases: &[&Prepared], report: &mut Report) {
+    let Some(spec) = cases.first().map(|p| p.case.spec) else { return };
+    for &(output, input) in spec.aliases {
+        let has_both = |p: &&&Prepared| {
+            let case = &p.case;
+            case.is_filled() && case.packed.is_empty() && [output, input].iter().all(|n| case.operand(n).is_some())
+        };
+        let mut outcome = Err("no case has both".to_owned());
+        for prepared in cases.iter().filter(has_both).take(TRIED) {
+            outcome = check(candidate, dtype, prepared, (output, input));
+            if outcome.is_err() {
+                break;
+            }
+        }
+        report.push(spec.name, &format!("`{output}` in the place of `{input}`"), outcome);
+    }
+}
+
+fn check(
+    candidate: &mut dyn Session,
+    dtype: DType,
+    prepared: &Prepared,
+    alias: (&str, &str),
+) -> Result<String, String> {
+    let Prepared { case, expected } = prepared;
+    for layout in [Layout::Dense, Layout::Strided] {
+        run_aliased(candidate, case, dtype, layout, Some(alias))
+            .map_err(|e| e.to_string())
+            .and_then(|found| compare(case, dtype, expected, &found))
+            .map_err(|e| format!("{}: {e}", case.name))?;
+    }
+    Ok(String::new())
+}

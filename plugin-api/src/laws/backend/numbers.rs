@@ -1,0 +1,22 @@
+//! One case on the candidate: the reference's numbers, the same bits again, the same through strided views.
+
+use super::{
+    Prepared,
+    compare::compare,
+    stage::{Layout, run},
+};
+use crate::{abi::DType, backend::Session};
+
+/// Runs the case three times; the worst error, or what is wrong.
+pub fn check(candidate: &mut dyn Session, prepared: &Prepared, dtype: DType) -> Result<String, String> {
+    let Prepared { case, expected } = prepared;
+    let dense = run(candidate, case, dtype, Layout::Dense).map_err(|e| e.to_string())?;
+    let detail = compare(case, dtype, expected, &dense)?;
+    let again = run(candidate, case, dtype, Layout::Dense).map_err(|e| format!("called again: {e}"))?;
+    if again.bits != dense.bits {
+        return Err("called again, it gives other bits".into());
+    }
+    let strided = run(candidate, case, dtype, Layout::Strided).map_err(|e| format!("strided views: {e}"))?;
+    compare(case, dtype, expected, &strided).map_err(|e| format!("strided views: {e}"))?;
+    Ok(detail)
+}

@@ -1,0 +1,179 @@
+//! The conformance suite on the reference itself, and on references with a fault: a suite that passes everything would
+//! pass these too.
+
+use backend_reference::Reference;
+use plugin_api::{
+    Result,
+    abi::{Call, DType, Handle, Memory},
+    backend::{
+        Session,
+        catalogue::{OpSpec, Usage},
+        ops::CATALOGUE,
+    },
+    laws::{
+        Report,
+        backend::{Suite, verify, verify_gradients},
+        faulty::{Fault, Faulty},
+    },
+};
+use std::{collections::BTreeSet, sync::LazyLock};
+
+fn failures(report: &Report) -> String {
+    let lines = report.failures().map(|line| format!("{}: {}: {}\n", line.group, line.case, line.detail));
+    lines.collect()
+}
+
+fn check(dtype: DType) {
+    let report = verify(&mut Reference::new(1), &mut Reference::new(2), dtype);
+    assert!(report.is_ok(), "{}", failures(&report));
+    assert!(report.lines.len() > 700, "the suite has shrunk: {}", report.lines.len());
+}
+
+#[test]
+fn conforms_in_f64() {
+    check(DType::F64);
+}
+
+#[test]
+fn conforms_in_f32() {
+    check(DType::F32);
+}
+
+#[test]
+fn conforms_in_bf16() {
+    check(DType::BF16);
+}
+
+#[test]
+fn gotcha_38_every_backward_agrees_with_finite_differences() {
+    let report = verify_gradients(&mut Reference::new(1));
+    assert!(report.is_ok(), "{}", failures(&report));
+    assert!(report.lines.len() > 100, "the suite has shrunk: {}", report.lines.len());
+}
+
+/// The suite's report on a reference with `fault` in `spec`, restricted to that operation and its neighbour in the
+/// catalogue (which must stay clean).
+fn on_faulty(spec: &OpSpec, fault: Fault) -> Report {
+    static SUITE: LazyLock<Suite> = LazyLock::new(|| Suite::prepare(&mut Reference::new(2), DType::F64).unwrap());
+    let neighbour = (spec.id + 1) % CATALOGUE.len() as u32;
+    let mut candidate = Faulty::new(Reference::new(1), spec.id, fault);
+    SUITE.verify(&mut candidate, |s| s.id == spec.id || s.id == neighbour)
+}
+
+fn blames_only(spec: &OpSpec, report: &Report, what: &str) {
+    let blamed: BTreeSet<&str> = report.failures().map(|line| line.group.as_str()).collect();
+    assert_eq!(blamed, BTreeSet::from([spec.name]), "{what} in {}: {}", spec.name, failures(report));
+}
+
+#[test]
+fn every_output_of_every_operation_is_watched() {
+    for spec in CATALOGUE {
+        for output in 0..spec.outputs.len().max(1) {
+            blames_only(spec, &on_faulty(spec, Fault::Scale(output, 1.001)), &format!("output {output} off"));
+        }
+    }
+}
+
+#[test]
+fn a_single_wrong_element_is_seen() {
+    for spec in CATALOGUE.iter().filter(|spec| !spec.outputs.is_empty()) {
+        blames_only(spec, &on_faulty(spec, Fault::LastElement(0)), "last element off");
+    }
+}
+
+#[test]
+fn doing_nothing_is_seen() {
+    for spec in CATALOGUE.iter().filter(|spec| !spec.outputs.is_empty()) {
+        blames_only(spec, &on_faulty(spec, Fault::Skip), "nothing done");
+    }
+}
+
+#[test]
+fn overwriting_instead_of_accumulating_is_seen() {
+    for spec in CATALOGUE.iter().filter(|spec| spec.outputs.iter().any(|o| o.usage == Usage::Update)) {
+        blames_only(spec, &on_faulty(spec, Fault::Forget), "overwritten");
+    }
+}
+
+#[test]
+fn writing_beside_the_output_is_seen() {
+    for spec in CATALOGUE.iter().filter(|spec| !spec.outputs.is_empty()) {
+        blames_only(spec, &on_faulty(spec, Fault::Trespass), "trespass");
+    }
+}
+
+#[test]
+fn other_bits_on_another_call_are_seen() {
+    for spec in CATALOGUE.iter().filter(|spec| !spec.outputs.is_empty()) {
+        blames_only(spec, &on_faulty(spec, Fault::Flutter), "flutter");
+    }
+}
+
+#[test]
+fn swallowed_errors_are_seen() {
+    for spec in CATALOGUE {
+        blames_only(spec, &on_faulty(spec, Fault::Accept), "errors swallowed");
+    }
+}
+
+#[test]
+fn the_gradient_check_names_the_wrong_backward() {
+    for name in ["norm_backward", "attention_backward", "head_backward"] {
+        let spec = CATALOGUE.iter().find(|spec| spec.name == name).unwrap();
+        let report = verify_gradients(&mut Faulty::new(Reference::new(1), spec.id, Fault::Scale(0, 1.001)));
+        blames_only(spec, &report, "gradient off");
+    }
+}
+
+/// A session that denies an operation it must have.
+struct Denying(Reference);
+
+impl Session for Denying {
+    fn supports(&self, op: u32, dtype: DType) -> bool {
+        op != 8 && self.0.supports(op, dtype)
+    }
+    fn invoke(&mut self, call: &Call<'_>) -> Result<()> {
+        self.0.invoke(call)
+    }
+    fn alloc(&mut self, dtype: DType, elements: u64) -> Result<Handle> {
+        self.0.alloc(dtype, elements)
+    }
+    fn free(&mut self, buffer: Handle) -> Result<()> {
+        self.0.free(buffer)
+    }
+    fn upload(&mut self, buffer: Handle, offset: u64, bytes: &[u8]) -> Result<()> {
+        self.0.upload(buffer, offset, bytes)
+    }
+    fn download(&mut self, buffer: Handle, offset: u64, bytes: &mut [u8]) -> Result<()> {
+        self.0.download(buffer, offset, bytes)
+    }
+    fn begin_download(&mut self, buffer: Handle, offset: u64, length: u64) -> Result<u64> {
+        self.0.begin_download(buffer, offset, length)
+    }
+    fn finish_download(&mut self, ticket: u64, bytes: &mut [u8]) -> Result<()> {
+        self.0.finish_download(ticket, bytes)
+    }
+    fn write_version(&self, buffer: Handle) -> Result<u64> {
+        self.0.write_version(buffer)
+    }
+    fn workspace(&self, call: &Call<'_>) -> u64 {
+        self.0.workspace(call)
+    }
+    fn memory(&self) -> Memory {
+        self.0.memory()
+    }
+    fn trim(&mut self) {
+        self.0.trim();
+    }
+    fn sync(&mut self) -> Result<()> {
+        self.0.sync()
+    }
+}
+
+#[test]
+fn denying_what_works_is_seen() {
+    let suite = Suite::prepare(&mut Reference::new(2), DType::F32).unwrap();
+    let report = suite.verify(&mut Denying(Reference::new(1)), |s| s.id < 10);
+    let norm = CATALOGUE.iter().find(|spec| spec.name == "norm").unwrap();
+    blames_only(norm, &report, "denied, though it works and is mandatory");
+}
