@@ -3,4 +3,11 @@
 pub mod cli;
 pub mod config;
 pub mod data;
+pub mod device;
 pub mod error;
+pub mod generate;
+pub mod inference;
+pub mod model;
+pub mod plugins;
+pub mod runs;
+pub mod train;

@@ -4,8 +4,11 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use crate::config::{Draft, Override};
-use crate::error::{Error, Result};
+use super::print;
+use crate::config::Override;
+use crate::error::Result;
+use crate::train::dry::dry_run;
+use crate::train::setup::prepare;
 
 /// Check an experiment without training: read it, load its plugins, try the worst batch, estimate memory and time.
 #[derive(Debug, Args)]
@@ -39,9 +42,6 @@ pub(super) fn execute(args: Check, plugin_folders: Vec<PathBuf>) -> Result<()> {
 
 /// Checks the experiment and prints what was found.
 fn perform(request: CheckRequest) -> Result<()> {
-    let draft = Draft::read(&request.file, &request.overrides)?;
-    if !draft.mistakes().is_empty() {
-        return draft.finish().map(|_| ());
-    }
-    Err(Error::run("not wired in this build: check"))
+    let prepared = prepare(&request.file, &request.overrides, &request.plugin_folders, false)?;
+    print::result(&dry_run(&prepared)?, request.json)
 }

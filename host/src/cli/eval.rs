@@ -1,11 +1,13 @@
 //! `telos eval`.
 
+use std::fmt;
 use std::path::PathBuf;
 
 use clap::Args;
 
-use super::BackendArgs;
-use crate::error::{Error, Result};
+use super::{BackendArgs, print};
+use crate::error::Result;
+use crate::inference::{Opened, TextFigures};
 
 /// Measure a model's loss on text: nats per token, perplexity, token accuracy.
 #[derive(Debug, Args)]
@@ -43,6 +45,18 @@ pub(super) fn execute(args: Eval, plugin_folders: Vec<PathBuf>) -> Result<()> {
 }
 
 /// Evaluates and prints the figures.
-fn perform(_request: EvalRequest) -> Result<()> {
-    Err(Error::run("not wired in this build: eval"))
+fn perform(request: EvalRequest) -> Result<()> {
+    let opened = Opened::open(&request.model, &request.backend.choice(request.plugin_folders))?;
+    print::result(&opened.evaluate(&request.data)?, request.json)
+}
+
+impl fmt::Display for TextFigures {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "loss            {:.6} nats per token", self.loss)?;
+        writeln!(f, "perplexity      {:.4}", self.perplexity)?;
+        writeln!(f, "bits per byte   {:.4}", self.bits_per_byte)?;
+        writeln!(f, "token accuracy  {:.2} %", 100.0 * self.token_accuracy)?;
+        writeln!(f, "tokens          {}", self.tokens)?;
+        write!(f, "bytes           {}", self.bytes)
+    }
 }

@@ -4,8 +4,10 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::BackendArgs;
+use super::{BackendArgs, print};
 use crate::error::{Error, Result};
+use crate::generate::{GenerateOptions, generate};
+use crate::inference::Opened;
 
 /// Continue a prompt with a model.
 #[derive(Debug, Args)]
@@ -81,9 +83,56 @@ pub(super) fn execute(args: Generate, plugin_folders: Vec<PathBuf>) -> Result<()
     })
 }
 
-/// Generates and prints the text.
-fn perform(_request: GenerateRequest) -> Result<()> {
-    Err(Error::run("not wired in this build: generate"))
+/// Generates and prints the text: as it is drawn, or whole as JSON.
+fn perform(request: GenerateRequest) -> Result<()> {
+    let opened = Opened::open(&request.model, &request.backend.choice(request.plugin_folders))?;
+    let ids = opened.tokenizer.encode_input(&request.prompt)?;
+    let options = GenerateOptions {
+        max_tokens: request.max_tokens,
+        temperature: request.temperature,
+        top_p: request.top_p,
+        top_k: request.top_k,
+        seed: request.seed,
+    };
+    let prompt: Vec<i32> = ids.iter().map(|id| *id as i32).collect();
+    let mut decoder = opened.tokenizer.stream(true);
+    // The prompt passes the decoder too, so that a token's text knows what stands before it.
+    let mut echoed = String::new();
+    for id in &ids {
+        echoed += &decoder.push(*id)?;
+    }
+    if !request.json {
+        print::out(&echoed)?;
+    }
+    let (mut text, mut failure) = (String::new(), None);
+    let completions = generate(&opened.model, &[prompt], &options, &mut |drawn| {
+        match decoder.push(drawn.token as u32).map_err(Error::from).and_then(|piece| {
+            if !request.json {
+                print::out(&piece)?;
+            }
+            Ok(piece)
+        }) {
+            Ok(piece) => text += &piece,
+            Err(error) => failure = failure.take().or(Some(error)),
+        }
+    })?;
+    let rest = decoder.finish()?;
+    text += &rest;
+    if let Some(error) = failure {
+        return Err(error);
+    }
+    if !request.json {
+        return print::out(&(rest + "\n"));
+    }
+    let completion = completions.first().ok_or_else(|| Error::run("nothing was generated"))?;
+    print::json(&serde_json::json!({
+        "prompt": request.prompt,
+        "prompt_tokens": ids,
+        "text": text,
+        "tokens": completion.tokens,
+        "logprobs": completion.logps,
+        "finish": completion.finish.as_str(),
+    }))
 }
 
 fn at_least_one(text: &str) -> Result<usize, String> {

@@ -22,6 +22,8 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 
 use crate::error::Result;
+use crate::inference::BackendChoice;
+use crate::runs::supervise::{self, Role};
 
 /// Train language models with objectives and backends that are plugins.
 ///
@@ -69,9 +71,23 @@ pub struct BackendArgs {
     pub threads: usize,
 }
 
+impl BackendArgs {
+    /// The same for the library.
+    fn choice(&self, folders: Vec<PathBuf>) -> BackendChoice {
+        BackendChoice {
+            plugin: self.backend.clone(),
+            device: self.device.clone(),
+            dtype: self.dtype.clone(),
+            threads: self.threads,
+            folders,
+        }
+    }
+}
+
 /// Runs the program with `args` (the first is its name) and gives its exit code.
 pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
-    let cli = match Cli::try_parse_from(args) {
+    let args: Vec<OsString> = args.into_iter().collect();
+    let cli = match Cli::try_parse_from(&args) {
         Ok(cli) => cli,
         Err(error) => {
             // Help and version arrive here too, with code 0. A closed pipe is the reader's choice, not our failure.
@@ -79,12 +95,27 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             return u8::try_from(error.exit_code()).map_or(ExitCode::FAILURE, ExitCode::from);
         }
     };
-    match execute(cli) {
+    let done = match supervised(&cli, args) {
+        Ok(Some(code)) => return code,
+        Ok(None) => execute(cli),
+        Err(error) => Err(error),
+    };
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             print::err(&error.report());
             ExitCode::from(error.exit_code())
         }
+    }
+}
+
+/// A run works in a child process, so that whatever kills it is reported; its exit code is then ours.
+fn supervised(cli: &Cli, args: Vec<OsString>) -> Result<Option<ExitCode>> {
+    match &cli.command {
+        Command::Run(run) if !run.only_explains() && supervise::role()? == Role::Supervisor => {
+            supervise::run_supervised(args).map(Some)
+        }
+        _ => Ok(None),
     }
 }
 

@@ -25,13 +25,19 @@ pub fn err(text: &str) {
 
 /// Prints a command's result: for people, or as one line of JSON.
 pub fn result<T: Display + Serialize>(value: &T, json: bool) -> Result<()> {
-    let mut text = if json {
-        serde_json::to_string(value).map_err(|cause| Error::run("cannot write the result as JSON").with_cause(cause))?
-    } else {
-        value.to_string()
-    };
+    if json {
+        return self::json(value);
+    }
+    let mut text = value.to_string();
     if !text.ends_with('\n') {
         text.push('\n');
     }
     out(&text)
+}
+
+/// Prints a value as one line of JSON.
+pub fn json<T: Serialize>(value: &T) -> Result<()> {
+    let text =
+        serde_json::to_string(value).map_err(|cause| Error::run("cannot write the result as JSON").with_cause(cause))?;
+    out(&(text + "\n"))
 }

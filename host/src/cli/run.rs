@@ -5,8 +5,11 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::print;
-use crate::config::{Draft, Override, schema};
+use crate::config::{Override, schema};
 use crate::error::{Error, Result};
+use crate::runs::{Interrupt, progress::Show};
+use crate::train::setup::prepare;
+use crate::train::{End, Trainer};
 
 /// Run an experiment.
 ///
@@ -62,6 +65,11 @@ pub(super) fn execute(args: Run, plugin_folders: Vec<PathBuf>) -> Result<()> {
 }
 
 impl Run {
+    /// Whether nothing will run.
+    pub(super) fn only_explains(&self) -> bool {
+        self.help_keys
+    }
+
     pub(super) fn request(self, plugin_folders: Vec<PathBuf>) -> Result<RunRequest> {
         let file = self.file.ok_or_else(|| Error::request("which experiment?").with_hint("telos run FILE"))?;
         let mut overrides = self.set;
@@ -73,9 +81,17 @@ impl Run {
 
 /// Runs the experiment and prints its summary.
 fn perform(request: RunRequest) -> Result<()> {
-    let draft = Draft::read(&request.file, &request.overrides)?;
-    if !draft.mistakes().is_empty() {
-        return draft.finish().map(|_| ());
+    let interrupt = Interrupt::listen(|text| print::err(&format!("\n{text}\n")))?;
+    let prepared = prepare(&request.file, &request.overrides, &request.plugin_folders, request.update_lock)?;
+    let mut trainer = Trainer::new(prepared, request.resume, if request.json { Show::Quiet } else { Show::Auto })?;
+    if trainer.ended() {
+        return print::result(&trainer.finished(), request.json);
     }
-    Err(Error::run("not wired in this build: run"))
+    let (end, summary) = trainer.run(&interrupt)?;
+    print::result(&summary, request.json)?;
+    if end == End::Interrupted {
+        return Err(Error::interrupted(format!("stopped after step {}, saved as {}", summary.steps, summary.checkpoint))
+            .with_hint("go on with the same command and --resume"));
+    }
+    Ok(())
 }

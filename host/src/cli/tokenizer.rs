@@ -1,10 +1,15 @@
 //! `telos tokenizer`.
 
+use std::fmt;
 use std::path::PathBuf;
 
 use clap::Subcommand;
+use serde::Serialize;
 
+use super::print;
+use crate::data::{self, text::read_documents};
 use crate::error::{Error, Result};
+use crate::runs::disk::write_durably;
 
 /// Train tokenizers.
 #[derive(Debug, Subcommand)]
@@ -44,9 +49,36 @@ pub(super) fn execute(args: Tokenizer) -> Result<()> {
     perform(TrainTokenizerRequest { data, vocab_size, out, json })
 }
 
-/// Trains the tokenizer and prints what was written.
-fn perform(_request: TrainTokenizerRequest) -> Result<()> {
-    Err(Error::run("not wired in this build: tokenizer train"))
+/// Trains the tokenizer, writes it and prints what was written.
+fn perform(request: TrainTokenizerRequest) -> Result<()> {
+    let (documents, sources) = read_documents(&request.data)?;
+    let tokenizer = data::Tokenizer::train(&documents, request.vocab_size)?;
+    let json = tokenizer.files().find(|(name, _)| *name == "tokenizer.json").map(|(_, bytes)| bytes);
+    let json = json.ok_or_else(|| Error::run("the tokenizer has no tokenizer.json"))?;
+    write_durably(&request.out, json)?;
+    let bytes: u64 = sources.iter().map(|s| s.bytes).sum();
+    let tokens: usize = documents.iter().map(|d| tokenizer.encode(&d.text).map(|ids| ids.len())).sum::<Result<_, _>>()?;
+    let trained = Trained { out: request.out, vocab_size: tokenizer.vocab_size(), files: sources.len(), bytes, tokens };
+    print::result(&trained, request.json)
+}
+
+/// What was trained.
+#[derive(Debug, Serialize)]
+struct Trained {
+    out: PathBuf,
+    vocab_size: usize,
+    files: usize,
+    bytes: u64,
+    tokens: usize,
+}
+
+impl fmt::Display for Trained {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Trained { out, vocab_size, files, bytes, tokens } = self;
+        let ratio = *bytes as f64 / (*tokens).max(1) as f64;
+        writeln!(f, "{vocab_size} tokens, trained on {bytes} bytes in {files} files ({ratio:.2} bytes per token)")?;
+        write!(f, "wrote {}", out.display())
+    }
 }
 
 fn vocab_size(text: &str) -> Result<usize, String> {

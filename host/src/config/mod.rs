@@ -21,7 +21,7 @@ mod written;
 #[cfg(test)]
 mod tests;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use plugin_api::manifest::OptionSpec;
@@ -127,6 +127,11 @@ impl Draft {
     /// The plugins to load. Those whose id is missing or ill-formed are left out; that is already a mistake.
     pub fn plugins(&self) -> &[PluginUse] {
         &self.uses
+    }
+
+    /// Where runs are kept, as far as that is known already.
+    pub fn runs_dir(&self) -> PathBuf {
+        self.experiment.as_ref().map_or_else(|| "runs".into(), |experiment| experiment.runs_dir.clone().into())
     }
 
     /// Checks the options of the plugin in `slot` against its manifest's `specs`.

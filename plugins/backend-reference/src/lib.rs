@@ -68,3 +68,5 @@ impl Backend for ReferenceBackend {
         Ok(Reference::new(options.tag))
     }
 }
+
+plugin_api::export_backend!("reference", Reference);

@@ -1,0 +1,318 @@
+//! Generation: prompts run once, packed; then a token at a time for all samples together, over cached keys and values.
+//!
+//! Deals in token ids; text and stop strings are others' business. A draw depends on (seed, sample, position) alone,
+//! so that samples do not depend on what else is generated beside them.
+
+use std::collections::VecDeque;
+
+use plugin_api::abi::DType;
+use plugin_api::backend::ops::Sample as SampleOp;
+use telos_world::rng::Rng;
+
+use crate::device::Tensor;
+use crate::error::{Error, Result};
+use crate::model::cache::KvCache;
+use crate::model::{BatchView, Model};
+
+/// How to draw.
+#[derive(Debug, Clone, PartialEq)]
+pub struct GenerateOptions {
+    /// Most tokens of a continuation, the end token included.
+    pub max_tokens: usize,
+    /// Divides the logits; 0 takes the most probable token.
+    pub temperature: f64,
+    /// Draw from the smallest set of tokens with this probability; 1: all.
+    pub top_p: f64,
+    /// Draw from the k most probable tokens; 0: all.
+    pub top_k: usize,
+    /// Seed of the draws.
+    pub seed: u64,
+}
+
+impl Default for GenerateOptions {
+    fn default() -> Self {
+        Self { max_tokens: 64, temperature: 1.0, top_p: 1.0, top_k: 0, seed: 0 }
+    }
+}
+
+/// Why a continuation ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Finish {
+    /// Its last token ends the sequence.
+    EndOfSequence,
+    /// It has as many tokens as were asked for.
+    MaxTokens,
+    /// Prompt and continuation fill the model's context.
+    Context,
+}
+
+impl Finish {
+    /// In words, for people and JSON.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Finish::EndOfSequence => "end of sequence",
+            Finish::MaxTokens => "max tokens",
+            Finish::Context => "context full",
+        }
+    }
+}
+
+/// One continuation.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Completion {
+    /// Its tokens, an end token included.
+    pub tokens: Vec<i32>,
+    /// Log-probability of each under the whole softmax at the temperature (at 1 where that is 0).
+    pub logps: Vec<f64>,
+    /// Why it ended.
+    pub finish: Finish,
+}
+
+/// A token as it is drawn.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Drawn {
+    /// Number of the prompt.
+    pub sample: usize,
+    /// The token.
+    pub token: i32,
+    /// Its log-probability.
+    pub logp: f64,
+}
+
+/// Samples that are generated side by side.
+const SLOTS: usize = 64;
+
+/// Tokens of prompts run together.
+const PREFILL_TOKENS: usize = 4096;
+
+/// Tells the streams of draws from all others of the same seed.
+const DRAW_STREAM: u64 = 0x5A3F;
+
+/// Continues every prompt; `on_token` hears each token as it is drawn.
+///
+/// # Errors
+/// A request error for an empty prompt, one that leaves no room in the model's context, a token outside the vocabulary,
+/// or options out of range; the backend's.
+pub fn generate(
+    model: &Model,
+    prompts: &[Vec<i32>],
+    options: &GenerateOptions,
+    on_token: &mut dyn FnMut(Drawn),
+) -> Result<Vec<Completion>> {
+    check(model, prompts, options)?;
+    let context = model.config().context as usize;
+    let longest = prompts.iter().map(Vec::len).max().unwrap_or(0);
+    // The last token drawn is never run, so it needs no room.
+    let capacity = context.min(longest.saturating_add(options.max_tokens).saturating_sub(1)).max(1);
+    let slots = prompts.len().min(SLOTS);
+    let cache = KvCache::new(model, slots as u64, capacity as u64)?;
+    let mut state = Generation {
+        model,
+        options,
+        cache,
+        waiting: (0..prompts.len()).collect(),
+        free: (0..slots).collect(),
+        active: Vec::new(),
+        done: vec![None; prompts.len()],
+        on_token,
+    };
+    while !state.waiting.is_empty() || !state.active.is_empty() {
+        state.admit(prompts)?;
+        state.step()?;
+    }
+    let done: Option<Vec<Completion>> = state.done.into_iter().collect();
+    done.ok_or_else(|| Error::run("generate: a sample was never finished"))
+}
+
+fn check(model: &Model, prompts: &[Vec<i32>], options: &GenerateOptions) -> Result<()> {
+    let config = model.config();
+    for prompt in prompts {
+        if prompt.is_empty() {
+            return Err(Error::request("the prompt has no tokens"));
+        }
+        if prompt.len() as u64 > config.context {
+            let message = format!("the prompt has {} tokens, the model's context {}", prompt.len(), config.context);
+            return Err(Error::request(message).with_hint("shorten the prompt"));
+        }
+    }
+    let GenerateOptions { max_tokens, temperature, top_p, .. } = *options;
+    if max_tokens == 0 {
+        return Err(Error::request("max_tokens is 0, expected at least 1"));
+    }
+    if !(temperature >= 0.0 && temperature.is_finite()) {
+        return Err(Error::request(format!("temperature is {temperature}, expected a number from 0")));
+    }
+    if !(top_p > 0.0 && top_p <= 1.0) {
+        return Err(Error::request(format!("top_p is {top_p}, expected a number above 0 and at most 1")));
+    }
+    Ok(())
+}
+
+/// A sample being continued.
+struct Active {
+    sample: usize,
+    slot: usize,
+    /// Tokens in the cache.
+    length: usize,
+    /// The last token drawn, not yet run.
+    last: i32,
+    tokens: Vec<i32>,
+    logps: Vec<f64>,
+}
+
+struct Generation<'a> {
+    model: &'a Model,
+    options: &'a GenerateOptions,
+    cache: KvCache,
+    waiting: VecDeque<usize>,
+    free: Vec<usize>,
+    active: Vec<Active>,
+    done: Vec<Option<Completion>>,
+    on_token: &'a mut dyn FnMut(Drawn),
+}
+
+impl Generation<'_> {
+    /// Runs waiting prompts into free slots and draws their first tokens.
+    fn admit(&mut self, prompts: &[Vec<i32>]) -> Result<()> {
+        while !self.free.is_empty() && !self.waiting.is_empty() {
+            let (mut packed, mut samples, mut slots) = (Packed::new(), Vec::new(), Vec::new());
+            while let (Some(sample), Some(slot)) = (self.waiting.front().copied(), self.free.last().copied()) {
+                let prompt = &prompts[sample];
+                if !samples.is_empty() && packed.tokens.len() + prompt.len() > PREFILL_TOKENS {
+                    break;
+                }
+                packed.push(prompt);
+                samples.push(sample);
+                slots.push(slot as u64);
+                self.waiting.pop_front();
+                self.free.pop();
+            }
+            let hidden = self.model.prefill(packed.view(), &self.cache, &slots)?;
+            let last: Vec<i32> = packed.offsets.iter().skip(1).map(|end| end - 1).collect();
+            let hidden = self.model.gather(&hidden, &last)?;
+            let first = self.active.len();
+            self.active.extend(samples.iter().zip(&slots).map(|(sample, slot)| Active {
+                sample: *sample,
+                slot: *slot as usize,
+                length: prompts[*sample].len(),
+                last: 0,
+                tokens: Vec::new(),
+                logps: Vec::new(),
+            }));
+            self.draw(&hidden, first)?;
+        }
+        Ok(())
+    }
+
+    /// Runs the last tokens of all active samples and draws the next ones.
+    fn step(&mut self) -> Result<()> {
+        if self.active.is_empty() {
+            return Ok(());
+        }
+        let column = |of: fn(&Active) -> i32| self.active.iter().map(of).collect::<Vec<i32>>();
+        let tokens = column(|a| a.last);
+        let slots = column(|a| a.slot as i32);
+        let lengths = column(|a| a.length as i32);
+        let hidden = self.model.decode(&tokens, &slots, &lengths, &self.cache)?;
+        for active in &mut self.active {
+            active.length += 1;
+        }
+        self.draw(&hidden, 0)
+    }
+
+    /// Draws a token for each active sample from `first` on; finished samples leave their slots.
+    fn draw(&mut self, hidden: &Tensor, first: usize) -> Result<()> {
+        let logits = self.model.logits(hidden)?;
+        let (ids, logps) = sample(self.model, &logits, self.options, &self.noise(first))?;
+        for ((active, token), logp) in self.active[first..].iter_mut().zip(ids).zip(logps) {
+            active.last = token;
+            active.tokens.push(token);
+            active.logps.push(logp);
+            (self.on_token)(Drawn { sample: active.sample, token, logp });
+        }
+        self.retire();
+        Ok(())
+    }
+
+    fn noise(&self, first: usize) -> Vec<f64> {
+        let seed = self.options.seed;
+        let draw = |active: &Active| {
+            let key = [seed, DRAW_STREAM, active.sample as u64, active.length as u64];
+            // 24 bits: exact in f32, so that every backend draws with the same noise, and never 1.
+            (Rng::new(&key).next_u64() >> 40) as f64 / (1_u64 << 24) as f64
+        };
+        self.active[first..].iter().map(draw).collect()
+    }
+
+    fn retire(&mut self) {
+        let (config, max_tokens) = (self.model.config(), self.options.max_tokens);
+        let finish = |active: &Active| {
+            if config.eos.iter().any(|eos| i64::from(*eos) == i64::from(active.last)) {
+                Some(Finish::EndOfSequence)
+            } else if active.tokens.len() >= max_tokens {
+                Some(Finish::MaxTokens)
+            } else if active.length as u64 >= config.context {
+                Some(Finish::Context)
+            } else {
+                None
+            }
+        };
+        for active in std::mem::take(&mut self.active) {
+            match finish(&active) {
+                Some(finish) => {
+                    self.free.push(active.slot);
+                    self.done[active.sample] =
+                        Some(Completion { tokens: active.tokens, logps: active.logps, finish });
+                }
+                None => self.active.push(active),
+            }
+        }
+    }
+}
+
+/// Draws one token per row of logits: ids and log-probabilities.
+fn sample(
+    model: &Model,
+    logits: &Tensor,
+    options: &GenerateOptions,
+    noise: &[f64],
+) -> Result<(Vec<i32>, Vec<f64>)> {
+    let device = model.device();
+    let rows = logits.row_count();
+    let noise = device.floats(noise)?;
+    let token = device.tensor_of(DType::I32, 1, rows)?;
+    let logp = device.tensor_of(device.accumulator(), 1, rows)?;
+    device.call(&SampleOp {
+        logits: logits.view(),
+        noise: noise.view(),
+        token: token.view(),
+        logp: logp.view(),
+        temperature: options.temperature,
+        top_k: options.top_k as i64,
+        top_p: options.top_p,
+    })?;
+    Ok((token.to_ints()?, logp.to_vec()?))
+}
+
+/// Prompts one after the other.
+struct Packed {
+    tokens: Vec<i32>,
+    positions: Vec<i32>,
+    offsets: Vec<i32>,
+}
+
+impl Packed {
+    fn new() -> Self {
+        Packed { tokens: Vec::new(), positions: Vec::new(), offsets: vec![0] }
+    }
+
+    fn push(&mut self, prompt: &[i32]) {
+        self.tokens.extend_from_slice(prompt);
+        self.positions.extend(0..prompt.len() as i32);
+        self.offsets.push(self.tokens.len() as i32);
+    }
+
+    fn view(&self) -> BatchView<'_> {
+        BatchView { tokens: &self.tokens, positions: &self.positions, offsets: &self.offsets }
+    }
+}

@@ -1,0 +1,137 @@
+//! A saved model opened for use: generation and evaluation outside of a run.
+
+use std::path::{Path, PathBuf};
+
+use plugin_api::{
+    backend::{DType, SessionOptions},
+    manifest::kind,
+    options::OptionMap,
+};
+use serde::Serialize;
+
+use crate::{
+    data::{Document, Tokenizer, TokenSet, batcher::eval_batches, text::read_documents},
+    error::{Error, Result},
+    model::{HeadRequest, Keep, Model, Statistics},
+    plugins::Registry,
+    train::setup::{model_folder, open, threads},
+    train::{objectives::supervised_rows, window::view},
+};
+
+/// Who computes.
+#[derive(Debug, Clone)]
+pub struct BackendChoice {
+    /// Id of the backend plugin.
+    pub plugin: String,
+    /// Device in its words.
+    pub device: String,
+    /// Compute dtype: f32, bf16, f64.
+    pub dtype: String,
+    /// Threads; 0: all cores.
+    pub threads: usize,
+    /// Where to look for plugins.
+    pub folders: Vec<PathBuf>,
+}
+
+/// A model with its tokenizer.
+pub struct Opened {
+    /// The model.
+    pub model: Model,
+    /// Its tokenizer.
+    pub tokenizer: Tokenizer,
+    /// The folder it was read from.
+    pub folder: PathBuf,
+}
+
+impl Opened {
+    /// Opens the model of a run, a checkpoint or a Hugging Face folder.
+    ///
+    /// # Errors
+    /// Request errors naming folder, file, tensor, plugin or device.
+    pub fn open(path: &Path, backend: &BackendChoice) -> Result<Opened> {
+        let folder = model_folder(path)?;
+        let tokenizer = Tokenizer::open(&folder)?;
+        let registry = Registry::discover(&backend.folders);
+        let library = registry.load(kind::BACKEND, &backend.plugin)?;
+        let dtype = DType::from_name(&backend.dtype).unwrap_or(DType::F32);
+        let manifest = library.backend_manifest()?;
+        if !manifest.dtypes.contains(&dtype.to_string()) {
+            let message = format!("backend \"{}\" computes in {}, not in {dtype}", backend.plugin, manifest.dtypes.join(", "));
+            return Err(Error::request(message).with_hint("choose another --dtype or --backend"));
+        }
+        let options: OptionMap = manifest.options.iter().map(|o| (o.name.clone(), o.default.clone())).collect();
+        let session =
+            SessionOptions { device: backend.device.clone(), threads: threads(backend.threads), tag: 1, options };
+        let (device, _) = open(&library, &session, dtype, false)?;
+        let model = Model::from_folder(&device, &folder)?;
+        if tokenizer.vocab_size() as u64 > model.config().vocab {
+            return Err(Error::request(format!(
+                "the tokenizer in {} has {} tokens, the model's vocabulary {}",
+                folder.display(),
+                tokenizer.vocab_size(),
+                model.config().vocab
+            ))
+            .with_hint("use the tokenizer the model was trained with"));
+        }
+        Ok(Opened { model, tokenizer, folder })
+    }
+
+    /// Measures the loss on whole texts.
+    ///
+    /// # Errors
+    /// Text that is missing, empty or not UTF-8; the backend's.
+    pub fn evaluate(&self, paths: &[String]) -> Result<TextFigures> {
+        let (documents, _) = read_documents(paths)?;
+        let bytes: u64 = documents.iter().map(|d: &Document| d.text.len() as u64).sum();
+        let tokens = TokenSet::load(&documents, &self.tokenizer, None)?;
+        let context = self.model.config().context as usize;
+        let (mut sum, mut correct, mut count) = (0.0, 0_u64, 0_u64);
+        for packed in eval_batches(&tokens, context, self.tokenizer.prefix(), EVAL_TOKENS.max(context), None) {
+            let packed = packed?;
+            let rows = supervised_rows(&packed);
+            let forward = self.model.forward(view(&packed), Keep::Nothing)?;
+            let request = HeadRequest {
+                rows: (rows.len() < packed.len()).then_some(&rows),
+                statistics: Statistics { top1: true, ..Statistics::default() },
+                ..HeadRequest::new(&packed.targets)
+            };
+            let stats = self.model.head_stats(&forward, &request)?.stats;
+            sum -= stats.logp.iter().sum::<f64>();
+            let targets = rows.iter().map(|row| packed.targets[*row as usize]);
+            correct += stats.top1.iter().flatten().zip(targets).filter(|(a, b)| *a == b).count() as u64;
+            count += rows.len() as u64;
+        }
+        if count == 0 {
+            return Err(Error::request("the text has no token to predict").with_hint("give a longer text"));
+        }
+        let loss = sum / count as f64;
+        Ok(TextFigures {
+            loss,
+            perplexity: loss.exp(),
+            bits_per_byte: sum / std::f64::consts::LN_2 / bytes.max(1) as f64,
+            token_accuracy: correct as f64 / count as f64,
+            tokens: count,
+            bytes,
+        })
+    }
+}
+
+/// Positions evaluated at a time.
+const EVAL_TOKENS: usize = 4096;
+
+/// How well a model predicts a text.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct TextFigures {
+    /// Nats per token.
+    pub loss: f64,
+    /// Exponential of the loss.
+    pub perplexity: f64,
+    /// Bits per byte of text.
+    pub bits_per_byte: f64,
+    /// Share of tokens that were the most probable one.
+    pub token_accuracy: f64,
+    /// Tokens predicted.
+    pub tokens: u64,
+    /// Bytes of text.
+    pub bytes: u64,
+}

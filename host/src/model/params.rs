@@ -1,0 +1,289 @@
+//! Where every parameter lies: one flat buffer, tensors one after the other, each at a multiple of [`FLAT_ALIGN`].
+//!
+//! Gradients and moments use the same layout. Query, key and value projections (and gate and up) lie side by side, so
+//! that one product over a taller view serves all of them where the alignment leaves no gap.
+
+use std::collections::BTreeMap;
+
+use plugin_api::abi::View;
+use plugin_api::backend::ops::FLAT_ALIGN;
+use telos_world::rng::Rng;
+
+use super::config::ModelConfig;
+use super::family::Mlp;
+use crate::device::Buffer;
+use crate::error::{Error, Result};
+
+/// How a parameter starts.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Init {
+    /// Normal of this standard deviation.
+    Normal(f64),
+    /// All ones.
+    One,
+    /// All zeros.
+    Zero,
+}
+
+/// One tensor of the flat buffer.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Parameter {
+    /// Its Hugging Face name.
+    pub name: String,
+    /// Elements before it.
+    pub offset: u64,
+    /// Rows; 1 for a vector. A linear layer has one row per output.
+    pub rows: u64,
+    /// Columns.
+    pub cols: u64,
+    /// Two-dimensional: weight decay applies by default. Vectors (norms, biases) do not decay.
+    pub matrix: bool,
+    /// Stored as (columns, rows) in files.
+    pub stored_transposed: bool,
+    /// How it starts.
+    pub init: Init,
+}
+
+impl Parameter {
+    /// Number of elements.
+    pub fn len(&self) -> u64 {
+        self.rows * self.cols
+    }
+
+    /// Whether it holds nothing.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Its shape in files.
+    pub fn stored_shape(&self) -> Vec<usize> {
+        let (rows, cols) = (self.rows as usize, self.cols as usize);
+        match (self.matrix, self.stored_transposed) {
+            (false, _) => vec![cols],
+            (true, false) => vec![rows, cols],
+            (true, true) => vec![cols, rows],
+        }
+    }
+
+    /// Its matrix inside a flat buffer of the layout.
+    pub fn view(&self, flat: &Buffer) -> View {
+        flat.matrix(self.offset, self.rows, self.cols)
+    }
+}
+
+/// A norm's parameters, as indices into [`Layout::parameters`].
+#[derive(Debug, Clone, Copy)]
+pub(super) struct NormRef {
+    pub weight: usize,
+    pub bias: Option<usize>,
+}
+
+/// A linear layer's parameters.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct LinearRef {
+    pub weight: usize,
+    pub bias: Option<usize>,
+}
+
+/// A layer's parameters.
+#[derive(Debug, Clone)]
+pub(super) struct LayerRefs {
+    pub norm1: NormRef,
+    pub qkv: Vec<LinearRef>,
+    pub output: LinearRef,
+    pub norm2: NormRef,
+    pub up: Vec<LinearRef>,
+    pub down: LinearRef,
+}
+
+/// The table of a model's parameters.
+#[derive(Debug, Clone)]
+pub struct Layout {
+    parameters: Vec<Parameter>,
+    by_name: BTreeMap<String, usize>,
+    len: u64,
+    pub(super) embedding: usize,
+    pub(super) positions: Option<usize>,
+    pub(super) layers: Vec<LayerRefs>,
+    pub(super) norm: NormRef,
+    /// The embedding where tied.
+    pub(super) head: usize,
+}
+
+impl Layout {
+    /// The layout of a config.
+    ///
+    /// # Errors
+    /// The model is too large to address.
+    pub fn new(config: &ModelConfig) -> Result<Layout> {
+        Builder { config, parameters: Vec::new(), end: 0 }.build()
+    }
+
+    /// Every parameter, in ascending order of offset.
+    pub fn parameters(&self) -> &[Parameter] {
+        &self.parameters
+    }
+
+    /// Elements of a flat buffer, gaps included: a multiple of [`FLAT_ALIGN`].
+    pub fn flat_len(&self) -> u64 {
+        self.len
+    }
+
+    /// Number of parameters proper, gaps left out.
+    pub fn count(&self) -> u64 {
+        self.parameters.iter().map(Parameter::len).sum()
+    }
+
+    /// The index of the parameter of that name.
+    pub fn index(&self, name: &str) -> Option<usize> {
+        self.by_name.get(name).copied()
+    }
+
+    /// The parameter of that name.
+    pub fn get(&self, name: &str) -> Option<&Parameter> {
+        self.index(name).map(|index| &self.parameters[index])
+    }
+
+    /// Initial values of parameter `index`, row by row: a function of seed, index and init alone, so that every
+    /// backend starts from the same bits.
+    pub fn initial(&self, index: usize, seed: u64) -> Vec<f32> {
+        let Some(parameter) = self.parameters.get(index) else { return Vec::new() };
+        let len = parameter.len() as usize;
+        match parameter.init {
+            Init::One => vec![1.0; len],
+            Init::Zero => vec![0.0; len],
+            Init::Normal(std) => normals(&mut Rng::new(&[seed, INIT_STREAM, index as u64]), len, std),
+        }
+    }
+}
+
+/// Tells the streams of initial weights from all others of the same seed.
+const INIT_STREAM: u64 = 0x1917;
+
+/// Normal numbers by Box and Muller (1958).
+fn normals(rng: &mut Rng, len: usize, std: f64) -> Vec<f32> {
+    let mut values = Vec::with_capacity(len + 1);
+    while values.len() < len {
+        // From (0, 1], so that the logarithm is finite.
+        let radius = (-2.0 * (1.0 - uniform(rng)).ln()).sqrt() * std;
+        let (sin, cos) = (std::f64::consts::TAU * uniform(rng)).sin_cos();
+        values.push((radius * cos) as f32);
+        values.push((radius * sin) as f32);
+    }
+    values.truncate(len);
+    values
+}
+
+/// Uniform in [0, 1), 53 bits.
+fn uniform(rng: &mut Rng) -> f64 {
+    (rng.next_u64() >> 11) as f64 / (1_u64 << 53) as f64
+}
+
+struct Builder<'a> {
+    config: &'a ModelConfig,
+    parameters: Vec<Parameter>,
+    end: u64,
+}
+
+impl Builder<'_> {
+    fn build(mut self) -> Result<Layout> {
+        let (config, names) = (self.config, &self.config.family.names);
+        let normal = Init::Normal(config.init_std);
+        let root = |name: &str| format!("{}{name}", names.prefix);
+        let embedding = self.matrix(root(names.embedding) + ".weight", config.vocab, config.dim, normal, false)?;
+        let positions = match names.positions {
+            Some(name) => Some(self.matrix(root(name) + ".weight", config.context, config.dim, normal, false)?),
+            None => None,
+        };
+        let mut layers = Vec::with_capacity(config.layers as usize);
+        for layer in 0..config.layers {
+            layers.push(self.layer(&root(&format!("{}{layer}.", names.layer)))?);
+        }
+        let norm = self.norm(&root(names.norm))?;
+        let head = if config.tied {
+            embedding
+        } else {
+            self.matrix(format!("{}.weight", names.head), config.vocab, config.dim, normal, false)?
+        };
+        let by_name = self.parameters.iter().enumerate().map(|(index, p)| (p.name.clone(), index)).collect();
+        let (len, parameters) = (self.end, self.parameters);
+        Ok(Layout { parameters, by_name, len, embedding, positions, layers, norm, head })
+    }
+
+    fn layer(&mut self, prefix: &str) -> Result<LayerRefs> {
+        let config = self.config;
+        let names = &config.family.names;
+        let at = |name: &str| format!("{prefix}{name}");
+        let all = |these: &[&str]| these.iter().map(|name| at(name)).collect::<Vec<_>>();
+        let (q, kv) = (config.query_width(), config.kv_width());
+        let widths: &[u64] = if names.qkv.len() == 1 { &[q + 2 * kv] } else { &[q, kv, kv] };
+        let normal = Init::Normal(config.init_std);
+        // Projections that add to the residual stream start smaller, by their number (Radford et al. 2019).
+        let residual = Init::Normal(config.init_std / (2.0 * config.layers as f64).sqrt());
+        let up_widths = vec![config.hidden; names.up.len()];
+        debug_assert_eq!(names.up.len(), if config.family.mlp == Mlp::Gated { 2 } else { 1 });
+        let norm1 = self.norm(&at(names.norm1))?;
+        let qkv = self.linears(&all(names.qkv), widths, config.dim, config.attention_bias, normal)?;
+        let output = self.linear(at(names.output), config.dim, q, config.attention_bias, residual)?;
+        let norm2 = self.norm(&at(names.norm2))?;
+        let up = self.linears(&all(names.up), &up_widths, config.dim, config.mlp_bias, normal)?;
+        let down = self.linear(at(names.down), config.dim, config.hidden, config.mlp_bias, residual)?;
+        Ok(LayerRefs { norm1, qkv, output, norm2, up, down })
+    }
+
+    fn norm(&mut self, name: &str) -> Result<NormRef> {
+        let dim = self.config.dim;
+        let weight = self.vector(format!("{name}.weight"), dim, Init::One)?;
+        let bias = self.config.family.norm_bias.then(|| self.vector(format!("{name}.bias"), dim, Init::Zero));
+        Ok(NormRef { weight, bias: bias.transpose()? })
+    }
+
+    fn linear(&mut self, name: String, outputs: u64, inputs: u64, bias: bool, init: Init) -> Result<LinearRef> {
+        let refs = self.linears(&[name], &[outputs], inputs, bias, init)?;
+        refs.into_iter().next().ok_or_else(|| Error::run("a linear layer without a name"))
+    }
+
+    /// Layers that read the same input: all weights, then all biases, so that each kind is one block.
+    fn linears(
+        &mut self,
+        names: &[String],
+        outputs: &[u64],
+        inputs: u64,
+        bias: bool,
+        init: Init,
+    ) -> Result<Vec<LinearRef>> {
+        let transposed = self.config.family.stored_transposed;
+        let mut refs = Vec::with_capacity(names.len());
+        for (name, rows) in names.iter().zip(outputs) {
+            let weight = self.matrix(format!("{name}.weight"), *rows, inputs, init, transposed)?;
+            refs.push(LinearRef { weight, bias: None });
+        }
+        if bias {
+            for ((name, rows), linear) in names.iter().zip(outputs).zip(&mut refs) {
+                linear.bias = Some(self.vector(format!("{name}.bias"), *rows, Init::Zero)?);
+            }
+        }
+        Ok(refs)
+    }
+
+    fn vector(&mut self, name: String, len: u64, init: Init) -> Result<usize> {
+        self.push(Parameter { name, offset: 0, rows: 1, cols: len, matrix: false, stored_transposed: false, init })
+    }
+
+    fn matrix(&mut self, name: String, rows: u64, cols: u64, init: Init, stored_transposed: bool) -> Result<usize> {
+        self.push(Parameter { name, offset: 0, rows, cols, matrix: true, stored_transposed, init })
+    }
+
+    fn push(&mut self, mut parameter: Parameter) -> Result<usize> {
+        parameter.offset = self.end;
+        let end = parameter
+            .rows
+            .checked_mul(parameter.cols)
+            .and_then(|len| self.end.checked_add(len))
+            .and_then(|end| end.checked_next_multiple_of(FLAT_ALIGN))
+            .filter(|end| *end < 1 << 48);
+        self.end = end.ok_or_else(|| Error::request(format!("the model is too large: {} overflows", parameter.name)))?;
+        self.parameters.push(parameter);
+        Ok(self.parameters.len() - 1)
+    }
+}

@@ -1,0 +1,233 @@
+//! `plugins.lock`: the bytes of each plugin that a folder of runs was made with.
+//!
+//! A plugin is pinned when it is first used. Later, other bytes under the same name stop the run, so that nobody
+//! compares two runs that were not made by the same code. It pins identity, not behaviour: a plugin is trusted code.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use plugin_api::load::PluginInfo;
+use serde::{Deserialize, Deserializer, Serialize, de};
+use sha2::{Digest, Sha256};
+
+use crate::error::{Error, Result};
+
+/// The file's name.
+pub const FILE: &str = "plugins.lock";
+
+const HEADER: &str = "\
+# The bytes of the plugins that the runs in this folder were made with. Written by telos; keep it with the runs.
+# `telos run --update-lock` accepts changed plugins.
+";
+
+/// One pinned plugin.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Pin {
+    kind: String,
+    id: String,
+    version: String,
+    #[serde(deserialize_with = "sha256")]
+    sha256: String,
+}
+
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Written {
+    #[serde(default)]
+    plugin: Vec<Pin>,
+}
+
+fn sha256<'de, D: Deserializer<'de>>(from: D) -> std::result::Result<String, D::Error> {
+    let text = String::deserialize(from)?;
+    if text.len() == 64 && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b)) {
+        return Ok(text);
+    }
+    Err(de::Error::custom("expected 64 hexadecimal digits"))
+}
+
+/// The pinned plugins of a folder of runs.
+#[derive(Debug)]
+pub struct Lock {
+    path: PathBuf,
+    pins: Vec<Pin>,
+    update: bool,
+    changed: bool,
+}
+
+impl Lock {
+    /// Reads the lock of `folder`; one that is not there pins nothing yet. With `update`, changed plugins are accepted and
+    /// pinned anew.
+    ///
+    /// # Errors
+    /// A request error naming file and line of a damaged lock, or the file that cannot be read.
+    pub fn open(folder: &Path, update: bool) -> Result<Lock> {
+        let path = folder.join(FILE);
+        let pins = read(&path)?;
+        Ok(Lock { path, pins, update, changed: false })
+    }
+
+    /// Hashes the plugin's file (do this right before loading it) and compares with what is pinned; pins it where
+    /// nothing is. Returns the hash, in lower-case hexadecimal digits.
+    ///
+    /// # Errors
+    /// A request error naming plugin, file, both hashes and the remedy where the bytes changed.
+    pub fn verify(&mut self, plugin: &PluginInfo) -> Result<String> {
+        let found = Pin {
+            kind: plugin.kind.clone(),
+            id: plugin.id.clone(),
+            version: plugin.version.clone(),
+            sha256: hash(&plugin.path)
+                .map_err(|cause| Error::request(format!("cannot read {}", plugin.path.display())).with_cause(cause))?,
+        };
+        let sha256 = found.sha256.clone();
+        match self.pins.iter_mut().find(|pin| pin.kind == found.kind && pin.id == found.id) {
+            Some(pin) if *pin == found => return Ok(sha256),
+            Some(pin) if pin.sha256 != sha256 && !self.update => return Err(changed(&self.path, plugin, pin, &found)),
+            Some(pin) => *pin = found,
+            None => self.pins.push(found),
+        }
+        self.changed = true;
+        Ok(sha256)
+    }
+
+    /// Writes the lock where it changed, in one step, so that no reader sees half of it. What another process pinned
+    /// meanwhile stays.
+    ///
+    /// # Errors
+    /// A failed run naming the file that cannot be written.
+    pub fn save(&mut self) -> Result<()> {
+        if !self.changed {
+            return Ok(());
+        }
+        for other in read(&self.path)? {
+            if !self.pins.iter().any(|pin| pin.kind == other.kind && pin.id == other.id) {
+                self.pins.push(other);
+            }
+        }
+        self.pins.sort_by(|a, b| (&a.kind, &a.id).cmp(&(&b.kind, &b.id)));
+        let failed = |cause: io::Error| Error::run(format!("cannot write {}", self.path.display())).with_cause(cause);
+        let written = toml::to_string(&Written { plugin: self.pins.clone() });
+        let written = written.map_err(|cause| failed(io::Error::other(cause)))?;
+        replace(&self.path, &format!("{HEADER}\n{written}")).map_err(failed)?;
+        self.changed = false;
+        Ok(())
+    }
+}
+
+fn read(path: &Path) -> Result<Vec<Pin>> {
+    let text = match fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(cause) => return Err(Error::request(format!("cannot read {}", path.display())).with_cause(cause)),
+    };
+    toml::from_str::<Written>(&text).map(|written| written.plugin).map_err(|cause| {
+        let before = cause.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
+        let line = 1 + before.matches('\n').count();
+        Error::request(format!("{}:{line}: the lock is damaged: {}", path.display(), cause.message()))
+            .with_hint("restore the file, or remove it to pin the plugins anew")
+    })
+}
+
+fn replace(path: &Path, text: &str) -> io::Result<()> {
+    let folder = path.parent().unwrap_or(Path::new("."));
+    fs::create_dir_all(folder)?;
+    let mut file = tempfile::NamedTempFile::new_in(folder)?;
+    file.write_all(text.as_bytes())?;
+    file.as_file().sync_all()?;
+    file.persist(path).map_err(|e| e.error)?;
+    File::open(folder)?.sync_all()
+}
+
+fn hash(path: &Path) -> io::Result<String> {
+    let mut hasher = Sha256::new();
+    io::copy(&mut File::open(path)?, &mut hasher)?;
+    Ok(hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+fn changed(lock: &Path, plugin: &PluginInfo, pin: &Pin, found: &Pin) -> Error {
+    Error::request(format!("the {} `{}` is not the one pinned in {}", pin.kind, pin.id, lock.display()))
+        .with_details([
+            format!("pinned: version {}, sha256 {}", pin.version, pin.sha256),
+            format!("found:  version {}, sha256 {}", found.version, found.sha256),
+            format!("file:   {}", plugin.path.display()),
+        ])
+        .with_hint("run with --update-lock to accept the new one; runs made before are then not comparable with runs made after")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plugin(folder: &Path, id: &str, content: &str) -> PluginInfo {
+        let path = folder.join(format!("{id}.so"));
+        fs::write(&path, content).unwrap();
+        PluginInfo {
+            id: id.into(),
+            kind: "objective".into(),
+            version: "1.0.0".into(),
+            abi_major: 1,
+            abi_minor: 0,
+            requires_minor: 0,
+            preload: Vec::new(),
+            path,
+        }
+    }
+
+    /// Catches a lock that pins nothing, that accepts changed bytes, or whose update is forgotten.
+    #[test]
+    fn changed_bytes_are_refused_until_the_lock_is_updated() {
+        let folder = tempfile::tempdir().unwrap();
+        let runs = folder.path().join("runs");
+        let ce = plugin(folder.path(), "ce", "abc");
+        let mut lock = Lock::open(&runs, false).unwrap();
+        let old = lock.verify(&ce).unwrap();
+        assert_eq!(old, "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad", "FIPS 180-2, B.1");
+        assert!(!runs.exists(), "nothing is left behind by a run that never starts");
+        lock.save().unwrap();
+
+        plugin(folder.path(), "ce", "changed");
+        let error = Lock::open(&runs, false).unwrap().verify(&ce).unwrap_err();
+        let report = error.report();
+        assert_eq!(error.exit_code(), 2);
+        for part in ["`ce`", &old, "ce.so", "--update-lock", "plugins.lock"] {
+            assert!(report.contains(part), "{part} is not in {report}");
+        }
+        let mut lock = Lock::open(&runs, true).unwrap();
+        let new = lock.verify(&ce).unwrap();
+        assert!(report.contains(&new) && new != old);
+        lock.save().unwrap();
+        assert_eq!(Lock::open(&runs, false).unwrap().verify(&ce).unwrap(), new);
+    }
+
+    /// Catches a save that forgets the plugins another process pinned since the lock was read.
+    #[test]
+    fn two_processes_pin_into_one_lock() {
+        let folder = tempfile::tempdir().unwrap();
+        let (one, two) = (plugin(folder.path(), "one", "1"), plugin(folder.path(), "two", "2"));
+        let mut first = Lock::open(folder.path(), false).unwrap();
+        let mut second = Lock::open(folder.path(), false).unwrap();
+        first.verify(&one).unwrap();
+        second.verify(&two).unwrap();
+        first.save().unwrap();
+        second.save().unwrap();
+        assert_eq!(Lock::open(folder.path(), false).unwrap().pins.len(), 2);
+    }
+
+    /// Catches a damaged lock that is taken for an empty one, and a report without the line.
+    #[test]
+    fn a_damaged_lock_names_file_and_line() {
+        let folder = tempfile::tempdir().unwrap();
+        for (text, line) in [
+            ("\n\n[[plugin]\n", 3),
+            ("# pins\n[[plugin]]\nkind = \"objective\"\nid = \"ce\"\nversion = \"1\"\nsha256 = \"abc\"\n", 6),
+            ("\nplugins = 3\n", 2),
+        ] {
+            fs::write(folder.path().join(FILE), text).unwrap();
+            let error = Lock::open(folder.path(), false).unwrap_err();
+            assert_eq!(error.exit_code(), 2);
+            assert!(error.message().contains(&format!("plugins.lock:{line}: ")), "{}", error.message());
+        }
+    }
+}

@@ -1,0 +1,9 @@
+//! Which plugins there are, and that they are still the ones a folder of runs was made with.
+//!
+//! What a plugin is and how it is called is the business of `plugin-api`.
+
+pub mod lock;
+pub mod registry;
+
+pub use lock::Lock;
+pub use registry::Registry;

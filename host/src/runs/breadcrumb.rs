@@ -1,0 +1,128 @@
+//! What the run is doing right now, left where the supervising parent finds it if the process dies.
+//!
+//! One write of a few hundred bytes into a small file that never leaves the system's memory, without allocation: cheap
+//! enough for every call into a plugin. The bytes are in the system's hands when the call returns, so no death of the
+//! process can lose them.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Names the file to the child.
+pub(super) const ENV: &str = "TELOS_BREADCRUMB";
+
+const PLUGIN: usize = 64;
+const CALL: usize = 56;
+/// Plugin, call and step, in this order, names padded with zeros.
+const RECORD: usize = PLUGIN + CALL + 8;
+/// The longest path that the system knows.
+const FOLDER: usize = 4096;
+
+/// Where the run writes what it is about to do. Clones write to the same place.
+#[derive(Debug, Clone, Default)]
+pub struct Breadcrumb {
+    file: Option<Arc<File>>,
+}
+
+/// What a breadcrumb says.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(super) struct Trace {
+    /// The plugin that was running, or nothing where the host itself was.
+    pub(super) plugin: String,
+    pub(super) call: String,
+    pub(super) step: u64,
+    /// The run's folder, once it is known.
+    pub(super) run: Option<PathBuf>,
+}
+
+impl Breadcrumb {
+    /// The one that the supervising parent reads; without such a parent, one that nobody reads and that costs nothing.
+    pub fn from_env() -> Self {
+        let path = std::env::var_os(ENV);
+        let file = path.and_then(|path| OpenOptions::new().write(true).open(path).ok());
+        Self { file: file.map(Arc::new) }
+    }
+
+    /// Says that `plugin` is about to run `call` (cut to 64 and 56 bytes) in `step`.
+    pub fn set(&self, plugin: &str, call: &str, step: u64) {
+        let Some(file) = &self.file else { return };
+        let mut record = [0; RECORD];
+        let (names, number) = record.split_at_mut(PLUGIN + CALL);
+        let (first, second) = names.split_at_mut(PLUGIN);
+        for (to, from) in [(first, plugin), (second, call)] {
+            to.iter_mut().zip(from.as_bytes()).for_each(|(to, from)| *to = *from);
+        }
+        number.copy_from_slice(&step.to_le_bytes());
+        // It only serves a report; a run does not stop for it.
+        _ = file.write_all_at(&record, 0);
+    }
+
+    /// Says that the host itself is at work in `step`, so that what it does wrong is not laid at a plugin's door.
+    pub fn clear(&self, step: u64) {
+        self.set("", "", step);
+    }
+
+    /// Says where the run's checkpoints are.
+    pub fn set_run(&self, folder: &Path) {
+        let Some(file) = &self.file else { return };
+        let folder = std::path::absolute(folder).unwrap_or_else(|_| folder.to_path_buf());
+        let mut bytes = folder.as_os_str().as_bytes().to_vec();
+        bytes.resize(FOLDER, 0);
+        _ = file.write_all_at(&bytes, RECORD as u64);
+    }
+}
+
+/// Reads a breadcrumb; what was never written is empty.
+pub(super) fn read(file: &File) -> io::Result<Trace> {
+    let mut bytes = vec![0; RECORD + FOLDER];
+    let mut filled = 0;
+    while let Some(rest) = bytes.get_mut(filled..).filter(|rest| !rest.is_empty()) {
+        match file.read_at(rest, filled as u64)? {
+            0 => break,
+            count => filled += count,
+        }
+    }
+    let part = |from: usize, length: usize| {
+        let part = bytes.get(from..from + length).unwrap_or_default();
+        part.split(|byte| *byte == 0).next().unwrap_or_default()
+    };
+    let text = |from, length| String::from_utf8_lossy(part(from, length)).into_owned();
+    let step = bytes.get(PLUGIN + CALL..RECORD).and_then(|bytes| bytes.try_into().ok()).map_or(0, u64::from_le_bytes);
+    let run = Some(part(RECORD, FOLDER)).filter(|run| !run.is_empty());
+    Ok(Trace {
+        plugin: text(0, PLUGIN),
+        call: text(PLUGIN, CALL),
+        step,
+        run: run.map(|run| PathBuf::from(std::ffi::OsStr::from_bytes(run))),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Catches a shorter name that keeps the tail of the longer one before it, and a run's folder that is overwritten.
+    #[test]
+    fn the_last_record_counts_and_long_names_are_cut() {
+        let file = tempfile::tempfile().unwrap();
+        assert_eq!(read(&file).unwrap(), Trace::default());
+        let crumb = Breadcrumb { file: Some(Arc::new(file.try_clone().unwrap())) };
+        crumb.set_run(Path::new("/runs/a"));
+        crumb.set(&"long".repeat(50), "forward", 11);
+        crumb.clone().set("candle", "loss", u64::MAX);
+        let trace = |plugin: &str, call: &str, step| Trace {
+            plugin: plugin.into(),
+            call: call.into(),
+            step,
+            run: Some("/runs/a".into()),
+        };
+        assert_eq!(read(&file).unwrap(), trace("candle", "loss", u64::MAX));
+        crumb.clear(13);
+        assert_eq!(read(&file).unwrap(), trace("", "", 13));
+        crumb.set(&"p".repeat(99), &"c".repeat(99), 14);
+        assert_eq!(read(&file).unwrap(), trace(&"p".repeat(PLUGIN), &"c".repeat(CALL), 14));
+    }
+}

@@ -1,0 +1,160 @@
+//! Finding a checkpoint that can be trusted; changes nothing, so any process may do it while a run goes on.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::manifest::Manifest;
+use crate::error::{Error, Result};
+
+/// Names the checkpoint to resume from.
+pub const LATEST: &str = "LATEST";
+/// Names the best checkpoint by the experiment's metric.
+pub const BEST: &str = "BEST";
+
+/// A whole checkpoint: every byte of it was read and agrees with its manifest.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Checkpoint {
+    /// Optimizer steps done.
+    pub step: u64,
+    /// Its folder.
+    pub path: PathBuf,
+    /// Its files.
+    pub manifest: Manifest,
+    /// Why it is not the one that was asked for, if it is not; to be told to the user.
+    pub note: Option<String>,
+}
+
+/// The checkpoint that `LATEST` in `folder` (a run's `checkpoints/`) names; where that one or `LATEST` itself is missing
+/// or damaged, the newest whole one with a note that says so. `None` where there is none at all.
+///
+/// # Errors
+/// There are checkpoints and none is whole; lists what is wrong with each.
+pub fn latest(folder: &Path) -> Result<Option<Checkpoint>> {
+    find(folder, LATEST)
+}
+
+/// As [`latest`], for the best one: falls back to the newest of those that were best when they were saved.
+///
+/// # Errors
+/// As for [`latest`].
+pub fn best(folder: &Path) -> Result<Option<Checkpoint>> {
+    find(folder, BEST)
+}
+
+fn find(folder: &Path, pointer: &str) -> Result<Option<Checkpoint>> {
+    let entries = entries(folder)?;
+    let named = read_pointer(folder, pointer);
+    let mut troubles = Vec::new();
+    match &named {
+        Ok(Some(step)) => match entries.iter().find(|entry| entry.step == *step) {
+            Some(entry) => match entry.verify() {
+                Ok(manifest) => return Ok(Some(entry.checkpoint(manifest, None))),
+                Err(why) => troubles.push(format!("{pointer} names {}, but {why}", step_name(*step))),
+            },
+            None => troubles.push(format!("{pointer} names {}, which is not there", step_name(*step))),
+        },
+        Ok(None) if pointer == BEST || entries.is_empty() => {}
+        Ok(None) => troubles.push(format!("there is no {pointer}")),
+        Err(why) => troubles.push(why.clone()),
+    }
+    for entry in &entries {
+        if named == Ok(Some(entry.step)) {
+            continue;
+        }
+        match entry.verify() {
+            Ok(manifest) if pointer == LATEST || manifest.best => {
+                let why = troubles.join("; ");
+                let note = format!("{}: {why}; using {} instead", folder.display(), step_name(entry.step));
+                return Ok(Some(entry.checkpoint(manifest, (!why.is_empty()).then_some(note))));
+            }
+            Ok(_) => {}
+            Err(why) => troubles.push(format!("{}: {why}", step_name(entry.step))),
+        }
+    }
+    if entries.is_empty() || (pointer == BEST && troubles.is_empty()) {
+        return Ok(None);
+    }
+    Err(Error::run(format!("no checkpoint in {} is whole", folder.display()))
+        .with_details(troubles)
+        .with_hint("start again under another name with --name"))
+}
+
+/// A folder that may be a checkpoint.
+pub(super) struct Entry {
+    pub(super) step: u64,
+    pub(super) path: PathBuf,
+}
+
+impl Entry {
+    fn verify(&self) -> Result<Manifest, String> {
+        let manifest = Manifest::verify(&self.path)?;
+        if manifest.step == self.step {
+            Ok(manifest)
+        } else {
+            Err(format!("its manifest is that of step {}", manifest.step))
+        }
+    }
+
+    fn checkpoint(&self, manifest: Manifest, note: Option<String>) -> Checkpoint {
+        Checkpoint { step: self.step, path: self.path.clone(), manifest, note }
+    }
+}
+
+/// What may be checkpoints, newest first by step (never by a file's date: clocks go backwards, copies get new dates).
+///
+/// A checkpoint that was moved aside to be replaced counts as long as nothing has taken its place.
+pub(super) fn entries(folder: &Path) -> Result<Vec<Entry>> {
+    let names = names(folder)?;
+    let steps = names.iter().filter_map(|name| parse_step(name));
+    let mut found: Vec<Entry> = steps.map(|step| Entry { step, path: folder.join(step_name(step)) }).collect();
+    for step in names.iter().filter_map(|name| parse_step(name.strip_prefix(REPLACED)?)) {
+        if !found.iter().any(|entry| entry.step == step) {
+            found.push(Entry { step, path: folder.join(replaced_name(step)) });
+        }
+    }
+    found.sort_by_key(|entry| std::cmp::Reverse(entry.step));
+    Ok(found)
+}
+
+/// Names of everything in `folder`; none where it does not exist.
+pub(super) fn names(folder: &Path) -> Result<Vec<String>> {
+    let failed = |cause| Error::run(format!("cannot list {}", folder.display())).with_cause(cause);
+    let entries = match fs::read_dir(folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.map_err(failed)?,
+    };
+    let mut names = Vec::new();
+    for entry in entries {
+        names.extend(entry.map_err(failed)?.file_name().into_string().ok());
+    }
+    names.sort();
+    Ok(names)
+}
+
+/// The step that a pointer file names; `None` where there is no such file, and a reason where it is damaged.
+pub(super) fn read_pointer(folder: &Path, pointer: &str) -> Result<Option<u64>, String> {
+    match fs::read_to_string(folder.join(pointer)) {
+        Ok(text) => parse_step(text.trim_end()).map(Some).ok_or_else(|| format!("{pointer} is damaged")),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(format!("{pointer} cannot be read: {error}")),
+    }
+}
+
+/// Prefix of a checkpoint moved aside while another of the same step takes its place.
+pub(super) const REPLACED: &str = ".replaced-";
+
+/// Name of a checkpoint's folder.
+pub(super) fn step_name(step: u64) -> String {
+    format!("step-{step:08}")
+}
+
+pub(super) fn replaced_name(step: u64) -> String {
+    format!("{REPLACED}{}", step_name(step))
+}
+
+/// The step in a folder's name, if it is exactly a name that we give.
+pub(super) fn parse_step(name: &str) -> Option<u64> {
+    let step = name.strip_prefix("step-")?.parse().ok()?;
+    (step_name(step) == name).then_some(step)
+}

@@ -1,0 +1,146 @@
+//! `manifest.json`, the last file of a checkpoint: what the others must be, byte for byte, for it to count as whole.
+
+use std::fs;
+use std::io;
+use std::path::{Component, Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use super::super::disk::{self, hex};
+use crate::error::{Error, Result};
+
+/// The manifest's file name.
+pub const MANIFEST: &str = "manifest.json";
+
+/// The version of this file's form that we write; a newer one is refused, not guessed at.
+const FORMAT: u32 = 1;
+
+/// What a checkpoint holds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Manifest {
+    /// Version of this form.
+    pub format: u32,
+    /// Optimizer steps done.
+    pub step: u64,
+    /// Whether it was the best so far when it was saved.
+    pub best: bool,
+    /// Every other file, by path.
+    pub files: Vec<FileEntry>,
+    /// sha256 of this manifest with this field empty, so that damage to the manifest itself is seen.
+    pub sha256: String,
+}
+
+/// One file of a checkpoint.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FileEntry {
+    /// Path below the checkpoint's folder.
+    pub path: String,
+    /// Length.
+    pub bytes: u64,
+    /// sha256 of the content, in lower-case hexadecimal.
+    pub sha256: String,
+}
+
+impl Manifest {
+    /// Describes the files that lie in `folder`.
+    pub(super) fn of(folder: &Path, step: u64, best: bool) -> Result<Self> {
+        let mut files = Vec::new();
+        for path in files_below(folder)? {
+            let (bytes, sha256) = disk::sha256_file(&folder.join(&path))
+                .map_err(|cause| Error::run(format!("cannot read {}", folder.join(&path).display())).with_cause(cause))?;
+            files.push(FileEntry { path, bytes, sha256 });
+        }
+        let mut manifest = Self { format: FORMAT, step, best, files, sha256: String::new() };
+        manifest.sha256 = manifest.seal();
+        Ok(manifest)
+    }
+
+    /// The file's bytes.
+    pub(super) fn to_bytes(&self) -> Vec<u8> {
+        let mut text = serde_json::to_string_pretty(self).unwrap_or_default();
+        text.push('\n');
+        text.into_bytes()
+    }
+
+    /// Reads the manifest in `folder`, and says why if it is not one; looks at no other file.
+    pub(super) fn read(folder: &Path) -> Result<Self, String> {
+        let bytes = fs::read(folder.join(MANIFEST)).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => format!("it has no {MANIFEST}, so it was never finished"),
+            _ => format!("{MANIFEST} cannot be read: {error}"),
+        })?;
+        let manifest: Self =
+            serde_json::from_slice(&bytes).map_err(|error| format!("{MANIFEST} is damaged: {error}"))?;
+        if manifest.format > FORMAT {
+            return Err(format!("{MANIFEST} has format {}, and this telos knows {FORMAT}", manifest.format));
+        }
+        if manifest.sha256 != manifest.seal() || manifest.to_bytes() != bytes {
+            return Err(format!("{MANIFEST} is damaged: its own sha256 differs"));
+        }
+        Ok(manifest)
+    }
+
+    /// Reads the manifest in `folder` and every file it names, from the disk; says what is wrong if anything is.
+    pub(super) fn verify(folder: &Path) -> Result<Self, String> {
+        let manifest = Self::read(folder)?;
+        for file in &manifest.files {
+            let path = Path::new(&file.path);
+            if !path.components().all(|part| matches!(part, Component::Normal(_))) {
+                return Err(format!("{MANIFEST} names a file outside the checkpoint: {}", file.path));
+            }
+            let (bytes, sha256) =
+                disk::sha256_from_disk(&folder.join(path)).map_err(|error| format!("{}: {error}", file.path))?;
+            if bytes != file.bytes {
+                return Err(format!("{} has {bytes} bytes where {} were saved", file.path, file.bytes));
+            }
+            if sha256 != file.sha256 {
+                return Err(format!("{} is damaged: its sha256 differs", file.path));
+            }
+        }
+        Ok(manifest)
+    }
+
+    fn seal(&self) -> String {
+        let open = Self { sha256: String::new(), ..self.clone() };
+        hex(&Sha256::digest(open.to_bytes()))
+    }
+}
+
+/// Paths of the files below `folder`, relative to it, in order; [`MANIFEST`] at the top is not one of them.
+fn files_below(folder: &Path) -> Result<Vec<String>> {
+    let failed = |path: &Path, cause| Error::run(format!("cannot list {}", path.display())).with_cause(cause);
+    let (mut found, mut open) = (Vec::new(), vec![PathBuf::new()]);
+    while let Some(below) = open.pop() {
+        let here = folder.join(&below);
+        for entry in fs::read_dir(&here).map_err(|cause| failed(&here, cause))? {
+            let entry = entry.map_err(|cause| failed(&here, cause))?;
+            let path = below.join(entry.file_name());
+            if entry.path().is_dir() {
+                open.push(path);
+                continue;
+            }
+            let Some(name) = path.to_str() else {
+                return Err(Error::run(format!("the name of {} is not UTF-8", entry.path().display())));
+            };
+            found.push(name.to_owned());
+        }
+    }
+    found.retain(|name| name != MANIFEST);
+    found.sort();
+    Ok(found)
+}
+
+/// The folders below `folder`, itself last, so that syncing them in this order makes each name durable from within.
+pub(super) fn folders_below(folder: &Path) -> Vec<PathBuf> {
+    let mut found = vec![folder.to_path_buf()];
+    let mut next = 0;
+    while let Some(here) = found.get(next).cloned() {
+        let entries = fs::read_dir(here).into_iter().flatten().flatten().map(|entry| entry.path());
+        found.extend(entries.filter(|path| path.is_dir()));
+        next += 1;
+    }
+    found.reverse();
+    found
+}

@@ -1,0 +1,271 @@
+//! Checkpoints that are whole or absent: saving, rotating, and tidying up after a process that was killed.
+//!
+//! A save goes: temporary folder, the caller's files, each synced; the hashed manifest last; rename; parent synced;
+//! re-read from the disk and compared. Only then `LATEST` moves, and that is the moment that counts: before it a failure
+//! puts everything back as it was, after it the new checkpoint is the one to resume from. Then `BEST` moves and old ones
+//! go. What is in the files is the caller's business; [`mod@find`] reads without changing anything.
+
+#[cfg(test)]
+pub(super) mod faults;
+pub mod find;
+pub mod manifest;
+#[cfg(test)]
+mod tests;
+
+use std::path::{Path, PathBuf};
+
+pub use find::{Checkpoint, best, latest};
+use find::{BEST, LATEST, REPLACED, entries, names, parse_step, read_pointer, replaced_name, step_name};
+use manifest::{MANIFEST, Manifest};
+
+use super::disk::Disk;
+use super::folder::RunFolder;
+use crate::error::{Error, Result};
+
+/// Prefix of what is not finished.
+const UNFINISHED: &str = ".tmp-";
+/// Prefix of what is being removed: renamed first, so that a half-removed folder never has a checkpoint's name.
+const REMOVED: &str = ".removed-";
+
+/// The checkpoints of a run that this process writes.
+#[derive(Debug)]
+pub struct Checkpoints {
+    folder: PathBuf,
+    keep: usize,
+    disk: Disk,
+}
+
+/// A checkpoint that is safe on the disk and that `LATEST` names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Saved {
+    /// Optimizer steps done.
+    pub step: u64,
+    /// Its folder.
+    pub path: PathBuf,
+    /// Bytes of all its files, without the manifest.
+    pub bytes: u64,
+    /// What went wrong after it was safe, such as an old one that could not be removed; tried again at the next save.
+    pub warnings: Vec<String>,
+}
+
+/// How far a save got, and so what undoing it means.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Reached {
+    Nothing,
+    /// The new folder has its final name.
+    Renamed,
+    /// `LATEST` names it.
+    Committed,
+}
+
+impl Checkpoints {
+    /// Takes over the checkpoints of `run` and tidies up what a killed process left. `keep` (at least 1) newest ones
+    /// stay at each save, besides the best one. Creates nothing before the first save.
+    ///
+    /// # Errors
+    /// The folder cannot be read or tidied.
+    pub fn new(run: &RunFolder, keep: usize) -> Result<Self> {
+        Self::at(run.checkpoints(), keep, Disk::default())
+    }
+
+    fn at(folder: PathBuf, keep: usize, disk: Disk) -> Result<Self> {
+        let checkpoints = Self { folder, keep: keep.max(1), disk };
+        checkpoints
+            .tidy()
+            .map_err(|error| error.context(format!("cannot tidy up {}", checkpoints.folder.display())))?;
+        Ok(checkpoints)
+    }
+
+    /// The checkpoint to resume from; see [`find::latest`].
+    ///
+    /// # Errors
+    /// There are checkpoints and none is whole.
+    pub fn latest(&self) -> Result<Option<Checkpoint>> {
+        latest(&self.folder)
+    }
+
+    /// The best checkpoint; see [`find::best`].
+    ///
+    /// # Errors
+    /// There are best checkpoints and none is whole.
+    pub fn best(&self) -> Result<Option<Checkpoint>> {
+        best(&self.folder)
+    }
+
+    /// Saves the checkpoint of `step`; `write` puts its files into the folder it is given. One of the same step is
+    /// replaced; ones of later steps, from a course the run has left by resuming before them, are removed.
+    ///
+    /// Whatever a checkpoint names outside its folder (such as a position in a log) must be durable before.
+    ///
+    /// # Errors
+    /// What could not be written or what `write` answered, and which checkpoint is still good: that one and `LATEST` are
+    /// as they were, and nothing is left over.
+    pub fn save(&self, step: u64, best: bool, write: impl FnOnce(&Path) -> Result<()>) -> Result<Saved> {
+        let temporary = self.folder.join(format!("{UNFINISHED}{}-{}", step_name(step), std::process::id()));
+        let mut reached = Reached::Nothing;
+        let done = self
+            .fill(&temporary, step, best, write)
+            .and_then(|manifest| self.publish(&temporary, &manifest, &mut reached).map(|()| manifest));
+        match done {
+            Ok(manifest) => Ok(Saved {
+                step,
+                path: self.folder.join(step_name(step)),
+                bytes: manifest.files.iter().map(|file| file.bytes).sum(),
+                warnings: self.settle(step),
+            }),
+            Err(error) => {
+                self.undo(&temporary, step, reached);
+                Err(self.explain(step, error))
+            }
+        }
+    }
+
+    /// Fills the temporary folder, durable, manifest last.
+    fn fill(&self, to: &Path, step: u64, best: bool, write: impl FnOnce(&Path) -> Result<()>) -> Result<Manifest> {
+        // What this process left at an earlier attempt must not become part of this one.
+        self.disk.remove(to)?;
+        self.disk.make_folder(to)?;
+        write(to)?;
+        let manifest = Manifest::of(to, step, best)?;
+        for file in &manifest.files {
+            self.disk.sync(&to.join(&file.path))?;
+        }
+        self.disk.write(&to.join(MANIFEST), &manifest.to_bytes())?;
+        manifest::folders_below(to).iter().try_for_each(|folder| self.disk.sync(folder))?;
+        Ok(manifest)
+    }
+
+    /// Gives the folder its name, checks it as the disk has it, and lets `LATEST` name it.
+    fn publish(&self, from: &Path, manifest: &Manifest, reached: &mut Reached) -> Result<()> {
+        let place = self.folder.join(step_name(manifest.step));
+        if place.exists() {
+            let aside = self.folder.join(replaced_name(manifest.step));
+            self.disk.remove(&aside)?;
+            self.disk.rename(&place, &aside)?;
+        }
+        self.disk.rename(from, &place)?;
+        *reached = Reached::Renamed;
+        self.disk.sync(&self.folder)?;
+        let read = Manifest::verify(&place).and_then(|read| {
+            if read == *manifest { Ok(()) } else { Err(format!("{MANIFEST} is not the one written")) }
+        });
+        read.map_err(|why| Error::run(format!("{} reads back differently: {why}", place.display())))?;
+        self.point(LATEST, manifest.step)?;
+        *reached = Reached::Committed;
+        self.disk.sync(&self.folder)
+    }
+
+    /// Puts everything back as it was before a save that failed; what cannot be is found at the next start.
+    fn undo(&self, temporary: &Path, step: u64, reached: Reached) {
+        if reached == Reached::Committed {
+            return;
+        }
+        let (place, aside) = (self.folder.join(step_name(step)), self.folder.join(replaced_name(step)));
+        if reached == Reached::Renamed {
+            _ = self.discard(&place);
+        }
+        if aside.exists() && !place.exists() {
+            _ = self.disk.rename(&aside, &place);
+        }
+        _ = self.disk.remove(temporary);
+        _ = self.disk.sync(&self.folder);
+    }
+
+    /// What follows a commit: the one it replaced goes, `BEST` moves, old ones go. Returns what failed.
+    fn settle(&self, step: u64) -> Vec<String> {
+        let tasks = [
+            self.disk.remove(&self.folder.join(replaced_name(step))),
+            // Rotation reads BEST's rule and not its file, so the order of these two does not matter.
+            self.point_to_best(step),
+            self.rotate(step),
+            self.disk.sync(&self.folder),
+        ];
+        tasks.into_iter().filter_map(|task| task.err().map(|error| one_line(&error))).collect()
+    }
+
+    /// Removes all but the `keep` newest up to `step` and the best one. Never the one just written, whatever the clock
+    /// says: the order is that of the steps.
+    fn rotate(&self, step: u64) -> Result<()> {
+        let entries = entries(&self.folder)?;
+        let best = self.newest_best(step)?;
+        let newest = entries.iter().map(|entry| entry.step).filter(|other| *other <= step).take(self.keep);
+        let keep: Vec<u64> = newest.chain(best).chain([step]).collect();
+        entries.iter().filter(|entry| !keep.contains(&entry.step)).try_for_each(|entry| self.discard(&entry.path))
+    }
+
+    /// The best one is the newest up to `limit` that was best when saved, since each best one beats those before it.
+    fn newest_best(&self, limit: u64) -> Result<Option<u64>> {
+        let mut entries = entries(&self.folder)?.into_iter().filter(|entry| entry.step <= limit);
+        let best = entries.find(|entry| Manifest::read(&entry.path).is_ok_and(|manifest| manifest.best));
+        Ok(best.map(|entry| entry.step))
+    }
+
+    fn point_to_best(&self, limit: u64) -> Result<()> {
+        let best = self.newest_best(limit)?;
+        match best {
+            _ if read_pointer(&self.folder, BEST) == Ok(best) => Ok(()),
+            Some(step) => self.point(BEST, step),
+            None => self.disk.remove(&self.folder.join(BEST)),
+        }
+    }
+
+    fn point(&self, pointer: &str, step: u64) -> Result<()> {
+        self.disk.replace(&self.folder.join(pointer), format!("{}\n", step_name(step)).as_bytes())
+    }
+
+    fn discard(&self, path: &Path) -> Result<()> {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let gone = self.folder.join(format!("{REMOVED}{name}"));
+        self.disk.remove(&gone)?;
+        self.disk.rename(path, &gone)?;
+        self.disk.remove(&gone)
+    }
+
+    /// Removes what a killed process left half done, and puts back what it had moved aside.
+    fn tidy(&self) -> Result<()> {
+        for name in names(&self.folder)? {
+            let path = self.folder.join(&name);
+            if let Some(step) = name.strip_prefix(REPLACED).and_then(parse_step) {
+                let place = self.folder.join(step_name(step));
+                if Manifest::verify(&place).is_ok() {
+                    self.discard(&path)?;
+                } else {
+                    self.disk.remove(&place)?;
+                    self.disk.rename(&path, &place)?;
+                }
+            } else if name.starts_with(UNFINISHED) || name.starts_with(REMOVED) {
+                self.disk.remove(&path)?;
+            }
+        }
+        match read_pointer(&self.folder, LATEST) {
+            Ok(Some(latest)) => self.point_to_best(latest),
+            _ => Ok(()),
+        }
+    }
+
+    fn explain(&self, step: u64, error: Error) -> Error {
+        let good = match read_pointer(&self.folder, LATEST) {
+            Ok(Some(good)) => format!("the last good checkpoint is {}", self.folder.join(step_name(good)).display()),
+            _ => "there is no earlier checkpoint".to_owned(),
+        };
+        let folder = self.folder.display();
+        let hint = error.hint().map(str::to_owned);
+        error
+            .context(format!("the checkpoint of step {step} could not be saved"))
+            .with_details([good])
+            .with_hint(hint.unwrap_or_else(|| {
+                format!("see that {folder} can be written and its disk has room, then go on with --resume")
+            }))
+    }
+}
+
+/// An error and its causes in one line.
+fn one_line(error: &Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = std::error::Error::source(error);
+    while let Some(error) = cause {
+        text.push_str(&format!(": {error}"));
+        cause = error.source();
+    }
+    text
+}

@@ -1,0 +1,187 @@
+//! Durable filesystem steps: every change of a checkpoint's folder goes through here, one call a step.
+//!
+//! One place, for two reasons: each step syncs what it must and names its path when it fails, and a test can stop the
+//! program before any one of them. What the steps mean together is the business of [`super::checkpoint`].
+
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+
+use sha2::{Digest, Sha256};
+
+use crate::error::{Error, Result};
+
+/// The disk; in a test, one that may stop before a chosen step.
+#[derive(Debug, Default, Clone)]
+pub(super) struct Disk {
+    #[cfg(test)]
+    pub(super) faults: Option<std::sync::Arc<super::checkpoint::faults::Faults>>,
+}
+
+impl Disk {
+    /// Creates a folder, and those above it.
+    pub(super) fn make_folder(&self, path: &Path) -> Result<()> {
+        self.step("make", path).and_then(|()| fs::create_dir_all(path)).map_err(failed("create", path))
+    }
+
+    /// Writes a file and makes its bytes durable; not yet its name, for which the folder must be synced.
+    pub(super) fn write(&self, path: &Path, bytes: &[u8]) -> Result<()> {
+        let write = || {
+            self.step("create", path)?;
+            let mut file = File::create(path)?;
+            self.step("write", path)?;
+            file.write_all(bytes)
+        };
+        write().map_err(failed("write", path))?;
+        self.sync(path)
+    }
+
+    /// Makes a file's bytes, or a folder's names, durable.
+    pub(super) fn sync(&self, path: &Path) -> Result<()> {
+        let sync = || {
+            self.step("sync", path)?;
+            let file = File::open(path)?;
+            #[cfg(test)]
+            if let Some(faults) = &self.faults {
+                return faults.synced(&file);
+            }
+            file.sync_all()
+        };
+        sync().map_err(failed("make durable", path))
+    }
+
+    /// Moves a file or folder within one filesystem.
+    pub(super) fn rename(&self, from: &Path, to: &Path) -> Result<()> {
+        let moved = self.step("rename", to).and_then(|()| fs::rename(from, to));
+        moved.map_err(|cause| {
+            Error::run(format!("cannot rename {} to {}", from.display(), to.display())).with_cause(cause)
+        })
+    }
+
+    /// Removes a file, or a folder with everything in it; nothing there is fine too.
+    pub(super) fn remove(&self, path: &Path) -> Result<()> {
+        let remove = || {
+            let Ok(kind) = fs::symlink_metadata(path) else { return Ok(()) };
+            if !kind.is_dir() {
+                self.step("remove", path)?;
+                return fs::remove_file(path);
+            }
+            for entry in fs::read_dir(path)? {
+                self.remove(&entry?.path()).map_err(io::Error::other)?;
+            }
+            self.step("remove", path)?;
+            fs::remove_dir(path)
+        };
+        remove().map_err(failed("remove", path))
+    }
+
+    /// Puts `bytes` at `path` in one move: a reader sees the old content or the new, and never a part.
+    pub(super) fn replace(&self, path: &Path, bytes: &[u8]) -> Result<()> {
+        let temporary = temporary(path);
+        let moved = self.write(&temporary, bytes).and_then(|()| self.rename(&temporary, path));
+        if moved.is_err() {
+            // What is left over is removed at the next start if it cannot be now.
+            _ = self.remove(&temporary);
+        }
+        moved
+    }
+
+    #[cfg(not(test))]
+    #[expect(clippy::unused_self, clippy::unnecessary_wraps, reason = "a test's disk counts steps and may stop here")]
+    fn step(&self, _what: &'static str, _path: &Path) -> io::Result<()> {
+        Ok(())
+    }
+
+    #[cfg(test)]
+    fn step(&self, what: &'static str, path: &Path) -> io::Result<()> {
+        self.faults.as_ref().map_or(Ok(()), |faults| faults.step(what, path))
+    }
+}
+
+/// Puts `bytes` at `path` in one move and makes both durable.
+///
+/// # Errors
+/// The path and the system's reason; the old file is then still there.
+pub fn write_durably(path: &Path, bytes: &[u8]) -> Result<()> {
+    let disk = Disk::default();
+    disk.replace(path, bytes)?;
+    path.parent().map_or(Ok(()), |folder| disk.sync(folder))
+}
+
+/// Length and sha256 (lower-case hexadecimal) of a file.
+///
+/// # Errors
+/// The system's reason.
+pub fn sha256_file(path: &Path) -> io::Result<(u64, String)> {
+    hash(&mut File::open(path)?)
+}
+
+/// As [`sha256_file`], but reads the disk and not the system's memory of what was written to it, where the system can.
+pub(super) fn sha256_from_disk(path: &Path) -> io::Result<(u64, String)> {
+    let mut file = File::open(path)?;
+    #[cfg(not(target_vendor = "apple"))]
+    {
+        // An advice: pages already synced are dropped, and where they are not we still read the same bytes.
+        _ = rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed);
+    }
+    hash(&mut file)
+}
+
+/// Bytes in lower-case hexadecimal.
+pub(super) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn hash(file: &mut File) -> io::Result<(u64, String)> {
+    let (mut hash, mut length, mut buffer) = (Sha256::new(), 0, vec![0; 1 << 20]);
+    loop {
+        match file.read(&mut buffer) {
+            Ok(0) => return Ok((length, hex(&hash.finalize()))),
+            Ok(count) => {
+                hash.update(buffer.get(..count).unwrap_or_default());
+                length += count as u64;
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// Where a file is written before it takes its place; the process's number keeps a leftover apart from a file in use.
+fn temporary(path: &Path) -> PathBuf {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    path.with_file_name(format!(".tmp-{name}-{}", std::process::id()))
+}
+
+fn failed(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
+    let path = path.display().to_string();
+    move |cause| Error::run(format!("cannot {doing} {path}")).with_cause(cause)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Catches a hash that stops at its buffer's end, or counts other bytes than it hashes.
+    #[test]
+    fn sha256_of_a_file_longer_than_the_buffer_is_that_of_its_bytes() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        let bytes: Vec<u8> = (0..(1usize << 20) + 7).map(|i| (i % 251) as u8).collect();
+        write_durably(&path, &bytes).unwrap();
+        let expected = (bytes.len() as u64, hex(&Sha256::digest(&bytes)));
+        assert_eq!(sha256_file(&path).unwrap(), expected);
+        assert_eq!(sha256_from_disk(&path).unwrap(), expected);
+    }
+
+    /// Catches a replacement that fails and leaves its temporary file, or forgets to say which path it was.
+    #[test]
+    fn a_failed_replacement_leaves_nothing_and_names_the_path() {
+        let folder = tempfile::tempdir().unwrap();
+        let taken = folder.path().join("taken");
+        fs::create_dir_all(taken.join("full")).unwrap();
+        let error = write_durably(&taken, b"x").unwrap_err();
+        assert!(error.message().contains("taken"), "{error}");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+}

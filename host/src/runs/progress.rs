@@ -1,0 +1,199 @@
+//! What a person sees while a run goes on: a bar on a terminal, about twenty plain lines elsewhere.
+//!
+//! All of it goes to standard error; standard output belongs to a command's result, so that `--json` can be piped. Which
+//! lines are printed depends on step numbers alone, so that the log of a resumed run shows the same steps.
+
+use std::io::{self, IsTerminal, Write};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use indicatif::{HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+/// Lines that a whole run prints where there is no terminal, besides messages.
+const LINES: u64 = 20;
+
+/// Where progress is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Show {
+    /// A bar if standard error is a terminal, lines if not.
+    Auto,
+    /// Messages only.
+    Quiet,
+}
+
+/// A run's progress. Clones share one display, so that a signal's thread may print above the bar.
+#[derive(Clone)]
+pub struct Progress {
+    display: Display,
+    total: u64,
+    first: u64,
+    started: Instant,
+}
+
+#[derive(Clone)]
+enum Display {
+    Bar(ProgressBar),
+    Lines { to: Arc<Mutex<dyn Write + Send>>, steps: bool },
+}
+
+impl Progress {
+    /// Progress from step `done` (0 for a new run) to step `total`.
+    pub fn new(done: u64, total: u64, show: Show) -> Self {
+        if show == Show::Auto && io::stderr().is_terminal() {
+            let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr()).with_style(style());
+            bar.set_position(done);
+            bar.reset_eta();
+            Self::with(Display::Bar(bar), done, total)
+        } else {
+            Self::lines(io::stderr(), show == Show::Auto, done, total)
+        }
+    }
+
+    fn lines(to: impl Write + Send + 'static, steps: bool, done: u64, total: u64) -> Self {
+        Self::with(Display::Lines { to: Arc::new(Mutex::new(to)), steps }, done, total)
+    }
+
+    fn with(display: Display, first: u64, total: u64) -> Self {
+        Self { display, total, first, started: Instant::now() }
+    }
+
+    /// Shows that optimizer step `step` (the first is 1) is done, with its loss and its speed.
+    pub fn step(&self, step: u64, loss: f64, tokens_per_second: f64) {
+        let numbers = format!("loss {loss:.4}  {} tokens/s", short(tokens_per_second));
+        match &self.display {
+            Display::Bar(bar) => {
+                bar.set_message(numbers);
+                bar.set_position(step);
+            }
+            Display::Lines { steps, .. } if *steps && is_shown(step, self.first, self.total) => {
+                let left = left(self.started.elapsed(), step.saturating_sub(self.first), self.total.saturating_sub(step));
+                self.message(&format!("step {step}/{}  {numbers}{left}", self.total));
+            }
+            Display::Lines { .. } => {}
+        }
+    }
+
+    /// Shows a line for the user, above the bar where there is one: an evaluation, a warning, a checkpoint.
+    pub fn message(&self, text: &str) {
+        match &self.display {
+            Display::Bar(bar) => bar.suspend(|| eprint_line(text)),
+            Display::Lines { to, .. } => {
+                if let Ok(mut to) = to.lock() {
+                    // A closed pipe is the reader's choice; the run goes on.
+                    _ = writeln!(to, "{text}");
+                }
+            }
+        }
+    }
+
+    /// Takes the bar away; what follows is printed as usual.
+    pub fn finish(&self) {
+        if let Display::Bar(bar) = &self.display {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+fn eprint_line(text: &str) {
+    _ = writeln!(io::stderr().lock(), "{text}");
+}
+
+fn style() -> ProgressStyle {
+    let template = "{bar:24} {pos}/{len}  {msg}  {eta} left";
+    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
+}
+
+/// Whether a plain line is due at `step`: at the run's first and last step, at the first after a resume, and wherever
+/// another twentieth of the run is done.
+fn is_shown(step: u64, first: u64, total: u64) -> bool {
+    let part = |step: u64| u128::from(step) * u128::from(LINES) / u128::from(total.max(1));
+    step == first + 1 || step >= total || part(step) != part(step.saturating_sub(1))
+}
+
+fn left(elapsed: Duration, done: u64, to_do: u64) -> String {
+    if done == 0 || to_do == 0 {
+        return String::new();
+    }
+    let seconds = elapsed.as_secs_f64() / done as f64 * to_do as f64;
+    match Duration::try_from_secs_f64(seconds) {
+        Ok(left) => format!("  {:#} left", HumanDuration(left)),
+        Err(_) => String::new(),
+    }
+}
+
+/// A speed with three digits: 870, 12.3k, 4.56M.
+fn short(number: f64) -> String {
+    let (scaled, unit) = match number {
+        n if n >= 1e6 => (n / 1e6, "M"),
+        n if n >= 1e3 => (n / 1e3, "k"),
+        n => return format!("{n:.0}"),
+    };
+    let digits = if scaled >= 100.0 { 0 } else if scaled >= 10.0 { 1 } else { 2 };
+    format!("{scaled:.digits$}{unit}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shown(first: u64, total: u64) -> Vec<u64> {
+        (first + 1..=total).filter(|step| is_shown(*step, first, total)).collect()
+    }
+
+    /// Catches a log of thousands of lines, one without its first or last step, and one that skips short runs.
+    #[test]
+    fn a_run_prints_about_twenty_lines_whatever_its_length() {
+        assert_eq!(shown(0, 5), [1, 2, 3, 4, 5]);
+        assert_eq!(shown(0, 2000).len(), 21);
+        assert_eq!(shown(0, 2000)[..3], [1, 100, 200]);
+        assert_eq!(shown(0, 2003).last(), Some(&2003));
+        assert!(shown(0, 0).is_empty());
+    }
+
+    /// Catches a schedule that counts from the resume and so shows other steps than the uninterrupted run.
+    #[test]
+    fn a_resumed_run_shows_the_steps_that_the_uninterrupted_one_shows() {
+        let whole = shown(0, 2000);
+        let resumed = shown(730, 2000);
+        assert_eq!(resumed[0], 731);
+        assert!(resumed[1..].iter().all(|step| whole.contains(step)), "{resumed:?}");
+    }
+
+    /// Catches messages lost in quiet mode, steps printed there, and lines without their numbers.
+    #[test]
+    fn lines_carry_loss_and_speed_and_quiet_prints_messages_only() {
+        let text = Arc::new(Mutex::new(Vec::new()));
+        struct Shared(Arc<Mutex<Vec<u8>>>);
+        impl Write for Shared {
+            fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+                self.0.lock().unwrap().write(bytes)
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        for steps in [true, false] {
+            let progress = Progress::lines(Shared(text.clone()), steps, 0, 1);
+            progress.step(1, 2.34567, 12_345.0);
+            progress.clone().message("eval: loss 2.3");
+            progress.finish();
+        }
+        let text = String::from_utf8(text.lock().unwrap().clone()).unwrap();
+        assert_eq!(text, "step 1/1  loss 2.3457  12.3k tokens/s\neval: loss 2.3\neval: loss 2.3\n");
+    }
+
+    /// Catches a wrong unit or digit, and a time left that divides by zero or counts steps before the resume.
+    #[test]
+    fn speeds_have_three_digits_and_time_left_is_by_the_steps_of_this_process() {
+        assert_eq!([0.4, 870.2, 1234.0, 123_456.0, 4.56e6].map(short), ["0", "870", "1.23k", "123k", "4.56M"]);
+        assert_eq!(left(Duration::from_secs(10), 10, 120), "  2m left");
+        assert_eq!(left(Duration::from_secs(10), 0, 120), "");
+        assert_eq!(left(Duration::MAX, 1, u64::MAX), "");
+    }
+
+    /// Catches a mistake in the bar's template, which would fall back to another look without a word.
+    #[test]
+    fn the_bars_template_is_valid() {
+        assert!(ProgressStyle::with_template("{bar:24} {pos}/{len}  {msg}  {eta} left").is_ok());
+    }
+}

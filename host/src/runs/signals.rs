@@ -1,0 +1,170 @@
+//! Ctrl-C and its relatives: the first asks the run to finish its step and save, the second ends the process at once.
+//!
+//! The loop polls [`Interrupt::requested`] between steps and decides what finishing means. `signal-hook` and not `ctrlc`
+//! does the work because it says which signals to listen to: under `nohup` a hang-up must stay ignored.
+
+use std::fs;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+use crate::error::{Error, Result};
+
+/// Signals that come together are one request: Ctrl-C reaches this process both from the terminal and through the
+/// supervising parent, and a batch system signals all processes of a job.
+const TOGETHER: Duration = Duration::from_millis(800);
+
+/// Whether the user asked the run to stop. Clones share the answer.
+#[derive(Debug, Clone, Default)]
+pub struct Interrupt {
+    requested: Arc<AtomicBool>,
+}
+
+impl Interrupt {
+    /// Listens for Ctrl-C, termination and hang-up from now on. At the first, `say` gets a line for the user; a second
+    /// one ends the process with code 130 at once, without cleaning up: checkpoints are safe against that.
+    ///
+    /// # Errors
+    /// The system refuses the handlers or the thread that waits for them.
+    pub fn listen(say: impl Fn(&str) + Send + 'static) -> Result<Self> {
+        let failed = |cause: io::Error| Error::run("cannot listen for Ctrl-C").with_cause(cause);
+        let mut signals = Signals::new(endings()).map_err(failed)?;
+        let interrupt = Self::default();
+        let requested = interrupt.requested.clone();
+        let wait = move || {
+            let mut first: Option<Instant> = None;
+            for _ in signals.forever() {
+                match first {
+                    None => {
+                        first = Some(Instant::now());
+                        requested.store(true, Ordering::SeqCst);
+                        say("finishing the step, then saving; press Ctrl-C again to stop at once");
+                    }
+                    Some(first) if first.elapsed() < TOGETHER => {}
+                    // Not std's exit: that runs destructors under the feet of threads that still compute.
+                    Some(_) => signal_hook::low_level::exit(130),
+                }
+            }
+        };
+        thread::Builder::new().name("signals".to_owned()).spawn(wait).map_err(failed)?;
+        Ok(interrupt)
+    }
+
+    /// Whether to finish and save now.
+    pub fn requested(&self) -> bool {
+        self.requested.load(Ordering::SeqCst)
+    }
+
+    /// Asks for it from within the program.
+    pub fn request(&self) {
+        self.requested.store(true, Ordering::SeqCst);
+    }
+}
+
+/// The signals that end a run, without those that whoever started us told us to ignore (`nohup`, a background job).
+pub(super) fn endings() -> Vec<i32> {
+    let ignored = ignored_signals();
+    [SIGINT, SIGTERM, SIGHUP].into_iter().filter(|signal| ignored & (1 << (signal - 1)) == 0).collect()
+}
+
+/// Bit n-1 for signal n. Only Linux tells without asking for each in unsafe code; elsewhere none count as ignored.
+fn ignored_signals() -> u64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    line.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{BufRead, BufReader};
+    use std::process::{Child, Command, Stdio};
+
+    use rustix::process::{Pid, Signal, kill_process};
+
+    use super::super::tests::{as_process, part};
+    use super::*;
+
+    const NAME: &str = "runs::signals::tests::";
+
+    /// Plays a training loop: prints "ready", then polls; leaves with 3 when asked to stop, unless it is stuck.
+    fn play() -> bool {
+        let Some(part) = part() else { return false };
+        let interrupt = Interrupt::listen(|line| println!("{line}")).unwrap();
+        println!("ready");
+        while part == "stuck" || !interrupt.requested() {
+            thread::sleep(Duration::from_millis(5));
+        }
+        println!("saved");
+        std::process::exit(3);
+    }
+
+    fn start(command: &mut Command) -> (Child, impl Iterator<Item = String> + use<>) {
+        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
+        assert!(lines.any(|line| line.ends_with("ready")));
+        (child, lines)
+    }
+
+    fn send(child: &Child, signal: Signal) {
+        _ = kill_process(Pid::from_child(child), signal);
+    }
+
+    /// Catches a handler that ends the process, hears only one of the signals, or takes one key press for two.
+    #[test]
+    fn the_first_signal_lets_the_loop_finish_and_an_echo_of_it_is_the_same_request() {
+        if play() {
+            return;
+        }
+        for signal in [Signal::INT, Signal::TERM, Signal::HUP] {
+            let name = "the_first_signal_lets_the_loop_finish_and_an_echo_of_it_is_the_same_request";
+            let (mut child, mut lines) = start(&mut as_process(&format!("{NAME}{name}"), "loop"));
+            send(&child, signal);
+            send(&child, Signal::TERM);
+            assert!(lines.any(|line| line.contains("press Ctrl-C again")));
+            assert!(lines.any(|line| line == "saved"));
+            assert_eq!(child.wait().unwrap().code(), Some(3));
+        }
+    }
+
+    /// Catches a second Ctrl-C that is swallowed while the loop hangs in a plugin, or a wrong exit code.
+    #[test]
+    fn a_second_signal_ends_a_stuck_process_with_130() {
+        if play() {
+            return;
+        }
+        let name = "a_second_signal_ends_a_stuck_process_with_130";
+        let (mut child, mut lines) = start(&mut as_process(&format!("{NAME}{name}"), "stuck"));
+        send(&child, Signal::INT);
+        assert!(lines.any(|line| line.contains("press Ctrl-C again")));
+        while child.try_wait().unwrap().is_none() {
+            send(&child, Signal::INT);
+            thread::sleep(Duration::from_millis(50));
+        }
+        assert_eq!(child.wait().unwrap().code(), Some(130));
+    }
+
+    /// Catches a handler that overrides nohup: the run would end when the terminal closes.
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn a_hang_up_that_nohup_ignores_stays_ignored() {
+        if play() {
+            return;
+        }
+        let name = format!("{NAME}a_hang_up_that_nohup_ignores_stays_ignored");
+        let plain = as_process(&name, "loop");
+        let mut command = Command::new("nohup");
+        command.arg(plain.get_program()).args(plain.get_args()).env(super::super::tests::PART, "loop");
+        let (mut child, mut lines) = start(command.stderr(Stdio::null()));
+        send(&child, Signal::HUP);
+        thread::sleep(Duration::from_millis(100));
+        assert!(child.try_wait().unwrap().is_none());
+        send(&child, Signal::INT);
+        assert!(lines.any(|line| line == "saved"));
+        assert_eq!(child.wait().unwrap().code(), Some(3));
+    }
+}

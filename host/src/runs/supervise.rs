@@ -1,0 +1,209 @@
+//! The parent process of a run: what no guard within a process can catch (a segmentation fault, a stack overflow, the
+//! system's out-of-memory killer) it reports by name, with the way to go on.
+//!
+//! The parent does nothing but wait: it passes signals on, dies with the child and not before it, and reads the
+//! [`Breadcrumb`](super::Breadcrumb) when the child is killed.
+
+use std::env;
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
+use std::process::{Child, Command, ExitCode, ExitStatus};
+
+use rustix::process::{Pid, Signal, getppid, kill_process, test_kill_process};
+use signal_hook::consts::{SIGABRT, SIGBUS, SIGCHLD, SIGFPE, SIGHUP, SIGILL, SIGINT, SIGKILL, SIGSEGV, SIGTERM};
+use signal_hook::iterator::Signals;
+
+use super::breadcrumb::{self, Trace};
+use super::{checkpoint, signals};
+use crate::error::{Error, Result};
+
+/// Tells the child the number of the process that supervises it.
+const PARENT: &str = "TELOS_PARENT";
+
+/// What this process is to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// Start the run as a child and wait: [`run_supervised`].
+    Supervisor,
+    /// Do the work.
+    Worker,
+}
+
+/// Finds out what this process is to do. A worker is tied to its parent: killed with it, whatever kills the parent.
+///
+/// # Errors
+/// The parent is gone already.
+pub fn role() -> Result<Role> {
+    let named = env::var(PARENT).ok().and_then(|text| text.parse().ok()).and_then(Pid::from_raw);
+    let Some(named) = named else { return Ok(Role::Supervisor) };
+    if getppid() == Some(named) {
+        die_with_parent(named)?;
+        // It may have died before we asked the system to tell us.
+        if getppid() == Some(named) {
+            return Ok(Role::Worker);
+        }
+    } else if test_kill_process(named).is_ok() {
+        // A run started from within a run inherits the variable and is nobody's worker.
+        return Ok(Role::Supervisor);
+    }
+    Err(Error::run("the supervising process was killed"))
+}
+
+#[cfg(target_os = "linux")]
+fn die_with_parent(_parent: Pid) -> Result<()> {
+    rustix::process::set_parent_process_death_signal(Some(Signal::KILL))
+        .map_err(|cause| Error::run("cannot tie the run to its supervising process").with_cause(io::Error::from(cause)))
+}
+
+/// Elsewhere the system does not tell, so a thread looks.
+#[cfg(not(target_os = "linux"))]
+fn die_with_parent(parent: Pid) -> Result<()> {
+    let watch = move || {
+        while getppid() == Some(parent) {
+            std::thread::sleep(std::time::Duration::from_secs(1));
+        }
+        signal_hook::low_level::exit(1);
+    };
+    let spawned = std::thread::Builder::new().name("parent".to_owned()).spawn(watch);
+    spawned.map(|_| ()).map_err(|cause| Error::run("cannot watch the supervising process").with_cause(cause))
+}
+
+/// Runs this program again with `args` (the first is the program's name) as a [`Role::Worker`] and waits for it. Its exit
+/// code is ours; if it was killed, says by what, where, and how to go on.
+///
+/// Call it on the main thread: the child dies with the thread that started it.
+///
+/// # Errors
+/// The child cannot be started.
+pub fn run_supervised(args: impl IntoIterator<Item = OsString>) -> Result<ExitCode> {
+    let args: Vec<OsString> = args.into_iter().collect();
+    let mut command = env::current_exe().map(Command::new).map_err(cannot_start)?;
+    command.args(args.get(1..).unwrap_or_default());
+    supervise(command, &args)
+}
+
+fn cannot_start(cause: io::Error) -> Error {
+    Error::run("cannot start the run's process").with_cause(cause)
+}
+
+fn supervise(mut command: Command, args: &[OsString]) -> Result<ExitCode> {
+    let crumbs = tempfile::Builder::new().prefix("telos-").tempfile().map_err(cannot_start)?;
+    // Before the child exists, so that none of its signals is missed.
+    let mut heard = signals::endings();
+    heard.push(SIGCHLD);
+    let mut signals = Signals::new(heard).map_err(cannot_start)?;
+    command.env(breadcrumb::ENV, crumbs.path()).env(PARENT, std::process::id().to_string());
+    let mut child = command.spawn().map_err(cannot_start)?;
+    let status = wait(&mut child, &mut signals)?;
+    Ok(report(status, crumbs.as_file(), args))
+}
+
+/// Waits for the child and passes every other signal on. From a terminal the child gets it twice, which it takes for one.
+///
+/// One thread does both, so a signal never goes to a process that was waited for and whose number is another's by now.
+fn wait(child: &mut Child, signals: &mut Signals) -> Result<ExitStatus> {
+    for signal in signals.forever() {
+        let pass = match signal {
+            SIGINT => Signal::INT,
+            SIGTERM => Signal::TERM,
+            SIGHUP => Signal::HUP,
+            _ => match child.try_wait() {
+                Ok(None) => continue,
+                Ok(Some(status)) => return Ok(status),
+                Err(cause) => return Err(Error::run("lost the run's process").with_cause(cause)),
+            },
+        };
+        // It may be dead already; then its end is the next thing we hear.
+        _ = kill_process(Pid::from_child(child), pass);
+    }
+    child.wait().map_err(|cause| Error::run("lost the run's process").with_cause(cause))
+}
+
+/// Says what the child did not live to say, and gives the exit code of the whole.
+fn report(status: ExitStatus, crumbs: &File, args: &[OsString]) -> ExitCode {
+    let trace = breadcrumb::read(crumbs).unwrap_or_default();
+    let (error, code) = match (status.code(), status.signal()) {
+        // It was ended by a second Ctrl-C within a plugin's call: an endless loop is found here.
+        (Some(130), _) if !trace.plugin.is_empty() => {
+            (Some(Error::interrupted(format!("telos was stopped{}", place(&trace)))), 130)
+        }
+        // A panic of the host, which has printed itself; the code is not one that we promise.
+        (Some(101), _) => (Some(Error::run(format!("telos panicked{}", place(&trace)))), 1),
+        (Some(code), _) => (None, u8::try_from(code).unwrap_or(1)),
+        (None, Some(SIGINT | SIGTERM | SIGHUP)) => (Some(Error::interrupted("telos was stopped")), 130),
+        (None, signal) => (Some(Error::run(format!("telos died of {}{}", name(signal), place(&trace)))), 1),
+    };
+    if let Some(error) = error {
+        let error = match &trace.run {
+            Some(run) => way_on(error, run, args),
+            None => error,
+        };
+        _ = io::stderr().lock().write_all(error.report().as_bytes());
+    }
+    ExitCode::from(code)
+}
+
+fn place(trace: &Trace) -> String {
+    match trace {
+        Trace { plugin, call, step, .. } if !plugin.is_empty() => {
+            format!(" in plugin `{plugin}`, call `{call}`, step {step}")
+        }
+        Trace { run: Some(_), step, .. } => format!(" in step {step}, outside any plugin"),
+        _ => " before the run began".to_owned(),
+    }
+}
+
+/// A signal's name, and what it usually means.
+fn name(signal: Option<i32>) -> String {
+    let Some(number) = signal else { return "an unknown cause".to_owned() };
+    let meaning = match number {
+        SIGSEGV | SIGBUS => " (invalid memory access)",
+        SIGABRT => " (abort: a stack overflow, a failed allocation, or a panic that could not be caught)",
+        SIGKILL => " (killed from outside, or by the system for want of memory)",
+        SIGILL => " (an instruction that this processor does not know)",
+        SIGFPE => " (integer division by zero)",
+        _ => "",
+    };
+    match signal_hook::low_level::signal_name(number) {
+        Some(name) => format!("{name}{meaning}"),
+        None => format!("signal {number}"),
+    }
+}
+
+/// Adds which checkpoint is good and the command that goes on from it.
+fn way_on(error: Error, run: &Path, args: &[OsString]) -> Error {
+    match checkpoint::latest(&run.join("checkpoints")) {
+        Ok(Some(found)) => error
+            .with_details(found.note)
+            .with_details([format!("the last checkpoint is {}", found.path.display())])
+            .with_hint(format!("go on with: {}", resume_command(args))),
+        Ok(None) => error
+            .with_details(["there is no checkpoint yet"])
+            .with_hint(format!("{} holds what was written", run.display())),
+        Err(damaged) => error.with_details([damaged.to_string()]).with_details(damaged.details().to_vec()),
+    }
+}
+
+/// The command line as a shell takes it, with `--resume`.
+fn resume_command(args: &[OsString]) -> String {
+    let mut words: Vec<String> = args.iter().map(|arg| quoted(&arg.to_string_lossy())).collect();
+    if let Some(program) = words.first_mut() {
+        *program = "telos".to_owned();
+    }
+    if !words.iter().any(|word| word == "--resume") {
+        words.push("--resume".to_owned());
+    }
+    words.join(" ")
+}
+
+fn quoted(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./=:,+@%".contains(c);
+    if !word.is_empty() && word.chars().all(plain) { word.to_owned() } else { format!("'{}'", word.replace('\'', r"'\''")) }
+}
+
+#[cfg(test)]
+#[path = "supervise_tests.rs"]
+mod tests;

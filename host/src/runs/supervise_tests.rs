@@ -1,0 +1,191 @@
+//! Supervision of real processes: this test binary plays supervisor and worker.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Lines};
+use std::process::{ChildStdout, Output, Stdio};
+use std::thread;
+use std::time::Duration;
+
+use super::super::tests::{as_process, part};
+use super::super::{Breadcrumb, Checkpoints, Interrupt, RunFolder};
+use super::*;
+
+const NAME: &str = "runs::supervise::tests::plays_supervisor_and_worker";
+
+/// Not a test of its own: the other processes of the tests below start here.
+#[test]
+fn plays_supervisor_and_worker() {
+    let Some(part) = part() else { return };
+    let code = match role().unwrap() {
+        Role::Supervisor => {
+            let args = ["target/telos", "run", "my exp.toml"].map(OsString::from);
+            supervise(as_process(NAME, &part), &args).unwrap()
+        }
+        Role::Worker => work(&part),
+    };
+    // The harness has codes of its own.
+    std::process::exit(if code == ExitCode::SUCCESS { 0 } else { exit_number(code) });
+}
+
+fn exit_number(code: ExitCode) -> i32 {
+    (0..=255u8).find(|number| ExitCode::from(*number) == code).map_or(-1, i32::from)
+}
+
+#[expect(unconditional_recursion, reason = "the stack shall overflow")]
+fn overflow(depth: u64) -> u64 {
+    std::hint::black_box([depth; 1000])[0] + overflow(depth + 1)
+}
+
+fn work(part: &str) -> ExitCode {
+    let (what, runs) = part.split_once(' ').unwrap();
+    let crumb = Breadcrumb::from_env();
+    let run = RunFolder::create(Path::new(runs), "a").unwrap();
+    fs::write(run.experiment(), "").unwrap();
+    crumb.set_run(run.path());
+    let checkpoints = Checkpoints::new(&run, 1).unwrap();
+    let write = |folder: &Path| {
+        fs::write(folder.join("model.safetensors"), "weights").unwrap();
+        Ok(())
+    };
+    checkpoints.save(10, false, write).unwrap();
+    crumb.set("candle", "loss", 12);
+    let raise = |signal| kill_process(rustix::process::getpid(), signal).unwrap();
+    match what {
+        "exit" => return ExitCode::from(7),
+        "done" => return ExitCode::SUCCESS,
+        "host" => {
+            crumb.clear(12);
+            raise(Signal::KILL);
+        }
+        "kill" => raise(Signal::KILL),
+        "segv" => {
+            // The default action, as a plain program has it: the standard library has a handler of its own.
+            raise(Signal::SEGV);
+            raise(Signal::SEGV);
+        }
+        "abort" => std::process::abort(),
+        "overflow" => println!("{}", overflow(0)),
+        "panic" => panic!("a mistake of the host"),
+        "loop" | "stuck" => {
+            let interrupt = Interrupt::listen(|line| println!("{line}")).unwrap();
+            println!("ready {}", std::process::id());
+            while what == "stuck" || !interrupt.requested() {
+                thread::sleep(Duration::from_millis(5));
+            }
+            crumb.clear(12);
+            println!("saved");
+            return ExitCode::from(130);
+        }
+        other => panic!("no such part: {other}"),
+    }
+    thread::sleep(Duration::from_secs(600));
+    ExitCode::SUCCESS
+}
+
+fn part_of(what: &str, runs: &Path) -> Command {
+    as_process(NAME, &format!("{what} {}", runs.display()))
+}
+
+fn run(what: &str) -> (Output, String) {
+    let runs = tempfile::tempdir().unwrap();
+    let output = part_of(what, runs.path()).output().unwrap();
+    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+    (output, errors)
+}
+
+/// Catches a parent that reports success, forgets the plugin, or does not say how to go on, whatever the child dies of.
+#[test]
+fn a_worker_that_dies_is_reported_with_plugin_call_step_and_the_way_on() {
+    let deaths = [("kill", "SIGKILL"), ("segv", "SIGSEGV"), ("abort", "SIGABRT"), ("overflow", "SIGABRT")];
+    for (what, signal) in deaths {
+        let (output, errors) = run(what);
+        assert_eq!(output.status.code(), Some(1), "{what}: {errors}");
+        for says in [
+            &format!("telos died of {signal} ("),
+            "in plugin `candle`, call `loss`, step 12",
+            "the last checkpoint is",
+            "a/checkpoints/step-00000010",
+            "help: go on with: telos run 'my exp.toml' --resume",
+        ] {
+            assert!(errors.contains(says), "{what}: {says:?} is missing in\n{errors}");
+        }
+    }
+}
+
+/// Catches a plugin blamed for what the host did.
+#[test]
+fn outside_a_plugin_none_is_named() {
+    let (output, errors) = run("host");
+    assert_eq!(output.status.code(), Some(1));
+    assert!(errors.contains("step 12, outside any plugin") && !errors.contains("`candle`"), "{errors}");
+}
+
+/// Catches exit codes that are lost or made up on the way, and reports where there is nothing to say.
+#[test]
+fn exit_codes_are_passed_on_and_a_panic_is_a_failed_run() {
+    for (what, code) in [("exit", 7), ("done", 0), ("panic", 1)] {
+        let (output, errors) = run(what);
+        assert_eq!(output.status.code(), Some(code), "{what}: {errors}");
+        assert_eq!(errors.contains("error:"), what == "panic", "{errors}");
+    }
+}
+
+/// A supervisor and its worker, which is ready; the worker's process number, and what they print.
+fn start(what: &str, runs: &Path) -> (Child, Pid, Lines<BufReader<ChildStdout>>) {
+    let mut parent = part_of(what, runs).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(parent.stdout.take().unwrap()).lines();
+    let ready = lines.find_map(|line| line.unwrap().rsplit_once("ready ").map(|(_, pid)| pid.parse().unwrap()));
+    (parent, Pid::from_raw(ready.unwrap()).unwrap(), lines)
+}
+
+/// Catches a parent that dies of the signal and leaves the child alone, or does not wait for its saving; and a terminal's
+/// Ctrl-C, which reaches both, counted twice.
+#[test]
+fn signals_to_the_parent_or_to_both_let_the_worker_save_and_give_130() {
+    for (signal, to_both) in [(Signal::TERM, false), (Signal::INT, false), (Signal::INT, true)] {
+        let runs = tempfile::tempdir().unwrap();
+        let (mut parent, worker, mut lines) = start("loop", runs.path());
+        if to_both {
+            kill_process(worker, signal).unwrap();
+        }
+        kill_process(Pid::from_child(&parent), signal).unwrap();
+        assert!(lines.any(|line| line.unwrap() == "saved"));
+        assert_eq!(parent.wait().unwrap().code(), Some(130));
+    }
+}
+
+/// Catches a run that survives its killed parent: it would go on writing unseen.
+#[test]
+fn killing_the_parent_kills_the_worker() {
+    let runs = tempfile::tempdir().unwrap();
+    let (mut parent, worker, mut lines) = start("stuck", runs.path());
+    parent.kill().unwrap();
+    parent.wait().unwrap();
+    // The worker held the other end of this pipe; it ends when the worker does.
+    assert!(lines.all(|line| line.unwrap() != "saved"));
+    while test_kill_process(worker).is_ok() && !is_zombie(worker) {
+        thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// Dead, and only waiting for whoever inherited it to take note.
+fn is_zombie(pid: Pid) -> bool {
+    fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero())).is_ok_and(|stat| stat.contains(") Z "))
+}
+
+/// Catches an endless loop in a plugin that ends without a name.
+#[test]
+fn a_second_ctrl_c_in_an_endless_loop_names_the_plugin() {
+    let runs = tempfile::tempdir().unwrap();
+    let (mut parent, _, mut lines) = start("stuck", runs.path());
+    kill_process(Pid::from_child(&parent), Signal::INT).unwrap();
+    assert!(lines.any(|line| line.unwrap().contains("press Ctrl-C again")));
+    while parent.try_wait().unwrap().is_none() {
+        _ = kill_process(Pid::from_child(&parent), Signal::INT);
+        thread::sleep(Duration::from_millis(50));
+    }
+    let output = parent.wait_with_output().unwrap();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(130));
+    assert!(errors.contains("telos was stopped in plugin `candle`, call `loss`, step 12"), "{errors}");
+}

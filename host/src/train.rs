@@ -1,0 +1,383 @@
+//! The training run. [`Trainer::step`] is the loop of the design in its order: packed batch, trunk forward, head
+//! statistics, the objectives' losses and cotangents, head and trunk backward, clip and AdamW, metrics, checkpoint.
+//!
+//! What surrounds it: [`setup`] reads and checks, [`window`] goes through one optimizer window, [`optim`] updates, [`state`]
+//! is what a checkpoint holds, [`records`] is what is written down.
+
+pub mod dry;
+pub mod evaluate;
+pub mod objectives;
+pub mod optim;
+pub mod records;
+pub mod schedule;
+pub mod setup;
+mod start;
+pub mod state;
+pub mod summary;
+pub mod trail;
+pub mod window;
+
+use std::time::Instant;
+
+use plugin_api::objective::Verdict;
+
+use crate::{
+    config::{Experiment, experiment},
+    data::{Batcher, PackedBatch, TextData, batcher::eval_batches},
+    device::{Buffer, Device},
+    error::{Error, Result},
+    generate::GenerateOptions,
+    model::{Model, Recompute},
+    runs::{Checkpoints, Interrupt, Progress, RunFolder, progress::Show},
+};
+use evaluate::{Figures, evaluate};
+use objectives::{Objectives, cut};
+use optim::Adam;
+use records::{Phases, Records, StepLine};
+use setup::Prepared;
+use state::TrainState;
+use summary::{SampleText, Summary};
+use trail::Trail;
+
+/// A run in progress.
+pub struct Trainer {
+    prepared: Prepared,
+    device: Device,
+    model: Model,
+    grads: Buffer,
+    adam: Adam,
+    objectives: Objectives,
+    batcher: Batcher,
+    held_out: Vec<PackedBatch>,
+    folder: RunFolder,
+    checkpoints: Checkpoints,
+    records: Records,
+    progress: Progress,
+    trail: Trail,
+    state: TrainState,
+    /// The latest samples, for the summary.
+    texts: Vec<SampleText>,
+    /// When this process took the run up.
+    started: Instant,
+}
+
+/// Why the loop ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// All steps are done.
+    Done,
+    /// Early stopping, or an objective's word.
+    Early,
+    /// The user asked; the run can be resumed.
+    Interrupted,
+}
+
+impl Trainer {
+    /// Opens device, model and records of a run: a new one, or, with `resume`, the one of that name from its last
+    /// checkpoint.
+    ///
+    /// # Errors
+    /// Request errors before anything is written; what the file system says.
+    pub fn new(prepared: Prepared, resume: bool, show: Show) -> Result<Trainer> {
+        start::trainer(prepared, resume, show)
+    }
+
+    /// Trains until the end, an early stop or an interruption, and leaves a checkpoint behind in each case.
+    ///
+    /// # Errors
+    /// A plugin's or the backend's failure, non-finite losses in a row, files that cannot be written. What is consistent
+    /// has been saved then, and the error says where.
+    pub fn run(&mut self, interrupt: &Interrupt) -> Result<(End, Summary)> {
+        let end = self.train(interrupt).map_err(|error| self.save_after(error))?;
+        if end != End::Interrupted {
+            self.evaluate_if(true)?;
+            self.sample_if(true)?;
+            self.state.ended = true;
+        }
+        let saved = self.save(false)?;
+        self.progress.finish();
+        Ok((end, self.summary(saved)))
+    }
+
+    fn train(&mut self, interrupt: &Interrupt) -> Result<End> {
+        if self.state.step == 0 {
+            self.rehearse()?;
+            self.evaluate_if(true)?;
+            self.sample_if(false)?;
+        }
+        while self.state.step < self.state.total {
+            if interrupt.requested() {
+                return Ok(End::Interrupted);
+            }
+            let verdict = self.step()?;
+            let better = self.evaluate_if(false)?;
+            self.sample_if(false)?;
+            let every = self.experiment().checkpoint.every;
+            if better || (every > 0 && self.state.step % every == 0) {
+                self.save_or_say(better)?;
+            }
+            if verdict == Verdict::STOP || self.out_of_patience() {
+                return Ok(End::Early);
+            }
+        }
+        Ok(End::Done)
+    }
+
+    /// One optimizer step.
+    fn step(&mut self) -> Result<Verdict> {
+        let mut phases = Phases::start();
+        let context = self.context();
+        let window = self.batcher.next_window(context)?.ok_or_else(|| Error::run("the training data has ended"))?;
+        let micro_batches = cut(&window, self.experiment().train.micro_batch_tokens)?;
+        phases.end("data");
+
+        self.trail.step(self.state.step + 1);
+        self.model.zero(&self.grads)?;
+        let recompute = recompute(self.experiment().train.recompute);
+        let out = window::accumulate(&self.model, &self.objectives, &micro_batches, recompute, &self.grads, &self.trail)?;
+        let gradient = self.adam.measure(&self.grads)?;
+        phases.end("gradient");
+
+        let lr = self.learning_rate();
+        let finite = out.loss.is_finite() && gradient.finite;
+        if finite {
+            self.adam.update(self.model.params(), self.model.shadow(), &self.grads, lr)?;
+        }
+        phases.end("optimizer");
+
+        let verdict = self.after_step(&out.metrics)?;
+        self.state.data = self.batcher.state().clone();
+        self.state.step += 1;
+        self.state.tokens += out.tokens;
+        self.state.updates = self.adam.updates;
+        let line = StepLine { step: self.state.step, lr, gradient, finite, context, out: &out };
+        self.records.step(&line, &phases, self.device.memory())?;
+        self.progress.step(self.state.step, out.loss, out.tokens as f64 / phases.total());
+        self.count_bad(finite, out.loss, gradient.norm)?;
+        Ok(verdict)
+    }
+
+    /// A non-finite step has changed nothing; too many in a row end the run.
+    fn count_bad(&mut self, finite: bool, loss: f64, norm: f64) -> Result<()> {
+        if finite {
+            self.state.bad_steps = 0;
+            return Ok(());
+        }
+        self.state.bad_steps += 1;
+        self.state.refused += 1;
+        let step = self.state.step;
+        self.progress.message(&format!("step {step}: loss {loss}, gradient norm {norm}: not finite, the update is refused"));
+        if self.state.bad_steps < self.experiment().train.max_bad_steps {
+            return Ok(());
+        }
+        Err(Error::run(format!("{} steps in a row were not finite, the last of them step {step}", self.state.bad_steps))
+            .with_hint("lower the learning rate, clip harder, or look at the data of these steps"))
+    }
+
+    fn after_step(&mut self, metrics: &[(String, f64)]) -> Result<Verdict> {
+        let mut verdict = Verdict::CONTINUE;
+        let mut states = Vec::new();
+        for active in self.objectives.iter_mut() {
+            self.trail.objective(&active.id, "after_step");
+            let own: Vec<(String, f64)> = metrics
+                .iter()
+                .filter_map(|(name, value)| Some((name.strip_prefix(&active.prefix)?.to_owned(), *value)))
+                .collect();
+            if active.instance.after_step(&own)? == Verdict::STOP {
+                verdict = Verdict::STOP;
+            }
+            states.push(state::to_hex(&active.instance.state()?));
+        }
+        self.state.objectives = states;
+        Ok(verdict)
+    }
+
+    /// Evaluates where it is due and says whether this is the best so far.
+    fn evaluate_if(&mut self, due: bool) -> Result<bool> {
+        let eval = self.experiment().eval.clone();
+        let step = self.state.step;
+        let due = due || (eval.every > 0 && step % eval.every == 0);
+        if !due || self.held_out.is_empty() || self.state.evaluated.is_some_and(|(at, _)| at == step) {
+            return Ok(false);
+        }
+        let start = Instant::now();
+        let figures = evaluate(&self.model, &self.objectives, &self.held_out, &self.trail)?;
+        self.records.evaluation(step, &figures, start.elapsed())?;
+        self.progress.message(&records::evaluation_line(step, &figures));
+        let best = self.experiment().checkpoint.best.clone();
+        let better = best.is_some_and(|rule| improve(&rule, 0.0, &figures, &mut self.state.best));
+        if step > 0
+            && let Some(stop) = eval.early_stop
+        {
+            let gained = improve(&stop.metric, stop.min_delta, &figures, &mut self.state.early_best);
+            self.state.evaluations_without_gain = if gained { 0 } else { self.state.evaluations_without_gain + 1 };
+        }
+        let loss = figures.iter().find(|(name, _)| name == "loss").map_or(f64::NAN, |(_, value)| *value);
+        self.state.evaluated = Some((step, loss));
+        if step == 0 {
+            self.state.loss_before = Some(loss);
+            self.check_expectations(&figures);
+        }
+        Ok(better && step > 0)
+    }
+
+    fn out_of_patience(&self) -> bool {
+        let patience = self.experiment().eval.early_stop.as_ref().map(|stop| stop.patience);
+        patience.is_some_and(|patience| self.state.evaluations_without_gain >= patience)
+    }
+
+    fn sample_if(&mut self, last: bool) -> Result<()> {
+        let Some(sample) = self.experiment().sample.clone() else { return Ok(()) };
+        let step = self.state.step;
+        let due = last || (sample.every > 0 && step % sample.every == 0);
+        if !due || self.state.sampled == Some(step) {
+            return Ok(());
+        }
+        self.trail.backend("generation");
+        let options = GenerateOptions {
+            max_tokens: sample.max_tokens,
+            temperature: sample.temperature,
+            top_p: sample.top_p,
+            top_k: sample.top_k,
+            seed: sample.seed,
+        };
+        let tokenizer = &self.prepared.tokenizer;
+        let texts = summary::continue_texts(&self.model, tokenizer, &sample.prompts, &options)?;
+        self.records.samples(step, &texts)?;
+        self.state.sampled = Some(step);
+        if !last {
+            texts.iter().for_each(|text| self.progress.message(&text.to_string()));
+        }
+        self.texts = texts;
+        Ok(())
+    }
+
+    /// Tries the largest batch before the first step, so that memory runs out now or never.
+    fn rehearse(&mut self) -> Result<()> {
+        let longest = self.experiment().longest_sequence(self.model.config().context as usize);
+        let tokens = self.experiment().train.micro_batch_tokens.min(self.window_tokens(longest)).max(longest);
+        let packed = summary::largest_batch(longest, tokens, self.model.config().vocab);
+        let recompute = recompute(self.experiment().train.recompute);
+        window::accumulate(&self.model, &self.objectives, &[packed], recompute, &self.grads, &self.trail)
+            .map_err(|e| e.context("the largest micro-batch cannot be computed"))?;
+        Ok(())
+    }
+
+    fn window_tokens(&self, longest: usize) -> usize {
+        match self.experiment().train.batch {
+            experiment::Batch::Sequences(n) => n.saturating_mul(longest),
+            experiment::Batch::Tokens(n) => n,
+        }
+    }
+
+    /// A checkpoint that cannot be written does not end the run: the last good one stays.
+    fn save_or_say(&mut self, better: bool) -> Result<()> {
+        if let Err(error) = self.save(better) {
+            self.progress.message(&format!("{}the run goes on without this checkpoint", error.report()));
+        }
+        Ok(())
+    }
+
+    fn save(&mut self, better: bool) -> Result<String> {
+        self.trail.host();
+        self.state.lines = self.records.durable()?;
+        let (model, adam, state, tokenizer) = (&self.model, &self.adam, &self.state, &self.prepared.tokenizer);
+        let start = Instant::now();
+        let saved = self.checkpoints.save(state.step, better, |folder| {
+            model.save(folder)?;
+            tokenizer.save(folder)?;
+            state::write_moments(adam, folder)?;
+            state.write(folder)
+        })?;
+        for warning in &saved.warnings {
+            self.progress.message(warning);
+        }
+        let name = saved.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        self.progress.message(&format!("saved {name} in {:.2} s", start.elapsed().as_secs_f64()));
+        Ok(name)
+    }
+
+    /// After a failure: what the last whole step left is consistent, and is saved.
+    fn save_after(&mut self, error: Error) -> Error {
+        self.progress.finish();
+        let step = self.state.step;
+        if step == 0 {
+            return error;
+        }
+        match self.save(false) {
+            Ok(name) => error.with_hint(format!("step {step} is saved as {name}; mend the cause and go on with --resume")),
+            Err(second) => {
+                error.with_details([format!("and the state after step {step} could not be saved: {}", second.message())])
+            }
+        }
+    }
+
+    /// Says so where a fresh model's loss is not what the objective expects of one.
+    fn check_expectations(&self, figures: &Figures) {
+        if self.prepared.model_folder.is_some() {
+            return;
+        }
+        let vocab = self.model.config().vocab as f64;
+        for active in self.objectives.iter() {
+            for expected in &active.manifest.expectations {
+                let value = if expected.value == "ln_vocab" { Some(vocab.ln()) } else { expected.value.parse().ok() };
+                let name = if expected.quantity == "loss" { "loss".into() } else { active.prefix.clone() + &expected.quantity };
+                let found = figures.iter().find(|(n, _)| *n == name).map(|(_, v)| *v);
+                if let (Some(value), Some(found)) = (value, found)
+                    && (found - value).abs() > expected.tolerance * value.abs().max(1e-9)
+                {
+                    self.progress.message(&format!(
+                        "note: {name} is {found:.4} before training; \"{}\" expects about {value:.4} ({})",
+                        active.id, expected.when
+                    ));
+                }
+            }
+        }
+    }
+
+    fn learning_rate(&self) -> f64 {
+        let train = &self.experiment().train;
+        train.optimizer.lr * schedule::rate(&train.schedule, self.state.step, self.state.total)
+    }
+
+    fn context(&self) -> usize {
+        let schedule = self.experiment().train.context_schedule.as_deref();
+        schedule::context_at(schedule, self.state.step, self.model.config().context as usize)
+    }
+
+    fn experiment(&self) -> &Experiment {
+        self.prepared.experiment()
+    }
+}
+
+/// The held-out text in batches, cut the same way every time.
+///
+/// # Errors
+/// Rows that cannot be packed.
+pub fn held_out(prepared: &Prepared, data: &TextData) -> Result<Vec<PackedBatch>> {
+    let experiment = prepared.experiment();
+    let context = experiment.longest_sequence(prepared.config.context as usize);
+    let most = (experiment.eval.tokens > 0).then_some(experiment.eval.tokens);
+    let tokens = experiment.train.micro_batch_tokens;
+    let batches = eval_batches(&data.held_out, context, prepared.tokenizer.prefix(), tokens, most);
+    batches.map(|b| b.map_err(Error::from)).collect()
+}
+
+fn recompute(wanted: experiment::Recompute) -> Recompute {
+    match wanted {
+        experiment::Recompute::None => Recompute::None,
+        experiment::Recompute::Auto => Recompute::Auto,
+        experiment::Recompute::All => Recompute::All,
+    }
+}
+
+/// Whether the rule's metric (`eval/loss`) is better than the best so far, which it then becomes.
+fn improve(rule: &experiment::MetricRule, min_delta: f64, figures: &Figures, best: &mut Option<f64>) -> bool {
+    let name = rule.metric.strip_prefix("eval/").unwrap_or(&rule.metric);
+    let Some((_, value)) = figures.iter().find(|(n, v)| n == name && v.is_finite()) else { return false };
+    let better = best.is_none_or(|old| rule.is_better(*value, old, min_delta));
+    if better {
+        *best = Some(*value);
+    }
+    better
+}

@@ -1,0 +1,123 @@
+//! A dry run for `telos check`: everything a run does up to its first update, with the largest batch, and nothing written.
+
+use std::{fmt, time::Instant};
+
+use serde::Serialize;
+
+use super::{
+    held_out,
+    objectives::cut,
+    optim::Adam,
+    recompute,
+    setup::Prepared,
+    summary::largest_batch,
+    trail::Trail,
+    window::accumulate,
+};
+use crate::{config::experiment::Batch, error::Result};
+
+/// What a dry run found.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Findings {
+    /// The run's name.
+    pub name: String,
+    /// Parameters of the model.
+    pub parameters: u64,
+    /// Tokens to train on.
+    pub train_tokens: u64,
+    /// Positions to evaluate on.
+    pub held_out_tokens: u64,
+    /// Optimizer steps.
+    pub steps: u64,
+    /// Positions of the first window.
+    pub tokens_per_step: usize,
+    /// Micro-batches of the first window.
+    pub micro_batches: usize,
+    /// Loss of the first window before any update.
+    pub loss: f64,
+    /// Gradient norm of the first window.
+    pub grad_norm: f64,
+    /// Most device memory in use, with the largest micro-batch.
+    pub memory_peak_bytes: u64,
+    /// Seconds of one step, the second of two.
+    pub seconds_per_step: f64,
+    /// Seconds of the whole training, evaluation and checkpoints left out.
+    pub seconds: f64,
+}
+
+/// Reads the data, builds the model, and goes through the largest micro-batch and the first window.
+///
+/// # Errors
+/// Whatever would stop the run.
+pub fn dry_run(prepared: &Prepared) -> Result<Findings> {
+    let experiment = prepared.experiment();
+    let trail = Trail::default();
+    let objectives = prepared.objectives()?;
+    let (device, _) = prepared.device(false)?;
+    let model = prepared.model(&device, None)?;
+    let data = prepared.data(false)?;
+    let (mut batcher, steps) = prepared.batcher(&data)?;
+    let mut adam = Adam::new(&device, model.layout(), &experiment.train.optimizer)?;
+    let grads = model.flat_buffer()?;
+    let recompute = recompute(experiment.train.recompute);
+    let longest = experiment.longest_sequence(prepared.config.context as usize);
+    let window_tokens = match experiment.train.batch {
+        Batch::Sequences(n) => n.saturating_mul(longest),
+        Batch::Tokens(n) => n,
+    };
+    let most = experiment.train.micro_batch_tokens.min(window_tokens).max(longest);
+    let largest = largest_batch(longest, most, prepared.config.vocab);
+    accumulate(&model, &objectives, &[largest], recompute, &grads, &trail)?;
+
+    let context = super::schedule::context_at(experiment.train.context_schedule.as_deref(), 0, longest);
+    let mut found = None;
+    let mut seconds_per_step = 0.0;
+    for _ in 0..2 {
+        let Some(window) = batcher.next_window(context)? else { break };
+        let start = Instant::now();
+        let micro_batches = cut(&window, experiment.train.micro_batch_tokens)?;
+        model.zero(&grads)?;
+        let out = accumulate(&model, &objectives, &micro_batches, recompute, &grads, &trail)?;
+        let gradient = adam.measure(&grads)?;
+        device.sync()?;
+        seconds_per_step = start.elapsed().as_secs_f64();
+        found = found.or(Some((window.positions(), micro_batches.len(), out.loss, gradient.norm)));
+    }
+    let (tokens_per_step, micro_batches, loss, grad_norm) = found.unwrap_or((0, 0, f64::NAN, f64::NAN));
+    Ok(Findings {
+        name: experiment.name.clone(),
+        parameters: model.layout().count(),
+        train_tokens: data.train.tokens(),
+        held_out_tokens: held_out(prepared, &data)?.iter().map(|b| b.len() as u64).sum(),
+        steps,
+        tokens_per_step,
+        micro_batches,
+        loss,
+        grad_norm,
+        memory_peak_bytes: device.memory().peak,
+        seconds_per_step,
+        seconds: seconds_per_step * steps as f64,
+    })
+}
+
+impl fmt::Display for Findings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mib = self.memory_peak_bytes as f64 / f64::from(1 << 20);
+        writeln!(f, "experiment \"{}\" is in order", self.name)?;
+        writeln!(f, "parameters        {}", self.parameters)?;
+        writeln!(f, "training tokens   {}", self.train_tokens)?;
+        writeln!(f, "held-out tokens   {}", self.held_out_tokens)?;
+        writeln!(
+            f,
+            "steps             {} of {} tokens in {} micro-batches",
+            self.steps, self.tokens_per_step, self.micro_batches
+        )?;
+        writeln!(f, "first loss        {:.4}, gradient norm {:.4}", self.loss, self.grad_norm)?;
+        writeln!(f, "device memory     {mib:.1} MiB at most")?;
+        write!(
+            f,
+            "time              {:.3} s a step, about {:.0} s in all without evaluation",
+            self.seconds_per_step, self.seconds
+        )
+    }
+}

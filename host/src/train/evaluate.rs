@@ -1,0 +1,42 @@
+//! Held-out evaluation: the objectives' own losses and metrics over text that is never trained on.
+
+use super::objectives::{Objectives, Tally, supervised_rows, with_statistics};
+use super::trail::Trail;
+use super::window::view;
+use crate::{
+    data::PackedBatch,
+    error::Result,
+    model::{HeadRequest, Keep, Model},
+};
+
+/// Figures of an evaluation, by name without the `eval/` before it, `loss` first.
+pub type Figures = Vec<(String, f64)>;
+
+/// Evaluates `batches`; every denominator spans them all. Saves nothing for a backward.
+///
+/// # Errors
+/// The plugins' and the backend's own.
+pub fn evaluate(model: &Model, objectives: &Objectives, batches: &[PackedBatch], trail: &Trail) -> Result<Figures> {
+    let all: Vec<&PackedBatch> = batches.iter().collect();
+    let denominators = objectives.denominators(&all)?;
+    let mut tally = Tally::default();
+    for packed in batches {
+        trail.backend("held-out evaluation");
+        let rows = supervised_rows(packed);
+        let forward = model.forward(view(packed), Keep::Nothing)?;
+        let request = HeadRequest {
+            rows: (rows.len() < packed.len()).then_some(&rows),
+            temperature: objectives.temperature(),
+            statistics: objectives.statistics(),
+            ..HeadRequest::new(&packed.targets)
+        };
+        let stats = model.head_stats(&forward, &request)?.stats;
+        let batch = with_statistics(packed, &rows, objectives.statistics(), Some(&stats))?;
+        let losses = objectives.losses(&batch, trail)?;
+        tally.add(packed, &batch, objectives, &losses);
+    }
+    let mut figures = vec![("loss".to_owned(), tally.loss(objectives, &denominators))];
+    figures.extend(tally.metrics(objectives, &denominators));
+    figures.push(("tokens".into(), tally.supervised()));
+    Ok(figures)
+}

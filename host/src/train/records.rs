@@ -1,0 +1,168 @@
+//! What a run writes down as it goes: metrics.jsonl (the same bits every time), timing.jsonl (what may differ between two
+//! equal runs) and samples.jsonl.
+
+use std::{
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use plugin_api::backend::Memory;
+use serde_json::{Map, Value, json};
+
+use super::{evaluate::Figures, optim::Gradient, summary::SampleText, window::WindowLoss};
+use crate::{
+    error::Result,
+    runs::{folder::RunFolder, jsonl::JsonLines},
+};
+
+/// The three files.
+pub struct Records {
+    metrics: JsonLines,
+    timing: JsonLines,
+    samples: JsonLines,
+}
+
+/// Seconds of a step's phases.
+pub struct Phases {
+    last: Instant,
+    seconds: Vec<(&'static str, f64)>,
+}
+
+impl Phases {
+    /// Starts the clock.
+    pub fn start() -> Phases {
+        Phases { last: Instant::now(), seconds: Vec::new() }
+    }
+
+    /// Ends the phase that ran since the last end.
+    pub fn end(&mut self, name: &'static str) {
+        let now = Instant::now();
+        self.seconds.push((name, (now - self.last).as_secs_f64()));
+        self.last = now;
+    }
+
+    /// Seconds of all phases that have ended.
+    pub fn total(&self) -> f64 {
+        self.seconds.iter().map(|(_, seconds)| seconds).sum::<f64>().max(1e-9)
+    }
+}
+
+/// What a training step found.
+pub struct StepLine<'a> {
+    /// Steps done, this one included.
+    pub step: u64,
+    /// Learning rate used.
+    pub lr: f64,
+    /// The gradient before clipping.
+    pub gradient: Gradient,
+    /// Whether the update was applied.
+    pub finite: bool,
+    /// Context length used.
+    pub context: usize,
+    /// Loss and metrics.
+    pub out: &'a WindowLoss,
+}
+
+impl Records {
+    /// Opens the files of a run and cuts them to the lines of its checkpoint: nothing for a new run.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn open(folder: &RunFolder, lines: [u64; 3]) -> Result<Records> {
+        let open = |path: &Path, bytes| -> Result<JsonLines> {
+            let mut file = JsonLines::open(path)?;
+            file.truncate_to(bytes)?;
+            Ok(file)
+        };
+        Ok(Records {
+            metrics: open(&folder.metrics(), lines[0])?,
+            timing: open(&folder.timing(), lines[1])?,
+            samples: open(&folder.samples(), lines[2])?,
+        })
+    }
+
+    /// A training step. Numbers that are not finite are written as null.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn step(&mut self, line: &StepLine<'_>, phases: &Phases, memory: Memory) -> Result<()> {
+        let mut metrics = Map::new();
+        metrics.insert("step".into(), line.step.into());
+        metrics.insert("kind".into(), "train".into());
+        metrics.insert("loss".into(), number(line.out.loss));
+        metrics.insert("lr".into(), number(line.lr));
+        metrics.insert("grad_norm".into(), number(line.gradient.norm));
+        metrics.insert("tokens".into(), line.out.tokens.into());
+        metrics.insert("context".into(), line.context.into());
+        if !line.finite {
+            metrics.insert("refused".into(), true.into());
+        }
+        for (name, value) in &line.out.metrics {
+            metrics.insert(name.clone(), number(*value));
+        }
+        self.metrics.append(&Value::Object(metrics))?;
+        let seconds: Map<String, Value> = phases.seconds.iter().map(|(n, s)| ((*n).to_owned(), number(*s))).collect();
+        self.timing.append(&json!({
+            "step": line.step,
+            "kind": "train",
+            "tokens_per_s": line.out.tokens as f64 / phases.total(),
+            "seconds": seconds,
+            "memory_bytes": memory.in_use,
+            "memory_peak_bytes": memory.peak,
+        }))
+    }
+
+    /// An evaluation.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn evaluation(&mut self, step: u64, figures: &Figures, elapsed: Duration) -> Result<()> {
+        let mut metrics = Map::new();
+        metrics.insert("step".into(), step.into());
+        metrics.insert("kind".into(), "eval".into());
+        for (name, value) in figures {
+            metrics.insert(format!("eval/{name}"), number(*value));
+        }
+        self.metrics.append(&Value::Object(metrics))?;
+        self.timing.append(&json!({ "step": step, "kind": "eval", "seconds": elapsed.as_secs_f64() }))
+    }
+
+    /// Samples.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn samples(&mut self, step: u64, texts: &[SampleText]) -> Result<()> {
+        for text in texts {
+            self.samples.append(&json!({
+                "step": step,
+                "prompt": text.prompt,
+                "text": text.text,
+                "tokens": text.tokens,
+                "finish": text.finish,
+            }))?;
+        }
+        Ok(())
+    }
+
+    /// Makes what was written survive a power cut, and says how many bytes of each file that is.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn durable(&mut self) -> Result<[u64; 3]> {
+        for file in [&self.metrics, &self.timing, &self.samples] {
+            file.sync()?;
+        }
+        Ok([self.metrics.position(), self.timing.position(), self.samples.position()])
+    }
+}
+
+/// A number as JSON; null where JSON has none.
+fn number(value: f64) -> Value {
+    serde_json::Number::from_f64(value).map_or(Value::Null, Value::Number)
+}
+
+/// An evaluation as a line for people.
+pub fn evaluation_line(step: u64, figures: &Figures) -> String {
+    let numbers: Vec<String> = figures.iter().map(|(name, value)| format!("{name} {value:.4}")).collect();
+    format!("step {step}: held out: {}", numbers.join(", "))
+}

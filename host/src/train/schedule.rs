@@ -1,0 +1,89 @@
+//! Learning rate and context length as functions of the step: no state, so a resumed run has nothing to restore.
+
+use std::f64::consts::PI;
+
+use crate::config::experiment::{Schedule, ScheduleKind};
+
+/// The learning rate of a step as a share of the peak.
+///
+/// Steps count from 0 to `total - 1`. Warm-up rises linearly and reaches the peak at its last step, so that the first step
+/// already learns. Afterwards, with `p` from 0 to below 1 over the rest: linear `1 - (1 - floor) p`; cosine
+/// `floor + (1 - floor) (1 + cos(pi p)) / 2` (Loshchilov and Hutter 2017); wsd stays at 1 and falls linearly to the floor
+/// over its last `decay` steps (Hu et al. 2024).
+pub fn rate(schedule: &Schedule, step: u64, total: u64) -> f64 {
+    let warmup = schedule.warmup.steps(total).min(total);
+    if step < warmup {
+        return (step + 1) as f64 / warmup as f64;
+    }
+    let floor = schedule.min_lr_ratio.unwrap_or(0.0);
+    let fall = |start: u64| (step.saturating_sub(start)) as f64 / (total.saturating_sub(start)).max(1) as f64;
+    match schedule.kind {
+        ScheduleKind::Constant => 1.0,
+        ScheduleKind::Linear => 1.0 - (1.0 - floor) * fall(warmup),
+        ScheduleKind::Cosine => floor + (1.0 - floor) * 0.5 * (1.0 + (PI * fall(warmup)).cos()),
+        ScheduleKind::Wsd => {
+            let decay = schedule.decay.map_or(0, |span| span.steps(total));
+            1.0 - (1.0 - floor) * fall(total.saturating_sub(decay).max(warmup))
+        }
+    }
+}
+
+/// The context length of a step: that of the last entry at or before it, or the model's.
+pub fn context_at(schedule: Option<&[(u64, usize)]>, step: u64, model_context: usize) -> usize {
+    let entries = schedule.unwrap_or_default();
+    entries.iter().take_while(|(from, _)| *from <= step).last().map_or(model_context, |(_, length)| *length)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::experiment::Span;
+
+    fn schedule(kind: ScheduleKind, warmup: u64, floor: f64, decay: Option<u64>) -> Schedule {
+        Schedule { kind, warmup: Span::Steps(warmup), min_lr_ratio: Some(floor), decay: decay.map(Span::Steps) }
+    }
+
+    fn rates(s: &Schedule, total: u64) -> Vec<f64> {
+        (0..total).map(|step| rate(s, step, total)).collect()
+    }
+
+    /// Catches a warm-up that starts at 0 (a wasted step) or overshoots, and a fall that begins before the peak.
+    #[test]
+    fn warm_up_reaches_the_peak_once_and_then_falls_to_the_floor() {
+        for kind in [ScheduleKind::Linear, ScheduleKind::Cosine] {
+            let all = rates(&schedule(kind, 4, 0.1, None), 1000);
+            assert_eq!(all[..4], [0.25, 0.5, 0.75, 1.0]);
+            assert_eq!(all[4], 1.0);
+            assert!(all[4..].windows(2).all(|w| w[1] <= w[0]), "{kind:?}");
+            assert!((all[999] - 0.1).abs() < 2e-3 && all[999] >= 0.1, "{kind:?} {}", all[999]);
+        }
+    }
+
+    #[test]
+    fn cosine_is_halfway_down_halfway_through() {
+        let s = schedule(ScheduleKind::Cosine, 0, 0.0, None);
+        assert!((rate(&s, 50, 100) - 0.5).abs() < 1e-12);
+        assert!((rate(&s, 25, 100) - 0.5 * (1.0 + (PI / 4.0).cos())).abs() < 1e-12);
+    }
+
+    #[test]
+    fn wsd_stays_at_the_peak_until_its_decay() {
+        let all = rates(&schedule(ScheduleKind::Wsd, 2, 0.0, Some(4)), 10);
+        assert_eq!(all, [0.5, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 0.75, 0.5, 0.25]);
+    }
+
+    #[test]
+    fn a_warm_up_as_long_as_the_run_never_divides_by_zero() {
+        for kind in [ScheduleKind::Constant, ScheduleKind::Linear, ScheduleKind::Cosine, ScheduleKind::Wsd] {
+            assert!(rates(&schedule(kind, 10, 0.0, Some(3)), 5).iter().all(|r| r.is_finite()));
+        }
+    }
+
+    #[test]
+    fn context_follows_the_last_entry_at_or_before_the_step() {
+        let entries = [(0, 64), (10, 128)];
+        let at = |step| context_at(Some(&entries), step, 256);
+        assert_eq!([at(0), at(9), at(10), at(99)], [64, 64, 128, 128]);
+        assert_eq!(context_at(None, 5, 256), 256);
+    }
+}

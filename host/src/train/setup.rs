@@ -1,0 +1,334 @@
+//! From an experiment file to everything a run needs, in an order in which every refusal comes before the first file is
+//! written: experiment, plugins, tokenizer, model shape, device, data.
+
+use std::path::{Path, PathBuf};
+
+use plugin_api::{
+    backend::{DType, SessionOptions},
+    load::{Library, PluginInfo},
+    manifest::{BackendManifest, ObjectiveManifest, OptionSpec, kind},
+};
+
+use super::objectives::{Active, Objectives};
+use crate::{
+    config::{
+        Draft, Experiment, Loaded, Override, Slot,
+        experiment::{Batch, Data, Dtype, HeldOut, Length, Model as ModelSource, Tokenizer as TokenizerSource},
+    },
+    data::{BatchSize, Batcher, BatcherOptions, Corpus, SyntheticOptions, TextData, TextOptions, Tokenizer},
+    device::{Device, profile::{Profile, Record}},
+    error::{Error, Result},
+    model::{Model, ModelConfig},
+    plugins::{Lock, Registry},
+    runs::receipt::PluginUse,
+};
+
+/// A checked experiment with its plugins loaded, its tokenizer read and its model's shape known.
+pub struct Prepared {
+    /// The experiment.
+    pub loaded: Loaded,
+    /// Where plugins were looked for and what was found.
+    pub registry: Registry,
+    /// The pinned plugins; saved once everything else is in order.
+    pub lock: Lock,
+    /// Plugins for the receipt, the backend first.
+    pub plugins: Vec<PluginUse>,
+    /// The tokenizer.
+    pub tokenizer: Tokenizer,
+    /// The model's shape.
+    pub config: ModelConfig,
+    /// The folder the weights come from; `None`: fresh ones.
+    pub model_folder: Option<PathBuf>,
+    backend: (Library, BackendManifest),
+    objectives: Vec<(Library, ObjectiveManifest)>,
+}
+
+/// Reads the experiment, loads its plugins, and checks all that can be checked without data.
+///
+/// # Errors
+/// Request errors, all of a stage at once.
+pub fn prepare(file: &Path, overrides: &[Override], folders: &[PathBuf], update_lock: bool) -> Result<Prepared> {
+    let mut draft = Draft::read(file, overrides)?;
+    let registry = Registry::discover(folders);
+    let mut lock = Lock::open(&draft.runs_dir(), update_lock)?;
+    let (mut backend, mut objectives, mut plugins) = (None, Vec::new(), Vec::new());
+    for wanted in draft.plugins().to_vec() {
+        let kind = if wanted.slot == Slot::Backend { kind::BACKEND } else { kind::OBJECTIVE };
+        let info = match registry.find(kind, &wanted.id) {
+            Ok(info) => info.clone(),
+            Err(error) => {
+                draft.refuse(&wanted.key(), refusal_text(&error));
+                continue;
+            }
+        };
+        let sha256 = lock.verify(&info)?;
+        let library = Library::load(&info).map_err(|e| Error::request(e.to_string()))?;
+        let specs: Vec<OptionSpec>;
+        match wanted.slot {
+            Slot::Backend => {
+                let manifest = library.backend_manifest()?;
+                specs = manifest.options.clone();
+                backend = Some((library, manifest));
+            }
+            Slot::Objective(_) => {
+                let manifest = library.objective_manifest()?;
+                specs = manifest.options.clone();
+                objectives.push((library, manifest));
+            }
+        }
+        draft.check_options(wanted.slot, &specs);
+        plugins.push(used(&info, sha256));
+    }
+    let loaded = draft.finish()?;
+    let backend = backend.ok_or_else(|| Error::request("the experiment names no backend"))?;
+    let (model_folder, tokenizer, config) = model_and_tokenizer(&loaded)?;
+    check_lengths(&loaded, &config)?;
+    check_dtype(&loaded, &backend.1)?;
+    Ok(Prepared { loaded, registry, lock, plugins, tokenizer, config, model_folder, backend, objectives })
+}
+
+fn used(info: &PluginInfo, sha256: String) -> PluginUse {
+    PluginUse {
+        id: info.id.clone(),
+        kind: info.kind.clone(),
+        version: info.version.clone(),
+        abi: format!("{}.{}", info.abi_major, info.abi_minor),
+        file: info.path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+        sha256,
+    }
+}
+
+/// An error as one entry of the list of mistakes.
+fn refusal_text(error: &Error) -> String {
+    let hint = error.hint().map(|h| format!(" ({h})")).unwrap_or_default();
+    let details = error.details().iter().map(|d| format!("; {d}")).collect::<String>();
+    format!("{}{details}{hint}", error.message())
+}
+
+impl Prepared {
+    /// The experiment.
+    pub fn experiment(&self) -> &Experiment {
+        &self.loaded.experiment
+    }
+
+    /// What the backend says of itself.
+    pub fn backend_manifest(&self) -> &BackendManifest {
+        &self.backend.1
+    }
+
+    /// Opens the backend's session; with `profile`, every operation is timed.
+    ///
+    /// # Errors
+    /// A request error for a device that is not there.
+    pub fn device(&self, profile: bool) -> Result<(Device, Option<Record>)> {
+        let wanted = &self.experiment().backend;
+        let options = SessionOptions {
+            device: wanted.device.clone(),
+            threads: threads(wanted.threads),
+            tag: 1,
+            options: wanted.options.clone(),
+        };
+        open(&self.backend.0, &options, dtype(wanted.dtype), profile)
+            .map_err(|e| self.loaded.refuse("backend.device", refusal_text(&e)))
+    }
+
+    /// The model: loaded from `folder` where given, else from the experiment's folder, else fresh.
+    ///
+    /// # Errors
+    /// A request error naming file and tensor.
+    pub fn model(&self, device: &Device, folder: Option<&Path>) -> Result<Model> {
+        match folder.or(self.model_folder.as_deref()) {
+            Some(folder) => Model::from_folder(device, folder),
+            None => Model::init(device, self.config.clone(), self.experiment().seed),
+        }
+    }
+
+    /// The objectives, created.
+    ///
+    /// # Errors
+    /// The plugins' own; a request error for what this host does not offer.
+    pub fn objectives(&self) -> Result<Objectives> {
+        let wanted = &self.experiment().objective;
+        let several = wanted.len() > 1;
+        let mut all = Vec::with_capacity(wanted.len());
+        for (index, ((library, manifest), own)) in self.objectives.iter().zip(wanted).enumerate() {
+            let instance = library.objective(&own.options)?;
+            let twice = wanted.iter().filter(|other| other.plugin == own.plugin).count() > 1;
+            let prefix = match (several, twice) {
+                (false, _) => String::new(),
+                (true, false) => format!("{}/", own.plugin),
+                (true, true) => format!("{}.{index}/", own.plugin),
+            };
+            all.push(Active::new(&own.plugin, own.weight, prefix, manifest.clone(), Box::new(instance), "text")?);
+        }
+        Objectives::new(all)
+    }
+
+    /// The text, tokenised; with `cached`, by way of the token cache beside the runs.
+    ///
+    /// # Errors
+    /// A request error naming file and remedy.
+    pub fn data(&self, cached: bool) -> Result<TextData> {
+        let experiment = self.experiment();
+        let corpus = self.corpus()?;
+        let context = experiment.longest_sequence(self.config.context as usize);
+        let cache = Path::new(&experiment.runs_dir).join(".cache").join("tokens");
+        Ok(corpus.tokenize(&self.tokenizer, context, cached.then_some(cache.as_path()))?)
+    }
+
+    fn corpus(&self) -> Result<Corpus> {
+        let experiment = self.experiment();
+        Ok(match &experiment.data {
+            Data::Text { path, held_out } => {
+                let (eval_paths, held_out) = match held_out {
+                    HeldOut::Fraction { held_out } => (Vec::new(), *held_out),
+                    HeldOut::Files { eval_path } => (eval_path.clone(), 0.0),
+                };
+                TextOptions { paths: path.clone(), eval_paths, held_out }.read()?
+            }
+            Data::Synthetic { rows, tasks } => {
+                let tasks = tasks.iter().filter_map(|name| name.parse().ok()).collect();
+                let held_out_rows = (rows / 10).max(1);
+                SyntheticOptions { rows: *rows, held_out_rows, tasks, seed: experiment.seed }.read()?
+            }
+        })
+    }
+
+    /// The data order of the run, and how many optimizer steps it is.
+    ///
+    /// # Errors
+    /// A request error for an impossible batch.
+    pub fn batcher(&self, data: &TextData) -> Result<(Batcher, u64)> {
+        let experiment = self.experiment();
+        let batch = match experiment.train.batch {
+            Batch::Sequences(n) => BatchSize::Sequences(n),
+            Batch::Tokens(n) => BatchSize::Tokens(n),
+        };
+        let options =
+            BatcherOptions { seed: experiment.seed, batch, prefix: self.tokenizer.prefix(), epochs: None };
+        let steps = match experiment.train.length {
+            Length::Steps(steps) => steps,
+            Length::Epochs(epochs) => {
+                let once = BatcherOptions { epochs: Some(1), ..options.clone() };
+                let context = experiment.longest_sequence(self.config.context as usize);
+                let probe = Batcher::new(data.train.clone(), once)?;
+                let windows = probe.windows_left(context)?.unwrap_or(1);
+                ((windows as f64 * epochs).ceil() as u64).max(1)
+            }
+        };
+        Ok((Batcher::new(data.train.clone(), options)?, steps))
+    }
+}
+
+/// Opens a session of `library`.
+///
+/// # Errors
+/// A request error for a device that is not there.
+pub fn open(
+    library: &Library,
+    options: &SessionOptions,
+    compute: DType,
+    profile: bool,
+) -> Result<(Device, Option<Record>)> {
+    let session = library.session(options).map_err(|e| Error::request(e.to_string()))?;
+    if !profile {
+        return Ok((Device::new(Box::new(session), compute)?, None));
+    }
+    let (session, record) = Profile::wrap(Box::new(session));
+    Ok((Device::new(session, compute)?, Some(record)))
+}
+
+/// The dtype of the contract.
+pub fn dtype(wanted: Dtype) -> DType {
+    match wanted {
+        Dtype::F32 => DType::F32,
+        Dtype::Bf16 => DType::BF16,
+        Dtype::F64 => DType::F64,
+    }
+}
+
+/// The number of threads; 0 means all cores.
+pub fn threads(wanted: usize) -> usize {
+    if wanted > 0 { wanted } else { std::thread::available_parallelism().map_or(1, usize::from) }
+}
+
+/// The folder with the weights of a run, a checkpoint or a Hugging Face model.
+///
+/// # Errors
+/// A request error where there is no such folder or no model in it.
+pub fn model_folder(path: &Path) -> Result<PathBuf> {
+    if !path.is_dir() {
+        return Err(Error::request(format!("there is no model folder {}", path.display())).with_hint("check the path"));
+    }
+    if path.join("config.json").is_file() {
+        return Ok(path.to_owned());
+    }
+    let checkpoints = if path.join("checkpoints").is_dir() { path.join("checkpoints") } else { path.to_owned() };
+    if let Some(checkpoint) = crate::runs::checkpoint::latest(&checkpoints)? {
+        return Ok(checkpoint.path);
+    }
+    Err(Error::request(format!("{} is neither a model folder (it has no config.json) nor a run with a checkpoint", path.display()))
+        .with_hint("name a run, a checkpoint or a Hugging Face folder"))
+}
+
+fn model_and_tokenizer(loaded: &Loaded) -> Result<(Option<PathBuf>, Tokenizer, ModelConfig)> {
+    let experiment = &loaded.experiment;
+    let folder = match &experiment.model {
+        ModelSource::From { from } => {
+            Some(model_folder(Path::new(from)).map_err(|e| loaded.refuse("model.from", refusal_text(&e)))?)
+        }
+        ModelSource::Shape(_) => None,
+    };
+    let tokenizer = match (&experiment.tokenizer, &folder) {
+        (TokenizerSource::Bytes, _) => Tokenizer::bytes()?,
+        (TokenizerSource::File { path }, _) => Tokenizer::open(Path::new(path))?,
+        (TokenizerSource::Model, Some(folder)) => Tokenizer::open(folder)?,
+        (TokenizerSource::Model, None) => {
+            return Err(loaded.refuse("tokenizer.kind", "\"model\" needs model.from; with fresh weights choose bytes or file"));
+        }
+    };
+    let config = match (&experiment.model, &folder) {
+        (ModelSource::Shape(shape), _) => {
+            let mut config = ModelConfig::from_shape(shape, tokenizer.vocab_size())?;
+            config.bos = tokenizer.bos();
+            config.eos = tokenizer.eos().into_iter().collect();
+            config
+        }
+        (ModelSource::From { .. }, Some(folder)) => ModelConfig::from_folder(folder)?,
+        (ModelSource::From { .. }, None) => return Err(Error::run("model.from without a folder")),
+    };
+    if tokenizer.vocab_size() as u64 > config.vocab {
+        return Err(loaded.refuse(
+            "tokenizer",
+            format!(
+                "{} has {} tokens, the model's vocabulary {}; use the model's own tokenizer",
+                tokenizer.name(),
+                tokenizer.vocab_size(),
+                config.vocab
+            ),
+        ));
+    }
+    Ok((folder, tokenizer, config))
+}
+
+fn check_lengths(loaded: &Loaded, config: &ModelConfig) -> Result<()> {
+    let longest = loaded.experiment.longest_sequence(config.context as usize);
+    if longest as u64 > config.context {
+        return Err(loaded.refuse(
+            "train.context_schedule",
+            format!("{longest} tokens are longer than the model's context of {}", config.context),
+        ));
+    }
+    Ok(())
+}
+
+fn check_dtype(loaded: &Loaded, backend: &BackendManifest) -> Result<()> {
+    let wanted = dtype(loaded.experiment.backend.dtype).to_string();
+    if backend.dtypes.contains(&wanted) {
+        return Ok(());
+    }
+    Err(loaded.refuse(
+        "backend.dtype",
+        format!("backend \"{}\" computes in {}, not in {wanted}", backend.id, backend.dtypes.join(", ")),
+    ))
+}

@@ -1,0 +1,173 @@
+//! The beginning of a run: a new one, or a saved one taken up again. Everything that can be refused is refused before the
+//! first file is written.
+
+use std::{fs, path::Path, time::Instant};
+
+use super::{
+    Trainer, held_out,
+    optim::Adam,
+    records::Records,
+    setup::{Prepared, threads},
+    state::{self, TrainState},
+    trail::Trail,
+};
+use crate::{
+    data::TextData,
+    error::{Error, Result},
+    runs::{
+        checkpoint::{Checkpoint, Checkpoints, latest},
+        disk::{sha256_file, write_durably},
+        folder::RunFolder,
+        progress::{Progress, Show},
+        receipt::{BackendUse, Build, DataSource, ModelSource, Receipt},
+        Breadcrumb,
+    },
+};
+
+/// Opens everything a run needs.
+pub(super) fn trainer(mut prepared: Prepared, resume: bool, show: Show) -> Result<Trainer> {
+    let started = Instant::now();
+    let experiment = prepared.experiment().clone();
+    let objectives = prepared.objectives()?;
+    let (device, _) = prepared.device(false)?;
+    let data = prepared.data(true)?;
+    let (batcher, total) = prepared.batcher(&data)?;
+    let held_out = held_out(&prepared, &data)?;
+    let runs_dir = Path::new(&experiment.runs_dir);
+    let (folder, checkpoint) = if resume {
+        let folder = RunFolder::open(runs_dir, &experiment.name)?;
+        same_experiment(&folder, &experiment.to_toml()?)?;
+        let checkpoint = latest(&folder.checkpoints())?;
+        (Some(folder), checkpoint)
+    } else {
+        (None, None)
+    };
+    let model = prepared.model(&device, checkpoint.as_ref().map(|c| c.path.as_path()))?;
+    let mut adam = Adam::new(&device, model.layout(), &experiment.train.optimizer)?;
+    let grads = model.flat_buffer()?;
+    let mut state = TrainState::new(total, batcher.state().clone());
+    if let Some(checkpoint) = &checkpoint {
+        state = TrainState::read(&checkpoint.path)?;
+        state::read_moments(&adam, &checkpoint.path)?;
+        adam.updates = state.updates;
+    }
+    // From here on files are written.
+    let folder = match folder {
+        Some(folder) => folder,
+        None => RunFolder::create(runs_dir, &experiment.name)?,
+    };
+    prepared.lock.save()?;
+    write_durably(&folder.experiment(), experiment.to_toml()?.as_bytes())?;
+    receipt(&prepared, &data)?.write(&folder.receipt())?;
+    let checkpoints = Checkpoints::new(&folder, experiment.checkpoint.keep)?;
+    let records = Records::open(&folder, state.lines)?;
+    let progress = Progress::new(state.step, total, show);
+    let trail = Trail::new(Breadcrumb::from_env(), &experiment.backend.plugin);
+    trail.run(&folder);
+    let mut trainer = Trainer {
+        trail,
+        device,
+        model,
+        grads,
+        adam,
+        objectives,
+        batcher,
+        held_out,
+        folder,
+        checkpoints,
+        records,
+        progress,
+        state,
+        texts: Vec::new(),
+        started,
+        prepared,
+    };
+    trainer.take_up(resume, checkpoint)?;
+    Ok(trainer)
+}
+
+impl Trainer {
+    /// Puts data order and objectives where the checkpoint says, and tells the user where the run stands.
+    fn take_up(&mut self, resume: bool, checkpoint: Option<Checkpoint>) -> Result<()> {
+        for note in &self.model.config().notes {
+            self.progress.message(&format!("note: {note}"));
+        }
+        let Some(checkpoint) = checkpoint else {
+            if resume {
+                self.progress.message("there is no checkpoint yet: the run begins again from its first step");
+            }
+            return Ok(());
+        };
+        if let Some(note) = &checkpoint.note {
+            self.progress.message(note);
+        }
+        self.batcher.restore(self.state.data.clone())?;
+        let saved = self.state.objectives.clone();
+        for (active, text) in self.objectives.iter_mut().zip(saved) {
+            active.instance.restore(&state::from_hex(&text)?)?;
+        }
+        let (step, total) = (self.state.step, self.state.total);
+        self.progress.message(&format!("going on after step {step} of {total}"));
+        Ok(())
+    }
+
+    /// Whether the run had come to its end before it was taken up again.
+    pub fn ended(&self) -> bool {
+        self.state.ended
+    }
+}
+
+/// A run can only be taken up with the experiment it began with; how many threads compute does not matter.
+fn same_experiment(folder: &RunFolder, now: &str) -> Result<()> {
+    let path = folder.experiment();
+    let before = fs::read_to_string(&path)
+        .map_err(|e| Error::run(format!("cannot read {}", path.display())).with_cause(e))?;
+    let lines = |text: &str| -> Vec<String> {
+        text.lines().filter(|line| !line.starts_with("threads = ")).map(str::to_owned).collect()
+    };
+    let (old, new) = (lines(&before), lines(now));
+    if before.is_empty() || old == new {
+        return Ok(());
+    }
+    let gone = old.iter().filter(|line| !new.contains(line)).map(|line| format!("was: {line}"));
+    let come = new.iter().filter(|line| !old.contains(line)).map(|line| format!("is:  {line}"));
+    Err(Error::request(format!("the experiment is not the one that run {} began with", folder.path().display()))
+        .with_details(gone.chain(come))
+        .with_hint("resume with the experiment as it was, or start another run with --name (and model.from this one)"))
+}
+
+fn receipt(prepared: &Prepared, data: &TextData) -> Result<Receipt> {
+    let experiment = prepared.experiment();
+    let weights = prepared.model_folder.as_ref().map(|folder| folder.join("model.safetensors"));
+    let sha256 = match weights.filter(|file| file.is_file()) {
+        Some(file) => {
+            let hash = sha256_file(&file)
+                .map_err(|e| Error::run(format!("cannot read {}", file.display())).with_cause(e))?;
+            Some(hash.1)
+        }
+        None => None,
+    };
+    let source = |s: &crate::data::Source| DataSource {
+        path: s.path.display().to_string(),
+        bytes: s.bytes,
+        sha256: s.sha256.clone(),
+    };
+    Ok(Receipt {
+        telos: Build::this(),
+        command: std::env::args().collect(),
+        seed: experiment.seed,
+        backend: BackendUse {
+            plugin: experiment.backend.plugin.clone(),
+            device: experiment.backend.device.clone(),
+            dtype: super::setup::dtype(experiment.backend.dtype).to_string(),
+            threads: threads(experiment.backend.threads),
+        },
+        plugins: prepared.plugins.clone(),
+        model: ModelSource {
+            from: prepared.model_folder.as_ref().map(|folder| folder.display().to_string()),
+            sha256,
+        },
+        tokenizer_sha256: prepared.tokenizer.hash(),
+        data: data.sources.iter().map(source).collect(),
+    })
+}

@@ -1,0 +1,188 @@
+//! What a checkpoint holds beside the weights: the moments and the place in the run, enough to go on bit for bit.
+
+use std::{collections::BTreeMap, fs, path::Path};
+
+use plugin_api::abi::DType;
+use safetensors::{Dtype, SafeTensors, tensor::TensorView};
+use serde::{Deserialize, Serialize};
+
+use super::optim::Adam;
+use crate::{
+    data::BatcherState,
+    error::{Error, Result},
+};
+
+/// File with the moments.
+pub const OPTIMIZER: &str = "optimizer.safetensors";
+/// File with the place in the run.
+pub const TRAINER: &str = "trainer.json";
+
+/// The place in the run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TrainState {
+    /// Steps done.
+    pub step: u64,
+    /// Steps of the whole run.
+    pub total: u64,
+    /// Updates applied: steps less refused ones.
+    pub updates: u64,
+    /// Non-finite steps in a row.
+    pub bad_steps: u64,
+    /// Non-finite steps in all.
+    pub refused: u64,
+    /// Positions computed in training.
+    pub tokens: u64,
+    /// Best value of `checkpoint.best` so far.
+    pub best: Option<f64>,
+    /// Best value that early stopping counts from.
+    pub early_best: Option<f64>,
+    /// Evaluations since then.
+    pub evaluations_without_gain: u64,
+    /// Held-out loss before training.
+    pub loss_before: Option<f64>,
+    /// Step and held-out loss of the latest evaluation.
+    pub evaluated: Option<(u64, f64)>,
+    /// Step of the latest samples.
+    pub sampled: Option<u64>,
+    /// Whether the run has come to its end.
+    pub ended: bool,
+    /// Place in the data order.
+    pub data: BatcherState,
+    /// Bytes of metrics.jsonl, timing.jsonl and samples.jsonl that belong to these steps.
+    pub lines: [u64; 3],
+    /// State of each objective, in hexadecimal; empty for those without.
+    pub objectives: Vec<String>,
+}
+
+impl TrainState {
+    /// The beginning of a run.
+    pub fn new(total: u64, data: BatcherState) -> Self {
+        TrainState {
+            step: 0,
+            total,
+            updates: 0,
+            bad_steps: 0,
+            refused: 0,
+            tokens: 0,
+            best: None,
+            early_best: None,
+            evaluations_without_gain: 0,
+            loss_before: None,
+            evaluated: None,
+            sampled: None,
+            ended: false,
+            data,
+            lines: [0; 3],
+            objectives: Vec::new(),
+        }
+    }
+
+    /// Reads it from a checkpoint.
+    ///
+    /// # Errors
+    /// A request error naming the file.
+    pub fn read(folder: &Path) -> Result<TrainState> {
+        let path = folder.join(TRAINER);
+        let refuse = |e: Box<dyn std::error::Error + Send + Sync>| {
+            Error::request(format!("cannot read {}", path.display()))
+                .with_cause(e)
+                .with_hint("resume needs a checkpoint of a run of this version of telos")
+        };
+        let bytes = fs::read(&path).map_err(|e| refuse(e.into()))?;
+        serde_json::from_slice(&bytes).map_err(|e| refuse(e.into()))
+    }
+
+    /// Writes it into a checkpoint.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn write(&self, folder: &Path) -> Result<()> {
+        let path = folder.join(TRAINER);
+        let text = serde_json::to_vec_pretty(self).map_err(|e| Error::run("cannot write the run's state").with_cause(e))?;
+        fs::write(&path, text).map_err(|e| Error::run(format!("cannot write {}", path.display())).with_cause(e))
+    }
+}
+
+/// Bytes in hexadecimal.
+pub fn to_hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
+}
+
+/// Bytes from hexadecimal.
+///
+/// # Errors
+/// Text that is not hexadecimal.
+pub fn from_hex(text: &str) -> Result<Vec<u8>> {
+    let pairs = text.as_bytes().chunks(2).map(|pair| std::str::from_utf8(pair).ok());
+    pairs
+        .map(|pair| pair.filter(|p| p.len() == 2).and_then(|p| u8::from_str_radix(p, 16).ok()))
+        .collect::<Option<Vec<u8>>>()
+        .ok_or_else(|| Error::request("the saved state of an objective is damaged"))
+}
+
+/// Writes the moments into a checkpoint: flat, as the device holds them.
+///
+/// # Errors
+/// What the file system says.
+pub fn write_moments(adam: &Adam, folder: &Path) -> Result<()> {
+    let path = folder.join(OPTIMIZER);
+    let failed = |e: Box<dyn std::error::Error + Send + Sync>| {
+        Error::run(format!("cannot write {}", path.display())).with_cause(e)
+    };
+    let (m, v) = (adam.m.download_raw(0, adam.m.len())?, adam.v.download_raw(0, adam.v.len())?);
+    let view = |bytes| TensorView::new(stored(adam.m.dtype()), vec![adam.m.len() as usize], bytes);
+    let tensors = BTreeMap::from([
+        ("exp_avg", view(m.as_slice()).map_err(|e| failed(e.into()))?),
+        ("exp_avg_sq", view(v.as_slice()).map_err(|e| failed(e.into()))?),
+    ]);
+    safetensors::serialize_to_file(tensors, None, &path).map_err(|e| failed(e.into()))
+}
+
+/// Reads the moments of a checkpoint back onto the device.
+///
+/// # Errors
+/// A request error where the file is damaged or of another model or dtype.
+pub fn read_moments(adam: &Adam, folder: &Path) -> Result<()> {
+    let path = folder.join(OPTIMIZER);
+    let failed = |e: Box<dyn std::error::Error + Send + Sync>| {
+        Error::request(format!("cannot read the moments in {}", path.display())).with_cause(e)
+    };
+    let bytes = fs::read(&path).map_err(|e| failed(e.into()))?;
+    let file = SafeTensors::deserialize(&bytes).map_err(|e| failed(e.into()))?;
+    for (name, buffer) in [("exp_avg", &adam.m), ("exp_avg_sq", &adam.v)] {
+        let tensor = file.tensor(name).map_err(|e| failed(e.into()))?;
+        if tensor.dtype() != stored(buffer.dtype()) || tensor.shape() != [buffer.len() as usize] {
+            return Err(failed(
+                format!(
+                    "`{name}` is {:?} {:?}, this model's moments are {} [{}]",
+                    tensor.dtype(),
+                    tensor.shape(),
+                    buffer.dtype(),
+                    buffer.len()
+                )
+                .into(),
+            ));
+        }
+        buffer.upload_raw(0, tensor.data())?;
+    }
+    Ok(())
+}
+
+fn stored(dtype: DType) -> Dtype {
+    if dtype == DType::F64 { Dtype::F64 } else { Dtype::F32 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hexadecimal_gives_the_same_bytes_and_refuses_others() {
+        let bytes = [0, 1, 0x7f, 0x80, 0xff];
+        assert_eq!(from_hex(&to_hex(&bytes)).ok().as_deref(), Some(bytes.as_slice()));
+        for bad in ["0", "0g", "+1"] {
+            assert!(from_hex(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,147 @@
+//! What a run says at its end, and the small pieces it is made of.
+
+use std::{fmt, path::PathBuf};
+
+use serde::Serialize;
+
+use super::Trainer;
+use crate::{
+    data::{PackedBatch, Tokenizer},
+    error::{Error, Result},
+    generate::{GenerateOptions, generate},
+    model::Model,
+};
+
+/// The end of a run.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Summary {
+    /// The run's name.
+    pub name: String,
+    /// Its folder.
+    pub folder: PathBuf,
+    /// Parameters of the model.
+    pub parameters: u64,
+    /// Steps done.
+    pub steps: u64,
+    /// Steps that were refused because something was not finite.
+    pub refused: u64,
+    /// Positions computed in training.
+    pub tokens: u64,
+    /// Seconds of this process.
+    pub seconds: f64,
+    /// Held-out loss before training, in nats.
+    pub loss_before: Option<f64>,
+    /// Held-out loss at the end, in nats.
+    pub loss_after: Option<f64>,
+    /// The last checkpoint.
+    pub checkpoint: String,
+    /// Whether the run has come to its end.
+    pub ended: bool,
+    /// The last samples.
+    pub samples: Vec<SampleText>,
+}
+
+/// A prompt and how the model went on.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct SampleText {
+    /// The prompt.
+    pub prompt: String,
+    /// What followed.
+    pub text: String,
+    /// Its number of tokens.
+    pub tokens: usize,
+    /// Why it ended.
+    pub finish: &'static str,
+}
+
+impl fmt::Display for SampleText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "  > {}", (self.prompt.clone() + "|" + &self.text).replace('\n', "\n    "))
+    }
+}
+
+impl fmt::Display for Summary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !self.samples.is_empty() {
+            writeln!(f, "samples (prompt|continuation):")?;
+            for sample in &self.samples {
+                writeln!(f, "{sample}")?;
+            }
+        }
+        if let (Some(before), Some(after)) = (self.loss_before, self.loss_after) {
+            writeln!(f, "held-out loss {before:.4} -> {after:.4} nats per token")?;
+        }
+        writeln!(
+            f,
+            "{} steps, {} tokens, {} parameters, {:.1} s; {} refused steps",
+            self.steps, self.tokens, self.parameters, self.seconds, self.refused
+        )?;
+        write!(f, "run {}, checkpoint {}", self.folder.display(), self.checkpoint)
+    }
+}
+
+impl Trainer {
+    /// The summary of a run that had come to its end before it was taken up again.
+    pub fn finished(&self) -> Summary {
+        self.summary(format!("step-{:08}", self.state.step))
+    }
+
+    /// The summary after saving `checkpoint`.
+    pub(super) fn summary(&self, checkpoint: String) -> Summary {
+        Summary {
+            name: self.experiment().name.clone(),
+            folder: self.folder.path().to_owned(),
+            parameters: self.model.layout().count(),
+            steps: self.state.step,
+            refused: self.state.refused,
+            tokens: self.state.tokens,
+            seconds: self.started.elapsed().as_secs_f64(),
+            loss_before: self.state.loss_before,
+            loss_after: self.state.evaluated.map(|(_, loss)| loss),
+            checkpoint,
+            ended: self.state.ended,
+            samples: self.texts.clone(),
+        }
+    }
+}
+
+/// Continues each prompt.
+///
+/// # Errors
+/// A prompt that leaves no room in the context; the backend's.
+pub fn continue_texts(
+    model: &Model,
+    tokenizer: &Tokenizer,
+    prompts: &[String],
+    options: &GenerateOptions,
+) -> Result<Vec<SampleText>> {
+    let ids = |prompt: &String| -> Result<Vec<i32>> {
+        Ok(tokenizer.encode_input(prompt)?.into_iter().map(|id| id as i32).collect())
+    };
+    let encoded: Vec<Vec<i32>> = prompts.iter().map(ids).collect::<Result<_>>()?;
+    let completions = generate(model, &encoded, options, &mut |_| {})?;
+    prompts
+        .iter()
+        .zip(completions)
+        .map(|(prompt, completion)| {
+            let ids: Vec<u32> = completion.tokens.iter().map(|id| *id as u32).collect();
+            let text = tokenizer.decode(&ids, true).map_err(Error::from)?;
+            Ok(SampleText { prompt: prompt.clone(), text, tokens: ids.len(), finish: completion.finish.as_str() })
+        })
+        .collect()
+}
+
+/// A batch as large as a run's largest, of made-up ids: sequences of `longest` positions, `tokens` in all.
+pub fn largest_batch(longest: usize, tokens: usize, vocab: u64) -> PackedBatch {
+    let (longest, vocab) = (longest.max(1), vocab.max(1) as usize);
+    let mut batch = PackedBatch { offsets: vec![0], max_len: longest, ..Default::default() };
+    for row in 0..(tokens / longest).max(1) {
+        batch.tokens.extend((0..longest).map(|n| ((row + n) % vocab) as i32));
+        batch.targets.extend((0..longest).map(|n| ((row + n + 1) % vocab) as i32));
+        batch.positions.extend((0..longest).map(|n| n as i32));
+        batch.mask.extend(std::iter::repeat_n(1.0, longest));
+        batch.offsets.push(batch.tokens.len() as i32);
+        batch.rows.push(row as u64);
+    }
+    batch
+}

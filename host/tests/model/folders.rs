@@ -1,0 +1,228 @@
+//! Model folders in and out: the round trip, the names that files may use, and every folder that is refused.
+
+use std::borrow::Cow;
+use std::path::Path;
+
+use safetensors::tensor::Dtype;
+use telos::model::tensor_file::{TensorData, TensorFile, write_tensors};
+use telos::model::{Model, ModelConfig};
+use tempfile::TempDir;
+
+use crate::support::{BACKENDS, device, oracles, perturb, tiny};
+
+type Tensors = Vec<(String, Vec<usize>, Vec<f64>)>;
+
+/// The tensors of a saved tiny model.
+fn saved(family: &str) -> (TempDir, Tensors) {
+    let folder = tempfile::tempdir().unwrap();
+    let model = Model::init(&device("candle kernels"), tiny(family, false), 3).unwrap();
+    perturb(&model);
+    model.save(folder.path()).unwrap();
+    let mut file = TensorFile::open(&folder.path().join("model.safetensors")).unwrap();
+    let names = file.names();
+    let tensors = names.into_iter().map(|name| {
+        let values = file.values(&name).unwrap();
+        (name.clone(), file.shape(&name).unwrap().to_vec(), values)
+    });
+    let tensors = tensors.collect();
+    (folder, tensors)
+}
+
+fn write(path: &Path, dtype: Dtype, tensors: &Tensors) {
+    let encode = |value: &f64| match dtype {
+        Dtype::F64 => value.to_le_bytes().to_vec(),
+        Dtype::F16 => half::f16::from_f64(*value).to_le_bytes().to_vec(),
+        Dtype::BF16 => half::bf16::from_f64(*value).to_le_bytes().to_vec(),
+        Dtype::I32 => (*value as i32).to_le_bytes().to_vec(),
+        _ => (*value as f32).to_le_bytes().to_vec(),
+    };
+    let data = tensors.iter().map(|(name, shape, values)| {
+        let bytes = Cow::Owned(values.iter().flat_map(encode).collect::<Vec<u8>>());
+        (name.clone(), TensorData { dtype, shape: shape.clone(), bytes })
+    });
+    write_tensors(path, &data.collect::<Vec<_>>()).unwrap();
+}
+
+fn flat(model: &Model) -> Vec<u64> {
+    model.params().download(0, model.params().len()).unwrap().iter().map(|v| v.to_bits()).collect()
+}
+
+/// Catches a transposition that is not undone, a tied head that is stored, values rounded on the way.
+#[test]
+fn saving_and_loading_keeps_every_bit_and_saves_the_same_bytes() {
+    for (family, other) in [("llama", false), ("llama", true), ("gpt2", false), ("gpt2", true)] {
+        for backend in BACKENDS {
+            let device = device(backend);
+            let (first, second) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+            let mut model = Model::init(&device, tiny(family, other), 3).unwrap();
+            perturb(&model);
+            (model.config_mut().bos, model.config_mut().eos) = (Some(1), vec![2, 3]);
+            model.save(first.path()).unwrap();
+            let again = Model::from_folder(&device, first.path()).unwrap();
+            assert_eq!(flat(&model), flat(&again), "{family} on {backend}");
+            assert_eq!(model.config(), again.config());
+            again.save(second.path()).unwrap();
+            for file in ["model.safetensors", "config.json", "generation_config.json"] {
+                let read = |folder: &TempDir| std::fs::read(folder.path().join(file)).unwrap();
+                assert!(read(&first) == read(&second), "{family} on {backend}: {file}");
+            }
+        }
+    }
+}
+
+/// Catches names, shapes or an order of (in, out) that transformers would not read back.
+#[test]
+fn what_is_saved_has_the_names_shapes_and_values_of_the_file_it_came_from() {
+    for family in ["llama", "gpt2"] {
+        let original = oracles().join("models").join(family);
+        let folder = tempfile::tempdir().unwrap();
+        Model::from_folder(&device("candle kernels"), &original).unwrap().save(folder.path()).unwrap();
+        let open = |folder: &Path| TensorFile::open(&folder.join("model.safetensors")).unwrap();
+        let (mut theirs, mut ours) = (open(&original), open(folder.path()));
+        assert_eq!(theirs.names(), ours.names());
+        for name in theirs.names() {
+            assert_eq!(theirs.shape(&name), ours.shape(&name), "{name}");
+            assert!(theirs.values(&name).unwrap() == ours.values(&name).unwrap(), "{name}");
+            assert_eq!(ours.dtype(&name).as_deref(), Some("F32"));
+        }
+        let config = ModelConfig::from_folder(&original).unwrap();
+        assert_eq!(ModelConfig::from_folder(folder.path()).unwrap(), config);
+    }
+}
+
+/// Catches f16 or bf16 read as something else, f64 rounded twice, and shards or old names that are not found.
+#[test]
+fn other_dtypes_shards_prefixes_and_known_extras_are_read() {
+    let device = device("candle kernels");
+    let (folder, tensors) = saved("gpt2");
+    let expected = flat(&Model::from_folder(&device, folder.path()).unwrap());
+    let path = folder.path().join("model.safetensors");
+    write(&path, Dtype::F64, &tensors);
+    assert_eq!(flat(&Model::from_folder(&device, folder.path()).unwrap()), expected);
+    for (dtype, tolerance) in [(Dtype::F16, 1e-3), (Dtype::BF16, 1e-2)] {
+        write(&path, dtype, &tensors);
+        let rounded = flat(&Model::from_folder(&device, folder.path()).unwrap());
+        for (a, b) in rounded.iter().zip(&expected) {
+            let (a, b) = (f64::from_bits(*a), f64::from_bits(*b));
+            assert!((a - b).abs() <= tolerance * b.abs() + 1e-7, "{dtype:?}: {a}, expected {b}");
+        }
+    }
+    // As the first GPT-2 files have it: no prefix, causal masks stored beside the weights, the tied head too.
+    let head = tensors.iter().find(|(name, ..)| name.ends_with("wte.weight")).unwrap().clone();
+    let strip = |name: &String| name.trim_start_matches("transformer.").to_owned();
+    let mut old: Tensors = tensors.iter().map(|(n, s, v)| (strip(n), s.clone(), v.clone())).collect();
+    old.push(("h.0.attn.bias".into(), vec![1, 1, 2, 2], vec![1.0, 0.0, 1.0, 1.0]));
+    old.push(("lm_head.weight".into(), head.1, head.2));
+    write(&path, Dtype::F32, &old);
+    assert_eq!(flat(&Model::from_folder(&device, folder.path()).unwrap()), expected);
+    std::fs::remove_file(&path).unwrap();
+    let (left, right) = tensors.split_at(5);
+    let shards = [("a.safetensors", left), ("b.safetensors", right)];
+    let mut map = serde_json::Map::new();
+    for (name, part) in shards {
+        write(&folder.path().join(name), Dtype::F32, &part.to_vec());
+        map.extend(part.iter().map(|(tensor, ..)| (tensor.clone(), name.into())));
+    }
+    let index = serde_json::json!({"metadata": {}, "weight_map": map});
+    std::fs::write(folder.path().join("model.safetensors.index.json"), index.to_string()).unwrap();
+    assert_eq!(flat(&Model::from_folder(&device, folder.path()).unwrap()), expected);
+}
+
+/// Loads what `spoil` left of a good folder; returns the report of the refusal.
+fn refused(spoil: impl FnOnce(&Path, Tensors)) -> String {
+    let (folder, tensors) = saved("llama");
+    spoil(folder.path(), tensors);
+    let device = device("reference");
+    let before = device.memory().handles;
+    let error = Model::from_folder(&device, folder.path()).err().expect("a refusal");
+    assert_eq!(error.exit_code(), 2, "{error:?}");
+    assert_eq!(device.memory().handles, before, "a refused folder leaves buffers behind");
+    error.report()
+}
+
+fn with(change: impl FnOnce(&mut Tensors)) -> String {
+    refused(|folder, mut tensors| {
+        change(&mut tensors);
+        write(&folder.join("model.safetensors"), Dtype::F32, &tensors);
+    })
+}
+
+fn has(report: &str, parts: &[&str]) {
+    assert!(parts.iter().all(|part| report.contains(part)), "{report}\nlacks one of {parts:?}");
+}
+
+/// Each catches a folder that would train on wrong or undefined weights; the message names file, tensor, both sides.
+#[test]
+fn hostile_tensors_are_refused_by_file_and_name() {
+    let missing = with(|tensors| tensors.retain(|(name, ..)| name != "model.norm.weight"));
+    has(&missing, &["model.norm.weight", "[8]", "missing"]);
+    let extra = with(|tensors| tensors.push(("model.layers.2.extra.weight".into(), vec![1], vec![1.0])));
+    has(&extra, &["model.safetensors", "model.layers.2.extra.weight", "extra"]);
+    let misshaped = with(|tensors| {
+        let norm = tensors.iter_mut().find(|(name, ..)| name == "model.norm.weight").unwrap();
+        (norm.1, norm.2) = (vec![2, 4], vec![1.0; 8]);
+    });
+    has(&misshaped, &["model.safetensors", "model.norm.weight", "[2, 4]", "[8]"]);
+    for (value, text) in [(f64::NAN, "NaN"), (f64::INFINITY, "inf")] {
+        let sick = with(|tensors| tensors[3].2[5] = value);
+        has(&sick, &["model.safetensors", text, "element 5"]);
+    }
+    let twice = with(|tensors| {
+        let (_, shape, values) = tensors.iter().find(|(name, ..)| name == "model.norm.weight").unwrap().clone();
+        tensors.push(("norm.weight".into(), shape, values));
+    });
+    has(&twice, &["norm.weight", "twice"]);
+    let integers = refused(|folder, tensors| write(&folder.join("model.safetensors"), Dtype::I32, &tensors));
+    has(&integers, &["model.safetensors", "I32", "expected F32"]);
+    let all_at_once = with(|tensors| tensors.retain(|(name, ..)| !name.contains("layers.1.")));
+    has(&all_at_once, &["layers.1.mlp.up_proj.weight", "layers.1.input_layernorm.weight"]);
+}
+
+/// Each catches a damaged or crafted file that is read past its end, allocated for, or followed elsewhere.
+#[test]
+fn hostile_files_are_refused() {
+    let cut = refused(|folder, _| {
+        let path = folder.join("model.safetensors");
+        let bytes = std::fs::read(&path).unwrap();
+        std::fs::write(&path, &bytes[..bytes.len() - 4]).unwrap();
+    });
+    has(&cut, &["model.safetensors", "cut off"]);
+    for bytes in [vec![], vec![255; 64], b"not a model at all".to_vec(), [&3_u64.to_le_bytes()[..], b"{]}"].concat()] {
+        let report = refused(|folder, _| std::fs::write(folder.join("model.safetensors"), &bytes).unwrap());
+        has(&report, &["model.safetensors"]);
+    }
+    let none = refused(|folder, _| std::fs::remove_file(folder.join("model.safetensors")).unwrap());
+    has(&none, &["model.safetensors.index.json", "safetensors"]);
+    let outside = refused(|folder, _| {
+        std::fs::remove_file(folder.join("model.safetensors")).unwrap();
+        let index = r#"{"weight_map": {"model.norm.weight": "../elsewhere.safetensors"}}"#;
+        std::fs::write(folder.join("model.safetensors.index.json"), index).unwrap();
+    });
+    has(&outside, &["model.norm.weight", "plain file name"]);
+    let unlisted = refused(|folder, _| {
+        std::fs::rename(folder.join("model.safetensors"), folder.join("a.safetensors")).unwrap();
+        let index = r#"{"weight_map": {"model.absent.weight": "a.safetensors"}}"#;
+        std::fs::write(folder.join("model.safetensors.index.json"), index).unwrap();
+    });
+    has(&unlisted, &["model.absent.weight", "a.safetensors"]);
+    let no_config = refused(|folder, _| std::fs::remove_file(folder.join("config.json")).unwrap());
+    has(&no_config, &["config.json"]);
+    let huge = refused(|folder, _| {
+        let path = folder.join("config.json");
+        let text = std::fs::read_to_string(&path).unwrap();
+        std::fs::write(&path, text.replace("\"vocab_size\": 11", "\"vocab_size\": 200000000")).unwrap();
+    });
+    has(&huge, &["model.embed_tokens.weight", "200000000"]);
+}
+
+/// Catches a head that is stored, differs from the embedding, and is dropped without a word.
+#[test]
+fn a_tied_head_that_differs_is_refused() {
+    let (folder, mut tensors) = saved("gpt2");
+    let (_, shape, mut values) = tensors.iter().find(|(name, ..)| name.ends_with("wte.weight")).unwrap().clone();
+    values[0] += 1.0;
+    tensors.push(("lm_head.weight".into(), shape, values));
+    write(&folder.path().join("model.safetensors"), Dtype::F32, &tensors);
+    let error = Model::from_folder(&device("reference"), folder.path()).err().unwrap();
+    has(&error.report(), &["lm_head.weight", "tied", "tie_word_embeddings"]);
+}

@@ -1,0 +1,126 @@
+//! Decoding over cached keys and values against the full forward pass, and the rules of stopping.
+
+use telos::generate::{Drawn, Finish, GenerateOptions, generate};
+use telos::model::cache::KvCache;
+use telos::model::{Keep, Model};
+
+use crate::support::{BACKENDS, Packed, device, perturb, tiny};
+
+fn model(backend: &str, family: &str) -> Model {
+    let model = Model::init(&device(backend), tiny(family, false), 3).unwrap();
+    perturb(&model);
+    model
+}
+
+/// Catches a cache row off by one, a position off by one, keys cached before their rotation, slots mixed up.
+#[test]
+fn gotcha_34_decoded_logits_equal_a_full_forward() {
+    let sequences = [vec![3, 1, 4, 1, 5, 9], vec![9, 2, 6, 5, 3, 5], vec![6, 5, 10, 0, 8, 7]];
+    let prompts = [1, 3, 2];
+    for (family, backend) in ["llama", "gpt2"].into_iter().flat_map(|f| BACKENDS.map(|b| (f, b))) {
+        let model = model(backend, family);
+        let vocab = model.config().vocab as usize;
+        let tolerance = if backend == "reference" { 1e-12 } else { 1e-5 };
+        let full = |sequence: &[i32]| {
+            let packed = Packed::new(&[sequence.to_vec()]);
+            let forward = model.forward(packed.view(), Keep::Nothing).unwrap();
+            model.logits(forward.hidden()).unwrap().to_vec().unwrap()
+        };
+        let cache = KvCache::new(&model, 4, 8).unwrap();
+        let starts: Vec<Vec<i32>> = sequences.iter().zip(prompts).map(|(s, n)| s[..n].to_vec()).collect();
+        let slots = [2, 0, 3];
+        model.prefill(Packed::new(&starts).view(), &cache, &slots.map(|s| s as u64)).unwrap();
+        for step in 0..3 {
+            let lengths = prompts.map(|n| (n + step) as i32);
+            let tokens: Vec<i32> = sequences.iter().zip(lengths).map(|(s, n)| s[n as usize]).collect();
+            let hidden = model.decode(&tokens, &slots, &lengths, &cache).unwrap();
+            let logits = model.logits(&hidden).unwrap().to_vec().unwrap();
+            for ((sequence, length), row) in sequences.iter().zip(lengths).zip(logits.chunks(vocab)) {
+                let expected = full(&sequence[..=length as usize]);
+                for (got, wanted) in row.iter().zip(&expected[expected.len() - vocab..]) {
+                    assert!((got - wanted).abs() < tolerance, "{family} on {backend}: {got}, expected {wanted}");
+                }
+            }
+        }
+    }
+}
+
+/// Catches noise that depends on the batch, and samples that read each other's slots; more prompts than slots.
+#[test]
+fn a_sample_does_not_depend_on_its_neighbours() {
+    let prompts: Vec<Vec<i32>> = (0..70).map(|i| (0..1 + i % 4).map(|j| (i * 3 + j * 5) % 11).collect()).collect();
+    let options = GenerateOptions { max_tokens: 4, temperature: 1.5, seed: 7, ..GenerateOptions::default() };
+    let model = model("reference", "llama");
+    let together = generate(&model, &prompts, &options, &mut |_| {}).unwrap();
+    let reordered = generate(&model, &prompts[..1], &options, &mut |_| {}).unwrap();
+    assert_eq!(together[0], reordered[0]);
+    // Sample 69 keeps its number only as the last of 70: the prompts before it change, its draws do not.
+    let mut others = prompts.clone();
+    others[..69].iter_mut().for_each(|prompt| *prompt = vec![1, 2]);
+    let among_others = generate(&model, &others, &options, &mut |_| {}).unwrap();
+    assert_eq!(together[69].tokens, among_others[69].tokens);
+    let distinct: std::collections::BTreeSet<_> = together.iter().map(|c| c.tokens.clone()).collect();
+    assert!(distinct.len() > 30, "samples share their noise");
+    let other = GenerateOptions { seed: 8, ..options };
+    assert_ne!(together, generate(&model, &prompts, &other, &mut |_| {}).unwrap(), "the seed has no effect");
+}
+
+/// Catches log-probabilities of another temperature or renormalised by top-k.
+#[test]
+fn log_probabilities_are_those_of_the_whole_softmax_at_the_temperature() {
+    let model = model("reference", "gpt2");
+    let options = GenerateOptions { max_tokens: 3, temperature: 0.7, top_k: 2, seed: 1, ..GenerateOptions::default() };
+    let prompt = vec![4, 2];
+    let done = generate(&model, &[prompt.clone()], &options, &mut |_| {}).unwrap().remove(0);
+    let mut sequence = prompt;
+    sequence.extend(&done.tokens);
+    let packed = Packed::new(&[sequence]);
+    let forward = model.forward(packed.view(), Keep::Nothing).unwrap();
+    let request = telos::model::HeadRequest { temperature: 0.7, ..packed.request() };
+    let logp = model.head_stats(&forward, &request).unwrap().stats.logp;
+    for (got, wanted) in done.logps.iter().zip(&logp[1..]) {
+        assert!((got - wanted).abs() < 1e-12, "{got}, expected {wanted}");
+    }
+}
+
+/// Catches a continuation that runs past its end token, its limit or the model's context, or does not say why it ended.
+#[test]
+fn generation_stops_at_the_end_token_the_limit_and_the_context_and_says_so() {
+    let mut model = model("reference", "llama");
+    let greedy = |max_tokens| GenerateOptions { max_tokens, temperature: 0.0, ..GenerateOptions::default() };
+    let prompt = vec![1, 2, 3];
+    let mut heard = Vec::new();
+    let long = generate(&model, &[prompt.clone()], &greedy(100), &mut |drawn: Drawn| heard.push(drawn.token)).unwrap();
+    assert_eq!(long[0].finish, Finish::Context);
+    // Eight positions, three of them the prompt's; the last token drawn needs none.
+    assert_eq!(long[0].tokens.len(), 6);
+    assert_eq!(heard, long[0].tokens);
+    let short = generate(&model, &[prompt.clone()], &greedy(2), &mut |_| {}).unwrap();
+    assert_eq!((short[0].finish, short[0].tokens.as_slice()), (Finish::MaxTokens, &long[0].tokens[..2]));
+    let full: Vec<i32> = (0..8).collect();
+    assert_eq!(generate(&model, &[full], &greedy(5), &mut |_| {}).unwrap()[0].tokens.len(), 1);
+    let end = long[0].tokens[2];
+    let first = long[0].tokens.iter().position(|token| *token == end).unwrap();
+    model.config_mut().eos = vec![10_000, end as u32];
+    let ended = generate(&model, &[prompt], &greedy(100), &mut |_| {}).unwrap();
+    assert_eq!((ended[0].finish, ended[0].tokens.as_slice()), (Finish::EndOfSequence, &long[0].tokens[..=first]));
+}
+
+/// Catches a request that would loop, read outside a table or divide by zero.
+#[test]
+fn impossible_requests_are_refused_as_the_users_to_change() {
+    let model = model("reference", "llama");
+    let base = GenerateOptions::default();
+    let cases = [
+        (vec![], base.clone(), "no tokens"),
+        (vec![0; 9], base.clone(), "9 tokens"),
+        (vec![1], GenerateOptions { max_tokens: 0, ..base.clone() }, "max_tokens"),
+        (vec![1], GenerateOptions { temperature: f64::NAN, ..base.clone() }, "temperature"),
+        (vec![1], GenerateOptions { top_p: 0.0, ..base }, "top_p"),
+    ];
+    for (prompt, options, named) in cases {
+        let error = generate(&model, &[prompt], &options, &mut |_| {}).unwrap_err();
+        assert!(error.message().contains(named) && error.exit_code() == 2, "{error:?}");
+    }
+    assert_eq!(generate(&model, &[], &GenerateOptions::default(), &mut |_| {}).unwrap(), []);
+}

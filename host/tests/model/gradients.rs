@@ -1,0 +1,122 @@
+//! Gradients of whole models against finite differences in f64, and what frozen parameters cost.
+
+use telos::device::profile::Profile;
+use telos::device::{Buffer, Device};
+use telos::model::{Cotangents, HeadRequest, Keep, Model, Recompute, Statistics};
+
+use crate::support::{Packed, device, perturb, session, tiny};
+
+const ALL: Statistics = Statistics { lse: true, entropy: true, mean_logit: true, top1: false };
+
+fn batch() -> Packed {
+    Packed::new(&[vec![3, 1, 4, 1, 5], vec![9, 2], vec![6, 5, 10, 0, 8, 7, 3, 2]])
+}
+
+/// Weights that differ by statistic and token, so that a swapped or shifted cotangent shows.
+fn weights(statistic: usize, tokens: usize) -> Vec<f64> {
+    (0..tokens).map(|i| 0.2 + ((3 * i + 5 * statistic) as f64).cos()).collect()
+}
+
+/// A weighted sum of all statistics.
+fn objective(model: &Model, batch: &Packed, temperature: f64) -> f64 {
+    let forward = model.forward(batch.view(), Keep::Nothing).unwrap();
+    let request = HeadRequest { temperature, statistics: ALL, ..batch.request() };
+    let stats = model.head_stats(&forward, &request).unwrap().stats;
+    let columns = [Some(stats.logp), stats.lse, stats.mean_logit, stats.entropy];
+    let terms = columns.into_iter().enumerate().map(|(i, values)| {
+        let values = values.unwrap();
+        values.iter().zip(weights(i, values.len())).map(|(v, w)| v * w).sum::<f64>()
+    });
+    terms.sum()
+}
+
+fn gradient(model: &Model, batch: &Packed, temperature: f64) -> Buffer {
+    let grads = model.flat_buffer().unwrap();
+    let forward = model.forward(batch.view(), Keep::ForBackward(Recompute::Auto)).unwrap();
+    let request = HeadRequest { temperature, statistics: ALL, ..batch.request() };
+    let head = model.head_stats(&forward, &request).unwrap();
+    let w: Vec<Vec<f64>> = (0..4).map(|i| weights(i, batch.supervised.len())).collect();
+    let cotangents =
+        Cotangents { logp: Some(&w[0]), lse: Some(&w[1]), mean_logit: Some(&w[2]), entropy: Some(&w[3]) };
+    let dhidden = model.head_backward(head, &cotangents, &grads).unwrap();
+    model.backward(forward, dhidden, &grads).unwrap();
+    grads
+}
+
+/// Catches any wrong term of any backward, in every element of every tensor: gpt2 and llama, with and without biases,
+/// tied and untied, grouped heads, at a temperature.
+#[test]
+fn gotcha_38_every_gradient_agrees_with_finite_differences() {
+    let (batch, temperature, h) = (batch(), 1.3, 1e-5);
+    for (family, other) in [("llama", false), ("llama", true), ("gpt2", false), ("gpt2", true)] {
+        let model = Model::init(&device("reference"), tiny(family, other), 5).unwrap();
+        perturb(&model);
+        let grads = gradient(&model, &batch, temperature);
+        for parameter in model.layout().parameters() {
+            let values = model.values(model.params(), parameter).unwrap();
+            let found = model.values(&grads, parameter).unwrap();
+            for (i, value) in values.iter().enumerate() {
+                let offset = parameter.offset + i as u64;
+                let at = |x: f64| {
+                    model.params().upload(offset, &[x]).unwrap();
+                    objective(&model, &batch, temperature)
+                };
+                let expected = (at(value + h) - at(value - h)) / (2.0 * h);
+                model.params().upload(offset, &[*value]).unwrap();
+                let error = (found[i] - expected).abs() / expected.abs().max(1.0);
+                let name = &parameter.name;
+                assert!(error < 1e-6, "{family} {name}[{i}]: {}, expected {expected}", found[i]);
+            }
+        }
+    }
+}
+
+/// Catches a gradient written for a frozen tensor, one lost for its neighbour in a fused product, and work done below
+/// the lowest layer that learns.
+#[test]
+fn gotcha_38_frozen_parameters_get_no_gradient_and_cost_nothing() {
+    let batch = batch();
+    type Learns = fn(&str) -> bool;
+    let cases: [(&str, Learns); 8] = [
+        ("k alone", |name| name.contains("k_proj.weight")),
+        ("biases alone", |name| name.ends_with(".bias")),
+        ("all but v", |name| !name.contains("v_proj")),
+        ("upper layer", |name| name.contains("layers.1.")),
+        ("mlp", |name| name.contains("mlp.")),
+        ("last norm", |name| name == "model.norm.weight"),
+        ("embedding", |name| name.contains("embed_tokens")),
+        ("nothing", |_| false),
+    ];
+    let (inner, compute) = session("reference", 1);
+    let (profiled, record) = Profile::wrap(inner);
+    let device = Device::new(profiled, compute).unwrap();
+    let mut model = Model::init(&device, tiny("llama", true), 5).unwrap();
+    perturb(&model);
+    let full = gradient(&model, &batch, 1.0);
+    let count = |op: &str| record.costs().get(op).map_or(0, |cost| cost.calls);
+    for (what, learns) in cases {
+        model.set_trainable(|parameter| learns(&parameter.name));
+        record.clear();
+        let grads = gradient(&model, &batch, 1.0);
+        for parameter in model.layout().parameters() {
+            let found = model.values(&grads, parameter).unwrap();
+            let expected = match learns(&parameter.name) {
+                true => model.values(&full, parameter).unwrap(),
+                false => vec![0.0; found.len()],
+            };
+            assert_eq!(found, expected, "{what}: {}", parameter.name);
+        }
+        let attention = match what {
+            "upper layer" => 1,
+            "last norm" | "nothing" => 0,
+            _ => 2,
+        };
+        assert_eq!(count("attention_backward"), attention, "{what}");
+        let weights = match what {
+            "embedding" | "last norm" | "nothing" => 0,
+            "k alone" => 2,
+            _ => continue,
+        };
+        assert_eq!(count("linear_backward_weight"), weights, "{what}");
+    }
+}

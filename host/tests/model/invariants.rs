@@ -1,0 +1,193 @@
+//! What must not change a result: packing, recomputation, the head's path, rows left out; and what a step may leave.
+
+use telos::model::{BatchView, Cotangents, HeadRequest, Keep, Model, Recompute};
+
+use crate::support::{BACKENDS, Packed, RECOMPUTES, close, device, gradient, perturb, tiny};
+
+fn sequences() -> Vec<Vec<i32>> {
+    vec![vec![3, 1, 4, 1, 5], vec![9, 2], vec![6], vec![6, 5, 10, 0, 8, 7, 3, 2]]
+}
+
+fn bits(values: &[f64]) -> Vec<u64> {
+    values.iter().map(|v| v.to_bits()).collect()
+}
+
+/// Catches attention across documents, positions that run on, and a loss across the seam.
+#[test]
+fn gotcha_06_12_packed_equals_one_by_one() {
+    for family in ["llama", "gpt2"] {
+        for backend in BACKENDS {
+            let model = Model::init(&device(backend), tiny(family, false), 3).unwrap();
+            perturb(&model);
+            let tolerance = if backend == "reference" { 1e-12 } else { 2e-5 };
+            let packed = Packed::new(&sequences());
+            let (loss, grads) = gradient(&model, &packed, Recompute::Auto, false);
+            let together = grads.download(0, grads.len()).unwrap();
+            let total = packed.supervised.len() as f64;
+            let (mut loss_sum, mut grad_sum) = (0.0, vec![0.0; together.len()]);
+            for sequence in sequences().iter().filter(|sequence| sequence.len() > 1) {
+                let one = Packed::new(std::slice::from_ref(sequence));
+                let share = one.supervised.len() as f64 / total;
+                let (loss, grads) = gradient(&model, &one, Recompute::Auto, false);
+                loss_sum += share * loss;
+                let grads = grads.download(0, grads.len()).unwrap();
+                grad_sum.iter_mut().zip(grads).for_each(|(sum, g)| *sum += share * g);
+            }
+            close(&format!("{family} loss on {backend}"), loss, loss_sum, tolerance);
+            for (a, b) in together.iter().zip(&grad_sum) {
+                assert!((a - b).abs() <= tolerance * b.abs().max(1.0), "{family} on {backend}: {a} and {b}");
+            }
+        }
+    }
+}
+
+/// Catches a recomputed activation that differs from the first one, and one that is taken from a buffer already reused.
+#[test]
+fn gotcha_40_recompute_settings_give_the_same_gradients_bitwise() {
+    let packed = Packed::new(&sequences());
+    for (family, other) in [("llama", false), ("llama", true), ("gpt2", true)] {
+        for backend in BACKENDS {
+            let model = Model::init(&device(backend), tiny(family, other), 3).unwrap();
+            perturb(&model);
+            let all = RECOMPUTES.map(|recompute| {
+                let (loss, grads) = gradient(&model, &packed, recompute, true);
+                (loss.to_bits(), bits(&grads.download(0, grads.len()).unwrap()))
+            });
+            assert!(all[0] == all[1] && all[0] == all[2], "{family} on {backend}");
+        }
+    }
+}
+
+/// Catches a recompute setting that keeps everything anyway, and a forward without backward that saves something.
+#[test]
+fn what_is_kept_shrinks_from_none_to_all_to_nothing() {
+    let device = device("reference");
+    let model = Model::init(&device, tiny("llama", false), 3).unwrap();
+    let packed = Packed::new(&[vec![1; 8]]);
+    let held = |keep: Keep| {
+        let before = device.memory();
+        let forward = model.forward(packed.view(), keep).unwrap();
+        let after = device.memory();
+        drop(forward);
+        assert_eq!(device.memory().handles, before.handles, "{keep:?} leaks");
+        after.handles - before.handles
+    };
+    let [none, auto, all] = RECOMPUTES.map(|recompute| held(Keep::ForBackward(recompute)));
+    let nothing = held(Keep::Nothing);
+    // Ids, positions, offsets and the hidden states.
+    assert_eq!(nothing, 4);
+    assert!(nothing < all && all < auto && auto < none, "{nothing} {all} {auto} {none}");
+}
+
+/// Catches buffers leaked or asked for anew in every step.
+#[test]
+fn a_steady_state_asks_the_device_for_nothing() {
+    for backend in BACKENDS {
+        let device = device(backend);
+        let model = Model::init(&device, tiny("llama", false), 3).unwrap();
+        let packed = Packed::new(&sequences());
+        let mut before = None;
+        for step in 0..4 {
+            gradient(&model, &packed, Recompute::Auto, false);
+            let memory = device.memory();
+            let state = (memory.fresh_allocations, memory.handles, memory.in_use);
+            assert!(step < 2 || before == Some(state), "{backend}, step {step}: {before:?} became {state:?}");
+            before = Some(state);
+        }
+    }
+}
+
+/// Catches rows that are gathered, but scattered back elsewhere; and a fused head whose gradient differs.
+#[test]
+fn leaving_rows_out_equals_zero_cotangents_and_both_head_paths_agree() {
+    for backend in BACKENDS {
+        let model = Model::init(&device(backend), tiny("gpt2", false), 3).unwrap();
+        perturb(&model);
+        let packed = Packed::new(&sequences());
+        let targets: Vec<i32> = packed.targets.iter().map(|t| (*t).max(0)).collect();
+        let dlogp: Vec<f64> = (0..targets.len()).map(|i| (i as f64).cos()).collect();
+        let chosen: Vec<i32> = vec![0, 3, 5, 8, 14];
+        let mut masked = vec![0.0; dlogp.len()];
+        chosen.iter().for_each(|row| masked[*row as usize] = dlogp[*row as usize]);
+        let picked: Vec<f64> = chosen.iter().map(|row| dlogp[*row as usize]).collect();
+        let run = |rows: Option<&[i32]>, dlogp: &[f64], fused: bool, keep_logits: bool| {
+            let grads = model.flat_buffer().unwrap();
+            let forward = model.forward(packed.view(), Keep::ForBackward(Recompute::None)).unwrap();
+            let request = HeadRequest { rows, keep_logits, ..HeadRequest::new(&targets) };
+            let cotangents = Cotangents { logp: Some(dlogp), ..Cotangents::default() };
+            let dhidden = if fused {
+                model.head_fused(&forward, &request, &cotangents, &grads).unwrap().1
+            } else {
+                let head = model.head_stats(&forward, &request).unwrap();
+                model.head_backward(head, &cotangents, &grads).unwrap()
+            };
+            model.backward(forward, dhidden, &grads).unwrap();
+            grads.download(0, grads.len()).unwrap()
+        };
+        let expected = run(None, &masked, false, false);
+        let tolerance = if backend == "reference" { 1e-12 } else { 1e-5 };
+        for (fused, keep_logits) in [(false, false), (false, true), (true, false)] {
+            for (a, b) in run(Some(&chosen), &picked, fused, keep_logits).iter().zip(&expected) {
+                assert!((a - b).abs() < tolerance, "{backend}, fused {fused}, kept {keep_logits}: {a} and {b}");
+            }
+        }
+        assert!(expected.iter().any(|g| g.abs() > 0.01), "a gradient of zero would agree with anything");
+    }
+}
+
+/// Catches a batch that would read outside a table, or mix up sequences, without a word.
+#[test]
+fn batches_that_contradict_themselves_are_refused() {
+    let model = Model::init(&device("reference"), tiny("llama", false), 3).unwrap();
+    let cases: [(&[i32], &[i32], &[i32], &str); 6] = [
+        (&[1, 2], &[0], &[0, 2], "positions"),
+        (&[1, 2], &[0, 1], &[0, 1], "offsets"),
+        (&[1, 2], &[0, 1], &[1, 2], "offsets"),
+        (&[1, 2], &[0, 1], &[0, 2, 1, 2], "offsets"),
+        (&[1, 11], &[0, 1], &[0, 2], "token id 11"),
+        (&[1, 2], &[0, 8], &[0, 2], "position 8"),
+    ];
+    for (tokens, positions, offsets, named) in cases {
+        let error = model.forward(BatchView { tokens, positions, offsets }, Keep::Nothing).err().unwrap();
+        assert!(error.message().contains(named), "{error:?}");
+    }
+}
+
+/// Catches initial weights that depend on the backend, lack the residual scaling, or share one stream.
+#[test]
+fn initial_weights_are_the_same_on_every_backend_and_have_their_spread() {
+    let mut config = tiny("llama", true);
+    (config.dim, config.head_dim, config.hidden, config.vocab, config.init_std) = (64, 32, 128, 500, 0.02);
+    let models = BACKENDS.map(|backend| Model::init(&device(backend), config.clone(), 11).unwrap());
+    let values = |model: &Model, name: &str| {
+        model.values(model.params(), model.layout().get(name).unwrap()).unwrap()
+    };
+    for parameter in models[0].layout().parameters() {
+        let first = values(&models[0], &parameter.name);
+        assert!(models.iter().all(|model| values(model, &parameter.name) == first), "{}", parameter.name);
+    }
+    let spread = |name: &str| {
+        let values = values(&models[0], name);
+        (values.iter().map(|v| v * v).sum::<f64>() / values.len() as f64).sqrt()
+    };
+    close("embedding", spread("model.embed_tokens.weight"), 0.02, 0.03);
+    // Two layers: 1 / sqrt(4).
+    close("residual projection", spread("model.layers.1.mlp.down_proj.weight"), 0.01, 0.05);
+    assert_eq!(spread("model.norm.weight"), 1.0);
+    assert_eq!(spread("model.layers.0.self_attn.q_proj.bias"), 0.0);
+    let (a, b) = ("model.layers.0.mlp.up_proj.weight", "model.layers.0.mlp.gate_proj.weight");
+    assert_ne!(values(&models[0], a), values(&models[0], b));
+    let other = Model::init(&device("reference"), config, 12).unwrap();
+    assert_ne!(values(&models[0], a), values(&other, a), "the seed has no effect");
+}
+
+/// Catches a head or an init whose first loss is not that of guessing.
+#[test]
+fn gotcha_10_the_first_loss_is_close_to_ln_v() {
+    let mut config = tiny("gpt2", false);
+    (config.dim, config.head_dim, config.hidden, config.vocab, config.init_std) = (64, 32, 256, 500, 0.02);
+    let model = Model::init(&device("reference"), config, 1).unwrap();
+    let packed = Packed::new(&[(0..8).map(|i| i * 61).collect()]);
+    let (loss, _) = gradient(&model, &packed, Recompute::Auto, true);
+    close("loss", loss, 500_f64.ln(), 0.02);
+}

@@ -1,0 +1,9 @@
+//! The decoder on real backends: against transformers' numbers, finite differences and itself.
+
+mod folders;
+mod generation;
+mod gradients;
+mod invariants;
+mod oracles;
+mod support;
+mod trajectories;

@@ -1,0 +1,159 @@
+//! Devices, oracle files and one training step, shared by the tests of this binary.
+
+use std::path::{Path, PathBuf};
+
+use plugin_api::abi::DType;
+use plugin_api::backend::{Backend, Session, SessionOptions};
+use serde_json::Value;
+use telos::device::{Buffer, Device};
+use telos::model::{BatchView, Cotangents, HeadRequest, Keep, Model, ModelConfig, Recompute};
+
+pub const RECOMPUTES: [Recompute; 3] = [Recompute::None, Recompute::Auto, Recompute::All];
+
+/// Opens a backend; handles of two sessions are told apart by `tag`.
+pub fn session(backend: &str, tag: u16) -> (Box<dyn Session>, DType) {
+    let options = |path: &str| {
+        let mut options = SessionOptions { threads: 2, tag, ..SessionOptions::default() };
+        options.options.insert("path".into(), path.into());
+        options
+    };
+    let candle = |path: &str| backend_candle::Candle::open(&options(path)).expect("candle opens on cpu");
+    match backend {
+        "reference" => {
+            let options = SessionOptions { tag, ..SessionOptions::default() };
+            let session = backend_reference::ReferenceBackend::open(&options).expect("the reference opens");
+            (Box::new(session), DType::F64)
+        }
+        "candle kernels" => (Box::new(candle("kernels")), DType::F32),
+        "candle generic" => (Box::new(candle("generic")), DType::F32),
+        other => panic!("no backend {other}"),
+    }
+}
+
+pub fn device(backend: &str) -> Device {
+    let (session, compute) = session(backend, 1);
+    Device::new(session, compute).unwrap_or_else(|e| panic!("{backend}: {e:?}"))
+}
+
+pub const BACKENDS: [&str; 3] = ["reference", "candle kernels", "candle generic"];
+
+pub fn oracles() -> PathBuf {
+    let here = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/references");
+    std::env::var_os("TELOS_ORACLES").map_or_else(here, PathBuf::from)
+}
+
+pub fn json(path: &Path) -> Value {
+    let text = std::fs::read_to_string(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    serde_json::from_str(&text).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+}
+
+pub fn ints(value: &Value) -> Vec<i32> {
+    value.as_array().expect("a list").iter().map(|v| v.as_i64().expect("an integer") as i32).collect()
+}
+
+pub fn floats(value: &Value) -> Vec<f64> {
+    value.as_array().expect("a list").iter().map(float).collect()
+}
+
+pub fn float(value: &Value) -> f64 {
+    value.as_f64().expect("a number")
+}
+
+/// Packed sequences; every token but a sequence's last is supervised by the next one.
+#[derive(Debug, Clone, Default)]
+pub struct Packed {
+    pub tokens: Vec<i32>,
+    pub positions: Vec<i32>,
+    pub offsets: Vec<i32>,
+    pub targets: Vec<i32>,
+    pub supervised: Vec<i32>,
+}
+
+impl Packed {
+    pub fn new(sequences: &[Vec<i32>]) -> Packed {
+        let mut packed = Packed { offsets: vec![0], ..Packed::default() };
+        for sequence in sequences {
+            let start = packed.tokens.len() as i32;
+            packed.tokens.extend(sequence);
+            packed.positions.extend(0..sequence.len() as i32);
+            packed.targets.extend(sequence.iter().skip(1));
+            // The last token has no target: an id that is no token, so that looking at it fails.
+            packed.targets.push(-1);
+            packed.supervised.extend(start..packed.tokens.len() as i32 - 1);
+            packed.offsets.push(packed.tokens.len() as i32);
+        }
+        packed
+    }
+
+    pub fn view(&self) -> BatchView<'_> {
+        BatchView { tokens: &self.tokens, positions: &self.positions, offsets: &self.offsets }
+    }
+
+    pub fn request(&self) -> HeadRequest<'_> {
+        HeadRequest { rows: Some(&self.supervised), ..HeadRequest::new(&self.targets) }
+    }
+}
+
+/// Mean cross-entropy over supervised tokens; its gradient is added to `grads`.
+pub fn cross_entropy(model: &Model, batch: &Packed, recompute: Recompute, fused: bool, grads: &Buffer) -> f64 {
+    let count = batch.supervised.len() as f64;
+    let forward = model.forward(batch.view(), Keep::ForBackward(recompute)).unwrap();
+    let dlogp = vec![-1.0 / count; batch.supervised.len()];
+    let cotangents = Cotangents { logp: Some(&dlogp), ..Cotangents::default() };
+    let (stats, dhidden) = if fused {
+        model.head_fused(&forward, &batch.request(), &cotangents, grads).unwrap()
+    } else {
+        let head = model.head_stats(&forward, &batch.request()).unwrap();
+        (head.stats.clone(), model.head_backward(head, &cotangents, grads).unwrap())
+    };
+    model.backward(forward, dhidden, grads).unwrap();
+    -stats.logp.iter().sum::<f64>() / count
+}
+
+/// All gradients of the mean cross-entropy, in a fresh buffer.
+pub fn gradient(model: &Model, batch: &Packed, recompute: Recompute, fused: bool) -> (f64, Buffer) {
+    let grads = model.flat_buffer().unwrap();
+    let loss = cross_entropy(model, batch, recompute, fused, &grads);
+    (loss, grads)
+}
+
+/// A small config of a family. `untied_biased` turns the tying round and gives llama its biases.
+pub fn tiny(family: &str, other_options: bool) -> ModelConfig {
+    let text = match family {
+        "llama" => format!(
+            r#"{{"model_type": "llama", "hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2,
+            "num_key_value_heads": 1, "intermediate_size": 12, "vocab_size": 11, "max_position_embeddings": 8,
+            "initializer_range": 0.3, "attention_bias": {other_options}, "mlp_bias": {other_options},
+            "tie_word_embeddings": {other_options}}}"#
+        ),
+        _ => format!(
+            r#"{{"model_type": "gpt2", "n_embd": 8, "n_layer": 2, "n_head": 2, "vocab_size": 11, "n_positions": 8,
+            "initializer_range": 0.3, "activation_function": "{}", "tie_word_embeddings": {}}}"#,
+            if other_options { "gelu" } else { "gelu_new" },
+            !other_options
+        ),
+    };
+    ModelConfig::parse(&text, "tiny").unwrap()
+}
+
+/// Moves every parameter off its initial value, so that norms and biases matter.
+pub fn perturb(model: &Model) {
+    for (index, parameter) in model.layout().parameters().iter().enumerate() {
+        let mut values = model.values(model.params(), parameter).unwrap();
+        for (i, value) in values.iter_mut().enumerate() {
+            *value += 0.3 * ((i * 7 + index * 13) as f64).sin();
+        }
+        model.params().upload(parameter.offset, &values).unwrap();
+    }
+    model.refresh_shadow().unwrap();
+}
+
+pub fn l2(values: &[f64]) -> f64 {
+    values.iter().map(|v| v * v).sum::<f64>().sqrt()
+}
+
+/// Fails unless `got` is within `tolerance` of `expected`, relative to it.
+pub fn close(what: &str, got: f64, expected: f64, tolerance: f64) {
+    let error = (got - expected).abs() / expected.abs().max(1e-30);
+    assert!(error <= tolerance, "{what}: {got}, expected {expected} (off by {error:.1e}, allowed {tolerance:.0e})");
+}
