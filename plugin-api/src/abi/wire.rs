@@ -53,7 +53,7 @@ fn owned(owner: &str, name: &str, role: u32, scope: Scope, cols: usize, data: Ve
         name: name.into(),
         scope: scope.0,
         role,
-        rows: if cols == 0 { 0 } else { (data.len() / cols) as u64 },
+        rows: data.len().checked_div(cols).unwrap_or(0) as u64,
         cols: cols as u64,
         data: data.into(),
     }

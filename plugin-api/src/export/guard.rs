@@ -57,10 +57,13 @@ pub fn catch<R>(plugin: &str, what: &str, call: impl FnOnce() -> Result<R>) -> R
     if let Err(second) = panic::catch_unwind(AssertUnwindSafe(|| drop(payload))) {
         std::mem::forget(second);
     }
-    let (text, location) = CAUGHT
-        .with(|caught| caught.borrow_mut().take())
-        .or_else(|| ELSEWHERE.lock().unwrap_or_else(PoisonError::into_inner).take())
-        .unwrap_or((text, String::new()));
+    // Only the place of this very panic: one that the plugin caught itself may have left an older note.
+    let seen = CAUGHT.with(|caught| caught.borrow_mut().take()).filter(|(seen, _)| *seen == text);
+    let seen = seen.or_else(|| {
+        let elsewhere = ELSEWHERE.lock().unwrap_or_else(PoisonError::into_inner).take();
+        elsewhere.filter(|(seen, _)| *seen == text)
+    });
+    let location = seen.map(|(_, place)| place).unwrap_or_default();
     Err(Error {
         code: Code::PANIC,
         message: format!("panicked in {what}: {text}"),

@@ -19,7 +19,7 @@ use abi_stable::{
     library::{AbiHeader, AbiHeaderRef, LibHeader},
 };
 use libloading::os::unix::{Library as Dynamic, RTLD_GLOBAL, RTLD_LOCAL, RTLD_NOW};
-use std::ffi::OsStr;
+use std::{cmp::Ordering, ffi::OsStr};
 
 /// A loaded plugin. The library stays open until the process ends.
 #[derive(Clone)]
@@ -42,7 +42,10 @@ impl Library {
         }
         open(info.path.as_os_str(), RTLD_NOW | RTLD_LOCAL).map_err(|e| refuse(info, e))?;
         let header = header_of(info)?;
-        let root = if info.abi_minor < ABI_MINOR { older(info, header)? } else { same_or_newer(info, header)? };
+        let root = match info.abi_minor.cmp(&ABI_MINOR) {
+            Ordering::Less => older(info, header)?,
+            Ordering::Equal | Ordering::Greater => same_or_newer(info, header)?,
+        };
         Ok(Library { info: info.clone(), root })
     }
 
