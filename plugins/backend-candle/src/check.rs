@@ -1,0 +1,153 @@
+//! Checks that both paths make before anything is touched: dtypes, indices, cu_seqlens, attribute values.
+
+use plugin_api::{
+    Code, Error, Result,
+    backend::{DType, View, ops::MaskKind},
+};
+
+/// Refuses a compute type other than f32.
+///
+/// # Errors
+/// [`Code::UNSUPPORTED`].
+pub fn f32(view: &View) -> Result<()> {
+    if view.dtype == DType::F32 {
+        return Ok(());
+    }
+    Err(Error::unsupported(format!("candle computes in f32; an operand is {}", view.dtype)))
+}
+
+/// Refuses an index outside `0..table`.
+///
+/// # Errors
+/// [`Code::INDEX`] naming the first one and the table's size.
+pub fn indices(op: &str, name: &str, ids: &[i32], table: usize) -> Result<()> {
+    match ids.iter().position(|&id| usize::try_from(id).map_or(true, |id| id >= table)) {
+        None => Ok(()),
+        Some(at) => Err(Error::new(
+            Code::INDEX,
+            format!("{op}: {name}[{at}] is {}, the table has {table} rows", ids[at]),
+        )),
+    }
+}
+
+/// Refuses cu_seqlens that do not ascend from 0 to `tokens`.
+///
+/// # Errors
+/// [`Code::INDEX`].
+pub fn offsets(op: &str, offsets: &[i32], tokens: usize) -> Result<()> {
+    let ascending = offsets.windows(2).all(|w| w[0] <= w[1]);
+    let ends = offsets.first() == Some(&0)
+        && offsets.last().is_some_and(|&last| usize::try_from(last) == Ok(tokens));
+    if ascending && ends {
+        return Ok(());
+    }
+    Err(Error::new(
+        Code::INDEX,
+        format!(
+            "{op}: offsets must ascend from 0 to {tokens}; they {}",
+            if ends { "descend somewhere".to_owned() } else {
+                format!("run from {:?} to {:?}", offsets.first(), offsets.last())
+            }
+        ),
+    ))
+}
+
+/// How attention is to be done, checked.
+#[derive(Clone, Copy)]
+pub struct AttentionShape {
+    /// Query heads.
+    pub heads: usize,
+    /// Key-value heads.
+    pub kv_heads: usize,
+    /// Width of a head.
+    pub head_dim: usize,
+    /// Factor of the scores.
+    pub scale: f32,
+    /// Which keys are visible.
+    pub mask: MaskKind,
+    /// Sliding window; 0: none.
+    pub window: usize,
+    /// Soft cap; 0: none.
+    pub softcap: f32,
+}
+
+impl AttentionShape {
+    /// Checks an attention operation's attributes; the parameters are they, in the catalogue's order.
+    ///
+    /// # Errors
+    /// [`Code::INVALID_ARGUMENT`] naming the attribute; Unsupported for an unknown mask.
+    #[allow(clippy::too_many_arguments, reason = "the operation's attributes, once")]
+    pub fn new(
+        op: &str,
+        heads: i64,
+        kv_heads: i64,
+        head_dim: i64,
+        scale: f64,
+        mask: MaskKind,
+        window: i64,
+        softcap: f64,
+    ) -> Result<Self> {
+        if heads < 1 || kv_heads < 1 || heads % kv_heads != 0 {
+            return Err(Error::invalid(format!("{op}: kv_heads {kv_heads} does not divide heads {heads}")));
+        }
+        if head_dim < 1 {
+            return Err(Error::invalid(format!("{op}: head_dim {head_dim} is not positive")));
+        }
+        if window < 0 {
+            return Err(Error::invalid(format!("{op}: window {window} is negative")));
+        }
+        if ![MaskKind::CAUSAL, MaskKind::BIDIRECTIONAL, MaskKind::PREFIX].contains(&mask) {
+            return Err(mask.unknown(op));
+        }
+        Ok(AttentionShape {
+            heads: heads as usize,
+            kv_heads: kv_heads as usize,
+            head_dim: head_dim as usize,
+            scale: scale as f32,
+            mask,
+            window: window as usize,
+            softcap: softcap as f32,
+        })
+    }
+
+    /// Query heads per key-value head.
+    pub fn group(&self) -> usize {
+        self.heads / self.kv_heads
+    }
+
+    /// The keys that query `i` of a sequence of `len` tokens sees.
+    #[inline(always)]
+    pub fn visible(&self, i: usize, len: usize, prefix: usize) -> (usize, usize) {
+        let end = match self.mask {
+            MaskKind::BIDIRECTIONAL => len,
+            MaskKind::PREFIX => (i + 1).max(prefix.min(len)),
+            _ => i + 1,
+        };
+        (if self.window > 0 { (i + 1).saturating_sub(self.window) } else { 0 }, end)
+    }
+}
+
+/// Refuses a prefix mask without prefix lengths, and lengths that are negative.
+///
+/// # Errors
+/// [`Code::INVALID_ARGUMENT`], [`Code::INDEX`].
+pub fn prefix(op: &str, mask: MaskKind, prefix: Option<&[i32]>) -> Result<()> {
+    match prefix {
+        None if mask == MaskKind::PREFIX => Err(Error::invalid(format!("{op}: the prefix mask needs `prefix`"))),
+        Some(lengths) if lengths.iter().any(|&p| p < 0) => {
+            Err(Error::new(Code::INDEX, format!("{op}: a prefix length is negative")))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Refuses a temperature that is not positive and finite.
+///
+/// # Errors
+/// [`Code::INVALID_ARGUMENT`].
+pub fn temperature(op: &str, temperature: f64) -> Result<()> {
+    if temperature > 0.0 && temperature.is_finite() {
+        return Ok(());
+    }
+    Err(Error::invalid(format!("{op}: temperature {temperature} is not positive")))
+}

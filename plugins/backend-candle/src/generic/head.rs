@@ -1,0 +1,270 @@
+//! The language-model head by chunks of tokens.
+
+use super::{Generic, Outcome, linear::matmul};
+use crate::{check, kernels::head::chunk_tokens};
+use candle_core::{Result, Tensor};
+use plugin_api::{
+    Error,
+    backend::{
+        View,
+        ops::{HeadBackward, HeadFused, HeadStats},
+    },
+};
+
+/// How hidden states become logits: `z = cap(scale (x w^T + bias)) / temperature`.
+struct Head {
+    x: Tensor,
+    w: Tensor,
+    bias: Option<Tensor>,
+    targets: Tensor,
+    tokens: usize,
+    vocabulary: usize,
+    temperature: f64,
+    softcap: f64,
+    scale: f64,
+}
+
+macro_rules! head {
+    ($s:expr, $op:expr, $name:literal) => {{
+        let (s, op) = (&*$s, $op);
+        check::temperature($name, op.temperature)?;
+        let targets = s.ints(&op.targets)?;
+        check::indices($name, "targets", &targets, op.w.rows as usize)?;
+        if targets.is_empty() {
+            return Ok(());
+        }
+        let tokens = targets.len();
+        Head {
+            x: s.input(&op.x)?,
+            w: s.input(&op.w)?,
+            bias: s.input_opt(&op.bias)?,
+            targets: s.index(&targets)?.reshape((tokens, 1))?,
+            tokens,
+            vocabulary: op.w.rows as usize,
+            temperature: op.temperature,
+            softcap: op.softcap,
+            scale: op.scale,
+        }
+    }};
+}
+
+/// Statistics of a chunk: one column each.
+struct Statistics {
+    logp: Tensor,
+    lse: Tensor,
+    entropy: Tensor,
+    mean_logit: Tensor,
+    top1: Vec<u32>,
+}
+
+/// Cotangents of a chunk: one column each, where given.
+struct Cotangents {
+    dlogp: Option<Tensor>,
+    dlse: Option<Tensor>,
+    dmean_logit: Option<Tensor>,
+    dentropy: Option<Tensor>,
+}
+
+/// Rows of one value per token, gathered over chunks.
+#[derive(Default)]
+struct Rows {
+    logp: Vec<Tensor>,
+    lse: Vec<Tensor>,
+    entropy: Vec<Tensor>,
+    mean_logit: Vec<Tensor>,
+    top1: Vec<u32>,
+}
+
+/// Gradients gathered over chunks.
+struct Gradients {
+    dx: Vec<Tensor>,
+    dw: Tensor,
+    dbias: Tensor,
+}
+
+impl Head {
+    fn chunks(&self) -> impl Iterator<Item = (usize, usize)> {
+        let (tokens, step) = (self.tokens, chunk_tokens(self.vocabulary));
+        (0..tokens).step_by(step).map(move |first| (first, step.min(tokens - first)))
+    }
+
+    fn logits(&self, first: usize, tokens: usize) -> Result<Tensor> {
+        let mut z = matmul(&self.x.narrow(0, first, tokens)?, &self.w.t()?)?;
+        if let Some(bias) = &self.bias {
+            z = z.broadcast_add(bias)?;
+        }
+        z = (z * self.scale)?;
+        if self.softcap > 0.0 {
+            z = ((z / self.softcap)?.tanh()? * self.softcap)?;
+        }
+        z / self.temperature
+    }
+
+    fn statistics(&self, first: usize, z: &Tensor) -> Result<Statistics> {
+        let targets = self.targets.narrow(0, first, z.dim(0)?)?.contiguous()?;
+        let largest = z.max_keepdim(1)?;
+        let d = z.broadcast_sub(&largest)?;
+        let e = d.exp()?;
+        let total = e.sum_keepdim(1)?;
+        let log_total = total.log()?;
+        // Probability 0 adds nothing, not 0 times infinity.
+        let zero = e.zeros_like()?;
+        let along = e.gt(&zero)?.where_cond(&(&e * &d)?, &zero)?.sum_keepdim(1)?;
+        Ok(Statistics {
+            logp: (d.gather(&targets, 1)? - &log_total)?,
+            lse: (&largest + &log_total)?,
+            entropy: (&log_total - (along / total)?)?,
+            mean_logit: z.sum_keepdim(1)?.affine(1.0 / self.vocabulary as f64, 0.0)?,
+            top1: z.argmax(1)?.to_vec1()?,
+        })
+    }
+
+    /// Cotangent of `x w^T + bias` for a chunk.
+    fn cotangents(&self, first: usize, z: &Tensor, lse: &Tensor, entropy: Option<&Tensor>, c: &Cotangents) -> Result<Tensor> {
+        let targets = self.targets.narrow(0, first, z.dim(0)?)?.contiguous()?;
+        let logp = z.broadcast_sub(lse)?;
+        let p = logp.exp()?;
+        let mut dz = z.zeros_like()?;
+        if let Some(dlogp) = &c.dlogp {
+            dz = (dz - p.broadcast_mul(dlogp)?)?.scatter_add(&targets, dlogp, 1)?;
+        }
+        if let Some(dlse) = &c.dlse {
+            dz = (dz + p.broadcast_mul(dlse)?)?;
+        }
+        if let Some(dmean) = &c.dmean_logit {
+            dz = dz.broadcast_add(&dmean.affine(1.0 / self.vocabulary as f64, 0.0)?)?;
+        }
+        if let (Some(dentropy), Some(entropy)) = (&c.dentropy, entropy) {
+            let zero = p.zeros_like()?;
+            let tilt = (&p * logp.broadcast_add(entropy)?)?.broadcast_mul(dentropy)?;
+            dz = (dz - p.gt(&zero)?.where_cond(&tilt, &zero)?)?;
+        }
+        if self.softcap > 0.0 {
+            let t = z.affine(self.temperature / self.softcap, 0.0)?;
+            dz = (dz * t.sqr()?.affine(-1.0, 1.0)?)?;
+        }
+        dz.affine(self.scale / self.temperature, 0.0)
+    }
+
+    fn no_gradients(&self) -> Result<Gradients> {
+        let bias = Tensor::zeros((1, self.vocabulary), self.w.dtype(), self.w.device())?;
+        Ok(Gradients { dx: Vec::new(), dw: self.w.zeros_like()?, dbias: bias })
+    }
+
+    fn add_gradients(&self, g: &mut Gradients, first: usize, d: &Tensor) -> Result<()> {
+        g.dx.push(matmul(d, &self.w)?);
+        g.dw = (&g.dw + matmul(&d.t()?, &self.x.narrow(0, first, d.dim(0)?)?)?)?;
+        g.dbias = (&g.dbias + d.sum_keepdim(0)?)?;
+        Ok(())
+    }
+}
+
+impl Rows {
+    fn push(&mut self, s: Statistics) {
+        self.logp.push(s.logp);
+        self.lse.push(s.lse);
+        self.entropy.push(s.entropy);
+        self.mean_logit.push(s.mean_logit);
+        self.top1.extend(s.top1);
+    }
+}
+
+/// A row of one value per token as a column of the chunk.
+fn column(row: &Option<Tensor>, first: usize, tokens: usize) -> Result<Option<Tensor>> {
+    row.as_ref().map(|row| row.narrow(1, first, tokens)?.reshape((tokens, 1))).transpose()
+}
+
+fn write_row(s: &mut Generic<'_>, view: &Option<View>, parts: &[Tensor]) -> Outcome {
+    match view {
+        Some(view) => {
+            let whole = Tensor::cat(parts, 0)?;
+            s.output(view, &whole)
+        }
+        None => Ok(()),
+    }
+}
+
+/// Statistics per token.
+pub fn stats(s: &mut Generic<'_>, op: &HeadStats) -> Outcome {
+    let head = head!(s, op, "head_stats");
+    let (mut rows, mut logits) = (Rows::default(), Vec::new());
+    for (first, tokens) in head.chunks() {
+        let z = head.logits(first, tokens)?;
+        rows.push(head.statistics(first, &z)?);
+        if op.logits.is_some() {
+            logits.push(z);
+        }
+    }
+    write_row(s, &Some(op.logp), &rows.logp)?;
+    write_row(s, &op.lse, &rows.lse)?;
+    write_row(s, &op.entropy, &rows.entropy)?;
+    write_row(s, &op.mean_logit, &rows.mean_logit)?;
+    write_row(s, &op.logits, &logits)?;
+    op.top1.as_ref().map_or(Ok(()), |view| s.output_ints(view, &rows.top1))
+}
+
+fn write_gradients(s: &mut Generic<'_>, g: &Gradients, dx: &View, dw: &Option<View>, dbias: &Option<View>) -> Outcome {
+    write_row(s, &Some(*dx), &g.dx)?;
+    if let Some(view) = dw {
+        s.add(view, &g.dw)?;
+    }
+    dbias.as_ref().map_or(Ok(()), |view| s.add(view, &g.dbias))
+}
+
+/// From cotangents of the statistics to those of hidden states, weight and bias.
+pub fn backward(s: &mut Generic<'_>, op: &HeadBackward) -> Outcome {
+    if op.dentropy.is_some() && op.entropy.is_none() {
+        return Err(Error::invalid("head_backward: `dentropy` needs the forward's `entropy`").into());
+    }
+    let head = head!(s, op, "head_backward");
+    let (lse, kept, entropy) = (s.input_opt(&Some(op.lse))?, s.input_opt(&op.logits)?, s.input_opt(&op.entropy)?);
+    let (dlogp, dlse) = (s.input_opt(&op.dlogp)?, s.input_opt(&op.dlse)?);
+    let (dmean_logit, dentropy) = (s.input_opt(&op.dmean_logit)?, s.input_opt(&op.dentropy)?);
+    let mut gradients = head.no_gradients()?;
+    for (first, tokens) in head.chunks() {
+        let z = match &kept {
+            Some(kept) => kept.narrow(0, first, tokens)?,
+            None => head.logits(first, tokens)?,
+        };
+        let cotangents = Cotangents {
+            dlogp: column(&dlogp, first, tokens)?,
+            dlse: column(&dlse, first, tokens)?,
+            dmean_logit: column(&dmean_logit, first, tokens)?,
+            dentropy: column(&dentropy, first, tokens)?,
+        };
+        let (lse, entropy) = (column(&lse, first, tokens)?, column(&entropy, first, tokens)?);
+        let lse = lse.ok_or_else(|| Error::internal("head_backward: `lse` vanished"))?;
+        let d = head.cotangents(first, &z, &lse, entropy.as_ref(), &cotangents)?;
+        head.add_gradients(&mut gradients, first, &d)?;
+    }
+    write_gradients(s, &gradients, &op.dx, &op.dw, &op.dbias)
+}
+
+/// Statistics and gradients from one computation of the logits.
+pub fn fused(s: &mut Generic<'_>, op: &HeadFused) -> Outcome {
+    let head = head!(s, op, "head_fused");
+    let (dlogp, dlse) = (s.input_opt(&Some(op.dlogp))?, s.input_opt(&op.dlse)?);
+    let dmean_logit = s.input_opt(&op.dmean_logit)?;
+    let (mut gradients, mut rows) = (head.no_gradients()?, Rows::default());
+    for (first, tokens) in head.chunks() {
+        let z = head.logits(first, tokens)?;
+        let statistics = head.statistics(first, &z)?;
+        let cotangents = Cotangents {
+            dlogp: column(&dlogp, first, tokens)?,
+            dlse: column(&dlse, first, tokens)?,
+            dmean_logit: column(&dmean_logit, first, tokens)?,
+            dentropy: None,
+        };
+        let d = head.cotangents(first, &z, &statistics.lse, None, &cotangents)?;
+        head.add_gradients(&mut gradients, first, &d)?;
+        rows.push(statistics);
+    }
+    write_row(s, &Some(op.logp), &rows.logp)?;
+    write_row(s, &op.lse, &rows.lse)?;
+    write_row(s, &op.entropy, &rows.entropy)?;
+    write_row(s, &op.mean_logit, &rows.mean_logit)?;
+    if let Some(view) = &op.top1 {
+        s.output_ints(view, &rows.top1)?;
+    }
+    write_gradients(s, &gradients, &op.dx, &op.dw, &op.dbias)
+}

@@ -1,0 +1,299 @@
+//! Operations element by element: fill, copy, cast, axpy, scale, activations, gated units.
+//!
+//! Where the catalogue lets an output be an input, the kernel works in place; otherwise it copies first and then works
+//! in place, so that each formula stands once.
+
+use super::{
+    Kernels,
+    math::{erf, sigmoid, tanh},
+    operand::{Mat, MatMut},
+    parallel::Parallel,
+};
+use half::{bf16, slice::HalfFloatSliceExt};
+use plugin_api::{
+    Error, Result,
+    backend::{
+        DType, View,
+        ops::{Activation, ActivationBackward, ActivationKind, Axpy, Cast, Copy, Fill, Glu, GluBackward, Scale},
+    },
+};
+
+/// `x = value`.
+pub fn fill(s: &mut Kernels<'_>, op: &Fill) -> Result<()> {
+    if op.x.dtype == DType::BF16 {
+        let value = bf16::from_f64(op.value);
+        let x = halves(s, &op.x)?;
+        s.pool.written(op.x.buffer)?;
+        // SAFETY: checked view, nobody else is at work.
+        (0..x.rows).for_each(|r| unsafe { x.row(r).fill(value) });
+        return Ok(());
+    }
+    let x = s.output(&op.x)?;
+    let value = op.value as f32;
+    s.cx.par.spans(x.rows, x.cols, x.is_dense(), 60, |at| {
+        // SAFETY: checked view; spans are disjoint.
+        unsafe { x.span(at.row, at.col, at.len) }.fill(value);
+    });
+    Ok(())
+}
+
+/// `y = x`.
+pub fn copy(s: &mut Kernels<'_>, op: &Copy) -> Result<()> {
+    if op.x.dtype == DType::BF16 {
+        let (x, y) = (halves(s, &op.x)?, halves(s, &op.y)?);
+        s.pool.written(op.y.buffer)?;
+        // SAFETY: checked views that do not overlap; nobody else is at work.
+        (0..x.rows).for_each(|r| unsafe { y.row(r).copy_from_slice(x.row(r)) });
+        return Ok(());
+    }
+    let (x, y) = (s.input(&op.x)?, s.output(&op.y)?);
+    copy_rows(&s.cx.par, x, y);
+    Ok(())
+}
+
+fn copy_rows(par: &Parallel, x: Mat, y: MatMut) {
+    par.spans(x.rows, x.cols, x.is_dense() && y.is_dense(), 100, |at| {
+        // SAFETY: checked views that do not overlap (alias rules); spans are disjoint.
+        unsafe { y.span(at.row, at.col, at.len).copy_from_slice(x.span(at.row, at.col, at.len)) };
+    });
+}
+
+/// Rows of bf16.
+struct Halves {
+    ptr: *mut bf16,
+    rows: usize,
+    cols: usize,
+    stride: usize,
+}
+
+impl Halves {
+    /// # Safety
+    /// As [`MatMut::row`].
+    #[allow(clippy::mut_from_ref, reason = "a handle to memory, like a raw pointer")]
+    unsafe fn row(&self, r: usize) -> &mut [bf16] {
+        // SAFETY: inside the checked view; the rest is the caller's promise.
+        unsafe { std::slice::from_raw_parts_mut(self.ptr.add(r * self.stride), self.cols) }
+    }
+}
+
+fn halves(s: &Kernels<'_>, view: &View) -> Result<Halves> {
+    if view.dtype != DType::BF16 {
+        return Err(Error::unsupported(format!("candle holds f32 and bf16; an operand is {}", view.dtype)));
+    }
+    let ptr = s.address(view)?.cast();
+    Ok(Halves { ptr, rows: view.rows as usize, cols: view.cols as usize, stride: view.row_stride as usize })
+}
+
+/// `y = x`, rounded to nearest even.
+pub fn cast(s: &mut Kernels<'_>, op: &Cast) -> Result<()> {
+    match (op.x.dtype, op.y.dtype) {
+        (a, b) if a == b => copy(s, &Copy { x: op.x, y: op.y }),
+        (DType::F32, _) => {
+            let (x, y) = (s.input(&op.x)?, halves(s, &op.y)?);
+            s.pool.written(op.y.buffer)?;
+            // SAFETY: checked views that do not overlap; nobody else is at work.
+            (0..x.rows).for_each(|r| unsafe { y.row(r).convert_from_f32_slice(x.row(r)) });
+            Ok(())
+        }
+        _ => {
+            let (x, y) = (halves(s, &op.x)?, s.output(&op.y)?);
+            // SAFETY: as above.
+            (0..x.rows).for_each(|r| unsafe { x.row(r).convert_to_f32_slice(y.row(r)) });
+            Ok(())
+        }
+    }
+}
+
+/// `y += alpha x`.
+pub fn axpy(s: &mut Kernels<'_>, op: &Axpy) -> Result<()> {
+    let (x, y, alpha) = (s.input(&op.x)?, s.output(&op.y)?, op.alpha as f32);
+    binary(&s.cx.par, y, x, 150, #[inline(always)] move |y, x| alpha.mul_add(x, y));
+    Ok(())
+}
+
+/// `x *= alpha`.
+pub fn scale(s: &mut Kernels<'_>, op: &Scale) -> Result<()> {
+    let (x, alpha) = (s.output(&op.x)?, op.alpha as f32);
+    unary(&s.cx.par, x, 100, #[inline(always)] move |x| x * alpha);
+    Ok(())
+}
+
+/// `y = f(y)`.
+fn unary(par: &Parallel, y: MatMut, cost: usize, f: impl Fn(f32) -> f32 + Sync) {
+    par.spans(y.rows, y.cols, y.is_dense(), cost, |at| {
+        par.arch.dispatch(
+            #[inline(always)]
+            || {
+                // SAFETY: checked view; spans are disjoint.
+                let y = unsafe { y.span(at.row, at.col, at.len) };
+                y.iter_mut().for_each(|y| *y = f(*y));
+            },
+        );
+    });
+}
+
+/// `y = f(y, x)`.
+fn binary(par: &Parallel, y: MatMut, x: Mat, cost: usize, f: impl Fn(f32, f32) -> f32 + Sync) {
+    par.spans(y.rows, y.cols, y.is_dense() && x.is_dense(), cost, |at| {
+        par.arch.dispatch(
+            #[inline(always)]
+            || {
+                // SAFETY: checked views that do not overlap (alias rules); spans are disjoint.
+                let (y, x) = unsafe { (y.span(at.row, at.col, at.len), x.span(at.row, at.col, at.len)) };
+                y.iter_mut().zip(x).for_each(|(y, x)| *y = f(*y, *x));
+            },
+        );
+    });
+}
+
+/// An activation function and its derivative.
+trait Function: Sync + std::marker::Copy {
+    /// `f(x)`.
+    fn value(self, x: f32) -> f32;
+    /// `(f(x), f'(x))`.
+    fn both(self, x: f32) -> (f32, f32);
+}
+
+macro_rules! functions {
+    ($($Name:ident: |$x:ident| $value:expr, $both:expr;)*) => {
+        $(
+            #[derive(Clone, std::marker::Copy)]
+            struct $Name;
+            impl Function for $Name {
+                #[inline(always)]
+                fn value(self, $x: f32) -> f32 {
+                    $value
+                }
+                #[inline(always)]
+                fn both(self, $x: f32) -> (f32, f32) {
+                    $both
+                }
+            }
+        )*
+    };
+}
+
+const SQRT_2_OVER_PI: f32 = 0.797_884_56;
+const CUBIC: f32 = 0.044_715;
+/// `1 / sqrt(2 pi)`.
+const INV_SQRT_2PI: f32 = 0.398_942_3;
+
+functions! {
+    Silu: |x| x * sigmoid(x), {
+        let g = sigmoid(x);
+        (x * g, (x * g).mul_add(1.0 - g, g))
+    };
+    Relu: |x| if x > 0.0 { x } else { 0.0 }, if x > 0.0 { (x, 1.0) } else { (0.0, 0.0) };
+    GeluErf: |x| 0.5 * x * (1.0 + erf(x * std::f32::consts::FRAC_1_SQRT_2)), {
+        let cdf = 0.5 * (1.0 + erf(x * std::f32::consts::FRAC_1_SQRT_2));
+        let density = INV_SQRT_2PI * super::math::exp_nonpositive(-0.5 * x * x);
+        (x * cdf, x.mul_add(density, cdf))
+    };
+    GeluTanh: |x| 0.5 * x * (1.0 + tanh(SQRT_2_OVER_PI * (CUBIC * x * x).mul_add(x, x))), {
+        let t = tanh(SQRT_2_OVER_PI * (CUBIC * x * x).mul_add(x, x));
+        let inner = SQRT_2_OVER_PI * (3.0 * CUBIC * x).mul_add(x, 1.0);
+        (0.5 * x * (1.0 + t), 0.5 * (1.0 + t) + 0.5 * x * (1.0 - t * t) * inner)
+    };
+}
+
+/// Runs `$body` with `$f` bound to the function that `$kind` names.
+macro_rules! with_function {
+    ($kind:expr, $op:literal, |$f:ident| $body:expr) => {
+        match $kind {
+            ActivationKind::SILU => { let $f = Silu; $body }
+            ActivationKind::RELU => { let $f = Relu; $body }
+            ActivationKind::GELU_ERF => { let $f = GeluErf; $body }
+            ActivationKind::GELU_TANH => { let $f = GeluTanh; $body }
+            other => return Err(other.unknown($op)),
+        }
+    };
+}
+
+/// Picoseconds an activation takes per element, roughly.
+const COST: usize = 700;
+
+/// `y = f(x)`.
+pub fn activation(s: &mut Kernels<'_>, op: &Activation) -> Result<()> {
+    let (x, y) = (s.input(&op.x)?, s.output(&op.y)?);
+    let par = &s.cx.par;
+    with_function!(op.kind, "activation", |f| if y.is(&x) {
+        unary(par, y, COST, #[inline(always)] move |x| f.value(x));
+    } else {
+        binary(par, y, x, COST, #[inline(always)] move |_, x| f.value(x));
+    });
+    Ok(())
+}
+
+/// `dx = dy f'(x)`.
+pub fn activation_backward(s: &mut Kernels<'_>, op: &ActivationBackward) -> Result<()> {
+    let (x, dy, dx) = (s.input(&op.x)?, s.input(&op.dy)?, s.output(&op.dx)?);
+    let par = &s.cx.par;
+    if !dx.is(&x) && !dx.is(&dy) {
+        copy_rows(par, dy, dx);
+    }
+    with_function!(op.kind, "activation_backward", |f| if dx.is(&x) && x.ptr() == dy.ptr() {
+        unary(par, dx, COST, #[inline(always)] move |x| x * f.both(x).1);
+    } else if dx.is(&x) {
+        binary(par, dx, dy, COST, #[inline(always)] move |x, dy| dy * f.both(x).1);
+    } else {
+        binary(par, dx, x, COST, #[inline(always)] move |dy, x| dy * f.both(x).1);
+    });
+    Ok(())
+}
+
+/// `y = f(gate) up`.
+pub fn glu(s: &mut Kernels<'_>, op: &Glu) -> Result<()> {
+    let (gate, up, y) = (s.input(&op.gate)?, s.input(&op.up)?, s.output(&op.y)?);
+    let par = &s.cx.par;
+    if !y.is(&gate) && !y.is(&up) {
+        copy_rows(par, up, y);
+    }
+    with_function!(op.kind, "glu", |f| if y.is(&gate) && gate.ptr() == up.ptr() {
+        unary(par, y, COST, #[inline(always)] move |x| f.value(x) * x);
+    } else if y.is(&gate) {
+        binary(par, y, up, COST, #[inline(always)] move |gate, up| f.value(gate) * up);
+    } else {
+        binary(par, y, gate, COST, #[inline(always)] move |up, gate| f.value(gate) * up);
+    });
+    Ok(())
+}
+
+/// Elements that a gated unit's backward copies at a time, so that outputs may be inputs.
+const BLOCK: usize = 256;
+
+/// `dgate = dy up f'(gate)`, `dup = dy f(gate)`.
+pub fn glu_backward(s: &mut Kernels<'_>, op: &GluBackward) -> Result<()> {
+    let (gate, up, dy) = (s.input(&op.gate)?, s.input(&op.up)?, s.input(&op.dy)?);
+    let (dgate, dup) = (s.output(&op.dgate)?, s.output(&op.dup)?);
+    let dense = [gate, up, dy, dgate.as_mat(), dup.as_mat()].iter().all(Mat::is_dense);
+    let par = &s.cx.par;
+    with_function!(op.kind, "glu_backward", |f| {
+        par.spans(gate.rows, gate.cols, dense, COST, |at| {
+            par.arch.dispatch(
+                #[inline(always)]
+                || {
+                    let (mut gates, mut ups, mut dys) = ([0.0f32; BLOCK], [0.0f32; BLOCK], [0.0f32; BLOCK]);
+                    for from in (0..at.len).step_by(BLOCK) {
+                        let n = BLOCK.min(at.len - from);
+                        let col = at.col + from;
+                        // SAFETY: checked views; spans are disjoint; inputs are copied before outputs, which may be
+                        // the same elements, are borrowed.
+                        unsafe {
+                            gates[..n].copy_from_slice(gate.span(at.row, col, n));
+                            ups[..n].copy_from_slice(up.span(at.row, col, n));
+                            dys[..n].copy_from_slice(dy.span(at.row, col, n));
+                        }
+                        // SAFETY: as above; the two outputs do not overlap.
+                        let (dgate, dup) = unsafe { (dgate.span(at.row, col, n), dup.span(at.row, col, n)) };
+                        for i in 0..n {
+                            let (value, slope) = f.both(gates[i]);
+                            dgate[i] = dys[i] * ups[i] * slope;
+                            dup[i] = dys[i] * value;
+                        }
+                    }
+                },
+            );
+        });
+    });
+    Ok(())
+}

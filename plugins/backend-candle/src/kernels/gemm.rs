@@ -1,0 +1,164 @@
+//! Matrix products: the `gemm` library on fixed tiles of the result.
+//!
+//! The library is called single-threaded per tile and tiles depend on sizes alone, so every element is summed in the
+//! same order whatever the number of threads.
+
+use super::{
+    operand::{Mat, MatMut},
+    parallel::Parallel,
+};
+
+/// One factor of a product: a matrix, or its transpose.
+#[derive(Clone, Copy)]
+pub struct Factor {
+    mat: Mat,
+    transposed: bool,
+}
+
+/// The matrix as it stands.
+pub fn plain(mat: Mat) -> Factor {
+    Factor { mat, transposed: false }
+}
+
+/// Its transpose.
+pub fn transposed(mat: Mat) -> Factor {
+    Factor { mat, transposed: true }
+}
+
+impl Factor {
+    fn rows(&self) -> usize {
+        if self.transposed { self.mat.cols } else { self.mat.rows }
+    }
+
+    fn cols(&self) -> usize {
+        if self.transposed { self.mat.rows } else { self.mat.cols }
+    }
+
+    /// (row stride, column stride).
+    fn strides(&self) -> (isize, isize) {
+        let stride = self.mat.stride as isize;
+        if self.transposed { (1, stride) } else { (stride, 1) }
+    }
+
+    /// Some rows of the factor.
+    fn row_block(&self, from: usize, len: usize) -> Factor {
+        let mat = if self.transposed {
+            self.mat.block(0, self.mat.rows, from, len)
+        } else {
+            self.mat.block(from, len, 0, self.mat.cols)
+        };
+        Factor { mat, ..*self }
+    }
+
+    /// Some columns of the factor.
+    fn col_block(&self, from: usize, len: usize) -> Factor {
+        let mat = if self.transposed {
+            self.mat.block(from, len, 0, self.mat.cols)
+        } else {
+            self.mat.block(0, self.mat.rows, from, len)
+        };
+        Factor { mat, ..*self }
+    }
+}
+
+/// What the result starts from.
+#[derive(Clone, Copy)]
+pub enum Start {
+    /// Zero.
+    Zero,
+    /// What it holds.
+    Accumulate,
+    /// The same row everywhere.
+    Row(Mat),
+}
+
+/// Work a tile should have at least, in multiply-adds: some 20 microseconds, or waking a thread for it does not pay.
+const TILE_WORK: usize = 1 << 20;
+/// Tiles a product is cut into where it is large enough: several per thread, so that threads end together.
+const TILES: usize = 16;
+
+/// `c = start + alpha a b`, cut into tiles that threads share.
+///
+/// # Safety
+/// The buffers live, nobody else touches `c`, nobody writes `a` or `b`, and neither overlaps `c`.
+pub unsafe fn product(par: &Parallel, c: MatMut, a: Factor, b: Factor, alpha: f32, start: Start) {
+    let (m, n, k) = (c.rows, c.cols, a.cols());
+    if m == 0 || n == 0 {
+        return;
+    }
+    let (tm, tn) = tile(m, n, k);
+    let (across, down) = (n.div_ceil(tn), m.div_ceil(tm));
+    par.run(across * down, m * n * k / 50, |t| {
+        let (i, j) = (t / across * tm, t % across * tn);
+        let (h, w) = (tm.min(m - i), tn.min(n - j));
+        let c = c.block(i, h, j, w);
+        let start = match start {
+            Start::Row(row) => Start::Row(row.block(0, 1, j, w)),
+            other => other,
+        };
+        // SAFETY: tiles are disjoint; the rest is the caller's promise.
+        unsafe { block(c, a.row_block(i, h), b.col_block(j, w), alpha, start) };
+    });
+}
+
+/// Rows and columns of a tile. Depends on sizes alone.
+fn tile(m: usize, n: usize, k: usize) -> (usize, usize) {
+    let (mut tm, mut tn) = (m, n);
+    let tiles = |tm: usize, tn: usize| m.div_ceil(tm) * n.div_ceil(tn);
+    while tiles(tm, tn) < TILES && tm * tn * k >= 2 * TILE_WORK {
+        // The library packs its left side, here `b`, once per tile: fewer, taller tiles pack less.
+        if tn > 64 && (tn >= tm / 2 || tm <= 96) {
+            tn = tn.div_ceil(2).next_multiple_of(64);
+        } else if tm > 96 {
+            tm = tm.div_ceil(2).next_multiple_of(6);
+        } else {
+            break;
+        }
+    }
+    (tm, tn)
+}
+
+/// `c = start + alpha a b` on the calling thread.
+///
+/// # Safety
+/// As [`product`].
+#[inline]
+pub unsafe fn block(c: MatMut, a: Factor, b: Factor, alpha: f32, start: Start) {
+    debug_assert!(a.rows() == c.rows && b.cols() == c.cols && a.cols() == b.rows());
+    let accumulate = match start {
+        Start::Zero => false,
+        Start::Accumulate => true,
+        Start::Row(row) => {
+            for r in 0..c.rows {
+                // SAFETY: the caller's promise.
+                unsafe { c.row(r).copy_from_slice(row.row(0)) };
+            }
+            true
+        }
+    };
+    let ((a_rs, a_cs), (b_rs, b_cs)) = (a.strides(), b.strides());
+    // SAFETY: pointers and strides describe checked views, which the caller promises are live and apart.
+    unsafe {
+        gemm::gemm(
+            c.rows,
+            c.cols,
+            a.cols(),
+            c.ptr(),
+            1,
+            c.stride as isize,
+            accumulate,
+            a.mat.ptr(),
+            a_cs,
+            a_rs,
+            b.mat.ptr(),
+            b_cs,
+            b_rs,
+            1.0,
+            alpha,
+            false,
+            false,
+            false,
+            gemm::Parallelism::None,
+        );
+    }
+}

@@ -1,0 +1,79 @@
+//! Linear layers: three matrix products and two sums over tokens.
+
+use super::{
+    Kernels,
+    gemm::{Start, plain, product, transposed},
+    operand::{Mat, MatMut},
+    parallel::Parallel,
+};
+use plugin_api::{
+    Result,
+    backend::ops::{Linear, LinearBackwardInput, LinearBackwardWeight},
+};
+
+/// `y = x w^T + bias`.
+pub fn forward(s: &mut Kernels<'_>, op: &Linear) -> Result<()> {
+    let (x, w, bias) = (s.input(&op.x)?, s.input(&op.w)?, s.input_opt(&op.bias)?);
+    let y = s.output(&op.y)?;
+    let start = bias.map_or(Start::Zero, Start::Row);
+    // SAFETY: checked views; the alias rules keep `y` apart from the inputs.
+    unsafe { product(&s.cx.par, y, plain(x), transposed(w), 1.0, start) };
+    Ok(())
+}
+
+/// `dx = dy w`, or `dx += dy w`.
+pub fn backward_input(s: &mut Kernels<'_>, op: &LinearBackwardInput) -> Result<()> {
+    let (dy, w) = (s.input(&op.dy)?, s.input(&op.w)?);
+    let dx = s.output(&op.dx)?;
+    let start = if op.accumulate { Start::Accumulate } else { Start::Zero };
+    // SAFETY: as in `forward`.
+    unsafe { product(&s.cx.par, dx, plain(dy), plain(w), 1.0, start) };
+    Ok(())
+}
+
+/// `dw += dy^T x`, `dbias += sum_n dy[n]`.
+pub fn backward_weight(s: &mut Kernels<'_>, op: &LinearBackwardWeight) -> Result<()> {
+    let (x, dy) = (s.input(&op.x)?, s.input(&op.dy)?);
+    let dw = s.output(&op.dw)?;
+    let dbias = s.output_opt(&op.dbias)?;
+    // SAFETY: as in `forward`.
+    unsafe {
+        product(&s.cx.par, dw, transposed(dy), plain(x), 1.0, Start::Accumulate);
+        if let Some(dbias) = dbias {
+            add_column_sums(&s.cx.par, dbias, dy);
+        }
+    }
+    Ok(())
+}
+
+/// Columns a task sums.
+const COLUMNS: usize = 64;
+
+/// `sums += sum over rows`, each column in ascending row order.
+///
+/// # Safety
+/// The buffers live, nobody else touches `sums` or writes `rows`, and they do not overlap.
+pub unsafe fn add_column_sums(par: &Parallel, sums: MatMut, rows: Mat) {
+    par.run(rows.cols.div_ceil(COLUMNS), rows.rows * rows.cols / 8, |task| {
+        let from = task * COLUMNS;
+        let len = COLUMNS.min(rows.cols - from);
+        // SAFETY: tasks write disjoint columns; the rest is the caller's promise.
+        let sums = unsafe { sums.span(0, from, len) };
+        par.arch.dispatch(
+            #[inline(always)]
+            || {
+                let mut total = [0.0f32; COLUMNS];
+                for r in 0..rows.rows {
+                    // SAFETY: inside the matrix, and only read.
+                    let row = unsafe { rows.span(r, from, len) };
+                    if let Ok(row) = <&[f32; COLUMNS]>::try_from(row) {
+                        (0..COLUMNS).for_each(|c| total[c] += row[c]);
+                    } else {
+                        total.iter_mut().zip(row).for_each(|(t, x)| *t += x);
+                    }
+                }
+                sums.iter_mut().zip(&total).for_each(|(s, t)| *s += t);
+            },
+        );
+    });
+}

@@ -1,0 +1,208 @@
+//! RMS and layer norm with the residual add, forward and backward.
+
+use super::{
+    Kernels,
+    linear::add_column_sums,
+    math::sum,
+    operand::{Mat, MatMut},
+};
+use plugin_api::{
+    Result,
+    backend::ops::{Norm, NormBackward, NormKind},
+};
+
+/// Rows a task takes; the gain's partial gradients are one row per task.
+fn group(rows: usize) -> usize {
+    rows.div_ceil(64).max(16)
+}
+
+/// Writes `offset + weight` (1 where there is none), then the bias (0 where there is none).
+fn fill_gain(out: &mut [f32], width: usize, weight: Option<Mat>, offset: f32, bias: Option<Mat>) {
+    let (gain, shift) = out[..2 * width].split_at_mut(width);
+    match weight {
+        // SAFETY: a checked view of one row, only read.
+        Some(weight) => {
+            gain.iter_mut().zip(unsafe { weight.row(0) }).for_each(|(g, w)| *g = offset + w);
+        }
+        None => gain.fill(1.0),
+    }
+    match bias {
+        // SAFETY: as above.
+        Some(bias) => shift.copy_from_slice(unsafe { bias.row(0) }),
+        None => shift.fill(0.0),
+    }
+}
+
+fn is_layer(kind: NormKind, op: &str) -> Result<bool> {
+    match kind {
+        NormKind::RMS => Ok(false),
+        NormKind::LAYER => Ok(true),
+        other => Err(other.unknown(op)),
+    }
+}
+
+/// `s = x + residual; y = norm(s) gain + bias`.
+pub fn forward(s: &mut Kernels<'_>, op: &Norm) -> Result<()> {
+    let layer = is_layer(op.kind, "norm")?;
+    let (x, residual) = (s.input(&op.x)?, s.input_opt(&op.residual)?);
+    let (weight, bias) = (s.input_opt(&op.weight)?, s.input_opt(&op.bias)?);
+    let (y, total, stats) = (s.output(&op.y)?, s.output_opt(&op.sum)?, s.output_opt(&op.stats)?);
+    let width = x.cols;
+    s.cx.partials.resize(s.cx.partials.len().max(2 * width), 0.0);
+    fill_gain(&mut s.cx.partials, width, weight, op.weight_offset as f32, bias);
+    let (gain, shift) = s.cx.partials[..2 * width].split_at(width);
+    let (eps, par) = (op.eps as f32, &s.cx.par);
+    let group = group(x.rows);
+    par.run_scratch(x.rows.div_ceil(group), x.rows * width * 6 / 10, width, |task, scratch| {
+        for n in task * group..x.rows.min((task + 1) * group) {
+            par.arch.dispatch(
+                #[inline(always)]
+                || {
+                    let row = add_residual(n, x, residual, total, scratch);
+                    let (mean, rstd) = statistics(row, layer, eps);
+                    // SAFETY: rows are disjoint; `y` overlaps nothing.
+                    let y = unsafe { y.row(n) };
+                    for (((y, x), g), b) in y.iter_mut().zip(row).zip(gain).zip(shift) {
+                        *y = ((x - mean) * rstd).mul_add(*g, *b);
+                    }
+                    if let Some(stats) = stats {
+                        // SAFETY: as above.
+                        unsafe { stats.row(n) }.copy_from_slice(&[mean, rstd]);
+                    }
+                },
+            );
+        }
+    });
+    Ok(())
+}
+
+/// The row to normalise, written to `total` where that is wanted.
+#[inline(always)]
+fn add_residual<'a>(
+    n: usize,
+    x: Mat,
+    residual: Option<Mat>,
+    total: Option<MatMut>,
+    scratch: &'a mut [f32],
+) -> &'a [f32] {
+    // The sum may be `x` or the residual itself: then the other one is added to it.
+    let (mut first, mut second) = (x, residual);
+    if let (Some(total), Some(other)) = (total, residual)
+        && total.is(&other)
+    {
+        (first, second) = (other, Some(x));
+    }
+    let row: &mut [f32] = match total {
+        // SAFETY: rows are disjoint; the sum overlaps at most `first`, which is not touched then.
+        Some(total) => unsafe { total.row(n) },
+        None => scratch,
+    };
+    if !total.is_some_and(|total| total.is(&first)) {
+        // SAFETY: checked view, apart from `row`.
+        row.copy_from_slice(unsafe { first.row(n) });
+    }
+    match second {
+        Some(second) if total.is_some_and(|total| total.is(&second)) => {
+            // x, residual and sum are one view.
+            row.iter_mut().for_each(|r| *r += *r);
+        }
+        // SAFETY: as above.
+        Some(second) => row.iter_mut().zip(unsafe { second.row(n) }).for_each(|(r, x)| *r += x),
+        None => {}
+    }
+    row
+}
+
+/// Mean (0 for RMS) and reciprocal standard deviation.
+#[inline(always)]
+fn statistics(row: &[f32], layer: bool, eps: f32) -> (f32, f32) {
+    let width = row.len().max(1) as f32;
+    let mean = if layer { sum([row], |[x]| x) / width } else { 0.0 };
+    let variance = sum([row], |[x]| (x - mean) * (x - mean)) / width;
+    (mean, 1.0 / (variance + eps).sqrt())
+}
+
+/// With `xhat = (x - mean) rstd` and `g = dy gain`: `dx = rstd (g - [mean g] - xhat mean(g xhat)) + dsum`, the bracket in
+/// layer norm alone; `dweight += sum dy xhat`, `dbias += sum dy`.
+pub fn backward(s: &mut Kernels<'_>, op: &NormBackward) -> Result<()> {
+    let layer = is_layer(op.kind, "norm_backward")?;
+    let (x, stats, dy) = (s.input(&op.x)?, s.input(&op.stats)?, s.input(&op.dy)?);
+    let (weight, dsum) = (s.input_opt(&op.weight)?, s.input_opt(&op.dsum)?);
+    let (dx, dweight) = (s.output(&op.dx)?, s.output_opt(&op.dweight)?);
+    let dbias = s.output_opt(&op.dbias)?;
+    let (width, group) = (x.cols, group(x.rows));
+    let tasks = x.rows.div_ceil(group);
+    let len = 2 * width * (1 + tasks);
+    s.cx.partials.resize(s.cx.partials.len().max(len), 0.0);
+    let (gain, partials) = s.cx.partials[..len].split_at_mut(2 * width);
+    fill_gain(gain, width, weight, op.weight_offset as f32, None);
+    let gain = &gain[..width];
+    let partials = MatMut::over(partials, tasks, 2 * width);
+    let par = &s.cx.par;
+    par.run_scratch(tasks, x.rows * width, width, |task, scratch| {
+        // SAFETY: each task has its own row of partials.
+        let (gains, shifts) = unsafe { partials.row(task) }.split_at_mut(width);
+        gains.fill(0.0);
+        shifts.fill(0.0);
+        for n in task * group..x.rows.min((task + 1) * group) {
+            par.arch.dispatch(
+                #[inline(always)]
+                || {
+                    // SAFETY: checked views; the row of `dy` is copied before `dx`, which may be it, is written.
+                    let (x, stats) = unsafe {
+                        scratch.copy_from_slice(dy.row(n));
+                        (x.row(n), stats.row(n))
+                    };
+                    let (mean, rstd) = (stats[0], stats[1]);
+                    partial_row(gains, shifts, x, scratch, mean, rstd);
+                    let (along, level) = projections(x, scratch, gain, mean, rstd, layer);
+                    let dx = start_row(dx, dsum, n);
+                    for (((dx, x), dy), g) in dx.iter_mut().zip(x).zip(&*scratch).zip(gain) {
+                        *dx += rstd * (dy * g - level - (x - mean) * rstd * along);
+                    }
+                },
+            );
+        }
+    });
+    // SAFETY: the partials are written and no task is left; the gradients overlap nothing.
+    unsafe {
+        if let Some(dweight) = dweight {
+            add_column_sums(par, dweight, partials.as_mat().block(0, tasks, 0, width));
+        }
+        if let Some(dbias) = dbias {
+            add_column_sums(par, dbias, partials.as_mat().block(0, tasks, width, width));
+        }
+    }
+    Ok(())
+}
+
+#[inline(always)]
+fn partial_row(gains: &mut [f32], shifts: &mut [f32], x: &[f32], dy: &[f32], mean: f32, rstd: f32) {
+    for (((gain, shift), x), dy) in gains.iter_mut().zip(shifts).zip(x).zip(dy) {
+        *gain += dy * ((x - mean) * rstd);
+        *shift += dy;
+    }
+}
+
+/// `(mean(g xhat), mean(g) or 0)`.
+#[inline(always)]
+fn projections(x: &[f32], dy: &[f32], gain: &[f32], mean: f32, rstd: f32, layer: bool) -> (f32, f32) {
+    let width = x.len().max(1) as f32;
+    let along = sum([x, dy, gain], |[x, dy, g]| dy * g * ((x - mean) * rstd)) / width;
+    let level = if layer { sum([dy, gain], |[dy, g]| dy * g) / width } else { 0.0 };
+    (along, level)
+}
+
+/// The row of `dx`, holding `dsum` or 0.
+#[inline(always)]
+fn start_row<'a>(dx: MatMut, dsum: Option<Mat>, n: usize) -> &'a mut [f32] {
+    // SAFETY: rows are disjoint; `dsum` is either this very matrix, and not touched, or apart.
+    let row = unsafe { dx.row(n) };
+    match dsum {
+        None => row.fill(0.0),
+        Some(dsum) if dx.is(&dsum) => {}
+        // SAFETY: as above.
+        Some(dsum) => row.copy_from_slice(unsafe { dsum.row(n) }),
+    }
+    row
+}

@@ -1,0 +1,143 @@
+//! Matrices as kernels see them: a pointer, a size and a stride.
+//!
+//! They come from views that the pool has checked, so every row lies inside a live buffer. What no type can say is that
+//! two of them do not overlap, or that two tasks write different rows: that is why row access is `unsafe`.
+
+/// A matrix to read.
+#[derive(Clone, Copy)]
+pub struct Mat {
+    ptr: *const f32,
+    /// Rows.
+    pub rows: usize,
+    /// Columns, adjacent in memory.
+    pub cols: usize,
+    /// Elements from one row's start to the next.
+    pub stride: usize,
+}
+
+// SAFETY: a plain address; each access through it is unsafe and argued where it happens.
+unsafe impl Send for Mat {}
+// SAFETY: as above.
+unsafe impl Sync for Mat {}
+
+impl Mat {
+    /// Of `rows` x `cols` elements at `ptr`.
+    pub fn new(ptr: *const f32, rows: usize, cols: usize, stride: usize) -> Self {
+        Mat { ptr, rows, cols, stride }
+    }
+
+    /// Where it starts.
+    pub fn ptr(&self) -> *const f32 {
+        self.ptr
+    }
+
+    /// Whether its elements are adjacent.
+    pub fn is_dense(&self) -> bool {
+        self.rows <= 1 || self.stride == self.cols
+    }
+
+    /// Row `r`.
+    ///
+    /// # Safety
+    /// The buffer lives, and nobody writes the row meanwhile.
+    #[inline(always)]
+    pub unsafe fn row<'a>(self, r: usize) -> &'a [f32] {
+        debug_assert!(r < self.rows);
+        // SAFETY: the row lies inside the checked view; the rest is the caller's promise.
+        unsafe { std::slice::from_raw_parts(self.ptr.add(r * self.stride), self.cols) }
+    }
+
+    /// `len` elements of row `r` from column `c` on. For a dense matrix they may run over row ends.
+    ///
+    /// # Safety
+    /// As [`Mat::row`], for those elements, which must lie inside the matrix.
+    #[inline(always)]
+    pub unsafe fn span<'a>(self, r: usize, c: usize, len: usize) -> &'a [f32] {
+        // SAFETY: the caller's promise.
+        unsafe { std::slice::from_raw_parts(self.ptr.add(r * self.stride + c), len) }
+    }
+
+    /// The part of `rows` x `cols` elements from (`r`, `c`) on.
+    pub fn block(self, r: usize, rows: usize, c: usize, cols: usize) -> Mat {
+        debug_assert!(r + rows <= self.rows && c + cols <= self.cols);
+        Mat { ptr: self.ptr.wrapping_add(r * self.stride + c), rows, cols, stride: self.stride }
+    }
+}
+
+/// A matrix to write (and read).
+#[derive(Clone, Copy)]
+pub struct MatMut {
+    ptr: *mut f32,
+    /// Rows.
+    pub rows: usize,
+    /// Columns, adjacent in memory.
+    pub cols: usize,
+    /// Elements from one row's start to the next.
+    pub stride: usize,
+}
+
+// SAFETY: as for `Mat`.
+unsafe impl Send for MatMut {}
+// SAFETY: as for `Mat`.
+unsafe impl Sync for MatMut {}
+
+impl MatMut {
+    /// Of `rows` x `cols` elements at `ptr`.
+    pub fn new(ptr: *mut f32, rows: usize, cols: usize, stride: usize) -> Self {
+        MatMut { ptr, rows, cols, stride }
+    }
+
+    /// A dense matrix over the first elements of `values`, which must not be used otherwise while it is.
+    pub fn over(values: &mut [f32], rows: usize, cols: usize) -> Self {
+        assert!(rows * cols <= values.len());
+        MatMut { ptr: values.as_mut_ptr(), rows, cols, stride: cols }
+    }
+
+    /// Where it starts.
+    pub fn ptr(&self) -> *mut f32 {
+        self.ptr
+    }
+
+    /// The same matrix to read.
+    pub fn as_mat(&self) -> Mat {
+        Mat { ptr: self.ptr, rows: self.rows, cols: self.cols, stride: self.stride }
+    }
+
+    /// Whether its elements are adjacent.
+    pub fn is_dense(&self) -> bool {
+        self.as_mat().is_dense()
+    }
+
+    /// Whether `other` is this very matrix (the catalogue allows no other overlap).
+    pub fn is(&self, other: &Mat) -> bool {
+        self.ptr.cast_const() == other.ptr
+    }
+
+    /// Row `r`.
+    ///
+    /// # Safety
+    /// The buffer lives, and nobody else reads or writes the row meanwhile.
+    #[inline(always)]
+    #[allow(clippy::mut_from_ref, reason = "a handle to memory, like a raw pointer")]
+    pub unsafe fn row<'a>(self, r: usize) -> &'a mut [f32] {
+        debug_assert!(r < self.rows);
+        // SAFETY: the row lies inside the checked view; the rest is the caller's promise.
+        unsafe { std::slice::from_raw_parts_mut(self.ptr.add(r * self.stride), self.cols) }
+    }
+
+    /// `len` elements of row `r` from column `c` on. For a dense matrix they may run over row ends.
+    ///
+    /// # Safety
+    /// As [`MatMut::row`], for those elements, which must lie inside the matrix.
+    #[inline(always)]
+    pub unsafe fn span<'a>(self, r: usize, c: usize, len: usize) -> &'a mut [f32] {
+        // SAFETY: the caller's promise.
+        unsafe { std::slice::from_raw_parts_mut(self.ptr.add(r * self.stride + c), len) }
+    }
+
+    /// The part of `rows` x `cols` elements from (`r`, `c`) on.
+    pub fn block(self, r: usize, rows: usize, c: usize, cols: usize) -> MatMut {
+        debug_assert!(r + rows <= self.rows && c + cols <= self.cols);
+        MatMut { ptr: self.ptr.wrapping_add(r * self.stride + c), rows, cols, stride: self.stride }
+    }
+}

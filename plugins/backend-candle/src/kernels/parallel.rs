@@ -1,0 +1,130 @@
+//! Work in fixed pieces: how kernels use the session's threads without letting the number of threads show.
+//!
+//! A kernel cuts its work into tasks by sizes alone and numbers them; threads take the next number until none is left.
+//! Which thread runs a task never matters: a task writes only what is its own, and partial sums have a place per task
+//! and are combined in order afterwards.
+
+use plugin_api::{Error, Result};
+use pulp::Arch;
+use std::sync::{
+    Mutex, PoisonError,
+    atomic::{AtomicUsize, Ordering},
+};
+
+/// Below this much work (estimated nanoseconds) waking another thread costs more than it saves.
+const WORTH_WAKING: usize = 15_000;
+
+/// Elements an elementwise task takes.
+const SPAN: usize = 8192;
+
+/// A session's threads, their scratch, and the processor's vector width.
+pub struct Parallel {
+    /// One thread fewer than the session has: the calling thread works too.
+    pool: Option<rayon::ThreadPool>,
+    threads: usize,
+    scratch: Vec<Mutex<Vec<f32>>>,
+    /// Runs a closure compiled for the widest vectors this processor has.
+    pub arch: Arch,
+}
+
+/// What an elementwise task covers: `len` elements of row `row` from column `col` on.
+#[derive(Clone, Copy)]
+pub struct Span {
+    /// Row.
+    pub row: usize,
+    /// First column.
+    pub col: usize,
+    /// Elements.
+    pub len: usize,
+}
+
+impl Parallel {
+    /// With `threads` threads, the calling one included.
+    ///
+    /// # Errors
+    /// Where the threads cannot be started.
+    pub fn new(threads: usize) -> Result<Self> {
+        let threads = threads.max(1);
+        let pool = match threads {
+            1 => None,
+            _ => Some(
+                rayon::ThreadPoolBuilder::new()
+                    .num_threads(threads - 1)
+                    .thread_name(|i| format!("candle-{i}"))
+                    .build()
+                    .map_err(|e| Error::internal(format!("open: {threads} threads: {e}")))?,
+            ),
+        };
+        let scratch = (0..threads).map(|_| Mutex::new(Vec::new())).collect();
+        Ok(Parallel { pool, threads, scratch, arch: Arch::new() })
+    }
+
+    /// Runs `tasks` tasks of about `nanoseconds` in all; `f` gets the task's number.
+    pub fn run(&self, tasks: usize, nanoseconds: usize, f: impl Fn(usize) + Sync) {
+        self.run_on(tasks, nanoseconds, &|task, _| f(task));
+    }
+
+    /// As [`Parallel::run`], with `len` floats of scratch (content undefined) for the task that runs.
+    pub fn run_scratch(&self, tasks: usize, nanoseconds: usize, len: usize, f: impl Fn(usize, &mut [f32]) + Sync) {
+        self.run_on(tasks, nanoseconds, &|task, thread| {
+            let mut scratch = self.scratch[thread].lock().unwrap_or_else(PoisonError::into_inner);
+            if scratch.len() < len {
+                scratch.resize(len, 0.0);
+            }
+            f(task, &mut scratch[..len]);
+        });
+    }
+
+    /// Runs over every element of `rows` x `cols`; `dense` where all operands are, so that rows may be joined.
+    pub fn spans(&self, rows: usize, cols: usize, dense: bool, picoseconds: usize, f: impl Fn(Span) + Sync) {
+        let elements = rows * cols;
+        if elements == 0 {
+            return;
+        }
+        let nanoseconds = elements * picoseconds / 1000;
+        if dense {
+            return self.run(elements.div_ceil(SPAN), nanoseconds, |task| {
+                let col = task * SPAN;
+                f(Span { row: 0, col, len: SPAN.min(elements - col) });
+            });
+        }
+        self.rows(rows, cols, picoseconds, |row| f(Span { row, col: 0, len: cols }));
+    }
+
+    /// Runs over rows of `cols` elements, several to a task.
+    pub fn rows(&self, rows: usize, cols: usize, picoseconds: usize, f: impl Fn(usize) + Sync) {
+        let nanoseconds = rows * cols * picoseconds / 1000;
+        let group = (SPAN / cols.max(1)).max(1);
+        self.run(rows.div_ceil(group), nanoseconds, |task| {
+            (task * group..rows.min((task + 1) * group)).for_each(&f);
+        });
+    }
+
+    /// Gives scratch back.
+    pub fn trim(&mut self) {
+        for scratch in &mut self.scratch {
+            *scratch.get_mut().unwrap_or_else(PoisonError::into_inner) = Vec::new();
+        }
+    }
+
+    fn run_on(&self, tasks: usize, nanoseconds: usize, f: &(dyn Fn(usize, usize) + Sync)) {
+        let Some(pool) = self.pool.as_ref().filter(|_| tasks > 1 && nanoseconds >= WORTH_WAKING) else {
+            return (0..tasks).for_each(|task| f(task, 0));
+        };
+        let next = AtomicUsize::new(0);
+        let work = |thread: usize| {
+            loop {
+                let task = next.fetch_add(1, Ordering::Relaxed);
+                if task >= tasks {
+                    return;
+                }
+                f(task, thread);
+            }
+        };
+        pool.in_place_scope(|scope| {
+            let work = &work;
+            (1..self.threads.min(tasks)).for_each(|thread| scope.spawn(move |_| work(thread)));
+            work(0);
+        });
+    }
+}

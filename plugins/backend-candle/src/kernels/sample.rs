@@ -1,0 +1,126 @@
+//! Drawing tokens from logits with the host's noise.
+//!
+//! Only as much of the ranking is sorted as the draw needs: the best few, then four times as many, until it is decided.
+
+use super::{
+    Kernels,
+    math::{exp_nonpositive, max},
+};
+use plugin_api::{Code, Error, Result, backend::ops::Sample};
+use std::cmp::Ordering;
+
+/// Tokens ranked at first.
+const FIRST: usize = 64;
+
+/// Draws a token per row and yields its log-probability under the whole softmax.
+pub fn sample(s: &mut Kernels<'_>, op: &Sample) -> Result<()> {
+    check(op)?;
+    let (logits, noise) = (s.input(&op.logits)?, s.input(&op.noise)?);
+    let (token, logp) = (s.ints_mut(&op.token)?, s.output(&op.logp)?);
+    s.cx.logits.resize(s.cx.logits.len().max(logits.cols), 0.0);
+    let mut ranked = Vec::new();
+    for b in 0..logits.rows {
+        // SAFETY: checked views, nobody else is at work.
+        let (z, noise) = unsafe { (logits.row(b), noise.row(0)[b]) };
+        let weights = &mut s.cx.logits[..z.len()];
+        let (drawn, value) = s.cx.par.arch.dispatch(
+            #[inline(always)]
+            || draw(op, z, weights, &mut ranked, f64::from(noise)),
+        );
+        token[b] = drawn as i32;
+        // SAFETY: as above.
+        unsafe { logp.row(0)[b] = value };
+    }
+    Ok(())
+}
+
+/// Refuses attributes out of range and an empty vocabulary.
+///
+/// # Errors
+/// Invalid; [`Code::SHAPE`] for no token to draw.
+pub fn check(op: &Sample) -> Result<()> {
+    if !(op.temperature >= 0.0 && op.temperature.is_finite()) {
+        return Err(Error::invalid(format!("sample: temperature {} is negative", op.temperature)));
+    }
+    if op.top_k < 0 {
+        return Err(Error::invalid(format!("sample: top_k {} is negative", op.top_k)));
+    }
+    if !(op.top_p > 0.0 && op.top_p <= 1.0) {
+        return Err(Error::invalid(format!("sample: top_p {} is outside (0, 1]", op.top_p)));
+    }
+    if op.logits.cols == 0 && op.logits.rows > 0 {
+        return Err(Error::new(Code::SHAPE, "sample: there is no token to draw"));
+    }
+    Ok(())
+}
+
+/// The drawn token and its log-probability. `weights` and `ranked` are scratch.
+#[inline(always)]
+pub fn draw(op: &Sample, z: &[f32], weights: &mut [f32], ranked: &mut Vec<u32>, noise: f64) -> (usize, f32) {
+    let temperature = if op.temperature > 0.0 { op.temperature as f32 } else { 1.0 };
+    let largest = max(z);
+    for (w, z) in weights.iter_mut().zip(z) {
+        *w = exp_nonpositive((z - largest) / temperature);
+    }
+    let total: f64 = weights.iter().map(|w| f64::from(*w)).sum();
+    let drawn = if op.temperature > 0.0 {
+        pick(op, z, weights, ranked, noise, total)
+    } else {
+        z.iter().position(|z| *z == largest).unwrap_or(0)
+    };
+    (drawn, (f64::from((z[drawn] - largest) / temperature) - total.ln()) as f32)
+}
+
+/// Ranks by descending logit, the lower index first on ties, and walks down.
+fn pick(op: &Sample, z: &[f32], weights: &[f32], ranked: &mut Vec<u32>, noise: f64, total: f64) -> usize {
+    let better = |a: &u32, b: &u32| -> Ordering {
+        z[*b as usize].total_cmp(&z[*a as usize]).then(a.cmp(b))
+    };
+    let weight = |v: &u32| f64::from(weights[*v as usize]);
+    let all = z.len();
+    let most = if op.top_k > 0 { (op.top_k as usize).min(all) } else { all };
+    ranked.clear();
+    ranked.extend(0..all as u32);
+    let mut sorted = FIRST.min(most);
+    loop {
+        if sorted < all {
+            ranked.select_nth_unstable_by(sorted, better);
+        }
+        ranked[..sorted].sort_unstable_by(better);
+        let left = keep(op, &ranked[..sorted], most, total, weight);
+        // Without a cut the sum over what is left is known before the ranking ends.
+        let mass = match left {
+            Some(left) => ranked[..left].iter().map(weight).sum(),
+            None => total,
+        };
+        let reach = left.unwrap_or(sorted);
+        if left.is_some() || (op.top_p >= 1.0 && most == all) {
+            let mut cumulative = 0.0;
+            for v in &ranked[..reach] {
+                cumulative += weight(v);
+                if cumulative > noise * mass {
+                    return *v as usize;
+                }
+            }
+            if left.is_some() {
+                return ranked[reach - 1] as usize;
+            }
+        }
+        sorted = (4 * sorted).min(most);
+    }
+}
+
+/// How many tokens the cuts leave, where the ranked ones suffice to tell.
+fn keep(op: &Sample, ranked: &[u32], most: usize, total: f64, weight: impl Fn(&u32) -> f64) -> Option<usize> {
+    if op.top_p < 1.0 {
+        let mut reached = 0.0;
+        let enough = ranked.iter().position(|v| {
+            reached += weight(v);
+            reached >= op.top_p * total
+        });
+        if let Some(last) = enough {
+            return Some(last + 1);
+        }
+    }
+    (ranked.len() == most).then_some(most)
+}

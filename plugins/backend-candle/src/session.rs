@@ -1,0 +1,131 @@
+//! A session: buffers, and the path its operations take.
+
+use crate::{
+    generic::Generic,
+    kernels::{Context, Kernels},
+    storage::Storage,
+    workspace,
+};
+use candle_core::Device;
+use plugin_api::{
+    Code, Error, Result,
+    backend::{Call, DType, Handle, Memory, Pool, Session, ops},
+};
+use std::collections::BTreeMap;
+
+/// Which code computes.
+pub enum Path {
+    /// The processor's own kernels.
+    Kernels(Box<Context>),
+    /// candle's tensor operations, on any device.
+    Generic,
+}
+
+/// Buffers on one device and what computes on them.
+pub struct CandleSession {
+    pool: Pool<Storage>,
+    path: Path,
+    downloads: BTreeMap<u64, Vec<u8>>,
+    tickets: u64,
+}
+
+impl CandleSession {
+    /// An empty session.
+    pub fn new(device: Device, tag: u16, path: Path) -> Self {
+        CandleSession { pool: Pool::new(device, tag), path, downloads: BTreeMap::new(), tickets: 0 }
+    }
+
+    /// The range of elements that `bytes` bytes from `offset` on are.
+    fn range(&self, buffer: Handle, offset: u64, bytes: usize) -> Result<()> {
+        let (_, dtype, _) = self.pool.buffer(buffer)?;
+        let size = dtype.size().unwrap_or(1);
+        if !bytes.is_multiple_of(size) {
+            return Err(Error::new(Code::HANDLE, format!("{bytes} bytes are no whole number of {dtype}")));
+        }
+        self.pool.check_range(buffer, offset, (bytes / size) as u64)?;
+        Ok(())
+    }
+}
+
+impl Session for CandleSession {
+    fn invoke(&mut self, call: &Call<'_>) -> Result<()> {
+        match &mut self.path {
+            Path::Kernels(cx) => ops::dispatch(&mut Kernels { pool: &mut self.pool, cx }, call),
+            Path::Generic => ops::dispatch(&mut Generic { pool: &mut self.pool }, call),
+        }
+    }
+
+    fn alloc(&mut self, dtype: DType, elements: u64) -> Result<Handle> {
+        self.pool.alloc(dtype, elements)
+    }
+
+    fn free(&mut self, buffer: Handle) -> Result<()> {
+        self.pool.free(buffer)
+    }
+
+    fn upload(&mut self, buffer: Handle, offset: u64, bytes: &[u8]) -> Result<()> {
+        self.range(buffer, offset, bytes.len())?;
+        let (storage, ..) = self.pool.buffer_mut(buffer)?;
+        storage.write(offset as usize, bytes)
+    }
+
+    fn download(&mut self, buffer: Handle, offset: u64, bytes: &mut [u8]) -> Result<()> {
+        self.range(buffer, offset, bytes.len())?;
+        let (storage, ..) = self.pool.buffer(buffer)?;
+        storage.read(offset as usize, bytes)
+    }
+
+    fn begin_download(&mut self, buffer: Handle, offset: u64, length: u64) -> Result<u64> {
+        let dtype = self.pool.check_range(buffer, offset, length)?;
+        let mut bytes = vec![0; length as usize * dtype.size().unwrap_or(1)];
+        self.download(buffer, offset, &mut bytes)?;
+        self.tickets += 1;
+        self.downloads.insert(self.tickets, bytes);
+        Ok(self.tickets)
+    }
+
+    fn finish_download(&mut self, ticket: u64, bytes: &mut [u8]) -> Result<()> {
+        let unknown = || Error::invalid(format!("download {ticket} is not open"));
+        let held = self.downloads.get(&ticket).ok_or_else(unknown)?;
+        if held.len() != bytes.len() {
+            return Err(Error::invalid(format!(
+                "download {ticket} holds {} bytes, {} were asked for",
+                held.len(),
+                bytes.len()
+            )));
+        }
+        bytes.copy_from_slice(held);
+        self.downloads.remove(&ticket);
+        Ok(())
+    }
+
+    fn write_version(&self, buffer: Handle) -> Result<u64> {
+        self.pool.write_version(buffer)
+    }
+
+    fn supports(&self, op: u32, dtype: DType) -> bool {
+        workspace::supports(op, dtype)
+    }
+
+    fn workspace(&self, call: &Call<'_>) -> u64 {
+        match self.path {
+            Path::Kernels(_) => workspace::kernels(call),
+            Path::Generic => workspace::generic(call),
+        }
+    }
+
+    fn memory(&self) -> Memory {
+        self.pool.memory()
+    }
+
+    fn trim(&mut self) {
+        self.pool.trim();
+        if let Path::Kernels(cx) = &mut self.path {
+            cx.trim();
+        }
+    }
+
+    fn sync(&mut self) -> Result<()> {
+        self.pool.device().synchronize().map_err(|e| crate::storage::candle_error("sync", e))
+    }
+}

@@ -1,0 +1,68 @@
+//! What a session can do and what scratch it takes: answers that hold for both paths.
+
+use crate::kernels;
+use plugin_api::backend::{
+    Call, DType, Op,
+    ops::{
+        self, Attention, AttentionBackward, DecodeAttention, HeadBackward, HeadFused, HeadStats, Norm, NormBackward,
+        Sample,
+    },
+};
+
+/// Whether an operation exists for a compute dtype: f32 throughout, and what moves or converts bf16.
+pub fn supports(op: u32, dtype: DType) -> bool {
+    let known = ops::CATALOGUE.iter().any(|spec| spec.id == op);
+    let moves = [ops::Nop::SPEC.id, ops::Fill::SPEC.id, ops::Copy::SPEC.id, ops::Cast::SPEC.id];
+    known && (dtype == DType::F32 || (dtype == DType::BF16 && moves.contains(&op)))
+}
+
+/// The call as operation `O`, if that is what it is.
+fn decoded<O: Op>(call: &Call<'_>) -> Option<O> {
+    if call.op == O::SPEC.id { O::decode(call).ok() } else { None }
+}
+
+/// Bytes the kernels keep for a call, per thread scratch counted once.
+pub fn kernels(call: &Call<'_>) -> u64 {
+    let block = (kernels::attention::QUERIES * kernels::attention::KEYS) as u64;
+    let chunk = |rows: u64, vocabulary: u64| {
+        rows.min(kernels::head::chunk_tokens(vocabulary as usize) as u64) * vocabulary
+    };
+    let elements = if let Some(op) = decoded::<HeadStats>(call) {
+        if op.logits.is_some() { 0 } else { chunk(op.x.rows, op.w.rows) }
+    } else if let Some(op) = decoded::<HeadBackward>(call) {
+        chunk(op.x.rows, op.w.rows)
+    } else if let Some(op) = decoded::<HeadFused>(call) {
+        chunk(op.x.rows, op.w.rows)
+    } else if decoded::<Attention>(call).is_some() {
+        block
+    } else if decoded::<AttentionBackward>(call).is_some() {
+        2 * block
+    } else if let Some(op) = decoded::<DecodeAttention>(call) {
+        op.capacity.max(0) as u64
+    } else if let Some(op) = decoded::<Norm>(call) {
+        3 * op.x.cols
+    } else if let Some(op) = decoded::<NormBackward>(call) {
+        (3 + 2 * 64) * op.x.cols
+    } else if let Some(op) = decoded::<Sample>(call) {
+        2 * op.logits.cols
+    } else {
+        0
+    };
+    4 * elements
+}
+
+/// Bytes of intermediate tensors the device-independent path makes for a call: a handful of its largest operand, and
+/// scores or logits where there are such.
+pub fn generic(call: &Call<'_>) -> u64 {
+    let largest = call.inputs.iter().chain(call.outputs.iter()).map(|view| view.len()).max().unwrap_or(0);
+    let extra = if let Some(op) = decoded::<Attention>(call) {
+        2 * op.heads.max(0) as u64 * op.q.rows * op.q.rows
+    } else if let Some(op) = decoded::<AttentionBackward>(call) {
+        4 * op.heads.max(0) as u64 * op.q.rows * op.q.rows
+    } else if let Some(op) = decoded::<HeadFused>(call) {
+        4 * op.x.rows.min(kernels::head::chunk_tokens(op.w.rows as usize) as u64) * op.w.rows
+    } else {
+        0
+    };
+    4 * (4 * largest + extra)
+}
