@@ -1,14 +1,11 @@
 //! The laws of what an objective says of itself: that it is complete, true, and all there is.
 
-use super::{Case, Fault, Laws, Outcome, Values, WINDOWS, fault, holds, label, weighted};
+use super::{Case, Fault, Laws, Outcome, WINDOWS, fault, holds, options::within};
 use crate::{
-    Code,
     batch::Batch,
-    manifest::{DataKind, Normaliser, ObjectiveManifest, OptionSpec, Reduction, Statistic},
+    manifest::{DataKind, Normaliser, ObjectiveManifest, Reduction, Statistic},
     objective::Loss,
-    options::OptionMap,
 };
-use serde_json::{Value, json};
 use std::collections::BTreeSet;
 
 /// Terms and metrics seen in results.
@@ -72,89 +69,19 @@ pub(super) fn manifest(laws: &Laws) -> Outcome {
             want(!names[..i].contains(name), format!("{what} `{name}` is declared twice"));
         }
     }
+    for name in quantities(m).skip(1).filter(|name| RESERVED.contains(name)) {
+        wrong.push(format!("`{name}` is what the host calls a number of its own"));
+    }
     if wrong.is_empty() { holds() } else { fault(wrong.join("; ")) }
 }
+
+/// Numbers of metrics.jsonl that the host writes itself.
+const RESERVED: &[&str] = &["loss", "step", "kind", "lr", "grad_norm", "tokens", "token_accuracy"];
 
 /// What a number in metrics.jsonl may be called: the loss, terms and metrics share one set of names.
 fn quantities(manifest: &ObjectiveManifest) -> impl Iterator<Item = &str> {
     let terms = manifest.terms.iter().map(|t| t.name.as_str());
     ["loss"].into_iter().chain(terms).chain(manifest.metrics.iter().map(|m| m.name.as_str()))
-}
-
-/// The first case's options, cut down to those that have no default.
-pub(super) fn required(laws: &Laws, first: &OptionMap) -> OptionMap {
-    let must = |name: &str| laws.manifest.options.iter().any(|o| o.name == name && o.default.is_null());
-    first.iter().filter(|(name, _)| must(name)).map(|(name, value)| (name.clone(), value.clone())).collect()
-}
-
-/// Defaults make an instance; illegal values are refused by key.
-pub(super) fn options(laws: &Laws) -> Outcome {
-    let base = required(laws, laws.options.first().unwrap_or(&OptionMap::new()));
-    (laws.create)(&base)?;
-    let mut tried = 0;
-    for spec in &laws.manifest.options {
-        for bad in illegal(spec) {
-            refused(laws, &base, &spec.name, bad)?;
-            tried += 1;
-        }
-        if spec.default.is_null() {
-            refused(laws, &base, &spec.name, Value::Null)?;
-        }
-    }
-    refused(laws, &base, "no_such_option", json!(1))?;
-    Ok(format!("{tried} illegal values refused"))
-}
-
-fn refused(laws: &Laws, base: &OptionMap, key: &str, value: Value) -> Result<(), Fault> {
-    let mut options = base.clone();
-    options.insert(key.to_owned(), value);
-    match (laws.create)(&options) {
-        Ok(_) => fault(format!("{} is accepted", label(&options))),
-        Err(e) if e.code != Code::OPTION => fault(format!("{} is refused with {:?}: {e}", label(&options), e.code)),
-        Err(e) if !e.message.contains(key) => fault(format!("{} is refused without its key: {e}", label(&options))),
-        Err(_) => Ok(()),
-    }
-}
-
-/// Values that the declaration forbids.
-fn illegal(spec: &OptionSpec) -> Vec<Value> {
-    let listed = |value: Value| if spec.kind.ends_with("list") { json!([value]) } else { value };
-    let mut values = vec![json!({"a": "table"}), json!([[]])];
-    values.extend(match spec.kind.as_str() {
-        "bool" => vec![json!(1), json!("true")],
-        "int" => vec![json!(1.5), json!("1"), json!(true)],
-        "float" => vec![json!("1"), json!(true)],
-        "string" => vec![json!(1), json!(true)],
-        "float list" => vec![json!(1.0), json!(["1"])],
-        _ => vec![json!("a"), json!([1])],
-    });
-    let number = |x: f64| if spec.kind.starts_with("int") { json!(x as i64) } else { json!(x) };
-    values.extend(spec.min.map(|min| listed(number(min - 1.0))));
-    values.extend(spec.max.map(|max| listed(number(max + 1.0))));
-    if !spec.choices.is_empty() {
-        values.push(listed(json!("none of these")));
-    }
-    values
-}
-
-/// Whether a value has the declared type and range.
-fn within(spec: &OptionSpec, value: &Value) -> bool {
-    let number = |v: &Value| {
-        v.as_f64().is_some_and(|x| (spec.min.unwrap_or(f64::MIN)..=spec.max.unwrap_or(f64::MAX)).contains(&x))
-    };
-    let text = |v: &Value| {
-        v.as_str().is_some_and(|t| spec.choices.is_empty() || spec.choices.iter().any(|choice| choice == t))
-    };
-    let all = |of: &dyn Fn(&Value) -> bool| value.as_array().is_some_and(|items| items.iter().all(of));
-    match spec.kind.as_str() {
-        "bool" => value.is_boolean(),
-        "int" => value.is_i64() && number(value),
-        "float" => number(value),
-        "string" => text(value),
-        "float list" => all(&number),
-        "string list" => all(&text),
-        _ => false,
-    }
 }
 
 /// What an instance reads and returns stands in the manifest. Undeclared reads fail because the batch holds nothing else.
@@ -242,78 +169,4 @@ pub(super) fn used(laws: &Laws, returned: &Names) -> Outcome {
         "declared, but returned in none of the cases: {} (add options that bring it about)",
         unused.join(", ")
     ))
-}
-
-/// Gotcha 10: the manifest's numbers come out where all models are equal and all logits 0.
-pub(super) fn expectations(case: &Case<'_>) -> Outcome {
-    let manifest = case.manifest();
-    for draw in 0..WINDOWS {
-        let window = case.fill(&case.data(draw), Values::Uniform)?;
-        let mut objective = case.instance()?;
-        let batch = match manifest.data == DataKind::PROMPT {
-            true => super::sequences::prepared(objective.as_mut(), &window)?,
-            false => window,
-        };
-        let loss = objective.loss(&batch)?;
-        let weights = objective.weigh(&batch)?;
-        for e in &manifest.expectations {
-            let should = match e.value.as_str() {
-                "ln_vocab" => case.laws.generator.ln_vocab(),
-                text => text.parse().map_err(|_| Fault(format!("`{text}` is no number")))?,
-            };
-            let Some(is) = quantity(manifest, &loss, &batch, &weights, &e.quantity)? else {
-                continue;
-            };
-            let near = (is - should).abs() <= e.tolerance * should.abs().max(1e-9) + 1e-9;
-            if !near {
-                return fault(format!("`{}` should be {should} (within {} of it), is {is}", e.quantity, e.tolerance));
-            }
-        }
-    }
-    holds()
-}
-
-/// A normalised quantity; `None` where this instance does not return it.
-fn quantity(
-    manifest: &ObjectiveManifest,
-    loss: &Loss,
-    batch: &Batch<'_>,
-    weights: &[(String, f64)],
-    name: &str,
-) -> Result<Option<f64>, Fault> {
-    let mut terms = Vec::new();
-    for ((term, sum), raw) in weighted(loss).zip(&loss.terms) {
-        let spec = manifest.terms.iter().find(|t| t.name == term);
-        let by = denominator(spec.map_or(&Normaliser::CUSTOM, |t| &t.normaliser), batch, weights, term)?;
-        terms.push((term, sum / by, raw.sum / by));
-    }
-    if name == "loss" {
-        return Ok(Some(terms.iter().map(|(_, weighted, _)| weighted).sum()));
-    }
-    let term = terms.iter().find(|(term, ..)| *term == name).map(|(.., mean)| *mean);
-    let mean = |m: &crate::objective::MetricPart| {
-        let spec = manifest.metrics.iter().find(|s| s.name == m.name)?;
-        Some(if spec.reduction == Reduction::MEAN { m.value / m.weight } else { m.value })
-    };
-    Ok(term.or_else(|| loss.metrics.iter().find(|m| m.name == name && m.weight > 0.0).and_then(mean)))
-}
-
-fn denominator(
-    normaliser: &Normaliser,
-    batch: &Batch<'_>,
-    weights: &[(String, f64)],
-    term: &str,
-) -> Result<f64, Fault> {
-    let groups = || -> Result<BTreeSet<u64>, Fault> {
-        Ok(batch.get(crate::batch::names::GROUP)?.iter().map(|g| g.to_bits()).collect())
-    };
-    Ok(match normaliser.as_str() {
-        "supervised tokens" => batch.mask()?.iter().sum(),
-        "sequences" => batch.sequences()? as f64,
-        "pairs" | "groups" => groups()?.len() as f64,
-        _ => match weights.iter().find(|(name, _)| name == term) {
-            Some((_, weight)) => *weight,
-            None => return fault(format!("`weigh` does not answer for `{term}`")),
-        },
-    })
 }

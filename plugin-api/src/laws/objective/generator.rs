@@ -3,46 +3,13 @@
 //! What a data kind implies is here: pairs have `group` and `side`, prompts have groups of answers, running text has
 //! sequences of no token and of no supervised one. Arrays that only one objective knows are added by its author.
 
+use super::SplitMix64;
 use crate::{
     Code, Error, Result,
     batch::{Array, Batch, Scope, names},
     manifest::{DataKind, ObjectiveManifest},
 };
 use std::ops::RangeInclusive;
-
-/// Steele, Lea and Flood's generator (2014): 64 bits of state, the same numbers everywhere.
-#[derive(Debug, Clone)]
-pub struct SplitMix64(u64);
-
-impl SplitMix64 {
-    /// Its state.
-    pub fn new(seed: u64) -> Self {
-        Self(seed)
-    }
-
-    /// The next 64 bits.
-    pub fn bits(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    /// Uniform in [0, 1).
-    pub fn unit(&mut self) -> f64 {
-        (self.bits() >> 11) as f64 / (1u64 << 53) as f64
-    }
-
-    /// Uniform between two numbers.
-    pub fn between(&mut self, low: f64, high: f64) -> f64 {
-        low + (high - low) * self.unit()
-    }
-
-    /// Uniform in 0..n; 0 where n is 0.
-    pub fn below(&mut self, n: usize) -> usize {
-        ((self.unit() * n as f64) as usize).min(n.saturating_sub(1))
-    }
-}
 
 /// What stands in the statistics.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -153,7 +120,7 @@ impl Generator {
                 let first = f64::from(rng.unit() < 0.5);
                 [first, 1.0 - first].map(|side| Member { group: group(unit), side: Some(side) }).to_vec()
             }
-            "unpaired" => vec![Member { group: group(unit), side: Some((unit % 3 == 0).into()) }],
+            "unpaired" => vec![Member { group: group(unit), side: Some(f64::from(unit.is_multiple_of(3))) }],
             "prompt" => vec![Member { group: group(unit), side: None }; 2],
             _ => vec![Member { group: None, side: None }],
         };

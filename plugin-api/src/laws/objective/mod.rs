@@ -24,16 +24,18 @@
 
 mod compare;
 mod description;
+mod expectations;
 mod generator;
 mod instance;
 mod mathematics;
+mod options;
 mod sequences;
 #[cfg(test)]
 mod tests;
 
-pub use generator::{Generator, SplitMix64, Values};
+pub use generator::{Generator, Values};
 
-use super::Report;
+use super::{Report, SplitMix64};
 use crate::{
     Error, Result,
     batch::Batch,
@@ -143,7 +145,7 @@ impl Laws {
     pub fn verify(&self) -> Report {
         let mut report = Report::default();
         self.run(&mut report, "manifest", "", || description::manifest(self));
-        self.run(&mut report, "options", "", || description::options(self));
+        self.run(&mut report, "options", "", || options::options(self));
         let defaults = [OptionMap::new()];
         let cases = if self.options.is_empty() { &defaults[..] } else { &self.options };
         let mut returned = description::Names::default();
@@ -152,9 +154,9 @@ impl Laws {
         }
         self.run(&mut report, "used", "", || description::used(self, &returned));
         if let Some(first) = cases.first() {
-            let required = description::required(self, first);
+            let required = options::required(self, first);
             let label = label(&required);
-            self.run(&mut report, "expectations", &label, || description::expectations(&Case::new(self, &required)?));
+            self.run(&mut report, "expectations", &label, || expectations::expectations(&Case::new(self, &required)?));
         }
         report
     }

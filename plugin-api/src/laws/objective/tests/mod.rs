@@ -20,8 +20,10 @@ use std::collections::BTreeSet;
 struct Sketch {
     requirements: Requirements,
     loss: fn(&Batch<'_>) -> Result<Loss>,
-    weigh: fn(&Batch<'_>) -> Result<Vec<(String, f64)>>,
+    weigh: fn(&Batch<'_>) -> Result<Weights>,
 }
+
+type Weights = Vec<(String, f64)>;
 
 impl Sketch {
     fn new(statistics: &[&str], linear: bool, loss: fn(&Batch<'_>) -> Result<Loss>) -> Self {
@@ -36,7 +38,7 @@ impl Objective for Sketch {
         Ok(self.requirements.clone())
     }
 
-    fn weigh(&self, batch: &Batch<'_>) -> Result<Vec<(String, f64)>> {
+    fn weigh(&self, batch: &Batch<'_>) -> Result<Weights> {
         (self.weigh)(batch)
     }
 

@@ -104,7 +104,7 @@ const MISTAKES: &[Mistake] = &[
         |batch| {
             let mut loss = right(batch)?;
             let count = batch.mask()?.iter().sum::<f64>();
-            loss.terms[0].sum *= count / count;
+            loss.terms[0].sum = loss.terms[0].sum / count * count;
             Ok(loss)
         },
         // The pieces of the finest cut hold such sequences.
@@ -268,11 +268,12 @@ fn an_undeclared_statistic_is_found() {
 #[test]
 fn an_incomplete_manifest_is_found() {
     type Spoil = fn(&mut ObjectiveManifest);
-    let spoils: [(&str, Spoil); 6] = [
+    let spoils: [(&str, Spoil); 7] = [
         ("no formula", |m| m.formula.clear()),
         ("a metric without a meaning", |m| m.metrics[0].meaning.clear()),
         ("an unknown reduction", |m| m.metrics[0].reduction = Reduction("median".into())),
         ("an expectation of nothing", |m| m.expectations[0].quantity = "losss".into()),
+        ("a metric that the host writes", |m| m.metrics[0].name = "token_accuracy".into()),
         ("an unknown statistic", |m| m.roles[0].statistics.push(Statistic("logits".into()))),
         ("an option without help", |m| m.options.push(spec("beta", ""))),
     ];

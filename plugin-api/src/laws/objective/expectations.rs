@@ -1,0 +1,85 @@
+//! The law of expectations: the numbers a manifest promises for step 0 come out.
+
+use super::{Case, Fault, Outcome, Values, WINDOWS, fault, holds, sequences, weighted};
+use crate::{
+    batch::{Batch, names},
+    manifest::{DataKind, Normaliser, ObjectiveManifest, Reduction},
+    objective::{Loss, MetricPart},
+};
+use std::collections::BTreeSet;
+
+/// Gotcha 10: the manifest's numbers come out where all models are equal and all logits 0.
+pub(super) fn expectations(case: &Case<'_>) -> Outcome {
+    let manifest = case.manifest();
+    for draw in 0..WINDOWS {
+        let window = case.fill(&case.data(draw), Values::Uniform)?;
+        let mut objective = case.instance()?;
+        let batch = match manifest.data == DataKind::PROMPT {
+            true => sequences::prepared(objective.as_mut(), &window)?,
+            false => window,
+        };
+        let loss = objective.loss(&batch)?;
+        let weights = objective.weigh(&batch)?;
+        for e in &manifest.expectations {
+            let should = match e.value.as_str() {
+                "ln_vocab" => case.laws.generator.ln_vocab(),
+                text => text.parse().map_err(|_| Fault(format!("`{text}` is no number")))?,
+            };
+            let Some(is) = quantity(manifest, &loss, &batch, &weights, &e.quantity)? else {
+                continue;
+            };
+            let near = (is - should).abs() <= e.tolerance * should.abs().max(1e-9) + 1e-9;
+            if !near {
+                return fault(format!("`{}` should be {should} (within {} of it), is {is}", e.quantity, e.tolerance));
+            }
+        }
+    }
+    holds()
+}
+
+/// A normalised quantity; `None` where this instance does not return it.
+fn quantity(
+    manifest: &ObjectiveManifest,
+    loss: &Loss,
+    batch: &Batch<'_>,
+    weights: &[(String, f64)],
+    name: &str,
+) -> Result<Option<f64>, Fault> {
+    let mut terms = Vec::new();
+    for ((term, sum), raw) in weighted(loss).zip(&loss.terms) {
+        // An undeclared term is another law's.
+        let Some(spec) = manifest.terms.iter().find(|t| t.name == term) else {
+            continue;
+        };
+        let by = denominator(&spec.normaliser, batch, weights, term)?;
+        terms.push((term, sum / by, raw.sum / by));
+    }
+    if name == "loss" {
+        return Ok(Some(terms.iter().map(|(_, weighted, _)| weighted).sum()));
+    }
+    let term = terms.iter().find(|(term, ..)| *term == name).map(|(.., mean)| *mean);
+    let mean = |m: &MetricPart| {
+        let spec = manifest.metrics.iter().find(|s| s.name == m.name)?;
+        Some(if spec.reduction == Reduction::MEAN { m.value / m.weight } else { m.value })
+    };
+    Ok(term.or_else(|| loss.metrics.iter().find(|m| m.name == name && m.weight > 0.0).and_then(mean)))
+}
+
+fn denominator(
+    normaliser: &Normaliser,
+    batch: &Batch<'_>,
+    weights: &[(String, f64)],
+    term: &str,
+) -> Result<f64, Fault> {
+    let groups =
+        || -> Result<BTreeSet<u64>, Fault> { Ok(batch.get(names::GROUP)?.iter().map(|g| g.to_bits()).collect()) };
+    Ok(match normaliser.as_str() {
+        "supervised tokens" => batch.mask()?.iter().sum(),
+        "sequences" => batch.sequences()? as f64,
+        "pairs" | "groups" => groups()?.len() as f64,
+        _ => match weights.iter().find(|(name, _)| name == term) {
+            Some((_, weight)) => *weight,
+            None => return fault(format!("`weigh` does not answer for `{term}`")),
+        },
+    })
+}
