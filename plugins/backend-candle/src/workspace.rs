@@ -9,11 +9,15 @@ use plugin_api::backend::{
     },
 };
 
-/// Whether an operation exists for a compute dtype: f32 throughout, and what moves or converts bf16.
+/// Whether an operation exists for a compute dtype: f32 throughout; for bf16 what moves it, and what only touches its
+/// accumulators. Nop and cast have no compute dtype, so they exist for all; a buffer candle cannot hold is refused when
+/// it is allocated.
 pub fn supports(op: u32, dtype: DType) -> bool {
+    let any = [ops::Nop::SPEC.id, ops::Cast::SPEC.id];
+    let bf16 = [ops::Fill::SPEC.id, ops::Copy::SPEC.id, ops::GlobalNorm::SPEC.id, ops::AdamW::SPEC.id];
     let known = ops::CATALOGUE.iter().any(|spec| spec.id == op);
-    let moves = [ops::Nop::SPEC.id, ops::Fill::SPEC.id, ops::Copy::SPEC.id, ops::Cast::SPEC.id];
-    known && (dtype == DType::F32 || (dtype == DType::BF16 && moves.contains(&op)))
+    let here = dtype == DType::F32 || any.contains(&op) || (dtype == DType::BF16 && bf16.contains(&op));
+    known && dtype.is_float() && here
 }
 
 /// The call as operation `O`, if that is what it is.
