@@ -4,7 +4,7 @@
 //!
 //! By default the shape is 4 layers, width 128, 4 heads, 12 sequences of 64 tokens, 96 tokens of vocabulary, hidden
 //! width 384; with `large` it is 6 layers, width 384, 6 heads, 8 sequences of 256, 4096, 1024. Each figure is the best of
-//! several runs of the operation over and over: what is lost between operations is not in it.
+//! many runs of the operation alone: what is lost between operations is not in it.
 
 use backend_candle::{Candle, CandleSession};
 use plugin_api::{
@@ -58,14 +58,14 @@ impl Bench {
     /// Times `op`, which a step runs `times` times and which takes `flops` floating-point operations.
     fn time(&mut self, name: &str, times: usize, flops: usize, op: impl Op) -> Result<()> {
         let mut best = f64::INFINITY;
-        for _ in 0..7 {
-            let repeats = 20;
+        let begun = Instant::now();
+        let mut runs = 0;
+        while runs < 20 || begun.elapsed().as_secs_f64() < 0.3 {
             let start = Instant::now();
-            for _ in 0..repeats {
-                op.with_call(|call| self.session.invoke(call))?;
-            }
+            op.with_call(|call| self.session.invoke(call))?;
             self.session.sync()?;
-            best = best.min(start.elapsed().as_secs_f64() / f64::from(repeats));
+            best = best.min(start.elapsed().as_secs_f64());
+            runs += 1;
         }
         self.total += best * 1e3 * times as f64;
         let rate = if flops > 0 { format!("{:7.1} GFLOP/s", flops as f64 / best / 1e9) } else { String::new() };

@@ -74,7 +74,7 @@ pub fn forward(s: &mut Kernels<'_>, op: &Attention) -> Result<()> {
             y: y.block(task.start + task.query, rows, task.head * d, d),
             lse: lse.map(|lse| lse.block(task.start + task.query, rows, task.head, 1)),
         };
-        par.arch.dispatch(
+        par.wide(
             #[inline(always)]
             || query_block(&shape, &task, &heads, scratch),
         );

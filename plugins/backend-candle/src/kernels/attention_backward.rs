@@ -55,7 +55,7 @@ pub fn backward(s: &mut Kernels<'_>, op: &AttentionBackward) -> Result<()> {
                 dv,
             };
             for first in (0..task.len).step_by(QUERIES) {
-                par.arch.dispatch(
+                par.wide(
                     #[inline(always)]
                     || query_block(&shape, &task, &heads, first, scratch),
                 );

@@ -28,7 +28,7 @@ pub fn attention(s: &mut Kernels<'_>, op: &DecodeAttention) -> Result<()> {
         let slot = |m: super::operand::MatMut| m.block(first, len + 1, kv * d, d);
         let (k_slot, v_slot) = (slot(k_cache), slot(v_cache));
         let (from, _) = shape.visible(len, len + 1, 0);
-        par.arch.dispatch(
+        par.wide(
             #[inline(always)]
             || {
                 // SAFETY: slots are distinct, so this task alone touches these rows and columns of the caches.

@@ -121,7 +121,7 @@ pub fn scale(s: &mut Kernels<'_>, op: &Scale) -> Result<()> {
 /// `y = f(y)`.
 fn unary(par: &Parallel, y: MatMut, cost: usize, f: impl Fn(f32) -> f32 + Sync) {
     par.spans(y.rows, y.cols, y.is_dense(), cost, |at| {
-        par.arch.dispatch(
+        par.wide(
             #[inline(always)]
             || {
                 // SAFETY: checked view; spans are disjoint.
@@ -135,7 +135,7 @@ fn unary(par: &Parallel, y: MatMut, cost: usize, f: impl Fn(f32) -> f32 + Sync) 
 /// `y = f(y, x)`.
 fn binary(par: &Parallel, y: MatMut, x: Mat, cost: usize, f: impl Fn(f32, f32) -> f32 + Sync) {
     par.spans(y.rows, y.cols, y.is_dense() && x.is_dense(), cost, |at| {
-        par.arch.dispatch(
+        par.wide(
             #[inline(always)]
             || {
                 // SAFETY: checked views that do not overlap (alias rules); spans are disjoint.
@@ -269,7 +269,7 @@ pub fn glu_backward(s: &mut Kernels<'_>, op: &GluBackward) -> Result<()> {
     let par = &s.cx.par;
     with_function!(op.kind, "glu_backward", |f| {
         par.spans(gate.rows, gate.cols, dense, COST, |at| {
-            par.arch.dispatch(
+            par.wide(
                 #[inline(always)]
                 || {
                     let (mut gates, mut ups, mut dys) = ([0.0f32; BLOCK], [0.0f32; BLOCK], [0.0f32; BLOCK]);

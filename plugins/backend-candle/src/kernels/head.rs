@@ -106,7 +106,7 @@ impl Head<'_> {
         }
         let (scale, cap, inverse) = (self.scale, self.softcap, 1.0 / self.temperature);
         par.rows(z.rows, z.cols, if cap > 0.0 { 800 } else { 100 }, |r| {
-            par.arch.dispatch(
+            par.wide(
                 #[inline(always)]
                 || {
                     // SAFETY: rows are disjoint.
@@ -222,7 +222,7 @@ fn reserve(buffer: &mut Vec<f32>, head: &Head<'_>) {
 
 fn per_token(par: &Parallel, z: MatMut, f: impl Fn(usize, &mut [f32]) + Sync) {
     par.rows(z.rows, z.cols, 1200, |r| {
-        par.arch.dispatch(
+        par.wide(
             #[inline(always)]
             // SAFETY: rows are disjoint, and no product is running.
             || f(r, unsafe { z.row(r) }),

@@ -59,7 +59,7 @@ pub unsafe fn add_column_sums(par: &Parallel, sums: MatMut, rows: Mat) {
         let len = COLUMNS.min(rows.cols - from);
         // SAFETY: tasks write disjoint columns; the rest is the caller's promise.
         let sums = unsafe { sums.span(0, from, len) };
-        par.arch.dispatch(
+        par.wide(
             #[inline(always)]
             || {
                 let mut total = [0.0f32; COLUMNS];

@@ -55,7 +55,7 @@ pub fn forward(s: &mut Kernels<'_>, op: &Norm) -> Result<()> {
     let group = group(x.rows);
     par.run_scratch(x.rows.div_ceil(group), x.rows * width * 6 / 10, width, |task, scratch| {
         for n in task * group..x.rows.min((task + 1) * group) {
-            par.arch.dispatch(
+            par.wide(
                 #[inline(always)]
                 || {
                     let row = add_residual(n, x, residual, total, scratch);
@@ -145,7 +145,7 @@ pub fn backward(s: &mut Kernels<'_>, op: &NormBackward) -> Result<()> {
         gains.fill(0.0);
         shifts.fill(0.0);
         for n in task * group..x.rows.min((task + 1) * group) {
-            par.arch.dispatch(
+            par.wide(
                 #[inline(always)]
                 || {
                     // SAFETY: checked views; the row of `dy` is copied before `dx`, which may be it, is written.

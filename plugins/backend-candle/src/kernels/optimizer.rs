@@ -26,7 +26,7 @@ pub fn global_norm(s: &mut Kernels<'_>, op: &GlobalNorm) -> Result<()> {
         let from = chunk * CHUNK;
         // SAFETY: inside the checked view, and only read.
         let part = unsafe { x.span(0, from, CHUNK.min(x.cols - from)) };
-        let sum = par.arch.dispatch(
+        let sum = par.wide(
             #[inline(always)]
             || sum_of_squares(part),
         );
@@ -99,7 +99,7 @@ pub fn adamw(s: &mut Kernels<'_>, op: &AdamW) -> Result<()> {
                 (params.span(0, at, to - at), m.span(0, at, to - at), v.span(0, at, to - at), grads.span(0, at, to - at))
             };
             let (lr, decay) = rates(hyper, segment);
-            par.arch.dispatch(
+            par.wide(
                 #[inline(always)]
                 || step(&scalars, lr, decay, p, m, v, g),
             );

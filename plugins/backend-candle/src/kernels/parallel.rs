@@ -5,7 +5,7 @@
 //! and are combined in order afterwards.
 
 use plugin_api::{Error, Result};
-use pulp::Arch;
+use pulp::{Arch, Simd, WithSimd};
 use std::sync::{
     Mutex, PoisonError,
     atomic::{AtomicUsize, Ordering},
@@ -23,8 +23,20 @@ pub struct Parallel {
     pool: Option<rayon::ThreadPool>,
     threads: usize,
     scratch: Vec<Mutex<Vec<f32>>>,
-    /// Runs a closure compiled for the widest vectors this processor has.
-    pub arch: Arch,
+    arch: Arch,
+}
+
+/// A closure compiled for each vector width. Called by reference: taken by value, a closure goes through an adapter that
+/// the compiler does not inline, and the code in it would stay at the narrowest width.
+struct Wide<F>(F);
+
+impl<R, F: FnMut() -> R> WithSimd for Wide<F> {
+    type Output = R;
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(mut self, _: S) -> R {
+        (self.0)()
+    }
 }
 
 /// What an elementwise task covers: `len` elements of row `row` from column `col` on.
@@ -57,6 +69,12 @@ impl Parallel {
         };
         let scratch = (0..threads).map(|_| Mutex::new(Vec::new())).collect();
         Ok(Parallel { pool, threads, scratch, arch: Arch::new() })
+    }
+
+    /// Runs a closure, marked `#[inline(always)]`, compiled for the widest vectors this processor has.
+    #[inline(always)]
+    pub fn wide<R>(&self, f: impl FnMut() -> R) -> R {
+        self.arch.dispatch(Wide(f))
     }
 
     /// Runs `tasks` tasks of about `nanoseconds` in all; `f` gets the task's number.

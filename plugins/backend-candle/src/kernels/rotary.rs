@@ -17,7 +17,7 @@ pub fn rotate(s: &mut Kernels<'_>, op: &Rotary) -> Result<()> {
     let in_place = y.is(&x);
     let par = &s.cx.par;
     par.rows(x.rows, x.cols, 400, |n| {
-        par.arch.dispatch(
+        par.wide(
             #[inline(always)]
             || {
                 // SAFETY: checked views; rows are disjoint; `x` is either this very matrix, and not touched, or apart.

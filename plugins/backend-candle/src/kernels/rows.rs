@@ -28,7 +28,7 @@ pub fn embedding(s: &mut Kernels<'_>, op: &Embedding) -> Result<()> {
     let (y, scale) = (s.output(&op.y)?, op.scale as f32);
     let par = &s.cx.par;
     par.rows(y.rows, y.cols, 300, |n| {
-        par.arch.dispatch(
+        par.wide(
             #[inline(always)]
             || {
                 // SAFETY: indices are checked; rows of `y` are disjoint and apart from the tables (alias rules).
@@ -83,7 +83,7 @@ fn add_rows(par: &Parallel, to: MatMut, index: &[i32], from: Mat, scale: f32) {
     par.run(to.cols.div_ceil(COLUMNS), from.rows * from.cols / 4, |task| {
         let col = task * COLUMNS;
         let len = COLUMNS.min(to.cols - col);
-        par.arch.dispatch(
+        par.wide(
             #[inline(always)]
             || {
                 for (m, &row) in index.iter().enumerate() {

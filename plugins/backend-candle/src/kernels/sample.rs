@@ -23,7 +23,7 @@ pub fn sample(s: &mut Kernels<'_>, op: &Sample) -> Result<()> {
         // SAFETY: checked views, nobody else is at work.
         let (z, noise) = unsafe { (logits.row(b), noise.row(0)[b]) };
         let weights = &mut s.cx.logits[..z.len()];
-        let (drawn, value) = s.cx.par.arch.dispatch(
+        let (drawn, value) = s.cx.par.wide(
             #[inline(always)]
             || draw(op, z, weights, &mut ranked, f64::from(noise)),
         );
