@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 /// The environment variable that lists folders as PATH does.
 pub const VARIABLE: &str = "TELOS_PLUGINS";
 
-/// The folders to search, in order: `given`, those of [`VARIABLE`], the folder of this program, `plugins` in it.
+/// The folders to search, in order: `given`, those of [`VARIABLE`], `plugins` beside this program. Not the program's own
+/// folder: a build leaves every library there, those for tests too.
 pub fn search(given: &[PathBuf]) -> Vec<PathBuf> {
     let program = env::current_exe().ok();
     let beside = program.as_deref().and_then(Path::parent);
@@ -17,7 +18,7 @@ pub fn search(given: &[PathBuf]) -> Vec<PathBuf> {
 /// Each folder once. An empty entry of the variable, which in PATH means the current directory, means nothing here.
 fn order(given: &[PathBuf], variable: Option<&OsStr>, beside: Option<&Path>) -> Vec<PathBuf> {
     let listed = variable.map(|list| env::split_paths(list).collect::<Vec<_>>()).unwrap_or_default();
-    let own = beside.into_iter().flat_map(|folder| [folder.to_owned(), folder.join("plugins")]);
+    let own = beside.map(|folder| folder.join("plugins"));
     let mut folders: Vec<PathBuf> = Vec::new();
     for folder in given.iter().cloned().chain(listed).chain(own) {
         if !folder.as_os_str().is_empty() && !folders.contains(&folder) {
@@ -37,7 +38,7 @@ mod tests {
     fn named_folders_come_first_and_the_current_directory_never() {
         let list = env::join_paths(["/b", "", "/a"]).expect("a list of folders");
         let found = order(&["/a".into()], Some(&list), Some(Path::new("/bin")));
-        assert_eq!(found, ["/a", "/b", "/bin", "/bin/plugins"].map(PathBuf::from));
+        assert_eq!(found, ["/a", "/b", "/bin/plugins"].map(PathBuf::from));
         assert_eq!(order(&[], None, None), Vec::<PathBuf>::new());
     }
 }

@@ -34,8 +34,8 @@ pub struct Cli {
     #[command(subcommand)]
     command: Command,
 
-    /// A folder to look for plugins in, before TELOS_PLUGINS (a list like PATH), the folder of this program and
-    /// `plugins` in it; may be given several times.
+    /// A folder to look for plugins in, before TELOS_PLUGINS (a list like PATH) and `plugins` beside this program; may
+    /// be given several times.
     ///
     /// Plugins are native code and fully trusted. The current directory is never searched unless named here.
     #[arg(long = "plugins", value_name = "DIR", global = true)]

@@ -46,7 +46,19 @@ impl Library {
             Ordering::Less => older(info, header)?,
             Ordering::Equal | Ordering::Greater => same_or_newer(info, header)?,
         };
-        Ok(Library { info: info.clone(), root })
+        let library = Library { info: info.clone(), root };
+        library.check_kind()?;
+        Ok(library)
+    }
+
+    /// That the table of the kind its header names is there. A kind of a newer minor has none here and says so later.
+    fn check_kind(&self) -> Result<()> {
+        match self.info.kind.as_str() {
+            kind::OBJECTIVE => self.objective_table().map(drop),
+            kind::BACKEND => self.backend_table().map(drop),
+            kind::REWARD => self.reward_table().map(drop),
+            _ => Ok(()),
+        }
     }
 
     /// What its header says.
@@ -61,10 +73,9 @@ impl Library {
     }
 
     fn wrong_kind<T>(&self, wanted: &str) -> Result<T> {
-        Err(Error::new(
-            Code::LAYOUT,
-            format!("plugin `{}` is of kind `{}`, asked for as {wanted}", self.info.id, self.info.kind),
-        ))
+        let Self { info, .. } = self;
+        let why = if info.kind == wanted { "its header says so, its tables do not" } else { "asked for as another kind" };
+        Err(refuse(info, format!("it is of kind {}, wanted as {wanted}: {why}", info.kind)))
     }
 
     fn objective_table(&self) -> Result<ObjectiveTableRef> {
@@ -135,7 +146,7 @@ impl Library {
 }
 
 fn refuse(info: &PluginInfo, why: impl std::fmt::Display) -> Error {
-    Error::new(Code::LAYOUT, format!("cannot load plugin `{}` from {}: {why}", info.id, info.path.display()))
+    Error::new(Code::LAYOUT, format!("cannot use plugin `{}` from {}: {why}", info.id, info.path.display()))
 }
 
 /// Opens a library for good.

@@ -1,0 +1,7 @@
+//! End-to-end tests: the telos program with the plugins as they are built, in one test binary.
+//!
+//! `cargo xtask build` makes what they run. A new topic is a new module here; what modules share is in [`rig`]. Tests run
+//! at the same time: each works in a folder of its own and sets no environment variable of this process.
+
+mod plugins;
+mod rig;

@@ -1,0 +1,83 @@
+//! What end-to-end tests share: where the built programs are, and how to run telos.
+
+use std::{
+    env,
+    path::{Path, PathBuf},
+    process::{Command, Output},
+};
+
+/// The folder of the built `telos`: TELOS_TEST_BIN, or the one above this test's own.
+pub fn bin() -> PathBuf {
+    let folder = env::var_os("TELOS_TEST_BIN").map(PathBuf::from).unwrap_or_else(|| {
+        let own = env::current_exe().expect("a test has a file");
+        own.parent().and_then(Path::parent).expect("a test lies in target/release/deps").to_owned()
+    });
+    assert!(folder.join("telos").is_file(), "no telos in {}: run `cargo xtask build`", folder.display());
+    folder
+}
+
+/// The folder of the shipped plugins.
+pub fn plugins() -> PathBuf {
+    bin().join("plugins")
+}
+
+/// The folder of the plugins that only tests load.
+pub fn test_plugins() -> PathBuf {
+    bin().join("test-plugins")
+}
+
+/// The file of a plugin's crate: `library(&plugins(), "objective-ce")`.
+pub fn library(folder: &Path, package: &str) -> PathBuf {
+    let name = format!("{}{}{}", env::consts::DLL_PREFIX, package.replace('-', "_"), env::consts::DLL_SUFFIX);
+    let path = folder.join(name);
+    assert!(path.is_file(), "no {}: run `cargo xtask build`", path.display());
+    path
+}
+
+/// The built telos in a folder, to be given arguments.
+pub fn telos(folder: &Path) -> Command {
+    let mut command = Command::new(bin().join("telos"));
+    clean(&mut command).current_dir(folder);
+    command
+}
+
+/// Takes away what telos reads from the environment.
+pub fn clean(command: &mut Command) -> &mut Command {
+    command.env_remove("TELOS_PLUGINS").env_remove("TELOS_TEST_MARKER")
+}
+
+/// What a program answered.
+#[derive(Debug)]
+pub struct Answer {
+    /// Exit code; `None` where a signal ended it.
+    pub code: Option<i32>,
+    /// Standard output.
+    pub out: String,
+    /// Standard error.
+    pub err: String,
+}
+
+impl Answer {
+    /// Runs a command to its end.
+    pub fn of(command: &mut Command) -> Answer {
+        let Output { status, stdout, stderr } = command.output().expect("the program starts");
+        let text = |bytes| String::from_utf8(bytes).expect("telos speaks UTF-8");
+        Answer { code: status.code(), out: text(stdout), err: text(stderr) }
+    }
+
+    /// Fails unless the exit code is `code` and every part stands in standard error.
+    #[track_caller]
+    pub fn refuses(&self, code: i32, parts: &[&str]) {
+        assert_eq!(self.code, Some(code), "{self:#?}");
+        for part in parts {
+            assert!(self.err.contains(part), "`{part}` is missing in {self:#?}");
+        }
+    }
+
+    /// Fails unless the exit code is 0; yields standard output.
+    #[track_caller]
+    pub fn succeeds(&self) -> &str {
+        assert_eq!(self.code, Some(0), "{self:#?}");
+        &self.out
+    }
+}

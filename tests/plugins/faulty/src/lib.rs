@@ -1,0 +1,190 @@
+//! Objectives that fail in one known way each, for the tests; never shipped.
+//!
+//! All are cross-entropy, `-logp` summed over supervised tokens, until their fault shows: so they train, and a test can
+//! see what the host does when a plugin that worked stops working.
+
+use plugin_api::prelude::*;
+
+options! {
+    /// Options of the faulty objectives.
+    pub struct FaultyOptions {
+        /// The optimizer step (from 1) in whose loss the fault shows; 1 is at once.
+        at_step: i64 = 1, from 1;
+    }
+}
+
+/// Where a fault shows.
+mod fault {
+    /// Panics in `create`.
+    pub const CREATE: u8 = 1;
+    /// Panics in `prepare`.
+    pub const PREPARE: u8 = 2;
+    /// Panics in `loss`.
+    pub const LOSS: u8 = 3;
+    /// Reads an address that is not mapped.
+    pub const SEGFAULT: u8 = 4;
+    /// The loss and its cotangents are NaN.
+    pub const NAN: u8 = 5;
+    /// Returns a term that the manifest does not declare.
+    pub const UNDECLARED_TERM: u8 = 6;
+    /// Panics in `loss` at step 5, whatever the option says.
+    pub const STEP_5: u8 = 7;
+    /// Refuses in `loss`, as a plugin should.
+    pub const ERROR: u8 = 8;
+    /// Cotangents are one short.
+    pub const SHORT_COTANGENT: u8 = 9;
+    /// Panics with a payload that is no text, and whose destructor panics too.
+    pub const BOMB: u8 = 10;
+    /// Panics on a thread of its own and carries that panic on.
+    pub const OTHER_THREAD: u8 = 11;
+    /// Panics in `after_step`.
+    pub const AFTER_STEP: u8 = 12;
+    /// Panics when it is destroyed.
+    pub const DESTROY: u8 = 13;
+}
+
+/// Cross-entropy with one fault.
+pub struct Faulty<const FAULT: u8> {
+    at_step: u64,
+    steps_done: u64,
+}
+
+impl<const FAULT: u8> ObjectivePlugin for Faulty<FAULT> {
+    type Options = FaultyOptions;
+
+    fn manifest() -> ObjectiveManifest {
+        ObjectiveManifest {
+            summary: "Cross-entropy with a fault, for tests".into(),
+            formula: "sum over supervised tokens of -logp, until the fault shows".into(),
+            terms: vec![TermSpec::new("nll", Normaliser::SUPERVISED_TOKENS, "Negative log-likelihood, in nats")],
+            ..Default::default()
+        }
+    }
+
+    fn create(options: FaultyOptions) -> Result<Self> {
+        assert!(FAULT != fault::CREATE, "the create that panics");
+        let at_step = if FAULT == fault::STEP_5 { 5 } else { options.at_step };
+        Ok(Faulty { at_step: u64::try_from(at_step).unwrap_or(1), steps_done: 0 })
+    }
+}
+
+impl<const FAULT: u8> Faulty<FAULT> {
+    /// Shows the fault, where `loss` is its place and its step has come.
+    fn show(&self) -> Result<()> {
+        if self.steps_done + 1 < self.at_step {
+            return Ok(());
+        }
+        match FAULT {
+            fault::LOSS | fault::STEP_5 => panic!("the loss that panics, in step {}", self.steps_done + 1),
+            fault::SEGFAULT => segfault(),
+            fault::ERROR => return Err(Error::invalid("the loss that refuses")),
+            fault::BOMB => std::panic::panic_any(Bomb),
+            fault::OTHER_THREAD => {
+                if let Err(payload) = std::thread::spawn(panics).join() {
+                    std::panic::resume_unwind(payload);
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn spoil(&self, loss: &mut Loss) {
+        if self.steps_done + 1 < self.at_step {
+            return;
+        }
+        for term in &mut loss.terms {
+            match FAULT {
+                fault::NAN => {
+                    term.sum = f64::NAN;
+                    term.cotangents.iter_mut().for_each(|(_, values)| values.fill(f64::NAN));
+                }
+                fault::UNDECLARED_TERM => term.name = "surprise".into(),
+                fault::SHORT_COTANGENT => term.cotangents.iter_mut().for_each(|(_, values)| _ = values.pop()),
+                _ => {}
+            }
+        }
+    }
+}
+
+impl<const FAULT: u8> Objective for Faulty<FAULT> {
+    fn prepare(&mut self, _: &Batch<'_>) -> Result<Batch<'static>> {
+        assert!(FAULT != fault::PREPARE, "the prepare that panics");
+        Ok(Batch::new())
+    }
+
+    fn loss(&self, batch: &Batch<'_>) -> Result<Loss> {
+        self.show()?;
+        let tape = batch.tape()?;
+        let nll = (-batch.var(&tape, "logp")?).masked_sum(batch.mask()?);
+        let mut loss = Loss::new().term(&tape, "nll", 1.0, nll)?;
+        self.spoil(&mut loss);
+        Ok(loss)
+    }
+
+    fn after_step(&mut self, _: &[(String, f64)]) -> Result<Verdict> {
+        assert!(FAULT != fault::AFTER_STEP, "the after_step that panics");
+        self.steps_done += 1;
+        Ok(Verdict::CONTINUE)
+    }
+
+    fn state(&self) -> Result<Vec<u8>> {
+        Ok(self.steps_done.to_le_bytes().to_vec())
+    }
+
+    fn restore(&mut self, state: &[u8]) -> Result<()> {
+        let bytes = state.try_into().map_err(|_| Error::new(Code::STATE, "8 bytes were expected"))?;
+        self.steps_done = u64::from_le_bytes(bytes);
+        Ok(())
+    }
+}
+
+impl<const FAULT: u8> Drop for Faulty<FAULT> {
+    fn drop(&mut self) {
+        assert!(FAULT != fault::DESTROY, "the destructor that panics");
+    }
+}
+
+fn panics() {
+    panic!("the thread that panics");
+}
+
+struct Bomb;
+
+impl Drop for Bomb {
+    fn drop(&mut self) {
+        panic!("the payload that panics");
+    }
+}
+
+fn segfault() {
+    // SAFETY: none: this is the fault. No page is mapped at address 8, so that the system ends the process.
+    unsafe { std::ptr::without_provenance::<u8>(8).read_volatile() };
+}
+
+export_objective!("panics-in-create", Faulty<{ fault::CREATE }>);
+export_objective!("panics-in-prepare", Faulty<{ fault::PREPARE }>);
+export_objective!("panics-in-loss", Faulty<{ fault::LOSS }>);
+export_objective!("segfaults-in-loss", Faulty<{ fault::SEGFAULT }>);
+export_objective!("nan-loss", Faulty<{ fault::NAN }>);
+export_objective!("undeclared-term", Faulty<{ fault::UNDECLARED_TERM }>);
+export_objective!("panics-at-step-5", Faulty<{ fault::STEP_5 }>);
+export_objective!("refuses-in-loss", Faulty<{ fault::ERROR }>);
+export_objective!("short-cotangent", Faulty<{ fault::SHORT_COTANGENT }>);
+export_objective!("bomb-in-loss", Faulty<{ fault::BOMB }>);
+export_objective!("panics-on-other-thread", Faulty<{ fault::OTHER_THREAD }>);
+export_objective!("panics-in-after-step", Faulty<{ fault::AFTER_STEP }>);
+export_objective!("panics-in-destroy", Faulty<{ fault::DESTROY }>);
+
+/// Runs when the library is opened, before anything in it is called: leaves a file where TELOS_TEST_MARKER says, so that
+/// a test can tell a library that was read from one that was opened.
+extern "C" fn initialiser() {
+    if let Some(marker) = std::env::var_os("TELOS_TEST_MARKER") {
+        _ = std::fs::write(marker, "opened");
+    }
+}
+
+#[used]
+#[cfg_attr(not(target_vendor = "apple"), unsafe(link_section = ".init_array"))]
+#[cfg_attr(target_vendor = "apple", unsafe(link_section = "__DATA,__mod_init_func"))]
+static INITIALISER: extern "C" fn() = initialiser;
