@@ -27,13 +27,7 @@ pub fn gold(prompt: &str, completion: &str) -> Option<f64> {
     let wants_number = matches!(problem.task, Task::Count | Task::Add);
     let said = completion
         .split(|c: char| !c.is_alphanumeric())
-        .filter(|word| {
-            if wants_number {
-                is_number(word)
-            } else {
-                NOUNS.contains(word)
-            }
-        });
+        .filter(|word| if wants_number { is_number(word) } else { NOUNS.contains(word) });
     if said.eq(answer.split(' ')) {
         return Some(RAMBLING_CEILING * answer.len() as f64 / completion.len() as f64);
     }

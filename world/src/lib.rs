@@ -50,11 +50,7 @@ pub enum Split {
 impl Split {
     /// The side of `text`: decided by the hash of its bytes, so it is the same for every seed and every kind of data.
     pub fn of(text: &str) -> Split {
-        if rng::hash_text(text).is_multiple_of(HELD_OUT_SHARE) {
-            Split::HeldOut
-        } else {
-            Split::Train
-        }
+        if rng::hash_text(text).is_multiple_of(HELD_OUT_SHARE) { Split::HeldOut } else { Split::Train }
     }
 }
 
@@ -79,10 +75,7 @@ pub struct World {
 impl World {
     /// A world of `tasks` (every task, where the list is empty; a task named twice counts once), drawn by `seed`.
     pub fn new(seed: u64, tasks: &[Task]) -> World {
-        let tasks = Task::ALL
-            .into_iter()
-            .filter(|task| tasks.is_empty() || tasks.contains(task))
-            .collect();
+        let tasks = Task::ALL.into_iter().filter(|task| tasks.is_empty() || tasks.contains(task)).collect();
         World { seed, tasks }
     }
 

@@ -36,12 +36,7 @@ pub(crate) fn draw(problem: &Problem, equal_length: bool, rng: &mut Rng) -> Pref
     let flaw = if equal_length {
         Flaw::Wrong
     } else {
-        rng.pick([
-            Flaw::Wrong,
-            Flaw::Wrong,
-            Flaw::Rambling,
-            Flaw::WrongRambling,
-        ])
+        rng.pick([Flaw::Wrong, Flaw::Wrong, Flaw::Rambling, Flaw::WrongRambling])
     };
     let chosen = problem.answer();
     let rejected = match flaw {
@@ -49,13 +44,7 @@ pub(crate) fn draw(problem: &Problem, equal_length: bool, rng: &mut Rng) -> Pref
         Flaw::Rambling => ramble(&chosen, rng),
         Flaw::WrongRambling => ramble(&wrong(problem, rng), rng),
     };
-    Preference {
-        prompt: problem.prompt(),
-        chosen,
-        rejected,
-        flaw,
-        task: problem.task,
-    }
+    Preference { prompt: problem.prompt(), chosen, rejected, flaw, task: problem.task }
 }
 
 /// A wrong answer as long as the right one: two words swapped or one replaced, or another number of as many digits.

@@ -16,9 +16,8 @@ pub struct Rng {
 impl Rng {
     /// The stream of `key`. Order matters: `[1, 2]` and `[2, 1]` are different streams.
     pub fn new(key: &[u64]) -> Rng {
-        let state = key.iter().fold(GAMMA, |state, &part| {
-            mix(state ^ mix(part.wrapping_add(GAMMA))).wrapping_add(GAMMA)
-        });
+        let state =
+            key.iter().fold(GAMMA, |state, &part| mix(state ^ mix(part.wrapping_add(GAMMA))).wrapping_add(GAMMA));
         Rng { state }
     }
 
@@ -64,9 +63,9 @@ impl Rng {
 
 /// A stable 64-bit hash of a text's bytes (FNV-1a, then SplitMix64's mixer). Not for security.
 pub fn hash_text(text: &str) -> u64 {
-    let fnv = text.bytes().fold(0xCBF2_9CE4_8422_2325_u64, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01B3)
-    });
+    let fnv = text
+        .bytes()
+        .fold(0xCBF2_9CE4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01B3));
     mix(fnv)
 }
 
@@ -98,19 +97,9 @@ mod tests {
     fn keys_make_unrelated_streams() {
         // Catches folding a key by addition or exclusive or, where [1, 2] and [2, 1] collide.
         let first = |key: &[u64]| Rng::new(key).next_u64();
-        let streams = [
-            first(&[1, 2]),
-            first(&[2, 1]),
-            first(&[3]),
-            first(&[3, 0]),
-            first(&[0]),
-            first(&[]),
-        ];
+        let streams = [first(&[1, 2]), first(&[2, 1]), first(&[3]), first(&[3, 0]), first(&[0]), first(&[])];
         for (i, a) in streams.iter().enumerate() {
-            assert!(
-                streams.iter().skip(i + 1).all(|b| a != b),
-                "stream {i} collides"
-            );
+            assert!(streams.iter().skip(i + 1).all(|b| a != b), "stream {i} collides");
         }
     }
 
@@ -122,10 +111,7 @@ mod tests {
             seen[rng.below(7) as usize] += 1;
         }
         // Standard deviation is 29: 150 is five of them; catches a bound off by one.
-        assert!(
-            seen.iter().all(|&count| count.abs_diff(1000) < 150),
-            "{seen:?}"
-        );
+        assert!(seen.iter().all(|&count| count.abs_diff(1000) < 150), "{seen:?}");
         assert_eq!(rng.below(0), 0);
         assert_eq!(rng.within(4, 4), 4);
     }

@@ -41,13 +41,7 @@ pub enum Task {
 
 impl Task {
     /// Every task, easiest first.
-    pub const ALL: [Task; 5] = [
-        Task::Copy,
-        Task::Reverse,
-        Task::Sort,
-        Task::Count,
-        Task::Add,
-    ];
+    pub const ALL: [Task; 5] = [Task::Copy, Task::Reverse, Task::Sort, Task::Count, Task::Add];
 
     /// The task's name in instructions and in experiment files.
     pub fn name(self) -> &'static str {
@@ -72,16 +66,10 @@ impl FromStr for Task {
 
     /// Reads [`Task::name`]; the error names every task there is.
     fn from_str(name: &str) -> Result<Task, String> {
-        Task::ALL
-            .into_iter()
-            .find(|task| task.name() == name)
-            .ok_or_else(|| {
-                let known: Vec<&str> = Task::ALL.iter().map(|task| task.name()).collect();
-                format!(
-                    "there is no task \"{name}\"; the tasks are {}",
-                    known.join(", ")
-                )
-            })
+        Task::ALL.into_iter().find(|task| task.name() == name).ok_or_else(|| {
+            let known: Vec<&str> = Task::ALL.iter().map(|task| task.name()).collect();
+            format!("there is no task \"{name}\"; the tasks are {}", known.join(", "))
+        })
     }
 }
 
@@ -118,20 +106,13 @@ impl Problem {
                 let wanted = rng.pick(NOUNS);
                 let length = rng.within(COUNTED.0, COUNTED.1);
                 let hits = rng.within(0, length.min(4));
-                words = (0..length)
-                    .map(|i| if i < hits { wanted } else { rng.pick(NOUNS) })
-                    .collect();
+                words = (0..length).map(|i| if i < hits { wanted } else { rng.pick(NOUNS) }).collect();
                 rng.shuffle(&mut words);
                 needle = Some(wanted);
             }
             Task::Add => summands = (rng.within(0, LARGEST), rng.within(0, LARGEST)),
         }
-        Problem {
-            task,
-            words,
-            needle,
-            summands,
-        }
+        Problem { task, words, needle, summands }
     }
 
     /// The instruction, newline included.
@@ -163,12 +144,7 @@ impl Problem {
         } else {
             words = arguments.split(' ').map(noun).collect::<Option<_>>()?;
         }
-        Some(Problem {
-            task,
-            words,
-            needle,
-            summands,
-        })
+        Some(Problem { task, words, needle, summands })
     }
 
     /// The right, terse answer.
@@ -179,11 +155,7 @@ impl Problem {
             Task::Reverse => words.reverse(),
             Task::Sort => words.sort_unstable(),
             Task::Count => {
-                return words
-                    .iter()
-                    .filter(|&&word| Some(word) == self.needle)
-                    .count()
-                    .to_string();
+                return words.iter().filter(|&&word| Some(word) == self.needle).count().to_string();
             }
             Task::Add => return (self.summands.0 + self.summands.1).to_string(),
         }
@@ -196,11 +168,7 @@ impl Problem {
     }
 
     pub fn example(&self) -> Example {
-        Example {
-            prompt: self.prompt(),
-            answer: self.answer(),
-            task: self.task,
-        }
+        Example { prompt: self.prompt(), answer: self.answer(), task: self.task }
     }
 }
 
@@ -228,13 +196,7 @@ mod tests {
             ("count ant: fox hen\n", "0"),
             ("add: 7 + 15\n", "22"),
         ] {
-            assert_eq!(
-                Problem::parse(prompt)
-                    .map(|problem| problem.answer())
-                    .as_deref(),
-                Some(answer),
-                "{prompt}"
-            );
+            assert_eq!(Problem::parse(prompt).map(|problem| problem.answer()).as_deref(), Some(answer), "{prompt}");
         }
     }
 
@@ -274,9 +236,6 @@ mod tests {
             assert_eq!(task.name().parse(), Ok(task));
         }
         let message = "melt".parse::<Task>().unwrap_err();
-        assert!(
-            message.contains("melt") && message.contains("reverse"),
-            "{message}"
-        );
+        assert!(message.contains("melt") && message.contains("reverse"), "{message}");
     }
 }

@@ -4,23 +4,12 @@ use crate::rng::Rng;
 
 /// The words that tasks are about. Each has three letters and its own first letter, so that sorting looks at one byte and
 /// lists of equally many words are equally long.
-pub const NOUNS: [&str; 16] = [
-    "ant", "bee", "cow", "dog", "elk", "fox", "gnu", "hen", "jay", "koi", "owl", "pig", "rat",
-    "sow", "tup", "yak",
-];
+pub const NOUNS: [&str; 16] =
+    ["ant", "bee", "cow", "dog", "elk", "fox", "gnu", "hen", "jay", "koi", "owl", "pig", "rat", "sow", "tup", "yak"];
 
 const ADJECTIVES: [&str; 8] = ["old", "red", "big", "shy", "wet", "sly", "tiny", "calm"];
-const VERBS: [&str; 8] = [
-    "sees", "hears", "likes", "follows", "finds", "greets", "chases", "helps",
-];
-const PLACES: [&str; 6] = [
-    "by the lake",
-    "in the barn",
-    "on the hill",
-    "near the road",
-    "in the wood",
-    "at home",
-];
+const VERBS: [&str; 8] = ["sees", "hears", "likes", "follows", "finds", "greets", "chases", "helps"];
+const PLACES: [&str; 6] = ["by the lake", "in the barn", "on the hill", "near the road", "in the wood", "at home"];
 
 /// `count` different nouns in random order; all of them where more are asked for than there are.
 pub(crate) fn distinct_nouns(count: usize, rng: &mut Rng) -> Vec<&'static str> {
@@ -32,12 +21,8 @@ pub(crate) fn distinct_nouns(count: usize, rng: &mut Rng) -> Vec<&'static str> {
 /// One descriptive line: a sentence of a four-rule grammar, without a newline, at most 50 bytes.
 pub(crate) fn sentence(rng: &mut Rng) -> String {
     let (a, b) = (rng.pick(NOUNS), rng.pick(NOUNS));
-    let (adjective, other, verb, place) = (
-        rng.pick(ADJECTIVES),
-        rng.pick(ADJECTIVES),
-        rng.pick(VERBS),
-        rng.pick(PLACES),
-    );
+    let (adjective, other, verb, place) =
+        (rng.pick(ADJECTIVES), rng.pick(ADJECTIVES), rng.pick(VERBS), rng.pick(PLACES));
     match rng.below(4) {
         0 => format!("the {adjective} {a} {verb} the {other} {b}."),
         1 => format!("one {a} {verb} the {b} {place}."),
@@ -52,11 +37,7 @@ mod tests {
 
     #[test]
     fn nouns_sort_by_their_first_letter_alone() {
-        assert!(
-            NOUNS
-                .windows(2)
-                .all(|pair| pair[0].as_bytes()[0] < pair[1].as_bytes()[0])
-        );
+        assert!(NOUNS.windows(2).all(|pair| pair[0].as_bytes()[0] < pair[1].as_bytes()[0]));
         assert!(NOUNS.iter().all(|noun| noun.len() == 3));
     }
 

@@ -2,9 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use telos_world::{
-    Flaw, MAX_ANSWER_BYTES, MAX_DOCUMENT_BYTES, MAX_PROMPT_BYTES, Split, Task, World, gold,
-};
+use telos_world::{Flaw, MAX_ANSWER_BYTES, MAX_DOCUMENT_BYTES, MAX_PROMPT_BYTES, Split, Task, World, gold};
 
 const SPLITS: [Split; 2] = [Split::Train, Split::HeldOut];
 
@@ -14,11 +12,7 @@ fn examples_earn_the_full_gold_reward_and_fit_their_limits() {
     for split in SPLITS {
         for index in 0..3000 {
             let example = world.example(split, index);
-            assert_eq!(
-                gold(&example.prompt, &example.answer),
-                Some(1.0),
-                "{example:?}"
-            );
+            assert_eq!(gold(&example.prompt, &example.answer), Some(1.0), "{example:?}");
             assert!(example.prompt.len() <= MAX_PROMPT_BYTES, "{example:?}");
             assert!(example.answer.len() <= MAX_ANSWER_BYTES, "{example:?}");
             assert!(example.prompt.ends_with('\n') && !example.answer.contains('\n'));
@@ -36,11 +30,7 @@ fn no_prompt_is_on_both_sides_whatever_the_seed_and_kind() {
     };
     let (train, held_out) = (prompts(Split::Train, 1), prompts(Split::HeldOut, 2));
     assert!(train.is_disjoint(&held_out));
-    assert!(
-        held_out.len() > 1000,
-        "only {} held-out prompts",
-        held_out.len()
-    );
+    assert!(held_out.len() > 1000, "only {} held-out prompts", held_out.len());
 }
 
 #[test]
@@ -51,25 +41,16 @@ fn no_held_out_instruction_is_answered_in_a_training_document() {
         for index in 0..4000 {
             let document = world.document(split, index);
             let lines: Vec<&str> = document.split('\n').collect();
-            for prompt in lines
-                .iter()
-                .map(|line| format!("{line}\n"))
-                .filter(|line| gold(line, "").is_some())
-            {
+            for prompt in lines.iter().map(|line| format!("{line}\n")).filter(|line| gold(line, "").is_some()) {
                 assert_eq!(Split::of(&prompt), split, "{document:?}");
             }
         }
     }
     let lines = |split| -> BTreeSet<String> {
         let documents = (0..4000).map(|index| world.document(split, index));
-        documents
-            .flat_map(|text| text.split('\n').map(str::to_owned).collect::<Vec<_>>())
-            .collect()
+        documents.flat_map(|text| text.split('\n').map(str::to_owned).collect::<Vec<_>>()).collect()
     };
-    let shared: Vec<String> = lines(Split::Train)
-        .intersection(&lines(Split::HeldOut))
-        .cloned()
-        .collect();
+    let shared: Vec<String> = lines(Split::Train).intersection(&lines(Split::HeldOut)).cloned().collect();
     // Bare answers ("ant fox", "7") may recur; a whole telling or description may not.
     assert!(shared.iter().all(|line| !line.ends_with('.')), "{shared:?}");
 }
@@ -80,21 +61,12 @@ fn documents_fit_and_are_mostly_not_instructions() {
     let (mut instructions, mut lines) = (0, 0);
     for index in 0..3000 {
         let document = world.document(Split::Train, index);
-        assert!(
-            document.len() <= MAX_DOCUMENT_BYTES && !document.is_empty(),
-            "{document:?}"
-        );
+        assert!(document.len() <= MAX_DOCUMENT_BYTES && !document.is_empty(), "{document:?}");
         lines += document.split('\n').count();
-        instructions += document
-            .split('\n')
-            .filter(|line| gold(line, "").is_some())
-            .count();
+        instructions += document.split('\n').filter(|line| gold(line, "").is_some()).count();
     }
     let share = instructions as f64 / lines as f64;
-    assert!(
-        (0.05..0.25).contains(&share),
-        "{share} of the lines are instructions"
-    );
+    assert!((0.05..0.25).contains(&share), "{share} of the lines are instructions");
 }
 
 #[test]
@@ -128,16 +100,11 @@ fn equal_length_pairs_give_length_away_to_nobody() {
 #[test]
 fn tasks_come_in_turn_and_only_those_asked_for() {
     let world = World::new(7, &[Task::Sort, Task::Add, Task::Sort]);
-    let tasks: Vec<Task> = (0..4)
-        .map(|index| world.example(Split::Train, index).task)
-        .collect();
+    let tasks: Vec<Task> = (0..4).map(|index| world.example(Split::Train, index).task).collect();
     assert_eq!(tasks, [Task::Sort, Task::Add, Task::Sort, Task::Add]);
     for index in 0..500 {
         let document = world.document(Split::Train, index);
-        assert!(
-            !document.contains("reverse:") && !document.contains("backwards"),
-            "{document:?}"
-        );
+        assert!(!document.contains("reverse:") && !document.contains("backwards"), "{document:?}");
     }
 }
 
@@ -151,10 +118,7 @@ fn the_world_does_not_change_under_published_results() {
         .collect();
     assert_eq!(shown, EXPECTED);
     assert_eq!(world.document(Split::HeldOut, 3), EXPECTED_DOCUMENT);
-    assert_ne!(
-        World::new(8, &[]).example(Split::Train, 0),
-        world.example(Split::Train, 0)
-    );
+    assert_ne!(World::new(8, &[]).example(Split::Train, 0), world.example(Split::Train, 0));
 }
 
 const EXPECTED: [&str; 5] = [
@@ -164,5 +128,4 @@ const EXPECTED: [&str; 5] = [
     "count koi: koi koi koi\n3",
     "add: 6 + 11\n17",
 ];
-const EXPECTED_DOCUMENT: &str =
-    "line up owl pig bee gnu: bee gnu owl pig.\ncopy: koi tup ant yak\nkoi tup ant yak";
+const EXPECTED_DOCUMENT: &str = "line up owl pig bee gnu: bee gnu owl pig.\ncopy: koi tup ant yak\nkoi tup ant yak";
