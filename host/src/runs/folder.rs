@@ -53,8 +53,11 @@ impl RunFolder {
             return Err(error.with_hint(known_runs(runs, name)));
         }
         if !path.join("experiment.toml").is_file() {
-            return Err(Error::request(format!("{} is not a run that can be resumed: it has no experiment.toml", path.display()))
-                .with_hint("start it without --resume"));
+            return Err(Error::request(format!(
+                "{} is not a run that can be resumed: it has no experiment.toml",
+                path.display()
+            ))
+            .with_hint("start it without --resume"));
         }
         let lock = lock(&path)?;
         Ok(Self { path, name: name.to_owned(), created: false, _lock: lock })
@@ -113,7 +116,8 @@ impl Drop for RunFolder {
 }
 
 fn check_name(name: &str) -> Result<()> {
-    let wrong = name.is_empty() || name.starts_with('.') || name.contains(['/', '\\']) || name.contains(char::is_control);
+    let wrong =
+        name.is_empty() || name.starts_with('.') || name.contains(['/', '\\']) || name.contains(char::is_control);
     if wrong {
         return Err(Error::request(format!("{name:?} cannot be the name of a run"))
             .with_hint("use a folder's name without slashes that does not begin with a dot, such as --name my-run"));
@@ -155,13 +159,8 @@ fn lock(path: &Path) -> Result<File> {
     let lock_path = path.join(LOCK);
     let failed = |cause: io::Error| Error::run(format!("cannot lock {}", lock_path.display())).with_cause(cause);
     for attempt in 0.. {
-        let mut file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(&lock_path)
-            .map_err(failed)?;
+        let mut file =
+            OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&lock_path).map_err(failed)?;
         match file.try_lock() {
             Ok(()) if !is_same(&file, &lock_path) => continue,
             Ok(()) => {

@@ -66,7 +66,8 @@ impl Progress {
                 bar.set_position(step);
             }
             Display::Lines { steps, .. } if *steps && is_shown(step, self.first, self.total) => {
-                let left = left(self.started.elapsed(), step.saturating_sub(self.first), self.total.saturating_sub(step));
+                let left =
+                    left(self.started.elapsed(), step.saturating_sub(self.first), self.total.saturating_sub(step));
                 self.message(&format!("step {step}/{}  {numbers}{left}", self.total));
             }
             Display::Lines { .. } => {}
@@ -128,7 +129,13 @@ fn short(number: f64) -> String {
         n if n >= 1e3 => (n / 1e3, "k"),
         n => return format!("{n:.0}"),
     };
-    let digits = if scaled >= 100.0 { 0 } else if scaled >= 10.0 { 1 } else { 2 };
+    let digits = if scaled >= 100.0 {
+        0
+    } else if scaled >= 10.0 {
+        1
+    } else {
+        2
+    };
     format!("{scaled:.digits$}{unit}")
 }
 

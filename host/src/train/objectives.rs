@@ -404,13 +404,15 @@ impl Tally {
         parts.sum()
     }
 
-    /// Terms (where there are several) and metrics by name, token accuracy included.
+    /// Terms (where the loss has several) and metrics by name, token accuracy included.
     pub fn metrics(&self, objectives: &Objectives, by: &Denominators) -> Vec<(String, f64)> {
         let mut all = Vec::new();
         for (index, active) in objectives.0.iter().enumerate() {
             let named = |name: &str| format!("{}{name}", active.prefix);
             let terms: Vec<_> = self.terms.iter().filter(|t| t.0 == index).collect();
-            for (_, name, _, sum) in terms {
+            // The only term of the only objective is the loss itself.
+            let told = if terms.len() + objectives.0.len() > 2 { terms } else { Vec::new() };
+            for (_, name, _, sum) in told {
                 all.push((named(name), share(*sum, denominator(&by.0[index], name))));
             }
             for (_, name, value, weight) in self.metrics.iter().filter(|m| m.0 == index) {

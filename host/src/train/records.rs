@@ -163,6 +163,7 @@ fn number(value: f64) -> Value {
 
 /// An evaluation as a line for people.
 pub fn evaluation_line(step: u64, figures: &Figures) -> String {
-    let numbers: Vec<String> = figures.iter().map(|(name, value)| format!("{name} {value:.4}")).collect();
+    let told = figures.iter().filter(|(name, _)| name != "tokens");
+    let numbers: Vec<String> = told.map(|(name, value)| format!("{name} {value:.4}")).collect();
     format!("step {step}: held out: {}", numbers.join(", "))
 }

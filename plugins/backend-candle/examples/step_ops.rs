@@ -1,6 +1,6 @@
 //! Times the operations of one training step, one by one, and adds them up.
 //!
-//!     cargo run --release -p backend-candle --example step_ops -- [threads [path [large]]]
+//!     cargo run --release -p backend-candle --example step_ops -- [threads [path [small|large [only]]]]
 //!
 //! By default the shape is 4 layers, width 128, 4 heads, 12 sequences of 64 tokens, 96 tokens of vocabulary, hidden
 //! width 384; with `large` it is 6 layers, width 384, 6 heads, 8 sequences of 256, 4096, 1024. Each figure is the best of
@@ -33,6 +33,8 @@ struct Bench {
     /// Milliseconds of one step so far.
     total: f64,
     seed: u64,
+    /// Times only operations whose name has this in it.
+    only: String,
 }
 
 impl Bench {
@@ -57,6 +59,9 @@ impl Bench {
 
     /// Times `op`, which a step runs `times` times and which takes `flops` floating-point operations.
     fn time(&mut self, name: &str, times: usize, flops: usize, op: impl Op) -> Result<()> {
+        if !name.contains(&self.only) {
+            return Ok(());
+        }
         let mut best = f64::INFINITY;
         let begun = Instant::now();
         let mut runs = 0;
@@ -89,7 +94,8 @@ fn main() -> Result<()> {
     let mut options = SessionOptions { threads, ..SessionOptions::default() };
     options.options.insert("path".into(), args.get(1).map_or("kernels", String::as_str).into());
     let shape = if args.get(2).is_some_and(|a| a == "large") { LARGE } else { SMALL };
-    let mut bench = Bench { session: Candle::open(&options)?, total: 0.0, seed: 1 };
+    let only = args.get(3).cloned().unwrap_or_default();
+    let mut bench = Bench { session: Candle::open(&options)?, total: 0.0, seed: 1, only };
     step(&mut bench, &shape)?;
     let tokens = (shape.context * shape.sequences) as f64;
     println!("one step {:.2} ms, {:.0} tokens/s", bench.total, tokens / bench.total * 1e3);

@@ -69,4 +69,4 @@ impl Backend for ReferenceBackend {
     }
 }
 
-plugin_api::export_backend!("reference", Reference);
+plugin_api::export_backend!("reference", ReferenceBackend);

@@ -49,8 +49,9 @@ impl Manifest {
     pub(super) fn of(folder: &Path, step: u64, best: bool) -> Result<Self> {
         let mut files = Vec::new();
         for path in files_below(folder)? {
-            let (bytes, sha256) = disk::sha256_file(&folder.join(&path))
-                .map_err(|cause| Error::run(format!("cannot read {}", folder.join(&path).display())).with_cause(cause))?;
+            let (bytes, sha256) = disk::sha256_file(&folder.join(&path)).map_err(|cause| {
+                Error::run(format!("cannot read {}", folder.join(&path).display())).with_cause(cause)
+            })?;
             files.push(FileEntry { path, bytes, sha256 });
         }
         let mut manifest = Self { format: FORMAT, step, best, files, sha256: String::new() };

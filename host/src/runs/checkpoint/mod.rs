@@ -14,8 +14,8 @@ mod tests;
 
 use std::path::{Path, PathBuf};
 
-pub use find::{Checkpoint, best, latest};
 use find::{BEST, LATEST, REPLACED, entries, names, parse_step, read_pointer, replaced_name, step_name};
+pub use find::{Checkpoint, best, latest};
 use manifest::{MANIFEST, Manifest};
 
 use super::disk::Disk;
@@ -250,12 +250,11 @@ impl Checkpoints {
         };
         let folder = self.folder.display();
         let hint = error.hint().map(str::to_owned);
-        error
-            .context(format!("the checkpoint of step {step} could not be saved"))
-            .with_details([good])
-            .with_hint(hint.unwrap_or_else(|| {
+        error.context(format!("the checkpoint of step {step} could not be saved")).with_details([good]).with_hint(
+            hint.unwrap_or_else(|| {
                 format!("see that {folder} can be written and its disk has room, then go on with --resume")
-            }))
+            }),
+        )
     }
 }
 

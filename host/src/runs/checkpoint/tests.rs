@@ -6,6 +6,11 @@ use std::sync::Arc;
 use super::faults::{Faults, Stop};
 use super::*;
 
+/// In memory where the system has such a place: thousands of saves shall not wait for a disk.
+fn folder() -> tempfile::TempDir {
+    tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
+}
+
 /// One save: its step, whether it is the best, and what tells its content from another save of the same step.
 #[derive(Clone, Copy)]
 struct Save(u64, bool, u8);
@@ -19,7 +24,7 @@ struct World {
 impl World {
     fn new(keep: usize, stop: Stop) -> Self {
         let faults = Arc::new(Faults::after(usize::MAX, stop));
-        Self { folder: tempfile::tempdir().unwrap(), faults, keep }
+        Self { folder: folder(), faults, keep }
     }
 
     fn path(&self) -> &Path {
@@ -128,13 +133,17 @@ fn gotcha_41_first_save_stopped_anywhere_gives_none_or_a_whole_one() {
 /// Catches LATEST moving before the data is durable, and a rotation that leaves half a checkpoint looking whole.
 #[test]
 fn gotcha_41_rotation_stopped_anywhere_gives_the_old_or_the_new_one() {
-    STOPS.into_iter().for_each(|stop| stop_everywhere(1, stop, &[Save(10, true, 1), Save(20, false, 2), Save(30, true, 3)]));
+    STOPS
+        .into_iter()
+        .for_each(|stop| stop_everywhere(1, stop, &[Save(10, true, 1), Save(20, false, 2), Save(30, true, 3)]));
 }
 
 /// Catches an overwrite that removes the old one first.
 #[test]
 fn saving_a_step_again_stopped_anywhere_gives_the_old_or_the_new_one() {
-    STOPS.into_iter().for_each(|stop| stop_everywhere(2, stop, &[Save(10, false, 1), Save(20, false, 2), Save(20, true, 3)]));
+    STOPS
+        .into_iter()
+        .for_each(|stop| stop_everywhere(2, stop, &[Save(10, false, 1), Save(20, false, 2), Save(20, true, 3)]));
 }
 
 /// Catches an overwrite of the only checkpoint there is.
@@ -317,12 +326,13 @@ fn a_full_disk_keeps_the_checkpoint_before_and_says_which() {
         .open()
         .save(20, false, |folder| {
             fs::write(folder.join("half"), "half").unwrap();
-            fs::write("/dev/full", "x")
-                .map_err(|cause| Error::run("cannot write model.safetensors").with_cause(cause))
+            fs::write("/dev/full", "x").map_err(|cause| Error::run("cannot write model.safetensors").with_cause(cause))
         })
         .unwrap_err();
     let report = error.report();
-    for part in ["step 20", "model.safetensors", "No space left", "last good checkpoint is", "step-00000010", "--resume"] {
+    for part in
+        ["step 20", "model.safetensors", "No space left", "last good checkpoint is", "step-00000010", "--resume"]
+    {
         assert!(report.contains(part), "{part} is missing in\n{report}");
     }
     assert_eq!((world.latest(), world.names().len()), (Some((10, 1)), 2));
