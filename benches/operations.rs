@@ -62,7 +62,7 @@ fn matrix_products(group: &mut BenchmarkGroup<'_, WallTime>, device: &Device, s:
 }
 
 fn attention(group: &mut BenchmarkGroup<'_, WallTime>, device: &Device, s: &Shape) {
-    let mut new = || filled(device, s.tokens, s.dim);
+    let new = || filled(device, s.tokens, s.dim);
     let (q, k, v, y, dy, dq, dk, dv) = (new(), new(), new(), new(), new(), new(), new(), new());
     let lse = device.tensor(s.tokens, s.heads).expect("memory");
     let offsets: Vec<i32> = (0..=s.tokens / s.length).map(|i| (i * s.length) as i32).collect();

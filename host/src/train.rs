@@ -88,15 +88,21 @@ impl Trainer {
     /// A plugin's or the backend's failure, non-finite losses in a row, files that cannot be written. What is consistent
     /// has been saved then, and the error says where.
     pub fn run(&mut self, interrupt: &Interrupt) -> Result<(End, Summary)> {
-        let end = self.train(interrupt).map_err(|error| self.save_after(error))?;
+        let end = self.to_the_end(interrupt).map_err(|error| self.save_after(error))?;
+        let saved = self.save(false)?;
+        self.progress.finish();
+        Ok((end, self.summary(saved)))
+    }
+
+    /// Trains, then evaluates and samples the trained model.
+    fn to_the_end(&mut self, interrupt: &Interrupt) -> Result<End> {
+        let end = self.train(interrupt)?;
         if end != End::Interrupted {
             self.evaluate_if(true)?;
             self.sample_if(true)?;
             self.state.ended = true;
         }
-        let saved = self.save(false)?;
-        self.progress.finish();
-        Ok((end, self.summary(saved)))
+        Ok(end)
     }
 
     fn train(&mut self, interrupt: &Interrupt) -> Result<End> {
@@ -280,6 +286,11 @@ impl Trainer {
 
     fn save(&mut self, better: bool) -> Result<String> {
         self.trail.host();
+        if !optim::global_norm(&self.device, self.model.params())?.finite {
+            let step = self.state.step;
+            return Err(Error::run(format!("the weights after step {step} are not finite; they are not saved"))
+                .with_hint("lower the learning rate; the checkpoint before is intact"));
+        }
         self.state.lines = self.records.durable()?;
         let (model, adam, state, tokenizer) = (&self.model, &self.adam, &self.state, &self.prepared.tokenizer);
         let start = Instant::now();
@@ -305,9 +316,11 @@ impl Trainer {
             return error;
         }
         match self.save(false) {
-            Ok(name) => error.with_hint(format!("step {step} is saved as {name}; mend the cause and go on with --resume")),
+            Ok(name) => {
+                error.with_details([format!("step {step} is saved as {name}: mend the cause and go on with --resume")])
+            }
             Err(second) => {
-                error.with_details([format!("and the state after step {step} could not be saved: {}", second.message())])
+                error.with_details([format!("the state after step {step} could not be saved: {}", second.message())])
             }
         }
     }

@@ -85,12 +85,7 @@ impl Adam {
     /// # Errors
     /// The backend's.
     pub fn measure(&mut self, grads: &Buffer) -> Result<Gradient> {
-        self.device.call(&GlobalNorm { x: grads.view(), norm: self.norm.view() })?;
-        let values = self.norm.to_vec()?;
-        Ok(match values.as_slice() {
-            [norm, finite] => Gradient { norm: *norm, finite: *finite != 0.0 && norm.is_finite() },
-            _ => Gradient { norm: f64::NAN, finite: false },
-        })
+        measure_into(&self.device, grads, &self.norm)
     }
 
     /// One update at learning rate `lr`, after [`Adam::measure`].
@@ -119,6 +114,22 @@ impl Adam {
         self.updates += 1;
         Ok(())
     }
+}
+
+/// The norm of a flat buffer, and whether all of it is finite.
+///
+/// # Errors
+/// The backend's.
+pub fn global_norm(device: &Device, flat: &Buffer) -> Result<Gradient> {
+    measure_into(device, flat, &device.tensor_of(device.accumulator(), 1, 2)?)
+}
+
+fn measure_into(device: &Device, flat: &Buffer, norm: &Tensor) -> Result<Gradient> {
+    device.call(&GlobalNorm { x: flat.view(), norm: norm.view() })?;
+    Ok(match norm.to_vec()?.as_slice() {
+        [norm, finite] => Gradient { norm: *norm, finite: *finite != 0.0 && norm.is_finite() },
+        _ => Gradient { norm: f64::NAN, finite: false },
+    })
 }
 
 /// Rate and decay of each parameter, neighbours of equal settings merged. A parameter belongs to the first group whose
