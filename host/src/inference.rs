@@ -12,7 +12,7 @@ use serde::Serialize;
 use crate::{
     data::{Document, Tokenizer, TokenSet, batcher::eval_batches, text::read_documents},
     error::{Error, Result},
-    model::{HeadRequest, Keep, Model, Statistics},
+    model::{BatchView, HeadRequest, Keep, Model, Statistics},
     plugins::Registry,
     train::setup::{model_folder, open, threads},
     train::{objectives::supervised_rows, window::view},
@@ -76,16 +76,30 @@ impl Opened {
         Ok(Opened { model, tokenizer, folder })
     }
 
-    /// Measures the loss on whole texts.
+    /// The logits after the last token of `tokens`.
+    ///
+    /// # Errors
+    /// The backend's.
+    pub fn next_logits(&self, tokens: &[i32]) -> Result<Vec<f64>> {
+        let length = i32::try_from(tokens.len()).map_err(|_| Error::request("the prompt is too long"))?;
+        let positions: Vec<i32> = (0..length).collect();
+        let batch = BatchView { tokens, positions: &positions, offsets: &[0, length] };
+        let forward = self.model.forward(batch, Keep::Nothing)?;
+        let last = self.model.gather(forward.hidden(), &[length - 1])?;
+        self.model.logits(&last)?.to_vec()
+    }
+
+    /// Measures the loss on whole texts; with `per_token`, also tells that of each token.
     ///
     /// # Errors
     /// Text that is missing, empty or not UTF-8; the backend's.
-    pub fn evaluate(&self, paths: &[String]) -> Result<TextFigures> {
+    pub fn evaluate(&self, paths: &[String], per_token: bool) -> Result<TextFigures> {
         let (documents, _) = read_documents(paths)?;
         let bytes: u64 = documents.iter().map(|d: &Document| d.text.len() as u64).sum();
         let tokens = TokenSet::load(&documents, &self.tokenizer, None)?;
         let context = self.model.config().context as usize;
         let (mut sum, mut correct, mut count) = (0.0, 0_u64, 0_u64);
+        let mut each = Vec::new();
         for packed in eval_batches(&tokens, context, self.tokenizer.prefix(), EVAL_TOKENS.max(context), None) {
             let packed = packed?;
             let rows = supervised_rows(&packed);
@@ -97,6 +111,9 @@ impl Opened {
             };
             let stats = self.model.head_stats(&forward, &request)?.stats;
             sum -= stats.logp.iter().sum::<f64>();
+            if per_token {
+                each.extend(stats.logp.iter().map(|logp| -logp));
+            }
             let targets = rows.iter().map(|row| packed.targets[*row as usize]);
             correct += stats.top1.iter().flatten().zip(targets).filter(|(a, b)| *a == b).count() as u64;
             count += rows.len() as u64;
@@ -112,6 +129,7 @@ impl Opened {
             token_accuracy: correct as f64 / count as f64,
             tokens: count,
             bytes,
+            nll_per_token: per_token.then_some(each),
         })
     }
 }
@@ -120,7 +138,7 @@ impl Opened {
 const EVAL_TOKENS: usize = 4096;
 
 /// How well a model predicts a text.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct TextFigures {
     /// Nats per token.
     pub loss: f64,
@@ -134,4 +152,7 @@ pub struct TextFigures {
     pub tokens: u64,
     /// Bytes of text.
     pub bytes: u64,
+    /// Negative log-probability of each predicted token in nats, where it was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub nll_per_token: Option<Vec<f64>>,
 }

@@ -59,6 +59,8 @@ pub struct Trainer {
     texts: Vec<SampleText>,
     /// When this process took the run up.
     started: Instant,
+    /// Whether the device is ahead of `state`: from the update of a step until its line is written.
+    torn: bool,
 }
 
 /// Why the loop ended.
@@ -89,44 +91,36 @@ impl Trainer {
     /// has been saved then, and the error says where.
     pub fn run(&mut self, interrupt: &Interrupt) -> Result<(End, Summary)> {
         let end = self.to_the_end(interrupt).map_err(|error| self.save_after(error))?;
-        let saved = self.save(false)?;
+        let saved = self.save()?;
         self.progress.finish();
         Ok((end, self.summary(saved)))
     }
 
     /// Trains, then evaluates and samples the trained model.
     fn to_the_end(&mut self, interrupt: &Interrupt) -> Result<End> {
-        let end = self.train(interrupt)?;
-        if end != End::Interrupted {
-            self.evaluate_if(true)?;
-            self.sample_if(true)?;
-            self.state.ended = true;
-        }
-        Ok(end)
-    }
-
-    fn train(&mut self, interrupt: &Interrupt) -> Result<End> {
         if self.state.step == 0 {
             self.rehearse()?;
-            self.evaluate_if(true)?;
-            self.sample_if(false)?;
         }
-        while self.state.step < self.state.total {
+        // After a failure between a step and its evaluation, the evaluation is still to do.
+        self.evaluate_if(self.state.step == 0)?;
+        self.sample_if(false)?;
+        while self.state.step < self.state.total && !self.state.stopped {
             if interrupt.requested() {
                 return Ok(End::Interrupted);
             }
             let verdict = self.step()?;
             let better = self.evaluate_if(false)?;
             self.sample_if(false)?;
+            self.state.stopped = verdict == Verdict::STOP || self.out_of_patience();
             let every = self.experiment().checkpoint.every;
             if better || (every > 0 && self.state.step % every == 0) {
-                self.save_or_say(better)?;
-            }
-            if verdict == Verdict::STOP || self.out_of_patience() {
-                return Ok(End::Early);
+                self.save_or_say();
             }
         }
-        Ok(End::Done)
+        self.evaluate_if(true)?;
+        self.sample_if(true)?;
+        self.state.ended = true;
+        Ok(if self.state.stopped { End::Early } else { End::Done })
     }
 
     /// One optimizer step.
@@ -144,20 +138,24 @@ impl Trainer {
         let gradient = self.adam.measure(&self.grads)?;
         phases.end("gradient");
 
+        // Before the update, so that a plugin which fails here leaves the step before behind, whole.
+        let verdict = self.after_step(&out.metrics)?;
+        self.trail.backend("update");
         let lr = self.learning_rate();
         let finite = out.loss.is_finite() && gradient.finite;
+        self.torn = true;
         if finite {
             self.adam.update(self.model.params(), self.model.shadow(), &self.grads, lr)?;
         }
         phases.end("optimizer");
 
-        let verdict = self.after_step(&out.metrics)?;
         self.state.data = self.batcher.state().clone();
         self.state.step += 1;
         self.state.tokens += out.tokens;
         self.state.updates = self.adam.updates;
         let line = StepLine { step: self.state.step, lr, gradient, finite, context, out: &out };
         self.records.step(&line, &phases, self.device.memory())?;
+        self.torn = false;
         self.progress.step(self.state.step, out.loss, out.tokens as f64 / phases.total());
         self.count_bad(finite, out.loss, gradient.norm)?;
         Ok(verdict)
@@ -211,7 +209,10 @@ impl Trainer {
         self.records.evaluation(step, &figures, start.elapsed())?;
         self.progress.message(&records::evaluation_line(step, &figures));
         let best = self.experiment().checkpoint.best.clone();
-        let better = best.is_some_and(|rule| improve(&rule, 0.0, &figures, &mut self.state.best));
+        let better = best.is_some_and(|rule| improve(&rule, 0.0, &figures, &mut self.state.best)) && step > 0;
+        if better {
+            self.state.best_step = Some(step);
+        }
         if step > 0
             && let Some(stop) = eval.early_stop
         {
@@ -224,7 +225,7 @@ impl Trainer {
             self.state.loss_before = Some(loss);
             self.check_expectations(&figures);
         }
-        Ok(better && step > 0)
+        Ok(better)
     }
 
     fn out_of_patience(&self) -> bool {
@@ -277,14 +278,13 @@ impl Trainer {
     }
 
     /// A checkpoint that cannot be written does not end the run: the last good one stays.
-    fn save_or_say(&mut self, better: bool) -> Result<()> {
-        if let Err(error) = self.save(better) {
+    fn save_or_say(&mut self) {
+        if let Err(error) = self.save() {
             self.progress.message(&format!("{}the run goes on without this checkpoint", error.report()));
         }
-        Ok(())
     }
 
-    fn save(&mut self, better: bool) -> Result<String> {
+    fn save(&mut self) -> Result<String> {
         self.trail.host();
         if !optim::global_norm(&self.device, self.model.params())?.finite {
             let step = self.state.step;
@@ -294,7 +294,8 @@ impl Trainer {
         self.state.lines = self.records.durable()?;
         let (model, adam, state, tokenizer) = (&self.model, &self.adam, &self.state, &self.prepared.tokenizer);
         let start = Instant::now();
-        let saved = self.checkpoints.save(state.step, better, |folder| {
+        let best = state.best_step == Some(state.step);
+        let saved = self.checkpoints.save(state.step, best, |folder| {
             model.save(folder)?;
             tokenizer.save(folder)?;
             state::write_moments(adam, folder)?;
@@ -312,10 +313,15 @@ impl Trainer {
     fn save_after(&mut self, error: Error) -> Error {
         self.progress.finish();
         let step = self.state.step;
+        if self.torn {
+            let kept = self.checkpoints.latest().ok().flatten();
+            let kept = kept.map_or("there is none yet".to_owned(), |c| format!("the last is {}", c.path.display()));
+            return error.with_details([format!("step {} is half done: go on from a checkpoint; {kept}", step + 1)]);
+        }
         if step == 0 {
             return error;
         }
-        match self.save(false) {
+        match self.save() {
             Ok(name) => {
                 error.with_details([format!("step {step} is saved as {name}: mend the cause and go on with --resume")])
             }

@@ -22,6 +22,9 @@ pub struct Eval {
     /// Print the figures as JSON.
     #[arg(long)]
     json: bool,
+    /// With --json: the negative log-probability of every predicted token too, in the order of the text.
+    #[arg(long, requires = "json")]
+    per_token: bool,
 }
 
 /// What `telos eval` asks for.
@@ -37,17 +40,19 @@ pub struct EvalRequest {
     pub plugin_folders: Vec<PathBuf>,
     /// Whether the figures are printed as JSON.
     pub json: bool,
+    /// Whether the loss of each token is among them.
+    pub per_token: bool,
 }
 
 pub(super) fn execute(args: Eval, plugin_folders: Vec<PathBuf>) -> Result<()> {
-    let Eval { model, data, backend, json } = args;
-    perform(EvalRequest { model, data, backend, plugin_folders, json })
+    let Eval { model, data, backend, json, per_token } = args;
+    perform(EvalRequest { model, data, backend, plugin_folders, json, per_token })
 }
 
 /// Evaluates and prints the figures.
 fn perform(request: EvalRequest) -> Result<()> {
     let opened = Opened::open(&request.model, &request.backend.choice(request.plugin_folders))?;
-    print::result(&opened.evaluate(&request.data)?, request.json)
+    print::result(&opened.evaluate(&request.data, request.per_token)?, request.json)
 }
 
 impl fmt::Display for TextFigures {

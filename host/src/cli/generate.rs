@@ -37,6 +37,9 @@ pub struct Generate {
     /// Print prompt, text, tokens and log-probabilities as JSON.
     #[arg(long)]
     json: bool,
+    /// With --json: the logits after the prompt too, one a token of the vocabulary.
+    #[arg(long, requires = "json")]
+    logits: bool,
 }
 
 /// What `telos generate` asks for.
@@ -62,6 +65,8 @@ pub struct GenerateRequest {
     pub plugin_folders: Vec<PathBuf>,
     /// Whether the answer is printed as JSON.
     pub json: bool,
+    /// Whether the logits after the prompt are in it.
+    pub logits: bool,
 }
 
 pub(super) fn execute(args: Generate, plugin_folders: Vec<PathBuf>) -> Result<()> {
@@ -80,6 +85,7 @@ pub(super) fn execute(args: Generate, plugin_folders: Vec<PathBuf>) -> Result<()
         backend: args.backend,
         plugin_folders,
         json: args.json,
+        logits: args.logits,
     })
 }
 
@@ -95,6 +101,7 @@ fn perform(request: GenerateRequest) -> Result<()> {
         seed: request.seed,
     };
     let prompt: Vec<i32> = ids.iter().map(|id| *id as i32).collect();
+    let logits = if request.logits { Some(opened.next_logits(&prompt)?) } else { None };
     let mut decoder = opened.tokenizer.stream(true);
     // The prompt passes the decoder too, so that a token's text knows what stands before it.
     let mut echoed = String::new();
@@ -125,14 +132,18 @@ fn perform(request: GenerateRequest) -> Result<()> {
         return print::out(&(rest + "\n"));
     }
     let completion = completions.first().ok_or_else(|| Error::run("nothing was generated"))?;
-    print::json(&serde_json::json!({
+    let mut answer = serde_json::json!({
         "prompt": request.prompt,
         "prompt_tokens": ids,
         "text": text,
         "tokens": completion.tokens,
         "logprobs": completion.logps,
         "finish": completion.finish.as_str(),
-    }))
+    });
+    if let Some(logits) = logits {
+        answer["logits"] = logits.into();
+    }
+    print::json(&answer)
 }
 
 fn at_least_one(text: &str) -> Result<usize, String> {

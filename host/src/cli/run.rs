@@ -1,8 +1,11 @@
 //! `telos run`.
 
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use clap::Args;
+use signal_hook::consts::SIGXFSZ;
 
 use super::print;
 use crate::config::{Override, schema};
@@ -82,9 +85,13 @@ impl Run {
 /// Runs the experiment and prints its summary.
 fn perform(request: RunRequest) -> Result<()> {
     let interrupt = Interrupt::listen(|text| print::err(&format!("\n{text}\n")))?;
+    // A file that may not grow (`ulimit -f`) is then an error like a full disk, and not the end of the process.
+    signal_hook::flag::register(SIGXFSZ, Arc::new(AtomicBool::new(false)))
+        .map_err(|cause| Error::run("cannot listen for signals").with_cause(cause))?;
     let prepared = prepare(&request.file, &request.overrides, &request.plugin_folders, request.update_lock)?;
     let mut trainer = Trainer::new(prepared, request.resume, if request.json { Show::Quiet } else { Show::Auto })?;
     if trainer.ended() {
+        print::err("the run had come to its end: nothing is left to do\n");
         return print::result(&trainer.finished(), request.json);
     }
     let (end, summary) = trainer.run(&interrupt)?;

@@ -20,7 +20,7 @@ use crate::{
     error::{Error, Result},
     model::{Model, ModelConfig},
     plugins::{Lock, Registry},
-    runs::receipt::PluginUse,
+    runs::{checkpoint::find, receipt::PluginUse},
 };
 
 /// A checked experiment with its plugins loaded, its tokenizer read and its model's shape known.
@@ -257,6 +257,9 @@ pub fn threads(wanted: usize) -> usize {
 /// # Errors
 /// A request error where there is no such folder or no model in it.
 pub fn model_folder(path: &Path) -> Result<PathBuf> {
+    if let Some(checkpoint) = pointed_at(path)? {
+        return Ok(checkpoint);
+    }
     if !path.is_dir() {
         return Err(Error::request(format!("there is no model folder {}", path.display())).with_hint("check the path"));
     }
@@ -264,11 +267,23 @@ pub fn model_folder(path: &Path) -> Result<PathBuf> {
         return Ok(path.to_owned());
     }
     let checkpoints = if path.join("checkpoints").is_dir() { path.join("checkpoints") } else { path.to_owned() };
-    if let Some(checkpoint) = crate::runs::checkpoint::latest(&checkpoints)? {
+    if let Some(checkpoint) = find::latest(&checkpoints)? {
         return Ok(checkpoint.path);
     }
     Err(Error::request(format!("{} is neither a model folder (it has no config.json) nor a run with a checkpoint", path.display()))
         .with_hint("name a run, a checkpoint or a Hugging Face folder"))
+}
+
+/// `checkpoints/LATEST` and `checkpoints/BEST`, in any case, name the checkpoint that the file of that name points at.
+fn pointed_at(path: &Path) -> Result<Option<PathBuf>> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy().to_uppercase();
+    let Some(folder) = path.parent().filter(|_| !path.is_dir()) else { return Ok(None) };
+    let checkpoint = match name.as_str() {
+        find::LATEST => find::latest(folder)?,
+        find::BEST => find::best(folder)?,
+        _ => None,
+    };
+    Ok(checkpoint.map(|found| found.path))
 }
 
 fn model_and_tokenizer(loaded: &Loaded) -> Result<(Option<PathBuf>, Tokenizer, ModelConfig)> {

@@ -1,7 +1,11 @@
 //! The beginning of a run: a new one, or a saved one taken up again. Everything that can be refused is refused before the
 //! first file is written.
 
-use std::{fs, path::Path, time::Instant};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::Instant,
+};
 
 use super::{
     Trainer, held_out,
@@ -30,10 +34,11 @@ pub(super) fn trainer(mut prepared: Prepared, resume: bool, show: Show) -> Resul
     let experiment = prepared.experiment().clone();
     let objectives = prepared.objectives()?;
     let (device, _) = prepared.device(false)?;
+    let runs_dir = Path::new(&experiment.runs_dir);
+    let mut uncertain = Uncertain::new(runs_dir);
     let data = prepared.data(true)?;
     let (batcher, total) = prepared.batcher(&data)?;
     let held_out = held_out(&prepared, &data)?;
-    let runs_dir = Path::new(&experiment.runs_dir);
     let (folder, checkpoint) = if resume {
         let folder = RunFolder::open(runs_dir, &experiment.name)?;
         same_experiment(&folder, &experiment.to_toml()?)?;
@@ -51,7 +56,8 @@ pub(super) fn trainer(mut prepared: Prepared, resume: bool, show: Show) -> Resul
         state::read_moments(&adam, &checkpoint.path)?;
         adam.updates = state.updates;
     }
-    // From here on files are written.
+    // From here on files are written that stay.
+    uncertain.keep();
     let folder = match folder {
         Some(folder) => folder,
         None => RunFolder::create(runs_dir, &experiment.name)?,
@@ -80,10 +86,33 @@ pub(super) fn trainer(mut prepared: Prepared, resume: bool, show: Show) -> Resul
         state,
         texts: Vec::new(),
         started,
+        torn: false,
         prepared,
     };
     trainer.take_up(resume, checkpoint)?;
     Ok(trainer)
+}
+
+/// The token cache is written while a request may still be refused: where it made the folder of runs, it goes again then.
+struct Uncertain(Option<PathBuf>);
+
+impl Uncertain {
+    fn new(runs_dir: &Path) -> Uncertain {
+        Uncertain((!runs_dir.exists()).then(|| runs_dir.to_owned()))
+    }
+
+    fn keep(&mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Uncertain {
+    fn drop(&mut self) {
+        if let Some(runs_dir) = &self.0 {
+            _ = fs::remove_dir_all(runs_dir.join(".cache"));
+            _ = fs::remove_dir(runs_dir);
+        }
+    }
 }
 
 impl Trainer {

@@ -35,6 +35,8 @@ pub struct TrainState {
     pub tokens: u64,
     /// Best value of `checkpoint.best` so far.
     pub best: Option<f64>,
+    /// Step of that value: the checkpoint of this step is the best one.
+    pub best_step: Option<u64>,
     /// Best value that early stopping counts from.
     pub early_best: Option<f64>,
     /// Evaluations since then.
@@ -45,6 +47,8 @@ pub struct TrainState {
     pub evaluated: Option<(u64, f64)>,
     /// Step of the latest samples.
     pub sampled: Option<u64>,
+    /// Whether the run stops before its last step: early stopping, or an objective's word.
+    pub stopped: bool,
     /// Whether the run has come to its end.
     pub ended: bool,
     /// Place in the data order.
@@ -66,11 +70,13 @@ impl TrainState {
             refused: 0,
             tokens: 0,
             best: None,
+            best_step: None,
             early_best: None,
             evaluations_without_gain: 0,
             loss_before: None,
             evaluated: None,
             sampled: None,
+            stopped: false,
             ended: false,
             data,
             lines: [0; 3],
