@@ -341,7 +341,10 @@ impl Trainer {
             for expected in &active.manifest.expectations {
                 let value = if expected.value == "ln_vocab" { Some(vocab.ln()) } else { expected.value.parse().ok() };
                 let name = if expected.quantity == "loss" { "loss".into() } else { active.prefix.clone() + &expected.quantity };
-                let found = figures.iter().find(|(n, _)| *n == name).map(|(_, v)| *v);
+                // The only term of the only objective is told as the loss.
+                let term = active.manifest.terms.iter().any(|t| t.name == expected.quantity);
+                let by_name = figures.iter().find(|(n, _)| *n == name);
+                let found = by_name.or_else(|| figures.iter().find(|(n, _)| term && n == "loss")).map(|(_, v)| *v);
                 if let (Some(value), Some(found)) = (value, found)
                     && (found - value).abs() > expected.tolerance * value.abs().max(1e-9)
                 {
