@@ -184,6 +184,25 @@ fn gotcha_41_steps_come_in_the_order_that_makes_them_durable() {
     assert!(order.is_sorted() && order.windows(2).all(|pair| pair[0] != pair[1]), "{order:?} {log:?}");
 }
 
+/// Catches a save that trusts what it wrote without reading it back, and one that loses the checkpoint it replaced.
+#[test]
+fn gotcha_41_a_disk_that_reads_back_differently_is_an_error_and_the_old_one_stays() {
+    let world = World::new(2, Stop::BadDisk);
+    world.save(Save(10, true, 1)).unwrap();
+    let checkpoints = world.open();
+    let save = |mark| checkpoints.save(20, false, |folder| world.write(folder, Save(20, false, mark)));
+    save(2).unwrap();
+    world.faults.arm(usize::MAX);
+    save(3).unwrap();
+    let renamed = world.faults.log().iter().position(|step| step == "rename step-00000020").unwrap();
+    // Before the next step, which syncs the folder.
+    world.faults.arm(renamed + 1);
+    let report = save(4).unwrap_err().report();
+    assert!(report.contains("reads back differently: model.safetensors"), "{report}");
+    assert_eq!(world.latest(), Some((20, 3)));
+    assert_eq!(world.names(), [BEST, LATEST, "step-00000010", "step-00000020"]);
+}
+
 /// Catches a verification that looks only at lengths, or trusts the manifest: every bit of every file counts.
 #[test]
 fn a_flipped_bit_in_any_file_is_seen_and_the_one_before_is_used() {
