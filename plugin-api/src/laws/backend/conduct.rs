@@ -19,6 +19,25 @@ pub fn operation(session: &mut dyn Session, dtype: DType, case: &Case, report: &
     report.push(case.spec.name, "a repeated call takes no new memory and keeps none", steady);
     let counted = versions(session, dtype, case).unwrap_or_else(|e| Err(e.to_string()));
     report.push(case.spec.name, "counts writes to its outputs alone", counted);
+    let asked = workspace(session, dtype, case).unwrap_or_else(|e| Err(e.to_string()));
+    report.push(case.spec.name, "tells its scratch from shapes alone", asked);
+}
+
+/// More than any case could need.
+const ABSURD: u64 = 1 << 40;
+
+fn workspace(session: &mut dyn Session, dtype: DType, case: &Case) -> Result<Result<String, String>> {
+    let stage = Stage::place(session, case, dtype, Layout::Dense)?;
+    let draft = stage.draft();
+    let first = draft.with_call(|call| session.workspace(call));
+    stage.release(session)?;
+    // The handles are stale by now.
+    let second = draft.with_call(|call| session.workspace(call));
+    Ok(match same(first, second) {
+        Ok(_) if first < ABSURD => Ok(format!("{first} bytes")),
+        Ok(_) => Err(format!("{first} bytes")),
+        Err(e) => Err(e),
+    })
 }
 
 fn steady(session: &mut dyn Session, dtype: DType, case: &Case) -> Result<Result<String, String>> {

@@ -160,7 +160,7 @@ fn denials(candidate: &mut dyn Session, case: &Case) -> Result<String, String> {
             continue;
         }
         match run(candidate, case, dtype, Layout::Dense) {
-            Err(e) if e.code == Code::UNSUPPORTED || candidate.alloc_refuses(dtype) => denied.push(dtype),
+            Err(e) if e.code == Code::UNSUPPORTED || has_no_buffers(candidate, dtype) => denied.push(dtype),
             Err(e) => return Err(format!("{dtype} is denied, but the call answers {:?}: {e}", e.code)),
             Ok(_) => return Err(format!("{dtype} is denied, but the call works")),
         }
@@ -200,16 +200,10 @@ fn backward_pairs(forward: &Case) -> Vec<(Case, &'static rules::Rule)> {
     forwards.iter().flat_map(|case| rules().map(|rule| (case.clone(), rule))).collect()
 }
 
-trait AllocRefuses {
-    /// Whether there are no buffers of that dtype at all.
-    fn alloc_refuses(&mut self, dtype: DType) -> bool;
-}
-
-impl AllocRefuses for dyn Session + '_ {
-    fn alloc_refuses(&mut self, dtype: DType) -> bool {
-        match self.alloc(dtype, 1) {
-            Ok(handle) => self.free(handle).is_err(),
-            Err(e) => e.code == Code::DTYPE,
-        }
+/// Whether there are no buffers of that dtype at all.
+fn has_no_buffers(session: &mut dyn Session, dtype: DType) -> bool {
+    match session.alloc(dtype, 1) {
+        Ok(handle) => session.free(handle).is_err(),
+        Err(e) => e.code == Code::DTYPE,
     }
 }
