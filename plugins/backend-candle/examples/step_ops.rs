@@ -23,8 +23,7 @@ struct Shape {
     hidden: usize,
 }
 
-const SMALL: Shape =
-    Shape { layers: 4, dim: 128, heads: 4, context: 64, sequences: 12, vocabulary: 96, hidden: 384 };
+const SMALL: Shape = Shape { layers: 4, dim: 128, heads: 4, context: 64, sequences: 12, vocabulary: 96, hidden: 384 };
 const LARGE: Shape =
     Shape { layers: 6, dim: 384, heads: 6, context: 256, sequences: 8, vocabulary: 4096, hidden: 1024 };
 
@@ -149,7 +148,21 @@ fn attention(b: &mut Bench, s: &Shape) -> Result<()> {
         Attention { q, k, v, offsets, y, lse: Some(lse), heads, kv_heads, head_dim, scale, ..Attention::default() };
     b.time("attention (half of)", s.layers, flops, forward)?;
     let backward = AttentionBackward {
-        q, k, v, y, lse, dy, offsets, dq, dk, dv, heads, kv_heads, head_dim, scale, ..AttentionBackward::default()
+        q,
+        k,
+        v,
+        y,
+        lse,
+        dy,
+        offsets,
+        dq,
+        dk,
+        dv,
+        heads,
+        kv_heads,
+        head_dim,
+        scale,
+        ..AttentionBackward::default()
     };
     b.time("attention backward", s.layers, 5 * flops / 2, backward)
 }

@@ -23,10 +23,9 @@ pub fn f32(view: &View) -> Result<()> {
 pub fn indices(op: &str, name: &str, ids: &[i32], table: usize) -> Result<()> {
     match ids.iter().position(|&id| usize::try_from(id).map_or(true, |id| id >= table)) {
         None => Ok(()),
-        Some(at) => Err(Error::new(
-            Code::INDEX,
-            format!("{op}: {name}[{at}] is {}, the table has {table} rows", ids[at]),
-        )),
+        Some(at) => {
+            Err(Error::new(Code::INDEX, format!("{op}: {name}[{at}] is {}, the table has {table} rows", ids[at])))
+        }
     }
 }
 
@@ -36,8 +35,7 @@ pub fn indices(op: &str, name: &str, ids: &[i32], table: usize) -> Result<()> {
 /// [`Code::INDEX`].
 pub fn offsets(op: &str, offsets: &[i32], tokens: usize) -> Result<()> {
     let ascending = offsets.windows(2).all(|w| w[0] <= w[1]);
-    let ends = offsets.first() == Some(&0)
-        && offsets.last().is_some_and(|&last| usize::try_from(last) == Ok(tokens));
+    let ends = offsets.first() == Some(&0) && offsets.last().is_some_and(|&last| usize::try_from(last) == Ok(tokens));
     if ascending && ends {
         return Ok(());
     }
@@ -45,7 +43,9 @@ pub fn offsets(op: &str, offsets: &[i32], tokens: usize) -> Result<()> {
         Code::INDEX,
         format!(
             "{op}: offsets must ascend from 0 to {tokens}; they {}",
-            if ends { "descend somewhere".to_owned() } else {
+            if ends {
+                "descend somewhere".to_owned()
+            } else {
                 format!("run from {:?} to {:?}", offsets.first(), offsets.last())
             }
         ),

@@ -2,9 +2,7 @@
 //!
 //! The only file that reaches inside candle's storage. Everything about handles, reuse and views is the pool's.
 
-use candle_core::{
-    CpuStorage, DType as CandleDType, Device, InplaceOp1, Layout, Tensor,
-};
+use candle_core::{CpuStorage, DType as CandleDType, Device, InplaceOp1, Layout, Tensor};
 use half::bf16;
 use plugin_api::{
     Code, Error, Result,
@@ -51,8 +49,7 @@ impl Storage {
         }
         let source = match self.tensor.dtype() {
             CandleDType::BF16 => {
-                let values: Vec<bf16> =
-                    bytes.chunks_exact(2).map(|b| bf16::from_le_bytes([b[0], b[1]])).collect();
+                let values: Vec<bf16> = bytes.chunks_exact(2).map(|b| bf16::from_le_bytes([b[0], b[1]])).collect();
                 Tensor::new(values, self.tensor.device())
             }
             _ => {

@@ -28,9 +28,8 @@ fn decoded<O: Op>(call: &Call<'_>) -> Option<O> {
 /// Bytes the kernels keep for a call, per thread scratch counted once.
 pub fn kernels(call: &Call<'_>) -> u64 {
     let block = (kernels::attention::QUERIES * kernels::attention::KEYS) as u64;
-    let chunk = |rows: u64, vocabulary: u64| {
-        rows.min(kernels::head::chunk_tokens(vocabulary as usize) as u64) * vocabulary
-    };
+    let chunk =
+        |rows: u64, vocabulary: u64| rows.min(kernels::head::chunk_tokens(vocabulary as usize) as u64) * vocabulary;
     let elements = if let Some(op) = decoded::<HeadStats>(call) {
         if op.logits.is_some() { 0 } else { chunk(op.x.rows, op.w.rows) }
     } else if let Some(op) = decoded::<HeadBackward>(call) {

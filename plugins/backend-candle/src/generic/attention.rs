@@ -24,9 +24,7 @@ fn batches(offsets: &[i32], prefix: Option<&[i32]>, heads: usize) -> Vec<Batch> 
     for (s, ends) in offsets.windows(2).enumerate() {
         let (start, len) = (ends[0] as usize, (ends[1] - ends[0]) as usize);
         let prefix = prefix.map_or(0, |prefix| prefix[s] as usize);
-        let fits = |b: &&mut Batch| {
-            b.len == len && b.prefix == prefix && (b.count + 1) * heads * len * len <= SCORES
-        };
+        let fits = |b: &&mut Batch| b.len == len && b.prefix == prefix && (b.count + 1) * heads * len * len <= SCORES;
         match batches.last_mut().filter(fits) {
             Some(batch) => batch.count += 1,
             None => batches.push(Batch { start, len, count: 1, prefix }),
@@ -85,9 +83,8 @@ impl Batch {
 macro_rules! plan {
     ($s:expr, $op:expr, $name:literal) => {{
         let (s, op) = (&*$s, $op);
-        let shape = AttentionShape::new(
-            $name, op.heads, op.kv_heads, op.head_dim, op.scale, op.mask, op.window, op.softcap,
-        )?;
+        let shape =
+            AttentionShape::new($name, op.heads, op.kv_heads, op.head_dim, op.scale, op.mask, op.window, op.softcap)?;
         let offsets = s.ints(&op.offsets)?;
         let prefix = op.prefix.as_ref().map(|prefix| s.ints(prefix)).transpose()?;
         check::offsets($name, &offsets, op.q.rows as usize)?;

@@ -120,7 +120,14 @@ impl Head {
     }
 
     /// Cotangent of `x w^T + bias` for a chunk.
-    fn cotangents(&self, first: usize, z: &Tensor, lse: &Tensor, entropy: Option<&Tensor>, c: &Cotangents) -> Result<Tensor> {
+    fn cotangents(
+        &self,
+        first: usize,
+        z: &Tensor,
+        lse: &Tensor,
+        entropy: Option<&Tensor>,
+        c: &Cotangents,
+    ) -> Result<Tensor> {
         let targets = self.targets.narrow(0, first, z.dim(0)?)?.contiguous()?;
         let logp = z.broadcast_sub(lse)?;
         let p = logp.exp()?;

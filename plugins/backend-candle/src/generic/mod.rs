@@ -64,8 +64,7 @@ impl Generic<'_> {
     /// As [`Generic::input`], for any float type.
     fn floats(&self, view: &View) -> Outcome<Tensor> {
         let flat = self.pool.check(view)?.tensor();
-        let [offset, rows, cols, stride] =
-            [view.offset, view.rows, view.cols, view.row_stride].map(|v| v as usize);
+        let [offset, rows, cols, stride] = [view.offset, view.rows, view.cols, view.row_stride].map(|v| v as usize);
         if view.is_empty() {
             return Ok(Tensor::zeros((rows, cols), flat.dtype(), flat.device())?);
         }
@@ -86,16 +85,17 @@ impl Generic<'_> {
     fn output(&mut self, view: &View, value: &Tensor) -> Outcome {
         let flat = self.pool.check(view)?.tensor();
         if !view.is_empty() {
-            let [offset, rows, cols, stride] =
-                [view.offset, view.rows, view.cols, view.row_stride].map(|v| v as usize);
+            let [offset, rows, cols, stride] = [view.offset, view.rows, view.cols, view.row_stride].map(|v| v as usize);
             let value = value.to_dtype(flat.dtype())?.contiguous()?;
             if view.is_dense() {
                 flat.slice_set(&value.flatten_all()?, 0, offset)?;
             } else {
                 let value = value.reshape((rows, cols))?;
-                flat.narrow(0, offset, (rows - 1) * stride)?
-                    .reshape((rows - 1, stride))?
-                    .slice_set(&value.narrow(0, 0, rows - 1)?, 1, 0)?;
+                flat.narrow(0, offset, (rows - 1) * stride)?.reshape((rows - 1, stride))?.slice_set(
+                    &value.narrow(0, 0, rows - 1)?,
+                    1,
+                    0,
+                )?;
                 let last = value.narrow(0, rows - 1, 1)?.flatten_all()?;
                 flat.slice_set(&last, 0, offset + (rows - 1) * stride)?;
             }

@@ -70,7 +70,8 @@ pub fn adamw(s: &mut Generic<'_>, op: &AdamW) -> Outcome {
         s.output(&part(&op.m, from, len), &m)?;
         s.output(&part(&op.v, from, len), &v)?;
         if let Some(shadow) = &op.shadow {
-            let p = p.to_dtype(if shadow.dtype == plugin_api::backend::DType::BF16 { DType::BF16 } else { DType::F32 })?;
+            let p =
+                p.to_dtype(if shadow.dtype == plugin_api::backend::DType::BF16 { DType::BF16 } else { DType::F32 })?;
             s.output(&part(shadow, from, len), &p)?;
         }
     }

@@ -4,7 +4,7 @@
 use super::{
     Kernels,
     gemm::{Start, block, plain, transposed},
-    math::{add_scaled, exp_nonpositive, max, sum, tanh},
+    math::{add_scaled, dot, exp_nonpositive, larger, tanh, tree, tree_max},
     operand::{Mat, MatMut},
 };
 use crate::check::{self, AttentionShape};
@@ -50,9 +50,8 @@ pub fn pairs(tasks: &[Task], queries: usize) -> usize {
 /// `y = softmax(cap(scale q k^T)) v` over each query's visible keys.
 pub fn forward(s: &mut Kernels<'_>, op: &Attention) -> Result<()> {
     let name = "attention";
-    let shape = AttentionShape::new(
-        name, op.heads, op.kv_heads, op.head_dim, op.scale, op.mask, op.window, op.softcap,
-    )?;
+    let shape =
+        AttentionShape::new(name, op.heads, op.kv_heads, op.head_dim, op.scale, op.mask, op.window, op.softcap)?;
     let (q, k, v) = (s.input(&op.q)?, s.input(&op.k)?, s.input(&op.v)?);
     let offsets = s.ints(&op.offsets)?;
     let prefix = op.prefix.as_ref().map(|prefix| s.ints(prefix)).transpose()?;
@@ -102,7 +101,7 @@ fn query_block(shape: &AttentionShape, task: &Task, heads: &Heads, scratch: &mut
     let (_, to) = shape.visible(task.query + rows - 1, task.len, task.prefix);
     for first in (from..to).step_by(KEYS) {
         let keys = KEYS.min(to - first);
-        let s = MatMut::over(scores, rows, keys);
+        let s = padded(scores, rows, keys);
         let k = heads.k.block(first, keys, 0, heads.k.cols);
         let v = heads.v.block(first, keys, 0, heads.v.cols);
         // SAFETY: `s` is this task's scratch, `y` its own rows and columns; inputs are only read.
@@ -111,7 +110,10 @@ fn query_block(shape: &AttentionShape, task: &Task, heads: &Heads, scratch: &mut
             for r in 0..rows {
                 let (a, b) = shape.visible(task.query + r, task.len, task.prefix);
                 let (a, b) = (a.clamp(first, first + keys) - first, b.clamp(first, first + keys) - first);
-                let rescale = soften(s.row(r), a, b, shape.softcap, &mut largest[r], &mut total[r]);
+                if shape.softcap > 0.0 {
+                    cap(s.row(r), shape.softcap);
+                }
+                let rescale = soften(visible(s, r, a, b), &mut largest[r], &mut total[r]);
                 if first > from && rescale != 1.0 {
                     heads.y.row(r).iter_mut().for_each(|y| *y *= rescale);
                 }
@@ -132,48 +134,89 @@ fn query_block(shape: &AttentionShape, task: &Task, heads: &Heads, scratch: &mut
     }
 }
 
-/// Turns the scores `a..b` of a row into `exp(score - largest)` and the others into 0, keeps the running maximum and sum,
-/// and yields the factor that earlier results take.
+/// Elements that rows of scores are padded to a multiple of: rows end at any key, and vectors should not.
+pub const PAD: usize = 16;
+
+/// A matrix of scores in scratch, rows padded.
+pub fn padded(scratch: &mut [f32], rows: usize, keys: usize) -> MatMut {
+    let stride = keys.next_multiple_of(PAD);
+    let whole = MatMut::over(scratch, rows, stride);
+    whole.block(0, rows, 0, keys)
+}
+
+/// The padded row `r` as vectors that cover `a..b`: scores outside are minus infinity, and rows outside the vectors 0.
+///
+/// # Safety
+/// As [`MatMut::row`]; `scores` comes from [`padded`].
 #[inline(always)]
-fn soften(row: &mut [f32], a: usize, b: usize, softcap: f32, largest: &mut f32, total: &mut f32) -> f32 {
-    row[..a].fill(0.0);
-    row[b..].fill(0.0);
-    let seen = &mut row[a..b];
+pub unsafe fn visible<'a>(scores: MatMut, r: usize, a: usize, b: usize) -> &'a mut [[f32; PAD]] {
+    // SAFETY: the caller's promise.
+    let row = unsafe { scores.span(r, 0, scores.stride) };
+    if a >= b {
+        row.fill(0.0);
+        return &mut [];
+    }
+    let (from, to) = (a / PAD * PAD, b.next_multiple_of(PAD));
+    row[..from].fill(0.0);
+    row[to..].fill(0.0);
+    row[from..a].fill(f32::NEG_INFINITY);
+    row[b..to].fill(f32::NEG_INFINITY);
+    row[from..to].as_chunks_mut::<PAD>().0
+}
+
+/// Turns scores into `exp(score - largest)`, keeps the running maximum and sum, and yields the factor that earlier
+/// results take.
+#[inline(always)]
+fn soften(seen: &mut [[f32; PAD]], largest: &mut f32, total: &mut f32) -> f32 {
     if seen.is_empty() {
         return 1.0;
     }
-    if softcap > 0.0 {
-        seen.iter_mut().for_each(|s| *s = softcap * tanh(*s / softcap));
+    let mut lanes = [*largest; PAD];
+    for chunk in seen.iter() {
+        for l in 0..PAD {
+            lanes[l] = larger(chunk[l], lanes[l]);
+        }
     }
-    let top = max(seen).max(*largest);
+    let top = tree_max(lanes);
     let rescale = exp_nonpositive(*largest - top);
-    seen.iter_mut().for_each(|s| *s = exp_nonpositive(*s - top));
-    *total = rescale.mul_add(*total, sum([seen], |[s]| s));
+    let mut sums = [0.0; PAD];
+    for chunk in seen.iter_mut() {
+        for l in 0..PAD {
+            chunk[l] = exp_nonpositive(chunk[l] - top);
+            sums[l] += chunk[l];
+        }
+    }
+    *total = rescale.mul_add(*total, tree(sums));
     *largest = top;
     rescale
 }
 
+/// `s = cap tanh(s / cap)`.
+#[inline(always)]
+fn cap(scores: &mut [f32], softcap: f32) {
+    scores.iter_mut().for_each(|s| *s = softcap * tanh(*s / softcap));
+}
+
 /// Attention of one query over the first `keys` rows of a cache slot from `from` on, for decoding.
 #[inline(always)]
-pub fn one_query(
-    shape: &AttentionShape,
-    q: &[f32],
-    k: Mat,
-    v: Mat,
-    from: usize,
-    y: &mut [f32],
-    scores: &mut [f32],
-) {
-    let scores = &mut scores[..k.rows - from];
-    for (j, score) in scores.iter_mut().enumerate() {
+pub fn one_query(shape: &AttentionShape, q: &[f32], k: Mat, v: Mat, from: usize, y: &mut [f32], scores: &mut [f32]) {
+    let keys = k.rows - from;
+    let scores = padded(scores, 1, keys);
+    // SAFETY: this task's scratch.
+    let row = unsafe { scores.row(0) };
+    for (j, score) in row.iter_mut().enumerate() {
         // SAFETY: inside the slot; only this task uses its columns.
-        *score = shape.scale * super::math::dot(q, unsafe { k.row(from + j) });
+        *score = shape.scale * dot(q, unsafe { k.row(from + j) });
+    }
+    if shape.softcap > 0.0 {
+        cap(row, shape.softcap);
     }
     let (mut largest, mut total) = (f32::NEG_INFINITY, 0.0);
-    let keys = scores.len();
-    soften(scores, 0, keys, shape.softcap, &mut largest, &mut total);
+    // SAFETY: as above.
+    soften(unsafe { visible(scores, 0, 0, keys) }, &mut largest, &mut total);
     y.fill(0.0);
-    for (j, p) in scores.iter().enumerate() {
+    // SAFETY: as above.
+    for (j, p) in unsafe { scores.row(0) }.iter().enumerate() {
         // SAFETY: as above.
         add_scaled(y, *p, unsafe { v.row(from + j) });
     }

@@ -4,7 +4,7 @@
 
 use super::{
     Kernels,
-    attention::{KEYS, QUERIES, Task, list, pairs},
+    attention::{KEYS, PAD, QUERIES, Task, list, padded, pairs, visible},
     gemm::{Start, block, plain, transposed},
     math::{dot, exp_nonpositive, tanh},
     operand::{Mat, MatMut},
@@ -16,9 +16,8 @@ use plugin_api::{Result, backend::ops::AttentionBackward};
 /// `dq += ds k`, `dk += ds^T q`.
 pub fn backward(s: &mut Kernels<'_>, op: &AttentionBackward) -> Result<()> {
     let name = "attention_backward";
-    let shape = AttentionShape::new(
-        name, op.heads, op.kv_heads, op.head_dim, op.scale, op.mask, op.window, op.softcap,
-    )?;
+    let shape =
+        AttentionShape::new(name, op.heads, op.kv_heads, op.head_dim, op.scale, op.mask, op.window, op.softcap)?;
     let (q, k, v) = (s.input(&op.q)?, s.input(&op.k)?, s.input(&op.v)?);
     let (y, lse, dy) = (s.input(&op.y)?, s.input(&op.lse)?, s.input(&op.dy)?);
     let offsets = s.ints(&op.offsets)?;
@@ -94,7 +93,7 @@ fn query_block(shape: &AttentionShape, task: &Task, h: &Heads, query: usize, scr
     let (_, to) = shape.visible(query + rows - 1, task.len, task.prefix);
     for first in (from..to).step_by(KEYS) {
         let keys = KEYS.min(to - first);
-        let (s, ds) = (MatMut::over(scores, rows, keys), MatMut::over(dscores, rows, keys));
+        let (s, ds) = (padded(scores, rows, keys), padded(dscores, rows, keys));
         let (k, v) = (h.k.block(first, keys, 0, h.k.cols), h.v.block(first, keys, 0, h.v.cols));
         let (dk, dv) = (h.dk.block(first, keys, 0, k.cols), h.dv.block(first, keys, 0, v.cols));
         let start = if first > from { Start::Accumulate } else { Start::Zero };
@@ -105,7 +104,7 @@ fn query_block(shape: &AttentionShape, task: &Task, h: &Heads, query: usize, scr
             for (r, delta) in delta[..rows].iter().enumerate() {
                 let (a, b) = shape.visible(query + r, task.len, task.prefix);
                 let (a, b) = (a.clamp(first, first + keys) - first, b.clamp(first, first + keys) - first);
-                score_row(shape, s.row(r), ds.row(r), a, b, lse.row(r)[0], *delta);
+                score_row(shape, s, ds, r, a, b, lse.row(r)[0], *delta);
             }
             block(dv, transposed(s.as_mat()), plain(dy), 1.0, Start::Accumulate);
             block(dq, plain(ds.as_mat()), plain(k), 1.0, start);
@@ -115,25 +114,33 @@ fn query_block(shape: &AttentionShape, task: &Task, h: &Heads, query: usize, scr
 }
 
 /// Scores become probabilities, `dy v^T` becomes the cotangent of `q k^T`; both 0 outside `a..b`.
+///
+/// # Safety
+/// As [`MatMut::row`]; both come from [`padded`], with one width.
 #[inline(always)]
-fn score_row(shape: &AttentionShape, s: &mut [f32], ds: &mut [f32], a: usize, b: usize, lse: f32, delta: f32) {
-    for row in [&mut *s, &mut *ds] {
-        row[..a].fill(0.0);
-        row[b..].fill(0.0);
+#[allow(clippy::too_many_arguments, reason = "a row's part of everything")]
+unsafe fn score_row(shape: &AttentionShape, s: MatMut, ds: MatMut, r: usize, a: usize, b: usize, lse: f32, delta: f32) {
+    let cap = shape.softcap;
+    if cap > 0.0 {
+        // SAFETY: the caller's promise.
+        unsafe { s.row(r) }.iter_mut().for_each(|s| *s = cap * tanh(*s / cap));
     }
-    let pairs = s[a..b].iter_mut().zip(&mut ds[a..b]);
-    if shape.softcap > 0.0 {
-        for (s, ds) in pairs {
-            let t = tanh(*s / shape.softcap);
-            let p = exp_nonpositive(shape.softcap.mul_add(t, -lse));
-            *ds = p * (*ds - delta) * (1.0 - t * t) * shape.scale;
-            *s = p;
+    // SAFETY: the caller's promise.
+    let (scores, cotangents) = unsafe { (visible(s, r, a, b), ds.span(r, 0, ds.stride)) };
+    let from = if a < b { a / PAD * PAD } else { 0 };
+    let to = from + scores.len() * PAD;
+    cotangents[..from].fill(0.0);
+    cotangents[to..].fill(0.0);
+    // Without a cap the slope is 1.
+    let bend = if cap > 0.0 { 1.0 / cap } else { 0.0 };
+    for (s, ds) in scores.iter_mut().zip(cotangents[from..to].as_chunks_mut::<PAD>().0) {
+        for l in 0..PAD {
+            let p = exp_nonpositive(s[l] - lse);
+            let t = s[l] * bend;
+            let d = p * (ds[l] - delta) * (1.0 - t * t) * shape.scale;
+            // What is not seen stays out, whatever `dy v^T` is there.
+            ds[l] = if p == 0.0 { 0.0 } else { d };
+            s[l] = p;
         }
-        return;
-    }
-    for (s, ds) in pairs {
-        let p = exp_nonpositive(*s - lse);
-        *ds = p * (*ds - delta) * shape.scale;
-        *s = p;
     }
 }

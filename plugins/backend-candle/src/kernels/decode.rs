@@ -1,6 +1,9 @@
 //! Attention of one new token per row against its cache slot.
 
-use super::{Kernels, attention::one_query};
+use super::{
+    Kernels,
+    attention::{PAD, one_query},
+};
 use crate::check::{self, AttentionShape};
 use plugin_api::{
     Error, Result,
@@ -11,7 +14,14 @@ use plugin_api::{
 pub fn attention(s: &mut Kernels<'_>, op: &DecodeAttention) -> Result<()> {
     let name = "decode_attention";
     let shape = AttentionShape::new(
-        name, op.heads, op.kv_heads, op.head_dim, op.scale, MaskKind::CAUSAL, op.window, op.softcap,
+        name,
+        op.heads,
+        op.kv_heads,
+        op.head_dim,
+        op.scale,
+        MaskKind::CAUSAL,
+        op.window,
+        op.softcap,
     )?;
     let (q, k, v) = (s.input(&op.q)?, s.input(&op.k)?, s.input(&op.v)?);
     let (slots, lengths) = (s.ints(&op.slots)?, s.ints(&op.lengths)?);
@@ -19,6 +29,7 @@ pub fn attention(s: &mut Kernels<'_>, op: &DecodeAttention) -> Result<()> {
     let y = s.output(&op.y)?;
     let (k_cache, v_cache) = (s.output(&op.k_cache)?, s.output(&op.v_cache)?);
     let longest = lengths.iter().copied().max().unwrap_or(0) as usize + 1;
+    let longest = longest.next_multiple_of(PAD);
     let (par, d) = (&s.cx.par, shape.head_dim);
     let tasks = q.rows * shape.kv_heads;
     let work = tasks * shape.group() * longest * d / 8;

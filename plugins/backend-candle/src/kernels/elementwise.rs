@@ -107,14 +107,27 @@ pub fn cast(s: &mut Kernels<'_>, op: &Cast) -> Result<()> {
 /// `y += alpha x`.
 pub fn axpy(s: &mut Kernels<'_>, op: &Axpy) -> Result<()> {
     let (x, y, alpha) = (s.input(&op.x)?, s.output(&op.y)?, op.alpha as f32);
-    binary(&s.cx.par, y, x, 150, #[inline(always)] move |y, x| alpha.mul_add(x, y));
+    binary(
+        &s.cx.par,
+        y,
+        x,
+        150,
+        #[inline(always)]
+        move |y, x| alpha.mul_add(x, y),
+    );
     Ok(())
 }
 
 /// `x *= alpha`.
 pub fn scale(s: &mut Kernels<'_>, op: &Scale) -> Result<()> {
     let (x, alpha) = (s.output(&op.x)?, op.alpha as f32);
-    unary(&s.cx.par, x, 100, #[inline(always)] move |x| x * alpha);
+    unary(
+        &s.cx.par,
+        x,
+        100,
+        #[inline(always)]
+        move |x| x * alpha,
+    );
     Ok(())
 }
 
@@ -173,7 +186,7 @@ macro_rules! functions {
     };
 }
 
-const SQRT_2_OVER_PI: f32 = 0.797_884_56;
+const SQRT_2_OVER_PI: f32 = 0.797_884_6;
 const CUBIC: f32 = 0.044_715;
 /// `1 / sqrt(2 pi)`.
 const INV_SQRT_2PI: f32 = 0.398_942_3;
@@ -200,10 +213,22 @@ functions! {
 macro_rules! with_function {
     ($kind:expr, $op:literal, |$f:ident| $body:expr) => {
         match $kind {
-            ActivationKind::SILU => { let $f = Silu; $body }
-            ActivationKind::RELU => { let $f = Relu; $body }
-            ActivationKind::GELU_ERF => { let $f = GeluErf; $body }
-            ActivationKind::GELU_TANH => { let $f = GeluTanh; $body }
+            ActivationKind::SILU => {
+                let $f = Silu;
+                $body
+            }
+            ActivationKind::RELU => {
+                let $f = Relu;
+                $body
+            }
+            ActivationKind::GELU_ERF => {
+                let $f = GeluErf;
+                $body
+            }
+            ActivationKind::GELU_TANH => {
+                let $f = GeluTanh;
+                $body
+            }
             other => return Err(other.unknown($op)),
         }
     };
@@ -217,9 +242,22 @@ pub fn activation(s: &mut Kernels<'_>, op: &Activation) -> Result<()> {
     let (x, y) = (s.input(&op.x)?, s.output(&op.y)?);
     let par = &s.cx.par;
     with_function!(op.kind, "activation", |f| if y.is(&x) {
-        unary(par, y, COST, #[inline(always)] move |x| f.value(x));
+        unary(
+            par,
+            y,
+            COST,
+            #[inline(always)]
+            move |x| f.value(x),
+        );
     } else {
-        binary(par, y, x, COST, #[inline(always)] move |_, x| f.value(x));
+        binary(
+            par,
+            y,
+            x,
+            COST,
+            #[inline(always)]
+            move |_, x| f.value(x),
+        );
     });
     Ok(())
 }
@@ -232,11 +270,31 @@ pub fn activation_backward(s: &mut Kernels<'_>, op: &ActivationBackward) -> Resu
         copy_rows(par, dy, dx);
     }
     with_function!(op.kind, "activation_backward", |f| if dx.is(&x) && x.ptr() == dy.ptr() {
-        unary(par, dx, COST, #[inline(always)] move |x| x * f.both(x).1);
+        unary(
+            par,
+            dx,
+            COST,
+            #[inline(always)]
+            move |x| x * f.both(x).1,
+        );
     } else if dx.is(&x) {
-        binary(par, dx, dy, COST, #[inline(always)] move |x, dy| dy * f.both(x).1);
+        binary(
+            par,
+            dx,
+            dy,
+            COST,
+            #[inline(always)]
+            move |x, dy| dy * f.both(x).1,
+        );
     } else {
-        binary(par, dx, x, COST, #[inline(always)] move |dy, x| dy * f.both(x).1);
+        binary(
+            par,
+            dx,
+            x,
+            COST,
+            #[inline(always)]
+            move |dy, x| dy * f.both(x).1,
+        );
     });
     Ok(())
 }
@@ -249,11 +307,31 @@ pub fn glu(s: &mut Kernels<'_>, op: &Glu) -> Result<()> {
         copy_rows(par, up, y);
     }
     with_function!(op.kind, "glu", |f| if y.is(&gate) && gate.ptr() == up.ptr() {
-        unary(par, y, COST, #[inline(always)] move |x| f.value(x) * x);
+        unary(
+            par,
+            y,
+            COST,
+            #[inline(always)]
+            move |x| f.value(x) * x,
+        );
     } else if y.is(&gate) {
-        binary(par, y, up, COST, #[inline(always)] move |gate, up| f.value(gate) * up);
+        binary(
+            par,
+            y,
+            up,
+            COST,
+            #[inline(always)]
+            move |gate, up| f.value(gate) * up,
+        );
     } else {
-        binary(par, y, gate, COST, #[inline(always)] move |up, gate| f.value(gate) * up);
+        binary(
+            par,
+            y,
+            gate,
+            COST,
+            #[inline(always)]
+            move |up, gate| f.value(gate) * up,
+        );
     });
     Ok(())
 }

@@ -252,9 +252,14 @@ pub fn stats(s: &mut Kernels<'_>, op: &HeadStats) -> Result<()> {
         };
         // SAFETY: the buffer or the output is this operation's alone.
         unsafe { head.logits(par, first, z) };
-        per_token(par, z, #[inline(always)] |r, z| {
-            head.statistics(first + r, z, &out);
-        });
+        per_token(
+            par,
+            z,
+            #[inline(always)]
+            |r, z| {
+                head.statistics(first + r, z, &out);
+            },
+        );
     });
     Ok(())
 }
@@ -272,8 +277,7 @@ pub fn backward(s: &mut Kernels<'_>, op: &HeadBackward) -> Result<()> {
         dmean_logit: s.input_opt(&op.dmean_logit)?,
         dentropy: s.input_opt(&op.dentropy)?,
     };
-    let wanted =
-        Gradients { dx: s.output(&op.dx)?, dw: s.output_opt(&op.dw)?, dbias: s.output_opt(&op.dbias)? };
+    let wanted = Gradients { dx: s.output(&op.dx)?, dw: s.output_opt(&op.dw)?, dbias: s.output_opt(&op.dbias)? };
     reserve(&mut s.cx.logits, &head);
     let (par, buffer) = (&s.cx.par, &mut s.cx.logits);
     head.chunks(|first, tokens| {
@@ -282,16 +286,21 @@ pub fn backward(s: &mut Kernels<'_>, op: &HeadBackward) -> Result<()> {
             // SAFETY: the buffer is this operation's alone.
             unsafe { head.logits(par, first, z) };
         }
-        per_token(par, z, #[inline(always)] |r, z| {
-            let n = first + r;
-            // SAFETY: checked views, only read.
-            let (lse, entropy) = unsafe { (lse.row(0)[n], entropy.map_or(0.0, |row| row.row(0)[n])) };
-            if let Some(kept) = kept {
-                // SAFETY: as above.
-                z.copy_from_slice(unsafe { kept.row(n) });
-            }
-            head.cotangents(n, z, lse, entropy, &given);
-        });
+        per_token(
+            par,
+            z,
+            #[inline(always)]
+            |r, z| {
+                let n = first + r;
+                // SAFETY: checked views, only read.
+                let (lse, entropy) = unsafe { (lse.row(0)[n], entropy.map_or(0.0, |row| row.row(0)[n])) };
+                if let Some(kept) = kept {
+                    // SAFETY: as above.
+                    z.copy_from_slice(unsafe { kept.row(n) });
+                }
+                head.cotangents(n, z, lse, entropy, &given);
+            },
+        );
         // SAFETY: the gradients are this operation's alone and overlap no input (alias rules).
         unsafe { head.gradients(par, first, z.as_mat(), &wanted) };
     });
@@ -314,18 +323,22 @@ pub fn fused(s: &mut Kernels<'_>, op: &HeadFused) -> Result<()> {
         mean_logit: s.output_opt(&op.mean_logit)?,
         top1: op.top1.as_ref().map(|view| s.ints_mut(view).map(|row| Ints(row.as_mut_ptr()))).transpose()?,
     };
-    let wanted =
-        Gradients { dx: s.output(&op.dx)?, dw: s.output_opt(&op.dw)?, dbias: s.output_opt(&op.dbias)? };
+    let wanted = Gradients { dx: s.output(&op.dx)?, dw: s.output_opt(&op.dw)?, dbias: s.output_opt(&op.dbias)? };
     reserve(&mut s.cx.logits, &head);
     let (par, buffer) = (&s.cx.par, &mut s.cx.logits);
     head.chunks(|first, tokens| {
         let z = MatMut::over(buffer, tokens, head.w.rows);
         // SAFETY: the buffer is this operation's alone.
         unsafe { head.logits(par, first, z) };
-        per_token(par, z, #[inline(always)] |r, z| {
-            let token = head.statistics(first + r, z, &out);
-            head.cotangents(first + r, z, token.lse, token.entropy, &given);
-        });
+        per_token(
+            par,
+            z,
+            #[inline(always)]
+            |r, z| {
+                let token = head.statistics(first + r, z, &out);
+                head.cotangents(first + r, z, token.lse, token.entropy, &given);
+            },
+        );
         // SAFETY: as in `backward`.
         unsafe { head.gradients(par, first, z.as_mat(), &wanted) };
     });

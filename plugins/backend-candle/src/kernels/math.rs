@@ -75,14 +75,14 @@ pub fn erf(x: f32) -> f32 {
     if a < 1.0 { near } else { far }
 }
 
-/// Lanes of a sum: enough to fill the widest registers twice, and the same on every processor, so that a sum's order is
+/// Lanes of a sum: enough to fill the widest registers, and the same on every processor, so that a sum's order is
 /// part of the algorithm.
-pub const LANES: usize = 32;
+pub const LANES: usize = 16;
 
-/// Adds the lanes up in a fixed tree.
+/// Adds the lanes (a power of two) up in a fixed tree.
 #[inline(always)]
-pub fn tree(mut lanes: [f32; LANES]) -> f32 {
-    let mut width = LANES / 2;
+pub fn tree<const N: usize>(mut lanes: [f32; N]) -> f32 {
+    let mut width = N / 2;
     while width > 0 {
         for i in 0..width {
             lanes[i] += lanes[i + width];
@@ -132,14 +132,32 @@ pub fn max(x: &[f32]) -> f32 {
     let (chunks, rest) = x.as_chunks::<LANES>();
     for a in chunks {
         for l in 0..LANES {
-            lanes[l] = if a[l] > lanes[l] { a[l] } else { lanes[l] };
+            lanes[l] = larger(a[l], lanes[l]);
         }
     }
-    let mut best = f32::NEG_INFINITY;
-    for v in lanes.iter().chain(rest) {
-        best = if *v > best { *v } else { best };
+    for (lane, v) in lanes.iter_mut().zip(rest) {
+        *lane = larger(*v, *lane);
     }
-    best
+    tree_max(lanes)
+}
+
+/// `a` where it is larger than `b`.
+#[inline(always)]
+pub fn larger(a: f32, b: f32) -> f32 {
+    if a > b { a } else { b }
+}
+
+/// The largest lane.
+#[inline(always)]
+pub fn tree_max<const N: usize>(mut lanes: [f32; N]) -> f32 {
+    let mut width = N / 2;
+    while width > 0 {
+        for i in 0..width {
+            lanes[i] = larger(lanes[i], lanes[i + width]);
+        }
+        width /= 2;
+    }
+    lanes[0]
 }
 
 /// `y += a x`.

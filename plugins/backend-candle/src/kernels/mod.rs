@@ -18,10 +18,7 @@ pub mod rotary;
 pub mod rows;
 pub mod sample;
 
-use crate::{
-    check,
-    storage::Storage,
-};
+use crate::{check, storage::Storage};
 use operand::{Mat, MatMut};
 use parallel::Parallel;
 use plugin_api::{

@@ -20,9 +20,10 @@ fn group(rows: usize) -> usize {
 fn fill_gain(out: &mut [f32], width: usize, weight: Option<Mat>, offset: f32, bias: Option<Mat>) {
     let (gain, shift) = out[..2 * width].split_at_mut(width);
     match weight {
-        // SAFETY: a checked view of one row, only read.
         Some(weight) => {
-            gain.iter_mut().zip(unsafe { weight.row(0) }).for_each(|(g, w)| *g = offset + w);
+            // SAFETY: a checked view of one row, only read.
+            let weight = unsafe { weight.row(0) };
+            gain.iter_mut().zip(weight).for_each(|(g, w)| *g = offset + w);
         }
         None => gain.fill(1.0),
     }
@@ -78,13 +79,7 @@ pub fn forward(s: &mut Kernels<'_>, op: &Norm) -> Result<()> {
 
 /// The row to normalise, written to `total` where that is wanted.
 #[inline(always)]
-fn add_residual<'a>(
-    n: usize,
-    x: Mat,
-    residual: Option<Mat>,
-    total: Option<MatMut>,
-    scratch: &'a mut [f32],
-) -> &'a [f32] {
+fn add_residual(n: usize, x: Mat, residual: Option<Mat>, total: Option<MatMut>, scratch: &mut [f32]) -> &[f32] {
     // The sum may be `x` or the residual itself: then the other one is added to it.
     let (mut first, mut second) = (x, residual);
     if let (Some(total), Some(other)) = (total, residual)

@@ -96,7 +96,12 @@ pub fn adamw(s: &mut Kernels<'_>, op: &AdamW) -> Result<()> {
             let to = end.min(bounds[segment + 1] as usize * align);
             // SAFETY: chunks are disjoint, and the operands do not overlap (alias rules).
             let (p, m, v, g) = unsafe {
-                (params.span(0, at, to - at), m.span(0, at, to - at), v.span(0, at, to - at), grads.span(0, at, to - at))
+                (
+                    params.span(0, at, to - at),
+                    m.span(0, at, to - at),
+                    v.span(0, at, to - at),
+                    grads.span(0, at, to - at),
+                )
             };
             let (lr, decay) = rates(hyper, segment);
             par.wide(

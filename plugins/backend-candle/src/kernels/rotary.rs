@@ -2,10 +2,7 @@
 
 use super::{Kernels, operand::Mat};
 use crate::check;
-use plugin_api::{
-    Code, Error, Result,
-    backend::ops::Rotary,
-};
+use plugin_api::{Code, Error, Result, backend::ops::Rotary};
 
 /// Rotates each head's pairs by the angle of the token's position.
 pub fn rotate(s: &mut Kernels<'_>, op: &Rotary) -> Result<()> {
@@ -43,7 +40,7 @@ pub fn head_dim(op: &Rotary) -> Result<usize> {
         return Err(Error::invalid(format!("rotary: head_dim {} is not positive", op.head_dim)));
     }
     let (head_dim, pairs) = (op.head_dim as u64, op.cos.cols);
-    if op.x.cols % head_dim != 0 || pairs.saturating_mul(2) > head_dim {
+    if !op.x.cols.is_multiple_of(head_dim) || pairs.saturating_mul(2) > head_dim {
         return Err(Error::new(
             Code::SHAPE,
             format!("rotary: head_dim {head_dim} must divide {} columns and hold {pairs} pairs", op.x.cols),

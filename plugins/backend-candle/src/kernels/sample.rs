@@ -19,7 +19,7 @@ pub fn sample(s: &mut Kernels<'_>, op: &Sample) -> Result<()> {
     let (token, logp) = (s.ints_mut(&op.token)?, s.output(&op.logp)?);
     s.cx.logits.resize(s.cx.logits.len().max(logits.cols), 0.0);
     let mut ranked = Vec::new();
-    for b in 0..logits.rows {
+    for (b, token) in token.iter_mut().enumerate() {
         // SAFETY: checked views, nobody else is at work.
         let (z, noise) = unsafe { (logits.row(b), noise.row(0)[b]) };
         let weights = &mut s.cx.logits[..z.len()];
@@ -27,7 +27,7 @@ pub fn sample(s: &mut Kernels<'_>, op: &Sample) -> Result<()> {
             #[inline(always)]
             || draw(op, z, weights, &mut ranked, f64::from(noise)),
         );
-        token[b] = drawn as i32;
+        *token = drawn as i32;
         // SAFETY: as above.
         unsafe { logp.row(0)[b] = value };
     }
@@ -73,9 +73,7 @@ pub fn draw(op: &Sample, z: &[f32], weights: &mut [f32], ranked: &mut Vec<u32>, 
 
 /// Ranks by descending logit, the lower index first on ties, and walks down.
 fn pick(op: &Sample, z: &[f32], weights: &[f32], ranked: &mut Vec<u32>, noise: f64, total: f64) -> usize {
-    let better = |a: &u32, b: &u32| -> Ordering {
-        z[*b as usize].total_cmp(&z[*a as usize]).then(a.cmp(b))
-    };
+    let better = |a: &u32, b: &u32| -> Ordering { z[*b as usize].total_cmp(&z[*a as usize]).then(a.cmp(b)) };
     let weight = |v: &u32| f64::from(weights[*v as usize]);
     let all = z.len();
     let most = if op.top_k > 0 { (op.top_k as usize).min(all) } else { all };

@@ -62,7 +62,7 @@ impl Rig {
     }
 
     fn buffer(&mut self, dtype: DType, bytes: &[u8]) -> Handle {
-        let elements = bytes.len() / 4;
+        let elements = bytes.len() / dtype.size().unwrap();
         let mut handles = Vec::new();
         for s in self.all() {
             let handle = s.alloc(dtype, elements as u64).unwrap();
@@ -89,6 +89,12 @@ impl Rig {
         let buffer = self.buffer(DType::F32, &bytes);
         let row_stride = stride as u64;
         View { offset: offset as u64, row_stride, ..View::dense(buffer, DType::F32, rows as u64, cols as u64) }
+    }
+
+    /// A dense matrix of bf16, zero.
+    pub fn halves(&mut self, rows: usize, cols: usize) -> View {
+        let buffer = self.buffer(DType::BF16, &vec![0; 2 * rows * cols]);
+        View::dense(buffer, DType::BF16, rows as u64, cols as u64)
     }
 
     /// A matrix of normal numbers.
@@ -119,13 +125,13 @@ impl Rig {
         }
         for i in 0..self.buffers.len() {
             let (handle, dtype, elements) = self.buffers[i];
-            let expected = download(&mut self.oracle, handle, elements);
-            let one = download(&mut self.kernels[0], handle, elements);
+            let expected = download(&mut self.oracle, handle, dtype, elements);
+            let one = download(&mut self.kernels[0], handle, dtype, elements);
             for threads in [1, 2] {
-                let other = download(&mut self.kernels[threads], handle, elements);
+                let other = download(&mut self.kernels[threads], handle, dtype, elements);
                 assert!(one == other, "{op:?}: {} threads give other bits than one", threads + 1);
             }
-            let generic = download(&mut self.generic, handle, elements);
+            let generic = download(&mut self.generic, handle, dtype, elements);
             for (path, found) in [("kernels", one), ("generic", generic)] {
                 self.compare(&format!("{path} {op:?} buffer {i}"), dtype, &found, &expected);
             }
@@ -159,9 +165,13 @@ impl Rig {
     }
 }
 
-fn download(s: &mut dyn Session, handle: Handle, elements: usize) -> Vec<u32> {
-    let mut bytes = vec![0; elements * 4];
+/// The bits of a buffer's elements, bf16 as the f32 of that value.
+fn download(s: &mut dyn Session, handle: Handle, dtype: DType, elements: usize) -> Vec<u32> {
+    let mut bytes = vec![0; elements * dtype.size().unwrap()];
     s.download(handle, 0, &mut bytes).unwrap();
+    if dtype == DType::BF16 {
+        return bytes.chunks_exact(2).map(|b| u32::from(u16::from_le_bytes([b[0], b[1]])) << 16).collect();
+    }
     bytes.chunks_exact(4).map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect()
 }
 
@@ -173,4 +183,3 @@ pub fn each_layout(f: impl Fn(&mut Rig)) {
         f(&mut rig);
     }
 }
-

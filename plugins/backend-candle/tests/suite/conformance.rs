@@ -19,7 +19,8 @@ fn both_paths_conform() {
     for path in ["kernels", "generic"] {
         let mut reference = ReferenceBackend::open(&SessionOptions::default()).unwrap();
         let report = verify(&mut open(path, 2), &mut reference, DType::F32);
-        let failures: Vec<_> = report.failures().map(|l| format!("{path}: {}: {}: {}", l.group, l.case, l.detail)).collect();
+        let failures: Vec<_> =
+            report.failures().map(|l| format!("{path}: {}: {}: {}", l.group, l.case, l.detail)).collect();
         assert!(report.is_ok(), "{}", failures.join("\n"));
     }
 }

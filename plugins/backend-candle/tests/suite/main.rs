@@ -1,0 +1,8 @@
+//! The backend's tests, in one binary.
+
+mod agreement;
+mod attention;
+mod conformance;
+mod head;
+mod refusals;
+mod rig;
