@@ -90,14 +90,14 @@ impl Trainer {
     /// A plugin's or the backend's failure, non-finite losses in a row, files that cannot be written. What is consistent
     /// has been saved then, and the error says where.
     pub fn run(&mut self, interrupt: &Interrupt) -> Result<(End, Summary)> {
-        let end = self.to_the_end(interrupt).map_err(|error| self.save_after(error))?;
+        let end = self.go_on_to_the_end(interrupt).map_err(|error| self.save_after(error))?;
         let saved = self.save()?;
         self.progress.finish();
         Ok((end, self.summary(saved)))
     }
 
     /// Trains, then evaluates and samples the trained model.
-    fn to_the_end(&mut self, interrupt: &Interrupt) -> Result<End> {
+    fn go_on_to_the_end(&mut self, interrupt: &Interrupt) -> Result<End> {
         if self.state.step == 0 {
             self.rehearse()?;
         }
@@ -113,7 +113,7 @@ impl Trainer {
             self.sample_if(false)?;
             self.state.stopped = verdict == Verdict::STOP || self.out_of_patience();
             let every = self.experiment().checkpoint.every;
-            if better || (every > 0 && self.state.step % every == 0) {
+            if better || (every > 0 && self.state.step.is_multiple_of(every)) {
                 self.save_or_say();
             }
         }
@@ -200,7 +200,7 @@ impl Trainer {
     fn evaluate_if(&mut self, due: bool) -> Result<bool> {
         let eval = self.experiment().eval.clone();
         let step = self.state.step;
-        let due = due || (eval.every > 0 && step % eval.every == 0);
+        let due = due || (eval.every > 0 && step.is_multiple_of(eval.every));
         if !due || self.held_out.is_empty() || self.state.evaluated.is_some_and(|(at, _)| at == step) {
             return Ok(false);
         }
@@ -236,7 +236,7 @@ impl Trainer {
     fn sample_if(&mut self, last: bool) -> Result<()> {
         let Some(sample) = self.experiment().sample.clone() else { return Ok(()) };
         let step = self.state.step;
-        let due = last || (sample.every > 0 && step % sample.every == 0);
+        let due = last || (sample.every > 0 && step.is_multiple_of(sample.every));
         if !due || self.state.sampled == Some(step) {
             return Ok(());
         }

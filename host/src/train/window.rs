@@ -59,7 +59,7 @@ pub fn accumulate(
             if objectives.linear() {
                 pass.known_cotangents(packed, &mut tally)?;
             } else {
-                pass.from_statistics(packed, &mut tally)?;
+                pass.with_statistics_first(packed, &mut tally)?;
             }
         }
     }
@@ -119,7 +119,7 @@ impl Pass<'_> {
     }
 
     /// Statistics down, cotangents up.
-    fn from_statistics(&self, packed: &PackedBatch, tally: &mut Tally) -> Result<()> {
+    fn with_statistics_first(&self, packed: &PackedBatch, tally: &mut Tally) -> Result<()> {
         let rows = supervised_rows(packed);
         let forward = self.model.forward(view(packed), Keep::ForBackward(self.recompute))?;
         let head = self.model.head_stats(&forward, &self.request(packed, &rows))?;
