@@ -145,11 +145,7 @@ impl Tensor {
 
 /// Rows `range` of `view`. A range that leaves the view yields one that the backend or the catalogue refuses.
 pub fn rows(view: View, range: Range<u64>) -> View {
-    View {
-        offset: view.offset + range.start * view.row_stride,
-        rows: range.end.saturating_sub(range.start),
-        ..view
-    }
+    View { offset: view.offset + range.start * view.row_stride, rows: range.end.saturating_sub(range.start), ..view }
 }
 
 /// Columns `range` of `view`. A range that leaves the view yields one that the backend or the catalogue refuses.

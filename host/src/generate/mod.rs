@@ -261,8 +261,7 @@ impl Generation<'_> {
             match finish(&active) {
                 Some(finish) => {
                     self.free.push(active.slot);
-                    self.done[active.sample] =
-                        Some(Completion { tokens: active.tokens, logps: active.logps, finish });
+                    self.done[active.sample] = Some(Completion { tokens: active.tokens, logps: active.logps, finish });
                 }
                 None => self.active.push(active),
             }
@@ -271,12 +270,7 @@ impl Generation<'_> {
 }
 
 /// Draws one token per row of logits: ids and log-probabilities.
-fn sample(
-    model: &Model,
-    logits: &Tensor,
-    options: &GenerateOptions,
-    noise: &[f64],
-) -> Result<(Vec<i32>, Vec<f64>)> {
+fn sample(model: &Model, logits: &Tensor, options: &GenerateOptions, noise: &[f64]) -> Result<(Vec<i32>, Vec<f64>)> {
     let device = model.device();
     let rows = logits.row_count();
     let noise = device.floats(noise)?;

@@ -4,7 +4,8 @@
 
 use plugin_api::backend::ops::{ActivationBackward, AttentionBackward, EmbeddingBackward, GluBackward, NormBackward};
 
-use super::decoder::{Activations, Attend, DeviceBatch, Forward, Kept, gone};
+use super::activations::{Activations, DeviceBatch, Forward, Kept};
+use super::decoder::{Attend, Pass, gone};
 use super::family::Mlp;
 use super::params::{LinearRef, NormRef};
 use super::{Layer, Model};
@@ -23,10 +24,18 @@ impl Model {
         let mut tape = tape.ok_or_else(|| Error::run("backward: the forward pass was told to keep nothing"))?;
         let Some(lowest) = self.lowest_trainable() else { return Ok(()) };
         let d = dhidden;
-        self.norm_backward(self.layout.norm, &tape.stream, &tape.stats, &d, None, &d, grads)?;
+        let last = NormBackward {
+            x: tape.stream.view(),
+            stats: tape.stats.view(),
+            dy: d.view(),
+            dx: d.view(),
+            ..NormBackward::default()
+        };
+        self.norm_backward(self.layout.norm, last, grads)?;
+        let pass = Pass { batch: &batch, attend: &Attend::Packed, kept: Kept::EVERYTHING, backward: true };
         for index in (lowest..self.layers.len()).rev() {
             let mut acts = tape.layers.pop().ok_or_else(|| gone("a layer"))?;
-            self.fill_in(index, &self.layers[index], &batch, &mut acts, Kept::EVERYTHING, true, &Attend::Packed)?;
+            self.fill_in(&pass, index, &mut acts)?;
             self.layer_backward(&self.layers[index], &batch, acts, &d, grads)?;
         }
         self.embedding_backward(&batch, &d, grads)
@@ -67,7 +76,7 @@ impl Model {
         drop(dup);
         let middle = acts.middle.take().ok_or_else(|| gone("the stream after attention"))?;
         let stats = acts.stats2.take().ok_or_else(|| gone("a norm's statistics"))?;
-        self.norm_backward(layer.norm2, &middle, &stats, &dnormed, Some(d), d, grads)?;
+        self.norm_backward(layer.norm2, residual_norm(&middle, &stats, &dnormed, d), grads)?;
         drop(middle);
 
         let dqkv = self.attention_backward(layer, batch, &mut acts, d, grads)?;
@@ -76,7 +85,7 @@ impl Model {
         self.project_backward_input(&layer.qkv, dqkv.view(), dnormed.view())?;
         let stream = acts.stream.take().ok_or_else(|| gone("a layer's input"))?;
         let stats = acts.stats1.take().ok_or_else(|| gone("a norm's statistics"))?;
-        self.norm_backward(layer.norm1, &stream, &stats, &dnormed, Some(d), d, grads)
+        self.norm_backward(layer.norm1, residual_norm(&stream, &stats, &dnormed, d), grads)
     }
 
     /// Down projection and activation function: the cotangent of the up projections' outputs, in their place.
@@ -94,12 +103,9 @@ impl Model {
                 let dy = dactive.view();
                 self.device.call(&GluBackward { gate, up: other, dy, dgate: gate, dup: other, kind })?;
             }
-            Mlp::Plain => self.device.call(&ActivationBackward {
-                x: up.view(),
-                dy: dactive.view(),
-                dx: up.view(),
-                kind,
-            })?,
+            Mlp::Plain => {
+                self.device.call(&ActivationBackward { x: up.view(), dy: dactive.view(), dx: up.view(), kind })?
+            }
         }
         Ok(up)
     }
@@ -143,41 +149,36 @@ impl Model {
         Ok(dqkv)
     }
 
-    #[allow(clippy::too_many_arguments, reason = "the operation's own operands")]
-    fn norm_backward(
-        &self,
-        norm: NormRef,
-        x: &Tensor,
-        stats: &Tensor,
-        dy: &Tensor,
-        dsum: Option<&Tensor>,
-        dx: &Tensor,
-        grads: &Buffer,
-    ) -> Result<()> {
+    /// Runs `op` with the norm's own operands filled in.
+    fn norm_backward(&self, norm: NormRef, op: NormBackward, grads: &Buffer) -> Result<()> {
         self.device.call(&NormBackward {
-            x: x.view(),
-            stats: stats.view(),
-            dy: dy.view(),
             weight: Some(self.weight(norm.weight)),
-            dsum: dsum.map(Tensor::view),
-            dx: dx.view(),
             dweight: self.gradient(norm.weight, grads),
             dbias: norm.bias.and_then(|bias| self.gradient(bias, grads)),
             kind: self.config.family.norm,
-            ..NormBackward::default()
+            ..op
         })
     }
 
     fn embedding_backward(&self, batch: &DeviceBatch, d: &Tensor, grads: &Buffer) -> Result<()> {
-        let tables = [
-            (Some(self.layout.embedding), &batch.ids),
-            (self.layout.positions, &batch.positions),
-        ];
+        let tables = [(Some(self.layout.embedding), &batch.ids), (self.layout.positions, &batch.positions)];
         for (table, ids) in tables {
             if let Some(dtable) = table.and_then(|index| self.gradient(index, grads)) {
                 self.device.call(&EmbeddingBackward { ids: ids.view(), dy: d.view(), dtable, scale: 1.0 })?;
             }
         }
         Ok(())
+    }
+}
+
+/// A norm inside the residual stream: the stream's cotangent `d` takes up the branch's, `dy` through the norm.
+fn residual_norm(x: &Tensor, stats: &Tensor, dy: &Tensor, d: &Tensor) -> NormBackward {
+    NormBackward {
+        x: x.view(),
+        stats: stats.view(),
+        dy: dy.view(),
+        dsum: Some(d.view()),
+        dx: d.view(),
+        ..NormBackward::default()
     }
 }

@@ -7,7 +7,8 @@ use std::ops::Range;
 use plugin_api::abi::View;
 
 use super::Model;
-use super::decoder::{Attend, BatchView, DeviceBatch, Keep};
+use super::activations::{BatchView, DeviceBatch, Keep};
+use super::decoder::Attend;
 use crate::device::Tensor;
 use crate::error::{Error, Result};
 

@@ -1,162 +1,17 @@
-//! The forward pass: embedding, layers, last norm, over a packed batch; and what of it is kept for the backward.
+//! The forward pass: embedding, layers, last norm, over a packed batch.
 //!
 //! A layer is computed by filling in whatever of it is not there yet. The backward pass calls the same code on what was
 //! kept, so a recomputed activation has the bits of the first one.
 
 use plugin_api::backend::ops::{Activation, Attention, Copy, DecodeAttention, Embedding, Glu, Norm, Rotary};
 
+use super::activations::{Activations, BatchView, DeviceBatch, Forward, Keep, Kept, Tape};
 use super::cache::{Fill, KvCache};
 use super::family::Mlp;
 use super::params::NormRef;
 use super::{Layer, Model};
 use crate::device::Tensor;
 use crate::error::{Error, Result};
-
-/// Packed sequences: N tokens one sequence after the other, nothing between them.
-#[derive(Debug, Clone, Copy)]
-pub struct BatchView<'a> {
-    /// Token ids, `[N]`.
-    pub tokens: &'a [i32],
-    /// Position of each token in its sequence, `[N]`; restarts with each sequence.
-    pub positions: &'a [i32],
-    /// cu_seqlens, `[S + 1]`: sequence s holds tokens `offsets[s]..offsets[s + 1]`.
-    pub offsets: &'a [i32],
-}
-
-/// Which activations the backward pass computes again instead of keeping them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Recompute {
-    /// None: fastest, most memory.
-    None,
-    /// Those that are cheap to compute: outputs of norms and activation functions.
-    #[default]
-    Auto,
-    /// All but each layer's input: one more forward pass, least memory.
-    All,
-}
-
-/// What a forward pass leaves behind.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Keep {
-    /// Nothing: buffers are given back as soon as they are dead.
-    Nothing,
-    /// What the backward pass needs.
-    ForBackward(Recompute),
-}
-
-/// What is kept of a layer, operation by operation.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Kept {
-    /// The layer's input.
-    stream: bool,
-    /// Statistics of the norms.
-    stats: bool,
-    /// Outputs of the norms.
-    normed: bool,
-    /// Rotated queries and keys, and values.
-    qkv: bool,
-    /// Attention's output and log-sum-exp.
-    attended: bool,
-    /// The stream between attention and feed-forward block.
-    middle: bool,
-    /// Input of the activation function.
-    up: bool,
-    /// Its output.
-    active: bool,
-}
-
-impl Kept {
-    const NOTHING: Kept = Kept {
-        stream: false,
-        stats: false,
-        normed: false,
-        qkv: false,
-        attended: false,
-        middle: false,
-        up: false,
-        active: false,
-    };
-    pub(super) const EVERYTHING: Kept = Kept {
-        stream: true,
-        stats: true,
-        normed: true,
-        qkv: true,
-        attended: true,
-        middle: true,
-        up: true,
-        active: true,
-    };
-}
-
-impl From<Keep> for Kept {
-    fn from(keep: Keep) -> Kept {
-        match keep {
-            Keep::Nothing => Kept::NOTHING,
-            Keep::ForBackward(Recompute::None) => Kept::EVERYTHING,
-            Keep::ForBackward(Recompute::Auto) => Kept { normed: false, active: false, ..Kept::EVERYTHING },
-            Keep::ForBackward(Recompute::All) => Kept { stream: true, ..Kept::NOTHING },
-        }
-    }
-}
-
-/// What there is of a layer. Shapes: N tokens, D width, Q and K widths of query and key heads, F feed-forward width.
-#[derive(Default)]
-pub(super) struct Activations {
-    /// Residual stream at the layer's input, `[N, D]`.
-    pub stream: Option<Tensor>,
-    pub stats1: Option<Tensor>,
-    /// First norm's output, `[N, D]`.
-    pub normed1: Option<Tensor>,
-    /// Queries, keys (both rotated) and values, `[N, Q + 2K]`.
-    pub qkv: Option<Tensor>,
-    /// Attention's output, `[N, Q]`.
-    pub attended: Option<Tensor>,
-    pub lse: Option<Tensor>,
-    /// Residual stream after attention, `[N, D]`.
-    pub middle: Option<Tensor>,
-    pub stats2: Option<Tensor>,
-    /// Second norm's output, `[N, D]`.
-    pub normed2: Option<Tensor>,
-    /// Gate and up side by side, `[N, 2F]`, or up alone, `[N, F]`.
-    pub up: Option<Tensor>,
-    /// After the activation, `[N, F]`.
-    pub active: Option<Tensor>,
-}
-
-/// A batch on the device.
-pub(super) struct DeviceBatch {
-    pub tokens: u64,
-    pub ids: Tensor,
-    pub positions: Tensor,
-    pub offsets: Tensor,
-}
-
-/// What the backward pass walks.
-pub(super) struct Tape {
-    pub layers: Vec<Activations>,
-    /// Input of the last norm.
-    pub stream: Tensor,
-    pub stats: Tensor,
-}
-
-/// The result of a forward pass.
-pub struct Forward {
-    pub(super) batch: DeviceBatch,
-    pub(super) hidden: Tensor,
-    pub(super) tape: Option<Tape>,
-}
-
-impl Forward {
-    /// Last hidden states after the last norm, `[N, D]`.
-    pub fn hidden(&self) -> &Tensor {
-        &self.hidden
-    }
-
-    /// Number of tokens.
-    pub fn tokens(&self) -> u64 {
-        self.batch.tokens
-    }
-}
 
 /// Whom a query attends to.
 pub(super) enum Attend<'a> {
@@ -166,6 +21,15 @@ pub(super) enum Attend<'a> {
     Prefill(&'a KvCache, &'a [Fill]),
     /// Its slot of the cache; keys and values are appended. One token a row.
     Decode { cache: &'a KvCache, slots: &'a Tensor, lengths: &'a Tensor },
+}
+
+/// What is the same for all layers of a pass.
+pub(super) struct Pass<'a> {
+    pub batch: &'a DeviceBatch,
+    pub attend: &'a Attend<'a>,
+    pub kept: Kept,
+    /// Whether statistics are formed that only the backward pass reads.
+    pub backward: bool,
 }
 
 /// The stream to be, before the next norm adds it up: `residual + branch`.
@@ -218,16 +82,16 @@ impl Model {
 
     /// The pass itself; the tape is there where the backward pass is to follow.
     pub(super) fn run(&self, batch: &DeviceBatch, keep: Keep, attend: &Attend<'_>) -> Result<(Tensor, Option<Tape>)> {
-        let kept = Kept::from(keep);
         let backward = keep != Keep::Nothing;
+        let pass = Pass { batch, attend, kept: Kept::from(keep), backward };
         let mut layers = Vec::with_capacity(if backward { self.layers.len() } else { 0 });
         let mut pending = Pending { residual: self.embed(batch)?, branch: None };
         for (index, layer) in self.layers.iter().enumerate() {
             let mut acts = Activations::default();
             let (stream, normed, stats) = self.add_norm(pending, layer.norm1, backward)?;
             (acts.stream, acts.normed1, acts.stats1) = (Some(stream), Some(normed), stats);
-            self.fill_in(index, layer, batch, &mut acts, kept, backward, attend)?;
-            pending = self.leave(layer, batch.tokens, &mut acts, kept)?;
+            self.fill_in(&pass, index, &mut acts)?;
+            pending = self.leave(&pass, layer, &mut acts)?;
             if backward {
                 layers.push(acts);
             }
@@ -289,17 +153,8 @@ impl Model {
 
     /// Computes what is missing of a layer up to its activation function, and lets go of what is not kept as soon as
     /// it is dead. The layer's input is there.
-    #[allow(clippy::too_many_arguments, reason = "one call from each pass; a struct would only rename them")]
-    pub(super) fn fill_in(
-        &self,
-        index: usize,
-        layer: &Layer,
-        batch: &DeviceBatch,
-        acts: &mut Activations,
-        kept: Kept,
-        backward: bool,
-        attend: &Attend<'_>,
-    ) -> Result<()> {
+    pub(super) fn fill_in(&self, pass: &Pass<'_>, index: usize, acts: &mut Activations) -> Result<()> {
+        let (layer, kept, tokens) = (&self.layers[index], pass.kept, pass.batch.tokens);
         let stream = acts.stream.clone().ok_or_else(|| gone("a layer's input"))?;
         if acts.normed1.is_none() {
             let pending = Pending { residual: stream.clone(), branch: None };
@@ -309,22 +164,22 @@ impl Model {
         }
         if acts.qkv.is_none() {
             let normed = acts.normed1.as_ref().ok_or_else(|| gone("a norm"))?;
-            acts.qkv = Some(self.queries_keys_values(layer, batch, normed)?);
+            acts.qkv = Some(self.queries_keys_values(layer, pass.batch, normed)?);
         }
         release(&mut acts.normed1, kept.normed);
         if acts.attended.is_none() {
             let qkv = acts.qkv.as_ref().ok_or_else(|| gone("queries, keys and values"))?;
-            let (attended, lse) = self.attend(index, batch, qkv, backward, attend)?;
+            let (attended, lse) = self.attend(pass, index, qkv)?;
             (acts.attended, acts.lse) = (Some(attended), lse);
         }
         release(&mut acts.qkv, kept.qkv);
-        self.middle(layer, batch.tokens, acts, backward, stream)?;
+        self.middle(pass, layer, acts, stream)?;
         release(&mut acts.stream, kept.stream);
         release(&mut acts.attended, kept.attended);
         release(&mut acts.lse, kept.attended);
         if acts.up.is_none() {
             let normed = acts.normed2.as_ref().ok_or_else(|| gone("a norm"))?;
-            let up = self.device.tensor(batch.tokens, layer.up.outputs)?;
+            let up = self.device.tensor(tokens, layer.up.outputs)?;
             self.project(&layer.up, normed.view(), up.view())?;
             acts.up = Some(up);
         }
@@ -362,15 +217,8 @@ impl Model {
         })
     }
 
-    fn attend(
-        &self,
-        index: usize,
-        batch: &DeviceBatch,
-        qkv: &Tensor,
-        with_lse: bool,
-        attend: &Attend<'_>,
-    ) -> Result<(Tensor, Option<Tensor>)> {
-        let config = &self.config;
+    fn attend(&self, pass: &Pass<'_>, index: usize, qkv: &Tensor) -> Result<(Tensor, Option<Tensor>)> {
+        let (config, batch, attend) = (&self.config, pass.batch, pass.attend);
         let y = self.device.tensor(batch.tokens, config.query_width())?;
         let (q, k) = (config.query_width(), config.kv_width());
         let (queries, keys, values) = (qkv.cols(0..q), qkv.cols(q..q + k), qkv.cols(q + k..q + 2 * k));
@@ -395,7 +243,7 @@ impl Model {
             return Ok((y, None));
         }
         let accumulator = self.device.accumulator();
-        let lse = with_lse.then(|| self.device.tensor_of(accumulator, batch.tokens, config.heads)).transpose()?;
+        let lse = pass.backward.then(|| self.device.tensor_of(accumulator, batch.tokens, config.heads)).transpose()?;
         self.device.call(&Attention {
             q: queries,
             k: keys,
@@ -420,18 +268,18 @@ impl Model {
     }
 
     /// Attention's output projection, the stream after it and its norm.
-    fn middle(&self, layer: &Layer, tokens: u64, acts: &mut Activations, backward: bool, stream: Tensor) -> Result<()> {
+    fn middle(&self, pass: &Pass<'_>, layer: &Layer, acts: &mut Activations, stream: Tensor) -> Result<()> {
         let pending = match (&acts.middle, &acts.normed2) {
             (Some(_), Some(_)) => return Ok(()),
             (Some(middle), None) => Pending { residual: middle.clone(), branch: None },
             (None, _) => {
                 let attended = acts.attended.as_ref().ok_or_else(|| gone("attention's output"))?;
-                let branch = self.device.tensor(tokens, self.config.dim)?;
+                let branch = self.device.tensor(pass.batch.tokens, self.config.dim)?;
                 self.project(&layer.output, attended.view(), branch.view())?;
                 Pending { residual: stream, branch: Some(branch) }
             }
         };
-        let (middle, normed, stats) = self.add_norm(pending, layer.norm2, backward && acts.stats2.is_none())?;
+        let (middle, normed, stats) = self.add_norm(pending, layer.norm2, pass.backward && acts.stats2.is_none())?;
         (acts.middle, acts.normed2) = (Some(middle), Some(normed));
         acts.stats2 = acts.stats2.take().or(stats);
         Ok(())
@@ -453,13 +301,13 @@ impl Model {
     }
 
     /// The block's last projection: what the next norm adds up.
-    fn leave(&self, layer: &Layer, tokens: u64, acts: &mut Activations, kept: Kept) -> Result<Pending> {
+    fn leave(&self, pass: &Pass<'_>, layer: &Layer, acts: &mut Activations) -> Result<Pending> {
         let active = acts.active.as_ref().ok_or_else(|| gone("an activation"))?;
-        let branch = self.device.tensor(tokens, self.config.dim)?;
+        let branch = self.device.tensor(pass.batch.tokens, self.config.dim)?;
         self.project(&layer.down, active.view(), branch.view())?;
-        release(&mut acts.active, kept.active);
+        release(&mut acts.active, pass.kept.active);
         let residual = acts.middle.clone().ok_or_else(|| gone("the stream after attention"))?;
-        release(&mut acts.middle, kept.middle);
+        release(&mut acts.middle, pass.kept.middle);
         Ok(Pending { residual, branch: Some(branch) })
     }
 }

@@ -3,6 +3,7 @@
 //! Only the tokens asked for (the supervised ones) pass the head. The temperature divides the logits under all
 //! statistics.
 
+use plugin_api::abi::{DType, View};
 use plugin_api::backend::ops::{Fill, GatherRows, HeadBackward, HeadFused, Linear, ScatterAddRows};
 
 use super::{Forward, Model};
@@ -78,8 +79,7 @@ pub struct Head {
     pub stats: HeadStats,
     input: Input,
     temperature: f64,
-    lse: Tensor,
-    entropy: Option<Tensor>,
+    table: StatsTable,
     logits: Option<Tensor>,
 }
 
@@ -93,21 +93,23 @@ struct Input {
     tokens: u64,
 }
 
-/// Device vectors of the statistics.
-struct Vectors {
-    logp: Tensor,
-    lse: Option<Tensor>,
-    entropy: Option<Tensor>,
-    mean_logit: Option<Tensor>,
+/// Statistics on the device, one row each, so that one transfer brings all of them.
+struct StatsTable {
+    floats: Tensor,
+    logp: View,
+    lse: Option<View>,
+    entropy: Option<View>,
+    mean_logit: Option<View>,
     top1: Option<Tensor>,
 }
 
-/// Device vectors of the cotangents.
+/// Cotangents on the device, sent in one transfer; freed with `memory`.
 struct DeviceCotangents {
-    logp: Option<Tensor>,
-    lse: Option<Tensor>,
-    mean_logit: Option<Tensor>,
-    entropy: Option<Tensor>,
+    _memory: Tensor,
+    logp: Option<View>,
+    lse: Option<View>,
+    mean_logit: Option<View>,
+    entropy: Option<View>,
 }
 
 impl Model {
@@ -119,25 +121,24 @@ impl Model {
         let input = self.head_input(forward, request)?;
         let rows = input.x.row_count();
         let wanted = Statistics { lse: true, ..request.statistics };
-        let vectors = self.head_vectors(rows, wanted)?;
+        let table = self.stats_table(rows, wanted)?;
         let logits = request.keep_logits.then(|| self.device.tensor(rows, self.config.vocab)).transpose()?;
         self.device.call(&plugin_api::backend::ops::HeadStats {
             x: input.x.view(),
             w: self.weight(self.layout.head),
             targets: input.targets.view(),
             bias: None,
-            logp: vectors.logp.view(),
-            lse: view(&vectors.lse),
-            entropy: view(&vectors.entropy),
-            mean_logit: view(&vectors.mean_logit),
-            top1: view(&vectors.top1),
+            logp: table.logp,
+            lse: table.lse,
+            entropy: table.entropy,
+            mean_logit: table.mean_logit,
+            top1: view(&table.top1),
             logits: view(&logits),
             temperature: request.temperature,
             ..Default::default()
         })?;
-        let stats = vectors.download(request.statistics)?;
-        let lse = vectors.lse.ok_or_else(|| Error::run("head: no log-sum-exp"))?;
-        Ok(Head { stats, input, temperature: request.temperature, lse, entropy: vectors.entropy, logits })
+        let stats = table.download(request.statistics)?;
+        Ok(Head { stats, input, temperature: request.temperature, table, logits })
     }
 
     /// Adds the head's gradient to `grads` and yields the cotangent of the last hidden states, `[N, D]`.
@@ -146,7 +147,7 @@ impl Model {
     /// Cotangents of another length than the statistics, or of the entropy where it was not asked for.
     pub fn head_backward(&self, head: Head, cotangents: &Cotangents<'_>, grads: &Buffer) -> Result<Tensor> {
         let rows = head.input.x.row_count();
-        if cotangents.entropy.is_some() && head.entropy.is_none() {
+        if cotangents.entropy.is_some() && head.table.entropy.is_none() {
             return Err(Error::run("head: a cotangent of the entropy, which was not asked for"));
         }
         let given = self.upload_cotangents(cotangents, rows)?;
@@ -155,14 +156,14 @@ impl Model {
             x: head.input.x.view(),
             w: self.weight(self.layout.head),
             targets: head.input.targets.view(),
-            lse: head.lse.view(),
+            lse: head.table.lse.unwrap_or(View::NONE),
             bias: None,
             logits: view(&head.logits),
-            entropy: given.entropy.as_ref().and_then(|_| view(&head.entropy)),
-            dlogp: view(&given.logp),
-            dlse: view(&given.lse),
-            dmean_logit: view(&given.mean_logit),
-            dentropy: view(&given.entropy),
+            entropy: given.entropy.and(head.table.entropy),
+            dlogp: given.logp,
+            dlse: given.lse,
+            dmean_logit: given.mean_logit,
+            dentropy: given.entropy,
             dx: dx.view(),
             dw: self.gradient(self.layout.head, grads),
             dbias: None,
@@ -189,33 +190,31 @@ impl Model {
         }
         let input = self.head_input(forward, request)?;
         let rows = input.x.row_count();
-        let given = self.upload_cotangents(cotangents, rows)?;
-        let dlogp = match given.logp {
-            Some(dlogp) => dlogp,
-            None => self.device.floats(&vec![0.0; rows as usize])?,
-        };
-        let vectors = self.head_vectors(rows, request.statistics)?;
+        let zeros = vec![0.0; if cotangents.logp.is_none() { rows as usize } else { 0 }];
+        let given = Cotangents { logp: cotangents.logp.or(Some(&zeros)), ..*cotangents };
+        let given = self.upload_cotangents(&given, rows)?;
+        let table = self.stats_table(rows, request.statistics)?;
         let dx = self.device.tensor(rows, self.config.dim)?;
         self.device.call(&HeadFused {
             x: input.x.view(),
             w: self.weight(self.layout.head),
             targets: input.targets.view(),
-            dlogp: dlogp.view(),
+            dlogp: given.logp.unwrap_or(View::NONE),
             bias: None,
-            dlse: view(&given.lse),
-            dmean_logit: view(&given.mean_logit),
-            logp: vectors.logp.view(),
+            dlse: given.lse,
+            dmean_logit: given.mean_logit,
+            logp: table.logp,
             dx: dx.view(),
-            lse: view(&vectors.lse),
-            entropy: view(&vectors.entropy),
-            mean_logit: view(&vectors.mean_logit),
-            top1: view(&vectors.top1),
+            lse: table.lse,
+            entropy: table.entropy,
+            mean_logit: table.mean_logit,
+            top1: view(&table.top1),
             dw: self.gradient(self.layout.head, grads),
             dbias: None,
             temperature: request.temperature,
             ..HeadFused::default()
         })?;
-        let stats = vectors.download(request.statistics)?;
+        let stats = table.download(request.statistics)?;
         Ok((stats, self.scatter(&input, dx)?))
     }
 
@@ -259,32 +258,39 @@ impl Model {
         Ok(Input { x, targets: self.device.ints(&targets)?, rows: Some(index), tokens })
     }
 
-    fn head_vectors(&self, rows: u64, wanted: Statistics) -> Result<Vectors> {
-        let vector = || self.device.tensor_of(self.device.accumulator(), 1, rows);
-        let optional = |wanted: bool| wanted.then(vector).transpose();
-        Ok(Vectors {
-            logp: vector()?,
-            lse: optional(wanted.lse)?,
-            entropy: optional(wanted.entropy)?,
-            mean_logit: optional(wanted.mean_logit)?,
-            top1: wanted.top1.then(|| self.device.tensor_of(plugin_api::abi::DType::I32, 1, rows)).transpose()?,
+    fn stats_table(&self, rows: u64, wanted: Statistics) -> Result<StatsTable> {
+        let count = 1 + [wanted.lse, wanted.entropy, wanted.mean_logit].into_iter().filter(|w| *w).count() as u64;
+        let floats = self.device.tensor_of(self.device.accumulator(), count, rows)?;
+        let mut next = 0..count;
+        let mut row = |wanted: bool| if wanted { next.next().map(|row| floats.rows(row..row + 1)) } else { None };
+        Ok(StatsTable {
+            logp: row(true).unwrap_or(View::NONE),
+            lse: row(wanted.lse),
+            entropy: row(wanted.entropy),
+            mean_logit: row(wanted.mean_logit),
+            top1: wanted.top1.then(|| self.device.tensor_of(DType::I32, 1, rows)).transpose()?,
+            floats,
         })
     }
 
     fn upload_cotangents(&self, given: &Cotangents<'_>, rows: u64) -> Result<DeviceCotangents> {
-        let upload = |name: &str, values: Option<&[f64]>| -> Result<Option<Tensor>> {
-            let Some(values) = values else { return Ok(None) };
-            if values.len() as u64 != rows {
-                return Err(Error::run(format!("head: {} cotangents of {name} for {rows} tokens", values.len())));
+        let columns =
+            [("logp", given.logp), ("lse", given.lse), ("mean_logit", given.mean_logit), ("entropy", given.entropy)];
+        let mut values: Vec<f64> = Vec::new();
+        for (name, column) in columns {
+            let Some(column) = column else { continue };
+            if column.len() as u64 != rows {
+                return Err(Error::run(format!("head: {} cotangents of {name} for {rows} tokens", column.len())));
             }
-            self.device.floats(values).map(Some)
-        };
-        Ok(DeviceCotangents {
-            logp: upload("logp", given.logp)?,
-            lse: upload("lse", given.lse)?,
-            mean_logit: upload("mean_logit", given.mean_logit)?,
-            entropy: upload("entropy", given.entropy)?,
-        })
+            values.extend(column);
+        }
+        let count = columns.iter().filter(|(_, column)| column.is_some()).count() as u64;
+        let memory = self.device.tensor_of(self.device.accumulator(), count, rows)?;
+        memory.buffer().upload(0, &values)?;
+        let mut next = 0..count;
+        let views = columns.map(|(_, column)| column.and_then(|_| next.next()).map(|row| memory.rows(row..row + 1)));
+        let [logp, lse, mean_logit, entropy] = views;
+        Ok(DeviceCotangents { logp, lse, mean_logit, entropy, _memory: memory })
     }
 
     /// Puts the rows' cotangents back among all tokens; the others get zero.
@@ -297,21 +303,22 @@ impl Model {
     }
 }
 
-impl Vectors {
+impl StatsTable {
     fn download(&self, wanted: Statistics) -> Result<HeadStats> {
-        let floats = |wanted: bool, vector: &Option<Tensor>| {
-            vector.as_ref().filter(|_| wanted).map(Tensor::to_vec).transpose()
-        };
+        let values = self.floats.to_vec()?;
+        let length = self.floats.column_count() as usize;
+        let column = |view: View| values[view.offset as usize..view.offset as usize + length].to_vec();
+        let optional = |wanted: bool, view: Option<View>| view.filter(|_| wanted).map(column);
         Ok(HeadStats {
-            logp: self.logp.to_vec()?,
-            lse: floats(wanted.lse, &self.lse)?,
-            entropy: floats(wanted.entropy, &self.entropy)?,
-            mean_logit: floats(wanted.mean_logit, &self.mean_logit)?,
+            logp: column(self.logp),
+            lse: optional(wanted.lse, self.lse),
+            entropy: optional(wanted.entropy, self.entropy),
+            mean_logit: optional(wanted.mean_logit, self.mean_logit),
             top1: self.top1.as_ref().map(Tensor::to_ints).transpose()?,
         })
     }
 }
 
-fn view(tensor: &Option<Tensor>) -> Option<plugin_api::abi::View> {
+fn view(tensor: &Option<Tensor>) -> Option<View> {
     tensor.as_ref().map(Tensor::view)
 }

@@ -3,22 +3,26 @@
 //! | file | job |
 //! |---|---|
 //! | [`family`] | the families as data |
-//! | [`config`] | shape, `config.json` |
+//! | [`config`] | the shape |
+//! | `config_json` | `config.json` in and out |
 //! | [`params`] | the flat layout and initial values |
 //! | [`weights`] | a folder's tensors in and out |
 //! | [`tensor_file`] | one safetensors file |
 //! | `projection` | linear layers that share an input, as few products as the layout allows |
-//! | [`decoder`] | forward, what is kept and what is recomputed |
+//! | `activations` | batches, what is kept and what is recomputed |
+//! | `decoder` | forward |
 //! | `backward` | the decoder walked backwards |
 //! | [`head`] | statistics per token, and their backward |
 //! | [`cache`] | keys and values of earlier tokens, for generation |
 //!
 //! Knows no objective and no optimizer: cotangents come in, gradients accumulate in a flat buffer.
 
+mod activations;
 mod backward;
 pub mod cache;
 pub mod config;
-pub mod decoder;
+mod config_json;
+mod decoder;
 pub mod family;
 pub mod head;
 pub mod params;
@@ -31,8 +35,8 @@ use std::path::Path;
 use plugin_api::abi::{DType, View};
 use plugin_api::backend::ops::{Cast, Fill};
 
+pub use activations::{BatchView, Forward, Keep, Recompute};
 pub use config::ModelConfig;
-pub use decoder::{BatchView, Forward, Keep, Recompute};
 pub use head::{Cotangents, Head, HeadRequest, HeadStats, Statistics};
 pub use params::{Layout, Parameter};
 

@@ -282,7 +282,8 @@ impl Builder<'_> {
             .and_then(|len| self.end.checked_add(len))
             .and_then(|end| end.checked_next_multiple_of(FLAT_ALIGN))
             .filter(|end| *end < 1 << 48);
-        self.end = end.ok_or_else(|| Error::request(format!("the model is too large: {} overflows", parameter.name)))?;
+        self.end =
+            end.ok_or_else(|| Error::request(format!("the model is too large: {} overflows", parameter.name)))?;
         self.parameters.push(parameter);
         Ok(self.parameters.len() - 1)
     }

@@ -156,7 +156,8 @@ fn open_files(folder: &Path, mistakes: &mut Vec<String>) -> Result<Vec<TensorFil
     }
     let shards = read_index(&index)?;
     let names: BTreeSet<&String> = shards.values().collect();
-    let files: Vec<TensorFile> = names.iter().map(|name| TensorFile::open(&folder.join(name))).collect::<Result<_>>()?;
+    let files: Vec<TensorFile> =
+        names.iter().map(|name| TensorFile::open(&folder.join(name))).collect::<Result<_>>()?;
     for (tensor, shard) in &shards {
         let file = files.iter().find(|file| file_name(file.path()) == *shard);
         if file.is_none_or(|file| file.shape(tensor).is_none()) {

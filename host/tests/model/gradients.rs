@@ -36,8 +36,7 @@ fn gradient(model: &Model, batch: &Packed, temperature: f64) -> Buffer {
     let request = HeadRequest { temperature, statistics: ALL, ..batch.request() };
     let head = model.head_stats(&forward, &request).unwrap();
     let w: Vec<Vec<f64>> = (0..4).map(|i| weights(i, batch.supervised.len())).collect();
-    let cotangents =
-        Cotangents { logp: Some(&w[0]), lse: Some(&w[1]), mean_logit: Some(&w[2]), entropy: Some(&w[3]) };
+    let cotangents = Cotangents { logp: Some(&w[0]), lse: Some(&w[1]), mean_logit: Some(&w[2]), entropy: Some(&w[3]) };
     let dhidden = model.head_backward(head, &cotangents, &grads).unwrap();
     model.backward(forward, dhidden, &grads).unwrap();
     grads

@@ -159,9 +159,7 @@ fn initial_weights_are_the_same_on_every_backend_and_have_their_spread() {
     let mut config = tiny("llama", true);
     (config.dim, config.head_dim, config.hidden, config.vocab, config.init_std) = (64, 32, 128, 500, 0.02);
     let models = BACKENDS.map(|backend| Model::init(&device(backend), config.clone(), 11).unwrap());
-    let values = |model: &Model, name: &str| {
-        model.values(model.params(), model.layout().get(name).unwrap()).unwrap()
-    };
+    let values = |model: &Model, name: &str| model.values(model.params(), model.layout().get(name).unwrap()).unwrap();
     for parameter in models[0].layout().parameters() {
         let first = values(&models[0], &parameter.name);
         assert!(models.iter().all(|model| values(model, &parameter.name) == first), "{}", parameter.name);

@@ -16,9 +16,10 @@ fn oracle(family: &str) -> Oracle {
     let folder = oracles().join("models").join(family);
     let expected = json(&folder.join("expected.json"));
     let rows = |key: &str| expected[key].as_array().unwrap().iter().map(ints).collect::<Vec<_>>();
-    let sequences = rows("input_ids").into_iter().zip(rows("attention_mask")).map(|(ids, mask)| {
-        ids.into_iter().zip(mask).filter(|(_, mask)| *mask == 1).map(|(id, _)| id).collect()
-    });
+    let sequences = rows("input_ids")
+        .into_iter()
+        .zip(rows("attention_mask"))
+        .map(|(ids, mask)| ids.into_iter().zip(mask).filter(|(_, mask)| *mask == 1).map(|(id, _)| id).collect());
     let sequences = sequences.collect();
     Oracle { folder, expected, sequences }
 }
@@ -135,8 +136,7 @@ fn stories260k_gives_its_golden_logits_and_text() {
             assert!((got - wanted).abs() < 1e-3, "{backend}: {got}, expected {wanted}");
         }
         let wanted = ints(&golden["greedy_ids_200"]);
-        let options =
-            GenerateOptions { max_tokens: wanted.len() - 1, temperature: 0.0, ..GenerateOptions::default() };
+        let options = GenerateOptions { max_tokens: wanted.len() - 1, temperature: 0.0, ..GenerateOptions::default() };
         let done = generate(&model, &[vec![wanted[0]]], &options, &mut |_| {}).unwrap();
         assert_eq!(done[0].tokens, wanted[1..], "{backend}");
     }

@@ -29,8 +29,7 @@ fn trajectory(name: &str) -> Value {
 fn twenty_adamw_steps_follow_torch() {
     for family in ["llama", "gpt2"] {
         let expected = trajectory(family);
-        let sequences: Vec<Vec<i32>> =
-            expected["data"]["input_ids"].as_array().unwrap().iter().map(ints).collect();
+        let sequences: Vec<Vec<i32>> = expected["data"]["input_ids"].as_array().unwrap().iter().map(ints).collect();
         let batch = Packed::new(&sequences);
         for backend in BACKENDS {
             follow(&device(backend), &expected, &batch, &format!("{family} on {backend}"));

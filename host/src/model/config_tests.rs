@@ -1,0 +1,106 @@
+//! `config.json` in and out, and what is refused.
+
+use super::*;
+
+const LLAMA: &str = r#"{"model_type": "llama", "architectures": ["LlamaForCausalLM"], "hidden_size": 8,
+    "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16, "vocab_size": 32}"#;
+const GPT2: &str = r#"{"model_type": "gpt2", "n_embd": 8, "n_layer": 1, "n_head": 2, "vocab_size": 32}"#;
+
+fn with(base: &str, key: &str, value: &str) -> Result<ModelConfig> {
+    let mut map: Value = serde_json::from_str(base).unwrap();
+    map[key] = serde_json::from_str(value).unwrap();
+    ModelConfig::parse(&map.to_string(), "m/config.json")
+}
+
+/// Catches defaults of one family used for the other.
+#[test]
+fn absent_keys_mean_what_the_familys_own_code_assumes() {
+    let llama = ModelConfig::parse(LLAMA, "c").unwrap();
+    assert_eq!((llama.kv_heads, llama.head_dim, llama.context, llama.norm_eps), (2, 4, 2048, 1e-6));
+    assert!(!llama.tied && !llama.attention_bias && llama.rope_theta == 10_000.0);
+    let gpt2 = ModelConfig::parse(GPT2, "c").unwrap();
+    assert_eq!((gpt2.hidden, gpt2.context, gpt2.norm_eps, gpt2.activation.as_str()), (32, 1024, 1e-5, "gelu_new"));
+    assert!(gpt2.tied && gpt2.attention_bias && gpt2.mlp_bias);
+}
+
+/// Catches a key that is read by one layout only, or a scaling that is ignored.
+#[test]
+fn both_layouts_of_the_rotary_base_are_read_and_a_contradiction_is_refused() {
+    assert_eq!(with(LLAMA, "rope_theta", "500.0").unwrap().rope_theta, 500.0);
+    let newer = r#"{"rope_theta": 500.0, "rope_type": "default"}"#;
+    assert_eq!(with(LLAMA, "rope_parameters", newer).unwrap().rope_theta, 500.0);
+    let both = LLAMA.replacen('{', r#"{"rope_theta": 7.0,"#, 1);
+    assert!(with(&both, "rope_parameters", newer).is_err());
+}
+
+/// Catches any of these keys being silently ignored; the message must name file, key and value.
+#[test]
+fn what_is_not_implemented_is_refused_by_file_key_and_value() {
+    let cases = [
+        (LLAMA, "model_type", r#""mamba""#),
+        (LLAMA, "architectures", r#"["LlamaForSequenceClassification"]"#),
+        (LLAMA, "hidden_act", r#""quick_gelu""#),
+        (LLAMA, "sliding_window", "128"),
+        (LLAMA, "pretraining_tp", "2"),
+        (LLAMA, "quantization_config", r#"{"bits":4}"#),
+        (GPT2, "scale_attn_by_inverse_layer_idx", "true"),
+        (GPT2, "scale_attn_weights", "false"),
+        (GPT2, "add_cross_attention", "true"),
+        (LLAMA, "hidden_size", "-8"),
+        (LLAMA, "hidden_size", "8.5"),
+        (LLAMA, "eos_token_id", r#""</s>""#),
+        (LLAMA, "tie_word_embeddings", "1"),
+    ];
+    for (base, key, value) in cases {
+        let error = with(base, key, value).unwrap_err();
+        let message = error.message();
+        assert!(
+            message.contains("m/config.json") && message.contains(key) && message.contains(value),
+            "{key} = {value}: {message}"
+        );
+        assert_eq!(error.exit_code(), 2);
+    }
+    let scaled = r#"{"rope_type": "llama3", "factor": 8.0}"#;
+    for key in ["rope_scaling", "rope_parameters"] {
+        let error = with(LLAMA, key, scaled).unwrap_err();
+        assert!(error.message().contains(&format!("{key}.rope_type")), "{error:?}");
+    }
+}
+
+/// Catches shapes that would overflow, divide by zero or break heads.
+#[test]
+fn impossible_shapes_are_refused() {
+    let cases = [
+        ("num_attention_heads", "0"),
+        ("num_attention_heads", "3"),
+        ("num_key_value_heads", "3"),
+        ("head_dim", "3"),
+        ("vocab_size", "18446744073709551615"),
+        ("num_hidden_layers", "100000000"),
+        ("rms_norm_eps", "0"),
+    ];
+    for (key, value) in cases {
+        assert!(with(LLAMA, key, value).is_err(), "{key} = {value}");
+    }
+}
+
+/// Catches a key that is written under a name or in a form that reading does not take back.
+#[test]
+fn what_is_written_reads_back_equal() {
+    for base in [LLAMA, GPT2] {
+        let mut config = ModelConfig::parse(base, "c").unwrap();
+        config.eos = vec![3, 5];
+        config.bos = Some(1);
+        config.rope_theta = if config.family.positions == Positions::Rotary { 1234.5 } else { 10_000.0 };
+        let text = config.to_json("float32").to_string();
+        assert_eq!(ModelConfig::parse(&text, "c").unwrap(), config);
+    }
+}
+
+/// Catches a dropout that is dropped without a word.
+#[test]
+fn ignored_dropout_is_noted() {
+    let config = with(GPT2, "resid_pdrop", "0.1").unwrap();
+    assert_eq!(config.notes.len(), 1);
+    assert!(config.notes[0].contains("resid_pdrop"), "{:?}", config.notes);
+}
