@@ -71,7 +71,7 @@ fn log_probabilities_are_those_of_the_whole_softmax_at_the_temperature() {
     let model = model("reference", "gpt2");
     let options = GenerateOptions { max_tokens: 3, temperature: 0.7, top_k: 2, seed: 1, ..GenerateOptions::default() };
     let prompt = vec![4, 2];
-    let done = generate(&model, &[prompt.clone()], &options, &mut |_| {}).unwrap().remove(0);
+    let done = generate(&model, std::slice::from_ref(&prompt), &options, &mut |_| {}).unwrap().remove(0);
     let mut sequence = prompt;
     sequence.extend(&done.tokens);
     let packed = Packed::new(&[sequence]);
@@ -90,12 +90,12 @@ fn generation_stops_at_the_end_token_the_limit_and_the_context_and_says_so() {
     let greedy = |max_tokens| GenerateOptions { max_tokens, temperature: 0.0, ..GenerateOptions::default() };
     let prompt = vec![1, 2, 3];
     let mut heard = Vec::new();
-    let long = generate(&model, &[prompt.clone()], &greedy(100), &mut |drawn: Drawn| heard.push(drawn.token)).unwrap();
+    let long = generate(&model, std::slice::from_ref(&prompt), &greedy(100), &mut |drawn: Drawn| heard.push(drawn.token)).unwrap();
     assert_eq!(long[0].finish, Finish::Context);
     // Eight positions, three of them the prompt's; the last token drawn needs none.
     assert_eq!(long[0].tokens.len(), 6);
     assert_eq!(heard, long[0].tokens);
-    let short = generate(&model, &[prompt.clone()], &greedy(2), &mut |_| {}).unwrap();
+    let short = generate(&model, std::slice::from_ref(&prompt), &greedy(2), &mut |_| {}).unwrap();
     assert_eq!((short[0].finish, short[0].tokens.as_slice()), (Finish::MaxTokens, &long[0].tokens[..2]));
     let full: Vec<i32> = (0..8).collect();
     assert_eq!(generate(&model, &[full], &greedy(5), &mut |_| {}).unwrap()[0].tokens.len(), 1);
