@@ -1,7 +1,17 @@
 //! End-to-end tests: the telos program with the plugins as they are built, in one test binary.
 //!
-//! `cargo xtask build` makes what they run. A new topic is a new module here; what modules share is in [`rig`]. Tests run
-//! at the same time: each works in a folder of its own and sets no environment variable of this process.
+//! `cargo xtask build` makes what they run. A new topic is a new module here; what modules share is in [`rig`] (programs and
+//! answers) and [`lab`] (runs). Tests run at the same time: each works in a folder of its own and sets no environment
+//! variable of this process.
 
+mod commands;
+mod failures;
+mod golden;
+mod hostile;
+mod lab;
+mod micro;
+mod objectives;
 mod plugins;
+mod resume;
 mod rig;
+mod threads;

@@ -60,7 +60,12 @@ pub struct Answer {
 impl Answer {
     /// Runs a command to its end.
     pub fn of(command: &mut Command) -> Answer {
-        let Output { status, stdout, stderr } = command.output().expect("the program starts");
+        Answer::from_output(command.output().expect("the program starts"))
+    }
+
+    /// What a program that has ended said.
+    pub fn from_output(output: Output) -> Answer {
+        let Output { status, stdout, stderr } = output;
         let text = |bytes| String::from_utf8(bytes).expect("telos speaks UTF-8");
         Answer { code: status.code(), out: text(stdout), err: text(stderr) }
     }

@@ -105,7 +105,9 @@ impl Disk {
 pub fn write_durably(path: &Path, bytes: &[u8]) -> Result<()> {
     let disk = Disk::default();
     disk.replace(path, bytes)?;
-    path.parent().map_or(Ok(()), |folder| disk.sync(folder))
+    // A name without a folder lies in the current one, which is not called "".
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    disk.sync(folder.unwrap_or(Path::new(".")))
 }
 
 /// Length and sha256 (lower-case hexadecimal) of a file.

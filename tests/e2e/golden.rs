@@ -1,0 +1,82 @@
+//! A real model with numbers computed elsewhere: only with TELOS_DATA naming the folder of the shared data, since none of
+//! it is copied here.
+
+use std::{fs, path::PathBuf};
+
+use serde_json::Value;
+
+use crate::{
+    lab::{Lab, close},
+    rig::Answer,
+};
+
+/// The model's folder and its golden numbers, where they are.
+fn golden() -> Option<(PathBuf, Value)> {
+    let Some(data) = std::env::var_os("TELOS_DATA") else {
+        eprintln!("SKIPPED: TELOS_DATA does not name the folder of the shared data, so the real model is not tested");
+        return None;
+    };
+    let folder = PathBuf::from(data).join("models/stories260k");
+    let text = fs::read_to_string(folder.join("golden.json")).expect("TELOS_DATA holds models/stories260k/golden.json");
+    Some((folder, serde_json::from_str(&text).expect("JSON")))
+}
+
+fn numbers(value: &Value) -> Vec<f64> {
+    value.as_array().expect("a list").iter().map(|n| n.as_f64().expect("a number")).collect()
+}
+
+fn json(answer: Answer) -> Value {
+    serde_json::from_str(answer.succeeds()).expect("JSON")
+}
+
+/// Catches any difference in the model's arithmetic or its tokenizer: logits, and 200 greedy tokens to the letter.
+#[test]
+fn a_real_model_gives_its_golden_logits_and_text() {
+    let Some((folder, golden)) = golden() else { return };
+    let ids = numbers(&golden["prompt_ids"]);
+    let chain = numbers(&golden["greedy_ids_200"]);
+    let rest = (chain.len() - ids.len()).to_string();
+    let (lab, model) = (Lab::new(), folder.to_string_lossy().into_owned());
+    let prompt = golden["prompt"].as_str().expect("a prompt");
+    let backends: [&[&str]; 2] = [&[], &["--backend", "reference", "--dtype", "f64"]];
+    for backend in backends {
+        let ask =
+            ["generate", &model, "--prompt", prompt, "--temperature", "0", "--max-tokens", &rest, "--json", "--logits"];
+        let found = json(lab.ask(&[&ask[..], backend].concat()));
+        assert_eq!(numbers(&found["prompt_tokens"]), ids);
+        let logits = numbers(&found["logits"]);
+        let expected = numbers(&golden["last_logits"]);
+        assert_eq!(logits.len(), expected.len());
+        for (token, (a, b)) in logits.iter().zip(&expected).enumerate() {
+            assert!((a - b).abs() <= 1e-3, "token {token}: {a}, expected {b}");
+        }
+        assert_eq!(numbers(&found["tokens"]), chain[ids.len()..]);
+        let text = format!("{prompt}{}", found["text"].as_str().expect("text"));
+        assert_eq!(text, golden["greedy_text"].as_str().expect("text"));
+    }
+}
+
+/// Catches a loss that is shifted by one, or that leaves out the first token after BOS.
+#[test]
+fn a_real_model_gives_its_golden_losses() {
+    let Some((folder, golden)) = golden() else { return };
+    let (lab, model) = (Lab::new(), folder.to_string_lossy().into_owned());
+    let expected = numbers(&golden["nll_per_token"]);
+    // The text of the golden ids, as the model itself says it: every id's text in order.
+    let vocabulary = fs::read_to_string(folder.join("tokenizer.json")).expect("a tokenizer");
+    let vocabulary: Value = serde_json::from_str(&vocabulary).expect("JSON");
+    let vocabulary = vocabulary["model"]["vocab"].as_object().expect("a vocabulary");
+    let word = |id: &f64| vocabulary.iter().find(|(_, v)| v.as_f64() == Some(*id)).map(|(word, _)| word.clone());
+    let words: Vec<String> = numbers(&golden["nll_ids"])[1..].iter().filter_map(word).collect();
+    let text = words.concat().replace('\u{2581}', " ").replace("<0x0A>", "\n");
+    lab.write("text.txt", text.trim_start_matches(' '));
+    let found = json(lab.ask(&["eval", &model, "--data", "text.txt", "--json", "--per-token"]));
+    let each = numbers(&found["nll_per_token"]);
+    // The end of the text is predicted too, and stands last.
+    assert_eq!(each.len(), expected.len() + 1);
+    for (token, (a, b)) in each.iter().zip(&expected).enumerate() {
+        assert!((a - b).abs() <= 1e-3, "token {token}: {a}, expected {b}");
+    }
+    let mean = |all: &[f64]| all.iter().sum::<f64>() / all.len() as f64;
+    close(mean(&each[..expected.len()]), mean(&expected), 1e-4, "mean loss");
+}

@@ -1,0 +1,151 @@
+//! A run that is stopped anywhere and resumed leaves the same bits as one that was not.
+
+use std::{fs, thread, time::Duration};
+
+use rustix::process::Signal;
+
+use crate::lab::{Dice, Lab, Running};
+
+const STEPS: u64 = 150;
+const SETS: [&str; 5] =
+    ["train.steps=150", "eval.every=7", "sample.every=10", "checkpoint.every=1", "checkpoint.keep=2"];
+
+/// The run of [`SETS`] that nobody stopped, without its checkpoints.
+fn undisturbed() -> Lab {
+    let lab = Lab::tiny();
+    lab.run(&SETS[..3]).succeeds();
+    lab.tiny_run().has_steps(STEPS);
+    lab
+}
+
+/// Starts the run, or goes on with it, as a user would.
+fn go_on(lab: &Lab) -> Running {
+    let run = lab.tiny_run();
+    let begun = run.0.join("experiment.toml").is_file();
+    if !begun {
+        // Killed before its first file was whole; telos says "remove it first".
+        _ = fs::remove_dir_all(&run.0);
+    }
+    lab.start(&SETS, begun)
+}
+
+/// Catches a checkpoint that is believed before it is whole, LATEST moved too early, moments or data order that start
+/// anew, and log lines that are lost or doubled. Twenty-four kills: four right after the start, ten on seeing a save under
+/// way, ten at any moment; every third hits the training process alone.
+#[test]
+fn gotcha_41_42_killed_at_twenty_moments_and_resumed_it_leaves_the_same_bits() {
+    let (lab, mut dice) = (Lab::tiny(), Dice(41));
+    let run = lab.tiny_run();
+    for _ in 0..4 {
+        let mut running = go_on(&lab);
+        thread::sleep(Duration::from_millis(dice.below(300)));
+        running.signal(Signal::KILL);
+        running.answer();
+    }
+    let (mut kills, mut in_a_save) = (0, 0);
+    for round in 0..20 {
+        let before = run.pointer("LATEST").unwrap_or(0);
+        let mut running = go_on(&lab);
+        let further = |steps| run.pointer("LATEST").is_some_and(|step| step >= before + steps);
+        let alive = if round % 2 == 0 {
+            running.until(|| further(1) && run.in_a_save())
+        } else {
+            let alive = running.until(|| further(1 + round % 3));
+            thread::sleep(Duration::from_micros(dice.below(12_000)));
+            alive
+        };
+        kills += u64::from(alive);
+        if round % 3 == 2 {
+            running.signal_worker(Signal::KILL)
+        } else {
+            running.signal(Signal::KILL)
+        }
+        running.answer();
+        in_a_save += u64::from(run.in_a_save());
+    }
+    assert!(kills == 20, "the run ended after {kills} kills: too few steps for this machine");
+    assert!(in_a_save > 0, "no kill hit a save");
+    let end = go_on(&lab).answer();
+    assert!(end.succeeds().contains("held-out loss"), "{end:#?}");
+    run.has_steps(STEPS);
+    run.equals(&undisturbed().tiny_run(), STEPS);
+    assert_eq!(run.checkpoints().last(), Some(&STEPS));
+    assert!(!run.in_a_save(), "leftovers of killed saves are not tidied up");
+}
+
+/// Stops a run by `signal` in its middle.
+fn stopped_by(signal: Signal) {
+    let sets = ["train.steps=150", "eval.every=7", "sample.every=10", "checkpoint.every=0"];
+    // A machine may be so busy that the run ends before the signal is sent: then once more.
+    for _ in 0..5 {
+        let lab = Lab::tiny();
+        let run = lab.tiny_run();
+        let mut running = lab.start(&sets, false);
+        let lines = || fs::read_to_string(run.0.join("metrics.jsonl")).unwrap_or_default().lines().count();
+        running.until(|| lines() > 4);
+        running.signal(signal);
+        // A terminal sends it to both processes, and the parent passes it on.
+        running.signal_worker(signal);
+        let answer = running.answer();
+        if answer.code == Some(0) {
+            continue;
+        }
+        answer.refuses(130, &["interrupted: stopped after step", "--resume"]);
+        let saved = run.pointer("LATEST").expect("a checkpoint");
+        assert!(saved < STEPS, "{saved}");
+        run.has_steps(saved);
+        lab.resume(&sets).succeeds();
+        run.has_steps(STEPS);
+        run.equals(&undisturbed().tiny_run(), STEPS);
+        return;
+    }
+    panic!("the run was never caught in its middle");
+}
+
+/// Catches a Ctrl-C that loses the step, saves half of it, counts two signals for one key, or exits with another code.
+#[test]
+fn ctrl_c_finishes_the_step_saves_and_exits_130_and_resume_goes_on_bit_for_bit() {
+    stopped_by(Signal::INT);
+}
+
+/// The same for what batch systems send.
+#[test]
+fn termination_is_as_good_as_ctrl_c() {
+    stopped_by(Signal::TERM);
+}
+
+/// Catches a resume that trains a finished run further, writes its lines again, or fails.
+#[test]
+fn resuming_a_finished_run_says_so_and_changes_nothing() {
+    let lab = Lab::tiny();
+    lab.run(&[]).succeeds();
+    let run = lab.tiny_run();
+    let files = ["metrics.jsonl", "samples.jsonl", "timing.jsonl", "checkpoints/step-00000008/model.safetensors"];
+    let before = files.map(|file| run.bytes(file));
+    let again = lab.resume(&[]);
+    assert!(again.succeeds().contains("held-out loss"), "{again:#?}");
+    assert!(again.err.contains("nothing is left to do"), "{again:#?}");
+    assert!(before == files.map(|file| run.bytes(file)));
+}
+
+/// Catches a flag nobody reads: --resume with another experiment would silently train something else.
+#[test]
+fn gotcha_42_resume_with_a_changed_experiment_is_refused_line_by_line() {
+    let lab = Lab::tiny();
+    lab.run(&[]).succeeds();
+    let before = lab.tiny_run().bytes("experiment.toml");
+    let answer = lab.resume(&["train.optimizer.lr=0.5", "train.steps=9"]);
+    answer.refuses(2, &["was: lr = 0.01", "is:  lr = 0.5", "was: steps = 8", "is:  steps = 9", "--name"]);
+    assert!(!answer.err.contains("betas"), "{answer:#?}");
+    assert!(before == lab.tiny_run().bytes("experiment.toml"), "a refused resume has changed the run");
+    // The number of threads may differ: it never changes the result.
+    lab.resume(&["backend.threads=2"]).succeeds();
+}
+
+/// Catches a resume that makes a new run of that name.
+#[test]
+fn resuming_a_run_that_never_was_is_refused() {
+    let lab = Lab::tiny();
+    lab.resume(&[]).refuses(2, &["there is no run \"tiny\"", "--resume"]);
+    assert!(!lab.at("runs").exists());
+}
