@@ -7,7 +7,7 @@ use std::path::Path;
 use telos::{
     config::Override,
     model::Recompute,
-    train::{objectives::cut, optim::Adam, setup::prepare, trail::Trail, window::accumulate},
+    train::{arrays::cut, optim::Adam, setup::prepare, trail::Trail, window::accumulate},
 };
 use telos_benches::plugin_folder;
 
@@ -16,7 +16,7 @@ fn step(c: &mut Criterion) {
     let runs = std::env::temp_dir().join("telos-bench-runs");
     let over = Override::text("bench", "runs_dir", &runs.to_string_lossy());
     let prepared = prepare(&file, &[over], &[plugin_folder()], true).expect("the quickstart experiment");
-    let objectives = prepared.objectives().expect("objectives");
+    let mut objectives = prepared.objectives().expect("objectives");
     let (device, record) = prepared.device(true).expect("a device");
     let data = prepared.data(false).expect("data");
     let (mut batcher, _) = prepared.batcher(&data).expect("batches");
@@ -29,7 +29,7 @@ fn step(c: &mut Criterion) {
     let trail = Trail::default();
     let mut one = || {
         model.zero(&grads).expect("zero");
-        accumulate(&model, &objectives, &micro_batches, Recompute::Auto, &grads, &trail).expect("gradient");
+        accumulate(&model, &mut objectives, &micro_batches, Recompute::Auto, &grads, &trail).expect("gradient");
         adam.measure(&grads).expect("norm");
         adam.update(model.params(), model.shadow(), &grads, 1e-4).expect("update");
     };

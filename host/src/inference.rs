@@ -10,12 +10,12 @@ use plugin_api::{
 use serde::Serialize;
 
 use crate::{
-    data::{Document, Tokenizer, TokenSet, batcher::eval_batches, text::read_documents},
+    data::{Document, TokenSet, Tokenizer, batcher::eval_batches, text::read_documents},
     error::{Error, Result},
     model::{BatchView, HeadRequest, Keep, Model, Statistics},
     plugins::Registry,
     train::setup::{model_folder, open, threads},
-    train::{objectives::supervised_rows, window::view},
+    train::{arrays::supervised_rows, window::view},
 };
 
 /// Who computes.
@@ -56,7 +56,8 @@ impl Opened {
         let dtype = DType::from_name(&backend.dtype).unwrap_or(DType::F32);
         let manifest = library.backend_manifest()?;
         if !manifest.dtypes.contains(&dtype.to_string()) {
-            let message = format!("backend \"{}\" computes in {}, not in {dtype}", backend.plugin, manifest.dtypes.join(", "));
+            let message =
+                format!("backend \"{}\" computes in {}, not in {dtype}", backend.plugin, manifest.dtypes.join(", "));
             return Err(Error::request(message).with_hint("choose another --dtype or --backend"));
         }
         let options: OptionMap = manifest.options.iter().map(|o| (o.name.clone(), o.default.clone())).collect();

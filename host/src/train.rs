@@ -4,6 +4,7 @@
 //! What surrounds it: [`setup`] reads and checks, [`window`] goes through one optimizer window, [`optim`] updates, [`state`]
 //! is what a checkpoint holds, [`records`] is what is written down.
 
+pub mod arrays;
 pub mod dry;
 pub mod evaluate;
 pub mod objectives;
@@ -14,6 +15,7 @@ pub mod setup;
 mod start;
 pub mod state;
 pub mod summary;
+mod tally;
 pub mod trail;
 pub mod window;
 
@@ -30,8 +32,9 @@ use crate::{
     model::{Model, Recompute},
     runs::{Checkpoints, Interrupt, Progress, RunFolder, progress::Show},
 };
+use arrays::cut;
 use evaluate::{Figures, evaluate};
-use objectives::{Objectives, cut};
+use objectives::Objectives;
 use optim::Adam;
 use records::{Phases, Records, StepLine};
 use setup::Prepared;
@@ -134,7 +137,8 @@ impl Trainer {
         self.trail.step(self.state.step + 1);
         self.model.zero(&self.grads)?;
         let recompute = recompute(self.experiment().train.recompute);
-        let out = window::accumulate(&self.model, &self.objectives, &micro_batches, recompute, &self.grads, &self.trail)?;
+        let out =
+            window::accumulate(&self.model, &mut self.objectives, &micro_batches, recompute, &self.grads, &self.trail)?;
         let gradient = self.adam.measure(&self.grads)?;
         phases.end("gradient");
 
@@ -170,12 +174,16 @@ impl Trainer {
         self.state.bad_steps += 1;
         self.state.refused += 1;
         let step = self.state.step;
-        self.progress.message(&format!("step {step}: loss {loss}, gradient norm {norm}: not finite, the update is refused"));
+        self.progress
+            .message(&format!("step {step}: loss {loss}, gradient norm {norm}: not finite, the update is refused"));
         if self.state.bad_steps < self.experiment().train.max_bad_steps {
             return Ok(());
         }
-        Err(Error::run(format!("{} steps in a row were not finite, the last of them step {step}", self.state.bad_steps))
-            .with_hint("lower the learning rate, clip harder, or look at the data of these steps"))
+        Err(Error::run(format!(
+            "{} steps in a row were not finite, the last of them step {step}",
+            self.state.bad_steps
+        ))
+        .with_hint("lower the learning rate, clip harder, or look at the data of these steps"))
     }
 
     fn after_step(&mut self, metrics: &[(String, f64)]) -> Result<Verdict> {
@@ -205,7 +213,7 @@ impl Trainer {
             return Ok(false);
         }
         let start = Instant::now();
-        let figures = evaluate(&self.model, &self.objectives, &self.held_out, &self.trail)?;
+        let figures = evaluate(&self.model, &mut self.objectives, &self.held_out, &self.trail)?;
         self.records.evaluation(step, &figures, start.elapsed())?;
         self.progress.message(&records::evaluation_line(step, &figures));
         let best = self.experiment().checkpoint.best.clone();
@@ -265,7 +273,9 @@ impl Trainer {
         let tokens = self.experiment().train.micro_batch_tokens.min(self.window_tokens(longest)).max(longest);
         let packed = summary::largest_batch(longest, tokens, self.model.config().vocab);
         let recompute = recompute(self.experiment().train.recompute);
-        window::accumulate(&self.model, &self.objectives, &[packed], recompute, &self.grads, &self.trail)
+        let (model, grads, trail) = (&self.model, &self.grads, &self.trail);
+        self.objectives
+            .keeping_state(|objectives| window::accumulate(model, objectives, &[packed], recompute, grads, trail))
             .map_err(|e| e.context("the largest micro-batch cannot be computed"))?;
         Ok(())
     }
@@ -340,7 +350,11 @@ impl Trainer {
         for active in self.objectives.iter() {
             for expected in &active.manifest.expectations {
                 let value = if expected.value == "ln_vocab" { Some(vocab.ln()) } else { expected.value.parse().ok() };
-                let name = if expected.quantity == "loss" { "loss".into() } else { active.prefix.clone() + &expected.quantity };
+                let name = if expected.quantity == "loss" {
+                    "loss".into()
+                } else {
+                    active.prefix.clone() + &expected.quantity
+                };
                 // The only term of the only objective is told as the loss.
                 let term = active.manifest.terms.iter().any(|t| t.name == expected.quantity);
                 let by_name = figures.iter().find(|(n, _)| *n == name);

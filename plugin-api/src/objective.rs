@@ -1,9 +1,9 @@
 //! The objective contract: from numbers per token to a loss and its cotangents.
 //!
 //! An objective never sees logits, models or devices, opens no file, reads no clock, draws no random number of its own.
-//! Its calls come in this order: `create`; once per window `compose` (where it has one), `prepare` (where there are
-//! rollouts), `weigh` (where a term has a custom normaliser), `loss` per micro-batch, `after_step`. State may change in
-//! `prepare` and `after_step` alone, so that micro-batches can be cut anywhere. All calls come from one thread.
+//! Its calls come in this order: `create`; once per window `compose` (where it has one), `prepare`, `weigh` (where a term
+//! has a custom normaliser), `loss` per micro-batch, `after_step`. State may change in `prepare` and `after_step` alone,
+//! so that micro-batches can be cut anywhere. All calls come from one thread.
 
 use crate::{
     Result,
@@ -37,7 +37,8 @@ pub trait Objective {
     }
 
     /// Work over the whole window or rollout before it is cut: shaped rewards, advantages, whitening. The arrays
-    /// returned join the batch. `keep` (per sequence, 0 or 1) drops samples; `request` (one value) asks for more prompts.
+    /// returned join this objective's batches. Of rollouts, `keep` (per sequence, 0 or 1) drops samples and `request` (one
+    /// value) asks for more prompts. Also called for batches that are only evaluated; state is put back afterwards.
     ///
     /// # Errors
     /// The plugin's own.
@@ -86,7 +87,10 @@ pub trait Objective {
         if state.is_empty() {
             return Ok(());
         }
-        Err(crate::Error::new(crate::Code::STATE, format!("{} bytes of state for an objective without any", state.len())))
+        Err(crate::Error::new(
+            crate::Code::STATE,
+            format!("{} bytes of state for an objective without any", state.len()),
+        ))
     }
 }
 

@@ -112,16 +112,17 @@ fn perform(request: GenerateRequest) -> Result<()> {
         print::out(&echoed)?;
     }
     let (mut text, mut failure) = (String::new(), None);
-    let completions = generate(&opened.model, &[prompt], &options, &mut |drawn| {
-        match decoder.push(drawn.token as u32).map_err(Error::from).and_then(|piece| {
+    let completions = generate(&opened.model, &[prompt], &options, &mut |drawn| match decoder
+        .push(drawn.token as u32)
+        .map_err(Error::from)
+        .and_then(|piece| {
             if !request.json {
                 print::out(&piece)?;
             }
             Ok(piece)
         }) {
-            Ok(piece) => text += &piece,
-            Err(error) => failure = failure.take().or(Some(error)),
-        }
+        Ok(piece) => text += &piece,
+        Err(error) => failure = failure.take().or(Some(error)),
     })?;
     let rest = decoder.finish()?;
     text += &rest;

@@ -195,9 +195,16 @@ fn objective(m: &ObjectiveManifest) -> String {
         [role.name.clone(), trains.into(), need.into(), statistics.join(", ")]
     });
     section(&mut text, "Models", ["ROLE", "LEARNS", "NEED", "STATISTICS READ"], roles.collect());
-    let expectations =
-        m.expectations.iter().map(|e| [e.quantity.clone(), e.value.clone(), format!("{}%", 100.0 * e.tolerance), e.when.clone()]);
-    section(&mut text, "Expected before the first update", ["QUANTITY", "VALUE", "WITHIN", "WHEN"], expectations.collect());
+    let expectations = m
+        .expectations
+        .iter()
+        .map(|e| [e.quantity.clone(), e.value.clone(), format!("{}%", 100.0 * e.tolerance), e.when.clone()]);
+    section(
+        &mut text,
+        "Expected before the first update",
+        ["QUANTITY", "VALUE", "WITHIN", "WHEN"],
+        expectations.collect(),
+    );
     text
 }
 
@@ -245,7 +252,8 @@ mod tests {
     #[test]
     fn columns_line_up() {
         let row = |cells: [&str; 3]| cells.map(String::from);
-        let text = table(&[row(["ID", "TYPE", "MEANING"]), row(["label_smoothing", "float", "ä"]), row(["z", "int", ""])]);
+        let text =
+            table(&[row(["ID", "TYPE", "MEANING"]), row(["label_smoothing", "float", "ä"]), row(["z", "int", ""])]);
         assert_eq!(text, "ID               TYPE   MEANING\nlabel_smoothing  float  ä\nz                int\n");
     }
 

@@ -37,7 +37,7 @@ pub fn result<T: Display + Serialize>(value: &T, json: bool) -> Result<()> {
 
 /// Prints a value as one line of JSON.
 pub fn json<T: Serialize>(value: &T) -> Result<()> {
-    let text =
-        serde_json::to_string(value).map_err(|cause| Error::run("cannot write the result as JSON").with_cause(cause))?;
+    let text = serde_json::to_string(value)
+        .map_err(|cause| Error::run("cannot write the result as JSON").with_cause(cause))?;
     out(&(text + "\n"))
 }

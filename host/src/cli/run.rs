@@ -97,8 +97,11 @@ fn perform(request: RunRequest) -> Result<()> {
     let (end, summary) = trainer.run(&interrupt)?;
     print::result(&summary, request.json)?;
     if end == End::Interrupted {
-        return Err(Error::interrupted(format!("stopped after step {}, saved as {}", summary.steps, summary.checkpoint))
-            .with_hint("go on with the same command and --resume"));
+        return Err(Error::interrupted(format!(
+            "stopped after step {}, saved as {}",
+            summary.steps, summary.checkpoint
+        ))
+        .with_hint("go on with the same command and --resume"));
     }
     Ok(())
 }

@@ -57,7 +57,8 @@ fn perform(request: TrainTokenizerRequest) -> Result<()> {
     let json = json.ok_or_else(|| Error::run("the tokenizer has no tokenizer.json"))?;
     write_durably(&request.out, json)?;
     let bytes: u64 = sources.iter().map(|s| s.bytes).sum();
-    let tokens: usize = documents.iter().map(|d| tokenizer.encode(&d.text).map(|ids| ids.len())).sum::<Result<_, _>>()?;
+    let tokens: usize =
+        documents.iter().map(|d| tokenizer.encode(&d.text).map(|ids| ids.len())).sum::<Result<_, _>>()?;
     let trained = Trained { out: request.out, vocab_size: tokenizer.vocab_size(), files: sources.len(), bytes, tokens };
     print::result(&trained, request.json)
 }

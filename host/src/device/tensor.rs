@@ -69,8 +69,11 @@ impl Buffer {
 
 impl Drop for Buffer {
     fn drop(&mut self) {
-        // Nobody can act on a failure here, and the session is about to end where there is one.
-        let _ = self.device.0.session.borrow_mut().free(self.handle);
+        // Nobody can act on a failure here, and the session is about to end where there is one; it is borrowed only
+        // where a call is unwinding.
+        if let Ok(mut session) = self.device.0.session.try_borrow_mut() {
+            let _ = session.free(self.handle);
+        }
     }
 }
 

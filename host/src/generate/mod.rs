@@ -134,6 +134,10 @@ fn check(model: &Model, prompts: &[Vec<i32>], options: &GenerateOptions) -> Resu
             let message = format!("the prompt has {} tokens, the model's context {}", prompt.len(), config.context);
             return Err(Error::request(message).with_hint("shorten the prompt"));
         }
+        if let Some(token) = prompt.iter().find(|token| **token < 0 || **token as u64 >= config.vocab) {
+            let message = format!("the prompt holds token id {token}, the model's vocabulary has {}", config.vocab);
+            return Err(Error::request(message).with_hint("use the tokenizer that the model was trained with"));
+        }
     }
     let GenerateOptions { max_tokens, temperature, top_p, .. } = *options;
     if max_tokens == 0 {

@@ -110,7 +110,6 @@ impl Registry {
             let ids: Vec<&str> = self.plugins.iter().filter(|p| p.kind == kind).map(|p| p.id.as_str()).collect();
             let mut error = self.missing(&format!("there is no {kind} `{id}`"), id, &ids, &format!("{kind}s"));
             if let Some(other) = self.plugins.iter().find(|p| p.id == id) {
-                
                 error = error.with_details([format!("`{id}` is of kind {}, not {kind}", other.kind)]);
             }
             error

@@ -5,13 +5,7 @@ use std::{fmt, time::Instant};
 use serde::Serialize;
 
 use super::{
-    held_out,
-    objectives::cut,
-    optim::Adam,
-    recompute,
-    setup::Prepared,
-    summary::largest_batch,
-    trail::Trail,
+    arrays::cut, held_out, optim::Adam, recompute, setup::Prepared, summary::largest_batch, trail::Trail,
     window::accumulate,
 };
 use crate::{config::experiment::Batch, error::Result};
@@ -52,7 +46,7 @@ pub struct Findings {
 pub fn dry_run(prepared: &Prepared) -> Result<Findings> {
     let experiment = prepared.experiment();
     let trail = Trail::default();
-    let objectives = prepared.objectives()?;
+    let mut objectives = prepared.objectives()?;
     let (device, _) = prepared.device(false)?;
     let model = prepared.model(&device, None)?;
     let data = prepared.data(false)?;
@@ -67,7 +61,7 @@ pub fn dry_run(prepared: &Prepared) -> Result<Findings> {
     };
     let most = experiment.train.micro_batch_tokens.min(window_tokens).max(longest);
     let largest = largest_batch(longest, most, prepared.config.vocab);
-    accumulate(&model, &objectives, &[largest], recompute, &grads, &trail)?;
+    accumulate(&model, &mut objectives, &[largest], recompute, &grads, &trail)?;
 
     let context = super::schedule::context_at(experiment.train.context_schedule.as_deref(), 0, longest);
     let mut found = None;
@@ -77,7 +71,7 @@ pub fn dry_run(prepared: &Prepared) -> Result<Findings> {
         let start = Instant::now();
         let micro_batches = cut(&window, experiment.train.micro_batch_tokens)?;
         model.zero(&grads)?;
-        let out = accumulate(&model, &objectives, &micro_batches, recompute, &grads, &trail)?;
+        let out = accumulate(&model, &mut objectives, &micro_batches, recompute, &grads, &trail)?;
         let gradient = adam.measure(&grads)?;
         device.sync()?;
         seconds_per_step = start.elapsed().as_secs_f64();

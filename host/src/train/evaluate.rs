@@ -1,8 +1,12 @@
 //! Held-out evaluation: the objectives' own losses and metrics over text that is never trained on.
 
-use super::objectives::{Objectives, Tally, supervised_rows, with_statistics};
-use super::trail::Trail;
-use super::window::view;
+use super::{
+    arrays::{Part, supervised_rows, with_statistics},
+    objectives::Objectives,
+    tally::Tally,
+    trail::Trail,
+    window::view,
+};
 use crate::{
     data::PackedBatch,
     error::Result,
@@ -16,11 +20,16 @@ pub type Figures = Vec<(String, f64)>;
 ///
 /// # Errors
 /// The plugins' and the backend's own.
-pub fn evaluate(model: &Model, objectives: &Objectives, batches: &[PackedBatch], trail: &Trail) -> Result<Figures> {
-    let all: Vec<&PackedBatch> = batches.iter().collect();
-    let denominators = objectives.denominators(&all)?;
+pub fn evaluate(model: &Model, objectives: &mut Objectives, batches: &[PackedBatch], trail: &Trail) -> Result<Figures> {
+    objectives.keeping_state(|objectives| figures(model, objectives, batches, trail))
+}
+
+fn figures(model: &Model, objectives: &mut Objectives, batches: &[PackedBatch], trail: &Trail) -> Result<Figures> {
+    let joined = objectives.prepare(batches, trail)?;
+    let objectives = &*objectives;
+    let denominators = objectives.denominators(batches, &joined)?;
     let mut tally = Tally::default();
-    for packed in batches {
+    for (packed, part) in batches.iter().zip(Part::all(batches)) {
         trail.backend("held-out evaluation");
         let rows = supervised_rows(packed);
         let forward = model.forward(view(packed), Keep::Nothing)?;
@@ -32,7 +41,7 @@ pub fn evaluate(model: &Model, objectives: &Objectives, batches: &[PackedBatch],
         };
         let stats = model.head_stats(&forward, &request)?.stats;
         let batch = with_statistics(packed, &rows, objectives.statistics(), Some(&stats))?;
-        let losses = objectives.losses(&batch, trail)?;
+        let losses = objectives.losses(&batch, &joined, part, trail)?;
         tally.add(packed, &batch, objectives, &losses);
     }
     let mut figures = vec![("loss".to_owned(), tally.loss(objectives, &denominators))];

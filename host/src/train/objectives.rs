@@ -3,16 +3,19 @@
 use std::collections::BTreeSet;
 
 use plugin_api::{
-    batch::{Batch, Scope, names},
-    manifest::{Normaliser, ObjectiveManifest, Reduction, Requirements},
+    batch::{Batch, names},
+    manifest::{Normaliser, ObjectiveManifest, Requirements},
     objective::{Loss, Objective},
 };
 
-use super::trail::Trail;
+use super::{
+    arrays::{Joined, Part, data_arrays, join},
+    trail::Trail,
+};
 use crate::{
-    data::{PackedBatch, Window},
+    data::PackedBatch,
     error::{Error, Result},
-    model::{HeadStats, Statistics},
+    model::Statistics,
 };
 
 /// An objective of the experiment.
@@ -78,6 +81,14 @@ pub struct Objectives(Vec<Active>);
 #[derive(Debug, Clone, PartialEq)]
 pub struct Denominators(Vec<Vec<(String, f64)>>);
 
+impl Denominators {
+    /// The share of `sum` that a term of objective `index` contributes; 0 where there is nothing to divide by.
+    pub fn share(&self, index: usize, term: &str, sum: f64) -> f64 {
+        let own = self.0.get(index).and_then(|own| own.iter().find(|(name, _)| name == term));
+        own.filter(|(_, denominator)| *denominator != 0.0).map_or(0.0, |(_, denominator)| sum / denominator)
+    }
+}
+
 /// Cotangents by statistic, one entry per supervised token.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Sums {
@@ -118,6 +129,11 @@ impl Objectives {
         self.0.iter_mut()
     }
 
+    /// Factor on the terms of objective `index`.
+    pub fn weight(&self, index: usize) -> f64 {
+        self.0.get(index).map_or(0.0, |a| a.weight)
+    }
+
     /// What divides the logits under all statistics.
     pub fn temperature(&self) -> f64 {
         self.0.first().map_or(1.0, |a| a.requirements.temperature)
@@ -143,18 +159,18 @@ impl Objectives {
     ///
     /// # Errors
     /// A normaliser the data cannot give, or a custom one of which `weigh` says nothing; the plugin's own.
-    pub fn denominators(&self, windows: &[&PackedBatch]) -> Result<Denominators> {
-        let tokens: usize = windows.iter().map(|b| b.supervised()).sum();
-        let sequences: usize = windows.iter().map(|b| b.sequences()).sum();
+    pub fn denominators(&self, parts: &[PackedBatch], joined: &Joined) -> Result<Denominators> {
+        let tokens: usize = parts.iter().map(PackedBatch::supervised).sum();
+        let sequences: usize = parts.iter().map(PackedBatch::sequences).sum();
         let mut all = Vec::with_capacity(self.0.len());
-        for active in &self.0 {
+        for (index, active) in self.0.iter().enumerate() {
             let mut own = Vec::new();
             for term in &active.manifest.terms {
                 let value = match &term.normaliser {
                     n if *n == Normaliser::SUPERVISED_TOKENS => tokens as f64,
                     n if *n == Normaliser::SEQUENCES => sequences as f64,
-                    n if *n == Normaliser::PAIRS || *n == Normaliser::GROUPS => groups(&active.id, windows)?,
-                    n if *n == Normaliser::CUSTOM => custom(active, &term.name, windows)?,
+                    n if *n == Normaliser::PAIRS || *n == Normaliser::GROUPS => groups(&active.id, parts)?,
+                    n if *n == Normaliser::CUSTOM => custom(active, &term.name, parts, index, joined)?,
                     other => {
                         return Err(Error::request(format!(
                             "objective \"{}\" divides its term `{}` by `{other}`, which this host does not know",
@@ -169,16 +185,52 @@ impl Objectives {
         Ok(Denominators(all))
     }
 
+    /// The objectives' work over the whole window, before it is cut: the arrays that join their batches.
+    ///
+    /// # Errors
+    /// The plugins' own, named; arrays that only mean something of rollouts.
+    pub fn prepare(&mut self, parts: &[PackedBatch], trail: &Trail) -> Result<Joined> {
+        let whole = data_arrays(&join(parts));
+        let mut answers = Vec::with_capacity(self.0.len());
+        for active in &mut self.0 {
+            trail.objective(&active.id, "prepare");
+            let own = active.instance.prepare(&whole).map_err(|e| e.in_plugin(&active.id))?;
+            if let Some(array) = own.arrays().iter().find(|a| a.name == "keep" || a.name == "request") {
+                return Err(Error::run(format!(
+                    "objective \"{}\" answered `{}` to `prepare`, which only rollouts can follow",
+                    active.id, array.name
+                )));
+            }
+            answers.push(own);
+        }
+        Ok(answers.into_iter().collect())
+    }
+
+    /// Runs `work` and puts the instances' states back: for batches that are not trained on.
+    ///
+    /// # Errors
+    /// Those of `work`; the plugins' own.
+    pub fn keeping_state<R>(&mut self, work: impl FnOnce(&mut Self) -> Result<R>) -> Result<R> {
+        let states: Vec<Vec<u8>> = self.0.iter().map(|a| a.instance.state()).collect::<Result<_, _>>()?;
+        let done = work(self)?;
+        for (active, state) in self.0.iter_mut().zip(states).filter(|(_, state)| !state.is_empty()) {
+            active.instance.restore(&state)?;
+        }
+        Ok(done)
+    }
+
     /// The losses of a batch with its statistics, in the order of the objectives.
     ///
     /// # Errors
     /// The plugins' own, named.
-    pub fn losses(&self, batch: &Batch<'_>, trail: &Trail) -> Result<Vec<Loss>> {
+    pub fn losses(&self, batch: &Batch<'_>, joined: &Joined, part: Part, trail: &Trail) -> Result<Vec<Loss>> {
         self.0
             .iter()
-            .map(|active| {
+            .enumerate()
+            .map(|(index, active)| {
                 trail.objective(&active.id, "loss");
-                let loss = active.instance.loss(batch).map_err(|e| e.in_plugin(&active.id))?;
+                let loss =
+                    active.instance.loss(&joined.with(index, batch, part)).map_err(|e| e.in_plugin(&active.id))?;
                 check_loss(active, &loss)?;
                 Ok(loss)
             })
@@ -192,9 +244,9 @@ impl Objectives {
     /// A cotangent of a statistic that was not offered, or of another length.
     pub fn cotangents(&self, losses: &[Loss], by: &Denominators, tokens: usize, rows: &[i32]) -> Result<Sums> {
         let mut sums = Sums::default();
-        for ((active, loss), denominators) in self.0.iter().zip(losses).zip(&by.0) {
+        for (index, (active, loss)) in self.0.iter().zip(losses).enumerate() {
             for term in &loss.terms {
-                let factor = active.weight * term.coefficient * share(1.0, denominator(denominators, &term.name));
+                let factor = active.weight * term.coefficient * by.share(index, &term.name, 1.0);
                 for (statistic, values) in &term.cotangents {
                     if values.len() != tokens {
                         return Err(Error::run(format!(
@@ -242,18 +294,12 @@ impl Sums {
     }
 }
 
-fn share(sum: f64, denominator: f64) -> f64 {
-    if denominator == 0.0 { 0.0 } else { sum / denominator }
-}
-
-fn denominator(own: &[(String, f64)], term: &str) -> f64 {
-    own.iter().find(|(name, _)| name == term).map_or(0.0, |(_, value)| *value)
-}
-
-fn custom(active: &Active, term: &str, windows: &[&PackedBatch]) -> Result<f64> {
+fn custom(active: &Active, term: &str, parts: &[PackedBatch], index: usize, joined: &Joined) -> Result<f64> {
     let mut total = 0.0;
-    for packed in windows {
-        let weights = active.instance.weigh(&data_arrays(packed)).map_err(|e| e.in_plugin(&active.id))?;
+    for (packed, part) in parts.iter().zip(Part::all(parts)) {
+        let batch = data_arrays(packed);
+        let batch = joined.with(index, &batch, part);
+        let weights = active.instance.weigh(&batch).map_err(|e| e.in_plugin(&active.id))?;
         let own = weights.iter().find(|(name, _)| name == term).ok_or_else(|| {
             Error::run(format!("objective \"{}\": `weigh` says nothing of the term `{term}`", active.id))
         })?;
@@ -263,9 +309,9 @@ fn custom(active: &Active, term: &str, windows: &[&PackedBatch]) -> Result<f64> 
 }
 
 /// Number of distinct values of the column `group`.
-fn groups(id: &str, windows: &[&PackedBatch]) -> Result<f64> {
+fn groups(id: &str, parts: &[PackedBatch]) -> Result<f64> {
     let mut seen = BTreeSet::new();
-    for packed in windows {
+    for packed in parts {
         let column = packed.columns.get(names::GROUP).ok_or_else(|| {
             Error::request(format!("objective \"{id}\" counts pairs or groups, but the data has no column `group`"))
         })?;
@@ -282,156 +328,8 @@ fn check_loss(active: &Active, loss: &Loss) -> Result<()> {
         .or_else(|| unknown_metric.map(|m| format!("the metric `{}`", m.name)));
     match undeclared {
         None => Ok(()),
-        Some(what) => Err(Error::run(format!(
-            "objective \"{}\" returned {what}, which its manifest does not declare",
-            active.id
-        ))),
-    }
-}
-
-/// The arrays of a batch that come from data alone.
-pub fn data_arrays(packed: &PackedBatch) -> Batch<'static> {
-    let floats = |values: &[i32]| values.iter().map(|v| f64::from(*v)).collect::<Vec<f64>>();
-    let mut batch = Batch::new()
-        .with(names::OFFSETS, Scope::BATCH, floats(&packed.offsets))
-        .with(names::TARGET, Scope::TOKEN, floats(&packed.targets))
-        .with(names::MASK, Scope::TOKEN, packed.mask.clone())
-        .with(names::POSITION, Scope::TOKEN, floats(&packed.positions));
-    for (name, values) in &packed.columns {
-        let own = name == names::GROUP || name == names::SIDE;
-        let name = if own { name.clone() } else { format!("{}{name}", names::COLUMN) };
-        batch = batch.with(name, Scope::SEQUENCE, values.clone());
-    }
-    batch
-}
-
-/// Tokens that pass the head: the supervised ones.
-pub fn supervised_rows(packed: &PackedBatch) -> Vec<i32> {
-    packed.mask.iter().enumerate().filter(|(_, m)| **m != 0.0).map(|(n, _)| n as i32).collect()
-}
-
-/// A batch's data with the statistics of its supervised tokens; the others get 0.
-pub fn with_statistics(
-    packed: &PackedBatch,
-    rows: &[i32],
-    wanted: Statistics,
-    stats: Option<&HeadStats>,
-) -> Result<Batch<'static>> {
-    let n = packed.len();
-    let spread = |values: Option<&Vec<f64>>| {
-        let mut all = vec![0.0; n];
-        for (row, value) in rows.iter().zip(values.into_iter().flatten()) {
-            all[*row as usize] = *value;
-        }
-        all
-    };
-    let mut batch = data_arrays(packed).with_statistic("logp", Scope::TOKEN, spread(stats.map(|s| &s.logp)));
-    let optional = [
-        ("lse", wanted.lse, stats.and_then(|s| s.lse.as_ref())),
-        ("entropy", wanted.entropy, stats.and_then(|s| s.entropy.as_ref())),
-        ("mean_logit", wanted.mean_logit, stats.and_then(|s| s.mean_logit.as_ref())),
-    ];
-    for (name, wanted, values) in optional {
-        if wanted {
-            batch = batch.with_statistic(name, Scope::TOKEN, spread(values));
+        Some(what) => {
+            Err(Error::run(format!("objective \"{}\" returned {what}, which its manifest does not declare", active.id)))
         }
     }
-    if let Some(top1) = stats.and_then(|s| s.top1.as_ref()) {
-        let mut hits = vec![0.0; n];
-        for (row, id) in rows.iter().zip(top1) {
-            hits[*row as usize] = f64::from(u8::from(packed.targets[*row as usize] == *id));
-        }
-        batch = batch.with("top1", Scope::TOKEN, hits);
-    }
-    batch.check()?;
-    Ok(batch)
-}
-
-/// Adds up losses and metrics over the micro-batches of a window.
-#[derive(Debug, Default)]
-pub struct Tally {
-    terms: Vec<(usize, String, f64, f64)>,
-    metrics: Vec<(usize, String, f64, f64)>,
-    correct: f64,
-    supervised: f64,
-    sequences: u64,
-    tokens: u64,
-}
-
-impl Tally {
-    /// Adds one micro-batch.
-    pub fn add(&mut self, packed: &PackedBatch, batch: &Batch<'_>, objectives: &Objectives, losses: &[Loss]) {
-        for (index, (active, loss)) in objectives.0.iter().zip(losses).enumerate() {
-            for term in &loss.terms {
-                match self.terms.iter_mut().find(|t| t.0 == index && t.1 == term.name) {
-                    Some(seen) => seen.3 += term.sum,
-                    None => self.terms.push((index, term.name.clone(), term.coefficient, term.sum)),
-                }
-            }
-            for part in loss.metrics.iter().filter(|m| m.weight != 0.0) {
-                let reduction = active.manifest.metrics.iter().find(|d| d.name == part.name).map(|d| &d.reduction);
-                match self.metrics.iter_mut().find(|m| m.0 == index && m.1 == part.name) {
-                    Some(seen) if reduction == Some(&Reduction::MIN) => seen.2 = seen.2.min(part.value),
-                    Some(seen) if reduction == Some(&Reduction::MAX) => seen.2 = seen.2.max(part.value),
-                    Some(seen) => (seen.2, seen.3) = (seen.2 + part.value, seen.3 + part.weight),
-                    None => self.metrics.push((index, part.name.clone(), part.value, part.weight)),
-                }
-            }
-        }
-        if let Some(hits) = batch.find("top1") {
-            self.correct += hits.data.iter().sum::<f64>();
-        }
-        self.supervised += packed.supervised() as f64;
-        self.sequences += packed.sequences() as u64;
-        self.tokens += packed.len() as u64;
-    }
-
-    /// Positions computed.
-    pub fn tokens(&self) -> u64 {
-        self.tokens
-    }
-
-    /// Supervised tokens.
-    pub fn supervised(&self) -> f64 {
-        self.supervised
-    }
-
-    /// The total loss: every term's sum over its denominator, weighted.
-    pub fn loss(&self, objectives: &Objectives, by: &Denominators) -> f64 {
-        let parts = self.terms.iter().map(|(index, name, coefficient, sum)| {
-            objectives.0[*index].weight * coefficient * share(*sum, denominator(&by.0[*index], name))
-        });
-        parts.sum()
-    }
-
-    /// Terms (where the loss has several) and metrics by name, token accuracy included.
-    pub fn metrics(&self, objectives: &Objectives, by: &Denominators) -> Vec<(String, f64)> {
-        let mut all = Vec::new();
-        for (index, active) in objectives.0.iter().enumerate() {
-            let named = |name: &str| format!("{}{name}", active.prefix);
-            let terms: Vec<_> = self.terms.iter().filter(|t| t.0 == index).collect();
-            // The only term of the only objective is the loss itself.
-            let told = if terms.len() + objectives.0.len() > 2 { terms } else { Vec::new() };
-            for (_, name, _, sum) in told {
-                all.push((named(name), share(*sum, denominator(&by.0[index], name))));
-            }
-            for (_, name, value, weight) in self.metrics.iter().filter(|m| m.0 == index) {
-                let reduction = active.manifest.metrics.iter().find(|d| d.name == *name).map(|d| &d.reduction);
-                let mean = reduction == Some(&Reduction::MEAN);
-                all.push((named(name), if mean { share(*value, *weight) } else { *value }));
-            }
-        }
-        if self.supervised > 0.0 {
-            all.push(("token_accuracy".into(), self.correct / self.supervised));
-        }
-        all
-    }
-}
-
-/// The micro-batches of a window, packed.
-///
-/// # Errors
-/// Rows that cannot be packed.
-pub fn cut(window: &Window, micro_batch_tokens: usize) -> Result<Vec<PackedBatch>> {
-    window.micro_batches(micro_batch_tokens).map(|b| b.map_err(Error::from)).collect()
 }

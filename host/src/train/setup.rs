@@ -16,7 +16,10 @@ use crate::{
         experiment::{Batch, Data, Dtype, HeldOut, Length, Model as ModelSource, Tokenizer as TokenizerSource},
     },
     data::{BatchSize, Batcher, BatcherOptions, Corpus, SyntheticOptions, TextData, TextOptions, Tokenizer},
-    device::{Device, profile::{Profile, Record}},
+    device::{
+        Device,
+        profile::{Profile, Record},
+    },
     error::{Error, Result},
     model::{Model, ModelConfig},
     plugins::{Lock, Registry},
@@ -204,8 +207,7 @@ impl Prepared {
             Batch::Sequences(n) => BatchSize::Sequences(n),
             Batch::Tokens(n) => BatchSize::Tokens(n),
         };
-        let options =
-            BatcherOptions { seed: experiment.seed, batch, prefix: self.tokenizer.prefix(), epochs: None };
+        let options = BatcherOptions { seed: experiment.seed, batch, prefix: self.tokenizer.prefix(), epochs: None };
         let steps = match experiment.train.length {
             Length::Steps(steps) => steps,
             Length::Epochs(epochs) => {
@@ -270,8 +272,11 @@ pub fn model_folder(path: &Path) -> Result<PathBuf> {
     if let Some(checkpoint) = find::latest(&checkpoints)? {
         return Ok(checkpoint.path);
     }
-    Err(Error::request(format!("{} is neither a model folder (it has no config.json) nor a run with a checkpoint", path.display()))
-        .with_hint("name a run, a checkpoint or a Hugging Face folder"))
+    Err(Error::request(format!(
+        "{} is neither a model folder (it has no config.json) nor a run with a checkpoint",
+        path.display()
+    ))
+    .with_hint("name a run, a checkpoint or a Hugging Face folder"))
 }
 
 /// `checkpoints/LATEST` and `checkpoints/BEST`, in any case, name the checkpoint that the file of that name points at.
@@ -299,7 +304,9 @@ fn model_and_tokenizer(loaded: &Loaded) -> Result<(Option<PathBuf>, Tokenizer, M
         (TokenizerSource::File { path }, _) => Tokenizer::open(Path::new(path))?,
         (TokenizerSource::Model, Some(folder)) => Tokenizer::open(folder)?,
         (TokenizerSource::Model, None) => {
-            return Err(loaded.refuse("tokenizer.kind", "\"model\" needs model.from; with fresh weights choose bytes or file"));
+            return Err(
+                loaded.refuse("tokenizer.kind", "\"model\" needs model.from; with fresh weights choose bytes or file")
+            );
         }
     };
     let config = match (&experiment.model, &folder) {

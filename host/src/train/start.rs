@@ -19,12 +19,12 @@ use crate::{
     data::TextData,
     error::{Error, Result},
     runs::{
+        Breadcrumb,
         checkpoint::{Checkpoint, Checkpoints, latest},
         disk::{sha256_file, write_durably},
         folder::RunFolder,
         progress::{Progress, Show},
         receipt::{BackendUse, Build, DataSource, ModelSource, Receipt},
-        Breadcrumb,
     },
 };
 
@@ -149,8 +149,8 @@ impl Trainer {
 /// A run can only be taken up with the experiment it began with; how many threads compute does not matter.
 fn same_experiment(folder: &RunFolder, now: &str) -> Result<()> {
     let path = folder.experiment();
-    let before = fs::read_to_string(&path)
-        .map_err(|e| Error::run(format!("cannot read {}", path.display())).with_cause(e))?;
+    let before =
+        fs::read_to_string(&path).map_err(|e| Error::run(format!("cannot read {}", path.display())).with_cause(e))?;
     let lines = |text: &str| -> Vec<String> {
         text.lines().filter(|line| !line.starts_with("threads = ")).map(str::to_owned).collect()
     };
@@ -170,8 +170,8 @@ fn receipt(prepared: &Prepared, data: &TextData) -> Result<Receipt> {
     let weights = prepared.model_folder.as_ref().map(|folder| folder.join("model.safetensors"));
     let sha256 = match weights.filter(|file| file.is_file()) {
         Some(file) => {
-            let hash = sha256_file(&file)
-                .map_err(|e| Error::run(format!("cannot read {}", file.display())).with_cause(e))?;
+            let hash =
+                sha256_file(&file).map_err(|e| Error::run(format!("cannot read {}", file.display())).with_cause(e))?;
             Some(hash.1)
         }
         None => None,
@@ -192,10 +192,7 @@ fn receipt(prepared: &Prepared, data: &TextData) -> Result<Receipt> {
             threads: threads(experiment.backend.threads),
         },
         plugins: prepared.plugins.clone(),
-        model: ModelSource {
-            from: prepared.model_folder.as_ref().map(|folder| folder.display().to_string()),
-            sha256,
-        },
+        model: ModelSource { from: prepared.model_folder.as_ref().map(|folder| folder.display().to_string()), sha256 },
         tokenizer_sha256: prepared.tokenizer.hash(),
         data: data.sources.iter().map(source).collect(),
     })

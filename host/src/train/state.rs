@@ -105,7 +105,8 @@ impl TrainState {
     /// What the file system says.
     pub fn write(&self, folder: &Path) -> Result<()> {
         let path = folder.join(TRAINER);
-        let text = serde_json::to_vec_pretty(self).map_err(|e| Error::run("cannot write the run's state").with_cause(e))?;
+        let text =
+            serde_json::to_vec_pretty(self).map_err(|e| Error::run("cannot write the run's state").with_cause(e))?;
         fs::write(&path, text).map_err(|e| Error::run(format!("cannot write {}", path.display())).with_cause(e))
     }
 }

@@ -10,7 +10,9 @@ use plugin_api::{
 };
 
 use super::{
-    objectives::{Denominators, Objectives, Sums, Tally, supervised_rows, with_statistics},
+    arrays::{Joined, Part, join, supervised_rows, with_statistics},
+    objectives::{Denominators, Objectives, Sums},
+    tally::Tally,
     trail::Trail,
 };
 use crate::{
@@ -41,25 +43,26 @@ pub fn view(packed: &PackedBatch) -> BatchView<'_> {
 /// The plugins' and the backend's own. The gradient is then undefined.
 pub fn accumulate(
     model: &Model,
-    objectives: &Objectives,
+    objectives: &mut Objectives,
     micro_batches: &[PackedBatch],
     recompute: Recompute,
     grads: &Buffer,
     trail: &Trail,
 ) -> Result<WindowLoss> {
-    let all: Vec<&PackedBatch> = micro_batches.iter().collect();
-    let denominators = objectives.denominators(&all)?;
-    let pass = Pass { model, objectives, denominators: &denominators, recompute, grads, trail };
+    let joined = objectives.prepare(micro_batches, trail)?;
+    let objectives = &*objectives;
+    let denominators = objectives.denominators(micro_batches, &joined)?;
+    let pass = Pass { model, objectives, joined: &joined, denominators: &denominators, recompute, grads, trail };
     let mut tally = Tally::default();
     trail.backend("forward and backward");
     if objectives.coupled() {
         pass.coupled(micro_batches, &mut tally)?;
     } else {
-        for packed in micro_batches {
+        for (packed, part) in micro_batches.iter().zip(Part::all(micro_batches)) {
             if objectives.linear() {
-                pass.known_cotangents(packed, &mut tally)?;
+                pass.known_cotangents(packed, part, &mut tally)?;
             } else {
-                pass.with_statistics_first(packed, &mut tally)?;
+                pass.with_statistics_first(packed, part, &mut tally)?;
             }
         }
     }
@@ -74,6 +77,7 @@ pub fn accumulate(
 struct Pass<'a> {
     model: &'a Model,
     objectives: &'a Objectives,
+    joined: &'a Joined,
     denominators: &'a Denominators,
     recompute: Recompute,
     grads: &'a Buffer,
@@ -91,8 +95,8 @@ impl Pass<'_> {
     }
 
     /// The objectives' losses; the backend is at work again afterwards.
-    fn losses(&self, batch: &Batch<'_>) -> Result<Vec<Loss>> {
-        let losses = self.objectives.losses(batch, self.trail);
+    fn losses(&self, batch: &Batch<'_>, part: Part) -> Result<Vec<Loss>> {
+        let losses = self.objectives.losses(batch, self.joined, part, self.trail);
         self.trail.backend("forward and backward");
         losses
     }
@@ -106,25 +110,25 @@ impl Pass<'_> {
     }
 
     /// Cotangents that depend on data alone: asked for with zero statistics, before the head runs.
-    fn known_cotangents(&self, packed: &PackedBatch, tally: &mut Tally) -> Result<()> {
+    fn known_cotangents(&self, packed: &PackedBatch, part: Part, tally: &mut Tally) -> Result<()> {
         let rows = supervised_rows(packed);
-        let known = self.losses(&self.batch(packed, &rows, None)?)?;
+        let known = self.losses(&self.batch(packed, &rows, None)?, part)?;
         let cotangents = self.cotangents(&known, packed, &rows)?;
         let forward = self.model.forward(view(packed), Keep::ForBackward(self.recompute))?;
         let request = self.request(packed, &rows);
         let (stats, dhidden) = self.model.head_fused(&forward, &request, &cotangents.as_cotangents(), self.grads)?;
         let batch = self.batch(packed, &rows, Some(&stats))?;
-        tally.add(packed, &batch, self.objectives, &self.losses(&batch)?);
+        tally.add(packed, &batch, self.objectives, &self.losses(&batch, part)?);
         self.model.backward(forward, dhidden, self.grads)
     }
 
     /// Statistics down, cotangents up.
-    fn with_statistics_first(&self, packed: &PackedBatch, tally: &mut Tally) -> Result<()> {
+    fn with_statistics_first(&self, packed: &PackedBatch, part: Part, tally: &mut Tally) -> Result<()> {
         let rows = supervised_rows(packed);
         let forward = self.model.forward(view(packed), Keep::ForBackward(self.recompute))?;
         let head = self.model.head_stats(&forward, &self.request(packed, &rows))?;
         let batch = self.batch(packed, &rows, Some(&head.stats))?;
-        let losses = self.losses(&batch)?;
+        let losses = self.losses(&batch, part)?;
         tally.add(packed, &batch, self.objectives, &losses);
         let cotangents = self.cotangents(&losses, packed, &rows)?;
         let dhidden = self.model.head_backward(head, &cotangents.as_cotangents(), self.grads)?;
@@ -146,7 +150,7 @@ impl Pass<'_> {
             .map(|(packed, stats)| self.batch(packed, &supervised_rows(packed), Some(stats)))
             .collect::<Result<_>>()?;
         let batch = join_batches(&parts, &whole);
-        let losses = self.losses(&batch)?;
+        let losses = self.losses(&batch, Part::whole(&whole))?;
         tally.add(&whole, &batch, self.objectives, &losses);
         let mut start = 0;
         for packed in micro_batches {
@@ -161,25 +165,6 @@ impl Pass<'_> {
         }
         Ok(())
     }
-}
-
-/// The micro-batches as one packed batch.
-fn join(micro_batches: &[PackedBatch]) -> PackedBatch {
-    let mut whole = PackedBatch { offsets: vec![0], ..Default::default() };
-    for packed in micro_batches {
-        let start = whole.tokens.len() as i32;
-        whole.tokens.extend(&packed.tokens);
-        whole.targets.extend(&packed.targets);
-        whole.mask.extend(&packed.mask);
-        whole.positions.extend(&packed.positions);
-        whole.offsets.extend(packed.offsets.iter().skip(1).map(|o| start + o));
-        whole.max_len = whole.max_len.max(packed.max_len);
-        whole.rows.extend(&packed.rows);
-        for (name, values) in &packed.columns {
-            whole.columns.entry(name.clone()).or_default().extend(values);
-        }
-    }
-    whole
 }
 
 /// The arrays of the parts end to end; offsets are those of the whole.

@@ -59,8 +59,9 @@ fn a_sample_does_not_depend_on_its_neighbours() {
     others[..69].iter_mut().for_each(|prompt| *prompt = vec![1, 2]);
     let among_others = generate(&model, &others, &options, &mut |_| {}).unwrap();
     assert_eq!(together[69].tokens, among_others[69].tokens);
-    let distinct: std::collections::BTreeSet<_> = together.iter().map(|c| c.tokens.clone()).collect();
-    assert!(distinct.len() > 30, "samples share their noise");
+    let same = generate(&model, &vec![vec![1, 2]; 20], &options, &mut |_| {}).unwrap();
+    let distinct: std::collections::BTreeSet<_> = same.iter().map(|completion| &completion.tokens).collect();
+    assert!(distinct.len() > 5, "samples share their noise");
     let other = GenerateOptions { seed: 8, ..options };
     assert_ne!(together, generate(&model, &prompts, &other, &mut |_| {}).unwrap(), "the seed has no effect");
 }
@@ -90,7 +91,9 @@ fn generation_stops_at_the_end_token_the_limit_and_the_context_and_says_so() {
     let greedy = |max_tokens| GenerateOptions { max_tokens, temperature: 0.0, ..GenerateOptions::default() };
     let prompt = vec![1, 2, 3];
     let mut heard = Vec::new();
-    let long = generate(&model, std::slice::from_ref(&prompt), &greedy(100), &mut |drawn: Drawn| heard.push(drawn.token)).unwrap();
+    let long =
+        generate(&model, std::slice::from_ref(&prompt), &greedy(100), &mut |drawn: Drawn| heard.push(drawn.token))
+            .unwrap();
     assert_eq!(long[0].finish, Finish::Context);
     // Eight positions, three of them the prompt's; the last token drawn needs none.
     assert_eq!(long[0].tokens.len(), 6);
@@ -114,6 +117,8 @@ fn impossible_requests_are_refused_as_the_users_to_change() {
     let cases = [
         (vec![], base.clone(), "no tokens"),
         (vec![0; 9], base.clone(), "9 tokens"),
+        (vec![1, 11], base.clone(), "token id 11"),
+        (vec![-1], base.clone(), "token id -1"),
         (vec![1], GenerateOptions { max_tokens: 0, ..base.clone() }, "max_tokens"),
         (vec![1], GenerateOptions { temperature: f64::NAN, ..base.clone() }, "temperature"),
         (vec![1], GenerateOptions { top_p: 0.0, ..base }, "top_p"),

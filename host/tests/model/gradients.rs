@@ -1,5 +1,6 @@
 //! Gradients of whole models against finite differences in f64, and what frozen parameters cost.
 
+use plugin_api::abi::DType;
 use telos::device::profile::Profile;
 use telos::device::{Buffer, Device};
 use telos::model::{Cotangents, HeadRequest, Keep, Model, Recompute, Statistics};
@@ -86,36 +87,43 @@ fn gotcha_38_frozen_parameters_get_no_gradient_and_cost_nothing() {
         ("embedding", |name| name.contains("embed_tokens")),
         ("nothing", |_| false),
     ];
-    let (inner, compute) = session("reference", 1);
-    let (profiled, record) = Profile::wrap(inner);
-    let device = Device::new(profiled, compute).unwrap();
-    let mut model = Model::init(&device, tiny("llama", true), 5).unwrap();
-    perturb(&model);
-    let full = gradient(&model, &batch, 1.0);
-    let count = |op: &str| record.costs().get(op).map_or(0, |cost| cost.calls);
-    for (what, learns) in cases {
-        model.set_trainable(|parameter| learns(&parameter.name));
-        record.clear();
-        let grads = gradient(&model, &batch, 1.0);
-        for parameter in model.layout().parameters() {
-            let found = model.values(&grads, parameter).unwrap();
-            let expected = match learns(&parameter.name) {
-                true => model.values(&full, parameter).unwrap(),
-                false => vec![0.0; found.len()],
+    // Without biases query and key weights are one block, with them every layer stands alone.
+    for biases in [false, true] {
+        let (profiled, record) = Profile::wrap(session("reference", 1).0);
+        let device = Device::new(profiled, DType::F64).unwrap();
+        let mut model = Model::init(&device, tiny("llama", biases), 5).unwrap();
+        perturb(&model);
+        let full = gradient(&model, &batch, 1.0);
+        for (what, learns) in cases.into_iter().filter(|(what, _)| biases || *what != "biases alone") {
+            model.set_trainable(|parameter| learns(&parameter.name));
+            record.clear();
+            let grads = gradient(&model, &batch, 1.0);
+            only(&model, &full, &grads, learns, what);
+            let count = |op: &str| record.costs().get(op).map_or(0, |cost| cost.calls);
+            let attention = match what {
+                "upper layer" => 1,
+                "last norm" | "nothing" => 0,
+                _ => 2,
             };
-            assert_eq!(found, expected, "{what}: {}", parameter.name);
+            assert_eq!(count("attention_backward"), attention, "{what}");
+            let weights = match what {
+                "embedding" | "last norm" | "nothing" => 0,
+                "k alone" => 2,
+                _ => continue,
+            };
+            assert_eq!(count("linear_backward_weight"), weights, "{what}");
         }
-        let attention = match what {
-            "upper layer" => 1,
-            "last norm" | "nothing" => 0,
-            _ => 2,
+    }
+}
+
+/// Fails unless parameters that learn have the gradient of `full`, and the others none.
+fn only(model: &Model, full: &Buffer, grads: &Buffer, learns: fn(&str) -> bool, what: &str) {
+    for parameter in model.layout().parameters() {
+        let found = model.values(grads, parameter).unwrap();
+        let expected = match learns(&parameter.name) {
+            true => model.values(full, parameter).unwrap(),
+            false => vec![0.0; found.len()],
         };
-        assert_eq!(count("attention_backward"), attention, "{what}");
-        let weights = match what {
-            "embedding" | "last norm" | "nothing" => 0,
-            "k alone" => 2,
-            _ => continue,
-        };
-        assert_eq!(count("linear_backward_weight"), weights, "{what}");
+        assert_eq!(found, expected, "{what}: {}", parameter.name);
     }
 }

@@ -1,8 +1,10 @@
 //! What must not change a result: packing, recomputation, the head's path, rows left out; and what a step may leave.
 
+use plugin_api::abi::DType;
+use telos::device::Device;
 use telos::model::{BatchView, Cotangents, HeadRequest, Keep, Model, Recompute};
 
-use crate::support::{BACKENDS, Packed, RECOMPUTES, close, device, gradient, perturb, tiny};
+use crate::support::{BACKENDS, Packed, RECOMPUTES, close, device, gradient, perturb, session, tiny};
 
 fn sequences() -> Vec<Vec<i32>> {
     vec![vec![3, 1, 4, 1, 5], vec![9, 2], vec![6], vec![6, 5, 10, 0, 8, 7, 3, 2]]
@@ -139,7 +141,8 @@ fn leaving_rows_out_equals_zero_cotangents_and_both_head_paths_agree() {
 #[test]
 fn batches_that_contradict_themselves_are_refused() {
     let model = Model::init(&device("reference"), tiny("llama", false), 3).unwrap();
-    let cases: [(&[i32], &[i32], &[i32], &str); 6] = [
+    type Case = (&'static [i32], &'static [i32], &'static [i32], &'static str);
+    let cases: [Case; 6] = [
         (&[1, 2], &[0], &[0, 2], "positions"),
         (&[1, 2], &[0, 1], &[0, 1], "offsets"),
         (&[1, 2], &[0, 1], &[1, 2], "offsets"),
@@ -188,4 +191,14 @@ fn gotcha_10_the_first_loss_is_close_to_ln_v() {
     let packed = Packed::new(&[(0..8).map(|i| i * 61).collect()]);
     let (loss, _) = gradient(&model, &packed, Recompute::Auto, true);
     close("loss", loss, 500_f64.ln(), 0.02);
+}
+
+/// Catches a dtype that a backend does not compute in and that is found out in the middle of a run.
+#[test]
+fn a_dtype_the_backend_lacks_is_refused_when_the_device_opens() {
+    for (backend, dtype) in [("reference", DType::F32), ("candle kernels", DType::BF16)] {
+        let error = Device::new(session(backend, 1).0, dtype).err().unwrap();
+        assert_eq!(error.exit_code(), 2);
+        assert!(error.message().contains(&dtype.to_string()) && error.hint().is_some(), "{error:?}");
+    }
 }

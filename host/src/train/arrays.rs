@@ -1,0 +1,153 @@
+//! Between packed batches and the named arrays that objectives read.
+
+use std::borrow::Cow;
+
+use plugin_api::batch::{Array, Batch, Scope, names};
+
+use crate::{
+    data::{PackedBatch, Window},
+    error::{Error, Result},
+    model::{HeadStats, Statistics},
+};
+
+/// The arrays of a batch that come from data alone.
+pub fn data_arrays(packed: &PackedBatch) -> Batch<'static> {
+    let floats = |values: &[i32]| values.iter().map(|v| f64::from(*v)).collect::<Vec<f64>>();
+    let mut batch = Batch::new()
+        .with(names::OFFSETS, Scope::BATCH, floats(&packed.offsets))
+        .with(names::TARGET, Scope::TOKEN, floats(&packed.targets))
+        .with(names::MASK, Scope::TOKEN, packed.mask.clone())
+        .with(names::POSITION, Scope::TOKEN, floats(&packed.positions));
+    for (name, values) in &packed.columns {
+        let own = name == names::GROUP || name == names::SIDE;
+        let name = if own { name.clone() } else { format!("{}{name}", names::COLUMN) };
+        batch = batch.with(name, Scope::SEQUENCE, values.clone());
+    }
+    batch
+}
+
+/// Tokens that pass the head: the supervised ones.
+pub fn supervised_rows(packed: &PackedBatch) -> Vec<i32> {
+    packed.mask.iter().enumerate().filter(|(_, m)| **m != 0.0).map(|(n, _)| n as i32).collect()
+}
+
+/// A batch's data with the statistics of its supervised tokens; the others get 0.
+pub fn with_statistics(
+    packed: &PackedBatch,
+    rows: &[i32],
+    wanted: Statistics,
+    stats: Option<&HeadStats>,
+) -> Result<Batch<'static>> {
+    let n = packed.len();
+    let spread = |values: Option<&Vec<f64>>| {
+        let mut all = vec![0.0; n];
+        for (row, value) in rows.iter().zip(values.into_iter().flatten()) {
+            all[*row as usize] = *value;
+        }
+        all
+    };
+    let mut batch = data_arrays(packed).with_statistic("logp", Scope::TOKEN, spread(stats.map(|s| &s.logp)));
+    let optional = [
+        ("lse", wanted.lse, stats.and_then(|s| s.lse.as_ref())),
+        ("entropy", wanted.entropy, stats.and_then(|s| s.entropy.as_ref())),
+        ("mean_logit", wanted.mean_logit, stats.and_then(|s| s.mean_logit.as_ref())),
+    ];
+    for (name, wanted, values) in optional {
+        if wanted {
+            batch = batch.with_statistic(name, Scope::TOKEN, spread(values));
+        }
+    }
+    if let Some(top1) = stats.and_then(|s| s.top1.as_ref()) {
+        let mut hits = vec![0.0; n];
+        for (row, id) in rows.iter().zip(top1) {
+            hits[*row as usize] = f64::from(u8::from(packed.targets[*row as usize] == *id));
+        }
+        batch = batch.with("top1", Scope::TOKEN, hits);
+    }
+    batch.check()?;
+    Ok(batch)
+}
+
+/// Where a micro-batch lies in its window.
+#[derive(Debug, Clone, Copy)]
+pub struct Part {
+    token: usize,
+    tokens: usize,
+    sequence: usize,
+    sequences: usize,
+}
+
+impl Part {
+    /// The places of all micro-batches of a window.
+    pub fn all(parts: &[PackedBatch]) -> Vec<Part> {
+        let (mut token, mut sequence) = (0, 0);
+        parts
+            .iter()
+            .map(|packed| {
+                let part = Part { token, tokens: packed.len(), sequence, sequences: packed.sequences() };
+                (token, sequence) = (token + part.tokens, sequence + part.sequences);
+                part
+            })
+            .collect()
+    }
+
+    /// All of a window.
+    pub fn whole(packed: &PackedBatch) -> Part {
+        Part { token: 0, tokens: packed.len(), sequence: 0, sequences: packed.sequences() }
+    }
+}
+
+/// What each objective's `prepare` answered over the window.
+#[derive(Debug, Clone, Default)]
+pub struct Joined(Vec<Batch<'static>>);
+
+impl FromIterator<Batch<'static>> for Joined {
+    fn from_iter<T: IntoIterator<Item = Batch<'static>>>(answers: T) -> Self {
+        Joined(answers.into_iter().collect())
+    }
+}
+
+impl Joined {
+    /// A micro-batch with what joins it.
+    pub fn with<'a>(&self, index: usize, batch: &'a Batch<'a>, part: Part) -> Cow<'a, Batch<'a>> {
+        let Some(own) = self.0.get(index).filter(|own| !own.arrays().is_empty()) else { return Cow::Borrowed(batch) };
+        let mut all = batch.clone();
+        for array in own.arrays() {
+            let (first, rows) = match array.scope {
+                Scope::TOKEN => (part.token, part.tokens),
+                Scope::SEQUENCE => (part.sequence, part.sequences),
+                _ => (0, array.rows()),
+            };
+            let data: Vec<f64> = array.data.iter().skip(first * array.cols).take(rows * array.cols).copied().collect();
+            all = all.with_array(Array { data: data.into(), ..array.clone() });
+        }
+        Cow::Owned(all)
+    }
+}
+
+/// The micro-batches of a window as one packed batch.
+pub fn join(parts: &[PackedBatch]) -> PackedBatch {
+    let mut whole = PackedBatch { offsets: vec![0], ..Default::default() };
+    for packed in parts {
+        let start = whole.tokens.len() as i32;
+        whole.tokens.extend(&packed.tokens);
+        whole.targets.extend(&packed.targets);
+        whole.mask.extend(&packed.mask);
+        whole.positions.extend(&packed.positions);
+        whole.offsets.extend(packed.offsets.iter().skip(1).map(|o| start + o));
+        whole.max_len = whole.max_len.max(packed.max_len);
+        whole.rows.extend(&packed.rows);
+        for (name, values) in &packed.columns {
+            whole.columns.entry(name.clone()).or_default().extend(values);
+        }
+    }
+    whole
+}
+
+/// The micro-batches of a window, packed.
+///
+/// # Errors
+/// Rows that cannot be packed.
+pub fn cut(window: &Window, micro_batch_tokens: usize) -> Result<Vec<PackedBatch>> {
+    window.micro_batches(micro_batch_tokens).map(|b| b.map_err(Error::from)).collect()
+}
