@@ -10,6 +10,7 @@ mod golden;
 mod hostile;
 mod lab;
 mod micro;
+mod minors;
 mod objectives;
 mod plugins;
 mod resume;

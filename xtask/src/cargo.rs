@@ -1,4 +1,4 @@
-//! Calls cargo and reads what it answers. The target folder is whatever cargo says it is.
+//! Calls cargo and reads what it answers. Where things are built is what cargo says, never a guess.
 
 use crate::Result;
 use serde_json::Value;
@@ -26,12 +26,10 @@ pub fn cargo() -> Result<Command> {
     Ok(command)
 }
 
-/// Members of the workspace and the folder that holds what is built.
+/// The workspace.
 pub struct Workspace {
     /// All crates, sorted by name.
     pub members: Vec<Member>,
-    /// Cargo's target folder.
-    pub target: PathBuf,
 }
 
 /// A crate of the workspace.
@@ -56,11 +54,10 @@ impl Workspace {
         }
         let json: Value =
             serde_json::from_slice(&output.stdout).map_err(|e| format!("cargo metadata cannot be read: {e}"))?;
-        let target = json["target_directory"].as_str().ok_or("cargo metadata names no target folder")?.into();
         let mut members: Vec<Member> =
             json["packages"].as_array().into_iter().flatten().filter_map(member).collect();
         members.sort_by(|a, b| a.name.cmp(&b.name));
-        Ok(Workspace { members, target })
+        Ok(Workspace { members })
     }
 
     /// The crates under `folder` (relative to the root) that build a dynamic library.

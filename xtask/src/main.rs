@@ -4,6 +4,7 @@
 
 mod build;
 mod cargo;
+mod minors;
 mod plugins;
 mod test;
 
@@ -15,7 +16,8 @@ use std::{
 
 const USAGE: &str = "\
 usage: cargo telos ARGS...           build the host and all plugins, then run the host with ARGS
-       cargo xtask build             build the host, all plugins, and the plugins that only tests load
+       cargo xtask build [--minors]  build the host, all plugins, and the plugins that only tests load;
+                                     --minors adds the plugins and hosts that the test of two minors crosses
        cargo xtask test [--full]     build, then check format, lints, licences and the ABI, and run every test;
                                      --full adds the slow tests, the documentation and one pass of each bench
 ";
@@ -30,6 +32,9 @@ fn main() -> ExitCode {
     let done = match command.as_ref().and_then(|c| c.to_str()) {
         Some("telos") => telos(&rest),
         Some("build") if rest.is_empty() => build::everything().map(|_| ExitCode::SUCCESS),
+        Some("build") if rest == ["--minors"] => {
+            build::everything().and_then(|built| minors::build(&built)).map(|()| ExitCode::SUCCESS)
+        }
         Some("test") if rest.is_empty() => test::run(false),
         Some("test") if rest == ["--full"] => test::run(true),
         Some("help" | "--help" | "-h") => {

@@ -1,6 +1,6 @@
 //! `cargo xtask test`: every check of the project, one after the other, until one fails.
 
-use crate::{Result, build, cargo};
+use crate::{Result, build, cargo, minors};
 use std::{
     io::{BufRead, BufReader},
     path::Path,
@@ -68,10 +68,12 @@ fn all(steps: &mut Steps, totals: &mut Totals, full: bool) -> Result<()> {
         Ok(Outcome::Passed)
     })?;
     let built = built.ok_or("nothing was built")?;
+    steps.step("build two minors", || minors::build(&built).map(|()| Outcome::Passed))?;
     steps.step("clippy", || {
         let lints = ["clippy", "--release", "--workspace", "--all-targets", "--", "--deny", "warnings"];
         passes(cargo::cargo()?.args(lints))
     })?;
+    steps.step("map", map)?;
     steps.step("licences and bans", licences)?;
     if full {
         steps.step("documentation", || {
@@ -94,6 +96,19 @@ fn passes(command: &mut Command) -> Result<Outcome> {
 fn describe(command: &Command) -> String {
     let words = command.get_args().map(|a| a.to_string_lossy());
     std::iter::once("cargo".into()).chain(words).collect::<Vec<_>>().join(" ")
+}
+
+/// Objectives know nothing of tensors: the contract they are built with must not bring a tensor library along.
+fn map() -> Result<Outcome> {
+    let tree = ["tree", "--package", "plugin-api", "--all-features", "--edges", "normal,build", "--prefix", "none"];
+    let output = cargo::cargo()?.args(tree).stderr(Stdio::inherit()).output().map_err(|e| e.to_string())?;
+    if !output.status.success() {
+        return Err("cargo tree failed".into());
+    }
+    let tree = String::from_utf8_lossy(&output.stdout);
+    let names = tree.lines().filter_map(|line| line.split_whitespace().next());
+    let banned: Vec<&str> = names.filter(|name| ["candle-core", "tch", "gemm", "burn"].contains(name)).collect();
+    if banned.is_empty() { Ok(Outcome::Passed) } else { Err(format!("plugin-api depends on {}", banned.join(", "))) }
 }
 
 /// Advisories need a download, so only what `deny.toml` says of licences, bans and sources is checked.

@@ -109,15 +109,8 @@ pub struct View {
 
 impl View {
     /// The absent operand.
-    pub const NONE: View = View {
-        buffer: Handle::NONE,
-        offset: 0,
-        rows: 0,
-        cols: 0,
-        row_stride: 0,
-        dtype: DType(0),
-        reserved: 0,
-    };
+    pub const NONE: View =
+        View { buffer: Handle::NONE, offset: 0, rows: 0, cols: 0, row_stride: 0, dtype: DType(0), reserved: 0 };
 
     /// A dense matrix at the start of a buffer.
     pub const fn dense(buffer: Handle, dtype: DType, rows: u64, cols: u64) -> View {
@@ -129,14 +122,14 @@ impl View {
         self.buffer == Handle::NONE
     }
 
-    /// Number of elements.
+    /// Number of elements; the largest number where that overflows.
     pub fn len(&self) -> u64 {
-        self.rows * self.cols
+        self.rows.saturating_mul(self.cols)
     }
 
     /// Whether it holds no element.
     pub fn is_empty(&self) -> bool {
-        self.len() == 0
+        self.rows == 0 || self.cols == 0
     }
 
     /// Whether its elements are adjacent in memory.
@@ -219,6 +212,9 @@ pub struct Memory {
     pub handles: u64,
     /// Allocations that had to ask the device for new memory, since the session opened.
     pub fresh_allocations: u64,
+    /// The mistake of growing a plain struct, for the test that it is refused.
+    #[cfg(feature = "other-layout")]
+    pub surplus: u64,
 }
 
 /// A borrowed named array of f64: how batches go to a plugin.
@@ -275,12 +271,7 @@ pub struct AbiError {
 
 impl From<crate::Error> for AbiError {
     fn from(e: crate::Error) -> Self {
-        AbiError {
-            code: e.code.0,
-            message: e.message.into(),
-            plugin: e.plugin.into(),
-            location: e.location.into(),
-        }
+        AbiError { code: e.code.0, message: e.message.into(), plugin: e.plugin.into(), location: e.location.into() }
     }
 }
 

@@ -139,17 +139,13 @@ pub fn read_attr<T: AttrValue>(call: &Call<'_>, name: &str, default: T) -> Resul
     match call.attrs.iter().find(|attr| attr.name.as_str() == name) {
         None => Ok(default),
         Some(attr) if attr.kind == T::KIND => Ok(T::from_bits(attr.bits)),
-        Some(attr) => Err(Error::invalid(format!(
-            "attribute `{name}` has kind {}, expected {}",
-            attr.kind,
-            T::KIND
-        ))),
+        Some(attr) => Err(Error::invalid(format!("attribute `{name}` has kind {}, expected {}", attr.kind, T::KIND))),
     }
 }
 
 /// Checks a call against its description; `fixed` holds the symbols that attributes determine.
 pub fn check(spec: &OpSpec, call: &Call<'_>, fixed: &[(&'static str, u64)]) -> Result<()> {
-    let wrap = |e: Error| Error { message: format!("{}: {}", spec.name, e.message), ..e };
+    let wrap = |e: Error| within(spec, e);
     check_header(spec, call).map_err(wrap)?;
     let mut symbols = Symbols::new(fixed);
     let mut compute = None;
@@ -173,6 +169,19 @@ pub fn check(spec: &OpSpec, call: &Call<'_>, fixed: &[(&'static str, u64)]) -> R
         }
     }
     check_aliases(spec, call).map_err(wrap)
+}
+
+/// The size that two attributes determine; one that no operand has where they are negative or their product overflows.
+pub fn product(a: i64, b: i64) -> u64 {
+    match (u64::try_from(a), u64::try_from(b)) {
+        (Ok(a), Ok(b)) => a.saturating_mul(b),
+        _ => u64::MAX,
+    }
+}
+
+/// The error, said to come from an operation.
+pub fn within(spec: &OpSpec, e: Error) -> Error {
+    Error { message: format!("{}: {}", spec.name, e.message), ..e }
 }
 
 fn check_header(spec: &OpSpec, call: &Call<'_>) -> Result<()> {
@@ -206,10 +215,7 @@ fn check_dtype(
     accumulator: &mut Option<DType>,
 ) -> Result<()> {
     let refuse = |expected: String| {
-        Err(Error::new(
-            Code::DTYPE,
-            format!("`{}` is {}, expected {expected}", operand.name, view.dtype),
-        ))
+        Err(Error::new(Code::DTYPE, format!("`{}` is {}, expected {expected}", operand.name, view.dtype)))
     };
     let float = view.dtype.is_float();
     match operand.class {
@@ -276,7 +282,8 @@ impl Symbols {
             None => (dim, 0),
         };
         if let Some((_, value)) = self.bound[..self.len].iter().find(|(name, _)| *name == symbol) {
-            return if size == value + extra { Ok(()) } else { refuse(value + extra) };
+            let expected = value.saturating_add(extra);
+            return if size == expected { Ok(()) } else { refuse(expected) };
         }
         if size < extra {
             return refuse(extra);
@@ -470,9 +477,9 @@ macro_rules! catalogue {
                         $($($oout: none(output()),)*)?
                         $($($upd: output(),)*)?
                         $($($oupd: none(output()),)*)?
-                        $($($attr: read_attr(call, stringify!($attr), $tdef)?,)*)?
+                        $($($attr: read_attr(call, stringify!($attr), $tdef).map_err(|e| within(Self::SPEC, e))?,)*)?
                     };
-                    let fixed = [$($((stringify!($sym), ($symexpr)(&op) as u64),)*)?];
+                    let fixed = [$($((stringify!($sym), ($symexpr)(&op)),)*)?];
                     check(Self::SPEC, call, &fixed)?;
                     Ok(op)
                 }

@@ -14,7 +14,7 @@
 //! Zero-sized operands are legal and do nothing (a sum over nothing is 0).
 
 use super::catalogue::{
-    AttrSpec, AttrValue, Class, Op, OpSpec, OperandSpec, Usage, attr_enum, catalogue, check, read_attr,
+    AttrSpec, AttrValue, Class, Op, OpSpec, OperandSpec, Usage, attr_enum, catalogue, check, product, read_attr, within,
 };
 use crate::{
     Error, Result,
@@ -367,9 +367,9 @@ catalogue! {
             softcap: f64 = 0.0,
         }
         fixed {
-            Q = |o: &Self| o.heads * o.head_dim,
-            K = |o: &Self| o.kv_heads * o.head_dim,
-            H = |o: &Self| o.heads,
+            Q = |o: &Self| product(o.heads, o.head_dim),
+            K = |o: &Self| product(o.kv_heads, o.head_dim),
+            H = |o: &Self| product(o.heads, 1),
         }
     }
 
@@ -420,9 +420,9 @@ catalogue! {
             softcap: f64 = 0.0,
         }
         fixed {
-            Q = |o: &Self| o.heads * o.head_dim,
-            K = |o: &Self| o.kv_heads * o.head_dim,
-            H = |o: &Self| o.heads,
+            Q = |o: &Self| product(o.heads, o.head_dim),
+            K = |o: &Self| product(o.kv_heads, o.head_dim),
+            H = |o: &Self| product(o.heads, 1),
         }
     }
 
@@ -688,8 +688,8 @@ catalogue! {
             softcap: f64 = 0.0,
         }
         fixed {
-            Q = |o: &Self| o.heads * o.head_dim,
-            K = |o: &Self| o.kv_heads * o.head_dim,
+            Q = |o: &Self| product(o.heads, o.head_dim),
+            K = |o: &Self| product(o.kv_heads, o.head_dim),
         }
     }
 

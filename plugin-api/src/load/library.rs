@@ -17,6 +17,7 @@ use abi_stable::{
     StableAbi,
     abi_stability::abi_checking::check_layout_compatibility,
     library::{AbiHeader, AbiHeaderRef, LibHeader},
+    type_layout::{TLFieldOrFunction, TypeLayout},
 };
 use libloading::os::unix::{Library as Dynamic, RTLD_GLOBAL, RTLD_LOCAL, RTLD_NOW};
 use std::{cmp::Ordering, ffi::OsStr};
@@ -72,9 +73,20 @@ impl Library {
         self.root.appended()
     }
 
+    /// What `abi_stable`'s own check alone makes of a plugin: for the test that crosses minors.
+    ///
+    /// # Errors
+    /// [`Code::LAYOUT`] where it refuses the plugin.
+    #[cfg(feature = "next-minor")]
+    pub fn own_check_alone(info: &PluginInfo) -> Result<()> {
+        open(info.path.as_os_str(), RTLD_NOW | RTLD_LOCAL).map_err(|e| refuse(info, e))?;
+        same_or_newer(info, header_of(info)?).map(drop)
+    }
+
     fn wrong_kind<T>(&self, wanted: &str) -> Result<T> {
         let Self { info, .. } = self;
-        let why = if info.kind == wanted { "its header says so, its tables do not" } else { "asked for as another kind" };
+        let why =
+            if info.kind == wanted { "its header says so, its tables do not" } else { "asked for as another kind" };
         Err(refuse(info, format!("it is of kind {}, wanted as {wanted}: {why}", info.kind)))
     }
 
@@ -186,15 +198,50 @@ fn header_of(info: &PluginInfo) -> Result<&'static LibHeader> {
     header.upgrade().map_err(|e| refuse(info, e))
 }
 
+/// A plugin of this minor or a later one: its tables are at least as long as this host's.
 fn same_or_newer(info: &PluginInfo, header: &'static LibHeader) -> Result<PluginRootRef> {
-    header.init_root_module::<PluginRootRef>().map_err(|e| refuse(info, e))
+    let plugin = header.layout().ok_or_else(|| refuse(info, "it carries no layout"))?;
+    root_of(info, header, <PluginRootRef as StableAbi>::LAYOUT, plugin)
 }
 
 /// A plugin of an older minor: its tables are prefixes of this host's, which `abi_stable`'s own check refuses ("the
 /// interface has more fields"). So the check runs with the roles exchanged; accessors of missing slots answer `None`.
 fn older(info: &PluginInfo, header: &'static LibHeader) -> Result<PluginRootRef> {
     let plugin = header.layout().ok_or_else(|| refuse(info, "it carries no layout"))?;
-    check_layout_compatibility(plugin, <PluginRootRef as StableAbi>::LAYOUT).map_err(|e| refuse(info, e))?;
-    // SAFETY: the check just made says that every field the plugin has is where this host expects it.
+    root_of(info, header, plugin, <PluginRootRef as StableAbi>::LAYOUT)
+}
+
+/// The root, once every field of `shorter` has been found at its place in `longer`.
+fn root_of(
+    info: &PluginInfo,
+    header: &'static LibHeader,
+    shorter: &'static TypeLayout,
+    longer: &'static TypeLayout,
+) -> Result<PluginRootRef> {
+    check_layout_compatibility(shorter, longer).map_err(|e| {
+        let why = e.errors.iter().max_by_key(|e| e.stack_trace.len()).map(|e| {
+            let place = e.stack_trace.iter().filter_map(|frame| name_of(&frame.found)).collect::<Vec<_>>();
+            in_brief(&place.join("."), &e.to_string())
+        });
+        refuse(info, why.unwrap_or_else(|| "its layout is another".to_owned()))
+    })?;
+    // SAFETY: the check just made says that every field both sides have is at the same place and of the same type.
     unsafe { header.init_root_module_with_unchecked_layout::<PluginRootRef>() }.map_err(|e| refuse(info, e))
+}
+
+fn name_of(frame: &TLFieldOrFunction) -> Option<String> {
+    match frame {
+        TLFieldOrFunction::Field(field) => Some(format!("{} ({})", field.name(), field.layout().name())),
+        TLFieldOrFunction::Function(_) => None,
+    }
+}
+
+/// The few words that matter in `abi_stable`'s report, which prints both layouts whole.
+fn in_brief(place: &str, report: &str) -> String {
+    let errors = report.split("\nError:").skip(1);
+    let errors = errors.map(|e| e.split_whitespace().collect::<Vec<_>>().join(" ")).collect::<Vec<_>>();
+    format!(
+        "the layout of what crosses is another at {place}: {}; build it again with this host's plugin-api",
+        errors.join("; ")
+    )
 }

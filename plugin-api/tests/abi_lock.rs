@@ -1,0 +1,198 @@
+//! The golden record of everything permanent in the contract: ids, names, codes, sizes, offsets and slots.
+//!
+//! A line that changes or goes breaks every plugin already built, and wants a new major. Lines are appended with a new
+//! minor. `TELOS_BLESS=1 cargo test --release -p plugin-api --test abi_lock` writes the file anew.
+
+use abi_stable::{StableAbi, type_layout::TypeLayout};
+use plugin_api::{
+    Code,
+    abi::{
+        AbiError, ArrayOwned, ArrayRef, Attr, Call, DType, Handle, Memory, Status, View,
+        header::{ABI_MAJOR, ABI_MINOR, HEADER_PREFIX, MAGIC, PluginHeader, ROOT_PREFIX},
+        tables::{BackendTableRef, ColumnRef, Instance, ObjectiveTableRef, PluginRootRef, RewardTableRef, SampleRef},
+        wire,
+    },
+    backend::{
+        catalogue::{OpSpec, OperandSpec, Usage},
+        ops::{ActivationKind, CATALOGUE, FLAT_ALIGN, MaskKind, NormKind},
+    },
+    batch::{Scope, names},
+    manifest::{DataKind, Normaliser, Reduction, Statistic, kind},
+    objective::Verdict,
+};
+use std::{fmt::Write, fs, mem::offset_of};
+
+const PATH: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/abi.lock");
+
+#[test]
+fn the_contract_is_what_abi_lock_says() {
+    let now = contract();
+    if std::env::var_os("TELOS_BLESS").is_some() {
+        fs::write(PATH, &now).unwrap();
+    }
+    let locked = fs::read_to_string(PATH).unwrap_or_default();
+    for (number, (was, is)) in locked.lines().zip(now.lines()).enumerate() {
+        assert_eq!(is, was, "abi.lock:{} (left: now, right: locked)", number + 1);
+    }
+    assert_eq!(now.lines().count(), locked.lines().count(), "lines were appended or lost; see the head of this file");
+}
+
+/// Catches two operations under one id or name, and operands that share a name.
+#[test]
+fn ids_and_names_are_unique() {
+    for (i, op) in CATALOGUE.iter().enumerate() {
+        assert_eq!(op.id as usize, i, "{}: ids ascend without a gap", op.name);
+        assert!(CATALOGUE[..i].iter().all(|other| other.name != op.name), "{}", op.name);
+        let names = op.inputs.iter().chain(op.outputs).map(|o| o.name).chain(op.attrs.iter().map(|a| a.name));
+        let names: Vec<&str> = names.collect();
+        assert!(names.iter().enumerate().all(|(n, name)| !names[..n].contains(name)), "{}", op.name);
+        for (output, input) in op.aliases {
+            assert!(op.outputs.iter().any(|o| o.name == *output), "{}: no output {output}", op.name);
+            assert!(op.inputs.iter().any(|o| o.name == *input), "{}: no input {input}", op.name);
+        }
+    }
+}
+
+fn contract() -> String {
+    let mut out = format!("contract {ABI_MAJOR}.{ABI_MINOR}\n");
+    symbols(&mut out);
+    structs(&mut out);
+    tables(&mut out);
+    numbers(&mut out);
+    texts(&mut out);
+    for op in CATALOGUE {
+        operation(&mut out, op);
+    }
+    out
+}
+
+/// Adds a line.
+macro_rules! line {
+    ($out:expr, $($arg:tt)*) => { writeln!($out, $($arg)*).unwrap() };
+}
+
+fn symbols(out: &mut String) {
+    line!(
+        out,
+        "\nsymbols: header {HEADER_PREFIX}ID, root {ROOT_PREFIX}ID, magic {:?}",
+        String::from_utf8_lossy(&MAGIC)
+    );
+}
+
+/// A struct's size, alignment and field offsets.
+macro_rules! layout {
+    ($out:expr, $Type:ident { $($field:tt),* $(,)? }) => {
+        line!($out, "\nstruct {} size {} align {}", stringify!($Type), size_of::<$Type>(), align_of::<$Type>());
+        $(line!($out, "  {:>4} {}", offset_of!($Type, $field), stringify!($field));)*
+        // Every field must stand above: a struct pattern would not compile without one of them.
+        #[allow(unused_variables, clippy::redundant_field_names)]
+        let _ = |value: $Type| { let $Type { $($field: _),* } = value; };
+    };
+}
+
+fn structs(out: &mut String) {
+    layout!(out, PluginHeader { magic, bytes, abi_major, abi_minor, requires_minor, kind, id, version, preload });
+    layout!(out, DType { 0 });
+    layout!(out, Handle { 0 });
+    layout!(out, Instance { 0 });
+    layout!(out, View { buffer, offset, rows, cols, row_stride, dtype, reserved });
+    layout!(out, Attr { name, kind, reserved, bits });
+    layout!(out, Call { op, version, inputs, outputs, attrs });
+    layout!(out, Memory { in_use, cached, peak, handles, fresh_allocations });
+    layout!(out, ArrayRef { name, scope, differentiable, rows, cols, data });
+    layout!(out, ArrayOwned { owner, name, scope, role, rows, cols, data });
+    layout!(out, AbiError { code, message, plugin, location });
+    layout!(out, ColumnRef { name, text, number, is_text, reserved });
+    layout!(out, SampleRef { prompt, completion, ended, reserved, columns });
+    line!(out, "\nstruct Status size {} align {}", size_of::<Status>(), align_of::<Status>());
+}
+
+fn tables(out: &mut String) {
+    table(out, "root", <PluginRootRef as StableAbi>::LAYOUT);
+    table(out, "objective", <ObjectiveTableRef as StableAbi>::LAYOUT);
+    table(out, "backend", <BackendTableRef as StableAbi>::LAYOUT);
+    table(out, "reward", <RewardTableRef as StableAbi>::LAYOUT);
+}
+
+/// The slots of the table that a reference points to, in order, with their signatures.
+fn table(out: &mut String, name: &str, reference: &'static TypeLayout) {
+    let mut layout = reference;
+    while !layout.is_prefix_kind() {
+        let field = layout.get_fields().into_iter().flatten().chain(layout.phantom_fields()).next();
+        layout = field.unwrap_or_else(|| panic!("no table under {name}")).layout();
+    }
+    line!(out, "\ntable {name}");
+    for (slot, field) in layout.get_fields().into_iter().flatten().enumerate() {
+        let signature = match field.function_range().iter().next() {
+            // Which parameters share a lifetime is no part of the layout.
+            Some(function) => function.to_string().split("lifetime indices").next().unwrap_or_default().to_owned(),
+            None => field.full_type().to_string(),
+        };
+        let signature = signature.split_whitespace().collect::<Vec<_>>().join(" ");
+        line!(out, "  {slot:>4} {}: {signature}", field.name());
+    }
+}
+
+fn numbers(out: &mut String) {
+    let mut section = |name: &str, values: Vec<(i64, &str)>| {
+        line!(out, "\n{name}");
+        values.iter().for_each(|(value, meaning)| line!(out, "  {value:>4} {meaning}"));
+    };
+    section("error codes", Code::ALL.iter().map(|(c, name)| (c.0.into(), *name)).collect());
+    section("dtypes", DType::ALL.iter().map(|(d, name)| (d.0.into(), *name)).collect());
+    let kinds = [(Attr::INT, "INT"), (Attr::FLOAT, "FLOAT"), (Attr::BOOL, "BOOL")];
+    section("attribute kinds", kinds.iter().map(|(k, name)| (i64::from(*k), *name)).collect());
+    let roles = [
+        (wire::ROLE_ARRAY, "ARRAY"),
+        (wire::ROLE_TERM, "TERM"),
+        (wire::ROLE_COTANGENT, "COTANGENT"),
+        (wire::ROLE_METRIC, "METRIC"),
+    ];
+    section("array roles", roles.iter().map(|(r, name)| (i64::from(*r), *name)).collect());
+    let scopes = [(Scope::TOKEN, "TOKEN"), (Scope::SEQUENCE, "SEQUENCE"), (Scope::BATCH, "BATCH")];
+    section("scopes", scopes.iter().map(|(s, name)| (i64::from(s.0), *name)).collect());
+    let verdicts = [(Verdict::CONTINUE, "CONTINUE"), (Verdict::END_ROLLOUT, "END_ROLLOUT"), (Verdict::STOP, "STOP")];
+    section("verdicts", verdicts.iter().map(|(v, name)| (i64::from(v.0), *name)).collect());
+    section("NormKind", NormKind::ALL.iter().map(|(k, name)| (k.0, *name)).collect());
+    section("ActivationKind", ActivationKind::ALL.iter().map(|(k, name)| (k.0, *name)).collect());
+    section("MaskKind", MaskKind::ALL.iter().map(|(k, name)| (k.0, *name)).collect());
+    section("flat parameter alignment, in elements", vec![(FLAT_ALIGN as i64, "")]);
+}
+
+fn texts(out: &mut String) {
+    let mut section = |name: &str, values: &[&str]| line!(out, "\n{name}: {}", values.join(", "));
+    section("plugin kinds", &[kind::OBJECTIVE, kind::BACKEND, kind::REWARD]);
+    section("data kinds", DataKind::ALL);
+    section("statistics", Statistic::ALL);
+    section("normalisers", Normaliser::ALL);
+    section("reductions", Reduction::ALL);
+    let arrays =
+        [names::OFFSETS, names::TARGET, names::MASK, names::POSITION, names::GROUP, names::SIDE, names::COLUMN];
+    section("arrays", &arrays);
+}
+
+fn operation(out: &mut String, op: &OpSpec) {
+    let need = if op.mandatory { "mandatory" } else { "optional" };
+    line!(out, "\nop {} {} v{} {need}", op.id, op.name, op.version);
+    op.inputs.iter().chain(op.outputs).for_each(|o| operand(out, o));
+    for attr in op.attrs {
+        let kind = match attr.kind {
+            Attr::INT => "int",
+            Attr::FLOAT => "float",
+            Attr::BOOL => "bool",
+            _ => "unknown",
+        };
+        line!(out, "  attr {}: {kind}", attr.name);
+    }
+    op.aliases.iter().for_each(|(output, input)| line!(out, "  {output} may be {input}"));
+}
+
+fn operand(out: &mut String, o: &OperandSpec) {
+    let usage = match o.usage {
+        Usage::Input => "in",
+        Usage::Output => "out",
+        Usage::Update => "update",
+    };
+    let optional = if o.optional { " optional" } else { "" };
+    line!(out, "  {usage} {}: {:?}[{}, {}]{optional}", o.name, o.class, o.dims[0], o.dims[1]);
+}

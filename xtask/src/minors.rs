@@ -1,0 +1,44 @@
+//! Builds one plugin of each kind and a small host against several minors of the contract, for the test that crosses
+//! them (`tests/e2e/minors.rs`). They lie in `abi-cross/VARIANT` beside the host.
+
+use crate::{Result, build::Built, cargo};
+use std::{fs, path::Path};
+
+const PLUGIN: &str = "abi-cross-plugin";
+const LOADER: &str = "abi-cross-loader";
+
+/// Name, the feature that makes it, the crates built.
+const VARIANTS: [(&str, Option<&str>, &[&str]); 3] = [
+    ("this-minor", None, &[PLUGIN, LOADER]),
+    ("next-minor", Some("next-minor"), &[PLUGIN, LOADER]),
+    ("other-layout", Some("other-layout"), &[PLUGIN]),
+];
+
+/// Builds all variants.
+pub fn build(built: &Built) -> Result<()> {
+    let folder = built.folder()?;
+    VARIANTS.iter().try_for_each(|(name, feature, crates)| variant(folder, name, *feature, crates))
+}
+
+fn variant(folder: &Path, name: &str, feature: Option<&str>, crates: &[&str]) -> Result<()> {
+    // A dynamic library keeps its plain name whatever its features, so that variants take each other's place and cargo
+    // would call a stale one fresh: the last one has to go first. All else is told apart, and shared with other builds.
+    let library = format!("{}{}{}", std::env::consts::DLL_PREFIX, PLUGIN.replace('-', "_"), std::env::consts::DLL_SUFFIX);
+    for stale in [folder.join(&library), folder.join("deps").join(&library)] {
+        if let Err(e) = fs::remove_file(&stale)
+            && e.kind() != std::io::ErrorKind::NotFound
+        {
+            return Err(format!("cannot remove {}: {e}", stale.display()));
+        }
+    }
+    let mut args: Vec<String> = crates.iter().flat_map(|c| ["--package".to_owned(), (*c).to_owned()]).collect();
+    args.extend(feature.into_iter().flat_map(|f| ["--features".to_owned(), f.to_owned()]));
+    let to = folder.join("abi-cross").join(name);
+    fs::create_dir_all(&to).map_err(|e| format!("cannot make {}: {e}", to.display()))?;
+    for artifact in cargo::build(&args)? {
+        let Some(file) = artifact.path.file_name().filter(|f| f.to_string_lossy().contains("cross")) else { continue };
+        // A copy, not a link: the next variant is written over the original.
+        fs::copy(&artifact.path, to.join(file)).map_err(|e| format!("cannot copy {}: {e}", artifact.path.display()))?;
+    }
+    Ok(())
+}
