@@ -2,8 +2,6 @@
 //!
 //! [`types`] holds the plain data of each call, [`tables`] the function tables a library exports.
 
-
-
 pub mod header;
 pub mod tables;
 pub mod types;

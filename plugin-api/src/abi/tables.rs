@@ -67,14 +67,11 @@ pub struct ObjectiveTable {
     pub prepare:
         extern "C" fn(instance: Instance, batch: RSlice<'_, ArrayRef<'_>>, out: &mut RVec<ArrayOwned>) -> Status,
     /// Custom normalisers.
-    pub weigh:
-        extern "C" fn(instance: Instance, batch: RSlice<'_, ArrayRef<'_>>, out: &mut RVec<ArrayOwned>) -> Status,
+    pub weigh: extern "C" fn(instance: Instance, batch: RSlice<'_, ArrayRef<'_>>, out: &mut RVec<ArrayOwned>) -> Status,
     /// Terms, cotangents and metrics.
-    pub loss:
-        extern "C" fn(instance: Instance, batch: RSlice<'_, ArrayRef<'_>>, out: &mut RVec<ArrayOwned>) -> Status,
+    pub loss: extern "C" fn(instance: Instance, batch: RSlice<'_, ArrayRef<'_>>, out: &mut RVec<ArrayOwned>) -> Status,
     /// Verdict on the window's metrics.
-    pub after_step:
-        extern "C" fn(instance: Instance, metrics: RSlice<'_, ArrayRef<'_>>, out: &mut u32) -> Status,
+    pub after_step: extern "C" fn(instance: Instance, metrics: RSlice<'_, ArrayRef<'_>>, out: &mut u32) -> Status,
     /// State as bytes.
     pub state: extern "C" fn(instance: Instance, out: &mut RVec<u8>) -> Status,
     /// State from bytes.
@@ -106,8 +103,7 @@ pub struct BackendTable {
     /// Writes elements.
     pub upload: extern "C" fn(session: Instance, buffer: Handle, offset: u64, bytes: RSlice<'_, u8>) -> Status,
     /// Reads elements into `bytes` of length `length`.
-    pub download:
-        extern "C" fn(session: Instance, buffer: Handle, offset: u64, bytes: *mut u8, length: u64) -> Status,
+    pub download: extern "C" fn(session: Instance, buffer: Handle, offset: u64, bytes: *mut u8, length: u64) -> Status,
     /// Starts reading.
     pub begin_download:
         extern "C" fn(session: Instance, buffer: Handle, offset: u64, length: u64, ticket: &mut u64) -> Status,

@@ -88,10 +88,7 @@ pub fn give_numbers(numbers: Vec<(String, f64)>, out: &mut RVec<ArrayOwned>) {
 
 /// Takes named numbers that were sent back.
 pub fn take_numbers(arrays: RVec<ArrayOwned>) -> Vec<(String, f64)> {
-    arrays
-        .into_iter()
-        .filter_map(|a| a.data.first().map(|v| (a.name.into_string(), *v)))
-        .collect()
+    arrays.into_iter().filter_map(|a| a.data.first().map(|v| (a.name.into_string(), *v))).collect()
 }
 
 /// Sends a loss back.
@@ -116,7 +113,10 @@ pub fn take_loss(arrays: RVec<ArrayOwned>) -> Result<Loss> {
     for a in arrays {
         let pair = || match a.data.as_slice() {
             [first, second] => Ok((*first, *second)),
-            _ => Err(Error::new(Code::ARRAY, format!("`{}` came back with {} numbers, expected 2", a.name, a.data.len()))),
+            _ => Err(Error::new(
+                Code::ARRAY,
+                format!("`{}` came back with {} numbers, expected 2", a.name, a.data.len()),
+            )),
         };
         match a.role {
             ROLE_TERM => {
@@ -162,9 +162,11 @@ mod tests {
 
     #[test]
     fn a_batch_survives_the_crossing_without_a_copy() {
-        let batch = Batch::new()
-            .with("offsets", Scope::BATCH, vec![0.0, 2.0])
-            .with_statistic("logp", Scope::TOKEN, vec![-1.0, -2.0]);
+        let batch = Batch::new().with("offsets", Scope::BATCH, vec![0.0, 2.0]).with_statistic(
+            "logp",
+            Scope::TOKEN,
+            vec![-1.0, -2.0],
+        );
         let lent = lend(&batch);
         let seen = borrow(&lent);
         assert_eq!(seen, batch);

@@ -153,9 +153,7 @@ impl<B: Storage> Pool<B> {
         }
         let slot = self.slots.get((handle.0 & FIELD) as usize);
         match slot {
-            Some(Slot { generation, entry: Some(entry) })
-                if u64::from(*generation) == (handle.0 >> 24) & FIELD =>
-            {
+            Some(Slot { generation, entry: Some(entry) }) if u64::from(*generation) == (handle.0 >> 24) & FIELD => {
                 Ok(entry)
             }
             _ => Err(Error::new(Code::HANDLE, format!("handle {handle:?} is stale: its buffer was freed"))),
@@ -199,10 +197,7 @@ impl<B: Storage> Pool<B> {
         }
         match view.end() {
             Some(end) if end <= entry.elements => Ok(&entry.storage),
-            _ => Err(Error::new(
-                Code::HANDLE,
-                format!("{view:?} leaves its buffer of {} elements", entry.elements),
-            )),
+            _ => Err(Error::new(Code::HANDLE, format!("{view:?} leaves its buffer of {} elements", entry.elements))),
         }
     }
 

@@ -57,8 +57,7 @@ fn to_instance<T>(value: T) -> Instance {
 /// The tables are typed by plugin, so the host would have to mix up two plugins' instances to break this.
 unsafe fn from_instance<'a, T>(instance: Instance) -> Result<&'a mut Guarded<T>> {
     // SAFETY: the caller's promise; a null pointer is refused here.
-    unsafe { instance.0.cast::<Guarded<T>>().as_mut() }
-        .ok_or_else(|| Error::invalid("a null instance was passed"))
+    unsafe { instance.0.cast::<Guarded<T>>().as_mut() }.ok_or_else(|| Error::invalid("a null instance was passed"))
 }
 
 /// Ends an instance; a panicking destructor is stopped here.
@@ -98,7 +97,9 @@ pub fn root_result(root: PluginRootRef) -> RootModuleResult {
 macro_rules! __export_plugin {
     ($kind:expr, $id:literal, $preload:expr, $identity:ident, $root:expr) => {
         #[cfg(panic = "abort")]
-        const _: () = { compile_error!("a Telos plugin must be built with panic = \"unwind\": an abort would take the host down") };
+        const _: () = {
+            compile_error!("a Telos plugin must be built with panic = \"unwind\": an abort would take the host down")
+        };
 
         const _: () = {
             /// The header the host reads from the file.

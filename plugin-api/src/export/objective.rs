@@ -60,8 +60,7 @@ impl<I: Identity, T: ObjectivePlugin> Slots<I, T> {
     }
 
     extern "C" fn create(options: RSlice<'_, u8>, out: &mut Instance) -> Status {
-        let instance =
-            guard::catch(I::ID, "create", || T::create(T::Options::parse(&from_json(options.as_slice())?)?));
+        let instance = guard::catch(I::ID, "create", || T::create(T::Options::parse(&from_json(options.as_slice())?)?));
         status(instance, |value| *out = to_instance(Guarded::new(I::ID, value)))
     }
 
@@ -94,11 +93,7 @@ impl<I: Identity, T: ObjectivePlugin> Slots<I, T> {
         })
     }
 
-    extern "C" fn prepare(
-        instance: Instance,
-        batch: RSlice<'_, ArrayRef<'_>>,
-        out: &mut RVec<ArrayOwned>,
-    ) -> Status {
+    extern "C" fn prepare(instance: Instance, batch: RSlice<'_, ArrayRef<'_>>, out: &mut RVec<ArrayOwned>) -> Status {
         let batch = wire::borrow(batch.as_slice());
         status(Self::call(instance, "prepare", |t| t.prepare(&batch)), |b| wire::give_batch(b, out))
     }
@@ -114,10 +109,8 @@ impl<I: Identity, T: ObjectivePlugin> Slots<I, T> {
     }
 
     extern "C" fn after_step(instance: Instance, metrics: RSlice<'_, ArrayRef<'_>>, out: &mut u32) -> Status {
-        let metrics: Vec<(String, f64)> = metrics
-            .iter()
-            .filter_map(|a| a.data.first().map(|v| (a.name.as_str().to_owned(), *v)))
-            .collect();
+        let metrics: Vec<(String, f64)> =
+            metrics.iter().filter_map(|a| a.data.first().map(|v| (a.name.as_str().to_owned(), *v))).collect();
         status(Self::call(instance, "after_step", |t| t.after_step(&metrics)), |v| *out = v.0)
     }
 

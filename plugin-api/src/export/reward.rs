@@ -68,8 +68,7 @@ impl<I: Identity, T: RewardPlugin> Slots<I, T> {
     }
 
     extern "C" fn create(options: RSlice<'_, u8>, out: &mut Instance) -> Status {
-        let instance =
-            guard::catch(I::ID, "create", || T::create(T::Options::parse(&from_json(options.as_slice())?)?));
+        let instance = guard::catch(I::ID, "create", || T::create(T::Options::parse(&from_json(options.as_slice())?)?));
         status(instance, |value| *out = to_instance(Guarded::new(I::ID, value)))
     }
 

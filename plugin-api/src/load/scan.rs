@@ -74,11 +74,8 @@ fn read_header(path: &Path, data: &[u8]) -> Result<PluginInfo> {
         let end = field.iter().position(|b| *b == 0).unwrap_or(field.len());
         String::from_utf8(field[..end].to_vec()).map_err(|_| broken(path, "its plugin header is not UTF-8"))
     };
-    let number = |offset: usize| {
-        data.get(offset..offset + 4)
-            .and_then(|b| b.try_into().ok())
-            .map_or(0, u32::from_le_bytes)
-    };
+    let number =
+        |offset: usize| data.get(offset..offset + 4).and_then(|b| b.try_into().ok()).map_or(0, u32::from_le_bytes);
     if data.get(..MAGIC.len()) != Some(&MAGIC[..]) {
         return Err(broken(path, "its plugin header does not begin as it should"));
     }
