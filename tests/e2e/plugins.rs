@@ -129,7 +129,8 @@ fn a_plugin_that_requires_a_newer_minor_is_refused_and_one_that_only_knows_it_is
 #[test]
 fn a_truncated_library_is_refused_at_any_length() {
     let whole = fs::read(library(&plugins(), "objective-ce")).expect("the plugin is readable").len();
-    for length in [0, 1, 3, 16, 63, 64, 1000, whole / 4, whole / 2, whole * 3 / 4, whole - 4096, whole - 64, whole - 1] {
+    for length in [0, 1, 3, 16, 63, 64, 1000, whole / 4, whole / 2, whole * 3 / 4, whole - 4096, whole - 64, whole - 1]
+    {
         let (here, path) = changed_copy(|bytes| bytes.truncate(length));
         let error = scan(&path).expect_err(&format!("cut to {length} of {whole} bytes"));
         assert_eq!(error.code, Code::LAYOUT, "{error}");
@@ -225,7 +226,8 @@ fn a_panic_in_any_call_becomes_an_error_with_message_and_place() {
     let mut objective = faulty("panics-in-prepare").expect("created");
     let prepare = panicked(objective.prepare(&batch()), "panics-in-prepare", "panicked in prepare: the prepare that");
     let objective = faulty("panics-in-loss").expect("created");
-    let loss = panicked(objective.loss(&batch()), "panics-in-loss", "panicked in loss: the loss that panics, in step 1");
+    let loss =
+        panicked(objective.loss(&batch()), "panics-in-loss", "panicked in loss: the loss that panics, in step 1");
     let mut objective = faulty("panics-in-after-step").expect("created");
     let after = panicked(objective.after_step(&[]), "panics-in-after-step", "panicked in after_step");
     for error in [create, prepare, loss, after] {

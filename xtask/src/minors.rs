@@ -23,7 +23,8 @@ pub fn build(built: &Built) -> Result<()> {
 fn variant(folder: &Path, name: &str, feature: Option<&str>, crates: &[&str]) -> Result<()> {
     // A dynamic library keeps its plain name whatever its features, so that variants take each other's place and cargo
     // would call a stale one fresh: the last one has to go first. All else is told apart, and shared with other builds.
-    let library = format!("{}{}{}", std::env::consts::DLL_PREFIX, PLUGIN.replace('-', "_"), std::env::consts::DLL_SUFFIX);
+    let library =
+        format!("{}{}{}", std::env::consts::DLL_PREFIX, PLUGIN.replace('-', "_"), std::env::consts::DLL_SUFFIX);
     for stale in [folder.join(&library), folder.join("deps").join(&library)] {
         if let Err(e) = fs::remove_file(&stale)
             && e.kind() != std::io::ErrorKind::NotFound

@@ -25,7 +25,8 @@ impl Steps {
     fn step(&mut self, name: &str, work: impl FnOnce() -> Result<Outcome>) -> Result<()> {
         eprintln!("== {name}");
         let start = Instant::now();
-        let outcome = work().map_err(|why| format!("step `{name}` failed after {}: {why}", seconds(start.elapsed())))?;
+        let outcome =
+            work().map_err(|why| format!("step `{name}` failed after {}: {why}", seconds(start.elapsed())))?;
         if let Outcome::Skipped(why) = &outcome {
             eprintln!("   skipped: {why}");
         }
@@ -167,7 +168,9 @@ impl Totals {
     fn print(&self) {
         let verdict = if self.failed == 0 { "ok" } else { "FAILED" };
         let Totals { binaries, passed, failed, ignored } = self;
-        println!("test result: {verdict}. {passed} passed; {failed} failed; {ignored} ignored; in {binaries} test programs");
+        println!(
+            "test result: {verdict}. {passed} passed; {failed} failed; {ignored} ignored; in {binaries} test programs"
+        );
     }
 }
 

@@ -71,7 +71,11 @@ impl Objective for Cross {
 
     fn after_step(&mut self, metrics: &[(String, f64)]) -> Result<Verdict> {
         self.steps += 1;
-        Ok(if metrics.iter().any(|(name, value)| name == "kl" && *value > 1.0) { Verdict::STOP } else { Verdict::CONTINUE })
+        Ok(if metrics.iter().any(|(name, value)| name == "kl" && *value > 1.0) {
+            Verdict::STOP
+        } else {
+            Verdict::CONTINUE
+        })
     }
 
     fn state(&self) -> Result<Vec<u8>> {
