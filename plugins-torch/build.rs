@@ -1,0 +1,27 @@
+//! Compiles the small C++ file beside libtorch's headers.
+
+use std::{env, path::PathBuf, process::exit};
+
+fn main() {
+    println!("cargo:rerun-if-changed=src/shim.cpp");
+    println!("cargo:rerun-if-env-changed=LIBTORCH");
+    println!("cargo:rerun-if-env-changed=LIBTORCH_INCLUDE");
+    // torch-sys tells where it found the libraries; the headers lie beside them unless the environment says otherwise.
+    let from_libraries =
+        || env::var_os("DEP_TCH_LIBTORCH_LIB").and_then(|lib| Some(PathBuf::from(lib).parent()?.into()));
+    let root = ["LIBTORCH_INCLUDE", "LIBTORCH"].iter().find_map(env::var_os).map(PathBuf::from).or_else(from_libraries);
+    let Some(include) = root.map(|root: PathBuf| root.join("include")).filter(|p| p.join("ATen").is_dir()) else {
+        eprintln!("no libtorch headers: `cargo xtask torch` finds or fetches libtorch 2.11.0 and builds this plugin");
+        exit(1);
+    };
+    cc::Build::new()
+        .cpp(true)
+        .std("c++17")
+        .pic(true)
+        .warnings(false)
+        // OpenMP is libtorch's thread pool on the processor: without it `at::parallel_for` runs on one thread.
+        .flag_if_supported("-fopenmp")
+        .includes([include.join("torch/csrc/api/include"), include])
+        .file("src/shim.cpp")
+        .compile("telos_torch_shim");
+}

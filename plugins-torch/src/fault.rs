@@ -1,0 +1,100 @@
+//! What can go wrong inside an operation, and how libtorch's messages become the contract's codes.
+
+use plugin_api::{Code, Error};
+use tch::TchError;
+
+/// The result of work on tensors.
+pub type Attempt<T = ()> = std::result::Result<T, Fault>;
+
+/// A refusal of ours, or an error of libtorch.
+#[derive(Debug)]
+pub enum Fault {
+    /// Code and text are ours already.
+    Refused(Error),
+    /// What libtorch said.
+    Torch(String),
+}
+
+impl From<Error> for Fault {
+    fn from(error: Error) -> Self {
+        Fault::Refused(error)
+    }
+}
+
+impl From<TchError> for Fault {
+    fn from(error: TchError) -> Self {
+        Fault::Torch(match error {
+            TchError::Torch(text) => text,
+            other => other.to_string(),
+        })
+    }
+}
+
+/// For calls made for what they write: libtorch answers each with another name of the tensor it wrote to.
+pub trait Done {
+    /// The outcome without that name.
+    ///
+    /// # Errors
+    /// Those of the call.
+    fn done(self) -> Attempt;
+}
+
+impl Done for std::result::Result<tch::Tensor, TchError> {
+    fn done(self) -> Attempt {
+        self.map(drop).map_err(Fault::from)
+    }
+}
+
+/// What CUDA's and the processor's allocators say when nothing is left.
+const EXHAUSTED: &[&str] = &["out of memory", "can't allocate memory", "not enough memory", "failed to allocate"];
+
+impl Fault {
+    /// The contract's error for this fault in `operation`.
+    pub fn named(self, operation: &str) -> Error {
+        match self {
+            Fault::Refused(error) => error,
+            Fault::Torch(text) => {
+                let lower = text.to_lowercase();
+                let exhausted = EXHAUSTED.iter().any(|sign| lower.contains(sign)) || lower.contains("std::bad_alloc");
+                let code = if exhausted { Code::OUT_OF_MEMORY } else { Code::INTERNAL };
+                // Below the first line stands libtorch's own backtrace.
+                Error::new(code, format!("{operation}: libtorch: {}", text.lines().next().unwrap_or_default()))
+            }
+        }
+    }
+}
+
+/// Refuses attributes and operands that make no sense together.
+///
+/// # Errors
+/// `INVALID_ARGUMENT`.
+pub fn require(holds: bool, operation: &str, what: impl FnOnce() -> String) -> Attempt {
+    if holds { Ok(()) } else { Err(Error::invalid(format!("{operation}: {}", what())).into()) }
+}
+
+/// Refuses shapes that attributes contradict.
+///
+/// # Errors
+/// `SHAPE`.
+pub fn require_shape(holds: bool, operation: &str, what: impl FnOnce() -> String) -> Attempt {
+    if holds { Ok(()) } else { Err(Error::new(Code::SHAPE, format!("{operation}: {}", what())).into()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn exhausted_memory_is_told_apart_from_every_other_message() {
+        let code = |text: &str| Fault::Torch(text.into()).named("linear").code;
+        assert_eq!(code("CUDA out of memory. Tried to allocate 20.00 GiB"), Code::OUT_OF_MEMORY);
+        assert_eq!(code("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried"), Code::OUT_OF_MEMORY);
+        assert_eq!(code("The size of tensor a (3) must match"), Code::INTERNAL);
+    }
+
+    #[test]
+    fn a_message_loses_its_backtrace_and_gains_its_operation() {
+        let error = Fault::Torch("shapes differ\nException raised from".into()).named("linear");
+        assert_eq!(error.message, "linear: libtorch: shapes differ");
+    }
+}

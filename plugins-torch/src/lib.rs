@@ -1,0 +1,97 @@
+//! The backend on libtorch 2.11.0, through `tch`: the processor, and CUDA where the machine has it.
+//!
+//! Every operation is written out with its formula in ATen calls that record no graph; buffers are flat tensors in the
+//! contract's pool, and operands are strided views of them. What tch leaves out is in `shim.cpp`. Models are the host's.
+
+mod device;
+mod fault;
+mod ops;
+mod session;
+mod shim;
+mod storage;
+
+pub use session::TorchSession;
+
+use plugin_api::{
+    Code, Error, Result,
+    backend::{Backend, SessionOptions},
+    manifest::{BackendManifest, DeviceSpec, OptionSpec},
+};
+
+/// The backend plugin.
+#[derive(Debug)]
+pub struct Torch;
+
+/// What the options of a session say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Settings {
+    tf32: bool,
+    deterministic: bool,
+}
+
+const TF32: &str = "tf32";
+const DETERMINISTIC: &str = "deterministic";
+
+impl Backend for Torch {
+    type Session = TorchSession;
+
+    fn manifest() -> BackendManifest {
+        let option = |name: &str, default: bool, meaning: &str| OptionSpec {
+            name: name.into(),
+            kind: "bool".into(),
+            default: default.into(),
+            min: None,
+            max: None,
+            choices: Vec::new(),
+            meaning: meaning.into(),
+        };
+        let device = |name: &str, tested, note: &str| DeviceSpec {
+            name: name.into(),
+            compiled: true,
+            tested,
+            note: note.into(),
+        };
+        BackendManifest {
+            id: "torch".into(),
+            version: env!("CARGO_PKG_VERSION").into(),
+            summary: "libtorch 2.11.0: ATen's kernels on the processor and on CUDA; f32, bf16 and f64".into(),
+            devices: vec![
+                device("cpu", true, "another number of threads may give other last bits"),
+                device("cuda", false, "has not been run by its makers; needs libtorch's CUDA half at run time"),
+            ],
+            dtypes: ["f32", "bf16", "f64"].map(String::from).to_vec(),
+            options: vec![
+                option(TF32, false, "Lets matrix products of f32 round their inputs to 10 bits where that is faster."),
+                option(DETERMINISTIC, true, "Uses the kernels alone that give the same bits every time, on CUDA too."),
+            ],
+        }
+    }
+
+    fn open(options: &SessionOptions) -> Result<TorchSession> {
+        let settings = settings(options)?;
+        let device = device::find(&options.device)?;
+        TorchSession::new(device, options, settings)
+    }
+}
+
+fn settings(options: &SessionOptions) -> Result<Settings> {
+    let mut settings = Settings { tf32: false, deterministic: true };
+    for (key, value) in &options.options {
+        let flag = || {
+            let refusal =
+                || Error::new(Code::OPTION, format!("open: option `{key}` is {value}, expected true or false"));
+            value.as_bool().ok_or_else(refusal)
+        };
+        match key.as_str() {
+            TF32 => settings.tf32 = flag()?,
+            DETERMINISTIC => settings.deterministic = flag()?,
+            _ => {
+                let known = format!("torch knows `{TF32}`, `{DETERMINISTIC}`");
+                return Err(Error::new(Code::OPTION, format!("open: option `{key}` is unknown; {known}")));
+            }
+        }
+    }
+    Ok(settings)
+}
+
+plugin_api::export_backend!("torch", Torch, preload = "global:libc10.so;global:libtorch_cpu.so");

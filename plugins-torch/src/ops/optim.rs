@@ -1,0 +1,56 @@
+//! The optimizer over flat buffers: global norm and AdamW.
+
+use crate::{
+    TorchSession,
+    fault::{Attempt, require, require_shape},
+    shim::{self, AdamWStep},
+    storage::size,
+};
+use plugin_api::backend::{
+    DType,
+    ops::{self, FLAT_ALIGN},
+};
+use tch::{Kind, Tensor};
+
+/// `(sqrt(sum x^2), whether that is finite)`, summed in f64.
+pub fn global_norm(s: &mut TorchSession, op: &ops::GlobalNorm) -> Attempt {
+    let (x, mut norm) = (s.at(&op.x)?, s.at(&op.norm)?);
+    if s.on_cpu() {
+        let value = shim::squares(&x)?.sqrt();
+        // Finite as stored: a norm that f32 cannot hold would clip by infinity.
+        let finite = if op.norm.dtype == DType::F32 { (value as f32).is_finite() } else { value.is_finite() };
+        return Ok(norm.f_copy_(&Tensor::f_from_slice(&[value, f64::from(u8::from(finite))])?)?);
+    }
+    // The device casts on the way; nothing comes to the host.
+    let value = x.f_norm_scalaropt_dim_dtype(2, [1i64].as_slice(), true, Kind::Double)?;
+    norm.f_narrow(1, 0, 1)?.f_copy_(&value)?;
+    Ok(norm.f_narrow(1, 1, 1)?.f_copy_(&norm.f_narrow(1, 0, 1)?.f_isfinite()?)?)
+}
+
+/// One decoupled AdamW step per segment.
+pub fn adamw(s: &mut TorchSession, op: &ops::AdamW) -> Attempt {
+    require(op.step >= 1, "adamw", || format!("step {} is not positive", op.step))?;
+    require_shape(op.params.cols.is_multiple_of(FLAT_ALIGN), "adamw", || {
+        format!("{} elements are no multiple of {FLAT_ALIGN}", op.params.cols)
+    })?;
+    let segments = s.ranges("adamw", "bounds", &op.bounds, op.params.cols / FLAT_ALIGN)?;
+    // On CUDA this waits for the gradients, once a step.
+    let (norm, hyper) = (s.floats(&op.norm)?, s.floats(&op.hyper)?);
+    if norm[1] == 0.0 {
+        return Ok(());
+    }
+    let clip = if op.clip > 0.0 { (op.clip / (norm[0] + 1e-6)).min(1.0) } else { 1.0 };
+    let (params, grads, m, v) = (s.at(&op.params)?, s.at(&op.grads)?, s.at(&op.m)?, s.at(&op.v)?);
+    for (blocks, rates) in segments.iter().zip(hyper.chunks_exact(2)).filter(|(blocks, _)| !blocks.is_empty()) {
+        let align = size(FLAT_ALIGN)?;
+        let part = |t: &Tensor| t.f_narrow(1, blocks.start * align, (blocks.end - blocks.start) * align);
+        let (mut p, g, mut m, mut v) = (part(&params)?, part(&grads)?, part(&m)?, part(&v)?);
+        let (beta1, beta2, eps, step) = (op.beta1, op.beta2, op.eps, op.step);
+        let step = AdamWStep { beta1, beta2, eps, lr: rates[0], decay: rates[1], clip, step };
+        shim::adamw(&mut p, &g, &mut m, &mut v, step)?;
+    }
+    if let Some(mut shadow) = s.at_opt(&op.shadow)? {
+        shadow.f_copy_(&params)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,36 @@
+//! What scratch a call takes: an estimate from shapes alone.
+
+use super::head::{LOGITS_CPU, LOGITS_DEVICE};
+use plugin_api::backend::{
+    Call, Op,
+    ops::{Attention, AttentionBackward, HeadBackward, HeadFused, HeadStats},
+};
+
+/// The call as operation `O`, if that is what it is.
+fn decoded<O: Op>(call: &Call<'_>) -> Option<O> {
+    if call.op == O::SPEC.id { O::decode(call).ok() } else { None }
+}
+
+/// Bytes of intermediate tensors: a handful of the largest operand, and chunks of scores or logits where there are such.
+pub fn bytes(call: &Call<'_>, on_cpu: bool) -> u64 {
+    let operands = call.inputs.iter().chain(call.outputs.iter());
+    let largest = operands.map(|view| view.rows.saturating_mul(view.cols)).max().unwrap_or(0);
+    let budget = (if on_cpu { LOGITS_CPU } else { LOGITS_DEVICE }) as u64;
+    let logits = |tokens: u64, vocabulary: u64| tokens.saturating_mul(vocabulary).min(budget.max(vocabulary));
+    let scores =
+        |heads: i64, tokens: u64| (heads.max(0) as u64).saturating_mul(tokens).saturating_mul(tokens).min(budget);
+    let extra = if let Some(op) = decoded::<HeadStats>(call) {
+        2 * logits(op.x.rows, op.w.rows)
+    } else if let Some(op) = decoded::<HeadBackward>(call) {
+        4 * logits(op.x.rows, op.w.rows)
+    } else if let Some(op) = decoded::<HeadFused>(call) {
+        3 * logits(op.x.rows, op.w.rows)
+    } else if let Some(op) = decoded::<Attention>(call) {
+        2 * scores(op.heads, op.q.rows)
+    } else if let Some(op) = decoded::<AttentionBackward>(call) {
+        4 * scores(op.heads, op.q.rows)
+    } else {
+        0
+    };
+    largest.saturating_mul(4).saturating_add(extra).saturating_mul(4)
+}

@@ -1,0 +1,65 @@
+//! The contract's conformance suite on the processor, and what a session refuses to open.
+
+use backend_reference::ReferenceBackend;
+use backend_torch::{Torch, TorchSession};
+use plugin_api::{
+    Code,
+    backend::{Backend, DType, SessionOptions},
+    laws::{
+        Report,
+        backend::{verify, verify_gradients},
+    },
+};
+
+fn open() -> TorchSession {
+    Torch::open(&SessionOptions { threads: 2, ..SessionOptions::default() }).unwrap()
+}
+
+fn assert_clean(report: &Report, least: usize) {
+    let failures: Vec<_> = report.failures().map(|l| format!("{}: {}: {}", l.group, l.case, l.detail)).collect();
+    assert!(report.is_ok(), "{} of {} lines:\n{}", failures.len(), report.lines.len(), failures.join("\n"));
+    assert!(report.lines.len() > least, "the suite has shrunk: {}", report.lines.len());
+}
+
+fn conforms(dtype: DType) {
+    let mut reference = ReferenceBackend::open(&SessionOptions { tag: 2, ..SessionOptions::default() }).unwrap();
+    assert_clean(&verify(&mut open(), &mut reference, dtype), 700);
+}
+
+#[test]
+fn conforms_in_f32() {
+    conforms(DType::F32);
+}
+
+#[test]
+fn conforms_in_f64() {
+    conforms(DType::F64);
+}
+
+#[test]
+fn conforms_in_bf16() {
+    conforms(DType::BF16);
+}
+
+#[test]
+fn gotcha_38_every_backward_agrees_with_finite_differences() {
+    assert_clean(&verify_gradients(&mut open()), 100);
+}
+
+#[test]
+fn devices_and_options_that_are_not_there_are_refused_with_the_remedy() {
+    let refusal = |device: &str, key: &str, value: serde_json::Value| {
+        let mut options = SessionOptions { device: device.into(), ..SessionOptions::default() };
+        options.options.insert(key.into(), value);
+        Torch::open(&options).err().unwrap()
+    };
+    let right = || serde_json::Value::from(true);
+    for (device, word) in [("metal", "candle"), ("tpu", "cpu, cuda:0"), ("cuda:x", "cuda:0"), ("cuda:99", "cuda:99")] {
+        let error = refusal(device, "tf32", right());
+        assert_eq!(error.code, Code::DEVICE, "{error}");
+        assert!(error.message.contains(word), "{error}");
+    }
+    assert_eq!(refusal("cpu", "tf32", serde_json::Value::from("yes")).code, Code::OPTION);
+    let unknown = refusal("cpu", "fast", right());
+    assert!(unknown.code == Code::OPTION && unknown.message.contains("deterministic"), "{unknown}");
+}
