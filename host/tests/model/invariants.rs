@@ -196,9 +196,36 @@ fn gotcha_10_the_first_loss_is_close_to_ln_v() {
 /// Catches a dtype that a backend does not compute in and that is found out in the middle of a run.
 #[test]
 fn a_dtype_the_backend_lacks_is_refused_when_the_device_opens() {
-    for (backend, dtype) in [("reference", DType::F32), ("candle kernels", DType::BF16)] {
+    for (backend, dtype) in [("candle generic", DType::F64), ("candle kernels", DType::BF16)] {
         let error = Device::new(session(backend, 1).0, dtype).err().unwrap();
         assert_eq!(error.exit_code(), 2);
         assert!(error.message().contains(&dtype.to_string()) && error.hint().is_some(), "{error:?}");
     }
+}
+
+/// Catches masters kept in bf16, a shadow that is not what forward reads, or one that goes stale.
+#[test]
+fn bf16_computes_on_a_rounded_copy_of_f32_masters() {
+    let device = Device::new(session("reference", 1).0, DType::BF16).unwrap();
+    let mut config = tiny("llama", false);
+    // Small weights: rounding then moves the gradient by little.
+    (config.dim, config.head_dim, config.init_std) = (64, 32, 0.1);
+    let model = Model::init(&device, config.clone(), 3).unwrap();
+    assert_eq!((model.params().dtype(), model.shadow().unwrap().dtype()), (DType::F32, DType::BF16));
+    let packed = Packed::new(&sequences());
+    let (loss, grads) = gradient(&model, &packed, Recompute::Auto, true);
+    assert_eq!(grads.dtype(), DType::F32);
+    let exact = Model::init(&self::device("reference"), config, 3).unwrap();
+    let (expected, exact_grads) = gradient(&exact, &packed, Recompute::Auto, true);
+    assert_ne!(loss, expected, "nothing was rounded");
+    close("loss", loss, expected, 0.005);
+    for parameter in model.layout().parameters() {
+        let [ours, theirs] = [(&model, &grads), (&exact, &exact_grads)]
+            .map(|(model, grads)| crate::support::l2(&model.values(grads, parameter).unwrap()));
+        close(&parameter.name, ours, theirs, 0.03);
+    }
+    model.zero(model.params()).unwrap();
+    model.refresh_shadow().unwrap();
+    let (uniform, _) = gradient(&model, &packed, Recompute::Auto, true);
+    close("loss of zero weights", uniform, 11_f64.ln(), 1e-3);
 }
