@@ -102,7 +102,7 @@ pub struct Defaults {
     pub hidden_factor: Option<u64>,
 }
 
-/// Tensor names, `{}` standing for nothing: layer names follow `layer` + number + `.`.
+/// Tensor names without `.weight` and `.bias`. A layer's names follow `prefix` + `layer` + its number + `.`.
 #[derive(Debug, PartialEq)]
 pub struct Names {
     /// Prefix of everything but the head; files may leave it out.

@@ -117,7 +117,7 @@ pub fn gradient(model: &Model, batch: &Packed, recompute: Recompute, fused: bool
     (loss, grads)
 }
 
-/// A small config of a family. `untied_biased` turns the tying round and gives llama its biases.
+/// A small config of a family. `other_options` turns the tying round, gives llama biases and gpt2 another GELU.
 pub fn tiny(family: &str, other_options: bool) -> ModelConfig {
     let text = match family {
         "llama" => format!(
