@@ -4,7 +4,11 @@
 //! group by a stride of 0.
 
 use super::attention::Plan;
-use crate::{TorchSession, fault::Attempt, storage::row_stride};
+use crate::{
+    TorchSession,
+    fault::Attempt,
+    storage::{accumulator, row_stride, to},
+};
 use plugin_api::backend::{
     View,
     ops::{Attention, AttentionBackward, MaskKind},
@@ -98,13 +102,17 @@ pub fn forward(s: &TorchSession, op: &Attention, plan: &Plan) -> Attempt {
 /// `dq`, `dk` and `dv` of every sequence.
 pub fn backward(s: &TorchSession, op: &AttentionBackward, plan: &Plan) -> Attempt {
     let causal = plan.mask == MaskKind::CAUSAL;
+    // In bf16 the kernel would add each block's share to cotangents of 8 bits; f32 rounds once, at the end.
+    let acc = accumulator(s.at(&op.q)?.f_kind()?);
     for batch in batches(plan) {
+        let queries = |view: &View| to(&batch.queries(s, plan, view)?, acc);
+        let keys = |view: &View| to(&batch.keys(s, plan, view)?, acc);
         let (dq, dk, dv) = Tensor::f_internal_scaled_dot_product_flash_attention_for_cpu_backward(
-            &batch.queries(s, plan, &op.dy)?,
-            &batch.queries(s, plan, &op.q)?,
-            &batch.keys(s, plan, &op.k)?,
-            &batch.keys(s, plan, &op.v)?,
-            &batch.queries(s, plan, &op.y)?,
+            &queries(&op.dy)?,
+            &queries(&op.q)?,
+            &keys(&op.k)?,
+            &keys(&op.v)?,
+            &queries(&op.y)?,
             &batch.per_head(s, plan, &op.lse)?,
             0.0,
             causal,

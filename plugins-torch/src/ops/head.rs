@@ -229,7 +229,7 @@ pub fn stats(s: &mut TorchSession, op: &HeadStats) -> Attempt {
     let logits = s.at_opt(&op.logits)?;
     for chunk in head.chunks() {
         let z = head.logits(chunk)?;
-        head.statistics(s, chunk, &z, &out)?;
+        let _log_probabilities = head.statistics(s, chunk, &z, &out)?;
         if let Some(logits) = &logits {
             Head::rows(logits, chunk)?.f_copy_(&z)?;
         }

@@ -1,0 +1,190 @@
+//! `cargo xtask torch`: finds libtorch 2.11.0 or fetches it, arranges it, and builds the plugin against it.
+//!
+//! What is used, first found: the folder in `LIBTORCH`; a Python that has torch; what an earlier run fetched; what pip
+//! fetches now. Nothing is written outside the cache folder (`TELOS_CACHE`, else the user's cache folder) and cargo's own.
+//!
+//! The arranged folder holds links: `include/`, and a `lib/` without libtorch's CUDA half, so that the plugin needs
+//! libtorch_cpu and libc10 alone. The CUDA half is opened at run time, from where the links lead.
+
+use crate::{Result, cargo};
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+/// The one version that the pinned `tch` fits.
+const VERSION: &str = "2.11.0";
+
+/// What the plugin and libtorch_cpu need of libtorch itself.
+const LIBRARIES: &[&str] = &["libtorch_cpu.so", "libc10.so", "libtorch.so", "libgomp.so.1"];
+
+/// What a libtorch_cpu that was built with CUDA needs besides, and the package that has it.
+const CUDA_LIBRARIES: &[(&str, &str)] =
+    &[("libcupti.so.13", "nvidia-cuda-cupti==13.0.*"), ("libcudart.so.13", "nvidia-cuda-runtime==13.0.*")];
+
+/// Arranges libtorch, builds the plugin, and says where both are.
+pub fn run() -> Result<()> {
+    let arranged = arrange(&find()?)?;
+    let plugin = cargo::root()?.join("plugins-torch");
+    let status = cargo::cargo()?
+        .current_dir(&plugin)
+        .args(["build", "--release"])
+        .env("LIBTORCH", &arranged)
+        .status()
+        .map_err(|e| format!("cannot run cargo build: {e}"))?;
+    if !status.success() {
+        return Err(format!("the torch plugin was not built; libtorch is in {}", arranged.display()));
+    }
+    println!("libtorch {VERSION} is in {}", arranged.display());
+    println!("programs that load the torch plugin need LD_LIBRARY_PATH={}", arranged.join("lib").display());
+    Ok(())
+}
+
+/// A libtorch somewhere.
+struct Source {
+    /// Holds `include` and `lib`: a libtorch folder, or Python's `torch` package.
+    folder: PathBuf,
+    /// As it names itself, `2.11.0+cu130` say.
+    version: String,
+}
+
+fn find() -> Result<Source> {
+    if let Some(folder) = env::var_os("LIBTORCH").map(PathBuf::from) {
+        return named(folder);
+    }
+    let mut others = Vec::new();
+    for python in pythons() {
+        match in_python(&python) {
+            Some(source) if fits(&source.version) => return Ok(source),
+            Some(source) => others.push(format!("{} has torch {}", python.display(), source.version)),
+            None => {}
+        }
+    }
+    for other in others {
+        eprintln!("note: {other}, which does not fit; {VERSION} is needed");
+    }
+    let wheels = cache()?.join(format!("wheels-{VERSION}"));
+    if !wheels.join("torch/lib/libtorch_cpu.so").is_file() {
+        fetch(&wheels)?;
+    }
+    named(wheels.join("torch"))
+}
+
+/// The folder that the user or an earlier run named, if it is what it should be.
+fn named(folder: PathBuf) -> Result<Source> {
+    let remedy = "unset LIBTORCH and run `cargo xtask torch` again to find or fetch one";
+    if !folder.join("lib/libtorch_cpu.so").is_file() {
+        return Err(format!("{} holds no lib/libtorch_cpu.so; {remedy}", folder.display()));
+    }
+    let version = version_in(&folder).ok_or_else(|| {
+        format!("{} does not say its version (neither build-version nor version.py); {remedy}", folder.display())
+    })?;
+    if !fits(&version) {
+        return Err(format!("{} is libtorch {version}, {VERSION} is needed; {remedy}", folder.display()));
+    }
+    Ok(Source { folder, version })
+}
+
+fn fits(version: &str) -> bool {
+    version.split('+').next() == Some(VERSION)
+}
+
+/// `build-version` of a libtorch folder, `version.py` of a Python package.
+fn version_in(folder: &Path) -> Option<String> {
+    if let Ok(text) = fs::read_to_string(folder.join("build-version")) {
+        return Some(text.trim().to_owned());
+    }
+    let text = fs::read_to_string(folder.join("version.py")).ok()?;
+    let line = text.lines().find(|line| line.starts_with("__version__"))?;
+    Some(line.split_once('=')?.1.trim().trim_matches(['\'', '"']).to_owned())
+}
+
+/// Pythons to ask: the active environment's, then those on the path.
+fn pythons() -> Vec<PathBuf> {
+    let active = env::var_os("VIRTUAL_ENV").map(|folder| Path::new(&folder).join("bin/python"));
+    active.into_iter().chain(["python3".into(), "python".into()]).collect()
+}
+
+/// The torch of a Python, without importing it (that takes seconds).
+fn in_python(python: &Path) -> Option<Source> {
+    let question = "import importlib.util as u; print(u.find_spec('torch').submodule_search_locations[0])";
+    let output = Command::new(python).args(["-c", question]).stderr(Stdio::null()).output().ok()?;
+    let folder = PathBuf::from(String::from_utf8(output.stdout).ok()?.trim());
+    let version = version_in(&folder).filter(|_| output.status.success())?;
+    Some(Source { folder, version })
+}
+
+/// Where fetched and arranged files are kept.
+fn cache() -> Result<PathBuf> {
+    let given = env::var_os("TELOS_CACHE").map(PathBuf::from);
+    let user = || env::var_os("XDG_CACHE_HOME").map(|folder| Path::new(&folder).join("telos"));
+    let home = || env::var_os("HOME").map(|folder| Path::new(&folder).join(".cache/telos"));
+    let folder =
+        given.or_else(user).or_else(home).ok_or("no cache folder: set TELOS_CACHE to one outside the project")?;
+    if folder.starts_with(cargo::root()?) {
+        return Err(format!("the cache folder {} lies in the project; set TELOS_CACHE to another", folder.display()));
+    }
+    Ok(folder)
+}
+
+/// Fetches the wheels with pip into a folder beside, and gives it its name when all is there.
+fn fetch(wheels: &Path) -> Result<()> {
+    let part = wheels.with_extension("part");
+    _ = fs::remove_dir_all(&part);
+    eprintln!("fetching torch {VERSION} (530 MB) into {}", wheels.display());
+    let torch = format!("torch=={VERSION}");
+    let packages = CUDA_LIBRARIES.iter().map(|(_, package)| *package).chain([torch.as_str()]);
+    let run = |python: &PathBuf| {
+        let mut pip = Command::new(python);
+        pip.args(["-m", "pip", "install", "--no-deps", "--no-compile", "--target"]).arg(&part).args(packages.clone());
+        pip.status().is_ok_and(|status| status.success())
+    };
+    if !pythons().iter().any(run) {
+        return Err(format!(
+            "pip fetched no torch {VERSION}; install Python 3.10 or newer with pip, or install torch yourself (`python3 -m \
+             pip install {torch}`) and run `cargo xtask torch` again, or set LIBTORCH to a libtorch {VERSION} folder"
+        ));
+    }
+    fs::rename(&part, wheels).map_err(|e| format!("cannot name {}: {e}", wheels.display()))
+}
+
+/// Links what is needed into a folder of its own, and yields it.
+fn arrange(source: &Source) -> Result<PathBuf> {
+    let arranged = cache()?.join(format!("libtorch-{VERSION}"));
+    let (lib, shown) = (arranged.join("lib"), |path: &Path, e| format!("cannot arrange {}: {e}", path.display()));
+    _ = fs::remove_dir_all(&arranged);
+    fs::create_dir_all(&lib).map_err(|e| shown(&lib, e))?;
+    let include = arranged.join("include");
+    link(&source.folder.join("include"), &include).map_err(|e| shown(&include, e))?;
+    let own = source.folder.join("lib");
+    for name in LIBRARIES {
+        let from = own.join(name);
+        if from.exists() {
+            link(&from, &lib.join(name)).map_err(|e| shown(&from, e))?;
+        }
+    }
+    // A wheel's CUDA libraries lie in the packages beside it; a libtorch folder has them among its own.
+    let beside = source.folder.parent().map(|packages| packages.join("nvidia/cu13/lib")).unwrap_or_default();
+    for (name, package) in CUDA_LIBRARIES.iter().filter(|_| !source.version.ends_with("+cpu")) {
+        let from = [&own, &beside].into_iter().map(|folder| folder.join(name)).find(|path| path.is_file());
+        let from = from.ok_or_else(|| {
+            let python = "the Python that has torch";
+            format!("{} needs {name}: run `python -m pip install '{package}'` with {python}", own.display())
+        })?;
+        link(&from, &lib.join(name)).map_err(|e| shown(&from, e))?;
+    }
+    let version = arranged.join("build-version");
+    fs::write(&version, VERSION).map_err(|e| shown(&version, e))?;
+    Ok(arranged)
+}
+
+#[cfg(unix)]
+fn link(from: &Path, to: &Path) -> std::io::Result<()> {
+    std::os::unix::fs::symlink(from.canonicalize()?, to)
+}
+
+#[cfg(not(unix))]
+fn link(_: &Path, _: &Path) -> std::io::Result<()> {
+    Err(std::io::Error::other("arranging libtorch is written for Linux and macOS"))
+}
