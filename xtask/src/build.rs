@@ -12,6 +12,9 @@ const PLUGINS: &str = "plugins";
 /// Where plugins live that only tests load.
 const TEST_PLUGINS: &str = "tests/plugins";
 
+/// The host's crate.
+const HOST: &str = "telos";
+
 /// What a build made.
 pub struct Built {
     /// The host program; plugins are in `plugins` beside it, those for tests in `test-plugins`.
@@ -28,19 +31,23 @@ impl Built {
 /// The host and every plugin.
 pub fn host_and_plugins() -> Result<Built> {
     let workspace = Workspace::read()?;
-    build(&workspace, &workspace.cdylibs_under(PLUGINS)?, &[])
+    let plugins = workspace.cdylibs_under(PLUGINS)?;
+    let packages = plugins.iter().map(|m| m.name.as_str()).chain([HOST]);
+    let args: Vec<String> = packages.flat_map(|name| ["--package".to_owned(), name.to_owned()]).collect();
+    build(&workspace, &plugins, &[], &args)
 }
 
 /// The host, every plugin, and the plugins that only tests load.
 pub fn everything() -> Result<Built> {
     let workspace = Workspace::read()?;
-    build(&workspace, &workspace.cdylibs_under(PLUGINS)?, &workspace.cdylibs_under(TEST_PLUGINS)?)
+    let (plugins, test_plugins) = (workspace.cdylibs_under(PLUGINS)?, workspace.cdylibs_under(TEST_PLUGINS)?);
+    // With the very features the tests are built with, or cargo would build half of the dependencies twice.
+    build(&workspace, &plugins, &test_plugins, &["--workspace".to_owned(), "--all-targets".to_owned()])
 }
 
-fn build(workspace: &Workspace, plugins: &[&Member], test_plugins: &[&Member]) -> Result<Built> {
-    let host = workspace.members.iter().find(|m| m.name == "telos").ok_or("the workspace has no crate `telos`")?;
-    let packages = [host].into_iter().chain(plugins.iter().chain(test_plugins).copied());
-    let artifacts = cargo::build(&packages.flat_map(|m| ["--package".to_owned(), m.name.clone()]).collect::<Vec<_>>())?;
+fn build(workspace: &Workspace, plugins: &[&Member], test_plugins: &[&Member], args: &[String]) -> Result<Built> {
+    let host = workspace.members.iter().find(|m| m.name == HOST).ok_or("the workspace has no crate `telos`")?;
+    let artifacts = cargo::build(args)?;
     let host = of(&artifacts, host).find(|path| !cargo::is_library(path)).ok_or("cargo built no `telos`")?;
     let built = Built { host };
     arrange(&built.folder()?.join("plugins"), &libraries(&artifacts, plugins))?;

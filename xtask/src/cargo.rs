@@ -54,8 +54,7 @@ impl Workspace {
         }
         let json: Value =
             serde_json::from_slice(&output.stdout).map_err(|e| format!("cargo metadata cannot be read: {e}"))?;
-        let mut members: Vec<Member> =
-            json["packages"].as_array().into_iter().flatten().filter_map(member).collect();
+        let mut members: Vec<Member> = json["packages"].as_array().into_iter().flatten().filter_map(member).collect();
         members.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(Workspace { members })
     }
@@ -127,7 +126,9 @@ fn artifacts_of(message: &Value) -> Vec<Artifact> {
         return Vec::new();
     }
     let manifest = PathBuf::from(message["manifest_path"].as_str().unwrap_or_default());
-    let executable = message["executable"].as_str().map(PathBuf::from);
+    // Programs proper: no tests, benches or examples.
+    let program = message["target"]["kind"][0] == "bin" && message["profile"]["test"] == false;
+    let executable = message["executable"].as_str().filter(|_| program).map(PathBuf::from);
     let libraries = message["filenames"].as_array().into_iter().flatten().filter_map(Value::as_str).map(PathBuf::from);
     let libraries = libraries.filter(|path| has_cdylib(&message["target"]["crate_types"]) && is_library(path));
     executable.into_iter().chain(libraries).map(|path| Artifact { manifest: manifest.clone(), path }).collect()

@@ -123,7 +123,11 @@ pub fn to_hex(bytes: &[u8]) -> String {
 pub fn from_hex(text: &str) -> Result<Vec<u8>> {
     let pairs = text.as_bytes().chunks(2).map(|pair| std::str::from_utf8(pair).ok());
     pairs
-        .map(|pair| pair.filter(|p| p.len() == 2).and_then(|p| u8::from_str_radix(p, 16).ok()))
+        .map(|pair| {
+            // from_str_radix takes a sign, too.
+            let digits = pair.filter(|p| p.len() == 2 && p.bytes().all(|b| b.is_ascii_hexdigit()));
+            digits.and_then(|p| u8::from_str_radix(p, 16).ok())
+        })
         .collect::<Option<Vec<u8>>>()
         .ok_or_else(|| Error::request("the saved state of an objective is damaged"))
 }
