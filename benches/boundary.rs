@@ -12,7 +12,7 @@ use telos_benches::{library, session};
 
 fn invoke(c: &mut Criterion) {
     for backend in ["reference", "candle"] {
-        let mut session = session(backend, 1);
+        let mut session = session(backend, 1, &[]);
         c.bench_function(&format!("boundary/invoke nop/{backend}"), |b| {
             b.iter(|| Nop {}.with_call(|call| session.invoke(call)).expect("nop"));
         });

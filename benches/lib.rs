@@ -7,6 +7,7 @@ use plugin_api::{
     backend::SessionOptions,
     load::{Library, LoadedSession},
     manifest::kind,
+    options::OptionMap,
 };
 use std::path::PathBuf;
 use telos::plugins::Registry;
@@ -32,14 +33,15 @@ pub fn library(kind: &str, id: &str) -> Library {
     Registry::discover(&[plugin_folder()]).load(kind, id).expect("run `cargo xtask build` first")
 }
 
-/// A session of a backend on the processor.
+/// A session of a backend on the processor, with some of its options set.
 ///
 /// # Panics
 /// Where the backend is not built or does not open.
-pub fn session(id: &str, threads: usize) -> LoadedSession {
+pub fn session(id: &str, threads: usize, set: &[(&str, &str)]) -> LoadedSession {
     let library = library(kind::BACKEND, id);
     let manifest = library.backend_manifest().expect("a manifest");
-    let options = manifest.options.iter().map(|o| (o.name.clone(), o.default.clone())).collect();
+    let mut options: OptionMap = manifest.options.iter().map(|o| (o.name.clone(), o.default.clone())).collect();
+    options.extend(set.iter().map(|(name, value)| ((*name).to_owned(), (*value).into())));
     library.session(&SessionOptions { threads, options, ..Default::default() }).expect("a session")
 }
 

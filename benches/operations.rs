@@ -1,4 +1,4 @@
-//! The hot operations at the shapes of two models, by backend, through loaded libraries.
+//! The hot operations at the shapes of two models, by candle's two paths, through the loaded library.
 #![allow(missing_docs, reason = "criterion's macros")]
 
 use criterion::{BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main, measurement::WallTime};
@@ -38,14 +38,18 @@ fn run<O: Op>(group: &mut BenchmarkGroup<'_, WallTime>, device: &Device, name: S
 }
 
 fn operations(c: &mut Criterion) {
-    let device = Device::new(Box::new(session("candle", THREADS)), plugin_api::backend::DType::F32).expect("candle");
-    for shape in &SHAPES {
-        let mut group = c.benchmark_group(format!("operations/candle/{}", shape.name));
-        matrix_products(&mut group, &device, shape);
-        attention(&mut group, &device, shape);
-        head(&mut group, &device, shape);
-        pointwise(&mut group, &device, shape);
-        group.finish();
+    for path in ["kernels", "generic"] {
+        let session = session("candle", THREADS, &[("path", path)]);
+        let device = Device::new(Box::new(session), plugin_api::backend::DType::F32).expect("candle");
+        for shape in &SHAPES {
+            let mut group = c.benchmark_group(format!("operations/candle {path}/{}", shape.name));
+            group.sample_size(20);
+            matrix_products(&mut group, &device, shape);
+            attention(&mut group, &device, shape);
+            head(&mut group, &device, shape);
+            pointwise(&mut group, &device, shape);
+            group.finish();
+        }
     }
 }
 
