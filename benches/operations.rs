@@ -30,10 +30,9 @@ fn filled(device: &Device, rows: u64, cols: u64) -> Tensor {
     tensor
 }
 
-fn run<O: Op>(group: &mut BenchmarkGroup<'_, WallTime>, device: &Device, name: String, flops: u64, op: &O) {
-    if flops > 0 {
-        group.throughput(Throughput::Elements(flops));
-    }
+/// `work` is the floating-point operations of a product's kind, the elements of a pointwise one.
+fn run<O: Op>(group: &mut BenchmarkGroup<'_, WallTime>, device: &Device, name: String, work: u64, op: &O) {
+    group.throughput(Throughput::Elements(work));
     group.bench_function(name, |b| b.iter(|| device.call(op).expect("operation")));
 }
 
@@ -149,11 +148,11 @@ fn pointwise(group: &mut BenchmarkGroup<'_, WallTime>, device: &Device, s: &Shap
         stats: Some(stats.view()),
         ..Default::default()
     };
-    run(group, device, "norm".into(), 0, &op);
+    run(group, device, "norm".into(), s.tokens * s.dim, &op);
     let (gate, up, out) =
         (filled(device, s.tokens, s.hidden), filled(device, s.tokens, s.hidden), filled(device, s.tokens, s.hidden));
     let op = Glu { gate: gate.view(), up: up.view(), y: out.view(), kind: ActivationKind::SILU };
-    run(group, device, "glu".into(), 0, &op);
+    run(group, device, "glu".into(), s.tokens * s.hidden, &op);
 }
 
 criterion_group!(benches, operations);

@@ -116,7 +116,9 @@ impl Trainer {
             self.sample_if(false)?;
             self.state.stopped = verdict == Verdict::STOP || self.out_of_patience();
             let every = self.experiment().checkpoint.every;
-            if better || (every > 0 && self.state.step.is_multiple_of(every)) {
+            // The last step's checkpoint comes at the end, with the last evaluation and samples in it.
+            let last = self.state.stopped || self.state.step == self.state.total;
+            if !last && (better || (every > 0 && self.state.step.is_multiple_of(every))) {
                 self.save_or_say();
             }
         }

@@ -10,7 +10,7 @@ use signal_hook::consts::SIGXFSZ;
 use super::print;
 use crate::config::{Override, schema};
 use crate::error::{Error, Result};
-use crate::runs::{Interrupt, progress::Show};
+use crate::runs::{Breadcrumb, Interrupt, progress::Show};
 use crate::train::setup::prepare;
 use crate::train::{End, Trainer};
 
@@ -84,6 +84,8 @@ impl Run {
 
 /// Runs the experiment and prints its summary.
 fn perform(request: RunRequest) -> Result<()> {
+    // Takes its file's name away at once, so that nothing is left wherever the process is killed.
+    _ = Breadcrumb::from_env();
     let interrupt = Interrupt::listen(|text| print::err(&format!("\n{text}\n")))?;
     // A file that may not grow (`ulimit -f`) is then an error like a full disk, and not the end of the process.
     signal_hook::flag::register(SIGXFSZ, Arc::new(AtomicBool::new(false)))

@@ -9,7 +9,7 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// Names the file to the child.
 pub(super) const ENV: &str = "TELOS_BREADCRUMB";
@@ -40,10 +40,18 @@ pub(super) struct Trace {
 
 impl Breadcrumb {
     /// The one that the supervising parent reads; without such a parent, one that nobody reads and that costs nothing.
+    ///
+    /// The first call in a process takes the file's name away, so that whatever is killed leaves nothing in the
+    /// temporary folder: both ends hold the file itself by then.
     pub fn from_env() -> Self {
-        let path = std::env::var_os(ENV);
-        let file = path.and_then(|path| OpenOptions::new().write(true).open(path).ok());
-        Self { file: file.map(Arc::new) }
+        static OURS: OnceLock<Breadcrumb> = OnceLock::new();
+        let open = || {
+            let path = std::env::var_os(ENV)?;
+            let file = OpenOptions::new().write(true).open(&path).ok()?;
+            _ = std::fs::remove_file(&path);
+            Some(Arc::new(file))
+        };
+        OURS.get_or_init(|| Self { file: open() }).clone()
     }
 
     /// Says that `plugin` is about to run `call` (cut to 64 and 56 bytes) in `step`.

@@ -130,9 +130,21 @@ fn exit_codes_are_passed_on_and_a_panic_is_a_failed_run() {
     }
 }
 
+/// Catches a temporary file left for each run that is killed with its parent.
+#[test]
+fn killing_both_leaves_no_temporary_file() {
+    let (runs, temporary) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let mut command = part_of("stuck", runs.path());
+    let (mut parent, _, mut lines) = start(command.env("TMPDIR", temporary.path()));
+    parent.kill().unwrap();
+    parent.wait().unwrap();
+    assert!(lines.all(|line| line.unwrap() != "saved"));
+    assert_eq!(fs::read_dir(temporary.path()).unwrap().count(), 0);
+}
+
 /// A supervisor and its worker, which is ready; the worker's process number, and what they print.
-fn start(what: &str, runs: &Path) -> (Child, Pid, Lines<BufReader<ChildStdout>>) {
-    let mut parent = part_of(what, runs).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+fn start(command: &mut Command) -> (Child, Pid, Lines<BufReader<ChildStdout>>) {
+    let mut parent = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(parent.stdout.take().unwrap()).lines();
     let ready = lines.find_map(|line| line.unwrap().rsplit_once("ready ").map(|(_, pid)| pid.parse().unwrap()));
     (parent, Pid::from_raw(ready.unwrap()).unwrap(), lines)
@@ -144,7 +156,7 @@ fn start(what: &str, runs: &Path) -> (Child, Pid, Lines<BufReader<ChildStdout>>)
 fn signals_to_the_parent_or_to_both_let_the_worker_save_and_give_130() {
     for (signal, to_both) in [(Signal::TERM, false), (Signal::INT, false), (Signal::INT, true)] {
         let runs = tempfile::tempdir().unwrap();
-        let (mut parent, worker, mut lines) = start("loop", runs.path());
+        let (mut parent, worker, mut lines) = start(&mut part_of("loop", runs.path()));
         if to_both {
             kill_process(worker, signal).unwrap();
         }
@@ -158,7 +170,7 @@ fn signals_to_the_parent_or_to_both_let_the_worker_save_and_give_130() {
 #[test]
 fn killing_the_parent_kills_the_worker() {
     let runs = tempfile::tempdir().unwrap();
-    let (mut parent, worker, mut lines) = start("stuck", runs.path());
+    let (mut parent, worker, mut lines) = start(&mut part_of("stuck", runs.path()));
     parent.kill().unwrap();
     parent.wait().unwrap();
     // The worker held the other end of this pipe; it ends when the worker does.
@@ -177,7 +189,7 @@ fn is_zombie(pid: Pid) -> bool {
 #[test]
 fn a_second_ctrl_c_in_an_endless_loop_names_the_plugin() {
     let runs = tempfile::tempdir().unwrap();
-    let (mut parent, _, mut lines) = start("stuck", runs.path());
+    let (mut parent, _, mut lines) = start(&mut part_of("stuck", runs.path()));
     kill_process(Pid::from_child(&parent), Signal::INT).unwrap();
     assert!(lines.any(|line| line.unwrap().contains("press Ctrl-C again")));
     while parent.try_wait().unwrap().is_none() {
