@@ -36,6 +36,13 @@ fn a_panic_in_create_is_told_and_nothing_is_begun() {
     assert!(!lab.at("runs").exists());
 }
 
+/// Catches a host that never calls `prepare`, or lets its panic through.
+#[test]
+fn a_panic_in_prepare_is_told() {
+    let (_, answer) = fails("panics-in-prepare", &[]);
+    answer.refuses(1, &["panics-in-prepare", "the prepare that panics", "lib.rs:"]);
+}
+
 /// Catches a panic that loses the steps before it, and a saved state that is not that of the step it names.
 #[test]
 fn a_panic_in_loss_keeps_the_steps_before_it() {

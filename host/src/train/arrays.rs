@@ -151,3 +151,56 @@ pub fn join(parts: &[PackedBatch]) -> PackedBatch {
 pub fn cut(window: &Window, micro_batch_tokens: usize) -> Result<Vec<PackedBatch>> {
     window.micro_batches(micro_batch_tokens).map(|b| b.map_err(Error::from)).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn packed(lengths: &[i32]) -> PackedBatch {
+        let mut batch = PackedBatch { offsets: vec![0], ..Default::default() };
+        for (row, length) in lengths.iter().enumerate() {
+            batch.tokens.extend(0..*length);
+            batch.targets.extend(1..=*length);
+            batch.positions.extend(0..*length);
+            batch.mask.extend((0..*length).map(|n| f64::from(u8::from(n % 2 == 0))));
+            batch.offsets.push(batch.tokens.len() as i32);
+            batch.rows.push(row as u64);
+        }
+        batch
+    }
+
+    /// Catches a cut that gives every micro-batch the window's first rows, or counts tokens where sequences are meant.
+    #[test]
+    fn what_prepare_answers_is_cut_like_the_window() {
+        let parts = [packed(&[2, 3]), packed(&[4])];
+        let whole = join(&parts);
+        assert_eq!(whole.offsets, [0, 2, 5, 9]);
+        let answer = Batch::new()
+            .with("advantage", Scope::TOKEN, (0..9).map(f64::from).collect::<Vec<_>>())
+            .with("reward", Scope::SEQUENCE, vec![10.0, 20.0, 30.0])
+            .with("spread", Scope::BATCH, vec![7.0]);
+        let joined: Joined = [answer].into_iter().collect();
+        let places = Part::all(&parts);
+        let expected = [(vec![0.0, 1.0, 2.0, 3.0, 4.0], vec![10.0, 20.0]), (vec![5.0, 6.0, 7.0, 8.0], vec![30.0])];
+        for ((packed, place), (advantage, reward)) in parts.iter().zip(places).zip(expected) {
+            let data = data_arrays(packed);
+            let batch = joined.with(0, &data, place);
+            assert_eq!(batch.get("advantage").ok(), Some(advantage.as_slice()));
+            assert_eq!(batch.get("reward").ok(), Some(reward.as_slice()));
+            assert_eq!(batch.get("spread").ok(), Some([7.0].as_slice()));
+            assert!(batch.check().is_ok());
+        }
+    }
+
+    /// Gotcha 2: only supervised tokens pass the head, and their statistics come back to their own places.
+    #[test]
+    fn gotcha_02_statistics_return_to_the_tokens_they_belong_to() {
+        let packed = packed(&[3, 2]);
+        let rows = supervised_rows(&packed);
+        assert_eq!(rows, [0, 2, 3]);
+        let stats = HeadStats { logp: vec![-1.0, -2.0, -3.0], top1: Some(vec![1, 9, 1]), ..Default::default() };
+        let batch = with_statistics(&packed, &rows, Statistics::default(), Some(&stats)).unwrap();
+        assert_eq!(batch.get("logp").unwrap(), [-1.0, 0.0, -2.0, -3.0, 0.0]);
+        assert_eq!(batch.get("top1").unwrap(), [1.0, 0.0, 0.0, 1.0, 0.0]);
+    }
+}
