@@ -97,7 +97,8 @@ impl Trainer {
             tokens: self.state.tokens,
             seconds: self.started.elapsed().as_secs_f64(),
             loss_before: self.state.loss_before,
-            loss_after: self.state.evaluated.map(|(_, loss)| loss),
+            // An interrupted run may not have been evaluated since its start.
+            loss_after: self.state.evaluated.filter(|(step, _)| *step > 0).map(|(_, loss)| loss),
             checkpoint,
             ended: self.state.ended,
             samples: self.texts.clone(),
