@@ -36,6 +36,14 @@ fn a_panic_in_create_is_told_and_nothing_is_begun() {
     assert!(!lab.at("runs").exists());
 }
 
+/// Catches a run that first tries its largest batch in the middle, or not before the first step is written down.
+#[test]
+fn gotcha_44_the_largest_batch_is_tried_before_the_first_step() {
+    let (lab, answer) = fails("panics-in-loss", &[]);
+    answer.refuses(1, &["the largest micro-batch cannot be computed", "the loss that panics"]);
+    assert_eq!(lab.tiny_run().train("loss").len(), 0);
+}
+
 /// Catches a host that never calls `prepare`, or lets its panic through.
 #[test]
 fn a_panic_in_prepare_is_told() {
