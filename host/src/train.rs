@@ -133,10 +133,11 @@ impl Trainer {
         let mut phases = Phases::start();
         let context = self.context();
         let window = self.batcher.next_window(context)?.ok_or_else(|| Error::run("the training data has ended"))?;
+        self.trail.step(self.state.step + 1);
+        let window = self.objectives.compose(window, self.experiment().seed ^ (self.state.step + 1), &self.trail)?;
         let micro_batches = cut(&window, self.experiment().train.micro_batch_tokens)?;
         phases.end("data");
 
-        self.trail.step(self.state.step + 1);
         self.model.zero(&self.grads)?;
         let recompute = recompute(self.experiment().train.recompute);
         let out =
@@ -392,13 +393,14 @@ impl Trainer {
 ///
 /// # Errors
 /// Rows that cannot be packed.
-pub fn held_out(prepared: &Prepared, data: &TextData) -> Result<Vec<PackedBatch>> {
+pub fn held_out(prepared: &Prepared, objectives: &Objectives, data: &TextData) -> Result<Vec<PackedBatch>> {
     let experiment = prepared.experiment();
     let context = experiment.longest_sequence(prepared.config.context as usize);
     let most = (experiment.eval.tokens > 0).then_some(experiment.eval.tokens);
     let tokens = experiment.train.micro_batch_tokens;
     let batches = eval_batches(&data.held_out, context, prepared.tokenizer.prefix(), tokens, most);
-    batches.map(|b| b.map_err(Error::from)).collect()
+    let trail = Trail::default();
+    batches.map(|b| objectives.compose_packed(b?, experiment.seed, &trail)).collect()
 }
 
 fn recompute(wanted: experiment::Recompute) -> Recompute {

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use plugin_api::batch::{Array, Batch, Scope, names};
 
 use crate::{
-    data::{PackedBatch, Window},
+    data::{PackedBatch, Sequence, Window},
     error::{Error, Result},
     model::{HeadStats, Statistics},
 };
@@ -24,6 +24,71 @@ pub fn data_arrays(packed: &PackedBatch) -> Batch<'static> {
         batch = batch.with(name, Scope::SEQUENCE, values.clone());
     }
     batch
+}
+
+/// Sequences as the rows that `compose` reads.
+pub fn rows_of(sequences: &[Sequence]) -> Batch<'static> {
+    let mut offsets = vec![0.0];
+    let mut tokens = Vec::new();
+    for sequence in sequences {
+        tokens.extend(sequence.ids.iter().map(|id| f64::from(*id)));
+        offsets.push(tokens.len() as f64);
+    }
+    let rows: Vec<f64> = sequences.iter().map(|s| s.row as f64).collect();
+    let mut batch = Batch::new()
+        .with(names::OFFSETS, Scope::BATCH, offsets)
+        .with("token", Scope::TOKEN, tokens)
+        .with("part", Scope::SEQUENCE, vec![0.0; sequences.len()])
+        .with("row", Scope::SEQUENCE, rows);
+    for name in sequences.first().into_iter().flat_map(|s| s.columns.keys()) {
+        let values: Vec<f64> = sequences.iter().filter_map(|s| s.columns.get(name).copied()).collect();
+        batch = batch.with(format!("{}{name}", names::COLUMN), Scope::SEQUENCE, values);
+    }
+    batch
+}
+
+/// The sequences that `compose` answered.
+///
+/// # Errors
+/// Arrays that are missing or of other lengths, and tokens that are no ids.
+pub fn sequences_of(composed: &Batch<'_>) -> Result<Vec<Sequence>> {
+    composed.check()?;
+    let (offsets, tokens, mask) = (composed.offsets()?, composed.get("token")?, composed.mask()?);
+    let rows = composed.get("row")?;
+    let ids: Vec<u32> = tokens
+        .iter()
+        .map(|t| (t.fract() == 0.0 && (0.0..=f64::from(u32::MAX)).contains(t)).then_some(*t as u32))
+        .collect::<Option<_>>()
+        .ok_or_else(|| Error::run("`compose` answered a token that is no id"))?;
+    let columns: Vec<(String, &[f64])> = composed
+        .arrays()
+        .iter()
+        .filter(|a| a.scope == Scope::SEQUENCE && a.cols == 1 && a.name != "row" && a.name != "part")
+        .map(|a| (a.name.trim_start_matches(names::COLUMN).to_owned(), a.data.as_ref()))
+        .collect();
+    let sequence = |(index, ends): (usize, &[usize])| Sequence {
+        ids: ids[ends[0]..ends[1]].to_vec(),
+        supervised: mask[ends[0]..ends[1]].iter().map(|m| *m != 0.0).collect(),
+        columns: columns.iter().map(|(name, values)| (name.clone(), values[index])).collect(),
+        row: rows[index] as u64,
+    };
+    Ok(offsets.windows(2).enumerate().map(sequence).collect())
+}
+
+/// The sequences of a packed batch, as they were before the shift.
+pub fn unpack(packed: &PackedBatch) -> Vec<Sequence> {
+    let sequence = |(index, ends): (usize, &[i32])| {
+        let range = ends[0] as usize..ends[1] as usize;
+        let tokens = packed.tokens[range.clone()].iter().chain(packed.targets[range.clone()].last());
+        let supervised = packed.mask[range].iter().map(|m| *m != 0.0);
+        Sequence {
+            ids: tokens.map(|id| *id as u32).collect(),
+            supervised: std::iter::once(false).chain(supervised).collect(),
+            columns: packed.columns.iter().map(|(name, values)| (name.clone(), values[index])).collect(),
+            row: packed.rows[index],
+        }
+    };
+    packed.offsets.windows(2).enumerate().map(sequence).collect()
 }
 
 /// Tokens that pass the head: the supervised ones.
@@ -190,6 +255,18 @@ mod tests {
             assert_eq!(batch.get("spread").ok(), Some([7.0].as_slice()));
             assert!(batch.check().is_ok());
         }
+    }
+
+    /// Catches an unpacking that loses the last target, and rows or masks that move against their tokens.
+    #[test]
+    fn sequences_survive_packing_and_the_way_through_compose() {
+        let packed = packed(&[3, 2]);
+        let sequences = unpack(&packed);
+        assert_eq!(crate::data::pack::pack(&sequences).unwrap(), PackedBatch { max_len: 3, ..packed });
+        let masks = sequences.iter().flat_map(|s| s.supervised.iter().map(|m| f64::from(u8::from(*m))));
+        let answer = rows_of(&sequences).with(names::MASK, Scope::TOKEN, masks.collect::<Vec<_>>());
+        assert_eq!(sequences_of(&answer).unwrap(), sequences);
+        assert!(sequences_of(&answer.with("token", Scope::TOKEN, vec![0.5; 7])).is_err());
     }
 
     /// Gotcha 2: only supervised tokens pass the head, and their statistics come back to their own places.

@@ -69,6 +69,7 @@ pub fn dry_run(prepared: &Prepared) -> Result<Findings> {
     for _ in 0..2 {
         let Some(window) = batcher.next_window(context)? else { break };
         let start = Instant::now();
+        let window = objectives.compose(window, experiment.seed, &trail)?;
         let micro_batches = cut(&window, experiment.train.micro_batch_tokens)?;
         model.zero(&grads)?;
         let out = accumulate(&model, &mut objectives, &micro_batches, recompute, &grads, &trail)?;
@@ -82,7 +83,7 @@ pub fn dry_run(prepared: &Prepared) -> Result<Findings> {
         name: experiment.name.clone(),
         parameters: model.layout().count(),
         train_tokens: data.train.tokens(),
-        held_out_tokens: held_out(prepared, &data)?.iter().map(|b| b.len() as u64).sum(),
+        held_out_tokens: held_out(prepared, &objectives, &data)?.iter().map(|b| b.len() as u64).sum(),
         steps,
         tokens_per_step,
         micro_batches,

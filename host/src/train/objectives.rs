@@ -9,11 +9,11 @@ use plugin_api::{
 };
 
 use super::{
-    arrays::{Joined, Part, data_arrays, join},
+    arrays::{Joined, Part, data_arrays, join, rows_of, sequences_of, unpack},
     trail::Trail,
 };
 use crate::{
-    data::PackedBatch,
+    data::{PackedBatch, Window, pack::pack},
     error::{Error, Result},
     model::Statistics,
 };
@@ -185,6 +185,40 @@ impl Objectives {
         Ok(Denominators(all))
     }
 
+    /// The window in the sequences that an objective composes of its rows; as it is where none does.
+    ///
+    /// # Errors
+    /// The plugins' own, named; an objective that composes beside another, since they share the data.
+    pub fn compose(&self, window: Window, seed: u64, trail: &Trail) -> Result<Window> {
+        let rows = rows_of(window.sequences());
+        let mut composed = None;
+        for active in &self.0 {
+            trail.objective(&active.id, "compose");
+            let Some(batch) = active.instance.compose(&rows, seed).map_err(|e| e.in_plugin(&active.id))? else {
+                continue;
+            };
+            if self.0.len() > 1 {
+                return Err(Error::request(format!(
+                    "objective \"{}\" composes sequences of its own, which it cannot do beside another objective",
+                    active.id
+                )));
+            }
+            let sequences = sequences_of(&batch).map_err(|e| e.context(format!("objective \"{}\"", active.id)))?;
+            composed = Some(Window::new(sequences)?);
+        }
+        Ok(composed.unwrap_or(window))
+    }
+
+    /// [`Objectives::compose`] for batches that are only evaluated.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn compose_packed(&self, packed: PackedBatch, seed: u64, trail: &Trail) -> Result<PackedBatch> {
+        let window = Window::new(unpack(&packed))?;
+        let composed = self.compose(window, seed, trail)?;
+        Ok(pack(composed.sequences())?)
+    }
+
     /// The objectives' work over the whole window, before it is cut: the arrays that join their batches.
     ///
     /// # Errors
@@ -331,5 +365,71 @@ fn check_loss(active: &Active, loss: &Loss) -> Result<()> {
         Some(what) => {
             Err(Error::run(format!("objective \"{}\" returned {what}, which its manifest does not declare", active.id)))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::Sequence;
+    use plugin_api::batch::Scope;
+
+    /// Reads every row backwards.
+    struct Backwards;
+
+    impl Objective for Backwards {
+        fn compose(&self, rows: &Batch<'_>, _: u64) -> plugin_api::Result<Option<Batch<'static>>> {
+            let (tokens, offsets) = (rows.get("token")?, rows.offsets()?);
+            let turned: Vec<f64> =
+                offsets.windows(2).flat_map(|w| tokens[w[0]..w[1]].iter().rev().copied().collect::<Vec<_>>()).collect();
+            let mask = vec![1.0; turned.len()];
+            let same = |name: &str| rows.get(name).map(<[f64]>::to_vec);
+            let batch = Batch::new()
+                .with(names::OFFSETS, Scope::BATCH, same(names::OFFSETS)?)
+                .with("row", Scope::SEQUENCE, same("row")?)
+                .with("token", Scope::TOKEN, turned)
+                .with(names::MASK, Scope::TOKEN, mask);
+            Ok(Some(batch))
+        }
+
+        fn loss(&self, _: &Batch<'_>) -> plugin_api::Result<Loss> {
+            Ok(Loss::new())
+        }
+    }
+
+    fn objectives(count: usize) -> Objectives {
+        let active = || {
+            let manifest = ObjectiveManifest::default();
+            Active::new("backwards", 1.0, String::new(), manifest, Box::new(Backwards), "text").unwrap()
+        };
+        Objectives::new((0..count).map(|_| active()).collect()).unwrap()
+    }
+
+    fn window() -> Window {
+        let ids = [vec![1, 2, 3], vec![4, 5]];
+        let sequence = |(row, ids): (usize, &Vec<u32>)| Sequence {
+            ids: ids.clone(),
+            supervised: vec![true; ids.len()],
+            columns: Default::default(),
+            row: row as u64,
+        };
+        Window::new(ids.iter().enumerate().map(sequence).collect()).unwrap()
+    }
+
+    /// Catches a host that passes over what an objective composes, in training or in evaluation.
+    #[test]
+    fn an_objective_that_composes_is_given_its_own_sequences() {
+        let trail = Trail::default();
+        let composed = objectives(1).compose(window(), 7, &trail).unwrap();
+        let ids: Vec<_> = composed.sequences().iter().map(|s| s.ids.clone()).collect();
+        assert_eq!(ids, [vec![3, 2, 1], vec![5, 4]]);
+        let evaluated = objectives(1).compose_packed(pack(window().sequences()).unwrap(), 7, &trail).unwrap();
+        assert_eq!((evaluated.tokens, evaluated.targets), (vec![3, 2, 5], vec![2, 1, 4]));
+    }
+
+    #[test]
+    fn two_objectives_cannot_compose_the_same_rows() {
+        let error = objectives(2).compose(window(), 7, &Trail::default()).unwrap_err();
+        assert!(error.message().contains("beside another"), "{}", error.report());
     }
 }

@@ -38,7 +38,7 @@ pub(super) fn trainer(mut prepared: Prepared, resume: bool, show: Show) -> Resul
     let mut uncertain = Uncertain::new(runs_dir);
     let data = prepared.data(true)?;
     let (batcher, total) = prepared.batcher(&data)?;
-    let held_out = held_out(&prepared, &data)?;
+    let held_out = held_out(&prepared, &objectives, &data)?;
     let (folder, checkpoint) = if resume {
         let folder = RunFolder::open(runs_dir, &experiment.name)?;
         same_experiment(&folder, &experiment.to_toml()?)?;
