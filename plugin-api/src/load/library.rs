@@ -20,7 +20,7 @@ use abi_stable::{
     type_layout::{TLFieldOrFunction, TypeLayout},
 };
 use libloading::os::unix::{Library as Dynamic, RTLD_GLOBAL, RTLD_LOCAL, RTLD_NOW};
-use std::{cmp::Ordering, ffi::OsStr, path::Path};
+use std::{cmp::Ordering, error::Error as _, ffi::OsStr, path::Path};
 
 /// A loaded plugin. The library stays open until the process ends.
 #[derive(Clone)]
@@ -162,10 +162,12 @@ fn refuse(info: &PluginInfo, why: impl std::fmt::Display) -> Error {
 }
 
 /// Opens a library for good.
-fn open(path: &OsStr, flags: std::ffi::c_int) -> Result<(), libloading::Error> {
+fn open(path: &OsStr, flags: std::ffi::c_int) -> Result<(), String> {
     // SAFETY: loading runs the library's initialisers, which is what loading a trusted plugin means; the caller chose the
     // file. Forgetting the handle keeps its code mapped for the life of the process.
-    unsafe { Dynamic::open(Some(path), flags) }.map(std::mem::forget)
+    let opened = unsafe { Dynamic::open(Some(path), flags) }.map(std::mem::forget);
+    // The library and the symbol that are missing stand in the cause.
+    opened.map_err(|e| e.source().map_or_else(|| e.to_string(), ToString::to_string))
 }
 
 /// A library that cannot be opened, with what its header says mends that.
