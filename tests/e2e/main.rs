@@ -16,3 +16,5 @@ mod plugins;
 mod resume;
 mod rig;
 mod threads;
+#[cfg(target_os = "linux")]
+mod torch;
