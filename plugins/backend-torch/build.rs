@@ -25,6 +25,9 @@ fn main() {
         .warnings(false)
         // OpenMP is libtorch's thread pool on the processor: without it `at::parallel_for` runs on one thread.
         .flag_if_supported("-fopenmp")
+        // A square root that sets errno, or an operation that may trap, keeps a loop from being done in vectors.
+        .flag_if_supported("-fno-math-errno")
+        .flag_if_supported("-fno-trapping-math")
         .includes([include.join("torch/csrc/api/include"), include])
         .file("src/shim.cpp")
         .compile("telos_torch_shim");
