@@ -16,3 +16,4 @@ mod plugins;
 mod resume;
 mod rig;
 mod threads;
+mod verify;

@@ -54,7 +54,8 @@ fn gotcha_38_every_backward_agrees_with_finite_differences() {
 /// The suite's report on a reference with `fault` in `spec`, restricted to that operation and its neighbour in the
 /// catalogue (which must stay clean).
 fn on_faulty(spec: &OpSpec, fault: Fault) -> Report {
-    static SUITE: LazyLock<Suite> = LazyLock::new(|| Suite::prepare(&mut Reference::new(2), DType::F64, |_| true).unwrap());
+    static SUITE: LazyLock<Suite> =
+        LazyLock::new(|| Suite::prepare(&mut Reference::new(2), DType::F64, |_| true).unwrap());
     let neighbour = (spec.id + 1) % CATALOGUE.len() as u32;
     let mut candidate = Faulty::new(Reference::new(1), spec.id, fault);
     SUITE.verify(&mut candidate, |s| s.id == spec.id || s.id == neighbour)

@@ -52,6 +52,7 @@ struct Prepared {
 pub struct Suite {
     dtype: DType,
     cases: Vec<Prepared>,
+    watch: Box<dyn Fn(&str) + Send + Sync>,
 }
 
 impl Suite {
@@ -68,7 +69,14 @@ impl Suite {
                 .map_err(|e| Error { message: format!("{}: {}", case.name, e.message), ..e })?;
             prepared.push(Prepared { case, expected });
         }
-        Ok(Suite { dtype, cases: prepared })
+        Ok(Suite { dtype, cases: prepared, watch: Box::new(|_| ()) })
+    }
+
+    /// Tells `watch` what is about to be checked, before each case: where a candidate takes the process with it, that is
+    /// what it did last.
+    #[must_use]
+    pub fn watched(self, watch: impl Fn(&str) + Send + Sync + 'static) -> Suite {
+        Suite { watch: Box::new(watch), ..self }
     }
 
     /// Runs the operations that `wanted` names.
@@ -76,11 +84,41 @@ impl Suite {
         let mut report = Report::default();
         for (spec, cases) in self.by_operation(wanted) {
             let held = candidate.memory().handles;
-            verify_op(candidate, self.dtype, spec, &cases, &mut report);
+            self.verify_op(candidate, spec, &cases, &mut report);
             let left = candidate.memory().handles;
             report.push(spec.name, "every handle was given back", same(held, left));
         }
         report
+    }
+
+    fn verify_op(&self, candidate: &mut dyn Session, spec: &'static OpSpec, cases: &[&Prepared], report: &mut Report) {
+        let dtype = self.dtype;
+        report.push(spec.name, "the suite has cases with and without every operand", complete(spec, cases));
+        let Some(canonical) = canonical(cases) else { return };
+        let offered = candidate.supports(spec.id, dtype);
+        (self.watch)("what it says of its support is true");
+        report.push(spec.name, "what it says of its support is true", truthful(candidate, &canonical.case));
+        if !offered {
+            match spec.mandatory {
+                true => report.push(spec.name, "offered", Err(format!("mandatory, but not offered for {dtype}"))),
+                false => report.push(spec.name, "offered", Ok("not offered, and need not be".into())),
+            }
+            return;
+        }
+        for prepared in cases {
+            // A session that panicked supports nothing any more; the line of that says enough.
+            if !candidate.supports(spec.id, dtype) {
+                return;
+            }
+            (self.watch)(&prepared.case.name);
+            report.measure(spec.name, &prepared.case.name, numbers::check(candidate, prepared, dtype));
+        }
+        (self.watch)("an output in the place of an input");
+        aliases::verify(candidate, dtype, cases, report);
+        (self.watch)("wrong calls");
+        errors::verify(candidate, dtype, canonical, report);
+        (self.watch)("repeated calls");
+        conduct::operation(candidate, dtype, &canonical.case, report);
     }
 
     /// The operations that `wanted` names, with their cases.
@@ -121,31 +159,6 @@ pub fn verify(candidate: &mut dyn Session, reference: &mut dyn Session, dtype: D
 /// Agreement of two counts.
 fn same<T: PartialEq + std::fmt::Debug>(expected: T, found: T) -> Result<String, String> {
     if expected == found { Ok(String::new()) } else { Err(format!("expected {expected:?}, found {found:?}")) }
-}
-
-fn verify_op(
-    candidate: &mut dyn Session,
-    dtype: DType,
-    spec: &'static OpSpec,
-    cases: &[&Prepared],
-    report: &mut Report,
-) {
-    report.push(spec.name, "the suite has cases with and without every operand", complete(spec, cases));
-    let Some(canonical) = canonical(cases) else { return };
-    report.push(spec.name, "what it says of its support is true", truthful(candidate, &canonical.case));
-    if !candidate.supports(spec.id, dtype) {
-        match spec.mandatory {
-            true => report.push(spec.name, "offered", Err(format!("mandatory, but not offered for {dtype}"))),
-            false => report.push(spec.name, "offered", Ok("not offered, and need not be".into())),
-        }
-        return;
-    }
-    for prepared in cases {
-        report.measure(spec.name, &prepared.case.name, numbers::check(candidate, prepared, dtype));
-    }
-    aliases::verify(candidate, dtype, cases, report);
-    errors::verify(candidate, dtype, canonical, report);
-    conduct::operation(candidate, dtype, &canonical.case, report);
 }
 
 /// The case that wrong calls are made from: filled, with as many operands as can be, and more than one element in them.

@@ -22,8 +22,8 @@ use crate::{
         Op, Session,
         catalogue::OpSpec,
         ops::{
-            Activation, AdamW, Attention, Axpy, Cast, Copy, DecodeAttention, Embedding, Fill, GatherRows, GlobalNorm, Glu,
-            HeadStats, Linear, LinearBackwardInput, Nop, Norm, Rotary, Sample, Scale,
+            Activation, AdamW, Attention, Axpy, Cast, Copy, DecodeAttention, Embedding, Fill, GatherRows, GlobalNorm,
+            Glu, HeadStats, Linear, LinearBackwardInput, Nop, Norm, Rotary, Sample, Scale,
         },
     },
     laws::SplitMix64,
@@ -54,11 +54,7 @@ const FAMILIES: &[Family] = &[
 
 /// The written cases for `compute` of the operations that `wanted` names, each family from a generator of its own, so that
 /// a case does not depend on what else is wanted. The reference helps where a case must stay clear of rounding.
-pub fn written(
-    reference: &mut dyn Session,
-    compute: DType,
-    wanted: &dyn Fn(&OpSpec) -> bool,
-) -> Result<Vec<Case>> {
+pub fn written(reference: &mut dyn Session, compute: DType, wanted: &dyn Fn(&OpSpec) -> bool) -> Result<Vec<Case>> {
     let mut cases = Vec::new();
     for (family, seed) in FAMILIES.iter().zip(SEED..) {
         if family.ops.iter().any(|spec| wanted(spec)) {
