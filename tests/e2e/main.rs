@@ -16,4 +16,6 @@ mod plugins;
 mod resume;
 mod rig;
 mod threads;
+#[cfg(target_os = "linux")]
+mod torch;
 mod verify;

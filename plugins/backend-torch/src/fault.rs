@@ -46,7 +46,13 @@ impl Done for std::result::Result<tch::Tensor, TchError> {
 }
 
 /// What CUDA's and the processor's allocators say when nothing is left.
-const EXHAUSTED: &[&str] = &["out of memory", "can't allocate memory", "not enough memory", "failed to allocate"];
+const EXHAUSTED: &[&str] = &[
+    "out of memory",
+    "can't allocate memory",
+    "not enough memory",
+    "failed to allocate",
+    "storage size calculation overflowed",
+];
 
 impl Fault {
     /// The contract's error for this fault in `operation`.

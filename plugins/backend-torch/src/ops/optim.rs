@@ -27,7 +27,7 @@ pub fn global_norm(s: &mut TorchSession, op: &ops::GlobalNorm) -> Attempt {
     Ok(norm.f_narrow(1, 1, 1)?.f_copy_(&norm.f_narrow(1, 0, 1)?.f_isfinite()?)?)
 }
 
-/// One decoupled AdamW step per segment.
+/// One decoupled AdamW step; segments with the same rates go in one call.
 pub fn adamw(s: &mut TorchSession, op: &ops::AdamW) -> Attempt {
     require(op.step >= 1, "adamw", || format!("step {} is not positive", op.step))?;
     require_shape(op.params.cols.is_multiple_of(FLAT_ALIGN), "adamw", || {
@@ -41,13 +41,20 @@ pub fn adamw(s: &mut TorchSession, op: &ops::AdamW) -> Attempt {
     }
     let clip = if op.clip > 0.0 { (op.clip / (norm[0] + 1e-6)).min(1.0) } else { 1.0 };
     let (params, grads, m, v) = (s.at(&op.params)?, s.at(&op.grads)?, s.at(&op.m)?, s.at(&op.v)?);
+    let align = size(FLAT_ALIGN)?;
+    let mut groups: Vec<([f64; 2], Vec<[Tensor; 4]>)> = Vec::new();
     for (blocks, rates) in segments.iter().zip(hyper.chunks_exact(2)).filter(|(blocks, _)| !blocks.is_empty()) {
-        let align = size(FLAT_ALIGN)?;
         let part = |t: &Tensor| t.f_narrow(1, blocks.start * align, (blocks.end - blocks.start) * align);
-        let (mut p, g, mut m, mut v) = (part(&params)?, part(&grads)?, part(&m)?, part(&v)?);
-        let (beta1, beta2, eps, step) = (op.beta1, op.beta2, op.eps, op.step);
-        let step = AdamWStep { beta1, beta2, eps, lr: rates[0], decay: rates[1], clip, step };
-        shim::adamw(&mut p, &g, &mut m, &mut v, step)?;
+        let piece = [part(&params)?, part(&grads)?, part(&m)?, part(&v)?];
+        let rates = [rates[0], rates[1]];
+        match groups.iter_mut().find(|(other, _)| *other == rates) {
+            Some((_, pieces)) => pieces.push(piece),
+            None => groups.push((rates, vec![piece])),
+        }
+    }
+    let (beta1, beta2, eps, step) = (op.beta1, op.beta2, op.eps, op.step);
+    for ([lr, decay], mut pieces) in groups {
+        shim::adamw(&mut pieces, AdamWStep { beta1, beta2, eps, lr, decay, clip, step })?;
     }
     if let Some(mut shadow) = s.at_opt(&op.shadow)? {
         shadow.f_copy_(&params)?;

@@ -4,6 +4,7 @@ use crate::{
     TorchSession,
     fault::{Attempt, Done},
     ops::linear::add_column_sums,
+    shim,
     storage::{accumulator, to},
 };
 use plugin_api::backend::{
@@ -16,6 +17,9 @@ use tch::{Kind, Tensor};
 pub fn forward(s: &mut TorchSession, op: &Norm) -> Attempt {
     let is_layer = is_layer(op.kind, "norm")?;
     let sum = residual_sum(s, op)?;
+    if fused_serves(s, op.weight_offset, &op.x) {
+        return fused(s, op, is_layer, &sum);
+    }
     let acc = accumulator(sum.f_kind()?);
     let wide = to(&sum, acc)?;
     let mean = if is_layer { Some(wide.f_mean_dim([1i64].as_slice(), true, None)?) } else { None };
@@ -37,14 +41,48 @@ pub fn forward(s: &mut TorchSession, op: &Norm) -> Attempt {
     if out.f_kind()? != acc {
         out.f_copy_(&y)?;
     }
-    if let Some(stats) = s.at_opt(&op.stats)? {
-        match &mean {
-            Some(mean) => stats.f_narrow(1, 0, 1)?.f_copy_(mean)?,
-            None => stats.f_narrow(1, 0, 1)?.f_zero_().done()?,
+    write_stats(s, &op.stats, mean.as_ref(), &rstd)
+}
+
+/// Whether ATen's fused kernels do it: on a device, where every pass over memory counts, without an offset, and for rows
+/// wide enough that nothing cancels in them.
+fn fused_serves(s: &TorchSession, offset: f64, x: &View) -> bool {
+    !s.on_cpu() && offset == 0.0 && x.rows > 0 && x.cols >= 32
+}
+
+/// `y` and the statistics from the sum, in one kernel.
+fn fused(s: &TorchSession, op: &Norm, is_layer: bool, sum: &Tensor) -> Attempt {
+    let (width, weight, bias) = ([sum.size()[1]], row(s, &op.weight)?, row(s, &op.bias)?);
+    let (y, mean, rstd) = if is_layer {
+        let (y, mean, rstd) = sum.f_native_layer_norm(width, weight, bias, op.eps)?;
+        (y, Some(mean), rstd)
+    } else {
+        let (mut y, rstd) = sum.f_internal_fused_rms_norm(width, weight, op.eps)?;
+        if let Some(bias) = bias {
+            y.f_add_(&bias).done()?;
         }
-        stats.f_narrow(1, 1, 1)?.f_copy_(&rstd)?;
+        (y, None, rstd)
+    };
+    s.at(&op.y)?.f_copy_(&y)?;
+    write_stats(s, &op.stats, mean.as_ref(), &rstd)
+}
+
+/// A vector operand, dense, as the fused kernels take it.
+fn row(s: &TorchSession, view: &Option<View>) -> Attempt<Option<Tensor>> {
+    Ok(match s.at_opt(view)? {
+        Some(row) => Some(row.f_flatten(0, -1)?.f_contiguous()?),
+        None => None,
+    })
+}
+
+/// `(mean, 1 / standard deviation)` a row; RMS norm has no mean.
+fn write_stats(s: &TorchSession, stats: &Option<View>, mean: Option<&Tensor>, rstd: &Tensor) -> Attempt {
+    let Some(stats) = s.at_opt(stats)? else { return Ok(()) };
+    match mean {
+        Some(mean) => stats.f_narrow(1, 0, 1)?.f_copy_(mean)?,
+        None => stats.f_narrow(1, 0, 1)?.f_zero_().done()?,
     }
-    Ok(())
+    Ok(stats.f_narrow(1, 1, 1)?.f_copy_(rstd)?)
 }
 
 /// `x + residual`, in the `sum` operand where that is given.
@@ -79,6 +117,9 @@ pub fn backward(s: &mut TorchSession, op: &NormBackward) -> Attempt {
     if let Some(mut dbias) = s.at_opt(&op.dbias)? {
         add_column_sums(&mut dbias, &dy)?;
     }
+    if fused_serves(s, op.weight_offset, &op.x) {
+        return fused_backward(s, op, is_layer);
+    }
     let g = match gain(s, &op.weight, op.weight_offset, acc)? {
         Some(gain) => dy.f_mul(&gain)?,
         None => dy,
@@ -91,6 +132,20 @@ pub fn backward(s: &mut TorchSession, op: &NormBackward) -> Attempt {
         dx.f_sub_(&row_sum(&g)?.f_div_scalar_(width)?).done()?;
     }
     dx.f_mul_(&rstd).done()?;
+    if let Some(dsum) = s.at_opt(&op.dsum)? {
+        dx.f_add_(&dsum).done()?;
+    }
+    Ok(s.at(&op.dx)?.f_copy_(&dx)?)
+}
+
+/// `dx` in one kernel. The gain's and the bias's cotangents are not taken from it: it would round them to the compute type.
+fn fused_backward(s: &TorchSession, op: &NormBackward, is_layer: bool) -> Attempt {
+    let stats = s.at(&op.stats)?;
+    let column = |at: i64| stats.f_narrow(1, at, 1)?.f_contiguous();
+    let mean = if is_layer { Some(column(0)?) } else { None };
+    let weight = row(s, &op.weight)?;
+    let (dy, x) = (s.at(&op.dy)?, s.at(&op.x)?);
+    let mut dx = shim::norm_backward(&dy, &x, mean.as_ref(), &column(1)?, weight.as_ref())?;
     if let Some(dsum) = s.at_opt(&op.dsum)? {
         dx.f_add_(&dsum).done()?;
     }

@@ -6,7 +6,7 @@ use crate::{
     storage::{accumulator, to},
 };
 use plugin_api::backend::ops;
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 /// Draws a token per row and yields its log-probability under the whole softmax.
 pub fn sample(s: &mut TorchSession, op: &ops::Sample) -> Attempt {
@@ -29,8 +29,10 @@ pub fn sample(s: &mut TorchSession, op: &ops::Sample) -> Attempt {
 }
 
 /// Token ids `[B, 1]`: ranked (the sort is stable, so equal logits keep the lower index first), cut, and the first whose
-/// cumulative share of what is left exceeds the noise.
+/// cumulative share of what is left exceeds the noise. On the processor, whatever the device: a device's running sum has
+/// no order of its own.
 fn draw(s: &TorchSession, op: &ops::Sample, z: &Tensor, logp: &Tensor) -> Attempt<Tensor> {
+    let (z, logp) = (&z.f_to_device(Device::Cpu)?, &logp.f_to_device(Device::Cpu)?);
     let (_, ranked) = z.f_sort_stable(true, -1, true)?;
     let reached = to(&logp.f_gather(-1, &ranked, false)?, Kind::Double)?.f_exp_()?.f_cumsum(-1, None)?;
     let count = |condition: &Tensor| condition.f_sum_dim_intlist([-1i64].as_slice(), true, Kind::Int64);
@@ -40,10 +42,10 @@ fn draw(s: &TorchSession, op: &ops::Sample, z: &Tensor, logp: &Tensor) -> Attemp
     let last = if op.top_p < 1.0 {
         count(&reached.f_lt(op.top_p)?)?.f_clamp_max_(most - 1)?
     } else {
-        Tensor::f_full([z.size()[0], 1], most - 1, (Kind::Int64, s.device()))?
+        Tensor::f_full([z.size()[0], 1], most - 1, (Kind::Int64, Device::Cpu))?
     };
-    let noise = to(&s.at(&op.noise)?, Kind::Double)?.f_tr()?;
+    let noise = to(&s.at(&op.noise)?.f_to_device(Device::Cpu)?, Kind::Double)?.f_tr()?;
     let threshold = reached.f_gather(-1, &last, false)?.f_mul_(&noise)?;
     let drawn = count(&reached.f_le_tensor(&threshold)?)?.f_minimum(&last)?;
-    Ok(ranked.f_gather(-1, &drawn, false)?)
+    Ok(ranked.f_gather(-1, &drawn, false)?.f_to_device(s.device())?)
 }

@@ -15,9 +15,10 @@ use plugin_api::{
     },
 };
 use std::{
+    cell::RefCell,
     collections::BTreeMap,
     ops::Range,
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
 };
 use tch::{Device, Kind, Tensor};
 
@@ -28,6 +29,38 @@ pub struct TorchSession {
     settings: Settings,
     downloads: BTreeMap<u64, Vec<u8>>,
     tickets: u64,
+    integers: RefCell<BTreeMap<Place, Known>>,
+}
+
+/// Where integers lie: buffer, offset, rows, columns, distance of rows.
+type Place = (Handle, [u64; 4]);
+
+/// Integers read from a buffer, as they were at a write version of it.
+struct Known {
+    version: u64,
+    values: Arc<[i32]>,
+    /// `[n]`, 64 bits.
+    on_device: Tensor,
+}
+
+impl Known {
+    fn share(&self) -> Known {
+        let Known { version, values, on_device } = self;
+        Known { version: *version, values: Arc::clone(values), on_device: on_device.shallow_clone() }
+    }
+}
+
+/// Operands of integers kept; a step has a handful a micro-batch.
+const MOST_KNOWN: usize = 64;
+
+/// Refuses values outside `0..table`.
+fn inside(operation: &str, name: &str, values: &[i32], table: u64) -> Attempt {
+    let outside = |&value: &i32| u64::try_from(value).map_or(true, |value| value >= table);
+    if let Some(at) = values.iter().position(outside) {
+        let text = format!("{operation}: {name}[{at}] is {}, the table has {table} rows", values[at]);
+        return Err(Error::new(Code::INDEX, text).into());
+    }
+    Ok(())
 }
 
 impl TorchSession {
@@ -42,6 +75,7 @@ impl TorchSession {
             settings,
             downloads: BTreeMap::new(),
             tickets: 0,
+            integers: RefCell::default(),
         };
         session.take_over().map_err(|e| e.named("open"))?;
         Ok(session)
@@ -90,13 +124,38 @@ impl TorchSession {
         Ok(buffer.0.f_as_strided(size, stride, offset + skip)?)
     }
 
-    /// The values of an integer operand.
-    pub(crate) fn ints(&self, view: &View) -> Attempt<Vec<i32>> {
+    /// The values of an integer operand, and the same on the device.
+    ///
+    /// Positions, targets and bounds are read by many operations of a step; they are kept until they are written again.
+    fn known(&self, view: &View) -> Attempt<Known> {
+        let version = self.pool.write_version(view.buffer)?;
+        let place = (view.buffer, [view.offset, view.rows, view.cols, view.row_stride]);
+        let mut integers = self.integers.borrow_mut();
+        if let Some(known) = integers.get(&place).filter(|known| known.version == version) {
+            return Ok(known.share());
+        }
         let tensor = self.at(view)?.f_contiguous()?;
         let mut values = vec![0; tensor.numel()];
         let count = values.len();
         tensor.f_copy_data(&mut values, count)?;
-        Ok(values)
+        let on_device = tensor.f_flatten(0, -1)?.f_to_kind(Kind::Int64)?.f_to_device(self.device())?;
+        let known = Known { version, values: values.into(), on_device };
+        let shared = known.share();
+        if integers.len() >= MOST_KNOWN {
+            integers.clear();
+        }
+        integers.insert(place, known);
+        Ok(shared)
+    }
+
+    /// The values of an integer operand.
+    pub(crate) fn ints(&self, view: &View) -> Attempt<Arc<[i32]>> {
+        Ok(self.known(view)?.values)
+    }
+
+    /// An integer operand on the device, whatever its values.
+    pub(crate) fn index_unchecked(&self, view: &View) -> Attempt<Tensor> {
+        Ok(self.known(view)?.on_device)
     }
 
     /// The values of a small float operand.
@@ -114,17 +173,15 @@ impl TorchSession {
     /// `INDEX` naming the first that does not, and the table's size.
     pub(crate) fn indices(&self, operation: &str, name: &str, view: &View, table: u64) -> Attempt<Vec<i64>> {
         let values = self.ints(view)?;
-        let outside = |&value: &i32| u64::try_from(value).map_or(true, |value| value >= table);
-        if let Some(at) = values.iter().position(outside) {
-            let text = format!("{operation}: {name}[{at}] is {}, the table has {table} rows", values[at]);
-            return Err(Error::new(Code::INDEX, text).into());
-        }
-        Ok(values.into_iter().map(i64::from).collect())
+        inside(operation, name, &values, table)?;
+        Ok(values.iter().copied().map(i64::from).collect())
     }
 
     /// [`TorchSession::indices`] as a tensor on the device.
     pub(crate) fn index(&self, operation: &str, name: &str, view: &View, table: u64) -> Attempt<Tensor> {
-        self.upload_indices(&self.indices(operation, name, view, table)?)
+        let known = self.known(view)?;
+        inside(operation, name, &known.values, table)?;
+        Ok(known.on_device)
     }
 
     /// Indices as a tensor on the device.
@@ -137,7 +194,7 @@ impl TorchSession {
     /// # Errors
     /// `INDEX`.
     pub(crate) fn ranges(&self, operation: &str, name: &str, view: &View, end: u64) -> Attempt<Vec<Range<i64>>> {
-        let offsets: Vec<i64> = self.ints(view)?.into_iter().map(i64::from).collect();
+        let offsets: Vec<i64> = self.ints(view)?.iter().copied().map(i64::from).collect();
         let ascends = offsets.windows(2).all(|pair| pair[0] <= pair[1]);
         let last = offsets.last().and_then(|&last| u64::try_from(last).ok());
         if !ascends || offsets.first() != Some(&0) || last != Some(end) {
@@ -243,6 +300,7 @@ impl Session for TorchSession {
 
     fn trim(&mut self) {
         self.pool.trim();
+        self.integers.borrow_mut().clear();
         if !self.on_cpu() {
             // What is not given back now is given back when it is needed: libtorch tries again by itself.
             let _ = shim::trim();

@@ -8,6 +8,8 @@
 #include <ATen/Parallel.h>
 #include <ATen/detail/CUDAHooksInterface.h>
 #include <c10/core/CachingDeviceAllocator.h>
+#include <torch/csrc/inductor/aoti_torch/c/shim.h>
+#include <torch/headeronly/version.h>
 
 #include <cmath>
 #include <cstdlib>
@@ -91,10 +93,20 @@ void adamw_cpu(at::Tensor& p, const at::Tensor& g, at::Tensor& m, at::Tensor& v,
   });
 }
 
-void adamw_device(at::Tensor& p, const at::Tensor& g, at::Tensor& m, at::Tensor& v, const Step& s, double step) {
-  const auto count = at::full({}, step, p.options().dtype(at::kFloat));
-  const auto clipped = s.clip == 1.0 ? g : g.mul(s.clip);
-  at::_fused_adamw_({p}, {clipped}, {m}, {v}, {}, {count}, s.lr, s.beta1, s.beta2, s.decay, s.eps, false, false);
+// All pieces in one launch.
+void adamw_device(at::TensorList p, std::vector<at::Tensor> g, at::TensorList m, at::TensorList v, const Step& s,
+                  double step) {
+  const std::vector<at::Tensor> counts(p.size(), at::full({}, step, p[0].options().dtype(at::kFloat)));
+  if (s.clip != 1.0) g = at::_foreach_mul(g, s.clip);
+  at::_fused_adamw_(p, g, m, v, {}, counts, s.lr, s.beta1, s.beta2, s.decay, s.eps, false, false);
+}
+
+// The flash kernels' windows: tokens seen before and after one's own; none is all.
+std::optional<int64_t> before(int64_t window) {
+  return window > 0 ? std::optional<int64_t>(window - 1) : std::nullopt;
+}
+std::optional<int64_t> after(bool causal, int64_t window) {
+  return causal && window > 0 ? std::optional<int64_t>(0) : std::nullopt;
 }
 
 double squares_cpu(const at::Tensor& x) {
@@ -116,24 +128,76 @@ double squares_cpu(const at::Tensor& x) {
 
 extern "C" {
 
+// The version of libtorch this file was compiled with, and of the one that is loaded; a byte each for major, minor, patch.
+uint64_t telos_torch_compiled() { return TORCH_ABI_VERSION; }
+uint64_t telos_torch_loaded() { return aoti_torch_abi_version(); }
+
 void telos_torch_free(char* message) { std::free(message); }
 
-// One AdamW step of a contiguous piece, all tensors f32 or all f64; `step` counts from 1.
-char* telos_torch_adamw(at::Tensor* p, const at::Tensor* g, at::Tensor* m, at::Tensor* v, double beta1, double beta2,
-                        double eps, double lr, double decay, double clip, double step) {
+// One AdamW step of `count` contiguous pieces with the same rates, all tensors f32 or all f64; `step` counts from 1.
+// `tensors` holds the pieces' parameters, gradients, first and second moments, one kind after the other.
+char* telos_torch_adamw(at::Tensor** tensors, int64_t count, double beta1, double beta2, double eps, double lr,
+                        double decay, double clip, double step) {
   return guarded([&] {
     const Step s{beta1, beta2, eps, lr, decay, clip, 1 - std::pow(beta1, step), 1 - std::pow(beta2, step)};
-    if (p->is_cpu()) {
-      adamw_cpu(*p, *g, *m, *v, s);
-    } else {
-      adamw_device(*p, *g, *m, *v, s, step);
-    }
+    const auto kind = [&](int64_t which) {
+      std::vector<at::Tensor> list;
+      for (int64_t i = 0; i < count; ++i) list.push_back(*tensors[which * count + i]);
+      return list;
+    };
+    auto p = kind(0), g = kind(1), m = kind(2), v = kind(3);
+    if (count > 0 && !p[0].is_cpu()) return adamw_device(p, std::move(g), m, v, s, step);
+    for (int64_t i = 0; i < count; ++i) adamw_cpu(p[i], g[i], m[i], v[i], s);
   });
 }
 
 // The sum of squares of a contiguous f32 or f64 tensor on the processor, in f64.
 char* telos_torch_squares(const at::Tensor* x, double* sum) {
   return guarded([&] { *sum = squares_cpu(*x); });
+}
+
+// Attention of packed sequences on CUDA. `y` and `lse` are tensors the caller takes over. A window of 0 is none; one of n
+// shows a token itself and the n - 1 before it.
+char* telos_torch_packed_attention(const at::Tensor* q, const at::Tensor* k, const at::Tensor* v,
+                                   const at::Tensor* bounds, int64_t longest, bool causal, int64_t window,
+                                   double scale, at::Tensor** y, at::Tensor** lse) {
+  return guarded([&] {
+    auto out = at::_flash_attention_forward(*q, *k, *v, *bounds, *bounds, longest, longest, 0.0, causal, false, scale,
+                                            before(window), after(causal, window));
+    // [heads, tokens]; older kernels padded it to the longest sequence.
+    TORCH_CHECK(std::get<1>(out).dim() == 2, "the flash kernel's log-sum-exps have another layout");
+    *y = new at::Tensor(std::move(std::get<0>(out)));
+    *lse = new at::Tensor(std::move(std::get<1>(out)));
+  });
+}
+
+// Its backward; `d` receives the cotangents of q, k and v.
+char* telos_torch_packed_attention_backward(const at::Tensor* dy, const at::Tensor* q, const at::Tensor* k,
+                                            const at::Tensor* v, const at::Tensor* y, const at::Tensor* lse,
+                                            const at::Tensor* bounds, int64_t longest, bool causal, int64_t window,
+                                            double scale, at::Tensor** d) {
+  return guarded([&] {
+    // There is no dropout, so the state of its generator is never read.
+    const auto unused = at::empty({2}, q->options().dtype(at::kUInt64));
+    auto out = at::_flash_attention_backward(*dy, *q, *k, *v, *y, *lse, *bounds, *bounds, longest, longest, 0.0, causal,
+                                             unused, unused, scale, before(window), after(causal, window));
+    d[0] = new at::Tensor(std::move(std::get<0>(out)));
+    d[1] = new at::Tensor(std::move(std::get<1>(out)));
+    d[2] = new at::Tensor(std::move(std::get<2>(out)));
+  });
+}
+
+// The input's cotangent of layer norm (with a mean) or RMS norm (without), which `dx` hands over.
+char* telos_torch_norm_backward(const at::Tensor* dy, const at::Tensor* x, const at::Tensor* mean,
+                                const at::Tensor* rstd, const at::Tensor* weight, at::Tensor** dx) {
+  return guarded([&] {
+    const int64_t width[] = {x->size(-1)};
+    const auto gain = weight ? std::optional<at::Tensor>(*weight) : std::nullopt;
+    auto out = mean ? std::get<0>(at::native_layer_norm_backward(*dy, *x, width, *mean, *rstd, gain, std::nullopt,
+                                                                 {true, false, false}))
+                    : std::get<0>(at::_fused_rms_norm_backward(*dy, *x, width, *rstd, gain, {true, false}));
+    *dx = new at::Tensor(std::move(out));
+  });
 }
 
 // Process-wide switches. Must run before the first product on a CUDA device to have their whole effect.

@@ -11,8 +11,8 @@ use plugin_api::{
     },
 };
 
-fn open() -> TorchSession {
-    Torch::open(&SessionOptions { threads: 2, ..SessionOptions::default() }).unwrap()
+fn open(threads: usize) -> TorchSession {
+    Torch::open(&SessionOptions { threads, ..SessionOptions::default() }).unwrap()
 }
 
 fn assert_clean(report: &Report, least: usize) {
@@ -23,7 +23,7 @@ fn assert_clean(report: &Report, least: usize) {
 
 fn conforms(dtype: DType) {
     let mut reference = ReferenceBackend::open(&SessionOptions { tag: 2, ..SessionOptions::default() }).unwrap();
-    assert_clean(&verify(&mut open(), &mut reference, dtype), 700);
+    assert_clean(&verify(&mut open(2), &mut reference, dtype), 700);
 }
 
 #[test]
@@ -43,7 +43,9 @@ fn conforms_in_bf16() {
 
 #[test]
 fn gotcha_38_every_backward_agrees_with_finite_differences() {
-    assert_clean(&verify_gradients(&mut open()), 100);
+    // Thousands of calls on a handful of numbers: there is nothing to share out, and threads that wait for each other cost
+    // minutes on a busy machine.
+    assert_clean(&verify_gradients(&mut open(1)), 100);
 }
 
 #[test]

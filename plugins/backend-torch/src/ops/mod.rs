@@ -3,6 +3,7 @@
 mod activation;
 mod attention;
 mod attention_flash;
+mod attention_packed;
 mod data;
 mod decode;
 mod embed;

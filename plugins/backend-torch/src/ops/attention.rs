@@ -1,8 +1,8 @@
 //! Softmax attention within packed sequences: the plan, and the path in plain products that serves every mask, window
 //! and cap on every device. Plain causal and bidirectional attention take libtorch's flash kernels
-//! ([`super::attention_flash`]).
+//! ([`super::attention_flash`] on the processor, [`super::attention_packed`] on CUDA).
 
-use super::attention_flash;
+use super::{attention_flash, attention_packed};
 use crate::{
     TorchSession,
     fault::{Attempt, Done, require},
@@ -46,7 +46,7 @@ macro_rules! plan {
         require(!is_prefix || op.prefix.is_some(), $name, || "mask PREFIX needs `prefix`".into())?;
         let ranges = s.ranges($name, "offsets", &op.offsets, op.q.rows)?;
         let prefix = match op.prefix.filter(|_| is_prefix) {
-            Some(prefix) => s.ints(&prefix)?,
+            Some(prefix) => s.ints(&prefix)?.to_vec(),
             None => vec![0; ranges.len()],
         };
         Plan {
@@ -199,7 +199,11 @@ pub fn forward(s: &mut TorchSession, op: &Attention) -> Attempt {
     if attention_flash::serves(s, &plan) {
         return attention_flash::forward(s, op, &plan);
     }
-    let acc = accumulator(s.at(&op.q)?.f_kind()?);
+    let kind = s.at(&op.q)?.f_kind()?;
+    if attention_packed::serves(s, &plan, kind) {
+        return attention_packed::forward(s, op, &plan);
+    }
+    let acc = accumulator(kind);
     for (tokens, prefix) in &plan.sequences {
         for Block { queries, keys, hidden } in plan.blocks(s, tokens, *prefix)? {
             let wide_keys = |view: &View| to(&plan.keys(s, view, &keys, 1)?, acc);
@@ -225,7 +229,11 @@ pub fn backward(s: &mut TorchSession, op: &AttentionBackward) -> Attempt {
     if attention_flash::serves(s, &plan) {
         return attention_flash::backward(s, op, &plan);
     }
-    let acc = accumulator(s.at(&op.q)?.f_kind()?);
+    let kind = s.at(&op.q)?.f_kind()?;
+    if attention_packed::serves(s, &plan, kind) {
+        return attention_packed::backward(s, op, &plan);
+    }
+    let acc = accumulator(kind);
     for (tokens, prefix) in &plan.sequences {
         let zeros = || Tensor::f_zeros([plan.kv_heads, tokens.end - tokens.start, plan.head_dim], (acc, s.device()));
         let (dk, dv) = (zeros()?, zeros()?);
