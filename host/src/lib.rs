@@ -11,3 +11,4 @@ pub mod model;
 pub mod plugins;
 pub mod runs;
 pub mod train;
+pub mod verify;

@@ -18,3 +18,4 @@ mod rig;
 mod threads;
 #[cfg(target_os = "linux")]
 mod torch;
+mod verify;

@@ -11,6 +11,7 @@ pub mod plugins;
 pub mod print;
 pub mod run;
 pub mod tokenizer;
+pub mod verify;
 
 #[cfg(test)]
 mod tests;

@@ -8,11 +8,11 @@ use plugin_api::load::{Library, PluginInfo};
 use plugin_api::manifest::{BackendManifest, ObjectiveManifest, OptionSpec, RewardManifest, kind};
 use serde_json::{Value, json};
 
-use super::print;
+use super::{print, verify};
 use crate::error::{Error, Result};
 use crate::plugins::Registry;
 
-/// List and explain plugins.
+/// List, explain and verify plugins.
 #[derive(Debug, Subcommand)]
 pub enum Plugins {
     /// List the plugins found, without executing any of them.
@@ -29,14 +29,24 @@ pub enum Plugins {
         #[arg(long)]
         json: bool,
     },
+    #[expect(missing_docs, reason = "its help stands with its arguments")]
+    Verify(verify::Verify),
+    /// What `verify` starts for each of its groups.
+    #[command(name = crate::verify::process::COMMAND, hide = true)]
+    VerifyGroup {
+        /// The folder that holds the job.
+        folder: PathBuf,
+    },
 }
 
 pub(super) fn execute(args: Plugins, plugin_folders: Vec<PathBuf>) -> Result<()> {
-    let registry = Registry::discover(&plugin_folders);
+    let registry = || Registry::discover(&plugin_folders);
     match args {
-        Plugins::List { json: true } => print::json(&list_json(&registry)),
-        Plugins::List { json: false } => print::out(&list_text(&registry)),
-        Plugins::Show { id, json } => show(&registry, &id, json),
+        Plugins::List { json: true } => print::json(&list_json(&registry())),
+        Plugins::List { json: false } => print::out(&list_text(&registry())),
+        Plugins::Show { id, json } => show(&registry(), &id, json),
+        Plugins::Verify(args) => verify::execute(args, plugin_folders),
+        Plugins::VerifyGroup { folder } => verify::group(&folder),
     }
 }
 

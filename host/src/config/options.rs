@@ -6,8 +6,10 @@ use serde_json::{Map, Value as Json};
 
 use super::form::join;
 use super::mistake::{Mistake, Place, suggestion};
+use super::overrides::{Override, lay_over};
 use super::schema;
-use super::tree::{Entry, Node, Value};
+use super::tree::{Entry, Node, Table, Value};
+use crate::error::{Error, Result};
 
 /// The keys of one plugin's table that the host does not know, with their places.
 #[derive(Debug, Clone, PartialEq)]
@@ -69,6 +71,28 @@ pub fn check_options(specs: &[OptionSpec], table: &SpannedTable) -> Result<Map<S
     }
     if mistakes.is_empty() { Ok(options) } else { Err(mistakes) }
 }
+
+/// The options that `given` names on the command line, checked against `specs` and completed with their defaults.
+///
+/// # Errors
+/// A request error with every mistake.
+pub fn from_command_line(specs: &[OptionSpec], given: &[Override]) -> Result<Map<String, Json>> {
+    let place = Place::Override { index: 0, label: "--option".into() };
+    let mut root = Node { value: Value::Table(Table::default()), place: place.clone() };
+    let laid = given.iter().enumerate().try_for_each(|(index, over)| lay_over(&mut root, index, over));
+    let entries = match root.value {
+        Value::Table(table) => table.0,
+        _ => Vec::new(),
+    };
+    laid.map_err(|mistake| vec![mistake])
+        .and_then(|()| check_options(specs, &SpannedTable::new("", place, entries, NO_SCHEMA)))
+        .map_err(|mistakes| {
+            Error::request("an option of the plugin is wrong").with_details(mistakes.iter().map(Mistake::to_string))
+        })
+}
+
+/// A path that has no keys of the host below it.
+const NO_SCHEMA: &str = "option";
 
 fn unknown(specs: &[OptionSpec], table: &SpannedTable, entry: &Entry) -> Mistake {
     let mut names: Vec<&str> = schema::children(table.schema).collect();

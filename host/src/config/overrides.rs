@@ -19,17 +19,27 @@ pub struct Override {
 impl Override {
     /// From `a.b=c`, as `--set` takes it. The value is TOML; what is no TOML is a string.
     pub fn parse(text: &str) -> Result<Self, String> {
+        Self::of("--set", "key.path", text)
+    }
+
+    /// From `k=v`, as `--option` takes it: an option of a plugin that no experiment names.
+    pub fn option(text: &str) -> Result<Self, String> {
+        Self::of("--option", "key", text)
+    }
+
+    /// From `key=value` behind `flag`; `form` is what a key looks like there.
+    fn of(flag: &str, form: &str, text: &str) -> Result<Self, String> {
         let Some((path, value)) = text.split_once('=') else {
-            return Err(format!("`{text}` has no `=`; write --set key.path=value"));
+            return Err(format!("`{text}` has no `=`; write {flag} {form}=value"));
         };
         let (path, value) = (path.trim(), value.trim());
         if path.split('.').any(str::is_empty) {
-            return Err(format!("`{path}` is no key; write --set key.path=value"));
+            return Err(format!("`{path}` is no key; write {flag} {form}=value"));
         }
         if value.is_empty() {
-            return Err(format!("`{path}` has no value; write --set {path}=value"));
+            return Err(format!("`{path}` has no value; write {flag} {path}=value"));
         }
-        let label = format!("--set {path}").into();
+        let label = format!("{flag} {path}").into();
         Ok(Self { label, path: path.to_owned(), value: value.to_owned(), is_text: false })
     }
 

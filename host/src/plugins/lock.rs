@@ -78,8 +78,7 @@ impl Lock {
             kind: plugin.kind.clone(),
             id: plugin.id.clone(),
             version: plugin.version.clone(),
-            sha256: hash(&plugin.path)
-                .map_err(|cause| Error::request(format!("cannot read {}", plugin.path.display())).with_cause(cause))?,
+            sha256: sha256_of(&plugin.path)?,
         };
         let sha256 = found.sha256.clone();
         match self.pins.iter_mut().find(|pin| pin.kind == found.kind && pin.id == found.id) {
@@ -138,6 +137,14 @@ fn replace(path: &Path, text: &str) -> io::Result<()> {
     file.as_file().sync_all()?;
     file.persist(path).map_err(|e| e.error)?;
     File::open(folder)?.sync_all()
+}
+
+/// The hash of a file, in lower-case hexadecimal digits.
+///
+/// # Errors
+/// A request error naming a file that cannot be read.
+pub fn sha256_of(path: &Path) -> Result<String> {
+    hash(path).map_err(|cause| Error::request(format!("cannot read {}", path.display())).with_cause(cause))
 }
 
 fn hash(path: &Path) -> io::Result<String> {

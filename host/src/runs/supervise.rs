@@ -85,6 +85,12 @@ pub fn run_supervised(args: impl IntoIterator<Item = OsString>) -> Result<ExitCo
     supervise(command, &args)
 }
 
+/// Lets the process that `command` starts find itself a [`Role::Worker`] of this one. It dies with the thread that starts
+/// it.
+pub fn tie(command: &mut Command) -> &mut Command {
+    command.env(PARENT, std::process::id().to_string())
+}
+
 fn cannot_start(cause: io::Error) -> Error {
     Error::run("cannot start the run's process").with_cause(cause)
 }
@@ -95,7 +101,7 @@ fn supervise(mut command: Command, args: &[OsString]) -> Result<ExitCode> {
     let mut heard = signals::endings();
     heard.push(SIGCHLD);
     let mut signals = Signals::new(heard).map_err(cannot_start)?;
-    command.env(breadcrumb::ENV, crumbs.path()).env(PARENT, std::process::id().to_string());
+    tie(command.env(breadcrumb::ENV, crumbs.path()));
     let mut child = command.spawn().map_err(cannot_start)?;
     let status = wait(&mut child, &mut signals)?;
     Ok(report(status, crumbs.as_file(), args))
@@ -157,7 +163,7 @@ fn place(trace: &Trace) -> String {
 }
 
 /// A signal's name, and what it usually means.
-fn name(signal: Option<i32>) -> String {
+pub fn name(signal: Option<i32>) -> String {
     let Some(number) = signal else { return "an unknown cause".to_owned() };
     let meaning = match number {
         SIGSEGV | SIGBUS => " (invalid memory access)",

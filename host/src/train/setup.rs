@@ -90,7 +90,8 @@ pub fn prepare(file: &Path, overrides: &[Override], folders: &[PathBuf], update_
     Ok(Prepared { loaded, registry, lock, plugins, tokenizer, config, model_folder, backend, objectives })
 }
 
-fn used(info: &PluginInfo, sha256: String) -> PluginUse {
+/// A plugin as a receipt names it.
+pub fn used(info: &PluginInfo, sha256: String) -> PluginUse {
     PluginUse {
         id: info.id.clone(),
         kind: info.kind.clone(),

@@ -6,5 +6,5 @@ pub mod objective;
 mod report;
 mod rng;
 
-pub use report::{Line, Report};
+pub use report::{Agreement, Broken, Line, Report};
 pub use rng::SplitMix64;

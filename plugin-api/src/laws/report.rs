@@ -3,8 +3,65 @@
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
+/// How far numbers are off, against what is allowed.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Agreement {
+    /// The worst error of the check; the largest number where one side is infinite or not a number.
+    pub error: f64,
+    /// What it may be.
+    pub limit: f64,
+}
+
+impl Agreement {
+    /// Exact where nothing may be off.
+    pub const EXACT: Agreement = Agreement { error: 0.0, limit: 0.0 };
+
+    /// An error against its limit.
+    pub fn new(error: f64, limit: f64) -> Self {
+        // JSON knows no infinity.
+        Agreement { error: if error.is_nan() { f64::MAX } else { error.min(f64::MAX) }, limit }
+    }
+
+    /// The one that takes more of its limit.
+    #[must_use]
+    pub fn worse(self, other: Agreement) -> Agreement {
+        let share = |a: &Agreement| if a.error == 0.0 { 0.0 } else { a.error / a.limit };
+        let key = |a: &Agreement| (share(a), a.limit);
+        if key(&other) > key(&self) { other } else { self }
+    }
+}
+
+impl fmt::Display for Agreement {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "worst error {:.1e}", self.error)
+    }
+}
+
+/// How a law was broken.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Broken {
+    /// In words.
+    pub text: String,
+    /// In numbers, where it is about them.
+    pub agreement: Option<Agreement>,
+}
+
+impl Broken {
+    /// The same, with what was being done before it.
+    #[must_use]
+    pub fn within(self, what: &str) -> Broken {
+        Broken { text: format!("{what}: {}", self.text), ..self }
+    }
+}
+
+impl From<String> for Broken {
+    fn from(text: String) -> Self {
+        Broken { text, agreement: None }
+    }
+}
+
 /// One law, checked on one case.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Line {
     /// The law, or the family of laws.
     pub group: String,
@@ -14,10 +71,13 @@ pub struct Line {
     pub passed: bool,
     /// How it was broken; where it holds, anything worth knowing, or nothing.
     pub detail: String,
+    /// The numbers of a law about numbers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agreement: Option<Agreement>,
 }
 
 /// All lines, in the order they were checked.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Report {
     /// The lines.
     pub lines: Vec<Line>,
@@ -28,7 +88,19 @@ impl Report {
     pub fn push(&mut self, group: &str, case: &str, outcome: Result<String, String>) {
         let passed = outcome.is_ok();
         let detail = outcome.unwrap_or_else(|broken| broken);
-        self.lines.push(Line { group: group.to_owned(), case: case.to_owned(), passed, detail });
+        self.add(group, case, passed, detail, None);
+    }
+
+    /// Adds a line about numbers.
+    pub fn measure(&mut self, group: &str, case: &str, outcome: Result<Agreement, Broken>) {
+        match outcome {
+            Ok(agreement) => self.add(group, case, true, agreement.to_string(), Some(agreement)),
+            Err(broken) => self.add(group, case, false, broken.text, broken.agreement),
+        }
+    }
+
+    fn add(&mut self, group: &str, case: &str, passed: bool, detail: String, agreement: Option<Agreement>) {
+        self.lines.push(Line { group: group.to_owned(), case: case.to_owned(), passed, detail, agreement });
     }
 
     /// Whether every law holds. A report without lines checked nothing and is not good.
@@ -70,6 +142,27 @@ mod tests {
     #[test]
     fn a_report_without_lines_is_not_good() {
         assert!(!Report::default().is_ok());
+    }
+
+    /// Catches a worst error that is the largest number whatever its limit: 1e-3 is much in f32 and little in bf16.
+    #[test]
+    fn the_worse_of_two_is_nearer_to_its_limit() {
+        let [f32, bf16] = [Agreement::new(1e-3, 1e-5), Agreement::new(1e-2, 2e-2)];
+        assert_eq!((f32.worse(bf16), bf16.worse(f32)), (f32, f32));
+        let exact = Agreement::new(1.0, 0.0);
+        assert_eq!(f32.worse(exact), exact);
+        assert_eq!(Agreement::EXACT.worse(Agreement::new(0.0, 1e-5)).limit, 1e-5);
+    }
+
+    /// Catches an infinite error that is written as null and cannot be read back.
+    #[test]
+    fn a_report_survives_json() {
+        let mut report = Report::default();
+        let agreement = Agreement::new(f64::INFINITY, 1e-5);
+        report.measure("norm", "3 x 7", Err(Broken { text: "NaN".into(), agreement: Some(agreement) }));
+        report.measure("norm", "1 x 1", Ok(Agreement::new(1.25e-7, 1e-5)));
+        let json = serde_json::to_string(&report).unwrap();
+        assert_eq!(serde_json::from_str::<Report>(&json).unwrap(), report);
     }
 
     #[test]

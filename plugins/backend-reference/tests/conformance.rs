@@ -54,7 +54,8 @@ fn gotcha_38_every_backward_agrees_with_finite_differences() {
 /// The suite's report on a reference with `fault` in `spec`, restricted to that operation and its neighbour in the
 /// catalogue (which must stay clean).
 fn on_faulty(spec: &OpSpec, fault: Fault) -> Report {
-    static SUITE: LazyLock<Suite> = LazyLock::new(|| Suite::prepare(&mut Reference::new(2), DType::F64).unwrap());
+    static SUITE: LazyLock<Suite> =
+        LazyLock::new(|| Suite::prepare(&mut Reference::new(2), DType::F64, |_| true).unwrap());
     let neighbour = (spec.id + 1) % CATALOGUE.len() as u32;
     let mut candidate = Faulty::new(Reference::new(1), spec.id, fault);
     SUITE.verify(&mut candidate, |s| s.id == spec.id || s.id == neighbour)
@@ -172,8 +173,47 @@ impl Session for Denying {
 
 #[test]
 fn denying_what_works_is_seen() {
-    let suite = Suite::prepare(&mut Reference::new(2), DType::F32).unwrap();
+    let suite = Suite::prepare(&mut Reference::new(2), DType::F32, |s| s.id < 10).unwrap();
     let report = suite.verify(&mut Denying(Reference::new(1)), |s| s.id < 10);
     let norm = CATALOGUE.iter().find(|spec| spec.name == "norm").unwrap();
     blames_only(norm, &report, "denied, though it works and is mandatory");
+}
+
+/// Catches a part of the suite whose inputs hang on what else is asked for, so that a failure cannot be repeated alone.
+#[test]
+fn an_operation_is_checked_alike_alone_and_among_all() {
+    let all = Suite::prepare(&mut Reference::new(2), DType::F32, |_| true).unwrap();
+    for spec in CATALOGUE {
+        let wanted = |s: &OpSpec| s.id == spec.id;
+        let alone = Suite::prepare(&mut Reference::new(2), DType::F32, wanted).unwrap();
+        // Off by a little, so that the report carries numbers that hang on every input.
+        let off = || Faulty::new(Reference::new(1), spec.id, Fault::Scale(0, 1.001));
+        assert_eq!(alone.verify(&mut off(), wanted), all.verify(&mut off(), wanted), "{}", spec.name);
+    }
+}
+
+/// Catches a comparison within one session alone.
+#[test]
+fn other_bits_in_another_session_are_seen() {
+    let wanted = |s: &OpSpec| (8..10).contains(&s.id);
+    let suite = Suite::prepare(&mut Reference::new(2), DType::F32, wanted).unwrap();
+    let mut first = Reference::new(1);
+    suite.verify_repeatability(&mut first, &mut Reference::new(3), wanted).assert_ok();
+    let norm = CATALOGUE.iter().find(|spec| spec.name == "norm").unwrap();
+    let mut other = Faulty::new(Reference::new(3), norm.id, Fault::Scale(0, 1.0 + 1e-6));
+    blames_only(norm, &suite.verify_repeatability(&mut first, &mut other, wanted), "other bits");
+}
+
+/// Catches a check that takes a cache filled once for a leak, or a leak for a cache.
+#[test]
+fn a_process_that_grows_at_every_step_is_seen() {
+    let fill = CATALOGUE.iter().find(|spec| spec.name == "fill").unwrap();
+    let suite = Suite::prepare(&mut Reference::new(2), DType::F32, |s| s.id == fill.id).unwrap();
+    let report = |mut sizes: Vec<u64>| {
+        sizes.reverse();
+        suite.verify_growth(&mut Reference::new(1), |s| s.id == fill.id, &mut || sizes.pop())
+    };
+    report(vec![1 << 20, 9 << 20, 9 << 20, 9 << 20, 9 << 20]).assert_ok();
+    blames_only(fill, &report((1..9).map(|i| i << 20).collect()), "a megabyte at every step");
+    assert!(report(Vec::new()).lines.is_empty(), "nothing is claimed where nothing is known");
 }

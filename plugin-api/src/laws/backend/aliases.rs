@@ -5,7 +5,11 @@ use super::{
     compare::compare,
     stage::{Layout, run_aliased},
 };
-use crate::{abi::DType, backend::Session, laws::Report};
+use crate::{
+    abi::DType,
+    backend::Session,
+    laws::{Agreement, Broken, Report},
+};
 
 /// Cases tried for each allowed pair.
 const TRIED: usize = 3;
@@ -18,14 +22,14 @@ pub fn verify(candidate: &mut dyn Session, dtype: DType, cases: &[&Prepared], re
             let case = &p.case;
             case.is_filled() && case.packed.is_empty() && [output, input].iter().all(|n| case.operand(n).is_some())
         };
-        let mut outcome = Err("no case has both".to_owned());
+        let mut outcome = Err("no case has both".to_owned().into());
         for prepared in cases.iter().filter(has_both).take(TRIED) {
             outcome = check(candidate, dtype, prepared, (output, input));
             if outcome.is_err() {
                 break;
             }
         }
-        report.push(spec.name, &format!("`{output}` in the place of `{input}`"), outcome);
+        report.measure(spec.name, &format!("`{output}` in the place of `{input}`"), outcome);
     }
 }
 
@@ -34,13 +38,15 @@ fn check(
     dtype: DType,
     prepared: &Prepared,
     alias: (&str, &str),
-) -> Result<String, String> {
+) -> Result<Agreement, Broken> {
     let Prepared { case, expected } = prepared;
+    let mut largest = Agreement::EXACT;
     for layout in [Layout::Dense, Layout::Strided] {
-        run_aliased(candidate, case, dtype, layout, Some(alias))
-            .map_err(|e| e.to_string())
+        let agreement = run_aliased(candidate, case, dtype, layout, Some(alias))
+            .map_err(|e| Broken::from(e.to_string()))
             .and_then(|found| compare(case, dtype, expected, &found))
-            .map_err(|e| format!("{}: {e}", case.name))?;
+            .map_err(|broken| broken.within(&case.name))?;
+        largest = largest.worse(agreement);
     }
-    Ok(String::new())
+    Ok(largest)
 }

@@ -9,6 +9,7 @@ use super::{case::Case, stage::Outcome, tensor::Tensor};
 use crate::{
     abi::DType,
     backend::catalogue::{Class, OpSpec},
+    laws::{Agreement, Broken},
 };
 
 /// Operations that move or round values and compute nothing.
@@ -53,26 +54,27 @@ pub fn worst(expected: &Tensor, found: &Tensor) -> (f64, usize) {
     errors.enumerate().fold((0.0, 0), |worst, (at, error)| if error > worst.0 { (error, at) } else { worst })
 }
 
-/// Compares every output: the worst error as text, or what disagrees.
-pub fn compare(case: &Case, compute: DType, expected: &Outcome, found: &Outcome) -> Result<String, String> {
+/// Compares every output: the worst error, or what disagrees.
+pub fn compare(case: &Case, compute: DType, expected: &Outcome, found: &Outcome) -> Result<Agreement, Broken> {
     if let Some(place) = &found.trespass {
-        return Err(format!("wrote outside its outputs: {place}"));
+        return Err(format!("wrote outside its outputs: {place}").into());
     }
-    let mut largest: f64 = 0.0;
+    let mut largest = Agreement::EXACT;
     for spec in case.spec.outputs {
         let (Some(e), Some(f)) = (expected.output(spec.name), found.output(spec.name)) else { continue };
         let limit = operand_limit(case.spec, compute, case.dtype_of(spec, compute));
         let (error, at) = worst(e, f);
         if error > limit {
             let (row, column) = (at / e.cols.max(1), at % e.cols.max(1));
-            return Err(format!(
+            let text = format!(
                 "{}[{row}, {column}]: expected {:e}, found {:e}, error {error:.1e} above {limit:.0e}",
                 spec.name, e.data[at], f.data[at]
-            ));
+            );
+            return Err(Broken { text, agreement: Some(Agreement::new(error, limit)) });
         }
-        largest = largest.max(error);
+        largest = largest.worse(Agreement::new(error, limit));
     }
-    Ok(format!("worst error {largest:.1e}"))
+    Ok(largest)
 }
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ use crate::{
         catalogue::{AttrValue, Class, OperandSpec},
         ops::MaskKind,
     },
-    laws::Report,
+    laws::{Agreement, Broken, Report},
 };
 
 /// Operands that index a table: (operation, operand, the operand whose rows are the table).
@@ -82,7 +82,7 @@ pub fn verify(candidate: &mut dyn Session, dtype: DType, prepared: &Prepared, re
         report.push(case.spec.name, name, outcome);
     }
     let works = probe.works(&prepared.expected);
-    report.push(case.spec.name, "works after wrong calls", works);
+    report.measure(case.spec.name, "works after wrong calls", works);
     if let Err(e) = probe.stage.release(probe.session) {
         report.push(case.spec.name, "gives its buffers back after wrong calls", Err(e.to_string()));
     }
@@ -366,7 +366,7 @@ impl Probe<'_> {
     }
 
     /// The right call on the same buffers, after all of this.
-    fn works(&mut self, expected: &Outcome) -> Result<String, String> {
+    fn works(&mut self, expected: &Outcome) -> Result<Agreement, Broken> {
         self.stage.restore(self.session).map_err(|e| e.to_string())?;
         self.stage.draft().invoke(self.session).map_err(|e| e.to_string())?;
         let found = self.stage.collect(self.session).map_err(|e| e.to_string())?;

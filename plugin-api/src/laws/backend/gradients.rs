@@ -7,7 +7,7 @@ use super::{
     SEED, backward_pairs,
     case::Case,
     compare::worst,
-    rules::{Rule, Start},
+    rules::{RULES, Rule, Start},
     stage::{Layout, Outcome, Stage, run},
     tables,
     tensor::Tensor,
@@ -15,8 +15,8 @@ use super::{
 use crate::{
     Error, Result,
     abi::DType,
-    backend::Session,
-    laws::{Report, SplitMix64},
+    backend::{Session, catalogue::OpSpec},
+    laws::{Agreement, Broken, Report, SplitMix64},
 };
 
 /// Largest input that is checked element by element.
@@ -30,9 +30,15 @@ const LIMIT: f64 = 1e-6;
 
 /// Checks every backward operation of `session`, which must compute in f64.
 pub fn verify_gradients(session: &mut dyn Session) -> Report {
+    verify_gradients_of(session, &|_| true)
+}
+
+/// Checks the backward operations that `wanted` names; no line where none of them is one.
+pub fn verify_gradients_of(session: &mut dyn Session, wanted: &dyn Fn(&OpSpec) -> bool) -> Report {
     let mut report = Report::default();
     let rng = &mut SplitMix64::new(SEED);
-    let written = match tables::written(rng, session, DType::F64) {
+    let leads_there = |spec: &OpSpec| RULES.iter().any(|r| r.forward.id == spec.id && wanted(r.backward));
+    let written = match tables::written(session, DType::F64, &leads_there) {
         Ok(written) => written,
         Err(e) => {
             report.push("session", "prepares the cases", Err(e.to_string()));
@@ -40,9 +46,12 @@ pub fn verify_gradients(session: &mut dyn Session) -> Report {
         }
     };
     for forward in written.iter().filter(|case| is_smooth(case)) {
-        for (forward, rule) in backward_pairs(forward) {
-            let outcome = check(session, &forward, rule, rng).unwrap_or_else(|e| Err(e.to_string()));
-            report.push(rule.backward.name, &format!("gradient of {}", forward.name), outcome);
+        for (forward, at) in backward_pairs(forward) {
+            let rule = &RULES[at];
+            if wanted(rule.backward) {
+                let outcome = check(session, &forward, rule, rng).unwrap_or_else(|e| Err(e.to_string().into()));
+                report.measure(rule.backward.name, &format!("gradient of {}", forward.name), outcome);
+            }
         }
     }
     report
@@ -59,25 +68,26 @@ fn check(
     forward: &Case,
     rule: &Rule,
     rng: &mut SplitMix64,
-) -> Result<Result<String, String>> {
+) -> Result<Result<Agreement, Broken>> {
     let out = run(session, forward, DType::F64, Layout::Dense)?;
     let backward = rule.derive(forward, &out, rng, Start::Zero)?;
     let gradients = run(session, &backward, DType::F64, Layout::Dense)?;
     let slopes = Slopes { forward, rule, backward: &backward };
-    let mut largest: f64 = 0.0;
+    let mut largest = Agreement::new(0.0, LIMIT);
     for (input, gradient) in rule.gradients {
         let (Some(x), Some(found)) = (forward.operand(input), gradients.output(gradient)) else { continue };
         let expected = Tensor { data: slopes.of(session, input)?, ..x.clone() };
         let (error, at) = worst(&expected, found);
         if error > LIMIT {
-            return Ok(Err(format!(
+            let text = format!(
                 "`{gradient}` at {at}: {:e}, but `{input}` has slope {:e}: error {error:.1e}",
                 found.data[at], expected.data[at]
-            )));
+            );
+            return Ok(Err(Broken { text, agreement: Some(Agreement::new(error, LIMIT)) }));
         }
-        largest = largest.max(error);
+        largest = largest.worse(Agreement::new(error, LIMIT));
     }
-    Ok(Ok(format!("worst error {largest:.1e}")))
+    Ok(Ok(largest))
 }
 
 /// What a forward case's differences are taken of.

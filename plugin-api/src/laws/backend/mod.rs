@@ -3,7 +3,8 @@
 //! [`verify`] holds a session against a reference session on the very same inputs: every operation over empty, single,
 //! odd, packed, strided and large operands, with and without each optional one, forward and backward; that the same call
 //! gives the same bits; that nothing outside the outputs changes; that wrong calls are refused with the right code and
-//! leave the session whole; that nothing leaks. [`verify_gradients`] holds the backward operations of an f64 session
+//! leave the session whole; that nothing leaks. [`Suite`] runs a part of it, and what wants a second session or a process of
+//! its own. [`verify_gradients`] holds the backward operations of an f64 session
 //! against finite differences of its forward ones.
 //!
 //! Adding an operation to the catalogue without a row in `tables` (and, for a backward, in `rules`) fails the suite.
@@ -17,10 +18,11 @@ mod gradients;
 mod numbers;
 mod rules;
 mod stage;
+mod steadiness;
 mod tables;
 mod tensor;
 
-pub use gradients::verify_gradients;
+pub use gradients::{verify_gradients, verify_gradients_of};
 pub(crate) use tensor::{decode, encode, size_of};
 
 use super::{Report, SplitMix64};
@@ -50,45 +52,102 @@ struct Prepared {
 pub struct Suite {
     dtype: DType,
     cases: Vec<Prepared>,
+    watch: Box<dyn Fn(&str) + Send + Sync>,
 }
 
 impl Suite {
-    /// Builds the cases and runs them on `reference`, which must compute with operands stored in `dtype` (the reference
-    /// backend does, in f64, for every float type).
+    /// Builds the cases of the operations that `wanted` names and runs them on `reference`, which must compute with
+    /// operands stored in `dtype` (the reference backend does, in f64, for every float type). An operation's cases are
+    /// the same whatever else is wanted.
     ///
     /// # Errors
     /// What the reference refuses.
-    pub fn prepare(reference: &mut dyn Session, dtype: DType) -> Result<Suite> {
+    pub fn prepare(reference: &mut dyn Session, dtype: DType, wanted: impl Fn(&OpSpec) -> bool) -> Result<Suite> {
         let mut prepared = Vec::new();
-        for case in cases(reference, dtype)? {
+        for case in cases(reference, dtype, &wanted)? {
             let expected = run(reference, &case, dtype, Layout::Dense)
                 .map_err(|e| Error { message: format!("{}: {}", case.name, e.message), ..e })?;
             prepared.push(Prepared { case, expected });
         }
-        Ok(Suite { dtype, cases: prepared })
+        Ok(Suite { dtype, cases: prepared, watch: Box::new(|_| ()) })
     }
 
-    /// Runs the operations that `wanted` names, and the lines of the session itself.
+    /// Tells `watch` what is about to be checked, before each case: where a candidate takes the process with it, that is
+    /// what it did last.
+    #[must_use]
+    pub fn watched(self, watch: impl Fn(&str) + Send + Sync + 'static) -> Suite {
+        Suite { watch: Box::new(watch), ..self }
+    }
+
+    /// Runs the operations that `wanted` names.
     pub fn verify(&self, candidate: &mut dyn Session, wanted: impl Fn(&OpSpec) -> bool) -> Report {
         let mut report = Report::default();
-        let held = candidate.memory().handles;
-        for spec in CATALOGUE.iter().copied().filter(|spec| wanted(spec)) {
-            let own: Vec<&Prepared> = self.cases.iter().filter(|p| p.case.spec.id == spec.id).collect();
-            verify_op(candidate, self.dtype, spec, &own, &mut report);
+        for (spec, cases) in self.by_operation(wanted) {
+            let held = candidate.memory().handles;
+            self.verify_op(candidate, spec, &cases, &mut report);
+            let left = candidate.memory().handles;
+            report.push(spec.name, "every handle was given back", same(held, left));
         }
-        conduct::session(candidate, self.dtype, &mut report);
-        let left = candidate.memory().handles;
-        report.push("session", "every handle of the suite was given back", same(held, left));
         report
     }
+
+    fn verify_op(&self, candidate: &mut dyn Session, spec: &'static OpSpec, cases: &[&Prepared], report: &mut Report) {
+        let dtype = self.dtype;
+        report.push(spec.name, "the suite has cases with and without every operand", complete(spec, cases));
+        let Some(canonical) = canonical(cases) else { return };
+        let offered = candidate.supports(spec.id, dtype);
+        (self.watch)("what it says of its support is true");
+        report.push(spec.name, "what it says of its support is true", truthful(candidate, &canonical.case));
+        if !offered {
+            match spec.mandatory {
+                true => report.push(spec.name, "offered", Err(format!("mandatory, but not offered for {dtype}"))),
+                false => report.push(spec.name, "offered", Ok("not offered, and need not be".into())),
+            }
+            return;
+        }
+        for prepared in cases {
+            // A session that panicked supports nothing any more; the line of that says enough.
+            if !candidate.supports(spec.id, dtype) {
+                return;
+            }
+            (self.watch)(&prepared.case.name);
+            report.measure(spec.name, &prepared.case.name, numbers::check(candidate, prepared, dtype));
+        }
+        (self.watch)("an output in the place of an input");
+        aliases::verify(candidate, dtype, cases, report);
+        (self.watch)("wrong calls");
+        errors::verify(candidate, dtype, canonical, report);
+        (self.watch)("repeated calls");
+        conduct::operation(candidate, dtype, &canonical.case, report);
+    }
+
+    /// The operations that `wanted` names, with their cases.
+    fn by_operation(
+        &self,
+        wanted: impl Fn(&OpSpec) -> bool,
+    ) -> impl Iterator<Item = (&'static OpSpec, Vec<&Prepared>)> {
+        let specs = CATALOGUE.iter().copied().filter(move |spec| wanted(spec));
+        specs.map(|spec| (spec, self.cases.iter().filter(|p| p.case.spec.id == spec.id).collect()))
+    }
+}
+
+/// What a session does around its operations: transfers, tickets, handles, memory. Lines under `session`.
+pub fn verify_session(candidate: &mut dyn Session, dtype: DType) -> Report {
+    let mut report = Report::default();
+    conduct::session(candidate, dtype, &mut report);
+    report
 }
 
 /// Runs the whole suite for compute dtype `dtype`, with results from `reference` (see [`Suite::prepare`]).
 ///
 /// Lines are grouped by operation; what belongs to none is under `session`.
 pub fn verify(candidate: &mut dyn Session, reference: &mut dyn Session, dtype: DType) -> Report {
-    match Suite::prepare(reference, dtype) {
-        Ok(suite) => suite.verify(candidate, |_| true),
+    match Suite::prepare(reference, dtype, |_| true) {
+        Ok(suite) => {
+            let mut report = suite.verify(candidate, |_| true);
+            report.lines.extend(verify_session(candidate, dtype).lines);
+            report
+        }
         Err(e) => {
             let mut report = Report::default();
             report.push("session", "the reference prepares the cases", Err(e.to_string()));
@@ -100,31 +159,6 @@ pub fn verify(candidate: &mut dyn Session, reference: &mut dyn Session, dtype: D
 /// Agreement of two counts.
 fn same<T: PartialEq + std::fmt::Debug>(expected: T, found: T) -> Result<String, String> {
     if expected == found { Ok(String::new()) } else { Err(format!("expected {expected:?}, found {found:?}")) }
-}
-
-fn verify_op(
-    candidate: &mut dyn Session,
-    dtype: DType,
-    spec: &'static OpSpec,
-    cases: &[&Prepared],
-    report: &mut Report,
-) {
-    report.push(spec.name, "the suite has cases with and without every operand", complete(spec, cases));
-    let Some(canonical) = canonical(cases) else { return };
-    report.push(spec.name, "what is denied is unsupported", denials(candidate, &canonical.case));
-    if !candidate.supports(spec.id, dtype) {
-        match spec.mandatory {
-            true => report.push(spec.name, "offered", Err(format!("mandatory, but not offered for {dtype}"))),
-            false => report.push(spec.name, "offered", Ok("not offered, and need not be".into())),
-        }
-        return;
-    }
-    for prepared in cases {
-        report.push(spec.name, &prepared.case.name, numbers::check(candidate, prepared, dtype));
-    }
-    aliases::verify(candidate, dtype, cases, report);
-    errors::verify(candidate, dtype, canonical, report);
-    conduct::operation(candidate, dtype, &canonical.case, report);
 }
 
 /// The case that wrong calls are made from: filled, with as many operands as can be, and more than one element in them.
@@ -149,17 +183,18 @@ fn complete(spec: &OpSpec, cases: &[&Prepared]) -> Result<String, String> {
     }
 }
 
-/// What `supports` denies answers Unsupported, for every float type, for i32 and for an operation that is not there.
-fn denials(candidate: &mut dyn Session, case: &Case) -> Result<String, String> {
+/// What `supports` affirms works and what it denies answers Unsupported, for every float type, for i32 and for an
+/// operation that is not there.
+fn truthful(candidate: &mut dyn Session, case: &Case) -> Result<String, String> {
     if candidate.supports(u32::MAX, DType::F32) || candidate.supports(case.spec.id, DType::I32) {
         return Err("affirms an unknown operation, or i32 as a compute dtype".into());
     }
     let mut denied = Vec::new();
     for dtype in [DType::F64, DType::F32, DType::BF16] {
-        if candidate.supports(case.spec.id, dtype) {
-            continue;
-        }
+        let affirmed = candidate.supports(case.spec.id, dtype);
         match run(candidate, case, dtype, Layout::Dense) {
+            Ok(_) if affirmed => {}
+            Err(e) if affirmed => return Err(format!("{dtype} is affirmed, but the call answers {:?}: {e}", e.code)),
             Err(e) if e.code == Code::UNSUPPORTED || has_no_buffers(candidate, dtype) => denied.push(dtype),
             Err(e) => return Err(format!("{dtype} is denied, but the call answers {:?}: {e}", e.code)),
             Ok(_) => return Err(format!("{dtype} is denied, but the call works")),
@@ -168,19 +203,28 @@ fn denials(candidate: &mut dyn Session, case: &Case) -> Result<String, String> {
     Ok(if denied.is_empty() { String::new() } else { format!("denied: {denied:?}") })
 }
 
-/// Written cases, their variants, and the backward cases that follow from them.
-fn cases(reference: &mut dyn Session, dtype: DType) -> Result<Vec<Case>> {
-    let rng = &mut SplitMix64::new(SEED);
+/// Written cases, their variants, and the backward cases that follow from them, of the operations that are wanted.
+fn cases(reference: &mut dyn Session, dtype: DType, wanted: &dyn Fn(&OpSpec) -> bool) -> Result<Vec<Case>> {
+    // A generator for each rule, so that a case does not depend on what else is wanted.
+    let mut rngs: Vec<SplitMix64> = (1..=RULES.len() as u64).map(|i| SplitMix64::new(SEED + 1000 * i)).collect();
+    let leads_there = |spec: &OpSpec| RULES.iter().any(|rule| rule.forward.id == spec.id && wanted(rule.backward));
     let mut cases = Vec::new();
-    for forward in tables::written(rng, reference, dtype)? {
-        for (forward, rule) in backward_pairs(&forward) {
+    for forward in tables::written(reference, dtype, &|spec| wanted(spec) || leads_there(spec))? {
+        for (forward, at) in backward_pairs(&forward) {
+            let rule = &RULES[at];
+            if !wanted(rule.backward) {
+                continue;
+            }
             let out = run(reference, &forward, dtype, Layout::Dense)?;
-            let backward = rule.derive(&forward, &out, rng, Start::Random)?;
+            let backward = rule.derive(&forward, &out, &mut rngs[at], Start::Random)?;
             let of_forward = |operand: &OperandSpec| rule.forward.inputs.iter().any(|i| i.name == operand.name);
             if backward.vary {
                 cases.extend(backward.variants(|operand| !of_forward(operand)));
             }
             cases.push(backward);
+        }
+        if !wanted(forward.spec) {
+            continue;
         }
         if forward.vary {
             cases.extend(forward.variants(|_| true));
@@ -190,14 +234,15 @@ fn cases(reference: &mut dyn Session, dtype: DType) -> Result<Vec<Case>> {
     Ok(cases)
 }
 
-/// A forward case, and where it asks for variants also those without an optional input, with every rule they fit.
-fn backward_pairs(forward: &Case) -> Vec<(Case, &'static rules::Rule)> {
+/// A forward case, and where it asks for variants also those without an optional input, with the place of every rule they
+/// fit.
+fn backward_pairs(forward: &Case) -> Vec<(Case, usize)> {
     let mut forwards = vec![forward.clone()];
     if forward.vary {
         forwards.extend(forward.variants(is_input));
     }
-    let rules = || RULES.iter().filter(|rule| rule.forward.id == forward.spec.id);
-    forwards.iter().flat_map(|case| rules().map(|rule| (case.clone(), rule))).collect()
+    let rules = || (0..RULES.len()).filter(|&at| RULES[at].forward.id == forward.spec.id);
+    forwards.iter().flat_map(|case| rules().map(|at| (case.clone(), at))).collect()
 }
 
 /// Whether there are no buffers of that dtype at all.

@@ -5,18 +5,22 @@ use super::{
     compare::compare,
     stage::{Layout, run},
 };
-use crate::{abi::DType, backend::Session};
+use crate::{
+    abi::DType,
+    backend::Session,
+    laws::{Agreement, Broken},
+};
 
 /// Runs the case three times; the worst error, or what is wrong.
-pub fn check(candidate: &mut dyn Session, prepared: &Prepared, dtype: DType) -> Result<String, String> {
+pub fn check(candidate: &mut dyn Session, prepared: &Prepared, dtype: DType) -> Result<Agreement, Broken> {
     let Prepared { case, expected } = prepared;
     let dense = run(candidate, case, dtype, Layout::Dense).map_err(|e| e.to_string())?;
-    let detail = compare(case, dtype, expected, &dense)?;
+    let found = compare(case, dtype, expected, &dense)?;
     let again = run(candidate, case, dtype, Layout::Dense).map_err(|e| format!("called again: {e}"))?;
     if again.bits != dense.bits {
-        return Err("called again, it gives other bits".into());
+        return Err("called again, it gives other bits".to_owned().into());
     }
     let strided = run(candidate, case, dtype, Layout::Strided).map_err(|e| format!("strided views: {e}"))?;
-    compare(case, dtype, expected, &strided).map_err(|e| format!("strided views: {e}"))?;
-    Ok(detail)
+    let strided = compare(case, dtype, expected, &strided).map_err(|broken| broken.within("strided views"))?;
+    Ok(found.worse(strided))
 }

@@ -268,6 +268,8 @@ pub fn run_aliased(
         stage.alias(output, input);
     }
     let outcome = stage.draft().invoke(session).and_then(|()| stage.collect(session));
-    stage.release(session)?;
-    outcome
+    let released = stage.release(session);
+    // The call's own error says more than that of a session it left unusable.
+    let outcome = outcome?;
+    released.map(|()| outcome)
 }

@@ -46,12 +46,22 @@ pub fn cases(rng: &mut SplitMix64) -> Vec<Case> {
         ("empty sequences around", &[0, 3, 0, 0, 4, 0]),
         ("forty sequences of one", &[1; 40]),
         ("many short", &[2, 3, 1, 4, 2, 5, 3, 1, 1, 6, 2, 2, 3]),
+        ("three hundred short", &[2, 3, 1, 4, 2, 5, 3, 1, 1, 6].repeat(30)),
         ("one long", &[131]),
     ];
     for (name, lengths) in packings {
         cases.push(case(rng, (*name).into(), plain, lengths));
         cases.push(case(rng, format!("{name}, packed"), plain, lengths).packed(&[&["q", "k", "v"]]));
     }
+    // Longer than any block of a kernel, alone and behind short ones.
+    let small = Attention { heads: 2, kv_heads: 1, head_dim: 4, ..plain };
+    cases.push(case(rng, "one of 600".into(), small, &[600]).packed(&[&["q", "k", "v"]]));
+    cases.push(case(
+        rng,
+        "one of 515 among short ones, window 130".into(),
+        Attention { window: 130, ..small },
+        &[3, 515, 1],
+    ));
     for (heads, kv_heads, head_dim) in [(1, 1, 4), (6, 1, 5), (3, 3, 16), (1, 1, 1), (2, 1, 64)] {
         let op = Attention { heads, kv_heads, head_dim, scale: 1.0 / (head_dim as f64).sqrt(), ..plain };
         let name = format!("{heads} heads, {kv_heads} key-value heads of {head_dim}");

@@ -9,7 +9,7 @@ use crate::{
     },
 };
 
-const SHAPES: &[(usize, usize)] = &[(0, 4), (1, 1), (7, 13), (1, 1000), (300, 33)];
+const SHAPES: &[(usize, usize)] = &[(0, 4), (1, 1), (7, 13), (1, 1000), (300, 33), (3, 32_003)];
 
 /// Values that are easily lost: signed zero, subnormal, infinities, not-a-number, ties between two bfloat16s.
 fn special() -> Tensor {
@@ -21,9 +21,9 @@ pub fn cases(rng: &mut SplitMix64, compute: DType) -> Vec<Case> {
     let mut cases = vec![Case::new("does nothing", &Nop {})];
     for (i, &(rows, cols)) in SHAPES.iter().enumerate() {
         let name = format!("{rows} x {cols}");
-        let alpha = [1.0, -0.5, 3.25, 0.0, 1.5][i];
+        let alpha = [1.0, -0.5, 3.25, 0.0, 1.5, -2.5][i];
         cases.push(
-            Case::new(&name, &Fill { value: [0.1, 0.0, -7.3, f64::INFINITY, 1e-3][i], ..Fill::default() })
+            Case::new(&name, &Fill { value: [0.1, 0.0, -7.3, f64::INFINITY, 1e-3, 2.5][i], ..Fill::default() })
                 .out("x", rows, cols),
         );
         cases.push(Case::new(&name, &Copy::default()).with("x", Tensor::normal(rng, rows, cols)).out("y", rows, cols));
@@ -68,7 +68,7 @@ fn casts(rng: &mut SplitMix64, compute: DType) -> Vec<Case> {
 
 fn gathers(rng: &mut SplitMix64) -> Vec<Case> {
     let mut cases = Vec::new();
-    for (rows, cols, picked) in [(5, 3, 0), (1, 1, 1), (4, 7, 9), (200, 16, 64)] {
+    for (rows, cols, picked) in [(5, 3, 0), (1, 1, 1), (4, 7, 9), (200, 16, 64), (32_003, 3, 41)] {
         cases.push(
             Case::new(format!("{picked} of {rows} rows, some twice"), &GatherRows::default())
                 .with("x", Tensor::normal(rng, rows, cols))

@@ -10,7 +10,7 @@ use crate::{
 
 pub fn cases(rng: &mut SplitMix64) -> Vec<Case> {
     let mut cases = Vec::new();
-    for (tokens, vocab, dim) in [(9, 7, 6), (0, 5, 4), (1, 1, 1), (64, 5000, 8), (200, 3, 33)] {
+    for (tokens, vocab, dim) in [(9, 7, 6), (0, 5, 4), (1, 1, 1), (64, 5000, 8), (40, 32_003, 5), (200, 3, 33)] {
         let case =
             Case::new(format!("{tokens} tokens, {vocab} x {dim}"), &Embedding { scale: 6.5, ..Embedding::default() })
                 .with("ids", Tensor::indices(rng, tokens, vocab))

@@ -26,7 +26,7 @@ pub fn cases(rng: &mut SplitMix64) -> Vec<Case> {
     let plain = HeadStats::default();
     let all = HeadStats { temperature: 0.7, softcap: 2.5, scale: 1.25, ..plain };
     let mut cases = vec![case(rng, ", temperature, softcap and scale", all, (3, 5, 9)).vary()];
-    for shape in [(0, 4, 7), (1, 1, 1), (2, 16, 5000), (33, 8, 65), (130, 3, 17)] {
+    for shape in [(0, 4, 7), (1, 1, 1), (2, 16, 5000), (3, 5, 32_003), (33, 8, 65), (130, 3, 17)] {
         cases.push(case(rng, "", plain, shape));
     }
     cases.push(case(rng, ", temperature", HeadStats { temperature: 2.5, ..plain }, (4, 6, 11)));

@@ -8,8 +8,17 @@ use crate::{
     },
 };
 
-const SHAPES: &[(usize, usize, usize)] =
-    &[(5, 7, 3), (0, 3, 4), (1, 1, 1), (17, 48, 33), (64, 64, 64), (3, 130, 5), (2, 8, 5000), (129, 9, 65)];
+const SHAPES: &[(usize, usize, usize)] = &[
+    (5, 7, 3),
+    (0, 3, 4),
+    (1, 1, 1),
+    (17, 48, 33),
+    (64, 64, 64),
+    (3, 130, 5),
+    (2, 8, 5000),
+    (2, 5, 32_003),
+    (129, 9, 65),
+];
 
 pub fn cases(rng: &mut SplitMix64) -> Vec<Case> {
     let mut cases = Vec::new();

@@ -26,7 +26,7 @@ pub fn cases(rng: &mut SplitMix64) -> Vec<Case> {
     for kind in [NormKind::RMS, NormKind::LAYER] {
         let op = Norm { kind, eps: 1e-2, ..Norm::default() };
         cases.push(case(rng, ", large eps", op, 3, 7).vary());
-        for (tokens, dim) in [(0, 8), (1, 1), (1, 8), (17, 48), (5, 130), (400, 5)] {
+        for (tokens, dim) in [(0, 8), (1, 1), (1, 8), (17, 48), (5, 130), (3, 1025), (400, 5)] {
             cases.push(case(rng, "", Norm { eps: 1e-5, ..op }, tokens, dim));
         }
         cases.push(case(rng, ", offset gain", Norm { weight_offset: 1.0, ..op }, 5, 12).vary());

@@ -19,6 +19,7 @@ pub fn cases(rng: &mut SplitMix64) -> Vec<Case> {
     cases.push(adamw(rng, "clipped", AdamW { clip: 0.5, step: 3, ..plain }, some, 1.0));
     cases.push(adamw(rng, "below the clip", AdamW { clip: 1e6, step: 3, ..plain }, some, 1.0));
     cases.push(adamw(rng, "not finite", AdamW { clip: 1.0, step: 3, ..plain }, some, 0.0));
+    cases.push(adamw(rng, "many elements", AdamW { step: 4, ..plain }, &[0, 1, 300, 701], 1.0));
     cases.push(adamw(rng, "one segment", AdamW { step: 2, ..plain }, &[0, 33], 1.0));
     cases.push(adamw(rng, "nothing", plain, &[0], 1.0));
     cases

@@ -13,7 +13,9 @@ const POSITIONS: usize = 9;
 
 pub fn cases(rng: &mut SplitMix64) -> Vec<Case> {
     let mut cases = Vec::new();
-    for (tokens, heads, head_dim, pairs) in [(5, 3, 8, 4), (0, 2, 4, 2), (1, 1, 2, 1), (6, 2, 10, 3), (40, 4, 16, 8)] {
+    for (tokens, heads, head_dim, pairs) in
+        [(5, 3, 8, 4), (0, 2, 4, 2), (1, 1, 2, 1), (6, 2, 10, 3), (40, 4, 16, 8), (601, 1, 6, 3)]
+    {
         for interleaved in [false, true] {
             let op = Rotary { head_dim: head_dim as i64, interleaved, ..Rotary::default() };
             let angles = Tensor::normal(rng, POSITIONS, pairs);

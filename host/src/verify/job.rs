@@ -1,0 +1,208 @@
+//! What a child process is asked to do, and the doing: it alone loads the backend, so that whatever the backend does to its
+//! process, the report goes on.
+//!
+//! Parent and child talk through files in a folder made for one job; standard output belongs to the plugin, which may
+//! write there what it likes.
+
+use std::fs;
+use std::path::Path;
+
+use plugin_api::{
+    backend::{DType, Session, SessionOptions, catalogue::OpSpec, ops::CATALOGUE},
+    laws::{Report, backend},
+    load::{Library, PluginInfo, scan},
+    manifest::BackendManifest,
+    options::OptionMap,
+};
+use serde::{Deserialize, Serialize};
+
+use super::process::Folder;
+use crate::config::{Override, options};
+use crate::error::{Error, Kind, Result};
+
+/// Lines that belong to no operation.
+pub const SESSION: &str = "session";
+
+/// One child's work.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Job {
+    /// The backend to be verified.
+    pub backend: Place,
+    /// The reference.
+    pub reference: Place,
+    /// Device, in the backend's words.
+    pub device: String,
+    /// Threads, at least 1.
+    pub threads: usize,
+    /// What to do.
+    pub task: Task,
+}
+
+/// Where a plugin is.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Place {
+    file: std::path::PathBuf,
+    id: String,
+}
+
+impl Place {
+    /// Of a plugin that was found.
+    pub fn of(info: &PluginInfo) -> Place {
+        Place { file: info.path.clone(), id: info.id.clone() }
+    }
+
+    fn load(&self) -> Result<Library> {
+        let info = scan(&self.file)?.into_iter().find(|info| info.id == self.id);
+        let info = info.ok_or_else(|| Error::run(format!("{} holds no `{}`", self.file.display(), self.id)))?;
+        Ok(Library::load(&info)?)
+    }
+}
+
+/// What to do.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum Task {
+    /// Load both plugins, check the options and open a session.
+    Open {
+        /// As given on the command line, `key=value`.
+        options: Vec<String>,
+    },
+    /// Check one group of laws.
+    Check {
+        /// The backend's options, complete.
+        options: OptionMap,
+        /// The compute dtype.
+        dtype: String,
+        /// An operation's name, or [`SESSION`].
+        group: String,
+    },
+}
+
+/// What a child answers.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum Answer {
+    /// It can be opened.
+    Opened {
+        /// What the backend says of itself.
+        manifest: BackendManifest,
+        /// Its options, complete.
+        options: OptionMap,
+    },
+    /// What came of the laws.
+    Checked(Report),
+    /// It could not be done.
+    Refused(Refusal),
+}
+
+/// An error on its way to the parent.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Refusal {
+    request: bool,
+    message: String,
+    details: Vec<String>,
+    hint: Option<String>,
+}
+
+impl From<Error> for Refusal {
+    fn from(error: Error) -> Self {
+        Refusal {
+            request: error.kind() == Kind::Request,
+            message: error.message().to_owned(),
+            details: error.details().to_vec(),
+            hint: error.hint().map(str::to_owned),
+        }
+    }
+}
+
+impl From<Refusal> for Error {
+    fn from(refusal: Refusal) -> Self {
+        let kind = if refusal.request { Kind::Request } else { Kind::Run };
+        let error = Error::new(kind, refusal.message).with_details(refusal.details);
+        match refusal.hint {
+            Some(hint) => error.with_hint(hint),
+            None => error,
+        }
+    }
+}
+
+/// The child's side: does the job that lies in `folder` and leaves the answer there.
+///
+/// # Errors
+/// A folder that no parent made.
+pub fn perform(folder: &Path) -> Result<()> {
+    let folder = Folder(folder.to_owned());
+    let job: Job = folder.read(Folder::JOB)?;
+    let answer = match &job.task {
+        Task::Open { options } => open(&job, options),
+        Task::Check { options, dtype, group } => check(&job, options, dtype, group, &folder).map(Answer::Checked),
+    };
+    folder.write(Folder::ANSWER, &answer.unwrap_or_else(|error| Answer::Refused(error.into())))
+}
+
+fn open(job: &Job, given: &[String]) -> Result<Answer> {
+    let manifest = job.backend.load()?.backend_manifest()?;
+    let given: std::result::Result<Vec<Override>, String> = given.iter().map(|text| Override::option(text)).collect();
+    let options = options::from_command_line(&manifest.options, &given.map_err(Error::request)?)?;
+    session(job, &options, 1).map_err(|error| match error.kind() {
+        Kind::Request => error.with_details(devices(&manifest)),
+        _ => error,
+    })?;
+    reference(job)?;
+    Ok(Answer::Opened { manifest, options })
+}
+
+/// What the manifest says of devices, for a refusal.
+fn devices(manifest: &BackendManifest) -> Vec<String> {
+    let names = |compiled: bool| {
+        let names = manifest.devices.iter().filter(|device| device.compiled == compiled);
+        names.map(|device| device.name.as_str()).collect::<Vec<_>>().join(", ")
+    };
+    let line = |label: &str, names: String| (!names.is_empty()).then(|| format!("devices {label}: {names}"));
+    [line("compiled in", names(true)), line("not compiled in", names(false))].into_iter().flatten().collect()
+}
+
+/// A session of the backend whose handles carry `tag`.
+fn session(job: &Job, options: &OptionMap, tag: u16) -> Result<Box<dyn Session>> {
+    let Job { device, threads, .. } = job;
+    let options = SessionOptions { device: device.clone(), threads: *threads, tag, options: options.clone() };
+    Ok(Box::new(job.backend.load()?.session(&options)?))
+}
+
+fn reference(job: &Job) -> Result<Box<dyn Session>> {
+    let options = SessionOptions { tag: 9, ..SessionOptions::default() };
+    let opened = job.reference.load().and_then(|library| Ok(library.session(&options)?));
+    Ok(Box::new(opened.map_err(|error| error.context("the reference backend cannot be used"))?))
+}
+
+fn check(job: &Job, options: &OptionMap, dtype: &str, group: &str, folder: &Folder) -> Result<Report> {
+    let dtype = DType::from_name(dtype).ok_or_else(|| Error::request(format!("dtype {dtype} is unknown")))?;
+    let mut candidate = session(job, options, 1)?;
+    if group == SESSION {
+        return Ok(backend::verify_session(&mut *candidate, dtype));
+    }
+    let spec = CATALOGUE.iter().find(|spec| spec.name == group);
+    let id = spec.ok_or_else(|| Error::request(format!("there is no operation `{group}`")))?.id;
+    let wanted = |spec: &OpSpec| spec.id == id;
+    let at = folder.clone();
+    let suite = backend::Suite::prepare(&mut *reference(job)?, dtype, wanted)?.watched(move |case| at.reached(case));
+    let mut report = suite.verify(&mut *candidate, wanted);
+    let mut other = session(job, options, 2)?;
+    let mut add = |more: Report| report.lines.extend(more.lines);
+    add(suite.verify_repeatability(&mut *candidate, &mut *other, wanted));
+    drop(other);
+    if dtype == DType::F64 {
+        folder.reached("gradients by finite differences");
+        add(backend::verify_gradients_of(&mut *candidate, &wanted));
+    }
+    add(suite.verify_growth(&mut *candidate, wanted, &mut resident));
+    folder.reached("closing the session");
+    drop(candidate);
+    Ok(report)
+}
+
+/// Bytes of memory this process holds, where the system tells.
+fn resident() -> Option<u64> {
+    let maps = fs::read_to_string("/proc/self/smaps_rollup").ok()?;
+    let line = maps.lines().find_map(|line| line.strip_prefix("Rss:"))?;
+    let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kibibytes << 10)
+}

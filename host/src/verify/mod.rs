@@ -1,0 +1,266 @@
+//! `telos plugins verify`: a backend held against the f64 reference by the laws of `plugin_api::laws::backend`.
+//!
+//! Each operation, for each dtype, is checked in a process of its own ([`process`], [`job`]): a backend that crashes, exits
+//! or never returns fails that operation, and the others are still reported. This process never loads the backend.
+
+pub mod job;
+pub mod process;
+mod table;
+
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use plugin_api::{
+    backend::ops::CATALOGUE,
+    laws::{Agreement, Line, Report},
+    load::{PluginInfo, scan},
+    manifest::{BackendManifest, kind},
+    options::OptionMap,
+};
+use serde::Serialize;
+
+use crate::config::mistake::suggestion;
+use crate::error::{Error, Result};
+use crate::plugins::{Registry, lock::sha256_of};
+use crate::runs::receipt::PluginUse;
+use crate::train::setup::used;
+use job::{Answer, Job, Place, SESSION, Task};
+use process::Ended;
+
+/// Id of the backend that is the oracle.
+const REFERENCE: &str = "reference";
+/// The group of what concerns no dtype.
+const OPEN: &str = "open";
+/// Processes at a time, where there are as many cores.
+const AT_ONCE: usize = 4;
+
+/// What is to be verified.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// Id of a backend plugin, or the file of its library.
+    pub target: String,
+    /// Device, in the backend's words.
+    pub device: String,
+    /// The compute dtype; `None`: every one of the backend's manifest.
+    pub dtype: Option<String>,
+    /// Options of the backend, `key=value`.
+    pub options: Vec<String>,
+    /// Operations, or `session`; empty: everything.
+    pub only: Vec<String>,
+    /// Threads of the backend's sessions, at least 1.
+    pub threads: usize,
+    /// What one group may take.
+    pub limit: Duration,
+    /// Where to look for plugins.
+    pub folders: Vec<PathBuf>,
+}
+
+/// What came of it.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Verification {
+    /// Whether every law holds.
+    pub passed: bool,
+    /// The backend.
+    pub backend: PluginUse,
+    /// What it was held against.
+    pub reference: PluginUse,
+    /// The device it computed on.
+    pub device: String,
+    /// Threads of its sessions.
+    pub threads: usize,
+    /// Its options, complete.
+    pub options: OptionMap,
+    /// What was checked, by dtype and operation.
+    pub groups: Vec<Group>,
+}
+
+/// The checks of one operation, or of the session, in one dtype.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Group {
+    /// The compute dtype; empty where the backend could not be opened at all.
+    pub dtype: String,
+    /// The operation, `session` or `open`.
+    pub name: String,
+    /// Whether every check passed, and there was one.
+    pub passed: bool,
+    /// Checks made.
+    pub checks: usize,
+    /// Checks failed.
+    pub failed: usize,
+    /// The error that takes most of its limit.
+    pub worst: Option<Agreement>,
+    /// Every check.
+    pub lines: Vec<Line>,
+}
+
+impl Group {
+    fn new(dtype: &str, name: &str, report: Report) -> Group {
+        let worst = report.lines.iter().filter_map(|line| line.agreement).reduce(Agreement::worse);
+        Group {
+            dtype: dtype.to_owned(),
+            name: name.to_owned(),
+            passed: report.is_ok(),
+            checks: report.lines.len(),
+            failed: report.failures().count(),
+            worst,
+            lines: report.lines,
+        }
+    }
+
+    /// What a child made of a group.
+    fn from_child(dtype: &str, name: &str, ended: Result<Ended>) -> Group {
+        let mut report = Report::default();
+        let mut fail = |case: &str, text: String| report.push(name, case, Err(text));
+        match ended {
+            Err(error) => fail("the process", error.report().trim_end().to_owned()),
+            Ok(Ended { answer, failure }) => {
+                match answer {
+                    Some(Answer::Checked(checked)) => report = checked,
+                    Some(Answer::Refused(refusal)) => {
+                        fail("the session", Error::from(refusal).report().trim_end().to_owned());
+                    }
+                    Some(Answer::Opened { .. }) | None => {}
+                }
+                if let Some(failure) = failure {
+                    report.push(name, &failure.at, Err(failure.text));
+                }
+            }
+        }
+        Group::new(dtype, name, report)
+    }
+}
+
+/// Verifies a backend; `done` is told how many groups of how many are done, and the name of the last.
+///
+/// # Errors
+/// Request errors: plugin, device, dtype, option or operation that is not there. What the backend does wrong is in the
+/// result.
+pub fn verify(request: &Request, done: &(dyn Fn(usize, usize, &str) + Sync)) -> Result<Verification> {
+    let names = group_names(&request.only)?;
+    let registry = Registry::discover(&request.folders);
+    let backend = find(&registry, &request.target)?;
+    let reference =
+        registry.find(kind::BACKEND, REFERENCE).map_err(|error| error.context("nothing to verify against"))?;
+    for info in [&backend, reference] {
+        info.check_version()?;
+    }
+    let mut verification = Verification {
+        passed: false,
+        backend: used(&backend, sha256_of(&backend.path)?),
+        reference: used(reference, sha256_of(&reference.path)?),
+        device: request.device.clone(),
+        threads: request.threads,
+        options: OptionMap::new(),
+        groups: Vec::new(),
+    };
+    let job = |task: Task| Job {
+        backend: Place::of(&backend),
+        reference: Place::of(reference),
+        device: request.device.clone(),
+        threads: request.threads,
+        task,
+    };
+    let opened = process::run(&job(Task::Open { options: request.options.clone() }), request.limit)?;
+    let (manifest, options) = match opened {
+        Ended { answer: Some(Answer::Refused(refusal)), .. } => return Err(refusal.into()),
+        Ended { answer: Some(Answer::Opened { manifest, options }), failure: None } => (manifest, options),
+        ended => {
+            verification.groups.push(Group::from_child("", OPEN, Ok(ended)));
+            return Ok(verification);
+        }
+    };
+    let check = |dtype: &str, name: &str| {
+        let task = Task::Check { options: options.clone(), dtype: dtype.to_owned(), group: name.to_owned() };
+        Group::from_child(dtype, name, process::run(&job(task), request.limit))
+    };
+    let dtypes = dtypes(request, &manifest)?;
+    verification.groups = all(&dtypes, &names, check, done);
+    verification.passed = verification.groups.iter().all(|group| group.passed);
+    verification.options = options;
+    Ok(verification)
+}
+
+/// The groups asked for, in the catalogue's order.
+fn group_names(only: &[String]) -> Result<Vec<&'static str>> {
+    let all: Vec<&'static str> = CATALOGUE.iter().map(|spec| spec.name).chain([SESSION]).collect();
+    if let Some(wrong) = only.iter().find(|name| !all.contains(&name.as_str())) {
+        let message = format!("there is no operation `{wrong}`");
+        return Err(Error::request(message).with_hint(suggestion(wrong, all.iter().copied())));
+    }
+    Ok(all.into_iter().filter(|name| only.is_empty() || only.iter().any(|o| o == name)).collect())
+}
+
+/// The plugin that `target` means.
+fn find(registry: &Registry, target: &str) -> Result<PluginInfo> {
+    let path = Path::new(target);
+    let is_file =
+        target.contains(std::path::MAIN_SEPARATOR) || path.extension().is_some_and(|e| e == "so" || e == "dylib");
+    if !is_file {
+        return registry.find(kind::BACKEND, target).cloned();
+    }
+    if !path.is_file() {
+        return Err(Error::request(format!("there is no file {target}")).with_hint("check the path, or give an id"));
+    }
+    let path = std::path::absolute(path)
+        .map_err(|cause| Error::request(format!("{target} is no usable path")).with_cause(cause))?;
+    let found = scan(&path)?;
+    let held: Vec<String> = found.iter().map(|info| format!("{} `{}`", info.kind, info.id)).collect();
+    let mut backends: Vec<PluginInfo> = found.into_iter().filter(|info| info.kind == kind::BACKEND).collect();
+    match (backends.pop(), backends.is_empty()) {
+        (Some(one), true) => Ok(one),
+        (Some(_), false) => Err(Error::request(format!("{target} holds several backends: {}", held.join(", ")))
+            .with_hint("name one of them, and its folder with --plugins DIR")),
+        (None, _) => {
+            let held = if held.is_empty() { "no plugin".to_owned() } else { held.join(", ") };
+            Err(Error::request(format!("{target} holds no backend, but {held}")).with_hint("give a backend's library"))
+        }
+    }
+}
+
+fn dtypes(request: &Request, manifest: &BackendManifest) -> Result<Vec<String>> {
+    let offered = manifest.dtypes.join(", ");
+    match &request.dtype {
+        Some(dtype) if !manifest.dtypes.contains(dtype) => {
+            let message = format!("backend `{}` computes in {offered}, not in {dtype}", manifest.id);
+            Err(Error::request(message).with_hint("choose another --dtype"))
+        }
+        Some(dtype) => Ok(vec![dtype.clone()]),
+        None if manifest.dtypes.is_empty() => {
+            Err(Error::request(format!("backend `{}` names no dtype in its manifest", manifest.id))
+                .with_hint("complete the plugin's manifest"))
+        }
+        None => Ok(manifest.dtypes.clone()),
+    }
+}
+
+/// Every group of every dtype, a few processes at a time, in order.
+fn all(
+    dtypes: &[String],
+    names: &[&'static str],
+    check: impl Fn(&str, &str) -> Group + Sync,
+    done: &(dyn Fn(usize, usize, &str) + Sync),
+) -> Vec<Group> {
+    let work: Vec<(&str, &str)> =
+        dtypes.iter().flat_map(|dtype| names.iter().map(|name| (dtype.as_str(), *name))).collect();
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let (next, groups) = (AtomicUsize::new(0), Mutex::new(Vec::with_capacity(work.len())));
+    std::thread::scope(|scope| {
+        for _ in 0..cores.min(AT_ONCE) {
+            scope.spawn(|| {
+                loop {
+                    let at = next.fetch_add(1, Ordering::Relaxed);
+                    let Some((dtype, name)) = work.get(at) else { return };
+                    let group = check(dtype, name);
+                    let mut groups = groups.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+                    groups.push((at, group));
+                    done(groups.len(), work.len(), name);
+                }
+            });
+        }
+    });
+    let mut groups = groups.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner());
+    groups.sort_by_key(|(at, _)| *at);
+    groups.into_iter().map(|(_, group)| group).collect()
+}

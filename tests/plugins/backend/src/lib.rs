@@ -1,0 +1,164 @@
+//! The reference backend with one operation that breaks a law in a known way, for the tests; never shipped.
+
+use backend_reference::Reference;
+use plugin_api::{
+    Error, Result,
+    backend::{Backend, Call, DType, Handle, Memory, Session, SessionOptions, ops::CATALOGUE},
+    laws::faulty::{Fault as Wrong, Faulty},
+    manifest::{BackendManifest, DeviceSpec},
+    options,
+    options::OptionSet,
+};
+use std::{process, thread, time::Duration};
+
+options! {
+    /// Options of the broken backend.
+    pub struct BrokenOptions {
+        /// What goes wrong.
+        fault: String = "none".into(), of [
+            "none", "scale", "panic", "abort", "exit", "hang", "deny", "affirm", "leak-handle", "leak-memory", "drift",
+            "chatter", "open"
+        ];
+        /// The operation it concerns.
+        op: String = "attention_backward".into();
+    }
+}
+
+/// The plugin.
+pub struct BrokenBackend;
+
+impl Backend for BrokenBackend {
+    type Session = Broken;
+
+    fn manifest() -> BackendManifest {
+        let device = |name: &str, compiled| DeviceSpec { name: name.into(), compiled, tested: false, note: "".into() };
+        BackendManifest {
+            summary: "The reference with one fault, for tests".into(),
+            devices: vec![device("cpu", true), device("metal", false)],
+            dtypes: vec!["f32".into(), "f64".into()],
+            options: BrokenOptions::specs(),
+            ..Default::default()
+        }
+    }
+
+    fn open(options: &SessionOptions) -> Result<Broken> {
+        let BrokenOptions { fault, op } = BrokenOptions::parse(&options.options)?;
+        if options.device != "cpu" {
+            return Err(Error::new(plugin_api::Code::DEVICE, format!("device `{}` is not here", options.device)));
+        }
+        if fault == "open" {
+            process::abort();
+        }
+        let op = CATALOGUE.iter().find(|spec| spec.name == op).map_or(u32::MAX, |spec| spec.id);
+        // Of the two sessions that are compared, the second drifts.
+        let wrong = match fault.as_str() {
+            "scale" => Some(1.01),
+            "drift" if options.tag == 2 => Some(1.0 + 1e-6),
+            _ => None,
+        };
+        let inner = Reference::new(options.tag);
+        let inner: Box<dyn Session> = match wrong {
+            Some(factor) => Box::new(Faulty::new(inner, op, Wrong::Scale(0, factor))),
+            None => Box::new(inner),
+        };
+        Ok(Broken { inner, op, fault })
+    }
+}
+
+/// A session with a fault.
+pub struct Broken {
+    inner: Box<dyn Session>,
+    op: u32,
+    fault: String,
+}
+
+impl Broken {
+    fn show(&mut self) -> Result<()> {
+        match self.fault.as_str() {
+            "panic" => panic!("the operation that panics"),
+            "abort" => {
+                eprintln!("the operation that aborts");
+                process::abort();
+            }
+            "exit" => process::exit(0),
+            "hang" => loop {
+                thread::sleep(Duration::from_secs(1));
+            },
+            "leak-handle" => self.inner.alloc(DType::F32, 1).map(drop),
+            "leak-memory" => {
+                // Written and looked at, or neither system nor compiler would bother.
+                std::hint::black_box(Box::leak(vec![1_u8; 64 << 10].into_boxed_slice()));
+                Ok(())
+            }
+            "chatter" => {
+                println!("{{\"Checked\": {{\"lines\": []}}}}");
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Session for Broken {
+    fn invoke(&mut self, call: &Call<'_>) -> Result<()> {
+        if call.op == self.op {
+            self.show()?;
+            let is_f32 = call.outputs.iter().any(|view| view.dtype == DType::F32);
+            if self.fault == "affirm" && is_f32 {
+                return Err(Error::unsupported("not in f32"));
+            }
+        }
+        self.inner.invoke(call)
+    }
+
+    fn supports(&self, op: u32, dtype: DType) -> bool {
+        let denied = self.fault == "deny" && op == self.op && dtype == DType::F64;
+        !denied && self.inner.supports(op, dtype)
+    }
+
+    fn alloc(&mut self, dtype: DType, elements: u64) -> Result<Handle> {
+        self.inner.alloc(dtype, elements)
+    }
+
+    fn free(&mut self, buffer: Handle) -> Result<()> {
+        self.inner.free(buffer)
+    }
+
+    fn upload(&mut self, buffer: Handle, offset: u64, bytes: &[u8]) -> Result<()> {
+        self.inner.upload(buffer, offset, bytes)
+    }
+
+    fn download(&mut self, buffer: Handle, offset: u64, bytes: &mut [u8]) -> Result<()> {
+        self.inner.download(buffer, offset, bytes)
+    }
+
+    fn begin_download(&mut self, buffer: Handle, offset: u64, length: u64) -> Result<u64> {
+        self.inner.begin_download(buffer, offset, length)
+    }
+
+    fn finish_download(&mut self, ticket: u64, bytes: &mut [u8]) -> Result<()> {
+        self.inner.finish_download(ticket, bytes)
+    }
+
+    fn write_version(&self, buffer: Handle) -> Result<u64> {
+        self.inner.write_version(buffer)
+    }
+
+    fn workspace(&self, call: &Call<'_>) -> u64 {
+        self.inner.workspace(call)
+    }
+
+    fn memory(&self) -> Memory {
+        self.inner.memory()
+    }
+
+    fn trim(&mut self) {
+        self.inner.trim();
+    }
+
+    fn sync(&mut self) -> Result<()> {
+        self.inner.sync()
+    }
+}
+
+plugin_api::export_backend!("broken", BrokenBackend);
