@@ -8,12 +8,12 @@ use plugin_api::{
     manifest::kind,
     objective::Objective,
 };
-use telos_benches::{library, session};
+use telos_benches::{Spec, backends, library, session};
 
 fn invoke(c: &mut Criterion) {
-    for backend in ["reference", "candle"] {
-        let mut session = session(backend, 1, &[]);
-        c.bench_function(&format!("boundary/invoke nop/{backend}"), |b| {
+    for spec in [Spec::of("reference")].into_iter().chain(backends()) {
+        let mut session = session(&spec, 1);
+        c.bench_function(&format!("boundary/invoke nop/{spec}"), |b| {
             b.iter(|| Nop {}.with_call(|call| session.invoke(call)).expect("nop"));
         });
     }

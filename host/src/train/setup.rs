@@ -311,7 +311,7 @@ fn model_and_tokenizer(loaded: &Loaded) -> Result<(Option<PathBuf>, Tokenizer, M
     };
     let config = match (&experiment.model, &folder) {
         (ModelSource::Shape(shape), _) => {
-            let mut config = ModelConfig::from_shape(shape, tokenizer.vocab_size())?;
+            let mut config = ModelConfig::from_shape(shape, shape.vocab.unwrap_or(tokenizer.vocab_size()))?;
             config.bos = tokenizer.bos();
             config.eos = tokenizer.eos().into_iter().collect();
             config
@@ -320,10 +320,14 @@ fn model_and_tokenizer(loaded: &Loaded) -> Result<(Option<PathBuf>, Tokenizer, M
         (ModelSource::From { .. }, None) => return Err(Error::run("model.from without a folder")),
     };
     if tokenizer.vocab_size() as u64 > config.vocab {
+        let (key, remedy) = match folder {
+            Some(_) => ("tokenizer", "use the model's own tokenizer"),
+            None => ("model.vocab", "raise model.vocab, or leave it out"),
+        };
         return Err(loaded.refuse(
-            "tokenizer",
+            key,
             format!(
-                "{} has {} tokens, the model's vocabulary {}; use the model's own tokenizer",
+                "{} has {} tokens, the model's vocabulary {}; {remedy}",
                 tokenizer.name(),
                 tokenizer.vocab_size(),
                 config.vocab
