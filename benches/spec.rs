@@ -111,7 +111,10 @@ mod tests {
         assert_eq!(short.join(","), all);
         assert_eq!(specs[0], Spec::of("candle"));
         let (name, value) = ("deterministic".to_owned(), "false".to_owned());
-        assert_eq!((specs[2].device.as_str(), specs[2].dtype, &specs[2].options[1]), ("cuda:0", DType::BF16, &(name, value)));
+        assert_eq!(
+            (specs[2].device.as_str(), specs[2].dtype, &specs[2].options[1]),
+            ("cuda:0", DType::BF16, &(name, value))
+        );
     }
 
     /// Catches a mistake that is passed over.
