@@ -38,7 +38,8 @@ fn a_real_model_gives_its_golden_logits_and_text() {
     let rest = (chain.len() - ids.len()).to_string();
     let (lab, model) = (Lab::new(), folder.to_string_lossy().into_owned());
     let prompt = golden["prompt"].as_str().expect("a prompt");
-    let backends: [&[&str]; 2] = [&[], &["--backend", "reference", "--dtype", "f64"]];
+    let mut backends: Vec<&[&str]> = vec![&[], &["--backend", "reference", "--dtype", "f64"]];
+    backends.extend(cfg!(target_os = "linux").then_some(&["--backend", "torch"][..]));
     for backend in backends {
         let ask =
             ["generate", &model, "--prompt", prompt, "--temperature", "0", "--max-tokens", &rest, "--json", "--logits"];

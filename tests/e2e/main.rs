@@ -17,3 +17,5 @@ mod plugins;
 mod resume;
 mod rig;
 mod threads;
+#[cfg(target_os = "linux")]
+mod torch;

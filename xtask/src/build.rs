@@ -4,6 +4,7 @@ use crate::{
     Result,
     cargo::{self, Artifact, Member, Workspace},
     plugins::arrange,
+    torch::Libtorch,
 };
 use std::path::{Path, PathBuf};
 
@@ -28,29 +29,43 @@ impl Built {
     }
 }
 
-/// The host and every plugin.
-pub fn host_and_plugins() -> Result<Built> {
+/// The host and every plugin; the torch plugin where `libtorch` is given, or was when the plugins were last arranged.
+pub fn host_and_plugins(libtorch: Option<&Libtorch>) -> Result<Built> {
     let workspace = Workspace::read()?;
     let plugins = workspace.cdylibs_under(PLUGINS)?;
     let packages = plugins.iter().map(|m| m.name.as_str()).chain([HOST]);
     let args: Vec<String> = packages.flat_map(|name| ["--package".to_owned(), name.to_owned()]).collect();
-    build(&workspace, &plugins, &[], &args)
+    build(&workspace, &plugins, &[], &args, libtorch)
 }
 
-/// The host, every plugin, and the plugins that only tests load.
-pub fn everything() -> Result<Built> {
+/// The host, every plugin, and the plugins that only tests load; the torch plugin as in [`host_and_plugins`].
+pub fn everything(libtorch: Option<&Libtorch>) -> Result<Built> {
     let workspace = Workspace::read()?;
     let (plugins, test_plugins) = (workspace.cdylibs_under(PLUGINS)?, workspace.cdylibs_under(TEST_PLUGINS)?);
     // With the very features the tests are built with, or cargo would build half of the dependencies twice.
-    build(&workspace, &plugins, &test_plugins, &["--workspace".to_owned(), "--all-targets".to_owned()])
+    build(&workspace, &plugins, &test_plugins, &["--workspace".to_owned(), "--all-targets".to_owned()], libtorch)
 }
 
-fn build(workspace: &Workspace, plugins: &[&Member], test_plugins: &[&Member], args: &[String]) -> Result<Built> {
+fn build(
+    workspace: &Workspace,
+    plugins: &[&Member],
+    test_plugins: &[&Member],
+    args: &[String],
+    libtorch: Option<&Libtorch>,
+) -> Result<Built> {
     let host = workspace.members.iter().find(|m| m.name == HOST).ok_or("the workspace has no crate `telos`")?;
     let artifacts = cargo::build(args)?;
     let host = of(&artifacts, host).find(|path| !cargo::is_library(path)).ok_or("cargo built no `telos`")?;
     let built = Built { host };
-    arrange(&built.folder()?.join("plugins"), &libraries(&artifacts, plugins))?;
+    let folder = built.folder()?.join("plugins");
+    let mut placed = libraries(&artifacts, plugins);
+    let linked = Libtorch::linked(&folder);
+    if let Some(libtorch) = libtorch.or(linked.as_ref()) {
+        // The suites of the torch plugin are built with those of the workspace, or not at all.
+        placed.extend(libtorch.build(workspace, !test_plugins.is_empty())?);
+        libtorch.link(&folder)?;
+    }
+    arrange(&folder, &placed)?;
     if !test_plugins.is_empty() {
         arrange(&built.folder()?.join("test-plugins"), &libraries(&artifacts, test_plugins))?;
     }

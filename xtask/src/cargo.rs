@@ -30,6 +30,8 @@ pub fn cargo() -> Result<Command> {
 pub struct Workspace {
     /// All crates, sorted by name.
     pub members: Vec<Member>,
+    /// Where cargo builds.
+    pub target: PathBuf,
 }
 
 /// A crate of the workspace.
@@ -58,7 +60,8 @@ impl Workspace {
             serde_json::from_slice(&output.stdout).map_err(|e| format!("cargo metadata cannot be read: {e}"))?;
         let mut members: Vec<Member> = json["packages"].as_array().into_iter().flatten().filter_map(member).collect();
         members.sort_by(|a, b| a.name.cmp(&b.name));
-        Ok(Workspace { members })
+        let target = json["target_directory"].as_str().ok_or("cargo names no target folder")?.into();
+        Ok(Workspace { members, target })
     }
 
     /// The crates under `folder` (relative to the root) that build a dynamic library.
@@ -91,8 +94,12 @@ pub struct Artifact {
 
 /// Runs `cargo build` and yields the programs and dynamic libraries. Says nothing when all was up to date.
 pub fn build(args: &[String]) -> Result<Vec<Artifact>> {
-    let mut command = cargo()?;
-    command.args(["build", "--release", "--message-format", "json-render-diagnostics"]).args(args);
+    artifacts(cargo()?.args(["build", "--release"]).args(args))
+}
+
+/// Runs a `cargo build` and yields the programs and dynamic libraries. Says nothing when all was up to date.
+pub fn artifacts(command: &mut Command) -> Result<Vec<Artifact>> {
+    command.args(["--message-format", "json-render-diagnostics"]);
     if std::io::stderr().is_terminal() {
         command.args(["--color", "always"]);
     }

@@ -8,6 +8,7 @@ mod dist;
 mod minors;
 mod plugins;
 mod test;
+mod torch;
 
 use std::{
     env,
@@ -17,9 +18,11 @@ use std::{
 
 const USAGE: &str = "\
 usage: cargo telos ARGS...           build the host and all plugins, then run the host with ARGS
+       cargo xtask torch             find or fetch libtorch, build host, plugins and the torch plugin
        cargo xtask build [--minors]  build the host, all plugins, and the plugins that only tests load;
                                      --minors adds the plugins and hosts that the test of two minors crosses
-       cargo xtask test [--full]     build, then check format, lints, licences and the ABI, and run every test;
+       cargo xtask test [--full]     set up libtorch, build, then check format, lints, licences and the ABI, and
+                                     run every test;
                                      --full adds the slow tests, the documentation and one pass of each bench
        cargo xtask dist [--out DIR] [--built DIR]
                                      build, then make a folder of stripped files that runs anywhere;
@@ -35,9 +38,10 @@ fn main() -> ExitCode {
     let rest: Vec<OsString> = args.collect();
     let done = match command.as_ref().and_then(|c| c.to_str()) {
         Some("telos") => telos(&rest),
-        Some("build") if rest.is_empty() => build::everything().map(|_| ExitCode::SUCCESS),
+        Some("torch") if rest.is_empty() => torch::run().map(|()| ExitCode::SUCCESS),
+        Some("build") if rest.is_empty() => build::everything(None).map(|_| ExitCode::SUCCESS),
         Some("build") if rest == ["--minors"] => {
-            build::everything().and_then(|built| minors::build(&built)).map(|()| ExitCode::SUCCESS)
+            build::everything(None).and_then(|built| minors::build(&built)).map(|()| ExitCode::SUCCESS)
         }
         Some("test") if rest.is_empty() => test::run(false),
         Some("test") if rest == ["--full"] => test::run(true),
@@ -64,7 +68,7 @@ fn wrong_usage() -> Result<ExitCode> {
 
 /// Builds what is out of date, then becomes the host.
 fn telos(args: &[OsString]) -> Result<ExitCode> {
-    let built = build::host_and_plugins()?;
+    let built = build::host_and_plugins(None)?;
     become_program(Command::new(built.host).args(args))
 }
 

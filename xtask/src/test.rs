@@ -1,6 +1,11 @@
 //! `cargo xtask test`: every check of the project, one after the other, until one fails.
 
-use crate::{Result, build, cargo, minors};
+use crate::{
+    Result, build,
+    cargo::{self, Workspace},
+    minors,
+    torch::{self, Libtorch},
+};
 use std::{
     io::{BufRead, BufReader},
     path::Path,
@@ -62,17 +67,34 @@ pub fn run(full: bool) -> Result<ExitCode> {
 }
 
 fn all(steps: &mut Steps, totals: &mut Totals, full: bool) -> Result<()> {
-    steps.step("format", || passes(cargo::cargo()?.args(["fmt", "--all", "--check"])))?;
+    steps.step("format", || {
+        passes(cargo::cargo()?.args(["fmt", "--all", "--check"]))?;
+        passes(cargo::cargo()?.args(["fmt", "--check", "--manifest-path"]).arg(torch::manifest()?))
+    })?;
+    let mut libtorch = None;
+    steps.step("libtorch", || {
+        if !cfg!(target_os = "linux") {
+            return Ok(Outcome::Skipped("the torch plugin is built on Linux only".into()));
+        }
+        libtorch = Some(Libtorch::set_up()?);
+        Ok(Outcome::Passed)
+    })?;
+    let libtorch = libtorch.as_ref();
+    let workspace = Workspace::read()?;
     let mut built = None;
     steps.step("build host and plugins", || {
-        built = Some(build::everything()?);
+        built = Some(build::everything(libtorch)?);
         Ok(Outcome::Passed)
     })?;
     let built = built.ok_or("nothing was built")?;
     steps.step("build two minors", || minors::build(&built).map(|()| Outcome::Passed))?;
     steps.step("clippy", || {
         let lints = ["clippy", "--release", "--workspace", "--all-targets", "--", "--deny", "warnings"];
-        passes(cargo::cargo()?.args(lints))
+        passes(cargo::cargo()?.args(lints))?;
+        match libtorch {
+            Some(libtorch) => passes(libtorch.cargo(&workspace, "clippy")?.args(&lints[3..])),
+            None => Ok(Outcome::Passed),
+        }
     })?;
     steps.step("map", map)?;
     steps.step("licences and bans", licences)?;
@@ -85,7 +107,20 @@ fn all(steps: &mut Steps, totals: &mut Totals, full: bool) -> Result<()> {
             passes(cargo::cargo()?.args(["bench", "--workspace", "--benches", "--", "--test"]))
         })?;
     }
-    steps.step("tests", || tests(built.folder()?, totals, full))
+    let mut all = true;
+    steps.step("tests", || {
+        let mut command = cargo::cargo()?;
+        command.args(["test", "--release", "--workspace"]);
+        all &= tests(command, built.folder()?, totals, full)?;
+        Ok(Outcome::Passed)
+    })?;
+    if let Some(libtorch) = libtorch {
+        steps.step("tests of the torch plugin", || {
+            all &= tests(libtorch.cargo(&workspace, "test")?, built.folder()?, totals, full)?;
+            Ok(Outcome::Passed)
+        })?;
+    }
+    if all { Ok(()) } else { Err("tests failed, see above".into()) }
 }
 
 /// Runs a command with the terminal as its own.
@@ -122,9 +157,9 @@ fn licences() -> Result<Outcome> {
 }
 
 /// Unit, integration, end-to-end and documentation tests. Their output passes through and is added up.
-fn tests(folder: &Path, totals: &mut Totals, full: bool) -> Result<Outcome> {
-    let mut command = cargo::cargo()?;
-    command.args(["test", "--release", "--workspace", "--no-fail-fast"]).env("TELOS_TEST_BIN", folder);
+/// Yields whether all passed.
+fn tests(mut command: Command, folder: &Path, totals: &mut Totals, full: bool) -> Result<bool> {
+    command.arg("--no-fail-fast").env("TELOS_TEST_BIN", folder);
     if full {
         command.env("TELOS_TEST_FULL", "1");
     }
@@ -136,7 +171,7 @@ fn tests(folder: &Path, totals: &mut Totals, full: bool) -> Result<Outcome> {
         }
     }
     let status = child.wait().map_err(|e| format!("cargo test was lost: {e}"))?;
-    if status.success() { Ok(Outcome::Passed) } else { Err("tests failed, see above".into()) }
+    Ok(status.success())
 }
 
 /// Sums of the test runner's result lines.

@@ -48,6 +48,7 @@ fn entry_json(info: &PluginInfo) -> Value {
         "contract": contract(info),
         "requires": format!("{}.{}", info.abi_major, info.requires_minor),
         "preload": info.preload,
+        "remedy": info.remedy,
         "file": info.path.to_string_lossy(),
         "loadable": info.check_version().is_ok(),
     })

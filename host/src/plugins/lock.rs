@@ -171,6 +171,7 @@ mod tests {
             abi_minor: 0,
             requires_minor: 0,
             preload: Vec::new(),
+            remedy: String::new(),
             path,
         }
     }

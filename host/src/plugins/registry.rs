@@ -144,6 +144,8 @@ impl Registry {
         let searched = if searched.is_empty() { "none".to_owned() } else { searched.join(", ") };
         let hint = match nearest(id, ids.iter().copied()) {
             Some(near) => format!("did you mean `{near}`?"),
+            // Built apart, because nothing else needs libtorch.
+            None if id == "torch" => "`cargo xtask torch` finds or fetches libtorch and builds it".to_owned(),
             None => "build it (`cargo xtask build`), or name its folder with --plugins DIR or TELOS_PLUGINS".to_owned(),
         };
         Error::request(message)
@@ -205,6 +207,7 @@ mod tests {
             abi_minor: 0,
             requires_minor: 0,
             preload: Vec::new(),
+            remedy: String::new(),
             path: "lib.so".into(),
         }
     }

@@ -8,7 +8,7 @@ use telos::model::tensor_file::{TensorData, TensorFile, write_tensors};
 use telos::model::{Model, ModelConfig};
 use tempfile::TempDir;
 
-use crate::support::{BACKENDS, device, oracles, perturb, tiny};
+use crate::support::{backends, device, oracles, perturb, tiny};
 
 type Tensors = Vec<(String, Vec<usize>, Vec<f64>)>;
 
@@ -51,7 +51,7 @@ fn flat(model: &Model) -> Vec<u64> {
 #[test]
 fn saving_and_loading_keeps_every_bit_and_saves_the_same_bytes() {
     for (family, other) in [("llama", false), ("llama", true), ("gpt2", false), ("gpt2", true)] {
-        for backend in BACKENDS {
+        for backend in backends() {
             let device = device(backend);
             let (first, second) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
             let mut model = Model::init(&device, tiny(family, other), 3).unwrap();

@@ -4,7 +4,7 @@ use plugin_api::abi::DType;
 use telos::device::Device;
 use telos::model::{BatchView, Cotangents, HeadRequest, Keep, Model, Recompute};
 
-use crate::support::{BACKENDS, Packed, RECOMPUTES, close, device, gradient, perturb, session, tiny};
+use crate::support::{Packed, RECOMPUTES, backends, close, device, gradient, perturb, session, tiny};
 
 fn sequences() -> Vec<Vec<i32>> {
     vec![vec![3, 1, 4, 1, 5], vec![9, 2], vec![6], vec![6, 5, 10, 0, 8, 7, 3, 2]]
@@ -18,7 +18,7 @@ fn bits(values: &[f64]) -> Vec<u64> {
 #[test]
 fn gotcha_06_12_packed_equals_one_by_one() {
     for family in ["llama", "gpt2"] {
-        for backend in BACKENDS {
+        for backend in backends() {
             let model = Model::init(&device(backend), tiny(family, false), 3).unwrap();
             perturb(&model);
             let tolerance = if backend == "reference" { 1e-12 } else { 2e-5 };
@@ -48,7 +48,7 @@ fn gotcha_06_12_packed_equals_one_by_one() {
 fn gotcha_40_recompute_settings_give_the_same_gradients_bitwise() {
     let packed = Packed::new(&sequences());
     for (family, other) in [("llama", false), ("llama", true), ("gpt2", true)] {
-        for backend in BACKENDS {
+        for backend in backends() {
             let model = Model::init(&device(backend), tiny(family, other), 3).unwrap();
             perturb(&model);
             let all = RECOMPUTES.map(|recompute| {
@@ -84,7 +84,7 @@ fn what_is_kept_shrinks_from_none_to_all_to_nothing() {
 /// Catches buffers leaked or asked for anew in every step.
 #[test]
 fn a_steady_state_asks_the_device_for_nothing() {
-    for backend in BACKENDS {
+    for backend in backends() {
         let device = device(backend);
         let model = Model::init(&device, tiny("llama", false), 3).unwrap();
         let packed = Packed::new(&sequences());
@@ -102,7 +102,7 @@ fn a_steady_state_asks_the_device_for_nothing() {
 /// Catches rows that are gathered, but scattered back elsewhere; and a fused head whose gradient differs.
 #[test]
 fn leaving_rows_out_equals_zero_cotangents_and_both_head_paths_agree() {
-    for backend in BACKENDS {
+    for backend in backends() {
         let model = Model::init(&device(backend), tiny("gpt2", false), 3).unwrap();
         perturb(&model);
         let packed = Packed::new(&sequences());
@@ -161,7 +161,8 @@ fn batches_that_contradict_themselves_are_refused() {
 fn initial_weights_are_the_same_on_every_backend_and_have_their_spread() {
     let mut config = tiny("llama", true);
     (config.dim, config.head_dim, config.hidden, config.vocab, config.init_std) = (64, 32, 128, 500, 0.02);
-    let models = BACKENDS.map(|backend| Model::init(&device(backend), config.clone(), 11).unwrap());
+    let init = |backend| Model::init(&device(backend), config.clone(), 11).unwrap();
+    let models: Vec<Model> = backends().into_iter().map(init).collect();
     let values = |model: &Model, name: &str| model.values(model.params(), model.layout().get(name).unwrap()).unwrap();
     for parameter in models[0].layout().parameters() {
         let first = values(&models[0], &parameter.name);

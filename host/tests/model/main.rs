@@ -1,5 +1,6 @@
 //! The decoder on real backends: against transformers' numbers, finite differences and itself.
 
+mod agreement;
 mod folders;
 mod generation;
 mod gradients;

@@ -4,7 +4,7 @@ use serde_json::Value;
 use telos::generate::{GenerateOptions, generate};
 use telos::model::{Keep, Model};
 
-use crate::support::{BACKENDS, Packed, RECOMPUTES, close, device, float, floats, gradient, ints, json, l2, oracles};
+use crate::support::{Packed, RECOMPUTES, backends, close, device, float, floats, gradient, ints, json, l2, oracles};
 
 struct Oracle {
     folder: std::path::PathBuf,
@@ -30,7 +30,7 @@ fn logits_and_loss_are_those_of_transformers() {
     for family in ["llama", "gpt2"] {
         let Oracle { folder, expected, sequences } = oracle(family);
         let packed = Packed::new(&sequences);
-        for backend in BACKENDS {
+        for backend in backends() {
             let model = Model::from_folder(&device(backend), &folder).unwrap();
             let forward = model.forward(packed.view(), Keep::Nothing).unwrap();
             let logits = model.logits(forward.hidden()).unwrap().to_vec().unwrap();
@@ -56,7 +56,7 @@ fn gradient_norms_are_those_of_transformers_with_every_recompute_setting() {
     for family in ["llama", "gpt2"] {
         let Oracle { folder, expected, sequences } = oracle(family);
         let packed = Packed::new(&sequences);
-        for backend in BACKENDS {
+        for backend in backends() {
             let model = Model::from_folder(&device(backend), &folder).unwrap();
             for (recompute, fused) in RECOMPUTES.into_iter().flat_map(|r| [(r, false), (r, true)]) {
                 let (loss, grads) = gradient(&model, &packed, recompute, fused);
@@ -84,7 +84,7 @@ fn greedy_tokens_are_those_of_transformers_alone_and_together() {
         let Oracle { folder, expected, .. } = oracle(family);
         let lists = |key: &str| expected["greedy"][key].as_array().unwrap().iter().map(ints).collect::<Vec<_>>();
         let (prompts, wanted) = (lists("prompts"), lists("continuations"));
-        for backend in BACKENDS {
+        for backend in backends() {
             let model = Model::from_folder(&device(backend), &folder).unwrap();
             let options =
                 GenerateOptions { max_tokens: wanted[0].len(), temperature: 0.0, ..GenerateOptions::default() };
@@ -126,7 +126,7 @@ fn stories260k_gives_its_golden_logits_and_text() {
     let folder = std::path::Path::new(&data).join("models/stories260k");
     let golden = json(&folder.join("golden.json"));
     let prompt = ints(&golden["prompt_ids"]);
-    for backend in BACKENDS {
+    for backend in backends() {
         let model = Model::from_folder(&device(backend), &folder).unwrap();
         let packed = Packed::new(std::slice::from_ref(&prompt));
         let forward = model.forward(packed.view(), Keep::Nothing).unwrap();

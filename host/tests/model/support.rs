@@ -4,9 +4,11 @@ use std::path::{Path, PathBuf};
 
 use plugin_api::abi::DType;
 use plugin_api::backend::{Backend, Session, SessionOptions};
+use plugin_api::manifest::kind;
 use serde_json::Value;
 use telos::device::{Buffer, Device};
 use telos::model::{BatchView, Cotangents, HeadRequest, Keep, Model, ModelConfig, Recompute};
+use telos::plugins::Registry;
 
 pub const RECOMPUTES: [Recompute; 3] = [Recompute::None, Recompute::Auto, Recompute::All];
 
@@ -26,6 +28,13 @@ pub fn session(backend: &str, tag: u16) -> (Box<dyn Session>, DType) {
         }
         "candle kernels" => (Box::new(candle("kernels")), DType::F32),
         "candle generic" => (Box::new(candle("generic")), DType::F32),
+        // Through its library: it is a workspace of its own.
+        "torch" => {
+            let options = SessionOptions { threads: 2, tag, ..SessionOptions::default() };
+            let plugins = Registry::discover(&[plugins()]);
+            let library = plugins.load(kind::BACKEND, "torch").expect("run `cargo xtask torch`");
+            (Box::new(library.session(&options).expect("torch opens on cpu")), DType::F32)
+        }
         other => panic!("no backend {other}"),
     }
 }
@@ -35,7 +44,25 @@ pub fn device(backend: &str) -> Device {
     Device::new(session, compute).unwrap_or_else(|e| panic!("{backend}: {e:?}"))
 }
 
-pub const BACKENDS: [&str; 3] = ["reference", "candle kernels", "candle generic"];
+/// Where `cargo xtask` arranges plugins.
+fn plugins() -> PathBuf {
+    let beside = || std::env::current_exe().ok().and_then(|own| Some(own.parent()?.parent()?.to_owned()));
+    let folder = std::env::var_os("TELOS_TEST_BIN").map(PathBuf::from).or_else(beside);
+    folder.expect("a test lies in target/release/deps").join("plugins")
+}
+
+/// Every backend that computes here; torch is left out only where `cargo xtask test` does not build it, and a lone
+/// `cargo test` says so.
+pub fn backends() -> Vec<&'static str> {
+    let mut all = vec!["reference", "candle kernels", "candle generic"];
+    let built = cfg!(target_os = "linux") && std::env::var_os("TELOS_TEST_BIN").is_some();
+    if built || plugins().join("libbackend_torch.so").is_file() {
+        all.push("torch");
+    } else {
+        eprintln!("SKIPPED: torch, which `cargo xtask torch` builds");
+    }
+    all
+}
 
 pub fn oracles() -> PathBuf {
     let here = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/references");

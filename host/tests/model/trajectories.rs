@@ -5,7 +5,7 @@ use serde_json::Value;
 use telos::device::{Device, Tensor};
 use telos::model::{Model, Recompute};
 
-use crate::support::{BACKENDS, Packed, close, cross_entropy, device, float, floats, ints, json, l2, oracles};
+use crate::support::{Packed, backends, close, cross_entropy, device, float, floats, ints, json, l2, oracles};
 
 /// Segments of the flat buffer, one a parameter, and their rates.
 fn segments(model: &Model, lr: f64, decay: f64) -> (Tensor, Tensor) {
@@ -31,7 +31,7 @@ fn twenty_adamw_steps_follow_torch() {
         let expected = trajectory(family);
         let sequences: Vec<Vec<i32>> = expected["data"]["input_ids"].as_array().unwrap().iter().map(ints).collect();
         let batch = Packed::new(&sequences);
-        for backend in BACKENDS {
+        for backend in backends() {
             follow(&device(backend), &expected, &batch, &format!("{family} on {backend}"));
         }
     }

@@ -34,7 +34,9 @@ pub struct PluginHeader {
     pub id: [u8; 64],
     /// Its own version.
     pub version: [u8; 32],
-    /// Libraries the host opens before this one, separated by `;`, each with its visibility: `global:NAME`.
+    /// What the library needs, separated by `;`: libraries that the host opens first, each with its visibility and its
+    /// place beside this one (`global:libtorch/lib/libc10.so`; where it is not there, the system's search for its name),
+    /// and `remedy:TEXT`, what to tell the user where they or this library cannot be opened.
     pub preload: [u8; 256],
 }
 

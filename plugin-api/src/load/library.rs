@@ -20,7 +20,7 @@ use abi_stable::{
     type_layout::{TLFieldOrFunction, TypeLayout},
 };
 use libloading::os::unix::{Library as Dynamic, RTLD_GLOBAL, RTLD_LOCAL, RTLD_NOW};
-use std::{cmp::Ordering, ffi::OsStr};
+use std::{cmp::Ordering, error::Error as _, ffi::OsStr, path::Path};
 
 /// A loaded plugin. The library stays open until the process ends.
 #[derive(Clone)]
@@ -41,7 +41,7 @@ impl Library {
         for wanted in &info.preload {
             preload(info, wanted)?;
         }
-        open(info.path.as_os_str(), RTLD_NOW | RTLD_LOCAL).map_err(|e| refuse(info, e))?;
+        open(info.path.as_os_str(), RTLD_NOW | RTLD_LOCAL).map_err(|e| cannot_open(info, e))?;
         let header = header_of(info)?;
         let root = match info.abi_minor.cmp(&ABI_MINOR) {
             Ordering::Less => older(info, header)?,
@@ -162,18 +162,27 @@ fn refuse(info: &PluginInfo, why: impl std::fmt::Display) -> Error {
 }
 
 /// Opens a library for good.
-fn open(path: &OsStr, flags: std::ffi::c_int) -> Result<(), libloading::Error> {
+fn open(path: &OsStr, flags: std::ffi::c_int) -> Result<(), String> {
     // SAFETY: loading runs the library's initialisers, which is what loading a trusted plugin means; the caller chose the
     // file. Forgetting the handle keeps its code mapped for the life of the process.
-    unsafe { Dynamic::open(Some(path), flags) }.map(std::mem::forget)
+    let opened = unsafe { Dynamic::open(Some(path), flags) }.map(std::mem::forget);
+    // The library and the symbol that are missing stand in the cause.
+    opened.map_err(|e| e.source().map_or_else(|| e.to_string(), ToString::to_string))
+}
+
+/// A library that cannot be opened, with what its header says mends that.
+fn cannot_open(info: &PluginInfo, why: impl std::fmt::Display) -> Error {
+    if info.remedy.is_empty() { refuse(info, why) } else { refuse(info, format!("{why}; {}", info.remedy)) }
 }
 
 fn preload(info: &PluginInfo, wanted: &str) -> Result<()> {
-    let (visibility, name) = wanted.split_once(':').unwrap_or(("local", wanted));
+    let (visibility, place) = wanted.split_once(':').unwrap_or(("local", wanted));
     let flags = if visibility == "global" { RTLD_NOW | RTLD_GLOBAL } else { RTLD_NOW | RTLD_LOCAL };
-    let beside = info.path.parent().map(|folder| folder.join(name)).filter(|p| p.is_file());
-    let path = beside.as_deref().map_or(OsStr::new(name), std::path::Path::as_os_str);
-    open(path, flags).map_err(|e| refuse(info, format!("it needs {name}: {e}")))
+    let place = Path::new(place);
+    let beside = info.path.parent().map(|folder| folder.join(place)).filter(|p| p.is_file());
+    // The system's loader searches for a bare name only.
+    let path = beside.as_deref().map_or(place.file_name().unwrap_or_default(), Path::as_os_str);
+    open(path, flags).map_err(|e| cannot_open(info, format!("it needs {}: {e}", place.display())))
 }
 
 fn header_of(info: &PluginInfo) -> Result<&'static LibHeader> {

@@ -27,9 +27,14 @@ pub struct PluginInfo {
     pub requires_minor: u32,
     /// Libraries to open first, as in [`PluginHeader::preload`].
     pub preload: Vec<String>,
+    /// What to do where the library or one of those cannot be opened; empty where it does not say.
+    pub remedy: String,
     /// The file.
     pub path: PathBuf,
 }
+
+/// What a remedy begins with among the libraries to open first.
+const REMEDY: &str = "remedy:";
 
 fn broken(path: &Path, why: impl std::fmt::Display) -> Error {
     Error::new(Code::LAYOUT, format!("{} is not a whole library: {why}", path.display()))
@@ -79,7 +84,9 @@ fn read_header(path: &Path, data: &[u8]) -> Result<PluginInfo> {
     if data.get(..MAGIC.len()) != Some(&MAGIC[..]) {
         return Err(broken(path, "its plugin header does not begin as it should"));
     }
-    let preload = text(offset_of!(PluginHeader, preload), 256)?;
+    let needs = text(offset_of!(PluginHeader, preload), 256)?;
+    let (remedies, preload): (Vec<&str>, Vec<&str>) =
+        needs.split(';').filter(|p| !p.is_empty()).partition(|p| p.starts_with(REMEDY));
     Ok(PluginInfo {
         id: text(offset_of!(PluginHeader, id), 64)?,
         kind: text(offset_of!(PluginHeader, kind), 32)?,
@@ -87,7 +94,8 @@ fn read_header(path: &Path, data: &[u8]) -> Result<PluginInfo> {
         abi_major: number(offset_of!(PluginHeader, abi_major)),
         abi_minor: number(offset_of!(PluginHeader, abi_minor)),
         requires_minor: number(offset_of!(PluginHeader, requires_minor)),
-        preload: preload.split(';').filter(|p| !p.is_empty()).map(str::to_owned).collect(),
+        preload: preload.into_iter().map(str::to_owned).collect(),
+        remedy: remedies.first().map(|r| r[REMEDY.len()..].to_owned()).unwrap_or_default(),
         path: path.to_owned(),
     })
 }

@@ -1,6 +1,7 @@
 //! Rust's side of `shim.cpp`: what tch leaves out of libtorch.
 
 use crate::fault::{Attempt, Fault};
+use plugin_api::{Code, Error, Result};
 use std::ffi::{CStr, c_char};
 use tch::Tensor;
 
@@ -8,6 +9,8 @@ use tch::Tensor;
 type Raw = torch_sys::C_tensor;
 
 unsafe extern "C" {
+    fn telos_torch_compiled() -> u64;
+    fn telos_torch_loaded() -> u64;
     fn telos_torch_free(message: *mut c_char);
     fn telos_torch_adamw(
         p: *mut Raw,
@@ -26,6 +29,28 @@ unsafe extern "C" {
     fn telos_torch_configure(tf32: bool, deterministic: bool) -> *mut c_char;
     fn telos_torch_synchronize(device: i64) -> *mut c_char;
     fn telos_torch_trim() -> *mut c_char;
+}
+
+/// `2.11.0` of libtorch's packed version.
+fn dotted(version: u64) -> String {
+    let byte = |shift: u32| (version >> shift) & 0xff;
+    format!("{}.{}.{}", byte(56), byte(48), byte(40))
+}
+
+/// That the libtorch which is loaded is the one this plugin was compiled with: its C++ classes change from version to
+/// version, and what does not fit need not fail at once.
+///
+/// # Errors
+/// `LAYOUT` naming both versions and the remedy.
+pub fn check_version() -> Result<()> {
+    // SAFETY: neither takes anything, and both answer a constant.
+    let (compiled, loaded) = unsafe { (telos_torch_compiled(), telos_torch_loaded()) };
+    let (compiled, loaded) = (dotted(compiled), dotted(loaded));
+    if compiled == loaded {
+        return Ok(());
+    }
+    let remedy = "`cargo xtask torch` finds or fetches the right one";
+    Err(Error::new(Code::LAYOUT, format!("libtorch {loaded} is loaded, this plugin needs {compiled}; {remedy}")))
 }
 
 /// Takes the shim's answer.
@@ -118,4 +143,16 @@ pub fn synchronize(index: usize) -> Attempt {
 pub fn trim() -> Attempt {
     // SAFETY: takes nothing.
     outcome(unsafe { telos_torch_trim() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Catches bytes taken in the wrong order, and a check that refuses the very libtorch it was compiled with.
+    #[test]
+    fn a_packed_version_reads_from_the_top() {
+        assert_eq!(dotted(0x020b_0100_0000_0000), "2.11.1");
+        check_version().unwrap();
+    }
 }

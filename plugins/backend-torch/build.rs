@@ -14,6 +14,10 @@ fn main() {
         eprintln!("no libtorch headers: `cargo xtask torch` finds or fetches libtorch 2.11.0 and builds this plugin");
         exit(1);
     };
+    if cfg!(target_os = "linux") {
+        // The library looks beside itself, wherever it is moved.
+        println!("cargo:rustc-cdylib-link-arg=-Wl,-rpath,$ORIGIN/libtorch/lib");
+    }
     cc::Build::new()
         .cpp(true)
         .std("c++17")

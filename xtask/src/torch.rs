@@ -1,12 +1,16 @@
-//! `cargo xtask torch`: finds libtorch 2.11.0 or fetches it, arranges it, and builds the plugin against it.
+//! `cargo xtask torch`: finds libtorch 2.11.0 or fetches it, arranges it, and builds the torch plugin against it.
 //!
 //! What is used, first found: the folder in `LIBTORCH`; a Python that has torch; what an earlier run fetched; what pip
 //! fetches now. Nothing is written outside the cache folder (`TELOS_CACHE`, else the user's cache folder) and cargo's own.
 //!
 //! The arranged folder holds links: `include/`, and a `lib/` without libtorch's CUDA half, so that the plugin needs
-//! libtorch_cpu and libc10 alone. The CUDA half is opened at run time, from where the links lead.
+//! libtorch_cpu and libc10 alone. The CUDA half is opened at run time, from where the links lead. A link `libtorch`
+//! beside the plugin leads there; the plugin and the host look nowhere else first.
 
-use crate::{Result, cargo};
+use crate::{
+    Result, build,
+    cargo::{self, Workspace},
+};
 use std::{
     env, fs,
     path::{Path, PathBuf},
@@ -16,6 +20,12 @@ use std::{
 /// The one version that the pinned `tch` fits.
 const VERSION: &str = "2.11.0";
 
+/// The plugin, a workspace of its own.
+const PLUGIN: &str = "plugins/backend-torch";
+
+/// The link's name in the folder of plugins.
+const LINK: &str = "libtorch";
+
 /// What the plugin and libtorch_cpu need of libtorch itself.
 const LIBRARIES: &[&str] = &["libtorch_cpu.so", "libc10.so", "libtorch.so", "libgomp.so.1"];
 
@@ -23,22 +33,69 @@ const LIBRARIES: &[&str] = &["libtorch_cpu.so", "libc10.so", "libtorch.so", "lib
 const CUDA_LIBRARIES: &[(&str, &str)] =
     &[("libcupti.so.13", "nvidia-cuda-cupti==13.0.*"), ("libcudart.so.13", "nvidia-cuda-runtime==13.0.*")];
 
-/// Arranges libtorch, builds the plugin, and says where both are.
+/// Arranges libtorch, builds host and plugins with it, and says where it is.
 pub fn run() -> Result<()> {
-    let arranged = arrange(&find()?)?;
-    let plugin = cargo::root()?.join("plugins-torch");
-    let status = cargo::cargo()?
-        .current_dir(&plugin)
-        .args(["build", "--release"])
-        .env("LIBTORCH", &arranged)
-        .status()
-        .map_err(|e| format!("cannot run cargo build: {e}"))?;
-    if !status.success() {
-        return Err(format!("the torch plugin was not built; libtorch is in {}", arranged.display()));
-    }
-    println!("libtorch {VERSION} is in {}", arranged.display());
-    println!("programs that load the torch plugin need LD_LIBRARY_PATH={}", arranged.join("lib").display());
+    let libtorch = Libtorch::set_up()?;
+    let built = build::host_and_plugins(Some(&libtorch))?;
+    println!("libtorch {VERSION}: {}", libtorch.folder.display());
+    println!("the torch plugin is in {}", built.folder()?.join("plugins").display());
     Ok(())
+}
+
+/// An arranged libtorch.
+pub struct Libtorch {
+    folder: PathBuf,
+}
+
+impl Libtorch {
+    /// Finds or fetches libtorch and arranges it.
+    pub fn set_up() -> Result<Libtorch> {
+        if !cfg!(target_os = "linux") {
+            return Err("the torch plugin is built on Linux only; everything else builds without it".into());
+        }
+        Ok(Libtorch { folder: arrange(&find()?)? })
+    }
+
+    /// The one that a folder of plugins links to, where it is still there.
+    pub fn linked(plugins: &Path) -> Option<Libtorch> {
+        let folder = fs::read_link(plugins.join(LINK)).ok()?;
+        folder.join("lib/libtorch_cpu.so").is_file().then_some(Libtorch { folder })
+    }
+
+    /// Makes a folder of plugins link to it.
+    pub fn link(&self, plugins: &Path) -> Result<()> {
+        let at = plugins.join(LINK);
+        let failed = |e| format!("cannot link {} to {}: {e}", at.display(), self.folder.display());
+        fs::create_dir_all(plugins).map_err(failed)?;
+        link(&self.folder, &at).map_err(failed)
+    }
+
+    /// Builds the plugin, with its tests too where `all` says so, and yields its library.
+    pub fn build(&self, workspace: &Workspace, all: bool) -> Result<Vec<PathBuf>> {
+        let mut command = self.cargo(workspace, "build")?;
+        command.args(all.then_some("--all-targets"));
+        let artifacts = cargo::artifacts(&mut command)?.into_iter();
+        let own = manifest()?;
+        Ok(artifacts.filter(|a| a.manifest == own && cargo::is_library(&a.path)).map(|a| a.path).collect())
+    }
+
+    /// A cargo command for the plugin, in the workspace's target folder.
+    pub fn cargo(&self, workspace: &Workspace, command: &str) -> Result<Command> {
+        let mut cargo = cargo::cargo()?;
+        cargo.args([command, "--release", "--manifest-path"]).arg(manifest()?);
+        cargo.arg("--target-dir").arg(&workspace.target).env("LIBTORCH", &self.folder);
+        // Only the plugin's library carries the place it looks for libtorch at; its tests are programs.
+        let libraries = env::var_os("LD_LIBRARY_PATH").unwrap_or_default();
+        let folders = std::iter::once(self.folder.join("lib")).chain(env::split_paths(&libraries));
+        let folders = env::join_paths(folders).map_err(|e| format!("{}: {e}", self.folder.display()))?;
+        cargo.env("LD_LIBRARY_PATH", folders);
+        Ok(cargo)
+    }
+}
+
+/// The plugin's `Cargo.toml`.
+pub fn manifest() -> Result<PathBuf> {
+    Ok(cargo::root()?.join(PLUGIN).join("Cargo.toml"))
 }
 
 /// A libtorch somewhere.
@@ -153,7 +210,6 @@ fn fetch(wheels: &Path) -> Result<()> {
 fn arrange(source: &Source) -> Result<PathBuf> {
     let arranged = cache()?.join(format!("libtorch-{VERSION}"));
     let (lib, shown) = (arranged.join("lib"), |path: &Path, e| format!("cannot arrange {}: {e}", path.display()));
-    _ = fs::remove_dir_all(&arranged);
     fs::create_dir_all(&lib).map_err(|e| shown(&lib, e))?;
     let include = arranged.join("include");
     link(&source.folder.join("include"), &include).map_err(|e| shown(&include, e))?;
@@ -175,13 +231,22 @@ fn arrange(source: &Source) -> Result<PathBuf> {
         link(&from, &lib.join(name)).map_err(|e| shown(&from, e))?;
     }
     let version = arranged.join("build-version");
-    fs::write(&version, VERSION).map_err(|e| shown(&version, e))?;
+    if version_in(&arranged).as_deref() != Some(VERSION) {
+        fs::write(&version, VERSION).map_err(|e| shown(&version, e))?;
+    }
     Ok(arranged)
 }
 
+/// A link at `to`, in one step; one that is right already stays, so that nothing looks newer than it is.
 #[cfg(unix)]
 fn link(from: &Path, to: &Path) -> std::io::Result<()> {
-    std::os::unix::fs::symlink(from.canonicalize()?, to)
+    let from = from.canonicalize()?;
+    if fs::read_link(to).is_ok_and(|old| old == from) {
+        return Ok(());
+    }
+    let fresh = to.with_extension(format!("new-{}", std::process::id()));
+    std::os::unix::fs::symlink(from, &fresh)?;
+    fs::rename(&fresh, to)
 }
 
 #[cfg(not(unix))]

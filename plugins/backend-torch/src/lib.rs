@@ -68,6 +68,7 @@ impl Backend for Torch {
     }
 
     fn open(options: &SessionOptions) -> Result<TorchSession> {
+        shim::check_version()?;
         let settings = settings(options)?;
         let device = device::find(&options.device)?;
         TorchSession::new(device, options, settings)
@@ -94,4 +95,9 @@ fn settings(options: &SessionOptions) -> Result<Settings> {
     Ok(settings)
 }
 
-plugin_api::export_backend!("torch", Torch, preload = "global:libc10.so;global:libtorch_cpu.so");
+plugin_api::export_backend!(
+    "torch",
+    Torch,
+    preload = "global:libtorch/lib/libc10.so;global:libtorch/lib/libtorch_cpu.so;\
+               remedy:`cargo xtask torch` finds or fetches libtorch 2.11.0 and builds this plugin with it"
+);

@@ -8,6 +8,8 @@
 #include <ATen/Parallel.h>
 #include <ATen/detail/CUDAHooksInterface.h>
 #include <c10/core/CachingDeviceAllocator.h>
+#include <torch/csrc/inductor/aoti_torch/c/shim.h>
+#include <torch/headeronly/version.h>
 
 #include <cmath>
 #include <cstdlib>
@@ -115,6 +117,10 @@ double squares_cpu(const at::Tensor& x) {
 }  // namespace
 
 extern "C" {
+
+// The version of libtorch this file was compiled with, and of the one that is loaded; a byte each for major, minor, patch.
+uint64_t telos_torch_compiled() { return TORCH_ABI_VERSION; }
+uint64_t telos_torch_loaded() { return aoti_torch_abi_version(); }
 
 void telos_torch_free(char* message) { std::free(message); }
 
