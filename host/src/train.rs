@@ -178,7 +178,8 @@ impl Trainer {
 
     fn after_step(&mut self, metrics: &[(String, f64)]) -> Result<Verdict> {
         let verdict = self.learner.after_step(metrics, &self.trail)?;
-        let states: Result<_> = self.learner.objectives.iter().map(|a| Ok(state::to_hex(&a.instance.state()?))).collect();
+        let states: Result<_> =
+            self.learner.objectives.iter().map(|a| Ok(state::to_hex(&a.instance.state()?))).collect();
         self.state.objectives = states?;
         Ok(verdict)
     }
