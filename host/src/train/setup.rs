@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use plugin_api::{
-    backend::{DType, SessionOptions},
+    backend::{DType, Session, SessionOptions},
     load::{Library, PluginInfo},
     manifest::{BackendManifest, ObjectiveManifest, OptionSpec, kind},
 };
@@ -124,15 +124,24 @@ impl Prepared {
     /// # Errors
     /// A request error for a device that is not there.
     pub fn device(&self, profile: bool) -> Result<(Device, Option<Record>)> {
-        let wanted = &self.experiment().backend;
-        let options = SessionOptions {
-            device: wanted.device.clone(),
-            threads: threads(wanted.threads),
-            tag: 1,
-            options: wanted.options.clone(),
-        };
-        open(&self.backend.0, &options, dtype(wanted.dtype), profile)
+        open(&self.backend.0, &self.session_options(1), dtype(self.experiment().backend.dtype), profile)
             .map_err(|e| self.loaded.refuse("backend.device", refusal_text(&e)))
+    }
+
+    /// Opens a bare session of the backend whose handles carry `tag`, for layers to be put around it.
+    ///
+    /// # Errors
+    /// A request error for a device that is not there.
+    pub fn session(&self, tag: u16) -> Result<Box<dyn Session>> {
+        let session = self.backend.0.session(&self.session_options(tag));
+        let session = session.map_err(|e| self.loaded.refuse("backend.device", e.to_string()))?;
+        Ok(Box::new(session))
+    }
+
+    fn session_options(&self, tag: u16) -> SessionOptions {
+        let wanted = &self.experiment().backend;
+        let threads = threads(wanted.threads);
+        SessionOptions { device: wanted.device.clone(), threads, tag, options: wanted.options.clone() }
     }
 
     /// The model: loaded from `folder` where given, else from the experiment's folder, else fresh.

@@ -20,6 +20,7 @@ mod stage;
 mod tables;
 mod tensor;
 
+pub use compare::{Distance, distance};
 pub use gradients::verify_gradients;
 pub(crate) use tensor::{decode, encode, size_of};
 
