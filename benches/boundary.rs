@@ -3,16 +3,16 @@
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use plugin_api::{
-    backend::{Op, Session, ops::Nop},
+    backend::{Op, ops::Nop},
     batch::{Batch, Scope},
     manifest::kind,
     objective::Objective,
 };
-use telos_benches::{Spec, backends, library, session};
+use telos_benches::{backends, library, on, spec};
 
 fn invoke(c: &mut Criterion) {
-    for spec in [Spec::of("reference")].into_iter().chain(backends()) {
-        let mut session = session(&spec, 1);
+    for spec in [spec("reference")].into_iter().chain(backends()) {
+        let mut session = on(&spec, 1).session(1).expect("a session");
         c.bench_function(&format!("boundary/invoke nop/{spec}"), |b| {
             b.iter(|| Nop {}.with_call(|call| session.invoke(call)).expect("nop"));
         });

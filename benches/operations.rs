@@ -4,7 +4,7 @@
 use criterion::{BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main, measurement::WallTime};
 use plugin_api::backend::{Op, ops::*};
 use telos::device::{Device, Tensor};
-use telos_benches::{THREADS, backends, session};
+use telos_benches::{THREADS, backends, on};
 
 /// A model's shape and the tokens of a step.
 struct Shape {
@@ -50,7 +50,7 @@ fn run<O: Op>(group: &mut BenchmarkGroup<'_, WallTime>, device: &Device, name: S
 
 fn operations(c: &mut Criterion) {
     for spec in backends() {
-        let device = Device::new(Box::new(session(&spec, THREADS)), spec.dtype).expect("a device");
+        let (device, _) = on(&spec, THREADS).device(false).expect("a device");
         for shape in &SHAPES {
             let mut group = c.benchmark_group(format!("operations/{spec}/{}", shape.name));
             group.sample_size(20);

@@ -4,32 +4,26 @@
 #![allow(missing_docs, reason = "criterion's macros")]
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use std::path::Path;
-use telos::config::Override;
-use telos_benches::{THREADS, Training, backends, plugin_folder};
+use telos_benches::{THREADS, Training, backends, experiment, plugin_folder, prepared, threads_of};
 
 /// Experiments whose steps are timed.
 const EXPERIMENTS: &[&str] = &["quickstart", "bench-small", "bench-medium"];
 
 fn step(c: &mut Criterion) {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../experiments");
-    let threads = Override::parse(&format!("backend.threads={THREADS}")).expect("an override");
-    for experiment in EXPERIMENTS {
-        let file = folder.join(experiment).with_extension("toml");
+    let sets = [threads_of(THREADS)];
+    for name in EXPERIMENTS {
         for spec in backends() {
-            let open = |profile| {
-                let sets = std::slice::from_ref(&threads);
-                Training::open(&file, &spec, sets, &[plugin_folder()], profile).expect("a training").0
-            };
+            let prepared = prepared(&experiment(name), &spec, &sets, &[plugin_folder()]).expect("an experiment");
+            let open = |profile| Training::open(&prepared, profile).expect("a training");
             let mut counted = open(true);
             counted.step().expect("a step");
             let calls: u64 = counted.record().into_iter().flat_map(|r| r.costs().into_values()).map(|c| c.calls).sum();
-            println!("{experiment}, {spec}: a step makes {calls} crossings into the backend");
+            println!("{name}, {spec}: a step makes {calls} crossings into the backend");
             drop(counted);
 
             let mut training = open(false);
             training.step().expect("a step");
-            let mut group = c.benchmark_group(format!("step/{experiment}"));
+            let mut group = c.benchmark_group(format!("step/{name}"));
             group.throughput(Throughput::Elements(training.tokens() as u64));
             group.sample_size(10).bench_function(spec.to_string(), |b| {
                 b.iter(|| {

@@ -16,9 +16,9 @@ use telos::{
     cli::folders,
     config::Override,
     error::{Error, Result},
-    train::setup::threads,
+    train::setup::{dtype, threads},
 };
-use telos_benches::{Spec, Training};
+use telos_benches::{Spec, Training, prepared};
 
 /// Trains an experiment's model on random tokens, as many steps at a time as each line `go N` asks for.
 #[derive(Parser)]
@@ -26,8 +26,8 @@ use telos_benches::{Spec, Training};
 struct Cli {
     /// The experiment: model, batch, optimizer.
     file: PathBuf,
-    /// The backend: ID[:DEVICE][@DTYPE][?option=value,...].
-    #[arg(long, default_value = "candle", value_parser = str::parse::<Spec>)]
+    /// The backend: ID[:DEVICE][@DTYPE][?OPTION=VALUE[&OPTION=VALUE]...].
+    #[arg(long, default_value = "candle", value_parser = Spec::parse)]
     backend: Spec,
     /// Overrides a key of the experiment.
     #[arg(long = "set", value_name = "KEY=VALUE", value_parser = Override::parse)]
@@ -51,7 +51,9 @@ fn main() -> ExitCode {
 
 fn serve(cli: &Cli) -> Result<()> {
     let folders = folders::search(&cli.plugins);
-    let (mut training, prepared) = Training::open(&cli.file, &cli.backend, &cli.sets, &folders, false)?;
+    let prepared = prepared(&cli.file, &cli.backend, &cli.sets, &folders)?;
+    let mut training = Training::open(&prepared, false)?;
+    let backend = &prepared.experiment().backend;
     // The first step makes the pools; it is not timed.
     let first = training.step()?;
     training.sync()?;
@@ -60,9 +62,9 @@ fn serve(cli: &Cli) -> Result<()> {
         "ready": true,
         "program": format!("telos {}", env!("CARGO_PKG_VERSION")),
         "label": cli.backend.to_string(),
-        "device": cli.backend.device,
-        "dtype": cli.backend.dtype.to_string(),
-        "threads": threads(prepared.experiment().backend.threads),
+        "device": backend.device,
+        "dtype": dtype(backend.dtype).to_string(),
+        "threads": threads(backend.threads),
         "parameters": parameters,
         "parameters_multiplied": multiplied,
         "flops_per_token": training.flops_per_token(),

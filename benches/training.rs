@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 
 use plugin_api::abi::Memory;
 use telos::{
-    config::{Override, experiment::Batch},
+    config::{Draft, Override, experiment::Batch},
     data::{PackedBatch, Sequence, Window},
     device::{Buffer, Device, profile::Record},
-    error::{Error, Result},
+    error::Result,
     model::{Model, ModelConfig, Recompute},
     train::{
         arrays::cut,
@@ -20,7 +20,7 @@ use telos::{
     },
 };
 
-use crate::Spec;
+use telos::compare::spec::Spec;
 
 /// Different windows that steps take in turn.
 const WINDOWS: u64 = 4;
@@ -39,6 +39,22 @@ pub struct Training {
     steps: usize,
 }
 
+/// An experiment on another backend, its plugins loaded.
+///
+/// # Errors
+/// A request error for a wrong experiment, plugin or option.
+pub fn prepared(file: &Path, spec: &Spec, sets: &[Override], folders: &[PathBuf]) -> Result<Prepared> {
+    let mut overrides = sets.to_vec();
+    // An experiment that cannot be read has no backend; `prepare` says what is wrong with it.
+    if let Some(written) = Draft::read(file, sets)?.backend() {
+        overrides.extend(spec.overrides(written));
+    }
+    // Nothing is written there; a lock that a user keeps beside the runs is not asked.
+    let runs = std::env::temp_dir().join("telos-bench-runs");
+    overrides.push(Override::text("bench", "runs_dir", &runs.to_string_lossy()));
+    prepare(file, &overrides, folders, true)
+}
+
 /// What a step found.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Figures {
@@ -49,23 +65,11 @@ pub struct Figures {
 }
 
 impl Training {
-    /// Opens `spec` and puts the experiment's model on it, with fresh weights. With `profile`, operations are timed.
+    /// Puts the experiment's model on its backend, with fresh weights. With `profile`, operations are timed.
     ///
     /// # Errors
-    /// As a run: a request error for a wrong experiment, plugin or device; memory.
-    pub fn open(
-        file: &Path,
-        spec: &Spec,
-        sets: &[Override],
-        folders: &[PathBuf],
-        profile: bool,
-    ) -> Result<(Training, Prepared)> {
-        let mut overrides = spec.overrides().map_err(Error::request)?;
-        // Nothing is written there; a lock that a user keeps beside the runs is not asked.
-        let runs = std::env::temp_dir().join("telos-bench-runs");
-        overrides.push(Override::text("bench", "runs_dir", &runs.to_string_lossy()));
-        overrides.extend_from_slice(sets);
-        let prepared = prepare(file, &overrides, folders, true)?;
+    /// As a run: a request error for a device that is not there; memory.
+    pub fn open(prepared: &Prepared, profile: bool) -> Result<Training> {
         let objectives = prepared.objectives()?;
         let (device, record) = prepared.device(profile)?;
         let model = prepared.model(&device, None)?;
@@ -76,8 +80,7 @@ impl Training {
             .map(|seed| cut(&window(&prepared.config, train.batch, seed)?, train.micro_batch_tokens))
             .collect::<Result<_>>()?;
         let (lr, trail) = (train.optimizer.lr, Trail::default());
-        let training = Training { device, record, model, grads, adam, objectives, windows, trail, lr, steps: 0 };
-        Ok((training, prepared))
+        Ok(Training { device, record, model, grads, adam, objectives, windows, trail, lr, steps: 0 })
     }
 
     /// One step.

@@ -134,7 +134,7 @@ def commands(args):
     file, found = args.file, []
     with open(file, "rb") as text:
         context = tomllib.load(text)["model"]["context"]
-    for spec in specs(args.ours):
+    for spec in filter(None, args.ours.split(",")):
         name, options = (spec.split("?") + [""])[:2]
         device = "" if ":" in name or args.device == "cpu" else f":{args.device}"
         dtype = "" if "@" in name or args.dtype == "f32" else f"@{args.dtype}"
@@ -151,17 +151,6 @@ def commands(args):
         command = [args.python, str(HERE / "pytorch.py"), file, "--serve", "--device", args.device, "--dtype", args.dtype]
         command += ["--threads", str(args.threads), "--sequences", str(args.sequences)]
         found.append((f"pytorch {peer}", command + (["--compile"] if peer == "compile" else [])))
-    return found
-
-
-def specs(text):
-    """Specs with commas between them; `b=2` in `x?a=1,b=2` belongs to the one before."""
-    found = []
-    for part in filter(None, text.split(",")):
-        if found and "?" in found[-1] and "=" in part and "?" not in part:
-            found[-1] += "," + part
-        else:
-            found.append(part)
     return found
 
 
@@ -237,7 +226,7 @@ def parser():
     """The arguments."""
     p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     p.add_argument("file", help="the experiment: model, batch, optimizer")
-    p.add_argument("--ours", default="candle", help="backends of Telos: ID[:DEVICE][@DTYPE][?option=value,...],...")
+    p.add_argument("--ours", default="candle", help="backends of Telos: ID[:DEVICE][@DTYPE][?OPTION=VALUE[&OPTION=VALUE]...],...")
     p.add_argument("--peers", default="eager", help="eager, compile; empty for none")
     p.add_argument("--device", default="cpu", help="of the peers, and of ours that name none")
     p.add_argument("--dtype", default="f32", choices=["f32", "bf16"], help="of the peers, and of ours that name none")

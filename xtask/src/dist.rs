@@ -62,7 +62,7 @@ impl Request {
 pub fn run(request: &Request) -> Result<()> {
     let built = match &request.built {
         Some(folder) => folder.clone(),
-        None => build::everything()?.folder()?.to_owned(),
+        None => build::everything(None)?.folder()?.to_owned(),
     };
     let workspace = Workspace::read()?;
     let name = name(&workspace)?;
