@@ -3,17 +3,17 @@
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use plugin_api::{
-    backend::{Op, Session, ops::Nop},
+    backend::{Op, ops::Nop},
     batch::{Batch, Scope},
     manifest::kind,
     objective::Objective,
 };
-use telos_benches::{library, session};
+use telos_benches::{backends, library, on, spec};
 
 fn invoke(c: &mut Criterion) {
-    for backend in ["reference", "candle"] {
-        let mut session = session(backend, 1, &[]);
-        c.bench_function(&format!("boundary/invoke nop/{backend}"), |b| {
+    for spec in [spec("reference")].into_iter().chain(backends()) {
+        let mut session = on(&spec, 1).session(1).expect("a session");
+        c.bench_function(&format!("boundary/invoke nop/{spec}"), |b| {
             b.iter(|| Nop {}.with_call(|call| session.invoke(call)).expect("nop"));
         });
     }

@@ -1,16 +1,17 @@
-//! What the benches share: finding the built plugins and opening a backend through its library.
+//! What the benches share: finding the built plugins, which backends to run on, and opening one through its library.
 //!
-//! Run `cargo xtask build` first, then `cargo bench -p telos-benches`. Results worth keeping go to `results/`, named by
-//! machine and date.
+//! Run `cargo xtask build` first, then `cargo bench -p telos-benches`. `TELOS_BENCH_BACKENDS` names the backends as
+//! `telos compare` does, for example `candle,torch:cuda:0@bf16`; left out, it is every one that is installed but the
+//! reference, in f32 and, where it has it, bf16. Results worth keeping go to `results/`, named by machine and date.
 
-use plugin_api::{
-    backend::SessionOptions,
-    load::{Library, LoadedSession},
-    manifest::kind,
-    options::OptionMap,
-};
+mod training;
+
+pub use telos::compare::spec::Spec;
+pub use training::{Figures, Training, prepared};
+
+use plugin_api::{load::Library, manifest::kind};
 use std::path::PathBuf;
-use telos::plugins::Registry;
+use telos::{config::Override, plugins::Registry, train::setup::Prepared};
 
 /// The folder with the plugins' libraries: `TELOS_PLUGINS`, else `plugins` beside the build's programs.
 ///
@@ -33,16 +34,55 @@ pub fn library(kind: &str, id: &str) -> Library {
     Registry::discover(&[plugin_folder()]).load(kind, id).expect("run `cargo xtask build` first")
 }
 
-/// A session of a backend on the processor, with some of its options set.
+/// The backends to bench: those of `TELOS_BENCH_BACKENDS`, else what is installed of candle (both paths) and torch, on the
+/// processor, in f32 and bf16 as far as each has it.
+///
+/// # Panics
+/// Where the variable holds no specs, or a plugin does not load.
+pub fn backends() -> Vec<Spec> {
+    if let Ok(text) = std::env::var("TELOS_BENCH_BACKENDS") {
+        return text.split(',').map(|part| spec(part.trim())).collect();
+    }
+    let registry = Registry::discover(&[plugin_folder()]);
+    let mut found = Vec::new();
+    for (id, options) in [("candle", ""), ("candle", "?path=generic"), ("torch", "")] {
+        if registry.find(kind::BACKEND, id).is_err() {
+            continue;
+        }
+        let dtypes = library(kind::BACKEND, id).backend_manifest().expect("a manifest").dtypes;
+        found.push(spec(&format!("{id}{options}")));
+        if dtypes.iter().any(|dtype| dtype == "bf16") {
+            found.push(spec(&format!("{id}@bf16{options}")));
+        }
+    }
+    found
+}
+
+/// A backend as text: `ID[:DEVICE][@DTYPE][?OPTION=VALUE[&OPTION=VALUE]...]`.
+///
+/// # Panics
+/// Where it is none.
+pub fn spec(text: &str) -> Spec {
+    Spec::parse(text).unwrap_or_else(|why| panic!("backend `{text}`: {why}"))
+}
+
+/// The quickstart on a backend, with so many threads, for what needs a session and no model.
 ///
 /// # Panics
 /// Where the backend is not built or does not open.
-pub fn session(id: &str, threads: usize, set: &[(&str, &str)]) -> LoadedSession {
-    let library = library(kind::BACKEND, id);
-    let manifest = library.backend_manifest().expect("a manifest");
-    let mut options: OptionMap = manifest.options.iter().map(|o| (o.name.clone(), o.default.clone())).collect();
-    options.extend(set.iter().map(|(name, value)| ((*name).to_owned(), (*value).into())));
-    library.session(&SessionOptions { threads, options, ..Default::default() }).expect("a session")
+pub fn on(spec: &Spec, threads: usize) -> Prepared {
+    let sets = [threads_of(threads)];
+    prepared(&experiment("quickstart"), spec, &sets, &[plugin_folder()]).unwrap_or_else(|why| panic!("{spec}: {why:?}"))
+}
+
+/// A file of `experiments/`.
+pub fn experiment(name: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../experiments").join(name).with_extension("toml")
+}
+
+/// `backend.threads`, as an override.
+pub fn threads_of(threads: usize) -> Override {
+    Override::value("bench", "backend.threads", &threads.to_string())
 }
 
 /// Threads used where a bench does not vary them.

@@ -1,10 +1,10 @@
-//! The hot operations at the shapes of two models, by candle's two paths, through the loaded library.
+//! The hot operations at the shapes of two models, by backend, through the loaded library.
 #![allow(missing_docs, reason = "criterion's macros")]
 
 use criterion::{BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main, measurement::WallTime};
 use plugin_api::backend::{Op, ops::*};
 use telos::device::{Device, Tensor};
-use telos_benches::{THREADS, session};
+use telos_benches::{THREADS, backends, on};
 
 /// A model's shape and the tokens of a step.
 struct Shape {
@@ -22,10 +22,18 @@ const SHAPES: [Shape; 2] = [
     Shape { name: "medium", tokens: 2048, length: 256, dim: 384, hidden: 1024, heads: 6, vocab: 4096 },
 ];
 
-/// A matrix of ordinary values.
+/// A matrix of ordinary values, in the dtype of the computation.
 fn filled(device: &Device, rows: u64, cols: u64) -> Tensor {
-    let tensor = device.tensor(rows, cols).expect("memory");
-    let values: Vec<f32> = (0..rows * cols).map(|i| ((i * 37 % 101) as f32 - 50.0) / 100.0).collect();
+    with_values(device.tensor(rows, cols).expect("memory"))
+}
+
+/// The same in the dtype of gradients.
+fn gradient(device: &Device, rows: u64, cols: u64) -> Tensor {
+    with_values(device.tensor_of(device.accumulator(), rows, cols).expect("memory"))
+}
+
+fn with_values(tensor: Tensor) -> Tensor {
+    let values: Vec<f32> = (0..tensor.buffer().len()).map(|i| ((i * 37 % 101) as f32 - 50.0) / 100.0).collect();
     tensor.buffer().upload_f32(0, &values).expect("upload");
     tensor
 }
@@ -33,15 +41,18 @@ fn filled(device: &Device, rows: u64, cols: u64) -> Tensor {
 /// `work` is the floating-point operations of a product's kind, the elements of a pointwise one.
 fn run<O: Op>(group: &mut BenchmarkGroup<'_, WallTime>, device: &Device, name: String, work: u64, op: &O) {
     group.throughput(Throughput::Elements(work));
-    group.bench_function(name, |b| b.iter(|| device.call(op).expect("operation")));
+    let once = || {
+        device.call(op).expect("operation");
+        device.sync().expect("work that is done");
+    };
+    group.bench_function(name, |b| b.iter(once));
 }
 
 fn operations(c: &mut Criterion) {
-    for path in ["kernels", "generic"] {
-        let session = session("candle", THREADS, &[("path", path)]);
-        let device = Device::new(Box::new(session), plugin_api::backend::DType::F32).expect("candle");
+    for spec in backends() {
+        let (device, _) = on(&spec, THREADS).device(false).expect("a device");
         for shape in &SHAPES {
-            let mut group = c.benchmark_group(format!("operations/candle {path}/{}", shape.name));
+            let mut group = c.benchmark_group(format!("operations/{spec}/{}", shape.name));
             group.sample_size(20);
             matrix_products(&mut group, &device, shape);
             attention(&mut group, &device, shape);
@@ -55,7 +66,7 @@ fn operations(c: &mut Criterion) {
 fn matrix_products(group: &mut BenchmarkGroup<'_, WallTime>, device: &Device, s: &Shape) {
     let (x, w) = (filled(device, s.tokens, s.dim), filled(device, s.hidden, s.dim));
     let (y, dx, dw) =
-        (filled(device, s.tokens, s.hidden), filled(device, s.tokens, s.dim), filled(device, s.hidden, s.dim));
+        (filled(device, s.tokens, s.hidden), filled(device, s.tokens, s.dim), gradient(device, s.hidden, s.dim));
     let flops = 2 * s.tokens * s.dim * s.hidden;
     run(group, device, "linear".into(), flops, &Linear { x: x.view(), w: w.view(), bias: None, y: y.view() });
     let op = LinearBackwardInput { dy: y.view(), w: w.view(), dx: dx.view(), accumulate: false };
@@ -67,7 +78,7 @@ fn matrix_products(group: &mut BenchmarkGroup<'_, WallTime>, device: &Device, s:
 fn attention(group: &mut BenchmarkGroup<'_, WallTime>, device: &Device, s: &Shape) {
     let new = || filled(device, s.tokens, s.dim);
     let (q, k, v, y, dy, dq, dk, dv) = (new(), new(), new(), new(), new(), new(), new(), new());
-    let lse = device.tensor(s.tokens, s.heads).expect("memory");
+    let lse = gradient(device, s.tokens, s.heads);
     let offsets: Vec<i32> = (0..=s.tokens / s.length).map(|i| (i * s.length) as i32).collect();
     let offsets = device.ints(&offsets).expect("memory");
     let (heads, head_dim) = (s.heads as i64, (s.dim / s.heads) as i64);
@@ -111,12 +122,12 @@ fn head(group: &mut BenchmarkGroup<'_, WallTime>, device: &Device, s: &Shape) {
         filled(device, s.tokens, s.dim),
         filled(device, s.vocab, s.dim),
         filled(device, s.tokens, s.dim),
-        filled(device, s.vocab, s.dim),
+        gradient(device, s.vocab, s.dim),
     );
     let targets: Vec<i32> = (0..s.tokens).map(|i| (i % s.vocab) as i32).collect();
     let targets = device.ints(&targets).expect("memory");
     let dlogp = device.floats(&vec![-1e-3; s.tokens as usize]).expect("memory");
-    let logp = device.tensor(1, s.tokens).expect("memory");
+    let logp = gradient(device, 1, s.tokens);
     let op = HeadFused {
         x: x.view(),
         w: w.view(),
@@ -138,7 +149,7 @@ fn pointwise(group: &mut BenchmarkGroup<'_, WallTime>, device: &Device, s: &Shap
         filled(device, s.tokens, s.dim),
     );
     let weight = filled(device, 1, s.dim);
-    let stats = device.tensor(s.tokens, 2).expect("memory");
+    let stats = gradient(device, s.tokens, 2);
     let op = Norm {
         x: x.view(),
         residual: Some(residual.view()),

@@ -1,49 +1,39 @@
-//! One training step of the quickstart through loaded libraries: window, objective, backward, norm, AdamW. Also prints
-//! how many crossings a step makes and what share of its time they cost at the price `boundary` measures.
+//! One training step through loaded libraries, by backend: window, objective, backward, norm, AdamW, of the quickstart and
+//! of the shapes that `peers/` compares with PyTorch. Also prints how many crossings a step makes, and what share of its
+//! time they cost at the price `boundary` measures follows from that.
 #![allow(missing_docs, reason = "criterion's macros")]
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use std::path::Path;
-use telos::{
-    config::Override,
-    model::Recompute,
-    train::{arrays::cut, optim::Adam, setup::prepare, trail::Trail, window::accumulate},
-};
-use telos_benches::plugin_folder;
+use telos_benches::{THREADS, Training, backends, experiment, plugin_folder, prepared, threads_of};
+
+/// Experiments whose steps are timed.
+const EXPERIMENTS: &[&str] = &["quickstart", "bench-small", "bench-medium"];
 
 fn step(c: &mut Criterion) {
-    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../experiments/quickstart.toml");
-    let runs = std::env::temp_dir().join("telos-bench-runs");
-    let over = Override::text("bench", "runs_dir", &runs.to_string_lossy());
-    let prepared = prepare(&file, &[over], &[plugin_folder()], true).expect("the quickstart experiment");
-    let mut objectives = prepared.objectives().expect("objectives");
-    let (device, record) = prepared.device(true).expect("a device");
-    let data = prepared.data(false).expect("data");
-    let (mut batcher, _) = prepared.batcher(&data).expect("batches");
-    let model = prepared.model(&device, None).expect("a model");
-    let mut adam = Adam::new(&device, model.layout(), &prepared.experiment().train.optimizer).expect("an optimizer");
-    let grads = model.flat_buffer().expect("memory");
-    let context = prepared.config.context as usize;
-    let window = batcher.next_window(context).expect("data").expect("a window");
-    let micro_batches = cut(&window, prepared.experiment().train.micro_batch_tokens).expect("micro-batches");
-    let trail = Trail::default();
-    let mut one = || {
-        model.zero(&grads).expect("zero");
-        accumulate(&model, &mut objectives, &micro_batches, Recompute::Auto, &grads, &trail).expect("gradient");
-        adam.measure(&grads).expect("norm");
-        adam.update(model.params(), model.shadow(), &grads, 1e-4).expect("update");
-    };
-    one();
-    if let Some(record) = &record {
-        record.clear();
-        one();
-        let calls: u64 = record.costs().values().map(|cost| cost.calls).sum();
-        println!("a step makes {calls} crossings into the backend");
+    let sets = [threads_of(THREADS)];
+    for name in EXPERIMENTS {
+        for spec in backends() {
+            let prepared = prepared(&experiment(name), &spec, &sets, &[plugin_folder()]).expect("an experiment");
+            let open = |profile| Training::open(&prepared, profile).expect("a training");
+            let mut counted = open(true);
+            counted.step().expect("a step");
+            let calls: u64 = counted.record().into_iter().flat_map(|r| r.costs().into_values()).map(|c| c.calls).sum();
+            println!("{name}, {spec}: a step makes {calls} crossings into the backend");
+            drop(counted);
+
+            let mut training = open(false);
+            training.step().expect("a step");
+            let mut group = c.benchmark_group(format!("step/{name}"));
+            group.throughput(Throughput::Elements(training.tokens() as u64));
+            group.sample_size(10).bench_function(spec.to_string(), |b| {
+                b.iter(|| {
+                    training.step().expect("a step");
+                    training.sync().expect("work that is done");
+                });
+            });
+            group.finish();
+        }
     }
-    let mut group = c.benchmark_group("step");
-    group.throughput(Throughput::Elements(window.positions() as u64));
-    group.sample_size(20).bench_function("quickstart/candle", |b| b.iter(&mut one));
-    group.finish();
 }
 
 criterion_group!(benches, step);

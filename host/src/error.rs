@@ -171,6 +171,10 @@ impl From<plugin_api::Error> for Error {
             Code::OPTION | Code::DEVICE | Code::LAYOUT => Kind::Request,
             _ => Kind::Run,
         };
+        if error.code == Code::OUT_OF_MEMORY {
+            return Error::new(kind, format!("out of memory: {error}"))
+                .with_hint("lower train.micro_batch_tokens, or set train.recompute = \"all\"");
+        }
         Error::new(kind, error.to_string())
     }
 }
@@ -209,5 +213,13 @@ mod tests {
         let error = Error::from(option);
         assert_eq!((error.kind(), error.message()), (Kind::Request, "dpo: beta must be positive"));
         assert_eq!(Error::from(plugin_api::Error::internal("boom")).kind(), Kind::Run);
+    }
+
+    /// Catches a report from which nobody learns that memory ran out, or what helps.
+    #[test]
+    fn memory_that_ran_out_is_called_so() {
+        let error = Error::from(plugin_api::Error::new(Code::OUT_OF_MEMORY, "alloc: 9 elements of f32"));
+        assert_eq!(error.message(), "out of memory: alloc: 9 elements of f32");
+        assert!(error.hint().is_some_and(|hint| hint.contains("train.micro_batch_tokens")));
     }
 }

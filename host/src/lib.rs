@@ -1,6 +1,7 @@
 //! The Telos host: loads objective and backend plugins and runs experiments written in TOML.
 
 pub mod cli;
+pub mod compare;
 pub mod config;
 pub mod data;
 pub mod device;

@@ -1,12 +1,13 @@
 //! The training run. [`Trainer::step`] is the loop of the design in its order: packed batch, trunk forward, head
 //! statistics, the objectives' losses and cotangents, head and trunk backward, clip and AdamW, metrics, checkpoint.
 //!
-//! What surrounds it: [`setup`] reads and checks, [`window`] goes through one optimizer window, [`optim`] updates, [`state`]
-//! is what a checkpoint holds, [`records`] is what is written down.
+//! What surrounds it: [`setup`] reads and checks, [`learner`] holds what learns, [`window`] goes through one optimizer window,
+//! [`optim`] updates, [`state`] is what a checkpoint holds, [`records`] is what is written down.
 
 pub mod arrays;
 pub mod dry;
 pub mod evaluate;
+pub mod learner;
 pub mod objectives;
 pub mod optim;
 pub mod records;
@@ -25,17 +26,14 @@ use plugin_api::objective::Verdict;
 
 use crate::{
     config::{Experiment, experiment},
-    data::{Batcher, PackedBatch, TextData, batcher::eval_batches},
-    device::{Buffer, Device},
+    data::{PackedBatch, TextData, batcher::eval_batches},
     error::{Error, Result},
     generate::GenerateOptions,
-    model::{Model, Recompute},
     runs::{Checkpoints, Interrupt, Progress, RunFolder, progress::Show},
 };
-use arrays::cut;
 use evaluate::{Figures, evaluate};
+use learner::Learner;
 use objectives::Objectives;
-use optim::Adam;
 use records::{Phases, Records, StepLine};
 use setup::Prepared;
 use state::TrainState;
@@ -45,12 +43,7 @@ use trail::Trail;
 /// A run in progress.
 pub struct Trainer {
     prepared: Prepared,
-    device: Device,
-    model: Model,
-    grads: Buffer,
-    adam: Adam,
-    objectives: Objectives,
-    batcher: Batcher,
+    learner: Learner,
     held_out: Vec<PackedBatch>,
     folder: RunFolder,
     checkpoints: Checkpoints,
@@ -131,37 +124,31 @@ impl Trainer {
     /// One optimizer step.
     fn step(&mut self) -> Result<Verdict> {
         let mut phases = Phases::start();
-        let context = self.context();
-        let window = self.batcher.next_window(context)?.ok_or_else(|| Error::run("the training data has ended"))?;
+        let context = self.learner.context(self.state.step);
         self.trail.step(self.state.step + 1);
-        let window = self.objectives.compose(window, self.experiment().seed ^ (self.state.step + 1), &self.trail)?;
-        let micro_batches = cut(&window, self.experiment().train.micro_batch_tokens)?;
+        let micro_batches = self.learner.window(self.state.step, &self.trail)?;
         phases.end("data");
 
-        self.model.zero(&self.grads)?;
-        let recompute = recompute(self.experiment().train.recompute);
-        let out =
-            window::accumulate(&self.model, &mut self.objectives, &micro_batches, recompute, &self.grads, &self.trail)?;
-        let gradient = self.adam.measure(&self.grads)?;
+        let (out, gradient) = self.learner.gradient(&micro_batches, &self.trail)?;
         phases.end("gradient");
 
         // Before the update, so that a plugin which fails here leaves the step before behind, whole.
         let verdict = self.after_step(&out.metrics)?;
         self.trail.backend("update");
-        let lr = self.learning_rate();
+        let lr = self.learner.learning_rate(self.state.step, self.state.total);
         let finite = out.loss.is_finite() && gradient.finite;
         self.torn = true;
         if finite {
-            self.adam.update(self.model.params(), self.model.shadow(), &self.grads, lr)?;
+            self.learner.update(lr)?;
         }
         phases.end("optimizer");
 
-        self.state.data = self.batcher.state().clone();
+        self.state.data = self.learner.batcher.state().clone();
         self.state.step += 1;
         self.state.tokens += out.tokens;
-        self.state.updates = self.adam.updates;
+        self.state.updates = self.learner.adam.updates;
         let line = StepLine { step: self.state.step, lr, gradient, finite, context, out: &out };
-        self.records.step(&line, &phases, self.device.memory())?;
+        self.records.step(&line, &phases, self.learner.device.memory())?;
         self.torn = false;
         self.progress.step(self.state.step, out.loss, out.tokens as f64 / phases.total());
         self.count_bad(finite, out.loss, gradient.norm)?;
@@ -190,20 +177,10 @@ impl Trainer {
     }
 
     fn after_step(&mut self, metrics: &[(String, f64)]) -> Result<Verdict> {
-        let mut verdict = Verdict::CONTINUE;
-        let mut states = Vec::new();
-        for active in self.objectives.iter_mut() {
-            self.trail.objective(&active.id, "after_step");
-            let own: Vec<(String, f64)> = metrics
-                .iter()
-                .filter_map(|(name, value)| Some((name.strip_prefix(&active.prefix)?.to_owned(), *value)))
-                .collect();
-            if active.instance.after_step(&own)? == Verdict::STOP {
-                verdict = Verdict::STOP;
-            }
-            states.push(state::to_hex(&active.instance.state()?));
-        }
-        self.state.objectives = states;
+        let verdict = self.learner.after_step(metrics, &self.trail)?;
+        let states: Result<_> =
+            self.learner.objectives.iter().map(|a| Ok(state::to_hex(&a.instance.state()?))).collect();
+        self.state.objectives = states?;
         Ok(verdict)
     }
 
@@ -216,7 +193,7 @@ impl Trainer {
             return Ok(false);
         }
         let start = Instant::now();
-        let figures = evaluate(&self.model, &mut self.objectives, &self.held_out, &self.trail)?;
+        let figures = evaluate(&self.learner.model, &mut self.learner.objectives, &self.held_out, &self.trail)?;
         self.records.evaluation(step, &figures, start.elapsed())?;
         self.progress.message(&records::evaluation_line(step, &figures));
         let best = self.experiment().checkpoint.best.clone();
@@ -260,7 +237,7 @@ impl Trainer {
             seed: sample.seed,
         };
         let tokenizer = &self.prepared.tokenizer;
-        let texts = summary::continue_texts(&self.model, tokenizer, &sample.prompts, &options)?;
+        let texts = summary::continue_texts(&self.learner.model, tokenizer, &sample.prompts, &options)?;
         self.records.samples(step, &texts)?;
         self.state.sampled = Some(step);
         if !last {
@@ -272,22 +249,7 @@ impl Trainer {
 
     /// Tries the largest batch before the first step, so that memory runs out now or never.
     fn rehearse(&mut self) -> Result<()> {
-        let longest = self.experiment().longest_sequence(self.model.config().context as usize);
-        let tokens = self.experiment().train.micro_batch_tokens.min(self.window_tokens(longest)).max(longest);
-        let packed = summary::largest_batch(longest, tokens, self.model.config().vocab);
-        let recompute = recompute(self.experiment().train.recompute);
-        let (model, grads, trail) = (&self.model, &self.grads, &self.trail);
-        self.objectives
-            .keeping_state(|objectives| window::accumulate(model, objectives, &[packed], recompute, grads, trail))
-            .map_err(|e| e.context("the largest micro-batch cannot be computed"))?;
-        Ok(())
-    }
-
-    fn window_tokens(&self, longest: usize) -> usize {
-        match self.experiment().train.batch {
-            experiment::Batch::Sequences(n) => n.saturating_mul(longest),
-            experiment::Batch::Tokens(n) => n,
-        }
+        self.learner.rehearse(&self.trail).map_err(|e| e.context("the largest micro-batch cannot be computed"))
     }
 
     /// A checkpoint that cannot be written does not end the run: the last good one stays.
@@ -299,13 +261,14 @@ impl Trainer {
 
     fn save(&mut self) -> Result<String> {
         self.trail.host();
-        if !optim::global_norm(&self.device, self.model.params())?.finite {
+        if !optim::global_norm(&self.learner.device, self.learner.model.params())?.finite {
             let step = self.state.step;
             return Err(Error::run(format!("the weights after step {step} are not finite; they are not saved"))
                 .with_hint("lower the learning rate; the checkpoint before is intact"));
         }
         self.state.lines = self.records.durable()?;
-        let (model, adam, state, tokenizer) = (&self.model, &self.adam, &self.state, &self.prepared.tokenizer);
+        let (model, adam, state, tokenizer) =
+            (&self.learner.model, &self.learner.adam, &self.state, &self.prepared.tokenizer);
         let start = Instant::now();
         let best = state.best_step == Some(state.step);
         let saved = self.checkpoints.save(state.step, best, |folder| {
@@ -349,8 +312,8 @@ impl Trainer {
         if self.prepared.model_folder.is_some() {
             return;
         }
-        let vocab = self.model.config().vocab as f64;
-        for active in self.objectives.iter() {
+        let vocab = self.learner.model.config().vocab as f64;
+        for active in self.learner.objectives.iter() {
             for expected in &active.manifest.expectations {
                 let value = if expected.value == "ln_vocab" { Some(vocab.ln()) } else { expected.value.parse().ok() };
                 let name = if expected.quantity == "loss" {
@@ -374,16 +337,6 @@ impl Trainer {
         }
     }
 
-    fn learning_rate(&self) -> f64 {
-        let train = &self.experiment().train;
-        train.optimizer.lr * schedule::rate(&train.schedule, self.state.step, self.state.total)
-    }
-
-    fn context(&self) -> usize {
-        let schedule = self.experiment().train.context_schedule.as_deref();
-        schedule::context_at(schedule, self.state.step, self.model.config().context as usize)
-    }
-
     fn experiment(&self) -> &Experiment {
         self.prepared.experiment()
     }
@@ -401,14 +354,6 @@ pub fn held_out(prepared: &Prepared, objectives: &Objectives, data: &TextData) -
     let batches = eval_batches(&data.held_out, context, prepared.tokenizer.prefix(), tokens, most);
     let trail = Trail::default();
     batches.map(|b| objectives.compose_packed(b?, experiment.seed, &trail)).collect()
-}
-
-fn recompute(wanted: experiment::Recompute) -> Recompute {
-    match wanted {
-        experiment::Recompute::None => Recompute::None,
-        experiment::Recompute::Auto => Recompute::Auto,
-        experiment::Recompute::All => Recompute::All,
-    }
 }
 
 /// Whether the rule's metric (`eval/loss`) is better than the best so far, which it then becomes.

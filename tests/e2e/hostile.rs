@@ -251,6 +251,19 @@ fn a_tokenizer_larger_than_the_models_vocabulary_is_refused() {
     refused(&lab, &sets, &["tokenizer", "large.json", "257", "use the model's own tokenizer"]);
 }
 
+/// Catches a vocabulary that is ignored, and one that the tokenizer's ids overrun.
+#[test]
+fn a_vocabulary_may_be_larger_than_the_tokenizers_and_not_smaller() {
+    let lab = Lab::tiny();
+    let check = |vocab: &str| lab.ask(&["check", "tiny.toml", "--json", "--set", vocab]);
+    let parameters = |vocab| -> Option<u64> {
+        serde_json::from_str::<Value>(check(vocab).succeeds()).expect("JSON")["parameters"].as_u64()
+    };
+    let (own, padded) = (parameters("model.vocab=257"), parameters("model.vocab=320"));
+    assert_eq!(padded.zip(own).map(|(a, b)| a - b), Some(2 * 63 * 16), "embedding and head");
+    check("model.vocab=256").refuses(2, &["model.vocab", "257 tokens", "raise model.vocab"]);
+}
+
 #[test]
 fn a_model_that_is_not_there_is_refused() {
     let lab = saved_model();

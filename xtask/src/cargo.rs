@@ -38,6 +38,8 @@ pub struct Workspace {
 pub struct Member {
     /// Its package's name.
     pub name: String,
+    /// Its version.
+    pub version: String,
     /// Its `Cargo.toml`.
     pub manifest: PathBuf,
     is_cdylib: bool,
@@ -72,6 +74,7 @@ impl Workspace {
 fn member(package: &Value) -> Option<Member> {
     Some(Member {
         name: package["name"].as_str()?.to_owned(),
+        version: package["version"].as_str()?.to_owned(),
         manifest: package["manifest_path"].as_str()?.into(),
         is_cdylib: package["targets"].as_array()?.iter().any(|t| has_cdylib(&t["crate_types"])),
     })

@@ -4,6 +4,7 @@
 
 mod build;
 mod cargo;
+mod dist;
 mod minors;
 mod plugins;
 mod test;
@@ -23,6 +24,9 @@ usage: cargo telos ARGS...           build the host and all plugins, then run th
        cargo xtask test [--full]     set up libtorch, build, then check format, lints, licences and the ABI, and
                                      run every test;
                                      --full adds the slow tests, the documentation and one pass of each bench
+       cargo xtask dist [--out DIR] [--built DIR]
+                                     build, then make a folder of stripped files that runs anywhere;
+                                     --built takes the files of an earlier build (target/release) instead
 ";
 
 /// What an xtask answers: an error is a text for the terminal.
@@ -41,19 +45,25 @@ fn main() -> ExitCode {
         }
         Some("test") if rest.is_empty() => test::run(false),
         Some("test") if rest == ["--full"] => test::run(true),
+        Some("dist") => match dist::Request::read(&rest) {
+            Some(request) => dist::run(&request).map(|()| ExitCode::SUCCESS),
+            None => wrong_usage(),
+        },
         Some("help" | "--help" | "-h") => {
             print!("{USAGE}");
             Ok(ExitCode::SUCCESS)
         }
-        _ => {
-            eprint!("{USAGE}");
-            Ok(ExitCode::from(2))
-        }
+        _ => wrong_usage(),
     };
     done.unwrap_or_else(|why| {
         eprintln!("error: {why}");
         ExitCode::FAILURE
     })
+}
+
+fn wrong_usage() -> Result<ExitCode> {
+    eprint!("{USAGE}");
+    Ok(ExitCode::from(2))
 }
 
 /// Builds what is out of date, then becomes the host.

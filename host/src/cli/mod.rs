@@ -4,6 +4,7 @@
 //! no work of its own.
 
 pub mod check;
+pub mod compare;
 pub mod eval;
 pub mod folders;
 pub mod generate;
@@ -47,6 +48,7 @@ pub struct Cli {
 enum Command {
     Run(run::Run),
     Check(check::Check),
+    Compare(compare::Compare),
     #[command(subcommand)]
     Plugins(plugins::Plugins),
     Generate(generate::Generate),
@@ -125,6 +127,7 @@ fn execute(cli: Cli) -> Result<()> {
     match cli.command {
         Command::Run(args) => run::execute(args, folders),
         Command::Check(args) => check::execute(args, folders),
+        Command::Compare(args) => compare::execute(args, folders),
         Command::Plugins(args) => plugins::execute(args, folders),
         Command::Generate(args) => generate::execute(args, folders),
         Command::Eval(args) => eval::execute(args, folders),

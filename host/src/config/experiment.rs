@@ -114,6 +114,9 @@ pub struct Shape {
     pub hidden: usize,
     /// Longest sequence in tokens.
     pub context: usize,
+    /// Rows of the embedding and the head; absent: as many as the tokenizer has tokens.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vocab: Option<usize>,
     /// Whether the output head is the embedding.
     pub tied: bool,
     /// Epsilon inside the norms.

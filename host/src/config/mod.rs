@@ -134,6 +134,11 @@ impl Draft {
         self.experiment.as_ref().map_or_else(|| "runs".into(), |experiment| experiment.runs_dir.clone().into())
     }
 
+    /// Who computes, its own options left out; none where the experiment cannot be read.
+    pub fn backend(&self) -> Option<&experiment::Backend> {
+        self.experiment.as_ref().map(|experiment| &experiment.backend)
+    }
+
     /// Checks the options of the plugin in `slot` against its manifest's `specs`.
     pub fn check_options(&mut self, slot: Slot, specs: &[OptionSpec]) {
         let Some(use_) = self.uses.iter_mut().find(|use_| use_.slot == slot) else {

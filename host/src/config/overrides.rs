@@ -48,6 +48,11 @@ impl Override {
         Self { label: label.into(), path: path.to_owned(), value: value.to_owned(), is_text: true }
     }
 
+    /// From an option that stands for one key of any kind, as [`Override::parse`] reads its value.
+    pub fn value(label: &str, path: &str, value: &str) -> Self {
+        Self { is_text: false, ..Self::text(label, path, value) }
+    }
+
     fn node(&self, place: &Place) -> Result<Node, String> {
         let text = || Node { value: Value::Text(self.value.clone()), place: place.clone() };
         if self.is_text {

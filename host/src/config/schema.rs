@@ -98,6 +98,7 @@ pub const KEYS: &[Key] = &[
     key("model.kv_heads", Form::Int(1, 4096), "as many as heads", "2", "key and value heads (llama); divides heads"),
     key("model.hidden", Form::Int(1, 1 << 22), "llama: 8/3 dim, rounded up to a multiple of 32; gpt2: 4 dim", "512", "width inside the feed-forward block"),
     key("model.context", Form::Int(2, 1 << 24), "", "256", "longest sequence in tokens"),
+    key("model.vocab", Form::Int(1, 1 << 28), "as many as the tokenizer has", "50304", "rows of the embedding and the head, at least as many as the tokenizer has tokens; more of them, a multiple of 64 say, are faster on some devices"),
     key("model.tied", Form::Bool, "llama: false; gpt2: true", "false", "whether the output head is the embedding"),
     key("model.norm_eps", Form::Float(Excluded(0.0), Excluded(1.0)), "1e-5", "1e-5", "epsilon inside the norms"),
     key("model.rope_theta", Form::Float(Excluded(1.0), Unbounded), "10000.0", "10000.0", "base of the rotary frequencies (llama)"),

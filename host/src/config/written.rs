@@ -45,6 +45,7 @@ pub struct Model {
     pub kv_heads: Option<usize>,
     pub hidden: Option<usize>,
     pub context: Option<usize>,
+    pub vocab: Option<usize>,
     pub tied: Option<bool>,
     pub norm_eps: Option<f64>,
     pub rope_theta: Option<f64>,

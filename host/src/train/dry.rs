@@ -4,11 +4,8 @@ use std::{fmt, time::Instant};
 
 use serde::Serialize;
 
-use super::{
-    arrays::cut, held_out, optim::Adam, recompute, setup::Prepared, summary::largest_batch, trail::Trail,
-    window::accumulate,
-};
-use crate::{config::experiment::Batch, error::Result};
+use super::{held_out, learner::Learner, setup::Prepared, trail::Trail};
+use crate::{data::PackedBatch, error::Result};
 
 /// What a dry run found.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -44,46 +41,32 @@ pub struct Findings {
 /// # Errors
 /// Whatever would stop the run.
 pub fn dry_run(prepared: &Prepared) -> Result<Findings> {
-    let experiment = prepared.experiment();
     let trail = Trail::default();
-    let mut objectives = prepared.objectives()?;
+    let objectives = prepared.objectives()?;
     let (device, _) = prepared.device(false)?;
     let model = prepared.model(&device, None)?;
     let data = prepared.data(false)?;
-    let (mut batcher, steps) = prepared.batcher(&data)?;
-    let mut adam = Adam::new(&device, model.layout(), &experiment.train.optimizer)?;
-    let grads = model.flat_buffer()?;
-    let recompute = recompute(experiment.train.recompute);
-    let longest = experiment.longest_sequence(prepared.config.context as usize);
-    let window_tokens = match experiment.train.batch {
-        Batch::Sequences(n) => n.saturating_mul(longest),
-        Batch::Tokens(n) => n,
-    };
-    let most = experiment.train.micro_batch_tokens.min(window_tokens).max(longest);
-    let largest = largest_batch(longest, most, prepared.config.vocab);
-    accumulate(&model, &mut objectives, &[largest], recompute, &grads, &trail)?;
+    let (batcher, steps) = prepared.batcher(&data)?;
+    let mut learner = Learner::new(prepared, model, objectives, batcher)?;
+    learner.rehearse(&trail)?;
 
-    let context = super::schedule::context_at(experiment.train.context_schedule.as_deref(), 0, longest);
     let mut found = None;
     let mut seconds_per_step = 0.0;
     for _ in 0..2 {
-        let Some(window) = batcher.next_window(context)? else { break };
         let start = Instant::now();
-        let window = objectives.compose(window, experiment.seed, &trail)?;
-        let micro_batches = cut(&window, experiment.train.micro_batch_tokens)?;
-        model.zero(&grads)?;
-        let out = accumulate(&model, &mut objectives, &micro_batches, recompute, &grads, &trail)?;
-        let gradient = adam.measure(&grads)?;
+        let micro_batches = learner.window(0, &trail)?;
+        let (out, gradient) = learner.gradient(&micro_batches, &trail)?;
         device.sync()?;
         seconds_per_step = start.elapsed().as_secs_f64();
-        found = found.or(Some((window.positions(), micro_batches.len(), out.loss, gradient.norm)));
+        let positions = micro_batches.iter().map(PackedBatch::len).sum();
+        found = found.or(Some((positions, micro_batches.len(), out.loss, gradient.norm)));
     }
     let (tokens_per_step, micro_batches, loss, grad_norm) = found.unwrap_or((0, 0, f64::NAN, f64::NAN));
     Ok(Findings {
-        name: experiment.name.clone(),
-        parameters: model.layout().count(),
+        name: prepared.experiment().name.clone(),
+        parameters: learner.model.layout().count(),
         train_tokens: data.train.tokens(),
-        held_out_tokens: held_out(prepared, &objectives, &data)?.iter().map(|b| b.len() as u64).sum(),
+        held_out_tokens: held_out(prepared, &learner.objectives, &data)?.iter().map(|b| b.len() as u64).sum(),
         steps,
         tokens_per_step,
         micro_batches,

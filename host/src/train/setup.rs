@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use plugin_api::{
-    backend::{DType, SessionOptions},
+    backend::{DType, Session, SessionOptions},
     load::{Library, PluginInfo},
     manifest::{BackendManifest, ObjectiveManifest, OptionSpec, kind},
 };
@@ -125,15 +125,24 @@ impl Prepared {
     /// # Errors
     /// A request error for a device that is not there.
     pub fn device(&self, profile: bool) -> Result<(Device, Option<Record>)> {
-        let wanted = &self.experiment().backend;
-        let options = SessionOptions {
-            device: wanted.device.clone(),
-            threads: threads(wanted.threads),
-            tag: 1,
-            options: wanted.options.clone(),
-        };
-        open(&self.backend.0, &options, dtype(wanted.dtype), profile)
+        open(&self.backend.0, &self.session_options(1), dtype(self.experiment().backend.dtype), profile)
             .map_err(|e| self.loaded.refuse("backend.device", refusal_text(&e)))
+    }
+
+    /// Opens a bare session of the backend whose handles carry `tag`, for layers to be put around it.
+    ///
+    /// # Errors
+    /// A request error for a device that is not there.
+    pub fn session(&self, tag: u16) -> Result<Box<dyn Session>> {
+        let session = self.backend.0.session(&self.session_options(tag));
+        let session = session.map_err(|e| self.loaded.refuse("backend.device", e.to_string()))?;
+        Ok(Box::new(session))
+    }
+
+    fn session_options(&self, tag: u16) -> SessionOptions {
+        let wanted = &self.experiment().backend;
+        let threads = threads(wanted.threads);
+        SessionOptions { device: wanted.device.clone(), threads, tag, options: wanted.options.clone() }
     }
 
     /// The model: loaded from `folder` where given, else from the experiment's folder, else fresh.
@@ -312,7 +321,7 @@ fn model_and_tokenizer(loaded: &Loaded) -> Result<(Option<PathBuf>, Tokenizer, M
     };
     let config = match (&experiment.model, &folder) {
         (ModelSource::Shape(shape), _) => {
-            let mut config = ModelConfig::from_shape(shape, tokenizer.vocab_size())?;
+            let mut config = ModelConfig::from_shape(shape, shape.vocab.unwrap_or(tokenizer.vocab_size()))?;
             config.bos = tokenizer.bos();
             config.eos = tokenizer.eos().into_iter().collect();
             config
@@ -321,10 +330,14 @@ fn model_and_tokenizer(loaded: &Loaded) -> Result<(Option<PathBuf>, Tokenizer, M
         (ModelSource::From { .. }, None) => return Err(Error::run("model.from without a folder")),
     };
     if tokenizer.vocab_size() as u64 > config.vocab {
+        let (key, remedy) = match folder {
+            Some(_) => ("tokenizer", "use the model's own tokenizer"),
+            None => ("model.vocab", "raise model.vocab, or leave it out"),
+        };
         return Err(loaded.refuse(
-            "tokenizer",
+            key,
             format!(
-                "{} has {} tokens, the model's vocabulary {}; use the model's own tokenizer",
+                "{} has {} tokens, the model's vocabulary {}; {remedy}",
                 tokenizer.name(),
                 tokenizer.vocab_size(),
                 config.vocab

@@ -9,7 +9,7 @@ use std::{
 
 use super::{
     Trainer, held_out,
-    optim::Adam,
+    learner::Learner,
     records::Records,
     setup::{Prepared, threads},
     state::{self, TrainState},
@@ -48,13 +48,12 @@ pub(super) fn trainer(mut prepared: Prepared, resume: bool, show: Show) -> Resul
         (None, None)
     };
     let model = prepared.model(&device, checkpoint.as_ref().map(|c| c.path.as_path()))?;
-    let mut adam = Adam::new(&device, model.layout(), &experiment.train.optimizer)?;
-    let grads = model.flat_buffer()?;
-    let mut state = TrainState::new(total, batcher.state().clone());
+    let mut learner = Learner::new(&prepared, model, objectives, batcher)?;
+    let mut state = TrainState::new(total, learner.batcher.state().clone());
     if let Some(checkpoint) = &checkpoint {
         state = TrainState::read(&checkpoint.path)?;
-        state::read_moments(&adam, &checkpoint.path)?;
-        adam.updates = state.updates;
+        state::read_moments(&learner.adam, &checkpoint.path)?;
+        learner.adam.updates = state.updates;
     }
     // From here on files are written that stay.
     uncertain.keep();
@@ -72,12 +71,7 @@ pub(super) fn trainer(mut prepared: Prepared, resume: bool, show: Show) -> Resul
     trail.run(&folder);
     let mut trainer = Trainer {
         trail,
-        device,
-        model,
-        grads,
-        adam,
-        objectives,
-        batcher,
+        learner,
         held_out,
         folder,
         checkpoints,
@@ -118,7 +112,7 @@ impl Drop for Uncertain {
 impl Trainer {
     /// Puts data order and objectives where the checkpoint says, and tells the user where the run stands.
     fn take_up(&mut self, resume: bool, checkpoint: Option<Checkpoint>) -> Result<()> {
-        for note in &self.model.config().notes {
+        for note in &self.learner.model.config().notes {
             self.progress.message(&format!("note: {note}"));
         }
         let Some(checkpoint) = checkpoint else {
@@ -130,9 +124,9 @@ impl Trainer {
         if let Some(note) = &checkpoint.note {
             self.progress.message(note);
         }
-        self.batcher.restore(self.state.data.clone())?;
+        self.learner.batcher.restore(self.state.data.clone())?;
         let saved = self.state.objectives.clone();
-        for (active, text) in self.objectives.iter_mut().zip(saved) {
+        for (active, text) in self.learner.objectives.iter_mut().zip(saved) {
             active.instance.restore(&state::from_hex(&text)?)?;
         }
         let (step, total) = (self.state.step, self.state.total);

@@ -91,7 +91,7 @@ impl Trainer {
         Summary {
             name: self.experiment().name.clone(),
             folder: self.folder.path().to_owned(),
-            parameters: self.model.layout().count(),
+            parameters: self.learner.model.layout().count(),
             steps: self.state.step,
             refused: self.state.refused,
             tokens: self.state.tokens,

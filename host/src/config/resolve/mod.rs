@@ -137,6 +137,7 @@ fn model(written: Option<written::Model>, notes: &mut Notes<'_>) -> Model {
     notes.unused("model.kv_heads", &written.kv_heads, why);
     notes.unused("model.hidden", &written.hidden, why);
     notes.unused("model.context", &written.context, why);
+    notes.unused("model.vocab", &written.vocab, why);
     notes.unused("model.tied", &written.tied, why);
     notes.unused("model.norm_eps", &written.norm_eps, why);
     notes.unused("model.rope_theta", &written.rope_theta, why);
@@ -189,6 +190,7 @@ fn shape(written: written::Model, notes: &mut Notes<'_>) -> Shape {
         kv_heads: llama.then(|| written.kv_heads.unwrap_or(heads)),
         hidden: written.hidden.unwrap_or(if llama { (8 * dim).div_ceil(3).next_multiple_of(32) } else { 4 * dim }),
         context: context.unwrap_or(usize::MAX),
+        vocab: written.vocab,
         tied: written.tied.unwrap_or(!llama),
         norm_eps: written.norm_eps.unwrap_or(1e-5),
         rope_theta: llama.then(|| written.rope_theta.unwrap_or(10_000.0)),

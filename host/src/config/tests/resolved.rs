@@ -46,6 +46,8 @@ fn defaults_that_depend_on_other_keys() {
     assert_eq!((llama.hidden, llama.kv_heads(), llama.tied, llama.rope_theta), (96, 4, false, Some(10_000.0)));
     let gpt2 = shape(&GOOD.replace("layers = 2", "arch = \"gpt2\", layers = 2"));
     assert_eq!((gpt2.hidden, gpt2.kv_heads(), gpt2.tied, gpt2.rope_theta), (128, 4, true, None));
+    assert_eq!(llama.vocab, None, "the tokenizer decides");
+    assert_eq!(shape(&GOOD.replace("layers = 2", "vocab = 320, layers = 2")).vocab, Some(320));
     let from = GOOD.replace("layers = 2, dim = 32, heads = 4, context = 64", "from = \"runs/a\"");
     assert_eq!(load(&from, &[]).tokenizer, Tokenizer::Model);
     assert_eq!(load(GOOD, &[]).tokenizer, Tokenizer::Bytes);

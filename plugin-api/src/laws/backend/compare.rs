@@ -12,6 +12,9 @@ use crate::{
     laws::{Agreement, Broken},
 };
 
+/// The least scale of an operand of the laws, whose inputs are of the order of 1.
+const LEAST_SCALE: f64 = 0.1;
+
 /// Operations that move or round values and compute nothing.
 const EXACT: &[&str] = &["nop", "fill", "copy", "cast", "gather_rows"];
 
@@ -47,11 +50,46 @@ fn error(expected: f64, found: f64, scale: f64) -> f64 {
 
 /// The worst error over a tensor, and where it is.
 pub fn worst(expected: &Tensor, found: &Tensor) -> (f64, usize) {
-    let finite: Vec<f64> = expected.data.iter().copied().filter(|x| x.is_finite()).collect();
-    let square = finite.iter().map(|x| x * x).sum::<f64>() / finite.len().max(1) as f64;
-    let scale = square.sqrt().max(0.1);
-    let errors = expected.data.iter().zip(&found.data).map(|(&e, &f)| error(e, f, scale));
-    errors.enumerate().fold((0.0, 0), |worst, (at, error)| if error > worst.0 { (error, at) } else { worst })
+    let scale = root_mean_square(&expected.data).max(LEAST_SCALE);
+    worst_of(&expected.data, &found.data, |_| scale)
+}
+
+fn worst_of(expected: &[f64], found: &[f64], scale: impl Fn(usize) -> f64) -> (f64, usize) {
+    let errors = expected.iter().zip(found).enumerate().map(|(at, (&e, &f))| (error(e, f, scale(at)), at));
+    errors.fold((0.0, 0), |worst, (error, at)| if error > worst.0 { (error, at) } else { worst })
+}
+
+fn root_mean_square(values: &[f64]) -> f64 {
+    let finite = || values.iter().filter(|x| x.is_finite());
+    (finite().map(|x| x * x).sum::<f64>() / finite().count().max(1) as f64).sqrt()
+}
+
+/// How far a result is from the expected one.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Distance {
+    /// The worst error of an element, as the laws measure it.
+    pub error: f64,
+    /// The element.
+    pub at: usize,
+    /// The most it may be.
+    pub limit: f64,
+}
+
+/// The distance of an output of `cols` columns of operation `spec`, computed in `compute` and stored in `own`, by the laws'
+/// measure with the scale of real data: `inputs` is the order of what the output is computed from (1 in the laws), and
+/// where one row is larger than the whole, as the gradients at a sequence's first token are, its own root mean square
+/// counts.
+pub fn distance(
+    spec: &OpSpec,
+    (compute, own): (DType, DType),
+    cols: usize,
+    (expected, found): (&[f64], &[f64]),
+    inputs: f64,
+) -> Distance {
+    let whole = root_mean_square(expected).max(LEAST_SCALE * inputs);
+    let rows: Vec<f64> = expected.chunks(cols.max(1)).map(|row| root_mean_square(row).max(whole)).collect();
+    let (error, at) = worst_of(expected, found, |at| rows[at / cols.max(1)]);
+    Distance { error, at, limit: operand_limit(spec, compute, own) }
 }
 
 /// Compares every output: the worst error, or what disagrees.
@@ -88,6 +126,23 @@ mod tests {
         assert_eq!(worst(&finite, &lost), (f64::INFINITY, 1));
         assert_eq!(worst(&lost, &finite), (f64::INFINITY, 1));
         assert_eq!(worst(&lost, &lost).0, 0.0);
+    }
+
+    /// Catches gradients that are held against inputs of the order of 1, and a large row held against small ones.
+    #[test]
+    fn real_data_is_measured_on_its_own_scale() {
+        let of = |expected: &[f64], found: &[f64]| {
+            let spec = crate::backend::ops::CATALOGUE.iter().find(|spec| spec.name == "linear").unwrap();
+            distance(spec, (DType::F32, DType::F32), 2, (expected, found), 1e-6)
+        };
+        let wrong = of(&[1e-7, 2e-7], &[1e-7, 3e-7]);
+        assert!(wrong.error > 1e4 * wrong.limit && wrong.at == 1, "{wrong:?}");
+        let mut expected = vec![1e-7; 2000];
+        expected[..2].copy_from_slice(&[1e-8, 1e-2]);
+        let mut found = expected.clone();
+        found[0] += 1e-9;
+        let rounding = of(&expected, &found);
+        assert!(rounding.error < rounding.limit, "{rounding:?}");
     }
 
     #[test]

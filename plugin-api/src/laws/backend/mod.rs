@@ -22,6 +22,7 @@ mod steadiness;
 mod tables;
 mod tensor;
 
+pub use compare::{Distance, distance};
 pub use gradients::{verify_gradients, verify_gradients_of};
 pub(crate) use tensor::{decode, encode, size_of};
 

@@ -1,0 +1,259 @@
+#!/usr/bin/env python3
+"""What gpu.sh runs: the parts one after the other, each with its own time limit, all results in one JSON file.
+
+The file is written again after every part, so that a part that fails, hangs or is killed loses nothing but itself; what it
+said is in the file under its name.
+"""
+
+import argparse
+import datetime
+import json
+import os
+import pathlib
+import platform
+import signal
+import subprocess
+import sys
+import time
+import traceback
+
+HERE = pathlib.Path(__file__).resolve().parent
+ROOT = HERE.parent
+sys.path.insert(0, str(HERE / "peers"))
+sys.dont_write_bytecode = True  # a distribution stays as its SHA256SUMS say
+
+import side_by_side  # noqa: E402
+
+TEXT = 4000  # characters kept of what a program printed
+
+
+class Clock:
+    """The time that is left of the whole run."""
+
+    def __init__(self, minutes):
+        self.end = time.monotonic() + 60 * minutes
+
+    def left(self, most):
+        return max(0.0, min(most, self.end - time.monotonic()))
+
+
+class Report:
+    """The JSON file."""
+
+    def __init__(self, path):
+        self.path, self.content = pathlib.Path(path), {"parts": {}}
+
+    def write(self):
+        fresh = self.path.with_name(self.path.name + ".new")
+        fresh.write_text(json.dumps(self.content, indent=1) + "\n")
+        fresh.replace(self.path)
+
+    def part(self, name, work):
+        """Does one part; keeps its result or its failure."""
+        start = time.monotonic()
+        print(f"== {name}", file=sys.stderr, flush=True)
+        try:
+            result = work()
+        except (Exception, SystemExit) as why:
+            text = str(why) or traceback.format_exc()
+            result = {"failed": f"{type(why).__name__}: {text}"[-TEXT:]}
+        result["part_seconds"] = round(time.monotonic() - start, 1)
+        self.content["parts"][name] = result
+        self.write()
+        print(f"   {result.get('failed', 'done')} ({result['part_seconds']} s)", file=sys.stderr, flush=True)
+
+
+def ask(command, limit):
+    """Runs a command to its end or the limit; its output, parsed where it is JSON."""
+    shown = " ".join(map(str, command))
+    if limit <= 0:
+        return {"command": shown, "failed": "no time was left"}
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace", start_new_session=True
+    )
+    try:
+        out, err = process.communicate(timeout=limit)
+    except subprocess.TimeoutExpired:
+        # Its children too: it is the leader of its own group.
+        os.killpg(process.pid, signal.SIGKILL)
+        out, err = process.communicate()
+        return {"command": shown, "failed": f"not done within {limit:.0f} s", "stdout": out[-TEXT:], "stderr": err[-TEXT:]}
+    result = {"command": shown, "exit_code": process.returncode}
+    try:
+        result["result"] = json.loads(out)
+    except ValueError:
+        result["stdout"] = out[-TEXT:]
+    if process.returncode != 0:
+        result["failed"] = f"exit code {process.returncode}: {err.strip()[-TEXT:]}"
+    return result
+
+
+def machine(args):
+    """Where this runs, with which versions."""
+    fields = ["name", "driver_version", "memory.total", "power.limit", "clocks.max.sm", "clocks.max.memory"]
+    versions = "import torch, json; print(json.dumps([torch.__version__, torch.version.cuda, torch.cuda.is_available()]))"
+    torch = ask([sys.executable, "-c", versions], 120)
+    return {
+        "cpu": cpu_name(),
+        "cores": len(os.sched_getaffinity(0)),
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        "torch": torch.get("result", torch),
+        "gpu": dict(zip(fields, nvidia(fields))),
+        "telos": ask([find("telos"), "--version"], 60).get("stdout", "").strip(),
+        "plugins": ask([find("telos"), "plugins", "list", "--json"], 60),
+    }
+
+
+def cpu_name():
+    try:
+        lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "")
+
+
+def nvidia(fields):
+    """What nvidia-smi says of the first GPU; empty where there is none."""
+    command = ["nvidia-smi", f"--query-gpu={','.join(fields)}", "--format=csv,noheader,nounits"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return []
+    return [field.strip() for field in done.stdout.splitlines()[0].split(",")]
+
+
+def memory_used(args):
+    """MiB in use on the GPU; None on the processor."""
+    used = [] if args.device == "cpu" else nvidia(["memory.used"])
+    return float(used[0]) if used else None
+
+
+def find(program):
+    """A program beside the plugins' folder."""
+    path = ROOT / program
+    target = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "release" / program
+    return str(path if path.is_file() else target)
+
+
+def verify(args, dtype, limit):
+    command = [find("telos"), "plugins", "verify", args.backend, "--device", args.device, "--dtype", dtype, "--json"]
+    return ask(command, limit)
+
+
+def compare(args, limit):
+    own = f"{args.backend}:{args.device}"
+    backends = [own, f"{own}@bf16"] if args.bf16 else [own]
+    backends.append("candle?path=generic" if args.backend == "candle" else "candle")
+    file = ROOT / "experiments" / ("bench-small.toml" if args.quick else "bench-medium.toml")
+    command = [find("telos"), "compare", file, "--backends", ",".join(backends), "--steps", "4" if args.quick else "20"]
+    plot = pathlib.Path(args.out).with_suffix(".svg")
+    return ask([*command, "--json", "--plot", plot], limit)
+
+
+def arguments(args, ours, peers, sequences, patience):
+    """What side_by_side.py is told."""
+    file = ROOT / "experiments" / ("bench-small.toml" if args.quick else "gpt2-124m.toml")
+    options = side_by_side.parser().parse_args([str(file), "--ours", ours, "--peers", peers])
+    options.device, options.dtype, options.sequences = args.device, "bf16" if args.bf16 else "f32", sequences
+    options.rounds, options.seconds, options.patience = (2, 0.5, patience) if args.quick else (5, 2.0, patience)
+    options.telos_step = find("telos-step")
+    return options
+
+
+def one(args, ours, peers, sequences, patience):
+    """One program alone at one batch size."""
+    ((name, command),) = side_by_side.commands(arguments(args, ours, peers, sequences, patience))
+    program = side_by_side.Program(name, command, patience)
+    try:
+        program.start()
+        seconds = 0.5 if args.quick else 2.0
+        for _ in range(2):
+            program.turn(seconds)
+        result = program.result() | {"gpu_memory_mib": memory_used(args)}
+        result.pop("rounds")
+        return result
+    finally:
+        program.close()
+
+
+def largest(args, ours, peers, clock, limit):
+    """Doubles the batch until memory runs out (halves it where not even the first fits); every size's figures."""
+    end, sizes, told = time.monotonic() + clock.left(limit), {}, None
+    sequences, most = (4, 8) if args.quick else (16, 512)
+    while 1 <= sequences <= most and sequences not in sizes:
+        left = end - time.monotonic()
+        if left < 15:
+            told = f"no time was left to try {sequences} sequences"
+            break
+        try:
+            sizes[sequences] = one(args, ours, peers, sequences, left)
+            sequences *= 2
+        except side_by_side.Failed as why:
+            sizes[sequences] = {"failed": str(why)[-TEXT:]}
+            if "memory" not in str(why):
+                told = f"{sequences} sequences: {why}"[-TEXT:]
+                break
+            sequences //= 2
+    done = {n: size for n, size in sizes.items() if "failed" not in size}
+    fastest = max(done, key=lambda n: done[n]["tokens_per_second"], default=None)
+    result = {"sizes": sizes, "largest": max(done, default=None), "fastest": fastest}
+    if told:
+        result["ended" if done else "failed"] = told
+    return result
+
+
+def beside(args, alone, peers, patience):
+    """Telos and the peers in turns, at the largest batch at which all lie in memory together."""
+    sizes = [set(n for n, size in part.get("sizes", {}).items() if "failed" not in size) for part in alone]
+    common = sorted(set.intersection(*sizes), reverse=True)
+    if not common:
+        return {"failed": "there is no batch size at which both ran alone"}
+    total = float((nvidia(["memory.total"]) or ["inf"])[0])
+
+    def together(n):
+        return sum(part["sizes"][n]["gpu_memory_mib"] or 0.0 for part in alone)
+
+    # The smallest is tried in any case.
+    sequences = next((n for n in common if together(n) < 0.95 * total), common[-1])
+    report = side_by_side.measure(arguments(args, args.backend, peers, sequences, patience))
+    if report["failures"]:
+        report["failed"] = "; ".join(f"{name}: {why}" for name, why in report["failures"].items())[-TEXT:]
+    return {"sequences": sequences, "table": side_by_side.table(report).splitlines(), **report}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", default="gpu-result.json", help="the JSON file to write")
+    parser.add_argument("--device", default="cuda:0")
+    parser.add_argument("--backend", default="torch", help="id of Telos's backend")
+    parser.add_argument("--plugins", required=True, help="the folder of the plugins; gpu.sh gives it")
+    parser.add_argument("--quick", action="store_true", help="a small model and short turns, to try this script")
+    parser.add_argument("--f32", dest="bf16", action="store_false", help="no bf16, for a backend that lacks it")
+    parser.add_argument("--minutes", type=float, default=8.5, help="time for all of it")
+    args = parser.parse_args()
+    # For every program that is started from here.
+    os.environ["TELOS_PLUGINS"] = args.plugins
+    clock, report = Clock(args.minutes), Report(args.out)
+    now = datetime.datetime.now(datetime.timezone.utc)
+    report.content |= {"date": now.isoformat(timespec="seconds"), "arguments": vars(args)}
+    parts = report.content["parts"]
+
+    report.part("machine", lambda: machine(args))
+    report.part("verify f32", lambda: verify(args, "f32", clock.left(90)))
+    if args.bf16:
+        report.part("verify bf16", lambda: verify(args, "bf16", clock.left(90)))
+    report.part("step: telos alone", lambda: largest(args, args.backend, "", clock, 110))
+    report.part("step: pytorch alone", lambda: largest(args, "", "eager", clock, 110))
+    alone = [parts["step: telos alone"], parts["step: pytorch alone"]]
+    report.part("step: side by side", lambda: beside(args, alone, "eager", clock.left(60)))
+    report.part("compare", lambda: compare(args, clock.left(90)))
+
+    failed = [name for name, part in parts.items() if "failed" in part]
+    print("\n".join(parts["step: side by side"].get("table", [])))
+    print(f"{args.out}: {len(parts) - len(failed)} parts done" + (f", failed: {', '.join(failed)}" if failed else ""))
+    sys.exit(1 if failed else 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,33 @@
+#!/usr/bin/env bash
+# Everything that wants a GPU, in one run and one file: verifies the torch backend there, compares backends, and times the
+# GPT-2 124M training step beside PyTorch's. Takes under nine minutes.
+#
+#   bash benches/gpu.sh --out result.json                     in a distribution (cargo xtask dist)
+#   bash benches/gpu.sh --device cpu --quick --out try.json   tries the script itself where there is no GPU
+#
+# Needs a Python 3.11 with PyTorch 2.11.0 (PYTHON=..., else python3) and nothing else; gpu.py beside it does the work.
+set -euo pipefail
+
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+root=$(dirname "$here")
+python=${PYTHON:-python3}
+
+if ! torch=$("$python" -c 'import importlib.util as u; print(u.find_spec("torch").submodule_search_locations[0])' 2>/dev/null); then
+    echo "error: $python has no torch; name a Python with PyTorch 2.11.0 by PYTHON=..." >&2
+    exit 2
+fi
+
+# The plugin looks for libtorch beside itself. A folder that somebody put there stays; a link is set anew.
+plugins=$root/plugins
+if [ ! -x "$root/telos" ]; then
+    plugins=${CARGO_TARGET_DIR:-$root/target}/release/plugins
+fi
+if [ ! -d "$plugins" ]; then
+    echo "error: there is no $plugins; run this in a distribution, or after cargo xtask build" >&2
+    exit 2
+fi
+if [ ! -e "$plugins/libtorch" ] || { [ -L "$plugins/libtorch" ] && [ -x "$root/telos" ]; }; then
+    ln -sfn "$torch" "$plugins/libtorch"
+fi
+
+exec "$python" "$here/gpu.py" --plugins "$plugins" "$@"

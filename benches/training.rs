@@ -1,0 +1,172 @@
+//! One training step of an experiment on a backend, taken as the trainer takes it: window, objective, gradient, norm,
+//! AdamW. Tokens are random ids over the whole vocabulary, so that no data is read and every row of it is used.
+
+use std::path::{Path, PathBuf};
+
+use plugin_api::abi::Memory;
+use telos::{
+    config::{Draft, Override, experiment::Batch},
+    data::{PackedBatch, Sequence, Window},
+    device::{Buffer, Device, profile::Record},
+    error::Result,
+    model::{Model, ModelConfig, Recompute},
+    train::{
+        arrays::cut,
+        objectives::Objectives,
+        optim::Adam,
+        setup::{Prepared, prepare},
+        trail::Trail,
+        window::accumulate,
+    },
+};
+
+use telos::compare::spec::Spec;
+
+/// Different windows that steps take in turn.
+const WINDOWS: u64 = 4;
+
+/// A model on a backend, ready to be trained.
+pub struct Training {
+    device: Device,
+    record: Option<Record>,
+    model: Model,
+    grads: Buffer,
+    adam: Adam,
+    objectives: Objectives,
+    windows: Vec<Vec<PackedBatch>>,
+    trail: Trail,
+    lr: f64,
+    steps: usize,
+}
+
+/// An experiment on another backend, its plugins loaded.
+///
+/// # Errors
+/// A request error for a wrong experiment, plugin or option.
+pub fn prepared(file: &Path, spec: &Spec, sets: &[Override], folders: &[PathBuf]) -> Result<Prepared> {
+    let mut overrides = sets.to_vec();
+    // An experiment that cannot be read has no backend; `prepare` says what is wrong with it.
+    if let Some(written) = Draft::read(file, sets)?.backend() {
+        overrides.extend(spec.overrides(written));
+    }
+    // Nothing is written there; a lock that a user keeps beside the runs is not asked.
+    let runs = std::env::temp_dir().join("telos-bench-runs");
+    overrides.push(Override::text("bench", "runs_dir", &runs.to_string_lossy()));
+    prepare(file, &overrides, folders, true)
+}
+
+/// What a step found.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Figures {
+    /// The loss before the update, in nats per token.
+    pub loss: f64,
+    /// The gradient's norm before clipping.
+    pub grad_norm: f64,
+}
+
+impl Training {
+    /// Puts the experiment's model on its backend, with fresh weights. With `profile`, operations are timed.
+    ///
+    /// # Errors
+    /// As a run: a request error for a device that is not there; memory.
+    pub fn open(prepared: &Prepared, profile: bool) -> Result<Training> {
+        let objectives = prepared.objectives()?;
+        let (device, record) = prepared.device(profile)?;
+        let model = prepared.model(&device, None)?;
+        let train = &prepared.experiment().train;
+        let adam = Adam::new(&device, model.layout(), &train.optimizer)?;
+        let grads = model.flat_buffer()?;
+        let windows = (0..WINDOWS)
+            .map(|seed| cut(&window(&prepared.config, train.batch, seed)?, train.micro_batch_tokens))
+            .collect::<Result<_>>()?;
+        let (lr, trail) = (train.optimizer.lr, Trail::default());
+        Ok(Training { device, record, model, grads, adam, objectives, windows, trail, lr, steps: 0 })
+    }
+
+    /// One step.
+    ///
+    /// # Errors
+    /// The plugins' own.
+    pub fn step(&mut self) -> Result<Figures> {
+        let micro_batches = &self.windows[self.steps % self.windows.len()];
+        self.steps += 1;
+        self.model.zero(&self.grads)?;
+        let (model, grads) = (&self.model, &self.grads);
+        let out = accumulate(model, &mut self.objectives, micro_batches, Recompute::None, grads, &self.trail)?;
+        let gradient = self.adam.measure(grads)?;
+        self.adam.update(model.params(), model.shadow(), grads, self.lr)?;
+        Ok(Figures { loss: out.loss, grad_norm: gradient.norm })
+    }
+
+    /// Waits for all work.
+    ///
+    /// # Errors
+    /// What the work failed with.
+    pub fn sync(&self) -> Result<()> {
+        self.device.sync()
+    }
+
+    /// Tokens of a step.
+    pub fn tokens(&self) -> usize {
+        self.windows.first().into_iter().flatten().map(PackedBatch::len).sum()
+    }
+
+    /// Sequences of a step.
+    pub fn sequences(&self) -> usize {
+        self.windows.first().into_iter().flatten().map(PackedBatch::sequences).sum()
+    }
+
+    /// Times of the operations, where they are kept.
+    pub fn record(&self) -> Option<&Record> {
+        self.record.as_ref()
+    }
+
+    /// What the backend's session holds.
+    pub fn memory(&self) -> Memory {
+        self.device.memory()
+    }
+
+    /// Parameters: all of them, and those that a token is multiplied with (an untied embedding and learned positions are
+    /// only looked up).
+    pub fn parameters(&self) -> (u64, u64) {
+        let config = self.model.config();
+        let all = self.model.layout().count();
+        let positions = if config.family.names.positions.is_some() { config.context * config.dim } else { 0 };
+        let embedding = if config.tied { 0 } else { config.vocab * config.dim };
+        (all, all - positions - embedding)
+    }
+
+    /// Floating-point operations per token and step: 6 for each parameter that a token is multiplied with, and causal
+    /// attention over a full context (two products forward, four backward, half of the pairs).
+    pub fn flops_per_token(&self) -> f64 {
+        let config = self.model.config();
+        let attention = 6 * config.layers * config.query_width() * config.context;
+        (6 * self.parameters().1 + attention) as f64
+    }
+}
+
+/// A window of random tokens: every sequence as long as the model's context.
+fn window(config: &ModelConfig, batch: Batch, seed: u64) -> Result<Window> {
+    let length = config.context as usize;
+    let sequences = match batch {
+        Batch::Sequences(n) => n,
+        Batch::Tokens(n) => (n / length).max(1),
+    };
+    let mut state = seed;
+    let mut sequence = |row| Sequence {
+        ids: (0..=length).map(|_| (splitmix(&mut state) % config.vocab) as u32).collect(),
+        supervised: vec![true; length + 1],
+        columns: Default::default(),
+        row,
+    };
+    Ok(Window::new((0..sequences as u64).map(&mut sequence).collect())?)
+}
+
+/// The next number of Steele, Lea and Flood's generator (2014).
+fn splitmix(state: &mut u64) -> u64 {
+    *state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
+    let mut z = *state;
+    z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    z ^ (z >> 31)
+}

@@ -1,0 +1,129 @@
+//! How far two backends are apart, step by step.
+//!
+//! The first step starts from the same bits, so its loss and gradient norm must agree to rounding. Later steps start from
+//! weights that have already drifted apart by rounding; that a later step lies beyond the tolerance says nothing by itself,
+//! which is why the operations of that step are replayed and a yardstick can be measured.
+
+use plugin_api::abi::DType;
+use serde::Serialize;
+
+use super::stats::relative;
+
+/// Loss and gradient norm of each step.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct Curve {
+    /// Loss before the step's update.
+    pub loss: Vec<f64>,
+    /// Global norm of the gradient before clipping.
+    pub grad_norm: Vec<f64>,
+}
+
+/// Relative differences within which a step agrees.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Tolerance {
+    /// Of the loss.
+    pub loss: f64,
+    /// Of the gradient norm.
+    pub grad_norm: f64,
+}
+
+impl Tolerance {
+    /// For two compute types: that of the coarser one.
+    pub fn of(a: DType, b: DType) -> Tolerance {
+        let (loss, grad_norm) = match [a, b] {
+            [DType::BF16, _] | [_, DType::BF16] => (5e-3, 5e-2),
+            [DType::F64, DType::F64] => (1e-12, 1e-11),
+            _ => (1e-6, 1e-5),
+        };
+        Tolerance { loss, grad_norm }
+    }
+}
+
+/// The largest of the differences of some steps.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Largest {
+    /// Relative.
+    pub difference: f64,
+    /// The step, counted from 1.
+    pub step: u64,
+}
+
+/// One backend held against another.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Agreement {
+    /// The other.
+    pub with: String,
+    /// What counts as agreement.
+    pub tolerance: Tolerance,
+    /// Relative difference of the first step's loss.
+    pub first_loss: f64,
+    /// Relative difference of the first step's gradient norm.
+    pub first_grad_norm: f64,
+    /// The largest of the losses' differences.
+    pub loss: Largest,
+    /// The largest of the gradient norms' differences.
+    pub grad_norm: Largest,
+    /// The first step beyond the tolerance, counted from 1.
+    pub first_beyond: Option<u64>,
+    /// The losses' differences by step.
+    pub losses: Vec<f64>,
+    /// The gradient norms' differences by step.
+    pub grad_norms: Vec<f64>,
+}
+
+impl Agreement {
+    /// Of the steps that both have done; none where there is no such step.
+    pub fn of(with: &str, base: &Curve, other: &Curve, tolerance: Tolerance) -> Option<Agreement> {
+        let differences = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| relative(*a, *b)).collect::<Vec<_>>();
+        let losses = differences(&base.loss, &other.loss);
+        let grad_norms = differences(&base.grad_norm, &other.grad_norm);
+        let mut steps = losses.iter().zip(&grad_norms);
+        let beyond = steps.position(|(loss, norm)| *loss > tolerance.loss || *norm > tolerance.grad_norm);
+        Some(Agreement {
+            with: with.to_owned(),
+            tolerance,
+            first_loss: *losses.first()?,
+            first_grad_norm: *grad_norms.first()?,
+            loss: largest(&losses)?,
+            grad_norm: largest(&grad_norms)?,
+            first_beyond: beyond.map(|at| at as u64 + 1),
+            losses,
+            grad_norms,
+        })
+    }
+}
+
+/// The first of the largest.
+pub fn largest(differences: &[f64]) -> Option<Largest> {
+    let all = differences.iter().zip(1..).map(|(difference, step)| Largest { difference: *difference, step });
+    all.reduce(|a, b| if b.difference > a.difference { b } else { a })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn curve(loss: &[f64], grad_norm: &[f64]) -> Curve {
+        Curve { loss: loss.to_vec(), grad_norm: grad_norm.to_vec() }
+    }
+
+    /// Catches steps counted from 0, a gradient norm that is not looked at, and steps of one backend alone.
+    #[test]
+    fn the_first_step_beyond_the_tolerance_is_named() {
+        let base = curve(&[4.0, 3.0, 2.0, 1.0], &[1.0, 1.0, 1.0, 1.0]);
+        let other = curve(&[4.0, 3.0, 2.0 + 1e-3], &[1.0, 1.0 + 1e-4, 1.0]);
+        let found = Agreement::of("candle", &base, &other, Tolerance::of(DType::F32, DType::F32)).unwrap();
+        assert_eq!((found.first_beyond, found.loss.step, found.grad_norm.step), (Some(2), 3, 2));
+        assert_eq!(found.losses.len(), 3);
+        assert!((found.loss.difference - 5e-4).abs() < 1e-6, "{found:?}");
+    }
+
+    /// Catches a comparison in which a NaN agrees with everything.
+    #[test]
+    fn a_loss_that_is_no_number_is_beyond_every_tolerance() {
+        let (base, other) = (curve(&[4.0], &[1.0]), curve(&[f64::NAN], &[1.0]));
+        let found = Agreement::of("candle", &base, &other, Tolerance::of(DType::BF16, DType::F32)).unwrap();
+        assert_eq!(found.first_beyond, Some(1));
+        assert_eq!(Agreement::of("candle", &base, &curve(&[], &[]), found.tolerance), None);
+    }
+}

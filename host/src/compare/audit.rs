@@ -1,0 +1,365 @@
+//! A layer around a session that has every operation done once more by the f64 reference, on the very same inputs.
+//!
+//! Each operation starts from what the session itself holds, so the first one beyond its limit is the one that is wrong, and
+//! not one that was handed a wrong input.
+
+use std::{
+    cell::{Cell, RefCell},
+    rc::Rc,
+};
+
+use half::bf16;
+use plugin_api::{
+    Result,
+    abi::{Call, DType, Handle, Memory, View},
+    backend::{
+        Session,
+        catalogue::{OpSpec, Usage},
+        ops::CATALOGUE,
+    },
+    laws::backend::distance,
+};
+use serde::Serialize;
+
+/// The most elements, over all operands, that an operation is replayed with: what an ordinary machine holds in f64.
+const MOST_ELEMENTS: u64 = 1 << 28;
+
+/// An output that is away from the reference's.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Finding {
+    /// The operation.
+    pub operation: &'static str,
+    /// Which of the step's operations, counted from 1.
+    pub ordinal: u64,
+    /// The output.
+    pub operand: &'static str,
+    /// Row of the element that is furthest away.
+    pub row: u64,
+    /// Its column.
+    pub column: u64,
+    /// What the reference computes.
+    pub expected: f64,
+    /// What the backend computed.
+    pub found: f64,
+    /// How far away that is, by the measure of the operation laws.
+    pub error: f64,
+    /// The most it may be.
+    pub limit: f64,
+}
+
+impl Finding {
+    /// How many times the limit the error is.
+    pub fn excess(&self) -> f64 {
+        if self.error == 0.0 { 0.0 } else { self.error / self.limit }
+    }
+}
+
+/// What the audited operations came to.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct Verdict {
+    /// Operations that were replayed.
+    pub operations: u64,
+    /// The first one beyond its limit.
+    pub first: Option<Finding>,
+    /// The one with the largest error for its limit.
+    pub largest: Option<Finding>,
+    /// How many were beyond their limits.
+    pub beyond: u64,
+    /// Names of the operations that were, each once, in the order of the step.
+    pub beyond_names: Vec<&'static str>,
+    /// Operations that were not replayed, and why; each reason once.
+    pub skipped: Vec<String>,
+}
+
+/// The verdict as it grows; clones share it.
+#[derive(Clone, Default)]
+pub struct Audit(Rc<Shared>);
+
+#[derive(Default)]
+struct Shared {
+    on: Cell<bool>,
+    calls: Cell<u64>,
+    verdict: RefCell<Verdict>,
+}
+
+impl Audit {
+    /// Replays the operations from here on, or no longer.
+    pub fn turn(&self, on: bool) {
+        self.0.on.set(on);
+    }
+
+    /// What was found so far.
+    pub fn verdict(&self) -> Verdict {
+        self.0.verdict.borrow().clone()
+    }
+
+    fn skip(&self, name: &str, why: &str) {
+        let line = format!("{name}: {why}");
+        let mut verdict = self.0.verdict.borrow_mut();
+        if !verdict.skipped.contains(&line) {
+            verdict.skipped.push(line);
+        }
+    }
+
+    fn note(&self, findings: Vec<Finding>) {
+        let mut verdict = self.0.verdict.borrow_mut();
+        verdict.operations += 1;
+        let worst = findings.into_iter().reduce(|a, b| if b.excess() > a.excess() { b } else { a });
+        let Some(worst) = worst else { return };
+        if worst.error > worst.limit {
+            verdict.beyond += 1;
+            if !verdict.beyond_names.contains(&worst.operation) {
+                verdict.beyond_names.push(worst.operation);
+            }
+            verdict.first.get_or_insert_with(|| worst.clone());
+        }
+        if verdict.largest.as_ref().is_none_or(|largest| worst.excess() > largest.excess()) {
+            verdict.largest = Some(worst);
+        }
+    }
+}
+
+/// The layer.
+pub struct Audited {
+    inner: Box<dyn Session>,
+    reference: Box<dyn Session>,
+    compute: DType,
+    audit: Audit,
+}
+
+impl Audited {
+    /// Puts the layer around a session that computes in `compute`. It only passes calls on until its audit is turned on.
+    pub fn wrap(inner: Box<dyn Session>, reference: Box<dyn Session>, compute: DType) -> (Box<dyn Session>, Audit) {
+        let audit = Audit::default();
+        (Box::new(Audited { inner, reference, compute, audit: audit.clone() }), audit)
+    }
+
+    /// Runs the call on both sides; the inner error is the call's, the reference's only leaves the call unaudited.
+    fn both(&mut self, spec: &'static OpSpec, call: &Call<'_>, ordinal: u64) -> Result<()> {
+        let views = || call.inputs.iter().chain(call.outputs.iter()).filter(|view| !view.is_none());
+        if views().map(View::len).fold(0, u64::saturating_add) > MOST_ELEMENTS {
+            self.audit.skip(spec.name, "its operands are too large");
+            return self.inner.invoke(call);
+        }
+        let before = Operands::read(self.inner.as_mut(), spec, call)?;
+        self.inner.invoke(call)?;
+        let found = outputs(self.inner.as_mut(), call.outputs.as_slice())?;
+        match before.replay(self.reference.as_mut(), call) {
+            Ok(expected) => self.audit.note(before.compare(spec, self.compute, ordinal, &expected, &found)),
+            Err(error) => self.audit.skip(spec.name, &error.to_string()),
+        }
+        Ok(())
+    }
+}
+
+/// The operands of a call as they are before it.
+struct Operands {
+    views: Vec<View>,
+    /// Dense rows; none for what is absent or only written.
+    bytes: Vec<Option<Vec<u8>>>,
+    inputs: usize,
+    /// The order of what the outputs are computed from: see [`order`].
+    order: f64,
+}
+
+impl Operands {
+    fn read(session: &mut dyn Session, spec: &OpSpec, call: &Call<'_>) -> Result<Operands> {
+        let views: Vec<View> = call.inputs.iter().chain(call.outputs.iter()).copied().collect();
+        let specs = spec.inputs.iter().chain(spec.outputs);
+        let bytes = views.iter().zip(specs).map(|(view, operand)| {
+            (!view.is_none() && operand.usage != Usage::Output).then(|| download(session, view)).transpose()
+        });
+        let bytes: Vec<Option<Vec<u8>>> = bytes.collect::<Result<_>>()?;
+        let order = order(spec, &views, &bytes);
+        Ok(Operands { views, bytes, inputs: call.inputs.len(), order })
+    }
+
+    /// Runs the call on another session, on operands of its own; gives the outputs' bytes.
+    fn replay(&self, session: &mut dyn Session, call: &Call<'_>) -> Result<Vec<Option<Vec<u8>>>> {
+        let mut own = Vec::with_capacity(self.views.len());
+        let result = self.place(session, &mut own).and_then(|()| {
+            let (inputs, outputs) = own.split_at(self.inputs);
+            session.invoke(&Call { inputs: inputs.into(), outputs: outputs.into(), ..*call })?;
+            self::outputs(session, outputs)
+        });
+        for view in own.iter().filter(|view| !view.is_none()) {
+            session.free(view.buffer)?;
+        }
+        result
+    }
+
+    fn place(&self, session: &mut dyn Session, own: &mut Vec<View>) -> Result<()> {
+        for (view, bytes) in self.views.iter().zip(&self.bytes) {
+            if view.is_none() {
+                own.push(View::NONE);
+                continue;
+            }
+            let buffer = session.alloc(view.dtype, view.len())?;
+            own.push(View::dense(buffer, view.dtype, view.rows, view.cols));
+            if let Some(bytes) = bytes {
+                session.upload(buffer, 0, bytes)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// One finding per output that is there.
+    fn compare(
+        &self,
+        spec: &'static OpSpec,
+        compute: DType,
+        ordinal: u64,
+        expected: &[Option<Vec<u8>>],
+        found: &[Option<Vec<u8>>],
+    ) -> Vec<Finding> {
+        let mut findings = Vec::new();
+        for (index, (expected, found)) in expected.iter().zip(found).enumerate() {
+            let (view, operand) = (&self.views[self.inputs + index], &spec.outputs[index]);
+            let (Some(expected), Some(found)) = (expected, found) else { continue };
+            let (expected, found) = (values(view.dtype, expected), values(view.dtype, found));
+            let (error, at, limit) = if view.dtype == DType::I32 {
+                disagreement(compute, &expected, &found)
+            } else {
+                let (dtypes, cols) = ((compute, view.dtype), view.cols as usize);
+                let distance = distance(spec, dtypes, cols, (&expected, &found), self.order);
+                (distance.error, distance.at, distance.limit)
+            };
+            let (Some(&expected), Some(&found)) = (expected.get(at), found.get(at)) else { continue };
+            let (row, column) = (at as u64 / view.cols.max(1), at as u64 % view.cols.max(1));
+            findings.push(Finding {
+                operation: spec.name,
+                ordinal,
+                operand: operand.name,
+                row,
+                column,
+                expected,
+                found,
+                error,
+                limit,
+            });
+        }
+        findings
+    }
+}
+
+/// The order of what an operation's outputs are made of, at most 1: root mean square of the cotangents that it reads, which
+/// a backward operation is linear in, else of its first input of floats. Real cotangents are divided by the number of
+/// tokens; held against inputs of the order of 1, a wrong one would look like rounding.
+fn order(spec: &OpSpec, views: &[View], bytes: &[Option<Vec<u8>>]) -> f64 {
+    let inputs = spec.inputs.iter().zip(views).zip(bytes);
+    let floats = inputs.filter(|((_, view), bytes)| bytes.is_some() && view.dtype.is_float());
+    let mean_square = |(view, bytes): (&View, &Option<Vec<u8>>)| {
+        let values = values(view.dtype, bytes.as_deref().unwrap_or_default());
+        values.iter().map(|x| x * x).sum::<f64>() / values.len().max(1) as f64
+    };
+    let mut first = None;
+    let mut cotangents: Option<f64> = None;
+    for ((operand, view), bytes) in floats {
+        // Every cotangent of the catalogue, and no other input, is named with a `d` before what it belongs to.
+        if operand.name.starts_with('d') {
+            cotangents = Some(cotangents.unwrap_or(0.0).max(mean_square((view, bytes))));
+        } else if first.is_none() {
+            first = Some(mean_square((view, bytes)));
+        }
+    }
+    let order = cotangents.or(first).unwrap_or(1.0).sqrt();
+    if order.is_finite() { order.min(1.0) } else { 1.0 }
+}
+
+/// Indices agree or not: the share that does not, the first of them, and how many may. Where the two largest logits of a
+/// token are within rounding of each other, either index is right.
+fn disagreement(compute: DType, expected: &[f64], found: &[f64]) -> (f64, usize, f64) {
+    let differs = |(a, b): (&f64, &f64)| a != b;
+    let at = expected.iter().zip(found).position(differs).unwrap_or(0);
+    let count = expected.iter().zip(found).filter(|(a, b)| a != b).count();
+    let limit = if compute == DType::BF16 { 0.1 } else { 0.01 };
+    (count as f64 / expected.len().max(1) as f64, at, limit)
+}
+
+fn outputs(session: &mut dyn Session, views: &[View]) -> Result<Vec<Option<Vec<u8>>>> {
+    views.iter().map(|view| (!view.is_none()).then(|| download(session, view)).transpose()).collect()
+}
+
+/// The elements of a view, row after row.
+fn download(session: &mut dyn Session, view: &View) -> Result<Vec<u8>> {
+    let size = view.dtype.size().unwrap_or(1);
+    let span = view.end().unwrap_or(view.offset).saturating_sub(view.offset) as usize;
+    let mut bytes = vec![0; span * size];
+    session.download(view.buffer, view.offset, &mut bytes)?;
+    if view.is_dense() {
+        return Ok(bytes);
+    }
+    let (width, stride) = (view.cols as usize * size, view.row_stride as usize * size);
+    Ok((0..view.rows as usize).flat_map(|row| &bytes[row * stride..row * stride + width]).copied().collect())
+}
+
+fn values(dtype: DType, bytes: &[u8]) -> Vec<f64> {
+    match dtype {
+        DType::F64 => bytes.as_chunks::<8>().0.iter().map(|b| f64::from_le_bytes(*b)).collect(),
+        DType::F32 => bytes.as_chunks::<4>().0.iter().map(|b| f64::from(f32::from_le_bytes(*b))).collect(),
+        DType::BF16 => bytes.as_chunks::<2>().0.iter().map(|b| bf16::from_le_bytes(*b).to_f64()).collect(),
+        _ => bytes.as_chunks::<4>().0.iter().map(|b| f64::from(i32::from_le_bytes(*b))).collect(),
+    }
+}
+
+impl Session for Audited {
+    fn invoke(&mut self, call: &Call<'_>) -> Result<()> {
+        if !self.audit.0.on.get() {
+            return self.inner.invoke(call);
+        }
+        let ordinal = self.audit.0.calls.get() + 1;
+        self.audit.0.calls.set(ordinal);
+        match CATALOGUE.iter().find(|spec| spec.id == call.op) {
+            Some(spec) => self.both(spec, call, ordinal),
+            None => self.inner.invoke(call),
+        }
+    }
+
+    fn alloc(&mut self, dtype: DType, elements: u64) -> Result<Handle> {
+        self.inner.alloc(dtype, elements)
+    }
+
+    fn free(&mut self, buffer: Handle) -> Result<()> {
+        self.inner.free(buffer)
+    }
+
+    fn upload(&mut self, buffer: Handle, offset: u64, bytes: &[u8]) -> Result<()> {
+        self.inner.upload(buffer, offset, bytes)
+    }
+
+    fn download(&mut self, buffer: Handle, offset: u64, bytes: &mut [u8]) -> Result<()> {
+        self.inner.download(buffer, offset, bytes)
+    }
+
+    fn begin_download(&mut self, buffer: Handle, offset: u64, length: u64) -> Result<u64> {
+        self.inner.begin_download(buffer, offset, length)
+    }
+
+    fn finish_download(&mut self, ticket: u64, bytes: &mut [u8]) -> Result<()> {
+        self.inner.finish_download(ticket, bytes)
+    }
+
+    fn write_version(&self, buffer: Handle) -> Result<u64> {
+        self.inner.write_version(buffer)
+    }
+
+    fn supports(&self, op: u32, dtype: DType) -> bool {
+        self.inner.supports(op, dtype)
+    }
+
+    fn workspace(&self, call: &Call<'_>) -> u64 {
+        self.inner.workspace(call)
+    }
+
+    fn memory(&self) -> Memory {
+        self.inner.memory()
+    }
+
+    fn trim(&mut self) {
+        self.inner.trim();
+    }
+
+    fn sync(&mut self) -> Result<()> {
+        self.inner.sync()
+    }
+}

@@ -1,0 +1,183 @@
+//! One backend at work on the experiment: its learner, what it measured, and where it failed.
+
+use std::time::Instant;
+
+use plugin_api::abi::DType;
+use serde::Serialize;
+
+use super::{agreement::Curve, spec::Spec};
+use crate::{
+    config::Override,
+    data::TextData,
+    device::{
+        Device,
+        profile::{Profile, Record},
+    },
+    error::{Error, Kind, Result},
+    train::{
+        learner::Learner,
+        setup::{self, Prepared, prepare},
+        trail::Trail,
+    },
+};
+
+/// A backend that takes part, its experiment checked and its library loaded.
+pub struct Entry {
+    /// The spec, told apart from an equal one before it by a number.
+    pub label: String,
+    /// The experiment with this backend.
+    pub prepared: Prepared,
+}
+
+impl Entry {
+    /// Checks the experiment with the backend of `spec`. Whether its bytes are those that runs were pinned to does not
+    /// matter: the comparison is of what is installed, and leaves no run behind.
+    ///
+    /// # Errors
+    /// Request errors that name the spec.
+    pub fn new(spec: &Spec, label: String, experiment: &super::Source<'_>) -> Result<Entry> {
+        let own: Vec<Override> =
+            experiment.overrides.iter().cloned().chain(spec.overrides(&experiment.backend)).collect();
+        let prepared = prepare(experiment.file, &own, experiment.plugin_folders, true)?;
+        Ok(Entry { label, prepared })
+    }
+
+    /// The type it computes in.
+    pub fn dtype(&self) -> DType {
+        setup::dtype(self.prepared.experiment().backend.dtype)
+    }
+
+    /// A learner on a device, from the experiment's first bits; and how many steps a whole run has.
+    ///
+    /// # Errors
+    /// Request errors; memory.
+    pub fn learner(&self, device: &Device, data: &TextData) -> Result<(Learner, u64)> {
+        let objectives = self.prepared.objectives()?;
+        let (batcher, total) = self.prepared.batcher(data)?;
+        let model = self.prepared.model(device, None)?;
+        Ok((Learner::new(&self.prepared, model, objectives, batcher)?, total))
+    }
+}
+
+/// Why and when a backend fell out.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Failure {
+    /// The step it was at, counted from 1; 0: before the first one.
+    pub step: u64,
+    /// What it said.
+    pub message: String,
+}
+
+/// One step's numbers.
+pub struct Step {
+    /// Loss before the update.
+    pub loss: f64,
+    /// Gradient norm before clipping.
+    pub grad_norm: f64,
+    /// Positions computed.
+    pub tokens: u64,
+}
+
+/// Takes optimizer step `step` (counted from 0) of `total`, as a run does.
+///
+/// # Errors
+/// The plugins' and the backend's own.
+pub fn take_step(learner: &mut Learner, step: u64, total: u64) -> Result<Step> {
+    let trail = Trail::default();
+    let window = learner.window(step, &trail)?;
+    let (out, gradient) = learner.gradient(&window, &trail)?;
+    learner.after_step(&out.metrics, &trail)?;
+    if out.loss.is_finite() && gradient.finite {
+        learner.update(learner.learning_rate(step, total))?;
+    }
+    Ok(Step { loss: out.loss, grad_norm: gradient.norm, tokens: out.tokens })
+}
+
+/// A backend in its session.
+pub struct Lane {
+    /// The entry's label.
+    pub label: String,
+    /// Loss and gradient norm of the steps done.
+    pub curve: Curve,
+    /// Positions of the last step.
+    pub tokens_per_step: u64,
+    /// Set once it has failed; it takes no further part then.
+    pub failure: Option<Failure>,
+    /// What its operations cost while the record is not paused.
+    pub record: Record,
+    learner: Option<Learner>,
+    step: u64,
+    total: u64,
+}
+
+impl Lane {
+    /// Opens a session whose handles carry `tag`, and puts the model on it.
+    ///
+    /// # Errors
+    /// Request errors. A device without the memory for it is a failure of the lane.
+    pub fn open(entry: &Entry, tag: u16, data: &TextData) -> Result<Lane> {
+        let (session, record) = Profile::wrap(entry.prepared.session(tag)?);
+        record.pause(true);
+        let opened = Device::new(session, entry.dtype()).and_then(|device| entry.learner(&device, data));
+        let (learner, total, failure) = match opened {
+            Ok((learner, total)) => (Some(learner), total, None),
+            Err(error) if error.kind() == Kind::Request => return Err(error),
+            Err(error) => (None, 0, Some(Failure { step: 0, message: whole(&error) })),
+        };
+        let (curve, tokens_per_step) = Default::default();
+        Ok(Lane { label: entry.label.clone(), curve, tokens_per_step, failure, record, learner, step: 0, total })
+    }
+
+    /// What learns; none once the lane has failed.
+    pub fn learner(&self) -> Option<&Learner> {
+        self.learner.as_ref()
+    }
+
+    /// Takes `count` steps and says how many positions and seconds they were; none where it failed. The last steps of
+    /// the comparison are followed by more, for measuring alone: only with `noted` do loss and norm enter the curve.
+    pub fn turn(&mut self, count: u64, noted: bool) -> Option<(u64, f64)> {
+        let start = Instant::now();
+        let mut tokens = 0;
+        for _ in 0..count {
+            tokens += self.take(noted)?;
+        }
+        let synced = self.learner.as_ref().map(|learner| learner.device.sync());
+        if let Some(Err(error)) = synced {
+            return self.fail(error);
+        }
+        Some((tokens, start.elapsed().as_secs_f64()))
+    }
+
+    fn take(&mut self, noted: bool) -> Option<u64> {
+        match take_step(self.learner.as_mut()?, self.step, self.total) {
+            Ok(step) => {
+                self.step += 1;
+                self.tokens_per_step = step.tokens;
+                if noted {
+                    self.curve.loss.push(step.loss);
+                    self.curve.grad_norm.push(step.grad_norm);
+                }
+                Some(step.tokens)
+            }
+            Err(error) => self.fail(error),
+        }
+    }
+
+    /// Falls out, and gives its memory back to the others.
+    fn fail<T>(&mut self, error: Error) -> Option<T> {
+        self.failure = Some(Failure { step: self.step + 1, message: whole(&error) });
+        self.learner = None;
+        None
+    }
+}
+
+/// An error with its causes on one line.
+pub fn whole(error: &Error) -> String {
+    let mut text = error.message().to_owned();
+    let mut cause = std::error::Error::source(error);
+    while let Some(inner) = cause {
+        text.push_str(&format!(": {inner}"));
+        cause = inner.source();
+    }
+    text
+}

@@ -1,0 +1,243 @@
+//! The same experiment on several backends: speed, operations, memory, and how far their results are apart.
+//!
+//! | file | job |
+//! |---|---|
+//! | [`spec`] | how the command line names a backend |
+//! | [`lane`] | one backend at work |
+//! | [`rounds`] | taking turns, and the clock |
+//! | [`peak`] | what a backend's product reaches at best |
+//! | [`agreement`] | differences by step, and what is tolerated |
+//! | [`yardstick`] | a backend's difference from itself, one weight moved |
+//! | [`audit`] | a layer that has every operation done once more by the reference |
+//! | [`replay`] | one step behind that layer |
+//! | [`report`] | all of it as values, for JSON |
+//! | [`tables`] | the same for people |
+//! | [`plot`] | the losses, as SVG |
+//!
+//! Every backend starts from the same bits, sees the same batches and takes the steps of a run (`train::learner`). Nothing
+//! is written but the plot.
+
+pub mod agreement;
+pub mod audit;
+pub mod lane;
+pub mod peak;
+pub mod plot;
+pub mod replay;
+pub mod report;
+pub mod rounds;
+pub mod spec;
+pub mod stats;
+pub mod tables;
+pub mod yardstick;
+
+use std::path::{Path, PathBuf};
+
+use crate::{
+    config::{Draft, Override, experiment},
+    data::TextData,
+    error::{Error, Result},
+    runs::Progress,
+};
+use agreement::{Agreement, Tolerance};
+use lane::{Entry, Lane};
+use plugin_api::load::Library;
+use replay::{REFERENCE, Replay};
+use report::{BackendReport, Comparison};
+use rounds::Measured;
+use spec::Spec;
+use yardstick::Yardstick;
+
+/// What is to be compared.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Request {
+    /// The experiment's file.
+    pub file: PathBuf,
+    /// Overrides in order.
+    pub overrides: Vec<Override>,
+    /// Where to look for plugins.
+    pub plugin_folders: Vec<PathBuf>,
+    /// The backends; the first is what the others are held against.
+    pub backends: Vec<Spec>,
+    /// Steps compared; at least 2.
+    pub steps: u64,
+    /// Rounds that the timed steps are divided into; at least 1.
+    pub rounds: u64,
+    /// Whether a yardstick is measured, and on which backend: the first where none is named.
+    pub yardstick: Option<Option<Spec>>,
+    /// Whether a step is replayed against the reference.
+    pub replay: bool,
+}
+
+/// The experiment as written, without a backend of the comparison.
+pub struct Source<'a> {
+    /// Its file.
+    pub file: &'a Path,
+    /// Overrides in order.
+    pub overrides: &'a [Override],
+    /// Where to look for plugins.
+    pub plugin_folders: &'a [PathBuf],
+    /// Its own `[backend]`.
+    pub backend: experiment::Backend,
+}
+
+/// Handles of each session are told apart by a tag: lanes count up from 1, the sessions after them from here.
+const LATER_TAGS: u16 = 0x1000;
+
+/// Compares. A backend that fails on the way is reported, the others go on.
+///
+/// # Errors
+/// Request errors, before anything runs.
+pub fn compare(request: &Request, progress: &Progress) -> Result<Comparison> {
+    let source = source(request)?;
+    let entries = entries(&request.backends, &source)?;
+    let first = entries.first().ok_or_else(|| Error::request("no backend is named").with_hint("--backends candle"))?;
+    let pair = request.yardstick.as_ref().map(|spec| yardstick_entry(spec.as_ref(), &request.backends, &source));
+    let pair = pair.transpose()?;
+    let data = first.prepared.data(false)?;
+    let mut lanes = open(&entries, &data)?;
+    let parameters = lanes.iter().find_map(|lane| lane.learner().map(|l| l.model.layout().count()));
+
+    let measured = rounds::run(&mut lanes, request.steps, request.rounds, progress);
+    // The sessions end here: what follows opens its own.
+    let lanes: Vec<Done> = lanes.into_iter().map(Done::from).collect();
+    let agreements = agreements(&entries, &lanes);
+    let yardstick = pair.map(|pair| measure_yardstick(&pair, request, &lanes, &data, progress)).transpose()?;
+    let replays = replays(request, &entries, &lanes, &agreements, &data, progress);
+
+    let base = &first.prepared;
+    let reports = entries.iter().zip(lanes).zip(measured).zip(agreements).zip(replays);
+    Ok(Comparison {
+        name: base.experiment().name.clone(),
+        steps: request.steps,
+        rounds: request.rounds.min(request.steps - 1),
+        parameters: parameters.unwrap_or(0),
+        backends: reports
+            .map(|((((entry, lane), measured), agreement), replay)| {
+                BackendReport::new(entry, lane, measured, agreement, replay)
+            })
+            .collect(),
+        yardstick,
+        plot: None,
+    })
+}
+
+fn source(request: &Request) -> Result<Source<'_>> {
+    let draft = Draft::read(&request.file, &request.overrides)?;
+    let Some(backend) = draft.backend().cloned() else {
+        return Err(draft.finish().err().unwrap_or_else(|| Error::request("the experiment cannot be read")));
+    };
+    let Request { file, overrides, plugin_folders, .. } = request;
+    Ok(Source { file, overrides, plugin_folders, backend })
+}
+
+/// Every backend checked, before the first one opens a device.
+fn entries(specs: &[Spec], source: &Source<'_>) -> Result<Vec<Entry>> {
+    let label = |index: usize| {
+        let same = specs[..index].iter().filter(|earlier| **earlier == specs[index]).count();
+        if same == 0 { specs[index].to_string() } else { format!("{} ({})", specs[index], same + 1) }
+    };
+    specs.iter().enumerate().map(|(index, spec)| Entry::new(spec, label(index), source)).collect()
+}
+
+fn open(entries: &[Entry], data: &TextData) -> Result<Vec<Lane>> {
+    (1_u16..).zip(entries).map(|(tag, entry)| Lane::open(entry, tag, data)).collect()
+}
+
+/// A lane whose session has ended.
+pub struct Done {
+    /// Loss and gradient norm by step.
+    pub curve: agreement::Curve,
+    /// Positions of a step.
+    pub tokens_per_step: u64,
+    /// Where it failed.
+    pub failure: Option<lane::Failure>,
+}
+
+impl From<Lane> for Done {
+    fn from(lane: Lane) -> Done {
+        let Lane { curve, tokens_per_step, failure, .. } = lane;
+        Done { curve, tokens_per_step, failure }
+    }
+}
+
+/// Each backend held against the first that has done a step; none for that one.
+fn agreements(entries: &[Entry], lanes: &[Done]) -> Vec<Option<Agreement>> {
+    let Some(base) = lanes.iter().position(|lane| !lane.curve.loss.is_empty()) else {
+        return lanes.iter().map(|_| None).collect();
+    };
+    let held = |index: usize| {
+        let tolerance = Tolerance::of(entries[base].dtype(), entries[index].dtype());
+        Agreement::of(&entries[base].label, &lanes[base].curve, &lanes[index].curve, tolerance)
+    };
+    (0..lanes.len()).map(|index| if index == base { None } else { held(index) }).collect()
+}
+
+/// The backend of the yardstick's pair, and which lane has run it already.
+struct Pair {
+    entry: Entry,
+    known: Option<usize>,
+}
+
+fn yardstick_entry(spec: Option<&Spec>, backends: &[Spec], source: &Source<'_>) -> Result<Pair> {
+    let spec = spec.or(backends.first()).ok_or_else(|| Error::request("no backend is named"))?;
+    let known = backends.iter().position(|other| other == spec);
+    Ok(Pair { entry: Entry::new(spec, spec.to_string(), source)?, known })
+}
+
+fn measure_yardstick(
+    pair: &Pair,
+    request: &Request,
+    lanes: &[Done],
+    data: &TextData,
+    progress: &Progress,
+) -> Result<Yardstick> {
+    progress.message(&format!("yardstick: {} with one weight moved", pair.entry.label));
+    let known = pair.known.map(|index| &lanes[index].curve);
+    yardstick::measure(&pair.entry, known, request.steps, data, LATER_TAGS)
+}
+
+/// Each backend's first step that differs from the first backend's, replayed; step 1 where none differs, and of the first
+/// backend the earliest of the others' steps.
+fn replays(
+    request: &Request,
+    entries: &[Entry],
+    lanes: &[Done],
+    agreements: &[Option<Agreement>],
+    data: &TextData,
+    progress: &Progress,
+) -> Vec<Option<Replay>> {
+    if !request.replay {
+        return entries.iter().map(|_| None).collect();
+    }
+    let beyond = |agreement: &Option<Agreement>| agreement.as_ref().and_then(|a| a.first_beyond);
+    let earliest = agreements.iter().filter_map(beyond).min();
+    let reference = entries.first().map(replay::library);
+    let mut replays = Vec::new();
+    for (index, (entry, lane)) in entries.iter().zip(lanes).enumerate() {
+        let own = if agreements[index].is_some() { beyond(&agreements[index]) } else { earliest };
+        let step = own.unwrap_or(1);
+        let one = match &reference {
+            _ if entry.prepared.experiment().backend.plugin == REFERENCE => {
+                Replay::skipped(step, "it is the reference")
+            }
+            _ if lane.failure.is_some() => Replay::skipped(step, "the backend failed"),
+            None => Replay::skipped(step, "no backend"),
+            Some(Err(error)) => Replay::skipped(step, lane::whole(error)),
+            Some(Ok(library)) => one_replay(entry, library, step, data, index, progress),
+        };
+        replays.push(Some(one));
+    }
+    replays
+}
+
+fn one_replay(
+    entry: &Entry,
+    library: &Library,
+    step: u64,
+    data: &TextData,
+    index: usize,
+    progress: &Progress,
+) -> Replay {
+    progress.message(&format!("replaying step {step} of {} against the reference", entry.label));
+    replay::replay(entry, library, step, data, LATER_TAGS + 2 + 2 * index as u16)
+}

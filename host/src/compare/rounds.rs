@@ -1,0 +1,104 @@
+//! Taking turns: all backends work in one process and in rounds, the order turned by one each round, so that whatever else
+//! the machine does meets all of them alike.
+
+use std::collections::BTreeMap;
+
+use super::{lane::Lane, peak};
+use crate::{device::profile::Cost, runs::Progress};
+
+/// Steps per backend whose operations are timed, after those that are compared.
+pub const PROFILED: u64 = 3;
+
+/// How often the peak is measured.
+const PEAK_PASSES: usize = 3;
+
+/// What was measured of one backend.
+#[derive(Debug, Clone, Default)]
+pub struct Measured {
+    /// Positions a second, by round.
+    pub tokens_per_second: Vec<f64>,
+    /// Costs of the operations of all profiled steps.
+    pub costs: BTreeMap<&'static str, Cost>,
+    /// Seconds of the profiled steps, what happens between operations included.
+    pub profiled_seconds: f64,
+    /// Most bytes in live handles.
+    pub memory_peak: u64,
+    /// Floating-point operations a second of a large product.
+    pub peak: Option<f64>,
+}
+
+/// Runs all lanes for `steps` steps. The first warms up; the others are timed, in at most `rounds` rounds.
+pub fn run(lanes: &mut [Lane], steps: u64, rounds: u64, progress: &Progress) -> Vec<Measured> {
+    let mut measured = vec![Measured::default(); lanes.len()];
+    in_turns(lanes, 0, |_, lane| _ = lane.turn(1, true));
+    let mut done = 1;
+    for (round, count) in shares(steps - 1, rounds).into_iter().enumerate() {
+        in_turns(lanes, round, |index, lane| {
+            if let Some((tokens, seconds)) = lane.turn(count, true) {
+                measured[index].tokens_per_second.push(tokens as f64 / seconds.max(1e-9));
+            }
+        });
+        done += count;
+        tell(lanes, &measured, done, progress);
+    }
+    for pass in 0..PROFILED {
+        in_turns(lanes, pass as usize, |index, lane| {
+            lane.record.pause(false);
+            if let Some((_, seconds)) = lane.turn(1, false) {
+                measured[index].profiled_seconds += seconds;
+            }
+            lane.record.pause(true);
+        });
+    }
+    for (lane, own) in lanes.iter().zip(&mut measured) {
+        own.costs = lane.record.costs();
+        own.memory_peak = lane.learner().map_or(0, |learner| learner.device.memory().peak);
+    }
+    for pass in 0..PEAK_PASSES {
+        in_turns(lanes, pass, |index, lane| {
+            // A device whose memory the model fills has no room for the measurement.
+            let found = lane.learner().and_then(|learner| peak::measure(&learner.device).ok());
+            measured[index].peak = measured[index].peak.into_iter().chain(found).reduce(f64::max);
+        });
+    }
+    measured
+}
+
+/// Each lane's turn in the order of a round.
+fn in_turns(lanes: &mut [Lane], round: usize, mut turn: impl FnMut(usize, &mut Lane)) {
+    let count = lanes.len();
+    for place in 0..count {
+        let index = (place + round) % count;
+        turn(index, &mut lanes[index]);
+    }
+}
+
+/// `steps` in at most `rounds` parts that differ by one at most; no part is empty.
+fn shares(steps: u64, rounds: u64) -> Vec<u64> {
+    let rounds = rounds.min(steps).max(1);
+    (0..rounds).map(|round| steps * (round + 1) / rounds - steps * round / rounds).collect()
+}
+
+fn tell(lanes: &[Lane], measured: &[Measured], step: u64, progress: &Progress) {
+    if let Some((lane, own)) = lanes.iter().zip(measured).find(|(lane, _)| lane.failure.is_none())
+        && let (Some(loss), Some(speed)) = (lane.curve.loss.last(), own.tokens_per_second.last())
+    {
+        progress.step(step, *loss, *speed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Catches steps that are lost or done twice, and rounds without a step.
+    #[test]
+    fn every_step_is_in_one_round() {
+        assert_eq!(shares(19, 5), [3, 4, 4, 4, 4]);
+        assert_eq!(shares(2, 5), [1, 1]);
+        assert_eq!(shares(7, 1), [7]);
+        for (steps, rounds) in [(1, 1), (49, 5), (199, 7)] {
+            assert_eq!(shares(steps, rounds).iter().sum::<u64>(), steps);
+        }
+    }
+}

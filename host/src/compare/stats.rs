@@ -1,0 +1,61 @@
+//! The few statistics of a comparison.
+
+use serde::Serialize;
+
+/// Repeated measurements of one number.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Spread {
+    /// The middle one; the mean of the two in the middle where there is none.
+    pub median: f64,
+    /// The smallest.
+    pub min: f64,
+    /// The largest.
+    pub max: f64,
+    /// All, in the order they were taken.
+    pub all: Vec<f64>,
+}
+
+impl Spread {
+    /// Of at least one measurement.
+    pub fn of(all: Vec<f64>) -> Option<Spread> {
+        let mut sorted = all.clone();
+        sorted.sort_by(f64::total_cmp);
+        let (min, max) = (*sorted.first()?, *sorted.last()?);
+        let middle = sorted.len() / 2;
+        let median = if sorted.len() % 2 == 1 { sorted[middle] } else { (sorted[middle - 1] + sorted[middle]) / 2.0 };
+        Some(Spread { median, min, max, all })
+    }
+}
+
+/// The difference of two numbers relative to the larger; 0 for equal ones, infinite where only one is a number.
+pub fn relative(a: f64, b: f64) -> f64 {
+    if a == b || (a.is_nan() && b.is_nan()) {
+        return 0.0;
+    }
+    let difference = (a - b).abs() / a.abs().max(b.abs());
+    if difference.is_nan() { f64::INFINITY } else { difference }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Catches a median of unsorted numbers, one that picks a neighbour of the middle, and a spread of nothing.
+    #[test]
+    fn the_median_is_the_middle() {
+        let of = |all: &[f64]| Spread::of(all.to_vec()).map(|s| (s.median, s.min, s.max));
+        assert_eq!(of(&[5.0, 1.0, 3.0]), Some((3.0, 1.0, 5.0)));
+        assert_eq!(of(&[4.0, 1.0, 2.0, 10.0]), Some((3.0, 1.0, 10.0)));
+        assert_eq!(of(&[]), None);
+    }
+
+    /// Catches a NaN that is taken for agreement, and a division by zero for equal zeros.
+    #[test]
+    fn a_number_and_none_are_infinitely_apart() {
+        assert_eq!(relative(0.0, 0.0), 0.0);
+        assert_eq!(relative(2.0, 1.0), 0.5);
+        assert_eq!(relative(1.0, f64::NAN), f64::INFINITY);
+        assert_eq!(relative(f64::INFINITY, 1.0), f64::INFINITY);
+        assert_eq!(relative(f64::NAN, f64::NAN), 0.0);
+    }
+}

@@ -1,0 +1,74 @@
+//! How far a backend is from itself when one weight starts one unit in the last place beside: what rounding alone does
+//! to a training run, and so the measure of the difference of two backends.
+
+use plugin_api::abi::DType;
+use serde::Serialize;
+
+use super::{
+    agreement::{Curve, Largest, largest},
+    lane::{Entry, Failure, Lane},
+    stats::relative,
+};
+use crate::{
+    data::TextData,
+    error::{Error, Result},
+    model::Model,
+};
+
+/// The pair's difference.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Yardstick {
+    /// The backend of the pair.
+    pub backend: String,
+    /// The weight that was moved.
+    pub weight: String,
+    /// The largest of the losses' relative differences; none where the pair did no step.
+    pub loss: Option<Largest>,
+    /// The losses' relative differences by step.
+    pub losses: Vec<f64>,
+    /// Where the pair failed.
+    pub failure: Option<Failure>,
+}
+
+/// Runs the backend once more with one weight moved, and once as it is where `known` does not hold that curve yet.
+///
+/// # Errors
+/// Request errors.
+pub fn measure(entry: &Entry, known: Option<&Curve>, steps: u64, data: &TextData, tag: u16) -> Result<Yardstick> {
+    let mut failure = None;
+    let base = match known {
+        Some(curve) => curve.clone(),
+        None => {
+            let mut lane = Lane::open(entry, tag, data)?;
+            lane.turn(steps, true);
+            failure = lane.failure;
+            lane.curve
+        }
+    };
+    let mut moved = Lane::open(entry, tag + 1, data)?;
+    let weight = moved.learner().map(|learner| nudge(&learner.model)).transpose()?.unwrap_or_default();
+    moved.turn(steps, true);
+    let losses: Vec<f64> = base.loss.iter().zip(&moved.curve.loss).map(|(a, b)| relative(*a, *b)).collect();
+    let failure = failure.or(moved.failure);
+    Ok(Yardstick { backend: entry.label.clone(), weight, loss: largest(&losses), losses, failure })
+}
+
+/// Moves the first element of the matrix in the middle of the model by one unit in the last place, away from zero, and
+/// says which it is. One in the middle: an embedding's row may belong to a token that never comes.
+fn nudge(model: &Model) -> Result<String> {
+    let matrices: Vec<_> = model.layout().parameters().iter().filter(|parameter| parameter.matrix).collect();
+    let parameter = matrices.get(matrices.len() / 2).ok_or_else(|| Error::run("the model has no matrix"))?;
+    let (params, at) = (model.params(), parameter.offset);
+    let bytes = params.download_raw(at, 1)?;
+    let moved: Vec<u8> = match params.dtype() {
+        DType::F64 => {
+            bytes.as_chunks::<8>().0.iter().flat_map(|b| u64::from_le_bytes(*b).wrapping_add(1).to_le_bytes()).collect()
+        }
+        _ => {
+            bytes.as_chunks::<4>().0.iter().flat_map(|b| u32::from_le_bytes(*b).wrapping_add(1).to_le_bytes()).collect()
+        }
+    };
+    params.upload_raw(at, &moved)?;
+    model.refresh_shadow()?;
+    Ok(format!("{}[0, 0]", parameter.name))
+}
