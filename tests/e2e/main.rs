@@ -5,6 +5,7 @@
 //! variable of this process.
 
 mod commands;
+mod compare;
 mod failures;
 mod golden;
 mod hostile;

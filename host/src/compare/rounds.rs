@@ -10,7 +10,7 @@ use crate::{device::profile::Cost, runs::Progress};
 pub const PROFILED: u64 = 3;
 
 /// How often the peak is measured.
-const PEAK_PASSES: usize = 3;
+const PEAK_PASSES: usize = 5;
 
 /// What was measured of one backend.
 #[derive(Debug, Clone, Default)]
@@ -21,6 +21,8 @@ pub struct Measured {
     pub costs: BTreeMap<&'static str, Cost>,
     /// Seconds of the profiled steps, what happens between operations included.
     pub profiled_seconds: f64,
+    /// Positions of the profiled steps.
+    pub profiled_tokens: u64,
     /// Most bytes in live handles.
     pub memory_peak: u64,
     /// Floating-point operations a second of a large product.
@@ -44,8 +46,9 @@ pub fn run(lanes: &mut [Lane], steps: u64, rounds: u64, progress: &Progress) -> 
     for pass in 0..PROFILED {
         in_turns(lanes, pass as usize, |index, lane| {
             lane.record.pause(false);
-            if let Some((_, seconds)) = lane.turn(1, false) {
+            if let Some((tokens, seconds)) = lane.turn(1, false) {
                 measured[index].profiled_seconds += seconds;
+                measured[index].profiled_tokens += tokens;
             }
             lane.record.pause(true);
         });
