@@ -5,6 +5,7 @@
 //! variable of this process.
 
 mod commands;
+mod compare;
 mod dist;
 mod failures;
 mod golden;

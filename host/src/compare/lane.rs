@@ -99,8 +99,8 @@ pub struct Lane {
     pub label: String,
     /// Loss and gradient norm of the steps done.
     pub curve: Curve,
-    /// Positions of the last step.
-    pub tokens_per_step: u64,
+    /// Positions of the steps in the curve.
+    pub tokens: u64,
     /// Set once it has failed; it takes no further part then.
     pub failure: Option<Failure>,
     /// What its operations cost while the record is not paused.
@@ -124,8 +124,8 @@ impl Lane {
             Err(error) if error.kind() == Kind::Request => return Err(error),
             Err(error) => (None, 0, Some(Failure { step: 0, message: whole(&error) })),
         };
-        let (curve, tokens_per_step) = Default::default();
-        Ok(Lane { label: entry.label.clone(), curve, tokens_per_step, failure, record, learner, step: 0, total })
+        let (curve, tokens) = Default::default();
+        Ok(Lane { label: entry.label.clone(), curve, tokens, failure, record, learner, step: 0, total })
     }
 
     /// What learns; none once the lane has failed.
@@ -152,8 +152,8 @@ impl Lane {
         match take_step(self.learner.as_mut()?, self.step, self.total) {
             Ok(step) => {
                 self.step += 1;
-                self.tokens_per_step = step.tokens;
                 if noted {
+                    self.tokens += step.tokens;
                     self.curve.loss.push(step.loss);
                     self.curve.grad_norm.push(step.grad_norm);
                 }

@@ -147,16 +147,16 @@ fn open(entries: &[Entry], data: &TextData) -> Result<Vec<Lane>> {
 pub struct Done {
     /// Loss and gradient norm by step.
     pub curve: agreement::Curve,
-    /// Positions of a step.
-    pub tokens_per_step: u64,
+    /// Positions of those steps.
+    pub tokens: u64,
     /// Where it failed.
     pub failure: Option<lane::Failure>,
 }
 
 impl From<Lane> for Done {
     fn from(lane: Lane) -> Done {
-        let Lane { curve, tokens_per_step, failure, .. } = lane;
-        Done { curve, tokens_per_step, failure }
+        let Lane { curve, tokens, failure, .. } = lane;
+        Done { curve, tokens, failure }
     }
 }
 

@@ -12,34 +12,31 @@ use crate::{
 /// The smallest and the largest product tried: `[n, n]` by `[n, n]`.
 const SIZES: [u64; 2] = [256, 8192];
 
-/// A product is large enough once it takes so many seconds.
+/// No larger product is tried once one takes so many seconds.
 const ENOUGH: f64 = 5e-3;
 
-/// Seconds spent on the product that is large enough, and the most repetitions.
-const BUDGET: (f64, u32) = (0.3, 10);
+/// Seconds spent on each size.
+const BUDGET: f64 = 0.1;
 
-/// Floating-point operations a second of the best of several large products in the compute type.
+/// Floating-point operations a second of the best of many products in the compute type, from small ones that stay in a
+/// processor's caches to large ones that fill a device.
 ///
 /// # Errors
 /// The device has no room for them.
 pub fn measure(device: &Device) -> Result<f64> {
-    let mut size = SIZES[0];
+    let (mut size, mut peak) = (SIZES[0], 0.0_f64);
     loop {
         let product = Product::new(device, size)?;
         product.seconds(device)?;
-        let mut best = product.seconds(device)?;
-        if best < ENOUGH && size < SIZES[1] {
-            size *= 2;
-            continue;
-        }
-        let start = Instant::now();
-        for _ in 0..BUDGET.1 {
-            if start.elapsed().as_secs_f64() > BUDGET.0 {
-                break;
-            }
+        let (start, mut best) = (Instant::now(), product.seconds(device)?);
+        while start.elapsed().as_secs_f64() < BUDGET {
             best = best.min(product.seconds(device)?);
         }
-        return Ok(2.0 * (size as f64).powi(3) / best);
+        peak = peak.max(2.0 * (size as f64).powi(3) / best);
+        if best >= ENOUGH || size >= SIZES[1] {
+            return Ok(peak);
+        }
+        size *= 2;
     }
 }
 

@@ -2,13 +2,20 @@
 
 use std::{error::Error as StdError, fs, path::Path};
 
-use plotters::coord::Shift;
+use plotters::coord::{
+    Shift,
+    ranged1d::{Ranged, ValueFormatter},
+    types::RangedCoordf64,
+};
 use plotters::prelude::*;
 
 use super::{report::Comparison, yardstick::Yardstick};
 use crate::error::{Error, Result};
 
 const SIZE: (u32, u32) = (960, 720);
+
+/// The fonts are the viewer's.
+const TEXT: (&str, i32) = ("sans-serif", 15);
 
 /// Distinguishable with any colour vision (Okabe and Ito 2008).
 const COLOURS: [RGBColor; 6] = [
@@ -42,7 +49,7 @@ fn draw(comparison: &Comparison) -> Drawn<String> {
         area.fill(&WHITE)?;
         let (losses, differences) = (losses(comparison), differences(comparison));
         let (above, below) = area.split_vertically(if differences.is_empty() { SIZE.1 } else { SIZE.1 * 3 / 5 });
-        chart(&above, &format!("{}: loss by step", comparison.name), &losses, bounds(&losses))?;
+        linear(&above, &format!("{}: loss by step", comparison.name), &losses)?;
         if !differences.is_empty() {
             logarithmic(&below, "relative difference of the loss", &differences)?;
         }
@@ -95,41 +102,69 @@ fn bounds(lines: &[Line<'_>]) -> [(f64, f64); 2] {
     [span(&mut all().map(|p| p.0)), span(&mut all().map(|p| p.1))]
 }
 
-fn chart(area: &Area<'_>, title: &str, lines: &[Line<'_>], [x, y]: [(f64, f64); 2]) -> Drawn {
+fn linear(area: &Area<'_>, title: &str, lines: &[Line<'_>]) -> Drawn {
+    let [x, y] = bounds(lines);
     let mut chart = builder(area, title).build_cartesian_2d(x.0..x.1, y.0..y.1)?;
-    chart.configure_mesh().light_line_style(TRANSPARENT).x_desc("step").y_desc("loss").draw()?;
-    for (name, colour, points) in lines {
-        let series = LineSeries::new(points.iter().copied(), colour.stroke_width(1));
-        let colour = *colour;
-        chart.draw_series(series)?.label(name).legend(move |at| legend(at, colour));
-    }
-    chart.configure_series_labels().background_style(WHITE.mix(0.8)).border_style(BLACK.mix(0.3)).draw()?;
-    Ok(())
+    fill(&mut chart, lines, SeriesLabelPosition::UpperRight, &|value| format!("{value:.2}"))
 }
 
 fn logarithmic(area: &Area<'_>, title: &str, lines: &[Line<'_>]) -> Drawn {
     let [x, y] = bounds(lines);
     let mut chart = builder(area, title).build_cartesian_2d(x.0..x.1, (y.0..y.1).log_scale())?;
-    let power = |value: &f64| format!("{value:.0e}");
-    chart.configure_mesh().light_line_style(TRANSPARENT).x_desc("step").y_label_formatter(&power).draw()?;
+    fill(&mut chart, lines, SeriesLabelPosition::LowerRight, &|value| format!("{value:.0e}"))
+}
+
+type Chart<'a, 'b, Y> = ChartContext<'a, SVGBackend<'b>, Cartesian2d<RangedCoordf64, Y>>;
+
+/// Grid, lines and their names.
+fn fill<'a, 'b: 'a, Y: Ranged<ValueType = f64> + ValueFormatter<f64>>(
+    chart: &mut Chart<'a, 'b, Y>,
+    lines: &[Line<'_>],
+    names: SeriesLabelPosition,
+    value: &dyn Fn(&f64) -> String,
+) -> Drawn {
+    let mut mesh = chart.configure_mesh();
+    mesh.light_line_style(TRANSPARENT).label_style(TEXT).x_desc("step");
+    mesh.x_label_formatter(&|step| format!("{step:.0}")).y_label_formatter(value).draw()?;
     for (name, colour, points) in lines {
         let series = LineSeries::new(points.iter().copied(), colour.stroke_width(1));
         let colour = *colour;
         chart.draw_series(series)?.label(name).legend(move |at| legend(at, colour));
     }
-    let labels = chart.configure_series_labels();
-    let mut labels = labels;
-    labels.position(SeriesLabelPosition::LowerRight);
+    let mut labels = chart.configure_series_labels();
+    labels.position(names).label_font(TEXT);
     labels.background_style(WHITE.mix(0.8)).border_style(BLACK.mix(0.3)).draw()?;
     Ok(())
 }
 
 fn builder<'a, 'b>(area: &'a Area<'b>, title: &str) -> ChartBuilder<'a, 'b, SVGBackend<'b>> {
     let mut builder = ChartBuilder::on(area);
-    builder.caption(title, ("sans-serif", 18)).margin(12).x_label_area_size(40).y_label_area_size(64);
+    builder.caption(title, ("sans-serif", 20)).margin(12).x_label_area_size(40).y_label_area_size(64);
     builder
 }
 
 fn legend((x, y): (i32, i32), colour: RGBColor) -> PathElement<(i32, i32)> {
     PathElement::new(vec![(x, y), (x + 18, y)], colour.stroke_width(2))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Catches points at step 0, and values that an axis cannot hold.
+    #[test]
+    fn points_are_numbers_at_steps_from_1() {
+        assert_eq!(points(&[2.0, f64::NAN, 0.0], 0.0), [(1.0, 2.0), (3.0, 0.0)]);
+        assert_eq!(points(&[0.0, 1e-7], f64::MIN_POSITIVE), [(2.0, 1e-7)]);
+    }
+
+    /// Catches an axis without length, which is a division by zero in the picture.
+    #[test]
+    fn an_axis_has_a_length_even_for_one_value_and_for_none() {
+        for values in [vec![], vec![(1.0, 3.0)], vec![(1.0, 3.0), (2.0, 3.0)], vec![(1.0, 1.0), (2.0, 3.0)]] {
+            for (low, high) in bounds(&[("a".into(), BLACK, values)]) {
+                assert!(low < high && low.is_finite() && high.is_finite(), "{low} {high}");
+            }
+        }
+    }
 }

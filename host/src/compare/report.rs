@@ -56,13 +56,13 @@ pub struct BackendReport {
     pub options: Map<String, Value>,
     /// Where it failed.
     pub failure: Option<Failure>,
-    /// Positions of a step.
-    pub tokens_per_step: u64,
+    /// Positions of a step, on average.
+    pub tokens_per_step: Option<f64>,
     /// Positions a second by round, operations not timed.
     pub tokens_per_second: Option<Spread>,
     /// Seconds of a step at the median.
     pub seconds_per_step: Option<f64>,
-    /// Operations of all products of a step, divided by those seconds, in 1e9.
+    /// Floating-point operations of all products, in 1e9 a second at the median speed.
     pub gflops: Option<f64>,
     /// What a large product reaches, in 1e9 operations a second.
     pub peak_gflops: Option<f64>,
@@ -110,11 +110,14 @@ impl BackendReport {
         let own = &entry.prepared.experiment().backend;
         let used = entry.prepared.plugins.first();
         let speed = Spread::of(measured.tokens_per_second.clone());
-        let seconds = speed.as_ref().map(|s| lane.tokens_per_step as f64 / s.median);
-        let flops = measured.costs.values().map(|cost| cost.flops).sum::<f64>() / PROFILED as f64;
+        let steps = lane.curve.loss.len();
+        let tokens_per_step = (steps > 0).then(|| lane.tokens as f64 / steps as f64);
+        let seconds = speed.as_ref().zip(tokens_per_step).map(|(speed, tokens)| tokens / speed.median);
         let profiled = measured.profiled_seconds;
         let inside = measured.costs.values().map(|cost| cost.nanoseconds as f64 / 1e9).sum::<f64>();
-        let gflops = seconds.filter(|_| profiled > 0.0).map(|seconds| flops / seconds / 1e9);
+        let flops = measured.costs.values().map(|cost| cost.flops).sum::<f64>();
+        let flops_per_token = (profiled > 0.0).then(|| flops / measured.profiled_tokens.max(1) as f64);
+        let gflops = speed.as_ref().zip(flops_per_token).map(|(speed, flops)| flops * speed.median / 1e9);
         let peak_gflops = measured.peak.map(|peak| peak / 1e9);
         BackendReport {
             backend: entry.label.clone(),
@@ -126,7 +129,7 @@ impl BackendReport {
             threads: setup::threads(own.threads),
             options: own.options.clone(),
             failure: lane.failure,
-            tokens_per_step: lane.tokens_per_step,
+            tokens_per_step,
             tokens_per_second: speed,
             seconds_per_step: seconds,
             gflops,

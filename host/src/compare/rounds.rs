@@ -1,7 +1,7 @@
 //! Taking turns: all backends work in one process and in rounds, the order turned by one each round, so that whatever else
 //! the machine does meets all of them alike.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, thread, time::Duration};
 
 use super::{lane::Lane, peak};
 use crate::{device::profile::Cost, runs::Progress};
@@ -10,7 +10,7 @@ use crate::{device::profile::Cost, runs::Progress};
 pub const PROFILED: u64 = 3;
 
 /// How often the peak is measured.
-const PEAK_PASSES: usize = 3;
+const PEAK_PASSES: usize = 5;
 
 /// What was measured of one backend.
 #[derive(Debug, Clone, Default)]
@@ -21,6 +21,8 @@ pub struct Measured {
     pub costs: BTreeMap<&'static str, Cost>,
     /// Seconds of the profiled steps, what happens between operations included.
     pub profiled_seconds: f64,
+    /// Positions of the profiled steps.
+    pub profiled_tokens: u64,
     /// Most bytes in live handles.
     pub memory_peak: u64,
     /// Floating-point operations a second of a large product.
@@ -44,8 +46,9 @@ pub fn run(lanes: &mut [Lane], steps: u64, rounds: u64, progress: &Progress) -> 
     for pass in 0..PROFILED {
         in_turns(lanes, pass as usize, |index, lane| {
             lane.record.pause(false);
-            if let Some((_, seconds)) = lane.turn(1, false) {
+            if let Some((tokens, seconds)) = lane.turn(1, false) {
                 measured[index].profiled_seconds += seconds;
+                measured[index].profiled_tokens += tokens;
             }
             lane.record.pause(true);
         });
@@ -64,11 +67,17 @@ pub fn run(lanes: &mut [Lane], steps: u64, rounds: u64, progress: &Progress) -> 
     measured
 }
 
+/// Before a turn: threads that another backend's library leaves looking for work have gone to sleep by then.
+const SETTLE: Duration = Duration::from_millis(30);
+
 /// Each lane's turn in the order of a round.
 fn in_turns(lanes: &mut [Lane], round: usize, mut turn: impl FnMut(usize, &mut Lane)) {
     let count = lanes.len();
     for place in 0..count {
         let index = (place + round) % count;
+        if count > 1 {
+            thread::sleep(SETTLE);
+        }
         turn(index, &mut lanes[index]);
     }
 }

@@ -12,10 +12,10 @@ use super::{
 
 /// Writes all of it.
 pub fn write(all: &Comparison, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-    let tokens = all.backends.iter().map(|b| b.tokens_per_step).max().unwrap_or(0);
+    let tokens = all.backends.iter().filter_map(|b| b.tokens_per_step).fold(0.0, f64::max);
     writeln!(
         f,
-        "{}: {} steps of {tokens} tokens, timed in {} rounds; {} parameters\n",
+        "{}: {} steps of {tokens:.0} tokens, timed in {} rounds; {} parameters\n",
         all.name, all.steps, all.rounds, all.parameters
     )?;
     grid(f, &figures(all))?;
@@ -123,6 +123,13 @@ fn agreement(all: &Comparison, f: &mut fmt::Formatter<'_>) -> fmt::Result {
             vec![(*backend).clone(), number(own.first_loss), number(own.first_grad_norm), loss, norm, tolerance, beyond]
         }));
         grid(f, &rows)?;
+        let drifted = held.iter().any(|(_, own)| own.first_beyond.is_some_and(|step| step > 1));
+        if drifted && all.yardstick.is_none() {
+            writeln!(
+                f,
+                "(from step 2 on the weights differ by rounding already; --yardstick measures what that comes to)"
+            )?;
+        }
     }
     all.yardstick.as_ref().map_or(Ok(()), |yardstick| self::yardstick(all, yardstick, f))
 }

@@ -1,0 +1,131 @@
+//! Whether the audit names an operation that is wrong, and no other.
+
+use super::*;
+use crate::device::Device;
+use crate::model::{BatchView, Cotangents, HeadRequest, Keep, Model, ModelConfig, Recompute};
+use backend_candle::Candle;
+use backend_reference::Reference;
+use plugin_api::backend::{Backend, Op as _, SessionOptions, ops::Scale};
+
+/// Scales one output of one operation after every call of it.
+struct Broken {
+    inner: Box<dyn Session>,
+    operation: &'static str,
+    output: usize,
+    factor: f64,
+}
+
+impl Session for Broken {
+    fn invoke(&mut self, call: &Call<'_>) -> Result<()> {
+        self.inner.invoke(call)?;
+        let spec = CATALOGUE.iter().find(|spec| spec.id == call.op);
+        match call.outputs.get(self.output) {
+            Some(view) if spec.is_some_and(|spec| spec.name == self.operation) => {
+                Scale { x: *view, alpha: self.factor }.with_call(|scale| self.inner.invoke(scale))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn alloc(&mut self, dtype: DType, elements: u64) -> Result<Handle> {
+        self.inner.alloc(dtype, elements)
+    }
+
+    fn free(&mut self, buffer: Handle) -> Result<()> {
+        self.inner.free(buffer)
+    }
+
+    fn upload(&mut self, buffer: Handle, offset: u64, bytes: &[u8]) -> Result<()> {
+        self.inner.upload(buffer, offset, bytes)
+    }
+
+    fn download(&mut self, buffer: Handle, offset: u64, bytes: &mut [u8]) -> Result<()> {
+        self.inner.download(buffer, offset, bytes)
+    }
+
+    fn begin_download(&mut self, buffer: Handle, offset: u64, length: u64) -> Result<u64> {
+        self.inner.begin_download(buffer, offset, length)
+    }
+
+    fn finish_download(&mut self, ticket: u64, bytes: &mut [u8]) -> Result<()> {
+        self.inner.finish_download(ticket, bytes)
+    }
+
+    fn write_version(&self, buffer: Handle) -> Result<u64> {
+        self.inner.write_version(buffer)
+    }
+
+    fn supports(&self, op: u32, dtype: DType) -> bool {
+        self.inner.supports(op, dtype)
+    }
+
+    fn workspace(&self, call: &Call<'_>) -> u64 {
+        self.inner.workspace(call)
+    }
+
+    fn memory(&self) -> Memory {
+        self.inner.memory()
+    }
+
+    fn trim(&mut self) {
+        self.inner.trim();
+    }
+
+    fn sync(&mut self) -> Result<()> {
+        self.inner.sync()
+    }
+}
+
+const TINY: &str = r#"{"model_type": "llama", "hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2,
+    "num_key_value_heads": 1, "intermediate_size": 12, "vocab_size": 11, "max_position_embeddings": 8,
+    "initializer_range": 0.3, "tie_word_embeddings": true}"#;
+
+/// What the audit says of forward and backward of a small model, whose cotangents are as small as those of a mean over
+/// many tokens. One output of the operation is scaled.
+fn verdict(operation: &'static str, output: usize, factor: f64) -> Verdict {
+    let options = SessionOptions { threads: 2, ..Default::default() };
+    let inner = Box::new(Candle::open(&options).unwrap());
+    let broken = Box::new(Broken { inner, operation, output, factor });
+    let (session, audit) = Audited::wrap(broken, Box::new(Reference::new(2)), DType::F32);
+    let device = Device::new(session, DType::F32).unwrap();
+    let model = Model::init(&device, ModelConfig::parse(TINY, "tiny").unwrap(), 5).unwrap();
+    let grads = model.flat_buffer().unwrap();
+    assert_eq!(audit.verdict(), Verdict::default(), "it is not turned on yet");
+    audit.turn(true);
+    let tokens = [1, 5, 9, 2, 7, 3, 3, 8];
+    let batch = BatchView { tokens: &tokens, positions: &[0, 1, 2, 3, 4, 0, 1, 2], offsets: &[0, 5, 8] };
+    let forward = model.forward(batch, Keep::ForBackward(Recompute::None)).unwrap();
+    let cotangents = Cotangents { logp: Some(&[-1e-6; 8]), ..Cotangents::default() };
+    let request = HeadRequest::new(&[5, 9, 2, 7, 3, 3, 8, 1]);
+    let (_, dhidden) = model.head_fused(&forward, &request, &cotangents, &grads).unwrap();
+    model.backward(forward, dhidden, &grads).unwrap();
+    audit.turn(false);
+    audit.verdict()
+}
+
+/// Catches an audit that misses an error in operations whose results are as small as real gradients, that blames what
+/// follows it, or that counts from another place.
+#[test]
+fn the_operation_that_is_wrong_is_named_and_no_other() {
+    for (operation, output) in
+        [("attention_backward", 0), ("attention_backward", 2), ("glu", 0), ("norm_backward", 0), ("linear", 0)]
+    {
+        let verdict = verdict(operation, output, 1.001);
+        let first = verdict.first.clone().unwrap_or_else(|| panic!("{operation}: {verdict:?}"));
+        assert_eq!((first.operation, verdict.beyond_names.as_slice()), (operation, [operation].as_slice()));
+        let spec = CATALOGUE.iter().find(|spec| spec.name == operation).unwrap();
+        assert_eq!(first.operand, spec.outputs[output].name);
+        assert!((first.found / first.expected - 1.001).abs() < 1e-4, "{first:?}");
+        assert!(first.ordinal >= 1 && first.ordinal <= verdict.operations, "{first:?}");
+    }
+}
+
+/// Catches false alarms, operations that are passed over, and views read from the wrong place.
+#[test]
+fn a_right_backend_is_within_all_limits() {
+    let verdict = verdict("none", 0, 1.0);
+    assert_eq!((verdict.first, verdict.beyond, verdict.skipped), (None, 0, Vec::new()));
+    assert!(verdict.operations > 30, "{}", verdict.operations);
+    let largest = verdict.largest.unwrap();
+    assert!(largest.error > 0.0 && largest.excess() < 0.5, "{largest:?}");
+}
