@@ -12,6 +12,10 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 root=$(dirname "$here")
 python=${PYTHON:-python3}
 
+if ! "$python" -c 'import tomllib' 2>/dev/null; then
+    echo "error: $python is no Python 3.11 or newer; name one by PYTHON=..." >&2
+    exit 2
+fi
 if ! torch=$("$python" -c 'import importlib.util as u; print(u.find_spec("torch").submodule_search_locations[0])' 2>/dev/null); then
     echo "error: $python has no torch; name a Python with PyTorch 2.11.0 by PYTHON=..." >&2
     exit 2
@@ -27,7 +31,7 @@ if [ ! -d "$plugins" ]; then
     exit 2
 fi
 if [ ! -e "$plugins/libtorch" ] || { [ -L "$plugins/libtorch" ] && [ -x "$root/telos" ]; }; then
-    ln -sfn "$torch" "$plugins/libtorch"
+    ln -sfn "$torch" "$plugins/libtorch" || echo "note: $plugins/libtorch cannot be linked; the torch plugin may not open" >&2
 fi
 
 exec "$python" "$here/gpu.py" --plugins "$plugins" "$@"
