@@ -4,77 +4,9 @@ use super::*;
 use crate::device::Device;
 use crate::model::{BatchView, Cotangents, HeadRequest, Keep, Model, ModelConfig, Recompute};
 use backend_candle::Candle;
-use backend_reference::Reference;
-use plugin_api::backend::{Backend, Op as _, SessionOptions, ops::Scale};
-
-/// Scales one output of one operation after every call of it.
-struct Broken {
-    inner: Box<dyn Session>,
-    operation: &'static str,
-    output: usize,
-    factor: f64,
-}
-
-impl Session for Broken {
-    fn invoke(&mut self, call: &Call<'_>) -> Result<()> {
-        self.inner.invoke(call)?;
-        let spec = CATALOGUE.iter().find(|spec| spec.id == call.op);
-        match call.outputs.get(self.output) {
-            Some(view) if spec.is_some_and(|spec| spec.name == self.operation) => {
-                Scale { x: *view, alpha: self.factor }.with_call(|scale| self.inner.invoke(scale))
-            }
-            _ => Ok(()),
-        }
-    }
-
-    fn alloc(&mut self, dtype: DType, elements: u64) -> Result<Handle> {
-        self.inner.alloc(dtype, elements)
-    }
-
-    fn free(&mut self, buffer: Handle) -> Result<()> {
-        self.inner.free(buffer)
-    }
-
-    fn upload(&mut self, buffer: Handle, offset: u64, bytes: &[u8]) -> Result<()> {
-        self.inner.upload(buffer, offset, bytes)
-    }
-
-    fn download(&mut self, buffer: Handle, offset: u64, bytes: &mut [u8]) -> Result<()> {
-        self.inner.download(buffer, offset, bytes)
-    }
-
-    fn begin_download(&mut self, buffer: Handle, offset: u64, length: u64) -> Result<u64> {
-        self.inner.begin_download(buffer, offset, length)
-    }
-
-    fn finish_download(&mut self, ticket: u64, bytes: &mut [u8]) -> Result<()> {
-        self.inner.finish_download(ticket, bytes)
-    }
-
-    fn write_version(&self, buffer: Handle) -> Result<u64> {
-        self.inner.write_version(buffer)
-    }
-
-    fn supports(&self, op: u32, dtype: DType) -> bool {
-        self.inner.supports(op, dtype)
-    }
-
-    fn workspace(&self, call: &Call<'_>) -> u64 {
-        self.inner.workspace(call)
-    }
-
-    fn memory(&self) -> Memory {
-        self.inner.memory()
-    }
-
-    fn trim(&mut self) {
-        self.inner.trim();
-    }
-
-    fn sync(&mut self) -> Result<()> {
-        self.inner.sync()
-    }
-}
+use backend_reference::ReferenceBackend;
+use plugin_api::backend::{Backend, SessionOptions};
+use plugin_api::laws::faulty::{Fault, Faulty};
 
 const TINY: &str = r#"{"model_type": "llama", "hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2,
     "num_key_value_heads": 1, "intermediate_size": 12, "vocab_size": 11, "max_position_embeddings": 8,
@@ -84,9 +16,11 @@ const TINY: &str = r#"{"model_type": "llama", "hidden_size": 8, "num_hidden_laye
 /// many tokens. One output of the operation is scaled.
 fn verdict(operation: &'static str, output: usize, factor: f64) -> Verdict {
     let options = SessionOptions { threads: 2, ..Default::default() };
-    let inner = Box::new(Candle::open(&options).unwrap());
-    let broken = Box::new(Broken { inner, operation, output, factor });
-    let (session, audit) = Audited::wrap(broken, Box::new(Reference::new(2)), DType::F32);
+    let inner = Candle::open(&options).unwrap();
+    let reference = ReferenceBackend::open(&SessionOptions { tag: 2, ..Default::default() }).unwrap();
+    let op = CATALOGUE.iter().find(|spec| spec.name == operation).map_or(u32::MAX, |spec| spec.id);
+    let broken = Box::new(Faulty::new(inner, op, Fault::Scale(output, factor)));
+    let (session, audit) = Audited::wrap(broken, Box::new(reference), DType::F32);
     let device = Device::new(session, DType::F32).unwrap();
     let model = Model::init(&device, ModelConfig::parse(TINY, "tiny").unwrap(), 5).unwrap();
     let grads = model.flat_buffer().unwrap();

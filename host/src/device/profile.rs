@@ -11,7 +11,7 @@ use std::{
 };
 
 use plugin_api::Result;
-use plugin_api::abi::{Call, DType, Handle, Memory, View};
+use plugin_api::abi::{Call, DType, View};
 use plugin_api::backend::{
     Session,
     catalogue::{OpSpec, read_attr},
@@ -89,53 +89,7 @@ impl Session for Profile {
         result
     }
 
-    fn alloc(&mut self, dtype: DType, elements: u64) -> Result<Handle> {
-        self.inner.alloc(dtype, elements)
-    }
-
-    fn free(&mut self, buffer: Handle) -> Result<()> {
-        self.inner.free(buffer)
-    }
-
-    fn upload(&mut self, buffer: Handle, offset: u64, bytes: &[u8]) -> Result<()> {
-        self.inner.upload(buffer, offset, bytes)
-    }
-
-    fn download(&mut self, buffer: Handle, offset: u64, bytes: &mut [u8]) -> Result<()> {
-        self.inner.download(buffer, offset, bytes)
-    }
-
-    fn begin_download(&mut self, buffer: Handle, offset: u64, length: u64) -> Result<u64> {
-        self.inner.begin_download(buffer, offset, length)
-    }
-
-    fn finish_download(&mut self, ticket: u64, bytes: &mut [u8]) -> Result<()> {
-        self.inner.finish_download(ticket, bytes)
-    }
-
-    fn write_version(&self, buffer: Handle) -> Result<u64> {
-        self.inner.write_version(buffer)
-    }
-
-    fn supports(&self, op: u32, dtype: DType) -> bool {
-        self.inner.supports(op, dtype)
-    }
-
-    fn workspace(&self, call: &Call<'_>) -> u64 {
-        self.inner.workspace(call)
-    }
-
-    fn memory(&self) -> Memory {
-        self.inner.memory()
-    }
-
-    fn trim(&mut self) {
-        self.inner.trim();
-    }
-
-    fn sync(&mut self) -> Result<()> {
-        self.inner.sync()
-    }
+    plugin_api::pass_on!(inner: alloc free upload download begin_download finish_download write_version supports workspace memory trim sync);
 }
 
 /// Floating-point operations of a call's matrix products.

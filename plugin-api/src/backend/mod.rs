@@ -119,3 +119,72 @@ pub trait Session {
     /// What the work failed with.
     fn sync(&mut self) -> Result<()>;
 }
+
+/// The calls of a [`Session`] that a layer passes on to the session in its field, written in its `impl Session`:
+/// `pass_on!(inner: alloc free upload);`.
+#[macro_export]
+macro_rules! pass_on {
+    ($field:ident: $($call:ident)*) => {
+        $($crate::pass_on!(@$call $field);)*
+    };
+    (@alloc $field:ident) => {
+        fn alloc(&mut self, dtype: $crate::abi::DType, elements: u64) -> $crate::Result<$crate::abi::Handle> {
+            self.$field.alloc(dtype, elements)
+        }
+    };
+    (@free $field:ident) => {
+        fn free(&mut self, buffer: $crate::abi::Handle) -> $crate::Result<()> {
+            self.$field.free(buffer)
+        }
+    };
+    (@upload $field:ident) => {
+        fn upload(&mut self, buffer: $crate::abi::Handle, offset: u64, bytes: &[u8]) -> $crate::Result<()> {
+            self.$field.upload(buffer, offset, bytes)
+        }
+    };
+    (@download $field:ident) => {
+        fn download(&mut self, buffer: $crate::abi::Handle, offset: u64, bytes: &mut [u8]) -> $crate::Result<()> {
+            self.$field.download(buffer, offset, bytes)
+        }
+    };
+    (@begin_download $field:ident) => {
+        fn begin_download(&mut self, buffer: $crate::abi::Handle, offset: u64, length: u64) -> $crate::Result<u64> {
+            self.$field.begin_download(buffer, offset, length)
+        }
+    };
+    (@finish_download $field:ident) => {
+        fn finish_download(&mut self, ticket: u64, bytes: &mut [u8]) -> $crate::Result<()> {
+            self.$field.finish_download(ticket, bytes)
+        }
+    };
+    (@write_version $field:ident) => {
+        fn write_version(&self, buffer: $crate::abi::Handle) -> $crate::Result<u64> {
+            self.$field.write_version(buffer)
+        }
+    };
+    (@supports $field:ident) => {
+        fn supports(&self, op: u32, dtype: $crate::abi::DType) -> bool {
+            self.$field.supports(op, dtype)
+        }
+    };
+    (@workspace $field:ident) => {
+        fn workspace(&self, call: &$crate::abi::Call<'_>) -> u64 {
+            self.$field.workspace(call)
+        }
+    };
+    (@memory $field:ident) => {
+        fn memory(&self) -> $crate::abi::Memory {
+            self.$field.memory()
+        }
+    };
+    (@trim $field:ident) => {
+        fn trim(&mut self) {
+            self.$field.trim();
+        }
+    };
+    (@sync $field:ident) => {
+        fn sync(&mut self) -> $crate::Result<()> {
+            self.$field.sync()
+        }
+    };
+}
