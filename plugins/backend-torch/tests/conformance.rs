@@ -1,6 +1,5 @@
 //! The contract's conformance suite on the processor, and what a session refuses to open.
 
-use backend_reference::ReferenceBackend;
 use backend_torch::{Torch, TorchSession};
 use plugin_api::{
     Code,
@@ -9,10 +8,23 @@ use plugin_api::{
         Report,
         backend::{verify, verify_gradients},
     },
+    load::{Library, LoadedSession, scan},
 };
+use std::path::PathBuf;
 
 fn open(threads: usize) -> TorchSession {
     Torch::open(&SessionOptions { threads, ..SessionOptions::default() }).unwrap()
+}
+
+/// The reference through its library, as `cargo xtask` arranged it.
+fn reference() -> LoadedSession {
+    let beside = || std::env::current_exe().ok().and_then(|own| Some(own.parent()?.parent()?.to_owned()));
+    let folder = std::env::var_os("TELOS_TEST_BIN").map(PathBuf::from).or_else(beside);
+    let folder = folder.expect("a test lies in target/release/deps").join("plugins");
+    let name = format!("{}backend_reference{}", std::env::consts::DLL_PREFIX, std::env::consts::DLL_SUFFIX);
+    let plugins = scan(&folder.join(name)).expect("run `cargo xtask build`");
+    let library = Library::load(&plugins[0]).expect("the reference loads");
+    library.session(&SessionOptions { tag: 2, ..SessionOptions::default() }).expect("the reference opens")
 }
 
 fn assert_clean(report: &Report, least: usize) {
@@ -22,7 +34,7 @@ fn assert_clean(report: &Report, least: usize) {
 }
 
 fn conforms(dtype: DType) {
-    let mut reference = ReferenceBackend::open(&SessionOptions { tag: 2, ..SessionOptions::default() }).unwrap();
+    let mut reference = reference();
     assert_clean(&verify(&mut open(2), &mut reference, dtype), 700);
 }
 

@@ -3,7 +3,7 @@
 use backend_reference::Reference;
 use plugin_api::{
     Error, Result,
-    backend::{Backend, Call, DType, Handle, Memory, Session, SessionOptions, ops::CATALOGUE},
+    backend::{Backend, Call, DType, Session, SessionOptions, ops::CATALOGUE},
     laws::faulty::{Fault as Wrong, Faulty},
     manifest::{BackendManifest, DeviceSpec},
     options,
