@@ -5,6 +5,7 @@
 //! [`optim`] updates, [`state`] is what a checkpoint holds, [`records`] is what is written down.
 
 pub mod arrays;
+mod dataset;
 pub mod dry;
 pub mod evaluate;
 pub mod learner;
@@ -26,7 +27,7 @@ use plugin_api::objective::Verdict;
 
 use crate::{
     config::{Experiment, experiment},
-    data::{PackedBatch, TextData, batcher::eval_batches},
+    data::{PackedBatch, TrainingData, batcher::eval_batches},
     error::{Error, Result},
     generate::GenerateOptions,
     runs::{Checkpoints, Interrupt, Progress, RunFolder, progress::Show},
@@ -342,16 +343,16 @@ impl Trainer {
     }
 }
 
-/// The held-out text in batches, cut the same way every time.
+/// The held-out data in batches, cut the same way every time.
 ///
 /// # Errors
 /// Rows that cannot be packed.
-pub fn held_out(prepared: &Prepared, objectives: &Objectives, data: &TextData) -> Result<Vec<PackedBatch>> {
+pub fn held_out(prepared: &Prepared, objectives: &Objectives, data: &TrainingData) -> Result<Vec<PackedBatch>> {
     let experiment = prepared.experiment();
     let context = experiment.longest_sequence(prepared.config.context as usize);
     let most = (experiment.eval.tokens > 0).then_some(experiment.eval.tokens);
     let tokens = experiment.train.micro_batch_tokens;
-    let batches = eval_batches(&data.held_out, context, prepared.tokenizer.prefix(), tokens, most);
+    let batches = eval_batches(&*data.held_out, context, prepared.tokenizer.prefix(), tokens, most);
     let trail = Trail::default();
     batches.map(|b| objectives.compose_packed(b?, experiment.seed, &trail)).collect()
 }

@@ -53,7 +53,7 @@ impl Active {
                 "objective \"{id}\" learns from {} data, but [data] yields {data} data",
                 manifest.data
             ))
-            .with_hint("choose a data source of that kind, or another objective"));
+            .with_hint("choose a data source of that kind (data.source), or another objective"));
         }
         for name in &requirements.statistics {
             if !OFFERED.contains(&name.as_str()) {

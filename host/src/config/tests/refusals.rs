@@ -330,7 +330,7 @@ fn lengths_and_batches_that_contradict_each_other_are_refused() {
     changed(
         "tokens = 512",
         "pairs = 32",
-        "exp.toml:8:11: train.batch.pairs: running text has no pairs; for example batch = { tokens = 8192 } or batch = { sequences = 12 }",
+        "exp.toml:8:11: train.batch.pairs: this data has no pairs; for example batch = { tokens = 8192 } or batch = { sequences = 12 }",
     );
     changed(
         "tokens = 512",
@@ -474,7 +474,7 @@ fn mistakes_in_overrides_name_the_override() {
     set("train.epochs=1", "--set train.epochs: contradicts train.steps: give one of them");
     set(
         "train.batch={sequences=4,pairs=4}",
-        "--set train.batch: train.batch.pairs: running text has no pairs; for example batch = { tokens = 8192 } or batch = { sequences = 12 }",
+        "--set train.batch: train.batch.pairs: this data has no pairs; for example batch = { tokens = 8192 } or batch = { sequences = 12 }",
     );
     set(
         "0=1",
