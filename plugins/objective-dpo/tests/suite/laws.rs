@@ -38,7 +38,7 @@ fn the_laws_hold_under_every_loss() {
 /// Catches a loss that sorts without saying so (its gradient would depend on the micro-batch), and one that says so for nothing
 /// (it would run the window twice). The pieces keep pairs together.
 #[test]
-fn a_loss_is_coupled_where_cutting_between_pairs_changes_it_and_only_there() {
+fn gotcha_01_a_loss_is_coupled_where_cutting_between_pairs_changes_it_and_only_there() {
     let generator = Generator::new(33);
     for loss in pairwise() {
         let dpo = create(of(loss)).unwrap();
