@@ -13,6 +13,7 @@ mod micro;
 mod minors;
 mod objectives;
 mod plugins;
+mod preference_plugins;
 mod resume;
 mod rig;
 mod threads;

@@ -91,14 +91,14 @@ pub const LOSSES: &[PreferenceLoss] = &[
         "sigmoid",
         Shape::Margin(sigmoid),
         "-(1 - eps) log s(beta m) - eps log s(-beta m)",
-        "DPO: Rafailov et al. 2023, arXiv 2305.18290, equation 7; eps: Mitchell 2023 (cDPO), section 2",
+        "DPO: Rafailov et al. 2023, arXiv 2305.18290, equation 7; eps: Mitchell 2023 (cDPO)",
     )
     .smoothing(),
     row(
         "sigmoid-norm",
         Shape::Margin(sigmoid),
         "-(1 - eps) log s(beta m) - eps log s(-beta m)",
-        "length-normalised DPO: Lambert et al. 2024 (Tulu 3), arXiv 2411.15124, section 5",
+        "length-normalised DPO: Lambert et al. 2024 (Tulu 3), arXiv 2411.15124",
     )
     .averaging()
     .smoothing(),
