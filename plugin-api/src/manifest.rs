@@ -316,3 +316,16 @@ pub struct RewardManifest {
     /// Options.
     pub options: Vec<OptionSpec>,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Catches a field without a default: a plugin built before it would be refused.
+    #[test]
+    fn requirements_of_an_older_plugin_are_understood() {
+        let older = r#"{"statistics": ["logp"], "linear": false}"#;
+        assert_eq!(serde_json::from_str::<Requirements>(older).unwrap(), Requirements::default());
+        assert!(!Requirements::default().coupled);
+    }
+}

@@ -17,7 +17,7 @@ use plugin_api::tape::Var;
 pub struct Divergence {
     /// As the option names it.
     pub name: &'static str,
-    /// From log-ratios to scores, both [P].
+    /// From log-ratios to scores, both `[P]`.
     pub score: for<'t> fn(Var<'t>, &Config) -> Var<'t>,
 }
 

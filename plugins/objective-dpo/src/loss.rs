@@ -10,8 +10,8 @@
 //! total      = preference per pair + sft_weight * sft per chosen token
 //! ```
 //!
-//! (Rafailov et al. 2023, arXiv 2305.18290, equation 7.) `logp`, `reference.logp` and `mask` are [N] tokens, aligned to the
-//! target; `group` and `side` are [S] sequences: the pair's number, and 1 for chosen, 0 for rejected. A masked token adds
+//! (Rafailov et al. 2023, arXiv 2305.18290, equation 7.) `logp`, `reference.logp` and `mask` are `[N]` tokens, aligned to the
+//! target; `group` and `side` are `[S]` sequences: the pair's number, and 1 for chosen, 0 for rejected. A masked token adds
 //! nothing and its cotangent is exactly 0. The host divides `preference` by the pairs and `sft` by the chosen answers' supervised
 //! tokens, each of the whole optimizer window.
 //!
@@ -39,9 +39,9 @@ struct Pairs<'a> {
     mask: &'a [f64],
     group: &'a [f64],
     side: &'a [f64],
-    /// [N].
+    /// `[N]`.
     policy: Var<'a>,
-    /// [N]; zeros where there is no reference.
+    /// `[N]`; zeros where there is no reference.
     reference: Var<'a>,
 }
 
@@ -97,7 +97,7 @@ impl<'a> Pairs<'a> {
         Ok(Self { settings, tape, mask, group, side, policy, reference })
     }
 
-    /// Both sides of a value per answer, [S] to [P].
+    /// Both sides of a value per answer, `[S]` to `[P]`.
     fn sides(&self, answers: Var<'a>) -> Sides<'a> {
         Sides { chosen: answers.chosen(self.group, self.side), rejected: answers.rejected(self.group, self.side) }
     }
@@ -121,7 +121,7 @@ impl<'a> Pairs<'a> {
         })
     }
 
-    /// [N]: `ld_alpha` where a supervised token lies beyond the pair's shorter answer, else 1. `None` where all count alike.
+    /// `[N]`: `ld_alpha` where a supervised token lies beyond the pair's shorter answer, else 1. `None` where all count alike.
     fn length_weight(&self) -> Result<Option<Var<'a>>> {
         if !self.settings.discounts_length() {
             return Ok(None);
@@ -135,7 +135,7 @@ impl<'a> Pairs<'a> {
         Ok(Some(self.tape.constant(weights)))
     }
 
-    /// [N]: how many supervised tokens of the same answer come before.
+    /// `[N]`: how many supervised tokens of the same answer come before.
     fn supervised_before(&self, mask: &Mask) -> Result<Vec<f64>> {
         let sequences: Vec<f64> = (0..self.side.len()).map(|s| s as f64).collect();
         let of_token = self.tape.constant(sequences).to_tokens().to_vec()?;

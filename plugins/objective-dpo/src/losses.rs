@@ -2,7 +2,7 @@
 //!
 //! Of answer y with reference-policy pair (pi, ref), `x(y) = log pi(y) - log ref(y)`, where a sequence's log-probability is
 //! the *sum* over its supervised tokens, or their *mean* where the table says so. `c` is the chosen answer, `r` the rejected one, and
-//! `m = x(c) - x(r)` the margin; `s` is the sigmoid, `eps` is `label_smoothing`. Every function takes and returns [P], one value
+//! `m = x(c) - x(r)` the margin; `s` is the sigmoid, `eps` is `label_smoothing`. Every function takes and returns `[P]`, one value
 //! per pair, to be minimised.
 //!
 //! Where peers differ, these are TRL's: `sigmoid` applies `label_smoothing` (0.16.1; 1.16.0 leaves it out), `ipo` averages (its
@@ -30,7 +30,7 @@ pub struct PreferenceLoss {
     pub shape: Shape,
 }
 
-/// Both answers of each pair, [P] each.
+/// Both answers of each pair, `[P]` each.
 #[derive(Clone, Copy, Debug)]
 pub struct Sides<'t> {
     /// Of the chosen answers.
@@ -91,14 +91,14 @@ pub const LOSSES: &[PreferenceLoss] = &[
         "sigmoid",
         Shape::Margin(sigmoid),
         "-(1 - eps) log s(beta m) - eps log s(-beta m)",
-        "DPO: Rafailov et al. 2023, arXiv 2305.18290, equation 7; eps: Mitchell 2023 (cDPO), section 2",
+        "DPO: Rafailov et al. 2023, arXiv 2305.18290, equation 7; eps: Mitchell 2023 (cDPO)",
     )
     .smoothing(),
     row(
         "sigmoid-norm",
         Shape::Margin(sigmoid),
         "-(1 - eps) log s(beta m) - eps log s(-beta m)",
-        "length-normalised DPO: Lambert et al. 2024 (Tulu 3), arXiv 2411.15124, section 5",
+        "length-normalised DPO: Lambert et al. 2024 (Tulu 3), arXiv 2411.15124",
     )
     .averaging()
     .smoothing(),

@@ -9,7 +9,7 @@
 //!
 //! each summed over pairs and divided, by the host, by the pairs of the optimizer window. The margin (Touvron et al. 2023, Llama 2,
 //! arXiv 2307.09288, equation 2) is how much better the chosen answer should score. `score`, `group`, `side` and
-//! `column.margin` have shape [S]: a score is the scalar head's output at the sequence's last real token. All as in TRL, where
+//! `column.margin` have shape `[S]`: a score is the scalar head's output at the sequence's last real token. All as in TRL, where
 //! `centering` is called `center_rewards_coefficient`.
 
 use crate::config::Config;
