@@ -231,8 +231,8 @@ pub struct ObjectiveManifest {
     pub options: Vec<OptionSpec>,
     /// What must hold at step 0.
     pub expectations: Vec<Expectation>,
-    /// The loss couples the whole batch: the host runs the window forward, calls `loss` once, and replays the
-    /// micro-batches with those cotangents.
+    /// The loss couples the whole batch whatever the options: the host runs the window forward, calls `loss` once, and
+    /// replays the micro-batches with those cotangents. Where options decide, [`Requirements::coupled`] says so.
     pub coupled: bool,
 }
 
@@ -253,6 +253,10 @@ pub struct Requirements {
     /// Temperature that divides the logits under all statistics.
     #[serde(default = "one")]
     pub temperature: f64,
+    /// Under these options the loss couples the whole batch, as [`ObjectiveManifest::coupled`] says of every instance: either
+    /// is enough.
+    #[serde(default)]
+    pub coupled: bool,
 }
 
 fn one() -> f64 {
@@ -261,7 +265,7 @@ fn one() -> f64 {
 
 impl Default for Requirements {
     fn default() -> Self {
-        Self { statistics: vec!["logp".into()], linear: false, temperature: 1.0 }
+        Self { statistics: vec!["logp".into()], linear: false, temperature: 1.0, coupled: false }
     }
 }
 
@@ -311,4 +315,17 @@ pub struct RewardManifest {
     pub columns: Vec<String>,
     /// Options.
     pub options: Vec<OptionSpec>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Catches a field without a default: a plugin built before it would be refused.
+    #[test]
+    fn requirements_of_an_older_plugin_are_understood() {
+        let older = r#"{"statistics": ["logp"], "linear": false}"#;
+        assert_eq!(serde_json::from_str::<Requirements>(older).unwrap(), Requirements::default());
+        assert!(!Requirements::default().coupled);
+    }
 }

@@ -1,14 +1,16 @@
-//! What an objective's author needs: `use plugin_api::prelude::*;`
+//! What the author of an objective or a reward needs: `use plugin_api::prelude::*;`
 
 pub use crate::{
     Code, Error, Result,
     batch::{Batch, Scope},
-    export_objective,
+    export_objective, export_reward,
     manifest::{
-        DataKind, Expectation, MetricSpec, Normaliser, ObjectiveManifest, Reduction, Requirements, Role, Statistic,
-        TermSpec,
+        DataKind, Expectation, MetricSpec, Normaliser, ObjectiveManifest, Reduction, Requirements, RewardManifest,
+        Role, Statistic, TermSpec,
     },
     objective::{Loss, Objective, ObjectivePlugin, Verdict},
     options,
+    options::OptionSet,
+    reward::{Column, Reward, RewardPlugin, Sample},
     tape::{Mask, Tape, Var},
 };

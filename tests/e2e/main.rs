@@ -15,6 +15,7 @@ mod micro;
 mod minors;
 mod objectives;
 mod plugins;
+mod preference_plugins;
 mod resume;
 mod rig;
 mod threads;

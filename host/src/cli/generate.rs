@@ -3,10 +3,11 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use serde_json::{Map, Value};
 
 use super::{BackendArgs, print};
 use crate::error::{Error, Result};
-use crate::generate::{GenerateOptions, generate};
+use crate::generate::{Completion, GenerateOptions, generate};
 use crate::inference::Opened;
 
 /// Continue a prompt with a model.
@@ -32,6 +33,9 @@ pub struct Generate {
     /// Seed of the draws: the same seed gives the same text.
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
+    /// Continuations of the prompt; they are drawn side by side, and the prompt is run once.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = at_least_one)]
+    samples: usize,
     #[command(flatten)]
     backend: BackendArgs,
     /// Print prompt, text, tokens and log-probabilities as JSON.
@@ -59,6 +63,8 @@ pub struct GenerateRequest {
     pub top_k: usize,
     /// Seed of the draws.
     pub seed: u64,
+    /// Continuations, at least 1.
+    pub samples: usize,
     /// Who computes.
     pub backend: BackendArgs,
     /// Where to look for plugins.
@@ -82,6 +88,7 @@ pub(super) fn execute(args: Generate, plugin_folders: Vec<PathBuf>) -> Result<()
         top_p: args.top_p,
         top_k: args.top_k,
         seed: args.seed,
+        samples: args.samples,
         backend: args.backend,
         plugin_folders,
         json: args.json,
@@ -89,62 +96,93 @@ pub(super) fn execute(args: Generate, plugin_folders: Vec<PathBuf>) -> Result<()
     })
 }
 
-/// Generates and prints the text: as it is drawn, or whole as JSON.
+/// Generates and prints the text: a single one as it is drawn, or all of them whole.
 fn perform(request: GenerateRequest) -> Result<()> {
-    let opened = Opened::open(&request.model, &request.backend.choice(request.plugin_folders))?;
+    let opened = Opened::open(&request.model, &request.backend.choice(request.plugin_folders.clone()))?;
     let ids = opened.tokenizer.encode_input(&request.prompt)?;
-    let options = GenerateOptions {
+    let prompt: Vec<i32> = ids.iter().map(|id| *id as i32).collect();
+    if request.json {
+        return print::json(&whole(&request, &opened, &ids, &prompt)?);
+    }
+    if request.samples == 1 {
+        return stream(&request, &opened, &ids, prompt);
+    }
+    for (number, completion) in continue_prompt(&request, &opened, &prompt)?.iter().enumerate() {
+        let text = text_of(&opened, &ids, completion)?;
+        print::out(&format!("--- {} of {}: {}\n", number + 1, request.samples, completion.finish.as_str()))?;
+        print::out(&format!("{}{text}\n", request.prompt))?;
+    }
+    Ok(())
+}
+
+fn options(request: &GenerateRequest) -> GenerateOptions {
+    GenerateOptions {
         max_tokens: request.max_tokens,
         temperature: request.temperature,
         top_p: request.top_p,
         top_k: request.top_k,
         seed: request.seed,
-    };
-    let prompt: Vec<i32> = ids.iter().map(|id| *id as i32).collect();
-    let logits = if request.logits { Some(opened.next_logits(&prompt)?) } else { None };
+    }
+}
+
+fn continue_prompt(request: &GenerateRequest, opened: &Opened, prompt: &[i32]) -> Result<Vec<Completion>> {
+    generate(&opened.model, &vec![prompt.to_vec(); request.samples], &options(request), &mut |_| {})
+}
+
+/// A continuation's text. The prompt passes the decoder too, so that a token's text knows what stands before it.
+fn text_of(opened: &Opened, prompt: &[u32], completion: &Completion) -> Result<String> {
     let mut decoder = opened.tokenizer.stream(true);
-    // The prompt passes the decoder too, so that a token's text knows what stands before it.
-    let mut echoed = String::new();
-    for id in &ids {
-        echoed += &decoder.push(*id)?;
+    for id in prompt {
+        decoder.push(*id)?;
     }
-    if !request.json {
-        print::out(&echoed)?;
+    let mut text = String::new();
+    for token in &completion.tokens {
+        text += &decoder.push(*token as u32)?;
     }
-    let (mut text, mut failure) = (String::new(), None);
-    let completions = generate(&opened.model, &[prompt], &options, &mut |drawn| match decoder
-        .push(drawn.token as u32)
-        .map_err(Error::from)
-        .and_then(|piece| {
-            if !request.json {
-                print::out(&piece)?;
-            }
-            Ok(piece)
-        }) {
-        Ok(piece) => text += &piece,
-        Err(error) => failure = failure.take().or(Some(error)),
+    Ok(text + &decoder.finish()?)
+}
+
+/// Prints prompt and continuation as they come.
+fn stream(request: &GenerateRequest, opened: &Opened, ids: &[u32], prompt: Vec<i32>) -> Result<()> {
+    let mut decoder = opened.tokenizer.stream(true);
+    for id in ids {
+        print::out(&decoder.push(*id)?)?;
+    }
+    let mut failure = None;
+    generate(&opened.model, &[prompt], &options(request), &mut |drawn| {
+        let printed = decoder.push(drawn.token as u32).map_err(Error::from).and_then(|piece| print::out(&piece));
+        failure = failure.take().or(printed.err());
     })?;
-    let rest = decoder.finish()?;
-    text += &rest;
-    if let Some(error) = failure {
-        return Err(error);
+    match failure {
+        Some(error) => Err(error),
+        None => print::out(&(decoder.finish()? + "\n")),
     }
-    if !request.json {
-        return print::out(&(rest + "\n"));
+}
+
+/// Prompt and continuations as JSON: a single one beside the prompt, several as `samples`.
+fn whole(request: &GenerateRequest, opened: &Opened, ids: &[u32], prompt: &[i32]) -> Result<Value> {
+    let logits = if request.logits { Some(opened.next_logits(prompt)?) } else { None };
+    let mut answer = Map::new();
+    answer.insert("prompt".into(), request.prompt.clone().into());
+    answer.insert("prompt_tokens".into(), ids.into());
+    let mut samples = Vec::new();
+    for completion in continue_prompt(request, opened, prompt)? {
+        let mut sample = Map::new();
+        sample.insert("text".into(), text_of(opened, ids, &completion)?.into());
+        sample.insert("tokens".into(), completion.tokens.into());
+        sample.insert("logprobs".into(), completion.logps.into());
+        sample.insert("finish".into(), completion.finish.as_str().into());
+        samples.push(sample);
     }
-    let completion = completions.first().ok_or_else(|| Error::run("nothing was generated"))?;
-    let mut answer = serde_json::json!({
-        "prompt": request.prompt,
-        "prompt_tokens": ids,
-        "text": text,
-        "tokens": completion.tokens,
-        "logprobs": completion.logps,
-        "finish": completion.finish.as_str(),
-    });
+    if request.samples == 1 {
+        answer.extend(samples.into_iter().flatten());
+    } else {
+        answer.insert("samples".into(), samples.into_iter().map(Value::Object).collect());
+    }
     if let Some(logits) = logits {
-        answer["logits"] = logits.into();
+        answer.insert("logits".into(), logits.into());
     }
-    print::json(&answer)
+    Ok(Value::Object(answer))
 }
 
 fn at_least_one(text: &str) -> Result<usize, String> {

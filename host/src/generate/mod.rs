@@ -1,9 +1,10 @@
-//! Generation: prompts run once, packed; then a token at a time for all samples together, over cached keys and values.
+//! Generation: prompts run once, packed, a prompt that several samples share once for all of them; then a token at a time
+//! for all samples together, over cached keys and values.
 //!
 //! Deals in token ids; text and stop strings are others' business. A draw depends on (seed, sample, position) alone,
 //! so that samples do not depend on what else is generated beside them.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use plugin_api::abi::DType;
 use plugin_api::backend::ops::Sample as SampleOp;
@@ -164,6 +165,14 @@ struct Active {
     logps: Vec<f64>,
 }
 
+/// A sample that takes a slot.
+struct Admitted {
+    sample: usize,
+    slot: usize,
+    /// Which of those admitted with it runs its prompt: itself, or the first with the same prompt.
+    leader: usize,
+}
+
 struct Generation<'a> {
     model: &'a Model,
     options: &'a GenerateOptions,
@@ -179,26 +188,13 @@ impl Generation<'_> {
     /// Runs waiting prompts into free slots and draws their first tokens.
     fn admit(&mut self, prompts: &[Vec<i32>]) -> Result<()> {
         while !self.free.is_empty() && !self.waiting.is_empty() {
-            let (mut packed, mut samples, mut slots) = (Packed::new(), Vec::new(), Vec::new());
-            while let (Some(sample), Some(slot)) = (self.waiting.front().copied(), self.free.last().copied()) {
-                let prompt = &prompts[sample];
-                if !samples.is_empty() && packed.tokens.len() + prompt.len() > PREFILL_TOKENS {
-                    break;
-                }
-                packed.push(prompt);
-                samples.push(sample);
-                slots.push(slot as u64);
-                self.waiting.pop_front();
-                self.free.pop();
-            }
-            let hidden = self.model.prefill(packed.view(), &self.cache, &slots)?;
-            let last: Vec<i32> = packed.offsets.iter().skip(1).map(|end| end - 1).collect();
-            let hidden = self.model.gather(&hidden, &last)?;
+            let admitted = self.take(prompts);
+            let hidden = self.prefill(prompts, &admitted)?;
             let first = self.active.len();
-            self.active.extend(samples.iter().zip(&slots).map(|(sample, slot)| Active {
-                sample: *sample,
-                slot: *slot as usize,
-                length: prompts[*sample].len(),
+            self.active.extend(admitted.iter().map(|admitted| Active {
+                sample: admitted.sample,
+                slot: admitted.slot,
+                length: prompts[admitted.sample].len(),
                 last: 0,
                 tokens: Vec::new(),
                 logps: Vec::new(),
@@ -206,6 +202,47 @@ impl Generation<'_> {
             self.draw(&hidden, first)?;
         }
         Ok(())
+    }
+
+    /// Waiting samples for free slots, as many as have prompts that can be run together.
+    fn take(&mut self, prompts: &[Vec<i32>]) -> Vec<Admitted> {
+        let (mut admitted, mut known, mut tokens) = (Vec::new(), BTreeMap::new(), 0);
+        while let (Some(sample), Some(slot)) = (self.waiting.front().copied(), self.free.last().copied()) {
+            let prompt = prompts[sample].as_slice();
+            if !known.contains_key(prompt) {
+                if !known.is_empty() && tokens + prompt.len() > PREFILL_TOKENS {
+                    break;
+                }
+                tokens += prompt.len();
+            }
+            let leader = *known.entry(prompt).or_insert(admitted.len());
+            admitted.push(Admitted { sample, slot, leader });
+            self.waiting.pop_front();
+            self.free.pop();
+        }
+        admitted
+    }
+
+    /// Runs each prompt once, for the sample that has it first; the others' slots get copies of its keys and values. The
+    /// last hidden state of every sample.
+    fn prefill(&self, prompts: &[Vec<i32>], admitted: &[Admitted]) -> Result<Tensor> {
+        let (mut packed, mut slots, mut last) = (Packed::new(), Vec::new(), Vec::new());
+        for (index, one) in admitted.iter().enumerate() {
+            if one.leader == index {
+                packed.push(&prompts[one.sample]);
+                slots.push(one.slot as u64);
+            }
+            // A leader comes before those that follow it.
+            last.push(if one.leader == index { packed.tokens.len() as i32 - 1 } else { last[one.leader] });
+        }
+        let hidden = self.model.prefill(packed.view(), &self.cache, &slots)?;
+        for (index, one) in admitted.iter().enumerate() {
+            if one.leader != index {
+                let (from, length) = (admitted[one.leader].slot, prompts[one.sample].len());
+                self.model.copy_slot(&self.cache, from as u64, one.slot as u64, length as u64)?;
+            }
+        }
+        self.model.gather(&hidden, &last)
     }
 
     /// Runs the last tokens of all active samples and draws the next ones.

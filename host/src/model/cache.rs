@@ -5,6 +5,7 @@
 use std::ops::Range;
 
 use plugin_api::abi::View;
+use plugin_api::backend::ops::Copy;
 
 use super::Model;
 use super::activations::{BatchView, DeviceBatch, Keep};
@@ -83,6 +84,23 @@ impl Model {
             fills.push(Fill { tokens, slot: *slot });
         }
         Ok(self.run(&device_batch, Keep::Nothing, &Attend::Prefill(cache, &fills))?.0)
+    }
+
+    /// Copies the keys and values of the first `tokens` tokens of slot `from` to slot `to`: what a prefill of the same
+    /// tokens would leave there.
+    ///
+    /// # Errors
+    /// A slot that is not there, or more tokens than it holds; the backend's.
+    pub fn copy_slot(&self, cache: &KvCache, from: u64, to: u64, tokens: u64) -> Result<()> {
+        if from.max(to) >= cache.slots || tokens > cache.capacity {
+            let what = format!("{tokens} tokens from slot {from} to {to}");
+            return Err(Error::run(format!("copy_slot: {what} of {} x {}", cache.slots, cache.capacity)));
+        }
+        let place = |table: &Tensor, slot: u64| table.rows(slot * cache.capacity..slot * cache.capacity + tokens);
+        for table in cache.layers.iter().flat_map(|(keys, values)| [keys, values]) {
+            self.device.call(&Copy { x: place(table, from), y: place(table, to) })?;
+        }
+        Ok(())
     }
 
     /// Runs one more token for each of some slots: `tokens[b]` is token number `lengths[b]` of slot `slots[b]`. Yields

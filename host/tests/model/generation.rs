@@ -66,6 +66,30 @@ fn a_sample_does_not_depend_on_its_neighbours() {
     assert_ne!(together, generate(&model, &prompts, &other, &mut |_| {}).unwrap(), "the seed has no effect");
 }
 
+/// Catches copies that leave out a layer or the values, take another slot or too few rows, and samples that share the
+/// hidden state of another prompt: with the prompts run apart, nothing is copied.
+#[test]
+fn samples_that_share_a_prompt_are_those_of_prompts_run_apart() {
+    let (shared, other) = (vec![3, 1, 4], vec![9, 2]);
+    let prompts = [shared.clone(), other.clone(), shared.clone(), shared, other];
+    for backend in backends() {
+        let model = model(backend, "llama");
+        let options = GenerateOptions { max_tokens: 4, temperature: 1.5, seed: 7, ..GenerateOptions::default() };
+        let together = generate(&model, &prompts, &options, &mut |_| {}).unwrap();
+        for (sample, found) in together.iter().enumerate() {
+            // The same sample among prompts that differ from its own and from each other.
+            let apart: Vec<Vec<i32>> = (0..prompts.len())
+                .map(|i| if i == sample { prompts[i].clone() } else { vec![10, i as i32, 5] })
+                .collect();
+            let expected = &generate(&model, &apart, &options, &mut |_| {}).unwrap()[sample];
+            assert_eq!(found.tokens, expected.tokens, "{backend}: sample {sample}");
+            for (a, b) in found.logps.iter().zip(&expected.logps) {
+                assert!((a - b).abs() < 1e-5, "{backend}: sample {sample}: {a}, expected {b}");
+            }
+        }
+    }
+}
+
 /// Catches log-probabilities of another temperature or renormalised by top-k.
 #[test]
 fn log_probabilities_are_those_of_the_whole_softmax_at_the_temperature() {

@@ -29,7 +29,7 @@ pub(super) fn normalisers(case: &Case<'_>) -> Outcome {
             if !(weight.is_finite() && weight >= 0.0) {
                 return fault(format!("`weigh` answers {weight} for `{name}`"));
             }
-            if case.manifest().coupled {
+            if case.coupled() {
                 continue;
             }
             let mut sum = 0.0;

@@ -49,7 +49,7 @@ fn sum_at(objective: &dyn Objective, batch: &Batch<'_>, at: &[ArrayD<f64>], term
 
 /// Gotcha 1: the pieces of a window, summed, are the window.
 pub(super) fn additivity(case: &Case<'_>) -> Outcome {
-    if case.manifest().coupled {
+    if case.coupled() {
         return Ok("coupled: not cut".into());
     }
     for draw in 0..WINDOWS {

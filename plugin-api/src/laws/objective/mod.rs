@@ -295,6 +295,11 @@ impl<'a> Case<'a> {
         compare::Flat::of(self.manifest(), &objective.loss(batch)?, batch)
     }
 
+    /// Whether a window is never cut.
+    fn coupled(&self) -> bool {
+        self.manifest().coupled || self.requirements.coupled
+    }
+
     /// Whether a micro-batch never splits pairs or groups.
     fn keeps_groups(&self) -> bool {
         use crate::manifest::Normaliser;

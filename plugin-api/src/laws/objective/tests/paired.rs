@@ -73,6 +73,9 @@ fn a_preference_loss_passes_and_its_mistakes_are_found() {
     check("centred", broken(manifest(), Sketch::new(STATISTICS, false, centred)), &["additivity"]);
     let coupled = ObjectiveManifest { coupled: true, ..manifest() };
     check("centred, and said to be coupled", broken(coupled, Sketch::new(STATISTICS, false, centred)), &[]);
+    let mut instance = Sketch::new(STATISTICS, false, centred);
+    instance.requirements.coupled = true;
+    check("centred, and coupled under these options", broken(manifest(), instance), &[]);
 }
 
 #[test]

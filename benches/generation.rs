@@ -1,0 +1,42 @@
+//! Tokens a second of generation by batch size and backend: prompts of their own, and one prompt shared by all samples.
+#![allow(missing_docs, reason = "criterion's macros")]
+
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use telos::generate::{GenerateOptions, generate};
+use telos_benches::{THREADS, backends, experiment, plugin_folder, prepared, threads_of};
+
+/// Samples generated side by side.
+const BATCHES: [usize; 4] = [1, 4, 16, 64];
+
+/// Tokens of a prompt, and of its continuation.
+const LENGTHS: (usize, usize) = (16, 32);
+
+fn generation(c: &mut Criterion) {
+    for spec in backends() {
+        let sets = [threads_of(THREADS)];
+        let prepared = prepared(&experiment("bench-small"), &spec, &sets, &[plugin_folder()]).expect("an experiment");
+        let (device, _) = prepared.device(false).expect("a device");
+        let model = prepared.model(&device, None).expect("a model");
+        let vocab = prepared.config.vocab as usize;
+        let options = GenerateOptions { max_tokens: LENGTHS.1, ..GenerateOptions::default() };
+        let mut group = c.benchmark_group(format!("generation/{spec}"));
+        group.sample_size(10);
+        for batch in BATCHES {
+            // A token that ends the sequence may be drawn now and then; it ends a sample early on every backend alike.
+            group.throughput(Throughput::Elements((batch * LENGTHS.1) as u64));
+            for shared in [false, true] {
+                let token = |sample: usize, place: usize| (if shared { 7 } else { sample * 31 } + place * 17) % vocab;
+                let prompts: Vec<Vec<i32>> =
+                    (0..batch).map(|s| (0..LENGTHS.0).map(|p| token(s, p) as i32).collect()).collect();
+                let name = if shared { "one prompt" } else { "own prompts" };
+                group.bench_function(format!("{batch} samples, {name}"), |b| {
+                    b.iter(|| generate(&model, &prompts, &options, &mut |_| {}).expect("samples"));
+                });
+            }
+        }
+        group.finish();
+    }
+}
+
+criterion_group!(benches, generation);
+criterion_main!(benches);

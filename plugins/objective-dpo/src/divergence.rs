@@ -1,0 +1,40 @@
+//! f-divergences (Wang et al. 2023, arXiv 2309.16240): from an answer's log-ratio `x = log pi - log ref` to the score that
+//! takes its place in the margin. The reward under a penalty `beta D_f(pi || ref)` is `beta f'(pi / ref)` up to a constant of the
+//! prompt, which the margin cancels; the table has `f'` as a function of `x`, constants left out.
+//!
+//! | name | f(u) | f'(exp x) |
+//! |---|---|---|
+//! | reverse-kl | u log u | x |
+//! | forward-kl | -log u | -exp(-x) |
+//! | js | u log u - (u + 1) log((u + 1) / 2) | log sigmoid(x) |
+//! | alpha | (u^(1 - a) - (1 - a) u - a) / (a (a - 1)) | -exp(-a x) / a |
+
+use crate::config::Config;
+use plugin_api::tape::Var;
+
+/// A row of the table.
+#[derive(Debug)]
+pub struct Divergence {
+    /// As the option names it.
+    pub name: &'static str,
+    /// From log-ratios to scores, both `[P]`.
+    pub score: for<'t> fn(Var<'t>, &Config) -> Var<'t>,
+}
+
+/// The divergences; the first is DPO's own.
+pub const DIVERGENCES: &[Divergence] = &[
+    Divergence { name: "reverse-kl", score: |x, _| x },
+    Divergence { name: "forward-kl", score: |x, _| -capped_exp(-x) },
+    Divergence { name: "js", score: |x, _| x.log_sigmoid() },
+    Divergence {
+        name: "alpha",
+        score: |x, config| -capped_exp(-config.divergence_alpha * x) / config.divergence_alpha,
+    },
+];
+
+/// Beyond the cap an exponential would be infinite; the gradient is 0 there, as in the peers.
+const EXPONENT_CAP: f64 = 700.0;
+
+fn capped_exp(x: Var<'_>) -> Var<'_> {
+    x.clamp(f64::NEG_INFINITY, EXPONENT_CAP).exp()
+}

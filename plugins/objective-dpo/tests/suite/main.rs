@@ -1,0 +1,77 @@
+//! The preference losses against the laws, the numbers of other projects, and the mistakes that are known.
+
+mod gotchas;
+mod laws;
+mod options;
+mod oracle;
+
+use objective_dpo::{
+    Dpo,
+    config::{Config, Settings},
+    losses::{LOSSES, PreferenceLoss, Shape},
+};
+use plugin_api::{
+    options::{OptionMap, OptionSet},
+    prelude::*,
+};
+use serde_json::{Value, json};
+
+fn options(json: Value) -> OptionMap {
+    json.as_object().cloned().unwrap_or_default()
+}
+
+fn create(json: Value) -> Result<Dpo> {
+    Dpo::create(Config::parse(&options(json))?)
+}
+
+fn settings(json: Value) -> Settings {
+    Settings::new(Config::parse(&options(json)).unwrap()).unwrap()
+}
+
+/// The fewest options a loss works with.
+fn of(loss: &PreferenceLoss) -> Value {
+    let smoothing = if loss.name == "exo" { 0.1 } else { 0.0 };
+    json!({"loss": loss.name, "label_smoothing": smoothing})
+}
+
+fn pairwise() -> impl Iterator<Item = &'static PreferenceLoss> {
+    LOSSES.iter().filter(|loss| !matches!(loss.shape, Shape::None))
+}
+
+/// An answer's token log-probabilities by policy and by reference, all supervised.
+type Answer<'a> = (&'a [f64], &'a [f64]);
+
+/// A batch of pairs (chosen, rejected), the rejected answer of every second pair standing first.
+fn batch(pairs: &[[Answer<'_>; 2]]) -> Batch<'static> {
+    let (mut offsets, mut group, mut side) = (vec![0.0], Vec::new(), Vec::new());
+    let (mut logp, mut reference) = (Vec::new(), Vec::new());
+    for (number, pair) in pairs.iter().enumerate() {
+        let order = if number % 2 == 0 { [0, 1] } else { [1, 0] };
+        for answer in order {
+            logp.extend_from_slice(pair[answer].0);
+            reference.extend_from_slice(pair[answer].1);
+            offsets.push(logp.len() as f64);
+            group.push(100.0 - number as f64);
+            side.push(1.0 - answer as f64);
+        }
+    }
+    Batch::new()
+        .with("offsets", Scope::BATCH, offsets)
+        .with("mask", Scope::TOKEN, vec![1.0; logp.len()])
+        .with("group", Scope::SEQUENCE, group)
+        .with("side", Scope::SEQUENCE, side)
+        .with_statistic("logp", Scope::TOKEN, logp)
+        .with("reference.logp", Scope::TOKEN, reference)
+}
+
+/// A metric's mean.
+fn metric(loss: &Loss, name: &str) -> f64 {
+    let part = loss.metrics.iter().find(|m| m.name == name).unwrap_or_else(|| panic!("no metric `{name}`"));
+    part.value / part.weight
+}
+
+#[track_caller]
+fn near(what: &str, found: f64, expected: f64, relative: f64) {
+    let allowed = relative * expected.abs() + 1e-11;
+    assert!((found - expected).abs() <= allowed, "{what}: {found}, expected {expected}");
+}

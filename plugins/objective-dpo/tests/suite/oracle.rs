@@ -1,0 +1,367 @@
+//! Losses, rewards and gradients that TRL computed: `dpo.json`. Every case is met; where the peer's convention is not ours, the
+//! list [`OTHERWISE`] says which number is compared with what instead.
+//!
+//! The test plays the host: it packs rows, sums over terms, divides by pairs or by chosen tokens, weighs several objectives.
+
+use super::{create, metric, near, settings};
+use objective_dpo::loss;
+use plugin_api::{objective::Term, prelude::*};
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+use std::{collections::BTreeMap, path::PathBuf};
+
+#[derive(Deserialize)]
+struct File {
+    inputs: BTreeMap<String, Input>,
+    cases: Vec<Case>,
+}
+
+#[derive(Deserialize)]
+struct Input {
+    chosen: Rows,
+    rejected: Rows,
+}
+
+/// `[pair][token]`; entry i belongs to token i + 1 of the row.
+#[derive(Deserialize)]
+struct Rows {
+    logps: Vec<Vec<f64>>,
+    ref_logps: Vec<Vec<f64>>,
+    mask: Vec<Vec<f64>>,
+    attention_mask: Vec<Vec<f64>>,
+}
+
+#[derive(Deserialize)]
+struct Case {
+    name: String,
+    peer: String,
+    input: String,
+    dtype: Option<String>,
+    hyper: Map<String, Value>,
+    expected: Expected,
+}
+
+#[derive(Deserialize)]
+struct Expected {
+    loss: f64,
+    losses: Option<Vec<f64>>,
+    sequence_logps: Option<Logps>,
+    rewards_chosen: Option<Vec<f64>>,
+    rewards_rejected: Option<Vec<f64>>,
+    margins: Option<Vec<f64>>,
+    mean_reward_chosen: Option<f64>,
+    mean_reward_rejected: Option<f64>,
+    accuracy: f64,
+    mean_margin: f64,
+    grad_chosen: Vec<Vec<f64>>,
+    grad_rejected: Vec<Vec<f64>>,
+}
+
+#[derive(Deserialize)]
+struct Logps {
+    chosen: Vec<f64>,
+    rejected: Vec<f64>,
+}
+
+/// Cases whose options or reported numbers differ from the peer's by convention; losses and gradients are met in all.
+const OTHERWISE: &[(&str, &str, Convention)] = &[
+    (
+        "reference-free",
+        "the peer's rewards subtract the reference that its loss leaves out",
+        Convention::RewardsWithoutReference,
+    ),
+    ("hinge-reference-free", "as reference-free", Convention::RewardsWithoutReference),
+    ("ipo-reference-free", "as reference-free, and per token", Convention::RewardsWithoutReference),
+    ("ipo", "the peer (0.16.1) reports rewards per token; 1.16.0 and we, of sums", Convention::RewardsPerToken),
+    ("ipo-2", "as ipo", Convention::RewardsPerToken),
+    (
+        "new-sigmoid-ignores-smoothing",
+        "the peer (1.16.0) passes over label_smoothing: asked for without",
+        Convention::NoSmoothing,
+    ),
+    (
+        "exo_pair-default",
+        "the peer (0.16.1) puts 0.001 for a smoothing of 0, which 1.16.0 and we refuse",
+        Convention::Smoothing,
+    ),
+];
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Convention {
+    Ours,
+    RewardsWithoutReference,
+    RewardsPerToken,
+    NoSmoothing,
+    Smoothing,
+}
+
+fn file() -> File {
+    let beside = || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests/references");
+    let folder = std::env::var_os("TELOS_ORACLES").map_or_else(beside, PathBuf::from);
+    serde_json::from_str(&std::fs::read_to_string(folder.join("dpo.json")).unwrap()).unwrap()
+}
+
+impl Rows {
+    /// A row without its padding: what a host packs.
+    fn length(&self, pair: usize) -> usize {
+        self.attention_mask[pair].iter().sum::<f64>() as usize - 1
+    }
+
+    fn supervised(&self, pair: usize) -> f64 {
+        self.mask[pair].iter().sum()
+    }
+}
+
+impl Input {
+    fn pairs(&self) -> Vec<usize> {
+        (0..self.chosen.logps.len()).collect()
+    }
+
+    /// The rows of `pairs` in packed order: side and pair. Every second pair has its rejected answer first.
+    fn rows(&self, pairs: &[usize]) -> Vec<(f64, usize)> {
+        pairs.iter().flat_map(|p| if p % 2 == 0 { [(1.0, *p), (0.0, *p)] } else { [(0.0, *p), (1.0, *p)] }).collect()
+    }
+
+    fn side(&self, side: f64) -> &Rows {
+        if side == 1.0 { &self.chosen } else { &self.rejected }
+    }
+
+    fn batch(&self, pairs: &[usize]) -> Batch<'static> {
+        let rows = self.rows(pairs);
+        let packed = |of: fn(&Rows) -> &Vec<Vec<f64>>| -> Vec<f64> {
+            let row = |(side, p): &(f64, usize)| of(self.side(*side))[*p][..self.side(*side).length(*p)].to_vec();
+            rows.iter().flat_map(row).collect()
+        };
+        let mut offsets = vec![0.0];
+        for (side, pair) in &rows {
+            offsets.push(offsets[offsets.len() - 1] + self.side(*side).length(*pair) as f64);
+        }
+        Batch::new()
+            .with("offsets", Scope::BATCH, offsets)
+            .with("mask", Scope::TOKEN, packed(|r| &r.mask))
+            .with("group", Scope::SEQUENCE, rows.iter().map(|(_, p)| 7.0 * *p as f64 + 1.0).collect::<Vec<_>>())
+            .with("side", Scope::SEQUENCE, rows.iter().map(|(side, _)| *side).collect::<Vec<_>>())
+            .with_statistic("logp", Scope::TOKEN, packed(|r| &r.logps))
+            .with("reference.logp", Scope::TOKEN, packed(|r| &r.ref_logps))
+    }
+
+    /// From the packed order back to rows, chosen and rejected.
+    fn unpack(&self, packed: &[f64]) -> [Vec<Vec<f64>>; 2] {
+        let width = self.chosen.logps[0].len();
+        let mut sides = [self.pairs(), self.pairs()].map(|pairs| vec![vec![0.0; width]; pairs.len()]);
+        let mut start = 0;
+        for (side, pair) in self.rows(&self.pairs()) {
+            let length = self.side(side).length(pair);
+            sides[usize::from(side == 0.0)][pair][..length].copy_from_slice(&packed[start..start + length]);
+            start += length;
+        }
+        sides
+    }
+}
+
+impl Case {
+    fn convention(&self) -> Convention {
+        let found = OTHERWISE.iter().find(|(name, ..)| *name == self.name);
+        found.map_or(Convention::Ours, |(.., convention)| *convention)
+    }
+
+    /// Relative tolerance.
+    fn tolerance(&self) -> f64 {
+        if self.dtype.as_deref() == Some("f32") { 2e-5 } else { 1e-9 }
+    }
+
+    /// The objectives that an experiment would list, each with its weight. A hyper-parameter that is not known here fails.
+    fn objectives(&self) -> Vec<(f64, Value)> {
+        let number = |key: &str| self.hyper.get(key).and_then(Value::as_f64);
+        let names = match &self.hyper["loss_type"] {
+            Value::Array(names) => names.iter().filter_map(Value::as_str).collect(),
+            one => vec![one.as_str().unwrap()],
+        };
+        let weights: Vec<f64> = match self.hyper.get("weights") {
+            Some(weights) => weights.as_array().unwrap().iter().map(|w| w.as_f64().unwrap()).collect(),
+            None => vec![1.0; names.len()],
+        };
+        let one = |name: &str| {
+            let mut options = json!({"loss": ours(name), "beta": number("beta").unwrap()});
+            for (key, value) in &self.hyper {
+                match key.as_str() {
+                    "loss_type" | "beta" | "weights" | "f_params" => {}
+                    "label_smoothing" => options[key] = json!(self.smoothing(value.as_f64().unwrap())),
+                    "reference_free" | "ld_alpha" => options[key] = value.clone(),
+                    "rpo_alpha" => options["sft_weight"] = value.clone(),
+                    "f_div" => options["divergence"] = json!(divergence(value.as_str().unwrap())),
+                    unknown => panic!("{}: hyper-parameter `{unknown}` is expressed by no option", self.name),
+                }
+            }
+            if let Some(alpha) = self.hyper.get("f_params").and_then(|p| p.get("alpha_divergence_coef")) {
+                options["divergence_alpha"] = alpha.clone();
+            }
+            options
+        };
+        weights.into_iter().zip(names.into_iter().map(one)).collect()
+    }
+
+    fn smoothing(&self, given: f64) -> f64 {
+        match self.convention() {
+            Convention::NoSmoothing => 0.0,
+            Convention::Smoothing => 1e-3,
+            _ => given,
+        }
+    }
+}
+
+fn ours(theirs: &str) -> &str {
+    match theirs {
+        "nca_pair" => "nca",
+        "sppo_hard" => "sppo",
+        "apo_zero" => "apo-zero",
+        "apo_down" => "apo-down",
+        "exo_pair" => "exo",
+        "aot_pair" | "aot_unpaired" => "aot-unpaired",
+        "bco_pair" => "bco",
+        "sigmoid_norm" => "sigmoid-norm",
+        same => same,
+    }
+}
+
+fn divergence(theirs: &str) -> &str {
+    match theirs {
+        "js_divergence" => "js",
+        "alpha_divergence" => "alpha",
+        "forward_kl" => "forward-kl",
+        same => same,
+    }
+}
+
+/// What a host makes of the objectives' terms: the loss, and its gradient in packed order.
+fn total(objectives: &[(f64, Value)], batch: &Batch<'_>, pairs: f64) -> (f64, Vec<f64>) {
+    let (mut loss, mut gradient) = (0.0, vec![0.0; batch.tokens().unwrap()]);
+    for (weight, options) in objectives {
+        let dpo = create(options.clone()).unwrap();
+        let normalisers = dpo.weigh(batch).unwrap();
+        let denominator = |term: &Term| match term.name.as_str() {
+            loss::PREFERENCE => pairs,
+            custom => normalisers.iter().find(|(name, _)| name == custom).unwrap().1,
+        };
+        for term in dpo.loss(batch).unwrap().terms {
+            let factor = weight * term.coefficient / denominator(&term);
+            loss += factor * term.sum;
+            for (sum, cotangent) in gradient.iter_mut().zip(&term.cotangents[0].1) {
+                *sum += factor * cotangent;
+            }
+        }
+    }
+    (loss, gradient)
+}
+
+#[test]
+fn every_case_of_trl_is_met_in_loss_and_gradient() {
+    let file = file();
+    assert!(!file.cases.is_empty());
+    for case in &file.cases {
+        let (input, expected, objectives) = (&file.inputs[&case.input], &case.expected, case.objectives());
+        let name = format!("{} of {} on {}", case.name, case.peer, case.input);
+        let batch = input.batch(&input.pairs());
+        let (loss, gradient) = total(&objectives, &batch, input.pairs().len() as f64);
+        near(&format!("{name}: loss"), loss, expected.loss, case.tolerance());
+        for (side, expected) in input.unpack(&gradient).iter().zip([&expected.grad_chosen, &expected.grad_rejected]) {
+            for (p, (row, expected)) in side.iter().zip(expected).enumerate() {
+                assert_eq!(row.len(), expected.len());
+                for (t, (found, expected)) in row.iter().zip(expected).enumerate() {
+                    near(&format!("{name}: gradient of pair {p}, token {t}"), *found, *expected, case.tolerance());
+                }
+            }
+        }
+        if let (Some(expected), [(_, options)]) = (&expected.losses, &objectives[..]) {
+            let found = loss::losses(&settings(options.clone()), &batch).unwrap().unwrap();
+            assert_eq!(found.len(), expected.len());
+            for (p, (found, expected)) in found.iter().zip(expected).enumerate() {
+                near(&format!("{name}: loss of pair {p}"), *found, *expected, case.tolerance());
+            }
+        }
+    }
+}
+
+/// The lists above cannot go stale, and what is compared otherwise is counted.
+#[test]
+fn what_is_compared_otherwise_is_in_the_file_and_says_why() {
+    let file = file();
+    for (name, why, _) in OTHERWISE {
+        assert_eq!(file.cases.iter().filter(|case| case.name == *name).count(), 1, "{name}: {why}");
+    }
+    let otherwise = file.cases.iter().filter(|case| case.convention() != Convention::Ours).count();
+    assert_eq!((otherwise, OTHERWISE.len()), (7, 7), "of {} cases", file.cases.len());
+}
+
+/// Per pair, from batches of one pair: rewards and log-probabilities.
+#[test]
+fn rewards_and_log_probabilities_are_those_of_trl() {
+    let file = file();
+    for case in &file.cases {
+        let (input, expected) = (&file.inputs[&case.input], &case.expected);
+        let dpo = create(case.objectives()[0].1.clone()).unwrap();
+        for p in input.pairs() {
+            let loss = dpo.loss(&input.batch(&[p])).unwrap();
+            for (what, side, rewards, logps) in [
+                (
+                    "chosen",
+                    &input.chosen,
+                    &expected.rewards_chosen,
+                    expected.sequence_logps.as_ref().map(|l| &l.chosen),
+                ),
+                (
+                    "rejected",
+                    &input.rejected,
+                    &expected.rewards_rejected,
+                    expected.sequence_logps.as_ref().map(|l| &l.rejected),
+                ),
+            ] {
+                let name = format!("{} on {}: {what} answer of pair {p}", case.name, case.input);
+                // TRL 0.16.1 averages the log-probabilities of IPO.
+                let per_token = case.hyper["loss_type"] == "ipo" && case.peer.ends_with("0.16.1");
+                let scale = if per_token { side.supervised(p) } else { 1.0 };
+                let reward = metric(&loss, &format!("rewards/{what}"));
+                if let Some(rewards) = rewards {
+                    let beta = case.hyper["beta"].as_f64().unwrap();
+                    let left_out = match case.convention() {
+                        Convention::RewardsWithoutReference => beta * supervised_sum(&side.ref_logps[p], &side.mask[p]),
+                        _ => 0.0,
+                    };
+                    near(&format!("{name}: reward"), reward, scale * rewards[p] + left_out, case.tolerance());
+                }
+                if let Some(logps) = logps {
+                    let found = metric(&loss, &format!("logps/{what}"));
+                    near(&format!("{name}: log-probability"), found, scale * logps[p], case.tolerance());
+                }
+            }
+            if let (Some(margins), Convention::Ours) = (&expected.margins, case.convention()) {
+                near(&case.name, metric(&loss, "rewards/margin"), margins[p], case.tolerance());
+            }
+        }
+    }
+}
+
+fn supervised_sum(values: &[f64], mask: &[f64]) -> f64 {
+    values.iter().zip(mask).filter(|(_, m)| **m == 1.0).map(|(x, _)| x).sum()
+}
+
+/// Over the whole batch. An accuracy passes through float32 in the peer.
+#[test]
+fn means_of_rewards_and_accuracy_are_those_of_trl() {
+    let file = file();
+    let elsewhere = [Convention::RewardsWithoutReference, Convention::RewardsPerToken];
+    for case in file.cases.iter().filter(|case| !elsewhere.contains(&case.convention())) {
+        let (input, expected) = (&file.inputs[&case.input], &case.expected);
+        for (_, options) in case.objectives() {
+            let loss = create(options).unwrap().loss(&input.batch(&input.pairs())).unwrap();
+            let name = |what: &str| format!("{} on {}: {what}", case.name, case.input);
+            near(&name("accuracy"), metric(&loss, "rewards/accuracy"), expected.accuracy, 1e-6);
+            near(&name("margin"), metric(&loss, "rewards/margin"), expected.mean_margin, case.tolerance());
+            for (what, mean) in [("chosen", expected.mean_reward_chosen), ("rejected", expected.mean_reward_rejected)] {
+                if let Some(mean) = mean {
+                    near(&name(what), metric(&loss, &format!("rewards/{what}")), mean, case.tolerance());
+                }
+            }
+        }
+    }
+}

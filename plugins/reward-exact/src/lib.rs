@@ -1,0 +1,120 @@
+//! A checkable answer: the reward is whether the answer found in the completion is the row's.
+//!
+//! ```text
+//! score = right   where extract(completion) = extract(column), else wrong
+//! ```
+//!
+//! `pattern` extracts: the last match counts (models think before they answer), its first group where it has one, the
+//! whole match otherwise; without a pattern the whole text. `answer_pattern` does the same for the column, for data whose
+//! answers stand in an explanation. What is compared is trimmed; with `numeric` two numbers of equal value are equal
+//! however they are written (`1,000`, `1000.0`, `$1000`).
+
+use plugin_api::prelude::*;
+use regex::{Captures, Regex};
+
+options! {
+    /// Options of the exact answer.
+    pub struct Config {
+        /// The column with the right answer, a text or a number.
+        column: String = "answer".to_owned();
+        /// Regular expression that finds the answer in the completion; empty: the whole completion is the answer.
+        pattern: String = String::new();
+        /// Regular expression that finds the answer in the column; empty: the whole column is the answer.
+        answer_pattern: String = String::new();
+        /// Compares numbers by their value: thousands' commas, currency signs, percent signs and trailing zeros do not count.
+        numeric: bool = false;
+        /// Takes upper and lower case for the same.
+        ignore_case: bool = false;
+        /// Score of the right answer.
+        right: f64 = 1.0;
+        /// Score of a wrong answer, and of none.
+        wrong: f64 = 0.0;
+    }
+}
+
+/// Whether the answer is right.
+pub struct Exact {
+    config: Config,
+    pattern: Option<Regex>,
+    answer_pattern: Option<Regex>,
+}
+
+impl RewardPlugin for Exact {
+    type Options = Config;
+
+    fn manifest() -> RewardManifest {
+        RewardManifest {
+            summary: "Whether the answer in the completion is the row's, found by a regular expression".into(),
+            columns: vec!["answer".into()],
+            ..Default::default()
+        }
+    }
+
+    fn create(config: Config) -> Result<Self> {
+        let compiled = |key: &str, pattern: &str| match pattern {
+            "" => Ok(None),
+            _ => Regex::new(pattern)
+                .map(Some)
+                .map_err(|e| Error::new(Code::OPTION, format!("option `{key}` is no regular expression: {e}"))),
+        };
+        let pattern = compiled("pattern", &config.pattern)?;
+        let answer_pattern = compiled("answer_pattern", &config.answer_pattern)?;
+        Ok(Exact { config, pattern, answer_pattern })
+    }
+}
+
+impl Reward for Exact {
+    fn score(&self, samples: &[Sample]) -> Result<Vec<f64>> {
+        let score = |is_right: bool| if is_right { self.config.right } else { self.config.wrong };
+        samples.iter().map(|sample| Ok(score(self.is_right(sample)?))).collect()
+    }
+}
+
+impl Exact {
+    fn is_right(&self, sample: &Sample) -> Result<bool> {
+        let column = &self.config.column;
+        let known = match (sample.text(column), sample.number(column)) {
+            (Some(text), _) => text.to_owned(),
+            (None, Some(number)) => number.to_string(),
+            (None, None) => return Err(self.missing(sample)),
+        };
+        // A column without an answer is broken data, not a wrong completion.
+        let answer = extract(self.answer_pattern.as_ref(), &known).ok_or_else(|| {
+            let why = format!("option `answer_pattern`: it finds nothing in the column `{column}`: {known:?}");
+            Error::new(Code::ARRAY, why)
+        })?;
+        Ok(extract(self.pattern.as_ref(), &sample.completion).is_some_and(|said| self.same(said, answer)))
+    }
+
+    fn missing(&self, sample: &Sample) -> Error {
+        let known: Vec<&str> = sample.columns.iter().map(|(name, _)| name.as_str()).collect();
+        let has = if known.is_empty() { "no columns".to_owned() } else { known.join(", ") };
+        Error::new(Code::ARRAY, format!("option `column`: the row has no `{}`; it has {has}", self.config.column))
+    }
+
+    fn same(&self, said: &str, answer: &str) -> bool {
+        if self.config.numeric
+            && let (Some(said), Some(answer)) = (number(said), number(answer))
+        {
+            return said == answer;
+        }
+        if self.config.ignore_case { said.to_lowercase() == answer.to_lowercase() } else { said == answer }
+    }
+}
+
+/// The last match's first group, or the match, trimmed; the trimmed text without a pattern.
+fn extract<'t>(pattern: Option<&Regex>, text: &'t str) -> Option<&'t str> {
+    let Some(pattern) = pattern else { return Some(text.trim()) };
+    let found: Captures<'t> = pattern.captures_iter(text).last()?;
+    found.get(1).or_else(|| found.get(0)).map(|found| found.as_str().trim())
+}
+
+/// A number as people write it.
+fn number(text: &str) -> Option<f64> {
+    let bare: String = text.chars().filter(|c| !matches!(c, ',' | '$' | '€' | '£' | '%' | ' ')).collect();
+    let bare = bare.strip_suffix('.').unwrap_or(&bare);
+    // "inf" and "nan" are words here.
+    if bare.chars().any(char::is_alphabetic) { None } else { bare.parse().ok() }
+}
+
+export_reward!("exact", Exact);

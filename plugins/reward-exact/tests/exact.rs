@@ -1,0 +1,75 @@
+//! What counts as the right answer.
+
+use plugin_api::prelude::*;
+use reward_exact::{Config, Exact};
+use serde_json::json;
+
+fn exact(options: serde_json::Value) -> Exact {
+    Exact::create(Config::parse(options.as_object().unwrap()).unwrap()).unwrap()
+}
+
+fn sample(completion: &str, answer: Column) -> Sample {
+    Sample { completion: completion.into(), columns: vec![("answer".into(), answer)], ..Sample::default() }
+}
+
+fn score(options: serde_json::Value, completion: &str, answer: &str) -> f64 {
+    exact(options).score(&[sample(completion, Column::Text(answer.into()))]).unwrap()[0]
+}
+
+/// Catches a search for the answer anywhere in the text.
+#[test]
+fn without_a_pattern_the_whole_completion_must_be_the_answer() {
+    assert_eq!(score(json!({}), " 72\n", "72"), 1.0);
+    assert_eq!(score(json!({}), "it is 72", "72"), 0.0);
+    assert_eq!(score(json!({}), "", "72"), 0.0);
+}
+
+/// Catches the first match taken for the last, and the match for its group.
+#[test]
+fn the_last_match_counts_and_its_group() {
+    let options = || json!({"pattern": r"####\s*(-?[\d,.]+)"});
+    assert_eq!(score(options(), "half is 24\n#### 24\nno:\n#### 72", "72"), 1.0);
+    assert_eq!(score(options(), "#### 72 and then #### 24", "72"), 0.0);
+    assert_eq!(score(options(), "72", "72"), 0.0, "nothing found is wrong, even beside the right text");
+}
+
+/// Catches a comparison of texts where values are meant, and one of values where there are none.
+#[test]
+fn numbers_are_compared_by_value_where_asked() {
+    for said in ["1,000", "1000.0", "$1000", "1000."] {
+        assert_eq!(score(json!({"numeric": true}), said, "1000"), 1.0, "{said}");
+        assert_eq!(score(json!({}), said, "1000"), 0.0, "{said}");
+    }
+    assert_eq!(score(json!({"numeric": true}), "nan", "nan"), 1.0, "words are compared as words");
+    assert_eq!(score(json!({"numeric": true}), "inf", "1e999"), 0.0);
+    assert_eq!(score(json!({"ignore_case": true}), "Paris", "paris"), 1.0);
+}
+
+/// Catches an answer column of numbers that is not read, and a pattern that reads the wrong side.
+#[test]
+fn the_column_may_be_a_number_or_hold_an_explanation() {
+    let right = exact(json!({"numeric": true})).score(&[sample("72", Column::Number(72.0))]).unwrap();
+    assert_eq!(right, [1.0]);
+    assert_eq!(score(json!({"answer_pattern": r"#### (\d+)"}), "72", "48/2 = 24\n#### 72"), 1.0);
+}
+
+/// Catches scores in another order than the samples', and scores that are not the options'.
+#[test]
+fn every_sample_gets_its_own_score() {
+    let samples = ["1", "2", "1"].map(|said| sample(said, Column::Text("1".into())));
+    assert_eq!(exact(json!({"right": 2.0, "wrong": -1.0})).score(&samples).unwrap(), [2.0, -1.0, 2.0]);
+    assert_eq!(exact(json!({})).score(&[]).unwrap(), Vec::<f64>::new());
+}
+
+/// Catches broken data that is scored as a wrong answer, and a broken pattern that is found out in the middle of a run.
+#[test]
+fn broken_data_and_broken_patterns_are_refused_by_name() {
+    let lost = Sample { columns: vec![("id".into(), Column::Text("a".into()))], ..sample("1", Column::Number(1.0)) };
+    let error = exact(json!({})).score(&[lost]).unwrap_err();
+    assert!(error.code == Code::ARRAY && error.message.contains("`answer`") && error.message.contains("id"), "{error}");
+    let error = exact(json!({"answer_pattern": "#+"})).score(&[sample("1", Column::Text("1".into()))]).unwrap_err();
+    assert!(error.message.contains("answer_pattern"), "{error}");
+    let options = json!({"pattern": "(("});
+    let error = Exact::create(Config::parse(options.as_object().unwrap()).unwrap()).err().unwrap();
+    assert!(error.code == Code::OPTION && error.message.contains("pattern"), "{error}");
+}
