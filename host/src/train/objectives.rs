@@ -66,6 +66,11 @@ impl Active {
         Ok(Active { id: id.to_owned(), weight, prefix, manifest, requirements, instance })
     }
 
+    /// Whether its loss couples the whole window, its options considered.
+    fn couples(&self) -> bool {
+        self.manifest.coupled || self.requirements.coupled
+    }
+
     fn reads(&self, statistic: &str) -> bool {
         self.requirements.statistics.iter().any(|s| s == statistic)
     }
@@ -141,12 +146,12 @@ impl Objectives {
 
     /// Whether all cotangents are known before the head runs.
     pub fn linear(&self) -> bool {
-        self.0.iter().all(|a| a.requirements.linear && !a.manifest.coupled && !a.reads("entropy"))
+        self.0.iter().all(|a| a.requirements.linear && !a.couples() && !a.reads("entropy"))
     }
 
     /// Whether some loss couples the whole window.
     pub fn coupled(&self) -> bool {
-        self.0.iter().any(|a| a.manifest.coupled)
+        self.0.iter().any(Active::couples)
     }
 
     /// What the head must compute. The largest logit is always asked for: token accuracy is reported of every run.
