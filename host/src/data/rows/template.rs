@@ -82,7 +82,7 @@ impl ChatTemplate {
         if let Some(bad) = strings.flat_map(str::chars).find(|c| [BEGIN, END].contains(c)) {
             return Err(format!("U+{:04X} is no character of text", u32::from(bad)));
         }
-        let special = minijinja::Value::from_iter(self.special.iter().map(|(name, text)| (*name, text.as_str())));
+        let special = minijinja::Value::from_pairs(self.special.iter().map(|(name, text)| (*name, text.as_str())));
         let template = self.environment.get_template(MAIN).map_err(|error| told(&error))?;
         let text = template
             .render(context! { messages => Serde(messages), add_generation_prompt => open, ..special })
