@@ -8,6 +8,7 @@ pub mod arrays;
 mod dataset;
 pub mod dry;
 pub mod evaluate;
+pub mod exact;
 pub mod learner;
 pub mod objectives;
 pub mod optim;
@@ -33,6 +34,7 @@ use crate::{
     runs::{Checkpoints, Interrupt, Progress, RunFolder, progress::Show},
 };
 use evaluate::{Figures, evaluate};
+use exact::{EXACT_MATCH, Question, exact_match};
 use learner::Learner;
 use objectives::Objectives;
 use records::{Phases, Records, StepLine};
@@ -46,6 +48,8 @@ pub struct Trainer {
     prepared: Prepared,
     learner: Learner,
     held_out: Vec<PackedBatch>,
+    /// Held-out prompts to answer in evaluations; none where `eval.generate` is not given.
+    questions: Vec<Question>,
     folder: RunFolder,
     checkpoints: Checkpoints,
     records: Records,
@@ -194,7 +198,12 @@ impl Trainer {
             return Ok(false);
         }
         let start = Instant::now();
-        let figures = evaluate(&self.learner.model, &mut self.learner.objectives, &self.held_out, &self.trail)?;
+        let mut figures = evaluate(&self.learner.model, &mut self.learner.objectives, &self.held_out, &self.trail)?;
+        if !self.questions.is_empty() {
+            self.trail.backend("generation");
+            let share = exact_match(&self.learner.model, &self.prepared.tokenizer, &self.questions)?;
+            figures.push((EXACT_MATCH.to_owned(), share));
+        }
         self.records.evaluation(step, &figures, start.elapsed())?;
         self.progress.message(&records::evaluation_line(step, &figures));
         let best = self.experiment().checkpoint.best.clone();

@@ -383,6 +383,9 @@ pub struct Eval {
     pub every: u64,
     /// Held-out tokens used; 0: all.
     pub tokens: u64,
+    /// Held-out prompts that are answered greedily and compared with their completions; absent: none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub generate: Option<u64>,
     /// When to stop early.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub early_stop: Option<EarlyStop>,

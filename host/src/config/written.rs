@@ -140,6 +140,7 @@ pub struct Schedule {
 pub struct Eval {
     pub every: Option<u64>,
     pub tokens: Option<u64>,
+    pub generate: Option<u64>,
     pub early_stop: Option<EarlyStop>,
 }
 

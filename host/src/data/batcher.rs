@@ -204,7 +204,8 @@ pub fn eval_batches(
     most_tokens: Option<u64>,
 ) -> impl Iterator<Item = Result<PackedBatch>> {
     let all = tokens.in_order(context, prefix.is_some());
-    let kept = most_tokens.map_or(all.len(), |most| (most as usize / tokens.usual_length(context).max(1)).clamp(1, all.len().max(1)));
+    let kept = most_tokens
+        .map_or(all.len(), |most| (most as usize / tokens.usual_length(context).max(1)).clamp(1, all.len().max(1)));
     let mut waiting: VecDeque<Stretch> = (0..kept).filter_map(|i| all.get(i * all.len() / kept).copied()).collect();
     std::iter::from_fn(move || {
         let (mut sequences, mut positions): (Vec<Sequence>, usize) = (Vec::new(), 0);

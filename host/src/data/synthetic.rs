@@ -63,10 +63,11 @@ impl SyntheticOptions {
         };
         let side = |split, rows| -> Vec<Row> { (0..rows).map(|i| row(i, world.example(split, i))).collect() };
         let (train, held_out) = (side(Split::Train, self.rows), side(Split::HeldOut, self.held_out_rows));
-        let texts = train.iter().chain(&held_out).flat_map(|row| row.parts.values()).filter_map(|content| match content {
-            Content::Text(text) => Some(text.as_str()),
-            Content::Messages(_) => None,
-        });
+        let texts =
+            train.iter().chain(&held_out).flat_map(|row| row.parts.values()).filter_map(|content| match content {
+                Content::Text(text) => Some(text.as_str()),
+                Content::Messages(_) => None,
+            });
         let sources = vec![source(texts)];
         Ok(RowCorpus { name: "the synthetic rows".into(), train, held_out, leaks: 0, sources })
     }

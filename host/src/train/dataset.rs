@@ -43,6 +43,11 @@ impl Prepared {
         if self.data_kind() == DataKind::PROMPT_COMPLETION.as_str() {
             return self.rows();
         }
+        if experiment.eval.generate.is_some() {
+            let why =
+                "unused: running text has no completions to compare with; choose an objective that learns from rows";
+            return Err(self.loaded.refuse("eval.generate", why));
+        }
         let corpus = self.corpus()?;
         let context = experiment.longest_sequence(self.config.context as usize);
         let cache = Path::new(&experiment.runs_dir).join(".cache").join("tokens");

@@ -61,7 +61,11 @@ pub fn loss(config: &Config, batch: &Batch<'_>) -> Result<Loss> {
     let metrics = vec![
         metric(NLL, nll, mask.iter().sum()),
         // A row of which nothing is supervised has no completion here.
-        metric(COMPLETION_LOGP, 0.0 - nll, offsets.windows(2).filter(|o| mask[o[0]..o[1]].contains(&1.0)).count() as f64),
+        metric(
+            COMPLETION_LOGP,
+            0.0 - nll,
+            offsets.windows(2).filter(|o| mask[o[0]..o[1]].contains(&1.0)).count() as f64,
+        ),
     ];
     Ok(Loss { terms: vec![term], metrics })
 }

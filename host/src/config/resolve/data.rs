@@ -19,7 +19,8 @@ pub fn data(written: written::Data, notes: &mut Notes<'_>) -> Data {
 pub fn check_max_length(data: &Data, context: Option<usize>, notes: &mut Notes<'_>) -> Option<usize> {
     let Data::Jsonl { max_length: Some(max_length), .. } = data else { return context };
     if let Some(context) = context.filter(|context| max_length > context) {
-        notes.refuse("data.max_length", format!("{max_length} tokens are longer than the model's context of {context}"));
+        notes
+            .refuse("data.max_length", format!("{max_length} tokens are longer than the model's context of {context}"));
     }
     context.map(|context| context.min(*max_length))
 }

@@ -260,6 +260,11 @@ fn eval(written: written::Eval, data: &Data, notes: &mut Notes<'_>) -> Eval {
     if nothing_held_out && written.tokens.is_some_and(|tokens| tokens > 0) {
         notes.refuse("eval.tokens", "unused: data.held_out = 0 leaves nothing to evaluate on");
     }
+    if nothing_held_out {
+        notes.unused("eval.generate", &written.generate, "data.held_out = 0 leaves nothing to evaluate on");
+    } else if matches!(data, Data::Text { .. }) {
+        notes.unused("eval.generate", &written.generate, "running text has no completions to compare with");
+    }
     if every == 0 && written.early_stop.is_some() && !notes.reported("eval.every") {
         notes.refuse("eval.early_stop", "unused without eval.every; for example every = 50");
     }
@@ -268,7 +273,7 @@ fn eval(written: written::Eval, data: &Data, notes: &mut Notes<'_>) -> Eval {
         patience: stop.patience.unwrap_or(3),
         min_delta: stop.min_delta.unwrap_or(0.0),
     });
-    Eval { every, tokens: written.tokens.unwrap_or(0), early_stop }
+    Eval { every, tokens: written.tokens.unwrap_or(0), generate: written.generate, early_stop }
 }
 
 fn rule(written: Option<String>, key: &str, notes: &mut Notes<'_>) -> MetricRule {

@@ -169,6 +169,41 @@ fn a_model_is_either_loaded_or_shaped() {
     );
 }
 
+/// Catches keys of rows that are ignored for text, and splits that contradict each other.
+#[test]
+fn keys_of_rows_are_refused_elsewhere_and_where_they_contradict() {
+    changed(
+        "path = \"corpus.txt\"",
+        "path = \"a\", chat_template = \"plain\", max_length = 9, split_column = \"s\"",
+        r#"
+        exp.toml:3:22: data.chat_template: unused: only source = "jsonl" reads it, and source is "text"
+        exp.toml:3:47: data.max_length: unused: only source = "jsonl" reads it, and source is "text"
+        exp.toml:3:63: data.split_column: unused: only source = "jsonl" reads it, and source is "text""#,
+    );
+    changed(
+        "path = \"corpus.txt\"",
+        "source = \"synthetic\", group_column = \"q\", truncation = \"left\"",
+        r#"
+        exp.toml:3:32: data.group_column: unused: only source = "jsonl" reads it, and source is "synthetic"
+        exp.toml:3:52: data.truncation: unused: only source = "jsonl" reads it, and source is "synthetic""#,
+    );
+    changed(
+        "path = \"corpus.txt\"",
+        "source = \"jsonl\", path = \"a\", held_out = 0.2, split_column = \"s\", group_column = \"q\", max_length = 65",
+        r#"
+        exp.toml:3:40: data.held_out: contradicts data.split_column, which says what is held out: give one of them
+        exp.toml:3:78: data.group_column: unused: data.split_column says which rows are held out; remove it or data.group_column
+        exp.toml:3:98: data.max_length: 65 tokens are longer than the model's context of 64"#,
+    );
+    changed(
+        "path = \"corpus.txt\"",
+        "source = \"jsonl\", rows = 5",
+        r#"
+        exp.toml:3:1: data.path: missing; source = "jsonl" reads it; for example path = "rows.jsonl"
+        exp.toml:3:28: data.rows: unused: only source = "synthetic" generates data, and source is "jsonl""#,
+    );
+}
+
 #[test]
 fn data_keys_that_the_source_does_not_read_are_refused() {
     changed(
@@ -192,8 +227,8 @@ fn data_keys_that_the_source_does_not_read_are_refused() {
     );
     changed(
         "path = \"corpus.txt\"",
-        "source = \"jsonl\", path = \"a.jsonl\"",
-        r#"exp.toml:3:10: data.source: expected "text" or "synthetic", found the string "jsonl""#,
+        "source = \"json\", path = \"a.jsonl\"",
+        r#"exp.toml:3:10: data.source: expected "text", "jsonl" or "synthetic", found the string "json"; did you mean "jsonl"?"#,
     );
     changed(
         "path = \"corpus.txt\"",

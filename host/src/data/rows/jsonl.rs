@@ -47,7 +47,11 @@ impl RowOptions {
 }
 
 fn parse_files(files: &[TextFile], shapes: &'static [Shape]) -> Result<Vec<Row>> {
-    files.iter().map(|file| parse(&file.source.path, &file.text, shapes)).collect::<Result<Vec<_>>>().map(|f| f.concat())
+    files
+        .iter()
+        .map(|file| parse(&file.source.path, &file.text, shapes))
+        .collect::<Result<Vec<_>>>()
+        .map(|f| f.concat())
 }
 
 /// The rows of a file. Empty lines are passed over.
@@ -63,7 +67,9 @@ pub fn parse(path: &Path, text: &str, shapes: &'static [Shape]) -> Result<Vec<Ro
 fn row(place: Place, line: &str, shapes: &'static [Shape]) -> Result<Row> {
     let mut columns = match serde_json::from_str(line) {
         Ok(Value::Object(columns)) => columns,
-        Ok(other) => return Err(refuse(&place, "", format!("{} where an object with the row's keys belongs", kind(&other)))),
+        Ok(other) => {
+            return Err(refuse(&place, "", format!("{} where an object with the row's keys belongs", kind(&other))));
+        }
         Err(error) => return Err(refuse(&place, "", format!("no JSON: {error}"))),
     };
     // A key that is there with null counts as one that is not there, as exporters of tables write it.
@@ -80,12 +86,12 @@ fn row(place: Place, line: &str, shapes: &'static [Shape]) -> Result<Row> {
 }
 
 fn no_shape(place: &Place, columns: &Map<String, Value>, shapes: &[Shape]) -> DataError {
-    let quoted = |names: Vec<&str>, between| {
-        names.into_iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(between)
-    };
+    let quoted =
+        |names: Vec<&str>, between| names.into_iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(between);
     let wanted: Vec<String> =
         shapes.iter().map(|shape| quoted(shape.iter().map(|part| part.name()).collect(), " and ")).collect();
-    let there = quoted(columns.iter().filter(|(_, value)| !value.is_null()).map(|(name, _)| name.as_str()).collect(), ", ");
+    let there =
+        quoted(columns.iter().filter(|(_, value)| !value.is_null()).map(|(name, _)| name.as_str()).collect(), ", ");
     refuse(place, "", format!("needs {}; it has {there}", wanted.join(", or ")))
 }
 
@@ -94,18 +100,25 @@ fn content(place: &Place, part: Part, value: Value) -> Result<Content> {
     match value {
         Value::String(text) if part != Part::Messages => Ok(Content::Text(text)),
         Value::Array(list) => {
-            let messages: Vec<Message> =
-                list.into_iter().enumerate().map(|(i, m)| message(place, &format!("{key}[{i}]"), m)).collect::<Result<_>>()?;
+            let messages: Vec<Message> = list
+                .into_iter()
+                .enumerate()
+                .map(|(i, m)| message(place, &format!("{key}[{i}]"), m))
+                .collect::<Result<_>>()?;
             let answers = messages.iter().any(|message| role(message) == ASSISTANT);
             match part {
                 _ if messages.is_empty() => Err(refuse(place, key, "no message in the list".into())),
-                Part::Messages | Part::Completion if !answers => {
-                    Err(refuse(place, key, format!("no message has the role \"{ASSISTANT}\": there is nothing to learn")))
-                }
+                Part::Messages | Part::Completion if !answers => Err(refuse(
+                    place,
+                    key,
+                    format!("no message has the role \"{ASSISTANT}\": there is nothing to learn"),
+                )),
                 _ => Ok(Content::Messages(messages)),
             }
         }
-        other if part == Part::Messages => Err(refuse(place, key, format!("{} where a list of messages belongs", kind(&other)))),
+        other if part == Part::Messages => {
+            Err(refuse(place, key, format!("{} where a list of messages belongs", kind(&other))))
+        }
         other => Err(refuse(place, key, format!("{} where a string or a list of messages belongs", kind(&other)))),
     }
 }

@@ -110,7 +110,8 @@ impl Row {
             None => &[],
         };
         let asked = messages.iter().take_while(|message| role(message) != ASSISTANT);
-        let text = |message: &Message| message.get("content").and_then(Value::as_str).unwrap_or_default().trim().to_owned();
+        let text =
+            |message: &Message| message.get("content").and_then(Value::as_str).unwrap_or_default().trim().to_owned();
         asked.map(|message| format!("{}: {}\n", role(message), text(message))).collect()
     }
 }

@@ -62,7 +62,12 @@ pub fn apart(mut train: Vec<Row>, held_out: Vec<Row>) -> Sides {
     Sides { leaks: before - train.len(), train, held_out }
 }
 
-fn by_hash(name: &str, rows: Vec<Row>, share: f64, key: impl Fn(&Row) -> Result<String>) -> Result<(Vec<Row>, Vec<Row>)> {
+fn by_hash(
+    name: &str,
+    rows: Vec<Row>,
+    share: f64,
+    key: impl Fn(&Row) -> Result<String>,
+) -> Result<(Vec<Row>, Vec<Row>)> {
     if !(0.0..1.0).contains(&share) {
         return Err(DataError::HeldOutShare(share));
     }

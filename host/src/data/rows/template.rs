@@ -8,7 +8,11 @@
 
 use std::ops::Range;
 
-use minijinja::{Environment, Error as JinjaError, ErrorKind, context, syntax::SyntaxConfig, value::{Kwargs, Serde}};
+use minijinja::{
+    Environment, Error as JinjaError, ErrorKind, context,
+    syntax::SyntaxConfig,
+    value::{Kwargs, Serde},
+};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 

@@ -121,7 +121,8 @@ fn templates_may_use_what_those_of_published_models_use() {
     let render = |template: &str, chat: Value| {
         ChatTemplate::new(template, &tokenizer)?.render(&messages(chat), true).map_err(DataError::Option)
     };
-    let hello = || json!([{"role": "user", "content": " Hello "}, {"role": "assistant", "content": "<think>x</think>\nHi"}]);
+    let hello =
+        || json!([{"role": "user", "content": " Hello "}, {"role": "assistant", "content": "<think>x</think>\nHi"}]);
     for (template, expected) in [
         ("{{ messages[0]['content'].strip() }}", "Hello"),
         ("{{ messages[1].content.split('</think>')[-1].lstrip('\\n') }}", "Hi"),
@@ -133,7 +134,10 @@ fn templates_may_use_what_those_of_published_models_use() {
         ("{{ [1] | tojson(indent=2) }}", "[\n  1\n]"),
         ("{% if true %}\n  {% if true %}\nx\n  {% endif %}\n{% endif %}", "x\n"),
         ("{{ '<' + eos_token + '>' }}{{ bos_token }}", "<<|endoftext|>>"),
-        ("{% for m in messages %}{% if m.role == 'assistant' %}{% break %}{% endif %}{{ m.content }}{% endfor %}", " Hello "),
+        (
+            "{% for m in messages %}{% if m.role == 'assistant' %}{% break %}{% endif %}{{ m.content }}{% endfor %}",
+            " Hello ",
+        ),
     ] {
         assert_eq!(render(template, hello()).unwrap().text, expected, "{template}");
     }

@@ -12,9 +12,7 @@ use crate::data::rows::encode::Encoder;
 use crate::data::rows::layout::Layout;
 use crate::data::rows::template::PLAIN;
 use crate::data::rows::{ChatTemplate, PROMPT_COMPLETION, RowCorpus, RowCounts, Truncation, jsonl};
-use crate::data::{
-    BatchSize, Batcher, BatcherOptions, DataError, Examples, Result, Sequence, Tokenizer, TrainingData,
-};
+use crate::data::{BatchSize, Batcher, BatcherOptions, DataError, Examples, Result, Sequence, Tokenizer, TrainingData};
 
 const EOS: u32 = 256;
 
@@ -173,7 +171,13 @@ fn gotcha_05_rows_whose_completion_is_cut_away_are_dropped_and_counted() {
     // In tokens, end of text included: 5, 12, 12, 1 (nothing precedes the end of text).
     let lines = [pair("ab", "cd"), pair("abcdefgh", "xyz"), pair("ab", "cdefghijk"), pair("", "")];
     for (truncation, longest, kept, dropped, truncated) in [
-        (Truncation::Right, 11, vec!["ab[cd<|endoftext|>]", "abcdefgh[xyz<|endoftext|>]", "ab[cdefghijk<|endoftext|>]"], 0, 0),
+        (
+            Truncation::Right,
+            11,
+            vec!["ab[cd<|endoftext|>]", "abcdefgh[xyz<|endoftext|>]", "ab[cdefghijk<|endoftext|>]"],
+            0,
+            0,
+        ),
         (Truncation::Right, 9, vec!["ab[cd<|endoftext|>]", "abcdefgh[xy]", "ab[cdefghij]"], 0, 2),
         (Truncation::Right, 6, vec!["ab[cd<|endoftext|>]", "ab[cdefg]"], 1, 1),
         (Truncation::Left, 9, vec!["ab[cd<|endoftext|>]", "cdefgh[xyz<|endoftext|>]"], 1, 1),
@@ -184,9 +188,10 @@ fn gotcha_05_rows_whose_completion_is_cut_away_are_dropped_and_counted() {
         let (sequences, counts) = case.encode(&lines);
         assert_eq!(sequences.len(), kept.len(), "{truncation:?} {longest}");
         assert!(sequences.iter().all(|s| s.positions() <= longest && s.supervised_targets() > 0));
-        let shown: BTreeSet<String> = lines[..3].iter().filter_map(|line| {
-            case.data(std::slice::from_ref(line)).ok().map(|_| case.shown(line.clone()))
-        }).collect();
+        let shown: BTreeSet<String> = lines[..3]
+            .iter()
+            .filter_map(|line| case.data(std::slice::from_ref(line)).ok().map(|_| case.shown(line.clone())))
+            .collect();
         assert_eq!(shown, kept.iter().map(|s| s.to_string()).collect(), "{truncation:?} {longest}");
         let found = (counts.train, counts.dropped_too_long, counts.dropped_empty, counts.truncated);
         assert_eq!(found, (kept.len(), dropped, 1, truncated), "{truncation:?} {longest}");

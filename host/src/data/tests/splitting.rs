@@ -84,10 +84,11 @@ fn groups_stay_together_and_shared_prompts_still_do_not_leak() {
     assert!(questions(&sides.train).iter().all(|q| !questions(&sides.held_out).contains(q)));
     assert_eq!(sides.leaks + sides.train.len() + sides.held_out.len(), 500);
     assert!(sides.leaks > 0);
-    let missing = split("d", rows(2, |_| json!({"prompt": "a", "completion": "b"})), &Split::Groups {
-        share: 0.3,
-        column: "qid".into(),
-    });
+    let missing = split(
+        "d",
+        rows(2, |_| json!({"prompt": "a", "completion": "b"})),
+        &Split::Groups { share: 0.3, column: "qid".into() },
+    );
     assert_eq!(missing.unwrap_err().to_string(), "rows.jsonl:1: `qid`: missing; the split looks at it");
 }
 
@@ -99,7 +100,8 @@ fn a_column_may_say_the_side() {
     };
     let sides = split("d", rows(9, line), &Split::Column("split".into())).unwrap();
     assert_eq!((sides.train.len(), sides.held_out.len()), (3, 6));
-    let error = split("d", rows(1, |_| json!({"prompt": "q", "completion": "x", "split": 3})), &Split::Column("split".into()));
+    let error =
+        split("d", rows(1, |_| json!({"prompt": "q", "completion": "x", "split": 3})), &Split::Column("split".into()));
     let error = error.unwrap_err().to_string();
     assert!(error.starts_with("rows.jsonl:1: `split`: 3 names no side; known are train, "), "{error}");
 }

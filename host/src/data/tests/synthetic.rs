@@ -34,7 +34,8 @@ fn rows_are_the_examples_of_the_world() {
     let trained: Vec<String> = corpus.train.iter().map(|row| row.question()).collect();
     assert!(corpus.held_out.iter().all(|row| !trained.contains(&row.question())));
     for row in corpus.train.iter().chain(&corpus.held_out) {
-        let [Content::Text(prompt), Content::Text(answer)] = [Part::Prompt, Part::Completion].map(|p| row.parts[&p].clone())
+        let [Content::Text(prompt), Content::Text(answer)] =
+            [Part::Prompt, Part::Completion].map(|p| row.parts[&p].clone())
         else {
             panic!("{row:?}");
         };
