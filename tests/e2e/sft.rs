@@ -162,7 +162,7 @@ fn wrong_rows_and_wrong_company_are_refused_before_anything_is_written() {
     );
     refused(&["data.path=no.jsonl"], &["no file or folder no.jsonl"]);
     refused(&["data.chat_template=no.jinja"], &["data.chat_template", "cannot read no.jinja"]);
-    refused(&["data.chat_template={% for %}"], &["data.chat_template", "the chat template cannot be used"]);
+    refused(&["data.chat_template='{% for %}'"], &["data.chat_template", "the chat template cannot be used"]);
     refused(&["data.chat_template=tokenizer"], &["the tokenizer bytes has no chat template", "plain"]);
     refused(&["data.max_length=3"], &["no row of rows.jsonl is left", "data.max_length"]);
     refused(&["train.context_schedule=[[0, 16], [9, 32]]"], &["train.context_schedule", "data.max_length"]);

@@ -195,7 +195,7 @@ impl Batcher {
 }
 
 /// Held-out data as packed batches of at most `batch_tokens` positions, in the data's own order and cut the same way every
-/// time. With `most_tokens` about that many positions are read, spread evenly over it.
+/// time. With `most_tokens` about that many positions are read, from everywhere.
 pub fn eval_batches(
     tokens: &dyn Examples,
     context: usize,
@@ -206,7 +206,7 @@ pub fn eval_batches(
     let all = tokens.in_order(context, prefix.is_some());
     let kept = most_tokens
         .map_or(all.len(), |most| (most as usize / tokens.usual_length(context).max(1)).clamp(1, all.len().max(1)));
-    let mut waiting: VecDeque<Stretch> = (0..kept).filter_map(|i| all.get(i * all.len() / kept).copied()).collect();
+    let mut waiting: VecDeque<Stretch> = tokens.some(all, kept).into();
     std::iter::from_fn(move || {
         let (mut sequences, mut positions): (Vec<Sequence>, usize) = (Vec::new(), 0);
         while let Some(stretch) = waiting.front() {

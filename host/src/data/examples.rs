@@ -29,6 +29,9 @@ pub trait Examples: Debug + Send + Sync {
 
     /// The length to expect of a stretch, in positions.
     fn usual_length(&self, context: usize) -> usize;
+
+    /// So many of `all` stretches, always the same ones, in order and from everywhere.
+    fn some(&self, all: Vec<Stretch>, kept: usize) -> Vec<Stretch>;
 }
 
 /// A data set on both sides of the split, ready for batches.
@@ -73,5 +76,9 @@ impl Examples for TokenSet {
 
     fn usual_length(&self, context: usize) -> usize {
         context
+    }
+
+    fn some(&self, all: Vec<Stretch>, kept: usize) -> Vec<Stretch> {
+        (0..kept).filter_map(|i| all.get(i * all.len() / kept).copied()).collect()
     }
 }

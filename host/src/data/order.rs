@@ -11,9 +11,10 @@ use telos_world::rng::Rng;
 
 use super::{Sequence, TokenSet};
 
-/// Keeps the two uses of a seed apart.
+/// Keeps the uses of chance apart.
 const ORDER: u64 = 1;
 const OFFSET: u64 = 2;
+const SOME: u64 = 3;
 
 /// The targets `begin..end` of one document, as positions in the document.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -55,6 +56,14 @@ pub fn epoch(tokens: &TokenSet, context: usize, prefix: bool, seed: u64, epoch: 
 pub fn shuffled(mut stretches: Vec<Stretch>, seed: u64, epoch: u64, context: usize) -> Vec<Stretch> {
     Rng::new(&[seed, ORDER, epoch, context as u64]).shuffle(&mut stretches);
     stretches
+}
+
+/// So many of `all` by chance, the same every time, in their order.
+pub fn some(mut all: Vec<Stretch>, kept: usize) -> Vec<Stretch> {
+    Rng::new(&[SOME]).shuffle(&mut all);
+    all.truncate(kept);
+    all.sort_unstable();
+    all
 }
 
 /// All stretches in the text's own order, cut without an offset: what evaluation reads.

@@ -36,7 +36,10 @@ fn unknown_keys_get_the_nearest_valid_name_and_no_second_complaint() {
     added("[evals]\nevery = 1", "exp.toml:10:2: evals: unknown key; did you mean `eval`?");
     added("[checkpoint]\nevry = 10", "exp.toml:11:1: checkpoint.evry: unknown key; did you mean `every`?");
     added("[eval]\nlr = 1e-3", "exp.toml:11:1: eval.lr: unknown key; did you mean `train.optimizer.lr`?");
-    added("[eval]\ncolour = 1", "exp.toml:11:1: eval.colour: unknown key; valid: `early_stop`, `every`, `tokens`");
+    added(
+        "[eval]\ncolour = 1",
+        "exp.toml:11:1: eval.colour: unknown key; valid: `early_stop`, `every`, `generate`, `tokens`",
+    );
     changed("steps = 100", "stesp = 100", "exp.toml:7:1: train.stesp: unknown key; did you mean `steps`?");
     changed(
         "plugin = \"ce\"",
@@ -169,6 +172,14 @@ fn a_model_is_either_loaded_or_shaped() {
     );
 }
 
+#[test]
+fn only_rows_have_answers_to_compare() {
+    added(
+        "[eval]\ngenerate = 5",
+        "exp.toml:11:1: eval.generate: unused: running text has no completions to compare with",
+    );
+}
+
 /// Catches keys of rows that are ignored for text, and splits that contradict each other.
 #[test]
 fn keys_of_rows_are_refused_elsewhere_and_where_they_contradict() {
@@ -192,8 +203,8 @@ fn keys_of_rows_are_refused_elsewhere_and_where_they_contradict() {
         "source = \"jsonl\", path = \"a\", held_out = 0.2, split_column = \"s\", group_column = \"q\", max_length = 65",
         r#"
         exp.toml:3:40: data.held_out: contradicts data.split_column, which says what is held out: give one of them
-        exp.toml:3:78: data.group_column: unused: data.split_column says which rows are held out; remove it or data.group_column
-        exp.toml:3:98: data.max_length: 65 tokens are longer than the model's context of 64"#,
+        exp.toml:3:76: data.group_column: unused: data.split_column says which rows are held out; remove it or data.group_column
+        exp.toml:3:96: data.max_length: 65 tokens are longer than the model's context of 64"#,
     );
     changed(
         "path = \"corpus.txt\"",

@@ -14,7 +14,7 @@ use sha2::{Digest, Sha256};
 use super::layout::{Laid, Layout};
 use super::{Row, RowCorpus};
 use crate::data::cache::hex;
-use crate::data::order::{Stretch, shuffled};
+use crate::data::order::{self, Stretch, shuffled};
 use crate::data::tokenizer::Placed;
 use crate::data::{DataError, Examples, Result, Sequence, Tokenizer, TrainingData};
 
@@ -304,6 +304,11 @@ impl Examples for RowSet {
 
     fn usual_length(&self, context: usize) -> usize {
         (self.ids.len() - self.ends.len()).checked_div(self.ends.len()).unwrap_or(context).max(1)
+    }
+
+    /// By chance: rows often come in turn (task after task), and every n-th of them would be of one kind.
+    fn some(&self, all: Vec<Stretch>, kept: usize) -> Vec<Stretch> {
+        order::some(all, kept)
     }
 }
 
