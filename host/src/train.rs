@@ -5,8 +5,10 @@
 //! [`optim`] updates, [`state`] is what a checkpoint holds, [`records`] is what is written down.
 
 pub mod arrays;
+mod dataset;
 pub mod dry;
 pub mod evaluate;
+pub mod exact;
 pub mod learner;
 pub mod objectives;
 pub mod optim;
@@ -26,12 +28,13 @@ use plugin_api::objective::Verdict;
 
 use crate::{
     config::{Experiment, experiment},
-    data::{PackedBatch, TextData, batcher::eval_batches},
+    data::{PackedBatch, TrainingData, batcher::eval_batches},
     error::{Error, Result},
     generate::GenerateOptions,
     runs::{Checkpoints, Interrupt, Progress, RunFolder, progress::Show},
 };
 use evaluate::{Figures, evaluate};
+use exact::{EXACT_MATCH, Question, exact_match};
 use learner::Learner;
 use objectives::Objectives;
 use records::{Phases, Records, StepLine};
@@ -45,6 +48,8 @@ pub struct Trainer {
     prepared: Prepared,
     learner: Learner,
     held_out: Vec<PackedBatch>,
+    /// Held-out prompts to answer in evaluations; none where `eval.generate` is not given.
+    questions: Vec<Question>,
     folder: RunFolder,
     checkpoints: Checkpoints,
     records: Records,
@@ -193,7 +198,12 @@ impl Trainer {
             return Ok(false);
         }
         let start = Instant::now();
-        let figures = evaluate(&self.learner.model, &mut self.learner.objectives, &self.held_out, &self.trail)?;
+        let mut figures = evaluate(&self.learner.model, &mut self.learner.objectives, &self.held_out, &self.trail)?;
+        if !self.questions.is_empty() {
+            self.trail.backend("generation");
+            let share = exact_match(&self.learner.model, &self.prepared.tokenizer, &self.questions)?;
+            figures.push((EXACT_MATCH.to_owned(), share));
+        }
         self.records.evaluation(step, &figures, start.elapsed())?;
         self.progress.message(&records::evaluation_line(step, &figures));
         let best = self.experiment().checkpoint.best.clone();
@@ -342,16 +352,16 @@ impl Trainer {
     }
 }
 
-/// The held-out text in batches, cut the same way every time.
+/// The held-out data in batches, cut the same way every time.
 ///
 /// # Errors
 /// Rows that cannot be packed.
-pub fn held_out(prepared: &Prepared, objectives: &Objectives, data: &TextData) -> Result<Vec<PackedBatch>> {
+pub fn held_out(prepared: &Prepared, objectives: &Objectives, data: &TrainingData) -> Result<Vec<PackedBatch>> {
     let experiment = prepared.experiment();
     let context = experiment.longest_sequence(prepared.config.context as usize);
     let most = (experiment.eval.tokens > 0).then_some(experiment.eval.tokens);
     let tokens = experiment.train.micro_batch_tokens;
-    let batches = eval_batches(&data.held_out, context, prepared.tokenizer.prefix(), tokens, most);
+    let batches = eval_batches(&*data.held_out, context, prepared.tokenizer.prefix(), tokens, most);
     let trail = Trail::default();
     batches.map(|b| objectives.compose_packed(b?, experiment.seed, &trail)).collect()
 }

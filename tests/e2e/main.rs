@@ -18,6 +18,7 @@ mod plugins;
 mod preference_plugins;
 mod resume;
 mod rig;
+mod sft;
 mod threads;
 #[cfg(target_os = "linux")]
 mod torch;

@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::{agreement::Curve, spec::Spec};
 use crate::{
     config::Override,
-    data::TextData,
+    data::TrainingData,
     device::{
         Device,
         profile::{Profile, Record},
@@ -51,7 +51,7 @@ impl Entry {
     ///
     /// # Errors
     /// Request errors; memory.
-    pub fn learner(&self, device: &Device, data: &TextData) -> Result<(Learner, u64)> {
+    pub fn learner(&self, device: &Device, data: &TrainingData) -> Result<(Learner, u64)> {
         let objectives = self.prepared.objectives()?;
         let (batcher, total) = self.prepared.batcher(data)?;
         let model = self.prepared.model(device, None)?;
@@ -115,7 +115,7 @@ impl Lane {
     ///
     /// # Errors
     /// Request errors. A device without the memory for it is a failure of the lane.
-    pub fn open(entry: &Entry, tag: u16, data: &TextData) -> Result<Lane> {
+    pub fn open(entry: &Entry, tag: u16, data: &TrainingData) -> Result<Lane> {
         let (session, record) = Profile::wrap(entry.prepared.session(tag)?);
         record.pause(true);
         let opened = Device::new(session, entry.dtype()).and_then(|device| entry.learner(&device, data));

@@ -34,7 +34,7 @@ use std::path::{Path, PathBuf};
 
 use crate::{
     config::{Draft, Override, experiment},
-    data::TextData,
+    data::TrainingData,
     error::{Error, Result},
     runs::Progress,
 };
@@ -139,7 +139,7 @@ fn entries(specs: &[Spec], source: &Source<'_>) -> Result<Vec<Entry>> {
     specs.iter().enumerate().map(|(index, spec)| Entry::new(spec, label(index), source)).collect()
 }
 
-fn open(entries: &[Entry], data: &TextData) -> Result<Vec<Lane>> {
+fn open(entries: &[Entry], data: &TrainingData) -> Result<Vec<Lane>> {
     (1_u16..).zip(entries).map(|(tag, entry)| Lane::open(entry, tag, data)).collect()
 }
 
@@ -188,7 +188,7 @@ fn measure_yardstick(
     pair: &Pair,
     request: &Request,
     lanes: &[Done],
-    data: &TextData,
+    data: &TrainingData,
     progress: &Progress,
 ) -> Result<Yardstick> {
     progress.message(&format!("yardstick: {} with one weight moved", pair.entry.label));
@@ -203,7 +203,7 @@ fn replays(
     entries: &[Entry],
     lanes: &[Done],
     agreements: &[Option<Agreement>],
-    data: &TextData,
+    data: &TrainingData,
     progress: &Progress,
 ) -> Vec<Option<Replay>> {
     if !request.replay {
@@ -234,7 +234,7 @@ fn one_replay(
     entry: &Entry,
     library: &Library,
     step: u64,
-    data: &TextData,
+    data: &TrainingData,
     index: usize,
     progress: &Progress,
 ) -> Replay {

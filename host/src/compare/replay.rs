@@ -8,7 +8,7 @@ use super::{
     lane::{Entry, take_step, whole},
 };
 use crate::{
-    data::{PackedBatch, Sequence, TextData, pack::pack},
+    data::{PackedBatch, Sequence, TrainingData, pack::pack},
     device::Device,
     error::{Error, Result},
     train::{arrays::unpack, learner::Learner, trail::Trail},
@@ -53,7 +53,7 @@ pub fn library(entry: &Entry) -> Result<Library> {
 
 /// Takes a backend from the first bits to `step` (counted from 1) and replays that one. Whatever fails leaves the step
 /// unreplayed: the comparison itself is done by then.
-pub fn replay(entry: &Entry, reference: &Library, step: u64, data: &TextData, tag: u16) -> Replay {
+pub fn replay(entry: &Entry, reference: &Library, step: u64, data: &TrainingData, tag: u16) -> Replay {
     let options = plugin_api::backend::SessionOptions { tag: tag + 1, ..Default::default() };
     let audited = reference
         .session(&options)
@@ -62,7 +62,7 @@ pub fn replay(entry: &Entry, reference: &Library, step: u64, data: &TextData, ta
     audited.unwrap_or_else(|error| Replay::skipped(step, whole(&error)))
 }
 
-fn audit(entry: &Entry, reference: Box<dyn Session>, step: u64, data: &TextData, tag: u16) -> Result<Replay> {
+fn audit(entry: &Entry, reference: Box<dyn Session>, step: u64, data: &TrainingData, tag: u16) -> Result<Replay> {
     let (session, audit) = Audited::wrap(entry.prepared.session(tag)?, reference, entry.dtype());
     let device = Device::new(session, entry.dtype())?;
     let (mut learner, total) = entry.learner(&device, data)?;

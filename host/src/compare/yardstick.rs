@@ -10,7 +10,7 @@ use super::{
     stats::relative,
 };
 use crate::{
-    data::TextData,
+    data::TrainingData,
     error::{Error, Result},
     model::Model,
 };
@@ -34,7 +34,7 @@ pub struct Yardstick {
 ///
 /// # Errors
 /// Request errors.
-pub fn measure(entry: &Entry, known: Option<&Curve>, steps: u64, data: &TextData, tag: u16) -> Result<Yardstick> {
+pub fn measure(entry: &Entry, known: Option<&Curve>, steps: u64, data: &TrainingData, tag: u16) -> Result<Yardstick> {
     let mut failure = None;
     let base = match known {
         Some(curve) => curve.clone(),

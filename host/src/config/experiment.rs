@@ -7,6 +7,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value as Json};
 
+pub use crate::data::rows::Truncation;
 use crate::error::{Error, Result};
 
 /// A whole experiment.
@@ -48,6 +49,10 @@ impl Experiment {
 
     /// The longest training sequence, given the model's own context length.
     pub fn longest_sequence(&self, model_context: usize) -> usize {
+        let model_context = match &self.data {
+            Data::Jsonl { max_length: Some(max_length), .. } => model_context.min(*max_length),
+            _ => model_context,
+        };
         match &self.train.context_schedule {
             Some(lengths) => lengths.iter().map(|(_, length)| *length).max().unwrap_or(model_context),
             None => model_context,
@@ -173,6 +178,26 @@ pub enum Data {
         #[serde(flatten)]
         held_out: HeldOut,
     },
+    /// Rows of JSON lines: prompts with completions.
+    Jsonl {
+        /// Files, folders or globs.
+        path: Vec<String>,
+        /// What to evaluate on.
+        #[serde(flatten)]
+        held_out: HeldOut,
+        /// The column whose values are held out as wholes; absent: the prompt.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        group_column: Option<String>,
+        /// "tokenizer", "plain", a file, or Jinja itself; absent: the tokenizer's, or plain, for rows that are messages, and
+        /// strings are joined as they are.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        chat_template: Option<String>,
+        /// The most positions of a row; absent: the model's context.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        max_length: Option<usize>,
+        /// What becomes of longer rows.
+        truncation: Truncation,
+    },
     /// The generated world of small tasks, which holds out a tenth of its texts by itself.
     Synthetic {
         /// How many examples.
@@ -182,11 +207,11 @@ pub enum Data {
     },
 }
 
-/// What a text source is evaluated on.
+/// What files are split by.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(untagged)]
 pub enum HeldOut {
-    /// A fraction of the files, from 0 (nothing) to below 1.
+    /// A fraction of the text or of the prompts, from 0 (nothing) to below 1.
     Fraction {
         /// The fraction.
         held_out: f64,
@@ -195,6 +220,11 @@ pub enum HeldOut {
     Files {
         /// Files, folders or globs.
         eval_path: Vec<String>,
+    },
+    /// Rows of which a column says so.
+    Column {
+        /// Its name.
+        split_column: String,
     },
 }
 
@@ -353,6 +383,9 @@ pub struct Eval {
     pub every: u64,
     /// Held-out tokens used; 0: all.
     pub tokens: u64,
+    /// Held-out prompts that are answered greedily and compared with their completions; absent: none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub generate: Option<u64>,
     /// When to stop early.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub early_stop: Option<EarlyStop>,

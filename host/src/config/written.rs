@@ -5,7 +5,7 @@
 
 use serde::Deserialize;
 
-use super::experiment::{Arch, Dtype, Recompute, ScheduleKind, Span};
+use super::experiment::{Arch, Dtype, Recompute, ScheduleKind, Span, Truncation};
 
 /// The whole file.
 #[derive(Debug, Default, Deserialize)]
@@ -68,6 +68,11 @@ pub struct Data {
     pub eval_path: Option<Vec<String>>,
     pub rows: Option<u64>,
     pub tasks: Option<Vec<String>>,
+    pub split_column: Option<String>,
+    pub group_column: Option<String>,
+    pub chat_template: Option<String>,
+    pub max_length: Option<usize>,
+    pub truncation: Option<Truncation>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -135,6 +140,7 @@ pub struct Schedule {
 pub struct Eval {
     pub every: Option<u64>,
     pub tokens: Option<u64>,
+    pub generate: Option<u64>,
     pub early_stop: Option<EarlyStop>,
 }
 

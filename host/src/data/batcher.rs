@@ -1,13 +1,13 @@
-//! The sequences of each optimizer step. The state is a few counters: everything else follows from the seed and the text.
+//! The sequences of each optimizer step. The state is a few counters: everything else follows from the seed and the data.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::order::{self, Stretch};
+use super::order::Stretch;
 use super::pack::{PackedBatch, Sequence, Window, pack};
-use super::{DataError, Result, TokenSet};
+use super::{DataError, Examples, Result};
 
 /// What one optimizer step sees.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,7 +28,7 @@ impl BatchSize {
     }
 }
 
-/// How text is batched.
+/// How data is batched.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BatcherOptions {
     /// Decides cuts and order.
@@ -56,14 +56,14 @@ pub struct BatcherState {
     pub sequences: u64,
     /// Positions taken in all.
     pub positions: u64,
-    /// Which tokens the counters belong to: [`TokenSet::key`].
+    /// Which tokens the counters belong to: [`Examples::key`].
     pub data: String,
 }
 
 /// Yields the window of each optimizer step.
 #[derive(Debug)]
 pub struct Batcher {
-    tokens: Arc<TokenSet>,
+    tokens: Arc<dyn Examples>,
     options: BatcherOptions,
     state: BatcherState,
     /// The stretches of the state's epoch and context; made when first needed.
@@ -75,14 +75,13 @@ impl Batcher {
     ///
     /// # Errors
     /// A batch of nothing, no epoch, or text without a single target.
-    pub fn new(tokens: Arc<TokenSet>, options: BatcherOptions) -> Result<Batcher> {
+    pub fn new(tokens: Arc<dyn Examples>, options: BatcherOptions) -> Result<Batcher> {
         if matches!(options.batch, BatchSize::Sequences(0) | BatchSize::Tokens(0)) || options.epochs == Some(0) {
             return Err(DataError::Option(
                 "a batch needs at least one sequence or token, and a run at least one epoch".into(),
             ));
         }
-        let least = if options.prefix.is_some() { 1 } else { 2 };
-        if (0..tokens.documents()).all(|document| tokens.document(document).len() < least) {
+        if tokens.in_order(u32::MAX as usize, options.prefix.is_some()).is_empty() {
             return Err(DataError::Empty("the training data".into()));
         }
         let state = BatcherState { epoch: 0, taken: 0, context: 0, sequences: 0, positions: 0, data: tokens.key() };
@@ -125,7 +124,7 @@ impl Batcher {
         if taken.is_empty() {
             return Ok(None);
         }
-        let sequences = taken.iter().map(|stretch| stretch.sequence(&self.tokens, self.options.prefix));
+        let sequences = taken.iter().map(|stretch| self.tokens.sequence(*stretch, self.options.prefix));
         Window::new(sequences.collect()).map(Some)
     }
 
@@ -191,21 +190,22 @@ impl Batcher {
             return Vec::new();
         }
         let prefix = self.options.prefix.is_some();
-        order::epoch(&self.tokens, self.state.context, prefix, self.options.seed, self.state.epoch)
+        self.tokens.epoch(self.state.context, prefix, self.options.seed, self.state.epoch)
     }
 }
 
-/// Held-out text as packed batches of at most `batch_tokens` positions, in the text's own order and cut the same way every
-/// time. With `most_tokens` about that many positions are read, spread evenly over the text.
+/// Held-out data as packed batches of at most `batch_tokens` positions, in the data's own order and cut the same way every
+/// time. With `most_tokens` about that many positions are read, spread evenly over it.
 pub fn eval_batches(
-    tokens: &TokenSet,
+    tokens: &dyn Examples,
     context: usize,
     prefix: Option<u32>,
     batch_tokens: usize,
     most_tokens: Option<u64>,
 ) -> impl Iterator<Item = Result<PackedBatch>> {
-    let all = order::in_order(tokens, context, prefix.is_some());
-    let kept = most_tokens.map_or(all.len(), |most| (most as usize / context.max(1)).clamp(1, all.len().max(1)));
+    let all = tokens.in_order(context, prefix.is_some());
+    let kept = most_tokens
+        .map_or(all.len(), |most| (most as usize / tokens.usual_length(context).max(1)).clamp(1, all.len().max(1)));
     let mut waiting: VecDeque<Stretch> = (0..kept).filter_map(|i| all.get(i * all.len() / kept).copied()).collect();
     std::iter::from_fn(move || {
         let (mut sequences, mut positions): (Vec<Sequence>, usize) = (Vec::new(), 0);
@@ -214,7 +214,7 @@ pub fn eval_batches(
                 break;
             }
             positions += stretch.targets();
-            sequences.push(stretch.sequence(tokens, prefix));
+            sequences.push(tokens.sequence(*stretch, prefix));
             waiting.pop_front();
         }
         (!sequences.is_empty()).then(|| pack(&sequences))

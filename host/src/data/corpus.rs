@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::{DataError, Result, TokenSet, Tokenizer};
+use super::{DataError, Result, TokenSet, Tokenizer, TrainingData};
 
 /// A text to be read on its own: attention never crosses its ends.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,28 +38,23 @@ pub struct Corpus {
     pub sources: Vec<Source>,
 }
 
-/// A corpus in tokens.
-#[derive(Clone, Debug)]
-pub struct TextData {
-    /// Tokens to train on.
-    pub train: Arc<TokenSet>,
-    /// Tokens to evaluate on; without documents where none was asked for.
-    pub held_out: Arc<TokenSet>,
-    /// Where they came from.
-    pub sources: Vec<Source>,
-}
-
 impl Corpus {
     /// Tokenises both sides, or takes their tokens from the cache folder.
     ///
     /// # Errors
     /// Fewer training tokens than one sequence of `context`; a tokenizer without an end-of-text token.
-    pub fn tokenize(&self, tokenizer: &Tokenizer, context: usize, cache: Option<&Path>) -> Result<TextData> {
+    pub fn tokenize(&self, tokenizer: &Tokenizer, context: usize, cache: Option<&Path>) -> Result<TrainingData> {
         let train = TokenSet::load(&self.train, tokenizer, cache)?;
         if train.tokens() < context as u64 + 1 {
             return Err(DataError::TooShort { what: self.name.clone(), tokens: train.tokens(), context });
         }
         let held_out = TokenSet::load(&self.held_out, tokenizer, cache)?;
-        Ok(TextData { train: Arc::new(train), held_out: Arc::new(held_out), sources: self.sources.clone() })
+        Ok(TrainingData {
+            train: Arc::new(train),
+            held_out: Arc::new(held_out),
+            sources: self.sources.clone(),
+            rows: None,
+            chat_template: None,
+        })
     }
 }

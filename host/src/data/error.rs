@@ -133,6 +133,27 @@ pub enum DataError {
         /// What is wrong.
         what: String,
     },
+    /// A row of a file that cannot be used.
+    #[error("{place}: {}{what}", named(key))]
+    Json {
+        /// File and line.
+        place: super::rows::Place,
+        /// The key within the row; empty for the whole row.
+        key: String,
+        /// What is wrong.
+        what: String,
+    },
+    /// A chat template that cannot be read.
+    #[error("the chat template cannot be used: {0}")]
+    Template(String),
+    /// No row that could be trained on.
+    #[error("no row of {what} is left to train on within {longest} tokens")]
+    NoRowLeft {
+        /// Which data.
+        what: String,
+        /// The most positions of a row.
+        longest: usize,
+    },
     /// An option that cannot work.
     #[error("{0}")]
     Option(String),
@@ -168,7 +189,10 @@ impl DataError {
             Self::NoEndOfText(_) => "put a tokenizer_config.json with \"eos_token\" beside tokenizer.json",
             Self::VocabularyTooSmall { .. } => "ask for more, or use the tokenizer \"bytes\"",
             Self::Resume(_) => "resume with the data and options the run began with, or start a new run",
-            Self::Io { .. }
+            Self::Template(_) => "give data.chat_template a file of Jinja, Jinja itself, \"plain\" or \"tokenizer\"",
+            Self::NoRowLeft { .. } => "raise data.max_length, or cut prompts by data.truncation = \"left\"",
+            Self::Json { .. }
+            | Self::Io { .. }
             | Self::NothingSupervised { .. }
             | Self::NoTarget { .. }
             | Self::Row { .. }
@@ -210,4 +234,9 @@ impl From<DataError> for Error {
             None => host,
         }
     }
+}
+
+/// `key`: where there is a key.
+fn named(key: &str) -> String {
+    if key.is_empty() { String::new() } else { format!("`{key}`: ") }
 }

@@ -2,7 +2,8 @@
 //!
 //! | step | file |
 //! |---|---|
-//! | find, read and check text; hold some out | [`text`], [`synthetic`] (both make a [`Corpus`]) |
+//! | find, read and check running text; hold some out | [`text`], [`synthetic`] (both make a [`Corpus`]) |
+//! | read rows, hold some out, write them as text, tokenise them | [`rows`] |
 //! | tokenise it once, keep the ids on disk | [`tokenizer`], [`tokens`], [`cache`] |
 //! | choose the sequences of each optimizer step | [`order`] (a pure function of seed, epoch and index), [`batcher`] (counters only) |
 //! | shift targets and masks, lay sequences end to end, cut micro-batches | [`pack`] |
@@ -14,8 +15,10 @@ pub mod batcher;
 pub mod cache;
 pub mod corpus;
 mod error;
+pub mod examples;
 pub mod order;
 pub mod pack;
+pub mod rows;
 pub mod stream;
 pub mod synthetic;
 pub mod text;
@@ -26,8 +29,9 @@ pub mod tokens;
 mod tests;
 
 pub use batcher::{BatchSize, Batcher, BatcherOptions, BatcherState};
-pub use corpus::{Corpus, Document, Source, TextData};
+pub use corpus::{Corpus, Document, Source};
 pub use error::DataError;
+pub use examples::{Examples, TrainingData};
 pub use pack::{PackedBatch, Sequence, Window};
 pub use stream::StreamDecoder;
 pub use synthetic::SyntheticOptions;

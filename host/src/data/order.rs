@@ -45,9 +45,14 @@ impl Stretch {
 
 /// The stretches of an epoch, in the order of training: cut with this epoch's offsets, then shuffled.
 pub fn epoch(tokens: &TokenSet, context: usize, prefix: bool, seed: u64, epoch: u64) -> Vec<Stretch> {
-    let mut stretches = cut(tokens, context, prefix, |document| {
+    let stretches = cut(tokens, context, prefix, |document| {
         Rng::new(&[seed, OFFSET, epoch, document]).below(context as u64) as usize
     });
+    shuffled(stretches, seed, epoch, context)
+}
+
+/// The order of training within an epoch.
+pub fn shuffled(mut stretches: Vec<Stretch>, seed: u64, epoch: u64, context: usize) -> Vec<Stretch> {
     Rng::new(&[seed, ORDER, epoch, context as u64]).shuffle(&mut stretches);
     stretches
 }

@@ -23,9 +23,9 @@ pub struct TextOptions {
 }
 
 /// A file that was read and found good.
-struct TextFile {
-    source: Source,
-    text: String,
+pub(super) struct TextFile {
+    pub(super) source: Source,
+    pub(super) text: String,
 }
 
 impl TextOptions {
@@ -98,7 +98,7 @@ fn split_files(files: Vec<TextFile>, share: f64) -> (Vec<Document>, Vec<Document
     (whole(train), whole(held_out))
 }
 
-fn check_disjoint(train: &[TextFile], eval: &[TextFile]) -> Result<()> {
+pub(super) fn check_disjoint(train: &[TextFile], eval: &[TextFile]) -> Result<()> {
     for held_out in eval {
         if let Some(same) = train.iter().find(|file| file.source.sha256 == held_out.source.sha256) {
             return Err(DataError::Overlap { held_out: held_out.source.path.clone(), train: same.source.path.clone() });
@@ -109,7 +109,7 @@ fn check_disjoint(train: &[TextFile], eval: &[TextFile]) -> Result<()> {
 
 /// The texts of all files, in the order of `paths` and sorted by path within each; a file named twice is read once.
 /// Empty files among others are left out.
-fn read_files(paths: &[String]) -> Result<Vec<TextFile>> {
+pub(super) fn read_files(paths: &[String]) -> Result<Vec<TextFile>> {
     let (mut files, mut seen) = (Vec::new(), BTreeSet::new());
     for path in paths.iter().map(|path| find(path)).collect::<Result<Vec<_>>>()?.into_iter().flatten() {
         let identity = fs::canonicalize(&path).map_err(DataError::io("find", &path))?;

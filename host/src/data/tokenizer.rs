@@ -18,7 +18,9 @@ pub const END_OF_TEXT: &str = "<|endoftext|>";
 const JSON: &str = "tokenizer.json";
 const CONFIG: &str = "tokenizer_config.json";
 /// Files of a model folder that belong to its tokenizer and are handed on unread.
-const SIDECARS: [&str; 3] = ["special_tokens_map.json", "added_tokens.json", "chat_template.jinja"];
+const SIDECARS: [&str; 3] = ["special_tokens_map.json", "added_tokens.json", TEMPLATE];
+/// The chat template of a model folder; it goes before the one in `tokenizer_config.json`.
+const TEMPLATE: &str = "chat_template.jinja";
 /// End-of-text tokens taken from the vocabulary where no configuration names one.
 const USUAL_ENDS: [&str; 3] = [END_OF_TEXT, "</s>", "<|end_of_text|>"];
 /// 256 bytes and [`END_OF_TEXT`].
@@ -48,6 +50,15 @@ pub struct Encoded {
     /// The tokens as the vocabulary spells them.
     pub tokens: Vec<String>,
     /// First code point and one past the last, in code points of the text. Tokens that share a character share its place.
+    pub offsets: Vec<(usize, usize)>,
+}
+
+/// A text's tokens and their places.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Placed {
+    /// Token ids.
+    pub ids: Vec<u32>,
+    /// As in [`Encoded`].
     pub offsets: Vec<(usize, usize)>,
 }
 
@@ -212,6 +223,62 @@ impl Tokenizer {
     pub fn encode_many(&self, texts: Vec<&str>) -> Result<Vec<Vec<u32>>> {
         let encodings = self.inner.encode_batch_fast(texts, false).map_err(fault(&self.name, "it cannot encode"))?;
         Ok(encodings.iter().map(|encoding| encoding.get_ids().to_vec()).collect())
+    }
+
+    /// Token ids of many texts with the tokens' places, in parallel, in order.
+    pub fn encode_placed(&self, texts: Vec<&str>) -> Result<Vec<Placed>> {
+        let mut all = Vec::with_capacity(texts.len());
+        // The library holds some hundred bytes a token while it works.
+        for group in texts.chunks(1024) {
+            let encodings = self.inner.encode_batch_char_offsets(group.to_vec(), false);
+            let encodings = encodings.map_err(fault(&self.name, "it cannot encode"))?;
+            all.extend(encodings.iter().map(|e| Placed { ids: e.get_ids().into(), offsets: e.get_offsets().into() }));
+        }
+        Ok(all)
+    }
+
+    /// The chat template that came with the tokenizer: `chat_template.jinja`, or that of `tokenizer_config.json`, of several
+    /// the one called "default".
+    pub fn chat_template(&self) -> Option<String> {
+        if let Some(bytes) = self.beside.get(TEMPLATE) {
+            return String::from_utf8(bytes.clone()).ok();
+        }
+        match self.config().get("chat_template")? {
+            Value::String(template) => Some(template.clone()),
+            Value::Array(several) => {
+                let default = several.iter().find(|one| one.get("name").and_then(Value::as_str) == Some("default"))?;
+                default.get("template")?.as_str().map(str::to_owned)
+            }
+            _ => None,
+        }
+    }
+
+    /// Puts a chat template beside the tokenizer, to be saved with it.
+    pub fn set_chat_template(&mut self, template: &str) {
+        if self.chat_template().as_deref() != Some(template) {
+            self.beside.insert(TEMPLATE.to_owned(), template.as_bytes().to_owned());
+        }
+    }
+
+    /// Names and texts of the special tokens, as chat templates read them.
+    pub fn special_texts(&self) -> Vec<(&'static str, String)> {
+        let config = self.config();
+        let written = |key: &str| {
+            let value = config.get(key)?;
+            value.as_str().or_else(|| value.get("content")?.as_str()).map(str::to_owned)
+        };
+        let known = |key: &str| match key {
+            "eos_token" => self.eos.and_then(|id| self.token(id)),
+            "bos_token" => self.bos.and_then(|id| self.token(id)),
+            _ => None,
+        };
+        let names = ["bos_token", "eos_token", "pad_token", "unk_token", "sep_token", "cls_token", "mask_token"];
+        names.into_iter().filter_map(|name| Some((name, written(name).or_else(|| known(name))?))).collect()
+    }
+
+    fn config(&self) -> Value {
+        let bytes = self.beside.get(CONFIG).map(Vec::as_slice).unwrap_or_default();
+        serde_json::from_slice(bytes).unwrap_or_default()
     }
 
     /// Token ids of `text` with the tokens' spelling and places.

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::disk;
+use crate::data::rows::RowCounts;
 use crate::error::{Error, Result};
 
 /// What made a run's result.
@@ -30,6 +31,9 @@ pub struct Receipt {
     pub tokenizer_sha256: String,
     /// Every file that data came from, in the order of reading.
     pub data: Vec<DataSource>,
+    /// What became of the rows; absent for running text.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub rows: Option<RowCounts>,
 }
 
 /// How the host was built.
@@ -184,6 +188,7 @@ mod tests {
             model: ModelSource { from: None, sha256: None },
             tokenizer_sha256: "cc".into(),
             data: vec![DataSource { path: "corpus.txt".into(), bytes: 5, sha256: "dd".into() }],
+            rows: None,
         }
     }
 

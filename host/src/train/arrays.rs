@@ -2,7 +2,10 @@
 
 use std::borrow::Cow;
 
-use plugin_api::batch::{Array, Batch, Scope, names};
+use plugin_api::{
+    batch::{Array, Batch, Scope, names},
+    manifest::DataKind,
+};
 
 use crate::{
     data::{PackedBatch, Sequence, Window},
@@ -26,22 +29,34 @@ pub fn data_arrays(packed: &PackedBatch) -> Batch<'static> {
     batch
 }
 
-/// Sequences as the rows that `compose` reads.
-pub fn rows_of(sequences: &[Sequence]) -> Batch<'static> {
-    let mut offsets = vec![0.0];
-    let mut tokens = Vec::new();
+/// Sequences as the rows that `compose` reads: running text in one part each, rows of prompts and completions in two, the
+/// completion from the first supervised token on. `mask` tells the supervised tokens within a part.
+pub fn rows_of(sequences: &[Sequence], kind: &DataKind) -> Batch<'static> {
+    let (mut offsets, mut tokens, mut mask) = (vec![0.0], Vec::new(), Vec::new());
+    let (mut parts, mut owners) = (Vec::new(), Vec::new());
     for sequence in sequences {
+        let start = tokens.len();
         tokens.extend(sequence.ids.iter().map(|id| f64::from(*id)));
+        mask.extend(sequence.supervised.iter().map(|s| f64::from(u8::from(*s))));
+        if *kind == DataKind::PROMPT_COMPLETION {
+            let prompt = sequence.supervised.iter().position(|s| *s).unwrap_or(sequence.ids.len());
+            offsets.push((start + prompt) as f64);
+            parts.extend([1.0, 2.0]);
+            owners.extend([sequence, sequence]);
+        } else {
+            parts.push(0.0);
+            owners.push(sequence);
+        }
         offsets.push(tokens.len() as f64);
     }
-    let rows: Vec<f64> = sequences.iter().map(|s| s.row as f64).collect();
     let mut batch = Batch::new()
         .with(names::OFFSETS, Scope::BATCH, offsets)
         .with("token", Scope::TOKEN, tokens)
-        .with("part", Scope::SEQUENCE, vec![0.0; sequences.len()])
-        .with("row", Scope::SEQUENCE, rows);
+        .with(names::MASK, Scope::TOKEN, mask)
+        .with("part", Scope::SEQUENCE, parts)
+        .with("row", Scope::SEQUENCE, owners.iter().map(|s| s.row as f64).collect::<Vec<_>>());
     for name in sequences.first().into_iter().flat_map(|s| s.columns.keys()) {
-        let values: Vec<f64> = sequences.iter().filter_map(|s| s.columns.get(name).copied()).collect();
+        let values: Vec<f64> = owners.iter().filter_map(|s| s.columns.get(name).copied()).collect();
         batch = batch.with(format!("{}{name}", names::COLUMN), Scope::SEQUENCE, values);
     }
     batch
@@ -264,9 +279,28 @@ mod tests {
         let sequences = unpack(&packed);
         assert_eq!(crate::data::pack::pack(&sequences).unwrap(), PackedBatch { max_len: 3, ..packed });
         let masks = sequences.iter().flat_map(|s| s.supervised.iter().map(|m| f64::from(u8::from(*m))));
-        let answer = rows_of(&sequences).with(names::MASK, Scope::TOKEN, masks.collect::<Vec<_>>());
+        let answer = rows_of(&sequences, &DataKind::TEXT).with(names::MASK, Scope::TOKEN, masks.collect::<Vec<_>>());
         assert_eq!(sequences_of(&answer).unwrap(), sequences);
         assert!(sequences_of(&answer.with("token", Scope::TOKEN, vec![0.5; 7])).is_err());
+    }
+
+    /// Catches prompts and completions handed over as one text, and columns or rows that belong to one part alone.
+    #[test]
+    fn compose_reads_prompts_and_completions_apart() {
+        let sequence = |row, supervised: &[bool]| Sequence {
+            ids: (0..supervised.len() as u32).collect(),
+            supervised: supervised.to_vec(),
+            columns: [("m".to_owned(), row as f64)].into(),
+            row,
+        };
+        let sequences = [sequence(4, &[false, false, true]), sequence(7, &[false, true, false, true])];
+        let rows = rows_of(&sequences, &DataKind::PROMPT_COMPLETION);
+        assert!(rows.check().is_ok());
+        assert_eq!(rows.offsets().unwrap(), [0, 2, 3, 4, 7]);
+        assert_eq!(rows.get("part").unwrap(), [1.0, 2.0, 1.0, 2.0]);
+        assert_eq!(rows.get("row").unwrap(), [4.0, 4.0, 7.0, 7.0]);
+        assert_eq!(rows.mask().unwrap(), [0.0, 0.0, 1.0, 0.0, 1.0, 0.0, 1.0]);
+        assert_eq!(rows.column("m").unwrap(), [4.0, 4.0, 7.0, 7.0]);
     }
 
     /// Gotcha 2: only supervised tokens pass the head, and their statistics come back to their own places.

@@ -4,8 +4,11 @@ use std::{fmt, time::Instant};
 
 use serde::Serialize;
 
-use super::{held_out, learner::Learner, setup::Prepared, trail::Trail};
-use crate::{data::PackedBatch, error::Result};
+use super::{arrays::unpack, held_out, learner::Learner, setup::Prepared, trail::Trail};
+use crate::{
+    data::{PackedBatch, Tokenizer, rows::RowCounts},
+    error::Result,
+};
 
 /// What a dry run found.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -34,6 +37,12 @@ pub struct Findings {
     pub seconds_per_step: f64,
     /// Seconds of the whole training, evaluation and checkpoints left out.
     pub seconds: f64,
+    /// What became of the rows; absent for running text.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rows: Option<RowCounts>,
+    /// The first row of the first window as the model reads it, what is learned in brackets; absent for running text.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub example: Option<String>,
 }
 
 /// Reads the data, builds the model, and goes through the largest micro-batch and the first window.
@@ -50,7 +59,7 @@ pub fn dry_run(prepared: &Prepared) -> Result<Findings> {
     let mut learner = Learner::new(prepared, model, objectives, batcher)?;
     learner.rehearse(&trail)?;
 
-    let mut found = None;
+    let (mut found, mut example) = (None, None);
     let mut seconds_per_step = 0.0;
     for _ in 0..2 {
         let start = Instant::now();
@@ -58,6 +67,9 @@ pub fn dry_run(prepared: &Prepared) -> Result<Findings> {
         let (out, gradient) = learner.gradient(&micro_batches, &trail)?;
         device.sync()?;
         seconds_per_step = start.elapsed().as_secs_f64();
+        if data.rows.is_some() && example.is_none() {
+            example = micro_batches.first().map(|first| marked(first, &prepared.tokenizer)).transpose()?;
+        }
         let positions = micro_batches.iter().map(PackedBatch::len).sum();
         found = found.or(Some((positions, micro_batches.len(), out.loss, gradient.norm)));
     }
@@ -75,7 +87,25 @@ pub fn dry_run(prepared: &Prepared) -> Result<Findings> {
         memory_peak_bytes: device.memory().peak,
         seconds_per_step,
         seconds: seconds_per_step * steps as f64,
+        rows: data.rows,
+        example,
     })
+}
+
+/// The first sequence of a batch as text, its supervised tokens between `⟦` and `⟧`.
+fn marked(packed: &PackedBatch, tokenizer: &Tokenizer) -> Result<String> {
+    let Some(first) = unpack(packed).into_iter().next() else { return Ok(String::new()) };
+    let mut text = String::new();
+    let mut tokens = first.ids.iter().zip(&first.supervised).peekable();
+    while let Some((id, supervised)) = tokens.next() {
+        let mut run = vec![*id];
+        while let Some((id, _)) = tokens.next_if(|(_, own)| *own == supervised) {
+            run.push(*id);
+        }
+        let piece = tokenizer.decode(&run, false)?;
+        text += &if *supervised { format!("⟦{piece}⟧") } else { piece };
+    }
+    Ok(text)
 }
 
 impl fmt::Display for Findings {
@@ -96,6 +126,13 @@ impl fmt::Display for Findings {
             f,
             "time              {:.3} s a step, about {:.0} s in all without evaluation",
             self.seconds_per_step, self.seconds
-        )
+        )?;
+        if let Some(rows) = &self.rows {
+            write!(f, "\ndata              {rows}")?;
+        }
+        if let Some(example) = &self.example {
+            write!(f, "\na row, and what is learned of it between ⟦ and ⟧:\n{example}")?;
+        }
+        Ok(())
     }
 }

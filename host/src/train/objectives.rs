@@ -53,7 +53,7 @@ impl Active {
                 "objective \"{id}\" learns from {} data, but [data] yields {data} data",
                 manifest.data
             ))
-            .with_hint("choose a data source of that kind, or another objective"));
+            .with_hint("choose a data source of that kind (data.source), or another objective"));
         }
         for name in &requirements.statistics {
             if !OFFERED.contains(&name.as_str()) {
@@ -195,10 +195,10 @@ impl Objectives {
     /// # Errors
     /// The plugins' own, named; an objective that composes beside another, since they share the data.
     pub fn compose(&self, window: Window, seed: u64, trail: &Trail) -> Result<Window> {
-        let rows = rows_of(window.sequences());
         let mut composed = None;
         for active in &self.0 {
             trail.objective(&active.id, "compose");
+            let rows = rows_of(window.sequences(), &active.manifest.data);
             let Some(batch) = active.instance.compose(&rows, seed).map_err(|e| e.in_plugin(&active.id))? else {
                 continue;
             };

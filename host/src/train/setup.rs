@@ -13,9 +13,9 @@ use super::objectives::{Active, Objectives};
 use crate::{
     config::{
         Draft, Experiment, Loaded, Override, Slot,
-        experiment::{Batch, Data, Dtype, HeldOut, Length, Model as ModelSource, Tokenizer as TokenizerSource},
+        experiment::{Batch, Data, Dtype, Length, Model as ModelSource, Tokenizer as TokenizerSource},
     },
-    data::{BatchSize, Batcher, BatcherOptions, Corpus, SyntheticOptions, TextData, TextOptions, Tokenizer},
+    data::{BatchSize, Batcher, BatcherOptions, Tokenizer, TrainingData},
     device::{
         Device,
         profile::{Profile, Record},
@@ -43,7 +43,7 @@ pub struct Prepared {
     /// The folder the weights come from; `None`: fresh ones.
     pub model_folder: Option<PathBuf>,
     backend: (Library, BackendManifest),
-    objectives: Vec<(Library, ObjectiveManifest)>,
+    pub(super) objectives: Vec<(Library, ObjectiveManifest)>,
 }
 
 /// Reads the experiment, loads its plugins, and checks all that can be checked without data.
@@ -103,7 +103,7 @@ pub fn used(info: &PluginInfo, sha256: String) -> PluginUse {
 }
 
 /// An error as one entry of the list of mistakes.
-fn refusal_text(error: &Error) -> String {
+pub(super) fn refusal_text(error: &Error) -> String {
     let hint = error.hint().map(|h| format!(" ({h})")).unwrap_or_default();
     let details = error.details().iter().map(|d| format!("; {d}")).collect::<String>();
     format!("{}{details}{hint}", error.message())
@@ -163,6 +163,7 @@ impl Prepared {
     pub fn objectives(&self) -> Result<Objectives> {
         let wanted = &self.experiment().objective;
         let several = wanted.len() > 1;
+        let kind = self.data_kind();
         let mut all = Vec::with_capacity(wanted.len());
         for (index, ((library, manifest), own)) in self.objectives.iter().zip(wanted).enumerate() {
             let instance = library.objective(&own.options)?;
@@ -172,46 +173,16 @@ impl Prepared {
                 (true, false) => format!("{}/", own.plugin),
                 (true, true) => format!("{}.{index}/", own.plugin),
             };
-            all.push(Active::new(&own.plugin, own.weight, prefix, manifest.clone(), Box::new(instance), "text")?);
+            all.push(Active::new(&own.plugin, own.weight, prefix, manifest.clone(), Box::new(instance), &kind)?);
         }
         Objectives::new(all)
-    }
-
-    /// The text, tokenised; with `cached`, by way of the token cache beside the runs.
-    ///
-    /// # Errors
-    /// A request error naming file and remedy.
-    pub fn data(&self, cached: bool) -> Result<TextData> {
-        let experiment = self.experiment();
-        let corpus = self.corpus()?;
-        let context = experiment.longest_sequence(self.config.context as usize);
-        let cache = Path::new(&experiment.runs_dir).join(".cache").join("tokens");
-        Ok(corpus.tokenize(&self.tokenizer, context, cached.then_some(cache.as_path()))?)
-    }
-
-    fn corpus(&self) -> Result<Corpus> {
-        let experiment = self.experiment();
-        Ok(match &experiment.data {
-            Data::Text { path, held_out } => {
-                let (eval_paths, held_out) = match held_out {
-                    HeldOut::Fraction { held_out } => (Vec::new(), *held_out),
-                    HeldOut::Files { eval_path } => (eval_path.clone(), 0.0),
-                };
-                TextOptions { paths: path.clone(), eval_paths, held_out }.read()?
-            }
-            Data::Synthetic { rows, tasks } => {
-                let tasks = tasks.iter().filter_map(|name| name.parse().ok()).collect();
-                let held_out_rows = (rows / 10).max(1);
-                SyntheticOptions { rows: *rows, held_out_rows, tasks, seed: experiment.seed }.read()?
-            }
-        })
     }
 
     /// The data order of the run, and how many optimizer steps it is.
     ///
     /// # Errors
     /// A request error for an impossible batch.
-    pub fn batcher(&self, data: &TextData) -> Result<(Batcher, u64)> {
+    pub fn batcher(&self, data: &TrainingData) -> Result<(Batcher, u64)> {
         let experiment = self.experiment();
         let batch = match experiment.train.batch {
             Batch::Sequences(n) => BatchSize::Sequences(n),
@@ -348,6 +319,12 @@ fn model_and_tokenizer(loaded: &Loaded) -> Result<(Option<PathBuf>, Tokenizer, M
 }
 
 fn check_lengths(loaded: &Loaded, config: &ModelConfig) -> Result<()> {
+    if let Data::Jsonl { max_length: Some(max_length), .. } = loaded.experiment.data
+        && max_length as u64 > config.context
+    {
+        let why = format!("{max_length} tokens are longer than the model's context of {}", config.context);
+        return Err(loaded.refuse("data.max_length", why));
+    }
     let longest = loaded.experiment.longest_sequence(config.context as usize);
     if longest as u64 > config.context {
         return Err(loaded.refuse(

@@ -8,7 +8,9 @@ use std::{
 };
 
 use super::{
-    Trainer, held_out,
+    Trainer,
+    exact::questions,
+    held_out,
     learner::Learner,
     records::Records,
     setup::{Prepared, threads},
@@ -16,7 +18,7 @@ use super::{
     trail::Trail,
 };
 use crate::{
-    data::TextData,
+    data::TrainingData,
     error::{Error, Result},
     runs::{
         Breadcrumb,
@@ -39,6 +41,7 @@ pub(super) fn trainer(mut prepared: Prepared, resume: bool, show: Show) -> Resul
     let data = prepared.data(true)?;
     let (batcher, total) = prepared.batcher(&data)?;
     let held_out = held_out(&prepared, &objectives, &data)?;
+    let questions = questions(&*data.held_out, experiment.eval.generate.unwrap_or(0));
     let (folder, checkpoint) = if resume {
         let folder = RunFolder::open(runs_dir, &experiment.name)?;
         same_experiment(&folder, &experiment.to_toml()?)?;
@@ -55,6 +58,9 @@ pub(super) fn trainer(mut prepared: Prepared, resume: bool, show: Show) -> Resul
         state::read_moments(&learner.adam, &checkpoint.path)?;
         learner.adam.updates = state.updates;
     }
+    if let Some(template) = &data.chat_template {
+        prepared.tokenizer.set_chat_template(template);
+    }
     // From here on files are written that stay.
     uncertain.keep();
     let folder = match folder {
@@ -67,12 +73,16 @@ pub(super) fn trainer(mut prepared: Prepared, resume: bool, show: Show) -> Resul
     let checkpoints = Checkpoints::new(&folder, experiment.checkpoint.keep)?;
     let records = Records::open(&folder, state.lines)?;
     let progress = Progress::new(state.step, total, show);
+    if let Some(rows) = &data.rows {
+        progress.message(&format!("data: {rows}"));
+    }
     let trail = Trail::new(Breadcrumb::from_env(), &experiment.backend.plugin);
     trail.run(&folder);
     let mut trainer = Trainer {
         trail,
         learner,
         held_out,
+        questions,
         folder,
         checkpoints,
         records,
@@ -159,7 +169,7 @@ fn same_experiment(folder: &RunFolder, now: &str) -> Result<()> {
         .with_hint("resume with the experiment as it was, or start another run with --name (and model.from this one)"))
 }
 
-fn receipt(prepared: &Prepared, data: &TextData) -> Result<Receipt> {
+fn receipt(prepared: &Prepared, data: &TrainingData) -> Result<Receipt> {
     let experiment = prepared.experiment();
     let weights = prepared.model_folder.as_ref().map(|folder| folder.join("model.safetensors"));
     let sha256 = match weights.filter(|file| file.is_file()) {
@@ -189,5 +199,6 @@ fn receipt(prepared: &Prepared, data: &TextData) -> Result<Receipt> {
         model: ModelSource { from: prepared.model_folder.as_ref().map(|folder| folder.display().to_string()), sha256 },
         tokenizer_sha256: prepared.tokenizer.hash(),
         data: data.sources.iter().map(source).collect(),
+        rows: data.rows.clone(),
     })
 }

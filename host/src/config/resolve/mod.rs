@@ -3,13 +3,13 @@
 //! Nothing stops at the first mistake. Where a value is missing or contradictory the mistake is noted and a stand-in
 //! goes on; the result counts only if no mistake was noted.
 
+mod data;
 mod train;
 
 use std::sync::Arc;
 
 use super::experiment::*;
 use super::mistake::{Mistake, Place};
-use super::schema::TASKS;
 use super::tree::Node;
 use super::written::{self, Written};
 
@@ -71,12 +71,13 @@ pub fn place_of(file: &Arc<str>, root: &Node, key: &str) -> Place {
 pub fn resolve(written: Written, stem: &str, notes: &mut Notes<'_>) -> Experiment {
     let seed = written.seed.unwrap_or(0);
     let model = model(written.model, notes);
-    let data = data(written.data, notes);
+    let data = data::data(written.data, notes);
     let eval = eval(written.eval, &data, notes);
     let context = match &model {
         Model::Shape(shape) => Some(shape.context),
         Model::From { .. } => None,
     };
+    let context = data::check_max_length(&data, context, notes);
     Experiment {
         name: name(written.name, stem, notes),
         seed,
@@ -222,40 +223,6 @@ fn tokenizer(written: written::Tokenizer, model: &Model, notes: &mut Notes<'_>) 
     }
 }
 
-fn data(written: written::Data, notes: &mut Notes<'_>) -> Data {
-    if written.source.as_deref() == Some("synthetic") {
-        notes.unused("data.path", &written.path, "source = \"synthetic\" generates its data");
-        let why = "source = \"synthetic\" holds out a tenth of its texts by itself";
-        notes.unused("data.eval_path", &written.eval_path, why);
-        notes.unused("data.held_out", &written.held_out, why);
-        let chosen = written.tasks.unwrap_or_else(|| TASKS.iter().map(|task| task.to_string()).collect());
-        let in_order = TASKS.iter().filter(|task| chosen.iter().any(|name| name == *task));
-        return Data::Synthetic {
-            rows: written.rows.unwrap_or(20_000),
-            tasks: in_order.map(|task| task.to_string()).collect(),
-        };
-    }
-    if !notes.reported("data.source") {
-        let why = "only source = \"synthetic\" generates data, and source is \"text\"";
-        notes.unused("data.rows", &written.rows, why);
-        notes.unused("data.tasks", &written.tasks, why);
-        if written.path.is_none() {
-            notes.missing("data.path", "source = \"text\" reads it; for example path = \"corpus/*.txt\"");
-        }
-    }
-    if let (Some(_), Some(_)) = (written.held_out, &written.eval_path) {
-        notes.refuse(
-            "data.held_out",
-            "contradicts data.eval_path: give the files to evaluate on, or a fraction to hold out",
-        );
-    }
-    let held_out = match written.eval_path {
-        Some(eval_path) => HeldOut::Files { eval_path },
-        None => HeldOut::Fraction { held_out: written.held_out.unwrap_or(0.1) },
-    };
-    Data::Text { path: written.path.unwrap_or_default(), held_out }
-}
-
 fn objectives(written: Vec<written::Objective>, notes: &mut Notes<'_>) -> Vec<Objective> {
     if written.is_empty() {
         notes.missing("objective", "what is minimised? for example [objective] with plugin = \"ce\"");
@@ -284,14 +251,19 @@ fn objective_keys(root: &Node, count: usize) -> Vec<String> {
 fn eval(written: written::Eval, data: &Data, notes: &mut Notes<'_>) -> Eval {
     let every = written.every.unwrap_or(0);
     let nothing_held_out = match data {
-        Data::Text { held_out: HeldOut::Fraction { held_out }, .. } => *held_out == 0.0,
-        Data::Text { held_out: HeldOut::Files { .. }, .. } | Data::Synthetic { .. } => false,
+        Data::Text { held_out, .. } | Data::Jsonl { held_out, .. } => *held_out == HeldOut::Fraction { held_out: 0.0 },
+        Data::Synthetic { .. } => false,
     };
     if nothing_held_out && every > 0 {
         notes.refuse("eval.every", "unused: data.held_out = 0 leaves nothing to evaluate on");
     }
     if nothing_held_out && written.tokens.is_some_and(|tokens| tokens > 0) {
         notes.refuse("eval.tokens", "unused: data.held_out = 0 leaves nothing to evaluate on");
+    }
+    if nothing_held_out {
+        notes.unused("eval.generate", &written.generate, "data.held_out = 0 leaves nothing to evaluate on");
+    } else if matches!(data, Data::Text { .. }) {
+        notes.unused("eval.generate", &written.generate, "running text has no completions to compare with");
     }
     if every == 0 && written.early_stop.is_some() && !notes.reported("eval.every") {
         notes.refuse("eval.early_stop", "unused without eval.every; for example every = 50");
@@ -301,7 +273,7 @@ fn eval(written: written::Eval, data: &Data, notes: &mut Notes<'_>) -> Eval {
         patience: stop.patience.unwrap_or(3),
         min_delta: stop.min_delta.unwrap_or(0.0),
     });
-    Eval { every, tokens: written.tokens.unwrap_or(0), early_stop }
+    Eval { every, tokens: written.tokens.unwrap_or(0), generate: written.generate, early_stop }
 }
 
 fn rule(written: Option<String>, key: &str, notes: &mut Notes<'_>) -> MetricRule {

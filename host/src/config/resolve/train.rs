@@ -82,7 +82,7 @@ fn batch(written: Option<written::Batch>, longest: Option<usize>, notes: &mut No
     };
     for (name, value) in [("pairs", written.pairs), ("prompts", written.prompts)] {
         if value.is_some() {
-            notes.refuse(&format!("train.batch.{name}"), format!("running text has no {name}; {EXAMPLE}"));
+            notes.refuse(&format!("train.batch.{name}"), format!("this data has no {name}; {EXAMPLE}"));
         }
     }
     match (written.tokens, written.sequences) {

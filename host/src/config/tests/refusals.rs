@@ -36,7 +36,10 @@ fn unknown_keys_get_the_nearest_valid_name_and_no_second_complaint() {
     added("[evals]\nevery = 1", "exp.toml:10:2: evals: unknown key; did you mean `eval`?");
     added("[checkpoint]\nevry = 10", "exp.toml:11:1: checkpoint.evry: unknown key; did you mean `every`?");
     added("[eval]\nlr = 1e-3", "exp.toml:11:1: eval.lr: unknown key; did you mean `train.optimizer.lr`?");
-    added("[eval]\ncolour = 1", "exp.toml:11:1: eval.colour: unknown key; valid: `early_stop`, `every`, `tokens`");
+    added(
+        "[eval]\ncolour = 1",
+        "exp.toml:11:1: eval.colour: unknown key; valid: `early_stop`, `every`, `generate`, `tokens`",
+    );
     changed("steps = 100", "stesp = 100", "exp.toml:7:1: train.stesp: unknown key; did you mean `steps`?");
     changed(
         "plugin = \"ce\"",
@@ -169,6 +172,41 @@ fn a_model_is_either_loaded_or_shaped() {
     );
 }
 
+/// Catches keys of rows that are ignored for text, and splits that contradict each other.
+#[test]
+fn keys_of_rows_are_refused_elsewhere_and_where_they_contradict() {
+    changed(
+        "path = \"corpus.txt\"",
+        "path = \"a\", chat_template = \"plain\", max_length = 9, split_column = \"s\"",
+        r#"
+        exp.toml:3:22: data.chat_template: unused: only source = "jsonl" reads it, and source is "text"
+        exp.toml:3:47: data.max_length: unused: only source = "jsonl" reads it, and source is "text"
+        exp.toml:3:63: data.split_column: unused: only source = "jsonl" reads it, and source is "text""#,
+    );
+    changed(
+        "path = \"corpus.txt\"",
+        "source = \"synthetic\", group_column = \"q\", truncation = \"left\"",
+        r#"
+        exp.toml:3:32: data.group_column: unused: only source = "jsonl" reads it, and source is "synthetic"
+        exp.toml:3:52: data.truncation: unused: only source = "jsonl" reads it, and source is "synthetic""#,
+    );
+    changed(
+        "path = \"corpus.txt\"",
+        "source = \"jsonl\", path = \"a\", held_out = 0.2, split_column = \"s\", group_column = \"q\", max_length = 65",
+        r#"
+        exp.toml:3:40: data.held_out: contradicts data.split_column, which says what is held out: give one of them
+        exp.toml:3:76: data.group_column: unused: data.split_column says which rows are held out; remove it or data.group_column
+        exp.toml:3:96: data.max_length: 65 tokens are longer than the model's context of 64"#,
+    );
+    changed(
+        "path = \"corpus.txt\"",
+        "source = \"jsonl\", rows = 5",
+        r#"
+        exp.toml:3:1: data.path: missing; source = "jsonl" reads it; for example path = "rows.jsonl"
+        exp.toml:3:28: data.rows: unused: only source = "synthetic" generates data, and source is "jsonl""#,
+    );
+}
+
 #[test]
 fn data_keys_that_the_source_does_not_read_are_refused() {
     changed(
@@ -192,8 +230,8 @@ fn data_keys_that_the_source_does_not_read_are_refused() {
     );
     changed(
         "path = \"corpus.txt\"",
-        "source = \"jsonl\", path = \"a.jsonl\"",
-        r#"exp.toml:3:10: data.source: expected "text" or "synthetic", found the string "jsonl""#,
+        "source = \"json\", path = \"a.jsonl\"",
+        r#"exp.toml:3:10: data.source: expected "text", "jsonl" or "synthetic", found the string "json"; did you mean "jsonl"?"#,
     );
     changed(
         "path = \"corpus.txt\"",
@@ -330,7 +368,7 @@ fn lengths_and_batches_that_contradict_each_other_are_refused() {
     changed(
         "tokens = 512",
         "pairs = 32",
-        "exp.toml:8:11: train.batch.pairs: running text has no pairs; for example batch = { tokens = 8192 } or batch = { sequences = 12 }",
+        "exp.toml:8:11: train.batch.pairs: this data has no pairs; for example batch = { tokens = 8192 } or batch = { sequences = 12 }",
     );
     changed(
         "tokens = 512",
@@ -474,7 +512,7 @@ fn mistakes_in_overrides_name_the_override() {
     set("train.epochs=1", "--set train.epochs: contradicts train.steps: give one of them");
     set(
         "train.batch={sequences=4,pairs=4}",
-        "--set train.batch: train.batch.pairs: running text has no pairs; for example batch = { tokens = 8192 } or batch = { sequences = 12 }",
+        "--set train.batch: train.batch.pairs: this data has no pairs; for example batch = { tokens = 8192 } or batch = { sequences = 12 }",
     );
     set(
         "0=1",

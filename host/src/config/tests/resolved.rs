@@ -213,6 +213,8 @@ fn experiments() -> impl Strategy<Value = String> {
             "data = { path = [\"a\", \"b/*.txt\"] }\n",
             "data = { path = \"a\", eval_path = \"b\" }\n",
             "data = { path = \"a\", held_out = 0.25 }\n",
+            "data = { source = \"jsonl\", path = \"a\", max_length = 32, chat_template = \"plain\", group_column = \"q\" }\n",
+            "data = { source = \"jsonl\", path = \"a\", split_column = \"s\", truncation = \"left\" }\n",
             "data = { source = \"synthetic\", tasks = [\"sort\", \"copy\"], rows = 7 }\n",
         ]),
         pick(&[

@@ -172,12 +172,12 @@ fn gotcha_05_text_without_a_target_is_refused() {
 #[test]
 fn evaluation_reads_everything_in_order_or_an_even_part_of_it() {
     let tokens = set();
-    let batches: Vec<_> = eval_batches(&tokens, 8, None, 20, None).map(Result::unwrap).collect();
+    let batches: Vec<_> = eval_batches(&*tokens, 8, None, 20, None).map(Result::unwrap).collect();
     let targets: usize = batches.iter().map(|batch| batch.len()).sum();
     assert_eq!(targets as u64, tokens.tokens() - tokens.documents() as u64);
     assert!(batches.iter().all(|batch| batch.len() <= 20));
     assert_eq!(batches[0].tokens[..16], ('a'..='p').map(|c| c as i32).collect::<Vec<_>>());
-    let part: Vec<_> = eval_batches(&tokens, 8, None, 20, Some(80)).map(Result::unwrap).collect();
+    let part: Vec<_> = eval_batches(&*tokens, 8, None, 20, Some(80)).map(Result::unwrap).collect();
     assert_eq!(part.iter().map(|batch| batch.sequences()).sum::<usize>(), 10);
     // Catches reading only the beginning.
     assert!(part.last().unwrap().rows.last() > Some(&0));

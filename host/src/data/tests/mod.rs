@@ -2,7 +2,10 @@
 
 mod batching;
 mod cached;
+mod chats;
 mod packing;
+mod rows;
+mod splitting;
 mod synthetic;
 mod texts;
 mod tokenizing;

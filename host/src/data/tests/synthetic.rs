@@ -1,3 +1,4 @@
+use crate::data::rows::{Content, Part};
 use crate::data::{SyntheticOptions, Tokenizer};
 use telos_world::{MAX_DOCUMENT_BYTES, Task};
 
@@ -21,6 +22,26 @@ fn rows_tasks_and_seed_decide_the_text() {
 fn a_document_in_bytes_fits_a_context_of_128() {
     let data = options().read().unwrap().tokenize(&Tokenizer::bytes().unwrap(), 128, None).unwrap();
     assert_eq!((data.train.documents(), data.held_out.documents()), (300, 40));
-    let longest = (0..300).map(|index| data.train.document(index).len()).max().unwrap();
+    let longest = data.train.in_order(1000, false).iter().map(|whole| whole.targets() + 1).max().unwrap();
     assert!(longest <= MAX_DOCUMENT_BYTES + 1, "{longest}");
+}
+
+/// Rows of the world are its examples. Catches held-out rows that were trained on, and an answer without its end.
+#[test]
+fn rows_are_the_examples_of_the_world() {
+    let corpus = options().read_rows().unwrap();
+    assert_eq!((corpus.train.len(), corpus.held_out.len()), (300, 40));
+    let trained: Vec<String> = corpus.train.iter().map(|row| row.question()).collect();
+    assert!(corpus.held_out.iter().all(|row| !trained.contains(&row.question())));
+    for row in corpus.train.iter().chain(&corpus.held_out) {
+        let [Content::Text(prompt), Content::Text(answer)] =
+            [Part::Prompt, Part::Completion].map(|p| row.parts[&p].clone())
+        else {
+            panic!("{row:?}");
+        };
+        assert_eq!(telos_world::gold(&prompt, &answer), Some(1.0), "{prompt}{answer}");
+    }
+    assert_eq!(options().read_rows().unwrap().train, corpus.train);
+    assert_ne!(SyntheticOptions { seed: 4, ..options() }.read_rows().unwrap().sources, corpus.sources);
+    assert!(SyntheticOptions { rows: 0, ..options() }.read_rows().is_err());
 }

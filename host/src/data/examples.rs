@@ -1,0 +1,77 @@
+//! What batches are made of, seen by the batcher: running text cut into stretches, or rows taken whole.
+
+use std::fmt::Debug;
+use std::sync::Arc;
+
+use super::order::{self, Stretch};
+use super::rows::RowCounts;
+use super::{Sequence, Source, TokenSet};
+
+/// A tokenised data set. Everything about its order is a pure function of the arguments.
+pub trait Examples: Debug + Send + Sync {
+    /// Says which data and which tokenizer these tokens come from, in hexadecimal.
+    fn key(&self) -> String;
+
+    /// How many documents or rows there are.
+    fn documents(&self) -> usize;
+
+    /// How many tokens there are.
+    fn tokens(&self) -> u64;
+
+    /// The stretches of an epoch, in the order of training. `prefix` says whether a token precedes every text.
+    fn epoch(&self, context: usize, prefix: bool, seed: u64, epoch: u64) -> Vec<Stretch>;
+
+    /// All stretches in the data's own order.
+    fn in_order(&self, context: usize, prefix: bool) -> Vec<Stretch>;
+
+    /// A stretch as a sequence, before the shift.
+    fn sequence(&self, stretch: Stretch, prefix: Option<u32>) -> Sequence;
+
+    /// The length to expect of a stretch, in positions.
+    fn usual_length(&self, context: usize) -> usize;
+}
+
+/// A data set on both sides of the split, ready for batches.
+#[derive(Clone, Debug)]
+pub struct TrainingData {
+    /// What to train on.
+    pub train: Arc<dyn Examples>,
+    /// What to evaluate on; empty where nothing was held out.
+    pub held_out: Arc<dyn Examples>,
+    /// Where it came from.
+    pub sources: Vec<Source>,
+    /// What became of the rows; `None` for running text.
+    pub rows: Option<RowCounts>,
+    /// The chat template that rows were written with, to go with the model.
+    pub chat_template: Option<String>,
+}
+
+impl Examples for TokenSet {
+    fn key(&self) -> String {
+        TokenSet::key(self)
+    }
+
+    fn documents(&self) -> usize {
+        TokenSet::documents(self)
+    }
+
+    fn tokens(&self) -> u64 {
+        TokenSet::tokens(self)
+    }
+
+    fn epoch(&self, context: usize, prefix: bool, seed: u64, epoch: u64) -> Vec<Stretch> {
+        order::epoch(self, context, prefix, seed, epoch)
+    }
+
+    fn in_order(&self, context: usize, prefix: bool) -> Vec<Stretch> {
+        order::in_order(self, context, prefix)
+    }
+
+    fn sequence(&self, stretch: Stretch, prefix: Option<u32>) -> Sequence {
+        stretch.sequence(self, prefix)
+    }
+
+    fn usual_length(&self, context: usize) -> usize {
+        context
+    }
+}

@@ -1,0 +1,101 @@
+//! A row as one text with the stretches of it that are supervised. The text is tokenised whole; nothing is made of pieces
+//! that were tokenised apart, because tokens of the pieces are not the tokens of the whole.
+
+use std::ops::Range;
+
+use serde_json::json;
+
+use super::template::{ChatTemplate, Rendered};
+use super::{ASSISTANT, Content, Message, Part, Row, role};
+use crate::data::{DataError, Result};
+
+/// A row as text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Laid {
+    /// All of it.
+    pub text: String,
+    /// What is learned, in code points, ascending; an empty stretch at the end stands for an empty completion.
+    pub supervised: Vec<Range<usize>>,
+}
+
+/// How rows are written.
+pub struct Layout {
+    /// Renders conversations.
+    pub template: ChatTemplate,
+    /// Whether prompts and completions that are strings are made a conversation too; else they are joined as they are.
+    pub strings: bool,
+}
+
+impl Layout {
+    /// Whether this row goes through the template.
+    pub fn templates(&self, row: &Row) -> bool {
+        self.strings || row.parts.values().any(|content| matches!(content, Content::Messages(_)))
+    }
+
+    /// Writes a row of [`super::PROMPT_COMPLETION`].
+    ///
+    /// # Errors
+    /// A template that fails, or that does not tell the assistant's words from the others'.
+    pub fn lay_out(&self, row: &Row) -> Result<Laid> {
+        if let (false, Some(Content::Text(prompt)), Some(Content::Text(completion))) =
+            (self.templates(row), row.parts.get(&Part::Prompt), row.parts.get(&Part::Completion))
+        {
+            let boundary = prompt.chars().count();
+            let learned = boundary..boundary + completion.chars().count();
+            let supervised = Vec::from([learned]);
+            return Ok(Laid { text: format!("{prompt}{completion}"), supervised });
+        }
+        let (prompt, completion) = conversation(row);
+        let refuse = |what| DataError::Json { place: row.place.clone(), key: String::new(), what };
+        self.lay_out_messages(prompt, &completion).map_err(refuse)
+    }
+
+    /// Supervised are the assistant's messages from number `prompt` on.
+    fn lay_out_messages(&self, prompt: usize, messages: &[Message]) -> Result<Laid, String> {
+        let Rendered { text, spans } = self.template.render(messages, false)?;
+        let answers: Vec<usize> = (0..messages.len()).filter(|i| role(&messages[*i]) == ASSISTANT).collect();
+        let spans = match spans {
+            Some(spans) if spans.len() == answers.len() => spans,
+            Some(spans) => {
+                let (marked, said) = (spans.len(), answers.len());
+                return Err(format!("the chat template marks {marked} stretches of {said} messages of the assistant"));
+            }
+            None => {
+                let ends = answers.iter().map(|answer| self.by_prefix(messages, *answer, &text));
+                ends.collect::<Result<Vec<_>, _>>()?
+            }
+        };
+        let learned = answers.into_iter().zip(spans).filter(|(answer, _)| *answer >= prompt);
+        Ok(Laid { text, supervised: learned.map(|(_, span)| span).collect() })
+    }
+
+    /// Where message number `answer` stands in the whole `text` of a template that marks nothing: from the end of what comes
+    /// before it, the opening of the assistant's message included, to the end of what is rendered with it.
+    fn by_prefix(&self, messages: &[Message], answer: usize, text: &str) -> Result<Range<usize>, String> {
+        let before = self.template.render(&messages[..answer], true)?.text;
+        let with = self.template.render(&messages[..=answer], false)?.text;
+        if !text.starts_with(&with) || !with.starts_with(&before) {
+            return Err(format!(
+                "the chat template does not say where message {} of the assistant begins and ends: it renders earlier \
+                 messages differently once later ones follow; put {{% generation %}} and {{% endgeneration %}} around the \
+                 assistant's words in data.chat_template",
+                answer + 1
+            ));
+        }
+        Ok(before.chars().count()..with.chars().count())
+    }
+}
+
+/// A row's messages, and how many of them are the prompt.
+fn conversation(row: &Row) -> (usize, Vec<Message>) {
+    let part = |part: Part, role: &str| match row.parts.get(&part) {
+        Some(Content::Messages(messages)) => messages.clone(),
+        Some(Content::Text(text)) => json!({"role": role, "content": text}).as_object().cloned().into_iter().collect(),
+        None => Vec::new(),
+    };
+    let mut messages = part(Part::Prompt, "user");
+    let prompt = messages.len();
+    messages.extend(part(Part::Completion, ASSISTANT));
+    messages.extend(part(Part::Messages, ""));
+    (prompt, messages)
+}
