@@ -41,7 +41,8 @@ impl Layout {
             (self.templates(row), row.parts.get(&Part::Prompt), row.parts.get(&Part::Completion))
         {
             let boundary = prompt.chars().count();
-            let supervised = vec![boundary..boundary + completion.chars().count()];
+            let learned = boundary..boundary + completion.chars().count();
+            let supervised = Vec::from([learned]);
             return Ok(Laid { text: format!("{prompt}{completion}"), supervised });
         }
         let (prompt, completion) = conversation(row);
