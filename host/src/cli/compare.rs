@@ -17,8 +17,8 @@ use crate::runs::{Progress, progress::Show};
 /// are held against; the same one may be named twice.
 ///
 /// All start from the same bits and see the same batches, in one process, taking turns round by round; nothing is written
-/// under runs/. After one step of warm-up the steps are timed. Then three more steps are taken with every operation timed
-/// by itself, and a large product measures the peak. The first step whose loss (gradient norm) differs by more than 1e-6
+/// under runs/. After one step of warm-up the steps are timed. Then five more steps are taken with every operation timed
+/// by itself, and large products measure the peak. The first step whose loss (gradient norm) differs by more than 1e-6
 /// (1e-5) relative, or 5e-3 (5e-2) where one of the two computes in bf16, is replayed: every operation is computed once
 /// more by the f64 reference on the same inputs, and the first is named that is further away than ten times (four times in
 /// bf16) the limit of the operation laws, which are made for inputs that cancel less than real ones.

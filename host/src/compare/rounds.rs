@@ -7,7 +7,7 @@ use super::{lane::Lane, peak};
 use crate::{device::profile::Cost, runs::Progress};
 
 /// Steps per backend whose operations are timed, after those that are compared.
-pub const PROFILED: u64 = 3;
+pub const PROFILED: u64 = 5;
 
 /// How often the peak is measured.
 const PEAK_PASSES: usize = 5;
