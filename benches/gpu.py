@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
 """What gpu.sh runs: the parts one after the other, each with its own time limit, all results in one JSON file.
 
-The file is written again after every part, so that a part that fails, hangs or is killed loses nothing but itself; what it
-said is in the file under its name.
+The file is written again after every part, so that a part that fails, hangs or is killed loses nothing but itself; what
+it said is in the file under its name.
 """
 
 import argparse
+import concurrent.futures
 import datetime
 import json
 import os
@@ -77,7 +78,8 @@ def ask(command, limit):
         # Its children too: it is the leader of its own group.
         os.killpg(process.pid, signal.SIGKILL)
         out, err = process.communicate()
-        return {"command": shown, "failed": f"not done within {limit:.0f} s", "stdout": out[-TEXT:], "stderr": err[-TEXT:]}
+        told = {"stdout": out[-TEXT:], "stderr": err[-TEXT:]}
+        return {"command": shown, "failed": f"not done within {limit:.0f} s", **told}
     result = {"command": shown, "exit_code": process.returncode}
     try:
         result["result"] = json.loads(out)
@@ -91,7 +93,7 @@ def ask(command, limit):
 def machine(args):
     """Where this runs, with which versions."""
     fields = ["name", "driver_version", "memory.total", "power.limit", "clocks.max.sm", "clocks.max.memory"]
-    versions = "import torch, json; print(json.dumps([torch.__version__, torch.version.cuda, torch.cuda.is_available()]))"
+    versions = "import torch as t, json; print(json.dumps([t.__version__, t.version.cuda, t.cuda.is_available()]))"
     torch = ask([sys.executable, "-c", versions], 120)
     return {
         "cpu": cpu_name(),
@@ -138,7 +140,8 @@ def find(program):
 
 def verify(args, dtype, limit):
     command = [find("telos"), "plugins", "verify", args.backend, "--device", args.device, "--dtype", dtype, "--json"]
-    return ask(command, limit)
+    # An operation that hangs must leave time for the others.
+    return ask([*command, "--limit", "150"], limit)
 
 
 def compare(args, limit):
@@ -240,14 +243,17 @@ def main():
     parts = report.content["parts"]
 
     report.part("machine", lambda: machine(args))
-    report.part("verify f32", lambda: verify(args, "f32", clock.left(90)))
-    if args.bf16:
-        report.part("verify bf16", lambda: verify(args, "bf16", clock.left(90)))
     report.part("step: telos alone", lambda: largest(args, args.backend, "", clock, 110))
     report.part("step: pytorch alone", lambda: largest(args, "", "eager", clock, 110))
     alone = [parts["step: telos alone"], parts["step: pytorch alone"]]
     report.part("step: side by side", lambda: beside(args, alone, "eager", clock.left(60)))
     report.part("compare", lambda: compare(args, clock.left(90)))
+    # Last, because it is timed by nothing: in all the time that is left, the types at once.
+    dtypes = ["f32", "bf16"] if args.bf16 else ["f32"]
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        verified = {dtype: pool.submit(verify, args, dtype, clock.left(400)) for dtype in dtypes}
+        for dtype, work in verified.items():
+            report.part(f"verify {dtype}", work.result)
 
     failed = [name for name, part in parts.items() if "failed" in part]
     print("\n".join(parts["step: side by side"].get("table", [])))

@@ -34,8 +34,8 @@ pub fn library(kind: &str, id: &str) -> Library {
     Registry::discover(&[plugin_folder()]).load(kind, id).expect("run `cargo xtask build` first")
 }
 
-/// The backends to bench: those of `TELOS_BENCH_BACKENDS`, else what is installed of candle (both paths) and torch, on the
-/// processor, in f32 and bf16 as far as each has it.
+/// The backends to bench: those of `TELOS_BENCH_BACKENDS`, else what is installed of candle (both paths) and torch, on
+/// the processor, in f32 and bf16 as far as each has it.
 ///
 /// # Panics
 /// Where the variable holds no specs, or a plugin does not load.

@@ -1,6 +1,5 @@
-//! One training step through loaded libraries, by backend: window, objective, backward, norm, AdamW, of the quickstart and
-//! of the shapes that `peers/` compares with PyTorch. Also prints how many crossings a step makes, and what share of its
-//! time they cost at the price `boundary` measures follows from that.
+//! One training step through loaded libraries, by backend: of the quickstart, and of the shapes that `peers/` compares
+//! with PyTorch. Also prints how many crossings a step makes; `boundary` measures the price of one.
 #![allow(missing_docs, reason = "criterion's macros")]
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};

@@ -1,7 +1,7 @@
 //! `telos-step`: training steps of Telos on request, so that they can be timed in turn with those of other programs.
 //!
-//! Speaks lines: after `ready`, each line `go N` on standard input is answered by the time N steps took, as a JSON object
-//! on standard output. `peers/pytorch.py` speaks the same; `peers/README.md` describes both.
+//! Speaks lines: after `ready`, each line `go N` on standard input is answered by the time N steps took, as a JSON
+//! object on standard output. `peers/pytorch.py` speaks the same; `peers/README.md` describes both.
 
 use std::{
     io::{self, BufRead, Write},

@@ -126,8 +126,8 @@ impl Training {
         self.device.memory()
     }
 
-    /// Parameters: all of them, and those that a token is multiplied with (an untied embedding and learned positions are
-    /// only looked up).
+    /// Parameters: all of them, and those that a token is multiplied with (an untied embedding and learned positions
+    /// are only looked up).
     pub fn parameters(&self) -> (u64, u64) {
         let config = self.model.config();
         let all = self.model.layout().count();
