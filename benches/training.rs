@@ -156,8 +156,8 @@ fn window(config: &ModelConfig, batch: Batch, seed: u64) -> Result<Window> {
     let mut sequence = |row| Sequence {
         ids: (0..=length).map(|_| (splitmix(&mut state) % config.vocab) as u32).collect(),
         supervised: vec![true; length + 1],
-        columns: Default::default(),
         row,
+        ..Default::default()
     };
     Ok(Window::new((0..sequences as u64).map(&mut sequence).collect())?)
 }

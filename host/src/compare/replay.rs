@@ -117,7 +117,7 @@ mod tests {
 
     fn sequence(tokens: u32) -> Sequence {
         let ids: Vec<u32> = (0..tokens).collect();
-        Sequence { supervised: vec![true; ids.len()], ids, columns: Default::default(), row: 0 }
+        Sequence { supervised: vec![true; ids.len()], ids, ..Default::default() }
     }
 
     /// Catches a cut that counts tokens for positions, drops the flags, or leaves a sequence without a target.

@@ -24,8 +24,9 @@ pub trait Examples: Debug + Send + Sync {
     /// All stretches in the data's own order.
     fn in_order(&self, context: usize, prefix: bool) -> Vec<Stretch>;
 
-    /// A stretch as a sequence, before the shift.
-    fn sequence(&self, stretch: Stretch, prefix: Option<u32>) -> Sequence;
+    /// A stretch before the shift: one sequence, or the answers of a pair, the chosen one first, which then carry `group` as
+    /// the number they share.
+    fn sequences(&self, stretch: Stretch, prefix: Option<u32>, group: u64) -> Vec<Sequence>;
 
     /// The length to expect of a stretch, in positions.
     fn usual_length(&self, context: usize) -> usize;
@@ -70,8 +71,8 @@ impl Examples for TokenSet {
         order::in_order(self, context, prefix)
     }
 
-    fn sequence(&self, stretch: Stretch, prefix: Option<u32>) -> Sequence {
-        stretch.sequence(self, prefix)
+    fn sequences(&self, stretch: Stretch, prefix: Option<u32>, _group: u64) -> Vec<Sequence> {
+        vec![stretch.sequence(self, prefix)]
     }
 
     fn usual_length(&self, context: usize) -> usize {

@@ -351,8 +351,8 @@ fn custom(active: &Active, term: &str, parts: &[PackedBatch], index: usize, join
 fn groups(id: &str, parts: &[PackedBatch]) -> Result<f64> {
     let mut seen = BTreeSet::new();
     for packed in parts {
-        let column = packed.columns.get(names::GROUP).ok_or_else(|| {
-            Error::request(format!("objective \"{id}\" counts pairs or groups, but the data has no column `group`"))
+        let column = packed.numbers.get(names::GROUP).ok_or_else(|| {
+            Error::request(format!("objective \"{id}\" counts pairs or groups, but the data has none"))
         })?;
         seen.extend(column.iter().map(|v| v.to_bits()));
     }
@@ -415,8 +415,8 @@ mod tests {
         let sequence = |(row, ids): (usize, &Vec<u32>)| Sequence {
             ids: ids.clone(),
             supervised: vec![true; ids.len()],
-            columns: Default::default(),
             row: row as u64,
+            ..Default::default()
         };
         Window::new(ids.iter().enumerate().map(sequence).collect()).unwrap()
     }
