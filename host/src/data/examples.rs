@@ -4,7 +4,7 @@ use std::fmt::Debug;
 use std::sync::Arc;
 
 use super::order::{self, Stretch};
-use super::rows::RowCounts;
+use super::rows::{RowCounts, RowText};
 use super::{Sequence, Source, TokenSet};
 
 /// A tokenised data set. Everything about its order is a pure function of the arguments.
@@ -30,6 +30,11 @@ pub trait Examples: Debug + Send + Sync {
 
     /// The length to expect of a stretch, in positions.
     fn usual_length(&self, context: usize) -> usize;
+
+    /// What a row says beside its tokens, by its number; `None` for running text.
+    fn row_text(&self, _row: u64) -> Option<&RowText> {
+        None
+    }
 
     /// So many of `all` stretches, always the same ones, in order and from everywhere.
     fn some(&self, all: Vec<Stretch>, kept: usize) -> Vec<Stretch>;
