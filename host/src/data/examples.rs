@@ -4,7 +4,7 @@ use std::fmt::Debug;
 use std::sync::Arc;
 
 use super::order::{self, Stretch};
-use super::rows::RowCounts;
+use super::rows::{RowCounts, RowText};
 use super::{Sequence, Source, TokenSet};
 
 /// A tokenised data set. Everything about its order is a pure function of the arguments.
@@ -33,6 +33,11 @@ pub trait Examples: Debug + Send + Sync {
 
     /// So many of `all` stretches, always the same ones, in order and from everywhere.
     fn some(&self, all: Vec<Stretch>, kept: usize) -> Vec<Stretch>;
+
+    /// The words of the row that a sequence names as its [`Sequence::row`]; none for running text.
+    fn row_text(&self, _row: u64) -> Option<&RowText> {
+        None
+    }
 }
 
 /// A data set on both sides of the split, ready for batches.

@@ -133,7 +133,8 @@ impl Learner {
     /// The plugins' and the backend's own.
     pub fn rehearse(&mut self, trail: &Trail) -> Result<()> {
         let window = match self.settings.batch {
-            Batch::Sequences(n) => n.saturating_mul(self.longest),
+            Batch::Sequences(n) | Batch::Prompts(n) => n.saturating_mul(self.longest),
+            Batch::Pairs(n) => n.saturating_mul(2).saturating_mul(self.longest),
             Batch::Tokens(n) => n,
         };
         let tokens = self.settings.micro_batch_tokens.min(window).max(self.longest);

@@ -185,7 +185,7 @@ impl Prepared {
     pub fn batcher(&self, data: &TrainingData) -> Result<(Batcher, u64)> {
         let experiment = self.experiment();
         let batch = match experiment.train.batch {
-            Batch::Sequences(n) => BatchSize::Sequences(n),
+            Batch::Sequences(n) | Batch::Pairs(n) | Batch::Prompts(n) => BatchSize::Sequences(n),
             Batch::Tokens(n) => BatchSize::Tokens(n),
         };
         let options = BatcherOptions { seed: experiment.seed, batch, prefix: self.tokenizer.prefix(), epochs: None };

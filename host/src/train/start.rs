@@ -41,7 +41,7 @@ pub(super) fn trainer(mut prepared: Prepared, resume: bool, show: Show) -> Resul
     let data = prepared.data(true)?;
     let (batcher, total) = prepared.batcher(&data)?;
     let held_out = held_out(&prepared, &objectives, &data)?;
-    let questions = questions(&*data.held_out, experiment.eval.generate.unwrap_or(0));
+    let questions = questions(&*data.held_out, &prepared.tokenizer, experiment.eval.generate.unwrap_or(0))?;
     let (folder, checkpoint) = if resume {
         let folder = RunFolder::open(runs_dir, &experiment.name)?;
         same_experiment(&folder, &experiment.to_toml()?)?;
