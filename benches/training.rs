@@ -153,7 +153,7 @@ impl Training {
 fn window(config: &ModelConfig, batch: Batch, seed: u64) -> Result<Window> {
     let length = config.context as usize;
     let sequences = match batch {
-        Batch::Sequences(n) => n,
+        Batch::Sequences(n) | Batch::Pairs(n) | Batch::Prompts(n) => n,
         Batch::Tokens(n) => (n / length).max(1),
     };
     let mut state = seed;

@@ -7,7 +7,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value as Json};
 
-pub use crate::data::rows::Truncation;
+pub use crate::data::rows::{Columns, Truncation};
 use crate::error::{Error, Result};
 
 /// A whole experiment.
@@ -190,7 +190,7 @@ pub enum Data {
         #[serde(flatten)]
         held_out: HeldOut,
     },
-    /// Rows of JSON lines: prompts with completions.
+    /// Rows of JSON lines, of the kind that the first objective learns from.
     Jsonl {
         /// Files, folders or globs.
         path: Vec<String>,
@@ -207,8 +207,12 @@ pub enum Data {
         /// The most positions of a row; absent: the model's context.
         #[serde(skip_serializing_if = "Option::is_none")]
         max_length: Option<usize>,
-        /// What becomes of longer rows.
-        truncation: Truncation,
+        /// What becomes of longer rows; absent: what suits their kind.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        truncation: Option<Truncation>,
+        /// Columns that have other names in the files.
+        #[serde(skip_serializing_if = "Columns::is_empty")]
+        columns: Columns,
     },
     /// The generated world of small tasks, which holds out a tenth of its texts by itself.
     Synthetic {
@@ -216,6 +220,8 @@ pub enum Data {
         rows: u64,
         /// Which tasks, in the order of [`super::schema::TASKS`].
         tasks: Vec<String>,
+        /// Whether the two answers of every pair are equally long.
+        equal_length: bool,
     },
 }
 
@@ -384,6 +390,10 @@ pub enum Batch {
     Tokens(usize),
     /// So many sequences.
     Sequences(usize),
+    /// So many preference pairs.
+    Pairs(usize),
+    /// So many prompts, which the policy answers.
+    Prompts(usize),
 }
 
 /// AdamW.

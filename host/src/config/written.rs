@@ -5,7 +5,7 @@
 
 use serde::Deserialize;
 
-use super::experiment::{Arch, Dtype, Recompute, ScheduleKind, Span, Truncation};
+use super::experiment::{Arch, Columns, Dtype, Recompute, ScheduleKind, Span, Truncation};
 
 /// The whole file.
 #[derive(Debug, Default, Deserialize)]
@@ -77,6 +77,8 @@ pub struct Data {
     pub chat_template: Option<String>,
     pub max_length: Option<usize>,
     pub truncation: Option<Truncation>,
+    pub columns: Option<Columns>,
+    pub equal_length: Option<bool>,
 }
 
 #[derive(Debug, Default, Deserialize)]

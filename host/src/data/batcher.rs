@@ -12,7 +12,7 @@ use super::{DataError, Examples, Result};
 /// What one optimizer step sees.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BatchSize {
-    /// So many sequences.
+    /// So many sequences, pairs or prompts.
     Sequences(usize),
     /// As many whole sequences as fit into so many positions, at least one.
     Tokens(usize),
@@ -48,7 +48,7 @@ pub struct BatcherOptions {
 pub struct BatcherState {
     /// Epochs begun before this one.
     pub epoch: u64,
-    /// Sequences of this epoch that were taken.
+    /// Sequences (pairs, prompts) of this epoch that were taken.
     pub taken: u64,
     /// The context length this epoch was cut for; 0 before the first window.
     pub context: usize,

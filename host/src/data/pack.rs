@@ -214,7 +214,7 @@ pub fn micro_batches(sequences: &[Sequence], most: usize) -> Vec<Range<usize>> {
 }
 
 /// Whether two neighbours belong to one group.
-fn together(one: &Sequence, next: &Sequence) -> bool {
+pub fn together(one: &Sequence, next: &Sequence) -> bool {
     let group = |sequence: &Sequence| sequence.numbers.get(names::GROUP).copied();
     group(one).is_some() && group(one) == group(next)
 }

@@ -1,14 +1,14 @@
 //! The source `synthetic`: running text or rows of the quickstart world. The world itself is the crate `telos_world`.
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
-use telos_world::{Example, Split, Task, World};
+use telos_world::{Split, Task, World};
 
 use super::cache::hex;
-use super::rows::{Content, Part, Place, Row, RowCorpus};
+use super::rows::{Content, Part, Place, Row, RowCorpus, RowKind};
 use super::{Corpus, DataError, Document, Result, Source};
 
 /// How much of the quickstart world to read.
@@ -20,6 +20,8 @@ pub struct SyntheticOptions {
     pub held_out_rows: u64,
     /// Which tasks; empty for all.
     pub tasks: Vec<Task>,
+    /// Whether the two answers of every pair are equally long, so that length says nothing.
+    pub equal_length: bool,
     /// Decides every document.
     pub seed: u64,
 }
@@ -44,33 +46,54 @@ impl SyntheticOptions {
 }
 
 impl SyntheticOptions {
-    /// Generates rows: instructions with their one right answer.
+    /// Generates rows: instructions with their one right answer, with a right and a flawed one, or alone with the right one
+    /// as the column `answer`.
     ///
     /// # Errors
-    /// No rows to train on.
-    pub fn read_rows(&self) -> Result<RowCorpus> {
+    /// No rows to train on; unpaired rows, of which the world has none.
+    pub fn read_rows(&self, kind: RowKind) -> Result<RowCorpus> {
         if self.rows == 0 {
             return Err(DataError::Option("synthetic data needs at least one row".into()));
         }
+        if kind == RowKind::Unpaired {
+            return Err(DataError::Option("synthetic data has no labels; give rows of your own (data.source)".into()));
+        }
         let (world, file) = (World::new(self.seed, &self.tasks), Arc::<str>::from("synthetic"));
-        let row = |index: u64, example: Example| Row {
-            place: Place { file: file.clone(), line: index as usize + 1 },
-            parts: BTreeMap::from([
-                (Part::Prompt, Content::Text(example.prompt)),
-                (Part::Completion, Content::Text(example.answer)),
-            ]),
-            columns: Default::default(),
+        let row = |split, index: u64| {
+            let place = Place { file: file.clone(), line: index as usize + 1 };
+            let (parts, columns) = self.row(&world, kind, split, index);
+            Row { place, parts: parts.into_iter().map(|(part, text)| (part, Content::Text(text))).collect(), columns }
         };
-        let side = |split, rows| -> Vec<Row> { (0..rows).map(|i| row(i, world.example(split, i))).collect() };
+        let side = |split, rows| -> Vec<Row> { (0..rows).map(|index| row(split, index)).collect() };
         let (train, held_out) = (side(Split::Train, self.rows), side(Split::HeldOut, self.held_out_rows));
-        let texts =
-            train.iter().chain(&held_out).flat_map(|row| row.parts.values()).filter_map(|content| match content {
-                Content::Text(text) => Some(text.as_str()),
-                Content::Messages(_) => None,
-            });
-        let sources = vec![source(texts)];
-        Ok(RowCorpus { name: "the synthetic rows".into(), train, held_out, leaks: 0, sources })
+        let sources = vec![source(train.iter().chain(&held_out).flat_map(texts))];
+        Ok(RowCorpus { name: "the synthetic rows".into(), kind, train, held_out, leaks: 0, sources })
     }
+
+    /// The parts of a row, and its columns.
+    fn row(&self, world: &World, kind: RowKind, split: Split, index: u64) -> (Vec<(Part, String)>, Map<String, Value>) {
+        if kind == RowKind::Preference {
+            let pair = world.preference(split, index, self.equal_length);
+            let parts = vec![(Part::Prompt, pair.prompt), (Part::Chosen, pair.chosen), (Part::Rejected, pair.rejected)];
+            return (parts, Map::new());
+        }
+        let example = world.example(split, index);
+        match kind {
+            RowKind::Prompt => {
+                (vec![(Part::Prompt, example.prompt)], Map::from_iter([("answer".to_owned(), example.answer.into())]))
+            }
+            _ => (vec![(Part::Prompt, example.prompt), (Part::Completion, example.answer)], Map::new()),
+        }
+    }
+}
+
+/// All strings of a row.
+fn texts(row: &Row) -> impl Iterator<Item = &str> {
+    let parts = row.parts.values().filter_map(|content| match content {
+        Content::Text(text) => Some(text.as_str()),
+        Content::Messages(_) => None,
+    });
+    parts.chain(row.columns.values().filter_map(Value::as_str))
 }
 
 /// The generated text stands in the receipt like a file, so that a changed generator shows.

@@ -7,11 +7,11 @@ use plugin_api::manifest::DataKind;
 
 use super::setup::{Prepared, refusal_text};
 use crate::{
-    config::experiment::{Data, HeldOut},
+    config::experiment::{Batch, Data, HeldOut},
     data::{
         Corpus, Source, SyntheticOptions, TextOptions, TrainingData,
         rows::{
-            ChatTemplate, PROMPT_COMPLETION, RowCorpus, RowOptions, Truncation,
+            ChatTemplate, RowCorpus, RowKind, RowOptions, Truncation,
             encode::Encoder,
             layout::Layout,
             split::Split,
@@ -22,15 +22,23 @@ use crate::{
 };
 
 impl Prepared {
-    /// The kind of data that `[data]` yields. The synthetic world yields what the first objective learns from.
+    /// The kind of data that `[data]` yields: of what it can give, what the first objective learns from.
     pub fn data_kind(&self) -> String {
+        let rows = self.row_kind().and(self.objectives.first()).map(|(_, manifest)| manifest.data.clone());
+        let other = match self.experiment().data {
+            Data::Jsonl { .. } => DataKind::PROMPT_COMPLETION,
+            Data::Text { .. } | Data::Synthetic { .. } => DataKind::TEXT,
+        };
+        rows.unwrap_or(other).to_string()
+    }
+
+    /// The rows that `[data]` yields for the first objective; `None`: it learns from something else.
+    fn row_kind(&self) -> Option<RowKind> {
+        let wanted = self.objectives.first().and_then(|(_, manifest)| RowKind::of(&manifest.data));
         match self.experiment().data {
-            Data::Text { .. } => DataKind::TEXT.to_string(),
-            Data::Jsonl { .. } => DataKind::PROMPT_COMPLETION.to_string(),
-            Data::Synthetic { .. } => {
-                let rows = self.objectives.first().is_some_and(|(_, m)| m.data == DataKind::PROMPT_COMPLETION);
-                (if rows { DataKind::PROMPT_COMPLETION } else { DataKind::TEXT }).to_string()
-            }
+            Data::Text { .. } => None,
+            Data::Jsonl { .. } => wanted,
+            Data::Synthetic { .. } => wanted.filter(|kind| *kind != RowKind::Unpaired),
         }
     }
 
@@ -40,8 +48,12 @@ impl Prepared {
     /// A request error naming file and remedy.
     pub fn data(&self, cached: bool) -> Result<TrainingData> {
         let experiment = self.experiment();
-        if self.data_kind() == DataKind::PROMPT_COMPLETION.as_str() {
-            return self.rows();
+        let kind = self.row_kind();
+        if let Some((key, why)) = misfit(kind, experiment.train.batch, &experiment.data) {
+            return Err(self.loaded.refuse(key, why));
+        }
+        if let Some(kind) = kind {
+            return self.rows(kind);
         }
         if experiment.eval.generate.is_some() {
             let why =
@@ -71,26 +83,32 @@ impl Prepared {
 
     fn synthetic(&self) -> Result<SyntheticOptions> {
         let experiment = self.experiment();
-        let Data::Synthetic { rows, tasks } = &experiment.data else {
+        let Data::Synthetic { rows, tasks, equal_length } = &experiment.data else {
             return Err(Error::run("the experiment's data is not synthetic"));
         };
         let tasks = tasks.iter().filter_map(|name| name.parse().ok()).collect();
-        Ok(SyntheticOptions { rows: *rows, held_out_rows: (rows / 10).max(1), tasks, seed: experiment.seed })
+        let (rows, equal_length) = (*rows, *equal_length);
+        Ok(SyntheticOptions { rows, held_out_rows: (rows / 10).max(1), tasks, equal_length, seed: experiment.seed })
     }
 
-    fn rows(&self) -> Result<TrainingData> {
+    fn rows(&self, kind: RowKind) -> Result<TrainingData> {
         let experiment = self.experiment();
         if experiment.train.context_schedule.is_some() {
             let why = "unused: rows are not cut to a length that changes; data.max_length cuts those of a file";
             return Err(self.loaded.refuse("train.context_schedule", why));
         }
         let (corpus, template, truncation) = match &experiment.data {
-            Data::Jsonl { path, held_out, group_column, chat_template, truncation, .. } => {
-                let corpus = row_options(path, held_out, group_column.as_deref()).read(PROMPT_COMPLETION)?;
-                (corpus, chat_template.as_deref(), *truncation)
+            Data::Jsonl { chat_template, truncation, .. } => {
+                (row_options(&experiment.data)?.read(kind)?, chat_template.as_deref(), *truncation)
             }
-            _ => (self.synthetic()?.read_rows()?, None, Truncation::default()),
+            _ => (self.synthetic()?.read_rows(kind)?, None, None),
         };
+        let unjudged = experiment.eval.generate.is_some() && experiment.reward.is_empty();
+        if unjudged && corpus.held_out.iter().all(|row| row.text().answer.is_none()) {
+            let why =
+                "no prompt that is held out has a column `answer` to compare with; data.columns.answer names another";
+            return Err(self.loaded.refuse("eval.generate", why));
+        }
         let (layout, file) = self.layout(template)?;
         let longest = experiment.longest_sequence(self.config.context as usize);
         let encoder = Encoder { tokenizer: &self.tokenizer, layout: &layout, longest, truncation };
@@ -122,14 +140,52 @@ impl Prepared {
     }
 }
 
-fn row_options(path: &[String], held_out: &HeldOut, group: Option<&str>) -> RowOptions {
-    let (eval_paths, split) = match (held_out, group) {
+/// A key that does not fit rows of this kind (`None`: running text), and why.
+fn misfit(kind: Option<RowKind>, batch: Batch, data: &Data) -> Option<(&'static str, String)> {
+    let (comes_in, fits, remedy) = match kind {
+        Some(RowKind::Preference) => {
+            let fits = matches!(batch, Batch::Pairs(_) | Batch::Tokens(_));
+            ("pairs", fits, "batch = { pairs = 32 } or batch = { tokens = 8192 }")
+        }
+        Some(RowKind::Prompt) => ("prompts", matches!(batch, Batch::Prompts(_)), "batch = { prompts = 32 }"),
+        _ => {
+            let fits = matches!(batch, Batch::Sequences(_) | Batch::Tokens(_));
+            ("sequences", fits, "batch = { tokens = 8192 } or batch = { sequences = 12 }")
+        }
+    };
+    if !fits {
+        let key = match batch {
+            Batch::Tokens(_) => "train.batch.tokens",
+            Batch::Sequences(_) => "train.batch.sequences",
+            Batch::Pairs(_) => "train.batch.pairs",
+            Batch::Prompts(_) => "train.batch.prompts",
+        };
+        return Some((key, format!("this data comes in {comes_in}; for example {remedy}")));
+    }
+    match data {
+        Data::Synthetic { equal_length: true, .. } if kind != Some(RowKind::Preference) => {
+            Some(("data.equal_length", format!("unused: this data comes in {comes_in}, not in pairs")))
+        }
+        Data::Jsonl { truncation: Some(Truncation::Right), .. } if kind != Some(RowKind::PromptCompletion) => {
+            let why = "\"right\" would cut off what is judged or asked; choose \"left\" or \"drop\"";
+            Some(("data.truncation", why.into()))
+        }
+        _ => None,
+    }
+}
+
+/// How the rows of files are read.
+fn row_options(data: &Data) -> Result<RowOptions> {
+    let Data::Jsonl { path, held_out, group_column, columns, .. } = data else {
+        return Err(Error::run("the experiment's data is no file of rows"));
+    };
+    let (eval_paths, split) = match (held_out, group_column) {
         (HeldOut::Fraction { held_out }, None) => (Vec::new(), Split::Share(*held_out)),
         (HeldOut::Fraction { held_out }, Some(column)) => {
-            (Vec::new(), Split::Groups { share: *held_out, column: column.to_owned() })
+            (Vec::new(), Split::Groups { share: *held_out, column: column.clone() })
         }
         (HeldOut::Files { eval_path }, _) => (eval_path.clone(), Split::Share(0.0)),
         (HeldOut::Column { split_column }, _) => (Vec::new(), Split::Column(split_column.clone())),
     };
-    RowOptions { paths: path.to_vec(), eval_paths, split }
+    Ok(RowOptions { paths: path.clone(), eval_paths, split, columns: columns.clone() })
 }

@@ -2,11 +2,12 @@
 
 use std::{fmt, time::Instant};
 
+use plugin_api::batch::names;
 use serde::Serialize;
 
 use super::{arrays::unpack, held_out, learner::Opened, setup::Prepared, trail::Trail};
 use crate::{
-    data::{PackedBatch, Tokenizer, rows::RowCounts},
+    data::{PackedBatch, Sequence, Tokenizer, pack::together, rows::RowCounts},
     error::Result,
 };
 
@@ -40,7 +41,8 @@ pub struct Findings {
     /// What became of the rows; absent for running text.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rows: Option<RowCounts>,
-    /// The first row of the first window as the model reads it, what is learned in brackets; absent for running text.
+    /// The first row of the first window as the model reads it (of a pair both answers), what is learned in brackets; absent for
+    /// running text.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub example: Option<String>,
 }
@@ -88,11 +90,24 @@ pub fn dry_run(prepared: &Prepared) -> Result<Findings> {
     })
 }
 
-/// The first sequence of a batch as text, its supervised tokens between `⟦` and `⟧`.
+/// The first sequence of a batch as text, its supervised tokens between `⟦` and `⟧`; of a pair both, each named.
 fn marked(packed: &PackedBatch, tokenizer: &Tokenizer) -> Result<String> {
-    let Some(first) = unpack(packed).into_iter().next() else { return Ok(String::new()) };
+    let sequences = unpack(packed);
+    let first = sequences.chunk_by(together).next().unwrap_or_default();
+    let line = |sequence: &Sequence| {
+        let name = match sequence.numbers.get(names::SIDE) {
+            Some(1.0) if first.len() == 2 => "chosen:   ",
+            Some(_) if first.len() == 2 => "rejected: ",
+            _ => "",
+        };
+        Ok(format!("{name}{}", marked_sequence(sequence, tokenizer)?))
+    };
+    Ok(first.iter().map(line).collect::<Result<Vec<_>>>()?.join("\n"))
+}
+
+fn marked_sequence(sequence: &Sequence, tokenizer: &Tokenizer) -> Result<String> {
     let mut text = String::new();
-    let mut tokens = first.ids.iter().zip(&first.supervised).peekable();
+    let mut tokens = sequence.ids.iter().zip(&sequence.supervised).peekable();
     while let Some((id, supervised)) = tokens.next() {
         let mut run = vec![*id];
         while let Some((id, _)) = tokens.next_if(|(_, own)| *own == supervised) {

@@ -1,7 +1,9 @@
 //! Exact match: greedy answers to held-out prompts, compared with the rows' own completions.
 
+use plugin_api::batch::names;
+
 use crate::{
-    data::{Examples, Tokenizer},
+    data::{Examples, Sequence, Tokenizer},
     error::Result,
     generate::{GenerateOptions, generate},
     model::Model,
@@ -11,72 +13,116 @@ use crate::{
 pub const EXACT_MATCH: &str = "exact_match";
 
 /// A prompt with the answer its row gives.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Question {
-    /// The prompt as the model reads it.
-    prompt: Vec<i32>,
-    /// The answer, its end-of-text token included.
-    answer: Vec<u32>,
+    /// The prompt as the model reads it, nothing supervised.
+    prompt: Sequence,
+    /// The answer, without the space around it, where the row has one.
+    answer: Option<String>,
+    /// How many tokens it takes, the end of text included.
+    length: usize,
 }
 
-/// About `most` questions of `data`, the same ones every time: of each row its first answer. A row whose prompt has no token
-/// asks nothing.
-pub fn questions(data: &dyn Examples, most: u64) -> Vec<Question> {
+impl Question {
+    /// The prompt, as a sequence without an answer.
+    pub fn prompt(&self) -> &Sequence {
+        &self.prompt
+    }
+
+    /// How many tokens the row's own answer takes, the end of text included; 0 where it has none.
+    pub fn answer_length(&self) -> usize {
+        self.length
+    }
+}
+
+/// About `most` questions of `data`, the same ones every time: of each row its first answer (of a pair the chosen one), of a
+/// prompt alone the answer among its columns, where there is one. A row whose prompt has no token, or that only has an
+/// undesirable answer, asks nothing.
+///
+/// # Errors
+/// Text that the tokenizer cannot read or write.
+pub fn questions(data: &dyn Examples, tokenizer: &Tokenizer, most: u64) -> Result<Vec<Question>> {
     let all = data.in_order(u32::MAX as usize, false);
     let kept = (most as usize).min(all.len());
     let rows = data.some(all, kept).into_iter().filter_map(|row| data.sequences(row, None, 0).into_iter().next());
-    rows.filter_map(|row| {
-        let start = row.supervised.iter().position(|supervised| *supervised).filter(|start| *start > 0)?;
-        let length = row.supervised[start..].iter().take_while(|supervised| **supervised).count();
-        let prompt = row.ids[..start].iter().map(|id| *id as i32).collect();
-        Some(Question { prompt, answer: row.ids[start..start + length].to_vec() })
-    })
-    .collect()
+    let asked = rows.filter_map(|row| question(data, tokenizer, &row).transpose());
+    asked.collect()
 }
 
-/// The share of `questions` that greedy decoding answers as the rows do, up to the end-of-text token; space around an answer
-/// does not count. 0 without questions.
+fn question(data: &dyn Examples, tokenizer: &Tokenizer, row: &Sequence) -> Result<Option<Question>> {
+    let start = row.supervised.iter().position(|supervised| *supervised).unwrap_or(row.ids.len());
+    let undesirable = row.numbers.get(names::SIDE) == Some(&0.0);
+    if start == 0 || undesirable {
+        return Ok(None);
+    }
+    let length = row.supervised[start..].iter().take_while(|supervised| **supervised).count();
+    let own = data.row_text(row.row).and_then(|text| text.answer.clone());
+    let (answer, length) = match own.filter(|_| length == 0) {
+        _ if length > 0 => (Some(text(tokenizer, &row.ids[start..start + length])?), length),
+        Some(answer) => (Some(answer.trim().to_owned()), tokenizer.encode(&answer)?.len() + 1),
+        None => (None, 0),
+    };
+    let prompt = Sequence {
+        ids: row.ids[..start].to_vec(),
+        supervised: vec![false; start],
+        tokens: Default::default(),
+        ..row.clone()
+    };
+    Ok(Some(Question { prompt, answer, length }))
+}
+
+/// The tokens' text up to the end-of-text token, without the space around it.
+fn text(tokenizer: &Tokenizer, ids: &[u32]) -> Result<String> {
+    let end = ids.iter().position(|id| Some(*id) == tokenizer.eos()).unwrap_or(ids.len());
+    Ok(tokenizer.decode(&ids[..end], false)?.trim().to_owned())
+}
+
+/// The share of the questions with an answer that greedy decoding answers as the rows do, up to the end-of-text token; space
+/// around an answer does not count. `None` where no question has one.
 ///
 /// # Errors
 /// The backend's.
-pub fn exact_match(model: &Model, tokenizer: &Tokenizer, questions: &[Question]) -> Result<f64> {
-    let longest = questions.iter().map(|question| question.answer.len()).max().unwrap_or(0);
+pub fn exact_match(model: &Model, tokenizer: &Tokenizer, questions: &[Question]) -> Result<Option<f64>> {
+    let known: Vec<&Question> = questions.iter().filter(|question| question.answer.is_some()).collect();
+    let Some(longest) = known.iter().map(|question| question.length).max() else { return Ok(None) };
     let options = GenerateOptions { max_tokens: longest, temperature: 0.0, top_p: 1.0, top_k: 0, seed: 0 };
-    let prompts: Vec<Vec<i32>> = questions.iter().map(|question| question.prompt.clone()).collect();
-    let text = |ids: &[u32]| -> Result<String> {
-        let end = ids.iter().position(|id| Some(*id) == tokenizer.eos()).unwrap_or(ids.len());
-        Ok(tokenizer.decode(&ids[..end], false)?.trim().to_owned())
-    };
+    let ids = |question: &&Question| question.prompt.ids.iter().map(|id| *id as i32).collect();
+    let prompts: Vec<Vec<i32>> = known.iter().map(ids).collect();
     let mut right = 0;
-    for (completion, question) in generate(model, &prompts, &options, &mut |_| {})?.iter().zip(questions) {
+    for (completion, question) in generate(model, &prompts, &options, &mut |_| {})?.iter().zip(&known) {
         let ids: Vec<u32> = completion.tokens.iter().map(|id| *id as u32).collect();
-        right += usize::from(text(&ids)? == text(&question.answer)?);
+        right += usize::from(Some(text(tokenizer, &ids)?) == question.answer);
     }
-    Ok(right as f64 / questions.len().max(1) as f64)
+    Ok(Some(right as f64 / known.len() as f64))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::data::SyntheticOptions;
-    use crate::data::rows::{ChatTemplate, Truncation, encode::Encoder, layout::Layout, template::PLAIN};
+    use crate::data::rows::{ChatTemplate, RowKind, encode::Encoder, layout::Layout, template::PLAIN};
 
-    /// Catches prompts that give their answer away, and answers without their beginning.
+    /// Of every kind of row. Catches prompts that give their answer away, answers without their beginning, the rejected
+    /// answer of a pair, and prompts alone that are not asked.
     #[test]
     fn a_question_is_a_rows_prompt_and_its_answer_what_follows() {
         let tokenizer = Tokenizer::bytes().unwrap();
-        let corpus = SyntheticOptions { rows: 20, held_out_rows: 10, tasks: Vec::new(), seed: 1 }.read_rows().unwrap();
-        let template = ChatTemplate::new(PLAIN, &tokenizer).unwrap();
-        let layout = Layout { template, strings: false };
-        let encoder = Encoder { tokenizer: &tokenizer, layout: &layout, longest: 128, truncation: Truncation::Right };
-        let data = encoder.encode(&corpus).unwrap();
-        assert_eq!(questions(&*data.held_out, 100).len(), 10);
-        for (question, row) in questions(&*data.held_out, 10).iter().zip(&corpus.held_out) {
-            let prompt: Vec<u32> = question.prompt.iter().map(|id| *id as u32).collect();
-            assert_eq!(tokenizer.decode(&prompt, false).unwrap().trim(), row.question());
-            let answer = tokenizer.decode(&question.answer, true).unwrap();
-            assert_eq!(telos_world::gold(&row.question(), &answer), Some(1.0), "{answer:?}");
-            assert_eq!(question.answer.last(), tokenizer.eos().as_ref());
+        let world = SyntheticOptions { rows: 20, held_out_rows: 10, tasks: Vec::new(), equal_length: false, seed: 1 };
+        for kind in [RowKind::PromptCompletion, RowKind::Preference, RowKind::Prompt] {
+            let corpus = world.read_rows(kind).unwrap();
+            let template = ChatTemplate::new(PLAIN, &tokenizer).unwrap();
+            let layout = Layout { template, strings: false };
+            let encoder = Encoder { tokenizer: &tokenizer, layout: &layout, longest: 128, truncation: None };
+            let data = encoder.encode(&corpus).unwrap();
+            let asked = questions(&*data.held_out, &tokenizer, 100).unwrap();
+            assert_eq!(asked.len(), 10, "{kind:?}");
+            for (question, row) in asked.iter().zip(&corpus.held_out) {
+                let prompt: Vec<u32> = question.prompt.ids.clone();
+                assert_eq!(tokenizer.decode(&prompt, false).unwrap().trim(), row.question());
+                let answer = question.answer.as_deref().unwrap();
+                assert_eq!(telos_world::gold(&row.question(), answer), Some(1.0), "{answer}");
+                assert_eq!(question.length, answer.len() + 1);
+            }
         }
     }
 }

@@ -49,7 +49,7 @@ pub(super) fn trainer(mut prepared: Prepared, resume: bool, show: Show) -> Resul
     let opened = prepared.learner(&device, data, checkpoint.as_ref().map(|c| c.path.as_path()))?;
     let Opened { mut learner, data, steps: total, note } = opened;
     let held_out = held_out(&prepared, &learner.objectives, &data)?;
-    let questions = questions(&*data.held_out, experiment.eval.generate.unwrap_or(0));
+    let questions = questions(&*data.held_out, &prepared.tokenizer, experiment.eval.generate.unwrap_or(0))?;
     let mut state = TrainState::new(total, learner.batcher.state().clone());
     if let Some(checkpoint) = &checkpoint {
         state = TrainState::read(&checkpoint.path)?;
@@ -57,6 +57,9 @@ pub(super) fn trainer(mut prepared: Prepared, resume: bool, show: Show) -> Resul
         learner.adam.updates = state.updates;
         if let Some(critic) = &mut learner.roles.critic {
             critic.adam.updates = state.updates;
+        }
+        if let Some(rollouts) = &mut learner.rollouts {
+            rollouts.restore(&checkpoint.path)?;
         }
     }
     if let Some(template) = &data.chat_template {
@@ -86,6 +89,7 @@ pub(super) fn trainer(mut prepared: Prepared, resume: bool, show: Show) -> Resul
         trail,
         learner,
         held_out,
+        held_out_rows: data.held_out.clone(),
         questions,
         folder,
         checkpoints,

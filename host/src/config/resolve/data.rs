@@ -33,7 +33,11 @@ fn synthetic(written: written::Data, notes: &mut Notes<'_>) -> Data {
     only_for_rows(&written, "synthetic", notes);
     let chosen = written.tasks.unwrap_or_else(|| TASKS.iter().map(|task| task.to_string()).collect());
     let in_order = TASKS.iter().filter(|task| chosen.iter().any(|name| name == *task));
-    Data::Synthetic { rows: written.rows.unwrap_or(20_000), tasks: in_order.map(|task| task.to_string()).collect() }
+    Data::Synthetic {
+        rows: written.rows.unwrap_or(20_000),
+        tasks: in_order.map(|task| task.to_string()).collect(),
+        equal_length: written.equal_length.unwrap_or(false),
+    }
 }
 
 fn text(written: written::Data, notes: &mut Notes<'_>) -> Data {
@@ -57,8 +61,20 @@ fn jsonl(written: written::Data, notes: &mut Notes<'_>) -> Data {
         group_column: written.group_column,
         chat_template: written.chat_template,
         max_length: written.max_length,
-        truncation: written.truncation.unwrap_or_default(),
+        truncation: written.truncation,
+        columns: columns(written.columns, notes),
     }
+}
+
+/// Two columns cannot come from one.
+fn columns(written: Option<Columns>, notes: &mut Notes<'_>) -> Columns {
+    let columns = written.unwrap_or_default();
+    for (name, from) in &columns {
+        if let Some((other, _)) = columns.iter().find(|(other, also)| *other < name && *also == from) {
+            notes.refuse(&format!("data.columns.{name}"), format!("\"{from}\" is data.columns.{other} already"));
+        }
+    }
+    columns
 }
 
 /// What every source of files reads and does not read.
@@ -66,6 +82,7 @@ fn files(written: &written::Data, source: &str, example: &str, notes: &mut Notes
     let why = format!("only source = \"synthetic\" generates data, and source is \"{source}\"");
     notes.unused("data.rows", &written.rows, &why);
     notes.unused("data.tasks", &written.tasks, &why);
+    notes.unused("data.equal_length", &written.equal_length, &why);
     if written.path.is_none() {
         notes.missing("data.path", &format!("source = \"{source}\" reads it; for example path = \"{example}\""));
     }
@@ -78,6 +95,7 @@ fn only_for_rows(written: &written::Data, source: &str, notes: &mut Notes<'_>) {
     notes.unused("data.chat_template", &written.chat_template, &why);
     notes.unused("data.max_length", &written.max_length, &why);
     notes.unused("data.truncation", &written.truncation, &why);
+    notes.unused("data.columns", &written.columns, &why);
 }
 
 fn held_out(

@@ -80,30 +80,28 @@ fn batch(written: Option<written::Batch>, longest: Option<usize>, notes: &mut No
         notes.missing("train.batch", &format!("what does one step see? {EXAMPLE}"));
         return Batch::Tokens(0);
     };
-    for (name, value) in [("pairs", written.pairs), ("prompts", written.prompts)] {
-        if value.is_some() {
-            notes.refuse(&format!("train.batch.{name}"), format!("this data has no {name}; {EXAMPLE}"));
-        }
+    let given = [
+        ("tokens", written.tokens.map(Batch::Tokens)),
+        ("sequences", written.sequences.map(Batch::Sequences)),
+        ("pairs", written.pairs.map(Batch::Pairs)),
+        ("prompts", written.prompts.map(Batch::Prompts)),
+    ];
+    let mut given = given.into_iter().filter_map(|(name, batch)| Some((name, batch?)));
+    let Some((first, batch)) = given.next() else {
+        notes.missing("train.batch", EXAMPLE);
+        return Batch::Tokens(0);
+    };
+    for (name, _) in given {
+        let why = format!("contradicts train.batch.{first}: give one of them");
+        notes.refuse(&format!("train.batch.{name}"), why);
     }
-    match (written.tokens, written.sequences) {
-        (Some(_), Some(_)) => {
-            notes.refuse("train.batch.sequences", "contradicts train.batch.tokens: give one of them");
-            Batch::Tokens(0)
-        }
-        (Some(tokens), None) => {
-            if let Some(longest) = longest.filter(|longest| *longest > tokens) {
-                let message =
-                    format!("{tokens} tokens hold no sequence of {longest}; raise it, or shorten the sequences");
-                notes.refuse("train.batch.tokens", message);
-            }
-            Batch::Tokens(tokens)
-        }
-        (None, Some(sequences)) => Batch::Sequences(sequences),
-        (None, None) => {
-            notes.missing("train.batch", EXAMPLE);
-            Batch::Tokens(0)
-        }
+    if let Batch::Tokens(tokens) = batch
+        && let Some(longest) = longest.filter(|longest| *longest > tokens)
+    {
+        let message = format!("{tokens} tokens hold no sequence of {longest}; raise it, or shorten the sequences");
+        notes.refuse("train.batch.tokens", message);
     }
+    batch
 }
 
 fn micro_batch_tokens(written: Option<usize>, longest: Option<usize>, notes: &mut Notes<'_>) -> usize {

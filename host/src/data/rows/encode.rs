@@ -3,70 +3,32 @@
 //! A token is supervised where its place in the text overlaps a supervised stretch. The end-of-text token closes what is
 //! supervised, once: where the text spells it, there; else it is put at the end. Nothing stands after it, since nothing
 //! there would be learned.
+//!
+//! Both answers of a pair stand behind the same prompt tokens. Where a tokenizer joins the prompt's last characters to an
+//! answer's first ones, and not to the other's, the prompt ends before those characters on both sides.
 
 use std::collections::BTreeMap;
-use std::fmt;
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
-use sha2::{Digest, Sha256};
 
 use super::layout::{Laid, Layout};
-use super::{Row, RowCorpus};
-use crate::data::cache::hex;
-use crate::data::order::{self, Stretch, shuffled};
+use super::set::Tokens;
+use super::text::number;
+use super::{Part, Row, RowCorpus, RowCounts, RowKind, RowSet};
 use crate::data::tokenizer::Placed;
-use crate::data::{DataError, Examples, Result, Sequence, Tokenizer, TrainingData};
+use crate::data::{DataError, Result, Tokenizer, TrainingData};
 
 /// How a row that is too long is made shorter.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Truncation {
     /// Its end is cut off, and with it the end-of-text token; dropped where no completion is left.
-    #[default]
     Right,
-    /// The beginning of its prompt is cut off (the token that inputs begin with stays); dropped where that is not enough.
+    /// The beginning of its prompt is cut off (the token that inputs begin with stays), of a pair the same on both sides;
+    /// dropped where that is not enough.
     Left,
     /// It is dropped.
     Drop,
-}
-
-/// What became of the rows, for the receipt and for people.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RowCounts {
-    /// Rows to train on.
-    pub train: usize,
-    /// Rows to evaluate on.
-    pub held_out: usize,
-    /// Rows dropped since nothing of the completion fits.
-    pub dropped_too_long: usize,
-    /// Rows dropped without being too long: nothing in them can be learned.
-    pub dropped_empty: usize,
-    /// Training rows left out since their prompt is held out.
-    pub dropped_held_out_prompt: usize,
-    /// Rows made shorter.
-    pub truncated: usize,
-    /// Rows in which one token holds the prompt's last and the completion's first characters.
-    pub shared_tokens: usize,
-    /// Prompts and completions that were joined with no space or line between them.
-    pub joined_without_space: usize,
-    /// Numeric columns that every row has: they reach the objective as `column.NAME`.
-    pub columns: Vec<String>,
-    /// Columns that are numbers in some rows only, and reach nobody.
-    pub ragged_columns: Vec<String>,
-}
-
-/// Tokenised rows.
-#[derive(Debug, Default)]
-pub struct RowSet {
-    ids: Vec<u32>,
-    supervised: Vec<bool>,
-    /// Where each row ends.
-    ends: Vec<usize>,
-    /// Each row's number in its data, counted from 0 with the dropped ones.
-    rows: Vec<u64>,
-    columns: BTreeMap<String, Vec<f64>>,
-    key: String,
 }
 
 /// How rows become tokens.
@@ -75,17 +37,17 @@ pub struct Encoder<'a> {
     pub tokenizer: &'a Tokenizer,
     /// How they are written.
     pub layout: &'a Layout,
-    /// The most positions of a row: one less than its tokens, since the last is only predicted.
+    /// The most positions of a row; see [`RowKind::most_tokens`].
     pub longest: usize,
-    /// What becomes of longer ones.
-    pub truncation: Truncation,
+    /// What becomes of longer ones; `None`: [`RowKind::truncation`].
+    pub truncation: Option<Truncation>,
 }
 
-/// A row as tokens.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Tokens {
-    ids: Vec<u32>,
-    supervised: Vec<bool>,
+/// Why a row is left out.
+enum Dropped {
+    TooLong,
+    Empty,
+    Same,
 }
 
 impl Encoder<'_> {
@@ -94,13 +56,14 @@ impl Encoder<'_> {
     /// # Errors
     /// A template that fails at a row; no row left to train on; a tokenizer without an end-of-text token.
     pub fn encode(&self, corpus: &RowCorpus) -> Result<TrainingData> {
-        let mut counts = RowCounts { dropped_held_out_prompt: corpus.leaks, ..RowCounts::default() };
+        let kind = corpus.kind;
+        let mut counts = RowCounts { kind, dropped_held_out_prompt: corpus.leaks, ..RowCounts::default() };
         let every: Vec<&Row> = corpus.train.iter().chain(&corpus.held_out).collect();
         (counts.columns, counts.ragged_columns) = numeric_columns(&every);
-        let train = self.side(&corpus.train, &mut counts)?;
-        let held_out = self.side(&corpus.held_out, &mut counts)?;
-        (counts.train, counts.held_out) = (train.ends.len(), held_out.ends.len());
-        if train.ends.is_empty() {
+        let train = self.side(kind, &corpus.train, &mut counts)?;
+        let held_out = self.side(kind, &corpus.held_out, &mut counts)?;
+        (counts.train, counts.held_out) = (train.len(), held_out.len());
+        if train.is_empty() {
             return Err(DataError::NoRowLeft { what: corpus.name.clone(), longest: self.longest });
         }
         let templated = every.iter().any(|row| self.layout.templates(row));
@@ -113,60 +76,80 @@ impl Encoder<'_> {
         })
     }
 
-    fn side(&self, rows: &[Row], counts: &mut RowCounts) -> Result<RowSet> {
+    fn side(&self, kind: RowKind, rows: &[Row], counts: &mut RowCounts) -> Result<RowSet> {
         let eos = self.tokenizer.eos().ok_or_else(|| DataError::NoEndOfText(self.tokenizer.name().into()))?;
-        let laid: Vec<Laid> = rows.iter().map(|row| self.layout.lay_out(row)).collect::<Result<_>>()?;
+        let ends = kind.texts();
+        let texts = rows.iter().flat_map(|row| ends.iter().map(|end: &Part| self.layout.lay_out(row, *end)));
+        let laid: Vec<Laid> = texts.collect::<Result<_>>()?;
         let placed = self.tokenizer.encode_placed(laid.iter().map(|laid| laid.text.as_str()).collect())?;
-        let mut set = RowSet::default();
-        for (number, ((row, laid), placed)) in rows.iter().zip(&laid).zip(&placed).enumerate() {
-            counts.joined_without_space += usize::from(!self.layout.templates(row) && joined_without_space(laid));
-            counts.shared_tokens += usize::from(shares_a_token(laid, placed));
-            let tokens = supervise(laid, placed, eos, self.tokenizer.prefix());
-            let whole = tokens.ids.len();
-            let learnable = tokens.learnable();
-            let Some(tokens) = self.fit(tokens) else {
-                *(if learnable { &mut counts.dropped_too_long } else { &mut counts.dropped_empty }) += 1;
-                continue;
-            };
-            counts.truncated += usize::from(tokens.ids.len() < whole);
-            set.push(number as u64, tokens, row, &counts.columns);
+        let mut set = RowSet::new(kind);
+        let texts = laid.chunks(ends.len()).zip(placed.chunks(ends.len()));
+        for (number, (row, (laid, placed))) in rows.iter().zip(texts).enumerate() {
+            let both = || laid.iter().zip(placed);
+            counts.joined_without_space +=
+                usize::from(!self.layout.templates(row) && laid.iter().any(joined_without_space));
+            counts.shared_tokens += usize::from(both().any(|(laid, placed)| shares_a_token(laid, placed)));
+            let tokens = both().map(|(laid, placed)| supervise(laid, placed, eos, self.tokenizer.prefix())).collect();
+            match self.fit(kind, tokens) {
+                Ok((tokens, truncated)) => {
+                    counts.truncated += usize::from(truncated);
+                    set.push(number as u64, tokens, row, &counts.columns);
+                }
+                Err(Dropped::TooLong) => counts.dropped_too_long += 1,
+                Err(Dropped::Empty) => counts.dropped_empty += 1,
+                Err(Dropped::Same) => counts.dropped_same += 1,
+            }
         }
-        set.key = set.hash();
+        set.close();
         Ok(set)
     }
 
-    /// Cuts a row to length; `None` where nothing that can be learned is left.
-    fn fit(&self, mut tokens: Tokens) -> Option<Tokens> {
-        let over = tokens.ids.len().saturating_sub(self.longest.saturating_add(1));
-        if over > 0 {
-            match self.truncation {
-                Truncation::Drop => return None,
-                Truncation::Right => tokens.truncate(self.longest + 1),
-                Truncation::Left => {
-                    let prompt = tokens.supervised.iter().position(|s| *s)?;
-                    // One token must stay in front for the first supervised one to be predicted from.
-                    if over + 1 > prompt {
-                        return None;
-                    }
-                    let first = usize::from(tokens.ids.first() == self.tokenizer.prefix().as_ref());
-                    tokens.ids.drain(first..first + over);
-                    tokens.supervised.drain(first..first + over);
-                }
+    /// A row cut to length, and whether it was cut.
+    fn fit(&self, kind: RowKind, mut texts: Vec<Tokens>) -> Result<(Vec<Tokens>, bool), Dropped> {
+        if let [chosen, rejected] = texts.as_mut_slice() {
+            if chosen.ids == rejected.ids {
+                return Err(Dropped::Same);
+            }
+            share_the_prompt(chosen, rejected);
+        }
+        if !texts.iter().all(|tokens| tokens.serves(kind)) {
+            return Err(Dropped::Empty);
+        }
+        let (most, longest) = (kind.most_tokens(self.longest), texts.iter().map(|t| t.ids.len()).max().unwrap_or(0));
+        let over = longest.saturating_sub(most);
+        if over == 0 {
+            return Ok((texts, false));
+        }
+        for tokens in &mut texts {
+            match self.truncation.unwrap_or(kind.truncation()) {
+                Truncation::Drop => return Err(Dropped::TooLong),
+                Truncation::Right => tokens.truncate(most),
+                Truncation::Left => self.cut_left(tokens, over)?,
             }
         }
-        tokens.learnable().then_some(tokens)
+        if texts.iter().all(|tokens| tokens.serves(kind)) { Ok((texts, true)) } else { Err(Dropped::TooLong) }
+    }
+
+    /// Takes `over` tokens out of the prompt, from its beginning. One token must stay in front for the first supervised one
+    /// to be predicted from.
+    fn cut_left(&self, tokens: &mut Tokens, over: usize) -> Result<(), Dropped> {
+        if over + 1 > tokens.prompt() {
+            return Err(Dropped::TooLong);
+        }
+        let first = usize::from(tokens.ids.first() == self.tokenizer.prefix().as_ref());
+        tokens.ids.drain(first..first + over);
+        tokens.supervised.drain(first..first + over);
+        Ok(())
     }
 }
 
-impl Tokens {
-    /// Whether a supervised token stands behind another token.
-    fn learnable(&self) -> bool {
-        self.supervised.iter().skip(1).any(|s| *s)
-    }
-
-    fn truncate(&mut self, length: usize) {
-        self.ids.truncate(length);
-        self.supervised.truncate(length);
+/// Supervises both answers of a pair from the same token on, so that what comes before is the same on both sides.
+fn share_the_prompt(chosen: &mut Tokens, rejected: &mut Tokens) {
+    let same = chosen.ids.iter().zip(&rejected.ids).take_while(|(a, b)| a == b).count();
+    let prompt = same.min(chosen.prompt()).min(rejected.prompt());
+    for tokens in [chosen, rejected] {
+        let answer = tokens.prompt();
+        tokens.supervised[prompt..answer].fill(true);
     }
 }
 
@@ -228,112 +211,4 @@ fn numeric_columns(rows: &[&Row]) -> (Vec<String>, Vec<String>) {
     let (whole, ragged): (Vec<_>, Vec<_>) = numbers.into_iter().partition(|(_, count)| *count == rows.len());
     let names = |columns: Vec<(&str, usize)>| columns.into_iter().map(|(name, _)| name.to_owned()).collect();
     (names(whole), names(ragged))
-}
-
-fn number(value: &Value) -> Option<f64> {
-    value.as_f64().or_else(|| value.as_bool().map(|truth| f64::from(u8::from(truth))))
-}
-
-impl RowSet {
-    fn push(&mut self, number: u64, tokens: Tokens, row: &Row, columns: &[String]) {
-        self.ids.extend(tokens.ids);
-        self.supervised.extend(tokens.supervised);
-        self.ends.push(self.ids.len());
-        self.rows.push(number);
-        for name in columns {
-            let value = row.columns.get(name).and_then(self::number).unwrap_or(f64::NAN);
-            self.columns.entry(name.clone()).or_default().push(value);
-        }
-    }
-
-    fn hash(&self) -> String {
-        let mut hash = Sha256::new();
-        hash.update(b"rows 1");
-        for end in &self.ends {
-            hash.update((*end as u64).to_le_bytes());
-        }
-        hash.update(bytemuck::cast_slice::<u32, u8>(&self.ids));
-        self.supervised.iter().for_each(|s| hash.update([u8::from(*s)]));
-        for (name, values) in &self.columns {
-            hash.update(name);
-            hash.update(bytemuck::cast_slice::<f64, u8>(values));
-        }
-        hex(&hash.finalize())
-    }
-
-    fn bounds(&self, index: usize) -> std::ops::Range<usize> {
-        let end_of = |index: usize| self.ends.get(index).copied().unwrap_or_default();
-        index.checked_sub(1).map_or(0, end_of)..end_of(index)
-    }
-}
-
-impl Examples for RowSet {
-    fn key(&self) -> String {
-        self.key.clone()
-    }
-
-    fn documents(&self) -> usize {
-        self.ends.len()
-    }
-
-    fn tokens(&self) -> u64 {
-        self.ids.len() as u64
-    }
-
-    fn epoch(&self, context: usize, prefix: bool, seed: u64, epoch: u64) -> Vec<Stretch> {
-        shuffled(self.in_order(context, prefix), seed, epoch, context)
-    }
-
-    /// Rows are whole: they were cut to length when they were tokenised.
-    fn in_order(&self, _context: usize, _prefix: bool) -> Vec<Stretch> {
-        let whole = |row: usize| Stretch { document: row as u32, begin: 1, end: self.bounds(row).len() as u32 };
-        (0..self.ends.len()).map(whole).collect()
-    }
-
-    /// The prefix is among the row's tokens already.
-    fn sequences(&self, stretch: Stretch, _prefix: Option<u32>, _group: u64) -> Vec<Sequence> {
-        let row = stretch.document as usize;
-        let columns = self.columns.iter().filter_map(|(name, values)| Some((name.clone(), *values.get(row)?)));
-        vec![Sequence {
-            ids: self.ids[self.bounds(row)].to_vec(),
-            supervised: self.supervised[self.bounds(row)].to_vec(),
-            columns: columns.collect(),
-            row: self.rows.get(row).copied().unwrap_or_default(),
-            ..Default::default()
-        }]
-    }
-
-    fn usual_length(&self, context: usize) -> usize {
-        (self.ids.len() - self.ends.len()).checked_div(self.ends.len()).unwrap_or(context).max(1)
-    }
-
-    /// By chance: rows often come in turn (task after task), and every n-th of them would be of one kind.
-    fn some(&self, all: Vec<Stretch>, kept: usize) -> Vec<Stretch> {
-        order::some(all, kept)
-    }
-}
-
-impl fmt::Display for RowCounts {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} rows to train on, {} held out", self.train, self.held_out)?;
-        let told = [
-            (self.dropped_too_long, "dropped: nothing of the completion fits"),
-            (self.dropped_empty, "dropped: nothing in them can be learned"),
-            (self.dropped_held_out_prompt, "left out of training: their prompt is held out"),
-            (self.truncated, "truncated"),
-            (self.shared_tokens, "with a token that holds the prompt's end and the completion's beginning"),
-            (
-                self.joined_without_space,
-                "joined with nothing between prompt and completion (data.chat_template = \"plain\" puts a line break there)",
-            ),
-        ];
-        for (count, what) in told.iter().filter(|(count, _)| *count > 0) {
-            write!(f, "; {count} {what}")?;
-        }
-        if !self.ragged_columns.is_empty() {
-            let names = self.ragged_columns.join(", ");
-            write!(f, "; columns that are no number in every row, and so not handed on: {names}")?;
-        }
-        Ok(())
-    }
 }

@@ -6,10 +6,16 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
+use super::kind::LABEL;
 use super::split::{Split, split};
-use super::{ASSISTANT, Content, Message, Part, Place, Row, RowCorpus, Shape, role};
+use super::text::number;
+use super::{ASSISTANT, Content, Message, Part, Place, Row, RowCorpus, RowKind, pair, role};
 use crate::data::text::{TextFile, check_disjoint, read_files};
 use crate::data::{DataError, Result};
+
+/// What the file calls the columns that have a meaning here: `prompt` = "question". The file's own column of that name, if
+/// there is one, gives way.
+pub type Columns = BTreeMap<String, String>;
 
 /// Where rows come from and how they are split.
 #[derive(Clone, Debug, PartialEq)]
@@ -20,79 +26,114 @@ pub struct RowOptions {
     pub eval_paths: Vec<String>,
     /// How rows are held out.
     pub split: Split,
+    /// Columns that have other names in the files.
+    pub columns: Columns,
 }
 
 impl RowOptions {
-    /// Reads, checks and splits the rows; each must have one of `shapes`.
+    /// Reads, checks and splits the rows, which must be of that kind.
     ///
     /// # Errors
-    /// Files as for text; a line that is no object of these shapes, named with its key; a split that leaves a side empty.
-    pub fn read(&self, shapes: &'static [Shape]) -> Result<RowCorpus> {
+    /// Files as for text; a line that is no row of the kind, named with its key; a split that leaves a side empty.
+    pub fn read(&self, kind: RowKind) -> Result<RowCorpus> {
         let name = self.paths.join(", ");
         let train = read_files(&self.paths)?;
         let eval = if self.eval_paths.is_empty() { Vec::new() } else { read_files(&self.eval_paths)? };
         check_disjoint(&train, &eval)?;
         let sources = train.iter().chain(&eval).map(|file| file.source.clone()).collect();
-        let rows = parse_files(&train, shapes)?;
+        let rows = self.parse_files(&train, kind)?;
         let sides = if eval.is_empty() {
             split(&name, rows, &self.split)?
         } else {
-            super::split::apart(rows, parse_files(&eval, shapes)?)
+            super::split::apart(rows, self.parse_files(&eval, kind)?)
         };
         if sides.train.is_empty() {
             return Err(DataError::Empty(name));
         }
-        Ok(RowCorpus { name, train: sides.train, held_out: sides.held_out, leaks: sides.leaks, sources })
+        Ok(RowCorpus { name, kind, train: sides.train, held_out: sides.held_out, leaks: sides.leaks, sources })
     }
-}
 
-fn parse_files(files: &[TextFile], shapes: &'static [Shape]) -> Result<Vec<Row>> {
-    files
-        .iter()
-        .map(|file| parse(&file.source.path, &file.text, shapes))
-        .collect::<Result<Vec<_>>>()
-        .map(|f| f.concat())
+    fn parse_files(&self, files: &[TextFile], kind: RowKind) -> Result<Vec<Row>> {
+        let rows = files.iter().map(|file| parse(&file.source.path, &file.text, kind, &self.columns));
+        rows.collect::<Result<Vec<_>>>().map(|files| files.concat())
+    }
 }
 
 /// The rows of a file. Empty lines are passed over.
 ///
 /// # Errors
-/// The first line that is no row of these shapes.
-pub fn parse(path: &Path, text: &str, shapes: &'static [Shape]) -> Result<Vec<Row>> {
+/// The first line that is no row of this kind.
+pub fn parse(path: &Path, text: &str, kind: RowKind, columns: &Columns) -> Result<Vec<Row>> {
     let file: Arc<str> = path.display().to_string().into();
     let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
-    lines.map(|(index, line)| row(Place { file: file.clone(), line: index + 1 }, line, shapes)).collect()
+    lines.map(|(index, line)| row(Place { file: file.clone(), line: index + 1 }, line, kind, columns)).collect()
 }
 
-fn row(place: Place, line: &str, shapes: &'static [Shape]) -> Result<Row> {
+fn row(place: Place, line: &str, kind: RowKind, names: &Columns) -> Result<Row> {
     let mut columns = match serde_json::from_str(line) {
         Ok(Value::Object(columns)) => columns,
         Ok(other) => {
-            return Err(refuse(&place, "", format!("{} where an object with the row's keys belongs", kind(&other))));
+            return Err(refuse(&place, "", format!("{} where an object with the row's keys belongs", what(&other))));
         }
         Err(error) => return Err(refuse(&place, "", format!("no JSON: {error}"))),
     };
+    rename(&mut columns, names);
     // A key that is there with null counts as one that is not there, as exporters of tables write it.
     let has = |part: &Part| columns.get(part.name()).is_some_and(|value| !value.is_null());
-    let Some(shape) = shapes.iter().find(|shape| shape.iter().all(has)) else {
-        return Err(no_shape(&place, &columns, shapes));
+    let Some(shape) = kind.shapes().iter().find(|shape| shape.iter().all(has)) else {
+        return Err(no_shape(&place, &columns, kind, names));
     };
     let mut parts = BTreeMap::new();
     for part in *shape {
         let value = columns.shift_remove(part.name()).unwrap_or_default();
         parts.insert(*part, content(&place, *part, value)?);
     }
+    match kind {
+        RowKind::Preference => pair::settle(&mut parts).map_err(|what| refuse(&place, "", what))?,
+        RowKind::Prompt => check_open(&parts).map_err(|what| refuse(&place, Part::Prompt.name(), what))?,
+        RowKind::Unpaired => check_label(columns.get(LABEL)).map_err(|what| refuse(&place, LABEL, what))?,
+        RowKind::PromptCompletion => {}
+    }
     Ok(Row { place, parts, columns })
 }
 
-fn no_shape(place: &Place, columns: &Map<String, Value>, shapes: &[Shape]) -> DataError {
-    let quoted =
-        |names: Vec<&str>, between| names.into_iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(between);
+/// All at once, so that two columns may change places.
+fn rename(columns: &mut Map<String, Value>, names: &Columns) {
+    let found: Vec<Option<Value>> = names.values().map(|written| columns.shift_remove(written)).collect();
+    for (name, value) in names.keys().zip(found) {
+        columns.shift_remove(name);
+        columns.extend(value.map(|value| (name.clone(), value)));
+    }
+}
+
+fn check_open(parts: &BTreeMap<Part, Content>) -> Result<(), String> {
+    match parts.get(&Part::Prompt) {
+        Some(Content::Messages(messages)) if messages.last().is_some_and(|last| role(last) == ASSISTANT) => {
+            Err(format!("ends with the role \"{ASSISTANT}\": a prompt ends before the answer"))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn check_label(label: Option<&Value>) -> Result<(), String> {
+    match label {
+        Some(label) if number(label).is_some_and(|number| number == 0.0 || number == 1.0) => Ok(()),
+        Some(label) => Err(format!("{label} where true, false, 1 or 0 belongs")),
+        None => Err("missing; it says whether the answer is desirable: true, false, 1 or 0".into()),
+    }
+}
+
+fn no_shape(place: &Place, columns: &Map<String, Value>, kind: RowKind, names: &Columns) -> DataError {
+    let part = |part: &Part| match names.get(part.name()) {
+        Some(written) => format!("`{written}` (data.columns.{})", part.name()),
+        None => format!("`{}`", part.name()),
+    };
     let wanted: Vec<String> =
-        shapes.iter().map(|shape| quoted(shape.iter().map(|part| part.name()).collect(), " and ")).collect();
-    let there =
-        quoted(columns.iter().filter(|(_, value)| !value.is_null()).map(|(name, _)| name.as_str()).collect(), ", ");
-    refuse(place, "", format!("needs {}; it has {there}", wanted.join(", or ")))
+        kind.shapes().iter().map(|shape| shape.iter().map(part).collect::<Vec<_>>().join(" and ")).collect();
+    let there = columns.iter().filter(|(_, value)| !value.is_null()).map(|(name, _)| format!("`{name}`"));
+    let there: Vec<String> = there.collect();
+    let remedy = if names.is_empty() { "; data.columns gives columns with other names" } else { "" };
+    refuse(place, "", format!("needs {}; it has {}{remedy}", wanted.join(", or "), there.join(", ")))
 }
 
 fn content(place: &Place, part: Part, value: Value) -> Result<Content> {
@@ -108,7 +149,7 @@ fn content(place: &Place, part: Part, value: Value) -> Result<Content> {
             let answers = messages.iter().any(|message| role(message) == ASSISTANT);
             match part {
                 _ if messages.is_empty() => Err(refuse(place, key, "no message in the list".into())),
-                Part::Messages | Part::Completion if !answers => Err(refuse(
+                part if part != Part::Prompt && !answers => Err(refuse(
                     place,
                     key,
                     format!("no message has the role \"{ASSISTANT}\": there is nothing to learn"),
@@ -117,15 +158,15 @@ fn content(place: &Place, part: Part, value: Value) -> Result<Content> {
             }
         }
         other if part == Part::Messages => {
-            Err(refuse(place, key, format!("{} where a list of messages belongs", kind(&other))))
+            Err(refuse(place, key, format!("{} where a list of messages belongs", what(&other))))
         }
-        other => Err(refuse(place, key, format!("{} where a string or a list of messages belongs", kind(&other)))),
+        other => Err(refuse(place, key, format!("{} where a string or a list of messages belongs", what(&other)))),
     }
 }
 
 fn message(place: &Place, key: &str, value: Value) -> Result<Message> {
     let Value::Object(message) = value else {
-        return Err(refuse(place, key, format!("{} where a message with `role` and `content` belongs", kind(&value))));
+        return Err(refuse(place, key, format!("{} where a message with `role` and `content` belongs", what(&value))));
     };
     if role(&message).is_empty() {
         return Err(refuse(place, &format!("{key}.role"), "missing or no string; for example \"user\"".into()));
@@ -133,12 +174,12 @@ fn message(place: &Place, key: &str, value: Value) -> Result<Message> {
     match message.get("content") {
         // A message that only calls tools has no content; the template sees to that.
         Some(Value::String(_) | Value::Null) => Ok(message),
-        Some(other) => Err(refuse(place, &format!("{key}.content"), format!("{} where a string belongs", kind(other)))),
+        Some(other) => Err(refuse(place, &format!("{key}.content"), format!("{} where a string belongs", what(other)))),
         None => Err(refuse(place, &format!("{key}.content"), "missing".into())),
     }
 }
 
-fn kind(value: &Value) -> &'static str {
+fn what(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",
         Value::Bool(_) => "true or false",

@@ -32,22 +32,24 @@ impl Layout {
         self.strings || row.parts.values().any(|content| matches!(content, Content::Messages(_)))
     }
 
-    /// Writes a row of [`super::PROMPT_COMPLETION`].
+    /// Writes a row as far as its part `end`: an answer with what it answers, or the prompt alone, which then ends where an
+    /// answer would begin. Of a row of whole `messages`, all of them.
     ///
     /// # Errors
     /// A template that fails, or that does not tell the assistant's words from the others'.
-    pub fn lay_out(&self, row: &Row) -> Result<Laid> {
-        if let (false, Some(Content::Text(prompt)), Some(Content::Text(completion))) =
-            (self.templates(row), row.parts.get(&Part::Prompt), row.parts.get(&Part::Completion))
-        {
-            let boundary = prompt.chars().count();
-            let learned = boundary..boundary + completion.chars().count();
-            let supervised = Vec::from([learned]);
-            return Ok(Laid { text: format!("{prompt}{completion}"), supervised });
+    pub fn lay_out(&self, row: &Row, end: Part) -> Result<Laid> {
+        if !self.templates(row) {
+            return Ok(joined(row, end));
         }
-        let (prompt, completion) = conversation(row);
-        let refuse = |what| DataError::Json { place: row.place.clone(), key: String::new(), what };
-        self.lay_out_messages(prompt, &completion).map_err(refuse)
+        let (prompt, messages) = conversation(row, end);
+        let laid = match end {
+            Part::Prompt => {
+                let opened = self.template.render(&messages, true);
+                opened.map(|rendered| Laid { text: rendered.text, supervised: Vec::new() })
+            }
+            _ => self.lay_out_messages(prompt, &messages),
+        };
+        laid.map_err(|what| DataError::Json { place: row.place.clone(), key: String::new(), what })
     }
 
     /// Supervised are the assistant's messages from number `prompt` on.
@@ -86,8 +88,23 @@ impl Layout {
     }
 }
 
-/// A row's messages, and how many of them are the prompt.
-fn conversation(row: &Row) -> (usize, Vec<Message>) {
+/// Strings as they are, one behind the other.
+fn joined(row: &Row, end: Part) -> Laid {
+    let text = |part: Part| match row.parts.get(&part) {
+        Some(Content::Text(text)) => text.as_str(),
+        _ => "",
+    };
+    let prompt = text(Part::Prompt);
+    if end == Part::Prompt {
+        return Laid { text: prompt.to_owned(), supervised: Vec::new() };
+    }
+    let (boundary, answer) = (prompt.chars().count(), text(end));
+    let learned = boundary..boundary + answer.chars().count();
+    Laid { text: format!("{prompt}{answer}"), supervised: Vec::from([learned]) }
+}
+
+/// A row's messages as far as its part `end`, and how many of them are the prompt.
+fn conversation(row: &Row, end: Part) -> (usize, Vec<Message>) {
     let part = |part: Part, role: &str| match row.parts.get(&part) {
         Some(Content::Messages(messages)) => messages.clone(),
         Some(Content::Text(text)) => json!({"role": role, "content": text}).as_object().cloned().into_iter().collect(),
@@ -95,7 +112,9 @@ fn conversation(row: &Row) -> (usize, Vec<Message>) {
     };
     let mut messages = part(Part::Prompt, "user");
     let prompt = messages.len();
-    messages.extend(part(Part::Completion, ASSISTANT));
-    messages.extend(part(Part::Messages, ""));
+    if end != Part::Prompt {
+        messages.extend(part(end, ASSISTANT));
+        messages.extend(part(Part::Messages, ""));
+    }
     (prompt, messages)
 }

@@ -1,20 +1,24 @@
-//! Rows: prompts with completions, and whatever else a data set says of them, from JSON lines to token ids.
+//! Rows: prompts with what may be answered, and whatever else a data set says of them, from JSON lines to token ids.
 //!
 //! | step | file |
 //! |---|---|
-//! | read JSON lines into parts and columns, with file and line | [`jsonl`] |
+//! | which parts the rows of each kind have | [`kind`] |
+//! | read JSON lines into parts and columns, with file and line | [`jsonl`], with [`pair`] for the prompt of two answers |
 //! | hold some out, and never the same prompt on both sides | [`split`] |
-//! | write a row as one text, and know which stretches are supervised | [`layout`], with [`template`] for chats |
-//! | tokenise, cut to length, drop what has nothing left to learn | [`encode`] |
-//!
-//! A row is a set of named parts, so that other kinds of rows (a prompt with a chosen and a rejected answer) are another
-//! [`Shape`] and another layout, and everything before and after stays.
+//! | write a row as text, and know which stretches are supervised | [`layout`], with [`template`] for chats |
+//! | tokenise, cut to length, drop what has nothing left to learn, count | [`encode`], [`counts`] |
+//! | hold the tokens in rows, and what rewards read of each | [`set`], [`text`] |
 
+pub mod counts;
 pub mod encode;
 pub mod jsonl;
+pub mod kind;
 pub mod layout;
+pub mod pair;
+pub mod set;
 pub mod split;
 pub mod template;
+pub mod text;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -22,37 +26,13 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
-pub use encode::{RowCounts, RowSet, Truncation};
-pub use jsonl::RowOptions;
+pub use counts::RowCounts;
+pub use encode::Truncation;
+pub use jsonl::{Columns, RowOptions};
+pub use kind::{Part, RowKind};
+pub use set::RowSet;
 pub use template::ChatTemplate;
-
-/// A part of a row, by the field's usual column name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Part {
-    /// A whole conversation: `messages`.
-    Messages,
-    /// What is asked: `prompt`.
-    Prompt,
-    /// What is to be answered: `completion`.
-    Completion,
-}
-
-impl Part {
-    /// The column's name.
-    pub fn name(self) -> &'static str {
-        match self {
-            Part::Messages => "messages",
-            Part::Prompt => "prompt",
-            Part::Completion => "completion",
-        }
-    }
-}
-
-/// The parts that a kind of row has.
-pub type Shape = &'static [Part];
-
-/// Rows for instruction tuning. The first shape that a row has all parts of is the row's; other keys are columns.
-pub const PROMPT_COMPLETION: &[Shape] = &[&[Part::Messages], &[Part::Prompt, Part::Completion]];
+pub use text::RowText;
 
 /// What a part holds.
 #[derive(Clone, Debug, PartialEq)]
@@ -89,17 +69,6 @@ impl fmt::Display for Place {
     }
 }
 
-/// What a row says beside its tokens.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct RowText {
-    /// The prompt.
-    pub prompt: String,
-    /// Its columns.
-    pub columns: Vec<(String, plugin_api::reward::Column)>,
-    /// The right answer, where the row has one.
-    pub answer: Option<String>,
-}
-
 /// One row.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Row {
@@ -132,6 +101,8 @@ impl Row {
 pub struct RowCorpus {
     /// What to call it in messages.
     pub name: String,
+    /// Of which kind they are.
+    pub kind: RowKind,
     /// Rows to train on.
     pub train: Vec<Row>,
     /// Rows to evaluate on; empty where none were asked for.

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::references;
 use crate::data::rows::layout::Layout;
 use crate::data::rows::template::PLAIN;
-use crate::data::rows::{ChatTemplate, Message, PROMPT_COMPLETION, Row, jsonl};
+use crate::data::rows::{ChatTemplate, Columns, Message, Part, Row, RowKind, jsonl};
 use crate::data::{DataError, Tokenizer};
 
 fn reference(name: &str) -> (Tokenizer, Value) {
@@ -21,14 +21,16 @@ fn messages(value: Value) -> Vec<Message> {
 }
 
 fn row(line: &Value) -> Row {
-    jsonl::parse("rows.jsonl".as_ref(), &line.to_string(), PROMPT_COMPLETION).unwrap().remove(0)
+    jsonl::parse("rows.jsonl".as_ref(), &line.to_string(), RowKind::PromptCompletion, &Columns::new())
+        .unwrap()
+        .remove(0)
 }
 
 /// The supervised stretches of a row, as text.
 fn said(template: &str, line: Value) -> Result<Vec<String>, DataError> {
     let tokenizer = Tokenizer::bytes().unwrap();
     let layout = Layout { template: ChatTemplate::new(template, &tokenizer).unwrap(), strings: true };
-    let laid = layout.lay_out(&row(&line))?;
+    let laid = layout.lay_out(&row(&line), Part::Completion)?;
     Ok(laid.supervised.iter().map(|s| laid.text.chars().skip(s.start).take(s.len()).collect()).collect())
 }
 
@@ -73,7 +75,8 @@ fn gotcha_11_a_template_that_marks_nothing_gives_the_same_stretches() {
         let (marked, unmarked) = (layout(&marked), layout(&unmarked));
         for chat in reference["chats"].as_array().unwrap().iter().take(4) {
             let row = row(&json!({"messages": chat["messages"]}));
-            let (a, b) = (marked.lay_out(&row).unwrap(), unmarked.lay_out(&row).unwrap());
+            let (a, b) =
+                (marked.lay_out(&row, Part::Completion).unwrap(), unmarked.lay_out(&row, Part::Completion).unwrap());
             assert_eq!(a.text, b.text);
             assert_eq!(a.supervised.len(), b.supervised.len());
             for (a_span, b_span) in a.supervised.iter().zip(&b.supervised) {

@@ -11,7 +11,7 @@ use crate::data::pack::pack;
 use crate::data::rows::encode::Encoder;
 use crate::data::rows::layout::Layout;
 use crate::data::rows::template::PLAIN;
-use crate::data::rows::{ChatTemplate, PROMPT_COMPLETION, RowCorpus, RowCounts, Truncation, jsonl};
+use crate::data::rows::{ChatTemplate, Columns, RowCorpus, RowCounts, RowKind, Truncation, jsonl};
 use crate::data::{BatchSize, Batcher, BatcherOptions, DataError, Examples, Result, Sequence, Tokenizer, TrainingData};
 
 const EOS: u32 = 256;
@@ -28,10 +28,10 @@ struct Case<'a> {
 impl Case<'_> {
     fn data(&self, lines: &[Value]) -> Result<TrainingData> {
         let text: String = lines.iter().map(|line| format!("{line}\n")).collect();
-        let train = jsonl::parse("rows.jsonl".as_ref(), &text, PROMPT_COMPLETION).unwrap();
+        let train = jsonl::parse("rows.jsonl".as_ref(), &text, RowKind::PromptCompletion, &Columns::new()).unwrap();
         let template = ChatTemplate::new(self.template.unwrap_or(PLAIN), self.tokenizer)?;
         let layout = Layout { template, strings: self.template.is_some() };
-        let (tokenizer, longest, truncation) = (self.tokenizer, self.longest, self.truncation);
+        let (tokenizer, longest, truncation) = (self.tokenizer, self.longest, Some(self.truncation));
         let corpus = RowCorpus { name: "rows.jsonl".into(), train, ..RowCorpus::default() };
         Encoder { tokenizer, layout: &layout, longest, truncation }.encode(&corpus)
     }

@@ -5,11 +5,11 @@ use std::fs;
 use serde_json::{Value, json};
 
 use crate::data::rows::split::{Split, split};
-use crate::data::rows::{Content, PROMPT_COMPLETION, Part, Row, RowOptions, jsonl};
+use crate::data::rows::{Columns, Content, Part, Row, RowKind, RowOptions, jsonl};
 use crate::data::{DataError, Result};
 
 fn parse(text: &str) -> Result<Vec<Row>> {
-    jsonl::parse("rows.jsonl".as_ref(), text, PROMPT_COMPLETION)
+    jsonl::parse("rows.jsonl".as_ref(), text, RowKind::PromptCompletion, &Columns::new())
 }
 
 fn rows(count: usize, line: impl Fn(usize) -> Value) -> Vec<Row> {
@@ -41,7 +41,7 @@ fn what_is_no_row_is_refused_by_file_line_and_key() {
         ("[1]".into(), "rows.jsonl:2: a list where an object"),
         (
             json!({"prompt": "a", "answer": "7", "completion": null}).to_string(),
-            "rows.jsonl:2: needs `messages`, or `prompt` and `completion`; it has `prompt`, `answer`",
+            "rows.jsonl:2: needs `messages`, or `prompt` and `completion`; it has `prompt`, `answer`; data.columns",
         ),
         (json!({"prompt": "a", "completion": 7}).to_string(), "rows.jsonl:2: `completion`: a number where a string"),
         (chat(json!("hi")), "rows.jsonl:2: `messages`: a string where a list of messages belongs"),
@@ -119,7 +119,8 @@ fn files_to_evaluate_on_take_their_prompts_with_them() {
     let (train, eval) = (write("train.jsonl", &["a", "b", "c"]), write("eval.jsonl", &["b", "d"]));
     let read = |paths: &[&String], eval: &[&String], share| {
         let own = |paths: &[&String]| paths.iter().map(|path| (*path).clone()).collect();
-        RowOptions { paths: own(paths), eval_paths: own(eval), split: Split::Share(share) }.read(PROMPT_COMPLETION)
+        let (paths, eval_paths, split) = (own(paths), own(eval), Split::Share(share));
+        RowOptions { paths, eval_paths, split, columns: Columns::new() }.read(RowKind::PromptCompletion)
     };
     let corpus = read(&[&train], &[&eval], 0.0).unwrap();
     assert_eq!((corpus.train.len(), corpus.held_out.len(), corpus.leaks, corpus.sources.len()), (2, 2, 1, 2));

@@ -1,9 +1,9 @@
-use crate::data::rows::{Content, Part};
+use crate::data::rows::{Content, Part, RowKind};
 use crate::data::{SyntheticOptions, Tokenizer};
 use telos_world::{MAX_DOCUMENT_BYTES, Task};
 
 fn options() -> SyntheticOptions {
-    SyntheticOptions { rows: 300, held_out_rows: 40, tasks: vec![Task::Sort, Task::Add], seed: 3 }
+    SyntheticOptions { rows: 300, held_out_rows: 40, tasks: vec![Task::Sort, Task::Add], equal_length: false, seed: 3 }
 }
 
 #[test]
@@ -29,7 +29,7 @@ fn a_document_in_bytes_fits_a_context_of_128() {
 /// Rows of the world are its examples. Catches held-out rows that were trained on, and an answer without its end.
 #[test]
 fn rows_are_the_examples_of_the_world() {
-    let corpus = options().read_rows().unwrap();
+    let corpus = options().read_rows(RowKind::PromptCompletion).unwrap();
     assert_eq!((corpus.train.len(), corpus.held_out.len()), (300, 40));
     let trained: Vec<String> = corpus.train.iter().map(|row| row.question()).collect();
     assert!(corpus.held_out.iter().all(|row| !trained.contains(&row.question())));
@@ -41,7 +41,10 @@ fn rows_are_the_examples_of_the_world() {
         };
         assert_eq!(telos_world::gold(&prompt, &answer), Some(1.0), "{prompt}{answer}");
     }
-    assert_eq!(options().read_rows().unwrap().train, corpus.train);
-    assert_ne!(SyntheticOptions { seed: 4, ..options() }.read_rows().unwrap().sources, corpus.sources);
-    assert!(SyntheticOptions { rows: 0, ..options() }.read_rows().is_err());
+    assert_eq!(options().read_rows(RowKind::PromptCompletion).unwrap().train, corpus.train);
+    assert_ne!(
+        SyntheticOptions { seed: 4, ..options() }.read_rows(RowKind::PromptCompletion).unwrap().sources,
+        corpus.sources
+    );
+    assert!(SyntheticOptions { rows: 0, ..options() }.read_rows(RowKind::PromptCompletion).is_err());
 }

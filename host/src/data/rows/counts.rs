@@ -1,0 +1,67 @@
+//! What became of the rows, for the receipt and for people.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use super::RowKind;
+
+/// What became of the rows.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct RowCounts {
+    /// Of which kind they are.
+    pub kind: RowKind,
+    /// Rows to train on.
+    pub train: usize,
+    /// Rows to evaluate on.
+    pub held_out: usize,
+    /// Rows dropped since they do not fit: of completions nothing fits, of pairs one answer does not fit whole.
+    pub dropped_too_long: usize,
+    /// Rows dropped without being too long: nothing in them can be learned.
+    pub dropped_empty: usize,
+    /// Pairs dropped since both answers are the same tokens.
+    pub dropped_same: usize,
+    /// Training rows left out since their prompt is held out.
+    pub dropped_held_out_prompt: usize,
+    /// Rows made shorter.
+    pub truncated: usize,
+    /// Rows in which one token holds the prompt's last and the answer's first characters.
+    pub shared_tokens: usize,
+    /// Prompts and answers that were joined with no space or line between them.
+    pub joined_without_space: usize,
+    /// Numeric columns that every row has: they reach the objective as `column.NAME`.
+    pub columns: Vec<String>,
+    /// Columns that are numbers in some rows only, and reach nobody.
+    pub ragged_columns: Vec<String>,
+}
+
+impl fmt::Display for RowCounts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {} to train on, {} held out", self.train, self.kind.noun(), self.held_out)?;
+        let too_long = match self.kind {
+            RowKind::PromptCompletion => "dropped: nothing of the completion fits",
+            _ => "dropped: too long",
+        };
+        let told = [
+            (self.dropped_too_long, too_long),
+            (self.dropped_empty, "dropped: nothing in them can be learned"),
+            (self.dropped_same, "dropped: both answers are the same"),
+            (self.dropped_held_out_prompt, "left out of training: their prompt is held out"),
+            (self.truncated, "truncated"),
+            (self.shared_tokens, "with a token that holds the prompt's end and the answer's beginning"),
+            (
+                self.joined_without_space,
+                "joined with nothing between prompt and answer (data.chat_template = \"plain\" puts a line break there)",
+            ),
+        ];
+        for (count, what) in told.iter().filter(|(count, _)| *count > 0) {
+            write!(f, "; {count} {what}")?;
+        }
+        if !self.ragged_columns.is_empty() {
+            let names = self.ragged_columns.join(", ");
+            write!(f, "; columns that are no number in every row, and so not handed on: {names}")?;
+        }
+        Ok(())
+    }
+}

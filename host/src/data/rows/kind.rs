@@ -1,0 +1,114 @@
+//! The kinds of rows, and the parts that each is made of.
+
+use plugin_api::manifest::DataKind;
+use serde::{Deserialize, Serialize};
+
+use super::Truncation;
+
+/// A part of a row, by the field's usual column name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Part {
+    /// A whole conversation: `messages`.
+    Messages,
+    /// What is asked: `prompt`.
+    Prompt,
+    /// What is to be answered: `completion`.
+    Completion,
+    /// The better of two answers: `chosen`.
+    Chosen,
+    /// The worse of two answers: `rejected`.
+    Rejected,
+}
+
+impl Part {
+    /// The column's name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Part::Messages => "messages",
+            Part::Prompt => "prompt",
+            Part::Completion => "completion",
+            Part::Chosen => "chosen",
+            Part::Rejected => "rejected",
+        }
+    }
+}
+
+/// The parts that a row has.
+pub type Shape = &'static [Part];
+
+/// What the rows of a data set are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RowKind {
+    /// Prompts with their completions, or conversations.
+    #[default]
+    PromptCompletion,
+    /// Prompts with two answers, a chosen and a rejected one.
+    Preference,
+    /// Prompts alone; everything else is a column.
+    Prompt,
+    /// Prompts with one answer each, and in the column [`LABEL`] whether it is desirable.
+    Unpaired,
+}
+
+/// The column of [`RowKind::Unpaired`] that says whether an answer is desirable: true or 1, false or 0.
+pub const LABEL: &str = "label";
+
+impl RowKind {
+    /// The rows that an objective learns from; `None` where it learns from running text.
+    pub fn of(data: &DataKind) -> Option<RowKind> {
+        Some(match data {
+            kind if *kind == DataKind::PROMPT_COMPLETION => RowKind::PromptCompletion,
+            kind if *kind == DataKind::PREFERENCE => RowKind::Preference,
+            kind if *kind == DataKind::PROMPT => RowKind::Prompt,
+            kind if *kind == DataKind::UNPAIRED => RowKind::Unpaired,
+            _ => return None,
+        })
+    }
+
+    /// The shapes a row may have. The first one that it has all parts of is the row's; other keys are columns.
+    pub fn shapes(self) -> &'static [Shape] {
+        match self {
+            RowKind::PromptCompletion => &[&[Part::Messages], &[Part::Prompt, Part::Completion]],
+            RowKind::Preference => &[&[Part::Prompt, Part::Chosen, Part::Rejected], &[Part::Chosen, Part::Rejected]],
+            RowKind::Prompt => &[&[Part::Prompt]],
+            RowKind::Unpaired => &[&[Part::Prompt, Part::Completion]],
+        }
+    }
+
+    /// The texts that a row becomes, each by the part it ends with.
+    pub fn texts(self) -> &'static [Part] {
+        match self {
+            RowKind::PromptCompletion | RowKind::Unpaired => &[Part::Completion],
+            RowKind::Preference => &[Part::Chosen, Part::Rejected],
+            RowKind::Prompt => &[Part::Prompt],
+        }
+    }
+
+    /// What becomes of long rows where nobody says. What is judged is judged whole, and of a prompt its end counts.
+    pub fn truncation(self) -> Truncation {
+        match self {
+            RowKind::PromptCompletion => Truncation::Right,
+            RowKind::Preference | RowKind::Unpaired => Truncation::Drop,
+            RowKind::Prompt => Truncation::Left,
+        }
+    }
+
+    /// The most tokens of a text, where a model reads `longest` of them. The last token of a completion is only predicted;
+    /// of what is judged it is read too (the score stands there), and of a prompt everything is.
+    pub fn most_tokens(self, longest: usize) -> usize {
+        match self {
+            RowKind::PromptCompletion => longest.saturating_add(1),
+            _ => longest,
+        }
+    }
+
+    /// What to call so many rows.
+    pub fn noun(self) -> &'static str {
+        match self {
+            RowKind::PromptCompletion | RowKind::Unpaired => "rows",
+            RowKind::Preference => "pairs",
+            RowKind::Prompt => "prompts",
+        }
+    }
+}

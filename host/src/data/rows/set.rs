@@ -1,0 +1,199 @@
+//! Tokenised rows: of each one sequence, or a pair's two, the chosen answer's first.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use plugin_api::batch::names;
+use sha2::{Digest, Sha256};
+
+use super::kind::LABEL;
+use super::text::number;
+use super::{Row, RowKind, RowText};
+use crate::data::cache::hex;
+use crate::data::order::{self, Stretch, shuffled};
+use crate::data::{Examples, Sequence};
+
+/// A text as tokens.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tokens {
+    /// The ids.
+    pub ids: Vec<u32>,
+    /// Whether each counts in the loss.
+    pub supervised: Vec<bool>,
+}
+
+impl Tokens {
+    /// How many tokens come before the first supervised one.
+    pub fn prompt(&self) -> usize {
+        self.supervised.iter().position(|s| *s).unwrap_or(self.ids.len())
+    }
+
+    /// Whether rows of that kind can be made of it: of a prompt there must be something; else a supervised token must stand
+    /// behind another token, and all of an answer that is judged.
+    pub fn serves(&self, kind: RowKind) -> bool {
+        match kind {
+            RowKind::Prompt => !self.ids.is_empty(),
+            RowKind::PromptCompletion => self.supervised.iter().skip(1).any(|s| *s),
+            RowKind::Preference | RowKind::Unpaired => (1..self.ids.len()).contains(&self.prompt()),
+        }
+    }
+
+    /// Keeps the first `length` tokens.
+    pub fn truncate(&mut self, length: usize) {
+        self.ids.truncate(length);
+        self.supervised.truncate(length);
+    }
+}
+
+/// Tokenised rows of one side of the split.
+#[derive(Debug, Default)]
+pub struct RowSet {
+    kind: RowKind,
+    ids: Vec<u32>,
+    supervised: Vec<bool>,
+    /// Where each sequence ends.
+    ends: Vec<usize>,
+    /// Each row's number in its data, counted from 0 with the dropped ones.
+    rows: Vec<u64>,
+    /// Each row's label; of unpaired rows only.
+    labels: Vec<f64>,
+    columns: BTreeMap<String, Vec<f64>>,
+    texts: Vec<RowText>,
+    key: String,
+}
+
+impl RowSet {
+    /// No rows of that kind.
+    pub fn new(kind: RowKind) -> RowSet {
+        RowSet { kind, ..RowSet::default() }
+    }
+
+    /// How many rows there are.
+    pub fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+
+    /// Adds row number `row_number` with its texts, as many as its kind has, and its numbers in `columns`.
+    pub fn push(&mut self, row_number: u64, texts: Vec<Tokens>, row: &Row, columns: &[String]) {
+        for tokens in texts {
+            self.ids.extend(tokens.ids);
+            self.supervised.extend(tokens.supervised);
+            self.ends.push(self.ids.len());
+        }
+        self.rows.push(row_number);
+        self.texts.push(row.text());
+        let value = |name: &str| row.columns.get(name).and_then(number).unwrap_or(f64::NAN);
+        if self.kind == RowKind::Unpaired {
+            self.labels.push(value(LABEL));
+        }
+        for name in columns {
+            self.columns.entry(name.clone()).or_default().push(value(name));
+        }
+    }
+
+    /// To be called behind the last row: names the whole set by its content.
+    pub fn close(&mut self) {
+        let mut hash = Sha256::new();
+        hash.update(b"rows 1");
+        for end in &self.ends {
+            hash.update((*end as u64).to_le_bytes());
+        }
+        hash.update(bytemuck::cast_slice::<u32, u8>(&self.ids));
+        self.supervised.iter().for_each(|s| hash.update([u8::from(*s)]));
+        for (name, values) in &self.columns {
+            hash.update(name);
+            hash.update(bytemuck::cast_slice::<f64, u8>(values));
+        }
+        // Rewards read the words of a prompt's row.
+        if self.kind == RowKind::Prompt {
+            self.texts.iter().for_each(|text| hash.update(format!("{text:?}")));
+        }
+        self.key = hex(&hash.finalize());
+    }
+
+    /// How many sequences a row has.
+    fn width(&self) -> usize {
+        self.kind.texts().len()
+    }
+
+    /// The sequences of row `index` of those that are left.
+    fn sequences_of(&self, index: usize) -> Range<usize> {
+        index * self.width()..(index + 1) * self.width()
+    }
+
+    /// The tokens of sequence `index`.
+    fn bounds(&self, index: usize) -> Range<usize> {
+        let end_of = |index: usize| self.ends.get(index).copied().unwrap_or_default();
+        index.checked_sub(1).map_or(0, end_of)..end_of(index)
+    }
+
+    /// What a sequence of row `index` says of itself.
+    fn numbers(&self, index: usize, chosen: bool, group: u64) -> BTreeMap<String, f64> {
+        let own = match self.kind {
+            RowKind::Preference => vec![(names::GROUP, group as f64), (names::SIDE, f64::from(u8::from(chosen)))],
+            RowKind::Unpaired => self.labels.get(index).map(|label| (names::SIDE, *label)).into_iter().collect(),
+            RowKind::PromptCompletion | RowKind::Prompt => Vec::new(),
+        };
+        own.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+    }
+}
+
+impl Examples for RowSet {
+    fn key(&self) -> String {
+        self.key.clone()
+    }
+
+    fn documents(&self) -> usize {
+        self.rows.len()
+    }
+
+    fn tokens(&self) -> u64 {
+        self.ids.len() as u64
+    }
+
+    fn epoch(&self, context: usize, prefix: bool, seed: u64, epoch: u64) -> Vec<Stretch> {
+        shuffled(self.in_order(context, prefix), seed, epoch, context)
+    }
+
+    /// Rows are whole: they were cut to length when they were tokenised. A pair's stretch is as long as both its sequences.
+    fn in_order(&self, _context: usize, _prefix: bool) -> Vec<Stretch> {
+        let positions =
+            |row: usize| self.sequences_of(row).map(|s| self.bounds(s).len().saturating_sub(1)).sum::<usize>();
+        let whole = |row: usize| Stretch { document: row as u32, begin: 1, end: 1 + positions(row) as u32 };
+        (0..self.rows.len()).map(whole).collect()
+    }
+
+    /// The prefix is among the row's tokens already.
+    fn sequences(&self, stretch: Stretch, _prefix: Option<u32>, group: u64) -> Vec<Sequence> {
+        let row = stretch.document as usize;
+        let columns: BTreeMap<String, f64> =
+            self.columns.iter().filter_map(|(name, values)| Some((name.clone(), *values.get(row)?))).collect();
+        let sequence = |(place, sequence): (usize, usize)| Sequence {
+            ids: self.ids[self.bounds(sequence)].to_vec(),
+            supervised: self.supervised[self.bounds(sequence)].to_vec(),
+            columns: columns.clone(),
+            row: self.rows.get(row).copied().unwrap_or_default(),
+            numbers: self.numbers(row, place == 0, group),
+            ..Default::default()
+        };
+        self.sequences_of(row).enumerate().map(sequence).collect()
+    }
+
+    fn usual_length(&self, context: usize) -> usize {
+        (self.ids.len() - self.ends.len()).checked_div(self.rows.len()).unwrap_or(context).max(1)
+    }
+
+    /// By chance: rows often come in turn (task after task), and every n-th of them would be of one kind.
+    fn some(&self, all: Vec<Stretch>, kept: usize) -> Vec<Stretch> {
+        order::some(all, kept)
+    }
+
+    fn row_text(&self, row: u64) -> Option<&RowText> {
+        self.texts.get(self.rows.binary_search(&row).ok()?)
+    }
+}
