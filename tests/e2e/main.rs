@@ -15,6 +15,7 @@ mod micro;
 mod minors;
 mod objectives;
 mod plugins;
+mod ppo_plugin;
 mod preference_plugins;
 mod resume;
 mod rig;
