@@ -76,7 +76,7 @@ fn audit(entry: &Entry, reference: Box<dyn Session>, step: u64, data: &TrainingD
     audit.turn(true);
     let (_, gradient) = learner.gradient(&window, &trail)?;
     if gradient.finite {
-        learner.update(learner.learning_rate(step - 1, total))?;
+        learner.update(learner.learning_rate(step - 1, total), step)?;
     }
     audit.turn(false);
     let tokens = window.iter().map(PackedBatch::len).sum::<usize>() as u64;

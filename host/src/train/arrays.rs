@@ -132,6 +132,15 @@ pub fn supervised_rows(packed: &PackedBatch) -> Vec<i32> {
     packed.mask.iter().enumerate().filter(|(_, m)| **m != 0.0).map(|(n, _)| n as i32).collect()
 }
 
+/// Numbers of the tokens `rows` among all `n`; the others get 0.
+pub fn spread(n: usize, rows: &[i32], values: &[f64]) -> Vec<f64> {
+    let mut all = vec![0.0; n];
+    for (row, value) in rows.iter().zip(values) {
+        all[*row as usize] = *value;
+    }
+    all
+}
+
 /// A batch's data with the statistics of its supervised tokens; the others get 0.
 pub fn with_statistics(
     packed: &PackedBatch,
@@ -140,13 +149,7 @@ pub fn with_statistics(
     stats: Option<&HeadStats>,
 ) -> Result<Batch<'static>> {
     let n = packed.len();
-    let spread = |values: Option<&Vec<f64>>| {
-        let mut all = vec![0.0; n];
-        for (row, value) in rows.iter().zip(values.into_iter().flatten()) {
-            all[*row as usize] = *value;
-        }
-        all
-    };
+    let spread = |values: Option<&Vec<f64>>| spread(n, rows, values.map_or(&[], Vec::as_slice));
     let mut batch = data_arrays(packed).with_statistic("logp", Scope::TOKEN, spread(stats.map(|s| &s.logp)));
     let optional = [
         ("lse", wanted.lse, stats.and_then(|s| s.lse.as_ref())),
@@ -190,6 +193,16 @@ impl Part {
                 part
             })
             .collect()
+    }
+
+    /// Its first token and how many it has.
+    pub fn tokens(self) -> (usize, usize) {
+        (self.token, self.tokens)
+    }
+
+    /// Its first sequence and how many it has.
+    pub fn sequences(self) -> (usize, usize) {
+        (self.sequence, self.sequences)
     }
 
     /// All of a window.

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use plugin_api::manifest::DataKind;
 
+use super::objectives::check_data;
 use super::setup::{Prepared, refusal_text};
 use crate::{
     config::experiment::{Batch, Data, HeldOut},
@@ -48,7 +49,10 @@ impl Prepared {
     /// A request error naming file and remedy.
     pub fn data(&self, cached: bool) -> Result<TrainingData> {
         let experiment = self.experiment();
-        let kind = self.row_kind();
+        let (kind, data) = (self.row_kind(), self.data_kind());
+        for (own, (_, manifest)) in experiment.objective.iter().zip(&self.objectives) {
+            check_data(&own.plugin, manifest, &data)?;
+        }
         if let Some((key, why)) = misfit(kind, experiment.train.batch, &experiment.data) {
             return Err(self.loaded.refuse(key, why));
         }
@@ -103,11 +107,6 @@ impl Prepared {
             }
             _ => (self.synthetic()?.read_rows(kind)?, None, None),
         };
-        if experiment.eval.generate.is_some() && corpus.held_out.iter().all(|row| row.text().answer.is_none()) {
-            let why =
-                "no prompt that is held out has a column `answer` to compare with; data.columns.answer names another";
-            return Err(self.loaded.refuse("eval.generate", why));
-        }
         let (layout, file) = self.layout(template)?;
         let longest = experiment.longest_sequence(self.config.context as usize);
         let encoder = Encoder { tokenizer: &self.tokenizer, layout: &layout, longest, truncation };

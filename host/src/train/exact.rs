@@ -12,19 +12,25 @@ use crate::{
 /// The metric's name, without the `eval/` before it.
 pub const EXACT_MATCH: &str = "exact_match";
 
-/// A prompt with the answer its row gives.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// A prompt, with the answer its row gives.
+#[derive(Debug, Clone, PartialEq)]
 pub struct Question {
-    /// The prompt as the model reads it.
-    prompt: Vec<i32>,
-    /// The answer, without the space around it.
-    answer: String,
-    /// How many tokens it takes, the end of text included.
+    prompt: Sequence,
+    /// Without the space around it; `None` where the row gives none.
+    answer: Option<String>,
+    /// How many tokens the answer takes, the end of text included.
     length: usize,
 }
 
+impl Question {
+    /// The prompt as the model reads it, with its row's number and columns; nothing of it is supervised.
+    pub fn prompt(&self) -> Sequence {
+        self.prompt.clone()
+    }
+}
+
 /// About `most` questions of `data`, the same ones every time: of each row its first answer (of a pair the chosen one), of a
-/// prompt alone the answer among its columns. A row whose prompt has no token, or that has no good answer, asks nothing.
+/// prompt alone the answer among its columns. A row whose prompt has no token, or whose answer is undesirable, asks nothing.
 ///
 /// # Errors
 /// Text that the tokenizer cannot read or write.
@@ -32,25 +38,32 @@ pub fn questions(data: &dyn Examples, tokenizer: &Tokenizer, most: u64) -> Resul
     let all = data.in_order(u32::MAX as usize, false);
     let kept = (most as usize).min(all.len());
     let rows = data.some(all, kept).into_iter().filter_map(|row| data.sequences(row, None, 0).into_iter().next());
-    let asked = rows.filter_map(|row| question(data, tokenizer, &row).transpose());
-    asked.collect()
+    let good = rows.filter(|row| row.numbers.get(names::SIDE) != Some(&0.0));
+    good.filter_map(|row| question(data, tokenizer, row).transpose()).collect()
 }
 
-fn question(data: &dyn Examples, tokenizer: &Tokenizer, row: &Sequence) -> Result<Option<Question>> {
+fn question(data: &dyn Examples, tokenizer: &Tokenizer, row: Sequence) -> Result<Option<Question>> {
     let start = row.supervised.iter().position(|supervised| *supervised).unwrap_or(row.ids.len());
-    let undesirable = row.numbers.get(names::SIDE) == Some(&0.0);
-    if start == 0 || undesirable {
+    if start == 0 {
         return Ok(None);
     }
     let length = row.supervised[start..].iter().take_while(|supervised| **supervised).count();
     let (answer, length) = if length > 0 {
-        (text(tokenizer, &row.ids[start..start + length])?, length)
+        (Some(text(tokenizer, &row.ids[start..start + length])?), length)
     } else {
-        let Some(answer) = data.row_text(row.row).and_then(|text| text.answer.clone()) else { return Ok(None) };
-        let length = tokenizer.encode(&answer)?.len() + 1;
-        (answer.trim().to_owned(), length)
+        let answer = data.row_text(row.row).and_then(|text| text.answer.as_deref());
+        let length = answer.map(|answer| tokenizer.encode(answer)).transpose()?.map_or(0, |ids| ids.len() + 1);
+        (answer.map(|answer| answer.trim().to_owned()), length)
     };
-    Ok(Some(Question { prompt: row.ids[..start].iter().map(|id| *id as i32).collect(), answer, length }))
+    let ids = row.ids[..start].to_vec();
+    let prompt = Sequence {
+        supervised: vec![false; ids.len()],
+        ids,
+        columns: row.columns,
+        row: row.row,
+        ..Sequence::default()
+    };
+    Ok(Some(Question { prompt, answer, length }))
 }
 
 /// The tokens' text up to the end-of-text token, without the space around it.
@@ -59,21 +72,26 @@ fn text(tokenizer: &Tokenizer, ids: &[u32]) -> Result<String> {
     Ok(tokenizer.decode(&ids[..end], false)?.trim().to_owned())
 }
 
-/// The share of `questions` that greedy decoding answers as the rows do, up to the end-of-text token; space around an answer
-/// does not count. 0 without questions.
+/// The share of the `questions` with an answer that greedy decoding answers as the rows do, up to the end-of-text token; space
+/// around an answer does not count. `None` without such questions.
 ///
 /// # Errors
 /// The backend's.
-pub fn exact_match(model: &Model, tokenizer: &Tokenizer, questions: &[Question]) -> Result<f64> {
-    let longest = questions.iter().map(|question| question.length).max().unwrap_or(0);
-    let options = GenerateOptions { max_tokens: longest, temperature: 0.0, top_p: 1.0, top_k: 0, seed: 0 };
-    let prompts: Vec<Vec<i32>> = questions.iter().map(|question| question.prompt.clone()).collect();
-    let mut right = 0;
-    for (completion, question) in generate(model, &prompts, &options, &mut |_| {})?.iter().zip(questions) {
-        let ids: Vec<u32> = completion.tokens.iter().map(|id| *id as u32).collect();
-        right += usize::from(text(tokenizer, &ids)? == question.answer);
+pub fn exact_match(model: &Model, tokenizer: &Tokenizer, questions: &[Question]) -> Result<Option<f64>> {
+    let asked: Vec<&Question> = questions.iter().filter(|question| question.answer.is_some()).collect();
+    if asked.is_empty() {
+        return Ok(None);
     }
-    Ok(right as f64 / questions.len().max(1) as f64)
+    let longest = asked.iter().map(|question| question.length).max().unwrap_or(0);
+    let options = GenerateOptions { max_tokens: longest, temperature: 0.0, top_p: 1.0, top_k: 0, seed: 0 };
+    let ids = |question: &&Question| question.prompt.ids.iter().map(|id| *id as i32).collect();
+    let prompts: Vec<Vec<i32>> = asked.iter().map(ids).collect();
+    let mut right = 0;
+    for (completion, question) in generate(model, &prompts, &options, &mut |_| {})?.iter().zip(&asked) {
+        let ids: Vec<u32> = completion.tokens.iter().map(|id| *id as u32).collect();
+        right += usize::from(Some(text(tokenizer, &ids)?) == question.answer);
+    }
+    Ok(Some(right as f64 / asked.len() as f64))
 }
 
 #[cfg(test)]
@@ -97,10 +115,11 @@ mod tests {
             let asked = questions(&*data.held_out, &tokenizer, 100).unwrap();
             assert_eq!(asked.len(), 10, "{kind:?}");
             for (question, row) in asked.iter().zip(&corpus.held_out) {
-                let prompt: Vec<u32> = question.prompt.iter().map(|id| *id as u32).collect();
-                assert_eq!(tokenizer.decode(&prompt, false).unwrap().trim(), row.question());
-                assert_eq!(telos_world::gold(&row.question(), &question.answer), Some(1.0), "{}", question.answer);
-                assert_eq!(question.length, question.answer.len() + 1);
+                let (prompt, answer) = (question.prompt(), question.answer.as_deref().unwrap());
+                assert_eq!(tokenizer.decode(&prompt.ids, false).unwrap().trim(), row.question());
+                assert!(prompt.numbers.is_empty() && !prompt.supervised.contains(&true));
+                assert_eq!(telos_world::gold(&row.question(), answer), Some(1.0), "{answer}");
+                assert_eq!(question.length, answer.len() + 1);
             }
         }
     }

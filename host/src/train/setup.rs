@@ -21,7 +21,7 @@ use crate::{
         profile::{Profile, Record},
     },
     error::{Error, Result},
-    model::{Model, ModelConfig},
+    model::{Model, ModelConfig, Outputs},
     plugins::{Lock, Registry},
     runs::{checkpoint::find, receipt::PluginUse},
 };
@@ -44,6 +44,8 @@ pub struct Prepared {
     pub model_folder: Option<PathBuf>,
     backend: (Library, BackendManifest),
     pub(super) objectives: Vec<(Library, ObjectiveManifest)>,
+    /// Those of the experiment's rewards that are plugins, in order.
+    pub(super) rewards: Vec<Library>,
 }
 
 /// Reads the experiment, loads its plugins, and checks all that can be checked without data.
@@ -54,9 +56,13 @@ pub fn prepare(file: &Path, overrides: &[Override], folders: &[PathBuf], update_
     let mut draft = Draft::read(file, overrides)?;
     let registry = Registry::discover(folders);
     let mut lock = Lock::open(&draft.runs_dir(), update_lock)?;
-    let (mut backend, mut objectives, mut plugins) = (None, Vec::new(), Vec::new());
+    let (mut backend, mut objectives, mut rewards, mut plugins) = (None, Vec::new(), Vec::new(), Vec::new());
     for wanted in draft.plugins().to_vec() {
-        let kind = if wanted.slot == Slot::Backend { kind::BACKEND } else { kind::OBJECTIVE };
+        let kind = match wanted.slot {
+            Slot::Backend => kind::BACKEND,
+            Slot::Objective(_) => kind::OBJECTIVE,
+            Slot::Reward(_) => kind::REWARD,
+        };
         let info = match registry.find(kind, &wanted.id) {
             Ok(info) => info.clone(),
             Err(error) => {
@@ -78,6 +84,11 @@ pub fn prepare(file: &Path, overrides: &[Override], folders: &[PathBuf], update_
                 specs = manifest.options.clone();
                 objectives.push((library, manifest));
             }
+            Slot::Reward(_) => {
+                let manifest = library.reward_manifest()?;
+                specs = manifest.options.clone();
+                rewards.push(library);
+            }
         }
         draft.check_options(wanted.slot, &specs);
         plugins.push(used(&info, sha256));
@@ -87,7 +98,7 @@ pub fn prepare(file: &Path, overrides: &[Override], folders: &[PathBuf], update_
     let (model_folder, tokenizer, config) = model_and_tokenizer(&loaded)?;
     check_lengths(&loaded, &config)?;
     check_dtype(&loaded, &backend.1)?;
-    Ok(Prepared { loaded, registry, lock, plugins, tokenizer, config, model_folder, backend, objectives })
+    Ok(Prepared { loaded, registry, lock, plugins, tokenizer, config, model_folder, backend, objectives, rewards })
 }
 
 /// A plugin as a receipt names it.
@@ -145,14 +156,14 @@ impl Prepared {
         SessionOptions { device: wanted.device.clone(), threads, tag, options: wanted.options.clone() }
     }
 
-    /// The model: loaded from `folder` where given, else from the experiment's folder, else fresh.
+    /// The model with these outputs: loaded from `folder` where given, else from the experiment's folder, else fresh.
     ///
     /// # Errors
     /// A request error naming file and tensor.
-    pub fn model(&self, device: &Device, folder: Option<&Path>) -> Result<Model> {
+    pub fn model(&self, device: &Device, folder: Option<&Path>, outputs: Outputs) -> Result<Model> {
         match folder.or(self.model_folder.as_deref()) {
-            Some(folder) => Model::from_folder(device, folder),
-            None => Model::init(device, self.config.clone(), self.experiment().seed),
+            Some(folder) => Model::from_folder_as(device, folder, outputs),
+            None => Model::init(device, ModelConfig { outputs, ..self.config.clone() }, self.experiment().seed),
         }
     }
 
@@ -175,7 +186,11 @@ impl Prepared {
             };
             all.push(Active::new(&own.plugin, own.weight, prefix, manifest.clone(), Box::new(instance), &kind)?);
         }
-        Objectives::new(all)
+        let mut objectives = Objectives::new(all)?;
+        if let Some(rollout) = &self.experiment().rollout {
+            objectives.answer_at(rollout.temperature);
+        }
+        Ok(objectives)
     }
 
     /// The data order of the run, and how many optimizer steps it is.

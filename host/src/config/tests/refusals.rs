@@ -375,8 +375,8 @@ fn lengths_and_batches_that_contradict_each_other_are_refused() {
     );
     changed(
         "tokens = 512",
-        "pairs = 32",
-        "exp.toml:8:11: train.batch.pairs: this data has no pairs; for example batch = { tokens = 8192 } or batch = { sequences = 12 }",
+        "pairs = 32, prompts = 4",
+        "exp.toml:8:23: train.batch.prompts: contradicts train.batch.pairs: give one of them",
     );
     changed(
         "tokens = 512",
@@ -520,7 +520,7 @@ fn mistakes_in_overrides_name_the_override() {
     set("train.epochs=1", "--set train.epochs: contradicts train.steps: give one of them");
     set(
         "train.batch={sequences=4,pairs=4}",
-        "--set train.batch: train.batch.pairs: this data has no pairs; for example batch = { tokens = 8192 } or batch = { sequences = 12 }",
+        "--set train.batch: train.batch.pairs: contradicts train.batch.sequences: give one of them",
     );
     set(
         "0=1",
