@@ -56,13 +56,8 @@ fn question(data: &dyn Examples, tokenizer: &Tokenizer, row: Sequence) -> Result
         (answer.map(|answer| answer.trim().to_owned()), length)
     };
     let ids = row.ids[..start].to_vec();
-    let prompt = Sequence {
-        supervised: vec![false; ids.len()],
-        ids,
-        columns: row.columns,
-        row: row.row,
-        ..Sequence::default()
-    };
+    let prompt =
+        Sequence { supervised: vec![false; ids.len()], ids, columns: row.columns, row: row.row, ..Sequence::default() };
     Ok(Some(Question { prompt, answer, length }))
 }
 

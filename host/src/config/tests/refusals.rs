@@ -208,6 +208,20 @@ fn keys_of_rows_are_refused_elsewhere_and_where_they_contradict() {
     );
     changed(
         "path = \"corpus.txt\"",
+        "path = \"a\", columns = { prompt = \"q\" }, equal_length = true",
+        r#"
+        exp.toml:3:32: data.columns: unused: only source = "jsonl" reads it, and source is "text"
+        exp.toml:3:53: data.equal_length: unused: only source = "synthetic" generates data, and source is "text""#,
+    );
+    changed(
+        "path = \"corpus.txt\"",
+        "source = \"jsonl\", path = \"a\", columns = { prompt = \"q\", chosen = \"q\", chozen = \"z\" }",
+        r#"
+        exp.toml:3:53: data.columns.prompt: "q" is data.columns.chosen already
+        exp.toml:3:81: data.columns.chozen: unknown key; did you mean `chosen`?"#,
+    );
+    changed(
+        "path = \"corpus.txt\"",
         "source = \"jsonl\", rows = 5",
         r#"
         exp.toml:3:1: data.path: missing; source = "jsonl" reads it; for example path = "rows.jsonl"
