@@ -4,6 +4,7 @@
 //! What surrounds it: [`setup`] reads and checks, [`learner`] holds what learns, [`window`] goes through one optimizer window,
 //! [`optim`] updates, [`state`] is what a checkpoint holds, [`records`] is what is written down.
 
+pub mod answers;
 pub mod arrays;
 mod dataset;
 pub mod dry;
@@ -15,7 +16,9 @@ pub mod optim;
 pub mod pass;
 pub mod records;
 mod reference;
+pub mod rewards;
 pub mod roles;
+pub mod rollout;
 pub mod schedule;
 pub mod setup;
 mod start;
@@ -25,17 +28,18 @@ mod tally;
 pub mod trail;
 pub mod window;
 
-use std::time::Instant;
+use std::{sync::Arc, time::Instant};
 
 use plugin_api::objective::Verdict;
 
 use crate::{
     config::{Experiment, experiment},
-    data::{PackedBatch, TrainingData, batcher::eval_batches},
+    data::{Examples, PackedBatch, TrainingData, batcher::eval_batches},
     error::{Error, Result},
     generate::GenerateOptions,
     runs::{Checkpoints, Interrupt, Progress, RunFolder, progress::Show},
 };
+use answers::{Exam, Policy};
 use evaluate::{Figures, evaluate};
 use exact::{EXACT_MATCH, Question, exact_match};
 use learner::Learner;
@@ -51,6 +55,7 @@ pub struct Trainer {
     prepared: Prepared,
     learner: Learner,
     held_out: Vec<PackedBatch>,
+    held_out_rows: Arc<dyn Examples>,
     /// Held-out prompts to answer in evaluations; none where `eval.generate` is not given.
     questions: Vec<Question>,
     folder: RunFolder,
@@ -151,6 +156,9 @@ impl Trainer {
         }
         phases.end("optimizer");
 
+        if let Some(rollouts) = &mut self.learner.rollouts {
+            rollouts.commit();
+        }
         self.state.data = self.learner.batcher.state().clone();
         self.state.step += 1;
         self.state.tokens += out.tokens;
@@ -195,17 +203,20 @@ impl Trainer {
         let eval = self.experiment().eval.clone();
         let step = self.state.step;
         let due = due || (eval.every > 0 && step.is_multiple_of(eval.every));
-        if !due || self.held_out.is_empty() || self.state.evaluated.is_some_and(|(at, _)| at == step) {
+        let nothing = self.held_out.is_empty() && self.questions.is_empty();
+        if !due || nothing || self.state.evaluated.is_some_and(|(at, _)| at == step) {
             return Ok(false);
         }
         let start = Instant::now();
         let Learner { model, roles, objectives, .. } = &mut self.learner;
-        let mut figures = evaluate(model, roles, objectives, &self.held_out, &self.trail)?;
-        if !self.questions.is_empty() {
-            self.trail.backend("generation");
-            let share = exact_match(&self.learner.model, &self.prepared.tokenizer, &self.questions)?;
-            figures.extend(share.map(|share| (EXACT_MATCH.to_owned(), share)));
+        let mut figures = Figures::new();
+        if !self.held_out.is_empty() {
+            figures = evaluate(model, roles, objectives, &self.held_out, &self.trail)?;
+            if let Some(scores) = evaluate::spread_of_scores(&figures) {
+                model.config_mut().scores = Some(scores);
+            }
         }
+        figures.extend(self.answers()?);
         self.records.evaluation(step, &figures, start.elapsed())?;
         self.progress.message(&records::evaluation_line(step, &figures));
         let best = self.experiment().checkpoint.best.clone();
@@ -226,6 +237,29 @@ impl Trainer {
             self.check_expectations(&figures);
         }
         Ok(better)
+    }
+
+    /// What is found of the policy's answers to held-out prompts.
+    fn answers(&mut self) -> Result<Figures> {
+        if self.questions.is_empty() {
+            return Ok(Figures::new());
+        }
+        self.trail.backend("generation");
+        let (experiment, Learner { model, roles, objectives, rewards, .. }) =
+            (self.prepared.experiment(), &self.learner);
+        let tokenizer = &self.prepared.tokenizer;
+        let mut figures = Figures::new();
+        if let Some(share) = exact_match(model, tokenizer, &self.questions)? {
+            figures.push((EXACT_MATCH.to_owned(), share));
+        }
+        if !rewards.is_empty() {
+            let policy = Policy { model, tokenizer, data: &*self.held_out_rows };
+            let options = answers::options(experiment, &self.questions);
+            let exam =
+                Exam { policy, roles, objectives, rewards, options, tokens: experiment.train.micro_batch_tokens };
+            figures.extend(exam.figures(&self.questions)?);
+        }
+        Ok(figures)
     }
 
     fn out_of_patience(&self) -> bool {
@@ -279,7 +313,7 @@ impl Trainer {
                 .with_hint("lower the learning rate; the checkpoint before is intact"));
         }
         self.state.lines = self.records.durable()?;
-        let Learner { model, adam, roles, .. } = &self.learner;
+        let Learner { model, adam, roles, rollouts, .. } = &self.learner;
         let (state, tokenizer) = (&self.state, &self.prepared.tokenizer);
         let start = Instant::now();
         let best = state.best_step == Some(state.step);
@@ -288,6 +322,9 @@ impl Trainer {
             tokenizer.save(folder)?;
             state::write_moments(adam, folder)?;
             roles.save(folder)?;
+            if let Some(rollouts) = rollouts {
+                rollouts.save(folder)?;
+            }
             state.write(folder)
         })?;
         for warning in &saved.warnings {
@@ -355,11 +392,14 @@ impl Trainer {
     }
 }
 
-/// The held-out data in batches, cut the same way every time.
+/// The held-out data in batches, cut the same way every time; none of prompts that the policy answers itself.
 ///
 /// # Errors
 /// Rows that cannot be packed.
 pub fn held_out(prepared: &Prepared, objectives: &Objectives, data: &TrainingData) -> Result<Vec<PackedBatch>> {
+    if objectives.needs().rollouts {
+        return Ok(Vec::new());
+    }
     let experiment = prepared.experiment();
     let context = experiment.longest_sequence(prepared.config.context as usize);
     let most = (experiment.eval.tokens > 0).then_some(experiment.eval.tokens);

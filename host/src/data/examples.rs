@@ -31,13 +31,13 @@ pub trait Examples: Debug + Send + Sync {
     /// The length to expect of a stretch, in positions.
     fn usual_length(&self, context: usize) -> usize;
 
-    /// What a row says beside its tokens, by the number that its sequences carry as [`Sequence::row`]; `None` for running text.
+    /// So many of `all` stretches, always the same ones, in order and from everywhere.
+    fn some(&self, all: Vec<Stretch>, kept: usize) -> Vec<Stretch>;
+
+    /// The words of the row that a sequence names as its [`Sequence::row`]; none for running text.
     fn row_text(&self, _row: u64) -> Option<&RowText> {
         None
     }
-
-    /// So many of `all` stretches, always the same ones, in order and from everywhere.
-    fn some(&self, all: Vec<Stretch>, kept: usize) -> Vec<Stretch>;
 }
 
 /// A data set on both sides of the split, ready for batches.

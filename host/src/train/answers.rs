@@ -13,6 +13,7 @@ use super::{
     roles::Roles,
 };
 use crate::{
+    config::Experiment,
     data::{Examples, Sequence, Tokenizer, pack},
     error::Result,
     generate::{Finish, GenerateOptions, generate},
@@ -75,6 +76,18 @@ impl Policy<'_> {
     }
 }
 
+/// How held-out prompts are answered for those who judge: at the length of rollouts, or else at twice that of the longest answer
+/// that a row gives, or else at 64 tokens; always with the same draws.
+pub fn options(experiment: &Experiment, questions: &[Question]) -> GenerateOptions {
+    let longest = questions.iter().map(Question::answer_length).max().filter(|length| *length > 0);
+    let (max_tokens, top_p, top_k) = match &experiment.rollout {
+        Some(rollout) => (rollout.max_new_tokens, rollout.top_p, rollout.top_k),
+        None => (longest.map_or(64, |length| 2 * length), 1.0, 0),
+    };
+    let temperature = experiment.eval.temperature.unwrap_or(1.0);
+    GenerateOptions { max_tokens, temperature, top_p, top_k, seed: experiment.seed }
+}
+
 /// What is found of answers to held-out prompts.
 pub struct Exam<'a> {
     /// Who answers.
@@ -99,7 +112,7 @@ impl Exam<'_> {
     /// # Errors
     /// The plugins' and the backend's own.
     pub fn figures(&self, questions: &[Question]) -> Result<Vec<(String, f64)>> {
-        let prompts: Vec<Sequence> = questions.iter().map(Question::prompt).collect();
+        let prompts: Vec<Sequence> = questions.iter().map(|question| question.prompt().clone()).collect();
         let answers = self.policy.answer(&prompts, &self.options)?;
         let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len().max(1) as f64;
         let scores = self.rewards.judge(&answers)?;

@@ -107,6 +107,12 @@ impl Prepared {
             }
             _ => (self.synthetic()?.read_rows(kind)?, None, None),
         };
+        let unjudged = experiment.eval.generate.is_some() && experiment.reward.is_empty();
+        if unjudged && corpus.held_out.iter().all(|row| row.text().answer.is_none()) {
+            let why =
+                "no prompt that is held out has a column `answer` to compare with; data.columns.answer names another";
+            return Err(self.loaded.refuse("eval.generate", why));
+        }
         let (layout, file) = self.layout(template)?;
         let longest = experiment.longest_sequence(self.config.context as usize);
         let encoder = Encoder { tokenizer: &self.tokenizer, layout: &layout, longest, truncation };

@@ -35,6 +35,13 @@ pub fn evaluate(
     objectives.keeping_state(|objectives| figures(model, roles, objectives, batches, trail))
 }
 
+/// Mean and standard deviation of a reward model's scores, where an evaluation found them.
+pub fn spread_of_scores(figures: &Figures) -> Option<(f64, f64)> {
+    let named = |ending: &str| figures.iter().find(|(name, _)| name.ends_with(ending)).map(|(_, value)| *value);
+    let (mean, mean_square) = (named("score/mean")?, named("score/mean_square")?);
+    Some((mean, (mean_square - mean * mean).max(0.0).sqrt()))
+}
+
 fn figures(
     model: &Model,
     roles: &Roles,

@@ -12,25 +12,32 @@ use crate::{
 /// The metric's name, without the `eval/` before it.
 pub const EXACT_MATCH: &str = "exact_match";
 
-/// A prompt, with the answer its row gives.
+/// A prompt with the answer its row gives.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Question {
+    /// The prompt as the model reads it, nothing supervised.
     prompt: Sequence,
-    /// Without the space around it; `None` where the row gives none.
+    /// The answer, without the space around it, where the row has one.
     answer: Option<String>,
-    /// How many tokens the answer takes, the end of text included.
+    /// How many tokens it takes, the end of text included.
     length: usize,
 }
 
 impl Question {
-    /// The prompt as the model reads it, with its row's number and columns; nothing of it is supervised.
-    pub fn prompt(&self) -> Sequence {
-        self.prompt.clone()
+    /// The prompt, as a sequence without an answer.
+    pub fn prompt(&self) -> &Sequence {
+        &self.prompt
+    }
+
+    /// How many tokens the row's own answer takes, the end of text included; 0 where it has none.
+    pub fn answer_length(&self) -> usize {
+        self.length
     }
 }
 
 /// About `most` questions of `data`, the same ones every time: of each row its first answer (of a pair the chosen one), of a
-/// prompt alone the answer among its columns. A row whose prompt has no token, or whose answer is undesirable, asks nothing.
+/// prompt alone the answer among its columns, where there is one. A row whose prompt has no token, or that only has an
+/// undesirable answer, asks nothing.
 ///
 /// # Errors
 /// Text that the tokenizer cannot read or write.
@@ -38,26 +45,29 @@ pub fn questions(data: &dyn Examples, tokenizer: &Tokenizer, most: u64) -> Resul
     let all = data.in_order(u32::MAX as usize, false);
     let kept = (most as usize).min(all.len());
     let rows = data.some(all, kept).into_iter().filter_map(|row| data.sequences(row, None, 0).into_iter().next());
-    let good = rows.filter(|row| row.numbers.get(names::SIDE) != Some(&0.0));
-    good.filter_map(|row| question(data, tokenizer, row).transpose()).collect()
+    let asked = rows.filter_map(|row| question(data, tokenizer, &row).transpose());
+    asked.collect()
 }
 
-fn question(data: &dyn Examples, tokenizer: &Tokenizer, row: Sequence) -> Result<Option<Question>> {
+fn question(data: &dyn Examples, tokenizer: &Tokenizer, row: &Sequence) -> Result<Option<Question>> {
     let start = row.supervised.iter().position(|supervised| *supervised).unwrap_or(row.ids.len());
-    if start == 0 {
+    let undesirable = row.numbers.get(names::SIDE) == Some(&0.0);
+    if start == 0 || undesirable {
         return Ok(None);
     }
     let length = row.supervised[start..].iter().take_while(|supervised| **supervised).count();
-    let (answer, length) = if length > 0 {
-        (Some(text(tokenizer, &row.ids[start..start + length])?), length)
-    } else {
-        let answer = data.row_text(row.row).and_then(|text| text.answer.as_deref());
-        let length = answer.map(|answer| tokenizer.encode(answer)).transpose()?.map_or(0, |ids| ids.len() + 1);
-        (answer.map(|answer| answer.trim().to_owned()), length)
+    let own = data.row_text(row.row).and_then(|text| text.answer.clone());
+    let (answer, length) = match own.filter(|_| length == 0) {
+        _ if length > 0 => (Some(text(tokenizer, &row.ids[start..start + length])?), length),
+        Some(answer) => (Some(answer.trim().to_owned()), tokenizer.encode(&answer)?.len() + 1),
+        None => (None, 0),
     };
-    let ids = row.ids[..start].to_vec();
-    let prompt =
-        Sequence { supervised: vec![false; ids.len()], ids, columns: row.columns, row: row.row, ..Sequence::default() };
+    let prompt = Sequence {
+        ids: row.ids[..start].to_vec(),
+        supervised: vec![false; start],
+        tokens: Default::default(),
+        ..row.clone()
+    };
     Ok(Some(Question { prompt, answer, length }))
 }
 
@@ -67,26 +77,23 @@ fn text(tokenizer: &Tokenizer, ids: &[u32]) -> Result<String> {
     Ok(tokenizer.decode(&ids[..end], false)?.trim().to_owned())
 }
 
-/// The share of the `questions` with an answer that greedy decoding answers as the rows do, up to the end-of-text token; space
-/// around an answer does not count. `None` without such questions.
+/// The share of the questions with an answer that greedy decoding answers as the rows do, up to the end-of-text token; space
+/// around an answer does not count. `None` where no question has one.
 ///
 /// # Errors
 /// The backend's.
 pub fn exact_match(model: &Model, tokenizer: &Tokenizer, questions: &[Question]) -> Result<Option<f64>> {
-    let asked: Vec<&Question> = questions.iter().filter(|question| question.answer.is_some()).collect();
-    if asked.is_empty() {
-        return Ok(None);
-    }
-    let longest = asked.iter().map(|question| question.length).max().unwrap_or(0);
+    let known: Vec<&Question> = questions.iter().filter(|question| question.answer.is_some()).collect();
+    let Some(longest) = known.iter().map(|question| question.length).max() else { return Ok(None) };
     let options = GenerateOptions { max_tokens: longest, temperature: 0.0, top_p: 1.0, top_k: 0, seed: 0 };
     let ids = |question: &&Question| question.prompt.ids.iter().map(|id| *id as i32).collect();
-    let prompts: Vec<Vec<i32>> = asked.iter().map(ids).collect();
+    let prompts: Vec<Vec<i32>> = known.iter().map(ids).collect();
     let mut right = 0;
-    for (completion, question) in generate(model, &prompts, &options, &mut |_| {})?.iter().zip(&asked) {
+    for (completion, question) in generate(model, &prompts, &options, &mut |_| {})?.iter().zip(&known) {
         let ids: Vec<u32> = completion.tokens.iter().map(|id| *id as u32).collect();
         right += usize::from(Some(text(tokenizer, &ids)?) == question.answer);
     }
-    Ok(Some(right as f64 / asked.len() as f64))
+    Ok(Some(right as f64 / known.len() as f64))
 }
 
 #[cfg(test)]
@@ -110,9 +117,9 @@ mod tests {
             let asked = questions(&*data.held_out, &tokenizer, 100).unwrap();
             assert_eq!(asked.len(), 10, "{kind:?}");
             for (question, row) in asked.iter().zip(&corpus.held_out) {
-                let (prompt, answer) = (question.prompt(), question.answer.as_deref().unwrap());
-                assert_eq!(tokenizer.decode(&prompt.ids, false).unwrap().trim(), row.question());
-                assert!(prompt.numbers.is_empty() && !prompt.supervised.contains(&true));
+                let prompt: Vec<u32> = question.prompt.ids.clone();
+                assert_eq!(tokenizer.decode(&prompt, false).unwrap().trim(), row.question());
+                let answer = question.answer.as_deref().unwrap();
                 assert_eq!(telos_world::gold(&row.question(), answer), Some(1.0), "{answer}");
                 assert_eq!(question.length, answer.len() + 1);
             }

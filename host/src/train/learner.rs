@@ -7,9 +7,12 @@ use plugin_api::{batch::names, manifest::DataKind, objective::Verdict};
 
 use super::{
     arrays::cut,
-    objectives::Objectives,
+    objectives::{Objectives, Sums},
     optim::{Adam, Gradient},
+    pass::Pass,
+    rewards::Rewards,
     roles::Roles,
+    rollout::{Means, Models, Rollouts},
     schedule,
     setup::Prepared,
     summary::largest_batch,
@@ -21,7 +24,7 @@ use crate::{
     data::{Batcher, PackedBatch, TrainingData, Window},
     device::{Buffer, Device},
     error::{Error, Result},
-    model::{Model, Recompute},
+    model::{Keep, Model, Recompute},
 };
 
 /// A model with everything that trains it.
@@ -40,6 +43,10 @@ pub struct Learner {
     pub objectives: Objectives,
     /// The place in the data.
     pub batcher: Batcher,
+    /// Where windows come from that the policy answers itself; absent for data that has its answers.
+    pub rollouts: Option<Rollouts>,
+    /// Who judges answers.
+    pub rewards: Rewards,
     settings: Train,
     seed: u64,
     /// The longest sequence of the run.
@@ -70,7 +77,56 @@ impl Prepared {
         let model = self.model(device, checkpoint, self.policy_outputs(&objectives))?;
         let (data, note) = self.asked(data, &objectives, &mut roles)?;
         let (batcher, steps) = self.batcher(&data)?;
-        Ok(Opened { learner: Learner::new(self, model, roles, objectives, batcher)?, data, steps, note })
+        let mut learner = Learner::new(self, model, roles, objectives, batcher)?;
+        learner.rewards = self.rewards(device)?;
+        learner.rollouts = self.rollouts(&learner, &data)?;
+        Ok(Opened { learner, data, steps, note })
+    }
+}
+
+impl Prepared {
+    /// Where the windows of objectives come from that learn from the policy's own answers.
+    fn rollouts(&self, learner: &Learner, data: &TrainingData) -> Result<Option<Rollouts>> {
+        let (experiment, rewards) = (self.experiment(), &learner.rewards);
+        if !learner.objectives.needs().rollouts {
+            if !rewards.is_empty() && experiment.eval.generate.is_none() {
+                let why = "unused: nothing is answered; eval.generate = 200 has answers to held-out prompts judged";
+                return Err(self.loaded.refuse("reward", why));
+            }
+            return Ok(None);
+        }
+        let Some(settings) = experiment.rollout.clone() else {
+            let why = "missing: the objective learns from the policy's own answers; for example [rollout] with prompts = 64 and max_new_tokens = 32";
+            return Err(self.loaded.refuse("rollout", why));
+        };
+        if !rewards.count() {
+            let why = "missing: what are answers worth? for example [[reward]] with plugin = \"length\"";
+            return Err(self.loaded.refuse("reward", why));
+        }
+        let Batch::Prompts(prompts) = experiment.train.batch else {
+            return Err(self
+                .loaded
+                .refuse("train.batch", "rollouts come in prompts; for example batch = { prompts = 16 }"));
+        };
+        if !settings.prompts.is_multiple_of(prompts) {
+            let why = format!("{} is no multiple of train.batch.prompts = {prompts}", settings.prompts);
+            return Err(self.loaded.refuse("rollout.prompts", why));
+        }
+        if settings.max_new_tokens as u64 >= self.config.context {
+            let why = format!(
+                "{} tokens leave no room for a prompt in a context of {}",
+                settings.max_new_tokens, self.config.context
+            );
+            return Err(self.loaded.refuse("rollout.max_new_tokens", why));
+        }
+        Ok(Some(Rollouts::new(Means {
+            settings,
+            prompts,
+            seed: experiment.seed,
+            tokens: experiment.train.micro_batch_tokens,
+            tokenizer: self.tokenizer.clone(),
+            data: data.train.clone(),
+        })))
     }
 }
 
@@ -104,6 +160,8 @@ impl Learner {
             roles,
             objectives,
             batcher,
+            rollouts: None,
+            rewards: Rewards::default(),
         })
     }
 
@@ -123,8 +181,21 @@ impl Learner {
     /// # Errors
     /// The data has ended; the plugins' own; rows that cannot be packed.
     pub fn window(&mut self, step: u64, trail: &Trail) -> Result<Vec<PackedBatch>> {
+        let ended = || Error::run("the training data has ended");
+        if let Some(rollouts) = &mut self.rollouts {
+            if rollouts.spent() {
+                let prompts = self.batcher.next_sequences(self.longest)?.ok_or_else(ended)?;
+                let (model, roles, rewards) = (&self.model, &self.roles, &self.rewards);
+                rollouts.draw(
+                    &prompts,
+                    &mut Models { model, roles, objectives: &mut self.objectives, rewards },
+                    trail,
+                )?;
+            }
+            return cut(&rollouts.window()?, self.settings.micro_batch_tokens);
+        }
         let window = self.batcher.next_window(self.context(step))?;
-        let window = window.ok_or_else(|| Error::run("the training data has ended"))?;
+        let window = window.ok_or_else(ended)?;
         let composed = self.objectives.compose(window, self.seed ^ (step + 1), trail)?;
         cut(&self.asked(composed)?, self.settings.micro_batch_tokens)
     }
@@ -153,6 +224,7 @@ impl Learner {
             gradient.finite &= critic.finite;
             out.metrics.push(("critic/grad_norm".to_owned(), critic.norm));
         }
+        out.metrics.extend(self.rollouts.iter_mut().flat_map(Rollouts::found));
         Ok((out, gradient))
     }
 
@@ -174,9 +246,15 @@ impl Learner {
                 .iter()
                 .filter_map(|(name, value)| Some((name.strip_prefix(&active.prefix)?.to_owned(), *value)))
                 .collect();
-            if active.instance.after_step(&own)? == Verdict::STOP {
-                verdict = Verdict::STOP;
+            match active.instance.after_step(&own).map_err(|e| e.in_plugin(&active.id))? {
+                Verdict::CONTINUE => {}
+                other if verdict != Verdict::STOP => verdict = other,
+                _ => {}
             }
+        }
+        match &mut self.rollouts {
+            Some(rollouts) if verdict == Verdict::END_ROLLOUT => rollouts.leave(),
+            _ => {}
         }
         Ok(verdict)
     }
@@ -211,9 +289,24 @@ impl Learner {
         if self.objectives.iter().any(|active| active.manifest.data == DataKind::PREFERENCE) {
             pair_up(&mut packed);
         }
+        if needs.rollouts {
+            return self.try_out(&packed);
+        }
         let states = self.objectives.states()?;
         self.accumulate(&[packed], trail)?;
         self.objectives.put_back(states)
+    }
+}
+
+impl Learner {
+    /// Runs all models forward and backward over a batch that no objective could make sense of.
+    fn try_out(&self, packed: &PackedBatch) -> Result<()> {
+        let pass = Pass { model: &self.model, roles: &self.roles, objectives: &self.objectives };
+        let (rows, zeros) = (packed.supervised(), vec![0.0; packed.len()]);
+        let ran = pass.run(packed, Keep::ForBackward(self.recompute))?;
+        let entropy = self.objectives.statistics().entropy.then(|| vec![0.0; rows]);
+        let sums = Sums { logp: Some(vec![0.0; rows]), entropy, value: Some(zeros), ..Sums::default() };
+        pass.backward(ran, &sums, &self.grads)
     }
 }
 

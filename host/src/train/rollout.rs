@@ -43,10 +43,11 @@ pub struct Rollouts {
     seed: u64,
     /// Positions computed at a time.
     tokens: usize,
-    rewards: Rewards,
     tokenizer: Tokenizer,
     data: Arc<dyn Examples>,
     state: State,
+    /// As it was after the last whole step: what a checkpoint goes on from.
+    whole: State,
     /// What was found of the latest rollout, until a step has told it.
     found: Vec<(String, f64)>,
 }
@@ -58,11 +59,29 @@ struct State {
     /// Rollouts drawn, this one included.
     drawn: u64,
     /// Its answers, those to one prompt side by side, with everything found of them.
-    sequences: Vec<Sequence>,
+    #[serde(with = "shared")]
+    sequences: Arc<Vec<Sequence>>,
     /// Passes over it that are done.
     epoch: usize,
     /// Prompts of this pass that were learned from.
     taken: usize,
+}
+
+/// Sequences that two states share, written as if one had them alone.
+mod shared {
+    use std::sync::Arc;
+
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    use crate::data::Sequence;
+
+    pub fn serialize<S: Serializer>(sequences: &Arc<Vec<Sequence>>, to: S) -> Result<S::Ok, S::Error> {
+        sequences.as_slice().serialize(to)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Arc<Vec<Sequence>>, D::Error> {
+        Vec::deserialize(from).map(Arc::new)
+    }
 }
 
 /// The models at work while a rollout is drawn.
@@ -73,6 +92,8 @@ pub struct Models<'a> {
     pub roles: &'a Roles,
     /// Who learns from the answers.
     pub objectives: &'a mut Objectives,
+    /// Who judges them.
+    pub rewards: &'a Rewards,
 }
 
 /// What rollouts are drawn with.
@@ -85,8 +106,6 @@ pub struct Means {
     pub seed: u64,
     /// Positions computed at a time.
     pub tokens: usize,
-    /// Who judges.
-    pub rewards: Rewards,
     /// The policy's tokenizer.
     pub tokenizer: Tokenizer,
     /// Where prompts come from.
@@ -96,14 +115,9 @@ pub struct Means {
 impl Rollouts {
     /// Rollouts of which none is drawn yet.
     pub fn new(means: Means) -> Rollouts {
-        let Means { settings, prompts, seed, tokens, rewards, tokenizer, data } = means;
-        let (state, found) = Default::default();
-        Rollouts { settings, prompts, seed, tokens, rewards, tokenizer, data, state, found }
-    }
-
-    /// Who judges.
-    pub fn rewards(&self) -> &Rewards {
-        &self.rewards
+        let Means { settings, prompts, seed, tokens, tokenizer, data } = means;
+        let (state, whole, found) = Default::default();
+        Rollouts { settings, prompts, seed, tokens, tokenizer, data, state, whole, found }
     }
 
     /// Whether the rollout at work has nothing left to learn from.
@@ -113,7 +127,7 @@ impl Rollouts {
 
     /// Leaves the rollout at work.
     pub fn leave(&mut self) {
-        self.state.sequences.clear();
+        self.state.sequences = Arc::default();
     }
 
     /// What was found of a rollout drawn since the last call.
@@ -129,18 +143,19 @@ impl Rollouts {
         trail.backend("rollout");
         let policy = Policy { model: models.model, tokenizer: &self.tokenizer, data: &*self.data };
         let samples = self.settings.samples;
-        let repeated: Vec<Sequence> = prompts.iter().zip(0..).flat_map(|(p, group)| grouped(p, group, samples)).collect();
+        let repeated: Vec<Sequence> =
+            prompts.iter().zip(0..).flat_map(|(p, group)| grouped(p, group, samples)).collect();
         let seed = Rng::new(&[self.seed, ANSWERS, self.state.drawn]).next_u64();
         let answers = policy.answer(&repeated, &self.options(seed))?;
-        let scores = self.rewards.judge(&answers)?;
-        let combined = self.rewards.combined(&scores, answers.len());
+        let scores = models.rewards.judge(&answers)?;
+        let combined = models.rewards.combined(&scores, answers.len());
         let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len().max(1) as f64;
         self.found = scores.iter().map(|judge| (format!("reward/{}", judge.name), mean(&judge.scores))).collect();
         let mut sequences: Vec<Sequence> = answers.into_iter().map(|Answer { sequence, .. }| sequence).collect();
         for (sequence, reward) in sequences.iter_mut().zip(combined) {
             sequence.numbers.insert(names::REWARD.to_owned(), reward);
         }
-        self.state = State { drawn: self.state.drawn + 1, sequences, epoch: 0, taken: 0 };
+        self.state = State { drawn: self.state.drawn + 1, sequences: Arc::new(sequences), epoch: 0, taken: 0 };
         self.measure(models, trail)
     }
 
@@ -153,7 +168,7 @@ impl Rollouts {
     /// sequences.
     fn measure(&mut self, models: &mut Models<'_>, trail: &Trail) -> Result<()> {
         let pass = Pass { model: models.model, roles: models.roles, objectives: models.objectives };
-        let sequences = &mut self.state.sequences;
+        let sequences = Arc::make_mut(&mut self.state.sequences);
         let (mut packed, mut batches) = (Vec::new(), Vec::new());
         for range in pack::micro_batches(sequences, self.tokens) {
             let part = pack::pack(&sequences[range])?;
@@ -169,7 +184,8 @@ impl Rollouts {
         for active in models.objectives.iter_mut() {
             trail.objective(&active.id, "prepare");
             let answer = active.instance.prepare(&whole).map_err(|e| e.in_plugin(&active.id))?;
-            let checked = attach(sequences, &answer, &["keep"]).map_err(|e| e.context(format!("objective \"{}\"", active.id)));
+            let checked =
+                attach(sequences, &answer, &["keep"]).map_err(|e| e.context(format!("objective \"{}\"", active.id)));
             checked?;
             if let Some(kept) = answer.find("keep") {
                 keep.iter_mut().zip(kept.data.iter()).for_each(|(all, own)| *all &= *own != 0.0);
@@ -204,6 +220,11 @@ impl Rollouts {
         Ok(window)
     }
 
+    /// A step is whole: a checkpoint goes on from here.
+    pub fn commit(&mut self) {
+        self.whole = self.state.clone();
+    }
+
     /// Writes what a checkpoint needs to go on in the middle of a rollout.
     ///
     /// # Errors
@@ -213,7 +234,7 @@ impl Rollouts {
         let failed = |e: Box<dyn std::error::Error + Send + Sync>| {
             Error::run(format!("cannot write {}", path.display())).with_cause(e)
         };
-        let text = serde_json::to_vec(&self.state).map_err(|e| failed(e.into()))?;
+        let text = serde_json::to_vec(&self.whole).map_err(|e| failed(e.into()))?;
         fs::write(&path, text).map_err(|e| failed(e.into()))
     }
 
@@ -228,6 +249,7 @@ impl Rollouts {
         };
         let text = fs::read(&path).map_err(|e| failed(e.into()))?;
         self.state = serde_json::from_slice(&text).map_err(|e| failed(e.into()))?;
+        self.commit();
         Ok(())
     }
 }
@@ -267,7 +289,11 @@ fn attach(sequences: &mut [Sequence], arrays: &Batch<'_>, but: &[&str]) -> Resul
             Scope::SEQUENCE | Scope::TOKEN => {
                 return refuse(format!("with {} values for {count} sequences of {positions} tokens", array.data.len()));
             }
-            _ => return refuse("per rollout; only what belongs to tokens or sequences can be cut into steps".to_owned()),
+            _ => {
+                return refuse(
+                    "per rollout; only what belongs to tokens or sequences can be cut into steps".to_owned(),
+                );
+            }
         }
     }
     Ok(())
@@ -292,9 +318,11 @@ mod tests {
     #[test]
     fn what_prepare_answers_rides_with_its_own_sequences() {
         let mut sequences = [sequence(0, 2), sequence(1, 3)];
-        let arrays = Batch::new()
-            .with("advantage", Scope::TOKEN, vec![1.0, 2.0, 3.0, 4.0, 5.0])
-            .with("length", Scope::SEQUENCE, vec![7.0, 8.0]);
+        let arrays = Batch::new().with("advantage", Scope::TOKEN, vec![1.0, 2.0, 3.0, 4.0, 5.0]).with(
+            "length",
+            Scope::SEQUENCE,
+            vec![7.0, 8.0],
+        );
         attach(&mut sequences, &arrays, &[]).unwrap();
         assert_eq!(sequences[1].tokens["advantage"], [3.0, 4.0, 5.0]);
         assert_eq!(sequences[1].numbers["length"], 8.0);
@@ -320,13 +348,14 @@ mod tests {
         };
         let state = State {
             drawn: 1,
-            sequences: (0..4).flat_map(|row| vec![sequence(row, 3); samples]).collect(),
+            sequences: Arc::new((0..4).flat_map(|row| vec![sequence(row, 3); samples]).collect()),
             epoch: 0,
             taken: 0,
         };
-        let (tokenizer, data) = (Tokenizer::bytes().unwrap(), crate::data::TokenSet::load(&[], &Tokenizer::bytes().unwrap(), None));
-        let (data, rewards) = (Arc::new(data.unwrap()), Rewards::default());
-        Rollouts { state, ..Rollouts::new(Means { settings, prompts, seed: 3, tokens: 64, rewards, tokenizer, data }) }
+        let (tokenizer, data) =
+            (Tokenizer::bytes().unwrap(), crate::data::TokenSet::load(&[], &Tokenizer::bytes().unwrap(), None));
+        let data = Arc::new(data.unwrap());
+        Rollouts { state, ..Rollouts::new(Means { settings, prompts, seed: 3, tokens: 64, tokenizer, data }) }
     }
 
     /// Catches a pass that leaves answers out or takes some twice, one order for all passes, and a group that is cut apart.
@@ -356,12 +385,18 @@ mod tests {
     fn a_rollout_goes_on_where_its_checkpoint_was() {
         let folder = tempfile::tempdir().unwrap();
         let mut first = rollouts(1, 2, 1);
-        first.state.sequences[0].tokens.insert("advantage".to_owned(), vec![0.1 + 0.2, -1e-300, 3.0]);
-        (1..4).for_each(|row| _ = first.state.sequences[row].tokens.insert("advantage".to_owned(), vec![1.0 / 3.0; 3]));
-        (0..5).for_each(|_| _ = first.window().unwrap());
+        let numbers = [vec![0.1 + 0.2, -1e-300, 3.0], vec![1.0 / 3.0; 3], vec![2.0; 3], vec![0.0; 3]];
+        for (sequence, numbers) in Arc::make_mut(&mut first.state.sequences).iter_mut().zip(numbers) {
+            sequence.tokens.insert("advantage".to_owned(), numbers);
+        }
+        (0..4).for_each(|_| _ = first.window().unwrap());
+        first.commit();
+        // A step that fails after its window was taken must find the window again.
+        let torn = first.window().unwrap();
         first.save(folder.path()).unwrap();
         let mut second = rollouts(1, 2, 1);
         second.restore(folder.path()).unwrap();
+        assert_eq!(second.window().unwrap(), torn);
         while !first.spent() {
             assert_eq!(first.window().unwrap(), second.window().unwrap());
         }

@@ -200,7 +200,9 @@ impl Prepared {
     pub fn batcher(&self, data: &TrainingData) -> Result<(Batcher, u64)> {
         let experiment = self.experiment();
         let batch = match experiment.train.batch {
-            Batch::Sequences(n) | Batch::Pairs(n) | Batch::Prompts(n) => BatchSize::Sequences(n),
+            // The batcher hands out the prompts of a whole rollout.
+            Batch::Prompts(n) => BatchSize::Sequences(experiment.rollout.as_ref().map_or(n, |rollout| rollout.prompts)),
+            Batch::Sequences(n) | Batch::Pairs(n) => BatchSize::Sequences(n),
             Batch::Tokens(n) => BatchSize::Tokens(n),
         };
         let options = BatcherOptions { seed: experiment.seed, batch, prefix: self.tokenizer.prefix(), epochs: None };
@@ -211,7 +213,11 @@ impl Prepared {
                 let context = experiment.longest_sequence(self.config.context as usize);
                 let probe = Batcher::new(data.train.clone(), once)?;
                 let windows = probe.windows_left(context)?.unwrap_or(1);
-                ((windows as f64 * epochs).ceil() as u64).max(1)
+                let each = match (experiment.train.batch, &experiment.rollout) {
+                    (Batch::Prompts(n), Some(rollout)) => (rollout.epochs * rollout.prompts.div_ceil(n.max(1))) as u64,
+                    _ => 1,
+                };
+                ((windows as f64 * epochs).ceil() as u64).max(1) * each
             }
         };
         Ok((Batcher::new(data.train.clone(), options)?, steps))

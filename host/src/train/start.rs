@@ -58,6 +58,9 @@ pub(super) fn trainer(mut prepared: Prepared, resume: bool, show: Show) -> Resul
         if let Some(critic) = &mut learner.roles.critic {
             critic.adam.updates = state.updates;
         }
+        if let Some(rollouts) = &mut learner.rollouts {
+            rollouts.restore(&checkpoint.path)?;
+        }
     }
     if let Some(template) = &data.chat_template {
         prepared.tokenizer.set_chat_template(template);
@@ -86,6 +89,7 @@ pub(super) fn trainer(mut prepared: Prepared, resume: bool, show: Show) -> Resul
         trail,
         learner,
         held_out,
+        held_out_rows: data.held_out.clone(),
         questions,
         folder,
         checkpoints,
