@@ -16,6 +16,7 @@ mod minors;
 mod objectives;
 mod plugins;
 mod preference_plugins;
+mod preferences;
 mod resume;
 mod rig;
 mod sft;

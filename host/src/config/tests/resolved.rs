@@ -215,7 +215,7 @@ fn experiments() -> impl Strategy<Value = String> {
             "data = { path = \"a\", held_out = 0.25 }\n",
             "data = { source = \"jsonl\", path = \"a\", max_length = 32, chat_template = \"plain\", group_column = \"q\" }\n",
             "data = { source = \"jsonl\", path = \"a\", split_column = \"s\", truncation = \"left\" }\n",
-            "data = { source = \"jsonl\", path = \"a\", columns = { prompt = \"q\", margin = \"m\" }, held_out = 0 }\n",
+            "data = { source = \"jsonl\", path = \"a\", columns = { prompt = \"q\", margin = \"m\" }, held_out = 0.5 }\n",
             "data = { source = \"synthetic\", tasks = [\"sort\", \"copy\"], rows = 7 }\n",
             "data = { source = \"synthetic\", equal_length = true }\n",
         ]),

@@ -191,7 +191,7 @@ fn gotcha_11_of_conversations_the_answers_after_the_prompt_are_learned() {
     for template in [
         None,
         Some(
-            "{% for m in messages %}{{ m.content }}{% if m.role == 'assistant' %}{{ eos_token }}{% else %}\n{% endif %}{% endfor %}",
+            "{% for m in messages %}{{ m.content }}{% if m.role == 'assistant' %}{{ eos_token }}{% else %}{{ '\n' }}{% endif %}{% endfor %}",
         ),
     ] {
         assert_eq!(Case { template, ..pairs(&tokenizer) }.all_shown(line.clone()), expected, "{template:?}");
