@@ -17,6 +17,7 @@ mod objectives;
 mod plugins;
 mod ppo_plugin;
 mod preference_plugins;
+mod preferences;
 mod resume;
 mod rig;
 mod sft;

@@ -192,7 +192,7 @@ pub const KEYS: &[Key] = &[
     key("eval", Form::Table, "", "{ every = 50 }", "held-out evaluation"),
     key("eval.every", ANY_INT, "0", "50", "steps between evaluations; 0: only before and after the run"),
     key("eval.tokens", ANY_INT, "0", "100000", "held-out tokens used; 0: all"),
-    key("eval.generate", POSITIVE_INT, "none", "200", "rows: so many held-out prompts are answered, always by the most probable token, and eval/exact_match says how many answers are the rows' own"),
+    key("eval.generate", POSITIVE_INT, "none", "200", "rows: so many held-out prompts are answered, always by the most probable token, and eval/exact_match says how many answers are the rows' own (of pairs the chosen ones, of prompts alone the column `answer`)"),
     key("eval.temperature", Form::Float(Included(0.0), Included(100.0)), "that of the rollout, else 1.0", "0.0", "of the answers that [[reward]] measures; 0 takes the most probable token"),
     key("eval.early_stop", Form::Table, "", "{ patience = 5 }", "stop when the metric no longer gets better"),
     key("eval.early_stop.metric", Form::Text, "\"min:eval/loss\"", "\"min:eval/loss\"", "metric watched, after min: or max: (a loss needs neither)"),

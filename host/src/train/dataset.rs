@@ -5,6 +5,7 @@ use std::path::Path;
 
 use plugin_api::manifest::DataKind;
 
+use super::objectives::check_data;
 use super::setup::{Prepared, refusal_text};
 use crate::{
     config::experiment::{Batch, Data, HeldOut},
@@ -48,7 +49,10 @@ impl Prepared {
     /// A request error naming file and remedy.
     pub fn data(&self, cached: bool) -> Result<TrainingData> {
         let experiment = self.experiment();
-        let kind = self.row_kind();
+        let (kind, data) = (self.row_kind(), self.data_kind());
+        for (own, (_, manifest)) in experiment.objective.iter().zip(&self.objectives) {
+            check_data(&own.plugin, manifest, &data)?;
+        }
         if let Some((key, why)) = misfit(kind, experiment.train.batch, &experiment.data) {
             return Err(self.loaded.refuse(key, why));
         }
@@ -188,4 +192,44 @@ fn row_options(data: &Data) -> Result<RowOptions> {
         (HeldOut::Column { split_column }, _) => (Vec::new(), Split::Column(split_column.clone())),
     };
     Ok(RowOptions { paths: path.clone(), eval_paths, split, columns: columns.clone() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Catches a size of batch that is counted in something else than the data comes in, and options nobody reads.
+    #[test]
+    fn batches_and_options_fit_the_kind_of_data_or_are_refused() {
+        let text = || Data::Text { path: Vec::new(), held_out: HeldOut::Fraction { held_out: 0.0 } };
+        let key = |kind, batch, data: &Data| misfit(kind, batch, data).map(|(key, _)| key);
+        let batches = [Batch::Tokens(9), Batch::Sequences(9), Batch::Pairs(9), Batch::Prompts(9)];
+        for (kind, fitting) in [
+            (None, [true, true, false, false]),
+            (Some(RowKind::PromptCompletion), [true, true, false, false]),
+            (Some(RowKind::Unpaired), [true, true, false, false]),
+            (Some(RowKind::Preference), [true, false, true, false]),
+            (Some(RowKind::Prompt), [false, false, false, true]),
+        ] {
+            assert_eq!(batches.map(|batch| key(kind, batch, &text()).is_none()), fitting, "{kind:?}");
+        }
+        let synthetic = Data::Synthetic { rows: 1, tasks: Vec::new(), equal_length: true };
+        assert_eq!(key(None, Batch::Tokens(9), &synthetic), Some("data.equal_length"));
+        assert_eq!(key(Some(RowKind::Preference), Batch::Tokens(9), &synthetic), None);
+        let rows = |truncation| Data::Jsonl {
+            path: Vec::new(),
+            held_out: HeldOut::Fraction { held_out: 0.0 },
+            group_column: None,
+            chat_template: None,
+            max_length: None,
+            truncation,
+            columns: Default::default(),
+        };
+        assert_eq!(
+            key(Some(RowKind::Prompt), Batch::Prompts(9), &rows(Some(Truncation::Right))),
+            Some("data.truncation")
+        );
+        assert_eq!(key(Some(RowKind::Prompt), Batch::Prompts(9), &rows(Some(Truncation::Left))), None);
+        assert_eq!(key(Some(RowKind::PromptCompletion), Batch::Tokens(9), &rows(Some(Truncation::Right))), None);
+    }
 }

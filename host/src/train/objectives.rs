@@ -48,13 +48,7 @@ impl Active {
         data: &str,
     ) -> Result<Active> {
         let requirements = instance.requirements()?;
-        if manifest.data.as_str() != data {
-            return Err(Error::request(format!(
-                "objective \"{id}\" learns from {} data, but [data] yields {data} data",
-                manifest.data
-            ))
-            .with_hint("choose a data source of that kind (data.source), or another objective"));
-        }
+        check_data(id, &manifest, data)?;
         for name in &requirements.statistics {
             if !OFFERED.contains(&name.as_str()) {
                 return Err(Error::request(format!(
@@ -74,6 +68,23 @@ impl Active {
     fn reads(&self, statistic: &str) -> bool {
         self.requirements.statistics.iter().any(|s| s == statistic)
     }
+}
+
+/// Whether an objective learns from the kind of data that there is.
+///
+/// # Errors
+/// A request error where it does not.
+pub fn check_data(id: &str, manifest: &ObjectiveManifest, data: &str) -> Result<()> {
+    if manifest.data.as_str() == data {
+        return Ok(());
+    }
+    let told = format!("objective \"{id}\" learns from {} data, but [data] yields {data} data", manifest.data);
+    let remedy = match manifest.data.as_str() {
+        "text" => "choose data.source = \"text\" or \"synthetic\"",
+        "unpaired" => "choose data.source = \"jsonl\"",
+        _ => "choose data.source = \"jsonl\" or \"synthetic\"",
+    };
+    Err(Error::request(told).with_hint(format!("{remedy}, or another objective")))
 }
 
 /// Statistics this host computes.

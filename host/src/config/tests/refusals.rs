@@ -35,7 +35,10 @@ optimizer = { lr = -1e-3 }
 fn unknown_keys_get_the_nearest_valid_name_and_no_second_complaint() {
     added("[evals]\nevery = 1", "exp.toml:10:2: evals: unknown key; did you mean `eval`?");
     added("[checkpoint]\nevry = 10", "exp.toml:11:1: checkpoint.evry: unknown key; did you mean `every`?");
-    added("[eval]\nlr = 1e-3", "exp.toml:11:1: eval.lr: unknown key; did you mean `train.optimizer.lr`?");
+    added(
+        "[eval]\nlr = 1e-3",
+        "exp.toml:11:1: eval.lr: unknown key; did you mean `critic.lr` or `train.optimizer.lr`?",
+    );
     added(
         "[eval]\ncolour = 1",
         "exp.toml:11:1: eval.colour: unknown key; valid: `early_stop`, `every`, `generate`, `tokens`",
@@ -208,6 +211,20 @@ fn keys_of_rows_are_refused_elsewhere_and_where_they_contradict() {
     );
     changed(
         "path = \"corpus.txt\"",
+        "path = \"a\", columns = { prompt = \"q\" }, equal_length = true",
+        r#"
+        exp.toml:3:22: data.columns: unused: only source = "jsonl" reads it, and source is "text"
+        exp.toml:3:50: data.equal_length: unused: only source = "synthetic" generates data, and source is "text""#,
+    );
+    changed(
+        "path = \"corpus.txt\"",
+        "source = \"jsonl\", path = \"a\", columns = { prompt = \"q\", chosen = \"q\", chozen = \"z\" }",
+        r#"
+        exp.toml:3:52: data.columns.prompt: "q" is data.columns.chosen already
+        exp.toml:3:80: data.columns.chozen: unknown key; did you mean `chosen`?"#,
+    );
+    changed(
+        "path = \"corpus.txt\"",
         "source = \"jsonl\", rows = 5",
         r#"
         exp.toml:3:1: data.path: missing; source = "jsonl" reads it; for example path = "rows.jsonl"
@@ -375,8 +392,8 @@ fn lengths_and_batches_that_contradict_each_other_are_refused() {
     );
     changed(
         "tokens = 512",
-        "pairs = 32",
-        "exp.toml:8:11: train.batch.pairs: this data has no pairs; for example batch = { tokens = 8192 } or batch = { sequences = 12 }",
+        "pairs = 32, prompts = 4",
+        "exp.toml:8:23: train.batch.prompts: contradicts train.batch.pairs: give one of them",
     );
     changed(
         "tokens = 512",
@@ -520,11 +537,11 @@ fn mistakes_in_overrides_name_the_override() {
     set("train.epochs=1", "--set train.epochs: contradicts train.steps: give one of them");
     set(
         "train.batch={sequences=4,pairs=4}",
-        "--set train.batch: train.batch.pairs: this data has no pairs; for example batch = { tokens = 8192 } or batch = { sequences = 12 }",
+        "--set train.batch: train.batch.pairs: contradicts train.batch.sequences: give one of them",
     );
     set(
         "0=1",
-        "--set 0: unknown key; valid: `backend`, `checkpoint`, `data`, `eval`, `model`, `name`, `objective`, `runs_dir`, `sample`, `seed`, `tokenizer`, `train`",
+        "--set 0: unknown key; valid: `backend`, `checkpoint`, `critic`, `data`, `eval`, `model`, `name`, `objective`, `reference`, `reward`, `rollout`, `runs_dir`, `sample`, `seed`, `tokenizer`, `train`",
     );
     set(
         "eval.early_stop.patience=2",

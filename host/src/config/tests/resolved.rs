@@ -215,7 +215,9 @@ fn experiments() -> impl Strategy<Value = String> {
             "data = { path = \"a\", held_out = 0.25 }\n",
             "data = { source = \"jsonl\", path = \"a\", max_length = 32, chat_template = \"plain\", group_column = \"q\" }\n",
             "data = { source = \"jsonl\", path = \"a\", split_column = \"s\", truncation = \"left\" }\n",
+            "data = { source = \"jsonl\", path = \"a\", columns = { prompt = \"q\", margin = \"m\" }, held_out = 0.5 }\n",
             "data = { source = \"synthetic\", tasks = [\"sort\", \"copy\"], rows = 7 }\n",
+            "data = { source = \"synthetic\", equal_length = true }\n",
         ]),
         pick(&[
             "objective = { plugin = \"ce\" }\n",
@@ -234,7 +236,12 @@ fn experiments() -> impl Strategy<Value = String> {
             "sample = { prompts = [\"é\", \"x\"], top_p = 0.9, top_k = 3, seed = 5, every = 2 }\n",
         ]),
         pick(&["steps = 100\n", "epochs = 1\n", "epochs = 0.3\n"]),
-        pick(&["batch = { tokens = 512 }\n", "batch = { sequences = 3 }\n"]),
+        pick(&[
+            "batch = { tokens = 512 }\n",
+            "batch = { sequences = 3 }\n",
+            "batch = { pairs = 3 }\n",
+            "batch = { prompts = 3 }\n",
+        ]),
         (
             pick(&["", "schedule = \"cosine\"\nwarmup = 0.1\n", "schedule = { kind = \"wsd\", warmup = 3, decay = 20, min_lr_ratio = 0.1 }\n", "schedule = \"linear\"\n"]),
             pick(&["", "context_schedule = [[0, 16], [30, 32]]\n"]),

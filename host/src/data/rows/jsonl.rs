@@ -81,7 +81,7 @@ fn row(place: Place, line: &str, kind: RowKind, names: &Columns) -> Result<Row> 
     // A key that is there with null counts as one that is not there, as exporters of tables write it.
     let has = |part: &Part| columns.get(part.name()).is_some_and(|value| !value.is_null());
     let Some(shape) = kind.shapes().iter().find(|shape| shape.iter().all(has)) else {
-        return Err(no_shape(&place, &columns, kind, names));
+        return Err(no_shape(&place, line, kind, names));
     };
     let mut parts = BTreeMap::new();
     for part in *shape {
@@ -123,13 +123,15 @@ fn check_label(label: Option<&Value>) -> Result<(), String> {
     }
 }
 
-fn no_shape(place: &Place, columns: &Map<String, Value>, kind: RowKind, names: &Columns) -> DataError {
+fn no_shape(place: &Place, line: &str, kind: RowKind, names: &Columns) -> DataError {
     let part = |part: &Part| match names.get(part.name()) {
         Some(written) => format!("`{written}` (data.columns.{})", part.name()),
         None => format!("`{}`", part.name()),
     };
     let wanted: Vec<String> =
         kind.shapes().iter().map(|shape| shape.iter().map(part).collect::<Vec<_>>().join(" and ")).collect();
+    // As the file has them, before any got another name.
+    let columns: Map<String, Value> = serde_json::from_str(line).unwrap_or_default();
     let there = columns.iter().filter(|(_, value)| !value.is_null()).map(|(name, _)| format!("`{name}`"));
     let there: Vec<String> = there.collect();
     let remedy = if names.is_empty() { "; data.columns gives columns with other names" } else { "" };

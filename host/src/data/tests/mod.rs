@@ -4,6 +4,8 @@ mod batching;
 mod cached;
 mod chats;
 mod packing;
+mod pairs;
+mod prompts;
 mod rows;
 mod splitting;
 mod synthetic;

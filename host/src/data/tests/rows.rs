@@ -17,27 +17,29 @@ use crate::data::{BatchSize, Batcher, BatcherOptions, DataError, Examples, Resul
 const EOS: u32 = 256;
 
 /// How the rows of a test are encoded.
-struct Case<'a> {
-    tokenizer: &'a Tokenizer,
+pub(super) struct Case<'a> {
+    pub(super) kind: RowKind,
+    pub(super) tokenizer: &'a Tokenizer,
     /// `None`: strings are joined as they are.
-    template: Option<&'a str>,
-    longest: usize,
-    truncation: Truncation,
+    pub(super) template: Option<&'a str>,
+    pub(super) longest: usize,
+    /// `None`: as the kind has it.
+    pub(super) truncation: Option<Truncation>,
 }
 
 impl Case<'_> {
-    fn data(&self, lines: &[Value]) -> Result<TrainingData> {
+    pub(super) fn data(&self, lines: &[Value]) -> Result<TrainingData> {
         let text: String = lines.iter().map(|line| format!("{line}\n")).collect();
-        let train = jsonl::parse("rows.jsonl".as_ref(), &text, RowKind::PromptCompletion, &Columns::new()).unwrap();
+        let train = jsonl::parse("rows.jsonl".as_ref(), &text, self.kind, &Columns::new()).unwrap();
         let template = ChatTemplate::new(self.template.unwrap_or(PLAIN), self.tokenizer)?;
         let layout = Layout { template, strings: self.template.is_some() };
-        let (tokenizer, longest, truncation) = (self.tokenizer, self.longest, Some(self.truncation));
-        let corpus = RowCorpus { name: "rows.jsonl".into(), train, ..RowCorpus::default() };
+        let (tokenizer, longest, truncation) = (self.tokenizer, self.longest, self.truncation);
+        let corpus = RowCorpus { name: "rows.jsonl".into(), kind: self.kind, train, ..RowCorpus::default() };
         Encoder { tokenizer, layout: &layout, longest, truncation }.encode(&corpus)
     }
 
     /// All sequences in order, and the counts.
-    fn encode(&self, lines: &[Value]) -> (Vec<Sequence>, RowCounts) {
+    pub(super) fn encode(&self, lines: &[Value]) -> (Vec<Sequence>, RowCounts) {
         let data = self.data(lines).unwrap();
         let stretches = data.train.in_order(self.longest, false);
         (
@@ -46,11 +48,20 @@ impl Case<'_> {
         )
     }
 
-    /// The row as text, its supervised tokens in brackets.
+    /// The row's first sequence as text, its supervised tokens in brackets.
     fn shown(&self, line: Value) -> String {
-        let (sequences, _) = self.encode(&[line]);
+        self.all_shown(line).remove(0)
+    }
+
+    /// All of the row's sequences.
+    pub(super) fn all_shown(&self, line: Value) -> Vec<String> {
+        self.encode(&[line]).0.iter().map(|sequence| self.marked(sequence)).collect()
+    }
+
+    /// A sequence as text, its supervised tokens in brackets.
+    pub(super) fn marked(&self, sequence: &Sequence) -> String {
         let (mut text, mut inside) = (String::new(), false);
-        let closed = sequences[0].ids.iter().map(Some).zip(sequences[0].supervised.iter().copied());
+        let closed = sequence.ids.iter().map(Some).zip(sequence.supervised.iter().copied());
         for (id, supervised) in closed.chain([(None, false)]) {
             if supervised != inside {
                 text.push(if supervised { '[' } else { ']' });
@@ -62,8 +73,8 @@ impl Case<'_> {
     }
 }
 
-fn bytes(tokenizer: &Tokenizer) -> Case<'_> {
-    Case { tokenizer, template: None, longest: 64, truncation: Truncation::Right }
+pub(super) fn bytes(tokenizer: &Tokenizer) -> Case<'_> {
+    Case { kind: RowKind::PromptCompletion, tokenizer, template: None, longest: 64, truncation: None }
 }
 
 fn pair(prompt: &str, completion: &str) -> Value {
@@ -117,7 +128,7 @@ fn gotcha_03_the_end_of_text_is_supervised_exactly_once() {
 }
 
 /// A folder of a tokenizer that begins every input with `<|endoftext|>`.
-fn with_bos() -> (tempfile::TempDir, Tokenizer) {
+pub(super) fn with_bos() -> (tempfile::TempDir, Tokenizer) {
     let folder = tempfile::tempdir().unwrap();
     Tokenizer::open(&references().join("tokenizer").join("gpt2")).unwrap().save(folder.path()).unwrap();
     let config = json!({"bos_token": "<|endoftext|>", "eos_token": "<|im_end|>", "add_bos_token": true});
@@ -187,7 +198,7 @@ fn gotcha_05_rows_whose_completion_is_cut_away_are_dropped_and_counted() {
         (Truncation::Left, 4, vec!["ab[cd<|endoftext|>]", "h[xyz<|endoftext|>]"], 1, 1),
         (Truncation::Drop, 9, vec!["ab[cd<|endoftext|>]"], 2, 0),
     ] {
-        let case = Case { truncation, longest, ..bytes(&tokenizer) };
+        let case = Case { truncation: Some(truncation), longest, ..bytes(&tokenizer) };
         let (sequences, counts) = case.encode(&lines);
         assert_eq!(sequences.len(), kept.len(), "{truncation:?} {longest}");
         assert!(sequences.iter().all(|s| s.positions() <= longest && s.supervised_targets() > 0));
@@ -207,7 +218,7 @@ fn gotcha_05_rows_whose_completion_is_cut_away_are_dropped_and_counted() {
 #[test]
 fn gotcha_05_truncation_from_the_left_keeps_the_beginning_of_text() {
     let (_folder, tokenizer) = with_bos();
-    let case = Case { longest: 5, truncation: Truncation::Left, ..bytes(&tokenizer) };
+    let case = Case { longest: 5, truncation: Some(Truncation::Left), ..bytes(&tokenizer) };
     let shown = case.shown(pair("0123456789", "!"));
     assert_eq!(shown, "<|endoftext|>789[!<|im_end|>]");
 }

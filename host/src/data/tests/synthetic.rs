@@ -48,3 +48,34 @@ fn rows_are_the_examples_of_the_world() {
     );
     assert!(SyntheticOptions { rows: 0, ..options() }.read_rows(RowKind::PromptCompletion).is_err());
 }
+
+/// Catches sides that are exchanged, lengths that give the answer away where they must not, held-out prompts that were trained
+/// on, and prompts without their answer.
+#[test]
+fn pairs_and_prompts_are_those_of_the_world() {
+    for equal_length in [false, true] {
+        let corpus = SyntheticOptions { equal_length, ..options() }.read_rows(RowKind::Preference).unwrap();
+        assert_eq!((corpus.kind, corpus.train.len(), corpus.held_out.len()), (RowKind::Preference, 300, 40));
+        let mut equal = 0;
+        for row in corpus.train.iter().chain(&corpus.held_out) {
+            let [Content::Text(prompt), Content::Text(chosen), Content::Text(rejected)] =
+                [Part::Prompt, Part::Chosen, Part::Rejected].map(|p| row.parts[&p].clone())
+            else {
+                panic!("{row:?}");
+            };
+            assert_eq!(telos_world::gold(&prompt, &chosen), Some(1.0));
+            assert!(telos_world::gold(&prompt, &rejected) < Some(1.0));
+            equal += usize::from(chosen.len() == rejected.len());
+        }
+        assert!(if equal_length { equal == 340 } else { (100..300).contains(&equal) }, "{equal}");
+        let trained: Vec<String> = corpus.train.iter().map(|row| row.question()).collect();
+        assert!(corpus.held_out.iter().all(|row| !trained.contains(&row.question())));
+    }
+    let prompts = options().read_rows(RowKind::Prompt).unwrap();
+    for row in prompts.train.iter().chain(&prompts.held_out) {
+        let text = row.text();
+        assert!(text.prompt.ends_with('\n'));
+        assert_eq!(telos_world::gold(&text.prompt, &text.answer.unwrap()), Some(1.0));
+    }
+    assert!(options().read_rows(RowKind::Unpaired).is_err());
+}
