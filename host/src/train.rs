@@ -15,7 +15,7 @@ pub mod optim;
 pub mod records;
 pub mod schedule;
 pub mod setup;
-mod start;
+pub(crate) mod start;
 pub mod state;
 pub mod summary;
 mod tally;

@@ -27,6 +27,7 @@ const USUAL_ENDS: [&str; 3] = [END_OF_TEXT, "</s>", "<|end_of_text|>"];
 const LEAST_VOCABULARY: usize = 257;
 
 /// A tokenizer with its special tokens. Truncation and padding that a file may ask for are switched off.
+#[derive(Clone)]
 pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
     name: String,

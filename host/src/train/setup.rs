@@ -1,7 +1,10 @@
 //! From an experiment file to everything a run needs, in an order in which every refusal comes before the first file is
 //! written: experiment, plugins, tokenizer, model shape, device, data.
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
 use plugin_api::{
     backend::{DType, Session, SessionOptions},
@@ -46,48 +49,101 @@ pub struct Prepared {
     pub(super) objectives: Vec<(Library, ObjectiveManifest)>,
 }
 
+/// Models that are not there yet and will be when the run begins: what earlier stages of a pipeline leave. By the folder
+/// that will hold it, what is known of each.
+pub type Awaited = BTreeMap<PathBuf, AwaitedModel>;
+
+/// What is known of a model that is not there yet.
+pub struct AwaitedModel {
+    /// Its tokenizer.
+    pub tokenizer: Tokenizer,
+    /// Its shape.
+    pub config: ModelConfig,
+}
+
+/// What is known of the model in `from`, if it is one of those.
+pub fn awaited_model<'a>(awaited: &'a Awaited, from: &str) -> Option<&'a AwaitedModel> {
+    awaited.iter().find(|(folder, _)| Path::new(from).starts_with(folder)).map(|(_, model)| model)
+}
+
+/// An experiment's plugins, loaded.
+pub struct Plugins {
+    registry: Registry,
+    lock: Lock,
+    used: Vec<PluginUse>,
+    backend: Option<(Library, BackendManifest)>,
+    objectives: Vec<(Library, ObjectiveManifest)>,
+}
+
 /// Reads the experiment, loads its plugins, and checks all that can be checked without data.
 ///
 /// # Errors
 /// Request errors, all of a stage at once.
 pub fn prepare(file: &Path, overrides: &[Override], folders: &[PathBuf], update_lock: bool) -> Result<Prepared> {
-    let mut draft = Draft::read(file, overrides)?;
-    let registry = Registry::discover(folders);
-    let mut lock = Lock::open(&draft.runs_dir(), update_lock)?;
-    let (mut backend, mut objectives, mut plugins) = (None, Vec::new(), Vec::new());
-    for wanted in draft.plugins().to_vec() {
-        let kind = if wanted.slot == Slot::Backend { kind::BACKEND } else { kind::OBJECTIVE };
-        let info = match registry.find(kind, &wanted.id) {
-            Ok(info) => info.clone(),
-            Err(error) => {
-                draft.refuse(&wanted.key(), refusal_text(&error));
-                continue;
+    prepare_draft(Draft::read(file, overrides)?, folders, update_lock)
+}
+
+/// As [`prepare`], from an experiment that was read already.
+///
+/// # Errors
+/// As there.
+pub fn prepare_draft(mut draft: Draft, folders: &[PathBuf], update_lock: bool) -> Result<Prepared> {
+    let plugins = Plugins::load(&mut draft, folders, update_lock)?;
+    plugins.prepare(draft.finish()?, &Awaited::new())
+}
+
+impl Plugins {
+    /// Loads the plugins that `draft` names and checks their options; what is wrong is added to the draft's mistakes.
+    ///
+    /// # Errors
+    /// A plugin that changed or cannot be loaded.
+    pub fn load(draft: &mut Draft, folders: &[PathBuf], update_lock: bool) -> Result<Plugins> {
+        let registry = Registry::discover(folders);
+        let mut lock = Lock::open(&draft.runs_dir(), update_lock)?;
+        let (mut backend, mut objectives, mut plugins) = (None, Vec::new(), Vec::new());
+        for wanted in draft.plugins().to_vec() {
+            let kind = if wanted.slot == Slot::Backend { kind::BACKEND } else { kind::OBJECTIVE };
+            let info = match registry.find(kind, &wanted.id) {
+                Ok(info) => info.clone(),
+                Err(error) => {
+                    draft.refuse(&wanted.key(), refusal_text(&error));
+                    continue;
+                }
+            };
+            let sha256 = lock.verify(&info)?;
+            let library = Library::load(&info).map_err(|e| Error::request(e.to_string()))?;
+            let specs: Vec<OptionSpec>;
+            match wanted.slot {
+                Slot::Backend => {
+                    let manifest = library.backend_manifest()?;
+                    specs = manifest.options.clone();
+                    backend = Some((library, manifest));
+                }
+                Slot::Objective(_) => {
+                    let manifest = library.objective_manifest()?;
+                    specs = manifest.options.clone();
+                    objectives.push((library, manifest));
+                }
             }
-        };
-        let sha256 = lock.verify(&info)?;
-        let library = Library::load(&info).map_err(|e| Error::request(e.to_string()))?;
-        let specs: Vec<OptionSpec>;
-        match wanted.slot {
-            Slot::Backend => {
-                let manifest = library.backend_manifest()?;
-                specs = manifest.options.clone();
-                backend = Some((library, manifest));
-            }
-            Slot::Objective(_) => {
-                let manifest = library.objective_manifest()?;
-                specs = manifest.options.clone();
-                objectives.push((library, manifest));
-            }
+            draft.check_options(wanted.slot, &specs);
+            plugins.push(used(&info, sha256));
         }
-        draft.check_options(wanted.slot, &specs);
-        plugins.push(used(&info, sha256));
+        Ok(Plugins { registry, lock, used: plugins, backend, objectives })
     }
-    let loaded = draft.finish()?;
-    let backend = backend.ok_or_else(|| Error::request("the experiment names no backend"))?;
-    let (model_folder, tokenizer, config) = model_and_tokenizer(&loaded)?;
-    check_lengths(&loaded, &config)?;
-    check_dtype(&loaded, &backend.1)?;
-    Ok(Prepared { loaded, registry, lock, plugins, tokenizer, config, model_folder, backend, objectives })
+
+    /// Reads the tokenizer and the model's shape, and checks them with the rest. A model in `awaited` has no folder yet:
+    /// it is prepared as one of that shape with fresh weights.
+    ///
+    /// # Errors
+    /// A request error.
+    pub fn prepare(self, loaded: Loaded, awaited: &Awaited) -> Result<Prepared> {
+        let Plugins { registry, lock, used: plugins, backend, objectives } = self;
+        let backend = backend.ok_or_else(|| Error::request("the experiment names no backend"))?;
+        let (model_folder, tokenizer, config) = model_and_tokenizer(&loaded, awaited)?;
+        check_lengths(&loaded, &config)?;
+        check_dtype(&loaded, &backend.1)?;
+        Ok(Prepared { loaded, registry, lock, plugins, tokenizer, config, model_folder, backend, objectives })
+    }
 }
 
 /// A plugin as a receipt names it.
@@ -103,7 +159,7 @@ pub fn used(info: &PluginInfo, sha256: String) -> PluginUse {
 }
 
 /// An error as one entry of the list of mistakes.
-pub(super) fn refusal_text(error: &Error) -> String {
+pub(crate) fn refusal_text(error: &Error) -> String {
     let hint = error.hint().map(|h| format!(" ({h})")).unwrap_or_default();
     let details = error.details().iter().map(|d| format!("; {d}")).collect::<String>();
     format!("{}{details}{hint}", error.message())
@@ -272,9 +328,14 @@ fn pointed_at(path: &Path) -> Result<Option<PathBuf>> {
     Ok(checkpoint.map(|found| found.path))
 }
 
-fn model_and_tokenizer(loaded: &Loaded) -> Result<(Option<PathBuf>, Tokenizer, ModelConfig)> {
+fn model_and_tokenizer(loaded: &Loaded, awaited: &Awaited) -> Result<(Option<PathBuf>, Tokenizer, ModelConfig)> {
     let experiment = &loaded.experiment;
+    let awaited = match &experiment.model {
+        ModelSource::From { from } => awaited_model(awaited, from),
+        ModelSource::Shape(_) => None,
+    };
     let folder = match &experiment.model {
+        ModelSource::From { .. } if awaited.is_some() => None,
         ModelSource::From { from } => {
             Some(model_folder(Path::new(from)).map_err(|e| loaded.refuse("model.from", refusal_text(&e)))?)
         }
@@ -283,6 +344,7 @@ fn model_and_tokenizer(loaded: &Loaded) -> Result<(Option<PathBuf>, Tokenizer, M
     let tokenizer = match (&experiment.tokenizer, &folder) {
         (TokenizerSource::Bytes, _) => Tokenizer::bytes()?,
         (TokenizerSource::File { path }, _) => Tokenizer::open(Path::new(path))?,
+        (TokenizerSource::Model, None) if let Some(model) = awaited => model.tokenizer.clone(),
         (TokenizerSource::Model, Some(folder)) => Tokenizer::open(folder)?,
         (TokenizerSource::Model, None) => {
             return Err(
@@ -298,12 +360,15 @@ fn model_and_tokenizer(loaded: &Loaded) -> Result<(Option<PathBuf>, Tokenizer, M
             config
         }
         (ModelSource::From { .. }, Some(folder)) => ModelConfig::from_folder(folder)?,
-        (ModelSource::From { .. }, None) => return Err(Error::run("model.from without a folder")),
+        (ModelSource::From { .. }, None) => match awaited {
+            Some(model) => model.config.clone(),
+            None => return Err(Error::run("model.from without a folder")),
+        },
     };
     if tokenizer.vocab_size() as u64 > config.vocab {
-        let (key, remedy) = match folder {
-            Some(_) => ("tokenizer", "use the model's own tokenizer"),
-            None => ("model.vocab", "raise model.vocab, or leave it out"),
+        let (key, remedy) = match &experiment.model {
+            ModelSource::From { .. } => ("tokenizer", "use the model's own tokenizer"),
+            ModelSource::Shape(_) => ("model.vocab", "raise model.vocab, or leave it out"),
         };
         return Err(loaded.refuse(
             key,
