@@ -12,9 +12,10 @@ use serde_json::{Map, Value};
 use super::Part;
 use crate::config::{Experiment, Pipeline};
 use crate::error::{Error, Result};
-use crate::runs::RunFolder;
 use crate::runs::checkpoint::latest;
-use crate::runs::disk::write_durably;
+use crate::runs::disk::{sha256_file, write_durably};
+use crate::runs::{Receipt, RunFolder};
+use crate::train::setup::model_folder;
 use crate::train::start::same_experiment;
 use crate::train::state::TrainState;
 
@@ -162,36 +163,49 @@ fn unchanged(pipeline: &Pipeline, index: usize, experiment: &Experiment) -> Resu
     })
 }
 
-/// Moves earlier runs of stages that are run anew aside and writes `pipeline.toml`. Tells what was moved, and of later stages
-/// that stay although what they were made from is made anew.
+/// Moves earlier runs of stages that are run anew aside and writes `pipeline.toml`. Tells what was moved.
 ///
 /// # Errors
 /// Another process writes one of the runs; what the file system says.
-pub fn make_room(
-    pipeline: &Pipeline,
-    experiments: &[Experiment],
-    tasks: &[Task],
-) -> Result<(Vec<String>, Vec<String>)> {
+pub fn make_room(pipeline: &Pipeline, experiments: &[Experiment], tasks: &[Task]) -> Result<Vec<String>> {
     let folder = pipeline.folder();
     fs::create_dir_all(&folder)
         .map_err(|cause| Error::run(format!("cannot create {}", folder.display())).with_cause(cause))?;
-    let (mut moved, mut stale) = (Vec::new(), Vec::new());
-    for (index, _) in tasks.iter().enumerate().filter(|(_, task)| **task == Task::Anew) {
+    let mut moved = Vec::new();
+    // The last one first: whenever this is cut off, no stage is left that was made from one which is gone.
+    for (index, _) in tasks.iter().enumerate().rev().filter(|(_, task)| **task == Task::Anew) {
         let (from, to) = (pipeline.stage_folder(index), move_aside(pipeline, index)?);
         moved.push(format!("the earlier run {} is now {}", from.display(), to.display()));
-        let name = &pipeline.stages()[index].name;
-        for (later, stage) in pipeline.stages().iter().enumerate().skip(index + 1) {
-            let takes = stage.takes.iter().any(|takes| takes.stage == index);
-            if takes && tasks[later] == Task::Nothing && pipeline.stage_folder(later).exists() {
-                stale.push(format!(
-                    "note: stage \"{}\" was made from the earlier run of \"{name}\"; renew it by --from {}",
-                    stage.name, stage.name
-                ));
-            }
-        }
     }
     write_durably(&folder.join(FILE), resolved(pipeline, experiments)?.as_bytes())?;
-    Ok((moved, stale))
+    Ok(moved)
+}
+
+/// A line for each stage whose model is not the one that the stage it starts from has now: that one was made anew.
+///
+/// # Errors
+/// Receipts and weights that cannot be read.
+pub fn outdated(pipeline: &Pipeline) -> Result<Vec<String>> {
+    let mut found = Vec::new();
+    for (index, stage) in pipeline.stages().iter().enumerate() {
+        let receipt = pipeline.stage_folder(index).join("receipt.json");
+        let Some(takes) = stage.takes.iter().find(|takes| takes.key == "model.from") else { continue };
+        let from = pipeline.stage_folder(takes.stage);
+        if !receipt.is_file() || !from.exists() {
+            continue;
+        }
+        let from = if takes.best { from.join("checkpoints").join("BEST") } else { from };
+        let weights = model_folder(&from)?.join("model.safetensors");
+        let (_, now) = sha256_file(&weights)
+            .map_err(|cause| Error::run(format!("cannot read {}", weights.display())).with_cause(cause))?;
+        if Receipt::read(&receipt)?.model.sha256.is_some_and(|then| then != now) {
+            let (name, source) = (&stage.name, &pipeline.stages()[takes.stage].name);
+            found.push(format!(
+                "note: stage \"{name}\" was made from an earlier run of \"{source}\"; renew it by --from {name}"
+            ));
+        }
+    }
+    Ok(found)
 }
 
 fn move_aside(pipeline: &Pipeline, index: usize) -> Result<PathBuf> {

@@ -74,8 +74,7 @@ pub fn run(
     plan::try_out(pipeline, stages, &tasks)?;
     uncertain.keep();
 
-    let (first, stale) = folder::make_room(pipeline, &experiments, &tasks)?;
-    for note in first {
+    for note in folder::make_room(pipeline, &experiments, &tasks)? {
         tell(Told::Note(note))?;
     }
     let mut stopped = None;
@@ -92,7 +91,7 @@ pub fn run(
             break;
         }
     }
-    for note in stale.into_iter().filter(|_| stopped.is_none()) {
+    for note in if stopped.is_none() { folder::outdated(pipeline)? } else { Vec::new() } {
         tell(Told::Note(note))?;
     }
     let figures = |(index, experiment): (usize, &Experiment)| {
