@@ -16,7 +16,7 @@ fn generation(c: &mut Criterion) {
         let sets = [threads_of(THREADS)];
         let prepared = prepared(&experiment("bench-small"), &spec, &sets, &[plugin_folder()]).expect("an experiment");
         let (device, _) = prepared.device(false).expect("a device");
-        let model = prepared.model(&device, None).expect("a model");
+        let model = prepared.model(&device, None, telos::model::Outputs::TOKENS).expect("a model");
         let vocab = prepared.config.vocab as usize;
         let options = GenerateOptions { max_tokens: LENGTHS.1, ..GenerateOptions::default() };
         let mut group = c.benchmark_group(format!("generation/{spec}"));

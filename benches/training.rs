@@ -9,14 +9,15 @@ use telos::{
     data::{PackedBatch, Sequence, Window},
     device::{Buffer, Device, profile::Record},
     error::Result,
-    model::{Model, ModelConfig, Recompute},
+    model::{Model, ModelConfig, Outputs, Recompute},
     train::{
         arrays::cut,
         objectives::Objectives,
         optim::Adam,
+        roles::Roles,
         setup::{Prepared, prepare},
         trail::Trail,
-        window::accumulate,
+        window::{Work, accumulate},
     },
 };
 
@@ -30,6 +31,7 @@ pub struct Training {
     device: Device,
     record: Option<Record>,
     model: Model,
+    roles: Roles,
     grads: Buffer,
     adam: Adam,
     objectives: Objectives,
@@ -72,7 +74,7 @@ impl Training {
     pub fn open(prepared: &Prepared, profile: bool) -> Result<Training> {
         let objectives = prepared.objectives()?;
         let (device, record) = prepared.device(profile)?;
-        let model = prepared.model(&device, None)?;
+        let model = prepared.model(&device, None, Outputs::TOKENS)?;
         let train = &prepared.experiment().train;
         let adam = Adam::new(&device, model.layout(), &train.optimizer)?;
         let grads = model.flat_buffer()?;
@@ -80,7 +82,8 @@ impl Training {
             .map(|seed| cut(&window(&prepared.config, train.batch, seed)?, train.micro_batch_tokens))
             .collect::<Result<_>>()?;
         let (lr, trail) = (train.optimizer.lr, Trail::default());
-        Ok(Training { device, record, model, grads, adam, objectives, windows, trail, lr, steps: 0 })
+        let roles = Roles::default();
+        Ok(Training { device, record, model, roles, grads, adam, objectives, windows, trail, lr, steps: 0 })
     }
 
     /// One step.
@@ -91,8 +94,9 @@ impl Training {
         let micro_batches = &self.windows[self.steps % self.windows.len()];
         self.steps += 1;
         self.model.zero(&self.grads)?;
-        let (model, grads) = (&self.model, &self.grads);
-        let out = accumulate(model, &mut self.objectives, micro_batches, Recompute::None, grads, &self.trail)?;
+        let (model, roles, grads) = (&self.model, &self.roles, &self.grads);
+        let work = Work { model, roles, recompute: Recompute::None, grads };
+        let out = accumulate(&work, &mut self.objectives, micro_batches, &self.trail)?;
         let gradient = self.adam.measure(grads)?;
         self.adam.update(model.params(), model.shadow(), grads, self.lr)?;
         Ok(Figures { loss: out.loss, grad_norm: gradient.norm })
@@ -156,8 +160,8 @@ fn window(config: &ModelConfig, batch: Batch, seed: u64) -> Result<Window> {
     let mut sequence = |row| Sequence {
         ids: (0..=length).map(|_| (splitmix(&mut state) % config.vocab) as u32).collect(),
         supervised: vec![true; length + 1],
-        columns: Default::default(),
         row,
+        ..Default::default()
     };
     Ok(Window::new((0..sequences as u64).map(&mut sequence).collect())?)
 }

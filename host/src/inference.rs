@@ -15,7 +15,7 @@ use crate::{
     model::{BatchView, HeadRequest, Keep, Model, Statistics},
     plugins::Registry,
     train::setup::{model_folder, open, threads},
-    train::{arrays::supervised_rows, window::view},
+    train::{arrays::supervised_rows, pass::view},
 };
 
 /// Who computes.

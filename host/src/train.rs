@@ -12,7 +12,10 @@ pub mod exact;
 pub mod learner;
 pub mod objectives;
 pub mod optim;
+pub mod pass;
 pub mod records;
+mod reference;
+pub mod roles;
 pub mod schedule;
 pub mod setup;
 pub(crate) mod start;
@@ -144,7 +147,7 @@ impl Trainer {
         let finite = out.loss.is_finite() && gradient.finite;
         self.torn = true;
         if finite {
-            self.learner.update(lr)?;
+            self.learner.update(lr, self.state.step + 1)?;
         }
         phases.end("optimizer");
 
@@ -183,9 +186,7 @@ impl Trainer {
 
     fn after_step(&mut self, metrics: &[(String, f64)]) -> Result<Verdict> {
         let verdict = self.learner.after_step(metrics, &self.trail)?;
-        let states: Result<_> =
-            self.learner.objectives.iter().map(|a| Ok(state::to_hex(&a.instance.state()?))).collect();
-        self.state.objectives = states?;
+        self.state.objectives = self.learner.objectives.states()?.iter().map(|bytes| state::to_hex(bytes)).collect();
         Ok(verdict)
     }
 
@@ -198,7 +199,8 @@ impl Trainer {
             return Ok(false);
         }
         let start = Instant::now();
-        let mut figures = evaluate(&self.learner.model, &mut self.learner.objectives, &self.held_out, &self.trail)?;
+        let Learner { model, roles, objectives, .. } = &mut self.learner;
+        let mut figures = evaluate(model, roles, objectives, &self.held_out, &self.trail)?;
         if !self.questions.is_empty() {
             self.trail.backend("generation");
             let share = exact_match(&self.learner.model, &self.prepared.tokenizer, &self.questions)?;
@@ -277,14 +279,15 @@ impl Trainer {
                 .with_hint("lower the learning rate; the checkpoint before is intact"));
         }
         self.state.lines = self.records.durable()?;
-        let (model, adam, state, tokenizer) =
-            (&self.learner.model, &self.learner.adam, &self.state, &self.prepared.tokenizer);
+        let Learner { model, adam, roles, .. } = &self.learner;
+        let (state, tokenizer) = (&self.state, &self.prepared.tokenizer);
         let start = Instant::now();
         let best = state.best_step == Some(state.step);
         let saved = self.checkpoints.save(state.step, best, |folder| {
             model.save(folder)?;
             tokenizer.save(folder)?;
             state::write_moments(adam, folder)?;
+            roles.save(folder)?;
             state.write(folder)
         })?;
         for warning in &saved.warnings {

@@ -23,6 +23,18 @@ pub mod names {
     pub const SIDE: &str = "side";
     /// Per sequence: a numeric column of the data set has this before its name.
     pub const COLUMN: &str = "column.";
+    /// Per sequence: the scalar head at the last token, the statistic of reward models.
+    pub const SCORE: &str = "score";
+    /// Per token: the log-probability that the frozen reference gives the target.
+    pub const REFERENCE_LOGP: &str = "reference.logp";
+    /// Per token: the critic's value of the state before the target.
+    pub const CRITIC_VALUE: &str = "critic.value";
+    /// Per sequence: the critic's value after the last token.
+    pub const CRITIC_VALUE_END: &str = "critic.value_end";
+    /// Per sequence of a rollout: what the answer is worth, over all of the experiment's rewards.
+    pub const REWARD: &str = "reward";
+    /// Per sequence of a rollout: 1 where the answer ended by itself, 0 where it was cut off.
+    pub const ENDED: &str = "ended";
 }
 
 /// What the rows of an array are.

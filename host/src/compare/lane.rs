@@ -52,10 +52,8 @@ impl Entry {
     /// # Errors
     /// Request errors; memory.
     pub fn learner(&self, device: &Device, data: &TrainingData) -> Result<(Learner, u64)> {
-        let objectives = self.prepared.objectives()?;
-        let (batcher, total) = self.prepared.batcher(data)?;
-        let model = self.prepared.model(device, None)?;
-        Ok((Learner::new(&self.prepared, model, objectives, batcher)?, total))
+        let opened = self.prepared.learner(device, data.clone(), None)?;
+        Ok((opened.learner, opened.steps))
     }
 }
 
@@ -88,7 +86,7 @@ pub fn take_step(learner: &mut Learner, step: u64, total: u64) -> Result<Step> {
     let (out, gradient) = learner.gradient(&window, &trail)?;
     learner.after_step(&out.metrics, &trail)?;
     if out.loss.is_finite() && gradient.finite {
-        learner.update(learner.learning_rate(step, total))?;
+        learner.update(learner.learning_rate(step, total), step + 1)?;
     }
     Ok(Step { loss: out.loss, grad_norm: gradient.norm, tokens: out.tokens })
 }

@@ -76,7 +76,7 @@ fn audit(entry: &Entry, reference: Box<dyn Session>, step: u64, data: &TrainingD
     audit.turn(true);
     let (_, gradient) = learner.gradient(&window, &trail)?;
     if gradient.finite {
-        learner.update(learner.learning_rate(step - 1, total))?;
+        learner.update(learner.learning_rate(step - 1, total), step)?;
     }
     audit.turn(false);
     let tokens = window.iter().map(PackedBatch::len).sum::<usize>() as u64;
@@ -117,7 +117,7 @@ mod tests {
 
     fn sequence(tokens: u32) -> Sequence {
         let ids: Vec<u32> = (0..tokens).collect();
-        Sequence { supervised: vec![true; ids.len()], ids, columns: Default::default(), row: 0 }
+        Sequence { supervised: vec![true; ids.len()], ids, ..Default::default() }
     }
 
     /// Catches a cut that counts tokens for positions, drops the flags, or leaves a sequence without a target.

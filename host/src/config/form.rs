@@ -21,6 +21,8 @@ pub struct Checked {
     pub backend: Option<SpannedTable>,
     /// Each objective's options, in order.
     pub objectives: Vec<SpannedTable>,
+    /// Each reward's options, in order.
+    pub rewards: Vec<SpannedTable>,
     /// Everything that is wrong.
     pub mistakes: Vec<Mistake>,
 }
@@ -91,12 +93,10 @@ impl Checked {
                 self.backend = Some(SpannedTable::new(path, node.place.clone(), options, key.path));
                 Some(Json::Object(values))
             }
-            (Form::Plugins, Value::Table(table)) => {
-                Some(Json::Array(vec![self.objective(table, &node.place, path, key)]))
-            }
+            (Form::Plugins, Value::Table(table)) => Some(Json::Array(vec![self.plugin(table, &node.place, path, key)])),
             (Form::Plugins, Value::List(items)) if !items.is_empty() => {
                 self.list(items, path, |checked, item, path| match &item.value {
-                    Value::Table(table) => Some(checked.objective(table, &item.place, path, key)),
+                    Value::Table(table) => Some(checked.plugin(table, &item.place, path, key)),
                     _ => checked.wrong(key, "a table", item, path),
                 })
             }
@@ -115,9 +115,10 @@ impl Checked {
         }
     }
 
-    fn objective(&mut self, table: &Table, place: &Place, path: &str, key: &Key) -> Json {
+    fn plugin(&mut self, table: &Table, place: &Place, path: &str, key: &Key) -> Json {
         let (values, options) = self.table(table, path, key.path);
-        self.objectives.push(SpannedTable::new(path, place.clone(), options, key.path));
+        let all = if key.path == "reward" { &mut self.rewards } else { &mut self.objectives };
+        all.push(SpannedTable::new(path, place.clone(), options, key.path));
         Json::Object(values)
     }
 

@@ -90,6 +90,8 @@ pub enum Slot {
     Backend,
     /// The objective of this position.
     Objective(usize),
+    /// The reward of this position.
+    Reward(usize),
 }
 
 /// A checked experiment that still knows where its keys were written.
@@ -151,8 +153,9 @@ impl Draft {
         let mistakes = notes.mistakes;
         let backend =
             checked.backend.unwrap_or_else(|| SpannedTable::new("backend", root.place.clone(), Vec::new(), "backend"));
-        let uses =
-            experiment.as_ref().map_or_else(Vec::new, |experiment| uses(experiment, backend, checked.objectives));
+        let uses = experiment
+            .as_ref()
+            .map_or_else(Vec::new, |experiment| uses(experiment, backend, checked.objectives, checked.rewards));
         Self { source: Source { file: file.clone(), root }, mistakes, experiment, uses }
     }
 
@@ -184,6 +187,11 @@ impl Draft {
                 Slot::Objective(index) => {
                     if let Some(objective) = experiment.objective.get_mut(index) {
                         objective.options = options;
+                    }
+                }
+                Slot::Reward(index) => {
+                    if let Some(reward) = experiment.reward.get_mut(index) {
+                        reward.options = options;
                     }
                 }
             },
@@ -243,12 +251,23 @@ impl Loaded {
     }
 }
 
-fn uses(experiment: &Experiment, backend: SpannedTable, objectives: Vec<SpannedTable>) -> Vec<PluginUse> {
+fn uses(
+    experiment: &Experiment,
+    backend: SpannedTable,
+    objectives: Vec<SpannedTable>,
+    rewards: Vec<SpannedTable>,
+) -> Vec<PluginUse> {
     let backend = (Slot::Backend, experiment.backend.plugin.clone(), backend);
     let objectives = experiment.objective.iter().zip(objectives).enumerate();
     let objectives = objectives.map(|(index, (one, options))| (Slot::Objective(index), one.plugin.clone(), options));
+    let rewards = experiment.reward.iter().zip(rewards).enumerate();
+    let rewards = rewards.filter_map(|(index, (one, options))| match &one.source {
+        experiment::RewardSource::Plugin { plugin } => Some((Slot::Reward(index), plugin.clone(), options)),
+        experiment::RewardSource::Model { .. } => None,
+    });
     std::iter::once(backend)
         .chain(objectives)
+        .chain(rewards)
         .filter(|(_, id, _)| !id.is_empty())
         .map(|(slot, id, options)| PluginUse { slot, id, options, checked: false })
         .collect()

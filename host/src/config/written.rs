@@ -19,6 +19,10 @@ pub struct Written {
     pub tokenizer: Tokenizer,
     pub data: Data,
     pub objective: Vec<Objective>,
+    pub reference: Option<Reference>,
+    pub critic: Option<Critic>,
+    pub reward: Vec<Reward>,
+    pub rollout: Option<Rollout>,
     pub train: Train,
     pub eval: Eval,
     pub checkpoint: Checkpoint,
@@ -84,6 +88,43 @@ pub struct Objective {
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
+pub struct Reference {
+    pub from: Option<String>,
+    pub copy_every: Option<u64>,
+    pub average: Option<f64>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Critic {
+    pub from: Option<String>,
+    pub lr: Option<f64>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Reward {
+    pub plugin: Option<String>,
+    pub model: Option<String>,
+    pub weight: Option<f64>,
+    pub normalise: Option<bool>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Rollout {
+    pub prompts: Option<usize>,
+    pub samples: Option<usize>,
+    pub epochs: Option<usize>,
+    pub max_new_tokens: Option<usize>,
+    pub temperature: Option<f64>,
+    pub top_p: Option<f64>,
+    pub top_k: Option<usize>,
+    pub clip: Option<f64>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct Train {
     pub steps: Option<u64>,
     pub epochs: Option<f64>,
@@ -141,6 +182,7 @@ pub struct Eval {
     pub every: Option<u64>,
     pub tokens: Option<u64>,
     pub generate: Option<u64>,
+    pub temperature: Option<f64>,
     pub early_stop: Option<EarlyStop>,
 }
 

@@ -120,12 +120,22 @@ impl Batcher {
     /// # Errors
     /// A context of 0, or a new context in the middle of counted epochs.
     pub fn next_window(&mut self, context: usize) -> Result<Option<Window>> {
+        self.next_sequences(context)?.map(Window::new).transpose()
+    }
+
+    /// The sequences of the next window, where nothing need be supervised yet: prompts that wait for their answers.
+    ///
+    /// # Errors
+    /// As [`Batcher::next_window`].
+    pub fn next_sequences(&mut self, context: usize) -> Result<Option<Vec<Sequence>>> {
         let taken = self.take(context)?;
         if taken.is_empty() {
             return Ok(None);
         }
-        let sequences = taken.iter().map(|stretch| self.tokens.sequence(*stretch, self.options.prefix));
-        Window::new(sequences.collect()).map(Some)
+        // Groups are numbered within the window: a row may come twice where windows cross from one epoch into the next.
+        let groups = taken.iter().zip(0..);
+        let sequences = groups.flat_map(|(stretch, group)| self.tokens.sequences(*stretch, self.options.prefix, group));
+        Ok(Some(sequences.collect()))
     }
 
     /// How many windows are left until the last epoch ends, at this context length; `None` without an end.
@@ -206,15 +216,15 @@ pub fn eval_batches(
     let all = tokens.in_order(context, prefix.is_some());
     let kept = most_tokens
         .map_or(all.len(), |most| (most as usize / tokens.usual_length(context).max(1)).clamp(1, all.len().max(1)));
-    let mut waiting: VecDeque<Stretch> = tokens.some(all, kept).into();
+    let mut waiting: VecDeque<(Stretch, u64)> = tokens.some(all, kept).into_iter().zip(0..).collect();
     std::iter::from_fn(move || {
         let (mut sequences, mut positions): (Vec<Sequence>, usize) = (Vec::new(), 0);
-        while let Some(stretch) = waiting.front() {
+        while let Some((stretch, group)) = waiting.front() {
             if !BatchSize::Tokens(batch_tokens).takes(sequences.len(), positions, stretch.targets()) {
                 break;
             }
             positions += stretch.targets();
-            sequences.push(tokens.sequence(*stretch, prefix));
+            sequences.extend(tokens.sequences(*stretch, prefix, *group));
             waiting.pop_front();
         }
         (!sequences.is_empty()).then(|| pack(&sequences))

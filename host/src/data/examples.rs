@@ -4,7 +4,7 @@ use std::fmt::Debug;
 use std::sync::Arc;
 
 use super::order::{self, Stretch};
-use super::rows::RowCounts;
+use super::rows::{RowCounts, RowText};
 use super::{Sequence, Source, TokenSet};
 
 /// A tokenised data set. Everything about its order is a pure function of the arguments.
@@ -24,11 +24,17 @@ pub trait Examples: Debug + Send + Sync {
     /// All stretches in the data's own order.
     fn in_order(&self, context: usize, prefix: bool) -> Vec<Stretch>;
 
-    /// A stretch as a sequence, before the shift.
-    fn sequence(&self, stretch: Stretch, prefix: Option<u32>) -> Sequence;
+    /// A stretch before the shift: one sequence, or the answers of a pair, the chosen one first, which then carry `group` as
+    /// the number they share.
+    fn sequences(&self, stretch: Stretch, prefix: Option<u32>, group: u64) -> Vec<Sequence>;
 
     /// The length to expect of a stretch, in positions.
     fn usual_length(&self, context: usize) -> usize;
+
+    /// What a row says beside its tokens, by its number; `None` for running text.
+    fn row_text(&self, _row: u64) -> Option<&RowText> {
+        None
+    }
 
     /// So many of `all` stretches, always the same ones, in order and from everywhere.
     fn some(&self, all: Vec<Stretch>, kept: usize) -> Vec<Stretch>;
@@ -70,8 +76,8 @@ impl Examples for TokenSet {
         order::in_order(self, context, prefix)
     }
 
-    fn sequence(&self, stretch: Stretch, prefix: Option<u32>) -> Sequence {
-        stretch.sequence(self, prefix)
+    fn sequences(&self, stretch: Stretch, prefix: Option<u32>, _group: u64) -> Vec<Sequence> {
+        vec![stretch.sequence(self, prefix)]
     }
 
     fn usual_length(&self, context: usize) -> usize {

@@ -3,10 +3,14 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
+use plugin_api::batch::names;
+use serde::{Deserialize, Serialize};
+
 use super::{DataError, Result};
 
 /// One sequence before the shift: the tokens as the model reads them.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Sequence {
     /// L token ids, L >= 2.
     pub ids: Vec<u32>,
@@ -16,12 +20,20 @@ pub struct Sequence {
     pub columns: BTreeMap<String, f64>,
     /// The row's number in its data set.
     pub row: u64,
+    /// Numbers of the sequence itself, named as objectives read them: `group` and `side` of a pair's answers; of rollouts
+    /// what was found of a sample, such as `reward`.
+    pub numbers: BTreeMap<String, f64>,
+    /// Numbers for each position, named as objectives read them: what a frozen model said, what `prepare` answered.
+    pub tokens: BTreeMap<String, Vec<f64>>,
+    /// Whether the last token is read too, at a position that predicts nothing: for what is asked of a model at the end of a
+    /// sequence (a score, a last value).
+    pub reads_last: bool,
 }
 
 impl Sequence {
-    /// How many positions the model computes: one less than there are tokens.
+    /// How many positions the model computes: one for each token, less the last where it is only predicted.
     pub fn positions(&self) -> usize {
-        self.ids.len().saturating_sub(1)
+        self.ids.len().saturating_sub(usize::from(!self.reads_last))
     }
 
     /// How many targets count in the loss.
@@ -91,6 +103,12 @@ pub struct PackedBatch {
     pub rows: Vec<u64>,
     /// \[S\] each: the rows' numbers by name.
     pub columns: BTreeMap<String, Vec<f64>>,
+    /// \[S\] each: [`Sequence::numbers`].
+    pub numbers: BTreeMap<String, Vec<f64>>,
+    /// \[N\] each: [`Sequence::tokens`].
+    pub per_token: BTreeMap<String, Vec<f64>>,
+    /// Whether each sequence's last position reads its last token and predicts nothing.
+    pub reads_last: bool,
 }
 
 impl PackedBatch {
@@ -115,24 +133,37 @@ impl PackedBatch {
     }
 }
 
-/// Lays `sequences` end to end and shifts: tokens `[..L-1]`, targets and mask `[1..]`.
+/// Lays `sequences` end to end and shifts: tokens `[..L-1]`, targets and mask `[1..]`. Where the last token is read too, its
+/// position has target 0 and mask 0.
 ///
 /// # Errors
-/// A sequence with fewer than two tokens, with as many flags as it has not tokens, or with other columns than the first.
+/// A sequence with fewer than two tokens, with as many flags as it has not tokens, or with other columns or numbers than the
+/// first.
 pub fn pack(sequences: &[Sequence]) -> Result<PackedBatch> {
-    let mut batch = PackedBatch { offsets: vec![0], ..Default::default() };
+    let reads_last = sequences.first().is_some_and(|first| first.reads_last);
+    let mut batch = PackedBatch { offsets: vec![0], reads_last, ..Default::default() };
     for sequence in sequences {
         check(sequence, sequences.first().unwrap_or(sequence))?;
         let length = sequence.positions();
         batch.tokens.extend(sequence.ids.iter().take(length).map(|&id| id as i32));
         batch.targets.extend(sequence.ids.iter().skip(1).map(|&id| id as i32));
         batch.mask.extend(sequence.supervised.iter().skip(1).map(|&counts| f64::from(u8::from(counts))));
+        if reads_last {
+            batch.targets.push(0);
+            batch.mask.push(0.0);
+        }
         batch.positions.extend((0..length).map(|position| position as i32));
         batch.offsets.push(batch.tokens.len() as i32);
         batch.max_len = batch.max_len.max(length);
         batch.rows.push(sequence.row);
         for (name, &value) in &sequence.columns {
             batch.columns.entry(name.clone()).or_default().push(value);
+        }
+        for (name, &value) in &sequence.numbers {
+            batch.numbers.entry(name.clone()).or_default().push(value);
+        }
+        for (name, values) in &sequence.tokens {
+            batch.per_token.entry(name.clone()).or_default().extend(values);
         }
     }
     Ok(batch)
@@ -147,27 +178,43 @@ fn check(sequence: &Sequence, first: &Sequence) -> Result<()> {
         let (flags, tokens) = (sequence.supervised.len(), sequence.ids.len());
         return Err(DataError::Row { row, what: format!("{flags} supervision flags for {tokens} tokens") });
     }
-    if !sequence.columns.keys().eq(first.columns.keys()) {
-        let names = |sequence: &Sequence| sequence.columns.keys().cloned().collect::<Vec<_>>().join(", ");
-        let (here, there) = (names(sequence), names(first));
+    if let Some((name, values)) = sequence.tokens.iter().find(|(_, values)| values.len() != sequence.positions()) {
+        let (values, positions) = (values.len(), sequence.positions());
+        return Err(DataError::Row { row, what: format!("{values} values of `{name}` for {positions} positions") });
+    }
+    if names_of(sequence) != names_of(first) {
+        let (here, there) = (names_of(sequence).join(", "), names_of(first).join(", "));
         return Err(DataError::Row { row, what: format!("has the columns [{here}], row {} has [{there}]", first.row) });
     }
     Ok(())
 }
 
-/// Cuts `sequences` into runs of at most `most` positions: whole sequences, in order, as many as fit. A longer sequence is
-/// a run of its own.
+/// Names of all numbers a sequence carries.
+fn names_of(sequence: &Sequence) -> Vec<&str> {
+    let own = sequence.columns.keys().chain(sequence.numbers.keys()).chain(sequence.tokens.keys()).map(String::as_str);
+    own.chain(sequence.reads_last.then_some("the last token's position")).collect()
+}
+
+/// Cuts `sequences` into runs of at most `most` positions: whole sequences, in order, as many as fit. Neighbours of one `group`
+/// (the two answers of a pair) stay together. What is longer by itself is a run of its own.
 pub fn micro_batches(sequences: &[Sequence], most: usize) -> Vec<Range<usize>> {
-    let (mut runs, mut start, mut positions) = (Vec::new(), 0, 0);
-    for (index, sequence) in sequences.iter().enumerate() {
-        if index > start && positions + sequence.positions() > most {
-            runs.push(start..index);
-            (start, positions) = (index, 0);
+    let (mut runs, mut start, mut positions, mut end) = (Vec::new(), 0, 0, 0);
+    for unit in sequences.chunk_by(together) {
+        let length: usize = unit.iter().map(Sequence::positions).sum();
+        if end > start && positions + length > most {
+            runs.push(start..end);
+            (start, positions) = (end, 0);
         }
-        positions += sequence.positions();
+        (end, positions) = (end + unit.len(), positions + length);
     }
-    if start < sequences.len() {
-        runs.push(start..sequences.len());
+    if start < end {
+        runs.push(start..end);
     }
     runs
+}
+
+/// Whether two neighbours belong to one group.
+fn together(one: &Sequence, next: &Sequence) -> bool {
+    let group = |sequence: &Sequence| sequence.numbers.get(names::GROUP).copied();
+    group(one).is_some() && group(one) == group(next)
 }

@@ -127,6 +127,10 @@ pub fn generate(
 
 fn check(model: &Model, prompts: &[Vec<i32>], options: &GenerateOptions) -> Result<()> {
     let config = model.config();
+    if !config.outputs.tokens {
+        let what = "the model is a reward model or critic: it has no language-model head to generate with";
+        return Err(Error::request(what).with_hint("name the language model that it was trained from"));
+    }
     for prompt in prompts {
         if prompt.is_empty() {
             return Err(Error::request("the prompt has no tokens"));

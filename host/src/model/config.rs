@@ -38,6 +38,10 @@ pub struct ModelConfig {
     pub rope_theta: f64,
     /// Whether the head is the embedding.
     pub tied: bool,
+    /// What it answers.
+    pub outputs: Outputs,
+    /// Mean and standard deviation of the scalar head's scores over held-out answers, where they were measured.
+    pub scores: Option<(f64, f64)>,
     /// Whether the attention's projections have biases.
     pub attention_bias: bool,
     /// Whether the feed-forward block's projections have biases.
@@ -52,6 +56,24 @@ pub struct ModelConfig {
     pub pad: Option<u32>,
     /// What was read and has no effect here, for the user to know.
     pub notes: Vec<String>,
+}
+
+/// What a decoder answers from its last hidden states.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Outputs {
+    /// Log-probabilities of the next token: a language model.
+    pub tokens: bool,
+    /// One number per position: a reward model or a critic.
+    pub scalar: bool,
+}
+
+impl Outputs {
+    /// A language model.
+    pub const TOKENS: Outputs = Outputs { tokens: true, scalar: false };
+    /// A reward model or a critic of its own.
+    pub const SCALAR: Outputs = Outputs { tokens: false, scalar: true };
+    /// A policy that shares its trunk with its critic.
+    pub const BOTH: Outputs = Outputs { tokens: true, scalar: true };
 }
 
 /// Activations by the names of Hugging Face.
@@ -96,6 +118,8 @@ impl ModelConfig {
             activation: family.defaults.activation.to_owned(),
             rope_theta: shape.rope_theta.unwrap_or(10_000.0),
             tied: shape.tied,
+            outputs: Outputs::TOKENS,
+            scores: None,
             attention_bias: biases,
             mlp_bias: biases,
             init_std: shape.init_std,

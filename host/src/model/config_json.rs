@@ -6,9 +6,14 @@ use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
-use super::config::{CONFIG_FILE, ModelConfig, activation_kind, known_activations};
+use super::config::{CONFIG_FILE, ModelConfig, Outputs, activation_kind, known_activations};
 use super::family::{Biases, FAMILIES, Family, Positions, family};
 use crate::error::{Error, Result};
+
+/// Key that says that a language model has a scalar head too.
+const BOTH: &str = "telos_scalar_head";
+/// Key of the scores' mean and standard deviation.
+const SCORES: &str = "telos_scores";
 
 impl ModelConfig {
     /// Reads `config.json` of a model folder.
@@ -63,6 +68,8 @@ impl ModelConfig {
             activation: read.activation(family)?,
             rope_theta: if family.positions == Positions::Rotary { read.rope_theta()? } else { 10_000.0 },
             tied: read.flag("tie_word_embeddings", defaults.tied)?,
+            outputs: read.outputs(family)?,
+            scores: read.scores()?,
             attention_bias: biases || read.flag("attention_bias", false)?,
             mlp_bias: biases || read.flag("mlp_bias", false)?,
             init_std: read.float("initializer_range", 0.02)?,
@@ -83,7 +90,18 @@ impl ModelConfig {
         let mut put = |key: &str, value: Value| {
             map.insert(key.to_owned(), value);
         };
-        put("architectures", json!([family.class]));
+        put("architectures", json!([if self.outputs.tokens { family.class } else { family.scalar_class }]));
+        if !self.outputs.tokens {
+            put("num_labels", json!(1));
+            put("id2label", json!({"0": "score"}));
+            put("label2id", json!({"score": 0}));
+        }
+        if self.outputs == Outputs::BOTH {
+            put(BOTH, json!(true));
+        }
+        if let Some((mean, deviation)) = self.scores {
+            put(SCORES, json!({"mean": mean, "standard_deviation": deviation}));
+        }
         put("model_type", json!(family.model_type));
         put(keys.layers, json!(self.layers));
         put(keys.dim, json!(self.dim));
@@ -195,11 +213,37 @@ impl Reader<'_> {
         let classes = self.get("architectures").and_then(Value::as_array);
         if let Some(class) = classes.and_then(|classes| classes.first())
             && class.as_str() != Some(family.class)
+            && class.as_str() != Some(family.scalar_class)
         {
-            let hint = format!("a {} model has `architectures` = [\"{}\"]", family.model_type, family.class);
+            let classes = format!("[\"{}\"] or [\"{}\"]", family.class, family.scalar_class);
+            let hint = format!("a {} model has `architectures` = {classes}", family.model_type);
             return Err(self.refuse("architectures", &json!([class])).with_hint(hint));
         }
         Ok(family)
+    }
+
+    /// A language model, or one that scores: with a single label.
+    fn outputs(&self, family: &Family) -> Result<Outputs> {
+        let class = self.get("architectures").and_then(Value::as_array).and_then(|classes| classes.first());
+        if class.and_then(Value::as_str) != Some(family.scalar_class) {
+            return Ok(if self.flag(BOTH, false)? { Outputs::BOTH } else { Outputs::TOKENS });
+        }
+        // transformers writes the labels' names, not their number, and takes two where neither is there.
+        let named = self.get("id2label").and_then(Value::as_object).map(|labels| labels.len() as u64);
+        match self.optional_size("num_labels")?.or(named) {
+            Some(1) => Ok(Outputs::SCALAR),
+            labels => Err(self.refuse("num_labels", &json!(labels.unwrap_or(2))).with_hint("a reward model has one")),
+        }
+    }
+
+    /// What was measured of the scores.
+    fn scores(&self) -> Result<Option<(f64, f64)>> {
+        let Some(value) = self.get(SCORES) else { return Ok(None) };
+        let number = |key: &str| value.get(key).and_then(Value::as_f64);
+        match (number("mean"), number("standard_deviation")) {
+            (Some(mean), Some(deviation)) => Ok(Some((mean, deviation))),
+            _ => Err(self.wrong(SCORES, value, "`mean` and `standard_deviation`")),
+        }
     }
 
     fn refuse_unimplemented(&self, family: &Family) -> Result<()> {

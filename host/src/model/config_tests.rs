@@ -38,7 +38,7 @@ fn both_layouts_of_the_rotary_base_are_read_and_a_contradiction_is_refused() {
 fn what_is_not_implemented_is_refused_by_file_key_and_value() {
     let cases = [
         (LLAMA, "model_type", r#""mamba""#),
-        (LLAMA, "architectures", r#"["LlamaForSequenceClassification"]"#),
+        (LLAMA, "architectures", r#"["LlamaForTokenClassification"]"#),
         (LLAMA, "hidden_act", r#""quick_gelu""#),
         (LLAMA, "sliding_window", "128"),
         (LLAMA, "pretraining_tp", "2"),

@@ -39,6 +39,8 @@ pub struct Family {
     pub model_type: &'static str,
     /// The one class of `architectures` that is a language model of this family.
     pub class: &'static str,
+    /// The class of `architectures` that has a scalar head in the place of the language model's.
+    pub scalar_class: &'static str,
     /// Norm of every block.
     pub norm: NormKind,
     /// Whether norms have a shift.
@@ -141,6 +143,7 @@ const OFF: &[&str] = &["null", "false"];
 const LLAMA: Family = Family {
     model_type: "llama",
     class: "LlamaForCausalLM",
+    scalar_class: "LlamaForSequenceClassification",
     norm: NormKind::RMS,
     norm_bias: false,
     positions: Positions::Rotary,
@@ -190,6 +193,7 @@ const LLAMA: Family = Family {
 const GPT2: Family = Family {
     model_type: "gpt2",
     class: "GPT2LMHeadModel",
+    scalar_class: "GPT2ForSequenceClassification",
     norm: NormKind::LAYER,
     norm_bias: true,
     positions: Positions::Learned,

@@ -13,6 +13,7 @@
 //! | `decoder` | forward |
 //! | `backward` | the decoder walked backwards |
 //! | [`head`] | statistics per token, and their backward |
+//! | `scalar` | one number per position: scores and values, and their backward |
 //! | [`cache`] | keys and values of earlier tokens, for generation |
 //!
 //! Knows no objective and no optimizer: cotangents come in, gradients accumulate in a flat buffer.
@@ -27,6 +28,7 @@ pub mod family;
 pub mod head;
 pub mod params;
 mod projection;
+mod scalar;
 pub mod tensor_file;
 pub mod weights;
 
@@ -36,7 +38,7 @@ use plugin_api::abi::{DType, View};
 use plugin_api::backend::ops::{Cast, Fill};
 
 pub use activations::{BatchView, Forward, Keep, Recompute};
-pub use config::ModelConfig;
+pub use config::{ModelConfig, Outputs};
 pub use head::{Cotangents, Head, HeadRequest, HeadStats, Statistics};
 pub use params::{Layout, Parameter};
 
@@ -93,6 +95,24 @@ impl Model {
     /// A request error naming file and key or tensor; nothing is allocated before names and shapes agree.
     pub fn from_folder(device: &Device, folder: &Path) -> Result<Model> {
         let config = ModelConfig::from_folder(folder)?;
+        Model::from_folder_as(device, folder, config.outputs)
+    }
+
+    /// The model of a folder with other heads: one that it does not have starts at 0 (a scalar head answers 0 then, whatever it
+    /// reads), one that is not wanted is left out.
+    ///
+    /// # Errors
+    /// As [`Model::from_folder`]; a language model is wanted of a folder that has none.
+    pub fn from_folder_as(device: &Device, folder: &Path, outputs: Outputs) -> Result<Model> {
+        let mut config = ModelConfig::from_folder(folder)?;
+        if outputs.tokens && !config.outputs.tokens {
+            let what = format!("{} is a reward model or critic: it has no language-model head", folder.display());
+            return Err(Error::request(what).with_hint("name the language model that it was trained from"));
+        }
+        if !config.outputs.scalar {
+            config.scores = None;
+        }
+        config.outputs = outputs;
         let layout = Layout::new(&config)?;
         let source = weights::Source::open(folder, &config, &layout)?;
         let model = Model::allocate(device, config)?;

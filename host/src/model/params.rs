@@ -11,6 +11,7 @@ use telos_world::rng::Rng;
 
 use super::config::ModelConfig;
 use super::family::Mlp;
+use super::scalar::SCALAR_HEAD;
 use crate::device::Buffer;
 use crate::error::{Error, Result};
 
@@ -106,8 +107,10 @@ pub struct Layout {
     pub(super) positions: Option<usize>,
     pub(super) layers: Vec<LayerRefs>,
     pub(super) norm: NormRef,
-    /// The embedding where tied.
+    /// The embedding where tied, and where there is no language-model head.
     pub(super) head: usize,
+    /// The scalar head, where there is one.
+    pub(super) scalar: Option<usize>,
 }
 
 impl Layout {
@@ -200,14 +203,18 @@ impl Builder<'_> {
             layers.push(self.layer(&root(&format!("{}{layer}.", names.layer)))?);
         }
         let norm = self.norm(&root(names.norm))?;
-        let head = if config.tied {
+        let head = if config.tied || !config.outputs.tokens {
             embedding
         } else {
             self.matrix(format!("{}.weight", names.head), config.vocab, config.dim, normal, false)?
         };
+        let scalar = match config.outputs.scalar {
+            true => Some(self.matrix(SCALAR_HEAD.to_owned(), 1, config.dim, Init::Zero, false)?),
+            false => None,
+        };
         let by_name = self.parameters.iter().enumerate().map(|(index, p)| (p.name.clone(), index)).collect();
         let (len, parameters) = (self.end, self.parameters);
-        Ok(Layout { parameters, by_name, len, embedding, positions, layers, norm, head })
+        Ok(Layout { parameters, by_name, len, embedding, positions, layers, norm, head, scalar })
     }
 
     fn layer(&mut self, prefix: &str) -> Result<LayerRefs> {

@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 
 use super::config::{CONFIG_FILE, ModelConfig};
 use super::params::{Layout, Parameter};
+use super::scalar::SCALAR_HEAD;
 use super::tensor_file::{TensorData, TensorFile, write_tensors};
 use super::{Model, family::Family};
 use crate::error::{Error, Result};
@@ -29,7 +30,8 @@ const LISTED: usize = 20;
 /// A folder's files, and where each parameter is stored.
 pub struct Source {
     files: Vec<TensorFile>,
-    stored: Vec<Stored>,
+    /// By the parameter's index in the layout; a scalar head that the folder has not is not there.
+    stored: BTreeMap<usize, Stored>,
     tied_head: Option<(usize, String)>,
     layout: Layout,
 }
@@ -66,13 +68,13 @@ impl Source {
                         }
                     }
                     Role::TiedHead => tied_head = Some((file, name)),
-                    Role::Ignored => {}
+                    Role::Ignored | Role::OtherHead => {}
                     Role::Extra => mistakes.push(format!("{place}: `{name}` {shape:?} is extra: the model has none")),
                 }
             }
         }
         for (index, parameter) in layout.parameters().iter().enumerate() {
-            if !found.contains_key(&index) {
+            if !found.contains_key(&index) && layout.scalar != Some(index) {
                 let (name, shape) = (&parameter.name, parameter.stored_shape());
                 mistakes.push(format!("`{name}` {shape:?} is missing"));
             }
@@ -80,7 +82,7 @@ impl Source {
         if !mistakes.is_empty() {
             return Err(refusal(folder, mistakes));
         }
-        Ok(Source { files, stored: found.into_values().collect(), tied_head, layout: layout.clone() })
+        Ok(Source { files, stored: found, tied_head, layout: layout.clone() })
     }
 
     /// Reads every parameter and hands over its index in the layout and its values as the layout holds them.
@@ -90,7 +92,7 @@ impl Source {
     pub fn load(mut self, mut put: impl FnMut(usize, &[f64]) -> Result<()>) -> Result<()> {
         let mut embedding = None;
         for (index, parameter) in self.layout.parameters().iter().enumerate() {
-            let Stored { file, name } = &self.stored[index];
+            let Some(Stored { file, name }) = self.stored.get(&index) else { continue };
             let file = &mut self.files[*file];
             let mut values = file.values(name)?;
             if let Some((at, value)) = values.iter().enumerate().find(|(_, value)| !value.is_finite()) {
@@ -124,6 +126,8 @@ enum Role {
     TiedHead,
     /// Known not to be a parameter.
     Ignored,
+    /// A head that is not wanted of this model.
+    OtherHead,
     Extra,
 }
 
@@ -135,6 +139,8 @@ impl Role {
             Role::Parameter(index)
         } else if config.tied && name == format!("{}.weight", names.head) {
             Role::TiedHead
+        } else if name == SCALAR_HEAD || (!config.outputs.tokens && name == format!("{}.weight", names.head)) {
+            Role::OtherHead
         } else if names.ignored.iter().any(|ending| name.ends_with(ending)) {
             Role::Ignored
         } else {

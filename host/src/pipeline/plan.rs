@@ -3,11 +3,13 @@
 //! A stage that starts from one which has not been run yet is tried with that one's tokenizer and shape.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use super::folder::Task;
 use crate::config::{Loaded, Pipeline};
-use crate::error::{Error, Result};
-use crate::train::setup::{Awaited, AwaitedModel, Plugins, Prepared, refusal_text};
+use crate::error::{Error, Kind, Result};
+use crate::model::ModelConfig;
+use crate::train::setup::{Awaited, NamedModel, Plugins, Prepared, refusal_text};
 
 /// A stage whose own keys are in order.
 pub struct StagePlan {
@@ -46,8 +48,9 @@ pub fn try_out(pipeline: &Pipeline, stages: Vec<StagePlan>, tasks: &[Task]) -> R
     let await_it = |index: usize| tasks[index].resumes().is_some();
     let wanted = |index: usize| await_it(index);
     each(pipeline, stages, wanted, await_it, |_, prepared| {
-        prepared.objectives()?;
-        prepared.device(false)?;
+        let objectives = prepared.objectives()?;
+        let (device, _) = prepared.device(false)?;
+        prepared.roles(&device, &objectives, None)?;
         let data = prepared.data(true)?;
         prepared.batcher(&data)?;
         // Saved with the model, so a later stage finds it there.
@@ -84,9 +87,8 @@ pub fn each<T>(
         match tried {
             Ok((prepared, tried)) => {
                 found.push(tried);
-                let model = AwaitedModel { tokenizer: prepared.tokenizer, config: prepared.config };
                 if awaits(index) {
-                    awaited.insert(pipeline.stage_folder(index), model);
+                    awaited.insert(pipeline.stage_folder(index), left_by(prepared)?);
                 }
             }
             Err(error) => errors.push((index, error)),
@@ -98,6 +100,15 @@ pub fn each<T>(
     }
 }
 
+/// The model that a stage will leave.
+fn left_by(prepared: Prepared) -> Result<Arc<NamedModel>> {
+    let outputs = prepared.policy_outputs(&prepared.objectives()?);
+    // Its scores are measured when it is evaluated; until then any will do.
+    let scores = outputs.scalar.then_some((0.0, 1.0));
+    let config = ModelConfig { outputs, scores, ..prepared.config };
+    Ok(Arc::new(NamedModel { folder: None, tokenizer: prepared.tokenizer, config }))
+}
+
 /// One error for what is wrong with several stages.
 fn together(pipeline: &Pipeline, mut errors: Vec<(usize, Error)>) -> Error {
     let name = |index: usize| &pipeline.stages()[index].name;
@@ -105,7 +116,7 @@ fn together(pipeline: &Pipeline, mut errors: Vec<(usize, Error)>) -> Error {
         let (index, error) = errors.remove(0);
         return error.context(format!("stage \"{}\" cannot run", name(index)));
     }
-    let kind = errors.iter().map(|(_, error)| error.kind()).next().unwrap_or(crate::error::Kind::Request);
+    let kind = errors.iter().map(|(_, error)| error.kind()).next().unwrap_or(Kind::Request);
     let lines = errors.iter().map(|(index, error)| format!("stage \"{}\": {}", name(*index), refusal_text(error)));
     Error::new(kind, format!("{} stages cannot run", errors.len())).with_details(lines)
 }

@@ -22,15 +22,20 @@ pub fn data_arrays(packed: &PackedBatch) -> Batch<'static> {
         .with(names::MASK, Scope::TOKEN, packed.mask.clone())
         .with(names::POSITION, Scope::TOKEN, floats(&packed.positions));
     for (name, values) in &packed.columns {
-        let own = name == names::GROUP || name == names::SIDE;
-        let name = if own { name.clone() } else { format!("{}{name}", names::COLUMN) };
-        batch = batch.with(name, Scope::SEQUENCE, values.clone());
+        batch = batch.with(format!("{}{name}", names::COLUMN), Scope::SEQUENCE, values.clone());
+    }
+    for (name, values) in &packed.numbers {
+        batch = batch.with(name.clone(), Scope::SEQUENCE, values.clone());
+    }
+    for (name, values) in &packed.per_token {
+        batch = batch.with(name.clone(), Scope::TOKEN, values.clone());
     }
     batch
 }
 
-/// Sequences as the rows that `compose` reads: running text in one part each, rows of prompts and completions in two, the
-/// completion from the first supervised token on. `mask` tells the supervised tokens within a part.
+/// Sequences as the rows that `compose` reads: running text and prompts in one part each, rows of prompts and completions in
+/// two, the completion from the first supervised token on; of a pair the prompt stands before either answer. `mask` tells the
+/// supervised tokens within a part.
 pub fn rows_of(sequences: &[Sequence], kind: &DataKind) -> Batch<'static> {
     let (mut offsets, mut tokens, mut mask) = (vec![0.0], Vec::new(), Vec::new());
     let (mut parts, mut owners) = (Vec::new(), Vec::new());
@@ -38,13 +43,18 @@ pub fn rows_of(sequences: &[Sequence], kind: &DataKind) -> Batch<'static> {
         let start = tokens.len();
         tokens.extend(sequence.ids.iter().map(|id| f64::from(*id)));
         mask.extend(sequence.supervised.iter().map(|s| f64::from(u8::from(*s))));
-        if *kind == DataKind::PROMPT_COMPLETION {
+        let answer = match (kind.as_str(), sequence.numbers.get(names::SIDE)) {
+            ("prompt-completion" | "unpaired", _) => Some(2.0),
+            ("preference", Some(side)) => Some(if *side > 0.0 { 3.0 } else { 4.0 }),
+            _ => None,
+        };
+        if let Some(answer) = answer {
             let prompt = sequence.supervised.iter().position(|s| *s).unwrap_or(sequence.ids.len());
             offsets.push((start + prompt) as f64);
-            parts.extend([1.0, 2.0]);
+            parts.extend([1.0, answer]);
             owners.extend([sequence, sequence]);
         } else {
-            parts.push(0.0);
+            parts.push(f64::from(u8::from(*kind == DataKind::PROMPT)));
             owners.push(sequence);
         }
         offsets.push(tokens.len() as f64);
@@ -78,14 +88,20 @@ pub fn sequences_of(composed: &Batch<'_>) -> Result<Vec<Sequence>> {
     let columns: Vec<(String, &[f64])> = composed
         .arrays()
         .iter()
-        .filter(|a| a.scope == Scope::SEQUENCE && a.cols == 1 && a.name != "row" && a.name != "part")
-        .map(|a| (a.name.trim_start_matches(names::COLUMN).to_owned(), a.data.as_ref()))
+        .filter(|a| a.scope == Scope::SEQUENCE && a.cols == 1)
+        .filter_map(|a| Some((a.name.strip_prefix(names::COLUMN)?.to_owned(), a.data.as_ref())))
+        .collect();
+    let numbers: Vec<(&str, &[f64])> = [names::GROUP, names::SIDE]
+        .into_iter()
+        .filter_map(|name| Some((name, composed.find(name)?.data.as_ref())))
         .collect();
     let sequence = |(index, ends): (usize, &[usize])| Sequence {
         ids: ids[ends[0]..ends[1]].to_vec(),
         supervised: mask[ends[0]..ends[1]].iter().map(|m| *m != 0.0).collect(),
         columns: columns.iter().map(|(name, values)| (name.clone(), values[index])).collect(),
         row: rows[index] as u64,
+        numbers: numbers.iter().map(|(name, values)| ((*name).to_owned(), values[index])).collect(),
+        ..Default::default()
     };
     Ok(offsets.windows(2).enumerate().map(sequence).collect())
 }
@@ -94,13 +110,18 @@ pub fn sequences_of(composed: &Batch<'_>) -> Result<Vec<Sequence>> {
 pub fn unpack(packed: &PackedBatch) -> Vec<Sequence> {
     let sequence = |(index, ends): (usize, &[i32])| {
         let range = ends[0] as usize..ends[1] as usize;
-        let tokens = packed.tokens[range.clone()].iter().chain(packed.targets[range.clone()].last());
-        let supervised = packed.mask[range].iter().map(|m| *m != 0.0);
+        let read = range.start..range.end - usize::from(packed.reads_last);
+        let tokens = packed.tokens.get(range.start).into_iter().chain(&packed.targets[read.clone()]);
+        let supervised = packed.mask[read].iter().map(|m| *m != 0.0);
+        let own = |values: &[f64]| values[range.clone()].to_vec();
         Sequence {
             ids: tokens.map(|id| *id as u32).collect(),
             supervised: std::iter::once(false).chain(supervised).collect(),
             columns: packed.columns.iter().map(|(name, values)| (name.clone(), values[index])).collect(),
             row: packed.rows[index],
+            numbers: packed.numbers.iter().map(|(name, values)| (name.clone(), values[index])).collect(),
+            tokens: packed.per_token.iter().map(|(name, values)| (name.clone(), own(values))).collect(),
+            reads_last: packed.reads_last,
         }
     };
     packed.offsets.windows(2).enumerate().map(sequence).collect()
@@ -111,6 +132,15 @@ pub fn supervised_rows(packed: &PackedBatch) -> Vec<i32> {
     packed.mask.iter().enumerate().filter(|(_, m)| **m != 0.0).map(|(n, _)| n as i32).collect()
 }
 
+/// Numbers of the tokens `rows` among all `n`; the others get 0.
+pub fn spread(n: usize, rows: &[i32], values: &[f64]) -> Vec<f64> {
+    let mut all = vec![0.0; n];
+    for (row, value) in rows.iter().zip(values) {
+        all[*row as usize] = *value;
+    }
+    all
+}
+
 /// A batch's data with the statistics of its supervised tokens; the others get 0.
 pub fn with_statistics(
     packed: &PackedBatch,
@@ -119,13 +149,7 @@ pub fn with_statistics(
     stats: Option<&HeadStats>,
 ) -> Result<Batch<'static>> {
     let n = packed.len();
-    let spread = |values: Option<&Vec<f64>>| {
-        let mut all = vec![0.0; n];
-        for (row, value) in rows.iter().zip(values.into_iter().flatten()) {
-            all[*row as usize] = *value;
-        }
-        all
-    };
+    let spread = |values: Option<&Vec<f64>>| spread(n, rows, values.map_or(&[], Vec::as_slice));
     let mut batch = data_arrays(packed).with_statistic("logp", Scope::TOKEN, spread(stats.map(|s| &s.logp)));
     let optional = [
         ("lse", wanted.lse, stats.and_then(|s| s.lse.as_ref())),
@@ -171,6 +195,16 @@ impl Part {
             .collect()
     }
 
+    /// Its first token and how many it has.
+    pub fn tokens(self) -> (usize, usize) {
+        (self.token, self.tokens)
+    }
+
+    /// Its first sequence and how many it has.
+    pub fn sequences(self) -> (usize, usize) {
+        (self.sequence, self.sequences)
+    }
+
     /// All of a window.
     pub fn whole(packed: &PackedBatch) -> Part {
         Part { token: 0, tokens: packed.len(), sequence: 0, sequences: packed.sequences() }
@@ -207,7 +241,8 @@ impl Joined {
 
 /// The micro-batches of a window as one packed batch.
 pub fn join(parts: &[PackedBatch]) -> PackedBatch {
-    let mut whole = PackedBatch { offsets: vec![0], ..Default::default() };
+    let reads_last = parts.first().is_some_and(|first| first.reads_last);
+    let mut whole = PackedBatch { offsets: vec![0], reads_last, ..Default::default() };
     for packed in parts {
         let start = whole.tokens.len() as i32;
         whole.tokens.extend(&packed.tokens);
@@ -219,6 +254,12 @@ pub fn join(parts: &[PackedBatch]) -> PackedBatch {
         whole.rows.extend(&packed.rows);
         for (name, values) in &packed.columns {
             whole.columns.entry(name.clone()).or_default().extend(values);
+        }
+        for (name, values) in &packed.numbers {
+            whole.numbers.entry(name.clone()).or_default().extend(values);
+        }
+        for (name, values) in &packed.per_token {
+            whole.per_token.entry(name.clone()).or_default().extend(values);
         }
     }
     whole
@@ -292,6 +333,7 @@ mod tests {
             supervised: supervised.to_vec(),
             columns: [("m".to_owned(), row as f64)].into(),
             row,
+            ..Default::default()
         };
         let sequences = [sequence(4, &[false, false, true]), sequence(7, &[false, true, false, true])];
         let rows = rows_of(&sequences, &DataKind::PROMPT_COMPLETION);

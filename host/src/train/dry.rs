@@ -4,7 +4,7 @@ use std::{fmt, time::Instant};
 
 use serde::Serialize;
 
-use super::{arrays::unpack, held_out, learner::Learner, setup::Prepared, trail::Trail};
+use super::{arrays::unpack, held_out, learner::Opened, setup::Prepared, trail::Trail};
 use crate::{
     data::{PackedBatch, Tokenizer, rows::RowCounts},
     error::Result,
@@ -51,12 +51,8 @@ pub struct Findings {
 /// Whatever would stop the run.
 pub fn dry_run(prepared: &Prepared) -> Result<Findings> {
     let trail = Trail::default();
-    let objectives = prepared.objectives()?;
     let (device, _) = prepared.device(false)?;
-    let model = prepared.model(&device, None)?;
-    let data = prepared.data(false)?;
-    let (batcher, steps) = prepared.batcher(&data)?;
-    let mut learner = Learner::new(prepared, model, objectives, batcher)?;
+    let Opened { mut learner, data, steps, .. } = prepared.learner(&device, prepared.data(false)?, None)?;
     learner.rehearse(&trail)?;
 
     let (mut found, mut example) = (None, None);

@@ -24,7 +24,7 @@ pub struct Question {
 pub fn questions(data: &dyn Examples, most: u64) -> Vec<Question> {
     let all = data.in_order(u32::MAX as usize, false);
     let kept = (most as usize).min(all.len());
-    let rows = data.some(all, kept).into_iter().map(|row| data.sequence(row, None));
+    let rows = data.some(all, kept).into_iter().filter_map(|row| data.sequences(row, None, 0).into_iter().next());
     rows.filter_map(|row| {
         let start = row.supervised.iter().position(|supervised| *supervised).filter(|start| *start > 0)?;
         let length = row.supervised[start..].iter().take_while(|supervised| **supervised).count();

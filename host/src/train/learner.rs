@@ -1,21 +1,24 @@
 //! What learns: a model on a device with its gradient, optimizer, objectives and place in the data, and the parts of one
 //! optimizer step. A run, a dry run and a comparison of backends take their steps here, so that they are the same steps.
 
-use plugin_api::objective::Verdict;
+use std::path::Path;
+
+use plugin_api::{batch::names, manifest::DataKind, objective::Verdict};
 
 use super::{
     arrays::cut,
     objectives::Objectives,
     optim::{Adam, Gradient},
+    roles::Roles,
     schedule,
     setup::Prepared,
     summary::largest_batch,
     trail::Trail,
-    window::{WindowLoss, accumulate},
+    window::{WindowLoss, Work, accumulate},
 };
 use crate::{
     config::experiment::{self, Batch, Train},
-    data::{Batcher, PackedBatch},
+    data::{Batcher, PackedBatch, TrainingData, Window},
     device::{Buffer, Device},
     error::{Error, Result},
     model::{Model, Recompute},
@@ -31,6 +34,8 @@ pub struct Learner {
     pub grads: Buffer,
     /// The optimizer.
     pub adam: Adam,
+    /// The models beside it.
+    pub roles: Roles,
     /// What is minimised.
     pub objectives: Objectives,
     /// The place in the data.
@@ -42,12 +47,45 @@ pub struct Learner {
     recompute: Recompute,
 }
 
+/// A learner with the data it learns from.
+pub struct Opened {
+    /// What learns.
+    pub learner: Learner,
+    /// The data as its models read them.
+    pub data: TrainingData,
+    /// How many optimizer steps the run has.
+    pub steps: u64,
+    /// What the user should know.
+    pub note: Option<String>,
+}
+
+impl Prepared {
+    /// Puts the experiment's models to work on `device`: those of the run's `checkpoint`, or as they start.
+    ///
+    /// # Errors
+    /// Request errors for what the objectives cannot read or the experiment gives in vain; memory.
+    pub fn learner(&self, device: &Device, data: TrainingData, checkpoint: Option<&Path>) -> Result<Opened> {
+        let objectives = self.objectives()?;
+        let mut roles = self.roles(device, &objectives, checkpoint)?;
+        let model = self.model(device, checkpoint, self.policy_outputs(&objectives))?;
+        let (data, note) = self.asked(data, &objectives, &mut roles)?;
+        let (batcher, steps) = self.batcher(&data)?;
+        Ok(Opened { learner: Learner::new(self, model, roles, objectives, batcher)?, data, steps, note })
+    }
+}
+
 impl Learner {
     /// Puts `model` to work on the device it lies on.
     ///
     /// # Errors
     /// A group of the optimizer that matches no parameter (a request error); memory.
-    pub fn new(prepared: &Prepared, model: Model, objectives: Objectives, batcher: Batcher) -> Result<Learner> {
+    pub fn new(
+        prepared: &Prepared,
+        model: Model,
+        roles: Roles,
+        objectives: Objectives,
+        batcher: Batcher,
+    ) -> Result<Learner> {
         let experiment = prepared.experiment();
         let device = model.device().clone();
         Ok(Learner {
@@ -63,6 +101,7 @@ impl Learner {
             },
             device,
             model,
+            roles,
             objectives,
             batcher,
         })
@@ -86,8 +125,19 @@ impl Learner {
     pub fn window(&mut self, step: u64, trail: &Trail) -> Result<Vec<PackedBatch>> {
         let window = self.batcher.next_window(self.context(step))?;
         let window = window.ok_or_else(|| Error::run("the training data has ended"))?;
-        let window = self.objectives.compose(window, self.seed ^ (step + 1), trail)?;
-        cut(&window, self.settings.micro_batch_tokens)
+        let composed = self.objectives.compose(window, self.seed ^ (step + 1), trail)?;
+        cut(&self.asked(composed)?, self.settings.micro_batch_tokens)
+    }
+
+    /// A window whose sequences are read to their last token where something is asked there: those that an objective composed
+    /// do not know of it.
+    fn asked(&self, window: Window) -> Result<Window> {
+        if !self.objectives.needs().reads_last() || window.sequences().iter().all(|sequence| sequence.reads_last) {
+            return Ok(window);
+        }
+        let mut sequences = window.sequences().to_vec();
+        sequences.iter_mut().for_each(|sequence| sequence.reads_last = true);
+        Ok(Window::new(sequences)?)
     }
 
     /// Loss and gradient of a window, the gradient left in `grads` and measured. No weight changes.
@@ -96,8 +146,20 @@ impl Learner {
     /// The plugins' and the backend's own.
     pub fn gradient(&mut self, micro_batches: &[PackedBatch], trail: &Trail) -> Result<(WindowLoss, Gradient)> {
         self.model.zero(&self.grads)?;
-        let out = accumulate(&self.model, &mut self.objectives, micro_batches, self.recompute, &self.grads, trail)?;
-        Ok((out, self.adam.measure(&self.grads)?))
+        self.roles.zero()?;
+        let mut out = self.accumulate(micro_batches, trail)?;
+        let mut gradient = self.adam.measure(&self.grads)?;
+        if let Some(critic) = self.roles.measure()? {
+            gradient.finite &= critic.finite;
+            out.metrics.push(("critic/grad_norm".to_owned(), critic.norm));
+        }
+        Ok((out, gradient))
+    }
+
+    fn accumulate(&mut self, micro_batches: &[PackedBatch], trail: &Trail) -> Result<WindowLoss> {
+        let (model, roles, grads) = (&self.model, &self.roles, &self.grads);
+        let work = Work { model, roles, recompute: self.recompute, grads };
+        accumulate(&work, &mut self.objectives, micro_batches, trail)
     }
 
     /// Tells each objective its own metrics of the step.
@@ -119,12 +181,14 @@ impl Learner {
         Ok(verdict)
     }
 
-    /// Moves the weights along the measured gradient.
+    /// Moves the weights along the measured gradient in step `step`, counted from 1; a reference that follows, follows.
     ///
     /// # Errors
     /// The backend's.
-    pub fn update(&mut self, lr: f64) -> Result<()> {
-        self.adam.update(self.model.params(), self.model.shadow(), &self.grads, lr)
+    pub fn update(&mut self, lr: f64, step: u64) -> Result<()> {
+        self.adam.update(self.model.params(), self.model.shadow(), &self.grads, lr)?;
+        self.roles.update(lr)?;
+        self.roles.follow(&self.model, step)
     }
 
     /// Goes through a micro-batch as large as the experiment's largest, so that memory runs out now or never.
@@ -137,10 +201,25 @@ impl Learner {
             Batch::Tokens(n) => n,
         };
         let tokens = self.settings.micro_batch_tokens.min(window).max(self.longest);
-        let packed = largest_batch(self.longest, tokens, self.model.config().vocab);
-        let (model, grads, recompute) = (&self.model, &self.grads, self.recompute);
-        self.objectives
-            .keeping_state(|objectives| accumulate(model, objectives, &[packed], recompute, grads, trail))?;
-        Ok(())
+        let mut packed = largest_batch(self.longest, tokens, self.model.config().vocab);
+        let needs = self.objectives.needs();
+        packed.reads_last = needs.reads_last();
+        if needs.reference {
+            packed.per_token.insert(names::REFERENCE_LOGP.to_owned(), vec![0.0; packed.len()]);
+        }
+        if self.objectives.iter().any(|active| active.manifest.data == DataKind::PREFERENCE) {
+            pair_up(&mut packed);
+        }
+        let states = self.objectives.states()?;
+        self.accumulate(&[packed], trail)?;
+        self.objectives.put_back(states)
     }
+}
+
+/// Makes neighbours the two answers of a pair; one that is left over answers itself.
+fn pair_up(packed: &mut PackedBatch) {
+    let sequences = packed.sequences();
+    let numbers = |of: fn(usize) -> usize| (0..sequences).map(|s| of(s) as f64).collect::<Vec<f64>>();
+    packed.numbers.insert(names::GROUP.to_owned(), numbers(|s| s / 2));
+    packed.numbers.insert(names::SIDE.to_owned(), numbers(|s| 1 - s % 2));
 }

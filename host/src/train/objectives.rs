@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use plugin_api::{
     batch::{Batch, names},
-    manifest::{Normaliser, ObjectiveManifest, Requirements},
+    manifest::{DataKind, Normaliser, ObjectiveManifest, Requirements},
     objective::{Loss, Objective},
 };
 
@@ -77,10 +77,42 @@ impl Active {
 }
 
 /// Statistics this host computes.
-const OFFERED: &[&str] = &["logp", "lse", "entropy", "mean_logit", "top1"];
+const OFFERED: &[&str] = &[
+    "logp",
+    "lse",
+    "entropy",
+    "mean_logit",
+    "top1",
+    names::SCORE,
+    names::REFERENCE_LOGP,
+    names::CRITIC_VALUE,
+    names::CRITIC_VALUE_END,
+];
 
-/// All objectives of an experiment.
-pub struct Objectives(Vec<Active>);
+/// Which models take part, and what of the policy beside its log-probabilities.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Needs {
+    /// Something of the language-model head is read; what only scores has none.
+    pub tokens: bool,
+    /// The scalar head's score of a sequence.
+    pub score: bool,
+    /// A frozen model's log-probabilities.
+    pub reference: bool,
+    /// A critic's values.
+    pub critic: bool,
+    /// Rows are prompts: the policy answers them first.
+    pub rollouts: bool,
+}
+
+impl Needs {
+    /// Whether something is asked at the end of a sequence, so that its last token is read too.
+    pub fn reads_last(self) -> bool {
+        self.score || self.critic
+    }
+}
+
+/// All objectives of an experiment, and the temperature that divides the logits under all their statistics.
+pub struct Objectives(Vec<Active>, f64);
 
 /// What divides each term, per objective in order of its manifest's terms.
 #[derive(Debug, Clone, PartialEq)]
@@ -94,9 +126,13 @@ impl Denominators {
     }
 }
 
-/// Cotangents by statistic, one entry per supervised token.
+/// Cotangents by statistic: of the language-model head one entry per supervised token, of scalar heads one per position.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Sums {
+    /// Of the score, at each sequence's last position.
+    pub score: Option<Vec<f64>>,
+    /// Of the critic's values.
+    pub value: Option<Vec<f64>>,
     /// Of `logp`.
     pub logp: Option<Vec<f64>>,
     /// Of `lse`.
@@ -121,7 +157,7 @@ impl Objectives {
                 first.id, other.id, other.requirements.temperature
             )));
         }
-        Ok(Objectives(all))
+        Ok(Objectives(all, temperature))
     }
 
     /// Each of them.
@@ -141,12 +177,31 @@ impl Objectives {
 
     /// What divides the logits under all statistics.
     pub fn temperature(&self) -> f64 {
-        self.0.first().map_or(1.0, |a| a.requirements.temperature)
+        self.1
+    }
+
+    /// Reads statistics at the temperature that answers are drawn at, so that a draw has the probability it is taken to have.
+    pub fn answer_at(&mut self, temperature: f64) {
+        self.1 = temperature;
     }
 
     /// Whether all cotangents are known before the head runs.
     pub fn linear(&self) -> bool {
-        self.0.iter().all(|a| a.requirements.linear && !a.couples() && !a.reads("entropy"))
+        let needs = self.needs();
+        let alone = needs.tokens && !needs.score && !needs.critic && !needs.rollouts;
+        alone && self.0.iter().all(|a| a.requirements.linear && !a.couples() && !a.reads("entropy"))
+    }
+
+    /// Which models take part.
+    pub fn needs(&self) -> Needs {
+        let any = |name: &str| self.0.iter().any(|a| a.reads(name));
+        Needs {
+            tokens: ["logp", "lse", "entropy", "mean_logit", "top1"].into_iter().any(any),
+            score: any(names::SCORE),
+            reference: any(names::REFERENCE_LOGP),
+            critic: any(names::CRITIC_VALUE) || any(names::CRITIC_VALUE_END),
+            rollouts: self.0.iter().any(|a| a.manifest.data == DataKind::PROMPT),
+        }
     }
 
     /// Whether some loss couples the whole window.
@@ -250,12 +305,29 @@ impl Objectives {
     /// # Errors
     /// Those of `work`; the plugins' own.
     pub fn keeping_state<R>(&mut self, work: impl FnOnce(&mut Self) -> Result<R>) -> Result<R> {
-        let states: Vec<Vec<u8>> = self.0.iter().map(|a| a.instance.state()).collect::<Result<_, _>>()?;
+        let states = self.states()?;
         let done = work(self)?;
+        self.put_back(states)?;
+        Ok(done)
+    }
+
+    /// The instances' states, in order.
+    ///
+    /// # Errors
+    /// The plugins' own.
+    pub fn states(&self) -> Result<Vec<Vec<u8>>> {
+        self.0.iter().map(|active| Ok(active.instance.state()?)).collect()
+    }
+
+    /// Gives the instances states they had; one without state has nothing to take up.
+    ///
+    /// # Errors
+    /// The plugins' own.
+    pub fn put_back(&mut self, states: Vec<Vec<u8>>) -> Result<()> {
         for (active, state) in self.0.iter_mut().zip(states).filter(|(_, state)| !state.is_empty()) {
             active.instance.restore(&state)?;
         }
-        Ok(done)
+        Ok(())
     }
 
     /// The losses of a batch with its statistics, in the order of the objectives.
@@ -281,15 +353,19 @@ impl Objectives {
     ///
     /// # Errors
     /// A cotangent of a statistic that was not offered, or of another length.
-    pub fn cotangents(&self, losses: &[Loss], by: &Denominators, tokens: usize, rows: &[i32]) -> Result<Sums> {
+    pub fn cotangents(&self, losses: &[Loss], by: &Denominators, packed: &PackedBatch, rows: &[i32]) -> Result<Sums> {
         let mut sums = Sums::default();
+        let ends: Vec<i32> = packed.offsets.iter().skip(1).map(|end| end - 1).collect();
         for (index, (active, loss)) in self.0.iter().zip(losses).enumerate() {
             for term in &loss.terms {
                 let factor = active.weight * term.coefficient * by.share(index, &term.name, 1.0);
                 for (statistic, values) in &term.cotangents {
-                    if values.len() != tokens {
+                    let of_sequences = statistic == names::SCORE;
+                    let expected = if of_sequences { packed.sequences() } else { packed.len() };
+                    if values.len() != expected {
+                        let what = if of_sequences { "sequences" } else { "tokens" };
                         return Err(Error::run(format!(
-                            "objective \"{}\": {} cotangents of `{statistic}` for {tokens} tokens",
+                            "objective \"{}\": {} cotangents of `{statistic}` for {expected} {what}",
                             active.id,
                             values.len()
                         )));
@@ -300,9 +376,14 @@ impl Objectives {
                             active.id
                         ))
                     })?;
-                    let target = slot.get_or_insert_with(|| vec![0.0; rows.len()]);
-                    for (sum, row) in target.iter_mut().zip(rows) {
-                        *sum += factor * values[*row as usize];
+                    let scalar = of_sequences || statistic == names::CRITIC_VALUE;
+                    let target = slot.get_or_insert_with(|| vec![0.0; if scalar { packed.len() } else { rows.len() }]);
+                    if of_sequences {
+                        ends.iter().zip(values).for_each(|(end, value)| target[*end as usize] += factor * value);
+                    } else if scalar {
+                        target.iter_mut().zip(values).for_each(|(sum, value)| *sum += factor * value);
+                    } else {
+                        target.iter_mut().zip(rows).for_each(|(sum, row)| *sum += factor * values[*row as usize]);
                     }
                 }
             }
@@ -318,6 +399,8 @@ impl Sums {
             "lse" => Some(&mut self.lse),
             "entropy" => Some(&mut self.entropy),
             "mean_logit" => Some(&mut self.mean_logit),
+            names::SCORE => Some(&mut self.score),
+            names::CRITIC_VALUE => Some(&mut self.value),
             _ => None,
         }
     }
@@ -351,8 +434,8 @@ fn custom(active: &Active, term: &str, parts: &[PackedBatch], index: usize, join
 fn groups(id: &str, parts: &[PackedBatch]) -> Result<f64> {
     let mut seen = BTreeSet::new();
     for packed in parts {
-        let column = packed.columns.get(names::GROUP).ok_or_else(|| {
-            Error::request(format!("objective \"{id}\" counts pairs or groups, but the data has no column `group`"))
+        let column = packed.numbers.get(names::GROUP).ok_or_else(|| {
+            Error::request(format!("objective \"{id}\" counts pairs or groups, but the data has none"))
         })?;
         seen.extend(column.iter().map(|v| v.to_bits()));
     }
@@ -415,8 +498,8 @@ mod tests {
         let sequence = |(row, ids): (usize, &Vec<u32>)| Sequence {
             ids: ids.clone(),
             supervised: vec![true; ids.len()],
-            columns: Default::default(),
             row: row as u64,
+            ..Default::default()
         };
         Window::new(ids.iter().enumerate().map(sequence).collect()).unwrap()
     }

@@ -4,6 +4,7 @@
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use plugin_api::{
@@ -24,7 +25,7 @@ use crate::{
         profile::{Profile, Record},
     },
     error::{Error, Result},
-    model::{Model, ModelConfig},
+    model::{Model, ModelConfig, Outputs},
     plugins::{Lock, Registry},
     runs::{checkpoint::find, receipt::PluginUse},
 };
@@ -47,23 +48,27 @@ pub struct Prepared {
     pub model_folder: Option<PathBuf>,
     backend: (Library, BackendManifest),
     pub(super) objectives: Vec<(Library, ObjectiveManifest)>,
+    /// Those of the experiment's rewards that are plugins, in order.
+    pub(super) rewards: Vec<Library>,
+    awaited: Awaited,
 }
 
-/// Models that are not there yet and will be when the run begins: what earlier stages of a pipeline leave. By the folder
-/// that will hold it, what is known of each.
-pub type Awaited = BTreeMap<PathBuf, AwaitedModel>;
-
-/// What is known of a model that is not there yet.
-pub struct AwaitedModel {
+/// A model that an experiment names.
+pub struct NamedModel {
+    /// Its folder; `None` where an earlier stage of a pipeline will leave it and has not been run. Fresh weights stand in.
+    pub folder: Option<PathBuf>,
     /// Its tokenizer.
     pub tokenizer: Tokenizer,
     /// Its shape.
     pub config: ModelConfig,
 }
 
-/// What is known of the model in `from`, if it is one of those.
-pub fn awaited_model<'a>(awaited: &'a Awaited, from: &str) -> Option<&'a AwaitedModel> {
-    awaited.iter().find(|(folder, _)| Path::new(from).starts_with(folder)).map(|(_, model)| model)
+/// Models that are not there yet, by the folder of the run that will leave them.
+pub type Awaited = BTreeMap<PathBuf, Arc<NamedModel>>;
+
+/// The model in `from`, if it is one of those.
+fn awaited_model(awaited: &Awaited, from: &str) -> Option<Arc<NamedModel>> {
+    awaited.iter().find(|(folder, _)| Path::new(from).starts_with(folder)).map(|(_, model)| model.clone())
 }
 
 /// An experiment's plugins, loaded.
@@ -73,6 +78,7 @@ pub struct Plugins {
     used: Vec<PluginUse>,
     backend: Option<(Library, BackendManifest)>,
     objectives: Vec<(Library, ObjectiveManifest)>,
+    rewards: Vec<Library>,
 }
 
 /// Reads the experiment, loads its plugins, and checks all that can be checked without data.
@@ -100,9 +106,13 @@ impl Plugins {
     pub fn load(draft: &mut Draft, folders: &[PathBuf], update_lock: bool) -> Result<Plugins> {
         let registry = Registry::discover(folders);
         let mut lock = Lock::open(&draft.runs_dir(), update_lock)?;
-        let (mut backend, mut objectives, mut plugins) = (None, Vec::new(), Vec::new());
+        let (mut backend, mut objectives, mut rewards, mut plugins) = (None, Vec::new(), Vec::new(), Vec::new());
         for wanted in draft.plugins().to_vec() {
-            let kind = if wanted.slot == Slot::Backend { kind::BACKEND } else { kind::OBJECTIVE };
+            let kind = match wanted.slot {
+                Slot::Backend => kind::BACKEND,
+                Slot::Objective(_) => kind::OBJECTIVE,
+                Slot::Reward(_) => kind::REWARD,
+            };
             let info = match registry.find(kind, &wanted.id) {
                 Ok(info) => info.clone(),
                 Err(error) => {
@@ -124,25 +134,43 @@ impl Plugins {
                     specs = manifest.options.clone();
                     objectives.push((library, manifest));
                 }
+                Slot::Reward(_) => {
+                    let manifest = library.reward_manifest()?;
+                    specs = manifest.options.clone();
+                    rewards.push(library);
+                }
             }
             draft.check_options(wanted.slot, &specs);
             plugins.push(used(&info, sha256));
         }
-        Ok(Plugins { registry, lock, used: plugins, backend, objectives })
+        Ok(Plugins { registry, lock, used: plugins, backend, objectives, rewards })
     }
 
     /// Reads the tokenizer and the model's shape, and checks them with the rest. A model in `awaited` has no folder yet:
-    /// it is prepared as one of that shape with fresh weights.
+    /// one of that shape with fresh weights stands in.
     ///
     /// # Errors
     /// A request error.
     pub fn prepare(self, loaded: Loaded, awaited: &Awaited) -> Result<Prepared> {
-        let Plugins { registry, lock, used: plugins, backend, objectives } = self;
+        let Plugins { registry, lock, used: plugins, backend, objectives, rewards } = self;
         let backend = backend.ok_or_else(|| Error::request("the experiment names no backend"))?;
         let (model_folder, tokenizer, config) = model_and_tokenizer(&loaded, awaited)?;
         check_lengths(&loaded, &config)?;
         check_dtype(&loaded, &backend.1)?;
-        Ok(Prepared { loaded, registry, lock, plugins, tokenizer, config, model_folder, backend, objectives })
+        let awaited = awaited.clone();
+        Ok(Prepared {
+            loaded,
+            registry,
+            lock,
+            plugins,
+            tokenizer,
+            config,
+            model_folder,
+            backend,
+            objectives,
+            rewards,
+            awaited,
+        })
     }
 }
 
@@ -169,6 +197,19 @@ impl Prepared {
     /// The experiment.
     pub fn experiment(&self) -> &Experiment {
         &self.loaded.experiment
+    }
+
+    /// What is known of the model in `path` (a run, a checkpoint or a Hugging Face folder) without reading its weights.
+    ///
+    /// # Errors
+    /// A request error where there is none.
+    pub fn named_model(&self, path: &str) -> Result<Arc<NamedModel>> {
+        if let Some(model) = awaited_model(&self.awaited, path) {
+            return Ok(model);
+        }
+        let folder = model_folder(Path::new(path))?;
+        let (tokenizer, config) = (Tokenizer::open(&folder)?, ModelConfig::from_folder(&folder)?);
+        Ok(Arc::new(NamedModel { folder: Some(folder), tokenizer, config }))
     }
 
     /// What the backend says of itself.
@@ -201,14 +242,14 @@ impl Prepared {
         SessionOptions { device: wanted.device.clone(), threads, tag, options: wanted.options.clone() }
     }
 
-    /// The model: loaded from `folder` where given, else from the experiment's folder, else fresh.
+    /// The model with these outputs: loaded from `folder` where given, else from the experiment's folder, else fresh.
     ///
     /// # Errors
     /// A request error naming file and tensor.
-    pub fn model(&self, device: &Device, folder: Option<&Path>) -> Result<Model> {
+    pub fn model(&self, device: &Device, folder: Option<&Path>, outputs: Outputs) -> Result<Model> {
         match folder.or(self.model_folder.as_deref()) {
-            Some(folder) => Model::from_folder(device, folder),
-            None => Model::init(device, self.config.clone(), self.experiment().seed),
+            Some(folder) => Model::from_folder_as(device, folder, outputs),
+            None => Model::init(device, ModelConfig { outputs, ..self.config.clone() }, self.experiment().seed),
         }
     }
 
@@ -231,7 +272,11 @@ impl Prepared {
             };
             all.push(Active::new(&own.plugin, own.weight, prefix, manifest.clone(), Box::new(instance), &kind)?);
         }
-        Objectives::new(all)
+        let mut objectives = Objectives::new(all)?;
+        if let Some(rollout) = &self.experiment().rollout {
+            objectives.answer_at(rollout.temperature);
+        }
+        Ok(objectives)
     }
 
     /// The data order of the run, and how many optimizer steps it is.
@@ -344,7 +389,7 @@ fn model_and_tokenizer(loaded: &Loaded, awaited: &Awaited) -> Result<(Option<Pat
     let tokenizer = match (&experiment.tokenizer, &folder) {
         (TokenizerSource::Bytes, _) => Tokenizer::bytes()?,
         (TokenizerSource::File { path }, _) => Tokenizer::open(Path::new(path))?,
-        (TokenizerSource::Model, None) if let Some(model) = awaited => model.tokenizer.clone(),
+        (TokenizerSource::Model, None) if let Some(model) = &awaited => model.tokenizer.clone(),
         (TokenizerSource::Model, Some(folder)) => Tokenizer::open(folder)?,
         (TokenizerSource::Model, None) => {
             return Err(

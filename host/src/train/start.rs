@@ -11,7 +11,7 @@ use super::{
     Trainer,
     exact::questions,
     held_out,
-    learner::Learner,
+    learner::Opened,
     records::Records,
     setup::{Prepared, threads},
     state::{self, TrainState},
@@ -34,14 +34,10 @@ use crate::{
 pub(super) fn trainer(mut prepared: Prepared, resume: bool, show: Show) -> Result<Trainer> {
     let started = Instant::now();
     let experiment = prepared.experiment().clone();
-    let objectives = prepared.objectives()?;
     let (device, _) = prepared.device(false)?;
     let runs_dir = Path::new(&experiment.runs_dir);
     let mut uncertain = Uncertain::new(runs_dir);
     let data = prepared.data(true)?;
-    let (batcher, total) = prepared.batcher(&data)?;
-    let held_out = held_out(&prepared, &objectives, &data)?;
-    let questions = questions(&*data.held_out, experiment.eval.generate.unwrap_or(0));
     let (folder, checkpoint) = if resume {
         let folder = RunFolder::open(runs_dir, &experiment.name)?;
         same_experiment(folder.path(), &experiment.to_toml()?)?;
@@ -50,13 +46,18 @@ pub(super) fn trainer(mut prepared: Prepared, resume: bool, show: Show) -> Resul
     } else {
         (None, None)
     };
-    let model = prepared.model(&device, checkpoint.as_ref().map(|c| c.path.as_path()))?;
-    let mut learner = Learner::new(&prepared, model, objectives, batcher)?;
+    let opened = prepared.learner(&device, data, checkpoint.as_ref().map(|c| c.path.as_path()))?;
+    let Opened { mut learner, data, steps: total, note } = opened;
+    let held_out = held_out(&prepared, &learner.objectives, &data)?;
+    let questions = questions(&*data.held_out, experiment.eval.generate.unwrap_or(0));
     let mut state = TrainState::new(total, learner.batcher.state().clone());
     if let Some(checkpoint) = &checkpoint {
         state = TrainState::read(&checkpoint.path)?;
         state::read_moments(&learner.adam, &checkpoint.path)?;
         learner.adam.updates = state.updates;
+        if let Some(critic) = &mut learner.roles.critic {
+            critic.adam.updates = state.updates;
+        }
     }
     if let Some(template) = &data.chat_template {
         prepared.tokenizer.set_chat_template(template);
@@ -75,6 +76,9 @@ pub(super) fn trainer(mut prepared: Prepared, resume: bool, show: Show) -> Resul
     let progress = Progress::new(state.step, total, show);
     if let Some(rows) = &data.rows {
         progress.message(&format!("data: {rows}"));
+    }
+    if let Some(note) = note {
+        progress.message(&note);
     }
     let trail = Trail::new(Breadcrumb::from_env(), &experiment.backend.plugin);
     trail.run(&folder);

@@ -10,7 +10,8 @@ use crate::data::PackedBatch;
 pub struct Tally {
     terms: Vec<(usize, String, f64, f64)>,
     metrics: Vec<(usize, String, f64, f64)>,
-    correct: f64,
+    /// Supervised tokens whose target has the largest logit, where that is known.
+    correct: Option<f64>,
     supervised: f64,
     sequences: u64,
     tokens: u64,
@@ -37,7 +38,7 @@ impl Tally {
             }
         }
         if let Some(hits) = batch.find("top1") {
-            self.correct += hits.data.iter().sum::<f64>();
+            *self.correct.get_or_insert_default() += hits.data.iter().sum::<f64>();
         }
         self.supervised += packed.supervised() as f64;
         self.sequences += packed.sequences() as u64;
@@ -79,8 +80,8 @@ impl Tally {
                 all.push((named(name), if mean { value / weight } else { *value }));
             }
         }
-        if self.supervised > 0.0 {
-            all.push(("token_accuracy".into(), self.correct / self.supervised));
+        if let Some(correct) = self.correct.filter(|_| self.supervised > 0.0) {
+            all.push(("token_accuracy".into(), correct / self.supervised));
         }
         all
     }

@@ -12,6 +12,8 @@ use plugin_api::{
 use super::{
     arrays::{Joined, Part, join, supervised_rows, with_statistics},
     objectives::{Denominators, Objectives, Sums},
+    pass::{Pass, view},
+    roles::Roles,
     tally::Tally,
     trail::Trail,
 };
@@ -19,7 +21,7 @@ use crate::{
     data::PackedBatch,
     device::Buffer,
     error::Result,
-    model::{BatchView, HeadRequest, HeadStats, Keep, Model, Recompute},
+    model::{Keep, Model, Recompute},
 };
 
 /// What a window gave beside the gradient.
@@ -32,37 +34,43 @@ pub struct WindowLoss {
     pub tokens: u64,
 }
 
-/// A packed batch as the model takes it.
-pub fn view(packed: &PackedBatch) -> BatchView<'_> {
-    BatchView { tokens: &packed.tokens, positions: &packed.positions, offsets: &packed.offsets }
+/// The models of an experiment with where the policy's gradient goes.
+pub struct Work<'a> {
+    /// The model that learns.
+    pub model: &'a Model,
+    /// The models beside it.
+    pub roles: &'a Roles,
+    /// Which activations are computed again.
+    pub recompute: Recompute,
+    /// The gradient to add to, flat.
+    pub grads: &'a Buffer,
 }
 
-/// Adds the gradient of the window's total loss to `grads`.
+/// Adds the gradient of the window's total loss to the models' gradients.
 ///
 /// # Errors
-/// The plugins' and the backend's own. The gradient is then undefined.
+/// The plugins' and the backend's own. The gradients are then undefined.
 pub fn accumulate(
-    model: &Model,
+    work: &Work<'_>,
     objectives: &mut Objectives,
     micro_batches: &[PackedBatch],
-    recompute: Recompute,
-    grads: &Buffer,
     trail: &Trail,
 ) -> Result<WindowLoss> {
     let joined = objectives.prepare(micro_batches, trail)?;
     let objectives = &*objectives;
     let denominators = objectives.denominators(micro_batches, &joined)?;
-    let pass = Pass { model, objectives, joined: &joined, denominators: &denominators, recompute, grads, trail };
+    let pass = Pass { model: work.model, roles: work.roles, objectives };
+    let step = Step { pass, work, joined: &joined, denominators: &denominators, trail };
     let mut tally = Tally::default();
     trail.backend("forward and backward");
     if objectives.coupled() {
-        pass.coupled(micro_batches, &mut tally)?;
+        step.coupled(micro_batches, &mut tally)?;
     } else {
         for (packed, part) in micro_batches.iter().zip(Part::all(micro_batches)) {
             if objectives.linear() {
-                pass.known_cotangents(packed, part, &mut tally)?;
+                step.known_cotangents(packed, part, &mut tally)?;
             } else {
-                pass.with_statistics_first(packed, part, &mut tally)?;
+                step.with_statistics_first(packed, part, &mut tally)?;
             }
         }
     }
@@ -74,101 +82,70 @@ pub fn accumulate(
 }
 
 /// One way through the micro-batches of a window.
-struct Pass<'a> {
-    model: &'a Model,
-    objectives: &'a Objectives,
+struct Step<'a> {
+    pass: Pass<'a>,
+    work: &'a Work<'a>,
     joined: &'a Joined,
     denominators: &'a Denominators,
-    recompute: Recompute,
-    grads: &'a Buffer,
     trail: &'a Trail,
 }
 
-impl Pass<'_> {
-    fn request<'r>(&self, packed: &'r PackedBatch, rows: &'r [i32]) -> HeadRequest<'r> {
-        HeadRequest {
-            rows: (rows.len() < packed.len()).then_some(rows),
-            temperature: self.objectives.temperature(),
-            statistics: self.objectives.statistics(),
-            ..HeadRequest::new(&packed.targets)
-        }
+impl Step<'_> {
+    fn keep(&self) -> Keep {
+        Keep::ForBackward(self.work.recompute)
     }
 
     /// The objectives' losses; the backend is at work again afterwards.
     fn losses(&self, batch: &Batch<'_>, part: Part) -> Result<Vec<Loss>> {
-        let losses = self.objectives.losses(batch, self.joined, part, self.trail);
+        let losses = self.pass.objectives.losses(batch, self.joined, part, self.trail);
         self.trail.backend("forward and backward");
         losses
     }
 
-    fn cotangents(&self, losses: &[Loss], packed: &PackedBatch, rows: &[i32]) -> Result<Sums> {
-        self.objectives.cotangents(losses, self.denominators, packed.len(), rows)
-    }
-
-    fn batch(&self, packed: &PackedBatch, rows: &[i32], stats: Option<&HeadStats>) -> Result<Batch<'static>> {
-        with_statistics(packed, rows, self.objectives.statistics(), stats)
+    fn cotangents(&self, losses: &[Loss], packed: &PackedBatch) -> Result<Sums> {
+        self.pass.objectives.cotangents(losses, self.denominators, packed, &supervised_rows(packed))
     }
 
     /// Cotangents that depend on data alone: asked for with zero statistics, before the head runs.
     fn known_cotangents(&self, packed: &PackedBatch, part: Part, tally: &mut Tally) -> Result<()> {
-        let rows = supervised_rows(packed);
-        let known = self.losses(&self.batch(packed, &rows, None)?, part)?;
-        let cotangents = self.cotangents(&known, packed, &rows)?;
-        let forward = self.model.forward(view(packed), Keep::ForBackward(self.recompute))?;
-        let request = self.request(packed, &rows);
-        let (stats, dhidden) = self.model.head_fused(&forward, &request, &cotangents.as_cotangents(), self.grads)?;
-        let batch = self.batch(packed, &rows, Some(&stats))?;
-        tally.add(packed, &batch, self.objectives, &self.losses(&batch, part)?);
-        self.model.backward(forward, dhidden, self.grads)
+        let (Pass { model, objectives, .. }, rows) = (self.pass, supervised_rows(packed));
+        let batch = |stats| with_statistics(packed, &rows, objectives.statistics(), stats);
+        let cotangents = self.cotangents(&self.losses(&batch(None)?, part)?, packed)?;
+        let forward = model.forward(view(packed), self.keep())?;
+        let request = self.pass.request(packed, &rows);
+        let (stats, dhidden) = model.head_fused(&forward, &request, &cotangents.as_cotangents(), self.work.grads)?;
+        let batch = batch(Some(&stats))?;
+        tally.add(packed, &batch, objectives, &self.losses(&batch, part)?);
+        model.backward(forward, dhidden, self.work.grads)
     }
 
     /// Statistics down, cotangents up.
     fn with_statistics_first(&self, packed: &PackedBatch, part: Part, tally: &mut Tally) -> Result<()> {
-        let rows = supervised_rows(packed);
-        let forward = self.model.forward(view(packed), Keep::ForBackward(self.recompute))?;
-        let head = self.model.head_stats(&forward, &self.request(packed, &rows))?;
-        let batch = self.batch(packed, &rows, Some(&head.stats))?;
-        let losses = self.losses(&batch, part)?;
-        tally.add(packed, &batch, self.objectives, &losses);
-        let cotangents = self.cotangents(&losses, packed, &rows)?;
-        let dhidden = self.model.head_backward(head, &cotangents.as_cotangents(), self.grads)?;
-        self.model.backward(forward, dhidden, self.grads)
+        let ran = self.pass.run(packed, self.keep())?;
+        let losses = self.losses(&ran.batch, part)?;
+        tally.add(packed, &ran.batch, self.pass.objectives, &losses);
+        self.pass.backward(ran, &self.cotangents(&losses, packed)?, self.work.grads)
     }
 
     /// A loss that couples the window: statistics of all micro-batches, one call, then each micro-batch once more.
     fn coupled(&self, micro_batches: &[PackedBatch], tally: &mut Tally) -> Result<()> {
-        let mut stats = Vec::with_capacity(micro_batches.len());
-        for packed in micro_batches {
-            let forward = self.model.forward(view(packed), Keep::Nothing)?;
-            let rows = supervised_rows(packed);
-            stats.push(self.model.head_stats(&forward, &self.request(packed, &rows))?.stats);
-        }
+        let batches = micro_batches.iter().map(|packed| Ok(self.pass.run(packed, Keep::Nothing)?.batch));
+        let batches: Vec<Batch<'_>> = batches.collect::<Result<_>>()?;
         let whole = join(micro_batches);
-        let parts: Vec<Batch<'_>> = micro_batches
-            .iter()
-            .zip(&stats)
-            .map(|(packed, stats)| self.batch(packed, &supervised_rows(packed), Some(stats)))
-            .collect::<Result<_>>()?;
-        let batch = join_batches(&parts, &whole);
+        let batch = join_batches(&batches, &whole);
         let losses = self.losses(&batch, Part::whole(&whole))?;
-        tally.add(&whole, &batch, self.objectives, &losses);
-        let mut start = 0;
-        for packed in micro_batches {
-            let own: Vec<Loss> = losses.iter().map(|loss| slice(loss, start, packed.len())).collect();
-            start += packed.len();
-            let rows = supervised_rows(packed);
-            let cotangents = self.cotangents(&own, packed, &rows)?;
-            let forward = self.model.forward(view(packed), Keep::ForBackward(self.recompute))?;
-            let head = self.model.head_stats(&forward, &self.request(packed, &rows))?;
-            let dhidden = self.model.head_backward(head, &cotangents.as_cotangents(), self.grads)?;
-            self.model.backward(forward, dhidden, self.grads)?;
+        tally.add(&whole, &batch, self.pass.objectives, &losses);
+        for (packed, part) in micro_batches.iter().zip(Part::all(micro_batches)) {
+            let own: Vec<Loss> = losses.iter().map(|loss| slice(loss, part)).collect();
+            let ran = self.pass.run(packed, self.keep())?;
+            self.pass.backward(ran, &self.cotangents(&own, packed)?, self.work.grads)?;
         }
         Ok(())
     }
 }
 
 /// The arrays of the parts end to end; offsets are those of the whole.
-fn join_batches(parts: &[Batch<'_>], whole: &PackedBatch) -> Batch<'static> {
+pub(super) fn join_batches(parts: &[Batch<'_>], whole: &PackedBatch) -> Batch<'static> {
     let Some(first) = parts.first() else { return Batch::new() };
     first.arrays().iter().fold(Batch::new(), |batch, array| {
         let mut joined = plugin_api::batch::Array {
@@ -189,12 +166,13 @@ fn join_batches(parts: &[Batch<'_>], whole: &PackedBatch) -> Batch<'static> {
     })
 }
 
-/// A loss with the cotangents of tokens `start..start + len` alone.
-fn slice(loss: &Loss, start: usize, len: usize) -> Loss {
+/// A loss with the cotangents of one part alone.
+fn slice(loss: &Loss, part: Part) -> Loss {
     let mut own = loss.clone();
     for term in &mut own.terms {
-        for (_, values) in &mut term.cotangents {
-            *values = values.iter().skip(start).take(len).copied().collect();
+        for (statistic, values) in &mut term.cotangents {
+            let (first, count) = if statistic == names::SCORE { part.sequences() } else { part.tokens() };
+            *values = values.iter().skip(first).take(count).copied().collect();
         }
     }
     own

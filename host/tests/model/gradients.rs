@@ -3,7 +3,7 @@
 use plugin_api::abi::DType;
 use telos::device::profile::Profile;
 use telos::device::{Buffer, Device};
-use telos::model::{Cotangents, HeadRequest, Keep, Model, Recompute, Statistics};
+use telos::model::{Cotangents, HeadRequest, Keep, Model, ModelConfig, Outputs, Recompute, Statistics};
 
 use crate::support::{Packed, device, perturb, session, tiny};
 
@@ -66,6 +66,51 @@ fn gotcha_38_every_gradient_agrees_with_finite_differences() {
                 let error = (found[i] - expected).abs() / expected.abs().max(1.0);
                 let name = &parameter.name;
                 assert!(error < 1e-6, "{family} {name}[{i}]: {}, expected {expected}", found[i]);
+            }
+        }
+    }
+}
+
+/// Catches a scalar head whose weight or input gets no gradient or another's, one that wipes out what the language-model head
+/// gave, and a trunk that learns from it only in part. A head that starts at 0 gives its trunk no gradient; this one does not.
+#[test]
+fn gotcha_38_the_scalar_head_agrees_with_finite_differences() {
+    let (batch, h) = (batch(), 1e-5);
+    for (family, outputs) in [("llama", Outputs::SCALAR), ("llama", Outputs::BOTH), ("gpt2", Outputs::SCALAR)] {
+        let config = ModelConfig { outputs, ..tiny(family, false) };
+        let model = Model::init(&device("reference"), config, 5).unwrap();
+        assert!(model.layout().get("score.weight").is_some());
+        assert_eq!(model.layout().get("lm_head.weight").is_some(), family == "llama" && outputs.tokens);
+        perturb(&model);
+        let w = [weights(0, batch.supervised.len()), weights(1, batch.tokens.len())];
+        let loss = || {
+            let forward = model.forward(batch.view(), Keep::Nothing).unwrap();
+            let scalars = model.scalars(&forward).unwrap();
+            let logp = outputs.tokens.then(|| model.head_stats(&forward, &batch.request()).unwrap().stats.logp);
+            let sum = |values: &[f64], w: &[f64]| values.iter().zip(w).map(|(v, w)| v * w).sum::<f64>();
+            sum(&scalars, &w[1]) + logp.map_or(0.0, |logp| sum(&logp, &w[0]))
+        };
+        let grads = model.flat_buffer().unwrap();
+        let forward = model.forward(batch.view(), Keep::ForBackward(Recompute::Auto)).unwrap();
+        let dhidden = outputs.tokens.then(|| {
+            let head = model.head_stats(&forward, &batch.request()).unwrap();
+            model.head_backward(head, &Cotangents { logp: Some(&w[0]), ..Cotangents::default() }, &grads).unwrap()
+        });
+        let dhidden = model.scalars_backward(&forward, &w[1], dhidden, &grads).unwrap();
+        model.backward(forward, dhidden, &grads).unwrap();
+        for parameter in model.layout().parameters() {
+            let values = model.values(model.params(), parameter).unwrap();
+            let found = model.values(&grads, parameter).unwrap();
+            for (i, value) in values.iter().enumerate() {
+                let at = |x: f64| {
+                    model.params().upload(parameter.offset + i as u64, &[x]).unwrap();
+                    loss()
+                };
+                let expected = (at(value + h) - at(value - h)) / (2.0 * h);
+                at(*value);
+                let error = (found[i] - expected).abs() / expected.abs().max(1.0);
+                let name = &parameter.name;
+                assert!(error < 1e-6, "{family} {outputs:?} {name}[{i}]: {}, expected {expected}", found[i]);
             }
         }
     }

@@ -4,6 +4,7 @@
 //! goes on; the result counts only if no mistake was noted.
 
 mod data;
+mod roles;
 mod train;
 
 use super::experiment::*;
@@ -69,7 +70,8 @@ pub fn resolve(written: Written, stem: &str, notes: &mut Notes<'_>) -> Experimen
     let seed = written.seed.unwrap_or(0);
     let model = model(written.model, notes);
     let data = data::data(written.data, notes);
-    let eval = eval(written.eval, &data, notes);
+    let rollout = written.rollout.and_then(|rollout| roles::rollout(rollout, notes));
+    let eval = eval(written.eval, &data, rollout.as_ref(), notes);
     let context = match &model {
         Model::Shape(shape) => Some(shape.context),
         Model::From { .. } => None,
@@ -82,6 +84,10 @@ pub fn resolve(written: Written, stem: &str, notes: &mut Notes<'_>) -> Experimen
         backend: backend(written.backend, notes),
         tokenizer: tokenizer(written.tokenizer, &model, notes),
         objective: objectives(written.objective, notes),
+        reference: written.reference.map(|reference| roles::reference(reference, notes)),
+        critic: written.critic.map(|critic| roles::critic(critic, notes)),
+        reward: roles::rewards(written.reward, notes),
+        rollout,
         train: train::train(written.train, context, notes),
         checkpoint: checkpoint(written.checkpoint, &eval, notes),
         sample: written.sample.and_then(|sample| self::sample(sample, seed, notes)),
@@ -231,7 +237,7 @@ fn objectives(written: Vec<written::Objective>, notes: &mut Notes<'_>) -> Vec<Ob
     if written.is_empty() {
         notes.missing("objective", "what is minimised? for example [objective] with plugin = \"ce\"");
     }
-    let keys = objective_keys(notes.root, written.len());
+    let keys = keys_of("objective", notes.root, written.len());
     let mut resolved = Vec::new();
     for (objective, key) in written.into_iter().zip(keys) {
         if objective.plugin.is_none() {
@@ -246,13 +252,13 @@ fn objectives(written: Vec<written::Objective>, notes: &mut Notes<'_>) -> Vec<Ob
     resolved
 }
 
-/// How the user wrote each objective's table: `objective`, or `objective.0` and so on.
-fn objective_keys(root: &Node, count: usize) -> Vec<String> {
-    let is_list = root.find("objective.0").is_some();
-    (0..count).map(|index| if is_list { format!("objective.{index}") } else { "objective".to_owned() }).collect()
+/// How the user wrote each table of a list: `objective`, or `objective.0` and so on.
+fn keys_of(list: &str, root: &Node, count: usize) -> Vec<String> {
+    let is_list = root.find(&format!("{list}.0")).is_some();
+    (0..count).map(|index| if is_list { format!("{list}.{index}") } else { list.to_owned() }).collect()
 }
 
-fn eval(written: written::Eval, data: &Data, notes: &mut Notes<'_>) -> Eval {
+fn eval(written: written::Eval, data: &Data, rollout: Option<&Rollout>, notes: &mut Notes<'_>) -> Eval {
     let every = written.every.unwrap_or(0);
     let nothing_held_out = match data {
         Data::Text { held_out, .. } | Data::Jsonl { held_out, .. } => *held_out == HeldOut::Fraction { held_out: 0.0 },
@@ -277,7 +283,17 @@ fn eval(written: written::Eval, data: &Data, notes: &mut Notes<'_>) -> Eval {
         patience: stop.patience.unwrap_or(3),
         min_delta: stop.min_delta.unwrap_or(0.0),
     });
-    Eval { every, tokens: written.tokens.unwrap_or(0), generate: written.generate, early_stop }
+    if written.generate.is_none() && !notes.reported("eval.generate") {
+        notes.unused("eval.temperature", &written.temperature, "without eval.generate nothing is answered");
+    }
+    let temperature = written.temperature.unwrap_or(rollout.map_or(1.0, |rollout| rollout.temperature));
+    Eval {
+        every,
+        tokens: written.tokens.unwrap_or(0),
+        generate: written.generate,
+        temperature: written.generate.map(|_| temperature),
+        early_stop,
+    }
 }
 
 fn rule(written: Option<String>, key: &str, notes: &mut Notes<'_>) -> MetricRule {

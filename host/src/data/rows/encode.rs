@@ -291,15 +291,16 @@ impl Examples for RowSet {
     }
 
     /// The prefix is among the row's tokens already.
-    fn sequence(&self, stretch: Stretch, _prefix: Option<u32>) -> Sequence {
+    fn sequences(&self, stretch: Stretch, _prefix: Option<u32>, _group: u64) -> Vec<Sequence> {
         let row = stretch.document as usize;
         let columns = self.columns.iter().filter_map(|(name, values)| Some((name.clone(), *values.get(row)?)));
-        Sequence {
+        vec![Sequence {
             ids: self.ids[self.bounds(row)].to_vec(),
             supervised: self.supervised[self.bounds(row)].to_vec(),
             columns: columns.collect(),
             row: self.rows.get(row).copied().unwrap_or_default(),
-        }
+            ..Default::default()
+        }]
     }
 
     fn usual_length(&self, context: usize) -> usize {

@@ -89,6 +89,17 @@ impl fmt::Display for Place {
     }
 }
 
+/// What a row says beside its tokens.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct RowText {
+    /// The prompt.
+    pub prompt: String,
+    /// Its columns.
+    pub columns: Vec<(String, plugin_api::reward::Column)>,
+    /// The right answer, where the row has one.
+    pub answer: Option<String>,
+}
+
 /// One row.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Row {

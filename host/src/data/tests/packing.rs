@@ -5,7 +5,7 @@ use crate::data::{DataError, PackedBatch, Sequence, Window};
 
 fn sequence(ids: &[u32], supervised: &[u8], row: u64) -> Sequence {
     let supervised = supervised.iter().map(|&flag| flag == 1).collect();
-    Sequence { ids: ids.to_vec(), supervised, columns: Default::default(), row }
+    Sequence { ids: ids.to_vec(), supervised, row, ..Default::default() }
 }
 
 #[test]
@@ -79,6 +79,43 @@ fn micro_batches_are_as_full_as_order_allows() {
     assert!(micro_batches(&[], 6).is_empty());
 }
 
+/// Catches a cut between the two answers of a pair, and one that takes all sequences without a group for one.
+#[test]
+fn neighbours_of_one_group_are_never_cut_apart() {
+    let of = |group: u64, length: usize| Sequence {
+        numbers: [("group".to_owned(), group as f64)].into(),
+        ..sequence(&vec![1; length + 1], &vec![1; length + 1], 0)
+    };
+    let sequences = [of(0, 2), of(0, 2), of(1, 1), of(1, 4), of(2, 1), of(2, 1)];
+    assert_eq!(micro_batches(&sequences, 5), [0..2, 2..4, 4..6]);
+    assert_eq!(micro_batches(&sequences, 1), [0..2, 2..4, 4..6]);
+    assert_eq!(micro_batches(&sequences, 9), [0..4, 4..6]);
+}
+
+/// Gotcha 13: what is asked at the end of a sequence is asked where its last token has been read, and that position
+/// predicts nothing. Catches a shift that drops the last token, and a mask that counts it.
+#[test]
+fn gotcha_13_the_last_token_is_read_where_that_is_asked() {
+    let whole = |ids: &[u32]| Sequence { reads_last: true, ..sequence(ids, &vec![1; ids.len()], 0) };
+    let batch = pack(&[whole(&[1, 2, 3]), whole(&[4, 5])]).unwrap();
+    assert_eq!(batch.tokens, [1, 2, 3, 4, 5]);
+    assert_eq!(batch.targets, [2, 3, 0, 5, 0]);
+    assert_eq!(batch.mask, [1.0, 1.0, 0.0, 1.0, 0.0]);
+    assert_eq!((batch.positions, batch.offsets), (vec![0, 1, 2, 0, 1], vec![0, 3, 5]));
+    assert!(pack(&[whole(&[1, 2]), sequence(&[1, 2], &[1, 1], 1)]).is_err());
+}
+
+#[test]
+fn numbers_per_position_travel_with_their_sequence_and_must_be_as_many() {
+    let with = |values: &[f64]| Sequence {
+        tokens: [("reference.logp".to_owned(), values.to_vec())].into(),
+        ..sequence(&[1, 2, 3], &[1, 1, 1], 0)
+    };
+    let batch = pack(&[with(&[0.5, 1.0]), with(&[2.0, 3.0])]).unwrap();
+    assert_eq!(batch.per_token["reference.logp"], [0.5, 1.0, 2.0, 3.0]);
+    assert!(pack(&[with(&[0.5])]).unwrap_err().to_string().contains("reference.logp"));
+}
+
 proptest! {
     /// However a window is cut, the pieces hold the same positions in the same order, and the window's count of supervised
     /// targets is their sum: the denominator that gotcha 1 asks for. The mean of micro-batch means is another number.
@@ -90,8 +127,8 @@ proptest! {
         let sequences: Vec<Sequence> = rows.iter().zip(0..).map(|(row, number)| Sequence {
             ids: row.iter().map(|token| token.0).collect(),
             supervised: row.iter().map(|token| token.1).collect(),
-            columns: Default::default(),
             row: number,
+            ..Default::default()
         }).collect();
         prop_assume!(sequences.iter().any(|sequence| sequence.supervised_targets() > 0));
         let window = Window::new(sequences.clone()).unwrap();

@@ -40,7 +40,10 @@ impl Case<'_> {
     fn encode(&self, lines: &[Value]) -> (Vec<Sequence>, RowCounts) {
         let data = self.data(lines).unwrap();
         let stretches = data.train.in_order(self.longest, false);
-        (stretches.iter().map(|s| data.train.sequence(*s, self.tokenizer.prefix())).collect(), data.rows.unwrap())
+        (
+            stretches.iter().flat_map(|s| data.train.sequences(*s, self.tokenizer.prefix(), 0)).collect(),
+            data.rows.unwrap(),
+        )
     }
 
     /// The row as text, its supervised tokens in brackets.

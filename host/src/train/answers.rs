@@ -1,0 +1,136 @@
+//! The policy's answers to prompts: what rollouts learn from and evaluations judge.
+
+use plugin_api::{
+    batch::{Scope, names},
+    reward::Sample,
+};
+
+use super::{
+    exact::Question,
+    objectives::Objectives,
+    pass::Pass,
+    rewards::{Answer, Rewards},
+    roles::Roles,
+};
+use crate::{
+    data::{Examples, Sequence, Tokenizer, pack},
+    error::Result,
+    generate::{Finish, GenerateOptions, generate},
+    model::{Keep, Model},
+};
+
+/// The policy with what it needs to answer.
+#[derive(Clone, Copy)]
+pub struct Policy<'a> {
+    /// The model.
+    pub model: &'a Model,
+    /// Its tokenizer.
+    pub tokenizer: &'a Tokenizer,
+    /// Where the prompts come from.
+    pub data: &'a dyn Examples,
+}
+
+impl Policy<'_> {
+    /// Answers prompts, each a sequence without an answer.
+    ///
+    /// # Errors
+    /// A prompt that leaves no room in the context; the backend's.
+    pub fn answer(&self, prompts: &[Sequence], options: &GenerateOptions) -> Result<Vec<Answer>> {
+        let ids: Vec<Vec<i32>> = prompts.iter().map(|p| p.ids.iter().map(|id| *id as i32).collect()).collect();
+        let completions = generate(self.model, &ids, options, &mut |_| {})?;
+        let mut answers = Vec::with_capacity(prompts.len());
+        for (prompt, completion) in prompts.iter().zip(completions) {
+            let mut tokens: Vec<u32> = completion.tokens.iter().map(|id| *id as u32).collect();
+            // Every token is read when the answer is judged, so all of them must have a position.
+            let room = (self.model.config().context as usize).saturating_sub(prompt.ids.len());
+            let ended = completion.finish == Finish::EndOfSequence && tokens.len() <= room;
+            tokens.truncate(room);
+            answers.push(self.read(prompt, &tokens, ended)?);
+        }
+        Ok(answers)
+    }
+
+    fn read(&self, prompt: &Sequence, tokens: &[u32], ended: bool) -> Result<Answer> {
+        let words = &tokens[..tokens.len() - usize::from(ended)];
+        let (said, columns) = match self.data.row_text(prompt.row) {
+            Some(row) => (row.prompt.clone(), row.columns.clone()),
+            None => (self.tokenizer.decode(&prompt.ids, true)?, Vec::new()),
+        };
+        let completion = self.tokenizer.decode(words, false)?;
+        let mut numbers = prompt.numbers.clone();
+        numbers.insert(names::ENDED.to_owned(), f64::from(u8::from(ended)));
+        let supervised = prompt.ids.iter().map(|_| false).chain(tokens.iter().map(|_| true));
+        Ok(Answer {
+            sequence: Sequence {
+                ids: prompt.ids.iter().chain(tokens).copied().collect(),
+                supervised: supervised.collect(),
+                columns: prompt.columns.clone(),
+                row: prompt.row,
+                numbers,
+                reads_last: true,
+                ..Default::default()
+            },
+            sample: Sample { prompt: said, completion, ended, columns },
+        })
+    }
+}
+
+/// What is found of answers to held-out prompts.
+pub struct Exam<'a> {
+    /// Who answers.
+    pub policy: Policy<'a>,
+    /// Models beside it.
+    pub roles: &'a Roles,
+    /// Whose statistics tell how far the policy has moved.
+    pub objectives: &'a Objectives,
+    /// Who judges.
+    pub rewards: &'a Rewards,
+    /// How answers are drawn.
+    pub options: GenerateOptions,
+    /// Positions computed at a time.
+    pub tokens: usize,
+}
+
+impl Exam<'_> {
+    /// Answers every question and has the answers judged: `reward/NAME` for every judge, `reward` for what rollouts get,
+    /// `ended` and `length` (tokens, the end-of-text token included), and, where a reference is there, `kl`: the sum over an
+    /// answer's tokens of log-probability less that of the reference, in nats per answer.
+    ///
+    /// # Errors
+    /// The plugins' and the backend's own.
+    pub fn figures(&self, questions: &[Question]) -> Result<Vec<(String, f64)>> {
+        let prompts: Vec<Sequence> = questions.iter().map(Question::prompt).collect();
+        let answers = self.policy.answer(&prompts, &self.options)?;
+        let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len().max(1) as f64;
+        let scores = self.rewards.judge(&answers)?;
+        let mut figures = Vec::new();
+        if self.objectives.needs().rollouts {
+            figures.push(("reward".to_owned(), mean(&self.rewards.combined(&scores, answers.len()))));
+        }
+        figures.extend(scores.iter().map(|judge| (format!("reward/{}", judge.name), mean(&judge.scores))));
+        let ended: Vec<f64> = answers.iter().map(|answer| f64::from(u8::from(answer.sample.ended))).collect();
+        let lengths: Vec<f64> = answers.iter().map(|answer| answer.sequence.supervised_targets() as f64).collect();
+        figures.push(("ended".to_owned(), mean(&ended)));
+        figures.push(("length".to_owned(), mean(&lengths)));
+        if let Some(kl) = self.kl(&answers)? {
+            figures.push(("kl".to_owned(), kl));
+        }
+        Ok(figures)
+    }
+
+    fn kl(&self, answers: &[Answer]) -> Result<Option<f64>> {
+        if self.roles.reference.as_ref().is_none_or(|role| role.model.is_none()) {
+            return Ok(None);
+        }
+        let pass = Pass { model: self.policy.model, roles: self.roles, objectives: self.objectives };
+        let sequences: Vec<Sequence> = answers.iter().map(|answer| answer.sequence.clone()).collect();
+        let mut sum = 0.0;
+        for range in pack::micro_batches(&sequences, self.tokens) {
+            let batch = pass.run(&pack::pack(&sequences[range])?, Keep::Nothing)?.batch;
+            debug_assert!(batch.array("logp").is_ok_and(|logp| logp.scope == Scope::TOKEN));
+            let (logp, reference) = (batch.get("logp")?, batch.get(names::REFERENCE_LOGP)?);
+            sum += logp.iter().zip(reference).map(|(own, reference)| own - reference).sum::<f64>();
+        }
+        Ok(Some(sum / answers.len().max(1) as f64))
+    }
+}

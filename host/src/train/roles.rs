@@ -1,0 +1,201 @@
+//! The models beside the policy: a frozen reference, which may follow it, and a critic of its own.
+
+use std::path::Path;
+
+use plugin_api::backend::ops::{Axpy, Copy, Scale};
+
+use super::{
+    objectives::Objectives,
+    optim::{Adam, Gradient},
+    setup::{Prepared, refusal_text},
+    state,
+};
+use crate::{
+    config::experiment::{Follow, POLICY, SELF, SHARED},
+    device::{Buffer, Device},
+    error::{Error, Result},
+    model::{Model, ModelConfig, Outputs},
+};
+
+/// Folder of a checkpoint with a reference that follows the policy.
+const REFERENCE: &str = "reference";
+/// Folder of a checkpoint with a critic of its own.
+const CRITIC: &str = "critic";
+
+/// The models beside the policy.
+#[derive(Default)]
+pub struct Roles {
+    /// The frozen model; absent where no objective reads one.
+    pub reference: Option<Reference>,
+    /// The critic; absent where no objective reads one, or where it shares the policy's trunk.
+    pub critic: Option<Critic>,
+}
+
+/// A frozen model.
+pub struct Reference {
+    /// The model; gone once all it has to say is cached with the data.
+    pub model: Option<Model>,
+    /// How it follows the policy.
+    pub follow: Option<Follow>,
+}
+
+/// A critic with everything that trains it.
+pub struct Critic {
+    /// The model.
+    pub model: Model,
+    /// The gradient of the latest window, flat.
+    pub grads: Buffer,
+    /// Its optimizer.
+    pub adam: Adam,
+    /// Its rate over the policy's.
+    pub rate: f64,
+}
+
+impl Prepared {
+    /// What the policy answers: a language model, a reward model, or a language model with a critic on its trunk.
+    pub fn policy_outputs(&self, objectives: &Objectives) -> Outputs {
+        let needs = objectives.needs();
+        let shared = needs.critic && self.experiment().critic.as_ref().is_some_and(|critic| critic.from == SHARED);
+        Outputs { tokens: needs.tokens, scalar: needs.score || shared }
+    }
+
+    /// The models beside the policy: from the run's `checkpoint` where it has them.
+    ///
+    /// # Errors
+    /// A request error for a table that no objective reads, and for a folder without a model that fits; memory.
+    pub fn roles(&self, device: &Device, objectives: &Objectives, checkpoint: Option<&Path>) -> Result<Roles> {
+        let (experiment, needs) = (self.experiment(), objectives.needs());
+        for (key, given, read) in [
+            ("reference", experiment.reference.is_some(), needs.reference),
+            ("critic", experiment.critic.is_some(), needs.critic),
+            ("rollout", experiment.rollout.is_some(), needs.rollouts),
+        ] {
+            if given && !read {
+                return Err(self.loaded.refuse(key, format!("unused: no objective reads a {key}")));
+            }
+        }
+        Ok(Roles {
+            reference: needs.reference.then(|| self.reference(device, checkpoint)).transpose()?,
+            critic: if needs.critic { self.critic(device, checkpoint)? } else { None },
+        })
+    }
+
+    fn reference(&self, device: &Device, checkpoint: Option<&Path>) -> Result<Reference> {
+        let table = self.experiment().reference.as_ref();
+        let follow = table.and_then(|table| table.follow);
+        let saved = checkpoint.map(|folder| folder.join(REFERENCE)).filter(|_| follow.is_some());
+        let model = match (saved, table.map_or(SELF, |table| table.from.as_str())) {
+            (Some(folder), _) => Model::from_folder_as(device, &folder, Outputs::TOKENS)?,
+            (None, SELF) => self.model(device, None, Outputs::TOKENS)?,
+            (None, path) => self.role("reference.from", device, path, Outputs::TOKENS)?,
+        };
+        Ok(Reference { model: Some(model), follow })
+    }
+
+    fn critic(&self, device: &Device, checkpoint: Option<&Path>) -> Result<Option<Critic>> {
+        let (experiment, table) = (self.experiment(), self.experiment().critic.as_ref());
+        let model = match (checkpoint, table.map_or(POLICY, |table| table.from.as_str())) {
+            (_, SHARED) => return Ok(None),
+            (Some(checkpoint), _) => Model::from_folder_as(device, &checkpoint.join(CRITIC), Outputs::SCALAR)?,
+            (None, POLICY) => self.model(device, None, Outputs::SCALAR)?,
+            (None, path) => self.role("critic.from", device, path, Outputs::SCALAR)?,
+        };
+        let optimizer = &experiment.train.optimizer;
+        let adam = Adam::new(device, model.layout(), optimizer)?;
+        if let Some(checkpoint) = checkpoint {
+            state::read_moments(&adam, &checkpoint.join(CRITIC))?;
+        }
+        let rate = table.and_then(|table| table.lr).map_or(1.0, |lr| lr / optimizer.lr);
+        Ok(Some(Critic { grads: model.flat_buffer()?, model, adam, rate }))
+    }
+
+    /// The model that `key` names, which must read the policy's tokens.
+    ///
+    /// # Errors
+    /// A request error at `key`.
+    pub fn role(&self, key: &str, device: &Device, path: &str, outputs: Outputs) -> Result<Model> {
+        let refuse = |why: String| self.loaded.refuse(key, why);
+        let named = self.named_model(path).map_err(|e| refuse(refusal_text(&e)))?;
+        let model = match &named.folder {
+            Some(folder) => Model::from_folder_as(device, folder, outputs).map_err(|e| refuse(refusal_text(&e)))?,
+            None => Model::init(device, ModelConfig { outputs, ..named.config.clone() }, self.experiment().seed)?,
+        };
+        if named.tokenizer.hash() != self.tokenizer.hash() {
+            let own = self.tokenizer.name();
+            return Err(refuse(format!("{path} reads with another tokenizer than {own}")));
+        }
+        let (context, wanted) = (model.config().context, self.config.context);
+        if context < wanted {
+            let why = format!("{path} has a context of {context} tokens, the policy's is {wanted}");
+            return Err(refuse(why));
+        }
+        Ok(model)
+    }
+}
+
+impl Roles {
+    /// Zeroes the critic's gradient.
+    ///
+    /// # Errors
+    /// The backend's.
+    pub fn zero(&self) -> Result<()> {
+        self.critic.as_ref().map_or(Ok(()), |critic| critic.model.zero(&critic.grads))
+    }
+
+    /// The critic's gradient, where there is one.
+    ///
+    /// # Errors
+    /// The backend's.
+    pub fn measure(&mut self) -> Result<Option<Gradient>> {
+        self.critic.as_mut().map(|critic| critic.adam.measure(&critic.grads)).transpose()
+    }
+
+    /// Updates the critic, at the policy's learning rate `lr` times its own factor.
+    ///
+    /// # Errors
+    /// The backend's.
+    pub fn update(&mut self, lr: f64) -> Result<()> {
+        let Some(critic) = &mut self.critic else { return Ok(()) };
+        critic.adam.update(critic.model.params(), critic.model.shadow(), &critic.grads, lr * critic.rate)
+    }
+
+    /// Lets the reference follow the policy after step `step`, counted from 1.
+    ///
+    /// # Errors
+    /// The backend's.
+    pub fn follow(&self, policy: &Model, step: u64) -> Result<()> {
+        let Some(Reference { model: Some(model), follow: Some(follow) }) = &self.reference else { return Ok(()) };
+        let (x, y) = (policy.params().matrix(0, 1, model.layout().flat_len()), model.params().view());
+        match follow {
+            Follow::CopyEvery(steps) if step.is_multiple_of(*steps) => policy.device().call(&Copy { x, y })?,
+            Follow::CopyEvery(_) => return Ok(()),
+            Follow::Average(share) => {
+                policy.device().call(&Scale { x: y, alpha: *share })?;
+                policy.device().call(&Axpy { x, y, alpha: 1.0 - share })?;
+            }
+        }
+        model.refresh_shadow()
+    }
+
+    /// Writes what a checkpoint needs to go on with the same models.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn save(&self, folder: &Path) -> Result<()> {
+        let make = |name: &str| {
+            let own = folder.join(name);
+            std::fs::create_dir(&own)
+                .map(|()| own.clone())
+                .map_err(|e| Error::run(format!("cannot make {}", own.display())).with_cause(e))
+        };
+        if let Some(Reference { model: Some(model), follow: Some(_) }) = &self.reference {
+            model.save(&make(REFERENCE)?)?;
+        }
+        if let Some(critic) = &self.critic {
+            let own = make(CRITIC)?;
+            critic.model.save(&own)?;
+            state::write_moments(&critic.adam, &own)?;
+        }
+        Ok(())
+    }
+}

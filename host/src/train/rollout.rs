@@ -1,0 +1,370 @@
+//! Rollouts: the policy answers prompts, the answers are judged and measured once, and several epochs of optimizer steps learn
+//! from them.
+//!
+//! Everything found of an answer rides along with its sequence, so that a step needs nothing but its sequences, and a
+//! checkpoint in the middle of a rollout needs nothing but these. Log-probabilities come by the way that training's come:
+//! a packed forward pass, whatever drew the tokens, so that the first ratio is 1.
+
+use std::{fs, path::Path, sync::Arc};
+
+use plugin_api::batch::{Batch, Scope, names};
+use serde::{Deserialize, Serialize};
+use telos_world::rng::Rng;
+
+use super::{
+    answers::Policy,
+    objectives::Objectives,
+    pass::Pass,
+    rewards::{Answer, Rewards},
+    roles::Roles,
+    trail::Trail,
+    window::join_batches,
+};
+use crate::{
+    config::experiment::Rollout,
+    data::{Examples, Sequence, Tokenizer, Window, pack},
+    error::{Error, Result},
+    generate::GenerateOptions,
+    model::{Keep, Model},
+};
+
+/// File of a checkpoint in the middle of a rollout.
+const FILE: &str = "rollout.json";
+
+/// Tells the streams of chance apart.
+const ANSWERS: u64 = 0xA115;
+const ORDER: u64 = 0x0D3E;
+
+/// Draws rollouts and hands out their windows.
+pub struct Rollouts {
+    settings: Rollout,
+    /// Prompts of one optimizer step.
+    prompts: usize,
+    seed: u64,
+    /// Positions computed at a time.
+    tokens: usize,
+    rewards: Rewards,
+    tokenizer: Tokenizer,
+    data: Arc<dyn Examples>,
+    state: State,
+    /// What was found of the latest rollout, until a step has told it.
+    found: Vec<(String, f64)>,
+}
+
+/// The rollout at work.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct State {
+    /// Rollouts drawn, this one included.
+    drawn: u64,
+    /// Its answers, those to one prompt side by side, with everything found of them.
+    sequences: Vec<Sequence>,
+    /// Passes over it that are done.
+    epoch: usize,
+    /// Prompts of this pass that were learned from.
+    taken: usize,
+}
+
+/// The models at work while a rollout is drawn.
+pub struct Models<'a> {
+    /// Who answers.
+    pub model: &'a Model,
+    /// The models beside it.
+    pub roles: &'a Roles,
+    /// Who learns from the answers.
+    pub objectives: &'a mut Objectives,
+}
+
+/// What rollouts are drawn with.
+pub struct Means {
+    /// How.
+    pub settings: Rollout,
+    /// Prompts of one optimizer step.
+    pub prompts: usize,
+    /// Decides draws and orders.
+    pub seed: u64,
+    /// Positions computed at a time.
+    pub tokens: usize,
+    /// Who judges.
+    pub rewards: Rewards,
+    /// The policy's tokenizer.
+    pub tokenizer: Tokenizer,
+    /// Where prompts come from.
+    pub data: Arc<dyn Examples>,
+}
+
+impl Rollouts {
+    /// Rollouts of which none is drawn yet.
+    pub fn new(means: Means) -> Rollouts {
+        let Means { settings, prompts, seed, tokens, rewards, tokenizer, data } = means;
+        let (state, found) = Default::default();
+        Rollouts { settings, prompts, seed, tokens, rewards, tokenizer, data, state, found }
+    }
+
+    /// Who judges.
+    pub fn rewards(&self) -> &Rewards {
+        &self.rewards
+    }
+
+    /// Whether the rollout at work has nothing left to learn from.
+    pub fn spent(&self) -> bool {
+        self.state.sequences.is_empty()
+    }
+
+    /// Leaves the rollout at work.
+    pub fn leave(&mut self) {
+        self.state.sequences.clear();
+    }
+
+    /// What was found of a rollout drawn since the last call.
+    pub fn found(&mut self) -> Vec<(String, f64)> {
+        std::mem::take(&mut self.found)
+    }
+
+    /// Answers `prompts` and measures the answers.
+    ///
+    /// # Errors
+    /// The plugins' and the backend's own; an objective that keeps no answer.
+    pub fn draw(&mut self, prompts: &[Sequence], models: &mut Models<'_>, trail: &Trail) -> Result<()> {
+        trail.backend("rollout");
+        let policy = Policy { model: models.model, tokenizer: &self.tokenizer, data: &*self.data };
+        let samples = self.settings.samples;
+        let repeated: Vec<Sequence> = prompts.iter().zip(0..).flat_map(|(p, group)| grouped(p, group, samples)).collect();
+        let seed = Rng::new(&[self.seed, ANSWERS, self.state.drawn]).next_u64();
+        let answers = policy.answer(&repeated, &self.options(seed))?;
+        let scores = self.rewards.judge(&answers)?;
+        let combined = self.rewards.combined(&scores, answers.len());
+        let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len().max(1) as f64;
+        self.found = scores.iter().map(|judge| (format!("reward/{}", judge.name), mean(&judge.scores))).collect();
+        let mut sequences: Vec<Sequence> = answers.into_iter().map(|Answer { sequence, .. }| sequence).collect();
+        for (sequence, reward) in sequences.iter_mut().zip(combined) {
+            sequence.numbers.insert(names::REWARD.to_owned(), reward);
+        }
+        self.state = State { drawn: self.state.drawn + 1, sequences, epoch: 0, taken: 0 };
+        self.measure(models, trail)
+    }
+
+    fn options(&self, seed: u64) -> GenerateOptions {
+        let Rollout { max_new_tokens, temperature, top_p, top_k, .. } = self.settings;
+        GenerateOptions { max_tokens: max_new_tokens, temperature, top_p, top_k, seed }
+    }
+
+    /// Has the models' statistics read and the objectives do their work over the whole rollout; what they answer joins the
+    /// sequences.
+    fn measure(&mut self, models: &mut Models<'_>, trail: &Trail) -> Result<()> {
+        let pass = Pass { model: models.model, roles: models.roles, objectives: models.objectives };
+        let sequences = &mut self.state.sequences;
+        let (mut packed, mut batches) = (Vec::new(), Vec::new());
+        for range in pack::micro_batches(sequences, self.tokens) {
+            let part = pack::pack(&sequences[range])?;
+            batches.push(pass.run(&part, Keep::Nothing)?.batch);
+            packed.push(part);
+        }
+        let whole = join_batches(&batches, &super::arrays::join(&packed));
+        if let Some(reference) = whole.find(names::REFERENCE_LOGP) {
+            let own = Batch::new().with(names::REFERENCE_LOGP, Scope::TOKEN, reference.data.to_vec());
+            attach(sequences, &own, &[])?;
+        }
+        let mut keep = vec![true; sequences.len()];
+        for active in models.objectives.iter_mut() {
+            trail.objective(&active.id, "prepare");
+            let answer = active.instance.prepare(&whole).map_err(|e| e.in_plugin(&active.id))?;
+            let checked = attach(sequences, &answer, &["keep"]).map_err(|e| e.context(format!("objective \"{}\"", active.id)));
+            checked?;
+            if let Some(kept) = answer.find("keep") {
+                keep.iter_mut().zip(kept.data.iter()).for_each(|(all, own)| *all &= *own != 0.0);
+            }
+        }
+        let mut kept = keep.iter();
+        sequences.retain(|_| *kept.next().unwrap_or(&true));
+        if sequences.is_empty() {
+            return Err(Error::run("the objectives keep no answer of a rollout"));
+        }
+        Ok(())
+    }
+
+    /// The next window: the answers to so many prompts, in this pass's order.
+    ///
+    /// # Errors
+    /// No answer has a token to learn from.
+    pub fn window(&mut self) -> Result<Window> {
+        let groups: Vec<&[Sequence]> = self.state.sequences.chunk_by(|a, b| group(a) == group(b)).collect();
+        let mut order: Vec<usize> = (0..groups.len()).collect();
+        Rng::new(&[self.seed, ORDER, self.state.drawn, self.state.epoch as u64]).shuffle(&mut order);
+        let chosen = order.iter().skip(self.state.taken).take(self.prompts);
+        let window = Window::new(chosen.flat_map(|index| groups[*index].iter().cloned()).collect())?;
+        let count = groups.len();
+        self.state.taken += self.prompts;
+        if self.state.taken >= count {
+            (self.state.epoch, self.state.taken) = (self.state.epoch + 1, 0);
+        }
+        if self.state.epoch >= self.settings.epochs {
+            self.leave();
+        }
+        Ok(window)
+    }
+
+    /// Writes what a checkpoint needs to go on in the middle of a rollout.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn save(&self, folder: &Path) -> Result<()> {
+        let path = folder.join(FILE);
+        let failed = |e: Box<dyn std::error::Error + Send + Sync>| {
+            Error::run(format!("cannot write {}", path.display())).with_cause(e)
+        };
+        let text = serde_json::to_vec(&self.state).map_err(|e| failed(e.into()))?;
+        fs::write(&path, text).map_err(|e| failed(e.into()))
+    }
+
+    /// Goes on where a checkpoint was.
+    ///
+    /// # Errors
+    /// A request error naming the file.
+    pub fn restore(&mut self, folder: &Path) -> Result<()> {
+        let path = folder.join(FILE);
+        let failed = |e: Box<dyn std::error::Error + Send + Sync>| {
+            Error::request(format!("cannot read {}", path.display())).with_cause(e)
+        };
+        let text = fs::read(&path).map_err(|e| failed(e.into()))?;
+        self.state = serde_json::from_slice(&text).map_err(|e| failed(e.into()))?;
+        Ok(())
+    }
+}
+
+/// The same prompt so many times, as one group.
+fn grouped(prompt: &Sequence, group: u64, samples: usize) -> impl Iterator<Item = Sequence> {
+    let mut prompt = prompt.clone();
+    prompt.numbers.insert(names::GROUP.to_owned(), group as f64);
+    std::iter::repeat_n(prompt, samples)
+}
+
+fn group(sequence: &Sequence) -> Option<u64> {
+    sequence.numbers.get(names::GROUP).map(|group| group.to_bits())
+}
+
+/// Gives every sequence its part of the arrays, those named in `but` left out.
+fn attach(sequences: &mut [Sequence], arrays: &Batch<'_>, but: &[&str]) -> Result<()> {
+    let (count, positions) = (sequences.len(), sequences.iter().map(Sequence::positions).sum::<usize>());
+    for array in arrays.arrays().iter().filter(|array| !but.contains(&array.name.as_ref())) {
+        let refuse = |what: String| Err(Error::run(format!("`prepare` answered `{}` {what}", array.name)));
+        let name = array.name.to_string();
+        match array.scope {
+            _ if array.cols != 1 => return refuse(format!("with {} columns, where rollouts take one", array.cols)),
+            Scope::SEQUENCE if array.data.len() == count => {
+                for (sequence, value) in sequences.iter_mut().zip(array.data.iter()) {
+                    sequence.numbers.insert(name.clone(), *value);
+                }
+            }
+            Scope::TOKEN if array.data.len() == positions => {
+                let mut rest = array.data.as_ref();
+                for sequence in sequences.iter_mut() {
+                    let (own, after) = rest.split_at(sequence.positions());
+                    rest = after;
+                    sequence.tokens.insert(name.clone(), own.to_vec());
+                }
+            }
+            Scope::SEQUENCE | Scope::TOKEN => {
+                return refuse(format!("with {} values for {count} sequences of {positions} tokens", array.data.len()));
+            }
+            _ => return refuse("per rollout; only what belongs to tokens or sequences can be cut into steps".to_owned()),
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sequence(row: u64, length: usize) -> Sequence {
+        Sequence {
+            ids: vec![1; length],
+            supervised: vec![true; length],
+            row,
+            numbers: [(names::GROUP.to_owned(), row as f64)].into(),
+            reads_last: true,
+            ..Default::default()
+        }
+    }
+
+    /// Catches numbers that are handed to other answers than those they were found of.
+    #[test]
+    fn what_prepare_answers_rides_with_its_own_sequences() {
+        let mut sequences = [sequence(0, 2), sequence(1, 3)];
+        let arrays = Batch::new()
+            .with("advantage", Scope::TOKEN, vec![1.0, 2.0, 3.0, 4.0, 5.0])
+            .with("length", Scope::SEQUENCE, vec![7.0, 8.0]);
+        attach(&mut sequences, &arrays, &[]).unwrap();
+        assert_eq!(sequences[1].tokens["advantage"], [3.0, 4.0, 5.0]);
+        assert_eq!(sequences[1].numbers["length"], 8.0);
+        for bad in [
+            Batch::new().with("a", Scope::TOKEN, vec![1.0; 4]),
+            Batch::new().with("a", Scope::SEQUENCE, vec![1.0; 3]),
+            Batch::new().with("a", Scope::BATCH, vec![1.0]),
+        ] {
+            assert!(attach(&mut sequences, &bad, &[]).is_err());
+        }
+    }
+
+    fn rollouts(prompts: usize, epochs: usize, samples: usize) -> Rollouts {
+        let settings = Rollout {
+            prompts: 4,
+            samples,
+            epochs,
+            max_new_tokens: 4,
+            temperature: 1.0,
+            top_p: 1.0,
+            top_k: 0,
+            clip: None,
+        };
+        let state = State {
+            drawn: 1,
+            sequences: (0..4).flat_map(|row| vec![sequence(row, 3); samples]).collect(),
+            epoch: 0,
+            taken: 0,
+        };
+        let (tokenizer, data) = (Tokenizer::bytes().unwrap(), crate::data::TokenSet::load(&[], &Tokenizer::bytes().unwrap(), None));
+        let (data, rewards) = (Arc::new(data.unwrap()), Rewards::default());
+        Rollouts { state, ..Rollouts::new(Means { settings, prompts, seed: 3, tokens: 64, rewards, tokenizer, data }) }
+    }
+
+    /// Catches a pass that leaves answers out or takes some twice, one order for all passes, and a group that is cut apart.
+    #[test]
+    fn every_pass_takes_every_prompt_once_with_all_its_answers() {
+        let mut rollouts = rollouts(2, 3, 2);
+        let mut orders = Vec::new();
+        for _ in 0..3 {
+            let mut rows = Vec::new();
+            for _ in 0..2 {
+                assert!(!rollouts.spent());
+                let window = rollouts.window().unwrap();
+                let own: Vec<u64> = window.sequences().iter().map(|s| s.row).collect();
+                assert!(own.chunks(2).all(|pair| pair[0] == pair[1]));
+                rows.extend(own.into_iter().step_by(2));
+            }
+            orders.push(rows.clone());
+            rows.sort_unstable();
+            assert_eq!(rows, [0, 1, 2, 3]);
+        }
+        assert!(rollouts.spent());
+        assert!(orders.iter().any(|order| *order != orders[0]));
+    }
+
+    /// Catches a checkpoint in the middle of a rollout that forgets the pass, the place in it, or a bit of a number.
+    #[test]
+    fn a_rollout_goes_on_where_its_checkpoint_was() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut first = rollouts(1, 2, 1);
+        first.state.sequences[0].tokens.insert("advantage".to_owned(), vec![0.1 + 0.2, -1e-300, 3.0]);
+        (1..4).for_each(|row| _ = first.state.sequences[row].tokens.insert("advantage".to_owned(), vec![1.0 / 3.0; 3]));
+        (0..5).for_each(|_| _ = first.window().unwrap());
+        first.save(folder.path()).unwrap();
+        let mut second = rollouts(1, 2, 1);
+        second.restore(folder.path()).unwrap();
+        while !first.spent() {
+            assert_eq!(first.window().unwrap(), second.window().unwrap());
+        }
+        assert!(second.spent());
+    }
+}

@@ -1,0 +1,141 @@
+//! Options of PPO, what they may not be together, and what they ask of the host.
+
+use crate::kl::{ESTIMATORS, Estimator};
+use plugin_api::{manifest::OptionSpec, options::OptionSet, prelude::*};
+
+options! {
+    /// Options of PPO.
+    pub struct Config {
+        /// Coefficient of the KL penalty in the reward; where `kl_control = "adaptive"`, its first value.
+        kl_coef: f64 = 0.05, from 0.0;
+        /// What the reward's penalty takes for the KL of a token, of d = logp - reference.logp: `k1` is d (as TRL and torchtune
+        /// have it, and unbiased), `k2` d^2 / 2 (TRL's `mse`), `k3` exp(-d) - 1 + d (unbiased and never negative), `abs` |d|.
+        kl_penalty: String = "k1".into(), of ["k1", "k2", "k3", "abs"];
+        /// Whether the coefficient stays (`fixed`, as in TRL since 0.12) or follows the rollouts' KL (`adaptive`, Ziegler et al.).
+        kl_control: String = "fixed".into(), of ["fixed", "adaptive"];
+        /// The KL, in nats per answer, that the adaptive coefficient steers to; above 0.
+        kl_target: f64 = 6.0, from 0.0;
+        /// Answers over which the adaptive coefficient may change by a fifth; above 0.
+        kl_horizon: f64 = 10000.0, from 0.0;
+        /// Taken off the score of an answer that was cut off before its end-of-text token.
+        missing_eos_penalty: f64 = 0.0, from 0.0;
+        /// What becomes of such an answer's score: `subtract` takes the penalty off it (TRL since 0.12), `replace` puts minus the
+        /// penalty in its place (torchtune, and OpenAI's "EOS trick").
+        missing_eos: String = "subtract".into(), of ["subtract", "replace"];
+        /// What follows the last token of an answer that was cut off: `terminal`, nothing (TRL, torchtune), or `bootstrap`, the
+        /// critic's value of the state after it.
+        truncated: String = "terminal".into(), of ["terminal", "bootstrap"];
+        /// Discount per token.
+        gamma: f64 = 1.0, in 0.0..=1.0;
+        /// Decay of generalised advantage estimation: 0 is one step of temporal difference, 1 the whole return.
+        gae_lambda: f64 = 0.95, in 0.0..=1.0;
+        /// Scale advantages to mean 0 and variance 1 over the rollout's supervised tokens.
+        whiten_advantages: bool = true;
+        /// Scale token rewards to variance 1 over the rollout's supervised tokens, their mean kept, before advantages are estimated.
+        whiten_rewards: bool = false;
+        /// How far from 1 the probability ratio may go before it earns nothing more; above 0.
+        clip_range: f64 = 0.2, in 0.0..=1.0;
+        /// How far from the rollout's value the critic may go before its error stops falling; 0: as far as it likes.
+        value_clip_range: f64 = 0.2, from 0.0;
+        /// Weight of the value term, which has a factor of one half of its own (TRL's `vf_coef`).
+        value_coef: f64 = 0.1, from 0.0;
+        /// Weight of the entropy bonus; 0 leaves it out.
+        entropy_coef: f64 = 0.0, from 0.0;
+        /// Report the policy's exact entropy, whose statistic costs some time in the head; without effect on training.
+        report_entropy: bool = true;
+        /// Leave the rollout after a step whose `policy/approxkl_avg` is above this; 0: never.
+        target_kl: f64 = 0.0, from 0.0;
+    }
+}
+
+/// Options that agree with each other, and what they name.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// As given.
+    pub config: Config,
+    /// The row of the table of estimators.
+    pub estimator: &'static Estimator,
+}
+
+impl Settings {
+    /// Looks the names up and refuses what the declared ranges cannot say, all mistakes at once.
+    ///
+    /// # Errors
+    /// [`Code::OPTION`] naming each key, the value and what would do.
+    pub fn new(config: Config) -> Result<Self> {
+        let Some(estimator) = ESTIMATORS.iter().find(|e| e.name == config.kl_penalty) else {
+            return Err(Error::new(
+                Code::OPTION,
+                format!("option `kl_penalty`: `{}` names nothing", config.kl_penalty),
+            ));
+        };
+        let settings = Self { config, estimator };
+        let wrong: Vec<String> = [settings.positive(), settings.misplaced()].concat();
+        if wrong.is_empty() { Ok(settings) } else { Err(Error::new(Code::OPTION, wrong.join("; "))) }
+    }
+
+    /// Numbers whose range excludes its lower end.
+    fn positive(&self) -> Vec<String> {
+        let c = &self.config;
+        let all = [
+            ("clip_range", c.clip_range, true),
+            ("kl_coef", c.kl_coef, self.adapts()),
+            ("kl_target", c.kl_target, true),
+            ("kl_horizon", c.kl_horizon, true),
+        ];
+        let wrong = all.iter().filter(|(_, value, applies)| *applies && *value <= 0.0);
+        wrong.map(|(key, value, _)| format!("option `{key}`: {value} is not above 0")).collect()
+    }
+
+    /// Options that would silently be passed over.
+    fn misplaced(&self) -> Vec<String> {
+        let c = &self.config;
+        let fixed = |key: &str, value: f64| self.adapts() || default_of(key) == Some(value);
+        let given = [
+            ("kl_target", fixed("kl_target", c.kl_target), "it means nothing with `kl_control = \"fixed\"`"),
+            ("kl_horizon", fixed("kl_horizon", c.kl_horizon), "it means nothing with `kl_control = \"fixed\"`"),
+            (
+                "report_entropy",
+                c.report_entropy || c.entropy_coef == 0.0,
+                "with an `entropy_coef` above 0 the entropy is read, and so reported, anyway",
+            ),
+        ];
+        let wrong = given.iter().filter(|(_, fits, _)| !fits);
+        wrong.map(|(key, _, why)| format!("option `{key}`: {why}")).collect()
+    }
+
+    /// Whether the coefficient of the penalty follows the KL.
+    pub fn adapts(&self) -> bool {
+        self.config.kl_control == "adaptive"
+    }
+
+    /// Whether an answer that was cut off goes on with the critic's value.
+    pub fn bootstraps(&self) -> bool {
+        self.config.truncated == "bootstrap"
+    }
+
+    /// Whether the policy's entropy is read.
+    pub fn reads_entropy(&self) -> bool {
+        self.config.report_entropy || self.config.entropy_coef > 0.0
+    }
+
+    /// A statistic that nothing reads is not asked for.
+    pub fn requirements(&self) -> Requirements {
+        let statistics = [
+            ("logp", true),
+            ("entropy", self.reads_entropy()),
+            ("reference.logp", true),
+            ("critic.value", true),
+            ("critic.value_end", self.bootstraps()),
+        ];
+        Requirements {
+            statistics: statistics.iter().filter(|(_, read)| *read).map(|(name, _)| (*name).to_owned()).collect(),
+            ..Default::default()
+        }
+    }
+}
+
+fn default_of(key: &str) -> Option<f64> {
+    let specs: Vec<OptionSpec> = Config::specs();
+    specs.iter().find(|spec| spec.name == key)?.default.as_f64()
+}
