@@ -21,7 +21,7 @@ pub mod roles;
 pub mod rollout;
 pub mod schedule;
 pub mod setup;
-mod start;
+pub(crate) mod start;
 pub mod state;
 pub mod summary;
 mod tally;

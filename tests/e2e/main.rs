@@ -14,6 +14,7 @@ mod lab;
 mod micro;
 mod minors;
 mod objectives;
+mod pipeline;
 mod plugins;
 mod ppo_plugin;
 mod preference_plugins;
