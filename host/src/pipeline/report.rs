@@ -200,3 +200,24 @@ impl fmt::Display for PipelineSummary {
         write!(f, "pipeline {}, {:.1} s", self.folder.display(), self.seconds)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Catches figures that are lost behind a prefix, told out of order, or told although they say nothing of a stage.
+    #[test]
+    fn figures_worth_telling_are_told_in_their_order() {
+        let line = |value: f64| {
+            let names =
+                ["kl", "loss", "token_accuracy", "dpo/rewards/margin", "rewards/chosen", "reward_gold", "exact_match"];
+            names.iter().map(|name| (format!("eval/{name}"), value.into())).collect::<Map<String, Value>>()
+        };
+        let all = changes(Some(&line(0.5)), Some(&line(0.75)));
+        let told: Vec<String> =
+            all.iter().filter(|change| rank(&change.name).is_some()).map(Change::to_string).collect();
+        let arrow = "0.500 -> 0.750";
+        let expected = ["exact_match", "reward_gold", "dpo/rewards/margin", "kl"].map(|name| format!("{name} {arrow}"));
+        assert_eq!(told, expected);
+    }
+}
