@@ -168,7 +168,8 @@ fn columns_may_have_other_names_in_the_file() {
 fn no_kind_of_row_has_a_prompt_on_both_sides() {
     let folder = tempfile::tempdir().unwrap();
     let ask = |i: usize| format!("question {}", i / 4);
-    let lines: [(RowKind, Box<dyn Fn(usize) -> Value>); 4] = [
+    type Line = Box<dyn Fn(usize) -> Value>;
+    let lines: [(RowKind, Line); 4] = [
         (
             RowKind::Preference,
             Box::new(|i| json!({"prompt": ask(i), "chosen": i.to_string(), "rejected": "no", "qid": i / 8})),
