@@ -9,6 +9,7 @@ pub mod error;
 pub mod generate;
 pub mod inference;
 pub mod model;
+pub mod pipeline;
 pub mod plugins;
 pub mod runs;
 pub mod train;

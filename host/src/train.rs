@@ -21,7 +21,7 @@ pub mod roles;
 pub mod rollout;
 pub mod schedule;
 pub mod setup;
-mod start;
+pub(crate) mod start;
 pub mod state;
 pub mod summary;
 mod tally;
@@ -230,10 +230,10 @@ impl Trainer {
             let gained = improve(&stop.metric, stop.min_delta, &figures, &mut self.state.early_best);
             self.state.evaluations_without_gain = if gained { 0 } else { self.state.evaluations_without_gain + 1 };
         }
-        let loss = figures.iter().find(|(name, _)| name == "loss").map_or(f64::NAN, |(_, value)| *value);
+        let loss = figures.iter().find(|(name, value)| name == "loss" && value.is_finite()).map(|(_, value)| *value);
         self.state.evaluated = Some((step, loss));
         if step == 0 {
-            self.state.loss_before = Some(loss);
+            self.state.loss_before = loss;
             self.check_expectations(&figures);
         }
         Ok(better)

@@ -5,15 +5,18 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::print;
-use crate::config::Override;
+use crate::config::{Override, Plan};
 use crate::error::Result;
+use crate::pipeline;
 use crate::train::dry::dry_run;
-use crate::train::setup::prepare;
+use crate::train::setup::prepare_draft;
 
 /// Check an experiment without training: read it, load its plugins, try the worst batch, estimate memory and time.
+///
+/// A pipeline is checked stage by stage, as far as can be known before the stages before have been run.
 #[derive(Debug, Args)]
 pub struct Check {
-    /// The experiment, a TOML file.
+    /// The experiment or pipeline, a TOML file.
     file: PathBuf,
     /// Overrides any key, as in `telos run`.
     #[arg(long, value_name = "KEY=VALUE", value_parser = Override::parse)]
@@ -42,6 +45,10 @@ pub(super) fn execute(args: Check, plugin_folders: Vec<PathBuf>) -> Result<()> {
 
 /// Checks the experiment and prints what was found.
 fn perform(request: CheckRequest) -> Result<()> {
-    let prepared = prepare(&request.file, &request.overrides, &request.plugin_folders, false)?;
-    print::result(&dry_run(&prepared)?, request.json)
+    match Plan::read(&request.file, &request.overrides)? {
+        Plan::Experiment(draft) => {
+            print::result(&dry_run(&prepare_draft(*draft, &request.plugin_folders, false)?)?, request.json)
+        }
+        Plan::Pipeline(all) => print::result(&pipeline::check::check(&all, &request.plugin_folders)?, request.json),
+    }
 }

@@ -94,7 +94,7 @@ fn can_hold(plot: &Path) -> Result<()> {
 }
 
 fn draw(comparison: &mut Comparison, plot: Option<PathBuf>) -> Result<()> {
-    let plot = plot.unwrap_or_else(|| format!("compare-{}.svg", comparison.name).into());
+    let plot = plot.unwrap_or_else(|| format!("compare-{}.svg", comparison.name.replace('/', "-")).into());
     compare::plot::write(comparison, &plot)?;
     comparison.plot = Some(plot);
     Ok(())

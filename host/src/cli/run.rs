@@ -8,27 +8,36 @@ use clap::Args;
 use signal_hook::consts::SIGXFSZ;
 
 use super::print;
-use crate::config::{Override, schema};
+use crate::config::{Draft, Override, Pipeline, Plan, schema};
 use crate::error::{Error, Result};
+use crate::pipeline::{self, Part, Told};
 use crate::runs::{Breadcrumb, Interrupt, progress::Show};
-use crate::train::setup::prepare;
+use crate::train::setup::prepare_draft;
 use crate::train::{End, Trainer};
 
-/// Run an experiment.
+/// Run an experiment or a pipeline.
 ///
 /// Writes into runs/NAME, which must not exist yet. Ctrl-C finishes the step, saves and exits with code 130; --resume
-/// goes on from there, bit for bit.
+/// goes on from there, bit for bit. The stages of a pipeline are runs in runs/NAME/STAGE.
 #[derive(Debug, Args)]
 pub struct Run {
-    /// The experiment, a TOML file.
+    /// The experiment or pipeline, a TOML file.
     #[arg(required_unless_present = "help_keys")]
     file: Option<PathBuf>,
-    /// Overrides any key: --set train.steps=100 --set data.path=corpus.txt --set objective.0.weight=0.5.
+    /// Overrides any key: --set train.steps=100 --set data.path=corpus.txt --set objective.0.weight=0.5; of one stage of a
+    /// pipeline: --set stage.sft.train.steps=100.
     #[arg(long, value_name = "KEY=VALUE", value_parser = Override::parse)]
     set: Vec<Override>,
     /// Go on with the run of this name from its last checkpoint.
     #[arg(long)]
     resume: bool,
+    /// Run this stage of a pipeline and those after it anew; those before it must be done. Earlier runs of these stages are
+    /// kept as STAGE.1, STAGE.2 and so on.
+    #[arg(long, value_name = "STAGE", conflicts_with = "only")]
+    from: Option<String>,
+    /// Run this stage of a pipeline alone; the stages that it names must be done. Its earlier run is kept likewise.
+    #[arg(long, value_name = "STAGE")]
+    only: Option<String>,
     /// Name of the run, instead of the experiment's.
     #[arg(long, value_name = "NAME")]
     name: Option<String>,
@@ -52,6 +61,8 @@ pub struct RunRequest {
     pub overrides: Vec<Override>,
     /// Whether to go on with an existing run.
     pub resume: bool,
+    /// Which stages of a pipeline.
+    pub part: Part,
     /// Where to look for plugins.
     pub plugin_folders: Vec<PathBuf>,
     /// Whether to accept changed plugins.
@@ -77,12 +88,17 @@ impl Run {
         let file = self.file.ok_or_else(|| Error::request("which experiment?").with_hint("telos run FILE"))?;
         let mut overrides = self.set;
         overrides.extend(self.name.map(|name| Override::text("--name", "name", &name)));
-        let Self { resume, update_lock, json, .. } = Self { set: Vec::new(), file: None, name: None, ..self };
-        Ok(RunRequest { file, overrides, resume, plugin_folders, update_lock, json })
+        let part = match (self.from, self.only) {
+            (Some(stage), _) => Part::From(stage),
+            (None, Some(stage)) => Part::Only(stage),
+            (None, None) => Part::All,
+        };
+        let Self { resume, update_lock, json, .. } = self;
+        Ok(RunRequest { file, overrides, resume, part, plugin_folders, update_lock, json })
     }
 }
 
-/// Runs the experiment and prints its summary.
+/// Runs the experiment or pipeline and prints its summary.
 fn perform(request: RunRequest) -> Result<()> {
     // Takes its file's name away at once, so that nothing is left wherever the process is killed.
     _ = Breadcrumb::from_env();
@@ -90,13 +106,28 @@ fn perform(request: RunRequest) -> Result<()> {
     // A file that may not grow (`ulimit -f`) is then an error like a full disk, and not the end of the process.
     signal_hook::flag::register(SIGXFSZ, Arc::new(AtomicBool::new(false)))
         .map_err(|cause| Error::run("cannot listen for signals").with_cause(cause))?;
-    let prepared = prepare(&request.file, &request.overrides, &request.plugin_folders, request.update_lock)?;
-    let mut trainer = Trainer::new(prepared, request.resume, if request.json { Show::Quiet } else { Show::Auto })?;
+    match Plan::read(&request.file, &request.overrides)? {
+        Plan::Experiment(draft) => run_one(*draft, &request, &interrupt),
+        Plan::Pipeline(all) => run_stages(&all, request, &interrupt),
+    }
+}
+
+fn show(request: &RunRequest) -> Show {
+    if request.json { Show::Quiet } else { Show::Auto }
+}
+
+fn run_one(draft: Draft, request: &RunRequest, interrupt: &Interrupt) -> Result<()> {
+    if request.part != Part::All {
+        return Err(Error::request(format!("{} is one experiment and has no stages", request.file.display()))
+            .with_hint("--from and --only are for pipelines"));
+    }
+    let prepared = prepare_draft(draft, &request.plugin_folders, request.update_lock)?;
+    let mut trainer = Trainer::new(prepared, request.resume, show(request))?;
     if trainer.ended() {
         print::err("the run had come to its end: nothing is left to do\n");
         return print::result(&trainer.finished(), request.json);
     }
-    let (end, summary) = trainer.run(&interrupt)?;
+    let (end, summary) = trainer.run(interrupt)?;
     print::result(&summary, request.json)?;
     if end == End::Interrupted {
         return Err(Error::interrupted(format!(
@@ -106,4 +137,20 @@ fn perform(request: RunRequest) -> Result<()> {
         .with_hint("go on with the same command and --resume"));
     }
     Ok(())
+}
+
+fn run_stages(all: &Pipeline, request: RunRequest, interrupt: &Interrupt) -> Result<()> {
+    let (show, json) = (show(&request), request.json);
+    let RunRequest { part, resume, plugin_folders, update_lock, .. } = request;
+    let options = pipeline::Options { part, resume, plugin_folders, update_lock, show };
+    let (summary, stopped) = pipeline::run(all, &options, interrupt, &mut |told| match told {
+        Told::Note(text) => {
+            print::err(&format!("{text}\n"));
+            Ok(())
+        }
+        Told::Stage(_) if json => Ok(()),
+        Told::Stage(summary) => print::result(summary, false),
+    })?;
+    print::result(&summary, json)?;
+    stopped.map_or(Ok(()), Err)
 }

@@ -6,6 +6,7 @@ use clap::{CommandFactory, Parser};
 
 use super::*;
 use crate::config::Override;
+use crate::pipeline::Part;
 
 fn parse(line: &str) -> Result<Cli, clap::Error> {
     Cli::try_parse_from(std::iter::once("telos").chain(line.split(' ').filter(|word| !word.is_empty())))
@@ -20,7 +21,8 @@ fn clap_finds_no_contradiction_in_the_commands() {
 /// Catches a --name or --set that is dropped or reordered on its way into the request.
 #[test]
 fn run_turns_every_argument_into_the_request() {
-    let cli = parse("run exp.toml --set a.b=1 --set c=x --resume --name N --update-lock --json --plugins /p").unwrap();
+    let cli = parse("run exp.toml --set a.b=1 --set c=x --resume --from S --name N --update-lock --json --plugins /p")
+        .unwrap();
     assert_eq!(cli.plugin_folders, [PathBuf::from("/p")]);
     let Command::Run(args) = cli.command else { panic!("another command") };
     let request = args.request(vec!["/p".into()]).unwrap();
@@ -29,6 +31,7 @@ fn run_turns_every_argument_into_the_request() {
         file: "exp.toml".into(),
         overrides: vec![set("a.b=1"), set("c=x"), Override::text("--name", "name", "N")],
         resume: true,
+        part: Part::From("S".into()),
         plugin_folders: vec!["/p".into()],
         update_lock: true,
         json: true,
@@ -47,6 +50,7 @@ fn wrong_requests_exit_with_2_and_help_with_0() {
         "run exp.toml --set a",
         "run exp.toml --set .a=1",
         "run exp.toml --set a=",
+        "run exp.toml --from a --only b",
         "plugins show",
         "plugins verify",
         "plugins verify candle --dtype f16",

@@ -11,6 +11,7 @@ mod form;
 pub mod mistake;
 pub mod options;
 pub mod overrides;
+pub mod pipeline;
 mod resolve;
 pub mod schema;
 pub mod tree;
@@ -30,10 +31,36 @@ pub use experiment::Experiment;
 pub use mistake::{Mistake, Place};
 pub use options::SpannedTable;
 pub use overrides::Override;
+pub use pipeline::Pipeline;
 
 use crate::error::{Error, Result};
 use resolve::Notes;
 use tree::Node;
+
+/// What a file holds.
+#[derive(Debug)]
+pub enum Plan {
+    /// One experiment.
+    Experiment(Box<Draft>),
+    /// Several that hand their models on: the file has `[[stage]]` tables.
+    Pipeline(Pipeline),
+}
+
+impl Plan {
+    /// Reads `path` and lays `overrides` over it, whichever of the two it is.
+    ///
+    /// # Errors
+    /// As for [`Draft::read`].
+    pub fn read(path: &Path, overrides: &[Override]) -> Result<Self> {
+        let (file, stem, text) = read_text(path)?;
+        let file: Arc<str> = file.into();
+        let root = tree::parse(&file, &text).map_err(|mistakes| refusal(&file, mistakes))?;
+        Ok(match Pipeline::is_one(&root) {
+            true => Plan::Pipeline(Pipeline::new(&file, &stem, root, overrides)),
+            false => Plan::Experiment(Box::new(Draft::laid_over(&file, &stem, root, overrides))),
+        })
+    }
+}
 
 /// An experiment whose plugins have not had their say, with all mistakes so far.
 #[derive(Debug)]
@@ -85,31 +112,37 @@ impl Draft {
     /// Reads `path` and lays `overrides` over it. Fails only where there is no experiment to speak of: an unreadable
     /// file, or broken TOML; mistakes in the experiment wait for [`Draft::finish`].
     pub fn read(path: &Path, overrides: &[Override]) -> Result<Self> {
-        let file = path.display().to_string();
-        let bytes = std::fs::read(path).map_err(|cause| {
-            Error::request(format!("cannot read the experiment {file}")).with_cause(cause).with_hint("check the path")
-        })?;
-        let text = String::from_utf8(bytes).map_err(|error| {
-            let valid = error.utf8_error().valid_up_to();
-            Error::request(format!("{file} is no UTF-8 text: byte {valid} is invalid")).with_hint("save it as UTF-8")
-        })?;
-        let stem = path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
+        let (file, stem, text) = read_text(path)?;
         Self::parse(&file, &stem, &text, overrides)
     }
 
     /// Like [`Draft::read`], from text; `stem` is the default of `name`.
     pub fn parse(file: &str, stem: &str, text: &str, overrides: &[Override]) -> Result<Self> {
         let file: Arc<str> = file.into();
-        let mut root = tree::parse(&file, text).map_err(|mistakes| refusal(&file, mistakes))?;
+        let root = tree::parse(&file, text).map_err(|mistakes| refusal(&file, mistakes))?;
+        if Pipeline::is_one(&root) {
+            return Err(Error::request(format!("{file} is a pipeline of stages, not one experiment")).with_hint(
+                "`telos run` and `telos check` take it; a stage's own is experiment.toml in its run's folder",
+            ));
+        }
+        Ok(Self::laid_over(&file, stem, root, overrides))
+    }
+
+    fn laid_over(file: &Arc<str>, stem: &str, mut root: Node, overrides: &[Override]) -> Self {
         let mut mistakes = Vec::new();
         for (index, over) in overrides.iter().enumerate() {
             if let Err(mistake) = overrides::lay_over(&mut root, index, over) {
                 mistakes.push(mistake);
             }
         }
+        Self::from_tree(file, stem, root, mistakes)
+    }
+
+    /// The draft of a whole tree, with the `mistakes` that were made on the way to it.
+    fn from_tree(file: &Arc<str>, stem: &str, root: Node, mut mistakes: Vec<Mistake>) -> Self {
         let checked = form::check(&root);
         mistakes.extend(checked.mistakes);
-        let mut notes = Notes { file: &file, root: &root, mistakes };
+        let mut notes = Notes { root: &root, mistakes };
         let experiment = match serde_json::from_value(serde_json::Value::Object(checked.values)) {
             Ok(written) => Some(resolve::resolve(written, stem, &mut notes)),
             Err(error) => {
@@ -118,13 +151,12 @@ impl Draft {
             }
         };
         let mistakes = notes.mistakes;
-        let backend = checked
-            .backend
-            .unwrap_or_else(|| SpannedTable::new("backend", Place::File(file.clone()), Vec::new(), "backend"));
+        let backend =
+            checked.backend.unwrap_or_else(|| SpannedTable::new("backend", root.place.clone(), Vec::new(), "backend"));
         let uses = experiment
             .as_ref()
             .map_or_else(Vec::new, |experiment| uses(experiment, backend, checked.objectives, checked.rewards));
-        Ok(Self { source: Source { file, root }, mistakes, experiment, uses })
+        Self { source: Source { file: file.clone(), root }, mistakes, experiment, uses }
     }
 
     /// The plugins to load. Those whose id is missing or ill-formed are left out; that is already a mistake.
@@ -169,7 +201,7 @@ impl Draft {
 
     /// Adds a mistake at `key` that only a later stage can know, such as a plugin that is not installed.
     pub fn refuse(&mut self, key: &str, message: impl Into<String>) {
-        let place = resolve::place_of(&self.source.file, &self.source.root, key);
+        let place = resolve::place_of(&self.source.root, key);
         self.mistakes.push(Mistake::new(place, key, message));
     }
 
@@ -180,18 +212,23 @@ impl Draft {
         mistakes
     }
 
-    /// The experiment, or one error with every mistake. Options that nobody checked are refused, never ignored.
-    pub fn finish(mut self) -> Result<Loaded> {
+    /// Options that nobody checked are refused, never ignored.
+    fn refuse_unchecked(&mut self) {
         if self.mistakes.is_empty() {
             for use_ in self.uses.iter().filter(|use_| !use_.checked) {
                 for name in use_.options.names() {
                     let key = form::join(use_.options.key(), name);
-                    let place = resolve::place_of(&self.source.file, &self.source.root, &key);
+                    let place = resolve::place_of(&self.source.root, &key);
                     let message = format!("nobody checked this option of plugin \"{}\"", use_.id);
                     self.mistakes.push(Mistake::new(place, key, message));
                 }
             }
         }
+    }
+
+    /// The experiment, or one error with every mistake.
+    pub fn finish(mut self) -> Result<Loaded> {
+        self.refuse_unchecked();
         match self.experiment {
             Some(experiment) if self.mistakes.is_empty() => Ok(Loaded { experiment, source: self.source }),
             _ => Err(refusal(&self.source.file, self.mistakes)),
@@ -209,7 +246,7 @@ impl PluginUse {
 impl Loaded {
     /// The error that `key` is wrong in a way seen only later, such as a file that does not exist.
     pub fn refuse(&self, key: &str, message: impl Into<String>) -> Error {
-        let place = resolve::place_of(&self.source.file, &self.source.root, key);
+        let place = resolve::place_of(&self.source.root, key);
         refusal(&self.source.file, vec![Mistake::new(place, key, message)])
     }
 }
@@ -234,6 +271,20 @@ fn uses(
         .filter(|(_, id, _)| !id.is_empty())
         .map(|(slot, id, options)| PluginUse { slot, id, options, checked: false })
         .collect()
+}
+
+/// Name, stem and content of an experiment's file.
+fn read_text(path: &Path) -> Result<(String, String, String)> {
+    let file = path.display().to_string();
+    let bytes = std::fs::read(path).map_err(|cause| {
+        Error::request(format!("cannot read the experiment {file}")).with_cause(cause).with_hint("check the path")
+    })?;
+    let text = String::from_utf8(bytes).map_err(|error| {
+        let valid = error.utf8_error().valid_up_to();
+        Error::request(format!("{file} is no UTF-8 text: byte {valid} is invalid")).with_hint("save it as UTF-8")
+    })?;
+    let stem = path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
+    Ok((file, stem, text))
 }
 
 /// One error with every mistake, in the order of reporting.

@@ -53,6 +53,21 @@ impl Override {
         Self { is_text: false, ..Self::text(label, path, value) }
     }
 
+    /// The key it names, as a dotted path.
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// The same value for another key; a mistake in it is still told with what the user typed.
+    pub fn at(&self, path: &str) -> Self {
+        Self { path: path.to_owned(), ..self.clone() }
+    }
+
+    /// Where it stands, as the `index`th of its kind.
+    pub fn place(&self, index: usize) -> Place {
+        Place::Override { index, label: self.label.clone() }
+    }
+
     fn node(&self, place: &Place) -> Result<Node, String> {
         let text = || Node { value: Value::Text(self.value.clone()), place: place.clone() };
         if self.is_text {
@@ -71,7 +86,7 @@ impl Override {
 /// the names afterwards. Where a table may stand alone or in a list, both can be addressed either way: a list of one
 /// without its number, a single table with the number 0.
 pub fn lay_over(root: &mut Node, index: usize, over: &Override) -> Result<(), Mistake> {
-    let place = Place::Override { index, label: over.label.clone() };
+    let place = over.place(index);
     let refuse = |message: String| Mistake::new(place.clone(), over.path.clone(), message);
     let new = over.node(&place).map_err(refuse)?;
     let mut at = root;

@@ -294,6 +294,18 @@ pub fn quoted(words: &[&str]) -> String {
     }
 }
 
+/// What the reference says of pipelines, whose stages take the keys above.
+const STAGES: &str = "
+stage
+    makes the file a pipeline: each [[stage]] takes the keys above, extends or replaces what stands above the stages, and is a
+    run in runs_dir/NAME/STAGE
+    a list of tables
+stage.name
+    name of the stage: letters, digits, `-`, `_`; \"stage:NAME\" as a value of a later stage (model.from) is its last
+    checkpoint, \"stage:NAME/best\" its best
+    a string (not empty)
+";
+
 /// The reference that `telos run --help-keys` prints: every key with form, default and meaning.
 pub fn reference() -> String {
     let mut text = String::new();
@@ -305,5 +317,6 @@ pub fn reference() -> String {
         let default = if key.default.is_empty() { String::new() } else { format!("; default {}", key.default) };
         text.push_str(&format!("{}\n    {}\n    {}{default}\n", key.path, key.meaning, key.form.expected()));
     }
+    text.push_str(STAGES);
     text.trim_start().to_owned()
 }

@@ -33,6 +33,7 @@ impl RunFolder {
         let path = runs.join(name);
         // Asked before anything is created, and again under the lock.
         refuse_content(&path, name)?;
+        refuse_within_a_run(&path)?;
         fs::create_dir_all(&path)
             .map_err(|cause| Error::run(format!("cannot create {}", path.display())).with_cause(cause))?;
         let lock = lock(&path)?;
@@ -110,19 +111,31 @@ impl Drop for RunFolder {
             _ = fs::remove_file(self.path.join(LOCK));
             _ = fs::remove_dir(&self.path);
             // Only if we were the first and only run in it: a folder with anything in it stays.
-            _ = self.path.parent().map(fs::remove_dir);
+            for above in self.path.ancestors().skip(1).take(self.name.split('/').count()) {
+                _ = fs::remove_dir(above);
+            }
         }
     }
 }
 
 fn check_name(name: &str) -> Result<()> {
-    let wrong =
-        name.is_empty() || name.starts_with('.') || name.contains(['/', '\\']) || name.contains(char::is_control);
-    if wrong {
+    let wrong = |name: &str| {
+        name.is_empty() || name.starts_with('.') || name.contains(['/', '\\']) || name.contains(char::is_control)
+    };
+    // A stage's run lies in its pipeline's folder.
+    let (folder, within) = name.split_once('/').unwrap_or((name, "x"));
+    if wrong(folder) || wrong(within) {
         return Err(Error::request(format!("{name:?} cannot be the name of a run"))
             .with_hint("use a folder's name without slashes that does not begin with a dot, such as --name my-run"));
     }
     Ok(())
+}
+
+/// Only the folder of a pipeline holds runs.
+fn refuse_within_a_run(path: &Path) -> Result<()> {
+    let Some(above) = path.parent().filter(|above| above.join("experiment.toml").is_file()) else { return Ok(()) };
+    Err(Error::request(format!("{} is a run; no other run can lie in it", above.display()))
+        .with_hint("choose another name by --name"))
 }
 
 fn refuse_content(path: &Path, name: &str) -> Result<()> {
@@ -227,7 +240,7 @@ mod tests {
     #[test]
     fn a_name_that_is_a_path_is_refused() {
         let base = tempfile::tempdir().unwrap();
-        for name in ["", ".", "..", "../x", "a/b", "/x", ".hidden", "a\nb"] {
+        for name in ["", ".", "..", "../x", "a/b/c", "a/", "a/..", "../a", "/x", ".hidden", "a\nb"] {
             assert_eq!(RunFolder::create(base.path(), name).unwrap_err().kind(), Kind::Request, "{name:?}");
             assert_eq!(RunFolder::open(base.path(), name).unwrap_err().kind(), Kind::Request, "{name:?}");
         }

@@ -191,12 +191,15 @@ impl Cache {
 /// Identity of the reference's weights.
 fn starting_weights(prepared: &Prepared) -> Result<String> {
     let from = prepared.experiment().reference.as_ref().map_or(SELF, |table| table.from.as_str());
-    let folder = match from {
-        SELF => prepared.model_folder.clone(),
-        path => Some(super::setup::model_folder(Path::new(path))?),
+    let (folder, config) = match from {
+        SELF => (prepared.model_folder.clone(), prepared.config.clone()),
+        path => {
+            let named = prepared.named_model(path)?;
+            (named.folder.clone(), named.config.clone())
+        }
     };
     let Some(folder) = folder else {
-        return Ok(format!("fresh {} {}", prepared.experiment().seed, prepared.config.to_json("")));
+        return Ok(format!("fresh {} {}", prepared.experiment().seed, config.to_json("")));
     };
     let failed = |e| Error::run(format!("cannot read {}", folder.display())).with_cause(e);
     let mut files: Vec<PathBuf> = fs::read_dir(&folder).map_err(failed)?.flatten().map(|entry| entry.path()).collect();

@@ -1,7 +1,5 @@
 //! What answers are worth: reward plugins and trained reward models, each with its factor.
 
-use std::path::Path;
-
 use plugin_api::{
     load::LoadedReward,
     reward::{Reward, Sample},
@@ -16,7 +14,7 @@ use crate::{
     data::{Sequence, pack},
     device::Device,
     error::{Error, Result},
-    model::{Keep, Model, ModelConfig, Outputs},
+    model::{Keep, Model, Outputs},
 };
 
 /// An answer as those who judge it read it.
@@ -94,19 +92,17 @@ impl Prepared {
 
     fn judge(&self, key: &str, device: &Device, path: &str, normalise: bool) -> Result<Kind> {
         let key = format!("{key}.model");
-        let folder = super::setup::model_folder(Path::new(path));
-        let folder = folder.map_err(|e| self.loaded.refuse(&key, refusal_text(&e)))?;
-        let config = ModelConfig::from_folder(&folder)?;
-        if !config.outputs.scalar {
-            let why = format!("{} is no reward model: it has no scalar head", folder.display());
+        let named = self.named_model(path).map_err(|e| self.loaded.refuse(&key, refusal_text(&e)))?;
+        if !named.config.outputs.scalar {
+            let why = format!("{path} is no reward model: it has no scalar head");
             return Err(self.loaded.refuse(&key, why));
         }
         let model = Box::new(self.role(&key, device, path, Outputs::SCALAR)?);
-        let (mean, deviation) = match (normalise, config.scores) {
+        let (mean, deviation) = match (normalise, named.config.scores) {
             (false, _) => (0.0, 1.0),
             (true, Some((mean, deviation))) if deviation > 0.0 => (mean, deviation),
             (true, _) => {
-                let why = format!("{} has no recorded mean and deviation of scores", folder.display());
+                let why = format!("{path} has no recorded mean and deviation of scores");
                 let remedy = "train it with held-out pairs, or leave out `normalise`";
                 return Err(self.loaded.refuse(&key, format!("{why}; {remedy}")));
             }

@@ -7,14 +7,14 @@ use plugin_api::backend::ops::{Axpy, Copy, Scale};
 use super::{
     objectives::Objectives,
     optim::{Adam, Gradient},
-    setup::{Prepared, model_folder, refusal_text},
+    setup::{Prepared, refusal_text},
     state,
 };
 use crate::{
     config::experiment::{Follow, POLICY, SELF, SHARED},
     device::{Buffer, Device},
     error::{Error, Result},
-    model::{Model, Outputs},
+    model::{Model, ModelConfig, Outputs},
 };
 
 /// Folder of a checkpoint with a reference that follows the policy.
@@ -115,16 +115,18 @@ impl Prepared {
     /// A request error at `key`.
     pub fn role(&self, key: &str, device: &Device, path: &str, outputs: Outputs) -> Result<Model> {
         let refuse = |why: String| self.loaded.refuse(key, why);
-        let folder = model_folder(Path::new(path)).map_err(|e| refuse(refusal_text(&e)))?;
-        let model = Model::from_folder_as(device, &folder, outputs).map_err(|e| refuse(refusal_text(&e)))?;
-        let tokenizer = crate::data::Tokenizer::open(&folder).map_err(|e| refuse(refusal_text(&e.into())))?;
-        if tokenizer.hash() != self.tokenizer.hash() {
+        let named = self.named_model(path).map_err(|e| refuse(refusal_text(&e)))?;
+        let model = match &named.folder {
+            Some(folder) => Model::from_folder_as(device, folder, outputs).map_err(|e| refuse(refusal_text(&e)))?,
+            None => Model::init(device, ModelConfig { outputs, ..named.config.clone() }, self.experiment().seed)?,
+        };
+        if named.tokenizer.hash() != self.tokenizer.hash() {
             let own = self.tokenizer.name();
-            return Err(refuse(format!("{} reads with another tokenizer than {own}", folder.display())));
+            return Err(refuse(format!("{path} reads with another tokenizer than {own}")));
         }
         let (context, wanted) = (model.config().context, self.config.context);
         if context < wanted {
-            let why = format!("{} has a context of {context} tokens, the policy's is {wanted}", folder.display());
+            let why = format!("{path} has a context of {context} tokens, the policy's is {wanted}");
             return Err(refuse(why));
         }
         Ok(model)

@@ -1,7 +1,11 @@
 //! From an experiment file to everything a run needs, in an order in which every refusal comes before the first file is
 //! written: experiment, plugins, tokenizer, model shape, device, data.
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use plugin_api::{
     backend::{DType, Session, SessionOptions},
@@ -46,6 +50,35 @@ pub struct Prepared {
     pub(super) objectives: Vec<(Library, ObjectiveManifest)>,
     /// Those of the experiment's rewards that are plugins, in order.
     pub(super) rewards: Vec<Library>,
+    awaited: Awaited,
+}
+
+/// A model that an experiment names.
+pub struct NamedModel {
+    /// Its folder; `None` where an earlier stage of a pipeline will leave it and has not been run. Fresh weights stand in.
+    pub folder: Option<PathBuf>,
+    /// Its tokenizer.
+    pub tokenizer: Tokenizer,
+    /// Its shape.
+    pub config: ModelConfig,
+}
+
+/// Models that are not there yet, by the folder of the run that will leave them.
+pub type Awaited = BTreeMap<PathBuf, Arc<NamedModel>>;
+
+/// The model in `from`, if it is one of those.
+fn awaited_model(awaited: &Awaited, from: &str) -> Option<Arc<NamedModel>> {
+    awaited.iter().find(|(folder, _)| Path::new(from).starts_with(folder)).map(|(_, model)| model.clone())
+}
+
+/// An experiment's plugins, loaded.
+pub struct Plugins {
+    registry: Registry,
+    lock: Lock,
+    used: Vec<PluginUse>,
+    backend: Option<(Library, BackendManifest)>,
+    objectives: Vec<(Library, ObjectiveManifest)>,
+    rewards: Vec<Library>,
 }
 
 /// Reads the experiment, loads its plugins, and checks all that can be checked without data.
@@ -53,52 +86,92 @@ pub struct Prepared {
 /// # Errors
 /// Request errors, all of a stage at once.
 pub fn prepare(file: &Path, overrides: &[Override], folders: &[PathBuf], update_lock: bool) -> Result<Prepared> {
-    let mut draft = Draft::read(file, overrides)?;
-    let registry = Registry::discover(folders);
-    let mut lock = Lock::open(&draft.runs_dir(), update_lock)?;
-    let (mut backend, mut objectives, mut rewards, mut plugins) = (None, Vec::new(), Vec::new(), Vec::new());
-    for wanted in draft.plugins().to_vec() {
-        let kind = match wanted.slot {
-            Slot::Backend => kind::BACKEND,
-            Slot::Objective(_) => kind::OBJECTIVE,
-            Slot::Reward(_) => kind::REWARD,
-        };
-        let info = match registry.find(kind, &wanted.id) {
-            Ok(info) => info.clone(),
-            Err(error) => {
-                draft.refuse(&wanted.key(), refusal_text(&error));
-                continue;
+    prepare_draft(Draft::read(file, overrides)?, folders, update_lock)
+}
+
+/// As [`prepare`], from an experiment that was read already.
+///
+/// # Errors
+/// As there.
+pub fn prepare_draft(mut draft: Draft, folders: &[PathBuf], update_lock: bool) -> Result<Prepared> {
+    let plugins = Plugins::load(&mut draft, folders, update_lock)?;
+    plugins.prepare(draft.finish()?, &Awaited::new())
+}
+
+impl Plugins {
+    /// Loads the plugins that `draft` names and checks their options; what is wrong is added to the draft's mistakes.
+    ///
+    /// # Errors
+    /// A plugin that changed or cannot be loaded.
+    pub fn load(draft: &mut Draft, folders: &[PathBuf], update_lock: bool) -> Result<Plugins> {
+        let registry = Registry::discover(folders);
+        let mut lock = Lock::open(&draft.runs_dir(), update_lock)?;
+        let (mut backend, mut objectives, mut rewards, mut plugins) = (None, Vec::new(), Vec::new(), Vec::new());
+        for wanted in draft.plugins().to_vec() {
+            let kind = match wanted.slot {
+                Slot::Backend => kind::BACKEND,
+                Slot::Objective(_) => kind::OBJECTIVE,
+                Slot::Reward(_) => kind::REWARD,
+            };
+            let info = match registry.find(kind, &wanted.id) {
+                Ok(info) => info.clone(),
+                Err(error) => {
+                    draft.refuse(&wanted.key(), refusal_text(&error));
+                    continue;
+                }
+            };
+            let sha256 = lock.verify(&info)?;
+            let library = Library::load(&info).map_err(|e| Error::request(e.to_string()))?;
+            let specs: Vec<OptionSpec>;
+            match wanted.slot {
+                Slot::Backend => {
+                    let manifest = library.backend_manifest()?;
+                    specs = manifest.options.clone();
+                    backend = Some((library, manifest));
+                }
+                Slot::Objective(_) => {
+                    let manifest = library.objective_manifest()?;
+                    specs = manifest.options.clone();
+                    objectives.push((library, manifest));
+                }
+                Slot::Reward(_) => {
+                    let manifest = library.reward_manifest()?;
+                    specs = manifest.options.clone();
+                    rewards.push(library);
+                }
             }
-        };
-        let sha256 = lock.verify(&info)?;
-        let library = Library::load(&info).map_err(|e| Error::request(e.to_string()))?;
-        let specs: Vec<OptionSpec>;
-        match wanted.slot {
-            Slot::Backend => {
-                let manifest = library.backend_manifest()?;
-                specs = manifest.options.clone();
-                backend = Some((library, manifest));
-            }
-            Slot::Objective(_) => {
-                let manifest = library.objective_manifest()?;
-                specs = manifest.options.clone();
-                objectives.push((library, manifest));
-            }
-            Slot::Reward(_) => {
-                let manifest = library.reward_manifest()?;
-                specs = manifest.options.clone();
-                rewards.push(library);
-            }
+            draft.check_options(wanted.slot, &specs);
+            plugins.push(used(&info, sha256));
         }
-        draft.check_options(wanted.slot, &specs);
-        plugins.push(used(&info, sha256));
+        Ok(Plugins { registry, lock, used: plugins, backend, objectives, rewards })
     }
-    let loaded = draft.finish()?;
-    let backend = backend.ok_or_else(|| Error::request("the experiment names no backend"))?;
-    let (model_folder, tokenizer, config) = model_and_tokenizer(&loaded)?;
-    check_lengths(&loaded, &config)?;
-    check_dtype(&loaded, &backend.1)?;
-    Ok(Prepared { loaded, registry, lock, plugins, tokenizer, config, model_folder, backend, objectives, rewards })
+
+    /// Reads the tokenizer and the model's shape, and checks them with the rest. A model in `awaited` has no folder yet:
+    /// one of that shape with fresh weights stands in.
+    ///
+    /// # Errors
+    /// A request error.
+    pub fn prepare(self, loaded: Loaded, awaited: &Awaited) -> Result<Prepared> {
+        let Plugins { registry, lock, used: plugins, backend, objectives, rewards } = self;
+        let backend = backend.ok_or_else(|| Error::request("the experiment names no backend"))?;
+        let (model_folder, tokenizer, config) = model_and_tokenizer(&loaded, awaited)?;
+        check_lengths(&loaded, &config)?;
+        check_dtype(&loaded, &backend.1)?;
+        let awaited = awaited.clone();
+        Ok(Prepared {
+            loaded,
+            registry,
+            lock,
+            plugins,
+            tokenizer,
+            config,
+            model_folder,
+            backend,
+            objectives,
+            rewards,
+            awaited,
+        })
+    }
 }
 
 /// A plugin as a receipt names it.
@@ -114,7 +187,7 @@ pub fn used(info: &PluginInfo, sha256: String) -> PluginUse {
 }
 
 /// An error as one entry of the list of mistakes.
-pub(super) fn refusal_text(error: &Error) -> String {
+pub(crate) fn refusal_text(error: &Error) -> String {
     let hint = error.hint().map(|h| format!(" ({h})")).unwrap_or_default();
     let details = error.details().iter().map(|d| format!("; {d}")).collect::<String>();
     format!("{}{details}{hint}", error.message())
@@ -124,6 +197,19 @@ impl Prepared {
     /// The experiment.
     pub fn experiment(&self) -> &Experiment {
         &self.loaded.experiment
+    }
+
+    /// What is known of the model in `path` (a run, a checkpoint or a Hugging Face folder) without reading its weights.
+    ///
+    /// # Errors
+    /// A request error where there is none.
+    pub fn named_model(&self, path: &str) -> Result<Arc<NamedModel>> {
+        if let Some(model) = awaited_model(&self.awaited, path) {
+            return Ok(model);
+        }
+        let folder = model_folder(Path::new(path))?;
+        let (tokenizer, config) = (Tokenizer::open(&folder)?, ModelConfig::from_folder(&folder)?);
+        Ok(Arc::new(NamedModel { folder: Some(folder), tokenizer, config }))
     }
 
     /// What the backend says of itself.
@@ -293,9 +379,14 @@ fn pointed_at(path: &Path) -> Result<Option<PathBuf>> {
     Ok(checkpoint.map(|found| found.path))
 }
 
-fn model_and_tokenizer(loaded: &Loaded) -> Result<(Option<PathBuf>, Tokenizer, ModelConfig)> {
+fn model_and_tokenizer(loaded: &Loaded, awaited: &Awaited) -> Result<(Option<PathBuf>, Tokenizer, ModelConfig)> {
     let experiment = &loaded.experiment;
+    let awaited = match &experiment.model {
+        ModelSource::From { from } => awaited_model(awaited, from),
+        ModelSource::Shape(_) => None,
+    };
     let folder = match &experiment.model {
+        ModelSource::From { .. } if awaited.is_some() => None,
         ModelSource::From { from } => {
             Some(model_folder(Path::new(from)).map_err(|e| loaded.refuse("model.from", refusal_text(&e)))?)
         }
@@ -304,6 +395,7 @@ fn model_and_tokenizer(loaded: &Loaded) -> Result<(Option<PathBuf>, Tokenizer, M
     let tokenizer = match (&experiment.tokenizer, &folder) {
         (TokenizerSource::Bytes, _) => Tokenizer::bytes()?,
         (TokenizerSource::File { path }, _) => Tokenizer::open(Path::new(path))?,
+        (TokenizerSource::Model, None) if let Some(model) = &awaited => model.tokenizer.clone(),
         (TokenizerSource::Model, Some(folder)) => Tokenizer::open(folder)?,
         (TokenizerSource::Model, None) => {
             return Err(
@@ -319,12 +411,15 @@ fn model_and_tokenizer(loaded: &Loaded) -> Result<(Option<PathBuf>, Tokenizer, M
             config
         }
         (ModelSource::From { .. }, Some(folder)) => ModelConfig::from_folder(folder)?,
-        (ModelSource::From { .. }, None) => return Err(Error::run("model.from without a folder")),
+        (ModelSource::From { .. }, None) => match awaited {
+            Some(model) => model.config.clone(),
+            None => return Err(Error::run("model.from without a folder")),
+        },
     };
     if tokenizer.vocab_size() as u64 > config.vocab {
-        let (key, remedy) = match folder {
-            Some(_) => ("tokenizer", "use the model's own tokenizer"),
-            None => ("model.vocab", "raise model.vocab, or leave it out"),
+        let (key, remedy) = match &experiment.model {
+            ModelSource::From { .. } => ("tokenizer", "use the model's own tokenizer"),
+            ModelSource::Shape(_) => ("model.vocab", "raise model.vocab, or leave it out"),
         };
         return Err(loaded.refuse(
             key,

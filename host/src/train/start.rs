@@ -40,7 +40,7 @@ pub(super) fn trainer(mut prepared: Prepared, resume: bool, show: Show) -> Resul
     let data = prepared.data(true)?;
     let (folder, checkpoint) = if resume {
         let folder = RunFolder::open(runs_dir, &experiment.name)?;
-        same_experiment(&folder, &experiment.to_toml()?)?;
+        same_experiment(folder.path(), &experiment.to_toml()?)?;
         let checkpoint = latest(&folder.checkpoints())?;
         (Some(folder), checkpoint)
     } else {
@@ -106,14 +106,14 @@ pub(super) fn trainer(mut prepared: Prepared, resume: bool, show: Show) -> Resul
 }
 
 /// The token cache is written while a request may still be refused: where it made the folder of runs, it goes again then.
-struct Uncertain(Option<PathBuf>);
+pub(crate) struct Uncertain(Option<PathBuf>);
 
 impl Uncertain {
-    fn new(runs_dir: &Path) -> Uncertain {
+    pub(crate) fn new(runs_dir: &Path) -> Uncertain {
         Uncertain((!runs_dir.exists()).then(|| runs_dir.to_owned()))
     }
 
-    fn keep(&mut self) {
+    pub(crate) fn keep(&mut self) {
         self.0 = None;
     }
 }
@@ -158,9 +158,9 @@ impl Trainer {
     }
 }
 
-/// A run can only be taken up with the experiment it began with; how many threads compute does not matter.
-fn same_experiment(folder: &RunFolder, now: &str) -> Result<()> {
-    let path = folder.experiment();
+/// The run in `folder` can only be taken up with the experiment it began with; how many threads compute does not matter.
+pub(crate) fn same_experiment(folder: &Path, now: &str) -> Result<()> {
+    let path = folder.join("experiment.toml");
     let before =
         fs::read_to_string(&path).map_err(|e| Error::run(format!("cannot read {}", path.display())).with_cause(e))?;
     let lines = |text: &str| -> Vec<String> {
@@ -172,7 +172,7 @@ fn same_experiment(folder: &RunFolder, now: &str) -> Result<()> {
     }
     let gone = old.iter().filter(|line| !new.contains(line)).map(|line| format!("was: {line}"));
     let come = new.iter().filter(|line| !old.contains(line)).map(|line| format!("is:  {line}"));
-    Err(Error::request(format!("the experiment is not the one that run {} began with", folder.path().display()))
+    Err(Error::request(format!("the experiment is not the one that run {} began with", folder.display()))
         .with_details(gone.chain(come))
         .with_hint("resume with the experiment as it was, or start another run with --name (and model.from this one)"))
 }

@@ -43,8 +43,8 @@ pub struct TrainState {
     pub evaluations_without_gain: u64,
     /// Held-out loss before training.
     pub loss_before: Option<f64>,
-    /// Step and held-out loss of the latest evaluation.
-    pub evaluated: Option<(u64, f64)>,
+    /// Step and held-out loss of the latest evaluation; without a loss where only answers were judged.
+    pub evaluated: Option<(u64, Option<f64>)>,
     /// Step of the latest samples.
     pub sampled: Option<u64>,
     /// Whether the run stops before its last step: early stopping, or an objective's word.

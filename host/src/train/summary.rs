@@ -2,6 +2,7 @@
 
 use std::{fmt, path::PathBuf};
 
+use plugin_api::manifest::Normaliser;
 use serde::Serialize;
 
 use super::Trainer;
@@ -31,8 +32,11 @@ pub struct Summary {
     pub seconds: f64,
     /// Held-out loss before training, in nats.
     pub loss_before: Option<f64>,
-    /// Held-out loss at the end, in nats.
+    /// Held-out loss at the end, in nats where it is a cross-entropy.
     pub loss_after: Option<f64>,
+    /// What a loss is counted in, with a space before it; empty where it has no unit.
+    #[serde(skip)]
+    pub unit: &'static str,
     /// The last checkpoint.
     pub checkpoint: String,
     /// Whether the run has come to its end.
@@ -69,7 +73,7 @@ impl fmt::Display for Summary {
             }
         }
         if let (Some(before), Some(after)) = (self.loss_before, self.loss_after) {
-            writeln!(f, "held-out loss {before:.4} -> {after:.4} nats per token")?;
+            writeln!(f, "held-out loss {before:.4} -> {after:.4}{}", self.unit)?;
         }
         writeln!(
             f,
@@ -98,12 +102,19 @@ impl Trainer {
             seconds: self.started.elapsed().as_secs_f64(),
             loss_before: self.state.loss_before,
             // An interrupted run may not have been evaluated since its start.
-            loss_after: self.state.evaluated.filter(|(step, _)| *step > 0).map(|(_, loss)| loss),
+            loss_after: self.state.evaluated.filter(|(step, _)| *step > 0).and_then(|(_, loss)| loss),
+            unit: unit(self),
             checkpoint,
             ended: self.state.ended,
             samples: self.texts.clone(),
         }
     }
+}
+
+/// Losses over tokens are told in nats; others are no cross-entropies.
+fn unit(trainer: &Trainer) -> &'static str {
+    let mut terms = trainer.learner.objectives.iter().flat_map(|active| &active.manifest.terms);
+    if terms.all(|term| term.normaliser == Normaliser::SUPERVISED_TOKENS) { " nats per token" } else { "" }
 }
 
 /// Continues each prompt.

@@ -56,7 +56,11 @@ pub fn accumulate(
     micro_batches: &[PackedBatch],
     trail: &Trail,
 ) -> Result<WindowLoss> {
-    let joined = objectives.prepare(micro_batches, trail)?;
+    // Of a rollout, the objectives have done this work over all of it, and what they answered rides along.
+    let joined = match objectives.needs().rollouts {
+        true => Joined::default(),
+        false => objectives.prepare(micro_batches, trail)?,
+    };
     let objectives = &*objectives;
     let denominators = objectives.denominators(micro_batches, &joined)?;
     let pass = Pass { model: work.model, roles: work.roles, objectives };

@@ -125,12 +125,12 @@ impl Told {
     /// What `prepare` left behind, and what the host says of each answer.
     fn of_rollout(&mut self, batch: &Batch<'_>) -> Result<()> {
         let sum = |name: &str| Ok::<f64, Error>(batch.get(name)?.iter().sum());
-        let surprise = batch.get(names::OLD_LOGP)?.iter().zip(self.mask.bits()).filter(|(_, m)| **m).map(|(x, _)| -x);
         let (score, non_score) = (sum(names::SCORE)?, sum(names::NON_SCORE_REWARD)?);
         let answers = batch.sequences()? as f64;
         for (name, sum) in [
             (metric::KL, sum(names::KL)?),
-            (metric::SURPRISE, surprise.sum()),
+            // Behind the mask `prepare` left zeros.
+            (metric::SURPRISE, -sum(names::OLD_LOGP)?),
             (metric::NON_SCORE_REWARD, non_score),
             (metric::RLHF_REWARD, score + non_score),
             (metric::SCORES, score),

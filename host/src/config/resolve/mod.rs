@@ -7,8 +7,6 @@ mod data;
 mod roles;
 mod train;
 
-use std::sync::Arc;
-
 use super::experiment::*;
 use super::mistake::{Mistake, Place};
 use super::tree::Node;
@@ -16,8 +14,6 @@ use super::written::{self, Written};
 
 /// Collects mistakes and knows where each key stands.
 pub struct Notes<'a> {
-    /// The experiment's file.
-    pub file: &'a Arc<str>,
     /// The tree the user wrote.
     pub root: &'a Node,
     /// All mistakes so far.
@@ -27,7 +23,7 @@ pub struct Notes<'a> {
 impl Notes<'_> {
     /// Notes a mistake at `key`.
     pub fn refuse(&mut self, key: &str, message: impl Into<String>) {
-        self.mistakes.push(Mistake::new(place_of(self.file, self.root, key), key, message));
+        self.mistakes.push(Mistake::new(place_of(self.root, key), key, message));
     }
 
     /// Notes that `key` is missing, unless something is already said about it.
@@ -55,8 +51,9 @@ impl Notes<'_> {
     }
 }
 
-/// Where `key` stands: its own place, or that of the nearest table above it that was written, or the file.
-pub fn place_of(file: &Arc<str>, root: &Node, key: &str) -> Place {
+/// Where `key` stands: its own place, or that of the nearest table above it that was written; of the tree as a whole, its
+/// root's.
+pub fn place_of(root: &Node, key: &str) -> Place {
     let mut path = key;
     while !path.is_empty() {
         if let Some(node) = root.find(path) {
@@ -64,7 +61,7 @@ pub fn place_of(file: &Arc<str>, root: &Node, key: &str) -> Place {
         }
         path = path.rsplit_once('.').map_or("", |(above, _)| above);
     }
-    Place::File(file.clone())
+    root.place.clone()
 }
 
 /// The experiment, without the plugins' options, which are checked once the plugins are known. It counts only if
@@ -103,8 +100,9 @@ pub fn resolve(written: Written, stem: &str, notes: &mut Notes<'_>) -> Experimen
 fn name(written: Option<String>, stem: &str, notes: &mut Notes<'_>) -> String {
     let from_file = written.is_none();
     let name = written.unwrap_or_else(|| stem.to_owned());
-    let plain = |c: char| c.is_alphanumeric() || matches!(c, '-' | '_' | '.');
-    if name.is_empty() || name.len() > 120 || name.starts_with(['.', '-']) || !name.chars().all(plain) {
+    // A stage's run lies in its pipeline's folder: `pipeline/stage`.
+    let (folder, within) = name.split_once('/').unwrap_or((&name, "x"));
+    if !is_folder_name(folder) || !is_folder_name(within) {
         let whose = if from_file { "taken from the file, " } else { "" };
         let rule = "letters, digits, `-`, `_`, `.`, and no `.` or `-` in front";
         let shown = name.escape_debug();
@@ -114,6 +112,12 @@ fn name(written: Option<String>, stem: &str, notes: &mut Notes<'_>) -> String {
         );
     }
     name
+}
+
+/// Whether a folder of this name lies where it is made, and can be named on a command line.
+pub fn is_folder_name(name: &str) -> bool {
+    let plain = |c: char| c.is_alphanumeric() || matches!(c, '-' | '_' | '.');
+    !name.is_empty() && name.len() <= 120 && !name.starts_with(['.', '-']) && name.chars().all(plain)
 }
 
 fn backend(written: written::Backend, notes: &Notes<'_>) -> Backend {

@@ -116,7 +116,7 @@ fn an_empty_file_is_told_all_it_lacks() {
 
 #[test]
 fn names_that_would_leave_the_runs_folder_are_refused() {
-    for name in ["a/b", "..", "../x", "a b", "-x"] {
+    for name in ["a/b/c", "/a", "a/", "a/..", "..", "../x", "a b", "-x"] {
         let line =
             format!("\"{name}\" is no plain folder name (letters, digits, `-`, `_`, `.`, and no `.` or `-` in front)");
         changed(

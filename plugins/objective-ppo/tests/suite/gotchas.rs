@@ -30,6 +30,16 @@ fn some_answers() -> [Answer; 2] {
     ]
 }
 
+/// Catches a bonus that is a penalty: descent raises the entropy, by its weight per supervised token.
+#[test]
+fn the_entropy_bonus_pays_for_entropy() {
+    let mut ppo = create(json!({"entropy_coef": 0.3})).unwrap();
+    let first = window(&mut ppo, &rollout(&some_answers()));
+    let loss = ppo.loss(&first).unwrap();
+    assert_eq!((loss.terms[2].name.as_str(), loss.terms[2].coefficient, loss.terms[2].sum), ("entropy", 0.3, -2.5));
+    assert_eq!(cotangent(&loss, "entropy", "entropy"), [0.0, -1.0, -1.0, -1.0, 0.0, -1.0, -1.0]);
+}
+
 /// Catches an old log-probability from anywhere but the rollout, and an advantage with the wrong sign.
 #[test]
 fn gotcha_27_the_first_minibatch_has_ratio_1_and_clips_nothing() {
@@ -228,8 +238,8 @@ fn gotcha_34_kl_is_0_where_the_policy_is_the_reference() {
 #[test]
 fn gotcha_35_the_adaptive_coefficient_is_used_then_changed_and_kept() {
     let given =
-        json!({"kl_control": "adaptive", "kl_coef": 0.1, "kl_target": 2.0, "kl_horizon": 10.0, "kl_penalty": "k2"});
-    // KL of 4 and 1 nats: 2.5 in the mean, an error of a quarter, capped at a fifth, over 2 answers of 10.
+        json!({"kl_control": "adaptive", "kl_coef": 0.1, "kl_target": 2.4, "kl_horizon": 10.0, "kl_penalty": "k2"});
+    // KL of 4 and 1 nats: 2.5 in the mean, over 2 answers of a horizon of 10.
     let answers = [Answer::new(&[-1.0, -1.0]).reference(&[-4.0, -2.0]), Answer::new(&[-1.0]).reference(&[-2.0])];
     let coefficient = |batch: &Batch<'_>| batch.get(names::KL_COEF).unwrap()[0];
     let mut ppo = create(given.clone()).unwrap();
@@ -237,9 +247,13 @@ fn gotcha_35_the_adaptive_coefficient_is_used_then_changed_and_kept() {
     let mut resumed = create(given.clone()).unwrap();
     resumed.restore(&ppo.state().unwrap()).unwrap();
     let (here, there) = (ppo.prepare(&rollout(&answers)).unwrap(), resumed.prepare(&rollout(&answers)).unwrap());
-    near("after one rollout", coefficient(&here), 0.1 * (1.0 + 0.2 * 2.0 / 10.0), 1e-14);
+    near("after one rollout", coefficient(&here), 0.1 * (1.0 + (2.5 / 2.4 - 1.0) * 2.0 / 10.0), 1e-14);
     assert_eq!(here, there);
     assert_eq!(ppo.state().unwrap(), resumed.state().unwrap());
+    // A rollout of five horizons and more, far below the target, leaves a tenth rather than nothing or less.
+    let mut long = objective_ppo::kl::Controller { coefficient: 1.0, steering: Some((2.0, 10.0)) };
+    long.update(0.0, 1000);
+    assert_eq!(long.coefficient, 0.1);
     for bytes in [f64::NAN.to_le_bytes(), (-1.0_f64).to_le_bytes(), 0.0_f64.to_le_bytes()] {
         assert_eq!(create(given.clone()).unwrap().restore(&bytes).unwrap_err().code, Code::STATE);
     }

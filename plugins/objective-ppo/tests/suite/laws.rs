@@ -76,14 +76,24 @@ fn every_metric_of_a_small_window() {
         Answer::new(&[-1.0, -2.0, -0.5]).reference(&[-1.5, -2.0, -0.75]).value(&[1.0, 0.5, 0.0]).reward(2.0),
         Answer::new(&[-3.0]).reference(&[-2.5]).value(&[-1.0]).reward(1.0).cut(0.0),
     ];
+    // The host packs one position more, whose token nobody chose.
+    let beyond = |mut answer: Answer| {
+        for (array, junk) in
+            [(&mut answer.mask, 0.0), (&mut answer.logp, -9.0), (&mut answer.reference, -4.0), (&mut answer.value, 3.0)]
+        {
+            array.push(junk);
+        }
+        answer
+    };
+    let answers = answers.map(beyond);
     let mut ppo = create(json!({"kl_coef": 0.5, "missing_eos_penalty": 0.25, "gae_lambda": 1.0})).unwrap();
     let first = window(&mut ppo, &rollout(&answers));
     // Returns: 1.625, 1.875, 1.875 and 1; the critic foresaw 1, 0.5, 0 and -1.
     let returns = [1.625, 1.875, 1.875, 1.0];
-    assert_eq!(first.get(names::RETURN).unwrap(), returns);
+    assert_eq!(first.get(names::RETURN).unwrap(), [1.625, 1.875, 1.875, 0.0, 1.0, 0.0]);
     let variance = |x: [f64; 4]| x.iter().map(|x| x * x).sum::<f64>() / 4.0 - (x.iter().sum::<f64>() / 4.0).powi(2);
     let explained = 1.0 - variance([0.625, 1.375, 1.875, 2.0]) / variance(returns);
-    let loss = ppo.loss(&first.with_statistic("logp", Scope::TOKEN, vec![-0.5, -2.0, -0.5, -3.0])).unwrap();
+    let loss = ppo.loss(&first.with_statistic("logp", Scope::TOKEN, vec![-0.5, -2.0, -0.5, -7.0, -3.0, -8.0])).unwrap();
     for (name, expected) in [
         ("objective/kl", (0.75 - 0.5) / 2.0),
         ("objective/entropy", (3.5 + 3.0) / 2.0),

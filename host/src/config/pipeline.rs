@@ -1,0 +1,379 @@
+//! Pipelines: a file with `[[stage]]` tables is one tree per stage, each an experiment of its own.
+//!
+//! What stands above the stages is every stage's; a stage adds to it and replaces in it, key by key. Every value keeps the
+//! place where it was written, so a mistake in a stage is told like one in an experiment. `"stage:NAME"` becomes the path of
+//! that stage's run.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::form::join;
+use super::mistake::{Mistake, Place, suggestion};
+use super::overrides::{Override, lay_over};
+use super::resolve::is_folder_name;
+use super::tree::{Entry, Node, Table, Value};
+use super::{Draft, Loaded, refusal};
+use crate::error::{Error, Result};
+
+/// The key of the list of stages.
+const STAGE: &str = "stage";
+/// What a value begins with that names a stage.
+const REFERENCE: &str = "stage:";
+/// Keys of the pipeline as a whole: its runs lie in one folder.
+const WHOLE: [&str; 2] = [STAGE, "runs_dir"];
+
+/// A pipeline as written, with all mistakes that concern it as a whole.
+#[derive(Debug)]
+pub struct Pipeline {
+    name: String,
+    runs_dir: String,
+    stages: Vec<Stage>,
+    file: Arc<str>,
+    mistakes: Vec<Mistake>,
+}
+
+/// One stage.
+#[derive(Debug)]
+pub struct Stage {
+    /// Its name, and that of its run within the pipeline's folder.
+    pub name: String,
+    /// The earlier stages it takes something from.
+    pub takes: Vec<Takes>,
+    root: Node,
+    mistakes: Vec<Mistake>,
+}
+
+/// That a stage takes something from an earlier one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Takes {
+    /// Position of the earlier stage.
+    pub stage: usize,
+    /// The key that names it, such as `model.from`.
+    pub key: String,
+    /// Whether its best checkpoint is meant, and not its last.
+    pub best: bool,
+}
+
+impl Pipeline {
+    /// Whether a tree is that of a pipeline.
+    pub(super) fn is_one(root: &Node) -> bool {
+        root.find(STAGE).is_some()
+    }
+
+    /// The pipeline of a tree that [`Pipeline::is_one`].
+    pub(super) fn new(file: &Arc<str>, stem: &str, mut root: Node, overrides: &[Override]) -> Self {
+        let mut mistakes = Vec::new();
+        let of_a_stage = |over: &Override| over.path().strip_prefix("stage.").map(str::to_owned);
+        for (index, over) in overrides.iter().enumerate().filter(|(_, over)| of_a_stage(over).is_none()) {
+            mistakes.extend(lay_over(&mut root, index, over).err());
+        }
+        let (shared, tables) = split(root, &mut mistakes);
+        let mut name = match shared.find("name").map(|node| &node.value) {
+            Some(Value::Text(name)) => name.clone(),
+            _ => stem.to_owned(),
+        };
+        if !is_folder_name(&name) {
+            let place = shared.find("name").unwrap_or(&shared).place.clone();
+            let message = format!("\"{}\" is no plain folder name; for example \"my-pipeline\"", name.escape_debug());
+            mistakes.push(Mistake::new(place, "name", message));
+            // A stand-in, so that the names of the runs made from it are not complained of too.
+            name = "pipeline".to_owned();
+        }
+        let runs_dir = match shared.find("runs_dir").map(|node| &node.value) {
+            Some(Value::Text(folder)) => folder.clone(),
+            _ => "runs".to_owned(),
+        };
+        let mut pipeline = Self { name, runs_dir, stages: Vec::new(), file: file.clone(), mistakes };
+        for table in tables {
+            pipeline.add(&shared, table);
+        }
+        pipeline.refuse_unused(&shared);
+        for (index, over) in overrides.iter().enumerate() {
+            if let Some(path) = of_a_stage(over) {
+                pipeline.lay_over_stage(index, over, &path);
+            }
+        }
+        for index in 0..pipeline.stages.len() {
+            pipeline.resolve_references(index);
+        }
+        pipeline
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Where all its runs lie.
+    pub fn folder(&self) -> PathBuf {
+        self.runs_dir().join(&self.name)
+    }
+
+    /// Where runs are kept.
+    pub fn runs_dir(&self) -> &Path {
+        Path::new(&self.runs_dir)
+    }
+
+    /// The stages in order.
+    pub fn stages(&self) -> &[Stage] {
+        &self.stages
+    }
+
+    /// The name of the run of stage `index`, as [`crate::runs::RunFolder`] takes it.
+    pub fn run_name(&self, index: usize) -> String {
+        format!("{}/{}", self.name, self.stages[index].name)
+    }
+
+    /// The folder of the run of stage `index`.
+    pub fn stage_folder(&self, index: usize) -> PathBuf {
+        self.runs_dir().join(self.run_name(index))
+    }
+
+    /// The position of the stage of this name.
+    ///
+    /// # Errors
+    /// A request error that offers the nearest name.
+    pub fn position(&self, name: &str) -> Result<usize> {
+        self.find(name).ok_or_else(|| {
+            Error::request(format!("there is no stage \"{name}\" in {}", self.file)).with_hint(self.suggest(name, None))
+        })
+    }
+
+    /// The experiment of stage `index`, whose plugins have not had their say.
+    pub fn draft(&self, index: usize) -> Draft {
+        let stage = &self.stages[index];
+        Draft::from_tree(&self.file, &stage.name, stage.root.clone(), stage.mistakes.clone())
+    }
+
+    /// The experiments of all stages, or one error with every mistake of every stage.
+    ///
+    /// # Errors
+    /// A request error.
+    pub fn finish(&self, mut drafts: Vec<Draft>) -> Result<Vec<Loaded>> {
+        let mut found: BTreeMap<Mistake, Vec<&str>> = BTreeMap::new();
+        for (draft, stage) in drafts.iter_mut().zip(&self.stages) {
+            draft.refuse_unchecked();
+            for mistake in &draft.mistakes {
+                let stages = found.entry(mistake.clone()).or_default();
+                stages.extend((!stages.contains(&stage.name.as_str())).then_some(stage.name.as_str()));
+            }
+        }
+        // What every stage says of a key that all share is said once; what only some say, with their names.
+        let of_stages = found.into_iter().map(|(mistake, stages)| {
+            let some = stages.len() < self.stages.len();
+            let message =
+                if some { format!("in stage {}: {}", stages.join(", "), mistake.message) } else { mistake.message };
+            Mistake { message, ..mistake }
+        });
+        let mistakes: Vec<Mistake> = self.mistakes.iter().cloned().chain(of_stages).collect();
+        if mistakes.is_empty() {
+            return drafts.into_iter().map(Draft::finish).collect();
+        }
+        Err(refusal(&self.file, mistakes))
+    }
+
+    fn find(&self, name: &str) -> Option<usize> {
+        self.stages.iter().position(|stage| stage.name == name)
+    }
+
+    /// The nearest of the names of the first `count` stages, or all of them.
+    fn suggest(&self, name: &str, count: Option<usize>) -> String {
+        let names: Vec<&str> = self.stages.iter().map(|stage| stage.name.as_str()).collect();
+        suggestion(name, names[..count.unwrap_or(names.len())].iter().copied())
+    }
+
+    /// Adds the stage of `table`, laid over what is shared.
+    fn add(&mut self, shared: &Node, mut table: Node) {
+        let own = table.place.clone();
+        let stand_in = format!("stage-{}", self.stages.len());
+        let (name, place) = match take(&mut table, "name") {
+            Some(Node { value: Value::Text(name), place }) => (name, place),
+            Some(other) => {
+                let message = format!("expected a string (not empty), found {}", other.found());
+                self.mistakes.push(Mistake::new(other.place.clone(), "stage.name", message));
+                (stand_in.clone(), other.place)
+            }
+            None => {
+                let message = "missing; each stage has a name, for example name = \"sft\"";
+                self.mistakes.push(Mistake::new(own.clone(), "stage.name", message));
+                (stand_in.clone(), own.clone())
+            }
+        };
+        // A dot would make the name two keys in --set, and is what sets earlier runs of a stage apart.
+        let name = if !is_folder_name(&name) || name.contains('.') {
+            let message =
+                format!("\"{}\" is no plain folder name without a dot; for example \"sft\"", name.escape_debug());
+            self.mistakes.push(Mistake::new(place.clone(), "stage.name", message));
+            stand_in
+        } else if self.find(&name).is_some() {
+            self.mistakes.push(Mistake::new(
+                place.clone(),
+                "stage.name",
+                format!("a stage before is named \"{name}\" too"),
+            ));
+            stand_in
+        } else {
+            name
+        };
+        for key in WHOLE {
+            if let Some(node) = take(&mut table, key) {
+                self.mistakes.push(Mistake::new(node.place, join(STAGE, key), belongs_to_the_top(key)));
+            }
+        }
+        let mut root = merged(shared, table);
+        take(&mut root, "name");
+        if let Value::Table(table) = &mut root.value {
+            let node = Node { value: Value::Text(format!("{}/{name}", self.name)), place };
+            table.0.insert(0, Entry { key: "name".to_owned(), node });
+        }
+        root.place = own;
+        self.stages.push(Stage { name, takes: Vec::new(), root, mistakes: Vec::new() });
+    }
+
+    /// A shared value that every stage replaces is nobody's.
+    fn refuse_unused(&mut self, shared: &Node) {
+        let mut leaves = Vec::new();
+        leaves_of(shared, "", &mut leaves);
+        for (key, place) in leaves.into_iter().filter(|(key, _)| key != "name" && key != "runs_dir") {
+            let used = self.stages.iter().any(|stage| stage.root.find(&key).is_some_and(|node| node.place == place));
+            if !used && !self.stages.is_empty() {
+                let message = format!("unused: every stage has its own; remove it, or name a stage: stage.NAME.{key}");
+                self.mistakes.push(Mistake::new(place, key, message));
+            }
+        }
+    }
+
+    /// Lays an override over one stage, which `path` names by name or number.
+    fn lay_over_stage(&mut self, index: usize, over: &Override, path: &str) {
+        let (name, key) = path.split_once('.').unwrap_or((path, ""));
+        let number = || name.parse().ok().filter(|number| *number < self.stages.len());
+        let done = match self.find(name).or_else(number) {
+            None => Err(format!("there is no stage `{name}`; {}", self.suggest(name, None))),
+            Some(_) if key.is_empty() => Err(format!("names a whole stage; write stage.{name}.KEY=VALUE")),
+            Some(_) if WHOLE.contains(&key) || key == "name" => Err(belongs_to_the_top(key)),
+            Some(at) => lay_over(&mut self.stages[at].root, index, &over.at(key)).map_err(|mistake| mistake.message),
+        };
+        if let Err(message) = done {
+            self.mistakes.push(Mistake::new(over.place(index), over.path(), message));
+        }
+    }
+
+    /// Puts paths in place of `"stage:NAME"` in stage `index`. What a model is to go on from is text, and stays.
+    fn resolve_references(&mut self, index: usize) {
+        let mut root = std::mem::replace(
+            &mut self.stages[index].root,
+            Node { value: Value::Bool(false), place: Place::File(self.file.clone()) },
+        );
+        let (mut takes, mut mistakes) = (Vec::new(), Vec::new());
+        each_text(&mut root, "", &mut |key, text, place| {
+            let Some(wanted) = text.strip_prefix(REFERENCE).filter(|_| !key.starts_with("sample.")) else { return };
+            match self.taken(index, wanted) {
+                Ok((stage, best)) => {
+                    let folder = self.stage_folder(stage);
+                    let path = if best { folder.join("checkpoints").join("BEST") } else { folder };
+                    *text = path.to_string_lossy().into_owned();
+                    takes.push(Takes { stage, key: key.to_owned(), best });
+                }
+                Err(message) => mistakes.push(Mistake::new(place.clone(), key, message)),
+            }
+        });
+        let stage = &mut self.stages[index];
+        (stage.root, stage.takes) = (root, takes);
+        stage.mistakes.extend(mistakes);
+    }
+
+    /// What `NAME` or `NAME/best` behind `stage:` means to stage `index`.
+    fn taken(&self, index: usize, wanted: &str) -> Result<(usize, bool), String> {
+        let (name, which) = wanted.split_once('/').unwrap_or((wanted, "latest"));
+        let stage = match self.find(name) {
+            Some(stage) if stage < index => stage,
+            Some(stage) => {
+                let which = if stage == index { "is this one" } else { "comes later" };
+                let before = self.stages[..index].iter().map(|stage| format!("`{}`", stage.name)).collect::<Vec<_>>();
+                let remedy = if before.is_empty() { "it is the first".to_owned() } else { before.join(", ") };
+                return Err(format!("stage `{name}` {which}; a stage takes from those before it: {remedy}"));
+            }
+            None => {
+                return Err(format!("there is no stage `{name}` before this one; {}", self.suggest(name, Some(index))));
+            }
+        };
+        match which {
+            "latest" => Ok((stage, false)),
+            "best" => Ok((stage, true)),
+            other => Err(format!("\"{other}\" is no checkpoint; write \"stage:{name}\" or \"stage:{name}/best\"")),
+        }
+    }
+}
+
+fn belongs_to_the_top(key: &str) -> String {
+    match key {
+        "runs_dir" => "belongs above the stages: all runs of a pipeline lie in one folder".to_owned(),
+        "name" => "the name of a stage cannot be overridden".to_owned(),
+        _ => "a stage has no stages of its own".to_owned(),
+    }
+}
+
+/// What stands above the stages, and their tables.
+fn split(mut root: Node, mistakes: &mut Vec<Mistake>) -> (Node, Vec<Node>) {
+    let stages = take(&mut root, STAGE);
+    let mut wrong = |node: &Node| {
+        let message = format!("expected [[stage]] tables, at least one, found {}", node.found());
+        mistakes.push(Mistake::new(node.place.clone(), STAGE, message));
+    };
+    let tables = match stages {
+        Some(Node { value: Value::List(items), .. }) if !items.is_empty() => {
+            let is_table = |node: &Node| matches!(node.value, Value::Table(_));
+            items.iter().filter(|node| !is_table(node)).for_each(&mut wrong);
+            items.into_iter().filter(is_table).collect()
+        }
+        Some(other) => {
+            wrong(&other);
+            Vec::new()
+        }
+        None => Vec::new(),
+    };
+    (root, tables)
+}
+
+fn take(node: &mut Node, key: &str) -> Option<Node> {
+    let Value::Table(table) = &mut node.value else { return None };
+    let index = table.0.iter().position(|entry| entry.key == key)?;
+    Some(table.0.remove(index).node)
+}
+
+/// `over` laid over `base`: tables key by key, everything else replaced.
+fn merged(base: &Node, over: Node) -> Node {
+    let (Value::Table(below), Value::Table(above)) = (&base.value, &over.value) else { return over };
+    let mut entries = below.0.clone();
+    for new in &above.0 {
+        match entries.iter_mut().find(|entry| entry.key == new.key) {
+            Some(entry) => entry.node = merged(&entry.node, new.node.clone()),
+            None => entries.push(new.clone()),
+        }
+    }
+    Node { value: Value::Table(Table(entries)), place: over.place }
+}
+
+/// Keys and places of all values that are no tables.
+fn leaves_of(node: &Node, path: &str, leaves: &mut Vec<(String, Place)>) {
+    match &node.value {
+        Value::Table(table) => table.0.iter().for_each(|entry| leaves_of(&entry.node, &join(path, &entry.key), leaves)),
+        _ => leaves.push((path.to_owned(), node.place.clone())),
+    }
+}
+
+fn each_text(node: &mut Node, path: &str, each: &mut impl FnMut(&str, &mut String, &Place)) {
+    match &mut node.value {
+        Value::Text(text) => each(path, text, &node.place),
+        Value::Table(table) => {
+            table.0.iter_mut().for_each(|entry| each_text(&mut entry.node, &join(path, &entry.key), each));
+        }
+        Value::List(items) => {
+            for (index, item) in items.iter_mut().enumerate() {
+                each_text(item, &join(path, &index.to_string()), each);
+            }
+        }
+        _ => {}
+    }
+}

@@ -1,0 +1,187 @@
+//! Pipelines: what stages share and replace, what they take from each other, and where mistakes are said to be.
+
+use super::specs;
+use crate::config::pipeline::Takes;
+use crate::config::{Loaded, Override, Pipeline, Slot, experiment, tree};
+use crate::error::Result;
+
+/// Two stages without a mistake; tests change them.
+const GOOD: &str = r#"
+seed = 3
+
+[data]
+path = "corpus.txt"
+
+[train]
+batch = { tokens = 512 }
+optimizer = { lr = 1e-3, clip = 2.0 }
+
+[[stage]]
+name = "pre"
+model = { layers = 2, dim = 32, heads = 4, context = 64 }
+objective = { plugin = "ce" }
+train.steps = 100
+
+[[stage]]
+name = "sft"
+model.from = "stage:pre"
+objective = { plugin = "ce", count = 5 }
+
+[stage.train]
+steps = 7
+optimizer = { lr = 1e-4 }
+"#;
+
+fn pipeline(text: &str, sets: &[&str]) -> Pipeline {
+    let overrides: Vec<Override> = sets.iter().map(|set| Override::parse(set).unwrap()).collect();
+    let file = "pipe.toml".into();
+    Pipeline::new(&file, "pipe", tree::parse(&file, text).unwrap(), &overrides)
+}
+
+fn finish(pipeline: &Pipeline) -> Result<Vec<Loaded>> {
+    let mut drafts: Vec<_> = (0..pipeline.stages().len()).map(|index| pipeline.draft(index)).collect();
+    for draft in &mut drafts {
+        for slot in draft.plugins().iter().map(|plugin| plugin.slot).collect::<Vec<_>>() {
+            let specs = if slot == Slot::Backend { Vec::new() } else { specs() };
+            draft.check_options(slot, &specs);
+        }
+    }
+    pipeline.finish(drafts)
+}
+
+#[track_caller]
+fn check(text: &str, sets: &[&str], expected: &str) {
+    let found = match finish(&pipeline(text, sets)) {
+        Ok(_) => "(accepted)".to_owned(),
+        Err(error) => error.details().join("\n"),
+    };
+    let expected: Vec<&str> = expected.trim().lines().map(str::trim).collect();
+    assert_eq!(found.lines().collect::<Vec<_>>(), expected, "\n--- for {sets:?} and\n{text}");
+}
+
+/// [`GOOD`] with `from` replaced by `to` must be refused with exactly `expected`.
+#[track_caller]
+fn changed(from: &str, to: &str, expected: &str) {
+    assert!(GOOD.contains(from), "the test replaces nothing");
+    check(&GOOD.replace(from, to), &[], expected);
+}
+
+/// Catches tables that replace instead of extend, a stage that leaks into the next, and overrides that reach the wrong one.
+#[test]
+fn stages_extend_what_is_shared_key_by_key() {
+    let all = pipeline(GOOD, &["stage.sft.train.steps=9", "seed=4", "stage.1.objective.margin=true", "name=n"]);
+    let loaded = finish(&all).unwrap();
+    let [pre, sft] = [&loaded[0].experiment, &loaded[1].experiment];
+    assert_eq!((pre.name.as_str(), sft.name.as_str()), ("n/pre", "n/sft"));
+    assert_eq!((pre.seed, sft.seed), (4, 4));
+    assert_eq!(pre.train.length, experiment::Length::Steps(100));
+    assert_eq!(sft.train.length, experiment::Length::Steps(9));
+    assert_eq!((pre.train.optimizer.lr, pre.train.optimizer.clip), (1e-3, 2.0));
+    assert_eq!((sft.train.optimizer.lr, sft.train.optimizer.clip), (1e-4, 2.0));
+    assert_eq!((&pre.objective[0].options["count"], &pre.objective[0].options["margin"]), (&3.into(), &false.into()));
+    assert_eq!((&sft.objective[0].options["count"], &sft.objective[0].options["margin"]), (&5.into(), &true.into()));
+    // The experiment of a stage is a file of its own.
+    let text = sft.to_toml().unwrap();
+    assert_eq!(super::load(&text, &[]), *sft);
+}
+
+/// Catches a reference that is left as it stands, named by position, or taken from text that a model is to go on from.
+#[test]
+fn a_stage_that_is_named_becomes_the_path_of_its_run() {
+    let all = pipeline(GOOD, &["stage.sft.sample.prompts=[\"stage:pre\"]", "runs_dir=r"]);
+    let takes = |best| vec![Takes { stage: 0, key: "model.from".into(), best }];
+    assert_eq!(all.stages()[1].takes, takes(false));
+    let sft = &finish(&all).unwrap()[1].experiment;
+    assert_eq!(sft.model, experiment::Model::From { from: "r/pipe/pre".into() });
+    assert_eq!(sft.sample.as_ref().unwrap().prompts, ["stage:pre"]);
+    let all = pipeline(&GOOD.replace("stage:pre", "stage:pre/best"), &[]);
+    assert_eq!(all.stages()[1].takes, takes(true));
+    let sft = &finish(&all).unwrap()[1].experiment;
+    assert_eq!(sft.model, experiment::Model::From { from: "runs/pipe/pre/checkpoints/BEST".into() });
+}
+
+#[test]
+fn stages_that_cannot_be_taken_from_are_named() {
+    let from = |to: &str, expected: &str| {
+        let place = "pipe.toml:19:7: model.from: in stage sft: ";
+        changed("stage:pre", to, &format!("{place}{expected}"));
+    };
+    from("stage:per", "there is no stage `per` before this one; did you mean `pre`?");
+    from("stage:xyz", "there is no stage `xyz` before this one; valid: `pre`");
+    from("stage:sft", "stage `sft` is this one; a stage takes from those before it: `pre`");
+    from("stage:pre/last", "\"last\" is no checkpoint; write \"stage:pre\" or \"stage:pre/best\"");
+    changed(
+        "model = { layers = 2, dim = 32, heads = 4, context = 64 }",
+        "model = { from = \"stage:sft\" }",
+        "pipe.toml:13:11: model.from: in stage pre: stage `sft` comes later; a stage takes from those before it: it is the first",
+    );
+}
+
+/// Catches a report that stops at the first stage, or says of a shared key once per stage what it can say once.
+#[test]
+fn the_mistakes_of_all_stages_come_together_at_their_places() {
+    let text = GOOD
+        .replace("seed = 3", "sed = 3")
+        .replace("train.steps = 100", "train.stesp = 100")
+        .replace("count = 5", "cuont = 5")
+        .replace("lr = 1e-4", "lr = 0");
+    check(
+        &text,
+        &["stage.sft.eval.evry=1"],
+        r#"
+        pipe.toml:2:1: sed: unknown key; did you mean `seed`?
+        pipe.toml:15:7: train.stesp: in stage pre: unknown key; did you mean `steps`?
+        pipe.toml:20:30: objective.cuont: in stage sft: unknown key; did you mean `count`?
+        pipe.toml:24:15: train.optimizer.lr: in stage sft: expected a number above 0, found the integer 0; for example lr = 3e-4
+        --set stage.sft.eval.evry: in stage sft: unknown key; did you mean `every`?
+        "#,
+    );
+    // What a stage lacks is said at the stage.
+    changed(
+        "objective = { plugin = \"ce\" }\n",
+        "",
+        r#"pipe.toml:11:1: objective: in stage pre: missing; what is minimised? for example [objective] with plugin = "ce""#,
+    );
+}
+
+#[test]
+fn a_shared_key_that_no_stage_uses_is_refused() {
+    changed(
+        "clip = 2.0 }",
+        "clip = 2.0 }\nsteps = 5",
+        "pipe.toml:10:1: train.steps: unused: every stage has its own; remove it, or name a stage: stage.NAME.train.steps",
+    );
+    check(
+        GOOD,
+        &["train.steps=5"],
+        "--set train.steps: unused: every stage has its own; remove it, or name a stage: stage.NAME.train.steps",
+    );
+    // One that is used until the command line replaces it is none.
+    let text = GOOD.replace("train.steps = 100", "").replace("clip = 2.0 }", "clip = 2.0 }\nsteps = 5");
+    assert!(finish(&pipeline(&text, &["stage.pre.train.steps=8"])).is_ok());
+}
+
+#[test]
+fn names_of_stages_are_plain_given_and_different() {
+    let rule = "is no plain folder name without a dot; for example \"sft\"";
+    changed("\"sft\"", "\"s/t\"", &format!("pipe.toml:18:1: stage.name: \"s/t\" {rule}"));
+    changed("\"sft\"", "\"s.t\"", &format!("pipe.toml:18:1: stage.name: \"s.t\" {rule}"));
+    changed("\"sft\"", "\"pre\"", "pipe.toml:18:1: stage.name: a stage before is named \"pre\" too");
+    let missing = "pipe.toml:17:1: stage.name: missing; each stage has a name, for example name = \"sft\"";
+    changed("name = \"sft\"\n", "", missing);
+    changed(
+        "seed = 3",
+        "name = \"a/b\"",
+        "pipe.toml:2:1: name: \"a/b\" is no plain folder name; for example \"my-pipeline\"",
+    );
+    changed(
+        "name = \"sft\"",
+        "name = \"sft\"\nruns_dir = \"x\"",
+        "pipe.toml:19:1: stage.runs_dir: belongs above the stages: all runs of a pipeline lie in one folder",
+    );
+    check("stage = 3", &[], "pipe.toml:1:1: stage: expected [[stage]] tables, at least one, found the integer 3");
+    check("stage = []", &[], "pipe.toml:1:1: stage: expected [[stage]] tables, at least one, found an empty list");
+    check(GOOD, &["stage.stf.seed=1"], "--set stage.stf.seed: there is no stage `stf`; did you mean `sft`?");
+    check(GOOD, &["stage.sft=1"], "--set stage.sft: names a whole stage; write stage.sft.KEY=VALUE");
+    check(GOOD, &["stage.sft.name=x"], "--set stage.sft.name: the name of a stage cannot be overridden");
+}

@@ -1,0 +1,77 @@
+//! A pipeline tried without training: each stage's dry run, as far as it can be known before the stages it starts from.
+
+use std::{fmt, path::PathBuf};
+
+use serde::Serialize;
+
+use super::{folder::is_done, plan};
+use crate::config::Pipeline;
+use crate::error::Result;
+use crate::train::dry::{Findings, dry_run};
+
+/// What dry runs of all stages found.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct PipelineFindings {
+    /// The pipeline's name.
+    pub name: String,
+    /// The stages in order.
+    pub stages: Vec<StageFindings>,
+}
+
+/// What a stage's dry run found.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct StageFindings {
+    /// Its name.
+    pub stage: String,
+    /// What was found.
+    #[serde(flatten)]
+    pub findings: Findings,
+    /// What cannot be known before earlier stages have been run.
+    pub not_checked: Vec<String>,
+}
+
+/// Checks every stage.
+///
+/// # Errors
+/// Whatever would stop any of them, all together.
+pub fn check(pipeline: &Pipeline, plugin_folders: &[PathBuf]) -> Result<PipelineFindings> {
+    let stages = plan::read(pipeline, plugin_folders, false)?;
+    let done = stages.iter().enumerate().map(|(index, stage)| is_done(pipeline, index, &stage.loaded.experiment));
+    let done = done.collect::<Result<Vec<bool>>>()?;
+    let stages = plan::each(
+        pipeline,
+        stages,
+        |_| true,
+        |index| !done[index],
+        |index, prepared| {
+            let stage = &pipeline.stages()[index];
+            let not_run = stage.takes.iter().filter(|takes| !done[takes.stage]);
+            let not_checked = not_run.map(|takes| {
+                let name = &pipeline.stages()[takes.stage].name;
+                let instead = if takes.key == "model.from" {
+                    "fresh weights of its shape were tried, so the first loss tells nothing"
+                } else {
+                    "it was not looked at"
+                };
+                format!("{} is stage \"{name}\", which is still to be run: {instead}", takes.key)
+            });
+            let not_checked = not_checked.collect();
+            Ok(StageFindings { stage: stage.name.clone(), findings: dry_run(prepared)?, not_checked })
+        },
+    )?;
+    Ok(PipelineFindings { name: pipeline.name().to_owned(), stages })
+}
+
+impl fmt::Display for PipelineFindings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, stage) in self.stages.iter().enumerate() {
+            writeln!(f, "== stage {} of {}: {}", index + 1, self.stages.len(), stage.stage)?;
+            writeln!(f, "{}", stage.findings)?;
+            for note in &stage.not_checked {
+                writeln!(f, "not checked       {note}")?;
+            }
+        }
+        let seconds: f64 = self.stages.iter().map(|stage| stage.findings.seconds).sum();
+        write!(f, "pipeline \"{}\" is in order; about {seconds:.0} s in all without evaluation", self.name)
+    }
+}

@@ -1,0 +1,253 @@
+//! A pipeline's folder: which stages are done, which are to be taken up, and where earlier runs of a stage go.
+//!
+//! `runs/PIPELINE/STAGE` is a run like any other; `runs/PIPELINE/pipeline.toml` is the file as resolved, itself a pipeline. A
+//! stage that is run anew finds its place free: the earlier run is moved to `runs/PIPELINE/STAGE.1`, or `.2` and so on.
+
+use std::fs;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Map, Value};
+
+use super::Part;
+use crate::config::{Experiment, Pipeline};
+use crate::error::{Error, Result};
+use crate::runs::checkpoint::latest;
+use crate::runs::disk::{sha256_file, write_durably};
+use crate::runs::{Receipt, RunFolder};
+use crate::train::setup::model_folder;
+use crate::train::start::same_experiment;
+use crate::train::state::TrainState;
+
+/// The file as resolved.
+pub const FILE: &str = "pipeline.toml";
+
+/// What is to do about a stage.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Task {
+    /// It was not asked for.
+    Nothing,
+    /// It has come to its end.
+    Done,
+    /// It is run for the first time.
+    New,
+    /// It is run again from its beginning; what is there is moved aside.
+    Anew,
+    /// It was begun and is taken up again.
+    Resume,
+}
+
+impl Task {
+    /// Whether the stage is run, and then, whether it is one that was begun.
+    pub fn resumes(self) -> Option<bool> {
+        match self {
+            Task::Nothing | Task::Done => None,
+            Task::New | Task::Anew => Some(false),
+            Task::Resume => Some(true),
+        }
+    }
+}
+
+/// How far a stage has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Absent,
+    Begun,
+    Ended,
+}
+
+fn state(folder: &Path) -> Result<State> {
+    if !folder.join("experiment.toml").is_file() {
+        return Ok(State::Absent);
+    }
+    match latest(&folder.join("checkpoints"))? {
+        Some(checkpoint) if TrainState::read(&checkpoint.path)?.ended => Ok(State::Ended),
+        _ => Ok(State::Begun),
+    }
+}
+
+/// Whether the run in `folder` has come to its end.
+///
+/// # Errors
+/// None of its checkpoints is whole.
+pub fn has_ended(folder: &Path) -> Result<bool> {
+    Ok(state(folder)? == State::Ended)
+}
+
+/// Whether the stage's run has come to its end with the experiment it has now.
+///
+/// # Errors
+/// None of its checkpoints is whole.
+pub fn is_done(pipeline: &Pipeline, index: usize, experiment: &Experiment) -> Result<bool> {
+    let folder = pipeline.stage_folder(index);
+    Ok(has_ended(&folder)? && same_experiment(&folder, &experiment.to_toml()?).is_ok())
+}
+
+/// What is to do about each stage.
+///
+/// # Errors
+/// A request error where the pipeline is there already and nothing says what to do with it, or is not there and should be;
+/// where a stage that is needed is not done, or one that was begun is another one now.
+pub fn to_do(pipeline: &Pipeline, experiments: &[Experiment], part: &Part, resume: bool) -> Result<Vec<Task>> {
+    let folder = pipeline.folder();
+    let count = experiments.len();
+    let (wanted, needed): (Range<usize>, Vec<usize>) = match part {
+        Part::All => (0..count, Vec::new()),
+        Part::From(name) => {
+            let at = pipeline.position(name)?;
+            (at..count, (0..at).collect())
+        }
+        Part::Only(name) => {
+            let at = pipeline.position(name)?;
+            (at..at + 1, pipeline.stages()[at].takes.iter().map(|takes| takes.stage).collect())
+        }
+    };
+    if folder.join("experiment.toml").is_file() {
+        return Err(Error::request(format!("{} is a run and no pipeline's folder", folder.display()))
+            .with_hint("choose another name by --name"));
+    }
+    if resume && !folder.join(FILE).is_file() {
+        return Err(Error::request(format!("there is no pipeline {} to resume", folder.display()))
+            .with_hint("leave --resume out to start it"));
+    }
+    if !resume && *part == Part::All {
+        refuse_content(pipeline)?;
+    }
+    for index in needed {
+        let name = &pipeline.stages()[index].name;
+        if state(&pipeline.stage_folder(index))? != State::Ended {
+            return Err(Error::request(format!("stage \"{name}\" comes before and is not done"))
+                .with_hint(format!("go on with --resume alone, or begin with --from {name}")));
+        }
+        unchanged(pipeline, index, &experiments[index])?;
+    }
+    (0..count)
+        .map(|index| {
+            if !wanted.contains(&index) {
+                return Ok(Task::Nothing);
+            }
+            let own = pipeline.stage_folder(index);
+            if !resume {
+                return Ok(if own.exists() { Task::Anew } else { Task::New });
+            }
+            let state = state(&own)?;
+            if state != State::Absent {
+                unchanged(pipeline, index, &experiments[index])?;
+            }
+            Ok(match state {
+                State::Absent => Task::New,
+                State::Begun => Task::Resume,
+                State::Ended => Task::Done,
+            })
+        })
+        .collect()
+}
+
+fn refuse_content(pipeline: &Pipeline) -> Result<()> {
+    let folder = pipeline.folder();
+    let mut entries = fs::read_dir(&folder).into_iter().flatten().flatten();
+    if entries.all(|entry| entry.file_name() == FILE) {
+        return Ok(());
+    }
+    Err(Error::request(format!("the pipeline \"{}\" exists already: {}", pipeline.name(), folder.display())).with_hint(
+        "go on with it by --resume, run it anew from a stage by --from STAGE, or choose another name by --name",
+    ))
+}
+
+fn unchanged(pipeline: &Pipeline, index: usize, experiment: &Experiment) -> Result<()> {
+    let name = &pipeline.stages()[index].name;
+    same_experiment(&pipeline.stage_folder(index), &experiment.to_toml()?).map_err(|error| {
+        error.context(format!("stage \"{name}\" has changed since it was begun")).with_hint(format!(
+            "put it back as it was, run it anew with what follows by --from {name}, or choose another name by --name"
+        ))
+    })
+}
+
+/// Moves earlier runs of stages that are run anew aside and writes `pipeline.toml`. Tells what was moved.
+///
+/// # Errors
+/// Another process writes one of the runs; what the file system says.
+pub fn make_room(pipeline: &Pipeline, experiments: &[Experiment], tasks: &[Task]) -> Result<Vec<String>> {
+    let folder = pipeline.folder();
+    fs::create_dir_all(&folder)
+        .map_err(|cause| Error::run(format!("cannot create {}", folder.display())).with_cause(cause))?;
+    let mut moved = Vec::new();
+    // The last one first: whenever this is cut off, no stage is left that was made from one which is gone.
+    for (index, _) in tasks.iter().enumerate().rev().filter(|(_, task)| **task == Task::Anew) {
+        let (from, to) = (pipeline.stage_folder(index), move_aside(pipeline, index)?);
+        moved.push(format!("the earlier run {} is now {}", from.display(), to.display()));
+    }
+    write_durably(&folder.join(FILE), resolved(pipeline, experiments)?.as_bytes())?;
+    Ok(moved)
+}
+
+/// A line for each stage whose model is not the one that the stage it starts from has now: that one was made anew.
+///
+/// # Errors
+/// Receipts and weights that cannot be read.
+pub fn outdated(pipeline: &Pipeline) -> Result<Vec<String>> {
+    let mut found = Vec::new();
+    for (index, stage) in pipeline.stages().iter().enumerate() {
+        let receipt = pipeline.stage_folder(index).join("receipt.json");
+        let Some(takes) = stage.takes.iter().find(|takes| takes.key == "model.from") else { continue };
+        let from = pipeline.stage_folder(takes.stage);
+        if !receipt.is_file() || !from.exists() {
+            continue;
+        }
+        let from = if takes.best { from.join("checkpoints").join("BEST") } else { from };
+        let weights = model_folder(&from)?.join("model.safetensors");
+        let (_, now) = sha256_file(&weights)
+            .map_err(|cause| Error::run(format!("cannot read {}", weights.display())).with_cause(cause))?;
+        if Receipt::read(&receipt)?.model.sha256.is_some_and(|then| then != now) {
+            let (name, source) = (&stage.name, &pipeline.stages()[takes.stage].name);
+            found.push(format!(
+                "note: stage \"{name}\" was made from an earlier run of \"{source}\"; renew it by --from {name}"
+            ));
+        }
+    }
+    Ok(found)
+}
+
+fn move_aside(pipeline: &Pipeline, index: usize) -> Result<PathBuf> {
+    let from = pipeline.stage_folder(index);
+    // Locked, so that no other process writes it meanwhile.
+    let _lock = match from.join("experiment.toml").is_file() {
+        true => Some(RunFolder::open(pipeline.runs_dir(), &pipeline.run_name(index))?),
+        false => None,
+    };
+    let name = &pipeline.stages()[index].name;
+    let free = (1..).map(|number| pipeline.folder().join(format!("{name}.{number}"))).find(|path| !path.exists());
+    let to = free.ok_or_else(|| Error::run(format!("no name is left for {}", from.display())))?;
+    fs::rename(&from, &to)
+        .map_err(|cause| Error::run(format!("cannot move {} to {}", from.display(), to.display())).with_cause(cause))?;
+    Ok(to)
+}
+
+/// The pipeline with every default, as a file that is the same pipeline again.
+fn resolved(pipeline: &Pipeline, experiments: &[Experiment]) -> Result<String> {
+    let failed = |cause: Box<dyn std::error::Error + Send + Sync>| {
+        Error::run("cannot write the resolved pipeline as TOML").with_cause(cause)
+    };
+    let mut stages = Vec::new();
+    for (stage, experiment) in pipeline.stages().iter().zip(experiments) {
+        let mut value = serde_json::to_value(experiment).map_err(|cause| failed(cause.into()))?;
+        if let Value::Object(keys) = &mut value {
+            keys.insert("name".to_owned(), stage.name.as_str().into());
+            keys.shift_remove("runs_dir");
+        }
+        for takes in &stage.takes {
+            let suffix = if takes.best { "/best" } else { "" };
+            let name = format!("stage:{}{suffix}", pipeline.stages()[takes.stage].name);
+            if let Some(value) = value.pointer_mut(&format!("/{}", takes.key.replace('.', "/"))) {
+                *value = name.into();
+            }
+        }
+        stages.push(value);
+    }
+    let whole = Map::from_iter([
+        ("name".to_owned(), pipeline.name().into()),
+        ("runs_dir".to_owned(), pipeline.runs_dir().to_string_lossy().into()),
+        ("stage".to_owned(), stages.into()),
+    ]);
+    toml::to_string(&whole).map_err(|cause| failed(cause.into()))
+}

@@ -1,0 +1,163 @@
+//! A pipeline: stages in order, each a run of its own that may start from what earlier ones left.
+//!
+//! [`plan`] refuses all that can be refused before the first stage trains, [`folder`] knows which stages are done and what
+//! becomes of earlier runs, [`report`] tells what each stage was before and after, [`check`] tries without training.
+
+pub mod check;
+pub mod folder;
+mod plan;
+pub mod report;
+
+use std::path::PathBuf;
+use std::time::Instant;
+
+use crate::config::{Experiment, Pipeline};
+use crate::error::{Error, Kind, Result};
+use crate::runs::{Interrupt, progress::Show};
+use crate::train::setup::prepare_draft;
+use crate::train::start::Uncertain;
+use crate::train::summary::Summary;
+use crate::train::{End, Trainer};
+use folder::{Task, to_do};
+use report::{PipelineSummary, StageFigures};
+
+/// Which stages are run.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Part {
+    /// All.
+    #[default]
+    All,
+    /// The one of this name and those after it; those before it have been.
+    From(String),
+    /// The one of this name; those it takes something from have been.
+    Only(String),
+}
+
+/// How a pipeline is run.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Which stages.
+    pub part: Part,
+    /// Whether to go on with what was begun.
+    pub resume: bool,
+    /// Where to look for plugins.
+    pub plugin_folders: Vec<PathBuf>,
+    /// Whether to accept changed plugins.
+    pub update_lock: bool,
+    /// How progress is shown.
+    pub show: Show,
+}
+
+/// What is told while a pipeline runs.
+pub enum Told<'a> {
+    /// Something for the user to know: a stage that begins or is skipped, a run that was moved aside.
+    Note(String),
+    /// A stage has ended, or was interrupted.
+    Stage(&'a Summary),
+}
+
+/// Runs the stages that are to do. What stopped it before its end, if the user did, comes beside what was done until then.
+///
+/// # Errors
+/// Request errors for every stage before anything is written; later, the failure of a stage, which names it and the way on.
+pub fn run(
+    pipeline: &Pipeline,
+    options: &Options,
+    interrupt: &Interrupt,
+    tell: &mut dyn FnMut(Told<'_>) -> Result<()>,
+) -> Result<(PipelineSummary, Option<Error>)> {
+    let started = Instant::now();
+    let stages = plan::read(pipeline, &options.plugin_folders, options.update_lock)?;
+    let experiments: Vec<Experiment> = stages.iter().map(|stage| stage.loaded.experiment.clone()).collect();
+    let tasks = to_do(pipeline, &experiments, &options.part, options.resume)?;
+    let mut uncertain = Uncertain::new(pipeline.runs_dir());
+    plan::try_out(pipeline, stages, &tasks)?;
+    uncertain.keep();
+
+    for note in folder::make_room(pipeline, &experiments, &tasks)? {
+        tell(Told::Note(note))?;
+    }
+    let mut stopped = None;
+    for (index, task) in tasks.iter().enumerate() {
+        if let Some(heading) = heading(pipeline, &experiments, index, *task) {
+            tell(Told::Note(heading))?;
+        }
+        let Some(resume) = task.resumes() else { continue };
+        let summary = run_stage(pipeline, options, index, resume, interrupt)
+            .map_err(|error| failed(error, pipeline, index, experiments.len()))?;
+        tell(Told::Stage(&summary.1))?;
+        stopped = interrupted(pipeline, &tasks, index, &summary, interrupt);
+        if stopped.is_some() {
+            break;
+        }
+    }
+    for note in if stopped.is_none() { folder::outdated(pipeline)? } else { Vec::new() } {
+        tell(Told::Note(note))?;
+    }
+    let figures = |(index, experiment): (usize, &Experiment)| {
+        StageFigures::read(&pipeline.stages()[index].name, &pipeline.stage_folder(index), experiment).transpose()
+    };
+    let stages = experiments.iter().enumerate().filter_map(figures).collect::<Result<Vec<_>>>()?;
+    let ended = stages.len() == experiments.len() && stages.iter().all(|stage| stage.ended);
+    let seconds = started.elapsed().as_secs_f64();
+    Ok((
+        PipelineSummary { name: pipeline.name().to_owned(), folder: pipeline.folder(), seconds, ended, stages },
+        stopped,
+    ))
+}
+
+fn heading(pipeline: &Pipeline, experiments: &[Experiment], index: usize, task: Task) -> Option<String> {
+    let objectives = report::objectives(&experiments[index]);
+    let name = &pipeline.stages()[index].name;
+    let heading = format!("== stage {} of {}: {name} ({objectives})", index + 1, experiments.len());
+    match task {
+        Task::Nothing => None,
+        Task::Done => Some(format!("{heading}: done already")),
+        Task::New | Task::Anew => Some(heading),
+        Task::Resume => Some(format!("{heading}, taken up again")),
+    }
+}
+
+fn run_stage(
+    pipeline: &Pipeline,
+    options: &Options,
+    index: usize,
+    resume: bool,
+    interrupt: &Interrupt,
+) -> Result<(End, Summary)> {
+    // Read again, now that the models it starts from are there.
+    let prepared = prepare_draft(pipeline.draft(index), &options.plugin_folders, options.update_lock)?;
+    let mut trainer = Trainer::new(prepared, resume, options.show)?;
+    trainer.run(interrupt)
+}
+
+/// Names the stage and the way on.
+fn failed(error: Error, pipeline: &Pipeline, index: usize, count: usize) -> Error {
+    let name = &pipeline.stages()[index].name;
+    let hint = match error.hint() {
+        Some(hint) => format!("{hint}; then go on with the same command and --resume"),
+        None => "mend the cause, then go on with the same command and --resume".to_owned(),
+    };
+    let kind = if error.kind() == Kind::Request { "cannot run" } else { "failed" };
+    error.context(format!("stage \"{name}\" ({} of {count}) {kind}", index + 1)).with_hint(hint)
+}
+
+/// The error that the user stopped the pipeline in or after stage `index`, if so.
+fn interrupted(
+    pipeline: &Pipeline,
+    tasks: &[Task],
+    index: usize,
+    (end, summary): &(End, Summary),
+    interrupt: &Interrupt,
+) -> Option<Error> {
+    let name = &pipeline.stages()[index].name;
+    let more = tasks[index + 1..].iter().any(|task| task.resumes().is_some());
+    let message = match end {
+        End::Interrupted => {
+            format!("stopped in stage \"{name}\" after step {}, saved as {}", summary.steps, summary.checkpoint)
+        }
+        _ if more && interrupt.requested() => format!("stopped after stage \"{name}\", which is done"),
+        _ => return None,
+    };
+    Some(Error::interrupted(message).with_hint("go on with the same command and --resume"))
+}

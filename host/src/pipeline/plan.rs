@@ -1,0 +1,122 @@
+//! All that can be refused before the first stage trains: every mistake of every stage, plugins, devices, data.
+//!
+//! A stage that starts from one which has not been run yet is tried with that one's tokenizer and shape.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::folder::Task;
+use crate::config::{Loaded, Pipeline};
+use crate::error::{Error, Kind, Result};
+use crate::model::ModelConfig;
+use crate::train::setup::{Awaited, NamedModel, Plugins, Prepared, refusal_text};
+
+/// A stage whose own keys are in order.
+pub struct StagePlan {
+    /// Its experiment.
+    pub loaded: Loaded,
+    /// Its plugins.
+    pub plugins: Plugins,
+}
+
+/// Reads all stages and loads their plugins.
+///
+/// # Errors
+/// One request error with every mistake of every stage; a plugin that changed or cannot be loaded.
+pub fn read(pipeline: &Pipeline, folders: &[PathBuf], update_lock: bool) -> Result<Vec<StagePlan>> {
+    let mut drafts: Vec<_> = (0..pipeline.stages().len()).map(|index| pipeline.draft(index)).collect();
+    let plugins = drafts.iter_mut().map(|draft| Plugins::load(draft, folders, update_lock));
+    let plugins = plugins.collect::<Result<Vec<Plugins>>>()?;
+    let loaded = pipeline.finish(drafts)?;
+    for (index, stage) in pipeline.stages().iter().enumerate() {
+        for takes in stage.takes.iter().filter(|takes| takes.best) {
+            if loaded[takes.stage].experiment.checkpoint.best.is_none() {
+                let name = &pipeline.stages()[takes.stage].name;
+                let why = format!("stage `{name}` keeps no best checkpoint; give it eval.every, or leave /best out");
+                return Err(loaded[index].refuse(&takes.key, why));
+            }
+        }
+    }
+    Ok(loaded.into_iter().zip(plugins).map(|(loaded, plugins)| StagePlan { loaded, plugins }).collect())
+}
+
+/// Prepares the stages that have something to do as far as possible without training them: data, devices, objectives.
+///
+/// # Errors
+/// A request error for all of them together.
+pub fn try_out(pipeline: &Pipeline, stages: Vec<StagePlan>, tasks: &[Task]) -> Result<()> {
+    let await_it = |index: usize| tasks[index].resumes().is_some();
+    let wanted = |index: usize| await_it(index);
+    each(pipeline, stages, wanted, await_it, |_, prepared| {
+        let objectives = prepared.objectives()?;
+        let (device, _) = prepared.device(false)?;
+        prepared.roles(&device, &objectives, None)?;
+        let data = prepared.data(true)?;
+        prepared.batcher(&data)?;
+        // Saved with the model, so a later stage finds it there.
+        if let Some(template) = &data.chat_template {
+            prepared.tokenizer.set_chat_template(template);
+        }
+        Ok(())
+    })
+    .map(|_| ())
+}
+
+/// Prepares the `wanted` stages in order and tries each; a model of a stage that `awaits` stands in for a folder. A stage
+/// that starts from one that failed is passed over: nothing can be said of it.
+///
+/// # Errors
+/// What went wrong with all of them together.
+pub fn each<T>(
+    pipeline: &Pipeline,
+    stages: Vec<StagePlan>,
+    wanted: impl Fn(usize) -> bool,
+    awaits: impl Fn(usize) -> bool,
+    mut attempt: impl FnMut(usize, &mut Prepared) -> Result<T>,
+) -> Result<Vec<T>> {
+    let (mut awaited, mut found, mut errors) = (Awaited::new(), Vec::new(), Vec::new());
+    for (index, stage) in stages.into_iter().enumerate().filter(|(index, _)| wanted(*index)) {
+        let missing = |stage: usize| awaits(stage) && !awaited.contains_key(&pipeline.stage_folder(stage));
+        if pipeline.stages()[index].takes.iter().any(|takes| missing(takes.stage)) {
+            continue;
+        }
+        let tried = stage.plugins.prepare(stage.loaded, &awaited).and_then(|mut prepared| {
+            let tried = attempt(index, &mut prepared)?;
+            Ok((prepared, tried))
+        });
+        match tried {
+            Ok((prepared, tried)) => {
+                found.push(tried);
+                if awaits(index) {
+                    awaited.insert(pipeline.stage_folder(index), left_by(prepared)?);
+                }
+            }
+            Err(error) => errors.push((index, error)),
+        }
+    }
+    match errors.len() {
+        0 => Ok(found),
+        _ => Err(together(pipeline, errors)),
+    }
+}
+
+/// The model that a stage will leave.
+fn left_by(prepared: Prepared) -> Result<Arc<NamedModel>> {
+    let outputs = prepared.policy_outputs(&prepared.objectives()?);
+    // Its scores are measured when it is evaluated; until then any will do.
+    let scores = outputs.scalar.then_some((0.0, 1.0));
+    let config = ModelConfig { outputs, scores, ..prepared.config };
+    Ok(Arc::new(NamedModel { folder: None, tokenizer: prepared.tokenizer, config }))
+}
+
+/// One error for what is wrong with several stages.
+fn together(pipeline: &Pipeline, mut errors: Vec<(usize, Error)>) -> Error {
+    let name = |index: usize| &pipeline.stages()[index].name;
+    if errors.len() == 1 {
+        let (index, error) = errors.remove(0);
+        return error.context(format!("stage \"{}\" cannot run", name(index)));
+    }
+    let kind = errors.iter().map(|(_, error)| error.kind()).next().unwrap_or(Kind::Request);
+    let lines = errors.iter().map(|(index, error)| format!("stage \"{}\": {}", name(*index), refusal_text(error)));
+    Error::new(kind, format!("{} stages cannot run", errors.len())).with_details(lines)
+}

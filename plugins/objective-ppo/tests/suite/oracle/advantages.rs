@@ -1,0 +1,102 @@
+//! Families `gae`, `gae_whitened`, `gae_torchtune_whitened`, `masked_whiten` and `whiten_torchtune`: from token rewards to advantages.
+
+use super::{Case, Rollout, Rows, TOLERANCE, WHITENED, family, kept, read, same};
+use objective_ppo::{gae::whiten, rollout::names};
+use plugin_api::prelude::*;
+use serde_json::{Value, json};
+
+fn estimation(case: &Case, whiten_advantages: bool, whiten_rewards: bool) -> Value {
+    json!({
+        "kl_coef": 1.0, "gamma": case.number("gamma"), "gae_lambda": case.number("lam"),
+        "whiten_advantages": whiten_advantages, "whiten_rewards": whiten_rewards,
+    })
+}
+
+#[test]
+fn advantages_and_returns_are_those_of_torchtune_before_it_whitens() {
+    for case in family("gae") {
+        let (rewards, values) = (case.rows("rewards"), case.rows("values"));
+        let all = same(&rewards, 1.0);
+        let found = Rollout::of_rewards(&all, &rewards, values).prepare(estimation(&case, false, false));
+        case.all_near("advantages", found.get(names::ADVANTAGE).unwrap(), &all, TOLERANCE);
+        case.all_near("returns", found.get(names::RETURN).unwrap(), &all, TOLERANCE);
+    }
+}
+
+/// Behind the mask TRL whitens zeros; nothing reads them. But where TRL 0.11.4 whitens rewards, those of padding are no longer 0
+/// and run into the answer's advantages (0.16.1 masks again, and is met in `rollout_trl`): its numbers are those of answers that are
+/// all of the row, with that reward on padding. Ours differ wherever there is padding, and only there.
+#[test]
+fn gotcha_30_whitened_advantages_are_those_of_trl() {
+    for case in family("gae_whitened") {
+        let (rewards, mask) = (case.rows("rewards"), case.rows("mask"));
+        let (all, whitens) = (same(&rewards, 1.0), read(&case.given, "whiten_rewards"));
+        let ours = Rollout::of_rewards(&mask, &rewards, case.rows("values")).prepare(estimation(&case, true, whitens));
+        case.all_near("values", ours.get(names::OLD_VALUE).unwrap(), &all, TOLERANCE);
+        let (advantages, returns) = match whitens {
+            false => (ours.get(names::ADVANTAGE).unwrap().to_vec(), ours.get(names::RETURN).unwrap().to_vec()),
+            true => {
+                let theirs = leaking(&case, &mask, rewards);
+                let returns = theirs.get(names::RETURN).unwrap().to_vec();
+                for (s, row) in mask.iter().enumerate() {
+                    let last = row.len() * s + row.iter().sum::<f64>() as usize - 1;
+                    let apart = (returns[last] - ours.get(names::RETURN).unwrap()[last]).abs();
+                    assert_eq!(apart > 1e-3, row.contains(&0.0), "{s}: {apart}");
+                }
+                let mut advantages = theirs.get(names::ADVANTAGE).unwrap().to_vec();
+                whiten(&mut advantages, &mask.concat(), false);
+                (advantages, returns)
+            }
+        };
+        case.all_near("advantages", &advantages, &mask, TOLERANCE);
+        case.all_near("returns", &returns, &all, TOLERANCE);
+    }
+}
+
+/// Rewards whitened over the mask and the same done to the zeros behind it, then advantages through all of the row.
+fn leaking(case: &Case, mask: &Rows, rewards: Rows) -> Batch<'static> {
+    let mut whitened = rewards.concat();
+    whiten(&mut whitened, &mask.concat(), true);
+    // The last return of a padded row is the reward there.
+    let padding = case.expects("returns")[1][5];
+    let (values, width) = (case.expects("values"), mask[0].len());
+    let filled: Vec<f64> =
+        whitened.iter().zip(mask.concat()).map(|(x, m)| if m == 1.0 { *x } else { padding }).collect();
+    let filled = filled.chunks(width).map(<[f64]>::to_vec).collect();
+    Rollout::of_rewards(&same(mask, 1.0), &filled, values).prepare(estimation(case, false, false))
+}
+
+/// torchtune estimates through padding, and keeps the mean that it means to shift: gotcha 30. So here: all tokens supervised while
+/// advantages are estimated, and whitened by hand over its mask with the mean kept. Ours are TRL's.
+#[test]
+fn gotcha_30_torchtunes_advantages_are_ours_with_their_mean_kept() {
+    for case in family("gae_torchtune_whitened") {
+        let (rewards, mask) = (case.rows("rewards"), case.rows("mask"));
+        let all = same(&rewards, 1.0);
+        let found = Rollout::of_rewards(&all, &rewards, case.rows("values")).prepare(estimation(&case, false, false));
+        case.all_near("returns", found.get(names::RETURN).unwrap(), &all, TOLERANCE);
+        let raw = found.get(names::ADVANTAGE).unwrap();
+        let whitened = |keep_mean| {
+            let mut advantages = raw.to_vec();
+            whiten(&mut advantages, &mask.concat(), keep_mean);
+            advantages
+        };
+        case.all_near("advantages", &whitened(true), &mask, WHITENED);
+        let theirs = kept(&case.expects("advantages").concat(), &mask);
+        let ours = kept(&whitened(false), &mask);
+        assert!(theirs.iter().zip(&ours).all(|(a, b)| (a - b).abs() > 0.1), "{theirs:?} and {ours:?}");
+    }
+}
+
+/// TRL whitens what stands behind the mask too. In torchtune `shift_mean` means the opposite.
+#[test]
+fn whitening_is_that_of_trl_and_torchtunes_turned_round() {
+    for (name, inverted, tolerance) in [("masked_whiten", false, TOLERANCE), ("whiten_torchtune", true, WHITENED)] {
+        for case in family(name) {
+            let (mut found, mask) = (case.rows("x").concat(), case.rows("mask"));
+            let shifts: bool = read(&case.given, "shift_mean");
+            whiten(&mut found, &mask.concat(), shifts == inverted);
+            case.all_near("whitened", &found, &mask, tolerance);
+        }
+    }
+}
