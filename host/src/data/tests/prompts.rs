@@ -169,8 +169,9 @@ fn no_kind_of_row_has_a_prompt_on_both_sides() {
     fn ask(i: usize) -> String {
         format!("question {}", i / 4)
     }
+    type Line = fn(usize) -> Value;
     let folder = tempfile::tempdir().unwrap();
-    let lines: [(RowKind, fn(usize) -> Value); 4] = [
+    let lines: [(RowKind, Line); 4] = [
         (RowKind::Preference, |i| json!({"prompt": ask(i), "chosen": i.to_string(), "rejected": "no", "qid": i / 8})),
         (RowKind::Preference, |i| {
             let told = |answer: &str| json!([turn("user", &ask(i)), turn("assistant", answer)]);
