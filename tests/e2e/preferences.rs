@@ -79,7 +79,8 @@ fn the_worlds_pairs_may_be_of_equal_length() {
     let lab = lab();
     let synthetic = "data={source='synthetic',rows=200,tasks=['sort']}";
     let equal = "data={source='synthetic',rows=200,tasks=['sort'],equal_length=true}";
-    let (mixed, equal) = (check(&lab, &[synthetic]), check(&lab, &[equal]));
+    let wide = "model.context=96";
+    let (mixed, equal) = (check(&lab, &[synthetic, wide]), check(&lab, &[equal, wide]));
     assert_eq!((&mixed["rows"]["train"], &mixed["rows"]["held_out"]), (&json!(200), &json!(20)));
     assert!(mixed["train_tokens"].as_u64() > equal["train_tokens"].as_u64(), "{mixed:#} {equal:#}");
 }

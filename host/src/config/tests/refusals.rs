@@ -41,7 +41,7 @@ fn unknown_keys_get_the_nearest_valid_name_and_no_second_complaint() {
     );
     added(
         "[eval]\ncolour = 1",
-        "exp.toml:11:1: eval.colour: unknown key; valid: `early_stop`, `every`, `generate`, `tokens`",
+        "exp.toml:11:1: eval.colour: unknown key; valid: `early_stop`, `every`, `generate`, `temperature`, `tokens`",
     );
     changed("steps = 100", "stesp = 100", "exp.toml:7:1: train.stesp: unknown key; did you mean `steps`?");
     changed(

@@ -166,22 +166,19 @@ fn columns_may_have_other_names_in_the_file() {
 /// their conversations.
 #[test]
 fn no_kind_of_row_has_a_prompt_on_both_sides() {
+    fn ask(i: usize) -> String {
+        format!("question {}", i / 4)
+    }
+    type Line = fn(usize) -> Value;
     let folder = tempfile::tempdir().unwrap();
-    let ask = |i: usize| format!("question {}", i / 4);
-    let lines: [(RowKind, Box<dyn Fn(usize) -> Value>); 4] = [
-        (
-            RowKind::Preference,
-            Box::new(|i| json!({"prompt": ask(i), "chosen": i.to_string(), "rejected": "no", "qid": i / 8})),
-        ),
-        (
-            RowKind::Preference,
-            Box::new(|i| {
-                let told = |answer: &str| json!([turn("user", &ask(i)), turn("assistant", answer)]);
-                json!({"chosen": told(&i.to_string()), "rejected": told("no"), "qid": i / 8})
-            }),
-        ),
-        (RowKind::Prompt, Box::new(|i| json!({"prompt": ask(i), "answer": i, "qid": i / 8}))),
-        (RowKind::Unpaired, Box::new(|i| json!({"prompt": ask(i), "completion": "x", "label": i % 2, "qid": i / 8}))),
+    let lines: [(RowKind, Line); 4] = [
+        (RowKind::Preference, |i| json!({"prompt": ask(i), "chosen": i.to_string(), "rejected": "no", "qid": i / 8})),
+        (RowKind::Preference, |i| {
+            let told = |answer: &str| json!([turn("user", &ask(i)), turn("assistant", answer)]);
+            json!({"chosen": told(&i.to_string()), "rejected": told("no"), "qid": i / 8})
+        }),
+        (RowKind::Prompt, |i| json!({"prompt": ask(i), "answer": i, "qid": i / 8})),
+        (RowKind::Unpaired, |i| json!({"prompt": ask(i), "completion": "x", "label": i % 2, "qid": i / 8})),
     ];
     for (kind, line) in lines {
         let path = folder.path().join("rows.jsonl");
