@@ -77,9 +77,8 @@ impl Prepared {
                     (plugin.clone(), Kind::Plugin(library.reward(&reward.options)?))
                 }
                 RewardSource::Model { model } => {
-                    let place = format!("reward.{index}");
-                    let key = if experiment.reward.len() == 1 { "reward" } else { place.as_str() };
-                    ("model".to_owned(), self.judge(key, device, model, reward.normalise)?)
+                    let key = self.loaded.key_of("reward", index);
+                    ("model".to_owned(), self.judge(&key, device, model, reward.normalise)?)
                 }
             };
             let alike = judges.iter().filter(|judge| judge.name.split('.').next() == Some(name.as_str())).count();
