@@ -97,6 +97,14 @@ fn named(lab: &Lab, name: &str, sets: &[&str]) -> Run {
     Run(lab.at(&format!("runs/{name}")))
 }
 
+/// Fails unless `tiny.toml` under another name is refused with these words, before anything is written.
+#[track_caller]
+fn named_refused(lab: &Lab, sets: &[&str], parts: &[&str]) {
+    let args = ["run", "tiny.toml", "--name", "no"].into_iter().chain(sets.iter().flat_map(|set| ["--set", *set]));
+    lab.ask(&args.collect::<Vec<_>>()).refuses(2, parts);
+    assert!(!lab.at("runs/no").exists(), "something was written");
+}
+
 fn config(run: &Run, step: u64) -> Value {
     serde_json::from_slice(&run.saved(step, "config.json")).expect("JSON")
 }
@@ -120,7 +128,17 @@ fn gotcha_13_14_a_reward_model_learns_to_rank_and_is_saved_as_one() {
     close(number(&config["telos_scores"]["mean"]), mean, 1e-12, "the mean of held-out scores");
     close(number(&config["telos_scores"]["standard_deviation"]), (square - mean * mean).sqrt(), 1e-9, "deviation");
     let answer = lab.ask(&["generate", "runs/tiny", "--prompt", "1? "]);
-    answer.refuses(2, &["runs/tiny", "is a reward model or critic: it has no language-model head"]);
+    // It writes nothing, so nothing can be asked of what it writes.
+    let refused = ["unused: a reward model scores answers and writes none"];
+    named_refused(&lab, &["eval.generate=4"], &[&refused[..], &["eval.generate"]].concat());
+    named_refused(&lab, &["sample.prompts=['1? ']"], &[&refused[..], &["sample.prompts"]].concat());
+    answer.refuses(
+        2,
+        &[
+            "is a reward model or critic: it has no language-model head",
+            "name the language model that it was trained from",
+        ],
+    );
 }
 
 /// Catches a cache that hands numbers to other rows, a reference that moves though nobody said so (the cached numbers are those
@@ -259,7 +277,16 @@ fn gotcha_07_27_34_ppo_begins_where_the_policy_is_whoever_the_critic_is() {
     assert!(errors[0] != errors[1] && errors[0] != errors[2] && errors[1] != errors[2]);
     // A temperature divides the logits of the draw and of every log-probability alike.
     is_sound(&named(&lab, "warm", &["rollout.temperature=1.7", "rollout.top_k=50"]));
-    is_sound(&named(&lab, "torch_free", &["rollout.samples=3", "train.micro_batch_tokens=64"]));
+    is_sound(&named(&lab, "several", &["rollout.samples=3", "train.micro_batch_tokens=64"]));
+    // From a model that was trained before: what PPO expects of its first step still holds, or would be said.
+    write(&lab, "again", &PPO.replace("[train]", "[model]\nfrom = \"runs/own\"\n\n[train]"));
+    let shape = "[model]\nlayers = 1\ndim = 32\nheads = 2\ncontext = 48\n";
+    let text = std::fs::read_to_string(lab.at("again.toml")).expect("written");
+    lab.write("again.toml", text.replace(shape, ""));
+    let answer = lab.ask(&["run", "again.toml"]);
+    answer.succeeds();
+    assert!(!answer.err.contains("note:"), "{answer:#?}");
+    is_sound(&Run(lab.at("runs/again")));
     // A prompt leaves room for the longest answer, and answers are evaluated.
     let long = (0..60).map(|i| json!({"prompt": format!("{i:02}{}", "x".repeat(44))}).to_string() + "\n");
     lab.write("rows.jsonl", long.collect::<String>());
@@ -315,4 +342,67 @@ fn gotcha_33_rewards_are_weighted_normalised_and_told() {
     write(&lab, "tiny", PPO);
     let nothing = named(&lab, "nothing", &["reward.weight=1e-300", "objective.kl_coef=0"]);
     assert!(nothing.train("objective/scores").iter().all(|score| score.abs() < 1e-290));
+}
+
+/// From a model to a policy in one file.
+const PIPELINE: &str = r#"
+seed = 7
+
+[backend]
+plugin = "candle"
+threads = 1
+
+[data]
+source = "jsonl"
+path = "rows.jsonl"
+held_out = 0.2
+
+[train]
+optimizer = { lr = 3e-3 }
+
+[[stage]]
+name = "base"
+model = { layers = 1, dim = 32, heads = 2, context = 48 }
+objective = { plugin = "dpo" }
+train = { steps = 5, batch = { pairs = 8 } }
+
+[[stage]]
+name = "rm"
+model.from = "stage:base"
+objective = { plugin = "reward" }
+train = { steps = 20, batch = { pairs = 8 } }
+eval.every = 10
+
+[[stage]]
+name = "ppo"
+model.from = "stage:base"
+critic.from = "stage:rm"
+reward = [{ model = "stage:rm", normalise = true }, { plugin = "length", weight = 0.0 }]
+objective = { plugin = "ppo" }
+rollout = { prompts = 8, max_new_tokens = 8 }
+train = { steps = 4, batch = { prompts = 4 } }
+"#;
+
+/// Catches a pipeline that finds out only when its last stage begins that the judge is none, or cannot be put on a scale.
+#[test]
+fn a_pipeline_tries_its_judges_before_it_trains() {
+    let lab = lab("");
+    lab.write("tiny.toml", PIPELINE.replace("[{ model = \"stage:rm\"", "[{ model = \"stage:base\""));
+    let parts = ["stage \"ppo\" cannot run", "reward.0.model", "is no reward model: it has no scalar head"];
+    lab.run(&[]).refuses(2, &parts);
+    assert!(!lab.at("runs/tiny").exists(), "a stage has trained");
+    lab.write("tiny.toml", PIPELINE);
+    lab.ask(&["check", "tiny.toml"]).succeeds();
+    assert!(!lab.at("runs/tiny").exists());
+    lab.run(&[]).succeeds();
+    let ppo = Run(lab.at("runs/tiny/ppo"));
+    let [ratio, model, length] = ["val/ratio", "reward/model", "reward/length"].map(|name| ppo.train(name)[0]);
+    assert!((ratio - 1.0).abs() < 1e-5 && model.is_finite() && length <= 0.0, "{ratio} {model} {length}");
+    // What is only measured counts for nothing.
+    let told = ppo.lines("samples.jsonl");
+    let scores = ppo.train("objective/scores");
+    assert!(
+        (told.len(), scores.len()) == (4, 4) && ((scores[0] + scores[1]) / 2.0 - model).abs() < 1e-5,
+        "{scores:?} {model}"
+    );
 }
