@@ -120,6 +120,18 @@ fn bf16_trains_close_to_f32_and_not_like_it() {
     assert!(a[7] != b[7] && a[7] < a[0] - 0.05, "{a:?}, {b:?}");
 }
 
+/// Catches log-probabilities of a rollout and of a step that come by different ways, or in different types: in bf16 that is far
+/// from 1, since a sum of eight roundings is.
+#[test]
+fn gotcha_07_27_in_bf16_the_first_ratios_are_1_too() {
+    let lab = crate::road::lab(crate::road::PPO);
+    lab.run(&[TORCH, "backend.dtype=bf16"]).succeeds();
+    let [ratio, clipped] = ["val/ratio", "policy/clipfrac_avg"].map(|name| lab.tiny_run().train(name));
+    for first in [0, 4, 8] {
+        assert!((ratio[first] - 1.0).abs() < 1e-3 && clipped[first] == 0.0, "{ratio:?}, {clipped:?}");
+    }
+}
+
 /// Catches state of libtorch's that a checkpoint does not hold.
 #[test]
 fn gotcha_41_a_killed_run_on_torch_resumes_bit_for_bit() {

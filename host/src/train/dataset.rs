@@ -114,10 +114,19 @@ impl Prepared {
             return Err(self.loaded.refuse("eval.generate", why));
         }
         let (layout, file) = self.layout(template)?;
-        let longest = experiment.longest_sequence(self.config.context as usize);
+        let longest = self.longest_row(kind);
         let encoder = Encoder { tokenizer: &self.tokenizer, layout: &layout, longest, truncation };
         let corpus = RowCorpus { sources: corpus.sources.iter().cloned().chain(file).collect(), ..corpus };
         Ok(encoder.encode(&corpus)?)
+    }
+
+    /// The most positions of a row: of a prompt that is answered in rollouts, what leaves room for the longest answer.
+    fn longest_row(&self, kind: RowKind) -> usize {
+        let (experiment, context) = (self.experiment(), self.config.context as usize);
+        let longest = experiment.longest_sequence(context);
+        let answer = experiment.rollout.as_ref().filter(|_| kind == RowKind::Prompt).map_or(0, |r| r.max_new_tokens);
+        // An answer as long as the context is refused with its own key, later.
+        if answer < context { longest.min(context - answer) } else { longest }
     }
 
     /// How rows are written, and the template's file where it comes from one.

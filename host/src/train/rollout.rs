@@ -17,6 +17,7 @@ use super::{
     pass::Pass,
     rewards::{Answer, Rewards},
     roles::Roles,
+    summary::SampleText,
     trail::Trail,
     window::join_batches,
 };
@@ -24,7 +25,7 @@ use crate::{
     config::experiment::Rollout,
     data::{Examples, Sequence, Tokenizer, Window, pack},
     error::{Error, Result},
-    generate::GenerateOptions,
+    generate::{Finish, GenerateOptions},
     model::{Keep, Model},
 };
 
@@ -50,6 +51,20 @@ pub struct Rollouts {
     whole: State,
     /// What was found of the latest rollout, until a step has told it.
     found: Vec<(String, f64)>,
+    /// Its first answers, until then.
+    said: Vec<Said>,
+}
+
+/// How many answers of a rollout are written down.
+const TOLD: usize = 2;
+
+/// An answer of a rollout, to be read by people.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Said {
+    /// Prompt, answer, its length and end.
+    pub text: SampleText,
+    /// What it is worth, as it enters the rollout.
+    pub reward: f64,
 }
 
 /// The rollout at work.
@@ -116,8 +131,8 @@ impl Rollouts {
     /// Rollouts of which none is drawn yet.
     pub fn new(means: Means) -> Rollouts {
         let Means { settings, prompts, seed, tokens, tokenizer, data } = means;
-        let (state, whole, found) = Default::default();
-        Rollouts { settings, prompts, seed, tokens, tokenizer, data, state, whole, found }
+        let (state, whole, found, said) = Default::default();
+        Rollouts { settings, prompts, seed, tokens, tokenizer, data, state, whole, found, said }
     }
 
     /// Whether the rollout at work has nothing left to learn from.
@@ -133,6 +148,21 @@ impl Rollouts {
     /// What was found of a rollout drawn since the last call.
     pub fn found(&mut self) -> Vec<(String, f64)> {
         std::mem::take(&mut self.found)
+    }
+
+    /// The first answers of a rollout drawn since the last call.
+    pub fn said(&mut self) -> Vec<Said> {
+        std::mem::take(&mut self.said)
+    }
+
+    /// Answers to one prompt.
+    pub fn samples(&self) -> usize {
+        self.settings.samples
+    }
+
+    /// Positions of the longest prompt (`prompt`) with the longest answer, in a context of so many.
+    pub fn longest(&self, prompt: usize, context: usize) -> usize {
+        prompt.saturating_add(self.settings.max_new_tokens).min(context)
     }
 
     /// Answers `prompts` and measures the answers.
@@ -151,6 +181,7 @@ impl Rollouts {
         let combined = models.rewards.combined(&scores, answers.len());
         let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len().max(1) as f64;
         self.found = scores.iter().map(|judge| (format!("reward/{}", judge.name), mean(&judge.scores))).collect();
+        self.said = answers.iter().zip(&combined).take(TOLD).map(|(answer, reward)| said(answer, *reward)).collect();
         let mut sequences: Vec<Sequence> = answers.into_iter().map(|Answer { sequence, .. }| sequence).collect();
         for (sequence, reward) in sequences.iter_mut().zip(combined) {
             sequence.numbers.insert(names::REWARD.to_owned(), reward);
@@ -252,6 +283,15 @@ impl Rollouts {
         self.commit();
         Ok(())
     }
+}
+
+/// An answer as people read it.
+fn said(answer: &Answer, reward: f64) -> Said {
+    let Answer { sequence, sample } = answer;
+    let finish = if sample.ended { Finish::EndOfSequence } else { Finish::MaxTokens };
+    let (prompt, text) = (sample.prompt.clone(), sample.completion.clone());
+    let tokens = sequence.supervised.iter().filter(|supervised| **supervised).count();
+    Said { text: SampleText { prompt, text, tokens, finish: finish.as_str() }, reward }
 }
 
 /// The same prompt so many times, as one group.
