@@ -13,6 +13,7 @@ pub mod exact;
 pub mod learner;
 pub mod objectives;
 pub mod optim;
+pub mod pairs;
 pub mod pass;
 pub mod records;
 mod reference;
