@@ -14,6 +14,7 @@ mod expectations;
 pub mod learner;
 pub mod objectives;
 pub mod optim;
+pub mod pairs;
 pub mod pass;
 pub mod records;
 mod reference;

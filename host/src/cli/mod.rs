@@ -8,6 +8,7 @@ pub mod compare;
 pub mod eval;
 pub mod folders;
 pub mod generate;
+pub mod pairs;
 pub mod plugins;
 pub mod print;
 pub mod run;
@@ -52,6 +53,7 @@ enum Command {
     #[command(subcommand)]
     Plugins(plugins::Plugins),
     Generate(generate::Generate),
+    Pairs(pairs::Pairs),
     Eval(eval::Eval),
     #[command(subcommand)]
     Tokenizer(tokenizer::Tokenizer),
@@ -130,6 +132,7 @@ fn execute(cli: Cli) -> Result<()> {
         Command::Compare(args) => compare::execute(args, folders),
         Command::Plugins(args) => plugins::execute(args, folders),
         Command::Generate(args) => generate::execute(args, folders),
+        Command::Pairs(args) => pairs::execute(args, folders),
         Command::Eval(args) => eval::execute(args, folders),
         Command::Tokenizer(args) => tokenizer::execute(args),
     }

@@ -44,7 +44,9 @@ impl Question {
 pub fn questions(data: &dyn Examples, tokenizer: &Tokenizer, most: u64) -> Result<Vec<Question>> {
     let all = data.in_order(u32::MAX as usize, false);
     let kept = (most as usize).min(all.len());
-    let rows = data.some(all, kept).into_iter().filter_map(|row| data.sequences(row, None, 0).into_iter().next());
+    // Each a group of its own: answers of one group would all be computed at a time.
+    let rows = data.some(all, kept).into_iter().zip(0..);
+    let rows = rows.filter_map(|(row, group)| data.sequences(row, None, group).into_iter().next());
     let asked = rows.filter_map(|row| question(data, tokenizer, &row).transpose());
     asked.collect()
 }

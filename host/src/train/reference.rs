@@ -152,7 +152,7 @@ impl Cache {
     fn new(prepared: &Prepared, objectives: &Objectives, reads_last: bool) -> Result<Cache> {
         let (experiment, temperature) = (prepared.experiment(), objectives.temperature());
         let mut hash = Sha256::new();
-        hash.update(b"reference 1");
+        hash.update(b"reference 2");
         hash.update(starting_weights(prepared)?);
         let backend = (&experiment.backend.plugin, &experiment.backend.device, experiment.backend.dtype);
         let tokens = experiment.train.micro_batch_tokens;
@@ -163,8 +163,13 @@ impl Cache {
 
     /// What the reference says of every row, and whether it was there already.
     fn read(&self, data: &Asked, model: &Model) -> Result<(Vec<Vec<Vec<f64>>>, bool)> {
-        let rows: Vec<Vec<Sequence>> =
-            data.in_order(u32::MAX as usize, false).into_iter().map(|row| data.sequences(row, None, 0)).collect();
+        // Each row is a group of its own: those of one group are never cut apart, and all would be computed at a time.
+        let rows: Vec<Vec<Sequence>> = data
+            .in_order(u32::MAX as usize, false)
+            .into_iter()
+            .zip(0..)
+            .map(|(row, group)| data.sequences(row, None, group))
+            .collect();
         let lengths: Vec<Vec<usize>> = rows.iter().map(|row| row.iter().map(Sequence::positions).collect()).collect();
         let key = hex(&Sha256::new().chain_update(&self.model).chain_update(data.key()).finalize());
         let file = self.folder.join(key + ".safetensors");
@@ -180,7 +185,6 @@ impl Cache {
 
     fn compute(&self, sequences: &[Sequence], model: &Model) -> Result<Vec<f64>> {
         let mut flat = Vec::new();
-        // Groups of rows are of no matter here: every sequence is read by itself.
         for range in pack::micro_batches(sequences, self.tokens) {
             let packed = pack::pack(&sequences[range])?;
             let rows = supervised_rows(&packed);

@@ -1,6 +1,7 @@
 //! The decoder on real backends: against transformers' numbers, finite differences and itself.
 
 mod agreement;
+mod dpo;
 mod folders;
 mod generation;
 mod gradients;

@@ -1,0 +1,48 @@
+//! `telos pairs`.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::print;
+use crate::config::{Draft, Override};
+use crate::error::{Error, Result};
+use crate::runs::disk::write_durably;
+use crate::train::pairs::pairs;
+use crate::train::setup::prepare_draft;
+
+/// Make preference rows out of a model's own answers.
+///
+/// Of an experiment with prompts, [rollout] and [[reward]] (one for ppo, say), the model that it starts from answers every
+/// prompt several times; the answer that the rewards like best becomes `chosen`, the one they like worst `rejected`, with
+/// their scores and the prompt's other columns beside them. Prompts whose answers are all worth the same are left out.
+#[derive(Debug, Args)]
+pub struct Pairs {
+    /// The experiment, a TOML file.
+    file: PathBuf,
+    /// The file of JSON lines to write; it must not exist yet.
+    #[arg(long, value_name = "FILE.jsonl")]
+    out: PathBuf,
+    /// Answers to each prompt.
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u64).range(2..=1024))]
+    samples: u64,
+    /// Overrides any key, as in `telos run`.
+    #[arg(long, value_name = "KEY=VALUE", value_parser = Override::parse)]
+    set: Vec<Override>,
+    /// Print the counts as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn execute(args: Pairs, plugin_folders: Vec<PathBuf>) -> Result<()> {
+    let folder = args.out.parent().filter(|folder| !folder.as_os_str().is_empty());
+    if args.out.exists() || folder.is_some_and(|folder| !folder.is_dir()) {
+        let why = if args.out.exists() { "exists already" } else { "cannot be written: there is no such folder" };
+        let message = format!("--out: {} {why}", args.out.display());
+        return Err(Error::request(message).with_hint("name a new file in a folder that is there"));
+    }
+    let prepared = prepare_draft(Draft::read(&args.file, &args.set)?, &plugin_folders, false)?;
+    let found = pairs(&prepared, args.samples as usize)?;
+    write_durably(&args.out, found.lines.as_bytes())?;
+    print::result(&found, args.json)
+}

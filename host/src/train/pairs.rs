@@ -1,0 +1,170 @@
+//! Preferences out of a policy's own answers: of several answers to a prompt, the one that the experiment's rewards like best
+//! against the one they like worst. With them a preference objective learns what a rollout's would, without rollouts.
+
+use std::fmt::{self, Write};
+
+use plugin_api::reward::{Column, Sample};
+use serde::Serialize;
+use serde_json::{Map, Value};
+use telos_world::rng::Rng;
+
+use super::{answers::Policy, exact::questions, setup::Prepared};
+use crate::{
+    config::experiment::Rollout,
+    data::{Examples, Sequence},
+    error::{Error, Result},
+    generate::GenerateOptions,
+    model::Outputs,
+};
+
+/// Tells the stream of chance apart from those of rollouts.
+const PAIRS: u64 = 0x9A12;
+
+/// Keys of a row that a prompt's own columns cannot have.
+const OWN: [&str; 6] = ["prompt", "chosen", "rejected", "messages", "chosen_score", "rejected_score"];
+
+/// The pairs that were found.
+#[derive(Debug, Clone, PartialEq, Default, Serialize)]
+pub struct Pairs {
+    /// Prompts answered.
+    pub prompts: usize,
+    /// Pairs written: prompts of which one answer was better than another.
+    pub pairs: usize,
+    /// Prompts whose answers were all worth the same: they say nothing.
+    pub ties: usize,
+    /// Mean score of all answers.
+    pub mean: f64,
+    /// Mean score of the chosen ones; NaN where there is none.
+    pub chosen: f64,
+    /// Mean score of the rejected ones; NaN where there is none.
+    pub rejected: f64,
+    /// The rows: JSON lines.
+    #[serde(skip)]
+    pub lines: String,
+}
+
+/// Has the model of an experiment with rollouts answer each of its prompts, held-out ones included, `samples` times.
+///
+/// # Errors
+/// A request error for an experiment without `[rollout]` or `[[reward]]`; the plugins' and the backend's own.
+pub fn pairs(prepared: &Prepared, samples: usize) -> Result<Pairs> {
+    let Some(rollout) = &prepared.experiment().rollout else {
+        return Err(prepared.loaded.refuse("rollout", "missing: it says how prompts are answered"));
+    };
+    let (device, _) = prepared.device(false)?;
+    let (model, rewards) = (prepared.model(&device, None, Outputs::TOKENS)?, prepared.rewards(&device)?);
+    if !rewards.count() {
+        return Err(prepared.loaded.refuse("reward", "missing: which answer is better?"));
+    }
+    let data = prepared.data(false)?;
+    if data.chat_template.is_some() {
+        let why = "the prompts are messages or written by a chat template, and a row of pairs would not say which";
+        return Err(prepared.loaded.refuse("data", why));
+    }
+    let mut found = Pairs::default();
+    let mut all = Vec::new();
+    for (side, data) in [(0, &data.train), (1, &data.held_out)] {
+        let data: &dyn Examples = &**data;
+        let policy = Policy { model: &model, tokenizer: &prepared.tokenizer, data };
+        let questions = questions(data, &prepared.tokenizer, u64::MAX)?;
+        // By the size of rollouts, so that this needs no more memory than they do.
+        for (block, questions) in questions.chunks(rollout.prompts).enumerate() {
+            let prompts: Vec<Sequence> =
+                questions.iter().flat_map(|question| vec![question.prompt().clone(); samples]).collect();
+            let seed = Rng::new(&[prepared.experiment().seed, PAIRS, side, block as u64]).next_u64();
+            let answers = policy.answer(&prompts, &options(rollout, seed))?;
+            let scores = rewards.combined(&rewards.judge(&answers)?, answers.len());
+            for (answers, scores) in answers.chunks(samples).zip(scores.chunks(samples)) {
+                let answered: Vec<&Sample> = answers.iter().map(|answer| &answer.sample).collect();
+                found.add(&answered, scores)?;
+            }
+            all.extend(scores);
+        }
+    }
+    found.mean = mean(all.iter().sum(), all.len());
+    found.chosen = mean(found.chosen, found.pairs);
+    found.rejected = mean(found.rejected, found.pairs);
+    Ok(found)
+}
+
+fn options(rollout: &Rollout, seed: u64) -> GenerateOptions {
+    let Rollout { max_new_tokens, temperature, top_p, top_k, .. } = *rollout;
+    GenerateOptions { max_tokens: max_new_tokens, temperature, top_p, top_k, seed }
+}
+
+fn mean(sum: f64, count: usize) -> f64 {
+    if count == 0 { f64::NAN } else { sum / count as f64 }
+}
+
+impl Pairs {
+    /// The best answer of a prompt against the worst, the first of equals; sums stand where means will.
+    fn add(&mut self, answers: &[&Sample], scores: &[f64]) -> Result<()> {
+        self.prompts += 1;
+        let pick = |better: fn(f64, f64) -> bool| {
+            (1..scores.len()).fold(0, |best, index| if better(scores[index], scores[best]) { index } else { best })
+        };
+        let (best, worst) = (pick(|a, b| a > b), pick(|a, b| a < b));
+        if scores.is_empty() || scores[best] == scores[worst] {
+            self.ties += 1;
+            return Ok(());
+        }
+        let mut row = Map::new();
+        row.insert("prompt".into(), answers[best].prompt.clone().into());
+        row.insert("chosen".into(), answers[best].completion.clone().into());
+        row.insert("rejected".into(), answers[worst].completion.clone().into());
+        row.insert("chosen_score".into(), scores[best].into());
+        row.insert("rejected_score".into(), scores[worst].into());
+        for (name, column) in answers[best].columns.iter().filter(|(name, _)| !OWN.contains(&name.as_str())) {
+            let value: Value = match column {
+                Column::Text(text) => text.clone().into(),
+                Column::Number(number) => (*number).into(),
+            };
+            row.insert(name.clone(), value);
+        }
+        let line = serde_json::to_string(&row).map_err(|e| Error::run("cannot write a row as JSON").with_cause(e))?;
+        // Writing to a string cannot fail.
+        _ = writeln!(self.lines, "{line}");
+        self.pairs += 1;
+        self.chosen += scores[best];
+        self.rejected += scores[worst];
+        Ok(())
+    }
+}
+
+impl fmt::Display for Pairs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "prompts    {}", self.prompts)?;
+        writeln!(f, "pairs      {}; of {} prompts all answers are worth the same", self.pairs, self.ties)?;
+        write!(
+            f,
+            "score      {:.4} of all, {:.4} of the chosen, {:.4} of the rejected",
+            self.mean, self.chosen, self.rejected
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample(completion: &str) -> Sample {
+        let columns = vec![("qid".to_owned(), Column::Number(3.0)), ("chosen".to_owned(), Column::Text("own".into()))];
+        Sample { prompt: "p".into(), completion: completion.into(), ended: true, columns }
+    }
+
+    /// Catches sides exchanged, a pair out of equal answers, a column that overwrites an answer, and one that is lost.
+    #[test]
+    fn the_best_stands_against_the_worst() {
+        let (a, b, c) = (sample("a"), sample("b"), sample("c"));
+        let mut pairs = Pairs::default();
+        pairs.add(&[&a, &b, &c], &[0.5, -1.0, 2.0]).unwrap();
+        pairs.add(&[&a, &b], &[1.0, 1.0]).unwrap();
+        pairs.add(&[&a], &[1.0]).unwrap();
+        assert_eq!((pairs.prompts, pairs.pairs, pairs.ties), (3, 1, 2));
+        let row: Value = serde_json::from_str(&pairs.lines).unwrap();
+        let expected = serde_json::json!({
+            "prompt": "p", "chosen": "c", "rejected": "b", "chosen_score": 2.0, "rejected_score": -1.0, "qid": 3.0
+        });
+        assert_eq!(row, expected);
+    }
+}
