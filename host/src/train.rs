@@ -52,6 +52,7 @@ use setup::Prepared;
 use state::TrainState;
 use summary::{SampleText, Summary};
 use trail::Trail;
+use window::WindowLoss;
 
 /// A run in progress.
 pub struct Trainer {
@@ -172,9 +173,7 @@ impl Trainer {
         self.records.answers(self.state.step, &said)?;
         self.torn = false;
         if self.state.step == 1 {
-            // What needs fresh weights was looked at in the evaluation before, where there was one.
-            let fresh = self.prepared.model_folder.is_none() && self.state.loss_before.is_none();
-            self.check_expectations(&out.metrics, fresh);
+            self.check_first_step(&out);
         }
         self.progress.step(self.state.step, out.loss, out.tokens as f64 / phases.total());
         self.count_bad(finite, out.loss, gradient.norm)?;
@@ -378,6 +377,15 @@ impl Trainer {
                 self.progress.message(&note);
             }
         }
+    }
+
+    /// The same for the first step, which may begin from a trained model. What needs fresh weights was looked at in the evaluation
+    /// before it, where there was one.
+    fn check_first_step(&self, out: &WindowLoss) {
+        let fresh = self.prepared.model_folder.is_none() && self.state.loss_before.is_none();
+        let mut figures = vec![("loss".to_owned(), out.loss)];
+        figures.extend(out.metrics.iter().cloned());
+        self.check_expectations(&figures, fresh);
     }
 
     fn experiment(&self) -> &Experiment {

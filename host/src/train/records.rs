@@ -9,7 +9,7 @@ use std::{
 use plugin_api::backend::Memory;
 use serde_json::{Map, Value, json};
 
-use super::{evaluate::Figures, optim::Gradient, rollout::Said, summary::SampleText, window::WindowLoss};
+use super::{answers::Said, evaluate::Figures, optim::Gradient, summary::SampleText, window::WindowLoss};
 use crate::{
     error::Result,
     runs::{folder::RunFolder, jsonl::JsonLines},

@@ -12,12 +12,11 @@ use serde::{Deserialize, Serialize};
 use telos_world::rng::Rng;
 
 use super::{
-    answers::Policy,
+    answers::{Policy, Said},
     objectives::Objectives,
     pass::Pass,
     rewards::{Answer, Rewards},
     roles::Roles,
-    summary::SampleText,
     trail::Trail,
     window::join_batches,
 };
@@ -25,12 +24,15 @@ use crate::{
     config::experiment::Rollout,
     data::{Examples, Sequence, Tokenizer, Window, pack},
     error::{Error, Result},
-    generate::{Finish, GenerateOptions},
+    generate::GenerateOptions,
     model::{Keep, Model},
 };
 
 /// File of a checkpoint in the middle of a rollout.
 const FILE: &str = "rollout.json";
+
+/// How many answers of a rollout are written down.
+const TOLD: usize = 2;
 
 /// Tells the streams of chance apart.
 const ANSWERS: u64 = 0xA115;
@@ -53,18 +55,6 @@ pub struct Rollouts {
     found: Vec<(String, f64)>,
     /// Its first answers, until then.
     said: Vec<Said>,
-}
-
-/// How many answers of a rollout are written down.
-const TOLD: usize = 2;
-
-/// An answer of a rollout, to be read by people.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Said {
-    /// Prompt, answer, its length and end.
-    pub text: SampleText,
-    /// What it is worth, as it enters the rollout.
-    pub reward: f64,
 }
 
 /// The rollout at work.
@@ -181,7 +171,8 @@ impl Rollouts {
         let combined = models.rewards.combined(&scores, answers.len());
         let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len().max(1) as f64;
         self.found = scores.iter().map(|judge| (format!("reward/{}", judge.name), mean(&judge.scores))).collect();
-        self.said = answers.iter().zip(&combined).take(TOLD).map(|(answer, reward)| said(answer, *reward)).collect();
+        self.said =
+            answers.iter().zip(&combined).take(TOLD).map(|(answer, reward)| Said::new(answer, *reward)).collect();
         let mut sequences: Vec<Sequence> = answers.into_iter().map(|Answer { sequence, .. }| sequence).collect();
         for (sequence, reward) in sequences.iter_mut().zip(combined) {
             sequence.numbers.insert(names::REWARD.to_owned(), reward);
@@ -283,15 +274,6 @@ impl Rollouts {
         self.commit();
         Ok(())
     }
-}
-
-/// An answer as people read it.
-fn said(answer: &Answer, reward: f64) -> Said {
-    let Answer { sequence, sample } = answer;
-    let finish = if sample.ended { Finish::EndOfSequence } else { Finish::MaxTokens };
-    let (prompt, text) = (sample.prompt.clone(), sample.completion.clone());
-    let tokens = sequence.supervised.iter().filter(|supervised| **supervised).count();
-    Said { text: SampleText { prompt, text, tokens, finish: finish.as_str() }, reward }
 }
 
 /// The same prompt so many times, as one group.
