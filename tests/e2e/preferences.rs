@@ -110,7 +110,7 @@ fn what_does_not_fit_pairs_is_refused_with_the_remedy() {
 }
 
 /// Catches a reference that is asked about all rows at a time, whatever train.micro_batch_tokens says: the first check asks it,
-/// the second one reads what it said.
+/// the second one reads what it said. Catches a rehearsal with half a pair too: an odd number of the longest rows fits into 256.
 #[test]
 fn the_reference_reads_rows_by_micro_batches() {
     let lab = lab();
