@@ -14,6 +14,7 @@ mod lab;
 mod micro;
 mod minors;
 mod objectives;
+mod peers;
 mod pipeline;
 mod plugins;
 mod ppo_plugin;

@@ -58,7 +58,7 @@ impl Policy<'_> {
             Some(row) => (row.prompt.clone(), row.columns.clone()),
             None => (self.tokenizer.decode(&prompt.ids, true)?, Vec::new()),
         };
-        let completion = self.tokenizer.decode(words, false)?;
+        let completion = self.text(&prompt.ids, words)?;
         let mut numbers = prompt.numbers.clone();
         numbers.insert(names::ENDED.to_owned(), f64::from(u8::from(ended)));
         let supervised = prompt.ids.iter().map(|_| false).chain(tokens.iter().map(|_| true));
@@ -94,6 +94,22 @@ impl Said {
         let (prompt, text) = (sample.prompt.clone(), sample.completion.clone());
         let tokens = sequence.supervised.iter().filter(|supervised| **supervised).count();
         Said { text: SampleText { prompt, text, tokens, finish: finish.as_str() }, reward }
+    }
+}
+
+impl Policy<'_> {
+    /// The text of `words` behind `prompt`. The prompt passes the decoder too: at the beginning of a text some tokenizers leave out
+    /// a word's space, and prompt and completion together would be another text then.
+    fn text(&self, prompt: &[u32], words: &[u32]) -> Result<String> {
+        let mut decoder = self.tokenizer.stream(false);
+        for id in prompt {
+            decoder.push(*id)?;
+        }
+        let mut text = String::new();
+        for id in words {
+            text += &decoder.push(*id)?;
+        }
+        Ok(text + &decoder.finish()?)
     }
 }
 

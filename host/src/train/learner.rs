@@ -327,10 +327,13 @@ fn largest_tokens(batch: Batch, micro_batch: usize, longest: usize, together: us
         Batch::Pairs(n) | Batch::Prompts(n) => n.saturating_mul(together).saturating_mul(longest),
         Batch::Tokens(n) => n,
     };
-    micro_batch.min(window).max(longest.saturating_mul(together))
+    let unit = longest.saturating_mul(together).max(1);
+    let most = micro_batch.min(window).max(unit);
+    // Never half a pair.
+    if together > 1 { most - most % unit } else { most }
 }
 
-/// Makes neighbours the two answers of a pair; one that is left over answers itself.
+/// Makes neighbours the two answers of a pair.
 fn pair_up(packed: &mut PackedBatch) {
     let sequences = packed.sequences();
     let numbers = |of: fn(usize) -> usize| (0..sequences).map(|s| of(s) as f64).collect::<Vec<f64>>();
