@@ -6,6 +6,7 @@
 
 pub mod answers;
 pub mod arrays;
+pub mod beside;
 mod dataset;
 pub mod dry;
 pub mod evaluate;
@@ -164,6 +165,7 @@ impl Trainer {
             rollouts.commit();
         }
         self.state.data = self.learner.batcher.state().clone();
+        self.state.beside = self.learner.beside.iter().map(|beside| beside.batcher.state().clone()).collect();
         self.state.step += 1;
         self.state.tokens += out.tokens;
         self.state.updates = self.learner.adam.updates;
@@ -203,7 +205,7 @@ impl Trainer {
 
     fn after_step(&mut self, metrics: &[(String, f64)]) -> Result<Verdict> {
         let verdict = self.learner.after_step(metrics, &self.trail)?;
-        self.state.objectives = self.learner.objectives.states()?.iter().map(|bytes| state::to_hex(bytes)).collect();
+        self.state.objectives = self.learner.states()?.iter().map(|bytes| state::to_hex(bytes)).collect();
         Ok(verdict)
     }
 

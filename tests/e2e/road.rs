@@ -406,3 +406,26 @@ fn a_pipeline_tries_its_judges_before_it_trains() {
         "{scores:?} {model}"
     );
 }
+
+/// PPO with a pre-training term; any text serves as one to go on learning.
+pub fn ptx() -> String {
+    let term = "[[objective]]\nplugin = \"ce\"\nweight = 0.5\ntext = \"rows.jsonl\"\ntokens = 96\n";
+    PPO.replace("[objective]", "[[objective]]") + term
+}
+
+/// Catches a pre-training term that is left out, learns from the prompts, or comes without its own text or tokens.
+#[test]
+fn a_pre_training_term_learns_from_its_own_text_beside_rollouts() {
+    let lab = lab(&ptx());
+    lab.run(&[]).succeeds();
+    let run = lab.tiny_run();
+    let (loss, ppo) = (run.train("ce/loss"), run.train("ppo/policy"));
+    close(loss[0], 257f64.ln(), 0.1, "a fresh model's first text");
+    assert!(loss.last() < Some(&(0.8 * loss[0])), "{loss:?}");
+    assert_eq!(loss.len(), ppo.len());
+    named_refused(&lab, &["objective.0.tokens=5"], &["objective.0.tokens", "unused"]);
+    lab.write("tiny.toml", format!("{SHARED}{}", ptx().replace("tokens = 96", "")));
+    named_refused(&lab, &[], &["objective.1.tokens", "missing"]);
+    lab.write("tiny.toml", format!("{SHARED}{}", ptx().replace("text = \"rows.jsonl\"", "")));
+    named_refused(&lab, &[], &["objective.1.text", "missing"]);
+}

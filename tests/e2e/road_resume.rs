@@ -7,7 +7,7 @@ use rustix::process::Signal;
 
 use crate::{
     lab::{Dice, Lab},
-    road::{DPO, PPO, REWARD, lab},
+    road::{DPO, PPO, REWARD, lab, ptx},
 };
 
 const STEPS: u64 = 60;
@@ -114,4 +114,10 @@ fn gotcha_42_a_killed_ppo_on_one_trunk_leaves_the_same_bits() {
         "train.micro_batch_tokens=64",
     ];
     survives(PPO, &sets, &["reference/model.safetensors", "rollout.json"]);
+}
+
+/// Catches a text beside the rows that begins anew.
+#[test]
+fn gotcha_42_a_killed_ppo_with_a_pre_training_term_leaves_the_same_bits() {
+    survives(&ptx(), &[], &["rollout.json"]);
 }

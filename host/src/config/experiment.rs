@@ -255,6 +255,12 @@ pub struct Objective {
     pub plugin: String,
     /// Factor in the sum.
     pub weight: f64,
+    /// Text of its own, beside the rows of the first objective.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub text: Option<Vec<String>>,
+    /// Tokens of that text that a step sees.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tokens: Option<usize>,
     /// The plugin's own options, checked and complete.
     #[serde(flatten)]
     pub options: Map<String, Json>,

@@ -136,6 +136,9 @@ pub const KEYS: &[Key] = &[
     key("objective.plugin", Form::Text, "", "\"ce\"", "id of the objective plugin"),
     key("objective.weight", FROM_ZERO, "1.0", "0.5", "factor of this objective in the sum"),
 
+    key("objective.text", Form::Texts, "the world's, with synthetic data", "\"corpus/*.txt\"", "running text of its own, for an objective that learns from running text beside rows: a pre-training term"),
+    key("objective.tokens", POSITIVE_INT, "", "2048", "tokens of that text that a step sees"),
+
     key("reference", Form::Table, "the starting weights, where an objective reads it", "{ from = \"runs/sft\" }", "the frozen model that the policy is held to"),
     key("reference.from", Form::Text, "\"self\"", "\"self\"", "self: the policy's starting weights; or a run, a checkpoint or a Hugging Face folder"),
     key("reference.copy_every", POSITIVE_INT, "never", "100", "steps after which the policy's weights become the reference's, again and again"),

@@ -87,6 +87,8 @@ pub struct Data {
 pub struct Objective {
     pub plugin: Option<String>,
     pub weight: Option<f64>,
+    pub text: Option<Vec<String>>,
+    pub tokens: Option<usize>,
 }
 
 #[derive(Debug, Default, Deserialize)]

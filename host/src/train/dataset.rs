@@ -50,8 +50,10 @@ impl Prepared {
     pub fn data(&self, cached: bool) -> Result<TrainingData> {
         let experiment = self.experiment();
         let (kind, data) = (self.row_kind(), self.data_kind());
-        for (own, (_, manifest)) in experiment.objective.iter().zip(&self.objectives) {
-            check_data(&own.plugin, manifest, &data)?;
+        for (index, (own, (_, manifest))) in experiment.objective.iter().zip(&self.objectives).enumerate() {
+            if !self.stands_beside(index, manifest) {
+                check_data(&own.plugin, manifest, &data)?;
+            }
         }
         if let Some((key, why)) = misfit(kind, experiment.train.batch, &experiment.data) {
             return Err(self.loaded.refuse(key, why));
@@ -85,7 +87,7 @@ impl Prepared {
         })
     }
 
-    fn synthetic(&self) -> Result<SyntheticOptions> {
+    pub(super) fn synthetic(&self) -> Result<SyntheticOptions> {
         let experiment = self.experiment();
         let Data::Synthetic { rows, held_out_rows, tasks, equal_length } = &experiment.data else {
             return Err(Error::run("the experiment's data is not synthetic"));

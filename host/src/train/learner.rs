@@ -7,7 +7,8 @@ use plugin_api::{batch::names, manifest::DataKind, objective::Verdict};
 
 use super::{
     arrays::cut,
-    objectives::{Objectives, Sums},
+    beside::Beside,
+    objectives::{Active, Objectives, Sums},
     optim::{Adam, Gradient},
     pass::Pass,
     rewards::Rewards,
@@ -47,6 +48,8 @@ pub struct Learner {
     pub rollouts: Option<Rollouts>,
     /// Who judges answers.
     pub rewards: Rewards,
+    /// Objectives with text of their own.
+    pub beside: Vec<Beside>,
     settings: Train,
     seed: u64,
     /// The longest sequence of the run.
@@ -87,6 +90,7 @@ impl Prepared {
         let mut learner = Learner::new(self, model, roles, objectives, batcher)?;
         learner.rewards = self.rewards(device)?;
         learner.rollouts = self.rollouts(&learner, &data)?;
+        learner.beside = self.beside()?;
         Ok(Opened { learner, data, steps, note })
     }
 }
@@ -169,6 +173,7 @@ impl Learner {
             batcher,
             rollouts: None,
             rewards: Rewards::default(),
+            beside: Vec::new(),
         })
     }
 
@@ -226,6 +231,15 @@ impl Learner {
         self.model.zero(&self.grads)?;
         self.roles.zero()?;
         let mut out = self.accumulate(micro_batches, trail)?;
+        let (model, roles, grads) = (&self.model, &self.roles, &self.grads);
+        for beside in &mut self.beside {
+            let own = beside.accumulate(&Work { model, roles, recompute: self.recompute, grads }, trail)?;
+            out.loss += own.loss;
+            out.tokens += own.tokens;
+            let prefix = beside.objectives.iter().next().map_or("", |active| active.prefix.as_str());
+            out.metrics.push((format!("{prefix}loss"), own.loss));
+            out.metrics.extend(own.metrics.into_iter().filter(|(name, _)| name.starts_with(prefix)));
+        }
         let mut gradient = self.adam.measure(&self.grads)?;
         if let Some(critic) = self.roles.measure()? {
             gradient.finite &= critic.finite;
@@ -247,7 +261,8 @@ impl Learner {
     /// The plugins' own.
     pub fn after_step(&mut self, metrics: &[(String, f64)], trail: &Trail) -> Result<Verdict> {
         let mut verdict = Verdict::CONTINUE;
-        for active in self.objectives.iter_mut() {
+        let every = self.objectives.iter_mut().chain(self.beside.iter_mut().flat_map(|b| b.objectives.iter_mut()));
+        for active in every {
             trail.objective(&active.id, "after_step");
             let own: Vec<(String, f64)> = metrics
                 .iter()
@@ -264,6 +279,23 @@ impl Learner {
             _ => {}
         }
         Ok(verdict)
+    }
+
+    /// Every objective, those with text of their own last.
+    pub fn every_objective(&mut self) -> impl Iterator<Item = &mut Active> {
+        self.objectives.iter_mut().chain(self.beside.iter_mut().flat_map(|beside| beside.objectives.iter_mut()))
+    }
+
+    /// The states of all of them, in that order.
+    ///
+    /// # Errors
+    /// The plugins' own.
+    pub fn states(&self) -> Result<Vec<Vec<u8>>> {
+        let mut states = self.objectives.states()?;
+        for beside in &self.beside {
+            states.extend(beside.objectives.states()?);
+        }
+        Ok(states)
     }
 
     /// Moves the weights along the measured gradient in step `step`, counted from 1; a reference that follows, follows.

@@ -263,6 +263,9 @@ impl Prepared {
         let kind = self.data_kind();
         let mut all = Vec::with_capacity(wanted.len());
         for (index, ((library, manifest), own)) in self.objectives.iter().zip(wanted).enumerate() {
+            if self.stands_beside(index, manifest) {
+                continue;
+            }
             let instance = library.objective(&own.options)?;
             let twice = wanted.iter().filter(|other| other.plugin == own.plugin).count() > 1;
             let prefix = match (several, twice) {

@@ -143,8 +143,11 @@ impl Trainer {
             self.progress.message(note);
         }
         self.learner.batcher.restore(self.state.data.clone())?;
+        for (beside, place) in self.learner.beside.iter_mut().zip(self.state.beside.clone()) {
+            beside.batcher.restore(place)?;
+        }
         let saved = self.state.objectives.clone();
-        for (active, text) in self.learner.objectives.iter_mut().zip(saved) {
+        for (active, text) in self.learner.every_objective().zip(saved) {
             active.instance.restore(&state::from_hex(&text)?)?;
         }
         let (step, total) = (self.state.step, self.state.total);

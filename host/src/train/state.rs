@@ -53,6 +53,9 @@ pub struct TrainState {
     pub ended: bool,
     /// Place in the data order.
     pub data: BatcherState,
+    /// Place in the text of each objective that has its own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub beside: Vec<BatcherState>,
     /// Bytes of metrics.jsonl, timing.jsonl and samples.jsonl that belong to these steps.
     pub lines: [u64; 3],
     /// State of each objective, in hexadecimal; empty for those without.
@@ -79,6 +82,7 @@ impl TrainState {
             stopped: false,
             ended: false,
             data,
+            beside: Vec::new(),
             lines: [0; 3],
             objectives: Vec::new(),
         }

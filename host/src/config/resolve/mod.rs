@@ -244,7 +244,8 @@ fn objectives(written: Vec<written::Objective>, notes: &mut Notes<'_>) -> Vec<Ob
             notes.missing(&format!("{key}.plugin"), "which objective? for example plugin = \"ce\"");
         }
         let (plugin, weight) = (objective.plugin.unwrap_or_default(), objective.weight.unwrap_or(1.0));
-        resolved.push(Objective { plugin, weight, options: Default::default() });
+        let (text, tokens) = (objective.text, objective.tokens);
+        resolved.push(Objective { plugin, weight, text, tokens, options: Default::default() });
     }
     if !resolved.is_empty() && resolved.iter().all(|objective| objective.weight == 0.0) {
         notes.refuse("objective", "every weight is 0: there is nothing to minimise");

@@ -1,0 +1,100 @@
+//! Objectives that learn from running text beside the rows of the first one, as PPO with a pre-training term does (PPO-ptx: Ouyang
+//! et al. 2022, arXiv 2203.02155, equation 2). Each has a data order of its own; its gradient joins every optimizer step.
+
+use plugin_api::manifest::{DataKind, ObjectiveManifest};
+
+use super::{
+    objectives::{Active, Objectives},
+    setup::Prepared,
+    trail::Trail,
+    window::{WindowLoss, Work, accumulate},
+};
+use crate::{
+    config::experiment::{Data, Objective},
+    data::{BatchSize, Batcher, BatcherOptions, TextOptions},
+    error::{Error, Result},
+};
+
+/// An objective with text of its own.
+pub struct Beside {
+    /// The objective.
+    pub objectives: Objectives,
+    /// Its place in its text.
+    pub batcher: Batcher,
+    context: usize,
+    micro_batch: usize,
+}
+
+impl Prepared {
+    /// Whether the objective of this position learns from text of its own: running text, where the first one learns from rows.
+    pub fn stands_beside(&self, index: usize, manifest: &ObjectiveManifest) -> bool {
+        index > 0 && manifest.data == DataKind::TEXT && self.data_kind() != DataKind::TEXT.as_str()
+    }
+
+    /// The objectives that learn from text of their own.
+    ///
+    /// # Errors
+    /// A request error for text that is missing or given in vain.
+    pub fn beside(&self) -> Result<Vec<Beside>> {
+        let wanted = self.experiment().objective.iter().zip(&self.objectives).enumerate();
+        let mut all = Vec::new();
+        for (index, (own, (library, manifest))) in wanted {
+            let key = |name: &str| match self.objectives.len() {
+                1 => format!("objective.{name}"),
+                _ => format!("objective.{index}.{name}"),
+            };
+            if !self.stands_beside(index, manifest) {
+                for (name, given) in [("text", own.text.is_some()), ("tokens", own.tokens.is_some())] {
+                    if given {
+                        let why = "unused: this objective learns from [data]; text of its own is for one that learns from running text beside rows";
+                        return Err(self.loaded.refuse(&key(name), why));
+                    }
+                }
+                continue;
+            }
+            let tokens = own.tokens.ok_or_else(|| {
+                let why = "missing: how many tokens of its own text does a step see? for example tokens = 2048";
+                self.loaded.refuse(&key("tokens"), why)
+            })?;
+            let instance = Box::new(library.objective(&own.options)?);
+            let prefix = format!("{}/", own.plugin);
+            let active = Active::new(&own.plugin, own.weight, prefix, manifest.clone(), instance, "text")?;
+            let batcher = self.text_of(own, &key("text"), tokens)?;
+            all.push(Beside {
+                objectives: Objectives::new(vec![active])?,
+                batcher,
+                context: self.config.context as usize,
+                micro_batch: self.experiment().train.micro_batch_tokens,
+            });
+        }
+        Ok(all)
+    }
+
+    fn text_of(&self, own: &Objective, key: &str, tokens: usize) -> Result<Batcher> {
+        let corpus = match (&own.text, &self.experiment().data) {
+            (Some(paths), _) => TextOptions { paths: paths.clone(), eval_paths: Vec::new(), held_out: 0.0 }.read()?,
+            (None, Data::Synthetic { .. }) => self.synthetic()?.read()?,
+            (None, _) => {
+                let why = "missing: which text does this objective learn from? for example text = \"corpus/*.txt\"";
+                return Err(self.loaded.refuse(key, why));
+            }
+        };
+        let context = self.config.context as usize;
+        let data = corpus.tokenize(&self.tokenizer, context, None)?;
+        let (seed, prefix) = (self.experiment().seed, self.tokenizer.prefix());
+        let options = BatcherOptions { seed, batch: BatchSize::Tokens(tokens), prefix, epochs: None };
+        Ok(Batcher::new(data.train, options)?)
+    }
+}
+
+impl Beside {
+    /// Adds the gradient of its next window to the policy's.
+    ///
+    /// # Errors
+    /// The plugin's and the backend's own.
+    pub fn accumulate(&mut self, work: &Work<'_>, trail: &Trail) -> Result<WindowLoss> {
+        let window = self.batcher.next_window(self.context)?;
+        let window = window.ok_or_else(|| Error::run("the text beside the rows has ended"))?;
+        accumulate(work, &mut self.objectives, &super::arrays::cut(&window, self.micro_batch)?, trail)
+    }
+}
