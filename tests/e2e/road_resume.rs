@@ -4,9 +4,10 @@
 use std::{fs, thread, time::Duration};
 
 use rustix::process::Signal;
+use serde_json::Value;
 
 use crate::{
-    lab::{Dice, Lab},
+    lab::{Dice, Lab, Run},
     road::{DPO, PPO, REWARD, lab, ptx},
 };
 
@@ -55,6 +56,13 @@ fn survives(objective: &str, sets: &[&str], files: &[&str]) {
     for file in files.iter().chain(&["config.json"]) {
         assert!(run.saved(STEPS, file) == whole.saved(STEPS, file), "{file} differs");
     }
+    // Times are written down too, and are as long as they are.
+    let place = |run: &Run| -> Value {
+        let mut place: Value = serde_json::from_slice(&run.saved(STEPS, "trainer.json")).expect("JSON");
+        place.as_object_mut().expect("an object").remove("lines");
+        place
+    };
+    assert_eq!(place(&run), place(&whole));
 }
 
 /// Whether there is a run to take up; what was killed before its first file was whole is removed, as telos asks for.

@@ -75,7 +75,7 @@ fn wrong(problem: &Problem, rng: &mut Rng) -> String {
 }
 
 /// Puts words there that the answer has not.
-fn replace<'w>(words: &mut [&'w str], which: std::ops::Range<usize>, rng: &mut Rng) {
+fn replace(words: &mut [&str], which: std::ops::Range<usize>, rng: &mut Rng) {
     let mut nouns = NOUNS;
     rng.shuffle(&mut nouns);
     let strangers: Vec<&'static str> = nouns.into_iter().filter(|noun| !words.contains(noun)).collect();

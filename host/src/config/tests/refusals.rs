@@ -24,7 +24,7 @@ optimizer = { lr = -1e-3 }
         exp.toml:2:1: sed: unknown key; did you mean `seed`?
         exp.toml:3:23: model.dim: 30 is no multiple of heads = 4
         exp.toml:5:30: objective.label_smoothin: unknown key; did you mean `label_smoothing`?
-        exp.toml:8:1: train.steps: expected an integer from 1, found the string "many"; for example steps = 500
+        exp.toml:8:1: train.steps: expected an integer from 0, found the string "many"; for example steps = 500
         exp.toml:10:15: train.optimizer.lr: expected a number above 0, found the number -0.001; for example lr = 3e-4
         --set eval.evry: unknown key; did you mean `every`?
         "#,
@@ -55,12 +55,12 @@ fn unknown_keys_get_the_nearest_valid_name_and_no_second_complaint() {
 #[test]
 fn wrong_types_say_what_was_expected_and_found_with_an_example() {
     let steps = |value: &str, found: &str| {
-        let line = "exp.toml:7:1: train.steps: expected an integer from 1, found";
+        let line = "exp.toml:7:1: train.steps: expected an integer from 0, found";
         changed("steps = 100", &format!("steps = {value}"), &format!("{line} {found}; for example steps = 500"));
     };
     steps("\"100\"", "the string \"100\"");
     steps("1.5", "the number 1.5");
-    steps("0", "the integer 0");
+    steps("-1", "the integer -1");
     steps("true", "`true`");
     steps("[]", "an empty list");
     steps("{}", "a table");
@@ -357,7 +357,7 @@ fn options_without_a_default_must_be_given() {
 
 #[test]
 fn mistakes_of_later_stages_join_the_list_at_their_lines() {
-    let mut draft = draft(&GOOD.replace("steps = 100", "steps = 0"), &[]).unwrap();
+    let mut draft = draft(&GOOD.replace("steps = 100", "steps = -1"), &[]).unwrap();
     draft.refuse("objective.plugin", "no plugin \"ce\"");
     let error = draft.finish().unwrap_err();
     assert_eq!(error.details()[0], "exp.toml:4:15: objective.plugin: no plugin \"ce\"");
@@ -537,7 +537,7 @@ fn mistakes_in_overrides_name_the_override() {
     set("train.step=5", "--set train.step: unknown key; did you mean `steps`?");
     set(
         "train.steps=abc",
-        "--set train.steps: expected an integer from 1, found the string \"abc\"; for example steps = 500",
+        "--set train.steps: expected an integer from 0, found the string \"abc\"; for example steps = 500",
     );
     set("train.steps.x=1", "--set train.steps.x: `train.steps` is the integer 100, which has no key `x`");
     set("objectiv.plugin=ce", "--set objectiv.plugin: objectiv: unknown key; did you mean `objective`?");
