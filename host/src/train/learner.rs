@@ -279,17 +279,14 @@ impl Learner {
             Batch::Pairs(n) => n.saturating_mul(2).saturating_mul(self.longest),
             Batch::Tokens(n) => n,
         };
-        let paired = self.objectives.iter().any(|active| active.manifest.data == DataKind::PREFERENCE);
-        // Never half a pair.
-        let unit = if paired { 2 * self.longest.max(1) } else { self.longest.max(1) };
-        let tokens = (self.settings.micro_batch_tokens.min(window) / unit).max(1) * unit;
+        let tokens = self.settings.micro_batch_tokens.min(window).max(self.longest);
         let mut packed = largest_batch(self.longest, tokens, self.model.config().vocab);
         let needs = self.objectives.needs();
         packed.reads_last = needs.reads_last();
         if needs.reference {
             packed.per_token.insert(names::REFERENCE_LOGP.to_owned(), vec![0.0; packed.len()]);
         }
-        if paired {
+        if self.objectives.iter().any(|active| active.manifest.data == DataKind::PREFERENCE) {
             pair_up(&mut packed);
         }
         if needs.rollouts {
@@ -313,7 +310,7 @@ impl Learner {
     }
 }
 
-/// Makes neighbours the two answers of a pair.
+/// Makes neighbours the two answers of a pair; one that is left over answers itself.
 fn pair_up(packed: &mut PackedBatch) {
     let sequences = packed.sequences();
     let numbers = |of: fn(usize) -> usize| (0..sequences).map(|s| of(s) as f64).collect::<Vec<f64>>();
