@@ -66,13 +66,13 @@ pub fn spec(text: &str) -> Spec {
     Spec::parse(text).unwrap_or_else(|why| panic!("backend `{text}`: {why}"))
 }
 
-/// The quickstart on a backend, with so many threads, for what needs a session and no model.
+/// Pre-training in small on a backend, with so many threads, for what needs a session and no model.
 ///
 /// # Panics
 /// Where the backend is not built or does not open.
 pub fn on(spec: &Spec, threads: usize) -> Prepared {
     let sets = [threads_of(threads)];
-    prepared(&experiment("quickstart"), spec, &sets, &[plugin_folder()]).unwrap_or_else(|why| panic!("{spec}: {why:?}"))
+    prepared(&experiment("pretrain"), spec, &sets, &[plugin_folder()]).unwrap_or_else(|why| panic!("{spec}: {why:?}"))
 }
 
 /// A file of `experiments/`.

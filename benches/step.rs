@@ -1,4 +1,4 @@
-//! One training step through loaded libraries, by backend: of the quickstart, and of the shapes that `peers/` compares
+//! One training step through loaded libraries, by backend: of `pretrain`, and of the shapes that `peers/` compares
 //! with PyTorch. Also prints how many crossings a step makes; `boundary` measures the price of one.
 #![allow(missing_docs, reason = "criterion's macros")]
 
@@ -6,7 +6,7 @@ use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use telos_benches::{THREADS, Training, backends, experiment, plugin_folder, prepared, threads_of};
 
 /// Experiments whose steps are timed.
-const EXPERIMENTS: &[&str] = &["quickstart", "bench-small", "bench-medium"];
+const EXPERIMENTS: &[&str] = &["pretrain", "bench-small", "bench-medium"];
 
 fn step(c: &mut Criterion) {
     let sets = [threads_of(THREADS)];

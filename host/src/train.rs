@@ -10,6 +10,7 @@ mod dataset;
 pub mod dry;
 pub mod evaluate;
 pub mod exact;
+mod expectations;
 pub mod learner;
 pub mod objectives;
 pub mod optim;
@@ -46,10 +47,12 @@ use exact::{EXACT_MATCH, Question, exact_match};
 use learner::Learner;
 use objectives::Objectives;
 use records::{Phases, Records, StepLine};
+use rollout::Rollouts;
 use setup::Prepared;
 use state::TrainState;
 use summary::{SampleText, Summary};
 use trail::Trail;
+use window::WindowLoss;
 
 /// A run in progress.
 pub struct Trainer {
@@ -166,7 +169,12 @@ impl Trainer {
         self.state.updates = self.learner.adam.updates;
         let line = StepLine { step: self.state.step, lr, gradient, finite, context, out: &out };
         self.records.step(&line, &phases, self.learner.device.memory())?;
+        let said = self.learner.rollouts.as_mut().map(Rollouts::said).unwrap_or_default();
+        self.records.answers(self.state.step, &said)?;
         self.torn = false;
+        if self.state.step == 1 {
+            self.check_first_step(&out);
+        }
         self.progress.step(self.state.step, out.loss, out.tokens as f64 / phases.total());
         self.count_bad(finite, out.loss, gradient.norm)?;
         Ok(verdict)
@@ -235,7 +243,9 @@ impl Trainer {
         self.state.evaluated = Some((step, loss));
         if step == 0 {
             self.state.loss_before = loss;
-            self.check_expectations(&figures);
+            if self.prepared.model_folder.is_none() {
+                self.check_expectations(&figures, true);
+            }
         }
         Ok(better)
     }
@@ -358,34 +368,24 @@ impl Trainer {
         }
     }
 
-    /// Says so where a fresh model's loss is not what the objective expects of one.
-    fn check_expectations(&self, figures: &Figures) {
-        if self.prepared.model_folder.is_some() {
-            return;
-        }
-        let vocab = self.learner.model.config().vocab as f64;
+    /// Says so where `figures` are not what the objectives expect before training: of fresh weights with `fresh` all, else what
+    /// does not depend on the weights.
+    fn check_expectations(&self, figures: &[(String, f64)], fresh: bool) {
+        let vocab = fresh.then_some(self.learner.model.config().vocab);
         for active in self.learner.objectives.iter() {
-            for expected in &active.manifest.expectations {
-                let value = if expected.value == "ln_vocab" { Some(vocab.ln()) } else { expected.value.parse().ok() };
-                let name = if expected.quantity == "loss" {
-                    "loss".into()
-                } else {
-                    active.prefix.clone() + &expected.quantity
-                };
-                // The only term of the only objective is told as the loss.
-                let term = active.manifest.terms.iter().any(|t| t.name == expected.quantity);
-                let by_name = figures.iter().find(|(n, _)| *n == name);
-                let found = by_name.or_else(|| figures.iter().find(|(n, _)| term && n == "loss")).map(|(_, v)| *v);
-                if let (Some(value), Some(found)) = (value, found)
-                    && (found - value).abs() > expected.tolerance * value.abs().max(1e-9)
-                {
-                    self.progress.message(&format!(
-                        "note: {name} is {found:.4} before training; \"{}\" expects about {value:.4} ({})",
-                        active.id, expected.when
-                    ));
-                }
+            for note in expectations::missed(&active.id, &active.prefix, &active.manifest, figures, vocab) {
+                self.progress.message(&note);
             }
         }
+    }
+
+    /// The same for the first step, which may begin from a trained model. What needs fresh weights was looked at in the evaluation
+    /// before it, where there was one.
+    fn check_first_step(&self, out: &WindowLoss) {
+        let fresh = self.prepared.model_folder.is_none() && self.state.loss_before.is_none();
+        let mut figures = vec![("loss".to_owned(), out.loss)];
+        figures.extend(out.metrics.iter().cloned());
+        self.check_expectations(&figures, fresh);
     }
 
     fn experiment(&self) -> &Experiment {

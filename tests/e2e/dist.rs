@@ -52,12 +52,12 @@ fn a_moved_distribution_finds_its_plugins_and_trains() {
     assert!(!plugins.iter().any(|p| p["id"].as_str().is_some_and(|id| id.contains("test"))), "{listed:#}");
 
     let mut run = program(&folder, "telos", &lab);
-    run.arg("run").arg(folder.join("experiments/quickstart.toml"));
+    run.arg("run").arg(folder.join("experiments/pretrain.toml"));
     for set in ["train.steps=2", "train.schedule=constant", "eval.tokens=500", "data.rows=500", "sample.max_tokens=4"] {
         run.args(["--set", set]);
     }
     Answer::of(&mut run).succeeds();
-    assert!(lab.path().join("runs/quickstart/metrics.jsonl").is_file());
+    assert!(lab.path().join("runs/pretrain/metrics.jsonl").is_file());
 
     for file in ["telos", "telos-step"] {
         let size = |folder: &Path| fs::metadata(folder.join(file)).expect("a file").len();

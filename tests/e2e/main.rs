@@ -22,6 +22,8 @@ mod preference_plugins;
 mod preferences;
 mod resume;
 mod rig;
+mod road;
+mod road_resume;
 mod sft;
 mod threads;
 #[cfg(target_os = "linux")]

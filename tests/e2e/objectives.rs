@@ -184,3 +184,25 @@ fn epochs_and_recomputation_do_what_they_say() {
     assert_eq!(kept.train("loss"), again.train("loss"));
     assert!(kept.saved(8, "model.safetensors") == again.saved(8, "model.safetensors"));
 }
+
+/// Catches a check of what objectives expect that nobody makes, that waits for an evaluation there is not, that is told twice, or
+/// that a trained model fails for being trained.
+#[test]
+fn gotcha_10_a_first_loss_far_from_ln_v_is_said_once_and_of_fresh_weights_alone() {
+    let lab = Lab::tiny();
+    lab.write("some.txt", crate::lab::some_text(600));
+    let nothing_held_out = ["data={source='text',path='some.txt',held_out=0}", "eval={}"];
+    let notes = |sets: &[&str]| {
+        let args = ["run", "tiny.toml"].into_iter().chain(sets.iter().flat_map(|set| ["--set", *set]));
+        let answer = lab.ask(&args.collect::<Vec<_>>());
+        answer.succeeds();
+        answer.err.lines().filter(|line| line.contains("before training")).map(str::to_owned).collect::<Vec<_>>()
+    };
+    for (name, sets) in [("name=a", &[][..]), ("name=b", &nothing_held_out)] {
+        assert_eq!(notes(&[&[name], sets].concat()), [""; 0]);
+        let wild = notes(&[&[&format!("{name}2"), "model.init_std=1.0"], sets].concat());
+        assert!(wild.len() == 1 && wild[0].contains("\"ce\" expects about 5.5491"), "{wild:?}");
+    }
+    let sets = [&["name=c", "model={from='runs/b'}"], &nothing_held_out[..]].concat();
+    assert_eq!(notes(&sets), [""; 0], "a trained model is not near ln V");
+}

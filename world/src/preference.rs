@@ -36,7 +36,8 @@ pub(crate) fn draw(problem: &Problem, equal_length: bool, rng: &mut Rng) -> Pref
     let flaw = if equal_length {
         Flaw::Wrong
     } else {
-        rng.pick([Flaw::Wrong, Flaw::Wrong, Flaw::Rambling, Flaw::WrongRambling])
+        // That an answer rambles is soon learned; that it is wrong is not.
+        rng.pick([Flaw::Wrong, Flaw::Wrong, Flaw::Wrong, Flaw::Wrong, Flaw::Rambling, Flaw::WrongRambling])
     };
     let chosen = problem.answer();
     let rejected = match flaw {
@@ -47,26 +48,38 @@ pub(crate) fn draw(problem: &Problem, equal_length: bool, rng: &mut Rng) -> Pref
     Preference { prompt: problem.prompt(), chosen, rejected, flaw, task: problem.task }
 }
 
-/// A wrong answer as long as the right one: two words swapped or one replaced, or another number of as many digits.
+/// A wrong answer as long as the right one: two words swapped, all in another order, one or all from some place on replaced; or
+/// another number of as many digits. Some are easier to see through than others.
 fn wrong(problem: &Problem, rng: &mut Rng) -> String {
     let answer = problem.answer();
     if matches!(problem.task, Task::Count | Task::Add) {
         return wrong_number(&answer, rng);
     }
-    let mut words: Vec<&str> = answer.split(' ').collect();
-    // List tasks hold at least two different words, so either change makes the answer wrong.
+    let right: Vec<&str> = answer.split(' ').collect();
+    let mut words = right.clone();
     let at = rng.below(words.len() as u64) as usize;
-    if rng.below(2) == 0 {
-        let other = (at + rng.within(1, words.len() as u64 - 1) as usize) % words.len();
-        words.swap(at, other);
-    } else {
-        let mut nouns = NOUNS;
-        rng.shuffle(&mut nouns);
-        if let Some(stranger) = nouns.into_iter().find(|noun| !words.contains(noun)) {
-            words[at] = stranger;
+    match rng.below(4) {
+        0 => {
+            let other = (at + rng.within(1, words.len() as u64 - 1) as usize) % words.len();
+            words.swap(at, other);
         }
+        1 => rng.shuffle(&mut words),
+        2 => replace(&mut words, at..at + 1, rng),
+        _ => replace(&mut words, at..right.len(), rng),
+    }
+    // A shuffle may change nothing.
+    if words == right {
+        replace(&mut words, at..at + 1, rng);
     }
     words.join(" ")
+}
+
+/// Puts words there that the answer has not.
+fn replace<'w>(words: &mut [&'w str], which: std::ops::Range<usize>, rng: &mut Rng) {
+    let mut nouns = NOUNS;
+    rng.shuffle(&mut nouns);
+    let strangers: Vec<&'static str> = nouns.into_iter().filter(|noun| !words.contains(noun)).collect();
+    words[which].iter_mut().zip(strangers).for_each(|(word, stranger)| *word = stranger);
 }
 
 /// A number near the right one, with as many digits.

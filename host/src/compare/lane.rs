@@ -52,7 +52,7 @@ impl Entry {
     /// # Errors
     /// Request errors; memory.
     pub fn learner(&self, device: &Device, data: &TrainingData) -> Result<(Learner, u64)> {
-        let opened = self.prepared.learner(device, data.clone(), None)?;
+        let opened = self.prepared.learner(device, data.clone(), None, false)?;
         Ok((opened.learner, opened.steps))
     }
 }

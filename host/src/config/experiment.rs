@@ -214,10 +214,12 @@ pub enum Data {
         #[serde(skip_serializing_if = "Columns::is_empty")]
         columns: Columns,
     },
-    /// The generated world of small tasks, which holds out a tenth of its texts by itself.
+    /// The generated world of small tasks, which keeps a tenth of its prompts for the examples it holds out.
     Synthetic {
         /// How many examples.
         rows: u64,
+        /// How many are held out.
+        held_out_rows: u64,
         /// Which tasks, in the order of [`super::schema::TASKS`].
         tasks: Vec<String>,
         /// Whether the two answers of every pair are equally long.

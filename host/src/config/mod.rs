@@ -150,7 +150,10 @@ impl Draft {
                 None
             }
         };
-        let mistakes = notes.mistakes;
+        let mut mistakes = notes.mistakes;
+        if let Some(experiment) = &experiment {
+            mistakes.extend(needless(experiment, &checked.rewards));
+        }
         let backend =
             checked.backend.unwrap_or_else(|| SpannedTable::new("backend", root.place.clone(), Vec::new(), "backend"));
         let uses = experiment
@@ -244,11 +247,25 @@ impl PluginUse {
 }
 
 impl Loaded {
+    /// How the user wrote the table `index` of a list: `reward`, or `reward.0` and so on.
+    pub fn key_of(&self, list: &str, index: usize) -> String {
+        resolve::keys_of(list, &self.source.root, index + 1).pop().unwrap_or_default()
+    }
+
     /// The error that `key` is wrong in a way seen only later, such as a file that does not exist.
     pub fn refuse(&self, key: &str, message: impl Into<String>) -> Error {
         let place = resolve::place_of(&self.source.root, key);
         refusal(&self.source.file, vec![Mistake::new(place, key, message)])
     }
+}
+
+/// Keys of rewards that are models: there is no plugin whose options they could be.
+fn needless(experiment: &Experiment, rewards: &[SpannedTable]) -> Vec<Mistake> {
+    let models = experiment.reward.iter().zip(rewards).filter_map(|(reward, table)| match reward.source {
+        experiment::RewardSource::Model { .. } => options::check_options(&[], table).err(),
+        experiment::RewardSource::Plugin { .. } => None,
+    });
+    models.flatten().collect()
 }
 
 fn uses(

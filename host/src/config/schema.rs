@@ -128,6 +128,7 @@ pub const KEYS: &[Key] = &[
     key("data.columns.answer", Form::Text, "\"answer\"", "\"solution\"", "the right answer to a prompt, for evaluation and rewards"),
     key("data.columns.margin", Form::Text, "\"margin\"", "\"score_gap\"", "by how much the chosen answer is better"),
     key("data.rows", Form::Int(1, 1 << 32), "20000", "20000", "synthetic: how many examples are generated"),
+    key("data.held_out_rows", Form::Int(1, 1 << 32), "a tenth of data.rows", "400", "synthetic: how many examples are held out; none of them shares its prompt with one to train on"),
     key("data.tasks", Form::Words(TASKS), "all", "[\"sort\", \"add\"]", "synthetic: which tasks"),
     key("data.equal_length", Form::Bool, "false", "true", "synthetic pairs: whether the two answers of every pair are equally long"),
 
@@ -161,7 +162,7 @@ pub const KEYS: &[Key] = &[
     key("rollout.clip", POSITIVE, "none", "5.0", "rewards are cut to this distance from 0"),
 
     key("train", Form::Table, "", "{ steps = 500 }", "how it is minimised"),
-    key("train.steps", POSITIVE_INT, "", "500", "optimizer steps; this or epochs"),
+    key("train.steps", ANY_INT, "", "500", "optimizer steps; this or epochs; 0: the model is only evaluated"),
     key("train.epochs", Form::Float(Excluded(0.0), Included(1e9)), "", "1", "passes over the training data; this or steps"),
     key("train.batch", Form::Table, "", "{ tokens = 8192 }", "what one optimizer step sees: tokens, sequences, pairs or prompts"),
     key("train.batch.tokens", POSITIVE_INT, "", "8192", "tokens a step, in whole sequences or pairs; not for prompts alone"),

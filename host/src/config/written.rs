@@ -71,6 +71,7 @@ pub struct Data {
     pub held_out: Option<f64>,
     pub eval_path: Option<Vec<String>>,
     pub rows: Option<u64>,
+    pub held_out_rows: Option<u64>,
     pub tasks: Option<Vec<String>>,
     pub split_column: Option<String>,
     pub group_column: Option<String>,

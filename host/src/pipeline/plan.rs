@@ -51,6 +51,7 @@ pub fn try_out(pipeline: &Pipeline, stages: Vec<StagePlan>, tasks: &[Task]) -> R
         let objectives = prepared.objectives()?;
         let (device, _) = prepared.device(false)?;
         prepared.roles(&device, &objectives, None)?;
+        prepared.rewards(&device)?;
         let data = prepared.data(true)?;
         prepared.batcher(&data)?;
         // Saved with the model, so a later stage finds it there.

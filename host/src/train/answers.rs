@@ -11,6 +11,7 @@ use super::{
     pass::Pass,
     rewards::{Answer, Rewards},
     roles::Roles,
+    summary::SampleText,
 };
 use crate::{
     config::Experiment,
@@ -89,6 +90,26 @@ impl Policy<'_> {
             text += &decoder.push(*id)?;
         }
         Ok(text + &decoder.finish()?)
+    }
+}
+
+/// An answer, to be read by people.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Said {
+    /// Prompt, answer, its length and end.
+    pub text: SampleText,
+    /// What it is worth, as rollouts learn from it.
+    pub reward: f64,
+}
+
+impl Said {
+    /// An answer with its reward. Prompts leave room for the longest answer, so what did not end was cut off there.
+    pub fn new(answer: &Answer, reward: f64) -> Said {
+        let Answer { sequence, sample } = answer;
+        let finish = if sample.ended { Finish::EndOfSequence } else { Finish::MaxTokens };
+        let (prompt, text) = (sample.prompt.clone(), sample.completion.clone());
+        let tokens = sequence.supervised.iter().filter(|supervised| **supervised).count();
+        Said { text: SampleText { prompt, text, tokens, finish: finish.as_str() }, reward }
     }
 }
 

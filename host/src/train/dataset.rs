@@ -87,12 +87,12 @@ impl Prepared {
 
     fn synthetic(&self) -> Result<SyntheticOptions> {
         let experiment = self.experiment();
-        let Data::Synthetic { rows, tasks, equal_length } = &experiment.data else {
+        let Data::Synthetic { rows, held_out_rows, tasks, equal_length } = &experiment.data else {
             return Err(Error::run("the experiment's data is not synthetic"));
         };
         let tasks = tasks.iter().filter_map(|name| name.parse().ok()).collect();
-        let (rows, equal_length) = (*rows, *equal_length);
-        Ok(SyntheticOptions { rows, held_out_rows: (rows / 10).max(1), tasks, equal_length, seed: experiment.seed })
+        let (rows, held_out_rows, equal_length) = (*rows, *held_out_rows, *equal_length);
+        Ok(SyntheticOptions { rows, held_out_rows, tasks, equal_length, seed: experiment.seed })
     }
 
     fn rows(&self, kind: RowKind) -> Result<TrainingData> {
@@ -114,10 +114,19 @@ impl Prepared {
             return Err(self.loaded.refuse("eval.generate", why));
         }
         let (layout, file) = self.layout(template)?;
-        let longest = experiment.longest_sequence(self.config.context as usize);
+        let longest = self.longest_row(kind);
         let encoder = Encoder { tokenizer: &self.tokenizer, layout: &layout, longest, truncation };
         let corpus = RowCorpus { sources: corpus.sources.iter().cloned().chain(file).collect(), ..corpus };
         Ok(encoder.encode(&corpus)?)
+    }
+
+    /// The most positions of a row: of a prompt that is answered in rollouts, what leaves room for the longest answer.
+    fn longest_row(&self, kind: RowKind) -> usize {
+        let (experiment, context) = (self.experiment(), self.config.context as usize);
+        let longest = experiment.longest_sequence(context);
+        let answer = experiment.rollout.as_ref().filter(|_| kind == RowKind::Prompt).map_or(0, |r| r.max_new_tokens);
+        // An answer as long as the context is refused with its own key, later.
+        if answer < context { longest.min(context - answer) } else { longest }
     }
 
     /// How rows are written, and the template's file where it comes from one.
@@ -213,7 +222,7 @@ mod tests {
         ] {
             assert_eq!(batches.map(|batch| key(kind, batch, &text()).is_none()), fitting, "{kind:?}");
         }
-        let synthetic = Data::Synthetic { rows: 1, tasks: Vec::new(), equal_length: true };
+        let synthetic = Data::Synthetic { rows: 1, held_out_rows: 1, tasks: Vec::new(), equal_length: true };
         assert_eq!(key(None, Batch::Tokens(9), &synthetic), Some("data.equal_length"));
         assert_eq!(key(Some(RowKind::Preference), Batch::Tokens(9), &synthetic), None);
         let rows = |truncation| Data::Jsonl {

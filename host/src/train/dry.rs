@@ -54,7 +54,7 @@ pub struct Findings {
 pub fn dry_run(prepared: &Prepared) -> Result<Findings> {
     let trail = Trail::default();
     let (device, _) = prepared.device(false)?;
-    let Opened { mut learner, data, steps, .. } = prepared.learner(&device, prepared.data(false)?, None)?;
+    let Opened { mut learner, data, steps, .. } = prepared.learner(&device, prepared.data(false)?, None, false)?;
     learner.rehearse(&trail)?;
 
     let (mut found, mut example) = (None, None);

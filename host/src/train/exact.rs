@@ -64,10 +64,14 @@ fn question(data: &dyn Examples, tokenizer: &Tokenizer, row: &Sequence) -> Resul
         Some(answer) => (Some(answer.trim().to_owned()), tokenizer.encode(&answer)?.len() + 1),
         None => (None, 0),
     };
+    // A prompt by itself is no side of a pair: neighbours that share a group are never computed apart.
+    let mut numbers = row.numbers.clone();
+    numbers.retain(|name, _| name != names::GROUP && name != names::SIDE);
     let prompt = Sequence {
         ids: row.ids[..start].to_vec(),
         supervised: vec![false; start],
         tokens: Default::default(),
+        numbers,
         ..row.clone()
     };
     Ok(Some(Question { prompt, answer, length }))
@@ -105,7 +109,7 @@ mod tests {
     use crate::data::rows::{ChatTemplate, RowKind, encode::Encoder, layout::Layout, template::PLAIN};
 
     /// Of every kind of row. Catches prompts that give their answer away, answers without their beginning, the rejected
-    /// answer of a pair, and prompts alone that are not asked.
+    /// answer of a pair, prompts alone that are not asked, and a question that is still taken for a side of a pair.
     #[test]
     fn a_question_is_a_rows_prompt_and_its_answer_what_follows() {
         let tokenizer = Tokenizer::bytes().unwrap();
@@ -124,6 +128,9 @@ mod tests {
                 let answer = question.answer.as_deref().unwrap();
                 assert_eq!(telos_world::gold(&row.question(), answer), Some(1.0), "{answer}");
                 assert_eq!(question.length, answer.len() + 1);
+                for name in [names::GROUP, names::SIDE] {
+                    assert!(!question.prompt.numbers.contains_key(name), "{kind:?}: {name}");
+                }
             }
         }
     }

@@ -67,15 +67,22 @@ pub struct Opened {
 }
 
 impl Prepared {
-    /// Puts the experiment's models to work on `device`: those of the run's `checkpoint`, or as they start.
+    /// Puts the experiment's models to work on `device`: those of the run's `checkpoint`, or as they start. With `cached` what a
+    /// frozen reference says of rows goes by way of the cache beside the runs; without, nothing is written.
     ///
     /// # Errors
     /// Request errors for what the objectives cannot read or the experiment gives in vain; memory.
-    pub fn learner(&self, device: &Device, data: TrainingData, checkpoint: Option<&Path>) -> Result<Opened> {
+    pub fn learner(
+        &self,
+        device: &Device,
+        data: TrainingData,
+        checkpoint: Option<&Path>,
+        cached: bool,
+    ) -> Result<Opened> {
         let objectives = self.objectives()?;
         let mut roles = self.roles(device, &objectives, checkpoint)?;
         let model = self.model(device, checkpoint, self.policy_outputs(&objectives))?;
-        let (data, note) = self.asked(data, &objectives, &mut roles)?;
+        let (data, note) = self.asked(data, &objectives, &mut roles, cached)?;
         let (batcher, steps) = self.batcher(&data)?;
         let mut learner = Learner::new(self, model, roles, objectives, batcher)?;
         learner.rewards = self.rewards(device)?;
@@ -274,19 +281,22 @@ impl Learner {
     /// # Errors
     /// The plugins' and the backend's own.
     pub fn rehearse(&mut self, trail: &Trail) -> Result<()> {
-        let window = match self.settings.batch {
-            Batch::Sequences(n) | Batch::Prompts(n) => n.saturating_mul(self.longest),
-            Batch::Pairs(n) => n.saturating_mul(2).saturating_mul(self.longest),
-            Batch::Tokens(n) => n,
+        let paired = self.objectives.iter().any(|active| active.manifest.data == DataKind::PREFERENCE);
+        let (longest, together) = match &self.rollouts {
+            Some(rollouts) => {
+                (rollouts.longest(self.longest, self.model.config().context as usize), rollouts.samples())
+            }
+            None => (self.longest, if paired { 2 } else { 1 }),
         };
-        let tokens = self.settings.micro_batch_tokens.min(window).max(self.longest);
-        let mut packed = largest_batch(self.longest, tokens, self.model.config().vocab);
+        let tokens = largest_tokens(self.settings.batch, self.settings.micro_batch_tokens, longest, together);
+        let mut packed = largest_batch(longest, tokens, self.model.config().vocab);
         let needs = self.objectives.needs();
         packed.reads_last = needs.reads_last();
-        if needs.reference {
+        // Where the model itself is there, it is asked in every step.
+        if needs.reference && self.roles.reference.as_ref().is_none_or(|role| role.model.is_none()) {
             packed.per_token.insert(names::REFERENCE_LOGP.to_owned(), vec![0.0; packed.len()]);
         }
-        if self.objectives.iter().any(|active| active.manifest.data == DataKind::PREFERENCE) {
+        if paired {
             pair_up(&mut packed);
         }
         if needs.rollouts {
@@ -310,10 +320,48 @@ impl Learner {
     }
 }
 
+/// Positions of a run's largest micro-batch, where `together` sequences are never cut apart and the longest has `longest`.
+fn largest_tokens(batch: Batch, micro_batch: usize, longest: usize, together: usize) -> usize {
+    let window = match batch {
+        Batch::Sequences(n) => n.saturating_mul(longest),
+        Batch::Pairs(n) | Batch::Prompts(n) => n.saturating_mul(together).saturating_mul(longest),
+        Batch::Tokens(n) => n,
+    };
+    micro_batch.min(window).max(longest.saturating_mul(together))
+}
+
 /// Makes neighbours the two answers of a pair; one that is left over answers itself.
 fn pair_up(packed: &mut PackedBatch) {
     let sequences = packed.sequences();
     let numbers = |of: fn(usize) -> usize| (0..sequences).map(|s| of(s) as f64).collect::<Vec<f64>>();
     packed.numbers.insert(names::GROUP.to_owned(), numbers(|s| s / 2));
     packed.numbers.insert(names::SIDE.to_owned(), numbers(|s| 1 - s % 2));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Catches a rehearsal of less than a run's largest micro-batch: of one answer where a pair, or all answers to a prompt, are
+    /// computed together; and of more than a window holds.
+    #[test]
+    fn gotcha_44_the_largest_micro_batch_holds_what_is_never_cut_apart() {
+        for (batch, micro_batch, together, expected) in [
+            (Batch::Tokens(4096), 1024, 1, 1024),
+            (Batch::Tokens(512), 1024, 1, 512),
+            (Batch::Sequences(2), 1024, 1, 200),
+            (Batch::Sequences(9), 40, 1, 100),
+            (Batch::Pairs(9), 150, 2, 200),
+            (Batch::Pairs(1), 4096, 2, 200),
+            (Batch::Tokens(50), 4096, 2, 200),
+            (Batch::Prompts(2), 4096, 3, 600),
+            (Batch::Prompts(2), 128, 3, 300),
+        ] {
+            assert_eq!(
+                largest_tokens(batch, micro_batch, 100, together),
+                expected,
+                "{batch:?}, {micro_batch}, {together}"
+            );
+        }
+    }
 }

@@ -147,3 +147,27 @@ pub fn logps(model: &Model, packed: &PackedBatch, rows: &[i32], temperature: f64
 pub fn at_ends(packed: &PackedBatch, values: &[f64]) -> Vec<f64> {
     packed.offsets.iter().skip(1).filter_map(|end| values.get(*end as usize - 1).copied()).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::{Sequence, pack::pack};
+
+    /// Catches a score that is read one position off, at the longest sequence's end, or of the next sequence.
+    #[test]
+    fn gotcha_13_29_scores_are_read_at_each_sequences_own_last_token() {
+        let sequence = |length: usize, reads_last| Sequence {
+            ids: (0..length as u32).collect(),
+            supervised: vec![true; length],
+            reads_last,
+            ..Default::default()
+        };
+        let values: Vec<f64> = (0..9).map(f64::from).collect();
+        let packed = pack(&[sequence(2, true), sequence(4, true), sequence(3, true)]).unwrap();
+        assert_eq!(at_ends(&packed, &values), [1.0, 5.0, 8.0]);
+        assert_eq!(packed.tokens[5], 3, "the last token is read");
+        // Without anything asked there, the last token is a target alone.
+        let packed = pack(&[sequence(3, false), sequence(2, false)]).unwrap();
+        assert_eq!(at_ends(&packed, &values), [1.0, 2.0]);
+    }
+}

@@ -9,7 +9,7 @@ use std::{
 use plugin_api::backend::Memory;
 use serde_json::{Map, Value, json};
 
-use super::{evaluate::Figures, optim::Gradient, summary::SampleText, window::WindowLoss};
+use super::{answers::Said, evaluate::Figures, optim::Gradient, summary::SampleText, window::WindowLoss};
 use crate::{
     error::Result,
     runs::{folder::RunFolder, jsonl::JsonLines},
@@ -139,6 +139,24 @@ impl Records {
                 "text": text.text,
                 "tokens": text.tokens,
                 "finish": text.finish,
+            }))?;
+        }
+        Ok(())
+    }
+
+    /// Answers of the rollout that a step drew, each with its reward.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn answers(&mut self, step: u64, answers: &[Said]) -> Result<()> {
+        for Said { text, reward } in answers {
+            self.samples.append(&json!({
+                "step": step,
+                "prompt": text.prompt,
+                "text": text.text,
+                "tokens": text.tokens,
+                "finish": text.finish,
+                "reward": number(*reward),
             }))?;
         }
         Ok(())

@@ -87,7 +87,7 @@ impl Examples for Asked {
 
 impl Prepared {
     /// The data as the models read it. Where a frozen reference is asked about rows, its answers come from the cache or are
-    /// computed into it, and the model goes. The note says which.
+    /// computed into it, and the model goes; the note says which. Not `cached`, the model stays and is asked in every step.
     ///
     /// # Errors
     /// The backend's. A cache that cannot be read or written costs only time.
@@ -96,11 +96,13 @@ impl Prepared {
         data: TrainingData,
         objectives: &Objectives,
         roles: &mut Roles,
+        cached: bool,
     ) -> Result<(TrainingData, Option<String>)> {
         let reads_last = objectives.needs().reads_last();
         let plain = |inner: &Arc<dyn Examples>| Asked { inner: inner.clone(), reads_last, reference: Vec::new() };
         let (mut train, mut held_out, mut note) = (plain(&data.train), plain(&data.held_out), None);
-        if let Some(model) = self.cacheable(&data, objectives, roles)? {
+        let cacheable = if cached { self.cacheable(&data, objectives, roles)? } else { None };
+        if let Some(model) = cacheable {
             let cache = Cache::new(self, objectives, reads_last)?;
             let (first, second) = (cache.read(&train, model)?, cache.read(&held_out, model)?);
             let how = if first.1 && second.1 { "read from" } else { "computed into" };

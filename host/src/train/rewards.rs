@@ -77,9 +77,8 @@ impl Prepared {
                     (plugin.clone(), Kind::Plugin(library.reward(&reward.options)?))
                 }
                 RewardSource::Model { model } => {
-                    let place = format!("reward.{index}");
-                    let key = if experiment.reward.len() == 1 { "reward" } else { place.as_str() };
-                    ("model".to_owned(), self.judge(key, device, model, reward.normalise)?)
+                    let key = self.loaded.key_of("reward", index);
+                    ("model".to_owned(), self.judge(&key, device, model, reward.normalise)?)
                 }
             };
             let alike = judges.iter().filter(|judge| judge.name.split('.').next() == Some(name.as_str())).count();
@@ -163,5 +162,30 @@ impl Rewards {
             scores.extend(at_ends(&packed, &model.scalars(&forward)?));
         }
         Ok(scores)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn scores(name: &str, weight: f64, scores: &[f64]) -> Scores {
+        Scores { name: name.into(), weight, scores: scores.to_vec() }
+    }
+
+    /// Catches a mean in the place of the weighted sum, a judge that is only measured and counts all the same (its NaN would
+    /// too), a clip of the parts rather than of the sum, and a reward of 0 that is taken for none.
+    #[test]
+    fn gotcha_33_rewards_are_weighted_summed_and_then_cut() {
+        let judged = [
+            scores("a", 0.5, &[4.0, -8.0, 0.0]),
+            scores("b", -2.0, &[1.0, 3.0, 0.0]),
+            scores("measured", 0.0, &[f64::MAX; 3]),
+        ];
+        let rewards = |clip| Rewards { judges: Vec::new(), clip, tokens: 1 };
+        assert_eq!(rewards(None).combined(&judged, 3), [0.0, -10.0, 0.0]);
+        assert_eq!(rewards(Some(3.0)).combined(&judged, 3), [0.0, -3.0, 0.0]);
+        assert_eq!(rewards(None).combined(&[], 2), [0.0, 0.0]);
+        assert!(rewards(None).is_empty() && !rewards(None).count());
     }
 }

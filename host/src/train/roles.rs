@@ -74,6 +74,15 @@ impl Prepared {
                 return Err(self.loaded.refuse(key, format!("unused: no objective reads a {key}")));
             }
         }
+        for (key, given) in
+            [("eval.generate", experiment.eval.generate.is_some()), ("sample.prompts", experiment.sample.is_some())]
+        {
+            if given && !needs.tokens {
+                return Err(self
+                    .loaded
+                    .refuse(key, "unused: a reward model scores answers and writes none; leave it out"));
+            }
+        }
         Ok(Roles {
             reference: needs.reference.then(|| self.reference(device, checkpoint)).transpose()?,
             critic: if needs.critic { self.critic(device, checkpoint)? } else { None },

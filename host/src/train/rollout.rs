@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use telos_world::rng::Rng;
 
 use super::{
-    answers::Policy,
+    answers::{Policy, Said},
     objectives::Objectives,
     pass::Pass,
     rewards::{Answer, Rewards},
@@ -30,6 +30,9 @@ use crate::{
 
 /// File of a checkpoint in the middle of a rollout.
 const FILE: &str = "rollout.json";
+
+/// How many answers of a rollout are written down.
+const TOLD: usize = 2;
 
 /// Tells the streams of chance apart.
 const ANSWERS: u64 = 0xA115;
@@ -50,6 +53,8 @@ pub struct Rollouts {
     whole: State,
     /// What was found of the latest rollout, until a step has told it.
     found: Vec<(String, f64)>,
+    /// Its first answers, until then.
+    said: Vec<Said>,
 }
 
 /// The rollout at work.
@@ -116,8 +121,8 @@ impl Rollouts {
     /// Rollouts of which none is drawn yet.
     pub fn new(means: Means) -> Rollouts {
         let Means { settings, prompts, seed, tokens, tokenizer, data } = means;
-        let (state, whole, found) = Default::default();
-        Rollouts { settings, prompts, seed, tokens, tokenizer, data, state, whole, found }
+        let (state, whole, found, said) = Default::default();
+        Rollouts { settings, prompts, seed, tokens, tokenizer, data, state, whole, found, said }
     }
 
     /// Whether the rollout at work has nothing left to learn from.
@@ -133,6 +138,21 @@ impl Rollouts {
     /// What was found of a rollout drawn since the last call.
     pub fn found(&mut self) -> Vec<(String, f64)> {
         std::mem::take(&mut self.found)
+    }
+
+    /// The first answers of a rollout drawn since the last call.
+    pub fn said(&mut self) -> Vec<Said> {
+        std::mem::take(&mut self.said)
+    }
+
+    /// Answers to one prompt.
+    pub fn samples(&self) -> usize {
+        self.settings.samples
+    }
+
+    /// Positions of the longest prompt (`prompt`) with the longest answer, in a context of so many.
+    pub fn longest(&self, prompt: usize, context: usize) -> usize {
+        prompt.saturating_add(self.settings.max_new_tokens).min(context)
     }
 
     /// Answers `prompts` and measures the answers.
@@ -151,6 +171,8 @@ impl Rollouts {
         let combined = models.rewards.combined(&scores, answers.len());
         let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len().max(1) as f64;
         self.found = scores.iter().map(|judge| (format!("reward/{}", judge.name), mean(&judge.scores))).collect();
+        self.said =
+            answers.iter().zip(&combined).take(TOLD).map(|(answer, reward)| Said::new(answer, *reward)).collect();
         let mut sequences: Vec<Sequence> = answers.into_iter().map(|Answer { sequence, .. }| sequence).collect();
         for (sequence, reward) in sequences.iter_mut().zip(combined) {
             sequence.numbers.insert(names::REWARD.to_owned(), reward);

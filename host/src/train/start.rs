@@ -46,7 +46,7 @@ pub(super) fn trainer(mut prepared: Prepared, resume: bool, show: Show) -> Resul
     } else {
         (None, None)
     };
-    let opened = prepared.learner(&device, data, checkpoint.as_ref().map(|c| c.path.as_path()))?;
+    let opened = prepared.learner(&device, data, checkpoint.as_ref().map(|c| c.path.as_path()), true)?;
     let Opened { mut learner, data, steps: total, note } = opened;
     let held_out = held_out(&prepared, &learner.objectives, &data)?;
     let questions = questions(&*data.held_out, &prepared.tokenizer, experiment.eval.generate.unwrap_or(0))?;

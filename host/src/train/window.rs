@@ -181,3 +181,52 @@ fn slice(loss: &Loss, part: Part) -> Loss {
     }
     own
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::{Sequence, pack::pack};
+
+    fn part(lengths: &[usize]) -> PackedBatch {
+        let sequences = lengths.iter().map(|length| Sequence {
+            ids: vec![1; *length],
+            supervised: vec![true; *length],
+            reads_last: true,
+            ..Default::default()
+        });
+        pack(&sequences.collect::<Vec<_>>()).unwrap()
+    }
+
+    /// Catches offsets of the parts in the place of the whole's, arrays out of order, and cotangents per sequence that are cut as
+    /// if they were per token.
+    #[test]
+    fn gotcha_01_a_window_is_joined_and_its_cotangents_cut_where_its_parts_are() {
+        let packed = [part(&[2, 3]), part(&[4])];
+        let batches: Vec<Batch<'_>> = [(0.0, 5), (5.0, 4)]
+            .into_iter()
+            .zip(&packed)
+            .map(|((first, count), own)| {
+                let offsets = own.offsets.iter().map(|o| f64::from(*o)).collect::<Vec<f64>>();
+                let logp = (0..count).map(|i| first + f64::from(i)).collect::<Vec<f64>>();
+                Batch::new().with(names::OFFSETS, Scope::BATCH, offsets).with_statistic("logp", Scope::TOKEN, logp)
+            })
+            .collect();
+        let joined = join_batches(&batches, &join(&packed));
+        assert_eq!(joined.get(names::OFFSETS).unwrap(), [0.0, 2.0, 5.0, 9.0]);
+        assert_eq!(joined.get("logp").unwrap(), (0..9).map(f64::from).collect::<Vec<_>>());
+        let term = plugin_api::objective::Term {
+            name: "a".to_owned(),
+            coefficient: 1.0,
+            sum: 0.0,
+            cotangents: vec![
+                ("logp".to_owned(), (0..9).map(f64::from).collect()),
+                (names::SCORE.to_owned(), vec![10.0, 20.0, 30.0]),
+            ],
+        };
+        let loss = Loss { terms: vec![term], ..Loss::default() };
+        let cut: Vec<_> =
+            Part::all(&packed).into_iter().map(|own| slice(&loss, own).terms.remove(0).cotangents).collect();
+        assert_eq!((cut[0][0].1.len(), &cut[0][1].1), (5, &vec![10.0, 20.0]));
+        assert_eq!((&cut[1][0].1, &cut[1][1].1), (&vec![5.0, 6.0, 7.0, 8.0], &vec![30.0]));
+    }
+}

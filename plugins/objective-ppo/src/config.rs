@@ -11,7 +11,7 @@ options! {
         /// What the reward's penalty takes for the KL of a token, of d = logp - reference.logp: `k1` is d (as TRL and torchtune
         /// have it, and unbiased), `k2` d^2 / 2 (TRL's `mse`), `k3` exp(-d) - 1 + d (unbiased and never negative), `abs` |d|.
         kl_penalty: String = "k1".into(), of ["k1", "k2", "k3", "abs"];
-        /// Whether the coefficient stays (`fixed`, as in TRL since 0.12) or follows the rollouts' KL (`adaptive`, Ziegler et al.).
+        /// Whether the coefficient stays (`fixed`, as in TRL 0.16) or follows the rollouts' KL (`adaptive`, Ziegler et al.).
         kl_control: String = "fixed".into(), of ["fixed", "adaptive"];
         /// The KL, in nats per answer, that the adaptive coefficient steers to; above 0.
         kl_target: f64 = 6.0, from 0.0;
@@ -19,8 +19,8 @@ options! {
         kl_horizon: f64 = 10000.0, from 0.0;
         /// Taken off the score of an answer that was cut off before its end-of-text token.
         missing_eos_penalty: f64 = 0.0, from 0.0;
-        /// What becomes of such an answer's score: `subtract` takes the penalty off it (TRL since 0.12), `replace` puts minus the
-        /// penalty in its place (torchtune, and OpenAI's "EOS trick").
+        /// What becomes of such an answer's score: `subtract` takes the penalty off it (TRL 0.16), `replace` puts minus the
+        /// penalty in its place (torchtune, and the "EOS trick" of N+).
         missing_eos: String = "subtract".into(), of ["subtract", "replace"];
         /// What follows the last token of an answer that was cut off: `terminal`, nothing (TRL, torchtune), or `bootstrap`, the
         /// critic's value of the state after it.

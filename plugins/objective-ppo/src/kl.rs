@@ -31,7 +31,7 @@ pub const ESTIMATORS: &[Estimator] = &[
 /// Beyond this log-ratio of one token an exponential says nothing any more, and soon is infinite.
 pub const LOG_RATIO_CAP: f64 = 20.0;
 
-/// The penalty's coefficient (Ziegler et al. 2019, arXiv 1909.08593, equation 3, as in TRL's `AdaptiveKLController`): after a
+/// The penalty's coefficient (Ziegler et al. 2019, arXiv 1909.08593, section 2.2, as in TRL's `AdaptiveKLController`): after a
 /// rollout of n answers whose mean KL was k,
 ///
 /// ```text

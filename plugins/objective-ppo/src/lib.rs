@@ -29,7 +29,7 @@ impl ObjectivePlugin for Ppo {
             formula: FORMULA.into(),
             paper: "Schulman et al. 2017 (PPO), arXiv 1707.06347, equation 7; advantages: Schulman et al. 2015 (GAE), arXiv \
                     1506.02438, equation 16; rewards and the adaptive coefficient: Ziegler et al. 2019, arXiv 1909.08593, \
-                    equations 2 and 3; details: Huang et al. 2024, arXiv 2403.17031"
+                    section 2.2; details: Huang et al. 2024, arXiv 2403.17031"
                 .into(),
             data: DataKind::PROMPT,
             roles: roles(),

@@ -12,7 +12,7 @@
 //!
 //! each summed here and divided, by the host, by the supervised tokens of the optimizer window (TRL's `masked_mean`). All are `[N]`,
 //! aligned to the target: `v` is the value of the state *before* the token. `advantage`, `return`, `old_logp` and `old_value` come
-//! from [`rollout`](crate::rollout), where the KL penalty, the score and generalised advantage estimation are. A masked token adds
+//! from [`rollout`], where the KL penalty, the score and generalised advantage estimation are. A masked token adds
 //! nothing and its cotangent is exactly 0.
 //!
 //! The KL to the reference enters through the rewards alone. Where TRL 0.11 gave a batch of a mean ratio above 10 no gradient, a

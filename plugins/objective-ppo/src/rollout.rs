@@ -6,7 +6,7 @@
 //! return[t] = advantage[t] + critic.value[t]                        before advantages are whitened
 //! ```
 //!
-//! (Ziegler et al. 2019, arXiv 1909.08593, equation 2.) The score sits on the end-of-text token itself; TRL puts it one position
+//! (Ziegler et al. 2019, arXiv 1909.08593, section 2.2.) The score sits on the end-of-text token itself; TRL puts it one position
 //! later where there is room, and needs a value there. An answer without a supervised token has no place for a score.
 
 use crate::{

@@ -33,8 +33,10 @@ fn synthetic(written: written::Data, notes: &mut Notes<'_>) -> Data {
     only_for_rows(&written, "synthetic", notes);
     let chosen = written.tasks.unwrap_or_else(|| TASKS.iter().map(|task| task.to_string()).collect());
     let in_order = TASKS.iter().filter(|task| chosen.iter().any(|name| name == *task));
+    let rows = written.rows.unwrap_or(20_000);
     Data::Synthetic {
-        rows: written.rows.unwrap_or(20_000),
+        rows,
+        held_out_rows: written.held_out_rows.unwrap_or((rows / 10).max(1)),
         tasks: in_order.map(|task| task.to_string()).collect(),
         equal_length: written.equal_length.unwrap_or(false),
     }
@@ -81,6 +83,7 @@ fn columns(written: Option<Columns>, notes: &mut Notes<'_>) -> Columns {
 fn files(written: &written::Data, source: &str, example: &str, notes: &mut Notes<'_>) {
     let why = format!("only source = \"synthetic\" generates data, and source is \"{source}\"");
     notes.unused("data.rows", &written.rows, &why);
+    notes.unused("data.held_out_rows", &written.held_out_rows, &why);
     notes.unused("data.tasks", &written.tasks, &why);
     notes.unused("data.equal_length", &written.equal_length, &why);
     if written.path.is_none() {

@@ -253,7 +253,7 @@ fn objectives(written: Vec<written::Objective>, notes: &mut Notes<'_>) -> Vec<Ob
 }
 
 /// How the user wrote each table of a list: `objective`, or `objective.0` and so on.
-fn keys_of(list: &str, root: &Node, count: usize) -> Vec<String> {
+pub fn keys_of(list: &str, root: &Node, count: usize) -> Vec<String> {
     let is_list = root.find(&format!("{list}.0")).is_some();
     (0..count).map(|index| if is_list { format!("{list}.{index}") } else { list.to_owned() }).collect()
 }

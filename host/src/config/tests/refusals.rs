@@ -489,6 +489,15 @@ fn schedules_take_only_what_their_kind_uses_and_fit_into_the_run() {
     );
 }
 
+/// Catches further keys of a reward model that are passed over, as if there were a plugin they could be options of.
+#[test]
+fn a_reward_model_takes_no_options() {
+    added(
+        "[[reward]]\nmodel = \"runs/rm\"\nwieght = 2\n[[reward]]\nplugin = \"length\"\n[[reward]]\nmodel = \"runs/b\"\ntarget = 4",
+        "exp.toml:12:1: reward.0.wieght: unknown key; did you mean `weight`?\nexp.toml:17:1: reward.2.target: unknown key; valid: `model`, `normalise`, `plugin`, `weight`",
+    );
+}
+
 #[test]
 fn settings_of_evaluation_saving_and_sampling_that_nothing_uses_are_refused() {
     added(

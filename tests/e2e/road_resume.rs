@@ -1,0 +1,117 @@
+//! Runs of preferences and rollouts that are killed anywhere and resumed leave the same bits as ones that were not: weights,
+//! moments, critic, reference, rollout and logs.
+
+use std::{fs, thread, time::Duration};
+
+use rustix::process::Signal;
+
+use crate::{
+    lab::{Dice, Lab},
+    road::{DPO, PPO, REWARD, lab},
+};
+
+const STEPS: u64 = 60;
+const OFTEN: [&str; 3] = ["checkpoint.every=1", "checkpoint.keep=2", "eval.every=7"];
+
+/// Kills the run of `sets` twelve times: on seeing a save under way and at any other moment by turns, every third kill hitting
+/// the training process alone. Fails unless what is left is what a run leaves that nobody stopped; `files` of its last checkpoint
+/// are compared with the rest.
+fn survives(objective: &str, sets: &[&str], files: &[&str]) {
+    let steps = format!("train.steps={STEPS}");
+    let all: Vec<&str> = [&[steps.as_str()], &OFTEN[..], sets].concat();
+    let undisturbed = lab(objective);
+    undisturbed.run(&all).succeeds();
+    let whole = undisturbed.tiny_run();
+    whole.has_steps(STEPS);
+
+    let (lab, mut dice) = (lab(objective), Dice(STEPS));
+    let (mut kills, mut in_a_save) = (0, 0);
+    for round in 0..12 {
+        let (run, before) = (lab.tiny_run(), lab.tiny_run().pointer("LATEST").unwrap_or(0));
+        let mut running = lab.start(&all, begun(&lab));
+        let further = |steps| run.pointer("LATEST").is_some_and(|step| step >= before + steps);
+        let alive = if round % 2 == 0 {
+            running.until(|| further(1) && run.in_a_save())
+        } else {
+            let alive = running.until(|| further(1 + round % 4));
+            thread::sleep(Duration::from_micros(dice.below(20_000)));
+            alive
+        };
+        kills += u64::from(alive);
+        if round % 3 == 2 {
+            running.signal_worker(Signal::KILL)
+        } else {
+            running.signal(Signal::KILL)
+        }
+        running.answer();
+        in_a_save += u64::from(run.in_a_save());
+    }
+    assert!(kills > 8, "the run ended after {kills} kills: too few steps for this machine");
+    assert!(in_a_save > 0, "no kill hit a save");
+    lab.resume(&all).succeeds();
+    let run = lab.tiny_run();
+    run.has_steps(STEPS);
+    run.equals(&whole, STEPS);
+    for file in files.iter().chain(&["config.json"]) {
+        assert!(run.saved(STEPS, file) == whole.saved(STEPS, file), "{file} differs");
+    }
+}
+
+/// Whether there is a run to take up; what was killed before its first file was whole is removed, as telos asks for.
+fn begun(lab: &Lab) -> bool {
+    let run = lab.tiny_run();
+    let begun = run.0.join("experiment.toml").is_file();
+    if !begun {
+        _ = fs::remove_dir_all(&run.0);
+    }
+    begun
+}
+
+/// Catches a data order of pairs that starts anew, and recorded scores that are lost.
+#[test]
+fn gotcha_42_a_killed_reward_model_leaves_the_same_bits() {
+    survives(REWARD, &["objective.centering=0.01"], &[]);
+}
+
+/// Catches a moving average that starts anew from the policy's first weights, or from its present ones.
+#[test]
+fn gotcha_17_42_a_killed_run_beside_a_moving_average_leaves_the_same_bits() {
+    survives(DPO, &["reference.average=0.9"], &["reference/model.safetensors"]);
+}
+
+/// Catches a cached reference that says something else after a resume.
+#[test]
+fn gotcha_22_42_a_killed_run_with_a_cached_reference_leaves_the_same_bits() {
+    survives(DPO, &["objective.loss=aot", "train.micro_batch_tokens=64"], &[]);
+}
+
+/// Steps of a rollout: 3 epochs of 2 minibatches, so that kills fall into the middle of rollouts and of epochs. Catches a rollout
+/// that is drawn again (by weights that have learned from it), passes or places in them that are lost, an adaptive coefficient
+/// that starts anew, and a critic without its moments.
+#[test]
+fn gotcha_35_42_a_killed_ppo_with_a_critic_leaves_the_same_bits() {
+    let sets = [
+        "rollout.epochs=3",
+        "objective.kl_control=adaptive",
+        "objective.kl_target=0.5",
+        "objective.kl_horizon=50",
+        "critic.lr=5e-3",
+        "eval.generate=4",
+    ];
+    survives(PPO, &sets, &["critic/model.safetensors", "critic/optimizer.safetensors", "rollout.json"]);
+}
+
+/// The same with the critic on the policy's trunk, a reference that is copied from time to time, several answers to a prompt, and
+/// rollouts that are left early.
+#[test]
+fn gotcha_42_a_killed_ppo_on_one_trunk_leaves_the_same_bits() {
+    let sets = [
+        "critic.from=shared",
+        "reference.copy_every=9",
+        "rollout.samples=2",
+        "rollout.epochs=4",
+        "objective.target_kl=1e-3",
+        "train.micro_batch_tokens=64",
+    ];
+    survives(PPO, &sets, &["reference/model.safetensors", "rollout.json"]);
+}
