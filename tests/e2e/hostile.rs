@@ -36,7 +36,7 @@ fn an_unknown_key_is_refused_with_its_line_and_the_nearest_name() {
 #[test]
 fn a_wrong_type_is_refused_with_what_was_expected() {
     let lab = edited("steps = 8", "steps = \"many\"");
-    refused(&lab, &[], &["tiny.toml:22:1", "train.steps", "an integer from 1"]);
+    refused(&lab, &[], &["tiny.toml:22:1", "train.steps", "an integer from 0"]);
     refused(&Lab::tiny(), &["train.optimizer.lr=-1"], &["train.optimizer.lr", "above 0"]);
     refused(&edited("layers = 1", "layers = 1.5"), &[], &["tiny.toml:9:1", "model.layers"]);
 }

@@ -236,8 +236,11 @@ impl Learner {
             let own = beside.accumulate(&Work { model, roles, recompute: self.recompute, grads }, trail)?;
             out.loss += own.loss;
             out.tokens += own.tokens;
-            let prefix = beside.objectives.iter().next().map_or("", |active| active.prefix.as_str());
-            out.metrics.push((format!("{prefix}loss"), own.loss));
+            let (prefix, weight) =
+                beside.objectives.iter().next().map_or(("", 1.0), |active| (active.prefix.as_str(), active.weight));
+            if weight != 0.0 {
+                out.metrics.push((format!("{prefix}loss"), own.loss / weight));
+            }
             out.metrics.extend(own.metrics.into_iter().filter(|(name, _)| name.starts_with(prefix)));
         }
         let mut gradient = self.adam.measure(&self.grads)?;
