@@ -53,6 +53,29 @@ prompts = ["sort: ", "add: "]
 max_tokens = 8
 "#;
 
+/// A tiny model, wide enough to learn from rows.
+pub const SMALL: &str = r#"
+seed = 7
+
+[backend]
+plugin = "candle"
+threads = 1
+
+[model]
+layers = 1
+dim = 32
+heads = 2
+context = 48
+"#;
+
+/// The rows of `rows.jsonl`.
+pub const ROWS: &str = r#"
+[data]
+source = "jsonl"
+path = "rows.jsonl"
+held_out = 0.2
+"#;
+
 /// A folder of its own; experiments lie in it, and runs in `runs`.
 pub struct Lab(TempDir);
 
@@ -121,6 +144,40 @@ impl Lab {
     /// The run `tiny`.
     pub fn tiny_run(&self) -> Run {
         Run(self.at("runs/tiny"))
+    }
+
+    /// Starts the run of `tiny.toml`, or goes on with it, as a user would.
+    pub fn go_on(&self, sets: &[&str]) -> Running {
+        let run = self.tiny_run();
+        let begun = run.0.join("experiment.toml").is_file();
+        if !begun {
+            // Killed before its first file was whole; telos says "remove it first".
+            _ = fs::remove_dir_all(&run.0);
+        }
+        self.start(sets, begun)
+    }
+
+    /// Goes on with the run of `tiny.toml`, which saves at every step, and kills it: in even rounds on seeing a save under way,
+    /// else at any moment; in every third round the training process alone. Says whether it was still alive.
+    pub fn kill(&self, sets: &[&str], round: u64, dice: &mut Dice) -> bool {
+        let run = self.tiny_run();
+        let before = run.pointer("LATEST").unwrap_or(0);
+        let mut running = self.go_on(sets);
+        let further = |steps| run.pointer("LATEST").is_some_and(|step| step >= before + steps);
+        let alive = if round.is_multiple_of(2) {
+            running.until(|| further(1) && run.in_a_save())
+        } else {
+            let alive = running.until(|| further(1 + round % 4));
+            thread::sleep(Duration::from_micros(dice.below(16_000)));
+            alive
+        };
+        if round % 3 == 2 {
+            running.signal_worker(Signal::KILL)
+        } else {
+            running.signal(Signal::KILL)
+        }
+        running.answer();
+        alive
     }
 
     /// Names of everything below the folder, sorted.
@@ -196,6 +253,19 @@ impl Run {
         let mut names: Vec<String> = entries.filter_map(|entry| entry.file_name().into_string().ok()).collect();
         names.sort();
         names
+    }
+
+    /// What the run depended on.
+    pub fn receipt(&self) -> Value {
+        serde_json::from_slice(&self.bytes("receipt.json")).expect("JSON")
+    }
+
+    /// The hash of a checkpoint's weights, as its manifest has it.
+    pub fn weights_sha256(&self, step: u64) -> String {
+        let manifest: Value = serde_json::from_slice(&self.saved(step, "manifest.json")).expect("JSON");
+        let text = manifest.to_string();
+        let after = text.split("model.safetensors").nth(1).and_then(|rest| rest.split("\"sha256\":\"").nth(1));
+        after.expect("a hash of the weights")[..64].to_owned()
     }
 
     /// A checkpoint's file.

@@ -59,18 +59,6 @@ fn stage(lab: &Lab, name: &str) -> Run {
     Run(lab.at(&format!("runs/tiny/{name}")))
 }
 
-fn receipt(run: &Run) -> Value {
-    serde_json::from_slice(&run.bytes("receipt.json")).expect("JSON")
-}
-
-/// The hash of a checkpoint's weights, as its manifest has it.
-fn weights(run: &Run, step: u64) -> String {
-    let manifest: Value = serde_json::from_slice(&run.saved(step, "manifest.json")).expect("JSON");
-    let text = manifest.to_string();
-    let after = text.split("model.safetensors").nth(1).and_then(|rest| rest.split("\"sha256\":\"").nth(1));
-    after.expect("a hash of the weights")[..64].to_owned()
-}
-
 /// Fails unless every stage of both pipelines left the same bits.
 #[track_caller]
 fn equal(ours: &Lab, theirs: &Lab) {
@@ -88,10 +76,10 @@ fn stages_hand_their_weights_on_and_are_told_in_one_table() {
     let answer = lab.run(&["stage.sft.train.optimizer.lr=3e-2"]);
     let out = answer.succeeds();
     let [pre, sft, more] = ENDS.map(|(name, _)| stage(&lab, name));
-    assert_eq!(receipt(&pre)["model"], json!({}));
-    assert_eq!(receipt(&sft)["model"]["sha256"], weights(&pre, 10).as_str());
+    assert_eq!(pre.receipt()["model"], json!({}));
+    assert_eq!(sft.receipt()["model"]["sha256"], pre.weights_sha256(10).as_str());
     let best = sft.pointer("BEST").expect("a best checkpoint");
-    assert_eq!(receipt(&more)["model"]["sha256"], weights(&sft, best).as_str());
+    assert_eq!(more.receipt()["model"]["sha256"], sft.weights_sha256(best).as_str());
     for part in ["== stage 1 of 3: pre (ce)", "== stage 2 of 3: sft (sft)", "== stage 3 of 3: more (sft)"] {
         assert!(answer.err.contains(part), "{part}: {answer:#?}");
     }
@@ -203,7 +191,7 @@ fn from_and_only_run_stages_anew_and_keep_the_earlier_ones() {
         "{answer:#?}"
     );
     stage(&lab, "sft.1").equals(&stage(&whole, "sft"), 30);
-    assert!(weights(&stage(&lab, "sft"), 30) != weights(&stage(&whole, "sft"), 30));
+    assert!(stage(&lab, "sft").weights_sha256(30) != stage(&whole, "sft").weights_sha256(30));
     stage(&lab, "more").equals(&stage(&whole, "more"), 6);
     // And back: both are kept, and all is as it was.
     let answer = run(&["--from", "sft"]);

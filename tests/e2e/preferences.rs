@@ -5,27 +5,10 @@ use std::fs;
 
 use serde_json::{Value, json};
 
-use crate::lab::Lab;
+use crate::lab::{Lab, ROWS, SMALL};
 
 /// Pairs of `rows.jsonl`.
 const PAIRS: &str = r#"
-seed = 7
-
-[backend]
-plugin = "candle"
-threads = 1
-
-[model]
-layers = 1
-dim = 32
-heads = 2
-context = 48
-
-[data]
-source = "jsonl"
-path = "rows.jsonl"
-held_out = 0.2
-
 [objective]
 plugin = "dpo"
 
@@ -41,7 +24,7 @@ fn line(prompt: &str, chosen: &str, rejected: &str) -> String {
 
 fn lab() -> Lab {
     let lab = Lab::new();
-    lab.write("tiny.toml", PAIRS);
+    lab.write("tiny.toml", format!("{SMALL}{ROWS}{PAIRS}"));
     lab.write("rows.jsonl", (0..40).map(|i| line(&format!("{i}? "), "yes", "well, no")).collect::<String>());
     lab
 }

@@ -4,7 +4,7 @@ use std::{fs, thread, time::Duration};
 
 use rustix::process::Signal;
 
-use crate::lab::{Dice, Lab, Running};
+use crate::lab::{Dice, Lab};
 
 const STEPS: u64 = 150;
 const SETS: [&str; 5] =
@@ -18,17 +18,6 @@ fn undisturbed() -> Lab {
     lab
 }
 
-/// Starts the run, or goes on with it, as a user would.
-fn go_on(lab: &Lab) -> Running {
-    let run = lab.tiny_run();
-    let begun = run.0.join("experiment.toml").is_file();
-    if !begun {
-        // Killed before its first file was whole; telos says "remove it first".
-        _ = fs::remove_dir_all(&run.0);
-    }
-    lab.start(&SETS, begun)
-}
-
 /// Catches a checkpoint that is believed before it is whole, LATEST moved too early, moments or data order that start
 /// anew, and log lines that are lost or doubled. Twenty-four kills: four right after the start, ten on seeing a save under
 /// way, ten at any moment; every third hits the training process alone.
@@ -37,35 +26,19 @@ fn gotcha_41_42_killed_at_twenty_moments_and_resumed_it_leaves_the_same_bits() {
     let (lab, mut dice) = (Lab::tiny(), Dice(41));
     let run = lab.tiny_run();
     for _ in 0..4 {
-        let mut running = go_on(&lab);
+        let mut running = lab.go_on(&SETS);
         thread::sleep(Duration::from_millis(dice.below(300)));
         running.signal(Signal::KILL);
         running.answer();
     }
     let (mut kills, mut in_a_save) = (0, 0);
     for round in 0..20 {
-        let before = run.pointer("LATEST").unwrap_or(0);
-        let mut running = go_on(&lab);
-        let further = |steps| run.pointer("LATEST").is_some_and(|step| step >= before + steps);
-        let alive = if round % 2 == 0 {
-            running.until(|| further(1) && run.in_a_save())
-        } else {
-            let alive = running.until(|| further(1 + round % 3));
-            thread::sleep(Duration::from_micros(dice.below(12_000)));
-            alive
-        };
-        kills += u64::from(alive);
-        if round % 3 == 2 {
-            running.signal_worker(Signal::KILL)
-        } else {
-            running.signal(Signal::KILL)
-        }
-        running.answer();
+        kills += u64::from(lab.kill(&SETS, round, &mut dice));
         in_a_save += u64::from(run.in_a_save());
     }
     assert!(kills == 20, "the run ended after {kills} kills: too few steps for this machine");
     assert!(in_a_save > 0, "no kill hit a save");
-    let end = go_on(&lab).answer();
+    let end = lab.go_on(&SETS).answer();
     assert!(end.succeeds().contains("held-out loss"), "{end:#?}");
     run.has_steps(STEPS);
     run.equals(&undisturbed().tiny_run(), STEPS);

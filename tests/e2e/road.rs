@@ -2,27 +2,10 @@
 
 use serde_json::{Value, json};
 
-use crate::lab::{Lab, Run, close};
+use crate::lab::{Lab, ROWS, Run, SMALL, close};
 
-/// What the experiments here share: a tiny model that learns from `rows.jsonl`.
+/// What the experiments here share beside model and rows.
 const SHARED: &str = r#"
-seed = 7
-
-[backend]
-plugin = "candle"
-threads = 1
-
-[model]
-layers = 1
-dim = 32
-heads = 2
-context = 48
-
-[data]
-source = "jsonl"
-path = "rows.jsonl"
-held_out = 0.2
-
 [eval]
 every = 10
 "#;
@@ -87,7 +70,7 @@ pub fn lab(objective: &str) -> Lab {
 
 /// Writes `NAME.toml` of this objective.
 fn write(lab: &Lab, name: &str, objective: &str) {
-    lab.write(&format!("{name}.toml"), format!("{SHARED}{objective}"));
+    lab.write(&format!("{name}.toml"), format!("{SMALL}{ROWS}{SHARED}{objective}"));
 }
 
 /// Runs `tiny.toml` under another name.
@@ -295,10 +278,10 @@ fn gotcha_07_27_34_ppo_begins_where_the_policy_is_whoever_the_critic_is() {
     for said in run.lines("samples.jsonl") {
         assert!(said["tokens"] == json!(8) || said["finish"] == json!("end of sequence"), "{said}");
     }
-    for name in ["eval/reward", "eval/reward/length", "eval/ended", "eval/length", "eval/kl"] {
+    for name in ["eval/reward", "eval/reward/length", "eval/answers/ended", "eval/answers/length", "eval/answers/kl"] {
         assert!(run.eval(name).iter().all(|value| value.is_finite()), "{name}");
     }
-    assert!(run.eval("eval/kl")[0].abs() < 1e-5, "{:?}", run.eval("eval/kl"));
+    assert!(run.eval("eval/answers/kl")[0].abs() < 1e-5, "{:?}", run.eval("eval/answers/kl"));
 }
 
 /// Catches weights and normalisation that are not applied, or applied to the other judge, a reward of 0 that is none, and answers
@@ -424,8 +407,30 @@ fn a_pre_training_term_learns_from_its_own_text_beside_rollouts() {
     assert!(loss.last() < Some(&(0.8 * loss[0])), "{loss:?}");
     assert_eq!(loss.len(), ppo.len());
     named_refused(&lab, &["objective.0.tokens=5"], &["objective.0.tokens", "unused"]);
-    lab.write("tiny.toml", format!("{SHARED}{}", ptx().replace("tokens = 96", "")));
+    lab.write("tiny.toml", format!("{SMALL}{ROWS}{SHARED}{}", ptx().replace("tokens = 96", "")));
     named_refused(&lab, &[], &["objective.1.tokens", "missing"]);
-    lab.write("tiny.toml", format!("{SHARED}{}", ptx().replace("text = \"rows.jsonl\"", "")));
+    lab.write("tiny.toml", format!("{SMALL}{ROWS}{SHARED}{}", ptx().replace("text = \"rows.jsonl\"", "")));
     named_refused(&lab, &[], &["objective.1.text", "missing"]);
+}
+
+/// Catches a receipt that leaves out a model that a run learned from, or the text of a second objective.
+#[test]
+fn the_receipt_names_every_model_and_every_text() {
+    let models = "[[reward]]\nmodel = \"runs/rm\"\n\n[critic]\nfrom = \"runs/rm\"\n\n[reference]\nfrom = \"runs/lm\"\n";
+    let lab = lab(&(ptx().replace("rows.jsonl", "text.txt") + models));
+    lab.write("text.txt", "one two three four. ".repeat(40));
+    let weights = [("rm", REWARD, 30), ("lm", DPO, 20)].map(|(name, objective, steps)| {
+        write(&lab, name, objective);
+        lab.ask(&["run", &format!("{name}.toml")]).succeeds();
+        Run(lab.at(&format!("runs/{name}"))).weights_sha256(steps)
+    });
+    lab.run(&["train.steps=1"]).succeeds();
+    let receipt = lab.tiny_run().receipt();
+    let roles = receipt["roles"].as_object().expect("the models beside the policy");
+    let hashes: Vec<(&str, &Value)> = roles.iter().map(|(name, role)| (name.as_str(), &role["sha256"])).collect();
+    let [rm, lm] = weights.map(Value::from);
+    assert_eq!(hashes, [("critic", &rm), ("reference", &lm), ("reward.1", &rm)], "{receipt:#}");
+    let data = receipt["data"].as_array().expect("the files read");
+    let ends = |file: &str| data.iter().any(|d| d["path"].as_str().is_some_and(|path| path.ends_with(file)));
+    assert!(data.len() == 2 && ends("rows.jsonl") && ends("text.txt"), "{receipt:#}");
 }

@@ -1,13 +1,10 @@
 //! Runs of preferences and rollouts that are killed anywhere and resumed leave the same bits as ones that were not: weights,
 //! moments, critic, reference, rollout and logs.
 
-use std::{fs, thread, time::Duration};
-
-use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::{
-    lab::{Dice, Lab, Run},
+    lab::{Dice, Run},
     road::{DPO, PPO, REWARD, lab, ptx},
 };
 
@@ -28,24 +25,8 @@ fn survives(objective: &str, sets: &[&str], files: &[&str]) {
     let (lab, mut dice) = (lab(objective), Dice(STEPS));
     let (mut kills, mut in_a_save) = (0, 0);
     for round in 0..12 {
-        let (run, before) = (lab.tiny_run(), lab.tiny_run().pointer("LATEST").unwrap_or(0));
-        let mut running = lab.start(&all, begun(&lab));
-        let further = |steps| run.pointer("LATEST").is_some_and(|step| step >= before + steps);
-        let alive = if round % 2 == 0 {
-            running.until(|| further(1) && run.in_a_save())
-        } else {
-            let alive = running.until(|| further(1 + round % 4));
-            thread::sleep(Duration::from_micros(dice.below(20_000)));
-            alive
-        };
-        kills += u64::from(alive);
-        if round % 3 == 2 {
-            running.signal_worker(Signal::KILL)
-        } else {
-            running.signal(Signal::KILL)
-        }
-        running.answer();
-        in_a_save += u64::from(run.in_a_save());
+        kills += u64::from(lab.kill(&all, round, &mut dice));
+        in_a_save += u64::from(lab.tiny_run().in_a_save());
     }
     assert!(kills > 8, "the run ended after {kills} kills: too few steps for this machine");
     assert!(in_a_save > 0, "no kill hit a save");
@@ -63,16 +44,6 @@ fn survives(objective: &str, sets: &[&str], files: &[&str]) {
         place
     };
     assert_eq!(place(&run), place(&whole));
-}
-
-/// Whether there is a run to take up; what was killed before its first file was whole is removed, as telos asks for.
-fn begun(lab: &Lab) -> bool {
-    let run = lab.tiny_run();
-    let begun = run.0.join("experiment.toml").is_file();
-    if !begun {
-        _ = fs::remove_dir_all(&run.0);
-    }
-    begun
 }
 
 /// Catches a data order of pairs that starts anew, and recorded scores that are lost.

@@ -5,27 +5,10 @@ use std::fs;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use crate::lab::{Lab, close};
+use crate::lab::{Lab, ROWS, SMALL, close};
 
 /// A run of a few steps over the rows of `rows.jsonl`.
 const TINY: &str = r#"
-seed = 7
-
-[backend]
-plugin = "candle"
-threads = 1
-
-[model]
-layers = 1
-dim = 32
-heads = 2
-context = 48
-
-[data]
-source = "jsonl"
-path = "rows.jsonl"
-held_out = 0.2
-
 [objective]
 plugin = "sft"
 
@@ -54,7 +37,7 @@ fn rows(count: u64) -> String {
 
 fn lab() -> Lab {
     let lab = Lab::new();
-    lab.write("tiny.toml", TINY);
+    lab.write("tiny.toml", format!("{SMALL}{ROWS}{TINY}"));
     lab.write("rows.jsonl", rows(200));
     lab
 }
@@ -141,7 +124,10 @@ fn gotcha_05_15_the_receipt_counts_what_was_dropped_and_the_template_goes_with_t
     let chat =
         json!({"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}).to_string();
     lab.write("rows.jsonl", format!("{chat}\n"));
-    lab.write("next.toml", TINY.replace("layers = 1\ndim = 32\nheads = 2\ncontext = 48", "from = \"runs/tiny\""));
+    lab.write(
+        "next.toml",
+        format!("{SMALL}{ROWS}{TINY}").replace("layers = 1\ndim = 32\nheads = 2\ncontext = 48", "from = \"runs/tiny\""),
+    );
     let sets = ["--set", "data.held_out=0", "--set", "eval={}", "--set", "data.chat_template=tokenizer"];
     let answer = lab.ask(&[&["check", "next.toml"][..], &sets].concat());
     assert!(answer.succeeds().contains("a\n⟦b<|endoftext|>⟧"), "{answer:#?}");

@@ -14,7 +14,7 @@ use crate::error::{Error, Result};
 
 /// The figures of evaluations that are told beside the loss, in the order of telling, whatever stands before a `/` in their
 /// names: `rewards/margin`, or `dpo/kl` where there are several objectives.
-const TOLD: [&str; 7] = ["exact_match", "gold", "accuracy", "reward", "margin", "kl", "score/mean"];
+const TOLD: [&str; 7] = ["exact_match", "gold", "accuracy", "reward", "margin", "answers/kl", "score/mean"];
 
 /// The end of a pipeline.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -209,15 +209,24 @@ mod tests {
     #[test]
     fn figures_worth_telling_are_told_in_their_order() {
         let line = |value: f64| {
-            let names =
-                ["kl", "loss", "token_accuracy", "dpo/rewards/margin", "rewards/chosen", "reward_gold", "exact_match"];
+            let names = [
+                "answers/kl",
+                "kl",
+                "loss",
+                "token_accuracy",
+                "dpo/rewards/margin",
+                "rewards/chosen",
+                "reward_gold",
+                "exact_match",
+            ];
             names.iter().map(|name| (format!("eval/{name}"), value.into())).collect::<Map<String, Value>>()
         };
         let all = changes(Some(&line(0.5)), Some(&line(0.75)));
         let told: Vec<String> =
             all.iter().filter(|change| rank(&change.name).is_some()).map(Change::to_string).collect();
         let arrow = "0.500 -> 0.750";
-        let expected = ["exact_match", "reward_gold", "dpo/rewards/margin", "kl"].map(|name| format!("{name} {arrow}"));
+        let expected =
+            ["exact_match", "reward_gold", "dpo/rewards/margin", "answers/kl"].map(|name| format!("{name} {arrow}"));
         assert_eq!(told, expected);
     }
 }

@@ -2,8 +2,9 @@
 //!
 //! It holds no time of day and no folder of this machine beyond what the user wrote: two equal runs have equal receipts.
 
+use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -27,6 +28,9 @@ pub struct Receipt {
     pub plugins: Vec<PluginUse>,
     /// Where the weights came from.
     pub model: ModelSource,
+    /// The models beside it that come from somewhere else: `reference`, `critic`, and `reward.N` by position.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
+    pub roles: BTreeMap<String, ModelSource>,
     /// sha256 of the tokenizer's definition.
     pub tokenizer_sha256: String,
     /// Every file that data came from, in the order of reading.
@@ -97,6 +101,22 @@ pub struct ModelSource {
     /// sha256 of the weights' file; absent as above.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub sha256: Option<String>,
+}
+
+impl ModelSource {
+    /// The weights in `folder`, as it lies there now.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub fn of(folder: Option<&Path>) -> Result<ModelSource> {
+        let weights = folder.map(|folder| folder.join("model.safetensors")).filter(|file| file.is_file());
+        let hash = |file: PathBuf| {
+            let failed = |e| Error::run(format!("cannot read {}", file.display())).with_cause(e);
+            disk::sha256_file(&file).map(|(_, sha256)| sha256).map_err(failed)
+        };
+        let from = folder.map(|folder| folder.display().to_string());
+        Ok(ModelSource { from, sha256: weights.map(hash).transpose()? })
+    }
 }
 
 /// A file that data came from.
@@ -186,6 +206,8 @@ mod tests {
                 sha256: "aa".into(),
             }],
             model: ModelSource { from: None, sha256: None },
+            roles: [("critic".to_owned(), ModelSource { from: Some("runs/a".into()), sha256: Some("bb".into()) })]
+                .into(),
             tokenizer_sha256: "cc".into(),
             data: vec![DataSource { path: "corpus.txt".into(), bytes: 5, sha256: "dd".into() }],
             rows: None,

@@ -143,7 +143,8 @@ pub struct Exam<'a> {
 
 impl Exam<'_> {
     /// Answers every question and has the answers judged: `reward/NAME` for every judge, `reward` for what rollouts get,
-    /// `ended` and `length` (tokens, the end-of-text token included), and, where a reference is there, `kl`: the sum over an
+    /// `answers/ended` and `answers/length` (tokens, the end-of-text token included), and, where a reference is there, `answers/kl`
+    /// (objectives have metrics called `kl` that are of other answers): the sum over an
     /// answer's tokens of log-probability less that of the reference, in nats per answer.
     ///
     /// # Errors
@@ -160,10 +161,10 @@ impl Exam<'_> {
         figures.extend(scores.iter().map(|judge| (format!("reward/{}", judge.name), mean(&judge.scores))));
         let ended: Vec<f64> = answers.iter().map(|answer| f64::from(u8::from(answer.sample.ended))).collect();
         let lengths: Vec<f64> = answers.iter().map(|answer| answer.sequence.supervised_targets() as f64).collect();
-        figures.push(("ended".to_owned(), mean(&ended)));
-        figures.push(("length".to_owned(), mean(&lengths)));
+        figures.push(("answers/ended".to_owned(), mean(&ended)));
+        figures.push(("answers/length".to_owned(), mean(&lengths)));
         if let Some(kl) = self.kl(&answers)? {
-            figures.push(("kl".to_owned(), kl));
+            figures.push(("answers/kl".to_owned(), kl));
         }
         Ok(figures)
     }

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     config::experiment::{Data, Objective},
-    data::{BatchSize, Batcher, BatcherOptions, TextOptions},
+    data::{BatchSize, Batcher, BatcherOptions, Source, TextOptions},
     error::{Error, Result},
 };
 
@@ -21,6 +21,8 @@ pub struct Beside {
     pub objectives: Objectives,
     /// Its place in its text.
     pub batcher: Batcher,
+    /// Where the text came from.
+    pub sources: Vec<Source>,
     context: usize,
     micro_batch: usize,
 }
@@ -59,10 +61,11 @@ impl Prepared {
             let instance = Box::new(library.objective(&own.options)?);
             let prefix = format!("{}/", own.plugin);
             let active = Active::new(&own.plugin, own.weight, prefix, manifest.clone(), instance, "text")?;
-            let batcher = self.text_of(own, &key("text"), tokens)?;
+            let (batcher, sources) = self.text_of(own, &key("text"), tokens)?;
             all.push(Beside {
                 objectives: Objectives::new(vec![active])?,
                 batcher,
+                sources,
                 context: self.config.context as usize,
                 micro_batch: self.experiment().train.micro_batch_tokens,
             });
@@ -70,7 +73,7 @@ impl Prepared {
         Ok(all)
     }
 
-    fn text_of(&self, own: &Objective, key: &str, tokens: usize) -> Result<Batcher> {
+    fn text_of(&self, own: &Objective, key: &str, tokens: usize) -> Result<(Batcher, Vec<Source>)> {
         let corpus = match (&own.text, &self.experiment().data) {
             (Some(paths), _) => TextOptions { paths: paths.clone(), eval_paths: Vec::new(), held_out: 0.0 }.read()?,
             (None, Data::Synthetic { .. }) => self.synthetic()?.read()?,
@@ -83,7 +86,7 @@ impl Prepared {
         let data = corpus.tokenize(&self.tokenizer, context, None)?;
         let (seed, prefix) = (self.experiment().seed, self.tokenizer.prefix());
         let options = BatcherOptions { seed, batch: BatchSize::Tokens(tokens), prefix, epochs: None };
-        Ok(Batcher::new(data.train, options)?)
+        Ok((Batcher::new(data.train, options)?, data.sources))
     }
 }
 

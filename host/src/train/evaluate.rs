@@ -32,7 +32,33 @@ pub fn evaluate(
     batches: &[PackedBatch],
     trail: &Trail,
 ) -> Result<Figures> {
-    objectives.keeping_state(|objectives| figures(model, roles, objectives, batches, trail))
+    objectives.keeping_state(|objectives| {
+        let joined = objectives.prepare(batches, trail)?;
+        let objectives = &*objectives;
+        let pass = Pass { model, roles, objectives };
+        let denominators = objectives.denominators(batches, &joined)?;
+        let (mut tally, mut waiting): (_, Vec<Batch<'_>>) = (Tally::default(), Vec::new());
+        for (packed, part) in batches.iter().zip(Part::all(batches)) {
+            trail.backend("held-out evaluation");
+            let batch = pass.run(packed, Keep::Nothing)?.batch;
+            if objectives.coupled() {
+                waiting.push(batch);
+                continue;
+            }
+            let losses = objectives.losses(&batch, &joined, part, trail)?;
+            tally.add(packed, &batch, objectives, &losses);
+        }
+        if objectives.coupled() {
+            let whole = join(batches);
+            let batch = join_batches(&waiting, &whole);
+            let losses = objectives.losses(&batch, &joined, Part::whole(&whole), trail)?;
+            tally.add(&whole, &batch, objectives, &losses);
+        }
+        let mut figures = vec![("loss".to_owned(), tally.loss(objectives, &denominators))];
+        figures.extend(tally.metrics(objectives, &denominators));
+        figures.push(("tokens".into(), tally.supervised()));
+        Ok(figures)
+    })
 }
 
 /// Mean and standard deviation of a reward model's scores, where an evaluation found them.
@@ -40,38 +66,4 @@ pub fn spread_of_scores(figures: &Figures) -> Option<(f64, f64)> {
     let named = |ending: &str| figures.iter().find(|(name, _)| name.ends_with(ending)).map(|(_, value)| *value);
     let (mean, mean_square) = (named("score/mean")?, named("score/mean_square")?);
     Some((mean, (mean_square - mean * mean).max(0.0).sqrt()))
-}
-
-fn figures(
-    model: &Model,
-    roles: &Roles,
-    objectives: &mut Objectives,
-    batches: &[PackedBatch],
-    trail: &Trail,
-) -> Result<Figures> {
-    let joined = objectives.prepare(batches, trail)?;
-    let objectives = &*objectives;
-    let pass = Pass { model, roles, objectives };
-    let denominators = objectives.denominators(batches, &joined)?;
-    let (mut tally, mut waiting): (_, Vec<Batch<'_>>) = (Tally::default(), Vec::new());
-    for (packed, part) in batches.iter().zip(Part::all(batches)) {
-        trail.backend("held-out evaluation");
-        let batch = pass.run(packed, Keep::Nothing)?.batch;
-        if objectives.coupled() {
-            waiting.push(batch);
-            continue;
-        }
-        let losses = objectives.losses(&batch, &joined, part, trail)?;
-        tally.add(packed, &batch, objectives, &losses);
-    }
-    if objectives.coupled() {
-        let whole = join(batches);
-        let batch = join_batches(&waiting, &whole);
-        let losses = objectives.losses(&batch, &joined, Part::whole(&whole), trail)?;
-        tally.add(&whole, &batch, objectives, &losses);
-    }
-    let mut figures = vec![("loss".to_owned(), tally.loss(objectives, &denominators))];
-    figures.extend(tally.metrics(objectives, &denominators));
-    figures.push(("tokens".into(), tally.supervised()));
-    Ok(figures)
 }

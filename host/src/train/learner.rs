@@ -264,8 +264,7 @@ impl Learner {
     /// The plugins' own.
     pub fn after_step(&mut self, metrics: &[(String, f64)], trail: &Trail) -> Result<Verdict> {
         let mut verdict = Verdict::CONTINUE;
-        let every = self.objectives.iter_mut().chain(self.beside.iter_mut().flat_map(|b| b.objectives.iter_mut()));
-        for active in every {
+        for active in self.every_objective() {
             trail.objective(&active.id, "after_step");
             let own: Vec<(String, f64)> = metrics
                 .iter()

@@ -132,16 +132,7 @@ impl Records {
     /// # Errors
     /// What the file system says.
     pub fn samples(&mut self, step: u64, texts: &[SampleText]) -> Result<()> {
-        for text in texts {
-            self.samples.append(&json!({
-                "step": step,
-                "prompt": text.prompt,
-                "text": text.text,
-                "tokens": text.tokens,
-                "finish": text.finish,
-            }))?;
-        }
-        Ok(())
+        texts.iter().try_for_each(|text| self.samples.append(&sample(step, text)))
     }
 
     /// Answers of the rollout that a step drew, each with its reward.
@@ -149,17 +140,11 @@ impl Records {
     /// # Errors
     /// What the file system says.
     pub fn answers(&mut self, step: u64, answers: &[Said]) -> Result<()> {
-        for Said { text, reward } in answers {
-            self.samples.append(&json!({
-                "step": step,
-                "prompt": text.prompt,
-                "text": text.text,
-                "tokens": text.tokens,
-                "finish": text.finish,
-                "reward": number(*reward),
-            }))?;
-        }
-        Ok(())
+        answers.iter().try_for_each(|Said { text, reward }| {
+            let mut line = sample(step, text);
+            line["reward"] = number(*reward);
+            self.samples.append(&line)
+        })
     }
 
     /// Makes what was written survive a power cut, and says how many bytes of each file that is.
@@ -172,6 +157,12 @@ impl Records {
         }
         Ok([self.metrics.position(), self.timing.position(), self.samples.position()])
     }
+}
+
+/// A line of samples.jsonl.
+fn sample(step: u64, text: &SampleText) -> Value {
+    let SampleText { prompt, text, tokens, finish } = text;
+    json!({ "step": step, "prompt": prompt, "text": text, "tokens": tokens, "finish": finish })
 }
 
 /// A number as JSON; null where JSON has none.

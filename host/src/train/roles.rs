@@ -11,7 +11,7 @@ use super::{
     state,
 };
 use crate::{
-    config::experiment::{Follow, POLICY, SELF, SHARED},
+    config::experiment::{Follow, POLICY, RewardSource, SELF, SHARED},
     device::{Buffer, Device},
     error::{Error, Result},
     model::{Model, ModelConfig, Outputs},
@@ -57,6 +57,19 @@ impl Prepared {
         let needs = objectives.needs();
         let shared = needs.critic && self.experiment().critic.as_ref().is_some_and(|critic| critic.from == SHARED);
         Outputs { tokens: needs.tokens, scalar: needs.score || shared }
+    }
+
+    /// The models that the experiment names beside `model.from`, by role.
+    pub fn role_paths(&self) -> Vec<(String, &str)> {
+        let experiment = self.experiment();
+        let reference = experiment.reference.as_ref().map(|table| ("reference".to_owned(), table.from.as_str()));
+        let critic = experiment.critic.as_ref().map(|table| ("critic".to_owned(), table.from.as_str()));
+        let rewards = experiment.reward.iter().enumerate().filter_map(|(index, reward)| match &reward.source {
+            RewardSource::Model { model } => Some((format!("reward.{index}"), model.as_str())),
+            RewardSource::Plugin { .. } => None,
+        });
+        let named = reference.into_iter().chain(critic).chain(rewards);
+        named.filter(|(_, path)| ![SELF, POLICY, SHARED].contains(path)).collect()
     }
 
     /// The models beside the policy: from the run's `checkpoint` where it has them.

@@ -2,6 +2,7 @@
 //! first file is written.
 
 use std::{
+    collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
     time::Instant,
@@ -11,7 +12,7 @@ use super::{
     Trainer,
     exact::questions,
     held_out,
-    learner::Opened,
+    learner::{Learner, Opened},
     records::Records,
     setup::{Prepared, threads},
     state::{self, TrainState},
@@ -23,7 +24,7 @@ use crate::{
     runs::{
         Breadcrumb,
         checkpoint::{Checkpoint, Checkpoints, latest},
-        disk::{sha256_file, write_durably},
+        disk::write_durably,
         folder::RunFolder,
         progress::{Progress, Show},
         receipt::{BackendUse, Build, DataSource, ModelSource, Receipt},
@@ -73,7 +74,7 @@ pub(super) fn trainer(mut prepared: Prepared, resume: bool, show: Show) -> Resul
     };
     prepared.lock.save()?;
     write_durably(&folder.experiment(), experiment.to_toml()?.as_bytes())?;
-    receipt(&prepared, &data)?.write(&folder.receipt())?;
+    receipt(&prepared, &data, &learner)?.write(&folder.receipt())?;
     let checkpoints = Checkpoints::new(&folder, experiment.checkpoint.keep)?;
     let records = Records::open(&folder, state.lines)?;
     let progress = Progress::new(state.step, total, show);
@@ -180,17 +181,12 @@ pub(crate) fn same_experiment(folder: &Path, now: &str) -> Result<()> {
         .with_hint("resume with the experiment as it was, or start another run with --name (and model.from this one)"))
 }
 
-fn receipt(prepared: &Prepared, data: &TrainingData) -> Result<Receipt> {
+fn receipt(prepared: &Prepared, data: &TrainingData, learner: &Learner) -> Result<Receipt> {
     let experiment = prepared.experiment();
-    let weights = prepared.model_folder.as_ref().map(|folder| folder.join("model.safetensors"));
-    let sha256 = match weights.filter(|file| file.is_file()) {
-        Some(file) => {
-            let hash =
-                sha256_file(&file).map_err(|e| Error::run(format!("cannot read {}", file.display())).with_cause(e))?;
-            Some(hash.1)
-        }
-        None => None,
-    };
+    let mut roles = BTreeMap::new();
+    for (role, path) in prepared.role_paths() {
+        roles.insert(role, ModelSource::of(prepared.named_model(path)?.folder.as_deref())?);
+    }
     let source = |s: &crate::data::Source| DataSource {
         path: s.path.display().to_string(),
         bytes: s.bytes,
@@ -207,9 +203,10 @@ fn receipt(prepared: &Prepared, data: &TrainingData) -> Result<Receipt> {
             threads: threads(experiment.backend.threads),
         },
         plugins: prepared.plugins.clone(),
-        model: ModelSource { from: prepared.model_folder.as_ref().map(|folder| folder.display().to_string()), sha256 },
+        model: ModelSource::of(prepared.model_folder.as_deref())?,
+        roles,
         tokenizer_sha256: prepared.tokenizer.hash(),
-        data: data.sources.iter().map(source).collect(),
+        data: data.sources.iter().chain(learner.beside.iter().flat_map(|beside| &beside.sources)).map(source).collect(),
         rows: data.rows.clone(),
     })
 }

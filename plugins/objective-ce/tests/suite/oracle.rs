@@ -1,7 +1,8 @@
 //! Losses and gradients that other projects' code computed, from logits to logits: `sft.json`.
 //!
 //! The test plays the host: it shifts, makes statistics from logits, sums over micro-batches, divides once, and chains the
-//! cotangents back to the logits.
+//! cotangents back to the logits. `objective-sft` takes this file too: labels of -100 are prompts, and both learn from the tokens
+//! that are left.
 
 use super::{create, options};
 use plugin_api::prelude::*;
@@ -124,10 +125,10 @@ fn near_all(what: &str, found: &Logits, expected: &Logits) {
 
 /// Sum and supervised tokens of each micro-batch, and the gradient of `scale(tokens) * sum`.
 fn run(case: &Case, smoothing: f64, scale: impl Fn(f64) -> f64) -> Vec<(f64, f64, Logits)> {
-    let ce = create(&options(json!({"label_smoothing": smoothing}))).unwrap();
+    let objective = create(&options(json!({"label_smoothing": smoothing}))).unwrap();
     let one = |micro: &MicroBatch| {
         let batch = micro.batch();
-        let loss = ce.loss(&batch).unwrap();
+        let loss = objective.loss(&batch).unwrap();
         let term = &loss.terms[0];
         let tokens = batch.mask().unwrap().iter().sum();
         (term.sum, tokens, micro.chain(&term.cotangents, scale(tokens) * term.coefficient))
@@ -137,7 +138,11 @@ fn run(case: &Case, smoothing: f64, scale: impl Fn(f64) -> f64) -> Vec<(f64, f64
 
 #[test]
 fn gotcha_01_sums_over_one_denominator_match_the_trainer_of_transformers() {
-    for case in cases() {
+    let cases = cases();
+    // Prompts in some of them: else a loss over all tokens would pass.
+    let prompted = |case: &Case| case.micro_batches.iter().any(|m| m.predictions().any(|(_, y)| y == IGNORED));
+    assert!(cases.iter().any(prompted));
+    for case in cases {
         let (name, expected) = (&case.name, &case.expected);
         let items = expected.num_items_in_batch;
         let runs = run(&case, 0.0, |_| 1.0 / items);

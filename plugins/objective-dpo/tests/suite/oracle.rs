@@ -1,5 +1,5 @@
-//! Losses, rewards and gradients that TRL computed: `dpo.json`. Every case is met; where the peer's convention is not ours, the
-//! list [`OTHERWISE`] says which number is compared with what instead.
+//! Losses, rewards and gradients that TRL computed: `dpo.json`. Every case is met; where the peer's convention is not ours,
+//! [`Convention`] says which number is compared with what instead.
 //!
 //! The test plays the host: it packs rows, sums over terms, divides by pairs or by chosen tokens, weighs several objectives.
 
@@ -63,35 +63,16 @@ struct Logps {
     rejected: Vec<f64>,
 }
 
-/// Cases whose options or reported numbers differ from the peer's by convention; losses and gradients are met in all.
-const OTHERWISE: &[(&str, &str, Convention)] = &[
-    (
-        "reference-free",
-        "the peer's rewards subtract the reference that its loss leaves out",
-        Convention::RewardsWithoutReference,
-    ),
-    ("hinge-reference-free", "as reference-free", Convention::RewardsWithoutReference),
-    ("ipo-reference-free", "as reference-free, and per token", Convention::RewardsWithoutReference),
-    ("ipo", "the peer (0.16.1) reports rewards per token; 1.16.0 and we, of sums", Convention::RewardsPerToken),
-    ("ipo-2", "as ipo", Convention::RewardsPerToken),
-    (
-        "new-sigmoid-ignores-smoothing",
-        "the peer (1.16.0) passes over label_smoothing: asked for without",
-        Convention::NoSmoothing,
-    ),
-    (
-        "exo_pair-default",
-        "the peer (0.16.1) puts 0.001 for a smoothing of 0, which 1.16.0 and we refuse",
-        Convention::Smoothing,
-    ),
-];
-
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Convention {
     Ours,
+    /// Without a reference the peer's rewards subtract the one that its loss leaves out (and per token, where it does that).
     RewardsWithoutReference,
+    /// 0.16.1 reports IPO's rewards per token; 1.16.0 and we, of sums.
     RewardsPerToken,
+    /// 1.16.0 passes over the smoothing of `sigmoid`: asked for without.
     NoSmoothing,
+    /// 0.16.1 puts 0.001 for EXO's smoothing of 0, which 1.16.0 and we refuse.
     Smoothing,
 }
 
@@ -160,9 +141,18 @@ impl Input {
 }
 
 impl Case {
+    /// By what the case asks of which peer, so that other cases are known too. Losses and gradients are met in all of them.
     fn convention(&self) -> Convention {
-        let found = OTHERWISE.iter().find(|(name, ..)| *name == self.name);
-        found.map_or(Convention::Ours, |(.., convention)| *convention)
+        let older = self.peer.ends_with("0.16.1");
+        let smoothing = self.hyper.get("label_smoothing").and_then(Value::as_f64).unwrap_or(0.0);
+        let reference_free = self.hyper.get("reference_free") == Some(&Value::Bool(true));
+        match self.hyper["loss_type"].as_str() {
+            _ if reference_free => Convention::RewardsWithoutReference,
+            Some("ipo") if older => Convention::RewardsPerToken,
+            Some("sigmoid") if !older && smoothing != 0.0 => Convention::NoSmoothing,
+            Some("exo_pair") if older && smoothing == 0.0 => Convention::Smoothing,
+            _ => Convention::Ours,
+        }
     }
 
     /// Relative tolerance.
@@ -282,15 +272,12 @@ fn every_case_of_trl_is_met_in_loss_and_gradient() {
     }
 }
 
-/// The lists above cannot go stale, and what is compared otherwise is counted.
+/// Catches a convention so wide that it lets every case pass.
 #[test]
-fn what_is_compared_otherwise_is_in_the_file_and_says_why() {
+fn most_cases_are_compared_as_they_are() {
     let file = file();
-    for (name, why, _) in OTHERWISE {
-        assert_eq!(file.cases.iter().filter(|case| case.name == *name).count(), 1, "{name}: {why}");
-    }
     let otherwise = file.cases.iter().filter(|case| case.convention() != Convention::Ours).count();
-    assert_eq!((otherwise, OTHERWISE.len()), (7, 7), "of {} cases", file.cases.len());
+    assert!(otherwise * 3 < file.cases.len(), "{otherwise} of {} cases are compared otherwise", file.cases.len());
 }
 
 /// Per pair, from batches of one pair: rewards and log-probabilities.

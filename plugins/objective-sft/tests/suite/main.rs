@@ -1,6 +1,7 @@
 //! Instruction tuning against the laws, the tape, and the numbers of other projects.
 
 mod laws;
+#[path = "../../../objective-ce/tests/suite/oracle.rs"]
 mod oracle;
 mod tape;
 

