@@ -15,6 +15,7 @@ import platform
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import traceback
 
@@ -64,13 +65,13 @@ class Report:
         print(f"   {result.get('failed', 'done')} ({result['part_seconds']} s)", file=sys.stderr, flush=True)
 
 
-def ask(command, limit):
-    """Runs a command to its end or the limit; its output, parsed where it is JSON."""
+def ask(command, limit, folder=None):
+    """Runs a command, in a folder, to its end or the limit; its output, parsed where it is JSON."""
     shown = " ".join(map(str, command))
     if limit <= 0:
         return {"command": shown, "failed": "no time was left"}
     process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace", start_new_session=True
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace", start_new_session=True, cwd=folder
     )
     try:
         out, err = process.communicate(timeout=limit)
@@ -152,6 +153,18 @@ def compare(args, limit):
     command = [find("telos"), "compare", file, "--backends", ",".join(backends), "--steps", "4" if args.quick else "20"]
     plot = pathlib.Path(args.out).with_suffix(".svg")
     return ask([*command, "--json", "--plot", plot], limit)
+
+
+def road(args, limit):
+    """The quickstart on this device, each stage but a part as long: rollouts, reward model, PPO and DPO, and their figures."""
+    steps = {"pretrain": 400, "sft": 80, "sft-more": 80, "reward": 300, "ppo": 40, "dpo": 60}
+    sets = [f"backend.plugin={args.backend}", f"backend.device={args.device}"]
+    sets += [f"stage.{stage}.train.steps={4 if args.quick else most}" for stage, most in steps.items()]
+    # Answers of 600 prompts, twice in each of four stages, would be most of the time.
+    sets += [f"stage.{stage}.eval.generate={20 if args.quick else 200}" for stage in ["sft", "sft-more", "ppo", "dpo"]]
+    command = [find("telos"), "run", ROOT / "experiments" / "quickstart.toml", "--json"]
+    with tempfile.TemporaryDirectory() as folder:
+        return ask([*command, *(word for one in sets for word in ["--set", one])], limit, folder)
 
 
 def arguments(args, ours, peers, sequences, patience):
@@ -248,6 +261,7 @@ def main():
     alone = [parts["step: telos alone"], parts["step: pytorch alone"]]
     report.part("step: side by side", lambda: beside(args, alone, "eager", clock.left(60)))
     report.part("compare", lambda: compare(args, clock.left(90)))
+    report.part("road", lambda: road(args, clock.left(90)))
     # Last, because it is timed by nothing: in all the time that is left, the types at once.
     dtypes = ["f32", "bf16"] if args.bf16 else ["f32"]
     with concurrent.futures.ThreadPoolExecutor() as pool:

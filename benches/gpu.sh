@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Everything that wants a GPU, in one run and one file: times the GPT-2 124M training step beside PyTorch's, compares
-# backends, and verifies the torch backend there. Takes under nine minutes.
+# backends, goes the quickstart's road, and verifies the torch backend there. Takes under nine minutes.
 #
 #   bash benches/gpu.sh --out result.json                     in a distribution (cargo xtask dist)
 #   bash benches/gpu.sh --device cpu --quick --out try.json   tries the script itself where there is no GPU

@@ -20,6 +20,7 @@ mod plugins;
 mod ppo_plugin;
 mod preference_plugins;
 mod preferences;
+mod quickstart;
 mod resume;
 mod rig;
 mod road;

@@ -5,7 +5,8 @@
 //! | call | what | for |
 //! |---|---|---|
 //! | [`World::document`] | running text: descriptive lines and worked examples in many phrasings | pre-training |
-//! | [`World::example`] | an instruction and its one right, terse answer | instruction tuning, prompts for reinforcement learning |
+//! | [`World::example`] | an instruction and its one right, terse answer | prompts for reinforcement learning, evaluation |
+//! | [`World::demonstration`] | the same, but a share of the answers is flawed | instruction tuning |
 //! | [`World::preference`] | a right answer over a wrong or a rambling one | reward models, DPO |
 //! | [`gold`] | the true reward of any completion, from the prompt's text alone | evaluation |
 //!
@@ -87,6 +88,18 @@ impl World {
     /// Example `index` of `split`. Tasks come in turn, so every stretch of examples holds each equally often.
     pub fn example(&self, split: Split, index: u64) -> Example {
         self.problem(split, index, Purpose::Example).0.example()
+    }
+
+    /// The instruction of [`World::example`], answered by someone who is not always right: a `flawed` share of the answers (0 to 1)
+    /// is flawed as a rejected answer is.
+    pub fn demonstration(&self, split: Split, index: u64, flawed: f64) -> Example {
+        let (problem, mut rng) = self.problem(split, index, Purpose::Example);
+        let example = problem.example();
+        if rng.chance(flawed) {
+            Example { answer: preference::flawed(&problem, &mut rng).1, ..example }
+        } else {
+            example
+        }
     }
 
     /// Preference pair `index` of `split`. With `equal_length` the rejected answer is wrong and exactly as long as the

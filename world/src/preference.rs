@@ -33,19 +33,20 @@ pub struct Preference {
 
 /// A pair for `problem`. With `equal_length` the rejected answer is wrong and as long as the chosen one.
 pub(crate) fn draw(problem: &Problem, equal_length: bool, rng: &mut Rng) -> Preference {
-    let flaw = if equal_length {
-        Flaw::Wrong
-    } else {
-        // That an answer rambles is soon learned; that it is wrong is not.
-        rng.pick([Flaw::Wrong, Flaw::Wrong, Flaw::Wrong, Flaw::Wrong, Flaw::Rambling, Flaw::WrongRambling])
-    };
-    let chosen = problem.answer();
-    let rejected = match flaw {
+    let (flaw, rejected) = if equal_length { (Flaw::Wrong, wrong(problem, rng)) } else { flawed(problem, rng) };
+    Preference { prompt: problem.prompt(), chosen: problem.answer(), rejected, flaw, task: problem.task }
+}
+
+/// A flawed answer, and what is the matter with it.
+pub(crate) fn flawed(problem: &Problem, rng: &mut Rng) -> (Flaw, String) {
+    // That an answer rambles is soon learned; that it is wrong is not.
+    let flaw = rng.pick([Flaw::Wrong, Flaw::Wrong, Flaw::Wrong, Flaw::Wrong, Flaw::Rambling, Flaw::WrongRambling]);
+    let answer = match flaw {
         Flaw::Wrong => wrong(problem, rng),
-        Flaw::Rambling => ramble(&chosen, rng),
+        Flaw::Rambling => ramble(&problem.answer(), rng),
         Flaw::WrongRambling => ramble(&wrong(problem, rng), rng),
     };
-    Preference { prompt: problem.prompt(), chosen, rejected, flaw, task: problem.task }
+    (flaw, answer)
 }
 
 /// A wrong answer as long as the right one: two words swapped, all in another order, one or all from some place on replaced; or

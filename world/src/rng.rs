@@ -47,6 +47,12 @@ impl Rng {
         low + self.below(high.saturating_sub(low) + 1)
     }
 
+    /// True with probability `share`, to one part in 2^53.
+    pub fn chance(&mut self, share: f64) -> bool {
+        const STEPS: u64 = 1 << 53;
+        (self.below(STEPS) as f64) < share * STEPS as f64
+    }
+
     /// One of `choices`. The array's length is part of its type, so there is always one.
     pub fn pick<T: Copy, const N: usize>(&mut self, choices: [T; N]) -> T {
         const { assert!(N > 0) }

@@ -20,6 +20,22 @@ fn examples_earn_the_full_gold_reward_and_fit_their_limits() {
     }
 }
 
+/// Catches flaws that come too often or in other prompts, and an answer that counts as flawed but is right.
+#[test]
+fn demonstrations_are_the_examples_with_a_share_of_flawed_answers() {
+    let world = World::new(1, &[]);
+    let flawed = |share: f64| {
+        let one = |index| (world.example(Split::Train, index), world.demonstration(Split::Train, index, share));
+        let all: Vec<_> = (0..3000).map(one).collect();
+        assert!(all.iter().all(|(example, shown)| (&example.prompt, example.task) == (&shown.prompt, shown.task)));
+        let other = all.iter().filter(|(example, shown)| example.answer != shown.answer);
+        other.map(|(_, shown)| assert!(gold(&shown.prompt, &shown.answer) < Some(1.0), "{shown:?}")).count()
+    };
+    assert_eq!((flawed(0.0), flawed(1.0)), (0, 3000));
+    // Four standard errors of 3000 draws.
+    assert!(flawed(0.3).abs_diff(900) < 101, "{}", flawed(0.3));
+}
+
 #[test]
 fn no_prompt_is_on_both_sides_whatever_the_seed_and_kind() {
     let prompts = |split, seed| -> BTreeSet<String> {

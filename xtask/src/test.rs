@@ -110,13 +110,23 @@ fn all(steps: &mut Steps, totals: &mut Totals, full: bool) -> Result<()> {
     let mut all = true;
     steps.step("tests", || {
         let mut command = cargo::cargo()?;
-        command.args(["test", "--release", "--workspace"]);
-        all &= tests(command, built.folder()?, totals, full)?;
+        command.args(["test", "--release", "--workspace", "--no-fail-fast"]);
+        all &= tests(command, built.folder()?, totals)?;
         Ok(Outcome::Passed)
     })?;
     if let Some(libtorch) = libtorch {
         steps.step("tests of the torch plugin", || {
-            all &= tests(libtorch.cargo(&workspace, "test")?, built.folder()?, totals, full)?;
+            let mut command = libtorch.cargo(&workspace, "test")?;
+            command.arg("--no-fail-fast");
+            all &= tests(command, built.folder()?, totals)?;
+            Ok(Outcome::Passed)
+        })?;
+    }
+    if full {
+        steps.step("tests that take long", || {
+            let mut command = cargo::cargo()?;
+            command.args(["test", "--release", "-p", "telos-tests", "--test", "e2e", "--", "--ignored", "--nocapture"]);
+            all &= tests(command, built.folder()?, totals)?;
             Ok(Outcome::Passed)
         })?;
     }
@@ -158,11 +168,8 @@ fn licences() -> Result<Outcome> {
 
 /// Unit, integration, end-to-end and documentation tests. Their output passes through and is added up.
 /// Yields whether all passed.
-fn tests(mut command: Command, folder: &Path, totals: &mut Totals, full: bool) -> Result<bool> {
-    command.arg("--no-fail-fast").env("TELOS_TEST_BIN", folder);
-    if full {
-        command.env("TELOS_TEST_FULL", "1");
-    }
+fn tests(mut command: Command, folder: &Path, totals: &mut Totals) -> Result<bool> {
+    command.env("TELOS_TEST_BIN", folder);
     let mut child = command.stdout(Stdio::piped()).spawn().map_err(|e| format!("cannot run cargo test: {e}"))?;
     if let Some(stdout) = child.stdout.take() {
         for line in BufReader::new(stdout).lines().map_while(std::result::Result::ok) {

@@ -224,6 +224,8 @@ pub enum Data {
         tasks: Vec<String>,
         /// Whether the two answers of every pair are equally long.
         equal_length: bool,
+        /// The share of demonstrations whose answer is flawed, from 0 to 1.
+        flawed: f64,
     },
 }
 

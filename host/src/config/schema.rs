@@ -131,6 +131,7 @@ pub const KEYS: &[Key] = &[
     key("data.held_out_rows", Form::Int(1, 1 << 32), "a tenth of data.rows", "400", "synthetic: how many examples are held out; none of them shares its prompt with one to train on"),
     key("data.tasks", Form::Words(TASKS), "all", "[\"sort\", \"add\"]", "synthetic: which tasks"),
     key("data.equal_length", Form::Bool, "false", "true", "synthetic pairs: whether the two answers of every pair are equally long"),
+    key("data.flawed", Form::Float(Included(0.0), Included(1.0)), "0.0", "0.25", "synthetic demonstrations: share whose answer is wrong or rambling, as people's are; those held out are right"),
 
     key("objective", Form::Plugins, "", "{ plugin = \"ce\" }", "what is minimised: one table, or several [[objective]]; further keys are options of the plugin"),
     key("objective.plugin", Form::Text, "", "\"ce\"", "id of the objective plugin"),

@@ -80,6 +80,7 @@ pub struct Data {
     pub truncation: Option<Truncation>,
     pub columns: Option<Columns>,
     pub equal_length: Option<bool>,
+    pub flawed: Option<f64>,
 }
 
 #[derive(Debug, Default, Deserialize)]

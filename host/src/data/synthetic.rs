@@ -12,7 +12,7 @@ use super::rows::{Content, Part, Place, Row, RowCorpus, RowKind};
 use super::{Corpus, DataError, Document, Result, Source};
 
 /// How much of the quickstart world to read.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct SyntheticOptions {
     /// Documents to train on.
     pub rows: u64,
@@ -22,6 +22,8 @@ pub struct SyntheticOptions {
     pub tasks: Vec<Task>,
     /// Whether the two answers of every pair are equally long, so that length says nothing.
     pub equal_length: bool,
+    /// The share of demonstrations to train on whose answer is flawed, from 0 to 1. Those held out are all right.
+    pub flawed: f64,
     /// Decides every document.
     pub seed: u64,
 }
@@ -46,8 +48,8 @@ impl SyntheticOptions {
 }
 
 impl SyntheticOptions {
-    /// Generates rows: instructions with their one right answer, with a right and a flawed one, or alone with the right one
-    /// as the column `answer`.
+    /// Generates rows: instructions with an answer (the one right answer, where nothing is `flawed`), with a right and a flawed one,
+    /// or alone with the right one as the column `answer`.
     ///
     /// # Errors
     /// No rows to train on; unpaired rows, of which the world has none.
@@ -77,13 +79,16 @@ impl SyntheticOptions {
             let parts = vec![(Part::Prompt, pair.prompt), (Part::Chosen, pair.chosen), (Part::Rejected, pair.rejected)];
             return (parts, Map::new());
         }
-        let example = world.example(split, index);
-        match kind {
-            RowKind::Prompt => {
-                (vec![(Part::Prompt, example.prompt)], Map::from_iter([("answer".to_owned(), example.answer.into())]))
-            }
-            _ => (vec![(Part::Prompt, example.prompt), (Part::Completion, example.answer)], Map::new()),
+        if kind == RowKind::Prompt {
+            let example = world.example(split, index);
+            return (
+                vec![(Part::Prompt, example.prompt)],
+                Map::from_iter([("answer".to_owned(), example.answer.into())]),
+            );
         }
+        let flawed = if split == Split::Train { self.flawed } else { 0.0 };
+        let example = world.demonstration(split, index, flawed);
+        (vec![(Part::Prompt, example.prompt), (Part::Completion, example.answer)], Map::new())
     }
 }
 

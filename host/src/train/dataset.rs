@@ -89,12 +89,12 @@ impl Prepared {
 
     pub(super) fn synthetic(&self) -> Result<SyntheticOptions> {
         let experiment = self.experiment();
-        let Data::Synthetic { rows, held_out_rows, tasks, equal_length } = &experiment.data else {
+        let Data::Synthetic { rows, held_out_rows, tasks, equal_length, flawed } = &experiment.data else {
             return Err(Error::run("the experiment's data is not synthetic"));
         };
         let tasks = tasks.iter().filter_map(|name| name.parse().ok()).collect();
-        let (rows, held_out_rows, equal_length) = (*rows, *held_out_rows, *equal_length);
-        Ok(SyntheticOptions { rows, held_out_rows, tasks, equal_length, seed: experiment.seed })
+        let (rows, held_out_rows, equal_length, flawed) = (*rows, *held_out_rows, *equal_length, *flawed);
+        Ok(SyntheticOptions { rows, held_out_rows, tasks, equal_length, flawed, seed: experiment.seed })
     }
 
     fn rows(&self, kind: RowKind) -> Result<TrainingData> {
@@ -181,6 +181,9 @@ fn misfit(kind: Option<RowKind>, batch: Batch, data: &Data) -> Option<(&'static 
         Data::Synthetic { equal_length: true, .. } if kind != Some(RowKind::Preference) => {
             Some(("data.equal_length", format!("unused: this data comes in {comes_in}, not in pairs")))
         }
+        Data::Synthetic { flawed, .. } if *flawed > 0.0 && kind != Some(RowKind::PromptCompletion) => {
+            Some(("data.flawed", format!("unused: this data comes in {comes_in}, not in demonstrations")))
+        }
         Data::Jsonl { truncation: Some(Truncation::Right), .. } if kind != Some(RowKind::PromptCompletion) => {
             let why = "\"right\" would cut off what is judged or asked; choose \"left\" or \"drop\"";
             Some(("data.truncation", why.into()))
@@ -224,9 +227,17 @@ mod tests {
         ] {
             assert_eq!(batches.map(|batch| key(kind, batch, &text()).is_none()), fitting, "{kind:?}");
         }
-        let synthetic = Data::Synthetic { rows: 1, held_out_rows: 1, tasks: Vec::new(), equal_length: true };
-        assert_eq!(key(None, Batch::Tokens(9), &synthetic), Some("data.equal_length"));
-        assert_eq!(key(Some(RowKind::Preference), Batch::Tokens(9), &synthetic), None);
+        let synthetic = |equal_length, flawed| Data::Synthetic {
+            rows: 1,
+            held_out_rows: 1,
+            tasks: Vec::new(),
+            equal_length,
+            flawed,
+        };
+        assert_eq!(key(None, Batch::Tokens(9), &synthetic(true, 0.0)), Some("data.equal_length"));
+        assert_eq!(key(Some(RowKind::Preference), Batch::Tokens(9), &synthetic(true, 0.0)), None);
+        assert_eq!(key(Some(RowKind::Prompt), Batch::Prompts(9), &synthetic(false, 0.1)), Some("data.flawed"));
+        assert_eq!(key(Some(RowKind::PromptCompletion), Batch::Tokens(9), &synthetic(false, 0.1)), None);
         let rows = |truncation| Data::Jsonl {
             path: Vec::new(),
             held_out: HeldOut::Fraction { held_out: 0.0 },

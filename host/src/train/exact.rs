@@ -113,7 +113,14 @@ mod tests {
     #[test]
     fn a_question_is_a_rows_prompt_and_its_answer_what_follows() {
         let tokenizer = Tokenizer::bytes().unwrap();
-        let world = SyntheticOptions { rows: 20, held_out_rows: 10, tasks: Vec::new(), equal_length: false, seed: 1 };
+        let world = SyntheticOptions {
+            rows: 20,
+            held_out_rows: 10,
+            tasks: Vec::new(),
+            equal_length: false,
+            flawed: 0.0,
+            seed: 1,
+        };
         for kind in [RowKind::PromptCompletion, RowKind::Preference, RowKind::Prompt] {
             let corpus = world.read_rows(kind).unwrap();
             let template = ChatTemplate::new(PLAIN, &tokenizer).unwrap();

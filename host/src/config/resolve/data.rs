@@ -39,6 +39,7 @@ fn synthetic(written: written::Data, notes: &mut Notes<'_>) -> Data {
         held_out_rows: written.held_out_rows.unwrap_or((rows / 10).max(1)),
         tasks: in_order.map(|task| task.to_string()).collect(),
         equal_length: written.equal_length.unwrap_or(false),
+        flawed: written.flawed.unwrap_or(0.0),
     }
 }
 
@@ -86,6 +87,7 @@ fn files(written: &written::Data, source: &str, example: &str, notes: &mut Notes
     notes.unused("data.held_out_rows", &written.held_out_rows, &why);
     notes.unused("data.tasks", &written.tasks, &why);
     notes.unused("data.equal_length", &written.equal_length, &why);
+    notes.unused("data.flawed", &written.flawed, &why);
     if written.path.is_none() {
         notes.missing("data.path", &format!("source = \"{source}\" reads it; for example path = \"{example}\""));
     }

@@ -218,6 +218,7 @@ fn experiments() -> impl Strategy<Value = String> {
             "data = { source = \"jsonl\", path = \"a\", columns = { prompt = \"q\", margin = \"m\" }, held_out = 0.5 }\n",
             "data = { source = \"synthetic\", tasks = [\"sort\", \"copy\"], rows = 7 }\n",
             "data = { source = \"synthetic\", equal_length = true }\n",
+            "data = { source = \"synthetic\", flawed = 0.25 }\n",
         ]),
         pick(&[
             "objective = { plugin = \"ce\" }\n",

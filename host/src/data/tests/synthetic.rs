@@ -3,7 +3,14 @@ use crate::data::{SyntheticOptions, Tokenizer};
 use telos_world::{MAX_DOCUMENT_BYTES, Task};
 
 fn options() -> SyntheticOptions {
-    SyntheticOptions { rows: 300, held_out_rows: 40, tasks: vec![Task::Sort, Task::Add], equal_length: false, seed: 3 }
+    SyntheticOptions {
+        rows: 300,
+        held_out_rows: 40,
+        tasks: vec![Task::Sort, Task::Add],
+        equal_length: false,
+        flawed: 0.0,
+        seed: 3,
+    }
 }
 
 #[test]
@@ -78,4 +85,14 @@ fn pairs_and_prompts_are_those_of_the_world() {
         assert_eq!(telos_world::gold(&text.prompt, &text.answer.unwrap()), Some(1.0));
     }
     assert!(options().read_rows(RowKind::Unpaired).is_err());
+}
+
+/// Catches flaws that reach what is evaluated on, and a share that nobody reads.
+#[test]
+fn flawed_demonstrations_are_for_training_alone() {
+    let right = options().read_rows(RowKind::PromptCompletion).unwrap();
+    let flawed = SyntheticOptions { flawed: 0.5, ..options() }.read_rows(RowKind::PromptCompletion).unwrap();
+    assert_eq!(flawed.held_out, right.held_out);
+    let changed = flawed.train.iter().zip(&right.train).filter(|(flawed, right)| flawed.parts != right.parts).count();
+    assert!((100..200).contains(&changed), "{changed}");
 }
