@@ -159,7 +159,9 @@ def road(args, limit):
     """The quickstart on this device, each stage but a part as long: rollouts, reward model, PPO and DPO, and their figures."""
     steps = {"pretrain": 400, "sft": 80, "sft-more": 80, "reward": 300, "ppo": 40, "dpo": 60}
     sets = [f"backend.plugin={args.backend}", f"backend.device={args.device}"]
-    sets += [f"stage.{stage}.train.steps={4 if args.quick else most}" for stage, most in steps.items()]
+    steps = {stage: 4 if args.quick else most for stage, most in steps.items()}
+    sets += [f"stage.{stage}.train.steps={count}" for stage, count in steps.items()]
+    sets += [f"stage.{stage}.train.schedule.warmup={steps[stage] // 10}" for stage in ["pretrain", "reward", "ppo"]]
     # Answers of 600 prompts, twice in each of four stages, would be most of the time.
     sets += [f"stage.{stage}.eval.generate={20 if args.quick else 200}" for stage in ["sft", "sft-more", "ppo", "dpo"]]
     command = [find("telos"), "run", ROOT / "experiments" / "quickstart.toml", "--json"]
