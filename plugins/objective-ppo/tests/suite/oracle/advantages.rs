@@ -38,10 +38,11 @@ fn gotcha_30_whitened_advantages_are_those_of_trl() {
             true => {
                 let theirs = leaking(&case, &mask, rewards);
                 let returns = theirs.get(names::RETURN).unwrap().to_vec();
+                let runs_on = case.number("gamma") * case.number("lam") != 0.0;
                 for (s, row) in mask.iter().enumerate() {
                     let last = row.len() * s + row.iter().sum::<f64>() as usize - 1;
                     let apart = (returns[last] - ours.get(names::RETURN).unwrap()[last]).abs();
-                    assert_eq!(apart > 1e-3, row.contains(&0.0), "{s}: {apart}");
+                    assert_eq!(apart > 1e-7, runs_on && row.contains(&0.0), "{s}: {apart}");
                 }
                 let mut advantages = theirs.get(names::ADVANTAGE).unwrap().to_vec();
                 whiten(&mut advantages, &mask.concat(), false);
@@ -57,8 +58,10 @@ fn gotcha_30_whitened_advantages_are_those_of_trl() {
 fn leaking(case: &Case, mask: &Rows, rewards: Rows) -> Batch<'static> {
     let mut whitened = rewards.concat();
     whiten(&mut whitened, &mask.concat(), true);
-    // The last return of a padded row is the reward there.
-    let padding = case.expects("returns")[1][5];
+    // The last return of a padded row is the reward there; where no row is padded, nothing reads it.
+    let returns = case.expects("returns");
+    let padded = mask.iter().zip(&returns).find(|(mask, _)| mask.last() == Some(&0.0));
+    let padding = padded.and_then(|(_, returns)| returns.last().copied()).unwrap_or(0.0);
     let (values, width) = (case.expects("values"), mask[0].len());
     let filled: Vec<f64> =
         whitened.iter().zip(mask.concat()).map(|(x, m)| if m == 1.0 { *x } else { padding }).collect();
@@ -84,7 +87,7 @@ fn gotcha_30_torchtunes_advantages_are_ours_with_their_mean_kept() {
         case.all_near("advantages", &by_hand(true), &mask, whitened(&mask));
         let theirs = kept(&case.expects("advantages").concat(), &mask);
         let ours = kept(&by_hand(false), &mask);
-        assert!(theirs.iter().zip(&ours).all(|(a, b)| (a - b).abs() > 0.1), "{theirs:?} and {ours:?}");
+        assert!(theirs.iter().zip(&ours).all(|(a, b)| (a - b).abs() > 1e-6), "{theirs:?} and {ours:?}");
     }
 }
 

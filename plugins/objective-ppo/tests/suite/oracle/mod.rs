@@ -49,9 +49,7 @@ fn file() -> Vec<Case> {
 }
 
 fn family(name: &str) -> Vec<Case> {
-    let cases: Vec<Case> = file().into_iter().filter(|case| case.family == name).collect();
-    assert!(!cases.is_empty(), "{name}");
-    cases
+    file().into_iter().filter(|case| case.family == name).collect()
 }
 
 fn read<T: DeserializeOwned>(from: &Map<String, Value>, key: &str) -> T {
@@ -160,7 +158,7 @@ impl Rollout {
     }
 }
 
-/// A family that no test above reads would be met by nobody.
+/// A family that no test above reads would be met by nobody. Other numbers than the project's own may leave families out.
 #[test]
 fn every_family_has_its_test() {
     let mut families: Vec<String> = file().into_iter().map(|case| case.family).collect();
@@ -180,5 +178,7 @@ fn every_family_has_its_test() {
         "rollout_trl",
         "whiten_torchtune",
     ];
-    assert_eq!(families, tested);
+    let unread: Vec<&String> = families.iter().filter(|family| !tested.contains(&family.as_str())).collect();
+    assert!(unread.is_empty() && !families.is_empty(), "{unread:?}");
+    assert!(families.len() == tested.len() || std::env::var_os("TELOS_ORACLES").is_some(), "{families:?}");
 }
