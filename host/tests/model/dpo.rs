@@ -27,13 +27,13 @@ use telos::{
 };
 
 use crate::{
-    support::{backends, close, device, float, floats, ints, json, oracles},
+    support::{backends, close, device, float, floats, ints, oracles, trajectories},
     trajectories::ends_at,
 };
 
-/// The plugin with its default options: sigmoid, beta 0.1, no smoothing.
-fn dpo() -> Objectives {
-    let instance = Dpo::create(Config::parse(&Map::new()).unwrap()).unwrap();
+/// The plugin with these options.
+fn dpo(options: &Map<String, Value>) -> Objectives {
+    let instance = Dpo::create(Config::parse(options).unwrap()).unwrap();
     let active = Active::new("dpo", 1.0, String::new(), Dpo::manifest(), Box::new(instance), "preference").unwrap();
     Objectives::new(vec![active]).unwrap()
 }
@@ -59,11 +59,27 @@ fn pairs(data: &Value) -> Vec<Sequence> {
     (0..prompts.len()).flat_map(pair).collect()
 }
 
+/// What the peer was told, by our names.
+fn options(data: &Value) -> Map<String, Value> {
+    let loss = data["loss_type"].as_str().unwrap().trim_end_matches("_pair").replace('_', "-");
+    [("loss", loss.into()), ("beta", data["beta"].clone()), ("label_smoothing", data["label_smoothing"].clone())]
+        .into_iter()
+        .filter(|(_, value)| !value.is_null())
+        .map(|(key, value)| (key.to_owned(), value))
+        .collect()
+}
+
 /// Loss, rewards and gradient of one window, the gradient in `grads`.
-fn window(model: &Model, roles: &Roles, batches: &[PackedBatch], grads: &Buffer) -> WindowLoss {
+fn window(
+    objectives: &mut Objectives,
+    model: &Model,
+    roles: &Roles,
+    batches: &[PackedBatch],
+    grads: &Buffer,
+) -> WindowLoss {
     model.zero(grads).unwrap();
     let work = Work { model, roles, recompute: Recompute::Auto, grads };
-    accumulate(&work, &mut dpo(), batches, &Trail::default()).unwrap()
+    accumulate(&work, objectives, batches, &Trail::default()).unwrap()
 }
 
 fn frozen(model: Model) -> Roles {
@@ -73,17 +89,16 @@ fn frozen(model: Model) -> Roles {
 /// Catches a reference that learns or reads other weights, sides exchanged, prompts that count, a mean over tokens, a loss
 /// divided by the pairs of a micro-batch, and everything that the cross-entropy trajectory catches.
 #[test]
-fn ten_steps_follow_trl() {
-    for family in ["llama", "gpt2"] {
-        let expected = json(&oracles().join("trajectories").join(format!("dpo_{family}.json")));
+fn every_trajectory_of_trl_is_followed() {
+    for (name, expected) in trajectories("dpo") {
         let sequences = pairs(&expected["data"]);
         let whole = vec![pack(&sequences).unwrap()];
         let cut: Vec<PackedBatch> = sequences.chunk_by(together).map(|pair| pack(pair).unwrap()).collect();
-        assert_eq!(cut.len(), 3, "a micro-batch a pair");
+        assert_eq!(2 * cut.len(), sequences.len(), "a micro-batch a pair");
         for backend in backends() {
-            follow(&device(backend), &expected, &whole, &format!("{family} on {backend}"));
+            follow(&device(backend), &expected, &whole, &format!("{name} on {backend}"));
         }
-        follow(&device("reference"), &expected, &cut, &format!("{family} pair by pair"));
+        follow(&device("reference"), &expected, &cut, &format!("{name} pair by pair"));
     }
 }
 
@@ -101,10 +116,10 @@ fn follow(device: &Device, expected: &Value, batches: &[PackedBatch], what: &str
     let model = Model::from_folder(device, &folder).unwrap();
     let roles = frozen(Model::from_folder(device, &folder).unwrap());
     let mut adam = Adam::new(device, model.layout(), &settings).unwrap();
-    let grads = model.flat_buffer().unwrap();
+    let (grads, options) = (model.flat_buffer().unwrap(), options(&expected["data"]));
     for (step, line) in expected["log_f64"].as_array().unwrap().iter().enumerate() {
         let told = |name: &str| format!("{what}: {name} of step {step}");
-        let out = window(&model, &roles, batches, &grads);
+        let out = window(&mut dpo(&options), &model, &roles, batches, &grads);
         close(&told("loss"), out.loss, float(&line["loss"]), 2e-5);
         close(&told("grad_norm"), adam.measure(&grads).unwrap().norm, float(&line["grad_norm"]), 2e-5);
         let metrics: BTreeMap<&str, f64> = out.metrics.iter().map(|(name, value)| (name.as_str(), *value)).collect();
@@ -151,7 +166,7 @@ fn no_step_holds_logits_of_all_its_tokens() {
         let grads = model.flat_buffer().unwrap();
         let before = device.memory().peak;
         assert!(before < logits / 8, "{backend}: {before} bytes before the step");
-        window(&model, &roles, std::slice::from_ref(&batch), &grads);
+        window(&mut dpo(&Map::new()), &model, &roles, std::slice::from_ref(&batch), &grads);
         let peak = device.memory().peak;
         assert!(peak < logits / 2, "{backend}: {peak} bytes at most, all logits are {logits}");
     }

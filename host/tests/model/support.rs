@@ -69,6 +69,18 @@ pub fn oracles() -> PathBuf {
     std::env::var_os("TELOS_ORACLES").map_or_else(here, PathBuf::from)
 }
 
+/// The reference trajectories of this kind, `KIND_*.json`, each with its name.
+pub fn trajectories(kind: &str) -> Vec<(String, Value)> {
+    let folder = oracles().join("trajectories");
+    let listed = std::fs::read_dir(&folder).unwrap_or_else(|e| panic!("{}: {e}", folder.display()));
+    let names = listed.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let mut names: Vec<String> =
+        names.filter(|name| name.starts_with(&format!("{kind}_")) && name.ends_with(".json")).collect();
+    names.sort();
+    assert!(!names.is_empty(), "{} holds no {kind}_*.json", folder.display());
+    names.into_iter().map(|name| (name.clone(), json(&folder.join(name)))).collect()
+}
+
 pub fn json(path: &Path) -> Value {
     let text = std::fs::read_to_string(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
     serde_json::from_str(&text).unwrap_or_else(|e| panic!("{}: {e}", path.display()))

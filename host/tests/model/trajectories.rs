@@ -5,7 +5,7 @@ use serde_json::Value;
 use telos::device::{Device, Tensor};
 use telos::model::{Model, Recompute};
 
-use crate::support::{Packed, backends, close, cross_entropy, device, float, floats, ints, json, l2, oracles};
+use crate::support::{Packed, backends, close, cross_entropy, device, float, floats, ints, l2, oracles, trajectories};
 
 /// Segments of the flat buffer, one a parameter, and their rates.
 fn segments(model: &Model, lr: f64, decay: f64) -> (Tensor, Tensor) {
@@ -20,19 +20,14 @@ fn segments(model: &Model, lr: f64, decay: f64) -> (Tensor, Tensor) {
     (device.ints(&bounds).unwrap(), table)
 }
 
-fn trajectory(name: &str) -> Value {
-    json(&oracles().join("trajectories").join(format!("ce_{name}.json")))
-}
-
 /// Catches decay on vectors, a missing bias correction, clipping by the wrong norm, moments mixed up.
 #[test]
 fn twenty_adamw_steps_follow_torch() {
-    for family in ["llama", "gpt2"] {
-        let expected = trajectory(family);
+    for (name, expected) in trajectories("ce") {
         let sequences: Vec<Vec<i32>> = expected["data"]["input_ids"].as_array().unwrap().iter().map(ints).collect();
         let batch = Packed::new(&sequences);
         for backend in backends() {
-            follow(&device(backend), &expected, &batch, &format!("{family} on {backend}"));
+            follow(&device(backend), &expected, &batch, &format!("{name} on {backend}"));
         }
     }
 }
@@ -104,8 +99,7 @@ fn final_values(model: &Model, name: &str) -> Vec<f64> {
 /// Catches decay on norms or biases, or none on embeddings.
 #[test]
 fn the_default_decay_is_on_the_tensors_that_torch_decayed() {
-    for family in ["llama", "gpt2"] {
-        let expected = trajectory(family);
+    for (name, expected) in trajectories("ce") {
         let folder = oracles().join(expected["model"].as_str().unwrap());
         let model = Model::from_folder(&device("reference"), &folder).unwrap();
         let mut ours: Vec<&str> =
@@ -114,6 +108,6 @@ fn the_default_decay_is_on_the_tensors_that_torch_decayed() {
         let mut wanted: Vec<&str> = decayed.iter().map(|name| name.as_str().unwrap()).collect();
         ours.sort_unstable();
         wanted.sort_unstable();
-        assert_eq!(ours, wanted, "{family}");
+        assert_eq!(ours, wanted, "{name}");
     }
 }

@@ -42,7 +42,7 @@ fn rendered_chats_their_ids_and_masks_are_those_of_the_reference() {
         let (tokenizer, reference) = reference(name);
         let template = ChatTemplate::new(&tokenizer.chat_template().unwrap(), &tokenizer).unwrap();
         let chats = reference["chats"].as_array().unwrap();
-        assert_eq!(chats.len(), 6);
+        assert!(!chats.is_empty());
         for chat in chats {
             let open = chat["add_generation_prompt"].as_bool().unwrap();
             let rendered = template.render(&messages(chat["messages"].clone()), open).unwrap();
@@ -73,7 +73,9 @@ fn gotcha_11_a_template_that_marks_nothing_gives_the_same_stretches() {
             Layout { template, strings: true }
         };
         let (marked, unmarked) = (layout(&marked), layout(&unmarked));
-        for chat in reference["chats"].as_array().unwrap().iter().take(4) {
+        // A conversation without an answer has nothing to learn, and is refused.
+        let learned = |chat: &&Value| chat["assistant_mask"].as_array().unwrap().contains(&json!(1));
+        for chat in reference["chats"].as_array().unwrap().iter().filter(learned) {
             let row = row(&json!({"messages": chat["messages"]}));
             let (a, b) =
                 (marked.lay_out(&row, Part::Completion).unwrap(), unmarked.lay_out(&row, Part::Completion).unwrap());
