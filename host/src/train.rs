@@ -28,6 +28,7 @@ pub(crate) mod start;
 pub mod state;
 pub mod summary;
 mod tally;
+pub mod terms;
 pub mod trail;
 pub mod window;
 

@@ -8,7 +8,7 @@ use plugin_api::{batch::names, manifest::DataKind, objective::Verdict};
 use super::{
     arrays::cut,
     beside::Beside,
-    objectives::{Active, Objectives, Sums},
+    objectives::{Active, Objectives},
     optim::{Adam, Gradient},
     pass::Pass,
     rewards::Rewards,
@@ -17,6 +17,7 @@ use super::{
     schedule,
     setup::Prepared,
     summary::largest_batch,
+    terms::Sums,
     trail::Trail,
     window::{WindowLoss, Work, accumulate},
 };

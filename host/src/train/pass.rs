@@ -5,8 +5,9 @@ use plugin_api::batch::{Batch, Scope, names};
 
 use super::{
     arrays::{data_arrays, spread, supervised_rows, with_statistics},
-    objectives::{Needs, Objectives, Sums},
+    objectives::{Needs, Objectives},
     roles::{Critic, Roles},
+    terms::Sums,
 };
 use crate::{
     data::PackedBatch,

@@ -2,7 +2,7 @@
 
 use plugin_api::{batch::Batch, manifest::Reduction, objective::Loss};
 
-use super::objectives::{Denominators, Objectives};
+use super::{objectives::Objectives, terms::Denominators};
 use crate::data::PackedBatch;
 
 /// Adds up losses and metrics over the micro-batches of a window.

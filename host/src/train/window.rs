@@ -11,10 +11,11 @@ use plugin_api::{
 
 use super::{
     arrays::{Joined, Part, join, supervised_rows, with_statistics},
-    objectives::{Denominators, Objectives, Sums},
+    objectives::Objectives,
     pass::{Pass, view},
     roles::Roles,
     tally::Tally,
+    terms::{Denominators, Sums},
     trail::Trail,
 };
 use crate::{

@@ -1,0 +1,168 @@
+//! From the terms of losses to one loss: what each term is divided by, and what gradient the model is handed.
+
+use std::collections::BTreeSet;
+
+use plugin_api::{batch::names, manifest::Normaliser, objective::Loss};
+
+use super::{
+    arrays::{Joined, Part, data_arrays},
+    objectives::{Active, Objectives},
+};
+use crate::{
+    data::PackedBatch,
+    error::{Error, Result},
+};
+
+/// What divides each term, per objective in order of its manifest's terms.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Denominators(Vec<Vec<(String, f64)>>);
+
+impl Denominators {
+    /// The share of `sum` that a term of objective `index` contributes; 0 where there is nothing to divide by.
+    pub fn share(&self, index: usize, term: &str, sum: f64) -> f64 {
+        let own = self.0.get(index).and_then(|own| own.iter().find(|(name, _)| name == term));
+        own.filter(|(_, denominator)| *denominator != 0.0).map_or(0.0, |(_, denominator)| sum / denominator)
+    }
+}
+
+/// Cotangents by statistic: of the language-model head one entry per supervised token, of scalar heads one per position.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Sums {
+    /// Of the score, at each sequence's last position.
+    pub score: Option<Vec<f64>>,
+    /// Of the critic's values.
+    pub value: Option<Vec<f64>>,
+    /// Of `logp`.
+    pub logp: Option<Vec<f64>>,
+    /// Of `lse`.
+    pub lse: Option<Vec<f64>>,
+    /// Of `entropy`.
+    pub entropy: Option<Vec<f64>>,
+    /// Of `mean_logit`.
+    pub mean_logit: Option<Vec<f64>>,
+}
+
+impl Objectives {
+    /// What divides each term: counted over the whole window, so that it does not matter how the window is cut.
+    ///
+    /// # Errors
+    /// A normaliser the data cannot give, or a custom one of which `weigh` says nothing; the plugin's own.
+    pub fn denominators(&self, parts: &[PackedBatch], joined: &Joined) -> Result<Denominators> {
+        let tokens: usize = parts.iter().map(PackedBatch::supervised).sum();
+        let sequences: usize = parts.iter().map(PackedBatch::sequences).sum();
+        let mut all = Vec::new();
+        for (index, active) in self.iter().enumerate() {
+            let mut own = Vec::new();
+            for term in &active.manifest.terms {
+                let value = match &term.normaliser {
+                    n if *n == Normaliser::SUPERVISED_TOKENS => tokens as f64,
+                    n if *n == Normaliser::SEQUENCES => sequences as f64,
+                    n if *n == Normaliser::PAIRS || *n == Normaliser::GROUPS => groups(&active.id, parts)?,
+                    n if *n == Normaliser::CUSTOM => custom(active, &term.name, parts, index, joined)?,
+                    other => {
+                        return Err(Error::request(format!(
+                            "objective \"{}\" divides its term `{}` by `{other}`, which this host does not know",
+                            active.id, term.name
+                        )));
+                    }
+                };
+                own.push((term.name.clone(), value));
+            }
+            all.push(own);
+        }
+        Ok(Denominators(all))
+    }
+
+    /// The cotangents of the total loss at the tokens `rows`: every term's, times weight and coefficient, over its
+    /// denominator.
+    ///
+    /// # Errors
+    /// A cotangent of a statistic that was not offered, or of another length.
+    pub fn cotangents(&self, losses: &[Loss], by: &Denominators, packed: &PackedBatch, rows: &[i32]) -> Result<Sums> {
+        let mut sums = Sums::default();
+        let ends: Vec<i32> = packed.offsets.iter().skip(1).map(|end| end - 1).collect();
+        for (index, (active, loss)) in self.iter().zip(losses).enumerate() {
+            for term in &loss.terms {
+                let factor = active.weight * term.coefficient * by.share(index, &term.name, 1.0);
+                for (statistic, values) in &term.cotangents {
+                    let of_sequences = statistic == names::SCORE;
+                    let expected = if of_sequences { packed.sequences() } else { packed.len() };
+                    if values.len() != expected {
+                        let what = if of_sequences { "sequences" } else { "tokens" };
+                        return Err(Error::run(format!(
+                            "objective \"{}\": {} cotangents of `{statistic}` for {expected} {what}",
+                            active.id,
+                            values.len()
+                        )));
+                    }
+                    let slot = sums.slot(statistic).ok_or_else(|| {
+                        Error::run(format!(
+                            "objective \"{}\" returned a cotangent of `{statistic}`, which has no gradient here",
+                            active.id
+                        ))
+                    })?;
+                    let scalar = of_sequences || statistic == names::CRITIC_VALUE;
+                    let target = slot.get_or_insert_with(|| vec![0.0; if scalar { packed.len() } else { rows.len() }]);
+                    if of_sequences {
+                        ends.iter().zip(values).for_each(|(end, value)| target[*end as usize] += factor * value);
+                    } else if scalar {
+                        target.iter_mut().zip(values).for_each(|(sum, value)| *sum += factor * value);
+                    } else {
+                        target.iter_mut().zip(rows).for_each(|(sum, row)| *sum += factor * values[*row as usize]);
+                    }
+                }
+            }
+        }
+        Ok(sums)
+    }
+}
+
+impl Sums {
+    fn slot(&mut self, statistic: &str) -> Option<&mut Option<Vec<f64>>> {
+        match statistic {
+            "logp" => Some(&mut self.logp),
+            "lse" => Some(&mut self.lse),
+            "entropy" => Some(&mut self.entropy),
+            "mean_logit" => Some(&mut self.mean_logit),
+            names::SCORE => Some(&mut self.score),
+            names::CRITIC_VALUE => Some(&mut self.value),
+            _ => None,
+        }
+    }
+
+    /// The same for the model.
+    pub fn as_cotangents(&self) -> crate::model::Cotangents<'_> {
+        crate::model::Cotangents {
+            logp: self.logp.as_deref(),
+            lse: self.lse.as_deref(),
+            mean_logit: self.mean_logit.as_deref(),
+            entropy: self.entropy.as_deref(),
+        }
+    }
+}
+
+fn custom(active: &Active, term: &str, parts: &[PackedBatch], index: usize, joined: &Joined) -> Result<f64> {
+    let mut total = 0.0;
+    for (packed, part) in parts.iter().zip(Part::all(parts)) {
+        let batch = data_arrays(packed);
+        let batch = joined.with(index, &batch, part);
+        let weights = active.instance.weigh(&batch).map_err(|e| e.in_plugin(&active.id))?;
+        let own = weights.iter().find(|(name, _)| name == term).ok_or_else(|| {
+            Error::run(format!("objective \"{}\": `weigh` says nothing of the term `{term}`", active.id))
+        })?;
+        total += own.1;
+    }
+    Ok(total)
+}
+
+/// Number of distinct values of the column `group`.
+fn groups(id: &str, parts: &[PackedBatch]) -> Result<f64> {
+    let mut seen = BTreeSet::new();
+    for packed in parts {
+        let column = packed.numbers.get(names::GROUP).ok_or_else(|| {
+            Error::request(format!("objective \"{id}\" counts pairs or groups, but the data has none"))
+        })?;
+        seen.extend(column.iter().map(|v| v.to_bits()));
+    }
+    Ok(seen.len() as f64)
+}
