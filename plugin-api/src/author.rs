@@ -25,7 +25,7 @@ impl Batch<'_> {
     }
 
     /// An array as a variable: a named input where it is a statistic (so that `backward` yields its cotangent), a
-    /// constant otherwise. Shape [rows], or [rows, columns] where it has several columns.
+    /// constant otherwise. Shape `[rows]`, or `[rows, columns]` where it has several columns.
     ///
     /// # Errors
     /// [`Code::ARRAY`] where the batch has no such array.

@@ -1,6 +1,6 @@
 //! The stable contracts between the Telos host and its plugins, and the SDK to write plugins with.
 //!
-//! A plugin is a `cdylib` of one of three kinds: an [objective](objective), a [backend](backend) or a [reward](reward).
+//! A plugin is a `cdylib` of one of three kinds: an [`objective`], a [`backend`] or a [`reward`].
 //! The host finds it by its [header](abi::header) without running it, checks the layout of its [tables](abi::tables)
 //! and calls it through them; panics stop at the border, errors carry a [code](Code) and a text.
 //!

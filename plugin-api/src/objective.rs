@@ -97,7 +97,7 @@ pub trait Objective {
 
 /// An objective as a plugin: how it describes itself and comes to be.
 pub trait ObjectivePlugin: Objective + Sized + 'static {
-    /// Declared by [`options!`](crate::options); `()` for none.
+    /// Declared by [`options!`](crate::options!); `()` for none.
     type Options: OptionSet;
 
     /// What it is. Id, version and options are filled in by the export.

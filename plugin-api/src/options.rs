@@ -42,7 +42,7 @@ option_values! {
     Vec<String>, "string list", v => v.as_array()?.iter().map(|x| x.as_str().map(str::to_owned)).collect();
 }
 
-/// A struct made by [`options!`](crate::options).
+/// A struct made by [`options!`](crate::options!).
 pub trait OptionSet: Sized {
     /// The declarations, for the manifest.
     fn specs() -> Vec<OptionSpec>;

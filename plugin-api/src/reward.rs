@@ -53,7 +53,7 @@ pub trait Reward {
 
 /// A reward as a plugin.
 pub trait RewardPlugin: Reward + Sized + 'static {
-    /// Declared by [`options!`](crate::options); `()` for none.
+    /// Declared by [`options!`](crate::options!); `()` for none.
     type Options: OptionSet;
 
     /// What it is. Id, version and options are filled in by the export.

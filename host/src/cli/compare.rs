@@ -10,6 +10,8 @@ use crate::config::Override;
 use crate::error::{Error, Result};
 use crate::runs::{Progress, progress::Show};
 
+// The text is printed as help, where brackets are brackets.
+#[allow(rustdoc::broken_intra_doc_links)]
 /// Run the same experiment on several backends and compare speed, operations, memory and results.
 ///
 /// A backend is written ID[:DEVICE][@DTYPE][?OPTION=VALUE[&OPTION=VALUE]...]: candle, torch:cuda:0@bf16,

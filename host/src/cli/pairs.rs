@@ -11,6 +11,8 @@ use crate::runs::disk::write_durably;
 use crate::train::pairs::pairs;
 use crate::train::setup::prepare_draft;
 
+// The text is printed as help, where brackets are brackets.
+#[allow(rustdoc::broken_intra_doc_links)]
 /// Make preference rows out of a model's own answers.
 ///
 /// Of an experiment with prompts, [rollout] and [[reward]] (one for ppo, say), the model that it starts from answers every

@@ -30,7 +30,7 @@ pub struct Library {
 }
 
 impl Library {
-    /// Opens the library of `info` (as [`super::scan`] found it), checks its layout and gets its root table.
+    /// Opens the library of `info` (as [`super::scan()`] found it), checks its layout and gets its root table.
     ///
     /// Loading runs the library's initialisers: a plugin is fully trusted code.
     ///

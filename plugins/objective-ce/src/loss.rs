@@ -11,7 +11,7 @@
 //! ```
 //!
 //! each summed over the N tokens of the micro-batch whose mask is 1 and divided, by the host, by the supervised tokens of
-//! the optimizer window. All in nats. Statistics and mask have shape [N], aligned to the target; a masked token adds nothing
+//! the optimizer window. All in nats. Statistics and mask have shape `[N]`, aligned to the target; a masked token adds nothing
 //! and its cotangents are exactly 0, whatever stands there.
 //!
 //! The smoothed target gives `1 - eps + eps / V` to `y` and `eps / V` to every other token: PyTorch's and Szegedy's

@@ -10,7 +10,7 @@
 //! each of them included. The host made the mask from the rows; prompts have 0 there, add nothing, and their cotangents
 //! are exactly 0, whatever stands there. The host divides by the completion tokens of the optimizer window, so every token
 //! weighs the same and a long completion weighs more than a short one (the convention of TRL and transformers). In nats;
-//! arrays have shape [N], aligned to the target.
+//! arrays have shape `[N]`, aligned to the target.
 //!
 //! The smoothed target is PyTorch's: `1 - eps + eps / V` for `y`, `eps / V` for every other token. The derivatives are
 //! constants, so the head needs no statistics before its backward pass:
