@@ -413,13 +413,15 @@ fn a_pre_training_term_learns_from_its_own_text_beside_rollouts() {
     named_refused(&lab, &[], &["objective.1.text", "missing"]);
 }
 
-/// Catches a receipt that leaves out a model that a run learned from, or the text of a second objective.
+/// Catches a receipt that leaves out a model that a run learned from, or the text of a second objective, and a resume that asks for
+/// a critic which the checkpoint has.
 #[test]
 fn the_receipt_names_every_model_and_every_text() {
-    let models = "[[reward]]\nmodel = \"runs/rm\"\n\n[critic]\nfrom = \"runs/rm\"\n\n[reference]\nfrom = \"runs/lm\"\n";
+    let models =
+        "[[reward]]\nmodel = \"runs/rm\"\n\n[critic]\nfrom = \"runs/critic\"\n\n[reference]\nfrom = \"runs/lm\"\n";
     let lab = lab(&(ptx().replace("rows.jsonl", "text.txt") + models));
     lab.write("text.txt", "one two three four. ".repeat(40));
-    let weights = [("rm", REWARD, 30), ("lm", DPO, 20)].map(|(name, objective, steps)| {
+    let weights = [("rm", REWARD, 30), ("critic", REWARD, 30), ("lm", DPO, 20)].map(|(name, objective, steps)| {
         write(&lab, name, objective);
         lab.ask(&["run", &format!("{name}.toml")]).succeeds();
         Run(lab.at(&format!("runs/{name}"))).weights_sha256(steps)
@@ -428,9 +430,12 @@ fn the_receipt_names_every_model_and_every_text() {
     let receipt = lab.tiny_run().receipt();
     let roles = receipt["roles"].as_object().expect("the models beside the policy");
     let hashes: Vec<(&str, &Value)> = roles.iter().map(|(name, role)| (name.as_str(), &role["sha256"])).collect();
-    let [rm, lm] = weights.map(Value::from);
-    assert_eq!(hashes, [("critic", &rm), ("reference", &lm), ("reward.1", &rm)], "{receipt:#}");
+    let [rm, critic, lm] = weights.map(Value::from);
+    assert_eq!(hashes, [("critic", &critic), ("reference", &lm), ("reward.1", &rm)], "{receipt:#}");
     let data = receipt["data"].as_array().expect("the files read");
     let ends = |file: &str| data.iter().any(|d| d["path"].as_str().is_some_and(|path| path.ends_with(file)));
     assert!(data.len() == 2 && ends("rows.jsonl") && ends("text.txt"), "{receipt:#}");
+    std::fs::remove_dir_all(lab.at("runs/critic")).expect("removed");
+    lab.resume(&["train.steps=1"]).succeeds();
+    assert_eq!(lab.tiny_run().receipt()["roles"], receipt["roles"]);
 }

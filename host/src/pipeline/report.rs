@@ -13,7 +13,7 @@ use crate::config::Experiment;
 use crate::error::{Error, Result};
 
 /// The figures of evaluations that are told beside the loss, in the order of telling, whatever stands before a `/` in their
-/// names: `rewards/margin`, or `dpo/kl` where there are several objectives.
+/// names: `rewards/margin`, or `dpo/rewards/margin` where there are several objectives.
 const TOLD: [&str; 7] = ["exact_match", "gold", "accuracy", "reward", "margin", "answers/kl", "score/mean"];
 
 /// The end of a pipeline.

@@ -72,6 +72,12 @@ impl Prepared {
         named.filter(|(_, path)| ![SELF, POLICY, SHARED].contains(path)).collect()
     }
 
+    /// Whether checkpoints hold the model of this role, so that a resumed run does not read it where the experiment names it.
+    pub fn is_saved(&self, role: &str) -> bool {
+        let follows = || self.experiment().reference.as_ref().is_some_and(|table| table.follow.is_some());
+        role == "critic" || role == "reference" && follows()
+    }
+
     /// The models beside the policy: from the run's `checkpoint` where it has them.
     ///
     /// # Errors

@@ -74,7 +74,9 @@ pub(super) fn trainer(mut prepared: Prepared, resume: bool, show: Show) -> Resul
     };
     prepared.lock.save()?;
     write_durably(&folder.experiment(), experiment.to_toml()?.as_bytes())?;
-    receipt(&prepared, &data, &learner)?.write(&folder.receipt())?;
+    // What a resumed run takes from its checkpoint may be gone from where it came from.
+    let earlier = checkpoint.as_ref().and_then(|_| Receipt::read(&folder.receipt()).ok());
+    receipt(&prepared, &data, &learner, earlier)?.write(&folder.receipt())?;
     let checkpoints = Checkpoints::new(&folder, experiment.checkpoint.keep)?;
     let records = Records::open(&folder, state.lines)?;
     let progress = Progress::new(state.step, total, show);
@@ -181,11 +183,16 @@ pub(crate) fn same_experiment(folder: &Path, now: &str) -> Result<()> {
         .with_hint("resume with the experiment as it was, or start another run with --name (and model.from this one)"))
 }
 
-fn receipt(prepared: &Prepared, data: &TrainingData, learner: &Learner) -> Result<Receipt> {
+fn receipt(prepared: &Prepared, data: &TrainingData, learner: &Learner, earlier: Option<Receipt>) -> Result<Receipt> {
     let experiment = prepared.experiment();
+    let saved = earlier.map(|earlier| earlier.roles).unwrap_or_default();
     let mut roles = BTreeMap::new();
     for (role, path) in prepared.role_paths() {
-        roles.insert(role, ModelSource::of(prepared.named_model(path)?.folder.as_deref())?);
+        let source = match saved.get(&role).filter(|_| prepared.is_saved(&role)) {
+            Some(source) => source.clone(),
+            None => ModelSource::of(prepared.named_model(path)?.folder.as_deref())?,
+        };
+        roles.insert(role, source);
     }
     let source = |s: &crate::data::Source| DataSource {
         path: s.path.display().to_string(),
