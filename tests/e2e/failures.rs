@@ -5,6 +5,7 @@ use std::{fs, os::unix::fs::MetadataExt, process::Command};
 use rustix::process::Signal;
 
 use crate::{
+    kills::{kill_at, with_steps_enough},
     lab::{Lab, Run},
     rig::{Answer, bin, clean, test_plugins},
 };
@@ -164,34 +165,41 @@ fn with_small_files(lab: &Lab, bytes: u64, sets: &[&str], resume: bool) -> Answe
 /// that may not grow stands for the full disk: the system refuses the same writes.
 #[test]
 fn a_disk_that_is_full_at_a_checkpoint_leaves_the_last_good_one() {
-    let sets = ["train.steps=40", "checkpoint.every=3", "eval.every=0", "sample.every=0"];
-    let lab = Lab::tiny();
-    let run = lab.tiny_run();
-    let mut running = lab.start(&sets, false);
-    running.until(|| run.pointer("LATEST").is_some());
-    running.signal(Signal::KILL);
-    running.answer();
-    let good = run.pointer("LATEST").expect("a checkpoint");
-    assert!(good < 40, "the run was too fast to be stopped");
-    let weights = run.0.join(format!("checkpoints/step-{good:08}/model.safetensors"));
-    let size = fs::metadata(&weights).expect("weights").size();
-    let before = fs::read(&weights).expect("weights");
+    with_steps_enough(40, |steps| {
+        let length = format!("train.steps={steps}");
+        let sets = [&length, "checkpoint.every=3", "eval.every=0", "sample.every=0"];
+        let lab = Lab::tiny();
+        let run = lab.tiny_run();
+        if !kill_at(&lab, &sets, &run, [3]) {
+            return false;
+        }
+        let good = run.pointer("LATEST").expect("a checkpoint");
+        if good + 3 >= steps {
+            // No save is left but the last.
+            return false;
+        }
+        let weights = run.0.join(format!("checkpoints/step-{good:08}/model.safetensors"));
+        let size = fs::metadata(&weights).expect("weights").size();
+        let before = fs::read(&weights).expect("weights");
 
-    // Room for logs, none for weights: the run goes on without checkpoints, and says in the end that nothing is saved.
-    let answer = with_small_files(&lab, size / 2, &sets, true);
-    let last = format!("step-{good:08}");
-    let parts = ["could not be saved", "the run goes on without this checkpoint", "the last good checkpoint is", &last];
-    answer.refuses(1, &parts);
-    assert!(answer.err.contains("room"), "no remedy: {answer:#?}");
-    assert_eq!(run.pointer("LATEST"), Some(good));
-    assert!(before == fs::read(&weights).expect("weights"));
-    assert!(!run.in_a_save(), "half a checkpoint was left behind");
+        // Room for logs, none for weights: the run goes on without checkpoints, and says in the end that nothing is saved.
+        let answer = with_small_files(&lab, size / 2, &sets, true);
+        let last = format!("step-{good:08}");
+        let parts =
+            ["could not be saved", "the run goes on without this checkpoint", "the last good checkpoint is", &last];
+        answer.refuses(1, &parts);
+        assert!(answer.err.contains("room"), "no remedy: {answer:#?}");
+        assert_eq!(run.pointer("LATEST"), Some(good));
+        assert!(before == fs::read(&weights).expect("weights"));
+        assert!(!run.in_a_save(), "half a checkpoint was left behind");
 
-    // With room again it goes on from there, to the same bits as a run that never ran out of it.
-    lab.resume(&sets).succeeds();
-    let whole = Lab::tiny();
-    whole.run(&sets).succeeds();
-    run.equals(&whole.tiny_run(), 40);
+        // With room again it goes on from there, to the same bits as a run that never ran out of it.
+        lab.resume(&sets).succeeds();
+        let whole = Lab::tiny();
+        whole.run(&sets).succeeds();
+        run.equals(&whole.tiny_run(), steps);
+        true
+    });
 }
 
 /// Catches a log line that is lost without a word: the run would resume with a gap.

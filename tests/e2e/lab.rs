@@ -146,40 +146,6 @@ impl Lab {
         Run(self.at("runs/tiny"))
     }
 
-    /// Starts the run of `tiny.toml`, or goes on with it, as a user would.
-    pub fn go_on(&self, sets: &[&str]) -> Running {
-        let run = self.tiny_run();
-        let begun = run.0.join("experiment.toml").is_file();
-        if !begun {
-            // Killed before its first file was whole; telos says "remove it first".
-            _ = fs::remove_dir_all(&run.0);
-        }
-        self.start(sets, begun)
-    }
-
-    /// Goes on with the run of `tiny.toml`, which saves at every step, and kills it: in even rounds on seeing a save under way,
-    /// else at any moment; in every third round the training process alone. Says whether it was still alive.
-    pub fn kill(&self, sets: &[&str], round: u64, dice: &mut Dice) -> bool {
-        let run = self.tiny_run();
-        let before = run.pointer("LATEST").unwrap_or(0);
-        let mut running = self.go_on(sets);
-        let further = |steps| run.pointer("LATEST").is_some_and(|step| step >= before + steps);
-        let alive = if round.is_multiple_of(2) {
-            running.until(|| further(1) && run.in_a_save())
-        } else {
-            let alive = running.until(|| further(1 + round % 4));
-            thread::sleep(Duration::from_micros(dice.below(16_000)));
-            alive
-        };
-        if round % 3 == 2 {
-            running.signal_worker(Signal::KILL)
-        } else {
-            running.signal(Signal::KILL)
-        }
-        running.answer();
-        alive
-    }
-
     /// Names of everything below the folder, sorted.
     pub fn everything(&self) -> Vec<PathBuf> {
         let mut found = Vec::new();

@@ -1,7 +1,7 @@
 //! End-to-end tests: the telos program with the plugins as they are built, in one test binary.
 //!
 //! `cargo xtask build` makes what they run. A new topic is a new module here; what modules share is in [`rig`] (programs and
-//! answers) and [`lab`] (runs). Tests run at the same time: each works in a folder of its own and sets no environment
+//! answers), [`lab`] (runs) and [`kills`] (their ends before time). Tests run at the same time: each works in a folder of its own and sets no environment
 //! variable of this process.
 
 mod commands;
@@ -10,6 +10,7 @@ mod dist;
 mod failures;
 mod golden;
 mod hostile;
+mod kills;
 mod lab;
 mod micro;
 mod minors;

@@ -3,7 +3,10 @@
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use crate::lab::{Lab, Run};
+use crate::{
+    kills::{kill_at, with_steps_enough},
+    lab::{Lab, Run},
+};
 
 /// Three stages of a few steps: a model of running text, instruction tuning from its end, more of that from the best.
 const STAGES: &str = r#"
@@ -59,10 +62,10 @@ fn stage(lab: &Lab, name: &str) -> Run {
     Run(lab.at(&format!("runs/tiny/{name}")))
 }
 
-/// Fails unless every stage of both pipelines left the same bits.
+/// Fails unless every stage of both pipelines ended as `ends` says and left the same bits.
 #[track_caller]
-fn equal(ours: &Lab, theirs: &Lab) {
-    for (name, steps) in ENDS {
+fn equal(ours: &Lab, theirs: &Lab, ends: [(&str, u64); 3]) {
+    for (name, steps) in ends {
         stage(ours, name).has_steps(steps);
         stage(ours, name).equals(&stage(theirs, name), steps);
     }
@@ -114,53 +117,53 @@ fn stages_hand_their_weights_on_and_are_told_in_one_table() {
 /// Catches a resume that begins a stage again, skips one that was cut off, or starts a later one from other weights.
 #[test]
 fn gotcha_42_killed_in_the_second_stage_and_resumed_it_leaves_the_same_bits() {
-    let undisturbed = lab();
-    undisturbed.run(&[]).succeeds();
-    let lab = lab();
-    for steps in [4, 12, 24] {
-        let mut running = lab.start(&[], steps > 4);
-        let sft = stage(&lab, "sft");
-        assert!(running.until(|| sft.pointer("LATEST").is_some_and(|at| at >= steps)), "it ended too soon");
-        running.signal(Signal::KILL);
-        running.answer();
-    }
-    let answer = lab.resume(&[]);
-    answer.succeeds();
-    assert!(answer.err.contains("pre (ce): done already"), "{answer:#?}");
-    assert!(answer.err.contains("sft (sft), taken up again"), "{answer:#?}");
-    equal(&lab, &undisturbed);
-    // And once more there is nothing to do; the table is told all the same.
-    let again = lab.resume(&[]);
-    assert!(again.succeeds().contains("exact_match"), "{again:#?}");
-    assert_eq!(again.err.matches("done already").count(), 3, "{again:#?}");
-    equal(&lab, &undisturbed);
+    with_steps_enough(60, |steps| {
+        let length = format!("stage.sft.train.steps={steps}");
+        let undisturbed = lab();
+        undisturbed.run(&[&length]).succeeds();
+        let lab = lab();
+        let killed = kill_at(&lab, &[&length], &stage(&lab, "sft"), [4, 12, 24]);
+        let answer = lab.resume(&[&length]);
+        answer.succeeds();
+        if killed {
+            assert!(answer.err.contains("pre (ce): done already"), "{answer:#?}");
+            assert!(answer.err.contains("sft (sft), taken up again"), "{answer:#?}");
+        }
+        let ends = [("pre", 10), ("sft", steps), ("more", 6)];
+        equal(&lab, &undisturbed, ends);
+        // And once more there is nothing to do; the table is told all the same.
+        let again = lab.resume(&[&length]);
+        assert!(again.succeeds().contains("exact_match"), "{again:#?}");
+        assert_eq!(again.err.matches("done already").count(), 3, "{again:#?}");
+        equal(&lab, &undisturbed, ends);
+        killed
+    });
 }
 
 /// Catches a Ctrl-C that only ends the stage, or exits with another code.
 #[test]
 fn ctrl_c_stops_the_pipeline_with_130_and_resume_goes_on() {
-    let undisturbed = lab();
-    undisturbed.run(&["stage.sft.train.steps=400"]).succeeds();
-    for _ in 0..5 {
+    with_steps_enough(400, |steps| {
+        let length = format!("stage.sft.train.steps={steps}");
         let lab = lab();
-        let mut running = lab.start(&["stage.sft.train.steps=400"], false);
+        let mut running = lab.start(&[&length], false);
         let sft = stage(&lab, "sft");
         running.until(|| sft.pointer("LATEST").is_some());
         running.signal(Signal::INT);
         let answer = running.answer();
-        // A machine may be so busy that the stage ends before the signal is heard.
-        if answer.code == Some(0) || sft.pointer("LATEST") == Some(400) {
-            continue;
+        if answer.code == Some(0) || sft.pointer("LATEST") == Some(steps) {
+            return false;
         }
         answer.refuses(130, &["interrupted: stopped in stage \"sft\" after step", "--resume"]);
         assert!(answer.out.contains("sft (not done)"), "{answer:#?}");
         assert!(!stage(&lab, "more").0.exists());
-        lab.resume(&["stage.sft.train.steps=400"]).succeeds();
-        sft.equals(&stage(&undisturbed, "sft"), 400);
+        lab.resume(&[&length]).succeeds();
+        let undisturbed = self::lab();
+        undisturbed.run(&[&length]).succeeds();
+        sft.equals(&stage(&undisturbed, "sft"), steps);
         stage(&lab, "more").equals(&stage(&undisturbed, "more"), 6);
-        return;
-    }
-    panic!("the pipeline was never caught in its second stage");
+        true
+    });
 }
 
 /// Catches runs that are lost, overwritten or mixed, stages run beyond what was asked for, and results that differ.
@@ -180,7 +183,7 @@ fn from_and_only_run_stages_anew_and_keep_the_earlier_ones() {
     run(&["--from", "stf"]).refuses(2, &["there is no stage \"stf\"", "did you mean `sft`?"]);
     let whole = self::lab();
     whole.run(&[]).succeeds();
-    equal(&lab, &whole);
+    equal(&lab, &whole, ENDS);
 
     // Another rate for one stage: the earlier run is kept, the one after is told to be of the earlier.
     let answer = run(&["--only", "sft", "--set", "stage.sft.train.optimizer.lr=5e-2"]);
@@ -197,7 +200,7 @@ fn from_and_only_run_stages_anew_and_keep_the_earlier_ones() {
     let answer = run(&["--from", "sft"]);
     answer.succeeds();
     assert!(!answer.err.contains("earlier run of"), "{answer:#?}");
-    equal(&lab, &whole);
+    equal(&lab, &whole, ENDS);
     assert!(stage(&lab, "sft.2").0.is_dir() && stage(&lab, "more.1").0.is_dir());
 }
 
@@ -278,7 +281,7 @@ fn a_stage_that_fails_is_named_with_the_way_on() {
     lab.ask(&["run", "tiny.toml", "--from", "more"]).succeeds();
     let whole = self::lab();
     whole.run(&[]).succeeds();
-    equal(&lab, &whole);
+    equal(&lab, &whole, ENDS);
 }
 
 /// Catches a check that trains, writes, or passes over a stage because the one before has not been run.

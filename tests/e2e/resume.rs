@@ -4,17 +4,16 @@ use std::{fs, thread, time::Duration};
 
 use rustix::process::Signal;
 
-use crate::lab::{Dice, Lab};
+use crate::{
+    kills::{go_on, kill_often, with_steps_enough},
+    lab::{Dice, Lab},
+};
 
-const STEPS: u64 = 150;
-const SETS: [&str; 5] =
-    ["train.steps=150", "eval.every=7", "sample.every=10", "checkpoint.every=1", "checkpoint.keep=2"];
-
-/// The run of [`SETS`] that nobody stopped, without its checkpoints.
-fn undisturbed() -> Lab {
+/// A run of `steps` that nobody stopped, without its checkpoints.
+fn undisturbed(steps: u64) -> Lab {
     let lab = Lab::tiny();
-    lab.run(&SETS[..3]).succeeds();
-    lab.tiny_run().has_steps(STEPS);
+    lab.run(&[&format!("train.steps={steps}"), "eval.every=7", "sample.every=10"]).succeeds();
+    lab.tiny_run().has_steps(steps);
     lab
 }
 
@@ -23,34 +22,33 @@ fn undisturbed() -> Lab {
 /// way, ten at any moment; every third hits the training process alone.
 #[test]
 fn gotcha_41_42_killed_at_twenty_moments_and_resumed_it_leaves_the_same_bits() {
-    let (lab, mut dice) = (Lab::tiny(), Dice(41));
-    let run = lab.tiny_run();
-    for _ in 0..4 {
-        let mut running = lab.go_on(&SETS);
-        thread::sleep(Duration::from_millis(dice.below(300)));
-        running.signal(Signal::KILL);
-        running.answer();
-    }
-    let (mut kills, mut in_a_save) = (0, 0);
-    for round in 0..20 {
-        kills += u64::from(lab.kill(&SETS, round, &mut dice));
-        in_a_save += u64::from(run.in_a_save());
-    }
-    assert!(kills == 20, "the run ended after {kills} kills: too few steps for this machine");
-    assert!(in_a_save > 0, "no kill hit a save");
-    let end = lab.go_on(&SETS).answer();
-    assert!(end.succeeds().contains("held-out loss"), "{end:#?}");
-    run.has_steps(STEPS);
-    run.equals(&undisturbed().tiny_run(), STEPS);
-    assert_eq!(run.checkpoints().last(), Some(&STEPS));
-    assert!(!run.in_a_save(), "leftovers of killed saves are not tidied up");
+    with_steps_enough(150, |steps| {
+        let length = format!("train.steps={steps}");
+        let sets = [&length, "eval.every=7", "sample.every=10", "checkpoint.every=1", "checkpoint.keep=2"];
+        let (lab, mut dice) = (Lab::tiny(), Dice(41));
+        let run = lab.tiny_run();
+        for _ in 0..4 {
+            let mut running = go_on(&lab, &sets);
+            thread::sleep(Duration::from_millis(dice.below(300)));
+            running.signal(Signal::KILL);
+            running.answer();
+        }
+        let kills = kill_often(&lab, &sets, 20, &mut dice);
+        let end = go_on(&lab, &sets).answer();
+        assert!(end.succeeds().contains("held-out loss"), "{end:#?}");
+        run.has_steps(steps);
+        run.equals(&undisturbed(steps).tiny_run(), steps);
+        assert_eq!(run.checkpoints().last(), Some(&steps));
+        assert!(!run.in_a_save(), "leftovers of killed saves are not tidied up");
+        kills
+    });
 }
 
 /// Stops a run by `signal` in its middle.
 fn stopped_by(signal: Signal) {
-    let sets = ["train.steps=150", "eval.every=7", "sample.every=10", "checkpoint.every=0"];
-    // A machine may be so busy that the run ends before the signal is sent: then once more.
-    for _ in 0..5 {
+    with_steps_enough(150, |steps| {
+        let length = format!("train.steps={steps}");
+        let sets = [&length, "eval.every=7", "sample.every=10", "checkpoint.every=0"];
         let lab = Lab::tiny();
         let run = lab.tiny_run();
         let mut running = lab.start(&sets, false);
@@ -61,18 +59,17 @@ fn stopped_by(signal: Signal) {
         running.signal_worker(signal);
         let answer = running.answer();
         if answer.code == Some(0) {
-            continue;
+            return false;
         }
         answer.refuses(130, &["interrupted: stopped after step", "--resume"]);
         let saved = run.pointer("LATEST").expect("a checkpoint");
-        assert!(saved < STEPS, "{saved}");
+        assert!(saved < steps, "{saved}");
         run.has_steps(saved);
         lab.resume(&sets).succeeds();
-        run.has_steps(STEPS);
-        run.equals(&undisturbed().tiny_run(), STEPS);
-        return;
-    }
-    panic!("the run was never caught in its middle");
+        run.has_steps(steps);
+        run.equals(&undisturbed(steps).tiny_run(), steps);
+        true
+    });
 }
 
 /// Catches a Ctrl-C that loses the step, saves half of it, counts two signals for one key, or exits with another code.

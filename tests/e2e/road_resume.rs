@@ -4,46 +4,46 @@
 use serde_json::Value;
 
 use crate::{
+    kills::{go_on, kill_often, with_steps_enough},
     lab::{Dice, Run},
     road::{DPO, PPO, REWARD, lab, ptx},
 };
 
-const STEPS: u64 = 60;
 const OFTEN: [&str; 3] = ["checkpoint.every=1", "checkpoint.keep=2", "eval.every=7"];
 
 /// Kills the run of `sets` twelve times: on seeing a save under way and at any other moment by turns, every third kill hitting
 /// the training process alone. Fails unless what is left is what a run leaves that nobody stopped; `files` of its last checkpoint
 /// are compared with the rest.
 fn survives(objective: &str, sets: &[&str], files: &[&str]) {
-    let steps = format!("train.steps={STEPS}");
-    let all: Vec<&str> = [&[steps.as_str()], &OFTEN[..], sets].concat();
-    let undisturbed = lab(objective);
-    undisturbed.run(&all).succeeds();
-    let whole = undisturbed.tiny_run();
-    whole.has_steps(STEPS);
+    with_steps_enough(60, |steps| {
+        let length = format!("train.steps={steps}");
+        let all: Vec<&str> = [&[length.as_str()], &OFTEN[..], sets].concat();
+        let lab = lab(objective);
+        let kills = kill_often(&lab, &all, 12, &mut Dice(60));
+        go_on(&lab, &all).answer().succeeds();
+        leaves_what_nobody_stopped(objective, &all, files, &lab.tiny_run(), steps);
+        kills
+    });
+}
 
-    let (lab, mut dice) = (lab(objective), Dice(STEPS));
-    let (mut kills, mut in_a_save) = (0, 0);
-    for round in 0..12 {
-        kills += u64::from(lab.kill(&all, round, &mut dice));
-        in_a_save += u64::from(lab.tiny_run().in_a_save());
-    }
-    assert!(kills > 8, "the run ended after {kills} kills: too few steps for this machine");
-    assert!(in_a_save > 0, "no kill hit a save");
-    lab.resume(&all).succeeds();
-    let run = lab.tiny_run();
-    run.has_steps(STEPS);
-    run.equals(&whole, STEPS);
+#[track_caller]
+fn leaves_what_nobody_stopped(objective: &str, sets: &[&str], files: &[&str], run: &Run, steps: u64) {
+    let undisturbed = lab(objective);
+    undisturbed.run(sets).succeeds();
+    let whole = undisturbed.tiny_run();
+    whole.has_steps(steps);
+    run.has_steps(steps);
+    run.equals(&whole, steps);
     for file in files.iter().chain(&["config.json"]) {
-        assert!(run.saved(STEPS, file) == whole.saved(STEPS, file), "{file} differs");
+        assert!(run.saved(steps, file) == whole.saved(steps, file), "{file} differs");
     }
     // Times are written down too, and are as long as they are.
     let place = |run: &Run| -> Value {
-        let mut place: Value = serde_json::from_slice(&run.saved(STEPS, "trainer.json")).expect("JSON");
+        let mut place: Value = serde_json::from_slice(&run.saved(steps, "trainer.json")).expect("JSON");
         place.as_object_mut().expect("an object").remove("lines");
         place
     };
-    assert_eq!(place(&run), place(&whole));
+    assert_eq!(place(run), place(&whole));
 }
 
 /// Catches a data order of pairs that starts anew, and recorded scores that are lost.

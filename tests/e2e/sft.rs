@@ -2,10 +2,12 @@
 
 use std::fs;
 
-use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use crate::lab::{Lab, ROWS, SMALL, close};
+use crate::{
+    kills::{kill_at, with_steps_enough},
+    lab::{Lab, ROWS, SMALL, close},
+};
 
 /// A run of a few steps over the rows of `rows.jsonl`.
 const TINY: &str = r#"
@@ -86,23 +88,22 @@ fn gotcha_12_packed_rows_train_as_rows_one_by_one() {
 /// Killed in the middle of an epoch of rows, the run goes on bit for bit. Catches a row order that starts anew.
 #[test]
 fn gotcha_42_a_killed_run_over_rows_leaves_the_same_bits() {
-    let undisturbed = lab();
-    let sets = ["train.steps=120", "checkpoint.every=1", "eval.every=20"];
-    undisturbed.run(&sets).succeeds();
-    let lab = lab();
-    let run = lab.tiny_run();
-    for step in [5, 31, 70] {
-        let mut running = lab.start(&sets, step > 5);
-        assert!(running.until(|| run.pointer("LATEST").is_some_and(|at| at >= step)), "it ended too soon");
-        running.signal(Signal::KILL);
-        running.answer();
-    }
-    lab.resume(&sets).succeeds();
-    run.has_steps(120);
-    run.equals(&undisturbed.tiny_run(), 120);
-    // Other rows are another run.
-    lab.write("rows.jsonl", rows(199));
-    lab.resume(&sets).refuses(2, &["cannot resume the data order"]);
+    with_steps_enough(120, |steps| {
+        let length = format!("train.steps={steps}");
+        let sets = [&length, "checkpoint.every=1", "eval.every=20"];
+        let undisturbed = lab();
+        undisturbed.run(&sets).succeeds();
+        let lab = lab();
+        let run = lab.tiny_run();
+        let killed = kill_at(&lab, &sets, &run, [5, 31, 70]);
+        lab.resume(&sets).succeeds();
+        run.has_steps(steps);
+        run.equals(&undisturbed.tiny_run(), steps);
+        // Other rows are another run.
+        lab.write("rows.jsonl", rows(199));
+        lab.resume(&sets).refuses(2, &["cannot resume the data order"]);
+        killed
+    });
 }
 
 /// Catches counts that are only printed, or wrong, and a template that does not go with the model.

@@ -7,9 +7,8 @@ use std::{
     process::Command,
 };
 
-use rustix::process::Signal;
-
 use crate::{
+    kills::{kill_at, with_steps_enough},
     lab::{Lab, close},
     rig::{Answer, bin, clean, library, plugins},
 };
@@ -137,20 +136,17 @@ fn gotcha_07_27_in_bf16_the_first_ratios_are_1_too() {
 /// Catches state of libtorch's that a checkpoint does not hold.
 #[test]
 fn gotcha_41_a_killed_run_on_torch_resumes_bit_for_bit() {
-    let sets = [TORCH, "train.steps=60", "eval.every=7", "sample.every=10", "checkpoint.every=1", "checkpoint.keep=2"];
-    let whole = Lab::tiny();
-    whole.run(&sets).succeeds();
-    let lab = Lab::tiny();
-    let run = lab.tiny_run();
-    let mut kills = 0;
-    for round in 0..3 {
-        let mut running = lab.start(&sets, round > 0);
-        kills += u64::from(running.until(|| run.pointer("LATEST").is_some_and(|step| step >= 15 * (round + 1))));
-        running.signal(Signal::KILL);
-        running.answer();
-    }
-    assert_eq!(kills, 3, "the run ended before it was killed");
-    lab.resume(&sets).succeeds();
-    run.has_steps(60);
-    run.equals(&whole.tiny_run(), 60);
+    with_steps_enough(60, |steps| {
+        let length = format!("train.steps={steps}");
+        let sets = [TORCH, &length, "eval.every=7", "sample.every=10", "checkpoint.every=1", "checkpoint.keep=2"];
+        let whole = Lab::tiny();
+        whole.run(&sets).succeeds();
+        let lab = Lab::tiny();
+        let run = lab.tiny_run();
+        let killed = kill_at(&lab, &sets, &run, [15, 30, 45]);
+        lab.resume(&sets).succeeds();
+        run.has_steps(steps);
+        run.equals(&whole.tiny_run(), steps);
+        killed
+    });
 }
