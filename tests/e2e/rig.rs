@@ -4,7 +4,10 @@ use std::{
     env,
     path::{Path, PathBuf},
     process::{Command, Output},
+    sync::{Arc, LazyLock, atomic::AtomicBool},
 };
+
+use signal_hook::{consts::SIGINT, flag};
 
 /// The folder of the built `telos`: TELOS_TEST_BIN, or the one above this test's own.
 pub fn bin() -> PathBuf {
@@ -34,8 +37,15 @@ pub fn library(folder: &Path, package: &str) -> PathBuf {
     path
 }
 
+/// A shell that starts tests in the background has them ignore Ctrl-C, and every process below them too, so that tests of Ctrl-C
+/// would wait for ever. A signal that has a handler here is as usual in what is started from here; the handler does what is usual.
+static HEED_CTRL_C: LazyLock<()> = LazyLock::new(|| {
+    flag::register_conditional_default(SIGINT, Arc::new(AtomicBool::new(true))).expect("a handler");
+});
+
 /// The built telos in a folder, to be given arguments.
 pub fn telos(folder: &Path) -> Command {
+    LazyLock::force(&HEED_CTRL_C);
     let mut command = Command::new(bin().join("telos"));
     clean(&mut command).current_dir(folder);
     command

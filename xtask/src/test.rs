@@ -6,12 +6,10 @@ use crate::{
     minors,
     torch::{self, Libtorch},
 };
-use signal_hook::{consts::SIGINT, flag};
 use std::{
     io::{BufRead, BufReader},
     path::Path,
     process::{Command, ExitCode, Stdio},
-    sync::{Arc, atomic::AtomicBool},
     time::{Duration, Instant},
 };
 
@@ -59,7 +57,6 @@ fn seconds(time: Duration) -> String {
 
 /// All steps; the last lines are the tests' own results.
 pub fn run(full: bool) -> Result<ExitCode> {
-    heed_ctrl_c()?;
     let mut steps = Steps::default();
     let mut totals = Totals::default();
     let result = all(&mut steps, &mut totals, full);
@@ -67,14 +64,6 @@ pub fn run(full: bool) -> Result<ExitCode> {
     result?;
     totals.print();
     Ok(ExitCode::SUCCESS)
-}
-
-/// A shell that starts this in the background has it ignore Ctrl-C, and every process below it too, so that tests of Ctrl-C would
-/// wait for ever. What has a handler here is as usual in what is started from here; the handler does what is usual.
-fn heed_ctrl_c() -> Result<()> {
-    let always = Arc::new(AtomicBool::new(true));
-    flag::register_conditional_default(SIGINT, always).map_err(|e| format!("cannot listen for Ctrl-C: {e}"))?;
-    Ok(())
 }
 
 fn all(steps: &mut Steps, totals: &mut Totals, full: bool) -> Result<()> {
