@@ -17,6 +17,7 @@ pub mod objectives;
 pub mod optim;
 pub mod pairs;
 pub mod pass;
+mod receipts;
 pub mod records;
 mod reference;
 pub mod rewards;

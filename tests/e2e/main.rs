@@ -22,6 +22,7 @@ mod ppo_plugin;
 mod preference_plugins;
 mod preferences;
 mod quickstart;
+mod receipts;
 mod resume;
 mod rig;
 mod road;

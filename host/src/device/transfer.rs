@@ -63,17 +63,6 @@ impl Buffer {
         }
     }
 
-    /// Reads `length` floats from element `offset` on, rounded to f32 where they are f64.
-    ///
-    /// # Errors
-    /// The buffer holds integers, or fewer elements.
-    pub fn download_f32(&self, offset: u64, length: u64) -> Result<Vec<f32>> {
-        match self.dtype() {
-            DType::F32 => self.raw::<f32>(offset, length),
-            _ => Ok(self.download(offset, length)?.into_iter().map(|v| v as f32).collect()),
-        }
-    }
-
     /// Reads `length` integers from element `offset` on.
     ///
     /// # Errors

@@ -150,21 +150,34 @@ impl Role {
 }
 
 /// The one file, or the shards of the index.
-fn open_files(folder: &Path, mistakes: &mut Vec<String>) -> Result<Vec<TensorFile>> {
-    let single = folder.join(WEIGHTS_FILE);
+/// The files that hold a folder's weights, sorted by name.
+///
+/// # Errors
+/// A request error where neither weights nor an index is there, and for an index that cannot be read.
+pub fn weight_files(folder: &Path) -> Result<Vec<PathBuf>> {
+    let shards = shards(folder)?;
+    let names: BTreeSet<&str> =
+        shards.as_ref().map_or([WEIGHTS_FILE].into(), |s| s.values().map(String::as_str).collect());
+    Ok(names.into_iter().map(|name| folder.join(name)).collect())
+}
+
+/// Tensor name -> shard; `None` where one file holds all.
+fn shards(folder: &Path) -> Result<Option<BTreeMap<String, String>>> {
     let index = folder.join(INDEX_FILE);
-    if single.exists() {
-        return Ok(vec![TensorFile::open(&single)?]);
+    if folder.join(WEIGHTS_FILE).exists() {
+        return Ok(None);
     }
     if !index.exists() {
         let message = format!("{}: neither {WEIGHTS_FILE} nor {INDEX_FILE} is there", folder.display());
         return Err(Error::request(message).with_hint("weights in other formats must be converted to safetensors"));
     }
-    let shards = read_index(&index)?;
-    let names: BTreeSet<&String> = shards.values().collect();
+    read_index(&index).map(Some)
+}
+
+fn open_files(folder: &Path, mistakes: &mut Vec<String>) -> Result<Vec<TensorFile>> {
     let files: Vec<TensorFile> =
-        names.iter().map(|name| TensorFile::open(&folder.join(name))).collect::<Result<_>>()?;
-    for (tensor, shard) in &shards {
+        weight_files(folder)?.iter().map(|path| TensorFile::open(path)).collect::<Result<_>>()?;
+    for (tensor, shard) in &shards(folder)?.unwrap_or_default() {
         let file = files.iter().find(|file| file_name(file.path()) == *shard);
         if file.is_none_or(|file| file.shape(tensor).is_none()) {
             mistakes.push(format!("{INDEX_FILE} says that {shard} holds `{tensor}`, but it does not"));

@@ -27,12 +27,24 @@ mod tests {
     //! Re-running this test binary as another process, for what only a whole process can show.
 
     use std::process::Command;
+    use std::sync::{Arc, LazyLock, atomic::AtomicBool};
+
+    use signal_hook::{consts::SIGINT, flag};
+
+    /// A shell that starts tests in the background has them ignore Ctrl-C, and every process below them too. A signal that has a
+    /// handler here is as usual in what is started from here; the handler does what is usual.
+    static HEED_CTRL_C: LazyLock<()> = LazyLock::new(|| {
+        flag::register_conditional_default(SIGINT, Arc::new(AtomicBool::new(true))).unwrap();
+    });
 
     /// Says to a test that it is the other process, and what it shall do.
     pub(super) const PART: &str = "TELOS_TEST_PART";
 
     /// A command that runs the test `name` of this binary alone, as `part`.
     pub(super) fn as_process(name: &str, part: &str) -> Command {
+        if self::part().is_none() {
+            LazyLock::force(&HEED_CTRL_C);
+        }
         let mut command = Command::new(std::env::current_exe().unwrap());
         command.args(["--exact", name, "--nocapture", "--test-threads=1"]).env(PART, part);
         command

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -38,6 +38,27 @@ pub struct Receipt {
     /// What became of the rows; absent for running text.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub rows: Option<RowCounts>,
+    /// What was replaced on the way; empty where the whole run was made by the above.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub replaced: Vec<Replaced>,
+}
+
+/// Programs that went on with a run which others had begun.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Replaced {
+    /// The last step of the earlier ones.
+    pub after_step: u64,
+    /// What differs, a line each, as in [`Changes`].
+    pub changes: Vec<String>,
+}
+
+/// What differs between two receipts and may change the result: a line each, as `plugins[ce].sha256: "aa" is now "bb"`.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Changes {
+    /// Of programs: the host, plugins and what the backend was told.
+    pub programs: Vec<String>,
+    /// Of all else: what was learned from.
+    pub inputs: Vec<String>,
 }
 
 /// How the host was built.
@@ -98,25 +119,9 @@ pub struct ModelSource {
     /// As the experiment says; absent where the model began with random weights.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub from: Option<String>,
-    /// sha256 of the weights' file; absent as above.
+    /// sha256 of the weights' file; of several, that of `sha256sum`'s lines about them, sorted by name. Absent as above.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub sha256: Option<String>,
-}
-
-impl ModelSource {
-    /// The weights in `folder`, as it lies there now.
-    ///
-    /// # Errors
-    /// The file cannot be read.
-    pub fn of(folder: Option<&Path>) -> Result<ModelSource> {
-        let weights = folder.map(|folder| folder.join("model.safetensors")).filter(|file| file.is_file());
-        let hash = |file: PathBuf| {
-            let failed = |e| Error::run(format!("cannot read {}", file.display())).with_cause(e);
-            disk::sha256_file(&file).map(|(_, sha256)| sha256).map_err(failed)
-        };
-        let from = folder.map(|folder| folder.display().to_string());
-        Ok(ModelSource { from, sha256: weights.map(hash).transpose()? })
-    }
 }
 
 /// A file that data came from.
@@ -152,39 +157,51 @@ impl Receipt {
         serde_json::from_str(&text).map_err(|cause| Error::run(failed()).with_cause(cause))
     }
 
-    /// What differs from `earlier` and may change the result: a line each, as `plugins.0.sha256: "aa" is now "bb"`. The
-    /// command line and the number of threads may differ freely. A resume that finds any is not exact.
-    pub fn changes_since(&self, earlier: &Self) -> Vec<String> {
-        let bare = |receipt: &Self| {
-            let backend = BackendUse { threads: 0, ..receipt.backend.clone() };
-            serde_json::to_value(Self { command: Vec::new(), backend, ..receipt.clone() }).unwrap_or_default()
-        };
-        let mut changes = Vec::new();
-        compare("", &bare(earlier), &bare(self), &mut changes);
+    /// What differs from `earlier`. The command line and the number of threads may differ freely. A resume that finds any is not
+    /// exact.
+    pub fn changes_since(&self, earlier: &Self) -> Changes {
+        let (mut changes, mut lines) = (Changes::default(), Vec::new());
+        compare("", &earlier.comparable(), &self.comparable(), &mut lines);
+        for line in lines {
+            let program = ["telos.", "plugins[", "backend."].iter().any(|start| line.starts_with(start));
+            if program { changes.programs.push(line) } else { changes.inputs.push(line) }
+        }
         changes
+    }
+
+    fn comparable(&self) -> Value {
+        let backend = BackendUse { threads: 0, ..self.backend.clone() };
+        serde_json::to_value(Self { command: Vec::new(), replaced: Vec::new(), backend, ..self.clone() })
+            .unwrap_or_default()
     }
 }
 
 /// Collects the leaves in which two JSON values differ.
-fn compare(at: &str, old: &Value, new: &Value, changes: &mut Vec<String>) {
+fn compare(at: &str, old: &Value, new: &Value, lines: &mut Vec<String>) {
     let below = |key: &str| if at.is_empty() { key.to_owned() } else { format!("{at}.{key}") };
     match (old, new) {
         (Value::Object(a), Value::Object(b)) => {
             let added = b.keys().filter(|key| !a.contains_key(*key));
             for key in a.keys().chain(added) {
                 let value = |map: &serde_json::Map<String, Value>| map.get(key).cloned().unwrap_or_default();
-                compare(&below(key), &value(a), &value(b), changes);
+                compare(&below(key), &value(a), &value(b), lines);
             }
         }
         (Value::Array(a), Value::Array(b)) => {
             for index in 0..a.len().max(b.len()) {
+                let name = a.get(index).or(b.get(index)).and_then(name).map_or(index.to_string(), str::to_owned);
                 let value = |list: &[Value]| list.get(index).cloned().unwrap_or_default();
-                compare(&below(&index.to_string()), &value(a), &value(b), changes);
+                compare(&format!("{at}[{name}]"), &value(a), &value(b), lines);
             }
         }
         _ if old == new => {}
-        _ => changes.push(format!("{at}: {old} is now {new}")),
+        _ => lines.push(format!("{at}: {old} is now {new}")),
     }
+}
+
+/// What a plugin or a file is called.
+fn name(entry: &Value) -> Option<&str> {
+    entry.get("id").or(entry.get("path"))?.as_str()
 }
 
 #[cfg(test)]
@@ -211,6 +228,7 @@ mod tests {
             tokenizer_sha256: "cc".into(),
             data: vec![DataSource { path: "corpus.txt".into(), bytes: 5, sha256: "dd".into() }],
             rows: None,
+            replaced: Vec::new(),
         }
     }
 
@@ -239,15 +257,24 @@ mod tests {
         let (old, mut new) = (receipt(), receipt());
         new.command.push("--resume".into());
         new.backend.threads = 16;
-        assert!(new.changes_since(&old).is_empty());
+        new.replaced.push(Replaced { after_step: 3, changes: Vec::new() });
+        assert_eq!(new.changes_since(&old), Changes::default());
         new.plugins[0].sha256 = "bb".into();
         new.backend.dtype = "bf16".into();
         new.model.from = Some("runs/sft".into());
-        new.data.clear();
-        let changes = new.changes_since(&old).join("\n");
-        for part in ["plugins.0.sha256: \"aa\" is now \"bb\"", "backend.dtype", "model.from: null", "data.0: {"] {
-            assert!(changes.contains(part), "{part} is missing in\n{changes}");
+        new.data[0].sha256 = "ee".into();
+        new.data.push(DataSource { path: "more.txt".into(), bytes: 1, sha256: "ff".into() });
+        let Changes { programs, inputs } = new.changes_since(&old);
+        let expected = [r#"backend.dtype: "f32" is now "bf16""#, r#"plugins[ce].sha256: "aa" is now "bb""#];
+        assert_eq!(programs, expected);
+        let expected = [
+            r#"model.from: null is now "runs/sft""#,
+            r#"data[corpus.txt].sha256: "dd" is now "ee""#,
+            "data[more.txt]: null is now {",
+        ];
+        for part in expected {
+            assert!(inputs.iter().any(|line| line.starts_with(part)), "{part} is missing in {inputs:?}");
         }
-        assert_eq!(changes.lines().count(), 4, "{changes}");
+        assert_eq!(inputs.len(), expected.len(), "{inputs:?}");
     }
 }

@@ -16,7 +16,7 @@ use sha2::{Digest, Sha256};
 
 use super::{
     arrays::{rows_of, spread, supervised_rows},
-    objectives::Objectives,
+    objectives::{Needs, Objectives},
     pass::logps,
     roles::Roles,
     setup::Prepared,
@@ -192,6 +192,12 @@ impl Cache {
         }
         Ok(flat)
     }
+}
+
+/// Whether a run that goes on still reads the weights it began with: for a reference that never moves.
+pub fn reads_start(prepared: &Prepared, needs: Needs) -> bool {
+    let from = prepared.experiment().reference.as_ref().map_or(SELF, |table| table.from.as_str());
+    needs.reference && from == SELF && !prepared.is_saved("reference")
 }
 
 /// Identity of the reference's weights.

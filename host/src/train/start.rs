@@ -2,7 +2,6 @@
 //! first file is written.
 
 use std::{
-    collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
     time::Instant,
@@ -12,14 +11,14 @@ use super::{
     Trainer,
     exact::questions,
     held_out,
-    learner::{Learner, Opened},
+    learner::Opened,
+    receipts,
     records::Records,
-    setup::{Prepared, threads},
+    setup::Prepared,
     state::{self, TrainState},
     trail::Trail,
 };
 use crate::{
-    data::TrainingData,
     error::{Error, Result},
     runs::{
         Breadcrumb,
@@ -27,7 +26,6 @@ use crate::{
         disk::write_durably,
         folder::RunFolder,
         progress::{Progress, Show},
-        receipt::{BackendUse, Build, DataSource, ModelSource, Receipt},
     },
 };
 
@@ -66,6 +64,8 @@ pub(super) fn trainer(mut prepared: Prepared, resume: bool, show: Show) -> Resul
     if let Some(template) = &data.chat_template {
         prepared.tokenizer.set_chat_template(template);
     }
+    let earlier = folder.as_ref().filter(|_| checkpoint.is_some()).map(|folder| folder.receipt());
+    let receipt = receipts::receipt(&prepared, &data, &learner, earlier.as_deref(), state.step)?;
     // From here on files are written that stay.
     uncertain.keep();
     let folder = match folder {
@@ -74,9 +74,9 @@ pub(super) fn trainer(mut prepared: Prepared, resume: bool, show: Show) -> Resul
     };
     prepared.lock.save()?;
     write_durably(&folder.experiment(), experiment.to_toml()?.as_bytes())?;
-    // What a resumed run takes from its checkpoint may be gone from where it came from.
-    let earlier = checkpoint.as_ref().and_then(|_| Receipt::read(&folder.receipt()).ok());
-    receipt(&prepared, &data, &learner, earlier)?.write(&folder.receipt())?;
+    if !state.ended {
+        receipt.write(&folder.receipt())?;
+    }
     let checkpoints = Checkpoints::new(&folder, experiment.checkpoint.keep)?;
     let records = Records::open(&folder, state.lines)?;
     let progress = Progress::new(state.step, total, show);
@@ -85,6 +85,9 @@ pub(super) fn trainer(mut prepared: Prepared, resume: bool, show: Show) -> Resul
     }
     if let Some(note) = note {
         progress.message(&note);
+    }
+    for line in receipt.replaced.iter().filter(|_| !state.ended).flat_map(receipts::told) {
+        progress.message(&line);
     }
     let trail = Trail::new(Breadcrumb::from_env(), &experiment.backend.plugin);
     trail.run(&folder);
@@ -181,39 +184,4 @@ pub(crate) fn same_experiment(folder: &Path, now: &str) -> Result<()> {
     Err(Error::request(format!("the experiment is not the one that run {} began with", folder.display()))
         .with_details(gone.chain(come))
         .with_hint("resume with the experiment as it was, or start another run with --name (and model.from this one)"))
-}
-
-fn receipt(prepared: &Prepared, data: &TrainingData, learner: &Learner, earlier: Option<Receipt>) -> Result<Receipt> {
-    let experiment = prepared.experiment();
-    let saved = earlier.map(|earlier| earlier.roles).unwrap_or_default();
-    let mut roles = BTreeMap::new();
-    for (role, path) in prepared.role_paths() {
-        let source = match saved.get(&role).filter(|_| prepared.is_saved(&role)) {
-            Some(source) => source.clone(),
-            None => ModelSource::of(prepared.named_model(path)?.folder.as_deref())?,
-        };
-        roles.insert(role, source);
-    }
-    let source = |s: &crate::data::Source| DataSource {
-        path: s.path.display().to_string(),
-        bytes: s.bytes,
-        sha256: s.sha256.clone(),
-    };
-    Ok(Receipt {
-        telos: Build::this(),
-        command: std::env::args().collect(),
-        seed: experiment.seed,
-        backend: BackendUse {
-            plugin: experiment.backend.plugin.clone(),
-            device: experiment.backend.device.clone(),
-            dtype: super::setup::dtype(experiment.backend.dtype).to_string(),
-            threads: threads(experiment.backend.threads),
-        },
-        plugins: prepared.plugins.clone(),
-        model: ModelSource::of(prepared.model_folder.as_deref())?,
-        roles,
-        tokenizer_sha256: prepared.tokenizer.hash(),
-        data: data.sources.iter().chain(learner.beside.iter().flat_map(|beside| &beside.sources)).map(source).collect(),
-        rows: data.rows.clone(),
-    })
 }

@@ -1,0 +1,138 @@
+//! What made a run, as its receipt says it: collected when it begins, held against what it began with when it goes on.
+
+use std::{collections::BTreeMap, path::Path};
+
+use sha2::{Digest, Sha256};
+
+use super::{
+    learner::Learner,
+    reference::reads_start,
+    setup::{Prepared, dtype, threads},
+};
+use crate::{
+    data::{Source, TrainingData, cache::hex},
+    error::{Error, Result},
+    model::weights::weight_files,
+    runs::{
+        disk::sha256_file,
+        receipt::{BackendUse, Build, DataSource, ModelSource, Receipt, Replaced},
+    },
+};
+
+/// The receipt of a run that begins, or goes on after `step` from the receipt at `earlier`. Programs may have been replaced since,
+/// which is written down; what the run learns from may not.
+///
+/// # Errors
+/// A request error for data or weights that are not those that the run began with; files that cannot be read.
+pub fn receipt(
+    prepared: &Prepared,
+    data: &TrainingData,
+    learner: &Learner,
+    earlier: Option<&Path>,
+    step: u64,
+) -> Result<Receipt> {
+    let earlier = earlier.filter(|path| path.is_file()).map(Receipt::read).transpose()?;
+    let mut receipt = current(prepared, data, learner, earlier.as_ref())?;
+    let Some(earlier) = earlier else { return Ok(receipt) };
+    let changes = receipt.changes_since(&earlier);
+    if !changes.inputs.is_empty() {
+        let changed = "what the run learns from is not what it began with";
+        return Err(Error::request(changed)
+            .with_details(changes.inputs)
+            .with_hint("put it back as it was, or start another run with --name (and model.from this one)"));
+    }
+    receipt.replaced = earlier.replaced;
+    if !changes.programs.is_empty() {
+        receipt.replaced.push(Replaced { after_step: step, changes: changes.programs });
+    }
+    Ok(receipt)
+}
+
+/// A replacement, told to people.
+pub fn told(replaced: &Replaced) -> Vec<String> {
+    let Replaced { after_step, changes } = replaced;
+    let head = format!(
+        "note: replaced after step {after_step}, so that the run may not be bit for bit what it would have been:"
+    );
+    [head].into_iter().chain(changes.iter().map(|change| format!("  {change}"))).collect()
+}
+
+fn current(prepared: &Prepared, data: &TrainingData, learner: &Learner, earlier: Option<&Receipt>) -> Result<Receipt> {
+    let experiment = prepared.experiment();
+    // What a resumed run takes from its checkpoint may be gone, or another, where it came from.
+    let saved = |role: &str| earlier.filter(|_| prepared.is_saved(role)).and_then(|earlier| earlier.roles.get(role));
+    let mut roles = BTreeMap::new();
+    for (role, path) in prepared.role_paths() {
+        let source = match saved(&role) {
+            Some(source) => source.clone(),
+            None => model_source(prepared.named_model(path)?.folder.as_deref())?,
+        };
+        roles.insert(role, source);
+    }
+    let start = earlier.filter(|_| !reads_start(prepared, learner.objectives.needs()));
+    let model = match start {
+        Some(earlier) => earlier.model.clone(),
+        None => model_source(prepared.model_folder.as_deref())?,
+    };
+    let source =
+        |s: &Source| DataSource { path: s.path.display().to_string(), bytes: s.bytes, sha256: s.sha256.clone() };
+    Ok(Receipt {
+        telos: Build::this(),
+        command: std::env::args().collect(),
+        seed: experiment.seed,
+        backend: BackendUse {
+            plugin: experiment.backend.plugin.clone(),
+            device: experiment.backend.device.clone(),
+            dtype: dtype(experiment.backend.dtype).to_string(),
+            threads: threads(experiment.backend.threads),
+        },
+        plugins: prepared.plugins.clone(),
+        model,
+        roles,
+        tokenizer_sha256: prepared.tokenizer.hash(),
+        data: data.sources.iter().chain(learner.beside.iter().flat_map(|beside| &beside.sources)).map(source).collect(),
+        rows: data.rows.clone(),
+        replaced: Vec::new(),
+    })
+}
+
+/// The weights in `folder`, as it lies there now; fresh ones without.
+fn model_source(folder: Option<&Path>) -> Result<ModelSource> {
+    let Some(folder) = folder else { return Ok(ModelSource { from: None, sha256: None }) };
+    let mut lines = Vec::new();
+    for file in weight_files(folder)? {
+        let failed = |e| Error::run(format!("cannot read {}", file.display())).with_cause(e);
+        let name = file.file_name().unwrap_or_default().display();
+        let (_, hash) = sha256_file(&file).map_err(failed)?;
+        lines.push((format!("{hash}  {name}\n"), hash));
+    }
+    let hash = match &lines[..] {
+        [(_, only)] => only.clone(),
+        several => hex(&Sha256::digest(several.iter().map(|(line, _)| line.as_str()).collect::<String>())),
+    };
+    Ok(ModelSource { from: Some(folder.display().to_string()), sha256: Some(hash) })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    /// Catches sharded weights without a hash, one of the first shard alone, and one by the order of the folder.
+    #[test]
+    fn every_shard_counts() {
+        let folder = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| fs::write(folder.path().join(name), text).unwrap();
+        let hash = || model_source(Some(folder.path())).unwrap().sha256.unwrap();
+        write("model.safetensors.index.json", r#"{"weight_map": {"b": "2.safetensors", "a": "1.safetensors"}}"#);
+        write("1.safetensors", "abc");
+        write("2.safetensors", "de");
+        // printf '%s' abc > 1.safetensors; printf '%s' de > 2.safetensors; sha256sum *.safetensors | sha256sum
+        assert_eq!(hash(), "454c24c63aace23758313d508dbcd87bae41effbf651afb9d31910edcee0943f");
+        write("2.safetensors", "df");
+        assert_ne!(hash(), "454c24c63aace23758313d508dbcd87bae41effbf651afb9d31910edcee0943f");
+        write("model.safetensors", "abc");
+        assert_eq!(hash(), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+    }
+}
