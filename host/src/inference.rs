@@ -12,7 +12,7 @@ use serde::Serialize;
 use crate::{
     data::{Document, TokenSet, Tokenizer, batcher::eval_batches, text::read_documents},
     error::{Error, Result},
-    model::{BatchView, HeadRequest, Keep, Model, Statistics},
+    model::{BatchView, HeadRequest, Keep, Model, Outputs, Statistics},
     plugins::Registry,
     train::setup::{model_folder, open, threads},
     train::{arrays::supervised_rows, pass::view},
@@ -64,7 +64,8 @@ impl Opened {
         let session =
             SessionOptions { device: backend.device.clone(), threads: threads(backend.threads), tag: 1, options };
         let (device, _) = open(&library, &session, dtype, false)?;
-        let model = Model::from_folder(&device, &folder)?;
+        let mut model = Model::from_folder_as(&device, &folder, Outputs::TOKENS)?;
+        model.stop_at(tokenizer.eos());
         if tokenizer.vocab_size() as u64 > model.config().vocab {
             return Err(Error::request(format!(
                 "the tokenizer in {} has {} tokens, the model's vocabulary {}",

@@ -13,11 +13,12 @@ pub mod evaluate;
 pub mod exact;
 mod expectations;
 pub mod learner;
+mod measured;
 pub mod objectives;
 pub mod optim;
 pub mod pairs;
 pub mod pass;
-mod receipts;
+pub(crate) mod receipts;
 pub mod records;
 mod reference;
 pub mod rewards;
@@ -38,7 +39,10 @@ use std::{sync::Arc, time::Instant};
 use plugin_api::objective::Verdict;
 
 use crate::{
-    config::{Experiment, experiment},
+    config::{
+        Experiment,
+        experiment::{self, EarlyStop, MetricRule},
+    },
     data::{Examples, PackedBatch, TrainingData, batcher::eval_batches},
     error::{Error, Result},
     generate::GenerateOptions,
@@ -127,7 +131,7 @@ impl Trainer {
             let verdict = self.step()?;
             let better = self.evaluate_if(false)?;
             self.sample_if(false)?;
-            self.state.stopped = verdict == Verdict::STOP || self.out_of_patience();
+            self.state.stopped = self.is_to_stop(verdict);
             let every = self.experiment().checkpoint.every;
             // The last step's checkpoint comes at the end, with the last evaluation and samples in it.
             let last = self.state.stopped || self.state.step == self.state.total;
@@ -160,6 +164,8 @@ impl Trainer {
         self.torn = true;
         if finite {
             self.learner.update(lr, self.state.step + 1)?;
+        } else {
+            self.learner.follow(self.state.step + 1)?;
         }
         phases.end("optimizer");
 
@@ -233,7 +239,8 @@ impl Trainer {
         self.records.evaluation(step, &figures, start.elapsed())?;
         self.progress.message(&records::evaluation_line(step, &figures));
         let best = self.experiment().checkpoint.best.clone();
-        let better = best.is_some_and(|rule| improve(&rule, 0.0, &figures, &mut self.state.best)) && step > 0;
+        // Of the weights that the run began with no checkpoint is kept.
+        let better = step > 0 && best.is_some_and(|rule| improve(&rule, 0.0, &figures, &mut self.state.best));
         if better {
             self.state.best_step = Some(step);
         }
@@ -261,7 +268,7 @@ impl Trainer {
         }
         self.trail.backend("generation");
         let (experiment, Learner { model, roles, objectives, rewards, .. }) =
-            (self.prepared.experiment(), &self.learner);
+            (self.prepared.experiment(), &mut self.learner);
         let tokenizer = &self.prepared.tokenizer;
         let mut figures = Figures::new();
         if let Some(share) = exact_match(model, tokenizer, &self.questions)? {
@@ -270,16 +277,30 @@ impl Trainer {
         if !rewards.is_empty() {
             let policy = Policy { model, tokenizer, data: &*self.held_out_rows };
             let options = answers::options(experiment, &self.questions);
-            let exam =
-                Exam { policy, roles, objectives, rewards, options, tokens: experiment.train.micro_batch_tokens };
-            figures.extend(exam.figures(&self.questions)?);
+            // Log-probabilities are those of the policy that answers: of greedy answers, at the temperature of 1.
+            let usual = objectives.temperature();
+            objectives.answer_at(if options.temperature > 0.0 { options.temperature } else { 1.0 });
+            let tokens = experiment.train.micro_batch_tokens;
+            let judged = Exam { policy, roles, objectives, rewards, options, tokens }.figures(&self.questions);
+            objectives.answer_at(usual);
+            figures.extend(judged?);
         }
         Ok(figures)
     }
 
-    fn out_of_patience(&self) -> bool {
-        let patience = self.experiment().eval.early_stop.as_ref().map(|stop| stop.patience);
-        patience.is_some_and(|patience| self.state.evaluations_without_gain >= patience)
+    /// Whether an objective says so, or early stopping is out of patience; tells why.
+    fn is_to_stop(&self, verdict: Verdict) -> bool {
+        let step = self.state.step;
+        if verdict == Verdict::STOP {
+            self.progress.message(&format!("stopped after step {step}: an objective asked for it"));
+            return true;
+        }
+        let stop = self.experiment().eval.early_stop.as_ref();
+        let Some(stop) = stop.filter(|stop| self.state.evaluations_without_gain >= stop.patience) else { return false };
+        let EarlyStop { metric: MetricRule { metric, .. }, patience, .. } = stop;
+        let why = format!("{metric} has not become better in {patience} evaluations");
+        self.progress.message(&format!("stopped after step {step}: {why}"));
+        true
     }
 
     fn sample_if(&mut self, last: bool) -> Result<()> {
@@ -364,7 +385,9 @@ impl Trainer {
         }
         match self.save() {
             Ok(name) => {
-                error.with_details([format!("step {step} is saved as {name}: mend the cause and go on with --resume")])
+                let saved = format!("step {step} is saved as {name}: mend the cause and go on with --resume");
+                let otherwise = "where that takes another experiment, start one from there with --name and model.from";
+                error.with_details([saved, otherwise.to_owned()])
             }
             Err(second) => {
                 error.with_details([format!("the state after step {step} could not be saved: {}", second.message())])

@@ -32,3 +32,4 @@ mod threads;
 #[cfg(target_os = "linux")]
 mod torch;
 mod verify;
+mod watched;

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use crate::lab::{Lab, ROWS, Run, SMALL, close};
 
 /// What the experiments here share beside model and rows.
-const SHARED: &str = r#"
+pub const SHARED: &str = r#"
 [eval]
 every = 10
 "#;
@@ -266,7 +266,7 @@ fn gotcha_07_27_34_ppo_begins_where_the_policy_is_whoever_the_critic_is() {
     let shape = "[model]\nlayers = 1\ndim = 32\nheads = 2\ncontext = 48\n";
     let text = std::fs::read_to_string(lab.at("again.toml")).expect("written");
     lab.write("again.toml", text.replace(shape, ""));
-    let answer = lab.ask(&["run", "again.toml"]);
+    let answer = lab.ask(&["run", "again.toml", "--set", "eval.generate=4"]);
     answer.succeeds();
     assert!(!answer.err.contains("note:"), "{answer:#?}");
     is_sound(&Run(lab.at("runs/again")));

@@ -147,12 +147,34 @@ pub enum DataError {
     #[error("the chat template cannot be used: {0}")]
     Template(String),
     /// No row that could be trained on.
-    #[error("no row of {what} is left to train on within {longest} tokens")]
+    #[error("no row of {what} is left to {purpose} on within {longest} tokens: {counts}")]
     NoRowLeft {
         /// Which data.
         what: String,
+        /// "train" or "evaluate".
+        purpose: &'static str,
         /// The most positions of a row.
         longest: usize,
+        /// What became of them.
+        counts: Box<super::rows::RowCounts>,
+    },
+    /// A side of the data without rows.
+    #[error("{what} has no row to {purpose} on")]
+    NoRow {
+        /// Which data.
+        what: String,
+        /// "train" or "evaluate".
+        purpose: &'static str,
+    },
+    /// A column that is given another name, and that no row has.
+    #[error("no row of {what} has a column \"{written}\", which data.columns.{key} names")]
+    NoColumn {
+        /// Which data.
+        what: String,
+        /// As the experiment calls it.
+        written: String,
+        /// What it is here.
+        key: String,
     },
     /// An option that cannot work.
     #[error("{0}")]
@@ -190,7 +212,12 @@ impl DataError {
             Self::VocabularyTooSmall { .. } => "ask for more, or use the tokenizer \"bytes\"",
             Self::Resume(_) => "resume with the data and options the run began with, or start a new run",
             Self::Template(_) => "give data.chat_template a file of Jinja, Jinja itself, \"plain\" or \"tokenizer\"",
+            Self::NoRowLeft { counts, .. } if counts.dropped_too_long == 0 => {
+                "look at the rows: their answers are empty, or both the same"
+            }
             Self::NoRowLeft { .. } => "raise data.max_length, or cut prompts by data.truncation = \"left\"",
+            Self::NoRow { .. } => "look at data.path, data.eval_path and data.split_column",
+            Self::NoColumn { .. } => "name a column that is there, or leave the key out",
             Self::Json { .. }
             | Self::Io { .. }
             | Self::NothingSupervised { .. }

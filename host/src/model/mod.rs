@@ -98,6 +98,26 @@ impl Model {
         Model::from_folder_as(device, folder, config.outputs)
     }
 
+    /// Has generation stop at the token that ends texts of the tokenizer too, where `config.json` does not name it: what is learned
+    /// to end an answer would not end one.
+    pub fn stop_at(&mut self, end_of_text: Option<u32>) {
+        let Some(id) = end_of_text.filter(|id| !self.config.eos.contains(id)) else { return };
+        let note =
+            format!("config.json does not name the tokenizer's end-of-text token {id} as eos_token_id: it is added");
+        self.config.eos.push(id);
+        self.config.notes.push(note);
+    }
+
+    /// Puts the scalar head to 0, so that it answers 0 whatever it reads.
+    ///
+    /// # Errors
+    /// The backend's.
+    pub fn reset_scalar(&self) -> Result<()> {
+        let Some(parameter) = self.layout.scalar.map(|index| &self.layout.parameters()[index]) else { return Ok(()) };
+        self.params.upload(parameter.offset, &vec![0.0; (parameter.rows * parameter.cols) as usize])?;
+        self.refresh_shadow()
+    }
+
     /// The model of a folder with other heads: one that it does not have starts at 0 (a scalar head answers 0 then, whatever it
     /// reads), one that is not wanted is left out.
     ///

@@ -13,8 +13,10 @@ use super::Part;
 use crate::config::{Experiment, Pipeline};
 use crate::error::{Error, Result};
 use crate::runs::checkpoint::latest;
-use crate::runs::disk::{sha256_file, write_durably};
+use crate::runs::disk::write_durably;
+use crate::runs::receipt::ModelSource;
 use crate::runs::{Receipt, RunFolder};
+use crate::train::receipts::model_source;
 use crate::train::setup::model_folder;
 use crate::train::start::same_experiment;
 use crate::train::state::TrainState;
@@ -181,7 +183,7 @@ pub fn make_room(pipeline: &Pipeline, experiments: &[Experiment], tasks: &[Task]
     Ok(moved)
 }
 
-/// A line for each stage whose model is not the one that the stage it starts from has now: that one was made anew.
+/// A line for each stage that took a model which the stage it came from no longer has: that one was made anew.
 ///
 /// # Errors
 /// Receipts and weights that cannot be read.
@@ -189,23 +191,40 @@ pub fn outdated(pipeline: &Pipeline) -> Result<Vec<String>> {
     let mut found = Vec::new();
     for (index, stage) in pipeline.stages().iter().enumerate() {
         let receipt = pipeline.stage_folder(index).join("receipt.json");
-        let Some(takes) = stage.takes.iter().find(|takes| takes.key == "model.from") else { continue };
-        let from = pipeline.stage_folder(takes.stage);
-        if !receipt.is_file() || !from.exists() {
+        if !receipt.is_file() {
             continue;
         }
-        let from = if takes.best { from.join("checkpoints").join("BEST") } else { from };
-        let weights = model_folder(&from)?.join("model.safetensors");
-        let (_, now) = sha256_file(&weights)
-            .map_err(|cause| Error::run(format!("cannot read {}", weights.display())).with_cause(cause))?;
-        if Receipt::read(&receipt)?.model.sha256.is_some_and(|then| then != now) {
-            let (name, source) = (&stage.name, &pipeline.stages()[takes.stage].name);
-            found.push(format!(
-                "note: stage \"{name}\" was made from an earlier run of \"{source}\"; renew it by --from {name}"
-            ));
+        let receipt = Receipt::read(&receipt)?;
+        for takes in &stage.takes {
+            let from = pipeline.stage_folder(takes.stage);
+            let from = if takes.best { from.join("checkpoints").join("BEST") } else { from };
+            // One that is being made anew has no checkpoint yet, and a note for it comes when it has.
+            let (Ok(folder), Some(then)) = (model_folder(&from), taken(&receipt, &takes.key)) else { continue };
+            if then.sha256 != model_source(Some(&folder))?.sha256 {
+                let (name, source) = (&stage.name, &pipeline.stages()[takes.stage].name);
+                let line = format!(
+                    "note: stage \"{name}\" was made from an earlier run of \"{source}\"; renew it by --from {name}"
+                );
+                if !found.contains(&line) {
+                    found.push(line);
+                }
+            }
         }
     }
     Ok(found)
+}
+
+/// The model that a run took by this key, as its receipt has it.
+fn taken<'a>(receipt: &'a Receipt, key: &str) -> Option<&'a ModelSource> {
+    let mut words = key.split('.');
+    match words.next()? {
+        "model" => Some(&receipt.model),
+        "reward" => {
+            let index: usize = words.next().and_then(|word| word.parse().ok()).unwrap_or(0);
+            receipt.roles.get(&format!("reward.{index}"))
+        }
+        role => receipt.roles.get(role),
+    }
 }
 
 fn move_aside(pipeline: &Pipeline, index: usize) -> Result<PathBuf> {

@@ -8,7 +8,8 @@ use std::sync::Arc;
 use super::folder::Task;
 use crate::config::{Loaded, Pipeline};
 use crate::error::{Error, Kind, Result};
-use crate::model::ModelConfig;
+use crate::model::{ModelConfig, params::Layout};
+use crate::train::optim::check_groups;
 use crate::train::setup::{Awaited, NamedModel, Plugins, Prepared, refusal_text};
 
 /// A stage whose own keys are in order.
@@ -49,11 +50,23 @@ pub fn try_out(pipeline: &Pipeline, stages: Vec<StagePlan>, tasks: &[Task]) -> R
     let wanted = |index: usize| await_it(index);
     each(pipeline, stages, wanted, await_it, |_, prepared| {
         let objectives = prepared.objectives()?;
+        let outputs = prepared.policy_outputs(&objectives);
+        if outputs.tokens && !prepared.config.outputs.tokens {
+            let why = "a reward model or critic: it has no language-model head";
+            return Err(prepared.loaded.refuse("model.from", why));
+        }
+        let layout = Layout::new(&ModelConfig { outputs, ..prepared.config.clone() })?;
         let (device, _) = prepared.device(false)?;
-        prepared.roles(&device, &objectives, None)?;
-        prepared.rewards(&device)?;
+        let roles = prepared.roles(&device, &objectives, None)?;
+        let critic = roles.critic.as_ref().map(|critic| critic.model.layout());
+        let layouts: Vec<&Layout> = [&layout].into_iter().chain(critic).collect();
+        check_groups(&layouts, &prepared.experiment().train.optimizer)?;
+        let rewards = prepared.rewards(&device)?;
         let data = prepared.data(true)?;
         prepared.batcher(&data)?;
+        prepared.rollouts(&objectives, &rewards, &data)?;
+        prepared.beside()?;
+        prepared.check_samples()?;
         // Saved with the model, so a later stage finds it there.
         if let Some(template) = &data.chat_template {
             prepared.tokenizer.set_chat_template(template);

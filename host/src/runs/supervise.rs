@@ -183,7 +183,7 @@ pub fn name(signal: Option<i32>) -> String {
 fn way_on(error: Error, run: &Path, args: &[OsString]) -> Error {
     match checkpoint::latest(&run.join("checkpoints")) {
         Ok(Some(found)) => error
-            .with_details(found.note)
+            .with_details(found.stand_in())
             .with_details([format!("the last checkpoint is {}", found.path.display())])
             .with_hint(format!("go on with: {}", resume_command(args))),
         Ok(None) => error

@@ -141,6 +141,22 @@ pub struct Exam<'a> {
     pub tokens: usize,
 }
 
+/// Names of the figures of an exam by these `rewards`.
+pub fn names(objectives: &Objectives, rewards: &Rewards, roles: &Roles) -> Vec<String> {
+    let reward = objectives.needs().rollouts.then(|| "reward".to_owned());
+    let judges = rewards.names().map(|name| format!("reward/{name}"));
+    let moved = has_reference(roles).then(|| KL.to_owned());
+    reward.into_iter().chain(judges).chain([ENDED.to_owned(), LENGTH.to_owned()]).chain(moved).collect()
+}
+
+fn has_reference(roles: &Roles) -> bool {
+    roles.reference.as_ref().is_some_and(|role| role.model.is_some())
+}
+
+const ENDED: &str = "answers/ended";
+const LENGTH: &str = "answers/length";
+const KL: &str = "answers/kl";
+
 impl Exam<'_> {
     /// Answers every question and has the answers judged: `reward/NAME` for every judge, `reward` for what rollouts get,
     /// `answers/ended` and `answers/length` (tokens, the end-of-text token included), and, where a reference is there, `answers/kl`
@@ -161,16 +177,16 @@ impl Exam<'_> {
         figures.extend(scores.iter().map(|judge| (format!("reward/{}", judge.name), mean(&judge.scores))));
         let ended: Vec<f64> = answers.iter().map(|answer| f64::from(u8::from(answer.sample.ended))).collect();
         let lengths: Vec<f64> = answers.iter().map(|answer| answer.sequence.supervised_targets() as f64).collect();
-        figures.push(("answers/ended".to_owned(), mean(&ended)));
-        figures.push(("answers/length".to_owned(), mean(&lengths)));
+        figures.push((ENDED.to_owned(), mean(&ended)));
+        figures.push((LENGTH.to_owned(), mean(&lengths)));
         if let Some(kl) = self.kl(&answers)? {
-            figures.push(("answers/kl".to_owned(), kl));
+            figures.push((KL.to_owned(), kl));
         }
         Ok(figures)
     }
 
     fn kl(&self, answers: &[Answer]) -> Result<Option<f64>> {
-        if self.roles.reference.as_ref().is_none_or(|role| role.model.is_none()) {
+        if !has_reference(self.roles) {
             return Ok(None);
         }
         let pass = Pass { model: self.policy.model, roles: self.roles, objectives: self.objectives };

@@ -5,7 +5,7 @@ use std::{fmt, time::Instant};
 use plugin_api::batch::names;
 use serde::Serialize;
 
-use super::{arrays::unpack, held_out, learner::Opened, setup::Prepared, trail::Trail};
+use super::{arrays::unpack, exact::questions, held_out, learner::Opened, measured, setup::Prepared, trail::Trail};
 use crate::{
     data::{PackedBatch, Sequence, Tokenizer, pack::together, rows::RowCounts},
     error::Result,
@@ -55,6 +55,10 @@ pub fn dry_run(prepared: &Prepared) -> Result<Findings> {
     let trail = Trail::default();
     let (device, _) = prepared.device(false)?;
     let Opened { mut learner, data, steps, .. } = prepared.learner(&device, prepared.data(false)?, None, false)?;
+    prepared.check_samples()?;
+    let held_out = held_out(prepared, &learner.objectives, &data)?;
+    let most = prepared.experiment().eval.generate.unwrap_or(0);
+    measured::check(prepared, &mut learner, &held_out, &questions(&*data.held_out, &prepared.tokenizer, most)?)?;
     learner.rehearse(&trail)?;
 
     let (mut found, mut example) = (None, None);
@@ -76,7 +80,7 @@ pub fn dry_run(prepared: &Prepared) -> Result<Findings> {
         name: prepared.experiment().name.clone(),
         parameters: learner.model.layout().count(),
         train_tokens: data.train.tokens(),
-        held_out_tokens: held_out(prepared, &learner.objectives, &data)?.iter().map(|b| b.len() as u64).sum(),
+        held_out_tokens: held_out.iter().map(|b| b.len() as u64).sum(),
         steps,
         tokens_per_step,
         micro_batches,

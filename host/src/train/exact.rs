@@ -5,7 +5,7 @@ use plugin_api::batch::names;
 use crate::{
     data::{Examples, Sequence, Tokenizer},
     error::Result,
-    generate::{GenerateOptions, generate},
+    generate::{Finish, GenerateOptions, generate},
     model::Model,
 };
 
@@ -27,6 +27,11 @@ impl Question {
     /// The prompt, as a sequence without an answer.
     pub fn prompt(&self) -> &Sequence {
         &self.prompt
+    }
+
+    /// Whether the row gives an answer.
+    pub fn has_answer(&self) -> bool {
+        self.answer.is_some()
     }
 
     /// How many tokens the row's own answer takes, the end of text included; 0 where it has none.
@@ -58,8 +63,11 @@ fn question(data: &dyn Examples, tokenizer: &Tokenizer, row: &Sequence) -> Resul
         return Ok(None);
     }
     let length = row.supervised[start..].iter().take_while(|supervised| **supervised).count();
+    let is_cut = start + length == row.ids.len() && row.ids.last().copied() != tokenizer.eos();
     let own = data.row_text(row.row).and_then(|text| text.answer.clone());
     let (answer, length) = match own.filter(|_| length == 0) {
+        // Of an answer that was cut to length nobody knows the rest.
+        _ if length > 0 && is_cut => (None, 0),
         _ if length > 0 => (Some(text(tokenizer, &row.ids[start..start + length])?), length),
         Some(answer) => (Some(answer.trim().to_owned()), tokenizer.encode(&answer)?.len() + 1),
         None => (None, 0),
@@ -96,7 +104,9 @@ pub fn exact_match(model: &Model, tokenizer: &Tokenizer, questions: &[Question])
     let prompts: Vec<Vec<i32>> = known.iter().map(ids).collect();
     let mut right = 0;
     for (completion, question) in generate(model, &prompts, &options, &mut |_| {})?.iter().zip(&known) {
-        let ids: Vec<u32> = completion.tokens.iter().map(|id| *id as u32).collect();
+        // Whatever token ends it, it is none of its words.
+        let words = completion.tokens.len() - usize::from(completion.finish == Finish::EndOfSequence);
+        let ids: Vec<u32> = completion.tokens[..words].iter().map(|id| *id as u32).collect();
         right += usize::from(Some(text(tokenizer, &ids)?) == question.answer);
     }
     Ok(Some(right as f64 / known.len() as f64))
@@ -140,5 +150,23 @@ mod tests {
                 }
             }
         }
+    }
+
+    /// Catches an answer that was cut to length and that the model, which goes on, can never give.
+    #[test]
+    fn nobody_is_asked_for_the_beginning_of_an_answer() {
+        let tokenizer = Tokenizer::bytes().unwrap();
+        let row = |completion: &str| format!("{}\n", serde_json::json!({"prompt": "ab", "completion": completion}));
+        let text = row("c") + &row("defghij");
+        let kind = RowKind::PromptCompletion;
+        let train = crate::data::rows::jsonl::parse("r.jsonl".as_ref(), &text, kind, &Default::default()).unwrap();
+        let corpus = crate::data::rows::RowCorpus { kind, train, ..Default::default() };
+        let layout = Layout { template: ChatTemplate::new(PLAIN, &tokenizer).unwrap(), strings: false };
+        let encoder = Encoder { tokenizer: &tokenizer, layout: &layout, longest: 6, truncation: None };
+        let data = encoder.encode(&corpus).unwrap();
+        assert_eq!(data.rows.unwrap().truncated, 1);
+        let asked = questions(&*data.train, &tokenizer, 100).unwrap();
+        let answers: Vec<Option<&str>> = asked.iter().map(|question| question.answer.as_deref()).collect();
+        assert_eq!(answers, [Some("c"), None]);
     }
 }

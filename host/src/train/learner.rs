@@ -9,7 +9,7 @@ use super::{
     arrays::cut,
     beside::Beside,
     objectives::{Active, Objectives},
-    optim::{Adam, Gradient},
+    optim::{Adam, Gradient, check_groups},
     pass::Pass,
     rewards::Rewards,
     roles::Roles,
@@ -26,7 +26,7 @@ use crate::{
     data::{Batcher, PackedBatch, TrainingData, Window},
     device::{Buffer, Device},
     error::{Error, Result},
-    model::{Keep, Model, Recompute},
+    model::{Keep, Model, Recompute, params::Layout},
 };
 
 /// A model with everything that trains it.
@@ -90,7 +90,7 @@ impl Prepared {
         let (batcher, steps) = self.batcher(&data)?;
         let mut learner = Learner::new(self, model, roles, objectives, batcher)?;
         learner.rewards = self.rewards(device)?;
-        learner.rollouts = self.rollouts(&learner, &data)?;
+        learner.rollouts = self.rollouts(&learner.objectives, &learner.rewards, &data)?;
         learner.beside = self.beside()?;
         Ok(Opened { learner, data, steps, note })
     }
@@ -98,9 +98,17 @@ impl Prepared {
 
 impl Prepared {
     /// Where the windows of objectives come from that learn from the policy's own answers.
-    fn rollouts(&self, learner: &Learner, data: &TrainingData) -> Result<Option<Rollouts>> {
-        let (experiment, rewards) = (self.experiment(), &learner.rewards);
-        if !learner.objectives.needs().rollouts {
+    ///
+    /// # Errors
+    /// A request error for rewards or rollouts that are missing, given in vain or impossible.
+    pub fn rollouts(
+        &self,
+        objectives: &Objectives,
+        rewards: &Rewards,
+        data: &TrainingData,
+    ) -> Result<Option<Rollouts>> {
+        let experiment = self.experiment();
+        if !objectives.needs().rollouts {
             if !rewards.is_empty() && experiment.eval.generate.is_none() {
                 let why = "unused: nothing is answered; eval.generate = 200 has answers to held-out prompts judged";
                 return Err(self.loaded.refuse("reward", why));
@@ -142,6 +150,11 @@ impl Prepared {
     }
 }
 
+fn layouts<'a>(model: &'a Model, roles: &'a Roles) -> Vec<&'a Layout> {
+    let critic = roles.critic.as_ref().map(|critic| critic.model.layout());
+    [model.layout()].into_iter().chain(critic).collect()
+}
+
 impl Learner {
     /// Puts `model` to work on the device it lies on.
     ///
@@ -156,6 +169,7 @@ impl Learner {
     ) -> Result<Learner> {
         let experiment = prepared.experiment();
         let device = model.device().clone();
+        check_groups(&layouts(&model, &roles), &experiment.train.optimizer)?;
         Ok(Learner {
             adam: Adam::new(&device, model.layout(), &experiment.train.optimizer)?,
             grads: model.flat_buffer()?,
@@ -307,7 +321,17 @@ impl Learner {
     /// The backend's.
     pub fn update(&mut self, lr: f64, step: u64) -> Result<()> {
         self.adam.update(self.model.params(), self.model.shadow(), &self.grads, lr)?;
+        // What was measured of the scores was measured of other weights.
+        self.model.config_mut().scores = None;
         self.roles.update(lr)?;
+        self.follow(step)
+    }
+
+    /// A reference that follows, follows, also after a step whose update is refused.
+    ///
+    /// # Errors
+    /// The backend's.
+    pub fn follow(&self, step: u64) -> Result<()> {
         self.roles.follow(&self.model, step)
     }
 

@@ -6,7 +6,7 @@ use glob::Pattern;
 use plugin_api::backend::ops::{AdamW, FLAT_ALIGN, GlobalNorm};
 
 use crate::{
-    config::experiment::Optimizer,
+    config::experiment::{Group, Optimizer},
     device::{Buffer, Device, Tensor},
     error::{Error, Result},
     model::params::Layout,
@@ -52,7 +52,7 @@ impl Adam {
     /// Fresh moments for the parameters of `layout`.
     ///
     /// # Errors
-    /// A group that matches no parameter (a request error naming it); memory.
+    /// A group's pattern that is none (a request error); memory.
     pub fn new(device: &Device, layout: &Layout, settings: &Optimizer) -> Result<Adam> {
         let segments = segments(layout, settings)?;
         let bounds: Vec<i32> = segments
@@ -132,22 +132,41 @@ fn measure_into(device: &Device, flat: &Buffer, norm: &Tensor) -> Result<Gradien
     })
 }
 
+/// Whether every group matches a parameter of the models that learn.
+///
+/// # Errors
+/// A request error naming one that does not.
+pub fn check_groups(layouts: &[&Layout], settings: &Optimizer) -> Result<()> {
+    let patterns = patterns(settings)?;
+    let group = |name: &str| patterns.iter().position(|pattern| pattern.matches(name));
+    let names = || layouts.iter().flat_map(|layout| layout.parameters()).map(|parameter| parameter.name.as_str());
+    let used: Vec<usize> = names().filter_map(group).collect();
+    let Some(index) = (0..patterns.len()).find(|index| !used.contains(index)) else { return Ok(()) };
+    let some: Vec<&str> = names().take(5).collect();
+    Err(Error::request(format!(
+        "train.optimizer.groups.{index}.match: \"{}\" matches no parameter that an earlier group has not taken",
+        settings.groups[index].pattern
+    ))
+    .with_hint(format!("parameters are named like {}", some.join(", "))))
+}
+
+fn patterns(settings: &Optimizer) -> Result<Vec<Pattern>> {
+    let pattern = |group: &Group| {
+        Pattern::new(&group.pattern).map_err(|e| Error::request(format!("train.optimizer.groups: {e}")))
+    };
+    settings.groups.iter().map(pattern).collect()
+}
+
 /// Rate and decay of each parameter, neighbours of equal settings merged. A parameter belongs to the first group whose
 /// pattern matches its name; outside all groups, matrices decay and vectors do not.
 fn segments(layout: &Layout, settings: &Optimizer) -> Result<Vec<Segment>> {
-    let patterns: Vec<Pattern> = settings
-        .groups
-        .iter()
-        .map(|g| Pattern::new(&g.pattern).map_err(|e| Error::request(format!("train.optimizer.groups: {e}"))))
-        .collect::<Result<_>>()?;
-    let mut used = vec![false; patterns.len()];
+    let patterns = patterns(settings)?;
     let mut segments: Vec<Segment> = Vec::new();
     for parameter in layout.parameters() {
         let rule = if parameter.matrix { settings.weight_decay } else { 0.0 };
         let group = patterns.iter().position(|p| p.matches(&parameter.name));
         let (lr_scale, weight_decay) = match group {
             Some(index) => {
-                used[index] = true;
                 let group = &settings.groups[index];
                 (group.lr_scale, group.weight_decay.unwrap_or(rule))
             }
@@ -159,15 +178,5 @@ fn segments(layout: &Layout, settings: &Optimizer) -> Result<Vec<Segment>> {
             _ => segments.push(segment),
         }
     }
-    match used.iter().position(|u| !u) {
-        None => Ok(segments),
-        Some(index) => {
-            let names: Vec<&str> = layout.parameters().iter().map(|p| p.name.as_str()).take(5).collect();
-            Err(Error::request(format!(
-                "train.optimizer.groups.{index}.match: \"{}\" matches no parameter that an earlier group has not taken",
-                settings.groups[index].pattern
-            ))
-            .with_hint(format!("parameters are named like {}", names.join(", "))))
-        }
-    }
+    Ok(segments)
 }

@@ -21,7 +21,8 @@ use crate::{
 const PAIRS: u64 = 0x9A12;
 
 /// Keys of a row that a prompt's own columns cannot have.
-const OWN: [&str; 6] = ["prompt", "chosen", "rejected", "messages", "chosen_score", "rejected_score"];
+const OWN: [&str; 8] =
+    ["prompt", "chosen", "rejected", "messages", "chosen_score", "rejected_score", "chosen_ended", "rejected_ended"];
 
 /// The pairs that were found.
 #[derive(Debug, Clone, PartialEq, Default, Serialize)]
@@ -92,6 +93,12 @@ fn options(rollout: &Rollout, seed: u64) -> GenerateOptions {
     GenerateOptions { max_tokens: max_new_tokens, temperature, top_p, top_k, seed }
 }
 
+/// A whole number as one: a group of a split by its column is known by how it is written.
+fn whole(number: f64) -> Option<i64> {
+    let exact = number.fract() == 0.0 && number.abs() < 2f64.powi(53);
+    exact.then_some(number as i64)
+}
+
 fn mean(sum: f64, count: usize) -> f64 {
     if count == 0 { f64::NAN } else { sum / count as f64 }
 }
@@ -112,12 +119,15 @@ impl Pairs {
         row.insert("prompt".into(), answers[best].prompt.clone().into());
         row.insert("chosen".into(), answers[best].completion.clone().into());
         row.insert("rejected".into(), answers[worst].completion.clone().into());
+        // What was cut off does not end there, and nobody shall learn that it does.
+        row.insert("chosen_ended".into(), answers[best].ended.into());
+        row.insert("rejected_ended".into(), answers[worst].ended.into());
         row.insert("chosen_score".into(), scores[best].into());
         row.insert("rejected_score".into(), scores[worst].into());
         for (name, column) in answers[best].columns.iter().filter(|(name, _)| !OWN.contains(&name.as_str())) {
             let value: Value = match column {
                 Column::Text(text) => text.clone().into(),
-                Column::Number(number) => (*number).into(),
+                Column::Number(number) => whole(*number).map_or((*number).into(), Value::from),
             };
             row.insert(name.clone(), value);
         }
@@ -163,7 +173,8 @@ mod tests {
         assert_eq!((pairs.prompts, pairs.pairs, pairs.ties), (3, 1, 2));
         let row: Value = serde_json::from_str(&pairs.lines).unwrap();
         let expected = serde_json::json!({
-            "prompt": "p", "chosen": "c", "rejected": "b", "chosen_score": 2.0, "rejected_score": -1.0, "qid": 3.0
+            "prompt": "p", "chosen": "c", "rejected": "b", "chosen_score": 2.0, "rejected_score": -1.0,
+            "chosen_ended": true, "rejected_ended": true, "qid": 3
         });
         assert_eq!(row, expected);
     }

@@ -97,7 +97,10 @@ fn current(prepared: &Prepared, data: &TrainingData, learner: &Learner, earlier:
 }
 
 /// The weights in `folder`, as it lies there now; fresh ones without.
-fn model_source(folder: Option<&Path>) -> Result<ModelSource> {
+///
+/// # Errors
+/// No weights, or files that cannot be read.
+pub fn model_source(folder: Option<&Path>) -> Result<ModelSource> {
     let Some(folder) = folder else { return Ok(ModelSource { from: None, sha256: None }) };
     let mut lines = Vec::new();
     for file in weight_files(folder)? {

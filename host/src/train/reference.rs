@@ -22,7 +22,7 @@ use super::{
     setup::Prepared,
 };
 use crate::{
-    config::experiment::SELF,
+    config::experiment::{self, SELF},
     data::{Examples, Sequence, TrainingData, cache::hex, order::Stretch, pack, rows::RowText},
     error::{Error, Result},
     model::Model,
@@ -152,9 +152,11 @@ impl Cache {
     fn new(prepared: &Prepared, objectives: &Objectives, reads_last: bool) -> Result<Cache> {
         let (experiment, temperature) = (prepared.experiment(), objectives.temperature());
         let mut hash = Sha256::new();
-        hash.update(b"reference 2");
+        hash.update(b"reference 3");
         hash.update(starting_weights(prepared)?);
-        let backend = (&experiment.backend.plugin, &experiment.backend.device, experiment.backend.dtype);
+        let experiment::Backend { plugin, device, dtype, options, .. } = &experiment.backend;
+        let binary = prepared.plugins.first().map(|plugin| &plugin.sha256);
+        let backend = (plugin, device, dtype, options, binary);
         let tokens = experiment.train.micro_batch_tokens;
         hash.update(format!("{temperature:e} {backend:?} {reads_last} {tokens}"));
         let folder = Path::new(&experiment.runs_dir).join(".cache").join("reference");

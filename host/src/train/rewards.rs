@@ -96,6 +96,10 @@ impl Prepared {
             let why = format!("{path} is no reward model: it has no scalar head");
             return Err(self.loaded.refuse(&key, why));
         }
+        if named.config.outputs.tokens {
+            let why = format!("{path} is a language model with a critic on its trunk, and no reward model");
+            return Err(self.loaded.refuse(&key, why));
+        }
         let model = Box::new(self.role(&key, device, path, Outputs::SCALAR)?);
         let (mean, deviation) = match (normalise, named.config.scores) {
             (false, _) => (0.0, 1.0),
@@ -114,6 +118,11 @@ impl Rewards {
     /// Whether nobody judges.
     pub fn is_empty(&self) -> bool {
         self.judges.is_empty()
+    }
+
+    /// The judges' names, in order.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.judges.iter().map(|judge| judge.name.as_str())
     }
 
     /// Whether someone's word counts in rollouts.

@@ -146,6 +146,9 @@ impl Prepared {
         let named = self.named_model(path).map_err(|e| refuse(refusal_text(&e)))?;
         let model = match &named.folder {
             Some(folder) => Model::from_folder_as(device, folder, outputs).map_err(|e| refuse(refusal_text(&e)))?,
+            None if outputs.tokens && !named.config.outputs.tokens => {
+                return Err(refuse(format!("{path} is a reward model or critic: it has no language-model head")));
+            }
             None => Model::init(device, ModelConfig { outputs, ..named.config.clone() }, self.experiment().seed)?,
         };
         if named.tokenizer.hash() != self.tokenizer.hash() {

@@ -203,9 +203,18 @@ impl Rollouts {
             attach(sequences, &own, &[])?;
         }
         let mut keep = vec![true; sequences.len()];
+        let mut answered: Vec<(String, String)> = Vec::new();
         for active in models.objectives.iter_mut() {
             trail.objective(&active.id, "prepare");
             let answer = active.instance.prepare(&whole).map_err(|e| e.in_plugin(&active.id))?;
+            for array in answer.arrays().iter().filter(|array| array.name != "keep") {
+                if let Some((first, name)) = answered.iter().find(|(_, name)| *name == array.name) {
+                    let both =
+                        format!("the objectives \"{first}\" and \"{}\" both answer `{name}` of a rollout", active.id);
+                    return Err(Error::request(both).with_hint("learn from rollouts with one of them"));
+                }
+            }
+            answered.extend(answer.arrays().iter().map(|array| (active.id.clone(), array.name.to_string())));
             let checked =
                 attach(sequences, &answer, &["keep"]).map_err(|e| e.context(format!("objective \"{}\"", active.id)));
             checked?;

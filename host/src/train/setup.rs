@@ -27,7 +27,10 @@ use crate::{
     error::{Error, Result},
     model::{Model, ModelConfig, Outputs},
     plugins::{Lock, Registry},
-    runs::{checkpoint::find, receipt::PluginUse},
+    runs::{
+        checkpoint::find::{self, Checkpoint},
+        receipt::PluginUse,
+    },
 };
 
 /// A checked experiment with its plugins loaded, its tokenizer read and its model's shape known.
@@ -242,15 +245,21 @@ impl Prepared {
         SessionOptions { device: wanted.device.clone(), threads, tag, options: wanted.options.clone() }
     }
 
-    /// The model with these outputs: loaded from `folder` where given, else from the experiment's folder, else fresh.
+    /// The model with these outputs: loaded from `checkpoint` where given, else from the experiment's folder, else fresh. The value
+    /// head that a language model was trained with is no part of the model that begins from it alone.
     ///
     /// # Errors
     /// A request error naming file and tensor.
-    pub fn model(&self, device: &Device, folder: Option<&Path>, outputs: Outputs) -> Result<Model> {
-        match folder.or(self.model_folder.as_deref()) {
-            Some(folder) => Model::from_folder_as(device, folder, outputs),
-            None => Model::init(device, ModelConfig { outputs, ..self.config.clone() }, self.experiment().seed),
+    pub fn model(&self, device: &Device, checkpoint: Option<&Path>, outputs: Outputs) -> Result<Model> {
+        let mut model = match checkpoint.or(self.model_folder.as_deref()) {
+            Some(folder) => Model::from_folder_as(device, folder, outputs)?,
+            None => Model::init(device, ModelConfig { outputs, ..self.config.clone() }, self.experiment().seed)?,
+        };
+        if checkpoint.is_none() && !outputs.tokens && self.config.outputs.tokens {
+            model.reset_scalar()?;
         }
+        model.stop_at(self.tokenizer.eos());
+        Ok(model)
     }
 
     /// The objectives, created.
@@ -348,7 +357,7 @@ pub fn threads(wanted: usize) -> usize {
 /// The folder with the weights of a run, a checkpoint or a Hugging Face model.
 ///
 /// # Errors
-/// A request error where there is no such folder or no model in it.
+/// A request error where there is no such folder or no model in it, and for a run whose newest checkpoint is damaged.
 pub fn model_folder(path: &Path) -> Result<PathBuf> {
     if let Some(checkpoint) = pointed_at(path)? {
         return Ok(checkpoint);
@@ -361,7 +370,7 @@ pub fn model_folder(path: &Path) -> Result<PathBuf> {
     }
     let checkpoints = if path.join("checkpoints").is_dir() { path.join("checkpoints") } else { path.to_owned() };
     if let Some(checkpoint) = find::latest(&checkpoints)? {
-        return Ok(checkpoint.path);
+        return as_named(path, checkpoint);
     }
     Err(Error::request(format!(
         "{} is neither a model folder (it has no config.json) nor a run with a checkpoint",
@@ -379,7 +388,15 @@ fn pointed_at(path: &Path) -> Result<Option<PathBuf>> {
         find::BEST => find::best(folder)?,
         _ => None,
     };
-    Ok(checkpoint.map(|found| found.path))
+    checkpoint.map(|found| as_named(path, found)).transpose()
+}
+
+/// The checkpoint that was named, and no other: results of an earlier one would pass for its own.
+fn as_named(path: &Path, found: Checkpoint) -> Result<PathBuf> {
+    let Some(why) = found.note else { return Ok(found.path) };
+    let message = format!("the checkpoint that {} names cannot be used", path.display());
+    let hint = format!("the newest whole one is {}; name it to use it", found.path.display());
+    Err(Error::request(message).with_details([why]).with_hint(hint))
 }
 
 fn model_and_tokenizer(loaded: &Loaded, awaited: &Awaited) -> Result<(Option<PathBuf>, Tokenizer, ModelConfig)> {

@@ -12,7 +12,7 @@ use super::{
     exact::questions,
     held_out,
     learner::Opened,
-    receipts,
+    measured, receipts,
     records::Records,
     setup::Prepared,
     state::{self, TrainState},
@@ -49,6 +49,10 @@ pub(super) fn trainer(mut prepared: Prepared, resume: bool, show: Show) -> Resul
     let Opened { mut learner, data, steps: total, note } = opened;
     let held_out = held_out(&prepared, &learner.objectives, &data)?;
     let questions = questions(&*data.held_out, &prepared.tokenizer, experiment.eval.generate.unwrap_or(0))?;
+    if checkpoint.is_none() {
+        prepared.check_samples()?;
+        measured::check(&prepared, &mut learner, &held_out, &questions)?;
+    }
     let mut state = TrainState::new(total, learner.batcher.state().clone());
     if let Some(checkpoint) = &checkpoint {
         state = TrainState::read(&checkpoint.path)?;
@@ -85,6 +89,11 @@ pub(super) fn trainer(mut prepared: Prepared, resume: bool, show: Show) -> Resul
     }
     if let Some(note) = note {
         progress.message(&note);
+    }
+    if experiment.eval.every > 0 && held_out.is_empty() && questions.is_empty() {
+        progress.message(
+            "note: nothing is evaluated: prompts have no held-out loss; eval.generate = 200 has answers to them judged",
+        );
     }
     for line in receipt.replaced.iter().filter(|_| !state.ended).flat_map(receipts::told) {
         progress.message(&line);
@@ -145,8 +154,8 @@ impl Trainer {
             }
             return Ok(());
         };
-        if let Some(note) = &checkpoint.note {
-            self.progress.message(note);
+        if let Some(note) = checkpoint.stand_in() {
+            self.progress.message(&note);
         }
         self.learner.batcher.restore(self.state.data.clone())?;
         for (beside, place) in self.learner.beside.iter_mut().zip(self.state.beside.clone()) {

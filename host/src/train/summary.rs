@@ -5,7 +5,7 @@ use std::{fmt, path::PathBuf};
 use plugin_api::manifest::Normaliser;
 use serde::Serialize;
 
-use super::Trainer;
+use super::{Trainer, setup::Prepared};
 use crate::{
     data::{PackedBatch, Tokenizer},
     error::{Error, Result},
@@ -141,6 +141,23 @@ pub fn continue_texts(
             Ok(SampleText { prompt: prompt.clone(), text, tokens: ids.len(), finish: completion.finish.as_str() })
         })
         .collect()
+}
+
+impl Prepared {
+    /// Whether the model can read every prompt of `[sample]`.
+    ///
+    /// # Errors
+    /// A request error for one that is longer than the context.
+    pub fn check_samples(&self) -> Result<()> {
+        for prompt in self.experiment().sample.iter().flat_map(|sample| &sample.prompts) {
+            let (tokens, context) = (self.tokenizer.encode_input(prompt)?.len() as u64, self.config.context);
+            if tokens > context || tokens == 0 {
+                let why = format!("\"{prompt}\" has {tokens} tokens, expected 1 to {context}, the model's context");
+                return Err(self.loaded.refuse("sample.prompts", why));
+            }
+        }
+        Ok(())
+    }
 }
 
 /// A batch as large as a run's largest, of made-up ids: sequences of `longest` positions, `tokens` in all.

@@ -77,6 +77,7 @@ pub fn resolve(written: Written, stem: &str, notes: &mut Notes<'_>) -> Experimen
         Model::From { .. } => None,
     };
     let context = data::check_max_length(&data, context, notes);
+    let checkpoint = checkpoint(written.checkpoint, &eval, rollout.as_ref(), notes);
     Experiment {
         name: name(written.name, stem, notes),
         seed,
@@ -89,7 +90,7 @@ pub fn resolve(written: Written, stem: &str, notes: &mut Notes<'_>) -> Experimen
         reward: roles::rewards(written.reward, notes),
         rollout,
         train: train::train(written.train, context, notes),
-        checkpoint: checkpoint(written.checkpoint, &eval, notes),
+        checkpoint,
         sample: written.sample.and_then(|sample| self::sample(sample, seed, notes)),
         model,
         data,
@@ -279,8 +280,15 @@ fn eval(written: written::Eval, data: &Data, rollout: Option<&Rollout>, notes: &
     if every == 0 && written.early_stop.is_some() && !notes.reported("eval.every") {
         notes.refuse("eval.early_stop", "unused without eval.every; for example every = 50");
     }
+    let usual = usual_metric(rollout, written.generate);
+    if usual.is_none() && written.early_stop.as_ref().is_some_and(|stop| stop.metric.is_none()) {
+        notes.missing(
+            "eval.early_stop.metric",
+            "rollouts have no held-out loss; eval.generate = 200 measures \"max:eval/reward\"",
+        );
+    }
     let early_stop = written.early_stop.map(|stop| EarlyStop {
-        metric: rule(stop.metric, "eval.early_stop.metric", notes),
+        metric: rule(stop.metric.as_deref().or(usual), "eval.early_stop.metric", notes),
         patience: stop.patience.unwrap_or(3),
         min_delta: stop.min_delta.unwrap_or(0.0),
     });
@@ -297,16 +305,32 @@ fn eval(written: written::Eval, data: &Data, rollout: Option<&Rollout>, notes: &
     }
 }
 
-fn rule(written: Option<String>, key: &str, notes: &mut Notes<'_>) -> MetricRule {
-    let parsed = MetricRule::parse(written.as_deref().unwrap_or("eval/loss"));
+/// What is watched where nobody says: the held-out loss; of a policy that learns from its own answers, which has none, what its
+/// answers to held-out prompts are worth, if it gives any.
+fn usual_metric(rollout: Option<&Rollout>, generate: Option<u64>) -> Option<&'static str> {
+    match (rollout, generate) {
+        (None, _) => Some("eval/loss"),
+        (Some(_), Some(_)) => Some("max:eval/reward"),
+        (Some(_), None) => None,
+    }
+}
+
+fn rule(written: Option<&str>, key: &str, notes: &mut Notes<'_>) -> MetricRule {
+    let parsed = MetricRule::parse(written.unwrap_or("eval/loss"));
     parsed.unwrap_or_else(|message| {
         notes.refuse(key, message);
         MetricRule { metric: String::new(), larger_is_better: false }
     })
 }
 
-fn checkpoint(written: written::Checkpoint, eval: &Eval, notes: &mut Notes<'_>) -> Checkpoint {
-    let best = (written.best.is_some() || eval.every > 0).then(|| rule(written.best, "checkpoint.best", notes));
+fn checkpoint(
+    written: written::Checkpoint,
+    eval: &Eval,
+    rollout: Option<&Rollout>,
+    notes: &mut Notes<'_>,
+) -> Checkpoint {
+    let usual = usual_metric(rollout, eval.generate).filter(|_| eval.every > 0);
+    let best = written.best.as_deref().or(usual).map(|metric| rule(Some(metric), "checkpoint.best", notes));
     if let Some(rule) = &best
         && rule.metric.starts_with("eval/")
         && eval.every == 0

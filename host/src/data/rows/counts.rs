@@ -24,10 +24,14 @@ pub struct RowCounts {
     pub dropped_same: usize,
     /// Training rows left out since their prompt is held out.
     pub dropped_held_out_prompt: usize,
+    /// How many of the dropped ones were to evaluate on.
+    pub dropped_to_evaluate: usize,
     /// Rows made shorter.
     pub truncated: usize,
     /// Rows in which one token holds the prompt's last and the answer's first characters.
     pub shared_tokens: usize,
+    /// Rows whose answer spells the end-of-text token before its end: the rest is left out.
+    pub ended_early: usize,
     /// Prompts and answers that were joined with no space or line between them.
     pub joined_without_space: usize,
     /// Numeric columns that every row has: they reach the objective as `column.NAME`.
@@ -48,7 +52,9 @@ impl fmt::Display for RowCounts {
             (self.dropped_empty, "dropped: nothing in them can be learned"),
             (self.dropped_same, "dropped: both answers are the same"),
             (self.dropped_held_out_prompt, "left out of training: their prompt is held out"),
+            (self.dropped_to_evaluate, "of the dropped ones were held out"),
             (self.truncated, "truncated"),
+            (self.ended_early, "with an end-of-text token inside the answer: the rest of it is left out"),
             (self.shared_tokens, "with a token that holds the prompt's end and the answer's beginning"),
             (
                 self.joined_without_space,

@@ -8,9 +8,12 @@
 //! answer's first ones, and not to the other's, the prompt ends before those characters on both sides.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
+use super::kind::MARGIN;
 use super::layout::{Laid, Layout};
 use super::set::Tokens;
 use super::text::number;
@@ -60,11 +63,22 @@ impl Encoder<'_> {
         let mut counts = RowCounts { kind, dropped_held_out_prompt: corpus.leaks, ..RowCounts::default() };
         let every: Vec<&Row> = corpus.train.iter().chain(&corpus.held_out).collect();
         (counts.columns, counts.ragged_columns) = numeric_columns(&every);
+        if counts.ragged_columns.iter().any(|column| column == MARGIN)
+            && kind == RowKind::Preference
+            && let Some(without) = every.iter().find(|row| row.columns.get(MARGIN).and_then(number).is_none())
+        {
+            let what = "missing, and other rows have one: every pair needs a margin, or none may have one".to_owned();
+            return Err(DataError::Json { place: without.place.clone(), key: MARGIN.to_owned(), what });
+        }
         let train = self.side(kind, &corpus.train, &mut counts)?;
         let held_out = self.side(kind, &corpus.held_out, &mut counts)?;
+        counts.dropped_to_evaluate = corpus.held_out.len() - held_out.len();
         (counts.train, counts.held_out) = (train.len(), held_out.len());
         if train.is_empty() {
-            return Err(DataError::NoRowLeft { what: corpus.name.clone(), longest: self.longest });
+            return Err(self.no_row_left(corpus, "train", counts));
+        }
+        if held_out.is_empty() && !corpus.held_out.is_empty() {
+            return Err(self.no_row_left(corpus, "evaluate", counts));
         }
         let templated = every.iter().any(|row| self.layout.templates(row));
         Ok(TrainingData {
@@ -74,6 +88,10 @@ impl Encoder<'_> {
             rows: Some(counts),
             chat_template: templated.then(|| self.layout.template.source().to_owned()),
         })
+    }
+
+    fn no_row_left(&self, corpus: &RowCorpus, purpose: &'static str, counts: RowCounts) -> DataError {
+        DataError::NoRowLeft { what: corpus.name.clone(), purpose, longest: self.longest, counts: Box::new(counts) }
     }
 
     fn side(&self, kind: RowKind, rows: &[Row], counts: &mut RowCounts) -> Result<RowSet> {
@@ -89,7 +107,13 @@ impl Encoder<'_> {
             counts.joined_without_space +=
                 usize::from(!self.layout.templates(row) && laid.iter().any(joined_without_space));
             counts.shared_tokens += usize::from(both().any(|(laid, placed)| shares_a_token(laid, placed)));
-            let tokens = both().map(|(laid, placed)| supervise(laid, placed, eos, self.tokenizer.prefix())).collect();
+            counts.ended_early += usize::from(both().any(|(laid, placed)| ends_early(laid, placed, eos)));
+            let closed = ends.iter().map(|end| !is_cut_off(row, *end));
+            let tokens = both().zip(closed).map(|((laid, placed), closed)| {
+                let tokens = supervise(laid, placed, closed.then_some(eos), eos);
+                begun_with(self.tokenizer.prefix(), tokens)
+            });
+            let tokens = tokens.collect();
             match self.fit(kind, tokens) {
                 Ok((tokens, truncated)) => {
                     counts.truncated += usize::from(truncated);
@@ -153,8 +177,14 @@ fn share_the_prompt(chosen: &mut Tokens, rejected: &mut Tokens) {
     }
 }
 
-/// Which tokens of a row are supervised.
-fn supervise(laid: &Laid, placed: &Placed, eos: u32, prefix: Option<u32>) -> Tokens {
+/// Whether a column `chosen_ended` (or of another answer) says false: whoever gave the answer was stopped, and nobody learns to
+/// stop there.
+fn is_cut_off(row: &Row, answer: Part) -> bool {
+    row.columns.get(&format!("{}_ended", answer.name())) == Some(&Value::Bool(false))
+}
+
+/// Which tokens of a row are supervised. `close` is put at the end of what does not end itself.
+fn supervise(laid: &Laid, placed: &Placed, close: Option<u32>, eos: u32) -> Tokens {
     let mut tokens = Tokens { ids: placed.ids.clone(), supervised: vec![false; placed.ids.len()] };
     let mut end = None;
     for span in &laid.supervised {
@@ -174,12 +204,26 @@ fn supervise(laid: &Laid, placed: &Placed, eos: u32, prefix: Option<u32>) -> Tok
     if let Some(end) = end {
         let ends_itself = end > 0 && tokens.ids[end - 1] == eos && tokens.supervised[end - 1];
         tokens.truncate(end);
-        if !ends_itself {
-            tokens.ids.push(eos);
+        if let Some(close) = close.filter(|_| !ends_itself) {
+            tokens.ids.push(close);
             tokens.supervised.push(true);
         }
     }
-    // A template may have written the token that inputs begin with.
+    tokens
+}
+
+/// Whether an answer spells the end-of-text token and goes on: nothing after it is learned.
+fn ends_early(laid: &Laid, placed: &Placed, eos: u32) -> bool {
+    let inside = |span: &Range<usize>, (a, b): (usize, usize)| a < span.end && b > span.start;
+    laid.supervised.iter().any(|span| {
+        let mut own =
+            (0..placed.ids.len()).filter(|i| inside(span, placed.offsets[*i])).skip_while(|i| placed.ids[*i] != eos);
+        own.nth(1).is_some()
+    })
+}
+
+/// A template may have written the token that inputs begin with.
+fn begun_with(prefix: Option<u32>, mut tokens: Tokens) -> Tokens {
     if let Some(prefix) = prefix.filter(|prefix| tokens.ids.first() != Some(prefix)) {
         tokens.ids.insert(0, prefix);
         tokens.supervised.insert(0, false);

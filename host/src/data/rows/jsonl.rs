@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
-use super::kind::LABEL;
+use super::kind::{LABEL, MARGIN};
 use super::split::{Split, split};
 use super::text::number;
 use super::{ASSISTANT, Content, Message, Part, Place, Row, RowCorpus, RowKind, pair, role};
@@ -47,8 +47,15 @@ impl RowOptions {
         } else {
             super::split::apart(rows, self.parse_files(&eval, kind)?)
         };
-        if sides.train.is_empty() {
-            return Err(DataError::Empty(name));
+        let asked = !self.eval_paths.is_empty() || matches!(self.split, Split::Column(_));
+        for (side, purpose) in [(&sides.train, "train"), (&sides.held_out, "evaluate")] {
+            if side.is_empty() && (purpose == "train" || asked) {
+                return Err(DataError::NoRow { what: name, purpose });
+            }
+        }
+        let every = sides.train.iter().chain(&sides.held_out);
+        if let Some((key, written)) = self.columns.iter().find(|(key, _)| !every.clone().any(|row| row.has(key))) {
+            return Err(DataError::NoColumn { what: name, written: written.clone(), key: key.clone() });
         }
         Ok(RowCorpus { name, kind, train: sides.train, held_out: sides.held_out, leaks: sides.leaks, sources })
     }
@@ -89,7 +96,10 @@ fn row(place: Place, line: &str, kind: RowKind, names: &Columns) -> Result<Row> 
         parts.insert(*part, content(&place, *part, value)?);
     }
     match kind {
-        RowKind::Preference => pair::settle(&mut parts).map_err(|what| refuse(&place, "", what))?,
+        RowKind::Preference => {
+            pair::settle(&mut parts).map_err(|what| refuse(&place, "", what))?;
+            check_margin(columns.get(MARGIN)).map_err(|what| refuse(&place, MARGIN, what))?;
+        }
         RowKind::Prompt => check_open(&parts).map_err(|what| refuse(&place, Part::Prompt.name(), what))?,
         RowKind::Unpaired => check_label(columns.get(LABEL)).map_err(|what| refuse(&place, LABEL, what))?,
         RowKind::PromptCompletion => {}
@@ -112,6 +122,13 @@ fn check_open(parts: &BTreeMap<Part, Content>) -> Result<(), String> {
             Err(format!("ends with the role \"{ASSISTANT}\": a prompt ends before the answer"))
         }
         _ => Ok(()),
+    }
+}
+
+fn check_margin(margin: Option<&Value>) -> Result<(), String> {
+    match margin {
+        None | Some(Value::Null | Value::Number(_)) => Ok(()),
+        Some(other) => Err(format!("{other} where a number belongs")),
     }
 }
 

@@ -54,6 +54,9 @@ pub enum RowKind {
 /// The column of [`RowKind::Unpaired`] that says whether an answer is desirable: true or 1, false or 0.
 pub const LABEL: &str = "label";
 
+/// The column of [`RowKind::Preference`] that says by how much the chosen answer is better: a number.
+pub const MARGIN: &str = "margin";
+
 impl RowKind {
     /// The rows that an objective learns from; `None` where it learns from running text.
     pub fn of(data: &DataKind) -> Option<RowKind> {

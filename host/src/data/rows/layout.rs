@@ -3,7 +3,7 @@
 
 use std::ops::Range;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::template::{ChatTemplate, Rendered};
 use super::{ASSISTANT, Content, Message, Part, Row, role};
@@ -42,6 +42,12 @@ impl Layout {
             return Ok(joined(row, end));
         }
         let (prompt, messages) = conversation(row, end);
+        if self.template.is_plain() && messages.iter().any(|message| message.get("content").is_none_or(Value::is_null))
+        {
+            let what = "a message has no content, as one that only calls tools, and the template \"plain\" has no words for \
+                        that: give data.chat_template one that has";
+            return Err(DataError::Json { place: row.place.clone(), key: String::new(), what: what.into() });
+        }
         let laid = match end {
             Part::Prompt => {
                 let opened = self.template.render(&messages, true);

@@ -81,6 +81,11 @@ pub struct Row {
 }
 
 impl Row {
+    /// Whether it has a part or a column of this name.
+    pub fn has(&self, name: &str) -> bool {
+        self.columns.contains_key(name) || self.parts.keys().any(|part| part.name() == name)
+    }
+
     /// What is asked, in one string that is the same for the same question: a prompt, or the messages before the first
     /// answer. Space around it does not count.
     pub fn question(&self) -> String {

@@ -94,6 +94,10 @@ fn fraction(text: &str) -> f64 {
 fn group(row: &Row, column: &str) -> Result<String> {
     match value(row, column)? {
         Value::String(text) => Ok(text.clone()),
+        // 3 and 3.0 are the same group, whoever wrote the file.
+        Value::Number(number) if !number.is_i64() && !number.is_u64() => {
+            Ok(number.as_f64().map_or(number.to_string(), |number| number.to_string()))
+        }
         other => Ok(other.to_string()),
     }
 }

@@ -95,6 +95,13 @@ impl ChatTemplate {
     }
 }
 
+impl ChatTemplate {
+    /// Whether this is [`PLAIN`].
+    pub fn is_plain(&self) -> bool {
+        self.source == PLAIN
+    }
+}
+
 /// sha256 of a template's text, in hexadecimal.
 pub fn sha256(text: &str) -> String {
     crate::data::cache::hex(&Sha256::digest(text))

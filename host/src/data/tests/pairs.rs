@@ -334,3 +334,36 @@ fn answers_without_a_common_prompt_are_refused_with_the_remedy() {
         assert!(error.starts_with("rows.jsonl:1: ") && error.contains(says), "{line}: {error}");
     }
 }
+
+/// Catches margins that are passed over since one row has none, or writes it as a string.
+#[test]
+fn every_pair_has_a_margin_or_none_does() {
+    let tokenizer = Tokenizer::bytes().unwrap();
+    let with = json!({"prompt": "a", "chosen": "b", "rejected": "c", "margin": 1});
+    let refused = pairs(&tokenizer).data(&[with, pair("d", "e", "f")]).unwrap_err().to_string();
+    assert_eq!(
+        refused,
+        "rows.jsonl:2: `margin`: missing, and other rows have one: every pair needs a margin, or none may have one"
+    );
+    let words = json!({"prompt": "a", "chosen": "b", "rejected": "c", "margin": "0.5"});
+    let refused = parse(&words).unwrap_err().to_string();
+    assert_eq!(refused, "rows.jsonl:1: `margin`: \"0.5\" where a number belongs");
+}
+
+/// Whoever was stopped has not ended. Catches an end of text that is learned in the middle of a sentence.
+#[test]
+fn gotcha_03_an_answer_that_was_cut_off_has_no_end() {
+    let tokenizer = Tokenizer::bytes().unwrap();
+    let line = |chosen: bool, rejected: bool| json!({"prompt": "a", "chosen": "b", "rejected": "c", "chosen_ended": chosen, "rejected_ended": rejected});
+    assert_eq!(pairs(&tokenizer).all_shown(line(true, false)), [format!("a[b{END}]"), "a[c]".to_owned()]);
+    assert_eq!(pairs(&tokenizer).all_shown(line(false, true)), ["a[b]".to_owned(), format!("a[c{END}]")]);
+}
+
+/// Catches an error that only ever speaks of length.
+#[test]
+fn where_no_pair_is_left_the_error_counts_why() {
+    let tokenizer = Tokenizer::bytes().unwrap();
+    let Err(error) = pairs(&tokenizer).data(&[pair("a", "b", "b")]) else { panic!("equal answers say nothing") };
+    assert!(error.to_string().contains("1 dropped: both answers are the same"), "{error}");
+    assert!(error.hint().is_some_and(|hint| !hint.contains("max_length")), "{:?}", error.hint());
+}

@@ -315,3 +315,26 @@ fn evaluation_of_a_part_sees_every_kind_of_row() {
         }
     }
 }
+
+/// Catches the end of an answer that is left out without a word.
+#[test]
+fn what_follows_an_end_of_text_within_an_answer_is_counted() {
+    let tokenizer = Tokenizer::bytes().unwrap();
+    let lines = [pair("a", "b<|endoftext|>c"), pair("d", "e<|endoftext|>"), pair("f", "g")];
+    let (sequences, counts) = bytes(&tokenizer).encode(&lines);
+    assert_eq!(bytes(&tokenizer).marked(&sequences[0]), "a[b<|endoftext|>]");
+    assert_eq!(counts.ended_early, 1);
+    assert!(counts.to_string().contains("1 with an end-of-text token inside the answer"), "{counts}");
+}
+
+/// Catches the word "None" that is learned of a message without words.
+#[test]
+fn the_plain_template_refuses_a_message_without_content() {
+    let tokenizer = Tokenizer::bytes().unwrap();
+    let call = json!({"messages": [
+        {"role": "user", "content": "6 * 7?"},
+        {"role": "assistant", "content": null, "tool_calls": [{"name": "times"}]},
+    ]});
+    let Err(error) = bytes(&tokenizer).data(&[call]) else { panic!("it was learned") };
+    assert!(error.to_string().starts_with("rows.jsonl:1: a message has no content"), "{error}");
+}

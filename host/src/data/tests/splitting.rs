@@ -129,3 +129,28 @@ fn files_to_evaluate_on_take_their_prompts_with_them() {
     assert!(matches!(read(&[&train], &[], 1.0), Err(DataError::HeldOutShare(_))));
     assert_eq!(read(&[&train], &[], 0.0).unwrap().held_out.len(), 0);
 }
+
+/// Catches a side that was asked for and came out empty, columns that nobody has, and a group that is another one where a tool
+/// wrote its number as a float.
+#[test]
+fn what_is_asked_for_and_not_there_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("rows.jsonl");
+    let line =
+        |i: i32| json!({"prompt": format!("{i}"), "completion": "b", "side": "train", "qid": i}).to_string() + "\n";
+    fs::write(&path, (0..40).map(line).collect::<String>()).unwrap();
+    let read = |split: Split, columns: Columns| {
+        let paths = vec![path.display().to_string()];
+        RowOptions { paths, eval_paths: Vec::new(), split, columns }.read(RowKind::PromptCompletion)
+    };
+    let refused = |split: Split, columns: Columns| read(split, columns).map(|_| ()).unwrap_err().to_string();
+    assert!(refused(Split::Column("side".into()), Columns::new()).ends_with("has no row to evaluate on"));
+    let columns: Columns = [("margin".to_owned(), "strenght".to_owned())].into();
+    let why = refused(Split::Share(0.5), columns);
+    assert!(why.ends_with("has a column \"strenght\", which data.columns.margin names"), "{why}");
+    let groups = || Split::Groups { share: 0.5, column: "qid".into() };
+    let whole = questions(&read(groups(), Columns::new()).unwrap().held_out);
+    let line = |i: i32| json!({"prompt": format!("{i}"), "completion": "b", "qid": f64::from(i)}).to_string() + "\n";
+    fs::write(&path, (0..40).map(line).collect::<String>()).unwrap();
+    assert_eq!(questions(&read(groups(), Columns::new()).unwrap().held_out), whole);
+}

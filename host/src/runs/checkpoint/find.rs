@@ -25,6 +25,13 @@ pub struct Checkpoint {
     pub note: Option<String>,
 }
 
+impl Checkpoint {
+    /// The note with what is used instead.
+    pub fn stand_in(&self) -> Option<String> {
+        Some(format!("{}; using {} instead", self.note.as_ref()?, step_name(self.step)))
+    }
+}
+
 /// The checkpoint that `LATEST` in `folder` (a run's `checkpoints/`) names; where that one or `LATEST` itself is missing
 /// or damaged, the newest whole one with a note that says so. `None` where there is none at all.
 ///
@@ -65,7 +72,7 @@ fn find(folder: &Path, pointer: &str) -> Result<Option<Checkpoint>> {
         match entry.verify() {
             Ok(manifest) if pointer == LATEST || manifest.best => {
                 let why = troubles.join("; ");
-                let note = format!("{}: {why}; using {} instead", folder.display(), step_name(entry.step));
+                let note = format!("{}: {why}", folder.display());
                 return Ok(Some(entry.checkpoint(manifest, (!why.is_empty()).then_some(note))));
             }
             Ok(_) => {}

@@ -219,7 +219,7 @@ fn a_flipped_bit_in_any_file_is_seen_and_the_one_before_is_used() {
             fs::write(&path, &damaged).unwrap();
             let found = latest(world.path()).unwrap().unwrap();
             assert_eq!(World::mark(&found), (10, 1), "bit {bit} of {name}");
-            let note = found.note.unwrap();
+            let note = found.stand_in().unwrap();
             assert!(note.contains("step-00000020") && note.contains("using step-00000010"), "{note}");
         }
         fs::write(&path, &whole).unwrap();
