@@ -200,14 +200,14 @@ pub const KEYS: &[Key] = &[
     key("eval.generate", POSITIVE_INT, "none", "200", "rows: so many held-out prompts are answered, always by the most probable token, and eval/exact_match says how many answers are the rows' own (of pairs the chosen ones, of prompts alone the column `answer`)"),
     key("eval.temperature", Form::Float(Included(0.0), Included(100.0)), "that of the rollout, else 1.0", "0.0", "of the answers that [[reward]] measures; 0 takes the most probable token"),
     key("eval.early_stop", Form::Table, "", "{ patience = 5 }", "stop when the metric no longer gets better"),
-    key("eval.early_stop.metric", Form::Text, "\"min:eval/loss\"", "\"min:eval/loss\"", "metric watched, after min: or max: (a loss needs neither)"),
+    key("eval.early_stop.metric", Form::Text, "\"min:eval/loss\"; of rollouts \"max:eval/reward\"", "\"min:eval/loss\"", "metric watched, after min: or max: (a loss needs neither)"),
     key("eval.early_stop.patience", Form::Int(1, 1_000_000), "3", "5", "evaluations without improvement before the run stops"),
     key("eval.early_stop.min_delta", FROM_ZERO, "0.0", "0.001", "improvement that counts"),
 
     key("checkpoint", Form::Table, "", "{ every = 100 }", "what is saved; the end of a run and Ctrl-C always save"),
     key("checkpoint.every", ANY_INT, "200", "100", "steps between checkpoints; 0: only at the end"),
     key("checkpoint.keep", Form::Int(1, 1_000_000), "3", "3", "how many of the newest stay; the best stays besides"),
-    key("checkpoint.best", Form::Text, "\"min:eval/loss\" where eval.every is set", "\"min:eval/loss\"", "metric by which the best checkpoint is kept, after min: or max: (a loss needs neither)"),
+    key("checkpoint.best", Form::Text, "\"min:eval/loss\" where eval.every is set; of rollouts with eval.generate \"max:eval/reward\"", "\"min:eval/loss\"", "metric by which the best checkpoint is kept, after min: or max: (a loss needs neither)"),
 
     key("sample", Form::Table, "", "{ prompts = [\"Once\"] }", "text generated during training"),
     key("sample.every", ANY_INT, "0", "100", "steps between samples; 0: only after the run"),

@@ -19,7 +19,7 @@ pub struct Question {
     prompt: Sequence,
     /// The answer, without the space around it, where the row has one.
     answer: Option<String>,
-    /// How many tokens it takes, the end of text included.
+    /// How many tokens it takes, the end of text included; of one that was cut off, those that are there.
     length: usize,
 }
 
@@ -67,7 +67,7 @@ fn question(data: &dyn Examples, tokenizer: &Tokenizer, row: &Sequence) -> Resul
     let own = data.row_text(row.row).and_then(|text| text.answer.clone());
     let (answer, length) = match own.filter(|_| length == 0) {
         // Of an answer that was cut to length nobody knows the rest.
-        _ if length > 0 && is_cut => (None, 0),
+        _ if length > 0 && is_cut => (None, length),
         _ if length > 0 => (Some(text(tokenizer, &row.ids[start..start + length])?), length),
         Some(answer) => (Some(answer.trim().to_owned()), tokenizer.encode(&answer)?.len() + 1),
         None => (None, 0),
