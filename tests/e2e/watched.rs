@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::{
     lab::{Lab, ROWS, Run, SMALL},
-    road::{PPO, REWARD, SHARED, lab},
+    road::{DPO, PPO, REWARD, SHARED, lab},
 };
 
 /// Catches a metric that nobody measures: early stopping would end the run, and no best checkpoint would ever be kept.
@@ -193,4 +193,50 @@ fn gotcha_14_a_value_head_is_neither_a_fresh_critic_nor_a_reward_model() {
     assert!((begin("rm", REWARD).train("loss")[0] - 2f64.ln()).abs() < 1e-6);
     lab.write("tiny.toml", format!("{}{}{}{PPO}", SMALL, ROWS, SHARED));
     lab.run(&["reward=[{model=\"runs/shared\"}]"]).refuses(2, &["reward", "no reward model"]);
+}
+
+/// Catches a note that looks at the model alone which a stage began with, and not at its critic.
+#[test]
+fn a_stage_whose_critic_was_made_anew_is_told() {
+    let lab = lab(PPO);
+    lab.write("tiny.toml", STAGES.replace("reward = {", "critic = { from = \"stage:rm\" }\nreward = {"));
+    let note = "stage \"ppo\" was made from an earlier run of \"rm\"; renew it by --from ppo";
+    let first = lab.run(&[]);
+    first.succeeds();
+    assert!(!first.err.contains("an earlier run") && !first.out.contains("an earlier run"), "{first:#?}");
+    let args = ["run", "tiny.toml", "--only", "rm", "--set", "stage.rm.train.optimizer.lr=3e-2"];
+    let second = lab.ask(&args);
+    second.succeeds();
+    assert!(second.err.contains(note) || second.out.contains(note), "{second:#?}");
+}
+
+/// Catches numbers of a reference that another path of the backend computed.
+#[test]
+fn gotcha_22_the_references_cache_knows_how_it_was_computed() {
+    let lab = lab(DPO);
+    let says = |name: &str, sets: &[&str]| {
+        let args = ["run", "tiny.toml", "--name", name, "--set", "train.steps=1"];
+        let sets = sets.iter().flat_map(|set| ["--set", *set]);
+        let answer = lab.ask(&args.into_iter().chain(sets).collect::<Vec<_>>());
+        answer.succeeds();
+        assert!(answer.err.contains("log-probabilities were"), "{answer:#?}");
+        answer.err.contains("were read from")
+    };
+    assert!(!says("a", &[]));
+    assert!(!says("b", &["backend.path=generic"]));
+    assert!(says("c", &[]) && says("d", &["backend.path=generic"]));
+}
+
+/// Catches a scale of scores that was measured of other weights.
+#[test]
+fn gotcha_14_a_scale_of_scores_goes_with_the_weights_it_was_measured_of() {
+    let lab = lab(REWARD);
+    let scale = |run: &Run, step| {
+        let config: Value = serde_json::from_slice(&run.saved(step, "config.json")).expect("JSON");
+        config["telos_scores"].clone()
+    };
+    lab.run(&["train.steps=8", "checkpoint.every=1", "checkpoint.keep=9", "eval.every=4"]).succeeds();
+    let run = lab.tiny_run();
+    let measured: Vec<bool> = (1..=8).map(|step| !scale(&run, step).is_null()).collect();
+    assert_eq!(measured, [false, false, false, true, false, false, false, true]);
 }

@@ -33,6 +33,8 @@ pub struct Pairs {
     pub pairs: usize,
     /// Prompts whose answers were all worth the same: they say nothing.
     pub ties: usize,
+    /// Answers passed over since they hold bytes that make no character: written as text they would be other answers.
+    pub no_text: usize,
     /// Mean score of all answers.
     pub mean: f64,
     /// Mean score of the chosen ones; NaN where there is none.
@@ -107,11 +109,17 @@ impl Pairs {
     /// The best answer of a prompt against the worst, the first of equals; sums stand where means will.
     fn add(&mut self, answers: &[&Sample], scores: &[f64]) -> Result<()> {
         self.prompts += 1;
+        let is_text = |index: &usize| !answers[*index].completion.contains(char::REPLACEMENT_CHARACTER);
+        let texts: Vec<usize> = (0..scores.len()).filter(is_text).collect();
+        self.no_text += scores.len() - texts.len();
         let pick = |better: fn(f64, f64) -> bool| {
-            (1..scores.len()).fold(0, |best, index| if better(scores[index], scores[best]) { index } else { best })
+            texts.iter().copied().reduce(|best, index| if better(scores[index], scores[best]) { index } else { best })
         };
-        let (best, worst) = (pick(|a, b| a > b), pick(|a, b| a < b));
-        if scores.is_empty() || scores[best] == scores[worst] {
+        let (Some(best), Some(worst)) = (pick(|a, b| a > b), pick(|a, b| a < b)) else {
+            self.ties += 1;
+            return Ok(());
+        };
+        if scores[best] == scores[worst] {
             self.ties += 1;
             return Ok(());
         }
@@ -145,6 +153,9 @@ impl fmt::Display for Pairs {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "prompts    {}", self.prompts)?;
         writeln!(f, "pairs      {}; of {} prompts all answers are worth the same", self.pairs, self.ties)?;
+        if self.no_text > 0 {
+            writeln!(f, "passed over {} answers with bytes that make no character", self.no_text)?;
+        }
         write!(
             f,
             "score      {:.4} of all, {:.4} of the chosen, {:.4} of the rejected",
@@ -170,7 +181,8 @@ mod tests {
         pairs.add(&[&a, &b, &c], &[0.5, -1.0, 2.0]).unwrap();
         pairs.add(&[&a, &b], &[1.0, 1.0]).unwrap();
         pairs.add(&[&a], &[1.0]).unwrap();
-        assert_eq!((pairs.prompts, pairs.pairs, pairs.ties), (3, 1, 2));
+        pairs.add(&[&a, &sample("b\u{FFFD}")], &[1.0, 2.0]).unwrap();
+        assert_eq!((pairs.prompts, pairs.pairs, pairs.ties, pairs.no_text), (4, 1, 3, 1));
         let row: Value = serde_json::from_str(&pairs.lines).unwrap();
         let expected = serde_json::json!({
             "prompt": "p", "chosen": "c", "rejected": "b", "chosen_score": 2.0, "rejected_score": -1.0,
