@@ -95,6 +95,7 @@ fn mistakes_of_later_stages_are_told_before_the_first_one_trains() {
         ("stage.dpo.reward={plugin=\"length\"}", "nothing is answered"),
     ] {
         lab.run(&[set]).refuses(2, &[says]);
+        lab.ask(&["check", "tiny.toml", "--set", set]).refuses(2, &[says]);
         assert!(!lab.at("runs/tiny").exists(), "{set}: something was written");
     }
     // A group of the critic's own head is one of this experiment's parameters.

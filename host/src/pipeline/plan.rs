@@ -51,10 +51,7 @@ pub fn try_out(pipeline: &Pipeline, stages: Vec<StagePlan>, tasks: &[Task]) -> R
     each(pipeline, stages, wanted, await_it, |_, prepared| {
         let objectives = prepared.objectives()?;
         let outputs = prepared.policy_outputs(&objectives);
-        if outputs.tokens && !prepared.config.outputs.tokens {
-            let why = "a reward model or critic: it has no language-model head";
-            return Err(prepared.loaded.refuse("model.from", why));
-        }
+        prepared.check_start(outputs)?;
         let layout = Layout::new(&ModelConfig { outputs, ..prepared.config.clone() })?;
         let (device, _) = prepared.device(false)?;
         let roles = prepared.roles(&device, &objectives, None)?;

@@ -251,6 +251,7 @@ impl Prepared {
     /// # Errors
     /// A request error naming file and tensor.
     pub fn model(&self, device: &Device, checkpoint: Option<&Path>, outputs: Outputs) -> Result<Model> {
+        self.check_start(outputs)?;
         let mut model = match checkpoint.or(self.model_folder.as_deref()) {
             Some(folder) => Model::from_folder_as(device, folder, outputs)?,
             None => Model::init(device, ModelConfig { outputs, ..self.config.clone() }, self.experiment().seed)?,
@@ -260,6 +261,19 @@ impl Prepared {
         }
         model.stop_at(self.tokenizer.eos());
         Ok(model)
+    }
+
+    /// Whether a model with these outputs can begin where the experiment says.
+    ///
+    /// # Errors
+    /// A request error for a language model that is to begin from a model which is none.
+    pub fn check_start(&self, outputs: Outputs) -> Result<()> {
+        if !outputs.tokens || self.config.outputs.tokens {
+            return Ok(());
+        }
+        let why =
+            "a reward model or critic: it has no language-model head; name the language model that it was trained from";
+        Err(self.loaded.refuse("model.from", why))
     }
 
     /// The objectives, created.
