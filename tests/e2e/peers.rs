@@ -45,6 +45,16 @@ batch = { prompts = 8 }
 optimizer = { lr = 1e-3 }
 "#;
 
+const SFT: &str = r#"
+[objective]
+plugin = "sft"
+
+[train]
+steps = 100
+batch = { sequences = 16 }
+optimizer = { lr = 1e-2 }
+"#;
+
 /// The experiment of this objective, with room for the beginnings of stories.
 fn tiny(objective: &str) -> String {
     format!("{SMALL}{BASE}{objective}").replace("context = 48", "context = 96")
@@ -113,10 +123,20 @@ fn rows(lab: &Lab, name: &str) -> Vec<Value> {
     text.lines().map(|line| serde_json::from_str(line).expect("a row")).collect()
 }
 
-/// Catches sides exchanged, rows that a preference objective cannot read, prompts that are lost, and a file that is overwritten.
+/// Catches sides exchanged, rows that a preference objective cannot read, prompts that are lost, and a file that is overwritten; and
+/// bytes that make no character, which would be other tokens once they are written: answers of weights that have learned nothing.
 #[test]
 fn a_models_own_answers_become_pairs() {
     let lab = lab(PPO);
+    let fresh = lab.ask(&["pairs", "tiny.toml", "--samples", "4", "--json", "--out", "fresh.jsonl"]);
+    let found: Value = serde_json::from_str(fresh.succeeds()).expect("JSON");
+    assert!(found["no_text"].as_u64() > Some(700), "{found}");
+    assert!(!std::fs::read_to_string(lab.at("fresh.jsonl")).expect("the rows").contains('\u{FFFD}'));
+    lab.write("sft.toml", tiny(SFT));
+    lab.ask(&["run", "sft.toml"]).succeeds();
+    let shape =
+        tiny("").split_once("[model]").and_then(|(_, rest)| rest.split_once("[data]")).expect("a model").0.to_owned();
+    lab.write("tiny.toml", tiny(PPO).replace(&shape, "\nfrom = \"runs/sft\"\n\n"));
     let pairs = |more: &[&str]| lab.ask(&[&["pairs", "tiny.toml", "--samples", "4", "--json"], more].concat());
     let answer = pairs(&["--out", "own.jsonl"]);
     let found: Value = serde_json::from_str(answer.succeeds()).expect("JSON");
