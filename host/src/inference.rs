@@ -14,8 +14,11 @@ use crate::{
     error::{Error, Result},
     model::{BatchView, HeadRequest, Keep, Model, Outputs, Statistics},
     plugins::Registry,
-    train::setup::{model_folder, open, threads},
     train::{arrays::supervised_rows, pass::view},
+    train::{
+        named::model_folder,
+        setup::{open, threads},
+    },
 };
 
 /// Who computes.

@@ -14,6 +14,7 @@ pub mod exact;
 mod expectations;
 pub mod learner;
 mod measured;
+pub mod named;
 pub mod objectives;
 pub mod optim;
 pub mod pairs;

@@ -16,8 +16,8 @@ use crate::runs::checkpoint::latest;
 use crate::runs::disk::write_durably;
 use crate::runs::receipt::ModelSource;
 use crate::runs::{Receipt, RunFolder};
+use crate::train::named::model_folder;
 use crate::train::receipts::model_source;
-use crate::train::setup::model_folder;
 use crate::train::start::same_experiment;
 use crate::train::state::TrainState;
 

@@ -9,8 +9,9 @@ use super::folder::Task;
 use crate::config::{Loaded, Pipeline};
 use crate::error::{Error, Kind, Result};
 use crate::model::{ModelConfig, params::Layout};
+use crate::train::named::{Awaited, NamedModel};
 use crate::train::optim::check_groups;
-use crate::train::setup::{Awaited, NamedModel, Plugins, Prepared, refusal_text};
+use crate::train::setup::{Plugins, Prepared, refusal_text};
 
 /// A stage whose own keys are in order.
 pub struct StagePlan {

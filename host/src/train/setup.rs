@@ -1,11 +1,7 @@
 //! From an experiment file to everything a run needs, in an order in which every refusal comes before the first file is
 //! written: experiment, plugins, tokenizer, model shape, device, data.
 
-use std::{
-    collections::BTreeMap,
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::path::{Path, PathBuf};
 
 use plugin_api::{
     backend::{DType, Session, SessionOptions},
@@ -13,11 +9,14 @@ use plugin_api::{
     manifest::{BackendManifest, ObjectiveManifest, OptionSpec, kind},
 };
 
-use super::objectives::{Active, Objectives};
+use super::{
+    named::{Awaited, model_and_tokenizer},
+    objectives::{Active, Objectives},
+};
 use crate::{
     config::{
         Draft, Experiment, Loaded, Override, Slot,
-        experiment::{Batch, Data, Dtype, Length, Model as ModelSource, Tokenizer as TokenizerSource},
+        experiment::{Batch, Data, Dtype, Length},
     },
     data::{BatchSize, Batcher, BatcherOptions, Tokenizer, TrainingData},
     device::{
@@ -27,10 +26,7 @@ use crate::{
     error::{Error, Result},
     model::{Model, ModelConfig, Outputs},
     plugins::{Lock, Registry},
-    runs::{
-        checkpoint::find::{self, Checkpoint},
-        receipt::PluginUse,
-    },
+    runs::receipt::PluginUse,
 };
 
 /// A checked experiment with its plugins loaded, its tokenizer read and its model's shape known.
@@ -53,25 +49,7 @@ pub struct Prepared {
     pub(super) objectives: Vec<(Library, ObjectiveManifest)>,
     /// Those of the experiment's rewards that are plugins, in order.
     pub(super) rewards: Vec<Library>,
-    awaited: Awaited,
-}
-
-/// A model that an experiment names.
-pub struct NamedModel {
-    /// Its folder; `None` where an earlier stage of a pipeline will leave it and has not been run. Fresh weights stand in.
-    pub folder: Option<PathBuf>,
-    /// Its tokenizer.
-    pub tokenizer: Tokenizer,
-    /// Its shape.
-    pub config: ModelConfig,
-}
-
-/// Models that are not there yet, by the folder of the run that will leave them.
-pub type Awaited = BTreeMap<PathBuf, Arc<NamedModel>>;
-
-/// The model in `from`, if it is one of those.
-fn awaited_model(awaited: &Awaited, from: &str) -> Option<Arc<NamedModel>> {
-    awaited.iter().find(|(folder, _)| Path::new(from).starts_with(folder)).map(|(_, model)| model.clone())
+    pub(super) awaited: Awaited,
 }
 
 /// An experiment's plugins, loaded.
@@ -200,19 +178,6 @@ impl Prepared {
     /// The experiment.
     pub fn experiment(&self) -> &Experiment {
         &self.loaded.experiment
-    }
-
-    /// What is known of the model in `path` (a run, a checkpoint or a Hugging Face folder) without reading its weights.
-    ///
-    /// # Errors
-    /// A request error where there is none.
-    pub fn named_model(&self, path: &str) -> Result<Arc<NamedModel>> {
-        if let Some(model) = awaited_model(&self.awaited, path) {
-            return Ok(model);
-        }
-        let folder = model_folder(Path::new(path))?;
-        let (tokenizer, config) = (Tokenizer::open(&folder)?, ModelConfig::from_folder(&folder)?);
-        Ok(Arc::new(NamedModel { folder: Some(folder), tokenizer, config }))
     }
 
     /// What the backend says of itself.
@@ -366,106 +331,6 @@ pub fn dtype(wanted: Dtype) -> DType {
 /// The number of threads; 0 means all cores.
 pub fn threads(wanted: usize) -> usize {
     if wanted > 0 { wanted } else { std::thread::available_parallelism().map_or(1, usize::from) }
-}
-
-/// The folder with the weights of a run, a checkpoint or a Hugging Face model.
-///
-/// # Errors
-/// A request error where there is no such folder or no model in it, and for a run whose newest checkpoint is damaged.
-pub fn model_folder(path: &Path) -> Result<PathBuf> {
-    if let Some(checkpoint) = pointed_at(path)? {
-        return Ok(checkpoint);
-    }
-    if !path.is_dir() {
-        return Err(Error::request(format!("there is no model folder {}", path.display())).with_hint("check the path"));
-    }
-    if path.join("config.json").is_file() {
-        return Ok(path.to_owned());
-    }
-    let checkpoints = if path.join("checkpoints").is_dir() { path.join("checkpoints") } else { path.to_owned() };
-    if let Some(checkpoint) = find::latest(&checkpoints)? {
-        return as_named(path, checkpoint);
-    }
-    Err(Error::request(format!(
-        "{} is neither a model folder (it has no config.json) nor a run with a checkpoint",
-        path.display()
-    ))
-    .with_hint("name a run, a checkpoint or a Hugging Face folder"))
-}
-
-/// `checkpoints/LATEST` and `checkpoints/BEST`, in any case, name the checkpoint that the file of that name points at.
-fn pointed_at(path: &Path) -> Result<Option<PathBuf>> {
-    let name = path.file_name().unwrap_or_default().to_string_lossy().to_uppercase();
-    let Some(folder) = path.parent().filter(|_| !path.is_dir()) else { return Ok(None) };
-    let checkpoint = match name.as_str() {
-        find::LATEST => find::latest(folder)?,
-        find::BEST => find::best(folder)?,
-        _ => None,
-    };
-    checkpoint.map(|found| as_named(path, found)).transpose()
-}
-
-/// The checkpoint that was named, and no other: results of an earlier one would pass for its own.
-fn as_named(path: &Path, found: Checkpoint) -> Result<PathBuf> {
-    let Some(why) = found.note else { return Ok(found.path) };
-    let message = format!("the checkpoint that {} names cannot be used", path.display());
-    let hint = format!("the newest whole one is {}; name it to use it", found.path.display());
-    Err(Error::request(message).with_details([why]).with_hint(hint))
-}
-
-fn model_and_tokenizer(loaded: &Loaded, awaited: &Awaited) -> Result<(Option<PathBuf>, Tokenizer, ModelConfig)> {
-    let experiment = &loaded.experiment;
-    let awaited = match &experiment.model {
-        ModelSource::From { from } => awaited_model(awaited, from),
-        ModelSource::Shape(_) => None,
-    };
-    let folder = match &experiment.model {
-        ModelSource::From { .. } if awaited.is_some() => None,
-        ModelSource::From { from } => {
-            Some(model_folder(Path::new(from)).map_err(|e| loaded.refuse("model.from", refusal_text(&e)))?)
-        }
-        ModelSource::Shape(_) => None,
-    };
-    let tokenizer = match (&experiment.tokenizer, &folder) {
-        (TokenizerSource::Bytes, _) => Tokenizer::bytes()?,
-        (TokenizerSource::File { path }, _) => Tokenizer::open(Path::new(path))?,
-        (TokenizerSource::Model, None) if let Some(model) = &awaited => model.tokenizer.clone(),
-        (TokenizerSource::Model, Some(folder)) => Tokenizer::open(folder)?,
-        (TokenizerSource::Model, None) => {
-            return Err(
-                loaded.refuse("tokenizer.kind", "\"model\" needs model.from; with fresh weights choose bytes or file")
-            );
-        }
-    };
-    let config = match (&experiment.model, &folder) {
-        (ModelSource::Shape(shape), _) => {
-            let mut config = ModelConfig::from_shape(shape, shape.vocab.unwrap_or(tokenizer.vocab_size()))?;
-            config.bos = tokenizer.bos();
-            config.eos = tokenizer.eos().into_iter().collect();
-            config
-        }
-        (ModelSource::From { .. }, Some(folder)) => ModelConfig::from_folder(folder)?,
-        (ModelSource::From { .. }, None) => match awaited {
-            Some(model) => model.config.clone(),
-            None => return Err(Error::run("model.from without a folder")),
-        },
-    };
-    if tokenizer.vocab_size() as u64 > config.vocab {
-        let (key, remedy) = match &experiment.model {
-            ModelSource::From { .. } => ("tokenizer", "use the model's own tokenizer"),
-            ModelSource::Shape(_) => ("model.vocab", "raise model.vocab, or leave it out"),
-        };
-        return Err(loaded.refuse(
-            key,
-            format!(
-                "{} has {} tokens, the model's vocabulary {}; {remedy}",
-                tokenizer.name(),
-                tokenizer.vocab_size(),
-                config.vocab
-            ),
-        ));
-    }
-    Ok((folder, tokenizer, config))
 }
 
 fn check_lengths(loaded: &Loaded, config: &ModelConfig) -> Result<()> {
