@@ -56,9 +56,7 @@ pub fn try_out(pipeline: &Pipeline, stages: Vec<StagePlan>, tasks: &[Task]) -> R
         let layout = Layout::new(&ModelConfig { outputs, ..prepared.config.clone() })?;
         let (device, _) = prepared.device(false)?;
         let roles = prepared.roles(&device, &objectives, None)?;
-        let critic = roles.critic.as_ref().map(|critic| critic.model.layout());
-        let layouts: Vec<&Layout> = [&layout].into_iter().chain(critic).collect();
-        check_groups(&layouts, &prepared.experiment().train.optimizer)?;
+        check_groups(&roles.learning(&layout), &prepared.experiment().train.optimizer)?;
         let rewards = prepared.rewards(&device)?;
         let data = prepared.data(true)?;
         prepared.batcher(&data)?;

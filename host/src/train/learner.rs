@@ -26,7 +26,7 @@ use crate::{
     data::{Batcher, PackedBatch, TrainingData, Window},
     device::{Buffer, Device},
     error::{Error, Result},
-    model::{Keep, Model, Recompute, params::Layout},
+    model::{Keep, Model, Recompute},
 };
 
 /// A model with everything that trains it.
@@ -150,11 +150,6 @@ impl Prepared {
     }
 }
 
-fn layouts<'a>(model: &'a Model, roles: &'a Roles) -> Vec<&'a Layout> {
-    let critic = roles.critic.as_ref().map(|critic| critic.model.layout());
-    [model.layout()].into_iter().chain(critic).collect()
-}
-
 impl Learner {
     /// Puts `model` to work on the device it lies on.
     ///
@@ -169,7 +164,7 @@ impl Learner {
     ) -> Result<Learner> {
         let experiment = prepared.experiment();
         let device = model.device().clone();
-        check_groups(&layouts(&model, &roles), &experiment.train.optimizer)?;
+        check_groups(&roles.learning(model.layout()), &experiment.train.optimizer)?;
         Ok(Learner {
             adam: Adam::new(&device, model.layout(), &experiment.train.optimizer)?,
             grads: model.flat_buffer()?,

@@ -14,7 +14,7 @@ use crate::{
     config::experiment::{Follow, POLICY, RewardSource, SELF, SHARED},
     device::{Buffer, Device},
     error::{Error, Result},
-    model::{Model, ModelConfig, Outputs},
+    model::{Model, ModelConfig, Outputs, params::Layout},
 };
 
 /// Folder of a checkpoint with a reference that follows the policy.
@@ -165,6 +165,12 @@ impl Prepared {
 }
 
 impl Roles {
+    /// The layouts of all that learns: the policy's, and that of a critic of its own.
+    pub fn learning<'a>(&'a self, policy: &'a Layout) -> Vec<&'a Layout> {
+        let critic = self.critic.as_ref().map(|critic| critic.model.layout());
+        [policy].into_iter().chain(critic).collect()
+    }
+
     /// Zeroes the critic's gradient.
     ///
     /// # Errors
