@@ -8,6 +8,7 @@ mod commands;
 mod compare;
 mod dist;
 mod failures;
+mod field;
 mod golden;
 mod hostile;
 mod kills;

@@ -1,0 +1,1 @@
+//! What ends an answer: tokenizer, config.json and generation_config.json together.

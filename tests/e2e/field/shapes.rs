@@ -1,0 +1,1 @@
+//! Shapes of data files that other tools write.
