@@ -100,7 +100,12 @@ impl Tokens {
                 None => {}
             }
         }
-        let extra = |key: &str| map.get(key).filter(|value| !value.is_null() && **value != Value::Array(Vec::new()));
+        let empty = |value: &Value| {
+            value.is_null()
+                || value.as_array().is_some_and(Vec::is_empty)
+                || value.as_object().is_some_and(Map::is_empty)
+        };
+        let extra = |key: &str| map.get(key).filter(|value| !empty(value));
         let (key, value) = match (extra("extra_special_tokens"), extra("additional_special_tokens")) {
             (Some(value), _) => ("extra_special_tokens", value),
             (None, Some(value)) => ("additional_special_tokens", value),
