@@ -145,7 +145,7 @@ impl Drop for Uncertain {
 impl Trainer {
     /// Puts data order and objectives where the checkpoint says, and tells the user where the run stands.
     fn take_up(&mut self, resume: bool, checkpoint: Option<Checkpoint>) -> Result<()> {
-        for note in &self.learner.model.config().notes {
+        for note in self.learner.model.config().notes.iter().chain(&self.prepared.tokenizer.notes()) {
             self.progress.message(&format!("note: {note}"));
         }
         let Some(checkpoint) = checkpoint else {
