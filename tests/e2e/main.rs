@@ -7,6 +7,7 @@
 mod commands;
 mod compare;
 mod dist;
+mod enforced;
 mod failures;
 mod field;
 mod golden;

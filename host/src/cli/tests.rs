@@ -33,7 +33,7 @@ fn run_turns_every_argument_into_the_request() {
         resume: true,
         part: Part::From("S".into()),
         plugin_folders: vec!["/p".into()],
-        update_lock: true,
+        pinning: crate::plugins::Pinning::Update,
         json: true,
     };
     assert_eq!(request, expected);

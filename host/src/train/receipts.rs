@@ -92,6 +92,7 @@ fn current(prepared: &Prepared, data: &TrainingData, learner: &Learner, earlier:
         tokenizer_sha256: prepared.tokenizer.hash(),
         data: data.sources.iter().chain(learner.beside.iter().flat_map(|beside| &beside.sources)).map(source).collect(),
         rows: data.rows.clone(),
+        unpinned: prepared.lock.unpinned().to_vec(),
         replaced: Vec::new(),
     })
 }
