@@ -1,6 +1,6 @@
 //! The laws of what an objective says of itself: that it is complete, true, and all there is.
 
-use super::{Case, Fault, Laws, Outcome, WINDOWS, fault, holds, options::within};
+use super::{Case, Fault, Laws, Outcome, fault, holds, options::within};
 use crate::{
     batch::Batch,
     manifest::{DataKind, Normaliser, ObjectiveManifest, Reduction, Statistic},
@@ -69,14 +69,16 @@ pub(super) fn manifest(laws: &Laws) -> Outcome {
             want(!names[..i].contains(name), format!("{what} `{name}` is declared twice"));
         }
     }
-    for name in quantities(m).skip(1).filter(|name| RESERVED.contains(name)) {
+    let hosts = |name: &&str| RESERVED.contains(name) || name.starts_with("eval/") || name.starts_with("critic/grad");
+    for name in quantities(m).skip(1).filter(hosts) {
         wrong.push(format!("`{name}` is what the host calls a number of its own"));
     }
     if wrong.is_empty() { holds() } else { fault(wrong.join("; ")) }
 }
 
 /// Numbers of metrics.jsonl that the host writes itself.
-const RESERVED: &[&str] = &["loss", "step", "kind", "lr", "grad_norm", "tokens", "token_accuracy"];
+const RESERVED: &[&str] =
+    &["loss", "step", "kind", "lr", "grad_norm", "tokens", "context", "refused", "token_accuracy"];
 
 /// What a number in metrics.jsonl may be called: the loss, terms and metrics share one set of names.
 fn quantities(manifest: &ObjectiveManifest) -> impl Iterator<Item = &str> {
@@ -87,7 +89,7 @@ fn quantities(manifest: &ObjectiveManifest) -> impl Iterator<Item = &str> {
 /// What an instance reads and returns stands in the manifest. Undeclared reads fail because the batch holds nothing else.
 pub(super) fn declared(case: &Case<'_>, returned: &mut Names) -> Outcome {
     let manifest = case.manifest();
-    for draw in 0..WINDOWS {
+    for draw in case.windows() {
         let (objective, batch) = case.ready(draw)?;
         let loss = objective.loss(&batch)?;
         returned.terms.extend(loss.terms.iter().map(|t| t.name.clone()));

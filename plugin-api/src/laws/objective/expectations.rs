@@ -1,9 +1,10 @@
 //! The law of expectations: the numbers a manifest promises for step 0 come out.
 
-use super::{Case, Fault, Outcome, Values, WINDOWS, fault, holds, sequences, weighted};
+use super::{Case, Fault, Held, Outcome, Values, fault, weighted};
 use crate::{
     batch::{Batch, names},
-    manifest::{DataKind, Normaliser, ObjectiveManifest, Reduction},
+    laws::Agreement,
+    manifest::{Normaliser, ObjectiveManifest, Reduction},
     objective::{Loss, MetricPart},
 };
 use std::collections::BTreeSet;
@@ -11,30 +12,34 @@ use std::collections::BTreeSet;
 /// Gotcha 10: the manifest's numbers come out where all models are equal and all logits 0.
 pub(super) fn expectations(case: &Case<'_>) -> Outcome {
     let manifest = case.manifest();
-    for draw in 0..WINDOWS {
+    let mut worst = None;
+    for draw in case.windows() {
         let window = case.fill(&case.data(draw), Values::Uniform)?;
         let mut objective = case.instance()?;
-        let batch = match manifest.data == DataKind::PROMPT {
-            true => sequences::prepared(objective.as_mut(), &window)?,
-            false => window,
-        };
+        let batch = case.prepared(objective.as_mut(), &window)?;
         let loss = objective.loss(&batch)?;
         let weights = objective.weigh(&batch)?;
         for e in &manifest.expectations {
             let should = match e.value.as_str() {
                 "ln_vocab" => case.laws.generator.ln_vocab(),
-                text => text.parse().map_err(|_| Fault(format!("`{text}` is no number")))?,
+                text => text.parse().map_err(|_| Fault::from(format!("`{text}` is not a number")))?,
             };
             let Some(is) = quantity(manifest, &loss, &batch, &weights, &e.quantity)? else {
                 continue;
             };
             let near = (is - should).abs() <= e.tolerance * should.abs().max(1e-9) + 1e-9;
+            let error = (is - should).abs() / should.abs().max(1e-9);
+            let agreement = Agreement::new(error, e.tolerance);
             if !near {
-                return fault(format!("`{}` should be {should} (within {} of it), is {is}", e.quantity, e.tolerance));
+                let text = format!("`{}` should be {should} (within {} of it), is {is}", e.quantity, e.tolerance);
+                return Err(Fault::measured(text, agreement));
             }
+            worst = Some(worst.map_or(agreement, |w: Agreement| w.worse(agreement)));
         }
     }
-    holds()
+    let none = manifest.expectations.is_empty();
+    let note = if none { "nothing is expected: a wrong sign or scale is not found" } else { "" };
+    Ok(Held { note: note.to_owned(), agreement: worst })
 }
 
 /// A normalised quantity; `None` where this instance does not return it.

@@ -1,6 +1,6 @@
 //! The law of options: defaults make an instance, and what the declaration forbids is refused by name.
 
-use super::{Fault, Laws, Outcome, fault, label};
+use super::{Fault, Held, Laws, Outcome, fault, label};
 use crate::{Code, manifest::OptionSpec, options::OptionMap};
 use serde_json::{Value, json};
 
@@ -19,7 +19,7 @@ pub(super) fn options(laws: &Laws) -> Outcome {
         }
     }
     refused(laws, &base, "no_such_option", json!(1))?;
-    Ok(format!("{tried} illegal values refused"))
+    Ok(Held::note(format!("{tried} illegal values refused")))
 }
 
 /// The first case's options, cut down to those that have no default.

@@ -2,6 +2,9 @@
 //!
 //! A row of a table is one mistake and the laws that break; anything else breaking fails the test too.
 
+mod composing;
+mod faults;
+mod labelled;
 mod paired;
 mod rollouts;
 mod tokens;
