@@ -67,6 +67,12 @@ impl Generator {
         self.extra(name, scope, range, false)
     }
 
+    /// One more numeric column of the data, per sequence, between 0.5 and 2.
+    #[must_use]
+    pub fn with_column(self, name: &str) -> Self {
+        self.with_array(&format!("{}{name}", names::COLUMN), Scope::SEQUENCE, 0.5..=2.0)
+    }
+
     /// One more array of whole numbers, such as flags from 0 to 1.
     #[must_use]
     pub fn with_integers(self, name: &str, scope: Scope, range: RangeInclusive<i32>) -> Self {
@@ -296,7 +302,15 @@ impl Extra {
             true => self.low + rng.below((self.high - self.low) as usize + 1) as f64,
             false => rng.between(self.low, self.high),
         };
-        let values: Vec<f64> = (0..rows).map(one).collect();
+        let mut values: Vec<f64> = (0..rows).map(one).collect();
+        // A column is the row's: the answers of a pair or group share it.
+        if let Some(group) = batch.find(names::GROUP).filter(|_| self.name.starts_with(names::COLUMN)) {
+            for s in 1..values.len() {
+                if let Some(first) = group.data[..s].iter().position(|g| *g == group.data[s]) {
+                    values[s] = values[first];
+                }
+            }
+        }
         batch.with(self.name.clone(), self.scope, values)
     }
 }

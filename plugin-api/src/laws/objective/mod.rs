@@ -36,7 +36,7 @@ mod expectations;
 mod generator;
 mod instance;
 mod mathematics;
-mod options;
+pub(super) mod options;
 mod rows;
 mod sequences;
 mod shrink;
@@ -47,9 +47,10 @@ pub use generator::{Generator, Values};
 
 use super::{Broken, Report, SplitMix64};
 use crate::{
-    Result,
+    Code, Result,
+    batch::names,
     export::guard,
-    manifest::ObjectiveManifest,
+    manifest::{DataKind, ObjectiveManifest},
     objective::{Objective, ObjectivePlugin},
     options::{OptionMap, OptionSet},
     tape::Tolerance,
@@ -193,6 +194,39 @@ impl Laws {
         self
     }
 
+    /// Columns of the data that the objective asks for and the generator does not give yet, by name: an objective declares none, so
+    /// they are found by asking it.
+    pub fn columns_asked_for(&self) -> Vec<String> {
+        let mut generator = self.generator.clone();
+        let mut found: Vec<String> = Vec::new();
+        let defaults = [OptionMap::new()];
+        for options in if self.options.is_empty() { &defaults[..] } else { &self.options } {
+            let missing = |generator: &Generator| {
+                let asked = guard::catch("", "columns", || self.asks(options, generator)).err()?;
+                let name = asked.message.split('`').nth(1)?.strip_prefix(names::COLUMN)?.to_owned();
+                (asked.code == Code::ARRAY).then_some(name)
+            };
+            while let Some(name) = missing(&generator).filter(|name| !found.contains(name)) {
+                generator = generator.with_column(&name);
+                found.push(name);
+            }
+        }
+        found
+    }
+
+    /// Goes through a window's calls; the first error is what is missing.
+    fn asks(&self, options: &OptionMap, generator: &Generator) -> Result<()> {
+        let mut objective = (self.create)(options)?;
+        let statistics = objective.requirements()?.statistics;
+        objective.compose(&generator.rows(&self.manifest, 0), 0)?;
+        let data = generator.data(&self.manifest, 0);
+        let window = generator.fill(&data, &self.manifest, &statistics, Values::Random(0))?;
+        let rollouts = self.manifest.data == DataKind::PROMPT;
+        let batch = sequences::prepared(objective.as_mut(), if rollouts { &window } else { &data }, &window, rollouts)?;
+        objective.weigh(&batch)?;
+        objective.loss(&batch).map(drop)
+    }
+
     /// Checks every law on every case.
     pub fn verify(&self) -> Report {
         let mut report = Report::default();
@@ -206,7 +240,7 @@ impl Laws {
         }
         self.run(&mut report, "used", "", || description::used(self, &returned));
         if let Some(first) = cases.first() {
-            let required = options::required(self, first);
+            let required = options::required(&self.manifest.options, first);
             let label = label(&required);
             self.windows(&mut report, "expectations", &label, &required, expectations::expectations);
         }
