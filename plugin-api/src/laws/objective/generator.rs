@@ -61,6 +61,13 @@ impl Generator {
         self
     }
 
+    /// Another number of tokens of the vocabulary, at least 1.
+    #[must_use]
+    pub fn with_vocabulary(mut self, tokens: usize) -> Self {
+        self.vocabulary = tokens.max(1);
+        self
+    }
+
     /// One more array of real numbers, such as `column.margin` per sequence.
     #[must_use]
     pub fn with_array(self, name: &str, scope: Scope, range: RangeInclusive<f64>) -> Self {

@@ -37,6 +37,7 @@ mod generator;
 mod instance;
 mod mathematics;
 pub(super) mod options;
+mod quick;
 mod rows;
 mod sequences;
 mod shrink;
@@ -44,6 +45,7 @@ mod shrink;
 mod tests;
 
 pub use generator::{Generator, Values};
+pub use quick::{QUICK, Quick};
 
 use super::{Broken, Report, SplitMix64};
 use crate::{

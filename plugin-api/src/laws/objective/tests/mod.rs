@@ -6,6 +6,7 @@ mod composing;
 mod faults;
 mod labelled;
 mod paired;
+mod quick;
 mod rollouts;
 mod tokens;
 
