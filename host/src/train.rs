@@ -19,6 +19,7 @@ pub mod objectives;
 pub mod optim;
 pub mod pairs;
 pub mod pass;
+mod prove;
 pub(crate) mod receipts;
 pub mod records;
 mod reference;
@@ -122,6 +123,7 @@ impl Trainer {
         if self.state.step == 0 {
             self.rehearse()?;
         }
+        self.prove_next_window()?;
         // After a failure between a step and its evaluation, the evaluation is still to do.
         self.evaluate_if(self.state.step == 0)?;
         self.sample_if(false)?;
@@ -153,6 +155,7 @@ impl Trainer {
         self.trail.step(self.state.step + 1);
         let micro_batches = self.learner.window(self.state.step, &self.trail)?;
         phases.end("data");
+        self.prove(&micro_batches)?;
 
         let (out, gradient) = self.learner.gradient(&micro_batches, &self.trail)?;
         phases.end("gradient");

@@ -44,6 +44,11 @@ pub struct Run {
     /// Accept plugins whose bytes changed since plugins.lock was written, and write them down.
     #[arg(long)]
     update_lock: bool,
+    /// Train objectives that contradict themselves on the first batch all the same; the receipt says so. Objectives whose bytes are
+    /// new are checked once: a few cotangents against differences, the batch cut in two, a gradient that is 0 or not a number, the
+    /// numbers that they promise.
+    #[arg(long)]
+    unproved: bool,
     /// Print the summary as JSON.
     #[arg(long)]
     json: bool,
@@ -67,6 +72,8 @@ pub struct RunRequest {
     pub plugin_folders: Vec<PathBuf>,
     /// Whether to accept changed plugins.
     pub update_lock: bool,
+    /// Whether to train objectives that contradict themselves.
+    pub unproved: bool,
     /// Whether the summary is printed as JSON.
     pub json: bool,
 }
@@ -93,8 +100,8 @@ impl Run {
             (None, Some(stage)) => Part::Only(stage),
             (None, None) => Part::All,
         };
-        let Self { resume, update_lock, json, .. } = self;
-        Ok(RunRequest { file, overrides, resume, part, plugin_folders, update_lock, json })
+        let Self { resume, update_lock, unproved, json, .. } = self;
+        Ok(RunRequest { file, overrides, resume, part, plugin_folders, update_lock, unproved, json })
     }
 }
 
@@ -121,7 +128,8 @@ fn run_one(draft: Draft, request: &RunRequest, interrupt: &Interrupt) -> Result<
         return Err(Error::request(format!("{} is one experiment and has no stages", request.file.display()))
             .with_hint("--from and --only are for pipelines"));
     }
-    let prepared = prepare_draft(draft, &request.plugin_folders, request.update_lock)?;
+    let mut prepared = prepare_draft(draft, &request.plugin_folders, request.update_lock)?;
+    prepared.accept_unproved = request.unproved;
     let mut trainer = Trainer::new(prepared, request.resume, show(request))?;
     if trainer.ended() {
         print::err("the run had come to its end: nothing is left to do\n");
@@ -141,8 +149,8 @@ fn run_one(draft: Draft, request: &RunRequest, interrupt: &Interrupt) -> Result<
 
 fn run_stages(all: &Pipeline, request: RunRequest, interrupt: &Interrupt) -> Result<()> {
     let (show, json) = (show(&request), request.json);
-    let RunRequest { part, resume, plugin_folders, update_lock, .. } = request;
-    let options = pipeline::Options { part, resume, plugin_folders, update_lock, show };
+    let RunRequest { part, resume, plugin_folders, update_lock, unproved, .. } = request;
+    let options = pipeline::Options { part, resume, plugin_folders, update_lock, unproved, show };
     let (summary, stopped) = pipeline::run(all, &options, interrupt, &mut |told| match told {
         Told::Note(text) => {
             print::err(&format!("{text}\n"));

@@ -44,6 +44,8 @@ pub struct Options {
     pub plugin_folders: Vec<PathBuf>,
     /// Whether to accept changed plugins.
     pub update_lock: bool,
+    /// Whether to train objectives that contradict themselves.
+    pub unproved: bool,
     /// How progress is shown.
     pub show: Show,
 }
@@ -126,7 +128,8 @@ fn run_stage(
     interrupt: &Interrupt,
 ) -> Result<(End, Summary)> {
     // Read again, now that the models it starts from are there.
-    let prepared = prepare_draft(pipeline.draft(index), &options.plugin_folders, options.update_lock)?;
+    let mut prepared = prepare_draft(pipeline.draft(index), &options.plugin_folders, options.update_lock)?;
+    prepared.accept_unproved = options.unproved;
     let mut trainer = Trainer::new(prepared, resume, options.show)?;
     trainer.run(interrupt)
 }

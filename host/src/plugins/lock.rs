@@ -30,6 +30,15 @@ struct Pin {
     version: String,
     #[serde(deserialize_with = "sha256")]
     sha256: String,
+    /// Whether these bytes are still to be checked against the quick laws.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    unproved: bool,
+}
+
+impl Pin {
+    fn same(&self, other: &Pin) -> bool {
+        (&self.kind, &self.id, &self.version, &self.sha256) == (&other.kind, &other.id, &other.version, &other.sha256)
+    }
 }
 
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -79,16 +88,30 @@ impl Lock {
             id: plugin.id.clone(),
             version: plugin.version.clone(),
             sha256: sha256_of(&plugin.path)?,
+            unproved: true,
         };
         let sha256 = found.sha256.clone();
         match self.pins.iter_mut().find(|pin| pin.kind == found.kind && pin.id == found.id) {
-            Some(pin) if *pin == found => return Ok(sha256),
+            Some(pin) if pin.same(&found) => return Ok(sha256),
             Some(pin) if pin.sha256 != sha256 && !self.update => return Err(changed(&self.path, plugin, pin, &found)),
             Some(pin) => *pin = found,
             None => self.pins.push(found),
         }
         self.changed = true;
         Ok(sha256)
+    }
+
+    /// Whether the pinned bytes of a plugin have not passed the quick laws yet.
+    pub fn is_unproved(&self, kind: &str, id: &str) -> bool {
+        self.pins.iter().any(|pin| pin.kind == kind && pin.id == id && pin.unproved)
+    }
+
+    /// Notes that the pinned bytes of a plugin have passed the quick laws.
+    pub fn prove(&mut self, kind: &str, id: &str) {
+        for pin in self.pins.iter_mut().filter(|pin| pin.kind == kind && pin.id == id && pin.unproved) {
+            pin.unproved = false;
+            self.changed = true;
+        }
     }
 
     /// Writes the lock where it changed, in one step, so that no reader sees half of it. What another process pinned

@@ -41,6 +41,9 @@ pub struct Receipt {
     /// What was replaced on the way; empty where the whole run was made by the above.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub replaced: Vec<Replaced>,
+    /// How objectives contradicted the quick laws on the first batch, where the run was told to train all the same.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub unproved: Vec<String>,
 }
 
 /// Programs that went on with a run which others had begun.
@@ -171,8 +174,14 @@ impl Receipt {
 
     fn comparable(&self) -> Value {
         let backend = BackendUse { threads: 0, ..self.backend.clone() };
-        serde_json::to_value(Self { command: Vec::new(), replaced: Vec::new(), backend, ..self.clone() })
-            .unwrap_or_default()
+        serde_json::to_value(Self {
+            command: Vec::new(),
+            replaced: Vec::new(),
+            unproved: Vec::new(),
+            backend,
+            ..self.clone()
+        })
+        .unwrap_or_default()
     }
 }
 
@@ -229,6 +238,7 @@ mod tests {
             data: vec![DataSource { path: "corpus.txt".into(), bytes: 5, sha256: "dd".into() }],
             rows: None,
             replaced: Vec::new(),
+            unproved: Vec::new(),
         }
     }
 
