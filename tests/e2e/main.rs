@@ -13,6 +13,7 @@ mod golden;
 mod hostile;
 mod kills;
 mod lab;
+mod laws;
 mod micro;
 mod minors;
 mod objectives;
