@@ -20,6 +20,7 @@ pub mod objectives;
 pub mod optim;
 pub mod pairs;
 pub mod pass;
+mod prove;
 pub(crate) mod receipts;
 pub mod records;
 mod reference;
@@ -132,6 +133,7 @@ impl Trainer {
         }
         let said = notices::at_start(self.experiment(), &self.learner.objectives);
         said.into_iter().try_for_each(|text| self.note(text))?;
+        self.prove_next_window()?;
         // After a failure between a step and its evaluation, the evaluation is still to do.
         self.evaluate_if(self.state.step == 0)?;
         self.sample_if(false)?;
@@ -166,6 +168,7 @@ impl Trainer {
         self.trail.step(self.state.step + 1);
         let micro_batches = self.learner.window(self.state.step, &self.trail)?;
         phases.end("data");
+        self.prove(&micro_batches)?;
 
         let (out, gradient) = self.learner.gradient(&micro_batches, &self.trail)?;
         phases.end("gradient");

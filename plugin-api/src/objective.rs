@@ -24,7 +24,7 @@ pub trait Objective {
 
     /// From tokenised rows to sequences, before the forward pass; `None` leaves it to the host's way for the data kind.
     ///
-    /// In: `offsets` over parts; per token `token` and `mask` (whether the host would supervise it); per sequence `row` (which
+    /// The arrays in and out stand in a table of the [crate's documentation](crate#which-arrays-there-are). In: `offsets` over parts; per token `token` and `mask` (whether the host would supervise it); per sequence `row` (which
     /// row a part belongs to) and `part` (0 text, 1 prompt, 2 completion from its first supervised token on, 3 chosen,
     /// 4 rejected), and the row's columns. Out: `offsets`; per token `token`
     /// and `mask` (whether that token is supervised as a target); per sequence `row`, and `group` and `side` where they

@@ -14,6 +14,7 @@ mod golden;
 mod hostile;
 mod kills;
 mod lab;
+mod laws;
 mod micro;
 mod minors;
 mod objectives;

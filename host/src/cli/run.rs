@@ -49,6 +49,11 @@ pub struct Run {
     /// replace the run's folder where telos made it and it holds no checkpoint.
     #[arg(long, conflicts_with = "update_lock")]
     dev: bool,
+    /// Train objectives that contradict themselves on the first batch all the same; the receipt says so. Objectives whose bytes are
+    /// new are checked once: a few cotangents against differences, the batch cut in two, a gradient that is 0 or not a number, the
+    /// numbers that they promise.
+    #[arg(long)]
+    unproved: bool,
     /// Print the summary as JSON.
     #[arg(long)]
     json: bool,
@@ -72,6 +77,8 @@ pub struct RunRequest {
     pub plugin_folders: Vec<PathBuf>,
     /// What to do about changed plugins.
     pub pinning: Pinning,
+    /// Whether to train objectives that contradict themselves.
+    pub unproved: bool,
     /// Whether the summary is printed as JSON.
     pub json: bool,
 }
@@ -103,8 +110,8 @@ impl Run {
             (true, false) => Pinning::Update,
             (false, false) => Pinning::Strict,
         };
-        let Self { resume, json, .. } = self;
-        Ok(RunRequest { file, overrides, resume, part, plugin_folders, pinning, json })
+        let Self { resume, unproved, json, .. } = self;
+        Ok(RunRequest { file, overrides, resume, part, plugin_folders, pinning, unproved, json })
     }
 }
 
@@ -129,7 +136,8 @@ fn run_one(draft: Draft, request: &RunRequest, interrupt: &Interrupt) -> Result<
         return Err(Error::request(format!("{} is one experiment and has no stages", request.file.display()))
             .with_hint("--from and --only are for pipelines"));
     }
-    let prepared = prepare_draft(draft, &request.plugin_folders, request.pinning)?;
+    let mut prepared = prepare_draft(draft, &request.plugin_folders, request.pinning)?;
+    prepared.accept_unproved = request.unproved;
     let mut trainer = Trainer::new(prepared, request.resume, show(request))?;
     if trainer.ended() {
         print::err("the run had come to its end: nothing is left to do\n");
@@ -149,8 +157,8 @@ fn run_one(draft: Draft, request: &RunRequest, interrupt: &Interrupt) -> Result<
 
 fn run_stages(all: &Pipeline, request: RunRequest, interrupt: &Interrupt) -> Result<()> {
     let (show, json) = (show(&request), request.json);
-    let RunRequest { part, resume, plugin_folders, pinning, .. } = request;
-    let options = pipeline::Options { part, resume, plugin_folders, pinning, show };
+    let RunRequest { part, resume, plugin_folders, pinning, unproved, .. } = request;
+    let options = pipeline::Options { part, resume, plugin_folders, pinning, unproved, show };
     let (summary, stopped) = pipeline::run(all, &options, interrupt, &mut |told| match told {
         Told::Note(text) => {
             print::err(&format!("{text}\n"));

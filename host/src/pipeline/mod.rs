@@ -45,6 +45,8 @@ pub struct Options {
     pub plugin_folders: Vec<PathBuf>,
     /// What to do about changed plugins. With [`Pinning::Ignore`], folders of runs without a checkpoint are replaced.
     pub pinning: Pinning,
+    /// Whether to train objectives that contradict themselves.
+    pub unproved: bool,
     /// How progress is shown.
     pub show: Show,
 }
@@ -128,7 +130,8 @@ fn run_stage(
     interrupt: &Interrupt,
 ) -> Result<(End, Summary)> {
     // Read again, now that the models it starts from are there.
-    let prepared = prepare_draft(pipeline.draft(index), &options.plugin_folders, options.pinning)?;
+    let mut prepared = prepare_draft(pipeline.draft(index), &options.plugin_folders, options.pinning)?;
+    prepared.accept_unproved = options.unproved;
     let mut trainer = Trainer::new(prepared, resume, options.show)?;
     trainer.run(interrupt)
 }

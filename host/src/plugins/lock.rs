@@ -30,6 +30,15 @@ struct Pin {
     version: String,
     #[serde(deserialize_with = "sha256")]
     sha256: String,
+    /// Whether these bytes are still to be checked against the quick laws.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    unproved: bool,
+}
+
+impl Pin {
+    fn same(&self, other: &Pin) -> bool {
+        (&self.kind, &self.id, &self.version, &self.sha256) == (&other.kind, &other.id, &other.version, &other.sha256)
+    }
 }
 
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -68,6 +77,8 @@ pub struct Lock {
     changed: bool,
     /// Of each plugin that was accepted although another one is pinned, a line.
     unpinned: Vec<String>,
+    /// Kind and id of each plugin that was accepted without a pin of its bytes.
+    unlisted: Vec<(String, String)>,
 }
 
 impl Lock {
@@ -78,7 +89,7 @@ impl Lock {
     pub fn open(folder: &Path, pinning: Pinning) -> Result<Lock> {
         let path = folder.join(FILE);
         let pins = read(&path)?;
-        Ok(Lock { path, pins, pinning, changed: false, unpinned: Vec::new() })
+        Ok(Lock { path, pins, pinning, changed: false, unpinned: Vec::new(), unlisted: Vec::new() })
     }
 
     /// What is done about changed plugins.
@@ -102,25 +113,45 @@ impl Lock {
             id: plugin.id.clone(),
             version: plugin.version.clone(),
             sha256: sha256_of(&plugin.path)?,
+            unproved: true,
         };
         let sha256 = found.sha256.clone();
         let pinned = self.pins.iter_mut().find(|pin| pin.kind == found.kind && pin.id == found.id);
         match pinned {
-            Some(pin) if *pin == found => return Ok(sha256),
+            Some(pin) if pin.same(&found) => return Ok(sha256),
             Some(pin) if pin.sha256 != sha256 && self.pinning == Pinning::Strict => {
                 return Err(changed(&self.path, plugin, pin, &found));
             }
             Some(pin) if self.pinning == Pinning::Ignore => {
                 let Pin { kind, id, sha256: old, .. } = pin;
                 self.unpinned.push(format!("{kind} {id}: pinned sha256 {old}, used {sha256}"));
+                self.unlisted.push((found.kind, found.id));
                 return Ok(sha256);
             }
-            None if self.pinning == Pinning::Ignore => return Ok(sha256),
+            None if self.pinning == Pinning::Ignore => {
+                self.unlisted.push((found.kind, found.id));
+                return Ok(sha256);
+            }
             Some(pin) => *pin = found,
             None => self.pins.push(found),
         }
         self.changed = true;
         Ok(sha256)
+    }
+
+    /// Whether the bytes of a plugin have not passed the quick laws yet, as far as the lock tells: bytes that it does not pin
+    /// have not.
+    pub fn is_unproved(&self, kind: &str, id: &str) -> bool {
+        self.pins.iter().any(|pin| pin.kind == kind && pin.id == id && pin.unproved)
+            || self.unlisted.iter().any(|(own_kind, own_id)| own_kind == kind && own_id == id)
+    }
+
+    /// Notes that the pinned bytes of a plugin have passed the quick laws.
+    pub fn prove(&mut self, kind: &str, id: &str) {
+        for pin in self.pins.iter_mut().filter(|pin| pin.kind == kind && pin.id == id && pin.unproved) {
+            pin.unproved = false;
+            self.changed = true;
+        }
     }
 
     /// Writes the lock where it changed, in one step, so that no reader sees half of it. What another process pinned

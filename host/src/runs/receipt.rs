@@ -44,6 +44,9 @@ pub struct Receipt {
     /// What was replaced on the way; empty where the whole run was made by the above.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub replaced: Vec<Replaced>,
+    /// How objectives contradicted the quick laws on the first batch, where the run was told to train all the same.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub unproved: Vec<String>,
 }
 
 /// Programs that went on with a run which others had begun.
@@ -174,8 +177,8 @@ impl Receipt {
 
     fn comparable(&self) -> Value {
         let backend = BackendUse { threads: 0, ..self.backend.clone() };
-        let (command, replaced, unpinned) = Default::default();
-        serde_json::to_value(Self { command, replaced, unpinned, backend, ..self.clone() }).unwrap_or_default()
+        let (command, replaced, unpinned, unproved) = Default::default();
+        serde_json::to_value(Self { command, replaced, unpinned, unproved, backend, ..self.clone() }).unwrap_or_default()
     }
 }
 
@@ -233,6 +236,7 @@ mod tests {
             rows: None,
             unpinned: Vec::new(),
             replaced: Vec::new(),
+            unproved: Vec::new(),
         }
     }
 

@@ -6,7 +6,8 @@ use plugin_api::batch::names;
 use serde::Serialize;
 
 use super::{
-    arrays::unpack, exact::questions, expectations, held_out, learner::Opened, measured, notices, setup::Prepared, trail::Trail,
+    arrays::unpack, exact::questions, expectations, held_out, learner::Opened, measured, notices, prove, setup::Prepared,
+    trail::Trail,
 };
 use crate::{
     data::{PackedBatch, Sequence, Tokenizer, pack::together, rows::RowCounts},
@@ -72,6 +73,10 @@ pub fn dry_run(prepared: &Prepared) -> Result<Findings> {
     for _ in 0..2 {
         let start = Instant::now();
         let micro_batches = learner.window(0, &trail)?;
+        if found.is_none() {
+            let new = prove::contradictions(prepared, &mut learner, &micro_batches, &prepared.unproved(), &trail)?;
+            prove::refusal(&new).map_or(Ok(()), Err)?;
+        }
         let (out, gradient) = learner.gradient(&micro_batches, &trail)?;
         device.sync()?;
         seconds_per_step = start.elapsed().as_secs_f64();

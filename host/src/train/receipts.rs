@@ -42,6 +42,7 @@ pub fn receipt(
             .with_hint("put it back as it was, or start another run with --name (and model.from this one)"));
     }
     receipt.replaced = earlier.replaced;
+    receipt.unproved = earlier.unproved;
     if !changes.programs.is_empty() {
         receipt.replaced.push(Replaced { after_step: step, changes: changes.programs });
     }
@@ -94,6 +95,7 @@ fn current(prepared: &Prepared, data: &TrainingData, learner: &Learner, earlier:
         rows: data.rows.clone(),
         unpinned: prepared.lock.unpinned().to_vec(),
         replaced: Vec::new(),
+        unproved: Vec::new(),
     })
 }
 

@@ -51,6 +51,8 @@ pub struct Prepared {
     /// Those of the experiment's rewards that are plugins, in order.
     pub(super) rewards: Vec<Library>,
     pub(super) awaited: Awaited,
+    /// Whether objectives that contradict the quick laws are trained all the same.
+    pub accept_unproved: bool,
 }
 
 /// An experiment's plugins, loaded.
@@ -158,6 +160,7 @@ impl Plugins {
             objectives,
             rewards,
             awaited,
+            accept_unproved: false,
         })
     }
 }

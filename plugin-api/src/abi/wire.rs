@@ -5,6 +5,7 @@ use crate::{
     Code, Error, Result,
     batch::{Array, Batch, Scope},
     objective::{Loss, MetricPart, Term},
+    tape::Detached,
 };
 use abi_stable::std_types::{RSlice, RStr, RVec};
 use std::borrow::Cow;
@@ -17,6 +18,67 @@ pub const ROLE_TERM: u32 = 1;
 pub const ROLE_COTANGENT: u32 = 2;
 /// [`ArrayOwned::role`] of a metric: value and weight.
 pub const ROLE_METRIC: u32 = 3;
+
+/// Name of an array of a `loss` call that asks for the values the loss detaches: they come back with [`DETACHED`] as their owner.
+pub const RECORD: &str = "telos.record";
+/// Before the name of an array of a `loss` call that holds a detached value of the base point: where there is one, the loss computes
+/// with these, in order, instead of its own. A plugin built before these names sees arrays that it does not know.
+pub const DETACHED: &str = "telos.detached.";
+/// Name of the array that says that all values of the base point, possibly none, stand in the call.
+pub const REPLAY: &str = "telos.replay";
+
+/// What a `loss` call wants of detached values.
+pub enum Request {
+    /// That they are returned.
+    Record,
+    /// That they are these.
+    Replay(Vec<Detached>),
+}
+
+/// Takes what is wanted of detached values out of a call, and the batch that is left.
+pub fn split<'a>(arrays: &[ArrayRef<'a>]) -> (Option<Request>, Vec<ArrayRef<'a>>) {
+    let reserved = |a: &&ArrayRef<'a>| a.name.as_str().starts_with("telos.");
+    let has = |name: &str| arrays.iter().any(|a| a.name.as_str() == name);
+    let request = match (has(RECORD), has(REPLAY)) {
+        (true, _) => Some(Request::Record),
+        (false, true) => Some(Request::Replay(
+            arrays
+                .iter()
+                .filter_map(|a| {
+                    let name = a.name.as_str().strip_prefix(DETACHED)?.to_owned();
+                    Some(Detached { name, values: a.data.to_vec() })
+                })
+                .collect(),
+        )),
+        (false, false) => None,
+    };
+    (request, arrays.iter().filter(|a| !reserved(a)).copied().collect())
+}
+
+/// A reserved array of a `loss` call.
+pub fn reserved<'a>(name: &'a str, values: &'a [f64]) -> ArrayRef<'a> {
+    ArrayRef {
+        name: RStr::from_str(name),
+        scope: Scope::BATCH.0,
+        differentiable: 0,
+        rows: values.len() as u64,
+        cols: 1,
+        data: RSlice::from_slice(values),
+    }
+}
+
+/// Sends detached values back, behind a loss.
+pub fn give_detached(values: Vec<Detached>, out: &mut RVec<ArrayOwned>) {
+    for Detached { name, values } in values {
+        out.push(owned(DETACHED, &name, ROLE_ARRAY, Scope::BATCH, 1, values));
+    }
+}
+
+/// Takes the detached values that came back with a loss.
+pub fn take_detached(arrays: &RVec<ArrayOwned>) -> Vec<Detached> {
+    let own = arrays.iter().filter(|a| a.role == ROLE_ARRAY && a.owner.as_str() == DETACHED);
+    own.map(|a| Detached { name: a.name.to_string(), values: a.data.to_vec() }).collect()
+}
 
 /// Borrows a batch for the crossing.
 pub fn lend<'a>(batch: &'a Batch<'_>) -> Vec<ArrayRef<'a>> {

@@ -12,6 +12,7 @@ use crate::{
     manifest::Requirements,
     objective::{Loss, Objective, Verdict},
     options::OptionMap,
+    tape::{self, Wanted},
 };
 
 /// An objective behind its table; looks like a local one.
@@ -78,8 +79,25 @@ impl Objective for LoadedObjective {
     }
 
     fn loss(&self, batch: &Batch<'_>) -> Result<Loss> {
+        let mut arrays = wire::lend(batch);
+        let wanted = tape::wanted();
+        let names: Vec<String> = match &wanted {
+            Wanted::These(values) => values.iter().map(|v| format!("{}{}", wire::DETACHED, v.name)).collect(),
+            Wanted::Nothing | Wanted::Recorded => Vec::new(),
+        };
+        match &wanted {
+            Wanted::Nothing => {}
+            Wanted::Recorded => arrays.push(wire::reserved(wire::RECORD, &[])),
+            Wanted::These(values) => {
+                arrays.push(wire::reserved(wire::REPLAY, &[]));
+                arrays.extend(names.iter().zip(values).map(|(name, v)| wire::reserved(name, &v.values)));
+            }
+        }
         let mut out = RVec::new();
-        check((self.table.loss())(self.instance, RSlice::from_slice(&wire::lend(batch)), &mut out))?;
+        check((self.table.loss())(self.instance, RSlice::from_slice(&arrays), &mut out))?;
+        if matches!(wanted, Wanted::Recorded) {
+            tape::add(wire::take_detached(&out));
+        }
         wire::take_loss(out).map_err(|e| self.in_call("loss", e))
     }
 

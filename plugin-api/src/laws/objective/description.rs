@@ -1,6 +1,6 @@
 //! The laws of what an objective says of itself: that it is complete, true, and all there is.
 
-use super::{Case, Fault, Laws, Outcome, WINDOWS, fault, holds, options::within};
+use super::{Case, Fault, Laws, Outcome, fault, holds, options::within};
 use crate::{
     contract,
     manifest::{DataKind, Normaliser, ObjectiveManifest, Reduction, Statistic},
@@ -83,7 +83,7 @@ fn quantities(manifest: &ObjectiveManifest) -> impl Iterator<Item = &str> {
 /// What an instance reads and returns stands in the manifest. Undeclared reads fail because the batch holds nothing else.
 pub(super) fn declared(case: &Case<'_>, returned: &mut Names) -> Outcome {
     let manifest = case.manifest();
-    for draw in 0..WINDOWS {
+    for draw in case.windows() {
         let (objective, batch) = case.ready(draw)?;
         let loss = objective.loss(&batch)?;
         returned.terms.extend(loss.terms.iter().map(|t| t.name.clone()));
