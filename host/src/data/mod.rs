@@ -16,6 +16,7 @@ pub mod cache;
 pub mod corpus;
 mod error;
 pub mod examples;
+mod jinja;
 pub mod order;
 pub mod pack;
 pub mod rows;

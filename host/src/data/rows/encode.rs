@@ -8,7 +8,6 @@
 //! answer's first ones, and not to the other's, the prompt ends before those characters on both sides.
 
 use std::collections::BTreeMap;
-use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -107,7 +106,11 @@ impl Encoder<'_> {
             counts.joined_without_space +=
                 usize::from(!self.layout.templates(row) && laid.iter().any(joined_without_space));
             counts.shared_tokens += usize::from(both().any(|(laid, placed)| shares_a_token(laid, placed)));
-            counts.ended_early += usize::from(both().any(|(laid, placed)| ends_early(laid, placed, eos)));
+            counts.unplaced_answers += laid.iter().map(|laid| laid.unplaced).sum::<usize>();
+            for (laid, placed) in both() {
+                let early = self.ends_early(laid, placed, eos)?;
+                counts.ended_early += usize::from(early);
+            }
             let closed = ends.iter().map(|end| !is_cut_off(row, *end));
             let tokens = both().zip(closed).map(|((laid, placed), closed)| {
                 let tokens = supervise(laid, placed, closed.then_some(eos), eos);
@@ -152,6 +155,20 @@ impl Encoder<'_> {
             }
         }
         if texts.iter().all(|tokens| tokens.serves(kind)) { Ok((texts, true)) } else { Err(Dropped::TooLong) }
+    }
+
+    /// Whether an answer spells the end-of-text token and words follow within it: they are not learned. Space and special tokens
+    /// that a template writes behind the end are not words.
+    fn ends_early(&self, laid: &Laid, placed: &Placed, eos: u32) -> Result<bool> {
+        for span in &laid.supervised {
+            let inside = |(a, b): (usize, usize)| a < span.end && b > span.start;
+            let own = (0..placed.ids.len()).filter(|i| inside(placed.offsets[*i])).map(|i| placed.ids[i]);
+            let behind: Vec<u32> = own.skip_while(|id| *id != eos).skip(1).collect();
+            if !behind.is_empty() && !self.tokenizer.decode(&behind, true)?.trim().is_empty() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Takes `over` tokens out of the prompt, from its beginning. One token must stay in front for the first supervised one
@@ -210,16 +227,6 @@ fn supervise(laid: &Laid, placed: &Placed, close: Option<u32>, eos: u32) -> Toke
         }
     }
     tokens
-}
-
-/// Whether an answer spells the end-of-text token and goes on: nothing after it is learned.
-fn ends_early(laid: &Laid, placed: &Placed, eos: u32) -> bool {
-    let inside = |span: &Range<usize>, (a, b): (usize, usize)| a < span.end && b > span.start;
-    laid.supervised.iter().any(|span| {
-        let mut own =
-            (0..placed.ids.len()).filter(|i| inside(span, placed.offsets[*i])).skip_while(|i| placed.ids[*i] != eos);
-        own.nth(1).is_some()
-    })
 }
 
 /// A template may have written the token that inputs begin with.
