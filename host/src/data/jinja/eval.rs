@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::ast::{Comparison, Expr, Filter};
 use super::render::{Renderer, Scope};
-use super::value::{Callable, Loop, Value, insert};
+use super::value::{Callable, DEEPEST, Loop, Value, insert};
 use super::{Evaluated, functions, methods, operators};
 
 /// Arguments of a call.
@@ -62,7 +62,17 @@ impl Renderer {
             Expr::Float(number) => Ok(Value::Float(*number)),
             Expr::Str(text) => Ok(Value::Str(text.clone())),
             Expr::Name(name) => Ok(self.name(name, scope)),
-            _ => self.deeper(|renderer| renderer.compound(expr, scope)),
+            _ => {
+                let value = self.deeper(|renderer| renderer.compound(expr, scope))?;
+                let (depth, size) = value.extent();
+                if depth > DEEPEST || size > self.limits.length {
+                    return Err(format!(
+                        "a value nests deeper than {DEEPEST} or is larger than {}",
+                        self.limits.length
+                    ));
+                }
+                Ok(value)
+            }
         }
     }
 
@@ -146,14 +156,14 @@ impl Renderer {
             let value = self.eval(value, scope)?;
             insert(&mut dict, key, value)?;
         }
-        Ok(Value::Dict(Rc::new(dict)))
+        Ok(Value::dict(dict))
     }
 
     fn compare(&mut self, first: &Expr, links: &[(Comparison, Expr)], scope: &Rc<Scope>) -> Evaluated<Value> {
         let mut left = self.eval(first, scope)?;
         for (comparison, right) in links {
             let right = self.eval(right, scope)?;
-            self.spend(right.length().unwrap_or(0) / 8)?;
+            self.spend(left.extent().1.min(right.extent().1) + right.length().unwrap_or(0) / 8)?;
             if !operators::compare(*comparison, &left, &right)? {
                 return Ok(Value::Bool(false));
             }
@@ -221,10 +231,6 @@ impl Renderer {
         match (found, index) {
             (Some(found), _) => Ok(found),
             (None, Value::Str(name)) => self.attribute(value, name),
-            (None, _) if index.is_undefined() => {
-                index.defined()?;
-                Ok(Value::None)
-            }
             (None, index) => {
                 let index = index.repr(1000)?;
                 Ok(Value::undefined(format!("{} has no element {index}", described(value))))

@@ -52,9 +52,7 @@ impl Renderer {
                     (false, false) => {
                         return Err("can't handle positional and keyword arguments at the same time".into());
                     }
-                    (_, false) => {
-                        Value::Dict(named.into_iter().map(|(k, v)| (Value::Str(k), v)).collect::<Vec<_>>().into())
-                    }
+                    (_, false) => Value::dict(named.into_iter().map(|(k, v)| (Value::Str(k), v)).collect()),
                     _ => Value::tuple(positional),
                 };
                 format::percent(&text, &args, self.limits.length).map(Value::str)

@@ -7,7 +7,7 @@ use super::Evaluated;
 use super::eval::Args;
 use super::render::Renderer;
 use super::sequences::range;
-use super::value::{Callable, Dict, Value, insert};
+use super::value::{Callable, Dict, HOLDER, Value, insert};
 
 /// Why the date is refused, and what to do.
 pub const NO_CLOCK: &str = "the template asks for today's date (strftime_now), which must not reach the data: the same rows would \
@@ -57,14 +57,14 @@ impl Renderer {
                 self.spend(range.length()?)?;
                 Ok(range)
             }
-            "dict" => Ok(Value::Dict(Rc::new(dict(args)?))),
+            "dict" => Ok(Value::dict(dict(args)?)),
             "dict.fromkeys" => {
                 let [keys, value] = args.bind(name, ["iterable", "value"])?;
                 let mut dict = Dict::new();
                 for key in self.items(&keys.ok_or("fromkeys needs keys")?)? {
                     insert(&mut dict, key, value.clone().unwrap_or(Value::None))?;
                 }
-                Ok(Value::Dict(Rc::new(dict)))
+                Ok(Value::dict(dict))
             }
             "namespace" => {
                 let dict = dict(args)?;
@@ -73,6 +73,7 @@ impl Renderer {
                     let name = name.repr(1000)?;
                     return Err(format!("a namespace takes no attribute that begins with an underscore: {name}"));
                 }
+                dict.iter().try_for_each(|(_, value)| plain(value))?;
                 Ok(Value::Namespace(Rc::new(RefCell::new(dict))))
             }
             "cycler" if args.positional.is_empty() => Err("at least one item has to be provided".into()),
@@ -87,6 +88,14 @@ impl Renderer {
             }
         }
     }
+}
+
+/// Refuses a value that a namespace may not hold, since it could come to hold itself.
+pub fn plain(value: &Value) -> Evaluated<()> {
+    if value.extent().0 >= HOLDER {
+        return Err(format!("a namespace cannot hold a {}", value.kind()));
+    }
+    Ok(())
 }
 
 /// `dict(mapping or pairs, **named)`.

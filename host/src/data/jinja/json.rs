@@ -1,8 +1,6 @@
 //! JSON to values and back, as Python's `json` does it.
 
-use std::rc::Rc;
-
-use super::value::{Dict, Value};
+use super::value::{DEEPEST, Dict, Value};
 use super::{Evaluated, number};
 
 /// The only key of an object that stands for a whole number which does not fit 64 bits; its value is the digits. The key holds
@@ -26,7 +24,7 @@ pub fn from_json(json: &serde_json::Value) -> Value {
                 return digits.parse().map_or_else(|_| Value::BigInt(digits.as_str().into()), Value::Int);
             }
             let pairs = object.iter().map(|(key, value)| (Value::str(key.as_str()), from_json(value)));
-            Value::Dict(Rc::new(pairs.collect()))
+            Value::dict(pairs.collect())
         }
     }
 }
@@ -55,7 +53,7 @@ impl Dump {
     }
 
     fn write(&self, out: &mut String, value: &Value, depth: usize) -> Evaluated<()> {
-        if out.len() > self.most || depth > 100 {
+        if out.len() > self.most || depth > DEEPEST {
             return Err("a value is too long or too deeply nested for tojson".into());
         }
         match value {

@@ -58,11 +58,11 @@ impl Renderer {
                     let pairs = dict.iter().cloned();
                     Ok(match name {
                         "copy" => value.clone(),
-                        "keys" => Value::View(View::Keys, pairs.map(|(key, _)| key).collect::<Vec<_>>().into()),
-                        "values" => Value::View(View::Values, pairs.map(|(_, value)| value).collect::<Vec<_>>().into()),
+                        "keys" => Value::view(View::Keys, pairs.map(|(key, _)| key).collect()),
+                        "values" => Value::view(View::Values, pairs.map(|(_, value)| value).collect()),
                         _ => {
                             let items = pairs.map(|(key, value)| Value::tuple(vec![key, value]));
-                            Value::View(View::Items, items.collect::<Vec<_>>().into())
+                            Value::view(View::Items, items.collect())
                         }
                     })
                 }

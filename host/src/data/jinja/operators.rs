@@ -1,7 +1,6 @@
 //! Arithmetic, comparison and slices, as Python's types define them.
 
 use std::cmp::Ordering;
-use std::rc::Rc;
 
 use super::ast::{Comparison, Operator};
 use super::render::Renderer;
@@ -49,7 +48,7 @@ impl Renderer {
         };
         self.fits(length.saturating_mul(times))?;
         let times = if length == 0 { 0 } else { times };
-        let items = |items: &Rc<Vec<Value>>| (0..times).flat_map(|_| items.iter().cloned()).collect();
+        let items = |items: &[Value]| (0..times).flat_map(|_| items.iter().cloned()).collect();
         Ok(match several {
             Value::Str(text) => Value::str(text.repeat(times)),
             Value::Tuple(several) => Value::tuple(items(several)),

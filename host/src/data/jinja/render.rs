@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::ast::{Arguments, Body, Filter, For, Macro, Statement, Target};
 use super::eval::Args;
+use super::functions::plain;
 use super::value::{Callable, Loop, Value, insert};
 use super::{Error, Evaluated, Limits};
 
@@ -79,6 +80,8 @@ pub struct Renderer {
     out: String,
     /// The variable `messages`, to know which of them a generation block writes.
     messages: Vec<Value>,
+    /// Scopes that hold macros, which hold their scopes.
+    closed: Vec<Rc<Scope>>,
 }
 
 /// Renders statements with variables.
@@ -91,8 +94,12 @@ pub fn render(body: &Body, variables: Vec<(String, Value)>, limits: Limits) -> R
         scope.set(&name.into(), value);
     }
     let messages = scope.find("messages").and_then(|messages| messages.items().ok()).unwrap_or_default();
-    let mut renderer = Renderer { limits, work: 0, depth: 0, line: 1, out: String::new(), messages };
-    match renderer.body(body, &scope) {
+    let mut renderer =
+        Renderer { limits, work: 0, depth: 0, line: 1, out: String::new(), messages, closed: vec![scope.clone()] };
+    let result = renderer.body(body, &scope);
+    // What holds itself would never be freed.
+    renderer.closed.iter().for_each(|scope| scope.variables.borrow_mut().clear());
+    match result {
         Ok(_) => Ok(renderer.out),
         Err(what) => Err(Error { what, line: renderer.line }),
     }
@@ -212,7 +219,10 @@ impl Renderer {
                 }
                 return self.body(body, &inner);
             }
-            Statement::Macro(node) => scope.set(&node.name, closure(node, scope, false)),
+            Statement::Macro(node) => {
+                self.closed.push(scope.clone());
+                scope.set(&node.name, closure(node, scope, false));
+            }
             Statement::CallBlock { call, caller, line } => {
                 self.line = *line;
                 let value = self.call_with(call, closure(caller, scope, true), scope)?;
@@ -257,6 +267,7 @@ impl Renderer {
                             "a namespace takes no attribute that begins with an underscore: {attribute}"
                         ));
                     }
+                    plain(&value)?;
                     insert(&mut dict.borrow_mut(), Value::Str(attribute.clone()), value)?;
                 }
                 _ => return Err(format!("cannot assign attribute on non-namespace object: {name}.{attribute}")),
@@ -362,7 +373,7 @@ impl Renderer {
         }
         inner.set(&"varargs".into(), Value::tuple(extra));
         let named = named.into_iter().map(|(name, value)| (Value::Str(name), value)).collect();
-        inner.set(&"kwargs".into(), Value::Dict(Rc::new(named)));
+        inner.set(&"kwargs".into(), Value::dict(named));
         self.captured(&node.body, &inner).map(Value::str)
     }
 

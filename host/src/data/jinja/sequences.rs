@@ -1,7 +1,6 @@
 //! jinja2's filters of lists, dictionaries and iterators.
 
 use std::cmp::Ordering;
-use std::rc::Rc;
 use std::sync::Arc;
 
 use super::Evaluated;
@@ -363,5 +362,5 @@ pub fn range(args: Vec<Value>) -> Evaluated<Value> {
         return Err(format!("Range too big. The sandbox blocks ranges larger than MAX_RANGE ({MOST})."));
     }
     let items = (0..length).map(|number| Value::Int(start + number * step)).collect();
-    Ok(Value::View(View::Range(start, stop, step), Rc::new(items)))
+    Ok(Value::view(View::Range(start, stop, step), items))
 }

@@ -5,12 +5,13 @@ use super::render::Renderer;
 use super::value::Value;
 use super::{Evaluated, format};
 
-/// Methods of `str` that are offered.
+/// Methods of `str` that a template finds. All but `encode` and `translate` can be called.
 pub const METHODS: &[&str] = &[
     "capitalize",
     "casefold",
     "center",
     "count",
+    "encode",
     "endswith",
     "expandtabs",
     "find",
@@ -49,6 +50,7 @@ pub const METHODS: &[&str] = &[
     "strip",
     "swapcase",
     "title",
+    "translate",
     "upper",
     "zfill",
 ];
@@ -227,6 +229,7 @@ impl Renderer {
     pub fn string_method(&mut self, text: &str, name: &str, args: Args) -> Evaluated<Value> {
         self.spend(text.len() / 16)?;
         match name {
+            "encode" | "translate" => return Err(format!("str.{name} is not offered in chat templates")),
             "format" => return format::braces(text, &args, self.limits.length).map(Value::str),
             "format_map" => {
                 let [map] = args.bind(name, ["mapping"])?;

@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::cmp::Ordering;
+use std::ops::Deref;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -23,13 +24,13 @@ pub enum Value {
     BigInt(Arc<str>),
     Float(f64),
     Str(Arc<str>),
-    List(Rc<Vec<Value>>),
-    Tuple(Rc<Vec<Value>>),
+    List(Rc<Nested<Vec<Value>>>),
+    Tuple(Rc<Nested<Vec<Value>>>),
     /// `dict.keys()` and the like, and `range`.
-    View(View, Rc<Vec<Value>>),
-    Dict(Rc<Dict>),
+    View(View, Rc<Nested<Vec<Value>>>),
+    Dict(Rc<Nested<Dict>>),
     /// An iterator that is used up by reading it, such as the result of `select`.
-    Iterator(Rc<RefCell<std::vec::IntoIter<Value>>>),
+    Iterator(Rc<Nested<RefCell<std::vec::IntoIter<Value>>>>),
     Namespace(Rc<RefCell<Dict>>),
     Loop(Rc<Loop>),
     Callable(Rc<Callable>),
@@ -37,6 +38,39 @@ pub enum Value {
 
 /// Keys and values in order of insertion.
 pub type Dict = Vec<(Value, Value)>;
+
+/// What holds other values, with how deep and how large it is when all of it is counted as often as it is reached.
+pub struct Nested<T> {
+    inner: T,
+    depth: usize,
+    size: usize,
+}
+
+/// The extent of what holds these values.
+fn extent_of<'v>(children: impl Iterator<Item = &'v Value>) -> (usize, usize) {
+    let (depth, size) = children
+        .map(Value::extent)
+        .fold((0, 1usize), |(depth, size), child| (depth.max(child.0), size.saturating_add(child.1)));
+    (depth + 1, size)
+}
+
+fn nested(items: Vec<Value>) -> Rc<Nested<Vec<Value>>> {
+    let (depth, size) = extent_of(items.iter());
+    Rc::new(Nested { inner: items, depth, size })
+}
+
+impl<T> Deref for Nested<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.inner
+    }
+}
+
+/// The depth that a namespace, a macro and `loop` count as: they hold values of less depth only, so that no value holds itself.
+pub const HOLDER: usize = 200;
+/// The depth of the deepest value.
+pub const DEEPEST: usize = 300;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum View {
@@ -83,15 +117,44 @@ impl Value {
     }
 
     pub fn list(items: Vec<Value>) -> Value {
-        Value::List(Rc::new(items))
+        Value::List(nested(items))
     }
 
     pub fn tuple(items: Vec<Value>) -> Value {
-        Value::Tuple(Rc::new(items))
+        Value::Tuple(nested(items))
     }
 
     pub fn iterator(items: Vec<Value>) -> Value {
-        Value::Iterator(Rc::new(RefCell::new(items.into_iter())))
+        let (depth, size) = extent_of(items.iter());
+        Value::Iterator(Rc::new(Nested { inner: RefCell::new(items.into_iter()), depth, size }))
+    }
+
+    pub fn view(kind: View, items: Vec<Value>) -> Value {
+        Value::View(kind, nested(items))
+    }
+
+    pub fn dict(items: Dict) -> Value {
+        let (depth, size) = extent_of(items.iter().flat_map(|(key, value)| [key, value]));
+        Value::Dict(Rc::new(Nested { inner: items, depth, size }))
+    }
+
+    /// How deep a value is, and how large.
+    pub fn extent(&self) -> (usize, usize) {
+        match self {
+            Value::List(items) | Value::Tuple(items) | Value::View(_, items) => (items.depth, items.size),
+            Value::Dict(dict) => (dict.depth, dict.size),
+            Value::Iterator(items) => (items.depth, items.size),
+            Value::Namespace(_) | Value::Loop(_) => (HOLDER, 1),
+            Value::Callable(callable) => match &**callable {
+                Callable::Method(value, _) | Callable::Joiner { separator: value, .. } => {
+                    let (depth, size) = value.extent();
+                    (depth + 1, size.saturating_add(1))
+                }
+                Callable::Macro { .. } | Callable::Cycler { .. } => (HOLDER, 1),
+                Callable::Function(_) => (0, 1),
+            },
+            _ => (0, 1),
+        }
     }
 
     pub fn undefined(what: String) -> Value {
@@ -223,7 +286,7 @@ impl Value {
     }
 
     fn write(&self, out: &mut String, most: usize, depth: usize) -> Evaluated<()> {
-        if out.len() > most || depth > 100 {
+        if out.len() > most || depth > DEEPEST {
             return Err("a value is too long or too deeply nested to print".into());
         }
         match self {
