@@ -3,10 +3,11 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use super::ast::{Comparison, Expr, Filter};
+use super::library::{functions, methods};
+use super::read::ast::{Comparison, Expr, Filter};
 use super::render::{Renderer, Scope};
 use super::value::{Callable, DEEPEST, Loop, Value, insert};
-use super::{Evaluated, functions, methods, operators};
+use super::{Evaluated, operators};
 
 /// Arguments of a call.
 #[derive(Default)]

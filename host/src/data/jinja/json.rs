@@ -78,7 +78,7 @@ impl Dump {
     fn object(&self, out: &mut String, dict: &Dict, depth: usize) -> Evaluated<()> {
         let mut pairs: Vec<&(Value, Value)> = dict.iter().collect();
         if self.sort_keys {
-            super::sequences::sort_by(&mut pairs, |pair| &pair.0)?;
+            super::library::sequences::sort_by(&mut pairs, |pair| &pair.0)?;
         }
         let pairs = pairs.into_iter().map(|(name, value)| Ok((Some(key(name)?), value)));
         self.several(out, ['{', '}'], pairs.collect::<Evaluated<_>>()?, depth)

@@ -3,13 +3,11 @@
 //!
 //! | step | file |
 //! |---|---|
-//! | source to tokens, whitespace control included | [`lexer`] |
-//! | tokens to a tree | [`parser`] (statements), [`syntax`] (expressions), [`ast`] |
+//! | source to tokens, whitespace control included, to a tree | [`read`] |
 //! | values as Python has them | [`value`], [`number`], [`json`] (to and from JSON) |
 //! | statements, scopes, macros, loops | [`render`] |
 //! | expressions, attributes, calls | [`eval`], [`operators`] |
-//! | what jinja2 and transformers bring along | [`filters`], [`sequences`], [`predicates`], [`functions`] |
-//! | what Python's types bring along | [`methods`], [`strings`], [`format`] |
+//! | filters, tests and functions of jinja2 and transformers; methods of Python's types | [`library`] |
 //!
 //! A library with Jinja's syntax alone is not enough: a template of a published model was written against Python, where
 //! `1e20` prints as `1e+20`, a list as `['a']`, and `'%d' % 5` is a string. Operators and printing cannot be replaced from
@@ -19,22 +17,13 @@
 //! Templates come from other people. A render has limits on work, nesting and length ([`Limits`]), and reads nothing but its
 //! variables: no clock, no random number, no file.
 
-mod ast;
 mod eval;
-mod filters;
-mod format;
-mod functions;
 mod json;
-mod lexer;
-mod methods;
+mod library;
 mod number;
 mod operators;
-mod parser;
-mod predicates;
+mod read;
 mod render;
-mod sequences;
-mod strings;
-mod syntax;
 mod value;
 
 use std::fmt;
@@ -86,7 +75,7 @@ impl Default for Limits {
 /// A parsed template.
 #[derive(Debug)]
 pub struct Template {
-    body: Arc<[ast::Statement]>,
+    body: read::ast::Body,
     names: Vec<Arc<str>>,
     marks: bool,
 }
@@ -97,7 +86,7 @@ impl Template {
     /// # Errors
     /// What is not valid Jinja, and in which line.
     pub fn new(source: &str) -> Result<Template, Error> {
-        let parsed = parser::parse(lexer::tokens(source)?)?;
+        let parsed = read::parser::parse(read::lexer::tokens(source)?)?;
         Ok(Template { body: parsed.body, names: parsed.names, marks: parsed.marks })
     }
 

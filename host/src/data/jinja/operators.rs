@@ -2,10 +2,11 @@
 
 use std::cmp::Ordering;
 
-use super::ast::{Comparison, Operator};
+use super::library::format;
+use super::read::ast::{Comparison, Operator};
 use super::render::Renderer;
 use super::value::{Value, View};
-use super::{Evaluated, format, number};
+use super::{Evaluated, number};
 
 const TOO_LARGE: &str = "a whole number beyond 127 bits takes no part in arithmetic";
 

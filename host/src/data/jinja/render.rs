@@ -4,9 +4,9 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use super::ast::{Arguments, Body, Filter, For, Macro, Statement, Target};
 use super::eval::Args;
-use super::functions::plain;
+use super::library::functions::plain;
+use super::read::ast::{Arguments, Body, Filter, For, Macro, Statement, Target};
 use super::value::{Callable, Loop, Value, insert};
 use super::{Error, Evaluated, Limits};
 

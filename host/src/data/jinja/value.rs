@@ -6,7 +6,7 @@ use std::ops::Deref;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use super::ast::{For, Macro};
+use super::read::ast::{For, Macro};
 use super::render::Scope;
 use super::{Evaluated, number};
 
@@ -198,7 +198,7 @@ impl Value {
     pub fn defined(&self) -> Evaluated<()> {
         match self {
             Value::Undefined(what) => Err(what.to_string()),
-            Value::Clock => Err(super::functions::NO_CLOCK.to_owned()),
+            Value::Clock => Err(super::library::functions::NO_CLOCK.to_owned()),
             _ => Ok(()),
         }
     }
@@ -297,7 +297,7 @@ impl Value {
             Value::Int(number) => out.push_str(&number.to_string()),
             Value::BigInt(digits) => out.push_str(digits),
             Value::Float(value) => out.push_str(&number::repr(*value)),
-            Value::Str(text) => super::strings::write_repr(out, text),
+            Value::Str(text) => super::library::strings::write_repr(out, text),
             Value::List(items) => write_items(out, "[", items, "]", most, depth)?,
             Value::Tuple(items) if items.len() == 1 => write_items(out, "(", items, ",)", most, depth)?,
             Value::Tuple(items) => write_items(out, "(", items, ")", most, depth)?,

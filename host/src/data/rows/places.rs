@@ -10,7 +10,7 @@
 
 use std::ops::Range;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::template::{ChatTemplate, Marked, Rendered, Variables};
 use super::{ASSISTANT, Message, role};
@@ -61,7 +61,7 @@ impl Conversation<'_> {
         let (mut supervised, mut unplaced): (Vec<Range<usize>>, usize) = (Vec::new(), 0);
         for number in &answers {
             let from = supervised.last().map_or(0, |last| last.end);
-            match self.find(*number)?.filter(|place| place.start >= from) {
+            match self.find(*number).filter(|place| place.start >= from) {
                 Some(place) => supervised.push(place),
                 // An answer that the template leaves out of the text is not there to be learned.
                 None if *number + 1 < self.messages.len() || Some(number) != answers.last() => unplaced += 1,
@@ -126,7 +126,7 @@ impl Conversation<'_> {
     }
 
     /// Where answer number `answer` stands; `None` where the template hides it.
-    fn find(&self, answer: usize) -> Result<Option<Range<usize>>, String> {
+    fn find(&self, answer: usize) -> Option<Range<usize>> {
         let text = self.whole.text.as_str();
         // Some templates refuse a conversation that ends there.
         let before =
@@ -138,18 +138,18 @@ impl Conversation<'_> {
         let until = until.filter(|until| text.starts_with(until.as_str()));
         let place = match (before, until) {
             (Some(before), Some(until)) if before.len() <= until.len() => Some(before.len()..until.len()),
-            (before, until) => self.by_stand_in(answer)?.and_then(|found| {
+            (before, until) => self.by_stand_in(answer).and_then(|found| {
                 let start = before.map_or(found.start, |before| before.len());
                 let end = until.map_or(found.end, |until| until.len());
                 (start <= end && start <= found.start && found.start <= end).then_some(start..end)
             }),
         };
         let count = |byte: usize| text[..byte].chars().count();
-        Ok(place.map(|place| count(place.start)..count(place.end)))
+        place.map(|place| count(place.start)..count(place.end))
     }
 
     /// The bytes that change when other words stand in for the answer, with what closes it.
-    fn by_stand_in(&self, answer: usize) -> Result<Option<Range<usize>>, String> {
+    fn by_stand_in(&self, answer: usize) -> Option<Range<usize>> {
         let text = self.whole.text.as_str();
         let message = &self.messages[answer];
         let mut bare = Message::new();
@@ -160,7 +160,9 @@ impl Conversation<'_> {
         let mut with_reasoning = bare.clone();
         let reasoning = message.iter().filter(|(key, _)| REASONING.contains(&key.as_str()));
         with_reasoning.extend(reasoning.map(|(key, value)| (key.clone(), value.clone())));
-        for stand_in in [bare, with_reasoning, content_only] {
+        let mut in_parts = bare.clone();
+        in_parts.insert("content".to_owned(), json!([{"type": "text", "text": STAND_IN}]));
+        for stand_in in [bare, with_reasoning, content_only, in_parts] {
             let mut messages = self.messages.to_vec();
             messages[answer] = stand_in;
             let Some(around) = self.render(&messages, false).ok().and_then(|text| around(&text)) else { continue };
@@ -170,13 +172,13 @@ impl Conversation<'_> {
             }
             let (start, end) = (around.before.len(), text.len() - around.behind.len());
             if start == end && !is_blank(message) {
-                return Ok(None);
+                return None;
             }
             let closing = self.render(&messages[..=answer], false).ok().and_then(|text| self::around(&text));
             let closing = closing.map_or(0, |closing| shared(&closing.behind, &text[end..]));
-            return Ok(Some(start..end + closing));
+            return Some(start..end + closing);
         }
-        Ok(None)
+        None
     }
 }
 

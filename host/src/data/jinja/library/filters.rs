@@ -1,10 +1,11 @@
 //! jinja2's filters of texts and numbers, and transformers' `tojson`. Those of lists are in [`super::sequences`].
 
-use super::eval::Args;
-use super::json::Dump;
-use super::render::Renderer;
-use super::value::Value;
-use super::{Evaluated, format, methods, number, strings};
+use crate::data::jinja::eval::Args;
+use crate::data::jinja::json::Dump;
+use crate::data::jinja::library::{format, methods, strings};
+use crate::data::jinja::render::Renderer;
+use crate::data::jinja::value::Value;
+use crate::data::jinja::{Evaluated, number};
 
 /// Filters of jinja2 that no chat template needs, or whose result is not the same every time.
 const NOT_OFFERED: [&str; 7] = ["filesizeformat", "pprint", "random", "striptags", "urlize", "wordwrap", "xmlattr"];
@@ -33,7 +34,7 @@ impl Renderer {
                 if methods::has(&value, &attribute) || matches!(value, Value::Namespace(_) | Value::Loop(_)) {
                     return self.attribute(&value, &attribute);
                 }
-                Ok(super::eval::missing(&value, &attribute))
+                Ok(crate::data::jinja::eval::missing(&value, &attribute))
             }
             "abs" => {
                 let [] = args.bind(name, [])?;

@@ -1,9 +1,10 @@
 //! Python's string methods.
 
-use super::eval::Args;
-use super::render::Renderer;
-use super::value::Value;
-use super::{Evaluated, format};
+use crate::data::jinja::Evaluated;
+use crate::data::jinja::eval::Args;
+use crate::data::jinja::library::format;
+use crate::data::jinja::render::Renderer;
+use crate::data::jinja::value::Value;
 
 /// Methods of `str` that a template finds. All but `encode` and `translate` can be called.
 pub const METHODS: &[&str] = &[

@@ -1,8 +1,8 @@
 //! Expressions, by jinja2's grammar and precedences.
 
-use super::ast::{Arguments, Comparison, Expr, Filter, Operator};
-use super::lexer::Kind;
-use super::parser::{Parse, Parser};
+use crate::data::jinja::read::ast::{Arguments, Comparison, Expr, Filter, Operator};
+use crate::data::jinja::read::lexer::Kind;
+use crate::data::jinja::read::parser::{Parse, Parser};
 
 impl Parser {
     pub fn expression(&mut self) -> Parse<Expr> {

@@ -1,8 +1,8 @@
 //! Python's two ways to format: `'%d' % 5` and `'{:>5}'.format(x)`.
 
-use super::eval::Args;
-use super::value::Value;
-use super::{Evaluated, number};
+use crate::data::jinja::eval::Args;
+use crate::data::jinja::value::Value;
+use crate::data::jinja::{Evaluated, number};
 
 /// How a value is written: the parts of a format specification.
 #[derive(Default)]
@@ -305,7 +305,7 @@ fn lookup(name: &str, args: &Args, next: &mut usize) -> Evaluated<Value> {
         let index = key.parse::<i128>().ok();
         let found = match (&value, index) {
             (Value::List(items) | Value::Tuple(items), Some(index)) => {
-                super::operators::at(items.len(), index).map(|place| items[place].clone())
+                crate::data::jinja::operators::at(items.len(), index).map(|place| items[place].clone())
             }
             (value, Some(index)) => value.get(&Value::Int(index)),
             (value, None) => value.get(&Value::str(key)),

@@ -3,11 +3,11 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
-use super::Evaluated;
-use super::eval::Args;
-use super::render::Renderer;
-use super::sequences::range;
-use super::value::{Callable, Dict, HOLDER, Value, insert};
+use crate::data::jinja::Evaluated;
+use crate::data::jinja::eval::Args;
+use crate::data::jinja::library::sequences::range;
+use crate::data::jinja::render::Renderer;
+use crate::data::jinja::value::{Callable, Dict, HOLDER, Value, insert};
 
 /// Why the date is refused, and what to do.
 pub const NO_CLOCK: &str = "the template asks for today's date (strftime_now), which must not reach the data: the same rows would \

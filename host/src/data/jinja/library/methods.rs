@@ -1,10 +1,10 @@
 //! Methods of values: which there are, which would change their value and are refused, and what they do.
 
-use super::eval::Args;
-use super::render::Renderer;
-use super::strings;
-use super::value::{Value, View};
-use super::{Evaluated, operators};
+use crate::data::jinja::eval::Args;
+use crate::data::jinja::render::Renderer;
+use crate::data::jinja::strings;
+use crate::data::jinja::value::{Value, View};
+use crate::data::jinja::{Evaluated, operators};
 
 /// Methods that an immutable sandbox refuses.
 pub fn changes(value: &Value, name: &str) -> bool {

@@ -3,11 +3,11 @@
 use std::cmp::Ordering;
 use std::sync::Arc;
 
-use super::Evaluated;
-use super::ast::Operator;
-use super::eval::Args;
-use super::render::Renderer;
-use super::value::{Value, View};
+use crate::data::jinja::Evaluated;
+use crate::data::jinja::eval::Args;
+use crate::data::jinja::read::ast::Operator;
+use crate::data::jinja::render::Renderer;
+use crate::data::jinja::value::{Value, View};
 
 /// A stable sort by keys of one type.
 ///

@@ -1,10 +1,10 @@
-//! Tokens to statements, by jinja2's grammar. Expressions are in [`super::syntax`].
+//! Tokens to statements, by jinja2's grammar. Expressions are in [`super::expressions`].
 
 use std::sync::Arc;
 
-use super::Error;
-use super::ast::{Arguments, Body, Expr, Filter, For, Macro, Statement, Target};
-use super::lexer::{Kind, Token};
+use crate::data::jinja::Error;
+use crate::data::jinja::read::ast::{Arguments, Body, Expr, Filter, For, Macro, Statement, Target};
+use crate::data::jinja::read::lexer::{Kind, Token};
 
 /// Statements and expressions nested deeper than this are refused.
 const DEPTH: usize = 100;

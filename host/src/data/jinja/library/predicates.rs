@@ -1,10 +1,10 @@
 //! jinja2's tests: `value is name(arguments)`.
 
-use super::ast::Comparison;
-use super::eval::Args;
-use super::render::Renderer;
-use super::value::{Value, View};
-use super::{Evaluated, number, operators};
+use crate::data::jinja::eval::Args;
+use crate::data::jinja::read::ast::Comparison;
+use crate::data::jinja::render::Renderer;
+use crate::data::jinja::value::{Value, View};
+use crate::data::jinja::{Evaluated, number, operators};
 
 impl Renderer {
     pub fn test(&mut self, name: &str, value: &Value, args: Args) -> Evaluated<bool> {

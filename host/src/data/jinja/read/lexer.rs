@@ -1,8 +1,8 @@
 //! Template source to tokens, with jinja2's whitespace control: `trim_blocks` takes the line break after a block,
 //! `lstrip_blocks` the indentation before one, `-` all whitespace on its side, `+` neither.
 
-use super::Error;
-use super::strings::is_space;
+use crate::data::jinja::Error;
+use crate::data::jinja::library::strings::is_space;
 
 #[derive(Clone, Debug, PartialEq)]
 pub enum Kind {
