@@ -129,8 +129,9 @@ impl Renderer {
                 let mut text = String::new();
                 for part in parts {
                     let part = self.eval(part, scope)?;
-                    text.push_str(&self.print(&part)?);
-                    self.fits(text.len())?;
+                    let part = self.print(&part)?;
+                    text.push_str(&part);
+                    self.grows(text.len(), part.len())?;
                 }
                 Ok(Value::str(text))
             }

@@ -126,12 +126,17 @@ impl Renderer {
         result
     }
 
-    /// Refuses what is longer than a text or list may be.
+    /// Refuses what is longer than a text or list may be, and counts its making as work.
     pub fn fits(&mut self, length: usize) -> Evaluated<()> {
+        self.grows(length, length)
+    }
+
+    /// [`Renderer::fits`] for what is made longer by `more`, without a copy of the rest.
+    pub fn grows(&mut self, length: usize, more: usize) -> Evaluated<()> {
         if length > self.limits.length {
             return Err(format!("a text or list is longer than {} characters or items", self.limits.length));
         }
-        self.spend(length / 32)
+        self.spend(more / 32)
     }
 
     pub fn print(&mut self, value: &Value) -> Evaluated<Arc<str>> {
@@ -141,9 +146,7 @@ impl Renderer {
     }
 
     fn write(&mut self, text: &str) -> Evaluated<()> {
-        self.fits(self.out.len() + text.len()).map_err(|_| {
-            format!("the rendered text is longer than {} bytes, or its making takes too many steps", self.limits.length)
-        })?;
+        self.grows(self.out.len() + text.len(), text.len())?;
         self.out.push_str(text);
         Ok(())
     }

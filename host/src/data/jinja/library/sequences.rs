@@ -55,8 +55,9 @@ impl Renderer {
                 for (number, item) in self.items(&value)?.into_iter().enumerate() {
                     out.push_str(if number == 0 { "" } else { &separator });
                     let item = self.lookup(item, attribute.as_ref(), None)?;
-                    out.push_str(&self.print(&item)?);
-                    self.fits(out.len())?;
+                    let item = self.print(&item)?;
+                    out.push_str(&item);
+                    self.grows(out.len(), item.len())?;
                 }
                 Ok(Value::str(out))
             }

@@ -325,7 +325,7 @@ impl Renderer {
                         return Err(format!("sequence item {number}: expected str instance, {} found", item.kind()));
                     };
                     out.push_str(item);
-                    self.fits(out.len())?;
+                    self.grows(out.len(), item.len())?;
                 }
                 Ok(Value::str(out))
             }
