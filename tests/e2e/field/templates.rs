@@ -62,7 +62,7 @@ fn tools_column_ignored() {
     lab.write("t.jinja", TURNS);
     let (code, error) = refused(&lab);
     assert_eq!(code, 1, "{error}");
-    assert!(error.contains("rows.jsonl:1: tools: the chat template does not use `tools`"), "{error}");
+    assert!(error.contains("rows.jsonl:1: `tools`: the chat template does not use `tools`"), "{error}");
 }
 
 /// Catches carriage returns of the template that reach the text, and carriage returns of the row that do not.
@@ -208,7 +208,7 @@ fn a_messages_weight_is_honoured() {
     let (code, error) = refused(&lab);
     assert_eq!(code, 1, "{error}");
     assert!(
-        error.contains("rows.jsonl:1: message 2: weight: 0.5 where 0 (not learned) or 1 (learned) belongs"),
+        error.contains("rows.jsonl:1: `weight`: in message 2, 0.5 where 0 (not learned) or 1 (learned) belongs"),
         "{error}"
     );
 }

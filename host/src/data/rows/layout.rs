@@ -70,7 +70,7 @@ impl Layout {
         let mut learned = Vec::with_capacity(messages.len());
         for (number, message) in messages.iter().enumerate() {
             let said =
-                learned::learned(message).map_err(|(key, what)| (format!("message {}: {key}", number + 1), what))?;
+                learned::learned(message).map_err(|(key, what)| (key, format!("in message {}, {what}", number + 1)))?;
             learned.push(number >= prompt && said.unwrap_or(true));
         }
         let whole = self.template.render(messages, variables, false).map_err(unnamed)?;

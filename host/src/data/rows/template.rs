@@ -182,9 +182,8 @@ fn as_transformers(message: &Message) -> Message {
     let mut message: Message = there.map(|(key, value)| (key.clone(), value.clone())).collect();
     let reasoning = REASONING.iter().find_map(|name| message.get(*name)).cloned();
     if let Some(reasoning) = reasoning {
-        if !message.contains_key("thinking") {
-            message.shift_insert(0, "thinking".to_owned(), reasoning.clone());
-        }
+        let thinking = message.shift_remove("thinking").unwrap_or_else(|| reasoning.clone());
+        message.shift_insert(0, "thinking".to_owned(), thinking);
         message.insert(REASONING[0].to_owned(), reasoning);
     }
     message

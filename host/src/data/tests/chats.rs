@@ -115,7 +115,7 @@ fn gotcha_50_answers_are_found_where_the_template_rewrites_them() {
             {"role": "user", "content": "q2"}, {"role": "assistant", "content": "b"}]})
     };
     let upper = "{% for m in messages %}{% if loop.last %}{{ m.content }}{% else %}{{ m.content | upper }}{% endif %}\n{% endfor %}";
-    assert_eq!(said(upper, json!({"prompt": "a", "completion": "b"})).unwrap(), ["b\n"]);
+    assert_eq!(said(upper, json!({"prompt": "a", "completion": "b"})).unwrap(), ["b"]);
     let drops = "{% for m in messages %}<{{ m.role }}>{{ m.content if loop.last else m.content.split('</think>')[-1] }}|\n\
         {% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}";
     assert_eq!(said(drops, chat("<think>r</think>a")).unwrap(), ["a|\n", "b|\n"]);
@@ -199,7 +199,10 @@ fn gotcha_48_a_messages_weight_is_honoured_or_refused() {
         ("loss_scale", json!(2), "`weight`: 0 or 1"),
     ] {
         let error = said(PLAIN, chat(key, value)).unwrap_err().to_string();
-        assert!(error.starts_with(&format!("rows.jsonl:1: message 2: {key}: ")) && error.contains(word), "{error}");
+        assert!(
+            error.starts_with(&format!("rows.jsonl:1: `{key}`: in message 2, ")) && error.contains(word),
+            "{error}"
+        );
     }
     let user = json!({"messages": [{"role": "user", "content": "1?", "train": true}, {"role": "assistant", "content": "one"}]});
     assert!(said(PLAIN, user).unwrap_err().to_string().contains("only messages of the role"));
@@ -251,7 +254,7 @@ fn gotcha_48_tools_documents_and_variables_reach_the_template() {
         (template, json!({"chat_template_kwargs": 1}), "chat_template_kwargs", "not an object"),
     ] {
         let error = text(template, more).unwrap_err().to_string();
-        assert!(error.starts_with(&format!("rows.jsonl:1: {key}: ")) && error.contains(word), "{error}");
+        assert!(error.starts_with(&format!("rows.jsonl:1: `{key}`: ")) && error.contains(word), "{error}");
     }
 }
 
@@ -277,7 +280,7 @@ fn gotcha_63_templates_run_with_limits() {
         ),
         (
             "{% set ns = namespace(s=[1]) %}{% for i in range(99) %}{% set ns.s = ns.s + ns.s %}{% endfor %}",
-            "longer than",
+            "is larger than",
         ),
         (
             "{% set ns = namespace(s=[1]) %}{% for i in range(99) %}{% set ns.s = [ns.s, ns.s] %}{% endfor %}{{ ns.s }}",
