@@ -18,6 +18,7 @@ pub mod corpus;
 mod error;
 pub mod examples;
 pub mod foreign;
+mod jinja;
 pub mod order;
 pub mod pack;
 pub mod rows;

@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 use super::kind::{LABEL, MARGIN};
 use super::split::{Split, split};
 use super::text::number;
-use super::{ASSISTANT, Content, Message, Part, Place, Row, RowCorpus, RowKind, pair, role};
+use super::{ASSISTANT, Content, Message, Part, Place, Row, RowCorpus, RowKind, integers, pair, role};
 use crate::data::text::{TextFile, check_disjoint, read_files};
 use crate::data::{DataError, Result};
 
@@ -77,7 +77,7 @@ pub fn parse(path: &Path, text: &str, kind: RowKind, columns: &Columns) -> Resul
 }
 
 fn row(place: Place, line: &str, kind: RowKind, names: &Columns) -> Result<Row> {
-    let mut columns = match serde_json::from_str(line) {
+    let mut columns = match serde_json::from_str(&integers::keep(line, names)) {
         Ok(Value::Object(columns)) => columns,
         Ok(other) => {
             return Err(refuse(&place, "", format!("{} where an object with the row's keys belongs", what(&other))));

@@ -3,18 +3,21 @@
 //! | step | file |
 //! |---|---|
 //! | which parts the rows of each kind have | [`kind`] |
-//! | read JSON lines into parts and columns, with file and line | [`jsonl`], with [`pair`] for the prompt of two answers |
+//! | read JSON lines into parts and columns, with file and line | [`jsonl`], with [`pair`] for the prompt of two answers, [`integers`] for large numbers |
 //! | hold some out, and never the same prompt on both sides | [`split`] |
-//! | write a row as text, and know which stretches are supervised | [`layout`], with [`template`] for chats |
+//! | write a row as text, and know which stretches are supervised | [`layout`], with [`template`], [`places`] and [`learned`] for chats |
 //! | tokenise, cut to length, drop what has nothing left to learn, count | [`encode`], [`counts`] |
 //! | hold the tokens in rows, and what rewards read of each | [`set`], [`text`] |
 
 pub mod counts;
 pub mod encode;
+pub mod integers;
 pub mod jsonl;
 pub mod kind;
 pub mod layout;
+pub mod learned;
 pub mod pair;
+pub mod places;
 pub mod set;
 pub mod split;
 pub mod template;

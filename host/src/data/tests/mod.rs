@@ -10,6 +10,7 @@ mod prompts;
 mod rows;
 mod splitting;
 mod synthetic;
+mod templates;
 mod texts;
 mod tokenizing;
 
