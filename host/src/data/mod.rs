@@ -2,6 +2,7 @@
 //!
 //! | step | file |
 //! |---|---|
+//! | take the text out of a file, or say what the file is | [`format`], [`lfs`] |
 //! | find, read and check running text; hold some out | [`text`], [`synthetic`] (both make a [`Corpus`]) |
 //! | read rows, hold some out, write them as text, tokenise them | [`rows`] |
 //! | tokenise it once, keep the ids on disk | [`tokenizer`], [`tokens`], [`cache`] |
@@ -16,6 +17,8 @@ pub mod cache;
 pub mod corpus;
 mod error;
 pub mod examples;
+pub mod format;
+pub mod lfs;
 pub mod order;
 pub mod pack;
 pub mod rows;

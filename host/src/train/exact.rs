@@ -19,6 +19,8 @@ pub struct Question {
     prompt: Sequence,
     /// The answer, without the space around it, where the row has one.
     answer: Option<String>,
+    /// Other right answers, likewise.
+    more_answers: Vec<String>,
     /// How many tokens it takes, the end of text included; of one that was cut off, those that are there.
     length: usize,
 }
@@ -27,6 +29,11 @@ impl Question {
     /// The prompt, as a sequence without an answer.
     pub fn prompt(&self) -> &Sequence {
         &self.prompt
+    }
+
+    /// Whether `said` is an answer that the row gives.
+    fn is_right(&self, said: &str) -> bool {
+        self.answer.iter().chain(&self.more_answers).any(|answer| answer == said)
     }
 
     /// Whether the row gives an answer.
@@ -64,12 +71,21 @@ fn question(data: &dyn Examples, tokenizer: &Tokenizer, row: &Sequence) -> Resul
     }
     let length = row.supervised[start..].iter().take_while(|supervised| **supervised).count();
     let is_cut = start + length == row.ids.len() && row.ids.last().copied() != tokenizer.eos();
-    let own = data.row_text(row.row).and_then(|text| text.answer.clone());
+    let words = data.row_text(row.row);
+    let own = words.and_then(|text| text.answer.clone());
+    let more_answers: Vec<String> = match (length, words) {
+        (0, Some(words)) => words.more_answers.iter().map(|answer| answer.trim().to_owned()).collect(),
+        _ => Vec::new(),
+    };
     let (answer, length) = match own.filter(|_| length == 0) {
         // Of an answer that was cut to length nobody knows the rest.
         _ if length > 0 && is_cut => (None, length),
         _ if length > 0 => (Some(text(tokenizer, &row.ids[start..start + length])?), length),
-        Some(answer) => (Some(answer.trim().to_owned()), tokenizer.encode(&answer)?.len() + 1),
+        Some(answer) => {
+            let lengths = more_answers.iter().chain([&answer]).map(|answer| Ok(tokenizer.encode(answer)?.len() + 1));
+            let longest = lengths.collect::<Result<Vec<_>>>()?.into_iter().max().unwrap_or_default();
+            (Some(answer.trim().to_owned()), longest)
+        }
         None => (None, 0),
     };
     // A prompt by itself is no side of a pair: neighbours that share a group are never computed apart.
@@ -82,7 +98,7 @@ fn question(data: &dyn Examples, tokenizer: &Tokenizer, row: &Sequence) -> Resul
         numbers,
         ..row.clone()
     };
-    Ok(Some(Question { prompt, answer, length }))
+    Ok(Some(Question { prompt, answer, more_answers, length }))
 }
 
 /// The tokens' text up to the end-of-text token, without the space around it.
@@ -107,7 +123,7 @@ pub fn exact_match(model: &Model, tokenizer: &Tokenizer, questions: &[Question])
         // Whatever token ends it, it is none of its words.
         let words = completion.tokens.len() - usize::from(completion.finish == Finish::EndOfSequence);
         let ids: Vec<u32> = completion.tokens[..words].iter().map(|id| *id as u32).collect();
-        right += usize::from(Some(text(tokenizer, &ids)?) == question.answer);
+        right += usize::from(question.is_right(&text(tokenizer, &ids)?));
     }
     Ok(Some(right as f64 / known.len() as f64))
 }

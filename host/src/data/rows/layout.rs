@@ -6,7 +6,7 @@ use std::ops::Range;
 use serde_json::{Value, json};
 
 use super::template::{ChatTemplate, Rendered};
-use super::{ASSISTANT, Content, Message, Part, Row, role};
+use super::{ASSISTANT, Content, Message, Part, Row, parts, role};
 use crate::data::{DataError, Result};
 
 /// A row as text.
@@ -42,6 +42,7 @@ impl Layout {
             return Ok(joined(row, end));
         }
         let (prompt, messages) = conversation(row, end);
+        let messages = parts::as_read(&self.template, &messages, end == Part::Prompt);
         if self.template.is_plain() && messages.iter().any(|message| message.get("content").is_none_or(Value::is_null))
         {
             let what = "a message has no content, as one that only calls tools, and the template \"plain\" has no words for \
@@ -55,6 +56,7 @@ impl Layout {
             }
             _ => self.lay_out_messages(prompt, &messages),
         };
+        let laid = laid.and_then(|laid| parts::check_written(&messages, &laid.text).map(|()| laid));
         laid.map_err(|what| DataError::Json { place: row.place.clone(), key: String::new(), what })
     }
 
