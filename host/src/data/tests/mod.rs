@@ -3,10 +3,12 @@
 mod batching;
 mod cached;
 mod chats;
+mod formats;
 mod packing;
 mod pairs;
 mod prompts;
 mod rows;
+mod shapes;
 mod splitting;
 mod synthetic;
 mod texts;
