@@ -15,7 +15,7 @@ use std::path::Path;
 
 use flate2::read::MultiGzDecoder;
 
-use super::lfs::lfs_pointer;
+use super::foreign::is_lfs_pointer;
 use super::{DataError, Result};
 
 /// What a file is read for.
@@ -70,9 +70,8 @@ pub fn text(path: &Path, bytes: Vec<u8>, purpose: Purpose) -> Result<String> {
 }
 
 fn plain(path: &Path, bytes: Vec<u8>, purpose: Purpose) -> Result<String> {
-    if lfs_pointer(&bytes) {
-        let remedy = "fetch the file that it stands for: git lfs pull (in its repository, with Git LFS installed)";
-        return Err(refuse(path, "a Git LFS pointer and not the file itself", remedy));
+    if is_lfs_pointer(&bytes) {
+        return Err(DataError::LfsPointer(path.to_owned()));
     }
     if bytes.starts_with(parquet::MAGIC) {
         return match purpose {

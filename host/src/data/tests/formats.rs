@@ -5,7 +5,6 @@ use std::io::Write;
 use flate2::{Compression, write::GzEncoder};
 
 use crate::data::format::{Purpose, check_running_text, text};
-use crate::data::lfs::lfs_pointer;
 use crate::data::rows::{Columns, Row, RowKind, jsonl};
 use crate::data::{DataError, Result};
 
@@ -114,7 +113,6 @@ fn other_formats_are_named_with_the_command_that_converts_them() {
             assert!(shown.starts_with(&format!("r.jsonl is {what}")) && hint.contains(remedy), "{shown}: {hint}");
         }
     }
-    assert!(!lfs_pointer(b"version 1 of https://git-lfs.github.com/spec"));
     // Latin-1, for which iconv is right.
     let latin = text("r.txt".as_ref(), b"ab\xE9".to_vec(), Purpose::Text).unwrap_err();
     assert!(matches!(latin, DataError::NotUtf8 { byte: 0xE9, offset: 2, line: 1, .. }), "{latin}");
