@@ -90,6 +90,8 @@ pub struct Trainer {
     started: Instant,
     /// Whether the device is ahead of `state`: from the update of a step until its line is written.
     torn: bool,
+    /// Whether new objectives are still to be checked on a first batch.
+    to_prove: bool,
 }
 
 /// Why the loop ended.

@@ -31,7 +31,7 @@ fn shipped_objectives_and_rewards_obey_their_laws() {
         (&["length"], 1),
         (&["exact"], 3),
         (&["mention", "--option", "words=[\"answer\"]"], 2),
-        (&["world", "--prompt", "Add: 1 + 2 ="], 1),
+        (&["world", "--prompt", "add: 2 + 3\n"], 1),
     ] {
         let answer = verify(&[args, &["--json"]].concat());
         let report = json(&answer);

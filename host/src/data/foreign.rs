@@ -35,7 +35,8 @@ pub fn read(path: &Path) -> Result<Vec<u8>> {
 /// The error for a folder or file that is not there. A name such as `org/name` may be an id of the Hugging Face hub.
 pub fn missing(path: &Path) -> DataError {
     let name = path.to_string_lossy();
-    if !is_like_a_hub_id(&name) {
+    // A misspelt path has a folder above it, as a rule.
+    if !is_like_a_hub_id(&name) || path.parent().is_some_and(Path::is_dir) {
         return DataError::Missing(path.to_owned());
     }
     DataError::Unusable {

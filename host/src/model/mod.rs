@@ -105,8 +105,11 @@ impl Model {
     pub fn stop_at(&mut self, end_of_text: Option<u32>) {
         let known = |id: &u32| self.config.eos.contains(id) || u64::from(*id) >= self.config.vocab;
         let Some(id) = end_of_text.filter(|id| !known(id)) else { return };
-        let note =
+        let mut note =
             format!("config.json does not name the tokenizer's end-of-text token {id} as eos_token_id: it is added");
+        if self.config.generation.is_some() {
+            note += "; generation_config.json is kept as it is, and programs that read it alone do not stop there";
+        }
         self.config.eos.push(id);
         self.config.notes.push(note);
     }

@@ -279,6 +279,30 @@ mod tests {
         assert_eq!(Lock::open(&runs, Pinning::Strict).unwrap().verify(&ce).unwrap(), new);
     }
 
+    /// Catches a pass that is forgotten with the process, one that counts for other bytes, and a lock from before such passes that
+    /// asks for them.
+    #[test]
+    fn new_bytes_are_unproved_until_they_pass() {
+        let folder = tempfile::tempdir().unwrap();
+        let runs = folder.path().join("runs");
+        let ce = plugin(folder.path(), "ce", "abc");
+        let open = |update| {
+            let mut lock = Lock::open(&runs, update).unwrap();
+            lock.verify(&ce).unwrap();
+            lock.save().unwrap();
+            lock
+        };
+        assert!(open(false).is_unproved("objective", "ce") && !open(false).is_unproved("reward", "ce"));
+        let mut lock = open(false);
+        lock.prove("objective", "ce");
+        lock.save().unwrap();
+        assert!(!open(false).is_unproved("objective", "ce"));
+        let text = fs::read_to_string(runs.join(FILE)).unwrap();
+        assert!(!text.contains("unproved"), "{text}");
+        plugin(folder.path(), "ce", "changed");
+        assert!(open(true).is_unproved("objective", "ce"));
+    }
+
     /// Catches a save that forgets the plugins another process pinned since the lock was read.
     #[test]
     fn two_processes_pin_into_one_lock() {

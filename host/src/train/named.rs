@@ -66,9 +66,8 @@ pub fn model_folder(path: &Path) -> Result<PathBuf> {
     }
     if !path.is_dir() {
         return Err(match foreign::missing(path) {
-            DataError::Missing(_) => {
-                Error::request(format!("there is no model folder {}", path.display())).with_hint("check the path")
-            }
+            DataError::Missing(_) => Error::request(format!("there is no model folder {}", path.display()))
+                .with_hint("check the path; a model of the Hugging Face hub is downloaded first, by `hf download`"),
             hub => hub.into(),
         });
     }

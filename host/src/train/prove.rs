@@ -122,7 +122,7 @@ impl Trainer {
     /// # Errors
     /// A contradiction.
     pub(super) fn prove_next_window(&mut self) -> Result<()> {
-        if self.learner.rollouts.is_some() || self.prepared.unproved().is_empty() {
+        if self.learner.rollouts.is_some() || !self.to_prove || self.prepared.unproved().is_empty() {
             return Ok(());
         }
         let place = self.learner.batcher.state().clone();
@@ -131,12 +131,13 @@ impl Trainer {
         self.prove(&micro_batches)
     }
 
-    /// Checks new objectives on a window.
+    /// Checks new objectives on a window, once.
     ///
     /// # Errors
     /// A contradiction.
     pub(super) fn prove(&mut self, micro_batches: &[PackedBatch]) -> Result<()> {
-        let ids = self.prepared.unproved();
+        let ids = if self.to_prove { self.prepared.unproved() } else { Vec::new() };
+        self.to_prove = false;
         if ids.is_empty() {
             return Ok(());
         }

@@ -128,6 +128,7 @@ pub(super) fn trainer(mut prepared: Prepared, resume: bool, show: Show) -> Resul
         notes: Vec::new(),
         started,
         torn: false,
+        to_prove: true,
         prepared,
     };
     trainer.take_up(resume, checkpoint)?;

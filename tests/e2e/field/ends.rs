@@ -41,7 +41,8 @@ fn turn_end_exact_match() {
 /// nobody reads, and one that saving writes anew: its other keys and its form are its author's.
 #[test]
 fn gotcha_46_generation_config_names_ends_and_is_kept() {
-    let kept = "{\n  \"temperature\": 0.6, \"eos_token_id\": [259, 256, 4711],\n \"transformers_version\": \"4.40.0\"\n}";
+    let kept =
+        "{\n  \"temperature\": 0.6, \"eos_token_id\": [259, 256, 4711],\n \"transformers_version\": \"4.40.0\"\n}";
     let lab = case("turn-end-exact-match");
     set(&lab, "eos_token_id", json!(256));
     lab.write("model/generation_config.json", kept);
@@ -80,7 +81,10 @@ fn turn_end_in_rewards() {
     let lab = case("turn-end-in-rewards");
     lab.ask(&["run", "sft.toml"]).succeeds();
     lab.ask(&["run", "case.toml"]).succeeds();
-    assert_eq!(Run(lab.at("runs/case")).train("reward/exact"), [1.0]);
-    // In the pairs of a model's answers there is no special token either.
-    lab.ask(&["generate", "runs/sft", "--prompt", "<user>red?<|end|>\n<assistant>", "--temperature", "0"]).succeeds();
+    let run = Run(lab.at("runs/case"));
+    assert_eq!(run.train("reward/exact"), [1.0]);
+    for sample in run.lines("samples.jsonl") {
+        let text = sample["text"].as_str().expect("a text");
+        assert!(["apple\n", "sky\n", "grass\n", "coal\n"].contains(&text), "{sample}");
+    }
 }

@@ -42,7 +42,8 @@ fn template_named_only() {
     let listed = ["data.chat_template", "rag, tool_use", "tokenizer:rag"];
     lab.ask(&["check", "case.toml"]).refuses(2, &listed);
     lab.ask(&["check", "case.toml", "--set", "data.chat_template=tokenizer"]).refuses(2, &listed);
-    lab.ask(&["check", "case.toml", "--set", "data.chat_template=tokenizer:tools"]).refuses(2, &["tools", "rag, tool_use"]);
+    lab.ask(&["check", "case.toml", "--set", "data.chat_template=tokenizer:tools"])
+        .refuses(2, &["tools", "rag, tool_use"]);
     let example = check(&lab, "case.toml", &["data.chat_template=tokenizer:tool_use"])["example"].clone();
     assert!(example.as_str().is_some_and(|text| text.starts_with("<|im_start|>user\nq<|im_end|>\n")), "{example}");
     lab.ask(&["run", "case.toml", "--set", "data.chat_template=tokenizer:tool_use"]).succeeds();
@@ -56,12 +57,14 @@ fn template_named_only() {
 #[test]
 fn unused_added_token() {
     let lab = case("unused-added-token");
-    let generate = |prompt: &str| {
-        lab.ask(&["generate", "model", "--prompt", prompt, "--temperature", "0", "--max-tokens", "2"])
-    };
+    let generate =
+        |prompt: &str| lab.ask(&["generate", "model", "--prompt", prompt, "--temperature", "0", "--max-tokens", "2"]);
     generate("x").succeeds();
     generate("x<|end|>").refuses(2, &["<|end|>", "259"]);
-    lab.write("rows.jsonl", "{\"prompt\": \"q\", \"completion\": \"a\"}\n{\"prompt\": \"q\", \"completion\": \"b<|end|>\"}\n");
+    lab.write(
+        "rows.jsonl",
+        "{\"prompt\": \"q\", \"completion\": \"a\"}\n{\"prompt\": \"q\", \"completion\": \"b<|end|>\"}\n",
+    );
     let head = "[model]\nfrom = \"model\"\n[data]\nsource = \"jsonl\"\npath = \"rows.jsonl\"\nheld_out = 0.0\n";
     let rest = "[objective]\nplugin = \"sft\"\n[train]\nsteps = 1\noptimizer.lr = 1e-3\nbatch = { sequences = 1 }\n";
     lab.write("case.toml", format!("{head}{rest}"));

@@ -59,7 +59,11 @@ fn gotcha_47_added_and_special_tokens_are_those_of_transformers() {
         let (name, folder) = (&case["name"], folder_of(case));
         let tokenizer = Tokenizer::open(folder.path()).unwrap_or_else(|e| panic!("{name}: {e}"));
         assert_eq!(json!(tokenizer.vocab_size()), case["size"], "{name}");
-        assert_eq!((json!(tokenizer.bos()), json!(tokenizer.eos())), (case["bos"].clone(), case["eos"].clone()), "{name}");
+        assert_eq!(
+            (json!(tokenizer.bos()), json!(tokenizer.eos())),
+            (case["bos"].clone(), case["eos"].clone()),
+            "{name}"
+        );
         for text in case["texts"].as_array().unwrap() {
             let made = tokenizer.encode(text["text"].as_str().unwrap()).unwrap();
             assert_eq!(made, ids(&text["ids"]), "{name}: {text}");
@@ -108,7 +112,8 @@ fn gotcha_51_rows_of_messages_are_the_tokens_of_apply_chat_template() {
         let asked = encode(RowKind::Prompt, json!({"prompt": [messages[0]]}));
         assert_eq!(asked, [ids(&case["chat"]["prompt_ids"])], "{name}");
         let other = json!([{"role": "assistant", "content": "c"}]);
-        let pair = encode(RowKind::Preference, json!({"prompt": [messages[0]], "chosen": [messages[1]], "rejected": other}));
+        let pair =
+            encode(RowKind::Preference, json!({"prompt": [messages[0]], "chosen": [messages[1]], "rejected": other}));
         assert_eq!(pair[0], &expected[..end], "{name}");
         assert_eq!(pair[1][0], expected[0], "{name}");
     }
@@ -125,10 +130,7 @@ fn gotcha_51_rows_that_no_published_template_writes_begin_as_texts_do() {
     let tokenizer = Tokenizer::open(folder.path()).unwrap();
     let line = json!({"prompt": "q", "completion": "a"});
     let plain = plain(&tokenizer);
-    for (template, expected) in [
-        (None, vec![257, 113, 97, 258]),
-        (Some(plain.as_str()), vec![257, 113, 10, 97, 258]),
-    ] {
+    for (template, expected) in [(None, vec![257, 113, 97, 258]), (Some(plain.as_str()), vec![257, 113, 10, 97, 258])] {
         let kind = RowKind::PromptCompletion;
         let case = Case { kind, tokenizer: &tokenizer, template, longest: 200, truncation: None };
         assert_eq!(case.encode(std::slice::from_ref(&line)).0[0].ids, expected, "{template:?}");
@@ -229,7 +231,11 @@ fn fitted(ends: &[u32]) -> Tokenizer {
 fn a_token_that_the_model_has_no_row_for_is_refused_where_a_text_holds_it() {
     let tokenizer = fitted(&[]);
     assert_eq!(tokenizer.encode("x<|a|>").unwrap(), [120, 257]);
-    for refused in [tokenizer.encode("x<|b|>"), tokenizer.encode_input("<|b|>"), tokenizer.encode_many(vec!["<|b|>"]).map(drop_all)] {
+    for refused in [
+        tokenizer.encode("x<|b|>"),
+        tokenizer.encode_input("<|b|>"),
+        tokenizer.encode_many(vec!["<|b|>"]).map(drop_all),
+    ] {
         assert!(matches!(refused, Err(DataError::OutsideModel { id: 258, rows: 258, .. })), "{refused:?}");
     }
     assert!(tokenizer.notes().iter().any(|note| note.contains("259 tokens")), "{:?}", tokenizer.notes());
@@ -299,7 +305,9 @@ fn templates_are_found_by_name_and_in_the_processors_file() {
 #[test]
 fn gotcha_51_stories260k_begins_a_templates_text_as_transformers_does() {
     let Some(data) = std::env::var_os("TELOS_DATA") else {
-        eprintln!("SKIPPED gotcha_51_stories260k_begins_a_templates_text_as_transformers_does: TELOS_DATA names no folder");
+        eprintln!(
+            "SKIPPED gotcha_51_stories260k_begins_a_templates_text_as_transformers_does: TELOS_DATA names no folder"
+        );
         return;
     };
     let tokenizer = Tokenizer::open(&Path::new(&data).join("models").join("stories260k")).unwrap();

@@ -273,8 +273,10 @@ impl Tokenizer {
 
     /// Whether `id` is no part of an answer's text: a special token, or one that ends answers.
     pub fn is_special(&self, id: u32) -> bool {
-        let added = self.inner.get_added_vocabulary().get_added_tokens_decoder().get(&id);
-        added.is_some_and(|token| token.special) || self.is_end(id)
+        // By its text, as the library skips it: what tokenizer.json calls special stays so, whatever other files say.
+        let added = self.inner.get_added_vocabulary();
+        let token = added.get_added_tokens_decoder().get(&id);
+        token.is_some_and(|token| added.is_special_token(&token.content)) || self.is_end(id)
     }
 
     /// The text of an answer's tokens up to the first that ends it, without special tokens.

@@ -88,9 +88,9 @@ pub(super) fn declared(case: &Case<'_>, returned: &mut Names) -> Outcome {
         let loss = objective.loss(&batch)?;
         returned.terms.extend(loss.terms.iter().map(|t| t.name.clone()));
         returned.metrics.extend(loss.metrics.iter().filter(|m| m.weight > 0.0).map(|m| m.name.clone()));
-        contract::loss(manifest, &case.requirements, &batch, &loss).map_err(|why| Fault(why.text))?;
+        contract::loss(manifest, &case.requirements, &batch, &loss).map_err(|why| Fault::from(why.text))?;
     }
-    contract::requirements(manifest, &case.requirements).map_err(|why| Fault(why.text))?;
+    contract::requirements(manifest, &case.requirements).map_err(|why| Fault::from(why.text))?;
     holds()
 }
 
