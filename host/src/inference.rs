@@ -10,7 +10,7 @@ use plugin_api::{
 use serde::Serialize;
 
 use crate::{
-    data::{Document, TokenSet, Tokenizer, batcher::eval_batches, text::read_documents},
+    data::{Document, TokenSet, Tokenizer, batcher::eval_batches, text::read_running_text},
     error::{Error, Result},
     model::{BatchView, HeadRequest, Keep, Model, Outputs, Statistics},
     plugins::Registry,
@@ -89,9 +89,9 @@ impl Opened {
     /// Measures the loss on whole texts; with `per_token`, also tells that of each token.
     ///
     /// # Errors
-    /// Text that is missing, empty or not UTF-8; the backend's.
+    /// Text that is missing, empty or not UTF-8; rows, tables and experiments; the backend's.
     pub fn evaluate(&self, paths: &[String], per_token: bool) -> Result<TextFigures> {
-        let (documents, _) = read_documents(paths)?;
+        let (documents, _) = read_running_text(paths)?;
         let bytes: u64 = documents.iter().map(|d: &Document| d.text.len() as u64).sum();
         let tokens = TokenSet::load(&documents, &self.tokenizer, None)?;
         let context = self.model.config().context as usize;

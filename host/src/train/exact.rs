@@ -19,6 +19,8 @@ pub struct Question {
     prompt: Sequence,
     /// The answer, without the space around it, where the row has one.
     answer: Option<String>,
+    /// Other right answers, likewise.
+    more_answers: Vec<String>,
     /// How many tokens it takes, the end of text included; of one that was cut off, those that are there.
     length: usize,
 }
@@ -27,6 +29,11 @@ impl Question {
     /// The prompt, as a sequence without an answer.
     pub fn prompt(&self) -> &Sequence {
         &self.prompt
+    }
+
+    /// Whether `said` is an answer that the row gives.
+    fn is_right(&self, said: &str) -> bool {
+        self.answer.iter().chain(&self.more_answers).any(|answer| answer == said)
     }
 
     /// Whether the row gives an answer.
@@ -64,17 +71,17 @@ fn question(data: &dyn Examples, tokenizer: &Tokenizer, row: &Sequence) -> Resul
     }
     let length = row.supervised[start..].iter().take_while(|supervised| **supervised).count();
     let is_cut = start + length == row.ids.len() && !row.ids.last().is_some_and(|id| tokenizer.is_end(*id));
-    let own = data.row_text(row.row).and_then(|text| text.answer.clone());
+    let own = data.row_text(row.row);
+    let mut more_answers = Vec::new();
     let (answer, length) = match own.filter(|_| length == 0) {
         // Of an answer that was cut to length nobody knows the rest.
         _ if length > 0 && is_cut => (None, length),
         _ if length > 0 => (Some(text(tokenizer, &row.ids[start..start + length])?), length),
-        Some(answer) => {
-            let ids = tokenizer.encode(&answer)?;
-            // A tokenizer may not give a text back as it was, so that only what spells special tokens goes through it.
-            let spells_special = ids.iter().any(|id| tokenizer.is_special(*id));
-            let words = if spells_special { text(tokenizer, &ids)? } else { answer.trim().to_owned() };
-            (Some(words), ids.len() + 1)
+        Some(own) => {
+            let all = own.answer.iter().chain(&own.more_answers).map(|answer| as_said(tokenizer, answer));
+            let (mut answers, lengths): (Vec<_>, Vec<_>) = all.collect::<Result<Vec<_>>>()?.into_iter().unzip();
+            more_answers = answers.split_off(answers.len().min(1));
+            (answers.pop(), lengths.into_iter().max().unwrap_or_default())
         }
         None => (None, 0),
     };
@@ -88,7 +95,16 @@ fn question(data: &dyn Examples, tokenizer: &Tokenizer, row: &Sequence) -> Resul
         numbers,
         ..row.clone()
     };
-    Ok(Some(Question { prompt, answer, length }))
+    Ok(Some(Question { prompt, answer, more_answers, length }))
+}
+
+/// An answer of a row as a model can say it, and how many tokens that takes, its end included.
+fn as_said(tokenizer: &Tokenizer, answer: &str) -> Result<(String, usize)> {
+    let ids = tokenizer.encode(answer)?;
+    // A tokenizer may not give a text back as it was, so that only what spells special tokens goes through it.
+    let spells_special = ids.iter().any(|id| tokenizer.is_special(*id));
+    let words = if spells_special { text(tokenizer, &ids)? } else { answer.trim().to_owned() };
+    Ok((words, ids.len() + 1))
 }
 
 /// The tokens' text up to the first that ends an answer, without special tokens and the space around it.
@@ -110,7 +126,7 @@ pub fn exact_match(model: &Model, tokenizer: &Tokenizer, questions: &[Question])
     let mut right = 0;
     for (completion, question) in generate(model, &prompts, &options, &mut |_| {})?.iter().zip(&known) {
         let ids: Vec<u32> = completion.tokens.iter().map(|id| *id as u32).collect();
-        right += usize::from(Some(text(tokenizer, &ids)?) == question.answer);
+        right += usize::from(question.is_right(&text(tokenizer, &ids)?));
     }
     Ok(Some(right as f64 / known.len() as f64))
 }

@@ -17,6 +17,7 @@ use serde_json::Value;
 
 use super::kind::MARGIN;
 use super::layout::{Laid, Layout};
+use super::parts::without_closing;
 use super::set::Tokens;
 use super::text::number;
 use super::{Part, Row, RowCorpus, RowCounts, RowKind, RowSet};
@@ -100,7 +101,7 @@ impl Encoder<'_> {
     fn side(&self, kind: RowKind, rows: &[Row], counts: &mut RowCounts) -> Result<RowSet> {
         let eos = self.tokenizer.eos().ok_or_else(|| DataError::NoEndOfText(self.tokenizer.name().into()))?;
         let ends = kind.texts();
-        let texts = rows.iter().flat_map(|row| ends.iter().map(|end: &Part| self.layout.lay_out(row, *end)));
+        let texts = rows.iter().flat_map(|row| ends.iter().map(|end: &Part| self.lay_out(row, *end)));
         let laid: Vec<Laid> = texts.collect::<Result<_>>()?;
         let placed = self.tokenizer.encode_placed(laid.iter().map(|laid| laid.text.as_str()).collect())?;
         let mut set = RowSet::new(kind);
@@ -143,6 +144,12 @@ impl Encoder<'_> {
         }
         set.close();
         Ok(set)
+    }
+
+    fn lay_out(&self, row: &Row, end: Part) -> Result<Laid> {
+        let laid = self.layout.lay_out(row, end)?;
+        let cut = is_cut_off(row, end) && self.layout.templates(row);
+        Ok(if cut { without_closing(laid, row, end) } else { laid })
     }
 
     /// A row cut to length, and whether it was cut.
