@@ -40,6 +40,8 @@ pub struct Options {
     pub part: Part,
     /// Whether to go on with what was begun.
     pub resume: bool,
+    /// Whether runs go on over rows that were fixed.
+    pub fixed_rows: bool,
     /// Where to look for plugins.
     pub plugin_folders: Vec<PathBuf>,
     /// Whether to accept changed plugins.
@@ -126,7 +128,8 @@ fn run_stage(
     interrupt: &Interrupt,
 ) -> Result<(End, Summary)> {
     // Read again, now that the models it starts from are there.
-    let prepared = prepare_draft(pipeline.draft(index), &options.plugin_folders, options.update_lock)?;
+    let mut prepared = prepare_draft(pipeline.draft(index), &options.plugin_folders, options.update_lock)?;
+    prepared.accepts_fixed_rows = options.fixed_rows;
     let mut trainer = Trainer::new(prepared, resume, options.show)?;
     trainer.run(interrupt)
 }

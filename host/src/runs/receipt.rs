@@ -41,12 +41,15 @@ pub struct Receipt {
     /// What was replaced on the way; empty where the whole run was made by the above.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub replaced: Vec<Replaced>,
+    /// Keys of the experiment that were changed on resuming, such as its length: a line each, as in [`Changes`].
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub changed: Vec<Replaced>,
 }
 
-/// Programs that went on with a run which others had begun.
+/// What was changed when a run was resumed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Replaced {
-    /// The last step of the earlier ones.
+    /// The last step before that.
     pub after_step: u64,
     /// What differs, a line each, as in [`Changes`].
     pub changes: Vec<String>,
@@ -171,8 +174,14 @@ impl Receipt {
 
     fn comparable(&self) -> Value {
         let backend = BackendUse { threads: 0, ..self.backend.clone() };
-        serde_json::to_value(Self { command: Vec::new(), replaced: Vec::new(), backend, ..self.clone() })
-            .unwrap_or_default()
+        serde_json::to_value(Self {
+            command: Vec::new(),
+            replaced: Vec::new(),
+            changed: Vec::new(),
+            backend,
+            ..self.clone()
+        })
+        .unwrap_or_default()
     }
 }
 
@@ -229,6 +238,7 @@ mod tests {
             data: vec![DataSource { path: "corpus.txt".into(), bytes: 5, sha256: "dd".into() }],
             rows: None,
             replaced: Vec::new(),
+            changed: Vec::new(),
         }
     }
 

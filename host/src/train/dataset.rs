@@ -115,6 +115,7 @@ impl Prepared {
                 "no prompt that is held out has a column `answer` to compare with; data.columns.answer names another";
             return Err(self.loaded.refuse("eval.generate", why));
         }
+        self.check_reward_columns(kind, &corpus)?;
         let (layout, file) = self.layout(template)?;
         let longest = self.longest_row(kind);
         let encoder = Encoder { tokenizer: &self.tokenizer, layout: &layout, longest, truncation };

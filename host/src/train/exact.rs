@@ -2,6 +2,8 @@
 
 use plugin_api::batch::names;
 
+use super::summary::SampleText;
+
 use crate::{
     data::{Examples, Sequence, Tokenizer},
     error::Result,
@@ -21,12 +23,39 @@ pub struct Question {
     answer: Option<String>,
     /// How many tokens it takes, the end of text included; of one that was cut off, those that are there.
     length: usize,
+    /// The prompt as the row has it, or as its tokens read.
+    asked: String,
+}
+
+/// A greedy answer, compared with the row's own.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ComparedAnswer {
+    /// Prompt, answer, its length and end.
+    pub text: SampleText,
+    /// The row's answer.
+    pub expected: String,
+    /// Whether both are the same.
+    pub is_match: bool,
+}
+
+/// Greedy answers to all prompts whose rows have one.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ExactMatch {
+    /// The share that are as their rows have them.
+    pub share: f64,
+    /// Each of them.
+    pub answers: Vec<ComparedAnswer>,
 }
 
 impl Question {
     /// The prompt, as a sequence without an answer.
     pub fn prompt(&self) -> &Sequence {
         &self.prompt
+    }
+
+    /// The row's own answer, where it has one.
+    pub fn answer(&self) -> Option<&str> {
+        self.answer.as_deref()
     }
 
     /// Whether the row gives an answer.
@@ -82,7 +111,11 @@ fn question(data: &dyn Examples, tokenizer: &Tokenizer, row: &Sequence) -> Resul
         numbers,
         ..row.clone()
     };
-    Ok(Some(Question { prompt, answer, length }))
+    let asked = match data.row_text(row.row) {
+        Some(text) => text.prompt.clone(),
+        None => tokenizer.decode(&prompt.ids, true)?,
+    };
+    Ok(Some(Question { prompt, answer, length, asked }))
 }
 
 /// The tokens' text up to the end-of-text token, without the space around it.
@@ -91,25 +124,37 @@ fn text(tokenizer: &Tokenizer, ids: &[u32]) -> Result<String> {
     Ok(tokenizer.decode(&ids[..end], false)?.trim().to_owned())
 }
 
-/// The share of the questions with an answer that greedy decoding answers as the rows do, up to the end-of-text token; space
-/// around an answer does not count. `None` where no question has one.
+/// Greedy answers to the questions whose rows have an answer, compared with it up to the end-of-text token; space around an answer
+/// does not count. `None` where no question has one.
 ///
 /// # Errors
 /// The backend's.
-pub fn exact_match(model: &Model, tokenizer: &Tokenizer, questions: &[Question]) -> Result<Option<f64>> {
+pub fn exact_match(model: &Model, tokenizer: &Tokenizer, questions: &[Question]) -> Result<Option<ExactMatch>> {
     let known: Vec<&Question> = questions.iter().filter(|question| question.answer.is_some()).collect();
     let Some(longest) = known.iter().map(|question| question.length).max() else { return Ok(None) };
     let options = GenerateOptions { max_tokens: longest, temperature: 0.0, top_p: 1.0, top_k: 0, seed: 0 };
     let ids = |question: &&Question| question.prompt.ids.iter().map(|id| *id as i32).collect();
     let prompts: Vec<Vec<i32>> = known.iter().map(ids).collect();
-    let mut right = 0;
+    let mut answers = Vec::with_capacity(known.len());
     for (completion, question) in generate(model, &prompts, &options, &mut |_| {})?.iter().zip(&known) {
         // Whatever token ends it, it is none of its words.
         let words = completion.tokens.len() - usize::from(completion.finish == Finish::EndOfSequence);
         let ids: Vec<u32> = completion.tokens[..words].iter().map(|id| *id as u32).collect();
-        right += usize::from(Some(text(tokenizer, &ids)?) == question.answer);
+        let answer = text(tokenizer, &ids)?;
+        let expected = question.answer.clone().unwrap_or_default();
+        answers.push(ComparedAnswer {
+            is_match: answer == expected,
+            text: SampleText {
+                prompt: question.asked.clone(),
+                text: answer,
+                tokens: completion.tokens.len(),
+                finish: completion.finish.as_str(),
+            },
+            expected,
+        });
     }
-    Ok(Some(right as f64 / known.len() as f64))
+    let right = answers.iter().filter(|answer| answer.is_match).count();
+    Ok(Some(ExactMatch { share: right as f64 / known.len() as f64, answers }))
 }
 
 #[cfg(test)]
