@@ -139,10 +139,7 @@ pub fn to_do(pipeline: &Pipeline, experiments: &[Experiment], part: &Part, resum
                     unchanged(pipeline, index, &experiments[index])?;
                     Task::Resume
                 }
-                // More steps, while no later stage was made from those that it has.
-                State::Ended
-                    if unchanged(pipeline, index, &experiments[index])?.length && !is_taken(pipeline, index) =>
-                {
+                State::Ended if index + 1 == count && unchanged(pipeline, index, &experiments[index])?.length => {
                     Task::Resume
                 }
                 State::Ended => {
@@ -165,13 +162,6 @@ fn refuse_content(pipeline: &Pipeline) -> Result<()> {
     ))
 }
 
-/// Whether a later stage was begun that takes something from stage `index`.
-fn is_taken(pipeline: &Pipeline, index: usize) -> bool {
-    let takes = |later: usize| pipeline.stages()[later].takes.iter().any(|takes| takes.stage == index);
-    let count = pipeline.stages().len();
-    (index + 1..count).any(|later| takes(later) && pipeline.stage_folder(later).join("experiment.toml").is_file())
-}
-
 /// What has changed of a stage since it was begun.
 ///
 /// # Errors
@@ -180,14 +170,14 @@ fn unchanged(pipeline: &Pipeline, index: usize, experiment: &Experiment) -> Resu
     changed(&pipeline.stage_folder(index), experiment).map_err(|error| has_changed(pipeline, index, error))
 }
 
-/// A stage that others were made from stays as long as it was.
+/// A stage before others that has ended stays as long as it was.
 fn finished(pipeline: &Pipeline, index: usize, experiment: &Experiment) -> Result<()> {
     let changed = unchanged(pipeline, index, experiment)?;
     if !changed.length {
         return Ok(());
     }
-    let why = "its length differs, and stages after it were made from what it had come to";
-    Err(has_changed(pipeline, index, Error::request(why).with_details(changed.lines)))
+    let why = "its length differs: of the stages that have ended, only a pipeline's last one may go on for longer";
+    Err(has_changed(pipeline, index, Error::request(why).with_details(changed.as_written)))
 }
 
 fn has_changed(pipeline: &Pipeline, index: usize, error: Error) -> Error {

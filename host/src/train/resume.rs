@@ -29,6 +29,8 @@ const LENGTH: [&str; 2] = ["train.steps", "train.epochs"];
 pub struct Changed {
     /// A line each: `train.steps: 2 is now 4`.
     pub lines: Vec<String>,
+    /// The same as lines of the file: `was: steps = 2`, `is:  steps = 4`.
+    pub as_written: Vec<String>,
     /// Whether the run's length is among them.
     pub length: bool,
 }
@@ -55,12 +57,13 @@ pub fn changed(folder: &Path, now: &Experiment) -> Result<Changed> {
         length || eval_may_change(key, &old, &new) || FREE.iter().any(|free| is_or_is_in(key, free))
     };
     if !keys.iter().all(|key| may_change(key)) {
-        return Err(refusal(folder, &before, &now));
+        return Err(refusal(folder, as_written(&before, &now)));
     }
     let told = |value: Option<&String>| value.map_or("absent", String::as_str).to_owned();
     let told_keys = keys.iter().filter(|key| !is_or_is_in(key, SILENT));
     Ok(Changed {
         lines: told_keys.map(|key| format!("{key}: {} is now {}", told(old.get(*key)), told(new.get(*key)))).collect(),
+        as_written: as_written(&before, &now),
         length: keys.iter().any(|key| LENGTH.contains(&key.as_str())),
     })
 }
@@ -92,15 +95,20 @@ fn values(of: &Value) -> BTreeMap<String, String> {
     found
 }
 
-fn refusal(folder: &Path, before: &str, now: &str) -> Error {
+/// The lines that differ, but for the number of threads.
+fn as_written(before: &str, now: &str) -> Vec<String> {
     let lines = |text: &str| -> Vec<String> {
         text.lines().filter(|line| !line.starts_with("threads = ")).map(str::to_owned).collect()
     };
     let (old, new) = (lines(before), lines(now));
     let gone = old.iter().filter(|line| !new.contains(line)).map(|line| format!("was: {line}"));
     let come = new.iter().filter(|line| !old.contains(line)).map(|line| format!("is:  {line}"));
+    gone.chain(come).collect()
+}
+
+fn refusal(folder: &Path, lines: Vec<String>) -> Error {
     Error::request(format!("the experiment is not the one that run {} began with", folder.display()))
-        .with_details(gone.chain(come))
+        .with_details(lines)
         .with_hint(
             "resume with the experiment as it was, or start another run with --name (and model.from this one, with \
              empty moments and from the data's beginning). What may change on resuming: the number of train.steps or \

@@ -61,7 +61,7 @@ fn declared_columns_are_checked_in_every_row_by_name_and_value() {
         rows(json!(null), at);
         let place = format!("rows.jsonl:{}: `solution`: null where a string or a number belongs", at + 1);
         if at % 7 == 0 {
-            lab.ask(&["check", "tiny.toml"]).refuses(2, &[&place, "reward.column"]);
+            lab.ask(&["check", "tiny.toml"]).refuses(2, &[&place, "reward.0.column"]);
         }
     }
     rows(json!("  "), 11);
@@ -175,7 +175,8 @@ fn the_last_stage_of_a_pipeline_may_be_longer() {
     lab.write("p.toml", format!("{head}{}{}", stage("a", model), stage("b", "model.from = \"stage:a\"")));
     lab.ask(&["run", "p.toml"]).succeeds();
     let resume = |set: &str| lab.ask(&["run", "p.toml", "--resume", "--set", set]);
-    resume("stage.a.train.steps=3").refuses(2, &["stage \"a\" has changed", "train.steps: 2 is now 3", "--from a"]);
+    resume("stage.a.train.steps=3")
+        .refuses(2, &["stage \"a\" has changed", "was: steps = 2", "is:  steps = 3", "--from a"]);
     resume("stage.b.train.steps=5").succeeds();
     run_of(&lab, "p/b").has_steps(5);
     run_of(&lab, "p/a").has_steps(2);
