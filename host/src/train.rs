@@ -76,7 +76,7 @@ pub struct Trainer {
     learner: Learner,
     held_out: Vec<PackedBatch>,
     data: TrainingData,
-    /// What a frozen reference has to do before the first step of this process.
+    /// What a frozen reference has to do before the first step of this process, or has done.
     reference: Option<ReferencePass>,
     /// Held-out prompts to answer in evaluations; none where `eval.generate` is not given.
     questions: Vec<Question>,
@@ -133,7 +133,10 @@ impl Trainer {
             return Ok(End::Interrupted);
         }
         if self.state.step == 0 {
+            // Memory may be tried with rows that no step reads.
+            self.reference.iter().for_each(|reference| reference.stand_in(true));
             self.rehearse()?;
+            self.reference.iter().for_each(|reference| reference.stand_in(false));
         }
         // After a failure between a step and its evaluation, the evaluation is still to do.
         self.evaluate_if(self.state.step == 0)?;
@@ -179,6 +182,7 @@ impl Trainer {
             PassEnd::Scored(note) => self.progress.message(&note),
         }
         drop(model);
+        self.reference = Some(pass);
         self.held_out = held_out(&self.prepared, &self.learner.objectives, &self.data)?;
         Ok(true)
     }

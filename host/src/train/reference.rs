@@ -11,7 +11,10 @@ use std::{
     fs,
     ops::Range,
     path::{Path, PathBuf},
-    sync::{Arc, OnceLock},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use plugin_api::{batch::names, manifest::DataKind};
@@ -45,6 +48,8 @@ pub struct Asked {
     reads_last: bool,
     /// Of each scored row the numbers of each of its sequences, one per position; set once the reference has scored them.
     reference: OnceLock<BTreeMap<u32, Vec<Vec<f64>>>>,
+    /// Whether a row that was not scored carries zeros: while memory is tried, with rows that no step reads.
+    stands_in: AtomicBool,
 }
 
 impl Examples for Asked {
@@ -73,8 +78,10 @@ impl Examples for Asked {
         let scored = self.reference.get().and_then(|rows| rows.get(&stretch.document));
         for (index, sequence) in sequences.iter_mut().enumerate() {
             sequence.reads_last = self.reads_last;
-            if let Some(values) = scored.and_then(|scored| scored.get(index)) {
-                sequence.tokens.insert(names::REFERENCE_LOGP.to_owned(), values.clone());
+            let own = scored.and_then(|scored| scored.get(index)).cloned();
+            let stand_in = || self.stands_in.load(Ordering::Relaxed).then(|| vec![0.0; sequence.positions()]);
+            if let Some(values) = own.or_else(stand_in) {
+                sequence.tokens.insert(names::REFERENCE_LOGP.to_owned(), values);
             }
         }
         sequences
@@ -134,11 +141,12 @@ impl Prepared {
     ) -> Result<(TrainingData, Option<ReferencePass>)> {
         let reads_last = objectives.needs().reads_last();
         let asked = |inner: &Arc<dyn Examples>| {
-            Arc::new(Asked { inner: inner.clone(), reads_last, reference: OnceLock::new() })
+            let (inner, reference, stands_in) = (inner.clone(), OnceLock::new(), AtomicBool::new(false));
+            Arc::new(Asked { inner, reads_last, reference, stands_in })
         };
         let (train, held_out) = (asked(&data.train), asked(&data.held_out));
         let mut pass = None;
-        if cached && self.is_known_beforehand(&data, objectives, roles)? {
+        if cached && self.cacheable(&data, objectives, roles)?.is_some() {
             let cache = Cache::new(self, objectives, reads_last)?;
             pass = Some(ReferencePass { train: train.clone(), held_out: held_out.clone(), cache });
             if let Some(reference) = &mut roles.reference {
@@ -148,26 +156,41 @@ impl Prepared {
         Ok((TrainingData { train, held_out, ..data }, pass))
     }
 
-    /// Whether the reference's log-probabilities of the data are known beforehand: it does not follow the policy, the data are
+    /// The reference where its log-probabilities of the data can be computed beforehand: it does not follow the policy, the data are
     /// rows that are read as they are, and the policy does not answer them itself.
-    fn is_known_beforehand(&self, data: &TrainingData, objectives: &Objectives, roles: &Roles) -> Result<bool> {
-        let frozen = roles.reference.as_ref().is_some_and(|role| role.follow.is_none() && role.model.is_some());
-        if !frozen || data.rows.is_none() || objectives.needs().rollouts {
-            return Ok(false);
-        }
+    ///
+    /// # Errors
+    /// The plugins' own.
+    pub(super) fn cacheable<'r>(
+        &self,
+        data: &TrainingData,
+        objectives: &Objectives,
+        roles: &'r Roles,
+    ) -> Result<Option<&'r Model>> {
+        let frozen = roles.reference.as_ref().filter(|role| role.follow.is_none()).and_then(|role| role.model.as_ref());
+        let Some(model) = frozen.filter(|_| data.rows.is_some() && !objectives.needs().rollouts) else {
+            return Ok(None);
+        };
         let first = data.train.in_order(u32::MAX as usize, false).into_iter().next();
         let sequences = first.map_or_else(Vec::new, |first| data.train.sequences(first, None, 0));
         for active in objectives.iter() {
             let kind = DataKind(active.manifest.data.0.clone());
             if active.instance.compose(&rows_of(&sequences, &kind), 0).map_err(|e| e.in_plugin(&active.id))?.is_some() {
-                return Ok(false);
+                return Ok(None);
             }
         }
-        Ok(true)
+        Ok(Some(model))
     }
 }
 
 impl ReferencePass {
+    /// Whether rows that were not scored carry zeros from now on. No step reads such a row, but memory may be tried with one.
+    pub fn stand_in(&self, zeros: bool) {
+        for side in [&self.train, &self.held_out] {
+            side.stands_in.store(zeros, Ordering::Relaxed);
+        }
+    }
+
     /// Gives the rows that are `read` their numbers: from the cache, or computed by `model` and added to it.
     ///
     /// # Errors
