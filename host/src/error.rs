@@ -175,6 +175,10 @@ impl From<plugin_api::Error> for Error {
             return Error::new(kind, format!("out of memory: {error}"))
                 .with_hint("lower train.micro_batch_tokens, or set train.recompute = \"all\"");
         }
+        if error.code == Code::LOST {
+            return Error::new(kind, error.to_string())
+                .with_hint("only a new process can use the device again: continue with --resume");
+        }
         Error::new(kind, error.to_string())
     }
 }
