@@ -112,7 +112,10 @@ impl fmt::Display for RowFigures {
         if let Some(share) = self.exact_match {
             writeln!(f, "exact match     {:.2} % of {} greedy answers", 100.0 * share, self.answers)?;
         }
-        write!(f, "rows            {}", self.rows)
+        // All of them are evaluated; what is worth a word of some stands behind that.
+        let told = self.rows.to_string();
+        let notes = told.split_once("; ").map_or(String::new(), |(_, notes)| format!("; {notes}"));
+        write!(f, "rows            {}{notes}", self.rows.train)
     }
 }
 
