@@ -9,8 +9,8 @@ use crate::{
         DataError, Tokenizer,
         batcher::eval_batches,
         rows::{
-            ChatTemplate, Columns, RowCounts, RowKind, RowOptions, encode::Encoder, layout::Layout, split::Split,
-            template::PLAIN,
+            ChatTemplate, Columns, Row, RowCounts, RowKind, RowOptions, encode::Encoder, layout::Layout, split::Split,
+            template::plain,
         },
     },
     error::{Error, Result},
@@ -82,7 +82,8 @@ impl Opened {
             Err(error @ DataError::Json { .. }) => options.read(RowKind::Prompt).map_err(|_| error)?,
             read => read?,
         };
-        let layout = layout(&self.tokenizer, wanted.chat_template.as_deref())?;
+        let layout =
+            layout(&self.tokenizer, wanted.chat_template.as_deref(), corpus.train.iter().any(Row::has_messages))?;
         let longest = self.model.config().context as usize;
         let encoder = Encoder { tokenizer: &self.tokenizer, layout: &layout, longest, truncation: None };
         let data = encoder.encode(&corpus)?;
@@ -122,16 +123,21 @@ impl Opened {
     }
 }
 
-/// How rows are written.
-fn layout(tokenizer: &Tokenizer, wanted: Option<&str>) -> Result<Layout> {
-    let own = || tokenizer.chat_template();
+/// How rows are written; `spoken`: some of them are messages.
+fn layout(tokenizer: &Tokenizer, wanted: Option<&str>, spoken: bool) -> Result<Layout> {
+    let own = || {
+        let name = tokenizer.name();
+        let error =
+            || Error::request(format!("the tokenizer {name} has no chat template of its own, or several by name"));
+        tokenizer
+            .chat_template()
+            .map(str::to_owned)
+            .ok_or_else(|| error().with_hint("give --chat-template plain, or a Jinja file"))
+    };
     let source = match wanted {
-        None => own().unwrap_or_else(|| PLAIN.to_owned()),
-        Some("plain") => PLAIN.to_owned(),
-        Some("tokenizer") => own().ok_or_else(|| {
-            Error::request(format!("the tokenizer {} has no chat template", tokenizer.name()))
-                .with_hint("try --chat-template plain, or name a file")
-        })?,
+        None if !spoken || tokenizer.chat_template_names().next().is_none() => plain(tokenizer),
+        None | Some("tokenizer") => own()?,
+        Some("plain") => plain(tokenizer),
         Some(path) => fs::read_to_string(path).map_err(|e| {
             Error::request(format!("cannot read the chat template {path}"))
                 .with_cause(e)

@@ -5,7 +5,10 @@ use std::{fmt, time::Instant};
 use plugin_api::batch::names;
 use serde::Serialize;
 
-use super::{arrays::unpack, exact::questions, held_out, learner::Opened, measured, setup::Prepared, trail::Trail};
+use super::{
+    arrays::unpack, exact::questions, expectations, held_out, learner::Opened, measured, notices, prove,
+    setup::Prepared, trail::Trail,
+};
 use crate::{
     data::{PackedBatch, Sequence, Tokenizer, pack::together, rows::RowCounts},
     error::Result,
@@ -41,6 +44,10 @@ pub struct Findings {
     /// What became of the rows; absent for running text.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rows: Option<RowCounts>,
+    /// What looks wrong: expectations of the objectives that the first window misses, a gradient of exactly 0, plugins that are
+    /// not the pinned ones.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
     /// The first row of the first window as the model reads it (of a pair both answers), what is learned in brackets; absent for
     /// running text.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -61,21 +68,36 @@ pub fn dry_run(prepared: &Prepared) -> Result<Findings> {
     measured::check(prepared, &mut learner, &held_out, &questions(&*data.held_out, &prepared.tokenizer, most)?)?;
     learner.rehearse(&trail)?;
 
-    let (mut found, mut example) = (None, None);
+    let (mut found, mut example, mut first) = (None, None, Vec::new());
     let mut seconds_per_step = 0.0;
     for _ in 0..2 {
         let start = Instant::now();
         let micro_batches = learner.window(0, &trail)?;
+        if found.is_none() {
+            let new = prove::contradictions(prepared, &mut learner, &micro_batches, &prepared.unproved(), &trail)?;
+            prove::refusal(&new).map_or(Ok(()), Err)?;
+        }
         let (out, gradient) = learner.gradient(&micro_batches, &trail)?;
         device.sync()?;
         seconds_per_step = start.elapsed().as_secs_f64();
         if data.rows.is_some() && example.is_none() {
             example = micro_batches.first().map(|first| marked(first, &prepared.tokenizer)).transpose()?;
         }
+        if first.is_empty() {
+            first = vec![("loss".to_owned(), out.loss)];
+            first.extend(out.metrics);
+        }
         let positions = micro_batches.iter().map(PackedBatch::len).sum();
         found = found.or(Some((positions, micro_batches.len(), out.loss, gradient.norm)));
     }
     let (tokens_per_step, micro_batches, loss, grad_norm) = found.unwrap_or((0, 0, f64::NAN, f64::NAN));
+    let mut notes = notices::at_start(prepared.experiment(), &learner.objectives);
+    let vocab = prepared.model_folder.is_none().then_some(prepared.config.vocab);
+    notes.extend(expectations::all_missed(&learner.objectives, &first, vocab));
+    if grad_norm == 0.0 {
+        notes.push("the gradient of the first window is exactly 0: nothing is learned from it".to_owned());
+    }
+    notes.extend(prepared.lock.unpinned().iter().map(|line| format!("--dev: not the pinned plugin: {line}")));
     Ok(Findings {
         name: prepared.experiment().name.clone(),
         parameters: learner.model.layout().count(),
@@ -90,6 +112,7 @@ pub fn dry_run(prepared: &Prepared) -> Result<Findings> {
         seconds_per_step,
         seconds: seconds_per_step * steps as f64,
         rows: data.rows,
+        notes,
         example,
     })
 }
@@ -144,6 +167,9 @@ impl fmt::Display for Findings {
         )?;
         if let Some(rows) = &self.rows {
             write!(f, "\ndata              {rows}")?;
+        }
+        for note in &self.notes {
+            write!(f, "\nnote              {note}")?;
         }
         if let Some(example) = &self.example {
             write!(f, "\na row, and what is learned of it between ⟦ and ⟧:\n{example}")?;

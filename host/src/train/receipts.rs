@@ -47,6 +47,7 @@ pub fn receipt(
         ));
     }
     (receipt.replaced, receipt.changed) = (earlier.replaced, earlier.changed);
+    receipt.unproved = earlier.unproved;
     if !changes.programs.is_empty() {
         receipt.replaced.push(Replaced { after_step: step, changes: changes.programs });
     }
@@ -106,8 +107,10 @@ fn current(prepared: &Prepared, data: &TrainingData, learner: &Learner, earlier:
         tokenizer_sha256: prepared.tokenizer.hash(),
         data: data.sources.iter().chain(learner.beside.iter().flat_map(|beside| &beside.sources)).map(source).collect(),
         rows: data.rows.clone(),
+        unpinned: prepared.lock.unpinned().to_vec(),
         replaced: Vec::new(),
         changed: Vec::new(),
+        unproved: Vec::new(),
     })
 }
 

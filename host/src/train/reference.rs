@@ -22,7 +22,7 @@ use sha2::{Digest, Sha256};
 
 use super::{
     arrays::{rows_of, spread, supervised_rows},
-    objectives::{Needs, Objectives},
+    objectives::{Needs, Objectives, failed},
     pass::logps,
     reference_cache::BlockFile,
     roles::Roles,
@@ -33,7 +33,7 @@ use crate::{
     data::{Examples, Sequence, TrainingData, cache::hex, order::Stretch, pack, rows::RowText},
     error::{Error, Result},
     model::Model,
-    runs::{Interrupt, Progress, disk::sha256_file},
+    runs::{Interrupt, Progress, breadcrumb, disk::sha256_file},
 };
 
 /// Most positions of a block of several rows; a longer row is a block of its own. Large enough that a forward pass is not all
@@ -175,7 +175,9 @@ impl Prepared {
         let sequences = first.map_or_else(Vec::new, |first| data.train.sequences(first, None, 0));
         for active in objectives.iter() {
             let kind = DataKind(active.manifest.data.0.clone());
-            if active.instance.compose(&rows_of(&sequences, &kind), 0).map_err(|e| e.in_plugin(&active.id))?.is_some() {
+            let rows = rows_of(&sequences, &kind);
+            let composed = breadcrumb::within(&active.id, "compose", || active.instance.compose(&rows, 0));
+            if composed.map_err(|e| failed(&active.id, "compose", e))?.is_some() {
                 return Ok(None);
             }
         }
