@@ -24,6 +24,9 @@ mod prove;
 pub(crate) mod receipts;
 pub mod records;
 mod reference;
+mod reference_cache;
+pub(crate) mod resume;
+mod reward_columns;
 pub mod rewards;
 pub mod roles;
 pub mod rollout;
@@ -37,7 +40,7 @@ pub mod terms;
 pub mod trail;
 pub mod window;
 
-use std::{sync::Arc, time::Instant};
+use std::time::Instant;
 
 use plugin_api::objective::Verdict;
 
@@ -46,7 +49,11 @@ use crate::{
         Experiment,
         experiment::{self, EarlyStop, MetricRule},
     },
-    data::{Examples, PackedBatch, TrainingData, batcher::eval_batches},
+    data::{
+        PackedBatch, TrainingData,
+        batcher::{eval_batches, eval_stretches},
+        order::Stretch,
+    },
     error::{Error, Result},
     generate::GenerateOptions,
     runs::{Checkpoints, Interrupt, Progress, RunFolder, progress::Show},
@@ -59,6 +66,7 @@ use notices::Notices;
 use objectives::Objectives;
 use optim::Gradient;
 use records::{Phases, Records, StepLine};
+use reference::{PassEnd, ReferencePass, RowsRead};
 use rollout::Rollouts;
 use setup::Prepared;
 use state::TrainState;
@@ -71,7 +79,9 @@ pub struct Trainer {
     prepared: Prepared,
     learner: Learner,
     held_out: Vec<PackedBatch>,
-    held_out_rows: Arc<dyn Examples>,
+    data: TrainingData,
+    /// What a frozen reference has to do before the first step of this process, or has done.
+    reference: Option<ReferencePass>,
     /// Held-out prompts to answer in evaluations; none where `eval.generate` is not given.
     questions: Vec<Question>,
     folder: RunFolder,
@@ -129,8 +139,14 @@ impl Trainer {
 
     /// Trains, then evaluates and samples the trained model.
     fn go_on_to_the_end(&mut self, interrupt: &Interrupt) -> Result<End> {
+        if !self.score_by_reference(interrupt)? {
+            return Ok(End::Interrupted);
+        }
         if self.state.step == 0 {
+            // Memory may be tried with rows that no step reads.
+            self.reference.iter().for_each(|reference| reference.stand_in(true));
             self.rehearse()?;
+            self.reference.iter().for_each(|reference| reference.stand_in(false));
             self.prepared.lock.save()?;
         }
         let said = notices::at_start(self.experiment(), &self.learner.objectives);
@@ -142,6 +158,10 @@ impl Trainer {
         while self.state.step < self.state.total && !self.state.stopped {
             if interrupt.requested() {
                 return Ok(End::Interrupted);
+            }
+            if self.learner.data_has_ended() {
+                self.progress.message(&format!("the data has ended after step {}", self.state.step));
+                break;
             }
             let verdict = self.step()?;
             let better = self.evaluate_if(false)?;
@@ -161,6 +181,27 @@ impl Trainer {
         let said = self.notices.end(self.learner.objectives.iter().chain(beside));
         said.into_iter().try_for_each(|text| self.note(text))?;
         Ok(if self.state.stopped { End::Early } else { End::Done })
+    }
+
+    /// Gives the rows that the rest of the run reads the log-probabilities of a frozen reference, and lets that model go. Returns
+    /// false where the user interrupts it.
+    fn score_by_reference(&mut self, interrupt: &Interrupt) -> Result<bool> {
+        let Some(pass) = self.reference.take() else { return Ok(true) };
+        let steps = self.state.total.saturating_sub(self.state.step);
+        let train = self.learner.batcher.documents_ahead(steps, self.learner.context(self.state.step))?;
+        let evaluated = held_out_stretches(&self.prepared, &self.data).iter().map(|row| row.document).collect();
+        let role = self.learner.roles.reference.as_mut();
+        let model = role.and_then(|role| role.model.take());
+        let model = model.ok_or_else(|| Error::run("the reference model is not there"))?;
+        self.trail.backend("reference pass");
+        match pass.run(&model, &RowsRead { train, held_out: evaluated }, &self.progress, interrupt)? {
+            PassEnd::Interrupted => return Ok(false),
+            PassEnd::Scored(note) => self.progress.message(&note),
+        }
+        drop(model);
+        self.reference = Some(pass);
+        self.held_out = held_out(&self.prepared, &self.learner.objectives, &self.data)?;
+        Ok(true)
     }
 
     /// One optimizer step.
@@ -292,11 +333,13 @@ impl Trainer {
             (self.prepared.experiment(), &mut self.learner);
         let tokenizer = &self.prepared.tokenizer;
         let mut figures = Figures::new();
-        if let Some(share) = exact_match(model, tokenizer, &self.questions)? {
-            figures.push((EXACT_MATCH.to_owned(), share));
+        let step = self.state.step;
+        if let Some(found) = exact_match(model, tokenizer, &self.questions)? {
+            figures.push((EXACT_MATCH.to_owned(), found.share));
+            self.records.compared(step, &found.answers)?;
         }
         if !rewards.is_empty() {
-            let policy = Policy { model, tokenizer, data: &*self.held_out_rows };
+            let policy = Policy { model, tokenizer, data: &*self.data.held_out };
             let options = answers::options(experiment, &self.questions);
             // Log-probabilities are those of the policy that answers: of greedy answers, at the temperature of 1.
             let usual = objectives.temperature();
@@ -304,7 +347,9 @@ impl Trainer {
             let tokens = experiment.train.micro_batch_tokens;
             let judged = Exam { policy, roles, objectives, rewards, options, tokens }.figures(&self.questions);
             objectives.answer_at(usual);
-            figures.extend(judged?);
+            let (judged, rewarded) = judged?;
+            figures.extend(judged);
+            self.records.rewarded(step, &rewarded)?;
         }
         Ok(figures)
     }
@@ -481,12 +526,24 @@ pub fn held_out(prepared: &Prepared, objectives: &Objectives, data: &TrainingDat
         return Ok(Vec::new());
     }
     let experiment = prepared.experiment();
-    let context = experiment.longest_sequence(prepared.config.context as usize);
-    let most = (experiment.eval.tokens > 0).then_some(experiment.eval.tokens);
+    let (context, most) = held_out_extent(prepared);
     let tokens = experiment.train.micro_batch_tokens;
     let batches = eval_batches(&*data.held_out, context, prepared.tokenizer.prefix(), tokens, most);
     let trail = Trail::default();
     batches.map(|b| objectives.compose_packed(b?, experiment.seed, &trail)).collect()
+}
+
+/// The held-out stretches that [`held_out`] reads.
+fn held_out_stretches(prepared: &Prepared, data: &TrainingData) -> Vec<Stretch> {
+    let (context, most) = held_out_extent(prepared);
+    eval_stretches(&*data.held_out, context, prepared.tokenizer.prefix().is_some(), most)
+}
+
+/// The context that held-out data is cut to, and about how many positions of it are read; `None`: all.
+fn held_out_extent(prepared: &Prepared) -> (usize, Option<u64>) {
+    let experiment = prepared.experiment();
+    let most = (experiment.eval.tokens > 0).then_some(experiment.eval.tokens);
+    (experiment.longest_sequence(prepared.config.context as usize), most)
 }
 
 /// Whether the rule's metric (`eval/loss`) is better than the best so far, which it then becomes.

@@ -11,6 +11,7 @@ use super::{
     objectives::{Active, Objectives, broken, failed},
     optim::{Adam, Gradient, check_groups},
     pass::Pass,
+    reference::ReferencePass,
     rewards::Rewards,
     roles::Roles,
     rollout::{Means, Models, Rollouts},
@@ -66,13 +67,13 @@ pub struct Opened {
     pub data: TrainingData,
     /// How many optimizer steps the run has.
     pub steps: u64,
-    /// What the user should know.
-    pub note: Option<String>,
+    /// What a frozen reference has to do before the first step.
+    pub reference: Option<ReferencePass>,
 }
 
 impl Prepared {
-    /// Puts the experiment's models to work on `device`: those of the run's `checkpoint`, or as they start. With `cached` what a
-    /// frozen reference says of rows goes by way of the cache beside the runs; without, nothing is written.
+    /// Puts the experiment's models to work on `device`: those of the run's `checkpoint`, or as they start. With `cached`
+    /// a frozen reference can score rows before the first step, into the cache beside the runs; without, it runs in every step.
     ///
     /// # Errors
     /// Request errors for what the objectives cannot read or the experiment gives in vain; memory.
@@ -86,13 +87,17 @@ impl Prepared {
         let objectives = self.objectives()?;
         let mut roles = self.roles(device, &objectives, checkpoint)?;
         let model = self.model(device, checkpoint, self.policy_outputs(&objectives))?;
-        let (data, note) = self.asked(data, &objectives, &mut roles, cached)?;
+        let (data, reference) = self.asked(data, &objectives, &mut roles, cached)?;
         let (batcher, steps) = self.batcher(&data)?;
         let mut learner = Learner::new(self, model, roles, objectives, batcher)?;
+        if !cached {
+            // Only a run ends with its data: steps that are tried out may be more than it has.
+            learner.batcher.never_end();
+        }
         learner.rewards = self.rewards(device)?;
         learner.rollouts = self.rollouts(&learner.objectives, &learner.rewards, &data)?;
         learner.beside = self.beside()?;
-        Ok(Opened { learner, data, steps, note })
+        Ok(Opened { learner, data, steps, reference })
     }
 }
 
@@ -220,6 +225,11 @@ impl Learner {
         let window = window.ok_or_else(ended)?;
         let composed = self.objectives.compose(window, self.seed ^ (step + 1), trail)?;
         cut(&self.asked(composed)?, self.settings.micro_batch_tokens)
+    }
+
+    /// Whether there is no window left: epochs are counted, and answers that were left out have made them shorter than foreseen.
+    pub fn data_has_ended(&self) -> bool {
+        self.rollouts.as_ref().is_none_or(Rollouts::spent) && self.batcher.has_ended()
     }
 
     /// A window whose sequences are read to their last token where something is asked there: those that an objective composed

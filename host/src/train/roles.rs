@@ -33,8 +33,10 @@ pub struct Roles {
 
 /// A frozen model.
 pub struct Reference {
-    /// The model; gone once all it has to say is cached with the data.
+    /// The model; gone once it has scored all rows that the run reads.
     pub model: Option<Model>,
+    /// Whether it goes before the first step.
+    pub leaves: bool,
     /// How it follows the policy.
     pub follow: Option<Follow>,
 }
@@ -117,7 +119,7 @@ impl Prepared {
             (None, SELF) => self.model(device, None, Outputs::TOKENS)?,
             (None, path) => self.role("reference.from", device, path, Outputs::TOKENS)?,
         };
-        Ok(Reference { model: Some(model), follow })
+        Ok(Reference { model: Some(model), leaves: false, follow })
     }
 
     fn critic(&self, device: &Device, checkpoint: Option<&Path>) -> Result<Option<Critic>> {
@@ -201,7 +203,7 @@ impl Roles {
     /// # Errors
     /// The backend's.
     pub fn follow(&self, policy: &Model, step: u64) -> Result<()> {
-        let Some(Reference { model: Some(model), follow: Some(follow) }) = &self.reference else { return Ok(()) };
+        let Some(Reference { model: Some(model), follow: Some(follow), .. }) = &self.reference else { return Ok(()) };
         let (x, y) = (policy.params().matrix(0, 1, model.layout().flat_len()), model.params().view());
         match follow {
             Follow::CopyEvery(steps) if step.is_multiple_of(*steps) => policy.device().call(&Copy { x, y })?,
@@ -225,7 +227,7 @@ impl Roles {
                 .map(|()| own.clone())
                 .map_err(|e| Error::run(format!("cannot make {}", own.display())).with_cause(e))
         };
-        if let Some(Reference { model: Some(model), follow: Some(_) }) = &self.reference {
+        if let Some(Reference { model: Some(model), follow: Some(_), .. }) = &self.reference {
             model.save(&make(REFERENCE)?)?;
         }
         if let Some(critic) = &self.critic {
