@@ -38,6 +38,7 @@ struct Inner {
     details: Vec<String>,
     hint: Option<String>,
     cause: Option<Box<dyn StdError + Send + Sync>>,
+    out_of_memory: bool,
 }
 
 /// The host's result.
@@ -46,7 +47,8 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 impl Error {
     /// An error of `kind` with `message`.
     pub fn new(kind: Kind, message: impl Into<String>) -> Self {
-        Self(Box::new(Inner { kind, message: message.into(), details: Vec::new(), hint: None, cause: None }))
+        let message = message.into();
+        Self(Box::new(Inner { kind, message, details: Vec::new(), hint: None, cause: None, out_of_memory: false }))
     }
 
     /// The request was wrong (exit code 2).
@@ -89,15 +91,20 @@ impl Error {
     #[must_use]
     pub fn context(mut self, message: impl Into<String>) -> Self {
         let outer = Error::new(self.kind(), message);
-        let hint = self.0.hint.take();
+        let (hint, out_of_memory) = (self.0.hint.take(), self.0.out_of_memory);
         let mut outer = outer.with_cause(self);
-        outer.0.hint = hint;
+        (outer.0.hint, outer.0.out_of_memory) = (hint, out_of_memory);
         outer
     }
 
     /// What kind of failure this is.
     pub fn kind(&self) -> Kind {
         self.0.kind
+    }
+
+    /// Whether memory ran out, here or in a cause that [`Error::context`] wrapped.
+    pub fn is_out_of_memory(&self) -> bool {
+        self.0.out_of_memory
     }
 
     /// The message alone, without causes, details and hint.
@@ -172,8 +179,10 @@ impl From<plugin_api::Error> for Error {
             _ => Kind::Run,
         };
         if error.code == Code::OUT_OF_MEMORY {
-            return Error::new(kind, format!("out of memory: {error}"))
+            let mut error = Error::new(kind, format!("out of memory: {error}"))
                 .with_hint("lower train.micro_batch_tokens, or set train.recompute = \"all\"");
+            error.0.out_of_memory = true;
+            return error;
         }
         Error::new(kind, error.to_string())
     }
@@ -221,5 +230,8 @@ mod tests {
         let error = Error::from(plugin_api::Error::new(Code::OUT_OF_MEMORY, "alloc: 9 elements of f32"));
         assert_eq!(error.message(), "out of memory: alloc: 9 elements of f32");
         assert!(error.hint().is_some_and(|hint| hint.contains("train.micro_batch_tokens")));
+        let outer = error.context("step 3");
+        assert!(outer.is_out_of_memory() && outer.hint().is_some());
+        assert!(!Error::run("out of memory").is_out_of_memory());
     }
 }

@@ -34,6 +34,7 @@ mod tally;
 pub mod terms;
 pub mod trail;
 pub mod window;
+pub mod worst_batch;
 
 use std::{sync::Arc, time::Instant};
 
@@ -332,7 +333,7 @@ impl Trainer {
 
     /// Tries the largest batch before the first step, so that memory runs out now or never.
     fn rehearse(&mut self) -> Result<()> {
-        self.learner.rehearse(&self.trail).map_err(|e| e.context("the largest micro-batch cannot be computed"))
+        self.learner.try_worst_batch(&self.trail)
     }
 
     /// A checkpoint that cannot be written does not end the run: the last good one stays.

@@ -80,8 +80,8 @@ pub struct Drawn {
     pub logp: f64,
 }
 
-/// Samples that are generated side by side.
-const SLOTS: usize = 64;
+/// The most samples that are generated side by side.
+pub const SLOTS: usize = 64;
 
 /// Tokens of prompts run together.
 const PREFILL_TOKENS: usize = 4096;

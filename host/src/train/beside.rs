@@ -8,10 +8,11 @@ use super::{
     setup::Prepared,
     trail::Trail,
     window::{WindowLoss, Work, accumulate},
+    worst_batch::Rows,
 };
 use crate::{
-    config::experiment::{Data, Objective},
-    data::{BatchSize, Batcher, BatcherOptions, Source, TextOptions},
+    config::experiment::{Batch, Data, Objective},
+    data::{BatchSize, Batcher, BatcherOptions, PackedBatch, Source, TextOptions, Window},
     error::{Error, Result},
 };
 
@@ -24,6 +25,8 @@ pub struct Beside {
     /// Where the text came from.
     pub sources: Vec<Source>,
     context: usize,
+    /// Tokens of a step.
+    tokens: usize,
     micro_batch: usize,
 }
 
@@ -67,6 +70,7 @@ impl Prepared {
                 batcher,
                 sources,
                 context: self.config.context as usize,
+                tokens,
                 micro_batch: self.experiment().train.micro_batch_tokens,
             });
         }
@@ -91,6 +95,16 @@ impl Prepared {
 }
 
 impl Beside {
+    /// The worst micro-batch that its text can give, as a window of its own. No place in the text is used up.
+    ///
+    /// # Errors
+    /// Text that cannot be packed.
+    pub fn worst_window(&self) -> Result<Vec<PackedBatch>> {
+        let reads_last = self.objectives.needs().reads_last();
+        let rows = Rows::of(&self.batcher, self.context, reads_last, Batch::Tokens(self.tokens));
+        super::arrays::cut(&Window::new(rows.worst(self.micro_batch))?, self.micro_batch)
+    }
+
     /// Adds the gradient of its next window to the policy's.
     ///
     /// # Errors

@@ -9,6 +9,7 @@ use super::{arrays::unpack, exact::questions, held_out, learner::Opened, measure
 use crate::{
     data::{PackedBatch, Sequence, Tokenizer, pack::together, rows::RowCounts},
     error::Result,
+    runs::Breadcrumb,
 };
 
 /// What a dry run found.
@@ -52,14 +53,14 @@ pub struct Findings {
 /// # Errors
 /// Whatever would stop the run.
 pub fn dry_run(prepared: &Prepared) -> Result<Findings> {
-    let trail = Trail::default();
+    let trail = Trail::new(Breadcrumb::default(), &prepared.experiment().backend.plugin);
     let (device, _) = prepared.device(false)?;
     let Opened { mut learner, data, steps, .. } = prepared.learner(&device, prepared.data(false)?, None, false)?;
     prepared.check_samples()?;
     let held_out = held_out(prepared, &learner.objectives, &data)?;
     let most = prepared.experiment().eval.generate.unwrap_or(0);
     measured::check(prepared, &mut learner, &held_out, &questions(&*data.held_out, &prepared.tokenizer, most)?)?;
-    learner.rehearse(&trail)?;
+    learner.try_worst_batch(&trail)?;
 
     let (mut found, mut example) = (None, None);
     let mut seconds_per_step = 0.0;

@@ -3,21 +3,18 @@
 
 use std::path::Path;
 
-use plugin_api::{batch::names, manifest::DataKind, objective::Verdict};
+use plugin_api::objective::Verdict;
 
 use super::{
     arrays::cut,
     beside::Beside,
     objectives::{Active, Objectives},
     optim::{Adam, Gradient, check_groups},
-    pass::Pass,
     rewards::Rewards,
     roles::Roles,
     rollout::{Means, Models, Rollouts},
     schedule,
     setup::Prepared,
-    summary::largest_batch,
-    terms::Sums,
     trail::Trail,
     window::{WindowLoss, Work, accumulate},
 };
@@ -26,7 +23,7 @@ use crate::{
     data::{Batcher, PackedBatch, TrainingData, Window},
     device::{Buffer, Device},
     error::{Error, Result},
-    model::{Keep, Model, Recompute},
+    model::{Model, Recompute},
 };
 
 /// A model with everything that trains it.
@@ -51,11 +48,11 @@ pub struct Learner {
     pub rewards: Rewards,
     /// Objectives with text of their own.
     pub beside: Vec<Beside>,
-    settings: Train,
-    seed: u64,
+    pub(super) settings: Train,
+    pub(super) seed: u64,
     /// The longest sequence of the run.
-    longest: usize,
-    recompute: Recompute,
+    pub(super) longest: usize,
+    pub(super) recompute: Recompute,
 }
 
 /// A learner with the data it learns from.
@@ -224,7 +221,7 @@ impl Learner {
 
     /// A window whose sequences are read to their last token where something is asked there: those that an objective composed
     /// do not know of it.
-    fn asked(&self, window: Window) -> Result<Window> {
+    pub(super) fn asked(&self, window: Window) -> Result<Window> {
         if !self.objectives.needs().reads_last() || window.sequences().iter().all(|sequence| sequence.reads_last) {
             return Ok(window);
         }
@@ -262,7 +259,7 @@ impl Learner {
         Ok((out, gradient))
     }
 
-    fn accumulate(&mut self, micro_batches: &[PackedBatch], trail: &Trail) -> Result<WindowLoss> {
+    pub(super) fn accumulate(&mut self, micro_batches: &[PackedBatch], trail: &Trail) -> Result<WindowLoss> {
         let (model, roles, grads) = (&self.model, &self.roles, &self.grads);
         let work = Work { model, roles, recompute: self.recompute, grads };
         accumulate(&work, &mut self.objectives, micro_batches, trail)
@@ -328,97 +325,5 @@ impl Learner {
     /// The backend's.
     pub fn follow(&self, step: u64) -> Result<()> {
         self.roles.follow(&self.model, step)
-    }
-
-    /// Goes through a micro-batch as large as the experiment's largest, so that memory runs out now or never.
-    ///
-    /// # Errors
-    /// The plugins' and the backend's own.
-    pub fn rehearse(&mut self, trail: &Trail) -> Result<()> {
-        let paired = self.objectives.iter().any(|active| active.manifest.data == DataKind::PREFERENCE);
-        let (longest, together) = match &self.rollouts {
-            Some(rollouts) => {
-                (rollouts.longest(self.longest, self.model.config().context as usize), rollouts.samples())
-            }
-            None => (self.longest, if paired { 2 } else { 1 }),
-        };
-        let tokens = largest_tokens(self.settings.batch, self.settings.micro_batch_tokens, longest, together);
-        let mut packed = largest_batch(longest, tokens, self.model.config().vocab);
-        let needs = self.objectives.needs();
-        packed.reads_last = needs.reads_last();
-        // Where the model itself is there, it is asked in every step.
-        if needs.reference && self.roles.reference.as_ref().is_none_or(|role| role.model.is_none()) {
-            packed.per_token.insert(names::REFERENCE_LOGP.to_owned(), vec![0.0; packed.len()]);
-        }
-        if paired {
-            pair_up(&mut packed);
-        }
-        if needs.rollouts {
-            return self.try_out(&packed);
-        }
-        let states = self.objectives.states()?;
-        self.accumulate(&[packed], trail)?;
-        self.objectives.put_back(states)
-    }
-}
-
-impl Learner {
-    /// Runs all models forward and backward over a batch that no objective could make sense of.
-    fn try_out(&self, packed: &PackedBatch) -> Result<()> {
-        let pass = Pass { model: &self.model, roles: &self.roles, objectives: &self.objectives };
-        let (rows, zeros) = (packed.supervised(), vec![0.0; packed.len()]);
-        let ran = pass.run(packed, Keep::ForBackward(self.recompute))?;
-        let entropy = self.objectives.statistics().entropy.then(|| vec![0.0; rows]);
-        let sums = Sums { logp: Some(vec![0.0; rows]), entropy, value: Some(zeros), ..Sums::default() };
-        pass.backward(ran, &sums, &self.grads)
-    }
-}
-
-/// Positions of a run's largest micro-batch, where `together` sequences are never cut apart and the longest has `longest`.
-fn largest_tokens(batch: Batch, micro_batch: usize, longest: usize, together: usize) -> usize {
-    let window = match batch {
-        Batch::Sequences(n) => n.saturating_mul(longest),
-        Batch::Pairs(n) | Batch::Prompts(n) => n.saturating_mul(together).saturating_mul(longest),
-        Batch::Tokens(n) => n,
-    };
-    let unit = longest.saturating_mul(together).max(1);
-    let most = micro_batch.min(window).max(unit);
-    // Never half a pair.
-    if together > 1 { most - most % unit } else { most }
-}
-
-/// Makes neighbours the two answers of a pair.
-fn pair_up(packed: &mut PackedBatch) {
-    let sequences = packed.sequences();
-    let numbers = |of: fn(usize) -> usize| (0..sequences).map(|s| of(s) as f64).collect::<Vec<f64>>();
-    packed.numbers.insert(names::GROUP.to_owned(), numbers(|s| s / 2));
-    packed.numbers.insert(names::SIDE.to_owned(), numbers(|s| 1 - s % 2));
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Catches a rehearsal of less than a run's largest micro-batch: of one answer where a pair, or all answers to a prompt, are
-    /// computed together; and of more than a window holds.
-    #[test]
-    fn gotcha_44_the_largest_micro_batch_holds_what_is_never_cut_apart() {
-        for (batch, micro_batch, together, expected) in [
-            (Batch::Tokens(4096), 1024, 1, 1024),
-            (Batch::Tokens(512), 1024, 1, 512),
-            (Batch::Sequences(2), 1024, 1, 200),
-            (Batch::Sequences(9), 40, 1, 100),
-            (Batch::Pairs(9), 150, 2, 200),
-            (Batch::Pairs(1), 4096, 2, 200),
-            (Batch::Tokens(50), 4096, 2, 200),
-            (Batch::Prompts(2), 4096, 3, 600),
-            (Batch::Prompts(2), 128, 3, 300),
-        ] {
-            assert_eq!(
-                largest_tokens(batch, micro_batch, 100, together),
-                expected,
-                "{batch:?}, {micro_batch}, {together}"
-            );
-        }
     }
 }

@@ -24,7 +24,7 @@ use crate::{
     config::experiment::Rollout,
     data::{Examples, Sequence, Tokenizer, Window, pack},
     error::{Error, Result},
-    generate::GenerateOptions,
+    generate::{GenerateOptions, SLOTS},
     model::{Keep, Model},
 };
 
@@ -150,6 +150,11 @@ impl Rollouts {
         self.settings.samples
     }
 
+    /// Answers that are generated side by side.
+    pub fn slots(&self) -> usize {
+        self.settings.prompts.saturating_mul(self.settings.samples).min(SLOTS)
+    }
+
     /// Positions of the longest prompt (`prompt`) with the longest answer, in a context of so many.
     pub fn longest(&self, prompt: usize, context: usize) -> usize {
         prompt.saturating_add(self.settings.max_new_tokens).min(context)
@@ -178,7 +183,64 @@ impl Rollouts {
             sequence.numbers.insert(names::REWARD.to_owned(), reward);
         }
         self.state = State { drawn: self.state.drawn + 1, sequences: Arc::new(sequences), epoch: 0, taken: 0 };
-        self.measure(models, trail)
+        let keep = self.measure(models, trail)?;
+        let mut kept = keep.iter();
+        let sequences = Arc::make_mut(&mut self.state.sequences);
+        sequences.retain(|_| *kept.next().unwrap_or(&true));
+        if sequences.is_empty() {
+            return Err(Error::run("the objectives keep no answer of a rollout"));
+        }
+        Ok(())
+    }
+
+    /// Made-up answers to `prompts` as a rollout's sequences, measured by the models and the objectives' `prepare` as drawn ones
+    /// are. Every answer has the longest length that the settings and a context of `context` tokens allow, and repeats its
+    /// prompt's tokens. Rewards and ends differ from answer to answer. All answers are kept, no random number is drawn, and the
+    /// current rollout stays as it is; the states of the objectives are the caller's to put back.
+    ///
+    /// # Errors
+    /// The plugins' and the backend's own.
+    pub fn made_up(
+        &self,
+        prompts: &[Sequence],
+        context: usize,
+        models: &mut Models<'_>,
+        trail: &Trail,
+    ) -> Result<Vec<Sequence>> {
+        let samples = self.settings.samples;
+        let repeated = prompts.iter().zip(0..).flat_map(|(p, group)| grouped(p, group, samples));
+        let answers = repeated.enumerate().map(|(index, prompt)| self.made_up_answer(prompt, index, context));
+        let state = State { sequences: Arc::new(answers.collect()), ..State::default() };
+        let mut rollout = Rollouts {
+            state,
+            ..Rollouts::new(Means {
+                settings: self.settings.clone(),
+                prompts: self.prompts,
+                seed: self.seed,
+                tokens: self.tokens,
+                tokenizer: self.tokenizer.clone(),
+                data: self.data.clone(),
+            })
+        };
+        rollout.measure(models, trail)?;
+        Ok(Arc::unwrap_or_clone(rollout.state.sequences))
+    }
+
+    fn made_up_answer(&self, prompt: Sequence, index: usize, context: usize) -> Sequence {
+        let asked = prompt.ids.len();
+        let length = self.longest(asked, context).saturating_sub(asked).max(1);
+        let mut sequence = prompt;
+        let answer: Vec<u32> = sequence.ids.iter().cycle().skip(index % asked.max(1)).take(length).copied().collect();
+        sequence.ids.extend(answer);
+        sequence.supervised = (0..sequence.ids.len()).map(|place| place >= asked).collect();
+        let ends = index.is_multiple_of(2);
+        if let (true, Some(eos), Some(last)) = (ends, self.tokenizer.eos(), sequence.ids.last_mut()) {
+            *last = eos;
+        }
+        sequence.numbers.insert(names::ENDED.to_owned(), f64::from(u8::from(ends)));
+        sequence.numbers.insert(names::REWARD.to_owned(), (index % 3) as f64 / 2.0);
+        (sequence.reads_last, sequence.tokens) = (true, Default::default());
+        sequence
     }
 
     fn options(&self, seed: u64) -> GenerateOptions {
@@ -187,8 +249,8 @@ impl Rollouts {
     }
 
     /// Has the models' statistics read and the objectives do their work over the whole rollout; what they answer joins the
-    /// sequences.
-    fn measure(&mut self, models: &mut Models<'_>, trail: &Trail) -> Result<()> {
+    /// sequences. Returns for each sequence whether the objectives keep it.
+    fn measure(&mut self, models: &mut Models<'_>, trail: &Trail) -> Result<Vec<bool>> {
         let pass = Pass { model: models.model, roles: models.roles, objectives: models.objectives };
         let sequences = Arc::make_mut(&mut self.state.sequences);
         let (mut packed, mut batches) = (Vec::new(), Vec::new());
@@ -222,12 +284,7 @@ impl Rollouts {
                 keep.iter_mut().zip(kept.data.iter()).for_each(|(all, own)| *all &= *own != 0.0);
             }
         }
-        let mut kept = keep.iter();
-        sequences.retain(|_| *kept.next().unwrap_or(&true));
-        if sequences.is_empty() {
-            return Err(Error::run("the objectives keep no answer of a rollout"));
-        }
-        Ok(())
+        Ok(keep)
     }
 
     /// The next window: the answers to so many prompts, in this pass's order.

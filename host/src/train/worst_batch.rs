@@ -1,0 +1,220 @@
+//! The worst micro-batch of an experiment, tried before step 1, so that memory runs out there or never.
+//!
+//! It is a real batch: the longest rows that the data has, with every array that batches carry, through the objectives' `compose`,
+//! `prepare` and `loss`, and back with the cotangents that they return. Prompts get made-up answers of the longest length. The
+//! states of the objectives are put back; no place in the data order and no random number is used up.
+
+use std::cmp::Reverse;
+
+use super::{
+    arrays::cut,
+    learner::Learner,
+    rollout::{Models, Rollouts},
+    trail::Trail,
+    window::{Work, accumulate},
+};
+use crate::{
+    config::experiment::Batch,
+    data::{Batcher, Examples, PackedBatch, Sequence, Window, order::Stretch},
+    error::{Error, Result},
+    model::cache::KvCache,
+};
+
+impl Learner {
+    /// Computes the worst micro-batch forward and backward. The gradients are undefined afterwards.
+    ///
+    /// # Errors
+    /// The plugins' and the backend's own, headed by the plugin and its call; memory that runs out, headed by what it ran out
+    /// for.
+    pub fn try_worst_batch(&mut self, trail: &Trail) -> Result<()> {
+        trail.host();
+        let tried = self.every_worst_batch(trail).map_err(|error| headed(error, trail));
+        trail.host();
+        tried
+    }
+
+    fn every_worst_batch(&mut self, trail: &Trail) -> Result<()> {
+        let states = self.objectives.states()?;
+        let micro_batches = self.worst_window(self.settings.micro_batch_tokens, trail)?;
+        self.accumulate(&micro_batches, trail)?;
+        self.objectives.put_back(states)?;
+        let (model, roles, grads, recompute) = (&self.model, &self.roles, &self.grads, self.recompute);
+        for beside in &mut self.beside {
+            let states = beside.objectives.states()?;
+            let micro_batches = beside.worst_window()?;
+            accumulate(&Work { model, roles, recompute, grads }, &mut beside.objectives, &micro_batches, trail)?;
+            beside.objectives.put_back(states)?;
+        }
+        Ok(())
+    }
+
+    /// A window whose largest micro-batch is as large as one of at most `most` positions can be. It is one micro-batch, unless an
+    /// objective composes longer sequences out of its rows. Changes the states of the objectives of rollouts.
+    ///
+    /// # Errors
+    /// The plugins' own; for rollouts the backend's too.
+    pub fn worst_window(&mut self, most: usize, trail: &Trail) -> Result<Vec<PackedBatch>> {
+        let context = self.longest;
+        if let Some(samples) = self.rollouts.as_ref().map(Rollouts::samples) {
+            let sequences = self.answered(samples, most, trail)?;
+            return cut(&Window::new(sequences)?, most);
+        }
+        let reads_last = self.objectives.needs().reads_last();
+        let rows = Rows::of(&self.batcher, context, reads_last, self.settings.batch);
+        let plain = Window::new(rows.worst(most))?;
+        let positions = plain.positions();
+        let compose = |window| self.objectives.compose(window, self.seed, trail).and_then(|window| self.asked(window));
+        let mut window = compose(plain)?;
+        if window.positions() < positions {
+            // Composed sequences are shorter than their rows, so that more rows fit.
+            let room = most.saturating_mul(positions) / window.positions().max(1);
+            window = compose(Window::new(rows.worst(room))?)?;
+        }
+        cut(&window, most)
+    }
+
+    /// The answers to the longest prompts, as many as one micro-batch holds, measured as a rollout's.
+    fn answered(&mut self, samples: usize, most: usize, trail: &Trail) -> Result<Vec<Sequence>> {
+        let context = self.model.config().context as usize;
+        let Learner { model, roles, objectives, rewards, rollouts, batcher, settings, longest, .. } = self;
+        let Some(rollouts) = rollouts.as_ref() else { return Ok(Vec::new()) };
+        let rows = Rows::of(batcher, *longest, false, settings.batch);
+        let stretches = rows.stretches();
+        let length = |stretch: &Stretch| samples * rollouts.longest(stretch.targets() + 1, context);
+        let sizes: Vec<usize> = stretches.iter().map(length).collect();
+        let prompts = match settings.batch {
+            Batch::Prompts(prompts) => prompts,
+            _ => usize::MAX,
+        };
+        let chosen: Vec<Stretch> = worst(&sizes, most, prompts).into_iter().map(|index| stretches[index]).collect();
+        let prompts = rows.read(&chosen);
+        trail.backend("generation");
+        try_cache(model, &prompts, rollouts, context)?;
+        trail.backend("rollout");
+        rollouts.made_up(&prompts, context, &mut Models { model, roles, objectives, rewards }, trail)
+    }
+}
+
+/// Holds the cache of keys and values that a rollout's generation needs, for a moment.
+fn try_cache(model: &crate::model::Model, prompts: &[Sequence], rollouts: &Rollouts, context: usize) -> Result<()> {
+    let longest = prompts.iter().map(|prompt| prompt.ids.len()).max().unwrap_or(1);
+    let capacity = rollouts.longest(longest, context);
+    KvCache::new(model, rollouts.slots() as u64, capacity as u64).map(drop)
+}
+
+/// Names what failed: the memory, or the plugin and its call.
+fn headed(error: Error, trail: &Trail) -> Error {
+    if error.is_out_of_memory() {
+        return error.context("the largest micro-batch cannot be computed");
+    }
+    match trail.current() {
+        Some(call) => error.context(format!("{call}: failed while trying a batch before step 1")),
+        None => error.context("a batch that is tried before step 1 failed"),
+    }
+}
+
+/// Rows, and how a step takes them.
+#[derive(Clone, Copy)]
+pub(super) struct Rows<'a> {
+    /// The rows.
+    pub data: &'a dyn Examples,
+    /// The token that every sequence begins with.
+    pub prefix: Option<u32>,
+    /// The longest sequence.
+    pub context: usize,
+    /// Whether every sequence has one position more, which reads its last token.
+    pub reads_last: bool,
+    /// What a step takes.
+    pub batch: Batch,
+}
+
+impl<'a> Rows<'a> {
+    /// The rows that `batcher` takes.
+    pub fn of(batcher: &'a Batcher, context: usize, reads_last: bool, batch: Batch) -> Rows<'a> {
+        Rows { data: batcher.examples(), prefix: batcher.prefix(), context, reads_last, batch }
+    }
+
+    /// The sequences of the worst micro-batch of at most `most` positions.
+    pub fn worst(self, most: usize) -> Vec<Sequence> {
+        self.read(&self.worst_stretches(most).0)
+    }
+
+    /// How many positions the worst micro-batch of at most `most` has.
+    pub fn worst_positions(self, most: usize) -> usize {
+        self.worst_stretches(most).1
+    }
+
+    fn worst_stretches(self, most: usize) -> (Vec<Stretch>, usize) {
+        let stretches = self.stretches();
+        let rows = match self.batch {
+            Batch::Tokens(_) => usize::MAX,
+            Batch::Sequences(rows) | Batch::Pairs(rows) | Batch::Prompts(rows) => rows,
+        };
+        // A step's tokens do not count the positions that read a last token.
+        let sequences = self.read(stretches.get(..1).unwrap_or_default()).len();
+        let more = if self.reads_last { sequences } else { 0 };
+        let (most, counted) = match self.batch {
+            Batch::Tokens(tokens) if tokens < most => (tokens, 0),
+            _ => (most, more),
+        };
+        let sizes: Vec<usize> = stretches.iter().map(|stretch| stretch.targets() + counted).collect();
+        let chosen: Vec<Stretch> = worst(&sizes, most, rows).into_iter().map(|index| stretches[index]).collect();
+        let positions = chosen.iter().map(|stretch| stretch.targets() + more).sum();
+        (chosen, positions)
+    }
+
+    fn stretches(self) -> Vec<Stretch> {
+        self.data.in_order(self.context, self.prefix.is_some())
+    }
+
+    /// The sequences of `stretches`, each stretch a group of its own.
+    fn read(self, stretches: &[Stretch]) -> Vec<Sequence> {
+        let groups = stretches.iter().zip(0..);
+        groups.flat_map(|(stretch, group)| self.data.sequences(*stretch, self.prefix, group)).collect()
+    }
+}
+
+/// Which rows of these `sizes` (positions) make the worst micro-batch of at most `most` positions and `rows` rows: the longest one,
+/// whatever its size, and then always the longest that still fits. Rows are repeated only where all of them fit, as a window
+/// does that is larger than the data.
+fn worst(sizes: &[usize], most: usize, rows: usize) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..sizes.len()).collect();
+    order.sort_by_key(|index| (Reverse(sizes[*index]), *index));
+    let (mut chosen, mut positions) = (Vec::new(), 0_usize);
+    loop {
+        let before = chosen.len();
+        for index in &order {
+            if chosen.len() < rows && (chosen.is_empty() || positions + sizes[*index] <= most) {
+                chosen.push(*index);
+                positions += sizes[*index].max(1);
+            }
+        }
+        if chosen.len() - before < sizes.len() || chosen.len() >= rows {
+            return chosen;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Catches a batch of less than a run's largest micro-batch (the first rows instead of the longest, room left where a row
+    /// fits, a window larger than the data), one that is larger than a window, and rows left out that exceed a micro-batch alone.
+    #[test]
+    fn gotcha_44_the_worst_micro_batch_has_the_longest_rows_and_no_room_left() {
+        for (sizes, most, rows, expected) in [
+            (&[3, 9, 5, 2][..], 14, 9, &[1, 2][..]),
+            (&[3, 9, 5, 2], 16, 9, &[1, 2, 3]),
+            (&[3, 9, 5, 2], 99, 2, &[1, 2]),
+            (&[3, 9, 5, 2], 4, 9, &[1]),
+            (&[4, 4], 18, 9, &[0, 1, 0, 1]),
+            (&[4, 4], 18, 3, &[0, 1, 0]),
+            (&[4, 3], 10, 9, &[0, 1]),
+            (&[4, 3], 11, 9, &[0, 1, 0]),
+        ] {
+            assert_eq!(worst(sizes, most, rows), expected, "{sizes:?}, {most}, {rows}");
+        }
+        assert!(worst(&[], 9, 9).is_empty());
+    }
+}
