@@ -14,6 +14,7 @@ pub mod exact;
 mod expectations;
 pub mod learner;
 mod measured;
+pub mod memory;
 pub mod named;
 pub mod objectives;
 pub mod optim;
@@ -45,12 +46,13 @@ use crate::{
         Experiment,
         experiment::{self, EarlyStop, MetricRule},
     },
-    data::{Examples, PackedBatch, TrainingData, batcher::eval_batches},
+    data::{Examples, PackedBatch, TrainingData, Window, batcher::eval_batches},
     error::{Error, Result},
     generate::GenerateOptions,
     runs::{Checkpoints, Interrupt, Progress, RunFolder, progress::Show},
 };
 use answers::{Exam, Policy};
+use arrays::{cut, unpack};
 use evaluate::{Figures, evaluate};
 use exact::{EXACT_MATCH, Question, exact_match};
 use learner::Learner;
@@ -351,6 +353,8 @@ impl Trainer {
                 .with_hint("lower the learning rate; the checkpoint before is intact"));
         }
         self.state.lines = self.records.durable()?;
+        // The files' bytes pass through the process: spare buffers make room for them.
+        self.learner.device.trim();
         let Learner { model, adam, roles, rollouts, .. } = &self.learner;
         let (state, tokenizer) = (&self.state, &self.prepared.tokenizer);
         let start = Instant::now();
@@ -433,10 +437,21 @@ pub fn held_out(prepared: &Prepared, objectives: &Objectives, data: &TrainingDat
     let experiment = prepared.experiment();
     let context = experiment.longest_sequence(prepared.config.context as usize);
     let most = (experiment.eval.tokens > 0).then_some(experiment.eval.tokens);
-    let tokens = experiment.train.micro_batch_tokens;
+    let tokens = prepared.forward_tokens(objectives, &*data.train);
     let batches = eval_batches(&*data.held_out, context, prepared.tokenizer.prefix(), tokens, most);
     let trail = Trail::default();
-    batches.map(|b| objectives.compose_packed(b?, experiment.seed, &trail)).collect()
+    let mut all = Vec::new();
+    for batch in batches {
+        let batch = batch?;
+        let positions = batch.len();
+        let composed = objectives.compose_packed(batch, experiment.seed, &trail)?;
+        // Composed sequences may be longer than their rows.
+        match composed.len() > positions {
+            true => all.extend(cut(&Window::new(unpack(&composed))?, tokens)?),
+            false => all.push(composed),
+        }
+    }
+    Ok(all)
 }
 
 /// Whether the rule's metric (`eval/loss`) is better than the best so far, which it then becomes.

@@ -95,14 +95,16 @@ impl Prepared {
 }
 
 impl Beside {
-    /// The worst micro-batch that its text can give, as a window of its own. No place in the text is used up.
+    /// The worst micro-batch that its text can give, of at most `most` positions, as a window of its own. No place in the text is
+    /// used up.
     ///
     /// # Errors
     /// Text that cannot be packed.
-    pub fn worst_window(&self) -> Result<Vec<PackedBatch>> {
+    pub fn worst_window(&self, most: usize) -> Result<Vec<PackedBatch>> {
+        let most = most.min(self.micro_batch);
         let reads_last = self.objectives.needs().reads_last();
         let rows = Rows::of(&self.batcher, self.context, reads_last, Batch::Tokens(self.tokens));
-        super::arrays::cut(&Window::new(rows.worst(self.micro_batch))?, self.micro_batch)
+        super::arrays::cut(&Window::new(rows.worst(most))?, most)
     }
 
     /// Adds the gradient of its next window to the policy's.

@@ -36,7 +36,7 @@ pub fn evaluate(
         let joined = objectives.prepare(batches, trail)?;
         let objectives = &*objectives;
         let pass = Pass { model, roles, objectives };
-        let denominators = objectives.denominators(batches, &joined)?;
+        let denominators = objectives.denominators(batches, &joined, trail)?;
         let (mut tally, mut waiting): (_, Vec<Batch<'_>>) = (Tally::default(), Vec::new());
         for (packed, part) in batches.iter().zip(Part::all(batches)) {
             trail.backend("held-out evaluation");

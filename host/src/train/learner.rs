@@ -6,7 +6,7 @@ use std::path::Path;
 use plugin_api::objective::Verdict;
 
 use super::{
-    arrays::cut,
+    arrays::{cut, unpack},
     beside::Beside,
     objectives::{Active, Objectives},
     optim::{Adam, Gradient, check_groups},
@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     config::experiment::{self, Batch, Train},
-    data::{Batcher, PackedBatch, TrainingData, Window},
+    data::{Batcher, PackedBatch, Sequence, TrainingData, Window, pack},
     device::{Buffer, Device},
     error::{Error, Result},
     model::{Model, Recompute},
@@ -65,6 +65,16 @@ pub struct Opened {
     pub steps: u64,
     /// What the user should know.
     pub note: Option<String>,
+}
+
+/// The first step's window as far as it is tried.
+pub struct FirstWindow {
+    /// What is tried.
+    pub micro_batches: Vec<PackedBatch>,
+    /// Positions of the whole window.
+    pub positions: usize,
+    /// Micro-batches of the whole window.
+    pub parts: usize,
 }
 
 impl Prepared {
@@ -217,6 +227,40 @@ impl Learner {
         let window = window.ok_or_else(ended)?;
         let composed = self.objectives.compose(window, self.seed ^ (step + 1), trail)?;
         cut(&self.asked(composed)?, self.settings.micro_batch_tokens)
+    }
+
+    /// The first step's window, or, where it has more than about `most` positions, its beginning; of rollouts the answers to the first
+    /// prompts. Takes its place in the data order.
+    ///
+    /// # Errors
+    /// As [`Learner::window`].
+    pub fn first_window(&mut self, most: usize, trail: &Trail) -> Result<FirstWindow> {
+        let Batch::Prompts(prompts) = self.settings.batch else {
+            let whole = self.window(0, trail)?;
+            let (positions, parts) = (whole.iter().map(PackedBatch::len).sum(), whole.len());
+            if positions <= most {
+                return Ok(FirstWindow { micro_batches: whole, positions, parts });
+            }
+            let sequences: Vec<Sequence> = whole.first().map(unpack).unwrap_or_default();
+            let begin = pack::micro_batches(&sequences, most).into_iter().next().unwrap_or_default();
+            let micro_batches = cut(&Window::new(sequences[begin].to_vec())?, most)?;
+            return Ok(FirstWindow { micro_batches, positions, parts });
+        };
+        let Some(rollouts) = &mut self.rollouts else { return Err(Error::run("prompts without rollouts")) };
+        let all = self.batcher.next_sequences(self.longest)?.unwrap_or_default();
+        let context = self.model.config().context as usize;
+        let longest = all.iter().map(|prompt| rollouts.longest(prompt.ids.len(), context)).max().unwrap_or(1);
+        let some = (most / (longest * rollouts.samples()).max(1)).clamp(1, all.len().max(1));
+        let some = if all.len() <= some { all.len() } else { some.min(prompts) };
+        let (model, roles, rewards) = (&self.model, &self.roles, &self.rewards);
+        rollouts.draw(&all[..some], &mut Models { model, roles, objectives: &mut self.objectives, rewards }, trail)?;
+        let window = rollouts.window()?;
+        // Of fewer prompts than a step has, each is in the window.
+        let share = prompts.min(all.len()) as f64 / prompts.min(some).max(1) as f64;
+        let micro_batches = cut(&window, self.settings.micro_batch_tokens)?;
+        let positions = (window.positions() as f64 * share) as usize;
+        let parts = (micro_batches.len() as f64 * share).ceil() as usize;
+        Ok(FirstWindow { micro_batches, positions, parts })
     }
 
     /// A window whose sequences are read to their last token where something is asked there: those that an objective composed

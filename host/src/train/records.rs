@@ -9,7 +9,9 @@ use std::{
 use plugin_api::backend::Memory;
 use serde_json::{Map, Value, json};
 
-use super::{answers::Said, evaluate::Figures, optim::Gradient, summary::SampleText, window::WindowLoss};
+use super::{
+    answers::Said, evaluate::Figures, memory::process_memory, optim::Gradient, summary::SampleText, window::WindowLoss,
+};
 use crate::{
     error::Result,
     runs::{folder::RunFolder, jsonl::JsonLines},
@@ -109,6 +111,7 @@ impl Records {
             "seconds": seconds,
             "memory_bytes": memory.in_use,
             "memory_peak_bytes": memory.peak,
+            "process_peak_bytes": process_memory().map(|process| process.peak),
         }))
     }
 

@@ -103,7 +103,8 @@ impl Prepared {
         let (mut train, mut held_out, mut note) = (plain(&data.train), plain(&data.held_out), None);
         let cacheable = if cached { self.cacheable(&data, objectives, roles)? } else { None };
         if let Some(model) = cacheable {
-            let cache = Cache::new(self, objectives, reads_last)?;
+            let tokens = self.forward_tokens(objectives, &*data.train);
+            let cache = Cache::new(self, objectives, reads_last, tokens)?;
             let (first, second) = (cache.read(&train, model)?, cache.read(&held_out, model)?);
             let how = if first.1 && second.1 { "read from" } else { "computed into" };
             note = Some(format!("the reference's log-probabilities were {how} {}", cache.folder.display()));
@@ -117,7 +118,7 @@ impl Prepared {
 
     /// The reference where what it says of the data can be known beforehand: it follows nobody, the data are rows that are read
     /// as they are, and nobody answers them anew.
-    fn cacheable<'r>(
+    pub(super) fn cacheable<'r>(
         &self,
         data: &TrainingData,
         objectives: &Objectives,
@@ -149,7 +150,7 @@ struct Cache {
 }
 
 impl Cache {
-    fn new(prepared: &Prepared, objectives: &Objectives, reads_last: bool) -> Result<Cache> {
+    fn new(prepared: &Prepared, objectives: &Objectives, reads_last: bool, tokens: usize) -> Result<Cache> {
         let (experiment, temperature) = (prepared.experiment(), objectives.temperature());
         let mut hash = Sha256::new();
         hash.update(b"reference 3");
@@ -157,7 +158,6 @@ impl Cache {
         let experiment::Backend { plugin, device, dtype, options, .. } = &experiment.backend;
         let binary = prepared.plugins.first().map(|plugin| &plugin.sha256);
         let backend = (plugin, device, dtype, options, binary);
-        let tokens = experiment.train.micro_batch_tokens;
         hash.update(format!("{temperature:e} {backend:?} {reads_last} {tokens}"));
         let folder = Path::new(&experiment.runs_dir).join(".cache").join("reference");
         Ok(Cache { folder, model: hex(&hash.finalize()), temperature, tokens })

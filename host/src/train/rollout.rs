@@ -24,7 +24,7 @@ use crate::{
     config::experiment::Rollout,
     data::{Examples, Sequence, Tokenizer, Window, pack},
     error::{Error, Result},
-    generate::{GenerateOptions, SLOTS},
+    generate::GenerateOptions,
     model::{Keep, Model},
 };
 
@@ -150,9 +150,14 @@ impl Rollouts {
         self.settings.samples
     }
 
-    /// Answers that are generated side by side.
-    pub fn slots(&self) -> usize {
-        self.settings.prompts.saturating_mul(self.settings.samples).min(SLOTS)
+    /// Prompts of a rollout.
+    pub fn prompts(&self) -> usize {
+        self.settings.prompts
+    }
+
+    /// The longest answer in tokens.
+    pub fn max_new_tokens(&self) -> usize {
+        self.settings.max_new_tokens
     }
 
     /// Positions of the longest prompt (`prompt`) with the longest answer, in a context of so many.
@@ -193,24 +198,22 @@ impl Rollouts {
         Ok(())
     }
 
-    /// Made-up answers to `prompts` as a rollout's sequences, measured by the models and the objectives' `prepare` as drawn ones
-    /// are. Every answer has the longest length that the settings and a context of `context` tokens allow, and repeats its
-    /// prompt's tokens. Rewards and ends differ from answer to answer. All answers are kept, no random number is drawn, and the
-    /// current rollout stays as it is; the states of the objectives are the caller's to put back.
+    /// Made-up answers to `prompts`, to be tried or counted and not to be learned from. Every answer has the longest length that the
+    /// settings and a context of `context` tokens allow, and repeats its prompt's tokens; rewards and ends differ from answer to
+    /// answer. No random number is drawn.
+    pub fn made_up(&self, prompts: &[Sequence], context: usize) -> Vec<Sequence> {
+        let samples = self.settings.samples;
+        let repeated = prompts.iter().zip(0..).flat_map(|(p, group)| grouped(p, group, samples));
+        repeated.enumerate().map(|(index, prompt)| self.made_up_answer(prompt, index, context)).collect()
+    }
+
+    /// Answers with all that a rollout's sequences carry, measured by the models and the objectives' `prepare` as drawn ones are. All
+    /// answers are kept, and the current rollout stays as it is; the states of the objectives are the caller's to put back.
     ///
     /// # Errors
     /// The plugins' and the backend's own.
-    pub fn made_up(
-        &self,
-        prompts: &[Sequence],
-        context: usize,
-        models: &mut Models<'_>,
-        trail: &Trail,
-    ) -> Result<Vec<Sequence>> {
-        let samples = self.settings.samples;
-        let repeated = prompts.iter().zip(0..).flat_map(|(p, group)| grouped(p, group, samples));
-        let answers = repeated.enumerate().map(|(index, prompt)| self.made_up_answer(prompt, index, context));
-        let state = State { sequences: Arc::new(answers.collect()), ..State::default() };
+    pub fn measured(&self, answers: Vec<Sequence>, models: &mut Models<'_>, trail: &Trail) -> Result<Vec<Sequence>> {
+        let state = State { sequences: Arc::new(answers), ..State::default() };
         let mut rollout = Rollouts {
             state,
             ..Rollouts::new(Means {

@@ -7,6 +7,7 @@ use plugin_api::{batch::names, manifest::Normaliser, objective::Loss};
 use super::{
     arrays::{Joined, Part, data_arrays},
     objectives::{Active, Objectives},
+    trail::Trail,
 };
 use crate::{
     data::PackedBatch,
@@ -47,7 +48,7 @@ impl Objectives {
     ///
     /// # Errors
     /// A normaliser the data cannot give, or a custom one of which `weigh` says nothing; the plugin's own.
-    pub fn denominators(&self, parts: &[PackedBatch], joined: &Joined) -> Result<Denominators> {
+    pub fn denominators(&self, parts: &[PackedBatch], joined: &Joined, trail: &Trail) -> Result<Denominators> {
         let tokens: usize = parts.iter().map(PackedBatch::supervised).sum();
         let sequences: usize = parts.iter().map(PackedBatch::sequences).sum();
         let mut all = Vec::new();
@@ -58,7 +59,10 @@ impl Objectives {
                     n if *n == Normaliser::SUPERVISED_TOKENS => tokens as f64,
                     n if *n == Normaliser::SEQUENCES => sequences as f64,
                     n if *n == Normaliser::PAIRS || *n == Normaliser::GROUPS => groups(&active.id, parts)?,
-                    n if *n == Normaliser::CUSTOM => custom(active, &term.name, parts, index, joined)?,
+                    n if *n == Normaliser::CUSTOM => {
+                        trail.objective(&active.id, "weigh");
+                        custom(active, &term.name, parts, index, joined)?
+                    }
                     other => {
                         return Err(Error::request(format!(
                             "objective \"{}\" divides its term `{}` by `{other}`, which this host does not know",

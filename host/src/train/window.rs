@@ -63,7 +63,7 @@ pub fn accumulate(
         false => objectives.prepare(micro_batches, trail)?,
     };
     let objectives = &*objectives;
-    let denominators = objectives.denominators(micro_batches, &joined)?;
+    let denominators = objectives.denominators(micro_batches, &joined, trail)?;
     let pass = Pass { model: work.model, roles: work.roles, objectives };
     let step = Step { pass, work, joined: &joined, denominators: &denominators, trail };
     let mut tally = Tally::default();
@@ -102,9 +102,9 @@ impl Step<'_> {
 
     /// The objectives' losses; the backend is at work again afterwards.
     fn losses(&self, batch: &Batch<'_>, part: Part) -> Result<Vec<Loss>> {
-        let losses = self.pass.objectives.losses(batch, self.joined, part, self.trail);
+        let losses = self.pass.objectives.losses(batch, self.joined, part, self.trail)?;
         self.trail.backend("forward and backward");
-        losses
+        Ok(losses)
     }
 
     fn cotangents(&self, losses: &[Loss], packed: &PackedBatch) -> Result<Sums> {

@@ -9,7 +9,9 @@ use std::cmp::Reverse;
 use super::{
     arrays::cut,
     learner::Learner,
-    rollout::{Models, Rollouts},
+    objectives::Objectives,
+    rollout::Models,
+    setup::Prepared,
     trail::Trail,
     window::{Work, accumulate},
 };
@@ -17,8 +19,11 @@ use crate::{
     config::experiment::Batch,
     data::{Batcher, Examples, PackedBatch, Sequence, Window, order::Stretch},
     error::{Error, Result},
-    model::cache::KvCache,
+    generate,
 };
+
+/// So many positions are computed at a time without a backward pass even where a step has fewer: they take little memory.
+const LEAST_FORWARD: usize = 1024;
 
 impl Learner {
     /// Computes the worst micro-batch forward and backward. The gradients are undefined afterwards.
@@ -27,40 +32,69 @@ impl Learner {
     /// The plugins' and the backend's own, headed by the plugin and its call; memory that runs out, headed by what it ran out
     /// for.
     pub fn try_worst_batch(&mut self, trail: &Trail) -> Result<()> {
+        let tried = self.hold_generation(trail).and_then(|()| self.try_all(self.settings.micro_batch_tokens, trail));
+        tried.map_err(|error| headed(error, trail))?;
         trail.host();
-        let tried = self.every_worst_batch(trail).map_err(|error| headed(error, trail));
-        trail.host();
-        tried
+        Ok(())
     }
 
-    fn every_worst_batch(&mut self, trail: &Trail) -> Result<()> {
+    /// Computes a batch of the longest rows, of at most `most` positions where one row has no more, forward and backward. Returns how
+    /// many positions it has. The gradients are undefined afterwards.
+    ///
+    /// # Errors
+    /// As [`Learner::try_worst_batch`].
+    pub fn try_batch(&mut self, most: usize, trail: &Trail) -> Result<usize> {
+        let most = most.min(self.settings.micro_batch_tokens);
+        let positions = self.try_all(most, trail).map_err(|error| headed(error, trail))?;
+        trail.host();
+        Ok(positions)
+    }
+
+    fn try_all(&mut self, most: usize, trail: &Trail) -> Result<usize> {
+        trail.host();
         let states = self.objectives.states()?;
-        let micro_batches = self.worst_window(self.settings.micro_batch_tokens, trail)?;
+        let micro_batches = self.worst_window(most, trail)?;
         self.accumulate(&micro_batches, trail)?;
         self.objectives.put_back(states)?;
         let (model, roles, grads, recompute) = (&self.model, &self.roles, &self.grads, self.recompute);
         for beside in &mut self.beside {
             let states = beside.objectives.states()?;
-            let micro_batches = beside.worst_window()?;
+            let micro_batches = beside.worst_window(most)?;
             accumulate(&Work { model, roles, recompute, grads }, &mut beside.objectives, &micro_batches, trail)?;
             beside.objectives.put_back(states)?;
         }
-        Ok(())
+        Ok(micro_batches.iter().map(PackedBatch::len).sum())
     }
 
     /// A window whose largest micro-batch is as large as one of at most `most` positions can be. It is one micro-batch, unless an
     /// objective composes longer sequences out of its rows. Changes the states of the objectives of rollouts.
+    fn worst_window(&mut self, most: usize, trail: &Trail) -> Result<Vec<PackedBatch>> {
+        if self.rollouts.is_none() {
+            return self.worst_of_rows(most, trail);
+        }
+        let answers = self.worst_answers(most);
+        let Learner { model, roles, objectives, rewards, rollouts, .. } = self;
+        let Some(rollouts) = rollouts.as_ref() else { return Ok(Vec::new()) };
+        trail.backend("rollout");
+        let measured = rollouts.measured(answers, &mut Models { model, roles, objectives, rewards }, trail)?;
+        cut(&Window::new(measured)?, most)
+    }
+
+    /// The worst micro-batch, in a window of its own, with what data and `compose` give; answers are made up and not measured.
     ///
     /// # Errors
-    /// The plugins' own; for rollouts the backend's too.
-    pub fn worst_window(&mut self, most: usize, trail: &Trail) -> Result<Vec<PackedBatch>> {
-        let context = self.longest;
-        if let Some(samples) = self.rollouts.as_ref().map(Rollouts::samples) {
-            let sequences = self.answered(samples, most, trail)?;
-            return cut(&Window::new(sequences)?, most);
+    /// The plugins' own.
+    pub fn worst_micro_batches(&self, trail: &Trail) -> Result<Vec<PackedBatch>> {
+        let most = self.settings.micro_batch_tokens;
+        match self.rollouts {
+            Some(_) => cut(&Window::new(self.worst_answers(most))?, most),
+            None => self.worst_of_rows(most, trail),
         }
+    }
+
+    fn worst_of_rows(&self, most: usize, trail: &Trail) -> Result<Vec<PackedBatch>> {
         let reads_last = self.objectives.needs().reads_last();
-        let rows = Rows::of(&self.batcher, context, reads_last, self.settings.batch);
+        let rows = Rows::of(&self.batcher, self.longest, reads_last, self.settings.batch);
         let plain = Window::new(rows.worst(most))?;
         let positions = plain.positions();
         let compose = |window| self.objectives.compose(window, self.seed, trail).and_then(|window| self.asked(window));
@@ -73,33 +107,63 @@ impl Learner {
         cut(&window, most)
     }
 
-    /// The answers to the longest prompts, as many as one micro-batch holds, measured as a rollout's.
-    fn answered(&mut self, samples: usize, most: usize, trail: &Trail) -> Result<Vec<Sequence>> {
+    /// Made-up answers to the longest prompts, as many as one micro-batch of `most` positions holds.
+    fn worst_answers(&self, most: usize) -> Vec<Sequence> {
+        let Some(rollouts) = &self.rollouts else { return Vec::new() };
         let context = self.model.config().context as usize;
-        let Learner { model, roles, objectives, rewards, rollouts, batcher, settings, longest, .. } = self;
-        let Some(rollouts) = rollouts.as_ref() else { return Ok(Vec::new()) };
-        let rows = Rows::of(batcher, *longest, false, settings.batch);
+        let rows = Rows::of(&self.batcher, self.longest, false, self.settings.batch);
         let stretches = rows.stretches();
-        let length = |stretch: &Stretch| samples * rollouts.longest(stretch.targets() + 1, context);
+        let length = |stretch: &Stretch| rollouts.samples() * rollouts.longest(stretch.targets() + 1, context);
         let sizes: Vec<usize> = stretches.iter().map(length).collect();
-        let prompts = match settings.batch {
+        let prompts = match self.settings.batch {
             Batch::Prompts(prompts) => prompts,
             _ => usize::MAX,
         };
         let chosen: Vec<Stretch> = worst(&sizes, most, prompts).into_iter().map(|index| stretches[index]).collect();
-        let prompts = rows.read(&chosen);
+        rollouts.made_up(&rows.read(&chosen), context)
+    }
+
+    /// The token ids of the longest prompts of a rollout of `count`.
+    pub fn longest_prompts(&self, count: usize) -> Vec<Vec<i32>> {
+        let rows =
+            Rows { batch: Batch::Prompts(count), ..Rows::of(&self.batcher, self.longest, false, self.settings.batch) };
+        let ids = |prompt: Sequence| prompt.ids.iter().map(|id| *id as i32).collect();
+        rows.worst(usize::MAX).into_iter().map(ids).collect()
+    }
+
+    /// Holds for a moment what a rollout's generation needs.
+    fn hold_generation(&self, trail: &Trail) -> Result<()> {
+        let Some(rollouts) = &self.rollouts else { return Ok(()) };
         trail.backend("generation");
-        try_cache(model, &prompts, rollouts, context)?;
-        trail.backend("rollout");
-        rollouts.made_up(&prompts, context, &mut Models { model, roles, objectives, rewards }, trail)
+        let prompts = self.longest_prompts(rollouts.prompts());
+        let repeated: Vec<Vec<i32>> = prompts.iter().flat_map(|ids| vec![ids.clone(); rollouts.samples()]).collect();
+        generate::hold(&self.model, &repeated, rollouts.max_new_tokens())
     }
 }
 
-/// Holds the cache of keys and values that a rollout's generation needs, for a moment.
-fn try_cache(model: &crate::model::Model, prompts: &[Sequence], rollouts: &Rollouts, context: usize) -> Result<()> {
-    let longest = prompts.iter().map(|prompt| prompt.ids.len()).max().unwrap_or(1);
-    let capacity = rollouts.longest(longest, context);
-    KvCache::new(model, rollouts.slots() as u64, capacity as u64).map(drop)
+impl Prepared {
+    /// How many positions of rows are computed at a time where nothing is kept for a backward pass (held-out rows, the reference's
+    /// pass over the data): at most `train.micro_batch_tokens`, and no more than the largest training micro-batch has or
+    /// [`LEAST_FORWARD`], so that they take no more memory than training.
+    pub fn forward_tokens(&self, objectives: &Objectives, train: &dyn Examples) -> usize {
+        let most = self.experiment().train.micro_batch_tokens;
+        if objectives.needs().rollouts {
+            return most;
+        }
+        let rows = Rows { batch: self.experiment().train.batch, ..self.all_rows(objectives, train) };
+        rows.worst_positions(most).max(LEAST_FORWARD).min(most)
+    }
+
+    /// Rows of `data` of which all may be computed together.
+    pub(super) fn all_rows<'a>(&self, objectives: &Objectives, data: &'a dyn Examples) -> Rows<'a> {
+        Rows {
+            data,
+            prefix: self.tokenizer.prefix(),
+            context: self.experiment().longest_sequence(self.config.context as usize),
+            reads_last: objectives.needs().reads_last(),
+            batch: Batch::Sequences(usize::MAX),
+        }
+    }
 }
 
 /// Names what failed: the memory, or the plugin and its call.
@@ -198,6 +262,23 @@ fn worst(sizes: &[usize], most: usize, rows: usize) -> Vec<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::runs::Breadcrumb;
+    use plugin_api::error::Code;
+
+    /// Catches a plugin's fault that reads like memory, memory that is blamed on a plugin, and a remedy that is lost.
+    #[test]
+    fn a_fault_is_headed_by_what_failed() {
+        let trail = Trail::new(Breadcrumb::default(), "candle");
+        trail.objective("kto", "loss");
+        let fault = headed(Error::run("no array `side`"), &trail);
+        assert_eq!(fault.message(), "objective \"kto\", in `loss`: failed while trying a batch before step 1");
+        let memory = Error::from(plugin_api::Error::new(Code::OUT_OF_MEMORY, "alloc: 9 elements of f32"));
+        let report = headed(memory, &trail).report();
+        assert!(report.starts_with("error: the largest micro-batch cannot be computed\n"), "{report}");
+        assert!(report.contains("help: lower train.micro_batch_tokens"), "{report}");
+        trail.host();
+        assert!(headed(Error::run("x"), &trail).message().contains("before step 1"));
+    }
 
     /// Catches a batch of less than a run's largest micro-batch (the first rows instead of the longest, room left where a row
     /// fits, a window larger than the data), one that is larger than a window, and rows left out that exceed a micro-batch alone.

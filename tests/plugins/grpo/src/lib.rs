@@ -97,10 +97,11 @@ impl Objective for Grpo {
         let (advantage, spread) = advantages(rollout.get(names::REWARD)?, rollout.get(names::GROUP)?);
         // What stands behind the mask is nobody's: it may be anything.
         let old = mask.iter().zip(logp).map(|(m, l)| if *m == 1.0 { *l } else { 0.0 }).collect::<Vec<f64>>();
-        Ok(Batch::new()
-            .with(ADVANTAGE, Scope::SEQUENCE, advantage)
-            .with(SPREAD, Scope::SEQUENCE, spread)
-            .with(OLD_LOGP, Scope::TOKEN, old))
+        Ok(Batch::new().with(ADVANTAGE, Scope::SEQUENCE, advantage).with(SPREAD, Scope::SEQUENCE, spread).with(
+            OLD_LOGP,
+            Scope::TOKEN,
+            old,
+        ))
     }
 
     fn loss(&self, batch: &Batch<'_>) -> Result<Loss> {

@@ -39,12 +39,8 @@ impl ObjectivePlugin for Kto {
     type Options = Config;
 
     fn manifest() -> ObjectiveManifest {
-        let role = |name: &str, trains| Role {
-            name: name.into(),
-            trains,
-            optional: false,
-            statistics: vec![Statistic::LOGP],
-        };
+        let role =
+            |name: &str, trains| Role { name: name.into(), trains, optional: false, statistics: vec![Statistic::LOGP] };
         let mean = |name, meaning| MetricSpec::new(name, Reduction::MEAN, meaning);
         ObjectiveManifest {
             summary: "KTO: answers labelled desirable or not, near a reference".into(),

@@ -31,7 +31,8 @@ impl ObjectivePlugin for SimPo {
         let mean = |name, meaning| MetricSpec::new(name, Reduction::MEAN, meaning);
         ObjectiveManifest {
             summary: "SimPO: prefers the chosen answer by its mean log-probability; no reference".into(),
-            formula: "-log sigmoid(beta (p(chosen) - p(rejected)) - gamma), p the mean of the token log-probabilities".into(),
+            formula: "-log sigmoid(beta (p(chosen) - p(rejected)) - gamma), p the mean of the token log-probabilities"
+                .into(),
             paper: "Meng et al. 2024, arXiv 2405.14734, equation 6".into(),
             data: DataKind::PREFERENCE,
             terms: vec![TermSpec::new("preference", Normaliser::PAIRS, "The loss per pair")],

@@ -24,7 +24,11 @@ impl ObjectivePlugin for WeightedSft {
             summary: "Cross-entropy of completions, each row weighted by its column `weight`".into(),
             formula: "sum of -w logp over sum of w, over the completions' tokens".into(),
             data: DataKind::PROMPT_COMPLETION,
-            terms: vec![TermSpec::new(COMPLETION, Normaliser::CUSTOM, "Weighted cross-entropy of the completions, in nats")],
+            terms: vec![TermSpec::new(
+                COMPLETION,
+                Normaliser::CUSTOM,
+                "Weighted cross-entropy of the completions, in nats",
+            )],
             expectations: vec![Expectation {
                 quantity: COMPLETION.into(),
                 value: "ln_vocab".into(),
