@@ -184,6 +184,10 @@ impl From<plugin_api::Error> for Error {
             error.0.out_of_memory = true;
             return error;
         }
+        if error.code == Code::LOST {
+            return Error::new(kind, error.to_string())
+                .with_hint("only a new process can use the device again: continue with --resume");
+        }
         Error::new(kind, error.to_string())
     }
 }

@@ -105,6 +105,24 @@ fn whatever_ends_the_process_is_a_failed_line_and_the_rest_is_reported() {
     assert!(answer.out.contains("opening a session: died of SIGABRT"), "{answer:#?}");
 }
 
+/// Catches a crash, or a device that is lost, that costs more than the lines of the checks that did it: the rest of the
+/// operation is checked in a fresh process.
+#[test]
+fn a_check_that_ends_the_process_or_loses_the_device_costs_its_own_line() {
+    for (fault, text) in [("abort-at-forty", "SIGABRT"), ("lose-at-forty", "the device is lost")] {
+        let report = json(&broken(fault, &["--json"]));
+        let group = report["groups"].as_array().and_then(|all| all.iter().find(|g| g["name"] == "attention_backward"));
+        let lines = group.and_then(|group| group["lines"].as_array()).expect("lines");
+        let failed: Vec<&Value> = lines.iter().filter(|line| line["passed"] == false).collect();
+        assert!((1..=4).contains(&failed.len()), "{fault}: {failed:#?}");
+        for line in failed {
+            assert!(line["case"].as_str().is_some_and(|case| case.contains("forty")), "{line}");
+            assert!(line["detail"].as_str().is_some_and(|detail| detail.contains(text)), "{line}");
+        }
+        assert!(lines.len() > 50, "{fault}: {}", lines.len());
+    }
+}
+
 /// Catches laws about conduct that hold whatever a backend does.
 #[test]
 fn lies_leaks_and_drift_are_found() {

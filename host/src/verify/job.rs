@@ -8,6 +8,7 @@ use std::fs;
 use std::path::Path;
 
 use plugin_api::{
+    Code,
     backend::{DType, Session, SessionOptions, catalogue::OpSpec, ops::CATALOGUE},
     laws::{Report, backend},
     load::{Library, PluginInfo, scan},
@@ -16,7 +17,7 @@ use plugin_api::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::process::Folder;
+use super::process::{Failure, Folder};
 use crate::config::{Override, options};
 use crate::error::{Error, Kind, Result};
 
@@ -74,6 +75,8 @@ pub enum Task {
         dtype: String,
         /// An operation's name, or [`SESSION`].
         group: String,
+        /// Checks to leave out, by what [`Folder::reached`] calls them: each of them ended an earlier process.
+        skip: Vec<String>,
     },
 }
 
@@ -89,6 +92,8 @@ pub enum Answer {
     },
     /// What came of the laws.
     Checked(Report),
+    /// The device was lost at a check, so nothing that was found after it counts.
+    Lost(Failure),
     /// It could not be done.
     Refused(Refusal),
 }
@@ -133,7 +138,7 @@ pub fn perform(folder: &Path) -> Result<()> {
     let job: Job = folder.read(Folder::JOB)?;
     let answer = match &job.task {
         Task::Open { options } => open(&job, options),
-        Task::Check { options, dtype, group } => check(&job, options, dtype, group, &folder).map(Answer::Checked),
+        Task::Check { options, dtype, group, skip } => check(&job, options, dtype, group, skip, &folder),
     };
     folder.write(Folder::ANSWER, &answer.unwrap_or_else(|error| Answer::Refused(error.into())))
 }
@@ -173,18 +178,37 @@ fn reference(job: &Job) -> Result<Box<dyn Session>> {
     Ok(Box::new(opened.map_err(|error| error.context("the reference backend cannot be used"))?))
 }
 
-fn check(job: &Job, options: &OptionMap, dtype: &str, group: &str, folder: &Folder) -> Result<Report> {
+fn check(
+    job: &Job,
+    options: &OptionMap,
+    dtype: &str,
+    group: &str,
+    skip: &[String],
+    folder: &Folder,
+) -> Result<Answer> {
     let dtype = DType::from_name(dtype).ok_or_else(|| Error::request(format!("dtype {dtype} is unknown")))?;
     let mut candidate = session(job, options, 1)?;
     if group == SESSION {
-        return Ok(backend::verify_session(&mut *candidate, dtype));
+        return Ok(Answer::Checked(backend::verify_session(&mut *candidate, dtype)));
     }
     let spec = CATALOGUE.iter().find(|spec| spec.name == group);
     let id = spec.ok_or_else(|| Error::request(format!("there is no operation `{group}`")))?.id;
     let wanted = |spec: &OpSpec| spec.id == id;
-    let at = folder.clone();
-    let suite = backend::Suite::prepare(&mut *reference(job)?, dtype, wanted)?.watched(move |case| at.reached(case));
+    let (at, left_out) = (folder.clone(), skip.to_vec());
+    let suite = backend::Suite::prepare(&mut *reference(job)?, dtype, wanted)?.watched(move |case| {
+        let wanted = !left_out.iter().any(|skipped| skipped == case);
+        if wanted {
+            at.reached(case);
+        }
+        wanted
+    });
     let mut report = suite.verify(&mut *candidate, wanted);
+    if let Err(error) = candidate.sync()
+        && error.code == Code::LOST
+    {
+        let at = folder.last_reached().unwrap_or_default();
+        return Ok(Answer::Lost(Failure { at, text: error.to_string(), exited: true }));
+    }
     let mut other = session(job, options, 2)?;
     let mut add = |more: Report| report.lines.extend(more.lines);
     add(suite.verify_repeatability(&mut *candidate, &mut *other, wanted));
@@ -196,7 +220,7 @@ fn check(job: &Job, options: &OptionMap, dtype: &str, group: &str, folder: &Fold
     add(suite.verify_growth(&mut *candidate, wanted, &mut resident));
     folder.reached("closing the session");
     drop(candidate);
-    Ok(report)
+    Ok(Answer::Checked(report))
 }
 
 /// Bytes of memory this process holds, where the system tells.

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-use serde::{Serialize, de::DeserializeOwned};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::job::{Answer, Job};
 use crate::error::{Error, Result};
@@ -58,7 +58,8 @@ impl Folder {
         _ = fs::write(self.0.join(Self::REACHED), what);
     }
 
-    fn last_reached(&self) -> Option<String> {
+    /// What the child was about to do last.
+    pub fn last_reached(&self) -> Option<String> {
         fs::read_to_string(self.0.join(Self::REACHED)).ok().filter(|text| !text.is_empty())
     }
 
@@ -88,12 +89,14 @@ pub struct Ended {
 }
 
 /// A child that did not end as it should.
-#[derive(Debug, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Failure {
     /// What it was doing.
     pub at: String,
     /// What became of it, and what it printed last.
     pub text: String,
+    /// Whether the process ended by itself. Another one would take too long, or print too much, again.
+    pub exited: bool,
 }
 
 /// Does `job` in a child process that may take `limit`.
@@ -115,6 +118,7 @@ pub fn run(job: &Job, limit: Duration) -> Result<Ended> {
     let failure = end.failure(answer.is_some()).map(|text| Failure {
         at: folder.last_reached().unwrap_or_else(|| "opening a session".to_owned()),
         text: folder.last_words().iter().fold(text, |text, line| format!("{text}\nit printed: {line}")),
+        exited: matches!(end, End::Exited(_)),
     });
     Ok(Ended { answer, failure })
 }
