@@ -284,7 +284,7 @@ impl Trainer {
             // Log-probabilities are those of the policy that answers: of greedy answers, at the temperature of 1.
             let usual = objectives.temperature();
             objectives.answer_at(if options.temperature > 0.0 { options.temperature } else { 1.0 });
-            let tokens = experiment.train.micro_batch_tokens;
+            let tokens = rewards.tokens();
             let judged = Exam { policy, roles, objectives, rewards, options, tokens }.figures(&self.questions);
             objectives.answer_at(usual);
             figures.extend(judged?);

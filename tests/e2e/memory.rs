@@ -18,6 +18,7 @@ plugin = "sft"
 [train]
 steps = 6
 batch = { sequences = 24 }
+optimizer = { lr = 1e-3 }
 "#;
 
 /// Rows of every kind at once, of lengths from 20 to 200 tokens.

@@ -167,15 +167,15 @@ fn a_required_column_reaches_the_loss() {
     }
 }
 
-/// Catches sums for means and sides exchanged: at first both answers are as probable per token, so that the loss is softplus(gamma).
+/// Catches sums for means, sides exchanged, and a target margin that is left out or scaled: at first all pairs have about the same
+/// margin m, so that the loss is softplus(gamma - m).
 #[test]
 fn simpo_trains_without_a_reference() {
-    let row = |i| json!({"prompt": format!("{i}? "), "chosen": "yes", "rejected": "well, no"});
-    let lab = lab(SIMPO, row);
+    let lab = lab(SIMPO, |i| json!({"prompt": format!("{i}? "), "chosen": "yes", "rejected": "well, no"}));
     let run = trains(&lab, &[]);
     let (loss, margin) = (run.train("loss"), run.train("rewards/margin"));
-    assert!((loss[0] - (1.0 + 1f64.exp()).ln()).abs() < 0.1, "{loss:?}");
-    assert!(loss[11] < loss[0] && margin[11] > margin[0], "{loss:?} {margin:?}");
+    close(loss[0], (1.0 + (1.0 - margin[0]).exp()).ln(), 1e-2, "the first loss");
+    assert!(margin[0].abs() < 0.5 && margin[11] > 1.0 && loss[11] < 0.5, "{loss:?} {margin:?}");
 }
 
 /// Catches a rehearsal whose `prepare` changes the state that the first step begins with, or that uses up a draw: the first

@@ -97,6 +97,7 @@ impl Prepared {
         let (batcher, steps) = self.batcher(&data)?;
         let mut learner = Learner::new(self, model, roles, objectives, batcher)?;
         learner.rewards = self.rewards(device)?;
+        learner.rewards.compute_at_most(self.forward_tokens(&learner.objectives, &*data.train));
         learner.rollouts = self.rollouts(&learner.objectives, &learner.rewards, &data)?;
         learner.beside = self.beside()?;
         Ok(Opened { learner, data, steps, note })
@@ -150,7 +151,7 @@ impl Prepared {
             settings,
             prompts,
             seed: experiment.seed,
-            tokens: experiment.train.micro_batch_tokens,
+            tokens: self.forward_tokens(objectives, &*data.train),
             tokenizer: self.tokenizer.clone(),
             data: data.train.clone(),
         })))

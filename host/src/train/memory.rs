@@ -13,7 +13,7 @@ use super::{
     trail::Trail,
 };
 use crate::{
-    data::{PackedBatch, TrainingData, pack::pack},
+    data::{Examples, PackedBatch, TrainingData, pack::pack},
     device::{Buffer, Device, sizes::SizesOnly},
     error::Result,
     generate,
@@ -113,8 +113,9 @@ pub fn estimate(
         let own = if on_processor { process.now.saturating_sub(real.in_use + real.cached) } else { process.now };
         // A checkpoint copies the moments out, after the spare buffers were given back.
         let work = if on_processor { buffers.max(held + moments) } else { moments };
-        // The reference's log-probabilities as they were computed, as bytes of a file, and by row.
-        let rows = if cached { 3 * 8 * (data.train.tokens() + data.held_out.tokens()) } else { 0 };
+        // The reference's log-probabilities as they were computed, as bytes of a file, and by row; and the rows that it reads.
+        let of_rows = |data: &dyn Examples| 3 * 8 * data.tokens() + 1024 * data.documents() as u64;
+        let rows = if cached { of_rows(&*data.train) + of_rows(&*data.held_out) } else { 0 };
         (own + work + rows).max(process.peak)
     });
     Ok(MemoryEstimate { held, peak, peak_in, process_peak, largest_micro_batch: largest })
@@ -249,11 +250,7 @@ fn ids(tokens: &[u32]) -> Vec<i32> {
 
 impl Prepared {
     /// The largest batch that the reference's pass computes at a time.
-    fn worst_forward(
-        &self,
-        objectives: &super::objectives::Objectives,
-        train: &dyn crate::data::Examples,
-    ) -> Result<PackedBatch> {
+    fn worst_forward(&self, objectives: &super::objectives::Objectives, train: &dyn Examples) -> Result<PackedBatch> {
         Ok(pack(&self.all_rows(objectives, train).worst(self.forward_tokens(objectives, train)))?)
     }
 }

@@ -112,14 +112,7 @@ impl Learner {
         let Some(rollouts) = &self.rollouts else { return Vec::new() };
         let context = self.model.config().context as usize;
         let rows = Rows::of(&self.batcher, self.longest, false, self.settings.batch);
-        let stretches = rows.stretches();
-        let length = |stretch: &Stretch| rollouts.samples() * rollouts.longest(stretch.targets() + 1, context);
-        let sizes: Vec<usize> = stretches.iter().map(length).collect();
-        let prompts = match self.settings.batch {
-            Batch::Prompts(prompts) => prompts,
-            _ => usize::MAX,
-        };
-        let chosen: Vec<Stretch> = worst(&sizes, most, prompts).into_iter().map(|index| stretches[index]).collect();
+        let (chosen, _) = rows.worst_prompts(most, rollouts.samples(), rollouts.max_new_tokens(), context);
         rollouts.made_up(&rows.read(&chosen), context)
     }
 
@@ -142,16 +135,20 @@ impl Learner {
 }
 
 impl Prepared {
-    /// How many positions of rows are computed at a time where nothing is kept for a backward pass (held-out rows, the reference's
-    /// pass over the data): at most `train.micro_batch_tokens`, and no more than the largest training micro-batch has or
+    /// How many positions are computed at a time where nothing is kept for a backward pass (held-out rows, the reference's pass over
+    /// the data, the statistics of rollouts, reward models): at most `train.micro_batch_tokens`, and no more than the largest training micro-batch has or
     /// [`LEAST_FORWARD`], so that they take no more memory than training.
     pub fn forward_tokens(&self, objectives: &Objectives, train: &dyn Examples) -> usize {
         let most = self.experiment().train.micro_batch_tokens;
-        if objectives.needs().rollouts {
-            return most;
-        }
         let rows = Rows { batch: self.experiment().train.batch, ..self.all_rows(objectives, train) };
-        rows.worst_positions(most).max(LEAST_FORWARD).min(most)
+        let positions = match &self.experiment().rollout {
+            Some(rollout) if objectives.needs().rollouts => {
+                let context = self.config.context as usize;
+                rows.worst_prompts(most, rollout.samples, rollout.max_new_tokens, context).1
+            }
+            _ => rows.worst_positions(most),
+        };
+        positions.max(LEAST_FORWARD).min(most)
     }
 
     /// Rows of `data` of which all may be computed together.
@@ -225,6 +222,21 @@ impl<'a> Rows<'a> {
         let chosen: Vec<Stretch> = worst(&sizes, most, rows).into_iter().map(|index| stretches[index]).collect();
         let positions = chosen.iter().map(|stretch| stretch.targets() + more).sum();
         (chosen, positions)
+    }
+
+    /// The prompts whose answers make the worst micro-batch of at most `most` positions, and how many positions it has: `samples`
+    /// answers to each, which are never cut apart, of up to `answer` tokens in a context of `context`.
+    fn worst_prompts(self, most: usize, samples: usize, answer: usize, context: usize) -> (Vec<Stretch>, usize) {
+        let stretches = self.stretches();
+        let length = |stretch: &Stretch| samples * (stretch.targets() + 1).saturating_add(answer).min(context);
+        let sizes: Vec<usize> = stretches.iter().map(length).collect();
+        let prompts = match self.batch {
+            Batch::Prompts(prompts) => prompts,
+            _ => usize::MAX,
+        };
+        let chosen = worst(&sizes, most, prompts);
+        let positions = chosen.iter().map(|index| sizes[*index]).sum();
+        (chosen.into_iter().map(|index| stretches[index]).collect(), positions)
     }
 
     fn stretches(self) -> Vec<Stretch> {

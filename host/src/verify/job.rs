@@ -178,14 +178,7 @@ fn reference(job: &Job) -> Result<Box<dyn Session>> {
     Ok(Box::new(opened.map_err(|error| error.context("the reference backend cannot be used"))?))
 }
 
-fn check(
-    job: &Job,
-    options: &OptionMap,
-    dtype: &str,
-    group: &str,
-    skip: &[String],
-    folder: &Folder,
-) -> Result<Answer> {
+fn check(job: &Job, options: &OptionMap, dtype: &str, group: &str, skip: &[String], folder: &Folder) -> Result<Answer> {
     let dtype = DType::from_name(dtype).ok_or_else(|| Error::request(format!("dtype {dtype} is unknown")))?;
     let mut candidate = session(job, options, 1)?;
     if group == SESSION {

@@ -131,7 +131,8 @@ impl Group {
                 }
             }
         }
-        let missing: Vec<&Failure> = ends.iter().filter(|end| report.lines.iter().all(|line| line.case != end.at)).collect();
+        let missing: Vec<&Failure> =
+            ends.iter().filter(|end| report.lines.iter().all(|line| line.case != end.at)).collect();
         for end in missing {
             report.push(name, &end.at, Err(end.text.clone()));
         }
