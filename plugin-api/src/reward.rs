@@ -20,7 +20,9 @@ pub struct Sample {
     pub completion: String,
     /// Whether the completion ended by itself (EOS or a stop text) rather than at the length limit.
     pub ended: bool,
-    /// The row's other columns, by name.
+    /// All of the row's other columns, by name, whether the reward declares them or not. The host checks declared columns for
+    /// all rows before the first step; one that a reward reads without declaring it is missed in mid-run, at the first row
+    /// without it.
     pub columns: Vec<(String, Column)>,
 }
 

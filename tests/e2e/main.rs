@@ -7,12 +7,14 @@
 mod commands;
 mod compare;
 mod dist;
+mod enforced;
 mod failures;
 mod field;
 mod golden;
 mod hostile;
 mod kills;
 mod lab;
+mod laws;
 mod memory;
 mod micro;
 mod minors;

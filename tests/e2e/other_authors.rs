@@ -161,8 +161,8 @@ fn a_required_column_reaches_the_loss() {
     let missing = lab(WEIGHTED, |i| json!({"prompt": format!("{i}? "), "completion": "yes"}));
     for command in ["run", "check"] {
         let answer = missing.ask(&[command, "tiny.toml"]);
-        let heading = "objective \"weighted-sft\", in `weigh`: failed while trying a batch before step 1";
-        answer.refuses(1, &[heading, "no array `column.weight`"]);
+        let fault = "error: weighted-sft: `weigh`: the batch has no array `column.weight`";
+        answer.refuses(1, &[fault, "found by the trial before step 1"]);
         assert!(!answer.err.contains("micro-batch"), "{answer:#?}");
     }
 }

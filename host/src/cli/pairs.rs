@@ -7,6 +7,7 @@ use clap::Args;
 use super::print;
 use crate::config::{Draft, Override};
 use crate::error::{Error, Result};
+use crate::plugins::Pinning;
 use crate::runs::disk::write_durably;
 use crate::train::pairs::pairs;
 use crate::train::setup::prepare_draft;
@@ -43,7 +44,7 @@ pub(super) fn execute(args: Pairs, plugin_folders: Vec<PathBuf>) -> Result<()> {
         let message = format!("--out: {} {why}", args.out.display());
         return Err(Error::request(message).with_hint("name a new file in a folder that is there"));
     }
-    let prepared = prepare_draft(Draft::read(&args.file, &args.set)?, &plugin_folders, false)?;
+    let prepared = prepare_draft(Draft::read(&args.file, &args.set)?, &plugin_folders, Pinning::Strict)?;
     let found = pairs(&prepared, args.samples as usize)?;
     write_durably(&args.out, found.lines.as_bytes())?;
     print::result(&found, args.json)

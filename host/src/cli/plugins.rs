@@ -39,6 +39,13 @@ pub enum Plugins {
     },
 }
 
+impl Plugins {
+    /// Whether a plugin is called in this process.
+    pub(super) fn calls_plugins(&self) -> bool {
+        matches!(self, Plugins::Show { .. })
+    }
+}
+
 pub(super) fn execute(args: Plugins, plugin_folders: Vec<PathBuf>) -> Result<()> {
     let registry = || Registry::discover(&plugin_folders);
     match args {

@@ -14,6 +14,7 @@ use crate::config::{Experiment, Pipeline};
 use crate::error::{Error, Result};
 use crate::runs::checkpoint::latest;
 use crate::runs::disk::write_durably;
+use crate::runs::folder::{Existing, is_replaceable};
 use crate::runs::receipt::ModelSource;
 use crate::runs::{Receipt, RunFolder};
 use crate::train::named::model_folder;
@@ -85,12 +86,19 @@ pub fn is_done(pipeline: &Pipeline, index: usize, experiment: &Experiment) -> Re
     Ok(has_ended(&folder)? && same_experiment(&folder, &experiment.to_toml()?).is_ok())
 }
 
-/// What is to do about each stage.
+/// What is to do about each stage. An earlier run of a stage without a step, or with `dev` one without a checkpoint, is
+/// not an obstacle: the stage replaces it when its turn comes.
 ///
 /// # Errors
 /// A request error where the pipeline is there already and nothing says what to do with it, or is not there and should be;
 /// where a stage that is needed is not done, or one that was begun is another one now.
-pub fn to_do(pipeline: &Pipeline, experiments: &[Experiment], part: &Part, resume: bool) -> Result<Vec<Task>> {
+pub fn to_do(
+    pipeline: &Pipeline,
+    experiments: &[Experiment],
+    part: &Part,
+    resume: bool,
+    dev: bool,
+) -> Result<Vec<Task>> {
     let folder = pipeline.folder();
     let count = experiments.len();
     let (wanted, needed): (Range<usize>, Vec<usize>) = match part {
@@ -113,7 +121,7 @@ pub fn to_do(pipeline: &Pipeline, experiments: &[Experiment], part: &Part, resum
             .with_hint("leave --resume out to start it"));
     }
     if !resume && *part == Part::All {
-        refuse_content(pipeline)?;
+        refuse_content(pipeline, dev)?;
     }
     for index in needed {
         let name = &pipeline.stages()[index].name;
@@ -130,7 +138,9 @@ pub fn to_do(pipeline: &Pipeline, experiments: &[Experiment], part: &Part, resum
             }
             let own = pipeline.stage_folder(index);
             if !resume {
-                return Ok(if own.exists() { Task::Anew } else { Task::New });
+                let existing = if dev { Existing::ReplaceUnsaved } else { Existing::Keep };
+                let replaced = is_replaceable(&own, existing);
+                return Ok(if own.exists() && !replaced { Task::Anew } else { Task::New });
             }
             let state = state(&own)?;
             if state != State::Absent {
@@ -145,10 +155,11 @@ pub fn to_do(pipeline: &Pipeline, experiments: &[Experiment], part: &Part, resum
         .collect()
 }
 
-fn refuse_content(pipeline: &Pipeline) -> Result<()> {
+fn refuse_content(pipeline: &Pipeline, dev: bool) -> Result<()> {
     let folder = pipeline.folder();
+    let existing = if dev { Existing::ReplaceUnsaved } else { Existing::Keep };
     let mut entries = fs::read_dir(&folder).into_iter().flatten().flatten();
-    if entries.all(|entry| entry.file_name() == FILE) {
+    if entries.all(|entry| entry.file_name() == FILE || is_replaceable(&entry.path(), existing)) {
         return Ok(());
     }
     Err(Error::request(format!("the pipeline \"{}\" exists already: {}", pipeline.name(), folder.display())).with_hint(

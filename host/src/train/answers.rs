@@ -98,15 +98,15 @@ impl Said {
 }
 
 impl Policy<'_> {
-    /// The text of `words` behind `prompt`. The prompt passes the decoder too: at the beginning of a text some tokenizers leave out
-    /// a word's space, and prompt and completion together would be another text then.
+    /// The text of `words` behind `prompt`, without special tokens. The prompt passes the decoder too: at the beginning of a
+    /// text some tokenizers leave out a word's space, and prompt and completion together would be another text then.
     fn text(&self, prompt: &[u32], words: &[u32]) -> Result<String> {
         let mut decoder = self.tokenizer.stream(false);
         for id in prompt {
             decoder.push(*id)?;
         }
         let mut text = String::new();
-        for id in words {
+        for id in words.iter().filter(|id| !self.tokenizer.is_special(**id)) {
             text += &decoder.push(*id)?;
         }
         Ok(text + &decoder.finish()?)

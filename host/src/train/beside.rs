@@ -14,6 +14,7 @@ use crate::{
     config::experiment::{Batch, Data, Objective},
     data::{BatchSize, Batcher, BatcherOptions, PackedBatch, Source, TextOptions, Window},
     error::{Error, Result},
+    runs::breadcrumb,
 };
 
 /// An objective with text of its own.
@@ -61,7 +62,7 @@ impl Prepared {
                 let why = "missing: how many tokens of its own text does a step see? for example tokens = 2048";
                 self.loaded.refuse(&key("tokens"), why)
             })?;
-            let instance = Box::new(library.objective(&own.options)?);
+            let instance = Box::new(breadcrumb::within(&own.plugin, "create", || library.objective(&own.options))?);
             let prefix = format!("{}/", own.plugin);
             let active = Active::new(&own.plugin, own.weight, prefix, manifest.clone(), instance, "text")?;
             let (batcher, sources) = self.text_of(own, &key("text"), tokens)?;

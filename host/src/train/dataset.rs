@@ -12,12 +12,13 @@ use crate::{
     data::{
         Corpus, Source, SyntheticOptions, TextOptions, TrainingData,
         rows::{
-            ChatTemplate, RowCorpus, RowKind, RowOptions, Truncation,
+            ChatTemplate, Row, RowCorpus, RowKind, RowOptions, Truncation,
             encode::Encoder,
             layout::Layout,
             split::Split,
-            template::{PLAIN, sha256},
+            template::{plain, sha256},
         },
+        tokenizer::templates::DEFAULT,
     },
     error::{Error, Result},
 };
@@ -115,7 +116,8 @@ impl Prepared {
                 "no prompt that is held out has a column `answer` to compare with; data.columns.answer names another";
             return Err(self.loaded.refuse("eval.generate", why));
         }
-        let (layout, file) = self.layout(template)?;
+        let spoken = corpus.train.iter().chain(&corpus.held_out).any(Row::has_messages);
+        let (layout, file) = self.layout(template, spoken)?;
         let longest = self.longest_row(kind);
         let encoder = Encoder { tokenizer: &self.tokenizer, layout: &layout, longest, truncation };
         let corpus = RowCorpus { sources: corpus.sources.iter().cloned().chain(file).collect(), ..corpus };
@@ -131,17 +133,15 @@ impl Prepared {
         if answer < context { longest.min(context - answer) } else { longest }
     }
 
-    /// How rows are written, and the template's file where it comes from one.
-    fn layout(&self, wanted: Option<&str>) -> Result<(Layout, Option<Source>)> {
+    /// How rows are written, and the template's file where it comes from one. `spoken`: some rows are messages.
+    fn layout(&self, wanted: Option<&str>, spoken: bool) -> Result<(Layout, Option<Source>)> {
         let refuse = |why: String| self.loaded.refuse("data.chat_template", why);
         let (source, file) = match wanted {
-            None => (self.tokenizer.chat_template().unwrap_or_else(|| PLAIN.to_owned()), None),
-            Some("plain") => (PLAIN.to_owned(), None),
-            Some("tokenizer") => {
-                let name = self.tokenizer.name();
-                let none = || refuse(format!("the tokenizer {name} has no chat template; try \"plain\""));
-                (self.tokenizer.chat_template().ok_or_else(none)?, None)
-            }
+            None if !spoken || self.tokenizer.chat_template_names().next().is_none() => (plain(&self.tokenizer), None),
+            None => (self.tokenizers_template(DEFAULT)?, None),
+            Some("plain") => (plain(&self.tokenizer), None),
+            Some("tokenizer") => (self.tokenizers_template(DEFAULT)?, None),
+            Some(named) if named.starts_with(NAMED) => (self.tokenizers_template(&named[NAMED.len()..])?, None),
             Some(jinja) if jinja.contains("{%") || jinja.contains("{{") => (jinja.to_owned(), None),
             Some(path) => {
                 let text = fs::read_to_string(path).map_err(|e| refuse(format!("cannot read {path}: {e}")))?;
@@ -154,6 +154,29 @@ impl Prepared {
         Ok((Layout { template, strings: wanted.is_some() }, file))
     }
 }
+
+impl Prepared {
+    /// The chat template of this name that came with the tokenizer.
+    fn tokenizers_template(&self, wanted: &str) -> Result<String> {
+        if let Some(template) = self.tokenizer.named_chat_template(wanted) {
+            return Ok(template.to_owned());
+        }
+        let names: Vec<&str> = self.tokenizer.chat_template_names().collect();
+        let tokenizer = self.tokenizer.name();
+        let why = match names.first() {
+            None => format!("the tokenizer {tokenizer} has no chat template; try \"plain\""),
+            Some(first) => format!(
+                "the tokenizer {tokenizer} has chat templates called {}, and none called {wanted}; choose one by its \
+                 name, such as data.chat_template = \"{NAMED}{first}\"",
+                names.join(", ")
+            ),
+        };
+        Err(self.loaded.refuse("data.chat_template", why))
+    }
+}
+
+/// Before the name of a chat template that came with the tokenizer.
+const NAMED: &str = "tokenizer:";
 
 /// A key that does not fit rows of this kind (`None`: running text), and why.
 fn misfit(kind: Option<RowKind>, batch: Batch, data: &Data) -> Option<(&'static str, String)> {

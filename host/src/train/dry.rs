@@ -8,17 +8,17 @@ use serde::Serialize;
 use super::{
     arrays::unpack,
     exact::questions,
-    held_out,
+    expectations, held_out,
     learner::{FirstWindow, Opened},
     measured,
     memory::{self, Evaluated},
+    notices, prove,
     setup::Prepared,
     trail::Trail,
 };
 use crate::{
     data::{PackedBatch, Sequence, Tokenizer, pack::together, rows::RowCounts},
     error::Result,
-    runs::Breadcrumb,
 };
 
 /// At most about so many positions are computed: a check is to be quick.
@@ -64,6 +64,10 @@ pub struct Findings {
     /// What became of the rows; absent for running text.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rows: Option<RowCounts>,
+    /// What looks wrong: expectations of the objectives that the first window misses, a gradient of exactly 0, plugins that are
+    /// not the pinned ones.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
     /// The first row of the first window as the model reads it (of a pair both answers), what is learned in brackets; absent for
     /// running text.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -76,7 +80,7 @@ pub struct Findings {
 /// # Errors
 /// Whatever would stop the run.
 pub fn dry_run(prepared: &Prepared) -> Result<Findings> {
-    let trail = Trail::new(Breadcrumb::default(), &prepared.experiment().backend.plugin);
+    let trail = Trail::default();
     let (device, _) = prepared.device(false)?;
     let Opened { mut learner, data, steps, .. } = prepared.learner(&device, prepared.data(false)?, None, false)?;
     prepared.check_samples()?;
@@ -90,14 +94,27 @@ pub fn dry_run(prepared: &Prepared) -> Result<Findings> {
 
     let start = Instant::now();
     let FirstWindow { micro_batches, positions, parts } = learner.first_window(4 * TRIED, &trail)?;
+    let drawn = start.elapsed();
+    let new = prove::contradictions(prepared, &mut learner, &micro_batches, &prepared.unproved(), &trail)?;
+    prove::refusal(&new).map_or(Ok(()), Err)?;
+    let start = Instant::now();
     let tried: usize = micro_batches.iter().map(PackedBatch::len).sum();
     let (out, gradient) = learner.gradient(&micro_batches, &trail)?;
     device.sync()?;
-    let seconds_per_step = start.elapsed().as_secs_f64() * positions as f64 / tried.max(1) as f64;
+    let seconds_per_step = (drawn + start.elapsed()).as_secs_f64() * positions as f64 / tried.max(1) as f64;
     let example = match (data.rows.is_some(), micro_batches.first()) {
         (true, Some(first)) => Some(marked(first, &prepared.tokenizer)?),
         _ => None,
     };
+    let mut first = vec![("loss".to_owned(), out.loss)];
+    first.extend(out.metrics);
+    let mut notes = notices::at_start(prepared.experiment(), &learner.objectives);
+    let vocab = prepared.model_folder.is_none().then_some(prepared.config.vocab);
+    notes.extend(expectations::all_missed(&learner.objectives, &first, vocab));
+    if gradient.norm == 0.0 {
+        notes.push("the gradient of the first window is exactly 0: nothing is learned from it".to_owned());
+    }
+    notes.extend(prepared.lock.unpinned().iter().map(|line| format!("--dev: not the pinned plugin: {line}")));
     Ok(Findings {
         name: prepared.experiment().name.clone(),
         parameters: learner.model.layout().count(),
@@ -117,6 +134,7 @@ pub fn dry_run(prepared: &Prepared) -> Result<Findings> {
         seconds_per_step,
         seconds: seconds_per_step * steps as f64,
         rows: data.rows,
+        notes,
         example,
     })
 }
@@ -194,6 +212,9 @@ impl fmt::Display for Findings {
         )?;
         if let Some(rows) = &self.rows {
             write!(f, "\ndata              {rows}")?;
+        }
+        for note in &self.notes {
+            write!(f, "\nnote              {note}")?;
         }
         if let Some(example) = &self.example {
             write!(f, "\na row, and what is learned of it between ⟦ and ⟧:\n{example}")?;

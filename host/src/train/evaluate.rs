@@ -36,7 +36,7 @@ pub fn evaluate(
         let joined = objectives.prepare(batches, trail)?;
         let objectives = &*objectives;
         let pass = Pass { model, roles, objectives };
-        let denominators = objectives.denominators(batches, &joined, trail)?;
+        let denominators = objectives.denominators(batches, &joined)?;
         let (mut tally, mut waiting): (_, Vec<Batch<'_>>) = (Tally::default(), Vec::new());
         for (packed, part) in batches.iter().zip(Part::all(batches)) {
             trail.backend("held-out evaluation");
@@ -45,13 +45,15 @@ pub fn evaluate(
                 waiting.push(batch);
                 continue;
             }
-            let losses = objectives.losses(&batch, &joined, part, trail)?;
+            let losses = objectives.losses(&batch, &joined, part, &packed.rows, trail)?;
+            objectives.check_shares(&losses, &denominators)?;
             tally.add(packed, &batch, objectives, &losses);
         }
         if objectives.coupled() {
             let whole = join(batches);
             let batch = join_batches(&waiting, &whole);
-            let losses = objectives.losses(&batch, &joined, Part::whole(&whole), trail)?;
+            let losses = objectives.losses(&batch, &joined, Part::whole(&whole), &whole.rows, trail)?;
+            objectives.check_shares(&losses, &denominators)?;
             tally.add(&whole, &batch, objectives, &losses);
         }
         let mut figures = vec![("loss".to_owned(), tally.loss(objectives, &denominators))];

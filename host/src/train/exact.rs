@@ -5,7 +5,7 @@ use plugin_api::batch::names;
 use crate::{
     data::{Examples, Sequence, Tokenizer},
     error::Result,
-    generate::{Finish, GenerateOptions, generate},
+    generate::{GenerateOptions, generate},
     model::Model,
 };
 
@@ -63,13 +63,19 @@ fn question(data: &dyn Examples, tokenizer: &Tokenizer, row: &Sequence) -> Resul
         return Ok(None);
     }
     let length = row.supervised[start..].iter().take_while(|supervised| **supervised).count();
-    let is_cut = start + length == row.ids.len() && row.ids.last().copied() != tokenizer.eos();
+    let is_cut = start + length == row.ids.len() && !row.ids.last().is_some_and(|id| tokenizer.is_end(*id));
     let own = data.row_text(row.row).and_then(|text| text.answer.clone());
     let (answer, length) = match own.filter(|_| length == 0) {
         // Of an answer that was cut to length nobody knows the rest.
         _ if length > 0 && is_cut => (None, length),
         _ if length > 0 => (Some(text(tokenizer, &row.ids[start..start + length])?), length),
-        Some(answer) => (Some(answer.trim().to_owned()), tokenizer.encode(&answer)?.len() + 1),
+        Some(answer) => {
+            let ids = tokenizer.encode(&answer)?;
+            // A tokenizer may not give a text back as it was, so that only what spells special tokens goes through it.
+            let spells_special = ids.iter().any(|id| tokenizer.is_special(*id));
+            let words = if spells_special { text(tokenizer, &ids)? } else { answer.trim().to_owned() };
+            (Some(words), ids.len() + 1)
+        }
         None => (None, 0),
     };
     // A prompt by itself is no side of a pair: neighbours that share a group are never computed apart.
@@ -85,14 +91,13 @@ fn question(data: &dyn Examples, tokenizer: &Tokenizer, row: &Sequence) -> Resul
     Ok(Some(Question { prompt, answer, length }))
 }
 
-/// The tokens' text up to the end-of-text token, without the space around it.
+/// The tokens' text up to the first that ends an answer, without special tokens and the space around it.
 fn text(tokenizer: &Tokenizer, ids: &[u32]) -> Result<String> {
-    let end = ids.iter().position(|id| Some(*id) == tokenizer.eos()).unwrap_or(ids.len());
-    Ok(tokenizer.decode(&ids[..end], false)?.trim().to_owned())
+    Ok(tokenizer.answer_text(ids)?.trim().to_owned())
 }
 
-/// The share of the questions with an answer that greedy decoding answers as the rows do, up to the end-of-text token; space
-/// around an answer does not count. `None` where no question has one.
+/// The share of the questions with an answer that greedy decoding answers as the rows do, both up to the first token that ends
+/// an answer; special tokens and the space around an answer do not count. `None` where no question has one.
 ///
 /// # Errors
 /// The backend's.
@@ -104,9 +109,7 @@ pub fn exact_match(model: &Model, tokenizer: &Tokenizer, questions: &[Question])
     let prompts: Vec<Vec<i32>> = known.iter().map(ids).collect();
     let mut right = 0;
     for (completion, question) in generate(model, &prompts, &options, &mut |_| {})?.iter().zip(&known) {
-        // Whatever token ends it, it is none of its words.
-        let words = completion.tokens.len() - usize::from(completion.finish == Finish::EndOfSequence);
-        let ids: Vec<u32> = completion.tokens[..words].iter().map(|id| *id as u32).collect();
+        let ids: Vec<u32> = completion.tokens.iter().map(|id| *id as u32).collect();
         right += usize::from(Some(text(tokenizer, &ids)?) == question.answer);
     }
     Ok(Some(right as f64 / known.len() as f64))

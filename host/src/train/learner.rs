@@ -3,12 +3,12 @@
 
 use std::path::Path;
 
-use plugin_api::objective::Verdict;
+use plugin_api::{contract, objective::Verdict};
 
 use super::{
     arrays::{cut, unpack},
     beside::Beside,
-    objectives::{Active, Objectives},
+    objectives::{Active, Objectives, broken, failed},
     optim::{Adam, Gradient, check_groups},
     rewards::Rewards,
     roles::Roles,
@@ -315,14 +315,17 @@ impl Learner {
     /// # Errors
     /// The plugins' own.
     pub fn after_step(&mut self, metrics: &[(String, f64)], trail: &Trail) -> Result<Verdict> {
-        let mut verdict = Verdict::CONTINUE;
+        let (mut verdict, rollouts) = (Verdict::CONTINUE, self.rollouts.is_some());
         for active in self.every_objective() {
             trail.objective(&active.id, "after_step");
             let own: Vec<(String, f64)> = metrics
                 .iter()
                 .filter_map(|(name, value)| Some((name.strip_prefix(&active.prefix)?.to_owned(), *value)))
                 .collect();
-            match active.instance.after_step(&own).map_err(|e| e.in_plugin(&active.id))? {
+            let answer = active.instance.after_step(&own).map_err(|e| failed(&active.id, "after_step", e))?;
+            contract::verdict(answer, rollouts).map_err(|why| broken(&active.id, "after_step", why, &[]))?;
+            active.check_requirements()?;
+            match answer {
                 Verdict::CONTINUE => {}
                 other if verdict != Verdict::STOP => verdict = other,
                 _ => {}

@@ -42,6 +42,7 @@ pub fn receipt(
             .with_hint("put it back as it was, or start another run with --name (and model.from this one)"));
     }
     receipt.replaced = earlier.replaced;
+    receipt.unproved = earlier.unproved;
     if !changes.programs.is_empty() {
         receipt.replaced.push(Replaced { after_step: step, changes: changes.programs });
     }
@@ -92,7 +93,9 @@ fn current(prepared: &Prepared, data: &TrainingData, learner: &Learner, earlier:
         tokenizer_sha256: prepared.tokenizer.hash(),
         data: data.sources.iter().chain(learner.beside.iter().flat_map(|beside| &beside.sources)).map(source).collect(),
         rows: data.rows.clone(),
+        unpinned: prepared.lock.unpinned().to_vec(),
         replaced: Vec::new(),
+        unproved: Vec::new(),
     })
 }
 

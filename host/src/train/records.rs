@@ -150,6 +150,14 @@ impl Records {
         })
     }
 
+    /// Something that was said once: into timing.jsonl, since it may differ between a run and the same run resumed.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn note(&mut self, step: u64, text: &str) -> Result<()> {
+        self.timing.append(&json!({ "step": step, "kind": "note", "text": text }))
+    }
+
     /// Makes what was written survive a power cut, and says how many bytes of each file that is.
     ///
     /// # Errors

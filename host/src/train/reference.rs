@@ -16,7 +16,7 @@ use sha2::{Digest, Sha256};
 
 use super::{
     arrays::{rows_of, spread, supervised_rows},
-    objectives::{Needs, Objectives},
+    objectives::{Needs, Objectives, failed},
     pass::logps,
     roles::Roles,
     setup::Prepared,
@@ -26,7 +26,7 @@ use crate::{
     data::{Examples, Sequence, TrainingData, cache::hex, order::Stretch, pack, rows::RowText},
     error::{Error, Result},
     model::Model,
-    runs::disk::sha256_file,
+    runs::{breadcrumb, disk::sha256_file},
 };
 
 /// Rows as the experiment's models read them: with the last token where something is asked there, and with what the reference
@@ -132,7 +132,9 @@ impl Prepared {
         let sequences = first.map_or_else(Vec::new, |first| data.train.sequences(first, None, 0));
         for active in objectives.iter() {
             let kind = DataKind(active.manifest.data.0.clone());
-            if active.instance.compose(&rows_of(&sequences, &kind), 0).map_err(|e| e.in_plugin(&active.id))?.is_some() {
+            let rows = rows_of(&sequences, &kind);
+            let composed = breadcrumb::within(&active.id, "compose", || active.instance.compose(&rows, 0));
+            if composed.map_err(|e| failed(&active.id, "compose", e))?.is_some() {
                 return Ok(None);
             }
         }

@@ -7,13 +7,16 @@
 
 use std::{fs, path::Path, sync::Arc};
 
-use plugin_api::batch::{Batch, Scope, names};
+use plugin_api::{
+    batch::{Batch, Scope, names},
+    contract,
+};
 use serde::{Deserialize, Serialize};
 use telos_world::rng::Rng;
 
 use super::{
     answers::{Policy, Said},
-    objectives::Objectives,
+    objectives::{Objectives, broken, failed},
     pass::Pass,
     rewards::{Answer, Rewards},
     roles::Roles,
@@ -53,6 +56,8 @@ pub struct Rollouts {
     whole: State,
     /// What was found of the latest rollout, until a step has told it.
     found: Vec<(String, f64)>,
+    /// Its smallest and largest reward, until then.
+    spread: Option<(f64, f64)>,
     /// Its first answers, until then.
     said: Vec<Said>,
 }
@@ -121,8 +126,8 @@ impl Rollouts {
     /// Rollouts of which none is drawn yet.
     pub fn new(means: Means) -> Rollouts {
         let Means { settings, prompts, seed, tokens, tokenizer, data } = means;
-        let (state, whole, found, said) = Default::default();
-        Rollouts { settings, prompts, seed, tokens, tokenizer, data, state, whole, found, said }
+        let (state, whole, found, spread, said) = Default::default();
+        Rollouts { settings, prompts, seed, tokens, tokenizer, data, state, whole, found, spread, said }
     }
 
     /// Whether the rollout at work has nothing left to learn from.
@@ -143,6 +148,11 @@ impl Rollouts {
     /// The first answers of a rollout drawn since the last call.
     pub fn said(&mut self) -> Vec<Said> {
         std::mem::take(&mut self.said)
+    }
+
+    /// The smallest and the largest reward of a rollout drawn since the last call.
+    pub fn spread(&mut self) -> Option<(f64, f64)> {
+        self.spread.take()
     }
 
     /// Answers to one prompt.
@@ -181,6 +191,8 @@ impl Rollouts {
         let combined = models.rewards.combined(&scores, answers.len());
         let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len().max(1) as f64;
         self.found = scores.iter().map(|judge| (format!("reward/{}", judge.name), mean(&judge.scores))).collect();
+        let least = combined.iter().copied().fold(f64::INFINITY, f64::min);
+        self.spread = Some((least, combined.iter().copied().fold(f64::NEG_INFINITY, f64::max)));
         self.said =
             answers.iter().zip(&combined).take(TOLD).map(|(answer, reward)| Said::new(answer, *reward)).collect();
         let mut sequences: Vec<Sequence> = answers.into_iter().map(|Answer { sequence, .. }| sequence).collect();
@@ -271,7 +283,13 @@ impl Rollouts {
         let mut answered: Vec<(String, String)> = Vec::new();
         for active in models.objectives.iter_mut() {
             trail.objective(&active.id, "prepare");
-            let answer = active.instance.prepare(&whole).map_err(|e| e.in_plugin(&active.id))?;
+            let answer = active.instance.prepare(&whole).map_err(|e| failed(&active.id, "prepare", e))?;
+            trail.host();
+            contract::prepared(&whole, &answer, true).map_err(|why| {
+                let rows: Vec<u64> = sequences.iter().map(|sequence| sequence.row).collect();
+                broken(&active.id, "prepare", why, &rows)
+            })?;
+            let answer = without_hidden(answer, whole.mask()?);
             for array in answer.arrays().iter().filter(|array| array.name != "keep") {
                 if let Some((first, name)) = answered.iter().find(|(_, name)| *name == array.name) {
                     let both =
@@ -354,6 +372,19 @@ fn grouped(prompt: &Sequence, group: u64, samples: usize) -> impl Iterator<Item 
 
 fn group(sequence: &Sequence) -> Option<u64> {
     sequence.numbers.get(names::GROUP).map(|group| group.to_bits())
+}
+
+/// The arrays with 0 where the mask is 0 and their numbers are not finite: nothing reads them there, and a checkpoint, which is
+/// JSON, has no such numbers.
+fn without_hidden(mut arrays: Batch<'static>, mask: &[f64]) -> Batch<'static> {
+    let hidden = |(value, mask): (&f64, &f64)| *mask == 0.0 && !value.is_finite();
+    for array in arrays.arrays().to_vec() {
+        if array.scope == Scope::TOKEN && array.data.iter().zip(mask).any(hidden) {
+            let shown = array.data.iter().zip(mask).map(|pair| if hidden(pair) { 0.0 } else { *pair.0 });
+            arrays = arrays.with(array.name, Scope::TOKEN, shown.collect::<Vec<f64>>());
+        }
+    }
+    arrays
 }
 
 /// Gives every sequence its part of the arrays, those named in `but` left out.

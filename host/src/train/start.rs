@@ -12,7 +12,9 @@ use super::{
     exact::questions,
     held_out,
     learner::Opened,
-    measured, receipts,
+    measured,
+    notices::Notices,
+    receipts,
     records::Records,
     setup::Prepared,
     state::{self, TrainState},
@@ -20,11 +22,12 @@ use super::{
 };
 use crate::{
     error::{Error, Result},
+    plugins::Pinning,
     runs::{
         Breadcrumb,
         checkpoint::{Checkpoint, Checkpoints, latest},
         disk::write_durably,
-        folder::RunFolder,
+        folder::{Existing, RunFolder},
         progress::{Progress, Show},
     },
 };
@@ -74,9 +77,15 @@ pub(super) fn trainer(mut prepared: Prepared, resume: bool, show: Show) -> Resul
     uncertain.keep();
     let folder = match folder {
         Some(folder) => folder,
-        None => RunFolder::create(runs_dir, &experiment.name)?,
+        None => {
+            let dev = prepared.lock.pinning() == Pinning::Ignore;
+            RunFolder::create(runs_dir, &experiment.name, if dev { Existing::ReplaceUnsaved } else { Existing::Keep })?
+        }
     };
-    prepared.lock.save()?;
+    // A run that begins pins its plugins once they have passed the trial before its first step.
+    if state.step > 0 {
+        prepared.lock.save()?;
+    }
     write_durably(&folder.experiment(), experiment.to_toml()?.as_bytes())?;
     if !state.ended {
         receipt.write(&folder.receipt())?;
@@ -95,6 +104,9 @@ pub(super) fn trainer(mut prepared: Prepared, resume: bool, show: Show) -> Resul
             "note: nothing is evaluated: prompts have no held-out loss; eval.generate = 200 has answers to them judged",
         );
     }
+    for line in prepared.lock.unpinned() {
+        progress.message(&format!("note: --dev: not the pinned plugin: {line}"));
+    }
     for line in receipt.replaced.iter().filter(|_| !state.ended).flat_map(receipts::told) {
         progress.message(&line);
     }
@@ -112,8 +124,11 @@ pub(super) fn trainer(mut prepared: Prepared, resume: bool, show: Show) -> Resul
         progress,
         state,
         texts: Vec::new(),
+        notices: Notices::default(),
+        notes: Vec::new(),
         started,
         torn: false,
+        to_prove: true,
         prepared,
     };
     trainer.take_up(resume, checkpoint)?;
@@ -145,7 +160,7 @@ impl Drop for Uncertain {
 impl Trainer {
     /// Puts data order and objectives where the checkpoint says, and tells the user where the run stands.
     fn take_up(&mut self, resume: bool, checkpoint: Option<Checkpoint>) -> Result<()> {
-        for note in &self.learner.model.config().notes {
+        for note in self.learner.model.config().notes.iter().chain(&self.prepared.tokenizer.notes()) {
             self.progress.message(&format!("note: {note}"));
         }
         let Some(checkpoint) = checkpoint else {
@@ -163,7 +178,7 @@ impl Trainer {
         }
         let saved = self.state.objectives.clone();
         for (active, text) in self.learner.every_objective().zip(saved) {
-            active.instance.restore(&state::from_hex(&text)?)?;
+            active.restore(&state::from_hex(&text)?)?;
         }
         let (step, total) = (self.state.step, self.state.total);
         self.progress.message(&format!("going on after step {step} of {total}"));

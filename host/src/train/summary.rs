@@ -2,7 +2,7 @@
 
 use std::{fmt, path::PathBuf};
 
-use plugin_api::manifest::Normaliser;
+use plugin_api::manifest::{Normaliser, TermSpec};
 use serde::Serialize;
 
 use super::{Trainer, setup::Prepared};
@@ -43,6 +43,9 @@ pub struct Summary {
     pub ended: bool,
     /// The last samples.
     pub samples: Vec<SampleText>,
+    /// What this process said once because it looks wrong: expectations that were missed, a gradient of 0.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
 }
 
 /// A prompt and how the model went on.
@@ -107,14 +110,24 @@ impl Trainer {
             checkpoint,
             ended: self.state.ended,
             samples: self.texts.clone(),
+            notes: self.notes.clone(),
         }
     }
 }
 
-/// Losses over tokens are told in nats; others are no cross-entropies.
 fn unit(trainer: &Trainer) -> &'static str {
-    let mut terms = trainer.learner.objectives.iter().flat_map(|active| &active.manifest.terms);
-    if terms.all(|term| term.normaliser == Normaliser::SUPERVISED_TOKENS) { " nats per token" } else { "" }
+    let terms = trainer.learner.objectives.iter().flat_map(|active| trainer.notices.terms(active));
+    unit_of(&terms.collect::<Vec<_>>())
+}
+
+/// A loss is in nats per token where each of its terms says that it is in nats, and is divided by supervised tokens. Others have
+/// no unit that a host could know.
+fn unit_of(terms: &[&TermSpec]) -> &'static str {
+    let in_nats = |term: &&TermSpec| {
+        let words = || term.meaning.split(|c: char| !c.is_alphanumeric());
+        term.normaliser == Normaliser::SUPERVISED_TOKENS && words().any(|word| word == "nats" || word == "nat")
+    };
+    if !terms.is_empty() && terms.iter().all(in_nats) { " nats per token" } else { "" }
 }
 
 /// Continues each prompt.

@@ -33,7 +33,7 @@ impl Learner {
     /// for.
     pub fn try_worst_batch(&mut self, trail: &Trail) -> Result<()> {
         let tried = self.hold_generation(trail).and_then(|()| self.try_all(self.settings.micro_batch_tokens, trail));
-        tried.map_err(|error| headed(error, trail))?;
+        tried.map_err(headed)?;
         trail.host();
         Ok(())
     }
@@ -45,7 +45,7 @@ impl Learner {
     /// As [`Learner::try_worst_batch`].
     pub fn try_batch(&mut self, most: usize, trail: &Trail) -> Result<usize> {
         let most = most.min(self.settings.micro_batch_tokens);
-        let positions = self.try_all(most, trail).map_err(|error| headed(error, trail))?;
+        let positions = self.try_all(most, trail).map_err(headed)?;
         trail.host();
         Ok(positions)
     }
@@ -163,14 +163,11 @@ impl Prepared {
     }
 }
 
-/// Names what failed: the memory, or the plugin and its call.
-fn headed(error: Error, trail: &Trail) -> Error {
-    if error.is_out_of_memory() {
-        return error.context("the largest micro-batch cannot be computed");
-    }
-    match trail.current() {
-        Some(call) => error.context(format!("{call}: failed while trying a batch before step 1")),
-        None => error.context("a batch that is tried before step 1 failed"),
+/// Names what failed: the memory, or the trial in which a plugin did.
+fn headed(error: Error) -> Error {
+    match error.is_out_of_memory() {
+        true => error.context("the largest micro-batch cannot be computed"),
+        false => error.with_details(["found by the trial before step 1, in which no weight changes"]),
     }
 }
 
@@ -274,22 +271,17 @@ fn worst(sizes: &[usize], most: usize, rows: usize) -> Vec<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::runs::Breadcrumb;
     use plugin_api::error::Code;
 
     /// Catches a plugin's fault that reads like memory, memory that is blamed on a plugin, and a remedy that is lost.
     #[test]
     fn a_fault_is_headed_by_what_failed() {
-        let trail = Trail::new(Breadcrumb::default(), "candle");
-        trail.objective("kto", "loss");
-        let fault = headed(Error::run("no array `side`"), &trail);
-        assert_eq!(fault.message(), "objective \"kto\", in `loss`: failed while trying a batch before step 1");
+        let fault = headed(Error::run("kto: `loss`: no array `side`"));
+        assert!(fault.report().starts_with("error: kto: `loss`: no array `side`\n  found by the trial before step 1"));
         let memory = Error::from(plugin_api::Error::new(Code::OUT_OF_MEMORY, "alloc: 9 elements of f32"));
-        let report = headed(memory, &trail).report();
+        let report = headed(memory).report();
         assert!(report.starts_with("error: the largest micro-batch cannot be computed\n"), "{report}");
         assert!(report.contains("help: lower train.micro_batch_tokens"), "{report}");
-        trail.host();
-        assert!(headed(Error::run("x"), &trail).message().contains("before step 1"));
     }
 
     /// Catches a batch of less than a run's largest micro-batch (the first rows instead of the longest, room left where a row

@@ -17,6 +17,7 @@ use plugin_api::{
 };
 use serde::{Deserialize, Serialize};
 
+use super::law_job::{self, LawJob};
 use super::process::{Failure, Folder};
 use crate::config::{Override, options};
 use crate::error::{Error, Kind, Result};
@@ -24,7 +25,26 @@ use crate::error::{Error, Kind, Result};
 /// Lines that belong to no operation.
 pub const SESSION: &str = "session";
 
-/// One child's work.
+/// What a child is started for.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum Work {
+    /// A backend, held against the reference.
+    Backend(Job),
+    /// An objective or a reward, held against its laws.
+    Laws(LawJob),
+}
+
+impl Work {
+    /// What it does before it reaches a check.
+    pub fn beginning(&self) -> &'static str {
+        match self {
+            Work::Backend(_) => "opening a session",
+            Work::Laws(_) => "loading the plugin",
+        }
+    }
+}
+
+/// One child's work on a backend.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Job {
     /// The backend to be verified.
@@ -52,7 +72,11 @@ impl Place {
         Place { file: info.path.clone(), id: info.id.clone() }
     }
 
-    fn load(&self) -> Result<Library> {
+    /// Opens the library.
+    ///
+    /// # Errors
+    /// The file no longer holds the plugin, or does not load.
+    pub fn load(&self) -> Result<Library> {
         let info = scan(&self.file)?.into_iter().find(|info| info.id == self.id);
         let info = info.ok_or_else(|| Error::run(format!("{} holds no `{}`", self.file.display(), self.id)))?;
         Ok(Library::load(&info)?)
@@ -135,7 +159,10 @@ impl From<Refusal> for Error {
 /// A folder that no parent made.
 pub fn perform(folder: &Path) -> Result<()> {
     let folder = Folder(folder.to_owned());
-    let job: Job = folder.read(Folder::JOB)?;
+    let job = match folder.read(Folder::JOB)? {
+        Work::Backend(job) => job,
+        Work::Laws(job) => return law_job::perform(&job, &folder),
+    };
     let answer = match &job.task {
         Task::Open { options } => open(&job, options),
         Task::Check { options, dtype, group, skip } => check(&job, options, dtype, group, skip, &folder),

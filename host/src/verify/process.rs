@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use super::job::{Answer, Job};
+use super::job::{Answer, Work};
 use crate::error::{Error, Result};
 use crate::runs::supervise;
 
@@ -81,9 +81,9 @@ impl Folder {
 
 /// How a job ended.
 #[derive(Debug)]
-pub struct Ended {
+pub struct Ended<A = Answer> {
     /// What the child answered, where it lived to.
-    pub answer: Option<Answer>,
+    pub answer: Option<A>,
     /// How it failed, where it did: before or after its answer.
     pub failure: Option<Failure>,
 }
@@ -103,7 +103,7 @@ pub struct Failure {
 ///
 /// # Errors
 /// The child cannot be started.
-pub fn run(job: &Job, limit: Duration) -> Result<Ended> {
+pub fn run<A: DeserializeOwned>(job: &Work, limit: Duration) -> Result<Ended<A>> {
     let failed = |cause: std::io::Error| Error::run("cannot start a process to verify in").with_cause(cause);
     let place = tempfile::Builder::new().prefix("telos-verify-").tempdir().map_err(failed)?;
     let folder = Folder(place.path().to_owned());
@@ -114,9 +114,9 @@ pub fn run(job: &Job, limit: Duration) -> Result<Ended> {
     command.stdout(output.try_clone().map_err(failed)?).stderr(output.try_clone().map_err(failed)?);
     let mut child = supervise::tie(&mut command).spawn().map_err(failed)?;
     let end = wait(&mut child, &output, limit).map_err(failed)?;
-    let answer = folder.read(Folder::ANSWER).ok();
+    let answer: Option<A> = folder.read(Folder::ANSWER).ok();
     let failure = end.failure(answer.is_some()).map(|text| Failure {
-        at: folder.last_reached().unwrap_or_else(|| "opening a session".to_owned()),
+        at: folder.last_reached().unwrap_or_else(|| job.beginning().to_owned()),
         text: folder.last_words().iter().fold(text, |text, line| format!("{text}\nit printed: {line}")),
         exited: matches!(end, End::Exited(_)),
     });

@@ -1,8 +1,11 @@
 //! Rows as token ids with the tokens that are supervised, cut to length. What cannot be learned is dropped and counted.
 //!
-//! A token is supervised where its place in the text overlaps a supervised stretch. The end-of-text token closes what is
-//! supervised, once: where the text spells it, there; else it is put at the end. Nothing stands after it, since nothing
-//! there would be learned.
+//! A token is supervised where its place in the text overlaps a supervised stretch. A token that ends answers (see
+//! [`Tokenizer::is_end`]) closes what is supervised, once: where the text spells one, there; else the end-of-text token is put
+//! at the end. Nothing stands after it, since nothing there would be learned.
+//!
+//! The token that inputs begin with is put in front of rows that are joined as they are. A row that a chat template writes
+//! begins as the template says.
 //!
 //! Both answers of a pair stand behind the same prompt tokens. Where a tokenizer joins the prompt's last characters to an
 //! answer's first ones, and not to the other's, the prompt ends before those characters on both sides.
@@ -57,7 +60,8 @@ impl Encoder<'_> {
     /// Tokenises both sides.
     ///
     /// # Errors
-    /// A template that fails at a row; no row left to train on; a tokenizer without an end-of-text token.
+    /// A template that fails at a row; a token that the model has no row for; no row left to train on; a tokenizer without an
+    /// end-of-text token.
     pub fn encode(&self, corpus: &RowCorpus) -> Result<TrainingData> {
         let kind = corpus.kind;
         let mut counts = RowCounts { kind, dropped_held_out_prompt: corpus.leaks, ..RowCounts::default() };
@@ -107,13 +111,22 @@ impl Encoder<'_> {
             counts.joined_without_space +=
                 usize::from(!self.layout.templates(row) && laid.iter().any(joined_without_space));
             counts.shared_tokens += usize::from(both().any(|(laid, placed)| shares_a_token(laid, placed)));
-            counts.ended_early += usize::from(both().any(|(laid, placed)| ends_early(laid, placed, eos)));
+            let is_end = |id: u32| self.tokenizer.is_end(id);
+            counts.ended_early += usize::from(both().any(|(laid, placed)| ends_early(laid, placed, is_end)));
             let closed = ends.iter().map(|end| !is_cut_off(row, *end));
             let tokens = both().zip(closed).map(|((laid, placed), closed)| {
-                let tokens = supervise(laid, placed, closed.then_some(eos), eos);
-                begun_with(self.tokenizer.prefix(), tokens)
+                let tokens = supervise(laid, placed, closed.then_some(eos), is_end);
+                // A template says itself how a text begins, as in apply_chat_template of transformers.
+                begun_with(self.tokenizer.prefix().filter(|_| !self.layout.templates(row)), tokens)
             });
-            let tokens = tokens.collect();
+            let tokens: Vec<Tokens> = tokens.collect();
+            for tokens in &tokens {
+                self.tokenizer.within_model(&tokens.ids).map_err(|error| DataError::Json {
+                    place: row.place.clone(),
+                    key: String::new(),
+                    what: format!("{error}; {}", error.hint().unwrap_or_default()),
+                })?;
+            }
             match self.fit(kind, tokens) {
                 Ok((tokens, truncated)) => {
                     counts.truncated += usize::from(truncated);
@@ -184,25 +197,25 @@ fn is_cut_off(row: &Row, answer: Part) -> bool {
 }
 
 /// Which tokens of a row are supervised. `close` is put at the end of what does not end itself.
-fn supervise(laid: &Laid, placed: &Placed, close: Option<u32>, eos: u32) -> Tokens {
+fn supervise(laid: &Laid, placed: &Placed, close: Option<u32>, is_end: impl Fn(u32) -> bool) -> Tokens {
     let mut tokens = Tokens { ids: placed.ids.clone(), supervised: vec![false; placed.ids.len()] };
     let mut end = None;
     for span in &laid.supervised {
         let inside = |(a, b): (usize, usize)| a < span.end && b.max(a + 1) > span.start;
         let mut own: Vec<usize> = (0..tokens.ids.len()).filter(|i| inside(placed.offsets[*i])).collect();
         let after = own.last().map_or_else(|| first_at(placed, span.end), |last| last + 1);
-        match own.iter().position(|i| tokens.ids[*i] == eos) {
+        match own.iter().position(|i| is_end(tokens.ids[*i])) {
             // Generation stops there: what the text says after it is never asked for.
             Some(stop) => own.truncate(stop + 1),
             // Some templates mark the words without the token that ends them.
-            None if tokens.ids.get(after) == Some(&eos) => own.push(after),
+            None if tokens.ids.get(after).is_some_and(|id| is_end(*id)) => own.push(after),
             None => {}
         }
         own.iter().for_each(|i| tokens.supervised[*i] = true);
         end = Some(own.last().map_or(after, |last| last + 1));
     }
     if let Some(end) = end {
-        let ends_itself = end > 0 && tokens.ids[end - 1] == eos && tokens.supervised[end - 1];
+        let ends_itself = end > 0 && is_end(tokens.ids[end - 1]) && tokens.supervised[end - 1];
         tokens.truncate(end);
         if let Some(close) = close.filter(|_| !ends_itself) {
             tokens.ids.push(close);
@@ -212,17 +225,17 @@ fn supervise(laid: &Laid, placed: &Placed, close: Option<u32>, eos: u32) -> Toke
     tokens
 }
 
-/// Whether an answer spells the end-of-text token and goes on: nothing after it is learned.
-fn ends_early(laid: &Laid, placed: &Placed, eos: u32) -> bool {
+/// Whether an answer spells a token that ends it and goes on: nothing after it is learned.
+fn ends_early(laid: &Laid, placed: &Placed, is_end: impl Fn(u32) -> bool) -> bool {
     let inside = |span: &Range<usize>, (a, b): (usize, usize)| a < span.end && b > span.start;
     laid.supervised.iter().any(|span| {
         let mut own =
-            (0..placed.ids.len()).filter(|i| inside(span, placed.offsets[*i])).skip_while(|i| placed.ids[*i] != eos);
+            (0..placed.ids.len()).filter(|i| inside(span, placed.offsets[*i])).skip_while(|i| !is_end(placed.ids[*i]));
         own.nth(1).is_some()
     })
 }
 
-/// A template may have written the token that inputs begin with.
+/// The text may spell the token that inputs begin with.
 fn begun_with(prefix: Option<u32>, mut tokens: Tokens) -> Tokens {
     if let Some(prefix) = prefix.filter(|prefix| tokens.ids.first() != Some(prefix)) {
         tokens.ids.insert(0, prefix);

@@ -29,7 +29,7 @@ pub struct Layout {
 impl Layout {
     /// Whether this row goes through the template.
     pub fn templates(&self, row: &Row) -> bool {
-        self.strings || row.parts.values().any(|content| matches!(content, Content::Messages(_)))
+        self.strings || row.has_messages()
     }
 
     /// Writes a row as far as its part `end`: an answer with what it answers, or the prompt alone, which then ends where an

@@ -86,6 +86,11 @@ impl Row {
         self.columns.contains_key(name) || self.parts.keys().any(|part| part.name() == name)
     }
 
+    /// Whether a part of it is messages, which only a chat template can write.
+    pub fn has_messages(&self) -> bool {
+        self.parts.values().any(|content| matches!(content, Content::Messages(_)))
+    }
+
     /// What is asked, in one string that is the same for the same question: a prompt, or the messages before the first
     /// answer. Space around it does not count.
     pub fn question(&self) -> String {

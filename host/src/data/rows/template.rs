@@ -24,6 +24,15 @@ pub const PLAIN: &str = "{% for message in messages %}{% if message.role == 'ass
 {% generation %}{{ message.content }}{{ eos_token }}{% endgeneration %}\
 {% else %}{{ message.content }}{{ '\\n' }}{% endif %}{% endfor %}";
 
+/// What stands before [`PLAIN`] for a tokenizer whose inputs begin with a token of their own.
+const BEGINNING: &str = "{{ bos_token }}";
+
+/// [`PLAIN`] for `tokenizer`: texts begin as those that no template writes.
+pub fn plain(tokenizer: &Tokenizer) -> String {
+    let beginning = if tokenizer.prefix().is_some() { BEGINNING } else { "" };
+    format!("{beginning}{PLAIN}")
+}
+
 const MAIN: &str = "chat_template";
 const BEGIN: char = '\u{FDD0}';
 const END: char = '\u{FDD1}';
@@ -96,9 +105,9 @@ impl ChatTemplate {
 }
 
 impl ChatTemplate {
-    /// Whether this is [`PLAIN`].
+    /// Whether this is [`PLAIN`], with or without a beginning.
     pub fn is_plain(&self) -> bool {
-        self.source == PLAIN
+        self.source.strip_prefix(BEGINNING).unwrap_or(&self.source) == PLAIN
     }
 }
 

@@ -3,6 +3,7 @@
 mod batching;
 mod cached;
 mod chats;
+mod folders;
 mod packing;
 mod pairs;
 mod prompts;
