@@ -14,6 +14,7 @@ pub mod exact;
 mod expectations;
 pub mod learner;
 mod measured;
+pub mod memory;
 pub mod named;
 mod notices;
 pub mod objectives;
@@ -39,6 +40,7 @@ mod tally;
 pub mod terms;
 pub mod trail;
 pub mod window;
+pub mod worst_batch;
 
 use std::time::Instant;
 
@@ -50,7 +52,7 @@ use crate::{
         experiment::{self, EarlyStop, MetricRule},
     },
     data::{
-        PackedBatch, TrainingData,
+        Examples, PackedBatch, TrainingData, Window,
         batcher::{eval_batches, eval_stretches},
         order::Stretch,
     },
@@ -59,6 +61,7 @@ use crate::{
     runs::{Checkpoints, Interrupt, Progress, RunFolder, progress::Show},
 };
 use answers::{Exam, Policy};
+use arrays::{cut, unpack};
 use evaluate::{Figures, evaluate};
 use exact::{EXACT_MATCH, Question, exact_match};
 use learner::Learner;
@@ -344,7 +347,7 @@ impl Trainer {
             // Log-probabilities are those of the policy that answers: of greedy answers, at the temperature of 1.
             let usual = objectives.temperature();
             objectives.answer_at(if options.temperature > 0.0 { options.temperature } else { 1.0 });
-            let tokens = experiment.train.micro_batch_tokens;
+            let tokens = rewards.tokens();
             let judged = Exam { policy, roles, objectives, rewards, options, tokens }.figures(&self.questions);
             objectives.answer_at(usual);
             let (judged, rewarded) = judged?;
@@ -397,11 +400,7 @@ impl Trainer {
 
     /// Tries the largest batch before the first step, so that memory runs out now or never.
     fn rehearse(&mut self) -> Result<()> {
-        let tried = self.learner.rehearse(&self.trail);
-        tried.map_err(|error| match error.is_out_of_memory() {
-            true => error.context("the largest micro-batch cannot be computed"),
-            false => error.with_details(["found by the trial before step 1, in which no weight changes"]),
-        })
+        self.learner.try_worst_batch(&self.trail)
     }
 
     /// A checkpoint that cannot be written does not end the run: the last good one stays.
@@ -419,6 +418,8 @@ impl Trainer {
                 .with_hint("lower the learning rate; the checkpoint before is intact"));
         }
         self.state.lines = self.records.durable()?;
+        // The files' bytes pass through the process: spare buffers make room for them.
+        self.learner.device.trim();
         let Learner { model, adam, roles, rollouts, .. } = &self.learner;
         let (state, tokenizer) = (&self.state, &self.prepared.tokenizer);
         let start = Instant::now();
@@ -527,10 +528,21 @@ pub fn held_out(prepared: &Prepared, objectives: &Objectives, data: &TrainingDat
     }
     let experiment = prepared.experiment();
     let (context, most) = held_out_extent(prepared);
-    let tokens = experiment.train.micro_batch_tokens;
+    let tokens = prepared.forward_tokens(objectives, &*data.train);
     let batches = eval_batches(&*data.held_out, context, prepared.tokenizer.prefix(), tokens, most);
     let trail = Trail::default();
-    batches.map(|b| objectives.compose_packed(b?, experiment.seed, &trail)).collect()
+    let mut all = Vec::new();
+    for batch in batches {
+        let batch = batch?;
+        let positions = batch.len();
+        let composed = objectives.compose_packed(batch, experiment.seed, &trail)?;
+        // Composed sequences may be longer than their rows.
+        match composed.len() > positions {
+            true => all.extend(cut(&Window::new(unpack(&composed))?, tokens)?),
+            false => all.push(composed),
+        }
+    }
+    Ok(all)
 }
 
 /// The held-out stretches that [`held_out`] reads.

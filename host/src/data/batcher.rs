@@ -93,6 +93,16 @@ impl Batcher {
         &self.state
     }
 
+    /// The data that windows are taken from.
+    pub fn examples(&self) -> &dyn Examples {
+        &*self.tokens
+    }
+
+    /// The token that every sequence begins with.
+    pub fn prefix(&self) -> Option<u32> {
+        self.options.prefix
+    }
+
     /// Goes to a saved place.
     ///
     /// # Errors

@@ -13,6 +13,7 @@ use super::{
     answers::{RewardedAnswer, Said},
     evaluate::Figures,
     exact::ComparedAnswer,
+    memory::process_memory,
     optim::Gradient,
     summary::SampleText,
     window::WindowLoss,
@@ -116,6 +117,7 @@ impl Records {
             "seconds": seconds,
             "memory_bytes": memory.in_use,
             "memory_peak_bytes": memory.peak,
+            "process_peak_bytes": process_memory().map(|process| process.peak),
         }))
     }
 

@@ -86,13 +86,14 @@ impl Prepared {
     /// A request error for a table that no objective reads, and for a folder without a model that fits; memory.
     pub fn roles(&self, device: &Device, objectives: &Objectives, checkpoint: Option<&Path>) -> Result<Roles> {
         let (experiment, needs) = (self.experiment(), objectives.needs());
-        for (key, given, read) in [
-            ("reference", experiment.reference.is_some(), needs.reference),
-            ("critic", experiment.critic.is_some(), needs.critic),
-            ("rollout", experiment.rollout.is_some(), needs.rollouts),
+        for (key, given, read, what) in [
+            ("reference", experiment.reference.is_some(), needs.reference, "the statistic `reference.logp`"),
+            ("critic", experiment.critic.is_some(), needs.critic, "the statistic `critic.value`"),
+            ("rollout", experiment.rollout.is_some(), needs.rollouts, "prompts that the policy answers"),
         ] {
             if given && !read {
-                return Err(self.loaded.refuse(key, format!("unused: no objective reads a {key}")));
+                let why = format!("unused: no objective reads a {key} ({what}); leave [{key}] out");
+                return Err(self.loaded.refuse(key, why));
             }
         }
         for (key, given) in
