@@ -10,7 +10,7 @@
 //! limit of an element is
 //!
 //! ```text
-//! stored t + summed (a + f64's, for the reference rounds too) + |value| (that of the output's dtype)
+//! stored t + summed (a + f64's, for the reference computes in that) + 2 |value| (the output dtype's, for both write)
 //! ```
 //!
 //! An output that is only moved has no error, and then the limit is 0. The evaluation must give the reference's own
@@ -83,7 +83,8 @@ fn limits_of(case: &Case, compute: DType, spec: &OperandSpec, matrix: &Matrix) -
     let own = case.dtype_of(spec, compute);
     let limit = |x: &Bounded| {
         let inexact = x.stored != 0.0 || x.summed != 0.0;
-        let written = if inexact || as_stored(own, x.value) != x.value { roundoff(own) * x.value.abs() } else { 0.0 };
+        let written =
+            if inexact || as_stored(own, x.value) != x.value { 2.0 * roundoff(own) * x.value.abs() } else { 0.0 };
         let summed = roundoff(compute.accumulator()) + roundoff(DType::F64);
         let flushed = if inexact { smallest(own) } else { 0.0 };
         x.stored * roundoff(compute) + x.summed * summed + written + flushed
