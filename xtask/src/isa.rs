@@ -64,7 +64,7 @@ impl Library {
             Library::Mkl => {
                 let line =
                     output.lines().find(|line| line.starts_with("MKL_VERBOSE") && line.contains("architecture"))?;
-                Some(line.split_once("architecture")?.1.split(" enabled").next()?.trim())
+                Some(line.split_once("architecture")?.1.split(',').next()?.trim().trim_end_matches(" enabled processors"))
             }
         }
     }
@@ -148,7 +148,7 @@ impl Forced {
             match library.in_use(output) {
                 Some(used) if used.ends_with(expected) => taken.forced.push(library.name()),
                 Some(used) => taken.ignored.push(format!("{} ignores {value}, it uses {used}", library.name())),
-                None => taken.ignored.push(format!("{} does not say what it uses", library.name())),
+                None => taken.ignored.push(format!("{} was not called with {value}", library.name())),
             }
         }
         taken
