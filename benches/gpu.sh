@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Everything that wants a GPU, in one run and one file: times the GPT-2 124M training step beside PyTorch's, compares
-# backends, goes the quickstart's road, and verifies the torch backend there. Takes under nine minutes.
+# Everything that needs a GPU, in one run and one file: verifies attention, times the GPT-2 124M training step beside
+# PyTorch's (both within five minutes), compares backends, runs the quickstart's stages with few steps, and verifies the
+# whole torch backend. Takes under nine minutes.
 #
 #   bash benches/gpu.sh --out result.json                     in a distribution (cargo xtask dist)
 #   bash benches/gpu.sh --device cpu --quick --out try.json   tries the script itself where there is no GPU
@@ -13,7 +14,7 @@ root=$(dirname "$here")
 python=${PYTHON:-python3}
 
 if ! "$python" -c 'import tomllib' 2>/dev/null; then
-    echo "error: $python is no Python 3.11 or newer; name one by PYTHON=..." >&2
+    echo "error: $python is not Python 3.11 or newer; name one with PYTHON=..." >&2
     exit 2
 fi
 if ! torch=$("$python" -c 'import importlib.util as u; print(u.find_spec("torch").submodule_search_locations[0])' 2>/dev/null); then

@@ -54,6 +54,9 @@ codes! {
     LAYOUT = 15,
     /// An array the call needs is missing, or has the wrong length.
     ARRAY = 16,
+    /// The device failed in a way that its context does not survive: this session answers nothing more, and only a new
+    /// process can use the device again.
+    LOST = 17,
 }
 
 impl fmt::Debug for Code {

@@ -31,6 +31,13 @@
 //!             formula: "sum over supervised tokens of -(1 - p)^gamma log p".into(),
 //!             paper: "Lin et al. 2017, equation 4".into(),
 //!             terms: vec![TermSpec::new("focal", Normaliser::SUPERVISED_TOKENS, "Discounted surprise, in nats")],
+//!             // A loss with the wrong sign gives -ln V here: laws and host find it by this.
+//!             expectations: vec![Expectation {
+//!                 quantity: "loss".into(),
+//!                 value: "ln_vocab".into(),
+//!                 tolerance: 0.1,
+//!                 when: "the logits are uniform, so that p is 1 / V and the discount nearly 1".into(),
+//!             }],
 //!             ..Default::default()
 //!         }
 //!     }
@@ -61,13 +68,85 @@
 //! let p = f64::exp(-0.5);
 //! assert!((loss.terms[0].sum - 0.5 * (1.0 - p) * (1.0 - p)).abs() < 1e-12);
 //! assert_eq!(loss.terms[0].cotangents[0].1[1], 0.0);
+//!
+//! // Every law that an objective must satisfy; `telos plugins verify focal` checks the same of the built library.
+//! plugin_api::laws::objective::verify::<Focal>(&[], &plugin_api::laws::objective::Generator::new(7)).assert_ok();
 //! # Ok::<(), plugin_api::Error>(())
 //! ```
+//!
+//! # A crate of its own
+//! ```toml
+//! [package]
+//! name = "objective-focal"
+//! version = "0.1.0"
+//! edition = "2024"
+//!
+//! [lib]
+//! crate-type = ["cdylib", "rlib"]      # the library that telos loads, and the one that tests link
+//!
+//! [dependencies]
+//! plugin-api = { path = "../telos/plugin-api" }      # or { git = "URL of the repository", rev = "a commit" }
+//! ```
+//! No feature is needed; `host` is for programs that load plugins. The profile must not set `panic = "abort"` (the build says so).
+//! `cargo build --release`, then `telos run FILE --plugins target/release`. The library works with every host of the same major
+//! version of the contract, whatever compiler built that.
+//!
+//! # Which arrays there are
+//! N tokens of S sequences, packed without padding. *Scope* says what a row is: `token` (N rows), `sequence` (S rows), `batch` (rows
+//! of its own). Log-probabilities and entropies are in nats, values and scores in the unit of the reward.
+//!
+//! **In `compose`** (all data kinds but prompts), whose sequences are parts of rows:
+//!
+//! | array | scope | meaning |
+//! |---|---|---|
+//! | `offsets` | batch | first token of each part, and N |
+//! | `token` | token | the token's id |
+//! | `mask` | token | 1 where the host would supervise it, else 0 |
+//! | `row` | sequence | number of the row that a part belongs to |
+//! | `part` | sequence | 0 running text, 1 prompt, 2 completion, 3 chosen, 4 rejected; of a pair the prompt stands before either answer |
+//! | `column.NAME` | sequence | a numeric column of the row |
+//!
+//! It returns `offsets`, `token` (whole numbers from 0), `mask` (0 or 1: whether this token is supervised as a target) and `row` (a
+//! row that was given), and where they mean something `group`, `side` and `column.NAME`. The host shifts, packs and cuts. The same
+//! rows and seed give the same answer. `None` leaves it to the host.
+//!
+//! **In `prepare`, `weigh` and `loss`**:
+//!
+//! | array | scope | data kinds | meaning |
+//! |---|---|---|---|
+//! | `offsets` | batch | all | first token of each sequence, and N |
+//! | `target` | token | all | id of the token to predict |
+//! | `mask` | token | all | 1 where the target is supervised, else 0 |
+//! | `position` | token | all | place in the sequence, from 0 |
+//! | `column.NAME` | sequence | rows of every kind | a numeric column that every row has |
+//! | `group` | sequence | preference, prompt | the same number for the two answers of a pair, or for all answers to one prompt |
+//! | `side` | sequence | preference, unpaired | 1 chosen or desirable, 0 rejected or undesirable |
+//! | `reward` | sequence | prompt | what the answer is worth: the weighted sum of the experiment's rewards |
+//! | `ended` | sequence | prompt | 1 where the answer ended by itself, 0 where it was cut off |
+//! | what `prepare` returned | its own | all | cut like the window |
+//!
+//! `prepare` sees the whole window or rollout. Its arrays have names of their own, N or S rows, and belong to the objective; of
+//! rollouts, `keep` (per sequence, 0 or 1) drops answers. Statistics, as [`manifest::Requirements`] asks for them, are in `loss`; of
+//! prompts in `prepare` too, as the models had them when the answers were drawn:
+//!
+//! | statistic | scope | cotangent | meaning |
+//! |---|---|---|---|
+//! | `logp` | token | yes | log-probability of the target, at most 0 |
+//! | `lse`, `mean_logit` | token | yes | log-sum-exp and mean of the logits |
+//! | `entropy` | token | yes | entropy of the prediction, at least 0 |
+//! | `top1` | token | no | 1 where the target has the largest logit |
+//! | `reference.logp` | token | no | `logp` under the frozen reference |
+//! | `critic.value` | token | yes | value of the state before the target |
+//! | `critic.value_end` | sequence | no | value after the last token |
+//! | `score` | sequence | yes | scalar head at the last token |
+//!
+//! Where the mask is 0 statistics are arbitrary, and cotangents must be exactly 0.
 
 pub mod abi;
 mod author;
 pub mod backend;
 pub mod batch;
+pub mod contract;
 pub mod error;
 pub mod export;
 pub mod laws;

@@ -192,6 +192,22 @@ pub struct MetricSpec {
     pub healthy: Option<(f64, f64)>,
 }
 
+/// A value that the loss holds constant in its gradient although it depends on a statistic, such as KTO's reference point.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct StopGradient {
+    /// Its name in the loss: `x.detach_as(name)` on a tape, `stop_gradient(name, values)` by hand.
+    pub name: String,
+    /// What it is, in one sentence.
+    pub meaning: String,
+}
+
+impl StopGradient {
+    /// A declaration.
+    pub fn new(name: &str, meaning: &str) -> Self {
+        Self { name: name.into(), meaning: meaning.into() }
+    }
+}
+
 /// What must hold before the first update; the host checks it and warns.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Expectation {
@@ -234,6 +250,10 @@ pub struct ObjectiveManifest {
     /// The loss couples the whole batch whatever the options: the host runs the window forward, calls `loss` once, and
     /// replays the micro-batches with those cotangents. Where options decide, [`Requirements::coupled`] says so.
     pub coupled: bool,
+    /// Values that the loss detaches under these names. Declaring them is voluntary; a law then holds the loss to it, so that a
+    /// `detach_as` that is lost is found.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub stop_gradients: Vec<StopGradient>,
 }
 
 impl Default for DataKind {
@@ -311,10 +331,52 @@ pub struct RewardManifest {
     pub version: String,
     /// One sentence.
     pub summary: String,
-    /// Columns of the row it reads.
+    /// Columns that it reads of every row, each with a text (not empty) or a number. The host refuses data without them.
     pub columns: Vec<String>,
     /// Options.
     pub options: Vec<OptionSpec>,
+    /// The same with more to say: columns that an option names, and what they hold.
+    pub reads: Vec<RewardColumn>,
+}
+
+impl RewardManifest {
+    /// All columns that it declares.
+    pub fn declared_columns(&self) -> Vec<RewardColumn> {
+        let plain = |name: &String| RewardColumn { name: name.clone(), ..RewardColumn::default() };
+        self.columns.iter().map(plain).chain(self.reads.iter().cloned()).collect()
+    }
+}
+
+/// A column that a reward reads of every row.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct RewardColumn {
+    /// Its name, where no option names it.
+    pub name: String,
+    /// The option whose value is its name; empty: none.
+    pub option: String,
+    /// What it holds.
+    pub value: ColumnValue,
+    /// Whether an empty text is a value.
+    pub may_be_empty: bool,
+}
+
+names! {
+    /// What a column holds. A host that does not know a name takes it for [`ColumnValue::ANY`].
+    ColumnValue {
+        /// A text or a number.
+        ANY = "any",
+        /// A text.
+        TEXT = "text",
+        /// A number, or true or false.
+        NUMBER = "number",
+    }
+}
+
+impl Default for ColumnValue {
+    fn default() -> Self {
+        Self::ANY
+    }
 }
 
 #[cfg(test)]

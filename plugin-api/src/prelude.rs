@@ -5,12 +5,12 @@ pub use crate::{
     batch::{Batch, Scope},
     export_objective, export_reward,
     manifest::{
-        DataKind, Expectation, MetricSpec, Normaliser, ObjectiveManifest, Reduction, Requirements, RewardManifest,
-        Role, Statistic, TermSpec,
+        ColumnValue, DataKind, Expectation, MetricSpec, Normaliser, ObjectiveManifest, Reduction, Requirements,
+        RewardColumn, RewardManifest, Role, Statistic, StopGradient, TermSpec,
     },
     objective::{Loss, Objective, ObjectivePlugin, Verdict},
     options,
     options::OptionSet,
     reward::{Column, Reward, RewardPlugin, Sample},
-    tape::{Mask, Tape, Var},
+    tape::{Mask, Tape, Var, stop_gradient},
 };

@@ -63,6 +63,7 @@ fn contract() -> String {
     for op in CATALOGUE {
         operation(&mut out, op);
     }
+    reserved(&mut out);
     out
 }
 
@@ -169,6 +170,10 @@ fn texts(out: &mut String) {
     let arrays =
         [names::OFFSETS, names::TARGET, names::MASK, names::POSITION, names::GROUP, names::SIDE, names::COLUMN];
     section("arrays", &arrays);
+}
+
+fn reserved(out: &mut String) {
+    line!(out, "\nreserved arrays of a loss call: {}, {}, {}NAME", wire::RECORD, wire::REPLAY, wire::DETACHED);
 }
 
 fn operation(out: &mut String, op: &OpSpec) {

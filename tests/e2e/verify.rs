@@ -105,6 +105,24 @@ fn whatever_ends_the_process_is_a_failed_line_and_the_rest_is_reported() {
     assert!(answer.out.contains("opening a session: died of SIGABRT"), "{answer:#?}");
 }
 
+/// Catches a crash, or a device that is lost, that costs more than the lines of the checks that did it: the rest of the
+/// operation is checked in a fresh process.
+#[test]
+fn a_check_that_ends_the_process_or_loses_the_device_costs_its_own_line() {
+    for (fault, text) in [("abort-at-forty", "SIGABRT"), ("lose-at-forty", "the device is lost")] {
+        let report = json(&broken(fault, &["--json"]));
+        let group = report["groups"].as_array().and_then(|all| all.iter().find(|g| g["name"] == "attention_backward"));
+        let lines = group.and_then(|group| group["lines"].as_array()).expect("lines");
+        let failed: Vec<&Value> = lines.iter().filter(|line| line["passed"] == false).collect();
+        assert!((1..=4).contains(&failed.len()), "{fault}: {failed:#?}");
+        for line in failed {
+            assert!(line["case"].as_str().is_some_and(|case| case.contains("forty")), "{line}");
+            assert!(line["detail"].as_str().is_some_and(|detail| detail.contains(text)), "{line}");
+        }
+        assert!(lines.len() > 50, "{fault}: {}", lines.len());
+    }
+}
+
 /// Catches laws about conduct that hold whatever a backend does.
 #[test]
 fn lies_leaks_and_drift_are_found() {
@@ -140,8 +158,16 @@ fn wrong_requests_are_refused_with_what_there_is() {
     let text = |package: &str, folder: std::path::PathBuf| library(&folder, package).to_string_lossy().into_owned();
     let (objective, two) = (text("objective-ce", plugins()), text("test-plugin-backend", test_plugins()));
     for (args, parts) in [
-        (&["candel"][..], &["backend `candel`", "did you mean `candle`?"][..]),
-        (&["ce"], &["`ce` is of kind objective"]),
+        (&["candel"][..], &["no plugin `candel`", "did you mean `candle`?"][..]),
+        (&["ce", "--dtype", "f32"], &["--dtype is for backends", "`ce` is of kind objective"]),
+        (&["ce", "--threads", "2"], &["--threads is for backends"]),
+        (&["candle", "--column", "margin=0..1"], &["--column is for objectives", "`candle` is of kind backend"]),
+        (&["ce", "--prompt", "x"], &["--prompt is for rewards"]),
+        (&["length", "--column", "margin=0..1"], &["--column is for objectives", "declares its columns"]),
+        (&["ce", "--only", "cotangent"], &["no law `cotangent`", "`cotangents`"]),
+        (&["ce", "--option", "z_los=1"], &["--option z_los", "did you mean `z_loss`?"]),
+        (&["ce", "--option", "label_smoothing=1.0"], &["`label_smoothing`", "--option KEY=VALUE"]),
+        (&["world"], &["the reward scores no sample", "--prompt TEXT"]),
         (&["candle", "--dtype", "bf16"], &["computes in f32, not in bf16"]),
         (&["candle", "--device", "cuda:0"], &["cuda:0", "devices compiled in: cpu"]),
         (&["candle", "--device", "metals"], &["metals", "devices compiled in: cpu", "metal"]),
@@ -149,8 +175,8 @@ fn wrong_requests_are_refused_with_what_there_is() {
         (&["candle", "--option", "paht=generic"], &["--option paht", "did you mean `path`?"]),
         (&["candle", "--only", "attention_bakward"], &["`attention_bakward`", "`attention_backward`"]),
         (&["./nothing.so"], &["there is no file ./nothing.so"]),
-        (&[&objective], &["holds no backend, but objective `ce`"]),
-        (&[&two], &["several backends", "`broken`", "`reference`", "--plugins"]),
+        (&[&objective, "--device", "cpu"], &["--device is for backends"]),
+        (&[&two], &["several plugins", "`broken`", "`reference`", "--plugins"]),
     ] {
         verify(args).refuses(2, parts);
     }

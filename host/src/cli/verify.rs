@@ -6,41 +6,60 @@ use std::time::Duration;
 
 use clap::Args;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use plugin_api::{load::PluginInfo, manifest::kind};
 use rustix::process::{Resource, Rlimit, setrlimit};
 
 use super::print;
 use crate::config::Override;
 use crate::error::{Error, Result};
+use crate::plugins::Registry;
+use crate::runs::receipt::PluginUse;
 use crate::runs::supervise;
 use crate::train::setup::threads;
-use crate::verify::{self, Request, Verification, job};
+use crate::verify::{
+    self, Request, Verification, job,
+    law_job::DrawnColumn,
+    laws::{self, LawRequest, LawVerification},
+};
 
-/// Hold a backend against the f64 reference by the laws that every backend must satisfy.
+/// Check a backend, an objective or a reward against the laws that every plugin of its kind must satisfy.
 ///
-/// Every operation, forward and backward, over a table of shapes; what it says of its support; wrong calls; repeatability;
-/// memory. Each operation is checked in a process of its own, so that a crash or a hang is one failed line. Exits with 0
-/// when every check passes and with 1 when one fails.
+/// A backend is compared with the f64 reference: every operation, forward and backward, over a table of shapes; what it says of
+/// its support; wrong calls; repeatability; memory. An objective: its cotangents against differences, sums over any cut, order,
+/// masks, empty batches, normalisers, state, what it declares and what it returns, under its default options and with one option
+/// changed at a time. A reward: repeatability, independence of the other samples, columns, empty and unusual text. A law that is
+/// broken is shown with the smallest input that breaks it. Each operation or law is checked in a process of its own, so that a
+/// crash or a hang is one failed line. Exits with 0 when every check passes and with 1 when one fails.
 #[derive(Debug, Args)]
 pub struct Verify {
-    /// Id of a backend plugin, or the file of its library.
+    /// Id of a plugin, or the file of its library.
     #[arg(value_name = "ID|PATH")]
     target: String,
-    /// Device, in the backend's words: cpu, metal, cuda:0.
-    #[arg(long, value_name = "DEVICE", default_value = "cpu")]
-    device: String,
-    /// Type of the computation; without it, every one that the backend offers.
+    /// Device of a backend, in its words: cpu, metal, cuda:0. Without it, cpu.
+    #[arg(long, value_name = "DEVICE")]
+    device: Option<String>,
+    /// Type of a backend's computation; without it, every one that it offers.
     #[arg(long, value_name = "TYPE", value_parser = ["f32", "bf16", "f64"])]
     dtype: Option<String>,
-    /// An option of the backend; may be given several times: --option path=generic.
+    /// An option of the plugin; may be given several times: --option path=generic. Options of an objective or reward that are not
+    /// given are varied one at a time.
     #[arg(long, value_name = "KEY=VALUE", value_parser = option)]
     option: Vec<String>,
-    /// An operation, or `session` for what belongs to none; may be given several times. Without it, everything.
-    #[arg(long, value_name = "OP")]
+    /// An operation of a backend, or `session` for what belongs to none; a law of an objective or reward. May be given several
+    /// times. Without it, everything.
+    #[arg(long, value_name = "OP|LAW")]
     only: Vec<String>,
-    /// Threads; 0 means all cores.
+    /// A numeric column of the data that an objective reads, with its range: margin=0.0..2.0, or level=1..5 for whole numbers. May be
+    /// given several times; a column that is asked for and not given is drawn between 0.5 and 2.
+    #[arg(long, value_name = "NAME=LOW..HIGH", value_parser = DrawnColumn::parse)]
+    column: Vec<DrawnColumn>,
+    /// A prompt that a reward knows; may be given several times. Without it, a sum to work out.
+    #[arg(long, value_name = "TEXT")]
+    prompt: Vec<String>,
+    /// Threads of a backend; 0 means all cores.
     #[arg(long, value_name = "N", default_value_t = 0)]
     threads: usize,
-    /// Seconds that one operation may take before it counts as hanging.
+    /// Seconds that one operation or law may take before it counts as hanging.
     #[arg(long, value_name = "SECONDS", default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..))]
     limit: u64,
     /// Print the whole report as JSON: every check with its numbers.
@@ -54,26 +73,64 @@ fn option(text: &str) -> Result<String, String> {
 }
 
 pub(super) fn execute(args: Verify, folders: Vec<PathBuf>) -> Result<()> {
-    let request = Request {
-        target: args.target,
-        device: args.device,
-        dtype: args.dtype,
-        options: args.option,
-        only: args.only,
-        threads: threads(args.threads),
-        limit: Duration::from_secs(args.limit),
-        folders,
-    };
+    let registry = Registry::discover(&folders);
+    let info = verify::find(&registry, &args.target)?;
+    refuse_unused(&args, &info)?;
+    let limit = Duration::from_secs(args.limit);
     let bar = bar();
-    let verified = verify::verify(&request, &|done, of, name| {
+    let told = |done: usize, of: usize, name: &str| {
         bar.set_length(of as u64);
         bar.set_position(done as u64);
         bar.set_message(name.to_owned());
-    });
+    };
+    if info.kind == kind::BACKEND {
+        let request = Request {
+            device: args.device.unwrap_or_else(|| "cpu".to_owned()),
+            dtype: args.dtype,
+            options: args.option,
+            only: args.only,
+            threads: threads(args.threads),
+            limit,
+        };
+        let verified = verify::verify(&request, &registry, &info, &told);
+        bar.finish_and_clear();
+        let verification = verified?;
+        print::result(&verification, args.json)?;
+        return if verification.passed { Ok(()) } else { Err(refusal(&verification)) };
+    }
+    let request =
+        LawRequest { options: args.option, only: args.only, columns: args.column, prompts: args.prompt, limit };
+    let verified = laws::verify(&request, &info, &told);
     bar.finish_and_clear();
     let verification = verified?;
     print::result(&verification, args.json)?;
-    if verification.passed { Ok(()) } else { Err(refusal(&verification)) }
+    if verification.passed { Ok(()) } else { Err(broken_laws(&verification)) }
+}
+
+/// What means something of another kind alone is not ignored.
+fn refuse_unused(args: &Verify, info: &PluginInfo) -> Result<()> {
+    let is_backend = info.kind == kind::BACKEND;
+    let given = [
+        ("--device", !is_backend && args.device.is_some(), "backends"),
+        ("--dtype", !is_backend && args.dtype.is_some(), "backends"),
+        ("--threads", !is_backend && args.threads != 0, "backends"),
+        ("--column", is_backend && !args.column.is_empty(), "objectives"),
+        ("--prompt", is_backend && !args.prompt.is_empty(), "rewards"),
+    ];
+    match given.iter().find(|(_, unused, _)| *unused) {
+        None => Ok(()),
+        Some((flag, _, kinds)) => {
+            Err(Error::request(format!("{flag} is for {kinds}, and `{}` is of kind {}", info.id, info.kind))
+                .with_hint(format!("leave out {flag}")))
+        }
+    }
+}
+
+fn broken_laws(verification: &LawVerification) -> Error {
+    let failed = verification.laws.iter().filter(|law| !law.passed);
+    let names: Vec<&str> = failed.map(|law| law.name.as_str()).collect();
+    let PluginUse { kind, id, .. } = &verification.plugin;
+    Error::run(format!("{kind} `{id}` breaks laws: {}", names.join(", ")))
 }
 
 /// A bar on a terminal, nothing elsewhere: the work is short and its result is a table.

@@ -8,6 +8,7 @@ use std::fs;
 use std::path::Path;
 
 use plugin_api::{
+    Code,
     backend::{DType, Session, SessionOptions, catalogue::OpSpec, ops::CATALOGUE},
     laws::{Report, backend},
     load::{Library, PluginInfo, scan},
@@ -16,14 +17,34 @@ use plugin_api::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::process::Folder;
+use super::law_job::{self, LawJob};
+use super::process::{Failure, Folder};
 use crate::config::{Override, options};
 use crate::error::{Error, Kind, Result};
 
 /// Lines that belong to no operation.
 pub const SESSION: &str = "session";
 
-/// One child's work.
+/// What a child is started for.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum Work {
+    /// A backend, held against the reference.
+    Backend(Job),
+    /// An objective or a reward, held against its laws.
+    Laws(LawJob),
+}
+
+impl Work {
+    /// What it does before it reaches a check.
+    pub fn beginning(&self) -> &'static str {
+        match self {
+            Work::Backend(_) => "opening a session",
+            Work::Laws(_) => "loading the plugin",
+        }
+    }
+}
+
+/// One child's work on a backend.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Job {
     /// The backend to be verified.
@@ -51,7 +72,11 @@ impl Place {
         Place { file: info.path.clone(), id: info.id.clone() }
     }
 
-    fn load(&self) -> Result<Library> {
+    /// Opens the library.
+    ///
+    /// # Errors
+    /// The file no longer holds the plugin, or does not load.
+    pub fn load(&self) -> Result<Library> {
         let info = scan(&self.file)?.into_iter().find(|info| info.id == self.id);
         let info = info.ok_or_else(|| Error::run(format!("{} holds no `{}`", self.file.display(), self.id)))?;
         Ok(Library::load(&info)?)
@@ -74,6 +99,8 @@ pub enum Task {
         dtype: String,
         /// An operation's name, or [`SESSION`].
         group: String,
+        /// Checks to leave out, by what [`Folder::reached`] calls them: each of them ended an earlier process.
+        skip: Vec<String>,
     },
 }
 
@@ -89,6 +116,8 @@ pub enum Answer {
     },
     /// What came of the laws.
     Checked(Report),
+    /// The device was lost at a check, so nothing that was found after it counts.
+    Lost(Failure),
     /// It could not be done.
     Refused(Refusal),
 }
@@ -130,10 +159,13 @@ impl From<Refusal> for Error {
 /// A folder that no parent made.
 pub fn perform(folder: &Path) -> Result<()> {
     let folder = Folder(folder.to_owned());
-    let job: Job = folder.read(Folder::JOB)?;
+    let job = match folder.read(Folder::JOB)? {
+        Work::Backend(job) => job,
+        Work::Laws(job) => return law_job::perform(&job, &folder),
+    };
     let answer = match &job.task {
         Task::Open { options } => open(&job, options),
-        Task::Check { options, dtype, group } => check(&job, options, dtype, group, &folder).map(Answer::Checked),
+        Task::Check { options, dtype, group, skip } => check(&job, options, dtype, group, skip, &folder),
     };
     folder.write(Folder::ANSWER, &answer.unwrap_or_else(|error| Answer::Refused(error.into())))
 }
@@ -173,18 +205,30 @@ fn reference(job: &Job) -> Result<Box<dyn Session>> {
     Ok(Box::new(opened.map_err(|error| error.context("the reference backend cannot be used"))?))
 }
 
-fn check(job: &Job, options: &OptionMap, dtype: &str, group: &str, folder: &Folder) -> Result<Report> {
+fn check(job: &Job, options: &OptionMap, dtype: &str, group: &str, skip: &[String], folder: &Folder) -> Result<Answer> {
     let dtype = DType::from_name(dtype).ok_or_else(|| Error::request(format!("dtype {dtype} is unknown")))?;
     let mut candidate = session(job, options, 1)?;
     if group == SESSION {
-        return Ok(backend::verify_session(&mut *candidate, dtype));
+        return Ok(Answer::Checked(backend::verify_session(&mut *candidate, dtype)));
     }
     let spec = CATALOGUE.iter().find(|spec| spec.name == group);
     let id = spec.ok_or_else(|| Error::request(format!("there is no operation `{group}`")))?.id;
     let wanted = |spec: &OpSpec| spec.id == id;
-    let at = folder.clone();
-    let suite = backend::Suite::prepare(&mut *reference(job)?, dtype, wanted)?.watched(move |case| at.reached(case));
+    let (at, left_out) = (folder.clone(), skip.to_vec());
+    let suite = backend::Suite::prepare(&mut *reference(job)?, dtype, wanted)?.watched(move |case| {
+        let wanted = !left_out.iter().any(|skipped| skipped == case);
+        if wanted {
+            at.reached(case);
+        }
+        wanted
+    });
     let mut report = suite.verify(&mut *candidate, wanted);
+    if let Err(error) = candidate.sync()
+        && error.code == Code::LOST
+    {
+        let at = folder.last_reached().unwrap_or_default();
+        return Ok(Answer::Lost(Failure { at, text: error.to_string(), exited: true }));
+    }
     let mut other = session(job, options, 2)?;
     let mut add = |more: Report| report.lines.extend(more.lines);
     add(suite.verify_repeatability(&mut *candidate, &mut *other, wanted));
@@ -196,7 +240,7 @@ fn check(job: &Job, options: &OptionMap, dtype: &str, group: &str, folder: &Fold
     add(suite.verify_growth(&mut *candidate, wanted, &mut resident));
     folder.reached("closing the session");
     drop(candidate);
-    Ok(report)
+    Ok(Answer::Checked(report))
 }
 
 /// Bytes of memory this process holds, where the system tells.

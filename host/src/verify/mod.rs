@@ -1,13 +1,17 @@
-//! `telos plugins verify`: a backend held against the f64 reference by the laws of `plugin_api::laws::backend`.
+//! `telos plugins verify`: a backend held against the f64 reference by the laws of `plugin_api::laws::backend`; an objective or a
+//! reward held against its laws ([`laws`]).
 //!
 //! Each operation, for each dtype, is checked in a process of its own ([`process`], [`job`]): a backend that crashes, exits
 //! or never returns fails that operation, and the others are still reported. This process never loads the backend.
 
 pub mod job;
+pub mod law_job;
+mod law_table;
+pub mod laws;
 pub mod process;
 mod table;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -26,21 +30,21 @@ use crate::error::{Error, Result};
 use crate::plugins::{Registry, lock::sha256_of};
 use crate::runs::receipt::PluginUse;
 use crate::train::setup::used;
-use job::{Answer, Job, Place, SESSION, Task};
-use process::Ended;
+use job::{Answer, Job, Place, SESSION, Task, Work};
+use process::{Ended, Failure};
 
 /// Id of the backend that is the oracle.
 const REFERENCE: &str = "reference";
 /// The group of what concerns no dtype.
 const OPEN: &str = "open";
+/// Processes of one group that may end before their report; then the rest of the group is not checked.
+const MOST_ENDS: usize = 8;
 /// Processes at a time, where there are as many cores.
 const AT_ONCE: usize = 4;
 
 /// What is to be verified.
 #[derive(Debug, Clone)]
 pub struct Request {
-    /// Id of a backend plugin, or the file of its library.
-    pub target: String,
     /// Device, in the backend's words.
     pub device: String,
     /// The compute dtype; `None`: every one of the backend's manifest.
@@ -53,8 +57,6 @@ pub struct Request {
     pub threads: usize,
     /// What one group may take.
     pub limit: Duration,
-    /// Where to look for plugins.
-    pub folders: Vec<PathBuf>,
 }
 
 /// What came of it.
@@ -109,8 +111,8 @@ impl Group {
         }
     }
 
-    /// What a child made of a group.
-    fn from_child(dtype: &str, name: &str, ended: Result<Ended>) -> Group {
+    /// What the last child made of a group; `ends` are the checks that ended the processes before it.
+    fn from_child(dtype: &str, name: &str, ended: Result<Ended>, ends: &[Failure]) -> Group {
         let mut report = Report::default();
         let mut fail = |case: &str, text: String| report.push(name, case, Err(text));
         match ended {
@@ -121,6 +123,7 @@ impl Group {
                     Some(Answer::Refused(refusal)) => {
                         fail("the session", Error::from(refusal).report().trim_end().to_owned());
                     }
+                    Some(Answer::Lost(end)) => report.push(name, &end.at, Err(end.text)),
                     Some(Answer::Opened { .. }) | None => {}
                 }
                 if let Some(failure) = failure {
@@ -128,58 +131,96 @@ impl Group {
                 }
             }
         }
+        let missing: Vec<&Failure> =
+            ends.iter().filter(|end| report.lines.iter().all(|line| line.case != end.at)).collect();
+        for end in missing {
+            report.push(name, &end.at, Err(end.text.clone()));
+        }
         Group::new(dtype, name, report)
     }
 }
 
-/// Verifies a backend; `done` is told how many groups of how many are done, and the name of the last.
+/// Verifies `backend`; `done` is told how many groups of how many are done, and the name of the last.
 ///
 /// # Errors
 /// Request errors: plugin, device, dtype, option or operation that is not there. What the backend does wrong is in the
 /// result.
-pub fn verify(request: &Request, done: &(dyn Fn(usize, usize, &str) + Sync)) -> Result<Verification> {
+pub fn verify(
+    request: &Request,
+    registry: &Registry,
+    backend: &PluginInfo,
+    done: &(dyn Fn(usize, usize, &str) + Sync),
+) -> Result<Verification> {
     let names = group_names(&request.only)?;
-    let registry = Registry::discover(&request.folders);
-    let backend = find(&registry, &request.target)?;
     let reference =
         registry.find(kind::BACKEND, REFERENCE).map_err(|error| error.context("nothing to verify against"))?;
-    for info in [&backend, reference] {
+    for info in [backend, reference] {
         info.check_version()?;
     }
     let mut verification = Verification {
         passed: false,
-        backend: used(&backend, sha256_of(&backend.path)?),
+        backend: used(backend, sha256_of(&backend.path)?),
         reference: used(reference, sha256_of(&reference.path)?),
         device: request.device.clone(),
         threads: request.threads,
         options: OptionMap::new(),
         groups: Vec::new(),
     };
-    let job = |task: Task| Job {
-        backend: Place::of(&backend),
-        reference: Place::of(reference),
-        device: request.device.clone(),
-        threads: request.threads,
-        task,
+    let job = |task: Task| {
+        Work::Backend(Job {
+            backend: Place::of(backend),
+            reference: Place::of(reference),
+            device: request.device.clone(),
+            threads: request.threads,
+            task,
+        })
     };
     let opened = process::run(&job(Task::Open { options: request.options.clone() }), request.limit)?;
     let (manifest, options) = match opened {
         Ended { answer: Some(Answer::Refused(refusal)), .. } => return Err(refusal.into()),
         Ended { answer: Some(Answer::Opened { manifest, options }), failure: None } => (manifest, options),
         ended => {
-            verification.groups.push(Group::from_child("", OPEN, Ok(ended)));
+            verification.groups.push(Group::from_child("", OPEN, Ok(ended), &[]));
             return Ok(verification);
         }
     };
     let check = |dtype: &str, name: &str| {
-        let task = Task::Check { options: options.clone(), dtype: dtype.to_owned(), group: name.to_owned() };
-        Group::from_child(dtype, name, process::run(&job(task), request.limit))
+        let run = |skip: &[String]| {
+            let (options, dtype, group, skip) = (options.clone(), dtype.to_owned(), name.to_owned(), skip.to_vec());
+            process::run(&job(Task::Check { options, dtype, group, skip }), request.limit)
+        };
+        checked(dtype, name, run)
     };
     let dtypes = dtypes(request, &manifest)?;
     verification.groups = all(&dtypes, &names, check, done);
     verification.passed = verification.groups.iter().all(|group| group.passed);
     verification.options = options;
     Ok(verification)
+}
+
+/// Runs a group in fresh processes until one gets through: each check that ended its process is one failed line, and the
+/// next process leaves it out.
+fn checked(dtype: &str, name: &str, run: impl Fn(&[String]) -> Result<Ended>) -> Group {
+    let mut ends: Vec<Failure> = Vec::new();
+    loop {
+        let skip: Vec<String> = ends.iter().map(|end| end.at.clone()).collect();
+        let ended = run(&skip);
+        let end = match &ended {
+            Ok(Ended { answer: Some(Answer::Lost(end)), .. }) => Some(end.clone()),
+            Ok(Ended { answer: None, failure: Some(end) }) => Some(end.clone()),
+            _ => None,
+        };
+        let again = end.is_some_and(|end| {
+            let repeatable = end.exited && !skip.contains(&end.at) && ends.len() < MOST_ENDS;
+            if repeatable {
+                ends.push(end);
+            }
+            repeatable
+        });
+        if !again {
+            return Group::from_child(dtype, name, ended, &ends);
+        }
+    }
 }
 
 /// The groups asked for, in the catalogue's order.
@@ -192,13 +233,25 @@ fn group_names(only: &[String]) -> Result<Vec<&'static str>> {
     Ok(all.into_iter().filter(|name| only.is_empty() || only.iter().any(|o| o == name)).collect())
 }
 
-/// The plugin that `target` means.
-fn find(registry: &Registry, target: &str) -> Result<PluginInfo> {
+/// Kinds of plugins that can be verified.
+const KINDS: [&str; 3] = [kind::BACKEND, kind::OBJECTIVE, kind::REWARD];
+
+/// The plugin that `target` means: an id, or the file of a library that holds one.
+///
+/// # Errors
+/// A request error: nothing of that name, or several.
+pub fn find(registry: &Registry, target: &str) -> Result<PluginInfo> {
     let path = Path::new(target);
     let is_file =
         target.contains(std::path::MAIN_SEPARATOR) || path.extension().is_some_and(|e| e == "so" || e == "dylib");
     if !is_file {
-        return registry.find(kind::BACKEND, target).cloned();
+        let found = registry.find_any(target)?;
+        let [one] = found.as_slice() else {
+            let held: Vec<String> = found.iter().map(|info| format!("{} {}", info.kind, info.path.display())).collect();
+            return Err(Error::request(format!("several plugins are called `{target}`: {}", held.join(", ")))
+                .with_hint("give the file of one of them"));
+        };
+        return Ok((*one).clone());
     }
     if !path.is_file() {
         return Err(Error::request(format!("there is no file {target}")).with_hint("check the path, or give an id"));
@@ -207,14 +260,15 @@ fn find(registry: &Registry, target: &str) -> Result<PluginInfo> {
         .map_err(|cause| Error::request(format!("{target} is no usable path")).with_cause(cause))?;
     let found = scan(&path)?;
     let held: Vec<String> = found.iter().map(|info| format!("{} `{}`", info.kind, info.id)).collect();
-    let mut backends: Vec<PluginInfo> = found.into_iter().filter(|info| info.kind == kind::BACKEND).collect();
-    match (backends.pop(), backends.is_empty()) {
+    let mut known: Vec<PluginInfo> = found.into_iter().filter(|info| KINDS.contains(&info.kind.as_str())).collect();
+    match (known.pop(), known.is_empty()) {
         (Some(one), true) => Ok(one),
-        (Some(_), false) => Err(Error::request(format!("{target} holds several backends: {}", held.join(", ")))
+        (Some(_), false) => Err(Error::request(format!("{target} holds several plugins: {}", held.join(", ")))
             .with_hint("name one of them, and its folder with --plugins DIR")),
         (None, _) => {
             let held = if held.is_empty() { "no plugin".to_owned() } else { held.join(", ") };
-            Err(Error::request(format!("{target} holds no backend, but {held}")).with_hint("give a backend's library"))
+            Err(Error::request(format!("{target} holds {held}"))
+                .with_hint("give the library of a backend, an objective or a reward"))
         }
     }
 }
@@ -242,25 +296,35 @@ fn all(
     check: impl Fn(&str, &str) -> Group + Sync,
     done: &(dyn Fn(usize, usize, &str) + Sync),
 ) -> Vec<Group> {
-    let work: Vec<(&str, &str)> =
+    let work: Vec<(&str, &'static str)> =
         dtypes.iter().flat_map(|dtype| names.iter().map(|name| (dtype.as_str(), *name))).collect();
+    side_by_side(&work, |(dtype, name)| check(dtype, name), |(_, name)| name, done)
+}
+
+/// `run` of every piece of work, a few processes at a time, in the order of the work.
+fn side_by_side<W: Copy + Sync, R: Send>(
+    work: &[W],
+    run: impl Fn(W) -> R + Sync,
+    name: impl Fn(W) -> &'static str + Sync,
+    done: &(dyn Fn(usize, usize, &str) + Sync),
+) -> Vec<R> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let (next, groups) = (AtomicUsize::new(0), Mutex::new(Vec::with_capacity(work.len())));
+    let (next, results) = (AtomicUsize::new(0), Mutex::new(Vec::with_capacity(work.len())));
     std::thread::scope(|scope| {
         for _ in 0..cores.min(AT_ONCE) {
             scope.spawn(|| {
                 loop {
                     let at = next.fetch_add(1, Ordering::Relaxed);
-                    let Some((dtype, name)) = work.get(at) else { return };
-                    let group = check(dtype, name);
-                    let mut groups = groups.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-                    groups.push((at, group));
-                    done(groups.len(), work.len(), name);
+                    let Some(piece) = work.get(at) else { return };
+                    let result = run(*piece);
+                    let mut results = results.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+                    results.push((at, result));
+                    done(results.len(), work.len(), name(*piece));
                 }
             });
         }
     });
-    let mut groups = groups.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner());
-    groups.sort_by_key(|(at, _)| *at);
-    groups.into_iter().map(|(_, group)| group).collect()
+    let mut results = results.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner());
+    results.sort_by_key(|(at, _)| *at);
+    results.into_iter().map(|(_, result)| result).collect()
 }

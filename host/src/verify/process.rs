@@ -7,9 +7,9 @@ use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-use serde::{Serialize, de::DeserializeOwned};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use super::job::{Answer, Job};
+use super::job::{Answer, Work};
 use crate::error::{Error, Result};
 use crate::runs::supervise;
 
@@ -58,7 +58,8 @@ impl Folder {
         _ = fs::write(self.0.join(Self::REACHED), what);
     }
 
-    fn last_reached(&self) -> Option<String> {
+    /// What the child was about to do last.
+    pub fn last_reached(&self) -> Option<String> {
         fs::read_to_string(self.0.join(Self::REACHED)).ok().filter(|text| !text.is_empty())
     }
 
@@ -80,27 +81,29 @@ impl Folder {
 
 /// How a job ended.
 #[derive(Debug)]
-pub struct Ended {
+pub struct Ended<A = Answer> {
     /// What the child answered, where it lived to.
-    pub answer: Option<Answer>,
+    pub answer: Option<A>,
     /// How it failed, where it did: before or after its answer.
     pub failure: Option<Failure>,
 }
 
 /// A child that did not end as it should.
-#[derive(Debug, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Failure {
     /// What it was doing.
     pub at: String,
     /// What became of it, and what it printed last.
     pub text: String,
+    /// Whether the process ended by itself. Another one would take too long, or print too much, again.
+    pub exited: bool,
 }
 
 /// Does `job` in a child process that may take `limit`.
 ///
 /// # Errors
 /// The child cannot be started.
-pub fn run(job: &Job, limit: Duration) -> Result<Ended> {
+pub fn run<A: DeserializeOwned>(job: &Work, limit: Duration) -> Result<Ended<A>> {
     let failed = |cause: std::io::Error| Error::run("cannot start a process to verify in").with_cause(cause);
     let place = tempfile::Builder::new().prefix("telos-verify-").tempdir().map_err(failed)?;
     let folder = Folder(place.path().to_owned());
@@ -111,10 +114,11 @@ pub fn run(job: &Job, limit: Duration) -> Result<Ended> {
     command.stdout(output.try_clone().map_err(failed)?).stderr(output.try_clone().map_err(failed)?);
     let mut child = supervise::tie(&mut command).spawn().map_err(failed)?;
     let end = wait(&mut child, &output, limit).map_err(failed)?;
-    let answer = folder.read(Folder::ANSWER).ok();
+    let answer: Option<A> = folder.read(Folder::ANSWER).ok();
     let failure = end.failure(answer.is_some()).map(|text| Failure {
-        at: folder.last_reached().unwrap_or_else(|| "opening a session".to_owned()),
+        at: folder.last_reached().unwrap_or_else(|| job.beginning().to_owned()),
         text: folder.last_words().iter().fold(text, |text, line| format!("{text}\nit printed: {line}")),
+        exited: matches!(end, End::Exited(_)),
     });
     Ok(Ended { answer, failure })
 }

@@ -46,7 +46,7 @@ fn row(f: &mut fmt::Formatter<'_>, group: &Group, width: usize) -> fmt::Result {
     }
 }
 
-fn error(error: f64) -> String {
+pub(super) fn error(error: f64) -> String {
     match error {
         0.0 => "0".to_owned(),
         f64::MAX => "not finite".to_owned(),
@@ -54,7 +54,7 @@ fn error(error: f64) -> String {
     }
 }
 
-fn limit(limit: f64) -> String {
+pub(super) fn limit(limit: f64) -> String {
     if limit == 0.0 { "exact".to_owned() } else { format!("{limit:.1e}") }
 }
 

@@ -2,7 +2,7 @@
 
 use super::{Identity, drop_instance, from_instance, from_json, guard, json, status, to_instance};
 use crate::{
-    Result,
+    Error, Result,
     abi::{
         ArrayOwned, ArrayRef, Status,
         tables::{Instance, ObjectiveTable, PluginRoot, PluginRootRef},
@@ -10,6 +10,7 @@ use crate::{
     },
     objective::{Objective, ObjectivePlugin},
     options::OptionSet,
+    tape,
 };
 use abi_stable::{
     prefix_type::PrefixTypeTrait,
@@ -104,8 +105,24 @@ impl<I: Identity, T: ObjectivePlugin> Slots<I, T> {
     }
 
     extern "C" fn loss(instance: Instance, batch: RSlice<'_, ArrayRef<'_>>, out: &mut RVec<ArrayOwned>) -> Status {
-        let batch = wire::borrow(batch.as_slice());
-        status(Self::call(instance, "loss", |t| t.loss(&batch)), |l| wire::give_loss(l, out))
+        // The rare call of a law, by its reserved names; every other batch is viewed as it is.
+        let (request, rest) = wire::split(batch.as_slice());
+        let batch = wire::borrow(&rest);
+        let loss = |t: &mut T| match &request {
+            None => Ok((t.loss(&batch)?, Vec::new())),
+            Some(wire::Request::Record) => {
+                let (loss, detached) = tape::record_detached(|| t.loss(&batch));
+                Ok((loss?, detached))
+            }
+            Some(wire::Request::Replay(values)) => {
+                let loss = tape::replay_detached(values, || t.loss(&batch)).map_err(Error::invalid)?;
+                Ok((loss?, Vec::new()))
+            }
+        };
+        status(Self::call(instance, "loss", loss), |(loss, detached)| {
+            wire::give_loss(loss, out);
+            wire::give_detached(detached, out);
+        })
     }
 
     extern "C" fn after_step(instance: Instance, metrics: RSlice<'_, ArrayRef<'_>>, out: &mut u32) -> Status {

@@ -74,6 +74,9 @@ pub struct Line {
     /// The numbers of a law about numbers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub agreement: Option<Agreement>,
+    /// The smallest input that was found to break the law, where it is about inputs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub counterexample: Option<String>,
 }
 
 /// All lines, in the order they were checked.
@@ -99,8 +102,22 @@ impl Report {
         }
     }
 
+    /// Adds a broken law with the smallest input that breaks it.
+    pub fn refute(&mut self, group: &str, case: &str, broken: Broken, counterexample: Option<String>) {
+        self.add(group, case, false, broken.text, broken.agreement);
+        if let Some(line) = self.lines.last_mut() {
+            line.counterexample = counterexample;
+        }
+    }
+
+    /// Adds a law that holds: what is worth knowing, and its numbers.
+    pub fn uphold(&mut self, group: &str, case: &str, detail: String, agreement: Option<Agreement>) {
+        self.add(group, case, true, detail, agreement);
+    }
+
     fn add(&mut self, group: &str, case: &str, passed: bool, detail: String, agreement: Option<Agreement>) {
-        self.lines.push(Line { group: group.to_owned(), case: case.to_owned(), passed, detail, agreement });
+        let (group, case, counterexample) = (group.to_owned(), case.to_owned(), None);
+        self.lines.push(Line { group, case, passed, detail, agreement, counterexample });
     }
 
     /// Whether every law holds. A report without lines checked nothing and is not good.
@@ -130,6 +147,9 @@ impl fmt::Display for Report {
             let mark = if line.passed { "ok    " } else { "FAILED" };
             let text = format!("{mark}  {:group$}  {:case$}  {}", line.group, line.case, line.detail);
             writeln!(f, "{}", text.trim_end())?;
+            if let Some(counterexample) = &line.counterexample {
+                writeln!(f, "        smallest counterexample: {counterexample}")?;
+            }
         }
         Ok(())
     }

@@ -43,11 +43,14 @@
 //! - **Kinks.** [`Var::abs`] and [`Var::relu`] have derivative 0 at 0; [`Var::clamp`] has 1 inside *and at* its bounds, 0 outside;
 //!   where [`Var::max`] or [`Var::min`] compare equals, each side gets half. These are PyTorch's conventions.
 //!   Each of these blocks what lies behind a zero derivative, so an infinite cotangent does not become NaN there.
+//! - **Detached values** ([`Var::detach`], [`stop_gradient`]) are constants of the gradient; where differences are taken they keep
+//!   the values of the base point ([`record_detached`], [`replay_detached`]).
 //! - **NaN is not hidden.** `max`, `min` and `clamp` of a NaN are NaN, unlike Rust's `f64::max`.
 //! - **Deterministic.** Sums run in index order on one thread. Time and memory are linear in the tape's elements.
 
 mod backward;
 mod check;
+mod detached;
 mod elementwise;
 mod error;
 mod graph;
@@ -64,7 +67,10 @@ mod var;
 mod tests;
 
 pub use backward::Gradients;
-pub use check::{CheckError, Tolerance, check_gradient, check_tape};
+pub use check::{CheckError, Tolerance, check_gradient, check_tape, gradient_error};
+pub use detached::{Detached, record_detached, replay_detached, stop_gradient};
+#[cfg(feature = "host")]
+pub(crate) use detached::{Wanted, add, wanted};
 pub use error::TapeError;
 pub use graph::{IntoValue, Tape};
 pub use kind::OpKind;

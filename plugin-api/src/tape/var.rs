@@ -8,7 +8,7 @@ use ndarray::ArrayD;
 use super::backward::Rule;
 use super::graph::State;
 use super::operators::elementwise;
-use super::{Mask, OpKind, Operand, Tape, TapeError};
+use super::{Mask, OpKind, Operand, Tape, TapeError, detached};
 
 /// A value on a tape. Copied freely: it holds no numbers itself.
 #[derive(Clone, Copy)]
@@ -57,8 +57,21 @@ impl<'t> Var<'t> {
     /// The same value, but nothing flows back through it.
     #[must_use]
     pub fn detach(self) -> Var<'t> {
-        let copy = |state: &State| Ok((state.value(self).clone(), Rule::Stop { operands: vec![self.index] }));
-        self.tape.record(OpKind::Detach, &[self], copy)
+        self.detach_as("")
+    }
+
+    /// The same value, but nothing flows back through it; under a `name` of
+    /// [`ObjectiveManifest::stop_gradients`](crate::manifest::ObjectiveManifest::stop_gradients), so that a law sees it if this call
+    /// is lost.
+    #[must_use]
+    pub fn detach_as(self, name: &str) -> Var<'t> {
+        self.tape.record(OpKind::Detach, &[self], |state: &State| {
+            let mut value = state.value(self).clone();
+            if let Some(values) = value.as_slice_mut() {
+                detached::pass(name, values);
+            }
+            Ok((value, Rule::Stop { operands: vec![self.index] }))
+        })
     }
 
     /// Where this is greater than `other`; a NaN is not. Scalars broadcast. For masks and for metrics such as a clip fraction.

@@ -2,6 +2,7 @@
 
 use crate::{
     Settings,
+    context::Context,
     fault::{Attempt, Fault},
     ops::workspace,
     shim,
@@ -53,6 +54,11 @@ impl Known {
 /// Operands of integers kept; a step has a handful a micro-batch.
 const MOST_KNOWN: usize = 64;
 
+/// The name of an operation.
+fn name_of(op: u32) -> &'static str {
+    CATALOGUE.iter().find(|spec| spec.id == op).map_or("an unknown operation", |spec| spec.name)
+}
+
 /// Refuses values outside `0..table`.
 fn inside(operation: &str, name: &str, values: &[i32], table: u64) -> Attempt {
     let outside = |&value: &i32| u64::try_from(value).map_or(true, |value| value >= table);
@@ -84,6 +90,10 @@ impl TorchSession {
     /// The device it computes on.
     pub(crate) fn device(&self) -> Device {
         *self.pool.device()
+    }
+
+    fn context(&self) -> Context {
+        Context(self.device())
     }
 
     /// Whether it computes on the processor.
@@ -226,9 +236,11 @@ impl Session for TorchSession {
         for view in call.inputs.iter().chain(call.outputs.iter()).filter(|view| !view.is_none()) {
             self.pool.check(view)?;
         }
+        self.context().check(name_of(call.op))?;
         self.take_over().map_err(|e| e.named("invoke"))?;
         let _no_graph = tch::no_grad_guard();
         let done = dispatch(self, call);
+        let done = self.context().after(done);
         // After an error the outputs are undefined, so they count as written then too.
         for view in call.outputs.iter().filter(|view| !view.is_none()) {
             self.pool.written(view.buffer)?;
@@ -237,7 +249,9 @@ impl Session for TorchSession {
     }
 
     fn alloc(&mut self, dtype: DType, elements: u64) -> Result<Handle> {
-        self.pool.alloc(dtype, elements)
+        self.context().check("alloc")?;
+        let allocated = self.pool.alloc(dtype, elements);
+        self.context().after(allocated)
     }
 
     fn free(&mut self, buffer: Handle) -> Result<()> {
@@ -245,6 +259,7 @@ impl Session for TorchSession {
     }
 
     fn upload(&mut self, buffer: Handle, offset: u64, bytes: &[u8]) -> Result<()> {
+        self.context().check("upload")?;
         let (mut part, kind) = self.part(buffer, offset, bytes.len())?;
         let mut copy = || -> Attempt {
             let source = Tensor::f_from_data_size(bytes, &part.size(), kind)?;
@@ -252,13 +267,15 @@ impl Session for TorchSession {
         };
         let copied = copy().map_err(|e| e.named("upload"));
         self.pool.written(buffer)?;
-        copied
+        self.context().after(copied)
     }
 
     fn download(&mut self, buffer: Handle, offset: u64, bytes: &mut [u8]) -> Result<()> {
+        self.context().check("download")?;
         let (part, _) = self.part(buffer, offset, bytes.len())?;
         let count = part.numel();
-        part.f_copy_data_u8(bytes, count).map_err(|e| Fault::from(e).named("download"))
+        let copied = part.f_copy_data_u8(bytes, count).map_err(|e| Fault::from(e).named("download"));
+        self.context().after(copied)
     }
 
     fn begin_download(&mut self, buffer: Handle, offset: u64, length: u64) -> Result<u64> {
@@ -287,7 +304,8 @@ impl Session for TorchSession {
     }
 
     fn supports(&self, op: u32, dtype: DType) -> bool {
-        dtype.is_float() && storage::kind(dtype).is_some() && CATALOGUE.iter().any(|spec| spec.id == op)
+        let known = CATALOGUE.iter().any(|spec| spec.id == op);
+        dtype.is_float() && storage::kind(dtype).is_some() && known && self.context().is_alive()
     }
 
     fn workspace(&self, call: &Call<'_>) -> u64 {
@@ -309,7 +327,11 @@ impl Session for TorchSession {
 
     fn sync(&mut self) -> Result<()> {
         match self.device() {
-            Device::Cuda(index) => shim::synchronize(index).map_err(|e| e.named("sync")),
+            Device::Cuda(index) => {
+                self.context().check("sync")?;
+                let done = shim::synchronize(index).map_err(|e| e.named("sync"));
+                self.context().after(done)
+            }
             _ => Ok(()),
         }
     }

@@ -57,7 +57,7 @@ struct Prepared {
 pub struct Suite {
     dtype: DType,
     cases: Vec<Prepared>,
-    watch: Box<dyn Fn(&str) + Send + Sync>,
+    watch: Box<dyn Fn(&str) -> bool + Send + Sync>,
 }
 
 impl Suite {
@@ -75,13 +75,13 @@ impl Suite {
             let limits = Limits::of_case(&case, dtype, &expected)?;
             prepared.push(Prepared { case, expected, limits });
         }
-        Ok(Suite { dtype, cases: prepared, watch: Box::new(|_| ()) })
+        Ok(Suite { dtype, cases: prepared, watch: Box::new(|_| true) })
     }
 
-    /// Tells `watch` what is about to be checked, before each case: where a candidate takes the process with it, that is
-    /// what it did last.
+    /// Calls `watch` with what is about to be checked, before each check, so that it is known what a candidate did last
+    /// before it ended the process. Where `watch` answers false, the check is left out.
     #[must_use]
-    pub fn watched(self, watch: impl Fn(&str) + Send + Sync + 'static) -> Suite {
+    pub fn watched(self, watch: impl Fn(&str) -> bool + Send + Sync + 'static) -> Suite {
         Suite { watch: Box::new(watch), ..self }
     }
 
@@ -102,8 +102,10 @@ impl Suite {
         report.push(spec.name, "the suite has cases with and without every operand", complete(spec, cases));
         let Some(canonical) = canonical(cases) else { return };
         let offered = candidate.supports(spec.id, dtype);
-        (self.watch)("what it says of its support is true");
-        report.push(spec.name, "what it says of its support is true", truthful(candidate, &canonical.case));
+        let support = "what it says of its support is true";
+        if (self.watch)(support) {
+            report.push(spec.name, support, truthful(candidate, &canonical.case));
+        }
         if !offered {
             match spec.mandatory {
                 true => report.push(spec.name, "offered", Err(format!("mandatory, but not offered for {dtype}"))),
@@ -112,19 +114,23 @@ impl Suite {
             return;
         }
         for prepared in cases {
-            // A session that panicked supports nothing any more; the line of that says enough.
+            // A session that panicked or lost its device supports nothing any more; the line of that says enough.
             if !candidate.supports(spec.id, dtype) {
                 return;
             }
-            (self.watch)(&prepared.case.name);
-            report.measure(spec.name, &prepared.case.name, numbers::check(candidate, prepared, dtype));
+            if (self.watch)(&prepared.case.name) {
+                report.measure(spec.name, &prepared.case.name, numbers::check(candidate, prepared, dtype));
+            }
         }
-        (self.watch)("an output in the place of an input");
-        aliases::verify(candidate, dtype, cases, report);
-        (self.watch)("wrong calls");
-        errors::verify(candidate, dtype, canonical, report);
-        (self.watch)("repeated calls");
-        conduct::operation(candidate, dtype, &canonical.case, report);
+        if (self.watch)("an output in the place of an input") {
+            aliases::verify(candidate, dtype, cases, report);
+        }
+        if (self.watch)("wrong calls") {
+            errors::verify(candidate, dtype, canonical, report);
+        }
+        if (self.watch)("repeated calls") {
+            conduct::operation(candidate, dtype, &canonical.case, report);
+        }
     }
 
     /// The operations that `wanted` names, with their cases.

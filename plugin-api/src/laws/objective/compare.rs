@@ -3,6 +3,7 @@
 use super::{Fault, fault, sequences};
 use crate::{
     batch::{Batch, Scope, names},
+    laws::Agreement,
     manifest::{ObjectiveManifest, Reduction},
     objective::Loss,
 };
@@ -21,10 +22,22 @@ impl Alike {
     pub(super) fn holds(self, a: f64, b: f64) -> bool {
         match self {
             Alike::Exactly => a == b || (a.is_nan() && b.is_nan()),
-            Alike::Rounding => (a - b).abs() <= 1e-10 * a.abs().max(b.abs()).max(1.0),
+            Alike::Rounding => (a - b).abs() <= ROUNDING * a.abs().max(b.abs()).max(1.0),
+        }
+    }
+
+    /// How far two numbers are apart, in the measure of [`Alike::holds`].
+    pub(super) fn measure(self, a: f64, b: f64) -> Agreement {
+        let apart = if a == b || (a.is_nan() && b.is_nan()) { 0.0 } else { (a - b).abs() };
+        match self {
+            Alike::Exactly => Agreement::new(apart, 0.0),
+            Alike::Rounding => Agreement::new(apart / a.abs().max(b.abs()).max(1.0), ROUNDING),
         }
     }
 }
+
+/// What the order of additions may change, as a share of the number, or of 1 where that is greater.
+const ROUNDING: f64 = 1e-10;
 
 /// A loss by name.
 #[derive(Clone)]
@@ -112,30 +125,37 @@ impl Flat {
     }
 
     /// Compares all numbers of two losses; `self` is what should be.
-    pub(super) fn same(&self, found: &Flat, alike: Alike) -> Result<(), Fault> {
-        pairs("term", &self.terms, &found.terms, ["coefficient", "sum"], alike)?;
-        pairs("metric", &self.metrics, &found.metrics, ["value", "weight"], alike)?;
-        self.same_cotangents(found, alike)
+    pub(super) fn same(&self, found: &Flat, alike: Alike) -> Result<Agreement, Fault> {
+        let terms = pairs("term", &self.terms, &found.terms, ["coefficient", "sum"], alike)?;
+        let metrics = pairs("metric", &self.metrics, &found.metrics, ["value", "weight"], alike)?;
+        Ok(terms.worse(metrics).worse(self.same_cotangents(found, alike)?))
     }
 
     /// Compares cotangents alone.
-    pub(super) fn same_cotangents(&self, found: &Flat, alike: Alike) -> Result<(), Fault> {
+    pub(super) fn same_cotangents(&self, found: &Flat, alike: Alike) -> Result<Agreement, Fault> {
+        let mut worst = alike.measure(0.0, 0.0);
         for array in self.cotangents.arrays().iter().filter(|a| a.name != names::OFFSETS) {
             let other = found.cotangents.get(&array.name)?;
-            numbers(&format!("cotangent `{}`", array.name), &array.data, other, alike)?;
+            worst = worst.worse(numbers(&format!("cotangent `{}`", array.name), &array.data, other, alike)?);
         }
-        Ok(())
+        Ok(worst)
     }
 }
 
 /// Compares two arrays.
-pub(super) fn numbers(what: &str, expected: &[f64], found: &[f64], alike: Alike) -> Result<(), Fault> {
+pub(super) fn numbers(what: &str, expected: &[f64], found: &[f64], alike: Alike) -> Result<Agreement, Fault> {
     if expected.len() != found.len() {
         return fault(format!("{what}: expected {} numbers, found {}", expected.len(), found.len()));
     }
     match expected.iter().zip(found).position(|(a, b)| !alike.holds(*a, *b)) {
-        None => Ok(()),
-        Some(i) => fault(format!("{what}[{i}]: expected {}, found {}", expected[i], found[i])),
+        None => {
+            let measured = expected.iter().zip(found).map(|(a, b)| alike.measure(*a, *b));
+            Ok(measured.fold(alike.measure(0.0, 0.0), Agreement::worse))
+        }
+        Some(i) => Err(Fault::measured(
+            format!("{what}[{i}]: expected {}, found {}", expected[i], found[i]),
+            alike.measure(expected[i], found[i]),
+        )),
     }
 }
 
@@ -145,7 +165,8 @@ fn pairs(
     found: &BTreeMap<String, (f64, f64)>,
     parts: [&str; 2],
     alike: Alike,
-) -> Result<(), Fault> {
+) -> Result<Agreement, Fault> {
+    let mut worst = alike.measure(0.0, 0.0);
     if let Some(name) = found.keys().find(|name| !expected.contains_key(*name)) {
         return fault(format!("{kind} `{name}` is there, where it should not be"));
     }
@@ -155,11 +176,13 @@ fn pairs(
         };
         for (part, a, b) in [(parts[0], should.0, is.0), (parts[1], should.1, is.1)] {
             if !alike.holds(a, b) {
-                return fault(format!("{kind} `{name}`: {part} should be {a}, is {b}"));
+                let text = format!("{kind} `{name}`: {part} should be {a}, is {b}");
+                return Err(Fault::measured(text, alike.measure(a, b)));
             }
+            worst = worst.worse(alike.measure(a, b));
         }
     }
-    Ok(())
+    Ok(worst)
 }
 
 /// Only means have a weight that adds up.

@@ -1,40 +1,57 @@
 //! The law of expectations: the numbers a manifest promises for step 0 come out.
 
-use super::{Case, Fault, Outcome, Values, WINDOWS, fault, holds, sequences, weighted};
+use super::{Case, Fault, Held, Outcome, Values, fault, weighted};
 use crate::{
     batch::{Batch, names},
-    manifest::{DataKind, Normaliser, ObjectiveManifest, Reduction},
-    objective::{Loss, MetricPart},
+    laws::Agreement,
+    manifest::{Normaliser, ObjectiveManifest, Reduction},
+    objective::{Loss, MetricPart, Objective},
 };
 use std::collections::BTreeSet;
 
 /// Gotcha 10: the manifest's numbers come out where all models are equal and all logits 0.
 pub(super) fn expectations(case: &Case<'_>) -> Outcome {
-    let manifest = case.manifest();
-    for draw in 0..WINDOWS {
+    let mut worst = None;
+    for draw in case.windows() {
         let window = case.fill(&case.data(draw), Values::Uniform)?;
         let mut objective = case.instance()?;
-        let batch = match manifest.data == DataKind::PROMPT {
-            true => sequences::prepared(objective.as_mut(), &window)?,
-            false => window,
-        };
-        let loss = objective.loss(&batch)?;
-        let weights = objective.weigh(&batch)?;
-        for e in &manifest.expectations {
-            let should = match e.value.as_str() {
-                "ln_vocab" => case.laws.generator.ln_vocab(),
-                text => text.parse().map_err(|_| Fault(format!("`{text}` is no number")))?,
-            };
-            let Some(is) = quantity(manifest, &loss, &batch, &weights, &e.quantity)? else {
-                continue;
-            };
-            let near = (is - should).abs() <= e.tolerance * should.abs().max(1e-9) + 1e-9;
-            if !near {
-                return fault(format!("`{}` should be {should} (within {} of it), is {is}", e.quantity, e.tolerance));
-            }
-        }
+        let batch = case.prepared(objective.as_mut(), &window)?;
+        let found = come_out(case.manifest(), objective.as_ref(), &batch, case.generator().ln_vocab())?;
+        worst = worst.into_iter().chain(found).reduce(Agreement::worse);
     }
-    holds()
+    let none = case.manifest().expectations.is_empty();
+    let note = if none { "nothing is expected: a wrong sign or scale is not found" } else { "" };
+    Ok(Held { note: note.to_owned(), agreement: worst })
+}
+
+/// Whether a batch of equal models with uniform logits gives the manifest's numbers; the greatest error, where there is any.
+pub(super) fn come_out(
+    manifest: &ObjectiveManifest,
+    objective: &dyn Objective,
+    batch: &Batch<'_>,
+    ln_vocab: f64,
+) -> Result<Option<Agreement>, Fault> {
+    let mut worst: Option<Agreement> = None;
+    let loss = objective.loss(batch)?;
+    let weights = objective.weigh(batch)?;
+    for e in &manifest.expectations {
+        let should = match e.value.as_str() {
+            "ln_vocab" => ln_vocab,
+            text => text.parse().map_err(|_| Fault::from(format!("`{text}` is not a number")))?,
+        };
+        let Some(is) = quantity(manifest, &loss, batch, &weights, &e.quantity)? else {
+            continue;
+        };
+        let near = (is - should).abs() <= e.tolerance * should.abs().max(1e-9) + 1e-9;
+        let agreement = Agreement::new((is - should).abs() / should.abs().max(1e-9), e.tolerance);
+        if !near {
+            let (name, when) = (&e.quantity, &e.when);
+            let text = format!("`{name}` should be {should} (within {} of it) where {when}; it is {is}", e.tolerance);
+            return Err(Fault::measured(text, agreement));
+        }
+        worst = worst.into_iter().chain([agreement]).reduce(Agreement::worse);
+    }
+    Ok(worst)
 }
 
 /// A normalised quantity; `None` where this instance does not return it.

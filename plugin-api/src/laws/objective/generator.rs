@@ -1,7 +1,9 @@
 //! Random batches for the laws: packed, ragged sequences with holes in their masks, and statistics within their ranges.
 //!
-//! What a data kind implies is here: pairs have `group` and `side`, prompts have groups of answers, running text has
-//! sequences of no token and of no supervised one. Arrays that only one objective knows are added by its author.
+//! What the host gives by data kind is here, and nothing else: pairs have `group` and `side`, labelled answers `side`, rollouts
+//! groups of answers with `reward` and `ended` (in one group all rewards are equal, one group has a single answer), running text
+//! has sequences of no token and of no supervised one. Arrays that only one objective knows, and columns of the data, are added by
+//! its author.
 
 use super::SplitMix64;
 use crate::{
@@ -59,10 +61,23 @@ impl Generator {
         self
     }
 
+    /// Another number of tokens of the vocabulary, at least 1.
+    #[must_use]
+    pub fn with_vocabulary(mut self, tokens: usize) -> Self {
+        self.vocabulary = tokens.max(1);
+        self
+    }
+
     /// One more array of real numbers, such as `column.margin` per sequence.
     #[must_use]
     pub fn with_array(self, name: &str, scope: Scope, range: RangeInclusive<f64>) -> Self {
         self.extra(name, scope, range, false)
+    }
+
+    /// One more numeric column of the data, per sequence, between 0.5 and 2.
+    #[must_use]
+    pub fn with_column(self, name: &str) -> Self {
+        self.with_array(&format!("{}{name}", names::COLUMN), Scope::SEQUENCE, 0.5..=2.0)
     }
 
     /// One more array of whole numbers, such as flags from 0 to 1.
@@ -92,7 +107,8 @@ impl Generator {
         let members = self.members(&manifest.data, &mut rng);
         let (mut offsets, mut mask, mut position) = (vec![0.0], Vec::new(), Vec::new());
         for (s, member) in members.iter().enumerate() {
-            let tokens = self.supervision(&manifest.data, s, member.group.is_some(), &mut rng);
+            let judged = member.group.is_some() || member.side.is_some();
+            let tokens = self.supervision(&manifest.data, s, judged, &mut rng);
             position.extend((0..tokens.len()).map(|p| p as f64));
             mask.extend(tokens);
             offsets.push(mask.len() as f64);
@@ -108,7 +124,61 @@ impl Generator {
                 batch = batch.with(name, Scope::SEQUENCE, values);
             }
         }
+        if manifest.data == DataKind::PROMPT {
+            batch = self.judged(batch, draw);
+        }
         self.extras.iter().fold(batch, |batch, extra| extra.add(batch, &mut rng))
+    }
+
+    /// Rollouts with what the host finds of the answers: a reward each, equal over the first group, and whether it ended.
+    fn judged(&self, batch: Batch<'static>, draw: u64) -> Batch<'static> {
+        let mut rng = self.rng(5, draw);
+        let groups = batch.find(names::GROUP).map(|a| a.data.to_vec()).unwrap_or_default();
+        let mut reward: Vec<f64> = groups.iter().map(|_| rng.between(-1.0, 1.0)).collect();
+        let ended: Vec<f64> = groups.iter().map(|_| f64::from(rng.unit() < 0.7)).collect();
+        for s in 1..groups.len() {
+            if groups[s] == groups[0] {
+                reward[s] = reward[0];
+            }
+        }
+        batch.with(names::REWARD, Scope::SEQUENCE, reward).with(names::ENDED, Scope::SEQUENCE, ended)
+    }
+
+    /// A window's rows as `compose` reads them: `offsets` over parts, `token` and `mask` per token, `row` and `part` per part, and
+    /// the columns that were added.
+    pub fn rows(&self, manifest: &ObjectiveManifest, draw: u64) -> Batch<'static> {
+        let mut rng = self.rng(6, draw);
+        let parts: &[f64] = match manifest.data.as_str() {
+            "prompt-completion" | "unpaired" => &[1.0, 2.0],
+            "preference" => &[1.0, 3.0, 1.0, 4.0],
+            "prompt" => &[1.0],
+            _ => &[0.0],
+        };
+        let (mut offsets, mut token, mut mask) = (vec![0.0], Vec::new(), Vec::new());
+        let (mut part, mut row) = (Vec::new(), Vec::new());
+        for unit in 0..self.units {
+            for kind in parts {
+                for _ in 0..1 + rng.below(self.longest) {
+                    token.push(rng.below(self.vocabulary) as f64);
+                    // A completion begins with its first supervised token.
+                    let first = offsets.last() == Some(&((token.len() - 1) as f64));
+                    let may = *kind == 0.0 || (*kind >= 2.0 && (first || rng.unit() < 0.8));
+                    mask.push(f64::from(may));
+                }
+                offsets.push(token.len() as f64);
+                part.push(*kind);
+                // Not dense: a row's number is its place in the data set.
+                row.push((5 * unit + 2) as f64);
+            }
+        }
+        let batch = Batch::new()
+            .with(names::OFFSETS, Scope::BATCH, offsets)
+            .with("token", Scope::TOKEN, token)
+            .with(names::MASK, Scope::TOKEN, mask)
+            .with("part", Scope::SEQUENCE, part)
+            .with("row", Scope::SEQUENCE, row);
+        let columns = self.extras.iter().filter(|extra| extra.name.starts_with(names::COLUMN));
+        columns.fold(batch, |batch, extra| extra.add(batch, &mut rng))
     }
 
     /// Who is in the window: pairs with their sides in either order, desirable and undesirable rows, groups of two answers.
@@ -120,8 +190,11 @@ impl Generator {
                 let first = f64::from(rng.unit() < 0.5);
                 [first, 1.0 - first].map(|side| Member { group: group(unit), side: Some(side) }).to_vec()
             }
-            "unpaired" => vec![Member { group: group(unit), side: Some(f64::from(unit.is_multiple_of(3))) }],
-            "prompt" => vec![Member { group: group(unit), side: None }; 2],
+            "unpaired" => vec![Member { group: None, side: Some(f64::from(unit.is_multiple_of(3))) }],
+            "prompt" => {
+                let answers = if unit + 1 == self.units { 1 } else { 2 + unit % 2 };
+                vec![Member { group: group(unit), side: None }; answers]
+            }
             _ => vec![Member { group: None, side: None }],
         };
         (0..self.units).flat_map(one).collect()
@@ -236,7 +309,15 @@ impl Extra {
             true => self.low + rng.below((self.high - self.low) as usize + 1) as f64,
             false => rng.between(self.low, self.high),
         };
-        let values: Vec<f64> = (0..rows).map(one).collect();
+        let mut values: Vec<f64> = (0..rows).map(one).collect();
+        // A column is the row's: the answers of a pair or group share it.
+        if let Some(group) = batch.find(names::GROUP).filter(|_| self.name.starts_with(names::COLUMN)) {
+            for s in 1..values.len() {
+                if let Some(first) = group.data[..s].iter().position(|g| *g == group.data[s]) {
+                    values[s] = values[first];
+                }
+            }
+        }
         batch.with(self.name.clone(), self.scope, values)
     }
 }

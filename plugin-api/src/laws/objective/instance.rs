@@ -1,7 +1,7 @@
 //! The laws of an instance over time: it repeats itself, keeps its state where it may, and counts from data alone.
 
 use super::{
-    Case, Fault, Outcome, WINDOWS,
+    Case, Fault, Held, Outcome, WINDOWS,
     compare::{Alike, Flat},
     fault, holds, sequences,
 };
@@ -19,11 +19,11 @@ pub(super) fn normalisers(case: &Case<'_>) -> Outcome {
     if custom.is_empty() {
         return holds();
     }
-    for draw in 0..WINDOWS {
+    for draw in case.windows() {
         let (objective, batch) = case.ready(draw)?;
         let data = batch.arrays().iter().filter(|a| !case.requirements.statistics.iter().any(|s| *s == a.name));
         let data = data.cloned().fold(Batch::new(), Batch::with_array);
-        let whole = objective.weigh(&data).map_err(|e| Fault(format!("`weigh` before the forward pass: {e}")))?;
+        let whole = objective.weigh(&data).map_err(|e| Fault::from(format!("`weigh` before the forward pass: {e}")))?;
         for name in &custom {
             let weight = weight_of(&whole, name)?;
             if !(weight.is_finite() && weight >= 0.0) {
@@ -53,7 +53,7 @@ fn weight_of(weights: &[(String, f64)], term: &str) -> Result<f64, Fault> {
 
 /// The same question has the same answer, to the bit; asking changes nothing.
 pub(super) fn repeatable(case: &Case<'_>) -> Outcome {
-    for draw in 0..WINDOWS {
+    for draw in case.windows() {
         let (objective, batch) = case.ready(draw)?;
         let (other, other_batch) = case.ready(draw)?;
         let before = objective.state()?;
@@ -61,7 +61,7 @@ pub(super) fn repeatable(case: &Case<'_>) -> Outcome {
         for (what, again) in
             [("a second call", objective.loss(&batch)?), ("another instance", other.loss(&other_batch)?)]
         {
-            bits(case, &first, &again, &batch).map_err(|Fault(why)| Fault(format!("{what}: {why}")))?;
+            bits(case, &first, &again, &batch).map_err(|fault| fault.within(what))?;
         }
         if objective.state()? != before {
             return fault("`loss` changed the state");
@@ -72,31 +72,32 @@ pub(super) fn repeatable(case: &Case<'_>) -> Outcome {
 
 fn bits(case: &Case<'_>, a: &Loss, b: &Loss, batch: &Batch<'_>) -> Result<(), Fault> {
     let manifest = case.manifest();
-    Flat::of(manifest, a, batch)?.same(&Flat::of(manifest, b, batch)?, Alike::Exactly)
+    Flat::of(manifest, a, batch)?.same(&Flat::of(manifest, b, batch)?, Alike::Exactly).map(drop)
 }
 
 /// An instance restored from another's state goes on as that one does.
 pub(super) fn state(case: &Case<'_>) -> Outcome {
-    let (mut old, _) = case.ready(0)?;
+    let (mut old, _) = case.ready(case.first())?;
     step(case, old.as_mut(), 0.9)?;
     step(case, old.as_mut(), 0.2)?;
     let saved = old.state()?;
     let mut new = case.instance()?;
-    new.restore(&saved).map_err(|e| Fault(format!("its own state is refused: {e}")))?;
+    new.restore(&saved).map_err(|e| Fault::from(format!("its own state is refused: {e}")))?;
     if new.state()? != saved {
         return fault("the restored instance has another state than the saved one");
     }
     for round in 1..=WINDOWS {
-        let rollouts = case.fill(&case.data(round), super::Values::Random(round))?;
+        let draw = case.first() + round;
+        let rollouts = case.fill(&case.data(draw), super::Values::Random(draw))?;
         let [a, b] = [goes_on(case, old.as_mut(), &rollouts)?, goes_on(case, new.as_mut(), &rollouts)?];
-        bits(case, &a.0, &b.0, &a.1).map_err(|Fault(why)| Fault(format!("round {round} after the restore: {why}")))?;
+        bits(case, &a.0, &b.0, &a.1).map_err(|fault| fault.within(&format!("round {round} after the restore")))?;
         let verdicts = [step(case, old.as_mut(), 0.4)?, step(case, new.as_mut(), 0.4)?];
         if verdicts[0] != verdicts[1] || old.state()? != new.state()? {
             return fault(format!("round {round} after the restore: `after_step` goes another way"));
         }
     }
     foreign(case, &saved)?;
-    Ok(if saved.is_empty() { String::new() } else { format!("{} bytes", saved.len()) })
+    Ok(Held::note(if saved.is_empty() { String::new() } else { format!("{} bytes", saved.len()) }))
 }
 
 /// A window's way through one instance.
@@ -105,8 +106,7 @@ fn goes_on(
     objective: &mut dyn Objective,
     window: &Batch<'_>,
 ) -> Result<(Loss, Batch<'static>), Fault> {
-    let rollouts = case.manifest().data == crate::manifest::DataKind::PROMPT;
-    let batch = if rollouts { sequences::prepared(objective, window)? } else { sequences::owned(window) };
+    let batch = case.prepared(objective, window)?;
     Ok((objective.loss(&batch)?, batch))
 }
 

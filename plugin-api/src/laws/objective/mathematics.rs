@@ -1,58 +1,23 @@
-//! The laws of the loss itself: derivatives, sums over any cut, masks, order, emptiness, linearity.
+//! The laws of the loss itself: sums over any cut, masks, order, emptiness, linearity. Derivatives are in [`super::derivatives`].
 
 use super::{
-    Case, Fault, Outcome, Values, WINDOWS,
+    Case, Fault, Held, Outcome, Values,
     compare::{Alike, Flat},
     fault, holds, sequences,
 };
 use crate::{
-    batch::{Array, Batch, Scope, names},
+    batch::{Scope, names},
+    laws::Agreement,
     manifest::{DataKind, Normaliser},
-    objective::Objective,
-    tape::check_gradient,
 };
-use ndarray::{Array1, ArrayD};
-
-/// Each term's cotangents are the derivatives of its sum.
-pub(super) fn cotangents(case: &Case<'_>) -> Outcome {
-    let mut checked = 0;
-    for draw in 0..WINDOWS {
-        let (objective, batch) = case.ready(draw)?;
-        let whole = case.loss(objective.as_ref(), &batch)?;
-        let statistics: Vec<&Array<'_>> = batch.arrays().iter().filter(|a| a.differentiable).collect();
-        let point: Vec<(&str, ArrayD<f64>)> = statistics.iter().map(|a| (a.name.as_ref(), vector(&a.data))).collect();
-        for term in whole.terms.keys() {
-            let claimed = |a: &&Array<'_>| whole.cotangents.get(&format!("{term}/{}", a.name)).map(vector);
-            let claimed = statistics.iter().map(claimed).collect::<Result<Vec<_>, _>>()?;
-            checked += claimed.iter().map(ArrayD::len).sum::<usize>();
-            check_gradient(&point, &claimed, case.laws.tolerance, |at| sum_at(objective.as_ref(), &batch, at, term))
-                .map_err(|e| Fault(format!("term `{term}`: {e}")))?;
-        }
-    }
-    Ok(format!("{checked} derivatives"))
-}
-
-fn vector(values: &[f64]) -> ArrayD<f64> {
-    Array1::from_vec(values.to_vec()).into_dyn()
-}
-
-/// The sum of `term` where the differentiable statistics are `at`.
-fn sum_at(objective: &dyn Objective, batch: &Batch<'_>, at: &[ArrayD<f64>], term: &str) -> Result<f64, String> {
-    let statistics = batch.arrays().iter().filter(|a| a.differentiable);
-    let moved = statistics.zip(at).fold(sequences::owned(batch), |all, (array, values)| {
-        all.with_array(sequences::with_data(array, values.iter().copied().collect()))
-    });
-    let loss = objective.loss(&moved).map_err(|e| e.to_string())?;
-    let found = loss.terms.iter().find(|t| t.name == term);
-    found.map(|t| t.sum).ok_or_else(|| "the term is gone where a statistic moves".to_owned())
-}
 
 /// Gotcha 1: the pieces of a window, summed, are the window.
 pub(super) fn additivity(case: &Case<'_>) -> Outcome {
     if case.coupled() {
-        return Ok("coupled: not cut".into());
+        return Ok(Held::note("coupled: not cut"));
     }
-    for draw in 0..WINDOWS {
+    let mut worst = Agreement::new(0.0, 1e-10);
+    for draw in case.windows() {
         let (objective, batch) = case.ready(draw)?;
         let whole = case.loss(objective.as_ref(), &batch)?;
         let units = sequences::units(&batch, case.keeps_groups())?;
@@ -66,35 +31,37 @@ pub(super) fn additivity(case: &Case<'_>) -> Outcome {
             // The pieces' cotangents stand in the order of the cut.
             let cotangents = sequences::select(&whole.cotangents, &cut.concat())?;
             let expected = Flat { cotangents, ..whole.clone() };
-            let named = |Fault(why)| Fault(format!("cut into {}: {why}", cut.len()));
-            expected.same(&joined, Alike::Rounding).map_err(named)?;
+            let named = |fault: Fault| fault.within(&format!("cut into {}", cut.len()));
+            worst = worst.worse(expected.same(&joined, Alike::Rounding).map_err(named)?);
         }
     }
-    holds()
+    Ok(Held::measured(worst))
 }
 
 /// Sequences are a set: their order is chance.
 pub(super) fn order(case: &Case<'_>) -> Outcome {
-    for draw in 0..WINDOWS {
+    let mut worst = Agreement::new(0.0, 1e-10);
+    for draw in case.windows() {
         let (objective, batch) = case.ready(draw)?;
         let whole = case.loss(objective.as_ref(), &batch)?;
         let backwards: Vec<usize> = (0..batch.sequences()?).rev().collect();
         let found = case.loss(objective.as_ref(), &sequences::select(&batch, &backwards)?)?;
         let cotangents = sequences::select(&whole.cotangents, &backwards)?;
         let expected = Flat { cotangents, ..whole };
-        expected.same(&found, Alike::Rounding).map_err(|Fault(why)| Fault(format!("sequences reversed: {why}")))?;
+        let same = expected.same(&found, Alike::Rounding).map_err(|fault| fault.within("sequences reversed"))?;
+        worst = worst.worse(same);
     }
-    holds()
+    Ok(Held::measured(worst))
 }
 
 /// Gotchas 8 and 9: nothing behind the mask reaches value, cotangents or metrics.
 pub(super) fn masked(case: &Case<'_>) -> Outcome {
-    for draw in 0..WINDOWS {
+    for draw in case.windows() {
         let (objective, batch) = case.ready(draw)?;
         let clean = case.loss(objective.as_ref(), &batch)?;
         silent(&clean, batch.mask()?)?;
         for (what, value) in poisons() {
-            let named = |Fault(why)| Fault(format!("{what} behind the mask: {why}"));
+            let named = |fault: Fault| fault.within(&format!("{what} behind the mask"));
             let hidden = sequences::poison(&batch, &case.requirements.statistics, value)?;
             let found = case.loss(objective.as_ref(), &hidden).map_err(named)?;
             silent(&found, hidden.mask()?).map_err(named)?;
@@ -150,9 +117,10 @@ fn prepares_the_same(case: &Case<'_>, draw: u64, value: Poison) -> Result<(), Fa
 
 /// Gotcha 5: a batch of nothing adds nothing, and no term vanishes.
 pub(super) fn empty(case: &Case<'_>) -> Outcome {
-    let full = case.ready(0)?;
+    let first = case.first();
+    let full = case.ready(first)?;
     let full = case.loss(full.0.as_ref(), &full.1)?;
-    let window = case.fill(&case.data(0), Values::Random(0))?;
+    let window = case.fill(&case.data(first), Values::Random(first))?;
     let unsupervised = sequences::unsupervised(&window)?;
     let poisoned = sequences::poison(&unsupervised, &case.requirements.statistics, |_| f64::NAN)?;
     let cases = [
@@ -161,8 +129,8 @@ pub(super) fn empty(case: &Case<'_>) -> Outcome {
         ("NaNs only", poisoned),
     ];
     for (what, batch) in cases {
-        let named = |Fault(why)| Fault(format!("{what}: {why}"));
-        let (objective, batch) = case.ready_from(&batch, 0)?;
+        let named = |fault: Fault| fault.within(what);
+        let (objective, batch) = case.ready_from(&batch, first)?;
         let loss = case.loss(objective.as_ref(), &batch).map_err(named)?;
         if let Some(term) = full.terms.keys().find(|name| !loss.terms.contains_key(*name)) {
             return fault(format!("{what}: term `{term}` is missing"));
@@ -190,19 +158,19 @@ pub(super) fn empty(case: &Case<'_>) -> Outcome {
 /// Where the loss is said to be linear, cotangents are the data's alone.
 pub(super) fn linear(case: &Case<'_>) -> Outcome {
     let mut constant = true;
-    for draw in 0..WINDOWS {
+    for draw in case.windows() {
         let (objective, batch) = case.ready(draw)?;
         let first = case.loss(objective.as_ref(), &batch)?;
         for values in [Values::Random(draw + 100), Values::Random(draw + 200), Values::Zero] {
             let other = case.loss(objective.as_ref(), &case.fill(&batch, values)?)?;
             match first.same_cotangents(&other, Alike::Rounding) {
-                Err(Fault(why)) if case.requirements.linear => {
-                    return fault(format!("`linear` is not true: {values:?}: {why}"));
+                Err(fault) if case.requirements.linear => {
+                    return Err(fault.within(&format!("`linear` is not true: {values:?}")));
                 }
                 same => constant &= same.is_ok(),
             }
         }
     }
     let modest = constant && !case.requirements.linear;
-    Ok(if modest { "it seems to be linear; saying so would spare a pass".into() } else { String::new() })
+    Ok(Held::note(if modest { "it seems to be linear; saying so would spare a pass" } else { "" }))
 }

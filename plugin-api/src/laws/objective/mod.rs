@@ -8,7 +8,8 @@
 //! | `options` | defaults make an instance; a value of another type or out of range is refused, naming the key | a check forgotten |
 //! | `declared` | what is read and returned stands in the manifest, with the right lengths | an undeclared metric |
 //! | `used` | every declared term and metric is returned by at least one of the cases | a leftover |
-//! | `cotangents` | they are the derivatives of the sums, by central differences | a sign, a coefficient twice |
+//! | `cotangents` | they are the derivatives of the sums, by central differences; what the loss detaches is held constant | a sign, a coefficient twice |
+//! | `stop-gradients` | what the manifest declares as detached is detached; of labelled answers, no gradient flows from one row into another | a lost `detach` |
 //! | `additivity` | a window cut anywhere gives the same sums, cotangents and metrics (not if `coupled`) | a mean for a sum |
 //! | `order` | the order of sequences does not matter | a loss by row number |
 //! | `masked` | what stands behind mask 0, NaN and infinity included, changes nothing; cotangents there are 0 | `mask * x` |
@@ -16,35 +17,71 @@
 //! | `linear` | where the requirements claim it, cotangents do not depend on statistics | a wrong flag |
 //! | `normalisers` | custom ones come from data alone, add up, and are there | a weight by log-probability |
 //! | `repeatable` | the same call twice, and on two instances, gives the same bits; `loss` changes no state | a counter in `loss` |
-//! | `state` | a restored instance goes on like the saved one; foreign bytes are refused | a forgotten field |
+//! | `state` | a restored instance continues like the saved one; foreign bytes are refused, verdicts are known ones | a forgotten field |
+//! | `prepare` | its arrays fit the window, leave the host's arrays alone and follow their sequences; `keep` is 0 or 1 | an array named `mask` |
+//! | `compose` | its sequences are valid, come from the rows given, and are the same for the same seed | a row number that was never given |
 //! | `expectations` | for equal models with uniform logits the manifest's numbers come out (default options) | `log2` for `ln` |
+//!
+//! A broken law is broken again with fewer sequences and fewer tokens, as long as it fails in the same way: the smallest window
+//! stands in [`Line::counterexample`](super::Line::counterexample).
 //!
 //! Terms and metrics that exist under some options only are declared all the same, saying so in their meaning; the cases
 //! given must then bring each of them about once.
 
+mod case;
 mod compare;
+mod derivatives;
 mod description;
 mod expectations;
 mod generator;
 mod instance;
 mod mathematics;
-mod options;
+pub(super) mod options;
+mod quick;
+mod rows;
 mod sequences;
+mod shrink;
 #[cfg(test)]
 mod tests;
 
 pub use generator::{Generator, Values};
+pub use quick::{QUICK, Quick};
 
-use super::{Report, SplitMix64};
+use super::{Broken, Report, SplitMix64};
 use crate::{
-    Error, Result,
-    batch::Batch,
+    Code, Result,
+    batch::names,
     export::guard,
-    manifest::{DataKind, ObjectiveManifest, Requirements},
-    objective::{Loss, Objective, ObjectivePlugin},
+    manifest::{DataKind, ObjectiveManifest},
+    objective::{Objective, ObjectivePlugin},
     options::{OptionMap, OptionSet},
-    tape::{CheckError, Tolerance},
+    tape::Tolerance,
 };
+use case::{Case, Fault, Held, Outcome, WINDOWS, fault, holds, weighted};
+
+/// The laws by name, with what each means, in the order in which they are checked.
+pub const LAWS: &[(&str, &str)] = &[
+    ("manifest", "it is complete: summary, formula, meanings, defaults within range, names that differ"),
+    ("options", "defaults make an instance; a value of another type or out of range is refused, naming the key"),
+    ("declared", "what is read and returned stands in the manifest, once, with the right lengths, and is finite"),
+    ("used", "every declared term and metric is returned under at least one of the options tried"),
+    ("cotangents", "they are the derivatives of the sums, by central differences with detached values held constant"),
+    (
+        "stop-gradients",
+        "what is declared as detached is detached; labelled answers meet in constants of the gradient alone",
+    ),
+    ("additivity", "a window cut anywhere gives the same sums, cotangents and metrics (unless the loss is coupled)"),
+    ("order", "the order of sequences does not matter"),
+    ("masked", "what stands behind mask 0, NaN and infinity included, changes nothing; cotangents there are 0"),
+    ("empty", "no sequence, or no supervised token: sums 0, nothing NaN, the same terms"),
+    ("linear", "where the requirements claim it, cotangents do not depend on statistics"),
+    ("normalisers", "custom ones come from data alone, add up over a cut, are not negative, and are there"),
+    ("repeatable", "the same call twice, and on two instances, gives the same bits; `loss` changes no state"),
+    ("state", "a restored instance continues like the saved one; foreign bytes and unknown verdicts are refused"),
+    ("prepare", "its arrays fit the window, leave the host's alone and follow their sequences; `keep` is 0 or 1"),
+    ("compose", "its sequences are valid, come from the rows given, and repeat for the same seed"),
+    ("expectations", "for equal models with uniform logits the manifest's numbers come out (default options)"),
+];
 
 /// Verifies objective `T` under each of `options` (under its defaults where there are none). See the [table](self).
 ///
@@ -87,6 +124,8 @@ pub struct Laws {
     generator: Generator,
     tolerance: Tolerance,
     exempt: Vec<(String, String)>,
+    only: Option<Vec<String>>,
+    watch: Box<dyn Fn(&str)>,
 }
 
 impl Laws {
@@ -110,6 +149,8 @@ impl Laws {
             generator: Generator::new(0x7e105),
             tolerance: Tolerance::default(),
             exempt: Vec::new(),
+            only: None,
+            watch: Box::new(|_| ()),
         }
     }
 
@@ -134,11 +175,58 @@ impl Laws {
         self
     }
 
-    /// Leaves out a law, for a reason that stands in the report: `cotangents` of a loss that detaches a factor.
+    /// Leaves out a law, for a reason that stands in the report.
     #[must_use]
     pub fn exempt(mut self, law: &str, reason: &str) -> Self {
         self.exempt.push((law.to_owned(), reason.to_owned()));
         self
+    }
+
+    /// Checks these laws alone, by the names of [`LAWS`].
+    #[must_use]
+    pub fn only(mut self, laws: &[&str]) -> Self {
+        self.only = Some(laws.iter().map(|law| (*law).to_owned()).collect());
+        self
+    }
+
+    /// Calls `watch` with the law and the case before each of them: a plugin that ends the process is then known by its place.
+    #[must_use]
+    pub fn watched(mut self, watch: impl Fn(&str) + 'static) -> Self {
+        self.watch = Box::new(watch);
+        self
+    }
+
+    /// Columns of the data that the objective asks for and the generator does not give yet, by name: an objective declares none, so
+    /// they are found by asking it.
+    pub fn columns_asked_for(&self) -> Vec<String> {
+        let mut generator = self.generator.clone();
+        let mut found: Vec<String> = Vec::new();
+        let defaults = [OptionMap::new()];
+        for options in if self.options.is_empty() { &defaults[..] } else { &self.options } {
+            let missing = |generator: &Generator| {
+                let asked = guard::catch("", "columns", || self.asks(options, generator)).err()?;
+                let name = asked.message.split('`').nth(1)?.strip_prefix(names::COLUMN)?.to_owned();
+                (asked.code == Code::ARRAY).then_some(name)
+            };
+            while let Some(name) = missing(&generator).filter(|name| !found.contains(name)) {
+                generator = generator.with_column(&name);
+                found.push(name);
+            }
+        }
+        found
+    }
+
+    /// Goes through a window's calls; the first error is what is missing.
+    fn asks(&self, options: &OptionMap, generator: &Generator) -> Result<()> {
+        let mut objective = (self.create)(options)?;
+        let statistics = objective.requirements()?.statistics;
+        objective.compose(&generator.rows(&self.manifest, 0), 0)?;
+        let data = generator.data(&self.manifest, 0);
+        let window = generator.fill(&data, &self.manifest, &statistics, Values::Random(0))?;
+        let rollouts = self.manifest.data == DataKind::PROMPT;
+        let batch = sequences::prepared(objective.as_mut(), if rollouts { &window } else { &data }, &window, rollouts)?;
+        objective.weigh(&batch)?;
+        objective.loss(&batch).map(drop)
     }
 
     /// Checks every law on every case.
@@ -154,161 +242,107 @@ impl Laws {
         }
         self.run(&mut report, "used", "", || description::used(self, &returned));
         if let Some(first) = cases.first() {
-            let required = options::required(self, first);
+            let required = options::required(&self.manifest.options, first);
             let label = label(&required);
-            self.run(&mut report, "expectations", &label, || expectations::expectations(&Case::new(self, &required)?));
+            self.windows(&mut report, "expectations", &label, &required, expectations::expectations);
         }
         report
     }
 
     fn case(&self, report: &mut Report, options: &OptionMap, returned: &mut description::Names) {
         let label = label(options);
-        let case = match guard::catch("", "create", || Ok(Case::new(self, options))) {
-            Ok(Ok(case)) => case,
-            Ok(Err(Fault(why))) => return report.push("create", &label, Err(why)),
-            Err(panic) => return report.push("create", &label, Err(panic.to_string())),
-        };
-        self.run(report, "declared", &label, || description::declared(&case, returned));
-        type Law = fn(&Case<'_>) -> Outcome;
-        let laws: [(&str, Law); 9] = [
-            ("cotangents", mathematics::cotangents),
-            ("additivity", mathematics::additivity),
-            ("order", mathematics::order),
-            ("masked", mathematics::masked),
-            ("empty", mathematics::empty),
-            ("linear", mathematics::linear),
-            ("normalisers", instance::normalisers),
-            ("repeatable", instance::repeatable),
-            ("state", instance::state),
-        ];
-        for (name, law) in laws {
-            self.run(report, name, &label, || law(&case));
+        if self.checks("used") || self.checks("declared") {
+            let declared = |case: &Case<'_>| description::declared(case, &mut description::Names::default());
+            if self.checks("declared") {
+                self.windows(report, "declared", &label, options, declared);
+            }
+            // What this case returns is collected apart: a law may run several times while its fault is made small.
+            _ = guard::catch("", "declared", || {
+                Ok(Case::new(self, options).and_then(|case| description::declared(&case, returned)).is_ok())
+            });
+        }
+        for (law, check) in MATHEMATICS {
+            self.windows(report, law, &label, options, check);
         }
     }
 
-    /// Runs one law; a panic in the objective breaks it.
-    fn run(&self, report: &mut Report, law: &str, case: &str, check: impl FnOnce() -> Outcome) {
-        if let Some((_, reason)) = self.exempt.iter().find(|(name, _)| name == law) {
-            return report.push(law, case, Ok(format!("exempt: {reason}")));
+    fn checks(&self, law: &str) -> bool {
+        self.only.as_ref().is_none_or(|only| only.iter().any(|name| name == law))
+    }
+
+    /// Runs a law of windows; one that is broken is broken again with as little as it takes.
+    fn windows(
+        &self,
+        report: &mut Report,
+        law: &str,
+        label: &str,
+        options: &OptionMap,
+        check: impl Fn(&Case<'_>) -> Outcome,
+    ) {
+        if !self.begins(report, law, label) {
+            return;
         }
-        let outcome = guard::catch("", law, || Ok(check()));
-        report.push(
-            law,
-            case,
-            match outcome {
-                Ok(outcome) => outcome.map_err(|fault| fault.0),
-                Err(panic) => Err(panic.to_string()),
-            },
-        );
+        let case = match guard::catch("", "create", || Ok(Case::new(self, options))) {
+            Ok(Ok(case)) => case,
+            Ok(Err(fault)) => return report.push(law, label, Err(format!("create: {}", fault.text))),
+            Err(panic) => return report.push(law, label, Err(panic.to_string())),
+        };
+        let fault = match guard::catch("", law, || Ok(check(&case))) {
+            Ok(Ok(held)) => return report.uphold(law, label, held.note, held.agreement),
+            Ok(Err(fault)) => fault,
+            Err(panic) => Fault::from(panic.to_string()),
+        };
+        let (fault, counterexample) = shrink::smallest(&case, law, &check, fault);
+        report.refute(law, label, Broken { text: fault.text, agreement: fault.agreement }, counterexample);
+    }
+
+    /// Whether a law is to be checked now; an exemption is reported.
+    fn begins(&self, report: &mut Report, law: &str, case: &str) -> bool {
+        if !self.checks(law) {
+            return false;
+        }
+        if let Some((_, reason)) = self.exempt.iter().find(|(name, _)| name == law) {
+            report.push(law, case, Ok(format!("exempt: {reason}")));
+            return false;
+        }
+        (self.watch)(&format!("{law} {case}"));
+        true
+    }
+
+    /// Runs one law that is about no window; a panic in the objective breaks it.
+    fn run(&self, report: &mut Report, law: &str, case: &str, check: impl FnOnce() -> Outcome) {
+        if !self.begins(report, law, case) {
+            return;
+        }
+        let outcome = match guard::catch("", law, || Ok(check())) {
+            Ok(outcome) => outcome,
+            Err(panic) => Err(Fault::from(panic.to_string())),
+        };
+        match outcome {
+            Ok(held) => report.uphold(law, case, held.note, held.agreement),
+            Err(Fault { text, agreement }) => report.refute(law, case, Broken { text, agreement }, None),
+        }
     }
 }
+
+type Law = fn(&Case<'_>) -> Outcome;
+
+/// The laws of what an instance computes, in their order.
+const MATHEMATICS: [(&str, Law); 12] = [
+    ("cotangents", derivatives::cotangents),
+    ("stop-gradients", derivatives::stop_gradients),
+    ("additivity", mathematics::additivity),
+    ("order", mathematics::order),
+    ("masked", mathematics::masked),
+    ("empty", mathematics::empty),
+    ("linear", mathematics::linear),
+    ("normalisers", instance::normalisers),
+    ("repeatable", instance::repeatable),
+    ("state", instance::state),
+    ("prepare", rows::prepare),
+    ("compose", rows::compose),
+];
 
 fn label(options: &OptionMap) -> String {
     serde_json::to_string(options).unwrap_or_default()
-}
-
-/// How a law was broken.
-struct Fault(String);
-
-/// A law that holds may still have something to say.
-type Outcome = Result<String, Fault>;
-
-impl From<String> for Fault {
-    fn from(why: String) -> Self {
-        Fault(why)
-    }
-}
-
-impl From<Error> for Fault {
-    fn from(e: Error) -> Self {
-        Fault(format!("{:?}: {e}", e.code))
-    }
-}
-
-impl From<CheckError> for Fault {
-    fn from(e: CheckError) -> Self {
-        Fault(e.to_string())
-    }
-}
-
-fn fault<T>(why: impl Into<String>) -> Result<T, Fault> {
-    Err(Fault(why.into()))
-}
-
-fn holds() -> Outcome {
-    Ok(String::new())
-}
-
-/// An objective under one set of options.
-struct Case<'a> {
-    laws: &'a Laws,
-    options: &'a OptionMap,
-    requirements: Requirements,
-}
-
-/// How many different windows each law looks at.
-const WINDOWS: u64 = 3;
-
-impl<'a> Case<'a> {
-    fn new(laws: &'a Laws, options: &'a OptionMap) -> Result<Self, Fault> {
-        let requirements = (laws.create)(options)?.requirements()?;
-        Ok(Self { laws, options, requirements })
-    }
-
-    fn manifest(&self) -> &ObjectiveManifest {
-        &self.laws.manifest
-    }
-
-    fn instance(&self) -> Result<Box<dyn Objective>> {
-        (self.laws.create)(self.options)
-    }
-
-    /// Data without statistics.
-    fn data(&self, draw: u64) -> Batch<'static> {
-        self.laws.generator.data(self.manifest(), draw)
-    }
-
-    /// The same data with statistics of `values`.
-    fn fill(&self, data: &Batch<'_>, values: Values) -> Result<Batch<'static>> {
-        self.laws.generator.fill(data, self.manifest(), &self.requirements.statistics, values)
-    }
-
-    /// An instance and a batch that is ready for its `loss`.
-    fn ready(&self, draw: u64) -> Result<(Box<dyn Objective>, Batch<'static>)> {
-        self.ready_from(&self.fill(&self.data(draw), Values::Random(draw))?, draw)
-    }
-
-    /// The same from a given window: `prepare` where there are rollouts, after which the models that train have moved.
-    fn ready_from(&self, window: &Batch<'_>, draw: u64) -> Result<(Box<dyn Objective>, Batch<'static>)> {
-        let mut objective = self.instance()?;
-        if self.manifest().data != DataKind::PROMPT {
-            return Ok((objective, sequences::owned(window)));
-        }
-        let batch = sequences::prepared(objective.as_mut(), window)?;
-        let moved =
-            self.laws.generator.fill(&batch, self.manifest(), &self.requirements.statistics, Values::Near(draw))?;
-        Ok((objective, moved))
-    }
-
-    /// The loss in a form that can be compared.
-    fn loss(&self, objective: &dyn Objective, batch: &Batch<'_>) -> Result<compare::Flat, Fault> {
-        compare::Flat::of(self.manifest(), &objective.loss(batch)?, batch)
-    }
-
-    /// Whether a window is never cut.
-    fn coupled(&self) -> bool {
-        self.manifest().coupled || self.requirements.coupled
-    }
-
-    /// Whether a micro-batch never splits pairs or groups.
-    fn keeps_groups(&self) -> bool {
-        use crate::manifest::Normaliser;
-        self.manifest().data == DataKind::PREFERENCE
-            || self.manifest().terms.iter().any(|t| [Normaliser::PAIRS, Normaliser::GROUPS].contains(&t.normaliser))
-    }
-}
-
-/// A term's weighted part of the total.
-fn weighted(loss: &Loss) -> impl Iterator<Item = (&str, f64)> {
-    loss.terms.iter().map(|t| (t.name.as_str(), t.coefficient * t.sum))
 }

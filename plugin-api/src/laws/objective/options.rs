@@ -1,40 +1,58 @@
 //! The law of options: defaults make an instance, and what the declaration forbids is refused by name.
 
-use super::{Fault, Laws, Outcome, fault, label};
+use super::{Held, Laws, Outcome, label};
 use crate::{Code, manifest::OptionSpec, options::OptionMap};
 use serde_json::{Value, json};
 
 /// Defaults make an instance; illegal values are refused by key.
 pub(super) fn options(laws: &Laws) -> Outcome {
-    let base = required(laws, laws.options.first().unwrap_or(&OptionMap::new()));
-    (laws.create)(&base)?;
+    let base = required(&laws.manifest.options, laws.options.first().unwrap_or(&OptionMap::new()));
+    let tried = checked(&laws.manifest.options, &base, &|options| (laws.create)(options).map(drop))?;
+    Ok(Held::note(format!("{tried} illegal values refused")))
+}
+
+/// How many illegal values a plugin's `create` refuses, naming the key.
+///
+/// # Errors
+/// One that it accepts, or refuses in another way; options that are legal and refused.
+pub(in crate::laws) fn checked(
+    specs: &[OptionSpec],
+    base: &OptionMap,
+    create: &dyn Fn(&OptionMap) -> crate::Result<()>,
+) -> Result<usize, String> {
+    create(base).map_err(|e| format!("{} is refused: {e}", label(base)))?;
     let mut tried = 0;
-    for spec in &laws.manifest.options {
+    for spec in specs {
         for bad in illegal(spec) {
-            refused(laws, &base, &spec.name, bad)?;
+            refused(create, base, &spec.name, bad)?;
             tried += 1;
         }
         if spec.default.is_null() {
-            refused(laws, &base, &spec.name, Value::Null)?;
+            refused(create, base, &spec.name, Value::Null)?;
         }
     }
-    refused(laws, &base, "no_such_option", json!(1))?;
-    Ok(format!("{tried} illegal values refused"))
+    refused(create, base, "no_such_option", json!(1))?;
+    Ok(tried)
 }
 
-/// The first case's options, cut down to those that have no default.
-pub(super) fn required(laws: &Laws, first: &OptionMap) -> OptionMap {
-    let must = |name: &str| laws.manifest.options.iter().any(|o| o.name == name && o.default.is_null());
+/// The first case's options, reduced to those that have no default.
+pub(in crate::laws) fn required(specs: &[OptionSpec], first: &OptionMap) -> OptionMap {
+    let must = |name: &str| specs.iter().any(|o| o.name == name && o.default.is_null());
     first.iter().filter(|(name, _)| must(name)).map(|(name, value)| (name.clone(), value.clone())).collect()
 }
 
-fn refused(laws: &Laws, base: &OptionMap, key: &str, value: Value) -> Result<(), Fault> {
+fn refused(
+    create: &dyn Fn(&OptionMap) -> crate::Result<()>,
+    base: &OptionMap,
+    key: &str,
+    value: Value,
+) -> Result<(), String> {
     let mut options = base.clone();
     options.insert(key.to_owned(), value);
-    match (laws.create)(&options) {
-        Ok(_) => fault(format!("{} is accepted", label(&options))),
-        Err(e) if e.code != Code::OPTION => fault(format!("{} is refused with {:?}: {e}", label(&options), e.code)),
-        Err(e) if !e.message.contains(key) => fault(format!("{} is refused without its key: {e}", label(&options))),
+    match create(&options) {
+        Ok(()) => Err(format!("{} is accepted", label(&options))),
+        Err(e) if e.code != Code::OPTION => Err(format!("{} is refused with {:?}: {e}", label(&options), e.code)),
+        Err(e) if !e.message.contains(key) => Err(format!("{} is refused without its key: {e}", label(&options))),
         Err(_) => Ok(()),
     }
 }
@@ -61,7 +79,7 @@ fn illegal(spec: &OptionSpec) -> Vec<Value> {
 }
 
 /// Whether a value has the declared type and range.
-pub(super) fn within(spec: &OptionSpec, value: &Value) -> bool {
+pub(in crate::laws) fn within(spec: &OptionSpec, value: &Value) -> bool {
     let number = |v: &Value| {
         v.as_f64().is_some_and(|x| (spec.min.unwrap_or(f64::MIN)..=spec.max.unwrap_or(f64::MAX)).contains(&x))
     };

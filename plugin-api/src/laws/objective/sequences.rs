@@ -89,14 +89,56 @@ pub(super) fn unsupervised(batch: &Batch<'_>) -> Result<Batch<'static>> {
     Ok(owned(batch).with(names::MASK, Scope::TOKEN, vec![0.0; tokens]))
 }
 
-/// What `prepare` makes of rollouts: its arrays joined, samples it does not keep left out.
-pub(super) fn prepared(objective: &mut dyn Objective, rollouts: &Batch<'_>) -> Result<Batch<'static>> {
-    let made = objective.prepare(rollouts)?;
-    let batch = made.arrays().iter().fold(owned(rollouts), |all, a| all.with_array(with_data(a, a.data.to_vec())));
+/// Of each sequence its last tokens, so many.
+pub(super) fn last_tokens(batch: &Batch<'_>, lengths: &[usize]) -> Result<Batch<'static>> {
+    let offsets = batch.offsets()?;
+    let kept = |s: usize| offsets[s + 1] - lengths[s].min(offsets[s + 1] - offsets[s])..offsets[s + 1];
+    let mut all = Batch::new();
+    for array in batch.arrays() {
+        let data = match (array.name.as_ref(), array.scope) {
+            (names::OFFSETS, _) => std::iter::once(0.0)
+                .chain((0..lengths.len()).scan(0, |end, s| {
+                    *end += kept(s).len();
+                    Some(*end as f64)
+                }))
+                .collect(),
+            (names::POSITION, _) => (0..lengths.len()).flat_map(|s| (0..kept(s).len()).map(|p| p as f64)).collect(),
+            (_, Scope::TOKEN) => (0..lengths.len())
+                .flat_map(|s| array.data[kept(s).start * array.cols..kept(s).end * array.cols].to_vec())
+                .collect(),
+            _ => array.data.to_vec(),
+        };
+        all = all.with_array(with_data(array, data));
+    }
+    Ok(all)
+}
+
+/// `window` with what `prepare` makes of what it is shown: its arrays joined, and of rollouts the samples it does not keep left out.
+pub(super) fn prepared(
+    objective: &mut dyn Objective,
+    seen: &Batch<'_>,
+    window: &Batch<'_>,
+    rollouts: bool,
+) -> Result<Batch<'static>> {
+    let made = objective.prepare(seen)?;
+    let batch = made.arrays().iter().fold(owned(window), |all, a| all.with_array(with_data(a, a.data.to_vec())));
     batch.check()?;
-    let Some(keep) = batch.find("keep").map(|a| a.data.to_vec()) else {
+    let Some(keep) = batch.find("keep").filter(|_| rollouts).map(|a| a.data.to_vec()) else {
         return Ok(batch);
     };
     let kept: Vec<usize> = (0..keep.len()).filter(|s| keep[*s] != 0.0).collect();
     select(&batch, &kept)
+}
+
+/// The parts of rows (as `compose` reads them) with the last row first, the parts of a row in their order.
+pub(super) fn rows_reversed(rows: &Batch<'_>) -> Result<Vec<usize>> {
+    let row = rows.get("row")?;
+    let mut groups: Vec<Vec<usize>> = Vec::new();
+    for (part, number) in row.iter().enumerate() {
+        match groups.last_mut() {
+            Some(group) if group.first().is_some_and(|first| row[*first] == *number) => group.push(part),
+            _ => groups.push(vec![part]),
+        }
+    }
+    Ok(groups.into_iter().rev().flatten().collect())
 }

@@ -1,5 +1,6 @@
 //! The tape's laws, one file each; every test says which wrong implementation it catches.
 
+mod detached;
 mod errors;
 mod gradients;
 mod masking;

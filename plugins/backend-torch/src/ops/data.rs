@@ -16,8 +16,9 @@ pub fn nop(_: &mut TorchSession, _: &Nop) -> Attempt {
 /// `x = value`.
 pub fn fill(s: &mut TorchSession, op: &Fill) -> Attempt {
     let mut x = s.at(&op.x)?;
-    let value = rounded(&Tensor::f_from_slice(&[op.value])?, x.f_kind()?)?;
-    Ok(x.f_copy_(&value)?)
+    // Rounded here, filled there: a tensor of the processor's memory would be spread out here and sent over.
+    let value = rounded(&Tensor::f_from_slice(&[op.value])?, x.f_kind()?)?.f_double_value(&[0])?;
+    x.f_fill_(value).done()
 }
 
 /// `y = x`.

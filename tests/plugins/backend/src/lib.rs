@@ -17,7 +17,7 @@ options! {
         /// What goes wrong.
         fault: String = "none".into(), of [
             "none", "scale", "panic", "abort", "exit", "hang", "deny", "affirm", "leak-handle", "leak-memory", "drift",
-            "chatter", "open"
+            "chatter", "open", "abort-at-forty", "lose-at-forty"
         ];
         /// The operation it concerns.
         op: String = "attention_backward".into();
@@ -61,7 +61,7 @@ impl Backend for BrokenBackend {
             Some(factor) => Box::new(Faulty::new(inner, op, Wrong::Scale(0, factor))),
             None => Box::new(inner),
         };
-        Ok(Broken { inner, op, fault })
+        Ok(Broken { inner, op, fault, lost: false })
     }
 }
 
@@ -70,9 +70,15 @@ pub struct Broken {
     inner: Box<dyn Session>,
     op: u32,
     fault: String,
+    /// Whether its device is lost.
+    lost: bool,
 }
 
 impl Broken {
+    fn alive(&self) -> Result<()> {
+        if self.lost { Err(Error::new(plugin_api::Code::LOST, "the device is lost")) } else { Ok(()) }
+    }
+
     fn show(&mut self) -> Result<()> {
         match self.fault.as_str() {
             "panic" => panic!("the operation that panics"),
@@ -101,7 +107,16 @@ impl Broken {
 
 impl Session for Broken {
     fn invoke(&mut self, call: &Call<'_>) -> Result<()> {
+        self.alive()?;
         if call.op == self.op {
+            if call.inputs.first().is_some_and(|view| view.rows == 40) {
+                match self.fault.as_str() {
+                    "abort-at-forty" => process::abort(),
+                    "lose-at-forty" => self.lost = true,
+                    _ => {}
+                }
+                self.alive()?;
+            }
             self.show()?;
             let is_f32 = call.outputs.iter().any(|view| view.dtype == DType::F32);
             if self.fault == "affirm" && is_f32 {
@@ -113,10 +128,15 @@ impl Session for Broken {
 
     fn supports(&self, op: u32, dtype: DType) -> bool {
         let denied = self.fault == "deny" && op == self.op && dtype == DType::F64;
-        !denied && self.inner.supports(op, dtype)
+        !denied && !self.lost && self.inner.supports(op, dtype)
     }
 
-    plugin_api::pass_on!(inner: alloc free upload download begin_download finish_download write_version workspace memory trim sync);
+    fn sync(&mut self) -> Result<()> {
+        self.alive()?;
+        self.inner.sync()
+    }
+
+    plugin_api::pass_on!(inner: alloc free upload download begin_download finish_download write_version workspace memory trim);
 }
 
 plugin_api::export_backend!("broken", BrokenBackend);

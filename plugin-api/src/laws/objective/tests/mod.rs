@@ -2,7 +2,11 @@
 //!
 //! A row of a table is one mistake and the laws that break; anything else breaking fails the test too.
 
+mod composing;
+mod faults;
+mod labelled;
 mod paired;
+mod quick;
 mod rollouts;
 mod tokens;
 

@@ -230,6 +230,7 @@ const EVERYTHING: &[&str] = &[
     "declared",
     "used",
     "cotangents",
+    "stop-gradients",
     "additivity",
     "order",
     "masked",

@@ -1,0 +1,241 @@
+//! An objective or a reward in a child process: how it describes itself, and one law checked under every option set.
+
+use plugin_api::{
+    batch::{Scope, names},
+    laws::{Report, objective, reward, told, variations},
+    load::Library,
+    manifest::{OptionSpec, kind},
+    objective::Objective,
+    options::OptionMap,
+};
+use serde::{Deserialize, Serialize};
+
+use super::job::{Place, Refusal};
+use super::process::Folder;
+use crate::config::{Override, options};
+use crate::error::{Error, Result};
+
+/// One child's work on an objective or a reward.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LawJob {
+    /// The plugin.
+    pub plugin: Place,
+    /// Its kind.
+    pub kind: String,
+    /// What to do.
+    pub task: LawTask,
+}
+
+/// What to do.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum LawTask {
+    /// Check the options, and find the option sets and columns to verify with.
+    Describe {
+        /// As given on the command line, `key=value`.
+        options: Vec<String>,
+        /// Columns that the user describes.
+        columns: Vec<DrawnColumn>,
+        /// Prompts that a reward knows.
+        prompts: Vec<String>,
+    },
+    /// Check one law.
+    Check {
+        /// Its name.
+        law: String,
+        /// What to check it with.
+        setting: Setting,
+    },
+}
+
+/// What laws are checked with.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Setting {
+    /// Option sets, the one asked for first.
+    pub cases: Vec<OptionMap>,
+    /// The same as text.
+    pub told: Vec<String>,
+    /// Columns of generated data.
+    pub columns: Vec<DrawnColumn>,
+    /// Prompts that a reward knows; empty: a sum to work out.
+    pub prompts: Vec<String>,
+}
+
+/// A numeric column of generated data.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct DrawnColumn {
+    /// Its name in the data, without `column.`.
+    pub name: String,
+    /// Smallest value.
+    pub low: f64,
+    /// Greatest value.
+    pub high: f64,
+    /// Whether values are whole numbers.
+    pub whole: bool,
+}
+
+impl DrawnColumn {
+    /// `NAME=LOW..HIGH`; whole numbers where both ends are written without a point.
+    ///
+    /// # Errors
+    /// Another form, as text.
+    pub fn parse(text: &str) -> std::result::Result<DrawnColumn, String> {
+        let wrong = || format!("expected NAME=LOW..HIGH, for example margin=0.0..2.0 or level=1..5; found {text:?}");
+        let (name, range) = text.split_once('=').ok_or_else(wrong)?;
+        let (low, high) = range.split_once("..").ok_or_else(wrong)?;
+        let number = |text: &str| text.trim().parse::<f64>().ok().filter(|x| x.is_finite()).ok_or_else(wrong);
+        let whole = [low, high].iter().all(|end| end.trim().parse::<i32>().is_ok());
+        let name = name.trim().trim_start_matches(names::COLUMN).to_owned();
+        let (low, high) = (number(low)?, number(high)?);
+        if name.is_empty() || low > high {
+            return Err(wrong());
+        }
+        Ok(DrawnColumn { name, low, high, whole })
+    }
+
+    /// As the user may write it.
+    pub fn told(&self) -> String {
+        let number = |x: f64| if self.whole { format!("{x}") } else { format!("{x:?}") };
+        format!("{}={}..{}", self.name, number(self.low), number(self.high))
+    }
+}
+
+/// What a child answers.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum LawAnswer {
+    /// What to verify with.
+    Described(Setting),
+    /// What came of the law.
+    Checked(Report),
+    /// It could not be done.
+    Refused(Refusal),
+}
+
+/// Does `job` and leaves the answer in `folder`.
+///
+/// # Errors
+/// The answer cannot be written.
+pub fn perform(job: &LawJob, folder: &Folder) -> Result<()> {
+    let answer = match &job.task {
+        LawTask::Describe { options, columns, prompts } => {
+            describe(job, options, columns, prompts).map(LawAnswer::Described)
+        }
+        LawTask::Check { law, setting } => check(job, law, setting, folder).map(LawAnswer::Checked),
+    };
+    folder.write(Folder::ANSWER, &answer.unwrap_or_else(|error| LawAnswer::Refused(error.into())))
+}
+
+fn describe(job: &LawJob, given: &[String], columns: &[DrawnColumn], prompts: &[String]) -> Result<Setting> {
+    let library = job.plugin.load()?;
+    let specs = match job.kind.as_str() {
+        kind::OBJECTIVE => library.objective_manifest()?.options,
+        _ => library.reward_manifest()?.options,
+    };
+    let parsed: std::result::Result<Vec<Override>, String> = given.iter().map(|text| Override::option(text)).collect();
+    let base = options::from_command_line(&specs, &parsed.map_err(Error::request)?)?;
+    let refused = |error: Error| {
+        Error::request(error.message().to_owned())
+            .with_details(error.details().to_vec())
+            .with_hint("give options with --option KEY=VALUE")
+    };
+    created(job, &library, &base).map_err(refused)?;
+    let fixed: Vec<String> = given.iter().filter_map(|text| Some(text.split_once('=')?.0.trim().to_owned())).collect();
+    let mut cases = variations(&specs, &base, &fixed);
+    cases.retain(|options| *options == base || created(job, &library, options).is_ok());
+    let mut setting = Setting {
+        told: cases.iter().map(|options| told(&specs, options)).collect(),
+        cases,
+        columns: columns.to_vec(),
+        prompts: prompts.to_vec(),
+    };
+    if job.kind == kind::OBJECTIVE {
+        for name in objective_laws(&library, &setting)?.columns_asked_for() {
+            setting.columns.push(DrawnColumn { name, low: 0.5, high: 2.0, whole: false });
+        }
+    } else if let Err(error) = reward_laws(&library, &base, &setting)?.ready()
+        && error.code != plugin_api::Code::PANIC
+        && prompts.is_empty()
+    {
+        return Err(Error::request(format!("the reward scores no sample: {}", error.message))
+            .with_hint("give prompts that it knows: --prompt TEXT, once or several times"));
+    }
+    Ok(setting)
+}
+
+/// Makes an instance.
+fn created(job: &LawJob, library: &Library, options: &OptionMap) -> Result<()> {
+    match job.kind.as_str() {
+        kind::OBJECTIVE => library.objective(options).and_then(|instance| instance.requirements().map(drop))?,
+        _ => library.reward(options).map(drop)?,
+    }
+    Ok(())
+}
+
+fn objective_laws(library: &Library, setting: &Setting) -> Result<objective::Laws> {
+    let (manifest, own) = (library.objective_manifest()?, library.clone());
+    let mut generator = objective::Generator::new(0x7e105);
+    for column in &setting.columns {
+        let name = format!("{}{}", names::COLUMN, column.name);
+        let (low, high) = (column.low, column.high);
+        generator = match column.whole {
+            true => generator.with_integers(&name, Scope::SEQUENCE, low as i32..=high as i32),
+            false => generator.with_array(&name, Scope::SEQUENCE, low..=high),
+        };
+    }
+    let laws = objective::Laws::new(manifest, move |options| own.objective(options)).with_generator(generator);
+    Ok(setting.cases.iter().cloned().fold(laws, objective::Laws::with_options))
+}
+
+fn reward_laws(library: &Library, options: &OptionMap, setting: &Setting) -> Result<reward::Laws> {
+    let (manifest, own) = (library.reward_manifest()?, library.clone());
+    let laws = reward::Laws::new(manifest, move |options| own.reward(options)).with_options(options.clone());
+    Ok(setting.prompts.iter().fold(laws, |laws, prompt| laws.with_prompt(prompt)))
+}
+
+fn check(job: &LawJob, law: &str, setting: &Setting, folder: &Folder) -> Result<Report> {
+    let library = job.plugin.load()?;
+    let at = folder.clone();
+    let mut report = Report::default();
+    if job.kind == kind::OBJECTIVE {
+        let laws = objective_laws(&library, setting)?.only(&[law]).watched(move |case| at.reached(case));
+        report = laws.verify();
+    } else {
+        for (options, told) in setting.cases.iter().zip(&setting.told) {
+            let (at, told) = (at.clone(), told.clone());
+            let watch = move |law: &str| at.reached(&format!("{law} {told}"));
+            let own = reward_laws(&library, options, setting)?.only(&[law]).watched(watch).verify();
+            report.lines.extend(own.lines);
+        }
+    }
+    let specs = specs(job, &library)?;
+    for line in &mut report.lines {
+        if let Ok(options) = serde_json::from_str::<OptionMap>(&line.case) {
+            line.case = told(&specs, &options);
+        }
+    }
+    Ok(report)
+}
+
+fn specs(job: &LawJob, library: &Library) -> Result<Vec<OptionSpec>> {
+    Ok(match job.kind.as_str() {
+        kind::OBJECTIVE => library.objective_manifest()?.options,
+        _ => library.reward_manifest()?.options,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Catches a range that is read backwards, and whole numbers drawn as real ones.
+    #[test]
+    fn a_column_is_a_name_and_a_range() {
+        let column = |name: &str, low, high, whole| DrawnColumn { name: name.into(), low, high, whole };
+        assert_eq!(DrawnColumn::parse("margin=0.0..2.5"), Ok(column("margin", 0.0, 2.5, false)));
+        assert_eq!(DrawnColumn::parse("column.level=-1..5"), Ok(column("level", -1.0, 5.0, true)));
+        assert_eq!(column("margin", 0.0, 2.5, false).told(), "margin=0.0..2.5");
+        for wrong in ["margin", "margin=1", "margin=2..1", "=0..1", "margin=a..b", "margin=0..inf"] {
+            let why = DrawnColumn::parse(wrong).expect_err(wrong);
+            assert!(why.contains("NAME=LOW..HIGH") && why.contains(wrong), "{why}");
+        }
+    }
+}

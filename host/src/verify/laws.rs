@@ -1,0 +1,175 @@
+//! `telos plugins verify` of an objective or a reward: each law in a process of its own, under several option sets.
+//!
+//! This process never loads the plugin: one that crashes, ends the process or never returns fails the law it was in, and the others
+//! are still reported.
+
+use std::time::Duration;
+
+use plugin_api::{
+    laws::{Agreement, Line, Report, objective, reward},
+    load::PluginInfo,
+    manifest::kind,
+};
+use serde::Serialize;
+
+use super::{
+    job::{Place, Work},
+    law_job::{DrawnColumn, LawAnswer, LawJob, LawTask, Setting},
+    process::{self, Ended},
+    side_by_side,
+};
+use crate::config::mistake::suggestion;
+use crate::error::{Error, Result};
+use crate::plugins::lock::sha256_of;
+use crate::runs::receipt::PluginUse;
+use crate::train::setup::used;
+
+/// What is to be verified, and with what.
+#[derive(Debug, Clone)]
+pub struct LawRequest {
+    /// Options of the plugin, `key=value`; the others are varied one at a time.
+    pub options: Vec<String>,
+    /// Laws; empty: all.
+    pub only: Vec<String>,
+    /// Columns of the data that an objective reads.
+    pub columns: Vec<DrawnColumn>,
+    /// Prompts that a reward knows.
+    pub prompts: Vec<String>,
+    /// What one law may take.
+    pub limit: Duration,
+}
+
+/// What came of it.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct LawVerification {
+    /// Whether every law holds.
+    pub passed: bool,
+    /// The plugin.
+    pub plugin: PluginUse,
+    /// The option sets that laws were checked under.
+    pub options: Vec<String>,
+    /// Columns of the generated data, `NAME=LOW..HIGH`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub columns: Vec<String>,
+    /// Every law, in order.
+    pub laws: Vec<LawResult>,
+}
+
+/// One law.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct LawResult {
+    /// Its name.
+    pub name: String,
+    /// What it means.
+    pub meaning: String,
+    /// Whether it holds under every option set.
+    pub passed: bool,
+    /// Option sets that it was checked under.
+    pub checks: usize,
+    /// How many of them break it.
+    pub failed: usize,
+    /// The error that takes most of its limit, where the law is about numbers.
+    pub worst: Option<Agreement>,
+    /// Every check.
+    pub lines: Vec<Line>,
+}
+
+impl LawResult {
+    fn new(name: &str, meaning: &str, report: Report) -> LawResult {
+        LawResult {
+            name: name.to_owned(),
+            meaning: meaning.to_owned(),
+            passed: report.is_ok(),
+            checks: report.lines.len(),
+            failed: report.failures().count(),
+            worst: report.lines.iter().filter_map(|line| line.agreement).reduce(Agreement::worse),
+            lines: report.lines,
+        }
+    }
+
+    fn from_child(name: &str, meaning: &str, ended: Result<Ended<LawAnswer>>) -> LawResult {
+        let mut report = Report::default();
+        let refused = |error: Error| error.report().trim_end().to_owned();
+        match ended {
+            Err(error) => report.push(name, "the process", Err(refused(error))),
+            Ok(Ended { answer, failure }) => {
+                match answer {
+                    Some(LawAnswer::Checked(checked)) => report = checked,
+                    Some(LawAnswer::Refused(refusal)) => report.push(name, "the plugin", Err(refused(refusal.into()))),
+                    Some(LawAnswer::Described(_)) | None => {}
+                }
+                if let Some(failure) = failure {
+                    report.push(name, &failure.at, Err(failure.text));
+                }
+            }
+        }
+        LawResult::new(name, meaning, report)
+    }
+}
+
+/// Name of the line of a plugin that cannot even be described.
+const LOAD: (&str, &str) = ("load", "it loads, describes itself and makes an instance");
+
+/// Verifies an objective or a reward; `done` is told how many laws of how many are done, and the name of the last.
+///
+/// # Errors
+/// Request errors: an option, law or column that is not there, a reward that scores none of the samples. What the plugin does wrong
+/// is in the result.
+pub fn verify(
+    request: &LawRequest,
+    info: &PluginInfo,
+    done: &(dyn Fn(usize, usize, &str) + Sync),
+) -> Result<LawVerification> {
+    info.check_version()?;
+    let all = if info.kind == kind::OBJECTIVE { objective::LAWS } else { reward::LAWS };
+    let laws = chosen(all, &request.only)?;
+    refuse_unused(request, info)?;
+    let work = |task: LawTask| Work::Laws(LawJob { plugin: Place::of(info), kind: info.kind.clone(), task });
+    let mut verification = LawVerification {
+        passed: false,
+        plugin: used(info, sha256_of(&info.path)?),
+        options: Vec::new(),
+        columns: Vec::new(),
+        laws: Vec::new(),
+    };
+    let describe = LawTask::Describe {
+        options: request.options.clone(),
+        columns: request.columns.clone(),
+        prompts: request.prompts.clone(),
+    };
+    let setting: Setting = match process::run::<LawAnswer>(&work(describe), request.limit)? {
+        Ended { answer: Some(LawAnswer::Refused(refusal)), .. } => return Err(refusal.into()),
+        Ended { answer: Some(LawAnswer::Described(setting)), failure: None } => setting,
+        ended => {
+            verification.laws.push(LawResult::from_child(LOAD.0, LOAD.1, Ok(ended)));
+            return Ok(verification);
+        }
+    };
+    let check = |(law, meaning): (&'static str, &'static str)| {
+        let task = LawTask::Check { law: law.to_owned(), setting: setting.clone() };
+        LawResult::from_child(law, meaning, process::run(&work(task), request.limit))
+    };
+    verification.laws = side_by_side(&laws, check, |(law, _)| law, done);
+    verification.passed = verification.laws.iter().all(|law| law.passed);
+    verification.options = setting.told;
+    verification.columns = setting.columns.iter().map(DrawnColumn::told).collect();
+    Ok(verification)
+}
+
+fn chosen(all: &'static [(&'static str, &'static str)], only: &[String]) -> Result<Vec<(&'static str, &'static str)>> {
+    if let Some(wrong) = only.iter().find(|name| !all.iter().any(|(law, _)| law == name)) {
+        let message = format!("there is no law `{wrong}`");
+        return Err(Error::request(message).with_hint(suggestion(wrong, all.iter().map(|(law, _)| *law))));
+    }
+    Ok(all.iter().filter(|(law, _)| only.is_empty() || only.iter().any(|name| name == law)).copied().collect())
+}
+
+/// What means something of the other kind alone is not ignored.
+fn refuse_unused(request: &LawRequest, info: &PluginInfo) -> Result<()> {
+    let unused = match info.kind.as_str() {
+        kind::OBJECTIVE if !request.prompts.is_empty() => "--prompt is for rewards",
+        kind::REWARD if !request.columns.is_empty() => "--column is for objectives; a reward declares its columns",
+        _ => return Ok(()),
+    };
+    Err(Error::request(format!("{unused}, and `{}` is of kind {}", info.id, info.kind)))
+}

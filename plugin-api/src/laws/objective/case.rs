@@ -1,0 +1,188 @@
+//! An objective under one set of options, the windows that laws look at, and how a law ends.
+
+use super::{Generator, Laws, Values, compare, sequences, shrink::Cut};
+use crate::{
+    Error, Result,
+    batch::Batch,
+    laws::Agreement,
+    manifest::{DataKind, Normaliser, ObjectiveManifest, Requirements},
+    objective::{Loss, Objective},
+    options::OptionMap,
+    tape::CheckError,
+};
+
+/// How a law was broken.
+pub(super) struct Fault {
+    pub(super) text: String,
+    pub(super) agreement: Option<Agreement>,
+}
+
+impl Fault {
+    /// By numbers.
+    pub(super) fn measured(text: String, agreement: Agreement) -> Self {
+        Self { text, agreement: Some(agreement) }
+    }
+
+    /// The same, with what was being done before it.
+    pub(super) fn within(self, what: &str) -> Self {
+        Self { text: format!("{what}: {}", self.text), ..self }
+    }
+}
+
+/// A law that holds: what is worth knowing, and the greatest error where it is about numbers.
+#[derive(Default)]
+pub(super) struct Held {
+    pub(super) note: String,
+    pub(super) agreement: Option<Agreement>,
+}
+
+impl Held {
+    pub(super) fn note(text: impl Into<String>) -> Self {
+        Self { note: text.into(), agreement: None }
+    }
+
+    pub(super) fn measured(worst: Agreement) -> Self {
+        Self { note: String::new(), agreement: Some(worst) }
+    }
+}
+
+pub(super) type Outcome = Result<Held, Fault>;
+
+impl From<String> for Fault {
+    fn from(text: String) -> Self {
+        Fault { text, agreement: None }
+    }
+}
+
+impl From<Error> for Fault {
+    fn from(e: Error) -> Self {
+        Fault::from(format!("{:?}: {e}", e.code))
+    }
+}
+
+impl From<CheckError> for Fault {
+    fn from(e: CheckError) -> Self {
+        Fault::from(e.to_string())
+    }
+}
+
+pub(super) fn fault<T>(why: impl Into<String>) -> Result<T, Fault> {
+    Err(Fault::from(why.into()))
+}
+
+pub(super) fn holds() -> Outcome {
+    Ok(Held::default())
+}
+
+/// An objective under one set of options.
+pub(super) struct Case<'a> {
+    pub(super) laws: &'a Laws,
+    pub(super) options: &'a OptionMap,
+    pub(super) requirements: Requirements,
+    /// The windows that each law looks at, by the number they are drawn with.
+    pub(super) draws: Vec<u64>,
+    /// What is left of each window; all of it where there is none.
+    pub(super) cut: Option<Cut>,
+}
+
+/// How many different windows each law looks at.
+pub(super) const WINDOWS: u64 = 3;
+
+impl<'a> Case<'a> {
+    pub(super) fn new(laws: &'a Laws, options: &'a OptionMap) -> Result<Self, Fault> {
+        let requirements = (laws.create)(options)?.requirements()?;
+        Ok(Self { laws, options, requirements, draws: (0..WINDOWS).collect(), cut: None })
+    }
+
+    /// The same, of one window alone, or of a part of it.
+    pub(super) fn only(&self, draw: u64, cut: Option<Cut>) -> Case<'a> {
+        Case { laws: self.laws, options: self.options, requirements: self.requirements.clone(), draws: vec![draw], cut }
+    }
+
+    pub(super) fn windows(&self) -> impl Iterator<Item = u64> {
+        self.draws.iter().copied()
+    }
+
+    /// The first of the windows.
+    pub(super) fn first(&self) -> u64 {
+        self.draws.first().copied().unwrap_or(0)
+    }
+
+    pub(super) fn manifest(&self) -> &ObjectiveManifest {
+        &self.laws.manifest
+    }
+
+    pub(super) fn generator(&self) -> &Generator {
+        &self.laws.generator
+    }
+
+    pub(super) fn instance(&self) -> Result<Box<dyn Objective>> {
+        (self.laws.create)(self.options)
+    }
+
+    /// Data without statistics.
+    pub(super) fn data(&self, draw: u64) -> Batch<'static> {
+        let whole = self.generator().data(self.manifest(), draw);
+        self.cut.as_ref().and_then(|cut| cut.of(&whole).ok()).unwrap_or(whole)
+    }
+
+    /// The same data with statistics of `values`.
+    pub(super) fn fill(&self, data: &Batch<'_>, values: Values) -> Result<Batch<'static>> {
+        self.generator().fill(data, self.manifest(), &self.requirements.statistics, values)
+    }
+
+    /// An instance and a batch that is ready for its `loss`.
+    pub(super) fn ready(&self, draw: u64) -> Result<(Box<dyn Objective>, Batch<'static>)> {
+        self.ready_from(&self.fill(&self.data(draw), Values::Random(draw))?, draw)
+    }
+
+    /// The same from a given window: after `prepare` over rollouts, the models that train have moved.
+    pub(super) fn ready_from(&self, window: &Batch<'_>, draw: u64) -> Result<(Box<dyn Objective>, Batch<'static>)> {
+        let mut objective = self.instance()?;
+        let batch = self.prepared(objective.as_mut(), window)?;
+        if !self.rollouts() {
+            return Ok((objective, batch));
+        }
+        let moved = self.fill(&batch, Values::Near(draw))?;
+        Ok((objective, moved))
+    }
+
+    /// `window` with what `prepare` makes of it: of rollouts all is there already, of rows the statistics are not.
+    pub(super) fn prepared(&self, objective: &mut dyn Objective, window: &Batch<'_>) -> Result<Batch<'static>> {
+        let seen = self.seen_by_prepare(window);
+        sequences::prepared(objective, &seen, window, self.rollouts())
+    }
+
+    /// The arrays of a window that `prepare` is given.
+    pub(super) fn seen_by_prepare(&self, window: &Batch<'_>) -> Batch<'static> {
+        let is_statistic = |name: &str| self.requirements.statistics.iter().any(|s| s == name);
+        let seen = window.arrays().iter().filter(|a| self.rollouts() || !is_statistic(&a.name));
+        seen.fold(Batch::new(), |all, a| all.with_array(sequences::with_data(a, a.data.to_vec())))
+    }
+
+    /// Whether the policy answers prompts.
+    pub(super) fn rollouts(&self) -> bool {
+        self.manifest().data == DataKind::PROMPT
+    }
+
+    /// The loss in a form that can be compared.
+    pub(super) fn loss(&self, objective: &dyn Objective, batch: &Batch<'_>) -> Result<compare::Flat, Fault> {
+        compare::Flat::of(self.manifest(), &objective.loss(batch)?, batch)
+    }
+
+    /// Whether a window is never cut.
+    pub(super) fn coupled(&self) -> bool {
+        self.manifest().coupled || self.requirements.coupled
+    }
+
+    /// Whether a micro-batch never splits pairs or groups.
+    pub(super) fn keeps_groups(&self) -> bool {
+        self.manifest().data == DataKind::PREFERENCE
+            || self.manifest().terms.iter().any(|t| [Normaliser::PAIRS, Normaliser::GROUPS].contains(&t.normaliser))
+    }
+}
+
+/// A term's weighted part of the total.
+pub(super) fn weighted(loss: &Loss) -> impl Iterator<Item = (&str, f64)> {
+    loss.terms.iter().map(|t| (t.name.as_str(), t.coefficient * t.sum))
+}

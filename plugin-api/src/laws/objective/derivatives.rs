@@ -1,0 +1,140 @@
+//! The laws of derivatives: cotangents are those of the sums, with detached values held constant, and what is declared to be
+//! detached is.
+
+use super::{
+    Case, Fault, Held, Outcome, Values,
+    compare::{Alike, Flat},
+    fault, sequences,
+};
+use crate::{
+    batch::{Array, Batch},
+    laws::Agreement,
+    manifest::DataKind,
+    objective::{Loss, Objective},
+    tape::{CheckError, Detached, gradient_error, record_detached, replay_detached},
+};
+use ndarray::{Array1, ArrayD};
+
+/// Each term's cotangents are the derivatives of its sum, with what the loss detaches as it is at the base point.
+pub(super) fn cotangents(case: &Case<'_>) -> Outcome {
+    let (mut checked, mut held) = (0, 0);
+    let mut worst = Agreement::new(0.0, case.laws.tolerance.relative);
+    for draw in case.windows() {
+        let (objective, batch) = case.ready(draw)?;
+        let (loss, detached) = base(objective.as_ref(), &batch)?;
+        held = held.max(detached.len());
+        let whole = Flat::of(case.manifest(), &loss, &batch)?;
+        let statistics: Vec<&Array<'_>> = batch.arrays().iter().filter(|a| a.differentiable).collect();
+        let point: Vec<(&str, ArrayD<f64>)> = statistics.iter().map(|a| (a.name.as_ref(), vector(&a.data))).collect();
+        for term in whole.terms.keys() {
+            let claimed = |a: &&Array<'_>| whole.cotangents.get(&format!("{term}/{}", a.name)).map(vector);
+            let claimed = statistics.iter().map(claimed).collect::<Result<Vec<_>, _>>()?;
+            checked += claimed.iter().map(ArrayD::len).sum::<usize>();
+            let sum = |at: &[ArrayD<f64>]| sum_at(objective.as_ref(), &batch, at, term, &detached);
+            let error = gradient_error(&point, &claimed, case.laws.tolerance, sum);
+            let error = error.map_err(|e| mismatch(term, &e, case.laws.tolerance.relative))?;
+            worst = worst.worse(Agreement::new(error * worst.limit, worst.limit));
+        }
+    }
+    let held = if held > 0 { format!(", {held} detached values held constant") } else { String::new() };
+    Ok(Held { note: format!("{checked} derivatives{held}"), agreement: Some(worst) })
+}
+
+/// What is declared to be detached is detached, under its name; and of labelled answers no gradient flows from one row into
+/// another: where rows meet (KTO's reference point), the meeting point is a constant.
+pub(super) fn stop_gradients(case: &Case<'_>) -> Outcome {
+    let declared = &case.manifest().stop_gradients;
+    let mut count = 0;
+    for draw in case.windows() {
+        let (objective, batch) = case.ready(draw)?;
+        let (loss, detached) = base(objective.as_ref(), &batch)?;
+        count = count.max(detached.len());
+        if let Some(lost) = declared.iter().find(|spec| !detached.iter().any(|d| d.name == spec.name)) {
+            return fault(format!(
+                "the manifest says that `{0}` is held constant in the gradient, but `loss` never detaches it: \
+                 `x.detach_as(\"{0}\")` on a tape, `stop_gradient(\"{0}\", values)` by hand",
+                lost.name
+            ));
+        }
+        let unknown = |d: &&Detached| !d.name.is_empty() && !declared.iter().any(|spec| spec.name == d.name);
+        if let Some(other) = detached.iter().find(unknown) {
+            return fault(format!("`loss` detaches `{}`, which the manifest does not declare", other.name));
+        }
+        if case.coupled() && case.manifest().data == DataKind::UNPAIRED {
+            flows_between_rows(case, objective.as_ref(), &batch, &loss, &detached)?;
+        }
+    }
+    Ok(Held::note(if count == 0 { String::new() } else { format!("{count} detached values") }))
+}
+
+/// Whether the cotangents of the first half of the rows change where the statistics of the others do, all detached values held.
+fn flows_between_rows(
+    case: &Case<'_>,
+    objective: &dyn Objective,
+    batch: &Batch<'_>,
+    loss: &Loss,
+    detached: &[Detached],
+) -> Result<(), Fault> {
+    let sequences = batch.sequences()?;
+    let front: Vec<usize> = (0..sequences / 2).collect();
+    let offsets = batch.offsets()?;
+    let boundary = offsets.get(front.len()).copied().unwrap_or(0);
+    let moved = case.fill(batch, Values::Near(0xf10))?;
+    let mixed =
+        moved.arrays().iter().filter(|a| a.differentiable).try_fold(sequences::owned(batch), |all, array| {
+            let first = if array.scope == crate::batch::Scope::TOKEN { boundary } else { front.len() } * array.cols;
+            let before = batch.get(&array.name)?;
+            let data = [&before[..first], &array.data[first..]].concat();
+            Ok::<_, crate::Error>(all.with_array(sequences::with_data(array, data)))
+        })?;
+    let found = replay_detached(detached, || objective.loss(&mixed)).map_err(Fault::from)??;
+    let half = |loss: &Loss, batch: &Batch<'_>| -> Result<Flat, Fault> {
+        let flat = Flat::of(case.manifest(), loss, batch)?;
+        Ok(Flat { cotangents: sequences::select(&flat.cotangents, &front)?, ..flat })
+    };
+    let same = half(loss, batch)?.same_cotangents(&half(&found, &mixed)?, Alike::Rounding);
+    same.map(drop).map_err(|fault| {
+        fault.within(
+            "the gradient by one labelled answer flows through the others (what they meet in, such as KTO's reference \
+             point, is a constant of the gradient: `detach_as` or `stop_gradient`)",
+        )
+    })
+}
+
+/// The loss at the base point, with what it detaches.
+pub(super) fn base(objective: &dyn Objective, batch: &Batch<'_>) -> Result<(Loss, Vec<Detached>), Fault> {
+    let (loss, detached) = record_detached(|| objective.loss(batch));
+    Ok((loss?, detached))
+}
+
+/// A difference that is not the claimed derivative, in numbers.
+pub(super) fn mismatch(term: &str, error: &CheckError, limit: f64) -> Fault {
+    match error {
+        CheckError::Mismatch { claimed, measured, .. } => {
+            let apart = (claimed - measured).abs() / claimed.abs().max(measured.abs()).max(f64::MIN_POSITIVE);
+            Fault::measured(format!("term `{term}`: {error}"), Agreement::new(apart, limit))
+        }
+        _ => Fault::from(format!("term `{term}`: {error}")),
+    }
+}
+
+pub(super) fn vector(values: &[f64]) -> ArrayD<f64> {
+    Array1::from_vec(values.to_vec()).into_dyn()
+}
+
+/// The sum of `term` where the differentiable statistics are `at` and the detached values are those of the base point.
+pub(super) fn sum_at(
+    objective: &dyn Objective,
+    batch: &Batch<'_>,
+    at: &[ArrayD<f64>],
+    term: &str,
+    detached: &[Detached],
+) -> Result<f64, String> {
+    let statistics = batch.arrays().iter().filter(|a| a.differentiable);
+    let moved = statistics.zip(at).fold(sequences::owned(batch), |all, (array, values)| {
+        all.with_array(sequences::with_data(array, values.iter().copied().collect()))
+    });
+    let loss = replay_detached(detached, || objective.loss(&moved))?.map_err(|e| e.to_string())?;
+    let found = loss.terms.iter().find(|t| t.name == term);
+    found.map(|t| t.sum).ok_or_else(|| "the term is gone where a statistic moves".to_owned())
+}

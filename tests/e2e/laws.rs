@@ -1,0 +1,173 @@
+//! Objectives and rewards held against their laws as built libraries, and on the first batch of a run.
+
+use serde_json::Value;
+
+use crate::lab::Lab;
+use crate::rig::{Answer, library, plugins};
+
+fn verify(args: &[&str]) -> Answer {
+    Lab::new().ask(&[&["plugins", "verify"], args].concat())
+}
+
+fn json(answer: &Answer) -> Value {
+    serde_json::from_str(&answer.out).unwrap_or_else(|e| panic!("{e}: {answer:#?}"))
+}
+
+/// The names of the laws that a report says are broken.
+fn broken(report: &Value) -> Vec<&str> {
+    let laws = report["laws"].as_array().map(Vec::as_slice).unwrap_or_default();
+    laws.iter().filter(|law| law["passed"] == false).filter_map(|law| law["name"].as_str()).collect()
+}
+
+/// Catches laws that a shipped plugin breaks, options that are never varied, and terms that no option set brings about.
+#[test]
+fn shipped_objectives_and_rewards_obey_their_laws() {
+    for (args, sets) in [
+        (&["ce"][..], 3),
+        (&["sft"], 1),
+        (&["dpo"], 15),
+        (&["reward"], 2),
+        (&["ppo"], 20),
+        (&["length"], 1),
+        (&["exact"], 3),
+        (&["mention", "--option", "words=[\"answer\"]"], 2),
+        (&["world", "--prompt", "add: 2 + 3\n"], 1),
+    ] {
+        let answer = verify(&[args, &["--json"]].concat());
+        let report = json(&answer);
+        assert_eq!(broken(&report), Vec::<&str>::new(), "{args:?}: {report:#}");
+        answer.succeeds();
+        let options = report["options"].as_array().map_or(0, Vec::len);
+        assert!(options >= sets, "{args:?}: {options} option sets");
+    }
+}
+
+/// Catches differences that move a detached value of a plugin whose tape lies behind the boundary, and a forgotten detach that
+/// passes because nothing in the value tells of it.
+#[test]
+fn gotcha_56_stop_gradients_of_a_loaded_library_are_held_constant() {
+    for (plugin, expected) in [
+        ("kto-held", &[][..]),
+        ("kto-by-hand", &[]),
+        ("kto-forgotten", &["stop-gradients"]),
+        ("kto-undeclared", &["cotangents", "stop-gradients"]),
+    ] {
+        let answer = verify(&[plugin, "--json"]);
+        let report = json(&answer);
+        assert_eq!(broken(&report), expected, "{plugin}: {report:#}");
+        assert_eq!(answer.code, Some(i32::from(!expected.is_empty())), "{answer:#?}");
+        if expected.is_empty() {
+            assert!(report.to_string().contains("1 detached values held constant"), "{report:#}");
+        }
+    }
+}
+
+/// Catches a verdict without its law, its meaning, its numbers or the smallest case.
+#[test]
+fn a_broken_law_is_a_line_with_its_meaning_its_error_and_the_smallest_case() {
+    let answer = verify(&["wrong-cotangent-sign"]);
+    answer.refuses(1, &["objective `wrong-cotangent-sign` breaks laws: cotangents"]);
+    let row = answer.out.lines().find(|line| line.starts_with("cotangents")).unwrap_or_default();
+    for part in ["FAILED", "they are the derivatives of the sums", "2.0e0", "1e-6"] {
+        assert!(row.contains(part), "`{part}` is missing in {answer:#?}");
+    }
+    assert!(answer.out.contains("smallest counterexample: 1 sequence of 1 token; mask [1]; logp [-"), "{answer:#?}");
+    assert!(answer.out.lines().last().is_some_and(|line| line.starts_with("FAILED: 1 of 17 laws")), "{answer:#?}");
+}
+
+/// Catches a wrong sign that nothing tells of where a value is expected, and a mean that passes for a sum.
+#[test]
+fn what_authors_get_wrong_breaks_its_law() {
+    for (plugin, laws) in [
+        ("wrong-sign", &["expectations"][..]),
+        ("mean-for-sum", &["additivity", "expectations"]),
+        ("flat", &["expectations"]),
+        ("nan-cotangents", &["declared", "cotangents"]),
+        ("rank", &["independent"]),
+        ("bytes", &["unusual"]),
+    ] {
+        let answer = verify(&[plugin, "--json"]);
+        let report = json(&answer);
+        for law in laws {
+            assert!(broken(&report).contains(law), "{plugin}: {law}: {report:#}");
+        }
+        assert_eq!(answer.code, Some(1), "{answer:#?}");
+    }
+    verify(&["undeclared-column"]).refuses(2, &["scores no sample", "no column `target`"]);
+}
+
+/// Catches a plugin that ends the process and with it the report, and one whose end counts as a success.
+#[test]
+fn a_plugin_that_ends_the_process_is_failed_lines() {
+    let answer = verify(&["exits-in-loss"]);
+    answer.refuses(1, &["`exits-in-loss`"]);
+    assert!(answer.out.contains("ended the process with code 0 before its report"), "{answer:#?}");
+}
+
+/// Catches a right objective that is refused for a column of the data which the generator does not know.
+#[test]
+fn columns_that_are_asked_for_are_drawn_and_told() {
+    let answer = verify(&["by-column"]);
+    assert!(answer.succeeds().contains("columns drawn: weight=0.5..2.0"), "{answer:#?}");
+    let answer = verify(&["by-column", "--column", "weight=1..3", "--only", "normalisers"]);
+    assert!(answer.succeeds().contains("columns drawn: weight=1..3"), "{answer:#?}");
+}
+
+/// Catches a file that is only taken for a backend's, and options that are not handed on.
+#[test]
+fn a_library_of_an_objective_is_verified_under_the_options_given() {
+    let file = library(&plugins(), "objective-ce");
+    let answer =
+        verify(&[&file.to_string_lossy(), "--option", "label_smoothing=0.3", "--option", "z_loss=0.5", "--json"]);
+    answer.succeeds();
+    let report = json(&answer);
+    assert_eq!(report["options"].to_string(), r#"["label_smoothing = 0.3, z_loss = 0.5"]"#);
+    assert_eq!(report["plugin"]["kind"], "objective");
+}
+
+/// Catches a run that trains on a contradiction, a check that does not see it, a pass that is forgotten, and a receipt that does
+/// not tell of what was accepted.
+#[test]
+fn new_bytes_are_checked_on_the_first_batch_before_they_are_trained() {
+    for (plugin, law) in [
+        ("wrong-cotangent-sign", "cotangents: term `nll`"),
+        ("wrong-sign", "expectations: `nll` should be"),
+        ("mean-for-sum", "additivity: cut in two"),
+        ("flat", "every cotangent of the first batch is 0"),
+    ] {
+        let lab = Lab::tiny();
+        let set = format!("objective.plugin={plugin}");
+        let told = ["contradicts itself on the experiment's first batch", law, "telos plugins verify", "--unproved"];
+        lab.run(&[&set]).refuses(1, &told);
+        assert_eq!(lab.tiny_run().train("loss").len(), 0, "{plugin}");
+        lab.ask(&["check", "tiny.toml", "--set", &set]).refuses(1, &told);
+        // Refused once is refused again: the lock does not take it for proved.
+        let again = lab.ask(&["run", "tiny.toml", "--set", &set, "--name", "again"]);
+        again.refuses(1, &told);
+        let args = ["run", "tiny.toml", "--set", &set, "--name", "unproved", "--unproved"];
+        lab.ask(&args).succeeds();
+        let receipt: Value =
+            serde_json::from_slice(&std::fs::read(lab.at("runs/unproved/receipt.json")).expect("a receipt"))
+                .expect("JSON");
+        assert!(receipt["unproved"][0].as_str().is_some_and(|line| line.contains(law)), "{receipt:#}");
+    }
+    let lab = Lab::tiny();
+    lab.run(&[]).succeeds();
+    let lock = std::fs::read_to_string(lab.at("runs/plugins.lock")).expect("a lock");
+    let ce = lock.split("[[plugin]]").find(|pin| pin.contains("\"ce\"")).expect("a pin");
+    assert!(!ce.contains("unproved"), "{lock}");
+    let receipt = std::fs::read_to_string(lab.at("runs/tiny/receipt.json")).expect("a receipt");
+    assert!(!receipt.contains("unproved"), "{receipt}");
+}
+
+/// Catches a check that moves the data on: the run would learn from its second window first.
+#[test]
+fn checking_an_objective_changes_no_bit_of_the_run() {
+    let (first, second) = (Lab::tiny(), Lab::tiny());
+    first.run(&[]).succeeds();
+    second.run(&["train.steps=1"]).succeeds();
+    second.ask(&["run", "tiny.toml", "--name", "proved"]).succeeds();
+    let proved = crate::lab::Run(second.at("runs/proved"));
+    assert!(first.tiny_run().saved(8, "model.safetensors") == proved.saved(8, "model.safetensors"));
+    assert_eq!(first.tiny_run().train("loss"), proved.train("loss"));
+}

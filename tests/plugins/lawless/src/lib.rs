@@ -1,0 +1,5 @@
+//! Objectives and rewards that obey the laws, or break one of them in a known way, for the tests; never shipped.
+
+mod kto;
+mod rewards;
+mod tokens;
