@@ -173,8 +173,7 @@ impl Sum {
         }
     }
 
-    /// The sum with the error of its additions: each of the absolute terms takes part in as many roundings as
-    /// [`depth`] says.
+    /// The sum with the error of its additions: [`depth`] roundings of the sum of the absolute terms.
     pub fn total(self) -> Bounded {
         Bounded { summed: self.sum.summed + depth(self.count) * self.terms, ..self.sum }
     }

@@ -42,7 +42,7 @@ impl Limits {
         self.0.iter().find(|(name, _)| *name == output).map(|(_, limits)| limits.as_slice())
     }
 
-    /// The limits of `case`, computed in `compute`, of which the reference says `expected`.
+    /// The limits of `case`, computed in `compute`, whose results on the reference are `expected`.
     ///
     /// # Errors
     /// Where the operation is unknown here, or where its evaluation contradicts the reference.
@@ -107,7 +107,7 @@ fn agrees(case: &Case, spec: &OperandSpec, reference: &[f64], matrix: &Matrix, l
         let beyond = expected.is_infinite() && x.value.is_finite() && expected.is_sign_positive() == (x.value > 0.0);
         if !limit.is_finite() || !(same || near || beyond) {
             return Err(broken(format!(
-                "[{at}] is {:e} with a limit of {limit:e}, the reference says {expected:e}",
+                "[{at}] is {:e} with a limit of {limit:e}, the reference has {expected:e}",
                 x.value
             )));
         }

@@ -101,7 +101,7 @@ pub struct Operands<'a> {
 }
 
 impl<'a> Operands<'a> {
-    /// So many roundings in f64, counted as roundings in the accumulator.
+    /// This number of roundings in f64, counted as roundings in the accumulator.
     pub fn of_f64(&self, roundings: f64) -> f64 {
         roundings * roundoff(DType::F64) / roundoff(self.compute.accumulator())
     }
