@@ -1,6 +1,9 @@
 //! An objective under one set of options, the windows that laws look at, and how a law ends.
 
-use super::{Generator, Laws, Values, compare, sequences, shrink::Cut};
+use super::{
+    Generator, Laws, Values, compare, sequences,
+    shrink::{Cut, describe},
+};
 use crate::{
     Error, Result,
     batch::Batch,
@@ -15,12 +18,19 @@ use crate::{
 pub(super) struct Fault {
     pub(super) text: String,
     pub(super) agreement: Option<Agreement>,
+    /// The batch that shows it, in words, where that is not the window as it was drawn.
+    pub(super) at: Option<String>,
 }
 
 impl Fault {
+    /// With the batch that shows it.
+    pub(super) fn shown_by(self, batch: &Batch<'_>) -> Self {
+        Self { at: Some(describe(batch)), ..self }
+    }
+
     /// By numbers.
     pub(super) fn measured(text: String, agreement: Agreement) -> Self {
-        Self { text, agreement: Some(agreement) }
+        Self { text, agreement: Some(agreement), at: None }
     }
 
     /// The same, with what was being done before it.
@@ -50,7 +60,7 @@ pub(super) type Outcome = Result<Held, Fault>;
 
 impl From<String> for Fault {
     fn from(text: String) -> Self {
-        Fault { text, agreement: None }
+        Fault { text, agreement: None, at: None }
     }
 }
 

@@ -20,6 +20,8 @@ pub enum Values {
     Random(u64),
     /// Of models that train: as they are, moved a little, by this number. Of frozen ones: as they are.
     Near(u64),
+    /// Of models that train: as they are, moved a little by this number, and all of them by that much. Of frozen ones: as they are.
+    Shifted(u64, f64),
     /// 0 everywhere.
     Zero,
     /// Of equal models whose logits are all 0 and whose heads answer 0.
@@ -229,7 +231,7 @@ impl Generator {
     ) -> Result<Batch<'static>> {
         let mut rng = match values {
             Values::Random(draw) => self.rng(2, draw),
-            Values::Near(draw) => self.rng(3, draw),
+            Values::Near(draw) | Values::Shifted(draw, _) => self.rng(3, draw),
             Values::Zero | Values::Uniform => self.rng(4, 0),
         };
         let mut batch = super::sequences::owned(data);
@@ -241,8 +243,9 @@ impl Generator {
                 .map(|i| match (values, old.as_ref().and_then(|old| old.get(i))) {
                     (Values::Zero, _) => 0.0,
                     (Values::Uniform, _) => self.uniform(kind.base),
-                    (Values::Near(_), Some(old)) if !trains(manifest, name) => *old,
+                    (Values::Near(_) | Values::Shifted(..), Some(old)) if !trains(manifest, name) => *old,
                     (Values::Near(_), Some(old)) => kind.within(old + rng.between(-0.3, 0.3)),
+                    (Values::Shifted(_, by), Some(old)) => kind.within(old + by + rng.between(-0.3, 0.3)),
                     _ => kind.draw(base_of(&batch, name, i), &mut rng),
                 })
                 .collect();

@@ -320,7 +320,7 @@ impl Laws {
         };
         match outcome {
             Ok(held) => report.uphold(law, case, held.note, held.agreement),
-            Err(Fault { text, agreement }) => report.refute(law, case, Broken { text, agreement }, None),
+            Err(Fault { text, agreement, .. }) => report.refute(law, case, Broken { text, agreement }, None),
         }
     }
 }

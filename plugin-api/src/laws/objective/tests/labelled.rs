@@ -4,6 +4,7 @@ use super::{Sketch, broken, check};
 use crate::{
     Result,
     batch::Batch,
+    laws::objective::{Generator, Laws},
     manifest::{DataKind, Normaliser, ObjectiveManifest, Role, Statistic, StopGradient, TermSpec},
     objective::{Loss, Term},
     tape::{Var, stop_gradient},
@@ -82,6 +83,13 @@ fn gotcha_56_a_detached_reference_point_passes_and_a_forgotten_one_fails() {
     ];
     for (mistake, manifest, loss, expected) in table {
         check(mistake, broken(manifest(), sketch(loss)), expected);
+        for seed in [1, 17, 0x7e105] {
+            let laws = Laws::new(manifest(), move |options| {
+                crate::options::refuse_unknown(&[], options)?;
+                Ok(sketch(loss))
+            });
+            check(mistake, laws.with_generator(Generator::new(seed)).verify(), expected);
+        }
     }
 }
 
