@@ -10,6 +10,7 @@ use telos::{
     device::{Buffer, Device, profile::Record},
     error::Result,
     model::{Model, ModelConfig, Outputs, Recompute},
+    plugins::Pinning,
     train::{
         arrays::cut,
         objectives::Objectives,
@@ -54,7 +55,7 @@ pub fn prepared(file: &Path, spec: &Spec, sets: &[Override], folders: &[PathBuf]
     // Nothing is written there; a lock that a user keeps beside the runs is not asked.
     let runs = std::env::temp_dir().join("telos-bench-runs");
     overrides.push(Override::text("bench", "runs_dir", &runs.to_string_lossy()));
-    prepare(file, &overrides, folders, true)
+    prepare(file, &overrides, folders, Pinning::Update)
 }
 
 /// What a step found.

@@ -32,6 +32,9 @@ impl Kind {
 /// A failure of the host, boxed so that `Result`s stay small.
 pub struct Error(Box<Inner>);
 
+/// How the message of an error begins that says so.
+const OUT_OF_MEMORY: &str = "out of memory";
+
 struct Inner {
     kind: Kind,
     message: String,
@@ -93,6 +96,11 @@ impl Error {
         let mut outer = outer.with_cause(self);
         outer.0.hint = hint;
         outer
+    }
+
+    /// Whether the device had no memory left.
+    pub fn is_out_of_memory(&self) -> bool {
+        self.0.message.starts_with(OUT_OF_MEMORY)
     }
 
     /// What kind of failure this is.
@@ -172,7 +180,7 @@ impl From<plugin_api::Error> for Error {
             _ => Kind::Run,
         };
         if error.code == Code::OUT_OF_MEMORY {
-            return Error::new(kind, format!("out of memory: {error}"))
+            return Error::new(kind, format!("{OUT_OF_MEMORY}: {error}"))
                 .with_hint("lower train.micro_batch_tokens, or set train.recompute = \"all\"");
         }
         if error.code == Code::LOST {

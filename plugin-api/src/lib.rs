@@ -146,6 +146,7 @@ pub mod abi;
 mod author;
 pub mod backend;
 pub mod batch;
+pub mod contract;
 pub mod error;
 pub mod export;
 pub mod laws;

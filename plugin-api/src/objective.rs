@@ -4,6 +4,10 @@
 //! Its calls come in this order: `create`; once per window `compose` (where it has one), `prepare`, `weigh` (where a term
 //! has a custom normaliser), `loss` per micro-batch, `after_step`. State may change in `prepare` and `after_step` alone,
 //! so that micro-batches can be cut anywhere. All calls come from one thread.
+//!
+//! Before the first step the host tries a batch: it calls `compose`, `prepare`, `weigh` and `loss` with the longest rows of the
+//! data, and puts the state back. Prompts have made-up answers there, several to a prompt where the experiment asks for several,
+//! with rewards of 0, 0.5 and 1, and every second one ended.
 
 use crate::{
     Result,
@@ -28,7 +32,9 @@ pub trait Objective {
     /// row a part belongs to) and `part` (0 text, 1 prompt, 2 completion from its first supervised token on, 3 chosen,
     /// 4 rejected), and the row's columns. Out: `offsets`; per token `token`
     /// and `mask` (whether that token is supervised as a target); per sequence `row`, and `group` and `side` where they
-    /// mean something.
+    /// mean something, and columns. Nothing else is read (`part` may stay). Ids lie within the vocabulary, sequences have two
+    /// tokens or more and fit the model's context, `mask` and `side` are 0 or 1, a `row` is one of those given. It is not called
+    /// for prompts. The host refuses what differs ([`crate::contract::composed`]).
     ///
     /// # Errors
     /// The plugin's own.
@@ -38,8 +44,11 @@ pub trait Objective {
     }
 
     /// Work over the whole window or rollout before it is cut: shaped rewards, advantages, whitening. The arrays
-    /// returned join this objective's batches. Of rollouts, `keep` (per sequence, 0 or 1) drops samples and `request` (one
-    /// value) asks for more prompts. Also called for batches that are only evaluated; state is put back afterwards.
+    /// returned join this objective's batches: per token or sequence of the window given, elsewhere than in rollouts also per
+    /// batch. Of rollouts, `keep` (per sequence, 0 or 1) drops samples. Asking for more prompts (`request`) is not supported.
+    /// Numbers are finite, those per token where the mask is 1; names of the host's arrays (`mask`, `group`, `reward`,
+    /// `column.NAME` ...) are refused, and so is everything else that [`crate::contract::prepared`] lists. Also called for
+    /// batches that are only evaluated; state is put back afterwards.
     ///
     /// # Errors
     /// The plugin's own.
@@ -48,7 +57,8 @@ pub trait Objective {
         Ok(Batch::new())
     }
 
-    /// A micro-batch's share of each custom normaliser, by term name; from data and `prepare` alone.
+    /// A micro-batch's share of each custom normaliser, by term name; from data and `prepare` alone. Every such term is there
+    /// once, with a number from 0. Where they add up to 0 over the window, the term's sum is 0 too.
     ///
     /// # Errors
     /// The plugin's own.
@@ -57,13 +67,16 @@ pub trait Objective {
         Ok(Vec::new())
     }
 
-    /// The loss of a micro-batch: each term's *sum* and its cotangents. Never a mean.
+    /// The loss of a micro-batch: each term's *sum* and its cotangents. Never a mean. Every term that the options bring about is
+    /// there for every batch, once, with a cotangent for each statistic that it depends on; of statistics that are not required
+    /// there are none. The host refuses what differs ([`crate::contract::loss`]).
     ///
     /// # Errors
     /// The plugin's own; [`crate::Code::ARRAY`] for an array that is not there.
     fn loss(&self, batch: &Batch<'_>) -> Result<Loss>;
 
-    /// After an optimizer step, with the window's global metrics by name.
+    /// After an optimizer step, with the window's global metrics by name. [`Verdict::END_ROLLOUT`] is refused where there are no
+    /// rollouts.
     ///
     /// # Errors
     /// The plugin's own.

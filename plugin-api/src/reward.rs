@@ -1,14 +1,18 @@
 //! The reward contract: from finished samples to one number each.
 
+use serde_json::Value;
+
 use crate::{Result, manifest::RewardManifest, options::OptionSet};
 
-/// A column of the sample's row: a text or a number.
+/// A column of the sample's row: a text, a number, or a list or an object.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Column {
     /// Text.
     Text(String),
     /// Number.
     Number(f64),
+    /// A list or an object, as its JSON.
+    Json(String),
 }
 
 /// A prompt, what the policy answered, and the other columns of the prompt's row.
@@ -20,15 +24,25 @@ pub struct Sample {
     pub completion: String,
     /// Whether the completion ended by itself (EOS or a stop text) rather than at the length limit.
     pub ended: bool,
-    /// The row's other columns, by name.
+    /// All of the row's other columns, by name, whether the reward declares them or not. The host checks declared columns for
+    /// all rows before the first step; one that a reward reads without declaring it is missed in mid-run, at the first row
+    /// without it.
     pub columns: Vec<(String, Column)>,
 }
 
 impl Sample {
-    /// The text of a column.
+    /// The text of a column; of a list or an object, its JSON.
     pub fn text(&self, name: &str) -> Option<&str> {
         match self.columns.iter().find(|(n, _)| n == name)? {
-            (_, Column::Text(text)) => Some(text),
+            (_, Column::Text(text) | Column::Json(text)) => Some(text),
+            _ => None,
+        }
+    }
+
+    /// The value of a column that is a list or an object in the row; `None` for texts, whatever they spell, and numbers.
+    pub fn json(&self, name: &str) -> Option<Value> {
+        match self.columns.iter().find(|(n, _)| n == name)? {
+            (_, Column::Json(text)) => serde_json::from_str(text).ok(),
             _ => None,
         }
     }

@@ -1,6 +1,9 @@
 //! The number of threads never changes a bit of what a run leaves behind.
 
-use crate::lab::Lab;
+use crate::{
+    lab::{Lab, close},
+    rig::Answer,
+};
 
 /// Wide enough that every kernel cuts its work into several chunks.
 const WIDE: [&str; 7] = [
@@ -44,4 +47,30 @@ fn another_seed_gives_other_bits() {
     let (run, other) = (lab.tiny_run(), crate::lab::Run(lab.at("runs/other")));
     assert!(run.saved(2, "model.safetensors") != other.saved(2, "model.safetensors"));
     assert!(run.bytes("metrics.jsonl") != other.bytes("metrics.jsonl"));
+}
+
+/// Catches a forced instruction set that is ignored or whose bits change from run to run, a set that changes more than last
+/// bits, and an unknown one that trains anyway.
+#[test]
+fn a_forced_instruction_set_trains_with_its_own_bits_and_an_unknown_one_is_refused() {
+    let run = |isa: &str| {
+        let lab = Lab::tiny();
+        let sets = ["--set", "train.steps=2", "--set", "sample.every=0"];
+        let mut command = lab.command(&[&["run", "tiny.toml"], &sets[..]].concat());
+        let answer = Answer::of(command.env("TELOS_CANDLE_ISA", isa));
+        (lab, answer)
+    };
+    let (lab, refused) = run("sse9");
+    refused.refuses(2, &["TELOS_CANDLE_ISA", "sse9", "baseline"]);
+    assert!(!lab.at("runs").exists());
+    let [first, again, widest] = ["baseline", "baseline", "auto"].map(|isa| {
+        let (lab, answer) = run(isa);
+        answer.succeeds();
+        lab
+    });
+    first.tiny_run().equals(&again.tiny_run(), 2);
+    let losses = [&first, &widest].map(|lab| lab.tiny_run().train("loss"));
+    losses[0].iter().zip(&losses[1]).for_each(|(a, b)| close(*a, *b, 1e-5, "loss"));
+    let shown = Lab::new().ask(&["plugins", "show", "candle"]);
+    assert!(shown.succeeds().contains("kernels for "), "{shown:#?}");
 }

@@ -5,6 +5,7 @@
 mod build;
 mod cargo;
 mod dist;
+mod isa;
 mod minors;
 mod plugins;
 mod test;
@@ -23,7 +24,8 @@ usage: cargo telos ARGS...           build the host and all plugins, then run th
                                      --minors adds the plugins and hosts that the test of two minors crosses
        cargo xtask test [--full]     set up libtorch, build, then check format, lints, licences and the ABI, and
                                      run every test;
-                                     --full adds the slow tests, the documentation and one pass of each bench
+                                     --full adds the slow tests, the documentation, one pass of each bench, and the
+                                     tests of candle and torch with each instruction set that can be forced here
        cargo xtask dist [--out DIR] [--built DIR]
                                      build, then make a folder of stripped files that runs anywhere;
                                      --built takes the files of an earlier build (target/release) instead

@@ -3,7 +3,7 @@
 use crate::{
     Result, build,
     cargo::{self, Workspace},
-    minors,
+    isa, minors,
     torch::{self, Libtorch},
 };
 use std::{
@@ -16,6 +16,8 @@ use std::{
 /// How a step ended well.
 enum Outcome {
     Passed,
+    /// With something to know about it.
+    Noted(String),
     Skipped(String),
 }
 
@@ -44,6 +46,7 @@ impl Steps {
         for (name, time, outcome) in &self.done {
             let note = match outcome {
                 Outcome::Passed => String::new(),
+                Outcome::Noted(note) => note.clone(),
                 Outcome::Skipped(why) => format!("skipped: {why}"),
             };
             eprintln!("   {name:<28} {:>8}  {note}", seconds(*time));
@@ -127,6 +130,7 @@ fn all(steps: &mut Steps, totals: &mut Totals, full: bool) -> Result<()> {
         })?;
     }
     if full {
+        forced(steps, totals, &mut all, &built, libtorch, &workspace)?;
         steps.step("tests that take long", || {
             let mut command = cargo::cargo()?;
             command.args(["test", "--release", "-p", "telos-tests", "--test", "e2e", "--", "--ignored", "--nocapture"]);
@@ -135,6 +139,43 @@ fn all(steps: &mut Steps, totals: &mut Totals, full: bool) -> Result<()> {
         })?;
     }
     if all { Ok(()) } else { Err("tests failed, see above".into()) }
+}
+
+/// Tests whose numbers hang on the processor, with each instruction set that can be forced here.
+fn forced(
+    steps: &mut Steps,
+    totals: &mut Totals,
+    all: &mut bool,
+    built: &build::Built,
+    libtorch: Option<&Libtorch>,
+    workspace: &Workspace,
+) -> Result<()> {
+    for set in isa::CANDLE {
+        steps.step(&format!("candle with {set}"), || {
+            if let Some(why) = isa::candle_lacks(set, &built.host)? {
+                return Ok(Outcome::Skipped(format!("NOT RUN: {why}")));
+            }
+            for command in isa::candle_tests(set)? {
+                *all &= tests(command, built.folder()?, totals)?;
+            }
+            Ok(Outcome::Passed)
+        })?;
+    }
+    let Some(libtorch) = libtorch else { return Ok(()) };
+    for set in isa::TORCH {
+        steps.step(&format!("torch with {}", set.name), || {
+            let taken = set.probe(libtorch, workspace, built.folder()?)?;
+            if taken.forced.is_empty() {
+                return Ok(Outcome::Skipped(taken.note()));
+            }
+            eprintln!("   {}", taken.note());
+            for command in [set.plugin_tests(libtorch, workspace)?, set.runs()?] {
+                *all &= tests(command, built.folder()?, totals)?;
+            }
+            Ok(Outcome::Noted(taken.note()))
+        })?;
+    }
+    Ok(())
 }
 
 /// Runs a command with the terminal as its own.

@@ -8,10 +8,11 @@ use super::print;
 use crate::config::{Override, Plan};
 use crate::error::Result;
 use crate::pipeline;
+use crate::plugins::Pinning;
 use crate::train::dry::dry_run;
 use crate::train::setup::prepare_draft;
 
-/// Check an experiment without training: read it, load its plugins, try the worst batch, estimate memory and time.
+/// Check an experiment without training: read it, load its plugins, try a small batch, count the memory, estimate the time.
 ///
 /// A pipeline is checked stage by stage, as far as can be known before the stages before have been run.
 #[derive(Debug, Args)]
@@ -21,6 +22,9 @@ pub struct Check {
     /// Overrides any key, as in `telos run`.
     #[arg(long, value_name = "KEY=VALUE", value_parser = Override::parse)]
     set: Vec<Override>,
+    /// While you write a plugin: accept plugins whose bytes are not the pinned ones, and say so.
+    #[arg(long)]
+    dev: bool,
     /// Print the findings as JSON.
     #[arg(long)]
     json: bool,
@@ -35,20 +39,25 @@ pub struct CheckRequest {
     pub overrides: Vec<Override>,
     /// Where to look for plugins.
     pub plugin_folders: Vec<PathBuf>,
+    /// What to do about plugins that are not the pinned ones.
+    pub pinning: Pinning,
     /// Whether the findings are printed as JSON.
     pub json: bool,
 }
 
 pub(super) fn execute(args: Check, plugin_folders: Vec<PathBuf>) -> Result<()> {
-    perform(CheckRequest { file: args.file, overrides: args.set, plugin_folders, json: args.json })
+    let pinning = if args.dev { Pinning::Ignore } else { Pinning::Strict };
+    perform(CheckRequest { file: args.file, overrides: args.set, plugin_folders, pinning, json: args.json })
 }
 
 /// Checks the experiment and prints what was found.
 fn perform(request: CheckRequest) -> Result<()> {
     match Plan::read(&request.file, &request.overrides)? {
         Plan::Experiment(draft) => {
-            print::result(&dry_run(&prepare_draft(*draft, &request.plugin_folders, false)?)?, request.json)
+            print::result(&dry_run(&prepare_draft(*draft, &request.plugin_folders, request.pinning)?)?, request.json)
         }
-        Plan::Pipeline(all) => print::result(&pipeline::check::check(&all, &request.plugin_folders)?, request.json),
+        Plan::Pipeline(all) => {
+            print::result(&pipeline::check::check(&all, &request.plugin_folders, request.pinning)?, request.json)
+        }
     }
 }

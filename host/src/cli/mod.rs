@@ -26,6 +26,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::error::Result;
 use crate::inference::BackendChoice;
+use crate::runs::Breadcrumb;
 use crate::runs::supervise::{self, Role};
 
 /// Train language models with objectives and backends that are plugins.
@@ -102,25 +103,39 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     };
     let done = match supervised(&cli, args) {
         Ok(Some(code)) => return code,
-        Ok(None) => execute(cli),
+        Ok(None) => {
+            print::keep_stdout();
+            execute(cli)
+        }
         Err(error) => Err(error),
     };
-    match done {
-        Ok(()) => ExitCode::SUCCESS,
+    let code = match done {
+        Ok(()) => 0,
         Err(error) => {
             print::err(&error.report());
-            ExitCode::from(error.exit_code())
+            error.exit_code()
         }
-    }
+    };
+    Breadcrumb::from_env().finish(code);
+    ExitCode::from(code)
 }
 
-/// A run works in a child process, so that whatever kills it is reported; its exit code is then ours.
+/// What calls plugins works in a child process, so that whatever ends that process early is reported; otherwise its exit code
+/// is ours.
 fn supervised(cli: &Cli, args: Vec<OsString>) -> Result<Option<ExitCode>> {
-    match &cli.command {
-        Command::Run(run) if !run.only_explains() && supervise::role()? == Role::Supervisor => {
-            supervise::run_supervised(args).map(Some)
+    let calls_plugins = match &cli.command {
+        Command::Run(run) => !run.only_explains(),
+        Command::Plugins(plugins) => plugins.calls_plugins(),
+        Command::Check(_) | Command::Compare(_) | Command::Generate(_) | Command::Pairs(_) | Command::Eval(_) => true,
+        Command::Tokenizer(_) => false,
+    };
+    match calls_plugins && supervise::role()? == Role::Supervisor {
+        true => supervise::run_supervised(args).map(Some),
+        false => {
+            // Takes the file's name away at once, so that nothing is left wherever the process is killed.
+            _ = Breadcrumb::from_env();
+            Ok(None)
         }
-        _ => Ok(None),
     }
 }
 

@@ -7,6 +7,7 @@ use clap::Args;
 use super::print;
 use crate::config::{Draft, Override};
 use crate::error::{Error, Result};
+use crate::plugins::Pinning;
 use crate::runs::disk::write_durably;
 use crate::train::pairs::pairs;
 use crate::train::setup::prepare_draft;
@@ -17,7 +18,8 @@ use crate::train::setup::prepare_draft;
 ///
 /// Of an experiment with prompts, [rollout] and [[reward]] (one for ppo, say), the model that it starts from answers every
 /// prompt several times; the answer that the rewards like best becomes `chosen`, the one they like worst `rejected`, with
-/// their scores and the prompt's other columns beside them. Prompts whose answers are all worth the same are left out.
+/// their scores and the prompt's other columns beside them. Prompts that are messages stay messages, and their answers are the
+/// assistant's. Prompts whose answers are all worth the same are left out.
 #[derive(Debug, Args)]
 pub struct Pairs {
     /// The experiment, a TOML file.
@@ -43,7 +45,7 @@ pub(super) fn execute(args: Pairs, plugin_folders: Vec<PathBuf>) -> Result<()> {
         let message = format!("--out: {} {why}", args.out.display());
         return Err(Error::request(message).with_hint("name a new file in a folder that is there"));
     }
-    let prepared = prepare_draft(Draft::read(&args.file, &args.set)?, &plugin_folders, false)?;
+    let prepared = prepare_draft(Draft::read(&args.file, &args.set)?, &plugin_folders, Pinning::Strict)?;
     let found = pairs(&prepared, args.samples as usize)?;
     write_durably(&args.out, found.lines.as_bytes())?;
     print::result(&found, args.json)

@@ -5,12 +5,13 @@ use std::path::PathBuf;
 
 use clap::Subcommand;
 use plugin_api::load::{Library, PluginInfo};
-use plugin_api::manifest::{BackendManifest, ObjectiveManifest, OptionSpec, RewardManifest, kind};
+use plugin_api::manifest::{BackendManifest, ObjectiveManifest, OptionSpec, RewardColumn, RewardManifest, kind};
 use serde_json::{Value, json};
 
 use super::{print, verify};
 use crate::error::{Error, Result};
 use crate::plugins::Registry;
+use crate::runs::breadcrumb;
 
 /// List, explain and verify plugins.
 #[derive(Debug, Subcommand)]
@@ -37,6 +38,13 @@ pub enum Plugins {
         /// The folder that holds the job.
         folder: PathBuf,
     },
+}
+
+impl Plugins {
+    /// Whether a plugin is called in this process.
+    pub(super) fn calls_plugins(&self) -> bool {
+        matches!(self, Plugins::Show { .. })
+    }
 }
 
 pub(super) fn execute(args: Plugins, plugin_folders: Vec<PathBuf>) -> Result<()> {
@@ -158,7 +166,7 @@ impl Manifest {
 
 fn show(registry: &Registry, id: &str, as_json: bool) -> Result<()> {
     for info in registry.find_any(id)? {
-        let manifest = Manifest::of(info)?;
+        let manifest = breadcrumb::within(&info.id, "manifest", || Manifest::of(info))?;
         if as_json {
             print::json(&json!({"plugin": entry_json(info), "manifest": manifest.json()}))?;
         } else {
@@ -231,7 +239,10 @@ fn backend(m: &BackendManifest) -> String {
 
 fn reward(m: &RewardManifest) -> String {
     let mut text = format!("\n{}\n\n", m.summary);
-    line(&mut text, "columns", &m.columns.join(", "));
+    let named =
+        |c: RewardColumn| if c.option.is_empty() { c.name } else { format!("the one that `{}` names", c.option) };
+    let columns: Vec<String> = m.declared_columns().into_iter().map(named).collect();
+    line(&mut text, "columns", &columns.join(", "));
     options(&mut text, &m.options);
     text
 }

@@ -1,16 +1,36 @@
-//! Printing that survives a closed pipe: when the reader has gone there is nothing more to say, and the work goes on.
+//! Printing that survives a closed pipe: when the reader has gone there is nothing more to say, and the work goes on. Standard
+//! output belongs to telos alone: what a plugin prints goes to standard error.
 
 use std::fmt::Display;
+use std::fs::File;
 use std::io::{self, Write};
+use std::sync::OnceLock;
 
 use serde::Serialize;
 
 use crate::error::{Error, Result};
 
+/// Standard output, once [`keep_stdout`] has put it aside.
+static KEPT: OnceLock<File> = OnceLock::new();
+
+/// Keeps standard output for [`out`]: what plugins print goes to standard error from here on. Call it before a plugin is loaded.
+/// A process without a standard output or error has nothing to keep apart.
+pub fn keep_stdout() {
+    if let Ok(kept) = plugin_api::load::keep_stdout() {
+        _ = KEPT.set(kept);
+    }
+}
+
 /// Writes `text` to standard output.
 pub fn out(text: &str) -> Result<()> {
-    let mut stdout = io::stdout().lock();
-    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+    let written = match KEPT.get() {
+        Some(mut kept) => kept.write_all(text.as_bytes()),
+        None => {
+            let mut stdout = io::stdout().lock();
+            stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush())
+        }
+    };
+    match written {
         Err(cause) if cause.kind() != io::ErrorKind::BrokenPipe => {
             Err(Error::run("cannot write to standard output").with_cause(cause))
         }

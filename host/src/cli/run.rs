@@ -11,7 +11,8 @@ use super::print;
 use crate::config::{Draft, Override, Pipeline, Plan, schema};
 use crate::error::{Error, Result};
 use crate::pipeline::{self, Part, Told};
-use crate::runs::{Breadcrumb, Interrupt, progress::Show};
+use crate::plugins::Pinning;
+use crate::runs::{Interrupt, progress::Show};
 use crate::train::setup::prepare_draft;
 use crate::train::{End, Trainer};
 
@@ -25,12 +26,16 @@ pub struct Run {
     #[arg(required_unless_present = "help_keys")]
     file: Option<PathBuf>,
     /// Overrides any key: --set train.steps=100 --set data.path=corpus.txt --set objective.0.weight=0.5; of one stage of a
-    /// pipeline: --set stage.sft.train.steps=100.
+    /// pipeline: --set stage.sft.train.steps=100 (the longest stage name that fits counts; 'stage."a".b' names one for sure).
     #[arg(long, value_name = "KEY=VALUE", value_parser = Override::parse)]
     set: Vec<Override>,
     /// Go on with the run of this name from its last checkpoint.
     #[arg(long)]
     resume: bool,
+    /// With --resume: go on although rows of the data's files were fixed since the run began. None may be added, removed or moved;
+    /// the receipt says so.
+    #[arg(long, requires = "resume")]
+    fixed_rows: bool,
     /// Run this stage of a pipeline and those after it anew; those before it must be done. Earlier runs of these stages are
     /// kept as STAGE.1, STAGE.2 and so on.
     #[arg(long, value_name = "STAGE", conflicts_with = "only")]
@@ -44,6 +49,10 @@ pub struct Run {
     /// Accept plugins whose bytes changed since plugins.lock was written, and write them down.
     #[arg(long)]
     update_lock: bool,
+    /// While you write a plugin: accept plugins whose bytes are not the pinned ones and note them in the receipt, pin none, and
+    /// replace the run's folder where telos made it and it holds no checkpoint.
+    #[arg(long, conflicts_with = "update_lock")]
+    dev: bool,
     /// Train objectives that contradict themselves on the first batch all the same; the receipt says so. Objectives whose bytes are
     /// new are checked once: a few cotangents against differences, the batch cut in two, a gradient that is 0 or not a number, the
     /// numbers that they promise.
@@ -66,12 +75,14 @@ pub struct RunRequest {
     pub overrides: Vec<Override>,
     /// Whether to go on with an existing run.
     pub resume: bool,
+    /// Whether it goes on over rows that were fixed.
+    pub fixed_rows: bool,
     /// Which stages of a pipeline.
     pub part: Part,
     /// Where to look for plugins.
     pub plugin_folders: Vec<PathBuf>,
-    /// Whether to accept changed plugins.
-    pub update_lock: bool,
+    /// What to do about changed plugins.
+    pub pinning: Pinning,
     /// Whether to train objectives that contradict themselves.
     pub unproved: bool,
     /// Whether the summary is printed as JSON.
@@ -100,15 +111,18 @@ impl Run {
             (None, Some(stage)) => Part::Only(stage),
             (None, None) => Part::All,
         };
-        let Self { resume, update_lock, unproved, json, .. } = self;
-        Ok(RunRequest { file, overrides, resume, part, plugin_folders, update_lock, unproved, json })
+        let pinning = match (self.update_lock, self.dev) {
+            (_, true) => Pinning::Ignore,
+            (true, false) => Pinning::Update,
+            (false, false) => Pinning::Strict,
+        };
+        let Self { resume, fixed_rows, unproved, json, .. } = self;
+        Ok(RunRequest { file, overrides, resume, fixed_rows, part, plugin_folders, pinning, unproved, json })
     }
 }
 
 /// Runs the experiment or pipeline and prints its summary.
 fn perform(request: RunRequest) -> Result<()> {
-    // Takes its file's name away at once, so that nothing is left wherever the process is killed.
-    _ = Breadcrumb::from_env();
     let interrupt = Interrupt::listen(|text| print::err(&format!("\n{text}\n")))?;
     // A file that may not grow (`ulimit -f`) is then an error like a full disk, and not the end of the process.
     signal_hook::flag::register(SIGXFSZ, Arc::new(AtomicBool::new(false)))
@@ -128,8 +142,9 @@ fn run_one(draft: Draft, request: &RunRequest, interrupt: &Interrupt) -> Result<
         return Err(Error::request(format!("{} is one experiment and has no stages", request.file.display()))
             .with_hint("--from and --only are for pipelines"));
     }
-    let mut prepared = prepare_draft(draft, &request.plugin_folders, request.update_lock)?;
+    let mut prepared = prepare_draft(draft, &request.plugin_folders, request.pinning)?;
     prepared.accept_unproved = request.unproved;
+    prepared.accepts_fixed_rows = request.fixed_rows;
     let mut trainer = Trainer::new(prepared, request.resume, show(request))?;
     if trainer.ended() {
         print::err("the run had come to its end: nothing is left to do\n");
@@ -149,8 +164,8 @@ fn run_one(draft: Draft, request: &RunRequest, interrupt: &Interrupt) -> Result<
 
 fn run_stages(all: &Pipeline, request: RunRequest, interrupt: &Interrupt) -> Result<()> {
     let (show, json) = (show(&request), request.json);
-    let RunRequest { part, resume, plugin_folders, update_lock, unproved, .. } = request;
-    let options = pipeline::Options { part, resume, plugin_folders, update_lock, unproved, show };
+    let RunRequest { part, resume, fixed_rows, plugin_folders, pinning, unproved, .. } = request;
+    let options = pipeline::Options { part, resume, fixed_rows, plugin_folders, pinning, unproved, show };
     let (summary, stopped) = pipeline::run(all, &options, interrupt, &mut |told| match told {
         Told::Note(text) => {
             print::err(&format!("{text}\n"));

@@ -14,6 +14,7 @@ use crate::{
         profile::{Profile, Record},
     },
     error::{Error, Kind, Result},
+    plugins::Pinning,
     train::{
         learner::Learner,
         setup::{self, Prepared, prepare},
@@ -38,7 +39,7 @@ impl Entry {
     pub fn new(spec: &Spec, label: String, experiment: &super::Source<'_>) -> Result<Entry> {
         let own: Vec<Override> =
             experiment.overrides.iter().cloned().chain(spec.overrides(&experiment.backend)).collect();
-        let prepared = prepare(experiment.file, &own, experiment.plugin_folders, true)?;
+        let prepared = prepare(experiment.file, &own, experiment.plugin_folders, Pinning::Update)?;
         Ok(Entry { label, prepared })
     }
 

@@ -115,7 +115,7 @@ pub const KEYS: &[Key] = &[
     key("data.eval_path", Form::Texts, "", "\"valid.txt\"", "text, jsonl: files to evaluate on, instead of held_out; rows with one of their prompts are not trained on"),
     key("data.split_column", Form::Text, "", "\"split\"", "jsonl: column that says train, or test, validation, valid, val, dev, eval or held_out, instead of held_out"),
     key("data.group_column", Form::Text, "the prompt", "\"qid\"", "jsonl: column by whose hash rows are held out, so that rows with the same value stay together"),
-    key("data.chat_template", Form::Text, "for messages the tokenizer's own, or \"plain\"; strings are joined as they are", "\"tokenizer\"", "jsonl: how rows are written, strings included: \"tokenizer\" (the tokenizer's own), \"plain\" (each message on a line, the end of text after the assistant's), a file of Jinja, or Jinja itself"),
+    key("data.chat_template", Form::Text, "for messages the tokenizer's own, or \"plain\"; strings are joined as they are", "\"tokenizer\"", "jsonl: how rows are written, strings included: \"tokenizer\" (the tokenizer's own; \"tokenizer:NAME\" of several), \"plain\" (each message on a line, the end of text after the assistant's), a file of Jinja, or Jinja itself"),
     key("data.max_length", Form::Int(1, 1 << 24), "the model's context", "512", "jsonl: the most tokens of a row that the model reads (the last token of a completion is only predicted; of the answers of a pair and of prompts every token counts)"),
     key("data.truncation", Form::Word(&["right", "left", "drop"]), "completions: \"right\"; prompts alone: \"left\"; pairs and labelled answers: \"drop\"", "\"left\"", "jsonl: what becomes of longer rows. right (completions only): their end is cut off; left: the beginning of their prompt is cut off, of a pair the same on both sides; drop: they are dropped. Rows of which nothing can be learned any more are dropped and counted"),
     key("data.columns", Form::Table, "", "{ prompt = \"question\" }", "jsonl: what the file calls the columns that mean something here; its own column of such a name gives way"),
@@ -167,7 +167,7 @@ pub const KEYS: &[Key] = &[
 
     key("train", Form::Table, "", "{ steps = 500 }", "how it is minimised"),
     key("train.steps", ANY_INT, "", "500", "optimizer steps; this or epochs; 0: the model is only evaluated"),
-    key("train.epochs", Form::Float(Excluded(0.0), Included(1e9)), "", "1", "passes over the training data; this or steps"),
+    key("train.epochs", Form::Float(Excluded(0.0), Included(1e9)), "", "1", "passes over the training data, each row once a pass: the last step of each may be short; this or steps"),
     key("train.batch", Form::Table, "", "{ tokens = 8192 }", "what one optimizer step sees: tokens, sequences, pairs or prompts"),
     key("train.batch.tokens", POSITIVE_INT, "", "8192", "tokens a step, in whole sequences or pairs; not for prompts alone"),
     key("train.batch.sequences", POSITIVE_INT, "", "12", "sequences a step; not for pairs or prompts alone"),

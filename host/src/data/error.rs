@@ -48,6 +48,16 @@ pub enum DataError {
         /// Its line, counted from 1.
         line: usize,
     },
+    /// A file of a format that is not read.
+    #[error("{} is {what}", path.display())]
+    Format {
+        /// The file.
+        path: PathBuf,
+        /// What it is.
+        what: String,
+        /// How to fetch or convert it: the hint.
+        remedy: String,
+    },
     /// Nothing to learn from.
     #[error("{0} holds no text")]
     Empty(String),
@@ -97,6 +107,31 @@ pub enum DataError {
         what: String,
         /// Why.
         source: Option<Cause>,
+    },
+    /// A pointer of Git LFS in the place of a file.
+    #[error("{} is a Git LFS pointer and not the file itself: it was cloned without Git LFS", .0.display())]
+    LfsPointer(PathBuf),
+    /// A file or folder that is not what is wanted of it.
+    #[error("{}: {what}", path.display())]
+    Unusable {
+        /// The file or folder.
+        path: PathBuf,
+        /// What it is, or what is wrong with it.
+        what: String,
+        /// What to do.
+        remedy: String,
+        /// Why.
+        source: Option<Cause>,
+    },
+    /// A token that the tokenizer knows and the model does not.
+    #[error("the text holds the token \"{token}\" (id {id}), and the model's vocabulary has {rows} tokens")]
+    OutsideModel {
+        /// Its text.
+        token: String,
+        /// Its id.
+        id: u32,
+        /// How many tokens the model has rows for.
+        rows: u32,
     },
     /// No token ends a document.
     #[error("the tokenizer {0} names no end-of-text token, so documents cannot be ended")]
@@ -197,6 +232,7 @@ impl DataError {
             Self::NotUtf8 { .. } => {
                 "convert the file (`iconv -f LATIN1 -t UTF-8 IN > OUT`), or choose the text files of a folder by a pattern such as \"texts/**/*.txt\""
             }
+            Self::Format { remedy, .. } => remedy,
             Self::Empty(_) => "name a file with text in it",
             Self::TooShort { .. } => "give more text, or a smaller context",
             Self::HeldOutShare(_) => "0.1 holds out a tenth",
@@ -207,6 +243,11 @@ impl DataError {
             Self::Overlap { .. } => "evaluate on text that is not trained on, or hold out a share of the training text",
             Self::Tokenizer { .. } => {
                 "give a tokenizer.json of the Hugging Face tokenizers library, or a folder that holds one"
+            }
+            Self::LfsPointer(_) => "run `git lfs pull` in the folder it was cloned into",
+            Self::Unusable { remedy, .. } => remedy,
+            Self::OutsideModel { .. } => {
+                "leave the token out of the text, or use a model whose embedding has a row for it"
             }
             Self::NoEndOfText(_) => "put a tokenizer_config.json with \"eos_token\" beside tokenizer.json",
             Self::VocabularyTooSmall { .. } => "ask for more, or use the tokenizer \"bytes\"",
@@ -234,7 +275,7 @@ impl DataError {
         match self {
             Self::BadPattern { source, .. } => Some(source.into()),
             Self::Io { source, .. } => Some(source.into()),
-            Self::Tokenizer { source, .. } => source,
+            Self::Tokenizer { source, .. } | Self::Unusable { source, .. } => source,
             _ => None,
         }
     }

@@ -2,8 +2,10 @@
 //!
 //! | step | file |
 //! |---|---|
+//! | take the text out of a file, or say what the file is | [`format`] |
 //! | find, read and check running text; hold some out | [`text`], [`synthetic`] (both make a [`Corpus`]) |
 //! | read rows, hold some out, write them as text, tokenise them | [`rows`] |
+//! | what a file or name is where something else is wanted | [`foreign`] |
 //! | tokenise it once, keep the ids on disk | [`tokenizer`], [`tokens`], [`cache`] |
 //! | choose the sequences of each optimizer step | [`order`] (a pure function of seed, epoch and index), [`batcher`] (counters only) |
 //! | shift targets and masks, lay sequences end to end, cut micro-batches | [`pack`] |
@@ -16,6 +18,9 @@ pub mod cache;
 pub mod corpus;
 mod error;
 pub mod examples;
+pub mod foreign;
+pub mod format;
+mod jinja;
 pub mod order;
 pub mod pack;
 pub mod rows;

@@ -2,11 +2,11 @@
 
 use tokenizers::{DecoderWrapper, ModelWrapper, NormalizerWrapper, PostProcessorWrapper, PreTokenizerWrapper};
 
-use super::{DataError, Result};
+use super::{DataError, Result, Tokenizer};
 
 /// Turns ids into text as they come. A character whose bytes are spread over several tokens appears when it is complete.
 pub struct StreamDecoder<'a> {
-    tokenizer: &'a tokenizers::Tokenizer,
+    tokenizer: &'a Tokenizer,
     skip_special: bool,
     /// The ids that the next piece of text may depend on: some already shown, then those held back.
     ids: Vec<u32>,
@@ -16,12 +16,15 @@ pub struct StreamDecoder<'a> {
 }
 
 impl<'a> StreamDecoder<'a> {
-    pub(super) fn new(tokenizer: &'a tokenizers::Tokenizer, skip_special: bool) -> Self {
+    pub(super) fn new(tokenizer: &'a Tokenizer, skip_special: bool) -> Self {
         Self { tokenizer, skip_special, ids: Vec::new(), shown: String::new(), shown_ids: 0 }
     }
 
     /// The text that `id` completes: empty where a character is still incomplete.
     pub fn push(&mut self, id: u32) -> Result<String> {
+        if self.skip_special && self.tokenizer.is_special(id) {
+            return Ok(String::new());
+        }
         let step = tokenizers::tokenizer::step_decode_stream::<
             ModelWrapper,
             NormalizerWrapper,
@@ -29,14 +32,14 @@ impl<'a> StreamDecoder<'a> {
             PostProcessorWrapper,
             DecoderWrapper,
         >(
-            self.tokenizer, vec![id], self.skip_special, &mut self.ids, &mut self.shown, &mut self.shown_ids
+            self.tokenizer.library(), vec![id], false, &mut self.ids, &mut self.shown, &mut self.shown_ids
         );
         step.map(Option::unwrap_or_default).map_err(fault)
     }
 
     /// What was held back: the bytes of incomplete characters become U+FFFD. Call it once, at the end.
     pub fn finish(self) -> Result<String> {
-        let all = self.tokenizer.decode(&self.ids, self.skip_special).map_err(fault)?;
+        let all = self.tokenizer.decode(&self.ids, false)?;
         Ok(all.strip_prefix(self.shown.as_str()).unwrap_or_default().to_owned())
     }
 }

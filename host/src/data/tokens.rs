@@ -35,6 +35,7 @@ impl TokenSet {
     /// A cache file that does not verify is made anew; a cache that cannot be written is done without.
     pub fn load(documents: &[Document], tokenizer: &Tokenizer, cache: Option<&Path>) -> Result<TokenSet> {
         let eos = tokenizer.eos().ok_or_else(|| DataError::NoEndOfText(tokenizer.name().into()))?;
+        tokenizer.within_model(&[eos])?;
         let key = key(documents, tokenizer);
         let file = cache.map(|folder| folder.join(format!("{}.tokens", hex(&key))));
         if let Some(mapped) = file.as_deref().and_then(|file| cache::open(file, &key)) {

@@ -50,10 +50,13 @@ pub struct ModelConfig {
     pub init_std: f64,
     /// Id that starts a sequence.
     pub bos: Option<u32>,
-    /// Ids that end a generation.
+    /// Ids that end an answer: those that `config.json` names, then those of `generation_config.json`. All are in the
+    /// vocabulary.
     pub eos: Vec<u32>,
     /// Id that fills where other programs pad; Telos packs and never reads it.
     pub pad: Option<u32>,
+    /// The text of `generation_config.json` where the folder has one; it is saved as it was read.
+    pub generation: Option<String>,
     /// What was read and has no effect here, for the user to know.
     pub notes: Vec<String>,
 }
@@ -126,6 +129,7 @@ impl ModelConfig {
             bos: None,
             eos: Vec::new(),
             pad: None,
+            generation: None,
             notes: Vec::new(),
         };
         config.check().map_err(|what| Error::request(format!("[model]: {what}")))?;

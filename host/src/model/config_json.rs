@@ -8,6 +8,7 @@ use serde_json::{Map, Value, json};
 
 use super::config::{CONFIG_FILE, ModelConfig, Outputs, activation_kind, known_activations};
 use super::family::{Biases, FAMILIES, Family, Positions, family};
+use crate::data::foreign;
 use crate::error::{Error, Result};
 
 /// Key that says that a language model has a scalar head too.
@@ -16,15 +17,15 @@ const BOTH: &str = "telos_scalar_head";
 const SCORES: &str = "telos_scores";
 
 impl ModelConfig {
-    /// Reads `config.json` of a model folder.
+    /// Reads `config.json` of a model folder, and `generation_config.json` where there is one.
     ///
     /// # Errors
     /// A request error naming file, key and value.
     pub fn from_folder(folder: &Path) -> Result<ModelConfig> {
         let path = folder.join(CONFIG_FILE);
-        let text = std::fs::read_to_string(&path)
-            .map_err(|cause| Error::request(format!("cannot read {}", path.display())).with_cause(cause))?;
-        ModelConfig::parse(&text, &path.display().to_string())
+        let mut config = ModelConfig::parse(&read_text(&path)?, &path.display().to_string())?;
+        config.add_generation(folder)?;
+        Ok(config)
     }
 
     /// Reads the text of a `config.json`; `file` names it in errors.
@@ -50,6 +51,8 @@ impl ModelConfig {
             (None, None) => return Err(read.missing(keys.hidden)),
         };
         let biases = family.biases == Biases::Always;
+        let vocab = read.size("vocab_size")?;
+        let mut notes = read.notes(family);
         let config = ModelConfig {
             family,
             layers: read.size(keys.layers)?,
@@ -62,7 +65,7 @@ impl ModelConfig {
                 None => return Err(read.wrong(keys.heads, &json!(heads), &format!("a divisor of {dim}"))),
             },
             hidden,
-            vocab: read.size("vocab_size")?,
+            vocab,
             context: read.optional_size(keys.context)?.unwrap_or(defaults.context),
             norm_eps: read.float(keys.norm_eps, defaults.norm_eps)?,
             activation: read.activation(family)?,
@@ -73,10 +76,11 @@ impl ModelConfig {
             attention_bias: biases || read.flag("attention_bias", false)?,
             mlp_bias: biases || read.flag("mlp_bias", false)?,
             init_std: read.float("initializer_range", 0.02)?,
-            bos: read.ids("bos_token_id")?.first().copied(),
-            eos: read.ids("eos_token_id")?,
-            pad: read.ids("pad_token_id")?.first().copied(),
-            notes: read.notes(family),
+            bos: read.ids("bos_token_id", vocab, &mut notes)?.first().copied(),
+            eos: read.ids("eos_token_id", vocab, &mut notes)?,
+            pad: read.ids("pad_token_id", vocab, &mut notes)?.first().copied(),
+            generation: None,
+            notes,
         };
         config.check().map_err(|what| Error::request(format!("{file}: {what}")))?;
         Ok(config)
@@ -148,10 +152,16 @@ impl ModelConfig {
     }
 }
 
+/// The text of a file of the folder.
+pub(super) fn read_text(path: &Path) -> Result<String> {
+    let fail = |cause| Error::request(format!("{}: not UTF-8 text", path.display())).with_cause(cause);
+    String::from_utf8(foreign::read(path)?).map_err(|cause| fail(cause.utf8_error()))
+}
+
 /// Typed access to the keys of one file.
-struct Reader<'a> {
-    file: &'a str,
-    map: &'a Map<String, Value>,
+pub(super) struct Reader<'a> {
+    pub(super) file: &'a str,
+    pub(super) map: &'a Map<String, Value>,
 }
 
 impl Reader<'_> {
@@ -194,15 +204,28 @@ impl Reader<'_> {
         value.as_bool().ok_or_else(|| self.wrong(key, value, "true or false"))
     }
 
-    /// A token id, a list of them, or nothing.
-    fn ids(&self, key: &str) -> Result<Vec<u32>> {
+    /// A token id, a list of them, or nothing. An id outside the vocabulary names no token: -1 stands for none, others are
+    /// noted.
+    pub(super) fn ids(&self, key: &str, vocab: u64, notes: &mut Vec<String>) -> Result<Vec<u32>> {
         let Some(value) = self.get(key) else { return Ok(Vec::new()) };
-        let id = |value: &Value| value.as_u64().and_then(|id| u32::try_from(id).ok());
-        let ids = match value {
-            Value::Array(ids) => ids.iter().map(id).collect(),
-            one => id(one).map(|id| vec![id]),
+        let all: Option<Vec<i64>> = match value {
+            Value::Array(ids) => ids.iter().map(Value::as_i64).collect(),
+            one => one.as_i64().map(|id| vec![id]),
         };
-        ids.ok_or_else(|| self.wrong(key, value, "a token id, a list of them, or null"))
+        let all = all.ok_or_else(|| self.wrong(key, value, "a token id, a list of them, or null"))?;
+        let mut ids = Vec::new();
+        for id in all {
+            match u32::try_from(id).ok().filter(|id| u64::from(*id) < vocab) {
+                Some(id) if !ids.contains(&id) => ids.push(id),
+                Some(_) => {}
+                None if id == -1 => {}
+                None => notes.push(format!(
+                    "{}: `{key}` names the token {id}, and the vocabulary has {vocab}: it is left out",
+                    self.file
+                )),
+            }
+        }
+        Ok(ids)
     }
 
     fn family(&self) -> Result<&'static Family> {

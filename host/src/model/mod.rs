@@ -5,6 +5,7 @@
 //! | [`family`] | the families as data |
 //! | [`config`] | the shape |
 //! | `config_json` | `config.json` in and out |
+//! | `generation_json` | `generation_config.json` in and out |
 //! | [`params`] | the flat layout and initial values |
 //! | [`weights`] | a folder's tensors in and out |
 //! | [`tensor_file`] | one safetensors file |
@@ -25,6 +26,7 @@ pub mod config;
 mod config_json;
 mod decoder;
 pub mod family;
+mod generation_json;
 pub mod head;
 pub mod params;
 mod projection;
@@ -98,12 +100,16 @@ impl Model {
         Model::from_folder_as(device, folder, config.outputs)
     }
 
-    /// Has generation stop at the token that ends texts of the tokenizer too, where `config.json` does not name it: what is learned
-    /// to end an answer would not end one.
+    /// Has generation stop at the token that ends texts of the tokenizer too, where neither `config.json` nor
+    /// `generation_config.json` names it: what is learned to end an answer would not end one.
     pub fn stop_at(&mut self, end_of_text: Option<u32>) {
-        let Some(id) = end_of_text.filter(|id| !self.config.eos.contains(id)) else { return };
-        let note =
+        let known = |id: &u32| self.config.eos.contains(id) || u64::from(*id) >= self.config.vocab;
+        let Some(id) = end_of_text.filter(|id| !known(id)) else { return };
+        let mut note =
             format!("config.json does not name the tokenizer's end-of-text token {id} as eos_token_id: it is added");
+        if self.config.generation.is_some() {
+            note += "; generation_config.json is kept as it is, and programs that read it alone do not stop there";
+        }
         self.config.eos.push(id);
         self.config.notes.push(note);
     }
@@ -158,7 +164,11 @@ impl Model {
         weights::save(self, folder)
     }
 
-    fn allocate(device: &Device, config: ModelConfig) -> Result<Model> {
+    /// A model whose weights are undefined.
+    ///
+    /// # Errors
+    /// A shape that contradicts itself; the device is out of memory.
+    pub(crate) fn allocate(device: &Device, config: ModelConfig) -> Result<Model> {
         config.activation_kind()?;
         let layout = Layout::new(&config)?;
         let params = device.buffer(device.accumulator(), layout.flat_len())?;

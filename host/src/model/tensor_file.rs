@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use half::{bf16, f16};
 use safetensors::tensor::{Dtype, Metadata, TensorInfo};
 
+use crate::data::foreign;
 use crate::error::{Error, Result};
 
 /// An open safetensors file.
@@ -30,6 +31,7 @@ impl TensorFile {
     pub fn open(path: &Path) -> Result<TensorFile> {
         let fail = |what: &str| Error::request(format!("{}: {what}", path.display()));
         let mut file = File::open(path).map_err(|cause| fail("cannot be opened").with_cause(cause))?;
+        foreign::refuse_lfs_pointer(path)?;
         let length = file.metadata().map_err(|cause| fail("cannot be read").with_cause(cause))?.len();
         let truncated = |cause| fail("is no safetensors file, or is cut off").with_cause(cause);
         let mut size = [0_u8; 8];

@@ -8,21 +8,21 @@ use std::path::{Path, PathBuf};
 
 use plugin_api::abi::DType;
 use safetensors::tensor::Dtype;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::config::{CONFIG_FILE, ModelConfig};
 use super::params::{Layout, Parameter};
 use super::scalar::SCALAR_HEAD;
 use super::tensor_file::{TensorData, TensorFile, write_tensors};
 use super::{Model, family::Family};
+use crate::data::foreign;
 use crate::error::{Error, Result};
 
 /// File name of unsharded weights.
 pub const WEIGHTS_FILE: &str = "model.safetensors";
 /// File name of the table that says which shard holds which tensor.
 pub const INDEX_FILE: &str = "model.safetensors.index.json";
-/// File name of the defaults of generation.
-pub const GENERATION_FILE: &str = "generation_config.json";
+pub use super::generation_json::GENERATION_FILE;
 
 /// How many mistakes are listed.
 const LISTED: usize = 20;
@@ -49,7 +49,7 @@ impl Source {
     /// A request error listing every missing, extra and mis-shaped tensor.
     pub fn open(folder: &Path, config: &ModelConfig, layout: &Layout) -> Result<Source> {
         let mut mistakes = Vec::new();
-        let files = open_files(folder, &mut mistakes)?;
+        let files = open_files(folder, config, layout, &mut mistakes)?;
         let mut found: BTreeMap<usize, Stored> = BTreeMap::new();
         let mut tied_head = None;
         for (file, tensors) in files.iter().enumerate() {
@@ -149,7 +149,6 @@ impl Role {
     }
 }
 
-/// The one file, or the shards of the index.
 /// The files that hold a folder's weights, sorted by name.
 ///
 /// # Errors
@@ -168,18 +167,29 @@ fn shards(folder: &Path) -> Result<Option<BTreeMap<String, String>>> {
         return Ok(None);
     }
     if !index.exists() {
-        let message = format!("{}: neither {WEIGHTS_FILE} nor {INDEX_FILE} is there", folder.display());
-        return Err(Error::request(message).with_hint("weights in other formats must be converted to safetensors"));
+        let (other, remedy) = match foreign::other_weights(folder) {
+            Some((other, remedy)) => (format!("; {other}"), remedy),
+            None => (String::new(), "weights in other formats must be converted to safetensors".to_owned()),
+        };
+        let message = format!("{}: neither {WEIGHTS_FILE} nor {INDEX_FILE} is there{other}", folder.display());
+        return Err(Error::request(message).with_hint(remedy));
     }
     read_index(&index).map(Some)
 }
 
-fn open_files(folder: &Path, mistakes: &mut Vec<String>) -> Result<Vec<TensorFile>> {
+fn open_files(
+    folder: &Path,
+    config: &ModelConfig,
+    layout: &Layout,
+    mistakes: &mut Vec<String>,
+) -> Result<Vec<TensorFile>> {
     let files: Vec<TensorFile> =
         weight_files(folder)?.iter().map(|path| TensorFile::open(path)).collect::<Result<_>>()?;
     for (tensor, shard) in &shards(folder)?.unwrap_or_default() {
         let file = files.iter().find(|file| file_name(file.path()) == *shard);
-        if file.is_none_or(|file| file.shape(tensor).is_none()) {
+        // Exporters copy the index of an original model that stored its tied head, or buffers that are no parameters.
+        let wanted = matches!(Role::of(tensor, config, layout), Role::Parameter(_) | Role::Extra);
+        if wanted && file.is_none_or(|file| file.shape(tensor).is_none()) {
             mistakes.push(format!("{INDEX_FILE} says that {shard} holds `{tensor}`, but it does not"));
         }
     }
@@ -189,7 +199,7 @@ fn open_files(folder: &Path, mistakes: &mut Vec<String>) -> Result<Vec<TensorFil
 /// Tensor name -> shard, from the index.
 fn read_index(path: &Path) -> Result<BTreeMap<String, String>> {
     let fail = |what: &str| Error::request(format!("{}: {what}", path.display()));
-    let text = std::fs::read_to_string(path).map_err(|cause| fail("cannot be read").with_cause(cause))?;
+    let text = super::config_json::read_text(path)?;
     let value: Value = serde_json::from_str(&text).map_err(|cause| fail("not valid JSON").with_cause(cause))?;
     let Some(map) = value.get("weight_map").and_then(Value::as_object) else {
         return Err(fail("key `weight_map` is missing or no object"));
@@ -230,15 +240,10 @@ pub(super) fn save(model: &Model, folder: &Path) -> Result<()> {
     };
     let tensors = stored_tensors(model, dtype)?;
     write_tensors(&folder.join(WEIGHTS_FILE), &tensors)?;
-    write_json(&folder.join(CONFIG_FILE), &model.config().to_json(name))?;
-    let config = model.config();
-    let generation = json!({
-        "_from_model_config": true,
-        "bos_token_id": config.bos,
-        "eos_token_id": config.eos_json(),
-        "pad_token_id": config.pad,
-    });
-    write_json(&folder.join(GENERATION_FILE), &generation)
+    let config = serde_json::to_string_pretty(&model.config().to_json(name));
+    let config = config.map_err(|cause| Error::run(format!("cannot write {CONFIG_FILE}")).with_cause(cause))?;
+    write_text(&folder.join(CONFIG_FILE), config + "\n")?;
+    write_text(&folder.join(GENERATION_FILE), model.config().generation_json())
 }
 
 fn stored_tensors(model: &Model, dtype: Dtype) -> Result<Vec<(String, TensorData<'static>)>> {
@@ -256,8 +261,7 @@ fn stored_tensors(model: &Model, dtype: Dtype) -> Result<Vec<(String, TensorData
     model.layout().parameters().iter().map(tensor).collect()
 }
 
-fn write_json(path: &PathBuf, value: &Value) -> Result<()> {
-    let fail = || Error::run(format!("cannot write {}", path.display()));
-    let text = serde_json::to_string_pretty(value).map_err(|cause| fail().with_cause(cause))?;
-    std::fs::write(path, text + "\n").map_err(|cause| fail().with_cause(cause))
+fn write_text(path: &Path, text: String) -> Result<()> {
+    let fail = |cause| Error::run(format!("cannot write {}", path.display())).with_cause(cause);
+    std::fs::write(path, text).map_err(fail)
 }

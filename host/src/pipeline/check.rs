@@ -7,6 +7,7 @@ use serde::Serialize;
 use super::{folder::is_done, plan};
 use crate::config::Pipeline;
 use crate::error::Result;
+use crate::plugins::Pinning;
 use crate::train::dry::{Findings, dry_run};
 
 /// What dry runs of all stages found.
@@ -34,8 +35,8 @@ pub struct StageFindings {
 ///
 /// # Errors
 /// Whatever would stop any of them, all together.
-pub fn check(pipeline: &Pipeline, plugin_folders: &[PathBuf]) -> Result<PipelineFindings> {
-    let stages = plan::read(pipeline, plugin_folders, false)?;
+pub fn check(pipeline: &Pipeline, plugin_folders: &[PathBuf], pinning: Pinning) -> Result<PipelineFindings> {
+    let stages = plan::read(pipeline, plugin_folders, pinning)?;
     let done = stages.iter().enumerate().map(|(index, stage)| is_done(pipeline, index, &stage.loaded.experiment));
     let done = done.collect::<Result<Vec<bool>>>()?;
     let stages = plan::each(

@@ -13,6 +13,7 @@ use std::time::Instant;
 
 use crate::config::{Experiment, Pipeline};
 use crate::error::{Error, Kind, Result};
+use crate::plugins::Pinning;
 use crate::runs::{Interrupt, progress::Show};
 use crate::train::setup::prepare_draft;
 use crate::train::start::Uncertain;
@@ -40,10 +41,12 @@ pub struct Options {
     pub part: Part,
     /// Whether to go on with what was begun.
     pub resume: bool,
+    /// Whether runs go on over rows that were fixed.
+    pub fixed_rows: bool,
     /// Where to look for plugins.
     pub plugin_folders: Vec<PathBuf>,
-    /// Whether to accept changed plugins.
-    pub update_lock: bool,
+    /// What to do about changed plugins. With [`Pinning::Ignore`], folders of runs without a checkpoint are replaced.
+    pub pinning: Pinning,
     /// Whether to train objectives that contradict themselves.
     pub unproved: bool,
     /// How progress is shown.
@@ -69,9 +72,10 @@ pub fn run(
     tell: &mut dyn FnMut(Told<'_>) -> Result<()>,
 ) -> Result<(PipelineSummary, Option<Error>)> {
     let started = Instant::now();
-    let stages = plan::read(pipeline, &options.plugin_folders, options.update_lock)?;
+    let stages = plan::read(pipeline, &options.plugin_folders, options.pinning)?;
     let experiments: Vec<Experiment> = stages.iter().map(|stage| stage.loaded.experiment.clone()).collect();
-    let tasks = to_do(pipeline, &experiments, &options.part, options.resume)?;
+    let dev = options.pinning == Pinning::Ignore;
+    let tasks = to_do(pipeline, &experiments, &options.part, options.resume, dev)?;
     let mut uncertain = Uncertain::new(pipeline.runs_dir());
     plan::try_out(pipeline, stages, &tasks)?;
     uncertain.keep();
@@ -128,8 +132,9 @@ fn run_stage(
     interrupt: &Interrupt,
 ) -> Result<(End, Summary)> {
     // Read again, now that the models it starts from are there.
-    let mut prepared = prepare_draft(pipeline.draft(index), &options.plugin_folders, options.update_lock)?;
+    let mut prepared = prepare_draft(pipeline.draft(index), &options.plugin_folders, options.pinning)?;
     prepared.accept_unproved = options.unproved;
+    prepared.accepts_fixed_rows = options.fixed_rows;
     let mut trainer = Trainer::new(prepared, resume, options.show)?;
     trainer.run(interrupt)
 }

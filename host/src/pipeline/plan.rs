@@ -9,6 +9,7 @@ use super::folder::Task;
 use crate::config::{Loaded, Pipeline};
 use crate::error::{Error, Kind, Result};
 use crate::model::{ModelConfig, params::Layout};
+use crate::plugins::Pinning;
 use crate::train::named::{Awaited, NamedModel};
 use crate::train::optim::check_groups;
 use crate::train::setup::{Plugins, Prepared, refusal_text};
@@ -25,9 +26,9 @@ pub struct StagePlan {
 ///
 /// # Errors
 /// One request error with every mistake of every stage; a plugin that changed or cannot be loaded.
-pub fn read(pipeline: &Pipeline, folders: &[PathBuf], update_lock: bool) -> Result<Vec<StagePlan>> {
+pub fn read(pipeline: &Pipeline, folders: &[PathBuf], pinning: Pinning) -> Result<Vec<StagePlan>> {
     let mut drafts: Vec<_> = (0..pipeline.stages().len()).map(|index| pipeline.draft(index)).collect();
-    let plugins = drafts.iter_mut().map(|draft| Plugins::load(draft, folders, update_lock));
+    let plugins = drafts.iter_mut().map(|draft| Plugins::load(draft, folders, pinning));
     let plugins = plugins.collect::<Result<Vec<Plugins>>>()?;
     let loaded = pipeline.finish(drafts)?;
     for (index, stage) in pipeline.stages().iter().enumerate() {

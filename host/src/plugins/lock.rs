@@ -56,25 +56,50 @@ fn sha256<'de, D: Deserializer<'de>>(from: D) -> std::result::Result<String, D::
     Err(de::Error::custom("expected 64 hexadecimal digits"))
 }
 
+/// What to do about a plugin whose bytes are not the pinned ones.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Pinning {
+    /// Refuse it.
+    #[default]
+    Strict,
+    /// Accept it and pin it instead (`--update-lock`).
+    Update,
+    /// Accept it and pin nothing, new plugins included: while a plugin is being written (`--dev`).
+    Ignore,
+}
+
 /// The pinned plugins of a folder of runs.
 #[derive(Debug)]
 pub struct Lock {
     path: PathBuf,
     pins: Vec<Pin>,
-    update: bool,
+    pinning: Pinning,
     changed: bool,
+    /// Of each plugin that was accepted although another one is pinned, a line.
+    unpinned: Vec<String>,
+    /// Kind and id of each plugin that was accepted without a pin of its bytes.
+    unlisted: Vec<(String, String)>,
 }
 
 impl Lock {
-    /// Reads the lock of `folder`; one that is not there pins nothing yet. With `update`, changed plugins are accepted and
-    /// pinned anew.
+    /// Reads the lock of `folder`; one that is not there pins nothing yet.
     ///
     /// # Errors
     /// A request error naming file and line of a damaged lock, or the file that cannot be read.
-    pub fn open(folder: &Path, update: bool) -> Result<Lock> {
+    pub fn open(folder: &Path, pinning: Pinning) -> Result<Lock> {
         let path = folder.join(FILE);
         let pins = read(&path)?;
-        Ok(Lock { path, pins, update, changed: false })
+        Ok(Lock { path, pins, pinning, changed: false, unpinned: Vec::new(), unlisted: Vec::new() })
+    }
+
+    /// What is done about changed plugins.
+    pub fn pinning(&self) -> Pinning {
+        self.pinning
+    }
+
+    /// A line for each plugin that [`Pinning::Ignore`] accepted although other bytes are pinned.
+    pub fn unpinned(&self) -> &[String] {
+        &self.unpinned
     }
 
     /// Hashes the plugin's file (do this right before loading it) and compares with what is pinned; pins it where
@@ -91,9 +116,22 @@ impl Lock {
             unproved: true,
         };
         let sha256 = found.sha256.clone();
-        match self.pins.iter_mut().find(|pin| pin.kind == found.kind && pin.id == found.id) {
+        let pinned = self.pins.iter_mut().find(|pin| pin.kind == found.kind && pin.id == found.id);
+        match pinned {
             Some(pin) if pin.same(&found) => return Ok(sha256),
-            Some(pin) if pin.sha256 != sha256 && !self.update => return Err(changed(&self.path, plugin, pin, &found)),
+            Some(pin) if pin.sha256 != sha256 && self.pinning == Pinning::Strict => {
+                return Err(changed(&self.path, plugin, pin, &found));
+            }
+            Some(pin) if self.pinning == Pinning::Ignore => {
+                let Pin { kind, id, sha256: old, .. } = pin;
+                self.unpinned.push(format!("{kind} {id}: pinned sha256 {old}, used {sha256}"));
+                self.unlisted.push((found.kind, found.id));
+                return Ok(sha256);
+            }
+            None if self.pinning == Pinning::Ignore => {
+                self.unlisted.push((found.kind, found.id));
+                return Ok(sha256);
+            }
             Some(pin) => *pin = found,
             None => self.pins.push(found),
         }
@@ -101,9 +139,11 @@ impl Lock {
         Ok(sha256)
     }
 
-    /// Whether the pinned bytes of a plugin have not passed the quick laws yet.
+    /// Whether the bytes of a plugin have not passed the quick laws yet, as far as the lock tells: bytes that it does not pin
+    /// have not.
     pub fn is_unproved(&self, kind: &str, id: &str) -> bool {
         self.pins.iter().any(|pin| pin.kind == kind && pin.id == id && pin.unproved)
+            || self.unlisted.iter().any(|(own_kind, own_id)| own_kind == kind && own_id == id)
     }
 
     /// Notes that the pinned bytes of a plugin have passed the quick laws.
@@ -183,7 +223,8 @@ fn changed(lock: &Path, plugin: &PluginInfo, pin: &Pin, found: &Pin) -> Error {
             format!("found:  version {}, sha256 {}", found.version, found.sha256),
             format!("file:   {}", plugin.path.display()),
         ])
-        .with_hint("run with --update-lock to accept the new one; runs made before are then not comparable with runs made after")
+        .with_hint("run with --update-lock to accept the new one; runs made before are then not comparable with runs made after. While you \
+             write a plugin, run with --dev")
 }
 
 #[cfg(test)]
@@ -212,24 +253,30 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let runs = folder.path().join("runs");
         let ce = plugin(folder.path(), "ce", "abc");
-        let mut lock = Lock::open(&runs, false).unwrap();
+        let mut lock = Lock::open(&runs, Pinning::Strict).unwrap();
         let old = lock.verify(&ce).unwrap();
         assert_eq!(old, "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad", "FIPS 180-2, B.1");
         assert!(!runs.exists(), "nothing is left behind by a run that never starts");
         lock.save().unwrap();
 
         plugin(folder.path(), "ce", "changed");
-        let error = Lock::open(&runs, false).unwrap().verify(&ce).unwrap_err();
+        let error = Lock::open(&runs, Pinning::Strict).unwrap().verify(&ce).unwrap_err();
         let report = error.report();
         assert_eq!(error.exit_code(), 2);
         for part in ["`ce`", &old, "ce.so", "--update-lock", "plugins.lock"] {
             assert!(report.contains(part), "{part} is not in {report}");
         }
-        let mut lock = Lock::open(&runs, true).unwrap();
+        let mut lock = Lock::open(&runs, Pinning::Ignore).unwrap();
+        let (unknown, pins) = (plugin(folder.path(), "own", "mine"), fs::read(runs.join(FILE)).unwrap());
+        assert!(lock.verify(&ce).is_ok() && lock.verify(&unknown).is_ok());
+        assert!(matches!(lock.unpinned(), [line] if line.contains("objective ce") && line.contains(&old)));
+        lock.save().unwrap();
+        assert!(fs::read(runs.join(FILE)).unwrap() == pins, "nothing is pinned while a plugin is being written");
+        let mut lock = Lock::open(&runs, Pinning::Update).unwrap();
         let new = lock.verify(&ce).unwrap();
         assert!(report.contains(&new) && new != old);
         lock.save().unwrap();
-        assert_eq!(Lock::open(&runs, false).unwrap().verify(&ce).unwrap(), new);
+        assert_eq!(Lock::open(&runs, Pinning::Strict).unwrap().verify(&ce).unwrap(), new);
     }
 
     /// Catches a pass that is forgotten with the process, one that counts for other bytes, and a lock from before such passes that
@@ -261,13 +308,13 @@ mod tests {
     fn two_processes_pin_into_one_lock() {
         let folder = tempfile::tempdir().unwrap();
         let (one, two) = (plugin(folder.path(), "one", "1"), plugin(folder.path(), "two", "2"));
-        let mut first = Lock::open(folder.path(), false).unwrap();
-        let mut second = Lock::open(folder.path(), false).unwrap();
+        let mut first = Lock::open(folder.path(), Pinning::Strict).unwrap();
+        let mut second = Lock::open(folder.path(), Pinning::Strict).unwrap();
         first.verify(&one).unwrap();
         second.verify(&two).unwrap();
         first.save().unwrap();
         second.save().unwrap();
-        assert_eq!(Lock::open(folder.path(), false).unwrap().pins.len(), 2);
+        assert_eq!(Lock::open(folder.path(), Pinning::Strict).unwrap().pins.len(), 2);
     }
 
     /// Catches a damaged lock that is taken for an empty one, and a report without the line.
@@ -280,7 +327,7 @@ mod tests {
             ("\nplugins = 3\n", 2),
         ] {
             fs::write(folder.path().join(FILE), text).unwrap();
-            let error = Lock::open(folder.path(), false).unwrap_err();
+            let error = Lock::open(folder.path(), Pinning::Strict).unwrap_err();
             assert_eq!(error.exit_code(), 2);
             assert!(error.message().contains(&format!("plugins.lock:{line}: ")), "{}", error.message());
         }

@@ -5,5 +5,5 @@
 pub mod lock;
 pub mod registry;
 
-pub use lock::Lock;
+pub use lock::{Lock, Pinning};
 pub use registry::Registry;

@@ -20,6 +20,8 @@ const CALL: usize = 56;
 const RECORD: usize = PLUGIN + CALL + 8;
 /// The longest path that the system knows.
 const FOLDER: usize = 4096;
+/// Where the worker says that it has come to its end: 1, and its exit code.
+const FINISHED: usize = RECORD + FOLDER;
 
 /// Where the run writes what it is about to do. Clones write to the same place.
 #[derive(Debug, Clone, Default)]
@@ -36,6 +38,8 @@ pub(super) struct Trace {
     pub(super) step: u64,
     /// The run's folder, once it is known.
     pub(super) run: Option<PathBuf>,
+    /// The exit code that the worker came to its end with; `None` where something ended it before.
+    pub(super) finished: Option<u8>,
 }
 
 impl Breadcrumb {
@@ -58,11 +62,8 @@ impl Breadcrumb {
     pub fn set(&self, plugin: &str, call: &str, step: u64) {
         let Some(file) = &self.file else { return };
         let mut record = [0; RECORD];
-        let (names, number) = record.split_at_mut(PLUGIN + CALL);
-        let (first, second) = names.split_at_mut(PLUGIN);
-        for (to, from) in [(first, plugin), (second, call)] {
-            to.iter_mut().zip(from.as_bytes()).for_each(|(to, from)| *to = *from);
-        }
+        let (text, number) = record.split_at_mut(PLUGIN + CALL);
+        text.copy_from_slice(&names(plugin, call));
         number.copy_from_slice(&step.to_le_bytes());
         // It only serves a report; a run does not stop for it.
         _ = file.write_all_at(&record, 0);
@@ -71,6 +72,18 @@ impl Breadcrumb {
     /// Says that the host itself is at work in `step`, so that what it does wrong is not laid at a plugin's door.
     pub fn clear(&self, step: u64) {
         self.set("", "", step);
+    }
+
+    /// Says that `plugin` is about to run `call`, in whatever step was named last.
+    fn call(&self, plugin: &str, call: &str) {
+        let Some(file) = &self.file else { return };
+        _ = file.write_all_at(&names(plugin, call), 0);
+    }
+
+    /// Says that the process has come to its end by itself, with this exit code. What ends without it was ended by a plugin.
+    pub fn finish(&self, code: u8) {
+        let Some(file) = &self.file else { return };
+        _ = file.write_all_at(&[1, code], FINISHED as u64);
     }
 
     /// Says where the run's checkpoints are.
@@ -83,9 +96,36 @@ impl Breadcrumb {
     }
 }
 
+fn names(plugin: &str, call: &str) -> [u8; PLUGIN + CALL] {
+    let mut names = [0; PLUGIN + CALL];
+    let (first, second) = names.split_at_mut(PLUGIN);
+    for (to, from) in [(first, plugin), (second, call)] {
+        to.iter_mut().zip(from.as_bytes()).for_each(|(to, from)| *to = *from);
+    }
+    names
+}
+
+/// Runs `work`, which is `call` of `plugin`, so that the supervising parent can name both if the process ends in it.
+pub fn within<R>(plugin: &str, call: &str, work: impl FnOnce() -> R) -> R {
+    entering(plugin, call);
+    let done = work();
+    left();
+    done
+}
+
+/// Says that `plugin` is about to run `call`.
+pub fn entering(plugin: &str, call: &str) {
+    Breadcrumb::from_env().call(plugin, call);
+}
+
+/// Says that the host itself runs again.
+pub fn left() {
+    entering("", "");
+}
+
 /// Reads a breadcrumb; what was never written is empty.
 pub(super) fn read(file: &File) -> io::Result<Trace> {
-    let mut bytes = vec![0; RECORD + FOLDER];
+    let mut bytes = vec![0; FINISHED + 2];
     let mut filled = 0;
     while let Some(rest) = bytes.get_mut(filled..).filter(|rest| !rest.is_empty()) {
         match file.read_at(rest, filled as u64)? {
@@ -105,6 +145,10 @@ pub(super) fn read(file: &File) -> io::Result<Trace> {
         call: text(PLUGIN, CALL),
         step,
         run: run.map(|run| PathBuf::from(std::ffi::OsStr::from_bytes(run))),
+        finished: match bytes.get(FINISHED..) {
+            Some([1, code]) => Some(*code),
+            _ => None,
+        },
     })
 }
 
@@ -126,11 +170,18 @@ mod tests {
             call: call.into(),
             step,
             run: Some("/runs/a".into()),
+            finished: None,
         };
         assert_eq!(read(&file).unwrap(), trace("candle", "loss", u64::MAX));
         crumb.clear(13);
         assert_eq!(read(&file).unwrap(), trace("", "", 13));
         crumb.set(&"p".repeat(99), &"c".repeat(99), 14);
         assert_eq!(read(&file).unwrap(), trace(&"p".repeat(PLUGIN), &"c".repeat(CALL), 14));
+        crumb.call("ce", "weigh");
+        assert_eq!(read(&file).unwrap(), trace("ce", "weigh", 14), "the step stays");
+        crumb.finish(0);
+        assert_eq!(read(&file).unwrap(), Trace { finished: Some(0), ..trace("ce", "weigh", 14) });
+        crumb.finish(130);
+        assert_eq!(read(&file).unwrap().finished, Some(130));
     }
 }

@@ -10,6 +10,18 @@ use std::time::Duration;
 use crate::error::{Error, Result};
 
 const LOCK: &str = ".lock";
+const CHECKPOINTS: &str = "checkpoints";
+/// The files of a run beside its checkpoints.
+const FILES: [&str; 5] = ["experiment.toml", "receipt.json", "metrics.jsonl", "timing.jsonl", "samples.jsonl"];
+
+/// What becomes of an earlier run of the same name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Existing {
+    /// Only one that was ended before its first step was done is replaced, since there is nothing to resume.
+    Keep,
+    /// One without a checkpoint is replaced.
+    ReplaceUnsaved,
+}
 
 /// A run's folder that this process alone writes. The system gives the lock back when the process ends, however it ends.
 #[derive(Debug)]
@@ -26,20 +38,27 @@ impl RunFolder {
     /// gone again when this value is dropped.
     ///
     /// # Errors
-    /// A wrong request where the name is no folder's name or the folder has content; a failed run where the folder
-    /// cannot be made or another process writes it.
-    pub fn create(runs: &Path, name: &str) -> Result<Self> {
+    /// A wrong request where the name is not a folder's name or the folder has content that may not be replaced; a failed run
+    /// where the folder cannot be made or another process writes it.
+    pub fn create(runs: &Path, name: &str, existing: Existing) -> Result<Self> {
         check_name(name)?;
         let path = runs.join(name);
         // Asked before anything is created, and again under the lock.
-        refuse_content(&path, name)?;
+        refuse_content(&path, name, existing)?;
         refuse_within_a_run(&path)?;
         fs::create_dir_all(&path)
             .map_err(|cause| Error::run(format!("cannot create {}", path.display())).with_cause(cause))?;
         let lock = lock(&path)?;
         let run = Self { path, name: name.to_owned(), created: true, _lock: lock };
-        refuse_content(&run.path, name)?;
+        refuse_content(&run.path, name, existing)?;
+        clear(&run.path)?;
         Ok(run)
+    }
+
+    /// Removes everything that was written of a run that this process began, so that it can be started again under its name. A
+    /// run with a checkpoint stays, and so does one that was resumed. Returns whether it was removed.
+    pub fn discard(&mut self) -> bool {
+        self.created && is_replaceable(&self.path, Existing::ReplaceUnsaved) && clear(&self.path).is_ok()
     }
 
     /// Opens the folder of an earlier run, to go on with it.
@@ -101,7 +120,7 @@ impl RunFolder {
 
     /// The folder of checkpoints; see [`super::checkpoint`].
     pub fn checkpoints(&self) -> PathBuf {
-        self.path.join("checkpoints")
+        self.path.join(CHECKPOINTS)
     }
 }
 
@@ -138,14 +157,76 @@ fn refuse_within_a_run(path: &Path) -> Result<()> {
         .with_hint("choose another name by --name"))
 }
 
-fn refuse_content(path: &Path, name: &str) -> Result<()> {
-    if !path.exists() || is_empty(path) {
+fn refuse_content(path: &Path, name: &str, existing: Existing) -> Result<()> {
+    if !path.exists() || is_empty(path) || is_replaceable(path, existing) {
         return Ok(());
     }
-    Err(Error::request(format!("the run {name:?} exists already: {}", path.display())).with_hint(format!(
+    let error = Error::request(format!("the run {name:?} exists already: {}", path.display()));
+    let error = match existing {
+        Existing::Keep => error,
+        Existing::ReplaceUnsaved => {
+            error.with_details(["--dev replaces no folder with a checkpoint or a file of yours"])
+        }
+    };
+    Err(error.with_hint(format!(
         "go on with it by --resume, choose another name by --name, or remove {} first",
         path.display()
     )))
+}
+
+/// Whether the folder holds an earlier run and nothing else, and that run may be replaced.
+///
+/// Only what telos itself writes is ever removed: any other file, and any checkpoint, keeps the folder.
+pub(crate) fn is_replaceable(path: &Path, existing: Existing) -> bool {
+    let Ok(entries) = fs::read_dir(path) else { return false };
+    let known = |entry: io::Result<fs::DirEntry>| {
+        let Ok((entry, kind)) = entry.and_then(|entry| entry.file_type().map(|kind| (entry, kind))) else {
+            return false;
+        };
+        let name = entry.file_name();
+        match kind.is_dir() {
+            true => name == CHECKPOINTS && holds_no_checkpoint(&entry.path()),
+            false => kind.is_file() && (name == LOCK || is_unfinished(&name) || FILES.iter().any(|file| name == *file)),
+        }
+    };
+    let experiment = path.join(FILES[0]).is_file();
+    experiment
+        && entries.into_iter().all(known)
+        && (existing == Existing::ReplaceUnsaved || !has_steps(&path.join("metrics.jsonl")))
+}
+
+/// Whether there is nothing in the folder of checkpoints but what an interrupted save left.
+fn holds_no_checkpoint(path: &Path) -> bool {
+    let unfinished = |entry: io::Result<fs::DirEntry>| entry.is_ok_and(|entry| is_unfinished(&entry.file_name()));
+    fs::read_dir(path).is_ok_and(|mut entries| entries.all(unfinished))
+}
+
+/// Whether an interrupted write left a file or checkpoint of this name.
+fn is_unfinished(name: &std::ffi::OsStr) -> bool {
+    name.to_string_lossy().starts_with(".tmp-")
+}
+
+/// Whether an optimizer step was done. What cannot be read counts as one.
+fn has_steps(metrics: &Path) -> bool {
+    match fs::read_to_string(metrics) {
+        Ok(text) => text.lines().any(|line| line.contains("\"kind\":\"train\"")),
+        Err(cause) => cause.kind() != io::ErrorKind::NotFound,
+    }
+}
+
+/// Removes the files of a run, its lock left out. Call it under the lock, where [`is_replaceable`] holds.
+fn clear(path: &Path) -> Result<()> {
+    let failed = |cause| Error::run(format!("cannot replace the run in {}", path.display())).with_cause(cause);
+    let missing = |done: io::Result<()>| match done {
+        Err(cause) if cause.kind() == io::ErrorKind::NotFound => Ok(()),
+        done => done,
+    };
+    missing(fs::remove_dir_all(path.join(CHECKPOINTS))).map_err(failed)?;
+    let entries = fs::read_dir(path).map_err(failed)?.flatten();
+    let unfinished = entries.filter(|entry| is_unfinished(&entry.file_name()));
+    unfinished.map(|entry| entry.path()).try_for_each(|file| missing(fs::remove_file(file))).map_err(failed)?;
+    // The experiment last: it is what makes the folder a run.
+    FILES.iter().rev().try_for_each(|file| missing(fs::remove_file(path.join(file)))).map_err(failed)
 }
 
 /// Whether the folder holds nothing but our lock.
@@ -213,11 +294,11 @@ mod tests {
     fn a_new_folder_into_which_nothing_was_written_is_gone_again() {
         let base = tempfile::tempdir().unwrap();
         let runs = base.path().join("runs");
-        let run = RunFolder::create(&runs, "a").unwrap();
+        let run = RunFolder::create(&runs, "a", Existing::Keep).unwrap();
         assert!(run.path().is_dir());
         drop(run);
         assert!(!runs.exists());
-        let run = RunFolder::create(&runs, "a").unwrap();
+        let run = RunFolder::create(&runs, "a", Existing::Keep).unwrap();
         fs::write(run.experiment(), "").unwrap();
         drop(run);
         assert!(runs.join("a/experiment.toml").exists());
@@ -229,11 +310,74 @@ mod tests {
         let base = tempfile::tempdir().unwrap();
         fs::create_dir(base.path().join("a")).unwrap();
         fs::write(base.path().join("a/file"), "mine").unwrap();
-        let error = RunFolder::create(base.path(), "a").unwrap_err();
+        let error = RunFolder::create(base.path(), "a", Existing::Keep).unwrap_err();
         assert_eq!(error.kind(), Kind::Request);
         let hint = error.hint().unwrap();
         assert!(hint.contains("--resume") && hint.contains("--name") && hint.contains("remove"), "{hint}");
         assert_eq!(fs::read_dir(base.path().join("a")).unwrap().count(), 1);
+    }
+
+    /// Catches a retry of a start that failed which says "exists already", and a replacement that takes work with it: steps,
+    /// checkpoints, files of the user, or a run that another process writes.
+    #[test]
+    fn only_a_run_without_anything_to_lose_is_replaced() {
+        let base = tempfile::tempdir().unwrap();
+        let path = base.path().join("a");
+        let begin = |files: &[(&str, &str)]| {
+            _ = fs::remove_dir_all(&path);
+            for (name, text) in [("experiment.toml", ""), ("receipt.json", "{}"), (LOCK, "")].iter().chain(files) {
+                let file = path.join(name);
+                fs::create_dir_all(file.parent().unwrap()).unwrap();
+                fs::write(file, text).unwrap();
+            }
+        };
+        let step = ("metrics.jsonl", "{\"step\":1,\"kind\":\"train\",\"loss\":2.0}\n");
+        let evaluated = ("metrics.jsonl", "{\"step\":0,\"kind\":\"eval\",\"eval/loss\":2.0}\n");
+        for (files, kept, replaced) in [
+            (&[evaluated][..], false, false),
+            (&[evaluated, ("checkpoints/.tmp-step-00000001/x", "")], false, false),
+            (&[step], true, false),
+            (&[step, ("checkpoints/step-00000001/x", "")], true, true),
+            (&[evaluated, ("checkpoints/LATEST", "step-00000001")], true, true),
+            (&[evaluated, ("notes.txt", "mine")], true, true),
+            (&[evaluated, ("mine/file", "mine")], true, true),
+        ] {
+            for (existing, stays) in [(Existing::Keep, kept), (Existing::ReplaceUnsaved, replaced)] {
+                begin(files);
+                let run = RunFolder::create(base.path(), "a", existing);
+                assert_eq!(run.is_err(), stays, "{files:?}, {existing:?}");
+                assert_eq!(path.join("experiment.toml").exists(), stays, "{files:?}, {existing:?}");
+                drop(run);
+                assert_eq!(path.exists(), stays, "{files:?}, {existing:?}");
+            }
+        }
+        begin(&[step]);
+        let other = RunFolder::open(base.path(), "a").unwrap();
+        assert!(RunFolder::create(base.path(), "a", Existing::ReplaceUnsaved).is_err());
+        assert!(path.join("experiment.toml").exists());
+        drop(other);
+        // Without an experiment it is not a run of ours.
+        begin(&[]);
+        fs::remove_file(path.join("experiment.toml")).unwrap();
+        assert!(RunFolder::create(base.path(), "a", Existing::ReplaceUnsaved).is_err());
+    }
+
+    /// Catches a failed start that leaves its folder, and a resumed run that is thrown away.
+    #[test]
+    fn a_run_that_this_process_began_can_be_taken_back() {
+        let base = tempfile::tempdir().unwrap();
+        let mut run = RunFolder::create(base.path(), "a", Existing::Keep).unwrap();
+        fs::write(run.experiment(), "").unwrap();
+        fs::create_dir(run.checkpoints()).unwrap();
+        assert!(run.discard());
+        drop(run);
+        assert!(!base.path().join("a").exists());
+        fs::create_dir(base.path()).ok();
+        let run = RunFolder::create(base.path(), "a", Existing::Keep).unwrap();
+        fs::write(run.experiment(), "").unwrap();
+        drop(run);
+        let mut run = RunFolder::open(base.path(), "a").unwrap();
+        assert!(!run.discard() && run.experiment().exists());
     }
 
     /// Catches names that reach outside the folder of runs.
@@ -241,7 +385,11 @@ mod tests {
     fn a_name_that_is_a_path_is_refused() {
         let base = tempfile::tempdir().unwrap();
         for name in ["", ".", "..", "../x", "a/b/c", "a/", "a/..", "../a", "/x", ".hidden", "a\nb"] {
-            assert_eq!(RunFolder::create(base.path(), name).unwrap_err().kind(), Kind::Request, "{name:?}");
+            assert_eq!(
+                RunFolder::create(base.path(), name, Existing::Keep).unwrap_err().kind(),
+                Kind::Request,
+                "{name:?}"
+            );
             assert_eq!(RunFolder::open(base.path(), name).unwrap_err().kind(), Kind::Request, "{name:?}");
         }
         assert_eq!(fs::read_dir(base.path()).unwrap().count(), 0);
@@ -252,7 +400,7 @@ mod tests {
     fn resuming_a_run_that_is_not_there_names_the_nearest_one() {
         let base = tempfile::tempdir().unwrap();
         for name in ["shakespeare", "quickstart"] {
-            let run = RunFolder::create(base.path(), name).unwrap();
+            let run = RunFolder::create(base.path(), name, Existing::Keep).unwrap();
             fs::write(run.experiment(), "").unwrap();
         }
         let error = RunFolder::open(base.path(), "quikstart").unwrap_err();
@@ -266,7 +414,7 @@ mod tests {
     #[test]
     fn another_process_is_named_and_once_killed_no_longer_in_the_way() {
         if let Some(runs) = part() {
-            let run = RunFolder::create(Path::new(&runs), "a").unwrap();
+            let run = RunFolder::create(Path::new(&runs), "a", Existing::Keep).unwrap();
             fs::write(run.experiment(), "").unwrap();
             println!("locked");
             thread::sleep(Duration::from_secs(600));

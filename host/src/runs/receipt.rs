@@ -38,18 +38,24 @@ pub struct Receipt {
     /// What became of the rows; absent for running text.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub rows: Option<RowCounts>,
+    /// Plugins whose bytes are not those pinned in plugins.lock (`--dev`), a line each.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub unpinned: Vec<String>,
     /// What was replaced on the way; empty where the whole run was made by the above.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub replaced: Vec<Replaced>,
+    /// Keys of the experiment that were changed on resuming, such as its length: a line each, as in [`Changes`].
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub changed: Vec<Replaced>,
     /// How objectives contradicted the quick laws on the first batch, where the run was told to train all the same.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub unproved: Vec<String>,
 }
 
-/// Programs that went on with a run which others had begun.
+/// What was changed when a run was resumed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Replaced {
-    /// The last step of the earlier ones.
+    /// The last step before that.
     pub after_step: u64,
     /// What differs, a line each, as in [`Changes`].
     pub changes: Vec<String>,
@@ -174,14 +180,9 @@ impl Receipt {
 
     fn comparable(&self) -> Value {
         let backend = BackendUse { threads: 0, ..self.backend.clone() };
-        serde_json::to_value(Self {
-            command: Vec::new(),
-            replaced: Vec::new(),
-            unproved: Vec::new(),
-            backend,
-            ..self.clone()
-        })
-        .unwrap_or_default()
+        let (command, replaced, changed, unpinned, unproved) = Default::default();
+        serde_json::to_value(Self { command, replaced, changed, unpinned, unproved, backend, ..self.clone() })
+            .unwrap_or_default()
     }
 }
 
@@ -237,7 +238,9 @@ mod tests {
             tokenizer_sha256: "cc".into(),
             data: vec![DataSource { path: "corpus.txt".into(), bytes: 5, sha256: "dd".into() }],
             rows: None,
+            unpinned: Vec::new(),
             replaced: Vec::new(),
+            changed: Vec::new(),
             unproved: Vec::new(),
         }
     }
@@ -268,6 +271,7 @@ mod tests {
         new.command.push("--resume".into());
         new.backend.threads = 16;
         new.replaced.push(Replaced { after_step: 3, changes: Vec::new() });
+        new.unpinned.push("objective ce: pinned sha256 aa, used bb".into());
         assert_eq!(new.changes_since(&old), Changes::default());
         new.plugins[0].sha256 = "bb".into();
         new.backend.dtype = "bf16".into();

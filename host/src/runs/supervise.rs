@@ -85,6 +85,10 @@ pub fn run_supervised(args: impl IntoIterator<Item = OsString>) -> Result<ExitCo
     supervise(command, &args)
 }
 
+/// The size in bytes from which glibc gives freed memory back to the system. Left alone, it rises with the sizes that are freed, and
+/// the buffers of a run, of ever other sizes, then cut its heap into pieces: the process takes a tenth more than it holds.
+const MMAP_THRESHOLD: &str = "MALLOC_MMAP_THRESHOLD_";
+
 /// Lets the process that `command` starts find itself a [`Role::Worker`] of this one. It dies with the thread that starts
 /// it.
 pub fn tie(command: &mut Command) -> &mut Command {
@@ -102,6 +106,9 @@ fn supervise(mut command: Command, args: &[OsString]) -> Result<ExitCode> {
     heard.push(SIGCHLD);
     let mut signals = Signals::new(heard).map_err(cannot_start)?;
     tie(command.env(breadcrumb::ENV, crumbs.path()));
+    if env::var_os(MMAP_THRESHOLD).is_none() {
+        command.env(MMAP_THRESHOLD, "262144");
+    }
     let mut child = command.spawn().map_err(cannot_start)?;
     let status = wait(&mut child, &mut signals)?;
     Ok(report(status, crumbs.as_file(), args))
@@ -132,13 +139,22 @@ fn wait(child: &mut Child, signals: &mut Signals) -> Result<ExitStatus> {
 fn report(status: ExitStatus, crumbs: &File, args: &[OsString]) -> ExitCode {
     let trace = breadcrumb::read(crumbs).unwrap_or_default();
     let (error, code) = match (status.code(), status.signal()) {
+        (Some(code), _) if trace.finished.map(i32::from) == Some(code) => (None, u8::try_from(code).unwrap_or(1)),
         // It was ended by a second Ctrl-C within a plugin's call: an endless loop is found here.
         (Some(130), _) if !trace.plugin.is_empty() => {
             (Some(Error::interrupted(format!("telos was stopped{}", place(&trace)))), 130)
         }
         // A panic of the host, which has printed itself; the code is not one that we promise.
         (Some(101), _) => (Some(Error::run(format!("telos panicked{}", place(&trace)))), 1),
-        (Some(code), _) => (None, u8::try_from(code).unwrap_or(1)),
+        (Some(130), _) => (None, 130),
+        // A plugin, or a library that it uses, has called `exit`, whatever code it gave.
+        (Some(code), _) => {
+            let ended = match trace.finished {
+                Some(_) => "after its work was done".to_owned(),
+                None => format!("before its work was done{}", place(&trace)),
+            };
+            (Some(Error::run(format!("the process of telos was ended with code {code} {ended}"))), 1)
+        }
         (None, Some(SIGINT | SIGTERM | SIGHUP)) => (Some(Error::interrupted("telos was stopped")), 130),
         (None, signal) => (Some(Error::run(format!("telos died of {}{}", name(signal), place(&trace)))), 1),
     };
@@ -155,7 +171,8 @@ fn report(status: ExitStatus, crumbs: &File, args: &[OsString]) -> ExitCode {
 fn place(trace: &Trace) -> String {
     match trace {
         Trace { plugin, call, step, .. } if !plugin.is_empty() => {
-            format!(" in plugin `{plugin}`, call `{call}`, step {step}")
+            let step = if *step == 0 { "before step 1".to_owned() } else { format!("step {step}") };
+            format!(" in plugin `{plugin}`, call `{call}`, {step}")
         }
         Trace { run: Some(_), step, .. } => format!(" in step {step}, outside any plugin"),
         _ => " before the run began".to_owned(),

@@ -21,7 +21,11 @@ fn plays_supervisor_and_worker() {
             let args = ["target/telos", "run", "my exp.toml"].map(OsString::from);
             supervise(as_process(NAME, &part), &args).unwrap()
         }
-        Role::Worker => work(&part),
+        Role::Worker => {
+            let code = work(&part);
+            Breadcrumb::from_env().finish(u8::try_from(exit_number(code)).unwrap());
+            code
+        }
     };
     // The harness has codes of its own.
     std::process::exit(if code == ExitCode::SUCCESS { 0 } else { exit_number(code) });
@@ -39,7 +43,7 @@ fn overflow(depth: u64) -> u64 {
 fn work(part: &str) -> ExitCode {
     let (what, runs) = part.split_once(' ').unwrap();
     let crumb = Breadcrumb::from_env();
-    let run = RunFolder::create(Path::new(runs), "a").unwrap();
+    let run = RunFolder::create(Path::new(runs), "a", crate::runs::folder::Existing::Keep).unwrap();
     fs::write(run.experiment(), "").unwrap();
     crumb.set_run(run.path());
     let checkpoints = Checkpoints::new(&run, 1).unwrap();
@@ -53,6 +57,12 @@ fn work(part: &str) -> ExitCode {
     match what {
         "exit" => return ExitCode::from(7),
         "done" => return ExitCode::SUCCESS,
+        "quit" => std::process::exit(0),
+        "quit-2" => std::process::exit(2),
+        "quit-late" => {
+            crumb.finish(0);
+            std::process::exit(3)
+        }
         "host" => {
             crumb.clear(12);
             raise(Signal::KILL);
@@ -127,6 +137,18 @@ fn exit_codes_are_passed_on_and_a_panic_is_a_failed_run() {
         let (output, errors) = run(what);
         assert_eq!(output.status.code(), Some(code), "{what}: {errors}");
         assert_eq!(errors.contains("error:"), what == "panic", "{errors}");
+    }
+}
+
+/// Catches a plugin that ends the process and with it every further step, and is taken for a run that is done.
+#[test]
+fn a_worker_that_calls_exit_is_a_failed_run_whatever_the_code() {
+    let within = "before its work was done in plugin `candle`, call `loss`, step 12";
+    for (what, code, says) in [("quit", 0, within), ("quit-2", 2, within), ("quit-late", 3, "after its work was done")]
+    {
+        let (output, errors) = run(what);
+        assert_eq!(output.status.code(), Some(1), "{what}: {errors}");
+        assert!(errors.contains(&format!("was ended with code {code} {says}")), "{what}: {errors}");
     }
 }
 

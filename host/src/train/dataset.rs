@@ -1,5 +1,6 @@
 //! The data of an experiment, read and tokenised: running text or rows, whichever its objectives learn from.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
@@ -12,12 +13,14 @@ use crate::{
     data::{
         Corpus, Source, SyntheticOptions, TextOptions, TrainingData,
         rows::{
-            ChatTemplate, RowCorpus, RowKind, RowOptions, Truncation,
+            ChatTemplate, Row, RowCorpus, RowKind, RowOptions, Truncation,
             encode::Encoder,
             layout::Layout,
             split::Split,
-            template::{PLAIN, sha256},
+            template::{plain, sha256},
+            unread,
         },
+        tokenizer::templates::DEFAULT,
     },
     error::{Error, Result},
 };
@@ -115,11 +118,39 @@ impl Prepared {
                 "no prompt that is held out has a column `answer` to compare with; data.columns.answer names another";
             return Err(self.loaded.refuse("eval.generate", why));
         }
-        let (layout, file) = self.layout(template)?;
+        self.check_reward_columns(kind, &corpus)?;
+        let spoken = corpus.train.iter().chain(&corpus.held_out).any(Row::has_messages);
+        let (layout, file) = self.layout(template, spoken)?;
         let longest = self.longest_row(kind);
         let encoder = Encoder { tokenizer: &self.tokenizer, layout: &layout, longest, truncation };
         let corpus = RowCorpus { sources: corpus.sources.iter().cloned().chain(file).collect(), ..corpus };
-        Ok(encoder.encode(&corpus)?)
+        let mut data = encoder.encode(&corpus)?;
+        if let Some(counts) = &mut data.rows {
+            let every: Vec<&Row> = corpus.train.iter().chain(&corpus.held_out).collect();
+            counts.inexact_columns = unread::inexact(&every);
+            counts.unread_columns = unread::unread(&every, kind, &self.read_columns()?);
+        }
+        Ok(data)
+    }
+
+    /// Columns that the split reads, that rewards declare, or that an option of a reward names.
+    fn read_columns(&self) -> Result<BTreeSet<String>> {
+        let experiment = self.experiment();
+        let mut read = BTreeSet::new();
+        if let Data::Jsonl { held_out, group_column, .. } = &experiment.data {
+            read.extend(group_column.clone());
+            if let HeldOut::Column { split_column } = held_out {
+                read.insert(split_column.clone());
+            }
+        }
+        for library in &self.rewards {
+            read.extend(library.reward_manifest()?.columns);
+        }
+        for option in experiment.reward.iter().flat_map(|reward| reward.options.values()) {
+            let list = option.as_array().map(Vec::as_slice).unwrap_or(std::slice::from_ref(option));
+            read.extend(list.iter().filter_map(|value| value.as_str()).map(str::to_owned));
+        }
+        Ok(read)
     }
 
     /// The most positions of a row: of a prompt that is answered in rollouts, what leaves room for the longest answer.
@@ -131,17 +162,15 @@ impl Prepared {
         if answer < context { longest.min(context - answer) } else { longest }
     }
 
-    /// How rows are written, and the template's file where it comes from one.
-    fn layout(&self, wanted: Option<&str>) -> Result<(Layout, Option<Source>)> {
+    /// How rows are written, and the template's file where it comes from one. `spoken`: some rows are messages.
+    fn layout(&self, wanted: Option<&str>, spoken: bool) -> Result<(Layout, Option<Source>)> {
         let refuse = |why: String| self.loaded.refuse("data.chat_template", why);
         let (source, file) = match wanted {
-            None => (self.tokenizer.chat_template().unwrap_or_else(|| PLAIN.to_owned()), None),
-            Some("plain") => (PLAIN.to_owned(), None),
-            Some("tokenizer") => {
-                let name = self.tokenizer.name();
-                let none = || refuse(format!("the tokenizer {name} has no chat template; try \"plain\""));
-                (self.tokenizer.chat_template().ok_or_else(none)?, None)
-            }
+            None if !spoken || self.tokenizer.chat_template_names().next().is_none() => (plain(&self.tokenizer), None),
+            None => (self.tokenizers_template(DEFAULT)?, None),
+            Some("plain") => (plain(&self.tokenizer), None),
+            Some("tokenizer") => (self.tokenizers_template(DEFAULT)?, None),
+            Some(named) if named.starts_with(NAMED) => (self.tokenizers_template(&named[NAMED.len()..])?, None),
             Some(jinja) if jinja.contains("{%") || jinja.contains("{{") => (jinja.to_owned(), None),
             Some(path) => {
                 let text = fs::read_to_string(path).map_err(|e| refuse(format!("cannot read {path}: {e}")))?;
@@ -154,6 +183,29 @@ impl Prepared {
         Ok((Layout { template, strings: wanted.is_some() }, file))
     }
 }
+
+impl Prepared {
+    /// The chat template of this name that came with the tokenizer.
+    fn tokenizers_template(&self, wanted: &str) -> Result<String> {
+        if let Some(template) = self.tokenizer.named_chat_template(wanted) {
+            return Ok(template.to_owned());
+        }
+        let names: Vec<&str> = self.tokenizer.chat_template_names().collect();
+        let tokenizer = self.tokenizer.name();
+        let why = match names.first() {
+            None => format!("the tokenizer {tokenizer} has no chat template; try \"plain\""),
+            Some(first) => format!(
+                "the tokenizer {tokenizer} has chat templates called {}, and none called {wanted}; choose one by its \
+                 name, such as data.chat_template = \"{NAMED}{first}\"",
+                names.join(", ")
+            ),
+        };
+        Err(self.loaded.refuse("data.chat_template", why))
+    }
+}
+
+/// Before the name of a chat template that came with the tokenizer.
+const NAMED: &str = "tokenizer:";
 
 /// A key that does not fit rows of this kind (`None`: running text), and why.
 fn misfit(kind: Option<RowKind>, batch: Batch, data: &Data) -> Option<(&'static str, String)> {

@@ -45,13 +45,15 @@ pub fn evaluate(
                 waiting.push(batch);
                 continue;
             }
-            let losses = objectives.losses(&batch, &joined, part, trail)?;
+            let losses = objectives.losses(&batch, &joined, part, &packed.rows, trail)?;
+            objectives.check_shares(&losses, &denominators)?;
             tally.add(packed, &batch, objectives, &losses);
         }
         if objectives.coupled() {
             let whole = join(batches);
             let batch = join_batches(&waiting, &whole);
-            let losses = objectives.losses(&batch, &joined, Part::whole(&whole), trail)?;
+            let losses = objectives.losses(&batch, &joined, Part::whole(&whole), &whole.rows, trail)?;
+            objectives.check_shares(&losses, &denominators)?;
             tally.add(&whole, &batch, objectives, &losses);
         }
         let mut figures = vec![("loss".to_owned(), tally.loss(objectives, &denominators))];

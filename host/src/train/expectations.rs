@@ -2,12 +2,20 @@
 
 use plugin_api::manifest::ObjectiveManifest;
 
+use super::objectives::{Active, Objectives};
+
 /// A value of an expectation: the logarithm of the vocabulary's size.
 const LN_VOCAB: &str = "ln_vocab";
 
-/// A note for each of an objective's expectations that `figures` miss; `prefix` stands before the names of its metrics. Those
-/// about the vocabulary hold for fresh weights alone: without `vocab` they are passed over. What is not among the figures is not
-/// missed.
+/// What all objectives expect of `figures` and did not find; of fresh weights with a `vocab`, see [`missed`].
+pub fn all_missed(objectives: &Objectives, figures: &[(String, f64)], vocab: Option<u64>) -> Vec<String> {
+    let of = |active: &Active| missed(&active.id, &active.prefix, &active.manifest, figures, vocab);
+    objectives.iter().flat_map(of).collect()
+}
+
+/// A sentence for each of an objective's expectations that `figures` miss; `prefix` stands before the names of its metrics. Those
+/// about the vocabulary hold for fresh weights alone: without `vocab` they are skipped. Metrics that are not among the figures
+/// are skipped.
 pub fn missed(
     id: &str,
     prefix: &str,
@@ -30,8 +38,11 @@ pub fn missed(
         let found = find(&name).or_else(|| find("loss").filter(|_| is_term))?;
         let far = (found - value).abs() > expected.tolerance * value.abs().max(1e-9) || found.is_nan();
         far.then(|| {
-            let when = &expected.when;
-            format!("note: {name} is {found:.4} before training; \"{id}\" expects about {value:.4} ({when})")
+            let (when, tolerance) = (&expected.when, expected.tolerance);
+            format!(
+                "expectation missed: {name} is {found:.4} before training; \"{id}\" expects about {value:.4}, within a factor of \
+                 {tolerance} ({when}): look for a mistake in the data, the model or the objective before you trust this run"
+            )
         })
     };
     manifest.expectations.iter().filter_map(note).collect()

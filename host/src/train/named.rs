@@ -13,7 +13,7 @@ use crate::{
         Loaded,
         experiment::{Model as ModelSource, Tokenizer as TokenizerSource},
     },
-    data::Tokenizer,
+    data::{DataError, Tokenizer, foreign},
     error::{Error, Result},
     model::ModelConfig,
     runs::checkpoint::find::{self, Checkpoint},
@@ -47,7 +47,8 @@ impl Prepared {
             return Ok(model);
         }
         let folder = model_folder(Path::new(path))?;
-        let (tokenizer, config) = (Tokenizer::open(&folder)?, ModelConfig::from_folder(&folder)?);
+        let (mut tokenizer, config) = (Tokenizer::open(&folder)?, ModelConfig::from_folder(&folder)?);
+        tokenizer.fit_to_model(&config.eos, config.vocab)?;
         Ok(Arc::new(NamedModel { folder: Some(folder), tokenizer, config }))
     }
 }
@@ -60,8 +61,15 @@ pub fn model_folder(path: &Path) -> Result<PathBuf> {
     if let Some(checkpoint) = pointed_at(path)? {
         return Ok(checkpoint);
     }
+    if path.is_file() {
+        return Err(foreign::file_for_a_folder(path).into());
+    }
     if !path.is_dir() {
-        return Err(Error::request(format!("there is no model folder {}", path.display())).with_hint("check the path"));
+        return Err(match foreign::missing(path) {
+            DataError::Missing(_) => Error::request(format!("there is no model folder {}", path.display()))
+                .with_hint("check the path; a model of the Hugging Face hub is downloaded first, by `hf download`"),
+            hub => hub.into(),
+        });
     }
     if path.join("config.json").is_file() {
         return Ok(path.to_owned());
@@ -70,11 +78,15 @@ pub fn model_folder(path: &Path) -> Result<PathBuf> {
     if let Some(checkpoint) = find::latest(&checkpoints)? {
         return as_named(path, checkpoint);
     }
+    let (other, remedy) = match foreign::other_weights(path) {
+        Some((other, remedy)) => (format!("; {other}"), remedy),
+        None => (String::new(), "name a run, a checkpoint or a Hugging Face folder".to_owned()),
+    };
+    let place = path.display();
     Err(Error::request(format!(
-        "{} is neither a model folder (it has no config.json) nor a run with a checkpoint",
-        path.display()
+        "{place} is neither a model folder (it has no config.json) nor a run with a checkpoint{other}"
     ))
-    .with_hint("name a run, a checkpoint or a Hugging Face folder"))
+    .with_hint(remedy))
 }
 
 /// `checkpoints/LATEST` and `checkpoints/BEST`, in any case, name the checkpoint that the file of that name points at.
@@ -117,17 +129,18 @@ pub(super) fn model_and_tokenizer(
         }
         ModelSource::Shape(_) => None,
     };
-    let tokenizer = match (&experiment.tokenizer, &folder) {
-        (TokenizerSource::Bytes, _) => Tokenizer::bytes()?,
-        (TokenizerSource::File { path }, _) => Tokenizer::open(Path::new(path))?,
-        (TokenizerSource::Model, None) if let Some(model) = &awaited => model.tokenizer.clone(),
-        (TokenizerSource::Model, Some(folder)) => Tokenizer::open(folder)?,
-        (TokenizerSource::Model, None) => {
-            return Err(
-                loaded.refuse("tokenizer.kind", "\"model\" needs model.from; with fresh weights choose bytes or file")
-            );
-        }
-    };
+    let mut tokenizer =
+        match (&experiment.tokenizer, &folder) {
+            (TokenizerSource::Bytes, _) => Tokenizer::bytes()?,
+            (TokenizerSource::File { path }, _) => Tokenizer::open(Path::new(path))
+                .map_err(|e| loaded.refuse("tokenizer.path", refusal_text(&e.into())))?,
+            (TokenizerSource::Model, None) if let Some(model) = &awaited => model.tokenizer.clone(),
+            (TokenizerSource::Model, Some(folder)) => Tokenizer::open(folder)?,
+            (TokenizerSource::Model, None) => {
+                return Err(loaded
+                    .refuse("tokenizer.kind", "\"model\" needs model.from; with fresh weights choose bytes or file"));
+            }
+        };
     let config = match (&experiment.model, &folder) {
         (ModelSource::Shape(shape), _) => {
             let mut config = ModelConfig::from_shape(shape, shape.vocab.unwrap_or(tokenizer.vocab_size()))?;
@@ -141,7 +154,13 @@ pub(super) fn model_and_tokenizer(
             None => return Err(Error::run("model.from without a folder")),
         },
     };
-    if tokenizer.vocab_size() as u64 > config.vocab {
+    let is_the_models = matches!(experiment.tokenizer, TokenizerSource::Model);
+    let is_of_the_model = match experiment.model {
+        // Added tokens that no row of the model belongs to are refused where a text holds them, as in transformers.
+        ModelSource::From { .. } => is_the_models || !tokenizer.has_words_beyond(config.vocab),
+        ModelSource::Shape(_) => false,
+    };
+    if tokenizer.vocab_size() as u64 > config.vocab && !is_of_the_model {
         let (key, remedy) = match &experiment.model {
             ModelSource::From { .. } => ("tokenizer", "use the model's own tokenizer"),
             ModelSource::Shape(_) => ("model.vocab", "raise model.vocab, or leave it out"),
@@ -156,5 +175,6 @@ pub(super) fn model_and_tokenizer(
             ),
         ));
     }
+    tokenizer.fit_to_model(&config.eos, config.vocab)?;
     Ok((folder, tokenizer, config))
 }

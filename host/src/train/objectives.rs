@@ -2,6 +2,8 @@
 
 use plugin_api::{
     batch::{Batch, names},
+    contract::{self, Limits},
+    error::Code,
     manifest::{DataKind, ObjectiveManifest, Requirements},
     objective::{Loss, Objective},
 };
@@ -14,6 +16,7 @@ use crate::{
     data::{PackedBatch, Window, pack::pack},
     error::{Error, Result},
     model::Statistics,
+    runs::breadcrumb,
 };
 
 /// An objective of the experiment.
@@ -36,7 +39,8 @@ impl Active {
     /// Settles what the instance needs and whether this host can give it.
     ///
     /// # Errors
-    /// A request error for data or statistics that this host does not offer.
+    /// A request error for data or statistics that this host does not offer, and for requirements that are impossible or
+    /// change from call to call.
     pub fn new(
         id: &str,
         weight: f64,
@@ -45,8 +49,10 @@ impl Active {
         instance: Box<dyn Objective>,
         data: &str,
     ) -> Result<Active> {
-        let requirements = instance.requirements()?;
+        let requirements = breadcrumb::within(id, "requirements", || instance.requirements())?;
         check_data(id, &manifest, data)?;
+        contract::requirements(&manifest, &requirements)
+            .map_err(|why| Error::request(format!("objective \"{id}\", call `requirements`: {why}")))?;
         for name in &requirements.statistics {
             if !OFFERED.contains(&name.as_str()) {
                 return Err(Error::request(format!(
@@ -55,7 +61,26 @@ impl Active {
                 .with_hint(format!("computed here: {}", OFFERED.join(", "))));
             }
         }
-        Ok(Active { id: id.to_owned(), weight, prefix, manifest, requirements, instance })
+        let active = Active { id: id.to_owned(), weight, prefix, manifest, requirements, instance };
+        active.check_requirements()?;
+        Ok(active)
+    }
+
+    /// Whether the instance still requires what it required when it was created: the models were set up for that.
+    ///
+    /// # Errors
+    /// The plugin's own; what it required before and requires now.
+    pub fn check_requirements(&self) -> Result<()> {
+        let now = breadcrumb::within(&self.id, "requirements", || self.instance.requirements())?;
+        if now == self.requirements {
+            return Ok(());
+        }
+        Err(Error::run(format!(
+            "objective \"{}\", call `requirements`: they changed after the objective was created",
+            self.id
+        ))
+        .with_details([format!("before: {:?}", self.requirements), format!("now:    {now:?}")])
+        .with_hint("requirements may depend on options alone"))
     }
 
     /// Whether its loss couples the whole window, its options considered.
@@ -65,6 +90,44 @@ impl Active {
 
     fn reads(&self, statistic: &str) -> bool {
         self.requirements.statistics.iter().any(|s| s == statistic)
+    }
+}
+
+impl Active {
+    /// Restores a state that the instance, or one of an earlier process, returned.
+    ///
+    /// # Errors
+    /// The plugin's own.
+    pub fn restore(&mut self, state: &[u8]) -> Result<()> {
+        let Active { id, instance, .. } = self;
+        breadcrumb::within(id, "restore", || instance.restore(state)).map_err(|e| failed(id, "restore", e))
+    }
+}
+
+impl Drop for Active {
+    /// What the plugin does when its instance is destroyed is named after it.
+    fn drop(&mut self) {
+        breadcrumb::entering(&self.id, "destroy");
+    }
+}
+
+/// The error of a call that an objective refused: it names the call, where the plugin's own words do not.
+pub fn failed(id: &str, call: &str, error: plugin_api::Error) -> Error {
+    let mut error = error.in_plugin(id);
+    if ![Code::PANIC, Code::POISONED, Code::OUT_OF_MEMORY].contains(&error.code)
+        && !error.message.contains(&format!("`{call}`"))
+    {
+        error.message = format!("`{call}`: {}", error.message);
+    }
+    error.into()
+}
+
+/// The error of an answer that breaks the contract. `rows` are the rows of the data that the batch's sequences come from.
+pub fn broken(id: &str, call: &str, fault: contract::Fault, rows: &[u64]) -> Error {
+    let error = Error::run(format!("objective \"{id}\", call `{call}`: {fault}"));
+    match fault.sequence.and_then(|sequence| rows.get(sequence)) {
+        Some(row) => error.with_details([format!("the sequence is row {row} of the data, counted from 0")]),
+        None => error,
     }
 }
 
@@ -120,8 +183,9 @@ impl Needs {
     }
 }
 
-/// All objectives of an experiment, and the temperature that divides the logits under all their statistics.
-pub struct Objectives(Vec<Active>, f64);
+/// All objectives of an experiment, the temperature that divides the logits under all their statistics, and what sequences
+/// that they compose must fit into.
+pub struct Objectives(Vec<Active>, f64, Limits);
 
 impl Objectives {
     /// The objectives of an experiment, at least one, reading their statistics at one temperature.
@@ -137,7 +201,14 @@ impl Objectives {
                 first.id, other.id, other.requirements.temperature
             )));
         }
-        Ok(Objectives(all, temperature))
+        Ok(Objectives(all, temperature, Limits { vocab: u64::from(u32::MAX) + 1, longest: usize::MAX }))
+    }
+
+    /// Refuses composed sequences that a model of this vocabulary and context cannot read.
+    pub fn limit(&mut self, vocab: u64, context: usize) {
+        // The last token has no position where it is only predicted.
+        let longest = context.saturating_add(usize::from(!self.needs().reads_last()));
+        self.2 = Limits { vocab, longest };
     }
 
     /// Each of them.
@@ -204,17 +275,23 @@ impl Objectives {
         for active in &self.0 {
             trail.objective(&active.id, "compose");
             let rows = rows_of(window.sequences(), &active.manifest.data);
-            let Some(batch) = active.instance.compose(&rows, seed).map_err(|e| e.in_plugin(&active.id))? else {
-                continue;
-            };
+            let composed_now = active.instance.compose(&rows, seed).map_err(|e| failed(&active.id, "compose", e))?;
+            trail.host();
+            let Some(batch) = composed_now else { continue };
             if self.0.len() > 1 {
                 return Err(Error::request(format!(
                     "objective \"{}\" composes sequences of its own, which it cannot do beside another objective",
                     active.id
                 )));
             }
-            let sequences = sequences_of(&batch).map_err(|e| e.context(format!("objective \"{}\"", active.id)))?;
-            composed = Some(Window::new(sequences)?);
+            contract::composed(&rows, &batch, self.2).map_err(|why| {
+                let rows = batch.get("row").unwrap_or_default().iter().map(|row| *row as u64).collect::<Vec<_>>();
+                broken(&active.id, "compose", why, &rows)
+            })?;
+            let window = Window::new(sequences_of(&batch)?);
+            composed = Some(
+                window.map_err(|e| Error::from(e).context(format!("objective \"{}\", call `compose`", active.id)))?,
+            );
         }
         Ok(composed.unwrap_or(window))
     }
@@ -232,19 +309,18 @@ impl Objectives {
     /// The objectives' work over the whole window, before it is cut: the arrays that join their batches.
     ///
     /// # Errors
-    /// The plugins' own, named; arrays that only mean something of rollouts.
+    /// The plugins' own, named; arrays that [`contract::prepared`] refuses.
     pub fn prepare(&mut self, parts: &[PackedBatch], trail: &Trail) -> Result<Joined> {
         let whole = data_arrays(&join(parts));
         let mut answers = Vec::with_capacity(self.0.len());
         for active in &mut self.0 {
             trail.objective(&active.id, "prepare");
-            let own = active.instance.prepare(&whole).map_err(|e| e.in_plugin(&active.id))?;
-            if let Some(array) = own.arrays().iter().find(|a| a.name == "keep" || a.name == "request") {
-                return Err(Error::run(format!(
-                    "objective \"{}\" answered `{}` to `prepare`, which only rollouts can follow",
-                    active.id, array.name
-                )));
-            }
+            let own = active.instance.prepare(&whole).map_err(|e| failed(&active.id, "prepare", e))?;
+            trail.host();
+            contract::prepared(&whole, &own, false).map_err(|why| {
+                let rows: Vec<u64> = parts.iter().flat_map(|part| part.rows.iter().copied()).collect();
+                broken(&active.id, "prepare", why, &rows)
+            })?;
             answers.push(own);
         }
         Ok(answers.into_iter().collect())
@@ -266,50 +342,55 @@ impl Objectives {
     /// # Errors
     /// The plugins' own.
     pub fn states(&self) -> Result<Vec<Vec<u8>>> {
-        self.0.iter().map(|active| Ok(active.instance.state()?)).collect()
+        let state = |active: &Active| breadcrumb::within(&active.id, "state", || active.instance.state());
+        self.0.iter().map(|active| state(active).map_err(|e| failed(&active.id, "state", e))).collect()
     }
 
-    /// Gives the instances states they had; one without state has nothing to take up.
+    /// Gives the instances states they had; one without state has nothing to restore.
     ///
     /// # Errors
-    /// The plugins' own.
+    /// The plugins' own; an instance that refuses a state it returned, or returns another one afterwards: a resumed run would
+    /// be another run.
     pub fn put_back(&mut self, states: Vec<Vec<u8>>) -> Result<()> {
         for (active, state) in self.0.iter_mut().zip(states).filter(|(_, state)| !state.is_empty()) {
-            active.instance.restore(&state)?;
+            active.restore(&state)?;
+            let now = breadcrumb::within(&active.id, "state", || active.instance.state());
+            if now.map_err(|e| failed(&active.id, "state", e))? != state {
+                return Err(Error::run(format!(
+                    "objective \"{}\", call `restore`: the state of {} bytes that it was given is not the one that `state` \
+                     returns afterwards, so that a resumed run would be another run",
+                    active.id,
+                    state.len()
+                )));
+            }
         }
         Ok(())
     }
 
-    /// The losses of a batch with its statistics, in the order of the objectives.
+    /// The losses of a batch with its statistics, in the order of the objectives; `rows` are those of its sequences.
     ///
     /// # Errors
-    /// The plugins' own, named.
-    pub fn losses(&self, batch: &Batch<'_>, joined: &Joined, part: Part, trail: &Trail) -> Result<Vec<Loss>> {
+    /// The plugins' own, named; what [`contract::loss`] refuses.
+    pub fn losses(
+        &self,
+        batch: &Batch<'_>,
+        joined: &Joined,
+        part: Part,
+        rows: &[u64],
+        trail: &Trail,
+    ) -> Result<Vec<Loss>> {
         self.0
             .iter()
             .enumerate()
             .map(|(index, active)| {
                 trail.objective(&active.id, "loss");
-                let loss =
-                    active.instance.loss(&joined.with(index, batch, part)).map_err(|e| e.in_plugin(&active.id))?;
-                check_loss(active, &loss)?;
+                let batch = joined.with(index, batch, part);
+                let loss = active.instance.loss(&batch).map_err(|e| failed(&active.id, "loss", e))?;
+                contract::loss(&active.manifest, &active.requirements, &batch, &loss)
+                    .map_err(|why| broken(&active.id, "loss", why, rows))?;
                 Ok(loss)
             })
             .collect()
-    }
-}
-
-fn check_loss(active: &Active, loss: &Loss) -> Result<()> {
-    let unknown_term = loss.terms.iter().find(|t| !active.manifest.terms.iter().any(|d| d.name == t.name));
-    let unknown_metric = loss.metrics.iter().find(|m| !active.manifest.metrics.iter().any(|d| d.name == m.name));
-    let undeclared = unknown_term
-        .map(|t| format!("the term `{}`", t.name))
-        .or_else(|| unknown_metric.map(|m| format!("the metric `{}`", m.name)));
-    match undeclared {
-        None => Ok(()),
-        Some(what) => {
-            Err(Error::run(format!("objective \"{}\" returned {what}, which its manifest does not declare", active.id)))
-        }
     }
 }
 

@@ -1,11 +1,13 @@
 //! What answers are worth: reward plugins and trained reward models, each with its factor.
 
 use plugin_api::{
+    error::Code,
     load::LoadedReward,
     reward::{Reward, Sample},
 };
 
 use super::{
+    objectives::failed,
     pass::{at_ends, view},
     setup::{Prepared, refusal_text},
 };
@@ -15,6 +17,7 @@ use crate::{
     device::Device,
     error::{Error, Result},
     model::{Keep, Model, Outputs},
+    runs::breadcrumb,
 };
 
 /// An answer as those who judge it read it.
@@ -34,6 +37,9 @@ pub struct Rewards {
     /// Positions computed at a time.
     tokens: usize,
 }
+
+/// The way on from a column that one row lacks.
+const DECLARE: &str = "a reward that declares the columns it reads (its manifest) has every row checked before step 1";
 
 struct Judge {
     name: String,
@@ -74,7 +80,8 @@ impl Prepared {
             let (name, kind) = match &reward.source {
                 RewardSource::Plugin { plugin } => {
                     let library = plugins.next().ok_or_else(|| Error::run("a reward plugin was not loaded"))?;
-                    (plugin.clone(), Kind::Plugin(library.reward(&reward.options)?))
+                    let reward = breadcrumb::within(plugin, "create", || library.reward(&reward.options))?;
+                    (plugin.clone(), Kind::Plugin(reward))
                 }
                 RewardSource::Model { model } => {
                     let key = self.loaded.key_of("reward", index);
@@ -120,6 +127,16 @@ impl Rewards {
         self.judges.is_empty()
     }
 
+    /// Has reward models compute at most so many positions at a time.
+    pub fn compute_at_most(&mut self, tokens: usize) {
+        self.tokens = tokens;
+    }
+
+    /// How many positions reward models compute at a time.
+    pub fn tokens(&self) -> usize {
+        self.tokens
+    }
+
     /// The judges' names, in order.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.judges.iter().map(|judge| judge.name.as_str())
@@ -138,7 +155,14 @@ impl Rewards {
         let samples: Vec<Sample> = answers.iter().map(|answer| answer.sample.clone()).collect();
         let one = |judge: &Judge| {
             let scores = match &judge.kind {
-                Kind::Plugin(plugin) => plugin.score(&samples).map_err(|e| e.in_plugin(&judge.name))?,
+                Kind::Plugin(plugin) => {
+                    let scores = breadcrumb::within(&judge.name, "score", || plugin.score(&samples));
+                    scores.map_err(|e| {
+                        let column = e.code == Code::ARRAY;
+                        let error = failed(&judge.name, "score", e);
+                        if column { error.with_hint(DECLARE) } else { error }
+                    })?
+                }
                 Kind::Model { model, mean, deviation } => {
                     let scores = self.model_scores(model, answers)?;
                     scores.iter().map(|score| (score - mean) / deviation).collect()

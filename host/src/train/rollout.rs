@@ -7,13 +7,16 @@
 
 use std::{fs, path::Path, sync::Arc};
 
-use plugin_api::batch::{Batch, Scope, names};
+use plugin_api::{
+    batch::{Batch, Scope, names},
+    contract,
+};
 use serde::{Deserialize, Serialize};
 use telos_world::rng::Rng;
 
 use super::{
     answers::{Policy, Said},
-    objectives::Objectives,
+    objectives::{Objectives, broken, failed},
     pass::Pass,
     rewards::{Answer, Rewards},
     roles::Roles,
@@ -53,6 +56,8 @@ pub struct Rollouts {
     whole: State,
     /// What was found of the latest rollout, until a step has told it.
     found: Vec<(String, f64)>,
+    /// Its smallest and largest reward, until then.
+    spread: Option<(f64, f64)>,
     /// Its first answers, until then.
     said: Vec<Said>,
 }
@@ -121,8 +126,8 @@ impl Rollouts {
     /// Rollouts of which none is drawn yet.
     pub fn new(means: Means) -> Rollouts {
         let Means { settings, prompts, seed, tokens, tokenizer, data } = means;
-        let (state, whole, found, said) = Default::default();
-        Rollouts { settings, prompts, seed, tokens, tokenizer, data, state, whole, found, said }
+        let (state, whole, found, spread, said) = Default::default();
+        Rollouts { settings, prompts, seed, tokens, tokenizer, data, state, whole, found, spread, said }
     }
 
     /// Whether the rollout at work has nothing left to learn from.
@@ -145,9 +150,24 @@ impl Rollouts {
         std::mem::take(&mut self.said)
     }
 
+    /// The smallest and the largest reward of a rollout drawn since the last call.
+    pub fn spread(&mut self) -> Option<(f64, f64)> {
+        self.spread.take()
+    }
+
     /// Answers to one prompt.
     pub fn samples(&self) -> usize {
         self.settings.samples
+    }
+
+    /// Prompts of a rollout.
+    pub fn prompts(&self) -> usize {
+        self.settings.prompts
+    }
+
+    /// The longest answer in tokens.
+    pub fn max_new_tokens(&self) -> usize {
+        self.settings.max_new_tokens
     }
 
     /// Positions of the longest prompt (`prompt`) with the longest answer, in a context of so many.
@@ -171,6 +191,8 @@ impl Rollouts {
         let combined = models.rewards.combined(&scores, answers.len());
         let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len().max(1) as f64;
         self.found = scores.iter().map(|judge| (format!("reward/{}", judge.name), mean(&judge.scores))).collect();
+        let least = combined.iter().copied().fold(f64::INFINITY, f64::min);
+        self.spread = Some((least, combined.iter().copied().fold(f64::NEG_INFINITY, f64::max)));
         self.said =
             answers.iter().zip(&combined).take(TOLD).map(|(answer, reward)| Said::new(answer, *reward)).collect();
         let mut sequences: Vec<Sequence> = answers.into_iter().map(|Answer { sequence, .. }| sequence).collect();
@@ -178,7 +200,62 @@ impl Rollouts {
             sequence.numbers.insert(names::REWARD.to_owned(), reward);
         }
         self.state = State { drawn: self.state.drawn + 1, sequences: Arc::new(sequences), epoch: 0, taken: 0 };
-        self.measure(models, trail)
+        let keep = self.measure(models, trail)?;
+        let mut kept = keep.iter();
+        let sequences = Arc::make_mut(&mut self.state.sequences);
+        sequences.retain(|_| *kept.next().unwrap_or(&true));
+        if sequences.is_empty() {
+            return Err(Error::run("the objectives keep no answer of a rollout"));
+        }
+        Ok(())
+    }
+
+    /// Made-up answers to `prompts`, to be tried or counted and not to be learned from. Every answer has the longest length that the
+    /// settings and a context of `context` tokens allow, and repeats its prompt's tokens; rewards and ends differ from answer to
+    /// answer. No random number is drawn.
+    pub fn made_up(&self, prompts: &[Sequence], context: usize) -> Vec<Sequence> {
+        let samples = self.settings.samples;
+        let repeated = prompts.iter().zip(0..).flat_map(|(p, group)| grouped(p, group, samples));
+        repeated.enumerate().map(|(index, prompt)| self.made_up_answer(prompt, index, context)).collect()
+    }
+
+    /// Answers with all that a rollout's sequences carry, measured by the models and the objectives' `prepare` as drawn ones are. All
+    /// answers are kept, and the current rollout stays as it is; the states of the objectives are the caller's to put back.
+    ///
+    /// # Errors
+    /// The plugins' and the backend's own.
+    pub fn measured(&self, answers: Vec<Sequence>, models: &mut Models<'_>, trail: &Trail) -> Result<Vec<Sequence>> {
+        let state = State { sequences: Arc::new(answers), ..State::default() };
+        let mut rollout = Rollouts {
+            state,
+            ..Rollouts::new(Means {
+                settings: self.settings.clone(),
+                prompts: self.prompts,
+                seed: self.seed,
+                tokens: self.tokens,
+                tokenizer: self.tokenizer.clone(),
+                data: self.data.clone(),
+            })
+        };
+        rollout.measure(models, trail)?;
+        Ok(Arc::unwrap_or_clone(rollout.state.sequences))
+    }
+
+    fn made_up_answer(&self, prompt: Sequence, index: usize, context: usize) -> Sequence {
+        let asked = prompt.ids.len();
+        let length = self.longest(asked, context).saturating_sub(asked).max(1);
+        let mut sequence = prompt;
+        let answer: Vec<u32> = sequence.ids.iter().cycle().skip(index % asked.max(1)).take(length).copied().collect();
+        sequence.ids.extend(answer);
+        sequence.supervised = (0..sequence.ids.len()).map(|place| place >= asked).collect();
+        let ends = index.is_multiple_of(2);
+        if let (true, Some(eos), Some(last)) = (ends, self.tokenizer.eos(), sequence.ids.last_mut()) {
+            *last = eos;
+        }
+        sequence.numbers.insert(names::ENDED.to_owned(), f64::from(u8::from(ends)));
+        sequence.numbers.insert(names::REWARD.to_owned(), (index % 3) as f64 / 2.0);
+        (sequence.reads_last, sequence.tokens) = (true, Default::default());
+        sequence
     }
 
     fn options(&self, seed: u64) -> GenerateOptions {
@@ -187,8 +264,8 @@ impl Rollouts {
     }
 
     /// Has the models' statistics read and the objectives do their work over the whole rollout; what they answer joins the
-    /// sequences.
-    fn measure(&mut self, models: &mut Models<'_>, trail: &Trail) -> Result<()> {
+    /// sequences. Returns for each sequence whether the objectives keep it.
+    fn measure(&mut self, models: &mut Models<'_>, trail: &Trail) -> Result<Vec<bool>> {
         let pass = Pass { model: models.model, roles: models.roles, objectives: models.objectives };
         let sequences = Arc::make_mut(&mut self.state.sequences);
         let (mut packed, mut batches) = (Vec::new(), Vec::new());
@@ -206,7 +283,13 @@ impl Rollouts {
         let mut answered: Vec<(String, String)> = Vec::new();
         for active in models.objectives.iter_mut() {
             trail.objective(&active.id, "prepare");
-            let answer = active.instance.prepare(&whole).map_err(|e| e.in_plugin(&active.id))?;
+            let answer = active.instance.prepare(&whole).map_err(|e| failed(&active.id, "prepare", e))?;
+            trail.host();
+            contract::prepared(&whole, &answer, true).map_err(|why| {
+                let rows: Vec<u64> = sequences.iter().map(|sequence| sequence.row).collect();
+                broken(&active.id, "prepare", why, &rows)
+            })?;
+            let answer = without_hidden(answer, whole.mask()?);
             for array in answer.arrays().iter().filter(|array| array.name != "keep") {
                 if let Some((first, name)) = answered.iter().find(|(_, name)| *name == array.name) {
                     let both =
@@ -222,12 +305,7 @@ impl Rollouts {
                 keep.iter_mut().zip(kept.data.iter()).for_each(|(all, own)| *all &= *own != 0.0);
             }
         }
-        let mut kept = keep.iter();
-        sequences.retain(|_| *kept.next().unwrap_or(&true));
-        if sequences.is_empty() {
-            return Err(Error::run("the objectives keep no answer of a rollout"));
-        }
-        Ok(())
+        Ok(keep)
     }
 
     /// The next window: the answers to so many prompts, in this pass's order.
@@ -294,6 +372,19 @@ fn grouped(prompt: &Sequence, group: u64, samples: usize) -> impl Iterator<Item 
 
 fn group(sequence: &Sequence) -> Option<u64> {
     sequence.numbers.get(names::GROUP).map(|group| group.to_bits())
+}
+
+/// The arrays with 0 where the mask is 0 and their numbers are not finite: nothing reads them there, and a checkpoint, which is
+/// JSON, has no such numbers.
+fn without_hidden(mut arrays: Batch<'static>, mask: &[f64]) -> Batch<'static> {
+    let hidden = |(value, mask): (&f64, &f64)| *mask == 0.0 && !value.is_finite();
+    for array in arrays.arrays().to_vec() {
+        if array.scope == Scope::TOKEN && array.data.iter().zip(mask).any(hidden) {
+            let shown = array.data.iter().zip(mask).map(|pair| if hidden(pair) { 0.0 } else { *pair.0 });
+            arrays = arrays.with(array.name, Scope::TOKEN, shown.collect::<Vec<f64>>());
+        }
+    }
+    arrays
 }
 
 /// Gives every sequence its part of the arrays, those named in `but` left out.

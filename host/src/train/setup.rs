@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use plugin_api::{
     backend::{DType, Session, SessionOptions},
+    contract,
     load::{Library, PluginInfo},
     manifest::{BackendManifest, ObjectiveManifest, OptionSpec, kind},
 };
@@ -25,8 +26,8 @@ use crate::{
     },
     error::{Error, Result},
     model::{Model, ModelConfig, Outputs},
-    plugins::{Lock, Registry},
-    runs::receipt::PluginUse,
+    plugins::{Lock, Pinning, Registry},
+    runs::{breadcrumb, receipt::PluginUse},
 };
 
 /// A checked experiment with its plugins loaded, its tokenizer read and its model's shape known.
@@ -50,6 +51,8 @@ pub struct Prepared {
     /// Those of the experiment's rewards that are plugins, in order.
     pub(super) rewards: Vec<Library>,
     pub(super) awaited: Awaited,
+    /// Whether a resumed run goes on over data files that were changed: rows that were fixed, none added and none removed.
+    pub accepts_fixed_rows: bool,
     /// Whether objectives that contradict the quick laws are trained all the same.
     pub accept_unproved: bool,
 }
@@ -68,16 +71,16 @@ pub struct Plugins {
 ///
 /// # Errors
 /// Request errors, all of a stage at once.
-pub fn prepare(file: &Path, overrides: &[Override], folders: &[PathBuf], update_lock: bool) -> Result<Prepared> {
-    prepare_draft(Draft::read(file, overrides)?, folders, update_lock)
+pub fn prepare(file: &Path, overrides: &[Override], folders: &[PathBuf], pinning: Pinning) -> Result<Prepared> {
+    prepare_draft(Draft::read(file, overrides)?, folders, pinning)
 }
 
 /// As [`prepare`], from an experiment that was read already.
 ///
 /// # Errors
 /// As there.
-pub fn prepare_draft(mut draft: Draft, folders: &[PathBuf], update_lock: bool) -> Result<Prepared> {
-    let plugins = Plugins::load(&mut draft, folders, update_lock)?;
+pub fn prepare_draft(mut draft: Draft, folders: &[PathBuf], pinning: Pinning) -> Result<Prepared> {
+    let plugins = Plugins::load(&mut draft, folders, pinning)?;
     plugins.prepare(draft.finish()?, &Awaited::new())
 }
 
@@ -86,9 +89,9 @@ impl Plugins {
     ///
     /// # Errors
     /// A plugin that changed or cannot be loaded.
-    pub fn load(draft: &mut Draft, folders: &[PathBuf], update_lock: bool) -> Result<Plugins> {
+    pub fn load(draft: &mut Draft, folders: &[PathBuf], pinning: Pinning) -> Result<Plugins> {
         let registry = Registry::discover(folders);
-        let mut lock = Lock::open(&draft.runs_dir(), update_lock)?;
+        let mut lock = Lock::open(&draft.runs_dir(), pinning)?;
         let (mut backend, mut objectives, mut rewards, mut plugins) = (None, Vec::new(), Vec::new(), Vec::new());
         for wanted in draft.plugins().to_vec() {
             let kind = match wanted.slot {
@@ -104,7 +107,9 @@ impl Plugins {
                 }
             };
             let sha256 = lock.verify(&info)?;
-            let library = Library::load(&info).map_err(|e| Error::request(e.to_string()))?;
+            let library = breadcrumb::within(&info.id, "open", || Library::load(&info));
+            let library = library.map_err(|e| Error::request(e.to_string()))?;
+            breadcrumb::entering(&info.id, "manifest");
             let specs: Vec<OptionSpec>;
             match wanted.slot {
                 Slot::Backend => {
@@ -114,6 +119,9 @@ impl Plugins {
                 }
                 Slot::Objective(_) => {
                     let manifest = library.objective_manifest()?;
+                    for why in contract::manifest(&manifest) {
+                        draft.refuse(&wanted.key(), format!("objective \"{}\", call `manifest`: {why}", wanted.id));
+                    }
                     specs = manifest.options.clone();
                     objectives.push((library, manifest));
                 }
@@ -123,6 +131,7 @@ impl Plugins {
                     rewards.push(library);
                 }
             }
+            breadcrumb::left();
             draft.check_options(wanted.slot, &specs);
             plugins.push(used(&info, sha256));
         }
@@ -153,6 +162,7 @@ impl Plugins {
             objectives,
             rewards,
             awaited,
+            accepts_fixed_rows: false,
             accept_unproved: false,
         })
     }
@@ -202,7 +212,8 @@ impl Prepared {
     /// # Errors
     /// A request error for a device that is not there.
     pub fn session(&self, tag: u16) -> Result<Box<dyn Session>> {
-        let session = self.backend.0.session(&self.session_options(tag));
+        let options = self.session_options(tag);
+        let session = breadcrumb::within(&self.backend.0.info().id, "session", || self.backend.0.session(&options));
         let session = session.map_err(|e| self.loaded.refuse("backend.device", e.to_string()))?;
         Ok(Box::new(session))
     }
@@ -257,7 +268,7 @@ impl Prepared {
             if self.stands_beside(index, manifest) {
                 continue;
             }
-            let instance = library.objective(&own.options)?;
+            let instance = breadcrumb::within(&own.plugin, "create", || library.objective(&own.options))?;
             let twice = wanted.iter().filter(|other| other.plugin == own.plugin).count() > 1;
             let prefix = match (several, twice) {
                 (false, _) => String::new(),
@@ -267,6 +278,7 @@ impl Prepared {
             all.push(Active::new(&own.plugin, own.weight, prefix, manifest.clone(), Box::new(instance), &kind)?);
         }
         let mut objectives = Objectives::new(all)?;
+        objectives.limit(self.config.vocab, self.config.context as usize);
         if let Some(rollout) = &self.experiment().rollout {
             objectives.answer_at(rollout.temperature);
         }
@@ -285,22 +297,24 @@ impl Prepared {
             Batch::Sequences(n) | Batch::Pairs(n) => BatchSize::Sequences(n),
             Batch::Tokens(n) => BatchSize::Tokens(n),
         };
-        let options = BatcherOptions { seed: experiment.seed, batch, prefix: self.tokenizer.prefix(), epochs: None };
+        let epochs = match experiment.train.length {
+            Length::Steps(_) => None,
+            Length::Epochs(epochs) => Some(epochs.ceil().max(1.0) as u64),
+        };
+        let options = BatcherOptions { seed: experiment.seed, batch, prefix: self.tokenizer.prefix(), epochs };
+        let batcher = Batcher::new(data.train.clone(), options)?;
         let steps = match experiment.train.length {
             Length::Steps(steps) => steps,
             Length::Epochs(epochs) => {
-                let once = BatcherOptions { epochs: Some(1), ..options.clone() };
-                let context = experiment.longest_sequence(self.config.context as usize);
-                let probe = Batcher::new(data.train.clone(), once)?;
-                let windows = probe.windows_left(context)?.unwrap_or(1);
-                let each = match (experiment.train.batch, &experiment.rollout) {
-                    (Batch::Prompts(n), Some(rollout)) => (rollout.epochs * rollout.prompts.div_ceil(n.max(1))) as u64,
+                let steps_of = |prompts: usize| match (experiment.train.batch, &experiment.rollout) {
+                    (Batch::Prompts(n), Some(rollout)) => (rollout.epochs * prompts.div_ceil(n.max(1))) as u64,
                     _ => 1,
                 };
-                ((windows as f64 * epochs).ceil() as u64).max(1) * each
+                let context = experiment.longest_sequence(self.config.context as usize);
+                batcher.windows_of(epochs, context)?.into_iter().map(steps_of).sum()
             }
         };
-        Ok((Batcher::new(data.train.clone(), options)?, steps))
+        Ok((batcher, steps))
     }
 }
 
@@ -314,7 +328,8 @@ pub fn open(
     compute: DType,
     profile: bool,
 ) -> Result<(Device, Option<Record>)> {
-    let session = library.session(options).map_err(|e| Error::request(e.to_string()))?;
+    let session = breadcrumb::within(&library.info().id, "session", || library.session(options));
+    let session = session.map_err(|e| Error::request(e.to_string()))?;
     if !profile {
         return Ok((Device::new(Box::new(session), compute)?, None));
     }

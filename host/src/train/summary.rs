@@ -2,12 +2,12 @@
 
 use std::{fmt, path::PathBuf};
 
-use plugin_api::manifest::Normaliser;
+use plugin_api::manifest::{Normaliser, TermSpec};
 use serde::Serialize;
 
 use super::{Trainer, setup::Prepared};
 use crate::{
-    data::{PackedBatch, Tokenizer},
+    data::Tokenizer,
     error::{Error, Result},
     generate::{GenerateOptions, generate},
     model::Model,
@@ -43,6 +43,9 @@ pub struct Summary {
     pub ended: bool,
     /// The last samples.
     pub samples: Vec<SampleText>,
+    /// What this process said once because it looks wrong: expectations that were missed, a gradient of 0.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
 }
 
 /// A prompt and how the model went on.
@@ -107,14 +110,24 @@ impl Trainer {
             checkpoint,
             ended: self.state.ended,
             samples: self.texts.clone(),
+            notes: self.notes.clone(),
         }
     }
 }
 
-/// Losses over tokens are told in nats; others are no cross-entropies.
 fn unit(trainer: &Trainer) -> &'static str {
-    let mut terms = trainer.learner.objectives.iter().flat_map(|active| &active.manifest.terms);
-    if terms.all(|term| term.normaliser == Normaliser::SUPERVISED_TOKENS) { " nats per token" } else { "" }
+    let terms = trainer.learner.objectives.iter().flat_map(|active| trainer.notices.terms(active));
+    unit_of(&terms.collect::<Vec<_>>())
+}
+
+/// A loss is in nats per token where each of its terms says that it is in nats, and is divided by supervised tokens. Others have
+/// no unit that a host could know.
+fn unit_of(terms: &[&TermSpec]) -> &'static str {
+    let in_nats = |term: &&TermSpec| {
+        let words = || term.meaning.split(|c: char| !c.is_alphanumeric());
+        term.normaliser == Normaliser::SUPERVISED_TOKENS && words().any(|word| word == "nats" || word == "nat")
+    };
+    if !terms.is_empty() && terms.iter().all(in_nats) { " nats per token" } else { "" }
 }
 
 /// Continues each prompt.
@@ -158,19 +171,4 @@ impl Prepared {
         }
         Ok(())
     }
-}
-
-/// A batch as large as a run's largest, of made-up ids: sequences of `longest` positions, `tokens` in all.
-pub fn largest_batch(longest: usize, tokens: usize, vocab: u64) -> PackedBatch {
-    let (longest, vocab) = (longest.max(1), vocab.max(1) as usize);
-    let mut batch = PackedBatch { offsets: vec![0], max_len: longest, ..Default::default() };
-    for row in 0..(tokens / longest).max(1) {
-        batch.tokens.extend((0..longest).map(|n| ((row + n) % vocab) as i32));
-        batch.targets.extend((0..longest).map(|n| ((row + n + 1) % vocab) as i32));
-        batch.positions.extend((0..longest).map(|n| n as i32));
-        batch.mask.extend(std::iter::repeat_n(1.0, longest));
-        batch.offsets.push(batch.tokens.len() as i32);
-        batch.rows.push(row as u64);
-    }
-    batch
 }

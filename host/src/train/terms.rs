@@ -2,15 +2,16 @@
 
 use std::collections::BTreeSet;
 
-use plugin_api::{batch::names, manifest::Normaliser, objective::Loss};
+use plugin_api::{batch::names, contract, manifest::Normaliser, objective::Loss};
 
 use super::{
     arrays::{Joined, Part, data_arrays},
-    objectives::{Active, Objectives},
+    objectives::{Active, Objectives, broken, failed},
 };
 use crate::{
     data::PackedBatch,
     error::{Error, Result},
+    runs::breadcrumb,
 };
 
 /// What divides each term, per objective in order of its manifest's terms.
@@ -22,6 +23,11 @@ impl Denominators {
     pub fn share(&self, index: usize, term: &str, sum: f64) -> f64 {
         let own = self.0.get(index).and_then(|own| own.iter().find(|(name, _)| name == term));
         own.filter(|(_, denominator)| *denominator != 0.0).map_or(0.0, |(_, denominator)| sum / denominator)
+    }
+
+    fn is_zero(&self, index: usize, term: &str) -> bool {
+        let own = self.0.get(index).and_then(|own| own.iter().find(|(name, _)| name == term));
+        own.is_some_and(|(_, denominator)| *denominator == 0.0)
     }
 }
 
@@ -71,6 +77,32 @@ impl Objectives {
             all.push(own);
         }
         Ok(Denominators(all))
+    }
+
+    /// Whether every term that says something has something to be divided by.
+    ///
+    /// # Errors
+    /// A term whose normaliser is 0 over the window although its sum or one of its cotangents is not: nothing would be learned
+    /// from it.
+    pub fn check_shares(&self, losses: &[Loss], by: &Denominators) -> Result<()> {
+        for (index, (active, loss)) in self.iter().zip(losses).enumerate() {
+            for term in loss.terms.iter().filter(|term| by.is_zero(index, &term.name)) {
+                if term.sum == 0.0 && term.cotangents.iter().all(|(_, values)| values.iter().all(|v| *v == 0.0)) {
+                    continue;
+                }
+                let spec = active.manifest.terms.iter().find(|spec| spec.name == term.name);
+                let (call, normaliser) = match spec.map(|spec| &spec.normaliser) {
+                    Some(n) if *n == Normaliser::CUSTOM => ("weigh", "its normaliser".to_owned()),
+                    n => ("loss", format!("the number of {}", n.map_or("", Normaliser::as_str))),
+                };
+                return Err(Error::run(format!(
+                    "objective \"{}\", call `{call}`: {normaliser} is 0 over the window, but the term `{}` has the sum {} there, \
+                     which cannot be divided by it",
+                    active.id, term.name, term.sum
+                )));
+            }
+        }
+        Ok(())
     }
 
     /// The cotangents of the total loss at the tokens `rows`: every term's, times weight and coefficient, over its
@@ -146,11 +178,10 @@ fn custom(active: &Active, term: &str, parts: &[PackedBatch], index: usize, join
     for (packed, part) in parts.iter().zip(Part::all(parts)) {
         let batch = data_arrays(packed);
         let batch = joined.with(index, &batch, part);
-        let weights = active.instance.weigh(&batch).map_err(|e| e.in_plugin(&active.id))?;
-        let own = weights.iter().find(|(name, _)| name == term).ok_or_else(|| {
-            Error::run(format!("objective \"{}\": `weigh` says nothing of the term `{term}`", active.id))
-        })?;
-        total += own.1;
+        let weights = breadcrumb::within(&active.id, "weigh", || active.instance.weigh(&batch));
+        let weights = weights.map_err(|e| failed(&active.id, "weigh", e))?;
+        contract::weights(&active.manifest, &weights).map_err(|why| broken(&active.id, "weigh", why, &packed.rows))?;
+        total += weights.iter().find(|(name, _)| name == term).map_or(0.0, |(_, weight)| *weight);
     }
     Ok(total)
 }

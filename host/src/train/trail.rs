@@ -6,11 +6,18 @@ use std::cell::Cell;
 use crate::runs::{Breadcrumb, RunFolder};
 
 /// The breadcrumb with the names a run uses.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Trail {
     breadcrumb: Breadcrumb,
     backend: String,
     step: Cell<u64>,
+}
+
+impl Default for Trail {
+    /// The trail of work that belongs to no run, such as a dry run's.
+    fn default() -> Trail {
+        Trail::new(Breadcrumb::from_env(), "")
+    }
 }
 
 impl Trail {

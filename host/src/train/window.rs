@@ -6,12 +6,13 @@
 
 use plugin_api::{
     batch::{Batch, Scope, names},
+    contract,
     objective::Loss,
 };
 
 use super::{
     arrays::{Joined, Part, join, supervised_rows, with_statistics},
-    objectives::Objectives,
+    objectives::{Objectives, broken},
     pass::{Pass, view},
     roles::Roles,
     tally::Tally,
@@ -100,11 +101,12 @@ impl Step<'_> {
         Keep::ForBackward(self.work.recompute)
     }
 
-    /// The objectives' losses; the backend is at work again afterwards.
-    fn losses(&self, batch: &Batch<'_>, part: Part) -> Result<Vec<Loss>> {
-        let losses = self.pass.objectives.losses(batch, self.joined, part, self.trail);
+    /// The objectives' losses of a batch whose sequences come from `rows`. The backend's calls follow.
+    fn losses(&self, batch: &Batch<'_>, part: Part, rows: &[u64]) -> Result<Vec<Loss>> {
+        let losses = self.pass.objectives.losses(batch, self.joined, part, rows, self.trail)?;
+        self.pass.objectives.check_shares(&losses, self.denominators)?;
         self.trail.backend("forward and backward");
-        losses
+        Ok(losses)
     }
 
     fn cotangents(&self, losses: &[Loss], packed: &PackedBatch) -> Result<Sums> {
@@ -115,19 +117,24 @@ impl Step<'_> {
     fn known_cotangents(&self, packed: &PackedBatch, part: Part, tally: &mut Tally) -> Result<()> {
         let (Pass { model, objectives, .. }, rows) = (self.pass, supervised_rows(packed));
         let batch = |stats| with_statistics(packed, &rows, objectives.statistics(), stats);
-        let cotangents = self.cotangents(&self.losses(&batch(None)?, part)?, packed)?;
+        let before = self.losses(&batch(None)?, part, &packed.rows)?;
+        let cotangents = self.cotangents(&before, packed)?;
         let forward = model.forward(view(packed), self.keep())?;
         let request = self.pass.request(packed, &rows);
         let (stats, dhidden) = model.head_fused(&forward, &request, &cotangents.as_cotangents(), self.work.grads)?;
         let batch = batch(Some(&stats))?;
-        tally.add(packed, &batch, objectives, &self.losses(&batch, part)?);
+        let losses = self.losses(&batch, part, &packed.rows)?;
+        for ((active, before), after) in objectives.iter().zip(&before).zip(&losses) {
+            contract::linear(&batch, before, after).map_err(|why| broken(&active.id, "loss", why, &packed.rows))?;
+        }
+        tally.add(packed, &batch, objectives, &losses);
         model.backward(forward, dhidden, self.work.grads)
     }
 
     /// Statistics down, cotangents up.
     fn with_statistics_first(&self, packed: &PackedBatch, part: Part, tally: &mut Tally) -> Result<()> {
         let ran = self.pass.run(packed, self.keep())?;
-        let losses = self.losses(&ran.batch, part)?;
+        let losses = self.losses(&ran.batch, part, &packed.rows)?;
         tally.add(packed, &ran.batch, self.pass.objectives, &losses);
         self.pass.backward(ran, &self.cotangents(&losses, packed)?, self.work.grads)
     }
@@ -138,7 +145,7 @@ impl Step<'_> {
         let batches: Vec<Batch<'_>> = batches.collect::<Result<_>>()?;
         let whole = join(micro_batches);
         let batch = join_batches(&batches, &whole);
-        let losses = self.losses(&batch, Part::whole(&whole))?;
+        let losses = self.losses(&batch, Part::whole(&whole), &whole.rows)?;
         tally.add(&whole, &batch, self.pass.objectives, &losses);
         for (packed, part) in micro_batches.iter().zip(Part::all(micro_batches)) {
             let own: Vec<Loss> = losses.iter().map(|loss| slice(loss, part)).collect();

@@ -19,7 +19,7 @@ impl fmt::Display for Verification {
                 let dtype = group.dtype.as_str();
                 writeln!(
                     f,
-                    "\n{:width$}  {dtype:<5} {:>6}  {:>11}  {:>5}",
+                    "\n{:width$}  {dtype:<5} {:>6}  {:>11}  {:>7}",
                     "OPERATION", "CHECKS", "WORST ERROR", "LIMIT"
                 )?;
             }
@@ -36,7 +36,7 @@ fn row(f: &mut fmt::Formatter<'_>, group: &Group, width: usize) -> fmt::Result {
     };
     let mark =
         if group.passed { "passed".to_owned() } else { format!("FAILED ({} of {})", group.failed, group.checks) };
-    writeln!(f, "{:width$}  {:5} {:>6}  {error:>11}  {limit:>5}  {mark}", group.name, "", group.checks)?;
+    writeln!(f, "{:width$}  {:5} {:>6}  {error:>11}  {limit:>7}  {mark}", group.name, "", group.checks)?;
     for line in group.lines.iter().filter(|line| !line.passed).take(LISTED) {
         writeln!(f, "    {}: {}: {}", group.name, line.case, line.detail.replace('\n', "\n        "))?;
     }
@@ -55,7 +55,7 @@ pub(super) fn error(error: f64) -> String {
 }
 
 pub(super) fn limit(limit: f64) -> String {
-    if limit == 0.0 { "exact".to_owned() } else { format!("{limit:.0e}") }
+    if limit == 0.0 { "exact".to_owned() } else { format!("{limit:.1e}") }
 }
 
 impl Verification {

@@ -129,16 +129,28 @@ pub fn give_batch(batch: Batch<'_>, out: &mut RVec<ArrayOwned>) {
 }
 
 /// Takes a batch that was sent back.
-pub fn take_batch(arrays: RVec<ArrayOwned>) -> Batch<'static> {
-    arrays.into_iter().fold(Batch::new(), |batch, a| {
-        batch.with_array(Array {
+///
+/// # Errors
+/// [`Code::ARRAY`] for an array that is there twice, or whose rows and columns are not those of its numbers.
+pub fn take_batch(arrays: RVec<ArrayOwned>) -> Result<Batch<'static>> {
+    let mut batch = Batch::new();
+    for a in arrays {
+        let refuse = |what: String| Err(Error::new(Code::ARRAY, format!("`{}` came back {what}", a.name)));
+        if batch.find(&a.name).is_some() {
+            return refuse("twice".to_owned());
+        }
+        if a.rows.checked_mul(a.cols) != Some(a.data.len() as u64) {
+            return refuse(format!("with {} numbers for {} rows of {}", a.data.len(), a.rows, a.cols));
+        }
+        batch = batch.with_array(Array {
             name: Cow::Owned(a.name.into_string()),
             scope: Scope(a.scope),
             differentiable: false,
             cols: a.cols as usize,
             data: Cow::Owned(a.data.into_vec()),
-        })
-    })
+        });
+    }
+    Ok(batch)
 }
 
 /// Sends named numbers back.
@@ -149,8 +161,18 @@ pub fn give_numbers(numbers: Vec<(String, f64)>, out: &mut RVec<ArrayOwned>) {
 }
 
 /// Takes named numbers that were sent back.
-pub fn take_numbers(arrays: RVec<ArrayOwned>) -> Vec<(String, f64)> {
-    arrays.into_iter().filter_map(|a| a.data.first().map(|v| (a.name.into_string(), *v))).collect()
+///
+/// # Errors
+/// [`Code::ARRAY`] for an array that holds more or less than one number.
+pub fn take_numbers(arrays: RVec<ArrayOwned>) -> Result<Vec<(String, f64)>> {
+    let number = |a: ArrayOwned| match a.data.as_slice() {
+        [value] => Ok((a.name.to_string(), *value)),
+        values => {
+            let message = format!("`{}` came back with {} numbers, expected 1", a.name, values.len());
+            Err(Error::new(Code::ARRAY, message))
+        }
+    };
+    arrays.into_iter().map(number).collect()
 }
 
 /// Sends a loss back.
@@ -220,6 +242,24 @@ mod tests {
         let mut wire = RVec::new();
         give_loss(loss.clone(), &mut wire);
         assert_eq!(take_loss(wire).unwrap(), loss);
+    }
+
+    /// Catches an array that silently replaces another of its name, numbers cut to the first, and shapes that are believed.
+    #[test]
+    fn what_contradicts_itself_on_the_way_back_is_refused() {
+        let array = |name: &str, rows, cols, count| ArrayOwned {
+            rows,
+            cols,
+            ..owned("", name, ROLE_ARRAY, Scope::TOKEN, 1, vec![1.0; count])
+        };
+        let batch = |arrays: Vec<ArrayOwned>| take_batch(arrays.into()).map_err(|e| e.message);
+        assert!(batch(vec![array("a", 2, 1, 2), array("b", 2, 2, 4)]).is_ok());
+        assert_eq!(batch(vec![array("a", 2, 1, 2), array("a", 2, 1, 2)]).unwrap_err(), "`a` came back twice");
+        assert!(batch(vec![array("a", 3, 1, 2)]).unwrap_err().contains("2 numbers for 3 rows of 1"));
+        assert!(batch(vec![array("a", 1, u64::MAX, 2)]).is_err() && batch(vec![array("a", 2, u64::MAX, 2)]).is_err());
+        let numbers = |count| take_numbers(vec![array("nll", count as u64, 1, count)].into()).map_err(|e| e.message);
+        assert_eq!(numbers(1), Ok(vec![("nll".to_owned(), 1.0)]));
+        assert!(numbers(0).unwrap_err().contains("0 numbers") && numbers(2).unwrap_err().contains("2 numbers"));
     }
 
     #[test]

@@ -33,6 +33,12 @@ impl LoadedObjective {
         Ok(Self { plugin: plugin.to_owned(), table, instance })
     }
 
+    /// An error in the form of what `call` sent back.
+    fn in_call(&self, call: &str, mut error: Error) -> Error {
+        error.message = format!("`{call}`: {}", error.message);
+        error.in_plugin(&self.plugin)
+    }
+
     /// What a slot appended by the next minor answers, or that it is missing: for the test that crosses minors.
     #[cfg(feature = "next-minor")]
     pub fn appended(&self) -> Option<u64> {
@@ -56,19 +62,20 @@ impl Objective for LoadedObjective {
     fn compose(&self, rows: &Batch<'_>, seed: u64) -> Result<Option<Batch<'static>>> {
         let mut out = RVec::new();
         check((self.table.compose())(self.instance, RSlice::from_slice(&wire::lend(rows)), seed, &mut out))?;
-        Ok((!out.is_empty()).then(|| wire::take_batch(out)))
+        let taken = (!out.is_empty()).then(|| wire::take_batch(out)).transpose();
+        taken.map_err(|e| self.in_call("compose", e))
     }
 
     fn prepare(&mut self, rollouts: &Batch<'_>) -> Result<Batch<'static>> {
         let mut out = RVec::new();
         check((self.table.prepare())(self.instance, RSlice::from_slice(&wire::lend(rollouts)), &mut out))?;
-        Ok(wire::take_batch(out))
+        wire::take_batch(out).map_err(|e| self.in_call("prepare", e))
     }
 
     fn weigh(&self, batch: &Batch<'_>) -> Result<Vec<(String, f64)>> {
         let mut out = RVec::new();
         check((self.table.weigh())(self.instance, RSlice::from_slice(&wire::lend(batch)), &mut out))?;
-        Ok(wire::take_numbers(out))
+        wire::take_numbers(out).map_err(|e| self.in_call("weigh", e))
     }
 
     fn loss(&self, batch: &Batch<'_>) -> Result<Loss> {
@@ -91,7 +98,7 @@ impl Objective for LoadedObjective {
         if matches!(wanted, Wanted::Recorded) {
             tape::add(wire::take_detached(&out));
         }
-        wire::take_loss(out).map_err(|e| e.in_plugin(&self.plugin))
+        wire::take_loss(out).map_err(|e| self.in_call("loss", e))
     }
 
     fn after_step(&mut self, metrics: &[(String, f64)]) -> Result<Verdict> {

@@ -18,7 +18,10 @@ mod workspace;
 pub use session::CandleSession;
 
 use candle_core::Device;
-use kernels::Context;
+use kernels::{
+    Context,
+    isa::{self, Isa},
+};
 use plugin_api::{
     Code, Error, Result,
     backend::{Backend, SessionOptions},
@@ -48,21 +51,11 @@ impl Backend for Candle {
             version: env!("CARGO_PKG_VERSION").into(),
             summary: "candle-core tensors with own kernels on the processor; f32".into(),
             devices: vec![
-                device("cpu", true, true, ""),
+                device("cpu", true, true, &isa_note()),
                 device("metal", cfg!(feature = "metal"), false, "has not been run by its makers"),
             ],
             dtypes: vec!["f32".into()],
-            options: vec![OptionSpec {
-                name: "path".into(),
-                kind: "string".into(),
-                default: AUTO.into(),
-                min: None,
-                max: None,
-                choices: [AUTO, KERNELS, GENERIC].map(String::from).to_vec(),
-                meaning: "`kernels`: own kernels, on the processor alone; `generic`: candle's tensor operations, on \
-                          every device; `auto`: kernels on the processor, generic elsewhere."
-                    .into(),
-            }],
+            options: vec![path_option(), isa_option()],
         }
     }
 
@@ -94,26 +87,80 @@ fn device(name: &str) -> Result<Device> {
 }
 
 fn path(options: &SessionOptions, device: &Device) -> Result<Path> {
-    for key in options.options.keys() {
-        if key != "path" {
-            return Err(Error::new(Code::OPTION, format!("open: option `{key}` is unknown; candle knows `path`")));
-        }
+    if let Some(key) = options.options.keys().find(|key| !["path", "isa"].contains(&key.as_str())) {
+        return Err(Error::new(Code::OPTION, format!("open: option `{key}` is unknown; candle knows `path`, `isa`")));
     }
-    let given = match options.options.get("path") {
-        None => AUTO,
-        Some(value) => value
-            .as_str()
-            .ok_or_else(|| Error::new(Code::OPTION, format!("open: option `path` is {value}, expected a string")))?,
-    };
+    let (given, isa) = (text(options, "path")?.unwrap_or(AUTO), text(options, "isa")?);
     let on_cpu = matches!(device, Device::Cpu);
     match given {
-        KERNELS | AUTO if on_cpu => Ok(Path::Kernels(Box::new(Context::new(options.threads)?))),
-        GENERIC | AUTO => Ok(Path::Generic),
+        KERNELS | AUTO if on_cpu => {
+            let variable = std::env::var_os(isa::VARIABLE).map(|value| value.to_string_lossy().into_owned());
+            let isa = Isa::choose(isa, variable.as_deref())?;
+            Ok(Path::Kernels(Box::new(Context::new(options.threads, isa)?)))
+        }
+        GENERIC | AUTO => match isa.filter(|isa| *isa != isa::AUTO) {
+            None => Ok(Path::Generic),
+            Some(isa) => Err(Error::new(
+                Code::OPTION,
+                format!(
+                    "open: option `isa` is \"{isa}\", but only candle's own kernels have a choice; leave it at auto"
+                ),
+            )),
+        },
         KERNELS => Err(Error::new(Code::OPTION, "open: `path = \"kernels\"` needs device cpu; leave it at auto")),
         other => Err(Error::new(
             Code::OPTION,
             format!("open: option `path` is \"{other}\"; candle knows {AUTO}, {KERNELS}, {GENERIC}"),
         )),
+    }
+}
+
+/// An option that is a string.
+fn text<'a>(options: &'a SessionOptions, name: &str) -> Result<Option<&'a str>> {
+    let Some(value) = options.options.get(name) else { return Ok(None) };
+    let refused = || Error::new(Code::OPTION, format!("open: option `{name}` is {value}, expected a string"));
+    value.as_str().map(Some).ok_or_else(refused)
+}
+
+fn path_option() -> OptionSpec {
+    choice(
+        "path",
+        &[AUTO, KERNELS, GENERIC],
+        "`kernels`: own kernels, on the processor alone; `generic`: candle's tensor operations, on every device; `auto`: \
+         kernels on the processor, generic elsewhere.",
+    )
+}
+
+fn isa_option() -> OptionSpec {
+    let choices: Vec<&str> = std::iter::once(isa::AUTO).chain(isa::KNOWN.iter().copied()).collect();
+    choice(
+        "isa",
+        &choices,
+        "Instruction set of the kernels; `auto`: the widest that the processor has, or what the environment variable \
+         TELOS_CANDLE_ISA names. Each gives the same bits every time; the last bits of two sets may differ.",
+    )
+}
+
+/// An option with named values, the first of which is the default.
+fn choice(name: &str, choices: &[&str], meaning: &str) -> OptionSpec {
+    OptionSpec {
+        name: name.into(),
+        kind: "string".into(),
+        default: AUTO.into(),
+        min: None,
+        max: None,
+        choices: choices.iter().map(ToString::to_string).collect(),
+        meaning: meaning.into(),
+    }
+}
+
+/// Which instruction sets the kernels use on this processor.
+fn isa_note() -> String {
+    let (widest, lower) = (isa::available().first().copied().unwrap_or_default(), isa::available()[1..].join(", "));
+    match std::env::var_os(isa::VARIABLE).filter(|value| !value.is_empty()) {
+        Some(forced) => format!("kernels for {} ({} is set)", forced.to_string_lossy(), isa::VARIABLE),
+        None if lower.is_empty() => format!("kernels for {widest}"),
+        None => format!("kernels for {widest}; also {lower}"),
     }
 }
 

@@ -12,6 +12,7 @@ mod shim;
 mod storage;
 
 pub use session::TorchSession;
+pub use shim::cpu_capability;
 
 use plugin_api::{
     Code, Error, Result,

@@ -6,6 +6,7 @@
 #include <ATen/ATen.h>
 #include <ATen/Context.h>
 #include <ATen/Parallel.h>
+#include <ATen/Version.h>
 #include <ATen/detail/CUDAHooksInterface.h>
 #include <c10/core/CachingDeviceAllocator.h>
 #include <torch/csrc/inductor/aoti_torch/c/shim.h>
@@ -15,6 +16,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <exception>
+#include <string>
 #include <vector>
 
 // The loops below have no reduction across lanes, so a wider vector unit gives the same bits, only sooner.
@@ -224,5 +226,11 @@ char* telos_torch_synchronize(int64_t device) {
 // Gives the CUDA memory that libtorch keeps for later back.
 char* telos_torch_trim() {
   return guarded([&] { at::getDeviceAllocator(at::kCUDA)->emptyCache(); });
+}
+
+// The instruction set of ATen's own kernels: DEFAULT, AVX2, AVX512 and others. Never fails; not to be given back.
+const char* telos_torch_cpu_capability() {
+  static const std::string name = at::get_cpu_capability();
+  return name.c_str();
 }
 }

@@ -61,6 +61,14 @@ unsafe extern "C" {
     fn telos_torch_configure(tf32: bool, deterministic: bool) -> *mut c_char;
     fn telos_torch_synchronize(device: i64) -> *mut c_char;
     fn telos_torch_trim() -> *mut c_char;
+    fn telos_torch_cpu_capability() -> *const c_char;
+}
+
+/// The instruction set of libtorch's own kernels on the processor, as it names it: `DEFAULT`, `AVX2`, `AVX512`. oneDNN and
+/// MKL, which compute products, choose theirs by themselves.
+pub fn cpu_capability() -> String {
+    // SAFETY: it takes nothing and answers a C string that is never freed.
+    unsafe { CStr::from_ptr(telos_torch_cpu_capability()) }.to_string_lossy().into_owned()
 }
 
 /// `2.11.0` of libtorch's packed version.

@@ -3,7 +3,7 @@
 use backend_torch::{Torch, TorchSession};
 use plugin_api::{
     Code,
-    backend::{Backend, DType, SessionOptions},
+    backend::{Backend, DType, Op, Session, SessionOptions, View, ops::Linear},
     laws::{
         Report,
         backend::{verify, verify_gradients},
@@ -51,6 +51,27 @@ fn conforms_in_f64() {
 #[test]
 fn conforms_in_bf16() {
     conforms(DType::BF16);
+}
+
+/// Says which instruction sets are in use, for `cargo xtask test --full`, which forces others and must not count a setting
+/// that a library ignores: ATen's own here; oneDNN's and MKL's in their verbose lines, where those are asked for.
+///
+/// Catches a capability that libtorch does not tell.
+#[test]
+fn the_instruction_sets_in_use_are_told() {
+    let capability = backend_torch::cpu_capability();
+    println!("ATen instruction set: {capability}");
+    assert!(!capability.is_empty());
+    // One product in f32 and one in bf16: the first calls of MKL and oneDNN.
+    const SIDE: u64 = 64;
+    let mut session = open(1);
+    for dtype in [DType::F32, DType::BF16] {
+        let [x, w, y] = [(); 3].map(|()| View::dense(session.alloc(dtype, SIDE * SIDE).unwrap(), dtype, SIDE, SIDE));
+        for view in [&x, &w] {
+            session.upload(view.buffer, 0, &vec![0; SIDE as usize * SIDE as usize * dtype.size().unwrap()]).unwrap();
+        }
+        Linear { x, w, bias: None, y }.with_call(|call| session.invoke(call)).unwrap();
+    }
 }
 
 #[test]

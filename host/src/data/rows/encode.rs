@@ -1,20 +1,23 @@
 //! Rows as token ids with the tokens that are supervised, cut to length. What cannot be learned is dropped and counted.
 //!
-//! A token is supervised where its place in the text overlaps a supervised stretch. The end-of-text token closes what is
-//! supervised, once: where the text spells it, there; else it is put at the end. Nothing stands after it, since nothing
-//! there would be learned.
+//! A token is supervised where its place in the text overlaps a supervised stretch. A token that ends answers (see
+//! [`Tokenizer::is_end`]) closes what is supervised, once: where the text spells one, there; else the end-of-text token is put
+//! at the end. Nothing stands after it, since nothing there would be learned.
+//!
+//! The token that inputs begin with is put in front of rows that are joined as they are. A row that a chat template writes
+//! begins as the template says.
 //!
 //! Both answers of a pair stand behind the same prompt tokens. Where a tokenizer joins the prompt's last characters to an
 //! answer's first ones, and not to the other's, the prompt ends before those characters on both sides.
 
 use std::collections::BTreeMap;
-use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::kind::MARGIN;
 use super::layout::{Laid, Layout};
+use super::parts::without_closing;
 use super::set::Tokens;
 use super::text::number;
 use super::{Part, Row, RowCorpus, RowCounts, RowKind, RowSet};
@@ -57,7 +60,8 @@ impl Encoder<'_> {
     /// Tokenises both sides.
     ///
     /// # Errors
-    /// A template that fails at a row; no row left to train on; a tokenizer without an end-of-text token.
+    /// A template that fails at a row; a token that the model has no row for; no row left to train on; a tokenizer without an
+    /// end-of-text token.
     pub fn encode(&self, corpus: &RowCorpus) -> Result<TrainingData> {
         let kind = corpus.kind;
         let mut counts = RowCounts { kind, dropped_held_out_prompt: corpus.leaks, ..RowCounts::default() };
@@ -97,7 +101,7 @@ impl Encoder<'_> {
     fn side(&self, kind: RowKind, rows: &[Row], counts: &mut RowCounts) -> Result<RowSet> {
         let eos = self.tokenizer.eos().ok_or_else(|| DataError::NoEndOfText(self.tokenizer.name().into()))?;
         let ends = kind.texts();
-        let texts = rows.iter().flat_map(|row| ends.iter().map(|end: &Part| self.layout.lay_out(row, *end)));
+        let texts = rows.iter().flat_map(|row| ends.iter().map(|end: &Part| self.lay_out(row, *end)));
         let laid: Vec<Laid> = texts.collect::<Result<_>>()?;
         let placed = self.tokenizer.encode_placed(laid.iter().map(|laid| laid.text.as_str()).collect())?;
         let mut set = RowSet::new(kind);
@@ -107,13 +111,27 @@ impl Encoder<'_> {
             counts.joined_without_space +=
                 usize::from(!self.layout.templates(row) && laid.iter().any(joined_without_space));
             counts.shared_tokens += usize::from(both().any(|(laid, placed)| shares_a_token(laid, placed)));
-            counts.ended_early += usize::from(both().any(|(laid, placed)| ends_early(laid, placed, eos)));
+            counts.unplaced_answers += laid.iter().map(|laid| laid.unplaced).sum::<usize>();
+            let is_end = |id: u32| self.tokenizer.is_end(id);
+            let mut early = false;
+            for (laid, placed) in both() {
+                early |= self.ends_early(laid, placed)?;
+            }
+            counts.ended_early += usize::from(early);
             let closed = ends.iter().map(|end| !is_cut_off(row, *end));
             let tokens = both().zip(closed).map(|((laid, placed), closed)| {
-                let tokens = supervise(laid, placed, closed.then_some(eos), eos);
-                begun_with(self.tokenizer.prefix(), tokens)
+                let tokens = supervise(laid, placed, closed.then_some(eos), is_end);
+                // A template says itself how a text begins, as in apply_chat_template of transformers.
+                begun_with(self.tokenizer.prefix().filter(|_| !self.layout.templates(row)), tokens)
             });
-            let tokens = tokens.collect();
+            let tokens: Vec<Tokens> = tokens.collect();
+            for tokens in &tokens {
+                self.tokenizer.within_model(&tokens.ids).map_err(|error| DataError::Json {
+                    place: row.place.clone(),
+                    key: String::new(),
+                    what: format!("{error}; {}", error.hint().unwrap_or_default()),
+                })?;
+            }
             match self.fit(kind, tokens) {
                 Ok((tokens, truncated)) => {
                     counts.truncated += usize::from(truncated);
@@ -126,6 +144,12 @@ impl Encoder<'_> {
         }
         set.close();
         Ok(set)
+    }
+
+    fn lay_out(&self, row: &Row, end: Part) -> Result<Laid> {
+        let laid = self.layout.lay_out(row, end)?;
+        let cut = is_cut_off(row, end) && self.layout.templates(row);
+        Ok(if cut { without_closing(laid, row, end) } else { laid })
     }
 
     /// A row cut to length, and whether it was cut.
@@ -152,6 +176,20 @@ impl Encoder<'_> {
             }
         }
         if texts.iter().all(|tokens| tokens.serves(kind)) { Ok((texts, true)) } else { Err(Dropped::TooLong) }
+    }
+
+    /// Whether an answer spells a token that ends it and words follow within it: they are not learned. Space and special tokens
+    /// that a template writes behind the end are not words.
+    fn ends_early(&self, laid: &Laid, placed: &Placed) -> Result<bool> {
+        for span in &laid.supervised {
+            let inside = |(a, b): (usize, usize)| a < span.end && b > span.start;
+            let own = (0..placed.ids.len()).filter(|i| inside(placed.offsets[*i])).map(|i| placed.ids[i]);
+            let behind: Vec<u32> = own.skip_while(|id| !self.tokenizer.is_end(*id)).skip(1).collect();
+            if !behind.is_empty() && !self.tokenizer.decode(&behind, true)?.trim().is_empty() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Takes `over` tokens out of the prompt, from its beginning. One token must stay in front for the first supervised one
@@ -184,25 +222,25 @@ fn is_cut_off(row: &Row, answer: Part) -> bool {
 }
 
 /// Which tokens of a row are supervised. `close` is put at the end of what does not end itself.
-fn supervise(laid: &Laid, placed: &Placed, close: Option<u32>, eos: u32) -> Tokens {
+fn supervise(laid: &Laid, placed: &Placed, close: Option<u32>, is_end: impl Fn(u32) -> bool) -> Tokens {
     let mut tokens = Tokens { ids: placed.ids.clone(), supervised: vec![false; placed.ids.len()] };
     let mut end = None;
     for span in &laid.supervised {
         let inside = |(a, b): (usize, usize)| a < span.end && b.max(a + 1) > span.start;
         let mut own: Vec<usize> = (0..tokens.ids.len()).filter(|i| inside(placed.offsets[*i])).collect();
         let after = own.last().map_or_else(|| first_at(placed, span.end), |last| last + 1);
-        match own.iter().position(|i| tokens.ids[*i] == eos) {
+        match own.iter().position(|i| is_end(tokens.ids[*i])) {
             // Generation stops there: what the text says after it is never asked for.
             Some(stop) => own.truncate(stop + 1),
             // Some templates mark the words without the token that ends them.
-            None if tokens.ids.get(after) == Some(&eos) => own.push(after),
+            None if tokens.ids.get(after).is_some_and(|id| is_end(*id)) => own.push(after),
             None => {}
         }
         own.iter().for_each(|i| tokens.supervised[*i] = true);
         end = Some(own.last().map_or(after, |last| last + 1));
     }
     if let Some(end) = end {
-        let ends_itself = end > 0 && tokens.ids[end - 1] == eos && tokens.supervised[end - 1];
+        let ends_itself = end > 0 && is_end(tokens.ids[end - 1]) && tokens.supervised[end - 1];
         tokens.truncate(end);
         if let Some(close) = close.filter(|_| !ends_itself) {
             tokens.ids.push(close);
@@ -212,17 +250,7 @@ fn supervise(laid: &Laid, placed: &Placed, close: Option<u32>, eos: u32) -> Toke
     tokens
 }
 
-/// Whether an answer spells the end-of-text token and goes on: nothing after it is learned.
-fn ends_early(laid: &Laid, placed: &Placed, eos: u32) -> bool {
-    let inside = |span: &Range<usize>, (a, b): (usize, usize)| a < span.end && b > span.start;
-    laid.supervised.iter().any(|span| {
-        let mut own =
-            (0..placed.ids.len()).filter(|i| inside(span, placed.offsets[*i])).skip_while(|i| placed.ids[*i] != eos);
-        own.nth(1).is_some()
-    })
-}
-
-/// A template may have written the token that inputs begin with.
+/// The text may spell the token that inputs begin with.
 fn begun_with(prefix: Option<u32>, mut tokens: Tokens) -> Tokens {
     if let Some(prefix) = prefix.filter(|prefix| tokens.ids.first() != Some(prefix)) {
         tokens.ids.insert(0, prefix);

@@ -137,15 +137,18 @@ pub(super) fn with_bos() -> (tempfile::TempDir, Tokenizer) {
     (folder, tokenizer)
 }
 
-/// Catches a template's own beginning of text that is doubled by the tokenizer's, and one that is missing from joined strings.
+/// Catches a template's own beginning of text that is doubled by the tokenizer's, one that is missing from joined strings, and
+/// one in front of a text whose template writes none.
 #[test]
 fn gotcha_03_the_beginning_of_text_is_there_once() {
     let (_folder, tokenizer) = with_bos();
     let case = |template| Case { template, ..bytes(&tokenizer) };
     let begins = "{{ bos_token }}{% for m in messages %}{{ m.content }}{% endfor %}";
-    for template in [None, Some(begins), Some("{% for m in messages %}{{ m.content }}{% endfor %}")] {
+    for template in [None, Some(begins)] {
         assert_eq!(case(template).shown(pair("a.", "b")), "<|endoftext|>a.[b<|im_end|>]", "{template:?}");
     }
+    let silent = "{% for m in messages %}{{ m.content }}{% endfor %}";
+    assert_eq!(case(Some(silent)).shown(pair("a.", "b")), "a.[b<|im_end|>]");
 }
 
 /// Prompt and completion are tokenised as the one text that they are. Catches pieces tokenised apart, whose tokens are not

@@ -39,12 +39,12 @@ fn check(
     prepared: &Prepared,
     alias: (&str, &str),
 ) -> Result<Agreement, Broken> {
-    let Prepared { case, expected } = prepared;
+    let Prepared { case, expected, limits } = prepared;
     let mut largest = Agreement::EXACT;
     for layout in [Layout::Dense, Layout::Strided] {
         let agreement = run_aliased(candidate, case, dtype, layout, Some(alias))
             .map_err(|e| Broken::from(e.to_string()))
-            .and_then(|found| compare(case, dtype, expected, &found))
+            .and_then(|found| compare(case, expected, limits, &found))
             .map_err(|broken| broken.within(&case.name))?;
         largest = largest.worse(agreement);
     }

@@ -1,11 +1,13 @@
 //! When two results agree.
 //!
-//! The error of a value is `|found - expected| / (|expected| + scale)`, where `scale` is the root mean square of the
-//! whole expected operand, at least 0.1 (inputs are of the order of 1, so sums that cancel to nothing still carry
-//! rounding of that order). It must not exceed the limit of the dtype. Integers, infinities and not-a-number agree
-//! exactly; operations that only move values agree exactly too.
+//! In the conformance suite the error of an element is `|found - expected|`, and its limit follows from the terms that
+//! were added up for it: [`super::limits`]. Integers, infinities and not-a-number agree exactly; operations that only move
+//! values agree exactly too.
+//!
+//! [`distance`] measures operations on real data, where only inputs and results are known: it compares with the scale of
+//! the whole operand.
 
-use super::{case::Case, stage::Outcome, tensor::Tensor};
+use super::{case::Case, limits::Limits, stage::Outcome, tensor::Tensor};
 use crate::{
     abi::DType,
     backend::catalogue::{Class, OpSpec},
@@ -18,7 +20,12 @@ const LEAST_SCALE: f64 = 0.1;
 /// Operations that move or round values and compute nothing.
 const EXACT: &[&str] = &["nop", "fill", "copy", "cast", "gather_rows"];
 
-/// The limit for results of `dtype`: some sixty roundings in f32, five in bf16.
+/// Whether an operation only moves or rounds values, so that its results must agree exactly.
+pub fn is_exact(spec: &OpSpec) -> bool {
+    EXACT.contains(&spec.name)
+}
+
+/// The limit of [`distance`] for results of `dtype`: some sixty roundings in f32, five in bf16.
 pub fn limit(dtype: DType) -> f64 {
     match dtype {
         DType::F64 => 1e-12,
@@ -30,7 +37,7 @@ pub fn limit(dtype: DType) -> f64 {
 
 /// The limit for one operand: its own dtype's, or the compute dtype's where the operation has operands of that.
 fn operand_limit(spec: &OpSpec, compute: DType, own: DType) -> f64 {
-    if EXACT.contains(&spec.name) || own == DType::I32 {
+    if is_exact(spec) || own == DType::I32 {
         return 0.0;
     }
     let has_compute = spec.inputs.iter().chain(spec.outputs).any(|operand| operand.class == Class::T);
@@ -38,13 +45,11 @@ fn operand_limit(spec: &OpSpec, compute: DType, own: DType) -> f64 {
     limit(inner).max(limit(own))
 }
 
-/// The error of `found` at a place, and whether two special values agree.
+/// The error of `found` at a place, relative to its value and the scale.
 fn error(expected: f64, found: f64, scale: f64) -> f64 {
-    let same = expected == found || (expected.is_nan() && found.is_nan());
-    match same {
-        true => 0.0,
-        false if expected.is_finite() && found.is_finite() => (found - expected).abs() / (expected.abs() + scale),
-        false => f64::INFINITY,
+    match difference(expected, found) {
+        0.0 => 0.0,
+        difference => difference / (expected.abs() + scale),
     }
 }
 
@@ -92,27 +97,51 @@ pub fn distance(
     Distance { error, at, limit: operand_limit(spec, compute, own) }
 }
 
-/// Compares every output: the worst error, or what disagrees.
-pub fn compare(case: &Case, compute: DType, expected: &Outcome, found: &Outcome) -> Result<Agreement, Broken> {
+/// Compares every output: the error that takes most of its limit, or what disagrees.
+pub fn compare(case: &Case, expected: &Outcome, limits: &Limits, found: &Outcome) -> Result<Agreement, Broken> {
     if let Some(place) = &found.trespass {
         return Err(format!("wrote outside its outputs: {place}").into());
     }
     let mut largest = Agreement::EXACT;
     for spec in case.spec.outputs {
         let (Some(e), Some(f)) = (expected.output(spec.name), found.output(spec.name)) else { continue };
-        let limit = operand_limit(case.spec, compute, case.dtype_of(spec, compute));
-        let (error, at) = worst(e, f);
-        if error > limit {
+        let (agreement, at) = nearest_to_limit(&e.data, &f.data, limits.of(spec.name));
+        if agreement.error > agreement.limit {
             let (row, column) = (at / e.cols.max(1), at % e.cols.max(1));
             let text = format!(
-                "{}[{row}, {column}]: expected {:e}, found {:e}, error {error:.1e} above {limit:.0e}",
-                spec.name, e.data[at], f.data[at]
+                "{}[{row}, {column}]: expected {:e}, found {:e}, error {:.1e} above {:.1e}",
+                spec.name, e.data[at], f.data[at], agreement.error, agreement.limit
             );
-            return Err(Broken { text, agreement: Some(Agreement::new(error, limit)) });
+            return Err(Broken { text, agreement: Some(agreement) });
         }
-        largest = largest.worse(Agreement::new(error, limit));
+        largest = largest.worse(agreement);
     }
     Ok(largest)
+}
+
+/// The element whose error takes most of its limit (0 everywhere without limits), and where it is.
+fn nearest_to_limit(expected: &[f64], found: &[f64], limits: Option<&[f64]>) -> (Agreement, usize) {
+    let of = |(at, (&e, &f)): (usize, (&f64, &f64))| {
+        let limit = limits.map_or(0.0, |limits| limits[at]);
+        (Agreement::new(difference(e, f), limit), at)
+    };
+    let elements = expected.iter().zip(found).enumerate().map(of);
+    elements.fold(
+        (Agreement::EXACT, 0),
+        |worst, element| {
+            if worst.0.worse(element.0) == worst.0 { worst } else { element }
+        },
+    )
+}
+
+/// How far `found` is from `expected`: not at all where both are the same special value, infinitely where one is.
+fn difference(expected: f64, found: f64) -> f64 {
+    let same = expected == found || (expected.is_nan() && found.is_nan());
+    match same {
+        true => 0.0,
+        false if expected.is_finite() && found.is_finite() => (found - expected).abs(),
+        false => f64::INFINITY,
+    }
 }
 
 #[cfg(test)]
@@ -143,6 +172,18 @@ mod tests {
         found[0] += 1e-9;
         let rounding = of(&expected, &found);
         assert!(rounding.error < rounding.limit, "{rounding:?}");
+    }
+
+    /// Catches a place that is judged by its error alone, and a lost limit.
+    #[test]
+    fn the_element_that_takes_most_of_its_limit_is_named() {
+        let (expected, found) = ([0.0, 100.0, 5.0], [2e-6, 100.001, 5.0]);
+        let (worst, at) = nearest_to_limit(&expected, &found, Some(&[1e-6, 1.0, 0.0]));
+        assert_eq!((worst, at), (Agreement::new(2e-6, 1e-6), 0));
+        let (worst, at) = nearest_to_limit(&expected, &[0.0, 100.0, 5.1], Some(&[1e-6, 1.0, 0.0]));
+        assert!(at == 2 && worst.limit == 0.0 && worst.error > 0.09, "{worst:?}");
+        assert_eq!(nearest_to_limit(&expected, &expected, None).0, Agreement::EXACT);
+        assert_eq!(nearest_to_limit(&[f64::NAN], &[1.0], Some(&[0.0])).0.error, f64::MAX);
     }
 
     #[test]

@@ -4,7 +4,7 @@ use super::{
     Prepared,
     case::Case,
     compare::compare,
-    stage::{Draft, Layout, Outcome, Stage},
+    stage::{Draft, Layout, Stage},
     tensor::encode,
 };
 use crate::{
@@ -81,7 +81,7 @@ pub fn verify(candidate: &mut dyn Session, dtype: DType, prepared: &Prepared, re
         let outcome = probe.outcome(ran);
         report.push(case.spec.name, name, outcome);
     }
-    let works = probe.works(&prepared.expected);
+    let works = probe.works(prepared);
     report.measure(case.spec.name, "works after wrong calls", works);
     if let Err(e) = probe.stage.release(probe.session) {
         report.push(case.spec.name, "gives its buffers back after wrong calls", Err(e.to_string()));
@@ -366,10 +366,10 @@ impl Probe<'_> {
     }
 
     /// The right call on the same buffers, after all of this.
-    fn works(&mut self, expected: &Outcome) -> Result<Agreement, Broken> {
+    fn works(&mut self, prepared: &Prepared) -> Result<Agreement, Broken> {
         self.stage.restore(self.session).map_err(|e| e.to_string())?;
         self.stage.draft().invoke(self.session).map_err(|e| e.to_string())?;
         let found = self.stage.collect(self.session).map_err(|e| e.to_string())?;
-        compare(self.case, self.dtype, expected, &found)
+        compare(self.case, &prepared.expected, &prepared.limits, &found)
     }
 }

@@ -1,6 +1,7 @@
 //! The conformance suite of backends: the table a backend's author runs until it passes.
 //!
-//! [`verify`] holds a session against a reference session on the very same inputs: every operation over empty, single,
+//! [`verify`] holds a session against a reference session on the very same inputs, within limits that follow from the size
+//! of the terms that are added up (`limits`): every operation over empty, single,
 //! odd, packed, strided and large operands, with and without each optional one, forward and backward; that the same call
 //! gives the same bits; that nothing outside the outputs changes; that wrong calls are refused with the right code and
 //! leave the session whole; that nothing leaks. [`Suite`] runs a part of it, and what wants a second session or a process of
@@ -15,6 +16,7 @@ mod compare;
 mod conduct;
 mod errors;
 mod gradients;
+mod limits;
 mod numbers;
 mod rules;
 mod stage;
@@ -37,16 +39,18 @@ use crate::{
     },
 };
 use case::{Case, is_input};
+use limits::Limits;
 use rules::{RULES, Start};
 use stage::{Layout, Outcome, run};
 
 /// The seed of every input.
 const SEED: u64 = 20_26;
 
-/// A case and what the reference says of it.
+/// A case, the reference's results, and how far others may be from them.
 struct Prepared {
     case: Case,
     expected: Outcome,
+    limits: Limits,
 }
 
 /// Every case for one compute dtype with the reference's results, to hold candidates against.
@@ -62,13 +66,14 @@ impl Suite {
     /// the same whatever else is wanted.
     ///
     /// # Errors
-    /// What the reference refuses.
+    /// What the reference refuses, and a result of its that contradicts the laws' own evaluation.
     pub fn prepare(reference: &mut dyn Session, dtype: DType, wanted: impl Fn(&OpSpec) -> bool) -> Result<Suite> {
         let mut prepared = Vec::new();
         for case in cases(reference, dtype, &wanted)? {
             let expected = run(reference, &case, dtype, Layout::Dense)
                 .map_err(|e| Error { message: format!("{}: {}", case.name, e.message), ..e })?;
-            prepared.push(Prepared { case, expected });
+            let limits = Limits::of_case(&case, dtype, &expected)?;
+            prepared.push(Prepared { case, expected, limits });
         }
         Ok(Suite { dtype, cases: prepared, watch: Box::new(|_| true) })
     }

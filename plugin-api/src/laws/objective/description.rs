@@ -2,9 +2,8 @@
 
 use super::{Case, Fault, Laws, Outcome, fault, holds, options::within};
 use crate::{
-    batch::Batch,
+    contract,
     manifest::{DataKind, Normaliser, ObjectiveManifest, Reduction, Statistic},
-    objective::Loss,
 };
 use std::collections::BTreeSet;
 
@@ -69,16 +68,11 @@ pub(super) fn manifest(laws: &Laws) -> Outcome {
             want(!names[..i].contains(name), format!("{what} `{name}` is declared twice"));
         }
     }
-    let hosts = |name: &&str| RESERVED.contains(name) || name.starts_with("eval/") || name.starts_with("critic/grad");
-    for name in quantities(m).skip(1).filter(hosts) {
+    for name in quantities(m).skip(1).filter(|name| contract::host_owns_metric(name)) {
         wrong.push(format!("`{name}` is what the host calls a number of its own"));
     }
     if wrong.is_empty() { holds() } else { fault(wrong.join("; ")) }
 }
-
-/// Numbers of metrics.jsonl that the host writes itself.
-const RESERVED: &[&str] =
-    &["loss", "step", "kind", "lr", "grad_norm", "tokens", "context", "refused", "token_accuracy"];
 
 /// What a number in metrics.jsonl may be called: the loss, terms and metrics share one set of names.
 fn quantities(manifest: &ObjectiveManifest) -> impl Iterator<Item = &str> {
@@ -94,68 +88,10 @@ pub(super) fn declared(case: &Case<'_>, returned: &mut Names) -> Outcome {
         let loss = objective.loss(&batch)?;
         returned.terms.extend(loss.terms.iter().map(|t| t.name.clone()));
         returned.metrics.extend(loss.metrics.iter().filter(|m| m.weight > 0.0).map(|m| m.name.clone()));
-        returns(manifest, &loss, &batch)?;
+        contract::loss(manifest, &case.requirements, &batch, &loss).map_err(|why| Fault::from(why.text))?;
     }
-    let requirements = &case.requirements;
-    if !(requirements.temperature.is_finite() && requirements.temperature > 0.0) {
-        return fault(format!("temperature {} is not above 0", requirements.temperature));
-    }
-    for (i, name) in requirements.statistics.iter().enumerate() {
-        if requirements.statistics[..i].contains(name) {
-            return fault(format!("statistic `{name}` is required twice"));
-        }
-        if !may_read(manifest, name) {
-            return fault(format!("statistic `{name}` is required, but no role of the manifest has it"));
-        }
-    }
+    contract::requirements(manifest, &case.requirements).map_err(|why| Fault::from(why.text))?;
     holds()
-}
-
-fn may_read(manifest: &ObjectiveManifest, statistic: &str) -> bool {
-    if manifest.roles.is_empty() {
-        return statistic == Statistic::LOGP.as_str();
-    }
-    let (role, base) = statistic.rsplit_once('.').unwrap_or(("policy", statistic));
-    manifest.roles.iter().any(|r| r.name == role && r.statistics.iter().any(|s| s.as_str() == base))
-}
-
-fn returns(manifest: &ObjectiveManifest, loss: &Loss, batch: &Batch<'_>) -> Result<(), Fault> {
-    for (i, term) in loss.terms.iter().enumerate() {
-        let name = &term.name;
-        if !manifest.terms.iter().any(|t| t.name == *name) || loss.terms[..i].iter().any(|t| t.name == *name) {
-            return fault(format!("term `{name}` is not declared, or there twice"));
-        }
-        if !term.coefficient.is_finite() || !term.sum.is_finite() {
-            return fault(format!("term `{name}`: coefficient {}, sum {}", term.coefficient, term.sum));
-        }
-        for (j, (statistic, values)) in term.cotangents.iter().enumerate() {
-            let Some(array) = batch.find(statistic).filter(|a| a.differentiable) else {
-                return fault(format!(
-                    "term `{name}` has a cotangent of `{statistic}`, which no model that trains gives"
-                ));
-            };
-            if values.len() != array.data.len() {
-                let (n, m) = (values.len(), array.data.len());
-                return fault(format!("term `{name}` has {n} cotangents for {m} values of `{statistic}`"));
-            }
-            if term.cotangents[..j].iter().any(|(other, _)| other == statistic) {
-                return fault(format!("term `{name}` has two cotangents of `{statistic}`"));
-            }
-            if let Some(i) = values.iter().position(|v| !v.is_finite()) {
-                return fault(format!("term `{name}`: cotangent `{statistic}`[{i}] is {}", values[i]));
-            }
-        }
-    }
-    for (i, metric) in loss.metrics.iter().enumerate() {
-        let name = &metric.name;
-        if !manifest.metrics.iter().any(|m| m.name == *name) || loss.metrics[..i].iter().any(|m| m.name == *name) {
-            return fault(format!("metric `{name}` is not declared, or there twice"));
-        }
-        if !(metric.weight >= 0.0 && metric.weight.is_finite()) || (metric.weight > 0.0 && !metric.value.is_finite()) {
-            return fault(format!("metric `{name}`: value {}, weight {}", metric.value, metric.weight));
-        }
-    }
-    Ok(())
 }
 
 /// Nothing is declared that none of the cases returns.

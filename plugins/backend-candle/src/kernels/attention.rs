@@ -4,6 +4,7 @@
 use super::{
     Kernels,
     gemm::{Start, block, plain, transposed},
+    isa::Isa,
     math::{add_scaled, dot, exp_nonpositive, larger, tanh, tree, tree_max},
     operand::{Mat, MatMut},
 };
@@ -75,7 +76,7 @@ pub fn forward(s: &mut Kernels<'_>, op: &Attention) -> Result<()> {
         };
         par.wide(
             #[inline(always)]
-            || query_block(&shape, &task, &heads, scratch),
+            || query_block(par.isa(), &shape, &task, &heads, scratch),
         );
     });
     Ok(())
@@ -91,7 +92,7 @@ struct Heads {
 }
 
 #[inline(always)]
-fn query_block(shape: &AttentionShape, task: &Task, heads: &Heads, scratch: &mut [f32]) {
+fn query_block(isa: &Isa, shape: &AttentionShape, task: &Task, heads: &Heads, scratch: &mut [f32]) {
     let rows = heads.q.rows;
     let (scores, state) = scratch.split_at_mut(QUERIES * KEYS);
     let (largest, total) = state.split_at_mut(QUERIES);
@@ -106,7 +107,7 @@ fn query_block(shape: &AttentionShape, task: &Task, heads: &Heads, scratch: &mut
         let v = heads.v.block(first, keys, 0, heads.v.cols);
         // SAFETY: `s` is this task's scratch, `y` its own rows and columns; inputs are only read.
         unsafe {
-            block(s, plain(heads.q), transposed(k), shape.scale, Start::Zero);
+            block(isa, s, plain(heads.q), transposed(k), shape.scale, Start::Zero);
             for r in 0..rows {
                 let (a, b) = shape.visible(task.query + r, task.len, task.prefix);
                 let (a, b) = (a.clamp(first, first + keys) - first, b.clamp(first, first + keys) - first);
@@ -119,7 +120,7 @@ fn query_block(shape: &AttentionShape, task: &Task, heads: &Heads, scratch: &mut
                 }
             }
             let start = if first > from { Start::Accumulate } else { Start::Zero };
-            block(heads.y, plain(s.as_mat()), plain(v), 1.0, start);
+            block(isa, heads.y, plain(s.as_mat()), plain(v), 1.0, start);
         }
     }
     for r in 0..rows {

@@ -6,6 +6,7 @@ use super::{
     Kernels,
     attention::{KEYS, PAD, QUERIES, Task, list, padded, pairs, visible},
     gemm::{Start, block, plain, transposed},
+    isa::Isa,
     math::{dot, exp_nonpositive, tanh},
     operand::{Mat, MatMut},
 };
@@ -56,7 +57,7 @@ pub fn backward(s: &mut Kernels<'_>, op: &AttentionBackward) -> Result<()> {
             for first in (0..task.len).step_by(QUERIES) {
                 par.wide(
                     #[inline(always)]
-                    || query_block(&shape, &task, &heads, first, scratch),
+                    || query_block(par.isa(), &shape, &task, &heads, first, scratch),
                 );
             }
         }
@@ -78,7 +79,7 @@ struct Heads {
 }
 
 #[inline(always)]
-fn query_block(shape: &AttentionShape, task: &Task, h: &Heads, query: usize, scratch: &mut [f32]) {
+fn query_block(isa: &Isa, shape: &AttentionShape, task: &Task, h: &Heads, query: usize, scratch: &mut [f32]) {
     let rows = QUERIES.min(task.len - query);
     let (scores, rest) = scratch.split_at_mut(QUERIES * KEYS);
     let (dscores, delta) = rest.split_at_mut(QUERIES * KEYS);
@@ -99,16 +100,16 @@ fn query_block(shape: &AttentionShape, task: &Task, h: &Heads, query: usize, scr
         let start = if first > from { Start::Accumulate } else { Start::Zero };
         // SAFETY: `s` and `ds` are this task's scratch, the cotangents its own rows and columns; inputs are only read.
         unsafe {
-            block(s, plain(q), transposed(k), shape.scale, Start::Zero);
-            block(ds, plain(dy), transposed(v), 1.0, Start::Zero);
+            block(isa, s, plain(q), transposed(k), shape.scale, Start::Zero);
+            block(isa, ds, plain(dy), transposed(v), 1.0, Start::Zero);
             for (r, delta) in delta[..rows].iter().enumerate() {
                 let (a, b) = shape.visible(query + r, task.len, task.prefix);
                 let (a, b) = (a.clamp(first, first + keys) - first, b.clamp(first, first + keys) - first);
                 score_row(shape, s, ds, r, a, b, lse.row(r)[0], *delta);
             }
-            block(dv, transposed(s.as_mat()), plain(dy), 1.0, Start::Accumulate);
-            block(dq, plain(ds.as_mat()), plain(k), 1.0, start);
-            block(dk, transposed(ds.as_mat()), plain(q), 1.0, Start::Accumulate);
+            block(isa, dv, transposed(s.as_mat()), plain(dy), 1.0, Start::Accumulate);
+            block(isa, dq, plain(ds.as_mat()), plain(k), 1.0, start);
+            block(isa, dk, transposed(ds.as_mat()), plain(q), 1.0, Start::Accumulate);
         }
     }
 }

@@ -1,9 +1,11 @@
-//! Matrix products: the `gemm` library on fixed tiles of the result.
+//! Matrix products: the `gemm` library on fixed tiles of the result, with the microkernels of the session's instruction
+//! set.
 //!
 //! The library is called single-threaded per tile and tiles depend on sizes alone, so every element is summed in the
 //! same order whatever the number of threads.
 
 use super::{
+    isa::Isa,
     operand::{Mat, MatMut},
     parallel::Parallel,
 };
@@ -97,7 +99,7 @@ pub unsafe fn product(par: &Parallel, c: MatMut, a: Factor, b: Factor, alpha: f3
             other => other,
         };
         // SAFETY: tiles are disjoint; the rest is the caller's promise.
-        unsafe { block(c, a.row_block(i, h), b.col_block(j, w), alpha, start) };
+        unsafe { block(par.isa(), c, a.row_block(i, h), b.col_block(j, w), alpha, start) };
     });
 }
 
@@ -123,7 +125,7 @@ fn tile(m: usize, n: usize, k: usize) -> (usize, usize) {
 /// # Safety
 /// As [`product`].
 #[inline]
-pub unsafe fn block(c: MatMut, a: Factor, b: Factor, alpha: f32, start: Start) {
+pub unsafe fn block(isa: &Isa, c: MatMut, a: Factor, b: Factor, alpha: f32, start: Start) {
     debug_assert!(a.rows() == c.rows && b.cols() == c.cols && a.cols() == b.rows());
     let accumulate = match start {
         Start::Zero => false,
@@ -139,26 +141,12 @@ pub unsafe fn block(c: MatMut, a: Factor, b: Factor, alpha: f32, start: Start) {
     let ((a_rs, a_cs), (b_rs, b_cs)) = (a.strides(), b.strides());
     // SAFETY: pointers and strides describe checked views, which the caller promises are live and apart.
     unsafe {
-        gemm::gemm(
-            c.rows,
-            c.cols,
-            a.cols(),
-            c.ptr(),
-            1,
-            c.stride as isize,
-            accumulate,
-            a.mat.ptr(),
-            a_cs,
-            a_rs,
-            b.mat.ptr(),
-            b_cs,
-            b_rs,
-            1.0,
-            alpha,
-            false,
-            false,
-            false,
-            gemm::Parallelism::None,
+        (isa.multiply)(
+            [c.rows, c.cols, a.cols()],
+            (c.ptr(), 1, c.stride as isize, accumulate),
+            (a.mat.ptr(), a_cs, a_rs),
+            (b.mat.ptr(), b_cs, b_rs),
+            [1.0, alpha],
         );
     }
 }

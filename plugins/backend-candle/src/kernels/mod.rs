@@ -8,6 +8,7 @@ pub mod decode;
 pub mod elementwise;
 pub mod gemm;
 pub mod head;
+pub mod isa;
 pub mod linear;
 pub mod math;
 pub mod norm;
@@ -39,12 +40,12 @@ pub struct Context {
 }
 
 impl Context {
-    /// With `threads` threads.
+    /// With `threads` threads and the instructions of `isa`.
     ///
     /// # Errors
     /// Where they cannot be started.
-    pub fn new(threads: usize) -> Result<Self> {
-        Ok(Context { par: Parallel::new(threads)?, partials: Vec::new(), logits: Vec::new(), tasks: Vec::new() })
+    pub fn new(threads: usize, isa: isa::Isa) -> Result<Self> {
+        Ok(Context { par: Parallel::new(threads, isa)?, partials: Vec::new(), logits: Vec::new(), tasks: Vec::new() })
     }
 
     /// Gives scratch back.

@@ -4,8 +4,9 @@
 //! Which thread runs a task never matters: a task writes only what is its own, and partial sums have a place per task
 //! and are combined in order afterwards.
 
+use super::isa::Isa;
 use plugin_api::{Error, Result};
-use pulp::{Arch, Simd, WithSimd};
+use pulp::{Simd, WithSimd};
 use std::sync::{
     Mutex, PoisonError,
     atomic::{AtomicUsize, Ordering},
@@ -17,13 +18,13 @@ const WORTH_WAKING: usize = 15_000;
 /// Elements an elementwise task takes.
 const SPAN: usize = 8192;
 
-/// A session's threads, their scratch, and the processor's vector width.
+/// A session's threads, their scratch, and its instruction set.
 pub struct Parallel {
     /// One thread fewer than the session has: the calling thread works too.
     pool: Option<rayon::ThreadPool>,
     threads: usize,
     scratch: Vec<Mutex<Vec<f32>>>,
-    arch: Arch,
+    isa: Isa,
 }
 
 /// A closure compiled for each vector width. Called by reference: taken by value, a closure goes through an adapter that
@@ -51,11 +52,11 @@ pub struct Span {
 }
 
 impl Parallel {
-    /// With `threads` threads, the calling one included.
+    /// With `threads` threads, the calling one included, and the instructions of `isa`.
     ///
     /// # Errors
     /// Where the threads cannot be started.
-    pub fn new(threads: usize) -> Result<Self> {
+    pub fn new(threads: usize, isa: Isa) -> Result<Self> {
         let threads = threads.max(1);
         let pool = match threads {
             1 => None,
@@ -68,13 +69,18 @@ impl Parallel {
             ),
         };
         let scratch = (0..threads).map(|_| Mutex::new(Vec::new())).collect();
-        Ok(Parallel { pool, threads, scratch, arch: Arch::new() })
+        Ok(Parallel { pool, threads, scratch, isa })
     }
 
-    /// Runs a closure, marked `#[inline(always)]`, compiled for the widest vectors this processor has.
+    /// The session's instruction set.
+    pub fn isa(&self) -> &Isa {
+        &self.isa
+    }
+
+    /// Runs a closure, marked `#[inline(always)]`, compiled for the session's instruction set.
     #[inline(always)]
     pub fn wide<R>(&self, f: impl FnMut() -> R) -> R {
-        self.arch.dispatch(Wide(f))
+        self.isa.arch.dispatch(Wide(f))
     }
 
     /// Runs `tasks` tasks of about `nanoseconds` in all; `f` gets the task's number.

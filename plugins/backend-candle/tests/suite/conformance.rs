@@ -5,8 +5,42 @@ use backend_reference::ReferenceBackend;
 use plugin_api::{
     Code,
     backend::{Backend, DType, Session, SessionOptions},
-    laws::backend::verify,
+    laws::backend::{Suite, verify},
 };
+
+/// Catches a lower instruction set that is no longer computed right, and one that is not there but accepted. Those that
+/// this processor lacks are named.
+#[test]
+fn every_instruction_set_of_this_processor_conforms() {
+    let options = Candle::manifest().options;
+    let sets = &options.iter().find(|option| option.name == "isa").unwrap().choices[1..];
+    let mut reference = ReferenceBackend::open(&SessionOptions::default()).unwrap();
+    let suite = Suite::prepare(&mut reference, DType::F32, |_| true).unwrap();
+    let mut opened = 0;
+    for isa in sets {
+        let mut options = SessionOptions { threads: 2, ..SessionOptions::default() };
+        options.options.insert("isa".into(), isa.as_str().into());
+        let mut session = match Candle::open(&options) {
+            Ok(session) => session,
+            Err(e) if e.code == Code::OPTION && e.message.contains("this processor lacks") => {
+                eprintln!("NOT RUN: {e}");
+                continue;
+            }
+            // The environment asks for another set.
+            Err(e) if e.code == Code::OPTION && e.message.contains("leave one out") => {
+                eprintln!("NOT RUN: {e}");
+                continue;
+            }
+            Err(e) => panic!("{isa}: {e}"),
+        };
+        let report = suite.verify(&mut session, |_| true);
+        let failures: Vec<_> =
+            report.failures().map(|l| format!("{isa}: {}: {}: {}", l.group, l.case, l.detail)).collect();
+        assert!(report.is_ok(), "{}", failures.join("\n"));
+        opened += 1;
+    }
+    assert!(opened > 0, "none of {sets:?} was there");
+}
 
 fn open(path: &str, threads: usize) -> CandleSession {
     let mut options = SessionOptions { threads, ..SessionOptions::default() };
@@ -55,4 +89,12 @@ fn devices_and_options_that_are_not_there_are_refused_with_the_remedy() {
     for value in [serde_json::Value::from("fast"), serde_json::Value::from(3)] {
         assert_eq!(refusal("cpu", value).code, Code::OPTION);
     }
+    let isa = |path: &str, isa: &str| {
+        let mut options = SessionOptions::default();
+        options.options.insert("path".into(), path.into());
+        options.options.insert("isa".into(), isa.into());
+        Candle::open(&options).err().unwrap().message
+    };
+    assert!(isa("auto", "sse9").contains("\"sse9\", expected one of auto, "), "{}", isa("auto", "sse9"));
+    assert!(isa("generic", "baseline").contains("own kernels"), "{}", isa("generic", "baseline"));
 }

@@ -3,6 +3,8 @@
 //! All are cross-entropy, `-logp` summed over supervised tokens, until their fault shows: so they train, and a test can
 //! see what the host does when a plugin that worked stops working.
 
+mod odd;
+
 use plugin_api::prelude::*;
 
 options! {
@@ -41,6 +43,14 @@ mod fault {
     pub const AFTER_STEP: u8 = 12;
     /// Panics when it is destroyed.
     pub const DESTROY: u8 = 13;
+    /// Ends the process in `manifest`, with code 0.
+    pub const EXIT_MANIFEST: u8 = 14;
+    /// Declares metrics that have names of the host's own numbers.
+    pub const OWN_NAMES: u8 = 15;
+    /// Declares an expectation that no run meets.
+    pub const EXPECTATION: u8 = 16;
+    /// Reads its statistics at a temperature so near 0 that they are not finite.
+    pub const COLD: u8 = 17;
 }
 
 /// Cross-entropy with one fault.
@@ -53,12 +63,31 @@ impl<const FAULT: u8> ObjectivePlugin for Faulty<FAULT> {
     type Options = FaultyOptions;
 
     fn manifest() -> ObjectiveManifest {
-        ObjectiveManifest {
+        let mut manifest = ObjectiveManifest {
             summary: "Cross-entropy with a fault, for tests".into(),
             formula: "sum over supervised tokens of -logp, until the fault shows".into(),
             terms: vec![TermSpec::new("nll", Normaliser::SUPERVISED_TOKENS, "Negative log-likelihood, in nats")],
             ..Default::default()
+        };
+        match FAULT {
+            fault::EXIT_MANIFEST => std::process::exit(0),
+            fault::OWN_NAMES => {
+                let metric = |name| MetricSpec::new(name, Reduction::MEAN, "a number");
+                manifest.metrics = vec![metric("grad_norm"), metric("reward/length")];
+                manifest.terms[0].meaning = "A number".into();
+            }
+            fault::EXPECTATION => {
+                manifest.terms[0].meaning = "A number without a unit".into();
+                manifest.expectations = vec![Expectation {
+                    quantity: "nll".into(),
+                    value: "0.125".into(),
+                    tolerance: 0.01,
+                    when: "never".into(),
+                }];
+            }
+            _ => {}
         }
+        manifest
     }
 
     fn create(options: FaultyOptions) -> Result<Self> {
@@ -108,6 +137,11 @@ impl<const FAULT: u8> Faulty<FAULT> {
 }
 
 impl<const FAULT: u8> Objective for Faulty<FAULT> {
+    fn requirements(&self) -> Result<Requirements> {
+        let temperature = if FAULT == fault::COLD { 1e-300 } else { 1.0 };
+        Ok(Requirements { temperature, ..Default::default() })
+    }
+
     fn prepare(&mut self, _: &Batch<'_>) -> Result<Batch<'static>> {
         assert!(FAULT != fault::PREPARE, "the prepare that panics");
         Ok(Batch::new())
@@ -175,6 +209,10 @@ export_objective!("bomb-in-loss", Faulty<{ fault::BOMB }>);
 export_objective!("panics-on-other-thread", Faulty<{ fault::OTHER_THREAD }>);
 export_objective!("panics-in-after-step", Faulty<{ fault::AFTER_STEP }>);
 export_objective!("panics-in-destroy", Faulty<{ fault::DESTROY }>);
+export_objective!("exits-in-manifest", Faulty<{ fault::EXIT_MANIFEST }>);
+export_objective!("owned-names", Faulty<{ fault::OWN_NAMES }>);
+export_objective!("too-cold", Faulty<{ fault::COLD }>);
+export_objective!("missed-expectation", Faulty<{ fault::EXPECTATION }>);
 
 /// Runs when the library is opened, before anything in it is called: leaves a file where TELOS_TEST_MARKER says, so that
 /// a test can tell a library that was read from one that was opened.

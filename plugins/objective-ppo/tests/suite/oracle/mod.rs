@@ -8,6 +8,7 @@ mod advantages;
 mod losses;
 mod rewards;
 mod rollouts;
+mod torchtune;
 
 use super::{Answer, all_near, create, near, rollout};
 use objective_ppo::rollout::names;
@@ -37,11 +38,6 @@ type Rows = Vec<Vec<f64>>;
 const TOLERANCE: f64 = 1e-9;
 /// Clip fractions pass through float32 in TRL, and torchtune adds 1e-8 to their denominators.
 const FRACTIONS: f64 = 1e-6;
-/// torchtune's `whiten` adds 1e-8 to the tokens of a mask, twice.
-fn whitened(mask: &Rows) -> f64 {
-    5e-8 / mask.concat().iter().sum::<f64>()
-}
-
 fn file() -> Vec<Case> {
     let beside = || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests/references");
     let folder = std::env::var_os("TELOS_ORACLES").map_or_else(beside, PathBuf::from);

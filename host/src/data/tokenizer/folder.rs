@@ -1,0 +1,130 @@
+//! The files of a tokenizer's folder: which ones are read, and as what. A file that is there and cannot be read as what its
+//! name says is refused by its name; nothing is replaced by a guess.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use serde_json::{Map, Value};
+
+use super::{CONFIG, JSON};
+use crate::data::{DataError, Result, foreign};
+
+/// Special tokens in the layout of transformers 4.
+pub(super) const SPECIAL_TOKENS: &str = "special_tokens_map.json";
+/// Added tokens in the layout of transformers 4, text to id.
+pub(super) const ADDED_TOKENS: &str = "added_tokens.json";
+/// The chat template; it goes before those in `tokenizer_config.json`.
+pub(super) const TEMPLATE: &str = "chat_template.jinja";
+/// The chat template as processors of transformers keep it: `{"chat_template": ...}`.
+pub(super) const TEMPLATE_JSON: &str = "chat_template.json";
+/// Folder of further chat templates, `NAME.jinja` each.
+pub(super) const TEMPLATES: &str = "additional_chat_templates";
+
+/// A tokenizer's files as read.
+pub(super) struct Folder {
+    /// Where `tokenizer.json` lies, for messages.
+    pub name: String,
+    /// Its bytes.
+    pub json: Vec<u8>,
+    /// The files beside it, by their path in the folder.
+    pub beside: BTreeMap<String, Vec<u8>>,
+}
+
+impl Folder {
+    /// Reads a `tokenizer.json`, or a folder that holds one, with what lies beside it.
+    ///
+    /// # Errors
+    /// A file that is missing, unreadable, or a Git LFS pointer; a tokenizer in another format.
+    pub fn read(path: &Path) -> Result<Folder> {
+        let file = if path.is_dir() { path.join(JSON) } else { path.to_owned() };
+        if !exists(&file) {
+            let other = foreign::other_tokenizer(path).filter(|_| path.is_dir());
+            return Err(match other {
+                Some((what, remedy)) => DataError::Unusable { path: path.to_owned(), what, remedy, source: None },
+                None if path.is_dir() => DataError::Missing(file),
+                None => foreign::missing(path),
+            });
+        }
+        if file.extension().is_some_and(|ending| ending == "model") {
+            let folder = file.parent().unwrap_or(Path::new(".")).display().to_string();
+            let what = "is a sentencepiece model, and a tokenizer.json is wanted".into();
+            let remedy = foreign::convert_tokenizer(if folder.is_empty() { "." } else { &folder });
+            return Err(DataError::Unusable { path: file, what, remedy, source: None });
+        }
+        let json = foreign::read(&file)?;
+        let folder = file.parent().unwrap_or(Path::new("."));
+        let mut beside = BTreeMap::new();
+        for name in [SPECIAL_TOKENS, ADDED_TOKENS, TEMPLATE, TEMPLATE_JSON, CONFIG] {
+            if exists(&folder.join(name)) {
+                beside.insert(name.to_owned(), foreign::read(&folder.join(name))?);
+            }
+        }
+        for name in further_templates(&folder.join(TEMPLATES))? {
+            let name = format!("{TEMPLATES}/{name}");
+            let bytes = foreign::read(&folder.join(&name))?;
+            beside.insert(name, bytes);
+        }
+        Ok(Folder { name: file.display().to_string(), json, beside })
+    }
+}
+
+/// A link that leads nowhere is there: reading it says so.
+fn exists(path: &Path) -> bool {
+    path.symlink_metadata().is_ok()
+}
+
+fn further_templates(folder: &Path) -> Result<Vec<String>> {
+    if !folder.is_dir() {
+        return Ok(Vec::new());
+    }
+    let entries = fs::read_dir(folder).map_err(DataError::io("list", folder))?;
+    let mut names = Vec::new();
+    for entry in entries {
+        let name = entry.map_err(DataError::io("list", folder))?.file_name().to_string_lossy().into_owned();
+        names.extend(name.ends_with(".jinja").then_some(name));
+    }
+    names.sort();
+    Ok(names)
+}
+
+/// The JSON object in the file `name` of the tokenizer `tokenizer`; empty where there is no such file.
+///
+/// # Errors
+/// A file that is not a JSON object.
+pub(super) fn object(tokenizer: &str, beside: &BTreeMap<String, Vec<u8>>, name: &str) -> Result<Map<String, Value>> {
+    let Some(bytes) = beside.get(name) else { return Ok(Map::new()) };
+    match serde_json::from_slice(bytes) {
+        Ok(Value::Object(map)) => Ok(map),
+        Ok(_) => Err(unusable(tokenizer, name, "is not a JSON object".into(), None)),
+        Err(error) => Err(unusable(tokenizer, name, "is not JSON".into(), Some(error.into()))),
+    }
+}
+
+/// The text in the file `name`; `None` where there is no such file.
+///
+/// # Errors
+/// A file that is not UTF-8.
+pub(super) fn text(tokenizer: &str, beside: &BTreeMap<String, Vec<u8>>, name: &str) -> Result<Option<String>> {
+    let Some(bytes) = beside.get(name) else { return Ok(None) };
+    match String::from_utf8(bytes.clone()) {
+        Ok(text) => Ok(Some(text)),
+        Err(error) => {
+            let offset = error.utf8_error().valid_up_to();
+            let what = format!("is not UTF-8 text: byte 0x{:02X} at offset {offset}", bytes[offset]);
+            Err(unusable(tokenizer, name, what, None))
+        }
+    }
+}
+
+/// The error for the file `name` beside the tokenizer.
+pub(super) fn unusable(
+    tokenizer: &str,
+    name: &str,
+    what: String,
+    source: Option<Box<dyn std::error::Error + Send + Sync>>,
+) -> DataError {
+    let path = Path::new(tokenizer).with_file_name(name);
+    let remedy = "transformers does not read it either: restore the file from where the tokenizer came from".into();
+    DataError::Unusable { path, what, remedy, source }
+}

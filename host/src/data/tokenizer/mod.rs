@@ -1,0 +1,480 @@
+//! Tokenizers: bytes, any `tokenizer.json`, and a new one trained on text. The `tokenizers` library does the work; this
+//! module decides which special tokens count and keeps a model folder's files as they were.
+//!
+//! | file | job |
+//! |---|---|
+//! | `folder` | which files of a folder are read |
+//! | `special` | special and added tokens, as transformers reads them |
+//! | [`templates`] | chat templates by name |
+//! | `made` | the tokenizers made here: bytes, and one trained on text |
+
+mod folder;
+mod made;
+mod special;
+pub mod templates;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Map, Value};
+use sha2::{Digest, Sha256};
+use tokenizers::{AddedToken, ModelWrapper};
+
+use super::{DataError, Document, Result, StreamDecoder};
+use folder::{Folder, TEMPLATE};
+use special::Special;
+use templates::DEFAULT;
+
+pub use made::END_OF_TEXT;
+
+const JSON: &str = "tokenizer.json";
+const CONFIG: &str = "tokenizer_config.json";
+/// End-of-text tokens taken from the vocabulary where no file names one.
+const USUAL_ENDS: [&str; 3] = [END_OF_TEXT, "</s>", "<|end_of_text|>"];
+
+/// A tokenizer with its special tokens. What a file may ask for and training cannot use is switched off: truncation,
+/// padding, dropout.
+#[derive(Clone)]
+pub struct Tokenizer {
+    inner: tokenizers::Tokenizer,
+    name: String,
+    /// The bytes of tokenizer.json, as read or as made.
+    json: Vec<u8>,
+    /// The files to save beside it, as read or as made.
+    beside: BTreeMap<String, Vec<u8>>,
+    /// The texts of named special tokens by key.
+    named: BTreeMap<String, String>,
+    templates: BTreeMap<String, String>,
+    bos: Option<u32>,
+    /// The end of text that the folder names.
+    eos: Option<u32>,
+    /// A usual end of text of the vocabulary.
+    usual_eos: Option<u32>,
+    /// Ids that end an answer, by what the model's folder says; see [`Tokenizer::ends`].
+    model_ends: Vec<u32>,
+    /// How many tokens the model has rows for, where it has fewer than there are tokens.
+    limit: Option<u32>,
+    /// Whether every input of the model begins with `bos`.
+    adds_bos: bool,
+    vocab_size: usize,
+    one_byte_each: bool,
+    sha256: String,
+    notes: Vec<String>,
+}
+
+/// Text cut into tokens, with each token's place in the text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Encoded {
+    /// Token ids.
+    pub ids: Vec<u32>,
+    /// The tokens as the vocabulary spells them.
+    pub tokens: Vec<String>,
+    /// First code point and one past the last, in code points of the text. Tokens that share a character share its place.
+    pub offsets: Vec<(usize, usize)>,
+}
+
+/// A text's tokens and their places.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Placed {
+    /// Token ids.
+    pub ids: Vec<u32>,
+    /// As in [`Encoded`].
+    pub offsets: Vec<(usize, usize)>,
+}
+
+impl Tokenizer {
+    /// One token per byte, id = byte, and [`END_OF_TEXT`] as 256: a byte-level BPE without merges, so that it saves as a
+    /// `tokenizer.json` like any other.
+    pub fn bytes() -> Result<Tokenizer> {
+        let json = made::bytes_json().map_err(fault("bytes", "it cannot be built"))?;
+        Tokenizer::new(Folder { name: "bytes".into(), json, beside: made::beside() })
+    }
+
+    /// A `tokenizer.json`, or a folder that holds one, with the files beside it: special and added tokens and chat templates
+    /// are read from where transformers reads them.
+    ///
+    /// # Errors
+    /// A file that is missing, unreadable, a Git LFS pointer or not what its name says; a special token that is not in the
+    /// vocabulary.
+    pub fn open(path: &Path) -> Result<Tokenizer> {
+        Tokenizer::new(Folder::read(path)?)
+    }
+
+    /// Trains a byte-level BPE of at most `vocab_size` tokens (fewer where the text has too few pairs to merge), with
+    /// [`END_OF_TEXT`] as id 0. Words are split as GPT-2 splits them.
+    pub fn train(documents: &[Document], vocab_size: usize) -> Result<Tokenizer> {
+        if vocab_size < made::LEAST_VOCABULARY {
+            return Err(DataError::VocabularyTooSmall { asked: vocab_size, least: made::LEAST_VOCABULARY });
+        }
+        let json = made::trained_json(documents, vocab_size).map_err(fault("in training", "training failed"))?;
+        Tokenizer::new(Folder { name: "in training".into(), json, beside: made::beside() })
+    }
+
+    fn new(files: Folder) -> Result<Tokenizer> {
+        let Folder { name, json, beside } = files;
+        let mut inner = tokenizers::Tokenizer::from_bytes(&json).map_err(fault(&name, "it cannot be read"))?;
+        inner.with_truncation(None).map_err(fault(&name, "its truncation cannot be switched off"))?;
+        inner.with_padding(None);
+        let config = folder::object(&name, &beside, CONFIG)?;
+        let own: BTreeMap<u32, AddedToken> = inner.get_added_tokens_decoder().into_iter().collect();
+        let special = Special::read(&name, &beside, &config, &own)?;
+        let templates = templates::read(&name, &beside, &config)?;
+        let mut made = Tokenizer {
+            one_byte_each: made::bytes_json().is_ok_and(|bytes| bytes == json),
+            sha256: super::cache::hex(&Sha256::digest(&json)),
+            inner,
+            name,
+            json,
+            beside,
+            named: special.named.clone(),
+            templates,
+            bos: None,
+            eos: None,
+            usual_eos: None,
+            model_ends: Vec::new(),
+            limit: None,
+            adds_bos: false,
+            vocab_size: 0,
+            notes: Vec::new(),
+        };
+        made.switch_dropout_off();
+        made.add_tokens(special, &config)?;
+        made.vocab_size = made.inner.get_vocab(true).values().max().map_or(0, |&id| id as usize + 1);
+        if made.vocab_size == 0 {
+            return Err(DataError::Tokenizer { name: made.name, what: "its vocabulary is empty".into(), source: None });
+        }
+        made.read_special_tokens(&config)?;
+        Ok(made)
+    }
+
+    /// Dropout cuts the same text into other tokens each time: two runs of one experiment would learn from other tokens.
+    fn switch_dropout_off(&mut self) {
+        let model = match self.inner.get_model() {
+            ModelWrapper::BPE(bpe) if bpe.dropout.is_some_and(|dropout| dropout > 0.0) => {
+                self.notes.push(format!(
+                    "{}: dropout {:?} is switched off",
+                    self.name,
+                    bpe.dropout.unwrap_or_default()
+                ));
+                let mut bpe = bpe.clone();
+                bpe.dropout = None;
+                ModelWrapper::BPE(bpe)
+            }
+            ModelWrapper::Unigram(unigram) if unigram.alpha.is_some() || unigram.nbest_size.is_some() => {
+                self.notes.push(format!("{}: sampling of tokens is switched off", self.name));
+                let mut unigram = unigram.clone();
+                (unigram.alpha, unigram.nbest_size) = (None, None);
+                ModelWrapper::Unigram(unigram)
+            }
+            _ => return,
+        };
+        self.inner.with_model(model);
+        self.count_in_hash("dropout off");
+    }
+
+    /// Adds the tokens that only the files beside tokenizer.json name.
+    fn add_tokens(&mut self, special: Special, config: &Map<String, Value>) -> Result<()> {
+        for key in ["eos_token", "bos_token"] {
+            let Some(token) = special.named.get(key) else { continue };
+            let named_elsewhere = || special.ids.iter().any(|(_, text)| text == token);
+            if self.inner.token_to_id(token).is_none() && !named_elsewhere() {
+                let what = format!("{key} is \"{token}\", which is not in the vocabulary");
+                return Err(DataError::Tokenizer { name: self.name.clone(), what, source: None });
+            }
+        }
+        if !special.add.is_empty() {
+            special.add.iter().for_each(|token| self.count_in_hash(&format!("{token:?}")));
+            self.inner.add_tokens(special.add).map_err(fault(&self.name, "its added tokens cannot be added"))?;
+        }
+        for (id, text) in &special.ids {
+            if let Some(own) = self.inner.token_to_id(text).filter(|own| own != id) {
+                self.notes.push(format!(
+                    "{}: the files beside it give \"{text}\" the id {id}; it gets {own}, as in transformers",
+                    self.name
+                ));
+            }
+        }
+        if config.get("split_special_tokens").and_then(Value::as_bool) == Some(true) {
+            self.inner.set_encode_special_tokens(true);
+            self.count_in_hash("split special tokens");
+        }
+        Ok(())
+    }
+
+    /// Has [`Tokenizer::hash`] say that the same tokenizer.json makes other tokens.
+    fn count_in_hash(&mut self, what: &str) {
+        self.sha256 = super::cache::hex(&Sha256::digest(format!("{} {what}", self.sha256)));
+    }
+
+    /// The configuration's word goes before what the post-processor of tokenizer.json would add.
+    fn read_special_tokens(&mut self, config: &Map<String, Value>) -> Result<()> {
+        let id = |key: &str| self.named.get(key).and_then(|token| self.inner.token_to_id(token));
+        (self.eos, self.bos) = (id("eos_token"), id("bos_token"));
+        self.usual_eos = USUAL_ENDS.into_iter().find_map(|token| self.inner.token_to_id(token));
+        let eos = self.eos();
+        let empty = self.inner.encode_fast("", true).map_err(fault(&self.name, "it cannot encode"))?;
+        let special = empty.get_special_tokens_mask().first() == Some(&1);
+        // A post-processor that only adds an end of text must not be taken for one that adds a beginning.
+        let leading =
+            empty.get_ids().first().copied().filter(|&id| special && (Some(id) == self.bos || Some(id) != eos));
+        self.bos = self.bos.or(leading);
+        self.adds_bos = match config.get("add_bos_token").and_then(Value::as_bool) {
+            Some(told) => told,
+            None => leading.is_some() && leading == self.bos,
+        };
+        if self.adds_bos && self.bos.is_none() {
+            let what = "add_bos_token is set, but no bos_token is named".into();
+            return Err(DataError::Tokenizer { name: self.name.clone(), what, source: None });
+        }
+        Ok(())
+    }
+
+    /// Takes over what the model's folder says: `ends`, the ids that end an answer by its config.json and
+    /// generation_config.json, and `rows`, for how many tokens its embedding has a row. Tokens beyond are refused where a
+    /// text holds them.
+    ///
+    /// # Errors
+    /// A tokenizer whose every input begins with a token that the model has no row for.
+    pub fn fit_to_model(&mut self, ends: &[u32], rows: u64) -> Result<()> {
+        self.limit = u32::try_from(rows).ok().filter(|rows| (*rows as usize) < self.vocab_size);
+        self.model_ends = ends.to_vec();
+        self.within_model(self.prefix().as_slice())
+    }
+
+    /// Its file, or "bytes".
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// One more than the largest token id: what a model's vocabulary must at least hold.
+    pub fn vocab_size(&self) -> usize {
+        self.vocab_size
+    }
+
+    /// The token that ends a document, and an answer that does not end itself: the one that the tokenizer's folder names,
+    /// else the first that the model's folder names, else a usual one of the vocabulary.
+    pub fn eos(&self) -> Option<u32> {
+        self.eos.or(self.model_ends.first().copied()).or(self.usual_eos)
+    }
+
+    /// Whether `id` ends an answer: it is [`Tokenizer::eos`], or the model's folder names it as an end. Generation,
+    /// evaluation, rewards and data all end answers by this set.
+    pub fn is_end(&self, id: u32) -> bool {
+        self.eos() == Some(id) || self.model_ends.contains(&id)
+    }
+
+    /// All ids that end an answer, [`Tokenizer::eos`] first.
+    pub fn ends(&self) -> Vec<u32> {
+        let mut ends: Vec<u32> = self.eos().into_iter().collect();
+        ends.extend(self.model_ends.iter().filter(|id| Some(**id) != self.eos()));
+        ends
+    }
+
+    /// Whether `id` is no part of an answer's text: a special token, or one that ends answers.
+    pub fn is_special(&self, id: u32) -> bool {
+        // By its text, as the library skips it: what tokenizer.json calls special stays so, whatever other files say.
+        let added = self.inner.get_added_vocabulary();
+        let token = added.get_added_tokens_decoder().get(&id);
+        token.is_some_and(|token| added.is_special_token(&token.content)) || self.is_end(id)
+    }
+
+    /// The text of an answer's tokens up to the first that ends it, without special tokens.
+    pub fn answer_text(&self, ids: &[u32]) -> Result<String> {
+        let end = ids.iter().position(|id| self.is_end(*id)).unwrap_or(ids.len());
+        self.decode(&ids[..end], true)
+    }
+
+    /// Refuses ids that the model has no row for.
+    ///
+    /// # Errors
+    /// The first of `ids` beyond the model's vocabulary, by its text.
+    pub fn within_model(&self, ids: &[u32]) -> Result<()> {
+        let Some(rows) = self.limit else { return Ok(()) };
+        match ids.iter().find(|id| **id >= rows) {
+            None => Ok(()),
+            Some(id) => Err(DataError::OutsideModel { token: self.token(*id).unwrap_or_default(), id: *id, rows }),
+        }
+    }
+
+    /// Whether ordinary tokens, not added ones alone, lie beyond a model's `rows`.
+    pub fn has_words_beyond(&self, rows: u64) -> bool {
+        self.inner.get_vocab(false).values().any(|id| u64::from(*id) >= rows)
+    }
+
+    /// What is not as the files say, for the user to know.
+    pub fn notes(&self) -> Vec<String> {
+        let mut notes = self.notes.clone();
+        let guessed = self.eos().filter(|_| self.eos.is_none() && self.model_ends.is_empty());
+        notes.extend(guessed.map(|id| {
+            let token = self.token(id).unwrap_or_default();
+            format!("{}: no file names an end-of-text token: \"{token}\" of the vocabulary is taken", self.name)
+        }));
+        if let Some(rows) = self.limit {
+            notes.push(format!(
+                "{} has {} tokens, the model's vocabulary {rows}: text that holds one of the others is refused",
+                self.name, self.vocab_size
+            ));
+        }
+        notes
+    }
+
+    /// The beginning-of-text token, whether or not inputs begin with it; see [`Tokenizer::prefix`].
+    pub fn bos(&self) -> Option<u32> {
+        self.bos
+    }
+
+    /// The token that every input of the model begins with, if any: in training, in evaluation and in generation.
+    pub fn prefix(&self) -> Option<u32> {
+        self.bos.filter(|_| self.adds_bos)
+    }
+
+    /// Whether text may be cut at any character without changing its tokens.
+    pub fn one_byte_each(&self) -> bool {
+        self.one_byte_each
+    }
+
+    /// The text of a token, special or not.
+    pub fn token(&self, id: u32) -> Option<String> {
+        self.inner.id_to_token(id)
+    }
+
+    /// The id of a token's exact text.
+    pub fn id(&self, token: &str) -> Option<u32> {
+        self.inner.token_to_id(token)
+    }
+
+    /// Token ids of `text` alone: nothing is added. Special tokens spelt out in the text are recognised.
+    ///
+    /// # Errors
+    /// A token that the model has no row for; see [`Tokenizer::fit_to_model`].
+    pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
+        let encoding = self.inner.encode_fast(text, false).map_err(fault(&self.name, "it cannot encode"))?;
+        self.within_model(encoding.get_ids())?;
+        Ok(encoding.get_ids().to_vec())
+    }
+
+    /// Token ids of `text` as an input of the model: with [`Tokenizer::prefix`] in front, once.
+    pub fn encode_input(&self, text: &str) -> Result<Vec<u32>> {
+        let mut ids = self.encode(text)?;
+        if let Some(prefix) = self.prefix()
+            && ids.first() != Some(&prefix)
+        {
+            ids.insert(0, prefix);
+        }
+        Ok(ids)
+    }
+
+    /// [`Tokenizer::encode`] for many texts, in parallel, in order.
+    pub fn encode_many(&self, texts: Vec<&str>) -> Result<Vec<Vec<u32>>> {
+        let encodings = self.inner.encode_batch_fast(texts, false).map_err(fault(&self.name, "it cannot encode"))?;
+        encodings.iter().try_for_each(|encoding| self.within_model(encoding.get_ids()))?;
+        Ok(encodings.iter().map(|encoding| encoding.get_ids().to_vec()).collect())
+    }
+
+    /// Token ids of many texts with the tokens' places, in parallel, in order. Whether the model has rows for them is not
+    /// looked at here: see [`Tokenizer::within_model`].
+    pub fn encode_placed(&self, texts: Vec<&str>) -> Result<Vec<Placed>> {
+        let mut all = Vec::with_capacity(texts.len());
+        // The library holds some hundred bytes a token while it works.
+        for group in texts.chunks(1024) {
+            let encodings = self.inner.encode_batch_char_offsets(group.to_vec(), false);
+            let encodings = encodings.map_err(fault(&self.name, "it cannot encode"))?;
+            all.extend(encodings.iter().map(|e| Placed { ids: e.get_ids().into(), offsets: e.get_offsets().into() }));
+        }
+        Ok(all)
+    }
+
+    /// The chat template that came with the tokenizer, of several the one called "default".
+    pub fn chat_template(&self) -> Option<&str> {
+        self.named_chat_template(DEFAULT)
+    }
+
+    /// The chat template of this name.
+    pub fn named_chat_template(&self, name: &str) -> Option<&str> {
+        self.templates.get(name).map(String::as_str)
+    }
+
+    /// Names of the chat templates that came with the tokenizer, sorted.
+    pub fn chat_template_names(&self) -> impl Iterator<Item = &str> {
+        self.templates.keys().map(String::as_str)
+    }
+
+    /// Makes `template` the tokenizer's default chat template, to be saved with it.
+    pub fn set_chat_template(&mut self, template: &str) {
+        if self.chat_template() != Some(template) {
+            self.beside.insert(TEMPLATE.to_owned(), template.as_bytes().to_owned());
+            self.templates.insert(DEFAULT.to_owned(), template.to_owned());
+        }
+    }
+
+    /// Names and texts of the special tokens, as chat templates read them.
+    pub fn special_texts(&self) -> Vec<(&'static str, String)> {
+        let known = |key: &str| match key {
+            "eos_token" => self.eos().and_then(|id| self.token(id)),
+            "bos_token" => self.bos.and_then(|id| self.token(id)),
+            _ => None,
+        };
+        let text = |key: &str| self.named.get(key).cloned().or_else(|| known(key));
+        special::NAMED.into_iter().filter_map(|key| Some((key, text(key)?))).collect()
+    }
+
+    /// Token ids of `text` with the tokens' spelling and places.
+    pub fn encode_with_offsets(&self, text: &str) -> Result<Encoded> {
+        let encoding = self.inner.encode_char_offsets(text, false).map_err(fault(&self.name, "it cannot encode"))?;
+        Ok(Encoded {
+            ids: encoding.get_ids().to_vec(),
+            tokens: encoding.get_tokens().to_vec(),
+            offsets: encoding.get_offsets().to_vec(),
+        })
+    }
+
+    /// The text of `ids`. Bytes that make no character become U+FFFD; ids outside the vocabulary are left out, and with
+    /// `skip_special` those of [`Tokenizer::is_special`].
+    pub fn decode(&self, ids: &[u32], skip_special: bool) -> Result<String> {
+        let kept: Vec<u32> = ids.iter().copied().filter(|id| !(skip_special && self.is_special(*id))).collect();
+        self.inner.decode(&kept, false).map_err(fault(&self.name, "it cannot decode"))
+    }
+
+    /// Decodes a text token by token, holding back incomplete characters.
+    pub fn stream(&self, skip_special: bool) -> StreamDecoder<'_> {
+        StreamDecoder::new(self, skip_special)
+    }
+
+    pub(super) fn library(&self) -> &tokenizers::Tokenizer {
+        &self.inner
+    }
+
+    /// Says which tokens a text is cut into, in hexadecimal: sha256 of `tokenizer.json`, and of what the files beside it
+    /// change.
+    pub fn hash(&self) -> String {
+        self.sha256.clone()
+    }
+
+    /// Writes `tokenizer.json` and the files beside it into `folder`: the very bytes that were read, or new files that
+    /// Python's `transformers` loads. A file that is already there is replaced.
+    pub fn save(&self, folder: &Path) -> Result<Vec<PathBuf>> {
+        let mut written = Vec::new();
+        for (name, bytes) in self.files() {
+            let path = folder.join(name);
+            if let Some(own) = path.parent().filter(|own| *own != folder) {
+                fs::create_dir_all(own).map_err(DataError::io("create", own))?;
+            }
+            fs::write(&path, bytes).map_err(DataError::io("write", &path))?;
+            written.push(path);
+        }
+        Ok(written)
+    }
+
+    /// The files that [`Tokenizer::save`] writes: names and contents.
+    pub fn files(&self) -> impl Iterator<Item = (&str, &[u8])> {
+        let beside = self.beside.iter().map(|(name, bytes)| (name.as_str(), bytes.as_slice()));
+        std::iter::once((JSON, self.json.as_slice())).chain(beside)
+    }
+}
+
+/// A tokenizer's fault with the library's reason.
+fn fault(name: &str, what: &str) -> impl FnOnce(tokenizers::Error) -> DataError {
+    let (name, what) = (name.to_owned(), what.to_owned());
+    move |source| DataError::Tokenizer { name, what, source: Some(source) }
+}

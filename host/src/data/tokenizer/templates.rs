@@ -1,0 +1,58 @@
+//! The chat templates that come with a tokenizer, by name, in the order of precedence of transformers: files of their own go
+//! before `tokenizer_config.json`, and where there are files, the configuration's are not read.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Map, Value};
+
+use super::CONFIG;
+use super::folder::{TEMPLATE, TEMPLATE_JSON, TEMPLATES, object, text, unusable};
+use crate::data::Result;
+
+/// The template that counts where none is chosen; a single one without a name has it.
+pub const DEFAULT: &str = "default";
+
+/// Every template by its name.
+///
+/// # Errors
+/// A file that is not UTF-8 or not JSON; a template that is not a string, or a list of other things than templates.
+pub(super) fn read(
+    tokenizer: &str,
+    beside: &BTreeMap<String, Vec<u8>>,
+    config: &Map<String, Value>,
+) -> Result<BTreeMap<String, String>> {
+    let mut found = BTreeMap::new();
+    found.extend(text(tokenizer, beside, TEMPLATE)?.map(|template| (DEFAULT.to_owned(), template)));
+    for file in beside.keys() {
+        let name = file.strip_prefix(TEMPLATES).and_then(|name| name.strip_prefix('/')?.strip_suffix(".jinja"));
+        if let Some((name, template)) = name.zip(text(tokenizer, beside, file)?) {
+            found.insert(name.to_owned(), template);
+        }
+    }
+    // Read in any case, so that what is wrong with them is said.
+    let configured = configured(config).map_err(|what| unusable(tokenizer, CONFIG, what, None))?;
+    let processor = object(tokenizer, beside, TEMPLATE_JSON)?;
+    let processor = self::configured(&processor).map_err(|what| unusable(tokenizer, TEMPLATE_JSON, what, None))?;
+    Ok([found, configured, processor].into_iter().find(|templates| !templates.is_empty()).unwrap_or_default())
+}
+
+/// The key `chat_template`: a string, a list of `{"name", "template"}`, or an object of names and templates.
+fn configured(map: &Map<String, Value>) -> Result<BTreeMap<String, String>, String> {
+    let wrong = |value: &Value| {
+        let expected = "a string, or a list of objects with `name` and `template`";
+        format!("`chat_template` is {value}, expected {expected}")
+    };
+    let text = |value: &Value| value.as_str().map(str::to_owned);
+    match map.get("chat_template").unwrap_or(&Value::Null) {
+        Value::Null => Ok(BTreeMap::new()),
+        Value::String(template) => Ok(BTreeMap::from([(DEFAULT.to_owned(), template.clone())])),
+        Value::Array(several) => {
+            let named = |one: &Value| text(one.get("name")?).zip(text(one.get("template")?));
+            several.iter().map(|one| named(one).ok_or_else(|| wrong(one))).collect()
+        }
+        Value::Object(several) => {
+            several.iter().map(|(name, one)| Ok((name.clone(), text(one).ok_or_else(|| wrong(one))?))).collect()
+        }
+        other => Err(wrong(other)),
+    }
+}

@@ -1,0 +1,197 @@
+//! What a run says once when it looks as if it learns nothing: a gradient of exactly 0, rewards that are all equal, groups of one
+//! answer, metrics that were declared and never returned. Nothing of it changes what is computed.
+
+use std::collections::BTreeSet;
+
+use plugin_api::manifest::{MetricSpec, Normaliser, ObjectiveManifest, TermSpec};
+
+use super::objectives::{Active, Objectives};
+use crate::config::Experiment;
+
+/// Steps in a row with a gradient of exactly 0 before it is said.
+const STEPS: u64 = 3;
+/// Rollouts in a row whose rewards are all equal before it is said.
+const ROLLOUTS: u64 = 2;
+
+/// What was seen of a run so far in this process.
+#[derive(Debug, Default)]
+pub struct Notices {
+    without_gradient: Streak,
+    equal_rewards: Streak,
+    returned: BTreeSet<String>,
+}
+
+/// How often something was seen in a row.
+#[derive(Debug, Default, Clone, Copy)]
+struct Streak {
+    seen: u64,
+    /// Whether it was ever otherwise.
+    broken: bool,
+    said: bool,
+}
+
+impl Streak {
+    /// Counts one more observation; true once, when it has been seen `enough` times in a row.
+    fn add(&mut self, seen: bool, enough: u64) -> bool {
+        self.broken |= !seen;
+        self.seen = if seen { self.seen + 1 } else { 0 };
+        let due = self.seen >= enough && !self.said;
+        self.said |= due;
+        due
+    }
+
+    /// Whether it was seen every time, too seldom to have been said.
+    fn unsaid(&self) -> bool {
+        self.seen > 0 && !self.broken && !self.said
+    }
+}
+
+impl Notices {
+    /// After step `step` with a global gradient norm: what there is to say.
+    pub fn step(&mut self, step: u64, norm: f64) -> Option<String> {
+        let due = self.without_gradient.add(norm == 0.0, STEPS);
+        due.then(|| {
+            format!(
+                "the gradient was exactly 0 in {STEPS} steps in a row, the last of them step {step}: {NOTHING_LEARNED}"
+            )
+        })
+    }
+
+    /// After a rollout whose smallest and largest reward these are.
+    pub fn rollout(&mut self, (least, most): (f64, f64)) -> Option<String> {
+        let due = self.equal_rewards.add(least == most, ROLLOUTS);
+        due.then(|| format!("all rewards of {ROLLOUTS} rollouts in a row are {least}: {EQUAL}"))
+    }
+
+    /// Remembers which figures were returned.
+    pub fn figures<'a>(&mut self, names: impl Iterator<Item = &'a str>) {
+        for name in names {
+            if !self.returned.contains(name) {
+                self.returned.insert(name.to_owned());
+            }
+        }
+    }
+
+    /// The terms that an objective returned, as far as figures tell: they name the terms of a loss of several. All of them where
+    /// nothing was returned yet.
+    pub fn terms<'a>(&self, active: &'a Active) -> Vec<&'a TermSpec> {
+        let Active { prefix, manifest, .. } = active;
+        let named = |term: &TermSpec| self.returned.contains(&format!("{prefix}{}", term.name));
+        let any_named = manifest.terms.iter().any(named);
+        let returned = |term: &&TermSpec| match any_named {
+            true => named(term),
+            false => self.returned.is_empty() || !is_optional(manifest, &term.meaning),
+        };
+        manifest.terms.iter().filter(returned).collect()
+    }
+
+    /// At the end of a run: what was true of all its steps, too few to have been said before, and which declared metrics were
+    /// never returned.
+    pub fn end<'a>(&self, objectives: impl Iterator<Item = &'a Active>) -> Vec<String> {
+        let mut all = Vec::new();
+        if self.without_gradient.unsaid() {
+            all.push(format!("the gradient was exactly 0 in every step: {NOTHING_LEARNED}"));
+        }
+        if self.equal_rewards.unsaid() {
+            all.push(format!("the rewards of every rollout were all equal: {EQUAL}"));
+        }
+        for Active { id, prefix, manifest, .. } in objectives {
+            let missing = never_returned(manifest, |name| self.returned.contains(&format!("{prefix}{name}")));
+            if !missing.is_empty() {
+                all.push(format!("objective \"{id}\" declares metrics that it never returned: {}", missing.join(", ")));
+            }
+        }
+        all
+    }
+}
+
+const NOTHING_LEARNED: &str = "nothing is learned; look at the objective's cotangents and at what is supervised";
+const EQUAL: &str = "answers cannot be told apart by them; look at the rewards and at samples.jsonl";
+
+/// Whether a term or metric exists under some options only: its meaning then names one of them.
+fn is_optional(manifest: &ObjectiveManifest, meaning: &str) -> bool {
+    manifest.options.iter().any(|option| meaning.contains(&format!("`{}", option.name)))
+}
+
+/// Declared metrics that were not returned, those that need not be left out.
+fn never_returned(manifest: &ObjectiveManifest, returned: impl Fn(&str) -> bool) -> Vec<&str> {
+    let required = |metric: &&MetricSpec| !is_optional(manifest, &metric.meaning) && !returned(&metric.name);
+    let missing = manifest.metrics.iter().filter(required);
+    missing.map(|metric| metric.name.as_str()).collect()
+}
+
+/// What the experiment itself gives away before its first step.
+pub fn at_start(experiment: &Experiment, objectives: &Objectives) -> Vec<String> {
+    let Some(rollout) = experiment.rollout.as_ref().filter(|rollout| rollout.samples == 1) else { return Vec::new() };
+    let by_groups = |active: &Active| active.manifest.terms.iter().any(|term| term.normaliser == Normaliser::GROUPS);
+    let (prompts, needs) = (rollout.prompts, objectives.needs());
+    if !needs.rollouts || (needs.critic && !objectives.iter().any(by_groups)) {
+        return Vec::new();
+    }
+    vec![format!(
+        "rollout.samples = 1: each of the {prompts} prompts has one answer, so that an objective which compares the answers to \
+         one prompt has nothing to compare; for example rollout.samples = 8"
+    )]
+}
+
+#[cfg(test)]
+mod tests {
+    use plugin_api::manifest::{OptionSpec, Reduction};
+
+    use super::*;
+
+    /// Catches a note in every step, one that a single zero brings about, and zeros that are counted across other steps.
+    #[test]
+    fn a_gradient_of_zero_is_said_once_and_only_when_it_stays() {
+        let mut notices = Notices::default();
+        let norms = [0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0];
+        let said: Vec<u64> =
+            norms.into_iter().zip(1..).filter_map(|(norm, step)| notices.step(step, norm).map(|_| step)).collect();
+        assert_eq!(said, [6]);
+        assert!(notices.end([].into_iter()).is_empty());
+        let mut nan = Notices::default();
+        assert!((1..9).all(|step| nan.step(step, f64::NAN).is_none()));
+    }
+
+    /// Catches a short run that learned nothing and ends without a word.
+    #[test]
+    fn what_was_true_of_every_step_of_a_short_run_is_said_at_its_end() {
+        let mut notices = Notices::default();
+        assert_eq!((notices.step(1, 0.0), notices.rollout((0.5, 0.5))), (None, None));
+        let end = notices.end([].into_iter());
+        assert!(end.len() == 2 && end[0].contains("every step") && end[1].contains("every rollout"), "{end:?}");
+        assert!(notices.rollout((0.5, 0.5)).is_some_and(|said| said.contains("2 rollouts in a row are 0.5")));
+        assert_eq!(notices.rollout((0.5, 0.5)), None);
+        let mut varied = Notices::default();
+        assert!(
+            [(0.0, 1.0), (2.0, 2.0), (0.0, 1.0), (2.0, 2.0)].into_iter().all(|pair| varied.rollout(pair).is_none())
+        );
+        assert!(varied.end([].into_iter()).is_empty());
+    }
+
+    /// Catches a false alarm for metrics that an option switches on.
+    #[test]
+    fn metrics_that_depend_on_an_option_may_be_missing() {
+        let metric = |name: &str, meaning: &str| MetricSpec::new(name, Reduction::MEAN, meaning);
+        let option = OptionSpec {
+            name: "z_loss".into(),
+            kind: "float".into(),
+            default: 0.0.into(),
+            min: None,
+            max: None,
+            choices: Vec::new(),
+            meaning: "a factor".into(),
+        };
+        let manifest = ObjectiveManifest {
+            metrics: vec![
+                metric("nll", "in nats"),
+                metric("log_z", "there only where `z_loss` is above 0"),
+                metric("ghost", "never"),
+            ],
+            options: vec![option],
+            ..Default::default()
+        };
+        assert_eq!(never_returned(&manifest, |name| name == "nll"), ["ghost"]);
+        assert_eq!(never_returned(&manifest, |_| true), [""; 0]);
+    }
+}

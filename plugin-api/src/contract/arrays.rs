@@ -1,0 +1,394 @@
+//! Arrays and numbers that come back from `compose`, `prepare`, `weigh` and `after_step`.
+
+use std::collections::BTreeSet;
+
+use super::{Fault, fault, host_owns_array, place, sequence_of, twice};
+use crate::{
+    batch::{Array, Batch, Scope, names},
+    manifest::{Normaliser, ObjectiveManifest},
+    objective::Verdict,
+};
+
+/// What sequences must fit into.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Ids are below this.
+    pub vocab: u64,
+    /// The most tokens of a sequence: the context, and one more where the last token is only predicted.
+    pub longest: usize,
+}
+
+/// Whether sequences that `compose` made of `rows` can be learned from.
+///
+/// # Errors
+/// The first mistake: an array that is missing, unknown, of another scope or length; a token that is not an id of the
+/// vocabulary; a sequence that has fewer than two tokens or more than the model reads; a mask or side other than 0 and 1; a row
+/// that was not given.
+pub fn composed(rows: &Batch<'_>, answer: &Batch<'_>, limits: Limits) -> Result<(), Fault> {
+    for array in answer.arrays() {
+        let scope = match array.name.as_ref() {
+            names::OFFSETS => Scope::BATCH,
+            "token" | names::MASK => Scope::TOKEN,
+            "row" | "part" | names::GROUP | names::SIDE => Scope::SEQUENCE,
+            name if name.starts_with(names::COLUMN) => Scope::SEQUENCE,
+            name => {
+                let read = "offsets, token, mask, row, group, side and column.NAME";
+                return fault(format!("it returned `{name}`, which is not read; of sequences are read {read}"));
+            }
+        };
+        if array.scope != scope || array.cols != 1 {
+            let (name, found, cols) = (&array.name, array.scope, array.cols);
+            return fault(format!(
+                "it returned `{name}` per {found:?} with {cols} columns, expected one per {scope:?}"
+            ));
+        }
+    }
+    let offsets = whole_offsets(answer)?;
+    answer.check()?;
+    let (tokens, mask) = (answer.get("token")?, answer.mask()?);
+    if offsets.last() != Some(&tokens.len()) {
+        return fault(format!(
+            "its `offsets` end at {:?}, expected the number of tokens, {}",
+            offsets.last(),
+            tokens.len()
+        ));
+    }
+    if offsets.len() < 2 {
+        return fault("it returned no sequence; return `None` to leave the rows as they are");
+    }
+    for (s, ends) in offsets.windows(2).enumerate() {
+        let length = ends[1] - ends[0];
+        if !(2..=limits.longest).contains(&length) {
+            let most = limits.longest;
+            let text =
+                format!("sequence {s} has {length} tokens, expected 2 to {most}, what the model's context holds");
+            return Err(Fault::at(text, Some(s)));
+        }
+    }
+    let is_id = |id: &f64| id.fract() == 0.0 && *id >= 0.0 && *id < limits.vocab as f64;
+    if let Some(n) = tokens.iter().position(|id| !is_id(id)) {
+        let (at, most) = (place(&offsets, n), limits.vocab.saturating_sub(1));
+        let text = format!("{at} is {}, expected a whole number from 0 to {most}, an id of the vocabulary", tokens[n]);
+        return Err(Fault::at(text, sequence_of(&offsets, n)));
+    }
+    if let Some(n) = mask.iter().position(|m| *m != 0.0 && *m != 1.0) {
+        let text = format!("`mask` is {} at {}, expected 0 or 1", mask[n], place(&offsets, n));
+        return Err(Fault::at(text, sequence_of(&offsets, n)));
+    }
+    let given: BTreeSet<u64> = rows.get("row")?.iter().map(|row| row.to_bits()).collect();
+    let own = answer.get("row")?;
+    if let Some(s) = own.iter().position(|row| !given.contains(&row.to_bits())) {
+        return Err(Fault::at(format!("sequence {s} is said to be of row {}, which was not given", own[s]), Some(s)));
+    }
+    for array in answer.arrays().iter().filter(|array| array.scope == Scope::SEQUENCE) {
+        let side = array.name == names::SIDE;
+        let fits = |value: &f64| if side { *value == 0.0 || *value == 1.0 } else { value.is_finite() };
+        if let Some(s) = array.data.iter().position(|value| !fits(value)) {
+            let expected = if side { "0 or 1" } else { "a finite number" };
+            let text = format!("`{}` is {} for sequence {s}, expected {expected}", array.name, array.data[s]);
+            return Err(Fault::at(text, Some(s)));
+        }
+    }
+    Ok(())
+}
+
+/// Offsets as whole numbers that ascend from 0.
+fn whole_offsets(answer: &Batch<'_>) -> Result<Vec<usize>, Fault> {
+    let values = answer.get(names::OFFSETS)?;
+    if let Some(i) = values.iter().position(|value| !(value.fract() == 0.0 && *value >= 0.0)) {
+        return fault(format!("its `offsets`[{i}] is {}, expected a whole number from 0", values[i]));
+    }
+    Ok(answer.offsets()?)
+}
+
+/// Whether the arrays that `prepare` made of `given` may join its batches. Of rollouts, `keep` may be among them.
+///
+/// Numbers per token must be finite where the mask is 1, all others everywhere.
+///
+/// # Errors
+/// The first mistake: an array of the host, a wrong scope or length, `request`, a `keep` other than 0 and 1 or without
+/// rollouts, a number that is not finite where it counts.
+pub fn prepared(given: &Batch<'_>, answer: &Batch<'_>, rollouts: bool) -> Result<(), Fault> {
+    let (offsets, mask) = (given.offsets()?, given.mask()?);
+    let (tokens, sequences) = (given.tokens()?, given.sequences()?);
+    for array in answer.arrays() {
+        let name = array.name.as_ref();
+        if name == "request" {
+            return fault(
+                "it returned `request`; asking for more prompts is not supported: use `keep` to drop samples",
+            );
+        }
+        if host_owns_array(name) || given.find(name).is_some() {
+            return fault(format!(
+                "it returned `{name}`, an array of the host, which a plugin may not replace; rename it"
+            ));
+        }
+        if name == "keep" && !rollouts {
+            return fault("it returned `keep`, which only an objective that learns from rollouts may do");
+        }
+        let expected = match array.scope {
+            _ if array.cols == 0 => return fault(format!("it returned `{name}` with 0 columns")),
+            _ if rollouts && array.cols != 1 => {
+                return fault(format!("it returned `{name}` with {} columns, where rollouts take one", array.cols));
+            }
+            Scope::TOKEN if name != "keep" => tokens,
+            Scope::SEQUENCE => sequences,
+            Scope::BATCH if !rollouts => array.rows(),
+            scope => {
+                let expected = if name == "keep" { "one number per sequence" } else { "numbers per token or sequence" };
+                return fault(format!("it returned `{name}` per {scope:?}, expected {expected}"));
+            }
+        };
+        if array.data.len() != expected * array.cols {
+            let (found, cols, scope) = (array.data.len(), array.cols, array.scope);
+            let rows = if cols == 1 { String::new() } else { format!(", each with {cols} columns") };
+            let has = format!("{sequences} sequences of {tokens} tokens");
+            return fault(format!(
+                "it returned {found} numbers as `{name}`, expected {expected}, one per {scope:?}{rows} (the batch has {has})"
+            ));
+        }
+        finite(array, mask, &offsets)?;
+        if let ("keep", Some(s)) = (name, array.data.iter().position(|keep| *keep != 0.0 && *keep != 1.0)) {
+            return Err(Fault::at(format!("`keep` is {} for sequence {s}, expected 0 or 1", array.data[s]), Some(s)));
+        }
+    }
+    Ok(())
+}
+
+fn finite(array: &Array<'_>, mask: &[f64], offsets: &[usize]) -> Result<(), Fault> {
+    let per_token = array.scope == Scope::TOKEN;
+    let counts = |i: usize| !per_token || mask.get(i / array.cols) == Some(&1.0);
+    let Some(i) = (0..array.data.len()).find(|i| counts(*i) && !array.data[*i].is_finite()) else { return Ok(()) };
+    let (name, value, row) = (&array.name, array.data[i], i / array.cols);
+    let (at, sequence) = match array.scope {
+        Scope::TOKEN => (place(offsets, row), sequence_of(offsets, row)),
+        Scope::SEQUENCE => (format!("sequence {row}"), Some(row)),
+        _ => (format!("place {i}"), None),
+    };
+    Err(Fault::at(format!("`{name}` is {value} at {at}, expected a finite number"), sequence))
+}
+
+/// Whether `weigh` answered once for each term with a custom normaliser, and for nothing else.
+///
+/// # Errors
+/// The first mistake: a term that is missing, unknown or given twice; a weight that is negative or not finite.
+pub fn weights(manifest: &ObjectiveManifest, answer: &[(String, f64)]) -> Result<(), Fault> {
+    let is_custom = |name: &str| manifest.terms.iter().any(|t| t.name == name && t.normaliser == Normaliser::CUSTOM);
+    for (name, weight) in answer {
+        if !is_custom(name) {
+            return fault(format!("it returned a weight for `{name}`, which is not a term with a custom normaliser"));
+        }
+        if !(weight.is_finite() && *weight >= 0.0) {
+            return fault(format!("it returned {weight} as normaliser of the term `{name}`, expected a number from 0"));
+        }
+    }
+    if let Some(name) = twice(answer.iter().map(|(name, _)| name.as_str())) {
+        return fault(format!("it returned two weights for the term `{name}`"));
+    }
+    let missing = manifest.terms.iter().find(|t| is_custom(&t.name) && !answer.iter().any(|(name, _)| *name == t.name));
+    match missing {
+        Some(term) => fault(format!("it returned no weight for the term `{}`, whose normaliser is custom", term.name)),
+        None => Ok(()),
+    }
+}
+
+/// Whether a verdict means something: 0 to 2, and the end of a rollout only where there are rollouts.
+///
+/// # Errors
+/// What was answered and what is known.
+pub fn verdict(verdict: Verdict, rollouts: bool) -> Result<(), Fault> {
+    match verdict {
+        Verdict::CONTINUE | Verdict::STOP => Ok(()),
+        Verdict::END_ROLLOUT if rollouts => Ok(()),
+        Verdict::END_ROLLOUT => fault("it returned END_ROLLOUT (1), but this run has no rollouts"),
+        Verdict(other) => {
+            fault(format!("it returned the verdict {other}, expected 0 (CONTINUE), 1 (END_ROLLOUT) or 2 (STOP)"))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::manifest::TermSpec;
+
+    fn given() -> Batch<'static> {
+        Batch::new()
+            .with(names::OFFSETS, Scope::BATCH, vec![0.0, 2.0, 5.0])
+            .with(names::MASK, Scope::TOKEN, vec![1.0, 0.0, 1.0, 1.0, 0.0])
+            .with("custom", Scope::SEQUENCE, vec![0.0; 2])
+    }
+
+    fn refused(answer: Batch<'_>, rollouts: bool) -> String {
+        prepared(&given(), &answer, rollouts).expect_err("it is wrong").text
+    }
+
+    /// Catches an array of the host that `prepare` replaces: the run would learn from other data than it says.
+    #[test]
+    fn gotcha_57_prepare_replaces_no_array_of_the_host() {
+        for name in ["mask", "group", "target", "offsets", "side", "reward", "ended", "logp", "column.margin", "custom"]
+        {
+            for rollouts in [true, false] {
+                let why = refused(Batch::new().with(name, Scope::SEQUENCE, vec![0.0; 2]), rollouts);
+                assert!(why.contains(&format!("`{name}`, an array of the host")), "{why}");
+            }
+        }
+    }
+
+    /// Catches lengths that are checked for rollouts alone, or against tokens where sequences are meant.
+    #[test]
+    fn prepare_answers_in_the_right_lengths_and_scopes() {
+        let array = |scope, count| Batch::new().with("a", scope, vec![1.0; count]);
+        for rollouts in [true, false] {
+            assert_eq!(prepared(&given(), &array(Scope::TOKEN, 5), rollouts), Ok(()));
+            assert_eq!(prepared(&given(), &array(Scope::SEQUENCE, 2), rollouts), Ok(()));
+            for (scope, count, expected) in
+                [(Scope::TOKEN, 4, "expected 5"), (Scope::TOKEN, 2, "expected 5"), (Scope::SEQUENCE, 5, "expected 2")]
+            {
+                let why = refused(array(scope, count), rollouts);
+                assert!(why.contains(&format!("{count} numbers as `a`, {expected}")), "{why}");
+            }
+            assert!(refused(array(Scope(9), 5), rollouts).contains("scope 9"));
+        }
+        assert_eq!(prepared(&given(), &array(Scope::BATCH, 3), false), Ok(()));
+        assert!(refused(array(Scope::BATCH, 3), true).contains("per batch"));
+        let wide = |cols, data| Array { name: "a".into(), scope: Scope::TOKEN, differentiable: false, cols, data };
+        assert_eq!(prepared(&given(), &Batch::new().with_array(wide(2, vec![0.0; 10].into())), false), Ok(()));
+        assert!(refused(Batch::new().with_array(wide(2, vec![0.0; 10].into())), true).contains("2 columns"));
+        assert!(refused(Batch::new().with_array(wide(2, vec![0.0; 9].into())), false).contains("expected 5"));
+        assert!(refused(Batch::new().with_array(wide(0, vec![0.0; 5].into())), false).contains("0 columns"));
+    }
+
+    /// Catches a `keep` of 0.5 or NaN that counts as 1, one outside rollouts, and `request`.
+    #[test]
+    fn keep_is_0_or_1_and_request_is_refused() {
+        let keep = |values: [f64; 2]| Batch::new().with("keep", Scope::SEQUENCE, values.to_vec());
+        assert_eq!(prepared(&given(), &keep([0.0, 1.0]), true), Ok(()));
+        assert!(refused(keep([0.0, 1.0]), false).contains("`keep`"));
+        assert!(refused(keep([1.0, 0.5]), true).contains("`keep` is 0.5 for sequence 1"));
+        assert!(refused(keep([f64::NAN, 1.0]), true).contains("`keep` is NaN at sequence 0"));
+        assert!(refused(keep([-1.0, 1.0]), true).contains("`keep` is -1"));
+        let per_token = Batch::new().with("keep", Scope::TOKEN, vec![1.0; 5]);
+        assert!(refused(per_token, true).contains("one number per sequence"));
+        for rollouts in [true, false] {
+            assert!(refused(Batch::new().with("request", Scope::BATCH, vec![1.0]), rollouts).contains("`request`"));
+        }
+    }
+
+    /// Catches NaN that enters the loss, and one behind the mask that is taken for it.
+    #[test]
+    fn prepared_numbers_are_finite_where_they_count() {
+        let token = |at: usize| {
+            let mut values = vec![0.5; 5];
+            values[at] = f64::NAN;
+            Batch::new().with("a", Scope::TOKEN, values)
+        };
+        assert_eq!(prepared(&given(), &token(1), true), Ok(()));
+        let why = prepared(&given(), &token(3), true).unwrap_err();
+        assert!(why.text.contains("`a` is NaN at token 3 (token 1 of sequence 1)"), "{why}");
+        assert_eq!(why.sequence, Some(1));
+        assert!(
+            refused(Batch::new().with("a", Scope::SEQUENCE, vec![0.0, f64::INFINITY]), false).contains("sequence 1")
+        );
+    }
+
+    /// Catches negative counts, which turn the gradient around, and weights that go to no term.
+    #[test]
+    fn weights_are_there_once_and_not_negative() {
+        let manifest = ObjectiveManifest {
+            terms: vec![
+                TermSpec::new("a", Normaliser::CUSTOM, ""),
+                TermSpec::new("b", Normaliser::CUSTOM, ""),
+                TermSpec::new("c", Normaliser::SEQUENCES, ""),
+            ],
+            ..Default::default()
+        };
+        let answer = |pairs: &[(&str, f64)]| {
+            let answer: Vec<_> = pairs.iter().map(|(name, weight)| ((*name).to_owned(), *weight)).collect();
+            weights(&manifest, &answer)
+        };
+        assert_eq!(answer(&[("b", 0.0), ("a", 2.0)]), Ok(()));
+        for (pairs, part) in [
+            (&[("a", 1.0)][..], "no weight for the term `b`"),
+            (&[("a", 1.0), ("b", 1.0), ("a", 1.0)], "two weights for the term `a`"),
+            (&[("a", -1.0), ("b", 1.0)], "-1 as normaliser of the term `a`"),
+            (&[("a", f64::NAN), ("b", 1.0)], "NaN as normaliser"),
+            (&[("a", f64::INFINITY), ("b", 1.0)], "inf as normaliser"),
+            (&[("a", 1.0), ("b", 1.0), ("c", 1.0)], "`c`, which is not a term with a custom"),
+            (&[("a", 1.0), ("b", 1.0), ("d", 1.0)], "`d`, which is not a term"),
+        ] {
+            let why = answer(pairs).unwrap_err().text;
+            assert!(why.contains(part), "{part} is missing in {why}");
+        }
+    }
+
+    /// Catches an unknown verdict that counts as "go on".
+    #[test]
+    fn verdicts_are_known_ones() {
+        for rollouts in [true, false] {
+            assert_eq!(verdict(Verdict::CONTINUE, rollouts), Ok(()));
+            assert_eq!(verdict(Verdict::STOP, rollouts), Ok(()));
+            assert!(verdict(Verdict(7), rollouts).unwrap_err().text.contains("verdict 7"));
+        }
+        assert_eq!(verdict(Verdict::END_ROLLOUT, true), Ok(()));
+        assert!(verdict(Verdict::END_ROLLOUT, false).unwrap_err().text.contains("no rollouts"));
+    }
+
+    fn rows() -> Batch<'static> {
+        Batch::new().with("row", Scope::SEQUENCE, vec![4.0, 4.0, 9.0])
+    }
+
+    fn answer() -> Batch<'static> {
+        Batch::new()
+            .with(names::OFFSETS, Scope::BATCH, vec![0.0, 2.0, 5.0])
+            .with("token", Scope::TOKEN, vec![1.0, 2.0, 3.0, 4.0, 6.0])
+            .with(names::MASK, Scope::TOKEN, vec![0.0, 1.0, 0.0, 1.0, 1.0])
+            .with("row", Scope::SEQUENCE, vec![4.0, 9.0])
+    }
+
+    /// Catches ids that the embedding cannot look up, and numbers that are silently rounded or taken for true.
+    #[test]
+    fn composed_sequences_are_whole_and_within_the_models_limits() {
+        let limits = Limits { vocab: 7, longest: 3 };
+        assert_eq!(composed(&rows(), &answer(), limits), Ok(()));
+        let pairs = answer().with(names::SIDE, Scope::SEQUENCE, vec![1.0, 0.0]);
+        let pairs =
+            pairs.with(names::GROUP, Scope::SEQUENCE, vec![3.0, 3.0]).with("part", Scope::SEQUENCE, vec![0.0; 2]);
+        assert_eq!(composed(&rows(), &pairs.clone().with("column.m", Scope::SEQUENCE, vec![0.5; 2]), limits), Ok(()));
+        let tokens = |at: usize, id: f64| {
+            let mut ids = vec![1.0; 5];
+            ids[at] = id;
+            answer().with("token", Scope::TOKEN, ids)
+        };
+        let cases = [
+            (tokens(3, 7.0), "token 3 (token 1 of sequence 1) is 7, expected a whole number from 0 to 6"),
+            (tokens(0, -1.0), "is -1"),
+            (tokens(0, 0.5), "is 0.5"),
+            (tokens(0, f64::NAN), "is NaN"),
+            (answer().with("token", Scope::TOKEN, vec![1.0; 4]), "`token` holds 4 values"),
+            (answer().with(names::MASK, Scope::TOKEN, vec![1.0; 6]), "`mask` holds 6 values"),
+            (answer().with(names::MASK, Scope::TOKEN, vec![0.0, 0.5, 0.0, 1.0, 1.0]), "`mask` is 0.5 at token 1"),
+            (answer().with(names::MASK, Scope::TOKEN, vec![f64::NAN; 5]), "`mask` is NaN"),
+            (answer().with("row", Scope::SEQUENCE, vec![4.0, 5.0]), "row 5, which was not given"),
+            (answer().with("row", Scope::SEQUENCE, vec![-4.0, 9.0]), "row -4"),
+            (answer().with("weight", Scope::TOKEN, vec![1.0; 5]), "`weight`, which is not read"),
+            (answer().with("row", Scope::TOKEN, vec![4.0; 5]), "`row` per token"),
+            (answer().with(names::GROUP, Scope::SEQUENCE, vec![f64::NAN; 2]), "`group` is NaN for sequence 0"),
+            (pairs.with(names::SIDE, Scope::SEQUENCE, vec![1.0, 2.0]), "`side` is 2 for sequence 1, expected 0 or 1"),
+            (answer().with(names::OFFSETS, Scope::BATCH, vec![0.0, 1.0, 5.0]), "sequence 0 has 1 tokens"),
+            (answer().with(names::OFFSETS, Scope::BATCH, vec![0.0, 1.5, 5.0]), "`offsets`[1] is 1.5"),
+            (answer().with(names::OFFSETS, Scope::BATCH, vec![0.0, 2.0]), "`token` holds 5 values"),
+        ];
+        for (answer, part) in cases {
+            let why = composed(&rows(), &answer, limits).expect_err(part).text;
+            assert!(why.contains(part), "{part} is missing in {why}");
+        }
+        let long = composed(&rows(), &answer(), Limits { vocab: 7, longest: 2 }).unwrap_err();
+        assert!(long.text.contains("sequence 1 has 3 tokens, expected 2 to 2") && long.sequence == Some(1), "{long}");
+        let none = Batch::new().with(names::OFFSETS, Scope::BATCH, vec![0.0]);
+        let none = ["token", names::MASK].into_iter().fold(none, |all, name| all.with(name, Scope::TOKEN, vec![]));
+        let none = composed(&rows(), &none.with("row", Scope::SEQUENCE, vec![]), limits).unwrap_err();
+        assert!(none.text.contains("no sequence"), "{none}");
+        assert!(composed(&rows(), &Batch::new(), limits).unwrap_err().text.contains("`offsets`"));
+    }
+}

@@ -1,0 +1,230 @@
+//! What an objective says about itself, checked when it is loaded and created.
+
+use super::{Fault, fault, twice};
+use crate::{
+    batch::names,
+    manifest::{Normaliser, ObjectiveManifest, Reduction, Requirements, Statistic},
+};
+
+/// The longest name of a term or metric, in bytes.
+const LONGEST_NAME: usize = 100;
+
+/// Keys of metrics.jsonl that the host writes itself.
+const OWN_METRICS: &[&str] =
+    &["step", "kind", "loss", "lr", "grad_norm", "tokens", "context", "refused", "token_accuracy", "exact_match"];
+/// Beginnings of such keys.
+const OWN_METRIC_GROUPS: &[&str] = &["eval/", "reward/", "critic/", "answers/"];
+
+/// Whether the host writes a number of this name into metrics.jsonl, so that no term or metric may have it.
+pub fn host_owns_metric(name: &str) -> bool {
+    OWN_METRICS.contains(&name) || OWN_METRIC_GROUPS.iter().any(|start| name.starts_with(start))
+}
+
+/// Arrays that the host makes, whatever the data.
+const OWN_ARRAYS: &[&str] = &[
+    names::OFFSETS,
+    names::TARGET,
+    names::MASK,
+    names::POSITION,
+    names::GROUP,
+    names::SIDE,
+    names::REWARD,
+    names::ENDED,
+    names::SCORE,
+    "token",
+    "row",
+    "part",
+    "logp",
+    "lse",
+    "entropy",
+    "mean_logit",
+    "top1",
+    "kl",
+    "candidates",
+    "value",
+    "value_end",
+    "pooled",
+];
+/// Beginnings of the names of such arrays: columns of the data, and statistics of other models.
+const OWN_ARRAY_GROUPS: &[&str] = &[names::COLUMN, "policy.", "reference.", "critic.", "teacher.", "reward."];
+
+/// Whether the host makes an array of this name, so that `prepare` may not return one.
+pub fn host_owns_array(name: &str) -> bool {
+    OWN_ARRAYS.contains(&name) || OWN_ARRAY_GROUPS.iter().any(|start| name.starts_with(start))
+}
+
+/// All mistakes of a manifest that would make a run's numbers wrong or ambiguous; empty where there are none.
+pub fn manifest(manifest: &ObjectiveManifest) -> Vec<String> {
+    let mut wrong = Vec::new();
+    if manifest.terms.is_empty() {
+        wrong.push("it declares no term, so that there is nothing to minimise".to_owned());
+    }
+    let terms = manifest.terms.iter().map(|term| ("term", term.name.as_str()));
+    let named: Vec<(&str, &str)> =
+        terms.chain(manifest.metrics.iter().map(|metric| ("metric", metric.name.as_str()))).collect();
+    for (what, name) in &named {
+        if let Some(why) = bad_name(name) {
+            wrong.push(format!("the {what} {name:?} has a name that {why}"));
+        }
+        if host_owns_metric(name) {
+            wrong.push(format!("the {what} `{name}` has a name of the host's own numbers in metrics.jsonl; rename it"));
+        }
+    }
+    if let Some(name) = twice(named.iter().map(|(_, name)| *name)) {
+        wrong.push(format!("`{name}` is declared twice; terms and metrics share one set of names"));
+    }
+    for term in manifest.terms.iter().filter(|term| !Normaliser::ALL.contains(&term.normaliser.as_str())) {
+        let known = Normaliser::ALL.join(", ");
+        wrong.push(format!("the term `{}` is divided by `{}`, expected one of {known}", term.name, term.normaliser));
+    }
+    for metric in manifest.metrics.iter().filter(|metric| !Reduction::ALL.contains(&metric.reduction.as_str())) {
+        let (name, reduction, known) = (&metric.name, &metric.reduction, Reduction::ALL.join(", "));
+        wrong.push(format!("the metric `{name}` is combined by `{reduction}`, expected one of {known}"));
+    }
+    for expected in &manifest.expectations {
+        let (quantity, value) = (&expected.quantity, &expected.value);
+        if quantity != "loss" && !named.iter().any(|(_, name)| name == quantity) {
+            wrong.push(format!("it expects something of `{quantity}`, which is not a declared term or metric"));
+        }
+        if value != "ln_vocab" && value.parse::<f64>().is_err() {
+            wrong.push(format!("it expects {value:?} of `{quantity}`, expected a number or \"ln_vocab\""));
+        }
+        if !(expected.tolerance >= 0.0 && expected.tolerance.is_finite()) {
+            wrong.push(format!("it expects `{quantity}` within {}, expected a number from 0", expected.tolerance));
+        }
+    }
+    wrong
+}
+
+fn bad_name(name: &str) -> Option<String> {
+    if name.trim().is_empty() {
+        Some("is empty".to_owned())
+    } else if name.len() > LONGEST_NAME {
+        Some(format!("has {} bytes, expected at most {LONGEST_NAME}", name.len()))
+    } else if name.trim() != name || name.contains(char::is_control) {
+        Some("begins or ends with a space, or holds a control character".to_owned())
+    } else {
+        None
+    }
+}
+
+/// Whether an instance's requirements are possible and stand in its manifest.
+///
+/// # Errors
+/// The first mistake.
+pub fn requirements(manifest: &ObjectiveManifest, requirements: &Requirements) -> Result<(), Fault> {
+    let statistics = &requirements.statistics;
+    if statistics.is_empty() {
+        return fault("it requires no statistic, so that nothing can be learned; logp is the usual one");
+    }
+    if let Some(name) = twice(statistics.iter().map(String::as_str)) {
+        return fault(format!("it requires the statistic `{name}` twice"));
+    }
+    if let Some(name) = statistics.iter().find(|name| !may_read(manifest, name)) {
+        return fault(format!("it requires the statistic `{name}`, which no role of its manifest has"));
+    }
+    let temperature = requirements.temperature;
+    if !(temperature.is_finite() && temperature > 0.0) {
+        return fault(format!("it requires the temperature {temperature}, expected a number above 0"));
+    }
+    Ok(())
+}
+
+fn may_read(manifest: &ObjectiveManifest, statistic: &str) -> bool {
+    if manifest.roles.is_empty() {
+        return statistic == Statistic::LOGP.as_str();
+    }
+    let (role, base) = statistic.rsplit_once('.').unwrap_or(("policy", statistic));
+    manifest.roles.iter().any(|r| r.name == role && r.statistics.iter().any(|s| s.as_str() == base))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::manifest::{Expectation, MetricSpec, TermSpec};
+
+    fn sound() -> ObjectiveManifest {
+        ObjectiveManifest {
+            terms: vec![TermSpec::new("nll", Normaliser::SUPERVISED_TOKENS, "nats")],
+            metrics: vec![MetricSpec::new("margin", Reduction::MEAN, "a margin")],
+            ..Default::default()
+        }
+    }
+
+    /// Catches a metric or term that replaces the host's number of that name in metrics.jsonl.
+    #[test]
+    fn gotcha_57_names_of_the_hosts_numbers_are_refused() {
+        assert_eq!(manifest(&sound()), [""; 0]);
+        for name in ["loss", "grad_norm", "lr", "step", "kind", "tokens", "context", "refused", "token_accuracy"]
+            .into_iter()
+            .chain(["exact_match", "eval/loss", "reward/length", "critic/grad_norm", "answers/kl"])
+        {
+            let mut bad = sound();
+            bad.metrics[0].name = name.into();
+            assert!(manifest(&bad).iter().any(|why| why.contains(&format!("metric `{name}`"))), "{name}");
+            let mut bad = sound();
+            bad.terms[0].name = name.into();
+            assert!(manifest(&bad).iter().any(|why| why.contains(&format!("term `{name}`"))), "{name}");
+        }
+        for name in ["rewards/chosen", "losses", "my_loss", "evaluated", "kl"] {
+            let mut good = sound();
+            good.metrics[0].name = name.into();
+            assert_eq!(manifest(&good), [""; 0], "{name}");
+        }
+    }
+
+    /// Catches a check that stops at the first mistake, and names that break a line of JSON or a table.
+    #[test]
+    fn every_mistake_of_a_manifest_is_told() {
+        let mut bad = sound();
+        bad.terms[0].normaliser = Normaliser("words".into());
+        bad.metrics[0].reduction = Reduction("median".into());
+        bad.metrics.push(MetricSpec::new("nll", Reduction::MEAN, "as the term"));
+        bad.metrics.push(MetricSpec::new(&"x".repeat(LONGEST_NAME + 1), Reduction::MEAN, "long"));
+        bad.metrics.push(MetricSpec::new("a\nb", Reduction::MEAN, "two lines"));
+        bad.metrics.push(MetricSpec::new(" ", Reduction::MEAN, "nothing"));
+        let expect = |quantity: &str, value: &str, tolerance| Expectation {
+            quantity: quantity.into(),
+            value: value.into(),
+            tolerance,
+            when: "at first".into(),
+        };
+        bad.expectations = vec![expect("nil", "0", 0.1), expect("nll", "ln vocab", 0.1), expect("nll", "0", -0.1)];
+        let wrong = manifest(&bad).join("\n");
+        let parts = ["`words`", "`median`", "`nll` is declared twice", "101 bytes", "control character", "is empty"];
+        for part in parts.into_iter().chain(["`nil`", "\"ln vocab\"", "within -0.1"]) {
+            assert!(wrong.contains(part), "{part} is missing in\n{wrong}");
+        }
+        assert!(manifest(&ObjectiveManifest::default())[0].contains("no term"));
+    }
+
+    /// Catches requirements that nothing was checked of: the run would learn nothing, or read what it must not.
+    #[test]
+    fn requirements_are_held_against_the_manifest() {
+        let requires = |statistics: &[&str], temperature| {
+            let statistics = statistics.iter().map(|name| (*name).to_owned()).collect();
+            requirements(&sound(), &Requirements { statistics, temperature, ..Default::default() })
+        };
+        assert_eq!(requires(&["logp"], 0.7), Ok(()));
+        for (statistics, temperature, part) in [
+            (&[][..], 1.0, "no statistic"),
+            (&["logp", "logp"], 1.0, "`logp` twice"),
+            (&["logp", "entropy"], 1.0, "`entropy`, which no role"),
+            (&["logp"], 0.0, "temperature 0"),
+            (&["logp"], f64::NAN, "temperature NaN"),
+        ] {
+            let why = requires(statistics, temperature).unwrap_err().text;
+            assert!(why.contains(part), "{part} is missing in {why}");
+        }
+    }
+
+    /// Catches an owned array that was forgotten, and a claim to names that plugins use.
+    #[test]
+    fn gotcha_57_arrays_of_the_host_are_known() {
+        let own = ["mask", "group", "target", "offsets", "side", "row", "token", "logp", "reward", "ended"];
+        assert!(own.into_iter().chain(["column.margin", "reference.logp", "critic.value"]).all(host_owns_array));
+        assert!(
+            !["advantage", "old_logp", "rollout.score", "return", "keep", "columns"].into_iter().any(host_owns_array)
+        );
+    }
+}

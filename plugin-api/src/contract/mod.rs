@@ -1,0 +1,70 @@
+//! What the host refuses in the answers of an objective. The host checks every answer with these functions, and the
+//! [laws](crate::laws) use the same ones, so that a plugin which passes one passes the other.
+//!
+//! | call | checked by | what is refused |
+//! |---|---|---|
+//! | `manifest` | [`manifest`] | no term, a name that the host owns, a name twice, an unknown normaliser or reduction, an expectation of nothing declared |
+//! | `requirements` | [`requirements`] | no statistic, one twice, one that no role of the manifest has, a temperature that is not above 0 |
+//! | `compose` | [`composed`] | ids outside the vocabulary, sequences that are too short or too long, masks other than 0 and 1, arrays that are not read |
+//! | `prepare` | [`prepared`] | arrays of the host, wrong lengths, `request`, `keep` other than 0 and 1, numbers that are not finite where they count |
+//! | `weigh` | [`weights`] | a custom normaliser that is missing, given twice, negative or not finite |
+//! | `loss` | [`loss`] | no term, a term without cotangents, anything undeclared or twice, wrong lengths, NaN that the plugin made itself |
+//! | `loss`, where the requirements say `linear` | [`linear`] | cotangents that depend on the statistics |
+//! | `after_step` | [`verdict`] | an unknown verdict, and the end of a rollout where there are none |
+
+mod arrays;
+mod description;
+mod losses;
+
+pub use arrays::{Limits, composed, prepared, verdict, weights};
+pub use description::{host_owns_array, host_owns_metric, manifest, requirements};
+pub use losses::{linear, loss};
+
+/// Why an answer is refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{text}")]
+pub struct Fault {
+    /// What is wrong, what was expected, and how to fix it. Names the array, term or metric, not the plugin.
+    pub text: String,
+    /// The sequence of the batch that it concerns, counted from 0; `None` where it concerns no single one.
+    pub sequence: Option<usize>,
+}
+
+impl Fault {
+    fn new(text: impl Into<String>) -> Self {
+        Fault { text: text.into(), sequence: None }
+    }
+
+    fn at(text: impl Into<String>, sequence: Option<usize>) -> Self {
+        Fault { text: text.into(), sequence }
+    }
+}
+
+impl From<crate::Error> for Fault {
+    fn from(error: crate::Error) -> Self {
+        Fault::new(error.message)
+    }
+}
+
+fn fault<T>(text: impl Into<String>) -> Result<T, Fault> {
+    Err(Fault::new(text))
+}
+
+/// The first name that stands in `names` twice.
+fn twice<'a>(names: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let mut seen = std::collections::BTreeSet::new();
+    names.into_iter().find(|name| !seen.insert(*name))
+}
+
+/// The sequence that holds token `n`, where `offsets` tell.
+fn sequence_of(offsets: &[usize], n: usize) -> Option<usize> {
+    offsets.windows(2).position(|ends| (ends[0]..ends[1]).contains(&n))
+}
+
+/// A token's place in words: in the batch and in its sequence.
+fn place(offsets: &[usize], n: usize) -> String {
+    match sequence_of(offsets, n) {
+        Some(s) => format!("token {n} (token {} of sequence {s})", n - offsets[s]),
+        None => format!("token {n}"),
+    }
+}

@@ -1,0 +1,300 @@
+//! Which instruction set the kernels use: the widest that the processor has, or a lower one.
+//!
+//! A lower one is for tests: results that hold on this machine must hold on another. The kernels themselves are compiled
+//! for each set by pulp. The `gemm` library picks its microkernels itself and takes no choice, so for a lower set they are
+//! called by name, with the library's own blocking around them.
+//!
+//! Each set gives the same bits at every call and with every number of threads. Different sets may give different last
+//! bits: fused multiply-adds are one rounding where plain ones are two, and products are summed in other blocks.
+
+use plugin_api::{Code, Error, Result};
+use pulp::Arch;
+
+/// Forces an instruction set for every session of the process whose option says `auto`.
+pub const VARIABLE: &str = "TELOS_CANDLE_ISA";
+
+/// The widest set of the processor.
+pub const AUTO: &str = "auto";
+
+/// The sets that the kernels are compiled for, widest first. `baseline` is what every processor of the kind has (SSE2 on
+/// x86-64).
+#[cfg(target_arch = "x86_64")]
+pub const KNOWN: &[&str] = &["avx512", "avx2", "baseline"];
+/// The sets that the kernels are compiled for, widest first.
+#[cfg(target_arch = "aarch64")]
+pub const KNOWN: &[&str] = &["neon", "baseline"];
+/// The sets that the kernels are compiled for, widest first.
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+pub const KNOWN: &[&str] = &["baseline"];
+
+/// `dst = alpha dst + beta lhs rhs` on one thread, as `gemm::gemm` takes it: sizes m, n, k; `dst` with its column and row
+/// stride and whether it is read; `lhs` and `rhs` with theirs; the two factors.
+pub type Multiply = unsafe fn(
+    [usize; 3],
+    (*mut f32, isize, isize, bool),
+    (*const f32, isize, isize),
+    (*const f32, isize, isize),
+    [f32; 2],
+);
+
+/// An instruction set.
+#[derive(Clone, Copy)]
+pub struct Isa {
+    /// One of [`KNOWN`].
+    pub name: &'static str,
+    /// What pulp compiles the kernels for.
+    pub arch: Arch,
+    /// The matrix product.
+    pub multiply: Multiply,
+}
+
+impl Isa {
+    /// The widest of this processor.
+    pub fn widest() -> Isa {
+        // `baseline` is there everywhere.
+        let name = available().first().copied().unwrap_or("baseline");
+        Isa { name, arch: Arch::new(), multiply: widest }
+    }
+
+    /// The set of that name; none where the processor or the build lacks it.
+    fn named(name: &str) -> Option<Isa> {
+        if name == Isa::widest().name {
+            return Some(Isa::widest());
+        }
+        match name {
+            #[cfg(target_arch = "x86_64")]
+            "avx2" => {
+                pulp::x86::V3::try_new().map(|simd| Isa { name: "avx2", arch: Arch::V3(simd), multiply: lower::avx2 })
+            }
+            "baseline" => Some(Isa { name: "baseline", arch: Arch::Scalar, multiply: lower::baseline }),
+            _ => None,
+        }
+    }
+
+    /// What the option `isa` (none: `auto`) and the value of [`VARIABLE`] ask for.
+    ///
+    /// # Errors
+    /// [`Code::OPTION`] for a set that is unknown or that this processor lacks, and where the two contradict each other.
+    pub fn choose(option: Option<&str>, variable: Option<&str>) -> Result<Isa> {
+        let refused = |text: String| Err(Error::new(Code::OPTION, format!("open: {text}")));
+        let asked = |wanted: Option<&'_ str>| wanted.filter(|wanted| ![AUTO, ""].contains(wanted)).map(str::to_owned);
+        let (place, wanted) = match (asked(option), asked(variable)) {
+            (None, None) => return Ok(Isa::widest()),
+            (Some(option), Some(variable)) if option != variable => {
+                return refused(format!(
+                    "option `isa` is \"{option}\" and the environment variable {VARIABLE} is \"{variable}\"; leave one out"
+                ));
+            }
+            (Some(option), _) => ("option `isa`", option),
+            (None, Some(variable)) => ("the environment variable TELOS_CANDLE_ISA", variable),
+        };
+        match Isa::named(&wanted) {
+            Some(isa) => Ok(isa),
+            None if KNOWN.contains(&wanted.as_str()) => refused(format!(
+                "{place} is \"{wanted}\", which this processor lacks; it has {}",
+                available().join(", ")
+            )),
+            None => refused(format!("{place} is \"{wanted}\", expected one of {AUTO}, {}", KNOWN.join(", "))),
+        }
+    }
+}
+
+/// The sets of [`KNOWN`] that this processor has, widest first.
+pub fn available() -> Vec<&'static str> {
+    let has = |name: &&&str| match **name {
+        #[cfg(target_arch = "x86_64")]
+        "avx512" => pulp::x86::V4::try_new().is_some(),
+        #[cfg(target_arch = "x86_64")]
+        "avx2" => pulp::x86::V3::try_new().is_some(),
+        #[cfg(target_arch = "aarch64")]
+        "neon" => !matches!(Arch::new(), Arch::Scalar),
+        _ => true,
+    };
+    KNOWN.iter().filter(has).copied().collect()
+}
+
+/// The library's own choice.
+unsafe fn widest(
+    [m, n, k]: [usize; 3],
+    (dst, dst_cs, dst_rs, read_dst): (*mut f32, isize, isize, bool),
+    (lhs, lhs_cs, lhs_rs): (*const f32, isize, isize),
+    (rhs, rhs_cs, rhs_rs): (*const f32, isize, isize),
+    [alpha, beta]: [f32; 2],
+) {
+    let (plain, one) = (false, gemm::Parallelism::None);
+    // SAFETY: the caller's promise: pointers and strides describe live matrices, and `dst` overlaps neither factor.
+    unsafe {
+        gemm::gemm(
+            m, n, k, dst, dst_cs, dst_rs, read_dst, lhs, lhs_cs, lhs_rs, rhs, rhs_cs, rhs_rs, alpha, beta, plain,
+            plain, plain, one,
+        );
+    }
+}
+
+/// The library's blocking around microkernels that it would not choose on this processor.
+mod lower {
+    use gemm_common::{
+        Parallelism,
+        gemm::gemm_basic_generic,
+        simd::{MixedSimd, Scalar},
+    };
+    use gemm_f32::microkernel;
+
+    macro_rules! multiply {
+        ($(#[$meta:meta])* $name:ident, $simd:ty, $kernels:path, $lanes:literal) => {
+            $(#[$meta])*
+            pub unsafe fn $name(
+                [m, n, k]: [usize; 3],
+                (dst, dst_cs, dst_rs, read_dst): (*mut f32, isize, isize, bool),
+                (lhs, lhs_cs, lhs_rs): (*const f32, isize, isize),
+                (rhs, rhs_cs, rhs_rs): (*const f32, isize, isize),
+                [alpha, beta]: [f32; 2],
+            ) {
+                use $kernels::{H_M, H_N, H_UKR, MR_DIV_N, NR, UKR};
+                let Some(simd) = <$simd as MixedSimd<f32, f32, f32, f32>>::try_new() else {
+                    // `Isa` hands this function out only where the processor has the set.
+                    unreachable!("the instruction set was there when the session opened")
+                };
+                // As `gemm::gemm` does: the microkernels like columns, so a result by rows is computed transposed.
+                let (m, n, dst_cs, dst_rs, lhs, lhs_cs, lhs_rs, rhs, rhs_cs, rhs_rs) = if dst_cs.abs() < dst_rs.abs() {
+                    (n, m, dst_rs, dst_cs, rhs, rhs_rs, rhs_cs, lhs, lhs_rs, lhs_cs)
+                } else {
+                    (m, n, dst_cs, dst_rs, lhs, lhs_cs, lhs_rs, rhs, rhs_cs, rhs_rs)
+                };
+                // SAFETY: the caller's promise: pointers and strides describe live matrices, `dst` overlaps neither
+                // factor, and strides are positive. The processor has the instruction set, as `simd` proves.
+                unsafe {
+                    gemm_basic_generic::<_, f32, $lanes, { MR_DIV_N * $lanes }, NR, MR_DIV_N, H_M, H_N>(
+                        simd,
+                        m,
+                        n,
+                        k,
+                        dst,
+                        dst_cs,
+                        dst_rs,
+                        read_dst,
+                        lhs,
+                        lhs_cs,
+                        lhs_rs,
+                        rhs,
+                        rhs_cs,
+                        rhs_rs,
+                        alpha,
+                        beta,
+                        false,
+                        false,
+                        false,
+                        |a, b, c| a * b + c,
+                        &UKR,
+                        &H_UKR,
+                        false,
+                        Parallelism::None,
+                    );
+                }
+            }
+        };
+    }
+
+    multiply!(
+        /// With AVX2 and FMA.
+        #[cfg(target_arch = "x86_64")]
+        avx2,
+        gemm_common::simd::V3,
+        microkernel::fma::f32,
+        8
+    );
+    multiply!(
+        /// With one number at a time.
+        baseline,
+        Scalar,
+        microkernel::scalar::f32,
+        1
+    );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(option: Option<&str>, variable: Option<&str>) -> String {
+        let error = Isa::choose(option, variable).err().unwrap();
+        assert_eq!(error.code, Code::OPTION);
+        error.message
+    }
+
+    #[test]
+    fn the_option_and_the_variable_choose_and_bad_ones_are_refused_by_name() {
+        let name = |option, variable| Isa::choose(option, variable).unwrap().name;
+        let widest = Isa::widest().name;
+        assert_eq!(widest, available()[0]);
+        for (option, variable) in [(None, None), (Some("auto"), None), (None, Some("auto")), (None, Some(""))] {
+            assert_eq!(name(option, variable), widest);
+        }
+        for &isa in &available() {
+            assert_eq!((name(Some(isa), None), name(None, Some(isa)), name(Some(isa), Some(isa))), (isa, isa, isa));
+            assert_eq!(name(Some("auto"), Some(isa)), isa);
+        }
+        let unknown = refused(None, Some("sse9"));
+        assert!(unknown.contains("TELOS_CANDLE_ISA") && unknown.contains("sse9") && unknown.contains("baseline"));
+        assert!(refused(Some("AVX2"), None).contains("option `isa` is \"AVX2\""));
+        if let Some(other) = available().get(1) {
+            assert!(refused(Some(widest), Some(other)).contains("leave one out"));
+        }
+        for lacking in KNOWN.iter().filter(|name| !available().contains(name)) {
+            assert!(refused(None, Some(lacking)).contains("this processor lacks"));
+        }
+    }
+
+    /// Catches strides that are exchanged on the way to the microkernels, and a set that is not the one asked for: sums
+    /// of products are exact for small integers, and of two roundings only one is made where they are fused.
+    #[test]
+    fn products_of_every_set_are_products() {
+        let (m, n, k) = (7, 37, 19);
+        let a: Vec<f32> = (0..m * k).map(|i| (i % 11) as f32 - 5.0).collect();
+        let b: Vec<f32> = (0..k * n).map(|i| (i % 7) as f32 - 3.0).collect();
+        for name in available() {
+            let isa = Isa::choose(Some(name), None).unwrap();
+            for (by_rows, accumulate) in [(true, false), (true, true), (false, false), (false, true)] {
+                let mut c = vec![2.0f32; m * n];
+                let strides = if by_rows { (1, n as isize) } else { (m as isize, 1) };
+                // SAFETY: sizes and strides are those of the three vectors.
+                unsafe {
+                    let c = (c.as_mut_ptr(), strides.0, strides.1, accumulate);
+                    let (a, b) = ((a.as_ptr(), 1, k as isize), (b.as_ptr(), 1, n as isize));
+                    (isa.multiply)([m, n, k], c, a, b, [1.0, 0.5]);
+                }
+                for i in 0..m {
+                    for j in 0..n {
+                        let product: f32 = (0..k).map(|l| a[i * k + l] * b[l * n + j]).sum();
+                        let start = if accumulate { 2.0 } else { 0.0 };
+                        let found = c[i * strides.1 as usize + j * strides.0 as usize];
+                        assert_eq!(found, start + 0.5 * product, "{name}, by rows {by_rows}, [{i}, {j}]");
+                    }
+                }
+            }
+        }
+    }
+
+    /// Catches a name that leads to the code of another set: of 1 + 2^-12 squared less 1, the fused product keeps 2^-24.
+    #[cfg(target_arch = "x86_64")]
+    #[test]
+    fn only_the_baseline_rounds_products() {
+        let x = 1.0 + 1.0f32 / 4096.0;
+        for name in available() {
+            let isa = Isa::choose(Some(name), None).unwrap();
+            // Two products an element: the first is added to 0, the second to it. Large enough for the plain microkernels.
+            const SIDE: usize = 24;
+            let row = |first: f32| (0..2 * SIDE).map(|i| if i < SIDE { first } else { x }).collect::<Vec<f32>>();
+            let (a, b) = (row(-1.0), row(1.0 + 1.0 / 2048.0));
+            let mut c = [0.0f32; SIDE * SIDE];
+            let side = SIDE as isize;
+            // SAFETY: as above; `a` lies by columns, `b` and `c` by rows.
+            unsafe {
+                let (a, b) = ((a.as_ptr(), side, 1), (b.as_ptr(), 1, side));
+                (isa.multiply)([SIDE, SIDE, 2], (c.as_mut_ptr(), 1, side, false), a, b, [1.0, 1.0]);
+            }
+            let fused = c[0] == 1.0 / 4096.0 / 4096.0;
+            assert_eq!(fused, name != "baseline", "{name}: {:e}", c[0]);
+        }
+    }
+}

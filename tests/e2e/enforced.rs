@@ -1,0 +1,444 @@
+//! What the host refuses of an objective or reward, by name, and what it says of a run that looks as if it learned nothing.
+
+use std::fs;
+
+use serde_json::Value;
+
+use crate::{
+    lab::{Lab, Run, TINY},
+    rig::{Answer, library, test_plugins},
+    road::{PPO, lab},
+};
+
+/// Runs tiny.toml with the odd objective and this fault.
+fn odd(fault: &str, more: &[&str]) -> (Lab, Answer) {
+    let lab = Lab::tiny();
+    let set = format!("objective.fault=\"{fault}\"");
+    let sets: Vec<&str> = ["objective.plugin=odd", set.as_str()].into_iter().chain(more.iter().copied()).collect();
+    let answer = lab.run(&sets);
+    (lab, answer)
+}
+
+/// The first line of what a run that failed says.
+fn heading(answer: &Answer) -> &str {
+    answer.err.lines().find(|line| line.starts_with("error: ")).unwrap_or_default()
+}
+
+/// Catches an odd objective that is refused whatever it does: the faults below would then show nothing.
+#[test]
+fn the_odd_objective_is_sound_without_a_fault() {
+    let (lab, answer) = odd("none", &["train.steps=3"]);
+    answer.succeeds();
+    lab.tiny_run().has_steps(3);
+    let (_, composed) = odd("compose-sound", &["train.steps=3"]);
+    composed.succeeds();
+}
+
+/// Catches an answer of `loss` that trains on nothing, on twice the gradient, or on numbers that nobody declared, with exit
+/// code 0; and a heading that reads like a want of memory.
+#[test]
+fn what_loss_answers_is_refused_by_plugin_call_and_name() {
+    for (fault, parts) in [
+        ("no-terms", &["no term"][..]),
+        ("no-cotangents", &["no cotangents", "`nll`"]),
+        ("term-twice", &["the term `nll` twice"]),
+        ("cotangent-twice", &["two cotangents of `logp`", "`nll`"]),
+        ("not-required", &["`lse`", "`nll`", "does not require"]),
+        ("long-cotangent", &["cotangents of `logp`", "`nll`", "expected"]),
+        ("false-linear", &["`linear`", "`logp`", "`nll`", "token"]),
+        ("nan-cotangent", &["`nll`", "`logp` is NaN at token", "of sequence"]),
+        ("infinite-sum", &["`nll` is inf"]),
+        ("nan-coefficient", &["coefficient of the term `nll` is NaN"]),
+        ("metric-twice", &["the metric `sum` twice"]),
+        ("metric-undeclared", &["the metric `surprise`", "does not declare"]),
+        ("metric-weight", &["weight of the metric `sum` is -1"]),
+        ("metric-nan", &["the metric `sum` has the value NaN"]),
+    ] {
+        let (lab, answer) = odd(fault, &[]);
+        answer.refuses(1, parts);
+        let heading = heading(&answer);
+        assert!(heading.starts_with("error: objective \"odd\", call `loss`: "), "{fault}: {answer:#?}");
+        assert!(!answer.err.contains("learning rate"), "{fault}: {answer:#?}");
+        assert!(!lab.tiny_run().0.exists(), "{fault}: a failed start leaves nothing");
+        // `check` refuses what a run refuses.
+        let set = format!("objective.fault=\"{fault}\"");
+        let check = lab.ask(&["check", "tiny.toml", "--set", "objective.plugin=odd", "--set", &set]);
+        check.refuses(1, parts);
+        assert_eq!(self::heading(&check), heading, "{fault}");
+    }
+}
+
+/// Catches a fault of a later step that loses the steps before it, and NaN without the row that it came from.
+#[test]
+fn gotcha_43_a_fault_of_a_later_step_keeps_the_steps_before_it() {
+    for fault in ["nan-cotangent", "term-twice"] {
+        let (lab, answer) = odd(fault, &["objective.at_step=3", "eval.every=0"]);
+        answer.refuses(1, &["objective \"odd\", call `loss`", "step 2 is saved as step-00000002", "--resume"]);
+        assert_eq!(answer.err.contains("is row "), fault == "nan-cotangent", "{answer:#?}");
+        lab.tiny_run().has_steps(2);
+        // The same in an evaluation.
+        let (lab, answer) = odd(fault, &["objective.at_step=5", "eval.every=4"]);
+        answer.refuses(1, &["objective \"odd\", call `loss`", "step-00000004"]);
+        lab.tiny_run().has_steps(4);
+    }
+}
+
+/// Catches arrays that replace the host's, and lengths that are only checked in rollouts.
+#[test]
+fn gotcha_57_what_prepare_answers_is_refused_by_array() {
+    for (fault, parts) in [
+        ("prepare-mask", &["`mask`, an array of the host"][..]),
+        ("prepare-target", &["`target`, an array of the host"]),
+        ("prepare-logp", &["`logp`, an array of the host"]),
+        ("prepare-short", &["as `own`", "one per token"]),
+        ("prepare-long", &["as `own`", "one per sequence"]),
+        ("prepare-scope", &["`own` per scope 7"]),
+        ("prepare-nan", &["`own` is NaN at sequence 0"]),
+        ("prepare-keep", &["`keep`", "rollouts"]),
+        ("prepare-request", &["`request`", "not supported"]),
+    ] {
+        let (_, answer) = odd(fault, &[]);
+        answer.refuses(1, parts);
+        assert!(heading(&answer).starts_with("error: objective \"odd\", call `prepare`: "), "{fault}: {answer:#?}");
+    }
+}
+
+/// Catches sequences that the model cannot read, and numbers that are rounded or taken for true.
+#[test]
+fn what_compose_answers_is_refused_by_place() {
+    for (fault, parts) in [
+        ("compose-vocab", &["token 1", "is 5000", "0 to 256"][..]),
+        ("compose-fraction", &["token 1", "is 0.5"]),
+        ("compose-long", &["has 5000 tokens", "2 to 17"]),
+        ("compose-short", &["has 1 tokens"]),
+        ("compose-mask", &["`mask` is 0.5"]),
+        ("compose-row", &["row 1000000000, which was not given"]),
+        ("compose-unknown", &["`weight`, which is not read"]),
+        ("compose-nothing", &["no array `token`"]),
+    ] {
+        let (_, answer) = odd(fault, &[]);
+        answer.refuses(1, parts);
+        assert!(heading(&answer).contains("objective \"odd\", call `compose`"), "{fault}: {answer:#?}");
+    }
+    let (_, answer) = odd("compose-unsupervised", &[]);
+    answer.refuses(1, &[]);
+    assert!(heading(&answer).contains("objective \"odd\", call `compose`"), "{answer:#?}");
+}
+
+/// Catches a normaliser that turns the gradient around, makes it NaN, or takes a term away.
+#[test]
+fn what_weigh_answers_is_refused_by_term() {
+    for (fault, parts) in [
+        ("weigh-zero", &["normaliser is 0 over the window", "`own`"][..]),
+        ("weigh-negative", &["-1 as normaliser of the term `own`"]),
+        ("weigh-nan", &["NaN as normaliser of the term `own`"]),
+        ("weigh-missing", &["no weight for the term `own`"]),
+        ("weigh-twice", &["two weights for the term `own`"]),
+        ("weigh-unknown", &["`nll`, which is not a term with a custom normaliser"]),
+    ] {
+        let (_, answer) = odd(fault, &[]);
+        answer.refuses(1, parts);
+        assert!(heading(&answer).starts_with("error: objective \"odd\", call `weigh`: "), "{fault}: {answer:#?}");
+    }
+    let (_, sound) = odd("weighed", &["train.steps=2"]);
+    sound.succeeds();
+}
+
+/// Catches a verdict, a state or requirements that mean nothing and are passed over.
+#[test]
+fn verdicts_states_and_requirements_are_held_to_their_word() {
+    for (fault, code, parts) in [
+        ("verdict", 1, &["call `after_step`", "the verdict 7"][..]),
+        ("end-rollout", 1, &["call `after_step`", "END_ROLLOUT", "no rollouts"]),
+        ("state-refused", 1, &["odd: `restore`: these 8 bytes are not mine"]),
+        ("state-lost", 1, &["call `restore`", "8 bytes", "another run"]),
+        ("changing-requirements", 1, &["call `requirements`", "before:", "now:", "lse"]),
+        ("requires-nothing", 2, &["call `requirements`", "no statistic"]),
+        ("requires-undeclared", 2, &["call `requirements`", "`entropy`", "no role"]),
+    ] {
+        let (_, answer) = odd(fault, &[]);
+        answer.refuses(code, parts);
+        assert!(heading(&answer).contains("odd"), "{fault}: {answer:#?}");
+    }
+}
+
+/// Catches a metric that replaces the host's number in metrics.jsonl, and a manifest that is told one mistake at a time.
+#[test]
+fn gotcha_57_names_of_the_hosts_numbers_are_refused_when_the_plugin_is_loaded() {
+    let lab = Lab::tiny();
+    let answer = lab.run(&["objective.plugin=owned-names"]);
+    answer.refuses(2, &["objective \"owned-names\", call `manifest`", "`grad_norm`", "`reward/length`", "rename it"]);
+    assert!(!lab.at("runs").exists());
+    lab.ask(&["check", "tiny.toml", "--set", "objective.plugin=owned-names"]).refuses(2, &["`grad_norm`"]);
+}
+
+/// Catches a plugin that ends the process, and with it all further steps, with the exit code of a run that is done.
+#[test]
+fn a_plugin_that_calls_exit_fails_the_run_whatever_the_call() {
+    for call in
+        ["create", "requirements", "compose", "prepare", "weigh", "loss", "after_step", "state", "restore", "destroy"]
+    {
+        let (_, answer) = odd(&format!("exit-{call}"), &["train.steps=2"]);
+        answer.refuses(1, &["ended with code 0", "plugin `odd`", &format!("call `{call}`")]);
+    }
+    let within = ["plugin `odd`", "call `loss`", "step 3"];
+    for (fault, says) in
+        [("exit-2-loss", "ended with code 2"), ("quick-exit-loss", "ended with code 0"), ("abort-loss", "SIGABRT")]
+    {
+        let (lab, answer) = odd(fault, &["objective.at_step=3", "checkpoint.every=1", "eval.every=0"]);
+        answer.refuses(1, &within);
+        answer.refuses(1, &[says, "the last checkpoint is", "step-00000002", "--resume"]);
+        lab.tiny_run().has_steps(2);
+    }
+    let lab = Lab::tiny();
+    lab.run(&["objective.plugin=exits-in-manifest"])
+        .refuses(1, &["`exits-in-manifest`, call `manifest`, before step 1"]);
+    let check = ["check", "tiny.toml", "--set", "objective.plugin=odd", "--set", "objective.fault=exit-loss", "--json"];
+    let check = lab.ask(&check);
+    check.refuses(1, &["ended with code 0", "plugin `odd`, call `loss`"]);
+    assert_eq!(check.out, "");
+    lab.ask(&["plugins", "show", "exits-in-manifest"]).refuses(1, &["plugin `exits-in-manifest`, call `manifest`"]);
+}
+
+/// Catches a crash before the first step whose retry says "exists already".
+#[test]
+fn a_start_that_crashed_is_not_in_the_way_of_the_next() {
+    let (lab, answer) = odd("exit-loss", &[]);
+    answer.refuses(1, &["call `loss`, before step 1", "there is no checkpoint yet"]);
+    assert!(lab.tiny_run().0.exists(), "nothing was left to take it away");
+    lab.run(&["train.steps=2"]).succeeds();
+    lab.tiny_run().has_steps(2);
+}
+
+/// Catches a thread's panic that ends the run of a plugin which has caught it.
+#[test]
+fn a_thread_whose_panic_the_plugin_catches_does_not_end_the_run() {
+    let (_, answer) = odd("thread-panics", &["train.steps=2"]);
+    answer.succeeds();
+    assert!(answer.err.contains("a thread of a plugin"), "{answer:#?}");
+}
+
+/// Catches lines of a plugin between telos's own, where a program reads JSON.
+#[test]
+fn what_a_plugin_prints_goes_to_standard_error() {
+    let lab = Lab::tiny();
+    let sets = ["--set", "objective.plugin=odd", "--set", "objective.fault=prints"];
+    for (command, key) in [("run", "steps"), ("check", "parameters")] {
+        let answer = lab.ask(&[&[command, "tiny.toml", "--json"][..], &sets].concat());
+        let found: Value = serde_json::from_str(answer.succeeds()).unwrap_or_else(|e| panic!("{e}: {answer:#?}"));
+        assert!(found[key].is_u64(), "{found}");
+        assert!(answer.err.contains("a line of a plugin"), "{answer:#?}");
+    }
+    let plain = lab.ask(&[&["run", "tiny.toml", "--name", "plain"][..], &sets].concat());
+    assert!(plain.succeeds().contains("8 steps") && !plain.out.contains("a line of a plugin"), "{plain:#?}");
+}
+
+/// Runs PPO's experiment with the odd objective of rollouts.
+fn odd_rollouts(fault: &str, more: &[&str]) -> (Lab, Answer) {
+    let text = PPO.replace(
+        "plugin = \"ppo\"\nwhiten_advantages = true",
+        &format!("plugin = \"odd-rollouts\"\nfault = \"{fault}\""),
+    );
+    assert!(text.contains(fault));
+    let lab = lab(&text);
+    let answer = lab.run(more);
+    (lab, answer)
+}
+
+/// Catches rollouts whose rewards or groups an objective replaces, samples that are kept by halves, and numbers per token that
+/// go to other tokens.
+#[test]
+fn gotcha_57_what_prepare_answers_of_rollouts_is_refused_by_array() {
+    for (fault, parts) in [
+        ("keep-half", &["`keep` is 0.5 for sequence 1, expected 0 or 1", "is row "][..]),
+        ("keep-nan", &["`keep` is NaN at sequence 1"]),
+        ("request", &["`request`", "not supported"]),
+        ("group", &["`group`, an array of the host"]),
+        ("reward", &["`reward`, an array of the host"]),
+        ("ended", &["`ended`, an array of the host"]),
+        ("column", &["`column.margin`, an array of the host"]),
+        ("short", &["as `advantage`", "one per token"]),
+        ("nan", &["`advantage` is NaN at token"]),
+    ] {
+        let (_, answer) = odd_rollouts(fault, &["train.steps=2"]);
+        answer.refuses(1, parts);
+        let heading = heading(&answer);
+        assert!(heading.starts_with("error: objective \"odd-rollouts\", call `prepare`: "), "{fault}: {answer:#?}");
+    }
+    odd_rollouts("keep-none", &["train.steps=2"]).1.refuses(1, &["keep no answer"]);
+    odd_rollouts("verdict", &["train.steps=2"]).1.refuses(1, &["call `after_step`", "verdict 4294967295"]);
+}
+
+/// Catches a checkpoint in the middle of a rollout that cannot be read again: JSON has no NaN, which the objective left behind
+/// the mask.
+#[test]
+fn what_prepare_leaves_behind_the_mask_does_not_spoil_a_checkpoint() {
+    let sets = ["train.steps=3", "checkpoint.every=1", "checkpoint.keep=9", "rollout.epochs=1"];
+    let (lab, answer) = odd_rollouts("none", &sets);
+    answer.succeeds();
+    let saved = lab.tiny_run().saved(1, "rollout.json");
+    assert!(!String::from_utf8(saved).expect("UTF-8").contains("null"));
+    odd_rollouts("keep-some", &sets).1.succeeds();
+    odd_rollouts("end-rollout", &sets).1.succeeds();
+}
+
+/// Catches a run that learns nothing and ends without a word, or says so in every step.
+#[test]
+fn a_run_that_learns_nothing_says_so_once() {
+    let (lab, answer) = odd("no-gradient", &[]);
+    answer.succeeds();
+    assert_eq!(answer.err.matches("the gradient was exactly 0 in 3 steps in a row").count(), 1, "{answer:#?}");
+    assert!(answer.err.contains("objective \"odd\" declares metrics that it never returned: ghost"), "{answer:#?}");
+    let notes: Vec<Value> =
+        lab.tiny_run().lines("timing.jsonl").into_iter().filter(|line| line["kind"] == "note").collect();
+    assert!(notes.len() == 2 && notes[0]["step"] == 3, "{notes:?}");
+    let json = lab.ask(&["run", "tiny.toml", "--name", "other", "--json", "--set", "objective.plugin=odd"]);
+    let summary: Value = serde_json::from_str(json.succeeds()).expect("JSON");
+    assert!(summary["notes"][0].as_str().is_some_and(|note| note.contains("ghost")), "{summary}");
+    let check =
+        ["check", "tiny.toml", "--set", "objective.plugin=odd", "--set", "objective.fault=no-gradient", "--json"];
+    let found: Value = serde_json::from_str(lab.ask(&check).succeeds()).expect("JSON");
+    assert!(found["notes"][0].as_str().is_some_and(|note| note.contains("exactly 0")), "{found}");
+}
+
+/// Catches shipped objectives that are told they look wrong.
+#[test]
+fn a_run_in_order_has_no_notes() {
+    let lab = Lab::tiny();
+    let answer = lab.ask(&["run", "tiny.toml", "--json"]);
+    let summary: Value = serde_json::from_str(answer.succeeds()).expect("JSON");
+    assert_eq!(summary["notes"], Value::Null, "{answer:#?}");
+    for objective in [PPO, crate::road::DPO, crate::road::REWARD] {
+        let lab = crate::road::lab(&objective.replace("plugin = \"length\"", "plugin = \"length\"\nweight = 1.0"));
+        let samples: &[&str] = if objective == PPO { &["--set", "rollout.samples=2"] } else { &[] };
+        let args = [&["run", "tiny.toml", "--json", "--set", "train.steps=6"][..], samples].concat();
+        let answer = lab.ask(&args);
+        let summary: Value = serde_json::from_str(answer.succeeds()).expect("JSON");
+        assert_eq!(summary["notes"], Value::Null, "{answer:#?}");
+    }
+}
+
+/// Catches rewards that tell no answer from another, and groups of one, in silence.
+#[test]
+fn rewards_that_are_all_equal_and_groups_of_one_are_said() {
+    let equal = PPO.replace(
+        "plugin = \"length\"\nunit = \"characters\"\ntarget = 4",
+        "plugin = \"odd-reward\"\nfault = \"equal\"",
+    );
+    let answer = lab(&equal).run(&["rollout.epochs=1"]);
+    answer.succeeds();
+    assert_eq!(answer.err.matches("all rewards of 2 rollouts in a row are 0.5").count(), 1, "{answer:#?}");
+    assert!(!answer.err.contains("rollout.samples = 1"), "PPO's critic needs no groups: {answer:#?}");
+}
+
+/// Catches rewards of other answers, NaN that is learned from, and a line of a reward in JSON.
+#[test]
+fn what_a_reward_answers_is_refused_by_name() {
+    let with = |fault: &str| {
+        let reward = format!("plugin = \"odd-reward\"\nfault = \"{fault}\"");
+        lab(&PPO.replace("plugin = \"length\"\nunit = \"characters\"\ntarget = 4", &reward))
+    };
+    with("short").run(&[]).refuses(1, &["odd-reward", "scores came back"]);
+    with("nan").run(&[]).refuses(1, &["odd-reward", "NaN"]);
+    with("column").run(&[]).refuses(1, &["odd-reward: `score`: the row has no `hidden`", "declares the columns"]);
+    with("exit-score").run(&[]).refuses(1, &["ended with code 0", "plugin `odd-reward`, call `score`"]);
+    with("exit-create").run(&[]).refuses(1, &["plugin `odd-reward`, call `create`"]);
+    let printed = with("prints").ask(&["run", "tiny.toml", "--json", "--set", "train.steps=2"]);
+    assert!(serde_json::from_str::<Value>(printed.succeeds()).is_ok(), "{printed:#?}");
+}
+
+/// Catches an expectation that only a run tells of, and a unit that no manifest claims.
+#[test]
+fn missed_expectations_are_told_by_run_and_check() {
+    let lab = Lab::tiny();
+    let set = ["--set", "objective.plugin=missed-expectation"];
+    let run = lab.ask(&[&["run", "tiny.toml"][..], &set].concat());
+    let says = ["note: expectation missed: ", "\"missed-expectation\" expects about 0.1250", "(never)"];
+    assert!(says.iter().all(|part| run.err.contains(part)), "{run:#?}");
+    assert!(run.succeeds().contains("held-out loss") && !run.out.contains("nats"), "{run:#?}");
+    let text = lab.ask(&[&["check", "tiny.toml"][..], &set].concat());
+    assert!(text.succeeds().contains("expectation missed: nll is 5.5"), "{text:#?}");
+    let json = lab.ask(&[&["check", "tiny.toml", "--json"][..], &set].concat());
+    let found: Value = serde_json::from_str(json.succeeds()).expect("JSON");
+    assert!(found["notes"][0].as_str().is_some_and(|note| note.starts_with("expectation missed: ")), "{found}");
+    let sound = lab.ask(&["check", "tiny.toml", "--json"]);
+    let found: Value = serde_json::from_str(sound.succeeds()).expect("JSON");
+    assert_eq!(found["notes"], Value::Null);
+}
+
+/// Catches a unit of one of CE's terms behind the sum of both.
+#[test]
+fn a_loss_of_several_units_has_none() {
+    let lab = Lab::tiny();
+    let plain = lab.run(&["train.steps=2"]);
+    assert!(plain.succeeds().contains("nats per token"), "{plain:#?}");
+    let answer =
+        lab.ask(&["run", "tiny.toml", "--name", "z", "--set", "objective.z_loss=0.1", "--set", "train.steps=2"]);
+    assert!(answer.succeeds().contains("held-out loss") && !answer.out.contains("nats"), "{answer:#?}");
+}
+
+/// Catches a development mode that pins what changes with every build, forgets to say what was used, or takes a checkpoint
+/// away; and the ordinary mode that gives up its lock.
+#[test]
+fn dev_notes_changed_plugins_and_replaces_a_run_without_a_checkpoint() {
+    let lab = Lab::tiny();
+    let original = library(&test_plugins(), "test-plugin-faulty");
+    let copy = lab.at("mine").join(original.file_name().expect("a file"));
+    fs::create_dir(lab.at("mine")).expect("a folder");
+    let bytes = fs::read(original).expect("a library");
+    let build = |number: u8| fs::write(&copy, [&bytes[..], &[number]].concat()).expect("written");
+    let run = |more: &[&str]| {
+        let args =
+            ["run", "tiny.toml", "--plugins", "mine", "--set", "objective.plugin=odd", "--set", "checkpoint.every=0"];
+        lab.ask(&[&args[..], more].concat())
+    };
+    // In development nothing is pinned, and what fails before a step is done is removed.
+    build(0);
+    let broken = ["--set", "objective.fault=no-terms"];
+    run(&[&["--dev"][..], &broken].concat()).refuses(1, &["no term", "is removed again"]);
+    assert!(!lab.at("runs/plugins.lock").exists() && !lab.tiny_run().0.exists());
+    // A run that dies in a later step has no checkpoint and is replaced.
+    let dies = ["--set", "objective.fault=exit-loss", "--set", "objective.at_step=3", "--set", "eval.every=0"];
+    run(&[&["--dev"][..], &dies].concat()).refuses(1, &["call `loss`, step 3"]);
+    lab.tiny_run().has_steps(2);
+    run(&[]).refuses(2, &["exists already", "--resume"]);
+    build(1);
+    run(&["--dev"]).succeeds();
+    lab.tiny_run().has_steps(8);
+    assert_eq!(lab.tiny_run().receipt()["unpinned"], Value::Null);
+    // It has a checkpoint now.
+    run(&["--dev"]).refuses(2, &["exists already", "--dev replaces no folder with a checkpoint"]);
+    // An ordinary run pins; another build is then refused, except in development, which says so.
+    run(&["--name", "pinned"]).succeeds();
+    let lock = fs::read(lab.at("runs/plugins.lock")).expect("a lock");
+    build(2);
+    run(&["--name", "next"]).refuses(2, &["plugins.lock", "--update-lock", "--dev"]);
+    let answer = run(&["--name", "next", "--dev"]);
+    answer.succeeds();
+    assert!(answer.err.contains("note: --dev: not the pinned plugin: objective odd: pinned sha256"), "{answer:#?}");
+    let unpinned = Run(lab.at("runs/next")).receipt()["unpinned"].clone();
+    assert!(unpinned[0].as_str().is_some_and(|line| line.starts_with("objective odd: pinned sha256 ")), "{unpinned}");
+    assert!(lock == fs::read(lab.at("runs/plugins.lock")).expect("a lock"));
+    run(&["--name", "both", "--dev", "--update-lock"]).refuses(2, &["--update-lock", "--dev"]);
+    let check = ["check", "tiny.toml", "--plugins", "mine", "--set", "objective.plugin=odd"];
+    lab.ask(&check).refuses(2, &["plugins.lock"]);
+    assert!(lab.ask(&[&check[..], &["--dev"]].concat()).succeeds().contains("not the pinned plugin"));
+}
+
+/// Catches a failed start that pins a plugin which is about to be mended, or is in the way of its own retry; and a stage of a
+/// pipeline that is.
+#[test]
+fn a_failed_start_leaves_neither_folder_nor_pin() {
+    let (lab, answer) = odd("no-terms", &[]);
+    answer.refuses(1, &["runs/tiny is removed again"]);
+    assert!(!lab.tiny_run().0.exists() && !lab.at("runs/plugins.lock").exists());
+    lab.run(&["objective.plugin=odd", "train.steps=2"]).succeeds();
+    let stage = |fault: &str| {
+        let own = TINY.replace("[objective]\nplugin = \"ce\"\n", "");
+        format!("{own}\n[[stage]]\nname = \"one\"\nobjective = {{ plugin = \"odd\", fault = \"{fault}\" }}\n")
+    };
+    lab.write("stages.toml", stage("no-terms"));
+    lab.ask(&["run", "stages.toml"]).refuses(1, &["stage \"one\"", "no term"]);
+    lab.write("stages.toml", stage("none"));
+    lab.ask(&["run", "stages.toml", "--set", "train.steps=2"]).succeeds();
+}
