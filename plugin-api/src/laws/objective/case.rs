@@ -132,8 +132,19 @@ impl<'a> Case<'a> {
 
     /// Data without statistics.
     pub(super) fn data(&self, draw: u64) -> Batch<'static> {
-        let whole = self.generator().data(self.manifest(), draw);
+        let whole = self.composed(draw).unwrap_or_else(|| self.generator().data(self.manifest(), draw));
         self.cut.as_ref().and_then(|cut| cut.of(&whole).ok()).unwrap_or(whole)
+    }
+
+    /// The window that the objective composes of generated rows; none where it leaves them to the host, or answers what the law
+    /// `compose` refuses.
+    fn composed(&self, draw: u64) -> Option<Batch<'static>> {
+        if self.rollouts() {
+            return None;
+        }
+        let composed = self.instance().ok()?.compose(&self.generator().rows(self.manifest(), draw), draw).ok()??;
+        composed.check().ok()?;
+        Some(self.generator().completed(sequences::window_of(&composed).ok()?, draw))
     }
 
     /// The same data with statistics of `values`.
