@@ -1,14 +1,18 @@
 //! The reward contract: from finished samples to one number each.
 
+use serde_json::Value;
+
 use crate::{Result, manifest::RewardManifest, options::OptionSet};
 
-/// A column of the sample's row: a text or a number.
+/// A column of the sample's row: a text, a number, or a list or an object.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Column {
     /// Text.
     Text(String),
     /// Number.
     Number(f64),
+    /// A list or an object, as its JSON.
+    Json(String),
 }
 
 /// A prompt, what the policy answered, and the other columns of the prompt's row.
@@ -27,10 +31,18 @@ pub struct Sample {
 }
 
 impl Sample {
-    /// The text of a column.
+    /// The text of a column; of a list or an object, its JSON.
     pub fn text(&self, name: &str) -> Option<&str> {
         match self.columns.iter().find(|(n, _)| n == name)? {
-            (_, Column::Text(text)) => Some(text),
+            (_, Column::Text(text) | Column::Json(text)) => Some(text),
+            _ => None,
+        }
+    }
+
+    /// The value of a column that is a list or an object in the row; `None` for texts, whatever they spell, and numbers.
+    pub fn json(&self, name: &str) -> Option<Value> {
+        match self.columns.iter().find(|(n, _)| n == name)? {
+            (_, Column::Json(text)) => serde_json::from_str(text).ok(),
             _ => None,
         }
     }

@@ -18,7 +18,8 @@ use crate::train::setup::prepare_draft;
 ///
 /// Of an experiment with prompts, [rollout] and [[reward]] (one for ppo, say), the model that it starts from answers every
 /// prompt several times; the answer that the rewards like best becomes `chosen`, the one they like worst `rejected`, with
-/// their scores and the prompt's other columns beside them. Prompts whose answers are all worth the same are left out.
+/// their scores and the prompt's other columns beside them. Prompts that are messages stay messages, and their answers are the
+/// assistant's. Prompts whose answers are all worth the same are left out.
 #[derive(Debug, Args)]
 pub struct Pairs {
     /// The experiment, a TOML file.

@@ -48,6 +48,16 @@ pub enum DataError {
         /// Its line, counted from 1.
         line: usize,
     },
+    /// A file of a format that is not read.
+    #[error("{} is {what}", path.display())]
+    Format {
+        /// The file.
+        path: PathBuf,
+        /// What it is.
+        what: String,
+        /// How to fetch or convert it: the hint.
+        remedy: String,
+    },
     /// Nothing to learn from.
     #[error("{0} holds no text")]
     Empty(String),
@@ -222,6 +232,7 @@ impl DataError {
             Self::NotUtf8 { .. } => {
                 "convert the file (`iconv -f LATIN1 -t UTF-8 IN > OUT`), or choose the text files of a folder by a pattern such as \"texts/**/*.txt\""
             }
+            Self::Format { remedy, .. } => remedy,
             Self::Empty(_) => "name a file with text in it",
             Self::TooShort { .. } => "give more text, or a smaller context",
             Self::HeldOutShare(_) => "0.1 holds out a tenth",

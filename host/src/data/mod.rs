@@ -2,6 +2,7 @@
 //!
 //! | step | file |
 //! |---|---|
+//! | take the text out of a file, or say what the file is | [`format`] |
 //! | find, read and check running text; hold some out | [`text`], [`synthetic`] (both make a [`Corpus`]) |
 //! | read rows, hold some out, write them as text, tokenise them | [`rows`] |
 //! | what a file or name is where something else is wanted | [`foreign`] |
@@ -18,6 +19,8 @@ pub mod corpus;
 mod error;
 pub mod examples;
 pub mod foreign;
+pub mod format;
+mod jinja;
 pub mod order;
 pub mod pack;
 pub mod rows;

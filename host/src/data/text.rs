@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use sha2::{Digest, Sha256};
 
 use super::cache::hex;
+use super::format::{self, Purpose};
 use super::{Corpus, DataError, Document, Result, Source};
 
 /// Where text comes from and how much of it is held out.
@@ -39,8 +40,8 @@ impl TextOptions {
             return Err(DataError::HeldOutShare(self.held_out));
         }
         let name = self.paths.join(", ");
-        let train = read_files(&self.paths)?;
-        let eval = if self.eval_paths.is_empty() { Vec::new() } else { read_files(&self.eval_paths)? };
+        let train = read_files(&self.paths, Purpose::Text)?;
+        let eval = if self.eval_paths.is_empty() { Vec::new() } else { read_files(&self.eval_paths, Purpose::Text)? };
         check_disjoint(&train, &eval)?;
         let sources = train.iter().chain(&eval).map(|file| file.source.clone()).collect();
         let (train, held_out) = if !eval.is_empty() || self.held_out == 0.0 {
@@ -54,7 +55,18 @@ impl TextOptions {
 
 /// Every file of `paths` as a whole document, without a split: for evaluation and for training a tokenizer.
 pub fn read_documents(paths: &[String]) -> Result<(Vec<Document>, Vec<Source>)> {
-    let files = read_files(paths)?;
+    let files = read_files(paths, Purpose::Text)?;
+    let sources = files.iter().map(|file| file.source.clone()).collect();
+    Ok((whole(files), sources))
+}
+
+/// As [`read_documents`], of files that hold running text and nothing else: what a model's loss is measured on.
+///
+/// # Errors
+/// As for reading; a file of rows, a table or an experiment, whose syntax would be measured.
+pub fn read_running_text(paths: &[String]) -> Result<(Vec<Document>, Vec<Source>)> {
+    let files = read_files(paths, Purpose::Text)?;
+    files.iter().try_for_each(|file| format::check_running_text(&file.source.path, &file.text))?;
     let sources = files.iter().map(|file| file.source.clone()).collect();
     Ok((whole(files), sources))
 }
@@ -109,12 +121,12 @@ pub(super) fn check_disjoint(train: &[TextFile], eval: &[TextFile]) -> Result<()
 
 /// The texts of all files, in the order of `paths` and sorted by path within each; a file named twice is read once.
 /// Empty files among others are left out.
-pub(super) fn read_files(paths: &[String]) -> Result<Vec<TextFile>> {
+pub(super) fn read_files(paths: &[String], purpose: Purpose) -> Result<Vec<TextFile>> {
     let (mut files, mut seen) = (Vec::new(), BTreeSet::new());
     for path in paths.iter().map(|path| find(path)).collect::<Result<Vec<_>>>()?.into_iter().flatten() {
         let identity = fs::canonicalize(&path).map_err(DataError::io("find", &path))?;
         if seen.insert(identity) {
-            files.push(read_file(path)?);
+            files.push(read_file(path, purpose)?);
         }
     }
     files.retain(|file| !file.text.is_empty());
@@ -124,19 +136,10 @@ pub(super) fn read_files(paths: &[String]) -> Result<Vec<TextFile>> {
     Ok(files)
 }
 
-fn read_file(path: PathBuf) -> Result<TextFile> {
+fn read_file(path: PathBuf, purpose: Purpose) -> Result<TextFile> {
     let bytes = fs::read(&path).map_err(DataError::io("read", &path))?;
     let source = Source { path: path.clone(), bytes: bytes.len() as u64, sha256: hex(&Sha256::digest(&bytes)) };
-    match String::from_utf8(bytes) {
-        Ok(text) => Ok(TextFile { source, text }),
-        Err(error) => {
-            let offset = error.utf8_error().valid_up_to();
-            let bytes = error.as_bytes();
-            let byte = bytes.get(offset).copied().unwrap_or_default();
-            let line = 1 + bytes.iter().take(offset).filter(|&&byte| byte == b'\n').count();
-            Err(DataError::NotUtf8 { path, byte, offset, line })
-        }
-    }
+    Ok(TextFile { source, text: format::text(&path, bytes, purpose)? })
 }
 
 /// The files that one path stands for. A file whose name looks like a pattern is taken as the file.

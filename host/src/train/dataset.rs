@@ -1,5 +1,6 @@
 //! The data of an experiment, read and tokenised: running text or rows, whichever its objectives learn from.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
@@ -17,6 +18,7 @@ use crate::{
             layout::Layout,
             split::Split,
             template::{plain, sha256},
+            unread,
         },
         tokenizer::templates::DEFAULT,
     },
@@ -116,12 +118,39 @@ impl Prepared {
                 "no prompt that is held out has a column `answer` to compare with; data.columns.answer names another";
             return Err(self.loaded.refuse("eval.generate", why));
         }
+        self.check_reward_columns(kind, &corpus)?;
         let spoken = corpus.train.iter().chain(&corpus.held_out).any(Row::has_messages);
         let (layout, file) = self.layout(template, spoken)?;
         let longest = self.longest_row(kind);
         let encoder = Encoder { tokenizer: &self.tokenizer, layout: &layout, longest, truncation };
         let corpus = RowCorpus { sources: corpus.sources.iter().cloned().chain(file).collect(), ..corpus };
-        Ok(encoder.encode(&corpus)?)
+        let mut data = encoder.encode(&corpus)?;
+        if let Some(counts) = &mut data.rows {
+            let every: Vec<&Row> = corpus.train.iter().chain(&corpus.held_out).collect();
+            counts.inexact_columns = unread::inexact(&every);
+            counts.unread_columns = unread::unread(&every, kind, &self.read_columns()?);
+        }
+        Ok(data)
+    }
+
+    /// Columns that the split reads, that rewards declare, or that an option of a reward names.
+    fn read_columns(&self) -> Result<BTreeSet<String>> {
+        let experiment = self.experiment();
+        let mut read = BTreeSet::new();
+        if let Data::Jsonl { held_out, group_column, .. } = &experiment.data {
+            read.extend(group_column.clone());
+            if let HeldOut::Column { split_column } = held_out {
+                read.insert(split_column.clone());
+            }
+        }
+        for library in &self.rewards {
+            read.extend(library.reward_manifest()?.columns);
+        }
+        for option in experiment.reward.iter().flat_map(|reward| reward.options.values()) {
+            let list = option.as_array().map(Vec::as_slice).unwrap_or(std::slice::from_ref(option));
+            read.extend(list.iter().filter_map(|value| value.as_str()).map(str::to_owned));
+        }
+        Ok(read)
     }
 
     /// The most positions of a row: of a prompt that is answered in rollouts, what leaves room for the longest answer.

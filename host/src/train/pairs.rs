@@ -3,15 +3,15 @@
 
 use std::fmt::{self, Write};
 
-use plugin_api::reward::{Column, Sample};
+use plugin_api::reward::Sample;
 use serde::Serialize;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 use telos_world::rng::Rng;
 
 use super::{answers::Policy, exact::questions, setup::Prepared};
 use crate::{
-    config::experiment::Rollout,
-    data::{Examples, Sequence},
+    config::experiment::{Data, Rollout},
+    data::{Examples, Sequence, rows::ASSISTANT},
     error::{Error, Result},
     generate::GenerateOptions,
     model::Outputs,
@@ -60,10 +60,8 @@ pub fn pairs(prepared: &Prepared, samples: usize) -> Result<Pairs> {
         return Err(prepared.loaded.refuse("reward", "missing: which answer is better?"));
     }
     let data = prepared.data(false)?;
-    if data.chat_template.is_some() {
-        let why = "the prompts are messages or written by a chat template, and a row of pairs would not say which";
-        return Err(prepared.loaded.refuse("data", why));
-    }
+    // Strings that a template writes as a user's message become messages in the pairs too, which then say so.
+    let as_messages = matches!(&prepared.experiment().data, Data::Jsonl { chat_template: Some(_), .. });
     let mut found = Pairs::default();
     let mut all = Vec::new();
     for (side, data) in [(0, &data.train), (1, &data.held_out)] {
@@ -77,9 +75,11 @@ pub fn pairs(prepared: &Prepared, samples: usize) -> Result<Pairs> {
             let seed = Rng::new(&[prepared.experiment().seed, PAIRS, side, block as u64]).next_u64();
             let answers = policy.answer(&prompts, &options(rollout, seed))?;
             let scores = rewards.combined(&rewards.judge(&answers)?, answers.len());
-            for (answers, scores) in answers.chunks(samples).zip(scores.chunks(samples)) {
+            let rounds = answers.chunks(samples).zip(scores.chunks(samples));
+            for (question, (answers, scores)) in questions.iter().zip(rounds) {
                 let answered: Vec<&Sample> = answers.iter().map(|answer| &answer.sample).collect();
-                found.add(&answered, scores)?;
+                let row = data.row_text(question.prompt().row).map(|row| row.written.clone()).unwrap_or_default();
+                found.add(Prompt { row, as_messages }, &answered, scores)?;
             }
             all.extend(scores);
         }
@@ -95,19 +95,41 @@ fn options(rollout: &Rollout, seed: u64) -> GenerateOptions {
     GenerateOptions { max_tokens: max_new_tokens, temperature, top_p, top_k, seed }
 }
 
-/// A whole number as one: a group of a split by its column is known by how it is written.
-fn whole(number: f64) -> Option<i64> {
-    let exact = number.fract() == 0.0 && number.abs() < 2f64.powi(53);
-    exact.then_some(number as i64)
-}
-
 fn mean(sum: f64, count: usize) -> f64 {
     if count == 0 { f64::NAN } else { sum / count as f64 }
 }
 
+/// A prompt whose answers are compared.
+struct Prompt {
+    /// Its row as the file has it: prompt and columns.
+    row: Map<String, Value>,
+    /// Whether a template writes strings as messages.
+    as_messages: bool,
+}
+
+impl Prompt {
+    /// Whether prompt and answers are messages.
+    fn is_chat(&self) -> bool {
+        self.as_messages || self.row.get("prompt").is_some_and(Value::is_array)
+    }
+
+    fn value(&self, sample: &Sample) -> Value {
+        match self.row.get("prompt") {
+            Some(Value::Array(messages)) => messages.clone().into(),
+            Some(text) if self.as_messages => json!([{"role": "user", "content": text}]),
+            Some(text) => text.clone(),
+            None => sample.prompt.clone().into(),
+        }
+    }
+
+    fn answer(&self, completion: &str) -> Value {
+        if self.is_chat() { json!([{"role": ASSISTANT, "content": completion}]) } else { completion.into() }
+    }
+}
+
 impl Pairs {
     /// The best answer of a prompt against the worst, the first of equals; sums stand where means will.
-    fn add(&mut self, answers: &[&Sample], scores: &[f64]) -> Result<()> {
+    fn add(&mut self, prompt: Prompt, answers: &[&Sample], scores: &[f64]) -> Result<()> {
         self.prompts += 1;
         let is_text = |index: &usize| !answers[*index].completion.contains(char::REPLACEMENT_CHARACTER);
         let texts: Vec<usize> = (0..scores.len()).filter(is_text).collect();
@@ -124,21 +146,16 @@ impl Pairs {
             return Ok(());
         }
         let mut row = Map::new();
-        row.insert("prompt".into(), answers[best].prompt.clone().into());
-        row.insert("chosen".into(), answers[best].completion.clone().into());
-        row.insert("rejected".into(), answers[worst].completion.clone().into());
-        // What was cut off does not end there, and nobody shall learn that it does.
+        let said = |answer: usize| prompt.answer(&answers[answer].completion);
+        row.insert("prompt".into(), prompt.value(answers[best]));
+        row.insert("chosen".into(), said(best));
+        row.insert("rejected".into(), said(worst));
+        // An answer that was cut off does not end there, and the model must not learn that it does.
         row.insert("chosen_ended".into(), answers[best].ended.into());
         row.insert("rejected_ended".into(), answers[worst].ended.into());
         row.insert("chosen_score".into(), scores[best].into());
         row.insert("rejected_score".into(), scores[worst].into());
-        for (name, column) in answers[best].columns.iter().filter(|(name, _)| !OWN.contains(&name.as_str())) {
-            let value: Value = match column {
-                Column::Text(text) => text.clone().into(),
-                Column::Number(number) => whole(*number).map_or((*number).into(), Value::from),
-            };
-            row.insert(name.clone(), value);
-        }
+        row.extend(prompt.row.into_iter().filter(|(name, _)| !OWN.contains(&name.as_str())));
         let line = serde_json::to_string(&row).map_err(|e| Error::run("cannot write a row as JSON").with_cause(e))?;
         // Writing to a string cannot fail.
         _ = writeln!(self.lines, "{line}");
@@ -169,8 +186,15 @@ mod tests {
     use super::*;
 
     fn sample(completion: &str) -> Sample {
-        let columns = vec![("qid".to_owned(), Column::Number(3.0)), ("chosen".to_owned(), Column::Text("own".into()))];
-        Sample { prompt: "p".into(), completion: completion.into(), ended: true, columns }
+        Sample { prompt: "p".into(), completion: completion.into(), ended: true, columns: Vec::new() }
+    }
+
+    fn prompt(row: Value) -> Prompt {
+        Prompt { row: row.as_object().cloned().unwrap(), as_messages: false }
+    }
+
+    fn row() -> Prompt {
+        prompt(json!({"prompt": "p", "qid": 9007199254740993_u64, "chosen": "own"}))
     }
 
     /// Catches sides exchanged, a pair out of equal answers, a column that overwrites an answer, and one that is lost.
@@ -178,16 +202,35 @@ mod tests {
     fn the_best_stands_against_the_worst() {
         let (a, b, c) = (sample("a"), sample("b"), sample("c"));
         let mut pairs = Pairs::default();
-        pairs.add(&[&a, &b, &c], &[0.5, -1.0, 2.0]).unwrap();
-        pairs.add(&[&a, &b], &[1.0, 1.0]).unwrap();
-        pairs.add(&[&a], &[1.0]).unwrap();
-        pairs.add(&[&a, &sample("b\u{FFFD}")], &[1.0, 2.0]).unwrap();
+        pairs.add(row(), &[&a, &b, &c], &[0.5, -1.0, 2.0]).unwrap();
+        pairs.add(row(), &[&a, &b], &[1.0, 1.0]).unwrap();
+        pairs.add(row(), &[&a], &[1.0]).unwrap();
+        pairs.add(row(), &[&a, &sample("b\u{FFFD}")], &[1.0, 2.0]).unwrap();
         assert_eq!((pairs.prompts, pairs.pairs, pairs.ties, pairs.no_text), (4, 1, 3, 1));
         let row: Value = serde_json::from_str(&pairs.lines).unwrap();
         let expected = serde_json::json!({
             "prompt": "p", "chosen": "c", "rejected": "b", "chosen_score": 2.0, "rejected_score": -1.0,
-            "chosen_ended": true, "rejected_ended": true, "qid": 3
+            "chosen_ended": true, "rejected_ended": true, "qid": 9007199254740993_u64
         });
         assert_eq!(row, expected);
+    }
+
+    /// Catches messages that are flattened to a text, answers that are strings beside them, and strings that a template writes
+    /// as messages and that would be read as plain text.
+    #[test]
+    fn answers_to_messages_are_messages() {
+        let asked = json!([{"role": "system", "content": "s"}, {"role": "user", "content": "q"}]);
+        let as_messages = Prompt { as_messages: true, ..prompt(json!({"prompt": "q"})) };
+        for (prompt, expected) in [
+            (prompt(json!({"prompt": asked})), asked.clone()),
+            (as_messages, json!([{"role": "user", "content": "q"}])),
+        ] {
+            let mut pairs = Pairs::default();
+            pairs.add(prompt, &[&sample("a"), &sample("b")], &[1.0, 0.0]).unwrap();
+            let row: Value = serde_json::from_str(&pairs.lines).unwrap();
+            assert_eq!(row["prompt"], expected);
+            assert_eq!(row["chosen"], json!([{"role": "assistant", "content": "a"}]));
+            assert_eq!(row["rejected"], json!([{"role": "assistant", "content": "b"}]));
+        }
     }
 }

@@ -133,11 +133,11 @@ pub struct BackendTable {
 pub struct ColumnRef<'a> {
     /// Its name.
     pub name: RStr<'a>,
-    /// Its text, where `is_text` is 1.
+    /// Its text, where `is_text` is 1, or its JSON, where it is 2.
     pub text: RStr<'a>,
     /// Its number, where `is_text` is 0.
     pub number: f64,
-    /// Which of the two it is.
+    /// Which of the three it is. Plugins built before there was a 2 read a list's JSON as a text, as they always did.
     pub is_text: u32,
     /// Always 0.
     pub reserved: u32,

@@ -47,8 +47,12 @@ fn sample_of(s: &SampleRef<'_>) -> Sample {
             .columns
             .iter()
             .map(|c| {
-                let value =
-                    if c.is_text != 0 { Column::Text(c.text.as_str().to_owned()) } else { Column::Number(c.number) };
+                let text = || c.text.as_str().to_owned();
+                let value = match c.is_text {
+                    0 => Column::Number(c.number),
+                    2 => Column::Json(text()),
+                    _ => Column::Text(text()),
+                };
                 (c.name.as_str().to_owned(), value)
             })
             .collect(),

@@ -402,7 +402,7 @@ fn told(sample: &Sample) -> String {
         .columns
         .iter()
         .map(|(name, value)| match value {
-            Column::Text(text) => format!("; {name} {}", short(text)),
+            Column::Text(text) | Column::Json(text) => format!("; {name} {}", short(text)),
             Column::Number(number) => format!("; {name} {number}"),
         })
         .collect();

@@ -50,6 +50,7 @@ fn columns_of(sample: &Sample) -> Vec<ColumnRef<'_>> {
             let (text, number, is_text) = match value {
                 Column::Text(text) => (text.as_str(), 0.0, 1),
                 Column::Number(number) => ("", *number, 0),
+                Column::Json(text) => (text.as_str(), 0.0, 2),
             };
             ColumnRef { name: RStr::from_str(name), text: RStr::from_str(text), number, is_text, reserved: 0 }
         })

@@ -5,17 +5,19 @@
 //! ```
 //!
 //! `pattern` extracts: the last match counts (models think before they answer), its first group where it has one, the
-//! whole match otherwise; without a pattern the whole text. `answer_pattern` does the same for the column, for data whose
+//! whole match otherwise; without a pattern the whole text. Where the column is a list, any of its answers is right.
+//! `answer_pattern` does the same for the column, for data whose
 //! answers stand in an explanation. What is compared is trimmed; with `numeric` two numbers of equal value are equal
 //! however they are written (`1,000`, `1000.0`, `$1000`).
 
 use plugin_api::prelude::*;
 use regex::{Captures, Regex};
+use serde_json::Value;
 
 options! {
     /// Options of the exact answer.
     pub struct Config {
-        /// The column with the right answer, a text or a number.
+        /// The column with the right answer, a text or a number, or with a list of right answers.
         column: String = "answer".to_owned();
         /// Regular expression that finds the answer in the completion; empty: the whole completion is the answer.
         pattern: String = String::new();
@@ -45,7 +47,7 @@ impl RewardPlugin for Exact {
     fn manifest() -> RewardManifest {
         RewardManifest {
             summary: "Whether the answer in the completion is the row's, found by a regular expression".into(),
-            columns: vec!["answer".into()],
+            reads: vec![RewardColumn { option: "column".into(), ..Default::default() }],
             ..Default::default()
         }
     }
@@ -72,18 +74,40 @@ impl Reward for Exact {
 
 impl Exact {
     fn is_right(&self, sample: &Sample) -> Result<bool> {
-        let column = &self.config.column;
-        let known = match (sample.text(column), sample.number(column)) {
-            (Some(text), _) => text.to_owned(),
-            (None, Some(number)) => number.to_string(),
-            (None, None) => return Err(self.missing(sample)),
-        };
+        let known = self.right_answers(sample)?;
         // A column without an answer is broken data, not a wrong completion.
-        let answer = extract(self.answer_pattern.as_ref(), &known).ok_or_else(|| {
-            let why = format!("option `answer_pattern`: it finds nothing in the column `{column}`: {known:?}");
+        let find = |known: &String| {
+            extract(self.answer_pattern.as_ref(), known).map(str::to_owned).ok_or_else(|| {
+                let column = &self.config.column;
+                let why = format!("option `answer_pattern`: it finds nothing in the column `{column}`: {known:?}");
+                Error::new(Code::ARRAY, why)
+            })
+        };
+        let answers: Vec<String> = known.iter().map(find).collect::<Result<_>>()?;
+        let said = extract(self.pattern.as_ref(), &sample.completion);
+        Ok(said.is_some_and(|said| answers.iter().any(|answer| self.same(said, answer))))
+    }
+
+    /// The answers in the column: one, or those of a list.
+    fn right_answers(&self, sample: &Sample) -> Result<Vec<String>> {
+        let column = &self.config.column;
+        let Some(json) = sample.json(column) else {
+            return match (sample.text(column), sample.number(column)) {
+                (Some(text), _) => Ok(vec![text.to_owned()]),
+                (None, Some(number)) => Ok(vec![number.to_string()]),
+                (None, None) => Err(self.missing(sample)),
+            };
+        };
+        let one = |value: &Value| match value {
+            Value::String(text) => Some(text.clone()),
+            Value::Number(number) => Some(number.to_string()),
+            _ => None,
+        };
+        let answers: Option<Vec<String>> = json.as_array().and_then(|list| list.iter().map(one).collect());
+        answers.filter(|answers| !answers.is_empty()).ok_or_else(|| {
+            let why = format!("the column `{column}` must be an answer or a list of answers, texts or numbers; it is {json}");
             Error::new(Code::ARRAY, why)
-        })?;
-        Ok(extract(self.pattern.as_ref(), &sample.completion).is_some_and(|said| self.same(said, answer)))
+        })
     }
 
     fn missing(&self, sample: &Sample) -> Error {
@@ -93,6 +117,11 @@ impl Exact {
     }
 
     fn same(&self, said: &str, answer: &str) -> bool {
+        if self.config.numeric
+            && let (Some(said), Some(answer)) = (integer(said), integer(answer))
+        {
+            return said == answer;
+        }
         if self.config.numeric
             && let (Some(said), Some(answer)) = (number(said), number(answer))
         {
@@ -111,10 +140,19 @@ fn extract<'t>(pattern: Option<&Regex>, text: &'t str) -> Option<&'t str> {
 
 /// A number as people write it.
 fn number(text: &str) -> Option<f64> {
-    let bare: String = text.chars().filter(|c| !matches!(c, ',' | '$' | '€' | '£' | '%' | ' ')).collect();
-    let bare = bare.strip_suffix('.').unwrap_or(&bare);
+    let bare = bare(text);
     // "inf" and "nan" are words here.
     if bare.chars().any(char::is_alphabetic) { None } else { bare.parse().ok() }
+}
+
+/// A whole number as people write it, exact beyond what a float holds.
+fn integer(text: &str) -> Option<i128> {
+    bare(text).parse().ok()
+}
+
+fn bare(text: &str) -> String {
+    let bare: String = text.chars().filter(|c| !matches!(c, ',' | '$' | '€' | '£' | '%' | ' ')).collect();
+    bare.strip_suffix('.').map(str::to_owned).unwrap_or(bare)
 }
 
 export_reward!("exact", Exact);

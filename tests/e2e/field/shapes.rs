@@ -1,1 +1,189 @@
 //! Shapes of data files that other tools write.
+
+use std::fs;
+
+use serde_json::{Value, json};
+
+use super::case;
+use crate::lab::{Lab, Run};
+
+/// A tiny model that learns from `rows.jsonl`.
+const CASE: &str = r#"
+name = "case"
+[model]
+layers = 1
+dim = 16
+heads = 2
+context = 512
+[data]
+source = "jsonl"
+path = "rows.jsonl"
+held_out = 0.0
+[[objective]]
+plugin = "sft"
+[train]
+steps = 1
+optimizer.lr = 1e-3
+batch = { sequences = 1 }
+"#;
+
+/// What makes [`CASE`] learn from pairs.
+const PAIRS: [&str; 4] = ["--set", "objective.0.plugin=dpo", "--set", "train.batch={pairs=1}"];
+
+fn check(lab: &Lab, sets: &[&str]) -> Value {
+    let args: Vec<&str> = ["check", "case.toml", "--json"].iter().chain(sets).copied().collect();
+    serde_json::from_str(lab.ask(&args).succeeds()).expect("JSON")
+}
+
+fn of(path: &str) -> String {
+    format!("data.path={path}")
+}
+
+/// Catches a mark that makes the first row unreadable, and one that is trained as three tokens.
+#[test]
+fn bom() {
+    let lab = case("bom");
+    assert_eq!(check(&lab, &[])["example"], "q: ⟦a<|endoftext|>⟧");
+    let text: Value = serde_json::from_str(lab.ask(&["check", "text.toml", "--json"]).succeeds()).expect("JSON");
+    assert_eq!(text["train_tokens"], 1001);
+}
+
+/// Catches files that are refused though they hold rows, and refusals that do not say what the file is.
+#[test]
+fn json_messages() {
+    let lab = case("json-messages");
+    for (file, rows) in [("array.json", 2), ("pretty.json", 1), ("x.jsonl.gz", 1), ("utf16.jsonl", 1)] {
+        let found = check(&lab, &["--set", &of(file)]);
+        assert_eq!((&found["rows"]["train"], &found["example"]), (&json!(rows), &json!("q: ⟦a<|endoftext|>⟧")), "{file}");
+    }
+    for (file, says) in [
+        ("x.parquet", "x.parquet is a Parquet file that cannot be read ("),
+        ("nan.jsonl", "nan.jsonl:1: not JSON: NaN at column 42: JSON has no such number; write null"),
+        ("torn.jsonl", "torn.jsonl:2: not JSON: cut off at column 21 (EOF while parsing a string)"),
+    ] {
+        let answer = lab.ask(&["check", "case.toml", "--set", &of(file)]);
+        answer.refuses(2, &[says]);
+        assert!(!answer.err.contains("iconv") && !answer.err.contains("at line"), "{answer:#?}");
+    }
+    lab.ask(&["check", "case.toml", "--set", &of("x.parquet")]).refuses(2, &["pandas.read_parquet('x.parquet')"]);
+}
+
+/// Catches a pointer that is refused as broken JSON.
+#[test]
+fn lfs_pointer_of_rows() {
+    let lab = case("lfs-pointer");
+    let says = ["rows.jsonl is a Git LFS pointer and not the file itself", "git lfs pull"];
+    lab.ask(&["check", "case.toml"]).refuses(2, &says);
+    let text = ["check", "case.toml", "--set", "data.source=text", "--set", "objective.0.plugin=ce", "--set"];
+    lab.ask(&[&text[..], &["train.batch={tokens=64}"]].concat()).refuses(2, &says);
+}
+
+/// Catches braces and quotes whose loss is given as the model's.
+#[test]
+fn eval_of_rows() {
+    let lab = case("eval-of-rows");
+    let refuse = |file: &str, what: &str| {
+        let says = format!("{file} is {what}, and its syntax would be measured too");
+        lab.ask(&["eval", "model", "--data", file]).refuses(2, &[&says]);
+    };
+    refuse("rows.jsonl", "a file of rows");
+    lab.write("case.toml", CASE);
+    refuse("case.toml", "a file of settings");
+    lab.write("rows.csv", "prompt,completion\nq,a\n");
+    refuse("rows.csv", "a table");
+    fs::copy(lab.at("rows.jsonl"), lab.at("rows.txt")).expect("a copy");
+    refuse("rows.txt", "a file of rows: every line is an object of JSON");
+    lab.write("text.txt", "a text {with braces}\n");
+    lab.ask(&["eval", "model", "--data", "text.txt"]).succeeds();
+}
+
+/// Catches a prompt that is taken for the question alone, and a pair that is refused.
+#[test]
+fn pairs_prompt_beside_conversations() {
+    let lab = case("pairs-prompt-beside-conversations");
+    let example = "chosen:   s\nQ\n⟦A<|endoftext|>⟧\nrejected: s\nQ\n⟦B<|endoftext|>⟧";
+    assert_eq!(check(&lab, &[])["example"], example);
+}
+
+/// Catches a list that is compared as its JSON text, in the reward and in exact match.
+#[test]
+fn answer_list() {
+    let lab = case("answer-list");
+    lab.ask(&["run", "case.toml"]).succeeds();
+    assert_eq!(Run(lab.at("runs/case")).train("reward/exact"), [1.0]);
+    // The rows' own words are never said by this model, and the empty word is found in whatever it says.
+    lab.write("rows.jsonl", "{\"prompt\": \"a\", \"answer\": [\"x\", 7]}\n{\"prompt\": \"b\", \"answer\": [[\"x\"]]}\n");
+    let says = "rows.jsonl:2: `answer`: a list at place 0 of the list";
+    lab.ask(&["check", "case.toml"]).refuses(2, &[says]);
+}
+
+/// Catches prompts that lose their roles, answers that are strings beside them, and pairs that DPO cannot read back.
+#[test]
+fn pairs_of_chats() {
+    let lab = case("pairs-of-chats");
+    let rows: String = (0..6)
+        .map(|i| json!({"prompt": [{"role": "system", "content": "s"}, {"role": "user", "content": i.to_string()}], "id": i}))
+        .map(|row| format!("{row}\n"))
+        .collect();
+    let first = fs::read_to_string(lab.at("rows.jsonl")).expect("rows");
+    lab.write("rows.jsonl", format!("{first}\n{rows}"));
+    lab.ask(&["pairs", "case.toml", "--out", "out.jsonl", "--samples", "32"]).succeeds();
+    let text = fs::read_to_string(lab.at("out.jsonl")).expect("pairs");
+    let pairs: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    assert!(!pairs.is_empty());
+    for pair in &pairs {
+        let prompt = pair["prompt"].as_array().expect("messages");
+        assert_eq!(prompt.last().expect("a message")["role"], "user", "{pair}");
+        assert_eq!(prompt.len(), if pair["id"].is_null() { 1 } else { 2 }, "{pair}");
+        for answer in ["chosen", "rejected"] {
+            assert_eq!(pair[answer][0]["role"], "assistant", "{pair}");
+            assert!(pair[answer][0]["content"].is_string(), "{pair}");
+        }
+    }
+    lab.write("dpo.toml", CASE.replace("rows.jsonl", "out.jsonl"));
+    let args = [&["check", "dpo.toml", "--json"], &PAIRS[..]].concat();
+    let found: Value = serde_json::from_str(lab.ask(&args).succeeds()).expect("JSON");
+    assert_eq!(found["rows"]["train"].as_u64(), Some(pairs.len() as u64), "{found:#}");
+}
+
+/// Catches files of the field's tools that are neither read nor named. All hold the same twenty or so rows.
+#[test]
+fn formats() {
+    let lab = case("formats");
+    lab.write("case.toml", CASE);
+    let train = |file: &str, more: &[&str]| check(&lab, &[&["--set", &of(file)], more].concat())["rows"]["train"].clone();
+    let rows = train("sft_bom.jsonl", &[]);
+    for file in ["sft.jsonl.gz", "sft.parquet", "sft_array.json", "sft_content_parts.jsonl", "sft_sharegpt.jsonl"] {
+        assert_eq!(train(file, &[]), rows, "{file}");
+    }
+    assert_eq!(train("pref.parquet", &PAIRS), train("pref_hh.jsonl", &PAIRS));
+    for (file, says) in [
+        ("sft.csv", "sft.csv is a table of values parted by commas (CSV), and not JSON lines"),
+        ("sft_text.jsonl", "jq -c '{prompt: \"\", completion: .text}' sft_text.jsonl > sft_text.converted.jsonl"),
+        ("sft_alpaca_input.jsonl", "these are Alpaca's keys: jq -c '{prompt: "),
+    ] {
+        lab.ask(&["check", "case.toml", "--set", &of(file)]).refuses(2, &[says]);
+    }
+}
+
+/// Other inputs of the same kinds: a damaged archive, a list of lists, keys that are there twice, integers that would be rounded.
+#[test]
+fn other_files_are_named_by_what_they_are() {
+    let lab = Lab::new();
+    lab.write("case.toml", CASE);
+    for (bytes, says) in [
+        (b"\x1F\x8B\x08\0garbage".as_slice(), "rows.jsonl is a damaged gzip file ("),
+        (b"PK\x03\x04rest", "rows.jsonl is a zip archive or an Office document"),
+        (b"[[{\"role\": \"user\", \"content\": \"a\"}]]", "rows.jsonl:1: a list where an object with the row's keys belongs"),
+        (b"{\"prompt\": \"a\", \"completion\": \"b\", \"prompt\": \"c\"}", "rows.jsonl:1: the key `prompt` is there twice in one object"),
+        (b"{\"prompt\": \"a\", \"completion\": \"b\", \"n\": 18446744073709551616}", "the integer at column 42 has more than 64 bits"),
+        (b"{'prompt': 'a', 'completion': 'b'}", "rows.jsonl:1: not JSON: ' at column 2: JSON puts strings and keys in double quotes"),
+        (b"prompt\tcompletion\na\tb\n", "rows.jsonl is a table of values parted by tabs (TSV), and not JSON lines"),
+    ] {
+        lab.write("rows.jsonl", bytes);
+        lab.ask(&["check", "case.toml"]).refuses(2, &[says]);
+    }
+    // An identity of 64 bits is neither rounded nor in the way, and its name is said.
+    lab.write("rows.jsonl", "{\"prompt\": \"a\", \"completion\": \"b\", \"id\": 9007199254740993}\r\n");
+    assert_eq!(check(&lab, &[])["rows"]["inexact_columns"], json!(["id"]));
+}

@@ -1,15 +1,17 @@
-//! The source `jsonl`: files with one JSON object a line.
+//! The source `jsonl`: files of JSON objects, a row each. What a row's keys must be, and what they become.
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
-use super::kind::{LABEL, MARGIN};
+use super::items::{Item, items};
+use super::kind::{ANSWER, LABEL, MARGIN};
+use super::messages::{is_message, message};
 use super::split::{Split, split};
 use super::text::number;
-use super::{ASSISTANT, Content, Message, Part, Place, Row, RowCorpus, RowKind, pair, role};
+use super::{ASSISTANT, Content, Message, Part, Place, Row, RowCorpus, RowKind, pair, role, shapes};
+use crate::data::format::{Purpose, from_to};
 use crate::data::text::{TextFile, check_disjoint, read_files};
 use crate::data::{DataError, Result};
 
@@ -34,11 +36,11 @@ impl RowOptions {
     /// Reads, checks and splits the rows, which must be of that kind.
     ///
     /// # Errors
-    /// Files as for text; a line that is no row of the kind, named with its key; a split that leaves a side empty.
+    /// Files as for text; a line that is not a row of the kind, named with its key; a split that leaves a side empty.
     pub fn read(&self, kind: RowKind) -> Result<RowCorpus> {
         let name = self.paths.join(", ");
-        let train = read_files(&self.paths)?;
-        let eval = if self.eval_paths.is_empty() { Vec::new() } else { read_files(&self.eval_paths)? };
+        let train = read_files(&self.paths, Purpose::Rows)?;
+        let eval = if self.eval_paths.is_empty() { Vec::new() } else { read_files(&self.eval_paths, Purpose::Rows)? };
         check_disjoint(&train, &eval)?;
         let sources = train.iter().chain(&eval).map(|file| file.source.clone()).collect();
         let rows = self.parse_files(&train, kind)?;
@@ -66,45 +68,66 @@ impl RowOptions {
     }
 }
 
-/// The rows of a file. Empty lines are passed over.
+/// The rows of a file: one object a line, a list of objects, or objects over several lines. Empty lines are skipped.
 ///
 /// # Errors
-/// The first line that is no row of this kind.
+/// The first line that is not a row of this kind.
 pub fn parse(path: &Path, text: &str, kind: RowKind, columns: &Columns) -> Result<Vec<Row>> {
-    let file: Arc<str> = path.display().to_string().into();
-    let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
-    lines.map(|(index, line)| row(Place { file: file.clone(), line: index + 1 }, line, kind, columns)).collect()
+    items(path, text, columns)?.into_iter().map(|item| row(item, kind, columns)).collect()
 }
 
-fn row(place: Place, line: &str, kind: RowKind, names: &Columns) -> Result<Row> {
-    let mut columns = match serde_json::from_str(line) {
-        Ok(Value::Object(columns)) => columns,
-        Ok(other) => {
-            return Err(refuse(&place, "", format!("{} where an object with the row's keys belongs", what(&other))));
-        }
-        Err(error) => return Err(refuse(&place, "", format!("no JSON: {error}"))),
+fn row(Item { place, text, value }: Item<'_>, kind: RowKind, names: &Columns) -> Result<Row> {
+    let Value::Object(mut columns) = value else {
+        return Err(refuse(&place, "", format!("{} where an object with the row's keys belongs", what(&value))));
     };
     rename(&mut columns, names);
+    name_conversation(&mut columns, kind);
     // A key that is there with null counts as one that is not there, as exporters of tables write it.
     let has = |part: &Part| columns.get(part.name()).is_some_and(|value| !value.is_null());
     let Some(shape) = kind.shapes().iter().find(|shape| shape.iter().all(has)) else {
-        return Err(no_shape(&place, line, kind, names));
+        return Err(no_shape(&place, text, kind, names));
     };
     let mut parts = BTreeMap::new();
     for part in *shape {
         let value = columns.shift_remove(part.name()).unwrap_or_default();
         parts.insert(*part, content(&place, *part, value)?);
     }
+    let settled = match kind {
+        RowKind::Preference => pair::settle(&mut parts),
+        RowKind::Unpaired | RowKind::PromptCompletion => pair::take_prompt_off(&mut parts, Part::Completion),
+        RowKind::Prompt => Ok(()),
+    };
+    settled.map_err(|what| refuse(&place, "", what))?;
     match kind {
-        RowKind::Preference => {
-            pair::settle(&mut parts).map_err(|what| refuse(&place, "", what))?;
-            check_margin(columns.get(MARGIN)).map_err(|what| refuse(&place, MARGIN, what))?;
+        RowKind::Preference => check_margin(columns.get(MARGIN)).map_err(|what| refuse(&place, MARGIN, what))?,
+        RowKind::Prompt => {
+            check_open(&parts).map_err(|what| refuse(&place, Part::Prompt.name(), what))?;
+            check_answer(columns.get(ANSWER)).map_err(|what| refuse(&place, ANSWER, what))?;
         }
-        RowKind::Prompt => check_open(&parts).map_err(|what| refuse(&place, Part::Prompt.name(), what))?,
         RowKind::Unpaired => check_label(columns.get(LABEL)).map_err(|what| refuse(&place, LABEL, what))?,
         RowKind::PromptCompletion => {}
     }
     Ok(Row { place, parts, columns })
+}
+
+/// Keys that hold a conversation in sets of ShareGPT's shape and in others.
+const CONVERSATIONS: [&str; 2] = ["conversations", "conversation"];
+
+/// A list of messages that another tool calls a conversation is the row's `messages`, or the prompt of its answers, where the
+/// row has no other.
+fn name_conversation(columns: &mut Map<String, Value>, kind: RowKind) {
+    let there = |name: &str| columns.get(name).is_some_and(|value| !value.is_null());
+    let part = match kind {
+        RowKind::PromptCompletion if !there("prompt") || !there("completion") => Part::Messages,
+        RowKind::PromptCompletion => return,
+        RowKind::Preference | RowKind::Prompt | RowKind::Unpaired => Part::Prompt,
+    };
+    let is_list = |value: &Value| value.as_array().is_some_and(|list| list.iter().any(Value::is_object));
+    let found = CONVERSATIONS.iter().find(|name| columns.get(**name).is_some_and(is_list));
+    if let Some(name) = found.filter(|_| !there(part.name())) {
+        let value = columns.shift_remove(*name).unwrap_or_default();
+        columns.insert(part.name().to_owned(), value);
+    }
 }
 
 /// All at once, so that two columns may change places.
@@ -127,8 +150,26 @@ fn check_open(parts: &BTreeMap<Part, Content>) -> Result<(), String> {
 
 fn check_margin(margin: Option<&Value>) -> Result<(), String> {
     match margin {
-        None | Some(Value::Null | Value::Number(_)) => Ok(()),
+        None | Some(Value::Null) => Ok(()),
+        Some(value) if value.is_number() && number(value).is_some() => Ok(()),
         Some(other) => Err(format!("{other} where a number belongs")),
+    }
+}
+
+/// A right answer is a string or a number; a list holds several, and any of them counts.
+fn check_answer(answer: Option<&Value>) -> Result<(), String> {
+    let wanted = "a right answer is a string or a number, and a list of them holds several of which any counts; give other \
+                  values another key, or a string";
+    match answer {
+        Some(Value::Array(list)) if list.is_empty() => {
+            Err("an empty list, so that no answer would be right; leave the row out, or give [\"\"] where nothing is to be said".into())
+        }
+        Some(Value::Array(list)) => {
+            let other = list.iter().enumerate().find(|(_, value)| !value.is_string() && !value.is_number());
+            other.map_or(Ok(()), |(index, value)| Err(format!("{} at place {index} of the list; {wanted}", what(value))))
+        }
+        Some(value @ Value::Object(_)) => Err(format!("{}; {wanted}", what(value))),
+        _ => Ok(()),
     }
 }
 
@@ -140,7 +181,7 @@ fn check_label(label: Option<&Value>) -> Result<(), String> {
     }
 }
 
-fn no_shape(place: &Place, line: &str, kind: RowKind, names: &Columns) -> DataError {
+fn no_shape(place: &Place, text: &str, kind: RowKind, names: &Columns) -> DataError {
     let part = |part: &Part| match names.get(part.name()) {
         Some(written) => format!("`{written}` (data.columns.{})", part.name()),
         None => format!("`{}`", part.name()),
@@ -148,10 +189,11 @@ fn no_shape(place: &Place, line: &str, kind: RowKind, names: &Columns) -> DataEr
     let wanted: Vec<String> =
         kind.shapes().iter().map(|shape| shape.iter().map(part).collect::<Vec<_>>().join(" and ")).collect();
     // As the file has them, before any got another name.
-    let columns: Map<String, Value> = serde_json::from_str(line).unwrap_or_default();
+    let columns: Map<String, Value> = serde_json::from_str(text).unwrap_or_default();
     let there = columns.iter().filter(|(_, value)| !value.is_null()).map(|(name, _)| format!("`{name}`"));
     let there: Vec<String> = there.collect();
-    let remedy = if names.is_empty() { "; data.columns gives columns with other names" } else { "" };
+    let remedy = if names.is_empty() { shapes::remedy(&columns, kind) } else { String::new() };
+    let remedy = remedy.replace("IN > OUT", &from_to(Path::new(&*place.file)));
     refuse(place, "", format!("needs {}; it has {}{remedy}", wanted.join(", or "), there.join(", ")))
 }
 
@@ -163,18 +205,25 @@ fn content(place: &Place, part: Part, value: Value) -> Result<Content> {
             let messages: Vec<Message> = list
                 .into_iter()
                 .enumerate()
-                .map(|(i, m)| message(place, &format!("{key}[{i}]"), m))
+                .map(|(i, value)| message(place, &format!("{key}[{i}]"), value))
                 .collect::<Result<_>>()?;
             let answers = messages.iter().any(|message| role(message) == ASSISTANT);
-            match part {
-                _ if messages.is_empty() => Err(refuse(place, key, "no message in the list".into())),
-                part if part != Part::Prompt && !answers => Err(refuse(
-                    place,
-                    key,
-                    format!("no message has the role \"{ASSISTANT}\": there is nothing to learn"),
-                )),
-                _ => Ok(Content::Messages(messages)),
+            if messages.is_empty() {
+                return Err(refuse(place, key, "no message in the list".into()));
             }
+            if part != Part::Prompt && !answers {
+                let roles: Vec<String> = messages.iter().map(|message| format!("\"{}\"", role(message))).collect();
+                let what = format!(
+                    "no message has the role \"{ASSISTANT}\": there is nothing to learn; the roles are {}",
+                    roles.join(", ")
+                );
+                return Err(refuse(place, key, what));
+            }
+            Ok(Content::Messages(messages))
+        }
+        // One message of a conversation, as some sets of pairs give each answer.
+        Value::Object(_) if part != Part::Messages && is_message(&value) => {
+            content(place, part, Value::Array(vec![value]))
         }
         other if part == Part::Messages => {
             Err(refuse(place, key, format!("{} where a list of messages belongs", what(&other))))
@@ -183,22 +232,7 @@ fn content(place: &Place, part: Part, value: Value) -> Result<Content> {
     }
 }
 
-fn message(place: &Place, key: &str, value: Value) -> Result<Message> {
-    let Value::Object(message) = value else {
-        return Err(refuse(place, key, format!("{} where a message with `role` and `content` belongs", what(&value))));
-    };
-    if role(&message).is_empty() {
-        return Err(refuse(place, &format!("{key}.role"), "missing or no string; for example \"user\"".into()));
-    }
-    match message.get("content") {
-        // A message that only calls tools has no content; the template sees to that.
-        Some(Value::String(_) | Value::Null) => Ok(message),
-        Some(other) => Err(refuse(place, &format!("{key}.content"), format!("{} where a string belongs", what(other)))),
-        None => Err(refuse(place, &format!("{key}.content"), "missing".into())),
-    }
-}
-
-fn what(value: &Value) -> &'static str {
+pub(super) fn what(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",
         Value::Bool(_) => "true or false",
@@ -209,6 +243,6 @@ fn what(value: &Value) -> &'static str {
     }
 }
 
-fn refuse(place: &Place, key: &str, what: String) -> DataError {
+pub(super) fn refuse(place: &Place, key: &str, what: String) -> DataError {
     DataError::Json { place: place.clone(), key: key.to_owned(), what }
 }

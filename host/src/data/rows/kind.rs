@@ -57,6 +57,9 @@ pub const LABEL: &str = "label";
 /// The column of [`RowKind::Preference`] that says by how much the chosen answer is better: a number.
 pub const MARGIN: &str = "margin";
 
+/// The column of [`RowKind::Prompt`] with the right answer, or a list of right answers of which any counts.
+pub const ANSWER: &str = "answer";
+
 impl RowKind {
     /// The rows that an objective learns from; `None` where it learns from running text.
     pub fn of(data: &DataKind) -> Option<RowKind> {

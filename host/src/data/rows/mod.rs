@@ -3,22 +3,34 @@
 //! | step | file |
 //! |---|---|
 //! | which parts the rows of each kind have | [`kind`] |
-//! | read JSON lines into parts and columns, with file and line | [`jsonl`], with [`pair`] for the prompt of two answers |
+//! | read JSON into values, with file and line, strictly | [`items`], [`json`], with [`integers`] for large numbers |
+//! | make parts and columns of them | [`jsonl`], with [`messages`], [`pair`] for the prompt of two answers, [`shapes`] of other tools |
 //! | hold some out, and never the same prompt on both sides | [`split`] |
-//! | write a row as text, and know which stretches are supervised | [`layout`], with [`template`] for chats |
+//! | write a row as text, and know which stretches are supervised | [`layout`], with [`template`], [`places`] and [`learned`] for chats |
+//! | see to contents in parts, unusual roles and answers that were cut off | [`parts`] |
 //! | tokenise, cut to length, drop what has nothing left to learn, count | [`encode`], [`counts`] |
 //! | hold the tokens in rows, and what rewards read of each | [`set`], [`text`] |
+//! | name the columns that nothing reads | [`unread`] |
 
 pub mod counts;
 pub mod encode;
+pub mod integers;
+pub mod items;
+pub mod json;
 pub mod jsonl;
 pub mod kind;
 pub mod layout;
+pub mod learned;
+pub mod messages;
 pub mod pair;
+pub mod parts;
+pub mod places;
 pub mod set;
+pub mod shapes;
 pub mod split;
 pub mod template;
 pub mod text;
+pub mod unread;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -94,15 +106,13 @@ impl Row {
     /// What is asked, in one string that is the same for the same question: a prompt, or the messages before the first
     /// answer. Space around it does not count.
     pub fn question(&self) -> String {
-        let messages = match self.parts.get(&Part::Prompt).or(self.parts.get(&Part::Messages)) {
+        let conversation = match self.parts.get(&Part::Prompt).or(self.parts.get(&Part::Messages)) {
             Some(Content::Text(text)) => return text.trim().to_owned(),
             Some(Content::Messages(messages)) => messages.as_slice(),
             None => &[],
         };
-        let asked = messages.iter().take_while(|message| role(message) != ASSISTANT);
-        let text =
-            |message: &Message| message.get("content").and_then(Value::as_str).unwrap_or_default().trim().to_owned();
-        asked.map(|message| format!("{}: {}\n", role(message), text(message))).collect()
+        let asked = conversation.iter().take_while(|message| role(message) != ASSISTANT);
+        asked.map(|message| format!("{}: {}\n", role(message), messages::words(message).trim())).collect()
     }
 }
 

@@ -111,7 +111,7 @@ impl RowSet {
         }
         // Rewards read the words of a prompt's row.
         if self.kind == RowKind::Prompt {
-            self.texts.iter().for_each(|text| hash.update(format!("{text:?}")));
+            self.texts.iter().for_each(|text| hash.update(text.hashed()));
         }
         self.key = hex(&hash.finalize());
     }

@@ -1,8 +1,10 @@
 //! What rewards and evaluation read of a row: its words, not its tokens.
 
 use plugin_api::reward::Column;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
+use super::kind::ANSWER;
+use super::messages::words;
 use super::{ASSISTANT, Content, Message, Part, Row, role};
 
 /// A row in words.
@@ -11,17 +13,38 @@ pub struct RowText {
     /// What is asked, as the user wrote it: a string with the space around it, the content of the only message, or of several
     /// messages `role: content` in a line each.
     pub prompt: String,
-    /// The columns in the row's order: texts, and numbers (true is 1). A list or an object is its JSON.
+    /// The columns in the row's order: texts, numbers (true is 1), and lists and objects as their JSON. An integer that a
+    /// 64-bit float does not hold is a text.
     pub columns: Vec<(String, Column)>,
     /// The answer that the row gives: its completion, its chosen answer, or of a prompt the column `answer`, `completion` or
-    /// `chosen`.
+    /// `chosen`; of a list of right answers the first.
     pub answer: Option<String>,
+    /// The other right answers, where the row gives a list of them.
+    pub more_answers: Vec<String>,
+    /// Of a prompt, the row as it is written in a file: prompt and columns. Empty for other kinds.
+    pub written: Map<String, Value>,
+}
+
+impl RowText {
+    /// Everything that rewards and evaluation read, for a hash.
+    pub(super) fn hashed(&self) -> String {
+        let RowText { prompt, columns, answer, more_answers, .. } = self;
+        let text = format!("RowText {{ prompt: {prompt:?}, columns: {columns:?}, answer: {answer:?} }}");
+        if more_answers.is_empty() { text } else { format!("{text}{more_answers:?}") }
+    }
 }
 
 impl Row {
     /// The row in words.
     pub fn text(&self) -> RowText {
-        RowText { prompt: self.asked(), columns: self.named_columns(), answer: self.answer() }
+        let mut answers = self.answers().into_iter();
+        RowText {
+            prompt: self.asked(),
+            columns: self.named_columns(),
+            answer: answers.next(),
+            more_answers: answers.collect(),
+            written: self.written(),
+        }
     }
 
     fn asked(&self) -> String {
@@ -33,8 +56,8 @@ impl Row {
         let whole = self.parts.contains_key(&Part::Prompt);
         let asked: Vec<&Message> = messages.iter().take_while(|m| whole || role(m) != ASSISTANT).collect();
         match asked.as_slice() {
-            [only] => content(only).to_owned(),
-            several => several.iter().map(|message| format!("{}: {}\n", role(message), content(message))).collect(),
+            [only] => words(only).into_owned(),
+            several => several.iter().map(|message| format!("{}: {}\n", role(message), words(message))).collect(),
         }
     }
 
@@ -42,35 +65,61 @@ impl Row {
         let column = |value: &Value| match value {
             Value::Null => None,
             Value::String(text) => Some(Column::Text(text.clone())),
-            Value::Array(_) | Value::Object(_) => Some(Column::Text(value.to_string())),
-            other => number(other).map(Column::Number),
+            Value::Array(_) | Value::Object(_) => Some(Column::Json(value.to_string())),
+            other => Some(number(other).map_or_else(|| Column::Text(other.to_string()), Column::Number)),
         };
         self.columns.iter().filter_map(|(name, value)| Some((name.clone(), column(value)?))).collect()
     }
 
-    fn answer(&self) -> Option<String> {
+    fn answers(&self) -> Vec<String> {
         for part in [Part::Completion, Part::Chosen, Part::Messages] {
             match self.parts.get(&part) {
-                Some(Content::Text(text)) => return Some(text.clone()),
+                Some(Content::Text(text)) => return vec![text.clone()],
                 Some(Content::Messages(messages)) => {
-                    return messages.iter().find(|message| role(message) == ASSISTANT).map(|m| content(m).to_owned());
+                    let answer = messages.iter().find(|message| role(message) == ASSISTANT);
+                    return answer.map(|message| words(message).into_owned()).into_iter().collect();
                 }
                 None => {}
             }
         }
-        ["answer", "completion", "chosen"].iter().find_map(|name| match self.columns.get(*name)? {
+        let one = |value: &Value| match value {
             Value::String(text) => Some(text.clone()),
             Value::Number(number) => Some(number.to_string()),
             _ => None,
-        })
+        };
+        let answers = [ANSWER, "completion", "chosen"].iter().find_map(|name| match self.columns.get(*name)? {
+            Value::Array(list) => Some(list.iter().filter_map(one).collect()),
+            value => one(value).map(|answer| vec![answer]),
+        });
+        answers.unwrap_or_default()
+    }
+
+    fn written(&self) -> Map<String, Value> {
+        let prompt = match (self.parts.len(), self.parts.get(&Part::Prompt)) {
+            (1, Some(Content::Text(text))) => text.clone().into(),
+            (1, Some(Content::Messages(messages))) => {
+                Value::Array(messages.iter().map(|message| Value::Object(message.clone())).collect())
+            }
+            _ => return Map::new(),
+        };
+        let mut row = Map::from_iter([(Part::Prompt.name().to_owned(), prompt)]);
+        row.extend(self.columns.clone());
+        row
     }
 }
 
-fn content(message: &Message) -> &str {
-    message.get("content").and_then(Value::as_str).unwrap_or_default()
-}
-
-/// A number, or true and false as 1 and 0.
+/// A number, or true and false as 1 and 0; `None` for an integer that a 64-bit float does not hold, and for what is not a
+/// number.
 pub fn number(value: &Value) -> Option<f64> {
-    value.as_f64().or_else(|| value.as_bool().map(|truth| f64::from(u8::from(truth))))
+    let float = match value {
+        Value::Bool(truth) => return Some(f64::from(u8::from(*truth))),
+        Value::Number(number) => number.as_f64()?,
+        _ => return None,
+    };
+    let exact = match (value.as_i64(), value.as_u64()) {
+        (Some(integer), _) => float as i128 == i128::from(integer),
+        (None, Some(integer)) => float as i128 == i128::from(integer),
+        (None, None) => true,
+    };
+    exact.then_some(float)
 }

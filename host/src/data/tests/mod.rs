@@ -4,12 +4,15 @@ mod batching;
 mod cached;
 mod chats;
 mod folders;
+mod formats;
 mod packing;
 mod pairs;
 mod prompts;
 mod rows;
+mod shapes;
 mod splitting;
 mod synthetic;
+mod templates;
 mod texts;
 mod tokenizing;
 

@@ -106,7 +106,7 @@ fn a_sequence_finds_the_words_of_its_own_row() {
         ("answer", text("7")),
         ("level", Column::Number(2.0)),
         ("hard", Column::Number(1.0)),
-        ("tags", text("[\"a\"]")),
+        ("tags", Column::Json("[\"a\"]".to_owned())),
     ];
     assert_eq!(texts[0].columns, columns.map(|(name, column)| (name.to_owned(), column)));
     assert_eq!(data.row_text(0), None);

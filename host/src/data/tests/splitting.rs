@@ -37,7 +37,7 @@ fn rows_have_parts_and_the_other_keys_are_columns() {
 fn what_is_no_row_is_refused_by_file_line_and_key() {
     let chat = |messages: Value| json!({"messages": messages}).to_string();
     for (line, says) in [
-        ("{\"prompt\": \"a\"".to_owned(), "rows.jsonl:2: no JSON: "),
+        ("{\"prompt\": \"a\"".to_owned(), "rows.jsonl:2: not JSON: cut off at column 13 ("),
         ("[1]".into(), "rows.jsonl:2: a list where an object"),
         (
             json!({"prompt": "a", "answer": "7", "completion": null}).to_string(),
@@ -49,7 +49,8 @@ fn what_is_no_row_is_refused_by_file_line_and_key() {
         (chat(json!([{"role": "user", "content": "a"}])), "`messages`: no message has the role \"assistant\""),
         (chat(json!([{"content": "a"}])), "`messages[0].role`: missing"),
         (chat(json!([{"role": "user"}])), "`messages[0].content`: missing"),
-        (chat(json!([{"role": "user", "content": ["a"]}])), "`messages[0].content`: a list where a string"),
+        (chat(json!([{"role": "user", "content": 7}])), "`messages[0].content`: a number where a string or a list of parts"),
+        (chat(json!([{"role": "user", "content": ["a"]}])), "`messages[0].content[0]`: a string where a part belongs"),
         (chat(json!(["a"])), "`messages[0]`: a string where a message"),
     ] {
         let text = format!("{}\n{line}\n", json!({"prompt": "a", "completion": "b"}));

@@ -1,0 +1,215 @@
+//! The text in a file, whatever it is packed or encoded in; files of formats that are not read are named as what they are.
+//!
+//! | bytes | read as |
+//! |---|---|
+//! | UTF-8, with or without a byte order mark | itself; the mark is not part of the data |
+//! | UTF-16 with a byte order mark | its text |
+//! | gzip | what it holds |
+//! | Parquet | rows: a line of JSON for each; see [`parquet`] |
+//! | a Git LFS pointer, other archives, UTF-16 without a mark, binary data | refused, with the line that fetches or converts it |
+
+pub mod parquet;
+
+use std::io::Read;
+use std::path::Path;
+
+use flate2::read::MultiGzDecoder;
+
+use super::foreign::is_lfs_pointer;
+use super::{DataError, Result};
+
+/// What a file is read for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// Running text.
+    Text,
+    /// Rows.
+    Rows,
+}
+
+/// Formats that are not read: first bytes, name, and the command that converts `IN`.
+const REFUSED: &[(&[u8], &str, &str)] = &[
+    (b"PK\x03\x04", "a zip archive or an Office document", "unpack it: unzip IN"),
+    (b"BZh", "compressed by bzip2", "unpack it: bzip2 -dk IN"),
+    (b"\xFD7zXZ\0", "compressed by xz", "unpack it: xz -dk IN"),
+    (b"\x28\xB5\x2F\xFD", "compressed by Zstandard", "unpack it: zstd -d IN"),
+    (b"\x04\x22\x4D\x18", "compressed by LZ4", "unpack it: lz4 -d IN"),
+    (b"7z\xBC\xAF\x27\x1C", "a 7z archive", "unpack it: 7z x IN"),
+    (
+        b"ARROW1\0\0",
+        "an Arrow (Feather) file",
+        "make JSON lines of it: python3 -c \"import pandas; pandas.read_feather('IN').to_json('OUT', orient='records', lines=True)\"",
+    ),
+    (
+        b"\xFF\xFF\xFF\xFF",
+        "an Arrow stream, as the library datasets keeps it",
+        "make JSON lines of it: python3 -c \"import datasets; datasets.Dataset.from_file('IN').to_json('OUT')\"",
+    ),
+    (b"SQLite format 3\0", "an SQLite database", "make JSON lines of a table: sqlite3 -json IN \"select * from TABLE\" | jq -c '.[]' > OUT"),
+    (b"\x89HDF\r\n", "an HDF5 file", "make JSON lines of it with h5py and json"),
+    (b"\x93NUMPY", "a NumPy array", "make JSON lines of it with numpy and json"),
+    (b"%PDF-", "a PDF document", "take its text out: pdftotext IN"),
+];
+
+/// The text of a file with these bytes.
+///
+/// # Errors
+/// A format that is not read, named with the command that converts it; bytes that are not text.
+pub fn text(path: &Path, bytes: Vec<u8>, purpose: Purpose) -> Result<String> {
+    if bytes.starts_with(b"\x1F\x8B") {
+        let unpacked = unpack(path, &bytes)?;
+        if unpacked.starts_with(b"\x1F\x8B") {
+            return Err(refuse(path, "gzip within gzip", "unpack it once: gunzip -k IN"));
+        }
+        if unpacked.get(257..262) == Some(b"ustar") {
+            return Err(refuse(path, "a tar archive within gzip", "unpack it: tar -xzf IN"));
+        }
+        return plain(path, unpacked, purpose);
+    }
+    plain(path, bytes, purpose)
+}
+
+fn plain(path: &Path, bytes: Vec<u8>, purpose: Purpose) -> Result<String> {
+    if is_lfs_pointer(&bytes) {
+        return Err(DataError::LfsPointer(path.to_owned()));
+    }
+    if bytes.starts_with(parquet::MAGIC) {
+        return match purpose {
+            Purpose::Rows => parquet::lines(path, bytes),
+            Purpose::Text => Err(refuse(path, "a Parquet file, which holds rows and not running text", parquet::TO_TEXT)),
+        };
+    }
+    if let Some((_, what, remedy)) = REFUSED.iter().find(|(magic, _, _)| bytes.starts_with(magic)) {
+        // "BZh" alone could begin a text.
+        if *what != "compressed by bzip2" || bytes.get(4..10) == Some(b"1AY&SY") {
+            return Err(refuse(path, what, remedy));
+        }
+    }
+    if bytes.starts_with(b"\xFF\xFE\0\0") || bytes.starts_with(b"\0\0\xFE\xFF") {
+        return Err(refuse(path, "UTF-32 text", "convert it: iconv -f UTF-32 -t UTF-8 IN > OUT"));
+    }
+    match bytes.get(..2) {
+        Some(b"\xFF\xFE") => return utf16(path, &bytes, u16::from_le_bytes),
+        Some(b"\xFE\xFF") => return utf16(path, &bytes, u16::from_be_bytes),
+        _ => {}
+    }
+    if let Some(encoding) = unmarked_utf16(&bytes) {
+        let what = format!("{encoding} text without a byte order mark");
+        return Err(refuse(path, &what, &format!("convert it: iconv -f {encoding} -t UTF-8 IN > OUT")));
+    }
+    let mut text = String::from_utf8(bytes).map_err(|error| not_utf8(path, &error))?;
+    if text.starts_with('\u{FEFF}') {
+        text.drain(..'\u{FEFF}'.len_utf8());
+    }
+    Ok(text)
+}
+
+fn unpack(path: &Path, bytes: &[u8]) -> Result<Vec<u8>> {
+    let mut unpacked = Vec::new();
+    MultiGzDecoder::new(bytes).read_to_end(&mut unpacked).map_err(|error| {
+        refuse(path, &format!("a damaged gzip file ({error})"), "fetch it again; gunzip -t IN tests whether it is whole")
+    })?;
+    Ok(unpacked)
+}
+
+fn utf16(path: &Path, bytes: &[u8], unit: fn([u8; 2]) -> u16) -> Result<String> {
+    let damaged = |at: usize| {
+        let what = format!("UTF-16 text that is damaged at byte {at}");
+        refuse(path, &what, "convert it and look there: iconv -c -f UTF-16 -t UTF-8 IN > OUT")
+    };
+    let units = bytes.get(2..).unwrap_or_default().chunks_exact(2);
+    if !units.remainder().is_empty() {
+        return Err(damaged(bytes.len() - 1));
+    }
+    let (mut text, mut at) = (String::with_capacity(bytes.len() / 2), 2);
+    for character in char::decode_utf16(units.map(|pair| unit([pair[0], pair[1]]))) {
+        let character = character.map_err(|_| damaged(at))?;
+        at += 2 * character.len_utf16();
+        text.push(character);
+    }
+    Ok(text)
+}
+
+/// The byte order of UTF-16 text without a mark: every other one of the first bytes is zero, and the others are not.
+fn unmarked_utf16(bytes: &[u8]) -> Option<&'static str> {
+    let head = bytes.get(..bytes.len().min(64) & !1).filter(|head| head.len() >= 4)?;
+    let zeros = |odd: usize| head.iter().skip(odd).step_by(2).filter(|byte| **byte == 0).count();
+    match (zeros(0), zeros(1)) {
+        (0, high) if high * 2 == head.len() => Some("UTF-16LE"),
+        (high, 0) if high * 2 == head.len() => Some("UTF-16BE"),
+        _ => None,
+    }
+}
+
+fn not_utf8(path: &Path, error: &std::string::FromUtf8Error) -> DataError {
+    let (offset, bytes) = (error.utf8_error().valid_up_to(), error.as_bytes());
+    if let Some(zero) = bytes.iter().position(|byte| *byte == 0) {
+        let what = format!("binary data and not text (a zero byte at offset {zero})");
+        return refuse(path, &what, "choose the text files of a folder by a pattern such as \"texts/**/*.txt\"");
+    }
+    let byte = bytes.get(offset).copied().unwrap_or_default();
+    let line = 1 + bytes.iter().take(offset).filter(|&&byte| byte == b'\n').count();
+    DataError::NotUtf8 { path: path.to_owned(), byte, offset, line }
+}
+
+/// A file of a format that is not read. In `remedy`, `IN` stands for the file and `OUT` for one of JSON lines beside it.
+pub(super) fn refuse(path: &Path, what: &str, remedy: &str) -> DataError {
+    let (from, to) = (quoted(path), quoted(&lines_beside(path)));
+    let remedy = remedy.split("IN").map(|piece| piece.replace("OUT", &to)).collect::<Vec<_>>().join(&from);
+    DataError::Format { path: path.to_owned(), what: what.to_owned(), remedy }
+}
+
+/// `FILE > FILE.jsonl`, for a command that converts a file.
+pub(super) fn from_to(path: &Path) -> String {
+    format!("{} > {}", quoted(path), quoted(&lines_beside(path)))
+}
+
+/// The file's name with the ending `.jsonl`, in the current folder.
+fn lines_beside(path: &Path) -> std::path::PathBuf {
+    let mut name = path.to_owned();
+    if name.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("gz")) {
+        name.set_extension("");
+    }
+    let same = name.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("jsonl"));
+    let lines = name.with_extension(if same { "converted.jsonl" } else { "jsonl" });
+    lines.file_name().map_or(lines.clone(), Into::into)
+}
+
+fn quoted(path: &Path) -> String {
+    let text = path.display().to_string();
+    let plain = |c: char| c.is_alphanumeric() || "/._-+=:@".contains(c);
+    if text.chars().all(plain) { text } else { format!("'{}'", text.replace('\'', "'\\''")) }
+}
+
+/// Refuses rows, tables and experiments where running text is wanted.
+///
+/// # Errors
+/// By the ending of the file's name, or where every line is an object of JSON.
+pub fn check_running_text(path: &Path, text: &str) -> Result<()> {
+    let mut name = path.to_owned();
+    if name.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("gz")) {
+        name.set_extension("");
+    }
+    let ending = name.extension().unwrap_or_default().to_string_lossy().to_lowercase();
+    let what = match ending.as_str() {
+        "jsonl" | "ndjson" => "a file of rows",
+        "json" => "a file of JSON",
+        "csv" | "tsv" => "a table",
+        "toml" | "yaml" | "yml" => "a file of settings",
+        _ if are_rows(text) => "a file of rows: every line is an object of JSON",
+        _ => return Ok(()),
+    };
+    let remedy = match ending.as_str() {
+        "toml" | "yaml" | "yml" => "name the text that is to be measured; `telos check` tries an experiment; a copy that ends in .txt is measured as it stands",
+        _ => "take the text out of it (for example jq -r .text IN > text.txt); a run's held-out rows are measured by eval.every",
+    };
+    Err(refuse(path, &format!("{what}, and its syntax would be measured too"), remedy))
+}
+
+fn are_rows(text: &str) -> bool {
+    let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty()).peekable();
+    let object = |line: &str| {
+        line.starts_with('{') && serde_json::from_str::<serde_json::Map<String, serde_json::Value>>(line).is_ok()
+    };
+    lines.peek().is_some() && lines.all(object)
+}

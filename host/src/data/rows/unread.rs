@@ -1,0 +1,35 @@
+//! Columns of rows that do not reach anything, so that they are named and not dropped without a word.
+
+use std::collections::BTreeSet;
+
+use serde_json::Value;
+
+use super::kind::ANSWER;
+use super::text::number;
+use super::{Row, RowKind};
+
+/// Columns that have a meaning of their own, whatever an experiment asks for.
+const OWN: [&str; 1] = ["tools"];
+
+/// Columns of strings, lists or objects that are not in `read`, in alphabetical order. Numbers reach the objective.
+pub fn unread(rows: &[&Row], kind: RowKind, read: &BTreeSet<String>) -> Vec<String> {
+    let of_prompts = [ANSWER, "completion", "chosen"];
+    let known = |name: &str| {
+        read.contains(name) || OWN.contains(&name) || kind == RowKind::Prompt && of_prompts.contains(&name)
+    };
+    names(rows, |value| matches!(value, Value::String(_) | Value::Array(_) | Value::Object(_)))
+        .filter(|name| !known(name))
+        .map(str::to_owned)
+        .collect()
+}
+
+/// Columns with an integer that a 64-bit float does not hold.
+pub fn inexact(rows: &[&Row]) -> Vec<String> {
+    names(rows, |value| value.is_number() && number(value).is_none()).map(str::to_owned).collect()
+}
+
+fn names<'a>(rows: &[&'a Row], wanted: fn(&Value) -> bool) -> impl Iterator<Item = &'a str> + use<'a> {
+    let columns = rows.iter().flat_map(|row| &row.columns);
+    let found: BTreeSet<&str> = columns.filter(|(_, value)| wanted(value)).map(|(name, _)| name.as_str()).collect();
+    found.into_iter()
+}

@@ -1,0 +1,191 @@
+//! Files as other tools write them: the text in them, or their names and the command that converts them.
+
+use std::io::Write;
+
+use flate2::{Compression, write::GzEncoder};
+
+use crate::data::format::{Purpose, check_running_text, text};
+use crate::data::rows::{Columns, Row, RowKind, jsonl};
+use crate::data::{DataError, Result};
+
+const ROW: &str = r#"{"prompt": "q: ", "completion": "ä"}"#;
+
+fn rows(name: &str, bytes: &[u8]) -> Result<Vec<Row>> {
+    let text = text(name.as_ref(), bytes.to_vec(), Purpose::Rows)?;
+    jsonl::parse(name.as_ref(), &text, RowKind::PromptCompletion, &Columns::new())
+}
+
+fn said(row: &Row) -> String {
+    format!("{} {}{}", row.place, row.text().prompt, row.text().answer.unwrap_or_default())
+}
+
+fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
+    encoder.write_all(bytes).unwrap();
+    encoder.finish().unwrap()
+}
+
+fn utf16(text: &str, unit: fn(u16) -> [u8; 2]) -> Vec<u8> {
+    text.encode_utf16().flat_map(unit).collect()
+}
+
+/// Catches a mark that becomes part of the first key or of the text, and one that is left where files were joined.
+#[test]
+fn a_byte_order_mark_is_not_part_of_the_data() {
+    let mark = "\u{FEFF}";
+    for file in [format!("{mark}{ROW}\n{ROW}"), format!("{mark}{ROW}\r\n{mark}{ROW}\r\n")] {
+        let found: Vec<String> = rows("r.jsonl", file.as_bytes()).unwrap().iter().map(said).collect();
+        assert_eq!(found, ["r.jsonl:1 q: ä", "r.jsonl:2 q: ä"]);
+    }
+    let running = text("t.txt".as_ref(), format!("{mark}ab").into_bytes(), Purpose::Text).unwrap();
+    assert_eq!(running, "ab");
+    // A mark elsewhere in a text is a character of it.
+    assert_eq!(text("t.txt".as_ref(), format!("a{mark}b").into_bytes(), Purpose::Text).unwrap(), format!("a{mark}b"));
+}
+
+/// Catches the wrong byte order, a mark that stays, and half a character.
+#[test]
+fn utf16_with_a_mark_is_read() {
+    let file = format!("\u{FEFF}{ROW}\n");
+    for unit in [u16::to_le_bytes, u16::to_be_bytes] {
+        let mut bytes = utf16(&file, unit);
+        assert_eq!(said(&rows("r.jsonl", &bytes).unwrap()[0]), "r.jsonl:1 q: ä");
+        bytes.pop();
+        let error = rows("r.jsonl", &bytes).unwrap_err();
+        assert_eq!(error.to_string(), format!("r.jsonl is UTF-16 text that is damaged at byte {}", bytes.len() - 1));
+        // Without the mark it is valid UTF-8 with a zero byte behind each letter.
+        let bare = rows("r.jsonl", &utf16(&ROW.replace('ä', "a"), unit)).unwrap_err();
+        let name = if bytes[0] == 0xFF { "UTF-16LE" } else { "UTF-16BE" };
+        assert_eq!(bare.to_string(), format!("r.jsonl is {name} text without a byte order mark"));
+        let hint = format!("convert it: iconv -f {name} -t UTF-8 r.jsonl > r.converted.jsonl");
+        assert_eq!(bare.hint(), Some(hint));
+    }
+}
+
+/// Catches a reader that stops at the first of several members, and packed files that are taken for text.
+#[test]
+fn gzip_is_read() {
+    let twice = [gzip(format!("{ROW}\n").as_bytes()), gzip(ROW.as_bytes())].concat();
+    let found: Vec<String> = rows("r.jsonl.gz", &twice).unwrap().iter().map(said).collect();
+    assert_eq!(found, ["r.jsonl.gz:1 q: ä", "r.jsonl.gz:2 q: ä"]);
+    let marked = gzip(format!("\u{FEFF}{ROW}").as_bytes());
+    assert_eq!(rows("r.jsonl.gz", &marked).unwrap().len(), 1);
+    let torn = rows("r.jsonl.gz", &twice[..twice.len() - 9]).unwrap_err();
+    assert!(torn.to_string().starts_with("r.jsonl.gz is a damaged gzip file ("), "{torn}");
+    let tar = gzip(&[&[b'a'; 257], b"ustar\0".as_slice(), &[0; 300]].concat());
+    assert_eq!(rows("r.tgz", &tar).unwrap_err().to_string(), "r.tgz is a tar archive within gzip");
+}
+
+/// Catches lists of messages that lose their order, null, and integers that are rounded. The file was written by pyarrow:
+/// `tests/references/formats/make.py`.
+#[test]
+fn parquet_is_read() {
+    let bytes = std::fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/references/formats/chats.parquet")).unwrap();
+    let rows = rows("chats.parquet", &bytes).unwrap();
+    let shown: Vec<String> = rows.iter().map(said).collect();
+    assert_eq!(shown, ["chats.parquet:1 q1a1", "chats.parquet:2 q2ä2"]);
+    let columns: Vec<String> = rows.iter().map(|row| serde_json::to_string(&row.columns).unwrap()).collect();
+    assert_eq!(columns, [r#"{"id":9007199254740993,"score":0.5}"#, r#"{"id":-9007199254740993,"score":null}"#]);
+    let running = text("chats.parquet".as_ref(), bytes.clone(), Purpose::Text).unwrap_err();
+    assert_eq!(running.to_string(), "chats.parquet is a Parquet file, which holds rows and not running text");
+    for damaged in [&bytes[..bytes.len() / 2], b"PAR1".as_slice()] {
+        let error = self::rows("a/b c.parquet", damaged).unwrap_err();
+        assert!(error.to_string().starts_with("a/b c.parquet is a Parquet file that cannot be read ("), "{error}");
+        assert!(!error.hint().unwrap().contains("iconv"), "{error}");
+    }
+}
+
+/// Catches advice that would make garbage of a file.
+#[test]
+fn other_formats_are_named_with_the_command_that_converts_them() {
+    for (bytes, what, remedy) in [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 12\n".as_slice(), "a Git LFS pointer", "git lfs pull"),
+        (b"PK\x03\x04\x14\0", "a zip archive", "unzip r.jsonl"),
+        (b"BZh91AY&SY\0", "compressed by bzip2", "bzip2 -dk r.jsonl"),
+        (b"\xFD7zXZ\0\0", "compressed by xz", "xz -dk r.jsonl"),
+        (b"\x28\xB5\x2F\xFD\0", "compressed by Zstandard", "zstd -d r.jsonl"),
+        (b"ARROW1\0\0\0", "an Arrow (Feather) file", "pandas.read_feather('r.jsonl').to_json('r.converted.jsonl'"),
+        (b"{\"a\": \"\0\xFF\"}", "binary data and not text (a zero byte at offset 7)", "pattern"),
+    ] {
+        for purpose in [Purpose::Rows, Purpose::Text] {
+            let error = text("r.jsonl".as_ref(), bytes.to_vec(), purpose).unwrap_err();
+            let (shown, hint) = (error.to_string(), error.hint().unwrap());
+            assert!(shown.starts_with(&format!("r.jsonl is {what}")) && hint.contains(remedy), "{shown}: {hint}");
+        }
+    }
+    // Latin-1, for which iconv is right.
+    let latin = text("r.txt".as_ref(), b"ab\xE9".to_vec(), Purpose::Text).unwrap_err();
+    assert!(matches!(latin, DataError::NotUtf8 { byte: 0xE9, offset: 2, line: 1, .. }), "{latin}");
+    // "BZh" begins a text as well.
+    assert_eq!(text("r.txt".as_ref(), b"BZhang".to_vec(), Purpose::Text).unwrap(), "BZhang");
+}
+
+/// Catches lines that are not those of the file, and rows that are lost or doubled.
+#[test]
+fn lists_and_objects_over_several_lines_are_read() {
+    for (file, lines) in [
+        (format!("[{ROW}, {ROW}]"), vec![1, 1]),
+        (format!("\n[\n  {ROW},\r\n  {ROW}\n]\n"), vec![3, 4]),
+        ("{\n \"prompt\": \"q: \",\n \"completion\": \"ä\"\n}".into(), vec![1]),
+        (format!("{{\n\"prompt\": \"q: \",\n\"completion\":\n\"ä\"\n}}\n{{\n{}", &ROW[1..]), vec![1, 6]),
+        (format!("{ROW}{ROW}\n\n{ROW}"), vec![1, 1, 3]),
+        (format!("{ROW}\r{ROW}\r"), vec![1, 1]),
+    ] {
+        let found: Vec<String> = rows("r.json", file.as_bytes()).unwrap_or_else(|e| panic!("{file}: {e}")).iter().map(said).collect();
+        let expected: Vec<String> = lines.iter().map(|line| format!("r.json:{line} q: ä")).collect();
+        assert_eq!(found, expected, "{file}");
+    }
+}
+
+/// Catches a second line number in a message, and messages that do not say what is there.
+#[test]
+fn what_is_not_json_is_named_by_one_line_and_column() {
+    for (file, says) in [
+        (format!("{ROW}\n{{\"prompt\":\"q\",\"compl"), "r:2: not JSON: cut off at column 21 (EOF while parsing a string)"),
+        (format!("{{\"prompt\":\"q\",\"compl\n{ROW}\n"), "r:1: not JSON: cut off at column 21 (EOF while parsing a string)"),
+        (format!("{ROW}\n{{\"prompt\": NaN}}"), "r:2: not JSON: NaN at column 12: JSON has no such number; write null"),
+        (format!("[{ROW},\n {{\"prompt\": -Infinity}}]"), "r:2: not JSON: -Infinity at column 13: JSON has no such number; write null"),
+        ("{\n\"prompt\": \"a\",\n\"completion\": None\n}".into(), "r:3: not JSON: None at column 15: Python's word; JSON writes null (json.dumps writes it so)"),
+        ("{\"prompt\": \"a\", \"prompt\": \"b\"}".into(), "r:1: the key `prompt` is there twice in one object; keep one"),
+        ("hello".into(), "r:1: not JSON: expected value at column 1, found \"hello\""),
+        (format!("[{ROW}"), "r:1: not JSON: the file ends within its list: it was cut off"),
+        (format!("{ROW},\n{ROW},\n"), "r:1: a comma behind the object: JSON lines have none; take it away (sed 's/,$//')"),
+        ("[1, 2]".into(), "r:1: a number where an object with the row's keys belongs"),
+    ] {
+        assert_eq!(rows("r", file.as_bytes()).unwrap_err().to_string(), says, "{file}");
+    }
+}
+
+/// Catches tables that are refused as broken JSON.
+#[test]
+fn tables_are_named() {
+    for (name, file, what) in [
+        ("r.csv", "prompt,completion\na,b\n", "a table of values parted by commas (CSV)"),
+        ("r.tsv", "prompt\tcompletion\na\tb\n", "a table of values parted by tabs (TSV)"),
+        ("r", "prompt,completion\n\"a, b\",b\n", "a table of values parted by commas (CSV)"),
+    ] {
+        let error = rows(name, file.as_bytes()).unwrap_err();
+        assert_eq!(error.to_string(), format!("{name} is {what}, and not JSON lines"));
+        let hint = error.hint().unwrap();
+        assert!(hint.contains("csv.DictReader") && hint.ends_with(&format!("< {name} > r.jsonl")), "{hint}");
+    }
+}
+
+/// Catches syntax that is measured as text, and texts that are refused since they hold braces.
+#[test]
+fn rows_and_settings_are_not_running_text() {
+    let check = |name: &str, text: &str| check_running_text(name.as_ref(), text).map_err(|error| error.to_string());
+    for (name, text, what) in [
+        ("a.jsonl", ROW, "a file of rows"),
+        ("a.JSON", "{}", "a file of JSON"),
+        ("a.csv.gz", "a,b", "a table"),
+        ("a.toml", "name = \"a\"", "a file of settings"),
+        ("a.txt", ROW, "a file of rows: every line is an object of JSON"),
+    ] {
+        let says = format!("{name} is {what}, and its syntax would be measured too");
+        assert_eq!(check(name, text), Err(says));
+    }
+    for text in ["{a} set", "{\"a\": 1}\nand text", "", "[1]"] {
+        assert_eq!(check("a.txt", text), Ok(()));
+    }
+}
