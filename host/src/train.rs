@@ -52,7 +52,7 @@ use crate::{
         experiment::{self, EarlyStop, MetricRule},
     },
     data::{
-        Examples, PackedBatch, TrainingData, Window,
+        PackedBatch, TrainingData, Window,
         batcher::{eval_batches, eval_stretches},
         order::Stretch,
     },

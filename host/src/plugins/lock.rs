@@ -296,7 +296,9 @@ mod tests {
             lock.save().unwrap();
             lock
         };
-        assert!(open(Pinning::Strict).is_unproved("objective", "ce") && !open(Pinning::Strict).is_unproved("reward", "ce"));
+        assert!(
+            open(Pinning::Strict).is_unproved("objective", "ce") && !open(Pinning::Strict).is_unproved("reward", "ce")
+        );
         let mut lock = open(Pinning::Strict);
         lock.prove("objective", "ce");
         lock.save().unwrap();

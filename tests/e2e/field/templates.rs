@@ -11,7 +11,7 @@ use crate::lab::Lab;
 /// What `telos check` says of a case that is in order.
 fn checked(lab: &Lab) -> Value {
     let answer = lab.ask(&["check", "--json", "case.toml"]);
-    assert_eq!(answer.code, 0, "{}", answer.err);
+    assert_eq!(answer.code, Some(0), "{}", answer.err);
     serde_json::from_str(&answer.out).expect("check writes JSON")
 }
 
@@ -31,7 +31,7 @@ fn example_of(name: &str, template: &str, rows: &str) -> String {
 /// What stands on standard error of a case that is refused, with the exit code.
 fn refused(lab: &Lab) -> (i32, String) {
     let answer = lab.ask(&["check", "case.toml"]);
-    (answer.code, answer.err)
+    (answer.code.unwrap_or(-1), answer.err)
 }
 
 const ROW: &str = r#"{"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]}"#;

@@ -83,7 +83,10 @@ impl fmt::Display for RowCounts {
         }
         if !self.inexact_columns.is_empty() {
             let names = self.inexact_columns.join(", ");
-            write!(f, "; columns with integers beyond 2^53, which a number of 64 bits would round, and so not handed on: {names}")?;
+            write!(
+                f,
+                "; columns with integers beyond 2^53, which a number of 64 bits would round, and so not handed on: {names}"
+            )?;
         }
         if !self.unread_columns.is_empty() {
             let names = self.unread_columns.join(", ");

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::{Columns, Place};
 use super::json::{Fault, value_at};
+use super::{Columns, Place};
 use crate::data::{DataError, Result, format};
 
 /// A value of a file.

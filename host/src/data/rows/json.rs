@@ -140,7 +140,10 @@ fn large_integer(text: &str) -> Option<usize> {
             b'\\' if in_string => at += 1,
             b'"' => in_string = !in_string,
             b'-' | b'0'..=b'9' if !in_string => {
-                let length = bytes[at..].iter().take_while(|b| matches!(b, b'0'..=b'9' | b'-' | b'+' | b'.' | b'e' | b'E')).count();
+                let length = bytes[at..]
+                    .iter()
+                    .take_while(|b| matches!(b, b'0'..=b'9' | b'-' | b'+' | b'.' | b'e' | b'E'))
+                    .count();
                 let number = &text[at..at + length];
                 let whole = !number.contains(['.', 'e', 'E']);
                 if whole && number.parse::<i64>().is_err() && number.parse::<u64>().is_err() {
@@ -246,7 +249,14 @@ mod tests {
     /// Catches integers that become floats, and floats that are taken for integers.
     #[test]
     fn gotcha_53_integers_stay_whole_or_are_refused() {
-        for exact in ["9007199254740993", "-9223372036854775808", "18446744073709551615", "1e20", "1.5", "\"18446744073709551616\""] {
+        for exact in [
+            "9007199254740993",
+            "-9223372036854775808",
+            "18446744073709551615",
+            "1e20",
+            "1.5",
+            "\"18446744073709551616\"",
+        ] {
             let (value, _) = value_at(exact, 0).unwrap_or_else(|fault| panic!("{exact}: {fault:?}"));
             assert!(exact == "1e20" || value.to_string() == exact, "{exact}: {value}");
         }
@@ -263,7 +273,10 @@ mod tests {
             ("{\"a\": NaN}", "not JSON: NaN at column 7: JSON has no such number; write null"),
             ("{\"a\": -Infinity}", "not JSON: -Infinity at column 7: JSON has no such number; write null"),
             ("{\"a\": None}", "not JSON: None at column 7: Python's word; JSON writes null (json.dumps writes it so)"),
-            ("{'a': 1}", "not JSON: ' at column 2: JSON puts strings and keys in double quotes (Python: json.dumps, not str)"),
+            (
+                "{'a': 1}",
+                "not JSON: ' at column 2: JSON puts strings and keys in double quotes (Python: json.dumps, not str)",
+            ),
         ] {
             assert_eq!(what(text), says, "{text}");
         }
