@@ -328,6 +328,16 @@ fn rewards_that_are_all_equal_and_groups_of_one_are_said() {
     answer.succeeds();
     assert_eq!(answer.err.matches("all rewards of 2 rollouts in a row are 0.5").count(), 1, "{answer:#?}");
     assert!(!answer.err.contains("rollout.samples = 1"), "PPO's critic needs no groups: {answer:#?}");
+    let groups = lab(&PPO.replace("plugin = \"ppo\"\nwhiten_advantages = true", "plugin = \"grpo\""));
+    let one = groups.ask(&["run", "tiny.toml", "--unproved", "--set", "train.steps=2"]);
+    assert_eq!(
+        one.err.matches("note: rollout.samples = 1: each of the 8 prompts has one answer").count(),
+        1,
+        "{one:#?}"
+    );
+    let several = groups.ask(&["run", "tiny.toml", "--name", "several", "--set", "rollout.samples=4"]);
+    several.succeeds();
+    assert!(!several.err.contains("has one answer"), "{several:#?}");
 }
 
 /// Catches rewards of other answers, NaN that is learned from, and a line of a reward in JSON.
