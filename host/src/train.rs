@@ -14,8 +14,8 @@ pub mod exact;
 mod expectations;
 pub mod learner;
 mod measured;
-mod notices;
 pub mod named;
+mod notices;
 pub mod objectives;
 pub mod optim;
 pub mod pairs;
@@ -402,7 +402,8 @@ impl Trainer {
         let step = self.state.step;
         // Nothing can be resumed, and the next try would find the name taken.
         if step == 0 && self.folder.discard() {
-            return error.with_details([format!("no step was done: {} is removed again", self.folder.path().display())]);
+            return error
+                .with_details([format!("no step was done: {} is removed again", self.folder.path().display())]);
         }
         if self.torn {
             let kept = self.checkpoints.latest().ok().flatten();

@@ -175,7 +175,8 @@ fn gotcha_57_names_of_the_hosts_numbers_are_refused_when_the_plugin_is_loaded() 
 /// Catches a plugin that ends the process, and with it all further steps, with the exit code of a run that is done.
 #[test]
 fn a_plugin_that_calls_exit_fails_the_run_whatever_the_call() {
-    for call in ["create", "requirements", "compose", "prepare", "weigh", "loss", "after_step", "state", "restore", "destroy"]
+    for call in
+        ["create", "requirements", "compose", "prepare", "weigh", "loss", "after_step", "state", "restore", "destroy"]
     {
         let (_, answer) = odd(&format!("exit-{call}"), &["train.steps=2"]);
         answer.refuses(1, &["ended with code 0", "plugin `odd`", &format!("call `{call}`")]);
@@ -190,7 +191,8 @@ fn a_plugin_that_calls_exit_fails_the_run_whatever_the_call() {
         lab.tiny_run().has_steps(2);
     }
     let lab = Lab::tiny();
-    lab.run(&["objective.plugin=exits-in-manifest"]).refuses(1, &["`exits-in-manifest`, call `manifest`, before step 1"]);
+    lab.run(&["objective.plugin=exits-in-manifest"])
+        .refuses(1, &["`exits-in-manifest`, call `manifest`, before step 1"]);
     let check = ["check", "tiny.toml", "--set", "objective.plugin=odd", "--set", "objective.fault=exit-loss", "--json"];
     let check = lab.ask(&check);
     check.refuses(1, &["ended with code 0", "plugin `odd`, call `loss`"]);
@@ -233,7 +235,10 @@ fn what_a_plugin_prints_goes_to_standard_error() {
 
 /// Runs PPO's experiment with the odd objective of rollouts.
 fn odd_rollouts(fault: &str, more: &[&str]) -> (Lab, Answer) {
-    let text = PPO.replace("plugin = \"ppo\"\nwhiten_advantages = true", &format!("plugin = \"odd-rollouts\"\nfault = \"{fault}\""));
+    let text = PPO.replace(
+        "plugin = \"ppo\"\nwhiten_advantages = true",
+        &format!("plugin = \"odd-rollouts\"\nfault = \"{fault}\""),
+    );
     assert!(text.contains(fault));
     let lab = lab(&text);
     let answer = lab.run(more);
@@ -290,7 +295,8 @@ fn a_run_that_learns_nothing_says_so_once() {
     let json = lab.ask(&["run", "tiny.toml", "--name", "other", "--json", "--set", "objective.plugin=odd"]);
     let summary: Value = serde_json::from_str(json.succeeds()).expect("JSON");
     assert!(summary["notes"][0].as_str().is_some_and(|note| note.contains("ghost")), "{summary}");
-    let check = ["check", "tiny.toml", "--set", "objective.plugin=odd", "--set", "objective.fault=no-gradient", "--json"];
+    let check =
+        ["check", "tiny.toml", "--set", "objective.plugin=odd", "--set", "objective.fault=no-gradient", "--json"];
     let found: Value = serde_json::from_str(lab.ask(&check).succeeds()).expect("JSON");
     assert!(found["notes"][0].as_str().is_some_and(|note| note.contains("exactly 0")), "{found}");
 }
@@ -315,7 +321,10 @@ fn a_run_in_order_has_no_notes() {
 /// Catches rewards that tell no answer from another, and groups of one, in silence.
 #[test]
 fn rewards_that_are_all_equal_and_groups_of_one_are_said() {
-    let equal = PPO.replace("plugin = \"length\"\nunit = \"characters\"\ntarget = 4", "plugin = \"odd-reward\"\nfault = \"equal\"");
+    let equal = PPO.replace(
+        "plugin = \"length\"\nunit = \"characters\"\ntarget = 4",
+        "plugin = \"odd-reward\"\nfault = \"equal\"",
+    );
     let answer = lab(&equal).run(&["rollout.epochs=1"]);
     answer.succeeds();
     assert_eq!(answer.err.matches("all rewards of 2 rollouts in a row are 0.5").count(), 1, "{answer:#?}");
@@ -363,7 +372,8 @@ fn a_loss_of_several_units_has_none() {
     let lab = Lab::tiny();
     let plain = lab.run(&["train.steps=2"]);
     assert!(plain.succeeds().contains("nats per token"), "{plain:#?}");
-    let answer = lab.ask(&["run", "tiny.toml", "--name", "z", "--set", "objective.z_loss=0.1", "--set", "train.steps=2"]);
+    let answer =
+        lab.ask(&["run", "tiny.toml", "--name", "z", "--set", "objective.z_loss=0.1", "--set", "train.steps=2"]);
     assert!(answer.succeeds().contains("held-out loss") && !answer.out.contains("nats"), "{answer:#?}");
 }
 
@@ -378,7 +388,8 @@ fn dev_notes_changed_plugins_and_replaces_a_run_without_a_checkpoint() {
     let bytes = fs::read(original).expect("a library");
     let build = |number: u8| fs::write(&copy, [&bytes[..], &[number]].concat()).expect("written");
     let run = |more: &[&str]| {
-        let args = ["run", "tiny.toml", "--plugins", "mine", "--set", "objective.plugin=odd", "--set", "checkpoint.every=0"];
+        let args =
+            ["run", "tiny.toml", "--plugins", "mine", "--set", "objective.plugin=odd", "--set", "checkpoint.every=0"];
         lab.ask(&[&args[..], more].concat())
     };
     // In development nothing is pinned, and what fails before a step is done is removed.

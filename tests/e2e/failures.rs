@@ -41,7 +41,10 @@ fn a_panic_in_create_is_told_and_nothing_is_begun() {
 #[test]
 fn gotcha_44_the_largest_batch_is_tried_before_the_first_step() {
     let (lab, answer) = fails("panics-in-loss", &[]);
-    answer.refuses(1, &["error: panics-in-loss: panicked in loss: the loss that panics", "found by the trial before step 1"]);
+    answer.refuses(
+        1,
+        &["error: panics-in-loss: panicked in loss: the loss that panics", "found by the trial before step 1"],
+    );
     assert!(!answer.err.contains("micro-batch"), "it reads like a want of memory: {answer:#?}");
     assert!(!lab.tiny_run().0.exists(), "the retry would find the name taken");
 }

@@ -56,6 +56,8 @@ fn perform(request: CheckRequest) -> Result<()> {
         Plan::Experiment(draft) => {
             print::result(&dry_run(&prepare_draft(*draft, &request.plugin_folders, request.pinning)?)?, request.json)
         }
-        Plan::Pipeline(all) => print::result(&pipeline::check::check(&all, &request.plugin_folders, request.pinning)?, request.json),
+        Plan::Pipeline(all) => {
+            print::result(&pipeline::check::check(&all, &request.plugin_folders, request.pinning)?, request.json)
+        }
     }
 }

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use super::{print, verify};
 use crate::error::{Error, Result};
 use crate::plugins::Registry;
+use crate::runs::breadcrumb;
 
 /// List, explain and verify plugins.
 #[derive(Debug, Subcommand)]
@@ -165,7 +166,7 @@ impl Manifest {
 
 fn show(registry: &Registry, id: &str, as_json: bool) -> Result<()> {
     for info in registry.find_any(id)? {
-        let manifest = Manifest::of(info)?;
+        let manifest = breadcrumb::within(&info.id, "manifest", || Manifest::of(info))?;
         if as_json {
             print::json(&json!({"plugin": entry_json(info), "manifest": manifest.json()}))?;
         } else {

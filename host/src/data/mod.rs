@@ -20,6 +20,7 @@ mod error;
 pub mod examples;
 pub mod foreign;
 pub mod format;
+mod jinja;
 pub mod order;
 pub mod pack;
 pub mod rows;

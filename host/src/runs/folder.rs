@@ -164,7 +164,9 @@ fn refuse_content(path: &Path, name: &str, existing: Existing) -> Result<()> {
     let error = Error::request(format!("the run {name:?} exists already: {}", path.display()));
     let error = match existing {
         Existing::Keep => error,
-        Existing::ReplaceUnsaved => error.with_details(["--dev replaces no folder with a checkpoint or a file of yours"]),
+        Existing::ReplaceUnsaved => {
+            error.with_details(["--dev replaces no folder with a checkpoint or a file of yours"])
+        }
     };
     Err(error.with_hint(format!(
         "go on with it by --resume, choose another name by --name, or remove {} first",
@@ -178,7 +180,9 @@ fn refuse_content(path: &Path, name: &str, existing: Existing) -> Result<()> {
 pub(crate) fn is_replaceable(path: &Path, existing: Existing) -> bool {
     let Ok(entries) = fs::read_dir(path) else { return false };
     let known = |entry: io::Result<fs::DirEntry>| {
-        let Ok((entry, kind)) = entry.and_then(|entry| entry.file_type().map(|kind| (entry, kind))) else { return false };
+        let Ok((entry, kind)) = entry.and_then(|entry| entry.file_type().map(|kind| (entry, kind))) else {
+            return false;
+        };
         let name = entry.file_name();
         match kind.is_dir() {
             true => name == CHECKPOINTS && holds_no_checkpoint(&entry.path()),
@@ -381,7 +385,11 @@ mod tests {
     fn a_name_that_is_a_path_is_refused() {
         let base = tempfile::tempdir().unwrap();
         for name in ["", ".", "..", "../x", "a/b/c", "a/", "a/..", "../a", "/x", ".hidden", "a\nb"] {
-            assert_eq!(RunFolder::create(base.path(), name, Existing::Keep).unwrap_err().kind(), Kind::Request, "{name:?}");
+            assert_eq!(
+                RunFolder::create(base.path(), name, Existing::Keep).unwrap_err().kind(),
+                Kind::Request,
+                "{name:?}"
+            );
             assert_eq!(RunFolder::open(base.path(), name).unwrap_err().kind(), Kind::Request, "{name:?}");
         }
         assert_eq!(fs::read_dir(base.path()).unwrap().count(), 0);

@@ -178,7 +178,8 @@ impl Receipt {
     fn comparable(&self) -> Value {
         let backend = BackendUse { threads: 0, ..self.backend.clone() };
         let (command, replaced, unpinned, unproved) = Default::default();
-        serde_json::to_value(Self { command, replaced, unpinned, unproved, backend, ..self.clone() }).unwrap_or_default()
+        serde_json::to_value(Self { command, replaced, unpinned, unproved, backend, ..self.clone() })
+            .unwrap_or_default()
     }
 }
 

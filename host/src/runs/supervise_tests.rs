@@ -144,7 +144,8 @@ fn exit_codes_are_passed_on_and_a_panic_is_a_failed_run() {
 #[test]
 fn a_worker_that_calls_exit_is_a_failed_run_whatever_the_code() {
     let within = "before its work was done in plugin `candle`, call `loss`, step 12";
-    for (what, code, says) in [("quit", 0, within), ("quit-2", 2, within), ("quit-late", 3, "after its work was done")] {
+    for (what, code, says) in [("quit", 0, within), ("quit-2", 2, within), ("quit-late", 3, "after its work was done")]
+    {
         let (output, errors) = run(what);
         assert_eq!(output.status.code(), Some(1), "{what}: {errors}");
         assert!(errors.contains(&format!("was ended with code {code} {says}")), "{what}: {errors}");

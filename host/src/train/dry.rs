@@ -6,8 +6,8 @@ use plugin_api::batch::names;
 use serde::Serialize;
 
 use super::{
-    arrays::unpack, exact::questions, expectations, held_out, learner::Opened, measured, notices, prove, setup::Prepared,
-    trail::Trail,
+    arrays::unpack, exact::questions, expectations, held_out, learner::Opened, measured, notices, prove,
+    setup::Prepared, trail::Trail,
 };
 use crate::{
     data::{PackedBatch, Sequence, Tokenizer, pack::together, rows::RowCounts},

@@ -51,7 +51,9 @@ impl Notices {
     pub fn step(&mut self, step: u64, norm: f64) -> Option<String> {
         let due = self.without_gradient.add(norm == 0.0, STEPS);
         due.then(|| {
-            format!("the gradient was exactly 0 in {STEPS} steps in a row, the last of them step {step}: {NOTHING_LEARNED}")
+            format!(
+                "the gradient was exactly 0 in {STEPS} steps in a row, the last of them step {step}: {NOTHING_LEARNED}"
+            )
         })
     }
 
@@ -161,7 +163,9 @@ mod tests {
         assert!(notices.rollout((0.5, 0.5)).is_some_and(|said| said.contains("2 rollouts in a row are 0.5")));
         assert_eq!(notices.rollout((0.5, 0.5)), None);
         let mut varied = Notices::default();
-        assert!([(0.0, 1.0), (2.0, 2.0), (0.0, 1.0), (2.0, 2.0)].into_iter().all(|pair| varied.rollout(pair).is_none()));
+        assert!(
+            [(0.0, 1.0), (2.0, 2.0), (0.0, 1.0), (2.0, 2.0)].into_iter().all(|pair| varied.rollout(pair).is_none())
+        );
         assert!(varied.end([].into_iter()).is_empty());
     }
 

@@ -75,9 +75,12 @@ impl Active {
         if now == self.requirements {
             return Ok(());
         }
-        Err(Error::run(format!("objective \"{}\", call `requirements`: they changed after the objective was created", self.id))
-            .with_details([format!("before: {:?}", self.requirements), format!("now:    {now:?}")])
-            .with_hint("requirements may depend on options alone"))
+        Err(Error::run(format!(
+            "objective \"{}\", call `requirements`: they changed after the objective was created",
+            self.id
+        ))
+        .with_details([format!("before: {:?}", self.requirements), format!("now:    {now:?}")])
+        .with_hint("requirements may depend on options alone"))
     }
 
     /// Whether its loss couples the whole window, its options considered.
@@ -111,7 +114,9 @@ impl Drop for Active {
 /// The error of a call that an objective refused: it names the call, where the plugin's own words do not.
 pub fn failed(id: &str, call: &str, error: plugin_api::Error) -> Error {
     let mut error = error.in_plugin(id);
-    if ![Code::PANIC, Code::POISONED, Code::OUT_OF_MEMORY].contains(&error.code) && !error.message.contains(&format!("`{call}`")) {
+    if ![Code::PANIC, Code::POISONED, Code::OUT_OF_MEMORY].contains(&error.code)
+        && !error.message.contains(&format!("`{call}`"))
+    {
         error.message = format!("`{call}`: {}", error.message);
     }
     error.into()
@@ -284,7 +289,9 @@ impl Objectives {
                 broken(&active.id, "compose", why, &rows)
             })?;
             let window = Window::new(sequences_of(&batch)?);
-            composed = Some(window.map_err(|e| Error::from(e).context(format!("objective \"{}\", call `compose`", active.id)))?);
+            composed = Some(
+                window.map_err(|e| Error::from(e).context(format!("objective \"{}\", call `compose`", active.id)))?,
+            );
         }
         Ok(composed.unwrap_or(window))
     }

@@ -69,16 +69,16 @@ pub(super) fn contradictions(
     trail.backend("the quick laws");
     let pass = Pass { model: &learner.model, roles: &learner.roles, objectives: &learner.objectives };
     let run = |packed: &PackedBatch| Ok(pass.run(packed, Keep::Nothing)?.batch);
-    let (batch, part): (Batch<'_>, Part) = if learner.objectives.coupled() {
+    let (batch, part, rows): (Batch<'_>, Part, Vec<u64>) = if learner.objectives.coupled() {
         let whole = join(micro_batches);
         let batches: Vec<Batch<'_>> = micro_batches.iter().map(run).collect::<Result<_>>()?;
-        (join_batches(&batches, &whole), Part::whole(&whole))
+        (join_batches(&batches, &whole), Part::whole(&whole), whole.rows.clone())
     } else {
         let part = Part::all(micro_batches).first().copied().unwrap_or_else(|| Part::whole(first));
-        (run(first)?, part)
+        (run(first)?, part, first.rows.clone())
     };
     // What is not even a loss is refused as in any step.
-    learner.objectives.losses(&batch, &joined, part, trail)?;
+    learner.objectives.losses(&batch, &joined, part, &rows, trail)?;
     let mut found = Vec::new();
     for (index, active) in learner.objectives.iter().enumerate().filter(|(_, active)| ids.contains(&active.id)) {
         trail.objective(&active.id, "the quick laws");

@@ -38,14 +38,20 @@ pub fn composed(rows: &Batch<'_>, answer: &Batch<'_>, limits: Limits) -> Result<
         };
         if array.scope != scope || array.cols != 1 {
             let (name, found, cols) = (&array.name, array.scope, array.cols);
-            return fault(format!("it returned `{name}` per {found:?} with {cols} columns, expected one per {scope:?}"));
+            return fault(format!(
+                "it returned `{name}` per {found:?} with {cols} columns, expected one per {scope:?}"
+            ));
         }
     }
     let offsets = whole_offsets(answer)?;
     answer.check()?;
     let (tokens, mask) = (answer.get("token")?, answer.mask()?);
     if offsets.last() != Some(&tokens.len()) {
-        return fault(format!("its `offsets` end at {:?}, expected the number of tokens, {}", offsets.last(), tokens.len()));
+        return fault(format!(
+            "its `offsets` end at {:?}, expected the number of tokens, {}",
+            offsets.last(),
+            tokens.len()
+        ));
     }
     if offsets.len() < 2 {
         return fault("it returned no sequence; return `None` to leave the rows as they are");
@@ -54,7 +60,8 @@ pub fn composed(rows: &Batch<'_>, answer: &Batch<'_>, limits: Limits) -> Result<
         let length = ends[1] - ends[0];
         if !(2..=limits.longest).contains(&length) {
             let most = limits.longest;
-            let text = format!("sequence {s} has {length} tokens, expected 2 to {most}, what the model's context holds");
+            let text =
+                format!("sequence {s} has {length} tokens, expected 2 to {most}, what the model's context holds");
             return Err(Fault::at(text, Some(s)));
         }
     }
@@ -107,10 +114,14 @@ pub fn prepared(given: &Batch<'_>, answer: &Batch<'_>, rollouts: bool) -> Result
     for array in answer.arrays() {
         let name = array.name.as_ref();
         if name == "request" {
-            return fault("it returned `request`; asking for more prompts is not supported: use `keep` to drop samples");
+            return fault(
+                "it returned `request`; asking for more prompts is not supported: use `keep` to drop samples",
+            );
         }
         if host_owns_array(name) || given.find(name).is_some() {
-            return fault(format!("it returned `{name}`, an array of the host, which a plugin may not replace; rename it"));
+            return fault(format!(
+                "it returned `{name}`, an array of the host, which a plugin may not replace; rename it"
+            ));
         }
         if name == "keep" && !rollouts {
             return fault("it returned `keep`, which only an objective that learns from rollouts may do");
@@ -215,7 +226,8 @@ mod tests {
     /// Catches an array of the host that `prepare` replaces: the run would learn from other data than it says.
     #[test]
     fn gotcha_57_prepare_replaces_no_array_of_the_host() {
-        for name in ["mask", "group", "target", "offsets", "side", "reward", "ended", "logp", "column.margin", "custom"] {
+        for name in ["mask", "group", "target", "offsets", "side", "reward", "ended", "logp", "column.margin", "custom"]
+        {
             for rollouts in [true, false] {
                 let why = refused(Batch::new().with(name, Scope::SEQUENCE, vec![0.0; 2]), rollouts);
                 assert!(why.contains(&format!("`{name}`, an array of the host")), "{why}");
@@ -275,7 +287,9 @@ mod tests {
         let why = prepared(&given(), &token(3), true).unwrap_err();
         assert!(why.text.contains("`a` is NaN at token 3 (token 1 of sequence 1)"), "{why}");
         assert_eq!(why.sequence, Some(1));
-        assert!(refused(Batch::new().with("a", Scope::SEQUENCE, vec![0.0, f64::INFINITY]), false).contains("sequence 1"));
+        assert!(
+            refused(Batch::new().with("a", Scope::SEQUENCE, vec![0.0, f64::INFINITY]), false).contains("sequence 1")
+        );
     }
 
     /// Catches negative counts, which turn the gradient around, and weights that go to no term.
@@ -338,7 +352,8 @@ mod tests {
         let limits = Limits { vocab: 7, longest: 3 };
         assert_eq!(composed(&rows(), &answer(), limits), Ok(()));
         let pairs = answer().with(names::SIDE, Scope::SEQUENCE, vec![1.0, 0.0]);
-        let pairs = pairs.with(names::GROUP, Scope::SEQUENCE, vec![3.0, 3.0]).with("part", Scope::SEQUENCE, vec![0.0; 2]);
+        let pairs =
+            pairs.with(names::GROUP, Scope::SEQUENCE, vec![3.0, 3.0]).with("part", Scope::SEQUENCE, vec![0.0; 2]);
         assert_eq!(composed(&rows(), &pairs.clone().with("column.m", Scope::SEQUENCE, vec![0.5; 2]), limits), Ok(()));
         let tokens = |at: usize, id: f64| {
             let mut ids = vec![1.0; 5];

@@ -223,6 +223,8 @@ mod tests {
     fn gotcha_57_arrays_of_the_host_are_known() {
         let own = ["mask", "group", "target", "offsets", "side", "row", "token", "logp", "reward", "ended"];
         assert!(own.into_iter().chain(["column.margin", "reference.logp", "critic.value"]).all(host_owns_array));
-        assert!(!["advantage", "old_logp", "rollout.score", "return", "keep", "columns"].into_iter().any(host_owns_array));
+        assert!(
+            !["advantage", "old_logp", "rollout.score", "return", "keep", "columns"].into_iter().any(host_owns_array)
+        );
     }
 }

@@ -24,7 +24,9 @@ pub fn loss(
     loss: &Loss,
 ) -> Result<(), Fault> {
     if loss.terms.is_empty() {
-        return fault("it returned no term; return every term for every batch, with sum 0 where there is nothing to learn");
+        return fault(
+            "it returned no term; return every term for every batch, with sum 0 where there is nothing to learn",
+        );
     }
     if let Some(name) = twice(loss.terms.iter().map(|term| term.name.as_str())) {
         return fault(format!("it returned the term `{name}` twice"));
@@ -58,7 +60,10 @@ enum Broken {
 fn form(requirements: &Requirements, batch: &Batch<'_>, term: &Term) -> Result<(), Fault> {
     let name = &term.name;
     if !term.coefficient.is_finite() {
-        return fault(format!("the coefficient of the term `{name}` is {}, expected a finite number", term.coefficient));
+        return fault(format!(
+            "the coefficient of the term `{name}` is {}, expected a finite number",
+            term.coefficient
+        ));
     }
     if term.cotangents.is_empty() && learns(batch) {
         return fault(format!(
@@ -138,7 +143,8 @@ fn metric_of(manifest: &ObjectiveManifest, metric: &MetricPart) -> Result<(), Br
 /// Whether all numbers that count in a batch are finite: those per token where the mask is 1, all others everywhere.
 fn reads_finite(batch: &Batch<'_>) -> bool {
     let mask = batch.mask().unwrap_or_default();
-    let counts = |array: &Array<'_>, i: usize| array.scope != Scope::TOKEN || mask.get(i / array.cols.max(1)) == Some(&1.0);
+    let counts =
+        |array: &Array<'_>, i: usize| array.scope != Scope::TOKEN || mask.get(i / array.cols.max(1)) == Some(&1.0);
     let sound = |array: &Array<'_>| (0..array.data.len()).all(|i| array.data[i].is_finite() || !counts(array, i));
     batch.arrays().iter().all(|array| array.name == names::OFFSETS || sound(array))
 }
@@ -246,7 +252,10 @@ mod tests {
             |loss| loss.terms[0].cotangents.push(("logp".into(), vec![0.0; 3])),
             "two cotangents of `logp` for the term `a`",
         );
-        refused(|loss| loss.terms[0].cotangents[0].0 = "lse".into(), "`lse` for the term `a`, a statistic that it does");
+        refused(
+            |loss| loss.terms[0].cotangents[0].0 = "lse".into(),
+            "`lse` for the term `a`, a statistic that it does",
+        );
         refused(|loss| loss.terms[0].cotangents[0].0 = names::REFERENCE_LOGP.into(), "has no gradient");
         refused(|loss| _ = loss.terms[0].cotangents[0].1.pop(), "2 cotangents of `logp` for the term `a`, expected 3");
         refused(|loss| loss.terms[0].coefficient = f64::NAN, "the coefficient of the term `a` is NaN");
@@ -296,12 +305,16 @@ mod tests {
         for (value, weight) in [(1.0, 2.0), (-1.0, 1e300), (f64::NAN, 0.0), (f64::INFINITY, 0.0)] {
             assert_eq!(check(&batch(), &metric("m", value, weight)), Ok(()), "{value}, {weight}");
         }
-        for (value, weight) in [(1.0, -1.0), (1.0, f64::NAN), (1.0, f64::INFINITY), (f64::NAN, 1.0), (f64::INFINITY, 1.0)]
+        for (value, weight) in
+            [(1.0, -1.0), (1.0, f64::NAN), (1.0, f64::INFINITY), (f64::NAN, 1.0), (f64::INFINITY, 1.0)]
         {
             let why = check(&batch(), &metric("m", value, weight)).expect_err("it is wrong").text;
             assert!(why.contains("the metric `m`"), "{why}");
         }
-        refused(|loss| loss.metrics = metric("n", 1.0, 1.0).metrics, "the metric `n`, which its manifest does not declare");
+        refused(
+            |loss| loss.metrics = metric("n", 1.0, 1.0).metrics,
+            "the metric `n`, which its manifest does not declare",
+        );
         refused(
             |loss| loss.metrics = [metric("m", 1.0, 1.0).metrics, metric("m", 1.0, 0.0).metrics].concat(),
             "the metric `m` twice",

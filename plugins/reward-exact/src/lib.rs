@@ -105,7 +105,8 @@ impl Exact {
         };
         let answers: Option<Vec<String>> = json.as_array().and_then(|list| list.iter().map(one).collect());
         answers.filter(|answers| !answers.is_empty()).ok_or_else(|| {
-            let why = format!("the column `{column}` must be an answer or a list of answers, texts or numbers; it is {json}");
+            let why =
+                format!("the column `{column}` must be an answer or a list of answers, texts or numbers; it is {json}");
             Error::new(Code::ARRAY, why)
         })
     }

@@ -11,7 +11,8 @@ fn alpaca_input_dropped() {
     let small = "[model]\nlayers = 1\ndim = 16\nheads = 2\ncontext = 512\n[train]\nsteps = 1\nbatch = { sequences = 4 }\noptimizer = { lr = 1e-4 }\n";
     lab.write("f.toml", format!("name = \"f\"\ndata = {{ source = \"jsonl\", path = \"rows.jsonl\", held_out = 0.1 }}\nobjective = {{ plugin = \"sft\" }}\n{small}"));
     let sets = ["f.toml", "--set", "data.columns={prompt=\"instruction\",completion=\"output\"}"];
-    let found: Value = serde_json::from_str(lab.ask(&[&["check", "--json"], &sets[..]].concat()).succeeds()).expect("JSON");
+    let found: Value =
+        serde_json::from_str(lab.ask(&[&["check", "--json"], &sets[..]].concat()).succeeds()).expect("JSON");
     assert_eq!(found["rows"]["unread_columns"], json!(["input"]));
     let says = "columns that nothing reads: input (what belongs to the prompt must stand in the prompt's own column";
     let text = lab.ask(&[&["check"], &sets[..]].concat());

@@ -54,7 +54,11 @@ fn json_messages() {
     let lab = case("json-messages");
     for (file, rows) in [("array.json", 2), ("pretty.json", 1), ("x.jsonl.gz", 1), ("utf16.jsonl", 1)] {
         let found = check(&lab, &["--set", &of(file)]);
-        assert_eq!((&found["rows"]["train"], &found["example"]), (&json!(rows), &json!("q: ⟦a<|endoftext|>⟧")), "{file}");
+        assert_eq!(
+            (&found["rows"]["train"], &found["example"]),
+            (&json!(rows), &json!("q: ⟦a<|endoftext|>⟧")),
+            "{file}"
+        );
     }
     for (file, says) in [
         ("x.parquet", "x.parquet is a Parquet file that cannot be read ("),
@@ -112,7 +116,10 @@ fn answer_list() {
     lab.ask(&["run", "case.toml"]).succeeds();
     assert_eq!(Run(lab.at("runs/case")).train("reward/exact"), [1.0]);
     // The rows' own words are never said by this model, and the empty word is found in whatever it says.
-    lab.write("rows.jsonl", "{\"prompt\": \"a\", \"answer\": [\"x\", 7]}\n{\"prompt\": \"b\", \"answer\": [[\"x\"]]}\n");
+    lab.write(
+        "rows.jsonl",
+        "{\"prompt\": \"a\", \"answer\": [\"x\", 7]}\n{\"prompt\": \"b\", \"answer\": [[\"x\"]]}\n",
+    );
     let says = "rows.jsonl:2: `answer`: a list at place 0 of the list";
     lab.ask(&["check", "case.toml"]).refuses(2, &[says]);
 }
@@ -151,7 +158,8 @@ fn pairs_of_chats() {
 fn formats() {
     let lab = case("formats");
     lab.write("case.toml", CASE);
-    let train = |file: &str, more: &[&str]| check(&lab, &[&["--set", &of(file)], more].concat())["rows"]["train"].clone();
+    let train =
+        |file: &str, more: &[&str]| check(&lab, &[&["--set", &of(file)], more].concat())["rows"]["train"].clone();
     let rows = train("sft_bom.jsonl", &[]);
     for file in ["sft.jsonl.gz", "sft.parquet", "sft_array.json", "sft_content_parts.jsonl", "sft_sharegpt.jsonl"] {
         assert_eq!(train(file, &[]), rows, "{file}");
@@ -174,10 +182,22 @@ fn other_files_are_named_by_what_they_are() {
     for (bytes, says) in [
         (b"\x1F\x8B\x08\0garbage".as_slice(), "rows.jsonl is a damaged gzip file ("),
         (b"PK\x03\x04rest", "rows.jsonl is a zip archive or an Office document"),
-        (b"[[{\"role\": \"user\", \"content\": \"a\"}]]", "rows.jsonl:1: a list where an object with the row's keys belongs"),
-        (b"{\"prompt\": \"a\", \"completion\": \"b\", \"prompt\": \"c\"}", "rows.jsonl:1: the key `prompt` is there twice in one object"),
-        (b"{\"prompt\": \"a\", \"completion\": \"b\", \"n\": 18446744073709551616}", "the integer at column 42 has more than 64 bits"),
-        (b"{'prompt': 'a', 'completion': 'b'}", "rows.jsonl:1: not JSON: ' at column 2: JSON puts strings and keys in double quotes"),
+        (
+            b"[[{\"role\": \"user\", \"content\": \"a\"}]]",
+            "rows.jsonl:1: a list where an object with the row's keys belongs",
+        ),
+        (
+            b"{\"prompt\": \"a\", \"completion\": \"b\", \"prompt\": \"c\"}",
+            "rows.jsonl:1: the key `prompt` is there twice in one object",
+        ),
+        (
+            b"{\"prompt\": \"a\", \"completion\": \"b\", \"n\": 18446744073709551616}",
+            "the integer at column 42 has more than 64 bits",
+        ),
+        (
+            b"{'prompt': 'a', 'completion': 'b'}",
+            "rows.jsonl:1: not JSON: ' at column 2: JSON puts strings and keys in double quotes",
+        ),
         (b"prompt\tcompletion\na\tb\n", "rows.jsonl is a table of values parted by tabs (TSV), and not JSON lines"),
     ] {
         lab.write("rows.jsonl", bytes);

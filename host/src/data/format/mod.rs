@@ -45,7 +45,11 @@ const REFUSED: &[(&[u8], &str, &str)] = &[
         "an Arrow stream, as the library datasets keeps it",
         "make JSON lines of it: python3 -c \"import datasets; datasets.Dataset.from_file('IN').to_json('OUT')\"",
     ),
-    (b"SQLite format 3\0", "an SQLite database", "make JSON lines of a table: sqlite3 -json IN \"select * from TABLE\" | jq -c '.[]' > OUT"),
+    (
+        b"SQLite format 3\0",
+        "an SQLite database",
+        "make JSON lines of a table: sqlite3 -json IN \"select * from TABLE\" | jq -c '.[]' > OUT",
+    ),
     (b"\x89HDF\r\n", "an HDF5 file", "make JSON lines of it with h5py and json"),
     (b"\x93NUMPY", "a NumPy array", "make JSON lines of it with numpy and json"),
     (b"%PDF-", "a PDF document", "take its text out: pdftotext IN"),
@@ -76,7 +80,9 @@ fn plain(path: &Path, bytes: Vec<u8>, purpose: Purpose) -> Result<String> {
     if bytes.starts_with(parquet::MAGIC) {
         return match purpose {
             Purpose::Rows => parquet::lines(path, bytes),
-            Purpose::Text => Err(refuse(path, "a Parquet file, which holds rows and not running text", parquet::TO_TEXT)),
+            Purpose::Text => {
+                Err(refuse(path, "a Parquet file, which holds rows and not running text", parquet::TO_TEXT))
+            }
         };
     }
     if let Some((_, what, remedy)) = REFUSED.iter().find(|(magic, _, _)| bytes.starts_with(magic)) {
@@ -107,7 +113,11 @@ fn plain(path: &Path, bytes: Vec<u8>, purpose: Purpose) -> Result<String> {
 fn unpack(path: &Path, bytes: &[u8]) -> Result<Vec<u8>> {
     let mut unpacked = Vec::new();
     MultiGzDecoder::new(bytes).read_to_end(&mut unpacked).map_err(|error| {
-        refuse(path, &format!("a damaged gzip file ({error})"), "fetch it again; gunzip -t IN tests whether it is whole")
+        refuse(
+            path,
+            &format!("a damaged gzip file ({error})"),
+            "fetch it again; gunzip -t IN tests whether it is whole",
+        )
     })?;
     Ok(unpacked)
 }
@@ -200,8 +210,12 @@ pub fn check_running_text(path: &Path, text: &str) -> Result<()> {
         _ => return Ok(()),
     };
     let remedy = match ending.as_str() {
-        "toml" | "yaml" | "yml" => "name the text that is to be measured; `telos check` tries an experiment; a copy that ends in .txt is measured as it stands",
-        _ => "take the text out of it (for example jq -r .text IN > text.txt); a run's held-out rows are measured by eval.every",
+        "toml" | "yaml" | "yml" => {
+            "name the text that is to be measured; `telos check` tries an experiment; a copy that ends in .txt is measured as it stands"
+        }
+        _ => {
+            "take the text out of it (for example jq -r .text IN > text.txt); a run's held-out rows are measured by eval.every"
+        }
     };
     Err(refuse(path, &format!("{what}, and its syntax would be measured too"), remedy))
 }

@@ -32,6 +32,8 @@ pub struct RowCounts {
     pub shared_tokens: usize,
     /// Rows whose answer spells the end-of-text token before its end: the rest is left out.
     pub ended_early: usize,
+    /// Earlier answers of conversations that are not learned, because the chat template hides where they stand.
+    pub unplaced_answers: usize,
     /// Prompts and answers that were joined with no space or line between them.
     pub joined_without_space: usize,
     /// Numeric columns that every row has: they reach the objective as `column.NAME`.
@@ -61,6 +63,11 @@ impl fmt::Display for RowCounts {
             (self.dropped_to_evaluate, "of the dropped ones were held out"),
             (self.truncated, "truncated"),
             (self.ended_early, "with an end-of-text token inside the answer: the rest of it is left out"),
+            (
+                self.unplaced_answers,
+                "earlier answers not learned: the chat template rewrites them once later messages follow, and hides where they \
+                 stand ({% generation %} in data.chat_template marks them)",
+            ),
             (self.shared_tokens, "with a token that holds the prompt's end and the answer's beginning"),
             (
                 self.joined_without_space,
@@ -76,7 +83,10 @@ impl fmt::Display for RowCounts {
         }
         if !self.inexact_columns.is_empty() {
             let names = self.inexact_columns.join(", ");
-            write!(f, "; columns with integers beyond 2^53, which a number of 64 bits would round, and so not handed on: {names}")?;
+            write!(
+                f,
+                "; columns with integers beyond 2^53, which a number of 64 bits would round, and so not handed on: {names}"
+            )?;
         }
         if !self.unread_columns.is_empty() {
             let names = self.unread_columns.join(", ");

@@ -11,7 +11,6 @@
 //! answer's first ones, and not to the other's, the prompt ends before those characters on both sides.
 
 use std::collections::BTreeMap;
-use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -112,8 +111,13 @@ impl Encoder<'_> {
             counts.joined_without_space +=
                 usize::from(!self.layout.templates(row) && laid.iter().any(joined_without_space));
             counts.shared_tokens += usize::from(both().any(|(laid, placed)| shares_a_token(laid, placed)));
+            counts.unplaced_answers += laid.iter().map(|laid| laid.unplaced).sum::<usize>();
             let is_end = |id: u32| self.tokenizer.is_end(id);
-            counts.ended_early += usize::from(both().any(|(laid, placed)| ends_early(laid, placed, is_end)));
+            let mut early = false;
+            for (laid, placed) in both() {
+                early |= self.ends_early(laid, placed)?;
+            }
+            counts.ended_early += usize::from(early);
             let closed = ends.iter().map(|end| !is_cut_off(row, *end));
             let tokens = both().zip(closed).map(|((laid, placed), closed)| {
                 let tokens = supervise(laid, placed, closed.then_some(eos), is_end);
@@ -174,6 +178,20 @@ impl Encoder<'_> {
         if texts.iter().all(|tokens| tokens.serves(kind)) { Ok((texts, true)) } else { Err(Dropped::TooLong) }
     }
 
+    /// Whether an answer spells a token that ends it and words follow within it: they are not learned. Space and special tokens
+    /// that a template writes behind the end are not words.
+    fn ends_early(&self, laid: &Laid, placed: &Placed) -> Result<bool> {
+        for span in &laid.supervised {
+            let inside = |(a, b): (usize, usize)| a < span.end && b > span.start;
+            let own = (0..placed.ids.len()).filter(|i| inside(placed.offsets[*i])).map(|i| placed.ids[i]);
+            let behind: Vec<u32> = own.skip_while(|id| !self.tokenizer.is_end(*id)).skip(1).collect();
+            if !behind.is_empty() && !self.tokenizer.decode(&behind, true)?.trim().is_empty() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     /// Takes `over` tokens out of the prompt, from its beginning. One token must stay in front for the first supervised one
     /// to be predicted from.
     fn cut_left(&self, tokens: &mut Tokens, over: usize) -> Result<(), Dropped> {
@@ -230,16 +248,6 @@ fn supervise(laid: &Laid, placed: &Placed, close: Option<u32>, is_end: impl Fn(u
         }
     }
     tokens
-}
-
-/// Whether an answer spells a token that ends it and goes on: nothing after it is learned.
-fn ends_early(laid: &Laid, placed: &Placed, is_end: impl Fn(u32) -> bool) -> bool {
-    let inside = |span: &Range<usize>, (a, b): (usize, usize)| a < span.end && b > span.start;
-    laid.supervised.iter().any(|span| {
-        let mut own =
-            (0..placed.ids.len()).filter(|i| inside(span, placed.offsets[*i])).skip_while(|i| !is_end(placed.ids[*i]));
-        own.nth(1).is_some()
-    })
 }
 
 /// The text may spell the token that inputs begin with.

@@ -20,7 +20,7 @@ pub struct Fault {
 /// The value that begins at byte `start` of `text`, and the byte behind it. Text behind the value is not looked at.
 ///
 /// # Errors
-/// What is not JSON; a key that is there twice in one object; an integer of more than 64 bits.
+/// What is not JSON; a key that is there twice in one object.
 pub fn value_at(text: &str, start: usize) -> Result<(Value, usize), Fault> {
     let rest = text.get(start..).unwrap_or_default();
     let mut stream = serde_json::Deserializer::from_str(rest).into_iter::<Strict>();
@@ -30,17 +30,21 @@ pub fn value_at(text: &str, start: usize) -> Result<(Value, usize), Fault> {
         None => return Err(Fault { at: text.len(), what: "no value".into(), cut_off: true }),
     };
     let end = start + stream.byte_offset();
-    if has_large(&value)
-        && let Some(at) = large_integer(text.get(start..end).unwrap_or_default())
-    {
-        let at = start + at;
-        let what = format!(
+    Ok((value, end))
+}
+
+/// Refuses a value that rounds an integer of its `text`.
+///
+/// # Errors
+/// An integer of more than 64 bits.
+pub fn check_integers(text: &str, value: &Value) -> Result<(), String> {
+    match large_integer(text).filter(|_| has_large(value)) {
+        None => Ok(()),
+        Some(at) => Err(format!(
             "the integer at column {} has more than 64 bits and would be rounded: write it as a string",
             column(text, at)
-        );
-        return Err(Fault { at, what, cut_off: false });
+        )),
     }
-    Ok((value, end))
 }
 
 /// The column of byte `at` in its line, in characters, counted from 1.
@@ -127,7 +131,10 @@ fn large_integer(text: &str) -> Option<usize> {
             b'\\' if in_string => at += 1,
             b'"' => in_string = !in_string,
             b'-' | b'0'..=b'9' if !in_string => {
-                let length = bytes[at..].iter().take_while(|b| matches!(b, b'0'..=b'9' | b'-' | b'+' | b'.' | b'e' | b'E')).count();
+                let length = bytes[at..]
+                    .iter()
+                    .take_while(|b| matches!(b, b'0'..=b'9' | b'-' | b'+' | b'.' | b'e' | b'E'))
+                    .count();
                 let number = &text[at..at + length];
                 let whole = !number.contains(['.', 'e', 'E']);
                 if whole && number.parse::<i64>().is_err() && number.parse::<u64>().is_err() {
@@ -229,13 +236,23 @@ mod tests {
     /// Catches integers that become floats, and floats that are taken for integers.
     #[test]
     fn gotcha_53_integers_stay_whole_or_are_refused() {
-        for exact in ["9007199254740993", "-9223372036854775808", "18446744073709551615", "1e20", "1.5", "\"18446744073709551616\""] {
+        for exact in [
+            "9007199254740993",
+            "-9223372036854775808",
+            "18446744073709551615",
+            "1e20",
+            "1.5",
+            "\"18446744073709551616\"",
+        ] {
             let (value, _) = value_at(exact, 0).unwrap_or_else(|fault| panic!("{exact}: {fault:?}"));
+            assert_eq!(check_integers(exact, &value), Ok(()));
             assert!(exact == "1e20" || value.to_string() == exact, "{exact}: {value}");
         }
         for large in ["18446744073709551616", "-9223372036854775809"] {
             let says = "the integer at column 7 has more than 64 bits and would be rounded: write it as a string";
-            assert_eq!(what(&format!("[\"7\", {large}]")), says);
+            let text = format!("[\"7\", {large}]");
+            let (value, _) = value_at(&text, 0).unwrap_or_else(|fault| panic!("{text}: {fault:?}"));
+            assert_eq!(check_integers(&text, &value), Err(says.to_owned()));
         }
     }
 
@@ -246,7 +263,10 @@ mod tests {
             ("{\"a\": NaN}", "not JSON: NaN at column 7: JSON has no such number; write null"),
             ("{\"a\": -Infinity}", "not JSON: -Infinity at column 7: JSON has no such number; write null"),
             ("{\"a\": None}", "not JSON: None at column 7: Python's word; JSON writes null (json.dumps writes it so)"),
-            ("{'a': 1}", "not JSON: ' at column 2: JSON puts strings and keys in double quotes (Python: json.dumps, not str)"),
+            (
+                "{'a': 1}",
+                "not JSON: ' at column 2: JSON puts strings and keys in double quotes (Python: json.dumps, not str)",
+            ),
         ] {
             assert_eq!(what(text), says, "{text}");
         }

@@ -5,17 +5,20 @@ use std::ops::Range;
 
 use serde_json::{Value, json};
 
-use super::template::{ChatTemplate, Rendered};
-use super::{ASSISTANT, Content, Message, Part, Row, parts, role};
+use super::places::{Conversation, Places};
+use super::template::{ChatTemplate, KWARGS, Variables};
+use super::{ASSISTANT, Content, Message, Part, Row, learned, parts};
 use crate::data::{DataError, Result};
 
 /// A row as text.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Laid {
     /// All of it.
     pub text: String,
     /// What is learned, in code points, ascending; an empty stretch at the end stands for an empty completion.
     pub supervised: Vec<Range<usize>>,
+    /// Answers that are not learned, because the template hides where they stand.
+    pub unplaced: usize,
 }
 
 /// How rows are written.
@@ -39,61 +42,54 @@ impl Layout {
     /// A template that fails, or that does not tell the assistant's words from the others'.
     pub fn lay_out(&self, row: &Row, end: Part) -> Result<Laid> {
         if !self.templates(row) {
+            if row.columns.get(KWARGS).is_some_and(|variables| !variables.is_null()) {
+                let what = "variables of a chat template, and no template writes this row; give messages, or data.chat_template";
+                return Err(DataError::Json { place: row.place.clone(), key: KWARGS.to_owned(), what: what.into() });
+            }
             return Ok(joined(row, end));
         }
         let (prompt, messages) = conversation(row, end);
-        let messages = parts::as_read(&self.template, &messages, end == Part::Prompt);
         if self.template.is_plain() && messages.iter().any(|message| message.get("content").is_none_or(Value::is_null))
         {
             let what = "a message has no content, as one that only calls tools, and the template \"plain\" has no words for \
                         that: give data.chat_template one that has";
             return Err(DataError::Json { place: row.place.clone(), key: String::new(), what: what.into() });
         }
-        let laid = match end {
-            Part::Prompt => {
-                let opened = self.template.render(&messages, true);
-                opened.map(|rendered| Laid { text: rendered.text, supervised: Vec::new() })
-            }
-            _ => self.lay_out_messages(prompt, &messages),
-        };
-        let laid = laid.and_then(|laid| parts::check_written(&messages, &laid.text).map(|()| laid));
-        laid.map_err(|what| DataError::Json { place: row.place.clone(), key: String::new(), what })
+        let laid = Variables::of(row, &self.template).and_then(|variables| {
+            let messages = parts::as_read(&self.template, &messages, &variables, end == Part::Prompt);
+            let laid: Laid = match end {
+                Part::Prompt => {
+                    let opened = self.template.render(&messages, &variables, true).map_err(unnamed)?;
+                    Ok(Laid { text: opened.text, ..Laid::default() })
+                }
+                _ => self.lay_out_messages(prompt, &messages, &variables),
+            }?;
+            parts::check_written(&messages, &laid.text).map_err(unnamed)?;
+            Ok(laid)
+        });
+        laid.map_err(|(key, what)| DataError::Json { place: row.place.clone(), key, what })
     }
 
-    /// Supervised are the assistant's messages from number `prompt` on.
-    fn lay_out_messages(&self, prompt: usize, messages: &[Message]) -> Result<Laid, String> {
-        let Rendered { text, spans } = self.template.render(messages, false)?;
-        let answers: Vec<usize> = (0..messages.len()).filter(|i| role(&messages[*i]) == ASSISTANT).collect();
-        let spans = match spans {
-            Some(spans) if spans.len() == answers.len() => spans,
-            Some(spans) => {
-                let (marked, said) = (spans.len(), answers.len());
-                return Err(format!("the chat template marks {marked} stretches of {said} messages of the assistant"));
-            }
-            None => {
-                let ends = answers.iter().map(|answer| self.by_prefix(messages, *answer, &text));
-                ends.collect::<Result<Vec<_>, _>>()?
-            }
-        };
-        let learned = answers.into_iter().zip(spans).filter(|(answer, _)| *answer >= prompt);
-        Ok(Laid { text, supervised: learned.map(|(_, span)| span).collect() })
-    }
-
-    /// Where message number `answer` stands in the whole `text` of a template that marks nothing: from the end of what comes
-    /// before it, the opening of the assistant's message included, to the end of what is rendered with it.
-    fn by_prefix(&self, messages: &[Message], answer: usize, text: &str) -> Result<Range<usize>, String> {
-        let before = self.template.render(&messages[..answer], true)?.text;
-        let with = self.template.render(&messages[..=answer], false)?.text;
-        if !text.starts_with(&with) || !with.starts_with(&before) {
-            return Err(format!(
-                "the chat template does not say where message {} of the assistant begins and ends: it renders earlier \
-                 messages differently once later ones follow; put {{% generation %}} and {{% endgeneration %}} around the \
-                 assistant's words in data.chat_template",
-                answer + 1
-            ));
+    /// Supervised are the assistant's messages from number `prompt` on that do not say otherwise.
+    fn lay_out_messages(&self, prompt: usize, messages: &[Message], variables: &Variables) -> Result<Laid, Refused> {
+        let mut learned = Vec::with_capacity(messages.len());
+        for (number, message) in messages.iter().enumerate() {
+            let said =
+                learned::learned(message).map_err(|(key, what)| (key, format!("in message {}, {what}", number + 1)))?;
+            learned.push(number >= prompt && said.unwrap_or(true));
         }
-        Ok(before.chars().count()..with.chars().count())
+        let whole = self.template.render(messages, variables, false).map_err(unnamed)?;
+        let conversation = Conversation { template: &self.template, messages, variables, whole, learned };
+        let Places { supervised, unplaced } = conversation.places().map_err(unnamed)?;
+        Ok(Laid { text: conversation.whole.text, supervised, unplaced })
     }
+}
+
+/// A key of the row, where one is to blame, and what is wrong.
+type Refused = (String, String);
+
+fn unnamed(what: String) -> Refused {
+    (String::new(), what)
 }
 
 /// Strings as they are, one behind the other.
@@ -104,11 +100,11 @@ fn joined(row: &Row, end: Part) -> Laid {
     };
     let prompt = text(Part::Prompt);
     if end == Part::Prompt {
-        return Laid { text: prompt.to_owned(), supervised: Vec::new() };
+        return Laid { text: prompt.to_owned(), ..Laid::default() };
     }
     let (boundary, answer) = (prompt.chars().count(), text(end));
     let learned = boundary..boundary + answer.chars().count();
-    Laid { text: format!("{prompt}{answer}"), supervised: Vec::from([learned]) }
+    Laid { text: format!("{prompt}{answer}"), supervised: Vec::from([learned]), unplaced: 0 }
 }
 
 /// A row's messages as far as its part `end`, and how many of them are the prompt.

@@ -64,7 +64,11 @@ pub(super) fn message(place: &Place, key: &str, value: Value) -> Result<Message>
                 return Ok(message);
             }
             let found = if message.contains_key("content") { "null" } else { "missing" };
-            Err(refuse(place, &format!("{key}.content"), format!("{found}, and the message calls no tool: it says nothing")))
+            Err(refuse(
+                place,
+                &format!("{key}.content"),
+                format!("{found}, and the message calls no tool: it says nothing"),
+            ))
         }
         Some(other) => {
             let what = format!("{} where a string or a list of parts belongs", what(other));
@@ -103,7 +107,8 @@ fn check_parts(parts: &[Value]) -> Result<(), (String, String)> {
             Some("text") if part.get("text").is_some_and(Value::is_string) => {}
             Some("text") => return Err((format!("{place}.text"), "missing or not a string".into())),
             Some(other) => {
-                let what = format!("{other:?} is not read: these models read text, so that parts are of the type \"text\"");
+                let what =
+                    format!("{other:?} is not read: these models read text, so that parts are of the type \"text\"");
                 return Err((format!("{place}.type"), what));
             }
             None => return Err((format!("{place}.type"), "missing or not a string; for example \"text\"".into())),

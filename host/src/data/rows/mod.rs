@@ -3,10 +3,10 @@
 //! | step | file |
 //! |---|---|
 //! | which parts the rows of each kind have | [`kind`] |
-//! | read JSON into values, with file and line, strictly | [`items`], [`json`] |
+//! | read JSON into values, with file and line, strictly | [`items`], [`json`], [`integers`] for large numbers |
 //! | make parts and columns of them | [`jsonl`], with [`messages`], [`pair`] for the prompt of two answers, [`shapes`] of other tools |
 //! | hold some out, and never the same prompt on both sides | [`split`] |
-//! | write a row as text, and know which stretches are supervised | [`layout`], with [`template`] for chats |
+//! | write a row as text, and know which stretches are supervised | [`layout`], with [`template`], [`places`] and [`learned`] for chats |
 //! | see to contents in parts, unusual roles and answers that were cut off | [`parts`] |
 //! | tokenise, cut to length, drop what has nothing left to learn, count | [`encode`], [`counts`] |
 //! | hold the tokens in rows, and what rewards read of each | [`set`], [`text`] |
@@ -14,14 +14,17 @@
 
 pub mod counts;
 pub mod encode;
+pub mod integers;
 pub mod items;
 pub mod json;
 pub mod jsonl;
 pub mod kind;
 pub mod layout;
+pub mod learned;
 pub mod messages;
 pub mod pair;
 pub mod parts;
+pub mod places;
 pub mod set;
 pub mod shapes;
 pub mod split;

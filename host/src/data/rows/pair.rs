@@ -79,12 +79,17 @@ fn take_conversations_apart(asked: &[Message], parts: &mut BTreeMap<Part, Conten
     let spelled = |message: &Message| spaced(&words(message));
     let repeats = |asked: &Message| {
         let asked = spelled(asked);
-        chosen[..shared].iter().map(spelled).any(|said| !said.is_empty() && (said.contains(&asked) || asked.contains(&said)))
+        chosen[..shared]
+            .iter()
+            .map(spelled)
+            .any(|said| !said.is_empty() && (said.contains(&asked) || asked.contains(&said)))
     };
     if !asked.iter().all(repeats) {
-        return Err("`prompt` is not among the messages that `chosen` and `rejected` begin with: which of the two is asked? \
+        return Err(
+            "`prompt` is not among the messages that `chosen` and `rejected` begin with: which of the two is asked? \
                     Give answers alone, or leave `prompt` out"
-            .into());
+                .into(),
+        );
     }
     take_prompt_out(parts)
 }
@@ -106,7 +111,9 @@ fn take_prompt_out(parts: &mut BTreeMap<Part, Content>) -> Result<(), String> {
             [prompt, answer, &rejected[prompt.len()..]].map(|text| Content::Text(text.to_owned()))
         }
         _ => {
-            return Err("without `prompt` both answers must be strings, or both lists of messages, that begin alike".into());
+            return Err(
+                "without `prompt` both answers must be strings, or both lists of messages, that begin alike".into()
+            );
         }
     };
     parts.extend([(Part::Prompt, prompt), (Part::Chosen, chosen), (Part::Rejected, rejected)]);
@@ -146,9 +153,11 @@ fn shared_text(chosen: &str, rejected: &str) -> Result<usize, String> {
         shared.strip_suffix(' ').unwrap_or(shared).len()
     };
     if prompt == 0 {
-        return Err("without `prompt` both answers must begin with the text that they answer, and these share no beginning; \
+        return Err(
+            "without `prompt` both answers must begin with the text that they answer, and these share no beginning; \
                     give `prompt`, or make `chosen` and `rejected` lists of messages"
-            .into());
+                .into(),
+        );
     }
     Ok(prompt)
 }

@@ -7,12 +7,17 @@ use serde_json::Value;
 
 use super::layout::Laid;
 use super::messages::words;
-use super::template::ChatTemplate;
+use super::template::{ChatTemplate, Variables};
 use super::{ASSISTANT, Content, Message, Part, Row, role};
 
 /// The messages as `template` reads them. Lists of parts reach it unchanged where it writes their texts; a template that
 /// writes strings only would write the list's own notation, or nothing, and gets the parts' texts joined.
-pub(super) fn as_read<'a>(template: &ChatTemplate, messages: &'a [Message], open: bool) -> Cow<'a, [Message]> {
+pub(super) fn as_read<'a>(
+    template: &ChatTemplate,
+    messages: &'a [Message],
+    variables: &Variables,
+    open: bool,
+) -> Cow<'a, [Message]> {
     let has_parts = |message: &Message| message.get("content").is_some_and(Value::is_array);
     if !messages.iter().any(has_parts) {
         return Cow::Borrowed(messages);
@@ -23,8 +28,8 @@ pub(super) fn as_read<'a>(template: &ChatTemplate, messages: &'a [Message], open
         message.insert("content".to_owned(), text.into());
     }
     let types = |text: &str| text.matches("\"type\"").count() + text.matches("'type'").count();
-    let expected = template.render(&joined, open).map_or(0, |rendered| types(&rendered.text));
-    let reads_parts = template.render(messages, open).is_ok_and(|rendered| {
+    let expected = template.render(&joined, variables, open).map_or(0, |rendered| types(&rendered.text));
+    let reads_parts = template.render(messages, variables, open).is_ok_and(|rendered| {
         let all = messages.iter().filter(|message| has_parts(message));
         types(&rendered.text) <= expected && all.flat_map(texts).all(|text| rendered.text.contains(text.trim()))
     });

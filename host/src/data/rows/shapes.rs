@@ -21,7 +21,9 @@ pub(super) fn remedy(columns: &Map<String, Value>, kind: RowKind) -> String {
         let join = "jq -c '{prompt: ([.instruction, .input // \"\"] | map(select(. != \"\")) | join(\"\\n\\n\") + \"\\n\"), completion: \
                     .output}' IN > OUT";
         return match has("input") {
-            true => format!("; these are Alpaca's keys: {join} joins `instruction` and `input`, {columns} would leave `input` out"),
+            true => format!(
+                "; these are Alpaca's keys: {join} joins `instruction` and `input`, {columns} would leave `input` out"
+            ),
             false => format!("; these are Alpaca's keys: {columns}, or with an `input`: {join}"),
         };
     }

@@ -1,22 +1,16 @@
-//! Chat templates: Jinja as published models carry it, rendered by `minijinja`, with the places of the assistant's words.
+//! Chat templates: Jinja as published models carry it, rendered as transformers' `apply_chat_template` renders it, with the
+//! places of what `{% generation %} ... {% endgeneration %}` marks.
 //!
-//! A template may mark what the assistant says with `{% generation %} ... {% endgeneration %}`, the tag of transformers.
-//! minijinja has no tags of others' making, so the pair is read as a filter block, whose filter puts two characters around
-//! its text that stand in no text; they are taken out again after rendering, and where they stood is exact.
-//!
-//! `strftime_now`, which some templates ask for, is not offered: the date of a run must not reach its data.
+//! `strftime_now`, which some templates ask for, counts as not defined, and a call of it is refused: the date of a run must not
+//! reach its data.
 
 use std::ops::Range;
 
-use minijinja::{
-    Environment, Error as JinjaError, ErrorKind, context,
-    syntax::SyntaxConfig,
-    value::{Kwargs, Serde},
-};
-use serde_json::Value;
+use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
-use super::Message;
+use super::{Message, Row};
+use crate::data::jinja::{self, BEGIN, END, Limits, NUMBER_END, from_json};
 use crate::data::{DataError, Result, Tokenizer};
 
 /// Every message on a line of its own; the end-of-text token closes what the assistant says.
@@ -33,16 +27,11 @@ pub fn plain(tokenizer: &Tokenizer) -> String {
     format!("{beginning}{PLAIN}")
 }
 
-const MAIN: &str = "chat_template";
-const BEGIN: char = '\u{FDD0}';
-const END: char = '\u{FDD1}';
-
 /// A chat template, ready to render.
 pub struct ChatTemplate {
-    environment: Environment<'static>,
+    template: jinja::Template,
     source: String,
     special: Vec<(&'static str, String)>,
-    marks: bool,
 }
 
 /// A rendered conversation.
@@ -50,9 +39,37 @@ pub struct ChatTemplate {
 pub struct Rendered {
     /// The text.
     pub text: String,
-    /// What the assistant says, in code points, as the template marks it; `None` where it marks nothing.
-    pub spans: Option<Vec<Range<usize>>>,
+    /// What the template marks, in the order of the text; `None` where it has no marks at all.
+    pub marked: Option<Vec<Marked>>,
 }
+
+/// A stretch of text that a template marks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Marked {
+    /// Where it stands, in code points.
+    pub place: Range<usize>,
+    /// The number of the message that it writes, where the template's variables tell.
+    pub message: Option<usize>,
+}
+
+/// What a row gives a template beside its messages.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Variables {
+    /// Descriptions of tools, a list of objects: the row's column `tools`.
+    pub tools: Option<Value>,
+    /// Documents to read, a list of objects: the row's column `documents`, where the template reads it.
+    pub documents: Option<Value>,
+    /// Variables by name, which go before special tokens: the row's column [`KWARGS`].
+    pub more: Map<String, Value>,
+}
+
+/// The column of variables for the template, by transformers' and TRL's name.
+pub const KWARGS: &str = "chat_template_kwargs";
+
+/// Variables that every template is given.
+const GIVEN: [&str; 4] = ["messages", "tools", "documents", "add_generation_prompt"];
+/// Names of a message's reasoning, the standard one first.
+const REASONING: [&str; 3] = ["reasoning_content", "thinking", "reasoning"];
 
 impl ChatTemplate {
     /// Reads a template; `tokenizer` spells the special tokens.
@@ -60,20 +77,8 @@ impl ChatTemplate {
     /// # Errors
     /// What is wrong with it, and in which line.
     pub fn new(source: &str, tokenizer: &Tokenizer) -> Result<ChatTemplate> {
-        let refuse = |error: JinjaError| DataError::Template(told(&error));
-        let (text, marks) = as_filter_blocks(source);
-        let mut environment = Environment::new();
-        // As transformers sets up Jinja.
-        environment.set_syntax(SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build().map_err(refuse)?);
-        environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
-        environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
-        environment.add_filter("telos_generation", |text: String| format!("{BEGIN}{text}{END}"));
-        environment.add_filter("tojson", to_json);
-        environment.add_function("raise_exception", |why: String| -> Result<String, JinjaError> {
-            Err(JinjaError::new(ErrorKind::InvalidOperation, why))
-        });
-        environment.add_template_owned(MAIN, text).map_err(refuse)?;
-        Ok(ChatTemplate { environment, source: source.to_owned(), special: tokenizer.special_texts(), marks })
+        let template = jinja::Template::new(source).map_err(|error| DataError::Template(error.to_string()))?;
+        Ok(ChatTemplate { template, source: source.to_owned(), special: tokenizer.special_texts() })
     }
 
     /// The template's text.
@@ -83,24 +88,30 @@ impl ChatTemplate {
 
     /// Whether it marks what the assistant says.
     pub fn marks_answers(&self) -> bool {
-        self.marks
+        self.template.marks()
     }
 
     /// Renders `messages`, with the opening of the assistant's next message where `open` asks for it.
     ///
     /// # Errors
-    /// The template's own word, or what it cannot do with these messages.
-    pub fn render(&self, messages: &[Message], open: bool) -> Result<Rendered, String> {
-        let strings = messages.iter().flat_map(|message| message.values().filter_map(Value::as_str));
-        if let Some(bad) = strings.flat_map(str::chars).find(|c| [BEGIN, END].contains(c)) {
-            return Err(format!("U+{:04X} is no character of text", u32::from(bad)));
+    /// The template's own error, what it cannot do with these messages, or a limit that it reached.
+    pub fn render(&self, messages: &[Message], variables: &Variables, open: bool) -> Result<Rendered, String> {
+        let given = messages.iter().flat_map(Map::values).chain(&variables.tools).chain(&variables.documents);
+        if let Some(bad) = given.chain(variables.more.values()).find_map(mark_in) {
+            return Err(format!("U+{:04X} is not a character of text", u32::from(bad)));
         }
-        let special = minijinja::Value::from_pairs(self.special.iter().map(|(name, text)| (*name, text.as_str())));
-        let template = self.environment.get_template(MAIN).map_err(|error| told(&error))?;
-        let text = template
-            .render(context! { messages => Serde(messages), add_generation_prompt => open, ..special })
-            .map_err(|error| told(&error))?;
-        Ok(if self.marks { take_marks_out(&text) } else { Rendered { text, spans: None } })
+        let messages: Vec<Value> = messages.iter().map(|message| Value::Object(as_transformers(message))).collect();
+        let json = |value: &Option<Value>| from_json(value.as_ref().unwrap_or(&Value::Null));
+        let mut all = vec![
+            ("messages".to_owned(), from_json(&Value::Array(messages))),
+            ("tools".to_owned(), json(&variables.tools)),
+            ("documents".to_owned(), json(&variables.documents)),
+            ("add_generation_prompt".to_owned(), jinja::Value::Bool(open)),
+        ];
+        all.extend(self.special.iter().map(|(name, text)| ((*name).to_owned(), jinja::Value::str(text.as_str()))));
+        all.extend(variables.more.iter().map(|(name, value)| (name.clone(), from_json(value))));
+        let text = self.template.render(all, Limits::default()).map_err(|error| error.to_string())?;
+        Ok(if self.marks_answers() { take_marks_out(&text) } else { Rendered { text, marked: None } })
     }
 }
 
@@ -111,84 +122,119 @@ impl ChatTemplate {
     }
 }
 
+impl Variables {
+    /// What `row` gives `template`.
+    ///
+    /// # Errors
+    /// The key, and what is wrong with its value, or that the template does not read it.
+    pub fn of(row: &Row, template: &ChatTemplate) -> Result<Variables, (String, String)> {
+        let mut variables = Variables::default();
+        let refuse = |key: &str, what: String| Err((key.to_owned(), what));
+        if let Some(tools) = row.columns.get("tools").filter(|tools| !tools.is_null()) {
+            let tools = list_of_objects(tools).ok_or_else(|| {
+                let what =
+                    "not a list of tools; each is an object, such as {\"type\": \"function\", \"function\": {...}}";
+                ("tools".to_owned(), what.to_owned())
+            })?;
+            if !template.template.mentions("tools") && tools.as_array().is_some_and(|tools| !tools.is_empty()) {
+                let what = "the chat template does not use `tools`, so the row would be written without them; give \
+                            data.chat_template a template that does, or remove the key";
+                return refuse("tools", what.to_owned());
+            }
+            variables.tools = Some(tools);
+        }
+        if template.template.mentions("documents")
+            && let Some(documents) = row.columns.get("documents").filter(|documents| !documents.is_null())
+        {
+            let Some(documents) = list_of_objects(documents) else {
+                let what =
+                    "not a list of documents; each is an object, such as {\"title\": \"...\", \"text\": \"...\"}";
+                return refuse("documents", what.to_owned());
+            };
+            variables.documents = Some(documents);
+        }
+        match row.columns.get(KWARGS) {
+            None | Some(Value::Null) => {}
+            Some(Value::Object(more)) => {
+                for name in more.keys() {
+                    let key = format!("{KWARGS}.{name}");
+                    if GIVEN.contains(&name.as_str()) {
+                        return refuse(&key, format!("`{name}` comes from elsewhere and cannot be given here"));
+                    }
+                    if !template.template.mentions(name) {
+                        let what = "the chat template does not use this variable; remove it, or give data.chat_template \
+                                    a template that does";
+                        return refuse(&key, what.to_owned());
+                    }
+                }
+                variables.more = more.clone();
+            }
+            Some(_) => return refuse(KWARGS, "not an object of the template's variables, by name".to_owned()),
+        }
+        Ok(variables)
+    }
+}
+
+/// A list of objects, or a string that holds one as JSON, as some exporters write it.
+fn list_of_objects(value: &Value) -> Option<Value> {
+    let value = match value {
+        Value::String(text) => serde_json::from_str(text).ok()?,
+        other => other.clone(),
+    };
+    value.as_array().is_some_and(|list| list.iter().all(Value::is_object)).then_some(value)
+}
+
+/// A message as transformers hands it to a template: without keys that are null, and with its reasoning under the names that
+/// templates read.
+fn as_transformers(message: &Message) -> Message {
+    let there = message.iter().filter(|(_, value)| !value.is_null());
+    let mut message: Message = there.map(|(key, value)| (key.clone(), value.clone())).collect();
+    let reasoning = REASONING.iter().find_map(|name| message.get(*name)).cloned();
+    if let Some(reasoning) = reasoning {
+        let thinking = message.shift_remove("thinking").unwrap_or_else(|| reasoning.clone());
+        message.shift_insert(0, "thinking".to_owned(), thinking);
+        message.insert(REASONING[0].to_owned(), reasoning);
+    }
+    message
+}
+
 /// sha256 of a template's text, in hexadecimal.
 pub fn sha256(text: &str) -> String {
     crate::data::cache::hex(&Sha256::digest(text))
 }
 
-/// The template with generation tags as filter blocks, and whether there are any. Dashes of a tag stay.
-fn as_filter_blocks(source: &str) -> (String, bool) {
-    let (mut text, mut rest, mut marks) = (String::with_capacity(source.len()), source, false);
-    while let Some(start) = rest.find("{%") {
-        let Some(length) = rest[start..].find("%}") else { break };
-        let inner = &rest[start + 2..start + length];
-        let replaced = match inner.trim_matches(['-', '+', ' ', '\t', '\n', '\r']) {
-            "generation" => inner.replace("generation", "filter telos_generation"),
-            "endgeneration" => inner.replace("endgeneration", "endfilter"),
-            _ => inner.to_owned(),
-        };
-        marks |= replaced != inner;
-        text.push_str(&rest[..start + 2]);
-        text.push_str(&replaced);
-        text.push_str("%}");
-        rest = &rest[start + length + 2..];
+/// A mark that stands in a value.
+fn mark_in(value: &Value) -> Option<char> {
+    let in_text = |text: &str| text.chars().find(|c| [BEGIN, END, NUMBER_END].contains(c));
+    match value {
+        Value::String(text) => in_text(text),
+        Value::Array(items) => items.iter().find_map(mark_in),
+        Value::Object(object) => object.iter().find_map(|(key, value)| in_text(key).or_else(|| mark_in(value))),
+        _ => None,
     }
-    text.push_str(rest);
-    (text, marks)
 }
 
 fn take_marks_out(marked: &str) -> Rendered {
-    let (mut text, mut spans, mut start, mut length) = (String::with_capacity(marked.len()), Vec::new(), 0, 0);
-    for character in marked.chars() {
+    let (mut text, mut length, mut found) = (String::with_capacity(marked.len()), 0, Vec::new());
+    let mut open: Vec<usize> = Vec::new();
+    let mut characters = marked.chars();
+    while let Some(character) = characters.next() {
         match character {
-            BEGIN => start = length,
-            END => spans.push(start..length),
-            _ => {
+            BEGIN => {
+                let number: String = characters.by_ref().take_while(|c| *c != NUMBER_END).collect();
+                open.push(found.len());
+                found.push(Marked { place: length..length, message: number.parse().ok() });
+            }
+            END => {
+                if let Some(mark) = open.pop().and_then(|number| found.get_mut(number)) {
+                    mark.place.end = length;
+                }
+            }
+            character => {
                 text.push(character);
                 length += 1;
             }
         }
     }
-    Rendered { text, spans: Some(spans) }
-}
-
-/// `json.dumps` as transformers calls it: nothing escaped for HTML, a space after commas and colons.
-fn to_json(value: minijinja::Value, options: Kwargs) -> Result<String, JinjaError> {
-    let failed = |error: serde_json::Error| JinjaError::new(ErrorKind::BadSerialization, error.to_string());
-    let indent: Option<usize> = options.get("indent")?;
-    options.assert_all_used()?;
-    let value = serde_json::to_value(&value).map_err(failed)?;
-    let mut bytes = Vec::new();
-    let written = match indent {
-        Some(indent) => {
-            let indent = " ".repeat(indent);
-            let pretty = serde_json::ser::PrettyFormatter::with_indent(indent.as_bytes());
-            serde::Serialize::serialize(&value, &mut serde_json::Serializer::with_formatter(&mut bytes, pretty))
-        }
-        None => serde::Serialize::serialize(&value, &mut serde_json::Serializer::with_formatter(&mut bytes, Spaced)),
-    };
-    written.map_err(failed)?;
-    String::from_utf8(bytes).map_err(|error| JinjaError::new(ErrorKind::BadSerialization, error.to_string()))
-}
-
-/// Python's separators.
-struct Spaced;
-
-impl serde_json::ser::Formatter for Spaced {
-    fn begin_array_value<W: ?Sized + std::io::Write>(&mut self, writer: &mut W, first: bool) -> std::io::Result<()> {
-        writer.write_all(if first { b"" } else { b", " })
-    }
-
-    fn begin_object_key<W: ?Sized + std::io::Write>(&mut self, writer: &mut W, first: bool) -> std::io::Result<()> {
-        writer.write_all(if first { b"" } else { b", " })
-    }
-
-    fn begin_object_value<W: ?Sized + std::io::Write>(&mut self, writer: &mut W) -> std::io::Result<()> {
-        writer.write_all(b": ")
-    }
-}
-
-fn told(error: &JinjaError) -> String {
-    let line = error.line().map(|line| format!(" (line {line} of the template)")).unwrap_or_default();
-    format!("{}{line}", error.detail().map_or_else(|| error.kind().to_string(), str::to_owned))
+    Rendered { text, marked: Some(found) }
 }

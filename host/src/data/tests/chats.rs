@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::references;
 use crate::data::rows::layout::Layout;
-use crate::data::rows::template::PLAIN;
+use crate::data::rows::template::{PLAIN, Variables};
 use crate::data::rows::{ChatTemplate, Columns, Message, Part, Row, RowKind, jsonl};
 use crate::data::{DataError, Tokenizer};
 
@@ -45,12 +45,12 @@ fn rendered_chats_their_ids_and_masks_are_those_of_the_reference() {
         assert!(!chats.is_empty());
         for chat in chats {
             let open = chat["add_generation_prompt"].as_bool().unwrap();
-            let rendered = template.render(&messages(chat["messages"].clone()), open).unwrap();
+            let rendered = template.render(&messages(chat["messages"].clone()), &Variables::default(), open).unwrap();
             assert_eq!(Value::from(rendered.text.as_str()), chat["text"], "{name}");
             let placed = tokenizer.encode_placed(vec![&rendered.text]).unwrap().remove(0);
             assert_eq!(json!(placed.ids), chat["input_ids"], "{name}");
-            let spans = rendered.spans.unwrap();
-            let inside = |(a, b): &(usize, usize)| spans.iter().any(|s| *a < s.end && *b > s.start);
+            let marked = rendered.marked.unwrap();
+            let inside = |(a, b): &(usize, usize)| marked.iter().any(|m| *a < m.place.end && *b > m.place.start);
             let mask: Vec<u8> = placed.offsets.iter().map(|place| u8::from(inside(place))).collect();
             assert_eq!(json!(mask), chat["assistant_mask"], "{name}: {}", rendered.text);
         }
@@ -106,17 +106,221 @@ fn gotcha_11_the_completions_answers_are_learned_and_the_prompts_are_not() {
     assert_eq!(said(PLAIN, json!({"prompt": "2?", "completion": "two"})).unwrap(), [format!("two{end}")]);
 }
 
-/// A template that rewrites earlier turns says nothing of where they stand: refused, not guessed.
+/// What a template does to an answer, and what is learned of it then. Catches places taken from a render of the beginning alone
+/// (the first two), a mark that must belong to a message (the third), and an answer's end that takes in the next message's tag.
+#[test]
+fn gotcha_50_answers_are_found_where_the_template_rewrites_them() {
+    let chat = |first: &str| {
+        json!({"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": first},
+            {"role": "user", "content": "q2"}, {"role": "assistant", "content": "b"}]})
+    };
+    let upper = "{% for m in messages %}{% if loop.last %}{{ m.content }}{% else %}{{ m.content | upper }}{% endif %}\n{% endfor %}";
+    assert_eq!(said(upper, json!({"prompt": "a", "completion": "b"})).unwrap(), ["b"]);
+    let drops = "{% for m in messages %}<{{ m.role }}>{{ m.content if loop.last else m.content.split('</think>')[-1] }}|\n\
+        {% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}";
+    assert_eq!(said(drops, chat("<think>r</think>a")).unwrap(), ["a|\n", "b|\n"]);
+    let one_mark = "{% for m in messages %}{{ m.content }}{% endfor %}{% generation %}x{% endgeneration %}";
+    assert_eq!(said(one_mark, chat("a")).unwrap(), ["x"]);
+    // An end of text behind every conversation, but only there.
+    let ends = "{% for m in messages %}<|{{ m.role }}|>\n{{ m.content }}<|end|>\n{% endfor %}\
+        {% if add_generation_prompt %}<|assistant|>\n{% else %}{{ eos_token }}{% endif %}";
+    assert_eq!(said(ends, chat("a")).unwrap(), ["a<|end|>\n", "b<|end|>\n<|endoftext|>"]);
+    // Reasoning that is opened for the model, and left out of what it said.
+    let opens = "{% for m in messages %}[{{ m.role }}]{{ m.content }}\n{% endfor %}{% if add_generation_prompt %}[assistant]<think>\n{% endif %}";
+    assert_eq!(said(opens, chat("a")).unwrap(), ["a\n", "b\n"]);
+}
+
+/// Where the words cannot be told apart: refused for the last answer, counted for an earlier one. Catches a guess.
 #[test]
 fn gotcha_11_a_template_that_hides_the_places_is_refused_with_the_remedy() {
-    let rewrites = "{% for m in messages %}{% if loop.last %}{{ m.content }}{% else %}{{ m.content | upper }}{% endif %}\n{% endfor %}";
-    let error = said(rewrites, json!({"prompt": "a", "completion": "b"})).unwrap_err().to_string();
+    let twice = "{% for m in messages %}{{ m.content }}{{ messages | length }}{{ m.content }}\n{% endfor %}";
+    let error = said(twice, json!({"prompt": "a", "completion": "b"})).unwrap_err().to_string();
     assert!(error.starts_with("rows.jsonl:1: ") && error.contains("{% generation %}"), "{error}");
-    let one_mark = "{% for m in messages %}{{ m.content }}{% endfor %}{% generation %}x{% endgeneration %}";
-    let chat = json!({"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"},
-        {"role": "user", "content": "c"}, {"role": "assistant", "content": "d"}]});
-    let error = said(one_mark, chat).unwrap_err().to_string();
-    assert!(error.contains("marks 1 stretches of 2 messages"), "{error}");
+    let first = "{% for m in messages %}{{ m.content if loop.last else m.content | length }}\n{% endfor %}";
+    let tokenizer = Tokenizer::bytes().unwrap();
+    let layout = Layout { template: ChatTemplate::new(first, &tokenizer).unwrap(), strings: true };
+    let chat = json!({"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "abc"},
+        {"role": "user", "content": "q2"}, {"role": "assistant", "content": "b"}]});
+    let laid = layout.lay_out(&row(&chat), Part::Completion).unwrap();
+    assert_eq!((laid.unplaced, laid.supervised, laid.text.as_str()), (1, vec![6..8], "1\n3\n2\nb\n"));
+}
+
+/// Gotcha 50: what transformers masks is the union of all stretches. Catches a count of marks against messages, a mark that is
+/// learned though its message is the prompt's, and marks within marks that are learned twice.
+#[test]
+fn gotcha_50_marks_are_a_union_and_each_belongs_to_its_message() {
+    let template = "{% for m in messages %}{% if m.role == 'assistant' %}{% generation %}<{{ m.reasoning }}>{% endgeneration %}\
+        -{% generation %}{{ m.content }}{% endgeneration %}{% else %}{{ m.content }}{% endif %};{% endfor %}";
+    let turn = |content: &str| json!({"role": "assistant", "content": content, "reasoning": "r"});
+    let user = json!({"role": "user", "content": "q"});
+    assert_eq!(
+        said(template, json!({"messages": [user, turn("a"), user, turn("b")]})).unwrap(),
+        ["<r>", "a", "<r>", "b"]
+    );
+    assert_eq!(
+        said(template, json!({"prompt": [user, turn("a"), user], "completion": [turn("b")]})).unwrap(),
+        ["<r>", "b"]
+    );
+    let nested =
+        "{% for m in messages %}{% generation %}a{% generation %}b{% endgeneration %}c{% endgeneration %}{% endfor %}";
+    assert_eq!(said(nested, json!({"messages": [user, turn("a")]})).unwrap(), ["abc", "abc"]);
+}
+
+/// Gotcha 48: a message says whether it is learned. Catches a weight that is dropped, and one that counts as a part of the text.
+#[test]
+fn gotcha_48_a_messages_weight_is_honoured_or_refused() {
+    let chat = |key: &str, value: Value| {
+        let mut first = json!({"role": "assistant", "content": "one"});
+        first[key] = value;
+        json!({"messages": [{"role": "user", "content": "1?"}, first, {"role": "user", "content": "2?"},
+            {"role": "assistant", "content": "two"}]})
+    };
+    let end = "<|endoftext|>";
+    let unmarked = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}{% if add_generation_prompt %}assistant: {% endif %}";
+    for (key, value) in [
+        ("weight", json!(0)),
+        ("weight", json!(0.0)),
+        ("train", json!(false)),
+        ("trainable", json!(false)),
+        ("masked", json!(true)),
+    ] {
+        assert_eq!(said(PLAIN, chat(key, value.clone())).unwrap(), [format!("two{end}")], "{key}");
+        assert_eq!(said(unmarked, chat(key, value)).unwrap(), ["two\n"], "{key}");
+    }
+    for (key, value) in
+        [("weight", json!(1)), ("train", json!(true)), ("masked", json!(false)), ("weight", json!(null))]
+    {
+        assert_eq!(said(PLAIN, chat(key, value)).unwrap().len(), 2, "{key}");
+    }
+    for (key, value, word) in [
+        ("weight", json!(0.5), "0 (not learned) or 1"),
+        ("train", json!("no"), "0 (not learned) or 1"),
+        ("mask", json!(1), "`weight`: 0 or 1"),
+        ("loss_scale", json!(2), "`weight`: 0 or 1"),
+    ] {
+        let error = said(PLAIN, chat(key, value)).unwrap_err().to_string();
+        assert!(
+            error.starts_with(&format!("rows.jsonl:1: `{key}`: in message 2, ")) && error.contains(word),
+            "{error}"
+        );
+    }
+    let user = json!({"messages": [{"role": "user", "content": "1?", "train": true}, {"role": "assistant", "content": "one"}]});
+    assert!(said(PLAIN, user).unwrap_err().to_string().contains("only messages of the role"));
+    let both = json!({"messages": [{"role": "user", "content": "1?"}, {"role": "assistant", "content": "one", "train": true, "weight": 0}]});
+    assert!(said(PLAIN, both).unwrap_err().to_string().contains("contradicts"));
+}
+
+/// What a row gives its template reaches it, or is refused by its key. Catches a column that is dropped without a word.
+#[test]
+fn gotcha_48_tools_documents_and_variables_reach_the_template() {
+    let template = "{% if tools %}T{{ tools | tojson }}{% endif %}{% if documents %}D{{ documents[0].title }}{% endif %}{{ mode }}{{ eos_token }}\n\
+        {% for m in messages %}{{ m.content }};{% endfor %}";
+    let text = |template: &str, more: Value| {
+        let tokenizer = Tokenizer::bytes().unwrap();
+        let layout = Layout { template: ChatTemplate::new(template, &tokenizer).unwrap(), strings: true };
+        let mut line = json!({"prompt": "q", "completion": "a"});
+        line.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        layout.lay_out(&row(&line), Part::Completion).map(|laid| laid.text)
+    };
+    let end = "<|endoftext|>";
+    assert_eq!(text(template, json!({"tools": [{"n": 1}]})).unwrap(), format!("T[{{\"n\": 1}}]{end}\nq;a;"));
+    assert_eq!(text(template, json!({"tools": "[{\"n\": 1}]"})).unwrap(), format!("T[{{\"n\": 1}}]{end}\nq;a;"));
+    assert_eq!(
+        text(template, json!({"tools": null, "documents": [{"title": "x"}]})).unwrap(),
+        format!("Dx{end}\nq;a;")
+    );
+    assert_eq!(text(template, json!({"chat_template_kwargs": {"mode": 7, "eos_token": "E"}})).unwrap(), "7E\nq;a;");
+    assert_eq!(
+        text("{{ messages[0].content }}", json!({"documents": "a column of its own", "tools": []})).unwrap(),
+        "q"
+    );
+    for (template, more, key, word) in [
+        (template, json!({"tools": "clock"}), "tools", "not a list of tools"),
+        (template, json!({"tools": [1]}), "tools", "not a list of tools"),
+        (template, json!({"documents": ["x"]}), "documents", "not a list of documents"),
+        ("{{ messages[0].content }}", json!({"tools": [{"n": 1}]}), "tools", "does not use `tools`"),
+        (
+            template,
+            json!({"chat_template_kwargs": {"nosuch": 1}}),
+            "chat_template_kwargs.nosuch",
+            "does not use this variable",
+        ),
+        (
+            template,
+            json!({"chat_template_kwargs": {"messages": []}}),
+            "chat_template_kwargs.messages",
+            "cannot be given here",
+        ),
+        (template, json!({"chat_template_kwargs": 1}), "chat_template_kwargs", "not an object"),
+    ] {
+        let error = text(template, more).unwrap_err().to_string();
+        assert!(error.starts_with(&format!("rows.jsonl:1: `{key}`: ")) && error.contains(word), "{error}");
+    }
+}
+
+/// Gotcha 63: templates of other people end. Catches a loop without end, a stack that overflows, and memory that fills.
+#[test]
+fn gotcha_63_templates_run_with_limits() {
+    let tokenizer = Tokenizer::bytes().unwrap();
+    let chat = || messages(json!([{"role": "user", "content": "q"}]));
+    let render = |template: &str| {
+        ChatTemplate::new(template, &tokenizer)?.render(&chat(), &Variables::default(), true).map_err(DataError::Option)
+    };
+    let nested = format!("{{{{ {}1{} }}}}", "(".repeat(5000), ")".repeat(5000));
+    let sum = format!("{{{{ {}1 }}}}", "1 + ".repeat(50_000));
+    let ifs = format!("{}x{}", "{% if true %}".repeat(5000), "{% endif %}".repeat(5000));
+    let nots = format!("{{{{ {}1 }}}}", "not ".repeat(50_000));
+    let lookups = format!("{{{{ x{} }}}}", ".a".repeat(50_000));
+    for (template, word) in [
+        ("{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}", "steps"),
+        ("{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}", "recurses deeper"),
+        (
+            "{% set ns = namespace(s='xxxxxxxxxx') %}{% for i in range(99) %}{% set ns.s = ns.s ~ ns.s %}{% endfor %}",
+            "longer than",
+        ),
+        (
+            "{% set ns = namespace(s=[1]) %}{% for i in range(99) %}{% set ns.s = ns.s + ns.s %}{% endfor %}",
+            "is larger than",
+        ),
+        (
+            "{% set ns = namespace(s=[1]) %}{% for i in range(99) %}{% set ns.s = [ns.s, ns.s] %}{% endfor %}{{ ns.s }}",
+            "is larger than",
+        ),
+        ("{{ 'x' * 999999999999 }}", "longer than"),
+        ("{{ '%999999999d' % 1 }}", "too wide"),
+        ("{{ 'x'.ljust(999999999999) }}", "longer than"),
+        ("{% for a in range(99999) %}{{ 'xxxxxxxxxxxxxxxxxxxx' * 100 }}{% endfor %}", "longer than"),
+        (nested.as_str(), "nested deeper"),
+        (sum.as_str(), "operations in one expression"),
+        (ifs.as_str(), "nested deeper"),
+        (nots.as_str(), "nested deeper"),
+        (lookups.as_str(), "operations in one expression"),
+    ] {
+        let error = render(template).unwrap_err().to_string();
+        assert!(error.contains(word), "{}: {error}", &template[..60.min(template.len())]);
+    }
+}
+
+/// Whole numbers of any length print as they are written. Catches a number that passed through 64 bits.
+#[test]
+fn gotcha_53_large_whole_numbers_reach_the_template_exactly() {
+    let template = "{% for m in messages %}{{ m.z }} {{ m.z | tojson }} {{ m.z is integer }};{% endfor %}";
+    for digits in [
+        "12345678901234567890123",
+        "-9007199254740993",
+        "18446744073709551616",
+        "170141183460469231731687303715884105728000",
+    ] {
+        let line = format!(
+            "{{\"prompt\": [{{\"role\": \"user\", \"content\": \"\\\"1:\", \"z\": {digits}}}], \"completion\": \"a\"}}"
+        );
+        let row =
+            jsonl::parse("rows.jsonl".as_ref(), &line, RowKind::PromptCompletion, &Columns::new()).unwrap().remove(0);
+        let tokenizer = Tokenizer::bytes().unwrap();
+        let layout = Layout { template: ChatTemplate::new(template, &tokenizer).unwrap(), strings: true };
+        let laid = layout.lay_out(&row, Part::Prompt).unwrap();
+        assert_eq!(laid.text, format!("{digits} {digits} True;"));
+    }
 }
 
 /// What published templates use beyond Jinja, with the answers of Python.
@@ -124,7 +328,9 @@ fn gotcha_11_a_template_that_hides_the_places_is_refused_with_the_remedy() {
 fn templates_may_use_what_those_of_published_models_use() {
     let tokenizer = Tokenizer::bytes().unwrap();
     let render = |template: &str, chat: Value| {
-        ChatTemplate::new(template, &tokenizer)?.render(&messages(chat), true).map_err(DataError::Option)
+        ChatTemplate::new(template, &tokenizer)?
+            .render(&messages(chat), &Variables::default(), true)
+            .map_err(DataError::Option)
     };
     let hello =
         || json!([{"role": "user", "content": " Hello "}, {"role": "assistant", "content": "<think>x</think>\nHi"}]);

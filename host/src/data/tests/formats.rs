@@ -80,7 +80,8 @@ fn gzip_is_read() {
 /// `tests/references/formats/make.py`.
 #[test]
 fn parquet_is_read() {
-    let bytes = std::fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/references/formats/chats.parquet")).unwrap();
+    let bytes =
+        std::fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/references/formats/chats.parquet")).unwrap();
     let rows = rows("chats.parquet", &bytes).unwrap();
     let shown: Vec<String> = rows.iter().map(said).collect();
     assert_eq!(shown, ["chats.parquet:1 q1a1", "chats.parquet:2 q2ä2"]);
@@ -99,7 +100,11 @@ fn parquet_is_read() {
 #[test]
 fn other_formats_are_named_with_the_command_that_converts_them() {
     for (bytes, what, remedy) in [
-        (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 12\n".as_slice(), "a Git LFS pointer", "git lfs pull"),
+        (
+            b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 12\n".as_slice(),
+            "a Git LFS pointer",
+            "git lfs pull",
+        ),
         (b"PK\x03\x04\x14\0", "a zip archive", "unzip r.jsonl"),
         (b"BZh91AY&SY\0", "compressed by bzip2", "bzip2 -dk r.jsonl"),
         (b"\xFD7zXZ\0\0", "compressed by xz", "xz -dk r.jsonl"),
@@ -131,7 +136,8 @@ fn lists_and_objects_over_several_lines_are_read() {
         (format!("{ROW}{ROW}\n\n{ROW}"), vec![1, 1, 3]),
         (format!("{ROW}\r{ROW}\r"), vec![1, 1]),
     ] {
-        let found: Vec<String> = rows("r.json", file.as_bytes()).unwrap_or_else(|e| panic!("{file}: {e}")).iter().map(said).collect();
+        let found: Vec<String> =
+            rows("r.json", file.as_bytes()).unwrap_or_else(|e| panic!("{file}: {e}")).iter().map(said).collect();
         let expected: Vec<String> = lines.iter().map(|line| format!("r.json:{line} q: ä")).collect();
         assert_eq!(found, expected, "{file}");
     }
@@ -141,15 +147,33 @@ fn lists_and_objects_over_several_lines_are_read() {
 #[test]
 fn what_is_not_json_is_named_by_one_line_and_column() {
     for (file, says) in [
-        (format!("{ROW}\n{{\"prompt\":\"q\",\"compl"), "r:2: not JSON: cut off at column 21 (EOF while parsing a string)"),
-        (format!("{{\"prompt\":\"q\",\"compl\n{ROW}\n"), "r:1: not JSON: cut off at column 21 (EOF while parsing a string)"),
+        (
+            format!("{ROW}\n{{\"prompt\":\"q\",\"compl"),
+            "r:2: not JSON: cut off at column 21 (EOF while parsing a string)",
+        ),
+        (
+            format!("{{\"prompt\":\"q\",\"compl\n{ROW}\n"),
+            "r:1: not JSON: cut off at column 21 (EOF while parsing a string)",
+        ),
         (format!("{ROW}\n{{\"prompt\": NaN}}"), "r:2: not JSON: NaN at column 12: JSON has no such number; write null"),
-        (format!("[{ROW},\n {{\"prompt\": -Infinity}}]"), "r:2: not JSON: -Infinity at column 13: JSON has no such number; write null"),
-        ("{\n\"prompt\": \"a\",\n\"completion\": None\n}".into(), "r:3: not JSON: None at column 15: Python's word; JSON writes null (json.dumps writes it so)"),
-        ("{\"prompt\": \"a\", \"prompt\": \"b\"}".into(), "r:1: the key `prompt` is there twice in one object; keep one"),
+        (
+            format!("[{ROW},\n {{\"prompt\": -Infinity}}]"),
+            "r:2: not JSON: -Infinity at column 13: JSON has no such number; write null",
+        ),
+        (
+            "{\n\"prompt\": \"a\",\n\"completion\": None\n}".into(),
+            "r:3: not JSON: None at column 15: Python's word; JSON writes null (json.dumps writes it so)",
+        ),
+        (
+            "{\"prompt\": \"a\", \"prompt\": \"b\"}".into(),
+            "r:1: the key `prompt` is there twice in one object; keep one",
+        ),
         ("hello".into(), "r:1: not JSON: expected value at column 1, found \"hello\""),
         (format!("[{ROW}"), "r:1: not JSON: the file ends within its list: it was cut off"),
-        (format!("{ROW},\n{ROW},\n"), "r:1: a comma behind the object: JSON lines have none; take it away (sed 's/,$//')"),
+        (
+            format!("{ROW},\n{ROW},\n"),
+            "r:1: a comma behind the object: JSON lines have none; take it away (sed 's/,$//')",
+        ),
         ("[1, 2]".into(), "r:1: a number where an object with the row's keys belongs"),
     ] {
         assert_eq!(rows("r", file.as_bytes()).unwrap_err().to_string(), says, "{file}");

@@ -12,6 +12,7 @@ mod rows;
 mod shapes;
 mod splitting;
 mod synthetic;
+mod templates;
 mod texts;
 mod tokenizing;
 

@@ -317,7 +317,10 @@ fn answers_without_a_common_prompt_are_refused_with_the_remedy() {
     let (ask, other, yes) = (turn("user", "a?"), turn("user", "b?"), turn("assistant", "yes"));
     for (line, says) in [
         (json!({"chosen": "yes", "rejected": "no"}), "without `prompt` both answers must begin with the text"),
-        (json!({"chosen": "a? yes", "rejected": [ask, yes]}), "both answers must be strings, or both lists of messages"),
+        (
+            json!({"chosen": "a? yes", "rejected": [ask, yes]}),
+            "both answers must be strings, or both lists of messages",
+        ),
         (json!({"chosen": [ask, yes], "rejected": [other, yes]}), "answer no common prompt"),
         (json!({"chosen": [yes], "rejected": [yes]}), "answer no common prompt"),
         (json!({"prompt": "c?", "chosen": [ask, yes], "rejected": [yes]}), "`chosen` begins with the role \"user\""),

@@ -25,7 +25,8 @@ fn parts(texts: &[&str]) -> Value {
 /// A template that writes parts itself, one that writes strings only, and one that drops what is not a string.
 const PARTS: &str = "{% for m in messages %}{% if m.content is string %}{{ m.content }}{% else %}{% for p in m.content %}<{{ p.text }}>\
                      {% endfor %}{% endif %}{% if m.role == 'assistant' %}{{ eos_token }}{% endif %}{% endfor %}";
-const STRINGS: &str = "{% for m in messages %}{{ m.content }}{% if m.role == 'assistant' %}{{ eos_token }}{% endif %}{% endfor %}";
+const STRINGS: &str =
+    "{% for m in messages %}{{ m.content }}{% if m.role == 'assistant' %}{{ eos_token }}{% endif %}{% endfor %}";
 const DROPS: &str = "{% for m in messages %}{% if m.content is string %}{{ m.content }}{% endif %}\
                      {% if m.role == 'assistant' %}{{ eos_token }}{% endif %}{% endfor %}";
 
@@ -53,10 +54,16 @@ fn messages_that_cannot_be_learned_are_refused_by_their_place() {
     let ask = turn("user", "q");
     for (messages, says) in [
         (json!([turn("user", image), turn("assistant", "c")]), "`messages[0].content[1].type`: \"image\" is not read"),
-        (json!([turn("user", json!([{"type": "text"}])), turn("assistant", "c")]), "`messages[0].content[0].text`: missing"),
+        (
+            json!([turn("user", json!([{"type": "text"}])), turn("assistant", "c")]),
+            "`messages[0].content[0].text`: missing",
+        ),
         (json!([turn("user", json!([])), turn("assistant", "c")]), "`messages[0].content`: an empty list of parts"),
         (json!([ask, turn("assistant", Value::Null)]), "`messages[1].content`: null, and the message calls no tool"),
-        (json!([ask, {"role": "assistant", "tool_calls": null}]), "`messages[1].content`: missing, and the message calls no tool"),
+        (
+            json!([ask, {"role": "assistant", "tool_calls": null}]),
+            "`messages[1].content`: missing, and the message calls no tool",
+        ),
         (json!([ask, turn("Assistant", "c")]), "`messages[1].role`: \"Assistant\", which would not be learned"),
         (json!([ask, turn("model", "c")]), "there is nothing to learn; the roles are \"user\", \"model\""),
         (json!([{"from": "alien", "value": "x"}]), "`messages[0].from`: \"alien\" is not a known speaker"),
@@ -64,7 +71,8 @@ fn messages_that_cannot_be_learned_are_refused_by_their_place() {
         let error = row(RowKind::PromptCompletion, &json!({"messages": messages})).unwrap_err();
         assert!(error.starts_with("rows.jsonl:1: ") && error.contains(says), "{error}");
     }
-    let calls = json!({"messages": [ask, {"role": "assistant", "tool_calls": [{"name": "f"}]}, turn("assistant", "c")]});
+    let calls =
+        json!({"messages": [ask, {"role": "assistant", "tool_calls": [{"name": "f"}]}, turn("assistant", "c")]});
     assert!(row(RowKind::PromptCompletion, &calls).is_ok());
 }
 
@@ -166,7 +174,10 @@ fn an_answer_that_was_cut_off_ends_with_its_words_in_a_template_too() {
 fn gotcha_48_any_answer_of_a_list_is_right() {
     let line = |answer: Value| json!({"prompt": "q", "answer": answer});
     let text = row(RowKind::Prompt, &line(json!(["a", 7, 9007199254740993_u64]))).unwrap().text();
-    assert_eq!((text.answer.as_deref(), text.more_answers), (Some("a"), vec!["7".to_owned(), "9007199254740993".to_owned()]));
+    assert_eq!(
+        (text.answer.as_deref(), text.more_answers),
+        (Some("a"), vec!["7".to_owned(), "9007199254740993".to_owned()])
+    );
     for (answer, says) in [
         (json!([]), "an empty list"),
         (json!(["a", ["b"]]), "a list at place 1 of the list"),
@@ -187,7 +198,10 @@ fn gotcha_53_whole_numbers_stay_whole() {
     use plugin_api::reward::Column;
     let large = 9_007_199_254_740_993_u64;
     let tokenizer = Tokenizer::bytes().unwrap();
-    let case = Case { template: Some("{% for m in messages %}{{ m.content }}{{ m.n }}{{ m.n | tojson }}{{ eos_token }}{% endfor %}"), ..bytes(&tokenizer) };
+    let case = Case {
+        template: Some("{% for m in messages %}{{ m.content }}{{ m.n }}{{ m.n | tojson }}{{ eos_token }}{% endfor %}"),
+        ..bytes(&tokenizer)
+    };
     let line = json!({"messages": [{"role": "user", "content": "", "n": large}, turn("assistant", "a")]});
     let shown = case.all_shown(line).remove(0);
     assert!(shown.starts_with(&format!("{large}{large}{END}")), "{shown}");
@@ -215,11 +229,17 @@ fn columns_of_words_that_nothing_reads_are_named() {
 fn rows_of_other_shapes_are_refused_with_the_remedy() {
     for (line, says) in [
         (json!({"instruction": "a", "input": "b", "output": "c"}), "these are Alpaca's keys: jq -c '{prompt: "),
-        (json!({"instruction": "a", "output": "c"}), "data.columns = { prompt = \"instruction\", completion = \"output\" }"),
+        (
+            json!({"instruction": "a", "output": "c"}),
+            "data.columns = { prompt = \"instruction\", completion = \"output\" }",
+        ),
         (json!({"text": "a"}), "jq -c '{prompt: \"\", completion: .text}' rows.jsonl > rows.converted.jsonl"),
         (json!({"data": [{"prompt": "a"}]}), "jq -c '.data[]' rows.jsonl > rows.converted.jsonl"),
         (turn("user", "a"), "this is a message, and a row holds a conversation"),
-        (json!({"question": "a", "response": "b"}), "data.columns = { prompt = \"question\", completion = \"response\" }"),
+        (
+            json!({"question": "a", "response": "b"}),
+            "data.columns = { prompt = \"question\", completion = \"response\" }",
+        ),
     ] {
         let error = row(RowKind::PromptCompletion, &line).unwrap_err();
         assert!(error.contains(says), "{error}");

@@ -49,7 +49,10 @@ fn what_is_no_row_is_refused_by_file_line_and_key() {
         (chat(json!([{"role": "user", "content": "a"}])), "`messages`: no message has the role \"assistant\""),
         (chat(json!([{"content": "a"}])), "`messages[0].role`: missing"),
         (chat(json!([{"role": "user"}])), "`messages[0].content`: missing"),
-        (chat(json!([{"role": "user", "content": 7}])), "`messages[0].content`: a number where a string or a list of parts"),
+        (
+            chat(json!([{"role": "user", "content": 7}])),
+            "`messages[0].content`: a number where a string or a list of parts",
+        ),
         (chat(json!([{"role": "user", "content": ["a"]}])), "`messages[0].content[0]`: a string where a part belongs"),
         (chat(json!(["a"])), "`messages[0]`: a string where a message"),
     ] {

@@ -251,8 +251,12 @@ impl ObjectivePlugin for OddRollouts {
     type Options = OddOptions;
 
     fn manifest() -> ObjectiveManifest {
-        let role =
-            |name: &str, statistic| Role { name: name.into(), trains: true, optional: false, statistics: vec![statistic] };
+        let role = |name: &str, statistic| Role {
+            name: name.into(),
+            trains: true,
+            optional: false,
+            statistics: vec![statistic],
+        };
         ObjectiveManifest {
             summary: "A policy gradient that answers as no objective should, for tests".into(),
             formula: "sum over supervised tokens of -reward logp".into(),

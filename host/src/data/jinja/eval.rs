@@ -1,0 +1,323 @@
+//! Expressions: lookups with jinja2's order of attributes and items, calls, slices.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use super::library::{functions, methods};
+use super::read::ast::{Comparison, Expr, Filter};
+use super::render::{Renderer, Scope};
+use super::value::{Callable, DEEPEST, Loop, Value, insert};
+use super::{Evaluated, operators};
+
+/// Arguments of a call.
+#[derive(Default)]
+pub struct Args {
+    pub positional: Vec<Value>,
+    pub named: Vec<(Arc<str>, Value)>,
+}
+
+impl Args {
+    /// The arguments in the order of `names`, as Python binds them.
+    ///
+    /// # Errors
+    /// Too many, an unknown name, or one given twice.
+    pub fn bind<const N: usize>(self, what: &str, names: [&str; N]) -> Evaluated<[Option<Value>; N]> {
+        if self.positional.len() > N {
+            return Err(format!("{what} takes at most {N} arguments, {} are given", self.positional.len()));
+        }
+        let mut bound = [const { None }; N];
+        for (place, value) in bound.iter_mut().zip(self.positional) {
+            *place = Some(value);
+        }
+        for (name, value) in self.named {
+            match names.iter().position(|one| *one == &*name).map(|place| &mut bound[place]) {
+                Some(place @ None) => *place = Some(value),
+                Some(_) => return Err(format!("{what} got two values for '{name}'")),
+                None => return Err(format!("{what} got an unexpected keyword argument '{name}'")),
+            }
+        }
+        Ok(bound)
+    }
+
+    /// No keywords.
+    pub fn positional(self, what: &str, least: usize, most: usize) -> Evaluated<Vec<Value>> {
+        if let Some((name, _)) = self.named.first() {
+            return Err(format!("{what} takes no keyword argument '{name}'"));
+        }
+        let given = self.positional.len();
+        if given < least || given > most {
+            return Err(format!("{what} takes {least} to {most} arguments, {given} are given"));
+        }
+        Ok(self.positional)
+    }
+}
+
+impl Renderer {
+    pub fn eval(&mut self, expr: &Expr, scope: &Rc<Scope>) -> Evaluated<Value> {
+        self.spend(1)?;
+        match expr {
+            Expr::None => Ok(Value::None),
+            Expr::Bool(truth) => Ok(Value::Bool(*truth)),
+            Expr::Int(number) => Ok(Value::Int(*number)),
+            Expr::BigInt(digits) => Ok(Value::BigInt(digits.clone())),
+            Expr::Float(number) => Ok(Value::Float(*number)),
+            Expr::Str(text) => Ok(Value::Str(text.clone())),
+            Expr::Name(name) => Ok(self.name(name, scope)),
+            _ => {
+                let value = self.deeper(|renderer| renderer.compound(expr, scope))?;
+                let (depth, size) = value.extent();
+                if depth > DEEPEST || size > self.limits.length {
+                    return Err(format!(
+                        "a value nests deeper than {DEEPEST} or is larger than {}",
+                        self.limits.length
+                    ));
+                }
+                Ok(value)
+            }
+        }
+    }
+
+    fn name(&self, name: &Arc<str>, scope: &Rc<Scope>) -> Value {
+        let found = scope.find(name).or_else(|| functions::global(name));
+        found.unwrap_or_else(|| Value::undefined(format!("'{name}' is undefined")))
+    }
+
+    #[inline(never)]
+    fn compound(&mut self, expr: &Expr, scope: &Rc<Scope>) -> Evaluated<Value> {
+        match expr {
+            Expr::List(items) => Ok(Value::list(self.all(items, scope)?)),
+            Expr::Tuple(items) => Ok(Value::tuple(self.all(items, scope)?)),
+            Expr::Dict(items) => self.dict(items, scope),
+            Expr::Attribute(value, name) => {
+                let value = self.eval(value, scope)?;
+                self.attribute(&value, name)
+            }
+            Expr::Item(value, index) => self.item(value, index, scope),
+            Expr::Slice(_) => Err("a slice stands outside brackets".into()),
+            Expr::Call(callee, arguments, line) => {
+                let callee = self.eval(callee, scope)?;
+                let args = self.arguments(arguments, scope)?;
+                self.line = *line;
+                self.call(&callee, args)
+            }
+            Expr::Filter(value, filter) => {
+                let value = self.eval(value, scope)?;
+                self.filtered(filter, value, scope)
+            }
+            Expr::Test(value, test) => {
+                let value = self.eval(value, scope)?;
+                let args = self.arguments(&test.arguments, scope)?;
+                self.line = test.line;
+                self.test(&test.name, &value, args).map(Value::Bool)
+            }
+            Expr::Not(value) => Ok(Value::Bool(!self.eval(value, scope)?.truth())),
+            Expr::And(left, right) => {
+                let left = self.eval(left, scope)?;
+                if left.truth() { self.eval(right, scope) } else { Ok(left) }
+            }
+            Expr::Or(left, right) => {
+                let left = self.eval(left, scope)?;
+                if left.truth() { Ok(left) } else { self.eval(right, scope) }
+            }
+            Expr::Negative(value) => operators::negative(&self.eval(value, scope)?),
+            Expr::Positive(value) => operators::positive(&self.eval(value, scope)?),
+            Expr::Binary(operator, left, right) => {
+                let (left, right) = (self.eval(left, scope)?, self.eval(right, scope)?);
+                self.binary(*operator, &left, &right)
+            }
+            Expr::Concat(parts) => {
+                let mut text = String::new();
+                for part in parts {
+                    let part = self.eval(part, scope)?;
+                    let part = self.print(&part)?;
+                    text.push_str(&part);
+                    self.grows(text.len(), part.len())?;
+                }
+                Ok(Value::str(text))
+            }
+            Expr::Compare(first, links) => self.compare(first, links, scope),
+            Expr::Conditional(condition, value, otherwise) => match (self.eval(condition, scope)?.truth(), otherwise) {
+                (true, _) => self.eval(value, scope),
+                (false, Some(otherwise)) => self.eval(otherwise, scope),
+                (false, None) => Ok(Value::undefined(
+                    "the inline if-expression evaluated to false and no else section was defined".into(),
+                )),
+            },
+            simple => self.eval(simple, scope),
+        }
+    }
+
+    fn all(&mut self, items: &[Expr], scope: &Rc<Scope>) -> Evaluated<Vec<Value>> {
+        items.iter().map(|item| self.eval(item, scope)).collect()
+    }
+
+    fn dict(&mut self, items: &[(Expr, Expr)], scope: &Rc<Scope>) -> Evaluated<Value> {
+        let mut dict = Vec::with_capacity(items.len());
+        for (key, value) in items {
+            let key = self.eval(key, scope)?;
+            let value = self.eval(value, scope)?;
+            insert(&mut dict, key, value)?;
+        }
+        Ok(Value::dict(dict))
+    }
+
+    fn compare(&mut self, first: &Expr, links: &[(Comparison, Expr)], scope: &Rc<Scope>) -> Evaluated<Value> {
+        let mut left = self.eval(first, scope)?;
+        for (comparison, right) in links {
+            let right = self.eval(right, scope)?;
+            self.spend(left.extent().1.min(right.extent().1) + right.length().unwrap_or(0) / 8)?;
+            if !operators::compare(*comparison, &left, &right)? {
+                return Ok(Value::Bool(false));
+            }
+            left = right;
+        }
+        Ok(Value::Bool(true))
+    }
+
+    /// `value.name`: an attribute first, then an item.
+    pub fn attribute(&mut self, value: &Value, name: &Arc<str>) -> Evaluated<Value> {
+        self.spend(1)?;
+        if let Value::Loop(state) = value {
+            return Ok(loop_attribute(state, name).unwrap_or_else(|| missing(value, name)));
+        }
+        if let Value::Namespace(_) = value {
+            return Ok(value.get(&Value::Str(name.clone())).unwrap_or_else(|| missing(value, name)));
+        }
+        value.defined()?;
+        if methods::changes(value, name) {
+            let what = format!("{}.{name} would change the template's input, which is not allowed", value.kind());
+            return Ok(Value::undefined(what));
+        }
+        if methods::has(value, name) {
+            return Ok(Value::Callable(Rc::new(Callable::Method(value.clone(), name.clone()))));
+        }
+        if let Some(found) = functions::attribute(value, name) {
+            return Ok(found);
+        }
+        Ok(value.get(&Value::Str(name.clone())).unwrap_or_else(|| missing(value, name)))
+    }
+
+    fn item(&mut self, value: &Expr, index: &Expr, scope: &Rc<Scope>) -> Evaluated<Value> {
+        let value = self.eval(value, scope)?;
+        if let Expr::Slice(parts) = index {
+            let mut bounds = [None, None, None];
+            for (bound, part) in bounds.iter_mut().zip(parts.iter()) {
+                if let Some(part) = part {
+                    *bound = match self.eval(part, scope)? {
+                        Value::None => None,
+                        part => Some(part.index().ok_or("slice indices must be integers or None")?),
+                    };
+                }
+            }
+            value.defined()?;
+            self.spend(value.length().unwrap_or(0) / 8)?;
+            return operators::slice(&value, bounds);
+        }
+        let index = self.eval(index, scope)?;
+        self.subscript(&value, &index)
+    }
+
+    /// `value[index]`: an item first, then an attribute.
+    pub fn subscript(&mut self, value: &Value, index: &Value) -> Evaluated<Value> {
+        value.defined()?;
+        let found = match (value, index.index()) {
+            (Value::Str(text), Some(place)) => operators::at(text.chars().count(), place)
+                .and_then(|place| text.chars().nth(place))
+                .map(|c| Value::str(c.to_string())),
+            (Value::List(items) | Value::Tuple(items), Some(place))
+            | (Value::View(super::value::View::Range(..), items), Some(place)) => {
+                operators::at(items.len(), place).map(|place| items[place].clone())
+            }
+            _ => value.get(index),
+        };
+        match (found, index) {
+            (Some(found), _) => Ok(found),
+            (None, Value::Str(name)) => self.attribute(value, name),
+            (None, index) => {
+                let index = index.repr(1000)?;
+                Ok(Value::undefined(format!("{} has no element {index}", described(value))))
+            }
+        }
+    }
+
+    pub fn call(&mut self, callee: &Value, args: Args) -> Evaluated<Value> {
+        callee.defined()?;
+        let callable = match callee {
+            Value::Callable(callable) => callable,
+            Value::Loop(state) => {
+                let [over] = args.bind("loop", ["iterable"])?;
+                return self.recurse(state, over.unwrap_or(Value::None));
+            }
+            other => return Err(format!("'{}' object is not callable", other.kind())),
+        };
+        self.deeper(|renderer| match &**callable {
+            Callable::Macro { node, scope, caller } => renderer.call_macro(node, scope, *caller, args),
+            Callable::Method(value, name) => renderer.method(value, name, args),
+            Callable::Function(name) => renderer.function(name, args),
+            Callable::Cycler { items, index } => {
+                let item = items.get(index.get()).cloned().unwrap_or(Value::None);
+                index.set((index.get() + 1) % items.len().max(1));
+                Ok(item)
+            }
+            Callable::Joiner { separator, used } => {
+                Ok(if used.replace(true) { separator.clone() } else { Value::str("") })
+            }
+        })
+    }
+
+    /// The call of a call block, with its text as `caller`.
+    pub fn call_with(&mut self, call: &Expr, caller: Value, scope: &Rc<Scope>) -> Evaluated<Value> {
+        let Expr::Call(callee, arguments, _) = call else { return Err("`call` needs a call".into()) };
+        let callee = self.eval(callee, scope)?;
+        let mut args = self.arguments(arguments, scope)?;
+        args.named.push(("caller".into(), caller));
+        self.call(&callee, args)
+    }
+
+    pub fn filtered(&mut self, filter: &Filter, value: Value, scope: &Rc<Scope>) -> Evaluated<Value> {
+        let args = self.arguments(&filter.arguments, scope)?;
+        self.line = filter.line;
+        self.spend(value.length().unwrap_or(0) / 8)?;
+        self.filter(&filter.name, value, args)
+    }
+}
+
+/// A value with its kind, as jinja2 describes it.
+fn described(value: &Value) -> String {
+    match value {
+        Value::None => "None".into(),
+        other => format!("'{} object'", other.kind()),
+    }
+}
+
+pub fn missing(value: &Value, name: &str) -> Value {
+    Value::undefined(format!("{} has no attribute '{name}'", described(value)))
+}
+
+fn loop_attribute(state: &Rc<Loop>, name: &str) -> Option<Value> {
+    let (index, length) = (state.index.get(), state.items.len());
+    let int = |number: usize| Some(Value::Int(number as i128));
+    match name {
+        "index" => int(index + 1),
+        "index0" => int(index),
+        "revindex" => int(length - index),
+        "revindex0" => int(length - index - 1),
+        "first" => Some(Value::Bool(index == 0)),
+        "last" => Some(Value::Bool(index + 1 == length)),
+        "length" => int(length),
+        "depth" => int(state.depth + 1),
+        "depth0" => int(state.depth),
+        "previtem" => Some(match index.checked_sub(1) {
+            Some(previous) => state.items[previous].clone(),
+            None => Value::undefined("there is no previous item".into()),
+        }),
+        "nextitem" => {
+            let next = state.items.get(index + 1).cloned();
+            Some(next.unwrap_or_else(|| Value::undefined("there is no next item".into())))
+        }
+        "cycle" | "changed" => {
+            Some(Value::Callable(Rc::new(Callable::Method(Value::Loop(state.clone()), name.into()))))
+        }
+        _ => None,
+    }
+}

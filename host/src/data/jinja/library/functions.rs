@@ -1,0 +1,124 @@
+//! What every template can call: jinja2's globals as transformers restricts them.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+
+use crate::data::jinja::Evaluated;
+use crate::data::jinja::eval::Args;
+use crate::data::jinja::library::sequences::range;
+use crate::data::jinja::render::Renderer;
+use crate::data::jinja::value::{Callable, Dict, HOLDER, Value, insert};
+
+/// Why the date is refused, and what to do.
+pub const NO_CLOCK: &str = "the template asks for today's date (strftime_now), which must not reach the data: the same rows would \
+    become other tokens on another day; copy the template to a file, write a fixed date in place of the call, and name the file \
+    in data.chat_template";
+
+const FUNCTIONS: [&str; 6] = ["cycler", "dict", "joiner", "namespace", "raise_exception", "range"];
+
+pub fn global(name: &str) -> Option<Value> {
+    if name == "strftime_now" {
+        return Some(Value::Clock);
+    }
+    let function = FUNCTIONS.iter().find(|function| **function == name)?;
+    Some(Value::Callable(Rc::new(Callable::Function(function))))
+}
+
+/// Attributes of values that are not items.
+pub fn attribute(value: &Value, name: &str) -> Option<Value> {
+    match (value, name) {
+        (Value::Callable(callable), _) => match (&**callable, name) {
+            (Callable::Function("dict"), "fromkeys") => {
+                Some(Value::Callable(Rc::new(Callable::Function("dict.fromkeys"))))
+            }
+            (Callable::Macro { node, .. }, "name") => Some(Value::Str(node.name.clone())),
+            (Callable::Cycler { .. }, "next") => Some(value.clone()),
+            (Callable::Cycler { items, index }, "current") => items.get(index.get()).cloned(),
+            _ => None,
+        },
+        // What `groupby` gives are tuples with two names.
+        (Value::Tuple(items), "grouper" | "list") if items.len() == 2 && matches!(items[1], Value::List(_)) => {
+            Some(items[usize::from(name == "list")].clone())
+        }
+        _ => None,
+    }
+}
+
+impl Renderer {
+    pub fn function(&mut self, name: &str, args: Args) -> Evaluated<Value> {
+        match name {
+            "raise_exception" => {
+                let [message] = args.bind(name, ["message"])?;
+                let message = message.ok_or("raise_exception needs a message")?;
+                Err(self.print(&message)?.to_string())
+            }
+            "range" => {
+                let range = range(args.positional(name, 1, 3)?)?;
+                self.spend(range.length()?)?;
+                Ok(range)
+            }
+            "dict" => Ok(Value::dict(dict(args)?)),
+            "dict.fromkeys" => {
+                let [keys, value] = args.bind(name, ["iterable", "value"])?;
+                let mut dict = Dict::new();
+                for key in self.items(&keys.ok_or("fromkeys needs keys")?)? {
+                    insert(&mut dict, key, value.clone().unwrap_or(Value::None))?;
+                }
+                Ok(Value::dict(dict))
+            }
+            "namespace" => {
+                let dict = dict(args)?;
+                let hidden = dict.iter().find(|(name, _)| matches!(name, Value::Str(name) if name.starts_with('_')));
+                if let Some((name, _)) = hidden {
+                    let name = name.repr(1000)?;
+                    return Err(format!("a namespace takes no attribute that begins with an underscore: {name}"));
+                }
+                dict.iter().try_for_each(|(_, value)| plain(value))?;
+                Ok(Value::Namespace(Rc::new(RefCell::new(dict))))
+            }
+            "cycler" if args.positional.is_empty() => Err("at least one item has to be provided".into()),
+            "cycler" => {
+                let items = args.positional;
+                Ok(Value::Callable(Rc::new(Callable::Cycler { items, index: Cell::new(0) })))
+            }
+            _ => {
+                let [separator] = args.bind(name, ["sep"])?;
+                let separator = separator.unwrap_or_else(|| Value::str(", "));
+                Ok(Value::Callable(Rc::new(Callable::Joiner { separator, used: Cell::new(false) })))
+            }
+        }
+    }
+}
+
+/// Refuses a value that a namespace may not hold, since it could come to hold itself.
+pub fn plain(value: &Value) -> Evaluated<()> {
+    if value.extent().0 >= HOLDER {
+        return Err(format!("a namespace cannot hold a {}", value.kind()));
+    }
+    Ok(())
+}
+
+/// `dict(mapping or pairs, **named)`.
+fn dict(args: Args) -> Evaluated<Dict> {
+    let mut dict = Dict::new();
+    if args.positional.len() > 1 {
+        return Err("dict expected at most 1 argument".into());
+    }
+    match args.positional.first() {
+        None => {}
+        Some(Value::Dict(given)) => dict = given.to_vec(),
+        Some(Value::Namespace(given)) => dict = given.borrow().clone(),
+        Some(pairs) => {
+            for pair in pairs.items()? {
+                match pair.items()?.as_slice() {
+                    [key, value] => insert(&mut dict, key.clone(), value.clone())?,
+                    _ => return Err("dict needs pairs".into()),
+                }
+            }
+        }
+    }
+    for (name, value) in args.named {
+        insert(&mut dict, Value::Str(name), value)?;
+    }
+    Ok(dict)
+}

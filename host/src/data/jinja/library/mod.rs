@@ -1,0 +1,16 @@
+//! What a template can call.
+//!
+//! | what | file |
+//! |---|---|
+//! | filters of texts and numbers, `tojson`; filters of lists | [`filters`], [`sequences`] |
+//! | tests | [`predicates`] |
+//! | functions | [`functions`] |
+//! | methods of Python's types; those of strings; two ways to format | [`methods`], [`strings`], [`format`] |
+
+mod filters;
+pub mod format;
+pub mod functions;
+pub mod methods;
+mod predicates;
+pub mod sequences;
+pub mod strings;

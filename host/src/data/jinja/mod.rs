@@ -1,0 +1,110 @@
+//! Jinja as `transformers` runs it for chat templates: jinja2's grammar and scoping, Python's values, operators, methods and
+//! number formats, an immutable sandbox, `trim_blocks`, `lstrip_blocks`, loop controls and the `generation` tag.
+//!
+//! | step | file |
+//! |---|---|
+//! | source to tokens, whitespace control included, to a tree | [`read`] |
+//! | values as Python has them | [`value`], [`number`], [`json`] (to and from JSON) |
+//! | statements, scopes, macros, loops | [`render`] |
+//! | expressions, attributes, calls | [`eval`], [`operators`] |
+//! | filters, tests and functions of jinja2 and transformers; methods of Python's types | [`library`] |
+//!
+//! A library with Jinja's syntax alone is not enough: a template of a published model was written against Python, where
+//! `1e20` prints as `1e+20`, a list as `['a']`, and `'%d' % 5` is a string. Operators and printing cannot be replaced from
+//! outside in the libraries at hand, so the interpreter is written here, and held against jinja2's own results
+//! (`tests/references/templates`).
+//!
+//! Templates come from other people. A render has limits on work, nesting and length ([`Limits`]), and reads nothing but its
+//! variables: no clock, no random number, no file.
+
+mod eval;
+mod json;
+mod library;
+mod number;
+mod operators;
+mod read;
+mod render;
+mod value;
+
+use std::fmt;
+use std::sync::Arc;
+
+pub use json::{INTEGER, from_json};
+pub use render::{BEGIN, END, NUMBER_END};
+pub use value::Value;
+
+/// Why a template cannot be read or rendered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Error {
+    /// What is wrong.
+    pub what: String,
+    /// The template's line, counted from 1.
+    pub line: usize,
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} (line {} of the template)", self.what, self.line)
+    }
+}
+
+impl std::error::Error for Error {}
+
+/// A fault without its line, which the renderer knows.
+type Fault = String;
+type Evaluated<T> = Result<T, Fault>;
+
+/// What a render may use up.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Nodes evaluated, and items and characters copied, in total.
+    pub work: u64,
+    /// Nested statements, expressions and calls.
+    pub depth: usize,
+    /// Characters of any one text, and items of any one list.
+    pub length: usize,
+}
+
+impl Default for Limits {
+    /// Far more than a long conversation needs; a render that reaches them ends within seconds.
+    fn default() -> Limits {
+        Limits { work: 20_000_000, depth: 250, length: 1 << 24 }
+    }
+}
+
+/// A parsed template.
+#[derive(Debug)]
+pub struct Template {
+    body: read::ast::Body,
+    names: Vec<Arc<str>>,
+    marks: bool,
+}
+
+impl Template {
+    /// Reads a template.
+    ///
+    /// # Errors
+    /// What is not valid Jinja, and in which line.
+    pub fn new(source: &str) -> Result<Template, Error> {
+        let parsed = read::parser::parse(read::lexer::tokens(source)?)?;
+        Ok(Template { body: parsed.body, names: parsed.names, marks: parsed.marks })
+    }
+
+    /// Whether it has `{% generation %}` blocks. The text of each is rendered between [`BEGIN`] and [`END`].
+    pub fn marks(&self) -> bool {
+        self.marks
+    }
+
+    /// Whether the template reads a variable or an attribute of this name anywhere.
+    pub fn mentions(&self, name: &str) -> bool {
+        self.names.iter().any(|one| &**one == name)
+    }
+
+    /// Renders it with these variables.
+    ///
+    /// # Errors
+    /// The template's own error (`raise_exception`), what it cannot do with these variables, or a limit that it reached.
+    pub fn render(&self, variables: Vec<(String, Value)>, limits: Limits) -> Result<String, Error> {
+        render::render(&self.body, variables, limits)
+    }
+}

@@ -1,0 +1,427 @@
+//! Values as Python has them: how they print, compare, iterate, and what counts as true.
+
+use std::cell::{Cell, RefCell};
+use std::cmp::Ordering;
+use std::ops::Deref;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use super::read::ast::{For, Macro};
+use super::render::Scope;
+use super::{Evaluated, number};
+
+/// A value of a template.
+#[derive(Clone)]
+pub enum Value {
+    /// What is not there, with what to say where it is used.
+    Undefined(Rc<str>),
+    /// `strftime_now`: counts as not there, and says why where it is called.
+    Clock,
+    None,
+    Bool(bool),
+    Int(i128),
+    /// A whole number beyond 127 bits, which prints exactly and takes no part in arithmetic.
+    BigInt(Arc<str>),
+    Float(f64),
+    Str(Arc<str>),
+    List(Rc<Nested<Vec<Value>>>),
+    Tuple(Rc<Nested<Vec<Value>>>),
+    /// `dict.keys()` and the like, and `range`.
+    View(View, Rc<Nested<Vec<Value>>>),
+    Dict(Rc<Nested<Dict>>),
+    /// An iterator that is used up by reading it, such as the result of `select`.
+    Iterator(Rc<Nested<RefCell<std::vec::IntoIter<Value>>>>),
+    Namespace(Rc<RefCell<Dict>>),
+    Loop(Rc<Loop>),
+    Callable(Rc<Callable>),
+}
+
+/// Keys and values in order of insertion.
+pub type Dict = Vec<(Value, Value)>;
+
+/// What holds other values, with how deep and how large it is when all of it is counted as often as it is reached.
+pub struct Nested<T> {
+    inner: T,
+    depth: usize,
+    size: usize,
+}
+
+/// The extent of what holds these values.
+fn extent_of<'v>(children: impl Iterator<Item = &'v Value>) -> (usize, usize) {
+    let (depth, size) = children
+        .map(Value::extent)
+        .fold((0, 1usize), |(depth, size), child| (depth.max(child.0), size.saturating_add(child.1)));
+    (depth + 1, size)
+}
+
+fn nested(items: Vec<Value>) -> Rc<Nested<Vec<Value>>> {
+    let (depth, size) = extent_of(items.iter());
+    Rc::new(Nested { inner: items, depth, size })
+}
+
+impl<T> Deref for Nested<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.inner
+    }
+}
+
+/// The depth that a namespace, a macro and `loop` count as: they hold values of less depth only, so that no value holds itself.
+pub const HOLDER: usize = 200;
+/// The depth of the deepest value.
+pub const DEEPEST: usize = 300;
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum View {
+    Keys,
+    Values,
+    Items,
+    Range(i128, i128, i128),
+}
+
+/// What the variable `loop` holds.
+pub struct Loop {
+    pub items: Vec<Value>,
+    pub index: Cell<usize>,
+    pub depth: usize,
+    /// The arguments of the last call of `loop.changed`.
+    pub changed: RefCell<Option<Vec<Value>>>,
+    pub node: Arc<For>,
+    pub scope: Rc<Scope>,
+}
+
+/// What can be called.
+pub enum Callable {
+    Macro {
+        node: Arc<Macro>,
+        scope: Rc<Scope>,
+        caller: bool,
+    },
+    /// A method of a value, by name.
+    Method(Value, Arc<str>),
+    Function(&'static str),
+    Cycler {
+        items: Vec<Value>,
+        index: Cell<usize>,
+    },
+    Joiner {
+        separator: Value,
+        used: Cell<bool>,
+    },
+}
+
+impl Value {
+    pub fn str(text: impl Into<Arc<str>>) -> Value {
+        Value::Str(text.into())
+    }
+
+    pub fn list(items: Vec<Value>) -> Value {
+        Value::List(nested(items))
+    }
+
+    pub fn tuple(items: Vec<Value>) -> Value {
+        Value::Tuple(nested(items))
+    }
+
+    pub fn iterator(items: Vec<Value>) -> Value {
+        let (depth, size) = extent_of(items.iter());
+        Value::Iterator(Rc::new(Nested { inner: RefCell::new(items.into_iter()), depth, size }))
+    }
+
+    pub fn view(kind: View, items: Vec<Value>) -> Value {
+        Value::View(kind, nested(items))
+    }
+
+    pub fn dict(items: Dict) -> Value {
+        let (depth, size) = extent_of(items.iter().flat_map(|(key, value)| [key, value]));
+        Value::Dict(Rc::new(Nested { inner: items, depth, size }))
+    }
+
+    /// How deep a value is, and how large.
+    pub fn extent(&self) -> (usize, usize) {
+        match self {
+            Value::List(items) | Value::Tuple(items) | Value::View(_, items) => (items.depth, items.size),
+            Value::Dict(dict) => (dict.depth, dict.size),
+            Value::Iterator(items) => (items.depth, items.size),
+            Value::Namespace(_) | Value::Loop(_) => (HOLDER, 1),
+            Value::Callable(callable) => match &**callable {
+                Callable::Method(value, _) | Callable::Joiner { separator: value, .. } => {
+                    let (depth, size) = value.extent();
+                    (depth + 1, size.saturating_add(1))
+                }
+                Callable::Macro { .. } | Callable::Cycler { .. } => (HOLDER, 1),
+                Callable::Function(_) => (0, 1),
+            },
+            _ => (0, 1),
+        }
+    }
+
+    pub fn undefined(what: String) -> Value {
+        Value::Undefined(what.into())
+    }
+
+    pub fn is_undefined(&self) -> bool {
+        matches!(self, Value::Undefined(_) | Value::Clock)
+    }
+
+    /// Python's name of its type.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Value::Undefined(_) | Value::Clock => "Undefined",
+            Value::None => "NoneType",
+            Value::Bool(_) => "bool",
+            Value::Int(_) | Value::BigInt(_) => "int",
+            Value::Float(_) => "float",
+            Value::Str(_) => "str",
+            Value::List(_) => "list",
+            Value::Tuple(_) => "tuple",
+            Value::View(View::Keys, _) => "dict_keys",
+            Value::View(View::Values, _) => "dict_values",
+            Value::View(View::Items, _) => "dict_items",
+            Value::View(View::Range(..), _) => "range",
+            Value::Dict(_) => "dict",
+            Value::Iterator(_) => "generator",
+            Value::Namespace(_) => "Namespace",
+            Value::Loop(_) => "LoopContext",
+            Value::Callable(callable) => match &**callable {
+                Callable::Macro { .. } => "Macro",
+                Callable::Method(..) => "method",
+                Callable::Function(_) => "function",
+                Callable::Cycler { .. } => "Cycler",
+                Callable::Joiner { .. } => "Joiner",
+            },
+        }
+    }
+
+    /// Refuses a value that is not there.
+    pub fn defined(&self) -> Evaluated<()> {
+        match self {
+            Value::Undefined(what) => Err(what.to_string()),
+            Value::Clock => Err(super::library::functions::NO_CLOCK.to_owned()),
+            _ => Ok(()),
+        }
+    }
+
+    pub fn truth(&self) -> bool {
+        match self {
+            Value::Undefined(_) | Value::Clock | Value::None => false,
+            Value::Bool(truth) => *truth,
+            Value::Int(number) => *number != 0,
+            Value::Float(number) => *number != 0.0,
+            Value::Str(text) => !text.is_empty(),
+            Value::List(items) | Value::Tuple(items) | Value::View(_, items) => !items.is_empty(),
+            Value::Dict(dict) => !dict.is_empty(),
+            _ => true,
+        }
+    }
+
+    /// Its items, as a `for` loop reads them; an iterator is used up.
+    pub fn items(&self) -> Evaluated<Vec<Value>> {
+        match self {
+            Value::Undefined(_) | Value::Clock => Ok(Vec::new()),
+            Value::Str(text) => Ok(text.chars().map(|c| Value::str(c.to_string())).collect()),
+            Value::List(items) | Value::Tuple(items) | Value::View(_, items) => Ok(items.to_vec()),
+            Value::Dict(dict) => Ok(dict.iter().map(|(key, _)| key.clone()).collect()),
+            Value::Iterator(items) => Ok(items.borrow_mut().by_ref().collect()),
+            Value::Loop(state) => Ok(state.items.clone()),
+            other => Err(format!("'{}' object is not iterable", other.kind())),
+        }
+    }
+
+    pub fn length(&self) -> Evaluated<usize> {
+        match self {
+            Value::Undefined(_) | Value::Clock => Ok(0),
+            Value::Str(text) => Ok(text.chars().count()),
+            Value::List(items) | Value::Tuple(items) | Value::View(_, items) => Ok(items.len()),
+            Value::Dict(dict) => Ok(dict.len()),
+            Value::Loop(state) => Ok(state.items.len()),
+            other => Err(format!("object of type '{}' has no len()", other.kind())),
+        }
+    }
+
+    /// A value of a dictionary by key.
+    pub fn get(&self, key: &Value) -> Option<Value> {
+        match self {
+            Value::Dict(dict) => find(dict, key),
+            Value::Namespace(dict) => find(&dict.borrow(), key),
+            _ => None,
+        }
+    }
+
+    /// As a whole number, where Python takes it as one: true and false count.
+    pub fn index(&self) -> Option<i128> {
+        match self {
+            Value::Int(number) => Some(*number),
+            Value::Bool(truth) => Some(i128::from(*truth)),
+            _ => None,
+        }
+    }
+
+    pub fn float(&self) -> Option<f64> {
+        match self {
+            Value::Float(number) => Some(*number),
+            Value::BigInt(digits) => digits.parse().ok(),
+            other => other.index().map(|number| number as f64),
+        }
+    }
+
+    /// `str(value)`.
+    ///
+    /// # Errors
+    /// A text longer than `most` characters, or a value whose text is an address in memory.
+    pub fn print(&self, most: usize) -> Evaluated<Arc<str>> {
+        match self {
+            Value::Str(text) => Ok(text.clone()),
+            Value::Undefined(_) | Value::Clock => Ok("".into()),
+            other => other.repr(most).map(Arc::from),
+        }
+    }
+
+    /// `repr(value)`.
+    pub fn repr(&self, most: usize) -> Evaluated<String> {
+        let mut out = String::new();
+        self.write(&mut out, most, 0)?;
+        Ok(out)
+    }
+
+    fn write(&self, out: &mut String, most: usize, depth: usize) -> Evaluated<()> {
+        if out.len() > most || depth > DEEPEST {
+            return Err("a value is too long or too deeply nested to print".into());
+        }
+        match self {
+            Value::Undefined(_) | Value::Clock => out.push_str("Undefined"),
+            Value::None => out.push_str("None"),
+            Value::Bool(true) => out.push_str("True"),
+            Value::Bool(false) => out.push_str("False"),
+            Value::Int(number) => out.push_str(&number.to_string()),
+            Value::BigInt(digits) => out.push_str(digits),
+            Value::Float(value) => out.push_str(&number::repr(*value)),
+            Value::Str(text) => super::library::strings::write_repr(out, text),
+            Value::List(items) => write_items(out, "[", items, "]", most, depth)?,
+            Value::Tuple(items) if items.len() == 1 => write_items(out, "(", items, ",)", most, depth)?,
+            Value::Tuple(items) => write_items(out, "(", items, ")", most, depth)?,
+            Value::View(View::Range(start, stop, 1), _) => out.push_str(&format!("range({start}, {stop})")),
+            Value::View(View::Range(start, stop, step), _) => out.push_str(&format!("range({start}, {stop}, {step})")),
+            Value::View(_, items) => write_items(out, &format!("{}([", self.kind()), items, "])", most, depth)?,
+            Value::Dict(dict) => write_dict(out, dict, most, depth)?,
+            Value::Namespace(dict) => {
+                out.push_str("<Namespace ");
+                write_dict(out, &dict.borrow(), most, depth + 1)?;
+                out.push('>');
+            }
+            Value::Loop(state) => {
+                out.push_str(&format!("<LoopContext {}/{}>", state.index.get() + 1, state.items.len()))
+            }
+            Value::Iterator(_) | Value::Callable(_) => {
+                return Err(format!("a {} is printed: its text would be an address in memory", self.kind()));
+            }
+        }
+        Ok(())
+    }
+
+    pub fn equals(&self, other: &Value) -> bool {
+        match (self, other) {
+            (Value::Str(a), Value::Str(b)) => a == b,
+            (Value::None, Value::None) => true,
+            (Value::List(a), Value::List(b)) | (Value::Tuple(a), Value::Tuple(b)) => all_equal(a, b),
+            (Value::View(_, a), Value::View(_, b)) => all_equal(a, b),
+            (Value::Dict(a), Value::Dict(b)) => {
+                a.len() == b.len()
+                    && a.iter().all(|(key, value)| find(b, key).is_some_and(|other| value.equals(&other)))
+            }
+            (Value::BigInt(a), Value::BigInt(b)) => a == b,
+            (Value::BigInt(_), _) | (_, Value::BigInt(_)) => false,
+            (Value::Iterator(a), Value::Iterator(b)) => Rc::ptr_eq(a, b),
+            (Value::Namespace(a), Value::Namespace(b)) => Rc::ptr_eq(a, b),
+            (a, b) if a.is_undefined() || b.is_undefined() => a.is_undefined() && b.is_undefined(),
+            (a, b) => match (a.index(), b.index()) {
+                (Some(a), Some(b)) => a == b,
+                _ => a.float().zip(b.float()).is_some_and(|(a, b)| a == b),
+            },
+        }
+    }
+
+    /// How two values compare with `<` and the like; `None` where one is not a number (NaN).
+    pub fn compare(&self, other: &Value) -> Evaluated<Option<Ordering>> {
+        self.defined()?;
+        other.defined()?;
+        match (self, other) {
+            (Value::Str(a), Value::Str(b)) => Ok(Some(a.cmp(b))),
+            (Value::List(a), Value::List(b)) | (Value::Tuple(a), Value::Tuple(b)) => {
+                for (a, b) in a.iter().zip(b.iter()) {
+                    if !a.equals(b) {
+                        return a.compare(b);
+                    }
+                }
+                Ok(Some(a.len().cmp(&b.len())))
+            }
+            (a, b) => {
+                if let (Some(a), Some(b)) = (a.index(), b.index()) {
+                    return Ok(Some(a.cmp(&b)));
+                }
+                match a.float().zip(b.float()) {
+                    Some((a, b)) => Ok(a.partial_cmp(&b)),
+                    None => Err(format!("'{}' and '{}' have no order", a.kind(), b.kind())),
+                }
+            }
+        }
+    }
+
+    /// `item in self`.
+    pub fn contains(&self, item: &Value) -> Evaluated<bool> {
+        match self {
+            Value::Str(text) => match item {
+                Value::Str(part) => Ok(text.contains(&**part)),
+                other => Err(format!("'in <string>' needs a string on its left, not {}", other.kind())),
+            },
+            Value::Dict(dict) => Ok(find(dict, item).is_some()),
+            other => match other.items() {
+                Ok(items) => Ok(items.iter().any(|one| one.equals(item))),
+                Err(_) => Err(format!("argument of type '{}' is not iterable", other.kind())),
+            },
+        }
+    }
+}
+
+pub fn find(dict: &Dict, key: &Value) -> Option<Value> {
+    dict.iter().find(|(one, _)| one.equals(key)).map(|(_, value)| value.clone())
+}
+
+/// Sets a key, in its old place where it is there already.
+pub fn insert(dict: &mut Dict, key: Value, value: Value) -> Evaluated<()> {
+    if matches!(key, Value::List(_) | Value::Dict(_) | Value::Namespace(_)) {
+        return Err(format!("unhashable type: '{}'", key.kind()));
+    }
+    match dict.iter_mut().find(|(one, _)| one.equals(&key)) {
+        Some((_, old)) => *old = value,
+        None => dict.push((key, value)),
+    }
+    Ok(())
+}
+
+fn all_equal(a: &[Value], b: &[Value]) -> bool {
+    a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.equals(b))
+}
+
+fn write_items(out: &mut String, open: &str, items: &[Value], close: &str, most: usize, depth: usize) -> Evaluated<()> {
+    out.push_str(open);
+    for (number, item) in items.iter().enumerate() {
+        out.push_str(if number == 0 { "" } else { ", " });
+        item.write(out, most, depth + 1)?;
+    }
+    out.push_str(close);
+    Ok(())
+}
+
+fn write_dict(out: &mut String, dict: &Dict, most: usize, depth: usize) -> Evaluated<()> {
+    out.push('{');
+    for (number, (key, value)) in dict.iter().enumerate() {
+        out.push_str(if number == 0 { "" } else { ", " });
+        key.write(out, most, depth + 1)?;
+        out.push_str(": ");
+        value.write(out, most, depth + 1)?;
+    }
+    out.push('}');
+    Ok(())
+}
