@@ -10,7 +10,7 @@ use plugin_api::{
 use serde::Serialize;
 
 use crate::{
-    data::{Document, TokenSet, Tokenizer, batcher::eval_batches, text::read_running_text},
+    data::{Document, PackedBatch, TokenSet, Tokenizer, batcher::eval_batches, text::read_running_text},
     error::{Error, Result},
     model::{BatchView, HeadRequest, Keep, Model, Outputs, Statistics},
     plugins::Registry,
@@ -96,33 +96,39 @@ impl Opened {
         let tokens = TokenSet::load(&documents, &self.tokenizer, None)?;
         let context = self.model.config().context as usize;
         let (mut sum, mut correct, mut count) = (0.0, 0_u64, 0_u64);
+        // The token that closes each document stands nowhere else.
+        let (mut of_ends, mut ends) = (0.0, 0_u64);
         let mut each = Vec::new();
         for packed in eval_batches(&tokens, context, self.tokenizer.prefix(), EVAL_TOKENS.max(context), None) {
             let packed = packed?;
-            let rows = supervised_rows(&packed);
-            let forward = self.model.forward(view(&packed), Keep::Nothing)?;
-            let request = HeadRequest {
-                rows: (rows.len() < packed.len()).then_some(&rows),
-                statistics: Statistics { top1: true, ..Statistics::default() },
-                ..HeadRequest::new(&packed.targets)
-            };
-            let stats = self.model.head_stats(&forward, &request)?.stats;
-            sum -= stats.logp.iter().sum::<f64>();
+            let scores = self.score(&packed)?;
+            sum -= scores.logp.iter().sum::<f64>();
             if per_token {
-                each.extend(stats.logp.iter().map(|logp| -logp));
+                each.extend(scores.logp.iter().map(|logp| -logp));
             }
-            let targets = rows.iter().map(|row| packed.targets[*row as usize]);
-            correct += stats.top1.iter().flatten().zip(targets).filter(|(a, b)| *a == b).count() as u64;
-            count += rows.len() as u64;
+            for (logp, target) in scores.logp.iter().zip(&scores.targets) {
+                if self.tokenizer.eos() == Some(*target as u32) {
+                    of_ends -= logp;
+                    ends += 1;
+                }
+            }
+            correct += scores.correct;
+            count += scores.targets.len() as u64;
         }
         if count == 0 {
             return Err(Error::request("the text has no token to predict").with_hint("give a longer text"));
         }
         let loss = sum / count as f64;
+        let bits_per_byte = |sum: f64| sum / std::f64::consts::LN_2 / bytes.max(1) as f64;
+        let text = (count > ends).then(|| (sum - of_ends) / (count - ends) as f64);
         Ok(TextFigures {
             loss,
             perplexity: loss.exp(),
-            bits_per_byte: sum / std::f64::consts::LN_2 / bytes.max(1) as f64,
+            bits_per_byte: bits_per_byte(sum),
+            end_tokens: ends,
+            loss_without_end: text,
+            perplexity_without_end: text.map(f64::exp),
+            bits_per_byte_without_end: text.map(|_| bits_per_byte(sum - of_ends)),
             token_accuracy: correct as f64 / count as f64,
             tokens: count,
             bytes,
@@ -131,18 +137,56 @@ impl Opened {
     }
 }
 
+impl Opened {
+    /// What the model gives the supervised targets of a batch.
+    ///
+    /// # Errors
+    /// The backend's.
+    pub fn score(&self, packed: &PackedBatch) -> Result<TokenScores> {
+        let rows = supervised_rows(packed);
+        let forward = self.model.forward(view(packed), Keep::Nothing)?;
+        let request = HeadRequest {
+            rows: (rows.len() < packed.len()).then_some(&rows),
+            statistics: Statistics { top1: true, ..Statistics::default() },
+            ..HeadRequest::new(&packed.targets)
+        };
+        let stats = self.model.head_stats(&forward, &request)?.stats;
+        let targets: Vec<i32> = rows.iter().map(|row| packed.targets[*row as usize]).collect();
+        let correct = stats.top1.iter().flatten().zip(&targets).filter(|(a, b)| a == b).count() as u64;
+        Ok(TokenScores { logp: stats.logp, targets, correct })
+    }
+}
+
+/// What a model gives the targets of a batch that count.
+pub struct TokenScores {
+    /// Log-probability of each, in nats.
+    pub logp: Vec<f64>,
+    /// Each target.
+    pub targets: Vec<i32>,
+    /// How many were the most probable token.
+    pub correct: u64,
+}
+
 /// Positions evaluated at a time.
-const EVAL_TOKENS: usize = 4096;
+pub(crate) const EVAL_TOKENS: usize = 4096;
 
 /// How well a model predicts a text.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct TextFigures {
-    /// Nats per token.
+    /// Nats per token, the end-of-text token that was added to each text counted.
     pub loss: f64,
     /// Exponential of the loss.
     pub perplexity: f64,
     /// Bits per byte of text.
     pub bits_per_byte: f64,
+    /// End-of-text tokens among the tokens predicted.
+    pub end_tokens: u64,
+    /// Nats per token of the text alone; absent where there is nothing but ends.
+    pub loss_without_end: Option<f64>,
+    /// Exponential of that.
+    pub perplexity_without_end: Option<f64>,
+    /// Bits per byte of the text alone.
+    pub bits_per_byte_without_end: Option<f64>,
     /// Share of tokens that were the most probable one.
     pub token_accuracy: f64,
     /// Tokens predicted.

@@ -6,6 +6,7 @@ pub mod config;
 pub mod data;
 pub mod device;
 pub mod error;
+pub mod evaluate_rows;
 pub mod generate;
 pub mod inference;
 pub mod model;

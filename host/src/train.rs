@@ -14,6 +14,7 @@ pub mod exact;
 mod expectations;
 pub mod learner;
 mod measured;
+pub mod memory;
 pub mod named;
 mod notices;
 pub mod objectives;
@@ -24,6 +25,9 @@ mod prove;
 pub(crate) mod receipts;
 pub mod records;
 mod reference;
+mod reference_cache;
+pub(crate) mod resume;
+mod reward_columns;
 pub mod rewards;
 pub mod roles;
 pub mod rollout;
@@ -36,8 +40,9 @@ mod tally;
 pub mod terms;
 pub mod trail;
 pub mod window;
+pub mod worst_batch;
 
-use std::{sync::Arc, time::Instant};
+use std::time::Instant;
 
 use plugin_api::objective::Verdict;
 
@@ -46,12 +51,17 @@ use crate::{
         Experiment,
         experiment::{self, EarlyStop, MetricRule},
     },
-    data::{Examples, PackedBatch, TrainingData, batcher::eval_batches},
+    data::{
+        Examples, PackedBatch, TrainingData, Window,
+        batcher::{eval_batches, eval_stretches},
+        order::Stretch,
+    },
     error::{Error, Result},
     generate::GenerateOptions,
     runs::{Checkpoints, Interrupt, Progress, RunFolder, progress::Show},
 };
 use answers::{Exam, Policy};
+use arrays::{cut, unpack};
 use evaluate::{Figures, evaluate};
 use exact::{EXACT_MATCH, Question, exact_match};
 use learner::Learner;
@@ -59,6 +69,7 @@ use notices::Notices;
 use objectives::Objectives;
 use optim::Gradient;
 use records::{Phases, Records, StepLine};
+use reference::{PassEnd, ReferencePass, RowsRead};
 use rollout::Rollouts;
 use setup::Prepared;
 use state::TrainState;
@@ -71,7 +82,9 @@ pub struct Trainer {
     prepared: Prepared,
     learner: Learner,
     held_out: Vec<PackedBatch>,
-    held_out_rows: Arc<dyn Examples>,
+    data: TrainingData,
+    /// What a frozen reference has to do before the first step of this process, or has done.
+    reference: Option<ReferencePass>,
     /// Held-out prompts to answer in evaluations; none where `eval.generate` is not given.
     questions: Vec<Question>,
     folder: RunFolder,
@@ -129,8 +142,14 @@ impl Trainer {
 
     /// Trains, then evaluates and samples the trained model.
     fn go_on_to_the_end(&mut self, interrupt: &Interrupt) -> Result<End> {
+        if !self.score_by_reference(interrupt)? {
+            return Ok(End::Interrupted);
+        }
         if self.state.step == 0 {
+            // Memory may be tried with rows that no step reads.
+            self.reference.iter().for_each(|reference| reference.stand_in(true));
             self.rehearse()?;
+            self.reference.iter().for_each(|reference| reference.stand_in(false));
             self.prepared.lock.save()?;
         }
         let said = notices::at_start(self.experiment(), &self.learner.objectives);
@@ -142,6 +161,10 @@ impl Trainer {
         while self.state.step < self.state.total && !self.state.stopped {
             if interrupt.requested() {
                 return Ok(End::Interrupted);
+            }
+            if self.learner.data_has_ended() {
+                self.progress.message(&format!("the data has ended after step {}", self.state.step));
+                break;
             }
             let verdict = self.step()?;
             let better = self.evaluate_if(false)?;
@@ -161,6 +184,27 @@ impl Trainer {
         let said = self.notices.end(self.learner.objectives.iter().chain(beside));
         said.into_iter().try_for_each(|text| self.note(text))?;
         Ok(if self.state.stopped { End::Early } else { End::Done })
+    }
+
+    /// Gives the rows that the rest of the run reads the log-probabilities of a frozen reference, and lets that model go. Returns
+    /// false where the user interrupts it.
+    fn score_by_reference(&mut self, interrupt: &Interrupt) -> Result<bool> {
+        let Some(pass) = self.reference.take() else { return Ok(true) };
+        let steps = self.state.total.saturating_sub(self.state.step);
+        let train = self.learner.batcher.documents_ahead(steps, self.learner.context(self.state.step))?;
+        let evaluated = held_out_stretches(&self.prepared, &self.data).iter().map(|row| row.document).collect();
+        let role = self.learner.roles.reference.as_mut();
+        let model = role.and_then(|role| role.model.take());
+        let model = model.ok_or_else(|| Error::run("the reference model is not there"))?;
+        self.trail.backend("reference pass");
+        match pass.run(&model, &RowsRead { train, held_out: evaluated }, &self.progress, interrupt)? {
+            PassEnd::Interrupted => return Ok(false),
+            PassEnd::Scored(note) => self.progress.message(&note),
+        }
+        drop(model);
+        self.reference = Some(pass);
+        self.held_out = held_out(&self.prepared, &self.learner.objectives, &self.data)?;
+        Ok(true)
     }
 
     /// One optimizer step.
@@ -292,19 +336,23 @@ impl Trainer {
             (self.prepared.experiment(), &mut self.learner);
         let tokenizer = &self.prepared.tokenizer;
         let mut figures = Figures::new();
-        if let Some(share) = exact_match(model, tokenizer, &self.questions)? {
-            figures.push((EXACT_MATCH.to_owned(), share));
+        let step = self.state.step;
+        if let Some(found) = exact_match(model, tokenizer, &self.questions)? {
+            figures.push((EXACT_MATCH.to_owned(), found.share));
+            self.records.compared(step, &found.answers)?;
         }
         if !rewards.is_empty() {
-            let policy = Policy { model, tokenizer, data: &*self.held_out_rows };
+            let policy = Policy { model, tokenizer, data: &*self.data.held_out };
             let options = answers::options(experiment, &self.questions);
             // Log-probabilities are those of the policy that answers: of greedy answers, at the temperature of 1.
             let usual = objectives.temperature();
             objectives.answer_at(if options.temperature > 0.0 { options.temperature } else { 1.0 });
-            let tokens = experiment.train.micro_batch_tokens;
+            let tokens = rewards.tokens();
             let judged = Exam { policy, roles, objectives, rewards, options, tokens }.figures(&self.questions);
             objectives.answer_at(usual);
-            figures.extend(judged?);
+            let (judged, rewarded) = judged?;
+            figures.extend(judged);
+            self.records.rewarded(step, &rewarded)?;
         }
         Ok(figures)
     }
@@ -352,11 +400,7 @@ impl Trainer {
 
     /// Tries the largest batch before the first step, so that memory runs out now or never.
     fn rehearse(&mut self) -> Result<()> {
-        let tried = self.learner.rehearse(&self.trail);
-        tried.map_err(|error| match error.is_out_of_memory() {
-            true => error.context("the largest micro-batch cannot be computed"),
-            false => error.with_details(["found by the trial before step 1, in which no weight changes"]),
-        })
+        self.learner.try_worst_batch(&self.trail)
     }
 
     /// A checkpoint that cannot be written does not end the run: the last good one stays.
@@ -374,6 +418,8 @@ impl Trainer {
                 .with_hint("lower the learning rate; the checkpoint before is intact"));
         }
         self.state.lines = self.records.durable()?;
+        // The files' bytes pass through the process: spare buffers make room for them.
+        self.learner.device.trim();
         let Learner { model, adam, roles, rollouts, .. } = &self.learner;
         let (state, tokenizer) = (&self.state, &self.prepared.tokenizer);
         let start = Instant::now();
@@ -481,12 +527,35 @@ pub fn held_out(prepared: &Prepared, objectives: &Objectives, data: &TrainingDat
         return Ok(Vec::new());
     }
     let experiment = prepared.experiment();
-    let context = experiment.longest_sequence(prepared.config.context as usize);
-    let most = (experiment.eval.tokens > 0).then_some(experiment.eval.tokens);
-    let tokens = experiment.train.micro_batch_tokens;
+    let (context, most) = held_out_extent(prepared);
+    let tokens = prepared.forward_tokens(objectives, &*data.train);
     let batches = eval_batches(&*data.held_out, context, prepared.tokenizer.prefix(), tokens, most);
     let trail = Trail::default();
-    batches.map(|b| objectives.compose_packed(b?, experiment.seed, &trail)).collect()
+    let mut all = Vec::new();
+    for batch in batches {
+        let batch = batch?;
+        let positions = batch.len();
+        let composed = objectives.compose_packed(batch, experiment.seed, &trail)?;
+        // Composed sequences may be longer than their rows.
+        match composed.len() > positions {
+            true => all.extend(cut(&Window::new(unpack(&composed))?, tokens)?),
+            false => all.push(composed),
+        }
+    }
+    Ok(all)
+}
+
+/// The held-out stretches that [`held_out`] reads.
+fn held_out_stretches(prepared: &Prepared, data: &TrainingData) -> Vec<Stretch> {
+    let (context, most) = held_out_extent(prepared);
+    eval_stretches(&*data.held_out, context, prepared.tokenizer.prefix().is_some(), most)
+}
+
+/// The context that held-out data is cut to, and about how many positions of it are read; `None`: all.
+fn held_out_extent(prepared: &Prepared) -> (usize, Option<u64>) {
+    let experiment = prepared.experiment();
+    let most = (experiment.eval.tokens > 0).then_some(experiment.eval.tokens);
+    (experiment.longest_sequence(prepared.config.context as usize), most)
 }
 
 /// Whether the rule's metric (`eval/loss`) is better than the best so far, which it then becomes.

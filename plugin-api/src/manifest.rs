@@ -331,10 +331,52 @@ pub struct RewardManifest {
     pub version: String,
     /// One sentence.
     pub summary: String,
-    /// Columns of the row it reads.
+    /// Columns that it reads of every row, each with a text (not empty) or a number. The host refuses data without them.
     pub columns: Vec<String>,
     /// Options.
     pub options: Vec<OptionSpec>,
+    /// The same with more to say: columns that an option names, and what they hold.
+    pub reads: Vec<RewardColumn>,
+}
+
+impl RewardManifest {
+    /// All columns that it declares.
+    pub fn declared_columns(&self) -> Vec<RewardColumn> {
+        let plain = |name: &String| RewardColumn { name: name.clone(), ..RewardColumn::default() };
+        self.columns.iter().map(plain).chain(self.reads.iter().cloned()).collect()
+    }
+}
+
+/// A column that a reward reads of every row.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct RewardColumn {
+    /// Its name, where no option names it.
+    pub name: String,
+    /// The option whose value is its name; empty: none.
+    pub option: String,
+    /// What it holds.
+    pub value: ColumnValue,
+    /// Whether an empty text is a value.
+    pub may_be_empty: bool,
+}
+
+names! {
+    /// What a column holds. A host that does not know a name takes it for [`ColumnValue::ANY`].
+    ColumnValue {
+        /// A text or a number.
+        ANY = "any",
+        /// A text.
+        TEXT = "text",
+        /// A number, or true or false.
+        NUMBER = "number",
+    }
+}
+
+impl Default for ColumnValue {
+    fn default() -> Self {
+        Self::ANY
+    }
 }
 
 #[cfg(test)]

@@ -4,6 +4,10 @@
 //! Its calls come in this order: `create`; once per window `compose` (where it has one), `prepare`, `weigh` (where a term
 //! has a custom normaliser), `loss` per micro-batch, `after_step`. State may change in `prepare` and `after_step` alone,
 //! so that micro-batches can be cut anywhere. All calls come from one thread.
+//!
+//! Before the first step the host tries a batch: it calls `compose`, `prepare`, `weigh` and `loss` with the longest rows of the
+//! data, and puts the state back. Prompts have made-up answers there, several to a prompt where the experiment asks for several,
+//! with rewards of 0, 0.5 and 1, and every second one ended.
 
 use crate::{
     Result,

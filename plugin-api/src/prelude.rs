@@ -5,8 +5,8 @@ pub use crate::{
     batch::{Batch, Scope},
     export_objective, export_reward,
     manifest::{
-        DataKind, Expectation, MetricSpec, Normaliser, ObjectiveManifest, Reduction, Requirements, RewardManifest,
-        Role, Statistic, StopGradient, TermSpec,
+        ColumnValue, DataKind, Expectation, MetricSpec, Normaliser, ObjectiveManifest, Reduction, Requirements,
+        RewardColumn, RewardManifest, Role, Statistic, StopGradient, TermSpec,
     },
     objective::{Loss, Objective, ObjectivePlugin, Verdict},
     options,

@@ -275,7 +275,7 @@ fn gotcha_07_27_34_ppo_begins_where_the_policy_is_whoever_the_critic_is() {
     lab.write("rows.jsonl", long.collect::<String>());
     let run = named(&lab, "long", &["eval.generate=4", "rollout.samples=2"]);
     is_sound(&run);
-    for said in run.lines("samples.jsonl") {
+    for said in run.lines("samples.jsonl").iter().filter(|said| said["kind"] != "exact_match") {
         assert!(said["tokens"] == json!(8) || said["finish"] == json!("end of sequence"), "{said}");
     }
     for name in ["eval/reward", "eval/reward/length", "eval/answers/ended", "eval/answers/length", "eval/answers/kl"] {

@@ -12,7 +12,7 @@ use crate::plugins::Pinning;
 use crate::train::dry::dry_run;
 use crate::train::setup::prepare_draft;
 
-/// Check an experiment without training: read it, load its plugins, try the worst batch, estimate memory and time.
+/// Check an experiment without training: read it, load its plugins, try a small batch, count the memory, estimate the time.
 ///
 /// A pipeline is checked stage by stage, as far as can be known before the stages before have been run.
 #[derive(Debug, Args)]

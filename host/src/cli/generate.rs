@@ -1,8 +1,11 @@
 //! `telos generate`.
 
+use std::fmt;
 use std::path::PathBuf;
+use std::time::Instant;
 
 use clap::Args;
+use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::{BackendArgs, print};
@@ -38,7 +41,7 @@ pub struct Generate {
     samples: usize,
     #[command(flatten)]
     backend: BackendArgs,
-    /// Print prompt, text, tokens and log-probabilities as JSON.
+    /// Print prompt, text, tokens, log-probabilities and speed as JSON.
     #[arg(long)]
     json: bool,
     /// With --json: the logits after the prompt too, one a token of the vocabulary.
@@ -105,14 +108,44 @@ fn perform(request: GenerateRequest) -> Result<()> {
         return print::json(&whole(&request, &opened, &ids, &prompt)?);
     }
     if request.samples == 1 {
-        return stream(&request, &opened, &ids, prompt);
+        print::err(&stream(&request, &opened, &ids, prompt)?.to_string());
+        return Ok(());
     }
-    for (number, completion) in continue_prompt(&request, &opened, &prompt)?.iter().enumerate() {
+    let (completions, speed) = timed(|| continue_prompt(&request, &opened, &prompt))?;
+    for (number, completion) in completions.iter().enumerate() {
         let text = text_of(&opened, &ids, completion)?;
         print::out(&format!("--- {} of {}: {}\n", number + 1, request.samples, completion.finish.as_str()))?;
         print::out(&format!("{}{text}\n", request.prompt))?;
     }
+    print::err(&speed.to_string());
     Ok(())
+}
+
+/// How fast text was generated, the prompt's forward pass included.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+struct Speed {
+    /// Tokens drawn, of all samples together.
+    new_tokens: usize,
+    /// Seconds from the prompt to the last token.
+    seconds: f64,
+    /// Tokens a second.
+    tokens_per_s: f64,
+}
+
+impl fmt::Display for Speed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Speed { new_tokens, seconds, tokens_per_s } = self;
+        writeln!(f, "{new_tokens} new tokens in {seconds:.3} s, {tokens_per_s:.1} tokens/s")
+    }
+}
+
+/// What `draw` returns, and how fast it was.
+fn timed(draw: impl FnOnce() -> Result<Vec<Completion>>) -> Result<(Vec<Completion>, Speed)> {
+    let start = Instant::now();
+    let completions = draw()?;
+    let seconds = start.elapsed().as_secs_f64();
+    let new_tokens = completions.iter().map(|completion| completion.tokens.len()).sum();
+    Ok((completions, Speed { new_tokens, seconds, tokens_per_s: new_tokens as f64 / seconds.max(1e-9) }))
 }
 
 fn options(request: &GenerateRequest) -> GenerateOptions {
@@ -143,20 +176,24 @@ fn text_of(opened: &Opened, prompt: &[u32], completion: &Completion) -> Result<S
 }
 
 /// Prints prompt and continuation as they come.
-fn stream(request: &GenerateRequest, opened: &Opened, ids: &[u32], prompt: Vec<i32>) -> Result<()> {
+fn stream(request: &GenerateRequest, opened: &Opened, ids: &[u32], prompt: Vec<i32>) -> Result<Speed> {
     let mut decoder = opened.tokenizer.stream(true);
     for id in ids {
         print::out(&decoder.push(*id)?)?;
     }
     let mut failure = None;
-    generate(&opened.model, &[prompt], &options(request), &mut |drawn| {
-        let printed = decoder.push(drawn.token as u32).map_err(Error::from).and_then(|piece| print::out(&piece));
-        failure = failure.take().or(printed.err());
-    })?;
-    match failure {
-        Some(error) => Err(error),
-        None => print::out(&(decoder.finish()? + "\n")),
+    let draw = || {
+        generate(&opened.model, &[prompt], &options(request), &mut |drawn| {
+            let printed = decoder.push(drawn.token as u32).map_err(Error::from).and_then(|piece| print::out(&piece));
+            failure = failure.take().or(printed.err());
+        })
+    };
+    let (_, speed) = timed(draw)?;
+    if let Some(error) = failure {
+        return Err(error);
     }
+    print::out(&(decoder.finish()? + "\n"))?;
+    Ok(speed)
 }
 
 /// Prompt and continuations as JSON: a single one beside the prompt, several as `samples`.
@@ -166,7 +203,8 @@ fn whole(request: &GenerateRequest, opened: &Opened, ids: &[u32], prompt: &[i32]
     answer.insert("prompt".into(), request.prompt.clone().into());
     answer.insert("prompt_tokens".into(), ids.into());
     let mut samples = Vec::new();
-    for completion in continue_prompt(request, opened, prompt)? {
+    let (completions, speed) = timed(|| continue_prompt(request, opened, prompt))?;
+    for completion in completions {
         let mut sample = Map::new();
         sample.insert("text".into(), text_of(opened, ids, &completion)?.into());
         sample.insert("tokens".into(), completion.tokens.into());
@@ -179,6 +217,7 @@ fn whole(request: &GenerateRequest, opened: &Opened, ids: &[u32], prompt: &[i32]
     } else {
         answer.insert("samples".into(), samples.into_iter().map(Value::Object).collect());
     }
+    answer.insert("speed".into(), serde_json::to_value(speed).unwrap_or_default());
     if let Some(logits) = logits {
         answer.insert("logits".into(), logits.into());
     }

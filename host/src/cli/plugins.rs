@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::Subcommand;
 use plugin_api::load::{Library, PluginInfo};
-use plugin_api::manifest::{BackendManifest, ObjectiveManifest, OptionSpec, RewardManifest, kind};
+use plugin_api::manifest::{BackendManifest, ObjectiveManifest, OptionSpec, RewardColumn, RewardManifest, kind};
 use serde_json::{Value, json};
 
 use super::{print, verify};
@@ -239,7 +239,10 @@ fn backend(m: &BackendManifest) -> String {
 
 fn reward(m: &RewardManifest) -> String {
     let mut text = format!("\n{}\n\n", m.summary);
-    line(&mut text, "columns", &m.columns.join(", "));
+    let named =
+        |c: RewardColumn| if c.option.is_empty() { c.name } else { format!("the one that `{}` names", c.option) };
+    let columns: Vec<String> = m.declared_columns().into_iter().map(named).collect();
+    line(&mut text, "columns", &columns.join(", "));
     options(&mut text, &m.options);
     text
 }

@@ -26,12 +26,16 @@ pub struct Run {
     #[arg(required_unless_present = "help_keys")]
     file: Option<PathBuf>,
     /// Overrides any key: --set train.steps=100 --set data.path=corpus.txt --set objective.0.weight=0.5; of one stage of a
-    /// pipeline: --set stage.sft.train.steps=100.
+    /// pipeline: --set stage.sft.train.steps=100 (the longest stage name that fits counts; 'stage."a".b' names one for sure).
     #[arg(long, value_name = "KEY=VALUE", value_parser = Override::parse)]
     set: Vec<Override>,
     /// Go on with the run of this name from its last checkpoint.
     #[arg(long)]
     resume: bool,
+    /// With --resume: go on although rows of the data's files were fixed since the run began. None may be added, removed or moved;
+    /// the receipt says so.
+    #[arg(long, requires = "resume")]
+    fixed_rows: bool,
     /// Run this stage of a pipeline and those after it anew; those before it must be done. Earlier runs of these stages are
     /// kept as STAGE.1, STAGE.2 and so on.
     #[arg(long, value_name = "STAGE", conflicts_with = "only")]
@@ -71,6 +75,8 @@ pub struct RunRequest {
     pub overrides: Vec<Override>,
     /// Whether to go on with an existing run.
     pub resume: bool,
+    /// Whether it goes on over rows that were fixed.
+    pub fixed_rows: bool,
     /// Which stages of a pipeline.
     pub part: Part,
     /// Where to look for plugins.
@@ -110,8 +116,8 @@ impl Run {
             (true, false) => Pinning::Update,
             (false, false) => Pinning::Strict,
         };
-        let Self { resume, unproved, json, .. } = self;
-        Ok(RunRequest { file, overrides, resume, part, plugin_folders, pinning, unproved, json })
+        let Self { resume, fixed_rows, unproved, json, .. } = self;
+        Ok(RunRequest { file, overrides, resume, fixed_rows, part, plugin_folders, pinning, unproved, json })
     }
 }
 
@@ -138,6 +144,7 @@ fn run_one(draft: Draft, request: &RunRequest, interrupt: &Interrupt) -> Result<
     }
     let mut prepared = prepare_draft(draft, &request.plugin_folders, request.pinning)?;
     prepared.accept_unproved = request.unproved;
+    prepared.accepts_fixed_rows = request.fixed_rows;
     let mut trainer = Trainer::new(prepared, request.resume, show(request))?;
     if trainer.ended() {
         print::err("the run had come to its end: nothing is left to do\n");
@@ -157,8 +164,8 @@ fn run_one(draft: Draft, request: &RunRequest, interrupt: &Interrupt) -> Result<
 
 fn run_stages(all: &Pipeline, request: RunRequest, interrupt: &Interrupt) -> Result<()> {
     let (show, json) = (show(&request), request.json);
-    let RunRequest { part, resume, plugin_folders, pinning, unproved, .. } = request;
-    let options = pipeline::Options { part, resume, plugin_folders, pinning, unproved, show };
+    let RunRequest { part, resume, fixed_rows, plugin_folders, pinning, unproved, .. } = request;
+    let options = pipeline::Options { part, resume, fixed_rows, plugin_folders, pinning, unproved, show };
     let (summary, stopped) = pipeline::run(all, &options, interrupt, &mut |told| match told {
         Told::Note(text) => {
             print::err(&format!("{text}\n"));

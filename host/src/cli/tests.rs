@@ -22,7 +22,7 @@ fn clap_finds_no_contradiction_in_the_commands() {
 #[test]
 fn run_turns_every_argument_into_the_request() {
     let cli = parse(
-        "run exp.toml --set a.b=1 --set c=x --resume --from S --name N --update-lock --unproved --json --plugins /p",
+        "run exp.toml --set a.b=1 --set c=x --resume --fixed-rows --from S --name N --update-lock --unproved --json --plugins /p",
     )
     .unwrap();
     assert_eq!(cli.plugin_folders, [PathBuf::from("/p")]);
@@ -33,6 +33,7 @@ fn run_turns_every_argument_into_the_request() {
         file: "exp.toml".into(),
         overrides: vec![set("a.b=1"), set("c=x"), Override::text("--name", "name", "N")],
         resume: true,
+        fixed_rows: true,
         part: Part::From("S".into()),
         plugin_folders: vec!["/p".into()],
         pinning: crate::plugins::Pinning::Update,

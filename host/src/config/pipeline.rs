@@ -200,10 +200,8 @@ impl Pipeline {
                 (stand_in.clone(), own.clone())
             }
         };
-        // A dot would make the name two keys in --set, and is what sets earlier runs of a stage apart.
-        let name = if !is_folder_name(&name) || name.contains('.') {
-            let message =
-                format!("\"{}\" is no plain folder name without a dot; for example \"sft\"", name.escape_debug());
+        let name = if !is_folder_name(&name) {
+            let message = format!("\"{}\" is not a plain folder name; for example \"sft\"", name.escape_debug());
             self.mistakes.push(Mistake::new(place.clone(), "stage.name", message));
             stand_in
         } else if self.find(&name).is_some() {
@@ -246,7 +244,7 @@ impl Pipeline {
 
     /// Lays an override over one stage, which `path` names by name or number.
     fn lay_over_stage(&mut self, index: usize, over: &Override, path: &str) {
-        let (name, key) = path.split_once('.').unwrap_or((path, ""));
+        let (name, key) = self.stage_and_key(path);
         let number = || name.parse().ok().filter(|number| *number < self.stages.len());
         let done = match self.find(name).or_else(number) {
             None => Err(format!("there is no stage `{name}`; {}", self.suggest(name, None))),
@@ -257,6 +255,23 @@ impl Pipeline {
         if let Err(message) = done {
             self.mistakes.push(Mistake::new(over.place(index), over.path(), message));
         }
+    }
+
+    /// Splits what stands behind `stage.` into a stage's name and a key. A name may hold dots: the longest one that is a stage's
+    /// counts, and one in quotes is taken as it is.
+    fn stage_and_key<'a>(&self, path: &'a str) -> (&'a str, &'a str) {
+        for quote in ['"', '\''] {
+            if let Some((name, rest)) = path.strip_prefix(quote).and_then(|rest| rest.split_once(quote))
+                && (rest.is_empty() || rest.starts_with('.'))
+            {
+                return (name, rest.trim_start_matches('.'));
+            }
+        }
+        let dots = path.match_indices('.').map(|(at, _)| at);
+        let cuts: Vec<usize> = dots.chain([path.len()]).collect();
+        let known = cuts.iter().rev().find(|at| self.find(&path[..**at]).is_some());
+        let at = known.or(cuts.first()).copied().unwrap_or(path.len());
+        (&path[..at], path[at..].trim_start_matches('.'))
     }
 
     /// Puts paths in place of `"stage:NAME"` in stage `index`. What a model is to go on from is text, and stays.

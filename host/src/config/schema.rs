@@ -167,7 +167,7 @@ pub const KEYS: &[Key] = &[
 
     key("train", Form::Table, "", "{ steps = 500 }", "how it is minimised"),
     key("train.steps", ANY_INT, "", "500", "optimizer steps; this or epochs; 0: the model is only evaluated"),
-    key("train.epochs", Form::Float(Excluded(0.0), Included(1e9)), "", "1", "passes over the training data; this or steps"),
+    key("train.epochs", Form::Float(Excluded(0.0), Included(1e9)), "", "1", "passes over the training data, each row once a pass: the last step of each may be short; this or steps"),
     key("train.batch", Form::Table, "", "{ tokens = 8192 }", "what one optimizer step sees: tokens, sequences, pairs or prompts"),
     key("train.batch.tokens", POSITIVE_INT, "", "8192", "tokens a step, in whole sequences or pairs; not for prompts alone"),
     key("train.batch.sequences", POSITIVE_INT, "", "12", "sequences a step; not for pairs or prompts alone"),

@@ -1,6 +1,6 @@
 //! The sequences of each optimizer step. The state is a few counters: everything else follows from the seed and the data.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -37,8 +37,8 @@ pub struct BatcherOptions {
     pub batch: BatchSize,
     /// The token that every sequence begins with; see [`Tokenizer::prefix`](super::Tokenizer::prefix).
     pub prefix: Option<u32>,
-    /// End after so many epochs, with a last window that may be short; `None` goes on, and windows cross from one epoch
-    /// into the next.
+    /// End after so many epochs. Each epoch's last window may be short, so that every epoch reads every row exactly once. `None`
+    /// goes on, and windows cross from one epoch into the next.
     pub epochs: Option<u64>,
 }
 
@@ -93,6 +93,16 @@ impl Batcher {
         &self.state
     }
 
+    /// The data that windows are taken from.
+    pub fn examples(&self) -> &dyn Examples {
+        &*self.tokens
+    }
+
+    /// The token that every sequence begins with.
+    pub fn prefix(&self) -> Option<u32> {
+        self.options.prefix
+    }
+
     /// Goes to a saved place.
     ///
     /// # Errors
@@ -144,8 +154,7 @@ impl Batcher {
             return Ok(None);
         }
         // Cuts move from epoch to epoch, so only walking through tells.
-        let (tokens, options, state) = (self.tokens.clone(), self.options.clone(), self.state.clone());
-        let mut ahead = Batcher { tokens, options, state, stretches: self.stretches.clone() };
+        let mut ahead = self.ahead();
         let mut windows = 0;
         while !ahead.take(context)?.is_empty() {
             windows += 1;
@@ -153,10 +162,61 @@ impl Batcher {
         Ok(Some(windows))
     }
 
+    /// The windows of `epochs` passes over the data from its beginning, at this context length, as the number of their sequences
+    /// (pairs, prompts): of a part of an epoch that share of its windows, rounded up. At least one.
+    ///
+    /// # Errors
+    /// As [`Batcher::next_window`].
+    pub fn windows_of(&self, epochs: f64, context: usize) -> Result<Vec<usize>> {
+        let options = BatcherOptions { epochs: Some(epochs.ceil().max(1.0) as u64), ..self.options.clone() };
+        let mut ahead = Batcher::new(self.tokens.clone(), options)?;
+        let (mut windows, mut before_last) = (Vec::new(), 0);
+        loop {
+            let taken = ahead.take(context)?.len();
+            if taken == 0 {
+                break;
+            }
+            windows.push(taken);
+            if (ahead.state.epoch as f64) < epochs.floor() {
+                before_last = windows.len();
+            }
+        }
+        let part = (windows.len() - before_last) as f64 * (epochs - epochs.floor());
+        windows.truncate((before_last + part.ceil() as usize).max(1));
+        Ok(windows)
+    }
+
+    /// The documents or rows that the next `windows` windows read, at this context length.
+    ///
+    /// # Errors
+    /// As [`Batcher::next_window`].
+    pub fn documents_ahead(&self, windows: u64, context: usize) -> Result<BTreeSet<u32>> {
+        let (mut ahead, mut found) = (self.ahead(), BTreeSet::new());
+        for _ in 0..windows {
+            let taken = ahead.take(context)?;
+            if taken.is_empty() || found.len() == self.tokens.documents() {
+                break;
+            }
+            found.extend(taken.iter().map(|stretch| stretch.document));
+        }
+        Ok(found)
+    }
+
+    /// A copy that can go on without this one.
+    fn ahead(&self) -> Batcher {
+        let (tokens, options, state) = (self.tokens.clone(), self.options.clone(), self.state.clone());
+        Batcher { tokens, options, state, stretches: self.stretches.clone() }
+    }
+
     /// The stretches of the next window; none after the last epoch.
     fn take(&mut self, context: usize) -> Result<Vec<Stretch>> {
         let (mut taken, mut positions) = (Vec::new(), 0);
-        while let Some(stretch) = self.peek(context)? {
+        loop {
+            // Counted epochs are read one after the other: a window never holds rows of two.
+            if self.options.epochs.is_some() && !taken.is_empty() && self.epoch_is_read() {
+                break;
+            }
+            let Some(stretch) = self.peek(context)? else { break };
             if !self.options.batch.takes(taken.len(), positions, stretch.targets()) {
                 break;
             }
@@ -185,14 +245,32 @@ impl Batcher {
             self.state.context = context;
             self.stretches = self.epoch_stretches();
         }
-        if self.state.taken >= self.stretches.len() as u64 {
-            if self.options.epochs.is_some_and(|epochs| self.state.epoch + 1 >= epochs) {
+        if self.epoch_is_read() {
+            if self.is_last_epoch() {
                 return Ok(None);
             }
             (self.state.epoch, self.state.taken) = (self.state.epoch + 1, 0);
             self.stretches = self.epoch_stretches();
         }
         Ok(self.stretches.get(self.state.taken as usize).copied())
+    }
+
+    fn epoch_is_read(&self) -> bool {
+        self.state.taken >= self.stretches.len() as u64
+    }
+
+    fn is_last_epoch(&self) -> bool {
+        self.options.epochs.is_some_and(|epochs| self.state.epoch + 1 >= epochs)
+    }
+
+    /// Whether the last epoch is read.
+    pub fn has_ended(&self) -> bool {
+        self.state.context > 0 && self.epoch_is_read() && self.is_last_epoch()
+    }
+
+    /// Goes on after the last epoch, with windows as before.
+    pub fn never_end(&mut self) {
+        self.options.epochs = self.options.epochs.map(|_| u64::MAX);
     }
 
     fn epoch_stretches(&self) -> Vec<Stretch> {
@@ -213,10 +291,8 @@ pub fn eval_batches(
     batch_tokens: usize,
     most_tokens: Option<u64>,
 ) -> impl Iterator<Item = Result<PackedBatch>> {
-    let all = tokens.in_order(context, prefix.is_some());
-    let kept = most_tokens
-        .map_or(all.len(), |most| (most as usize / tokens.usual_length(context).max(1)).clamp(1, all.len().max(1)));
-    let mut waiting: VecDeque<(Stretch, u64)> = tokens.some(all, kept).into_iter().zip(0..).collect();
+    let read = eval_stretches(tokens, context, prefix.is_some(), most_tokens);
+    let mut waiting: VecDeque<(Stretch, u64)> = read.into_iter().zip(0..).collect();
     std::iter::from_fn(move || {
         let (mut sequences, mut positions): (Vec<Sequence>, usize) = (Vec::new(), 0);
         while let Some((stretch, group)) = waiting.front() {
@@ -229,4 +305,12 @@ pub fn eval_batches(
         }
         (!sequences.is_empty()).then(|| pack(&sequences))
     })
+}
+
+/// The stretches that [`eval_batches`] reads, in order. `prefix` says whether a token precedes every text.
+pub fn eval_stretches(tokens: &dyn Examples, context: usize, prefix: bool, most_tokens: Option<u64>) -> Vec<Stretch> {
+    let all = tokens.in_order(context, prefix);
+    let kept = most_tokens
+        .map_or(all.len(), |most| (most as usize / tokens.usual_length(context).max(1)).clamp(1, all.len().max(1)));
+    tokens.some(all, kept)
 }

@@ -4,6 +4,7 @@
 //! such as [`profile`] around either) and a compute dtype. The backend checks every call against the catalogue.
 
 pub mod profile;
+pub mod sizes;
 mod tensor;
 mod transfer;
 
@@ -11,7 +12,7 @@ pub use tensor::{Buffer, Tensor, columns, rows};
 
 use std::{cell::RefCell, rc::Rc};
 
-use plugin_api::abi::{DType, Memory};
+use plugin_api::abi::{Call, DType, Memory};
 use plugin_api::backend::{Op, Session, ops::CATALOGUE};
 
 use crate::error::{Error, Result};
@@ -106,6 +107,16 @@ impl Device {
         let tensor = self.tensor_of(self.accumulator(), 1, values.len() as u64)?;
         tensor.buffer().upload(0, values)?;
         Ok(tensor)
+    }
+
+    /// Whether the session has an operation for `dtype`, by the operation's number in the catalogue.
+    pub(super) fn supports(&self, op: u32, dtype: DType) -> bool {
+        self.0.session.borrow().supports(op, dtype)
+    }
+
+    /// Bytes of scratch memory that a call takes beside its operands.
+    pub(super) fn workspace(&self, call: &Call<'_>) -> u64 {
+        self.0.session.borrow().workspace(call)
     }
 
     /// What memory the session holds.

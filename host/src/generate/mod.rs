@@ -101,28 +101,27 @@ pub fn generate(
     on_token: &mut dyn FnMut(Drawn),
 ) -> Result<Vec<Completion>> {
     check(model, prompts, options)?;
-    let context = model.config().context as usize;
-    let longest = prompts.iter().map(Vec::len).max().unwrap_or(0);
-    // The last token drawn is never run, so it needs no room.
-    let capacity = context.min(longest.saturating_add(options.max_tokens).saturating_sub(1)).max(1);
-    let slots = prompts.len().min(SLOTS);
-    let cache = KvCache::new(model, slots as u64, capacity as u64)?;
-    let mut state = Generation {
-        model,
-        options,
-        cache,
-        waiting: (0..prompts.len()).collect(),
-        free: (0..slots).collect(),
-        active: Vec::new(),
-        done: vec![None; prompts.len()],
-        on_token,
-    };
+    let mut state = Generation::new(model, prompts, options, on_token)?;
     while !state.waiting.is_empty() || !state.active.is_empty() {
         state.admit(prompts)?;
         state.step()?;
     }
     let done: Option<Vec<Completion>> = state.done.into_iter().collect();
     done.ok_or_else(|| Error::run("generate: a sample was never finished"))
+}
+
+/// Holds all that [`generate`] holds at a time: the cache of keys and values, the first prompts run together, and a token for every
+/// sample. What is drawn is thrown away.
+///
+/// # Errors
+/// As [`generate`].
+pub fn hold(model: &Model, prompts: &[Vec<i32>], max_tokens: usize) -> Result<()> {
+    let options = GenerateOptions { max_tokens, ..GenerateOptions::default() };
+    check(model, prompts, &options)?;
+    let mut ignore = |_| {};
+    let mut state = Generation::new(model, prompts, &options, &mut ignore)?;
+    state.admit(prompts)?;
+    state.step()
 }
 
 fn check(model: &Model, prompts: &[Vec<i32>], options: &GenerateOptions) -> Result<()> {
@@ -188,7 +187,30 @@ struct Generation<'a> {
     on_token: &'a mut dyn FnMut(Drawn),
 }
 
-impl Generation<'_> {
+impl<'a> Generation<'a> {
+    fn new(
+        model: &'a Model,
+        prompts: &[Vec<i32>],
+        options: &'a GenerateOptions,
+        on_token: &'a mut dyn FnMut(Drawn),
+    ) -> Result<Generation<'a>> {
+        let context = model.config().context as usize;
+        let longest = prompts.iter().map(Vec::len).max().unwrap_or(0);
+        // The last token drawn is never run, so it needs no room.
+        let capacity = context.min(longest.saturating_add(options.max_tokens).saturating_sub(1)).max(1);
+        let slots = prompts.len().min(SLOTS);
+        Ok(Generation {
+            model,
+            options,
+            cache: KvCache::new(model, slots as u64, capacity as u64)?,
+            waiting: (0..prompts.len()).collect(),
+            free: (0..slots).collect(),
+            active: Vec::new(),
+            done: vec![None; prompts.len()],
+            on_token,
+        })
+    }
+
     /// Runs waiting prompts into free slots and draws their first tokens.
     fn admit(&mut self, prompts: &[Vec<i32>]) -> Result<()> {
         while !self.free.is_empty() && !self.waiting.is_empty() {

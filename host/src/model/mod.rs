@@ -164,7 +164,11 @@ impl Model {
         weights::save(self, folder)
     }
 
-    fn allocate(device: &Device, config: ModelConfig) -> Result<Model> {
+    /// A model whose weights are undefined.
+    ///
+    /// # Errors
+    /// A shape that contradicts itself; the device is out of memory.
+    pub(crate) fn allocate(device: &Device, config: ModelConfig) -> Result<Model> {
         config.activation_kind()?;
         let layout = Layout::new(&config)?;
         let params = device.buffer(device.accumulator(), layout.flat_len())?;

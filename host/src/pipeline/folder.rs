@@ -19,7 +19,7 @@ use crate::runs::receipt::ModelSource;
 use crate::runs::{Receipt, RunFolder};
 use crate::train::named::model_folder;
 use crate::train::receipts::model_source;
-use crate::train::start::same_experiment;
+use crate::train::resume::{Changed, changed};
 use crate::train::state::TrainState;
 
 /// The file as resolved.
@@ -83,7 +83,7 @@ pub fn has_ended(folder: &Path) -> Result<bool> {
 /// None of its checkpoints is whole.
 pub fn is_done(pipeline: &Pipeline, index: usize, experiment: &Experiment) -> Result<bool> {
     let folder = pipeline.stage_folder(index);
-    Ok(has_ended(&folder)? && same_experiment(&folder, &experiment.to_toml()?).is_ok())
+    Ok(has_ended(&folder)? && changed(&folder, experiment).is_ok_and(|changed| !changed.length))
 }
 
 /// What is to do about each stage. An earlier run of a stage without a step, or with `dev` one without a checkpoint, is
@@ -129,7 +129,7 @@ pub fn to_do(
             return Err(Error::request(format!("stage \"{name}\" comes before and is not done"))
                 .with_hint(format!("go on with --resume alone, or begin with --from {name}")));
         }
-        unchanged(pipeline, index, &experiments[index])?;
+        finished(pipeline, index, &experiments[index])?;
     }
     (0..count)
         .map(|index| {
@@ -143,13 +143,19 @@ pub fn to_do(
                 return Ok(if own.exists() && !replaced { Task::Anew } else { Task::New });
             }
             let state = state(&own)?;
-            if state != State::Absent {
-                unchanged(pipeline, index, &experiments[index])?;
-            }
             Ok(match state {
                 State::Absent => Task::New,
-                State::Begun => Task::Resume,
-                State::Ended => Task::Done,
+                State::Begun => {
+                    unchanged(pipeline, index, &experiments[index])?;
+                    Task::Resume
+                }
+                State::Ended if index + 1 == count && unchanged(pipeline, index, &experiments[index])?.length => {
+                    Task::Resume
+                }
+                State::Ended => {
+                    finished(pipeline, index, &experiments[index])?;
+                    Task::Done
+                }
             })
         })
         .collect()
@@ -167,13 +173,29 @@ fn refuse_content(pipeline: &Pipeline, dev: bool) -> Result<()> {
     ))
 }
 
-fn unchanged(pipeline: &Pipeline, index: usize, experiment: &Experiment) -> Result<()> {
+/// What has changed of a stage since it was begun.
+///
+/// # Errors
+/// A request error where that may not change.
+fn unchanged(pipeline: &Pipeline, index: usize, experiment: &Experiment) -> Result<Changed> {
+    changed(&pipeline.stage_folder(index), experiment).map_err(|error| has_changed(pipeline, index, error))
+}
+
+/// A stage before others that has ended stays as long as it was.
+fn finished(pipeline: &Pipeline, index: usize, experiment: &Experiment) -> Result<()> {
+    let changed = unchanged(pipeline, index, experiment)?;
+    if !changed.length {
+        return Ok(());
+    }
+    let why = "its length differs: of the stages that have ended, only a pipeline's last one may go on for longer";
+    Err(has_changed(pipeline, index, Error::request(why).with_details(changed.as_written)))
+}
+
+fn has_changed(pipeline: &Pipeline, index: usize, error: Error) -> Error {
     let name = &pipeline.stages()[index].name;
-    same_experiment(&pipeline.stage_folder(index), &experiment.to_toml()?).map_err(|error| {
-        error.context(format!("stage \"{name}\" has changed since it was begun")).with_hint(format!(
-            "put it back as it was, run it anew with what follows by --from {name}, or choose another name by --name"
-        ))
-    })
+    error.context(format!("stage \"{name}\" has changed since it was begun")).with_hint(format!(
+        "put it back as it was, run it anew with what follows by --from {name}, or choose another name by --name"
+    ))
 }
 
 /// Moves earlier runs of stages that are run anew aside and writes `pipeline.toml`. Tells what was moved.
@@ -246,7 +268,10 @@ fn move_aside(pipeline: &Pipeline, index: usize) -> Result<PathBuf> {
         false => None,
     };
     let name = &pipeline.stages()[index].name;
-    let free = (1..).map(|number| pipeline.folder().join(format!("{name}.{number}"))).find(|path| !path.exists());
+    // A stage may be called so, too.
+    let is_stage = |name: &str| pipeline.stages().iter().any(|stage| stage.name == name);
+    let names = (1..).map(|number| format!("{name}.{number}")).filter(|name| !is_stage(name));
+    let free = names.map(|name| pipeline.folder().join(name)).find(|path| !path.exists());
     let to = free.ok_or_else(|| Error::run(format!("no name is left for {}", from.display())))?;
     fs::rename(&from, &to)
         .map_err(|cause| Error::run(format!("cannot move {} to {}", from.display(), to.display())).with_cause(cause))?;

@@ -41,6 +41,8 @@ pub struct Options {
     pub part: Part,
     /// Whether to go on with what was begun.
     pub resume: bool,
+    /// Whether runs go on over rows that were fixed.
+    pub fixed_rows: bool,
     /// Where to look for plugins.
     pub plugin_folders: Vec<PathBuf>,
     /// What to do about changed plugins. With [`Pinning::Ignore`], folders of runs without a checkpoint are replaced.
@@ -132,6 +134,7 @@ fn run_stage(
     // Read again, now that the models it starts from are there.
     let mut prepared = prepare_draft(pipeline.draft(index), &options.plugin_folders, options.pinning)?;
     prepared.accept_unproved = options.unproved;
+    prepared.accepts_fixed_rows = options.fixed_rows;
     let mut trainer = Trainer::new(prepared, resume, options.show)?;
     trainer.run(interrupt)
 }

@@ -3,6 +3,7 @@
 //! All of it goes to standard error; standard output belongs to a command's result, so that `--json` can be piped. Which
 //! lines are printed depends on step numbers alone, so that the log of a resumed run shows the same steps.
 
+use std::cell::Cell;
 use std::io::{self, IsTerminal, Write};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -74,6 +75,20 @@ impl Progress {
         }
     }
 
+    /// Shows the progress of work before the next step: `total` of what `unit` says, such as "rows scored".
+    pub fn task(&self, unit: &str, total: u64) -> Task {
+        if let Display::Bar(bar) = &self.display
+            && total > 0
+        {
+            bar.set_style(task_style());
+            bar.set_message(unit.to_owned());
+            bar.set_length(total);
+            bar.set_position(0);
+            bar.reset_eta();
+        }
+        Task { progress: self.clone(), unit: unit.to_owned(), total, shown: Cell::new(0), started: Instant::now() }
+    }
+
     /// Shows a line for the user, above the bar where there is one: an evaluation, a warning, a checkpoint.
     pub fn message(&self, text: &str) {
         match &self.display {
@@ -95,8 +110,54 @@ impl Progress {
     }
 }
 
+/// Work before the next step; see [`Progress::task`].
+pub struct Task {
+    progress: Progress,
+    unit: String,
+    total: u64,
+    /// How much was done when it was last shown in a line.
+    shown: Cell<u64>,
+    started: Instant,
+}
+
+impl Task {
+    /// Shows that `done` of the whole are done.
+    pub fn done(&self, done: u64) {
+        let (before, total) = (self.shown.get(), self.total);
+        match &self.progress.display {
+            Display::Bar(bar) => bar.set_position(done),
+            Display::Lines { steps: true, .. }
+                if before == 0 || done >= total || part(done, total) != part(before, total) =>
+            {
+                self.shown.set(done);
+                let left = left(self.started.elapsed(), done, total.saturating_sub(done));
+                self.progress.message(&format!("{done}/{total} {}{left}", self.unit));
+            }
+            Display::Lines { .. } => {}
+        }
+    }
+
+    /// Gives the bar back to the steps.
+    pub fn finish(self) {
+        if let Display::Bar(bar) = &self.progress.display
+            && self.total > 0
+        {
+            bar.set_style(style());
+            bar.set_message(String::new());
+            bar.set_length(self.progress.total);
+            bar.set_position(self.progress.first);
+            bar.reset_eta();
+        }
+    }
+}
+
 fn eprint_line(text: &str) {
     _ = writeln!(io::stderr().lock(), "{text}");
+}
+
+fn task_style() -> ProgressStyle {
+    let template = "{bar:24} {pos}/{len} {msg}  {eta} left";
+    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
 }
 
 fn style() -> ProgressStyle {
@@ -107,8 +168,12 @@ fn style() -> ProgressStyle {
 /// Whether a plain line is due at `step`: at the run's first and last step, at the first after a resume, and wherever
 /// another twentieth of the run is done.
 fn is_shown(step: u64, first: u64, total: u64) -> bool {
-    let part = |step: u64| u128::from(step) * u128::from(LINES) / u128::from(total.max(1));
-    step == first + 1 || step >= total || part(step) != part(step.saturating_sub(1))
+    step == first + 1 || step >= total || part(step, total) != part(step.saturating_sub(1), total)
+}
+
+/// How many twentieths of the whole are done.
+fn part(done: u64, total: u64) -> u128 {
+    u128::from(done) * u128::from(LINES) / u128::from(total.max(1))
 }
 
 fn left(elapsed: Duration, done: u64, to_do: u64) -> String {

@@ -44,15 +44,18 @@ pub struct Receipt {
     /// What was replaced on the way; empty where the whole run was made by the above.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub replaced: Vec<Replaced>,
+    /// Keys of the experiment that were changed on resuming, such as its length: a line each, as in [`Changes`].
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub changed: Vec<Replaced>,
     /// How objectives contradicted the quick laws on the first batch, where the run was told to train all the same.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub unproved: Vec<String>,
 }
 
-/// Programs that went on with a run which others had begun.
+/// What was changed when a run was resumed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Replaced {
-    /// The last step of the earlier ones.
+    /// The last step before that.
     pub after_step: u64,
     /// What differs, a line each, as in [`Changes`].
     pub changes: Vec<String>,
@@ -177,8 +180,8 @@ impl Receipt {
 
     fn comparable(&self) -> Value {
         let backend = BackendUse { threads: 0, ..self.backend.clone() };
-        let (command, replaced, unpinned, unproved) = Default::default();
-        serde_json::to_value(Self { command, replaced, unpinned, unproved, backend, ..self.clone() })
+        let (command, replaced, changed, unpinned, unproved) = Default::default();
+        serde_json::to_value(Self { command, replaced, changed, unpinned, unproved, backend, ..self.clone() })
             .unwrap_or_default()
     }
 }
@@ -237,6 +240,7 @@ mod tests {
             rows: None,
             unpinned: Vec::new(),
             replaced: Vec::new(),
+            changed: Vec::new(),
             unproved: Vec::new(),
         }
     }

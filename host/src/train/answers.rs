@@ -97,6 +97,17 @@ impl Said {
     }
 }
 
+/// A held-out answer with what the rewards gave it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RewardedAnswer {
+    /// Prompt, answer, its length and end, and the weighted sum of the rewards.
+    pub said: Said,
+    /// The row's own answer, where it has one.
+    pub expected: Option<String>,
+    /// Each reward by its name.
+    pub rewards: Vec<(String, f64)>,
+}
+
 impl Policy<'_> {
     /// The text of `words` behind `prompt`, without special tokens. The prompt passes the decoder too: at the beginning of a
     /// text some tokenizers leave out a word's space, and prompt and completion together would be another text then.
@@ -150,7 +161,7 @@ pub fn names(objectives: &Objectives, rewards: &Rewards, roles: &Roles) -> Vec<S
 }
 
 fn has_reference(roles: &Roles) -> bool {
-    roles.reference.as_ref().is_some_and(|role| role.model.is_some())
+    roles.reference.as_ref().is_some_and(|role| role.model.is_some() && !role.leaves)
 }
 
 const ENDED: &str = "answers/ended";
@@ -161,18 +172,19 @@ impl Exam<'_> {
     /// Answers every question and has the answers judged: `reward/NAME` for every judge, `reward` for what rollouts get,
     /// `answers/ended` and `answers/length` (tokens, the end-of-text token included), and, where a reference is there, `answers/kl`
     /// (objectives have metrics called `kl` that are of other answers): the sum over an
-    /// answer's tokens of log-probability less that of the reference, in nats per answer.
+    /// answer's tokens of log-probability less that of the reference, in nats per answer. The answers come with their rewards.
     ///
     /// # Errors
     /// The plugins' and the backend's own.
-    pub fn figures(&self, questions: &[Question]) -> Result<Vec<(String, f64)>> {
+    pub fn figures(&self, questions: &[Question]) -> Result<(Vec<(String, f64)>, Vec<RewardedAnswer>)> {
         let prompts: Vec<Sequence> = questions.iter().map(|question| question.prompt().clone()).collect();
         let answers = self.policy.answer(&prompts, &self.options)?;
         let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len().max(1) as f64;
         let scores = self.rewards.judge(&answers)?;
+        let combined = self.rewards.combined(&scores, answers.len());
         let mut figures = Vec::new();
         if self.objectives.needs().rollouts {
-            figures.push(("reward".to_owned(), mean(&self.rewards.combined(&scores, answers.len()))));
+            figures.push(("reward".to_owned(), mean(&combined)));
         }
         figures.extend(scores.iter().map(|judge| (format!("reward/{}", judge.name), mean(&judge.scores))));
         let ended: Vec<f64> = answers.iter().map(|answer| f64::from(u8::from(answer.sample.ended))).collect();
@@ -182,7 +194,16 @@ impl Exam<'_> {
         if let Some(kl) = self.kl(&answers)? {
             figures.push((KL.to_owned(), kl));
         }
-        Ok(figures)
+        let rewarded =
+            answers.iter().zip(&combined).zip(questions).enumerate().map(|(index, ((answer, reward), question))| {
+                let rewards = scores.iter().map(|judge| (judge.name.clone(), judge.scores[index])).collect();
+                RewardedAnswer {
+                    said: Said::new(answer, *reward),
+                    expected: question.answer().map(str::to_owned),
+                    rewards,
+                }
+            });
+        Ok((figures, rewarded.collect()))
     }
 
     fn kl(&self, answers: &[Answer]) -> Result<Option<f64>> {

@@ -8,10 +8,11 @@ use super::{
     setup::Prepared,
     trail::Trail,
     window::{WindowLoss, Work, accumulate},
+    worst_batch::Rows,
 };
 use crate::{
-    config::experiment::{Data, Objective},
-    data::{BatchSize, Batcher, BatcherOptions, Source, TextOptions},
+    config::experiment::{Batch, Data, Objective},
+    data::{BatchSize, Batcher, BatcherOptions, PackedBatch, Source, TextOptions, Window},
     error::{Error, Result},
     runs::breadcrumb,
 };
@@ -25,6 +26,8 @@ pub struct Beside {
     /// Where the text came from.
     pub sources: Vec<Source>,
     context: usize,
+    /// Tokens of a step.
+    tokens: usize,
     micro_batch: usize,
 }
 
@@ -68,6 +71,7 @@ impl Prepared {
                 batcher,
                 sources,
                 context: self.config.context as usize,
+                tokens,
                 micro_batch: self.experiment().train.micro_batch_tokens,
             });
         }
@@ -92,6 +96,18 @@ impl Prepared {
 }
 
 impl Beside {
+    /// The worst micro-batch that its text can give, of at most `most` positions, as a window of its own. No place in the text is
+    /// used up.
+    ///
+    /// # Errors
+    /// Text that cannot be packed.
+    pub fn worst_window(&self, most: usize) -> Result<Vec<PackedBatch>> {
+        let most = most.min(self.micro_batch);
+        let reads_last = self.objectives.needs().reads_last();
+        let rows = Rows::of(&self.batcher, self.context, reads_last, Batch::Tokens(self.tokens));
+        super::arrays::cut(&Window::new(rows.worst(most))?, most)
+    }
+
     /// Adds the gradient of its next window to the policy's.
     ///
     /// # Errors

@@ -118,6 +118,7 @@ impl Prepared {
                 "no prompt that is held out has a column `answer` to compare with; data.columns.answer names another";
             return Err(self.loaded.refuse("eval.generate", why));
         }
+        self.check_reward_columns(kind, &corpus)?;
         let spoken = corpus.train.iter().chain(&corpus.held_out).any(Row::has_messages);
         let (layout, file) = self.layout(template, spoken)?;
         let longest = self.longest_row(kind);

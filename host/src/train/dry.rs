@@ -1,4 +1,4 @@
-//! A dry run for `telos check`: everything a run does up to its first update, with the largest batch, and nothing written.
+//! A dry run for `telos check`: everything a run does up to its first update, in small, and nothing written.
 
 use std::{fmt, time::Instant};
 
@@ -6,13 +6,23 @@ use plugin_api::batch::names;
 use serde::Serialize;
 
 use super::{
-    arrays::unpack, exact::questions, expectations, held_out, learner::Opened, measured, notices, prove,
-    setup::Prepared, trail::Trail,
+    arrays::unpack,
+    exact::questions,
+    expectations, held_out,
+    learner::{FirstWindow, Opened},
+    measured,
+    memory::{self, Evaluated},
+    notices, prove,
+    setup::Prepared,
+    trail::Trail,
 };
 use crate::{
     data::{PackedBatch, Sequence, Tokenizer, pack::together, rows::RowCounts},
     error::Result,
 };
+
+/// At most about so many positions are computed: a check is to be quick.
+const TRIED: usize = 1024;
 
 /// What a dry run found.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -27,17 +37,27 @@ pub struct Findings {
     pub held_out_tokens: u64,
     /// Optimizer steps.
     pub steps: u64,
-    /// Positions of the first window.
+    /// Positions of the first window; of rollouts about as many as it will have.
     pub tokens_per_step: usize,
     /// Micro-batches of the first window.
     pub micro_batches: usize,
-    /// Loss of the first window before any update.
+    /// Positions of the first window that were computed, for loss, gradient norm and time.
+    pub tried_tokens: usize,
+    /// Loss of these positions before any update.
     pub loss: f64,
-    /// Gradient norm of the first window.
+    /// Their gradient norm.
     pub grad_norm: f64,
-    /// Most device memory in use, with the largest micro-batch.
+    /// Positions of the largest micro-batch. It is counted and not computed; a run computes it before step 1.
+    pub largest_micro_batch_tokens: usize,
+    /// Most bytes of device buffers in use at a time.
     pub memory_peak_bytes: u64,
-    /// Seconds of one step, the second of two.
+    /// What is being done then.
+    pub memory_peak_in: &'static str,
+    /// Bytes of device buffers that are held all the time: weights, gradients, moments, models beside the policy.
+    pub memory_held_bytes: u64,
+    /// Most bytes of the whole process; absent where the system does not say what a process takes.
+    pub process_peak_bytes: Option<u64>,
+    /// Seconds of one step: of the positions tried, scaled to the window's.
     pub seconds_per_step: f64,
     /// Seconds of the whole training, evaluation and checkpoints left out.
     pub seconds: f64,
@@ -54,7 +74,8 @@ pub struct Findings {
     pub example: Option<String>,
 }
 
-/// Reads the data, builds the model, and goes through the largest micro-batch and the first window.
+/// Reads the data, builds the model, computes a small batch of the longest rows and the first window or its beginning, and counts
+/// the memory of the run.
 ///
 /// # Errors
 /// Whatever would stop the run.
@@ -65,36 +86,32 @@ pub fn dry_run(prepared: &Prepared) -> Result<Findings> {
     prepared.check_samples()?;
     let held_out = held_out(prepared, &learner.objectives, &data)?;
     let most = prepared.experiment().eval.generate.unwrap_or(0);
-    measured::check(prepared, &mut learner, &held_out, &questions(&*data.held_out, &prepared.tokenizer, most)?)?;
-    learner.rehearse(&trail)?;
+    let questions = questions(&*data.held_out, &prepared.tokenizer, most)?;
+    measured::check(prepared, &mut learner, &held_out, &questions)?;
+    learner.try_batch(TRIED, &trail)?;
+    let evaluated = Evaluated { held_out: &held_out, questions: &questions };
+    let memory = memory::estimate(prepared, &mut learner, &data, &evaluated, &trail)?;
 
-    let (mut found, mut example, mut first) = (None, None, Vec::new());
-    let mut seconds_per_step = 0.0;
-    for _ in 0..2 {
-        let start = Instant::now();
-        let micro_batches = learner.window(0, &trail)?;
-        if found.is_none() {
-            let new = prove::contradictions(prepared, &mut learner, &micro_batches, &prepared.unproved(), &trail)?;
-            prove::refusal(&new).map_or(Ok(()), Err)?;
-        }
-        let (out, gradient) = learner.gradient(&micro_batches, &trail)?;
-        device.sync()?;
-        seconds_per_step = start.elapsed().as_secs_f64();
-        if data.rows.is_some() && example.is_none() {
-            example = micro_batches.first().map(|first| marked(first, &prepared.tokenizer)).transpose()?;
-        }
-        if first.is_empty() {
-            first = vec![("loss".to_owned(), out.loss)];
-            first.extend(out.metrics);
-        }
-        let positions = micro_batches.iter().map(PackedBatch::len).sum();
-        found = found.or(Some((positions, micro_batches.len(), out.loss, gradient.norm)));
-    }
-    let (tokens_per_step, micro_batches, loss, grad_norm) = found.unwrap_or((0, 0, f64::NAN, f64::NAN));
+    let start = Instant::now();
+    let FirstWindow { micro_batches, positions, parts } = learner.first_window(4 * TRIED, &trail)?;
+    let drawn = start.elapsed();
+    let new = prove::contradictions(prepared, &mut learner, &micro_batches, &prepared.unproved(), &trail)?;
+    prove::refusal(&new).map_or(Ok(()), Err)?;
+    let start = Instant::now();
+    let tried: usize = micro_batches.iter().map(PackedBatch::len).sum();
+    let (out, gradient) = learner.gradient(&micro_batches, &trail)?;
+    device.sync()?;
+    let seconds_per_step = (drawn + start.elapsed()).as_secs_f64() * positions as f64 / tried.max(1) as f64;
+    let example = match (data.rows.is_some(), micro_batches.first()) {
+        (true, Some(first)) => Some(marked(first, &prepared.tokenizer)?),
+        _ => None,
+    };
+    let mut first = vec![("loss".to_owned(), out.loss)];
+    first.extend(out.metrics);
     let mut notes = notices::at_start(prepared.experiment(), &learner.objectives);
     let vocab = prepared.model_folder.is_none().then_some(prepared.config.vocab);
     notes.extend(expectations::all_missed(&learner.objectives, &first, vocab));
-    if grad_norm == 0.0 {
+    if gradient.norm == 0.0 {
         notes.push("the gradient of the first window is exactly 0: nothing is learned from it".to_owned());
     }
     notes.extend(prepared.lock.unpinned().iter().map(|line| format!("--dev: not the pinned plugin: {line}")));
@@ -104,11 +121,16 @@ pub fn dry_run(prepared: &Prepared) -> Result<Findings> {
         train_tokens: data.train.tokens(),
         held_out_tokens: held_out.iter().map(|b| b.len() as u64).sum(),
         steps,
-        tokens_per_step,
-        micro_batches,
-        loss,
-        grad_norm,
-        memory_peak_bytes: device.memory().peak,
+        tokens_per_step: positions,
+        micro_batches: parts,
+        tried_tokens: tried,
+        loss: out.loss,
+        grad_norm: gradient.norm,
+        largest_micro_batch_tokens: memory.largest_micro_batch,
+        memory_peak_bytes: memory.peak,
+        memory_peak_in: memory.peak_in,
+        memory_held_bytes: memory.held,
+        process_peak_bytes: memory.process_peak,
         seconds_per_step,
         seconds: seconds_per_step * steps as f64,
         rows: data.rows,
@@ -148,7 +170,7 @@ fn marked_sequence(sequence: &Sequence, tokenizer: &Tokenizer) -> Result<String>
 
 impl fmt::Display for Findings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mib = self.memory_peak_bytes as f64 / f64::from(1 << 20);
+        let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
         writeln!(f, "experiment \"{}\" is in order", self.name)?;
         writeln!(f, "parameters        {}", self.parameters)?;
         writeln!(f, "training tokens   {}", self.train_tokens)?;
@@ -158,11 +180,34 @@ impl fmt::Display for Findings {
             "steps             {} of {} tokens in {} micro-batches",
             self.steps, self.tokens_per_step, self.micro_batches
         )?;
-        writeln!(f, "first loss        {:.4}, gradient norm {:.4}", self.loss, self.grad_norm)?;
-        writeln!(f, "device memory     {mib:.1} MiB at most")?;
+        let of = match self.tried_tokens < self.tokens_per_step {
+            true => format!(", of its first {} tokens", self.tried_tokens),
+            false => String::new(),
+        };
+        writeln!(f, "first loss        {:.4}, gradient norm {:.4}{of}", self.loss, self.grad_norm)?;
+        writeln!(
+            f,
+            "device memory     {:.1} MiB of buffers at most, in {}; {:.1} MiB are held all the time",
+            mib(self.memory_peak_bytes),
+            self.memory_peak_in,
+            mib(self.memory_held_bytes)
+        )?;
+        if let Some(bytes) = self.process_peak_bytes {
+            writeln!(
+                f,
+                "process memory    {:.1} MiB at most, with the buffers where the device is the processor",
+                mib(bytes)
+            )?;
+        }
+        writeln!(
+            f,
+            "                  counted for the largest micro-batch, {} tokens, not computed; a run computes it before step 1",
+            self.largest_micro_batch_tokens
+        )?;
+        let how = if of.is_empty() { "" } else { ", extrapolated from those tokens" };
         write!(
             f,
-            "time              {:.3} s a step, about {:.0} s in all without evaluation",
+            "time              {:.3} s a step, about {:.0} s in all without evaluation{how}",
             self.seconds_per_step, self.seconds
         )?;
         if let Some(rows) = &self.rows {

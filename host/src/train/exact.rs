@@ -2,6 +2,8 @@
 
 use plugin_api::batch::names;
 
+use super::summary::SampleText;
+
 use crate::{
     data::{Examples, Sequence, Tokenizer},
     error::Result,
@@ -23,6 +25,28 @@ pub struct Question {
     more_answers: Vec<String>,
     /// How many tokens it takes, the end of text included; of one that was cut off, those that are there.
     length: usize,
+    /// The prompt as the row has it, or as its tokens read.
+    asked: String,
+}
+
+/// A greedy answer, compared with the row's own.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ComparedAnswer {
+    /// Prompt, answer, its length and end.
+    pub text: SampleText,
+    /// The row's answer.
+    pub expected: String,
+    /// Whether both are the same.
+    pub is_match: bool,
+}
+
+/// Greedy answers to all prompts whose rows have one.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ExactMatch {
+    /// The share that are as their rows have them.
+    pub share: f64,
+    /// Each of them.
+    pub answers: Vec<ComparedAnswer>,
 }
 
 impl Question {
@@ -34,6 +58,11 @@ impl Question {
     /// Whether `said` is an answer that the row gives.
     fn is_right(&self, said: &str) -> bool {
         self.answer.iter().chain(&self.more_answers).any(|answer| answer == said)
+    }
+
+    /// The row's own answer, the first of several, where it has one.
+    pub fn answer(&self) -> Option<&str> {
+        self.answer.as_deref()
     }
 
     /// Whether the row gives an answer.
@@ -95,7 +124,11 @@ fn question(data: &dyn Examples, tokenizer: &Tokenizer, row: &Sequence) -> Resul
         numbers,
         ..row.clone()
     };
-    Ok(Some(Question { prompt, answer, more_answers, length }))
+    let asked = match data.row_text(row.row) {
+        Some(text) => text.prompt.clone(),
+        None => tokenizer.decode(&prompt.ids, true)?,
+    };
+    Ok(Some(Question { prompt, answer, more_answers, length, asked }))
 }
 
 /// An answer of a row as a model can say it, and how many tokens that takes, its end included.
@@ -112,23 +145,34 @@ fn text(tokenizer: &Tokenizer, ids: &[u32]) -> Result<String> {
     Ok(tokenizer.answer_text(ids)?.trim().to_owned())
 }
 
-/// The share of the questions with an answer that greedy decoding answers as the rows do, both up to the first token that ends
-/// an answer; special tokens and the space around an answer do not count. `None` where no question has one.
+/// Greedy answers to the questions whose rows have an answer, compared with it, both up to the first token that ends an answer;
+/// special tokens and the space around an answer do not count. `None` where no question has one.
 ///
 /// # Errors
 /// The backend's.
-pub fn exact_match(model: &Model, tokenizer: &Tokenizer, questions: &[Question]) -> Result<Option<f64>> {
+pub fn exact_match(model: &Model, tokenizer: &Tokenizer, questions: &[Question]) -> Result<Option<ExactMatch>> {
     let known: Vec<&Question> = questions.iter().filter(|question| question.answer.is_some()).collect();
     let Some(longest) = known.iter().map(|question| question.length).max() else { return Ok(None) };
     let options = GenerateOptions { max_tokens: longest, temperature: 0.0, top_p: 1.0, top_k: 0, seed: 0 };
     let ids = |question: &&Question| question.prompt.ids.iter().map(|id| *id as i32).collect();
     let prompts: Vec<Vec<i32>> = known.iter().map(ids).collect();
-    let mut right = 0;
+    let mut answers = Vec::with_capacity(known.len());
     for (completion, question) in generate(model, &prompts, &options, &mut |_| {})?.iter().zip(&known) {
         let ids: Vec<u32> = completion.tokens.iter().map(|id| *id as u32).collect();
-        right += usize::from(question.is_right(&text(tokenizer, &ids)?));
+        let answer = text(tokenizer, &ids)?;
+        answers.push(ComparedAnswer {
+            is_match: question.is_right(&answer),
+            expected: question.answer.clone().unwrap_or_default(),
+            text: SampleText {
+                prompt: question.asked.clone(),
+                text: answer,
+                tokens: completion.tokens.len(),
+                finish: completion.finish.as_str(),
+            },
+        });
     }
-    Ok(Some(right as f64 / known.len() as f64))
+    let right = answers.iter().filter(|answer| answer.is_match).count();
+    Ok(Some(ExactMatch { share: right as f64 / known.len() as f64, answers }))
 }
 
 #[cfg(test)]

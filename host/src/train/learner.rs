@@ -3,30 +3,28 @@
 
 use std::path::Path;
 
-use plugin_api::{batch::names, contract, manifest::DataKind, objective::Verdict};
+use plugin_api::{contract, objective::Verdict};
 
 use super::{
-    arrays::cut,
+    arrays::{cut, unpack},
     beside::Beside,
     objectives::{Active, Objectives, broken, failed},
     optim::{Adam, Gradient, check_groups},
-    pass::Pass,
+    reference::ReferencePass,
     rewards::Rewards,
     roles::Roles,
     rollout::{Means, Models, Rollouts},
     schedule,
     setup::Prepared,
-    summary::largest_batch,
-    terms::Sums,
     trail::Trail,
     window::{WindowLoss, Work, accumulate},
 };
 use crate::{
     config::experiment::{self, Batch, Train},
-    data::{Batcher, PackedBatch, TrainingData, Window},
+    data::{Batcher, PackedBatch, Sequence, TrainingData, Window, pack},
     device::{Buffer, Device},
     error::{Error, Result},
-    model::{Keep, Model, Recompute},
+    model::{Model, Recompute},
 };
 
 /// A model with everything that trains it.
@@ -51,11 +49,11 @@ pub struct Learner {
     pub rewards: Rewards,
     /// Objectives with text of their own.
     pub beside: Vec<Beside>,
-    settings: Train,
-    seed: u64,
+    pub(super) settings: Train,
+    pub(super) seed: u64,
     /// The longest sequence of the run.
-    longest: usize,
-    recompute: Recompute,
+    pub(super) longest: usize,
+    pub(super) recompute: Recompute,
 }
 
 /// A learner with the data it learns from.
@@ -66,13 +64,23 @@ pub struct Opened {
     pub data: TrainingData,
     /// How many optimizer steps the run has.
     pub steps: u64,
-    /// What the user should know.
-    pub note: Option<String>,
+    /// What a frozen reference has to do before the first step.
+    pub reference: Option<ReferencePass>,
+}
+
+/// The first step's window as far as it is tried.
+pub struct FirstWindow {
+    /// What is tried.
+    pub micro_batches: Vec<PackedBatch>,
+    /// Positions of the whole window.
+    pub positions: usize,
+    /// Micro-batches of the whole window.
+    pub parts: usize,
 }
 
 impl Prepared {
-    /// Puts the experiment's models to work on `device`: those of the run's `checkpoint`, or as they start. With `cached` what a
-    /// frozen reference says of rows goes by way of the cache beside the runs; without, nothing is written.
+    /// Puts the experiment's models to work on `device`: those of the run's `checkpoint`, or as they start. With `cached`
+    /// a frozen reference can score rows before the first step, into the cache beside the runs; without, it runs in every step.
     ///
     /// # Errors
     /// Request errors for what the objectives cannot read or the experiment gives in vain; memory.
@@ -86,13 +94,18 @@ impl Prepared {
         let objectives = self.objectives()?;
         let mut roles = self.roles(device, &objectives, checkpoint)?;
         let model = self.model(device, checkpoint, self.policy_outputs(&objectives))?;
-        let (data, note) = self.asked(data, &objectives, &mut roles, cached)?;
+        let (data, reference) = self.asked(data, &objectives, &mut roles, cached)?;
         let (batcher, steps) = self.batcher(&data)?;
         let mut learner = Learner::new(self, model, roles, objectives, batcher)?;
+        if !cached {
+            // Only a run ends with its data: steps that are tried out may be more than it has.
+            learner.batcher.never_end();
+        }
         learner.rewards = self.rewards(device)?;
+        learner.rewards.compute_at_most(self.forward_tokens(&learner.objectives, &*data.train));
         learner.rollouts = self.rollouts(&learner.objectives, &learner.rewards, &data)?;
         learner.beside = self.beside()?;
-        Ok(Opened { learner, data, steps, note })
+        Ok(Opened { learner, data, steps, reference })
     }
 }
 
@@ -143,7 +156,7 @@ impl Prepared {
             settings,
             prompts,
             seed: experiment.seed,
-            tokens: experiment.train.micro_batch_tokens,
+            tokens: self.forward_tokens(objectives, &*data.train),
             tokenizer: self.tokenizer.clone(),
             data: data.train.clone(),
         })))
@@ -222,9 +235,48 @@ impl Learner {
         cut(&self.asked(composed)?, self.settings.micro_batch_tokens)
     }
 
+    /// Whether there is no window left: epochs are counted, and answers that were left out have made them shorter than foreseen.
+    pub fn data_has_ended(&self) -> bool {
+        self.rollouts.as_ref().is_none_or(Rollouts::spent) && self.batcher.has_ended()
+    }
+
+    /// The first step's window, or, where it has more than about `most` positions, its beginning; of rollouts the answers to the first
+    /// prompts. Takes its place in the data order.
+    ///
+    /// # Errors
+    /// As [`Learner::window`].
+    pub fn first_window(&mut self, most: usize, trail: &Trail) -> Result<FirstWindow> {
+        let Batch::Prompts(prompts) = self.settings.batch else {
+            let whole = self.window(0, trail)?;
+            let (positions, parts) = (whole.iter().map(PackedBatch::len).sum(), whole.len());
+            if positions <= most {
+                return Ok(FirstWindow { micro_batches: whole, positions, parts });
+            }
+            let sequences: Vec<Sequence> = whole.first().map(unpack).unwrap_or_default();
+            let begin = pack::micro_batches(&sequences, most).into_iter().next().unwrap_or_default();
+            let micro_batches = cut(&Window::new(sequences[begin].to_vec())?, most)?;
+            return Ok(FirstWindow { micro_batches, positions, parts });
+        };
+        let Some(rollouts) = &mut self.rollouts else { return Err(Error::run("prompts without rollouts")) };
+        let all = self.batcher.next_sequences(self.longest)?.unwrap_or_default();
+        let context = self.model.config().context as usize;
+        let longest = all.iter().map(|prompt| rollouts.longest(prompt.ids.len(), context)).max().unwrap_or(1);
+        let some = (most / (longest * rollouts.samples()).max(1)).clamp(1, all.len().max(1));
+        let some = if all.len() <= some { all.len() } else { some.min(prompts) };
+        let (model, roles, rewards) = (&self.model, &self.roles, &self.rewards);
+        rollouts.draw(&all[..some], &mut Models { model, roles, objectives: &mut self.objectives, rewards }, trail)?;
+        let window = rollouts.window()?;
+        // Of fewer prompts than a step has, each is in the window.
+        let share = prompts.min(all.len()) as f64 / prompts.min(some).max(1) as f64;
+        let micro_batches = cut(&window, self.settings.micro_batch_tokens)?;
+        let positions = (window.positions() as f64 * share) as usize;
+        let parts = (micro_batches.len() as f64 * share).ceil() as usize;
+        Ok(FirstWindow { micro_batches, positions, parts })
+    }
+
     /// A window whose sequences are read to their last token where something is asked there: those that an objective composed
     /// do not know of it.
-    fn asked(&self, window: Window) -> Result<Window> {
+    pub(super) fn asked(&self, window: Window) -> Result<Window> {
         if !self.objectives.needs().reads_last() || window.sequences().iter().all(|sequence| sequence.reads_last) {
             return Ok(window);
         }
@@ -262,7 +314,7 @@ impl Learner {
         Ok((out, gradient))
     }
 
-    fn accumulate(&mut self, micro_batches: &[PackedBatch], trail: &Trail) -> Result<WindowLoss> {
+    pub(super) fn accumulate(&mut self, micro_batches: &[PackedBatch], trail: &Trail) -> Result<WindowLoss> {
         let (model, roles, grads) = (&self.model, &self.roles, &self.grads);
         let work = Work { model, roles, recompute: self.recompute, grads };
         accumulate(&work, &mut self.objectives, micro_batches, trail)
@@ -331,97 +383,5 @@ impl Learner {
     /// The backend's.
     pub fn follow(&self, step: u64) -> Result<()> {
         self.roles.follow(&self.model, step)
-    }
-
-    /// Goes through a micro-batch as large as the experiment's largest, so that memory runs out now or never.
-    ///
-    /// # Errors
-    /// The plugins' and the backend's own.
-    pub fn rehearse(&mut self, trail: &Trail) -> Result<()> {
-        let paired = self.objectives.iter().any(|active| active.manifest.data == DataKind::PREFERENCE);
-        let (longest, together) = match &self.rollouts {
-            Some(rollouts) => {
-                (rollouts.longest(self.longest, self.model.config().context as usize), rollouts.samples())
-            }
-            None => (self.longest, if paired { 2 } else { 1 }),
-        };
-        let tokens = largest_tokens(self.settings.batch, self.settings.micro_batch_tokens, longest, together);
-        let mut packed = largest_batch(longest, tokens, self.model.config().vocab);
-        let needs = self.objectives.needs();
-        packed.reads_last = needs.reads_last();
-        // Where the model itself is there, it is asked in every step.
-        if needs.reference && self.roles.reference.as_ref().is_none_or(|role| role.model.is_none()) {
-            packed.per_token.insert(names::REFERENCE_LOGP.to_owned(), vec![0.0; packed.len()]);
-        }
-        if paired {
-            pair_up(&mut packed);
-        }
-        if needs.rollouts {
-            return self.try_out(&packed);
-        }
-        let states = self.objectives.states()?;
-        self.accumulate(&[packed], trail)?;
-        self.objectives.put_back(states)
-    }
-}
-
-impl Learner {
-    /// Runs all models forward and backward over a batch that no objective could make sense of.
-    fn try_out(&self, packed: &PackedBatch) -> Result<()> {
-        let pass = Pass { model: &self.model, roles: &self.roles, objectives: &self.objectives };
-        let (rows, zeros) = (packed.supervised(), vec![0.0; packed.len()]);
-        let ran = pass.run(packed, Keep::ForBackward(self.recompute))?;
-        let entropy = self.objectives.statistics().entropy.then(|| vec![0.0; rows]);
-        let sums = Sums { logp: Some(vec![0.0; rows]), entropy, value: Some(zeros), ..Sums::default() };
-        pass.backward(ran, &sums, &self.grads)
-    }
-}
-
-/// Positions of a run's largest micro-batch, where `together` sequences are never cut apart and the longest has `longest`.
-fn largest_tokens(batch: Batch, micro_batch: usize, longest: usize, together: usize) -> usize {
-    let window = match batch {
-        Batch::Sequences(n) => n.saturating_mul(longest),
-        Batch::Pairs(n) | Batch::Prompts(n) => n.saturating_mul(together).saturating_mul(longest),
-        Batch::Tokens(n) => n,
-    };
-    let unit = longest.saturating_mul(together).max(1);
-    let most = micro_batch.min(window).max(unit);
-    // Never half a pair.
-    if together > 1 { most - most % unit } else { most }
-}
-
-/// Makes neighbours the two answers of a pair.
-fn pair_up(packed: &mut PackedBatch) {
-    let sequences = packed.sequences();
-    let numbers = |of: fn(usize) -> usize| (0..sequences).map(|s| of(s) as f64).collect::<Vec<f64>>();
-    packed.numbers.insert(names::GROUP.to_owned(), numbers(|s| s / 2));
-    packed.numbers.insert(names::SIDE.to_owned(), numbers(|s| 1 - s % 2));
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Catches a rehearsal of less than a run's largest micro-batch: of one answer where a pair, or all answers to a prompt, are
-    /// computed together; and of more than a window holds.
-    #[test]
-    fn gotcha_44_the_largest_micro_batch_holds_what_is_never_cut_apart() {
-        for (batch, micro_batch, together, expected) in [
-            (Batch::Tokens(4096), 1024, 1, 1024),
-            (Batch::Tokens(512), 1024, 1, 512),
-            (Batch::Sequences(2), 1024, 1, 200),
-            (Batch::Sequences(9), 40, 1, 100),
-            (Batch::Pairs(9), 150, 2, 200),
-            (Batch::Pairs(1), 4096, 2, 200),
-            (Batch::Tokens(50), 4096, 2, 200),
-            (Batch::Prompts(2), 4096, 3, 600),
-            (Batch::Prompts(2), 128, 3, 300),
-        ] {
-            assert_eq!(
-                largest_tokens(batch, micro_batch, 100, together),
-                expected,
-                "{batch:?}, {micro_batch}, {together}"
-            );
-        }
     }
 }

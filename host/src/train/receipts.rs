@@ -35,18 +35,32 @@ pub fn receipt(
     let mut receipt = current(prepared, data, learner, earlier.as_ref())?;
     let Some(earlier) = earlier else { return Ok(receipt) };
     let changes = receipt.changes_since(&earlier);
-    if !changes.inputs.is_empty() {
+    let (fixed, others): (Vec<String>, Vec<String>) = changes.inputs.into_iter().partition(|line| {
+        let of_rows = line.starts_with("data[") || line.starts_with("rows.");
+        prepared.accepts_fixed_rows && of_rows && same_rows(&receipt, &earlier)
+    });
+    if !others.is_empty() {
         let changed = "what the run learns from is not what it began with";
-        return Err(Error::request(changed)
-            .with_details(changes.inputs)
-            .with_hint("put it back as it was, or start another run with --name (and model.from this one)"));
+        return Err(Error::request(changed).with_details([others, fixed].concat()).with_hint(
+            "put it back as it was, or start another run with --name (and model.from this one); where rows of its files were \
+             fixed, and none was added, removed or moved, go on with --fixed-rows",
+        ));
     }
-    receipt.replaced = earlier.replaced;
+    (receipt.replaced, receipt.changed) = (earlier.replaced, earlier.changed);
     receipt.unproved = earlier.unproved;
     if !changes.programs.is_empty() {
         receipt.replaced.push(Replaced { after_step: step, changes: changes.programs });
     }
+    if !fixed.is_empty() {
+        receipt.changed.push(Replaced { after_step: step, changes: fixed });
+    }
     Ok(receipt)
+}
+
+/// Whether both learned from as many rows on each side: then the order of those that are left to read is the same.
+fn same_rows(receipt: &Receipt, earlier: &Receipt) -> bool {
+    let counts = |receipt: &Receipt| receipt.rows.as_ref().map(|rows| (rows.train, rows.held_out));
+    counts(receipt).is_some() && counts(receipt) == counts(earlier)
 }
 
 /// A replacement, told to people.
@@ -95,6 +109,7 @@ fn current(prepared: &Prepared, data: &TrainingData, learner: &Learner, earlier:
         rows: data.rows.clone(),
         unpinned: prepared.lock.unpinned().to_vec(),
         replaced: Vec::new(),
+        changed: Vec::new(),
         unproved: Vec::new(),
     })
 }

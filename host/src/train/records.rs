@@ -9,7 +9,15 @@ use std::{
 use plugin_api::backend::Memory;
 use serde_json::{Map, Value, json};
 
-use super::{answers::Said, evaluate::Figures, optim::Gradient, summary::SampleText, window::WindowLoss};
+use super::{
+    answers::{RewardedAnswer, Said},
+    evaluate::Figures,
+    exact::ComparedAnswer,
+    memory::process_memory,
+    optim::Gradient,
+    summary::SampleText,
+    window::WindowLoss,
+};
 use crate::{
     error::Result,
     runs::{folder::RunFolder, jsonl::JsonLines},
@@ -109,6 +117,7 @@ impl Records {
             "seconds": seconds,
             "memory_bytes": memory.in_use,
             "memory_peak_bytes": memory.peak,
+            "process_peak_bytes": process_memory().map(|process| process.peak),
         }))
     }
 
@@ -147,6 +156,30 @@ impl Records {
         })
     }
 
+    /// The greedy answers of an evaluation's exact match.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn compared(&mut self, step: u64, answers: &[ComparedAnswer]) -> Result<()> {
+        answers.iter().try_for_each(|answer| self.samples.append(&compared(Some(step), answer)))
+    }
+
+    /// The answers of an evaluation that rewards scored.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn rewarded(&mut self, step: u64, answers: &[RewardedAnswer]) -> Result<()> {
+        answers.iter().try_for_each(|RewardedAnswer { said: Said { text, reward }, expected, rewards }| {
+            let SampleText { prompt, text, tokens, finish } = text;
+            let rewards: Map<String, Value> =
+                rewards.iter().map(|(name, value)| (name.clone(), number(*value))).collect();
+            self.samples.append(&json!({
+                "step": step, "kind": "reward", "prompt": prompt, "answer": text, "expected": expected,
+                "reward": number(*reward), "rewards": rewards, "tokens": tokens, "finish": finish,
+            }))
+        })
+    }
+
     /// Something that was said once: into timing.jsonl, since it may differ between a run and the same run resumed.
     ///
     /// # Errors
@@ -171,6 +204,19 @@ impl Records {
 fn sample(step: u64, text: &SampleText) -> Value {
     let SampleText { prompt, text, tokens, finish } = text;
     json!({ "step": step, "prompt": prompt, "text": text, "tokens": tokens, "finish": finish })
+}
+
+/// A compared answer as JSON, with the step it was given at.
+pub fn compared(step: Option<u64>, answer: &ComparedAnswer) -> Value {
+    let ComparedAnswer { text: SampleText { prompt, text, tokens, finish }, expected, is_match } = answer;
+    let mut line = json!({
+        "step": step, "kind": "exact_match", "prompt": prompt, "answer": text, "expected": expected, "match": is_match,
+        "tokens": tokens, "finish": finish,
+    });
+    if let (None, Value::Object(line)) = (step, &mut line) {
+        line.shift_remove("step");
+    }
+    line
 }
 
 /// A number as JSON; null where JSON has none.

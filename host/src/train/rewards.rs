@@ -127,6 +127,16 @@ impl Rewards {
         self.judges.is_empty()
     }
 
+    /// Has reward models compute at most so many positions at a time.
+    pub fn compute_at_most(&mut self, tokens: usize) {
+        self.tokens = tokens;
+    }
+
+    /// How many positions reward models compute at a time.
+    pub fn tokens(&self) -> usize {
+        self.tokens
+    }
+
     /// The judges' names, in order.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.judges.iter().map(|judge| judge.name.as_str())

@@ -33,8 +33,10 @@ pub struct Roles {
 
 /// A frozen model.
 pub struct Reference {
-    /// The model; gone once all it has to say is cached with the data.
+    /// The model; gone once it has scored all rows that the run reads.
     pub model: Option<Model>,
+    /// Whether it goes before the first step.
+    pub leaves: bool,
     /// How it follows the policy.
     pub follow: Option<Follow>,
 }
@@ -84,13 +86,14 @@ impl Prepared {
     /// A request error for a table that no objective reads, and for a folder without a model that fits; memory.
     pub fn roles(&self, device: &Device, objectives: &Objectives, checkpoint: Option<&Path>) -> Result<Roles> {
         let (experiment, needs) = (self.experiment(), objectives.needs());
-        for (key, given, read) in [
-            ("reference", experiment.reference.is_some(), needs.reference),
-            ("critic", experiment.critic.is_some(), needs.critic),
-            ("rollout", experiment.rollout.is_some(), needs.rollouts),
+        for (key, given, read, what) in [
+            ("reference", experiment.reference.is_some(), needs.reference, "the statistic `reference.logp`"),
+            ("critic", experiment.critic.is_some(), needs.critic, "the statistic `critic.value`"),
+            ("rollout", experiment.rollout.is_some(), needs.rollouts, "prompts that the policy answers"),
         ] {
             if given && !read {
-                return Err(self.loaded.refuse(key, format!("unused: no objective reads a {key}")));
+                let why = format!("unused: no objective reads a {key} ({what}); leave [{key}] out");
+                return Err(self.loaded.refuse(key, why));
             }
         }
         for (key, given) in
@@ -117,7 +120,7 @@ impl Prepared {
             (None, SELF) => self.model(device, None, Outputs::TOKENS)?,
             (None, path) => self.role("reference.from", device, path, Outputs::TOKENS)?,
         };
-        Ok(Reference { model: Some(model), follow })
+        Ok(Reference { model: Some(model), leaves: false, follow })
     }
 
     fn critic(&self, device: &Device, checkpoint: Option<&Path>) -> Result<Option<Critic>> {
@@ -201,7 +204,7 @@ impl Roles {
     /// # Errors
     /// The backend's.
     pub fn follow(&self, policy: &Model, step: u64) -> Result<()> {
-        let Some(Reference { model: Some(model), follow: Some(follow) }) = &self.reference else { return Ok(()) };
+        let Some(Reference { model: Some(model), follow: Some(follow), .. }) = &self.reference else { return Ok(()) };
         let (x, y) = (policy.params().matrix(0, 1, model.layout().flat_len()), model.params().view());
         match follow {
             Follow::CopyEvery(steps) if step.is_multiple_of(*steps) => policy.device().call(&Copy { x, y })?,
@@ -225,7 +228,7 @@ impl Roles {
                 .map(|()| own.clone())
                 .map_err(|e| Error::run(format!("cannot make {}", own.display())).with_cause(e))
         };
-        if let Some(Reference { model: Some(model), follow: Some(_) }) = &self.reference {
+        if let Some(Reference { model: Some(model), follow: Some(_), .. }) = &self.reference {
             model.save(&make(REFERENCE)?)?;
         }
         if let Some(critic) = &self.critic {

@@ -160,6 +160,16 @@ impl Rollouts {
         self.settings.samples
     }
 
+    /// Prompts of a rollout.
+    pub fn prompts(&self) -> usize {
+        self.settings.prompts
+    }
+
+    /// The longest answer in tokens.
+    pub fn max_new_tokens(&self) -> usize {
+        self.settings.max_new_tokens
+    }
+
     /// Positions of the longest prompt (`prompt`) with the longest answer, in a context of so many.
     pub fn longest(&self, prompt: usize, context: usize) -> usize {
         prompt.saturating_add(self.settings.max_new_tokens).min(context)
@@ -190,7 +200,62 @@ impl Rollouts {
             sequence.numbers.insert(names::REWARD.to_owned(), reward);
         }
         self.state = State { drawn: self.state.drawn + 1, sequences: Arc::new(sequences), epoch: 0, taken: 0 };
-        self.measure(models, trail)
+        let keep = self.measure(models, trail)?;
+        let mut kept = keep.iter();
+        let sequences = Arc::make_mut(&mut self.state.sequences);
+        sequences.retain(|_| *kept.next().unwrap_or(&true));
+        if sequences.is_empty() {
+            return Err(Error::run("the objectives keep no answer of a rollout"));
+        }
+        Ok(())
+    }
+
+    /// Made-up answers to `prompts`, to be tried or counted and not to be learned from. Every answer has the longest length that the
+    /// settings and a context of `context` tokens allow, and repeats its prompt's tokens; rewards and ends differ from answer to
+    /// answer. No random number is drawn.
+    pub fn made_up(&self, prompts: &[Sequence], context: usize) -> Vec<Sequence> {
+        let samples = self.settings.samples;
+        let repeated = prompts.iter().zip(0..).flat_map(|(p, group)| grouped(p, group, samples));
+        repeated.enumerate().map(|(index, prompt)| self.made_up_answer(prompt, index, context)).collect()
+    }
+
+    /// Answers with all that a rollout's sequences carry, measured by the models and the objectives' `prepare` as drawn ones are. All
+    /// answers are kept, and the current rollout stays as it is; the states of the objectives are the caller's to put back.
+    ///
+    /// # Errors
+    /// The plugins' and the backend's own.
+    pub fn measured(&self, answers: Vec<Sequence>, models: &mut Models<'_>, trail: &Trail) -> Result<Vec<Sequence>> {
+        let state = State { sequences: Arc::new(answers), ..State::default() };
+        let mut rollout = Rollouts {
+            state,
+            ..Rollouts::new(Means {
+                settings: self.settings.clone(),
+                prompts: self.prompts,
+                seed: self.seed,
+                tokens: self.tokens,
+                tokenizer: self.tokenizer.clone(),
+                data: self.data.clone(),
+            })
+        };
+        rollout.measure(models, trail)?;
+        Ok(Arc::unwrap_or_clone(rollout.state.sequences))
+    }
+
+    fn made_up_answer(&self, prompt: Sequence, index: usize, context: usize) -> Sequence {
+        let asked = prompt.ids.len();
+        let length = self.longest(asked, context).saturating_sub(asked).max(1);
+        let mut sequence = prompt;
+        let answer: Vec<u32> = sequence.ids.iter().cycle().skip(index % asked.max(1)).take(length).copied().collect();
+        sequence.ids.extend(answer);
+        sequence.supervised = (0..sequence.ids.len()).map(|place| place >= asked).collect();
+        let ends = index.is_multiple_of(2);
+        if let (true, Some(eos), Some(last)) = (ends, self.tokenizer.eos(), sequence.ids.last_mut()) {
+            *last = eos;
+        }
+        sequence.numbers.insert(names::ENDED.to_owned(), f64::from(u8::from(ends)));
+        sequence.numbers.insert(names::REWARD.to_owned(), (index % 3) as f64 / 2.0);
+        (sequence.reads_last, sequence.tokens) = (true, Default::default());
+        sequence
     }
 
     fn options(&self, seed: u64) -> GenerateOptions {
@@ -199,8 +264,8 @@ impl Rollouts {
     }
 
     /// Has the models' statistics read and the objectives do their work over the whole rollout; what they answer joins the
-    /// sequences.
-    fn measure(&mut self, models: &mut Models<'_>, trail: &Trail) -> Result<()> {
+    /// sequences. Returns for each sequence whether the objectives keep it.
+    fn measure(&mut self, models: &mut Models<'_>, trail: &Trail) -> Result<Vec<bool>> {
         let pass = Pass { model: models.model, roles: models.roles, objectives: models.objectives };
         let sequences = Arc::make_mut(&mut self.state.sequences);
         let (mut packed, mut batches) = (Vec::new(), Vec::new());
@@ -240,12 +305,7 @@ impl Rollouts {
                 keep.iter_mut().zip(kept.data.iter()).for_each(|(all, own)| *all &= *own != 0.0);
             }
         }
-        let mut kept = keep.iter();
-        sequences.retain(|_| *kept.next().unwrap_or(&true));
-        if sequences.is_empty() {
-            return Err(Error::run("the objectives keep no answer of a rollout"));
-        }
-        Ok(())
+        Ok(keep)
     }
 
     /// The next window: the answers to so many prompts, in this pass's order.

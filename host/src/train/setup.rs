@@ -51,6 +51,8 @@ pub struct Prepared {
     /// Those of the experiment's rewards that are plugins, in order.
     pub(super) rewards: Vec<Library>,
     pub(super) awaited: Awaited,
+    /// Whether a resumed run goes on over data files that were changed: rows that were fixed, none added and none removed.
+    pub accepts_fixed_rows: bool,
     /// Whether objectives that contradict the quick laws are trained all the same.
     pub accept_unproved: bool,
 }
@@ -160,6 +162,7 @@ impl Plugins {
             objectives,
             rewards,
             awaited,
+            accepts_fixed_rows: false,
             accept_unproved: false,
         })
     }
@@ -294,22 +297,24 @@ impl Prepared {
             Batch::Sequences(n) | Batch::Pairs(n) => BatchSize::Sequences(n),
             Batch::Tokens(n) => BatchSize::Tokens(n),
         };
-        let options = BatcherOptions { seed: experiment.seed, batch, prefix: self.tokenizer.prefix(), epochs: None };
+        let epochs = match experiment.train.length {
+            Length::Steps(_) => None,
+            Length::Epochs(epochs) => Some(epochs.ceil().max(1.0) as u64),
+        };
+        let options = BatcherOptions { seed: experiment.seed, batch, prefix: self.tokenizer.prefix(), epochs };
+        let batcher = Batcher::new(data.train.clone(), options)?;
         let steps = match experiment.train.length {
             Length::Steps(steps) => steps,
             Length::Epochs(epochs) => {
-                let once = BatcherOptions { epochs: Some(1), ..options.clone() };
-                let context = experiment.longest_sequence(self.config.context as usize);
-                let probe = Batcher::new(data.train.clone(), once)?;
-                let windows = probe.windows_left(context)?.unwrap_or(1);
-                let each = match (experiment.train.batch, &experiment.rollout) {
-                    (Batch::Prompts(n), Some(rollout)) => (rollout.epochs * rollout.prompts.div_ceil(n.max(1))) as u64,
+                let steps_of = |prompts: usize| match (experiment.train.batch, &experiment.rollout) {
+                    (Batch::Prompts(n), Some(rollout)) => (rollout.epochs * prompts.div_ceil(n.max(1))) as u64,
                     _ => 1,
                 };
-                ((windows as f64 * epochs).ceil() as u64).max(1) * each
+                let context = experiment.longest_sequence(self.config.context as usize);
+                batcher.windows_of(epochs, context)?.into_iter().map(steps_of).sum()
             }
         };
-        Ok((Batcher::new(data.train.clone(), options)?, steps))
+        Ok((batcher, steps))
     }
 }
 

@@ -16,12 +16,13 @@ use super::{
     notices::Notices,
     receipts,
     records::Records,
+    resume::{self, Changed},
     setup::Prepared,
     state::{self, TrainState},
     trail::Trail,
 };
 use crate::{
-    error::{Error, Result},
+    error::Result,
     plugins::Pinning,
     runs::{
         Breadcrumb,
@@ -29,6 +30,7 @@ use crate::{
         disk::write_durably,
         folder::{Existing, RunFolder},
         progress::{Progress, Show},
+        receipt::Replaced,
     },
 };
 
@@ -40,16 +42,17 @@ pub(super) fn trainer(mut prepared: Prepared, resume: bool, show: Show) -> Resul
     let runs_dir = Path::new(&experiment.runs_dir);
     let mut uncertain = Uncertain::new(runs_dir);
     let data = prepared.data(true)?;
+    let mut changes = Changed::default();
     let (folder, checkpoint) = if resume {
         let folder = RunFolder::open(runs_dir, &experiment.name)?;
-        same_experiment(folder.path(), &experiment.to_toml()?)?;
+        changes = resume::changed(folder.path(), &experiment)?;
         let checkpoint = latest(&folder.checkpoints())?;
         (Some(folder), checkpoint)
     } else {
         (None, None)
     };
     let opened = prepared.learner(&device, data, checkpoint.as_ref().map(|c| c.path.as_path()), true)?;
-    let Opened { mut learner, data, steps: total, note } = opened;
+    let Opened { mut learner, data, steps: total, reference } = opened;
     let held_out = held_out(&prepared, &learner.objectives, &data)?;
     let questions = questions(&*data.held_out, &prepared.tokenizer, experiment.eval.generate.unwrap_or(0))?;
     if checkpoint.is_none() {
@@ -59,6 +62,9 @@ pub(super) fn trainer(mut prepared: Prepared, resume: bool, show: Show) -> Resul
     let mut state = TrainState::new(total, learner.batcher.state().clone());
     if let Some(checkpoint) = &checkpoint {
         state = TrainState::read(&checkpoint.path)?;
+        if changes.length {
+            changes.lines.extend(resume::lengthen(&mut state, total, &experiment)?);
+        }
         state::read_moments(&learner.adam, &checkpoint.path)?;
         learner.adam.updates = state.updates;
         if let Some(critic) = &mut learner.roles.critic {
@@ -72,7 +78,10 @@ pub(super) fn trainer(mut prepared: Prepared, resume: bool, show: Show) -> Resul
         prepared.tokenizer.set_chat_template(template);
     }
     let earlier = folder.as_ref().filter(|_| checkpoint.is_some()).map(|folder| folder.receipt());
-    let receipt = receipts::receipt(&prepared, &data, &learner, earlier.as_deref(), state.step)?;
+    let mut receipt = receipts::receipt(&prepared, &data, &learner, earlier.as_deref(), state.step)?;
+    if checkpoint.is_some() && !changes.lines.is_empty() {
+        receipt.changed.push(Replaced { after_step: state.step, changes: changes.lines.clone() });
+    }
     // From here on files are written that stay.
     uncertain.keep();
     let folder = match folder {
@@ -96,9 +105,6 @@ pub(super) fn trainer(mut prepared: Prepared, resume: bool, show: Show) -> Resul
     if let Some(rows) = &data.rows {
         progress.message(&format!("data: {rows}"));
     }
-    if let Some(note) = note {
-        progress.message(&note);
-    }
     if experiment.eval.every > 0 && held_out.is_empty() && questions.is_empty() {
         progress.message(
             "note: nothing is evaluated: prompts have no held-out loss; eval.generate = 200 has answers to them judged",
@@ -110,13 +116,17 @@ pub(super) fn trainer(mut prepared: Prepared, resume: bool, show: Show) -> Resul
     for line in receipt.replaced.iter().filter(|_| !state.ended).flat_map(receipts::told) {
         progress.message(&line);
     }
+    for line in &changes.lines {
+        progress.message(&format!("note: changed on resuming: {line}"));
+    }
     let trail = Trail::new(Breadcrumb::from_env(), &experiment.backend.plugin);
     trail.run(&folder);
     let mut trainer = Trainer {
         trail,
         learner,
         held_out,
-        held_out_rows: data.held_out.clone(),
+        data,
+        reference,
         questions,
         folder,
         checkpoints,
@@ -172,7 +182,12 @@ impl Trainer {
         if let Some(note) = checkpoint.stand_in() {
             self.progress.message(&note);
         }
-        self.learner.batcher.restore(self.state.data.clone())?;
+        let mut place = self.state.data.clone();
+        if self.prepared.accepts_fixed_rows {
+            // The receipt has been held against the one before: other rows are refused by now.
+            place.data = self.learner.batcher.state().data.clone();
+        }
+        self.learner.batcher.restore(place)?;
         for (beside, place) in self.learner.beside.iter_mut().zip(self.state.beside.clone()) {
             beside.batcher.restore(place)?;
         }
@@ -189,23 +204,4 @@ impl Trainer {
     pub fn ended(&self) -> bool {
         self.state.ended
     }
-}
-
-/// The run in `folder` can only be taken up with the experiment it began with; how many threads compute does not matter.
-pub(crate) fn same_experiment(folder: &Path, now: &str) -> Result<()> {
-    let path = folder.join("experiment.toml");
-    let before =
-        fs::read_to_string(&path).map_err(|e| Error::run(format!("cannot read {}", path.display())).with_cause(e))?;
-    let lines = |text: &str| -> Vec<String> {
-        text.lines().filter(|line| !line.starts_with("threads = ")).map(str::to_owned).collect()
-    };
-    let (old, new) = (lines(&before), lines(now));
-    if before.is_empty() || old == new {
-        return Ok(());
-    }
-    let gone = old.iter().filter(|line| !new.contains(line)).map(|line| format!("was: {line}"));
-    let come = new.iter().filter(|line| !old.contains(line)).map(|line| format!("is:  {line}"));
-    Err(Error::request(format!("the experiment is not the one that run {} began with", folder.display()))
-        .with_details(gone.chain(come))
-        .with_hint("resume with the experiment as it was, or start another run with --name (and model.from this one)"))
 }

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::{Trainer, setup::Prepared};
 use crate::{
-    data::{PackedBatch, Tokenizer},
+    data::Tokenizer,
     error::{Error, Result},
     generate::{GenerateOptions, generate},
     model::Model,
@@ -171,19 +171,4 @@ impl Prepared {
         }
         Ok(())
     }
-}
-
-/// A batch as large as a run's largest, of made-up ids: sequences of `longest` positions, `tokens` in all.
-pub fn largest_batch(longest: usize, tokens: usize, vocab: u64) -> PackedBatch {
-    let (longest, vocab) = (longest.max(1), vocab.max(1) as usize);
-    let mut batch = PackedBatch { offsets: vec![0], max_len: longest, ..Default::default() };
-    for row in 0..(tokens / longest).max(1) {
-        batch.tokens.extend((0..longest).map(|n| ((row + n) % vocab) as i32));
-        batch.targets.extend((0..longest).map(|n| ((row + n + 1) % vocab) as i32));
-        batch.positions.extend((0..longest).map(|n| n as i32));
-        batch.mask.extend(std::iter::repeat_n(1.0, longest));
-        batch.offsets.push(batch.tokens.len() as i32);
-        batch.rows.push(row as u64);
-    }
-    batch
 }

@@ -83,7 +83,7 @@ fn window(
 }
 
 fn frozen(model: Model) -> Roles {
-    Roles { reference: Some(Reference { model: Some(model), follow: None }), critic: None }
+    Roles { reference: Some(Reference { model: Some(model), leaves: false, follow: None }), critic: None }
 }
 
 /// Catches a reference that learns or reads other weights, sides exchanged, prompts that count, a mean over tokens, a loss

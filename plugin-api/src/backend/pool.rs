@@ -1,7 +1,8 @@
 //! Buffers behind generational handles, with reuse: what every backend keeps its memory in.
 //!
-//! Freed buffers go to a list by size class and serve the next allocation of that class, so that a training step in
-//! its steady state asks the device for nothing.
+//! Freed buffers go to a list by size class and serve the next allocation of that class or of a slightly smaller one, so that a
+//! training step in its steady state asks the device for nothing. Spare buffers are bounded: together with the live ones they
+//! never exceed the most that was in use at a time by more than an eighth. The ones that were unused longest go first.
 
 use crate::{
     Code, Error, Result,
@@ -40,8 +41,17 @@ pub struct Pool<B: Storage> {
     tag: u16,
     slots: Vec<Slot<B>>,
     vacant: Vec<u32>,
-    spare: BTreeMap<(DType, u64), Vec<B>>,
+    spare: BTreeMap<(DType, u64), Spare<B>>,
+    /// Counts the buffers that were freed, to tell which spare ones have waited longest.
+    freed: u64,
     memory: Memory,
+}
+
+/// Spare buffers of one size class.
+struct Spare<B> {
+    buffers: Vec<B>,
+    /// [`Pool::freed`] when the last of them came.
+    since: u64,
 }
 
 const FIELD: u64 = 0xff_ffff;
@@ -66,6 +76,7 @@ impl<B: Storage> Pool<B> {
             slots: Vec::new(),
             vacant: Vec::new(),
             spare: BTreeMap::new(),
+            freed: 0,
             memory: Memory::default(),
         }
     }
@@ -85,24 +96,52 @@ impl<B: Storage> Pool<B> {
         if elements > (isize::MAX as u64) / (2 * size as u64) {
             return Err(too_large());
         }
-        let capacity = size_class(elements);
-        let bytes = capacity * size as u64;
-        let storage = match self.spare.get_mut(&(dtype, capacity)).and_then(Vec::pop) {
-            Some(storage) => {
-                self.memory.cached -= bytes;
+        let (mut capacity, size) = (size_class(elements), size as u64);
+        let storage = match self.take_spare(dtype, capacity) {
+            Some((larger, storage)) => {
+                capacity = larger;
+                self.memory.cached -= capacity * size;
                 storage
             }
-            None => self.fresh(dtype, capacity)?,
+            None => self.fresh(dtype, capacity, capacity * size)?,
         };
+        let bytes = capacity * size;
         self.memory.in_use += bytes;
         self.memory.peak = self.memory.peak.max(self.memory.in_use);
         self.memory.handles += 1;
         self.place(Entry { storage, dtype, elements, capacity, version: 0 })
     }
 
+    /// The smallest spare buffer that holds `capacity` elements and at most a quarter more, with its capacity.
+    fn take_spare(&mut self, dtype: DType, capacity: u64) -> Option<(u64, B)> {
+        let fits = (dtype, capacity)..=(dtype, capacity + capacity / 4);
+        let (key, spare) = self.spare.range_mut(fits).next()?;
+        let (key, storage) = (*key, spare.buffers.pop());
+        if spare.buffers.is_empty() {
+            self.spare.remove(&key);
+        }
+        storage.map(|storage| (key.1, storage))
+    }
+
+    /// Drops spare buffers until `bytes` more keep within the bound.
+    fn make_room(&mut self, bytes: u64) {
+        let live = self.memory.in_use + bytes;
+        let most = self.memory.peak.max(live);
+        while live + self.memory.cached > most + most / 8 {
+            let Some((key, oldest)) = self.spare.iter_mut().min_by_key(|(_, spare)| spare.since) else { return };
+            let (dtype, capacity) = *key;
+            oldest.buffers.pop();
+            if oldest.buffers.is_empty() {
+                self.spare.remove(&(dtype, capacity));
+            }
+            self.memory.cached -= capacity * dtype.size().unwrap_or(0) as u64;
+        }
+    }
+
     /// New memory; where the device has none left, once more after giving the spare buffers back.
-    fn fresh(&mut self, dtype: DType, capacity: u64) -> Result<B> {
+    fn fresh(&mut self, dtype: DType, capacity: u64, bytes: u64) -> Result<B> {
         self.memory.fresh_allocations += 1;
+        self.make_room(bytes);
         match B::allocate(&self.device, dtype, capacity) {
             Err(e) if e.code == Code::OUT_OF_MEMORY && !self.spare.is_empty() => {
                 self.trim();
@@ -141,7 +180,11 @@ impl<B: Storage> Pool<B> {
             self.memory.in_use -= bytes;
             self.memory.cached += bytes;
             self.memory.handles -= 1;
-            self.spare.entry((entry.dtype, entry.capacity)).or_default().push(entry.storage);
+            self.freed += 1;
+            let spare = self.spare.entry((entry.dtype, entry.capacity));
+            let spare = spare.or_insert(Spare { buffers: Vec::new(), since: 0 });
+            spare.buffers.push(entry.storage);
+            spare.since = self.freed;
             self.vacant.push(index as u32);
         }
         Ok(())
@@ -293,6 +336,32 @@ mod tests {
         }
         assert_eq!(p.memory().in_use, 0);
         assert_eq!(p.memory().handles, 0);
+    }
+
+    /// Catches spare buffers of sizes that never come again and are kept all the same: windows of ever other sizes would then fill
+    /// the memory. Catches a buffer that serves a far smaller request, so that the next large one finds none.
+    #[test]
+    fn spare_buffers_are_bounded_and_serve_slightly_smaller_requests() {
+        let mut p = pool(1);
+        let mut most = 0;
+        for round in 0..40 {
+            let held: Vec<_> = (0..8).map(|i| p.alloc(DType::F32, 3000 * (i + 1) + 997 * round).unwrap()).collect();
+            held.into_iter().for_each(|h| p.free(h).unwrap());
+            let memory = p.memory();
+            most = most.max(memory.in_use + memory.cached);
+            assert!(memory.in_use + memory.cached <= memory.peak + memory.peak / 8, "round {round}: {memory:?}");
+        }
+        assert!(most > 0);
+        let mut p = pool(1);
+        let large = p.alloc(DType::F32, 4096).unwrap();
+        p.free(large).unwrap();
+        let fresh = p.memory().fresh_allocations;
+        let slightly = p.alloc(DType::F32, 3400).unwrap();
+        assert_eq!(p.memory().fresh_allocations, fresh, "a buffer of 4096 serves 3400");
+        assert_eq!(p.memory().in_use, 4 * 4096, "and counts whole");
+        p.free(slightly).unwrap();
+        p.alloc(DType::F32, 2000).unwrap();
+        assert_eq!(p.memory().fresh_allocations, fresh + 1, "but not 2000");
     }
 
     #[test]

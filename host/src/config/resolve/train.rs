@@ -26,9 +26,9 @@ pub fn train(written: written::Train, context: Option<usize>, notes: &mut Notes<
     let longest = longest(&written.context_schedule, context, length, notes);
     Train {
         length,
-        batch: batch(written.batch, longest, notes),
+        batch: batch(written.batch, longest, length, notes),
         micro_batch_tokens: micro_batch_tokens(written.micro_batch_tokens, longest, notes),
-        optimizer: optimizer(written.optimizer, notes),
+        optimizer: optimizer(written.optimizer, length, notes),
         schedule: schedule(written.schedule, written.warmup, length, notes),
         context_schedule: written.context_schedule,
         recompute: written.recompute.unwrap_or(Recompute::None),
@@ -47,6 +47,10 @@ fn longest(
     let Some(lengths) = lengths else {
         return context.filter(|context| *context != usize::MAX);
     };
+    if let Length::Epochs(_) = length {
+        let why = "contradicts train.epochs: text that is cut to another length begins a new epoch; give train.steps";
+        notes.refuse(KEY, why);
+    }
     if lengths.first().is_some_and(|(step, _)| *step != 0) {
         notes.refuse(&format!("{KEY}.0"), "the first step must be 0; for example [[0, 128], [300, 256]]");
     }
@@ -74,9 +78,12 @@ fn longest(
     lengths.iter().map(|(_, tokens)| *tokens).max()
 }
 
-fn batch(written: Option<written::Batch>, longest: Option<usize>, notes: &mut Notes<'_>) -> Batch {
+fn batch(written: Option<written::Batch>, longest: Option<usize>, length: Length, notes: &mut Notes<'_>) -> Batch {
     const EXAMPLE: &str = "for example batch = { tokens = 8192 } or batch = { sequences = 12 }";
     let Some(written) = written else {
+        if length == Length::Steps(0) {
+            return Batch::Tokens(MICRO_BATCH_TOKENS.max(longest.unwrap_or(1)));
+        }
         notes.missing("train.batch", &format!("what does one step see? {EXAMPLE}"));
         return Batch::Tokens(0);
     };
@@ -113,8 +120,10 @@ fn micro_batch_tokens(written: Option<usize>, longest: Option<usize>, notes: &mu
     written.unwrap_or(MICRO_BATCH_TOKENS.max(longest))
 }
 
-fn optimizer(written: written::Optimizer, notes: &mut Notes<'_>) -> Optimizer {
-    if written.lr.is_none() {
+fn optimizer(written: written::Optimizer, length: Length, notes: &mut Notes<'_>) -> Optimizer {
+    // Without a step there is no rate: any will do.
+    let lr = written.lr.or((length == Length::Steps(0)).then_some(1e-3));
+    if lr.is_none() {
         notes.missing("train.optimizer.lr", "the learning rate has no default; for example lr = 3e-4");
     }
     let mut groups = Vec::new();
@@ -137,7 +146,7 @@ fn optimizer(written: written::Optimizer, notes: &mut Notes<'_>) -> Optimizer {
         });
     }
     Optimizer {
-        lr: written.lr.unwrap_or(0.0),
+        lr: lr.unwrap_or(0.0),
         betas: written.betas.unwrap_or([0.9, 0.95]),
         eps: written.eps.unwrap_or(1e-8),
         weight_decay: written.weight_decay.unwrap_or(0.0),

@@ -66,6 +66,28 @@ fn changed(from: &str, to: &str, expected: &str) {
     check(&GOOD.replace(from, to), &[], expected);
 }
 
+/// Catches a key of a stage whose name is the beginning of another's that reaches the wrong one, and a name in quotes that is not
+/// taken as it is.
+#[test]
+fn stage_names_may_hold_dots() {
+    let text = GOOD.replace("name = \"sft\"", "name = \"pre.train\"");
+    let steps = |set: &str| {
+        let all = pipeline(&text, &[set]);
+        let found = finish(&all).map(|all| all.iter().map(|own| own.experiment.train.length).collect::<Vec<_>>());
+        found.map_err(|error| error.report())
+    };
+    let before = steps("seed=3").unwrap();
+    let set = |index: usize| {
+        let mut all = before.clone();
+        all[index] = experiment::Length::Steps(7);
+        Ok(all)
+    };
+    assert_eq!(steps("stage.pre.train.train.steps=7"), set(1));
+    assert_eq!(steps("stage.\"pre\".train.steps=7"), set(0));
+    assert_eq!(steps("stage.'pre.train'.train.steps=7"), set(1));
+    assert!(steps("stage.pre.train.steps=7").is_err_and(|report| report.contains("in stage pre.train: unknown key")));
+}
+
 /// Catches tables that replace instead of extend, a stage that leaks into the next, and overrides that reach the wrong one.
 #[test]
 fn stages_extend_what_is_shared_key_by_key() {
@@ -163,9 +185,9 @@ fn a_shared_key_that_no_stage_uses_is_refused() {
 
 #[test]
 fn names_of_stages_are_plain_given_and_different() {
-    let rule = "is no plain folder name without a dot; for example \"sft\"";
+    let rule = "is not a plain folder name; for example \"sft\"";
     changed("\"sft\"", "\"s/t\"", &format!("pipe.toml:18:1: stage.name: \"s/t\" {rule}"));
-    changed("\"sft\"", "\"s.t\"", &format!("pipe.toml:18:1: stage.name: \"s.t\" {rule}"));
+    changed("\"sft\"", "\".st\"", &format!("pipe.toml:18:1: stage.name: \".st\" {rule}"));
     changed("\"sft\"", "\"pre\"", "pipe.toml:18:1: stage.name: a stage before is named \"pre\" too");
     let missing = "pipe.toml:17:1: stage.name: missing; each stage has a name, for example name = \"sft\"";
     changed("name = \"sft\"\n", "", missing);

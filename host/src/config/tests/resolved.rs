@@ -250,6 +250,8 @@ fn experiments() -> impl Strategy<Value = String> {
         ),
     )
         .prop_map(|(name, model, data, objective, tokenizer, eval, sample, length, batch, (schedule, context, (lr, beta)))| {
+            // Epochs are read at one length.
+            let context = if length.starts_with("epochs") { "" } else { context };
             let optimizer = format!("optimizer = {{ lr = {lr:?}, betas = [{beta:?}, 0], groups = [{{ match = \"*.norm\", weight_decay = 0.0 }}] }}\n");
             format!("{name}{model}{data}{objective}{tokenizer}{eval}{sample}[train]\n{length}{batch}{schedule}{context}{optimizer}")
         })

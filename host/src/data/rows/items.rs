@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::Place;
+use super::{Columns, Place};
 use super::json::{Fault, value_at};
 use crate::data::{DataError, Result, format};
 
@@ -27,7 +27,7 @@ const TABLE: &str = "make JSON lines of it: python3 -c 'import csv, json; csv.fi
 ///
 /// # Errors
 /// The first place that is not JSON; a table.
-pub fn items<'a>(path: &Path, text: &'a str) -> Result<Vec<Item<'a>>> {
+pub fn items<'a>(path: &Path, text: &'a str, names: &'a Columns) -> Result<Vec<Item<'a>>> {
     if let Some(delimiter) = table(path, text) {
         let (what, argument) = if delimiter == '\t' {
             ("a table of values parted by tabs (TSV), and not JSON lines", ", delimiter=\"\\t\"")
@@ -36,7 +36,7 @@ pub fn items<'a>(path: &Path, text: &'a str) -> Result<Vec<Item<'a>>> {
         };
         return Err(format::refuse(path, what, &TABLE.replace("DELIMITER", argument)));
     }
-    let reader = Reader { file: path.display().to_string().into(), text };
+    let reader = Reader { file: path.display().to_string().into(), text, names };
     match text.trim_start().chars().next() {
         Some('[') => reader.list(),
         _ => reader.lines(),
@@ -68,6 +68,8 @@ fn table(path: &Path, text: &str) -> Option<char> {
 struct Reader<'a> {
     file: Arc<str>,
     text: &'a str,
+    /// The file's names of the parts.
+    names: &'a Columns,
 }
 
 impl<'a> Reader<'a> {
@@ -97,7 +99,7 @@ impl<'a> Reader<'a> {
             let line = line.trim_start_matches('\u{FEFF}');
             let mut at = skip_space(line, 0);
             while at < line.len() {
-                match value_at(line, at) {
+                match value_at(line, at, self.names) {
                     Ok((value, end)) => {
                         items.push(Item { place: self.place(index + 1), text: &line[at..end], value });
                         at = skip_space(line, end);
@@ -129,7 +131,7 @@ impl<'a> Reader<'a> {
         while at < self.text.len() {
             line += newlines(&self.text[counted..at]);
             counted = at;
-            match value_at(self.text, at) {
+            match value_at(self.text, at, self.names) {
                 Ok((value, end)) => {
                     items.push(Item { place: self.place(line), text: &self.text[at..end], value });
                     at = skip_space(self.text, end);
@@ -149,7 +151,7 @@ impl<'a> Reader<'a> {
             loop {
                 line += newlines(&text[counted..at]);
                 counted = at;
-                let (value, end) = value_at(text, at).map_err(|fault| self.refuse_at(fault))?;
+                let (value, end) = value_at(text, at, self.names).map_err(|fault| self.refuse_at(fault))?;
                 items.push(Item { place: self.place(line), text: &text[at..end], value });
                 at = skip_space(text, end);
                 match text[at..].chars().next() {

@@ -6,6 +6,8 @@ use serde::Deserialize;
 use serde::de::{Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 
+use super::{Columns, integers};
+
 /// Why there is no value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fault {
@@ -20,8 +22,29 @@ pub struct Fault {
 /// The value that begins at byte `start` of `text`, and the byte behind it. Text behind the value is not looked at.
 ///
 /// # Errors
-/// What is not JSON; a key that is there twice in one object.
-pub fn value_at(text: &str, start: usize) -> Result<(Value, usize), Fault> {
+/// What is not JSON; a key that is there twice in one object; an integer of more than 64 bits, but for those that only a chat
+/// template reads ([`integers::keep`]; `names` are the file's names of the parts).
+pub fn value_at(text: &str, start: usize, names: &Columns) -> Result<(Value, usize), Fault> {
+    let (value, end) = strict(text, start)?;
+    let whole = text.get(start..end).unwrap_or_default();
+    if !has_large(&value) || large_integer(whole).is_none() {
+        return Ok((value, end));
+    }
+    let kept = integers::keep(whole, names);
+    if let Some(at) = large_integer(&kept) {
+        // What is kept stands in strings, so this is the first digit of one that is not.
+        let digits: String = kept[at..].chars().take_while(|c| c.is_ascii_digit() || *c == '-').collect();
+        let at = start + whole.find(&digits).unwrap_or_default();
+        let what = format!(
+            "the integer at column {} has more than 64 bits and would be rounded: write it as a string",
+            column(text, at)
+        );
+        return Err(Fault { at, what, cut_off: false });
+    }
+    Ok((strict(&kept, 0)?.0, end))
+}
+
+fn strict(text: &str, start: usize) -> Result<(Value, usize), Fault> {
     let rest = text.get(start..).unwrap_or_default();
     let mut stream = serde_json::Deserializer::from_str(rest).into_iter::<Strict>();
     let value = match stream.next() {
@@ -31,20 +54,6 @@ pub fn value_at(text: &str, start: usize) -> Result<(Value, usize), Fault> {
     };
     let end = start + stream.byte_offset();
     Ok((value, end))
-}
-
-/// Refuses a value that rounds an integer of its `text`.
-///
-/// # Errors
-/// An integer of more than 64 bits.
-pub fn check_integers(text: &str, value: &Value) -> Result<(), String> {
-    match large_integer(text).filter(|_| has_large(value)) {
-        None => Ok(()),
-        Some(at) => Err(format!(
-            "the integer at column {} has more than 64 bits and would be rounded: write it as a string",
-            column(text, at)
-        )),
-    }
 }
 
 /// The column of byte `at` in its line, in characters, counted from 1.
@@ -131,10 +140,7 @@ fn large_integer(text: &str) -> Option<usize> {
             b'\\' if in_string => at += 1,
             b'"' => in_string = !in_string,
             b'-' | b'0'..=b'9' if !in_string => {
-                let length = bytes[at..]
-                    .iter()
-                    .take_while(|b| matches!(b, b'0'..=b'9' | b'-' | b'+' | b'.' | b'e' | b'E'))
-                    .count();
+                let length = bytes[at..].iter().take_while(|b| matches!(b, b'0'..=b'9' | b'-' | b'+' | b'.' | b'e' | b'E')).count();
                 let number = &text[at..at + length];
                 let whole = !number.contains(['.', 'e', 'E']);
                 if whole && number.parse::<i64>().is_err() && number.parse::<u64>().is_err() {
@@ -221,6 +227,10 @@ impl<'de> Visitor<'de> for StrictVisitor {
 mod tests {
     use super::*;
 
+    fn value_at(text: &str, start: usize) -> Result<(Value, usize), Fault> {
+        super::value_at(text, start, &Columns::default())
+    }
+
     fn what(text: &str) -> String {
         value_at(text, 0).unwrap_err().what
     }
@@ -236,23 +246,13 @@ mod tests {
     /// Catches integers that become floats, and floats that are taken for integers.
     #[test]
     fn gotcha_53_integers_stay_whole_or_are_refused() {
-        for exact in [
-            "9007199254740993",
-            "-9223372036854775808",
-            "18446744073709551615",
-            "1e20",
-            "1.5",
-            "\"18446744073709551616\"",
-        ] {
+        for exact in ["9007199254740993", "-9223372036854775808", "18446744073709551615", "1e20", "1.5", "\"18446744073709551616\""] {
             let (value, _) = value_at(exact, 0).unwrap_or_else(|fault| panic!("{exact}: {fault:?}"));
-            assert_eq!(check_integers(exact, &value), Ok(()));
             assert!(exact == "1e20" || value.to_string() == exact, "{exact}: {value}");
         }
         for large in ["18446744073709551616", "-9223372036854775809"] {
             let says = "the integer at column 7 has more than 64 bits and would be rounded: write it as a string";
-            let text = format!("[\"7\", {large}]");
-            let (value, _) = value_at(&text, 0).unwrap_or_else(|fault| panic!("{text}: {fault:?}"));
-            assert_eq!(check_integers(&text, &value), Err(says.to_owned()));
+            assert_eq!(what(&format!("[\"7\", {large}]")), says);
         }
     }
 
@@ -263,10 +263,7 @@ mod tests {
             ("{\"a\": NaN}", "not JSON: NaN at column 7: JSON has no such number; write null"),
             ("{\"a\": -Infinity}", "not JSON: -Infinity at column 7: JSON has no such number; write null"),
             ("{\"a\": None}", "not JSON: None at column 7: Python's word; JSON writes null (json.dumps writes it so)"),
-            (
-                "{'a': 1}",
-                "not JSON: ' at column 2: JSON puts strings and keys in double quotes (Python: json.dumps, not str)",
-            ),
+            ("{'a': 1}", "not JSON: ' at column 2: JSON puts strings and keys in double quotes (Python: json.dumps, not str)"),
         ] {
             assert_eq!(what(text), says, "{text}");
         }

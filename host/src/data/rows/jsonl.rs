@@ -1,18 +1,16 @@
 //! The source `jsonl`: files of JSON objects, a row each. What a row's keys must be, and what they become.
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::Path;
 
 use serde_json::{Map, Value};
 
 use super::items::{Item, items};
-use super::json::{check_integers, value_at};
 use super::kind::{ANSWER, LABEL, MARGIN};
 use super::messages::{is_message, message};
 use super::split::{Split, split};
 use super::text::number;
-use super::{ASSISTANT, Content, Message, Part, Place, Row, RowCorpus, RowKind, integers, pair, role, shapes};
+use super::{ASSISTANT, Content, Message, Part, Place, Row, RowCorpus, RowKind, pair, role, shapes};
 use crate::data::format::{Purpose, from_to};
 use crate::data::text::{TextFile, check_disjoint, read_files};
 use crate::data::{DataError, Result};
@@ -75,15 +73,10 @@ impl RowOptions {
 /// # Errors
 /// The first line that is not a row of this kind.
 pub fn parse(path: &Path, text: &str, kind: RowKind, columns: &Columns) -> Result<Vec<Row>> {
-    items(path, text)?.into_iter().map(|item| row(item, kind, columns)).collect()
+    items(path, text, columns)?.into_iter().map(|item| row(item, kind, columns)).collect()
 }
 
 fn row(Item { place, text, value }: Item<'_>, kind: RowKind, names: &Columns) -> Result<Row> {
-    let value = match integers::keep(text, names) {
-        Cow::Borrowed(_) => value,
-        Cow::Owned(kept) => value_at(&kept, 0).map_err(|fault| refuse(&place, "", fault.what))?.0,
-    };
-    check_integers(text, &value).map_err(|what| refuse(&place, "", what))?;
     let Value::Object(mut columns) = value else {
         return Err(refuse(&place, "", format!("{} where an object with the row's keys belongs", what(&value))));
     };

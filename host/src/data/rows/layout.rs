@@ -48,26 +48,26 @@ impl Layout {
             }
             return Ok(joined(row, end));
         }
+        let refused = |(key, what): Refused| DataError::Json { place: row.place.clone(), key, what };
+        let variables = Variables::of(row, &self.template).map_err(refused)?;
         let (prompt, messages) = conversation(row, end);
+        let messages = parts::as_read(&self.template, &messages, &variables, end == Part::Prompt);
         if self.template.is_plain() && messages.iter().any(|message| message.get("content").is_none_or(Value::is_null))
         {
             let what = "a message has no content, as one that only calls tools, and the template \"plain\" has no words for \
                         that: give data.chat_template one that has";
             return Err(DataError::Json { place: row.place.clone(), key: String::new(), what: what.into() });
         }
-        let laid = Variables::of(row, &self.template).and_then(|variables| {
-            let messages = parts::as_read(&self.template, &messages, &variables, end == Part::Prompt);
-            let laid: Laid = match end {
-                Part::Prompt => {
-                    let opened = self.template.render(&messages, &variables, true).map_err(unnamed)?;
-                    Ok(Laid { text: opened.text, ..Laid::default() })
-                }
-                _ => self.lay_out_messages(prompt, &messages, &variables),
-            }?;
-            parts::check_written(&messages, &laid.text).map_err(unnamed)?;
-            Ok(laid)
-        });
-        laid.map_err(|(key, what)| DataError::Json { place: row.place.clone(), key, what })
+        let laid = match end {
+            Part::Prompt => self
+                .template
+                .render(&messages, &variables, true)
+                .map(|opened| Laid { text: opened.text, ..Laid::default() })
+                .map_err(unnamed),
+            _ => self.lay_out_messages(prompt, &messages, &variables),
+        };
+        let laid = laid.and_then(|laid| parts::check_written(&messages, &laid.text).map(|()| laid).map_err(unnamed));
+        laid.map_err(refused)
     }
 
     /// Supervised are the assistant's messages from number `prompt` on that do not say otherwise.

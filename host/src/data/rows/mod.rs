@@ -3,7 +3,7 @@
 //! | step | file |
 //! |---|---|
 //! | which parts the rows of each kind have | [`kind`] |
-//! | read JSON into values, with file and line, strictly | [`items`], [`json`], [`integers`] for large numbers |
+//! | read JSON into values, with file and line, strictly | [`items`], [`json`], with [`integers`] for large numbers |
 //! | make parts and columns of them | [`jsonl`], with [`messages`], [`pair`] for the prompt of two answers, [`shapes`] of other tools |
 //! | hold some out, and never the same prompt on both sides | [`split`] |
 //! | write a row as text, and know which stretches are supervised | [`layout`], with [`template`], [`places`] and [`learned`] for chats |

@@ -63,9 +63,12 @@ fn with_a_prefix_every_sequence_begins_with_it_and_first_tokens_are_targets() {
 #[test]
 fn windows_have_the_size_asked_for() {
     let tokens = set();
+    let mut endless = batcher(&tokens, BatchSize::Sequences(4), None);
+    assert!((0..50).all(|_| endless.next_window(8).unwrap().unwrap().sequences().len() == 4));
+    // The last window of each epoch may be short.
     let sequences = windows(batcher(&tokens, BatchSize::Sequences(4), Some(3)), 8);
-    let (last, full) = sequences.split_last().unwrap();
-    assert!(full.iter().all(|window| window.sequences().len() == 4) && last.sequences().len() <= 4);
+    let short = sequences.iter().filter(|window| window.sequences().len() < 4).count();
+    assert!(short <= 3 && sequences.iter().all(|window| window.sequences().len() <= 4), "{short} short windows");
     for window in windows(batcher(&tokens, BatchSize::Tokens(20), Some(3)), 8) {
         // 8 is the longest: a window of 12 or less would have had room.
         assert!(window.positions() <= 20, "{}", window.positions());
@@ -182,4 +185,53 @@ fn evaluation_reads_everything_in_order_or_an_even_part_of_it() {
     // Catches reading only the beginning.
     assert!(part.last().unwrap().rows.last() > Some(&0));
     assert_eq!(eval_batches(&byte_tokens(&[]), 8, None, 20, Some(80)).count(), 0);
+}
+
+/// Catches a window that holds rows of two counted epochs, a row that an epoch reads twice or not at all, and a batch larger than
+/// the data that is filled up.
+#[test]
+fn gotcha_54_counted_epochs_read_every_token_once_each_whatever_the_batch() {
+    let tokens = set();
+    let once = targets(&windows(batcher(&tokens, BatchSize::Sequences(4), Some(1)), 8));
+    for batch in [1, 3, 4, 1000].map(BatchSize::Sequences).into_iter().chain([5, 40, 100_000].map(BatchSize::Tokens)) {
+        let mut batcher = batcher(&tokens, batch, Some(3));
+        let mut by_epoch: Vec<Vec<Window>> = vec![Vec::new(); 3];
+        while let Some(window) = batcher.next_window(8).unwrap() {
+            by_epoch[batcher.state().epoch as usize].push(window);
+        }
+        assert!(batcher.has_ended());
+        for (epoch, windows) in by_epoch.iter().enumerate() {
+            assert_eq!(targets(windows), once, "epoch {epoch}, {batch:?}");
+        }
+    }
+    // What is counted ahead is what comes.
+    let batcher = |epochs| batcher(&tokens, BatchSize::Sequences(4), epochs);
+    let sizes: Vec<usize> = windows(batcher(Some(3)), 8).iter().map(|window| window.sequences().len()).collect();
+    assert_eq!(batcher(None).windows_of(3.0, 8).unwrap(), sizes);
+    let (one, two) = (batcher(None).windows_of(1.0, 8).unwrap().len(), batcher(None).windows_of(2.0, 8).unwrap().len());
+    let half = one + (two - one).div_ceil(2);
+    assert_eq!(batcher(None).windows_of(1.5, 8).unwrap(), sizes[..half]);
+    assert_eq!(batcher(None).windows_of(1e-9, 8).unwrap(), sizes[..1]);
+    let mut endless = batcher(Some(1));
+    endless.never_end();
+    assert!((0..100).all(|_| endless.next_window(8).unwrap().is_some()));
+}
+
+/// Catches rows that are foreseen and not read, or read and not foreseen.
+#[test]
+fn the_documents_ahead_are_those_that_come() {
+    let tokens = set();
+    for (epochs, place) in [(None, 0), (None, 7), (Some(2), 3)] {
+        let mut batcher = batcher(&tokens, BatchSize::Sequences(2), epochs);
+        (0..place).for_each(|_| _ = batcher.next_window(8).unwrap());
+        for windows in [0, 1, 5, 90] {
+            let ahead = batcher.documents_ahead(windows, 8).unwrap();
+            let mut copy = self::batcher(&tokens, BatchSize::Sequences(2), epochs);
+            copy.restore(batcher.state().clone()).unwrap();
+            let coming = (0..windows).map_while(|_| copy.next_window(8).unwrap());
+            let read: BTreeSet<u32> =
+                coming.flat_map(|window| window.sequences().iter().map(|s| s.row as u32).collect::<Vec<_>>()).collect();
+            assert_eq!(ahead, read, "{windows} windows from {place}");
+        }
+    }
 }

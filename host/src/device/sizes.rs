@@ -1,0 +1,104 @@
+//! A session that computes nothing and only counts: which buffers a computation holds, and how much memory that takes.
+//!
+//! Buffers have the sizes and the reuse of the SDK's pool, which every backend of this project keeps its memory in. Downloads give
+//! zeros. The scratch memory of an operation is what the real backend says.
+
+use std::{cell::Cell, rc::Rc};
+
+use plugin_api::{
+    Result,
+    abi::{Call, DType, Handle, Memory},
+    backend::{Pool, Session, Storage},
+};
+
+use super::Device;
+
+/// Nothing, where a buffer's content would be.
+struct Nothing;
+
+impl Storage for Nothing {
+    type Device = ();
+
+    fn allocate((): &(), _: DType, _: u64) -> Result<Self> {
+        Ok(Nothing)
+    }
+}
+
+/// The most that was held at a time; clones share the count.
+#[derive(Debug, Clone, Default)]
+pub struct Counted(Rc<Cell<u64>>);
+
+impl Counted {
+    /// The most bytes of buffers, live and spare, at a time.
+    pub fn most(&self) -> u64 {
+        self.0.get()
+    }
+}
+
+/// The session.
+pub struct SizesOnly {
+    /// Whose operations and scratch it claims.
+    real: Device,
+    pool: Pool<Nothing>,
+    counted: Counted,
+}
+
+/// Distinguishes its handles from a real session's.
+const TAG: u16 = 0x5153;
+
+impl SizesOnly {
+    /// A device on a session that only counts, in the dtype and with the operations of `real`, and its count.
+    ///
+    /// # Errors
+    /// None where `real` is a device.
+    pub fn device(real: &Device) -> crate::error::Result<(Device, Counted)> {
+        let counted = Counted::default();
+        let session = SizesOnly { real: real.clone(), pool: Pool::new((), TAG), counted: counted.clone() };
+        Ok((Device::new(Box::new(session), real.compute())?, counted))
+    }
+}
+
+impl Session for SizesOnly {
+    fn invoke(&mut self, _: &Call<'_>) -> Result<()> {
+        Ok(())
+    }
+
+    fn alloc(&mut self, dtype: DType, elements: u64) -> Result<Handle> {
+        let handle = self.pool.alloc(dtype, elements)?;
+        let Memory { in_use, cached, .. } = self.pool.memory();
+        self.counted.0.set(self.counted.0.get().max(in_use + cached));
+        Ok(handle)
+    }
+
+    fn upload(&mut self, _: Handle, _: u64, _: &[u8]) -> Result<()> {
+        Ok(())
+    }
+
+    fn download(&mut self, _: Handle, _: u64, bytes: &mut [u8]) -> Result<()> {
+        bytes.fill(0);
+        Ok(())
+    }
+
+    fn begin_download(&mut self, _: Handle, _: u64, _: u64) -> Result<u64> {
+        Ok(0)
+    }
+
+    fn finish_download(&mut self, _: u64, bytes: &mut [u8]) -> Result<()> {
+        bytes.fill(0);
+        Ok(())
+    }
+
+    fn supports(&self, op: u32, dtype: DType) -> bool {
+        self.real.supports(op, dtype)
+    }
+
+    fn workspace(&self, call: &Call<'_>) -> u64 {
+        self.real.workspace(call)
+    }
+
+    plugin_api::pass_on!(pool: free write_version memory trim);
+
+    fn sync(&mut self) -> Result<()> {
+        Ok(())
+    }
+}

@@ -1,0 +1,175 @@
+//! A file of numbers by block, which grows as blocks are computed. What was written before an interruption, a crash or a full disk
+//! is read again the next time.
+//!
+//! A record is the block's number, how many numbers it has (both 8 bytes, little-endian), the numbers as f64, and the sha256 of
+//! all that. Reading stops at the first record that is not whole; what follows is overwritten.
+
+use std::{
+    collections::BTreeMap,
+    fs::{self, File, OpenOptions},
+    io::{self, Seek, SeekFrom, Write},
+    path::Path,
+};
+
+use sha2::{Digest, Sha256};
+
+const SHA256: usize = 32;
+
+/// Numbers by block, in memory and in a file.
+pub struct BlockFile {
+    known: BTreeMap<u64, Vec<f64>>,
+    /// Where new blocks are appended; absent where the file cannot be written, or another process writes it.
+    file: Option<File>,
+    /// Why the file cannot be written.
+    failure: Option<io::Error>,
+}
+
+impl BlockFile {
+    /// Reads what is in the file at `path`, which may not exist yet, and goes on behind it. Where another process appends to it at
+    /// this time, new blocks stay in memory.
+    pub fn open(path: &Path) -> BlockFile {
+        let (file, failure) = match append_to(path) {
+            Ok(file) => (file, None),
+            Err(error) => (None, Some(error)),
+        };
+        let (known, whole) = read(&fs::read(path).unwrap_or_default());
+        let mut blocks = BlockFile { known, file, failure };
+        if let Some(file) = &mut blocks.file {
+            let cut = file.set_len(whole as u64).and_then(|()| file.seek(SeekFrom::End(0)));
+            if let Err(error) = cut {
+                blocks.fail(error);
+            }
+        }
+        blocks
+    }
+
+    /// The numbers of a block.
+    pub fn get(&self, block: u64) -> Option<&[f64]> {
+        self.known.get(&block).map(Vec::as_slice)
+    }
+
+    /// Adds a block. It is known from now on even where it cannot be written.
+    ///
+    /// # Errors
+    /// Why nothing can be written, once.
+    pub fn add(&mut self, block: u64, numbers: Vec<f64>) -> io::Result<()> {
+        if let Some(file) = &mut self.file
+            && let Err(error) = file.write_all(&record(block, &numbers))
+        {
+            self.fail(error);
+        }
+        self.known.insert(block, numbers);
+        self.failure.take().map_or(Ok(()), Err)
+    }
+
+    fn fail(&mut self, error: io::Error) {
+        (self.file, self.failure) = (None, Some(error));
+    }
+}
+
+/// The file, opened for writing by this process alone; `None` where another process has it.
+fn append_to(path: &Path) -> io::Result<Option<File>> {
+    if let Some(folder) = path.parent() {
+        fs::create_dir_all(folder)?;
+    }
+    let file = OpenOptions::new().create(true).truncate(false).write(true).open(path)?;
+    match file.try_lock() {
+        Ok(()) => Ok(Some(file)),
+        Err(fs::TryLockError::WouldBlock) => Ok(None),
+        Err(fs::TryLockError::Error(error)) => Err(error),
+    }
+}
+
+fn record(block: u64, numbers: &[f64]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(16 + 8 * numbers.len() + SHA256);
+    bytes.extend(block.to_le_bytes());
+    bytes.extend((numbers.len() as u64).to_le_bytes());
+    bytes.extend(numbers.iter().flat_map(|number| number.to_le_bytes()));
+    let seal = Sha256::digest(&bytes);
+    bytes.extend(seal);
+    bytes
+}
+
+/// The blocks of the whole records that `bytes` begin with, and how many bytes those are.
+fn read(bytes: &[u8]) -> (BTreeMap<u64, Vec<f64>>, usize) {
+    let (mut known, mut rest) = (BTreeMap::new(), bytes);
+    while let Some((block, numbers, after)) = first_record(rest) {
+        known.insert(block, numbers);
+        rest = after;
+    }
+    (known, bytes.len() - rest.len())
+}
+
+/// The first record and the bytes after it; `None` where it is not whole.
+fn first_record(bytes: &[u8]) -> Option<(u64, Vec<f64>, &[u8])> {
+    let (block, rest) = bytes.split_first_chunk::<8>()?;
+    let (count, _) = rest.split_first_chunk::<8>()?;
+    let length = usize::try_from(u64::from_le_bytes(*count)).ok()?.checked_mul(8)?.checked_add(16)?;
+    let (content, rest) = bytes.split_at_checked(length)?;
+    let (seal, after) = rest.split_at_checked(SHA256)?;
+    if Sha256::digest(content).as_slice() != seal {
+        return None;
+    }
+    let numbers = content.get(16..)?.as_chunks::<8>().0.iter().map(|bytes| f64::from_le_bytes(*bytes));
+    Some((u64::from_le_bytes(*block), numbers.collect(), after))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FIRST: [f64; 3] = [-0.1, f64::MIN_POSITIVE, -3.25];
+
+    fn two_blocks(path: &Path) {
+        let mut blocks = BlockFile::open(path);
+        blocks.add(4, FIRST.to_vec()).unwrap();
+        blocks.add(0, vec![7.0]).unwrap();
+        assert_eq!(blocks.get(0), Some([7.0].as_slice()));
+    }
+
+    /// Catches damaged numbers that are handed out, whole ones before the damage that are lost, and new ones that are written
+    /// behind the damage and never found again.
+    #[test]
+    fn gotcha_22_41_numbers_come_back_bit_for_bit_or_not_at_all() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("below").join("a.logps");
+        two_blocks(&path);
+        let bytes = fs::read(&path).unwrap();
+        let second = bytes.len() - (16 + 8 + SHA256);
+        // Cut off anywhere in the second record, or with any byte of it changed.
+        for at in second..bytes.len() {
+            for damaged in [bytes[..at].to_vec(), [&bytes[..at], &[bytes[at] ^ 1], &bytes[at + 1..]].concat()] {
+                fs::write(&path, damaged).unwrap();
+                let mut blocks = BlockFile::open(&path);
+                assert_eq!(blocks.get(4), Some(FIRST.as_slice()), "byte {at}");
+                assert_eq!(blocks.get(0), None, "byte {at}");
+                blocks.add(0, vec![7.0]).unwrap();
+                drop(blocks);
+                assert!(fs::read(&path).unwrap() == bytes, "byte {at}");
+            }
+        }
+        assert!(first_record(&[0xff; 64]).is_none(), "a length beyond all memory");
+    }
+
+    /// Catches two processes that write into each other's records, and a place that cannot be written and stops a run.
+    #[test]
+    fn what_cannot_be_written_costs_only_time() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.logps");
+        let mut first = BlockFile::open(&path);
+        first.add(1, vec![1.0]).unwrap();
+        let mut second = BlockFile::open(&path);
+        assert_eq!(second.get(1), Some([1.0].as_slice()));
+        second.add(2, vec![2.0]).unwrap();
+        assert_eq!(second.get(2), Some([2.0].as_slice()));
+        first.add(3, vec![3.0]).unwrap();
+        drop((first, second));
+        let third = BlockFile::open(&path);
+        assert_eq!([1, 2, 3].map(|block| third.get(block).is_some()), [true, false, true]);
+        // A file where the folder should be.
+        let mut nowhere = BlockFile::open(&path.join("b.logps"));
+        assert!(nowhere.add(1, vec![1.0]).is_err());
+        assert!(nowhere.add(2, vec![2.0]).is_ok(), "said once");
+        assert_eq!(nowhere.get(1), Some([1.0].as_slice()));
+    }
+}

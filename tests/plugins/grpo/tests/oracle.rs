@@ -1,0 +1,97 @@
+//! Advantages, losses and gradients that TRL 1.16.0 and 0.16.1 computed: `grpo.json`. Met are the cases that this objective's
+//! options can name: rewards normalised by group, and the normaliser over all tokens.
+
+use plugin_api::{options::OptionSet, prelude::*};
+use serde_json::{Map, Value, json};
+use std::path::PathBuf;
+use test_plugin_grpo::{Config, Grpo, advantages};
+
+fn file() -> Value {
+    let beside = || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../references");
+    let folder = std::env::var_os("TELOS_ORACLES").map_or_else(beside, PathBuf::from);
+    serde_json::from_str(&std::fs::read_to_string(folder.join("grpo.json")).unwrap()).unwrap()
+}
+
+fn numbers(value: &Value) -> Vec<f64> {
+    value.as_array().unwrap().iter().map(|v| v.as_f64().unwrap()).collect()
+}
+
+fn flat(rows: &Value) -> Vec<f64> {
+    rows.as_array().unwrap().iter().flat_map(numbers).collect()
+}
+
+#[track_caller]
+fn near(what: &str, found: f64, expected: f64) {
+    assert!((found - expected).abs() <= 1e-9 * expected.abs() + 1e-11, "{what}: {found}, expected {expected}");
+}
+
+/// Catches a deviation without Bessel's correction, one over the whole batch, and 0 / 0 where all rewards are equal.
+#[test]
+fn gotcha_36_advantages_are_those_of_the_peer() {
+    let file = file();
+    let mut met = 0;
+    for case in file["cases"].as_array().unwrap() {
+        let ours = case["scale_rewards"] == "group" && case["aggregation"] == "sum_then_normalize";
+        let rows = case["rewards_per_func"].as_array().cloned().unwrap_or_default();
+        let complete = rows.iter().all(|row| row.as_array().unwrap().iter().all(Value::is_number));
+        if case["family"] != "advantages" || !ours || !complete {
+            continue;
+        }
+        let weights = numbers(&case["reward_weights"]);
+        let reward: Vec<f64> =
+            rows.iter().map(|row| numbers(row).iter().zip(&weights).map(|(r, w)| r * w).sum()).collect();
+        let each = case["num_generations"].as_u64().unwrap() as usize;
+        let group: Vec<f64> = (0..reward.len()).map(|s| (s / each) as f64).collect();
+        let (found, _) = advantages(&reward, &group);
+        for (found, expected) in found.iter().zip(numbers(&case["expected"]["advantages"])) {
+            near(case["name"].as_str().unwrap(), *found, expected);
+        }
+        met += 1;
+    }
+    assert_eq!(met, 3, "`group`, `zero-std-group` and `weighted`");
+}
+
+/// Catches a clip on the wrong side, a KL with its arguments exchanged, a mean of means, and a gradient behind the mask.
+#[test]
+fn losses_and_gradients_are_those_of_the_peer() {
+    let file = file();
+    let base = &file["inputs"]["base"];
+    let mut met = 0;
+    for case in file["cases"].as_array().unwrap() {
+        let once = case["gradient_accumulation_steps"].as_u64().is_none_or(|steps| steps == 1);
+        if case["family"] != "loss" || case["loss_type"] != "bnpo" || !once {
+            continue;
+        }
+        let low = case["epsilon"].as_f64().unwrap();
+        let (high, beta) = (case["epsilon_high"].as_f64().unwrap_or(low), case["beta"].as_f64().unwrap());
+        let options: Map<String, Value> =
+            json!({"clip_low": low, "clip_high": high, "kl_coef": beta}).as_object().cloned().unwrap();
+        let objective = Grpo::create(Config::parse(&options).unwrap()).unwrap();
+        let width = base["mask"][0].as_array().unwrap().len();
+        let rows = base["mask"].as_array().unwrap().len();
+        let mask = flat(&base["mask"]);
+        let batch = Batch::new()
+            .with("offsets", Scope::BATCH, (0..=rows).map(|row| (row * width) as f64).collect::<Vec<_>>())
+            .with("mask", Scope::TOKEN, mask.clone())
+            .with_statistic("logp", Scope::TOKEN, flat(&base["logps"]))
+            .with("old_logp", Scope::TOKEN, flat(&base["old_logps"]))
+            .with("reference.logp", Scope::TOKEN, flat(&base["ref_logps"]))
+            .with("advantage", Scope::SEQUENCE, numbers(&base["advantages"]))
+            .with("reward_spread", Scope::SEQUENCE, vec![1.0; rows]);
+        let loss = objective.loss(&batch).unwrap();
+        let tokens: f64 = mask.iter().sum();
+        let total: f64 = loss.terms.iter().map(|term| term.coefficient * term.sum / tokens).sum();
+        let name = case["name"].as_str().unwrap();
+        near(name, total, case["expected"]["loss"].as_f64().unwrap());
+        let mut gradient = vec![0.0; mask.len()];
+        for term in &loss.terms {
+            let (_, own) = term.cotangents.iter().find(|(name, _)| name == "logp").unwrap();
+            gradient.iter_mut().zip(own).for_each(|(sum, d)| *sum += term.coefficient * d / tokens);
+        }
+        for (found, expected) in gradient.iter().zip(flat(&case["expected"]["grad_logps"])) {
+            near(name, *found, expected);
+        }
+        met += 1;
+    }
+    assert_eq!(met, 5, "three of 1.16.0, two of 0.16.1");
+}

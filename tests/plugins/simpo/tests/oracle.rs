@@ -1,0 +1,69 @@
+//! Losses and gradients that TRL 0.16.1 and 1.16.0 computed: `simpo.json`. Met are the cases of the loss `simpo` without label
+//! smoothing and without a likelihood term.
+
+use plugin_api::{options::OptionSet, prelude::*};
+use serde_json::{Value, json};
+use std::path::PathBuf;
+use test_plugin_simpo::{Config, SimPo};
+
+fn file() -> Value {
+    let beside = || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../references");
+    let folder = std::env::var_os("TELOS_ORACLES").map_or_else(beside, PathBuf::from);
+    serde_json::from_str(&std::fs::read_to_string(folder.join("simpo.json")).unwrap()).unwrap()
+}
+
+fn numbers(value: &Value) -> Vec<f64> {
+    value.as_array().unwrap().iter().map(|v| v.as_f64().unwrap()).collect()
+}
+
+fn rows(value: &Value) -> Vec<Vec<f64>> {
+    value.as_array().unwrap().iter().map(numbers).collect()
+}
+
+#[track_caller]
+fn near(what: &str, found: f64, expected: f64) {
+    assert!((found - expected).abs() <= 1e-9 * expected.abs() + 1e-11, "{what}: {found}, expected {expected}");
+}
+
+/// Catches sums for means, a margin that beta scales twice, sides exchanged, and a gradient behind the mask.
+#[test]
+fn gotcha_26_losses_and_gradients_are_those_of_the_peer() {
+    let file = file();
+    let mut met = 0;
+    for case in file["cases"].as_array().unwrap() {
+        let plain = case["cpo_alpha"] == 0.0 && case["label_smoothing"] == 0.0;
+        if case["loss_type"] != "simpo" || !plain {
+            continue;
+        }
+        let options = json!({"beta": case["beta"], "gamma": case["simpo_gamma"]});
+        let objective = SimPo::create(Config::parse(options.as_object().unwrap()).unwrap()).unwrap();
+        let input = &file["inputs"][case["input"].as_str().unwrap()];
+        let (mut offsets, mut logp, mut mask) = (vec![0.0], Vec::new(), Vec::new());
+        let (mut group, mut side, mut expected) = (Vec::new(), Vec::new(), Vec::new());
+        for (name, is_chosen) in [("chosen", 1.0), ("rejected", 0.0)] {
+            for (pair, own) in rows(&input[name]["mask"]).into_iter().enumerate() {
+                logp.extend(rows(&input[name]["logps"]).swap_remove(pair));
+                mask.extend(own);
+                offsets.push(mask.len() as f64);
+                group.push(pair as f64);
+                side.push(is_chosen);
+            }
+            expected.extend(rows(&case["expected"][format!("grad_{name}")]).concat());
+        }
+        let pairs = group.len() as f64 / 2.0;
+        let batch = Batch::new()
+            .with("offsets", Scope::BATCH, offsets)
+            .with("mask", Scope::TOKEN, mask)
+            .with("group", Scope::SEQUENCE, group)
+            .with("side", Scope::SEQUENCE, side)
+            .with_statistic("logp", Scope::TOKEN, logp);
+        let loss = objective.loss(&batch).unwrap();
+        let name = case["name"].as_str().unwrap();
+        near(name, loss.terms[0].sum / pairs, case["expected"]["loss"].as_f64().unwrap());
+        for (found, expected) in loss.terms[0].cotangents[0].1.iter().zip(&expected) {
+            near(name, found / pairs, *expected);
+        }
+        met += 1;
+    }
+    assert_eq!(met, 2, "`simpo-a` and `simpo-b`");
+}
