@@ -31,7 +31,7 @@ fn example_of(name: &str, template: &str, rows: &str) -> String {
 /// What stands on standard error of a case that is refused, with the exit code.
 fn refused(lab: &Lab) -> (Option<i32>, String) {
     let answer = lab.ask(&["check", "case.toml"]);
-    (answer.code.unwrap_or(-1), answer.err)
+    (answer.code, answer.err)
 }
 
 const ROW: &str = r#"{"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]}"#;
