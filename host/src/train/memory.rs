@@ -132,8 +132,9 @@ fn roles(device: &Device, prepared: &Prepared, learner: &Learner) -> Result<Role
         None => None,
     };
     let reference = match &learner.roles.reference {
-        Some(Reference { model: Some(model), follow }) => {
-            Some(Reference { model: Some(Model::allocate(device, model.config().clone())?), follow: *follow })
+        Some(Reference { model: Some(model), leaves, follow }) => {
+            let model = Some(Model::allocate(device, model.config().clone())?);
+            Some(Reference { model, leaves: *leaves, follow: *follow })
         }
         _ => None,
     };
