@@ -77,25 +77,27 @@ impl Isa {
     /// [`Code::OPTION`] for a set that is unknown or that this processor lacks, and where the two contradict each other.
     pub fn choose(option: Option<&str>, variable: Option<&str>) -> Result<Isa> {
         let refused = |text: String| Err(Error::new(Code::OPTION, format!("open: {text}")));
-        let selected =
-            |wanted: Option<&'_ str>| wanted.filter(|wanted| ![AUTO, ""].contains(wanted)).map(str::to_owned);
-        let (place, wanted) = match (selected(option), selected(variable)) {
-            (None, None) => return Ok(Isa::widest()),
-            (Some(option), Some(variable)) if option != variable => {
-                return refused(format!(
-                    "option `isa` is \"{option}\" and the environment variable {VARIABLE} is \"{variable}\"; leave one out"
-                ));
+        let given = [("option `isa`", option), ("the environment variable TELOS_CANDLE_ISA", variable)];
+        let mut chosen: Option<(&str, &str)> = None;
+        for (place, wanted) in given {
+            let Some(wanted) = wanted.filter(|wanted| ![AUTO, ""].contains(wanted)) else { continue };
+            if !KNOWN.contains(&wanted) {
+                return refused(format!("{place} is \"{wanted}\", expected one of {AUTO}, {}", KNOWN.join(", ")));
             }
-            (Some(option), _) => ("option `isa`", option),
-            (None, Some(variable)) => ("the environment variable TELOS_CANDLE_ISA", variable),
-        };
-        match Isa::named(&wanted) {
+            match chosen {
+                Some((first, other)) if other != wanted => {
+                    return refused(format!("{first} is \"{other}\" and {place} is \"{wanted}\"; leave one out"));
+                }
+                _ => chosen = Some((place, wanted)),
+            }
+        }
+        let Some((place, wanted)) = chosen else { return Ok(Isa::widest()) };
+        match Isa::named(wanted) {
             Some(isa) => Ok(isa),
-            None if KNOWN.contains(&wanted.as_str()) => refused(format!(
-                "{place} is \"{wanted}\", which this processor lacks; it has {}",
-                available().join(", ")
-            )),
-            None => refused(format!("{place} is \"{wanted}\", expected one of {AUTO}, {}", KNOWN.join(", "))),
+            None => {
+                let has = available().join(", ");
+                refused(format!("{place} is \"{wanted}\", which this processor lacks; it has {has}"))
+            }
         }
     }
 }
