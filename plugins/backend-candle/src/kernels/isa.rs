@@ -285,16 +285,21 @@ mod tests {
         let x = 1.0 + 1.0f32 / 4096.0;
         for name in available() {
             let isa = Isa::choose(Some(name), None).unwrap();
-            // Two products an element: the first is added to 0, the second to it. Large enough for the plain microkernels.
+            // The first product of an element is added to 0, the second to it, the others are 0. Deep and large enough for
+            // the plain microkernels.
             const SIDE: usize = 24;
-            let row = |first: f32| (0..2 * SIDE).map(|i| if i < SIDE { first } else { x }).collect::<Vec<f32>>();
-            let (a, b) = (row(-1.0), row(1.0 + 1.0 / 2048.0));
+            const DEPTH: usize = 8;
+            let column = |first: f32| {
+                let values = [first, x].into_iter().chain([0.0; DEPTH - 2]);
+                values.flat_map(|value| [value; SIDE]).collect::<Vec<f32>>()
+            };
+            let (a, b) = (column(-1.0), column(1.0 + 1.0 / 2048.0));
             let mut c = [0.0f32; SIDE * SIDE];
             let side = SIDE as isize;
             // SAFETY: as above; `a` lies by columns, `b` and `c` by rows.
             unsafe {
                 let (a, b) = ((a.as_ptr(), side, 1), (b.as_ptr(), 1, side));
-                (isa.multiply)([SIDE, SIDE, 2], (c.as_mut_ptr(), 1, side, false), a, b, [1.0, 1.0]);
+                (isa.multiply)([SIDE, SIDE, DEPTH], (c.as_mut_ptr(), 1, side, false), a, b, [1.0, 1.0]);
             }
             let fused = c[0] == 1.0 / 4096.0 / 4096.0;
             assert_eq!(fused, name != "baseline", "{name}: {:e}", c[0]);
