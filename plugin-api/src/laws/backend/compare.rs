@@ -47,10 +47,8 @@ fn operand_limit(spec: &OpSpec, compute: DType, own: DType) -> f64 {
 
 /// The error of `found` at a place, relative to its value and the scale.
 fn error(expected: f64, found: f64, scale: f64) -> f64 {
-    match difference(expected, found) {
-        0.0 => 0.0,
-        difference => difference / (expected.abs() + scale),
-    }
+    let difference = difference(expected, found);
+    if difference == 0.0 || difference.is_infinite() { difference } else { difference / (expected.abs() + scale) }
 }
 
 /// The worst error over a tensor, and where it is.
