@@ -147,7 +147,7 @@ const MISTAKES: &[Mistake] = &[
             loss.terms[0].cotangents.clear();
             Ok(loss)
         },
-        &["cotangents"],
+        &["declared", "cotangents"],
     ),
     (
         "a cotangent where the mask is 0",
