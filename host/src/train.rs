@@ -52,7 +52,7 @@ use crate::{
         experiment::{self, EarlyStop, MetricRule},
     },
     data::{
-        Examples, PackedBatch, TrainingData, Window,
+        PackedBatch, TrainingData, Window,
         batcher::{eval_batches, eval_stretches},
         order::Stretch,
     },
@@ -150,11 +150,12 @@ impl Trainer {
             self.reference.iter().for_each(|reference| reference.stand_in(true));
             self.rehearse()?;
             self.reference.iter().for_each(|reference| reference.stand_in(false));
-            self.prepared.lock.save()?;
         }
         let said = notices::at_start(self.experiment(), &self.learner.objectives);
         said.into_iter().try_for_each(|text| self.note(text))?;
         self.prove_next_window()?;
+        // A plugin that fails its trial is about to be changed, and is not pinned.
+        self.prepared.lock.save()?;
         // After a failure between a step and its evaluation, the evaluation is still to do.
         self.evaluate_if(self.state.step == 0)?;
         self.sample_if(false)?;

@@ -119,7 +119,9 @@ fn gotcha_43_steps_that_are_not_finite_are_refused_counted_and_end_the_run() {
     lab.write("tiny.toml", text.replace("plugin = \"ce\"", "plugin = \"too-cold\""));
     fs::rename(lab.at("runs/tiny"), lab.at("runs/base")).expect("renamed");
     let sets = ["train.max_bad_steps=3", "checkpoint.every=1", "checkpoint.keep=9", "eval.every=0"];
-    lab.run(&sets).refuses(1, &["3 steps in a row", "step 3", "lower the learning rate"]);
+    let args = ["run", "tiny.toml", "--unproved"].into_iter().chain(sets.iter().flat_map(|set| ["--set", *set]));
+    let answer = lab.ask(&args.collect::<Vec<_>>());
+    answer.refuses(1, &["3 steps in a row", "step 3", "lower the learning rate"]);
     let run = lab.tiny_run();
     run.has_steps(3);
     for line in run.metrics("train") {

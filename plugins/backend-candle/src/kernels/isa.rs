@@ -10,7 +10,7 @@
 use plugin_api::{Code, Error, Result};
 use pulp::Arch;
 
-/// Forces an instruction set for every session of the process whose option says `auto`.
+/// Forces an instruction set for every session of the process whose option `isa` is `auto`.
 pub const VARIABLE: &str = "TELOS_CANDLE_ISA";
 
 /// The widest set of the processor.
@@ -71,14 +71,15 @@ impl Isa {
         }
     }
 
-    /// What the option `isa` (none: `auto`) and the value of [`VARIABLE`] ask for.
+    /// The set that the option `isa` (none: `auto`) and the value of [`VARIABLE`] select.
     ///
     /// # Errors
     /// [`Code::OPTION`] for a set that is unknown or that this processor lacks, and where the two contradict each other.
     pub fn choose(option: Option<&str>, variable: Option<&str>) -> Result<Isa> {
         let refused = |text: String| Err(Error::new(Code::OPTION, format!("open: {text}")));
-        let asked = |wanted: Option<&'_ str>| wanted.filter(|wanted| ![AUTO, ""].contains(wanted)).map(str::to_owned);
-        let (place, wanted) = match (asked(option), asked(variable)) {
+        let selected =
+            |wanted: Option<&'_ str>| wanted.filter(|wanted| ![AUTO, ""].contains(wanted)).map(str::to_owned);
+        let (place, wanted) = match (selected(option), selected(variable)) {
             (None, None) => return Ok(Isa::widest()),
             (Some(option), Some(variable)) if option != variable => {
                 return refused(format!(
@@ -245,7 +246,7 @@ mod tests {
         }
     }
 
-    /// Catches strides that are exchanged on the way to the microkernels, and a set that is not the one asked for: sums
+    /// Catches strides that are exchanged on the way to the microkernels, and a set that is not the selected one: sums
     /// of products are exact for small integers, and of two roundings only one is made where they are fused.
     #[test]
     fn products_of_every_set_are_products() {
