@@ -178,7 +178,7 @@ fn refuse_content(path: &Path, name: &str, existing: Existing) -> Result<()> {
 ///
 /// Only what telos itself writes is ever removed: any other file, and any checkpoint, keeps the folder.
 pub(crate) fn is_replaceable(path: &Path, existing: Existing) -> bool {
-    let Ok(entries) = fs::read_dir(path) else { return false };
+    let Ok(mut entries) = fs::read_dir(path) else { return false };
     let known = |entry: io::Result<fs::DirEntry>| {
         let Ok((entry, kind)) = entry.and_then(|entry| entry.file_type().map(|kind| (entry, kind))) else {
             return false;
@@ -191,7 +191,7 @@ pub(crate) fn is_replaceable(path: &Path, existing: Existing) -> bool {
     };
     let experiment = path.join(FILES[0]).is_file();
     experiment
-        && entries.into_iter().all(known)
+        && entries.all(known)
         && (existing == Existing::ReplaceUnsaved || !has_steps(&path.join("metrics.jsonl")))
 }
 

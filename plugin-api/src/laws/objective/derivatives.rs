@@ -39,9 +39,12 @@ pub(super) fn cotangents(case: &Case<'_>) -> Outcome {
     Ok(Held { note: format!("{checked} derivatives{held}"), agreement: Some(worst) })
 }
 
+/// An instance and a batch that is ready for its `loss`.
+type Point = (Box<dyn Objective>, Batch<'static>);
+
 /// Where derivatives are looked at: every window, and the first one with the models that train well above and well below where they
 /// were. A clamp (KTO's reference point is never below 0) is on one side in one of them, and on the other in the other.
-fn points(case: &Case<'_>) -> Result<Vec<(Box<dyn Objective>, Batch<'static>)>, Fault> {
+fn points(case: &Case<'_>) -> Result<Vec<Point>, Fault> {
     let mut all = case.windows().map(|draw| case.ready(draw)).collect::<Result<Vec<_>, _>>()?;
     for by in [1.5, -1.5] {
         let (objective, batch) = case.ready(case.first())?;

@@ -132,11 +132,11 @@ impl Objective for Mismatched {
         let tape = batch.tape()?;
         let ratio = (batch.var(&tape, "logp")? - batch.var(&tape, "reference.logp")?).seq_sum(batch.mask()?);
         let (label, mismatched) = (batch.column("label")?, batch.column("mismatched")?);
-        let point = ratio.masked_mean(&Mask::from(mismatched)).relu();
+        let point = ratio.masked_mean(Mask::from(mismatched)).relu();
         let point = if self.detached { point.detach() } else { point };
         let sign = tape.constant(label.iter().map(|label| 2.0 * label - 1.0).collect::<Vec<_>>());
         let own: Vec<f64> = mismatched.iter().map(|m| 1.0 - m).collect();
-        let loss = (1.0 - (BETA * sign * (ratio - point)).sigmoid()).masked_sum(&Mask::from(own.as_slice()));
+        let loss = (1.0 - (BETA * sign * (ratio - point)).sigmoid()).masked_sum(Mask::from(own.as_slice()));
         Loss::new().term(&tape, "kto", 1.0, loss)
     }
 }
