@@ -335,7 +335,7 @@ pub struct RewardManifest {
     pub columns: Vec<String>,
     /// Options.
     pub options: Vec<OptionSpec>,
-    /// The same with more to say: columns that an option names, and what they hold.
+    /// More about columns: which option names one, and what it holds. An entry replaces the plain one of the same name.
     pub reads: Vec<RewardColumn>,
 }
 
@@ -343,7 +343,8 @@ impl RewardManifest {
     /// All columns that it declares.
     pub fn declared_columns(&self) -> Vec<RewardColumn> {
         let plain = |name: &String| RewardColumn { name: name.clone(), ..RewardColumn::default() };
-        self.columns.iter().map(plain).chain(self.reads.iter().cloned()).collect()
+        let is_plain = |name: &&String| self.reads.iter().all(|column| column.name != **name);
+        self.columns.iter().filter(is_plain).map(plain).chain(self.reads.iter().cloned()).collect()
     }
 }
 
@@ -351,7 +352,7 @@ impl RewardManifest {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct RewardColumn {
-    /// Its name, where no option names it.
+    /// Its name, or what the option's default makes it.
     pub name: String,
     /// The option whose value is its name; empty: none.
     pub option: String,

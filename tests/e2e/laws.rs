@@ -27,7 +27,7 @@ fn shipped_objectives_and_rewards_obey_their_laws() {
         (&["sft"], 1),
         (&["dpo"], 15),
         (&["reward"], 2),
-        (&["ppo"], 20),
+        (&["ppo"], 15),
         (&["length"], 1),
         (&["exact"], 3),
         (&["mention", "--option", "words=[\"answer\"]"], 2),
@@ -102,6 +102,7 @@ fn a_plugin_that_ends_the_process_is_failed_lines() {
     let answer = verify(&["exits-in-loss"]);
     answer.refuses(1, &["`exits-in-loss`"]);
     assert!(answer.out.contains("ended the process with code 0 before its report"), "{answer:#?}");
+    assert!(answer.out.contains("cotangents  ") && answer.out.contains("passed  it is complete"), "{answer:#?}");
 }
 
 /// Catches a right objective that is refused for a column of the data which the generator does not know.

@@ -16,7 +16,7 @@ use std::{
 /// Of candle's kernels; `TELOS_CANDLE_ISA` takes them.
 pub const CANDLE: &[&str] = &["avx512", "avx2", "baseline"];
 
-/// What candle says of a set that is not there.
+/// Part of candle's refusal of a set that this processor lacks.
 const LACKS: &str = "which this processor lacks";
 
 /// An instruction set of libtorch's libraries.
@@ -55,7 +55,7 @@ impl Library {
         }
     }
 
-    /// What it names as in use, in the output of the test that asks for it.
+    /// The set in use, read from the output of the test that prints it.
     fn in_use(self, output: &str) -> Option<&str> {
         let after = |mark: &str| output.lines().find_map(|line| Some(line.split_once(mark)?.1.trim()));
         match self {
@@ -64,7 +64,14 @@ impl Library {
             Library::Mkl => {
                 let line =
                     output.lines().find(|line| line.starts_with("MKL_VERBOSE") && line.contains("architecture"))?;
-                Some(line.split_once("architecture")?.1.split(" enabled").next()?.trim())
+                Some(
+                    line.split_once("architecture")?
+                        .1
+                        .split(',')
+                        .next()?
+                        .trim()
+                        .trim_end_matches(" enabled processors"),
+                )
             }
         }
     }
@@ -125,14 +132,14 @@ impl Forced {
         }
     }
 
-    /// Asks each library what it uses.
+    /// Runs the test that prints what each library uses.
     ///
     /// # Errors
-    /// Where the test that asks cannot be run.
+    /// Where the test that prints the sets cannot be run.
     pub fn probe(&self, libtorch: &Libtorch, workspace: &Workspace, folder: &Path) -> Result<Taken> {
         let mut command = libtorch.cargo(workspace, "test")?;
         self.set(&mut command);
-        let only = ["--test", "conformance", "--", "--exact", "the_instruction_sets_in_use_are_told", "--nocapture"];
+        let only = ["--test", "conformance", "--", "--exact", "the_instruction_sets_in_use_are_printed", "--nocapture"];
         command.args(only).env("ONEDNN_VERBOSE", "1").env("MKL_VERBOSE", "1").env("TELOS_TEST_BIN", folder);
         let output = command.stderr(Stdio::inherit()).output().map_err(|e| format!("cannot run cargo test: {e}"))?;
         let text = String::from_utf8_lossy(&output.stdout);
@@ -148,7 +155,7 @@ impl Forced {
             match library.in_use(output) {
                 Some(used) if used.ends_with(expected) => taken.forced.push(library.name()),
                 Some(used) => taken.ignored.push(format!("{} ignores {value}, it uses {used}", library.name())),
-                None => taken.ignored.push(format!("{} does not say what it uses", library.name())),
+                None => taken.ignored.push(format!("{} was not called with {value}", library.name())),
             }
         }
         taken
@@ -192,7 +199,7 @@ pub fn candle_tests(isa: &str) -> Result<Vec<Command>> {
     Ok(commands)
 }
 
-/// Why candle's kernels cannot be forced to `isa` here; nothing where they can. Candle itself is asked, through the host.
+/// Why candle's kernels cannot be forced to `isa` here; nothing where they can. Opens candle through the host to find out.
 ///
 /// # Errors
 /// Where the host cannot be run, or refuses the set for another reason.

@@ -7,7 +7,7 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use plugin_api::load::PluginInfo;
+use plugin_api::{load::PluginInfo, manifest::kind};
 use serde::{Deserialize, Deserializer, Serialize, de};
 use sha2::{Digest, Sha256};
 
@@ -113,7 +113,7 @@ impl Lock {
             id: plugin.id.clone(),
             version: plugin.version.clone(),
             sha256: sha256_of(&plugin.path)?,
-            unproved: true,
+            unproved: plugin.kind == kind::OBJECTIVE,
         };
         let sha256 = found.sha256.clone();
         let pinned = self.pins.iter_mut().find(|pin| pin.kind == found.kind && pin.id == found.id);

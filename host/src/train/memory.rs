@@ -5,8 +5,10 @@ use super::{
     arrays::supervised_rows,
     exact::Question,
     learner::Learner,
+    objectives::Objectives,
     optim::Adam,
     pass::{Pass, logps, view},
+    reference,
     roles::{Critic, Reference, Roles},
     setup::Prepared,
     terms::Sums,
@@ -77,13 +79,12 @@ pub fn estimate(
     let roles = roles(&device, prepared, learner)?;
     let mut counting = Counting { learner, device, policy, roles, cached, peak: 0, peak_in: "training" };
 
-    let with_reference = counting.device.memory().in_use;
+    let _held = counting.rest(prepared)?;
+    let grads = counting.policy.flat_buffer()?;
     if cached {
-        counting.reference_pass(&prepared.worst_forward(&learner.objectives, &*data.train)?)?;
+        counting.reference_pass(&prepared.worst_reference_block(&learner.objectives, &*data.train)?)?;
     }
-    let reference = with_reference - counting.device.memory().in_use;
-    let _held = counting.rest(prepared, reference)?;
-    let (grads, held) = (counting.policy.flat_buffer()?, counting.device.memory().in_use);
+    let held = counting.device.memory().in_use;
     for part in &parts {
         counting.training(part, &grads)?;
     }
@@ -162,7 +163,7 @@ impl Counting<'_> {
         packed
     }
 
-    /// The reference over all rows, before there are moments; it goes afterwards.
+    /// The reference over a block of rows; it goes before the first step.
     fn reference_pass(&mut self, packed: &PackedBatch) -> Result<()> {
         if let Some(model) = self.roles.reference.as_ref().and_then(|role| role.model.as_ref()) {
             logps(model, packed, &supervised_rows(packed), self.learner.objectives.temperature())?;
@@ -174,12 +175,11 @@ impl Counting<'_> {
         Ok(())
     }
 
-    /// The policy's optimizer, and whatever else the learner's device holds: reward models. `reference` bytes of it are gone in a
-    /// run.
-    fn rest(&self, prepared: &Prepared, reference: u64) -> Result<(Adam, Buffer)> {
+    /// The policy's optimizer, and whatever else the learner's device holds: reward models.
+    fn rest(&self, prepared: &Prepared) -> Result<(Adam, Buffer)> {
         let adam = Adam::new(&self.device, self.policy.layout(), &prepared.experiment().train.optimizer)?;
         let grads = self.policy.layout().flat_len() * self.device.accumulator().size().unwrap_or(4) as u64;
-        let counted = self.device.memory().in_use + grads + reference;
+        let counted = self.device.memory().in_use + grads;
         let other = self.learner.device.memory().in_use.saturating_sub(counted);
         Ok((adam, self.device.buffer(DType::I32, other / 4)?))
     }
@@ -251,8 +251,8 @@ fn ids(tokens: &[u32]) -> Vec<i32> {
 
 impl Prepared {
     /// The largest batch that the reference's pass computes at a time.
-    fn worst_forward(&self, objectives: &super::objectives::Objectives, train: &dyn Examples) -> Result<PackedBatch> {
-        Ok(pack(&self.all_rows(objectives, train).worst(self.forward_tokens(objectives, train)))?)
+    fn worst_reference_block(&self, objectives: &Objectives, train: &dyn Examples) -> Result<PackedBatch> {
+        Ok(pack(&self.all_rows(objectives, train).worst(reference::BLOCK))?)
     }
 }
 

@@ -38,7 +38,7 @@ use crate::{
 
 /// Most positions of a block of several rows; a longer row is a block of its own. Large enough that a forward pass is not all
 /// overhead, small enough that few rows are computed which no step reads, and that an interruption is soon heard.
-const BLOCK: usize = 512;
+pub(super) const BLOCK: usize = 512;
 
 /// Rows as the experiment's models read them: with the last token where something is read there, and with the reference's
 /// log-probabilities.

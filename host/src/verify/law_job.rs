@@ -38,6 +38,11 @@ pub enum LawTask {
         /// Prompts that a reward knows.
         prompts: Vec<String>,
     },
+    /// Find the columns that an objective asks for, and whether a reward scores the samples: the first calls of an instance.
+    Probe {
+        /// What is known so far.
+        setting: Setting,
+    },
     /// Check one law.
     Check {
         /// Its name.
@@ -119,6 +124,7 @@ pub fn perform(job: &LawJob, folder: &Folder) -> Result<()> {
         LawTask::Describe { options, columns, prompts } => {
             describe(job, options, columns, prompts).map(LawAnswer::Described)
         }
+        LawTask::Probe { setting } => probe(job, setting.clone()).map(LawAnswer::Described),
         LawTask::Check { law, setting } => check(job, law, setting, folder).map(LawAnswer::Checked),
     };
     folder.write(Folder::ANSWER, &answer.unwrap_or_else(|error| LawAnswer::Refused(error.into())))
@@ -141,19 +147,24 @@ fn describe(job: &LawJob, given: &[String], columns: &[DrawnColumn], prompts: &[
     let fixed: Vec<String> = given.iter().filter_map(|text| Some(text.split_once('=')?.0.trim().to_owned())).collect();
     let mut cases = variations(&specs, &base, &fixed);
     cases.retain(|options| *options == base || created(job, &library, options).is_ok());
-    let mut setting = Setting {
+    Ok(Setting {
         told: cases.iter().map(|options| told(&specs, options)).collect(),
         cases,
         columns: columns.to_vec(),
         prompts: prompts.to_vec(),
-    };
+    })
+}
+
+fn probe(job: &LawJob, mut setting: Setting) -> Result<Setting> {
+    let library = job.plugin.load()?;
+    let base = setting.cases.first().cloned().unwrap_or_default();
     if job.kind == kind::OBJECTIVE {
         for name in objective_laws(&library, &setting)?.columns_asked_for() {
             setting.columns.push(DrawnColumn { name, low: 0.5, high: 2.0, whole: false });
         }
     } else if let Err(error) = reward_laws(&library, &base, &setting)?.ready()
         && error.code != plugin_api::Code::PANIC
-        && prompts.is_empty()
+        && setting.prompts.is_empty()
     {
         return Err(Error::request(format!("the reward scores no sample: {}", error.message))
             .with_hint("give prompts that it knows: --prompt TEXT, once or several times"));

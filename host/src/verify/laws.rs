@@ -145,6 +145,13 @@ pub fn verify(
             return Ok(verification);
         }
     };
+    // A plugin that ends the process here does so in a law, too, and is told of there.
+    let probe = process::run::<LawAnswer>(&work(LawTask::Probe { setting: setting.clone() }), request.limit)?;
+    let setting = match probe {
+        Ended { answer: Some(LawAnswer::Refused(refusal)), .. } => return Err(refusal.into()),
+        Ended { answer: Some(LawAnswer::Described(found)), .. } => found,
+        _ => setting,
+    };
     let check = |(law, meaning): (&'static str, &'static str)| {
         let task = LawTask::Check { law: law.to_owned(), setting: setting.clone() };
         LawResult::from_child(law, meaning, process::run(&work(task), request.limit))

@@ -132,7 +132,7 @@ impl Laws {
     /// Checks every law.
     pub fn verify(&self) -> Report {
         let mut report = Report::default();
-        let laws: [(&str, fn(&Laws) -> Outcome); 8] = [
+        let laws: [(&str, Law); 8] = [
             ("manifest", Laws::manifest),
             ("options", Laws::legal),
             ("finite", Laws::finite),
@@ -356,17 +356,18 @@ fn reward_of(laws: &Laws) -> Result<Box<dyn Reward>> {
 }
 
 type Outcome = std::result::Result<String, Fault>;
+type Law = fn(&Laws) -> Outcome;
 
 /// How a law was broken, and by which sample.
 struct Fault {
     text: String,
     agreement: Option<Agreement>,
-    sample: Option<Sample>,
+    sample: Option<Box<Sample>>,
 }
 
 impl Fault {
     fn of(sample: Option<&Sample>, text: String) -> Self {
-        Self { text, agreement: None, sample: sample.cloned() }
+        Self { text, agreement: None, sample: sample.cloned().map(Box::new) }
     }
 
     fn within(self, what: &str) -> Self {
@@ -387,7 +388,7 @@ fn same(samples: &[Sample], expected: &[f64], found: &[f64], what: &str) -> std:
         Some(at) => Err(Fault {
             text: format!("{what}: the score is {}, it was {}", found[at], expected[at]),
             agreement: Some(Agreement::new((expected[at] - found[at]).abs(), 0.0)),
-            sample: samples.get(at).cloned(),
+            sample: samples.get(at).cloned().map(Box::new),
         }),
     }
 }

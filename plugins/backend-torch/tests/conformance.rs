@@ -53,12 +53,12 @@ fn conforms_in_bf16() {
     conforms(DType::BF16);
 }
 
-/// Says which instruction sets are in use, for `cargo xtask test --full`, which forces others and must not count a setting
-/// that a library ignores: ATen's own here; oneDNN's and MKL's in their verbose lines, where those are asked for.
+/// Prints which instruction sets are in use, for `cargo xtask test --full`, which forces others and must not count a setting
+/// that a library ignores. ATen's set is printed here, oneDNN's and MKL's in their verbose lines.
 ///
-/// Catches a capability that libtorch does not tell.
+/// Catches a libtorch without a name for its instruction set.
 #[test]
-fn the_instruction_sets_in_use_are_told() {
+fn the_instruction_sets_in_use_are_printed() {
     let capability = backend_torch::cpu_capability();
     println!("ATen instruction set: {capability}");
     assert!(!capability.is_empty());

@@ -47,7 +47,8 @@ impl RewardPlugin for Exact {
     fn manifest() -> RewardManifest {
         RewardManifest {
             summary: "Whether the answer in the completion is the row's, found by a regular expression".into(),
-            reads: vec![RewardColumn { option: "column".into(), ..Default::default() }],
+            columns: vec!["answer".into()],
+            reads: vec![RewardColumn { name: "answer".into(), option: "column".into(), ..Default::default() }],
             ..Default::default()
         }
     }

@@ -29,9 +29,9 @@ fn example_of(name: &str, template: &str, rows: &str) -> String {
 }
 
 /// What stands on standard error of a case that is refused, with the exit code.
-fn refused(lab: &Lab) -> (i32, String) {
+fn refused(lab: &Lab) -> (Option<i32>, String) {
     let answer = lab.ask(&["check", "case.toml"]);
-    (answer.code.unwrap_or(-1), answer.err)
+    (answer.code, answer.err)
 }
 
 const ROW: &str = r#"{"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]}"#;
@@ -61,7 +61,7 @@ fn tools_column_ignored() {
     let lab = case("tools-column-ignored");
     lab.write("t.jinja", TURNS);
     let (code, error) = refused(&lab);
-    assert_eq!(code, 1, "{error}");
+    assert_eq!(code, Some(2), "{error}");
     assert!(error.contains("rows.jsonl:1: `tools`: the chat template does not use `tools`"), "{error}");
 }
 
@@ -93,10 +93,7 @@ fn template_numbers() {
 /// Catches keywords that are refused, and defaults that are jinja2's and not transformers'.
 #[test]
 fn template_tojson_keywords() {
-    assert_eq!(
-        example(&case("template-tojson-keywords")),
-        "user: q\nassistant: ⟦{\"city\": \"Zürich\"}\n<|endoftext|>⟧"
-    );
+    assert_eq!(example(&case("template-tojson-keywords")), "user: qassistant: ⟦{\"city\": \"Zürich\"}<|endoftext|>⟧");
     let template = "{{ {'b': 'ü<', 'a': [1]} | tojson(ensure_ascii=true, sort_keys=true, separators=(',', ':')) }}\n\
         {{ {'b': 1} | tojson(indent=2) }}\n";
     let text = "{\"a\":[1],\"b\":\"\\u00fc<\"}\n{\n  \"b\": 1\n}\n";
@@ -125,7 +122,7 @@ fn date_in_template() {
             lab.write("t.jinja", template);
         }
         let (code, error) = refused(&lab);
-        assert_eq!(code, 1, "{error}");
+        assert_eq!(code, Some(2), "{error}");
         for word in [
             "rows.jsonl:1: ",
             "strftime_now",
@@ -139,7 +136,7 @@ fn date_in_template() {
     }
     // A template that has words for the case that there is no clock says them.
     let guarded = "{% if strftime_now is defined %}{{ strftime_now('%Y') }}{% else %}26 Jul 2024{% endif %}\n";
-    assert_eq!(example_of("date-in-template", &format!("{guarded}{TURNS}"), ROW), format!("26 Jul 2024\n{LEARNED}"));
+    assert_eq!(example_of("date-in-template", &format!("{guarded}{TURNS}"), ROW), format!("26 Jul 2024{LEARNED}"));
     // And a row can give one that asks for it first.
     let asks = "{% if not date is defined %}{% set date = strftime_now('%Y') %}{% endif %}{{ date }}\n";
     let row = ROW.replace("]}", r#"], "chat_template_kwargs": {"date": "1 May"}}"#);
@@ -149,7 +146,7 @@ fn date_in_template() {
 /// Catches a count of marks against messages, and a second mark that is lost.
 #[test]
 fn generation_two_stretches() {
-    assert_eq!(example(&case("generation-two-stretches")), "user: q\nassistant: ⟦<think>r</think>a<|endoftext|>⟧");
+    assert_eq!(example(&case("generation-two-stretches")), "user: qassistant: ⟦<think>r</think>a<|endoftext|>⟧");
     // Apart, and with an answer that belongs to the prompt.
     let marks = "{% for m in messages %}{% if m.role == 'assistant' %}{% generation %}<{{ m.thinking }}>{% endgeneration %} - \
         {% generation %}{{ m.content }}.{% endgeneration %}{% else %}{{ m.content }}: {% endif %}{% endfor %}";
@@ -184,7 +181,7 @@ fn template_thinking_dropped() {
         "{% for m in messages %}{{ m.content }} and {{ m.content }}, {{ messages | length }}\n{% endfor %}",
     );
     let (code, error) = refused(&lab);
-    assert_eq!(code, 1, "{error}");
+    assert_eq!(code, Some(2), "{error}");
     assert!(
         error.contains("rows.jsonl:1: ") && error.contains("hides where message") && error.contains("{% generation %}"),
         "{error}"
@@ -206,7 +203,7 @@ fn a_messages_weight_is_honoured() {
     let lab = case("tools-undefined");
     lab.write("rows.jsonl", ROW.replace(r#""a"}"#, r#""a", "weight": 0.5}"#));
     let (code, error) = refused(&lab);
-    assert_eq!(code, 1, "{error}");
+    assert_eq!(code, Some(2), "{error}");
     assert!(
         error.contains("rows.jsonl:1: `weight`: in message 2, 0.5 where 0 (not learned) or 1 (learned) belongs"),
         "{error}"

@@ -5,11 +5,12 @@ use std::collections::BTreeSet;
 use serde_json::Value;
 
 use super::kind::ANSWER;
+use super::template::KWARGS;
 use super::text::number;
 use super::{Row, RowKind};
 
 /// Columns that have a meaning of their own, whatever an experiment asks for.
-const OWN: [&str; 1] = ["tools"];
+const OWN: [&str; 3] = ["tools", "documents", KWARGS];
 
 /// Columns of strings, lists or objects that are not in `read`, in alphabetical order. Numbers reach the objective.
 pub fn unread(rows: &[&Row], kind: RowKind, read: &BTreeSet<String>) -> Vec<String> {

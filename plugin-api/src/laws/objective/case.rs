@@ -1,6 +1,9 @@
 //! An objective under one set of options, the windows that laws look at, and how a law ends.
 
-use super::{Generator, Laws, Values, compare, sequences, shrink::Cut};
+use super::{
+    Generator, Laws, Values, compare, sequences,
+    shrink::{Cut, describe},
+};
 use crate::{
     Error, Result,
     batch::Batch,
@@ -15,12 +18,19 @@ use crate::{
 pub(super) struct Fault {
     pub(super) text: String,
     pub(super) agreement: Option<Agreement>,
+    /// The batch that shows it, in words, where that is not the window as it was drawn.
+    pub(super) at: Option<String>,
 }
 
 impl Fault {
+    /// With the batch that shows it.
+    pub(super) fn shown_by(self, batch: &Batch<'_>) -> Self {
+        Self { at: Some(describe(batch)), ..self }
+    }
+
     /// By numbers.
     pub(super) fn measured(text: String, agreement: Agreement) -> Self {
-        Self { text, agreement: Some(agreement) }
+        Self { text, agreement: Some(agreement), at: None }
     }
 
     /// The same, with what was being done before it.
@@ -50,7 +60,7 @@ pub(super) type Outcome = Result<Held, Fault>;
 
 impl From<String> for Fault {
     fn from(text: String) -> Self {
-        Fault { text, agreement: None }
+        Fault { text, agreement: None, at: None }
     }
 }
 
@@ -122,8 +132,19 @@ impl<'a> Case<'a> {
 
     /// Data without statistics.
     pub(super) fn data(&self, draw: u64) -> Batch<'static> {
-        let whole = self.generator().data(self.manifest(), draw);
+        let whole = self.composed(draw).unwrap_or_else(|| self.generator().data(self.manifest(), draw));
         self.cut.as_ref().and_then(|cut| cut.of(&whole).ok()).unwrap_or(whole)
+    }
+
+    /// The window that the objective composes of generated rows; none where it leaves them to the host, or answers what the law
+    /// `compose` refuses.
+    fn composed(&self, draw: u64) -> Option<Batch<'static>> {
+        if self.rollouts() {
+            return None;
+        }
+        let composed = self.instance().ok()?.compose(&self.generator().rows(self.manifest(), draw), draw).ok()??;
+        composed.check().ok()?;
+        Some(self.generator().completed(sequences::window_of(&composed).ok()?, draw))
     }
 
     /// The same data with statistics of `values`.

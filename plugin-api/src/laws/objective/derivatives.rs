@@ -19,8 +19,7 @@ use ndarray::{Array1, ArrayD};
 pub(super) fn cotangents(case: &Case<'_>) -> Outcome {
     let (mut checked, mut held) = (0, 0);
     let mut worst = Agreement::new(0.0, case.laws.tolerance.relative);
-    for draw in case.windows() {
-        let (objective, batch) = case.ready(draw)?;
+    for (objective, batch) in points(case)? {
         let (loss, detached) = base(objective.as_ref(), &batch)?;
         held = held.max(detached.len());
         let whole = Flat::of(case.manifest(), &loss, &batch)?;
@@ -32,7 +31,7 @@ pub(super) fn cotangents(case: &Case<'_>) -> Outcome {
             checked += claimed.iter().map(ArrayD::len).sum::<usize>();
             let sum = |at: &[ArrayD<f64>]| sum_at(objective.as_ref(), &batch, at, term, &detached);
             let error = gradient_error(&point, &claimed, case.laws.tolerance, sum);
-            let error = error.map_err(|e| mismatch(term, &e, case.laws.tolerance.relative))?;
+            let error = error.map_err(|e| mismatch(term, &e, case.laws.tolerance.relative).shown_by(&batch))?;
             worst = worst.worse(Agreement::new(error * worst.limit, worst.limit));
         }
     }
@@ -40,13 +39,27 @@ pub(super) fn cotangents(case: &Case<'_>) -> Outcome {
     Ok(Held { note: format!("{checked} derivatives{held}"), agreement: Some(worst) })
 }
 
+/// An instance and a batch that is ready for its `loss`.
+type Point = (Box<dyn Objective>, Batch<'static>);
+
+/// Where derivatives are looked at: every window, and the first one with the models that train well above and well below where they
+/// were. A clamp (KTO's reference point is never below 0) is on one side in one of them, and on the other in the other.
+fn points(case: &Case<'_>) -> Result<Vec<Point>, Fault> {
+    let mut all = case.windows().map(|draw| case.ready(draw)).collect::<Result<Vec<_>, _>>()?;
+    for by in [1.5, -1.5] {
+        let (objective, batch) = case.ready(case.first())?;
+        let shifted = case.fill(&batch, Values::Shifted(case.first(), by))?;
+        all.push((objective, shifted));
+    }
+    Ok(all)
+}
+
 /// What is declared to be detached is detached, under its name; and of labelled answers no gradient flows from one row into
 /// another: where rows meet (KTO's reference point), the meeting point is a constant.
 pub(super) fn stop_gradients(case: &Case<'_>) -> Outcome {
     let declared = &case.manifest().stop_gradients;
     let mut count = 0;
-    for draw in case.windows() {
-        let (objective, batch) = case.ready(draw)?;
+    for (objective, batch) in points(case)? {
         let (loss, detached) = base(objective.as_ref(), &batch)?;
         count = count.max(detached.len());
         if let Some(lost) = declared.iter().find(|spec| !detached.iter().any(|d| d.name == spec.name)) {
@@ -61,7 +74,7 @@ pub(super) fn stop_gradients(case: &Case<'_>) -> Outcome {
             return fault(format!("`loss` detaches `{}`, which the manifest does not declare", other.name));
         }
         if case.coupled() && case.manifest().data == DataKind::UNPAIRED {
-            flows_between_rows(case, objective.as_ref(), &batch, &loss, &detached)?;
+            flows_between_rows(case, objective.as_ref(), &batch, &loss, &detached).map_err(|f| f.shown_by(&batch))?;
         }
     }
     Ok(Held::note(if count == 0 { String::new() } else { format!("{count} detached values") }))

@@ -20,6 +20,8 @@ pub enum Values {
     Random(u64),
     /// Of models that train: as they are, moved a little, by this number. Of frozen ones: as they are.
     Near(u64),
+    /// Of models that train: as they are, moved a little by this number, and all of them by that much. Of frozen ones: as they are.
+    Shifted(u64, f64),
     /// 0 everywhere.
     Zero,
     /// Of equal models whose logits are all 0 and whose heads answer 0.
@@ -44,6 +46,9 @@ struct Extra {
     high: f64,
     whole: bool,
 }
+
+/// The column of labelled rows.
+const LABEL: &str = "column.label";
 
 /// Candidates per token, and width of a pooled state, in generated batches.
 const COLUMNS: usize = 3;
@@ -127,6 +132,11 @@ impl Generator {
         if manifest.data == DataKind::PROMPT {
             batch = self.judged(batch, draw);
         }
+        if manifest.data == DataKind::UNPAIRED {
+            // The label is a column of the row, too.
+            let label = batch.find(names::SIDE).map(|a| a.data.to_vec()).unwrap_or_default();
+            batch = batch.with(LABEL, Scope::SEQUENCE, label);
+        }
         self.extras.iter().fold(batch, |batch, extra| extra.add(batch, &mut rng))
     }
 
@@ -177,8 +187,23 @@ impl Generator {
             .with(names::MASK, Scope::TOKEN, mask)
             .with("part", Scope::SEQUENCE, part)
             .with("row", Scope::SEQUENCE, row);
+        let batch = match manifest.data == DataKind::UNPAIRED {
+            true => {
+                let row = batch.find("row").map(|a| a.data.to_vec()).unwrap_or_default();
+                let label = row.iter().map(|row| f64::from((*row as usize / 5).is_multiple_of(3))).collect::<Vec<_>>();
+                batch.with(LABEL, Scope::SEQUENCE, label)
+            }
+            false => batch,
+        };
         let columns = self.extras.iter().filter(|extra| extra.name.starts_with(names::COLUMN));
         columns.fold(batch, |batch, extra| extra.add(batch, &mut rng))
+    }
+
+    /// A window of composed sequences, which has its columns already, with the other arrays that were added.
+    pub(super) fn completed(&self, window: Batch<'static>, draw: u64) -> Batch<'static> {
+        let mut rng = self.rng(7, draw);
+        let missing = self.extras.iter().filter(|extra| !extra.name.starts_with(names::COLUMN));
+        missing.fold(window, |batch, extra| extra.add(batch, &mut rng))
     }
 
     /// Who is in the window: pairs with their sides in either order, desirable and undesirable rows, groups of two answers.
@@ -229,7 +254,7 @@ impl Generator {
     ) -> Result<Batch<'static>> {
         let mut rng = match values {
             Values::Random(draw) => self.rng(2, draw),
-            Values::Near(draw) => self.rng(3, draw),
+            Values::Near(draw) | Values::Shifted(draw, _) => self.rng(3, draw),
             Values::Zero | Values::Uniform => self.rng(4, 0),
         };
         let mut batch = super::sequences::owned(data);
@@ -241,8 +266,9 @@ impl Generator {
                 .map(|i| match (values, old.as_ref().and_then(|old| old.get(i))) {
                     (Values::Zero, _) => 0.0,
                     (Values::Uniform, _) => self.uniform(kind.base),
-                    (Values::Near(_), Some(old)) if !trains(manifest, name) => *old,
+                    (Values::Near(_) | Values::Shifted(..), Some(old)) if !trains(manifest, name) => *old,
                     (Values::Near(_), Some(old)) => kind.within(old + rng.between(-0.3, 0.3)),
+                    (Values::Shifted(_, by), Some(old)) => kind.within(old + by + rng.between(-0.3, 0.3)),
                     _ => kind.draw(base_of(&batch, name, i), &mut rng),
                 })
                 .collect();
@@ -311,7 +337,8 @@ impl Extra {
         };
         let mut values: Vec<f64> = (0..rows).map(one).collect();
         // A column is the row's: the answers of a pair or group share it.
-        if let Some(group) = batch.find(names::GROUP).filter(|_| self.name.starts_with(names::COLUMN)) {
+        let owner = batch.find(names::GROUP).or_else(|| batch.find("row"));
+        if let Some(group) = owner.filter(|_| self.name.starts_with(names::COLUMN)) {
             for s in 1..values.len() {
                 if let Some(first) = group.data[..s].iter().position(|g| *g == group.data[s]) {
                     values[s] = values[first];

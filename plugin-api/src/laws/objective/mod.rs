@@ -220,8 +220,12 @@ impl Laws {
     fn asks(&self, options: &OptionMap, generator: &Generator) -> Result<()> {
         let mut objective = (self.create)(options)?;
         let statistics = objective.requirements()?.statistics;
-        objective.compose(&generator.rows(&self.manifest, 0), 0)?;
-        let data = generator.data(&self.manifest, 0);
+        let composed = objective.compose(&generator.rows(&self.manifest, 0), 0)?;
+        let composed = composed.filter(|_| self.manifest.data != DataKind::PROMPT);
+        let data = match composed {
+            Some(composed) => generator.completed(sequences::window_of(&composed)?, 0),
+            None => generator.data(&self.manifest, 0),
+        };
         let window = generator.fill(&data, &self.manifest, &statistics, Values::Random(0))?;
         let rollouts = self.manifest.data == DataKind::PROMPT;
         let batch = sequences::prepared(objective.as_mut(), if rollouts { &window } else { &data }, &window, rollouts)?;
@@ -292,7 +296,11 @@ impl Laws {
             Ok(Err(fault)) => fault,
             Err(panic) => Fault::from(panic.to_string()),
         };
-        let (fault, counterexample) = shrink::smallest(&case, law, &check, fault);
+        let (fault, counterexample) = match law {
+            // It is about rows, not windows.
+            "compose" => (fault, None),
+            _ => shrink::smallest(&case, law, &check, fault),
+        };
         report.refute(law, label, Broken { text: fault.text, agreement: fault.agreement }, counterexample);
     }
 
@@ -320,7 +328,7 @@ impl Laws {
         };
         match outcome {
             Ok(held) => report.uphold(law, case, held.note, held.agreement),
-            Err(Fault { text, agreement }) => report.refute(law, case, Broken { text, agreement }, None),
+            Err(Fault { text, agreement, .. }) => report.refute(law, case, Broken { text, agreement }, None),
         }
     }
 }

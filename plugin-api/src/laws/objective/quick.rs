@@ -67,7 +67,7 @@ impl Quick<'_> {
         };
         match outcome {
             Ok(held) => report.uphold(law, "", held.note, held.agreement),
-            Err(Fault { text, agreement }) => report.refute(law, "", Broken { text, agreement }, None),
+            Err(Fault { text, agreement, .. }) => report.refute(law, "", Broken { text, agreement }, None),
         }
     }
 

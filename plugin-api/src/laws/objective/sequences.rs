@@ -130,6 +130,32 @@ pub(super) fn prepared(
     select(&batch, &kept)
 }
 
+/// A window of the sequences that `compose` answered, as the host makes it: a position for every token but the first of a sequence,
+/// which it predicts.
+pub(super) fn window_of(composed: &Batch<'_>) -> Result<Batch<'static>> {
+    let (offsets, token, mask) = (composed.offsets()?, composed.get("token")?, composed.mask()?);
+    let lengths: Vec<usize> = offsets.windows(2).map(|w| (w[1] - w[0]).saturating_sub(1)).collect();
+    let predicted = |values: &[f64]| -> Vec<f64> {
+        offsets.windows(2).flat_map(|w| values[(w[0] + 1).min(w[1])..w[1]].to_vec()).collect()
+    };
+    let ends = lengths.iter().scan(0, |end, length| {
+        *end += length;
+        Some(*end as f64)
+    });
+    let window = Batch::new()
+        .with(names::OFFSETS, Scope::BATCH, std::iter::once(0.0).chain(ends).collect::<Vec<_>>())
+        .with(names::TARGET, Scope::TOKEN, predicted(token))
+        .with(names::MASK, Scope::TOKEN, predicted(mask))
+        .with(
+            names::POSITION,
+            Scope::TOKEN,
+            lengths.iter().flat_map(|length| (0..*length).map(|p| p as f64)).collect::<Vec<_>>(),
+        );
+    let kept = |name: &str| name.starts_with(names::COLUMN) || [names::GROUP, names::SIDE].contains(&name);
+    let own = composed.arrays().iter().filter(|a| a.scope == Scope::SEQUENCE && kept(&a.name));
+    Ok(own.fold(window, |all, a| all.with_array(with_data(a, a.data.to_vec()))))
+}
+
 /// The parts of rows (as `compose` reads them) with the last row first, the parts of a row in their order.
 pub(super) fn rows_reversed(rows: &Batch<'_>) -> Result<Vec<usize>> {
     let row = rows.get("row")?;

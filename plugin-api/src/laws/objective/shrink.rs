@@ -81,6 +81,9 @@ pub(super) fn smallest(
         Some(cut)
     })();
     let Some(cut) = found else { return (fault, None) };
+    if let Some(shown) = fault.at.clone() {
+        return (fault, Some(shown));
+    }
     let smaller = case.only(draw, Some(cut));
     let ready = guard::catch("", "prepare", || smaller.ready(draw).map(|(_, batch)| batch));
     let window = ready.unwrap_or_else(|_| smaller.data(draw));

@@ -10,7 +10,7 @@
 use plugin_api::{Code, Error, Result};
 use pulp::Arch;
 
-/// Forces an instruction set for every session of the process whose option says `auto`.
+/// Forces an instruction set for every session of the process whose option `isa` is `auto`.
 pub const VARIABLE: &str = "TELOS_CANDLE_ISA";
 
 /// The widest set of the processor.
@@ -71,30 +71,33 @@ impl Isa {
         }
     }
 
-    /// What the option `isa` (none: `auto`) and the value of [`VARIABLE`] ask for.
+    /// The set that the option `isa` (none: `auto`) and the value of [`VARIABLE`] select.
     ///
     /// # Errors
     /// [`Code::OPTION`] for a set that is unknown or that this processor lacks, and where the two contradict each other.
     pub fn choose(option: Option<&str>, variable: Option<&str>) -> Result<Isa> {
         let refused = |text: String| Err(Error::new(Code::OPTION, format!("open: {text}")));
-        let asked = |wanted: Option<&'_ str>| wanted.filter(|wanted| ![AUTO, ""].contains(wanted)).map(str::to_owned);
-        let (place, wanted) = match (asked(option), asked(variable)) {
-            (None, None) => return Ok(Isa::widest()),
-            (Some(option), Some(variable)) if option != variable => {
-                return refused(format!(
-                    "option `isa` is \"{option}\" and the environment variable {VARIABLE} is \"{variable}\"; leave one out"
-                ));
+        let given = [("option `isa`", option), ("the environment variable TELOS_CANDLE_ISA", variable)];
+        let mut chosen: Option<(&str, &str)> = None;
+        for (place, wanted) in given {
+            let Some(wanted) = wanted.filter(|wanted| ![AUTO, ""].contains(wanted)) else { continue };
+            if !KNOWN.contains(&wanted) {
+                return refused(format!("{place} is \"{wanted}\", expected one of {AUTO}, {}", KNOWN.join(", ")));
             }
-            (Some(option), _) => ("option `isa`", option),
-            (None, Some(variable)) => ("the environment variable TELOS_CANDLE_ISA", variable),
-        };
-        match Isa::named(&wanted) {
+            match chosen {
+                Some((first, other)) if other != wanted => {
+                    return refused(format!("{first} is \"{other}\" and {place} is \"{wanted}\"; leave one out"));
+                }
+                _ => chosen = Some((place, wanted)),
+            }
+        }
+        let Some((place, wanted)) = chosen else { return Ok(Isa::widest()) };
+        match Isa::named(wanted) {
             Some(isa) => Ok(isa),
-            None if KNOWN.contains(&wanted.as_str()) => refused(format!(
-                "{place} is \"{wanted}\", which this processor lacks; it has {}",
-                available().join(", ")
-            )),
-            None => refused(format!("{place} is \"{wanted}\", expected one of {AUTO}, {}", KNOWN.join(", "))),
+            None => {
+                let has = available().join(", ");
+                refused(format!("{place} is \"{wanted}\", which this processor lacks; it has {has}"))
+            }
         }
     }
 }
@@ -245,7 +248,7 @@ mod tests {
         }
     }
 
-    /// Catches strides that are exchanged on the way to the microkernels, and a set that is not the one asked for: sums
+    /// Catches strides that are exchanged on the way to the microkernels, and a set that is not the selected one: sums
     /// of products are exact for small integers, and of two roundings only one is made where they are fused.
     #[test]
     fn products_of_every_set_are_products() {
@@ -282,16 +285,21 @@ mod tests {
         let x = 1.0 + 1.0f32 / 4096.0;
         for name in available() {
             let isa = Isa::choose(Some(name), None).unwrap();
-            // Two products an element: the first is added to 0, the second to it. Large enough for the plain microkernels.
+            // The first product of an element is added to 0, the second to it, the others are 0. Deep and large enough for
+            // the plain microkernels.
             const SIDE: usize = 24;
-            let row = |first: f32| (0..2 * SIDE).map(|i| if i < SIDE { first } else { x }).collect::<Vec<f32>>();
-            let (a, b) = (row(-1.0), row(1.0 + 1.0 / 2048.0));
+            const DEPTH: usize = 8;
+            let column = |first: f32| {
+                let values = [first, x].into_iter().chain([0.0; DEPTH - 2]);
+                values.flat_map(|value| [value; SIDE]).collect::<Vec<f32>>()
+            };
+            let (a, b) = (column(-1.0), column(1.0 + 1.0 / 2048.0));
             let mut c = [0.0f32; SIDE * SIDE];
             let side = SIDE as isize;
             // SAFETY: as above; `a` lies by columns, `b` and `c` by rows.
             unsafe {
                 let (a, b) = ((a.as_ptr(), side, 1), (b.as_ptr(), 1, side));
-                (isa.multiply)([SIDE, SIDE, 2], (c.as_mut_ptr(), 1, side, false), a, b, [1.0, 1.0]);
+                (isa.multiply)([SIDE, SIDE, DEPTH], (c.as_mut_ptr(), 1, side, false), a, b, [1.0, 1.0]);
             }
             let fused = c[0] == 1.0 / 4096.0 / 4096.0;
             assert_eq!(fused, name != "baseline", "{name}: {:e}", c[0]);

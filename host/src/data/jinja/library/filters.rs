@@ -19,7 +19,7 @@ impl Renderer {
     fn filter_by_name(&mut self, name: &str, value: Value, args: Args) -> Evaluated<Value> {
         match name {
             "tojson" => {
-                let text = self.to_json(&value, args)?;
+                let text = self.dumped(&value, args)?;
                 self.fits(text.len())?;
                 Ok(Value::str(text))
             }
@@ -135,7 +135,7 @@ impl Renderer {
         Ok(Value::str(out))
     }
 
-    fn to_json(&mut self, value: &Value, args: Args) -> Evaluated<String> {
+    fn dumped(&self, value: &Value, args: Args) -> Evaluated<String> {
         let names = ["ensure_ascii", "indent", "separators", "sort_keys"];
         let [ascii, indent, separators, sort_keys] = args.bind("tojson", names)?;
         let indent = match indent {

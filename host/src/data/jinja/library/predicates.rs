@@ -82,7 +82,6 @@ fn same(a: &Value, b: &Value) -> bool {
 }
 
 fn is_cased(text: &str, upper: bool) -> bool {
-    let (wanted, other): (fn(char) -> bool, fn(char) -> bool) =
-        if upper { (char::is_uppercase, char::is_lowercase) } else { (char::is_lowercase, char::is_uppercase) };
-    text.chars().any(wanted) && !text.chars().any(other)
+    let is_cased = |c: char, upper: bool| if upper { c.is_uppercase() } else { c.is_lowercase() };
+    text.chars().any(|c| is_cased(c, upper)) && !text.chars().any(|c| is_cased(c, !upper))
 }

@@ -178,6 +178,12 @@ fn split<'t>(text: &'t str, separator: Option<&str>, most: Option<usize>, right:
     parts.into_iter().map(Value::str).collect()
 }
 
+/// A decimal digit of any script: numerals that are fractions, exponents, Roman or circled are not.
+fn is_digit(character: char) -> bool {
+    let other = matches!(character, '\u{B2}'..='\u{BE}' | '\u{2070}'..='\u{218B}' | '\u{2460}'..='\u{24FF}' | '\u{2776}'..='\u{2793}');
+    character.is_ascii_digit() || (!character.is_ascii() && character.is_numeric() && !other)
+}
+
 fn is_all(text: &str, test: impl Fn(char) -> bool) -> Value {
     Value::Bool(!text.is_empty() && text.chars().all(test))
 }
@@ -421,9 +427,7 @@ fn plain(text: &str, name: &str) -> Value {
         "isalnum" => is_all(text, char::is_alphanumeric),
         "isalpha" => is_all(text, char::is_alphabetic),
         "isascii" => Value::Bool(text.is_ascii()),
-        "isdecimal" | "isdigit" => {
-            is_all(text, |c| c.is_ascii_digit() || (!c.is_ascii() && c.is_numeric() && c.to_digit(10).is_some()))
-        }
+        "isdecimal" | "isdigit" => is_all(text, is_digit),
         "isnumeric" => is_all(text, char::is_numeric),
         "isidentifier" => {
             let first = text.chars().next().is_some_and(|c| c.is_alphabetic() || c == '_');

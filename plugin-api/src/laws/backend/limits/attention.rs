@@ -74,11 +74,12 @@ fn for_each_query(o: &Operands<'_>, window: usize, mut f: impl FnMut(usize, &[us
     Ok(())
 }
 
-/// `y = softmax(scores) v` over the keys at `rows`, and the log-sum-exp of the scores.
+/// `y = softmax(scores) v` over the keys at `rows`, and the log-sum-exp of the scores. A kernel may add up the very
+/// exponentials that it stores for the product with the values.
 fn attend(heads: &Heads, h: usize, q: &[Bounded], k: &Matrix, v: &Matrix, rows: &[usize]) -> (Vec<Bounded>, Bounded) {
     let (_, columns) = heads.columns(h);
     let scores: Vec<Bounded> = rows.iter().map(|&j| heads.score(q, &k.row(j)[columns.clone()])).collect();
-    let lse = log_sum_exp(&scores);
+    let lse = log_sum_exp(&scores, Bounded::stored);
     let mut y = Sums::new(1, heads.head_dim);
     for (&j, &score) in rows.iter().zip(&scores) {
         y.add(0, 0, (score - lse).exp().stored(), &v.row(j)[columns.clone()]);

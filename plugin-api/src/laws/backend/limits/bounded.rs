@@ -173,8 +173,7 @@ impl Sum {
         }
     }
 
-    /// The sum with the error of its additions: each of the absolute terms takes part in as many roundings as
-    /// [`depth`] says.
+    /// The sum with the error of its additions: [`depth`] roundings of the sum of the absolute terms.
     pub fn total(self) -> Bounded {
         Bounded { summed: self.sum.summed + depth(self.count) * self.terms, ..self.sum }
     }
@@ -208,14 +207,15 @@ pub fn dot(a: &[Bounded], b: &[Bounded]) -> Bounded {
     sum(a.iter().zip(b).map(|(&a, &b)| a * b))
 }
 
-/// `log sum exp` of the scores, computed from their largest; minus infinity of none.
-pub fn log_sum_exp(scores: &[Bounded]) -> Bounded {
+/// `log sum exp` of the scores, computed from their largest; minus infinity of none. `kept` is what a kernel may do to the
+/// exponentials before it adds them up.
+pub fn log_sum_exp(scores: &[Bounded], kept: impl Fn(Bounded) -> Bounded) -> Bounded {
     let largest = scores.iter().map(|s| s.value).fold(f64::NEG_INFINITY, f64::max);
     if largest == f64::NEG_INFINITY {
         return exact(largest);
     }
     // Any shift of about that size gives the same result, so the largest score brings no error of its own.
-    sum(scores.iter().map(|&s| (s - exact(largest)).exp())).ln() + exact(largest)
+    sum(scores.iter().map(|&s| kept((s - exact(largest)).exp()))).ln() + exact(largest)
 }
 
 #[cfg(test)]
@@ -271,8 +271,8 @@ mod tests {
     fn functions_keep_their_digits_at_their_ends() {
         assert_eq!(exact(-1e4).sigmoid().value, 0.0);
         assert!((exact(-6.0).one_plus_erf().value / libm::erfc(6.0) - 1.0).abs() < 4.0 * UNIT);
-        assert_eq!(log_sum_exp(&[]).value, f64::NEG_INFINITY);
-        assert_eq!(log_sum_exp(&[exact(1000.0)]).value, 1000.0);
+        assert_eq!(log_sum_exp(&[], |p| p).value, f64::NEG_INFINITY);
+        assert_eq!(log_sum_exp(&[exact(1000.0)], |p| p).value, 1000.0);
         assert_eq!(exact(0.0).sqrt(), exact(0.0));
     }
 }

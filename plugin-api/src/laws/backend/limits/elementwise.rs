@@ -2,7 +2,7 @@
 
 use super::{
     Bounded, Outputs,
-    bounded::{attribute, exact, sum},
+    bounded::{attribute, depth, exact, sum},
     operands::{Matrix, Operands},
 };
 use crate::{
@@ -81,10 +81,15 @@ pub fn glu_backward(o: &Operands<'_>) -> Result<Outputs> {
     Ok(vec![("dgate", dgate), ("dup", dup)])
 }
 
-/// `(sqrt(sum x^2), finite flag)`. The sum is kept in f64, so that only the norm itself is rounded.
+/// `(sqrt(sum x^2), finite flag)`. The sum is kept in f64; the root halves its relative error.
 pub fn global_norm(o: &Operands<'_>) -> Result<Outputs> {
-    let norm = o.matrix("x")?.data.iter().map(|x| x.value * x.value).sum::<f64>().sqrt();
-    Ok(vec![("norm", Matrix::of_row(vec![exact(norm).rounded(1.0), exact(f64::from(u8::from(norm.is_finite())))]))])
+    let x = o.matrix("x")?;
+    let norm = x.data.iter().map(|x| x.value * x.value).sum::<f64>().sqrt();
+    let roundings = 1.0 + o.of_f64(0.5 * depth(x.data.len()) + 2.0);
+    Ok(vec![(
+        "norm",
+        Matrix::of_row(vec![exact(norm).rounded(roundings), exact(f64::from(u8::from(norm.is_finite())))]),
+    )])
 }
 
 /// One decoupled AdamW step per segment.

@@ -46,7 +46,7 @@ impl Head {
     }
 
     fn statistics(&self, n: usize, z: &[Bounded]) -> Statistics {
-        let lse = log_sum_exp(z);
+        let lse = log_sum_exp(z, |p| p);
         let surprise = |&z: &Bounded| lse - z;
         [
             ("logp", z[self.targets[n]] - lse),
@@ -78,29 +78,31 @@ impl Head {
 /// The gradients of the head's operands.
 struct Gradients {
     dx: Sums,
-    dw: Option<Sums>,
+    /// The product, and what it is added to.
+    dw: Option<(Sums, Matrix)>,
     dbias: Option<Sums>,
 }
 
 impl Gradients {
     fn of(o: &Operands<'_>, head: &Head) -> Gradients {
         let grown = |name| o.optional(name).map(|start| Sums::from(&start));
-        Gradients { dx: Sums::new(head.x.rows, head.x.cols), dw: grown("dw"), dbias: grown("dbias") }
+        let dw = o.optional("dw").map(|start| (Sums::new(start.rows, start.cols), start));
+        Gradients { dx: Sums::new(head.x.rows, head.x.cols), dw, dbias: grown("dbias") }
     }
 
-    /// Adds one token's cotangent of the raw logits, which may be stored before the products.
+    /// Adds one token's cotangent of the raw logits, which may be stored before the products, as the products may before they are added.
     fn add(&mut self, head: &Head, n: usize, d: &[Bounded]) {
         for (v, &d) in d.iter().enumerate() {
             let d = d.stored();
             self.dx.add(n, 0, d, head.w.row(v));
-            self.dw.iter_mut().for_each(|dw| dw.add(v, 0, d, head.x.row(n)));
+            self.dw.iter_mut().for_each(|(dw, _)| dw.add(v, 0, d, head.x.row(n)));
             self.dbias.iter_mut().for_each(|dbias| dbias.add(0, v, d, &[exact(1.0)]));
         }
     }
 
     fn outputs(self) -> Outputs {
         let mut outputs = vec![("dx", self.dx.total())];
-        outputs.extend(self.dw.map(|dw| ("dw", dw.total())));
+        outputs.extend(self.dw.map(|(dw, start)| ("dw", dw.added_to(&start))));
         outputs.extend(self.dbias.map(|dbias| ("dbias", dbias.total())));
         outputs
     }
@@ -169,7 +171,7 @@ pub fn sample(o: &Operands<'_>, drawn: &[f64]) -> Result<Outputs> {
     let temperature = if temperature.value > 0.0 { temperature } else { exact(1.0) };
     let logp = |(b, &token): (usize, &f64)| {
         let z: Vec<Bounded> = logits.row(b).iter().map(|&z| z / temperature).collect();
-        z[token as usize] - log_sum_exp(&z)
+        z[token as usize] - log_sum_exp(&z, |p| p)
     };
     Ok(vec![("logp", Matrix::of_row(drawn.iter().enumerate().map(logp).collect()))])
 }

@@ -10,7 +10,7 @@
 //! limit of an element is
 //!
 //! ```text
-//! stored t + summed (a + f64's, for the reference rounds too) + |value| (that of the output's dtype)
+//! stored t + summed (a + f64's, for the reference computes in that) + 2 |value| (the output dtype's, for both write)
 //! ```
 //!
 //! An output that is only moved has no error, and then the limit is 0. The evaluation must give the reference's own
@@ -42,7 +42,7 @@ impl Limits {
         self.0.iter().find(|(name, _)| *name == output).map(|(_, limits)| limits.as_slice())
     }
 
-    /// The limits of `case`, computed in `compute`, of which the reference says `expected`.
+    /// The limits of `case`, computed in `compute`, whose results on the reference are `expected`.
     ///
     /// # Errors
     /// Where the operation is unknown here, or where its evaluation contradicts the reference.
@@ -83,7 +83,8 @@ fn limits_of(case: &Case, compute: DType, spec: &OperandSpec, matrix: &Matrix) -
     let own = case.dtype_of(spec, compute);
     let limit = |x: &Bounded| {
         let inexact = x.stored != 0.0 || x.summed != 0.0;
-        let written = if inexact || as_stored(own, x.value) != x.value { roundoff(own) * x.value.abs() } else { 0.0 };
+        let written =
+            if inexact || as_stored(own, x.value) != x.value { 2.0 * roundoff(own) * x.value.abs() } else { 0.0 };
         let summed = roundoff(compute.accumulator()) + roundoff(DType::F64);
         let flushed = if inexact { smallest(own) } else { 0.0 };
         x.stored * roundoff(compute) + x.summed * summed + written + flushed
@@ -106,7 +107,7 @@ fn agrees(case: &Case, spec: &OperandSpec, reference: &[f64], matrix: &Matrix, l
         let beyond = expected.is_infinite() && x.value.is_finite() && expected.is_sign_positive() == (x.value > 0.0);
         if !limit.is_finite() || !(same || near || beyond) {
             return Err(broken(format!(
-                "[{at}] is {:e} with a limit of {limit:e}, the reference says {expected:e}",
+                "[{at}] is {:e} with a limit of {limit:e}, the reference has {expected:e}",
                 x.value
             )));
         }

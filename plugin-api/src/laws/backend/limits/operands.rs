@@ -1,6 +1,9 @@
 //! A case's operands as every backend has them: rounded to their dtypes.
 
-use super::bounded::{Bounded, Sum, attribute, exact};
+use super::{
+    bounded::{Bounded, Sum, attribute, exact},
+    roundoff,
+};
 use crate::{
     Error, Result,
     abi::DType,
@@ -80,6 +83,11 @@ impl Sums {
         self.data[start..start + x.len()].iter_mut().zip(x).for_each(|(sum, &x)| sum.add(factor * x));
     }
 
+    /// The sums added to an operand that accumulates, where a kernel may store them in the compute dtype before.
+    pub fn added_to(self, start: &Matrix) -> Matrix {
+        self.total().zip(start, |sum, start| sum.stored() + start.rounded(1.0))
+    }
+
     /// The sums.
     pub fn total(self) -> Matrix {
         Matrix { rows: self.rows, cols: self.cols, data: self.data.into_iter().map(Sum::total).collect() }
@@ -93,6 +101,11 @@ pub struct Operands<'a> {
 }
 
 impl<'a> Operands<'a> {
+    /// This number of roundings in f64, counted as roundings in the accumulator.
+    pub fn of_f64(&self, roundings: f64) -> f64 {
+        roundings * roundoff(DType::F64) / roundoff(self.compute.accumulator())
+    }
+
     /// Of `case`, computing in `compute`.
     pub fn new(case: &'a Case, compute: DType) -> Self {
         Operands { case, compute }

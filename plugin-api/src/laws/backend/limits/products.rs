@@ -34,18 +34,17 @@ pub fn linear_backward_input(o: &Operands<'_>) -> Result<Outputs> {
     for n in 0..dy.rows {
         dy.row(n).iter().enumerate().for_each(|(i, &dy)| product.add(n, 0, dy, w.row(i)));
     }
-    let product = product.total();
     let dx = match o.integer("accumulate")? != 0 {
-        true => product.zip(&o.matrix("dx")?, |product, dx| product.stored() + dx.rounded(1.0)),
-        false => product,
+        true => product.added_to(&o.matrix("dx")?),
+        false => product.total(),
     };
     Ok(vec![("dx", dx)])
 }
 
-/// `dw += dy^T x`, `dbias += sum_n dy[n]`.
+/// `dw += dy^T x`, `dbias += sum_n dy[n]`. The product may be stored in the compute dtype before it is added.
 pub fn linear_backward_weight(o: &Operands<'_>) -> Result<Outputs> {
     let (x, dy) = (o.matrix("x")?, o.matrix("dy")?);
-    let mut dw = Sums::from(&o.matrix("dw")?);
+    let mut dw = Sums::new(dy.cols, x.cols);
     let mut dbias = o.optional("dbias").map(|dbias| Sums::from(&dbias));
     for n in 0..x.rows {
         dy.row(n).iter().enumerate().for_each(|(i, &dy)| dw.add(i, 0, dy, x.row(n)));
@@ -54,7 +53,8 @@ pub fn linear_backward_weight(o: &Operands<'_>) -> Result<Outputs> {
         }
     }
     let dbias = dbias.map(|dbias| ("dbias", dbias.total()));
-    Ok([("dw", dw.total())].into_iter().chain(dbias).collect())
+    let dw = dw.added_to(&o.matrix("dw")?);
+    Ok([("dw", dw)].into_iter().chain(dbias).collect())
 }
 
 /// `y[n] = scale table[ids[n]] + position_table[positions[n]]`.

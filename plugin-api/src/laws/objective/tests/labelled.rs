@@ -3,10 +3,11 @@
 use super::{Sketch, broken, check};
 use crate::{
     Result,
-    batch::Batch,
-    manifest::{DataKind, Normaliser, ObjectiveManifest, Role, Statistic, StopGradient, TermSpec},
-    objective::{Loss, Term},
-    tape::{Var, stop_gradient},
+    batch::{Batch, Scope},
+    laws::objective::{Generator, Laws},
+    manifest::{DataKind, Normaliser, ObjectiveManifest, Requirements, Role, Statistic, StopGradient, TermSpec},
+    objective::{Loss, Objective, Term},
+    tape::{Mask, Var, stop_gradient},
 };
 
 const BETA: f64 = 0.3;
@@ -82,6 +83,74 @@ fn gotcha_56_a_detached_reference_point_passes_and_a_forgotten_one_fails() {
     ];
     for (mistake, manifest, loss, expected) in table {
         check(mistake, broken(manifest(), sketch(loss)), expected);
+        for seed in [1, 17, 0x7e105] {
+            let laws = Laws::new(manifest(), move |options| {
+                crate::options::refuse_unknown(&[], options)?;
+                Ok(sketch(loss))
+            });
+            check(mistake, laws.with_generator(Generator::new(seed)).verify(), expected);
+        }
+    }
+}
+
+/// KTO whose reference point is the mean over prompts with another row's answer, which `compose` puts beside the rows.
+struct Mismatched {
+    detached: bool,
+}
+
+impl Objective for Mismatched {
+    fn requirements(&self) -> Result<Requirements> {
+        let statistics = vec!["logp".to_owned(), "reference.logp".to_owned()];
+        Ok(Requirements { statistics, ..Requirements::default() })
+    }
+
+    fn compose(&self, rows: &Batch<'_>, _: u64) -> Result<Option<Batch<'static>>> {
+        let (offsets, token, mask) = (rows.offsets()?, rows.get("token")?, rows.mask()?);
+        let (row, label, count) = (rows.get("row")?, rows.column("label")?, rows.sequences()? / 2);
+        let (mut ends, mut tokens, mut masks) = (vec![0.0], Vec::new(), Vec::new());
+        let (mut owners, mut labels, mut mismatched) = (Vec::new(), Vec::new(), Vec::new());
+        for (index, shift) in (0..2).flat_map(|shift| (0..count).map(move |index| (index, shift))) {
+            for part in [2 * index, 2 * ((index + shift) % count) + 1] {
+                tokens.extend(&token[offsets[part]..offsets[part + 1]]);
+                masks.extend(&mask[offsets[part]..offsets[part + 1]]);
+            }
+            ends.push(tokens.len() as f64);
+            owners.push(row[2 * index]);
+            labels.push(label[2 * index]);
+            mismatched.push(shift as f64);
+        }
+        let batch = Batch::new().with("offsets", Scope::BATCH, ends).with("token", Scope::TOKEN, tokens);
+        let batch = batch.with("mask", Scope::TOKEN, masks).with("row", Scope::SEQUENCE, owners);
+        Ok(Some(batch.with("column.label", Scope::SEQUENCE, labels).with(
+            "column.mismatched",
+            Scope::SEQUENCE,
+            mismatched,
+        )))
+    }
+
+    fn loss(&self, batch: &Batch<'_>) -> Result<Loss> {
+        let tape = batch.tape()?;
+        let ratio = (batch.var(&tape, "logp")? - batch.var(&tape, "reference.logp")?).seq_sum(batch.mask()?);
+        let (label, mismatched) = (batch.column("label")?, batch.column("mismatched")?);
+        let point = ratio.masked_mean(Mask::from(mismatched)).relu();
+        let point = if self.detached { point.detach() } else { point };
+        let sign = tape.constant(label.iter().map(|label| 2.0 * label - 1.0).collect::<Vec<_>>());
+        let own: Vec<f64> = mismatched.iter().map(|m| 1.0 - m).collect();
+        let loss = (1.0 - (BETA * sign * (ratio - point)).sigmoid()).masked_sum(Mask::from(own.as_slice()));
+        Loss::new().term(&tape, "kto", 1.0, loss)
+    }
+}
+
+/// Catches laws that look at windows which the objective never sees: it composes its own, and reads columns that only these have.
+#[test]
+fn an_objective_that_composes_is_held_against_what_it_composes() {
+    for (mistake, detached, expected) in [("none", true, &[][..]), ("forgotten", false, &["stop-gradients"])] {
+        let laws = Laws::new(manifest(), move |options| {
+            crate::options::refuse_unknown(&[], options)?;
+            Ok(Mismatched { detached })
+        });
+        assert_eq!(laws.columns_asked_for(), Vec::<String>::new(), "labels are the data's, the other is its own");
+        check(mistake, laws.with_generator(Generator::new(5)).verify(), expected);
     }
 }
 

@@ -28,7 +28,8 @@ fn rounding(x: &[f64], mask: &[f64]) -> f64 {
     8.0 * count.max(1.0).sqrt() * f64::EPSILON * largest * (scale + 1.0)
 }
 
-/// Where the mask is 1, what we `found` for `x` is what torchtune says, once the effect of its epsilon is added.
+/// Compares `found`, our whitening of `x`, with torchtune's `expected` where the mask is 1, after adding the effect of
+/// torchtune's epsilon. Returns the first element that is too far away.
 fn disagreement(expected: &[f64], found: &[f64], x: &[f64], mask: &Rows, keeps_mean: bool) -> Option<String> {
     let flat = mask.concat();
     let (with, without) = (whitened(x, &flat, keeps_mean, EPSILON), whitened(x, &flat, keeps_mean, 0.0));
