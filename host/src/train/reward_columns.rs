@@ -15,6 +15,7 @@ use crate::{
         rows::{Row, RowCorpus, RowKind},
     },
     error::{Error, Result},
+    runs::breadcrumb,
 };
 
 /// Samples that a reward is given at a time.
@@ -38,7 +39,8 @@ impl Prepared {
             for column in declared(&library.reward_manifest()?.declared_columns(), table) {
                 reader.check_column(&column, &rows)?;
             }
-            reader.score_empty_answers(&library.reward(&table.options)?, &rows)?;
+            let reward = breadcrumb::within(reader.plugin, "create", || library.reward(&table.options))?;
+            reader.score_empty_answers(&reward, &rows)?;
         }
         Ok(())
     }
@@ -90,7 +92,10 @@ impl Reader<'_> {
             let text = row.text();
             Sample { prompt: text.prompt, columns: text.columns, completion: String::new(), ended: true }
         };
-        let fault = |samples: &[Sample]| reward.score(samples).err().filter(|error| error.code == Code::ARRAY);
+        let fault = |samples: &[Sample]| {
+            let scored = breadcrumb::within(self.plugin, "score", || reward.score(samples));
+            scored.err().filter(|error| error.code == Code::ARRAY)
+        };
         for chunk in rows.chunks(CHUNK) {
             let samples: Vec<Sample> = chunk.iter().map(sample).collect();
             if fault(&samples).is_none() {
