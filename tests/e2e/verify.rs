@@ -79,7 +79,7 @@ fn every_dtype_of_the_manifest_is_verified() {
 /// Catches limits that are too wide for a wrong scale, and a table that does not say where.
 #[test]
 fn a_wrong_scale_is_found_by_name_with_its_numbers() {
-    blames_attention_backward(&broken("scale", &[]), &["dq[", "above 1e-5", "more; --json lists them all"]);
+    blames_attention_backward(&broken("scale", &[]), &["dq[", "error ", " above ", "more; --json lists them all"]);
     let answer = broken("scale", &["--json"]);
     let report = json(&answer);
     assert_eq!((answer.code, &report["passed"]), (Some(1), &Value::from(false)));

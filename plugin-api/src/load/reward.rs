@@ -75,7 +75,7 @@ impl Reward for LoadedReward {
         check((self.table.score())(self.instance, RSlice::from_slice(&refs), &mut scores))?;
         if scores.len() != samples.len() {
             let message = format!("{} scores came back for {} samples", scores.len(), samples.len());
-            return Err(Error::new(Code::ARRAY, message).in_plugin(&self.plugin));
+            return Err(Error::new(Code::INTERNAL, message).in_plugin(&self.plugin));
         }
         Ok(scores.into_vec())
     }

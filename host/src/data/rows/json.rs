@@ -87,7 +87,10 @@ fn fault(text: &str, start: usize, error: &serde_json::Error) -> Fault {
         ("", "") => format!("not JSON: {said} at column {}", column(text, at)),
         ("", _) => format!("not JSON: {said} at column {}, found {found:?}", column(text, at)),
         (remedy, _) => {
-            let word: String = found.chars().take_while(|c| c.is_alphabetic() || matches!(c, '-' | '\'')).collect();
+            let word = match found.starts_with('\'') {
+                true => "'".to_owned(),
+                false => found.chars().take_while(|c| c.is_alphabetic() || *c == '-').collect(),
+            };
             format!("not JSON: {word} at column {}: {remedy}", column(text, at))
         }
     };

@@ -37,7 +37,7 @@ fn rows_have_parts_and_the_other_keys_are_columns() {
 fn what_is_no_row_is_refused_by_file_line_and_key() {
     let chat = |messages: Value| json!({"messages": messages}).to_string();
     for (line, says) in [
-        ("{\"prompt\": \"a\"".to_owned(), "rows.jsonl:2: not JSON: cut off at column 13 ("),
+        ("{\"prompt\": \"a\"".to_owned(), "rows.jsonl:2: not JSON: cut off at column 15 ("),
         ("[1]".into(), "rows.jsonl:2: a list where an object"),
         (
             json!({"prompt": "a", "answer": "7", "completion": null}).to_string(),
