@@ -71,7 +71,10 @@ fn a_broken_law_is_a_line_with_its_meaning_its_error_and_the_smallest_case() {
     for part in ["FAILED", "they are the derivatives of the sums", "2.0e0", "1.0e-6"] {
         assert!(row.contains(part), "`{part}` is missing in {answer:#?}");
     }
-    assert!(answer.out.contains("smallest counterexample: 1 sequence of 2 tokens; mask [1, 0]; logp [-"), "{answer:#?}");
+    assert!(
+        answer.out.contains("smallest counterexample: 1 sequence of 2 tokens; mask [1, 0]; logp [-"),
+        "{answer:#?}"
+    );
     assert!(answer.out.lines().last().is_some_and(|line| line.starts_with("FAILED: 1 of 17 laws")), "{answer:#?}");
 }
 

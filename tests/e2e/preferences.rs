@@ -89,7 +89,7 @@ fn what_does_not_fit_pairs_is_refused_with_the_remedy() {
     let equal = "data={source='synthetic',equal_length=true}";
     refused(&[sft, "train.batch={tokens=64}", equal], &["data.equal_length: unused"]);
     lab.write("rows.jsonl", json!({"chosen": "q yes", "margin": 1}).to_string());
-    refused(&[], &["rows.jsonl:1: needs `prompt`, `chosen` and `rejected`", "it has `chosen`, `margin`"]);
+    refused(&[], &["rows.jsonl:1: needs `prompt` and `chosen` and `rejected`", "it has `chosen`, `margin`"]);
 }
 
 /// Catches a reference that is asked about all rows at a time, whatever train.micro_batch_tokens says. Catches a rehearsal with

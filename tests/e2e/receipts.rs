@@ -106,3 +106,16 @@ fn weights_that_a_run_began_with_may_change_once_nothing_reads_them() {
         });
     }
 }
+
+/// Catches a run of an earlier program, whose rows were other tokens, that is continued as if nothing had changed.
+#[test]
+fn a_run_that_began_under_other_rules_is_not_continued() {
+    let lab = Lab::tiny();
+    lab.run(&["train.steps=4"]).succeeds();
+    let path = lab.tiny_run().0.join("receipt.json");
+    let mut receipt = lab.tiny_run().receipt();
+    assert!(receipt["rules"].as_u64() >= Some(1), "{receipt:#}");
+    receipt.as_object_mut().expect("an object").remove("rules");
+    fs::write(&path, receipt.to_string()).expect("written");
+    lab.resume(&["train.steps=8"]).refuses(2, &["other rules", "rules 0", "--name"]);
+}

@@ -13,11 +13,18 @@ use super::disk;
 use crate::data::rows::RowCounts;
 use crate::error::{Error, Result};
 
+/// Version of the rules by which rows become tokens, answers end, epochs are counted and evaluations are cut into batches. It
+/// grows whenever the same experiment would give other bits, so that no run is half of one and half of another.
+pub const RULES: u32 = 1;
+
 /// What made a run's result.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Receipt {
     /// The host.
     pub telos: Build,
+    /// [`RULES`] of the program that began the run; 0 of programs from before there was such a number.
+    #[serde(default)]
+    pub rules: u32,
     /// The command line, program first.
     pub command: Vec<String>,
     /// Seed of everything random.
@@ -221,6 +228,7 @@ mod tests {
     fn receipt() -> Receipt {
         Receipt {
             telos: Build::this(),
+            rules: RULES,
             command: vec!["telos".into(), "run".into()],
             seed: u64::MAX,
             backend: BackendUse { plugin: "candle".into(), device: "cpu".into(), dtype: "f32".into(), threads: 2 },

@@ -6,6 +6,7 @@ use plugin_api::{
 };
 
 use super::{
+    evaluate::Figures,
     exact::Question,
     objectives::Objectives,
     pass::Pass,
@@ -176,7 +177,7 @@ impl Exam<'_> {
     ///
     /// # Errors
     /// The plugins' and the backend's own.
-    pub fn figures(&self, questions: &[Question]) -> Result<(Vec<(String, f64)>, Vec<RewardedAnswer>)> {
+    pub fn figures(&self, questions: &[Question]) -> Result<(Figures, Vec<RewardedAnswer>)> {
         let prompts: Vec<Sequence> = questions.iter().map(|question| question.prompt().clone()).collect();
         let answers = self.policy.answer(&prompts, &self.options)?;
         let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len().max(1) as f64;

@@ -15,7 +15,7 @@ use crate::{
     model::weights::weight_files,
     runs::{
         disk::sha256_file,
-        receipt::{BackendUse, Build, DataSource, ModelSource, Receipt, Replaced},
+        receipt::{BackendUse, Build, DataSource, ModelSource, RULES, Receipt, Replaced},
     },
 };
 
@@ -32,6 +32,13 @@ pub fn receipt(
     step: u64,
 ) -> Result<Receipt> {
     let earlier = earlier.filter(|path| path.is_file()).map(Receipt::read).transpose()?;
+    if let Some(earlier) = earlier.as_ref().filter(|earlier| earlier.rules != RULES) {
+        let what = "the run began with a telos of other rules: how rows become tokens, answers end, epochs are counted and \
+                    evaluations are cut";
+        return Err(Error::request(what)
+            .with_details([format!("receipt.json has rules {}, this program has rules {RULES}", earlier.rules)])
+            .with_hint("finish the run with the telos it began with, or start another run with --name (and model.from this one)"));
+    }
     let mut receipt = current(prepared, data, learner, earlier.as_ref())?;
     let Some(earlier) = earlier else { return Ok(receipt) };
     let changes = receipt.changes_since(&earlier);
@@ -93,6 +100,7 @@ fn current(prepared: &Prepared, data: &TrainingData, learner: &Learner, earlier:
         |s: &Source| DataSource { path: s.path.display().to_string(), bytes: s.bytes, sha256: s.sha256.clone() };
     Ok(Receipt {
         telos: Build::this(),
+        rules: RULES,
         command: std::env::args().collect(),
         seed: experiment.seed,
         backend: BackendUse {

@@ -262,7 +262,7 @@ fn worst(sizes: &[usize], most: usize, rows: usize) -> Vec<usize> {
                 positions += sizes[*index].max(1);
             }
         }
-        if chosen.len() - before < sizes.len() || chosen.len() >= rows {
+        if sizes.is_empty() || chosen.len() - before < sizes.len() || chosen.len() >= rows {
             return chosen;
         }
     }

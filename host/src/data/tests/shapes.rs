@@ -199,7 +199,9 @@ fn gotcha_53_whole_numbers_stay_whole() {
     let large = 9_007_199_254_740_993_u64;
     let tokenizer = Tokenizer::bytes().unwrap();
     let case = Case {
-        template: Some("{% for m in messages %}{{ m.content }}{% if m.n %}{{ m.n }}{{ m.n | tojson }}{% endif %}{{ eos_token }}{% endfor %}"),
+        template: Some(
+            "{% for m in messages %}{{ m.content }}{% if m.n %}{{ m.n }}{{ m.n | tojson }}{% endif %}{{ eos_token }}{% endfor %}",
+        ),
         ..bytes(&tokenizer)
     };
     let line = json!({"messages": [{"role": "user", "content": "", "n": large}, turn("assistant", "a")]});

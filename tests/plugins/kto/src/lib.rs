@@ -110,7 +110,7 @@ impl Objective for Kto {
             Mask::from(&bits.collect::<Vec<f64>>())
         };
         let (desirable, undesirable) = (is(|l, m| m == 0.0 && l == 1.0), is(|l, m| m == 0.0 && l != 1.0));
-        let z = ratio.masked_mean(&is(|_, m| m == 1.0)).detach().max(0.0);
+        let z = ratio.masked_mean(is(|_, m| m == 1.0)).detach().max(0.0);
         let loss = config.desirable_weight * (1.0 - (config.beta * (ratio - z)).sigmoid()).masked_sum(&desirable)
             + config.undesirable_weight * (1.0 - (config.beta * (z - ratio)).sigmoid()).masked_sum(&undesirable);
         let reward = |of: &Mask| (config.beta * ratio).masked_sum(of).scalar();
