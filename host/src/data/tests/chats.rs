@@ -40,7 +40,7 @@ fn said(template: &str, line: Value) -> Result<Vec<String>, DataError> {
 fn rendered_chats_their_ids_and_masks_are_those_of_the_reference() {
     for name in ["gpt2", "split"] {
         let (tokenizer, reference) = reference(name);
-        let template = ChatTemplate::new(&tokenizer.chat_template().unwrap(), &tokenizer).unwrap();
+        let template = ChatTemplate::new(tokenizer.chat_template().unwrap(), &tokenizer).unwrap();
         let chats = reference["chats"].as_array().unwrap();
         assert!(!chats.is_empty());
         for chat in chats {
@@ -72,7 +72,7 @@ fn gotcha_11_a_template_that_marks_nothing_gives_the_same_stretches() {
             assert_eq!(template.marks_answers(), source == marked);
             Layout { template, strings: true }
         };
-        let (marked, unmarked) = (layout(&marked), layout(&unmarked));
+        let (marked, unmarked) = (layout(marked), layout(&unmarked));
         // A conversation without an answer has nothing to learn, and is refused.
         let learned = |chat: &&Value| chat["assistant_mask"].as_array().unwrap().contains(&json!(1));
         for chat in reference["chats"].as_array().unwrap().iter().filter(learned) {
@@ -142,7 +142,10 @@ fn gotcha_11_a_template_that_hides_the_places_is_refused_with_the_remedy() {
     let chat = json!({"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "abc"},
         {"role": "user", "content": "q2"}, {"role": "assistant", "content": "b"}]});
     let laid = layout.lay_out(&row(&chat), Part::Completion).unwrap();
-    assert_eq!((laid.unplaced, laid.supervised, laid.text.as_str()), (1, vec![6..8], "1\n3\n2\nb\n"));
+    assert_eq!(
+        (laid.unplaced, laid.supervised, laid.text.as_str()),
+        (1, std::iter::once(6..8).collect(), "1\n3\n2\nb\n")
+    );
 }
 
 /// Gotcha 50: what transformers masks is the union of all stretches. Catches a count of marks against messages, a mark that is
@@ -372,12 +375,12 @@ fn gotcha_15_the_template_is_found_where_models_carry_it_and_goes_with_the_token
         fs::write(&config, json!({"eos_token": "<|endoftext|>", "chat_template": template}).to_string()).unwrap();
     };
     write(json!("one"));
-    assert_eq!(open().chat_template().as_deref(), Some("one"));
+    assert_eq!(open().chat_template(), Some("one"));
     write(json!([{"name": "tool_use", "template": "t"}, {"name": "default", "template": "d"}]));
-    assert_eq!(open().chat_template().as_deref(), Some("d"));
+    assert_eq!(open().chat_template(), Some("d"));
     let mut tokenizer = open();
     tokenizer.set_chat_template("mine");
     tokenizer.save(folder.path()).unwrap();
     assert_eq!(fs::read_to_string(folder.path().join("chat_template.jinja")).unwrap(), "mine");
-    assert_eq!(open().chat_template().as_deref(), Some("mine"));
+    assert_eq!(open().chat_template(), Some("mine"));
 }

@@ -242,7 +242,7 @@ fn a_token_that_the_model_has_no_row_for_is_refused_where_a_text_holds_it() {
     let kind = RowKind::PromptCompletion;
     let case = Case { kind, tokenizer: &tokenizer, template: None, longest: 99, truncation: None };
     let good = json!({"prompt": "q<|a|>", "completion": "a"});
-    assert!(case.data(&[good.clone()]).is_ok());
+    assert!(case.data(std::slice::from_ref(&good)).is_ok());
     let error = case.data(&[good, json!({"prompt": "q", "completion": "<|b|>"})]).err().unwrap().to_string();
     assert!(error.contains("rows.jsonl:2") && error.contains("<|b|>") && error.contains("258"), "{error}");
 }

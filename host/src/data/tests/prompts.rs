@@ -52,7 +52,7 @@ fn gotcha_15_prompts_and_pairs_begin_as_the_rows_that_were_learned() {
         let template = tokenizer.chat_template().unwrap();
         let line = json!({"prompt": "How many crates came in?", "completion": "Seven.", "chosen": "Seven.", "rejected": "No."});
         let encoded = |kind| {
-            let case = Case { kind, template: Some(&template), longest: 500, ..bytes(&tokenizer) };
+            let case = Case { kind, template: Some(template), longest: 500, ..bytes(&tokenizer) };
             case.encode(std::slice::from_ref(&line)).0
         };
         let (learned, asked) = (encoded(RowKind::PromptCompletion), encoded(RowKind::Prompt));

@@ -83,7 +83,7 @@ fn a_role_that_the_template_leaves_out_is_refused() {
     let known = "{% for m in messages %}{% if m.role == 'user' %}{{ m.content }}{% elif m.role == 'assistant' %}{{ m.content }}{% endif %}{% endfor %}";
     let case = |template| Case { template, ..bytes(&tokenizer) };
     let line = json!({"messages": [turn("developer", "rules"), turn("user", "q"), turn("assistant", "a")]});
-    let error = case(Some(known)).data(&[line.clone()]).map(|_| ()).unwrap_err().to_string();
+    let error = case(Some(known)).data(std::slice::from_ref(&line)).map(|_| ()).unwrap_err().to_string();
     let says = "rows.jsonl:1: the chat template leaves message 1 out: it does not know the role \"developer\"";
     assert!(error.starts_with(says), "{error}");
     assert_eq!(case(Some(STRINGS)).all_shown(line.clone()), [format!("rulesq[a{END}]")]);
