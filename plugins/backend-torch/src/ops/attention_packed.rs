@@ -47,7 +47,7 @@ fn aligned(x: Tensor) -> Attempt<Tensor> {
     let lies_well = |x: &Tensor| {
         let bytes = (WIDTH as usize) * std::mem::size_of::<u16>();
         let rows = x.stride().iter().take(2).all(|stride| stride % WIDTH == 0);
-        rows && x.data_ptr() as usize % bytes == 0
+        rows && (x.data_ptr() as usize).is_multiple_of(bytes)
     };
     match (WIDTH - width % WIDTH) % WIDTH {
         0 if lies_well(&x) => Ok(x),
@@ -121,7 +121,7 @@ mod tests {
 
     fn starts_well(x: &Tensor) -> bool {
         let strides = x.stride();
-        x.data_ptr() as usize % 16 == 0 && strides[0] % 8 == 0 && strides[1] % 8 == 0 && strides[2] == 1
+        (x.data_ptr() as usize).is_multiple_of(16) && strides[0] % 8 == 0 && strides[1] % 8 == 0 && strides[2] == 1
     }
 
     /// Catches a view that is handed on although its rows start beside a multiple of 16 bytes (by its offset, or by its
