@@ -95,7 +95,7 @@ pub fn dry_run(prepared: &Prepared) -> Result<Findings> {
     let start = Instant::now();
     let FirstWindow { micro_batches, positions, parts } = learner.first_window(4 * TRIED, &trail)?;
     let drawn = start.elapsed();
-    let new = prove::contradictions(prepared, &mut learner, &micro_batches, &prepared.unproved(), &trail)?;
+    let new = prove::contradictions(prepared, &mut learner, &micro_batches, &prepared.to_check(true), &trail)?;
     prove::refusal(&new).map_or(Ok(()), Err)?;
     let start = Instant::now();
     let tried: usize = micro_batches.iter().map(PackedBatch::len).sum();

@@ -83,6 +83,27 @@ impl Active {
         .with_hint("requirements may depend on options alone"))
     }
 
+    /// Gives the instance a state that it had, and holds what it then returns as its state against it. No bytes: it had none.
+    ///
+    /// # Errors
+    /// The plugin's own; a state that it refuses, or does not return afterwards: a resumed run would be another run.
+    pub fn restore_exactly(&mut self, state: &[u8]) -> Result<()> {
+        if state.is_empty() {
+            return Ok(());
+        }
+        self.restore(state)?;
+        let now = breadcrumb::within(&self.id, "state", || self.instance.state());
+        if now.map_err(|e| failed(&self.id, "state", e))? != state {
+            return Err(Error::run(format!(
+                "objective \"{}\", call `restore`: the state of {} bytes that it was given is not the one that `state` returns \
+                 afterwards, so that a resumed run would be another run",
+                self.id,
+                state.len()
+            )));
+        }
+        Ok(())
+    }
+
     /// Whether its loss couples the whole window, its options considered.
     fn couples(&self) -> bool {
         self.manifest.coupled || self.requirements.coupled
@@ -352,17 +373,8 @@ impl Objectives {
     /// The plugins' own; an instance that refuses a state it returned, or returns another one afterwards: a resumed run would
     /// be another run.
     pub fn put_back(&mut self, states: Vec<Vec<u8>>) -> Result<()> {
-        for (active, state) in self.0.iter_mut().zip(states).filter(|(_, state)| !state.is_empty()) {
-            active.restore(&state)?;
-            let now = breadcrumb::within(&active.id, "state", || active.instance.state());
-            if now.map_err(|e| failed(&active.id, "state", e))? != state {
-                return Err(Error::run(format!(
-                    "objective \"{}\", call `restore`: the state of {} bytes that it was given is not the one that `state` \
-                     returns afterwards, so that a resumed run would be another run",
-                    active.id,
-                    state.len()
-                )));
-            }
+        for (active, state) in self.0.iter_mut().zip(states) {
+            active.restore_exactly(&state)?;
         }
         Ok(())
     }

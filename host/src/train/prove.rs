@@ -35,6 +35,15 @@ impl Prepared {
         ids.filter(|id| self.lock.is_unproved(kind::OBJECTIVE, id)).cloned().collect()
     }
 
+    /// The objectives that are checked on the first batch: of a run that begins all, since what they compute depends on options
+    /// and data too, and of one that is resumed those whose bytes are new.
+    pub(super) fn to_check(&self, begins: bool) -> Vec<String> {
+        match begins {
+            true => self.objectives.iter().map(|(library, _)| library.info().id.clone()).collect(),
+            false => self.unproved(),
+        }
+    }
+
     /// An instance of an objective under its default options, the experiment's where there is no default.
     fn plain(&self, id: &str) -> Option<Box<dyn Objective>> {
         let (library, manifest) = self.objectives.iter().find(|(library, _)| library.info().id == id)?;
@@ -122,7 +131,12 @@ impl Trainer {
     /// # Errors
     /// A contradiction.
     pub(super) fn prove_next_window(&mut self) -> Result<()> {
-        if self.learner.rollouts.is_some() || !self.to_prove || self.prepared.unproved().is_empty() {
+        let is_over = self.state.stopped || self.state.step >= self.state.total || self.learner.data_has_ended();
+        if is_over
+            || self.learner.rollouts.is_some()
+            || !self.to_prove
+            || self.prepared.to_check(self.state.step == 0).is_empty()
+        {
             return Ok(());
         }
         let place = self.learner.batcher.state().clone();
@@ -136,7 +150,7 @@ impl Trainer {
     /// # Errors
     /// A contradiction.
     pub(super) fn prove(&mut self, micro_batches: &[PackedBatch]) -> Result<()> {
-        let ids = if self.to_prove { self.prepared.unproved() } else { Vec::new() };
+        let ids = if self.to_prove { self.prepared.to_check(self.state.step == 0) } else { Vec::new() };
         self.to_prove = false;
         if ids.is_empty() {
             return Ok(());
@@ -145,7 +159,10 @@ impl Trainer {
         if let Some(refusal) = refusal(&found).filter(|_| !self.prepared.accept_unproved) {
             return Err(refusal);
         }
-        for id in ids.iter().filter(|id| !found.iter().any(|(other, _)| other == *id)) {
+        // An objective with text of its own is not checked here, so it stays unproved.
+        let is_checked = |id: &String| self.learner.objectives.iter().any(|active| active.id == *id);
+        let passed = |id: &&String| is_checked(id) && !found.iter().any(|(other, _)| other == *id);
+        for id in ids.iter().filter(passed) {
             self.prepared.lock.prove(kind::OBJECTIVE, id);
         }
         self.prepared.lock.save()?;
@@ -157,7 +174,7 @@ impl Trainer {
             return Ok(());
         }
         for line in &lines {
-            self.progress.message(&format!("note: unproved: {line}"));
+            self.progress.message(&format!("note: trained although it contradicts itself (--unproved): {line}"));
         }
         let path = self.folder.receipt();
         let mut receipt = Receipt::read(&path)?;

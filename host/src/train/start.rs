@@ -92,9 +92,6 @@ pub(super) fn trainer(mut prepared: Prepared, resume: bool, show: Show) -> Resul
         }
     };
     // A run that begins pins its plugins once they have passed the trial before its first step.
-    if state.step > 0 {
-        prepared.lock.save()?;
-    }
     write_durably(&folder.experiment(), experiment.to_toml()?.as_bytes())?;
     if !state.ended {
         receipt.write(&folder.receipt())?;
@@ -193,7 +190,7 @@ impl Trainer {
         }
         let saved = self.state.objectives.clone();
         for (active, text) in self.learner.every_objective().zip(saved) {
-            active.restore(&state::from_hex(&text)?)?;
+            active.restore_exactly(&state::from_hex(&text)?)?;
         }
         let (step, total) = (self.state.step, self.state.total);
         self.progress.message(&format!("going on after step {step} of {total}"));

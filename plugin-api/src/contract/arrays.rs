@@ -139,7 +139,7 @@ pub fn prepared(given: &Batch<'_>, answer: &Batch<'_>, rollouts: bool) -> Result
                 return fault(format!("it returned `{name}` per {scope:?}, expected {expected}"));
             }
         };
-        if array.data.len() != expected * array.cols {
+        if expected.checked_mul(array.cols) != Some(array.data.len()) {
             let (found, cols, scope) = (array.data.len(), array.cols, array.scope);
             let rows = if cols == 1 { String::new() } else { format!(", each with {cols} columns") };
             let has = format!("{sequences} sequences of {tokens} tokens");

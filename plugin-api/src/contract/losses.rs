@@ -40,13 +40,19 @@ pub fn loss(
         }
         form(requirements, batch, term)?;
     }
-    let numbers = loss.terms.iter().try_for_each(|term| finite(batch, term));
-    let metrics = loss.metrics.iter().try_for_each(|metric| metric_of(manifest, metric));
+    let terms = loss.terms.iter().filter_map(|term| finite(batch, term).err());
+    let metrics = loss.metrics.iter().filter_map(|metric| metric_of(manifest, metric).err());
+    let mut first_number = None;
+    for broken in terms.chain(metrics) {
+        match broken {
+            Broken::Form(why) => return Err(why),
+            Broken::Number(why) => first_number = first_number.or(Some(why)),
+        }
+    }
     // Looked for only where something is wrong: it reads the whole batch.
-    match numbers.and(metrics) {
-        Err(Broken::Number(_)) if !reads_finite(batch) => Ok(()),
-        Err(Broken::Number(why) | Broken::Form(why)) => Err(why),
-        Ok(()) => Ok(()),
+    match first_number {
+        Some(why) if reads_finite(batch) => Err(why),
+        _ => Ok(()),
     }
 }
 

@@ -22,7 +22,7 @@ use super::{
 use crate::{
     Code, Error, Result,
     export::guard,
-    manifest::RewardManifest,
+    manifest::{ColumnValue, RewardColumn, RewardManifest},
     options::{OptionMap, OptionSet},
     reward::{Column, Reward, RewardPlugin, Sample},
 };
@@ -173,15 +173,22 @@ impl Laws {
     }
 
     fn samples(&self) -> Vec<Sample> {
-        self.samples_with(self.manifest.columns.is_empty() || self.texts())
+        self.samples_with(self.manifest.declared_columns().is_empty() || self.texts())
     }
 
     fn samples_with(&self, text: bool) -> Vec<Sample> {
         let sum = ["What is 12 + 30?".to_owned()];
         let prompts = if self.prompts.is_empty() { &sum[..] } else { &self.prompts };
         let value = if text { Column::Text("42".into()) } else { Column::Number(42.0) };
-        let columns: Vec<(String, Column)> =
-            self.manifest.columns.iter().map(|name| (name.clone(), value.clone())).collect();
+        let filled = |column: RewardColumn| {
+            let own = match column.value == ColumnValue::TEXT {
+                true => Column::Text("42".into()),
+                false if column.value == ColumnValue::NUMBER => Column::Number(42.0),
+                false => value.clone(),
+            };
+            (column.name, own)
+        };
+        let columns: Vec<(String, Column)> = self.manifest.declared_columns().into_iter().map(filled).collect();
         let answers = prompts.iter().flat_map(|prompt| COMPLETIONS.iter().map(move |text| (prompt, text)));
         let sample = |(i, (prompt, text)): (usize, (&String, &&str))| Sample {
             prompt: prompt.clone(),
@@ -277,7 +284,7 @@ impl Laws {
         let (reward, samples) = (self.instance()?, self.samples());
         let first = self.scores(reward.as_ref(), &samples)?;
         let mut unread = Vec::new();
-        for name in &self.manifest.columns {
+        for name in self.manifest.declared_columns().iter().map(|column| &column.name) {
             let without: Vec<Sample> = samples
                 .iter()
                 .map(|s| Sample {

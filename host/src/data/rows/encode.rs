@@ -118,7 +118,7 @@ impl Encoder<'_> {
                 early |= self.ends_early(laid, placed)?;
             }
             counts.ended_early += usize::from(early);
-            let closed = ends.iter().map(|end| !is_cut_off(row, *end));
+            let closed = ends.iter().map(|end| is_cut_off(row, *end).map(|cut| !cut)).collect::<Result<Vec<bool>>>()?;
             let tokens = both().zip(closed).map(|((laid, placed), closed)| {
                 let tokens = supervise(laid, placed, closed.then_some(eos), is_end);
                 // A template says itself how a text begins, as in apply_chat_template of transformers.
@@ -148,7 +148,7 @@ impl Encoder<'_> {
 
     fn lay_out(&self, row: &Row, end: Part) -> Result<Laid> {
         let laid = self.layout.lay_out(row, end)?;
-        let cut = is_cut_off(row, end) && self.layout.templates(row);
+        let cut = is_cut_off(row, end)? && self.layout.templates(row);
         Ok(if cut { without_closing(laid, row, end) } else { laid })
     }
 
@@ -215,10 +215,22 @@ fn share_the_prompt(chosen: &mut Tokens, rejected: &mut Tokens) {
     }
 }
 
-/// Whether a column `chosen_ended` (or of another answer) says false: whoever gave the answer was stopped, and nobody learns to
-/// stop there.
-fn is_cut_off(row: &Row, answer: Part) -> bool {
-    row.columns.get(&format!("{}_ended", answer.name())) == Some(&Value::Bool(false))
+/// Whether a column `chosen_ended` (or of another answer) is false or 0: the answer was cut off, so that its end is not learned.
+///
+/// # Errors
+/// Any other value than true, false, 1, 0 and null.
+fn is_cut_off(row: &Row, answer: Part) -> Result<bool> {
+    let key = format!("{}_ended", answer.name());
+    match row.columns.get(&key) {
+        None | Some(Value::Null) => Ok(false),
+        Some(Value::Bool(ended)) => Ok(!ended),
+        Some(Value::Number(number)) if number.as_f64() == Some(0.0) => Ok(true),
+        Some(Value::Number(number)) if number.as_f64() == Some(1.0) => Ok(false),
+        Some(other) => {
+            let what = format!("{other} where true (the answer ended by itself) or false (it was cut off) belongs");
+            Err(DataError::Json { place: row.place.clone(), key, what })
+        }
+    }
 }
 
 /// Which tokens of a row are supervised. `close` is put at the end of what does not end itself.

@@ -5,9 +5,10 @@ use std::ops::Range;
 
 use serde_json::{Value, json};
 
+use super::messages::words;
 use super::places::{Conversation, Places};
 use super::template::{ChatTemplate, KWARGS, Variables};
-use super::{ASSISTANT, Content, Message, Part, Row, learned, parts};
+use super::{ASSISTANT, Content, Message, Part, Row, learned, parts, role};
 use crate::data::{DataError, Result};
 
 /// A row as text.
@@ -46,6 +47,11 @@ impl Layout {
                 let what = "variables of a chat template, and no template writes this row; give messages, or data.chat_template";
                 return Err(DataError::Json { place: row.place.clone(), key: KWARGS.to_owned(), what: what.into() });
             }
+            if row.columns.get("tools").is_some_and(|tools| !tools.is_null()) {
+                let what =
+                    "descriptions of tools, and no template writes this row; give messages, or data.chat_template";
+                return Err(DataError::Json { place: row.place.clone(), key: "tools".into(), what: what.into() });
+            }
             return Ok(joined(row, end));
         }
         let refused = |(key, what): Refused| DataError::Json { place: row.place.clone(), key, what };
@@ -66,7 +72,11 @@ impl Layout {
                 .map_err(unnamed),
             _ => self.lay_out_messages(prompt, &messages, &variables),
         };
+        if matches!(end, Part::Chosen | Part::Rejected) {
+            whole(&messages[prompt.min(messages.len())..]).map_err(refused)?;
+        }
         let laid = laid.and_then(|laid| parts::check_written(&messages, &laid.text).map(|()| laid).map_err(unnamed));
+        let laid = laid.and_then(|laid| parts::check_calls(&self.template, &messages, &laid.text).map(|()| laid));
         laid.map_err(refused)
     }
 
@@ -81,8 +91,31 @@ impl Layout {
         let whole = self.template.render(messages, variables, false).map_err(unnamed)?;
         let conversation = Conversation { template: &self.template, messages, variables, whole, learned };
         let Places { supervised, unplaced } = conversation.places().map_err(unnamed)?;
+        let is_learned = |number: &usize| conversation.learned[*number] && role(&messages[*number]) == ASSISTANT;
+        let says = |number: usize| !words(&messages[number]).trim().is_empty();
+        let is_blank = |span: &Range<usize>| {
+            conversation.whole.text.chars().take(span.end).skip(span.start).all(char::is_whitespace)
+        };
+        if (0..messages.len()).filter(is_learned).any(says) && supervised.iter().all(is_blank) {
+            return Err(unnamed(
+                "the chat template writes none of the assistant's words, or its {% generation %} marks stand around nothing, so \
+                 that only the end of text would be learned; give data.chat_template one that writes them"
+                    .to_owned(),
+            ));
+        }
         Ok(Laid { text: conversation.whole.text, supervised, unplaced })
     }
+}
+
+/// Answers of a pair are compared whole, so that no message of them can be left out.
+fn whole(answers: &[Message]) -> Result<(), Refused> {
+    for message in answers {
+        if learned::learned(message)? == Some(false) {
+            let what = "a message of an answer says that it is not learned, and answers of pairs are compared whole";
+            return Err(unnamed(what.to_owned()));
+        }
+    }
+    Ok(())
 }
 
 /// A key of the row, where one is to blame, and what is wrong.

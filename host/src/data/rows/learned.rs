@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::{ASSISTANT, Message, role};
 
 /// Keys that say with 1 or true that a message is learned, with 0 or false that it is not.
-const LEARNED: [&str; 5] = ["weight", "train", "training", "trainable", "loss"];
+const LEARNED: [&str; 7] = ["weight", "train", "training", "trainable", "train_on_turn", "supervised", "loss"];
 /// The key that says the opposite.
 const MASKED: &str = "masked";
 /// Keys that mean different things to different tools, or more than yes and no.

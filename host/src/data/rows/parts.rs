@@ -63,6 +63,32 @@ pub(super) fn check_written(messages: &[Message], text: &str) -> Result<(), Stri
     }
 }
 
+/// Checks that a template wrote the calls of tools that messages make: one that does not know them drops them, and the model would
+/// learn to say nothing in their place.
+///
+/// # Errors
+/// The key, and the first message whose calls are not there.
+pub(super) fn check_calls(template: &ChatTemplate, messages: &[Message], text: &str) -> Result<(), (String, String)> {
+    let calls = |message: &Message| -> Vec<Value> {
+        message.get("tool_calls").and_then(Value::as_array).cloned().unwrap_or_default()
+    };
+    let name = |call: &Value| {
+        let function = call.get("function").unwrap_or(call);
+        function.get("name").and_then(Value::as_str).unwrap_or_default().to_owned()
+    };
+    let is_dropped = |message: &Message| calls(message).iter().map(name).any(|name| !text.contains(&name));
+    match messages.iter().position(is_dropped) {
+        Some(index) if !template.source().contains("tool_calls") => {
+            let what = format!(
+                "message {} calls tools, and the chat template does not write such calls; give data.chat_template one that does",
+                index + 1
+            );
+            Err(("tool_calls".to_owned(), what))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// The text up to the last word of an answer that was cut off: what a template writes behind an answer would teach that it ends
 /// there.
 pub(super) fn without_closing(mut laid: Laid, row: &Row, answer: Part) -> Laid {

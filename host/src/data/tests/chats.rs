@@ -234,8 +234,12 @@ fn gotcha_48_tools_documents_and_variables_reach_the_template() {
     );
     assert_eq!(text(template, json!({"chat_template_kwargs": {"mode": 7, "eos_token": "E"}})).unwrap(), "7E\nq;a;");
     assert_eq!(
-        text("{{ messages[0].content }}", json!({"documents": "a column of its own", "tools": []})).unwrap(),
-        "q"
+        text(
+            "{{ messages[0].content }}{{ messages[1].content }}",
+            json!({"documents": "a column of its own", "tools": []})
+        )
+        .unwrap(),
+        "qa"
     );
     for (template, more, key, word) in [
         (template, json!({"tools": "clock"}), "tools", "not a list of tools"),
@@ -383,4 +387,28 @@ fn gotcha_15_the_template_is_found_where_models_carry_it_and_goes_with_the_token
     tokenizer.save(folder.path()).unwrap();
     assert_eq!(fs::read_to_string(folder.path().join("chat_template.jinja")).unwrap(), "mine");
     assert_eq!(open().chat_template(), Some("mine"));
+}
+
+/// Catches a row whose answer, or whose call of a tool, the template leaves out: its end would be all that is learned.
+#[test]
+fn a_template_that_leaves_the_answer_or_its_calls_out_is_refused() {
+    let tokenizer = Tokenizer::bytes().unwrap();
+    let lay_out = |template: &str, messages: Value| {
+        let layout = Layout { template: ChatTemplate::new(template, &tokenizer).unwrap(), strings: false };
+        layout.lay_out(&row(&json!({"messages": messages})), Part::Messages).map(|laid| laid.text)
+    };
+    let said = json!([{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]);
+    let users = "{% for m in messages if m.role == 'user' %}{{ m.content }};{% endfor %}";
+    let empty_marks = "{% for m in messages %}{% if m.role == 'assistant' %}{% generation %}{% endgeneration %}{% endif %}{{ m.content }};{% endfor %}";
+    for template in [users, empty_marks] {
+        let error = lay_out(template, said.clone()).unwrap_err().to_string();
+        assert!(error.contains("none of the assistant's words"), "{template}: {error}");
+    }
+    let call = json!({"function": {"name": "clock", "arguments": {}}});
+    let calls = json!([{"role": "user", "content": "q"}, {"role": "assistant", "content": "", "tool_calls": [call]}]);
+    let plain = "{% for m in messages %}{{ m.role }}: {{ m.content }};{% endfor %}";
+    let error = lay_out(plain, calls.clone()).unwrap_err().to_string();
+    assert!(error.contains("`tool_calls`") && error.contains("message 2 calls tools"), "{error}");
+    let writes = "{% for m in messages %}{{ m.role }}: {{ m.content }}{% for c in m.tool_calls or [] %}<{{ c.function.name }}>{% endfor %};{% endfor %}";
+    assert_eq!(lay_out(writes, calls).unwrap(), "user: q;assistant: <clock>;");
 }

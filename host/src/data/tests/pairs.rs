@@ -371,3 +371,29 @@ fn where_no_pair_is_left_the_error_counts_why() {
     assert!(error.to_string().contains("1 dropped: both answers are the same"), "{error}");
     assert!(error.hint().is_some_and(|hint| !hint.contains("max_length")), "{:?}", error.hint());
 }
+
+/// Catches an answer that is learned although one of its messages says that it is not, and an end that is learned although the
+/// column says with a number that the answer was cut off.
+#[test]
+fn gotcha_48_what_a_pair_says_of_its_answers_is_honoured_or_refused() {
+    let tokenizer = Tokenizer::bytes().unwrap();
+    let plain = Case { template: Some(PLAIN), ..pairs(&tokenizer) };
+    let weighed = |weight: u8| {
+        let chosen = json!([{"role": "assistant", "content": "a", "weight": weight}]);
+        json!({"prompt": "q", "chosen": chosen, "rejected": [turn("assistant", "b")]})
+    };
+    let error = plain.data(&[weighed(0)]).err().unwrap().to_string();
+    assert!(error.contains("compared whole"), "{error}");
+    assert!(plain.data(&[weighed(1)]).is_ok());
+    let ended = |value: Value| {
+        let mut line = pair("q ", "yes", "no");
+        line["chosen_ended"] = value;
+        line
+    };
+    let ids = |value: Value| pairs(&tokenizer).encode(&[ended(value)]).0[0].ids.clone();
+    assert_eq!(ids(json!(0)), ids(json!(false)));
+    assert_eq!(ids(json!(1)), ids(json!(null)));
+    assert_ne!(ids(json!(0)), ids(json!(1)));
+    let error = pairs(&tokenizer).data(&[ended(json!("no"))]).err().unwrap().to_string();
+    assert!(error.contains("`chosen_ended`") && error.contains("rows.jsonl:1"), "{error}");
+}

@@ -69,10 +69,6 @@ pub(super) fn stop_gradients(case: &Case<'_>) -> Outcome {
                 lost.name
             ));
         }
-        let unknown = |d: &&Detached| !d.name.is_empty() && !declared.iter().any(|spec| spec.name == d.name);
-        if let Some(other) = detached.iter().find(unknown) {
-            return fault(format!("`loss` detaches `{}`, which the manifest does not declare", other.name));
-        }
         if case.coupled() && case.manifest().data == DataKind::UNPAIRED {
             flows_between_rows(case, objective.as_ref(), &batch, &loss, &detached).map_err(|f| f.shown_by(&batch))?;
         }

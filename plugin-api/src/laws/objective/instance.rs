@@ -8,6 +8,7 @@ use super::{
 use crate::{
     Code,
     batch::Batch,
+    contract,
     manifest::Normaliser,
     objective::{Loss, Objective, Verdict},
 };
@@ -40,6 +41,7 @@ pub(super) fn normalisers(case: &Case<'_>) -> Outcome {
                 return fault(format!("`weigh` answers {weight} for `{name}`, its pieces {sum}"));
             }
         }
+        contract::weights(case.manifest(), &whole).map_err(|why| Fault::from(format!("`weigh`: {}", why.text)))?;
     }
     holds()
 }
