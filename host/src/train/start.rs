@@ -92,6 +92,9 @@ pub(super) fn trainer(mut prepared: Prepared, resume: bool, show: Show) -> Resul
         }
     };
     // A run that begins pins its plugins once they have passed the trial before its first step.
+    if state.step > 0 {
+        prepared.lock.save()?;
+    }
     write_durably(&folder.experiment(), experiment.to_toml()?.as_bytes())?;
     if !state.ended {
         receipt.write(&folder.receipt())?;
