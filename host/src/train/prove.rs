@@ -1,8 +1,9 @@
-//! Objectives whose bytes are new are checked against the quick laws on the experiment's own first batch, before it is learned from.
+//! Objectives are checked against the quick laws on the experiment's own first batch, before it is learned from: all of them where a
+//! run begins, those whose bytes are new where it is resumed.
 //!
 //! A contradiction (a cotangent that is not the derivative, a sum that depends on the cut, no gradient at all, a number that the
 //! manifest promises and that does not come out) stops the run, unless it was started with `--unproved`; then it stands in the
-//! receipt. What passes is noted in `plugins.lock`, so that later runs of the same bytes skip this.
+//! receipt. What passes is noted in `plugins.lock`.
 
 use plugin_api::{
     batch::Batch,

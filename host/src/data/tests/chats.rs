@@ -395,7 +395,7 @@ fn a_template_that_leaves_the_answer_or_its_calls_out_is_refused() {
     let tokenizer = Tokenizer::bytes().unwrap();
     let lay_out = |template: &str, messages: Value| {
         let layout = Layout { template: ChatTemplate::new(template, &tokenizer).unwrap(), strings: false };
-        layout.lay_out(&row(&json!({"messages": messages})), Part::Messages).map(|laid| laid.text)
+        layout.lay_out(&row(&json!({"messages": messages})), Part::Completion).map(|laid| laid.text)
     };
     let said = json!([{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]);
     let users = "{% for m in messages if m.role == 'user' %}{{ m.content }};{% endfor %}";
