@@ -4,6 +4,7 @@
 use std::fmt::Display;
 use std::fs::File;
 use std::io::{self, Write};
+use std::os::fd::AsFd;
 use std::sync::OnceLock;
 
 use serde::Serialize;
@@ -16,8 +17,9 @@ static KEPT: OnceLock<File> = OnceLock::new();
 /// Keeps standard output for [`out`]: what plugins print goes to standard error from here on. Call it before a plugin is loaded.
 /// A process without a standard output or error has nothing to keep apart.
 pub fn keep_stdout() {
-    if let Ok(kept) = plugin_api::load::keep_stdout() {
-        _ = KEPT.set(kept);
+    let Ok(kept) = io::stdout().as_fd().try_clone_to_owned() else { return };
+    if rustix::stdio::dup2_stdout(io::stderr()).is_ok() {
+        _ = KEPT.set(File::from(kept));
     }
 }
 

@@ -6,14 +6,12 @@ mod library;
 mod objective;
 mod reward;
 mod scan;
-mod stdout;
 
 pub use backend::LoadedSession;
 pub use library::Library;
 pub use objective::LoadedObjective;
 pub use reward::LoadedReward;
 pub use scan::{PluginInfo, scan};
-pub use stdout::keep_stdout;
 
 use crate::{
     Error, Result,
