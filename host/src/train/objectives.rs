@@ -23,6 +23,8 @@ use crate::{
 pub struct Active {
     /// Id of the plugin.
     pub id: String,
+    /// Its place among the experiment's objectives, from 0.
+    pub table: usize,
     /// Factor on its terms.
     pub weight: f64,
     /// Put before the names of its metrics; empty where it is the only one.
@@ -61,9 +63,16 @@ impl Active {
                 .with_hint(format!("computed here: {}", OFFERED.join(", "))));
             }
         }
-        let active = Active { id: id.to_owned(), weight, prefix, manifest, requirements, instance };
+        let active = Active { id: id.to_owned(), table: 0, weight, prefix, manifest, requirements, instance };
         active.check_requirements()?;
         Ok(active)
+    }
+
+    /// The same, said to be of the experiment's objective number `table`, counted from 0.
+    #[must_use]
+    pub fn of_table(mut self, table: usize) -> Active {
+        self.table = table;
+        self
     }
 
     /// Whether the instance still requires what it required when it was created: the models were set up for that.

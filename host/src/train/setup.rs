@@ -275,7 +275,8 @@ impl Prepared {
                 (true, false) => format!("{}/", own.plugin),
                 (true, true) => format!("{}.{index}/", own.plugin),
             };
-            all.push(Active::new(&own.plugin, own.weight, prefix, manifest.clone(), Box::new(instance), &kind)?);
+            let active = Active::new(&own.plugin, own.weight, prefix, manifest.clone(), Box::new(instance), &kind)?;
+            all.push(active.of_table(index));
         }
         let mut objectives = Objectives::new(all)?;
         objectives.limit(self.config.vocab, self.config.context as usize);

@@ -62,7 +62,7 @@ fn sequence_of(offsets: &[usize], n: usize) -> Option<usize> {
 }
 
 /// A token's place in words: in the batch and in its sequence.
-fn place(offsets: &[usize], n: usize) -> String {
+pub(crate) fn place(offsets: &[usize], n: usize) -> String {
     match sequence_of(offsets, n) {
         Some(s) => format!("token {n} (token {} of sequence {s})", n - offsets[s]),
         None => format!("token {n}"),

@@ -9,7 +9,7 @@ use super::{
 use crate::{
     batch::{Array, Batch},
     laws::Agreement,
-    manifest::DataKind,
+    manifest::{DataKind, ObjectiveManifest, StopGradient},
     objective::{Loss, Objective},
     tape::{CheckError, Detached, gradient_error, record_detached, replay_detached},
 };
@@ -57,23 +57,28 @@ fn points(case: &Case<'_>) -> Result<Vec<Point>, Fault> {
 /// What is declared to be detached is detached, under its name; and of labelled answers no gradient flows from one row into
 /// another: where rows meet (KTO's reference point), the meeting point is a constant.
 pub(super) fn stop_gradients(case: &Case<'_>) -> Outcome {
-    let declared = &case.manifest().stop_gradients;
     let mut count = 0;
     for (objective, batch) in points(case)? {
         let (loss, detached) = base(objective.as_ref(), &batch)?;
         count = count.max(detached.len());
-        if let Some(lost) = declared.iter().find(|spec| !detached.iter().any(|d| d.name == spec.name)) {
-            return fault(format!(
-                "the manifest says that `{0}` is held constant in the gradient, but `loss` never detaches it: \
-                 `x.detach_as(\"{0}\")` on a tape, `stop_gradient(\"{0}\", values)` by hand",
-                lost.name
-            ));
-        }
+        all_detached(case.manifest(), &detached).map_err(|fault| fault.shown_by(&batch))?;
         if case.coupled() && case.manifest().data == DataKind::UNPAIRED {
             flows_between_rows(case, objective.as_ref(), &batch, &loss, &detached).map_err(|f| f.shown_by(&batch))?;
         }
     }
     Ok(Held::note(if count == 0 { String::new() } else { format!("{count} detached values") }))
+}
+
+/// Whether the loss detached everything that the manifest declares as held constant.
+pub(super) fn all_detached(manifest: &ObjectiveManifest, detached: &[Detached]) -> Result<(), Fault> {
+    let lost = |spec: &&StopGradient| !detached.iter().any(|found| found.name == spec.name);
+    match manifest.stop_gradients.iter().find(lost) {
+        None => Ok(()),
+        Some(StopGradient { name, .. }) => fault(format!(
+            "the manifest says that `{name}` is held constant in the gradient, but `loss` never detaches it: \
+             `x.detach_as(\"{name}\")` on a tape, `stop_gradient(\"{name}\", values)` by hand"
+        )),
+    }
 }
 
 /// Whether the cotangents of the first half of the rows change where the statistics of the others do, all detached values held.

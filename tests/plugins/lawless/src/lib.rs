@@ -1,5 +1,8 @@
 //! Objectives and rewards that obey the laws, or break one of them in a known way, for the tests; never shipped.
 
+mod answers;
 mod kto;
 mod rewards;
+mod scaled;
 mod tokens;
+mod weights;
