@@ -195,7 +195,8 @@ pub struct MetricSpec {
 /// A value that the loss holds constant in its gradient although it depends on a statistic, such as KTO's reference point.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct StopGradient {
-    /// Its name in the loss: `x.detach_as(name)` on a tape, `stop_gradient(name, values)` by hand.
+    /// Its name in the loss: `x.detach_as(name)` on a tape, `stop_gradient(name, values)` by hand. `loss` detaches it under all
+    /// options, also under those that do not use it.
     pub name: String,
     /// What it is, in one sentence.
     pub meaning: String,
@@ -301,6 +302,11 @@ pub struct DeviceSpec {
     /// Anything a user should know.
     #[serde(default)]
     pub note: String,
+    /// The instruction set that computes on this machine, such as `avx2`, where another one gives other last bits; empty where
+    /// there is only one. It stands in receipts and decides which cached numbers are used again. Where the backend has an option
+    /// `isa` and it is not `auto`, that counts instead.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub instruction_set: String,
 }
 
 /// A backend's description of itself.

@@ -222,7 +222,8 @@ fn an_objective_with_its_own_text_is_checked_on_it() {
     let ptx = crate::road::PPO.replace("[objective]", "[[objective]]");
     for command in ["run", "check"] {
         lab.write("tiny.toml", format!("{SMALL}{ROWS}{ptx}{}", own("wrong-cotangent-sign")));
-        lab.ask(&[command, "tiny.toml"]).refuses(1, &["\"wrong-cotangent-sign\" contradicts itself", "cotangents: term `nll`"]);
+        lab.ask(&[command, "tiny.toml"])
+            .refuses(1, &["\"wrong-cotangent-sign\" contradicts itself", "cotangents: term `nll`"]);
     }
     lab.write("tiny.toml", format!("{SMALL}{ROWS}{ptx}{}", own("ce")));
     lab.run(&["train.steps=1"]).succeeds();

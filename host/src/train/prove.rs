@@ -60,11 +60,7 @@ impl Prepared {
 /// Those of the options `given` that have no default.
 fn without_defaults(manifest: &ObjectiveManifest, given: &OptionMap) -> OptionMap {
     let has_no_default = |name: &str| manifest.options.iter().any(|o| o.name == name && o.default.is_null());
-    given
-        .iter()
-        .filter(|(name, _)| has_no_default(name))
-        .map(|(name, value)| (name.clone(), value.clone()))
-        .collect()
+    given.iter().filter(|(name, _)| has_no_default(name)).map(|(name, value)| (name.clone(), value.clone())).collect()
 }
 
 /// What the quick laws found of one objective.

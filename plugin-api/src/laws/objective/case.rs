@@ -66,7 +66,7 @@ impl From<String> for Fault {
 
 impl From<Error> for Fault {
     fn from(e: Error) -> Self {
-        Fault::from(format!("{:?}: {e}", e.code))
+        Fault::from(e.to_string())
     }
 }
 

@@ -44,7 +44,10 @@ pub const QUICK: &[(&str, &str)] = &[
     ("gradient", "sums and cotangents are finite, and not all cotangents are 0"),
     ("cotangents", "they are the derivatives of the sums, by central differences at a few tokens"),
     ("stop-gradients", "what the manifest declares as held constant in the gradient is detached by `loss`"),
-    ("normalisers", "`weigh` answers for each custom normaliser, and the batch cut in two gives the same (unless the loss is coupled)"),
+    (
+        "normalisers",
+        "`weigh` answers for each custom normaliser, and the batch cut in two gives the same (unless the loss is coupled)",
+    ),
     ("additivity", "the batch cut in two gives the same sums, cotangents and metrics (unless the loss is coupled)"),
     ("expectations", "for equal models with uniform logits the manifest's numbers come out (default options)"),
 ];
@@ -77,7 +80,8 @@ impl Quick<'_> {
     pub fn silent_terms(&self) -> Result<Vec<String>> {
         let batch = self.near(&self.part()?, 1)?;
         let loss = guard::catch("", "loss", || self.objective.loss(&batch))?;
-        let is_silent = |term: &&Term| term.coefficient != 0.0 && !term.cotangents.iter().any(|(_, values)| tells(values));
+        let is_silent =
+            |term: &&Term| term.coefficient != 0.0 && !term.cotangents.iter().any(|(_, values)| tells(values));
         Ok(loss.terms.iter().filter(is_silent).map(|term| term.name.clone()).collect())
     }
 
@@ -251,7 +255,8 @@ impl Quick<'_> {
             Ok(cut) => cut,
             Err(why) => return Ok(Held::note(why)),
         };
-        let halves = cut.iter().map(|half| weigh(&sequences::select(&data, half)?)).collect::<Result<Vec<_>, Fault>>()?;
+        let halves =
+            cut.iter().map(|half| weigh(&sequences::select(&data, half)?)).collect::<Result<Vec<_>, Fault>>()?;
         let mut worst = Alike::Rounding.measure(0.0, 0.0);
         for (term, weight) in &whole {
             let own = halves.iter().flatten().filter(|(name, _)| name == term);
