@@ -91,6 +91,9 @@
 //! `cargo build --release`, then `telos run FILE --plugins target/release`. The library works with every host of the same major
 //! version of the contract, whatever compiler built that.
 //!
+//! A library may hold several plugins, of any kinds: one `export_objective!`, `export_reward!` or `export_backend!` for each, with
+//! ids that differ. `telos plugins list --plugins DIR` shows them all.
+//!
 //! # Which arrays there are
 //! N tokens of S sequences, packed without padding. *Scope* says what a row is: `token` (N rows), `sequence` (S rows), `batch` (rows
 //! of its own). Log-probabilities and entropies are in nats, values and scores in the unit of the reward.
@@ -110,6 +113,10 @@
 //! row that was given), and where they mean something `group`, `side` and `column.NAME`. The host shifts, packs and cuts. The same
 //! rows and seed give the same answer. `None` leaves it to the host.
 //!
+//! It may leave rows out, use a row several times, and put parts of several rows into one sequence: `row` then names the row that
+//! the sequence counts for. At least one sequence is returned. Sequences with the same `group` stay in one micro-batch; only columns
+//! that are returned reach `loss`. `telos plugins verify` notes how many rows are kept.
+//!
 //! **In `prepare`, `weigh` and `loss`**:
 //!
 //! | array | scope | data kinds | meaning |
@@ -121,9 +128,15 @@
 //! | `column.NAME` | sequence | rows of every kind | a numeric column that every row has |
 //! | `group` | sequence | preference, prompt | the same number for the two answers of a pair, or for all answers to one prompt |
 //! | `side` | sequence | preference, unpaired | 1 chosen or desirable, 0 rejected or undesirable |
+//! | `column.label` | sequence | unpaired | the row's label, the same number as `side` |
 //! | `reward` | sequence | prompt | what the answer is worth: the weighted sum of the experiment's rewards |
 //! | `ended` | sequence | prompt | 1 where the answer ended by itself, 0 where it was cut off |
 //! | what `prepare` returned | its own | all | cut like the window |
+//!
+//! All arrays hold `f64`, ids and flags too. `batch.get(NAME)` reads numbers, `batch.mask()`, `batch.offsets()` and
+//! `batch.column(NAME)` are short forms; `batch.var(&tape, NAME)` reads a statistic with its gradient. The two answers of a pair are
+//! neighbours, the chosen one first, and always in one micro-batch; `group` and `side` say the same and hold for composed sequences
+//! too. A sequence without a supervised token is possible: it adds 0 to sums per token, and its cotangents are 0.
 //!
 //! `prepare` sees the whole window or rollout. Its arrays have names of their own, N or S rows, and belong to the objective; of
 //! rollouts, `keep` (per sequence, 0 or 1) drops answers. Statistics, as [`manifest::Requirements`] asks for them, are in `loss`; of
@@ -141,6 +154,10 @@
 //! | `score` | sequence | yes | scalar head at the last token |
 //!
 //! Where the mask is 0 statistics are arbitrary, and cotangents must be exactly 0.
+//!
+//! The host computes these and no others; a name is the role's, a dot and the statistic's, and for the policy the statistic's alone.
+//! In the manifest they stand under their roles: `policy` has `logp`, `lse`, `mean_logit`, `entropy`, `top1` and `score`, `reference`
+//! has `logp`, `critic` has `value` and `value_end`.
 
 pub mod abi;
 mod author;

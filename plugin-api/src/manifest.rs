@@ -248,8 +248,10 @@ pub struct ObjectiveManifest {
     pub options: Vec<OptionSpec>,
     /// What must hold at step 0.
     pub expectations: Vec<Expectation>,
-    /// The loss couples the whole batch whatever the options: the host runs the window forward, calls `loss` once, and
-    /// replays the micro-batches with those cotangents. Where options decide, [`Requirements::coupled`] says so.
+    /// The loss couples the whole batch whatever the options: what one sequence adds depends on the others beyond its own pair or
+    /// group, by a mean over the batch for example, so that the sums of a window cut in two are not the sums of the window. The host
+    /// then runs the window forward, calls `loss` once, and replays the micro-batches with those cotangents, which costs a second
+    /// forward pass. Where options decide, [`Requirements::coupled`] says so.
     pub coupled: bool,
     /// Values that the loss detaches under these names. Declaring them is voluntary; a law then holds the loss to it, so that a
     /// `detach_as` that is lost is found.

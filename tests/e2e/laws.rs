@@ -244,3 +244,25 @@ fn each_table_is_checked_with_its_own_options() {
     tables("1.0");
     lab.run(&[]).succeeds();
 }
+
+/// Catches a statistic that only the manifest knows: the run would be refused after the laws have passed.
+#[test]
+fn a_statistic_that_the_host_does_not_compute_is_found_by_the_laws() {
+    let answer = verify(&["taught", "--only", "declared"]);
+    answer.refuses(1, &[]);
+    assert!(
+        answer.out.contains("the statistic `teacher.logp` is not computed by this host, which has logp, lse"),
+        "{answer:#?}"
+    );
+}
+
+/// Catches one fault that fills the table once for every law, and codes of the contract in front of its text.
+#[test]
+fn one_fault_is_reported_once() {
+    let answer = verify(&["panics-in-loss"]);
+    answer.refuses(1, &[]);
+    let count = |text: &str| answer.out.matches(text).count();
+    assert_eq!(count("the loss that panics, in step 1 "), 1, "{answer:#?}");
+    assert!(count("the same fault as under `declared`") > 3, "{answer:#?}");
+    assert!(!answer.out.contains("PANIC"), "{answer:#?}");
+}

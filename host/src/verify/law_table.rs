@@ -53,7 +53,11 @@ fn row(f: &mut fmt::Formatter<'_>, law: &LawResult, width: usize, shown: &mut Sh
         }
         shown.insert(line.detail.clone(), law.name.clone());
         let case = if line.case.is_empty() { String::new() } else { format!("{}: ", line.case) };
-        let others = if *sets > 1 { format!(" (and under {} other option sets)", sets - 1) } else { String::new() };
+        let others = match sets - 1 {
+            0 => String::new(),
+            1 => " (and under another option set)".to_owned(),
+            more => format!(" (and under {more} other option sets)"),
+        };
         writeln!(f, "    {case}{}{others}", line.detail.replace('\n', "\n        "))?;
         if let Some(smallest) = &line.counterexample {
             writeln!(f, "        smallest counterexample: {smallest}")?;

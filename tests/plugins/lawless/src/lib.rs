@@ -4,5 +4,6 @@ mod answers;
 mod kto;
 mod rewards;
 mod scaled;
+mod teacher;
 mod tokens;
 mod weights;
