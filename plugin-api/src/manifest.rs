@@ -216,7 +216,7 @@ pub struct Expectation {
     pub quantity: String,
     /// `ln_vocab` (the logarithm of the vocabulary's size) or a number as text.
     pub value: String,
-    /// Allowed relative distance.
+    /// Allowed distance as a share of the value: 0.1 allows a tenth more or less. A value of 0 allows no distance.
     pub tolerance: f64,
     /// When it holds, in words.
     pub when: String,

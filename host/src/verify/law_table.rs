@@ -89,7 +89,10 @@ impl LawVerification {
         let failed: Vec<&str> = self.laws.iter().filter(|law| !law.passed).map(|law| law.name.as_str()).collect();
         let (plugin, sets) = (&self.plugin.id, self.options.len());
         match self.passed {
-            true => format!("passed: {} laws of {plugin}, {sets} option sets", self.laws.len()),
+            true => {
+                let of = if sets == 1 { "option set" } else { "option sets" };
+                format!("passed: {} laws of {plugin}, {sets} {of}", self.laws.len())
+            }
             false => format!("FAILED: {} of {} laws of {plugin}: {}", failed.len(), self.laws.len(), failed.join(", ")),
         }
     }

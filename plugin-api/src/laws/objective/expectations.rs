@@ -35,7 +35,10 @@ fn outside_healthy(manifest: &ObjectiveManifest, loss: &Loss) -> Option<String> 
         let ((low, high), value) = (spec.healthy?, metric(spec, part));
         let outside = !(low..=high).contains(&value);
         outside.then(|| {
-            format!("before training, the metric `{}` is {value}, outside its healthy range {low} to {high}", part.name)
+            format!(
+                "before training, the metric `{}` is {value:.4}, outside its healthy range {low} to {high}",
+                part.name
+            )
         })
     })
 }
@@ -67,7 +70,10 @@ pub(super) fn come_out(
         let agreement = Agreement::new((is - should).abs() / should.abs().max(1e-9), e.tolerance);
         if !near {
             let (name, when) = (&e.quantity, &e.when);
-            let text = format!("`{name}` should be {should} (within {} of it) where {when}; it is {is}", e.tolerance);
+            let text = format!(
+                "`{name}` should be {should} (a share of {} more or less) where {when}; it is {is}",
+                e.tolerance
+            );
             return Err(Fault::measured(text, agreement));
         }
         worst = worst.into_iter().chain([agreement]).reduce(Agreement::worse);
