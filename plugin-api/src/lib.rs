@@ -114,7 +114,7 @@
 //! rows and seed give the same answer. `None` leaves it to the host.
 //!
 //! It may leave rows out, use a row several times, and put parts of several rows into one sequence: `row` then names the row that
-//! the sequence counts for. At least one sequence is returned. Sequences with the same `group` stay in one micro-batch; only columns
+//! the sequence counts for. At least one sequence is returned. Neighbours with the same `group` stay in one micro-batch; only columns
 //! that are returned reach `loss`. `telos plugins verify` notes how many rows are kept.
 //!
 //! **In `prepare`, `weigh` and `loss`**:
@@ -135,7 +135,7 @@
 //!
 //! All arrays hold `f64`, ids and flags too. `batch.get(NAME)` reads numbers, `batch.mask()`, `batch.offsets()` and
 //! `batch.column(NAME)` are short forms; `batch.var(&tape, NAME)` reads a statistic with its gradient. The two answers of a pair are
-//! neighbours, the chosen one first, and always in one micro-batch; `group` and `side` say the same and hold for composed sequences
+//! neighbours, the chosen one first; sequences of one `group` are always in one micro-batch; `group` and `side` say the same and hold for composed sequences
 //! too. A sequence without a supervised token is possible: it adds 0 to sums per token, and its cotangents are 0.
 //!
 //! `prepare` sees the whole window or rollout. Its arrays have names of their own, N or S rows, and belong to the objective; of

@@ -266,3 +266,16 @@ fn one_fault_is_reported_once() {
     assert!(count("the same fault as under `declared`") > 3, "{answer:#?}");
     assert!(!answer.out.contains("PANIC"), "{answer:#?}");
 }
+
+/// Catches ids beyond the vocabulary that pass, and a right objective that cannot name the vocabulary it composes for.
+#[test]
+fn composed_ids_lie_within_the_vocabulary_that_is_given() {
+    let answer = verify(&["marked"]);
+    answer.refuses(1, &["breaks laws: compose"]);
+    assert!(
+        answer.out.contains("is 300, expected a whole number from 0 to 49") && answer.out.contains("--vocabulary"),
+        "{answer:#?}"
+    );
+    verify(&["marked", "--vocabulary", "301"]).succeeds();
+    verify(&["length", "--vocabulary", "301"]).refuses(2, &["--vocabulary is for objectives"]);
+}

@@ -64,6 +64,8 @@ pub struct Setting {
     pub columns: Vec<DrawnColumn>,
     /// Prompts that a reward knows; empty: a sum to work out.
     pub prompts: Vec<String>,
+    /// Number of tokens of the vocabulary; none: the generator's own.
+    pub vocabulary: Option<u32>,
 }
 
 /// A numeric column of generated data.
@@ -153,6 +155,7 @@ fn describe(job: &LawJob, given: &[String], columns: &[DrawnColumn], prompts: &[
         cases,
         columns: columns.to_vec(),
         prompts: prompts.to_vec(),
+        vocabulary: None,
     })
 }
 
@@ -185,6 +188,9 @@ fn created(job: &LawJob, library: &Library, options: &OptionMap) -> Result<()> {
 fn objective_laws(library: &Library, setting: &Setting) -> Result<objective::Laws> {
     let (manifest, own) = (library.objective_manifest()?, library.clone());
     let mut generator = objective::Generator::new(0x7e105);
+    if let Some(tokens) = setting.vocabulary {
+        generator = generator.with_vocabulary(tokens as usize);
+    }
     for column in &setting.columns {
         let name = format!("{}{}", names::COLUMN, column.name);
         let (low, high) = (column.low, column.high);

@@ -100,7 +100,7 @@ fn flows_between_rows(
     loss: &Loss,
     detached: &[Detached],
 ) -> Result<(), Fault> {
-    let units = sequences::units(batch, case.keeps_groups())?;
+    let units = sequences::units(batch)?;
     let front: Vec<usize> = units[..units.len() / 2].concat();
     let moved = case.fill(batch, Values::Near(0xf10))?;
     let mixed =

@@ -34,7 +34,7 @@ pub(super) fn normalisers(case: &Case<'_>) -> Outcome {
                 continue;
             }
             let mut sum = 0.0;
-            for piece in sequences::units(&data, case.keeps_groups())? {
+            for piece in sequences::units(&data)? {
                 sum += weight_of(&objective.weigh(&sequences::select(&data, &piece)?)?, name)?;
             }
             if !Alike::Rounding.holds(weight, sum) {

@@ -21,7 +21,7 @@ pub(super) fn additivity(case: &Case<'_>) -> Outcome {
     for draw in case.windows() {
         let (objective, batch) = case.ready(draw)?;
         let whole = case.loss(objective.as_ref(), &batch)?;
-        let units = sequences::units(&batch, case.keeps_groups())?;
+        let units = sequences::units(&batch)?;
         let (front, back) = units.split_at(units.len() / 3);
         for cut in [units.clone(), vec![front.concat(), back.concat()]] {
             let losses = cut.iter().map(|piece| {

@@ -100,12 +100,9 @@ impl Quick<'_> {
         Ok(self.manifest.coupled || self.objective.requirements()?.coupled)
     }
 
-    /// Sequences that stay together in a micro-batch.
+    /// Sequences that stay together in a micro-batch: those of one group.
     fn units(&self) -> Result<Vec<Vec<usize>>> {
-        let by_group = |n: &Normaliser| [Normaliser::PAIRS, Normaliser::GROUPS].contains(n);
-        let grouped = self.manifest.data == DataKind::PREFERENCE
-            || self.manifest.terms.iter().any(|term| by_group(&term.normaliser));
-        sequences::units(self.batch, grouped)
+        sequences::units(self.batch)
     }
 
     /// The part of the batch that the laws look at: the first units that have a cotangent other than 0, then the first of the others.

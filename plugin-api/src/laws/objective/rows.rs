@@ -84,7 +84,12 @@ pub(super) fn compose(case: &Case<'_>) -> Outcome {
 fn valid(case: &Case<'_>, rows: &Batch<'_>, composed: &Batch<'_>) -> Result<(), Fault> {
     // How long a sequence may be depends on the model.
     let limits = Limits { vocab: case.generator().vocabulary() as u64, longest: usize::MAX };
-    contract::composed(rows, composed, limits).map_err(|why| Fault::from(format!("`compose`: {}", why.text)))?;
+    contract::composed(rows, composed, limits).map_err(|why| {
+        let beyond = composed.get("token").is_ok_and(|tokens| tokens.iter().any(|id| *id >= limits.vocab as f64));
+        let remedy =
+            "; for an id of its own, give the laws the vocabulary that has it (`--vocabulary`, `with_vocabulary`)";
+        Fault::from(format!("`compose`: {}{}", why.text, if beyond { remedy } else { "" }))
+    })?;
     if composed.get(names::MASK)?.iter().all(|m| *m == 0.0) {
         return fault("nothing of what `compose` answers is supervised");
     }

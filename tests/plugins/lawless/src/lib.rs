@@ -2,6 +2,7 @@
 
 mod answers;
 mod kto;
+mod marked;
 mod rewards;
 mod scaled;
 mod teacher;

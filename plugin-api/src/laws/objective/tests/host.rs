@@ -6,12 +6,13 @@ use crate::{
     batch::Batch,
     laws::{
         Report,
-        objective::{Generator, Laws},
+        objective::{Generator, Laws, Quick, Values},
     },
     manifest::{DataKind, Expectation, MetricSpec, Normaliser, ObjectiveManifest, Reduction, StopGradient, TermSpec},
     objective::{Loss, Objective, Verdict},
     options::refuse_unknown,
 };
+use std::collections::BTreeSet;
 
 fn manifest(normaliser: Normaliser) -> ObjectiveManifest {
     ObjectiveManifest {
@@ -194,4 +195,34 @@ fn a_batch_statistic_with_a_gradient_is_refused_or_noted() {
     assert!(lost.failures().any(|line| line.group == "stop-gradients"), "{lost}");
     undeclared.assert_ok();
     assert!(undeclared.to_string().contains(note), "{undeclared}");
+}
+
+/// A loss that compares the answers to one prompt with each other, divided by the number of prompts that `weigh` counts.
+fn compared_within_groups(batch: &Batch<'_>) -> Result<Loss> {
+    let (tape, group, reward) = (batch.tape()?, batch.get("group")?, batch.get("reward")?);
+    let advantage = |s: usize| {
+        let mine: Vec<f64> =
+            (0..group.len()).filter(|other| group[*other] == group[s]).map(|other| reward[other]).collect();
+        reward[s] - mine.iter().sum::<f64>() / mine.len() as f64
+    };
+    let advantage = tape.constant((0..group.len()).map(advantage).collect::<Vec<_>>()).to_tokens();
+    Loss::new().term(&tape, "nll", 1.0, -(advantage * batch.var(&tape, "logp")?).masked_sum(batch.mask()?))
+}
+
+/// Catches laws that cut groups apart, which the host never does: right objectives would be refused.
+#[test]
+fn groups_are_never_cut_apart() {
+    let mut manifest = ObjectiveManifest { data: DataKind::PROMPT, ..manifest(Normaliser::CUSTOM) };
+    (manifest.metrics, manifest.expectations) = (Vec::new(), Vec::new());
+    let weigh: fn(&Batch<'_>) -> Result<Vec<(String, f64)>> = |batch| {
+        let groups: BTreeSet<u64> = batch.get("group")?.iter().map(|group| group.to_bits()).collect();
+        Ok(vec![("nll".into(), groups.len() as f64)])
+    };
+    let sketch = Sketch { weigh, ..Sketch::new(&["logp"], false, compared_within_groups) };
+    broken(manifest.clone(), sketch.clone()).assert_ok();
+    let statistics = ["logp".to_owned()];
+    let generator = Generator::new(3);
+    let batch =
+        generator.fill(&generator.data(&manifest, 0), &manifest, &statistics, Values::Random(0)).expect("a batch");
+    Quick { manifest: &manifest, objective: &sketch, plain: None, batch: &batch, vocabulary: 50 }.verify().assert_ok();
 }
