@@ -105,24 +105,3 @@ fn the_reference_reads_rows_by_micro_batches() {
     let (with, without) = (peak("false"), peak("true"));
     assert!(with < 2 * without, "{with} bytes, and {without} without a reference");
 }
-
-/// Every file of pairs among the shared data, as it is.
-#[test]
-fn real_preferences_are_read_as_they_are() {
-    let Some(data) = std::env::var_os("TELOS_DATA") else {
-        eprintln!("SKIPPED: TELOS_DATA does not name the folder of the shared data, so its pairs are not read");
-        return;
-    };
-    let lab = lab();
-    for (name, group, pairs) in [("gsm8k_model_solutions", "qid", 2426), ("pandalm_human", "prompt", 760)] {
-        let path = std::path::Path::new(&data).join("preference").join(name).with_extension("jsonl");
-        let group = if group == "prompt" { String::new() } else { format!("group_column='{group}',") };
-        let source = format!("data={{source='jsonl',{group}path='{}'}}", path.display());
-        let sets = [source.as_str(), "model.context=2048", "train.batch={pairs=1}", "objective.plugin=reward"];
-        let rows = &check(&lab, &sets)["rows"];
-        let number = |key: &str| rows[key].as_u64().expect("a count");
-        assert_eq!(number("train") + number("held_out") + number("dropped_held_out_prompt"), pairs, "{rows:#}");
-        assert_eq!(number("dropped_too_long") + number("dropped_empty") + number("dropped_same"), 0, "{rows:#}");
-        assert!((pairs / 20..pairs / 4).contains(&number("held_out")), "{rows:#}");
-    }
-}
