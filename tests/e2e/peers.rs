@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::lab::{Lab, Run, SMALL};
+use crate::lab::{Lab, Run, SMALL, json_lines};
 
 const BASE: &str = r#"
 [data]
@@ -111,11 +111,6 @@ fn the_first_rollout_is_the_same_on_every_backend() {
     assert!(drawn.iter().all(|other| *other == drawn[0]), "{drawn:?}");
 }
 
-fn rows(lab: &Lab, name: &str) -> Vec<Value> {
-    let text = std::fs::read_to_string(lab.at(name)).expect("the rows");
-    text.lines().map(|line| serde_json::from_str(line).expect("a row")).collect()
-}
-
 /// Catches sides exchanged, rows that a preference objective cannot read, prompts that are lost, and a file that is overwritten; and
 /// bytes that make no character, which would be other tokens once they are written: answers of weights that have learned nothing.
 #[test]
@@ -133,7 +128,7 @@ fn a_models_own_answers_become_pairs() {
     let pairs = |more: &[&str]| lab.ask(&[&["pairs", "tiny.toml", "--samples", "4", "--json"], more].concat());
     let answer = pairs(&["--out", "own.jsonl"]);
     let found: Value = serde_json::from_str(answer.succeeds()).expect("JSON");
-    let rows = rows(&lab, "own.jsonl");
+    let rows = json_lines(lab.at("own.jsonl"));
     assert_eq!(found["pairs"].as_u64(), Some(rows.len() as u64), "{found}");
     assert_eq!(found["prompts"], 220, "the held-out ones too: {found}");
     assert_eq!(found["pairs"].as_u64().zip(found["ties"].as_u64()).map(|(a, b)| a + b), Some(220), "{found}");

@@ -33,7 +33,7 @@ pub fn composed(rows: &Batch<'_>, answer: &Batch<'_>, limits: Limits) -> Result<
             name if name.starts_with(names::COLUMN) => Scope::SEQUENCE,
             name => {
                 let read = "offsets, token, mask, row, group, side and column.NAME";
-                return fault(format!("it returned `{name}`, which is not read; of sequences are read {read}"));
+                return fault(format!("it returned `{name}`, which is not read; these arrays are: {read}"));
             }
         };
         if array.scope != scope || array.cols != 1 {
@@ -58,10 +58,12 @@ pub fn composed(rows: &Batch<'_>, answer: &Batch<'_>, limits: Limits) -> Result<
     }
     for (s, ends) in offsets.windows(2).enumerate() {
         let length = ends[1] - ends[0];
-        if !(2..=limits.longest).contains(&length) {
+        if length < 2 {
+            return Err(Fault::at(format!("sequence {s} has {length} tokens, expected at least 2"), Some(s)));
+        }
+        if length > limits.longest {
             let most = limits.longest;
-            let text =
-                format!("sequence {s} has {length} tokens, expected 2 to {most}, what the model's context holds");
+            let text = format!("sequence {s} has {length} tokens, expected at most {most}, the model's context");
             return Err(Fault::at(text, Some(s)));
         }
     }
@@ -375,7 +377,10 @@ mod tests {
             (answer().with("row", Scope::TOKEN, vec![4.0; 5]), "`row` per token"),
             (answer().with(names::GROUP, Scope::SEQUENCE, vec![f64::NAN; 2]), "`group` is NaN for sequence 0"),
             (pairs.with(names::SIDE, Scope::SEQUENCE, vec![1.0, 2.0]), "`side` is 2 for sequence 1, expected 0 or 1"),
-            (answer().with(names::OFFSETS, Scope::BATCH, vec![0.0, 1.0, 5.0]), "sequence 0 has 1 tokens"),
+            (
+                answer().with(names::OFFSETS, Scope::BATCH, vec![0.0, 1.0, 5.0]),
+                "sequence 0 has 1 tokens, expected at least 2",
+            ),
             (answer().with(names::OFFSETS, Scope::BATCH, vec![0.0, 1.5, 5.0]), "`offsets`[1] is 1.5"),
             (answer().with(names::OFFSETS, Scope::BATCH, vec![0.0, 2.0]), "`token` holds 5 values"),
         ];
@@ -384,7 +389,10 @@ mod tests {
             assert!(why.contains(part), "{part} is missing in {why}");
         }
         let long = composed(&rows(), &answer(), Limits { vocab: 7, longest: 2 }).unwrap_err();
-        assert!(long.text.contains("sequence 1 has 3 tokens, expected 2 to 2") && long.sequence == Some(1), "{long}");
+        assert!(
+            long.text.contains("sequence 1 has 3 tokens, expected at most 2") && long.sequence == Some(1),
+            "{long}"
+        );
         let none = Batch::new().with(names::OFFSETS, Scope::BATCH, vec![0.0]);
         let none = ["token", names::MASK].into_iter().fold(none, |all, name| all.with(name, Scope::TOKEN, vec![]));
         let none = composed(&rows(), &none.with("row", Scope::SEQUENCE, vec![]), limits).unwrap_err();

@@ -45,8 +45,8 @@ const OWN_ARRAYS: &[&str] = &[
     "value_end",
     "pooled",
 ];
-/// Beginnings of the names of such arrays: columns of the data, and statistics of other models.
-const OWN_ARRAY_GROUPS: &[&str] = &[names::COLUMN, "policy.", "reference.", "critic.", "teacher.", "reward."];
+/// Beginnings of the names of such arrays: columns of the data, statistics of other models, and names reserved for the ABI.
+const OWN_ARRAY_GROUPS: &[&str] = &[names::COLUMN, "policy.", "reference.", "critic.", "teacher.", "reward.", "telos."];
 
 /// Whether the host makes an array of this name, so that `prepare` may not return one.
 pub fn host_owns_array(name: &str) -> bool {
@@ -222,7 +222,11 @@ mod tests {
     #[test]
     fn gotcha_57_arrays_of_the_host_are_known() {
         let own = ["mask", "group", "target", "offsets", "side", "row", "token", "logp", "reward", "ended"];
-        assert!(own.into_iter().chain(["column.margin", "reference.logp", "critic.value"]).all(host_owns_array));
+        assert!(
+            own.into_iter()
+                .chain(["column.margin", "reference.logp", "critic.value", "telos.record"])
+                .all(host_owns_array)
+        );
         assert!(
             !["advantage", "old_logp", "rollout.score", "return", "keep", "columns"].into_iter().any(host_owns_array)
         );

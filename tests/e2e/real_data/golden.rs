@@ -5,10 +5,7 @@ use std::{fs, path::PathBuf};
 use serde_json::Value;
 
 use super::model;
-use crate::{
-    lab::{Lab, close},
-    rig::Answer,
-};
+use crate::lab::{Lab, close};
 
 /// The model's folder and its golden numbers.
 fn golden() -> (PathBuf, Value) {
@@ -19,10 +16,6 @@ fn golden() -> (PathBuf, Value) {
 
 fn numbers(value: &Value) -> Vec<f64> {
     value.as_array().expect("a list").iter().map(|n| n.as_f64().expect("a number")).collect()
-}
-
-fn json(answer: Answer) -> Value {
-    serde_json::from_str(answer.succeeds()).expect("JSON")
 }
 
 /// Catches any difference in the model's arithmetic or its tokenizer: logits, and 200 greedy tokens to the letter.
@@ -41,7 +34,9 @@ fn a_real_model_gives_its_golden_logits_and_text() {
     for backend in backends {
         let ask =
             ["generate", &model, "--prompt", prompt, "--temperature", "0", "--max-tokens", &rest, "--json", "--logits"];
-        let found = json(lab.ask(&[&ask[..], backend].concat()));
+        let answer = lab.ask(&[&ask[..], backend].concat());
+        answer.succeeds();
+        let found = answer.json();
         assert_eq!(numbers(&found["prompt_tokens"]), ids);
         let logits = numbers(&found["logits"]);
         let expected = numbers(&golden["last_logits"]);
@@ -73,7 +68,9 @@ fn a_real_model_gives_its_golden_losses() {
     let words: Vec<String> = numbers(&golden["nll_ids"])[1..].iter().filter_map(word).collect();
     let text = words.concat().replace('\u{2581}', " ").replace("<0x0A>", "\n");
     lab.write("text.txt", text.trim_start_matches(' '));
-    let found = json(lab.ask(&["eval", &model, "--data", "text.txt", "--json", "--per-token"]));
+    let answer = lab.ask(&["eval", &model, "--data", "text.txt", "--json", "--per-token"]);
+    answer.succeeds();
+    let found = answer.json();
     let each = numbers(&found["nll_per_token"]);
     // The end of the text is predicted too, and stands last.
     assert_eq!(each.len(), expected.len() + 1);

@@ -1,11 +1,9 @@
 //! Published sets of rows, read as they are.
 
-use std::fs;
-
 use serde_json::Value;
 
 use super::{data, model};
-use crate::lab::{Lab, SMALL};
+use crate::lab::{Lab, SMALL, json_lines, with_sets};
 
 const SFT: &str = "objective={plugin='sft'}";
 const PPO: &str = "objective={plugin='ppo'}";
@@ -13,17 +11,17 @@ const EXACT: &str = "reward=[{plugin='exact'}]";
 const LENGTH: &str = "reward=[{plugin='length',unit='characters',target=4}]";
 const ROLLOUT: &str = "rollout={prompts=8,max_new_tokens=8}";
 
-/// `telos COMMAND` with a tiny model and these overrides.
-fn ask(lab: &Lab, command: &[&str], sets: &[&str]) -> String {
-    let own = ["train={steps=4,optimizer={lr=1e-3}}"];
+const TRAIN: &str = "train={steps=4,optimizer={lr=1e-3}}";
+
+/// A folder with `tiny.toml` of a tiny model.
+fn lab() -> Lab {
+    let lab = Lab::new();
     lab.write("tiny.toml", SMALL);
-    let sets = own.iter().chain(sets).flat_map(|set| ["--set", *set]);
-    let args: Vec<&str> = command.iter().copied().chain(sets).collect();
-    lab.ask(&args).succeeds().to_owned()
+    lab
 }
 
 fn check(sets: &[&str]) -> Value {
-    serde_json::from_str(&ask(&Lab::new(), &["check", "tiny.toml", "--json"], sets)).expect("JSON")
+    lab().check("tiny.toml", &[&[TRAIN], sets].concat())
 }
 
 /// What `telos check` counts of a file of rows, and the sum of all counts that are of rows.
@@ -86,16 +84,15 @@ fn gotcha_51_a_real_tokenizers_beginning_is_not_put_before_a_templates_text() {
 #[test]
 #[cfg_attr(not(telos_data), ignore = "needs real data: set TELOS_DATA to its folder")]
 fn a_real_models_answers_continue_where_the_prompt_ends() {
-    let lab = Lab::new();
+    let lab = lab();
     let from = format!("model={{from='{}'}}", model().display());
     let prompts = (0..20).map(|n| format!("{{\"prompt\": \"Once upon a time, {n} dogs went to the park.\"}}\n"));
     lab.write("prompts.jsonl", prompts.collect::<String>());
     let rollout = "rollout={prompts=16,samples=2,epochs=2,max_new_tokens=12}";
     let rows = "data={source='jsonl',path='prompts.jsonl',max_length=96}";
-    let sets = [PPO, LENGTH, rollout, "train.batch={prompts=8}", &from, rows];
-    ask(&lab, &["pairs", "tiny.toml", "--out", "own.jsonl"], &sets);
-    let text = fs::read_to_string(lab.at("own.jsonl")).expect("the rows");
-    let rows: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).expect("a row")).collect();
+    let sets = [TRAIN, PPO, LENGTH, rollout, "train.batch={prompts=8}", &from, rows];
+    lab.ask(&with_sets(&["pairs", "tiny.toml", "--out", "own.jsonl"], &sets)).succeeds();
+    let rows = json_lines(lab.at("own.jsonl"));
     let continues = |row: &&Value| row["chosen"].as_str().is_some_and(|text| text.starts_with([' ', '\n']));
     assert!(rows.len() > 10 && 10 * rows.iter().filter(continues).count() >= 9 * rows.len(), "{rows:?}");
 }
