@@ -9,16 +9,16 @@ use crate::{
     objective::Verdict,
 };
 
-/// What sequences must fit into.
+/// Limits of a run on composed sequences.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
     /// Ids are below this.
     pub vocab: u64,
-    /// The most tokens of a sequence: the context, and one more where the last token is only predicted.
+    /// The maximum number of tokens in a sequence: the context, and one more if the last token is only predicted.
     pub longest: usize,
 }
 
-/// Whether sequences that `compose` made of `rows` can be learned from.
+/// Checks the sequences that `compose` made from `rows`.
 ///
 /// # Errors
 /// The first mistake: an array that is missing, unknown, of another scope or length; a token that is not an id of the
@@ -80,7 +80,7 @@ pub fn composed(rows: &Batch<'_>, answer: &Batch<'_>, limits: Limits) -> Result<
     let given: BTreeSet<u64> = rows.get("row")?.iter().map(|row| row.to_bits()).collect();
     let own = answer.get("row")?;
     if let Some(s) = own.iter().position(|row| !given.contains(&row.to_bits())) {
-        return Err(Fault::at(format!("sequence {s} is said to be of row {}, which was not given", own[s]), Some(s)));
+        return Err(Fault::at(format!("sequence {s} has `row` {}, which was not given", own[s]), Some(s)));
     }
     for array in answer.arrays().iter().filter(|array| array.scope == Scope::SEQUENCE) {
         let side = array.name == names::SIDE;
@@ -103,7 +103,7 @@ fn whole_offsets(answer: &Batch<'_>) -> Result<Vec<usize>, Fault> {
     Ok(answer.offsets()?)
 }
 
-/// Whether the arrays that `prepare` made of `given` may join its batches. Of rollouts, `keep` may be among them.
+/// Checks the arrays that `prepare` made from `given`. With rollouts, `keep` may be among them.
 ///
 /// Numbers per token must be finite where the mask is 1, all others everywhere.
 ///
@@ -170,7 +170,7 @@ fn finite(array: &Array<'_>, mask: &[f64], offsets: &[usize]) -> Result<(), Faul
     Err(Fault::at(format!("`{name}` is {value} at {at}, expected a finite number"), sequence))
 }
 
-/// Whether `weigh` answered once for each term with a custom normaliser, and for nothing else.
+/// Checks that `weigh` returned one weight for each term with a custom normaliser, and nothing else.
 ///
 /// # Errors
 /// The first mistake: a term that is missing, unknown or given twice; a weight that is negative or not finite.
@@ -194,10 +194,10 @@ pub fn weights(manifest: &ObjectiveManifest, answer: &[(String, f64)]) -> Result
     }
 }
 
-/// Whether a verdict means something: 0 to 2, and the end of a rollout only where there are rollouts.
+/// Checks a verdict: 0, 1 or 2, and 1 (the end of a rollout) only with rollouts.
 ///
 /// # Errors
-/// What was answered and what is known.
+/// The verdict found and those that are allowed.
 pub fn verdict(verdict: Verdict, rollouts: bool) -> Result<(), Fault> {
     match verdict {
         Verdict::CONTINUE | Verdict::STOP => Ok(()),
@@ -371,8 +371,8 @@ mod tests {
             (answer().with(names::MASK, Scope::TOKEN, vec![1.0; 6]), "`mask` holds 6 values"),
             (answer().with(names::MASK, Scope::TOKEN, vec![0.0, 0.5, 0.0, 1.0, 1.0]), "`mask` is 0.5 at token 1"),
             (answer().with(names::MASK, Scope::TOKEN, vec![f64::NAN; 5]), "`mask` is NaN"),
-            (answer().with("row", Scope::SEQUENCE, vec![4.0, 5.0]), "row 5, which was not given"),
-            (answer().with("row", Scope::SEQUENCE, vec![-4.0, 9.0]), "row -4"),
+            (answer().with("row", Scope::SEQUENCE, vec![4.0, 5.0]), "`row` 5, which was not given"),
+            (answer().with("row", Scope::SEQUENCE, vec![-4.0, 9.0]), "`row` -4"),
             (answer().with("weight", Scope::TOKEN, vec![1.0; 5]), "`weight`, which is not read"),
             (answer().with("row", Scope::TOKEN, vec![4.0; 5]), "`row` per token"),
             (answer().with(names::GROUP, Scope::SEQUENCE, vec![f64::NAN; 2]), "`group` is NaN for sequence 0"),

@@ -1,4 +1,4 @@
-//! What an objective says about itself, checked when it is loaded and created.
+//! Checks of an objective's manifest when it is loaded, and of its requirements when it is created.
 
 use super::{Fault, fault, twice};
 use crate::{
@@ -12,7 +12,7 @@ const LONGEST_NAME: usize = 100;
 /// Keys of metrics.jsonl that the host writes itself.
 const OWN_METRICS: &[&str] =
     &["step", "kind", "loss", "lr", "grad_norm", "tokens", "context", "refused", "token_accuracy", "exact_match"];
-/// Beginnings of such keys.
+/// Prefixes of such keys.
 const OWN_METRIC_GROUPS: &[&str] = &["eval/", "reward/", "critic/", "answers/"];
 
 /// Whether the host writes a number of this name into metrics.jsonl, so that no term or metric may have it.
@@ -108,7 +108,7 @@ fn bad_name(name: &str) -> Option<String> {
     }
 }
 
-/// Whether an instance's requirements are possible and stand in its manifest.
+/// Checks that an instance's requirements are possible and declared in its manifest.
 ///
 /// # Errors
 /// The first mistake.

@@ -193,13 +193,16 @@ fn eval_needs_dummy() {
     lab.write("bad.jsonl", "{\"prompt\": \"a\", \"completion\": \"b\"}\n{\"question\": 7}\n");
     lab.ask(&["eval", "runs/tiny", "--rows", "bad.jsonl"]).refuses(2, &["bad.jsonl:2"]);
     lab.ask(&["eval", "runs/tiny"]).refuses(2, &["--data"]);
-    // A run of no step asks for no learning rate and no batch.
-    lab.write("dummy.jsonl", "{\"prompt\": \"zz\", \"completion\": \"y\"}\n");
-    let min = "data = { source = \"jsonl\", path = \"dummy.jsonl\", eval_path = \"held.jsonl\" }\nmodel.from = \"runs/tiny\"\n\
-               objective = { plugin = \"sft\" }\ntrain = { steps = 0 }\n";
-    lab.write("ev_min.toml", min);
+    // A run without steps needs neither learning rate nor batch; it evaluates the same rows to the same loss.
+    let case = case("eval-needs-dummy");
+    fs::copy(case.at("dummy.jsonl"), lab.at("dummy.jsonl")).expect("copied");
+    let min = fs::read_to_string(case.at("ev_min.toml")).expect("the case has it");
+    lab.write("ev_min.toml", min.replace("DATA/models/stories260k", "runs/tiny").replace("rows.jsonl", "held.jsonl"));
     lab.ask(&["run", "ev_min.toml"]).succeeds();
     close(Run(lab.at("runs/ev_min")).eval("eval/loss")[0], number("loss"), 1e-6, "the same rows");
+    at_home(&case, "ev_min.toml");
+    case.ask(&["run", "ev_min.toml"]).succeeds();
+    close(Run(case.at("runs/ev_min")).eval("eval/loss")[0], 257f64.ln(), 0.05, "a fresh model's first loss");
 }
 
 /// Catches a text's end token that is counted without a word, or not counted where it is said to be.
@@ -289,8 +292,7 @@ fn stage_name_dot() {
 #[test]
 fn alpaca_input_dropped() {
     let lab = case("alpaca-input-dropped");
-    let small = "[model]\nlayers = 1\ndim = 16\nheads = 2\ncontext = 512\n[train]\nsteps = 1\nbatch = { sequences = 4 }\noptimizer = { lr = 1e-4 }\n";
-    lab.write("f.toml", format!("name = \"f\"\ndata = {{ source = \"jsonl\", path = \"rows.jsonl\", held_out = 0.1 }}\nobjective = {{ plugin = \"sft\" }}\n{small}"));
+    at_home(&lab, "f.toml");
     let columns = "data.columns={prompt=\"instruction\",completion=\"output\"}";
     let found = lab.check("f.toml", &[columns]);
     assert_eq!(found["rows"]["unread_columns"], json!(["input"]));

@@ -198,7 +198,7 @@ fn what_compose_may_answer() {
         ("half a mask", |r, s| with(r, s, "mask", |m| m[0] = 0.5), "`mask` is 0.5 at token 0"),
         ("offsets that fall", |r, s| with(r, s, "offsets", |o| o[1] = 1e3), "must ascend"),
         ("offsets between tokens", |r, s| with(r, s, "offsets", |o| o[1] += 0.5), "expected a whole number"),
-        ("another row", |r, s| with(r, s, "row", |row| row[0] = 1.0), "row 1, which was not given"),
+        ("another row", |r, s| with(r, s, "row", |row| row[0] = 1.0), "`row` 1, which was not given"),
         ("one mask short", |r, s| with(r, s, "mask", |m| _ = m.pop()), "`mask` holds"),
         (
             "nothing to learn",
