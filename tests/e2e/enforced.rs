@@ -112,7 +112,7 @@ fn what_compose_answers_is_refused_by_place() {
         ("compose-long", &["has 5000 tokens", "2 to 17"]),
         ("compose-short", &["has 1 tokens"]),
         ("compose-mask", &["`mask` is 0.5"]),
-        ("compose-row", &["`row` 1000000000, which was not given"]),
+        ("compose-row", &["row 1000000000, which was not given"]),
         ("compose-unknown", &["`weight`, which is not read"]),
         ("compose-nothing", &["no array `token`"]),
     ] {

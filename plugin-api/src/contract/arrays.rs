@@ -80,7 +80,7 @@ pub fn composed(rows: &Batch<'_>, answer: &Batch<'_>, limits: Limits) -> Result<
     let given: BTreeSet<u64> = rows.get("row")?.iter().map(|row| row.to_bits()).collect();
     let own = answer.get("row")?;
     if let Some(s) = own.iter().position(|row| !given.contains(&row.to_bits())) {
-        return Err(Fault::at(format!("sequence {s} has `row` {}, which was not given", own[s]), Some(s)));
+        return Err(Fault::at(format!("sequence {s} has row {}, which was not given", own[s]), Some(s)));
     }
     for array in answer.arrays().iter().filter(|array| array.scope == Scope::SEQUENCE) {
         let side = array.name == names::SIDE;
@@ -371,8 +371,8 @@ mod tests {
             (answer().with(names::MASK, Scope::TOKEN, vec![1.0; 6]), "`mask` holds 6 values"),
             (answer().with(names::MASK, Scope::TOKEN, vec![0.0, 0.5, 0.0, 1.0, 1.0]), "`mask` is 0.5 at token 1"),
             (answer().with(names::MASK, Scope::TOKEN, vec![f64::NAN; 5]), "`mask` is NaN"),
-            (answer().with("row", Scope::SEQUENCE, vec![4.0, 5.0]), "`row` 5, which was not given"),
-            (answer().with("row", Scope::SEQUENCE, vec![-4.0, 9.0]), "`row` -4"),
+            (answer().with("row", Scope::SEQUENCE, vec![4.0, 5.0]), "row 5, which was not given"),
+            (answer().with("row", Scope::SEQUENCE, vec![-4.0, 9.0]), "row -4"),
             (answer().with("weight", Scope::TOKEN, vec![1.0; 5]), "`weight`, which is not read"),
             (answer().with("row", Scope::TOKEN, vec![4.0; 5]), "`row` per token"),
             (answer().with(names::GROUP, Scope::SEQUENCE, vec![f64::NAN; 2]), "`group` is NaN for sequence 0"),
