@@ -181,20 +181,20 @@ fn unchanged(pipeline: &Pipeline, index: usize, experiment: &Experiment) -> Resu
     changed(&pipeline.stage_folder(index), experiment).map_err(|error| has_changed(pipeline, index, error))
 }
 
-/// A stage before others that has ended stays as long as it was.
+/// Refuses another length of a finished stage that is not the last one.
 fn finished(pipeline: &Pipeline, index: usize, experiment: &Experiment) -> Result<()> {
     let changed = unchanged(pipeline, index, experiment)?;
     if !changed.length {
         return Ok(());
     }
-    let why = "its length differs: of the stages that have ended, only a pipeline's last one may go on for longer";
+    let why = "its length differs: a finished stage can be extended only if it is the last of the pipeline";
     Err(has_changed(pipeline, index, Error::request(why).with_details(changed.as_written)))
 }
 
 fn has_changed(pipeline: &Pipeline, index: usize, error: Error) -> Error {
     let name = &pipeline.stages()[index].name;
     error.context(format!("stage \"{name}\" has changed since it was begun")).with_hint(format!(
-        "put it back as it was, run it anew with what follows by --from {name}, or choose another name by --name"
+        "restore it, rerun it and the stages after it with --from {name}, or choose another name with --name"
     ))
 }
 

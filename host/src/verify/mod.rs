@@ -140,7 +140,7 @@ impl Group {
     }
 }
 
-/// Verifies `backend`; `done` is told how many groups of how many are done, and the name of the last.
+/// Verifies `backend`. Calls `done` with the number of finished groups, their total and the name of the last one.
 ///
 /// # Errors
 /// Request errors: plugin, device, dtype, option or operation that is not there. What the backend does wrong is in the
