@@ -117,7 +117,7 @@ fn date_in_template() {
         for word in [
             "rows.jsonl:1: ",
             "strftime_now",
-            "must not reach the data",
+            "must not be part of the data",
             "write a fixed date",
             "data.chat_template",
             "line 1",
