@@ -86,7 +86,7 @@ pub fn is_done(pipeline: &Pipeline, index: usize, experiment: &Experiment) -> Re
     Ok(has_ended(&folder)? && changed(&folder, experiment).is_ok_and(|changed| !changed.length))
 }
 
-/// What is to do about each stage. An earlier run of a stage without a step, or with `dev` one without a checkpoint, is
+/// What to do about each stage. An earlier run of a stage without a step, or with `dev` one without a checkpoint, is
 /// not an obstacle: the stage replaces it when its turn comes.
 ///
 /// # Errors
@@ -173,7 +173,7 @@ fn refuse_content(pipeline: &Pipeline, dev: bool) -> Result<()> {
     ))
 }
 
-/// What has changed of a stage since it was begun.
+/// The changes of a stage's experiment since it began.
 ///
 /// # Errors
 /// A request error where that may not change.

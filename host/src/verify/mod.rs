@@ -1,5 +1,5 @@
-//! `telos plugins verify`: a backend held against the f64 reference by the laws of `plugin_api::laws::backend`; an objective or a
-//! reward held against its laws ([`laws`]).
+//! `telos plugins verify`: compares a backend with the f64 reference by the laws of `plugin_api::laws::backend`; checks an objective
+//! or a reward against its laws ([`laws`]).
 //!
 //! Each operation, for each dtype, is checked in a process of its own ([`process`], [`job`]): a backend that crashes, exits
 //! or never returns fails that operation, and the others are still reported. This process never loads the backend.

@@ -148,13 +148,13 @@ fn branches(what: &str) -> String {
 pub(crate) enum Wanted {
     /// Nothing.
     Nothing,
-    /// That they are returned.
+    /// Returns them.
     Recorded,
-    /// That they are these.
+    /// Replaces them by these.
     These(Vec<Detached>),
 }
 
-/// What the enclosing [`record_detached`] or [`replay_detached`] wants; the values of a replay count as used.
+/// The request of the enclosing [`record_detached`] or [`replay_detached`]; marks the values of a replay as used.
 #[cfg(feature = "host")]
 pub(crate) fn wanted() -> Wanted {
     MODE.with(|mode| match &mut *mode.borrow_mut() {
