@@ -93,7 +93,8 @@
 //!
 //! # Which arrays there are
 //! N tokens of S sequences, packed without padding. An array has one row per token (*scope* `token`, N rows), per sequence
-//! (`sequence`, S rows), or any number of rows (`batch`). Log-probabilities and entropies are in nats, values and scores in the unit of the reward.
+//! (`sequence`, S rows), or any number of rows (`batch`). Log-probabilities and entropies are in nats, values and scores in the
+//! unit of the reward.
 //!
 //! **In `compose`** (all data kinds but prompts); its sequences are parts of rows:
 //!
