@@ -1,6 +1,6 @@
 //! What the host refuses of a whole run, and what is only noted: each in one objective.
 
-use super::{Sketch, broken};
+use super::{Sketch, Weights, broken};
 use crate::{
     Code, Error, Result,
     batch::Batch,
@@ -214,7 +214,7 @@ fn compared_within_groups(batch: &Batch<'_>) -> Result<Loss> {
 fn groups_are_never_cut_apart() {
     let mut manifest = ObjectiveManifest { data: DataKind::PROMPT, ..manifest(Normaliser::CUSTOM) };
     (manifest.metrics, manifest.expectations) = (Vec::new(), Vec::new());
-    let weigh: fn(&Batch<'_>) -> Result<Vec<(String, f64)>> = |batch| {
+    let weigh: fn(&Batch<'_>) -> Result<Weights> = |batch| {
         let groups: BTreeSet<u64> = batch.get("group")?.iter().map(|group| group.to_bits()).collect();
         Ok(vec![("nll".into(), groups.len() as f64)])
     };
