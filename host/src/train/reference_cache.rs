@@ -120,8 +120,21 @@ mod tests {
 
     const FIRST: [f64; 3] = [-0.1, f64::MIN_POSITIVE, -3.25];
 
+    /// Opens the file once nobody else has it. A process that another test starts holds it too, from its fork to its exec.
+    fn open_for_writing(path: &Path) -> BlockFile {
+        (0..10_000)
+            .find_map(|_| {
+                let blocks = BlockFile::open(path);
+                if blocks.file.is_none() {
+                    std::thread::sleep(std::time::Duration::from_millis(1));
+                }
+                blocks.file.is_some().then_some(blocks)
+            })
+            .expect("the file is free after a while")
+    }
+
     fn two_blocks(path: &Path) {
-        let mut blocks = BlockFile::open(path);
+        let mut blocks = open_for_writing(path);
         blocks.add(4, FIRST.to_vec()).unwrap();
         blocks.add(0, vec![7.0]).unwrap();
         assert_eq!(blocks.get(0), Some([7.0].as_slice()));
@@ -140,7 +153,7 @@ mod tests {
         for at in second..bytes.len() {
             for damaged in [bytes[..at].to_vec(), [&bytes[..at], &[bytes[at] ^ 1], &bytes[at + 1..]].concat()] {
                 fs::write(&path, damaged).unwrap();
-                let mut blocks = BlockFile::open(&path);
+                let mut blocks = open_for_writing(&path);
                 assert_eq!(blocks.get(4), Some(FIRST.as_slice()), "byte {at}");
                 assert_eq!(blocks.get(0), None, "byte {at}");
                 blocks.add(0, vec![7.0]).unwrap();
@@ -156,7 +169,7 @@ mod tests {
     fn what_cannot_be_written_costs_only_time() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.logps");
-        let mut first = BlockFile::open(&path);
+        let mut first = open_for_writing(&path);
         first.add(1, vec![1.0]).unwrap();
         let mut second = BlockFile::open(&path);
         assert_eq!(second.get(1), Some([1.0].as_slice()));
