@@ -34,8 +34,10 @@ pub struct Question {
 pub struct ComparedAnswer {
     /// Prompt, answer, its length and end.
     pub text: SampleText,
-    /// The row's answer.
+    /// The row's answer, the first of several.
     pub expected: String,
+    /// Its other right answers.
+    pub more_expected: Vec<String>,
     /// Whether both are the same.
     pub is_match: bool,
 }
@@ -99,13 +101,19 @@ fn question(data: &dyn Examples, tokenizer: &Tokenizer, row: &Sequence) -> Resul
         return Ok(None);
     }
     let length = row.supervised[start..].iter().take_while(|supervised| **supervised).count();
-    let is_cut = start + length == row.ids.len() && !row.ids.last().is_some_and(|id| tokenizer.is_end(*id));
     let own = data.row_text(row.row);
+    let has_no_end = start + length == row.ids.len() && !row.ids.last().is_some_and(|id| tokenizer.is_end(*id));
+    // A template's marks may leave out the token that ends an answer, and the answer is whole all the same.
+    let is_cut = has_no_end && own.is_none_or(|row| row.is_cut);
     let mut more_answers = Vec::new();
     let (answer, length) = match own.filter(|_| length == 0) {
         // Of an answer that was cut to length nobody knows the rest.
         _ if length > 0 && is_cut => (None, length),
-        _ if length > 0 => (Some(text(tokenizer, &row.ids[start..start + length])?), length),
+        _ if length > 0 => {
+            let answer = &row.ids[start..start + length];
+            let needs_end = !answer.last().is_some_and(|id| tokenizer.is_end(*id));
+            (Some(text(tokenizer, answer)?), length + usize::from(needs_end))
+        }
         Some(own) => {
             let all = own.answer.iter().chain(&own.more_answers).map(|answer| as_said(tokenizer, answer));
             let (mut answers, lengths): (Vec<_>, Vec<_>) = all.collect::<Result<Vec<_>>>()?.into_iter().unzip();
@@ -163,6 +171,7 @@ pub fn exact_match(model: &Model, tokenizer: &Tokenizer, questions: &[Question])
         answers.push(ComparedAnswer {
             is_match: question.is_right(&answer),
             expected: question.answer.clone().unwrap_or_default(),
+            more_expected: question.more_answers.clone(),
             text: SampleText {
                 prompt: question.asked.clone(),
                 text: answer,

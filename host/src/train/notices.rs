@@ -5,8 +5,17 @@ use std::collections::BTreeSet;
 
 use plugin_api::manifest::{MetricSpec, Normaliser, ObjectiveManifest, TermSpec};
 
-use super::objectives::{Active, Objectives};
-use crate::config::Experiment;
+use super::{
+    learner::Learner,
+    objectives::{Active, Objectives},
+};
+use crate::{
+    config::{
+        Experiment,
+        experiment::{Data, Length},
+    },
+    error::Result,
+};
 
 /// Steps in a row with a gradient of exactly 0 before it is said.
 const STEPS: u64 = 3;
@@ -120,8 +129,38 @@ fn never_returned(manifest: &ObjectiveManifest, returned: impl Fn(&str) -> bool)
     missing.map(|metric| metric.name.as_str()).collect()
 }
 
-/// What the experiment itself gives away before its first step.
-pub fn at_start(experiment: &Experiment, objectives: &Objectives) -> Vec<String> {
+/// What the experiment and its data show before the first step.
+///
+/// # Errors
+/// A context length of 0.
+pub fn at_start(experiment: &Experiment, learner: &Learner) -> Result<Vec<String>> {
+    let mut said = single_answers(experiment, &learner.objectives);
+    if let Length::Steps(_) = experiment.train.length {
+        let is_text = matches!(experiment.data, Data::Text { .. });
+        let (rows, reads) = learner.batcher.reads_of_a_window(learner.context(0))?;
+        said.extend(read_again(rows, is_text, reads));
+    }
+    Ok(said)
+}
+
+/// What there is to say where one step reads all `rows` rows of the data more than once: `reads` times.
+fn read_again(rows: usize, is_text: bool, reads: f64) -> Option<String> {
+    let what = match (is_text, rows) {
+        (true, 1) => "the data's only sequence".to_owned(),
+        (false, 1) => "the data's only row".to_owned(),
+        (true, _) => format!("each of the data's {rows} sequences"),
+        (false, _) => format!("each of the data's {rows} rows"),
+    };
+    (reads > 1.0).then(|| {
+        format!(
+            "the batch is larger than the training data: every step reads {what} {reads:.1} times; a smaller train.batch, or \
+             train.epochs in the place of train.steps, reads it once"
+        )
+    })
+}
+
+/// Rollouts with one answer to each prompt, where an objective compares answers.
+fn single_answers(experiment: &Experiment, objectives: &Objectives) -> Vec<String> {
     let Some(rollout) = experiment.rollout.as_ref().filter(|rollout| rollout.samples == 1) else { return Vec::new() };
     let by_groups = |active: &Active| active.manifest.terms.iter().any(|term| term.normaliser == Normaliser::GROUPS);
     let (prompts, needs) = (rollout.prompts, objectives.needs());
@@ -167,6 +206,19 @@ mod tests {
             [(0.0, 1.0), (2.0, 2.0), (0.0, 1.0), (2.0, 2.0)].into_iter().all(|pair| varied.rollout(pair).is_none())
         );
         assert!(varied.end([].into_iter()).is_empty());
+    }
+
+    /// Catches a batch that reads everything several times without a word, and a note where it reads it once.
+    #[test]
+    fn a_batch_larger_than_the_data_is_said() {
+        assert_eq!(read_again(8, false, 1.0), None);
+        assert_eq!(read_again(8, false, 0.25), None);
+        let said = read_again(8, false, 4.0).unwrap_or_default();
+        assert!(
+            said.contains("every step reads each of the data's 8 rows 4.0 times") && said.contains("train.epochs"),
+            "{said}"
+        );
+        assert!(read_again(1, true, 1.5).is_some_and(|said| said.contains("the data's only sequence 1.5 times")));
     }
 
     /// Catches a false alarm for metrics that an option switches on.

@@ -5,6 +5,7 @@ mod cached;
 mod chats;
 mod folders;
 mod formats;
+mod left_out;
 mod packing;
 mod pairs;
 mod prompts;
