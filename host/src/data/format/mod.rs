@@ -203,7 +203,8 @@ pub fn check_running_text(path: &Path, text: &str) -> Result<()> {
         "csv" | "tsv" => ("a table", "make JSON lines of it for `telos eval MODEL --rows`, or take the text out of it"),
         "toml" | "yaml" | "yml" => ("a file of settings", TO_EXPERIMENT),
         "html" | "htm" => ("an HTML page", TO_TEXT),
-        _ if are_rows(text) => ("a file of rows: every line is an object or a list of JSON", to_rows),
+        _ if are_rows(text) => ("a file of rows: every line is an object of JSON", to_rows),
+        _ if are_lists(text) => ("a file of rows: every line is a list of JSON, or an object", to_rows),
         _ if is_json(text) => ("a file of JSON: one object or list", to_rows),
         _ if is_html(text) => ("an HTML page", TO_TEXT),
         _ if is_toml(text) => ("a file of settings: TOML", TO_EXPERIMENT),
@@ -247,14 +248,21 @@ fn ending(path: &Path) -> String {
     name.extension().unwrap_or_default().to_string_lossy().to_lowercase()
 }
 
-/// Whether every line is an object or a list of JSON, with something in it.
+/// Whether every line is an object of JSON.
 fn are_rows(text: &str) -> bool {
-    let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty()).peekable();
-    let is_object = |line: &str| {
+    every_line(text, |line| {
         line.starts_with('{') && serde_json::from_str::<serde_json::Map<String, serde_json::Value>>(line).is_ok()
-    };
-    let is_list = |line: &str| line.starts_with('[') && is_json(line);
-    lines.peek().is_some() && lines.all(|line| is_object(line) || is_list(line))
+    })
+}
+
+/// Whether every line is an object or a list of JSON, and there are several.
+fn are_lists(text: &str) -> bool {
+    text.trim().contains('\n') && every_line(text, |line| line.starts_with(['{', '[']) && is_json(line))
+}
+
+fn every_line(text: &str, is_fitting: impl Fn(&str) -> bool) -> bool {
+    let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty()).peekable();
+    lines.peek().is_some() && lines.all(is_fitting)
 }
 
 /// Whether the whole text is one object of JSON, or one list with an object, a list or a string in it. `[1]` may be a footnote.

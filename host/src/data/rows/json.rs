@@ -35,9 +35,9 @@ pub fn value_at(text: &str, start: usize, names: &Columns) -> Result<(Value, usi
         // What is kept stands in strings, so this is the first digit of one that is not.
         let digits: String = kept[at..].chars().take_while(|c| c.is_ascii_digit() || *c == '-').collect();
         let at = start + whole.find(&digits).unwrap_or_default();
-        let key = last_key(&text[start..at]).map_or(String::new(), |key| format!(" (`{key}`)"));
+        let key = last_key(&text[start..at]).map_or("it".to_owned(), |key| format!("`{key}`"));
         let what = format!(
-            "the integer at column {}{key} has more than 64 bits and would be rounded: write it as a string, or remove it where \
+            "the integer at column {} has more than 64 bits and would be rounded: write it as a string, or remove {key} where \
              nothing reads it",
             column(text, at)
         );
@@ -281,8 +281,13 @@ mod tests {
             assert!(exact == "1e20" || written == exact, "{exact}: {written}");
         }
         for large in ["18446744073709551616", "-9223372036854775809"] {
-            let says = "the integer at column 7 has more than 64 bits and would be rounded: write it as a string";
-            assert_eq!(what(&format!("[\"7\", {large}]")), says);
+            let says =
+                "has more than 64 bits and would be rounded: write it as a string, or remove it where nothing reads it";
+            assert_eq!(what(&format!("[\"7\", {large}]")), format!("the integer at column 7 {says}"));
+            assert_eq!(
+                what(&format!("{{\"7\": 7, \"n\" : {{\"m\": [{large}]}}}}")),
+                format!("the integer at column 23 (`m`) {says}")
+            );
         }
     }
 

@@ -235,7 +235,7 @@ fn no_shape(place: &Place, text: &str, kind: RowKind, names: &Columns) -> DataEr
         })
         .collect();
     let remedy = if names.is_empty() { shapes::remedy(&columns, kind) } else { String::new() };
-    let remedy = if nulls.is_empty() { remedy } else { nulls };
+    let remedy = nulls + &remedy;
     let remedy = remedy.replace("IN > OUT", &from_to(Path::new(&*place.file)));
     refuse(place, "", format!("needs {}; it has {}{remedy}", wanted.join(", or "), there.join(", ")))
 }
