@@ -109,10 +109,12 @@ fn a_batch_larger_than_the_data_is_noted() {
     assert!(first_lines(&lab, &[]).contains(says));
     let none = |sets: &[&str]| assert!(!notes_say(&check(&lab, sets), "every step reads"), "{sets:?}");
     none(&["--set", "train.batch={sequences=2}"]);
-    none(&["--set", "train.steps=null", "--set", "train.epochs=1"]);
     // By tokens: each row has two, its end counted.
-    none(&["--set", "train.batch={tokens=4}"]);
-    assert!(notes_say(&check(&lab, &["--set", "train.batch={tokens=6}"]), "2 rows 1.5 times"));
+    none(&["--set", "model.context=4", "--set", "train.batch={tokens=4}"]);
+    let tokens = ["--set", "model.context=4", "--set", "train.batch={tokens=6}"];
+    assert!(notes_say(&check(&lab, &tokens), "2 rows 1.5 times"));
+    lab.write("case.toml", CASE.replace("steps = 1", "epochs = 1"));
+    none(&[]);
 }
 
 /// Catches notes on a model that only a run gives: dropout that is ignored, and an end of answers outside of the vocabulary.
@@ -163,7 +165,7 @@ fn rows_are_not_learned_as_text() {
         "--set",
         "objective.0.plugin=ce",
         "--set",
-        "train.batch={tokens=64}",
+        "train.batch={tokens=512}",
     ];
     lab.write("case.toml", CASE);
     let says = ["text.jsonl is a file of rows, and not running text", "jq -r .text text.jsonl > text.txt"];
@@ -224,8 +226,8 @@ fn pairs_keep_large_numbers() {
     }
     // In a column they would reach rewards rounded.
     lab.write("rows.jsonl", format!("{{\"prompt\": \"p\", \"n\": {large}}}\n"));
-    let says = ["rows.jsonl:1: the integer at column", "(`n`) has more than 64 bits", "write it as a string"];
-    lab.ask(&["pairs", "case.toml", "--out", "out.jsonl", "--samples", "2"]).refuses(2, &says);
+    let says = ["rows.jsonl:1: the integer at column", "has more than 64 bits", "write it as a string, or remove `n`"];
+    lab.ask(&["pairs", "case.toml", "--out", "new.jsonl", "--samples", "2"]).refuses(2, &says);
 }
 
 /// Catches a refusal without the place of the byte, and a run's folder that a refusal leaves behind.

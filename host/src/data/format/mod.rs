@@ -282,7 +282,7 @@ pub(super) fn is_html(text: &str) -> bool {
     ["<!doctype html", "<html", "<head>", "<body"].iter().any(|opening| head.starts_with(opening))
 }
 
-/// Whether the whole text is TOML with a key in it. Comments alone may be headings.
+/// Whether the whole text is TOML with a value in it. Comments alone may be headings, and headers of tables alone footnotes.
 fn is_toml(text: &str) -> bool {
-    toml::from_str::<toml::Table>(text).is_ok_and(|table| !table.is_empty())
+    text.contains('=') && toml::from_str::<toml::Table>(text).is_ok_and(|table| !table.is_empty())
 }

@@ -281,13 +281,13 @@ mod tests {
             assert!(exact == "1e20" || written == exact, "{exact}: {written}");
         }
         for large in ["18446744073709551616", "-9223372036854775809"] {
-            let says =
-                "has more than 64 bits and would be rounded: write it as a string, or remove it where nothing reads it";
-            assert_eq!(what(&format!("[\"7\", {large}]")), format!("the integer at column 7 {says}"));
+            let says = "has more than 64 bits and would be rounded: write it as a string, or remove";
             assert_eq!(
-                what(&format!("{{\"7\": 7, \"n\" : {{\"m\": [{large}]}}}}")),
-                format!("the integer at column 23 (`m`) {says}")
+                what(&format!("[\"7\", {large}]")),
+                format!("the integer at column 7 {says} it where nothing reads it")
             );
+            let nested = format!("{{\"7\": 7, \"n\" : {{\"m\": [{large}]}}}}");
+            assert_eq!(what(&nested), format!("the integer at column 23 {says} `m` where nothing reads it"));
         }
     }
 
