@@ -1,13 +1,14 @@
 //! Rows evaluated outside of a run: the loss of their completions, and greedy answers compared with them.
 
 use serde::Serialize;
+use serde_json::Value;
 
 use crate::{
     data::{
         DataError, Tokenizer,
         batcher::eval_batches,
         rows::{
-            ChatTemplate, Columns, Row, RowCorpus, RowCounts, RowKind, RowOptions, RowText,
+            ChatTemplate, Columns, Part, Row, RowCorpus, RowCounts, RowKind, RowOptions, RowText,
             encode::Encoder,
             kind::ANSWER,
             layout::Layout,
@@ -84,7 +85,8 @@ impl Opened {
             layout(&self.tokenizer, wanted.chat_template.as_deref(), corpus.train.iter().any(Row::has_messages))?;
         let context = self.model.config().context as usize;
         let longest = match corpus.kind {
-            RowKind::Prompt => context.saturating_sub(self.longest_answer(&corpus)?).max(1),
+            // An answer that fills the context must not leave every prompt without its words.
+            RowKind::Prompt => context - self.longest_answer(&corpus)?.min(context / 2),
             _ => context,
         };
         let encoder = Encoder { tokenizer: &self.tokenizer, layout: &layout, longest, truncation: None };
@@ -169,7 +171,9 @@ fn read(options: &RowOptions) -> Result<RowCorpus> {
     }
     // Prompts with an answer among their columns are no completions; where they are not read either, the first error counts, but
     // for a fault of the right answers themselves.
+    let is_null = |row: &Row| row.columns.get(Part::Completion.name()).is_some_and(Value::is_null);
     match options.read(RowKind::Prompt) {
+        Ok(corpus) if corpus.train.iter().any(is_null) => Err(error.into()),
         Ok(corpus) => Ok(corpus),
         Err(of_prompts @ DataError::Json { .. }) if matches!(&of_prompts, DataError::Json { key, .. } if key == ANSWER) => {
             Err(of_prompts.into())

@@ -155,13 +155,7 @@ impl ModelConfig {
 /// The text of a file of JSON of the folder.
 pub(super) fn read_text(path: &Path) -> Result<String> {
     let fail = |cause| Error::request(format!("{}: not UTF-8 text", path.display())).with_cause(cause);
-    let text = String::from_utf8(foreign::read(path)?).map_err(|cause| fail(cause.utf8_error()))?;
-    if text.starts_with('\u{FEFF}') {
-        let what = "begins with a byte order mark (EF BB BF), which JSON does not have and transformers refuses too";
-        return Err(Error::request(format!("{}: {what}", path.display()))
-            .with_hint(format!("take it away: sed -i '1s/^\\xEF\\xBB\\xBF//' {}", path.display())));
-    }
-    Ok(text)
+    String::from_utf8(foreign::read(path)?).map_err(|cause| fail(cause.utf8_error()))
 }
 
 /// Typed access to the keys of one file.

@@ -12,7 +12,7 @@ use super::{
 use crate::{
     config::{
         Experiment,
-        experiment::{Data, Length},
+        experiment::{Data, Length, Span},
     },
     error::Result,
 };
@@ -135,12 +135,21 @@ fn never_returned(manifest: &ObjectiveManifest, returned: impl Fn(&str) -> bool)
 /// A context length of 0.
 pub fn at_start(experiment: &Experiment, learner: &Learner) -> Result<Vec<String>> {
     let mut said = single_answers(experiment, &learner.objectives);
-    if let Length::Steps(_) = experiment.train.length {
+    if let Length::Steps(steps) = experiment.train.length {
         let is_text = matches!(experiment.data, Data::Text { .. });
         let (rows, reads) = learner.batcher.reads_of_a_window(learner.context(0))?;
         said.extend(read_again(rows, is_text, reads));
+        said.extend(no_warmup(experiment.train.schedule.warmup, steps));
     }
     Ok(said)
+}
+
+/// What there is to say where a warm-up is given as a fraction and comes to no step.
+fn no_warmup(warmup: Span, steps: u64) -> Option<String> {
+    let Span::Fraction(part) = warmup else { return None };
+    (steps > 0 && warmup.steps(steps) == 0).then(|| {
+        format!("the warm-up is {part} of {steps} steps, which is less than half a step: there is none; give it in steps, as an integer")
+    })
 }
 
 /// What there is to say where one step reads all `rows` rows of the data more than once: `reads` times.
@@ -219,6 +228,14 @@ mod tests {
             "{said}"
         );
         assert!(read_again(1, true, 1.5).is_some_and(|said| said.contains("the data's only sequence 1.5 times")));
+    }
+
+    /// Catches a warm-up that rounds to nothing without a word.
+    #[test]
+    fn a_warm_up_of_no_step_is_said() {
+        assert!(no_warmup(Span::Fraction(0.1), 4).is_some_and(|said| said.contains("0.1 of 4 steps")));
+        assert_eq!(no_warmup(Span::Fraction(0.1), 5), None);
+        assert_eq!(no_warmup(Span::Steps(0), 4), None);
     }
 
     /// Catches a false alarm for metrics that an option switches on.

@@ -222,15 +222,16 @@ const TO_TEXT: &str = "take its text out, for example: python3 -c \"import bs4; 
 /// # Errors
 /// JSON lines by the ending of the file's name, or since every line is an object of JSON with a key of rows.
 pub fn check_learned_text(path: &Path, text: &str) -> Result<()> {
+    let first = text.lines().find(|line| !line.trim().is_empty()).unwrap_or_default();
     let has_row_keys = || {
-        let first = text.lines().find(|line| !line.trim().is_empty()).unwrap_or_default();
         let row: serde_json::Map<String, serde_json::Value> = serde_json::from_str(first.trim()).unwrap_or_default();
         ["text", "prompt", "messages", "conversations", "chosen", "instruction"]
             .iter()
             .any(|key| row.contains_key(*key))
     };
     let is_lines = ["jsonl", "ndjson"].contains(&ending(path).as_str());
-    if !(are_rows(text) && (is_lines || has_row_keys())) {
+    // One torn line does not make a text of the others.
+    if !(is_lines && are_rows(first) || are_rows(text) && has_row_keys()) {
         return Ok(());
     }
     let remedy = "take the text out of it: jq -r .text IN > text.txt makes one document; a document for each row: mkdir texts && python3 -c \

@@ -241,7 +241,9 @@ fn rows_are_not_learned_as_running_text() {
     for name in ["a.jsonl", "a.jsonl.gz", "a.txt", "a.json"] {
         assert_eq!(check(name, text), Err(says(name)));
     }
-    assert_eq!(check("a.jsonl", "{\"other\": 1}"), Err(says("a.jsonl")));
+    for rows in ["{\"other\": 1}", "{\"text\": 1}\n{\"tex"] {
+        assert_eq!(check("a.jsonl", rows), Err(says("a.jsonl")));
+    }
     for (name, text) in [
         ("package.json", "{\"name\": \"a\"}"),
         ("a.txt", "{\"text\": 1}\nand more"),
