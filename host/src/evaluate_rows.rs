@@ -1,7 +1,6 @@
 //! Rows evaluated outside of a run: the loss of their completions, and greedy answers compared with them.
 
 use serde::Serialize;
-use serde_json::Value;
 
 use crate::{
     data::{
@@ -171,9 +170,10 @@ fn read(options: &RowOptions) -> Result<RowCorpus> {
     }
     // Prompts with an answer among their columns are no completions; where they are not read either, the first error counts, but
     // for a fault of the right answers themselves.
-    let is_null = |row: &Row| row.columns.get(Part::Completion.name()).is_some_and(Value::is_null);
+    let has_completion = |row: &Row| row.columns.contains_key(Part::Completion.name());
     match options.read(RowKind::Prompt) {
-        Ok(corpus) if corpus.train.iter().any(is_null) => Err(error.into()),
+        // Some rows have a completion, or null for one: the others lack theirs.
+        Ok(corpus) if corpus.train.iter().any(has_completion) => Err(error.into()),
         Ok(corpus) => Ok(corpus),
         Err(of_prompts @ DataError::Json { .. }) if matches!(&of_prompts, DataError::Json { key, .. } if key == ANSWER) => {
             Err(of_prompts.into())

@@ -198,6 +198,8 @@ fn eval_of_rows_understands_or_says_what_it_found() {
     assert_eq!((&figures["answers"], &figures["rows"]["truncated"]), (&json!(1), &json!(1)));
     eval(&lines(&[pair(&long, "a")]), &[]).refuses(2, &["r.jsonl: no row is short enough", "context"]);
     eval(&lines(&[json!({"prompt": "p", "completion": null})]), &[]).refuses(2, &["r.jsonl:1", "`completion` is null"]);
+    eval(&lines(&[pair("p", "c"), json!({"prompt": "p", "answer": "c"})]), &[])
+        .refuses(2, &["r.jsonl:2: needs `messages`"]);
     let rows = [json!({"prompt": "p", "answer": ["a", "b", "c"]}), json!({"prompt": "q", "answer": "a"})];
     eval(&lines(&rows), &["--out", "out.jsonl"]).succeeds();
     let out = fs::read_to_string(lab.at("out.jsonl")).expect("answers");
