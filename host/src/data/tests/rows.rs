@@ -49,7 +49,7 @@ impl Case<'_> {
     }
 
     /// The row's first sequence as text, its supervised tokens in brackets.
-    fn shown(&self, line: Value) -> String {
+    pub(super) fn shown(&self, line: Value) -> String {
         self.all_shown(line).remove(0)
     }
 
@@ -77,7 +77,7 @@ pub(super) fn bytes(tokenizer: &Tokenizer) -> Case<'_> {
     Case { kind: RowKind::PromptCompletion, tokenizer, template: None, longest: 64, truncation: None }
 }
 
-fn pair(prompt: &str, completion: &str) -> Value {
+pub(super) fn pair(prompt: &str, completion: &str) -> Value {
     json!({"prompt": prompt, "completion": completion})
 }
 
@@ -121,52 +121,6 @@ fn gotcha_03_the_end_of_text_is_supervised_exactly_once() {
     // What the user says last leads nowhere and is cut off.
     assert_eq!(case(None).shown(chat.clone()), format!("a\n[b{end}]c\n[d{end}]"));
     assert_eq!(case(Some(behind)).shown(chat), format!("a[b{end}]\nc[d{end}]"));
-}
-
-/// Gotcha 50: what a template marks is learned and nothing else, as with transformers' `return_assistant_tokens_mask`. Catches an
-/// end of text that is added behind the last mark or learned outside of one, an ending that is taken off the last turn, text
-/// behind an end within a mark that is not learned, and data without any learned end that goes unsaid.
-#[test]
-fn gotcha_50_a_templates_marks_say_exactly_what_is_learned() {
-    let tokenizer = Tokenizer::bytes().unwrap();
-    let end = "<|endoftext|>";
-    let two = json!({"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"},
-        {"role": "user", "content": "c"}, {"role": "assistant", "content": "d"}]});
-    let around = |before: &str, behind: &str| {
-        format!(
-            "{{% for m in messages %}}{{% if m.role == 'assistant' %}}{{% generation %}}{{{{ m.content{before} }}}}{{% endgeneration %}}\
-             {behind}{{% else %}}{{{{ m.content }}}}{{% endif %}}{{% endfor %}}"
-        )
-    };
-    for (template, text, has_no_end) in [
-        (around("", ""), "a[b]c[d]".to_owned(), true),
-        (around("", "{{ eos_token + ';' }}"), format!("a[b]{end};c[d]{end};"), true),
-        (around(" + eos_token", ";"), format!("a[b{end}];c[d{end}];"), false),
-        (around(" + eos_token + ';'", ""), format!("a[b{end};]c[d{end};]"), false),
-        (
-            around("", "{% if loop.last %}{% generation %}{{ eos_token }}{% endgeneration %}{% endif %}"),
-            format!("a[b]c[d{end}]"),
-            false,
-        ),
-    ] {
-        let case = Case { template: Some(&template), ..bytes(&tokenizer) };
-        let (sequences, counts) = case.encode(std::slice::from_ref(&two));
-        assert_eq!(case.marked(&sequences[0]), text, "{template}");
-        assert_eq!(counts.no_end_learned, has_no_end, "{template}");
-        let says = "no row teaches a token that ends an answer, so the model does not learn to stop";
-        assert_eq!(counts.to_string().contains(says), has_no_end, "{counts}");
-    }
-    // A user's last words are never asked for, whatever stands there.
-    let template = around("", "{{ eos_token }}");
-    let case = Case { template: Some(&template), ..bytes(&tokenizer) };
-    let mut more = two.clone();
-    more["messages"].as_array_mut().unwrap().push(json!({"role": "user", "content": "e"}));
-    assert_eq!(case.shown(more), format!("a[b]{end}c[d]"));
-    // A row that is cut off has no end to learn, and others have.
-    let cut = json!({"prompt": "a", "completion": "b", "completion_ended": false});
-    let plain = bytes(&tokenizer);
-    assert!(plain.encode(std::slice::from_ref(&cut)).1.no_end_learned);
-    assert!(!plain.encode(&[cut, pair("a", "b")]).1.no_end_learned);
 }
 
 /// A folder of a tokenizer that begins every input with `<|endoftext|>`.
