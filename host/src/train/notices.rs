@@ -129,22 +129,21 @@ fn never_returned(manifest: &ObjectiveManifest, returned: impl Fn(&str) -> bool)
     missing.map(|metric| metric.name.as_str()).collect()
 }
 
-/// What the experiment and its data show before the first step.
+/// Notes that follow from the experiment and its data alone, before the first step.
 ///
 /// # Errors
 /// A context length of 0.
 pub fn at_start(experiment: &Experiment, learner: &Learner) -> Result<Vec<String>> {
     let mut said = single_answers(experiment, &learner.objectives);
     if let Length::Steps(steps) = experiment.train.length {
-        let is_text = matches!(experiment.data, Data::Text { .. });
         let (rows, reads) = learner.batcher.reads_of_a_window(learner.context(0))?;
-        said.extend(read_again(rows, is_text, reads));
+        said.extend(read_again(experiment, rows, reads));
         said.extend(no_warmup(experiment.train.schedule.warmup, steps));
     }
     Ok(said)
 }
 
-/// What there is to say where a warm-up is given as a fraction and comes to no step.
+/// The note for a warm-up whose fraction of the run rounds to 0 steps.
 fn no_warmup(warmup: Span, steps: u64) -> Option<String> {
     let Span::Fraction(part) = warmup else { return None };
     (steps > 0 && warmup.steps(steps) == 0).then(|| {
@@ -152,20 +151,22 @@ fn no_warmup(warmup: Span, steps: u64) -> Option<String> {
     })
 }
 
-/// What there is to say where one step reads all `rows` rows of the data more than once: `reads` times.
-fn read_again(rows: usize, is_text: bool, reads: f64) -> Option<String> {
-    let what = match (is_text, rows) {
-        (true, 1) => "the data's only sequence".to_owned(),
-        (false, 1) => "the data's only row".to_owned(),
-        (true, _) => format!("each of the data's {rows} sequences"),
-        (false, _) => format!("each of the data's {rows} rows"),
+/// The note for a batch or rollout that reads each of the data's `rows` rows more than once: `reads` times.
+fn read_again(experiment: &Experiment, rows: usize, reads: f64) -> Option<String> {
+    let noun = if matches!(experiment.data, Data::Text { .. }) { "sequence" } else { "row" };
+    let (reader, size) = match experiment.rollout {
+        Some(_) => ("rollout", "rollout.prompts"),
+        None => ("step", "train.batch"),
     };
-    (reads > 1.0).then(|| {
-        format!(
-            "the batch is larger than the training data: every step reads {what} {reads:.1} times; a smaller train.batch, or \
-             train.epochs in the place of train.steps, reads it once"
-        )
-    })
+    (reads > 1.0).then(|| again(reader, size, noun, rows, reads))
+}
+
+fn again(reader: &str, size: &str, noun: &str, rows: usize, reads: f64) -> String {
+    let what = if rows == 1 { format!("the data's only {noun}") } else { format!("each of the data's {rows} {noun}s") };
+    format!(
+        "{size} is larger than the training data: every {reader} reads {what} {reads:.1} times; a smaller {size} reads it once, and \
+         train.epochs in place of train.steps reads it once an epoch"
+    )
 }
 
 /// Rollouts with one answer to each prompt, where an objective compares answers.
@@ -217,17 +218,21 @@ mod tests {
         assert!(varied.end([].into_iter()).is_empty());
     }
 
-    /// Catches a batch that reads everything several times without a word, and a note where it reads it once.
+    /// Catches a count that is not the rows' and a rollout that is called a step.
     #[test]
     fn a_batch_larger_than_the_data_is_said() {
-        assert_eq!(read_again(8, false, 1.0), None);
-        assert_eq!(read_again(8, false, 0.25), None);
-        let said = read_again(8, false, 4.0).unwrap_or_default();
+        let said = again("step", "train.batch", "row", 8, 4.0);
         assert!(
-            said.contains("every step reads each of the data's 8 rows 4.0 times") && said.contains("train.epochs"),
+            said.starts_with(
+                "train.batch is larger than the training data: every step reads each of the data's 8 rows 4.0 times"
+            ),
             "{said}"
         );
-        assert!(read_again(1, true, 1.5).is_some_and(|said| said.contains("the data's only sequence 1.5 times")));
+        assert!(said.contains("train.epochs"), "{said}");
+        assert!(
+            again("rollout", "rollout.prompts", "row", 1, 1.5)
+                .contains("every rollout reads the data's only row 1.5 times")
+        );
     }
 
     /// Catches a warm-up that rounds to nothing without a word.

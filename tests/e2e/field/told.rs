@@ -109,6 +109,7 @@ fn a_batch_larger_than_the_data_is_noted() {
     assert!(first_lines(&lab, &[]).contains(says));
     let none = |sets: &[&str]| assert!(!notes_say(&check(&lab, sets), "every step reads"), "{sets:?}");
     none(&["--set", "train.batch={sequences=2}"]);
+    none(&["--set", "train.batch={sequences=1}"]);
     // By tokens: each row has two, its end counted.
     none(&["--set", "model.context=4", "--set", "train.batch={tokens=4}"]);
     let tokens = ["--set", "model.context=4", "--set", "train.batch={tokens=6}"];

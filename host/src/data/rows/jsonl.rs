@@ -174,7 +174,7 @@ fn check_answer(answer: Option<&Value>) -> Result<(), String> {
                   values another key, or a string";
     match answer {
         Some(Value::Bool(truth)) => {
-            Err(format!("{truth} where a right answer belongs: write the word that the model is to say, \"{truth}\" or \"yes\", say"))
+            Err(format!("{truth} where a right answer belongs: write the word that the model is to say, \"{truth}\" or \"yes\", say; give other values another key"))
         }
         Some(Value::String(text)) if is_list_of_texts(text) => Err(
             "a list within a string; several right answers are a list: jq -c '.answer |= fromjson' makes one of it (Python's \
