@@ -144,9 +144,11 @@ fn question(data: &dyn Examples, tokenizer: &Tokenizer, row: &Sequence) -> Resul
 fn answer_length(tokenizer: &Tokenizer, row: &Sequence, start: usize, words: Option<&str>) -> Result<usize> {
     let piece = |from: usize| row.supervised[from..].iter().take_while(|supervised| **supervised).count();
     let first = piece(start);
-    let Some(words) = words.map(str::trim).filter(|words| !words.is_empty()) else { return Ok(first) };
+    let Some(words) = words.map(str::trim).filter(|words| !words.is_empty() && first > 0) else {
+        return Ok(first);
+    };
     let (mut begin, mut end) = (start, start + first);
-    while first > 0 {
+    loop {
         if text(tokenizer, &row.ids[begin..end])?.contains(words) {
             return Ok(end - start);
         }
