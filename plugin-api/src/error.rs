@@ -54,8 +54,8 @@ codes! {
     LAYOUT = 15,
     /// An array the call needs is missing, or has the wrong length.
     ARRAY = 16,
-    /// The device failed in a way that its context does not survive: this session answers nothing more, and only a new
-    /// process can use the device again.
+    /// The device failed and its context is lost: every further call of this session fails, and only a new process can use the
+    /// device again.
     LOST = 17,
 }
 

@@ -31,7 +31,7 @@
 //!             formula: "sum over supervised tokens of -(1 - p)^gamma log p".into(),
 //!             paper: "Lin et al. 2017, equation 4".into(),
 //!             terms: vec![TermSpec::new("focal", Normaliser::SUPERVISED_TOKENS, "Discounted surprise, in nats")],
-//!             // A loss with the wrong sign gives -ln V here: laws and host find it by this.
+//!             // A loss with the wrong sign gives -ln V here, so laws and host find the mistake.
 //!             expectations: vec![Expectation {
 //!                 quantity: "loss".into(),
 //!                 value: "ln_vocab".into(),
@@ -69,7 +69,7 @@
 //! assert!((loss.terms[0].sum - 0.5 * (1.0 - p) * (1.0 - p)).abs() < 1e-12);
 //! assert_eq!(loss.terms[0].cotangents[0].1[1], 0.0);
 //!
-//! // Every law that an objective must satisfy; `telos plugins verify focal` checks the same of the built library.
+//! // Every law that an objective must satisfy; `telos plugins verify focal` checks them on the built library.
 //! plugin_api::laws::objective::verify::<Focal>(&[], &plugin_api::laws::objective::Generator::new(7)).assert_ok();
 //! # Ok::<(), plugin_api::Error>(())
 //! ```
@@ -92,10 +92,11 @@
 //! version of the contract, whatever compiler built that.
 //!
 //! # Which arrays there are
-//! N tokens of S sequences, packed without padding. *Scope* says what a row is: `token` (N rows), `sequence` (S rows), `batch` (rows
-//! of its own). Log-probabilities and entropies are in nats, values and scores in the unit of the reward.
+//! N tokens of S sequences, packed without padding. An array has one row per token (*scope* `token`, N rows), per sequence
+//! (`sequence`, S rows), or any number of rows (`batch`). Log-probabilities and entropies are in nats, values and scores in the
+//! unit of the reward.
 //!
-//! **In `compose`** (all data kinds but prompts), whose sequences are parts of rows:
+//! **In `compose`** (all data kinds but prompts); its sequences are parts of rows:
 //!
 //! | array | scope | meaning |
 //! |---|---|---|
@@ -103,12 +104,12 @@
 //! | `token` | token | the token's id |
 //! | `mask` | token | 1 where the host would supervise it, else 0 |
 //! | `row` | sequence | number of the row that a part belongs to |
-//! | `part` | sequence | 0 running text, 1 prompt, 2 completion, 3 chosen, 4 rejected; of a pair the prompt stands before either answer |
+//! | `part` | sequence | 0 running text, 1 prompt, 2 completion, 3 chosen, 4 rejected; in a pair the prompt comes before each answer |
 //! | `column.NAME` | sequence | a numeric column of the row |
 //!
 //! It returns `offsets`, `token` (whole numbers from 0), `mask` (0 or 1: whether this token is supervised as a target) and `row` (a
-//! row that was given), and where they mean something `group`, `side` and `column.NAME`. The host shifts, packs and cuts. The same
-//! rows and seed give the same answer. `None` leaves it to the host.
+//! row that was given), and for data kinds that have them `group`, `side` and `column.NAME`. The host shifts, packs and splits. The
+//! same rows and seed must give the same result. `None` selects the host's default for the data kind.
 //!
 //! **In `prepare`, `weigh` and `loss`**:
 //!
@@ -117,17 +118,17 @@
 //! | `offsets` | batch | all | first token of each sequence, and N |
 //! | `target` | token | all | id of the token to predict |
 //! | `mask` | token | all | 1 where the target is supervised, else 0 |
-//! | `position` | token | all | place in the sequence, from 0 |
+//! | `position` | token | all | position in the sequence, from 0 |
 //! | `column.NAME` | sequence | rows of every kind | a numeric column that every row has |
 //! | `group` | sequence | preference, prompt | the same number for the two answers of a pair, or for all answers to one prompt |
 //! | `side` | sequence | preference, unpaired | 1 chosen or desirable, 0 rejected or undesirable |
-//! | `reward` | sequence | prompt | what the answer is worth: the weighted sum of the experiment's rewards |
-//! | `ended` | sequence | prompt | 1 where the answer ended by itself, 0 where it was cut off |
-//! | what `prepare` returned | its own | all | cut like the window |
+//! | `reward` | sequence | prompt | the answer's reward: the weighted sum of the experiment's rewards |
+//! | `ended` | sequence | prompt | 1 if the answer ended with an end token, 0 if it was truncated |
+//! | arrays that `prepare` returned | as returned | all | split like the window |
 //!
-//! `prepare` sees the whole window or rollout. Its arrays have names of their own, N or S rows, and belong to the objective; of
-//! rollouts, `keep` (per sequence, 0 or 1) drops answers. Statistics, as [`manifest::Requirements`] asks for them, are in `loss`; of
-//! prompts in `prepare` too, as the models had them when the answers were drawn:
+//! `prepare` gets the whole window or rollout. Its arrays have names of their own and N or S rows, and only this objective reads
+//! them; with rollouts, `keep` (per sequence, 0 or 1) drops answers. The statistics listed in [`manifest::Requirements`] are in
+//! `loss`; for prompts they are in `prepare` too, computed when the answers were sampled:
 //!
 //! | statistic | scope | cotangent | meaning |
 //! |---|---|---|---|

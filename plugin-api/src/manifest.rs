@@ -250,8 +250,8 @@ pub struct ObjectiveManifest {
     /// The loss couples the whole batch whatever the options: the host runs the window forward, calls `loss` once, and
     /// replays the micro-batches with those cotangents. Where options decide, [`Requirements::coupled`] says so.
     pub coupled: bool,
-    /// Values that the loss detaches under these names. Declaring them is voluntary; a law then holds the loss to it, so that a
-    /// `detach_as` that is lost is found.
+    /// Values that the loss detaches under these names. Optional; if declared, a law checks that the loss detaches them, and so
+    /// finds a `detach_as` that was removed by mistake.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub stop_gradients: Vec<StopGradient>,
 }
@@ -331,16 +331,17 @@ pub struct RewardManifest {
     pub version: String,
     /// One sentence.
     pub summary: String,
-    /// Columns that it reads of every row, each with a text (not empty) or a number. The host refuses data without them.
+    /// Columns that it reads from every row, each with a text (not empty) or a number. The host refuses data without them.
     pub columns: Vec<String>,
     /// Options.
     pub options: Vec<OptionSpec>,
-    /// More about columns: which option names one, and what it holds. An entry replaces the plain one of the same name.
+    /// Columns with more detail: the option that names one, and the type of its values. An entry replaces the one of the same name
+    /// in `columns`.
     pub reads: Vec<RewardColumn>,
 }
 
 impl RewardManifest {
-    /// All columns that it declares.
+    /// All declared columns, from `columns` and `reads`.
     pub fn declared_columns(&self) -> Vec<RewardColumn> {
         let plain = |name: &String| RewardColumn { name: name.clone(), ..RewardColumn::default() };
         let is_plain = |name: &&String| self.reads.iter().all(|column| column.name != **name);
@@ -348,22 +349,22 @@ impl RewardManifest {
     }
 }
 
-/// A column that a reward reads of every row.
+/// A column that a reward reads from every row.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct RewardColumn {
-    /// Its name, or what the option's default makes it.
+    /// Its name; with an option, the option's default value.
     pub name: String,
-    /// The option whose value is its name; empty: none.
+    /// The option whose value is the column's name; empty if no option names it.
     pub option: String,
-    /// What it holds.
+    /// The type of its values.
     pub value: ColumnValue,
-    /// Whether an empty text is a value.
+    /// Whether an empty text is allowed.
     pub may_be_empty: bool,
 }
 
 names! {
-    /// What a column holds. A host that does not know a name takes it for [`ColumnValue::ANY`].
+    /// The type of a column's values. A host treats a name that it cannot interpret as [`ColumnValue::ANY`].
     ColumnValue {
         /// A text or a number.
         ANY = "any",

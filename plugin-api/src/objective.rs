@@ -6,8 +6,8 @@
 //! so that micro-batches can be cut anywhere. All calls come from one thread.
 //!
 //! Before the first step the host tries a batch: it calls `compose`, `prepare`, `weigh` and `loss` with the longest rows of the
-//! data, and puts the state back. Prompts have made-up answers there, several to a prompt where the experiment asks for several,
-//! with rewards of 0, 0.5 and 1, and every second one ended.
+//! data, and restores the state. Prompts have made-up answers there (as many per prompt as the experiment samples), with rewards
+//! of 0, 0.5 and 1; every second answer ended.
 
 use crate::{
     Result,
@@ -26,15 +26,15 @@ pub trait Objective {
         Ok(Requirements::default())
     }
 
-    /// From tokenised rows to sequences, before the forward pass; `None` leaves it to the host's way for the data kind.
+    /// Makes sequences from tokenised rows, before the forward pass; `None` selects the host's default for the data kind.
     ///
-    /// The arrays in and out stand in a table of the [crate's documentation](crate#which-arrays-there-are). In: `offsets` over parts; per token `token` and `mask` (whether the host would supervise it); per sequence `row` (which
-    /// row a part belongs to) and `part` (0 text, 1 prompt, 2 completion from its first supervised token on, 3 chosen,
-    /// 4 rejected), and the row's columns. Out: `offsets`; per token `token`
-    /// and `mask` (whether that token is supervised as a target); per sequence `row`, and `group` and `side` where they
-    /// mean something, and columns. Nothing else is read (`part` may stay). Ids lie within the vocabulary, sequences have two
-    /// tokens or more and fit the model's context, `mask` and `side` are 0 or 1, a `row` is one of those given. It is not called
-    /// for prompts. The host refuses what differs ([`crate::contract::composed`]).
+    /// A table in the [crate's documentation](crate#which-arrays-there-are) lists the arrays. In: `offsets` over parts; per token
+    /// `token` and `mask` (whether the host would supervise it); per sequence `row` (the row that a part belongs to), `part`
+    /// (0 text, 1 prompt, 2 completion from its first supervised token on, 3 chosen, 4 rejected), and the row's columns. Out:
+    /// `offsets`; per token `token` and `mask` (whether that token is supervised as a target); per sequence `row`, columns, and for
+    /// data kinds that have them `group` and `side`. Nothing else is read (`part` may stay). Ids are within the vocabulary,
+    /// sequences have at least two tokens and fit the model's context, `mask` and `side` are 0 or 1, each `row` is one of those
+    /// given. Not called for prompts. The host refuses everything that [`crate::contract::composed`] lists.
     ///
     /// # Errors
     /// The plugin's own.
@@ -43,12 +43,12 @@ pub trait Objective {
         Ok(None)
     }
 
-    /// Work over the whole window or rollout before it is cut: shaped rewards, advantages, whitening. The arrays
-    /// returned join this objective's batches: per token or sequence of the window given, elsewhere than in rollouts also per
-    /// batch. Of rollouts, `keep` (per sequence, 0 or 1) drops samples. Asking for more prompts (`request`) is not supported.
-    /// Numbers are finite, those per token where the mask is 1; names of the host's arrays (`mask`, `group`, `reward`,
-    /// `column.NAME` ...) are refused, and so is everything else that [`crate::contract::prepared`] lists. Also called for
-    /// batches that are only evaluated; state is put back afterwards.
+    /// Computes over the whole window or rollout before it is split: shaped rewards, advantages, whitening. The arrays returned
+    /// are added to this objective's batches: per token or sequence of the window, without rollouts also per batch. With rollouts,
+    /// `keep` (per sequence, 0 or 1) drops samples; asking for more prompts (`request`) is not supported. All numbers must be
+    /// finite, except those of tokens whose mask is 0. The host refuses names of its own arrays (`mask`, `group`, `reward`,
+    /// `column.NAME` ...) and everything else that [`crate::contract::prepared`] lists. Also called for batches that are only
+    /// evaluated; the state is restored afterwards.
     ///
     /// # Errors
     /// The plugin's own.
@@ -57,8 +57,8 @@ pub trait Objective {
         Ok(Batch::new())
     }
 
-    /// A micro-batch's share of each custom normaliser, by term name; from data and `prepare` alone. Every such term is there
-    /// once, with a number from 0. Where they add up to 0 over the window, the term's sum is 0 too.
+    /// Returns a micro-batch's share of each custom normaliser, by term name; it depends on data and `prepare` alone. Every such
+    /// term is returned once, with a number of at least 0. If the shares of a window add up to 0, the term's sum must be 0 too.
     ///
     /// # Errors
     /// The plugin's own.
@@ -67,15 +67,15 @@ pub trait Objective {
         Ok(Vec::new())
     }
 
-    /// The loss of a micro-batch: each term's *sum* and its cotangents. Never a mean. Every term that the options bring about is
-    /// there for every batch, once, with a cotangent for each statistic that it depends on; of statistics that are not required
-    /// there are none. The host refuses what differs ([`crate::contract::loss`]).
+    /// Returns the loss of a micro-batch: each term's *sum* (never a mean) and its cotangents. Every term that the options enable is
+    /// returned for every batch, once, with a cotangent for each statistic that it depends on, and none for statistics that are not
+    /// required. The host refuses everything that [`crate::contract::loss`] lists.
     ///
     /// # Errors
     /// The plugin's own; [`crate::Code::ARRAY`] for an array that is not there.
     fn loss(&self, batch: &Batch<'_>) -> Result<Loss>;
 
-    /// After an optimizer step, with the window's global metrics by name. [`Verdict::END_ROLLOUT`] is refused where there are no
+    /// Called after an optimizer step, with the window's global metrics by name. [`Verdict::END_ROLLOUT`] is refused without
     /// rollouts.
     ///
     /// # Errors
@@ -93,7 +93,7 @@ pub trait Objective {
         Ok(Vec::new())
     }
 
-    /// Takes up saved state, so that a resumed run is the same run.
+    /// Restores saved state, so that a resumed run continues bit for bit.
     ///
     /// # Errors
     /// [`crate::Code::STATE`] for bytes that are not this objective's state.

@@ -24,9 +24,8 @@ pub struct Sample {
     pub completion: String,
     /// Whether the completion ended by itself (EOS or a stop text) rather than at the length limit.
     pub ended: bool,
-    /// All of the row's other columns, by name, whether the reward declares them or not. The host checks declared columns for
-    /// all rows before the first step; one that a reward reads without declaring it is missed in mid-run, at the first row
-    /// without it.
+    /// All of the row's other columns, by name, whether the reward declares them or not. The host checks declared columns in all
+    /// rows before the first step; a column that is read without being declared fails in mid-run, at the first row without it.
     pub columns: Vec<(String, Column)>,
 }
 
@@ -39,7 +38,7 @@ impl Sample {
         }
     }
 
-    /// The value of a column that is a list or an object in the row; `None` for texts, whatever they spell, and numbers.
+    /// The value of a column that is a list or an object in the row; `None` for numbers, and for texts even if they contain JSON.
     pub fn json(&self, name: &str) -> Option<Value> {
         match self.columns.iter().find(|(n, _)| n == name)? {
             (_, Column::Json(text)) => serde_json::from_str(text).ok(),

@@ -14,10 +14,6 @@ fn compare(lab: &Lab, backends: &str, more: &[&str]) -> Answer {
     lab.ask(&base.into_iter().chain(more.iter().copied()).collect::<Vec<_>>())
 }
 
-fn json(answer: &Answer) -> Value {
-    serde_json::from_str(&answer.out).unwrap_or_else(|e| panic!("{e}: {answer:#?}"))
-}
-
 fn numbers(value: &Value) -> Vec<f64> {
     value.as_array().expect("a list").iter().map(|v| v.as_f64().unwrap_or(f64::NAN)).collect()
 }
@@ -34,7 +30,7 @@ fn the_steps_are_those_of_a_run_and_the_backends_agree() {
     let more = ["--steps", "6", "--rounds", "2", "--yardstick", "--json"];
     let answer = compare(&lab, "candle,reference,candle?path=generic", &more);
     answer.succeeds();
-    let found = json(&answer);
+    let found = answer.json();
     lab.run(&[]).succeeds();
     let run = lab.tiny_run();
     let backends = found["backends"].as_array().expect("backends");
@@ -68,7 +64,7 @@ fn speed_operations_and_memory_are_told() {
     let lab = Lab::tiny();
     let answer = compare(&lab, "candle,reference", &["--steps", "6", "--rounds", "2", "--json"]);
     answer.succeeds();
-    let found = json(&answer);
+    let found = answer.json();
     lab.run(&[]).succeeds();
     let tokens = lab.tiny_run().train("tokens")[..6].iter().sum::<f64>() / 6.0;
     for backend in found["backends"].as_array().expect("backends") {
@@ -97,7 +93,7 @@ fn a_step_is_replayed_against_the_reference() {
     let lab = Lab::tiny();
     let answer = compare(&lab, "candle,reference,candle?path=generic", &["--steps", "2", "--json"]);
     answer.succeeds();
-    let found = json(&answer);
+    let found = answer.json();
     for index in [0, 2] {
         let replay = &found["backends"][index]["replay"];
         let verdict = &replay["verdict"];
@@ -109,7 +105,7 @@ fn a_step_is_replayed_against_the_reference() {
         assert_eq!(verdict["skipped"], serde_json::json!([]));
     }
     assert_eq!(found["backends"][1]["replay"]["skipped"], "it is the reference");
-    let without = json(&compare(&lab, "candle", &["--steps", "2", "--json", "--no-replay"]));
+    let without = compare(&lab, "candle", &["--steps", "2", "--json", "--no-replay"]).json();
     assert!(without["backends"][0]["replay"].is_null());
 }
 
@@ -118,7 +114,7 @@ fn a_step_is_replayed_against_the_reference() {
 fn a_backend_held_against_itself_does_not_differ() {
     let lab = Lab::tiny();
     let more = ["--steps", "5", "--rounds", "3", "--no-replay", "--json"];
-    let found = json(&compare(&lab, "reference@f64,candle,reference@f64", &more));
+    let found = compare(&lab, "reference@f64,candle,reference@f64", &more).json();
     let [first, candle, again] = [0, 1, 2].map(|index| &found["backends"][index]);
     assert_eq!(again["backend"], "reference@f64 (2)");
     assert_eq!((&first["dtype"], &candle["dtype"]), (&"f64".into(), &"f32".into()));
@@ -206,7 +202,7 @@ fn a_backend_that_fails_on_the_way_is_reported() {
     for part in ["at step 3", "the loss that refuses", "not replayed: the backend failed", "difference from candle"] {
         assert!(answer.out.contains(part), "`{part}` is missing in {answer:#?}");
     }
-    let found = json(&compare(&lab, "candle,reference", &[sets.as_slice(), &["--json"]].concat()));
+    let found = compare(&lab, "candle,reference", &[sets.as_slice(), &["--json"]].concat()).json();
     for backend in found["backends"].as_array().expect("backends") {
         assert_eq!(
             (&backend["failure"]["step"], numbers(&backend["curve"]["loss"]).len()),

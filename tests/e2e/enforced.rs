@@ -109,8 +109,8 @@ fn what_compose_answers_is_refused_by_place() {
     for (fault, parts) in [
         ("compose-vocab", &["token 1", "is 5000", "0 to 256"][..]),
         ("compose-fraction", &["token 1", "is 0.5"]),
-        ("compose-long", &["has 5000 tokens", "2 to 17"]),
-        ("compose-short", &["has 1 tokens"]),
+        ("compose-long", &["has 5000 tokens", "expected at most 17"]),
+        ("compose-short", &["has 1 tokens, expected at least 2"]),
         ("compose-mask", &["`mask` is 0.5"]),
         ("compose-row", &["row 1000000000, which was not given"]),
         ("compose-unknown", &["`weight`, which is not read"]),

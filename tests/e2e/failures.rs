@@ -6,7 +6,7 @@ use rustix::process::Signal;
 
 use crate::{
     kills::{kill_at, with_steps_enough},
-    lab::{Lab, Run},
+    lab::{Lab, Run, with_sets},
     rig::{Answer, bin, clean, test_plugins},
 };
 
@@ -119,8 +119,7 @@ fn gotcha_43_steps_that_are_not_finite_are_refused_counted_and_end_the_run() {
     lab.write("tiny.toml", text.replace("plugin = \"ce\"", "plugin = \"too-cold\""));
     fs::rename(lab.at("runs/tiny"), lab.at("runs/base")).expect("renamed");
     let sets = ["train.max_bad_steps=3", "checkpoint.every=1", "checkpoint.keep=9", "eval.every=0"];
-    let args = ["run", "tiny.toml", "--unproved"].into_iter().chain(sets.iter().flat_map(|set| ["--set", *set]));
-    let answer = lab.ask(&args.collect::<Vec<_>>());
+    let answer = lab.ask(&with_sets(&["run", "tiny.toml", "--unproved"], &sets));
     answer.refuses(1, &["3 steps in a row", "step 3", "lower the learning rate"]);
     let run = lab.tiny_run();
     run.has_steps(3);

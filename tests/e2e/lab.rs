@@ -133,6 +133,14 @@ impl Lab {
         self.ask(&args)
     }
 
+    /// What `telos check FILE --json` with `key=value` overrides reports; fails unless the experiment is in order.
+    #[track_caller]
+    pub fn check(&self, file: &str, sets: &[&str]) -> Value {
+        let answer = self.ask(&with_sets(&["check", file, "--json"], sets));
+        answer.succeeds();
+        answer.json()
+    }
+
     /// Starts `telos run tiny.toml` and does not wait for it.
     pub fn start(&self, sets: &[&str], resume: bool) -> Running {
         let mut args = run_args(sets);
@@ -164,7 +172,20 @@ impl Lab {
 }
 
 fn run_args<'a>(sets: &[&'a str]) -> Vec<&'a str> {
-    ["run", "tiny.toml"].into_iter().chain(sets.iter().flat_map(|set| ["--set", *set])).collect()
+    with_sets(&["run", "tiny.toml"], sets)
+}
+
+/// These arguments, and `--set` before each of `sets`.
+pub fn with_sets<'a>(args: &[&'a str], sets: &[&'a str]) -> Vec<&'a str> {
+    args.iter().copied().chain(sets.iter().flat_map(|set| ["--set", *set])).collect()
+}
+
+/// The objects of a file with one a line.
+#[track_caller]
+pub fn json_lines(path: impl AsRef<Path>) -> Vec<Value> {
+    let path = path.as_ref();
+    let text = fs::read_to_string(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    text.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}"))).collect()
 }
 
 /// A run's folder.
@@ -178,8 +199,7 @@ impl Run {
 
     /// The lines of a log.
     pub fn lines(&self, name: &str) -> Vec<Value> {
-        let text = String::from_utf8(self.bytes(name)).expect("UTF-8");
-        text.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}"))).collect()
+        json_lines(self.0.join(name))
     }
 
     /// The lines of metrics.jsonl of a kind.

@@ -42,9 +42,7 @@ fn both(objective: &str, sets: &[&str]) -> [[f64; 2]; 2] {
     assert_ne!(model, SMALL);
     lab.write("tiny.toml", format!("{model}{ROWS}\n[eval]\nevery = 3\n{objective}"));
     lab.write("rows.jsonl", rows());
-    let args = ["check", "tiny.toml", "--json"].into_iter().chain(sets.iter().flat_map(|set| ["--set", *set]));
-    let answer = lab.ask(&args.collect::<Vec<_>>());
-    let said: Value = serde_json::from_str(answer.succeeds()).expect("JSON");
+    let said = lab.check("tiny.toml", sets);
     lab.run(sets).succeeds();
     let lines = Run(lab.at("runs/tiny")).lines("timing.jsonl");
     let took = lines.iter().rev().find(|line| line["kind"] == "train").expect("a step");

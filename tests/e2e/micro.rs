@@ -1,7 +1,5 @@
 //! How an optimizer step is cut into micro-batches changes neither loss nor gradient.
 
-use serde_json::Value;
-
 use crate::lab::{Lab, Run, TINY, close, some_text};
 
 /// Twenty sequences of 16 positions a step; in parts of unequal sizes, so that a mean of means shows.
@@ -18,9 +16,7 @@ fn cut_runs(backend: &[&str], first: f64, later: f64) {
         let mut sets: Vec<&str> = common.into_iter().chain(backend.iter().copied()).collect();
         sets.extend([cut.as_str(), name.as_str()]);
         // Unless the step is cut into as many parts as this says, it shows nothing.
-        let mut check = vec!["check", "tiny.toml", "--json"];
-        check.extend(sets.iter().flat_map(|set| ["--set", *set]));
-        let found: Value = serde_json::from_str(lab.ask(&check).succeeds()).expect("JSON");
+        let found = lab.check("tiny.toml", &sets);
         assert_eq!(found["micro_batches"], parts, "{found}");
 
         lab.run(&sets).succeeds();

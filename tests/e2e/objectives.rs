@@ -2,7 +2,7 @@
 
 use std::ops::Deref;
 
-use crate::lab::{Lab, Run, TINY, close};
+use crate::lab::{Lab, Run, TINY, close, with_sets};
 
 /// A run that is done, and the folder it lies in.
 struct Done(Run, #[expect(dead_code, reason = "the folder lives as long as the run is looked at")] Lab);
@@ -195,8 +195,7 @@ fn gotcha_10_a_first_loss_far_from_ln_v_is_said_once_and_of_fresh_weights_alone(
     lab.write("some.txt", crate::lab::some_text(600));
     let nothing_held_out = ["data={source='text',path='some.txt',held_out=0}", "eval={}"];
     let notes = |sets: &[&str]| {
-        let args = ["run", "tiny.toml"].into_iter().chain(sets.iter().flat_map(|set| ["--set", *set]));
-        let answer = lab.ask(&args.collect::<Vec<_>>());
+        let answer = lab.ask(&with_sets(&["run", "tiny.toml"], sets));
         answer.succeeds();
         answer.err.lines().filter(|line| line.contains("before training")).map(str::to_owned).collect::<Vec<_>>()
     };

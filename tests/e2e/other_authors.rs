@@ -6,7 +6,7 @@ use std::{fs, path::Path, process::Command};
 use serde_json::{Value, json};
 
 use crate::{
-    lab::{Lab, ROWS, Run, SMALL, close},
+    lab::{Lab, ROWS, Run, SMALL, close, with_sets},
     rig::{Answer, clean, telos},
 };
 
@@ -77,8 +77,7 @@ fn lab(objective: &str, row: impl Fn(u64) -> Value) -> Lab {
 
 /// Checks and runs `tiny.toml`: both are in order, every loss is finite, every gradient is there, and the last step is saved.
 fn trains(lab: &Lab, sets: &[&str]) -> Run {
-    let check = ["check", "tiny.toml"].into_iter().chain(sets.iter().flat_map(|set| ["--set", *set]));
-    let answer = lab.ask(&check.collect::<Vec<_>>());
+    let answer = lab.ask(&with_sets(&["check", "tiny.toml"], sets));
     assert!(answer.succeeds().contains("is in order"), "{answer:#?}");
     lab.run(sets).succeeds();
     let run = lab.tiny_run();

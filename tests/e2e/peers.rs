@@ -2,10 +2,7 @@
 
 use serde_json::Value;
 
-use crate::{
-    lab::{Lab, Run, SMALL},
-    rig::plugins,
-};
+use crate::lab::{Lab, Run, SMALL, json_lines};
 
 const BASE: &str = r#"
 [data]
@@ -66,13 +63,9 @@ fn lab(objective: &str) -> Lab {
     lab
 }
 
-/// Candle, the f64 reference, and torch where it is built.
+/// Candle, the f64 reference, and on Linux torch, which `cargo xtask torch` builds.
 fn backends() -> Vec<&'static str> {
-    let built = plugins().join("libbackend_torch.so").is_file();
-    if !built {
-        eprintln!("SKIPPED: torch, which `cargo xtask torch` builds");
-    }
-    [["candle", "reference"].as_slice(), if built { &["torch"] } else { &[] }].concat()
+    [["candle", "reference"].as_slice(), if cfg!(target_os = "linux") { &["torch"] } else { &[] }].concat()
 }
 
 /// Catches a comparison that knows running text alone, a reference that is another model on one backend, and rollouts whose
@@ -118,11 +111,6 @@ fn the_first_rollout_is_the_same_on_every_backend() {
     assert!(drawn.iter().all(|other| *other == drawn[0]), "{drawn:?}");
 }
 
-fn rows(lab: &Lab, name: &str) -> Vec<Value> {
-    let text = std::fs::read_to_string(lab.at(name)).expect("the rows");
-    text.lines().map(|line| serde_json::from_str(line).expect("a row")).collect()
-}
-
 /// Catches sides exchanged, rows that a preference objective cannot read, prompts that are lost, and a file that is overwritten; and
 /// bytes that make no character, which would be other tokens once they are written: answers of weights that have learned nothing.
 #[test]
@@ -140,7 +128,7 @@ fn a_models_own_answers_become_pairs() {
     let pairs = |more: &[&str]| lab.ask(&[&["pairs", "tiny.toml", "--samples", "4", "--json"], more].concat());
     let answer = pairs(&["--out", "own.jsonl"]);
     let found: Value = serde_json::from_str(answer.succeeds()).expect("JSON");
-    let rows = rows(&lab, "own.jsonl");
+    let rows = json_lines(lab.at("own.jsonl"));
     assert_eq!(found["pairs"].as_u64(), Some(rows.len() as u64), "{found}");
     assert_eq!(found["prompts"], 220, "the held-out ones too: {found}");
     assert_eq!(found["pairs"].as_u64().zip(found["ties"].as_u64()).map(|(a, b)| a + b), Some(220), "{found}");
@@ -162,23 +150,4 @@ fn a_models_own_answers_become_pairs() {
     );
     lab.ask(&["check", "tiny.toml"]).succeeds();
     pairs(&["--out", "other.jsonl"]).refuses(2, &["rollout", "how prompts are answered"]);
-}
-
-/// Catches a completion whose first word lost its space, as tokenizers leave it out at the beginning of a text.
-#[test]
-fn a_real_models_answers_go_on_where_the_prompt_ends() {
-    let Some(data) = std::env::var_os("TELOS_DATA") else {
-        eprintln!("SKIPPED: TELOS_DATA does not name the folder of the shared data, so its model answers nothing");
-        return;
-    };
-    let lab = lab(PPO);
-    let model = std::path::Path::new(&data).join("models").join("stories260k");
-    let model = format!("model={{from='{}'}}", model.display());
-    let prompts = (0..20).map(|n| format!("{{\"prompt\": \"Once upon a time, {n} dogs went to the park.\"}}\n"));
-    lab.write("prompts.jsonl", prompts.collect::<String>());
-    let sets = ["--set", &model, "--set", "data={source='jsonl',path='prompts.jsonl',max_length=96}"];
-    lab.ask(&[&["pairs", "tiny.toml", "--out", "own.jsonl"], sets.as_slice()].concat()).succeeds();
-    let rows = rows(&lab, "own.jsonl");
-    let goes_on = rows.iter().filter(|row| row["chosen"].as_str().is_some_and(|text| text.starts_with([' ', '\n'])));
-    assert!(rows.len() > 10 && 10 * goes_on.count() >= 9 * rows.len(), "{rows:?}");
 }

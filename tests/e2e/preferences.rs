@@ -3,7 +3,7 @@
 
 use std::fs;
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::lab::{Lab, ROWS, SMALL};
 
@@ -29,12 +29,6 @@ fn lab() -> Lab {
     lab
 }
 
-fn check(lab: &Lab, sets: &[&str]) -> Value {
-    let args = ["check", "tiny.toml", "--json"].into_iter().chain(sets.iter().flat_map(|set| ["--set", *set]));
-    let answer = lab.ask(&args.collect::<Vec<_>>());
-    serde_json::from_str(answer.succeeds()).expect("JSON")
-}
-
 /// Catches a check that shows one answer alone, prompts that are learned, and counts of other things than pairs.
 #[test]
 fn gotcha_13_a_check_shows_both_answers_and_counts_what_was_dropped() {
@@ -42,7 +36,7 @@ fn gotcha_13_a_check_shows_both_answers_and_counts_what_was_dropped() {
     let long = line("a", &"x".repeat(60), "y") + &line("a", "same", "same");
     lab.write("rows.jsonl", fs::read_to_string(lab.at("rows.jsonl")).expect("rows") + &long);
     for objective in ["dpo", "reward"] {
-        let found = check(&lab, &[&format!("objective.plugin={objective}"), "data.held_out=0"]);
+        let found = lab.check("tiny.toml", &[&format!("objective.plugin={objective}"), "data.held_out=0"]);
         let rows = &found["rows"];
         assert_eq!((&rows["kind"], &rows["train"]), (&json!("preference"), &json!(40)), "{found:#}");
         assert_eq!((&rows["dropped_too_long"], &rows["dropped_same"]), (&json!(1), &json!(1)), "{found:#}");
@@ -63,7 +57,7 @@ fn the_worlds_pairs_may_be_of_equal_length() {
     let synthetic = "data={source='synthetic',rows=200,tasks=['sort']}";
     let equal = "data={source='synthetic',rows=200,tasks=['sort'],equal_length=true}";
     let wide = "model.context=96";
-    let (mixed, equal) = (check(&lab, &[synthetic, wide]), check(&lab, &[equal, wide]));
+    let (mixed, equal) = (lab.check("tiny.toml", &[synthetic, wide]), lab.check("tiny.toml", &[equal, wide]));
     assert_eq!((&mixed["rows"]["train"], &mixed["rows"]["held_out"]), (&json!(200), &json!(20)));
     assert!(mixed["train_tokens"].as_u64() > equal["train_tokens"].as_u64(), "{mixed:#} {equal:#}");
 }
@@ -99,30 +93,10 @@ fn the_reference_reads_rows_by_micro_batches() {
     let lab = lab();
     lab.write("rows.jsonl", (0..1000).map(|i| line(&format!("{i}? "), "yes", "well, no")).collect::<String>());
     let peak = |free: &str| {
-        let found = check(&lab, &["train.micro_batch_tokens=256", &format!("objective.reference_free={free}")]);
+        let found =
+            lab.check("tiny.toml", &["train.micro_batch_tokens=256", &format!("objective.reference_free={free}")]);
         found["memory_peak_bytes"].as_u64().expect("bytes")
     };
     let (with, without) = (peak("false"), peak("true"));
     assert!(with < 2 * without, "{with} bytes, and {without} without a reference");
-}
-
-/// Every file of pairs among the shared data, as it is.
-#[test]
-fn real_preferences_are_read_as_they_are() {
-    let Some(data) = std::env::var_os("TELOS_DATA") else {
-        eprintln!("SKIPPED: TELOS_DATA does not name the folder of the shared data, so its pairs are not read");
-        return;
-    };
-    let lab = lab();
-    for (name, group, pairs) in [("gsm8k_model_solutions", "qid", 2426), ("pandalm_human", "prompt", 760)] {
-        let path = std::path::Path::new(&data).join("preference").join(name).with_extension("jsonl");
-        let group = if group == "prompt" { String::new() } else { format!("group_column='{group}',") };
-        let source = format!("data={{source='jsonl',{group}path='{}'}}", path.display());
-        let sets = [source.as_str(), "model.context=2048", "train.batch={pairs=1}", "objective.plugin=reward"];
-        let rows = &check(&lab, &sets)["rows"];
-        let number = |key: &str| rows[key].as_u64().expect("a count");
-        assert_eq!(number("train") + number("held_out") + number("dropped_held_out_prompt"), pairs, "{rows:#}");
-        assert_eq!(number("dropped_too_long") + number("dropped_empty") + number("dropped_same"), 0, "{rows:#}");
-        assert!((pairs / 20..pairs / 4).contains(&number("held_out")), "{rows:#}");
-    }
 }

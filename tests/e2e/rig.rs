@@ -7,6 +7,7 @@ use std::{
     sync::{Arc, LazyLock, atomic::AtomicBool},
 };
 
+use serde_json::Value;
 use signal_hook::{consts::SIGINT, flag};
 
 /// The folder of the built `telos`: TELOS_TEST_BIN, or the one above this test's own.
@@ -78,6 +79,12 @@ impl Answer {
         let Output { status, stdout, stderr } = output;
         let text = |bytes| String::from_utf8(bytes).expect("telos speaks UTF-8");
         Answer { code: status.code(), out: text(stdout), err: text(stderr) }
+    }
+
+    /// Standard output as JSON, whatever the exit code.
+    #[track_caller]
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.out).unwrap_or_else(|e| panic!("{e}: {self:#?}"))
     }
 
     /// Fails unless the exit code is `code` and every part stands in standard error.

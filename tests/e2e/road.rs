@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::lab::{Lab, ROWS, Run, SMALL, close};
+use crate::lab::{Lab, ROWS, Run, SMALL, close, with_sets};
 
 /// What the experiments here share beside model and rows.
 pub const SHARED: &str = r#"
@@ -76,16 +76,14 @@ fn write(lab: &Lab, name: &str, objective: &str) {
 
 /// Runs `tiny.toml` under another name.
 fn named(lab: &Lab, name: &str, sets: &[&str]) -> Run {
-    let args = ["run", "tiny.toml", "--name", name].into_iter().chain(sets.iter().flat_map(|set| ["--set", *set]));
-    lab.ask(&args.collect::<Vec<_>>()).succeeds();
+    lab.ask(&with_sets(&["run", "tiny.toml", "--name", name], sets)).succeeds();
     Run(lab.at(&format!("runs/{name}")))
 }
 
 /// Fails unless `tiny.toml` under another name is refused with these words, before anything is written.
 #[track_caller]
 fn named_refused(lab: &Lab, sets: &[&str], parts: &[&str]) {
-    let args = ["run", "tiny.toml", "--name", "no"].into_iter().chain(sets.iter().flat_map(|set| ["--set", *set]));
-    lab.ask(&args.collect::<Vec<_>>()).refuses(2, parts);
+    lab.ask(&with_sets(&["run", "tiny.toml", "--name", "no"], sets)).refuses(2, parts);
     assert!(!lab.at("runs/no").exists(), "something was written");
 }
 
@@ -189,8 +187,7 @@ fn models_that_do_not_fit_and_keys_nobody_reads_are_refused() {
     lab.ask(&["run", "other.toml", "--set", "train.steps=1"]).succeeds();
     let refused = |name: &str, sets: &[&str], parts: &[&str]| {
         let file = format!("{name}.toml");
-        let args = ["run", &file].into_iter().chain(sets.iter().flat_map(|set| ["--set", *set]));
-        lab.ask(&args.collect::<Vec<_>>()).refuses(2, parts);
+        lab.ask(&with_sets(&["run", &file], sets)).refuses(2, parts);
         assert!(!lab.at(&format!("runs/{name}")).exists(), "something was written");
     };
     let another = "reads with another tokenizer than bytes";

@@ -12,10 +12,6 @@ fn verify(args: &[&str]) -> Answer {
     Lab::new().ask(&[&["plugins", "verify"], args].concat())
 }
 
-fn json(answer: &Answer) -> Value {
-    serde_json::from_str(&answer.out).unwrap_or_else(|e| panic!("{e}: {answer:#?}"))
-}
-
 /// The broken backend with a fault in attention's backward, which is checked with a neighbour that must stay clean.
 fn broken(fault: &str, more: &[&str]) -> Answer {
     let option = format!("fault={fault}");
@@ -42,7 +38,7 @@ fn reference_and_both_paths_of_candle_conform() {
     for args in [&["reference"][..], &["candle"], &["candle", "--option", "path=generic"]] {
         let answer = verify(&[args, &["--dtype", "f32", "--json"]].concat());
         answer.succeeds();
-        let report = json(&answer);
+        let report = answer.json();
         assert_eq!(report["passed"], true);
         assert_eq!(report["backend"]["id"], args[0]);
         assert_eq!(report["backend"]["sha256"].as_str().map(str::len), Some(64));
@@ -69,7 +65,7 @@ fn reference_and_both_paths_of_candle_conform() {
 fn every_dtype_of_the_manifest_is_verified() {
     let answer = verify(&["reference", "--only", "linear_backward_weight", "--json"]);
     answer.succeeds();
-    let report = json(&answer);
+    let report = answer.json();
     let dtypes: Vec<&str> =
         report["groups"].as_array().into_iter().flatten().filter_map(|g| g["dtype"].as_str()).collect();
     assert_eq!(dtypes, ["f64", "f32", "bf16"]);
@@ -81,7 +77,7 @@ fn every_dtype_of_the_manifest_is_verified() {
 fn a_wrong_scale_is_found_by_name_with_its_numbers() {
     blames_attention_backward(&broken("scale", &[]), &["dq[", "error ", " above ", "more; --json lists them all"]);
     let answer = broken("scale", &["--json"]);
-    let report = json(&answer);
+    let report = answer.json();
     assert_eq!((answer.code, &report["passed"]), (Some(1), &Value::from(false)));
     let group = report["groups"].as_array().and_then(|all| all.iter().find(|g| g["name"] == "attention_backward"));
     let group = group.expect("the group");
@@ -110,7 +106,7 @@ fn whatever_ends_the_process_is_a_failed_line_and_the_rest_is_reported() {
 #[test]
 fn a_check_that_ends_the_process_or_loses_the_device_costs_its_own_line() {
     for (fault, text) in [("abort-at-forty", "SIGABRT"), ("lose-at-forty", "the device is lost")] {
-        let report = json(&broken(fault, &["--json"]));
+        let report = broken(fault, &["--json"]).json();
         let group = report["groups"].as_array().and_then(|all| all.iter().find(|g| g["name"] == "attention_backward"));
         let lines = group.and_then(|group| group["lines"].as_array()).expect("lines");
         let failed: Vec<&Value> = lines.iter().filter(|line| line["passed"] == false).collect();
@@ -143,7 +139,7 @@ fn lies_leaks_and_drift_are_found() {
 fn what_a_plugin_prints_stays_out_of_the_report() {
     let answer = broken("chatter", &["--json"]);
     answer.succeeds();
-    assert_eq!(json(&answer)["groups"].as_array().map(Vec::len), Some(2));
+    assert_eq!(answer.json()["groups"].as_array().map(Vec::len), Some(2));
 }
 
 #[test]

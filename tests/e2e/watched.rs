@@ -5,7 +5,7 @@ use std::fs;
 use serde_json::{Value, json};
 
 use crate::{
-    lab::{Lab, ROWS, Run, SMALL},
+    lab::{Lab, ROWS, Run, SMALL, with_sets},
     road::{DPO, PPO, REWARD, SHARED, lab},
 };
 
@@ -217,8 +217,7 @@ fn gotcha_22_the_references_cache_knows_how_it_was_computed() {
     let lab = lab(DPO);
     let says = |name: &str, sets: &[&str]| {
         let args = ["run", "tiny.toml", "--name", name, "--set", "train.steps=1"];
-        let sets = sets.iter().flat_map(|set| ["--set", *set]);
-        let answer = lab.ask(&args.into_iter().chain(sets).collect::<Vec<_>>());
+        let answer = lab.ask(&with_sets(&args, sets));
         answer.succeeds();
         assert!(answer.err.contains("log-probabilities were"), "{answer:#?}");
         answer.err.contains("were read from")

@@ -1,7 +1,7 @@
 //! The tests whose numbers hang on the processor, once for each instruction set that a library can be forced to.
 //!
 //! A result that is right on one machine only is wrong; another machine's instruction set shows most of what would differ
-//! there. A setting that the machine lacks or a library ignores is no test: it is reported as not run.
+//! there. A setting that the machine lacks or a library ignores does not count as a test: it is reported as not run.
 
 use crate::{
     Result,

@@ -22,7 +22,7 @@ pub struct Check {
     /// Overrides any key, as in `telos run`.
     #[arg(long, value_name = "KEY=VALUE", value_parser = Override::parse)]
     set: Vec<Override>,
-    /// While you write a plugin: accept plugins whose bytes are not the pinned ones, and say so.
+    /// For writing a plugin: accept plugins whose bytes differ from the pinned ones, and report them.
     #[arg(long)]
     dev: bool,
     /// Print the findings as JSON.
@@ -39,7 +39,7 @@ pub struct CheckRequest {
     pub overrides: Vec<Override>,
     /// Where to look for plugins.
     pub plugin_folders: Vec<PathBuf>,
-    /// What to do about plugins that are not the pinned ones.
+    /// What to do about plugins whose bytes differ from the pinned ones.
     pub pinning: Pinning,
     /// Whether the findings are printed as JSON.
     pub json: bool,

@@ -36,7 +36,7 @@ pub struct Generate {
     /// Seed of the draws: the same seed gives the same text.
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
-    /// Continuations of the prompt; they are drawn side by side, and the prompt is run once.
+    /// Number of continuations; they are sampled in one batch, and the prompt is computed once.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = at_least_one)]
     samples: usize,
     #[command(flatten)]

@@ -16,10 +16,10 @@ use crate::train::setup::prepare_draft;
 #[allow(rustdoc::broken_intra_doc_links)]
 /// Make preference rows out of a model's own answers.
 ///
-/// Of an experiment with prompts, [rollout] and [[reward]] (one for ppo, say), the model that it starts from answers every
-/// prompt several times; the answer that the rewards like best becomes `chosen`, the one they like worst `rejected`, with
-/// their scores and the prompt's other columns beside them. Prompts that are messages stay messages, and their answers are the
-/// assistant's. Prompts whose answers are all worth the same are left out.
+/// The experiment has prompts, [rollout] and [[reward]] (one for ppo, say). The model that it starts from answers every prompt
+/// several times; the answer with the highest reward becomes `chosen`, the one with the lowest `rejected`. Each row also has both
+/// scores and the prompt's other columns. Prompts that are messages stay messages, and their answers are the assistant's. Prompts
+/// whose answers all have the same reward are left out.
 #[derive(Debug, Args)]
 pub struct Pairs {
     /// The experiment, a TOML file.

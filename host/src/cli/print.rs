@@ -1,5 +1,5 @@
-//! Printing that survives a closed pipe: when the reader has gone there is nothing more to say, and the work goes on. Standard
-//! output belongs to telos alone: what a plugin prints goes to standard error.
+//! Printing that survives a closed pipe: once the reader has closed it, output is discarded and the command continues. Standard
+//! output is for telos alone: what a plugin prints goes to standard error.
 
 use std::fmt::Display;
 use std::fs::File;
@@ -14,8 +14,8 @@ use crate::error::{Error, Result};
 /// Standard output, once [`keep_stdout`] has put it aside.
 static KEPT: OnceLock<File> = OnceLock::new();
 
-/// Keeps standard output for [`out`]: what plugins print goes to standard error from here on. Call it before a plugin is loaded.
-/// A process without a standard output or error has nothing to keep apart.
+/// Reserves standard output for [`out`]: from here on, what plugins print goes to standard error. Call it before a plugin is
+/// loaded. Does nothing in a process without standard output or error.
 pub fn keep_stdout() {
     let Ok(kept) = io::stdout().as_fd().try_clone_to_owned() else { return };
     if rustix::stdio::dup2_stdout(io::stderr()).is_ok() {

@@ -19,43 +19,43 @@ use crate::train::{End, Trainer};
 /// Run an experiment or a pipeline.
 ///
 /// Writes into runs/NAME, which must not exist yet. Ctrl-C finishes the step, saves and exits with code 130; --resume
-/// goes on from there, bit for bit. The stages of a pipeline are runs in runs/NAME/STAGE.
+/// continues from there, bit for bit. The stages of a pipeline are runs in runs/NAME/STAGE.
 #[derive(Debug, Args)]
 pub struct Run {
     /// The experiment or pipeline, a TOML file.
     #[arg(required_unless_present = "help_keys")]
     file: Option<PathBuf>,
     /// Overrides any key: --set train.steps=100 --set data.path=corpus.txt --set objective.0.weight=0.5; of one stage of a
-    /// pipeline: --set stage.sft.train.steps=100 (the longest stage name that fits counts; 'stage."a".b' names one for sure).
+    /// pipeline: --set stage.sft.train.steps=100 (the longest matching stage name is taken; quotes select one: 'stage."a".b').
     #[arg(long, value_name = "KEY=VALUE", value_parser = Override::parse)]
     set: Vec<Override>,
-    /// Go on with the run of this name from its last checkpoint.
+    /// Continue the run of this name from its last checkpoint.
     #[arg(long)]
     resume: bool,
-    /// With --resume: go on although rows of the data's files were fixed since the run began. None may be added, removed or moved;
-    /// the receipt says so.
+    /// With --resume: accept data files whose rows were corrected since the run began. No row may be added, removed or moved. The
+    /// receipt records the change.
     #[arg(long, requires = "resume")]
     fixed_rows: bool,
-    /// Run this stage of a pipeline and those after it anew; those before it must be done. Earlier runs of these stages are
+    /// Rerun this stage of a pipeline and those after it; those before it must be done. Earlier runs of these stages are
     /// kept as STAGE.1, STAGE.2 and so on.
     #[arg(long, value_name = "STAGE", conflicts_with = "only")]
     from: Option<String>,
-    /// Run this stage of a pipeline alone; the stages that it names must be done. Its earlier run is kept likewise.
+    /// Rerun this stage of a pipeline alone; the stages that it refers to must be done. Its earlier run is kept in the same way.
     #[arg(long, value_name = "STAGE")]
     only: Option<String>,
     /// Name of the run, instead of the experiment's.
     #[arg(long, value_name = "NAME")]
     name: Option<String>,
-    /// Accept plugins whose bytes changed since plugins.lock was written, and write them down.
+    /// Accept plugins whose bytes changed since plugins.lock was written, and pin the new bytes.
     #[arg(long)]
     update_lock: bool,
-    /// While you write a plugin: accept plugins whose bytes are not the pinned ones and note them in the receipt, pin none, and
-    /// replace the run's folder where telos made it and it holds no checkpoint.
+    /// For writing a plugin: accept plugins whose bytes differ from the pinned ones and record them in the receipt, pin nothing, and
+    /// replace the run's folder if telos created it and it has no checkpoint.
     #[arg(long, conflicts_with = "update_lock")]
     dev: bool,
-    /// Train objectives that contradict themselves on the first batch all the same; the receipt says so. Objectives whose bytes are
-    /// new are checked once: a few cotangents against differences, the batch cut in two, a gradient that is 0 or not a number, the
-    /// numbers that they promise.
+    /// Train even if an objective breaks a law on the first batch; the receipt records it. Objectives whose bytes are new are
+    /// checked once: some cotangents against finite differences, the batch split in two, a gradient that is 0 or not a number, and
+    /// the expectations that they declare.
     #[arg(long)]
     unproved: bool,
     /// Print the summary as JSON.
@@ -73,9 +73,9 @@ pub struct RunRequest {
     pub file: PathBuf,
     /// Overrides in order, `--name` among them.
     pub overrides: Vec<Override>,
-    /// Whether to go on with an existing run.
+    /// Whether to continue an existing run.
     pub resume: bool,
-    /// Whether it goes on over rows that were fixed.
+    /// Whether to accept rows that were corrected since the run began.
     pub fixed_rows: bool,
     /// Which stages of a pipeline.
     pub part: Part,
@@ -83,7 +83,7 @@ pub struct RunRequest {
     pub plugin_folders: Vec<PathBuf>,
     /// What to do about changed plugins.
     pub pinning: Pinning,
-    /// Whether to train objectives that contradict themselves.
+    /// Whether to train objectives that break a law on the first batch.
     pub unproved: bool,
     /// Whether the summary is printed as JSON.
     pub json: bool,

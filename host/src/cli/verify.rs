@@ -24,36 +24,36 @@ use crate::verify::{
 
 /// Check a backend, an objective or a reward against the laws that every plugin of its kind must satisfy.
 ///
-/// A backend is compared with the f64 reference: every operation, forward and backward, over a table of shapes; what it says of
-/// its support; wrong calls; repeatability; memory. An objective: its cotangents against differences, sums over any cut, order,
-/// masks, empty batches, normalisers, state, what it declares and what it returns, under its default options and with one option
-/// changed at a time. A reward: repeatability, independence of the other samples, columns, empty and unusual text. A law that is
-/// broken is shown with the smallest input that breaks it. Each operation or law is checked in a process of its own, so that a
-/// crash or a hang is one failed line. Exits with 0 when every check passes and with 1 when one fails.
+/// A backend is compared with the f64 reference: every operation, forward and backward, over a table of shapes; the operations and
+/// types it claims to support; wrong calls; repeatability; memory. For an objective: cotangents against finite differences, sums
+/// over any split, order, masks, empty batches, normalisers, state, declarations and results, under its default options and with
+/// one option changed at a time. For a reward: repeatability, independence of the other samples, columns, empty and unusual text. A
+/// broken law is shown with the smallest input that breaks it. Each operation or law is checked in a process of its own, so that a
+/// crash or a hang is one failed line. Exits with 0 if every check passes and with 1 if one fails.
 #[derive(Debug, Args)]
 pub struct Verify {
     /// Id of a plugin, or the file of its library.
     #[arg(value_name = "ID|PATH")]
     target: String,
-    /// Device of a backend, in its words: cpu, metal, cuda:0. Without it, cpu.
+    /// Device of a backend: cpu, metal, cuda:0. Default: cpu.
     #[arg(long, value_name = "DEVICE")]
     device: Option<String>,
-    /// Type of a backend's computation; without it, every one that it offers.
+    /// Compute type of a backend. Default: every type that it supports.
     #[arg(long, value_name = "TYPE", value_parser = ["f32", "bf16", "f64"])]
     dtype: Option<String>,
     /// An option of the plugin; may be given several times: --option path=generic. Options of an objective or reward that are not
     /// given are varied one at a time.
     #[arg(long, value_name = "KEY=VALUE", value_parser = option)]
     option: Vec<String>,
-    /// An operation of a backend, or `session` for what belongs to none; a law of an objective or reward. May be given several
-    /// times. Without it, everything.
+    /// An operation of a backend, or `session` for the checks outside any operation; a law of an objective or reward. May be given
+    /// several times. Default: everything.
     #[arg(long, value_name = "OP|LAW")]
     only: Vec<String>,
     /// A numeric column of the data that an objective reads, with its range: margin=0.0..2.0, or level=1..5 for whole numbers. May be
-    /// given several times; a column that is asked for and not given is drawn between 0.5 and 2.
+    /// given several times; the values of other columns that it reads are between 0.5 and 2.
     #[arg(long, value_name = "NAME=LOW..HIGH", value_parser = DrawnColumn::parse)]
     column: Vec<DrawnColumn>,
-    /// A prompt that a reward knows; may be given several times. Without it, a sum to work out.
+    /// A prompt that the reward accepts; may be given several times. Default: an arithmetic question.
     #[arg(long, value_name = "TEXT")]
     prompt: Vec<String>,
     /// Threads of a backend; 0 means all cores.
@@ -107,7 +107,7 @@ pub(super) fn execute(args: Verify, folders: Vec<PathBuf>) -> Result<()> {
     if verification.passed { Ok(()) } else { Err(broken_laws(&verification)) }
 }
 
-/// What means something of another kind alone is not ignored.
+/// Refuses flags that are for plugins of another kind.
 fn refuse_unused(args: &Verify, info: &PluginInfo) -> Result<()> {
     let is_backend = info.kind == kind::BACKEND;
     let given = [

@@ -1,7 +1,7 @@
 //! A session that computes nothing and only counts: which buffers a computation holds, and how much memory that takes.
 //!
 //! Buffers have the sizes and the reuse of the SDK's pool, which every backend of this project keeps its memory in. Downloads give
-//! zeros. The scratch memory of an operation is what the real backend says.
+//! zeros. The scratch memory of an operation is the size that the real backend reports.
 
 use std::{cell::Cell, rc::Rc};
 
@@ -13,7 +13,7 @@ use plugin_api::{
 
 use super::Device;
 
-/// Nothing, where a buffer's content would be.
+/// Takes the place of a buffer's content; it holds nothing.
 struct Nothing;
 
 impl Storage for Nothing {

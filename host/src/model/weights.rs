@@ -187,7 +187,7 @@ fn open_files(
         weight_files(folder)?.iter().map(|path| TensorFile::open(path)).collect::<Result<_>>()?;
     for (tensor, shard) in &shards(folder)?.unwrap_or_default() {
         let file = files.iter().find(|file| file_name(file.path()) == *shard);
-        // Exporters copy the index of an original model that stored its tied head, or buffers that are no parameters.
+        // Exporters copy the index of an original model that stored its tied head, or buffers that are not parameters.
         let wanted = matches!(Role::of(tensor, config, layout), Role::Parameter(_) | Role::Extra);
         if wanted && file.is_none_or(|file| file.shape(tensor).is_none()) {
             mistakes.push(format!("{INDEX_FILE} says that {shard} holds `{tensor}`, but it does not"));

@@ -86,7 +86,7 @@ pub fn is_done(pipeline: &Pipeline, index: usize, experiment: &Experiment) -> Re
     Ok(has_ended(&folder)? && changed(&folder, experiment).is_ok_and(|changed| !changed.length))
 }
 
-/// What is to do about each stage. An earlier run of a stage without a step, or with `dev` one without a checkpoint, is
+/// What to do about each stage. An earlier run of a stage without a step, or with `dev` one without a checkpoint, is
 /// not an obstacle: the stage replaces it when its turn comes.
 ///
 /// # Errors
@@ -173,7 +173,7 @@ fn refuse_content(pipeline: &Pipeline, dev: bool) -> Result<()> {
     ))
 }
 
-/// What has changed of a stage since it was begun.
+/// The changes of a stage's experiment since it began.
 ///
 /// # Errors
 /// A request error where that may not change.
@@ -181,20 +181,20 @@ fn unchanged(pipeline: &Pipeline, index: usize, experiment: &Experiment) -> Resu
     changed(&pipeline.stage_folder(index), experiment).map_err(|error| has_changed(pipeline, index, error))
 }
 
-/// A stage before others that has ended stays as long as it was.
+/// Refuses another length of a finished stage that is not the last one.
 fn finished(pipeline: &Pipeline, index: usize, experiment: &Experiment) -> Result<()> {
     let changed = unchanged(pipeline, index, experiment)?;
     if !changed.length {
         return Ok(());
     }
-    let why = "its length differs: of the stages that have ended, only a pipeline's last one may go on for longer";
+    let why = "its length differs: a finished stage can be extended only if it is the last of the pipeline";
     Err(has_changed(pipeline, index, Error::request(why).with_details(changed.as_written)))
 }
 
 fn has_changed(pipeline: &Pipeline, index: usize, error: Error) -> Error {
     let name = &pipeline.stages()[index].name;
     error.context(format!("stage \"{name}\" has changed since it was begun")).with_hint(format!(
-        "put it back as it was, run it anew with what follows by --from {name}, or choose another name by --name"
+        "restore it, rerun it and the stages after it with --from {name}, or choose another name with --name"
     ))
 }
 

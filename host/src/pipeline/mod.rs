@@ -39,15 +39,15 @@ pub enum Part {
 pub struct Options {
     /// Which stages.
     pub part: Part,
-    /// Whether to go on with what was begun.
+    /// Whether to resume stages that have begun.
     pub resume: bool,
-    /// Whether runs go on over rows that were fixed.
+    /// Whether runs may resume with rows that were corrected since they began.
     pub fixed_rows: bool,
     /// Where to look for plugins.
     pub plugin_folders: Vec<PathBuf>,
     /// What to do about changed plugins. With [`Pinning::Ignore`], folders of runs without a checkpoint are replaced.
     pub pinning: Pinning,
-    /// Whether to train objectives that contradict themselves.
+    /// Whether to train objectives that break a law on the first batch.
     pub unproved: bool,
     /// How progress is shown.
     pub show: Show,

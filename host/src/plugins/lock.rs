@@ -307,6 +307,13 @@ mod tests {
         assert!(!text.contains("unproved"), "{text}");
         plugin(folder.path(), "ce", "changed");
         assert!(open(Pinning::Update).is_unproved("objective", "ce"));
+        // Other bytes pass with --dev: the pinned ones have not passed.
+        plugin(folder.path(), "ce", "while it is written");
+        let mut lock = open(Pinning::Ignore);
+        lock.prove("objective", "ce");
+        lock.save().unwrap();
+        let text = fs::read_to_string(runs.join(FILE)).unwrap();
+        assert!(text.contains("unproved = true"), "{text}");
     }
 
     /// Catches a save that forgets the plugins another process pinned since the lock was read.

@@ -154,7 +154,7 @@ impl Counting<'_> {
         Pass { model: &self.policy, roles: &self.roles, objectives: &self.learner.objectives }
     }
 
-    /// A batch as the run has it: with the reference's log-probabilities where they are cached, or measured with the rollout.
+    /// A batch as in a run: with the reference's log-probabilities if they are cached or measured with the rollout.
     fn joined(&self, packed: &PackedBatch) -> PackedBatch {
         let mut packed = packed.clone();
         if self.cached || (self.pass().needs().reference && self.pass().needs().rollouts) {
@@ -256,7 +256,7 @@ impl Prepared {
     }
 }
 
-/// What the system says that this process takes, in bytes.
+/// The memory of this process as the system reports it, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ProcessMemory {
     /// Now.
@@ -265,7 +265,7 @@ pub struct ProcessMemory {
     pub peak: u64,
 }
 
-/// The memory of this process; `None` where the system does not say.
+/// The memory of this process; `None` if the system does not report it.
 pub fn process_memory() -> Option<ProcessMemory> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let bytes = |name: &str| {

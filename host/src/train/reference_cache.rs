@@ -25,8 +25,8 @@ pub struct BlockFile {
 }
 
 impl BlockFile {
-    /// Reads what is in the file at `path`, which may not exist yet, and goes on behind it. Where another process appends to it at
-    /// this time, new blocks stay in memory.
+    /// Reads the file at `path`, which may not exist yet; new blocks are appended to it. While another process appends to it, new
+    /// blocks stay in memory.
     pub fn open(path: &Path) -> BlockFile {
         let (file, failure) = match append_to(path) {
             Ok(file) => (file, None),

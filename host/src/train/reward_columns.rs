@@ -23,7 +23,7 @@ const CHUNK: usize = 256;
 
 impl Prepared {
     /// Looks for the columns that the experiment's reward plugins declare, with values they can read, in every row of `corpus`
-    /// whose answers are judged: prompts, and held-out rows of any kind. Then each plugin scores an empty answer to every such row,
+    /// whose answers are scored: prompts, and held-out rows of any kind. Then each plugin scores an empty answer to every such row,
     /// so that what it finds wrong with a row itself is found now.
     ///
     /// # Errors

@@ -22,15 +22,14 @@ use crate::{
     generate,
 };
 
-/// So many positions are computed at a time without a backward pass even where a step has fewer: they take little memory.
+/// Minimum number of positions per forward-only pass, even if a step has fewer: without a backward pass they take little memory.
 const LEAST_FORWARD: usize = 1024;
 
 impl Learner {
     /// Computes the worst micro-batch forward and backward. The gradients are undefined afterwards.
     ///
     /// # Errors
-    /// The plugins' and the backend's own, headed by the plugin and its call; memory that runs out, headed by what it ran out
-    /// for.
+    /// The plugins' and the backend's own, headed by the plugin and its call; lack of memory, headed by its purpose.
     pub fn try_worst_batch(&mut self, trail: &Trail) -> Result<()> {
         let tried = self.hold_generation(trail).and_then(|()| self.try_all(self.settings.micro_batch_tokens, trail));
         tried.map_err(headed)?;
@@ -38,8 +37,8 @@ impl Learner {
         Ok(())
     }
 
-    /// Computes a batch of the longest rows, of at most `most` positions where one row has no more, forward and backward. Returns how
-    /// many positions it has. The gradients are undefined afterwards.
+    /// Computes a batch of the longest rows, forward and backward: at most `most` positions, or one row if it is longer. Returns its
+    /// number of positions. The gradients are undefined afterwards.
     ///
     /// # Errors
     /// As [`Learner::try_worst_batch`].
@@ -66,8 +65,8 @@ impl Learner {
         Ok(micro_batches.iter().map(PackedBatch::len).sum())
     }
 
-    /// A window whose largest micro-batch is as large as one of at most `most` positions can be. It is one micro-batch, unless an
-    /// objective composes longer sequences out of its rows. Changes the states of the objectives of rollouts.
+    /// A window with the largest possible micro-batch of at most `most` positions. It is one micro-batch, unless an objective
+    /// composes longer sequences out of its rows. Changes the states of the objectives of rollouts.
     fn worst_window(&mut self, most: usize, trail: &Trail) -> Result<Vec<PackedBatch>> {
         if self.rollouts.is_none() {
             return self.worst_of_rows(most, trail);
@@ -135,7 +134,7 @@ impl Learner {
 }
 
 impl Prepared {
-    /// How many positions are computed at a time where nothing is kept for a backward pass (held-out rows, the reference's pass over
+    /// Number of positions per pass when nothing is kept for a backward pass (held-out rows, the reference's pass over
     /// the data, the statistics of rollouts, reward models): at most `train.micro_batch_tokens`, and no more than the largest training micro-batch has or
     /// [`LEAST_FORWARD`], so that they take no more memory than training.
     pub fn forward_tokens(&self, objectives: &Objectives, train: &dyn Examples) -> usize {
@@ -151,7 +150,7 @@ impl Prepared {
         positions.max(LEAST_FORWARD).min(most)
     }
 
-    /// Rows of `data` of which all may be computed together.
+    /// Rows of `data`, all of which may be in one micro-batch.
     pub(super) fn all_rows<'a>(&self, objectives: &Objectives, data: &'a dyn Examples) -> Rows<'a> {
         Rows {
             data,

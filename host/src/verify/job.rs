@@ -28,9 +28,9 @@ pub const SESSION: &str = "session";
 /// What a child is started for.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Work {
-    /// A backend, held against the reference.
+    /// A backend, compared with the reference.
     Backend(Job),
-    /// An objective or a reward, held against its laws.
+    /// An objective or a reward, checked against its laws.
     Laws(LawJob),
 }
 

@@ -110,7 +110,7 @@ impl LawResult {
 /// Name of the line of a plugin that cannot even be described.
 const LOAD: (&str, &str) = ("load", "it loads, describes itself and makes an instance");
 
-/// Verifies an objective or a reward; `done` is told how many laws of how many are done, and the name of the last.
+/// Verifies an objective or a reward; `done` gets the number of finished laws, their total and the name of the last one.
 ///
 /// # Errors
 /// Request errors: an option, law or column that is not there, a reward that scores none of the samples. What the plugin does wrong
@@ -145,7 +145,7 @@ pub fn verify(
             return Ok(verification);
         }
     };
-    // A plugin that ends the process here does so in a law, too, and is told of there.
+    // A plugin that ends the process here also ends it in a law, and is reported there.
     let probe = process::run::<LawAnswer>(&work(LawTask::Probe { setting: setting.clone() }), request.limit)?;
     let setting = match probe {
         Ended { answer: Some(LawAnswer::Refused(refusal)), .. } => return Err(refusal.into()),

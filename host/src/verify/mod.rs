@@ -1,5 +1,5 @@
-//! `telos plugins verify`: a backend held against the f64 reference by the laws of `plugin_api::laws::backend`; an objective or a
-//! reward held against its laws ([`laws`]).
+//! `telos plugins verify`: compares a backend with the f64 reference by the laws of `plugin_api::laws::backend`; checks an objective
+//! or a reward against its laws ([`laws`]).
 //!
 //! Each operation, for each dtype, is checked in a process of its own ([`process`], [`job`]): a backend that crashes, exits
 //! or never returns fails that operation, and the others are still reported. This process never loads the backend.
@@ -140,7 +140,7 @@ impl Group {
     }
 }
 
-/// Verifies `backend`; `done` is told how many groups of how many are done, and the name of the last.
+/// Verifies `backend`. Calls `done` with the number of finished groups, their total and the name of the last one.
 ///
 /// # Errors
 /// Request errors: plugin, device, dtype, option or operation that is not there. What the backend does wrong is in the

@@ -115,29 +115,3 @@ fn both_layouts_of_the_config_give_the_same_model() {
         assert_eq!(hidden(&folder), hidden(older.path()), "{family}");
     }
 }
-
-/// Real weights, where the data folder is there.
-#[test]
-fn stories260k_gives_its_golden_logits_and_text() {
-    let Some(data) = std::env::var_os("TELOS_DATA") else {
-        eprintln!("SKIPPED stories260k: set TELOS_DATA to the folder that holds models/stories260k");
-        return;
-    };
-    let folder = std::path::Path::new(&data).join("models/stories260k");
-    let golden = json(&folder.join("golden.json"));
-    let prompt = ints(&golden["prompt_ids"]);
-    for backend in backends() {
-        let model = Model::from_folder(&device(backend), &folder).unwrap();
-        let packed = Packed::new(std::slice::from_ref(&prompt));
-        let forward = model.forward(packed.view(), Keep::Nothing).unwrap();
-        let last = model.gather(forward.hidden(), &[prompt.len() as i32 - 1]).unwrap();
-        let logits = model.logits(&last).unwrap().to_vec().unwrap();
-        for (got, wanted) in logits.iter().zip(floats(&golden["last_logits"])) {
-            assert!((got - wanted).abs() < 1e-3, "{backend}: {got}, expected {wanted}");
-        }
-        let wanted = ints(&golden["greedy_ids_200"]);
-        let options = GenerateOptions { max_tokens: wanted.len() - 1, temperature: 0.0, ..GenerateOptions::default() };
-        let done = generate(&model, &[vec![wanted[0]]], &options, &mut |_| {}).unwrap();
-        assert_eq!(done[0].tokens, wanted[1..], "{backend}");
-    }
-}

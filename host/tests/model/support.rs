@@ -51,16 +51,10 @@ fn plugins() -> PathBuf {
     folder.expect("a test lies in target/release/deps").join("plugins")
 }
 
-/// Every backend that computes here; torch is left out only where `cargo xtask test` does not build it, and a lone
-/// `cargo test` says so.
+/// Every backend of this project; torch, which `cargo xtask torch` builds, on Linux only.
 pub fn backends() -> Vec<&'static str> {
     let mut all = vec!["reference", "candle kernels", "candle generic"];
-    let built = cfg!(target_os = "linux") && std::env::var_os("TELOS_TEST_BIN").is_some();
-    if built || plugins().join("libbackend_torch.so").is_file() {
-        all.push("torch");
-    } else {
-        eprintln!("SKIPPED: torch, which `cargo xtask torch` builds");
-    }
+    all.extend(cfg!(target_os = "linux").then_some("torch"));
     all
 }
 

@@ -19,23 +19,23 @@ pub const ROLE_COTANGENT: u32 = 2;
 /// [`ArrayOwned::role`] of a metric: value and weight.
 pub const ROLE_METRIC: u32 = 3;
 
-/// Name of an array of a `loss` call that asks for the values the loss detaches: they come back with [`DETACHED`] as their owner.
+/// Name of an array of a `loss` call that requests the values the loss detaches: they come back with [`DETACHED`] as their owner.
 pub const RECORD: &str = "telos.record";
-/// Before the name of an array of a `loss` call that holds a detached value of the base point: where there is one, the loss computes
-/// with these, in order, instead of its own. A plugin built before these names sees arrays that it does not know.
+/// Prefix of the name of an array of a `loss` call that holds a detached value of the base point: the loss computes with these, in
+/// order, instead of its own. A plugin built before these names existed ignores such arrays.
 pub const DETACHED: &str = "telos.detached.";
-/// Name of the array that says that all values of the base point, possibly none, stand in the call.
+/// Name of the array that marks a call with all detached values of the base point, possibly none.
 pub const REPLAY: &str = "telos.replay";
 
-/// What a `loss` call wants of detached values.
+/// What a `loss` call does with detached values.
 pub enum Request {
-    /// That they are returned.
+    /// Returns them.
     Record,
-    /// That they are these.
+    /// Replaces them by these.
     Replay(Vec<Detached>),
 }
 
-/// Takes what is wanted of detached values out of a call, and the batch that is left.
+/// Splits a call into its request about detached values and the batch without the reserved arrays.
 pub fn split<'a>(arrays: &[ArrayRef<'a>]) -> (Option<Request>, Vec<ArrayRef<'a>>) {
     let reserved = |a: &&ArrayRef<'a>| a.name.as_str().starts_with("telos.");
     let has = |name: &str| arrays.iter().any(|a| a.name.as_str() == name);
@@ -67,7 +67,7 @@ pub fn reserved<'a>(name: &'a str, values: &'a [f64]) -> ArrayRef<'a> {
     }
 }
 
-/// Sends detached values back, behind a loss.
+/// Appends detached values to a loss that is sent back.
 pub fn give_detached(values: Vec<Detached>, out: &mut RVec<ArrayOwned>) {
     for Detached { name, values } in values {
         out.push(owned(DETACHED, &name, ROLE_ARRAY, Scope::BATCH, 1, values));

@@ -1,8 +1,8 @@
 //! Buffers behind generational handles, with reuse: what every backend keeps its memory in.
 //!
 //! Freed buffers go to a list by size class and serve the next allocation of that class or of a slightly smaller one, so that a
-//! training step in its steady state asks the device for nothing. Spare buffers are bounded: together with the live ones they
-//! never exceed the most that was in use at a time by more than an eighth. The ones that were unused longest go first.
+//! training step in its steady state allocates nothing on the device. Spare buffers are bounded: together with the live ones they
+//! never exceed the peak in use by more than an eighth. Those that were unused longest are dropped first.
 
 use crate::{
     Code, Error, Result,
@@ -50,7 +50,7 @@ pub struct Pool<B: Storage> {
 /// Spare buffers of one size class.
 struct Spare<B> {
     buffers: Vec<B>,
-    /// [`Pool::freed`] when the last of them came.
+    /// [`Pool::freed`] when the last of them was added.
     since: u64,
 }
 
@@ -123,7 +123,7 @@ impl<B: Storage> Pool<B> {
         storage.map(|storage| (key.1, storage))
     }
 
-    /// Drops spare buffers until `bytes` more keep within the bound.
+    /// Drops spare buffers until `bytes` more fit within the bound.
     fn make_room(&mut self, bytes: u64) {
         let live = self.memory.in_use + bytes;
         let most = self.memory.peak.max(live);

@@ -9,16 +9,16 @@ use crate::{
     objective::Verdict,
 };
 
-/// What sequences must fit into.
+/// Limits of a run on composed sequences.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
     /// Ids are below this.
     pub vocab: u64,
-    /// The most tokens of a sequence: the context, and one more where the last token is only predicted.
+    /// The maximum number of tokens in a sequence: the context, and one more if the last token is only predicted.
     pub longest: usize,
 }
 
-/// Whether sequences that `compose` made of `rows` can be learned from.
+/// Checks the sequences that `compose` made from `rows`.
 ///
 /// # Errors
 /// The first mistake: an array that is missing, unknown, of another scope or length; a token that is not an id of the
@@ -33,7 +33,7 @@ pub fn composed(rows: &Batch<'_>, answer: &Batch<'_>, limits: Limits) -> Result<
             name if name.starts_with(names::COLUMN) => Scope::SEQUENCE,
             name => {
                 let read = "offsets, token, mask, row, group, side and column.NAME";
-                return fault(format!("it returned `{name}`, which is not read; of sequences are read {read}"));
+                return fault(format!("it returned `{name}`, which is not read; these arrays are: {read}"));
             }
         };
         if array.scope != scope || array.cols != 1 {
@@ -58,10 +58,12 @@ pub fn composed(rows: &Batch<'_>, answer: &Batch<'_>, limits: Limits) -> Result<
     }
     for (s, ends) in offsets.windows(2).enumerate() {
         let length = ends[1] - ends[0];
-        if !(2..=limits.longest).contains(&length) {
+        if length < 2 {
+            return Err(Fault::at(format!("sequence {s} has {length} tokens, expected at least 2"), Some(s)));
+        }
+        if length > limits.longest {
             let most = limits.longest;
-            let text =
-                format!("sequence {s} has {length} tokens, expected 2 to {most}, what the model's context holds");
+            let text = format!("sequence {s} has {length} tokens, expected at most {most}, the model's context");
             return Err(Fault::at(text, Some(s)));
         }
     }
@@ -78,7 +80,7 @@ pub fn composed(rows: &Batch<'_>, answer: &Batch<'_>, limits: Limits) -> Result<
     let given: BTreeSet<u64> = rows.get("row")?.iter().map(|row| row.to_bits()).collect();
     let own = answer.get("row")?;
     if let Some(s) = own.iter().position(|row| !given.contains(&row.to_bits())) {
-        return Err(Fault::at(format!("sequence {s} is said to be of row {}, which was not given", own[s]), Some(s)));
+        return Err(Fault::at(format!("sequence {s} has row {}, which was not given", own[s]), Some(s)));
     }
     for array in answer.arrays().iter().filter(|array| array.scope == Scope::SEQUENCE) {
         let side = array.name == names::SIDE;
@@ -101,7 +103,7 @@ fn whole_offsets(answer: &Batch<'_>) -> Result<Vec<usize>, Fault> {
     Ok(answer.offsets()?)
 }
 
-/// Whether the arrays that `prepare` made of `given` may join its batches. Of rollouts, `keep` may be among them.
+/// Checks the arrays that `prepare` made from `given`. With rollouts, `keep` may be among them.
 ///
 /// Numbers per token must be finite where the mask is 1, all others everywhere.
 ///
@@ -168,7 +170,7 @@ fn finite(array: &Array<'_>, mask: &[f64], offsets: &[usize]) -> Result<(), Faul
     Err(Fault::at(format!("`{name}` is {value} at {at}, expected a finite number"), sequence))
 }
 
-/// Whether `weigh` answered once for each term with a custom normaliser, and for nothing else.
+/// Checks that `weigh` returned one weight for each term with a custom normaliser, and nothing else.
 ///
 /// # Errors
 /// The first mistake: a term that is missing, unknown or given twice; a weight that is negative or not finite.
@@ -192,10 +194,10 @@ pub fn weights(manifest: &ObjectiveManifest, answer: &[(String, f64)]) -> Result
     }
 }
 
-/// Whether a verdict means something: 0 to 2, and the end of a rollout only where there are rollouts.
+/// Checks a verdict: 0, 1 or 2, and 1 (the end of a rollout) only with rollouts.
 ///
 /// # Errors
-/// What was answered and what is known.
+/// The verdict found and those that are allowed.
 pub fn verdict(verdict: Verdict, rollouts: bool) -> Result<(), Fault> {
     match verdict {
         Verdict::CONTINUE | Verdict::STOP => Ok(()),
@@ -375,7 +377,10 @@ mod tests {
             (answer().with("row", Scope::TOKEN, vec![4.0; 5]), "`row` per token"),
             (answer().with(names::GROUP, Scope::SEQUENCE, vec![f64::NAN; 2]), "`group` is NaN for sequence 0"),
             (pairs.with(names::SIDE, Scope::SEQUENCE, vec![1.0, 2.0]), "`side` is 2 for sequence 1, expected 0 or 1"),
-            (answer().with(names::OFFSETS, Scope::BATCH, vec![0.0, 1.0, 5.0]), "sequence 0 has 1 tokens"),
+            (
+                answer().with(names::OFFSETS, Scope::BATCH, vec![0.0, 1.0, 5.0]),
+                "sequence 0 has 1 tokens, expected at least 2",
+            ),
             (answer().with(names::OFFSETS, Scope::BATCH, vec![0.0, 1.5, 5.0]), "`offsets`[1] is 1.5"),
             (answer().with(names::OFFSETS, Scope::BATCH, vec![0.0, 2.0]), "`token` holds 5 values"),
         ];
@@ -384,7 +389,10 @@ mod tests {
             assert!(why.contains(part), "{part} is missing in {why}");
         }
         let long = composed(&rows(), &answer(), Limits { vocab: 7, longest: 2 }).unwrap_err();
-        assert!(long.text.contains("sequence 1 has 3 tokens, expected 2 to 2") && long.sequence == Some(1), "{long}");
+        assert!(
+            long.text.contains("sequence 1 has 3 tokens, expected at most 2") && long.sequence == Some(1),
+            "{long}"
+        );
         let none = Batch::new().with(names::OFFSETS, Scope::BATCH, vec![0.0]);
         let none = ["token", names::MASK].into_iter().fold(none, |all, name| all.with(name, Scope::TOKEN, vec![]));
         let none = composed(&rows(), &none.with("row", Scope::SEQUENCE, vec![]), limits).unwrap_err();

@@ -1,4 +1,4 @@
-//! What an objective says about itself, checked when it is loaded and created.
+//! Checks of an objective's manifest when it is loaded, and of its requirements when it is created.
 
 use super::{Fault, fault, twice};
 use crate::{
@@ -12,7 +12,7 @@ const LONGEST_NAME: usize = 100;
 /// Keys of metrics.jsonl that the host writes itself.
 const OWN_METRICS: &[&str] =
     &["step", "kind", "loss", "lr", "grad_norm", "tokens", "context", "refused", "token_accuracy", "exact_match"];
-/// Beginnings of such keys.
+/// Prefixes of such keys.
 const OWN_METRIC_GROUPS: &[&str] = &["eval/", "reward/", "critic/", "answers/"];
 
 /// Whether the host writes a number of this name into metrics.jsonl, so that no term or metric may have it.
@@ -45,8 +45,8 @@ const OWN_ARRAYS: &[&str] = &[
     "value_end",
     "pooled",
 ];
-/// Beginnings of the names of such arrays: columns of the data, and statistics of other models.
-const OWN_ARRAY_GROUPS: &[&str] = &[names::COLUMN, "policy.", "reference.", "critic.", "teacher.", "reward."];
+/// Beginnings of the names of such arrays: columns of the data, statistics of other models, and names reserved for the ABI.
+const OWN_ARRAY_GROUPS: &[&str] = &[names::COLUMN, "policy.", "reference.", "critic.", "teacher.", "reward.", "telos."];
 
 /// Whether the host makes an array of this name, so that `prepare` may not return one.
 pub fn host_owns_array(name: &str) -> bool {
@@ -108,7 +108,7 @@ fn bad_name(name: &str) -> Option<String> {
     }
 }
 
-/// Whether an instance's requirements are possible and stand in its manifest.
+/// Checks that an instance's requirements are possible and declared in its manifest.
 ///
 /// # Errors
 /// The first mistake.
@@ -222,7 +222,11 @@ mod tests {
     #[test]
     fn gotcha_57_arrays_of_the_host_are_known() {
         let own = ["mask", "group", "target", "offsets", "side", "row", "token", "logp", "reward", "ended"];
-        assert!(own.into_iter().chain(["column.margin", "reference.logp", "critic.value"]).all(host_owns_array));
+        assert!(
+            own.into_iter()
+                .chain(["column.margin", "reference.logp", "critic.value", "telos.record"])
+                .all(host_owns_array)
+        );
         assert!(
             !["advantage", "old_logp", "rollout.score", "return", "keep", "columns"].into_iter().any(host_owns_array)
         );

@@ -7,9 +7,9 @@ use crate::{
     objective::{Loss, MetricPart, Term},
 };
 
-/// Whether what `loss` answered for `batch` can be trained on.
+/// Checks the result of `loss` for `batch`.
 ///
-/// A sum or cotangent that is not finite is the plugin's fault only where everything it read was finite: a model that has
+/// A sum or cotangent that is not finite is the plugin's fault only if everything it read was finite: a model that has
 /// diverged gives NaN to every loss, and the host counts such steps.
 ///
 /// # Errors
@@ -56,7 +56,7 @@ pub fn loss(
     }
 }
 
-/// What is wrong with a number: that it is not finite, which may have come from outside, or anything else.
+/// Kinds of mistakes: a number that is not finite, which the inputs may have caused, or anything else.
 enum Broken {
     Number(Fault),
     Form(Fault),
@@ -101,7 +101,7 @@ fn form(requirements: &Requirements, batch: &Batch<'_>, term: &Term) -> Result<(
     Ok(())
 }
 
-/// Whether a term can learn something from a batch.
+/// Whether a batch has anything for a term to learn from.
 fn learns(batch: &Batch<'_>) -> bool {
     batch.mask().is_ok_and(|mask| mask.contains(&1.0))
 }
@@ -155,8 +155,8 @@ fn reads_finite(batch: &Batch<'_>) -> bool {
     batch.arrays().iter().all(|array| array.name == names::OFFSETS || sound(array))
 }
 
-/// Whether cotangents are the same for statistics of 0 (`before`) and for those that the models gave (`after`), as
-/// [`Requirements::linear`] claims. Different orders of addition are allowed for. `batch` has the statistics that the models
+/// Checks that cotangents are the same for statistics of 0 (`before`) and for those of the models (`after`), as
+/// [`Requirements::linear`] claims. Different orders of addition are tolerated. `batch` has the statistics that the models
 /// gave; where these are not finite, nothing is compared.
 ///
 /// # Errors

@@ -1,4 +1,4 @@
-//! What the host refuses in the answers of an objective. The host checks every answer with these functions, and the
+//! What the host refuses in the results of an objective's calls. The host checks every result with these functions, and the
 //! [laws](crate::laws) use the same ones, so that a plugin which passes one passes the other.
 //!
 //! | call | checked by | what is refused |
@@ -20,7 +20,7 @@ pub use arrays::{Limits, composed, prepared, verdict, weights};
 pub use description::{host_owns_array, host_owns_metric, manifest, requirements};
 pub use losses::{linear, loss};
 
-/// Why an answer is refused.
+/// Why a result is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{text}")]
 pub struct Fault {
@@ -50,13 +50,13 @@ fn fault<T>(text: impl Into<String>) -> Result<T, Fault> {
     Err(Fault::new(text))
 }
 
-/// The first name that stands in `names` twice.
+/// The first name that occurs in `names` twice.
 fn twice<'a>(names: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let mut seen = std::collections::BTreeSet::new();
     names.into_iter().find(|name| !seen.insert(*name))
 }
 
-/// The sequence that holds token `n`, where `offsets` tell.
+/// The sequence that holds token `n`, by `offsets`.
 fn sequence_of(offsets: &[usize], n: usize) -> Option<usize> {
     offsets.windows(2).position(|ends| (ends[0]..ends[1]).contains(&n))
 }

@@ -99,7 +99,7 @@ impl Laws {
         self
     }
 
-    /// A prompt that the reward knows; without any, a sum to work out.
+    /// A prompt that the reward accepts. Default: an arithmetic question.
     #[must_use]
     pub fn with_prompt(mut self, prompt: &str) -> Self {
         self.prompts.push(prompt.to_owned());

@@ -80,6 +80,7 @@ mod tests {
             spec("top", "float", json!(1.0), Some((1.0, 1.5)), &[]),
             spec("open", "float", json!(0.5), None, &[]),
             spec("only", "float", json!(2.0), Some((2.0, 2.0)), &[]),
+            spec("below", "float", json!(-1.0), Some((-1.5, -1.0)), &[]),
             spec("count", "int", json!(3), Some((1.0, 3.0)), &[]),
             spec("beta", "float", json!(0.1), None, &[]),
         ];
@@ -94,6 +95,7 @@ mod tests {
             "share = 0.25",
             "top = 1.25",
             "open = 0.25",
+            "below = -1.25",
             "count = 2",
         ];
         assert_eq!(texts, expected);

@@ -76,7 +76,7 @@ pub enum CheckError {
 
 /// Compares `claimed[i]`, the gradient by the named array `point[i]`, with central differences of `value`, element by element. Calls
 /// `value` twice per element, with steps of about 6e-6 times the element (or 1, if that is greater): the point must be that
-/// far from kinks (bounds of a clamp, ties in a maximum or a sort), or the claim there the slope of one of its sides.
+/// far from kinks (bounds of a clamp, ties in a maximum or a sort); at a kink the claimed slope may be that of either side.
 ///
 /// # Errors
 /// The first derivative outside `tolerance`, or why nothing could be compared.
@@ -89,7 +89,7 @@ pub fn check_gradient<E: Display>(
     gradient_error(point, claimed, tolerance, value).map(drop)
 }
 
-/// The same, with the greatest difference found: as a share of what `tolerance` allows, from 0 to 1.
+/// The same; returns the largest difference found as a fraction of what `tolerance` allows, from 0 to 1.
 ///
 /// # Errors
 /// As [`check_gradient`].
@@ -146,7 +146,7 @@ pub fn gradient_error<E: Display>(
 ///
 /// let point = [("margin", ndarray::arr1(&[-2.0, 0.5]).into_dyn())];
 /// check_tape(Tape::new, &point, Tolerance::default(), |_, x| -x[0].log_sigmoid().sum())?;
-/// // What is detached is a constant of the gradient, and stays what it is at the point while differences are taken.
+/// // A detached value is a constant of the gradient, and keeps its value at the point while differences are taken.
 /// check_tape(Tape::new, &point, Tolerance::default(), |_, x| (x[0].detach() * x[0]).sum())?;
 /// # Ok::<(), CheckError>(())
 /// ```
@@ -172,8 +172,8 @@ pub fn check_tape(
     })
 }
 
-/// Whether the slopes above and below the point differ, as at the bound of a clamp, and `claimed` is one of them: the derivative of
-/// that side, which is as right there as the other's.
+/// Whether the slopes above and below the point differ, as at the bound of a clamp, and `claimed` is one of them: the one-sided
+/// derivatives are equally right there.
 fn is_side_of_kink(claimed: f64, above: f64, below: f64) -> bool {
     let largest = above.abs().max(below.abs());
     let near = |slope: f64| (claimed - slope).abs() <= 1e-4 * largest;

@@ -1,13 +1,13 @@
 //! Stop-gradients while differences are taken: a detached value keeps what it was at the base point.
 //!
 //! A loss that detaches a value (KTO's reference point, an advantage, an importance weight) returns cotangents that are
-//! *not* the derivatives of its value: they are the derivatives where the detached values are held constant. Whoever compares
-//! cotangents with differences first calls the loss at the base point inside [`record_detached`], then at each shifted point inside
+//! *not* the derivatives of its value: they are the derivatives with the detached values held constant. To compare cotangents
+//! with differences, call the loss at the base point inside [`record_detached`], then at each shifted point inside
 //! [`replay_detached`]: there the n-th detached value is the n-th recorded one, whatever the statistics are.
 //!
 //! Values are matched by the order of the calls of [`Var::detach`](super::Var::detach), [`Var::detach_as`](super::Var::detach_as)
-//! and [`stop_gradient`] on the thread that computes the loss, over all its tapes. Where the shifted point takes another branch,
-//! so that number, name or length differ, nothing can be compared: [`replay_detached`] says so.
+//! and [`stop_gradient`] on the thread that computes the loss, over all its tapes. If the shifted point takes another branch, so
+//! that number, name or length differ, nothing can be compared: [`replay_detached`] returns an error.
 //!
 //! Outside of the two nothing is recorded and nothing replaced.
 
@@ -71,7 +71,7 @@ pub fn record_detached<R>(call: impl FnOnce() -> R) -> (R, Vec<Detached>) {
     }
 }
 
-/// Runs `call` with every detached value as `values` has it.
+/// Runs `call` with its detached values replaced by `values`, in order.
 ///
 /// # Errors
 /// `call` detached other values than those recorded: another number of them, another name or length.
@@ -87,12 +87,12 @@ pub fn replay_detached<R>(values: &[Detached], call: impl FnOnce() -> R) -> Resu
     }
 }
 
-/// The derivative of what follows does not pass through `values`: a hand-derived loss says so of every number that it holds
-/// constant in its cotangents and that depends on a statistic. `name` as in
+/// Marks `values` as constant in the gradient. A hand-derived loss calls it for every number that depends on a statistic and is
+/// held constant in its cotangents. `name` is one of
 /// [`ObjectiveManifest::stop_gradients`](crate::manifest::ObjectiveManifest::stop_gradients), or empty.
 ///
-/// Returns `values` as they are, except where a law takes differences: there they are what they were at the base point. Compute
-/// with what it returns.
+/// Returns `values` unchanged, except while a law takes differences: then it returns the values of the base point. Compute with the
+/// returned values.
 ///
 /// ```
 /// use plugin_api::tape::stop_gradient;
@@ -143,18 +143,18 @@ fn branches(what: &str) -> String {
     )
 }
 
-/// What a caller on this thread wants of detached values: a loaded plugin has a tape of its own, and is told across the boundary.
+/// What a caller on this thread does with detached values. A loaded plugin has a tape of its own and gets this across the boundary.
 #[cfg(feature = "host")]
 pub(crate) enum Wanted {
     /// Nothing.
     Nothing,
-    /// That they are returned.
+    /// Returns them.
     Recorded,
-    /// That they are these.
+    /// Replaces them by these.
     These(Vec<Detached>),
 }
 
-/// What the enclosing [`record_detached`] or [`replay_detached`] wants; the values of a replay count as used.
+/// The request of the enclosing [`record_detached`] or [`replay_detached`]; marks the values of a replay as used.
 #[cfg(feature = "host")]
 pub(crate) fn wanted() -> Wanted {
     MODE.with(|mode| match &mut *mode.borrow_mut() {

@@ -43,7 +43,7 @@
 //! - **Kinks.** [`Var::abs`] and [`Var::relu`] have derivative 0 at 0; [`Var::clamp`] has 1 inside *and at* its bounds, 0 outside;
 //!   where [`Var::max`] or [`Var::min`] compare equals, each side gets half. These are PyTorch's conventions.
 //!   Each of these blocks what lies behind a zero derivative, so an infinite cotangent does not become NaN there.
-//! - **Detached values** ([`Var::detach`], [`stop_gradient`]) are constants of the gradient; where differences are taken they keep
+//! - **Detached values** ([`Var::detach`], [`stop_gradient`]) are constants of the gradient; while differences are taken they keep
 //!   the values of the base point ([`record_detached`], [`replay_detached`]).
 //! - **NaN is not hidden.** `max`, `min` and `clamp` of a NaN are NaN, unlike Rust's `f64::max`.
 //! - **Deterministic.** Sums run in index order on one thread. Time and memory are linear in the tape's elements.

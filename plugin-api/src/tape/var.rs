@@ -60,9 +60,8 @@ impl<'t> Var<'t> {
         self.detach_as("")
     }
 
-    /// The same value, but nothing flows back through it; under a `name` of
-    /// [`ObjectiveManifest::stop_gradients`](crate::manifest::ObjectiveManifest::stop_gradients), so that a law sees it if this call
-    /// is lost.
+    /// The same value, but no gradient flows back through it. `name` is one of
+    /// [`ObjectiveManifest::stop_gradients`](crate::manifest::ObjectiveManifest::stop_gradients); a law checks that it is detached.
     #[must_use]
     pub fn detach_as(self, name: &str) -> Var<'t> {
         self.tape.record(OpKind::Detach, &[self], |state: &State| {

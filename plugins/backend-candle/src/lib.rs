@@ -82,13 +82,13 @@ fn device(name: &str) -> Result<Device> {
                 "open: candle does not offer {cuda}; it knows cpu, metal: choose one of them, or a backend that has CUDA"
             ),
         )),
-        other => Err(Error::new(Code::DEVICE, format!("open: device `{other}` is unknown; candle knows cpu, metal"))),
+        other => Err(Error::new(Code::DEVICE, format!("open: device `{other}` is unknown, expected cpu or metal"))),
     }
 }
 
 fn path(options: &SessionOptions, device: &Device) -> Result<Path> {
     if let Some(key) = options.options.keys().find(|key| !["path", "isa"].contains(&key.as_str())) {
-        return Err(Error::new(Code::OPTION, format!("open: option `{key}` is unknown; candle knows `path`, `isa`")));
+        return Err(Error::new(Code::OPTION, format!("open: option `{key}` is unknown, expected `path` or `isa`")));
     }
     let (given, isa) = (text(options, "path")?.unwrap_or(AUTO), text(options, "isa")?);
     let on_cpu = matches!(device, Device::Cpu);
@@ -110,7 +110,7 @@ fn path(options: &SessionOptions, device: &Device) -> Result<Path> {
         KERNELS => Err(Error::new(Code::OPTION, "open: `path = \"kernels\"` needs device cpu; leave it at auto")),
         other => Err(Error::new(
             Code::OPTION,
-            format!("open: option `path` is \"{other}\"; candle knows {AUTO}, {KERNELS}, {GENERIC}"),
+            format!("open: option `path` is \"{other}\", expected {AUTO}, {KERNELS} or {GENERIC}"),
         )),
     }
 }

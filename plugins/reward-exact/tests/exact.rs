@@ -53,6 +53,20 @@ fn the_column_may_be_a_number_or_hold_an_explanation() {
     assert_eq!(score(json!({"answer_pattern": r"#### (\d+)"}), "72", "48/2 = 24\n#### 72"), 1.0);
 }
 
+/// Catches a list of right answers of which only the first counts, and one without any.
+#[test]
+fn any_answer_of_a_list_is_right() {
+    let scores = |list: &str| {
+        let column = Column::Json(list.into());
+        exact(json!({"numeric": true})).score(&["72", "a", "b"].map(|said| sample(said, column.clone())))
+    };
+    assert_eq!(scores(r#"["a", 72.0]"#).unwrap(), [1.0, 1.0, 0.0]);
+    for list in ["[]", r#"[["a"]]"#, r#"{"a": 72}"#] {
+        let error = scores(list).unwrap_err();
+        assert!(error.code == Code::ARRAY && error.message.contains("a list of answers"), "{error}");
+    }
+}
+
 /// Catches scores in another order than the samples', and scores that are not the options'.
 #[test]
 fn every_sample_gets_its_own_score() {

@@ -5,7 +5,7 @@ use std::fs;
 use serde_json::{Value, json};
 
 use super::case;
-use crate::lab::{Lab, ROWS, Run, SMALL, close, some_text};
+use crate::lab::{Lab, ROWS, Run, SMALL, close, some_text, with_sets};
 
 fn run_of(lab: &Lab, name: &str) -> Run {
     Run(lab.at(&format!("runs/{name}")))
@@ -126,9 +126,9 @@ fn more_steps() {
 fn more_steps_on_a_curve_follow_the_new_one_and_say_so() {
     let lab = case("more-steps");
     let run = |name: &str, sets: &[&str], resume: bool| {
-        let args = ["run", "case.toml", "--name", name, "--set", "train.schedule.kind=\"cosine\""];
-        let sets = sets.iter().flat_map(|set| ["--set", *set]);
-        lab.ask(&args.into_iter().chain(sets).chain(resume.then_some("--resume")).collect::<Vec<_>>())
+        let mut args = vec!["run", "case.toml", "--name", name, "--set", "train.schedule.kind=\"cosine\""];
+        args.extend(resume.then_some("--resume"));
+        lab.ask(&with_sets(&args, sets))
     };
     run("case", &[], false).succeeds();
     let answer = run("case", &["train.steps=4", "checkpoint.keep=7"], true);
@@ -196,7 +196,7 @@ fn every_epoch_reads_every_row_once_and_its_last_step_has_its_own_normaliser() {
     let lab = case("epoch-wraps");
     let run = |name: &str, sets: &[&str]| {
         let args = ["run", "case.toml", "--name", name, "--set", "train.optimizer.lr=1e-300"];
-        lab.ask(&args.into_iter().chain(sets.iter().flat_map(|set| ["--set", *set])).collect::<Vec<_>>()).succeeds();
+        lab.ask(&with_sets(&args, sets)).succeeds();
         run_of(&lab, name)
     };
     let whole = run("whole", &[]).train("loss")[0];

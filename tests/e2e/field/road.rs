@@ -6,7 +6,7 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use super::case;
-use crate::lab::{Lab, ROWS, Run, SMALL, close, some_text};
+use crate::lab::{Lab, ROWS, Run, SMALL, close, json_lines, some_text, with_sets};
 
 /// A file of preference pairs: `count` rows whose answers are about `length` bytes long.
 fn pairs(count: usize, length: usize) -> String {
@@ -23,17 +23,8 @@ fn at_home(lab: &Lab, file: &str) {
 }
 
 fn dpo<'a>(sets: &[&'a str]) -> Vec<&'a str> {
-    let own = [
-        "run",
-        "st-pref.toml",
-        "--set",
-        "objective.plugin=dpo",
-        "--set",
-        "train.batch.pairs=2",
-        "--set",
-        "eval.every=0",
-    ];
-    own.into_iter().chain(sets.iter().flat_map(|set| ["--set", *set])).collect()
+    let own = ["objective.plugin=dpo", "train.batch.pairs=2", "eval.every=0"];
+    with_sets(&["run", "st-pref.toml"], &[&own, sets].concat())
 }
 
 /// Rows that the reference scored before the first step, as the run says it.
@@ -184,11 +175,7 @@ fn eval_needs_dummy() {
     close(number("loss"), run.eval("eval/loss")[1], 1e-6, "loss");
     assert_eq!(number("exact_match"), run.eval("eval/exact_match")[1]);
     assert_eq!((number("answers"), number("tokens")), (prompts.len() as f64, 2.0 * prompts.len() as f64));
-    let answers: Vec<Value> = fs::read_to_string(lab.at("answers.jsonl"))
-        .expect("written")
-        .lines()
-        .map(|line| serde_json::from_str(line).expect("JSON"))
-        .collect();
+    let answers = json_lines(lab.at("answers.jsonl"));
     let right = answers.iter().filter(|answer| answer["match"] == true).count();
     assert_eq!(right as f64 / answers.len() as f64, number("exact_match"));
     let text = lab.ask(&["eval", "runs/tiny", "--rows", "held.jsonl"]);
@@ -206,13 +193,16 @@ fn eval_needs_dummy() {
     lab.write("bad.jsonl", "{\"prompt\": \"a\", \"completion\": \"b\"}\n{\"question\": 7}\n");
     lab.ask(&["eval", "runs/tiny", "--rows", "bad.jsonl"]).refuses(2, &["bad.jsonl:2"]);
     lab.ask(&["eval", "runs/tiny"]).refuses(2, &["--data"]);
-    // A run of no step asks for no learning rate and no batch.
-    lab.write("dummy.jsonl", "{\"prompt\": \"zz\", \"completion\": \"y\"}\n");
-    let min = "data = { source = \"jsonl\", path = \"dummy.jsonl\", eval_path = \"held.jsonl\" }\nmodel.from = \"runs/tiny\"\n\
-               objective = { plugin = \"sft\" }\ntrain = { steps = 0 }\n";
-    lab.write("ev_min.toml", min);
+    // A run without steps needs neither learning rate nor batch; it evaluates the same rows to the same loss.
+    let case = case("eval-needs-dummy");
+    fs::copy(case.at("dummy.jsonl"), lab.at("dummy.jsonl")).expect("copied");
+    let min = fs::read_to_string(case.at("ev_min.toml")).expect("the case has it");
+    lab.write("ev_min.toml", min.replace("DATA/models/stories260k", "runs/tiny").replace("rows.jsonl", "held.jsonl"));
     lab.ask(&["run", "ev_min.toml"]).succeeds();
     close(Run(lab.at("runs/ev_min")).eval("eval/loss")[0], number("loss"), 1e-6, "the same rows");
+    at_home(&case, "ev_min.toml");
+    case.ask(&["run", "ev_min.toml"]).succeeds();
+    close(Run(case.at("runs/ev_min")).eval("eval/loss")[0], 257f64.ln(), 0.05, "a fresh model's first loss");
 }
 
 /// Catches a text's end token that is counted without a word, or not counted where it is said to be.
@@ -288,7 +278,7 @@ fn stage_name_dot() {
     let staged = own.replace("name = \"lr-0.05\"", &format!("name = \"lr-0.05\"\n{model}"));
     lab.write("p.toml", staged + &more.replace("name = \"lr-0\"\n", &format!("name = \"lr-0\"\n{model}\n")));
     let sets = ["stage.lr-0.05.train.steps=2", "stage.lr-0.train.steps=3", "stage.\"lr-0.1\".train.steps=4"];
-    let args: Vec<&str> = ["run", "p.toml"].into_iter().chain(sets.iter().flat_map(|set| ["--set", *set])).collect();
+    let args = with_sets(&["run", "p.toml"], &sets);
     lab.ask(&args).succeeds();
     assert_eq!(["lr-0.05", "lr-0", "lr-0.1"].map(steps), [2, 3, 4]);
     // An earlier run of "lr-0" does not take the place of stage "lr-0.1".
@@ -302,16 +292,14 @@ fn stage_name_dot() {
 #[test]
 fn alpaca_input_dropped() {
     let lab = case("alpaca-input-dropped");
-    let small = "[model]\nlayers = 1\ndim = 16\nheads = 2\ncontext = 512\n[train]\nsteps = 1\nbatch = { sequences = 4 }\noptimizer = { lr = 1e-4 }\n";
-    lab.write("f.toml", format!("name = \"f\"\ndata = {{ source = \"jsonl\", path = \"rows.jsonl\", held_out = 0.1 }}\nobjective = {{ plugin = \"sft\" }}\n{small}"));
-    let sets = ["f.toml", "--set", "data.columns={prompt=\"instruction\",completion=\"output\"}"];
-    let found: Value =
-        serde_json::from_str(lab.ask(&[&["check", "--json"], &sets[..]].concat()).succeeds()).expect("JSON");
+    at_home(&lab, "f.toml");
+    let columns = "data.columns={prompt=\"instruction\",completion=\"output\"}";
+    let found = lab.check("f.toml", &[columns]);
     assert_eq!(found["rows"]["unread_columns"], json!(["input"]));
     let says = "columns that nothing reads: input (what belongs to the prompt must stand in the prompt's own column";
-    let text = lab.ask(&[&["check"], &sets[..]].concat());
+    let text = lab.ask(&["check", "f.toml", "--set", columns]);
     assert!(text.succeeds().contains(says), "{text:#?}");
-    let run = lab.ask(&[&["run"], &sets[..]].concat());
+    let run = lab.ask(&["run", "f.toml", "--set", columns]);
     run.succeeds();
     assert!(run.err.lines().take(3).any(|line| line.contains(says)), "{run:#?}");
 }
@@ -321,8 +309,7 @@ fn alpaca_input_dropped() {
 fn columns_that_something_reads_are_not_named() {
     let lab = case("answer-list");
     lab.write("rows.jsonl", "{\"prompt\": \"a\", \"solution\": \"x\", \"topic\": \"t\", \"note\": \"n\"}\n{\"prompt\": \"b\", \"solution\": \"y\", \"topic\": \"u\", \"note\": \"n\"}\n");
-    let sets = ["--set", "reward.0.column=solution", "--set", "data.group_column=topic"];
-    let args = [&["check", "case.toml", "--json"], &sets[..]].concat();
-    let found: Value = serde_json::from_str(lab.ask(&args).succeeds()).expect("JSON");
+    let sets = ["reward.0.column=solution", "data.group_column=topic"];
+    let found = lab.check("case.toml", &sets);
     assert_eq!(found["rows"]["unread_columns"], json!(["note"]));
 }

@@ -28,12 +28,7 @@ batch = { sequences = 1 }
 "#;
 
 /// What makes [`CASE`] learn from pairs.
-const PAIRS: [&str; 4] = ["--set", "objective.0.plugin=dpo", "--set", "train.batch={pairs=1}"];
-
-fn check(lab: &Lab, sets: &[&str]) -> Value {
-    let args: Vec<&str> = ["check", "case.toml", "--json"].iter().chain(sets).copied().collect();
-    serde_json::from_str(lab.ask(&args).succeeds()).expect("JSON")
-}
+const PAIRS: [&str; 2] = ["objective.0.plugin=dpo", "train.batch={pairs=1}"];
 
 fn of(path: &str) -> String {
     format!("data.path={path}")
@@ -43,8 +38,8 @@ fn of(path: &str) -> String {
 #[test]
 fn bom() {
     let lab = case("bom");
-    assert_eq!(check(&lab, &[])["example"], "q: ⟦a<|endoftext|>⟧");
-    let text: Value = serde_json::from_str(lab.ask(&["check", "text.toml", "--json"]).succeeds()).expect("JSON");
+    assert_eq!(lab.check("case.toml", &[])["example"], "q: ⟦a<|endoftext|>⟧");
+    let text = lab.check("text.toml", &[]);
     assert_eq!(text["train_tokens"], 1001);
 }
 
@@ -53,7 +48,7 @@ fn bom() {
 fn json_messages() {
     let lab = case("json-messages");
     for (file, rows) in [("array.json", 2), ("pretty.json", 1), ("x.jsonl.gz", 1), ("utf16.jsonl", 1)] {
-        let found = check(&lab, &["--set", &of(file)]);
+        let found = lab.check("case.toml", &[&of(file)]);
         assert_eq!(
             (&found["rows"]["train"], &found["example"]),
             (&json!(rows), &json!("q: ⟦a<|endoftext|>⟧")),
@@ -106,7 +101,7 @@ fn eval_of_rows() {
 fn pairs_prompt_beside_conversations() {
     let lab = case("pairs-prompt-beside-conversations");
     let example = "chosen:   s\nQ\n⟦A<|endoftext|>⟧\nrejected: s\nQ\n⟦B<|endoftext|>⟧";
-    assert_eq!(check(&lab, &[])["example"], example);
+    assert_eq!(lab.check("case.toml", &[])["example"], example);
 }
 
 /// Catches a list that is compared as its JSON text, in the reward and in exact match.
@@ -148,8 +143,7 @@ fn pairs_of_chats() {
         }
     }
     lab.write("dpo.toml", CASE.replace("rows.jsonl", "out.jsonl"));
-    let args = [&["check", "dpo.toml", "--json"], &PAIRS[..]].concat();
-    let found: Value = serde_json::from_str(lab.ask(&args).succeeds()).expect("JSON");
+    let found = lab.check("dpo.toml", &PAIRS);
     assert_eq!(found["rows"]["train"].as_u64(), Some(pairs.len() as u64), "{found:#}");
 }
 
@@ -158,8 +152,9 @@ fn pairs_of_chats() {
 fn formats() {
     let lab = case("formats");
     lab.write("case.toml", CASE);
-    let train =
-        |file: &str, more: &[&str]| check(&lab, &[&["--set", &of(file)], more].concat())["rows"]["train"].clone();
+    let train = |file: &str, more: &[&str]| {
+        lab.check("case.toml", &[&[of(file).as_str()], more].concat())["rows"]["train"].clone()
+    };
     let rows = train("sft_bom.jsonl", &[]);
     for file in ["sft.jsonl.gz", "sft.parquet", "sft_array.json", "sft_content_parts.jsonl", "sft_sharegpt.jsonl"] {
         assert_eq!(train(file, &[]), rows, "{file}");
@@ -205,5 +200,5 @@ fn other_files_are_named_by_what_they_are() {
     }
     // An identity of 64 bits is neither rounded nor in the way, and its name is said.
     lab.write("rows.jsonl", "{\"prompt\": \"a\", \"completion\": \"b\", \"id\": 9007199254740993}\r\n");
-    assert_eq!(check(&lab, &[])["rows"]["inexact_columns"], json!(["id"]));
+    assert_eq!(lab.check("case.toml", &[])["rows"]["inexact_columns"], json!(["id"]));
 }

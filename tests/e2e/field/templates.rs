@@ -3,21 +3,12 @@
 //! The expected texts are what `apply_chat_template` of transformers 5.23.0 gives. `⟦` and `⟧` stand around what is learned, and
 //! the end-of-text token closes it.
 
-use serde_json::Value;
-
 use super::case;
 use crate::lab::Lab;
 
-/// What `telos check` says of a case that is in order.
-fn checked(lab: &Lab) -> Value {
-    let answer = lab.ask(&["check", "--json", "case.toml"]);
-    assert_eq!(answer.code, Some(0), "{}", answer.err);
-    serde_json::from_str(&answer.out).expect("check writes JSON")
-}
-
 /// The first row as the model reads it.
 fn example(lab: &Lab) -> String {
-    checked(lab)["example"].as_str().expect("rows have an example").to_owned()
+    lab.check("case.toml", &[])["example"].as_str().expect("rows have an example").to_owned()
 }
 
 /// The first row of a case with another template, or with other rows.
@@ -126,7 +117,7 @@ fn date_in_template() {
         for word in [
             "rows.jsonl:1: ",
             "strftime_now",
-            "must not reach the data",
+            "must not be part of the data",
             "write a fixed date",
             "data.chat_template",
             "line 1",
@@ -229,13 +220,13 @@ fn a_messages_weight_is_honoured() {
 #[test]
 fn chatml_false_alarm() {
     let lab = case("chatml-false-alarm");
-    let found = checked(&lab);
+    let found = lab.check("case.toml", &[]);
     assert_eq!(found["rows"]["ended_early"], 0, "{found}");
     assert!(!lab.ask(&["check", "case.toml"]).out.contains("end-of-text token inside"));
     // Several turns neither; but words behind an end within one answer are lost, and that is said.
     let two = ROW.replace("]}", r#", {"role": "user", "content": "q2"}, {"role": "assistant", "content": "b"}]}"#);
     lab.write("rows.jsonl", &two);
-    assert_eq!(checked(&lab)["rows"]["ended_early"], 0);
+    assert_eq!(lab.check("case.toml", &[])["rows"]["ended_early"], 0);
     lab.write("rows.jsonl", two.replace(r#""a"}"#, r#""a<|im_end|>lost"}"#));
-    assert_eq!(checked(&lab)["rows"]["ended_early"], 1);
+    assert_eq!(lab.check("case.toml", &[])["rows"]["ended_early"], 1);
 }

@@ -5,32 +5,25 @@ use std::fs;
 use serde_json::{Value, json};
 
 use super::case;
-use crate::lab::Lab;
-
-fn check(lab: &Lab, file: &str, sets: &[&str]) -> Value {
-    let mut args = vec!["check", file, "--json"];
-    args.extend(sets.iter().flat_map(|set| ["--set", set]));
-    serde_json::from_str(lab.ask(&args).succeeds()).expect("JSON")
-}
 
 /// Catches special tokens that are spelt out byte by byte.
 #[test]
 fn special_tokens_in_decoder() {
     let lab = case("special-tokens-in-decoder");
-    assert_eq!(check(&lab, "case.toml", &[])["train_tokens"], json!(24));
+    assert_eq!(lab.check("case.toml", &[])["train_tokens"], json!(24));
     // The same tokens named in the older files: special_tokens_map.json and added_tokens.json.
     let path = lab.at("tok/tokenizer_config.json");
     let mut config: Value = serde_json::from_slice(&fs::read(&path).expect("a file")).expect("JSON");
     config.as_object_mut().expect("an object").remove("added_tokens_decoder");
     lab.write("tok/tokenizer_config.json", config.to_string());
-    assert_eq!(check(&lab, "case.toml", &[])["train_tokens"], json!(64));
+    assert_eq!(lab.check("case.toml", &[])["train_tokens"], json!(64));
     lab.write("tok/added_tokens.json", r#"{"<|im_start|>": 259, "<|im_end|>": 260}"#);
-    assert_eq!(check(&lab, "case.toml", &[])["train_tokens"], json!(24));
+    assert_eq!(lab.check("case.toml", &[])["train_tokens"], json!(24));
     fs::remove_file(lab.at("tok/added_tokens.json")).expect("removed");
     let token = |text: &str| json!({"content": text, "lstrip": false, "rstrip": false, "normalized": false});
     let map = json!({"additional_special_tokens": [token("<|im_start|>"), token("<|im_end|>")]});
     lab.write("tok/special_tokens_map.json", map.to_string());
-    assert_eq!(check(&lab, "case.toml", &[])["train_tokens"], json!(24));
+    assert_eq!(lab.check("case.toml", &[])["train_tokens"], json!(24));
     lab.write("tok/special_tokens_map.json", b"{\"eos_token\": \"\xff\"}");
     lab.ask(&["check", "case.toml"]).refuses(2, &["tok/special_tokens_map.json"]);
 }
@@ -44,7 +37,7 @@ fn template_named_only() {
     lab.ask(&["check", "case.toml", "--set", "data.chat_template=tokenizer"]).refuses(2, &listed);
     lab.ask(&["check", "case.toml", "--set", "data.chat_template=tokenizer:tools"])
         .refuses(2, &["tools", "rag, tool_use"]);
-    let example = check(&lab, "case.toml", &["data.chat_template=tokenizer:tool_use"])["example"].clone();
+    let example = lab.check("case.toml", &["data.chat_template=tokenizer:tool_use"])["example"].clone();
     assert!(example.as_str().is_some_and(|text| text.starts_with("<|im_start|>user\nq<|im_end|>\n")), "{example}");
     lab.ask(&["run", "case.toml", "--set", "data.chat_template=tokenizer:tool_use"]).succeeds();
     let saved = fs::read_to_string(lab.at("runs/case/checkpoints/step-00000001/chat_template.jinja")).expect("a file");
@@ -139,14 +132,8 @@ fn names_and_formats_of_others_are_told_what_they_are() {
 /// its template would not give.
 #[test]
 fn bos_before_template() {
-    let Some(data) = std::env::var_os("TELOS_DATA") else {
-        eprintln!("SKIPPED: TELOS_DATA does not name the folder of the shared data, so its tokenizer reads no rows");
-        return;
-    };
     let lab = case("bos-before-template");
-    let toml = fs::read_to_string(lab.at("f.toml")).expect("a file");
-    lab.write("f.toml", toml.replace("DATA", &data.to_string_lossy()));
-    let example = |sets: &[&str]| check(&lab, "f.toml", sets)["example"].as_str().unwrap_or_default().to_owned();
+    let example = |sets: &[&str]| lab.check("f.toml", sets)["example"].as_str().unwrap_or_default().to_owned();
     let templated = example(&["data.chat_template=nobos.jinja"]);
     assert!(templated.starts_with("[system] Be brief."), "{templated}");
     let template = format!("{{{{ bos_token }}}}{}", fs::read_to_string(lab.at("nobos.jinja")).expect("a file"));

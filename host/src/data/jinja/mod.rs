@@ -50,7 +50,7 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
-/// A fault without its line, which the renderer knows.
+/// A fault without its line, which the renderer adds.
 type Fault = String;
 type Evaluated<T> = Result<T, Fault>;
 

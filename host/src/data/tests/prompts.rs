@@ -196,28 +196,3 @@ fn no_kind_of_row_has_a_prompt_on_both_sides() {
         }
     }
 }
-
-/// The shared files, where there are: each is read as it is, by the kind of row that stands in it.
-#[test]
-fn real_rows_are_read_as_they_are() {
-    let Some(data) = std::env::var_os("TELOS_DATA") else {
-        eprintln!("SKIPPED: TELOS_DATA does not name the folder of the shared data, so its rows are not read");
-        return;
-    };
-    for (file, kind, rows) in [
-        ("prompts/gsm8k.jsonl", RowKind::Prompt, 8792),
-        ("prompts/svamp.jsonl", RowKind::Prompt, 999),
-        ("preference/gsm8k_model_solutions.jsonl", RowKind::Preference, 2426),
-        ("preference/pandalm_human.jsonl", RowKind::Preference, 760),
-        ("sft/gsm8k_train.jsonl", RowKind::PromptCompletion, 7473),
-        ("sft/self_instruct_human.jsonl", RowKind::PromptCompletion, 427),
-        ("sft/t0_mit_ccby.jsonl", RowKind::PromptCompletion, 8505),
-    ] {
-        let path = std::path::Path::new(&data).join(file).display().to_string();
-        let split = Split::Share(0.1);
-        let options = RowOptions { paths: vec![path], eval_paths: Vec::new(), split, columns: Columns::new() };
-        let corpus = options.read(kind).unwrap();
-        assert_eq!(corpus.train.len() + corpus.held_out.len() + corpus.leaks, rows, "{file}");
-        assert!(corpus.train.iter().all(|row| row.text().answer.is_some()), "{file}");
-    }
-}

@@ -173,24 +173,3 @@ fn truncation_and_padding_of_a_file_are_off() {
     let ids = Tokenizer::open(folder.path()).unwrap().encode("the harbour was quiet").unwrap();
     assert_eq!(ids.len(), 17);
 }
-
-/// A SentencePiece-like tokenizer of a real model: the folder `models/stories260k` of `TELOS_DATA`.
-#[test]
-fn stories260k_reads_its_prompt_as_its_golden_file_says() {
-    let Some(data) = std::env::var_os("TELOS_DATA") else {
-        eprintln!("SKIPPED stories260k_reads_its_prompt_as_its_golden_file_says: TELOS_DATA names no folder");
-        return;
-    };
-    let folder = Path::new(&data).join("models").join("stories260k");
-    let golden: Value = serde_json::from_slice(&fs::read(folder.join("golden.json")).unwrap()).unwrap();
-    let tokenizer = Tokenizer::open(&folder).unwrap();
-    assert_eq!((tokenizer.prefix(), tokenizer.eos(), tokenizer.vocab_size()), (Some(1), Some(2), 512));
-    assert_eq!(tokenizer.encode_input("Once upon a time").unwrap(), [1, 403, 407, 261, 378]);
-    let ids: Vec<u32> = serde_json::from_value(golden["greedy_ids_200"].clone()).unwrap();
-    let text = golden["greedy_text"].as_str().unwrap();
-    assert_eq!(tokenizer.decode(&ids, true).unwrap(), text);
-    let mut stream = tokenizer.stream(true);
-    let mut streamed: String = ids.iter().map(|&id| stream.push(id).unwrap()).collect();
-    streamed.push_str(&stream.finish().unwrap());
-    assert_eq!(streamed, text);
-}

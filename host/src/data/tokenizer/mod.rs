@@ -271,7 +271,7 @@ impl Tokenizer {
         ends
     }
 
-    /// Whether `id` is no part of an answer's text: a special token, or one that ends answers.
+    /// Whether `id` is not part of an answer's text: a special token, or one that ends answers.
     pub fn is_special(&self, id: u32) -> bool {
         // By its text, as the library skips it: what tokenizer.json calls special stays so, whatever other files say.
         let added = self.inner.get_added_vocabulary();

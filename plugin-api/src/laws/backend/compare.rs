@@ -132,7 +132,7 @@ fn nearest_to_limit(expected: &[f64], found: &[f64], limits: Option<&[f64]>) -> 
     )
 }
 
-/// How far `found` is from `expected`: not at all where both are the same special value, infinitely where one is.
+/// Distance of `found` from `expected`: 0 if both are the same special value, infinite if only one is special.
 fn difference(expected: f64, found: f64) -> f64 {
     let same = expected == found || (expected.is_nan() && found.is_nan());
     match same {

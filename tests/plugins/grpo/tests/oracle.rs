@@ -3,47 +3,34 @@
 
 use plugin_api::{options::OptionSet, prelude::*};
 use serde_json::{Map, Value, json};
-use std::path::PathBuf;
 use test_plugin_grpo::{Config, Grpo, advantages};
 
-fn file() -> Value {
-    let beside = || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../references");
-    let folder = std::env::var_os("TELOS_ORACLES").map_or_else(beside, PathBuf::from);
-    serde_json::from_str(&std::fs::read_to_string(folder.join("grpo.json")).unwrap()).unwrap()
-}
+#[path = "../../oracle.rs"]
+mod oracle;
 
-fn numbers(value: &Value) -> Vec<f64> {
-    value.as_array().unwrap().iter().map(|v| v.as_f64().unwrap()).collect()
-}
-
-fn flat(rows: &Value) -> Vec<f64> {
-    rows.as_array().unwrap().iter().flat_map(numbers).collect()
-}
-
-#[track_caller]
-fn near(what: &str, found: f64, expected: f64) {
-    assert!((found - expected).abs() <= 1e-9 * expected.abs() + 1e-11, "{what}: {found}, expected {expected}");
-}
+use oracle::{file, near, numbers, rows};
 
 /// Catches a deviation without Bessel's correction, one over the whole batch, and 0 / 0 where all rewards are equal.
 #[test]
 fn gotcha_36_advantages_are_those_of_the_peer() {
-    let file = file();
+    let file = file("grpo.json");
     let mut met = 0;
     for case in file["cases"].as_array().unwrap() {
         let ours = case["scale_rewards"] == "group" && case["aggregation"] == "sum_then_normalize";
-        let rows = case["rewards_per_func"].as_array().cloned().unwrap_or_default();
-        let complete = rows.iter().all(|row| row.as_array().unwrap().iter().all(Value::is_number));
+        let rewards = case["rewards_per_func"].as_array().cloned().unwrap_or_default();
+        let complete = rewards.iter().all(|row| row.as_array().unwrap().iter().all(Value::is_number));
         if case["family"] != "advantages" || !ours || !complete {
             continue;
         }
         let weights = numbers(&case["reward_weights"]);
         let reward: Vec<f64> =
-            rows.iter().map(|row| numbers(row).iter().zip(&weights).map(|(r, w)| r * w).sum()).collect();
+            rewards.iter().map(|row| numbers(row).iter().zip(&weights).map(|(r, w)| r * w).sum()).collect();
         let each = case["num_generations"].as_u64().unwrap() as usize;
         let group: Vec<f64> = (0..reward.len()).map(|s| (s / each) as f64).collect();
         let (found, _) = advantages(&reward, &group);
-        for (found, expected) in found.iter().zip(numbers(&case["expected"]["advantages"])) {
+        let expected = numbers(&case["expected"]["advantages"]);
+        assert_eq!(found.len(), expected.len(), "{}", case["name"]);
+        for (found, expected) in found.iter().zip(expected) {
             near(case["name"].as_str().unwrap(), *found, expected);
         }
         met += 1;
@@ -54,7 +41,7 @@ fn gotcha_36_advantages_are_those_of_the_peer() {
 /// Catches a clip on the wrong side, a KL with its arguments exchanged, a mean of means, and a gradient behind the mask.
 #[test]
 fn losses_and_gradients_are_those_of_the_peer() {
-    let file = file();
+    let file = file("grpo.json");
     let base = &file["inputs"]["base"];
     let mut met = 0;
     for case in file["cases"].as_array().unwrap() {
@@ -68,16 +55,16 @@ fn losses_and_gradients_are_those_of_the_peer() {
             json!({"clip_low": low, "clip_high": high, "kl_coef": beta}).as_object().cloned().unwrap();
         let objective = Grpo::create(Config::parse(&options).unwrap()).unwrap();
         let width = base["mask"][0].as_array().unwrap().len();
-        let rows = base["mask"].as_array().unwrap().len();
-        let mask = flat(&base["mask"]);
+        let sequences = base["mask"].as_array().unwrap().len();
+        let mask = rows(&base["mask"]).concat();
         let batch = Batch::new()
-            .with("offsets", Scope::BATCH, (0..=rows).map(|row| (row * width) as f64).collect::<Vec<_>>())
+            .with("offsets", Scope::BATCH, (0..=sequences).map(|s| (s * width) as f64).collect::<Vec<_>>())
             .with("mask", Scope::TOKEN, mask.clone())
-            .with_statistic("logp", Scope::TOKEN, flat(&base["logps"]))
-            .with("old_logp", Scope::TOKEN, flat(&base["old_logps"]))
-            .with("reference.logp", Scope::TOKEN, flat(&base["ref_logps"]))
+            .with_statistic("logp", Scope::TOKEN, rows(&base["logps"]).concat())
+            .with("old_logp", Scope::TOKEN, rows(&base["old_logps"]).concat())
+            .with("reference.logp", Scope::TOKEN, rows(&base["ref_logps"]).concat())
             .with("advantage", Scope::SEQUENCE, numbers(&base["advantages"]))
-            .with("reward_spread", Scope::SEQUENCE, vec![1.0; rows]);
+            .with("reward_spread", Scope::SEQUENCE, vec![1.0; sequences]);
         let loss = objective.loss(&batch).unwrap();
         let tokens: f64 = mask.iter().sum();
         let total: f64 = loss.terms.iter().map(|term| term.coefficient * term.sum / tokens).sum();
@@ -88,7 +75,9 @@ fn losses_and_gradients_are_those_of_the_peer() {
             let (_, own) = term.cotangents.iter().find(|(name, _)| name == "logp").unwrap();
             gradient.iter_mut().zip(own).for_each(|(sum, d)| *sum += term.coefficient * d / tokens);
         }
-        for (found, expected) in gradient.iter().zip(flat(&case["expected"]["grad_logps"])) {
+        let expected = rows(&case["expected"]["grad_logps"]).concat();
+        assert_eq!(gradient.len(), expected.len(), "{name}");
+        for (found, expected) in gradient.iter().zip(expected) {
             near(name, *found, expected);
         }
         met += 1;

@@ -3,27 +3,12 @@
 
 use plugin_api::{options::OptionSet, prelude::*};
 use serde_json::{Map, Value};
-use std::path::PathBuf;
 use test_plugin_kto::{Config, Kto};
 
-fn file() -> Value {
-    let beside = || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../references");
-    let folder = std::env::var_os("TELOS_ORACLES").map_or_else(beside, PathBuf::from);
-    serde_json::from_str(&std::fs::read_to_string(folder.join("kto.json")).unwrap()).unwrap()
-}
+#[path = "../../oracle.rs"]
+mod oracle;
 
-fn numbers(value: &Value) -> Vec<f64> {
-    value.as_array().unwrap().iter().map(|v| v.as_f64().unwrap()).collect()
-}
-
-fn rows(value: &Value) -> Vec<Vec<f64>> {
-    value.as_array().unwrap().iter().map(numbers).collect()
-}
-
-#[track_caller]
-fn near(what: &str, found: f64, expected: f64) {
-    assert!((found - expected).abs() <= 1e-9 * expected.abs() + 1e-11, "{what}: {found}, expected {expected}");
-}
+use oracle::{file, near, numbers, rows};
 
 fn create(case: &Value) -> Kto {
     let keys = ["beta", "desirable_weight", "undesirable_weight"];
@@ -60,7 +45,7 @@ fn batch(case: &Value) -> Batch<'static> {
 /// a desirable or without an undesirable answer that divide by 0.
 #[test]
 fn gotcha_24_losses_and_gradients_are_those_of_the_peer() {
-    let file = file();
+    let file = file("kto.json");
     let cases: Vec<&Value> =
         file["cases"].as_array().unwrap().iter().filter(|case| case["loss_type"] == "kto").collect();
     assert_eq!(cases.len(), 5);

@@ -2,33 +2,18 @@
 //! smoothing and without a likelihood term.
 
 use plugin_api::{options::OptionSet, prelude::*};
-use serde_json::{Value, json};
-use std::path::PathBuf;
+use serde_json::json;
 use test_plugin_simpo::{Config, SimPo};
 
-fn file() -> Value {
-    let beside = || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../references");
-    let folder = std::env::var_os("TELOS_ORACLES").map_or_else(beside, PathBuf::from);
-    serde_json::from_str(&std::fs::read_to_string(folder.join("simpo.json")).unwrap()).unwrap()
-}
+#[path = "../../oracle.rs"]
+mod oracle;
 
-fn numbers(value: &Value) -> Vec<f64> {
-    value.as_array().unwrap().iter().map(|v| v.as_f64().unwrap()).collect()
-}
-
-fn rows(value: &Value) -> Vec<Vec<f64>> {
-    value.as_array().unwrap().iter().map(numbers).collect()
-}
-
-#[track_caller]
-fn near(what: &str, found: f64, expected: f64) {
-    assert!((found - expected).abs() <= 1e-9 * expected.abs() + 1e-11, "{what}: {found}, expected {expected}");
-}
+use oracle::{file, near, rows};
 
 /// Catches sums for means, a margin that beta scales twice, sides exchanged, and a gradient behind the mask.
 #[test]
 fn gotcha_26_losses_and_gradients_are_those_of_the_peer() {
-    let file = file();
+    let file = file("simpo.json");
     let mut met = 0;
     for case in file["cases"].as_array().unwrap() {
         let plain = case["cpo_alpha"] == 0.0 && case["label_smoothing"] == 0.0;
@@ -60,6 +45,7 @@ fn gotcha_26_losses_and_gradients_are_those_of_the_peer() {
         let loss = objective.loss(&batch).unwrap();
         let name = case["name"].as_str().unwrap();
         near(name, loss.terms[0].sum / pairs, case["expected"]["loss"].as_f64().unwrap());
+        assert_eq!(loss.terms[0].cotangents[0].1.len(), expected.len(), "{name}");
         for (found, expected) in loss.terms[0].cotangents[0].1.iter().zip(&expected) {
             near(name, found / pairs, *expected);
         }

@@ -159,7 +159,7 @@ impl Renderer {
     }
 }
 
-/// The filters `int` and `float`: the default where the value is no number.
+/// The filters `int` and `float`: the default if the value is not a number.
 fn convert(name: &str, value: &Value, args: Args) -> Evaluated<Value> {
     let (default, base) = if name == "int" {
         let [default, base] = args.bind(name, ["default", "base"])?;

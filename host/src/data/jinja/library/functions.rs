@@ -10,7 +10,7 @@ use crate::data::jinja::render::Renderer;
 use crate::data::jinja::value::{Callable, Dict, HOLDER, Value, insert};
 
 /// Why the date is refused, and what to do.
-pub const NO_CLOCK: &str = "the template asks for today's date (strftime_now), which must not reach the data: the same rows would \
+pub const NO_CLOCK: &str = "the template prints today's date (strftime_now), which must not be part of the data: the same rows would \
     become other tokens on another day; copy the template to a file, write a fixed date in place of the call, and name the file \
     in data.chat_template";
 

@@ -41,7 +41,7 @@ impl Bounded {
         Bounded { summed: self.summed + count * self.value.abs(), ..self }
     }
 
-    /// The same number where a kernel may store it in the compute dtype before it goes on.
+    /// The same number with the rounding of being stored in the compute dtype, as a kernel may do between stages.
     #[must_use]
     pub fn stored(self) -> Bounded {
         Bounded { stored: self.stored + self.value.abs(), ..self }

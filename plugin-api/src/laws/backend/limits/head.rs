@@ -78,7 +78,7 @@ impl Head {
 /// The gradients of the head's operands.
 struct Gradients {
     dx: Sums,
-    /// The product, and what it is added to.
+    /// The product, and the value that it is added to.
     dw: Option<(Sums, Matrix)>,
     dbias: Option<Sums>,
 }

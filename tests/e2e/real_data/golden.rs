@@ -1,49 +1,42 @@
-//! A real model with numbers computed elsewhere: only with TELOS_DATA naming the folder of the shared data, since none of
-//! it is copied here.
+//! A real model with numbers that other programs computed: `golden.json`, beside its weights.
 
 use std::{fs, path::PathBuf};
 
 use serde_json::Value;
 
-use crate::{
-    lab::{Lab, close},
-    rig::Answer,
-};
+use super::model;
+use crate::lab::{Lab, close};
 
-/// The model's folder and its golden numbers, where they are.
-fn golden() -> Option<(PathBuf, Value)> {
-    let Some(data) = std::env::var_os("TELOS_DATA") else {
-        eprintln!("SKIPPED: TELOS_DATA does not name the folder of the shared data, so the real model is not tested");
-        return None;
-    };
-    let folder = PathBuf::from(data).join("models/stories260k");
-    let text = fs::read_to_string(folder.join("golden.json")).expect("TELOS_DATA holds models/stories260k/golden.json");
-    Some((folder, serde_json::from_str(&text).expect("JSON")))
+/// The model's folder and its golden numbers.
+fn golden() -> (PathBuf, Value) {
+    let folder = model();
+    let text = fs::read_to_string(folder.join("golden.json")).expect("the model has golden numbers");
+    (folder, serde_json::from_str(&text).expect("JSON"))
 }
 
 fn numbers(value: &Value) -> Vec<f64> {
     value.as_array().expect("a list").iter().map(|n| n.as_f64().expect("a number")).collect()
 }
 
-fn json(answer: Answer) -> Value {
-    serde_json::from_str(answer.succeeds()).expect("JSON")
-}
-
 /// Catches any difference in the model's arithmetic or its tokenizer: logits, and 200 greedy tokens to the letter.
 #[test]
+#[cfg_attr(not(telos_data), ignore = "needs real data: set TELOS_DATA to its folder")]
 fn a_real_model_gives_its_golden_logits_and_text() {
-    let Some((folder, golden)) = golden() else { return };
+    let (folder, golden) = golden();
     let ids = numbers(&golden["prompt_ids"]);
     let chain = numbers(&golden["greedy_ids_200"]);
     let rest = (chain.len() - ids.len()).to_string();
     let (lab, model) = (Lab::new(), folder.to_string_lossy().into_owned());
     let prompt = golden["prompt"].as_str().expect("a prompt");
-    let mut backends: Vec<&[&str]> = vec![&[], &["--backend", "reference", "--dtype", "f64"]];
+    let mut backends: Vec<&[&str]> =
+        vec![&[], &["--backend", "reference"], &["--backend", "reference", "--dtype", "f64"]];
     backends.extend(cfg!(target_os = "linux").then_some(&["--backend", "torch"][..]));
     for backend in backends {
         let ask =
             ["generate", &model, "--prompt", prompt, "--temperature", "0", "--max-tokens", &rest, "--json", "--logits"];
-        let found = json(lab.ask(&[&ask[..], backend].concat()));
+        let answer = lab.ask(&[&ask[..], backend].concat());
+        answer.succeeds();
+        let found = answer.json();
         assert_eq!(numbers(&found["prompt_tokens"]), ids);
         let logits = numbers(&found["logits"]);
         let expected = numbers(&golden["last_logits"]);
@@ -52,15 +45,19 @@ fn a_real_model_gives_its_golden_logits_and_text() {
             assert!((a - b).abs() <= 1e-3, "token {token}: {a}, expected {b}");
         }
         assert_eq!(numbers(&found["tokens"]), chain[ids.len()..]);
-        let text = format!("{prompt}{}", found["text"].as_str().expect("text"));
-        assert_eq!(text, golden["greedy_text"].as_str().expect("text"));
+        let text = found["text"].as_str().expect("text");
+        assert_eq!(format!("{prompt}{text}"), golden["greedy_text"].as_str().expect("text"));
+        // Without --json the text is written token by token.
+        let streamed = lab.ask(&[&ask[..ask.len() - 2], backend].concat());
+        assert!(streamed.succeeds().contains(text), "{streamed:#?}");
     }
 }
 
 /// Catches a loss that is shifted by one, or that leaves out the first token after BOS.
 #[test]
+#[cfg_attr(not(telos_data), ignore = "needs real data: set TELOS_DATA to its folder")]
 fn a_real_model_gives_its_golden_losses() {
-    let Some((folder, golden)) = golden() else { return };
+    let (folder, golden) = golden();
     let (lab, model) = (Lab::new(), folder.to_string_lossy().into_owned());
     let expected = numbers(&golden["nll_per_token"]);
     // The text of the golden ids, as the model itself says it: every id's text in order.
@@ -71,7 +68,9 @@ fn a_real_model_gives_its_golden_losses() {
     let words: Vec<String> = numbers(&golden["nll_ids"])[1..].iter().filter_map(word).collect();
     let text = words.concat().replace('\u{2581}', " ").replace("<0x0A>", "\n");
     lab.write("text.txt", text.trim_start_matches(' '));
-    let found = json(lab.ask(&["eval", &model, "--data", "text.txt", "--json", "--per-token"]));
+    let answer = lab.ask(&["eval", &model, "--data", "text.txt", "--json", "--per-token"]);
+    answer.succeeds();
+    let found = answer.json();
     let each = numbers(&found["nll_per_token"]);
     // The end of the text is predicted too, and stands last.
     assert_eq!(each.len(), expected.len() + 1);
