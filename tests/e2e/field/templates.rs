@@ -138,7 +138,7 @@ fn date_in_template() {
 #[test]
 fn generation_two_stretches() {
     let lab = case("generation-two-stretches");
-    let found = checked(&lab);
+    let found = lab.check("case.toml", &[]);
     assert_eq!(found["example"], "user: qassistant: ⟦<think>r</think>a⟧");
     assert_eq!(found["rows"]["no_end_learned"], true, "{found}");
     let says = "no row teaches a token that ends an answer";

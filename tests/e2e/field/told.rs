@@ -40,8 +40,7 @@ fn lab(rows: &[Value]) -> Lab {
 }
 
 fn check(lab: &Lab, sets: &[&str]) -> Value {
-    let args = [&["check", "case.toml", "--json"], sets].concat();
-    serde_json::from_str(lab.ask(&args).succeeds()).expect("JSON")
+    lab.check("case.toml", sets)
 }
 
 /// Whether a check's notes say this.
@@ -87,7 +86,7 @@ fn what_nothing_reads_is_named() {
     ] {
         assert!(said.lines().take(3).any(|line| line.contains(words)), "{words}: {said}");
     }
-    let weighted = check(&lab, &["--set", "objective.0.plugin=weighted-sft"]);
+    let weighted = check(&lab, &["objective.0.plugin=weighted-sft"]);
     assert_eq!(weighted["rows"]["undeclared_columns"], json!(["good"]));
 
     let documents = json!({"prompt": "p", "completion": "c", "documents": [{"text": "t"}]});
@@ -95,9 +94,9 @@ fn what_nothing_reads_is_named() {
     assert_eq!(check(&lab, &[])["rows"]["unread_columns"], json!(["documents"]));
     let reads = "{{ documents[0].text }}{% for m in messages %}{{ m.content }}{% endfor %}";
     lab.write("t.jinja", reads);
-    assert_eq!(check(&lab, &["--set", "data.chat_template=t.jinja"])["rows"]["unread_columns"], Value::Null);
+    assert_eq!(check(&lab, &["data.chat_template=t.jinja"])["rows"]["unread_columns"], Value::Null);
     lab.write("t.jinja", reads.replace("{{ documents[0].text }}", ""));
-    assert_eq!(check(&lab, &["--set", "data.chat_template=t.jinja"])["rows"]["unread_columns"], json!(["documents"]));
+    assert_eq!(check(&lab, &["data.chat_template=t.jinja"])["rows"]["unread_columns"], json!(["documents"]));
 }
 
 /// Catches a batch that reads all rows several times in each step without a word, and a note where nothing is read again.
@@ -108,11 +107,11 @@ fn a_batch_larger_than_the_data_is_noted() {
     assert!(notes_say(&check(&lab, &[]), says));
     assert!(first_lines(&lab, &[]).contains(says));
     let none = |sets: &[&str]| assert!(!notes_say(&check(&lab, sets), "every step reads"), "{sets:?}");
-    none(&["--set", "train.batch={sequences=2}"]);
-    none(&["--set", "train.batch={sequences=1}"]);
+    none(&["train.batch={sequences=2}"]);
+    none(&["train.batch={sequences=1}"]);
     // By tokens: each row has two, its end counted.
-    none(&["--set", "model.context=4", "--set", "train.batch={tokens=4}"]);
-    let tokens = ["--set", "model.context=4", "--set", "train.batch={tokens=6}"];
+    none(&["model.context=4", "train.batch={tokens=4}"]);
+    let tokens = ["model.context=4", "train.batch={tokens=6}"];
     assert!(notes_say(&check(&lab, &tokens), "2 rows 1.5 times"));
     lab.write("case.toml", CASE.replace("steps = 1", "epochs = 1"));
     none(&[]);
@@ -240,6 +239,6 @@ fn a_template_that_is_not_utf_8_is_refused_by_its_byte() {
     let lab = lab(&[pair("a", "b")]);
     lab.write("t.jinja", b"{# caf\xE9 #}{% for m in messages %}{{ m.content }}{% endfor %}");
     let says = ["data.chat_template", "byte 0xE9 at offset 6 (line 1)", "iconv -f LATIN1 -t UTF-8 t.jinja"];
-    lab.ask(&["run", "case.toml", "--set", "data.chat_template=t.jinja"]).refuses(2, &says);
+    lab.ask(&["run", "case.toml", "data.chat_template=t.jinja"]).refuses(2, &says);
     assert!(!Run(lab.at("runs/case")).0.exists());
 }
