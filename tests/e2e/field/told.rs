@@ -239,6 +239,6 @@ fn a_template_that_is_not_utf_8_is_refused_by_its_byte() {
     let lab = lab(&[pair("a", "b")]);
     lab.write("t.jinja", b"{# caf\xE9 #}{% for m in messages %}{{ m.content }}{% endfor %}");
     let says = ["data.chat_template", "byte 0xE9 at offset 6 (line 1)", "iconv -f LATIN1 -t UTF-8 t.jinja"];
-    lab.ask(&["run", "case.toml", "data.chat_template=t.jinja"]).refuses(2, &says);
+    lab.ask(&["run", "case.toml", "--set", "data.chat_template=t.jinja"]).refuses(2, &says);
     assert!(!Run(lab.at("runs/case")).0.exists());
 }
