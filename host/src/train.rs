@@ -68,6 +68,7 @@ use learner::Learner;
 use notices::Notices;
 use objectives::Objectives;
 use optim::Gradient;
+use prove::ToProve;
 use records::{Phases, Records, StepLine};
 use reference::{PassEnd, ReferencePass, RowsRead};
 use rollout::Rollouts;
@@ -103,8 +104,8 @@ pub struct Trainer {
     started: Instant,
     /// Whether the device is ahead of `state`: from the update of a step until its line is written.
     torn: bool,
-    /// Whether new objectives are still to be checked on a first batch.
-    to_prove: bool,
+    /// Which objectives are still to be checked on a batch.
+    to_prove: ToProve,
 }
 
 /// Why the loop ended.
@@ -181,6 +182,7 @@ impl Trainer {
         self.evaluate_if(true)?;
         self.sample_if(true)?;
         self.state.ended = true;
+        self.note_unchecked()?;
         let beside = self.learner.beside.iter().flat_map(|beside| beside.objectives.iter());
         let said = self.notices.end(self.learner.objectives.iter().chain(beside));
         said.into_iter().try_for_each(|text| self.note(text))?;

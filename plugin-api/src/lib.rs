@@ -91,6 +91,9 @@
 //! `cargo build --release`, then `telos run FILE --plugins target/release`. The library works with every host of the same major
 //! version of the contract, whatever compiler built that.
 //!
+//! A library may hold several plugins, of any kinds: one `export_objective!`, `export_reward!` or `export_backend!` for each, with
+//! ids that differ. `telos plugins list --plugins DIR` shows them all.
+//!
 //! # Which arrays there are
 //! N tokens of S sequences, packed without padding. An array has one row per token (*scope* `token`, N rows), per sequence
 //! (`sequence`, S rows), or any number of rows (`batch`). Log-probabilities and entropies are in nats, values and scores in the
@@ -111,6 +114,10 @@
 //! row that was given), and for data kinds that have them `group`, `side` and `column.NAME`. The host shifts, packs and splits. The
 //! same rows and seed must give the same result. `None` selects the host's default for the data kind.
 //!
+//! It may leave rows out, use a row several times, and put parts of several rows into one sequence: `row` then names the row that
+//! the sequence counts for. At least one sequence is returned. Neighbours with the same `group` stay in one micro-batch; only columns
+//! that are returned reach `loss`. `telos plugins verify` notes how many rows are kept.
+//!
 //! **In `prepare`, `weigh` and `loss`**:
 //!
 //! | array | scope | data kinds | meaning |
@@ -122,9 +129,15 @@
 //! | `column.NAME` | sequence | rows of every kind | a numeric column that every row has |
 //! | `group` | sequence | preference, prompt | the same number for the two answers of a pair, or for all answers to one prompt |
 //! | `side` | sequence | preference, unpaired | 1 chosen or desirable, 0 rejected or undesirable |
+//! | `column.label` | sequence | unpaired | the row's label, the same number as `side` |
 //! | `reward` | sequence | prompt | the answer's reward: the weighted sum of the experiment's rewards |
 //! | `ended` | sequence | prompt | 1 if the answer ended with an end token, 0 if it was truncated |
 //! | arrays that `prepare` returned | as returned | all | split like the window |
+//!
+//! All arrays hold `f64`, ids and flags too. `batch.get(NAME)` reads numbers; `batch.mask()`, `batch.offsets()` and
+//! `batch.column(NAME)` are short forms; `batch.var(&tape, NAME)` reads a statistic with its gradient. The two answers of a pair are
+//! neighbours, the chosen one first. Neighbours of one `group` are always in one micro-batch. A sequence may have no supervised token:
+//! it adds 0 to sums over tokens, and its cotangents are 0.
 //!
 //! `prepare` gets the whole window or rollout. Its arrays have names of their own and N or S rows, and only this objective reads
 //! them; with rollouts, `keep` (per sequence, 0 or 1) drops answers. The statistics listed in [`manifest::Requirements`] are in
@@ -142,6 +155,10 @@
 //! | `score` | sequence | yes | scalar head at the last token |
 //!
 //! Where the mask is 0 statistics are arbitrary, and cotangents must be exactly 0.
+//!
+//! The host computes these and no others; a name is the role's, a dot and the statistic's, and for the policy the statistic's alone.
+//! In the manifest they stand under their roles: `policy` has `logp`, `lse`, `mean_logit`, `entropy`, `top1` and `score`, `reference`
+//! has `logp`, `critic` has `value` and `value_end`.
 
 pub mod abi;
 mod author;

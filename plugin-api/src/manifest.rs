@@ -195,7 +195,8 @@ pub struct MetricSpec {
 /// A value that the loss holds constant in its gradient although it depends on a statistic, such as KTO's reference point.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct StopGradient {
-    /// Its name in the loss: `x.detach_as(name)` on a tape, `stop_gradient(name, values)` by hand.
+    /// Its name in the loss: `x.detach_as(name)` on a tape, `stop_gradient(name, values)` by hand. `loss` detaches it under all
+    /// options, also under those that do not use it.
     pub name: String,
     /// What it is, in one sentence.
     pub meaning: String,
@@ -215,7 +216,7 @@ pub struct Expectation {
     pub quantity: String,
     /// `ln_vocab` (the logarithm of the vocabulary's size) or a number as text.
     pub value: String,
-    /// Allowed relative distance.
+    /// Allowed distance as a share of the value: 0.1 allows a tenth more or less. A value of 0 allows no distance.
     pub tolerance: f64,
     /// When it holds, in words.
     pub when: String,
@@ -247,8 +248,10 @@ pub struct ObjectiveManifest {
     pub options: Vec<OptionSpec>,
     /// What must hold at step 0.
     pub expectations: Vec<Expectation>,
-    /// The loss couples the whole batch whatever the options: the host runs the window forward, calls `loss` once, and
-    /// replays the micro-batches with those cotangents. Where options decide, [`Requirements::coupled`] says so.
+    /// The loss couples the whole batch whatever the options: what one sequence adds depends on the others beyond its own pair or
+    /// group, by a mean over the batch for example, so that the sums of a window cut in two are not the sums of the window. The host
+    /// then runs the window forward, calls `loss` once, and replays the micro-batches with those cotangents, which costs a second
+    /// forward pass. Where options decide, [`Requirements::coupled`] says so.
     pub coupled: bool,
     /// Values that the loss detaches under these names. Optional; if declared, a law checks that the loss detaches them, and so
     /// finds a `detach_as` that was removed by mistake.
@@ -301,6 +304,11 @@ pub struct DeviceSpec {
     /// Anything a user should know.
     #[serde(default)]
     pub note: String,
+    /// The instruction set that computes on this machine, such as `avx2`, where another one gives other last bits; empty where
+    /// there is only one. It stands in receipts and decides which cached numbers are used again. Where the backend has an option
+    /// `isa` and it is not `auto`, that counts instead.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub instruction_set: String,
 }
 
 /// A backend's description of itself.

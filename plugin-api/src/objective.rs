@@ -67,7 +67,8 @@ pub trait Objective {
         Ok(Vec::new())
     }
 
-    /// Returns the loss of a micro-batch: each term's *sum* (never a mean) and its cotangents. Every term that the options enable is
+    /// Returns the loss of a micro-batch: each term's *sum* (never a mean; 0 for a batch
+    /// without supervised tokens) and its cotangents. Every term that the options enable is
     /// returned for every batch, once, with a cotangent for each statistic that it depends on, and none for statistics that are not
     /// required. The host refuses everything that [`crate::contract::loss`] lists.
     ///
@@ -93,7 +94,30 @@ pub trait Objective {
         Ok(Vec::new())
     }
 
-    /// Restores saved state, so that a resumed run continues bit for bit.
+    /// Restores saved state, so that a resumed run continues bit for bit: `state` then returns the same bytes.
+    ///
+    /// ```
+    /// use plugin_api::prelude::*;
+    ///
+    /// struct Baseline { mean: f64 }
+    ///
+    /// impl Objective for Baseline {
+    ///     fn state(&self) -> Result<Vec<u8>> {
+    ///         Ok(self.mean.to_le_bytes().to_vec())
+    ///     }
+    ///
+    ///     fn restore(&mut self, state: &[u8]) -> Result<()> {
+    ///         let refused = |_| Error::new(Code::STATE, format!("{} bytes of state, expected 8", state.len()));
+    ///         self.mean = f64::from_le_bytes(state.try_into().map_err(refused)?);
+    ///         Ok(())
+    ///     }
+    /// #   fn loss(&self, _: &Batch<'_>) -> Result<Loss> { Ok(Loss::new()) }
+    /// }
+    /// # let mut other = Baseline { mean: 0.0 };
+    /// # other.restore(&Baseline { mean: 0.5 }.state()?)?;
+    /// # assert!(other.mean == 0.5 && other.restore(b"short").is_err());
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// [`crate::Code::STATE`] for bytes that are not this objective's state.
@@ -141,9 +165,10 @@ pub struct Term {
 pub struct MetricPart {
     /// As declared in the manifest.
     pub name: String,
-    /// Weighted sum, or the extreme.
+    /// The sum over the micro-batch (MEAN, SUM), or the smallest or largest value (MIN, MAX).
     pub value: f64,
-    /// Weight of the sum; 0 means the part says nothing.
+    /// MEAN: what the sum of all `value`s is divided by, together with the other parts' weights, such as the number of tokens. SUM,
+    /// MIN and MAX: 1. Of 0, the part is left out.
     pub weight: f64,
 }
 

@@ -36,10 +36,33 @@ macro_rules! option_values {
 option_values! {
     bool, "bool", v => v.as_bool();
     i64, "int", v => v.as_i64();
-    f64, "float", v => v.as_f64();
     String, "string", v => v.as_str().map(str::to_owned);
-    Vec<f64>, "float list", v => v.as_array()?.iter().map(Value::as_f64).collect();
     Vec<String>, "string list", v => v.as_array()?.iter().map(|x| x.as_str().map(str::to_owned)).collect();
+}
+
+impl OptionValue for f64 {
+    const KIND: &'static str = "float";
+
+    fn from_json(value: &Value) -> Option<Self> {
+        value.as_f64()
+    }
+
+    /// NaN and infinity, which JSON lacks, become their names: the manifest's check finds them there.
+    fn to_json(&self) -> Value {
+        serde_json::Number::from_f64(*self).map_or_else(|| Value::String(self.to_string()), Value::Number)
+    }
+}
+
+impl OptionValue for Vec<f64> {
+    const KIND: &'static str = "float list";
+
+    fn from_json(value: &Value) -> Option<Self> {
+        value.as_array()?.iter().map(Value::as_f64).collect()
+    }
+
+    fn to_json(&self) -> Value {
+        self.iter().map(OptionValue::to_json).collect()
+    }
 }
 
 /// A struct made by [`options!`](crate::options!).

@@ -200,12 +200,18 @@ fn a_plugin_that_calls_exit_fails_the_run_whatever_the_call() {
     lab.ask(&["plugins", "show", "exits-in-manifest"]).refuses(1, &["plugin `exits-in-manifest`, call `manifest`"]);
 }
 
-/// Catches a crash before the first step whose retry says "exists already".
+/// Catches a crash before the first step that leaves its folder behind, whose retry then says "exists already".
 #[test]
-fn a_start_that_crashed_is_not_in_the_way_of_the_next() {
+fn a_start_that_crashed_leaves_no_run_behind() {
     let (lab, answer) = odd("exit-loss", &[]);
-    answer.refuses(1, &["call `loss`, before step 1", "there is no checkpoint yet"]);
-    assert!(lab.tiny_run().0.exists(), "nothing was left to take it away");
+    answer.refuses(1, &["call `loss`, before step 1", "no step was done", "is removed again"]);
+    assert!(!lab.tiny_run().0.exists(), "{answer:#?}");
+    let (aborted, answer) = odd("abort-loss", &[]);
+    answer.refuses(1, &["SIGABRT", "is removed again"]);
+    assert!(!aborted.tiny_run().0.exists(), "{answer:#?}");
+    let panicked = Lab::tiny();
+    panicked.run(&["objective.plugin=panics-in-loss"]).refuses(1, &["panics-in-loss"]);
+    assert!(!panicked.tiny_run().0.exists());
     lab.run(&["train.steps=2"]).succeeds();
     lab.tiny_run().has_steps(2);
 }

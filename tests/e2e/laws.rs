@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::lab::Lab;
+use crate::lab::{Lab, ROWS, SMALL};
 use crate::rig::{Answer, library, plugins};
 
 fn verify(args: &[&str]) -> Answer {
@@ -138,6 +138,7 @@ fn new_bytes_are_checked_on_the_first_batch_before_they_are_trained() {
         ("wrong-sign", "expectations: `nll` should be"),
         ("mean-for-sum", "additivity: cut in two"),
         ("flat", "every cotangent of the first batch is 0"),
+        ("squared-weight", "normalisers: `weigh` answers"),
     ] {
         let lab = Lab::tiny();
         let set = format!("objective.plugin={plugin}");
@@ -174,4 +175,107 @@ fn checking_an_objective_changes_no_bit_of_the_run() {
     let proved = crate::lab::Run(second.at("runs/proved"));
     assert!(first.tiny_run().saved(8, "model.safetensors") == proved.saved(8, "model.safetensors"));
     assert_eq!(first.tiny_run().train("loss"), proved.train("loss"));
+}
+
+/// REINFORCE whose cotangents have the wrong sign, on 24 prompts with a reward for answers that contain one of some words.
+fn reinforce(words: &str) -> String {
+    format!(
+        "{SMALL}{ROWS}[objective]\nplugin = \"wrong-sign-of-advantage\"\n\n[[reward]]\nplugin = \"mention\"\nwords = {words}\n\n\
+         [rollout]\nprompts = 4\nsamples = 4\nmax_new_tokens = 8\n\n[train]\nsteps = 3\nbatch = {{ prompts = 4 }}\n\
+         optimizer = {{ lr = 1e-3 }}\n"
+    )
+}
+
+fn prompts(lab: &Lab) {
+    lab.write("rows.jsonl", (0..24).map(|i| format!("{{\"prompt\": \"{i}? \"}}\n")).collect::<String>());
+}
+
+fn is_unproved(lab: &Lab, id: &str) -> bool {
+    let lock = std::fs::read_to_string(lab.at("runs/plugins.lock")).expect("a lock");
+    let name = format!("\"{id}\"");
+    lock.split("[[plugin]]").find(|pin| pin.contains(&name)).expect("a pin").contains("unproved")
+}
+
+/// Catches a rollout of equal rewards that counts as proof: the fault would then be trained as soon as rewards differ.
+#[test]
+fn equal_rewards_prove_nothing() {
+    let lab = Lab::new();
+    prompts(&lab);
+    lab.write("tiny.toml", reinforce("[\"no answer contains this\"]"));
+    let answer = lab.run(&[]);
+    answer.succeeds();
+    let note = "objective \"wrong-sign-of-advantage\": the quick laws could not check `policy`";
+    assert!(answer.err.contains(note), "{answer:#?}");
+    assert!(lab.ask(&["check", "tiny.toml"]).succeeds().contains(note));
+    assert!(is_unproved(&lab, "wrong-sign-of-advantage"));
+    // Rewards that differ: about every second answer of a fresh model has one of these bytes.
+    lab.write("tiny.toml", reinforce("[\"a\", \"e\", \"i\", \"0\", \"1\", \"A\", \"E\", \"+\", \"_\"]"));
+    lab.ask(&["run", "tiny.toml", "--name", "differ"]).refuses(1, &["cotangents: term `policy`"]);
+}
+
+/// Catches objectives with text of their own that train unchecked.
+#[test]
+fn an_objective_with_its_own_text_is_checked_on_it() {
+    let lab = Lab::new();
+    prompts(&lab);
+    let own = |plugin: &str| format!("[[objective]]\nplugin = \"{plugin}\"\ntext = \"rows.jsonl\"\ntokens = 96\n");
+    let ptx = crate::road::PPO.replace("[objective]", "[[objective]]");
+    for command in ["run", "check"] {
+        lab.write("tiny.toml", format!("{SMALL}{ROWS}{ptx}{}", own("wrong-cotangent-sign")));
+        lab.ask(&[command, "tiny.toml"])
+            .refuses(1, &["\"wrong-cotangent-sign\" contradicts itself", "cotangents: term `nll`"]);
+    }
+    lab.write("tiny.toml", format!("{SMALL}{ROWS}{ptx}{}", own("ce")));
+    lab.run(&["train.steps=1"]).succeeds();
+    assert!(!is_unproved(&lab, "ce") && !is_unproved(&lab, "ppo"));
+}
+
+/// Catches options of one table that are used for the expectations of another with the same plugin.
+#[test]
+fn each_table_is_checked_with_its_own_options() {
+    let lab = Lab::tiny();
+    let tables = |second: &str| {
+        let table = |scale: &str| format!("[[objective]]\nplugin = \"scaled\"\nscale = {scale}\n\n");
+        let both = table("1.0") + &table(second);
+        lab.write("tiny.toml", crate::lab::TINY.replace("[objective]\nplugin = \"ce\"\n", &both));
+    };
+    tables("2.0");
+    lab.run(&[]).refuses(1, &["\"scaled\" contradicts itself", "expectations: `nll` should be"]);
+    tables("1.0");
+    lab.run(&[]).succeeds();
+}
+
+/// Catches a statistic that only the manifest knows: the run would be refused after the laws have passed.
+#[test]
+fn a_statistic_that_the_host_does_not_compute_is_found_by_the_laws() {
+    let answer = verify(&["taught", "--only", "declared"]);
+    answer.refuses(1, &[]);
+    assert!(
+        answer.out.contains("the statistic `teacher.logp` is not computed by this host, which has logp, lse"),
+        "{answer:#?}"
+    );
+}
+
+/// Catches one fault that fills the table once for every law, and codes of the contract in front of its text.
+#[test]
+fn one_fault_is_reported_once() {
+    let answer = verify(&["panics-in-loss"]);
+    answer.refuses(1, &[]);
+    let count = |text: &str| answer.out.matches(text).count();
+    assert_eq!(count("the loss that panics, in step 1 "), 1, "{answer:#?}");
+    assert!(count("the same fault as under `declared`") > 3, "{answer:#?}");
+    assert!(!answer.out.contains("PANIC"), "{answer:#?}");
+}
+
+/// Catches ids beyond the vocabulary that pass, and a right objective that cannot name the vocabulary it composes for.
+#[test]
+fn composed_ids_lie_within_the_vocabulary_that_is_given() {
+    let answer = verify(&["marked"]);
+    answer.refuses(1, &["breaks laws: compose"]);
+    assert!(
+        answer.out.contains("is 300, expected a whole number from 0 to 49") && answer.out.contains("--vocabulary"),
+        "{answer:#?}"
+    );
+    verify(&["marked", "--vocabulary", "301"]).succeeds();
+    verify(&["length", "--vocabulary", "301"]).refuses(2, &["--vocabulary is for objectives"]);
 }

@@ -1,7 +1,7 @@
 //! The number of threads never changes a bit of what a run leaves behind.
 
 use crate::{
-    lab::{Lab, close},
+    lab::{Lab, ROWS, SMALL, close},
     rig::Answer,
 };
 
@@ -73,4 +73,46 @@ fn a_forced_instruction_set_trains_with_its_own_bits_and_an_unknown_one_is_refus
     losses[0].iter().zip(&losses[1]).for_each(|(a, b)| close(*a, *b, 1e-5, "loss"));
     let shown = Lab::new().ask(&["plugins", "show", "candle"]);
     assert!(shown.succeeds().contains("kernels for "), "{shown:#?}");
+    // Resumed with another set, the run is not what it would have been, which is told and recorded.
+    let receipt = || std::fs::read_to_string(first.at("runs/tiny/receipt.json")).expect("a receipt");
+    assert!(receipt().contains("\"instruction_set\": \"baseline\""), "{}", receipt());
+    let resumed = |isa: &str, steps: &str| {
+        let args = ["run", "tiny.toml", "--set", steps, "--set", "sample.every=0", "--resume"];
+        Answer::of(first.command(&args).env("TELOS_CANDLE_ISA", isa))
+    };
+    resumed("baseline", "train.steps=3").succeeds();
+    assert!(!receipt().contains("replaced"), "{}", receipt());
+    if has_another_set() {
+        let answer = resumed("auto", "train.steps=4");
+        answer.succeeds();
+        assert!(answer.err.contains("backend.instruction_set: \"baseline\" is now"), "{answer:#?}");
+        assert!(receipt().contains("backend.instruction_set"), "{}", receipt());
+    }
+}
+
+/// Whether this processor has another instruction set than the baseline.
+fn has_another_set() -> bool {
+    let shown = Lab::new().ask(&["plugins", "show", "candle"]);
+    !shown.succeeds().contains("kernels for baseline")
+}
+
+/// Catches log-probabilities of a reference that another instruction set computed and that are read from the cache all the same.
+#[test]
+fn a_reference_computed_with_another_instruction_set_is_not_read_from_the_cache() {
+    let lab = Lab::new();
+    let pair = |i| format!("{{\"prompt\": \"{i}? \", \"chosen\": \"yes\", \"rejected\": \"well, no\"}}\n");
+    lab.write("rows.jsonl", (0..30).map(pair).collect::<String>());
+    lab.write("tiny.toml", format!("{SMALL}{ROWS}{}", crate::road::DPO));
+    let run = |name: &str, isa: &str| {
+        let args = ["run", "tiny.toml", "--name", name, "--set", "train.steps=1"];
+        let answer = Answer::of(lab.command(&args).env("TELOS_CANDLE_ISA", isa));
+        answer.succeeds();
+        answer.err
+    };
+    let (computed, read) = ("log-probabilities were computed into", "log-probabilities were read from");
+    assert!(run("first", "baseline").contains(computed));
+    assert!(run("again", "baseline").contains(read));
+    if has_another_set() {
+        assert!(run("widest", "auto").contains(computed));
+    }
 }

@@ -53,6 +53,9 @@ pub struct Verify {
     /// given several times; the values of other columns that it reads are between 0.5 and 2.
     #[arg(long, value_name = "NAME=LOW..HIGH", value_parser = DrawnColumn::parse)]
     column: Vec<DrawnColumn>,
+    /// Number of tokens of the vocabulary, for an objective that composes sequences with ids of its own. Without it, 50.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    vocabulary: Option<u32>,
     /// A prompt that the reward accepts; may be given several times. Default: an arithmetic question.
     #[arg(long, value_name = "TEXT")]
     prompt: Vec<String>,
@@ -73,6 +76,7 @@ fn option(text: &str) -> Result<String, String> {
 }
 
 pub(super) fn execute(args: Verify, folders: Vec<PathBuf>) -> Result<()> {
+    let json = args.json;
     let registry = Registry::discover(&folders);
     let info = verify::find(&registry, &args.target)?;
     refuse_unused(&args, &info)?;
@@ -98,12 +102,12 @@ pub(super) fn execute(args: Verify, folders: Vec<PathBuf>) -> Result<()> {
         print::result(&verification, args.json)?;
         return if verification.passed { Ok(()) } else { Err(refusal(&verification)) };
     }
-    let request =
-        LawRequest { options: args.option, only: args.only, columns: args.column, prompts: args.prompt, limit };
+    let Verify { option: options, only, column: columns, prompt: prompts, vocabulary, .. } = args;
+    let request = LawRequest { options, only, columns, prompts, vocabulary, limit };
     let verified = laws::verify(&request, &info, &told);
     bar.finish_and_clear();
     let verification = verified?;
-    print::result(&verification, args.json)?;
+    print::result(&verification, json)?;
     if verification.passed { Ok(()) } else { Err(broken_laws(&verification)) }
 }
 
@@ -115,6 +119,7 @@ fn refuse_unused(args: &Verify, info: &PluginInfo) -> Result<()> {
         ("--dtype", !is_backend && args.dtype.is_some(), "backends"),
         ("--threads", !is_backend && args.threads != 0, "backends"),
         ("--column", is_backend && !args.column.is_empty(), "objectives"),
+        ("--vocabulary", info.kind != kind::OBJECTIVE && args.vocabulary.is_some(), "objectives"),
         ("--prompt", is_backend && !args.prompt.is_empty(), "rewards"),
     ];
     match given.iter().find(|(_, unused, _)| *unused) {

@@ -36,6 +36,11 @@ struct Pin {
 }
 
 impl Pin {
+    /// Whether both pin the same plugin.
+    fn is_of(&self, other: &Pin) -> bool {
+        (&self.kind, &self.id) == (&other.kind, &other.id)
+    }
+
     fn same(&self, other: &Pin) -> bool {
         (&self.kind, &self.id, &self.version, &self.sha256) == (&other.kind, &other.id, &other.version, &other.sha256)
     }
@@ -74,7 +79,10 @@ pub struct Lock {
     path: PathBuf,
     pins: Vec<Pin>,
     pinning: Pinning,
-    changed: bool,
+    /// What this process pinned and has not written yet.
+    pinned: Vec<Pin>,
+    /// Pins whose bytes passed the quick laws in this process and are not written yet.
+    proved: Vec<Pin>,
     /// Of each plugin that was accepted although another one is pinned, a line.
     unpinned: Vec<String>,
     /// Kind and id of each plugin that was accepted without a pin of its bytes.
@@ -89,7 +97,8 @@ impl Lock {
     pub fn open(folder: &Path, pinning: Pinning) -> Result<Lock> {
         let path = folder.join(FILE);
         let pins = read(&path)?;
-        Ok(Lock { path, pins, pinning, changed: false, unpinned: Vec::new(), unlisted: Vec::new() })
+        let (pinned, proved, unpinned, unlisted) = Default::default();
+        Ok(Lock { path, pins, pinning, pinned, proved, unpinned, unlisted })
     }
 
     /// What is done about changed plugins.
@@ -132,10 +141,10 @@ impl Lock {
                 self.unlisted.push((found.kind, found.id));
                 return Ok(sha256);
             }
-            Some(pin) => *pin = found,
-            None => self.pins.push(found),
+            Some(pin) => *pin = found.clone(),
+            None => self.pins.push(found.clone()),
         }
-        self.changed = true;
+        self.pinned.push(found);
         Ok(sha256)
     }
 
@@ -154,32 +163,53 @@ impl Lock {
         }
         for pin in self.pins.iter_mut().filter(|pin| pin.kind == kind && pin.id == id && pin.unproved) {
             pin.unproved = false;
-            self.changed = true;
+            self.proved.push(pin.clone());
         }
     }
 
-    /// Writes the lock where it changed, in one step, so that no reader sees half of it. What another process pinned
-    /// meanwhile stays.
+    /// Writes what this process pinned and proved, in one step, so that no reader sees half of it. The file is read again first, while
+    /// no other process writes it: what another one pinned or proved meanwhile stays.
     ///
     /// # Errors
-    /// A failed run naming the file that cannot be written.
+    /// A failed run naming the file that cannot be written; a request error where another process pinned other bytes meanwhile.
     pub fn save(&mut self) -> Result<()> {
-        if !self.changed {
+        if self.pinned.is_empty() && self.proved.is_empty() {
             return Ok(());
         }
-        for other in read(&self.path)? {
-            if !self.pins.iter().any(|pin| pin.kind == other.kind && pin.id == other.id) {
-                self.pins.push(other);
+        let failed = |cause: io::Error| Error::run(format!("cannot write {}", self.path.display())).with_cause(cause);
+        let folder = self.path.parent().unwrap_or(Path::new("."));
+        // Held until the end of this function.
+        let _alone = fs::create_dir_all(folder).and_then(|()| alone_in(folder)).map_err(failed)?;
+        let mut pins = read(&self.path)?;
+        for own in &self.pinned {
+            match pins.iter_mut().find(|pin| pin.is_of(own)) {
+                Some(pin) if pin.same(own) => {}
+                Some(pin) if pin.sha256 != own.sha256 && self.pinning == Pinning::Strict => {
+                    return Err(pinned_meanwhile(&self.path, pin, own));
+                }
+                Some(pin) => *pin = own.clone(),
+                None => pins.push(own.clone()),
             }
         }
-        self.pins.sort_by(|a, b| (&a.kind, &a.id).cmp(&(&b.kind, &b.id)));
-        let failed = |cause: io::Error| Error::run(format!("cannot write {}", self.path.display())).with_cause(cause);
-        let written = toml::to_string(&Written { plugin: self.pins.clone() });
+        for own in &self.proved {
+            pins.iter_mut().filter(|pin| pin.same(own)).for_each(|pin| pin.unproved = false);
+        }
+        pins.sort_by(|a, b| (&a.kind, &a.id).cmp(&(&b.kind, &b.id)));
+        let written = toml::to_string(&Written { plugin: pins.clone() });
         let written = written.map_err(|cause| failed(io::Error::other(cause)))?;
         replace(&self.path, &format!("{HEADER}\n{written}")).map_err(failed)?;
-        self.changed = false;
+        self.pins = pins;
+        self.pinned.clear();
+        self.proved.clear();
         Ok(())
     }
+}
+
+/// Waits until no other process holds `folder`, and holds it as long as the returned file is open.
+fn alone_in(folder: &Path) -> io::Result<File> {
+    let file = File::open(folder)?;
+    file.lock()?;
+    Ok(file)
 }
 
 fn read(path: &Path) -> Result<Vec<Pin>> {
@@ -218,6 +248,15 @@ fn hash(path: &Path) -> io::Result<String> {
     let mut hasher = Sha256::new();
     io::copy(&mut File::open(path)?, &mut hasher)?;
     Ok(hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+fn pinned_meanwhile(lock: &Path, pin: &Pin, own: &Pin) -> Error {
+    let Pin { kind, id, sha256, .. } = pin;
+    Error::request(format!("another run pinned other bytes of the {kind} `{id}` in {} meanwhile", lock.display()))
+        .with_details([format!("pinned: sha256 {sha256}"), format!("used:   sha256 {}", own.sha256)])
+        .with_hint(
+            "run with --update-lock to accept this one; runs made before are then not comparable with runs made after",
+        )
 }
 
 fn changed(lock: &Path, plugin: &PluginInfo, pin: &Pin, found: &Pin) -> Error {
@@ -328,6 +367,50 @@ mod tests {
         first.save().unwrap();
         second.save().unwrap();
         assert_eq!(Lock::open(folder.path(), Pinning::Strict).unwrap().pins.len(), 2);
+    }
+
+    /// Catches a save that writes the marks as they were when the lock was read: of two runs that pass the quick laws at once, the
+    /// later one would take back the mark of the earlier; and one that pins other bytes over a pin made meanwhile.
+    #[test]
+    fn two_processes_mark_plugins_at_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let [one, two] = ["one", "two"].map(|id| plugin(folder.path(), id, id));
+        let open = || {
+            let mut lock = Lock::open(folder.path(), Pinning::Strict).unwrap();
+            for plugin in [&one, &two] {
+                lock.verify(plugin).unwrap();
+            }
+            lock
+        };
+        open().save().unwrap();
+        let (mut first, mut second) = (open(), open());
+        first.prove("objective", "one");
+        second.prove("objective", "two");
+        first.save().unwrap();
+        second.save().unwrap();
+        let now = open();
+        assert!(!now.is_unproved("objective", "one") && !now.is_unproved("objective", "two"), "{now:?}");
+        // A process that proved bytes which another one replaced meanwhile marks nothing.
+        let mut late = open();
+        let changed = plugin(folder.path(), "one", "changed");
+        let mut update = Lock::open(folder.path(), Pinning::Update).unwrap();
+        update.verify(&changed).unwrap();
+        update.save().unwrap();
+        late.proved = late.pins.clone();
+        late.save().unwrap();
+        assert!(Lock::open(folder.path(), Pinning::Strict).unwrap().is_unproved("objective", "one"));
+        // Both pin a new plugin, with other bytes.
+        let new = plugin(folder.path(), "new", "a");
+        let [mut a, mut b] = [(); 2].map(|()| Lock::open(folder.path(), Pinning::Strict).unwrap());
+        a.verify(&new).unwrap();
+        b.verify(&plugin(folder.path(), "new", "b")).unwrap();
+        a.save().unwrap();
+        let why = b.save().unwrap_err();
+        assert!(
+            why.exit_code() == 2 && why.report().contains("`new`") && why.report().contains("--update-lock"),
+            "{}",
+            why.report()
+        );
     }
 
     /// Catches a damaged lock that is taken for an empty one, and a report without the line.

@@ -69,6 +69,19 @@ impl RunFolder {
         self.created && is_replaceable(&self.path, Existing::ReplaceUnsaved) && clear(&self.path).is_ok()
     }
 
+    /// Removes the folder `path` of a run whose process ended before its first step. A run with a step, a checkpoint or a file of the
+    /// user's stays, and so does one that another process writes. Returns whether it was removed.
+    pub fn discard_unstarted(path: &Path) -> bool {
+        let Some(name) = path.file_name().map(|name| name.to_string_lossy().into_owned()) else { return false };
+        if !is_replaceable(path, Existing::Keep) {
+            return false;
+        }
+        let Ok(lock) = lock(path) else { return false };
+        // Dropped at the end, which removes the empty folder.
+        let run = Self { path: path.to_owned(), name, created: true, _lock: lock };
+        is_replaceable(path, Existing::Keep) && clear(&run.path).is_ok()
+    }
+
     /// Opens the folder of an earlier run, to go on with it.
     ///
     /// # Errors
@@ -310,6 +323,33 @@ mod tests {
         fs::write(run.experiment(), "").unwrap();
         drop(run);
         assert!(runs.join("a/experiment.toml").exists());
+    }
+
+    /// Catches a folder of a crashed start that stays, and one of a run with a step, a checkpoint or another file that goes.
+    #[test]
+    fn only_what_holds_no_step_is_discarded() {
+        let runs = tempfile::tempdir().unwrap();
+        let begun = |name: &str| {
+            let run = RunFolder::create(runs.path(), name, Existing::Keep).unwrap();
+            fs::write(run.experiment(), "seed = 1\n").unwrap();
+            fs::write(run.metrics(), "{\"step\":0,\"kind\":\"eval\"}\n").unwrap();
+            run.path().to_owned()
+        };
+        let path = begun("a");
+        assert!(RunFolder::discard_unstarted(&path) && !path.exists());
+        let step = begun("b");
+        fs::write(step.join("metrics.jsonl"), "{\"step\":1,\"kind\":\"train\"}\n").unwrap();
+        let own = begun("c");
+        fs::write(own.join("notes.txt"), "mine").unwrap();
+        let saved = begun("d");
+        fs::create_dir_all(saved.join(CHECKPOINTS).join("step-00000001")).unwrap();
+        for path in [step, own, saved] {
+            assert!(
+                !RunFolder::discard_unstarted(&path) && path.join("experiment.toml").exists(),
+                "{}",
+                path.display()
+            );
+        }
     }
 
     /// Catches an overwritten run, a refusal without remedies, and one that makes or removes anything.

@@ -110,6 +110,10 @@ pub struct BackendUse {
     pub dtype: String,
     /// Threads; they never change the result.
     pub threads: usize,
+    /// The instruction set that computes, as the backend names it; absent where there is only one, and in older receipts. Another
+    /// one gives other last bits.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub instruction_set: Option<String>,
 }
 
 /// A plugin as it was loaded.
@@ -177,7 +181,9 @@ impl Receipt {
     /// exact.
     pub fn changes_since(&self, earlier: &Self) -> Changes {
         let (mut changes, mut lines) = (Changes::default(), Vec::new());
-        compare("", &earlier.comparable(), &self.comparable(), &mut lines);
+        // An older receipt does not say which instruction set computed.
+        let known = earlier.backend.instruction_set.is_some();
+        compare("", &earlier.comparable(known), &self.comparable(known), &mut lines);
         for line in lines {
             let program = ["telos.", "plugins[", "backend."].iter().any(|start| line.starts_with(start));
             if program { changes.programs.push(line) } else { changes.inputs.push(line) }
@@ -185,8 +191,9 @@ impl Receipt {
         changes
     }
 
-    fn comparable(&self) -> Value {
-        let backend = BackendUse { threads: 0, ..self.backend.clone() };
+    fn comparable(&self, with_instruction_set: bool) -> Value {
+        let mut backend = BackendUse { threads: 0, ..self.backend.clone() };
+        backend.instruction_set.take_if(|_| !with_instruction_set);
         let (command, replaced, changed, unpinned, unproved) = Default::default();
         serde_json::to_value(Self { command, replaced, changed, unpinned, unproved, backend, ..self.clone() })
             .unwrap_or_default()
@@ -231,7 +238,13 @@ mod tests {
             rules: RULES,
             command: vec!["telos".into(), "run".into()],
             seed: u64::MAX,
-            backend: BackendUse { plugin: "candle".into(), device: "cpu".into(), dtype: "f32".into(), threads: 2 },
+            backend: BackendUse {
+                plugin: "candle".into(),
+                device: "cpu".into(),
+                dtype: "f32".into(),
+                threads: 2,
+                instruction_set: Some("avx2".into()),
+            },
             plugins: vec![PluginUse {
                 id: "ce".into(),
                 kind: "objective".into(),
@@ -281,6 +294,11 @@ mod tests {
         new.replaced.push(Replaced { after_step: 3, changes: Vec::new() });
         new.unpinned.push("objective ce: pinned sha256 aa, used bb".into());
         assert_eq!(new.changes_since(&old), Changes::default());
+        let older = Receipt { backend: BackendUse { instruction_set: None, ..old.backend.clone() }, ..receipt() };
+        assert_eq!(new.changes_since(&older), Changes::default(), "an older receipt does not say which it was");
+        new.backend.instruction_set = Some("avx512".into());
+        assert_eq!(new.changes_since(&old).programs, [r#"backend.instruction_set: "avx2" is now "avx512""#]);
+        new.backend.instruction_set = old.backend.instruction_set.clone();
         new.plugins[0].sha256 = "bb".into();
         new.backend.dtype = "bf16".into();
         new.model.from = Some("runs/sft".into());

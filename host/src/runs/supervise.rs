@@ -17,7 +17,7 @@ use signal_hook::consts::{SIGABRT, SIGBUS, SIGCHLD, SIGFPE, SIGHUP, SIGILL, SIGI
 use signal_hook::iterator::Signals;
 
 use super::breadcrumb::{self, Trace};
-use super::{checkpoint, signals};
+use super::{RunFolder, checkpoint, signals};
 use crate::error::{Error, Result};
 
 /// Tells the child the number of the process that supervises it.
@@ -160,12 +160,24 @@ fn report(status: ExitStatus, crumbs: &File, args: &[OsString]) -> ExitCode {
     };
     if let Some(error) = error {
         let error = match &trace.run {
+            Some(run) if has_crashed(status) && !resumes(args) && RunFolder::discard_unstarted(run) => {
+                error.with_details([format!("no step was done: {} is removed again", run.display())])
+            }
             Some(run) => way_on(error, run, args),
             None => error,
         };
         _ = io::stderr().lock().write_all(error.report().as_bytes());
     }
     ExitCode::from(code)
+}
+
+/// Whether the process ended by itself, by a crash, a panic or `exit`, and was not stopped from outside.
+fn has_crashed(status: ExitStatus) -> bool {
+    !matches!((status.code(), status.signal()), (Some(130), _) | (None, Some(SIGINT | SIGTERM | SIGHUP | SIGKILL)))
+}
+
+fn resumes(args: &[OsString]) -> bool {
+    args.iter().any(|arg| arg == "--resume")
 }
 
 fn place(trace: &Trace) -> String {

@@ -65,6 +65,7 @@ impl Prepared {
             let instance = Box::new(breadcrumb::within(&own.plugin, "create", || library.objective(&own.options))?);
             let prefix = format!("{}/", own.plugin);
             let active = Active::new(&own.plugin, own.weight, prefix, manifest.clone(), instance, "text")?;
+            let active = active.of_table(index);
             let (batcher, sources) = self.text_of(own, &key("text"), tokens)?;
             all.push(Beside {
                 objectives: Objectives::new(vec![active])?,
@@ -108,13 +109,29 @@ impl Beside {
         super::arrays::cut(&Window::new(rows.worst(most))?, most)
     }
 
+    /// The window that comes next, in micro-batches. No place in the text is used up.
+    ///
+    /// # Errors
+    /// As [`Beside::accumulate`].
+    pub fn peek(&mut self) -> Result<Vec<PackedBatch>> {
+        let place = self.batcher.state().clone();
+        let micro_batches = self.window()?;
+        self.batcher.restore(place)?;
+        Ok(micro_batches)
+    }
+
+    fn window(&mut self) -> Result<Vec<PackedBatch>> {
+        let window = self.batcher.next_window(self.context)?;
+        let window = window.ok_or_else(|| Error::run("the text beside the rows has ended"))?;
+        super::arrays::cut(&window, self.micro_batch)
+    }
+
     /// Adds the gradient of its next window to the policy's.
     ///
     /// # Errors
     /// The plugin's and the backend's own.
     pub fn accumulate(&mut self, work: &Work<'_>, trail: &Trail) -> Result<WindowLoss> {
-        let window = self.batcher.next_window(self.context)?;
-        let window = window.ok_or_else(|| Error::run("the text beside the rows has ended"))?;
-        accumulate(work, &mut self.objectives, &super::arrays::cut(&window, self.micro_batch)?, trail)
+        let micro_batches = self.window()?;
+        accumulate(work, &mut self.objectives, &micro_batches, trail)
     }
 }

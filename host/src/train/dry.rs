@@ -9,7 +9,7 @@ use super::{
     arrays::unpack,
     exact::questions,
     expectations, held_out,
-    learner::{FirstWindow, Opened},
+    learner::{FirstWindow, Learner, Opened},
     measured,
     memory::{self, Evaluated},
     notices, prove,
@@ -95,8 +95,14 @@ pub fn dry_run(prepared: &Prepared) -> Result<Findings> {
     let start = Instant::now();
     let FirstWindow { micro_batches, positions, parts } = learner.first_window(4 * TRIED, &trail)?;
     let drawn = start.elapsed();
-    let new = prove::contradictions(prepared, &mut learner, &micro_batches, &prepared.to_check(true), &trail)?;
-    prove::refusal(&new).map_or(Ok(()), Err)?;
+    let tables = prepared.to_check(true);
+    let Learner { model, roles, objectives, beside, .. } = &mut learner;
+    let mut proofs = prove::proofs(prepared, (model, roles), objectives, &micro_batches, &tables, &trail)?;
+    for beside in beside {
+        let own = beside.peek()?;
+        proofs.extend(prove::proofs(prepared, (model, roles), &mut beside.objectives, &own, &tables, &trail)?);
+    }
+    prove::refusal(&proofs).map_or(Ok(()), Err)?;
     let start = Instant::now();
     let tried: usize = micro_batches.iter().map(PackedBatch::len).sum();
     let (out, gradient) = learner.gradient(&micro_batches, &trail)?;
@@ -113,6 +119,7 @@ pub fn dry_run(prepared: &Prepared) -> Result<Findings> {
     notes.extend(notices::at_start(prepared.experiment(), &learner)?);
     let vocab = prepared.model_folder.is_none().then_some(prepared.config.vocab);
     notes.extend(expectations::all_missed(&learner.objectives, &first, vocab));
+    notes.extend(prove::uncompared(&proofs));
     if gradient.norm == 0.0 {
         notes.push("the gradient of the first window is exactly 0: nothing is learned from it".to_owned());
     }

@@ -23,6 +23,8 @@ use crate::{
 pub struct Active {
     /// Id of the plugin.
     pub id: String,
+    /// Its place among the experiment's objectives, from 0.
+    pub table: usize,
     /// Factor on its terms.
     pub weight: f64,
     /// Put before the names of its metrics; empty where it is the only one.
@@ -53,17 +55,22 @@ impl Active {
         check_data(id, &manifest, data)?;
         contract::requirements(&manifest, &requirements)
             .map_err(|why| Error::request(format!("objective \"{id}\", call `requirements`: {why}")))?;
-        for name in &requirements.statistics {
-            if !OFFERED.contains(&name.as_str()) {
-                return Err(Error::request(format!(
-                    "objective \"{id}\" reads the statistic `{name}`, which this host does not compute"
-                ))
-                .with_hint(format!("computed here: {}", OFFERED.join(", "))));
-            }
+        if let Some(name) = not_offered(&requirements) {
+            return Err(Error::request(format!(
+                "objective \"{id}\" reads the statistic `{name}`, which this host does not compute"
+            ))
+            .with_hint(format!("computed here: {}", OFFERED.join(", "))));
         }
-        let active = Active { id: id.to_owned(), weight, prefix, manifest, requirements, instance };
+        let active = Active { id: id.to_owned(), table: 0, weight, prefix, manifest, requirements, instance };
         active.check_requirements()?;
         Ok(active)
+    }
+
+    /// The same, said to be of the experiment's objective number `table`, counted from 0.
+    #[must_use]
+    pub fn of_table(mut self, table: usize) -> Active {
+        self.table = table;
+        self
     }
 
     /// Whether the instance still requires what it required when it was created: the models were set up for that.
@@ -169,8 +176,13 @@ pub fn check_data(id: &str, manifest: &ObjectiveManifest, data: &str) -> Result<
     Err(Error::request(told).with_hint(format!("{remedy}, or another objective")))
 }
 
+/// The first required statistic that this host does not compute.
+pub fn not_offered(requirements: &Requirements) -> Option<&str> {
+    requirements.statistics.iter().map(String::as_str).find(|name| !OFFERED.contains(name))
+}
+
 /// Statistics this host computes.
-const OFFERED: &[&str] = &[
+pub const OFFERED: &[&str] = &[
     "logp",
     "lse",
     "entropy",

@@ -1,14 +1,20 @@
 //! Objectives are checked against the quick laws on the experiment's own first batch, before it is learned from: all of them where a
 //! run begins, those whose bytes are new where it is resumed.
 //!
-//! A contradiction (a cotangent that is not the derivative, a sum that depends on the cut, no gradient at all, a number that the
-//! manifest promises and that does not come out) stops the run, unless it was started with `--unproved`; then it stands in the
-//! receipt. What passes is noted in `plugins.lock`.
+//! A contradiction (a cotangent that is not the derivative, a sum or normaliser that depends on the cut, a value that is said to be
+//! held constant and is not, no gradient at all, a number that the manifest promises and that does not come out) stops the run,
+//! unless it was started with `--unproved`; then it stands in the receipt. What passes is noted in `plugins.lock`. A batch that tells
+//! nothing of a term proves nothing: the objective is checked again on the next one.
+
+use std::collections::{BTreeMap, BTreeSet};
 
 use plugin_api::{
     batch::Batch,
-    laws::objective::{QUICK, Quick},
-    manifest::kind,
+    laws::{
+        Line,
+        objective::{QUICK, Quick},
+    },
+    manifest::{ObjectiveManifest, kind},
     objective::Objective,
     options::OptionMap,
 };
@@ -17,7 +23,9 @@ use super::{
     Trainer,
     arrays::{Joined, Part, join},
     learner::Learner,
+    objectives::Objectives,
     pass::Pass,
+    roles::Roles,
     setup::Prepared,
     trail::Trail,
     window::join_batches,
@@ -25,61 +33,80 @@ use super::{
 use crate::{
     data::PackedBatch,
     error::{Error, Result},
-    model::Keep,
+    model::{Keep, Model},
     runs::receipt::Receipt,
 };
 
+/// Windows on which an objective is checked at most. One may compare nothing of a term: all its cotangents are 0, as where the rewards
+/// of a rollout are all equal.
+const MOST_WINDOWS: u64 = 20;
+
 impl Prepared {
-    /// The experiment's objectives whose bytes have not passed the quick laws yet.
-    pub(super) fn unproved(&self) -> Vec<String> {
-        let ids = self.objectives.iter().map(|(library, _)| &library.info().id);
-        ids.filter(|id| self.lock.is_unproved(kind::OBJECTIVE, id)).cloned().collect()
+    /// The objectives that are checked on the first batch, by their place among the experiment's: of a run that begins all, since
+    /// what they compute depends on options and data too, and of one that is resumed those whose bytes have not passed yet.
+    pub(super) fn to_check(&self, begins: bool) -> BTreeSet<usize> {
+        let ids = self.objectives.iter().map(|(library, _)| library.info().id.as_str()).enumerate();
+        ids.filter(|(_, id)| begins || self.lock.is_unproved(kind::OBJECTIVE, id)).map(|(table, _)| table).collect()
     }
 
-    /// The objectives that are checked on the first batch: of a run that begins all, since what they compute depends on options
-    /// and data too, and of one that is resumed those whose bytes are new.
-    pub(super) fn to_check(&self, begins: bool) -> Vec<String> {
-        match begins {
-            true => self.objectives.iter().map(|(library, _)| library.info().id.clone()).collect(),
-            false => self.unproved(),
-        }
-    }
-
-    /// An instance of an objective under its default options, the experiment's where there is no default.
-    fn plain(&self, id: &str) -> Option<Box<dyn Objective>> {
-        let (library, manifest) = self.objectives.iter().find(|(library, _)| library.info().id == id)?;
-        let given = &self.experiment().objective.iter().find(|own| own.plugin == id)?.options;
-        let has_no_default = |name: &str| manifest.options.iter().any(|o| o.name == name && o.default.is_null());
-        let options: OptionMap = given
-            .iter()
-            .filter(|(name, _)| has_no_default(name))
-            .map(|(name, value)| (name.clone(), value.clone()))
-            .collect();
-        Some(Box::new(library.objective(&options).ok()?))
+    /// An instance of the objective of table number `table` under its default options, the table's own where there is no default.
+    fn plain(&self, table: usize) -> Option<Box<dyn Objective>> {
+        let (library, manifest) = self.objectives.get(table)?;
+        let given = &self.experiment().objective.get(table)?.options;
+        Some(Box::new(library.objective(&without_defaults(manifest, given)).ok()?))
     }
 }
 
-/// Lines about what contradicts the quick laws, by objective; of those named in `ids` alone.
+/// Those of the options `given` that have no default.
+fn without_defaults(manifest: &ObjectiveManifest, given: &OptionMap) -> OptionMap {
+    let has_no_default = |name: &str| manifest.options.iter().any(|o| o.name == name && o.default.is_null());
+    given.iter().filter(|(name, _)| has_no_default(name)).map(|(name, value)| (name.clone(), value.clone())).collect()
+}
+
+/// What the quick laws found of one objective.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Proof {
+    /// Its place among the experiment's objectives.
+    pub(super) table: usize,
+    /// Id of the plugin.
+    pub(super) id: String,
+    /// A line for each law that it contradicts.
+    pub(super) contradictions: Vec<String>,
+    /// Terms that the batch tells nothing of.
+    pub(super) silent: Vec<String>,
+}
+
+impl Proof {
+    /// Whether every term was compared and contradicts nothing.
+    fn passed(&self) -> bool {
+        self.contradictions.is_empty() && self.silent.is_empty()
+    }
+}
+
+/// Checks those of `objectives` that stand in `tables` against the quick laws on one window.
 ///
 /// # Errors
 /// The plugins' and the backend's own: what fails here would fail in the step.
-pub(super) fn contradictions(
+pub(super) fn proofs(
     prepared: &Prepared,
-    learner: &mut Learner,
+    (model, roles): (&Model, &Roles),
+    objectives: &mut Objectives,
     micro_batches: &[PackedBatch],
-    ids: &[String],
+    tables: &BTreeSet<usize>,
     trail: &Trail,
-) -> Result<Vec<(String, Vec<String>)>> {
-    let Some(first) = micro_batches.first().filter(|_| !ids.is_empty()) else { return Ok(Vec::new()) };
-    let joined = match learner.objectives.needs().rollouts {
+) -> Result<Vec<Proof>> {
+    let is_any_here = objectives.iter().any(|active| tables.contains(&active.table));
+    let Some(first) = micro_batches.first().filter(|_| is_any_here) else { return Ok(Vec::new()) };
+    let joined = match objectives.needs().rollouts {
         // What `prepare` answered to a rollout rides along with its sequences.
         true => Joined::default(),
-        false => learner.objectives.keeping_state(|objectives| objectives.prepare(micro_batches, trail))?,
+        false => objectives.keeping_state(|objectives| objectives.prepare(micro_batches, trail))?,
     };
     trail.backend("the quick laws");
-    let pass = Pass { model: &learner.model, roles: &learner.roles, objectives: &learner.objectives };
+    let objectives = &*objectives;
+    let pass = Pass { model, roles, objectives };
     let run = |packed: &PackedBatch| Ok(pass.run(packed, Keep::Nothing)?.batch);
-    let (batch, part, rows): (Batch<'_>, Part, Vec<u64>) = if learner.objectives.coupled() {
+    let (batch, part, rows): (Batch<'_>, Part, Vec<u64>) = if objectives.coupled() {
         let whole = join(micro_batches);
         let batches: Vec<Batch<'_>> = micro_batches.iter().map(run).collect::<Result<_>>()?;
         (join_batches(&batches, &whole), Part::whole(&whole), whole.rows.clone())
@@ -88,25 +115,22 @@ pub(super) fn contradictions(
         (run(first)?, part, first.rows.clone())
     };
     // What is not even a loss is refused as in any step.
-    learner.objectives.losses(&batch, &joined, part, &rows, trail)?;
+    objectives.losses(&batch, &joined, part, &rows, trail)?;
     let mut found = Vec::new();
-    for (index, active) in learner.objectives.iter().enumerate().filter(|(_, active)| ids.contains(&active.id)) {
+    for (index, active) in objectives.iter().enumerate().filter(|(_, active)| tables.contains(&active.table)) {
         trail.objective(&active.id, "the quick laws");
         let quick = Quick {
             manifest: &active.manifest,
             objective: active.instance.as_ref(),
-            plain: prepared.plain(&active.id),
+            plain: prepared.plain(active.table),
             batch: &joined.with(index, &batch, part),
             vocabulary: usize::try_from(prepared.config.vocab).unwrap_or(usize::MAX),
         };
-        let lines: Vec<String> = quick
-            .verify()
-            .failures()
-            .map(|line| format!("{}: {} ({})", line.group, line.detail, meaning(&line.group)))
-            .collect();
-        if !lines.is_empty() {
-            found.push((active.id.clone(), lines));
-        }
+        let silent = quick.silent_terms().unwrap_or_default();
+        let report = quick.verify();
+        let line = |line: &Line| format!("{}: {}; expected: {}", line.group, line.detail, meaning(&line.group));
+        let contradictions = report.failures().map(line).collect();
+        found.push(Proof { table: active.table, id: active.id.clone(), contradictions, silent });
     }
     trail.host();
     Ok(found)
@@ -117,27 +141,59 @@ fn meaning(law: &str) -> &'static str {
 }
 
 /// The refusal of the first of the objectives that contradict themselves.
-pub(super) fn refusal(found: &[(String, Vec<String>)]) -> Option<Error> {
-    let (id, lines) = found.first()?;
+pub(super) fn refusal(found: &[Proof]) -> Option<Error> {
+    let Proof { id, contradictions, .. } = found.iter().find(|proof| !proof.contradictions.is_empty())?;
     let hint = format!(
         "`telos plugins verify {id}` shows the smallest case; `telos run --unproved` trains all the same and notes it in the receipt"
     );
     let error = Error::run(format!("objective \"{id}\" contradicts itself on the experiment's first batch"));
-    Some(error.with_details(lines.clone()).with_hint(hint))
+    Some(error.with_details(contradictions.clone()).with_hint(hint))
+}
+
+/// A line for each objective of which something could not be compared.
+pub(super) fn uncompared(found: &[Proof]) -> Vec<String> {
+    let line = |Proof { id, silent, .. }: &Proof| {
+        let terms = silent.iter().map(|term| format!("`{term}`")).collect::<Vec<_>>().join(", ");
+        format!(
+            "objective \"{id}\": the quick laws could not check {terms}: every cotangent is 0 in the batches so far, as where all \
+             rewards are equal; the next start checks again"
+        )
+    };
+    found.iter().filter(|proof| !proof.silent.is_empty()).map(line).collect()
+}
+
+/// What of a run is still to be checked against the quick laws.
+#[derive(Debug, Default)]
+pub(super) struct ToProve {
+    /// Objectives by their place among the experiment's; `None` before the first look.
+    tables: Option<BTreeSet<usize>>,
+    /// Ids of plugins that contradict themselves in some table.
+    contradicting: BTreeSet<String>,
+    /// Windows that were checked.
+    windows: u64,
+    /// What the last check of each of `tables` could not compare.
+    silent: BTreeMap<usize, Proof>,
 }
 
 impl Trainer {
-    /// Checks new objectives on the window that comes next, where it can be had without drawing a rollout. Nothing moves on.
+    /// The objectives that are still to be checked.
+    fn unchecked(&mut self) -> BTreeSet<usize> {
+        let (prepared, begins) = (&self.prepared, self.state.step == 0);
+        let tables = self.to_prove.tables.get_or_insert_with(|| prepared.to_check(begins));
+        if self.to_prove.windows < MOST_WINDOWS { tables.clone() } else { BTreeSet::new() }
+    }
+
+    /// Checks objectives on the window that comes next, where it can be had without drawing a rollout, and those with text of their
+    /// own on theirs. Nothing moves on.
     ///
     /// # Errors
     /// A contradiction.
     pub(super) fn prove_next_window(&mut self) -> Result<()> {
-        let is_over = self.state.stopped || self.state.step >= self.state.total || self.learner.data_has_ended();
-        if is_over
-            || self.learner.rollouts.is_some()
-            || !self.to_prove
-            || self.prepared.to_check(self.state.step == 0).is_empty()
-        {
+        if self.state.stopped || self.state.step >= self.state.total || self.learner.data_has_ended() {
+            return Ok(());
+        }
+        self.prove_beside()?;
+        if self.learner.rollouts.is_some() || self.unchecked().is_empty() {
             return Ok(());
         }
         let place = self.learner.batcher.state().clone();
@@ -146,29 +202,73 @@ impl Trainer {
         self.prove(&micro_batches)
     }
 
-    /// Checks new objectives on a window, once.
+    /// Checks objectives with text of their own on their next window. No place in the text is used up.
+    fn prove_beside(&mut self) -> Result<()> {
+        let tables = self.unchecked();
+        let mut found = Vec::new();
+        let Learner { model, roles, beside, .. } = &mut self.learner;
+        for beside in beside.iter_mut().filter(|_| !tables.is_empty()) {
+            let micro_batches = beside.peek()?;
+            let models = (&*model, &*roles);
+            found.extend(proofs(&self.prepared, models, &mut beside.objectives, &micro_batches, &tables, &self.trail)?);
+        }
+        self.settle(&found)
+    }
+
+    /// Checks objectives on a window, until each of their terms was compared once.
     ///
     /// # Errors
     /// A contradiction.
     pub(super) fn prove(&mut self, micro_batches: &[PackedBatch]) -> Result<()> {
-        let ids = if self.to_prove { self.prepared.to_check(self.state.step == 0) } else { Vec::new() };
-        self.to_prove = false;
-        if ids.is_empty() {
+        let tables = self.unchecked();
+        if tables.is_empty() {
             return Ok(());
         }
-        let found = contradictions(&self.prepared, &mut self.learner, micro_batches, &ids, &self.trail)?;
-        if let Some(refusal) = refusal(&found).filter(|_| !self.prepared.accept_unproved) {
+        self.to_prove.windows += 1;
+        let Learner { model, roles, objectives, .. } = &mut self.learner;
+        let found = proofs(&self.prepared, (model, roles), objectives, micro_batches, &tables, &self.trail)?;
+        self.settle(&found)
+    }
+
+    /// Notes which objectives could not be checked in any window of this run.
+    ///
+    /// # Errors
+    /// The note cannot be written.
+    pub(super) fn note_unchecked(&mut self) -> Result<()> {
+        let unchecked: Vec<Proof> = self.to_prove.silent.values().cloned().collect();
+        uncompared(&unchecked).into_iter().try_for_each(|line| self.note(line))
+    }
+
+    /// Refuses a contradiction, or notes it; notes what passed in `plugins.lock`. What could not be compared stays to be checked.
+    fn settle(&mut self, found: &[Proof]) -> Result<()> {
+        if found.is_empty() {
+            return Ok(());
+        }
+        if let Some(refusal) = refusal(found).filter(|_| !self.prepared.accept_unproved) {
             return Err(refusal);
         }
-        // An objective with text of its own is not checked here, so it stays unproved.
-        let is_checked = |id: &String| self.learner.objectives.iter().any(|active| active.id == *id);
-        let passed = |id: &&String| is_checked(id) && !found.iter().any(|(other, _)| other == *id);
-        for id in ids.iter().filter(passed) {
-            self.prepared.lock.prove(kind::OBJECTIVE, id);
+        let ToProve { tables, contradicting, silent, .. } = &mut self.to_prove;
+        let tables = tables.get_or_insert_default();
+        for proof in found {
+            if !proof.contradictions.is_empty() {
+                contradicting.insert(proof.id.clone());
+            }
+            if proof.passed() || !proof.contradictions.is_empty() {
+                tables.remove(&proof.table);
+                silent.remove(&proof.table);
+            } else {
+                silent.insert(proof.table, proof.clone());
+            }
         }
+        let waits = |id: &str| {
+            let same = |table: &usize| self.prepared.experiment().objective.get(*table).is_some_and(|o| o.plugin == id);
+            contradicting.contains(id) || tables.iter().any(same)
+        };
+        let passed: Vec<&str> = found.iter().map(|proof| proof.id.as_str()).filter(|id| !waits(id)).collect();
+        passed.into_iter().for_each(|id| self.prepared.lock.prove(kind::OBJECTIVE, id));
         self.prepared.lock.save()?;
-        let told = |(id, lines): &(String, Vec<String>)| -> Vec<String> {
-            lines.iter().map(|line| format!("{id}: {line}")).collect()
+        let told = |proof: &Proof| -> Vec<String> {
+            proof.contradictions.iter().map(|line| format!("{}: {line}", proof.id)).collect()
         };
         let lines: Vec<String> = found.iter().flat_map(told).collect();
         if lines.is_empty() {
@@ -179,7 +279,7 @@ impl Trainer {
         }
         let path = self.folder.receipt();
         let mut receipt = Receipt::read(&path)?;
-        receipt.unproved = lines;
+        receipt.unproved.extend(lines.into_iter().filter(|line| !receipt.unproved.contains(line)).collect::<Vec<_>>());
         receipt.write(&path)
     }
 }
@@ -192,7 +292,12 @@ mod tests {
     #[test]
     fn a_refusal_names_plugin_law_and_both_ways_on() {
         assert!(refusal(&[]).is_none());
-        let found = [("focal".to_owned(), vec!["cotangents: the sign".to_owned()])];
+        let found = [Proof {
+            table: 0,
+            id: "focal".to_owned(),
+            contradictions: vec!["cotangents: the sign".to_owned()],
+            silent: Vec::new(),
+        }];
         let error = refusal(&found).unwrap();
         let report = error.report();
         assert_eq!(error.exit_code(), 1);

@@ -108,6 +108,7 @@ fn current(prepared: &Prepared, data: &TrainingData, learner: &Learner, earlier:
             device: experiment.backend.device.clone(),
             dtype: dtype(experiment.backend.dtype).to_string(),
             threads: threads(experiment.backend.threads),
+            instruction_set: prepared.instruction_set(),
         },
         plugins: prepared.plugins.clone(),
         model,

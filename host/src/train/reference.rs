@@ -290,11 +290,12 @@ impl<'a> Side<'a> {
         self.rows(rows).flatten().collect()
     }
 
-    /// All numbers by row and sequence.
+    /// All numbers of each document, by sequence.
     fn numbers(&self) -> BTreeMap<u32, Vec<Vec<f64>>> {
         let own = |block: &Block| {
             let rows = cut(self.known(block).unwrap_or_default(), &block.lengths);
-            block.rows.clone().map(|row| row as u32).zip(rows)
+            let order = self.order.get(block.rows.clone()).unwrap_or_default();
+            order.iter().map(|row| row.document).zip(rows)
         };
         self.blocks.iter().flat_map(own).collect()
     }
@@ -333,7 +334,7 @@ impl Cache {
         hash.update(starting_weights(prepared)?);
         let experiment::Backend { plugin, device, dtype, options, .. } = &experiment.backend;
         let binary = prepared.plugins.first().map(|plugin| &plugin.sha256);
-        let backend = (plugin, device, dtype, options, binary);
+        let backend = (plugin, device, dtype, options, binary, prepared.instruction_set());
         hash.update(format!("{temperature:e} {backend:?} {reads_last} {BLOCK}"));
         let folder = Path::new(&experiment.runs_dir).join(".cache").join("reference");
         Ok(Cache { folder, model: hex(&hash.finalize()), temperature })

@@ -112,8 +112,8 @@ fn refusal(folder: &Path, lines: Vec<String>) -> Error {
         .with_hint(
             "resume with the experiment as it was, or start another run with --name (and model.from this one, with \
              empty moments and from the data's beginning). What may change on resuming: the number of train.steps or \
-             train.epochs, checkpoint.every and checkpoint.keep, sample, backend.threads, and eval.every from one number above 0 \
-             to another, where there is no eval.early_stop",
+             train.epochs, checkpoint.every and checkpoint.keep, sample, backend.threads, and eval.every where there is no \
+             eval.early_stop",
         )
 }
 
@@ -159,6 +159,24 @@ pub fn lengthen(state: &mut TrainState, total: u64, experiment: &Experiment) -> 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Catches a hint that promises less or more than is accepted: any other `eval.every` is, 0 and absent included, unless evaluations
+    /// decide when the run stops.
+    #[test]
+    fn how_often_a_run_is_evaluated_may_change_unless_evaluations_stop_it() {
+        let keys = |pairs: &[(&str, &str)]| {
+            pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect::<BTreeMap<_, _>>()
+        };
+        let [never, often, absent] = [keys(&[("eval.every", "0")]), keys(&[("eval.every", "4")]), keys(&[])];
+        for (old, new) in [(&never, &often), (&often, &never), (&absent, &often), (&often, &absent)] {
+            assert!(eval_may_change("eval.every", old, new), "{old:?} {new:?}");
+            assert!(!eval_may_change("eval.tokens", old, new));
+        }
+        let stops = keys(&[("eval.every", "8"), ("eval.early_stop.patience", "2")]);
+        assert!(!eval_may_change("eval.every", &stops, &often) && !eval_may_change("eval.every", &often, &stops));
+        let hint = refusal(Path::new("runs/a"), Vec::new()).report();
+        assert!(hint.contains("eval.every where there is no eval.early_stop"), "{hint}");
+    }
 
     /// Catches a table that is taken for another whose name begins alike, and a list of tables whose keys are not seen.
     #[test]

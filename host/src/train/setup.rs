@@ -218,6 +218,16 @@ impl Prepared {
         Ok(Box::new(session))
     }
 
+    /// The instruction set that the backend computes with, as it names it; none where it has no choice.
+    pub fn instruction_set(&self) -> Option<String> {
+        let wanted = &self.experiment().backend;
+        let chosen = wanted.options.get("isa").and_then(|isa| isa.as_str()).filter(|isa| *isa != "auto");
+        let name = wanted.device.split(':').next().unwrap_or_default();
+        let device = self.backend.1.devices.iter().find(|device| device.name == name);
+        let own = chosen.or(device.map(|device| device.instruction_set.as_str()));
+        own.filter(|isa| !isa.is_empty()).map(str::to_owned)
+    }
+
     fn session_options(&self, tag: u16) -> SessionOptions {
         let wanted = &self.experiment().backend;
         let threads = threads(wanted.threads);
@@ -275,7 +285,8 @@ impl Prepared {
                 (true, false) => format!("{}/", own.plugin),
                 (true, true) => format!("{}.{index}/", own.plugin),
             };
-            all.push(Active::new(&own.plugin, own.weight, prefix, manifest.clone(), Box::new(instance), &kind)?);
+            let active = Active::new(&own.plugin, own.weight, prefix, manifest.clone(), Box::new(instance), &kind)?;
+            all.push(active.of_table(index));
         }
         let mut objectives = Objectives::new(all)?;
         objectives.limit(self.config.vocab, self.config.context as usize);

@@ -14,6 +14,7 @@ use super::{
     learner::Opened,
     measured,
     notices::Notices,
+    prove::ToProve,
     receipts,
     records::Records,
     resume::{self, Changed},
@@ -138,7 +139,7 @@ pub(super) fn trainer(mut prepared: Prepared, resume: bool, show: Show) -> Resul
         notes: Vec::new(),
         started,
         torn: false,
-        to_prove: true,
+        to_prove: ToProve::default(),
         prepared,
     };
     trainer.take_up(resume, checkpoint)?;

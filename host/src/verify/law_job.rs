@@ -14,6 +14,7 @@ use super::job::{Place, Refusal};
 use super::process::Folder;
 use crate::config::{Override, options};
 use crate::error::{Error, Result};
+use crate::train::objectives::{OFFERED, not_offered};
 
 /// One child's work on an objective or a reward.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -63,6 +64,8 @@ pub struct Setting {
     pub columns: Vec<DrawnColumn>,
     /// Prompts that a reward knows; empty: a sum to work out.
     pub prompts: Vec<String>,
+    /// Number of tokens of the vocabulary; none: the generator's own.
+    pub vocabulary: Option<u32>,
 }
 
 /// A numeric column of generated data.
@@ -152,6 +155,7 @@ fn describe(job: &LawJob, given: &[String], columns: &[DrawnColumn], prompts: &[
         cases,
         columns: columns.to_vec(),
         prompts: prompts.to_vec(),
+        vocabulary: None,
     })
 }
 
@@ -184,6 +188,9 @@ fn created(job: &LawJob, library: &Library, options: &OptionMap) -> Result<()> {
 fn objective_laws(library: &Library, setting: &Setting) -> Result<objective::Laws> {
     let (manifest, own) = (library.objective_manifest()?, library.clone());
     let mut generator = objective::Generator::new(0x7e105);
+    if let Some(tokens) = setting.vocabulary {
+        generator = generator.with_vocabulary(tokens as usize);
+    }
     for column in &setting.columns {
         let name = format!("{}{}", names::COLUMN, column.name);
         let (low, high) = (column.low, column.high);
@@ -209,6 +216,9 @@ fn check(job: &LawJob, law: &str, setting: &Setting, folder: &Folder) -> Result<
     if job.kind == kind::OBJECTIVE {
         let laws = objective_laws(&library, setting)?.only(&[law]).watched(move |case| at.reached(case));
         report = laws.verify();
+        if law == "declared" {
+            offered(&library, setting, &mut report);
+        }
     } else {
         for (options, told) in setting.cases.iter().zip(&setting.told) {
             let (at, told) = (at.clone(), told.clone());
@@ -224,6 +234,22 @@ fn check(job: &LawJob, law: &str, setting: &Setting, folder: &Folder) -> Result<
         }
     }
     Ok(report)
+}
+
+/// Adds a broken line for the first options under which the objective reads a statistic that this host does not compute.
+fn offered(library: &Library, setting: &Setting, report: &mut Report) {
+    let missing = setting.cases.iter().zip(&setting.told).find_map(|(options, told)| {
+        let requirements = library.objective(options).and_then(|instance| instance.requirements()).ok()?;
+        Some((told, not_offered(&requirements)?.to_owned()))
+    });
+    if let Some((told, name)) = missing {
+        let computed = OFFERED.join(", ");
+        report.push(
+            "declared",
+            told,
+            Err(format!("the statistic `{name}` is not computed by this host, which has {computed}")),
+        );
+    }
 }
 
 fn specs(job: &LawJob, library: &Library) -> Result<Vec<OptionSpec>> {

@@ -1,6 +1,8 @@
 //! The verification of an objective or a reward for people: a line per law, below it what broke it, and the verdict last.
 
-use std::fmt;
+use std::{collections::BTreeMap, fmt};
+
+use plugin_api::laws::Line;
 
 use super::laws::{LawResult, LawVerification};
 use super::table::{error, limit};
@@ -21,27 +23,47 @@ impl fmt::Display for LawVerification {
         }
         let width = laws.iter().map(|law| law.name.len()).max().unwrap_or(0);
         writeln!(f, "\n{:width$}  CHECKS  WORST ERROR  LIMIT", "LAW")?;
-        laws.iter().try_for_each(|law| row(f, law, width))?;
+        let mut shown = Shown::default();
+        laws.iter().try_for_each(|law| row(f, law, width, &mut shown))?;
         writeln!(f, "\n{}", self.verdict())
     }
 }
 
-fn row(f: &mut fmt::Formatter<'_>, law: &LawResult, width: usize) -> fmt::Result {
+/// Faults that are in the table already, each with the law it was shown under.
+type Shown = BTreeMap<String, String>;
+
+fn row(f: &mut fmt::Formatter<'_>, law: &LawResult, width: usize, shown: &mut Shown) -> fmt::Result {
     let (worst, most) = match law.worst {
         Some(worst) => (error(worst.error), limit(worst.limit)),
         None => ("-".to_owned(), "-".to_owned()),
     };
     let mark = if law.passed { "passed" } else { "FAILED" };
     writeln!(f, "{:width$}  {:>6}  {worst:>11}  {most:>5}  {mark}  {}", law.name, law.checks, law.meaning)?;
-    let broken: Vec<_> = law.lines.iter().filter(|line| !line.passed).collect();
-    for line in broken.iter().take(LISTED) {
+    let mut faults: Vec<(&Line, usize)> = Vec::new();
+    for line in law.lines.iter().filter(|line| !line.passed) {
+        match faults.iter_mut().find(|(first, _)| first.detail == line.detail) {
+            Some((_, sets)) => *sets += 1,
+            None => faults.push((line, 1)),
+        }
+    }
+    for (line, sets) in faults.iter().take(LISTED) {
+        if let Some(first) = shown.get(&line.detail) {
+            writeln!(f, "    the same fault as under `{first}`")?;
+            continue;
+        }
+        shown.insert(line.detail.clone(), law.name.clone());
         let case = if line.case.is_empty() { String::new() } else { format!("{}: ", line.case) };
-        writeln!(f, "    {case}{}", line.detail.replace('\n', "\n        "))?;
+        let others = match sets - 1 {
+            0 => String::new(),
+            1 => " (and under another option set)".to_owned(),
+            more => format!(" (and under {more} other option sets)"),
+        };
+        writeln!(f, "    {case}{}{others}", line.detail.replace('\n', "\n        "))?;
         if let Some(smallest) = &line.counterexample {
             writeln!(f, "        smallest counterexample: {smallest}")?;
         }
     }
-    if let Some(more) = broken.len().checked_sub(LISTED).filter(|more| *more > 0) {
+    if let Some(more) = faults.len().checked_sub(LISTED).filter(|more| *more > 0) {
         writeln!(f, "    and {more} more; --json lists them all")?;
     }
     let mut notes: Vec<&str> = law.lines.iter().filter(|line| line.passed).map(|line| line.detail.as_str()).collect();
@@ -51,7 +73,15 @@ fn row(f: &mut fmt::Formatter<'_>, law: &LawResult, width: usize) -> fmt::Result
 }
 
 /// What of a law that holds is worth a line.
-const NOTES: &[&str] = &["seems to be linear", "nothing is expected", "are they read?", "rows kept"];
+const NOTES: &[&str] = &[
+    "seems to be linear",
+    "nothing is expected",
+    "are they read?",
+    "rows kept",
+    "grows with every step",
+    "flows from one row into another",
+    "outside its healthy range",
+];
 
 impl LawVerification {
     /// The last line.
@@ -59,7 +89,10 @@ impl LawVerification {
         let failed: Vec<&str> = self.laws.iter().filter(|law| !law.passed).map(|law| law.name.as_str()).collect();
         let (plugin, sets) = (&self.plugin.id, self.options.len());
         match self.passed {
-            true => format!("passed: {} laws of {plugin}, {sets} option sets", self.laws.len()),
+            true => {
+                let of = if sets == 1 { "option set" } else { "option sets" };
+                format!("passed: {} laws of {plugin}, {sets} {of}", self.laws.len())
+            }
             false => format!("FAILED: {} of {} laws of {plugin}: {}", failed.len(), self.laws.len(), failed.join(", ")),
         }
     }

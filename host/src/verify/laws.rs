@@ -35,6 +35,8 @@ pub struct LawRequest {
     pub columns: Vec<DrawnColumn>,
     /// Prompts that a reward knows.
     pub prompts: Vec<String>,
+    /// Number of tokens of the vocabulary of generated data; none: the generator's own.
+    pub vocabulary: Option<u32>,
     /// What one law may take.
     pub limit: Duration,
 }
@@ -145,6 +147,7 @@ pub fn verify(
             return Ok(verification);
         }
     };
+    let setting = Setting { vocabulary: request.vocabulary, ..setting };
     // A plugin that ends the process here also ends it in a law, and is reported there.
     let probe = process::run::<LawAnswer>(&work(LawTask::Probe { setting: setting.clone() }), request.limit)?;
     let setting = match probe {

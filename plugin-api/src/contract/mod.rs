@@ -4,6 +4,7 @@
 //! | call | checked by | what is refused |
 //! |---|---|---|
 //! | `manifest` | [`manifest`] | no term, a name that the host owns, a name twice, an unknown normaliser or reduction, an expectation of nothing declared |
+//! | `manifest`, `requirements`, before they cross | [`finite_manifest`], [`finite_options`], [`finite_requirements`] | NaN and infinity, by field |
 //! | `requirements` | [`requirements`] | no statistic, one twice, one that no role of the manifest has, a temperature that is not above 0 |
 //! | `compose` | [`composed`] | ids outside the vocabulary, sequences that are too short or too long, masks other than 0 and 1, arrays that are not read |
 //! | `prepare` | [`prepared`] | arrays of the host, wrong lengths, `request`, `keep` other than 0 and 1, numbers that are not finite where they count |
@@ -14,10 +15,12 @@
 
 mod arrays;
 mod description;
+mod finite;
 mod losses;
 
 pub use arrays::{Limits, composed, prepared, verdict, weights};
 pub use description::{host_owns_array, host_owns_metric, manifest, requirements};
+pub use finite::{finite_manifest, finite_options, finite_requirements};
 pub use losses::{linear, loss};
 
 /// Why a result is refused.
@@ -62,7 +65,7 @@ fn sequence_of(offsets: &[usize], n: usize) -> Option<usize> {
 }
 
 /// A token's place in words: in the batch and in its sequence.
-fn place(offsets: &[usize], n: usize) -> String {
+pub(crate) fn place(offsets: &[usize], n: usize) -> String {
     match sequence_of(offsets, n) {
         Some(s) => format!("token {n} (token {} of sequence {s})", n - offsets[s]),
         None => format!("token {n}"),

@@ -8,6 +8,7 @@ use crate::{
         tables::{BackendTable, Instance, PluginRoot, PluginRootRef},
     },
     backend::{Backend, Call, DType, Handle, Memory, Session},
+    contract,
 };
 use abi_stable::{
     prefix_type::PrefixTypeTrait,
@@ -68,6 +69,7 @@ impl<I: Identity, T: Backend> Slots<I, T> {
             let mut manifest = T::manifest();
             manifest.id = I::ID.into();
             manifest.version = I::VERSION.into();
+            contract::finite_options(&manifest.options)?;
             json(&manifest)
         });
         status(bytes, |b| *out = b.into())

@@ -8,6 +8,7 @@ use crate::{
         tables::{Instance, ObjectiveTable, PluginRoot, PluginRootRef},
         wire,
     },
+    contract,
     objective::{Objective, ObjectivePlugin},
     options::OptionSet,
     tape,
@@ -55,6 +56,7 @@ impl<I: Identity, T: ObjectivePlugin> Slots<I, T> {
             manifest.id = I::ID.into();
             manifest.version = I::VERSION.into();
             manifest.options = T::Options::specs();
+            contract::finite_manifest(&manifest)?;
             json(&manifest)
         });
         status(bytes, |b| *out = b.into())
@@ -76,7 +78,11 @@ impl<I: Identity, T: ObjectivePlugin> Slots<I, T> {
     }
 
     extern "C" fn requirements(instance: Instance, out: &mut RVec<u8>) -> Status {
-        let bytes = Self::call(instance, "requirements", |t| json(&t.requirements()?));
+        let bytes = Self::call(instance, "requirements", |t| {
+            let requirements = t.requirements()?;
+            contract::finite_requirements(&requirements)?;
+            json(&requirements)
+        });
         status(bytes, |b| *out = b.into())
     }
 

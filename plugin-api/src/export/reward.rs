@@ -6,6 +6,7 @@ use crate::{
         Status,
         tables::{Instance, PluginRoot, PluginRootRef, RewardTable, SampleRef},
     },
+    contract,
     options::OptionSet,
     reward::{Column, RewardPlugin, Sample},
 };
@@ -66,6 +67,7 @@ impl<I: Identity, T: RewardPlugin> Slots<I, T> {
             manifest.id = I::ID.into();
             manifest.version = I::VERSION.into();
             manifest.options = T::Options::specs();
+            contract::finite_options(&manifest.options)?;
             json(&manifest)
         });
         status(bytes, |b| *out = b.into())

@@ -201,7 +201,7 @@ impl Laws {
 
     /// The scores, one finite number for each sample.
     fn scores(&self, reward: &dyn Reward, samples: &[Sample]) -> std::result::Result<Vec<f64>, Fault> {
-        let scores = reward.score(samples).map_err(|e| Fault::of(samples.first(), format!("{:?}: {e}", e.code)))?;
+        let scores = reward.score(samples).map_err(|e| Fault::of(samples.first(), e.to_string()))?;
         if scores.len() != samples.len() {
             return Err(Fault::of(None, format!("{} scores for {} samples", scores.len(), samples.len())));
         }
@@ -384,7 +384,7 @@ impl Fault {
 
 impl From<Error> for Fault {
     fn from(e: Error) -> Self {
-        Fault::of(None, format!("{:?}: {e}", e.code))
+        Fault::of(None, e.to_string())
     }
 }
 

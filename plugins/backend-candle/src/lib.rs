@@ -45,6 +45,7 @@ impl Backend for Candle {
             compiled,
             tested,
             note: note.into(),
+            instruction_set: if name == "cpu" { instruction_set() } else { String::new() },
         };
         BackendManifest {
             id: "candle".into(),
@@ -152,6 +153,12 @@ fn choice(name: &str, choices: &[&str], meaning: &str) -> OptionSpec {
         choices: choices.iter().map(ToString::to_string).collect(),
         meaning: meaning.into(),
     }
+}
+
+/// The instruction set of sessions whose option `isa` is `auto`.
+fn instruction_set() -> String {
+    let forced = std::env::var(isa::VARIABLE).ok().filter(|isa| isa::KNOWN.contains(&isa.as_str()));
+    forced.unwrap_or_else(|| isa::available().first().copied().unwrap_or_default().to_owned())
 }
 
 /// Which instruction sets the kernels use on this processor.

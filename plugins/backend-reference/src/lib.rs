@@ -49,6 +49,7 @@ impl Backend for ReferenceBackend {
                 compiled: true,
                 tested: true,
                 note: "computes in f64 on one thread, whatever the storage".into(),
+                instruction_set: String::new(),
             }],
             dtypes: vec!["f64".into(), "f32".into(), "bf16".into()],
             options: Vec::new(),

@@ -52,6 +52,7 @@ impl Backend for Torch {
             compiled: true,
             tested,
             note: note.into(),
+            instruction_set: if name == "cpu" { instruction_set() } else { String::new() },
         };
         BackendManifest {
             id: "torch".into(),
@@ -79,6 +80,18 @@ impl Backend for Torch {
         let device = device::find(&options.device)?;
         TorchSession::new(device, options, settings)
     }
+}
+
+/// Variables that limit the instruction sets of the libraries which compute products.
+const LIMITS: [&str; 2] = ["ONEDNN_MAX_CPU_ISA", "MKL_ENABLE_INSTRUCTIONS"];
+
+/// What decides the last bits on the processor: the set of libtorch's own kernels, and limits of oneDNN and MKL that are set.
+fn instruction_set() -> String {
+    if shim::check_version().is_err() {
+        return String::new();
+    }
+    let limits = LIMITS.iter().filter_map(|name| Some(format!("{name}={}", std::env::var(name).ok()?)));
+    [cpu_capability()].into_iter().chain(limits).collect::<Vec<_>>().join(", ")
 }
 
 fn settings(options: &SessionOptions) -> Result<Settings> {

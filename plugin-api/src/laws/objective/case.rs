@@ -8,7 +8,7 @@ use crate::{
     Error, Result,
     batch::Batch,
     laws::Agreement,
-    manifest::{DataKind, Normaliser, ObjectiveManifest, Requirements},
+    manifest::{DataKind, ObjectiveManifest, Requirements},
     objective::{Loss, Objective},
     options::OptionMap,
     tape::CheckError,
@@ -66,7 +66,7 @@ impl From<String> for Fault {
 
 impl From<Error> for Fault {
     fn from(e: Error) -> Self {
-        Fault::from(format!("{:?}: {e}", e.code))
+        Fault::from(e.to_string())
     }
 }
 
@@ -194,12 +194,6 @@ impl<'a> Case<'a> {
     /// Whether a window is never cut.
     pub(super) fn coupled(&self) -> bool {
         self.manifest().coupled || self.requirements.coupled
-    }
-
-    /// Whether a micro-batch never splits pairs or groups.
-    pub(super) fn keeps_groups(&self) -> bool {
-        self.manifest().data == DataKind::PREFERENCE
-            || self.manifest().terms.iter().any(|t| [Normaliser::PAIRS, Normaliser::GROUPS].contains(&t.normaliser))
     }
 }
 

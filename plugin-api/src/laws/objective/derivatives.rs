@@ -7,9 +7,9 @@ use super::{
     fault, sequences,
 };
 use crate::{
-    batch::{Array, Batch},
+    batch::{Array, Batch, Scope},
     laws::Agreement,
-    manifest::DataKind,
+    manifest::{DataKind, ObjectiveManifest, StopGradient},
     objective::{Loss, Objective},
     tape::{CheckError, Detached, gradient_error, record_detached, replay_detached},
 };
@@ -55,25 +55,41 @@ fn points(case: &Case<'_>) -> Result<Vec<Point>, Fault> {
 }
 
 /// What is declared to be detached is detached, under its name; and of labelled answers no gradient flows from one row into
-/// another: where rows meet (KTO's reference point), the meeting point is a constant.
+/// another: where rows meet (KTO's reference point), the meeting point is a constant. In other coupled losses rows may meet in the
+/// gradient on purpose, as contrastive ones do: that they do is a note.
 pub(super) fn stop_gradients(case: &Case<'_>) -> Outcome {
-    let declared = &case.manifest().stop_gradients;
-    let mut count = 0;
+    let (mut count, mut flow) = (0, false);
     for (objective, batch) in points(case)? {
         let (loss, detached) = base(objective.as_ref(), &batch)?;
         count = count.max(detached.len());
-        if let Some(lost) = declared.iter().find(|spec| !detached.iter().any(|d| d.name == spec.name)) {
-            return fault(format!(
-                "the manifest says that `{0}` is held constant in the gradient, but `loss` never detaches it: \
-                 `x.detach_as(\"{0}\")` on a tape, `stop_gradient(\"{0}\", values)` by hand",
-                lost.name
-            ));
-        }
-        if case.coupled() && case.manifest().data == DataKind::UNPAIRED {
-            flows_between_rows(case, objective.as_ref(), &batch, &loss, &detached).map_err(|f| f.shown_by(&batch))?;
+        all_detached(case.manifest(), &detached).map_err(|fault| fault.shown_by(&batch))?;
+        if case.coupled() {
+            let flows = flows_between_rows(case, objective.as_ref(), &batch, &loss, &detached);
+            match flows {
+                Err(fault) if case.manifest().data == DataKind::UNPAIRED => return Err(fault.shown_by(&batch)),
+                flows => flow |= flows.is_err(),
+            }
         }
     }
-    Ok(Held::note(if count == 0 { String::new() } else { format!("{count} detached values") }))
+    let count = if count == 0 { String::new() } else { format!("{count} detached values") };
+    let flow = flow.then(|| {
+        "the gradient flows from one row into another; where a statistic of the batch is meant as a constant, detach it and declare \
+         it in `stop_gradients`"
+            .to_owned()
+    });
+    Ok(Held::note([count].into_iter().filter(|text| !text.is_empty()).chain(flow).collect::<Vec<_>>().join("; ")))
+}
+
+/// Whether the loss detached everything that the manifest declares as held constant.
+pub(super) fn all_detached(manifest: &ObjectiveManifest, detached: &[Detached]) -> Result<(), Fault> {
+    let lost = |spec: &&StopGradient| !detached.iter().any(|found| found.name == spec.name);
+    match manifest.stop_gradients.iter().find(lost) {
+        None => Ok(()),
+        Some(StopGradient { name, .. }) => fault(format!(
+            "the manifest says that `{name}` is held constant in the gradient, but `loss` never detaches it: \
+             `x.detach_as(\"{name}\")` on a tape, `stop_gradient(\"{name}\", values)` by hand"
+        )),
+    }
 }
 
 /// Whether the cotangents of the first half of the rows change where the statistics of the others do, all detached values held.
@@ -84,16 +100,12 @@ fn flows_between_rows(
     loss: &Loss,
     detached: &[Detached],
 ) -> Result<(), Fault> {
-    let sequences = batch.sequences()?;
-    let front: Vec<usize> = (0..sequences / 2).collect();
-    let offsets = batch.offsets()?;
-    let boundary = offsets.get(front.len()).copied().unwrap_or(0);
+    let units = sequences::units(batch)?;
+    let front: Vec<usize> = units[..units.len() / 2].concat();
     let moved = case.fill(batch, Values::Near(0xf10))?;
     let mixed =
         moved.arrays().iter().filter(|a| a.differentiable).try_fold(sequences::owned(batch), |all, array| {
-            let first = if array.scope == crate::batch::Scope::TOKEN { boundary } else { front.len() } * array.cols;
-            let before = batch.get(&array.name)?;
-            let data = [&before[..first], &array.data[first..]].concat();
+            let data = of_sequences(batch, array, &front)?;
             Ok::<_, crate::Error>(all.with_array(sequences::with_data(array, data)))
         })?;
     let found = replay_detached(detached, || objective.loss(&mixed)).map_err(Fault::from)??;
@@ -108,6 +120,17 @@ fn flows_between_rows(
              point, is a constant of the gradient: `detach_as` or `stop_gradient`)",
         )
     })
+}
+
+/// The numbers of `moved`, but for the sequences `kept`, whose numbers are those of `batch`.
+fn of_sequences(batch: &Batch<'_>, moved: &Array<'_>, kept: &[usize]) -> crate::Result<Vec<f64>> {
+    let (offsets, before, mut data) = (batch.offsets()?, batch.get(&moved.name)?, moved.data.to_vec());
+    for s in kept {
+        let rows = if moved.scope == Scope::TOKEN { offsets[*s]..offsets[*s + 1] } else { *s..*s + 1 };
+        let place = rows.start * moved.cols..rows.end * moved.cols;
+        data[place.clone()].copy_from_slice(&before[place]);
+    }
+    Ok(data)
 }
 
 /// The loss at the base point, with what it detaches.

@@ -2,8 +2,9 @@
 
 use super::{Case, Fault, Laws, Outcome, fault, holds, options::within};
 use crate::{
+    batch::{Batch, names},
     contract,
-    manifest::{DataKind, Normaliser, ObjectiveManifest, Reduction, Statistic},
+    manifest::{DataKind, Normaliser, ObjectiveManifest, Statistic, TermSpec},
 };
 use std::collections::BTreeSet;
 
@@ -17,7 +18,8 @@ pub(super) struct Names {
 /// Everything a user reads is there, and nothing contradicts itself. Reports all mistakes at once.
 pub(super) fn manifest(laws: &Laws) -> Outcome {
     let m = &laws.manifest;
-    let mut wrong = Vec::new();
+    contract::finite_manifest(m).map_err(|e| e.message)?;
+    let mut wrong = contract::manifest(m);
     let mut want = |ok: bool, what: String| {
         if !ok {
             wrong.push(what);
@@ -25,17 +27,12 @@ pub(super) fn manifest(laws: &Laws) -> Outcome {
     };
     want(!m.summary.trim().is_empty(), "no summary".into());
     want(!m.formula.trim().is_empty(), "no formula".into());
-    want(!m.terms.is_empty(), "no terms".into());
     want(DataKind::ALL.contains(&m.data.as_str()), format!("data kind `{}` is unknown", m.data));
     for term in &m.terms {
         want(!term.meaning.trim().is_empty(), format!("term `{}` has no meaning", term.name));
-        let known = Normaliser::ALL.contains(&term.normaliser.as_str());
-        want(known, format!("term `{}`: normaliser `{}` is unknown", term.name, term.normaliser));
     }
     for metric in &m.metrics {
         want(!metric.meaning.trim().is_empty(), format!("metric `{}` has no meaning", metric.name));
-        let known = Reduction::ALL.contains(&metric.reduction.as_str());
-        want(known, format!("metric `{}`: reduction `{}` is unknown", metric.name, metric.reduction));
         let ordered = metric.healthy.is_none_or(|(low, high)| low <= high);
         want(ordered, format!("metric `{}`: its healthy range is empty", metric.name));
     }
@@ -51,16 +48,10 @@ pub(super) fn manifest(laws: &Laws) -> Outcome {
         want(fits, format!("option `{}`: its default {} is not legal", option.name, option.default));
     }
     for e in &m.expectations {
-        want(
-            quantities(m).any(|q| q == e.quantity),
-            format!("an expectation of `{}`, which is nothing declared", e.quantity),
-        );
         want(!e.when.trim().is_empty(), format!("the expectation of `{}` does not say when", e.quantity));
-        want(e.value == "ln_vocab" || e.value.parse::<f64>().is_ok(), format!("`{}` is no expected value", e.value));
     }
     for (what, names) in [
-        ("quantity", quantities(m).collect::<Vec<_>>()),
-        ("option", m.options.iter().map(|o| o.name.as_str()).collect()),
+        ("option", m.options.iter().map(|o| o.name.as_str()).collect::<Vec<_>>()),
         ("role", m.roles.iter().map(|r| r.name.as_str()).collect()),
     ] {
         for (i, name) in names.iter().enumerate() {
@@ -68,16 +59,7 @@ pub(super) fn manifest(laws: &Laws) -> Outcome {
             want(!names[..i].contains(name), format!("{what} `{name}` is declared twice"));
         }
     }
-    for name in quantities(m).skip(1).filter(|name| contract::host_owns_metric(name)) {
-        wrong.push(format!("`{name}` is what the host calls a number of its own"));
-    }
     if wrong.is_empty() { holds() } else { fault(wrong.join("; ")) }
-}
-
-/// What a number in metrics.jsonl may be called: the loss, terms and metrics share one set of names.
-fn quantities(manifest: &ObjectiveManifest) -> impl Iterator<Item = &str> {
-    let terms = manifest.terms.iter().map(|t| t.name.as_str());
-    ["loss"].into_iter().chain(terms).chain(manifest.metrics.iter().map(|m| m.name.as_str()))
 }
 
 /// What an instance reads and returns stands in the manifest. Undeclared reads fail because the batch holds nothing else.
@@ -89,9 +71,22 @@ pub(super) fn declared(case: &Case<'_>, returned: &mut Names) -> Outcome {
         returned.terms.extend(loss.terms.iter().map(|t| t.name.clone()));
         returned.metrics.extend(loss.metrics.iter().filter(|m| m.weight > 0.0).map(|m| m.name.clone()));
         contract::loss(manifest, &case.requirements, &batch, &loss).map_err(|why| Fault::from(why.text))?;
+        countable(manifest, &batch)?;
     }
     contract::requirements(manifest, &case.requirements).map_err(|why| Fault::from(why.text))?;
     holds()
+}
+
+/// Whether the data have what the terms are divided by: only sequences with `group` have pairs or groups.
+fn countable(manifest: &ObjectiveManifest, batch: &Batch<'_>) -> Result<(), Fault> {
+    let by_group = |term: &&TermSpec| [Normaliser::PAIRS, Normaliser::GROUPS].contains(&term.normaliser);
+    match manifest.terms.iter().find(by_group) {
+        Some(term) if batch.find(names::GROUP).is_none() => fault(format!(
+            "the term `{}` is divided by the number of {}, but {} data has no array `group` to count",
+            term.name, term.normaliser, manifest.data
+        )),
+        _ => Ok(()),
+    }
 }
 
 /// Nothing is declared that none of the cases returns.

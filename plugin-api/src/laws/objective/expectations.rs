@@ -4,7 +4,7 @@ use super::{Case, Fault, Held, Outcome, Values, fault, weighted};
 use crate::{
     batch::{Batch, names},
     laws::Agreement,
-    manifest::{Normaliser, ObjectiveManifest, Reduction},
+    manifest::{MetricSpec, Normaliser, ObjectiveManifest, Reduction},
     objective::{Loss, MetricPart, Objective},
 };
 use std::collections::BTreeSet;
@@ -12,16 +12,40 @@ use std::collections::BTreeSet;
 /// Gotcha 10: the manifest's numbers come out where all models are equal and all logits 0.
 pub(super) fn expectations(case: &Case<'_>) -> Outcome {
     let mut worst = None;
+    let mut unhealthy = None;
     for draw in case.windows() {
         let window = case.fill(&case.data(draw), Values::Uniform)?;
         let mut objective = case.instance()?;
         let batch = case.prepared(objective.as_mut(), &window)?;
-        let found = come_out(case.manifest(), objective.as_ref(), &batch, case.generator().ln_vocab())?;
+        let found = come_out(case.manifest(), objective.as_ref(), &batch, case.generator().ln_vocab());
+        let found = found.map_err(|fault| fault.shown_by(&batch))?;
+        unhealthy = unhealthy.or(outside_healthy(case.manifest(), &objective.loss(&batch)?));
         worst = worst.into_iter().chain(found).reduce(Agreement::worse);
     }
     let none = case.manifest().expectations.is_empty();
-    let note = if none { "nothing is expected: a wrong sign or scale is not found" } else { "" };
-    Ok(Held { note: note.to_owned(), agreement: worst })
+    let note = none.then(|| "nothing is expected: a wrong sign or scale is not found".to_owned());
+    let notes: Vec<String> = note.into_iter().chain(unhealthy).collect();
+    Ok(Held { note: notes.join("; "), agreement: worst })
+}
+
+/// A note on the first metric outside its declared `healthy` range.
+fn outside_healthy(manifest: &ObjectiveManifest, loss: &Loss) -> Option<String> {
+    loss.metrics.iter().filter(|part| part.weight > 0.0).find_map(|part| {
+        let spec = manifest.metrics.iter().find(|spec| spec.name == part.name)?;
+        let ((low, high), value) = (spec.healthy?, metric(spec, part));
+        let outside = !(low..=high).contains(&value);
+        outside.then(|| {
+            format!(
+                "before training, the metric `{}` is {value:.4}, outside its healthy range {low} to {high}",
+                part.name
+            )
+        })
+    })
+}
+
+/// A metric of one window.
+fn metric(spec: &MetricSpec, part: &MetricPart) -> f64 {
+    if spec.reduction == Reduction::MEAN { part.value / part.weight } else { part.value }
 }
 
 /// Whether a batch of equal models with uniform logits gives the manifest's numbers; the greatest error, where there is any.
@@ -46,7 +70,10 @@ pub(super) fn come_out(
         let agreement = Agreement::new((is - should).abs() / should.abs().max(1e-9), e.tolerance);
         if !near {
             let (name, when) = (&e.quantity, &e.when);
-            let text = format!("`{name}` should be {should} (within {} of it) where {when}; it is {is}", e.tolerance);
+            let text = format!(
+                "`{name}` should be {should} (a share of {} more or less) where {when}; it is {is}",
+                e.tolerance
+            );
             return Err(Fault::measured(text, agreement));
         }
         worst = worst.into_iter().chain([agreement]).reduce(Agreement::worse);
@@ -77,7 +104,7 @@ fn quantity(
     let term = terms.iter().find(|(term, ..)| *term == name).map(|(.., mean)| *mean);
     let mean = |m: &MetricPart| {
         let spec = manifest.metrics.iter().find(|s| s.name == m.name)?;
-        Some(if spec.reduction == Reduction::MEAN { m.value / m.weight } else { m.value })
+        Some(metric(spec, m))
     };
     Ok(term.or_else(|| loss.metrics.iter().find(|m| m.name == name && m.weight > 0.0).and_then(mean)))
 }

@@ -96,6 +96,11 @@ impl Generator {
         self
     }
 
+    /// Number of tokens of the vocabulary.
+    pub fn vocabulary(&self) -> usize {
+        self.vocabulary
+    }
+
     /// The logarithm of the vocabulary's size: every surprise under uniform logits.
     pub fn ln_vocab(&self) -> f64 {
         (self.vocabulary as f64).ln()

@@ -34,7 +34,7 @@ pub(super) fn normalisers(case: &Case<'_>) -> Outcome {
                 continue;
             }
             let mut sum = 0.0;
-            for piece in sequences::units(&data, case.keeps_groups())? {
+            for piece in sequences::units(&data)? {
                 sum += weight_of(&objective.weigh(&sequences::select(&data, &piece)?)?, name)?;
             }
             if !Alike::Rounding.holds(weight, sum) {
@@ -99,7 +99,31 @@ pub(super) fn state(case: &Case<'_>) -> Outcome {
         }
     }
     foreign(case, &saved)?;
-    Ok(Held::note(if saved.is_empty() { String::new() } else { format!("{} bytes", saved.len()) }))
+    let growth = growth(case)?;
+    Ok(Held::note(if saved.is_empty() { growth } else { format!("{} bytes{growth}", saved.len()) }))
+}
+
+/// Steps after which the size of the state is compared.
+const STEPS: u64 = 8;
+
+/// A note where the state is larger after every step: checkpoints then grow with the run.
+fn growth(case: &Case<'_>) -> Result<String, Fault> {
+    let mut objective = case.instance()?;
+    let mut sizes = Vec::new();
+    for round in 0..STEPS {
+        let draw = case.first() + round;
+        let window = case.fill(&case.data(draw), super::Values::Random(draw))?;
+        goes_on(case, objective.as_mut(), &window)?;
+        step(case, objective.as_mut(), 0.5)?;
+        sizes.push(objective.state()?.len());
+    }
+    let [first, .., last] = sizes[..] else { return Ok(String::new()) };
+    let grows = sizes.windows(2).all(|pair| pair[0] < pair[1]);
+    Ok(if grows {
+        format!("; the state grows with every step: {first} bytes after one, {last} after {STEPS}")
+    } else {
+        String::new()
+    })
 }
 
 /// A window's way through one instance.
@@ -116,10 +140,8 @@ fn step(case: &Case<'_>, objective: &mut dyn Objective, value: f64) -> Result<Ve
     let metrics = case.manifest().metrics.iter().map(|m| (m.name.clone(), value));
     let metrics: Vec<_> = [("loss".to_owned(), value)].into_iter().chain(metrics).collect();
     let verdict = objective.after_step(&metrics)?;
-    match [Verdict::CONTINUE, Verdict::END_ROLLOUT, Verdict::STOP].contains(&verdict) {
-        true => Ok(verdict),
-        false => fault(format!("`after_step` answers {}, which means nothing", verdict.0)),
-    }
+    contract::verdict(verdict, case.rollouts()).map_err(|why| Fault::from(format!("`after_step`: {}", why.text)))?;
+    Ok(verdict)
 }
 
 /// Bytes that are no state are refused, not taken for one.
@@ -128,9 +150,9 @@ fn foreign(case: &Case<'_>, saved: &[u8]) -> Result<(), Fault> {
     let shorter = saved.split_last().map(|(_, rest)| rest.to_vec());
     for bytes in [Some(longer), shorter.filter(|s| !s.is_empty())].into_iter().flatten() {
         match case.instance()?.restore(&bytes) {
-            Ok(()) => return fault(format!("{} bytes that are no state are accepted", bytes.len())),
+            Ok(()) => return fault(format!("{} bytes that are not its state are accepted", bytes.len())),
             Err(e) if e.code != Code::STATE => {
-                return fault(format!("foreign state is refused with {:?}: {e}", e.code));
+                return fault(format!("bytes that are not its state are refused, but not with Code::STATE: {e}"));
             }
             Err(_) => {}
         }

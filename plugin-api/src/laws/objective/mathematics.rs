@@ -6,9 +6,10 @@ use super::{
     fault, holds, sequences,
 };
 use crate::{
-    batch::{Scope, names},
+    batch::{Batch, Scope, names},
     laws::Agreement,
     manifest::{DataKind, Normaliser},
+    objective::Objective,
 };
 
 /// Gotcha 1: the pieces of a window, summed, are the window.
@@ -20,7 +21,7 @@ pub(super) fn additivity(case: &Case<'_>) -> Outcome {
     for draw in case.windows() {
         let (objective, batch) = case.ready(draw)?;
         let whole = case.loss(objective.as_ref(), &batch)?;
-        let units = sequences::units(&batch, case.keeps_groups())?;
+        let units = sequences::units(&batch)?;
         let (front, back) = units.split_at(units.len() / 3);
         for cut in [units.clone(), vec![front.concat(), back.concat()]] {
             let losses = cut.iter().map(|piece| {
@@ -48,7 +49,9 @@ pub(super) fn order(case: &Case<'_>) -> Outcome {
         let found = case.loss(objective.as_ref(), &sequences::select(&batch, &backwards)?)?;
         let cotangents = sequences::select(&whole.cotangents, &backwards)?;
         let expected = Flat { cotangents, ..whole };
-        let same = expected.same(&found, Alike::Rounding).map_err(|fault| fault.within("sequences reversed"))?;
+        let same = expected
+            .same(&found, Alike::Rounding)
+            .map_err(|fault| fault.within("sequences reversed").shown_by(&batch))?;
         worst = worst.worse(same);
     }
     Ok(Held::measured(worst))
@@ -61,8 +64,8 @@ pub(super) fn masked(case: &Case<'_>) -> Outcome {
         let clean = case.loss(objective.as_ref(), &batch)?;
         silent(&clean, batch.mask()?)?;
         for (what, value) in poisons() {
-            let named = |fault: Fault| fault.within(&format!("{what} behind the mask"));
             let hidden = sequences::poison(&batch, &case.requirements.statistics, value)?;
+            let named = |fault: Fault| fault.within(&format!("{what} behind the mask")).shown_by(&hidden);
             let found = case.loss(objective.as_ref(), &hidden).map_err(named)?;
             silent(&found, hidden.mask()?).map_err(named)?;
             clean.same(&found, Alike::Exactly).map_err(named)?;
@@ -129,30 +132,36 @@ pub(super) fn empty(case: &Case<'_>) -> Outcome {
         ("NaNs only", poisoned),
     ];
     for (what, batch) in cases {
-        let named = |fault: Fault| fault.within(what);
-        let (objective, batch) = case.ready_from(&batch, first)?;
-        let loss = case.loss(objective.as_ref(), &batch).map_err(named)?;
-        if let Some(term) = full.terms.keys().find(|name| !loss.terms.contains_key(*name)) {
-            return fault(format!("{what}: term `{term}` is missing"));
-        }
-        let none = batch.sequences()? == 0;
-        for (name, (_, sum)) in &loss.terms {
-            let spec = case.manifest().terms.iter().find(|t| t.name == *name);
-            let by_token = spec.is_some_and(|t| t.normaliser == Normaliser::SUPERVISED_TOKENS);
-            if !sum.is_finite() || ((none || by_token) && *sum != 0.0) {
-                return fault(format!("{what}: the sum of `{name}` is {sum}"));
-            }
-        }
-        if let Some((name, (value, _))) = loss.metrics.iter().find(|(_, (value, _))| !value.is_finite()) {
-            return fault(format!("{what}: metric `{name}` is {value}, with weight"));
-        }
-        for array in loss.cotangents.arrays().iter().filter(|a| a.name != names::OFFSETS) {
-            if let Some(i) = array.data.iter().position(|x| !x.is_finite()) {
-                return fault(format!("{what}: cotangent `{}`[{i}] is {}", array.name, array.data[i]));
-            }
-        }
+        let (objective, batch) =
+            case.ready_from(&batch, first).map_err(|e| Fault::from(e).within(what).shown_by(&batch))?;
+        nothing(case, &full, objective.as_ref(), &batch).map_err(|fault| fault.within(what).shown_by(&batch))?;
     }
     holds()
+}
+
+/// Whether the loss of a batch without supervised tokens has every term of `full`, and no number that is not finite.
+fn nothing(case: &Case<'_>, full: &Flat, objective: &dyn Objective, batch: &Batch<'_>) -> Result<(), Fault> {
+    let loss = case.loss(objective, batch)?;
+    if let Some(term) = full.terms.keys().find(|name| !loss.terms.contains_key(*name)) {
+        return fault(format!("the term `{term}` is missing"));
+    }
+    let none = batch.sequences()? == 0;
+    for (name, (_, sum)) in &loss.terms {
+        let spec = case.manifest().terms.iter().find(|t| t.name == *name);
+        let by_token = spec.is_some_and(|t| t.normaliser == Normaliser::SUPERVISED_TOKENS);
+        if !sum.is_finite() || ((none || by_token) && *sum != 0.0) {
+            return fault(format!("the sum of `{name}` is {sum}"));
+        }
+    }
+    if let Some((name, (value, _))) = loss.metrics.iter().find(|(_, (value, _))| !value.is_finite()) {
+        return fault(format!("the metric `{name}` is {value}, with weight"));
+    }
+    for array in loss.cotangents.arrays().iter().filter(|a| a.name != names::OFFSETS) {
+        if let Some(i) = array.data.iter().position(|x| !x.is_finite()) {
+            return fault(format!("the cotangent `{}`[{i}] is {}", array.name, array.data[i]));
+        }
+    }
+    Ok(())
 }
 
 /// Where the loss is said to be linear, cotangents are the data's alone.
@@ -162,10 +171,11 @@ pub(super) fn linear(case: &Case<'_>) -> Outcome {
         let (objective, batch) = case.ready(draw)?;
         let first = case.loss(objective.as_ref(), &batch)?;
         for values in [Values::Random(draw + 100), Values::Random(draw + 200), Values::Zero] {
-            let other = case.loss(objective.as_ref(), &case.fill(&batch, values)?)?;
+            let filled = case.fill(&batch, values)?;
+            let other = case.loss(objective.as_ref(), &filled)?;
             match first.same_cotangents(&other, Alike::Rounding) {
                 Err(fault) if case.requirements.linear => {
-                    return Err(fault.within(&format!("`linear` is not true: {values:?}")));
+                    return Err(fault.within("`linear` is not true: with other statistics").shown_by(&filled));
                 }
                 same => constant &= same.is_ok(),
             }

@@ -298,7 +298,10 @@ impl Laws {
         };
         let (fault, counterexample) = match law {
             // It is about rows, not windows.
-            "compose" => (fault, None),
+            "compose" => {
+                let rows = fault.at.clone();
+                (fault, rows)
+            }
             _ => shrink::smallest(&case, law, &check, fault),
         };
         report.refute(law, label, Broken { text: fault.text, agreement: fault.agreement }, counterexample);

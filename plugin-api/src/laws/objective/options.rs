@@ -51,8 +51,12 @@ fn refused(
     options.insert(key.to_owned(), value);
     match create(&options) {
         Ok(()) => Err(format!("{} is accepted", label(&options))),
-        Err(e) if e.code != Code::OPTION => Err(format!("{} is refused with {:?}: {e}", label(&options), e.code)),
-        Err(e) if !e.message.contains(key) => Err(format!("{} is refused without its key: {e}", label(&options))),
+        Err(e) if e.code != Code::OPTION => {
+            Err(format!("{} is refused, but not with Code::OPTION: {e}", label(&options)))
+        }
+        Err(e) if !e.message.contains(key) => {
+            Err(format!("{} is refused without naming the option: {e}", label(&options)))
+        }
         Err(_) => Ok(()),
     }
 }

@@ -4,16 +4,17 @@ use super::{
     Generator, Values,
     case::{Fault, Held, Outcome, fault},
     compare::{Alike, Flat},
-    derivatives::{base, mismatch, sum_at, vector},
+    derivatives::{all_detached, base, mismatch, sum_at, vector},
     expectations, sequences,
 };
 use crate::{
     Result,
-    batch::{Array, Batch},
+    batch::{Array, Batch, Scope},
+    contract,
     export::guard,
     laws::{Agreement, Broken, Report, SplitMix64},
     manifest::{DataKind, Normaliser, ObjectiveManifest},
-    objective::Objective,
+    objective::{Objective, Term},
     tape::{CheckError, Tolerance, gradient_error},
 };
 
@@ -41,7 +42,12 @@ const TOLERANCE: Tolerance = Tolerance { relative: 1e-5, absolute: 1e-8 };
 /// The quick laws by name, with what each means.
 pub const QUICK: &[(&str, &str)] = &[
     ("gradient", "sums and cotangents are finite, and not all cotangents are 0"),
-    ("cotangents", "a few of them are the derivatives of the sums, by central differences"),
+    ("cotangents", "they are the derivatives of the sums, by central differences at a few tokens"),
+    ("stop-gradients", "what the manifest declares as held constant in the gradient is detached by `loss`"),
+    (
+        "normalisers",
+        "`weigh` answers for each custom normaliser, and the batch cut in two gives the same (unless the loss is coupled)",
+    ),
     ("additivity", "the batch cut in two gives the same sums, cotangents and metrics (unless the loss is coupled)"),
     ("expectations", "for equal models with uniform logits the manifest's numbers come out (default options)"),
 ];
@@ -53,11 +59,30 @@ impl Quick<'_> {
         let plain = self.plain.take();
         self.run(&mut report, "gradient", || self.gradient());
         self.run(&mut report, "cotangents", || self.cotangents());
+        if !self.manifest.stop_gradients.is_empty() {
+            self.run(&mut report, "stop-gradients", || self.stop_gradients());
+        }
+        if self.manifest.terms.iter().any(|term| term.normaliser == Normaliser::CUSTOM) {
+            self.run(&mut report, "normalisers", || self.normalisers());
+        }
         self.run(&mut report, "additivity", || self.additivity());
         if let Some(mut plain) = plain.filter(|_| !self.manifest.expectations.is_empty()) {
             self.run(&mut report, "expectations", || self.expectations(plain.as_mut()));
         }
         report
+    }
+
+    /// Terms whose cotangents are all 0 where the law of cotangents looks, as where all rewards of a rollout are equal: whether they
+    /// are right is not known yet. A term with a coefficient of 0 does not count.
+    ///
+    /// # Errors
+    /// The plugin's own.
+    pub fn silent_terms(&self) -> Result<Vec<String>> {
+        let batch = self.near(&self.part()?, 1)?;
+        let loss = guard::catch("", "loss", || self.objective.loss(&batch))?;
+        let is_silent =
+            |term: &&Term| term.coefficient != 0.0 && !term.cotangents.iter().any(|(_, values)| tells(values));
+        Ok(loss.terms.iter().filter(is_silent).map(|term| term.name.clone()).collect())
     }
 
     fn run(&self, report: &mut Report, law: &str, check: impl FnOnce() -> Outcome) {
@@ -75,21 +100,41 @@ impl Quick<'_> {
         Ok(self.manifest.coupled || self.objective.requirements()?.coupled)
     }
 
-    /// Sequences that stay together in a micro-batch.
+    /// Sequences that stay together in a micro-batch: those of one group.
     fn units(&self) -> Result<Vec<Vec<usize>>> {
-        let by_group = |n: &Normaliser| [Normaliser::PAIRS, Normaliser::GROUPS].contains(n);
-        let grouped = self.manifest.data == DataKind::PREFERENCE
-            || self.manifest.terms.iter().any(|term| by_group(&term.normaliser));
-        sequences::units(self.batch, grouped)
+        sequences::units(self.batch)
     }
 
-    /// The part of the batch that is looked at.
+    /// The part of the batch that the laws look at: the first units that have a cotangent other than 0, then the first of the others.
     fn part(&self) -> Result<Batch<'static>> {
         if self.coupled()? {
             return Ok(sequences::owned(self.batch));
         }
-        let units = self.units()?;
-        sequences::select(self.batch, &units[..units.len().min(UNITS)].concat())
+        let with_gradient = self.sequences_with_gradient()?;
+        let (first, others): (Vec<_>, Vec<_>) =
+            self.units()?.into_iter().partition(|unit| unit.iter().any(|s| with_gradient.get(*s) == Some(&true)));
+        let units: Vec<Vec<usize>> = first.into_iter().chain(others).take(UNITS).collect();
+        sequences::select(self.batch, &units.concat())
+    }
+
+    /// Whether each sequence has a cotangent other than 0.
+    fn sequences_with_gradient(&self) -> Result<Vec<bool>> {
+        let offsets = self.batch.offsets()?;
+        let mut found = vec![false; self.batch.sequences()?];
+        for (statistic, values) in self.objective.loss(self.batch)?.terms.iter().flat_map(|term| &term.cotangents) {
+            let Some(array) = self.batch.find(statistic) else { continue };
+            for (s, found) in found.iter_mut().enumerate() {
+                let rows = if array.scope == Scope::TOKEN { offsets[s]..offsets[s + 1] } else { s..s + 1 };
+                *found |= values.get(rows.start * array.cols..rows.end * array.cols).is_some_and(tells);
+            }
+        }
+        Ok(found)
+    }
+
+    /// The batch with its differentiable statistics moved a little.
+    fn near(&self, part: &Batch<'_>, draw: u64) -> Result<Batch<'static>> {
+        let statistics = self.objective.requirements()?.statistics;
+        Generator::new(0x9).fill(part, self.manifest, &statistics, Values::Near(draw))
     }
 
     fn gradient(&self) -> Outcome {
@@ -130,8 +175,7 @@ impl Quick<'_> {
     }
 
     fn derivatives(&self, part: &Batch<'_>, draw: u64) -> Outcome {
-        let statistics = self.objective.requirements()?.statistics;
-        let batch = Generator::new(0x9).fill(part, self.manifest, &statistics, Values::Near(draw))?;
+        let batch = self.near(part, draw)?;
         let (loss, detached) = base(self.objective, &batch)?;
         let flat = Flat::of(self.manifest, &loss, &batch)?;
         let mut worst = Agreement::new(0.0, TOLERANCE.relative);
@@ -157,8 +201,11 @@ impl Quick<'_> {
                 };
                 let named = |e: CheckError| {
                     let mut fault = mismatch(term, &e, TOLERANCE.relative);
-                    if let CheckError::Mismatch { index, .. } = e {
-                        fault.text = format!("{} (element {} of `{}`)", fault.text, chosen[index], array.name);
+                    if let CheckError::Mismatch { index, claimed, measured, .. } = e {
+                        let (name, place) = (&array.name, place(array, &batch, chosen[index]));
+                        fault.text = format!(
+                            "term `{term}`: the cotangent of `{name}` at {place} is {claimed}, the measured derivative {measured}"
+                        );
                     }
                     fault
                 };
@@ -170,18 +217,65 @@ impl Quick<'_> {
         Ok(Held { note: format!("{checked} derivatives"), agreement: Some(worst) })
     }
 
-    fn additivity(&self) -> Outcome {
+    /// What is declared as held constant is detached at this very batch.
+    fn stop_gradients(&self) -> Outcome {
+        let (_, detached) = base(self.objective, &self.part()?)?;
+        all_detached(self.manifest, &detached).map(|()| Held::default())
+    }
+
+    /// The two halves of the part of the batch that is looked at; the reason why it is not cut where it is not.
+    fn halves(&self, part: &Batch<'_>) -> Result<Halves> {
         if self.coupled()? {
-            return Ok(Held::note("coupled: not cut"));
+            return Ok(Err("coupled: not cut"));
         }
-        let part = self.part()?;
-        let by_group = Quick { batch: &part, plain: None, ..*self };
-        let units = by_group.units()?;
+        let units = Quick { batch: part, plain: None, ..*self }.units()?;
         if units.len() < 2 {
-            return Ok(Held::note("one sequence, pair or group: not cut"));
+            return Ok(Err("one sequence, pair or group: not cut"));
         }
         let (front, back) = units.split_at(units.len() / 2);
-        let cut = [front.concat(), back.concat()];
+        Ok(Ok([front.concat(), back.concat()]))
+    }
+
+    /// A custom normaliser comes from data alone and adds up: the loss must not depend on how the window is cut.
+    fn normalisers(&self) -> Outcome {
+        let statistics = self.objective.requirements()?.statistics;
+        let part = self.part()?;
+        let is_data = |array: &&Array<'_>| !array.differentiable && !statistics.iter().any(|s| *s == array.name);
+        let data = part.arrays().iter().filter(is_data).cloned().fold(Batch::new(), Batch::with_array);
+        let weigh = |batch: &Batch<'_>| -> Result<Vec<(String, f64)>, Fault> {
+            let weights = self.objective.weigh(batch)?;
+            contract::weights(self.manifest, &weights).map_err(|why| Fault::from(format!("`weigh`: {}", why.text)))?;
+            Ok(weights)
+        };
+        let whole = weigh(&data)?;
+        let cut = match self.halves(&part)? {
+            Ok(cut) => cut,
+            Err(why) => return Ok(Held::note(why)),
+        };
+        let halves =
+            cut.iter().map(|half| weigh(&sequences::select(&data, half)?)).collect::<Result<Vec<_>, Fault>>()?;
+        let mut worst = Alike::Rounding.measure(0.0, 0.0);
+        for (term, weight) in &whole {
+            let own = halves.iter().flatten().filter(|(name, _)| name == term);
+            let sum: f64 = own.map(|(_, weight)| weight).sum();
+            if !Alike::Rounding.holds(*weight, sum) {
+                let text = format!(
+                    "`weigh` answers {weight} as normaliser of the term `{term}`, and {sum} for the same batch cut in two: the \
+                     loss would depend on how a window is cut (train.micro_batch_tokens)"
+                );
+                return Err(Fault::measured(text, Alike::Rounding.measure(*weight, sum)));
+            }
+            worst = worst.worse(Alike::Rounding.measure(*weight, sum));
+        }
+        Ok(Held::measured(worst))
+    }
+
+    fn additivity(&self) -> Outcome {
+        let part = self.part()?;
+        let cut = match self.halves(&part)? {
+            Ok(cut) => cut,
+            Err(why) => return Ok(Held::note(why)),
+        };
         let flat = |batch: &Batch<'_>| Flat::of(self.manifest, &self.objective.loss(batch)?, batch);
         let whole = flat(&part)?;
         let halves =
@@ -207,6 +301,24 @@ impl Quick<'_> {
         let batch = sequences::prepared(plain, &seen, &window, rollouts)?;
         let worst = expectations::come_out(self.manifest, plain, &batch, generator.ln_vocab())?;
         Ok(Held { note: String::new(), agreement: worst })
+    }
+}
+
+/// Whether there is another cotangent than 0.
+fn tells(cotangents: &[f64]) -> bool {
+    cotangents.iter().any(|value| *value != 0.0)
+}
+
+/// Sequences of each half, or why there are none.
+type Halves = std::result::Result<[Vec<usize>; 2], &'static str>;
+
+/// An element of a statistic in words: its place in the batch and in its sequence.
+fn place(array: &Array<'_>, batch: &Batch<'_>, element: usize) -> String {
+    let row = element / array.cols.max(1);
+    match array.scope {
+        Scope::TOKEN => contract::place(&batch.offsets().unwrap_or_default(), row),
+        Scope::SEQUENCE => format!("sequence {row}"),
+        _ => format!("place {row}"),
     }
 }
 

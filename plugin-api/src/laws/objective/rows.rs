@@ -6,34 +6,13 @@ use super::{
     fault, holds, sequences,
 };
 use crate::{
-    batch::{Array, Batch, Scope, names},
+    batch::{Batch, Scope, names},
+    contract::{self, Limits},
     laws::Agreement,
     manifest::DataKind,
     objective::Objective,
 };
 use std::collections::{BTreeMap, BTreeSet};
-
-/// Arrays that the host writes, whatever the data: `prepare` may return none of these.
-const HOSTS: &[&str] = &[
-    names::OFFSETS,
-    names::TARGET,
-    names::MASK,
-    names::POSITION,
-    names::GROUP,
-    names::SIDE,
-    names::REWARD,
-    names::ENDED,
-    names::REFERENCE_LOGP,
-    names::CRITIC_VALUE,
-    names::CRITIC_VALUE_END,
-    "logp",
-    "lse",
-    "entropy",
-    "mean_logit",
-    "top1",
-    "row",
-    "token",
-];
 
 /// What `prepare` answers fits the window, is the objective's own, and follows its sequences.
 pub(super) fn prepare(case: &Case<'_>) -> Outcome {
@@ -44,73 +23,13 @@ pub(super) fn prepare(case: &Case<'_>) -> Outcome {
         let seen = case.seen_by_prepare(&window);
         let made = case.instance()?.prepare(&seen)?;
         count = made.arrays().len();
-        form(case, &seen, &made)?;
+        contract::prepared(&seen, &made, case.rollouts())
+            .map_err(|why| Fault::from(format!("`prepare`: {}", why.text)).shown_by(&seen))?;
         repeats(case, &seen, &made)?;
-        worst = worst.worse(follows(case, &seen, &made)?);
+        worst = worst.worse(follows(case, &seen, &made).map_err(|fault| fault.shown_by(&seen))?);
     }
     let note = if count == 0 { String::new() } else { format!("{count} arrays") };
     Ok(Held { note, agreement: (count > 0).then_some(worst) })
-}
-
-fn form(case: &Case<'_>, seen: &Batch<'_>, made: &Batch<'_>) -> Result<(), Fault> {
-    let (tokens, sequences) = (seen.tokens()?, seen.sequences()?);
-    let mask = seen.mask()?;
-    for array in made.arrays() {
-        let name = array.name.as_ref();
-        let what = format!("`prepare` answers `{name}`");
-        if name == "request" {
-            return fault(format!("{what}, which no host follows: rollouts are drawn as the experiment says"));
-        }
-        if name == "keep" {
-            keep(case, array, sequences)?;
-            continue;
-        }
-        if HOSTS.contains(&name) || name.starts_with(names::COLUMN) || name.starts_with("telos.") {
-            return fault(format!("{what}, a name of the host's: the data would be changed; choose another"));
-        }
-        if case.requirements.statistics.iter().any(|s| s == name) || seen.find(name).is_some() {
-            return fault(format!("{what}, which the window has already; choose another name"));
-        }
-        let rows = match array.scope {
-            Scope::TOKEN => tokens,
-            Scope::SEQUENCE => sequences,
-            _ if case.rollouts() => {
-                return fault(format!(
-                    "{what} per rollout; only what belongs to tokens or sequences can be cut into steps"
-                ));
-            }
-            Scope::BATCH => continue,
-            Scope(other) => return fault(format!("{what} with scope {other}, which means nothing")),
-        };
-        if case.rollouts() && array.cols != 1 {
-            return fault(format!("{what} with {} columns, where rollouts take one", array.cols));
-        }
-        if array.data.len() != rows * array.cols {
-            let (found, scope) = (array.data.len(), array.scope);
-            return fault(format!("{what} with {found} values, expected {rows} {scope:?} rows of {}", array.cols));
-        }
-        let counts = |i: usize| array.scope != Scope::TOKEN || mask.get(i / array.cols.max(1)) == Some(&1.0);
-        if let Some(i) = (0..array.data.len()).find(|i| counts(*i) && !array.data[*i].is_finite()) {
-            return fault(format!("{what}: value {i} is {}", array.data[i]));
-        }
-    }
-    Ok(())
-}
-
-fn keep(case: &Case<'_>, keep: &Array<'_>, sequences: usize) -> Result<(), Fault> {
-    if !case.rollouts() {
-        return fault("`prepare` answers `keep`, but only answers of a rollout can be dropped: rows are the data's");
-    }
-    if keep.scope != Scope::SEQUENCE || keep.data.len() != sequences {
-        let (n, scope) = (keep.data.len(), keep.scope);
-        return fault(format!(
-            "`keep` has {n} values of scope {scope:?}, expected one for each of {sequences} sequences"
-        ));
-    }
-    match keep.data.iter().position(|k| *k != 0.0 && *k != 1.0) {
-        Some(at) => fault(format!("`keep`[{at}] is {}: 1 keeps an answer, 0 drops it", keep.data[at])),
-        None => Ok(()),
-    }
 }
 
 /// Another instance answers the same bits.
@@ -147,7 +66,7 @@ pub(super) fn compose(case: &Case<'_>) -> Outcome {
         let Some(composed) = objective.compose(&rows, draw)? else {
             return holds();
         };
-        valid(case, &rows, &composed)?;
+        valid(case, &rows, &composed).map_err(|fault| fault.shown_by(&rows))?;
         let (again, other) = (objective.compose(&rows, draw)?, case.instance()?.compose(&rows, draw)?);
         for (what, again) in [("a second call", again), ("another instance", other)] {
             if again.as_ref() != Some(&composed) {
@@ -163,38 +82,14 @@ pub(super) fn compose(case: &Case<'_>) -> Outcome {
 }
 
 fn valid(case: &Case<'_>, rows: &Batch<'_>, composed: &Batch<'_>) -> Result<(), Fault> {
-    let named = |e: crate::Error| Fault::from(format!("`compose`: {}", e.message));
-    let offsets = composed.get(names::OFFSETS).map_err(named)?;
-    if let Some(at) = offsets.iter().position(|o| o.fract() != 0.0 || !o.is_finite() || *o < 0.0) {
-        return fault(format!("`offsets`[{at}] is {}, expected a whole number", offsets[at]));
-    }
-    composed.offsets().map_err(named)?;
-    for (name, scope) in [("token", Scope::TOKEN), (names::MASK, Scope::TOKEN), ("row", Scope::SEQUENCE)] {
-        let array = composed.array(name).map_err(named)?;
-        if array.scope != scope || array.cols != 1 {
-            return fault(format!(
-                "`{name}` is per {:?} in {} columns, expected one per {scope:?}",
-                array.scope, array.cols
-            ));
-        }
-    }
-    composed.check().map_err(named)?;
-    let not = |name: &str, fits: &dyn Fn(f64) -> bool| -> Result<Option<(usize, f64)>, Fault> {
-        let values = composed.get(name)?;
-        Ok(values.iter().position(|x| !fits(*x)).map(|at| (at, values[at])))
-    };
-    if let Some((at, x)) = not("token", &|x| x.fract() == 0.0 && (0.0..=f64::from(i32::MAX)).contains(&x))? {
-        return fault(format!("`token`[{at}] is {x}, which is not a token id"));
-    }
-    if let Some((at, x)) = not(names::MASK, &|x| x == 0.0 || x == 1.0)? {
-        return fault(format!("`mask`[{at}] is {x}, expected 0 or 1"));
-    }
-    let given: BTreeSet<u64> = rows.get("row")?.iter().map(|r| r.to_bits()).collect();
-    if let Some((at, x)) = not("row", &|x| given.contains(&x.to_bits()))? {
-        return fault(format!(
-            "`row`[{at}] is {x}, which is not a row that was given: rows are counted and split by it"
-        ));
-    }
+    // How long a sequence may be depends on the model.
+    let limits = Limits { vocab: case.generator().vocabulary() as u64, longest: usize::MAX };
+    contract::composed(rows, composed, limits).map_err(|why| {
+        let beyond = composed.get("token").is_ok_and(|tokens| tokens.iter().any(|id| *id >= limits.vocab as f64));
+        let remedy =
+            "; for an id of its own, give the laws the vocabulary that has it (`--vocabulary`, `with_vocabulary`)";
+        Fault::from(format!("`compose`: {}{}", why.text, if beyond { remedy } else { "" }))
+    })?;
     if composed.get(names::MASK)?.iter().all(|m| *m == 0.0) {
         return fault("nothing of what `compose` answers is supervised");
     }

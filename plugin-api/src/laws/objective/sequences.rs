@@ -48,9 +48,9 @@ pub(super) fn select(batch: &Batch<'_>, sequences: &[usize]) -> Result<Batch<'st
     Ok(all)
 }
 
-/// Sequences that a micro-batch must hold together: groups, or each alone.
-pub(super) fn units(batch: &Batch<'_>, keep_groups: bool) -> Result<Vec<Vec<usize>>> {
-    let group = batch.find(names::GROUP).filter(|_| keep_groups).map(|a| a.data.to_vec());
+/// Sequences that a micro-batch holds together, as the host cuts windows: those of one `group`, or each alone where there is none.
+pub(super) fn units(batch: &Batch<'_>) -> Result<Vec<Vec<usize>>> {
+    let group = batch.find(names::GROUP).map(|a| a.data.to_vec());
     let mut units: Vec<(Option<u64>, Vec<usize>)> = Vec::new();
     for s in 0..batch.sequences()? {
         let name = group.as_ref().map(|g| g[s].to_bits());

@@ -63,7 +63,7 @@ pub(super) fn smallest(
     let found = (|| {
         let window = case.only(draw, None).data(draw);
         let mut cut = Cut::whole(&window).ok()?;
-        for unit in sequences::units(&window, true).ok()? {
+        for unit in sequences::units(&window).ok()? {
             let fewer = cut.without(&unit);
             if !fewer.sequences.is_empty()
                 && let Some(same) = broken(draw, Some(fewer.clone()))

@@ -31,7 +31,13 @@ impl Backend for BrokenBackend {
     type Session = Broken;
 
     fn manifest() -> BackendManifest {
-        let device = |name: &str, compiled| DeviceSpec { name: name.into(), compiled, tested: false, note: "".into() };
+        let device = |name: &str, compiled| DeviceSpec {
+            name: name.into(),
+            compiled,
+            tested: false,
+            note: "".into(),
+            instruction_set: "".into(),
+        };
         BackendManifest {
             summary: "The reference with one fault, for tests".into(),
             devices: vec![device("cpu", true), device("metal", false)],

@@ -4,6 +4,7 @@
 
 mod composing;
 mod faults;
+mod host;
 mod labelled;
 mod paired;
 mod quick;

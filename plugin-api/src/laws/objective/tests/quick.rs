@@ -5,7 +5,7 @@ use crate::{
     Result,
     batch::{Batch, Scope},
     laws::{Report, objective::Quick},
-    manifest::{DataKind, Expectation, Normaliser, ObjectiveManifest, Role, Statistic, TermSpec},
+    manifest::{DataKind, Expectation, Normaliser, ObjectiveManifest, Role, Statistic, StopGradient, TermSpec},
     objective::{Loss, Objective},
 };
 
@@ -121,4 +121,78 @@ fn a_loss_that_couples_is_not_cut() {
     let report = quick(&coupled, mean);
     report.assert_ok();
     assert!(report.to_string().contains("coupled: not cut"), "{report}");
+}
+
+/// Answers of two tokens with these advantages, as `prepare` has found them.
+fn answers(advantage: Vec<f64>) -> Batch<'static> {
+    let (sequences, tokens) = (advantage.len(), 2 * advantage.len());
+    let logp: Vec<f64> = (0..tokens).map(|n| -0.5 - n as f64 / 8.0).collect();
+    Batch::new()
+        .with("offsets", Scope::BATCH, (0..=sequences).map(|s| 2.0 * s as f64).collect::<Vec<_>>())
+        .with("mask", Scope::TOKEN, vec![1.0; tokens])
+        .with("group", Scope::SEQUENCE, (0..sequences).map(|s| s as f64).collect::<Vec<_>>())
+        .with("advantage", Scope::SEQUENCE, advantage)
+        .with_statistic("logp", Scope::TOKEN, logp)
+}
+
+/// The score-function loss `-advantage logp` with a cotangent of the other sign.
+fn wrong_sign_of_advantage(batch: &Batch<'_>) -> Result<Loss> {
+    let tape = batch.tape()?;
+    let advantage = batch.var(&tape, "advantage")?.to_tokens();
+    let sum = -(advantage * batch.var(&tape, "logp")?).masked_sum(batch.mask()?);
+    let mut loss = Loss::new().term(&tape, "nll", 1.0, sum)?;
+    loss.terms[0].cotangents[0].1.iter_mut().for_each(|cotangent| *cotangent = 0.0 - *cotangent);
+    Ok(loss)
+}
+
+/// Catches answers of equal reward that count as a comparison, and a look at the first sequences alone, none of which has a gradient.
+#[test]
+fn a_batch_without_gradient_proves_nothing() {
+    let mut manifest = manifest(DataKind::PROMPT);
+    manifest.expectations.clear();
+    let sketch = Sketch::new(&["logp"], false, wrong_sign_of_advantage);
+    let verdict = |batch: Batch<'static>| {
+        let quick = Quick { manifest: &manifest, objective: &sketch, plain: None, batch: &batch, vocabulary: 257 };
+        let silent = quick.silent_terms().expect("a loss");
+        let report = quick.verify();
+        let broken: Vec<String> = report.failures().map(|line| line.group.clone()).collect();
+        (silent, broken)
+    };
+    assert_eq!(verdict(answers(vec![0.0; 12])), (vec!["nll".to_owned()], Vec::new()));
+    let last = (0..12).map(|s| f64::from(u8::from(s == 11))).collect();
+    assert_eq!(verdict(answers(last)), (Vec::new(), vec!["cotangents".to_owned()]));
+}
+
+/// Catches a declared stop-gradient that the first batch never sees detached, and a `weigh` that is a mean, is missing or is negative.
+#[test]
+fn detached_values_and_weights_are_checked_too() {
+    let mut declared = manifest(DataKind::TEXT);
+    declared.stop_gradients = vec![StopGradient::new("point", "a constant")];
+    let found = |report: Report| report.failures().map(|line| line.group.clone()).collect::<Vec<_>>();
+    let detaching: fn(&Batch<'_>) -> Result<Loss> = |batch| {
+        let tape = batch.tape()?;
+        let logp = batch.var(&tape, "logp")?;
+        let point = logp.masked_sum(batch.mask()?).detach_as("point");
+        Loss::new().term(&tape, "nll", 1.0, -logp.masked_sum(batch.mask()?) + 0.0 * point)
+    };
+    assert_eq!(found(quick(&declared, detaching)), Vec::<String>::new());
+    assert_eq!(found(quick(&declared, |b| nll(b, 1.0))), ["stop-gradients"]);
+
+    let mut weighed = manifest(DataKind::TEXT);
+    weighed.expectations.clear();
+    weighed.terms = vec![TermSpec::new("nll", Normaliser::CUSTOM, "In nats")];
+    let by = |weigh: fn(&Batch<'_>) -> Result<super::Weights>| {
+        let sketch = Sketch { weigh, ..Sketch::new(&["logp", "reference.logp"], false, |b| nll(b, 1.0)) };
+        let batch = batch();
+        found(Quick { manifest: &weighed, objective: &sketch, plain: None, batch: &batch, vocabulary: 257 }.verify())
+    };
+    assert_eq!(by(|b| Ok(vec![("nll".into(), b.mask()?.iter().sum())])), Vec::<String>::new());
+    for wrong in [
+        (|b| Ok(vec![("nll".into(), b.mask()?.iter().sum::<f64>() / b.mask()?.len() as f64)])) as fn(&Batch<'_>) -> _,
+        |_| Ok(Vec::new()),
+        |_| Ok(vec![("nll".into(), -1.0)]),
+        |b| Ok(vec![("nll".into(), -b.get("logp")?.iter().sum::<f64>())]),
+    ] {
+        assert_eq!(by(wrong), ["normalisers"]);
+    }
 }

@@ -1,0 +1,40 @@
+//! Distillation from a model that the host does not have.
+
+use plugin_api::prelude::*;
+
+/// Cross-entropy less the teacher's.
+pub struct Taught;
+
+impl ObjectivePlugin for Taught {
+    type Options = ();
+
+    fn manifest() -> ObjectiveManifest {
+        let role =
+            |name: &str, trains| Role { name: name.into(), trains, optional: false, statistics: vec![Statistic::LOGP] };
+        ObjectiveManifest {
+            summary: "Cross-entropy less that of a teacher, for tests".into(),
+            formula: "sum over supervised tokens of teacher.logp - logp".into(),
+            roles: vec![role("policy", true), role("teacher", false)],
+            terms: vec![TermSpec::new("excess", Normaliser::SUPERVISED_TOKENS, "In nats")],
+            ..Default::default()
+        }
+    }
+
+    fn create((): ()) -> Result<Self> {
+        Ok(Taught)
+    }
+}
+
+impl Objective for Taught {
+    fn requirements(&self) -> Result<Requirements> {
+        Ok(Requirements { statistics: vec!["logp".into(), "teacher.logp".into()], ..Default::default() })
+    }
+
+    fn loss(&self, batch: &Batch<'_>) -> Result<Loss> {
+        let tape = batch.tape()?;
+        let excess = (batch.var(&tape, "teacher.logp")? - batch.var(&tape, "logp")?).masked_sum(batch.mask()?);
+        Loss::new().term(&tape, "excess", 1.0, excess)
+    }
+}
+
+export_objective!("taught", Taught);
