@@ -1,7 +1,5 @@
 //! Rows evaluated outside of a run: the loss of their completions, and greedy answers compared with them.
 
-use std::fs;
-
 use serde::Serialize;
 
 use crate::{
@@ -9,8 +7,12 @@ use crate::{
         DataError, Tokenizer,
         batcher::eval_batches,
         rows::{
-            ChatTemplate, Columns, Row, RowCounts, RowKind, RowOptions, encode::Encoder, layout::Layout, split::Split,
-            template::plain,
+            ChatTemplate, Columns, Part, Row, RowCorpus, RowCounts, RowKind, RowOptions, RowText,
+            encode::Encoder,
+            kind::ANSWER,
+            layout::Layout,
+            split::Split,
+            template::{plain, read_template},
         },
     },
     error::{Error, Result},
@@ -77,16 +79,21 @@ impl Opened {
             split: Split::Share(0.0),
             columns: wanted.columns.clone(),
         };
-        let corpus = match options.read(RowKind::PromptCompletion) {
-            // Prompts with an answer among their columns are no completions; where they are not read either, the first error counts.
-            Err(error @ DataError::Json { .. }) => options.read(RowKind::Prompt).map_err(|_| error)?,
-            read => read?,
-        };
+        let corpus = read(&options)?;
         let layout =
             layout(&self.tokenizer, wanted.chat_template.as_deref(), corpus.train.iter().any(Row::has_messages))?;
-        let longest = self.model.config().context as usize;
+        let context = self.model.config().context as usize;
+        let longest = match corpus.kind {
+            // An answer that fills the context must not leave every prompt without its words.
+            RowKind::Prompt => context - self.longest_answer(&corpus)?.min(context / 2),
+            _ => context,
+        };
         let encoder = Encoder { tokenizer: &self.tokenizer, layout: &layout, longest, truncation: None };
-        let data = encoder.encode(&corpus)?;
+        let mut data = encoder.encode(&corpus).map_err(|error| nothing_left(error, &wanted.paths, longest))?;
+        if let Some(counts) = &mut data.rows {
+            // Nothing is learned here.
+            counts.no_end_learned = false;
+        }
         let mut figures = RowFigures {
             loss: None,
             token_accuracy: None,
@@ -98,7 +105,7 @@ impl Opened {
         };
         if corpus.kind == RowKind::PromptCompletion {
             let (mut sum, mut correct) = (0.0, 0);
-            for packed in eval_batches(&*data.train, longest, self.tokenizer.prefix(), EVAL_TOKENS.max(longest), None) {
+            for packed in eval_batches(&*data.train, context, self.tokenizer.prefix(), EVAL_TOKENS.max(context), None) {
                 let scores = self.score(&packed?)?;
                 sum -= scores.logp.iter().sum::<f64>();
                 correct += scores.correct;
@@ -123,6 +130,73 @@ impl Opened {
     }
 }
 
+impl Opened {
+    /// How many tokens the longest right answer takes, its end included: the room that a prompt must leave.
+    fn longest_answer(&self, corpus: &RowCorpus) -> Result<usize> {
+        let mut longest = 1;
+        for row in &corpus.train {
+            let RowText { answer, more_answers, .. } = row.text();
+            for answer in answer.iter().chain(&more_answers) {
+                longest = longest.max(self.tokenizer.encode(answer)?.len() + 1);
+            }
+        }
+        Ok(longest)
+    }
+}
+
+/// The rows: with completions, or prompts alone with an answer among their columns.
+///
+/// # Errors
+/// Rows that are neither, named with file and line; pairs; no row at all.
+fn read(options: &RowOptions) -> Result<RowCorpus> {
+    let paths = options.paths.join(", ");
+    let none = || {
+        Error::request(format!("{paths}: there is no row to evaluate"))
+            .with_hint("give a file with a row in each line, or a list of rows: {\"prompt\": ..., \"completion\": ...}")
+    };
+    let error = match options.read(RowKind::PromptCompletion) {
+        Ok(corpus) => return Ok(corpus),
+        Err(DataError::Empty(_) | DataError::NoRow { .. }) => return Err(none()),
+        Err(error @ DataError::Json { .. }) => error,
+        Err(error) => return Err(error.into()),
+    };
+    if options.read(RowKind::Preference).is_ok() {
+        let file = options.paths.first().map_or("ROWS", String::as_str);
+        return Err(Error::request(format!("{paths}: these are pairs, and completions are evaluated")).with_hint(format!(
+            "for the chosen answers: jq -c 'if .prompt then {{prompt, completion: .chosen}} else {{messages: .chosen}} end' {file} > \
+             chosen.jsonl, and `--rows chosen.jsonl`; for the rejected ones likewise; how well a model ranks pairs is told by a run's \
+             evaluations"
+        )));
+    }
+    // Prompts with an answer among their columns are no completions; where they are not read either, the first error counts, but
+    // for a fault of the right answers themselves.
+    let has_completion = |row: &Row| row.columns.contains_key(Part::Completion.name());
+    match options.read(RowKind::Prompt) {
+        // Some rows have a completion, or null for one: the others lack theirs.
+        Ok(corpus) if corpus.train.iter().any(has_completion) => Err(error.into()),
+        Ok(corpus) => Ok(corpus),
+        Err(of_prompts @ DataError::Json { .. }) if matches!(&of_prompts, DataError::Json { key, .. } if key == ANSWER) => {
+            Err(of_prompts.into())
+        }
+        Err(_) => Err(error.into()),
+    }
+}
+
+/// What is said where every row is dropped: the words of training say nothing here.
+fn nothing_left(error: DataError, paths: &[String], longest: usize) -> Error {
+    let DataError::NoRowLeft { counts, .. } = &error else { return error.into() };
+    let paths = paths.join(", ");
+    if counts.dropped_too_long > 0 {
+        return Error::request(format!(
+            "{paths}: no row is short enough: with its answer, each takes more tokens than the model's context allows ({longest} are \
+             left for a row)"
+        ))
+        .with_hint("shorten the prompts, or evaluate a model with a longer context");
+    }
+    Error::request(format!("{paths}: no row has anything to evaluate: {counts}"))
+        .with_hint("look at the rows: their answers are empty, or say that they are not learned")
+}
+
 /// How rows are written; `spoken`: some of them are messages.
 fn layout(tokenizer: &Tokenizer, wanted: Option<&str>, spoken: bool) -> Result<Layout> {
     let own = || {
@@ -138,10 +212,9 @@ fn layout(tokenizer: &Tokenizer, wanted: Option<&str>, spoken: bool) -> Result<L
         None if !spoken || tokenizer.chat_template_names().next().is_none() => plain(tokenizer),
         None | Some("tokenizer") => own()?,
         Some("plain") => plain(tokenizer),
-        Some(path) => fs::read_to_string(path).map_err(|e| {
-            Error::request(format!("cannot read the chat template {path}"))
-                .with_cause(e)
-                .with_hint("give \"plain\", \"tokenizer\" or the path of a Jinja file")
+        Some(path) => read_template(path.as_ref()).map_err(|error| {
+            let remedy = error.hint().unwrap_or("give \"plain\", \"tokenizer\" or the path of a Jinja file".to_owned());
+            Error::request(format!("cannot read the chat template {path}")).with_cause(error).with_hint(remedy)
         })?,
     };
     Ok(Layout { template: ChatTemplate::new(&source, tokenizer)?, strings: wanted.is_some() })

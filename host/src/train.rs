@@ -152,7 +152,7 @@ impl Trainer {
             self.rehearse()?;
             self.reference.iter().for_each(|reference| reference.stand_in(false));
         }
-        let said = notices::at_start(self.experiment(), &self.learner.objectives);
+        let said = notices::at_start(self.experiment(), &self.learner)?;
         said.into_iter().try_for_each(|text| self.note(text))?;
         self.prove_next_window()?;
         // A plugin that fails its trial is about to be changed, and is not pinned.

@@ -65,6 +65,7 @@ pub fn lab(objective: &str) -> Lab {
     let lab = Lab::new();
     write(&lab, "tiny", objective);
     lab.write("rows.jsonl", rows(60));
+    lab.write("text.txt", "one two three four. ".repeat(100));
     lab
 }
 
@@ -387,9 +388,9 @@ fn a_pipeline_tries_its_judges_before_it_trains() {
     );
 }
 
-/// PPO with a pre-training term; any text serves as one to go on learning.
+/// PPO with a pre-training term.
 pub fn ptx() -> String {
-    let term = "[[objective]]\nplugin = \"ce\"\nweight = 0.5\ntext = \"rows.jsonl\"\ntokens = 96\n";
+    let term = "[[objective]]\nplugin = \"ce\"\nweight = 0.5\ntext = \"text.txt\"\ntokens = 96\n";
     PPO.replace("[objective]", "[[objective]]") + term
 }
 
@@ -406,7 +407,7 @@ fn a_pre_training_term_learns_from_its_own_text_beside_rollouts() {
     named_refused(&lab, &["objective.0.tokens=5"], &["objective.0.tokens", "unused"]);
     lab.write("tiny.toml", format!("{SMALL}{ROWS}{SHARED}{}", ptx().replace("tokens = 96", "")));
     named_refused(&lab, &[], &["objective.1.tokens", "missing"]);
-    lab.write("tiny.toml", format!("{SMALL}{ROWS}{SHARED}{}", ptx().replace("text = \"rows.jsonl\"", "")));
+    lab.write("tiny.toml", format!("{SMALL}{ROWS}{SHARED}{}", ptx().replace("text = \"text.txt\"", "")));
     named_refused(&lab, &[], &["objective.1.text", "missing"]);
 }
 
@@ -416,8 +417,7 @@ fn a_pre_training_term_learns_from_its_own_text_beside_rollouts() {
 fn the_receipt_names_every_model_and_every_text() {
     let models =
         "[[reward]]\nmodel = \"runs/rm\"\n\n[critic]\nfrom = \"runs/critic\"\n\n[reference]\nfrom = \"runs/lm\"\n";
-    let lab = lab(&(ptx().replace("rows.jsonl", "text.txt") + models));
-    lab.write("text.txt", "one two three four. ".repeat(40));
+    let lab = lab(&(ptx() + models));
     let weights = [("rm", REWARD, 30), ("critic", REWARD, 30), ("lm", DPO, 20)].map(|(name, objective, steps)| {
         write(&lab, name, objective);
         lab.ask(&["run", &format!("{name}.toml")]).succeeds();

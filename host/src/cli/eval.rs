@@ -16,7 +16,7 @@ use crate::inference::{Opened, TextFigures};
 pub struct Eval {
     /// A run, a checkpoint or a Hugging Face folder.
     model: PathBuf,
-    /// UTF-8 files, folders or globs.
+    /// Running text: UTF-8 files, folders or globs.
     #[arg(long, value_name = "FILE", required_unless_present = "rows", num_args = 1..)]
     data: Vec<String>,
     /// JSON lines with prompts and completions, or conversations: the loss of the completions, and greedy answers compared with
@@ -32,7 +32,8 @@ pub struct Eval {
     /// With --rows: about how many prompts are answered; 0: none; left out: all.
     #[arg(long, value_name = "N", requires = "rows")]
     generate: Option<u64>,
-    /// With --rows: write every answer to this file, as JSON lines with prompt, answer, expected and match.
+    /// With --rows: write every answer to this file, as JSON lines with prompt, answer, expected (also_right: the row's other right
+    /// answers) and match.
     #[arg(long, value_name = "FILE", requires = "rows")]
     out: Option<PathBuf>,
     #[command(flatten)]

@@ -15,6 +15,7 @@ use super::resolve::is_folder_name;
 use super::tree::{Entry, Node, Table, Value};
 use super::{Draft, Loaded, refusal};
 use crate::error::{Error, Result};
+use crate::runs::folder::own_file;
 
 /// The key of the list of stages.
 const STAGE: &str = "stage";
@@ -78,6 +79,13 @@ impl Pipeline {
             let message = format!("\"{}\" is no plain folder name; for example \"my-pipeline\"", name.escape_debug());
             mistakes.push(Mistake::new(place, "name", message));
             // A stand-in, so that the names of the runs made from it are not complained of too.
+            name = "pipeline".to_owned();
+        } else if let Some(own) = own_file(&name) {
+            let place = shared.find("name").unwrap_or(&shared).place.clone();
+            let message = format!(
+                "\"{name}\" is a name that Telos gives to a file of its own ({own}); for example \"my-pipeline\""
+            );
+            mistakes.push(Mistake::new(place, "name", message));
             name = "pipeline".to_owned();
         }
         let runs_dir = match shared.find("runs_dir").map(|node| &node.value) {
@@ -202,6 +210,11 @@ impl Pipeline {
         };
         let name = if !is_folder_name(&name) {
             let message = format!("\"{}\" is not a plain folder name; for example \"sft\"", name.escape_debug());
+            self.mistakes.push(Mistake::new(place.clone(), "stage.name", message));
+            stand_in
+        } else if let Some(own) = own_file(&name) {
+            let message =
+                format!("\"{name}\" is a name that Telos gives to a file of its own ({own}); for example \"sft\"");
             self.mistakes.push(Mistake::new(place.clone(), "stage.name", message));
             stand_in
         } else if self.find(&name).is_some() {

@@ -253,6 +253,9 @@ impl DataError {
             Self::VocabularyTooSmall { .. } => "ask for more, or use the tokenizer \"bytes\"",
             Self::Resume(_) => "resume with the data and options the run began with, or start a new run",
             Self::Template(_) => "give data.chat_template a file of Jinja, Jinja itself, \"plain\" or \"tokenizer\"",
+            Self::NoRowLeft { counts, .. } if counts.dropped_too_long == 0 && counts.dropped_unlearned > 0 => {
+                "give the answers that are to be learned `weight`: 1, or leave the key out"
+            }
             Self::NoRowLeft { counts, .. } if counts.dropped_too_long == 0 => {
                 "look at the rows: their answers are empty, or both the same"
             }

@@ -26,10 +26,23 @@ pub fn refuse_lfs_pointer(path: &Path) -> Result<()> {
 /// Reads a file of a model's or tokenizer's folder.
 ///
 /// # Errors
-/// A file that cannot be read; a Git LFS pointer.
+/// A file that cannot be read; a Git LFS pointer; JSON behind a byte order mark.
 pub fn read(path: &Path) -> Result<Vec<u8>> {
     let bytes = fs::read(path).map_err(DataError::io("read", path))?;
-    if is_lfs_pointer(&bytes) { Err(DataError::LfsPointer(path.to_owned())) } else { Ok(bytes) }
+    if is_lfs_pointer(&bytes) {
+        return Err(DataError::LfsPointer(path.to_owned()));
+    }
+    let is_json = path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("json"));
+    if is_json && bytes.starts_with(b"\xEF\xBB\xBF") {
+        return Err(DataError::Unusable {
+            path: path.to_owned(),
+            what: "begins with a byte order mark (EF BB BF), which JSON does not have and transformers refuses too"
+                .into(),
+            remedy: format!("remove it: sed -i '1s/^\\xEF\\xBB\\xBF//' {}", path.display()),
+            source: None,
+        });
+    }
+    Ok(bytes)
 }
 
 /// The error for a folder or file that is not there. A name such as `org/name` may be an id of the Hugging Face hub.
@@ -163,6 +176,20 @@ mod tests {
         }
         for path in ["gpt2", "/models/x", "./a/b", "../a/b", "a/b/c", "a/", "/a", "a b/c", "t/tokenizer.json"] {
             assert!(!is_like_a_hub_id(path), "{path}");
+        }
+    }
+
+    /// Catches a mark that is blamed on the JSON behind it, in any file of a folder, and one that a text may have.
+    #[test]
+    fn a_byte_order_mark_before_json_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        for (name, refused) in [("tokenizer_config.json", true), ("X.JSON", true), ("chat_template.jinja", false)] {
+            let path = folder.path().join(name);
+            fs::write(&path, "\u{FEFF}{}").unwrap();
+            let error = read(&path).err().map(|error| format!("{error} {}", error.hint().unwrap_or_default()));
+            assert_eq!(error.is_some(), refused, "{name}");
+            let says = |part: &str| error.as_ref().is_none_or(|error| error.contains(part));
+            assert!(says("begins with a byte order mark") && says(r"sed -i '1s/^\xEF\xBB\xBF//'"), "{error:?}");
         }
     }
 

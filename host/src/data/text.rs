@@ -33,8 +33,8 @@ impl TextOptions {
     /// Reads, checks and splits the text.
     ///
     /// # Errors
-    /// A path without a file, a pattern without a match, empty or non-UTF-8 text, a split that leaves a side empty, and
-    /// the same text on both sides.
+    /// A path without a file, a pattern without a match, empty or non-UTF-8 text, a file of rows, a split that leaves a side
+    /// empty, and the same text on both sides.
     pub fn read(&self) -> Result<Corpus> {
         if !(0.0..1.0).contains(&self.held_out) {
             return Err(DataError::HeldOutShare(self.held_out));
@@ -42,6 +42,8 @@ impl TextOptions {
         let name = self.paths.join(", ");
         let train = read_files(&self.paths, Purpose::Text)?;
         let eval = if self.eval_paths.is_empty() { Vec::new() } else { read_files(&self.eval_paths, Purpose::Text)? };
+        let mut all = train.iter().chain(&eval);
+        all.try_for_each(|file| format::check_learned_text(&file.source.path, &file.text))?;
         check_disjoint(&train, &eval)?;
         let sources = train.iter().chain(&eval).map(|file| file.source.clone()).collect();
         let (train, held_out) = if !eval.is_empty() || self.held_out == 0.0 {
@@ -56,6 +58,7 @@ impl TextOptions {
 /// Every file of `paths` as a whole document, without a split: for evaluation and for training a tokenizer.
 pub fn read_documents(paths: &[String]) -> Result<(Vec<Document>, Vec<Source>)> {
     let files = read_files(paths, Purpose::Text)?;
+    files.iter().try_for_each(|file| format::check_learned_text(&file.source.path, &file.text))?;
     let sources = files.iter().map(|file| file.source.clone()).collect();
     Ok((whole(files), sources))
 }

@@ -152,7 +152,7 @@ impl ModelConfig {
     }
 }
 
-/// The text of a file of the folder.
+/// The text of a file of JSON of the folder.
 pub(super) fn read_text(path: &Path) -> Result<String> {
     let fail = |cause| Error::request(format!("{}: not UTF-8 text", path.display())).with_cause(cause);
     String::from_utf8(foreign::read(path)?).map_err(|cause| fail(cause.utf8_error()))

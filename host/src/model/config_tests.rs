@@ -33,6 +33,18 @@ fn both_layouts_of_the_rotary_base_are_read_and_a_contradiction_is_refused() {
     assert!(with(&both, "rope_parameters", newer).is_err());
 }
 
+/// Catches a mark that is blamed on the JSON behind it.
+#[test]
+fn a_byte_order_mark_is_named_with_the_line_that_takes_it_away() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("config.json");
+    std::fs::write(&path, format!("\u{FEFF}{LLAMA}")).unwrap();
+    let error = ModelConfig::from_folder(folder.path()).unwrap_err().report();
+    for says in ["config.json: begins with a byte order mark", r"sed -i '1s/^\xEF\xBB\xBF//'"] {
+        assert!(error.contains(says), "{says}: {error}");
+    }
+}
+
 /// Catches any of these keys being silently ignored; the message must name file, key and value.
 #[test]
 fn what_is_not_implemented_is_refused_by_file_key_and_value() {

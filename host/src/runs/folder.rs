@@ -14,6 +14,14 @@ const CHECKPOINTS: &str = "checkpoints";
 /// The files of a run beside its checkpoints.
 const FILES: [&str; 5] = ["experiment.toml", "receipt.json", "metrics.jsonl", "timing.jsonl", "samples.jsonl"];
 
+/// What already lies in a run's or a pipeline's folder, or in the folder of runs, under this name, whatever its upper and lower case;
+/// `None`: nothing of ours.
+pub fn own_file(name: &str) -> Option<&'static str> {
+    let pipelines = [crate::pipeline::folder::FILE, crate::plugins::lock::FILE];
+    let all = FILES.into_iter().chain([CHECKPOINTS]).chain(pipelines);
+    all.into_iter().find(|own| own.eq_ignore_ascii_case(name))
+}
+
 /// What becomes of an earlier run of the same name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Existing {

@@ -15,7 +15,7 @@ use crate::error::{Error, Result};
 
 /// Version of the rules by which rows become tokens, answers end, epochs are counted and evaluations are cut into batches. It
 /// grows whenever the same experiment would give other bits, so that no run is half of one and half of another.
-pub const RULES: u32 = 1;
+pub const RULES: u32 = 2;
 
 /// What made a run's result.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,10 +1,9 @@
 //! The data of an experiment, read and tokenised: running text or rows, whichever its objectives learn from.
 
 use std::collections::BTreeSet;
-use std::fs;
 use std::path::Path;
 
-use plugin_api::manifest::DataKind;
+use plugin_api::manifest::{DataKind, ObjectiveManifest};
 
 use super::objectives::check_data;
 use super::setup::{Prepared, refusal_text};
@@ -17,7 +16,7 @@ use crate::{
             encode::Encoder,
             layout::Layout,
             split::Split,
-            template::{plain, sha256},
+            template::{DOCUMENTS, plain, read_template, sha256},
             unread,
         },
         tokenizer::templates::DEFAULT,
@@ -128,12 +127,33 @@ impl Prepared {
         if let Some(counts) = &mut data.rows {
             let every: Vec<&Row> = corpus.train.iter().chain(&corpus.held_out).collect();
             counts.inexact_columns = unread::inexact(&every);
-            counts.unread_columns = unread::unread(&every, kind, &self.read_columns()?);
+            let mut read = self.read_columns()?;
+            if every.iter().all(|row| layout.reads_documents(row) || !row.has(DOCUMENTS)) {
+                read.insert(DOCUMENTS.to_owned());
+            }
+            counts.unread_columns = unread::unread(&every, kind, &read);
+            counts.undeclared_columns = unread::undeclared(&every, kind, &read, |name| self.names_column(name));
         }
         Ok(data)
     }
 
-    /// Columns that the split reads, that rewards declare, or that an option of a reward names.
+    /// Whether an objective's description names this column, as `NAME` or column.NAME.
+    fn names_column(&self, name: &str) -> bool {
+        let texts = |manifest: &ObjectiveManifest| {
+            let terms = manifest.terms.iter().map(|term| &term.meaning);
+            let options = manifest.options.iter().map(|option| &option.meaning);
+            let texts = [&manifest.summary, &manifest.formula].into_iter().chain(terms).chain(options);
+            texts.cloned().collect::<Vec<_>>().join("\n")
+        };
+        let plain = format!("column.{name}");
+        let is_named = |text: String| {
+            let ends = |rest: &str| !rest.starts_with(|c: char| c.is_alphanumeric() || c == '_');
+            text.contains(&format!("`{name}`")) || text.split(&plain).skip(1).any(ends)
+        };
+        self.objectives.iter().any(|(_, manifest)| is_named(texts(manifest)))
+    }
+
+    /// Columns that the split reads, that rewards declare, or that an option names.
     fn read_columns(&self) -> Result<BTreeSet<String>> {
         let experiment = self.experiment();
         let mut read = BTreeSet::new();
@@ -144,9 +164,13 @@ impl Prepared {
             }
         }
         for library in &self.rewards {
-            read.extend(library.reward_manifest()?.columns);
+            let manifest = library.reward_manifest()?;
+            read.extend(manifest.declared_columns().into_iter().map(|column| column.name));
+            read.extend(manifest.columns);
         }
-        for option in experiment.reward.iter().flat_map(|reward| reward.options.values()) {
+        let of_objectives = experiment.objective.iter().flat_map(|objective| objective.options.values());
+        let of_rewards = experiment.reward.iter().flat_map(|reward| reward.options.values());
+        for option in of_rewards.chain(of_objectives) {
             let list = option.as_array().map(Vec::as_slice).unwrap_or(std::slice::from_ref(option));
             read.extend(list.iter().filter_map(|value| value.as_str()).map(str::to_owned));
         }
@@ -173,7 +197,7 @@ impl Prepared {
             Some(named) if named.starts_with(NAMED) => (self.tokenizers_template(&named[NAMED.len()..])?, None),
             Some(jinja) if jinja.contains("{%") || jinja.contains("{{") => (jinja.to_owned(), None),
             Some(path) => {
-                let text = fs::read_to_string(path).map_err(|e| refuse(format!("cannot read {path}: {e}")))?;
+                let text = read_template(path.as_ref()).map_err(|e| refuse(refusal_text(&Error::from(e))))?;
                 let source = Source { path: path.into(), bytes: text.len() as u64, sha256: sha256(&text) };
                 (text, Some(source))
             }

@@ -114,7 +114,9 @@ pub fn dry_run(prepared: &Prepared) -> Result<Findings> {
     };
     let mut first = vec![("loss".to_owned(), out.loss)];
     first.extend(out.metrics);
-    let mut notes = notices::at_start(prepared.experiment(), &learner.objectives);
+    let mut notes: Vec<String> = learner.model.config().notes.clone();
+    notes.extend(prepared.tokenizer.notes());
+    notes.extend(notices::at_start(prepared.experiment(), &learner)?);
     let vocab = prepared.model_folder.is_none().then_some(prepared.config.vocab);
     notes.extend(expectations::all_missed(&learner.objectives, &first, vocab));
     notes.extend(prove::uncompared(&proofs));

@@ -34,8 +34,10 @@ pub struct Question {
 pub struct ComparedAnswer {
     /// Prompt, answer, its length and end.
     pub text: SampleText,
-    /// The row's answer.
+    /// The row's answer, the first of several.
     pub expected: String,
+    /// Its other right answers.
+    pub more_expected: Vec<String>,
     /// Whether both are the same.
     pub is_match: bool,
 }
@@ -98,14 +100,20 @@ fn question(data: &dyn Examples, tokenizer: &Tokenizer, row: &Sequence) -> Resul
     if start == 0 || undesirable {
         return Ok(None);
     }
-    let length = row.supervised[start..].iter().take_while(|supervised| **supervised).count();
-    let is_cut = start + length == row.ids.len() && !row.ids.last().is_some_and(|id| tokenizer.is_end(*id));
     let own = data.row_text(row.row);
+    let length = answer_length(tokenizer, row, start, own.and_then(|row| row.answer.as_deref()))?;
+    let has_no_end = start + length == row.ids.len() && !row.ids.last().is_some_and(|id| tokenizer.is_end(*id));
+    // A template's marks may leave out the token that ends an answer, and the answer is whole all the same.
+    let is_cut = has_no_end && own.is_none_or(|row| row.is_cut);
     let mut more_answers = Vec::new();
     let (answer, length) = match own.filter(|_| length == 0) {
         // Of an answer that was cut to length nobody knows the rest.
         _ if length > 0 && is_cut => (None, length),
-        _ if length > 0 => (Some(text(tokenizer, &row.ids[start..start + length])?), length),
+        _ if length > 0 => {
+            let answer = &row.ids[start..start + length];
+            let needs_end = !answer.last().is_some_and(|id| tokenizer.is_end(*id));
+            (Some(text(tokenizer, answer)?), length + usize::from(needs_end))
+        }
         Some(own) => {
             let all = own.answer.iter().chain(&own.more_answers).map(|answer| as_said(tokenizer, answer));
             let (mut answers, lengths): (Vec<_>, Vec<_>) = all.collect::<Result<Vec<_>>>()?.into_iter().unzip();
@@ -129,6 +137,30 @@ fn question(data: &dyn Examples, tokenizer: &Tokenizer, row: &Sequence) -> Resul
         None => tokenizer.decode(&prompt.ids, true)?,
     };
     Ok(Some(Question { prompt, answer, more_answers, length, asked }))
+}
+
+/// How many tokens from `start` on are the row's first answer: the supervised ones there. A template may mark an answer in several
+/// pieces; then it goes as far as the piece that holds `words`, the row's own, with what the template writes in between.
+fn answer_length(tokenizer: &Tokenizer, row: &Sequence, start: usize, words: Option<&str>) -> Result<usize> {
+    let piece = |from: usize| row.supervised[from..].iter().take_while(|supervised| **supervised).count();
+    let first = piece(start);
+    let Some(words) = words.map(str::trim).filter(|words| !words.is_empty() && first > 0) else {
+        return Ok(first);
+    };
+    let (mut begin, mut end) = (start, start + first);
+    loop {
+        if text(tokenizer, &row.ids[begin..end])?.contains(words) {
+            return Ok(end - start);
+        }
+        let Some(gap) = row.supervised[end..].iter().position(|supervised| *supervised) else { break };
+        // Behind an end another answer begins.
+        if row.ids[start..end + gap].iter().any(|id| tokenizer.is_end(*id)) {
+            break;
+        }
+        begin = end + gap;
+        end = begin + piece(begin);
+    }
+    Ok(first)
 }
 
 /// An answer of a row as a model can say it, and how many tokens that takes, its end included.
@@ -163,6 +195,7 @@ pub fn exact_match(model: &Model, tokenizer: &Tokenizer, questions: &[Question])
         answers.push(ComparedAnswer {
             is_match: question.is_right(&answer),
             expected: question.answer.clone().unwrap_or_default(),
+            more_expected: question.more_answers.clone(),
             text: SampleText {
                 prompt: question.asked.clone(),
                 text: answer,
@@ -213,6 +246,40 @@ mod tests {
                 }
             }
         }
+    }
+
+    /// Catches an answer of which only the first marked piece is expected, so that a perfect model is wrong; one that runs on into the
+    /// next turn; and a whole answer without its end that is taken for one that was cut off.
+    #[test]
+    fn an_answer_marked_in_pieces_is_expected_whole() {
+        let tokenizer = Tokenizer::bytes().unwrap();
+        let answers = |marks: &str, turns: &[(&str, &str)]| {
+            let template = format!(
+                "{{% for m in messages %}}{{% if m.role == 'assistant' %}}{marks}{{% else %}}{{{{ m.content }}}}:{{% endif %}}{{% endfor %}}"
+            );
+            let messages: Vec<_> =
+                turns.iter().map(|(role, content)| serde_json::json!({"role": role, "content": content})).collect();
+            let line = serde_json::json!({"messages": messages}).to_string();
+            let kind = RowKind::PromptCompletion;
+            let train = crate::data::rows::jsonl::parse("r.jsonl".as_ref(), &line, kind, &Default::default()).unwrap();
+            let corpus = crate::data::rows::RowCorpus { kind, train, ..Default::default() };
+            let layout = Layout { template: ChatTemplate::new(&template, &tokenizer).unwrap(), strings: false };
+            let encoder = Encoder { tokenizer: &tokenizer, layout: &layout, longest: 200, truncation: None };
+            let asked = questions(&*encoder.encode(&corpus).unwrap().train, &tokenizer, 100).unwrap();
+            asked.into_iter().map(|question| (question.answer, question.length)).collect::<Vec<_>>()
+        };
+        let expected = |answer: &str, length: usize| vec![(Some(answer.to_owned()), length)];
+        let two = [("user", "q"), ("assistant", "long"), ("user", "r"), ("assistant", "d")];
+        let pieces =
+            "{% generation %}<t>{% endgeneration %} - {% generation %}{{ m.content + eos_token }}{% endgeneration %};";
+        assert_eq!(answers(pieces, &two), expected("<t> - long", 11));
+        let no_end = "{% generation %}<t>{% endgeneration %} - {% generation %}{{ m.content }}{% endgeneration %}";
+        assert_eq!(answers(no_end, &two), expected("<t> - long", 11));
+        let one = "{% generation %}{{ m.content }}{% endgeneration %}";
+        assert_eq!(answers(one, &two), expected("long", 5));
+        assert_eq!(answers(one, &two[..2]), expected("long", 5));
+        // Only other words than the row's own are marked: they are what is learned.
+        assert_eq!(answers("{% generation %}x{% endgeneration %};{{ m.content }}", &two), expected("x", 2));
     }
 
     /// Catches an answer that was cut to length and that the model, which goes on, can never give.

@@ -5,8 +5,17 @@ use std::collections::BTreeSet;
 
 use plugin_api::manifest::{MetricSpec, Normaliser, ObjectiveManifest, TermSpec};
 
-use super::objectives::{Active, Objectives};
-use crate::config::Experiment;
+use super::{
+    learner::Learner,
+    objectives::{Active, Objectives},
+};
+use crate::{
+    config::{
+        Experiment,
+        experiment::{Data, Length, Span},
+    },
+    error::Result,
+};
 
 /// Steps in a row with a gradient of exactly 0 before it is said.
 const STEPS: u64 = 3;
@@ -120,8 +129,48 @@ fn never_returned(manifest: &ObjectiveManifest, returned: impl Fn(&str) -> bool)
     missing.map(|metric| metric.name.as_str()).collect()
 }
 
-/// What the experiment itself gives away before its first step.
-pub fn at_start(experiment: &Experiment, objectives: &Objectives) -> Vec<String> {
+/// Notes that follow from the experiment and its data alone, before the first step.
+///
+/// # Errors
+/// A context length of 0.
+pub fn at_start(experiment: &Experiment, learner: &Learner) -> Result<Vec<String>> {
+    let mut said = single_answers(experiment, &learner.objectives);
+    if let Length::Steps(steps) = experiment.train.length {
+        let (rows, reads) = learner.batcher.reads_of_a_window(learner.context(0))?;
+        said.extend(read_again(experiment, rows, reads));
+        said.extend(no_warmup(experiment.train.schedule.warmup, steps));
+    }
+    Ok(said)
+}
+
+/// The note for a warm-up whose fraction of the run rounds to 0 steps.
+fn no_warmup(warmup: Span, steps: u64) -> Option<String> {
+    let Span::Fraction(part) = warmup else { return None };
+    (steps > 0 && warmup.steps(steps) == 0).then(|| {
+        format!("the warm-up is {part} of {steps} steps, which is less than half a step: there is none; give it in steps, as an integer")
+    })
+}
+
+/// The note for a batch or rollout that reads each of the data's `rows` rows more than once: `reads` times.
+fn read_again(experiment: &Experiment, rows: usize, reads: f64) -> Option<String> {
+    let noun = if matches!(experiment.data, Data::Text { .. }) { "sequence" } else { "row" };
+    let (reader, size) = match experiment.rollout {
+        Some(_) => ("rollout", "rollout.prompts"),
+        None => ("step", "train.batch"),
+    };
+    (reads > 1.0).then(|| again(reader, size, noun, rows, reads))
+}
+
+fn again(reader: &str, size: &str, noun: &str, rows: usize, reads: f64) -> String {
+    let what = if rows == 1 { format!("the data's only {noun}") } else { format!("each of the data's {rows} {noun}s") };
+    format!(
+        "{size} is larger than the training data: every {reader} reads {what} {reads:.1} times; a smaller {size} reads it once, and \
+         train.epochs in place of train.steps reads it once an epoch"
+    )
+}
+
+/// Rollouts with one answer to each prompt, where an objective compares answers.
+fn single_answers(experiment: &Experiment, objectives: &Objectives) -> Vec<String> {
     let Some(rollout) = experiment.rollout.as_ref().filter(|rollout| rollout.samples == 1) else { return Vec::new() };
     let by_groups = |active: &Active| active.manifest.terms.iter().any(|term| term.normaliser == Normaliser::GROUPS);
     let (prompts, needs) = (rollout.prompts, objectives.needs());
@@ -167,6 +216,31 @@ mod tests {
             [(0.0, 1.0), (2.0, 2.0), (0.0, 1.0), (2.0, 2.0)].into_iter().all(|pair| varied.rollout(pair).is_none())
         );
         assert!(varied.end([].into_iter()).is_empty());
+    }
+
+    /// Catches a count that is not the rows' and a rollout that is called a step.
+    #[test]
+    fn a_batch_larger_than_the_data_is_said() {
+        let said = again("step", "train.batch", "row", 8, 4.0);
+        assert!(
+            said.starts_with(
+                "train.batch is larger than the training data: every step reads each of the data's 8 rows 4.0 times"
+            ),
+            "{said}"
+        );
+        assert!(said.contains("train.epochs"), "{said}");
+        assert!(
+            again("rollout", "rollout.prompts", "row", 1, 1.5)
+                .contains("every rollout reads the data's only row 1.5 times")
+        );
+    }
+
+    /// Catches a warm-up that rounds to nothing without a word.
+    #[test]
+    fn a_warm_up_of_no_step_is_said() {
+        assert!(no_warmup(Span::Fraction(0.1), 4).is_some_and(|said| said.contains("0.1 of 4 steps")));
+        assert_eq!(no_warmup(Span::Fraction(0.1), 5), None);
+        assert_eq!(no_warmup(Span::Steps(0), 4), None);
     }
 
     /// Catches a false alarm for metrics that an option switches on.

@@ -11,7 +11,10 @@ use telos_world::rng::Rng;
 use super::{answers::Policy, exact::questions, setup::Prepared};
 use crate::{
     config::experiment::{Data, Rollout},
-    data::{Examples, Sequence, rows::ASSISTANT},
+    data::{
+        Examples, Sequence,
+        rows::{ASSISTANT, integers},
+    },
     error::{Error, Result},
     generate::GenerateOptions,
     model::Outputs,
@@ -157,6 +160,7 @@ impl Pairs {
         row.insert("rejected_score".into(), scores[worst].into());
         row.extend(prompt.row.into_iter().filter(|(name, _)| !OWN.contains(&name.as_str())));
         let line = serde_json::to_string(&row).map_err(|e| Error::run("cannot write a row as JSON").with_cause(e))?;
+        let line = integers::written(&line);
         // Writing to a string cannot fail.
         _ = writeln!(self.lines, "{line}");
         self.pairs += 1;

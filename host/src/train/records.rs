@@ -208,13 +208,19 @@ fn sample(step: u64, text: &SampleText) -> Value {
 
 /// A compared answer as JSON, with the step it was given at.
 pub fn compared(step: Option<u64>, answer: &ComparedAnswer) -> Value {
-    let ComparedAnswer { text: SampleText { prompt, text, tokens, finish }, expected, is_match } = answer;
+    let ComparedAnswer { text: SampleText { prompt, text, tokens, finish }, expected, more_expected, is_match } =
+        answer;
     let mut line = json!({
         "step": step, "kind": "exact_match", "prompt": prompt, "answer": text, "expected": expected, "match": is_match,
         "tokens": tokens, "finish": finish,
     });
-    if let (None, Value::Object(line)) = (step, &mut line) {
-        line.shift_remove("step");
+    if let Value::Object(line) = &mut line {
+        if step.is_none() {
+            line.shift_remove("step");
+        }
+        if !more_expected.is_empty() {
+            line.insert("also_right".to_owned(), json!(more_expected));
+        }
     }
     line
 }

@@ -137,7 +137,8 @@ fn wrong(value: Option<&Value>, column: &RewardColumn) -> Option<String> {
         None => Some("missing".to_owned()),
         Some(Value::Null) => Some(format!("null where {expected} belongs")),
         Some(Value::String(found)) if text && found.trim().is_empty() && !column.may_be_empty => {
-            Some(format!("empty where {expected} belongs"))
+            let instead = if number { "; where the empty answer is the right one, write [\"\"]" } else { "" };
+            Some(format!("empty where {expected} belongs{instead}"))
         }
         Some(Value::String(_)) if !text => Some(format!("a string where {expected} belongs")),
         Some(Value::Number(_) | Value::Bool(_)) if !number => Some(format!("a number where {expected} belongs")),
@@ -153,6 +154,17 @@ fn wrong(value: Option<&Value>, column: &RewardColumn) -> Option<String> {
 mod tests {
     use super::*;
     use serde_json::json;
+
+    /// Catches an empty answer that is refused without the way to write it.
+    #[test]
+    fn gotcha_48_an_empty_answer_is_refused_with_the_way_to_write_it() {
+        let says = |value: Value, kind: ColumnValue| {
+            let column = RewardColumn { name: "c".to_owned(), value: kind, ..RewardColumn::default() };
+            wrong(Some(&value), &column).unwrap_or_default()
+        };
+        assert!(says(json!(""), ColumnValue::ANY).contains("where the empty answer is the right one, write [\"\"]"));
+        assert_eq!(says(json!([""]), ColumnValue::ANY), "");
+    }
 
     /// Catches a number that is read as text or a text as a number, null and emptiness that pass for a value, and values that fit
     /// and are refused.

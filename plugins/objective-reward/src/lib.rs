@@ -21,7 +21,7 @@ impl ObjectivePlugin for Ranking {
         ObjectiveManifest {
             summary: "A reward model: scores the chosen answer of a pair above the rejected one".into(),
             formula: "per pair, -log sigmoid(score_c - score_r - margin) + centering (score_c + score_r)^2; margin is the data's \
-                      column of that name, 0 where it has none"
+                      column `margin`, 0 where it has none"
                 .into(),
             paper: "Ouyang et al. 2022 (InstructGPT), arXiv 2203.02155, equation 1; margin: Touvron et al. 2023 (Llama 2), arXiv \
                     2307.09288, equation 2; centering: Eisenstein et al. 2023, arXiv 2312.09244"

@@ -9,6 +9,7 @@ mod road;
 mod shapes;
 mod templates;
 mod tokenizers;
+mod told;
 
 use std::{fs, path::Path};
 

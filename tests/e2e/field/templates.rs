@@ -134,15 +134,30 @@ fn date_in_template() {
     assert_eq!(example_of("date-in-template", &format!("{asks}{TURNS}"), &row), format!("1 May\n{LEARNED}"));
 }
 
-/// Catches a count of marks against messages, and a second mark that is lost.
+/// Catches a count of marks against messages, a second mark that is lost, and an end that is learned outside of the marks.
 #[test]
 fn generation_two_stretches() {
-    assert_eq!(example(&case("generation-two-stretches")), "user: qassistant: ⟦<think>r</think>a<|endoftext|>⟧");
+    let lab = case("generation-two-stretches");
+    let found = lab.check("case.toml", &[]);
+    assert_eq!(found["example"], "user: qassistant: ⟦<think>r</think>a⟧");
+    assert_eq!(found["rows"]["no_end_learned"], true, "{found}");
+    let says = "no row teaches a token that ends an answer";
+    for command in ["check", "run"] {
+        let answer = lab.ask(&[command, "case.toml"]);
+        assert_eq!(answer.code, Some(0), "{}", answer.err);
+        let both = answer.out + &answer.err;
+        assert!(both.contains(says) && both.contains("{{ message.content + eos_token }}"), "{command}: {both}");
+    }
     // Apart, and with an answer that belongs to the prompt.
     let marks = "{% for m in messages %}{% if m.role == 'assistant' %}{% generation %}<{{ m.thinking }}>{% endgeneration %} - \
         {% generation %}{{ m.content }}.{% endgeneration %}{% else %}{{ m.content }}: {% endif %}{% endfor %}";
     let row = r#"{"prompt": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a", "reasoning": "r"}, {"role": "user", "content": "q2"}], "completion": [{"role": "assistant", "content": "b", "thinking": "t"}]}"#;
-    assert_eq!(example_of("generation-two-stretches", marks, row), "q: <r> - a.q2: ⟦<t>⟧ - ⟦b.<|endoftext|>⟧");
+    assert_eq!(example_of("generation-two-stretches", marks, row), "q: <r> - a.q2: ⟦<t>⟧ - ⟦b.⟧");
+    // With its end in a mark, and an ending that is not learned.
+    let ends =
+        marks.replace("{{ m.content }}.{%", "{{ m.content + eos_token }}{%").replace("{% else %}", ";{% else %}");
+    let text = "q: <r> - a<|endoftext|>;q2: ⟦<t>⟧ - ⟦b<|endoftext|>⟧;";
+    assert_eq!(example_of("generation-two-stretches", &ends, row), text);
 }
 
 /// Catches a conversation that is refused since its earlier turns are rewritten, and reasoning that is learned though it is not in

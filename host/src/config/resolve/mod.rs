@@ -11,6 +11,7 @@ use super::experiment::*;
 use super::mistake::{Mistake, Place};
 use super::tree::Node;
 use super::written::{self, Written};
+use crate::runs::folder::own_file;
 
 /// Collects mistakes and knows where each key stands.
 pub struct Notes<'a> {
@@ -111,6 +112,12 @@ fn name(written: Option<String>, stem: &str, notes: &mut Notes<'_>) -> String {
             "name",
             format!("{whose}\"{shown}\" is no plain folder name ({rule}); for example name = \"my-run\""),
         );
+    } else if let Some(own) = own_file(folder) {
+        let whose = if from_file { "taken from the file, " } else { "" };
+        let what = format!(
+            "{whose}\"{folder}\" is a name that Telos gives to a file of its own ({own}); for example name = \"my-run\""
+        );
+        notes.refuse("name", what);
     }
     name
 }

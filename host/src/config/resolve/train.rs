@@ -187,8 +187,16 @@ fn check_phases(key: &str, warmup: Span, decay: Option<Span>, length: Length, no
     let Length::Steps(steps) = length else { return };
     let (a, b) = (warmup.steps(steps), decay.steps(steps));
     if steps > 0 && a.saturating_add(b) > steps {
-        let what =
-            if b > 0 { format!("warm-up of {a} and decay of {b} steps") } else { format!("warm-up of {a} steps") };
+        let told = |span: Span, count: u64| match span {
+            Span::Steps(_) => count.to_string(),
+            Span::Fraction(part) => format!("{count} ({part} of the run)"),
+        };
+        let (warmup, decay) = (told(warmup, a), told(decay, b));
+        let what = if b > 0 {
+            format!("warm-up of {warmup} and decay of {decay} steps")
+        } else {
+            format!("warm-up of {warmup} steps")
+        };
         notes.refuse(key, format!("{what} does not fit into {steps} steps"));
     }
 }

@@ -207,3 +207,24 @@ fn names_of_stages_are_plain_given_and_different() {
     check(GOOD, &["stage.sft=1"], "--set stage.sft: names a whole stage; write stage.sft.KEY=VALUE");
     check(GOOD, &["stage.sft.name=x"], "--set stage.sft.name: the name of a stage cannot be overridden");
 }
+
+/// Catches a name under which the pipeline's or a run's own file lies: the stage could not be written, hours later.
+#[test]
+fn names_of_own_files_are_refused() {
+    for (name, own) in [
+        ("pipeline.toml", "pipeline.toml"),
+        ("Receipt.JSON", "receipt.json"),
+        ("checkpoints", "checkpoints"),
+        ("metrics.jsonl", "metrics.jsonl"),
+        ("plugins.lock", "plugins.lock"),
+    ] {
+        let place = "pipe.toml:18:1";
+        let says = format!(
+            "{place}: stage.name: \"{name}\" is a name that Telos gives to a file of its own ({own}); for example \"sft\""
+        );
+        changed("name = \"sft\"", &format!("name = \"{name}\""), &says);
+    }
+    let says = "pipe.toml:2:1: name: \"plugins.lock\" is a name that Telos gives to a file of its own (plugins.lock); for example \"my-pipeline\"";
+    changed("seed = 3", "name = \"plugins.lock\"", says);
+    assert!(finish(&pipeline(&GOOD.replace("name = \"sft\"", "name = \"pipeline\""), &[])).is_ok());
+}

@@ -185,7 +185,15 @@ impl Renderer {
         }
         value.defined()?;
         if methods::changes(value, name) {
-            let what = format!("{}.{name} would change the template's input, which is not allowed", value.kind());
+            let instead = match value {
+                Value::Dict(_) => "dict(old, key=value)",
+                _ => "old + [item]",
+            };
+            let kind = value.kind();
+            let what = format!(
+                "{kind}.{name} would change a {kind} in place, which transformers does not allow to chat templates either; make a new \
+                 one ({instead}), or keep what changes in a namespace()"
+            );
             return Ok(Value::undefined(what));
         }
         if methods::has(value, name) {

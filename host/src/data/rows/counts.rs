@@ -1,5 +1,6 @@
 //! What became of the rows, for the receipt and for people.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -20,6 +21,9 @@ pub struct RowCounts {
     pub dropped_too_long: usize,
     /// Rows dropped without being too long: nothing in them can be learned.
     pub dropped_empty: usize,
+    /// Rows dropped since every answer in them says that it is not learned.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub dropped_unlearned: usize,
     /// Pairs dropped since both answers are the same tokens.
     pub dropped_same: usize,
     /// Training rows left out since their prompt is held out.
@@ -34,6 +38,9 @@ pub struct RowCounts {
     pub ended_early: usize,
     /// Earlier answers of conversations that are not learned, because the chat template hides where they stand.
     pub unplaced_answers: usize,
+    /// Whether no training row teaches a token that ends an answer.
+    #[serde(skip_serializing_if = "is_false")]
+    pub no_end_learned: bool,
     /// Prompts and answers that were joined with no space or line between them.
     pub joined_without_space: usize,
     /// Numeric columns that every row has: they reach the objective as `column.NAME`.
@@ -46,6 +53,23 @@ pub struct RowCounts {
     /// Columns of words, lists or objects that nothing reads.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub unread_columns: Vec<String>,
+    /// Columns of numbers that no objective, reward or option names.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub undeclared_columns: Vec<String>,
+    /// Keys of messages that the chat template does not write, and how many rows have each.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub unwritten_keys: BTreeMap<String, usize>,
+    /// How the chat template opens an answer that is asked for, where it writes answers otherwise; with an example.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub other_opening: Option<String>,
+}
+
+fn is_zero(count: &usize) -> bool {
+    *count == 0
+}
+
+fn is_false(truth: &bool) -> bool {
+    !truth
 }
 
 impl fmt::Display for RowCounts {
@@ -58,6 +82,10 @@ impl fmt::Display for RowCounts {
         let told = [
             (self.dropped_too_long, too_long),
             (self.dropped_empty, "dropped: nothing in them can be learned"),
+            (
+                self.dropped_unlearned,
+                "dropped: every answer in them says that it is not learned (`weight`: 0, or a key like it)",
+            ),
             (self.dropped_same, "dropped: both answers are the same"),
             (self.dropped_held_out_prompt, "left out of training: their prompt is held out"),
             (self.dropped_to_evaluate, "of the dropped ones were held out"),
@@ -77,9 +105,16 @@ impl fmt::Display for RowCounts {
         for (count, what) in told.iter().filter(|(count, _)| *count > 0) {
             write!(f, "; {count} {what}")?;
         }
+        if self.no_end_learned {
+            f.write_str(
+                "; no row teaches a token that ends an answer, so the model does not learn to stop (answers that were cut off do not \
+                 end; a chat template's {% generation %} marks must hold the end, as {{ message.content + eos_token }} does, and it must \
+                 be one that the tokenizer or config.json names as eos_token or eos_token_id)",
+            )?;
+        }
         if !self.ragged_columns.is_empty() {
             let names = self.ragged_columns.join(", ");
-            write!(f, "; columns that are no number in every row, and so not handed on: {names}")?;
+            write!(f, "; columns that are not a number in every row, and so not handed to the objective: {names}")?;
         }
         if !self.inexact_columns.is_empty() {
             let names = self.inexact_columns.join(", ");
@@ -95,6 +130,27 @@ impl fmt::Display for RowCounts {
                 "; columns that nothing reads: {names} (what belongs to the prompt must stand in the prompt's own column, or in \
                  messages that a chat template writes)"
             )?;
+        }
+        if !self.undeclared_columns.is_empty() {
+            let names = self.undeclared_columns.join(", ");
+            write!(
+                f,
+                "; columns of numbers that no objective, reward or option names: {names} (they change nothing unless an objective \
+                 reads `column.NAME`, as a weighted one does)"
+            )?;
+        }
+        if !self.unwritten_keys.is_empty() {
+            let rows = |count: usize| if count == 1 { "1 row".to_owned() } else { format!("{count} rows") };
+            let named = self.unwritten_keys.iter().map(|(key, count)| format!("{key} in {}", rows(*count)));
+            let names = named.collect::<Vec<_>>().join(", ");
+            write!(
+                f,
+                "; keys of messages that the chat template does not write: {names} (nothing of them is read or learned; give \
+                 data.chat_template a template that writes them, or remove them)"
+            )?;
+        }
+        if let Some(opening) = &self.other_opening {
+            write!(f, "; {opening}")?;
         }
         Ok(())
     }

@@ -1,8 +1,9 @@
 //! Rows as token ids with the tokens that are supervised, cut to length. What cannot be learned is dropped and counted.
 //!
-//! A token is supervised where its place in the text overlaps a supervised stretch. A token that ends answers (see
+//! A token is supervised where its place in the text overlaps a supervised stretch. Where a chat template marks what is learned,
+//! the tokens of its marks are supervised and no others, as in transformers, and the template's own ending stays. Else a token that ends answers (see
 //! [`Tokenizer::is_end`]) closes what is supervised, once: where the text spells one, there; else the end-of-text token is put
-//! at the end. Nothing stands after it, since nothing there would be learned.
+//! at the end. Then nothing stands after the last supervised token, since nothing there would be learned.
 //!
 //! The token that inputs begin with is put in front of rows that are joined as they are. A row that a chat template writes
 //! begins as the template says.
@@ -53,6 +54,7 @@ pub struct Encoder<'a> {
 enum Dropped {
     TooLong,
     Empty,
+    Unlearned,
     Same,
 }
 
@@ -74,8 +76,9 @@ impl Encoder<'_> {
             let what = "missing, and other rows have one: every pair needs a margin, or none may have one".to_owned();
             return Err(DataError::Json { place: without.place.clone(), key: MARGIN.to_owned(), what });
         }
-        let train = self.side(kind, &corpus.train, &mut counts)?;
-        let held_out = self.side(kind, &corpus.held_out, &mut counts)?;
+        let (train, with_ends) = self.side(kind, &corpus.train, &mut counts)?;
+        counts.no_end_learned = kind != RowKind::Prompt && !train.is_empty() && with_ends == 0;
+        let (held_out, _) = self.side(kind, &corpus.held_out, &mut counts)?;
         counts.dropped_to_evaluate = corpus.held_out.len() - held_out.len();
         (counts.train, counts.held_out) = (train.len(), held_out.len());
         if train.is_empty() {
@@ -84,6 +87,8 @@ impl Encoder<'_> {
         if held_out.is_empty() && !corpus.held_out.is_empty() {
             return Err(self.no_row_left(corpus, "evaluate", counts));
         }
+        counts.unwritten_keys = self.layout.unwritten_keys(&every, kind);
+        counts.other_opening = self.layout.other_opening(&every, kind);
         let templated = every.iter().any(|row| self.layout.templates(row));
         Ok(TrainingData {
             train: std::sync::Arc::new(train),
@@ -98,13 +103,14 @@ impl Encoder<'_> {
         DataError::NoRowLeft { what: corpus.name.clone(), purpose, longest: self.longest, counts: Box::new(counts) }
     }
 
-    fn side(&self, kind: RowKind, rows: &[Row], counts: &mut RowCounts) -> Result<RowSet> {
+    /// The rows of one side as tokens, and how many of them teach a token that ends an answer.
+    fn side(&self, kind: RowKind, rows: &[Row], counts: &mut RowCounts) -> Result<(RowSet, usize)> {
         let eos = self.tokenizer.eos().ok_or_else(|| DataError::NoEndOfText(self.tokenizer.name().into()))?;
         let ends = kind.texts();
         let texts = rows.iter().flat_map(|row| ends.iter().map(|end: &Part| self.lay_out(row, *end)));
         let laid: Vec<Laid> = texts.collect::<Result<_>>()?;
         let placed = self.tokenizer.encode_placed(laid.iter().map(|laid| laid.text.as_str()).collect())?;
-        let mut set = RowSet::new(kind);
+        let (mut set, mut with_ends) = (RowSet::new(kind), 0);
         let texts = laid.chunks(ends.len()).zip(placed.chunks(ends.len()));
         for (number, (row, (laid, placed))) in rows.iter().zip(texts).enumerate() {
             let both = || laid.iter().zip(placed);
@@ -119,6 +125,7 @@ impl Encoder<'_> {
             }
             counts.ended_early += usize::from(early);
             let closed = ends.iter().map(|end| is_cut_off(row, *end).map(|cut| !cut)).collect::<Result<Vec<bool>>>()?;
+            let any_cut = closed.first() == Some(&false);
             let tokens = both().zip(closed).map(|((laid, placed), closed)| {
                 let tokens = supervise(laid, placed, closed.then_some(eos), is_end);
                 // A template says itself how a text begins, as in apply_chat_template of transformers.
@@ -132,18 +139,26 @@ impl Encoder<'_> {
                     what: format!("{error}; {}", error.hint().unwrap_or_default()),
                 })?;
             }
-            match self.fit(kind, tokens) {
+            let fitted = self.fit(kind, tokens).map_err(|dropped| match dropped {
+                Dropped::Empty if laid.iter().any(|laid| laid.is_unlearned) => Dropped::Unlearned,
+                dropped => dropped,
+            });
+            match fitted {
                 Ok((tokens, truncated)) => {
                     counts.truncated += usize::from(truncated);
-                    set.push(number as u64, tokens, row, &counts.columns);
+                    let learned = tokens.iter().flat_map(|tokens| tokens.ids.iter().zip(&tokens.supervised));
+                    with_ends += usize::from(learned.into_iter().any(|(id, learned)| *learned && is_end(*id)));
+                    let cut = truncated && self.truncation.unwrap_or(kind.truncation()) == Truncation::Right;
+                    set.push(number as u64, tokens, row, &counts.columns, cut || any_cut);
                 }
                 Err(Dropped::TooLong) => counts.dropped_too_long += 1,
                 Err(Dropped::Empty) => counts.dropped_empty += 1,
+                Err(Dropped::Unlearned) => counts.dropped_unlearned += 1,
                 Err(Dropped::Same) => counts.dropped_same += 1,
             }
         }
         set.close();
-        Ok(set)
+        Ok((set, with_ends))
     }
 
     fn lay_out(&self, row: &Row, end: Part) -> Result<Laid> {
@@ -181,6 +196,9 @@ impl Encoder<'_> {
     /// Whether an answer spells a token that ends it and words follow within it: they are not learned. Space and special tokens
     /// that a template writes behind the end are not words.
     fn ends_early(&self, laid: &Laid, placed: &Placed) -> Result<bool> {
+        if laid.is_exact {
+            return Ok(false);
+        }
         for span in &laid.supervised {
             let inside = |(a, b): (usize, usize)| a < span.end && b > span.start;
             let own = (0..placed.ids.len()).filter(|i| inside(placed.offsets[*i])).map(|i| placed.ids[i]);
@@ -233,7 +251,8 @@ fn is_cut_off(row: &Row, answer: Part) -> Result<bool> {
     }
 }
 
-/// Which tokens of a row are supervised. `close` is put at the end of what does not end itself.
+/// Which tokens of a row are supervised. `close` is put at the end of what does not end itself, unless the template's marks say
+/// exactly what is learned.
 fn supervise(laid: &Laid, placed: &Placed, close: Option<u32>, is_end: impl Fn(u32) -> bool) -> Tokens {
     let mut tokens = Tokens { ids: placed.ids.clone(), supervised: vec![false; placed.ids.len()] };
     let mut end = None;
@@ -242,6 +261,7 @@ fn supervise(laid: &Laid, placed: &Placed, close: Option<u32>, is_end: impl Fn(u
         let mut own: Vec<usize> = (0..tokens.ids.len()).filter(|i| inside(placed.offsets[*i])).collect();
         let after = own.last().map_or_else(|| first_at(placed, span.end), |last| last + 1);
         match own.iter().position(|i| is_end(tokens.ids[*i])) {
+            _ if laid.is_exact => {}
             // Generation stops there: what the text says after it is never asked for.
             Some(stop) => own.truncate(stop + 1),
             // Some templates mark the words without the token that ends them.
@@ -253,8 +273,10 @@ fn supervise(laid: &Laid, placed: &Placed, close: Option<u32>, is_end: impl Fn(u
     }
     if let Some(end) = end {
         let ends_itself = end > 0 && is_end(tokens.ids[end - 1]) && tokens.supervised[end - 1];
-        tokens.truncate(end);
-        if let Some(close) = close.filter(|_| !ends_itself) {
+        if !laid.keeps_ending {
+            tokens.truncate(end);
+        }
+        if let Some(close) = close.filter(|_| !ends_itself && !laid.is_exact) {
             tokens.ids.push(close);
             tokens.supervised.push(true);
         }

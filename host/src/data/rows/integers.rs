@@ -9,6 +9,23 @@ use crate::data::jinja::INTEGER;
 /// Columns that reach a chat template, beside the parts.
 const READ: [&str; 5] = ["tools", "documents", KWARGS, "conversations", "conversation"];
 
+/// The text of a row as it was before [`keep`]: whole numbers stand as they were written.
+pub fn written(row: &str) -> Cow<'_, str> {
+    let opening = format!("{{\"{INTEGER}\":\"");
+    if !row.contains(&opening) {
+        return Cow::Borrowed(row);
+    }
+    let mut pieces = row.split(opening.as_str());
+    let mut out = pieces.next().unwrap_or_default().to_owned();
+    for piece in pieces {
+        // Within a string the quotes would be escaped, so this is an object that `keep` made.
+        let (digits, rest) = piece.split_once("\"}").unwrap_or((piece, ""));
+        out.push_str(digits);
+        out.push_str(rest);
+    }
+    Cow::Owned(out)
+}
+
 /// The text of a row, where whole numbers beyond 64 bits in messages, tools, documents and variables of templates are
 /// replaced by an object with the key [`INTEGER`] and their digits. All other text stays as it is.
 pub fn keep<'a>(row: &'a str, names: &Columns) -> Cow<'a, str> {
@@ -61,4 +78,20 @@ pub fn keep<'a>(row: &'a str, names: &Columns) -> Cow<'a, str> {
     }
     out.push_str(&row[copied..]);
     Cow::Owned(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Catches digits that are rounded, lost or left in their object on the way from a file to a file.
+    #[test]
+    fn what_is_kept_is_written_as_it_was() {
+        let row = r#"{"prompt":[{"role":"user","content":"{\"a\":1}","id":123456789012345678901234567890}],"tools":[{"n":[-99999999999999999999,1.5]}],"n":1}"#;
+        let kept = keep(row, &Columns::new());
+        assert_ne!(kept, row);
+        let value: serde_json::Value = serde_json::from_str(&kept).unwrap();
+        assert_eq!(written(&value.to_string()), row);
+        assert!(matches!(written("{\"a\":1}"), Cow::Borrowed(_)));
+    }
 }

@@ -36,11 +36,39 @@ pub fn items<'a>(path: &Path, text: &'a str, names: &'a Columns) -> Result<Vec<I
         };
         return Err(format::refuse(path, what, &TABLE.replace("DELIMITER", argument)));
     }
+    if let Some((what, remedy)) = other_notation(text) {
+        return Err(format::refuse(path, what, remedy));
+    }
     let reader = Reader { file: path.display().to_string().into(), text, names };
     match text.trim_start().chars().next() {
         Some('[') => reader.list(),
         _ => reader.lines(),
     }
+}
+
+/// A notation that is not JSON, by the first words of a file: what it is, and how to make JSON lines of it.
+fn other_notation(text: &str) -> Option<(&'static str, &'static str)> {
+    let text = text.trim_start();
+    if format::is_html(text) {
+        let remedy = "fetch the file itself: a page stands there where a download wants a login, or was given the page's address";
+        return Some(("an HTML page, and not JSON lines", remedy));
+    }
+    if text.starts_with('<') {
+        return Some(("XML, and not JSON lines", "make JSON lines of it with xml.etree and json"));
+    }
+    let first = text.lines().find(|line| !line.trim_start().starts_with('#') && !line.trim().is_empty())?;
+    let is_key = |line: &str| {
+        let key = line.trim_start_matches("- ").split_once(':');
+        key.is_some_and(|(key, rest)| {
+            let plain = |c: char| c.is_alphanumeric() || matches!(c, '_' | '-' | '.');
+            !key.is_empty() && key.chars().all(plain) && (rest.is_empty() || rest.starts_with(' '))
+        })
+    };
+    let is_yaml = first.trim_end() == "---" || is_key(first.trim_end());
+    is_yaml.then_some((
+        "YAML, and not JSON lines",
+        "make JSON lines of it: python3 -c 'import json, yaml; [print(json.dumps(row)) for row in yaml.safe_load(open(0))]' < IN > OUT",
+    ))
 }
 
 /// What parts the columns of a table: by the file's name, or since its first two lines hold words and as many separators.

@@ -35,13 +35,21 @@ pub fn value_at(text: &str, start: usize, names: &Columns) -> Result<(Value, usi
         // What is kept stands in strings, so this is the first digit of one that is not.
         let digits: String = kept[at..].chars().take_while(|c| c.is_ascii_digit() || *c == '-').collect();
         let at = start + whole.find(&digits).unwrap_or_default();
+        let key = last_key(&text[start..at]).map_or("it".to_owned(), |key| format!("`{key}`"));
         let what = format!(
-            "the integer at column {} has more than 64 bits and would be rounded: write it as a string",
+            "the integer at column {} has more than 64 bits and would be rounded: write it as a string, or remove {key} where \
+             nothing reads it",
             column(text, at)
         );
         return Err(Fault { at, what, cut_off: false });
     }
     Ok((strict(&kept, 0)?.0, end))
+}
+
+/// The key that stands last in `text`, which ends where its value, or something in its value, begins.
+fn last_key(text: &str) -> Option<&str> {
+    let (before, _) = text.rsplit_once("\":").or_else(|| text.rsplit_once("\" :"))?;
+    before.rsplit_once('"').map(|(_, key)| key)
 }
 
 fn strict(text: &str, start: usize) -> Result<(Value, usize), Fault> {
@@ -82,6 +90,14 @@ fn fault(text: &str, start: usize, error: &serde_json::Error) -> Fault {
         Some((at, remedy)) => (at, remedy),
         None => (at, ""),
     };
+    if said.contains("surrogate") || said.contains("end of hex escape") {
+        let what = format!(
+            "not JSON: half of a pair of surrogates (\\uD800 to \\uDFFF) at column {}: such a character is written with both halves, \
+             or as itself; Python writes whole ones: json.dumps(text.encode('utf-16', 'surrogatepass').decode('utf-16', 'replace'))",
+            column(text, at)
+        );
+        return Fault { at, what, cut_off: false };
+    }
     let found: String = text[at..].chars().take_while(|c| !matches!(c, '\n' | '\r')).take(24).collect();
     let what = match (remedy, found.as_str()) {
         ("", "") => format!("not JSON: {said} at column {}", column(text, at)),
@@ -265,8 +281,13 @@ mod tests {
             assert!(exact == "1e20" || written == exact, "{exact}: {written}");
         }
         for large in ["18446744073709551616", "-9223372036854775809"] {
-            let says = "the integer at column 7 has more than 64 bits and would be rounded: write it as a string";
-            assert_eq!(what(&format!("[\"7\", {large}]")), says);
+            let says = "has more than 64 bits and would be rounded: write it as a string, or remove";
+            assert_eq!(
+                what(&format!("[\"7\", {large}]")),
+                format!("the integer at column 7 {says} it where nothing reads it")
+            );
+            let nested = format!("{{\"7\": 7, \"n\" : {{\"m\": [{large}]}}}}");
+            assert_eq!(what(&nested), format!("the integer at column 23 {says} `m` where nothing reads it"));
         }
     }
 

@@ -1,6 +1,6 @@
 //! The source `jsonl`: files of JSON objects, a row each. What a row's keys must be, and what they become.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use serde_json::{Map, Value};
@@ -102,6 +102,7 @@ fn row(Item { place, text, value }: Item<'_>, kind: RowKind, names: &Columns) ->
         RowKind::Preference => check_margin(columns.get(MARGIN)).map_err(|what| refuse(&place, MARGIN, what))?,
         RowKind::Prompt => {
             check_open(&parts).map_err(|what| refuse(&place, Part::Prompt.name(), what))?;
+            settle_answer(&mut columns);
             check_answer(columns.get(ANSWER)).map_err(|what| refuse(&place, ANSWER, what))?;
         }
         RowKind::Unpaired => check_label(columns.get(LABEL)).map_err(|what| refuse(&place, LABEL, what))?,
@@ -156,11 +157,31 @@ fn check_margin(margin: Option<&Value>) -> Result<(), String> {
     }
 }
 
+/// SQuAD's answers, `{"text": [...], "answer_start": [...]}`, become the list of their texts; their places are not read.
+fn settle_answer(columns: &mut Map<String, Value>) {
+    if let Some(answer) = columns.get_mut(ANSWER)
+        && let Value::Object(object) = &*answer
+        && object.keys().all(|key| key == "text" || key == "answer_start")
+        && let Some(texts) = object.get("text").filter(|texts| texts.is_array() || texts.is_string()).cloned()
+    {
+        *answer = texts;
+    }
+}
+
 /// A right answer is a string or a number; a list holds several, and any of them counts.
 fn check_answer(answer: Option<&Value>) -> Result<(), String> {
     let wanted = "a right answer is a string or a number, and a list of them holds several of which any counts; give other \
                   values another key, or a string";
     match answer {
+        Some(Value::Bool(truth)) => {
+            Err(format!("{truth} where a right answer belongs: write the word that the model is to say, \"{truth}\" or \"yes\", say; give other values another key"))
+        }
+        Some(Value::String(text)) if is_list_of_texts(text) => Err(
+            "a list within a string; several right answers are a list: jq -c '.answer |= fromjson' makes one of it (Python's \
+             notation: ast.literal_eval and json.dumps); where the brackets are part of the one answer, put the string into a list: \
+             jq -c '.answer |= [.]'"
+                .to_owned(),
+        ),
         Some(Value::Array(list)) if list.is_empty() => {
             Err("an empty list, so that no answer would be right; leave the row out, or give [\"\"] where nothing is to be said".into())
         }
@@ -171,6 +192,15 @@ fn check_answer(answer: Option<&Value>) -> Result<(), String> {
         Some(value @ Value::Object(_)) => Err(format!("{}; {wanted}", what(value))),
         _ => Ok(()),
     }
+}
+
+/// Whether a string is a list of strings in JSON's notation or in Python's.
+fn is_list_of_texts(text: &str) -> bool {
+    let text = text.trim();
+    let is_python = text.starts_with("['") && text.ends_with("']");
+    is_python
+        || text.starts_with('[')
+            && serde_json::from_str::<Vec<Value>>(text).is_ok_and(|list| list.iter().any(Value::is_string))
 }
 
 fn check_label(label: Option<&Value>) -> Result<(), String> {
@@ -192,7 +222,20 @@ fn no_shape(place: &Place, text: &str, kind: RowKind, names: &Columns) -> DataEr
     let columns: Map<String, Value> = serde_json::from_str(text).unwrap_or_default();
     let there = columns.iter().filter(|(_, value)| !value.is_null()).map(|(name, _)| format!("`{name}`"));
     let there: Vec<String> = there.collect();
+    let names_of_parts = || kind.shapes().iter().flat_map(|shape| shape.iter()).map(|part| part.name());
+    let written = |name: &str| names.get(name).cloned().unwrap_or_else(|| name.to_owned());
+    let nulls: BTreeSet<String> =
+        names_of_parts().map(written).filter(|name| columns.get(name).is_some_and(Value::is_null)).collect();
+    let nulls: String = nulls
+        .iter()
+        .map(|name| {
+            format!(
+                "; `{name}` is null, which counts as missing: give it a value, \"\" for an empty one, or remove the row"
+            )
+        })
+        .collect();
     let remedy = if names.is_empty() { shapes::remedy(&columns, kind) } else { String::new() };
+    let remedy = nulls + &remedy;
     let remedy = remedy.replace("IN > OUT", &from_to(Path::new(&*place.file)));
     refuse(place, "", format!("needs {}; it has {}{remedy}", wanted.join(", or "), there.join(", ")))
 }

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::messages::words;
 use super::places::{Conversation, Places};
-use super::template::{ChatTemplate, KWARGS, Variables};
+use super::template::{ChatTemplate, DOCUMENTS, KWARGS, Variables};
 use super::{ASSISTANT, Content, Message, Part, Row, learned, parts, role};
 use crate::data::{DataError, Result};
 
@@ -20,6 +20,12 @@ pub struct Laid {
     pub supervised: Vec<Range<usize>>,
     /// Answers that are not learned, because the template hides where they stand.
     pub unplaced: usize,
+    /// Whether the template's own marks say what is learned: exactly that is, as in transformers, and nothing is added.
+    pub is_exact: bool,
+    /// Whether what the template writes behind the last mark stays: the text ends with an answer.
+    pub keeps_ending: bool,
+    /// Whether there are answers, and every one of them says that it is not learned.
+    pub is_unlearned: bool,
 }
 
 /// How rows are written.
@@ -34,6 +40,11 @@ impl Layout {
     /// Whether this row goes through the template.
     pub fn templates(&self, row: &Row) -> bool {
         self.strings || row.has_messages()
+    }
+
+    /// Whether this row's column `documents` reaches the template, and the template reads it.
+    pub fn reads_documents(&self, row: &Row) -> bool {
+        self.templates(row) && self.template.mentions(DOCUMENTS)
     }
 
     /// Writes a row as far as its part `end`: an answer with what it answers, or the prompt alone, which then ends where an
@@ -103,7 +114,11 @@ impl Layout {
                     .to_owned(),
             ));
         }
-        Ok(Laid { text: conversation.whole.text, supervised, unplaced })
+        let mut answers = (0..messages.len()).filter(|number| role(&messages[*number]) == ASSISTANT).peekable();
+        let is_unlearned = answers.peek().is_some() && answers.all(|number| !conversation.learned[number]);
+        let is_exact = conversation.whole.marked.is_some() && !self.template.is_plain();
+        let keeps_ending = is_exact && messages.last().is_some_and(|last| role(last) == ASSISTANT);
+        Ok(Laid { text: conversation.whole.text, supervised, unplaced, is_exact, keeps_ending, is_unlearned })
     }
 }
 
@@ -137,11 +152,11 @@ fn joined(row: &Row, end: Part) -> Laid {
     }
     let (boundary, answer) = (prompt.chars().count(), text(end));
     let learned = boundary..boundary + answer.chars().count();
-    Laid { text: format!("{prompt}{answer}"), supervised: Vec::from([learned]), unplaced: 0 }
+    Laid { text: format!("{prompt}{answer}"), supervised: Vec::from([learned]), ..Laid::default() }
 }
 
 /// A row's messages as far as its part `end`, and how many of them are the prompt.
-fn conversation(row: &Row, end: Part) -> (usize, Vec<Message>) {
+pub(super) fn conversation(row: &Row, end: Part) -> (usize, Vec<Message>) {
     let part = |part: Part, role: &str| match row.parts.get(&part) {
         Some(Content::Messages(messages)) => messages.clone(),
         Some(Content::Text(text)) => json!({"role": role, "content": text}).as_object().cloned().into_iter().collect(),

@@ -11,6 +11,11 @@ const MASKED: &str = "masked";
 /// Keys that mean different things to different tools, or more than yes and no.
 const UNCLEAR: [&str; 4] = ["mask", "train_detail", "loss_weight", "loss_scale"];
 
+/// Whether a key of a message says whether it is learned.
+pub fn is_about_learning(key: &str) -> bool {
+    LEARNED.contains(&key) || key == MASKED || UNCLEAR.contains(&key)
+}
+
 /// Whether the assistant's message is learned; `None` where it says nothing of that.
 ///
 /// # Errors

@@ -10,7 +10,7 @@
 //! | see to contents in parts, unusual roles and answers that were cut off | [`parts`] |
 //! | tokenise, cut to length, drop what has nothing left to learn, count | [`encode`], [`counts`] |
 //! | hold the tokens in rows, and what rewards read of each | [`set`], [`text`] |
-//! | name the columns that nothing reads | [`unread`] |
+//! | name the columns that nothing reads, and what a template leaves out of messages | [`unread`], [`unwritten`] |
 
 pub mod counts;
 pub mod encode;
@@ -31,6 +31,7 @@ pub mod split;
 pub mod template;
 pub mod text;
 pub mod unread;
+pub mod unwritten;
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -12,13 +12,11 @@ use std::ops::Range;
 
 use serde_json::{Value, json};
 
-use super::template::{ChatTemplate, Marked, Rendered, Variables};
+use super::template::{ChatTemplate, Marked, REASONING, Rendered, Variables};
 use super::{ASSISTANT, Message, role};
 
 /// Words that stand in for an answer: letters of no script, so that no template changes them.
 const STAND_IN: &str = "\u{E0F0}\u{E0F1}\u{E0F2}\u{E0F3}";
-/// What a message keeps when only its content is replaced.
-const REASONING: [&str; 3] = ["reasoning_content", "thinking", "reasoning"];
 
 /// A conversation with its text.
 pub struct Conversation<'a> {

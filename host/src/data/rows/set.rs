@@ -78,15 +78,16 @@ impl RowSet {
         self.rows.is_empty()
     }
 
-    /// Adds row number `row_number` with its texts, as many as its kind has, and its numbers in `columns`.
-    pub fn push(&mut self, row_number: u64, texts: Vec<Tokens>, row: &Row, columns: &[String]) {
+    /// Adds row number `row_number` with its texts, as many as its kind has, and its numbers in `columns`. `is_cut`: the end of its
+    /// answer is not there.
+    pub fn push(&mut self, row_number: u64, texts: Vec<Tokens>, row: &Row, columns: &[String], is_cut: bool) {
         for tokens in texts {
             self.ids.extend(tokens.ids);
             self.supervised.extend(tokens.supervised);
             self.ends.push(self.ids.len());
         }
         self.rows.push(row_number);
-        self.texts.push(row.text());
+        self.texts.push(RowText { is_cut, ..row.text() });
         let value = |name: &str| row.columns.get(name).and_then(number).unwrap_or(f64::NAN);
         if self.kind == RowKind::Unpaired {
             self.labels.push(value(LABEL));

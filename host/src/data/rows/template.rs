@@ -5,13 +5,14 @@
 //! reach its data.
 
 use std::ops::Range;
+use std::path::Path;
 
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
 use super::{Message, Row};
 use crate::data::jinja::{self, BEGIN, END, Limits, NUMBER_END, from_json};
-use crate::data::{DataError, Result, Tokenizer};
+use crate::data::{DataError, Result, Tokenizer, foreign};
 
 /// Every message on a line of its own; the end-of-text token closes what the assistant says.
 pub const PLAIN: &str = "{% for message in messages %}{% if message.role == 'assistant' %}\
@@ -66,10 +67,13 @@ pub struct Variables {
 /// The column of variables for the template, by transformers' and TRL's name.
 pub const KWARGS: &str = "chat_template_kwargs";
 
+/// The column of documents for the template to write.
+pub const DOCUMENTS: &str = "documents";
+
 /// Variables that every template is given.
 const GIVEN: [&str; 4] = ["messages", "tools", "documents", "add_generation_prompt"];
 /// Names of a message's reasoning, the standard one first.
-const REASONING: [&str; 3] = ["reasoning_content", "thinking", "reasoning"];
+pub(super) const REASONING: [&str; 3] = ["reasoning_content", "thinking", "reasoning"];
 
 impl ChatTemplate {
     /// Reads a template; `tokenizer` spells the special tokens.
@@ -84,6 +88,11 @@ impl ChatTemplate {
     /// The template's text.
     pub fn source(&self) -> &str {
         &self.source
+    }
+
+    /// Whether it reads a variable or an attribute of this name.
+    pub fn mentions(&self, name: &str) -> bool {
+        self.template.mentions(name)
     }
 
     /// Whether it marks what the assistant says.
@@ -143,8 +152,8 @@ impl Variables {
             }
             variables.tools = Some(tools);
         }
-        if template.template.mentions("documents")
-            && let Some(documents) = row.columns.get("documents").filter(|documents| !documents.is_null())
+        if template.template.mentions(DOCUMENTS)
+            && let Some(documents) = row.columns.get(DOCUMENTS).filter(|documents| !documents.is_null())
         {
             let Some(documents) = list_of_objects(documents) else {
                 let what =
@@ -196,6 +205,28 @@ fn as_transformers(message: &Message) -> Message {
         message.insert(REASONING[0].to_owned(), reasoning);
     }
     message
+}
+
+/// The text of a template's file.
+///
+/// # Errors
+/// A file that cannot be read; a Git LFS pointer; bytes that are not UTF-8, with their place.
+pub fn read_template(path: &Path) -> Result<String> {
+    String::from_utf8(foreign::read(path)?).map_err(|error| {
+        let (offset, bytes) = (error.utf8_error().valid_up_to(), error.as_bytes());
+        let byte = bytes.get(offset).copied().unwrap_or_default();
+        let line = 1 + bytes.iter().take(offset).filter(|byte| **byte == b'\n').count();
+        let encoding =
+            if bytes.starts_with(b"\xFF\xFE") || bytes.starts_with(b"\xFE\xFF") { "UTF-16" } else { "LATIN1" };
+        DataError::Unusable {
+            path: path.to_owned(),
+            what: format!(
+                "not UTF-8 text: byte 0x{byte:02X} at offset {offset} (line {line}), and a chat template is UTF-8"
+            ),
+            remedy: format!("convert it: iconv -f {encoding} -t UTF-8 {} > template.jinja", path.display()),
+            source: None,
+        }
+    })
 }
 
 /// sha256 of a template's text, in hexadecimal.

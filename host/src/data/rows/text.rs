@@ -21,6 +21,8 @@ pub struct RowText {
     pub answer: Option<String>,
     /// The other right answers, where the row gives a list of them.
     pub more_answers: Vec<String>,
+    /// Whether the end of the answer is not there: it was cut off by its author, or cut to length.
+    pub is_cut: bool,
     /// Of a prompt, the row as it is written in a file: prompt and columns. Empty for other kinds.
     pub written: Map<String, Value>,
 }
@@ -43,6 +45,7 @@ impl Row {
             columns: self.named_columns(),
             answer: answers.next(),
             more_answers: answers.collect(),
+            is_cut: false,
             written: self.written(),
         }
     }
@@ -87,7 +90,14 @@ impl Row {
             Value::Number(number) => Some(number.to_string()),
             _ => None,
         };
+        let said = |value: &Value| -> Option<String> {
+            let messages = value.as_array().map_or(std::slice::from_ref(value), Vec::as_slice).iter();
+            let mut messages = messages.filter_map(Value::as_object);
+            messages.find(|message| role(message) == ASSISTANT).map(|message| words(message).into_owned())
+        };
         let answers = [ANSWER, "completion", "chosen"].iter().find_map(|name| match self.columns.get(*name)? {
+            // An answer to a prompt of messages is a message too.
+            value if *name != ANSWER && said(value).is_some() => said(value).map(|answer| vec![answer]),
             Value::Array(list) => Some(list.iter().filter_map(one).collect()),
             value => one(value).map(|answer| vec![answer]),
         });

@@ -4,13 +4,13 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-use super::kind::ANSWER;
+use super::kind::{ANSWER, LABEL};
 use super::template::KWARGS;
 use super::text::number;
 use super::{Row, RowKind};
 
 /// Columns that have a meaning of their own, whatever an experiment asks for.
-const OWN: [&str; 3] = ["tools", "documents", KWARGS];
+const OWN: [&str; 2] = ["tools", KWARGS];
 
 /// Columns of strings, lists or objects that are not in `read`, in alphabetical order. Numbers reach the objective.
 pub fn unread(rows: &[&Row], kind: RowKind, read: &BTreeSet<String>) -> Vec<String> {
@@ -20,6 +20,27 @@ pub fn unread(rows: &[&Row], kind: RowKind, read: &BTreeSet<String>) -> Vec<Stri
     };
     names(rows, |value| matches!(value, Value::String(_) | Value::Array(_) | Value::Object(_)))
         .filter(|name| !known(name))
+        .map(str::to_owned)
+        .collect()
+}
+
+/// Numbers that `telos pairs` writes beside its pairs for people.
+const FOR_PEOPLE: [&str; 2] = ["chosen_score", "rejected_score"];
+
+/// Columns of numbers, or true and false, that are not in `read` and that `mentions` does not know, in alphabetical order. They
+/// reach the objective, which need not read them.
+pub fn undeclared(
+    rows: &[&Row],
+    kind: RowKind,
+    read: &BTreeSet<String>,
+    mentions: impl Fn(&str) -> bool,
+) -> Vec<String> {
+    let is_own = |name: &str| match name.strip_suffix("_ended") {
+        Some(part) => kind.texts().iter().any(|end| end.name() == part),
+        None => name == LABEL && kind == RowKind::Unpaired || kind == RowKind::Prompt && name == ANSWER,
+    };
+    names(rows, |value| value.is_boolean() || value.is_number() && number(value).is_some())
+        .filter(|name| !read.contains(*name) && !is_own(name) && !FOR_PEOPLE.contains(name) && !mentions(name))
         .map(str::to_owned)
         .collect()
 }

@@ -10,7 +10,7 @@ use crate::data::rows::template::{PLAIN, Variables};
 use crate::data::rows::{ChatTemplate, Columns, Message, Part, Row, RowKind, jsonl};
 use crate::data::{DataError, Tokenizer};
 
-fn reference(name: &str) -> (Tokenizer, Value) {
+pub(super) fn reference(name: &str) -> (Tokenizer, Value) {
     let folder = references().join("tokenizer").join(name);
     let cases = fs::read(folder.join("cases.json")).unwrap();
     (Tokenizer::open(&folder).unwrap(), serde_json::from_slice(&cases).unwrap())

@@ -4,7 +4,7 @@ use std::io::Write;
 
 use flate2::{Compression, write::GzEncoder};
 
-use crate::data::format::{Purpose, check_running_text, text};
+use crate::data::format::{Purpose, check_learned_text, check_running_text, text};
 use crate::data::rows::{Columns, Row, RowKind, jsonl};
 use crate::data::{DataError, Result};
 
@@ -205,11 +205,79 @@ fn rows_and_settings_are_not_running_text() {
         ("a.csv.gz", "a,b", "a table"),
         ("a.toml", "name = \"a\"", "a file of settings"),
         ("a.txt", ROW, "a file of rows: every line is an object of JSON"),
+        ("a.txt", "[1, \"a\"]\n[2, \"b\"]\n", "a file of rows: every line is a list of JSON, or an object"),
+        ("a.txt", "[\n  {\"a\": 1},\n  {\"a\": 2}\n]\n", "a file of JSON: one object or list"),
+        ("a", "\n{\n  \"text\": \"t\"\n}", "a file of JSON: one object or list"),
+        ("a.txt", "<!DOCTYPE html>\n<html><body>t</body></html>", "an HTML page"),
+        ("a.txt", "# A run.\nname = \"a\"\n\n[train]\nsteps = 1\n", "a file of settings: TOML"),
     ] {
         let says = format!("{name} is {what}, and its syntax would be measured too");
         assert_eq!(check(name, text), Err(says));
     }
-    for text in ["{a} set", "{\"a\": 1}\nand text", "", "[1]"] {
+    for text in [
+        "{a} set",
+        "{\"a\": 1}\nand text",
+        "",
+        "[1]",
+        "# A heading",
+        "<p> is a tag",
+        "a = b, as they say",
+        "[1]\n[2]\n",
+    ] {
         assert_eq!(check("a.txt", text), Ok(()));
     }
+    let remedy = check_running_text("d/a.txt".as_ref(), ROW).unwrap_err().hint().unwrap_or_default();
+    assert!(remedy.contains("`telos eval MODEL --rows d/a.txt`"), "{remedy}");
+}
+
+/// Catches keys and brackets that are learned as text, and a corpus of program code that is refused since a file of it is JSON.
+#[test]
+fn rows_are_not_learned_as_running_text() {
+    let check = |name: &str, text: &str| check_learned_text(name.as_ref(), text).map_err(|error| error.to_string());
+    let says = |name: &str| {
+        format!("{name} is a file of rows, and not running text: its keys and brackets would be learned too")
+    };
+    let text = "{\"text\": \"once\"}\n\n{\"text\": \"upon\"}\n";
+    for name in ["a.jsonl", "a.jsonl.gz", "a.txt", "a.json"] {
+        assert_eq!(check(name, text), Err(says(name)));
+    }
+    for rows in ["{\"other\": 1}", "{\"text\": 1}\n{\"tex"] {
+        assert_eq!(check("a.jsonl", rows), Err(says("a.jsonl")));
+    }
+    for (name, text) in [
+        ("package.json", "{\"name\": \"a\"}"),
+        ("a.txt", "{\"text\": 1}\nand more"),
+        ("a.toml", "a = 1"),
+        ("a.html", "<html>"),
+    ] {
+        assert_eq!(check(name, text), Ok(()), "{name}");
+    }
+    let remedy = check_learned_text("a.jsonl".as_ref(), text).unwrap_err().hint().unwrap_or_default();
+    assert!(remedy.contains("jq -r .text a.jsonl > text.txt"), "{remedy}");
+}
+
+/// Catches other notations that are refused as damaged JSON, without a word of what they are.
+#[test]
+fn other_notations_are_named_as_what_they_are() {
+    let read = |text: &str| jsonl::parse("rows.jsonl".as_ref(), text, RowKind::PromptCompletion, &Columns::new());
+    let says = |text: &str| {
+        let error = read(text).unwrap_err();
+        format!("{error}; {}", error.hint().unwrap_or_default())
+    };
+    for (text, what) in [
+        (
+            "<!DOCTYPE html>\n<html><head></head></html>",
+            "rows.jsonl is an HTML page, and not JSON lines; fetch the file itself",
+        ),
+        ("<?xml version=\"1.0\"?><rows/>", "rows.jsonl is XML, and not JSON lines"),
+        ("- prompt: a\n  completion: b\n", "rows.jsonl is YAML, and not JSON lines; make JSON lines of it: python3"),
+        ("# rows\n---\n- prompt: a\n", "rows.jsonl is YAML, and not JSON lines"),
+        ("prompt: a\ncompletion: b\n", "rows.jsonl is YAML, and not JSON lines"),
+        ("{\"prompt\": \"\\ud83d\", \"completion\": \"b\"}", "rows.jsonl:1: not JSON: half of a pair of surrogates"),
+        ("{\"prompt\": \"\\ude00\", \"completion\": \"b\"}", "rows.jsonl:1: not JSON: half of a pair of surrogates"),
+        ("words and more", "rows.jsonl:1: not JSON: expected"),
+    ] {
+        assert!(says(text).starts_with(what), "{text}: {}", says(text));
+    }
+    assert!(read("{\"prompt\": \"\\ud83d\\ude00\", \"completion\": \"b\"}").is_ok());
 }

@@ -1,10 +1,13 @@
 //! Laws of the data path, and the field's library as reference for tokens.
 
+mod answers;
 mod batching;
 mod cached;
 mod chats;
 mod folders;
 mod formats;
+mod left_out;
+mod marks;
 mod packing;
 mod pairs;
 mod prompts;

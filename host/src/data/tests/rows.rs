@@ -49,7 +49,7 @@ impl Case<'_> {
     }
 
     /// The row's first sequence as text, its supervised tokens in brackets.
-    fn shown(&self, line: Value) -> String {
+    pub(super) fn shown(&self, line: Value) -> String {
         self.all_shown(line).remove(0)
     }
 
@@ -77,7 +77,7 @@ pub(super) fn bytes(tokenizer: &Tokenizer) -> Case<'_> {
     Case { kind: RowKind::PromptCompletion, tokenizer, template: None, longest: 64, truncation: None }
 }
 
-fn pair(prompt: &str, completion: &str) -> Value {
+pub(super) fn pair(prompt: &str, completion: &str) -> Value {
     json!({"prompt": prompt, "completion": completion})
 }
 
@@ -95,23 +95,19 @@ fn gotcha_02_the_completions_first_token_and_its_end_are_targets_and_the_prompts
     assert_eq!(batch.mask, [0.0, 1.0, 1.0, 1.0, 1.0, 1.0]);
 }
 
-/// The end of text is there once and supervised, whoever wrote it: nobody, the row, the template, or the template behind its
-/// mark. Catches a doubled one, one that is fed but never learned, and text behind it that is learned.
+/// The end of text is there once and supervised, whoever wrote it: nobody, the row or the template. Catches a doubled one, one that is fed but never learned, and text behind it that is learned.
 #[test]
 fn gotcha_03_the_end_of_text_is_supervised_exactly_once() {
     let tokenizer = Tokenizer::bytes().unwrap();
     let case = |template| Case { template, ..bytes(&tokenizer) };
     let end = "<|endoftext|>";
     let behind = "{% for m in messages %}{{ m.content }}{% if m.role == 'assistant' %}{{ eos_token + '\\n' }}{% endif %}{% endfor %}";
-    let outside = "{% for m in messages %}{% if m.role == 'assistant' %}{% generation %}{{ m.content }}{% endgeneration %}\
-                   {{ eos_token }}{% else %}{{ m.content }}{% endif %}{% endfor %}";
     let never = "{% for m in messages %}{{ m.content }}{% endfor %}";
     for (template, completion) in [
         (None, "bc".to_owned()),
         (None, format!("bc{end}")),
         (None, format!("bc{end} and more{end}")),
         (Some(behind), "bc".into()),
-        (Some(outside), "bc".into()),
         (Some(never), "bc".into()),
     ] {
         assert_eq!(case(template).shown(pair("a", &completion)), format!("a[bc{end}]"), "{template:?} {completion}");

@@ -41,7 +41,8 @@ fn what_is_no_row_is_refused_by_file_line_and_key() {
         ("[1]".into(), "rows.jsonl:2: a list where an object"),
         (
             json!({"prompt": "a", "answer": "7", "completion": null}).to_string(),
-            "rows.jsonl:2: needs `messages`, or `prompt` and `completion`; it has `prompt`, `answer`; data.columns",
+            "rows.jsonl:2: needs `messages`, or `prompt` and `completion`; it has `prompt`, `answer`; `completion` is null, which counts as missing: give it a value, \
+             \"\" for an empty one, or remove the row; data.columns",
         ),
         (json!({"prompt": "a", "completion": 7}).to_string(), "rows.jsonl:2: `completion`: a number where a string"),
         (chat(json!("hi")), "rows.jsonl:2: `messages`: a string where a list of messages belongs"),

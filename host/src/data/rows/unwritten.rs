@@ -1,0 +1,139 @@
+//! What a chat template leaves out of messages, and an opening of answers that is not how it writes them. Both are found by
+//! rendering rows once more in another way.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::Value;
+
+use super::layout::{Layout, conversation};
+use super::learned::is_about_learning;
+use super::parts::as_read;
+use super::template::{REASONING, Variables};
+use super::{ASSISTANT, Content, Message, Part, Row, RowKind, role};
+
+/// The most rows that are rendered for one key, evenly spread.
+const TRIED: usize = 500;
+/// Keys that every template is expected to write.
+const EXPECTED: [&str; 2] = ["role", "content"];
+/// Before the name of a key of a content's part.
+const IN_PARTS: &str = "content.";
+/// The most characters of an example.
+const SHOWN: usize = 40;
+
+impl Layout {
+    /// Keys of the rows' messages that the template does not write, and how many rows have each: without them it writes the same
+    /// text, in every row that was tried. `content.KEY` is a key of a part of a content. Keys with nothing in them, and those
+    /// that say whether a message is learned, are not among them.
+    pub fn unwritten_keys(&self, rows: &[&Row], kind: RowKind) -> BTreeMap<String, usize> {
+        let mut found: BTreeMap<String, (BTreeMap<String, usize>, Vec<&Row>)> = BTreeMap::new();
+        for row in rows {
+            let keys: BTreeSet<String> = row.parts.values().flat_map(messages).flat_map(keys).collect();
+            for key in keys {
+                // A message's reasoning reaches templates under several names at once.
+                let group = if REASONING.contains(&key.as_str()) { REASONING[0].to_owned() } else { key.clone() };
+                let (names, with_it) = found.entry(group).or_default();
+                *names.entry(key).or_default() += 1;
+                if with_it.last().is_none_or(|last| !std::ptr::eq(*last, *row)) {
+                    with_it.push(row);
+                }
+            }
+        }
+        let is_unwritten = |(names, rows): &(BTreeMap<String, usize>, Vec<&Row>)| {
+            let mut tried = rows.iter().step_by(rows.len().div_ceil(TRIED).max(1));
+            !tried.any(|row| kind.texts().iter().any(|end| self.writes(row, *end, names)))
+        };
+        found.into_values().filter(is_unwritten).flat_map(|(names, _)| names).collect()
+    }
+
+    /// Whether the row's text is another one without these keys of its messages. A template that fails counts as one that reads
+    /// them.
+    fn writes(&self, row: &Row, end: Part, keys: &BTreeMap<String, usize>) -> bool {
+        let Ok(variables) = Variables::of(row, &self.template) else { return true };
+        let (_, messages) = conversation(row, end);
+        let open = end == Part::Prompt;
+        let messages = as_read(&self.template, &messages, &variables, open);
+        let mut without = messages.to_vec();
+        for message in &mut without {
+            message.retain(|key, _| !keys.contains_key(key));
+            for part in message.get_mut("content").and_then(Value::as_array_mut).into_iter().flatten() {
+                if let Value::Object(part) = part {
+                    part.retain(|key, _| !keys.contains_key(&format!("{IN_PARTS}{key}")));
+                }
+            }
+        }
+        let text =
+            |messages: &[Message]| self.template.render(messages, &variables, open).map(|rendered| rendered.text);
+        match (text(&messages), text(&without)) {
+            (Ok(with), Ok(without)) => with != without,
+            _ => true,
+        }
+    }
+
+    /// What there is to say where the template opens the answer that is asked for (`add_generation_prompt`) otherwise than it writes
+    /// a row's last answer: generation then begins otherwise than what is learned. `None`: no row that was tried is so.
+    pub fn other_opening(&self, rows: &[&Row], kind: RowKind) -> Option<String> {
+        if self.template.is_plain() || kind == RowKind::Prompt {
+            return None;
+        }
+        let rows: Vec<&&Row> = rows.iter().filter(|row| self.templates(row)).collect();
+        let tried: Vec<&&Row> = rows.iter().step_by(rows.len().div_ceil(TRIED).max(1)).copied().collect();
+        let found = tried.iter().filter_map(|row| Some((row, self.opening(row, *kind.texts().first()?)?)));
+        let found: Vec<_> = found.collect();
+        let (row, (opened, written)) = found.first()?;
+        Some(format!(
+            "the chat template opens an answer with {opened:?} (add_generation_prompt), and writes {written:?} there in {}, as in {} of \
+             {} rows tried: generation begins otherwise than what is learned, unless the template is made alike in both",
+            row.place,
+            found.len(),
+            tried.len()
+        ))
+    }
+
+    /// What the opening of the last answer ends with, and what the whole text has there, where the two differ.
+    fn opening(&self, row: &Row, end: Part) -> Option<(String, String)> {
+        let variables = Variables::of(row, &self.template).ok()?;
+        let (_, messages) = conversation(row, end);
+        let messages = as_read(&self.template, &messages, &variables, false);
+        let last = messages.iter().rposition(|message| role(message) == ASSISTANT)?;
+        let opened = self.template.render(&messages[..last], &variables, true).ok()?.text;
+        let closed = self.template.render(&messages[..last], &variables, false).ok()?.text;
+        let whole = self.template.render(&messages, &variables, false).ok()?.text;
+        // A template that writes what comes before otherwise once an answer follows says nothing of its opening.
+        let opening = opened.strip_prefix(closed.as_str()).filter(|opening| !opening.is_empty())?;
+        let written = whole.strip_prefix(closed.as_str())?;
+        let shown = |text: &str| text.chars().take(SHOWN).collect::<String>();
+        (!written.starts_with(opening)).then(|| (shown(opening), shown(written)))
+    }
+}
+
+fn messages(content: &Content) -> &[Message] {
+    match content {
+        Content::Messages(messages) => messages,
+        Content::Text(_) => &[],
+    }
+}
+
+/// The keys of a message with something in them that a template may or may not write.
+fn keys(message: &Message) -> Vec<String> {
+    let own = message
+        .iter()
+        .filter(|(key, value)| !EXPECTED.contains(&key.as_str()) && !is_about_learning(key) && !is_empty(value));
+    let mut keys: Vec<String> = own.map(|(key, _)| key.clone()).collect();
+    for part in message.get("content").and_then(Value::as_array).into_iter().flatten() {
+        let of_part = part.as_object().into_iter().flatten();
+        let other = of_part.filter(|(key, value)| !["type", "text"].contains(&key.as_str()) && !is_empty(value));
+        keys.extend(other.map(|(key, _)| format!("{IN_PARTS}{key}")));
+    }
+    keys
+}
+
+/// Whether a value holds nothing that could be written.
+fn is_empty(value: &Value) -> bool {
+    match value {
+        Value::Null => true,
+        Value::String(text) => text.is_empty(),
+        Value::Array(list) => list.is_empty(),
+        Value::Object(map) => map.is_empty(),
+        Value::Bool(_) | Value::Number(_) => false,
+    }
+}
