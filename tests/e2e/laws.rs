@@ -218,7 +218,8 @@ fn equal_rewards_prove_nothing() {
 fn an_objective_with_its_own_text_is_checked_on_it() {
     let lab = Lab::new();
     prompts(&lab);
-    let own = |plugin: &str| format!("[[objective]]\nplugin = \"{plugin}\"\ntext = \"rows.jsonl\"\ntokens = 96\n");
+    lab.write("own.txt", "A fox and a hen went to the old mill by the river. ".repeat(40));
+    let own = |plugin: &str| format!("[[objective]]\nplugin = \"{plugin}\"\ntext = \"own.txt\"\ntokens = 96\n");
     let ptx = crate::road::PPO.replace("[objective]", "[[objective]]");
     for command in ["run", "check"] {
         lab.write("tiny.toml", format!("{SMALL}{ROWS}{ptx}{}", own("wrong-cotangent-sign")));
