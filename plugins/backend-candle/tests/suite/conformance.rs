@@ -80,7 +80,8 @@ fn devices_and_options_that_are_not_there_are_refused_with_the_remedy() {
         Candle::open(&options).err().unwrap()
     };
     let auto = || serde_json::Value::from("auto");
-    for (device, word) in [("cuda:0", "a backend that has CUDA"), ("tpu", "expected cpu or metal"), ("metal", "--features metal")]
+    for (device, word) in
+        [("cuda:0", "a backend that has CUDA"), ("tpu", "expected cpu or metal"), ("metal", "--features metal")]
     {
         let error = refusal(device, auto());
         assert_eq!(error.code, Code::DEVICE, "{error}");
