@@ -39,9 +39,12 @@ pub struct RowsToEvaluate {
 /// How well a model answers rows.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct RowFigures {
-    /// Nats per token of the completions, their end-of-text tokens counted; absent where rows have no completion.
+    /// Nats per token of the completions, their ends counted if `ends_counted`; absent where rows have no completion.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub loss: Option<f64>,
+    /// Whether some row's tokens include the one that ends its answer. A template's marks may leave it out.
+    #[serde(skip)]
+    pub ends_counted: bool,
     /// Share of these tokens that were the most probable one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub token_accuracy: Option<f64>,
@@ -90,12 +93,15 @@ impl Opened {
         };
         let encoder = Encoder { tokenizer: &self.tokenizer, layout: &layout, longest, truncation: None };
         let mut data = encoder.encode(&corpus).map_err(|error| nothing_left(error, &wanted.paths, longest))?;
+        let mut ends_counted = true;
         if let Some(counts) = &mut data.rows {
             // Nothing is learned here.
-            counts.no_end_learned = false;
+            (ends_counted, counts.no_end_learned) = (!counts.no_end_learned, false);
+            counts.other_opening = None;
         }
         let mut figures = RowFigures {
             loss: None,
+            ends_counted,
             token_accuracy: None,
             tokens: 0,
             exact_match: None,
@@ -164,8 +170,8 @@ fn read(options: &RowOptions) -> Result<RowCorpus> {
         let file = options.paths.first().map_or("ROWS", String::as_str);
         return Err(Error::request(format!("{paths}: these are pairs, and completions are evaluated")).with_hint(format!(
             "for the chosen answers: jq -c 'if .prompt then {{prompt, completion: .chosen}} else {{messages: .chosen}} end' {file} > \
-             chosen.jsonl, and `--rows chosen.jsonl`; for the rejected ones likewise; how well a model ranks pairs is told by a run's \
-             evaluations"
+             chosen.jsonl, and `--rows chosen.jsonl`; for the rejected ones likewise; the evaluations of a run \
+             report how well a model ranks pairs"
         )));
     }
     // Prompts with an answer among their columns are no completions; where they are not read either, the first error counts, but
@@ -193,7 +199,9 @@ fn nothing_left(error: DataError, paths: &[String], longest: usize) -> Error {
         ))
         .with_hint("shorten the prompts, or evaluate a model with a longer context");
     }
-    Error::request(format!("{paths}: no row has anything to evaluate: {counts}"))
+    let counts = counts.to_string();
+    let notes = counts.split_once("; ").map_or(String::new(), |(_, notes)| format!(": {notes}"));
+    Error::request(format!("{paths}: no row has anything to evaluate{notes}"))
         .with_hint("look at the rows: their answers are empty, or say that they are not learned")
 }
 

@@ -451,8 +451,10 @@ impl Trainer {
         let step = self.state.step;
         // Nothing can be resumed, and the next try would find the name taken.
         if step == 0 && self.folder.discard() {
-            return error
-                .with_details([format!("no step was done: {} is removed again", self.folder.path().display())]);
+            return error.with_details([format!(
+                "removed {}: the run ended before its first step",
+                self.folder.path().display()
+            )]);
         }
         if self.torn {
             let kept = self.checkpoints.latest().ok().flatten();

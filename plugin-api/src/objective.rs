@@ -68,7 +68,7 @@ pub trait Objective {
     }
 
     /// Returns the loss of a micro-batch: each term's *sum* (never a mean; 0 for a batch
-    /// without supervised tokens) and its cotangents. Every term that the options enable is
+    /// without sequences, and of a term per supervised token for one without such tokens) and its cotangents. Every term that the options enable is
     /// returned for every batch, once, with a cotangent for each statistic that it depends on, and none for statistics that are not
     /// required. The host refuses everything that [`crate::contract::loss`] lists.
     ///

@@ -204,10 +204,10 @@ fn a_plugin_that_calls_exit_fails_the_run_whatever_the_call() {
 #[test]
 fn a_start_that_crashed_leaves_no_run_behind() {
     let (lab, answer) = odd("exit-loss", &[]);
-    answer.refuses(1, &["call `loss`, before step 1", "no step was done", "is removed again"]);
+    answer.refuses(1, &["call `loss`, before step 1", "removed ", "the run ended before its first step"]);
     assert!(!lab.tiny_run().0.exists(), "{answer:#?}");
     let (aborted, answer) = odd("abort-loss", &[]);
-    answer.refuses(1, &["SIGABRT", "is removed again"]);
+    answer.refuses(1, &["SIGABRT", "the run ended before its first step"]);
     assert!(!aborted.tiny_run().0.exists(), "{answer:#?}");
     let panicked = Lab::tiny();
     panicked.run(&["objective.plugin=panics-in-loss"]).refuses(1, &["panics-in-loss"]);
@@ -419,7 +419,7 @@ fn dev_notes_changed_plugins_and_replaces_a_run_without_a_checkpoint() {
     // In development nothing is pinned, and what fails before a step is done is removed.
     build(0);
     let broken = ["--set", "objective.fault=no-terms"];
-    run(&[&["--dev"][..], &broken].concat()).refuses(1, &["no term", "is removed again"]);
+    run(&[&["--dev"][..], &broken].concat()).refuses(1, &["no term", "the run ended before its first step"]);
     assert!(!lab.at("runs/plugins.lock").exists() && !lab.tiny_run().0.exists());
     // A run that dies in a later step has no checkpoint and is replaced.
     let dies = ["--set", "objective.fault=exit-loss", "--set", "objective.at_step=3", "--set", "eval.every=0"];
@@ -454,7 +454,7 @@ fn dev_notes_changed_plugins_and_replaces_a_run_without_a_checkpoint() {
 #[test]
 fn a_failed_start_leaves_neither_folder_nor_pin() {
     let (lab, answer) = odd("no-terms", &[]);
-    answer.refuses(1, &["runs/tiny is removed again"]);
+    answer.refuses(1, &["removed ", "runs/tiny: the run ended before its first step"]);
     assert!(!lab.tiny_run().0.exists() && !lab.at("runs/plugins.lock").exists());
     lab.run(&["objective.plugin=odd", "train.steps=2"]).succeeds();
     let stage = |fault: &str| {

@@ -186,25 +186,20 @@ impl Batcher {
         Ok(windows)
     }
 
-    /// How many sequences (pairs, prompts) an epoch has at this context length, and how often a window of full size reads each of
-    /// them: above 1 where it is larger than the epoch.
+    /// How many sequences (pairs, prompts) an epoch has at this context length, and how many the first window takes: more where it
+    /// reads some of them again.
     ///
     /// # Errors
     /// As [`Batcher::next_window`].
-    pub fn reads_of_a_window(&self, context: usize) -> Result<(usize, f64)> {
-        let options = BatcherOptions { epochs: Some(1), ..self.options.clone() };
-        let mut epoch = Batcher::new(self.tokens.clone(), options)?;
-        let (mut sequences, mut positions) = (0, 0);
-        while let Some(stretch) = epoch.peek(context)? {
+    pub fn first_window(&self, context: usize) -> Result<(usize, usize)> {
+        let of = |epochs| Batcher::new(self.tokens.clone(), BatcherOptions { epochs, ..self.options.clone() });
+        let (mut epoch, mut sequences) = (of(Some(1))?, 0);
+        while epoch.peek(context)?.is_some() {
             epoch.state.taken += 1;
             sequences += 1;
-            positions += stretch.targets();
         }
-        let reads = match self.options.batch {
-            BatchSize::Sequences(most) => most as f64 / sequences.max(1) as f64,
-            BatchSize::Tokens(most) => most as f64 / positions.max(1) as f64,
-        };
-        Ok((sequences, reads))
+        let taken = if sequences == 0 { 0 } else { of(None)?.take(context)?.len() };
+        Ok((sequences, taken))
     }
 
     /// The documents or rows that the next `windows` windows read, at this context length.

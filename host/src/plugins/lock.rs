@@ -3,7 +3,7 @@
 //! A plugin is pinned when it is first used. Later, other bytes under the same name stop the run, so that nobody
 //! compares two runs that were not made by the same code. It pins identity, not behaviour: a plugin is trusted code.
 
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
@@ -16,6 +16,8 @@ use crate::error::{Error, Result};
 /// The file's name.
 pub const FILE: &str = "plugins.lock";
 
+/// The file, beside the lock, that the process which writes the lock holds.
+const ALONE: &str = ".plugins.lock";
 const HEADER: &str = "\
 # The bytes of the plugins that the runs in this folder were made with. Written by telos; keep it with the runs.
 # `telos run --update-lock` accepts changed plugins.
@@ -179,7 +181,7 @@ impl Lock {
         let failed = |cause: io::Error| Error::run(format!("cannot write {}", self.path.display())).with_cause(cause);
         let folder = self.path.parent().unwrap_or(Path::new("."));
         // Held until the end of this function.
-        let _alone = fs::create_dir_all(folder).and_then(|()| alone_in(folder)).map_err(failed)?;
+        let _alone = fs::create_dir_all(folder).and_then(|()| alone(&folder.join(ALONE))).map_err(failed)?;
         let mut pins = read(&self.path)?;
         for own in &self.pinned {
             match pins.iter_mut().find(|pin| pin.is_of(own)) {
@@ -205,11 +207,14 @@ impl Lock {
     }
 }
 
-/// Waits until no other process holds `folder`, and holds it as long as the returned file is open.
-fn alone_in(folder: &Path) -> io::Result<File> {
-    let file = File::open(folder)?;
-    file.lock()?;
-    Ok(file)
+/// Waits until no other process holds the file at `path`, and holds it as long as the returned file is open. The file is opened for
+/// writing, which NFS requires of a lock; a file system without locks lets every process through.
+fn alone(path: &Path) -> io::Result<File> {
+    let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
+    match file.lock() {
+        Err(error) if error.kind() != io::ErrorKind::Unsupported => Err(error),
+        _ => Ok(file),
+    }
 }
 
 fn read(path: &Path) -> Result<Vec<Pin>> {

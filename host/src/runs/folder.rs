@@ -14,8 +14,8 @@ const CHECKPOINTS: &str = "checkpoints";
 /// The files of a run beside its checkpoints.
 const FILES: [&str; 5] = ["experiment.toml", "receipt.json", "metrics.jsonl", "timing.jsonl", "samples.jsonl"];
 
-/// What already lies in a run's or a pipeline's folder, or in the folder of runs, under this name, whatever its upper and lower case;
-/// `None`: nothing of ours.
+/// The file or folder of telos, in the folder of a run, a pipeline or all runs, that has this name, ignoring case; `None` if there is
+/// none.
 pub fn own_file(name: &str) -> Option<&'static str> {
     let pipelines = [crate::pipeline::folder::FILE, crate::plugins::lock::FILE];
     let all = FILES.into_iter().chain([CHECKPOINTS]).chain(pipelines);

@@ -195,7 +195,8 @@ impl Receipt {
         let mut backend = BackendUse { threads: 0, ..self.backend.clone() };
         backend.instruction_set.take_if(|_| !with_instruction_set);
         let (command, replaced, changed, unpinned, unproved) = Default::default();
-        serde_json::to_value(Self { command, replaced, changed, unpinned, unproved, backend, ..self.clone() })
+        let rows = self.rows.clone().map(RowCounts::without_notes);
+        serde_json::to_value(Self { command, replaced, changed, unpinned, unproved, backend, rows, ..self.clone() })
             .unwrap_or_default()
     }
 }

@@ -161,7 +161,7 @@ fn report(status: ExitStatus, crumbs: &File, args: &[OsString]) -> ExitCode {
     if let Some(error) = error {
         let error = match &trace.run {
             Some(run) if has_crashed(status) && !resumes(args) && RunFolder::discard_unstarted(run) => {
-                error.with_details([format!("no step was done: {} is removed again", run.display())])
+                error.with_details([format!("removed {}: the run ended before its first step", run.display())])
             }
             Some(run) => way_on(error, run, args),
             None => error,

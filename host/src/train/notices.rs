@@ -136,8 +136,8 @@ fn never_returned(manifest: &ObjectiveManifest, returned: impl Fn(&str) -> bool)
 pub fn at_start(experiment: &Experiment, learner: &Learner) -> Result<Vec<String>> {
     let mut said = single_answers(experiment, &learner.objectives);
     if let Length::Steps(steps) = experiment.train.length {
-        let (rows, reads) = learner.batcher.reads_of_a_window(learner.context(0))?;
-        said.extend(read_again(experiment, rows, reads));
+        let (rows, taken) = learner.batcher.first_window(learner.context(0))?;
+        said.extend(read_again(experiment, rows, taken));
         said.extend(no_warmup(experiment.train.schedule.warmup, steps));
     }
     Ok(said)
@@ -151,20 +151,24 @@ fn no_warmup(warmup: Span, steps: u64) -> Option<String> {
     })
 }
 
-/// The note for a batch or rollout that reads each of the data's `rows` rows more than once: `reads` times.
-fn read_again(experiment: &Experiment, rows: usize, reads: f64) -> Option<String> {
+/// The note for a batch or rollout that takes more rows than the data's `rows`.
+fn read_again(experiment: &Experiment, rows: usize, taken: usize) -> Option<String> {
     let noun = if matches!(experiment.data, Data::Text { .. }) { "sequence" } else { "row" };
     let (reader, size) = match experiment.rollout {
         Some(_) => ("rollout", "rollout.prompts"),
         None => ("step", "train.batch"),
     };
-    (reads > 1.0).then(|| again(reader, size, noun, rows, reads))
+    (taken > rows).then(|| again(reader, size, noun, rows, taken))
 }
 
-fn again(reader: &str, size: &str, noun: &str, rows: usize, reads: f64) -> String {
-    let what = if rows == 1 { format!("the data's only {noun}") } else { format!("each of the data's {rows} {noun}s") };
+fn again(reader: &str, size: &str, noun: &str, rows: usize, taken: usize) -> String {
+    let what = match (rows, taken / rows.max(1)) {
+        (1, times) => format!("the data's only {noun} {times} times"),
+        (_, 1) => format!("some of the data's {rows} {noun}s twice"),
+        (_, times) => format!("each of the data's {rows} {noun}s at least {times} times"),
+    };
     format!(
-        "{size} is larger than the training data: every {reader} reads {what} {reads:.1} times; a smaller {size} reads it once, and \
+        "{size} is larger than the training data: every {reader} reads {what}; a smaller {size} reads it once, and \
          train.epochs in place of train.steps reads it once an epoch"
     )
 }
@@ -221,18 +225,19 @@ mod tests {
     /// Catches a count that is not the rows' and a rollout that is called a step.
     #[test]
     fn a_batch_larger_than_the_data_is_said() {
-        let said = again("step", "train.batch", "row", 8, 4.0);
+        let said = again("step", "train.batch", "row", 8, 35);
         assert!(
             said.starts_with(
-                "train.batch is larger than the training data: every step reads each of the data's 8 rows 4.0 times"
+                "train.batch is larger than the training data: every step reads each of the data's 8 rows at least 4 times"
             ),
             "{said}"
         );
         assert!(said.contains("train.epochs"), "{said}");
         assert!(
-            again("rollout", "rollout.prompts", "row", 1, 1.5)
-                .contains("every rollout reads the data's only row 1.5 times")
+            again("rollout", "rollout.prompts", "row", 1, 3)
+                .contains("every rollout reads the data's only row 3 times")
         );
+        assert!(again("step", "train.batch", "row", 100, 101).contains("reads some of the data's 100 rows twice"));
     }
 
     /// Catches a warm-up that rounds to nothing without a word.

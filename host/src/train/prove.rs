@@ -72,7 +72,7 @@ pub(super) struct Proof {
     pub(super) id: String,
     /// A line for each law that it contradicts.
     pub(super) contradictions: Vec<String>,
-    /// Terms that the batch tells nothing of.
+    /// Terms whose cotangents are all 0 in this batch.
     pub(super) silent: Vec<String>,
 }
 
@@ -83,7 +83,8 @@ impl Proof {
     }
 }
 
-/// Checks those of `objectives` that stand in `tables` against the quick laws on one window.
+/// Checks those of `objectives` that stand in `tables` against the quick laws on one window: each on the first micro-batch in which
+/// every term has a cotangent other than 0, else on the last one.
 ///
 /// # Errors
 /// The plugins' and the backend's own: what fails here would fail in the step.
@@ -96,7 +97,9 @@ pub(super) fn proofs(
     trail: &Trail,
 ) -> Result<Vec<Proof>> {
     let is_any_here = objectives.iter().any(|active| tables.contains(&active.table));
-    let Some(first) = micro_batches.first().filter(|_| is_any_here) else { return Ok(Vec::new()) };
+    if !is_any_here || micro_batches.is_empty() {
+        return Ok(Vec::new());
+    }
     let joined = match objectives.needs().rollouts {
         // What `prepare` answered to a rollout rides along with its sequences.
         true => Joined::default(),
@@ -106,34 +109,48 @@ pub(super) fn proofs(
     let objectives = &*objectives;
     let pass = Pass { model, roles, objectives };
     let run = |packed: &PackedBatch| Ok(pass.run(packed, Keep::Nothing)?.batch);
-    let (batch, part, rows): (Batch<'_>, Part, Vec<u64>) = if objectives.coupled() {
-        let whole = join(micro_batches);
-        let batches: Vec<Batch<'_>> = micro_batches.iter().map(run).collect::<Result<_>>()?;
-        (join_batches(&batches, &whole), Part::whole(&whole), whole.rows.clone())
-    } else {
-        let part = Part::all(micro_batches).first().copied().unwrap_or_else(|| Part::whole(first));
-        (run(first)?, part, first.rows.clone())
+    let whole = objectives.coupled().then(|| join(micro_batches));
+    let places: Vec<(&PackedBatch, Part)> = match &whole {
+        Some(whole) => vec![(whole, Part::whole(whole))],
+        None => micro_batches.iter().zip(Part::all(micro_batches)).collect(),
     };
-    // What is not even a loss is refused as in any step.
-    objectives.losses(&batch, &joined, part, &rows, trail)?;
-    let mut found = Vec::new();
-    for (index, active) in objectives.iter().enumerate().filter(|(_, active)| tables.contains(&active.table)) {
-        trail.objective(&active.id, "the quick laws");
-        let quick = Quick {
-            manifest: &active.manifest,
-            objective: active.instance.as_ref(),
-            plain: prepared.plain(active.table),
-            batch: &joined.with(index, &batch, part),
-            vocabulary: usize::try_from(prepared.config.vocab).unwrap_or(usize::MAX),
+    let mut found: BTreeMap<usize, Proof> = BTreeMap::new();
+    for (place, (packed, part)) in places.iter().enumerate() {
+        if objectives.iter().all(|active| !tables.contains(&active.table) || found.contains_key(&active.table)) {
+            break;
+        }
+        let batch: Batch<'_> = match &whole {
+            Some(whole) => {
+                let batches: Vec<Batch<'_>> = micro_batches.iter().map(run).collect::<Result<_>>()?;
+                join_batches(&batches, whole)
+            }
+            None => run(packed)?,
         };
-        let silent = quick.silent_terms().unwrap_or_default();
-        let report = quick.verify();
-        let line = |line: &Line| format!("{}: {}; expected: {}", line.group, line.detail, meaning(&line.group));
-        let contradictions = report.failures().map(line).collect();
-        found.push(Proof { table: active.table, id: active.id.clone(), contradictions, silent });
+        // What is not even a loss is refused as in any step.
+        objectives.losses(&batch, &joined, *part, &packed.rows, trail)?;
+        for (index, active) in objectives.iter().enumerate().filter(|(_, active)| tables.contains(&active.table)) {
+            if found.contains_key(&active.table) {
+                continue;
+            }
+            trail.objective(&active.id, "the quick laws");
+            let quick = Quick {
+                manifest: &active.manifest,
+                objective: active.instance.as_ref(),
+                plain: prepared.plain(active.table),
+                batch: &joined.with(index, &batch, *part),
+                vocabulary: usize::try_from(prepared.config.vocab).unwrap_or(usize::MAX),
+            };
+            let silent = quick.silent_terms().unwrap_or_default();
+            if !silent.is_empty() && place + 1 < places.len() {
+                continue;
+            }
+            let line = |line: &Line| format!("{}: {}; expected: {}", line.group, line.detail, meaning(&line.group));
+            let contradictions = quick.verify().failures().map(line).collect();
+            found.insert(active.table, Proof { table: active.table, id: active.id.clone(), contradictions, silent });
+        }
     }
     trail.host();
-    Ok(found)
+    Ok(found.into_values().collect())
 }
 
 fn meaning(law: &str) -> &'static str {
@@ -155,7 +172,7 @@ pub(super) fn uncompared(found: &[Proof]) -> Vec<String> {
     let line = |Proof { id, silent, .. }: &Proof| {
         let terms = silent.iter().map(|term| format!("`{term}`")).collect::<Vec<_>>().join(", ");
         format!(
-            "objective \"{id}\": the quick laws could not check {terms}: every cotangent is 0 in the batches so far, as where all \
+            "objective \"{id}\": the quick laws could not check {terms}: their cotangents are 0 in the batches so far, as where all \
              rewards are equal; the next start checks again"
         )
     };

@@ -193,10 +193,10 @@ fn check_phases(key: &str, warmup: Span, decay: Option<Span>, length: Length, no
         };
         let (warmup, decay) = (told(warmup, a), told(decay, b));
         let what = if b > 0 {
-            format!("warm-up of {warmup} and decay of {decay} steps")
+            format!("{warmup} steps of warm-up and {decay} of decay do")
         } else {
-            format!("warm-up of {warmup} steps")
+            format!("{warmup} steps of warm-up do")
         };
-        notes.refuse(key, format!("{what} does not fit into {steps} steps"));
+        notes.refuse(key, format!("{what} not fit into {steps} steps"));
     }
 }

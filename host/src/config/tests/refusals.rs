@@ -476,9 +476,9 @@ fn schedules_take_only_what_their_kind_uses_and_fit_into_the_run() {
     );
     train(
         "schedule = { kind = \"wsd\", warmup = 90 }",
-        "exp.toml:8:28: train.schedule.warmup: warm-up of 90 and decay of 20 (0.2 of the run) steps does not fit into 100 steps",
+        "exp.toml:8:28: train.schedule.warmup: 90 steps of warm-up and 20 (0.2 of the run) of decay do not fit into 100 steps",
     );
-    train("warmup = 101", "exp.toml:8:1: train.warmup: warm-up of 101 steps does not fit into 100 steps");
+    train("warmup = 101", "exp.toml:8:1: train.warmup: 101 steps of warm-up do not fit into 100 steps");
     train(
         "warmup = 10\nschedule = { warmup = 5 }",
         "exp.toml:8:1: train.warmup: contradicts train.schedule.warmup: give one of them",

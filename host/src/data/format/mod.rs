@@ -217,21 +217,37 @@ const TO_EXPERIMENT: &str = "name the text that is to be measured; `telos check`
 const TO_TEXT: &str = "take its text out, for example: python3 -c \"import bs4; print(bs4.BeautifulSoup(open('IN'), 'html.parser').get_text())\" > text.txt; \
      rows are measured by `telos eval MODEL --rows`";
 
+/// Keys that only rows of training data have.
+const ROW_KEYS: [&str; 14] = [
+    "text",
+    "content",
+    "prompt",
+    "completion",
+    "messages",
+    "conversations",
+    "chosen",
+    "rejected",
+    "instruction",
+    "output",
+    "question",
+    "answer",
+    "response",
+    "story",
+];
+
 /// Refuses a file of rows where running text is learned: its keys and brackets would be learned too.
 ///
 /// # Errors
-/// JSON lines by the ending of the file's name, or since every line is an object of JSON with a key of rows.
+/// JSON lines whose first object has a key of rows: by the ending of the file's name, or since every line is an object of JSON.
 pub fn check_learned_text(path: &Path, text: &str) -> Result<()> {
     let first = text.lines().find(|line| !line.trim().is_empty()).unwrap_or_default();
     let has_row_keys = || {
         let row: serde_json::Map<String, serde_json::Value> = serde_json::from_str(first.trim()).unwrap_or_default();
-        ["text", "prompt", "messages", "conversations", "chosen", "instruction"]
-            .iter()
-            .any(|key| row.contains_key(*key))
+        ROW_KEYS.iter().any(|key| row.contains_key(*key))
     };
     let is_lines = ["jsonl", "ndjson"].contains(&ending(path).as_str());
-    // One torn line does not make a text of the others.
-    if !(is_lines && are_rows(first) || are_rows(text) && has_row_keys()) {
+    // One torn line does not make a text of the others. Objects with other keys may be a file among code.
+    if !(has_row_keys() && (is_lines || are_rows(text))) {
         return Ok(());
     }
     let remedy = "take the text out of it: jq -r .text IN > text.txt makes one document; a document for each row: mkdir texts && python3 -c \
@@ -283,7 +299,10 @@ pub(super) fn is_html(text: &str) -> bool {
     ["<!doctype html", "<html", "<head>", "<body"].iter().any(|opening| head.starts_with(opening))
 }
 
-/// Whether the whole text is TOML with a value in it. Comments alone may be headings, and headers of tables alone footnotes.
+/// Whether the whole text is TOML with a table and a value in it. Comments alone may be headings, headers of tables alone
+/// footnotes, and values alone lines of code.
 fn is_toml(text: &str) -> bool {
-    text.contains('=') && toml::from_str::<toml::Table>(text).is_ok_and(|table| !table.is_empty())
+    text.contains('=')
+        && text.lines().any(|line| line.starts_with('['))
+        && toml::from_str::<toml::Table>(text).is_ok_and(|table| !table.is_empty())
 }

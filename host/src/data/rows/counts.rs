@@ -64,6 +64,15 @@ pub struct RowCounts {
     pub other_opening: Option<String>,
 }
 
+impl RowCounts {
+    /// These counts without what is only said to the user and follows from the plugins' descriptions and the template.
+    #[must_use]
+    pub fn without_notes(self) -> Self {
+        let (unread_columns, undeclared_columns, unwritten_keys, other_opening) = Default::default();
+        Self { unread_columns, undeclared_columns, unwritten_keys, other_opening, ..self }
+    }
+}
+
 fn is_zero(count: &usize) -> bool {
     *count == 0
 }

@@ -1,15 +1,16 @@
 //! Rows as token ids with the tokens that are supervised, cut to length. What cannot be learned is dropped and counted.
 //!
 //! A token is supervised where its place in the text overlaps a supervised stretch. Where a chat template marks what is learned,
-//! the tokens of its marks are supervised and no others, as in transformers, and the template's own ending stays. Else a token that ends answers (see
-//! [`Tokenizer::is_end`]) closes what is supervised, once: where the text spells one, there; else the end-of-text token is put
-//! at the end. Then nothing stands after the last supervised token, since nothing there would be learned.
+//! the tokens of its marks are supervised and no others, as in transformers, and the template's own ending stays. Else what is
+//! supervised ends with one token that ends answers (see [`Tokenizer::is_end`]): the one in the text, or, if there is none, the
+//! end-of-text token, which is added. Tokens after it are left out, since nothing there would be learned.
 //!
 //! The token that inputs begin with is put in front of rows that are joined as they are. A row that a chat template writes
 //! begins as the template says.
 //!
 //! Both answers of a pair stand behind the same prompt tokens. Where a tokenizer joins the prompt's last characters to an
-//! answer's first ones, and not to the other's, the prompt ends before those characters on both sides.
+//! answer's first ones, and not to the other's, the prompt ends before those characters on both sides. Where marks say what is
+//! learned, each side learns what its marks hold.
 
 use std::collections::BTreeMap;
 
@@ -132,6 +133,7 @@ impl Encoder<'_> {
                 begun_with(self.tokenizer.prefix().filter(|_| !self.layout.templates(row)), tokens)
             });
             let tokens: Vec<Tokens> = tokens.collect();
+            let is_exact = both().all(|(laid, _)| laid.is_exact);
             for tokens in &tokens {
                 self.tokenizer.within_model(&tokens.ids).map_err(|error| DataError::Json {
                     place: row.place.clone(),
@@ -139,7 +141,7 @@ impl Encoder<'_> {
                     what: format!("{error}; {}", error.hint().unwrap_or_default()),
                 })?;
             }
-            let fitted = self.fit(kind, tokens).map_err(|dropped| match dropped {
+            let fitted = self.fit(kind, tokens, is_exact).map_err(|dropped| match dropped {
                 Dropped::Empty if laid.iter().any(|laid| laid.is_unlearned) => Dropped::Unlearned,
                 dropped => dropped,
             });
@@ -167,13 +169,15 @@ impl Encoder<'_> {
         Ok(if cut { without_closing(laid, row, end) } else { laid })
     }
 
-    /// A row cut to length, and whether it was cut.
-    fn fit(&self, kind: RowKind, mut texts: Vec<Tokens>) -> Result<(Vec<Tokens>, bool), Dropped> {
+    /// A row cut to length, and whether it was cut. `is_exact`: marks say which tokens are learned.
+    fn fit(&self, kind: RowKind, mut texts: Vec<Tokens>, is_exact: bool) -> Result<(Vec<Tokens>, bool), Dropped> {
         if let [chosen, rejected] = texts.as_mut_slice() {
             if chosen.ids == rejected.ids {
                 return Err(Dropped::Same);
             }
-            share_the_prompt(chosen, rejected);
+            if !is_exact {
+                share_the_prompt(chosen, rejected);
+            }
         }
         if !texts.iter().all(|tokens| tokens.serves(kind)) {
             return Err(Dropped::Empty);

@@ -50,7 +50,7 @@ pub fn items<'a>(path: &Path, text: &'a str, names: &'a Columns) -> Result<Vec<I
 fn other_notation(text: &str) -> Option<(&'static str, &'static str)> {
     let text = text.trim_start();
     if format::is_html(text) {
-        let remedy = "fetch the file itself: a page stands there where a download wants a login, or was given the page's address";
+        let remedy = "fetch the file itself: the download needs a login, or the address was a web page's";
         return Some(("an HTML page, and not JSON lines", remedy));
     }
     if text.starts_with('<') {

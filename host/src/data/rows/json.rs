@@ -48,8 +48,8 @@ pub fn value_at(text: &str, start: usize, names: &Columns) -> Result<(Value, usi
 
 /// The key that stands last in `text`, which ends where its value, or something in its value, begins.
 fn last_key(text: &str) -> Option<&str> {
-    let (before, _) = text.rsplit_once("\":").or_else(|| text.rsplit_once("\" :"))?;
-    before.rsplit_once('"').map(|(_, key)| key)
+    let end = ["\":", "\" :"].iter().filter_map(|colon| text.rfind(colon)).max()?;
+    text[..end].rsplit_once('"').map(|(_, key)| key)
 }
 
 fn strict(text: &str, start: usize) -> Result<(Value, usize), Fault> {
@@ -288,6 +288,9 @@ mod tests {
             );
             let nested = format!("{{\"7\": 7, \"n\" : {{\"m\": [{large}]}}}}");
             assert_eq!(what(&nested), format!("the integer at column 23 {says} `m` where nothing reads it"));
+            for row in [format!("{{\"a\": 7, \"m\" : {large}}}"), format!("{{\"a\" : 7, \"m\": {large}}}")] {
+                assert!(what(&row).ends_with("or remove `m` where nothing reads it"), "{row}: {}", what(&row));
+            }
         }
     }
 

@@ -179,7 +179,7 @@ fn check_answer(answer: Option<&Value>) -> Result<(), String> {
         Some(Value::String(text)) if is_list_of_texts(text) => Err(
             "a list within a string; several right answers are a list: jq -c '.answer |= fromjson' makes one of it (Python's \
              notation: ast.literal_eval and json.dumps); where the brackets are part of the one answer, put the string into a list: \
-             jq -c '.answer |= [.]'"
+             jq -c '.answer |= [.]'; give other values another key"
                 .to_owned(),
         ),
         Some(Value::Array(list)) if list.is_empty() => {

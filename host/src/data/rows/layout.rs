@@ -22,7 +22,7 @@ pub struct Laid {
     pub unplaced: usize,
     /// Whether the template's own marks say what is learned: exactly that is, as in transformers, and nothing is added.
     pub is_exact: bool,
-    /// Whether what the template writes behind the last mark stays: the text ends with an answer.
+    /// Whether the text ends with an answer: then what the template writes after the last mark stays in it, unlearned.
     pub keeps_ending: bool,
     /// Whether there are answers, and every one of them says that it is not learned.
     pub is_unlearned: bool,

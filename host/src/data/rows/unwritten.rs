@@ -13,8 +13,10 @@ use super::{ASSISTANT, Content, Message, Part, Row, RowKind, role};
 
 /// The most rows that are rendered for one key, evenly spread.
 const TRIED: usize = 500;
-/// Keys that every template is expected to write.
-const EXPECTED: [&str; 2] = ["role", "content"];
+/// Keys that are not named: every template is expected to write the first two, and the third only says which call a tool answers.
+const NOT_NAMED: [&str; 3] = ["role", "content", "tool_call_id"];
+/// Who speaks where a message holds what a tool answered.
+const TOOL: &str = "tool";
 /// Before the name of a key of a content's part.
 const IN_PARTS: &str = "content.";
 /// The most characters of an example.
@@ -69,8 +71,8 @@ impl Layout {
         }
     }
 
-    /// What there is to say where the template opens the answer that is asked for (`add_generation_prompt`) otherwise than it writes
-    /// a row's last answer: generation then begins otherwise than what is learned. `None`: no row that was tried is so.
+    /// A note if the generation prompt (`add_generation_prompt`) differs from the beginning of learned answers; `None` if it is the
+    /// same in every row that was tried.
     pub fn other_opening(&self, rows: &[&Row], kind: RowKind) -> Option<String> {
         if self.template.is_plain() || kind == RowKind::Prompt {
             return None;
@@ -81,8 +83,8 @@ impl Layout {
         let found: Vec<_> = found.collect();
         let (row, (opened, written)) = found.first()?;
         Some(format!(
-            "the chat template opens an answer with {opened:?} (add_generation_prompt), and writes {written:?} there in {}, as in {} of \
-             {} rows tried: generation begins otherwise than what is learned, unless the template is made alike in both",
+            "the chat template opens an answer with {opened:?} (add_generation_prompt), but writes {written:?} there in {}, as in {} of \
+             {} rows tried: generated answers begin differently from learned ones; change the template to write the same in both",
             row.place,
             found.len(),
             tried.len()
@@ -115,9 +117,9 @@ fn messages(content: &Content) -> &[Message] {
 
 /// The keys of a message with something in them that a template may or may not write.
 fn keys(message: &Message) -> Vec<String> {
-    let own = message
-        .iter()
-        .filter(|(key, value)| !EXPECTED.contains(&key.as_str()) && !is_about_learning(key) && !is_empty(value));
+    // Which tool answered stands in the call before it too.
+    let is_known = |key: &str| NOT_NAMED.contains(&key) || key == "name" && role(message) == TOOL;
+    let own = message.iter().filter(|(key, value)| !is_known(key) && !is_about_learning(key) && !is_empty(value));
     let mut keys: Vec<String> = own.map(|(key, _)| key.clone()).collect();
     for part in message.get("content").and_then(Value::as_array).into_iter().flatten() {
         let of_part = part.as_object().into_iter().flatten();

@@ -5,6 +5,7 @@ use serde_json::json;
 use super::chats::reference;
 use super::rows::{Case, bytes, pair};
 use crate::data::Tokenizer;
+use crate::data::rows::RowKind;
 
 /// Gotcha 50: what a run learns is the reference's assistant mask, token by token. Catches a token that is learned beside the marks,
 /// one that is added behind them, and an ending of the template that is taken off.
@@ -82,4 +83,18 @@ fn gotcha_50_a_templates_marks_say_exactly_what_is_learned() {
     let plain = bytes(&tokenizer);
     assert!(plain.encode(std::slice::from_ref(&cut)).1.no_end_learned);
     assert!(!plain.encode(&[cut, pair("a", "b")]).1.no_end_learned);
+}
+
+/// Gotcha 50: each side of a pair learns what the marks hold. Catches thoughts outside of the marks that are learned because the two
+/// answers part there.
+#[test]
+fn gotcha_50_both_sides_of_a_pair_learn_what_is_marked() {
+    let tokenizer = Tokenizer::bytes().unwrap();
+    let template = "{% for m in messages %}{% if m.role == 'assistant' %}{% if m.reasoning_content %}<{{ m.reasoning_content }}>{% endif %}\
+                    {% generation %}{{ m.content }}{% endgeneration %}{% else %}{{ m.content }}:{% endif %}{% endfor %}";
+    let case = Case { kind: RowKind::Preference, template: Some(template), ..bytes(&tokenizer) };
+    let row = json!({"prompt": [{"role": "user", "content": "q"}],
+        "chosen": [{"role": "assistant", "content": "good", "reasoning_content": "hm"}],
+        "rejected": [{"role": "assistant", "content": "bad"}]});
+    assert_eq!(case.all_shown(row), ["q:<hm>[good]", "q:[bad]"]);
 }

@@ -54,6 +54,20 @@ fn points(case: &Case<'_>) -> Result<Vec<Point>, Fault> {
     Ok(all)
 }
 
+/// Why a comparison of two halves of a batch does not hold.
+enum Between {
+    /// The gradient of one half depends on the other.
+    Flows(Fault),
+    /// The loss of the changed batch could not be computed or compared.
+    Fails(Fault),
+}
+
+impl<E: Into<Fault>> From<E> for Between {
+    fn from(error: E) -> Self {
+        Between::Fails(error.into())
+    }
+}
+
 /// What is declared to be detached is detached, under its name; and of labelled answers no gradient flows from one row into
 /// another: where rows meet (KTO's reference point), the meeting point is a constant. In other coupled losses rows may meet in the
 /// gradient on purpose, as contrastive ones do: that they do is a note.
@@ -66,7 +80,10 @@ pub(super) fn stop_gradients(case: &Case<'_>) -> Outcome {
         if case.coupled() {
             let flows = flows_between_rows(case, objective.as_ref(), &batch, &loss, &detached);
             match flows {
-                Err(fault) if case.manifest().data == DataKind::UNPAIRED => return Err(fault.shown_by(&batch)),
+                Err(Between::Flows(fault)) if case.manifest().data == DataKind::UNPAIRED => {
+                    return Err(fault.shown_by(&batch));
+                }
+                Err(Between::Fails(fault)) => return Err(fault.shown_by(&batch)),
                 flows => flow |= flows.is_err(),
             }
         }
@@ -99,7 +116,7 @@ fn flows_between_rows(
     batch: &Batch<'_>,
     loss: &Loss,
     detached: &[Detached],
-) -> Result<(), Fault> {
+) -> Result<(), Between> {
     let units = sequences::units(batch)?;
     let front: Vec<usize> = units[..units.len() / 2].concat();
     let moved = case.fill(batch, Values::Near(0xf10))?;
@@ -115,10 +132,10 @@ fn flows_between_rows(
     };
     let same = half(loss, batch)?.same_cotangents(&half(&found, &mixed)?, Alike::Rounding);
     same.map(drop).map_err(|fault| {
-        fault.within(
+        Between::Flows(fault.within(
             "the gradient by one labelled answer flows through the others (what they meet in, such as KTO's reference \
              point, is a constant of the gradient: `detach_as` or `stop_gradient`)",
-        )
+        ))
     })
 }
 

@@ -1,5 +1,7 @@
 //! The laws that take milliseconds, of one instance on a batch of its own experiment: what contradicts them is not worth training.
 
+use std::collections::BTreeSet;
+
 use super::{
     Generator, Values,
     case::{Fault, Held, Outcome, fault},
@@ -105,30 +107,42 @@ impl Quick<'_> {
         sequences::units(self.batch)
     }
 
-    /// The part of the batch that the laws look at: the first units that have a cotangent other than 0, then the first of the others.
+    /// The part of the batch that the laws look at: of each term the first unit that has a cotangent other than 0, then the first of
+    /// the others that have one, then the first without.
     fn part(&self) -> Result<Batch<'static>> {
         if self.coupled()? {
             return Ok(sequences::owned(self.batch));
         }
-        let with_gradient = self.sequences_with_gradient()?;
-        let (first, others): (Vec<_>, Vec<_>) =
-            self.units()?.into_iter().partition(|unit| unit.iter().any(|s| with_gradient.get(*s) == Some(&true)));
-        let units: Vec<Vec<usize>> = first.into_iter().chain(others).take(UNITS).collect();
-        sequences::select(self.batch, &units.concat())
+        let (units, terms) = (self.units()?, self.sequences_with_gradient()?);
+        let has_gradient = |unit: &[usize], term: &[bool]| unit.iter().any(|s| term.get(*s) == Some(&true));
+        let first_of_terms: BTreeSet<usize> =
+            terms.iter().filter_map(|term| units.iter().position(|unit| has_gradient(unit, term))).collect();
+        let rank = |unit: usize| match first_of_terms.contains(&unit) {
+            true => 0,
+            false if terms.iter().any(|term| has_gradient(&units[unit], term)) => 1,
+            false => 2,
+        };
+        let mut order: Vec<usize> = (0..units.len()).collect();
+        order.sort_by_key(|unit| rank(*unit));
+        let chosen: Vec<usize> = order.into_iter().take(UNITS).flat_map(|unit| units[unit].clone()).collect();
+        sequences::select(self.batch, &chosen)
     }
 
-    /// Whether each sequence has a cotangent other than 0.
-    fn sequences_with_gradient(&self) -> Result<Vec<bool>> {
-        let offsets = self.batch.offsets()?;
-        let mut found = vec![false; self.batch.sequences()?];
-        for (statistic, values) in self.objective.loss(self.batch)?.terms.iter().flat_map(|term| &term.cotangents) {
-            let Some(array) = self.batch.find(statistic) else { continue };
-            for (s, found) in found.iter_mut().enumerate() {
-                let rows = if array.scope == Scope::TOKEN { offsets[s]..offsets[s + 1] } else { s..s + 1 };
-                *found |= values.get(rows.start * array.cols..rows.end * array.cols).is_some_and(tells);
+    /// Of each term, whether each sequence has a cotangent other than 0.
+    fn sequences_with_gradient(&self) -> Result<Vec<Vec<bool>>> {
+        let (offsets, sequences) = (self.batch.offsets()?, self.batch.sequences()?);
+        let of_term = |term: &Term| {
+            let mut found = vec![false; sequences];
+            for (statistic, values) in &term.cotangents {
+                let Some(array) = self.batch.find(statistic) else { continue };
+                for (s, found) in found.iter_mut().enumerate() {
+                    let rows = if array.scope == Scope::TOKEN { offsets[s]..offsets[s + 1] } else { s..s + 1 };
+                    *found |= values.get(rows.start * array.cols..rows.end * array.cols).is_some_and(tells);
+                }
             }
-        }
-        Ok(found)
+            found
+        };
+        Ok(self.objective.loss(self.batch)?.terms.iter().map(of_term).collect())
     }
 
     /// The batch with its differentiable statistics moved a little.
