@@ -2,7 +2,7 @@
 //!
 //! | step | file |
 //! |---|---|
-//! | take the text out of a file, or say what the file is | [`format`] |
+//! | take the text out of a file, or say what the file is | [`mod@format`] |
 //! | find, read and check running text; hold some out | [`text`], [`synthetic`] (both make a [`Corpus`]) |
 //! | read rows, hold some out, write them as text, tokenise them | [`rows`] |
 //! | what a file or name is where something else is wanted | [`foreign`] |

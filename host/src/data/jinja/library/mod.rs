@@ -5,7 +5,7 @@
 //! | filters of texts and numbers, `tojson`; filters of lists | [`filters`], [`sequences`] |
 //! | tests | [`predicates`] |
 //! | functions | [`functions`] |
-//! | methods of Python's types; those of strings; two ways to format | [`methods`], [`strings`], [`format`] |
+//! | methods of Python's types; those of strings; two ways to format | [`methods`], [`strings`], [`mod@format`] |
 
 mod filters;
 pub mod format;
