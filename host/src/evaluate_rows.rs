@@ -169,8 +169,8 @@ fn read(options: &RowOptions) -> Result<RowCorpus> {
     if options.read(RowKind::Preference).is_ok() {
         let file = options.paths.first().map_or("ROWS", String::as_str);
         return Err(Error::request(format!("{paths}: these are pairs, and completions are evaluated")).with_hint(format!(
-            "for the chosen answers: jq -c 'if .prompt then {{prompt, completion: .chosen}} else {{messages: .chosen}} end' {file} > \
-             chosen.jsonl, and `--rows chosen.jsonl`; for the rejected ones likewise; the evaluations of a run \
+            "for the chosen answers: jq -c 'if .prompt then {{prompt, completion: .chosen}} elif (.chosen | type) == \"array\" then {{messages: .chosen}} \
+             else {{prompt: \"\", completion: .chosen}} end' {file} > chosen.jsonl, and `--rows chosen.jsonl`; for the rejected ones likewise; the evaluations of a run \
              report how well a model ranks pairs"
         )));
     }

@@ -172,6 +172,17 @@ impl Forced {
         Ok(command)
     }
 
+    /// Trajectories and oracles of models, on every backend, with this set.
+    ///
+    /// # Errors
+    /// Where cargo cannot be called.
+    pub fn model_tests(&self) -> Result<Command> {
+        let mut command = cargo::cargo()?;
+        self.set(&mut command);
+        command.args(["test", "--release", "--workspace", "--test", "model", "--no-fail-fast"]);
+        Ok(command)
+    }
+
     /// Runs through the built program that train on the torch plugin, with this set.
     ///
     /// # Errors

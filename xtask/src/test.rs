@@ -171,7 +171,7 @@ fn forced(
                 return Ok(Outcome::Skipped(taken.note()));
             }
             eprintln!("   {}", taken.note());
-            for command in [set.plugin_tests(libtorch, workspace)?, set.runs()?] {
+            for command in [set.plugin_tests(libtorch, workspace)?, set.model_tests()?, set.runs()?] {
                 *all &= tests(command, built.folder()?, totals)?;
             }
             Ok(Outcome::Noted(taken.note()))

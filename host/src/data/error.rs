@@ -75,7 +75,7 @@ pub enum DataError {
     #[error("the held-out share must be at least 0 and below 1, not {0}")]
     HeldOutShare(f64),
     /// The held-out side came out without a single target.
-    #[error("a held-out share of {share} of {what} leaves no text to evaluate on")]
+    #[error("a held-out share of {share} of {what} leaves nothing to evaluate on")]
     NothingHeldOut {
         /// Which data.
         what: String,
@@ -83,7 +83,7 @@ pub enum DataError {
         share: f64,
     },
     /// The held-out side took all there is.
-    #[error("a held-out share of {share} of {what} leaves no text to train on")]
+    #[error("a held-out share of {share} of {what} leaves nothing to train on")]
     NothingToTrain {
         /// Which data.
         what: String,
@@ -237,9 +237,13 @@ impl DataError {
             Self::TooShort { .. } => "give more text, or a smaller context",
             Self::HeldOutShare(_) => "0.1 holds out a tenth",
             Self::NothingHeldOut { .. } => {
-                "hold out a larger share, give more text, or name a file of its own to evaluate on"
+                "hold out a larger share, give more text or rows, or name a file of its own to evaluate on (data.eval_path); rows of one \
+                 prompt stay on one side, so that a few prompts cannot be split by a share"
             }
-            Self::NothingToTrain { .. } => "hold out a smaller share, or give more text",
+            Self::NothingToTrain { .. } => {
+                "hold out a smaller share, give more text or rows, or name a file of its own to evaluate on (data.eval_path); rows of one \
+                 prompt stay on one side, so that a few prompts cannot be split by a share"
+            }
             Self::Overlap { .. } => "evaluate on text that is not trained on, or hold out a share of the training text",
             Self::Tokenizer { .. } => {
                 "give a tokenizer.json of the Hugging Face tokenizers library, or a folder that holds one"

@@ -126,13 +126,15 @@ impl Prepared {
         let mut data = encoder.encode(&corpus)?;
         if let Some(counts) = &mut data.rows {
             let every: Vec<&Row> = corpus.train.iter().chain(&corpus.held_out).collect();
-            counts.inexact_columns = unread::inexact(&every);
             let mut read = self.read_columns()?;
             if every.iter().all(|row| layout.reads_documents(row) || !row.has(DOCUMENTS)) {
                 read.insert(DOCUMENTS.to_owned());
             }
             counts.unread_columns = unread::unread(&every, kind, &read);
             counts.undeclared_columns = unread::undeclared(&every, kind, &read, |name| self.names_column(name));
+            // Those that never reach an objective have a note of their own.
+            let (ragged, inexact) = (&counts.ragged_columns, &counts.inexact_columns);
+            counts.undeclared_columns.retain(|name| !ragged.contains(name) && !inexact.contains(name));
         }
         Ok(data)
     }

@@ -177,6 +177,9 @@ impl fmt::Display for Pairs {
         if self.no_text > 0 {
             writeln!(f, "passed over {} answers with bytes that make no character", self.no_text)?;
         }
+        if self.pairs == 0 {
+            return write!(f, "score      {:.4} of all; no pair was written", self.mean);
+        }
         write!(
             f,
             "score      {:.4} of all, {:.4} of the chosen, {:.4} of the rejected",

@@ -11,7 +11,7 @@ use super::{
     Trainer,
     exact::questions,
     held_out,
-    learner::Opened,
+    learner::{Learner, Opened},
     measured,
     notices::Notices,
     prove::ToProve,
@@ -80,6 +80,10 @@ pub(super) fn trainer(mut prepared: Prepared, resume: bool, show: Show) -> Resul
     }
     let earlier = folder.as_ref().filter(|_| checkpoint.is_some()).map(|folder| folder.receipt());
     let mut receipt = receipts::receipt(&prepared, &data, &learner, earlier.as_deref(), state.step)?;
+    if checkpoint.is_some() {
+        // What may still be refused comes before anything of the run is written.
+        take_up(&prepared, &mut learner, &state)?;
+    }
     if checkpoint.is_some() && !changes.lines.is_empty() {
         receipt.changed.push(Replaced { after_step: state.step, changes: changes.lines.clone() });
     }
@@ -142,8 +146,25 @@ pub(super) fn trainer(mut prepared: Prepared, resume: bool, show: Show) -> Resul
         to_prove: ToProve::default(),
         prepared,
     };
-    trainer.take_up(resume, checkpoint)?;
+    trainer.say_where(resume, checkpoint);
     Ok(trainer)
+}
+
+/// Puts data order and objectives where the checkpoint says.
+fn take_up(prepared: &Prepared, learner: &mut Learner, state: &TrainState) -> Result<()> {
+    let mut place = state.data.clone();
+    if prepared.accepts_fixed_rows {
+        // The receipt has been held against the one before: other rows are refused by now.
+        place.data = learner.batcher.state().data.clone();
+    }
+    learner.batcher.restore(place)?;
+    for (beside, place) in learner.beside.iter_mut().zip(state.beside.clone()) {
+        beside.batcher.restore(place)?;
+    }
+    for (active, text) in learner.every_objective().zip(state.objectives.clone()) {
+        active.restore_exactly(&state::from_hex(&text)?)?;
+    }
+    Ok(())
 }
 
 /// The token cache is written while a request may still be refused: where it made the folder of runs, it goes again then.
@@ -169,8 +190,8 @@ impl Drop for Uncertain {
 }
 
 impl Trainer {
-    /// Puts data order and objectives where the checkpoint says, and tells the user where the run stands.
-    fn take_up(&mut self, resume: bool, checkpoint: Option<Checkpoint>) -> Result<()> {
+    /// Prints the model's notes and where the run stands.
+    fn say_where(&mut self, resume: bool, checkpoint: Option<Checkpoint>) {
         for note in self.learner.model.config().notes.iter().chain(&self.prepared.tokenizer.notes()) {
             self.progress.message(&format!("note: {note}"));
         }
@@ -178,27 +199,13 @@ impl Trainer {
             if resume {
                 self.progress.message("there is no checkpoint yet: the run begins again from its first step");
             }
-            return Ok(());
+            return;
         };
         if let Some(note) = checkpoint.stand_in() {
             self.progress.message(&note);
         }
-        let mut place = self.state.data.clone();
-        if self.prepared.accepts_fixed_rows {
-            // The receipt has been held against the one before: other rows are refused by now.
-            place.data = self.learner.batcher.state().data.clone();
-        }
-        self.learner.batcher.restore(place)?;
-        for (beside, place) in self.learner.beside.iter_mut().zip(self.state.beside.clone()) {
-            beside.batcher.restore(place)?;
-        }
-        let saved = self.state.objectives.clone();
-        for (active, text) in self.learner.every_objective().zip(saved) {
-            active.restore_exactly(&state::from_hex(&text)?)?;
-        }
         let (step, total) = (self.state.step, self.state.total);
         self.progress.message(&format!("going on after step {step} of {total}"));
-        Ok(())
     }
 
     /// Whether the run had come to its end before it was taken up again.

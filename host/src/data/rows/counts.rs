@@ -105,7 +105,11 @@ impl fmt::Display for RowCounts {
                 "earlier answers not learned: the chat template rewrites them once later messages follow, and hides where they \
                  stand ({% generation %} in data.chat_template marks them)",
             ),
-            (self.shared_tokens, "with a token that holds the prompt's end and the answer's beginning"),
+            (
+                self.shared_tokens,
+                "with a token that holds the prompt's end and the answer's beginning, so that generated answers begin with other tokens \
+                 than learned ones (move the space or line break at the prompt's end to the beginning of the answer)",
+            ),
             (
                 self.joined_without_space,
                 "joined with nothing between prompt and answer (data.chat_template = \"plain\" puts a line break there)",

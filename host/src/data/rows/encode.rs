@@ -22,7 +22,7 @@ use super::layout::{Laid, Layout};
 use super::parts::without_closing;
 use super::set::Tokens;
 use super::text::number;
-use super::{Part, Row, RowCorpus, RowCounts, RowKind, RowSet};
+use super::{Part, Row, RowCorpus, RowCounts, RowKind, RowSet, unread};
 use crate::data::tokenizer::Placed;
 use crate::data::{DataError, Result, Tokenizer, TrainingData};
 
@@ -70,6 +70,8 @@ impl Encoder<'_> {
         let mut counts = RowCounts { kind, dropped_held_out_prompt: corpus.leaks, ..RowCounts::default() };
         let every: Vec<&Row> = corpus.train.iter().chain(&corpus.held_out).collect();
         (counts.columns, counts.ragged_columns) = numeric_columns(&every);
+        counts.inexact_columns = unread::inexact(&every);
+        counts.ragged_columns.retain(|name| !counts.inexact_columns.contains(name));
         if counts.ragged_columns.iter().any(|column| column == MARGIN)
             && kind == RowKind::Preference
             && let Some(without) = every.iter().find(|row| row.columns.get(MARGIN).and_then(number).is_none())

@@ -91,7 +91,8 @@ impl Layout {
         ))
     }
 
-    /// What the opening of the last answer ends with, and what the whole text has there, where the two differ.
+    /// What the opening of the last answer ends with, and what the whole text has there, where the two differ. Where the template marks
+    /// what is learned, the opening is to be all that stands before the first mark.
     fn opening(&self, row: &Row, end: Part) -> Option<(String, String)> {
         let variables = Variables::of(row, &self.template).ok()?;
         let (_, messages) = conversation(row, end);
@@ -99,12 +100,21 @@ impl Layout {
         let last = messages.iter().rposition(|message| role(message) == ASSISTANT)?;
         let opened = self.template.render(&messages[..last], &variables, true).ok()?.text;
         let closed = self.template.render(&messages[..last], &variables, false).ok()?.text;
-        let whole = self.template.render(&messages, &variables, false).ok()?.text;
+        let whole = self.template.render(&messages, &variables, false).ok()?;
         // A template that writes what comes before otherwise once an answer follows says nothing of its opening.
-        let opening = opened.strip_prefix(closed.as_str()).filter(|opening| !opening.is_empty())?;
-        let written = whole.strip_prefix(closed.as_str())?;
+        let opening = opened.strip_prefix(closed.as_str())?;
+        let written = whole.text.strip_prefix(closed.as_str())?;
+        let (is_same, written) = match &whole.marked {
+            Some(marks) => {
+                let before = closed.chars().count();
+                let first = marks.iter().map(|mark| mark.place.start).find(|start| *start >= before)?;
+                let written: String = written.chars().take(first - before).collect();
+                (written == opening, written)
+            }
+            None => (written.starts_with(opening), written.to_owned()),
+        };
         let shown = |text: &str| text.chars().take(SHOWN).collect::<String>();
-        (!written.starts_with(opening)).then(|| (shown(opening), shown(written)))
+        (!is_same).then(|| (shown(opening), shown(&written)))
     }
 }
 

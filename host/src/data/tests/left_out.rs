@@ -76,6 +76,18 @@ fn an_opening_that_differs_from_what_is_learned_is_named() {
     let found = opening(&thinks).unwrap_or_default();
     assert!(found.contains(r#""<|im_start|>assistant\n<think>\n""#), "{found}");
     assert!(found.contains(r#""<|im_start|>assistant\na<|im_end|>"#) && found.contains("rows.jsonl:1"), "{found}");
+    // With marks, an opening that is missing or too short leaves out what every learned answer stands behind.
+    for (writes, is_named) in [("A:", false), ("A", true), ("", true)] {
+        let marks = format!(
+            "{{% for m in messages %}}{{% if m.role == 'assistant' %}}A:{{% generation %}}{{{{ m.content }}}}{{% endgeneration %}}\
+             {{% else %}}{{{{ m.content }}}};{{% endif %}}{{% endfor %}}{{% if add_generation_prompt %}}{writes}{{% endif %}}"
+        );
+        let found = opening(&marks);
+        assert_eq!(
+            found.is_some_and(|note| note.contains(&format!("{writes:?} (add_generation_prompt), but writes \"A:\""))),
+            is_named
+        );
+    }
 }
 
 /// Catches a column of numbers that nothing reads and nobody hears of, and one that is read and named.
