@@ -16,7 +16,7 @@ use crate::error::{Error, Result};
 /// The file's name.
 pub const FILE: &str = "plugins.lock";
 
-/// The file, beside the lock, that the process which writes the lock holds.
+/// The file that a process locks while it writes `plugins.lock`.
 const ALONE: &str = ".plugins.lock";
 const HEADER: &str = "\
 # The bytes of the plugins that the runs in this folder were made with. Written by telos; keep it with the runs.

@@ -24,7 +24,7 @@ pub fn unread(rows: &[&Row], kind: RowKind, read: &BTreeSet<String>) -> Vec<Stri
         .collect()
 }
 
-/// Numbers that `telos pairs` writes beside its pairs for people.
+/// Scores that `telos pairs` adds to its pairs; the user reads them, and no objective does.
 const FOR_PEOPLE: [&str; 2] = ["chosen_score", "rejected_score"];
 
 /// Columns of numbers, or true and false, that are not in `read` and that `mentions` does not know, in alphabetical order. They

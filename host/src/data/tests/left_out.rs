@@ -90,7 +90,7 @@ fn an_opening_that_differs_from_what_is_learned_is_named() {
     }
 }
 
-/// Catches a column of numbers that nothing reads and nobody hears of, and one that is read and named.
+/// Catches a column of numbers that nothing reads and no note names, and a note on one that is read.
 #[test]
 fn columns_of_numbers_that_nothing_names_are_named() {
     let read = |line: Value, kind| -> Row {

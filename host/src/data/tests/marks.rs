@@ -7,7 +7,7 @@ use super::rows::{Case, bytes, pair};
 use crate::data::Tokenizer;
 use crate::data::rows::RowKind;
 
-/// Gotcha 50: what a run learns is the reference's assistant mask, token by token. Catches a token that is learned beside the marks,
+/// Gotcha 50: what a run learns is the reference's assistant mask, token by token. Catches a token outside of the marks that is learned,
 /// one that is added behind them, and an ending of the template that is taken off.
 #[test]
 fn gotcha_50_what_is_learned_is_the_references_assistant_mask() {

@@ -95,7 +95,8 @@ fn gotcha_02_the_completions_first_token_and_its_end_are_targets_and_the_prompts
     assert_eq!(batch.mask, [0.0, 1.0, 1.0, 1.0, 1.0, 1.0]);
 }
 
-/// The end of text is there once and supervised, whoever wrote it: nobody, the row or the template. Catches a doubled one, one that is fed but never learned, and text behind it that is learned.
+/// The end-of-text token is there once and supervised, whether the row, the template or neither writes it. Catches a doubled one, one
+/// that is fed but never learned, and text after it that is learned.
 #[test]
 fn gotcha_03_the_end_of_text_is_supervised_exactly_once() {
     let tokenizer = Tokenizer::bytes().unwrap();
