@@ -58,7 +58,11 @@ use crate::{
     },
     error::{Error, Result},
     generate::GenerateOptions,
-    runs::{Checkpoints, Interrupt, Progress, RunFolder, disk::shown, progress::Show},
+    runs::{
+        Checkpoints, Interrupt, Progress, RunFolder,
+        disk::{shown, write_durably},
+        progress::Show,
+    },
 };
 use answers::{Exam, Policy};
 use arrays::{cut, unpack};
@@ -91,6 +95,8 @@ pub struct Trainer {
     folder: RunFolder,
     /// Where the folder was moved to while the run went on.
     moved_to: Option<PathBuf>,
+    /// The experiment of a run that was made longer, written with its next checkpoint: until then the run is the shorter one.
+    longer: Option<String>,
     checkpoints: Checkpoints,
     records: Records,
     progress: Progress,
@@ -457,6 +463,10 @@ impl Trainer {
         })?;
         for warning in &saved.warnings {
             self.progress.message(warning);
+        }
+        if let Some(text) = &self.longer {
+            write_durably(&self.folder.experiment(), text.as_bytes())?;
+            self.longer = None;
         }
         let name = saved.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         self.progress.message(&format!("saved {name} in {:.2} s", start.elapsed().as_secs_f64()));

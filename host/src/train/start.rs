@@ -63,7 +63,8 @@ pub(super) fn trainer(mut prepared: Prepared, resume: bool, show: Show) -> Resul
     let mut state = TrainState::new(total, learner.batcher.state().clone());
     if let Some(checkpoint) = &checkpoint {
         state = TrainState::read(&checkpoint.path)?;
-        if changes.length {
+        // Or a process was killed between writing the longer experiment and its first checkpoint.
+        if total != state.total {
             changes.lines.extend(resume::lengthen(&mut state, total, &experiment)?);
         }
         state::read_moments(&learner.adam, &checkpoint.path)?;
@@ -86,7 +87,11 @@ pub(super) fn trainer(mut prepared: Prepared, resume: bool, show: Show) -> Resul
         states = take_up(&prepared, &mut learner, &state, &checkpoint.path)?;
     }
     if checkpoint.is_some() && !changes.lines.is_empty() {
-        receipt.changed.push(Replaced { after_step: state.step, changes: changes.lines.clone() });
+        let changed = Replaced { after_step: state.step, changes: changes.lines.clone() };
+        // A process that was killed before its first checkpoint has said so already.
+        if receipt.changed.last() != Some(&changed) {
+            receipt.changed.push(changed);
+        }
     }
     // From here on files are written that stay.
     uncertain.keep();
@@ -101,12 +106,17 @@ pub(super) fn trainer(mut prepared: Prepared, resume: bool, show: Show) -> Resul
     if state.step > 0 {
         prepared.lock.save()?;
     }
-    write_durably(&folder.experiment(), experiment.to_toml()?.as_bytes())?;
+    // Logs that are not those of the checkpoint are refused before the run's own files change.
+    let records = checkpoint.is_some().then(|| Records::open(&folder, &state)).transpose()?;
+    let mut longer = Some(experiment.to_toml()?);
+    if !changes.length {
+        longer.take().map_or(Ok(()), |text| write_durably(&folder.experiment(), text.as_bytes()))?;
+    }
     if !state.ended {
         receipt.write(&folder.receipt())?;
     }
     let checkpoints = Checkpoints::new(&folder, experiment.checkpoint.keep, checkpoint.as_ref().map(|c| c.step))?;
-    let records = Records::open(&folder, &state)?;
+    let records = records.map_or_else(|| Records::open(&folder, &state), Ok)?;
     let progress = Progress::new(state.step, total, show);
     if let Some(note) = folder.note() {
         progress.message(&format!("note: {note}"));
@@ -139,6 +149,7 @@ pub(super) fn trainer(mut prepared: Prepared, resume: bool, show: Show) -> Resul
         questions,
         folder,
         moved_to: None,
+        longer,
         checkpoints,
         records,
         progress,
