@@ -71,6 +71,13 @@ fn gotcha_61_a_pipeline_goes_on_after_a_kill_in_a_stages_first_save_or_first_fil
     fs::write(lab.at("runs/tiny/.tmp-pipeline.toml-2147480000"), "name").expect("written");
     lab.resume(&[]).succeeds();
     equal();
+    // Without its record of the file, `run` would name --resume, which would name `run`.
+    fs::remove_file(lab.at("runs/tiny/pipeline.toml")).expect("removed");
+    lab.run(&[]).refuses(2, &["--resume"]);
+    let answer = lab.resume(&[]);
+    answer.succeeds();
+    assert!(answer.err.contains("pipeline.toml is missing"), "{answer:#?}");
+    assert!(lab.at("runs/tiny/pipeline.toml").is_file());
 }
 
 /// Catches a longer last stage that counts as done because the process which made it longer was killed before its first checkpoint.

@@ -3,6 +3,7 @@
 //! `runs/PIPELINE/STAGE` is a run like any other; `runs/PIPELINE/pipeline.toml` is the file as resolved, itself a pipeline. A
 //! stage that is run anew finds its place free: the earlier run is moved to `runs/PIPELINE/STAGE.1`, or `.2` and so on.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -13,7 +14,7 @@ use super::Part;
 use crate::config::{Experiment, Pipeline};
 use crate::error::{Error, Result};
 use crate::runs::checkpoint::{Checkpoint, Checkpoints, latest};
-use crate::runs::disk::{holds_unfinished, remove_abandoned, sync_folder, write_durably};
+use crate::runs::disk::{holds_unfinished, is_unfinished, remove_abandoned, sync_folder, write_durably};
 use crate::runs::folder::{Existing, is_empty, is_replaceable};
 use crate::runs::receipt::ModelSource;
 use crate::runs::{Receipt, RunFolder};
@@ -80,6 +81,9 @@ pub fn tidy(pipeline: &Pipeline) -> Result<Vec<String>> {
         remove_abandoned(&folder)?;
     }
     let mut lines = Vec::new();
+    if !folder.join(FILE).is_file() && has_begun(pipeline) {
+        lines.push(format!("{} is missing and is written again", folder.join(FILE).display()));
+    }
     for index in 0..pipeline.stages().len() {
         let own = pipeline.stage_folder(index);
         let checkpoints = own.join("checkpoints");
@@ -146,7 +150,7 @@ pub fn to_do(
         return Err(Error::request(format!("{} is a run and no pipeline's folder", folder.display()))
             .with_hint("choose another name by --name"));
     }
-    if resume && !folder.join(FILE).is_file() {
+    if resume && !folder.join(FILE).is_file() && !has_begun(pipeline) {
         return Err(Error::request(format!("there is no pipeline {} to resume", folder.display()))
             .with_hint("leave --resume out to start it"));
     }
@@ -191,12 +195,18 @@ pub fn to_do(
         .collect()
 }
 
+/// Whether a stage has a run.
+fn has_begun(pipeline: &Pipeline) -> bool {
+    (0..pipeline.stages().len()).any(|index| pipeline.stage_folder(index).join("experiment.toml").is_file())
+}
+
 fn refuse_content(pipeline: &Pipeline, dev: bool) -> Result<()> {
     let folder = pipeline.folder();
     let existing = if dev { Existing::ReplaceUnsaved } else { Existing::Keep };
     let mut entries = fs::read_dir(&folder).into_iter().flatten().flatten();
     let is_free = |path: &Path| is_replaceable(path, existing) || is_empty(path);
-    if entries.all(|entry| entry.file_name() == FILE || is_free(&entry.path())) {
+    let is_ours = |name: &OsStr| name == FILE || is_unfinished(name);
+    if entries.all(|entry| is_ours(&entry.file_name()) || is_free(&entry.path())) {
         return Ok(());
     }
     Err(Error::request(format!("the pipeline \"{}\" exists already: {}", pipeline.name(), folder.display())).with_hint(

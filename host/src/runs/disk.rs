@@ -163,7 +163,7 @@ fn temporary(path: &Path) -> PathBuf {
 }
 
 /// Whether an interrupted write left a file or folder of this name.
-pub(super) fn is_unfinished(name: &OsStr) -> bool {
+pub(crate) fn is_unfinished(name: &OsStr) -> bool {
     name.to_string_lossy().starts_with(UNFINISHED)
 }
 
