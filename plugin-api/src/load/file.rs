@@ -209,18 +209,17 @@ fn sealed_copy(path: &Path, bytes: &[u8]) -> io::Result<File> {
     Ok(file)
 }
 
-/// Opens a regular file, and says which one it is; a pipe is refused instead of waited for.
-///
-/// # Errors
-/// The system's reason; not a regular file.
-pub fn open_regular(path: &Path) -> io::Result<(File, Identity)> {
-    let waits_not = rustix::fs::OFlags::NONBLOCK.bits() as i32;
-    let file = OpenOptions::new().read(true).custom_flags(waits_not).open(path)?;
-    let metadata = file.metadata()?;
-    if !metadata.is_file() {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file"));
-    }
-    Ok((file, Identity::from(&metadata)))
+/// Opens a regular file, and says which one it is. A pipe is not waited for, and to open a device can have effects.
+fn open_regular(path: &Path) -> io::Result<(File, Identity)> {
+    let regular = |metadata: Metadata| match metadata.is_file() {
+        true => Ok(Identity::from(&metadata)),
+        false => Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file")),
+    };
+    regular(path.metadata()?)?;
+    let non_blocking = rustix::fs::OFlags::NONBLOCK.bits() as i32;
+    let file = OpenOptions::new().read(true).custom_flags(non_blocking).open(path)?;
+    let identity = regular(file.metadata()?)?;
+    Ok((file, identity))
 }
 
 /// Opens a library for good.

@@ -9,7 +9,7 @@ mod reward;
 mod scan;
 
 pub use backend::LoadedSession;
-pub use file::{Companion, Identity, LibraryFile, open_regular};
+pub use file::{Companion, Identity, LibraryFile};
 pub use library::Library;
 pub use objective::LoadedObjective;
 pub use reward::LoadedReward;
