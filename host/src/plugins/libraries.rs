@@ -112,9 +112,9 @@ fn check_opened(info: &PluginInfo, path: &Path, hashed: &Identity, mapped: &BTre
 pub fn mapped() -> BTreeSet<PathBuf> {
     let maps = fs::read_to_string("/proc/self/maps").unwrap_or_default();
     let of_code = maps.lines().filter(|line| line.split_whitespace().nth(1).is_some_and(|flags| flags.contains('x')));
-    let path = |line: &str| line.find('/').and_then(|at| line.get(at..)).map(PathBuf::from);
+    let paths = of_code.filter_map(|line| line.find('/').and_then(|at| line.get(at..)));
     // Plugins themselves are copies in memory.
-    of_code.filter_map(path).filter(|path| !path.starts_with("/memfd:")).collect()
+    paths.filter(|path| !path.starts_with("/memfd:")).map(PathBuf::from).collect()
 }
 
 fn is_the_systems(path: &Path) -> bool {
