@@ -309,6 +309,10 @@ pub struct DeviceSpec {
     /// `isa` and it is not `auto`, that counts instead.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub instruction_set: String,
+    /// Whether every number of threads gives the same bits. Without this promise the number stands in a run's receipt, and a run that
+    /// is resumed with another one says so.
+    #[serde(default)]
+    pub same_with_any_threads: bool,
 }
 
 /// A backend's description of itself.

@@ -4,6 +4,7 @@ use plugin_api::backend::ops::ActivationKind;
 
 use super::family::{Biases, Family, Positions, family};
 use crate::config::experiment::{Arch, Shape};
+use crate::data::Source;
 use crate::error::{Error, Result};
 
 /// File name inside a model folder.
@@ -59,6 +60,8 @@ pub struct ModelConfig {
     pub generation: Option<String>,
     /// What was read and has no effect here, for the user to know.
     pub notes: Vec<String>,
+    /// The files that it was read from, by name; none of a shape.
+    pub files: Vec<Source>,
 }
 
 /// What a decoder answers from its last hidden states.
@@ -131,6 +134,7 @@ impl ModelConfig {
             pad: None,
             generation: None,
             notes: Vec::new(),
+            files: Vec::new(),
         };
         config.check().map_err(|what| Error::request(format!("[model]: {what}")))?;
         Ok(config)

@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 
 use super::config::{CONFIG_FILE, ModelConfig, Outputs, activation_kind, known_activations};
 use super::family::{Biases, FAMILIES, Family, Positions, family};
-use crate::data::foreign;
+use crate::data::Inputs;
 use crate::error::{Error, Result};
 
 /// Key that says that a language model has a scalar head too.
@@ -22,9 +22,11 @@ impl ModelConfig {
     /// # Errors
     /// A request error naming file, key and value.
     pub fn from_folder(folder: &Path) -> Result<ModelConfig> {
-        let path = folder.join(CONFIG_FILE);
-        let mut config = ModelConfig::parse(&read_text(&path)?, &path.display().to_string())?;
-        config.add_generation(folder)?;
+        let mut inputs = Inputs::of(folder);
+        let file = inputs.path(CONFIG_FILE).display().to_string();
+        let mut config = ModelConfig::parse(&read_text(&mut inputs, CONFIG_FILE)?, &file)?;
+        config.add_generation(&mut inputs)?;
+        config.files = inputs.noted();
         Ok(config)
     }
 
@@ -80,6 +82,7 @@ impl ModelConfig {
             eos: read.ids("eos_token_id", vocab, &mut notes)?,
             pad: read.ids("pad_token_id", vocab, &mut notes)?.first().copied(),
             generation: None,
+            files: Vec::new(),
             notes,
         };
         config.check().map_err(|what| Error::request(format!("{file}: {what}")))?;
@@ -153,9 +156,10 @@ impl ModelConfig {
 }
 
 /// The text of a file of JSON of the folder.
-pub(super) fn read_text(path: &Path) -> Result<String> {
-    let fail = |cause| Error::request(format!("{}: not UTF-8 text", path.display())).with_cause(cause);
-    String::from_utf8(foreign::read(path)?).map_err(|cause| fail(cause.utf8_error()))
+pub(super) fn read_text(inputs: &mut Inputs, name: &str) -> Result<String> {
+    let text = String::from_utf8(inputs.read(name)?);
+    let fail = |cause| Error::request(format!("{}: not UTF-8 text", inputs.path(name).display())).with_cause(cause);
+    text.map_err(|cause| fail(cause.utf8_error()))
 }
 
 /// Typed access to the keys of one file.

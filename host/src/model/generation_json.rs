@@ -1,28 +1,27 @@
 //! `generation_config.json`: the ids that end an answer are read, and the file is saved as it was. Its other keys are defaults
 //! of sampling that experiments and commands set themselves.
 
-use std::path::Path;
-
 use serde_json::{Value, json};
 
 use super::config::ModelConfig;
 use super::config_json::{Reader, read_text};
+use crate::data::Inputs;
 use crate::error::{Error, Result};
 
 /// File name of the defaults of generation.
 pub const GENERATION_FILE: &str = "generation_config.json";
 
 impl ModelConfig {
-    /// Takes over what `generation_config.json` in `folder` says, where there is one: its ends join those of `config.json`.
+    /// Takes over what the folder's `generation_config.json` says, where there is one: its ends join those of `config.json`.
     ///
     /// # Errors
     /// A request error naming file, key and value.
-    pub(super) fn add_generation(&mut self, folder: &Path) -> Result<()> {
-        let path = folder.join(GENERATION_FILE);
-        if path.symlink_metadata().is_err() {
+    pub(super) fn add_generation(&mut self, inputs: &mut Inputs) -> Result<()> {
+        if !inputs.has(GENERATION_FILE) {
             return Ok(());
         }
-        let (text, file) = (read_text(&path)?, path.display().to_string());
+        let file = inputs.path(GENERATION_FILE).display().to_string();
+        let text = read_text(inputs, GENERATION_FILE)?;
         let value: Value = serde_json::from_str(&text)
             .map_err(|cause| Error::request(format!("{file}: not valid JSON")).with_cause(cause))?;
         let Value::Object(map) = value else {

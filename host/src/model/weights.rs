@@ -15,7 +15,7 @@ use super::params::{Layout, Parameter};
 use super::scalar::SCALAR_HEAD;
 use super::tensor_file::{TensorData, TensorFile, write_tensors};
 use super::{Model, family::Family};
-use crate::data::foreign;
+use crate::data::{Inputs, foreign};
 use crate::error::{Error, Result};
 
 /// File name of unsharded weights.
@@ -174,7 +174,7 @@ fn shards(folder: &Path) -> Result<Option<BTreeMap<String, String>>> {
         let message = format!("{}: neither {WEIGHTS_FILE} nor {INDEX_FILE} is there{other}", folder.display());
         return Err(Error::request(message).with_hint(remedy));
     }
-    read_index(&index).map(Some)
+    read_index(folder, &index).map(Some)
 }
 
 fn open_files(
@@ -197,9 +197,9 @@ fn open_files(
 }
 
 /// Tensor name -> shard, from the index.
-fn read_index(path: &Path) -> Result<BTreeMap<String, String>> {
+fn read_index(folder: &Path, path: &Path) -> Result<BTreeMap<String, String>> {
     let fail = |what: &str| Error::request(format!("{}: {what}", path.display()));
-    let text = super::config_json::read_text(path)?;
+    let text = super::config_json::read_text(&mut Inputs::of(folder), INDEX_FILE)?;
     let value: Value = serde_json::from_str(&text).map_err(|cause| fail("not valid JSON").with_cause(cause))?;
     let Some(map) = value.get("weight_map").and_then(Value::as_object) else {
         return Err(fail("key `weight_map` is missing or no object"));

@@ -2,7 +2,9 @@
 //!
 //! What a plugin is and how it is called is the business of `plugin-api`.
 
+pub mod libraries;
 pub mod lock;
+mod lock_file;
 pub mod registry;
 
 pub use lock::{Lock, Pinning};

@@ -2,17 +2,21 @@
 //!
 //! One write of a few hundred bytes into a small file that never leaves the system's memory, without allocation: cheap
 //! enough for every call into a plugin. The bytes are in the system's hands when the call returns, so no death of the
-//! process can lose them.
+//! process can lose them. On Linux the file has no place on a disk; elsewhere it lies in the temporary folder.
 
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::{Arc, OnceLock};
 
 /// Names the file to the child.
-pub(super) const ENV: &str = "TELOS_BREADCRUMB";
+const ENV: &str = "TELOS_BREADCRUMB";
+/// What the file in memory is called.
+#[cfg(target_os = "linux")]
+const NAME: &str = "telos-breadcrumb";
 
 const PLUGIN: usize = 64;
 const CALL: usize = 56;
@@ -45,14 +49,20 @@ pub(super) struct Trace {
 impl Breadcrumb {
     /// The one that the supervising parent reads; without such a parent, one that nobody reads and that costs nothing.
     ///
-    /// The first call in a process takes the file's name away, so that whatever is killed leaves nothing in the
+    /// The first call in a process takes the file's name away where it has one, so that whatever is killed leaves nothing in the
     /// temporary folder: both ends hold the file itself by then.
     pub fn from_env() -> Self {
         static OURS: OnceLock<Breadcrumb> = OnceLock::new();
         let open = || {
-            let path = std::env::var_os(ENV)?;
+            let path = PathBuf::from(std::env::var_os(ENV)?);
+            let in_memory = path.starts_with("/proc");
+            if in_memory && !is_ours(&path) {
+                return None;
+            }
             let file = OpenOptions::new().write(true).open(&path).ok()?;
-            _ = std::fs::remove_file(&path);
+            if !in_memory {
+                _ = std::fs::remove_file(&path);
+            }
             Some(Arc::new(file))
         };
         OURS.get_or_init(|| Self { file: open() }).clone()
@@ -121,6 +131,48 @@ pub fn entering(plugin: &str, call: &str) {
 /// Says that the host itself runs again.
 pub fn left() {
     entering("", "");
+}
+
+/// Makes the file for the process that `command` starts, and names it to that process. `None` where neither memory nor a temporary
+/// folder takes it: the run then goes on, and a crash is reported without plugin and step.
+pub(super) fn offer(command: &mut Command) -> Option<Crumbs> {
+    if let Some((file, path)) = in_memory() {
+        command.env(ENV, path);
+        return Some(Crumbs { file, _name: None });
+    }
+    let (file, name) = tempfile::Builder::new().prefix("telos-").tempfile().ok()?.into_parts();
+    command.env(ENV, &name);
+    Some(Crumbs { file, _name: Some(name) })
+}
+
+/// The supervising parent's end of the file.
+pub(super) struct Crumbs {
+    pub(super) file: File,
+    /// Removed at the end, where the child has not done so.
+    _name: Option<tempfile::TempPath>,
+}
+
+/// A file in memory, which a child inherits under this path.
+#[cfg(target_os = "linux")]
+fn in_memory() -> Option<(File, PathBuf)> {
+    use std::os::fd::AsRawFd;
+    let file = File::from(rustix::fs::memfd_create(NAME, rustix::fs::MemfdFlags::empty()).ok()?);
+    let path = PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()));
+    is_ours(&path).then_some((file, path))
+}
+
+#[cfg(not(target_os = "linux"))]
+fn in_memory() -> Option<(File, PathBuf)> {
+    None
+}
+
+/// Whether the descriptor is that of the file in memory: a process further down may have inherited the variable alone, and another
+/// file under the number.
+fn is_ours(path: &Path) -> bool {
+    #[cfg(target_os = "linux")]
+    return std::fs::read_link(path).is_ok_and(|to| to.to_string_lossy().starts_with(&format!("/memfd:{NAME}")));
+    #[cfg(not(target_os = "linux"))]
+    return path.exists();
 }
 
 /// Reads a breadcrumb; what was never written is empty.

@@ -119,26 +119,34 @@ pub fn write_durably(path: &Path, bytes: &[u8]) -> Result<()> {
 /// # Errors
 /// The system's reason.
 pub fn sha256_file(path: &Path) -> io::Result<(u64, String)> {
-    hash(&mut File::open(path)?)
+    hash(&File::open(path)?)
+}
+
+/// As [`sha256_file`], of a file that is open, from where it stands.
+///
+/// # Errors
+/// The system's reason.
+pub fn sha256_of_open(file: &File) -> io::Result<(u64, String)> {
+    hash(file)
 }
 
 /// As [`sha256_file`], but reads the disk and not the system's memory of what was written to it, where the system can.
 pub(super) fn sha256_from_disk(path: &Path) -> io::Result<(u64, String)> {
-    let mut file = File::open(path)?;
+    let file = File::open(path)?;
     #[cfg(not(target_vendor = "apple"))]
     {
         // An advice: pages already synced are dropped, and where they are not we still read the same bytes.
         _ = rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed);
     }
-    hash(&mut file)
+    hash(&file)
 }
 
 /// Bytes in lower-case hexadecimal.
-pub(super) fn hex(bytes: &[u8]) -> String {
+pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-fn hash(file: &mut File) -> io::Result<(u64, String)> {
+fn hash(mut file: &File) -> io::Result<(u64, String)> {
     let (mut hash, mut length, mut buffer) = (Sha256::new(), 0, vec![0; 1 << 20]);
     loop {
         match file.read(&mut buffer) {

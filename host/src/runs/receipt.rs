@@ -40,6 +40,9 @@ pub struct Receipt {
     pub roles: BTreeMap<String, ModelSource>,
     /// sha256 of the tokenizer's definition.
     pub tokenizer_sha256: String,
+    /// The files that the tokenizer was read from, chat templates included; absent in older receipts.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub tokenizer_files: Option<Vec<DataSource>>,
     /// Every file that data came from, in the order of reading.
     pub data: Vec<DataSource>,
     /// What became of the rows; absent for running text.
@@ -108,8 +111,12 @@ pub struct BackendUse {
     pub device: String,
     /// Type of the computation.
     pub dtype: String,
-    /// Threads; they never change the result.
+    /// Threads.
     pub threads: usize,
+    /// Whether another number of threads may give other last bits: it does unless the backend promises the same. Absent in older
+    /// receipts, which say nothing of it.
+    #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+    pub threads_matter: bool,
     /// The instruction set that computes, as the backend names it; absent where there is only one, and in older receipts. Another
     /// one gives other last bits.
     #[serde(skip_serializing_if = "Option::is_none", default)]
@@ -131,6 +138,19 @@ pub struct PluginUse {
     pub file: String,
     /// sha256 of the file.
     pub sha256: String,
+    /// The libraries that it brought along; absent in older receipts.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub libraries: Option<Vec<LibraryUse>>,
+}
+
+/// A library that a plugin brought along: one that lies beside it, or one that it needs from outside the system's folders.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LibraryUse {
+    /// Name of the file, without its folder.
+    pub name: String,
+    /// sha256 of the file.
+    pub sha256: String,
 }
 
 /// Where the weights came from.
@@ -142,9 +162,13 @@ pub struct ModelSource {
     /// sha256 of the weights' file; of several, that of `sha256sum`'s lines about them, sorted by name. Absent as above.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub sha256: Option<String>,
+    /// The files that were read beside the weights, by their path in the folder: shape, ends of answers, and of a role its tokenizer.
+    /// Absent in older receipts.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub files: Option<Vec<DataSource>>,
 }
 
-/// A file that data came from.
+/// A file that was read.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DataSource {
     /// As the experiment names it, or a generator's name.
@@ -177,13 +201,11 @@ impl Receipt {
         serde_json::from_str(&text).map_err(|cause| Error::run(failed()).with_cause(cause))
     }
 
-    /// What differs from `earlier`. The command line and the number of threads may differ freely. A resume that finds any is not
-    /// exact.
+    /// What differs from `earlier`. The command line may differ freely. What an older receipt does not say is not compared. A resume
+    /// that finds any is not exact.
     pub fn changes_since(&self, earlier: &Self) -> Changes {
         let (mut changes, mut lines) = (Changes::default(), Vec::new());
-        // An older receipt does not say which instruction set computed.
-        let known = earlier.backend.instruction_set.is_some();
-        compare("", &earlier.comparable(known), &self.comparable(known), &mut lines);
+        compare("", &earlier.comparable(earlier), &self.comparable(earlier), &mut lines);
         for line in lines {
             let program = ["telos.", "plugins[", "backend."].iter().any(|start| line.starts_with(start));
             if program { changes.programs.push(line) } else { changes.inputs.push(line) }
@@ -191,13 +213,28 @@ impl Receipt {
         changes
     }
 
-    fn comparable(&self, with_instruction_set: bool) -> Value {
-        let mut backend = BackendUse { threads: 0, ..self.backend.clone() };
-        backend.instruction_set.take_if(|_| !with_instruction_set);
-        let (command, replaced, changed, unpinned, unproved) = Default::default();
-        let rows = self.rows.clone().map(RowCounts::without_notes);
-        serde_json::to_value(Self { command, replaced, changed, unpinned, unproved, backend, rows, ..self.clone() })
-            .unwrap_or_default()
+    /// What of this receipt is compared, with `earlier` or as `earlier`: without what that one does not say.
+    fn comparable(&self, earlier: &Self) -> Value {
+        fn only_if<T, U>(known: Option<&U>, value: &mut Option<T>) {
+            value.take_if(|_| known.is_none());
+        }
+        let mut own = self.clone();
+        own.rows = own.rows.map(RowCounts::without_notes);
+        (own.command, own.replaced, own.changed, own.unpinned, own.unproved) = Default::default();
+        only_if(earlier.backend.instruction_set.as_ref(), &mut own.backend.instruction_set);
+        if !(self.backend.threads_matter && earlier.backend.threads_matter) {
+            (own.backend.threads, own.backend.threads_matter) = Default::default();
+        }
+        for plugin in &mut own.plugins {
+            let then = earlier.plugins.iter().find(|then| (&then.kind, &then.id) == (&plugin.kind, &plugin.id));
+            only_if(then.and_then(|then| then.libraries.as_ref()), &mut plugin.libraries);
+        }
+        only_if(earlier.tokenizer_files.as_ref(), &mut own.tokenizer_files);
+        only_if(earlier.model.files.as_ref(), &mut own.model.files);
+        for (role, source) in &mut own.roles {
+            only_if(earlier.roles.get(role).and_then(|then| then.files.as_ref()), &mut source.files);
+        }
+        serde_json::to_value(own).unwrap_or_default()
     }
 }
 
@@ -212,6 +249,20 @@ fn compare(at: &str, old: &Value, new: &Value, lines: &mut Vec<String>) {
                 compare(&below(key), &value(a), &value(b), lines);
             }
         }
+        (Value::Array(a), Value::Array(b)) if let (Some(a), Some(b)) = (by_name(a), by_name(b)) => {
+            for name in a.keys().chain(b.keys().filter(|name| !a.contains_key(*name))) {
+                let value = |map: &BTreeMap<&str, &Value>| map.get(name).map_or(Value::Null, |value| (*value).clone());
+                compare(&format!("{at}[{name}]"), &value(&a), &value(&b), lines);
+            }
+            let order = |list: &BTreeMap<&str, &Value>, of: &Value| -> Vec<String> {
+                let names = of.as_array().into_iter().flatten().filter_map(name);
+                names.filter(|name| list.contains_key(name)).map(str::to_owned).collect()
+            };
+            let (then, now) = (order(&b, old), order(&a, new));
+            if then != now {
+                lines.push(format!("{at}: the order {} is now {}", then.join(", "), now.join(", ")));
+            }
+        }
         (Value::Array(a), Value::Array(b)) => {
             for index in 0..a.len().max(b.len()) {
                 let name = a.get(index).or(b.get(index)).and_then(name).map_or(index.to_string(), str::to_owned);
@@ -224,16 +275,28 @@ fn compare(at: &str, old: &Value, new: &Value, lines: &mut Vec<String>) {
     }
 }
 
-/// What a plugin or a file is called.
+/// The entries by what they are called; `None` where one has no name, or two have the same.
+fn by_name(list: &[Value]) -> Option<BTreeMap<&str, &Value>> {
+    let named: BTreeMap<&str, &Value> = list.iter().filter_map(|entry| Some((name(entry)?, entry))).collect();
+    (named.len() == list.len()).then_some(named)
+}
+
+/// What a plugin, a file or a library is called.
 fn name(entry: &Value) -> Option<&str> {
-    entry.get("id").or(entry.get("path"))?.as_str()
+    entry.get("id").or(entry.get("path")).or(entry.get("name"))?.as_str()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn file(path: &str, sha256: &str) -> DataSource {
+        DataSource { path: path.into(), bytes: 5, sha256: sha256.into() }
+    }
+
     fn receipt() -> Receipt {
+        let files = Some(vec![file("config.json", "44")]);
+        let critic = ModelSource { from: Some("runs/a".into()), sha256: Some("bb".into()), files };
         Receipt {
             telos: Build::this(),
             rules: RULES,
@@ -244,6 +307,7 @@ mod tests {
                 device: "cpu".into(),
                 dtype: "f32".into(),
                 threads: 2,
+                threads_matter: false,
                 instruction_set: Some("avx2".into()),
             },
             plugins: vec![PluginUse {
@@ -253,12 +317,13 @@ mod tests {
                 abi: "1.0".into(),
                 file: "libobjective_ce.so".into(),
                 sha256: "aa".into(),
+                libraries: Some(vec![LibraryUse { name: "libx.so".into(), sha256: "11".into() }]),
             }],
-            model: ModelSource { from: None, sha256: None },
-            roles: [("critic".to_owned(), ModelSource { from: Some("runs/a".into()), sha256: Some("bb".into()) })]
-                .into(),
+            model: ModelSource { from: None, sha256: None, files: Some(vec![file("config.json", "22")]) },
+            roles: [("critic".to_owned(), critic)].into(),
             tokenizer_sha256: "cc".into(),
-            data: vec![DataSource { path: "corpus.txt".into(), bytes: 5, sha256: "dd".into() }],
+            tokenizer_files: Some(vec![file("tokenizer.json", "33")]),
+            data: vec![file("corpus.txt", "dd")],
             rows: None,
             unpinned: Vec::new(),
             replaced: Vec::new(),
@@ -304,7 +369,7 @@ mod tests {
         new.backend.dtype = "bf16".into();
         new.model.from = Some("runs/sft".into());
         new.data[0].sha256 = "ee".into();
-        new.data.push(DataSource { path: "more.txt".into(), bytes: 1, sha256: "ff".into() });
+        new.data.insert(0, file("more.txt", "ff"));
         let Changes { programs, inputs } = new.changes_since(&old);
         let expected = [r#"backend.dtype: "f32" is now "bf16""#, r#"plugins[ce].sha256: "aa" is now "bb""#];
         assert_eq!(programs, expected);
@@ -317,5 +382,43 @@ mod tests {
             assert!(inputs.iter().any(|line| line.starts_with(part)), "{part} is missing in {inputs:?}");
         }
         assert_eq!(inputs.len(), expected.len(), "{inputs:?}");
+        (new.data, new.model.from) = (vec![file("a", "1"), file("b", "2")], old.model.from.clone());
+        let mut turned = new.clone();
+        turned.data.reverse();
+        assert_eq!(turned.changes_since(&new).inputs, ["data: the order a, b is now b, a"]);
+    }
+
+    /// Catches another library, shape, template or number of threads that is not told, and an older receipt, which does not say which
+    /// they were, that is taken for one that says there were none.
+    #[test]
+    fn what_an_older_receipt_does_not_say_is_not_compared() {
+        let (old, mut new) = (receipt(), receipt());
+        new.plugins[0].libraries = Some(vec![LibraryUse { name: "libx.so".into(), sha256: "12".into() }]);
+        new.model.files = Some(vec![file("config.json", "22"), file("generation_config.json", "23")]);
+        new.roles.get_mut("critic").unwrap().files = Some(vec![file("config.json", "45")]);
+        new.tokenizer_files = Some(vec![file("chat_template.jinja", "34"), file("tokenizer.json", "33")]);
+        let Changes { programs, inputs } = new.changes_since(&old);
+        assert_eq!(programs, [r#"plugins[ce].libraries[libx.so].sha256: "11" is now "12""#]);
+        let expected = [
+            "model.files[generation_config.json]: null is now {",
+            r#"roles.critic.files[config.json].sha256: "44" is now "45""#,
+            "tokenizer_files[chat_template.jinja]: null is now {",
+        ];
+        assert_eq!(inputs.len(), expected.len(), "{inputs:?}");
+        for part in expected {
+            assert!(inputs.iter().any(|line| line.starts_with(part)), "{part} is missing in {inputs:?}");
+        }
+        let mut older = receipt();
+        older.plugins[0].libraries = None;
+        (older.model.files, older.tokenizer_files) = (None, None);
+        older.roles.get_mut("critic").unwrap().files = None;
+        assert_eq!(new.changes_since(&older), Changes::default());
+        let matters = |threads| {
+            let mut receipt = receipt();
+            (receipt.backend.threads, receipt.backend.threads_matter) = (threads, true);
+            receipt
+        };
+        assert_eq!(matters(3).changes_since(&matters(2)).programs, ["backend.threads: 2 is now 3"]);
+        assert_eq!(matters(3).changes_since(&old), Changes::default());
     }
 }

@@ -6,7 +6,6 @@
 
 use std::env;
 use std::ffi::OsString;
-use std::fs::File;
 use std::io::{self, Write};
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
@@ -100,18 +99,23 @@ fn cannot_start(cause: io::Error) -> Error {
 }
 
 fn supervise(mut command: Command, args: &[OsString]) -> Result<ExitCode> {
-    let crumbs = tempfile::Builder::new().prefix("telos-").tempfile().map_err(cannot_start)?;
+    let crumbs = breadcrumb::offer(&mut command);
     // Before the child exists, so that none of its signals is missed.
     let mut heard = signals::endings();
     heard.push(SIGCHLD);
     let mut signals = Signals::new(heard).map_err(cannot_start)?;
-    tie(command.env(breadcrumb::ENV, crumbs.path()));
+    tie(&mut command);
     if env::var_os(MMAP_THRESHOLD).is_none() {
         command.env(MMAP_THRESHOLD, "262144");
     }
     let mut child = command.spawn().map_err(cannot_start)?;
     let status = wait(&mut child, &mut signals)?;
-    Ok(report(status, crumbs.as_file(), args))
+    let trace = match &crumbs {
+        Some(crumbs) => breadcrumb::read(&crumbs.file).unwrap_or_default(),
+        // Nothing tells what it was doing; a code of its own is then taken for the end of its work.
+        None => Trace { finished: status.code().and_then(|code| code.try_into().ok()), ..Trace::default() },
+    };
+    Ok(report(status, &trace, args))
 }
 
 /// Waits for the child and passes every other signal on. From a terminal the child gets it twice, which it takes for one.
@@ -136,27 +140,26 @@ fn wait(child: &mut Child, signals: &mut Signals) -> Result<ExitStatus> {
 }
 
 /// Says what the child did not live to say, and gives the exit code of the whole.
-fn report(status: ExitStatus, crumbs: &File, args: &[OsString]) -> ExitCode {
-    let trace = breadcrumb::read(crumbs).unwrap_or_default();
+fn report(status: ExitStatus, trace: &Trace, args: &[OsString]) -> ExitCode {
     let (error, code) = match (status.code(), status.signal()) {
         (Some(code), _) if trace.finished.map(i32::from) == Some(code) => (None, u8::try_from(code).unwrap_or(1)),
         // It was ended by a second Ctrl-C within a plugin's call: an endless loop is found here.
         (Some(130), _) if !trace.plugin.is_empty() => {
-            (Some(Error::interrupted(format!("telos was stopped{}", place(&trace)))), 130)
+            (Some(Error::interrupted(format!("telos was stopped{}", place(trace)))), 130)
         }
         // A panic of the host, which has printed itself; the code is not one that we promise.
-        (Some(101), _) => (Some(Error::run(format!("telos panicked{}", place(&trace)))), 1),
+        (Some(101), _) => (Some(Error::run(format!("telos panicked{}", place(trace)))), 1),
         (Some(130), _) => (None, 130),
         // A plugin, or a library that it uses, has called `exit`, whatever code it gave.
         (Some(code), _) => {
             let ended = match trace.finished {
                 Some(_) => "after its work was done".to_owned(),
-                None => format!("before its work was done{}", place(&trace)),
+                None => format!("before its work was done{}", place(trace)),
             };
             (Some(Error::run(format!("the process of telos was ended with code {code} {ended}"))), 1)
         }
         (None, Some(SIGINT | SIGTERM | SIGHUP)) => (Some(Error::interrupted("telos was stopped")), 130),
-        (None, signal) => (Some(Error::run(format!("telos died of {}{}", name(signal), place(&trace)))), 1),
+        (None, signal) => (Some(Error::run(format!("telos died of {}{}", name(signal), place(trace)))), 1),
     };
     if let Some(error) = error {
         let error = match &trace.run {

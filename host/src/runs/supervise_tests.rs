@@ -164,6 +164,31 @@ fn killing_both_leaves_no_temporary_file() {
     assert_eq!(fs::read_dir(temporary.path()).unwrap().count(), 0);
 }
 
+/// Catches a run that needs a temporary folder, and a crash that is reported with less where there is none.
+#[cfg(target_os = "linux")]
+#[test]
+fn no_temporary_folder_is_needed() {
+    for (what, code, says) in
+        [("done", 0, ""), ("kill", 1, "in plugin `candle`, call `loss`, step 12"), ("quit", 1, "step 12")]
+    {
+        let runs = tempfile::tempdir().unwrap();
+        let output = part_of(what, runs.path()).env("TMPDIR", "/nonexistent").output().unwrap();
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.code() == Some(code) && errors.contains(says), "{what}: {errors}");
+    }
+}
+
+/// Catches a worker without breadcrumbs whose sound end is taken for a crash.
+#[test]
+fn without_breadcrumbs_an_exit_code_is_believed() {
+    let ended = |code: i32| ExitStatus::from_raw(code << 8);
+    for code in [0, 2] {
+        let trace = Trace { finished: Some(code), ..Trace::default() };
+        assert_eq!(exit_number(report(ended(code.into()), &trace, &[])), i32::from(code));
+    }
+    assert_eq!(exit_number(report(ExitStatus::from_raw(11), &Trace::default(), &[])), 1);
+}
+
 /// A supervisor and its worker, which is ready; the worker's process number, and what they print.
 fn start(command: &mut Command) -> (Child, Pid, Lines<BufReader<ChildStdout>>) {
     let mut parent = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();

@@ -4,7 +4,7 @@
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use super::setup::{Prepared, refusal_text};
@@ -13,7 +13,7 @@ use crate::{
         Loaded,
         experiment::{Model as ModelSource, Tokenizer as TokenizerSource},
     },
-    data::{DataError, Tokenizer, foreign},
+    data::{DataError, Source, Tokenizer, foreign},
     error::{Error, Result},
     model::ModelConfig,
     runs::checkpoint::find::{self, Checkpoint},
@@ -28,6 +28,9 @@ pub struct NamedModel {
     /// Its shape.
     pub config: ModelConfig,
 }
+
+/// Models that were read, by their names in the experiment.
+pub(super) type Named = Mutex<BTreeMap<String, Arc<NamedModel>>>;
 
 /// Models that are not there yet, by the folder of the run that will leave them.
 pub type Awaited = BTreeMap<PathBuf, Arc<NamedModel>>;
@@ -46,11 +49,34 @@ impl Prepared {
         if let Some(model) = awaited_model(&self.awaited, path) {
             return Ok(model);
         }
+        // What is checked, loaded and written down is one reading.
+        let mut known = self.named.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(model) = known.get(path) {
+            return Ok(model.clone());
+        }
         let folder = model_folder(Path::new(path))?;
         let (mut tokenizer, config) = (Tokenizer::open(&folder)?, ModelConfig::from_folder(&folder)?);
         tokenizer.fit_to_model(&config.eos, config.vocab)?;
-        Ok(Arc::new(NamedModel { folder: Some(folder), tokenizer, config }))
+        let model = Arc::new(NamedModel { folder: Some(folder), tokenizer, config });
+        known.insert(path.to_owned(), model.clone());
+        Ok(model)
     }
+}
+
+/// That `loaded` was read from the files that `checked` was read from.
+///
+/// # Errors
+/// A request error naming a file that changed in between.
+pub(super) fn check_unchanged(folder: &Path, checked: &ModelConfig, loaded: &ModelConfig) -> Result<()> {
+    let changed = |(a, b): &(&Source, &Source)| a != b;
+    let mut both = checked.files.iter().zip(&loaded.files);
+    let name = match both.find(changed) {
+        Some((file, _)) => file.path.as_path(),
+        None if checked.files.len() == loaded.files.len() => return Ok(()),
+        None => Path::new("a file"),
+    };
+    let message = format!("{}: {} changed while the run was starting", folder.display(), name.display());
+    Err(Error::request(message).with_hint("start the run again once nothing writes there"))
 }
 
 /// The folder with the weights of a run, a checkpoint or a Hugging Face model.

@@ -13,6 +13,7 @@ use crate::{
     data::{Source, TrainingData, cache::hex},
     error::{Error, Result},
     model::weights::weight_files,
+    plugins::Pinning,
     runs::{
         disk::sha256_file,
         receipt::{BackendUse, Build, DataSource, ModelSource, RULES, Receipt, Replaced},
@@ -53,6 +54,13 @@ pub fn receipt(
              fixed, and none was added, removed or moved, go on with --fixed-rows",
         ));
     }
+    let plugins: Vec<String> = changes.programs.iter().filter(|line| line.starts_with("plugins[")).cloned().collect();
+    // plugins.lock lets them pass once another run was told to pin them, or where it was removed.
+    if !plugins.is_empty() && prepared.lock.pinning() == Pinning::Strict {
+        return Err(Error::request("the run began with other plugins").with_details(plugins).with_hint(
+            "put them back as they were, or accept them with --update-lock: the run may then not be bit for bit what it would have been",
+        ));
+    }
     (receipt.replaced, receipt.changed) = (earlier.replaced, earlier.changed);
     receipt.unproved = earlier.unproved;
     if !changes.programs.is_empty() {
@@ -87,7 +95,11 @@ fn current(prepared: &Prepared, data: &TrainingData, learner: &Learner, earlier:
     for (role, path) in prepared.role_paths() {
         let source = match saved(&role) {
             Some(source) => source.clone(),
-            None => model_source(prepared.named_model(path)?.folder.as_deref())?,
+            None => {
+                let named = prepared.named_model(path)?;
+                let files = named.config.files.iter().chain(named.tokenizer.read_from());
+                ModelSource { files: Some(files.map(source).collect()), ..model_source(named.folder.as_deref())? }
+            }
         };
         roles.insert(role, source);
     }
@@ -96,8 +108,8 @@ fn current(prepared: &Prepared, data: &TrainingData, learner: &Learner, earlier:
         Some(earlier) => earlier.model.clone(),
         None => model_source(prepared.model_folder.as_deref())?,
     };
-    let source =
-        |s: &Source| DataSource { path: s.path.display().to_string(), bytes: s.bytes, sha256: s.sha256.clone() };
+    // These are read whether the weights are or not.
+    let model = ModelSource { files: Some(prepared.config.files.iter().map(source).collect()), ..model };
     Ok(Receipt {
         telos: Build::this(),
         rules: RULES,
@@ -108,12 +120,14 @@ fn current(prepared: &Prepared, data: &TrainingData, learner: &Learner, earlier:
             device: experiment.backend.device.clone(),
             dtype: dtype(experiment.backend.dtype).to_string(),
             threads: threads(experiment.backend.threads),
+            threads_matter: prepared.threads_matter(),
             instruction_set: prepared.instruction_set(),
         },
         plugins: prepared.plugins.clone(),
         model,
         roles,
         tokenizer_sha256: prepared.tokenizer.hash(),
+        tokenizer_files: Some(prepared.tokenizer.read_from().iter().map(source).collect()),
         data: data.sources.iter().chain(learner.beside.iter().flat_map(|beside| &beside.sources)).map(source).collect(),
         rows: data.rows.clone(),
         unpinned: prepared.lock.unpinned().to_vec(),
@@ -123,12 +137,16 @@ fn current(prepared: &Prepared, data: &TrainingData, learner: &Learner, earlier:
     })
 }
 
+fn source(of: &Source) -> DataSource {
+    DataSource { path: of.path.display().to_string(), bytes: of.bytes, sha256: of.sha256.clone() }
+}
+
 /// The weights in `folder`, as it lies there now; fresh ones without.
 ///
 /// # Errors
 /// No weights, or files that cannot be read.
 pub fn model_source(folder: Option<&Path>) -> Result<ModelSource> {
-    let Some(folder) = folder else { return Ok(ModelSource { from: None, sha256: None }) };
+    let Some(folder) = folder else { return Ok(ModelSource { from: None, sha256: None, files: None }) };
     let mut lines = Vec::new();
     for file in weight_files(folder)? {
         let failed = |e| Error::run(format!("cannot read {}", file.display())).with_cause(e);
@@ -140,7 +158,7 @@ pub fn model_source(folder: Option<&Path>) -> Result<ModelSource> {
         [(_, only)] => only.clone(),
         several => hex(&Sha256::digest(several.iter().map(|(line, _)| line.as_str()).collect::<String>())),
     };
-    Ok(ModelSource { from: Some(folder.display().to_string()), sha256: Some(hash) })
+    Ok(ModelSource { from: Some(folder.display().to_string()), sha256: Some(hash), files: None })
 }
 
 #[cfg(test)]

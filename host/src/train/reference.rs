@@ -26,7 +26,7 @@ use super::{
     pass::logps,
     reference_cache::BlockFile,
     roles::Roles,
-    setup::Prepared,
+    setup::{Prepared, threads},
 };
 use crate::{
     config::experiment::{self, SELF},
@@ -336,6 +336,12 @@ impl Cache {
         let binary = prepared.plugins.first().map(|plugin| &plugin.sha256);
         let backend = (plugin, device, dtype, options, binary, prepared.instruction_set());
         hash.update(format!("{temperature:e} {backend:?} {reads_last} {BLOCK}"));
+        if let Some(libraries) = prepared.plugins.first().and_then(|plugin| plugin.libraries.as_ref()) {
+            libraries.iter().for_each(|library| hash.update(&library.sha256));
+        }
+        if prepared.threads_matter() {
+            hash.update(format!("{} threads", threads(experiment.backend.threads)));
+        }
         let folder = Path::new(&experiment.runs_dir).join(".cache").join("reference");
         Ok(Cache { folder, model: hex(&hash.finalize()), temperature })
     }

@@ -5,6 +5,7 @@ use std::path::Path;
 use plugin_api::backend::ops::{Axpy, Copy, Scale};
 
 use super::{
+    named::check_unchanged,
     objectives::Objectives,
     optim::{Adam, Gradient},
     setup::{Prepared, refusal_text},
@@ -148,7 +149,12 @@ impl Prepared {
         let refuse = |why: String| self.loaded.refuse(key, why);
         let named = self.named_model(path).map_err(|e| refuse(refusal_text(&e)))?;
         let model = match &named.folder {
-            Some(folder) => Model::from_folder_as(device, folder, outputs).map_err(|e| refuse(refusal_text(&e)))?,
+            Some(folder) => {
+                let model = Model::from_folder_as(device, folder, outputs);
+                let model = model.map_err(|e| refuse(refusal_text(&e)))?;
+                check_unchanged(folder, &named.config, model.config())?;
+                model
+            }
             None if outputs.tokens && !named.config.outputs.tokens => {
                 return Err(refuse(format!("{path} is a reward model or critic: it has no language-model head")));
             }

@@ -7,11 +7,11 @@ use plugin_api::{
     backend::{DType, Session, SessionOptions},
     contract,
     load::{Library, PluginInfo},
-    manifest::{BackendManifest, ObjectiveManifest, OptionSpec, kind},
+    manifest::{BackendManifest, DeviceSpec, ObjectiveManifest, OptionSpec, kind},
 };
 
 use super::{
-    named::{Awaited, model_and_tokenizer},
+    named::{Awaited, Named, check_unchanged, model_and_tokenizer},
     objectives::{Active, Objectives},
 };
 use crate::{
@@ -26,7 +26,7 @@ use crate::{
     },
     error::{Error, Result},
     model::{Model, ModelConfig, Outputs},
-    plugins::{Lock, Pinning, Registry},
+    plugins::{Lock, Pinning, Registry, libraries},
     runs::{breadcrumb, receipt::PluginUse},
 };
 
@@ -51,6 +51,7 @@ pub struct Prepared {
     /// Those of the experiment's rewards that are plugins, in order.
     pub(super) rewards: Vec<Library>,
     pub(super) awaited: Awaited,
+    pub(super) named: Named,
     /// Whether a resumed run goes on over data files that were changed: rows that were fixed, none added and none removed.
     pub accepts_fixed_rows: bool,
     /// Whether objectives that contradict the quick laws are trained all the same.
@@ -106,9 +107,8 @@ impl Plugins {
                     continue;
                 }
             };
-            let sha256 = lock.verify(&info)?;
-            let library = breadcrumb::within(&info.id, "open", || Library::load(&info));
-            let library = library.map_err(|e| Error::request(e.to_string()))?;
+            let libraries::Loaded { library, sha256, libraries } = libraries::open(&info, &mut lock)?;
+            let info = library.info().clone();
             breadcrumb::entering(&info.id, "manifest");
             let specs: Vec<OptionSpec>;
             match wanted.slot {
@@ -133,7 +133,7 @@ impl Plugins {
             }
             breadcrumb::left();
             draft.check_options(wanted.slot, &specs);
-            plugins.push(used(&info, sha256));
+            plugins.push(PluginUse { libraries: Some(libraries), ..used(&info, sha256) });
         }
         Ok(Plugins { registry, lock, used: plugins, backend, objectives, rewards })
     }
@@ -162,6 +162,7 @@ impl Plugins {
             objectives,
             rewards,
             awaited,
+            named: Named::default(),
             accepts_fixed_rows: false,
             accept_unproved: false,
         })
@@ -177,6 +178,7 @@ pub fn used(info: &PluginInfo, sha256: String) -> PluginUse {
         abi: format!("{}.{}", info.abi_major, info.abi_minor),
         file: info.path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
         sha256,
+        libraries: None,
     }
 }
 
@@ -220,12 +222,20 @@ impl Prepared {
 
     /// The instruction set that the backend computes with, as it names it; none where it has no choice.
     pub fn instruction_set(&self) -> Option<String> {
-        let wanted = &self.experiment().backend;
-        let chosen = wanted.options.get("isa").and_then(|isa| isa.as_str()).filter(|isa| *isa != "auto");
-        let name = wanted.device.split(':').next().unwrap_or_default();
-        let device = self.backend.1.devices.iter().find(|device| device.name == name);
-        let own = chosen.or(device.map(|device| device.instruction_set.as_str()));
+        let chosen = self.experiment().backend.options.get("isa").and_then(|isa| isa.as_str());
+        let own = chosen.filter(|isa| *isa != "auto").or(self.device_spec().map(|own| own.instruction_set.as_str()));
         own.filter(|isa| !isa.is_empty()).map(str::to_owned)
+    }
+
+    /// Whether another number of threads may give other bits: the backend does not promise the same.
+    pub fn threads_matter(&self) -> bool {
+        !self.device_spec().is_some_and(|device| device.same_with_any_threads)
+    }
+
+    /// What the backend says of the experiment's device.
+    fn device_spec(&self) -> Option<&DeviceSpec> {
+        let name = self.experiment().backend.device.split(':').next().unwrap_or_default();
+        self.backend.1.devices.iter().find(|device| device.name == name)
     }
 
     fn session_options(&self, tag: u16) -> SessionOptions {
@@ -245,6 +255,9 @@ impl Prepared {
             Some(folder) => Model::from_folder_as(device, folder, outputs)?,
             None => Model::init(device, ModelConfig { outputs, ..self.config.clone() }, self.experiment().seed)?,
         };
+        if let (None, Some(folder)) = (checkpoint, &self.model_folder) {
+            check_unchanged(folder, &self.config, model.config())?;
+        }
         if checkpoint.is_none() && !outputs.tokens && self.config.outputs.tokens {
             model.reset_scalar()?;
         }

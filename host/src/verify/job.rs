@@ -11,16 +11,18 @@ use plugin_api::{
     Code,
     backend::{DType, Session, SessionOptions, catalogue::OpSpec, ops::CATALOGUE},
     laws::{Report, backend},
-    load::{Library, PluginInfo, scan},
+    load::{Library, LibraryFile, PluginInfo},
     manifest::BackendManifest,
     options::OptionMap,
 };
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 use super::law_job::{self, LawJob};
 use super::process::{Failure, Folder};
 use crate::config::{Override, options};
 use crate::error::{Error, Kind, Result};
+use crate::runs::disk::hex;
 
 /// Lines that belong to no operation.
 pub const SESSION: &str = "session";
@@ -63,23 +65,40 @@ pub struct Job {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Place {
     file: std::path::PathBuf,
+    kind: String,
     id: String,
+    /// sha256 of the file, which the parent reports.
+    sha256: String,
 }
 
 impl Place {
     /// Of a plugin that was found.
-    pub fn of(info: &PluginInfo) -> Place {
-        Place { file: info.path.clone(), id: info.id.clone() }
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub fn of(info: &PluginInfo) -> Result<Place> {
+        let sha256 = hex(&Sha256::digest(LibraryFile::read(&info.path)?.bytes()));
+        Ok(Place { file: info.path.clone(), kind: info.kind.clone(), id: info.id.clone(), sha256 })
+    }
+
+    /// sha256 of the file.
+    pub fn sha256(&self) -> &str {
+        &self.sha256
     }
 
     /// Opens the library.
     ///
     /// # Errors
-    /// The file no longer holds the plugin, or does not load.
+    /// The file is not the one that the parent read, or does not load.
     pub fn load(&self) -> Result<Library> {
-        let info = scan(&self.file)?.into_iter().find(|info| info.id == self.id);
+        let file = LibraryFile::read(&self.file)?;
+        if hex(&Sha256::digest(file.bytes())) != self.sha256 {
+            let message = format!("{} changed while `{}` was verified", self.file.display(), self.id);
+            return Err(Error::run(message).with_hint("verify it again once nothing replaces the file"));
+        }
+        let info = file.plugins()?.into_iter().find(|info| info.kind == self.kind && info.id == self.id);
         let info = info.ok_or_else(|| Error::run(format!("{} holds no `{}`", self.file.display(), self.id)))?;
-        Ok(Library::load(&info)?)
+        Ok(Library::load_from(&file, &info)?)
     }
 }
 

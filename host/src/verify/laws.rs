@@ -20,7 +20,6 @@ use super::{
 };
 use crate::config::mistake::suggestion;
 use crate::error::{Error, Result};
-use crate::plugins::lock::sha256_of;
 use crate::runs::receipt::PluginUse;
 use crate::train::setup::used;
 
@@ -126,10 +125,11 @@ pub fn verify(
     let all = if info.kind == kind::OBJECTIVE { objective::LAWS } else { reward::LAWS };
     let laws = chosen(all, &request.only)?;
     refuse_unused(request, info)?;
-    let work = |task: LawTask| Work::Laws(LawJob { plugin: Place::of(info), kind: info.kind.clone(), task });
+    let place = Place::of(info)?;
+    let work = |task: LawTask| Work::Laws(LawJob { plugin: place.clone(), kind: info.kind.clone(), task });
     let mut verification = LawVerification {
         passed: false,
-        plugin: used(info, sha256_of(&info.path)?),
+        plugin: used(info, place.sha256().to_owned()),
         options: Vec::new(),
         columns: Vec::new(),
         laws: Vec::new(),

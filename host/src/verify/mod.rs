@@ -27,7 +27,7 @@ use serde::Serialize;
 
 use crate::config::mistake::suggestion;
 use crate::error::{Error, Result};
-use crate::plugins::{Registry, lock::sha256_of};
+use crate::plugins::Registry;
 use crate::runs::receipt::PluginUse;
 use crate::train::setup::used;
 use job::{Answer, Job, Place, SESSION, Task, Work};
@@ -157,10 +157,11 @@ pub fn verify(
     for info in [backend, reference] {
         info.check_version()?;
     }
+    let places = (Place::of(backend)?, Place::of(reference)?);
     let mut verification = Verification {
         passed: false,
-        backend: used(backend, sha256_of(&backend.path)?),
-        reference: used(reference, sha256_of(&reference.path)?),
+        backend: used(backend, places.0.sha256().to_owned()),
+        reference: used(reference, places.1.sha256().to_owned()),
         device: request.device.clone(),
         threads: request.threads,
         options: OptionMap::new(),
@@ -168,8 +169,8 @@ pub fn verify(
     };
     let job = |task: Task| {
         Work::Backend(Job {
-            backend: Place::of(backend),
-            reference: Place::of(reference),
+            backend: places.0.clone(),
+            reference: places.1.clone(),
             device: request.device.clone(),
             threads: request.threads,
             task,

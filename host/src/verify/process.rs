@@ -105,7 +105,15 @@ pub struct Failure {
 /// The child cannot be started.
 pub fn run<A: DeserializeOwned>(job: &Work, limit: Duration) -> Result<Ended<A>> {
     let failed = |cause: std::io::Error| Error::run("cannot start a process to verify in").with_cause(cause);
-    let place = tempfile::Builder::new().prefix("telos-verify-").tempdir().map_err(failed)?;
+    let place = tempfile::Builder::new().prefix("telos-verify-").tempdir().map_err(|cause| {
+        let folder = std::env::temp_dir();
+        Error::request(format!(
+            "cannot make a folder in {}, through which the verifying processes talk",
+            folder.display()
+        ))
+        .with_cause(cause)
+        .with_hint("name a folder that can be written with TMPDIR")
+    })?;
     let folder = Folder(place.path().to_owned());
     folder.write(Folder::JOB, job)?;
     let output = File::create(folder.0.join(Folder::OUTPUT)).map_err(failed)?;

@@ -1,6 +1,6 @@
 //! Opens a plugin's library and checks its layout. With [`crate::abi`], all there is of `abi_stable`.
 
-use super::{PluginInfo, check, from_json};
+use super::{LibraryFile, PluginInfo, check, from_json};
 use crate::{
     Code, Error, Result,
     abi::{
@@ -19,8 +19,8 @@ use abi_stable::{
     library::{AbiHeader, AbiHeaderRef, LibHeader},
     type_layout::{TLFieldOrFunction, TypeLayout},
 };
-use libloading::os::unix::{Library as Dynamic, RTLD_GLOBAL, RTLD_LOCAL, RTLD_NOW};
-use std::{cmp::Ordering, error::Error as _, ffi::OsStr, path::Path};
+use libloading::os::unix::Library as Dynamic;
+use std::cmp::Ordering;
 
 /// A loaded plugin. The library stays open until the process ends.
 #[derive(Clone)]
@@ -37,12 +37,17 @@ impl Library {
     /// # Errors
     /// [`Code::LAYOUT`] naming the file and what does not fit.
     pub fn load(info: &PluginInfo) -> Result<Library> {
+        Library::load_from(&LibraryFile::read(&info.path)?, info)
+    }
+
+    /// As [`Library::load`], from a file that was read already: the bytes that were read are the code that runs.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn load_from(file: &LibraryFile, info: &PluginInfo) -> Result<Library> {
         info.check_version()?;
-        for wanted in &info.preload {
-            preload(info, wanted)?;
-        }
-        open(info.path.as_os_str(), RTLD_NOW | RTLD_LOCAL).map_err(|e| cannot_open(info, e))?;
-        let header = header_of(info)?;
+        let library = file.open(info).map_err(|e| cannot_open(info, e))?;
+        let header = header_of(library, info)?;
         let root = match info.abi_minor.cmp(&ABI_MINOR) {
             Ordering::Less => older(info, header)?,
             Ordering::Equal | Ordering::Greater => same_or_newer(info, header)?,
@@ -79,8 +84,8 @@ impl Library {
     /// [`Code::LAYOUT`] where it refuses the plugin.
     #[cfg(feature = "next-minor")]
     pub fn own_check_alone(info: &PluginInfo) -> Result<()> {
-        open(info.path.as_os_str(), RTLD_NOW | RTLD_LOCAL).map_err(|e| refuse(info, e))?;
-        same_or_newer(info, header_of(info)?).map(drop)
+        let library = LibraryFile::read(&info.path)?.open(info).map_err(|e| refuse(info, e))?;
+        same_or_newer(info, header_of(library, info)?).map(drop)
     }
 
     fn wrong_kind<T>(&self, wanted: &str) -> Result<T> {
@@ -161,40 +166,17 @@ fn refuse(info: &PluginInfo, why: impl std::fmt::Display) -> Error {
     Error::new(Code::LAYOUT, format!("cannot use plugin `{}` from {}: {why}", info.id, info.path.display()))
 }
 
-/// Opens a library for good.
-fn open(path: &OsStr, flags: std::ffi::c_int) -> Result<(), String> {
-    // SAFETY: loading runs the library's initialisers, which is what loading a trusted plugin means; the caller chose the
-    // file. Forgetting the handle keeps its code mapped for the life of the process.
-    let opened = unsafe { Dynamic::open(Some(path), flags) }.map(std::mem::forget);
-    // The library and the symbol that are missing stand in the cause.
-    opened.map_err(|e| e.source().map_or_else(|| e.to_string(), ToString::to_string))
-}
-
 /// A library that cannot be opened, with what its header says mends that.
 fn cannot_open(info: &PluginInfo, why: impl std::fmt::Display) -> Error {
     if info.remedy.is_empty() { refuse(info, why) } else { refuse(info, format!("{why}; {}", info.remedy)) }
 }
 
-fn preload(info: &PluginInfo, wanted: &str) -> Result<()> {
-    let (visibility, place) = wanted.split_once(':').unwrap_or(("local", wanted));
-    let flags = if visibility == "global" { RTLD_NOW | RTLD_GLOBAL } else { RTLD_NOW | RTLD_LOCAL };
-    let place = Path::new(place);
-    let beside = info.path.parent().map(|folder| folder.join(place)).filter(|p| p.is_file());
-    // The system's loader searches for a bare name only.
-    let path = beside.as_deref().map_or(place.file_name().unwrap_or_default(), Path::as_os_str);
-    open(path, flags).map_err(|e| cannot_open(info, format!("it needs {}: {e}", place.display())))
-}
-
-fn header_of(info: &PluginInfo) -> Result<&'static LibHeader> {
-    // SAFETY: the library is open already (see `load`), so this only takes another reference, kept for good.
-    let library = unsafe { Dynamic::open(Some(info.path.as_os_str()), RTLD_NOW | RTLD_LOCAL) };
-    let library = library.map_err(|e| refuse(info, e))?;
+fn header_of(library: &'static Dynamic, info: &PluginInfo) -> Result<&'static LibHeader> {
     let symbol = format!("{ROOT_PREFIX}{}", info.id);
     // SAFETY: a plugin's root symbol is a static `LibHeader`; that it begins with a valid `AbiHeader` is checked below
     // before anything else of it is read.
     let found = unsafe { library.get::<*const AbiHeader>(symbol.as_bytes()) };
     let address: *const AbiHeader = *found.map_err(|e| refuse(info, e))?;
-    std::mem::forget(library);
     // SAFETY: the symbol is a static of a library that is never closed, so the reference is good for 'static.
     let header: &'static AbiHeader =
         unsafe { address.as_ref() }.ok_or_else(|| refuse(info, format!("{symbol} is null")))?;

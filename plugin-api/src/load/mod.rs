@@ -2,12 +2,14 @@
 //! plugin looks like a local implementation of the contract's traits.
 
 mod backend;
+mod file;
 mod library;
 mod objective;
 mod reward;
 mod scan;
 
 pub use backend::LoadedSession;
+pub use file::{Companion, Identity, LibraryFile};
 pub use library::Library;
 pub use objective::LoadedObjective;
 pub use reward::LoadedReward;

@@ -1,5 +1,6 @@
 //! Reads plugin headers out of a library file; executes nothing.
 
+use super::LibraryFile;
 use crate::{
     Code, Error, Result,
     abi::header::{ABI_MAJOR, ABI_MINOR, HEADER_BYTES, HEADER_PREFIX, MAGIC, PluginHeader},
@@ -45,8 +46,12 @@ fn broken(path: &Path, why: impl std::fmt::Display) -> Error {
 /// # Errors
 /// [`Code::LAYOUT`] where the file cannot be read, is no library, is cut off, or has a damaged header.
 pub fn scan(path: &Path) -> Result<Vec<PluginInfo>> {
-    let bytes = std::fs::read(path).map_err(|e| broken(path, e))?;
-    let file = object::File::parse(bytes.as_slice()).map_err(|e| broken(path, e))?;
+    LibraryFile::read(path)?.plugins()
+}
+
+/// The plugins in the bytes of the file at `path`.
+pub(super) fn scan_bytes(path: &Path, bytes: &[u8]) -> Result<Vec<PluginInfo>> {
+    let file = object::File::parse(bytes).map_err(|e| broken(path, e))?;
     // A library that is cut off would crash the process when the loader touches the missing pages.
     for segment in file.segments() {
         let (offset, size) = segment.file_range();

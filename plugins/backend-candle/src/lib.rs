@@ -46,6 +46,7 @@ impl Backend for Candle {
             tested,
             note: note.into(),
             instruction_set: if name == "cpu" { instruction_set() } else { String::new() },
+            same_with_any_threads: name == "cpu",
         };
         BackendManifest {
             id: "candle".into(),

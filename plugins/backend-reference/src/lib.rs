@@ -50,6 +50,7 @@ impl Backend for ReferenceBackend {
                 tested: true,
                 note: "computes in f64 on one thread, whatever the storage".into(),
                 instruction_set: String::new(),
+                same_with_any_threads: true,
             }],
             dtypes: vec!["f64".into(), "f32".into(), "bf16".into()],
             options: Vec::new(),

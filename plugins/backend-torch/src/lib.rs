@@ -53,6 +53,8 @@ impl Backend for Torch {
             tested,
             note: note.into(),
             instruction_set: if name == "cpu" { instruction_set() } else { String::new() },
+            // The threads of the processor compute nothing of a run on CUDA.
+            same_with_any_threads: name == "cuda",
         };
         BackendManifest {
             id: "torch".into(),

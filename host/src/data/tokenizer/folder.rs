@@ -8,7 +8,7 @@ use std::path::Path;
 use serde_json::{Map, Value};
 
 use super::{CONFIG, JSON};
-use crate::data::{DataError, Result, foreign};
+use crate::data::{DataError, Inputs, Result, Source, foreign};
 
 /// Special tokens in the layout of transformers 4.
 pub(super) const SPECIAL_TOKENS: &str = "special_tokens_map.json";
@@ -29,6 +29,8 @@ pub(super) struct Folder {
     pub json: Vec<u8>,
     /// The files beside it, by their path in the folder.
     pub beside: BTreeMap<String, Vec<u8>>,
+    /// All files that were read.
+    pub read: Vec<Source>,
 }
 
 impl Folder {
@@ -52,20 +54,21 @@ impl Folder {
             let remedy = foreign::convert_tokenizer(if folder.is_empty() { "." } else { &folder });
             return Err(DataError::Unusable { path: file, what, remedy, source: None });
         }
-        let json = foreign::read(&file)?;
         let folder = file.parent().unwrap_or(Path::new("."));
+        let mut inputs = Inputs::of(folder);
+        let json = inputs.read(&file.file_name().unwrap_or_default().to_string_lossy())?;
         let mut beside = BTreeMap::new();
         for name in [SPECIAL_TOKENS, ADDED_TOKENS, TEMPLATE, TEMPLATE_JSON, CONFIG] {
-            if exists(&folder.join(name)) {
-                beside.insert(name.to_owned(), foreign::read(&folder.join(name))?);
+            if inputs.has(name) {
+                beside.insert(name.to_owned(), inputs.read(name)?);
             }
         }
         for name in further_templates(&folder.join(TEMPLATES))? {
             let name = format!("{TEMPLATES}/{name}");
-            let bytes = foreign::read(&folder.join(&name))?;
+            let bytes = inputs.read(&name)?;
             beside.insert(name, bytes);
         }
-        Ok(Folder { name: file.display().to_string(), json, beside })
+        Ok(Folder { name: file.display().to_string(), json, beside, read: inputs.noted() })
     }
 }
 

@@ -21,7 +21,7 @@ use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 use tokenizers::{AddedToken, ModelWrapper};
 
-use super::{DataError, Document, Result, StreamDecoder};
+use super::{DataError, Document, Result, Source, StreamDecoder};
 use folder::{Folder, TEMPLATE};
 use special::Special;
 use templates::DEFAULT;
@@ -43,6 +43,8 @@ pub struct Tokenizer {
     json: Vec<u8>,
     /// The files to save beside it, as read or as made.
     beside: BTreeMap<String, Vec<u8>>,
+    /// The files that it was read from.
+    read: Vec<Source>,
     /// The texts of named special tokens by key.
     named: BTreeMap<String, String>,
     templates: BTreeMap<String, String>,
@@ -88,7 +90,7 @@ impl Tokenizer {
     /// `tokenizer.json` like any other.
     pub fn bytes() -> Result<Tokenizer> {
         let json = made::bytes_json().map_err(fault("bytes", "it cannot be built"))?;
-        Tokenizer::new(Folder { name: "bytes".into(), json, beside: made::beside() })
+        Tokenizer::new(Folder { name: "bytes".into(), json, beside: made::beside(), read: Vec::new() })
     }
 
     /// A `tokenizer.json`, or a folder that holds one, with the files beside it: special and added tokens and chat templates
@@ -108,11 +110,11 @@ impl Tokenizer {
             return Err(DataError::VocabularyTooSmall { asked: vocab_size, least: made::LEAST_VOCABULARY });
         }
         let json = made::trained_json(documents, vocab_size).map_err(fault("in training", "training failed"))?;
-        Tokenizer::new(Folder { name: "in training".into(), json, beside: made::beside() })
+        Tokenizer::new(Folder { name: "in training".into(), json, beside: made::beside(), read: Vec::new() })
     }
 
     fn new(files: Folder) -> Result<Tokenizer> {
-        let Folder { name, json, beside } = files;
+        let Folder { name, json, beside, read } = files;
         let mut inner = tokenizers::Tokenizer::from_bytes(&json).map_err(fault(&name, "it cannot be read"))?;
         inner.with_truncation(None).map_err(fault(&name, "its truncation cannot be switched off"))?;
         inner.with_padding(None);
@@ -127,6 +129,7 @@ impl Tokenizer {
             name,
             json,
             beside,
+            read,
             named: special.named.clone(),
             templates,
             bos: None,
@@ -240,6 +243,11 @@ impl Tokenizer {
         self.limit = u32::try_from(rows).ok().filter(|rows| (*rows as usize) < self.vocab_size);
         self.model_ends = ends.to_vec();
         self.within_model(self.prefix().as_slice())
+    }
+
+    /// The files that it was read from, by their path in its folder; none where it was made here.
+    pub fn read_from(&self) -> &[Source] {
+        &self.read
     }
 
     /// Its file, or "bytes".

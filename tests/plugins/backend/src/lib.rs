@@ -37,6 +37,7 @@ impl Backend for BrokenBackend {
             tested: false,
             note: "".into(),
             instruction_set: "".into(),
+            same_with_any_threads: false,
         };
         BackendManifest {
             summary: "The reference with one fault, for tests".into(),

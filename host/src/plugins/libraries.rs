@@ -1,0 +1,236 @@
+//! Opens plugins, and finds out which libraries they bring along: libtorch, say. A run's numbers depend on those as on the plugin.
+//!
+//! A library that lies beside the plugin is hashed and compared with its pin before it is opened. What the system's loader maps
+//! besides is looked up in the process's own list of mapped files, and hashed then. Libraries in the system's folders are not
+//! counted, as little as its libc is: the system keeps them.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use plugin_api::load::{Companion, Identity, Library, LibraryFile, PluginInfo};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use super::Lock;
+use crate::error::{Error, Result};
+use crate::files;
+use crate::runs::breadcrumb;
+use crate::runs::disk::{hex, sha256_of_open, write_durably};
+use crate::runs::receipt::LibraryUse;
+
+/// A plugin that was loaded.
+pub struct Loaded {
+    /// The plugin.
+    pub library: Library,
+    /// sha256 of its file.
+    pub sha256: String,
+    /// The libraries that it brought along, by name.
+    pub libraries: Vec<LibraryUse>,
+}
+
+/// Reads the plugin's file, compares it and the libraries beside it with what is pinned, and opens them.
+///
+/// # Errors
+/// A request error where a file changed, cannot be read, no longer holds the plugin, or does not load.
+pub fn open(info: &PluginInfo, lock: &mut Lock) -> Result<Loaded> {
+    let file = LibraryFile::read(&info.path).map_err(|e| Error::request(e.to_string()))?;
+    // What was found when the folders were searched may have been replaced since.
+    let found = file.plugins().map_err(|e| Error::request(e.to_string()))?;
+    let info = found.iter().find(|own| own.kind == info.kind && own.id == info.id).ok_or_else(|| {
+        Error::request(format!("{} no longer holds the {} `{}`", info.path.display(), info.kind, info.id))
+    })?;
+    let sha256 = lock.verify(info, &file)?;
+    let mut libraries = Libraries { info, lock, seen: Vec::new(), found: Vec::new() };
+    let before = mapped();
+    let mut beside = Vec::new();
+    for Companion { path, .. } in file.companions(info) {
+        if path.is_absolute() {
+            beside.push((libraries.add(&path)?, path));
+        }
+    }
+    let library = breadcrumb::within(&info.id, "open", || Library::load_from(&file, info));
+    let library = library.map_err(|e| Error::request(e.to_string()))?;
+    let after = mapped();
+    for (identity, path) in &beside {
+        check_opened(info, path, identity, &after)?;
+    }
+    libraries.add_mapped(&before, &after)?;
+    let mut libraries = libraries.found;
+    libraries.sort_by(|a, b| (&a.name, &a.sha256).cmp(&(&b.name, &b.sha256)));
+    Ok(Loaded { library, sha256, libraries })
+}
+
+/// The libraries of one plugin, while they are collected.
+struct Libraries<'a> {
+    info: &'a PluginInfo,
+    lock: &'a mut Lock,
+    seen: Vec<Identity>,
+    found: Vec<LibraryUse>,
+}
+
+impl Libraries<'_> {
+    /// Hashes a library and compares it with its pin. Returns which file it was.
+    fn add(&mut self, path: &Path) -> Result<Identity> {
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let (identity, sha256) = self.lock.hashes.of(path)?;
+        if !self.seen.contains(&identity) {
+            let library = LibraryUse { name, sha256 };
+            self.lock.verify_library(self.info, path, &library)?;
+            self.seen.push(identity);
+            self.found.push(library);
+        }
+        Ok(identity)
+    }
+
+    /// Adds what was mapped since `before`, but for the system's own.
+    fn add_mapped(&mut self, before: &BTreeSet<PathBuf>, after: &BTreeSet<PathBuf>) -> Result<()> {
+        let own = fs::canonicalize(&self.info.path).unwrap_or_default();
+        for path in after.difference(before).filter(|path| !is_the_systems(path) && **path != own) {
+            self.add(path)?;
+        }
+        Ok(())
+    }
+}
+
+/// That the library at `path` is the file that was hashed.
+fn check_opened(info: &PluginInfo, path: &Path, hashed: &Identity, mapped: &BTreeSet<PathBuf>) -> Result<()> {
+    let now = fs::metadata(path).map(|now| Identity::from(&now));
+    let is_mapped = || fs::canonicalize(path).is_ok_and(|path| mapped.contains(&path));
+    // Where the system does not list what is mapped, the first test is all there is.
+    if now.is_ok_and(|now| now == *hashed) && (mapped.is_empty() || is_mapped()) {
+        return Ok(());
+    }
+    let message =
+        format!("{}, which the {} `{}` uses, changed while it was opened", path.display(), info.kind, info.id);
+    Err(Error::request(message).with_hint("start the run again once nothing replaces the file"))
+}
+
+/// The files from which code is mapped into this process, as Linux lists them; empty elsewhere.
+pub fn mapped() -> BTreeSet<PathBuf> {
+    let maps = fs::read_to_string("/proc/self/maps").unwrap_or_default();
+    let of_code = maps.lines().filter(|line| line.split_whitespace().nth(1).is_some_and(|flags| flags.contains('x')));
+    let paths = of_code.filter_map(|line| line.find('/').and_then(|at| line.get(at..)));
+    // Plugins themselves are copies in memory.
+    paths.filter(|path| !path.starts_with("/memfd:")).map(PathBuf::from).collect()
+}
+
+fn is_the_systems(path: &Path) -> bool {
+    ["/lib", "/lib32", "/lib64", "/usr/lib", "/usr/lib32", "/usr/lib64"].iter().any(|folder| path.starts_with(folder))
+}
+
+/// Hashes of libraries, which may weigh hundreds of megabytes: kept in a file beside the runs, under which file it was.
+#[derive(Debug)]
+pub struct Hashes {
+    path: PathBuf,
+    known: Vec<Known>,
+    /// Whether there is something to write.
+    grown: bool,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Known {
+    identity: Identity,
+    sha256: String,
+}
+
+/// The file has this many entries at most: of the libraries used last.
+const MOST: usize = 256;
+/// A file that changed so shortly before it was hashed may change again without another time: it is not kept.
+const SETTLED: Duration = Duration::from_secs(2);
+
+impl Hashes {
+    /// The hashes kept in the folder of runs. A file that is damaged or cannot be read keeps none.
+    pub fn open(runs: &Path) -> Hashes {
+        let path = runs.join(".cache").join("libraries");
+        let text = files::read_to_string(&path).unwrap_or_default();
+        let known = text.split_once('\n').filter(|(seal, rest)| *seal == seal_of(rest));
+        let known = known.and_then(|(_, rest)| serde_json::from_str(rest).ok()).unwrap_or_default();
+        Hashes { path, known, grown: false }
+    }
+
+    /// Which file `path` is, and its hash.
+    fn of(&mut self, path: &Path) -> Result<(Identity, String)> {
+        let failed = |cause| Error::request(format!("cannot read {}", path.display())).with_cause(cause);
+        let file = files::open(path).map_err(failed)?;
+        let which = || file.metadata().map(|metadata| Identity::from(&metadata)).map_err(failed);
+        let identity = which()?;
+        if let Some(known) = self.known.iter().find(|known| known.identity == identity) {
+            return Ok((identity, known.sha256.clone()));
+        }
+        let (_, sha256) = sha256_of_open(&file).map_err(failed)?;
+        if which()? != identity {
+            return Err(failed(io::Error::other("it changed while it was read")));
+        }
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let changed = Duration::from_secs(u64::try_from(identity.changed.0.max(identity.modified.0)).unwrap_or(0));
+        if changed + SETTLED < now {
+            self.known.push(Known { identity, sha256: sha256.clone() });
+            self.grown = true;
+        }
+        Ok((identity, sha256))
+    }
+
+    /// Writes what was hashed. It only saves time, so a folder that cannot be written is no failure.
+    pub fn save(&mut self) {
+        if !std::mem::take(&mut self.grown) {
+            return;
+        }
+        // What another process hashed meanwhile stays.
+        let mut known = Hashes::open(self.path.parent().and_then(Path::parent).unwrap_or(Path::new("."))).known;
+        known.retain(|other| self.known.iter().all(|own| own.identity != other.identity));
+        known.extend(self.known.iter().cloned());
+        known.drain(..known.len().saturating_sub(MOST));
+        let Ok(rest) = serde_json::to_string(&known) else { return };
+        let folder = self.path.parent().unwrap_or(Path::new("."));
+        if fs::create_dir_all(folder).is_ok() {
+            _ = write_durably(&self.path, format!("{}\n{rest}", seal_of(&rest)).as_bytes());
+        }
+    }
+}
+
+fn seal_of(text: &str) -> String {
+    hex(&Sha256::digest(text))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Catches a hash that is kept for a file that changed since, one that is computed again for a file that did not, and a damaged
+    /// file of hashes that is believed.
+    #[test]
+    fn a_hash_is_kept_for_the_file_it_was_computed_from() {
+        let folder = tempfile::tempdir().unwrap();
+        let (library, kept) = (folder.path().join("lib.so"), folder.path().join(".cache/libraries"));
+        fs::write(&library, "abc").unwrap();
+        let abc = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+        let mut hashes = Hashes::open(folder.path());
+        assert_eq!(hashes.of(&library).unwrap().1, abc);
+        hashes.save();
+        assert!(!kept.exists(), "it changed a moment ago, and may change again in the same tick of the clock");
+        std::thread::sleep(SETTLED + Duration::from_millis(1100));
+        assert_eq!(hashes.of(&library).unwrap().1, abc);
+        hashes.save();
+        let whole = fs::read_to_string(&kept).unwrap();
+        assert!(whole.contains(abc));
+        // Had it not been believed, the hash would be computed.
+        let marked = |text: &str| {
+            let (_, rest) = text.split_once('\n').unwrap();
+            let rest = rest.replace(abc, &"f".repeat(64));
+            format!("{}\n{rest}", seal_of(&rest))
+        };
+        fs::write(&kept, marked(&whole)).unwrap();
+        assert_eq!(Hashes::open(folder.path()).of(&library).unwrap().1, "f".repeat(64));
+        fs::write(&kept, whole.replace(abc, &"f".repeat(64))).unwrap();
+        assert_eq!(Hashes::open(folder.path()).of(&library).unwrap().1, abc);
+        fs::write(&kept, marked(&whole)).unwrap();
+        fs::write(&library, "abd").unwrap();
+        let now = Hashes::open(folder.path()).of(&library).unwrap().1;
+        assert!(now != abc && now != "f".repeat(64), "{now}");
+        fs::write(&kept, "").unwrap();
+        assert_eq!(Hashes::open(folder.path()).of(&library).unwrap().1, now);
+    }
+}

@@ -1,0 +1,157 @@
+//! The file `plugins.lock`: what is written in it, and that nothing of it is missing.
+//!
+//! The number of pins stands at the beginning and a hash of all above it at the end, so that a file that was cut anywhere is known
+//! from a whole one. A file from before that has neither.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, ErrorKind, Write};
+use std::path::Path;
+
+use serde::{Deserialize, Deserializer, Serialize, de};
+use sha2::{Digest, Sha256};
+
+use crate::error::{Error, Result};
+use crate::files;
+use crate::runs::receipt::LibraryUse;
+
+const HEADER: &str = "\
+# The bytes of the plugins that the runs in this folder were made with. Written by telos; keep it with the runs.
+# `telos run --update-lock` accepts changed plugins.
+";
+/// Begins the last table of the file.
+const SEAL: &str = "\n[seal]\n";
+
+/// One pinned plugin.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Pin {
+    pub(super) kind: String,
+    pub(super) id: String,
+    pub(super) version: String,
+    #[serde(deserialize_with = "sha256")]
+    pub(super) sha256: String,
+    /// Whether these bytes are still to be checked against the quick laws.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) unproved: bool,
+    /// The libraries that it brought along.
+    #[serde(default, skip_serializing_if = "Vec::is_empty", rename = "library")]
+    pub(super) libraries: Vec<LibraryUse>,
+}
+
+impl Pin {
+    /// Whether both pin the same plugin.
+    pub(super) fn is_of(&self, other: &Pin) -> bool {
+        (&self.kind, &self.id) == (&other.kind, &other.id)
+    }
+
+    /// Whether both pin the same bytes of it.
+    pub(super) fn same(&self, other: &Pin) -> bool {
+        (&self.kind, &self.id, &self.version, &self.sha256) == (&other.kind, &other.id, &other.version, &other.sha256)
+    }
+
+    /// The library pinned under this name.
+    pub(super) fn library(&mut self, name: &str) -> Option<&mut LibraryUse> {
+        self.libraries.iter_mut().find(|library| library.name == name)
+    }
+}
+
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Written {
+    /// The number of pins.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pins: Option<usize>,
+    #[serde(default)]
+    plugin: Vec<Pin>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    seal: Option<Seal>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Seal {
+    /// Of all bytes of the file above this table.
+    #[serde(deserialize_with = "sha256")]
+    sha256: String,
+}
+
+fn sha256<'de, D: Deserializer<'de>>(from: D) -> std::result::Result<String, D::Error> {
+    let text = String::deserialize(from)?;
+    if text.len() == 64 && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b)) {
+        return Ok(text);
+    }
+    Err(de::Error::custom("expected 64 hexadecimal digits"))
+}
+
+fn hash(text: &str) -> String {
+    Sha256::digest(text).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The pins in the file at `path`; none where there is no file, and where a damaged one is to be replaced.
+///
+/// # Errors
+/// A request error naming file and line of a damaged file, or the file that cannot be read.
+pub(super) fn read(path: &Path, replaces_damaged: bool) -> Result<Vec<Pin>> {
+    let bytes = match files::read(path) {
+        Ok(bytes) => bytes,
+        Err(cause) if cause.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(cause) => return Err(Error::request(format!("cannot read {}", path.display())).with_cause(cause)),
+    };
+    match parse(path, &bytes) {
+        Err(_) if replaces_damaged => Ok(Vec::new()),
+        parsed => parsed,
+    }
+}
+
+fn parse(path: &Path, bytes: &[u8]) -> Result<Vec<Pin>> {
+    let Ok(text) = std::str::from_utf8(bytes) else { return Err(damaged(path, 1, "it is not UTF-8 text")) };
+    let written = toml::from_str::<Written>(text).map_err(|cause| {
+        let before = cause.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
+        damaged(path, 1 + before.matches('\n').count(), cause.message())
+    })?;
+    let end = text.lines().count().max(1);
+    match &written {
+        Written { plugin, .. } if plugin.is_empty() => Err(damaged(path, end, "it pins nothing")),
+        // From before there was a seal.
+        Written { pins: None, seal: None, plugin } => Ok(plugin.clone()),
+        Written { pins: Some(pins), seal: Some(seal), plugin } if *pins == plugin.len() => {
+            let sealed = text.rfind(SEAL).and_then(|at| text.get(..at));
+            match sealed.is_some_and(|sealed| hash(sealed) == seal.sha256) {
+                true => Ok(plugin.clone()),
+                false => Err(damaged(path, end, "it is not as telos wrote it: its seal is of another content")),
+            }
+        }
+        _ => Err(damaged(path, end, "a part of it is missing")),
+    }
+}
+
+fn damaged(path: &Path, line: usize, why: &str) -> Error {
+    Error::request(format!("{}:{line}: the lock is damaged: {why}", path.display())).with_hint(
+        "restore the file from a copy, or run with --update-lock to pin the plugins as they are now; whether they are those of the \
+         runs made before is then not known",
+    )
+}
+
+/// Puts these pins in place of the file, in one move.
+pub(super) fn write(path: &Path, pins: &[Pin]) -> io::Result<()> {
+    let written = Written { pins: Some(pins.len()), plugin: pins.to_vec(), seal: None };
+    let text = format!("{HEADER}\n{}", toml::to_string(&written).map_err(io::Error::other)?);
+    let text = format!("{text}{SEAL}sha256 = \"{}\"\n", hash(&text));
+    let folder = path.parent().unwrap_or(Path::new("."));
+    fs::create_dir_all(folder)?;
+    let mut file = tempfile::NamedTempFile::new_in(folder)?;
+    file.write_all(text.as_bytes())?;
+    file.as_file().sync_all()?;
+    file.persist(path).map_err(|e| e.error)?;
+    File::open(folder)?.sync_all()
+}
+
+/// Waits until no other process holds the file at `path`, and holds it as long as the returned file is open. The file is opened for
+/// writing, which NFS requires of a lock; a file system without locks lets every process through.
+pub(super) fn alone(path: &Path) -> io::Result<File> {
+    let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
+    match file.lock() {
+        Err(error) if error.kind() != ErrorKind::Unsupported => Err(error),
+        _ => Ok(file),
+    }
+}
