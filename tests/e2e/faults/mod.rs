@@ -1,0 +1,113 @@
+//! Faults of the disk and ends before time, at every file call of tiny runs: each ends in the same bits as an undisturbed run,
+//! is refused with the file's name, or is put right with a word about it.
+//!
+//! [`layer`] disturbs one file call, [`cases`] are the experiments, [`trial`] tries one fault and says what came of it,
+//! [`tree`] compares what is left, [`tally`] counts, [`damage`] spoils files that lie there, [`ends`] kills a pipeline a
+//! thousand times.
+
+mod cases;
+mod layer;
+mod tally;
+mod tree;
+mod trial;
+
+use std::{
+    path::Path,
+    sync::{
+        Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+    thread,
+};
+
+use tempfile::TempDir;
+
+use crate::lab::Dice;
+use layer::{ACTS, Fault};
+use tally::Tally;
+use trial::{Begin, Ending, Prepared};
+
+/// A folder in memory where the system has such a place: trials sync thousands of times.
+fn scratch() -> TempDir {
+    let memory = Path::new("/dev/shm");
+    let folder = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
+    folder.expect("a temporary folder")
+}
+
+/// Does `work` with each of `items`, on every core; yields the results in order.
+fn in_parallel<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sync) -> Vec<R> {
+    let next = AtomicUsize::new(0);
+    let done = Mutex::new(Vec::new());
+    let threads = thread::available_parallelism().map_or(1, |cores| cores.get());
+    thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                while let Some((index, item)) = Some(next.fetch_add(1, Ordering::Relaxed)).and_then(|at| Some((at, items.get(at)?))) {
+                    let result = work(item);
+                    done.lock().expect("no other thread panicked").push((index, result));
+                }
+            });
+        }
+    });
+    let mut done = done.into_inner().expect("no thread panicked");
+    done.sort_by_key(|(index, _)| *index);
+    done.into_iter().map(|(_, result)| result).collect()
+}
+
+/// The faults of a case: all, or `sample` of each act and beginning, drawn the same every time.
+fn faults(prepared: &Prepared, sample: Option<usize>) -> Vec<(Begin, Fault)> {
+    let mut dice = Dice(prepared.case.name.len() as u64);
+    let mut found = Vec::new();
+    for begin in [Begin::First, Begin::Resume] {
+        for act in ACTS {
+            let calls: Vec<_> = prepared.calls(begin).iter().filter(|call| act.suits(call)).collect();
+            let chosen: Vec<_> = match sample {
+                None => calls,
+                Some(count) => (0..count).map(|_| calls[dice.below(calls.len() as u64) as usize]).collect(),
+            };
+            found.extend(chosen.into_iter().map(|call| (begin, Fault { act, call: call.clone() })));
+        }
+    }
+    found
+}
+
+/// Tries faults of every case; yields the counts by case and by act, and the faults found.
+fn matrix(sample: Option<usize>) -> (Tally, Tally, Vec<String>) {
+    let (by_case, by_act) = (Tally::default(), Tally::default());
+    let mut wrong = Vec::new();
+    let only = std::env::var("TELOS_FAULTS_CASE").ok();
+    for case in cases::all().iter().filter(|case| only.as_ref().is_none_or(|only| only == case.name)) {
+        let prepared = Prepared::new(case);
+        let trials = faults(&prepared, sample);
+        let endings = in_parallel(&trials, |(begin, fault)| prepared.try_fault(*begin, fault));
+        for ((begin, fault), ending) in trials.iter().zip(endings) {
+            by_case.add(&format!("{}, {}", case.name, begin.name()), &ending);
+            by_act.add(fault.act.name(), &ending);
+            if let Ending::Fault(why) = ending {
+                let Fault { act, call } = fault;
+                wrong.push(format!(
+                    "{}, {}, {}, call {} ({} {}): {why}",
+                    case.name, begin.name(), act.name(), call.number, call.kind, call.path
+                ));
+            }
+        }
+    }
+    (by_case, by_act, wrong)
+}
+
+/// Catches a failed, cut or last file call that leaves other bits, a run that cannot be resumed, or an error without a file's name.
+#[test]
+fn gotcha_41_61_a_sample_of_disturbed_file_calls_ends_well() {
+    let (by_case, _, wrong) = matrix(Some(1));
+    eprintln!("{}", by_case.table("case"));
+    assert!(wrong.is_empty(), "{} faults:\n{}", wrong.len(), wrong.join("\n"));
+}
+
+/// The same for every file call.
+#[test]
+#[ignore = "takes many minutes: cargo xtask test --full"]
+fn every_disturbed_file_call_ends_well() {
+    let (by_case, by_act, wrong) = matrix(None);
+    println!("{}\n{}", by_case.table("case"), by_act.table("what happens"));
+    assert!(wrong.is_empty(), "{} faults:\n{}", wrong.len(), wrong.join("\n"));
+}
