@@ -15,8 +15,9 @@ pub struct Case {
 
 impl Case {
     /// The files that lie in the folder, by name.
-    pub fn files(&self) -> [(&'static str, String); 2] {
-        [("tiny.toml", self.experiment.clone()), ("rows.jsonl", rows())]
+    pub fn files(&self) -> [(&'static str, String); 3] {
+        let text = "one two three four.\n".repeat(2);
+        [("tiny.toml", self.experiment.clone()), ("rows.jsonl", rows()), ("text.txt", text)]
     }
 
     /// The file that makes the folder `runs/tiny` one that can be resumed.

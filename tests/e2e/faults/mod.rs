@@ -6,6 +6,8 @@
 //! thousand times.
 
 mod cases;
+mod damage;
+mod ends;
 mod layer;
 mod tally;
 mod tree;
@@ -23,6 +25,8 @@ use std::{
 use tempfile::TempDir;
 
 use crate::lab::Dice;
+use cases::Case;
+use damage::Spoiler;
 use layer::{ACTS, Fault};
 use tally::Tally;
 use trial::{Begin, Ending, Prepared};
@@ -71,13 +75,18 @@ fn faults(prepared: &Prepared, sample: Option<usize>) -> Vec<(Begin, Fault)> {
     found
 }
 
+/// All cases, or the one that `TELOS_FAULTS_CASE` names, for work on a fault.
+fn chosen_cases() -> Vec<Case> {
+    let only = std::env::var("TELOS_FAULTS_CASE").ok();
+    cases::all().into_iter().filter(|case| only.as_ref().is_none_or(|only| only == case.name)).collect()
+}
+
 /// Tries faults of every case; yields the counts by case and by act, and the faults found.
 fn matrix(sample: Option<usize>) -> (Tally, Tally, Vec<String>) {
     let (by_case, by_act) = (Tally::default(), Tally::default());
     let mut wrong = Vec::new();
-    let only = std::env::var("TELOS_FAULTS_CASE").ok();
-    for case in cases::all().iter().filter(|case| only.as_ref().is_none_or(|only| only == case.name)) {
-        let prepared = Prepared::new(case);
+    for case in chosen_cases() {
+        let prepared = Prepared::new(&case);
         let trials = faults(&prepared, sample);
         let endings = in_parallel(&trials, |(begin, fault)| prepared.try_fault(*begin, fault));
         for ((begin, fault), ending) in trials.iter().zip(endings) {
@@ -110,4 +119,58 @@ fn every_disturbed_file_call_ends_well() {
     let (by_case, by_act, wrong) = matrix(None);
     println!("{}\n{}", by_case.table("case"), by_act.table("what happens"));
     assert!(wrong.is_empty(), "{} faults:\n{}", wrong.len(), wrong.join("\n"));
+}
+
+/// Spoils files of every case; yields the counts by file, and the faults found.
+fn spoils(sample: Option<usize>) -> (Tally, Tally, Vec<String>) {
+    let (by_use, by_damage) = (Tally::default(), Tally::default());
+    let mut wrong = Vec::new();
+    for case in chosen_cases() {
+        let prepared = Prepared::new(&case);
+        let spoiler = Spoiler::new(&prepared);
+        let trials = spoiler.all(sample);
+        let endings = in_parallel(&trials, |spoiled| spoiler.try_one(spoiled));
+        for (spoiled, ending) in trials.iter().zip(endings) {
+            by_use.add(spoiled.then.name(), &ending);
+            by_damage.add(spoiled.damage.name(), &ending);
+            if let Ending::Fault(why) = ending {
+                wrong.push(format!("{}, {}, {:?}, {}: {why}", case.name, spoiled.file, spoiled.damage, spoiled.then.name()));
+            }
+        }
+    }
+    (by_use, by_damage, wrong)
+}
+
+/// Catches a file of a run that is spoiled and read all the same, and one that is refused without its name.
+#[test]
+fn gotcha_41_61_a_sample_of_spoiled_files_is_noticed() {
+    let (by_use, _, wrong) = spoils(Some(1));
+    eprintln!("{}", by_use.table("what follows"));
+    assert!(wrong.is_empty(), "{} faults:\n{}", wrong.len(), wrong.join("\n"));
+}
+
+/// The same for every file, spoiled at several places.
+#[test]
+#[ignore = "takes many minutes: cargo xtask test --full"]
+fn every_spoiled_file_is_noticed() {
+    let (by_use, by_damage, wrong) = spoils(None);
+    println!("{}\n{}", by_use.table("what follows"), by_damage.table("damage"));
+    assert!(wrong.is_empty(), "{} faults:\n{}", wrong.len(), wrong.join("\n"));
+}
+
+/// Catches a pipeline that some kill leaves without a way on, or with other bits.
+#[test]
+fn gotcha_42_61_a_pipeline_that_is_killed_in_every_stage_leaves_the_same_bits() {
+    let ends = ends::Ends::of(10);
+    eprintln!("{}", ends.table());
+    assert!(ends.wrong.is_empty(), "{} faults:\n{}", ends.wrong.len(), ends.wrong.join("\n"));
+}
+
+/// The same with a thousand kills.
+#[test]
+#[ignore = "takes many minutes: cargo xtask test --full"]
+fn a_thousand_kills_of_a_pipeline_leave_the_same_bits() {
+    let ends = ends::Ends::of(1000);
+    println!("{}", ends.table());
+    assert!(ends.wrong.is_empty(), "{} faults:\n{}", ends.wrong.len(), ends.wrong.join("\n"));
 }

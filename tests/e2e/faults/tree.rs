@@ -34,6 +34,11 @@ impl Tree {
         found
     }
 
+    /// A file's content, if it is there.
+    pub fn file(&self, name: &str) -> Option<&[u8]> {
+        self.0.get(name).map(Vec::as_slice)
+    }
+
     /// Without the file of this name.
     pub fn without(&self, name: &str) -> Tree {
         let mut files = self.0.clone();

@@ -169,7 +169,7 @@ impl<'a> Prepared<'a> {
             }
             _ => return wrong("an unknown end"),
         };
-        let said = names(&first.err, &path);
+        let said = first.warns(&path);
         if ended && Tree::read(&bench.runs()) == self.whole {
             return if said { Ending::Said } else { Ending::Same };
         }
@@ -177,8 +177,8 @@ impl<'a> Prepared<'a> {
             true if !said => return wrong(&format!("other files without a word: {:#?}", self.differences(&bench))),
             _ => finish(self.case, &bench, &[]),
         };
-        if let Err(why) = note {
-            return wrong(&format!("cannot be resumed: {why}\nafter"));
+        if let Err(answer) = note {
+            return wrong(&format!("cannot be resumed: {:?}, {}\nafter", answer.code, answer.err));
         }
         let differences = self.differences(&bench);
         if !differences.is_empty() {
@@ -197,38 +197,69 @@ impl<'a> Prepared<'a> {
 }
 
 /// Runs to the end what a disturbed program has left, as a user would: what is there is resumed, and where telos says to resume,
-/// or to leave that out, that is done once. Yields the last answer, or why there is no end.
-pub fn finish(case: &Case, bench: &Bench, sets: &[&str]) -> Result<Answer, String> {
-    let mut resume = bench.path().join(case.marker()).is_file();
-    let mut told = false;
+/// or to leave that out, that is done once. Yields the last answer, or the one that no way leads on from.
+pub fn finish(case: &Case, bench: &Bench, sets: &[&str]) -> Result<Answer, Answer> {
+    let mut way = Way::of(case, bench);
     loop {
-        let answer = Answer::of(&mut bench.run(resume, sets));
-        let other = if resume { "leave --resume out" } else { "--resume" };
-        match answer.code {
-            Some(0) => return Ok(answer),
-            _ if told => return Err(format!("neither with --resume nor without it: {}", answer.err)),
-            Some(2) if answer.err.contains(other) => (resume, told) = (!resume, true),
-            _ => return Err(format!("{:?}, {}", answer.code, answer.err)),
+        let answer = Answer::of(&mut bench.run(way.resume, sets));
+        if answer.code == Some(0) {
+            return Ok(answer);
+        }
+        if !way.follows(&answer) {
+            return Err(answer);
         }
     }
 }
 
-/// Whether a message names a file, the file that a temporary one is to become, or its folder below that of runs.
-pub fn names(message: &str, path: &str) -> bool {
-    let mut parts: Vec<String> = path.split('/').map(meant).collect();
-    while parts.len() > 1 || parts.first().is_some_and(|part| part != "runs") {
-        let whole = parts.join("/");
-        let file = parts.last().cloned().unwrap_or_default();
-        if message.contains(&whole) || file.len() > 4 && message.contains(&file) {
-            return true;
-        }
-        parts.pop();
+/// How a user goes on.
+pub struct Way {
+    /// With `--resume`.
+    pub resume: bool,
+    told: bool,
+}
+
+impl Way {
+    /// By what lies there.
+    pub fn of(case: &Case, bench: &Bench) -> Way {
+        Way { resume: bench.path().join(case.marker()).is_file(), told: false }
     }
-    path == "runs" && message.contains("runs")
+
+    /// Goes the other way if an answer says so, once.
+    pub fn follows(&mut self, answer: &Answer) -> bool {
+        let other = if self.resume { "leave --resume out" } else { "--resume" };
+        if self.told || answer.code != Some(2) || !answer.err.contains(other) {
+            return false;
+        }
+        (self.resume, self.told) = (!self.resume, true);
+        true
+    }
+}
+
+impl Answer {
+    /// Whether a program that reached its end has said that something was not as it should be with this file.
+    pub fn warns(&self, path: &str) -> bool {
+        let alarms = ["warning", "cannot", "instead", "damaged", "rebuilt", "missing", "not there", "there is no"];
+        self.err.lines().any(|line| alarms.iter().any(|alarm| line.contains(alarm)) && names(line, path))
+    }
+}
+
+/// Whether a message names a file, the one that a temporary one is to become, or its folder within a run.
+pub fn names(message: &str, path: &str) -> bool {
+    let message = message.find("error:").and_then(|at| message.get(at..)).unwrap_or(message);
+    let mut parts: Vec<&str> = path.split('/').map(meant).collect();
+    let file = parts.last().copied().unwrap_or_default();
+    if message.contains(&parts.join("/")) || file.len() > 3 && message.contains(file) {
+        return true;
+    }
+    // A file that was opened under no name of its own, to become `plugins.lock` or one of the cache.
+    let passing = file.starts_with(".tmp") || file.starts_with(".tokens-");
+    parts.pop();
+    let folder = parts.join("/");
+    (passing || parts.len() > 2) && message.contains(&folder) || parts.len() > 3 && names(message, &folder)
 }
 
 /// What a temporary name stands for: `.tmp-NAME-PID` is NAME.
-fn meant(name: &str) -> String {
+fn meant(name: &str) -> &str {
     let middle = name.strip_prefix(".tmp-").and_then(|rest| rest.rsplit_once('-'));
-    middle.map_or(name, |(name, _)| name).to_owned()
+    middle.map_or(name, |(name, _)| name)
 }
