@@ -39,7 +39,7 @@ checkpoint = { every = 1, keep = 1 }
 
 const MODEL: &str = "model = { layers = 1, dim = 8, heads = 2, context = 24 }\n";
 const ROWS: &str = "data = { source = \"jsonl\", path = \"rows.jsonl\", held_out = 0.25 }\n";
-const EVAL: &str = "eval = { every = 2 }\n";
+const EVAL: &str = "eval = { every = 1 }\n";
 const TRAIN: &str = "steps = 3\noptimizer = { lr = 3e-3 }\n";
 
 fn single(name: &'static str, middle: &str, train: &str) -> Case {
@@ -49,8 +49,8 @@ fn single(name: &'static str, middle: &str, train: &str) -> Case {
 
 /// Every objective alone, and a pipeline of all.
 pub fn all() -> Vec<Case> {
-    let samples = "sample = { every = 2, prompts = [\"1? \"], max_tokens = 4 }\n";
-    let ce = "data = { source = \"synthetic\", rows = 40 }\nobjective.plugin = \"ce\"\neval = { every = 2, tokens = 96 }\n";
+    let samples = "sample = { every = 1, prompts = [\"1? \"], max_tokens = 4 }\n";
+    let ce = "data = { source = \"synthetic\", rows = 40 }\nobjective.plugin = \"ce\"\neval = { every = 1, tokens = 96 }\n";
     let ppo = format!("{ROWS}{}{PPO}", EVAL.replace(" }", ", generate = 2 }"));
     vec![
         single("ce", &format!("{ce}{samples}"), "batch = { tokens = 48 }"),

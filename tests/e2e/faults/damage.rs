@@ -227,23 +227,31 @@ impl<'a> Spoiler<'a> {
             }
             Some(expected) => {
                 let now = Tree::read(&bench.runs());
-                let healed = now.file(file) != spoiled_tree.file(file) && spoiled_tree.file(file) != expected.file(file);
-                if now == *expected {
+                let differences = now.differences(expected);
+                let before = spoiled_tree.file(file);
+                if differences.none() {
+                    let replaced = before != expected.file(file) && now.file(file) != before;
                     return match said {
                         true => Ending::Said,
-                        false if healed && guards(file) => wrong("replaced without a word"),
+                        false if replaced && guards(file) && *damage != Damage::Delete => wrong("replaced without a word"),
                         false => Ending::Same,
                     };
                 }
-                // Nothing has read it, and it lies there as it was spoiled.
-                let untouched = now.file(file) == spoiled_tree.file(file) && now.without(file) == expected.without(file);
+                let but = |name: &str| now.without(name).differences(&expected.without(name)).none();
                 match said {
-                    true if now.without(file) == expected.without(file) => Ending::Said,
-                    false if untouched && is_spare(file, &bench) => Ending::Same,
-                    _ => wrong(&format!("other files, {}: {:#?}", if said { "said" } else { "without a word" }, now.differences(expected))),
+                    // From another checkpoint: the receipt tells after which step the run became longer.
+                    true if but(file) || *then == Use::Extend && but(&self.receipt()) => Ending::Said,
+                    // Nothing has read it, and it lies there as it was spoiled.
+                    false if now.file(file) == before && but(file) && is_spare(file, &bench) => Ending::Same,
+                    true => wrong(&format!("other files, with a word about it: {differences:#?}")),
+                    false => wrong(&format!("other files without a word: {differences:#?}")),
                 }
             }
         }
+    }
+
+    fn receipt(&self) -> String {
+        format!("{}/receipt.json", self.model)
     }
 }
 

@@ -129,7 +129,7 @@ impl<'a> Pipeline<'a> {
             Err(answer) => Some(format!("seed {seed}, killed at {kills:?}: cannot be resumed: {:?}, {}", answer.code, answer.err)),
             Ok(_) => {
                 let differences = Tree::read(&self.bench.runs()).differences(&self.prepared.whole);
-                (!differences.is_empty()).then(|| format!("seed {seed}, killed at {kills:?}: {differences:#?}"))
+                (!differences.none()).then(|| format!("seed {seed}, killed at {kills:?}: {differences:#?}"))
             }
         };
         (kills, wrong)

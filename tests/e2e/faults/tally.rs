@@ -12,6 +12,7 @@ pub struct Tally(Mutex<BTreeMap<String, Counts>>);
 struct Counts {
     tried: u64,
     same: u64,
+    left: u64,
     refused: u64,
     said: u64,
     not_reached: u64,
@@ -26,6 +27,7 @@ impl Tally {
         match ending {
             Ending::NotReached => return counts.not_reached += 1,
             Ending::Same => counts.same += 1,
+            Ending::SameAndLeft => counts.left += 1,
             Ending::Refused => counts.refused += 1,
             Ending::Said => counts.said += 1,
             Ending::Fault(_) => counts.faults += 1,
@@ -37,17 +39,18 @@ impl Tally {
     pub fn table(&self, first: &str) -> String {
         let all = self.0.lock().expect("no test panics with it");
         let mut text = format!(
-            "| {first} | tried | same bits | refused by name | rebuilt and said | faults | not reached |\n|---|---|---|---|---|---|---|\n"
+            "| {first} | tried | same bits | same bits, temporary file left | refused by name | rebuilt and said | faults | not reached |\n|---|---|---|---|---|---|---|---|\n"
         );
         let mut sum = Counts::default();
         let row = |name: &str, c: &Counts| {
-            let Counts { tried, same, refused, said, faults, not_reached } = c;
-            format!("| {name} | {tried} | {same} | {refused} | {said} | {faults} | {not_reached} |\n")
+            let Counts { tried, same, left, refused, said, faults, not_reached } = c;
+            format!("| {name} | {tried} | {same} | {left} | {refused} | {said} | {faults} | {not_reached} |\n")
         };
         for (class, counts) in all.iter() {
             text.push_str(&row(class, counts));
             sum.tried += counts.tried;
             sum.same += counts.same;
+            sum.left += counts.left;
             sum.refused += counts.refused;
             sum.said += counts.said;
             sum.not_reached += counts.not_reached;

@@ -9,7 +9,7 @@ use std::{
 use serde_json::Value;
 
 /// The content of every file, by its path below the folder.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Tree(BTreeMap<String, Vec<u8>>);
 
 impl Tree {
@@ -20,17 +20,19 @@ impl Tree {
         Tree(files.map(|name| (name.clone(), comparable(&name, fs::read(folder.join(&name)).unwrap_or_default()))).collect())
     }
 
-    /// The names of the files that differ, with how; empty where both are equal.
-    pub fn differences(&self, expected: &Tree) -> Vec<String> {
-        let mut found = Vec::new();
+    /// How the files differ from those that are expected.
+    pub fn differences(&self, expected: &Tree) -> Differences {
+        let mut found = Differences::default();
         for (name, bytes) in &self.0 {
             match expected.0.get(name) {
-                None => found.push(format!("{name} is left over")),
-                Some(other) if other != bytes => found.push(format!("{name} differs{}", first_line(bytes, other))),
+                None if file_name(name).starts_with(".tmp") => found.left.push(name.clone()),
+                None => found.real.push(format!("{name} is too much")),
+                Some(other) if other != bytes => found.real.push(format!("{name} differs{}", first_line(bytes, other))),
                 Some(_) => {}
             }
         }
-        found.extend(expected.0.keys().filter(|name| !self.0.contains_key(*name)).map(|name| format!("{name} is missing")));
+        let missing = expected.0.keys().filter(|name| !self.0.contains_key(*name));
+        found.real.extend(missing.map(|name| format!("{name} is missing")));
         found
     }
 
@@ -44,6 +46,22 @@ impl Tree {
         let mut files = self.0.clone();
         files.remove(name);
         Tree(files)
+    }
+}
+
+/// How files differ from expected ones.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Differences {
+    /// Files with other bytes, missing ones, and ones too much.
+    pub real: Vec<String>,
+    /// Temporary files that stayed.
+    pub left: Vec<String>,
+}
+
+impl Differences {
+    /// Whether the files are the same, temporary ones left out.
+    pub fn none(&self) -> bool {
+        self.real.is_empty()
     }
 }
 
@@ -73,14 +91,18 @@ pub fn copy(from: &Path, to: &Path) {
     }
 }
 
+fn file_name(path: &str) -> &str {
+    path.rsplit('/').next().unwrap_or(path)
+}
+
 fn is_passing(name: &str) -> bool {
-    let file = name.rsplit('/').next().unwrap_or(name);
+    let file = file_name(name);
     ["timing.jsonl", ".lock", ".plugins.lock"].contains(&file) || name.starts_with(".cache/") && file.starts_with('.')
 }
 
 /// A file's bytes; of JSON that tells of times, lengths of the log of times or the command line, the rest.
 fn comparable(name: &str, bytes: Vec<u8>) -> Vec<u8> {
-    let file = name.rsplit('/').next().unwrap_or(name);
+    let file = file_name(name);
     let Ok(mut value) = serde_json::from_slice::<Value>(&bytes) else { return bytes };
     match file {
         "trainer.json" => value["lines"][1] = Value::Null,

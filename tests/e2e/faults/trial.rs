@@ -7,7 +7,7 @@ use tempfile::TempDir;
 use super::{
     cases::Case,
     layer::{Call, Fault, Layer},
-    tree::{self, Tree},
+    tree::{self, Differences, Tree},
 };
 use crate::{
     lab::with_sets,
@@ -19,6 +19,8 @@ use crate::{
 pub enum Ending {
     /// The disturbed program reached its end, or was killed and resumed: the same bits as an undisturbed run.
     Same,
+    /// As before, and a temporary file stays that nothing will remove.
+    SameAndLeft,
     /// It was refused with the name of the file; resumed undisturbed where it was a run, the same bits.
     Refused,
     /// It reached its end with a word about the file: the same bits.
@@ -133,7 +135,7 @@ impl<'a> Prepared<'a> {
         tree::copy(&bench.runs(), stopped.path());
         Answer::of(layer.trace(&mut bench.run(true, &[]), bench.path())).succeeds();
         let differences = Tree::read(&bench.runs()).differences(&whole);
-        assert!(differences.is_empty(), "{}: a killed run differs: {differences:#?}", case.name);
+        assert!(differences.none(), "{}: a killed run differs: {differences:#?}", case.name);
         Prepared { case, whole, finished, stopped, calls: [first, layer.calls()] }
     }
 
@@ -170,28 +172,28 @@ impl<'a> Prepared<'a> {
             _ => return wrong("an unknown end"),
         };
         let said = first.warns(&path);
-        if ended && Tree::read(&bench.runs()) == self.whole {
-            return if said { Ending::Said } else { Ending::Same };
+        let mut differences = self.differences(&bench);
+        if ended && !differences.none() && !said {
+            return wrong(&format!("other files without a word: {differences:#?}"));
         }
-        let note = match ended {
-            true if !said => return wrong(&format!("other files without a word: {:#?}", self.differences(&bench))),
-            _ => finish(self.case, &bench, &[]),
-        };
-        if let Err(answer) = note {
-            return wrong(&format!("cannot be resumed: {:?}, {}\nafter", answer.code, answer.err));
+        if !ended || !differences.none() {
+            if let Err(answer) = finish(self.case, &bench, &[]) {
+                return wrong(&format!("cannot be resumed: {:?}, {}\nafter", answer.code, answer.err));
+            }
+            differences = self.differences(&bench);
         }
-        let differences = self.differences(&bench);
-        if !differences.is_empty() {
+        if !differences.none() {
             return wrong(&format!("other bits: {differences:#?}\nafter"));
         }
         match (ended, fault.act.kills()) {
-            (true, _) => Ending::Said,
-            (false, true) => Ending::Same,
             (false, false) => Ending::Refused,
+            (true, _) if said => Ending::Said,
+            _ if differences.left.is_empty() => Ending::Same,
+            _ => Ending::SameAndLeft,
         }
     }
 
-    fn differences(&self, bench: &Bench) -> Vec<String> {
+    fn differences(&self, bench: &Bench) -> Differences {
         Tree::read(&bench.runs()).differences(&self.whole)
     }
 }
