@@ -2,13 +2,14 @@
 //! is refused with the file's name, or is put right with a word about it.
 //!
 //! [`layer`] disturbs one file call, [`cases`] are the experiments, [`trial`] tries one fault and says what came of it,
-//! [`tree`] compares what is left, [`tally`] counts, [`damage`] spoils files that lie there, [`ends`] kills a pipeline a
+//! [`tree`] compares what is left, [`tally`] counts, [`results`] writes counts down, [`damage`] spoils files that lie there, [`ends`] kills a pipeline a
 //! thousand times.
 
 mod cases;
 mod damage;
 mod ends;
 mod layer;
+mod results;
 mod tally;
 mod tree;
 mod trial;
@@ -28,6 +29,7 @@ use crate::lab::Dice;
 use cases::Case;
 use damage::Spoiler;
 use layer::{ACTS, Fault};
+use results::Part;
 use tally::Tally;
 use trial::{Begin, Ending, Prepared};
 
@@ -112,15 +114,6 @@ fn gotcha_41_61_a_sample_of_disturbed_file_calls_ends_well() {
     assert!(wrong.is_empty(), "{} faults:\n{}", wrong.len(), wrong.join("\n"));
 }
 
-/// The same for every file call.
-#[test]
-#[ignore = "takes many minutes: cargo xtask test --full"]
-fn every_disturbed_file_call_ends_well() {
-    let (by_case, by_act, wrong) = matrix(None);
-    println!("{}\n{}", by_case.table("case"), by_act.table("what happens"));
-    assert!(wrong.is_empty(), "{} faults:\n{}", wrong.len(), wrong.join("\n"));
-}
-
 /// Spoils files of every case; yields the counts by file, and the faults found.
 fn spoils(sample: Option<usize>) -> (Tally, Tally, Vec<String>) {
     let (by_use, by_damage) = (Tally::default(), Tally::default());
@@ -149,15 +142,6 @@ fn gotcha_41_61_a_sample_of_spoiled_files_is_noticed() {
     assert!(wrong.is_empty(), "{} faults:\n{}", wrong.len(), wrong.join("\n"));
 }
 
-/// The same for every file, spoiled at several places.
-#[test]
-#[ignore = "takes many minutes: cargo xtask test --full"]
-fn every_spoiled_file_is_noticed() {
-    let (by_use, by_damage, wrong) = spoils(None);
-    println!("{}\n{}", by_use.table("what follows"), by_damage.table("damage"));
-    assert!(wrong.is_empty(), "{} faults:\n{}", wrong.len(), wrong.join("\n"));
-}
-
 /// Catches a pipeline that some kill leaves without a way on, or with other bits.
 #[test]
 fn gotcha_42_61_a_pipeline_that_is_killed_in_every_stage_leaves_the_same_bits() {
@@ -166,11 +150,29 @@ fn gotcha_42_61_a_pipeline_that_is_killed_in_every_stage_leaves_the_same_bits() 
     assert!(ends.wrong.is_empty(), "{} faults:\n{}", ends.wrong.len(), ends.wrong.join("\n"));
 }
 
-/// The same with a thousand kills.
+/// The first test with every file call.
+#[test]
+#[ignore = "takes most of an hour: cargo xtask test --full"]
+fn gotcha_41_61_every_disturbed_file_call_ends_well() {
+    let part = Part::begin("A file call is disturbed");
+    let (by_case, by_act, wrong) = matrix(None);
+    part.end(&[by_case.table("run"), by_act.table("what happens")], &wrong);
+}
+
+/// The second test with every file, at several places.
 #[test]
 #[ignore = "takes many minutes: cargo xtask test --full"]
-fn a_thousand_kills_of_a_pipeline_leave_the_same_bits() {
+fn gotcha_41_61_every_spoiled_file_is_noticed() {
+    let part = Part::begin("A file is spoiled");
+    let (by_use, by_damage, wrong) = spoils(None);
+    part.end(&[by_use.table("what follows"), by_damage.table("damage")], &wrong);
+}
+
+/// The third test with a thousand kills.
+#[test]
+#[ignore = "takes many minutes: cargo xtask test --full"]
+fn gotcha_42_61_a_thousand_kills_of_a_pipeline_leave_the_same_bits() {
+    let part = Part::begin("A pipeline of five stages is killed again and again");
     let ends = ends::Ends::of(1000);
-    println!("{}", ends.table());
-    assert!(ends.wrong.is_empty(), "{} faults:\n{}", ends.wrong.len(), ends.wrong.join("\n"));
+    part.end(&[ends.table()], &ends.wrong);
 }

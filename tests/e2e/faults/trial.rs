@@ -19,7 +19,7 @@ use crate::{
 pub enum Ending {
     /// The disturbed program reached its end, or was killed and resumed: the same bits as an undisturbed run.
     Same,
-    /// As before, and a temporary file stays that nothing will remove.
+    /// As before, and a temporary file or an older checkpoint stays that nothing will remove.
     SameAndLeft,
     /// It was refused with the name of the file; resumed undisturbed where it was a run, the same bits.
     Refused,
@@ -164,7 +164,7 @@ impl<'a> Prepared<'a> {
             Some(0) if !fault.act.kills() => true,
             Some(1) if fault.act.kills() && first.err.contains("SIGKILL") => false,
             Some(1 | 2) if !fault.act.kills() => {
-                if !names(&first.err, &path) {
+                if !names_a_path(&first.err, &path) {
                     return wrong(&format!("the error does not name {path}"));
                 }
                 false
@@ -245,19 +245,23 @@ impl Answer {
     }
 }
 
-/// Whether a message names a file, the one that a temporary one is to become, or its folder within a run.
+/// Whether a message names a file, the one that a temporary one is to become, or its checkpoint.
 pub fn names(message: &str, path: &str) -> bool {
-    let message = message.find("error:").and_then(|at| message.get(at..)).unwrap_or(message);
-    let mut parts: Vec<&str> = path.split('/').map(meant).collect();
-    let file = parts.last().copied().unwrap_or_default();
-    if message.contains(&parts.join("/")) || file.len() > 3 && message.contains(file) {
-        return true;
-    }
-    // A file that was opened under no name of its own, to become `plugins.lock` or one of the cache.
-    let passing = file.starts_with(".tmp") || file.starts_with(".tokens-");
-    parts.pop();
-    let folder = parts.join("/");
-    (passing || parts.len() > 2) && message.contains(&folder) || parts.len() > 3 && names(message, &folder)
+    let message = error_of(message);
+    let file = path.rsplit('/').next().map_or(path, meant);
+    let checkpoint = path.split('/').map(meant).find(|part| part.starts_with("step-"));
+    message.contains(file) || checkpoint.is_some_and(|checkpoint| message.contains(checkpoint))
+}
+
+/// Whether a message names a path: below the folder of runs any, since what fails first need not be what is told, elsewhere this
+/// one.
+fn names_a_path(message: &str, path: &str) -> bool {
+    path.starts_with("runs") && error_of(message).contains("runs/") || names(message, path)
+}
+
+/// From where the error begins.
+fn error_of(message: &str) -> &str {
+    message.find("error:").and_then(|at| message.get(at..)).unwrap_or(message)
 }
 
 /// What a temporary name stands for: `.tmp-NAME-PID` is NAME.
