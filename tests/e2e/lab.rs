@@ -145,8 +145,7 @@ impl Lab {
     pub fn start(&self, sets: &[&str], resume: bool) -> Running {
         let mut args = run_args(sets);
         args.extend(resume.then_some("--resume"));
-        let child = self.command(&args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
-        Running(Some(child.expect("telos starts")))
+        Running::start(&mut self.command(&args))
     }
 
     /// The run `tiny`.
@@ -291,6 +290,12 @@ impl Run {
 pub struct Running(Option<Child>);
 
 impl Running {
+    /// Starts a program and does not wait for it.
+    pub fn start(command: &mut Command) -> Running {
+        let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+        Running(Some(child.expect("the program starts")))
+    }
+
     fn child(&mut self) -> &mut Child {
         self.0.as_mut().expect("it was not waited for yet")
     }

@@ -9,6 +9,8 @@ mod compare;
 mod dist;
 mod enforced;
 mod failures;
+#[cfg(target_os = "linux")]
+mod faults;
 mod field;
 mod hostile;
 mod kept;

@@ -1,0 +1,178 @@
+//! Faults of the disk and ends before time, at every file call of tiny runs: each ends in the same bits as an undisturbed run,
+//! is refused with the file's name, or is put right with a word about it.
+//!
+//! [`layer`] disturbs one file call, [`cases`] are the experiments, [`trial`] tries one fault and says what came of it,
+//! [`tree`] compares what is left, [`tally`] counts, [`results`] writes counts down, [`damage`] spoils files that lie there, [`ends`] kills a pipeline a
+//! thousand times.
+
+mod cases;
+mod damage;
+mod ends;
+mod layer;
+mod results;
+mod tally;
+mod tree;
+mod trial;
+
+use std::{
+    path::Path,
+    sync::{
+        Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+    thread,
+};
+
+use tempfile::TempDir;
+
+use crate::lab::Dice;
+use cases::Case;
+use damage::Spoiler;
+use layer::{ACTS, Fault};
+use results::Part;
+use tally::Tally;
+use trial::{Begin, Ending, Prepared};
+
+/// A folder in memory where the system has such a place: trials sync thousands of times.
+fn scratch() -> TempDir {
+    let memory = Path::new("/dev/shm");
+    let folder = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
+    folder.expect("a temporary folder")
+}
+
+/// Does `work` with each of `items`, on every core; yields the results in order.
+fn in_parallel<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sync) -> Vec<R> {
+    let next = AtomicUsize::new(0);
+    let done = Mutex::new(Vec::new());
+    let threads = thread::available_parallelism().map_or(1, |cores| cores.get());
+    thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                while let Some((index, item)) = Some(next.fetch_add(1, Ordering::Relaxed)).and_then(|at| Some((at, items.get(at)?))) {
+                    let result = work(item);
+                    done.lock().expect("no other thread panicked").push((index, result));
+                }
+            });
+        }
+    });
+    let mut done = done.into_inner().expect("no thread panicked");
+    done.sort_by_key(|(index, _)| *index);
+    done.into_iter().map(|(_, result)| result).collect()
+}
+
+/// The faults of a case: all, or `sample` of each act and beginning, drawn the same every time.
+fn faults(prepared: &Prepared, sample: Option<usize>) -> Vec<(Begin, Fault)> {
+    let mut dice = Dice(prepared.case.name.len() as u64);
+    let mut found = Vec::new();
+    for begin in [Begin::First, Begin::Resume] {
+        for act in ACTS {
+            let calls: Vec<_> = prepared.calls(begin).iter().filter(|call| act.suits(call)).collect();
+            let chosen: Vec<_> = match sample {
+                None => calls,
+                Some(count) => (0..count).map(|_| calls[dice.below(calls.len() as u64) as usize]).collect(),
+            };
+            found.extend(chosen.into_iter().map(|call| (begin, Fault { act, call: call.clone() })));
+        }
+    }
+    found
+}
+
+/// All cases, or the one that `TELOS_FAULTS_CASE` names, for work on a fault.
+fn chosen_cases() -> Vec<Case> {
+    let only = std::env::var("TELOS_FAULTS_CASE").ok();
+    cases::all().into_iter().filter(|case| only.as_ref().is_none_or(|only| only == case.name)).collect()
+}
+
+/// Tries faults of every case; yields the counts by case and by act, and the faults found.
+fn matrix(sample: Option<usize>) -> (Tally, Tally, Vec<String>) {
+    let (by_case, by_act) = (Tally::default(), Tally::default());
+    let mut wrong = Vec::new();
+    for case in chosen_cases() {
+        let prepared = Prepared::new(&case);
+        let trials = faults(&prepared, sample);
+        let endings = in_parallel(&trials, |(begin, fault)| prepared.try_fault(*begin, fault));
+        for ((begin, fault), ending) in trials.iter().zip(endings) {
+            by_case.add(&format!("{}, {}", case.name, begin.name()), &ending);
+            by_act.add(fault.act.name(), &ending);
+            if let Ending::Fault(why) = ending {
+                let Fault { act, call } = fault;
+                wrong.push(format!(
+                    "{}, {}, {}, call {} ({} {}): {why}",
+                    case.name, begin.name(), act.name(), call.number, call.kind, call.path
+                ));
+            }
+        }
+    }
+    (by_case, by_act, wrong)
+}
+
+/// Catches a failed, cut or last file call that leaves other bits, a run that cannot be resumed, or an error without a file's name.
+#[test]
+fn gotcha_41_61_a_sample_of_disturbed_file_calls_ends_well() {
+    let (by_case, _, wrong) = matrix(Some(1));
+    eprintln!("{}", by_case.table("case"));
+    assert!(wrong.is_empty(), "{} faults:\n{}", wrong.len(), wrong.join("\n"));
+}
+
+/// Spoils files of every case; yields the counts by file, and the faults found.
+fn spoils(sample: Option<usize>) -> (Tally, Tally, Vec<String>) {
+    let (by_use, by_damage) = (Tally::default(), Tally::default());
+    let mut wrong = Vec::new();
+    for case in chosen_cases() {
+        let prepared = Prepared::new(&case);
+        let spoiler = Spoiler::new(&prepared);
+        let trials = spoiler.all(sample);
+        let endings = in_parallel(&trials, |spoiled| spoiler.try_one(spoiled));
+        for (spoiled, ending) in trials.iter().zip(endings) {
+            by_use.add(spoiled.then.name(), &ending);
+            by_damage.add(spoiled.damage.name(), &ending);
+            if let Ending::Fault(why) = ending {
+                wrong.push(format!("{}, {}, {:?}, {}: {why}", case.name, spoiled.file, spoiled.damage, spoiled.then.name()));
+            }
+        }
+    }
+    (by_use, by_damage, wrong)
+}
+
+/// Catches a file of a run that is spoiled and read all the same, and one that is refused without its name.
+#[test]
+fn gotcha_41_61_a_sample_of_spoiled_files_is_noticed() {
+    let (by_use, _, wrong) = spoils(Some(1));
+    eprintln!("{}", by_use.table("what follows"));
+    assert!(wrong.is_empty(), "{} faults:\n{}", wrong.len(), wrong.join("\n"));
+}
+
+/// Catches a pipeline that some kill leaves without a way on, or with other bits.
+#[test]
+fn gotcha_42_61_a_pipeline_that_is_killed_in_every_stage_leaves_the_same_bits() {
+    let ends = ends::Ends::of(10);
+    eprintln!("{}", ends.table());
+    assert!(ends.wrong.is_empty(), "{} faults:\n{}", ends.wrong.len(), ends.wrong.join("\n"));
+}
+
+/// The first test with every file call.
+#[test]
+#[ignore = "takes most of an hour: cargo xtask test --full"]
+fn gotcha_41_61_every_disturbed_file_call_ends_well() {
+    let part = Part::begin("A file call is disturbed");
+    let (by_case, by_act, wrong) = matrix(None);
+    part.end(&[by_case.table("run"), by_act.table("what happens")], &wrong);
+}
+
+/// The second test with every file, at several places.
+#[test]
+#[ignore = "takes many minutes: cargo xtask test --full"]
+fn gotcha_41_61_every_spoiled_file_is_noticed() {
+    let part = Part::begin("A file is spoiled");
+    let (by_use, by_damage, wrong) = spoils(None);
+    part.end(&[by_use.table("what follows"), by_damage.table("damage")], &wrong);
+}
+
+/// The third test with a thousand kills.
+#[test]
+#[ignore = "takes many minutes: cargo xtask test --full"]
+fn gotcha_42_61_a_thousand_kills_of_a_pipeline_leave_the_same_bits() {
+    let part = Part::begin("A pipeline of five stages is killed again and again");
+    let ends = ends::Ends::of(1000);
+    part.end(&[ends.table()], &ends.wrong);
+}

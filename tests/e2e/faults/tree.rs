@@ -1,0 +1,137 @@
+//! What a folder of runs holds, without what may differ between equal runs.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+};
+
+use serde_json::Value;
+
+/// The content of every file, by its path below the folder.
+#[derive(Debug, Clone)]
+pub struct Tree(BTreeMap<String, Vec<u8>>);
+
+impl Tree {
+    /// Reads `folder`. Left out are locks, `timing.jsonl` with what depends on its length, and temporary files of the token
+    /// cache.
+    pub fn read(folder: &Path) -> Tree {
+        let files = files_below(folder).into_iter().filter(|name| !is_passing(name));
+        Tree(files.map(|name| (name.clone(), comparable(&name, fs::read(folder.join(&name)).unwrap_or_default()))).collect())
+    }
+
+    /// How the files differ from those that are expected.
+    pub fn differences(&self, expected: &Tree) -> Differences {
+        let mut found = Differences::default();
+        for (name, bytes) in &self.0 {
+            match expected.0.get(name) {
+                None if is_left(name) => found.left.push(name.clone()),
+                None => found.real.push(format!("{name} is too much")),
+                Some(other) if other != bytes => found.real.push(format!("{name} differs{}", first_line(bytes, other))),
+                Some(_) => {}
+            }
+        }
+        // A run does without its cache where that cannot be written.
+        let needed = expected.0.keys().filter(|name| !name.starts_with(".cache/"));
+        let missing = needed.filter(|name| !self.0.contains_key(*name));
+        found.real.extend(missing.map(|name| format!("{name} is missing")));
+        found
+    }
+
+    /// A file's content, if it is there.
+    pub fn file(&self, name: &str) -> Option<&[u8]> {
+        self.0.get(name).map(Vec::as_slice)
+    }
+
+    /// Without the file of this name.
+    pub fn without(&self, name: &str) -> Tree {
+        let mut files = self.0.clone();
+        files.remove(name);
+        Tree(files)
+    }
+}
+
+/// How files differ from expected ones.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Differences {
+    /// Files with other bytes, missing ones, and ones too much.
+    pub real: Vec<String>,
+    /// Temporary files that stayed, and checkpoints that would have been removed.
+    pub left: Vec<String>,
+}
+
+impl Differences {
+    /// Whether the files are the same, those that stayed left out.
+    pub fn none(&self) -> bool {
+        self.real.is_empty()
+    }
+}
+
+/// The files below a folder, as paths below it, sorted.
+pub fn files_below(folder: &Path) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut folders = vec![folder.to_owned()];
+    while let Some(place) = folders.pop() {
+        for entry in fs::read_dir(&place).into_iter().flatten().flatten() {
+            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                folders.push(entry.path());
+            } else if let Ok(path) = entry.path().strip_prefix(folder) {
+                found.push(path.to_string_lossy().into_owned());
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
+/// Copies a folder with everything in it.
+pub fn copy(from: &Path, to: &Path) {
+    for name in files_below(from) {
+        let target: PathBuf = to.join(&name);
+        fs::create_dir_all(target.parent().expect("a folder")).expect("a folder");
+        fs::copy(from.join(&name), target).expect("a copy");
+    }
+}
+
+fn file_name(path: &str) -> &str {
+    path.rsplit('/').next().unwrap_or(path)
+}
+
+fn is_passing(name: &str) -> bool {
+    let file = file_name(name);
+    ["timing.jsonl", ".lock", ".plugins.lock"].contains(&file) || name.starts_with(".cache/") && file.starts_with('.')
+}
+
+/// Whether a file is one that nothing was made from: a temporary one, one that is being removed, or one of an older checkpoint.
+fn is_left(name: &str) -> bool {
+    let below = name.split_once("/checkpoints/").map_or("", |(_, below)| below);
+    file_name(name).starts_with(".tmp") || below.starts_with(".removed-") || below.starts_with("step-")
+}
+
+/// A file's bytes; of JSON that tells of times, lengths of the log of times or the command line, the rest.
+fn comparable(name: &str, bytes: Vec<u8>) -> Vec<u8> {
+    let file = file_name(name);
+    let Ok(mut value) = serde_json::from_slice::<Value>(&bytes) else { return bytes };
+    match file {
+        "trainer.json" => value["lines"][1] = Value::Null,
+        "receipt.json" => value["command"] = Value::Null,
+        "manifest.json" => {
+            value["sha256"] = Value::Null;
+            let files = value["files"].as_array_mut().into_iter().flatten();
+            for entry in files.filter(|entry| entry["path"] == "trainer.json") {
+                (entry["bytes"], entry["sha256"]) = (Value::Null, Value::Null);
+            }
+        }
+        _ => return bytes,
+    }
+    value.to_string().into_bytes()
+}
+
+/// Where two texts part, for a reader.
+fn first_line(ours: &[u8], theirs: &[u8]) -> String {
+    let (Ok(ours), Ok(theirs)) = (std::str::from_utf8(ours), std::str::from_utf8(theirs)) else { return String::new() };
+    let (ours, theirs): (Vec<&str>, Vec<&str>) = (ours.lines().collect(), theirs.lines().collect());
+    let at = ours.iter().zip(&theirs).take_while(|(a, b)| a == b).count();
+    let line = |lines: &[&str]| lines.get(at).map_or("the end".to_owned(), |line| line.chars().take(200).collect());
+    format!(" at line {}: {} where {} is expected", at + 1, line(&ours), line(&theirs))
+}
