@@ -209,6 +209,12 @@ fn changed_logs_and_an_emptied_experiment_are_refused_by_name() {
     fs::write(run.0.join("experiment.toml"), longer).expect("written");
     lab.resume(&["train.steps=6"]).succeeds();
     run.has_steps(6);
+    // Without a receipt nothing tells what it began with: that is said and written down.
+    fs::remove_file(run.0.join("receipt.json")).expect("removed");
+    let answer = lab.resume(&["train.steps=7"]);
+    answer.succeeds();
+    assert!(answer.err.contains("receipt.json was missing"), "{answer:#?}");
+    assert_eq!(run.receipt()["replaced"][0]["after_step"], 6);
 }
 
 /// Catches checkpoints of two equal runs that differ, by a length of timing.jsonl for one, and files that nobody else may read.

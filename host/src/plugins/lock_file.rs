@@ -3,21 +3,26 @@
 //! The number of pins stands at the beginning and a hash of all above it at the end, so that a file that was cut anywhere is known
 //! from a whole one. A file from before that has neither.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::{self, ErrorKind, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, Serialize, de};
 use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Result};
 use crate::files;
+use crate::runs::file_lock::{Denied, FileLock};
 use crate::runs::receipt::LibraryUse;
 
 const HEADER: &str = "\
 # The bytes of the plugins that the runs in this folder were made with. Written by telos; keep it with the runs.
 # `telos run --update-lock` accepts changed plugins.
 ";
+/// How long another process may take to write the file.
+const PATIENCE: Duration = Duration::from_secs(60);
 /// Begins the last table of the file.
 const SEAL: &str = "\n[seal]\n";
 
@@ -139,19 +144,20 @@ pub(super) fn write(path: &Path, pins: &[Pin]) -> io::Result<()> {
     let text = format!("{text}{SEAL}sha256 = \"{}\"\n", hash(&text));
     let folder = path.parent().unwrap_or(Path::new("."));
     fs::create_dir_all(folder)?;
-    let mut file = tempfile::NamedTempFile::new_in(folder)?;
+    let mut file = tempfile::Builder::new().permissions(fs::Permissions::from_mode(0o666)).tempfile_in(folder)?;
     file.write_all(text.as_bytes())?;
     file.as_file().sync_all()?;
     file.persist(path).map_err(|e| e.error)?;
     File::open(folder)?.sync_all()
 }
 
-/// Waits until no other process holds the file at `path`, and holds it as long as the returned file is open. The file is opened for
-/// writing, which NFS requires of a lock; a file system without locks lets every process through.
-pub(super) fn alone(path: &Path) -> io::Result<File> {
-    let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
-    match file.lock() {
-        Err(error) if error.kind() != ErrorKind::Unsupported => Err(error),
-        _ => Ok(file),
-    }
+/// Waits until no other process holds the lock at `path`, and holds it.
+///
+/// # Errors
+/// What the file system says; a process that does not give it back.
+pub(super) fn alone(path: &Path) -> io::Result<FileLock> {
+    FileLock::take(path, PATIENCE).map_err(|denied| match denied {
+        Denied::Failed(cause) => cause,
+        Denied::Taken(owner) => io::Error::other(format!("{owner} holds {}", path.display())),
+    })
 }

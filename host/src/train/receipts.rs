@@ -32,7 +32,8 @@ pub fn receipt(
     earlier: Option<&Path>,
     step: u64,
 ) -> Result<Receipt> {
-    let earlier = earlier.filter(|path| path.is_file()).map(Receipt::read).transpose()?;
+    let is_missing = earlier.is_some_and(|path| !path.exists());
+    let earlier = earlier.filter(|_| !is_missing).map(Receipt::read).transpose()?;
     if let Some(earlier) = earlier.as_ref().filter(|earlier| earlier.rules != RULES) {
         let what = "the run began with a telos of other rules: how rows become tokens, answers end, epochs are counted and \
                     evaluations are cut";
@@ -41,7 +42,14 @@ pub fn receipt(
             .with_hint("finish the run with the telos it began with, or start another run with --name (and model.from this one)"));
     }
     let mut receipt = current(prepared, data, learner, earlier.as_ref())?;
-    let Some(earlier) = earlier else { return Ok(receipt) };
+    let Some(earlier) = earlier else {
+        if is_missing {
+            let what =
+                "receipt.json was missing: whether the run goes on with what it began with is not known".to_owned();
+            receipt.replaced.push(Replaced { after_step: step, changes: vec![what] });
+        }
+        return Ok(receipt);
+    };
     let changes = receipt.changes_since(&earlier);
     let (fixed, others): (Vec<String>, Vec<String>) = changes.inputs.into_iter().partition(|line| {
         let of_rows = line.starts_with("data[") || line.starts_with("rows.");
