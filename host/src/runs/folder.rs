@@ -12,7 +12,8 @@ use crate::error::{Error, Result};
 const LOCK: &str = ".lock";
 const CHECKPOINTS: &str = "checkpoints";
 /// The files of a run beside its checkpoints.
-const FILES: [&str; 5] = ["experiment.toml", "receipt.json", "metrics.jsonl", "timing.jsonl", "samples.jsonl"];
+const FILES: [&str; 6] =
+    ["experiment.toml", "receipt.json", "rows.txt", "metrics.jsonl", "timing.jsonl", "samples.jsonl"];
 
 /// The file or folder of telos, in the folder of a run, a pipeline or all runs, that has this name, ignoring case; `None` if there is
 /// none.
