@@ -11,6 +11,7 @@ mod enforced;
 mod failures;
 mod field;
 mod hostile;
+mod kept;
 mod kills;
 mod lab;
 mod laws;
