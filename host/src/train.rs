@@ -31,6 +31,7 @@ mod reward_columns;
 pub mod rewards;
 pub mod roles;
 pub mod rollout;
+mod row_hashes;
 pub mod schedule;
 pub mod setup;
 pub(crate) mod start;

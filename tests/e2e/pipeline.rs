@@ -210,7 +210,8 @@ fn what_has_begun_must_be_as_it_was_and_what_comes_may_change() {
     let lab = lab();
     lab.ask(&["run", "tiny.toml", "--only", "pre"]).succeeds();
     let changed = ["stage.pre.train.steps=11"];
-    lab.resume(&changed).refuses(2, &["stage \"pre\" has changed", "was: steps = 10", "is:  steps = 11", "--from pre"]);
+    lab.resume(&changed)
+        .refuses(2, &["stage \"pre\" has changed", "was: train.steps = 10", "is:  train.steps = 11", "--from pre"]);
     lab.ask(&["run", "tiny.toml", "--from", "sft", "--set", changed[0]]).refuses(2, &["stage \"pre\" has changed"]);
     lab.resume(&["stage.sft.train.steps=3"]).succeeds();
     stage(&lab, "sft").has_steps(3);

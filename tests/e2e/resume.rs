@@ -6,7 +6,7 @@ use rustix::process::Signal;
 
 use crate::{
     kills::{go_on, kill_often, with_steps_enough},
-    lab::{Dice, Lab},
+    lab::{Dice, Lab, Run},
 };
 
 /// A run of `steps` that nobody stopped, without its checkpoints.
@@ -105,11 +105,40 @@ fn gotcha_42_resume_with_a_changed_experiment_is_refused_line_by_line() {
     lab.run(&[]).succeeds();
     let before = lab.tiny_run().bytes("experiment.toml");
     let answer = lab.resume(&["train.optimizer.lr=0.5", "train.steps=9"]);
-    answer.refuses(2, &["was: lr = 0.01", "is:  lr = 0.5", "was: steps = 8", "is:  steps = 9", "--name"]);
+    answer.refuses(
+        2,
+        &[
+            "was: train.optimizer.lr = 0.01",
+            "is:  train.optimizer.lr = 0.5",
+            "was: train.steps = 8",
+            "is:  train.steps = 9",
+            "--name",
+        ],
+    );
     assert!(!answer.err.contains("betas"), "{answer:#?}");
     assert!(before == lab.tiny_run().bytes("experiment.toml"), "a refused resume has changed the run");
     // The number of threads may differ: it never changes the result.
     lab.resume(&["backend.threads=2"]).succeeds();
+}
+
+/// Catches a run that is bound to the folder in which it began, and one that goes on elsewhere with other bits.
+#[test]
+fn a_moved_or_copied_run_goes_on_where_the_experiment_says_it_is() {
+    let (lab, whole) = (Lab::tiny(), Lab::tiny());
+    whole.run(&["train.steps=12"]).succeeds();
+    lab.run(&[]).succeeds();
+    let copied =
+        std::process::Command::new("cp").args(["-r", "runs/tiny", "runs/copy"]).current_dir(lab.path()).status();
+    assert!(copied.expect("cp runs").success());
+    lab.resume(&["name=copy", "train.steps=12"]).succeeds();
+    fs::rename(lab.at("runs"), lab.at("moved")).expect("moved");
+    let answer = lab.resume(&["runs_dir=moved", "train.steps=12"]);
+    answer.succeeds();
+    assert!(answer.err.contains("runs_dir: \"runs\" is now \"moved\""), "{answer:#?}");
+    for name in ["copy", "tiny"] {
+        Run(lab.at("moved").join(name)).equals(&whole.tiny_run(), 12);
+    }
+    lab.resume(&["runs_dir=moved", "seed=3"]).refuses(2, &["was: seed = 7", "is:  seed = 3"]);
 }
 
 /// Catches a resume that makes a new run of that name.

@@ -9,7 +9,7 @@ use std::{
 
 use crate::{
     kills::{kill_at, with_steps_enough},
-    lab::{Lab, close},
+    lab::{Lab, Run, close},
     rig::{Answer, bin, clean, library, plugins},
 };
 
@@ -70,6 +70,62 @@ fn a_moved_program_finds_libtorch_beside_its_plugin() {
     let libtorch = fs::canonicalize(plugins().join("libtorch")).expect("`cargo xtask torch` links libtorch");
     symlink(libtorch, lab.at("program/plugins/libtorch")).expect("a link");
     run(&program, &lab, &[TORCH, "train.steps=2"]).succeeds();
+}
+
+/// Catches a libtorch that is replaced beneath its plugin without a word: its libraries compute the numbers.
+#[test]
+fn the_libraries_of_libtorch_are_pinned_and_stand_in_the_receipt() {
+    let lab = Lab::tiny();
+    let program = program(&lab, &["backend-torch"]);
+    let libtorch = fs::canonicalize(plugins().join("libtorch")).expect("`cargo xtask torch` links libtorch");
+    let lib = lab.at("program/plugins/libtorch/lib");
+    fs::create_dir_all(&lib).expect("a folder");
+    for entry in fs::read_dir(libtorch.join("lib")).expect("libtorch's libraries").flatten() {
+        symlink(fs::canonicalize(entry.path()).expect("a library"), lib.join(entry.file_name())).expect("a link");
+    }
+    let ask = |name: &str, more: &[&str]| {
+        let mut command = Command::new(&program);
+        clean(&mut command).current_dir(lab.path()).args([
+            "run",
+            "tiny.toml",
+            "--set",
+            TORCH,
+            "--set",
+            "train.steps=1",
+        ]);
+        Answer::of(command.args(["--name", name]).args(more))
+    };
+    ask("a", &[]).succeeds();
+    let receipt = Run(lab.at("runs/a")).receipt();
+    let libraries = receipt["plugins"][0]["libraries"].as_array().expect("a list").clone();
+    for name in ["libc10.so", "libtorch_cpu.so"] {
+        let own = libraries.iter().find(|own| own["name"] == name).unwrap_or_else(|| panic!("no {name}: {receipt:#}"));
+        assert_eq!(own["sha256"].as_str().map(str::len), Some(64), "{receipt:#}");
+    }
+    // Bytes after the end of a library change nothing but its hash.
+    let core = lib.join("libc10.so");
+    let bytes = fs::read(&core).expect("a library");
+    fs::remove_file(&core).expect("removed");
+    fs::write(&core, [&bytes[..], b"x"].concat()).expect("written");
+    ask("b", &[]).refuses(2, &["libc10.so", "backend `torch`", "plugins.lock", "--update-lock"]);
+    assert!(!lab.at("runs/b").exists());
+    ask("dev", &["--dev"]).succeeds();
+    let dev = Run(lab.at("runs/dev")).receipt()["unpinned"].to_string();
+    assert!(dev.contains("libc10.so"), "{dev}");
+    ask("b", &["--update-lock"]).succeeds();
+    ask("c", &[]).succeeds();
+    ask("a", &["--resume", "--set", "train.steps=2"]).refuses(2, &["plugins[torch].libraries[libc10.so].sha256: \""]);
+}
+
+/// Catches another number of threads that gives other last bits without a word, where the backend does not promise the same.
+#[test]
+fn another_number_of_threads_is_told() {
+    let lab = Lab::tiny();
+    lab.run(&[TORCH, "train.steps=1"]).succeeds();
+    let answer = lab.resume(&[TORCH, "train.steps=2", "backend.threads=2"]);
+    answer.succeeds();
+    assert!(answer.err.contains("backend.threads: 1 is now 2"), "{answer:#?}");
+    assert!(lab.tiny_run().receipt()["replaced"].to_string().contains("backend.threads"));
 }
 
 /// Catches a device that is believed, or taken for another.

@@ -54,8 +54,9 @@ pub fn open(path: &Path, key: &[u8; 32]) -> Option<Mapped> {
     }
     let file = File::open(path).ok()?;
     // SAFETY: the mapped bytes must not change while the map lives. The file belongs to the cache, whose only writer is
-    // `write` below: it fills a temporary file and renames it, so a named file is never written to again, and a
-    // replaced one lives on for whoever has it mapped. A person who truncates it by hand ends this process (SIGBUS).
+    // `write` below: it fills a temporary file, makes it read-only and renames it, so a named file is never written to again,
+    // and a replaced one lives on for whoever has it mapped. What is hashed below is the mapping itself. A person who makes the
+    // file writable and truncates it by hand ends this process (SIGBUS); one who writes into it has the run read that.
     let map = unsafe { Mmap::map(&file) }.ok()?;
     let number = |at: usize| -> Option<usize> {
         let bytes = map.get(at..at + 8)?.try_into().ok()?;
@@ -95,6 +96,10 @@ pub fn write(path: &Path, key: &[u8; 32], ends: &[u64], tokens: &[u32]) -> io::R
     file.write_all(&(tokens.len() as u64).to_le_bytes())?;
     file.write_all(ends_bytes)?;
     file.write_all(tokens_bytes)?;
+    // What a running run has mapped must not be written to. A file that takes this place leaves the mapped one as it is.
+    let mut readable = file.as_file().metadata()?.permissions();
+    readable.set_readonly(true);
+    file.as_file().set_permissions(readable)?;
     file.persist(path)?;
     Ok(())
 }
@@ -115,4 +120,24 @@ fn remove_abandoned(folder: &Path) -> io::Result<()> {
 /// Bytes in lower-case hexadecimal.
 pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Catches a file that is rewritten in place: a run that has it mapped would read other tokens, or die.
+    #[test]
+    fn a_mapped_file_is_replaced_and_never_rewritten() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.tokens");
+        let (first, second) = ([1; 32], [2; 32]);
+        write(&path, &first, &[2, 4], &[7, 8, 9, 10]).unwrap();
+        let mapped = open(&path, &first).unwrap();
+        write(&path, &second, &[1], &[5]).unwrap();
+        assert_eq!((mapped.ends(), mapped.tokens()), (&[2, 4][..], &[7, 8, 9, 10][..]));
+        assert!(open(&path, &first).is_none());
+        assert_eq!(open(&path, &second).unwrap().tokens(), [5]);
+        assert!(fs::metadata(&path).unwrap().permissions().readonly());
+    }
 }

@@ -63,6 +63,24 @@ pub fn open(info: &PluginInfo, lock: &mut Lock) -> Result<Loaded> {
     Ok(Loaded { library, sha256, libraries })
 }
 
+/// Adds to `known` what the plugin has opened since `before`: when its session opened, say, as libtorch does with its half for GPUs.
+///
+/// # Errors
+/// As in [`open`].
+pub fn add_opened(
+    info: &PluginInfo,
+    lock: &mut Lock,
+    known: &mut Vec<LibraryUse>,
+    before: &BTreeSet<PathBuf>,
+    after: &BTreeSet<PathBuf>,
+) -> Result<()> {
+    let mut libraries = Libraries { info, lock, seen: Vec::new(), found: Vec::new() };
+    libraries.add_mapped(before, after)?;
+    known.extend(libraries.found);
+    known.sort_by(|a, b| (&a.name, &a.sha256).cmp(&(&b.name, &b.sha256)));
+    Ok(())
+}
+
 /// The libraries of one plugin, while they are collected.
 struct Libraries<'a> {
     info: &'a PluginInfo,
@@ -198,6 +216,51 @@ fn seal_of(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::plugins::Pinning;
+
+    /// Catches a library that a session opens and that is neither pinned nor told, one that changed and is used, and the system's own
+    /// libraries, which an update of the system would then have refused.
+    #[test]
+    fn what_a_session_opens_is_pinned_too() {
+        let folder = tempfile::tempdir().unwrap();
+        let (half, plugin) = (folder.path().join("libhalf.so"), folder.path().join("backend.so"));
+        fs::write(&half, "abc").unwrap();
+        fs::write(&plugin, "the plugin").unwrap();
+        let info = PluginInfo {
+            id: "torch".into(),
+            kind: "backend".into(),
+            version: "1.0.0".into(),
+            abi_major: 1,
+            abi_minor: 0,
+            requires_minor: 0,
+            preload: Vec::new(),
+            remedy: String::new(),
+            path: plugin.clone(),
+        };
+        let file = LibraryFile::read(&plugin).unwrap();
+        let open = |pinning| {
+            let mut lock = Lock::open(folder.path(), pinning).unwrap();
+            lock.verify(&info, &file).unwrap();
+            lock
+        };
+        let paths = |more: &[&Path]| more.iter().map(|path| path.to_path_buf()).collect::<BTreeSet<_>>();
+        let (before, system) = (paths(&[Path::new("/usr/bin/telos")]), Path::new("/usr/lib/libc.so.6"));
+        let after = paths(&[Path::new("/usr/bin/telos"), &half, &plugin, system]);
+        let add = |lock: &mut Lock| {
+            let mut known = Vec::new();
+            add_opened(&info, lock, &mut known, &before, &after).map(|()| known)
+        };
+        let mut lock = open(Pinning::Strict);
+        let known = add(&mut lock).unwrap();
+        assert!(matches!(&known[..], [only] if only.name == "libhalf.so"), "{known:?}");
+        lock.save().unwrap();
+        fs::write(&half, "abd").unwrap();
+        let report = add(&mut open(Pinning::Strict)).unwrap_err().report();
+        assert!(report.contains("libhalf.so") && report.contains("--update-lock"), "{report}");
+        add(&mut open(Pinning::Update)).unwrap();
+        fs::remove_file(&half).unwrap();
+        assert!(add(&mut open(Pinning::Update)).unwrap_err().report().contains("libhalf.so"));
+    }
 
     /// Catches a hash that is kept for a file that changed since, one that is computed again for a file that did not, and a damaged
     /// file of hashes that is believed.

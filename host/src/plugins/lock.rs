@@ -6,6 +6,7 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use plugin_api::{
     load::{LibraryFile, PluginInfo},
@@ -16,13 +17,20 @@ use sha2::{Digest, Sha256};
 use super::libraries::Hashes;
 use super::lock_file::{self, Pin};
 use crate::error::{Error, Result};
-use crate::runs::{disk::hex, receipt::LibraryUse};
+use crate::runs::{
+    disk::hex,
+    file_lock::{Denied, FileLock},
+    receipt::LibraryUse,
+};
 
 /// The file's name.
 pub const FILE: &str = "plugins.lock";
 
 /// The file that a process locks while it writes `plugins.lock`.
 const ALONE: &str = ".plugins.lock";
+
+/// How long to wait for a process that writes it.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What to do about a plugin whose bytes are not the pinned ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -189,7 +197,11 @@ impl Lock {
         let failed = |cause: io::Error| Error::run(format!("cannot write {}", self.path.display())).with_cause(cause);
         let folder = self.path.parent().unwrap_or(Path::new("."));
         // Held until the end of this function.
-        let _alone = fs::create_dir_all(folder).and_then(|()| lock_file::alone(&folder.join(ALONE))).map_err(failed)?;
+        fs::create_dir_all(folder).map_err(failed)?;
+        let _alone = FileLock::take(&folder.join(ALONE), PATIENCE).map_err(|denied| match denied {
+            Denied::Failed(cause) => failed(cause),
+            Denied::Taken(by) => failed(io::Error::other(format!("{by} is writing it"))),
+        })?;
         let mut pins = lock_file::read(&self.path, self.pinning == Pinning::Update)?;
         for own in &self.pinned {
             match pins.iter_mut().find(|pin| pin.is_of(own)) {
@@ -205,7 +217,7 @@ impl Lock {
             pins.iter_mut().filter(|pin| pin.same(own)).for_each(|pin| pin.unproved = false);
         }
         pins.sort_by(|a, b| (&a.kind, &a.id).cmp(&(&b.kind, &b.id)));
-        lock_file::write(&self.path, &pins).map_err(failed)?;
+        lock_file::write(&self.path, &pins)?;
         self.pins = pins;
         self.pinned.clear();
         self.proved.clear();

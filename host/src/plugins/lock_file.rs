@@ -3,26 +3,23 @@
 //! The number of pins stands at the beginning and a hash of all above it at the end, so that a file that was cut anywhere is known
 //! from a whole one. A file from before that has neither.
 
-use std::fs::{self, File};
-use std::io::{self, ErrorKind, Write};
-use std::os::unix::fs::PermissionsExt;
+use std::io::ErrorKind;
 use std::path::Path;
-use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, Serialize, de};
 use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Result};
 use crate::files;
-use crate::runs::file_lock::{Denied, FileLock};
-use crate::runs::receipt::LibraryUse;
+use crate::runs::{
+    disk::{hex, write_durably},
+    receipt::LibraryUse,
+};
 
 const HEADER: &str = "\
 # The bytes of the plugins that the runs in this folder were made with. Written by telos; keep it with the runs.
 # `telos run --update-lock` accepts changed plugins.
 ";
-/// How long another process may take to write the file.
-const PATIENCE: Duration = Duration::from_secs(60);
 /// Begins the last table of the file.
 const SEAL: &str = "\n[seal]\n";
 
@@ -89,7 +86,7 @@ fn sha256<'de, D: Deserializer<'de>>(from: D) -> std::result::Result<String, D::
 }
 
 fn hash(text: &str) -> String {
-    Sha256::digest(text).iter().map(|byte| format!("{byte:02x}")).collect()
+    hex(&Sha256::digest(text))
 }
 
 /// The pins in the file at `path`; none where there is no file, and where a damaged one is to be replaced.
@@ -138,26 +135,12 @@ fn damaged(path: &Path, line: usize, why: &str) -> Error {
 }
 
 /// Puts these pins in place of the file, in one move.
-pub(super) fn write(path: &Path, pins: &[Pin]) -> io::Result<()> {
-    let written = Written { pins: Some(pins.len()), plugin: pins.to_vec(), seal: None };
-    let text = format!("{HEADER}\n{}", toml::to_string(&written).map_err(io::Error::other)?);
-    let text = format!("{text}{SEAL}sha256 = \"{}\"\n", hash(&text));
-    let folder = path.parent().unwrap_or(Path::new("."));
-    fs::create_dir_all(folder)?;
-    let mut file = tempfile::Builder::new().permissions(fs::Permissions::from_mode(0o666)).tempfile_in(folder)?;
-    file.write_all(text.as_bytes())?;
-    file.as_file().sync_all()?;
-    file.persist(path).map_err(|e| e.error)?;
-    File::open(folder)?.sync_all()
-}
-
-/// Waits until no other process holds the lock at `path`, and holds it.
 ///
 /// # Errors
-/// What the file system says; a process that does not give it back.
-pub(super) fn alone(path: &Path) -> io::Result<FileLock> {
-    FileLock::take(path, PATIENCE).map_err(|denied| match denied {
-        Denied::Failed(cause) => cause,
-        Denied::Taken(owner) => io::Error::other(format!("{owner} holds {}", path.display())),
-    })
+/// The path and the system's reason.
+pub(super) fn write(path: &Path, pins: &[Pin]) -> Result<()> {
+    let written = Written { pins: Some(pins.len()), plugin: pins.to_vec(), seal: None };
+    let failed = |cause| Error::run(format!("cannot write {}", path.display())).with_cause(cause);
+    let text = format!("{HEADER}\n{}", toml::to_string(&written).map_err(failed)?);
+    write_durably(path, format!("{text}{SEAL}sha256 = \"{}\"\n", hash(&text)).as_bytes())
 }

@@ -15,7 +15,8 @@ const LOCK: &str = ".lock";
 const PATIENCE: Duration = Duration::from_secs(2);
 const CHECKPOINTS: &str = "checkpoints";
 /// The files of a run beside its checkpoints.
-const FILES: [&str; 5] = ["experiment.toml", "receipt.json", "metrics.jsonl", "timing.jsonl", "samples.jsonl"];
+const FILES: [&str; 6] =
+    ["experiment.toml", "receipt.json", "rows.txt", "metrics.jsonl", "timing.jsonl", "samples.jsonl"];
 
 /// The file or folder of telos, in the folder of a run, a pipeline or all runs, that has this name, ignoring case; `None` if there is
 /// none.

@@ -7,6 +7,7 @@ use sha2::{Digest, Sha256};
 use super::{
     learner::Learner,
     reference::reads_start,
+    row_hashes::{FILE as ROWS, RowHashes},
     setup::{Prepared, dtype, threads},
 };
 use crate::{
@@ -20,18 +21,20 @@ use crate::{
     },
 };
 
-/// The receipt of a run that begins, or goes on after `step` from the receipt at `earlier`. Programs may have been replaced since,
-/// which is written down; what the run learns from may not.
+/// The receipt of a run that begins, or goes on after `step` from the receipt at `earlier`; and notes for the user. Programs may have
+/// been replaced since, which is written down; what the run learns from may not.
 ///
 /// # Errors
-/// A request error for data or weights that are not those that the run began with; files that cannot be read.
+/// A request error for data or weights that are not those that the run began with, and for plugins unless they were accepted; files
+/// that cannot be read.
 pub fn receipt(
     prepared: &Prepared,
     data: &TrainingData,
     learner: &Learner,
     earlier: Option<&Path>,
     step: u64,
-) -> Result<Receipt> {
+) -> Result<(Receipt, Vec<String>)> {
+    let run = earlier.and_then(Path::parent).unwrap_or(Path::new("."));
     let is_missing = earlier.is_some_and(|path| !path.exists());
     let earlier = earlier.filter(|_| !is_missing).map(Receipt::read).transpose()?;
     if let Some(earlier) = earlier.as_ref().filter(|earlier| earlier.rules != RULES) {
@@ -42,13 +45,13 @@ pub fn receipt(
             .with_hint("finish the run with the telos it began with, or start another run with --name (and model.from this one)"));
     }
     let mut receipt = current(prepared, data, learner, earlier.as_ref())?;
-    let Some(earlier) = earlier else {
+    let (Some(earlier), mut notes) = (earlier, Vec::new()) else {
         if is_missing {
             let what =
                 "receipt.json was missing: whether the run goes on with what it began with is not known".to_owned();
             receipt.replaced.push(Replaced { after_step: step, changes: vec![what] });
         }
-        return Ok(receipt);
+        return Ok((receipt, Vec::new()));
     };
     let changes = receipt.changes_since(&earlier);
     let (fixed, others): (Vec<String>, Vec<String>) = changes.inputs.into_iter().partition(|line| {
@@ -61,6 +64,12 @@ pub fn receipt(
             "put it back as it was, or start another run with --name (and model.from this one); where rows of its files were \
              fixed, and none was added, removed or moved, go on with --fixed-rows",
         ));
+    }
+    if !fixed.is_empty() {
+        notes.push(match (RowHashes::of(data), RowHashes::read(run)?) {
+            (Some(now), Some(then)) => format!("--fixed-rows: {}", now.fixed_since(&then)?),
+            _ => format!("--fixed-rows: {} has no {ROWS}, so whether rows were moved is not known", run.display()),
+        });
     }
     let plugins: Vec<String> = changes.programs.iter().filter(|line| line.starts_with("plugins[")).cloned().collect();
     // plugins.lock lets them pass once another run was told to pin them, or where it was removed.
@@ -75,9 +84,10 @@ pub fn receipt(
         receipt.replaced.push(Replaced { after_step: step, changes: changes.programs });
     }
     if !fixed.is_empty() {
+        let fixed = fixed.into_iter().chain(notes.clone()).collect();
         receipt.changed.push(Replaced { after_step: step, changes: fixed });
     }
-    Ok(receipt)
+    Ok((receipt, notes))
 }
 
 /// Whether both learned from as many rows on each side: then the order of those that are left to read is the same.
@@ -117,7 +127,8 @@ fn current(prepared: &Prepared, data: &TrainingData, learner: &Learner, earlier:
         None => model_source(prepared.model_folder.as_deref())?,
     };
     // These are read whether the weights are or not.
-    let model = ModelSource { files: Some(prepared.config.files.iter().map(source).collect()), ..model };
+    let files = prepared.model_folder.is_some().then(|| prepared.config.files.iter().map(source).collect());
+    let model = ModelSource { files, ..model };
     Ok(Receipt {
         telos: Build::this(),
         rules: RULES,

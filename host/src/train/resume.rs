@@ -17,10 +17,12 @@ use crate::{
     error::{Error, Result},
 };
 
-/// Keys that may change freely, or the tables they begin with.
-const FREE: [&str; 4] = ["checkpoint.every", "checkpoint.keep", "sample", "backend.threads"];
-/// Not worth a word: how many threads compute never changes a result.
+/// Keys that may change freely, or the tables they begin with. Those of the place: the run was found there.
+const FREE: [&str; 6] = ["checkpoint.every", "checkpoint.keep", "sample", "backend.threads", "runs_dir", "name"];
+/// Not worth a word here: where it may change a result, the receipt says so.
 const SILENT: &str = "backend.threads";
+/// Keys whose values may be runs in the same folder of runs.
+const MODELS: [&str; 4] = ["model.from", "reference.from", "critic.from", "reward"];
 /// Keys of a run's length.
 const LENGTH: [&str; 2] = ["train.steps", "train.epochs"];
 
@@ -29,7 +31,7 @@ const LENGTH: [&str; 2] = ["train.steps", "train.epochs"];
 pub struct Changed {
     /// A line each: `train.steps: 2 is now 4`.
     pub lines: Vec<String>,
-    /// The same as lines of the file: `was: steps = 2`, `is:  steps = 4`.
+    /// The same with each key as it was and is: `was: train.steps = 2`, `is:  train.steps = 4`.
     pub as_written: Vec<String>,
     /// Whether the run's length is among them.
     pub length: bool,
@@ -52,7 +54,8 @@ pub fn changed(folder: &Path, now: &Experiment) -> Result<Changed> {
         return Ok(Changed::default());
     }
     let parsed = |text: &str| toml::from_str::<Value>(text).map_err(|e| failed().with_cause(e));
-    let (old, new) = (values(&parsed(&before)?), values(&parsed(&now)?));
+    let (mut old, new) = (values(&parsed(&before)?), values(&parsed(&now)?));
+    move_models(&mut old, &new);
     let differs = |key: &&String| old.get(*key) != new.get(*key);
     let keys: BTreeSet<&String> = old.keys().chain(new.keys()).filter(differs).collect();
     let may_change = |key: &str| {
@@ -61,13 +64,13 @@ pub fn changed(folder: &Path, now: &Experiment) -> Result<Changed> {
         length || eval_may_change(key, &old, &new) || FREE.iter().any(|free| is_or_is_in(key, free))
     };
     if !keys.iter().all(|key| may_change(key)) {
-        return Err(refusal(folder, as_written(&before, &now)));
+        return Err(refusal(folder, as_written(&keys, &old, &new)));
     }
     let told = |value: Option<&String>| value.map_or("absent", String::as_str).to_owned();
     let told_keys = keys.iter().filter(|key| !is_or_is_in(key, SILENT));
     Ok(Changed {
         lines: told_keys.map(|key| format!("{key}: {} is now {}", told(old.get(*key)), told(new.get(*key)))).collect(),
-        as_written: as_written(&before, &now),
+        as_written: as_written(&keys, &old, &new),
         length: keys.iter().any(|key| LENGTH.contains(&key.as_str())),
     })
 }
@@ -99,15 +102,27 @@ fn values(of: &Value) -> BTreeMap<String, String> {
     found
 }
 
-/// The lines that differ, but for the number of threads.
-fn as_written(before: &str, now: &str) -> Vec<String> {
-    let lines = |text: &str| -> Vec<String> {
-        text.lines().filter(|line| !line.starts_with("threads = ")).map(str::to_owned).collect()
+/// Names the models that lay in the old folder of runs by where they lie if it was moved: a stage of a pipeline begins from one.
+fn move_models(old: &mut BTreeMap<String, String>, new: &BTreeMap<String, String>) {
+    let folder = |keys: &BTreeMap<String, String>| keys.get("runs_dir").map(|own| own.trim_matches('"').to_owned());
+    let (Some(from), Some(to)) = (folder(old), folder(new)) else { return };
+    for (_, value) in old.iter_mut().filter(|(key, _)| MODELS.iter().any(|own| is_or_is_in(key, own))) {
+        let below =
+            value.strip_prefix('"').and_then(|path| path.strip_prefix(&from)).filter(|rest| rest.starts_with('/'));
+        if let Some(rest) = below {
+            *value = format!("\"{to}{rest}");
+        }
+    }
+}
+
+/// These keys as they were and are, but for the number of threads.
+fn as_written(keys: &BTreeSet<&String>, old: &BTreeMap<String, String>, new: &BTreeMap<String, String>) -> Vec<String> {
+    let told = keys.iter().filter(|key| !is_or_is_in(key, SILENT));
+    let lines = |key: &&&String| {
+        let line = |what: &str, value: &String| format!("{what} {key} = {value}");
+        [old.get(**key).map(|value| line("was:", value)), new.get(**key).map(|value| line("is: ", value))]
     };
-    let (old, new) = (lines(before), lines(now));
-    let gone = old.iter().filter(|line| !new.contains(line)).map(|line| format!("was: {line}"));
-    let come = new.iter().filter(|line| !old.contains(line)).map(|line| format!("is:  {line}"));
-    gone.chain(come).collect()
+    told.flat_map(|key| lines(&key)).flatten().collect()
 }
 
 fn refusal(folder: &Path, lines: Vec<String>) -> Error {
@@ -116,8 +131,8 @@ fn refusal(folder: &Path, lines: Vec<String>) -> Error {
         .with_hint(
             "resume with the experiment as it was, or start another run with --name (and model.from this one, with \
              empty moments and from the data's beginning). What may change on resuming: the number of train.steps or \
-             train.epochs, checkpoint.every and checkpoint.keep, sample, backend.threads, and eval.every where there is no \
-             eval.early_stop",
+             train.epochs, checkpoint.every and checkpoint.keep, sample, backend.threads, runs_dir and name where the run was moved, and \
+             eval.every where there is no eval.early_stop",
         )
 }
 
@@ -180,6 +195,25 @@ mod tests {
         assert!(!eval_may_change("eval.every", &stops, &often) && !eval_may_change("eval.every", &often, &stops));
         let hint = refusal(Path::new("runs/a"), Vec::new()).report();
         assert!(hint.contains("eval.every where there is no eval.early_stop"), "{hint}");
+    }
+
+    /// Catches a folder of runs that was moved and whose stages are taken for ones that begin from other models, a path that only
+    /// begins alike, and lines that do not say in which table a key is.
+    #[test]
+    fn a_run_may_be_moved_with_the_models_that_it_names() {
+        let keys = |runs: &str, from: &str, score: &str| {
+            let text = format!("runs_dir = \"{runs}\"\n[model]\nfrom = \"{from}\"\n[[reward]]\nmodel = \"{score}\"\n");
+            values(&toml::from_str::<Value>(&text).unwrap())
+        };
+        let mut old = keys("runs", "runs/p/a", "runs2/b");
+        let new = keys("/else/where", "/else/where/p/a", "runs2/b");
+        move_models(&mut old, &new);
+        let differs: BTreeSet<&String> = old.keys().filter(|key| old.get(*key) != new.get(*key)).collect();
+        let lines = as_written(&differs, &old, &new);
+        assert_eq!(lines, ["was: runs_dir = \"runs\"", "is:  runs_dir = \"/else/where\""]);
+        let other = keys("/else/where", "/else/where/p/c", "runs2/b");
+        let lines = as_written(&["model.from".to_owned()].iter().collect(), &old, &other);
+        assert_eq!(lines, ["was: model.from = \"/else/where/p/a\"", "is:  model.from = \"/else/where/p/c\""]);
     }
 
     /// Catches a table that is taken for another whose name begins alike, and a list of tables whose keys are not seen.

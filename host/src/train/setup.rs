@@ -1,7 +1,10 @@
 //! From an experiment file to everything a run needs, in an order in which every refusal comes before the first file is
 //! written: experiment, plugins, tokenizer, model shape, device, data.
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+};
 
 use plugin_api::{
     backend::{DType, Session, SessionOptions},
@@ -52,6 +55,8 @@ pub struct Prepared {
     pub(super) rewards: Vec<Library>,
     pub(super) awaited: Awaited,
     pub(super) named: Named,
+    /// The files of code that were mapped once all plugins were loaded.
+    mapped: BTreeSet<PathBuf>,
     /// Whether a resumed run goes on over data files that were changed: rows that were fixed, none added and none removed.
     pub accepts_fixed_rows: bool,
     /// Whether objectives that contradict the quick laws are trained all the same.
@@ -163,6 +168,7 @@ impl Plugins {
             rewards,
             awaited,
             named: Named::default(),
+            mapped: libraries::mapped(),
             accepts_fixed_rows: false,
             accept_unproved: false,
         })
@@ -218,6 +224,18 @@ impl Prepared {
         let session = breadcrumb::within(&self.backend.0.info().id, "session", || self.backend.0.session(&options));
         let session = session.map_err(|e| self.loaded.refuse("backend.device", e.to_string()))?;
         Ok(Box::new(session))
+    }
+
+    /// Pins what the backend opened with its session.
+    ///
+    /// # Errors
+    /// A request error where a library changed.
+    pub fn pin_opened(&mut self) -> Result<()> {
+        let Some(used) = self.plugins.first_mut() else { return Ok(()) };
+        let known = used.libraries.get_or_insert_default();
+        libraries::add_opened(self.backend.0.info(), &mut self.lock, known, &self.mapped, &libraries::mapped())?;
+        self.mapped = libraries::mapped();
+        Ok(())
     }
 
     /// The instruction set that the backend computes with, as it names it; none where it has no choice.

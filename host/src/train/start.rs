@@ -18,6 +18,7 @@ use super::{
     receipts,
     records::Records,
     resume::{self, Changed},
+    row_hashes::RowHashes,
     setup::Prepared,
     state::{self, TrainState},
     trail::Trail,
@@ -40,6 +41,7 @@ pub(super) fn trainer(mut prepared: Prepared, resume: bool, show: Show) -> Resul
     let started = Instant::now();
     let experiment = prepared.experiment().clone();
     let (device, _) = prepared.device(false)?;
+    prepared.pin_opened()?;
     let runs_dir = Path::new(&experiment.runs_dir);
     let mut uncertain = Uncertain::new(runs_dir);
     let data = prepared.data(true)?;
@@ -80,7 +82,7 @@ pub(super) fn trainer(mut prepared: Prepared, resume: bool, show: Show) -> Resul
         prepared.tokenizer.set_chat_template(template);
     }
     let earlier = folder.as_ref().filter(|_| checkpoint.is_some()).map(|folder| folder.path().join("receipt.json"));
-    let mut receipt = receipts::receipt(&prepared, &data, &learner, earlier.as_deref(), state.step)?;
+    let (mut receipt, notes) = receipts::receipt(&prepared, &data, &learner, earlier.as_deref(), state.step)?;
     let mut states = Vec::new();
     if let Some(checkpoint) = &checkpoint {
         // What may still be refused comes before anything of the run is written.
@@ -113,6 +115,9 @@ pub(super) fn trainer(mut prepared: Prepared, resume: bool, show: Show) -> Resul
         longer.take().map_or(Ok(()), |text| write_durably(&folder.experiment(), text.as_bytes()))?;
     }
     if !state.ended {
+        if let Some(rows) = RowHashes::of(&data) {
+            rows.write(folder.path())?;
+        }
         receipt.write(&folder.receipt())?;
     }
     let checkpoints = Checkpoints::new(&folder, experiment.checkpoint.keep, checkpoint.as_ref().map(|c| c.step))?;
@@ -134,6 +139,9 @@ pub(super) fn trainer(mut prepared: Prepared, resume: bool, show: Show) -> Resul
     }
     for line in receipt.replaced.iter().filter(|_| !state.ended).flat_map(receipts::told) {
         progress.message(&line);
+    }
+    for line in &notes {
+        progress.message(&format!("note: {line}"));
     }
     for line in &changes.lines {
         progress.message(&format!("note: changed on resuming: {line}"));

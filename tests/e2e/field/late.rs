@@ -114,11 +114,17 @@ fn more_steps() {
     let fewer = ["run", "case.toml", "--resume", "--set", "train.steps=3"];
     lab.ask(&fewer).refuses(2, &["train.steps: 4 steps are done, 3 are fewer"]);
     let other = ["run", "case.toml", "--resume", "--set", "train.steps=5", "--set", "train.optimizer.lr=1e-2"];
-    lab.ask(&other)
-        .refuses(2, &["was: lr = 0.001", "is:  lr = 0.01", "What may change on resuming: the number of train.steps"]);
+    lab.ask(&other).refuses(
+        2,
+        &[
+            "was: train.optimizer.lr = 0.001",
+            "is:  train.optimizer.lr = 0.01",
+            "What may change on resuming: the number of train.steps",
+        ],
+    );
     let epochs = fs::read_to_string(lab.at("case.toml")).expect("read").replace("steps = 2", "epochs = 2");
     lab.write("case.toml", epochs);
-    lab.ask(&["run", "case.toml", "--resume"]).refuses(2, &["was: steps = 4", "is:  epochs = 2"]);
+    lab.ask(&["run", "case.toml", "--resume"]).refuses(2, &["was: train.steps = 4", "is:  train.epochs = 2"]);
 }
 
 /// Catches a curve that changes without a word, a curve of the old length, and keys that change nothing and are refused.
@@ -176,7 +182,7 @@ fn the_last_stage_of_a_pipeline_may_be_longer() {
     lab.ask(&["run", "p.toml"]).succeeds();
     let resume = |set: &str| lab.ask(&["run", "p.toml", "--resume", "--set", set]);
     resume("stage.a.train.steps=3")
-        .refuses(2, &["stage \"a\" has changed", "was: steps = 2", "is:  steps = 3", "--from a"]);
+        .refuses(2, &["stage \"a\" has changed", "was: train.steps = 2", "is:  train.steps = 3", "--from a"]);
     resume("stage.b.train.steps=5").succeeds();
     run_of(&lab, "p/b").has_steps(5);
     run_of(&lab, "p/a").has_steps(2);
@@ -258,7 +264,16 @@ fn gotcha_52_fixed_rows_are_resumed_over_where_that_is_said() {
     let resume = ["run", "case.toml", "--resume", "--set", "train.steps=6"];
     lab.ask(&resume).refuses(2, &["what the run learns from is not what it began with", "--fixed-rows"]);
     let fixed = [&resume[..], &["--fixed-rows"]].concat();
-    lab.ask(&fixed).succeeds();
+    // A row that was moved is not a row that was fixed.
+    let now = fs::read_to_string(lab.at("rows.jsonl")).expect("read");
+    let mut lines: Vec<&str> = now.lines().collect();
+    lines.swap(1, 2);
+    lab.write("rows.jsonl", lines.join("\n") + "\n");
+    lab.ask(&fixed).refuses(2, &["training row", "is now where row", "put the rows back in their order"]);
+    lab.write("rows.jsonl", &now);
+    let answer = lab.ask(&fixed);
+    answer.succeeds();
+    assert!(answer.err.contains("note: --fixed-rows: 1 of 5 training rows were fixed ("), "{answer:#?}");
     let run = run_of(&lab, "case");
     run.has_steps(6);
     // "qN: a" has 5 positions, "q0: bcd" two more; one step reads one row.
@@ -269,5 +284,11 @@ fn gotcha_52_fixed_rows_are_resumed_over_where_that_is_said() {
     lab.write("rows.jsonl", rows + "{\"prompt\": \"one more: \", \"completion\": \"a\"}\n");
     let more = [&fixed[..], &["--set", "train.steps=8"]].concat();
     lab.ask(&more).refuses(2, &["what the run learns from is not what it began with"]);
+    // A run from before rows were noted one by one.
+    fs::remove_file(run.0.join("rows.txt")).expect("removed");
+    lab.write("rows.jsonl", now.replacen("\"completion\": \"a\"", "\"completion\": \"cd\"", 1));
+    let answer = lab.ask(&more);
+    answer.succeeds();
+    assert!(answer.err.contains("has no rows.txt, so whether rows were moved is not known"), "{answer:#?}");
     lab.ask(&["run", "case.toml", "--fixed-rows"]).refuses(2, &["--resume"]);
 }

@@ -1,0 +1,148 @@
+//! `rows.txt` in a run's folder: a hash of each row that the run learns from or is evaluated on, in order. It tells rows that were
+//! fixed, which `--fixed-rows` accepts, from rows that were moved: those left to read would be other ones.
+
+use std::collections::HashMap;
+use std::io::ErrorKind;
+use std::path::Path;
+
+use sha2::{Digest, Sha256};
+
+use crate::{
+    data::{Examples, TrainingData, cache::hex},
+    error::{Error, Result},
+    files,
+    runs::disk::write_durably,
+};
+
+/// The file's name.
+pub const FILE: &str = "rows.txt";
+
+/// Numbers of rows that are named, of many.
+const NAMED: usize = 10;
+
+/// The hashes of both sides.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct RowHashes {
+    train: Vec<String>,
+    held_out: Vec<String>,
+}
+
+impl RowHashes {
+    /// Of the rows of `data`; `None` of running text.
+    pub fn of(data: &TrainingData) -> Option<RowHashes> {
+        data.rows.as_ref()?;
+        Some(RowHashes { train: hashes(&*data.train), held_out: hashes(&*data.held_out) })
+    }
+
+    /// Reads them from a run's folder; `None` of a run from before they were written.
+    ///
+    /// # Errors
+    /// A file that cannot be read.
+    pub fn read(run: &Path) -> Result<Option<RowHashes>> {
+        let path = run.join(FILE);
+        let text = match files::read_to_string(&path) {
+            Ok(text) => text,
+            Err(cause) if cause.kind() == ErrorKind::NotFound => return Ok(None),
+            Err(cause) => return Err(Error::run(format!("cannot read {}", path.display())).with_cause(cause)),
+        };
+        let side = |name: &str| {
+            text.lines().filter_map(|line| line.strip_prefix(name)?.strip_prefix(' ')).map(str::to_owned).collect()
+        };
+        Ok(Some(RowHashes { train: side("train"), held_out: side("held-out") }))
+    }
+
+    /// Writes them into a run's folder.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn write(&self, run: &Path) -> Result<()> {
+        let lines =
+            |name: &str, side: &[String]| side.iter().map(|hash| format!("{name} {hash}\n")).collect::<String>();
+        let text = lines("train", &self.train) + &lines("held-out", &self.held_out);
+        write_durably(&run.join(FILE), text.as_bytes())
+    }
+
+    /// Says how many rows differ from `earlier`, and which.
+    ///
+    /// # Errors
+    /// A request error where rows were added, removed or moved.
+    pub fn fixed_since(&self, earlier: &RowHashes) -> Result<String> {
+        let train = fixed("training", &earlier.train, &self.train)?;
+        let held_out = fixed("held-out", &earlier.held_out, &self.held_out)?;
+        Ok(if self.held_out.is_empty() { train } else { format!("{train}; {held_out}") })
+    }
+}
+
+fn hashes(examples: &dyn Examples) -> Vec<String> {
+    // Rows are whole, whatever the context.
+    let rows = examples.in_order(usize::MAX, false);
+    let hash = |row| {
+        let mut hash = Sha256::new();
+        for sequence in examples.sequences(row, None, 0) {
+            hash.update((sequence.ids.len() as u64).to_le_bytes());
+            sequence.ids.iter().for_each(|id| hash.update(id.to_le_bytes()));
+            sequence.supervised.iter().for_each(|counts| hash.update([u8::from(*counts)]));
+            for (name, number) in sequence.columns.iter().chain(&sequence.numbers) {
+                hash.update(format!("{name} {:x} ", number.to_bits()));
+            }
+        }
+        hex(hash.finalize().get(..8).unwrap_or_default())
+    };
+    rows.into_iter().map(hash).collect()
+}
+
+/// The rows of one side that differ, in words.
+fn fixed(side: &str, old: &[String], new: &[String]) -> Result<String> {
+    let refused = |what: String| {
+        Error::request(format!("{what}, and --fixed-rows is for rows that were fixed where they stand"))
+            .with_hint("put the rows back in their order, or start another run with --name (and model.from this one)")
+    };
+    if old.len() != new.len() {
+        return Err(refused(format!("there were {} {side} rows, and there are {} now", old.len(), new.len())));
+    }
+    let differ: Vec<usize> = (0..old.len()).filter(|row| old.get(*row) != new.get(*row)).collect();
+    let stood: HashMap<&String, usize> = differ.iter().filter_map(|row| Some((old.get(*row)?, *row))).collect();
+    let moved = differ.iter().find_map(|row| Some((row, stood.get(new.get(*row)?)?)));
+    if let Some((to, from)) = moved {
+        return Err(refused(format!("{side} row {} is now where row {} was", from + 1, to + 1)));
+    }
+    let mut names: Vec<String> = differ.iter().take(NAMED).map(|row| (row + 1).to_string()).collect();
+    if differ.len() > NAMED {
+        names.push("...".to_owned());
+    }
+    let which = if names.is_empty() { String::new() } else { format!(" ({})", names.join(", ")) };
+    Ok(format!("{} of {} {side} rows were fixed{which}", differ.len(), old.len()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn side(text: &str) -> Vec<String> {
+        text.chars().map(String::from).collect()
+    }
+
+    /// Catches rows that were moved, added or removed and pass for fixed ones, and fixed ones that are not named.
+    #[test]
+    fn fixed_rows_are_told_from_moved_ones() {
+        let told = |old: &str, new: &str| fixed("training", &side(old), &side(new));
+        assert_eq!(told("abcd", "abcd").unwrap(), "0 of 4 training rows were fixed");
+        assert_eq!(told("abca", "axca").unwrap(), "1 of 4 training rows were fixed (2)");
+        assert_eq!(told(&"a".repeat(12), &"b".repeat(12)).unwrap().matches(", ").count(), 10);
+        for (new, says) in [("bacd", "row 2 is now where row 1 was"), ("xabd", "row 1 is now where row 2 was")] {
+            let error = told("abcd", new).unwrap_err();
+            assert!(error.exit_code() == 2 && error.message().contains(says), "{}", error.report());
+        }
+        assert!(told("abcd", "abc").is_err() && told("abc", "abcd").is_err());
+    }
+
+    /// Catches hashes that do not read back as they were written.
+    #[test]
+    fn what_is_written_reads_back() {
+        let folder = tempfile::tempdir().unwrap();
+        assert_eq!(RowHashes::read(folder.path()).unwrap(), None);
+        let hashes = RowHashes { train: side("abc"), held_out: side("d") };
+        hashes.write(folder.path()).unwrap();
+        assert_eq!(RowHashes::read(folder.path()).unwrap(), Some(hashes));
+    }
+}
