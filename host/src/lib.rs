@@ -7,6 +7,7 @@ pub mod data;
 pub mod device;
 pub mod error;
 pub mod evaluate_rows;
+pub mod files;
 pub mod generate;
 pub mod inference;
 pub mod model;

@@ -1,0 +1,96 @@
+//! Opens the files that a user names, for reading: regular files only, once symbolic links are followed. To open a named pipe
+//! waits for a writer that may never come, and a device such as /dev/zero never ends.
+
+use std::fs::{self, File, FileType, OpenOptions};
+use std::io::{self, ErrorKind, Read};
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::path::Path;
+
+/// Opens a regular file for reading.
+///
+/// # Errors
+/// What the system says; [`ErrorKind::IsADirectory`] for a folder and [`ErrorKind::InvalidInput`] for anything else that is not
+/// a regular file, with a message that says what it is. The path is for the caller to name.
+pub fn open(path: &Path) -> io::Result<File> {
+    // Asked before it is opened, because to open a device can have effects (a watchdog starts), and asked again of the open
+    // file, because the path may name another file by then; such a one cannot hold up a non-blocking open.
+    refuse_other_kinds(fs::metadata(path)?.file_type())?;
+    let file = OpenOptions::new().read(true).custom_flags(rustix::fs::OFlags::NONBLOCK.bits() as i32).open(path)?;
+    refuse_other_kinds(file.metadata()?.file_type())?;
+    Ok(file)
+}
+
+/// The bytes of a regular file.
+///
+/// # Errors
+/// Those of [`open`], and what the system says while the file is read.
+pub fn read(path: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    // Reserves by the file's length; memory that cannot be had is an error.
+    open(path)?.read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// The text of a regular file.
+///
+/// # Errors
+/// Those of [`read`]; [`ErrorKind::InvalidData`] for bytes that are not UTF-8.
+pub fn read_to_string(path: &Path) -> io::Result<String> {
+    let mut text = String::new();
+    open(path)?.read_to_string(&mut text)?;
+    Ok(text)
+}
+
+fn refuse_other_kinds(kind: FileType) -> io::Result<()> {
+    let what = if kind.is_file() {
+        return Ok(());
+    } else if kind.is_dir() {
+        return Err(io::Error::new(ErrorKind::IsADirectory, "it is a folder, and a file is expected"));
+    } else if kind.is_fifo() {
+        "a pipe"
+    } else if kind.is_socket() {
+        "a socket"
+    } else {
+        "a device"
+    };
+    let message = format!(
+        "it is {what}, and only regular files are read, because files are read more than once and hashed: write the content to \
+         a file first and name that"
+    );
+    Err(io::Error::new(ErrorKind::InvalidInput, message))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Catches a pipe whose opening waits for a writer (this test then never ends), a device that is read without end, and a
+    /// link to one of them that is followed.
+    #[test]
+    fn only_regular_files_are_opened() {
+        let folder = tempfile::tempdir().unwrap();
+        let [file, pipe, socket, link, good] =
+            ["file", "pipe", "socket", "link", "good"].map(|name| folder.path().join(name));
+        fs::write(&file, "text").unwrap();
+        rustix::fs::mkfifoat(rustix::fs::CWD, &pipe, rustix::fs::Mode::RWXU).unwrap();
+        let _bound = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+        std::os::unix::fs::symlink(&pipe, &link).unwrap();
+        std::os::unix::fs::symlink(&file, &good).unwrap();
+        for (path, what) in [
+            (pipe.as_path(), "it is a pipe"),
+            (&link, "it is a pipe"),
+            (&socket, "it is a socket"),
+            (Path::new("/dev/zero"), "it is a device"),
+            (folder.path(), "it is a folder"),
+        ] {
+            for error in [open(path).unwrap_err(), read(path).unwrap_err(), read_to_string(path).unwrap_err()] {
+                assert!(error.to_string().starts_with(what), "{}: {error}", path.display());
+            }
+        }
+        for path in [&file, &good] {
+            assert_eq!(read(path).unwrap(), b"text");
+            assert_eq!(read_to_string(path).unwrap(), "text");
+        }
+        assert_eq!(read(&folder.path().join("none")).unwrap_err().kind(), ErrorKind::NotFound);
+    }
+}
