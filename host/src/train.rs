@@ -33,6 +33,7 @@ pub mod roles;
 pub mod rollout;
 pub mod schedule;
 pub mod setup;
+mod sizes;
 pub(crate) mod start;
 pub mod state;
 pub mod summary;

@@ -33,6 +33,7 @@ mod rig;
 mod road;
 mod road_resume;
 mod sft;
+mod sizes;
 mod threads;
 #[cfg(target_os = "linux")]
 mod torch;

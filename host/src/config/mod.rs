@@ -34,6 +34,7 @@ pub use overrides::Override;
 pub use pipeline::Pipeline;
 
 use crate::error::{Error, Result};
+use crate::files;
 use resolve::Notes;
 use tree::Node;
 
@@ -293,7 +294,7 @@ fn uses(
 /// Name, stem and content of an experiment's file.
 fn read_text(path: &Path) -> Result<(String, String, String)> {
     let file = path.display().to_string();
-    let bytes = std::fs::read(path).map_err(|cause| {
+    let bytes = files::read(path).map_err(|cause| {
         Error::request(format!("cannot read the experiment {file}")).with_cause(cause).with_hint("check the path")
     })?;
     let text = String::from_utf8(bytes).map_err(|error| {

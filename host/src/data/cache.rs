@@ -8,12 +8,14 @@
 //! | 80..88, 88..96 | number of documents D, number of tokens N |
 //! | 96.. | D times u64: where each document ends, in tokens; then N times u32: the tokens |
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::{self, Write};
 use std::path::Path;
 
 use memmap2::Mmap;
 use sha2::{Digest, Sha256};
+
+use crate::files;
 
 const MAGIC: &[u8; 16] = b"telos tokens v1\n";
 const HEADER: usize = 96;
@@ -47,7 +49,7 @@ pub fn open(path: &Path, key: &[u8; 32]) -> Option<Mapped> {
     if cfg!(target_endian = "big") {
         return None;
     }
-    let file = File::open(path).ok()?;
+    let file = files::open(path).ok()?;
     // SAFETY: the mapped bytes must not change while the map lives. The file belongs to the cache, whose only writer is
     // `write` below: it fills a temporary file and renames it, so a named file is never written to again, and a
     // replaced one lives on for whoever has it mapped. A person who truncates it by hand ends this process (SIGBUS).

@@ -301,6 +301,7 @@ impl Prepared {
     /// # Errors
     /// A request error for an impossible batch.
     pub fn batcher(&self, data: &TrainingData) -> Result<(Batcher, u64)> {
+        self.check_window(data)?;
         let experiment = self.experiment();
         let batch = match experiment.train.batch {
             // The batcher hands out the prompts of a whole rollout.
