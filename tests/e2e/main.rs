@@ -18,6 +18,7 @@ mod memory;
 mod micro;
 mod minors;
 mod objectives;
+mod odd_files;
 mod other_authors;
 mod peers;
 mod pipeline;

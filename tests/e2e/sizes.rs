@@ -15,11 +15,11 @@ use crate::{
 };
 
 /// KiB of address space, so that a size which is not held against memory fails here and not on a smaller machine.
-const ROOM: &str = "1048576";
+const ROOM: &str = "2097152";
 
-/// What telos answers within [`ROOM`]; fails where it is still at work after a minute, and where it does not end by itself.
+/// What telos answers within [`ROOM`]; fails where it is still at work after two minutes, and where it does not end by itself.
 #[track_caller]
-fn answer(lab: &Lab, args: &[&str]) -> Answer {
+pub fn answer(lab: &Lab, args: &[&str]) -> Answer {
     let telos = lab.command(args);
     let mut command = Command::new("sh");
     command.args(["-c", "ulimit -c 0; ulimit -v \"$0\"; exec \"$@\"", ROOM]).arg(telos.get_program());
@@ -27,7 +27,7 @@ fn answer(lab: &Lab, args: &[&str]) -> Answer {
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("a shell");
     let begun = Instant::now();
     while child.try_wait().expect("a child").is_none() {
-        if begun.elapsed() > Duration::from_secs(60) {
+        if begun.elapsed() > Duration::from_secs(120) {
             child.kill().expect("killed");
             panic!("{args:?} does not end");
         }

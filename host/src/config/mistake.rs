@@ -68,10 +68,17 @@ impl fmt::Display for Mistake {
     }
 }
 
+/// The longest name, in bytes, for which a near one is looked for.
+const LONGEST: usize = 200;
+
 /// The valid name nearest to `written`, if one is near enough to be meant: within a third of the name's letters
 /// (at least one) by Damerau-Levenshtein distance, letter case and `-` for `_` not counted; or a longer name that
 /// `written` begins.
 pub fn nearest<'a>(written: &str, valid: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    // The distance takes time and memory by the product of both lengths; no valid name is nearly as long.
+    if written.len() > LONGEST {
+        return None;
+    }
     let plain = |name: &str| name.to_lowercase().replace('-', "_");
     let written = plain(written);
     let ranked = valid.into_iter().filter_map(|name| {

@@ -1,6 +1,7 @@
 //! From an experiment file to everything a run needs, in an order in which every refusal comes before the first file is
 //! written: experiment, plugins, tokenizer, model shape, device, data.
 
+use std::error::Error as _;
 use std::path::{Path, PathBuf};
 
 use plugin_api::{
@@ -184,7 +185,8 @@ pub fn used(info: &PluginInfo, sha256: String) -> PluginUse {
 pub(crate) fn refusal_text(error: &Error) -> String {
     let hint = error.hint().map(|h| format!(" ({h})")).unwrap_or_default();
     let details = error.details().iter().map(|d| format!("; {d}")).collect::<String>();
-    format!("{}{details}{hint}", error.message())
+    let cause = error.source().map(|cause| format!(": {cause}")).unwrap_or_default();
+    format!("{}{cause}{details}{hint}", error.message())
 }
 
 impl Prepared {
