@@ -98,8 +98,9 @@ impl Pipeline {
         if tables.len() > MOST_STAGES {
             let message = format!("{} stages, and a pipeline has at most {MOST_STAGES}", tables.len());
             pipeline.mistakes.push(Mistake::new(shared.place.clone(), STAGE, message));
+            return pipeline;
         }
-        for table in tables.into_iter().take(MOST_STAGES) {
+        for table in tables {
             pipeline.add(&shared, table);
         }
         pipeline.refuse_unused(&shared);
