@@ -10,9 +10,10 @@ use plugin_api::{
 use serde::Serialize;
 
 use crate::{
+    capacity,
     data::{Document, PackedBatch, TokenSet, Tokenizer, batcher::eval_batches, text::read_running_text},
     error::{Error, Result},
-    model::{BatchView, HeadRequest, Keep, Model, Outputs, Statistics},
+    model::{BatchView, HeadRequest, Keep, Model, ModelConfig, Outputs, Statistics},
     plugins::Registry,
     train::{arrays::supervised_rows, pass::view},
     train::{
@@ -66,6 +67,14 @@ impl Opened {
         let options: OptionMap = manifest.options.iter().map(|o| (o.name.clone(), o.default.clone())).collect();
         let session =
             SessionOptions { device: backend.device.clone(), threads: threads(backend.threads), tag: 1, options };
+        let config = ModelConfig::from_folder(&folder)?;
+        if backend.device == "cpu" {
+            let (count, bytes) = crate::model::size(&config, dtype, 1)?;
+            capacity::check(bytes).map_err(|why| {
+                Error::request(format!("the model in {}: {count} parameters: {why}", folder.display()))
+                    .with_hint("use a smaller model, or a machine with more memory")
+            })?;
+        }
         let (device, _) = open(&library, &session, dtype, false)?;
         let mut model = Model::from_folder_as(&device, &folder, Outputs::TOKENS)?;
         tokenizer.fit_to_model(&model.config().eos, model.config().vocab)?;

@@ -1,5 +1,6 @@
 //! The Telos host: loads objective and backend plugins and runs experiments written in TOML.
 
+pub mod capacity;
 pub mod cli;
 pub mod compare;
 pub mod config;

@@ -34,6 +34,7 @@ pub mod rollout;
 mod row_hashes;
 pub mod schedule;
 pub mod setup;
+mod sizes;
 pub(crate) mod start;
 pub mod state;
 pub mod summary;

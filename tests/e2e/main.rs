@@ -21,6 +21,7 @@ mod memory;
 mod micro;
 mod minors;
 mod objectives;
+mod odd_files;
 mod other_authors;
 mod peers;
 mod pipeline;
@@ -36,6 +37,7 @@ mod rig;
 mod road;
 mod road_resume;
 mod sft;
+mod sizes;
 mod threads;
 #[cfg(target_os = "linux")]
 mod torch;

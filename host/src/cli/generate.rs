@@ -8,7 +8,8 @@ use clap::Args;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::{BackendArgs, print};
+use super::{BackendArgs, print, up_to};
+use crate::capacity;
 use crate::error::{Error, Result};
 use crate::generate::{Completion, GenerateOptions, generate};
 use crate::inference::Opened;
@@ -31,13 +32,13 @@ pub struct Generate {
     #[arg(long, value_name = "P", default_value_t = 1.0, value_parser = top_p)]
     top_p: f64,
     /// Draw from the K most probable tokens; 0 means all.
-    #[arg(long, value_name = "K", default_value_t = 0)]
+    #[arg(long, value_name = "K", default_value_t = 0, value_parser = up_to::<16_777_216>)]
     top_k: usize,
     /// Seed of the draws: the same seed gives the same text.
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
     /// Number of continuations; they are sampled in one batch, and the prompt is computed once.
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = at_least_one)]
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = samples)]
     samples: usize,
     #[command(flatten)]
     backend: BackendArgs,
@@ -104,6 +105,7 @@ fn perform(request: GenerateRequest) -> Result<()> {
     let opened = Opened::open(&request.model, &request.backend.choice(request.plugin_folders.clone()))?;
     let ids = opened.tokenizer.encode_input(&request.prompt)?;
     let prompt: Vec<i32> = ids.iter().map(|id| *id as i32).collect();
+    check_samples(&request, prompt.len(), opened.model.config().context)?;
     if request.json {
         return print::json(&whole(&request, &opened, &ids, &prompt)?);
     }
@@ -156,6 +158,16 @@ fn options(request: &GenerateRequest) -> GenerateOptions {
         top_k: request.top_k,
         seed: request.seed,
     }
+}
+
+/// Refuses more continuations than memory can hold: of each the prompt, and its tokens with their log-probabilities.
+fn check_samples(request: &GenerateRequest, prompt: usize, context: u64) -> Result<()> {
+    let room = context.saturating_sub(prompt as u64).min(request.max_tokens as u64);
+    let bytes = (request.samples as u64).saturating_mul(128 + 4 * prompt as u64 + 12 * room);
+    capacity::check(bytes).map_err(|why| {
+        Error::request(format!("--samples {}: as many continuations of up to {room} tokens: {why}", request.samples))
+            .with_hint("lower --samples or --max-tokens")
+    })
 }
 
 fn continue_prompt(request: &GenerateRequest, opened: &Opened, prompt: &[i32]) -> Result<Vec<Completion>> {
@@ -226,6 +238,11 @@ fn whole(request: &GenerateRequest, opened: &Opened, ids: &[u32], prompt: &[i32]
 
 fn at_least_one(text: &str) -> Result<usize, String> {
     text.parse().ok().filter(|count| *count > 0).ok_or_else(|| "expected an integer from 1".to_owned())
+}
+
+fn samples(text: &str) -> Result<usize, String> {
+    let valid = text.parse().ok().filter(|count| (1..=1 << 24).contains(count));
+    valid.ok_or_else(|| "expected an integer from 1 to 16777216".to_owned())
 }
 
 fn temperature(text: &str) -> Result<f64, String> {

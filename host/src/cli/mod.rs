@@ -74,7 +74,7 @@ pub struct BackendArgs {
     #[arg(long, value_name = "TYPE", default_value = "f32", value_parser = ["f32", "bf16", "f64"])]
     pub dtype: String,
     /// Threads; 0 means all cores. Never changes the result.
-    #[arg(long, value_name = "N", default_value_t = 0)]
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = up_to::<4096>)]
     pub threads: usize,
 }
 
@@ -89,6 +89,12 @@ impl BackendArgs {
             folders,
         }
     }
+}
+
+/// An integer from 0 to `MOST`.
+fn up_to<const MOST: usize>(text: &str) -> Result<usize, String> {
+    let valid = text.parse().ok().filter(|number| *number <= MOST);
+    valid.ok_or_else(|| format!("expected an integer from 0 to {MOST}"))
 }
 
 /// Runs the program with `args` (the first is its name) and gives its exit code.

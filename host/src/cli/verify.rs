@@ -9,7 +9,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use plugin_api::{load::PluginInfo, manifest::kind};
 use rustix::process::{Resource, Rlimit, setrlimit};
 
-use super::print;
+use super::{print, up_to};
 use crate::config::Override;
 use crate::error::{Error, Result};
 use crate::plugins::Registry;
@@ -60,7 +60,7 @@ pub struct Verify {
     #[arg(long, value_name = "TEXT")]
     prompt: Vec<String>,
     /// Threads of a backend; 0 means all cores.
-    #[arg(long, value_name = "N", default_value_t = 0)]
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = up_to::<4096>)]
     threads: usize,
     /// Seconds that one operation or law may take before it counts as hanging.
     #[arg(long, value_name = "SECONDS", default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..))]

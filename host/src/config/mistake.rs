@@ -63,15 +63,24 @@ impl fmt::Display for Mistake {
         if self.key.is_empty() || repeats_key {
             write!(f, "{}: {}", self.place, self.message)
         } else {
-            write!(f, "{}: {}: {}", self.place, self.key, self.message)
+            let shown = self.key.char_indices().nth(LONGEST).map_or(self.key.as_str(), |(end, _)| &self.key[..end]);
+            let rest = if shown.len() < self.key.len() { "..." } else { "" };
+            write!(f, "{}: {shown}{rest}: {}", self.place, self.message)
         }
     }
 }
+
+/// The longest name, in bytes, for which a near one is looked for, and the most characters of one that a message repeats.
+const LONGEST: usize = 200;
 
 /// The valid name nearest to `written`, if one is near enough to be meant: within a third of the name's letters
 /// (at least one) by Damerau-Levenshtein distance, letter case and `-` for `_` not counted; or a longer name that
 /// `written` begins.
 pub fn nearest<'a>(written: &str, valid: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    // The distance takes time and memory by the product of both lengths; no valid name is nearly as long.
+    if written.len() > LONGEST {
+        return None;
+    }
     let plain = |name: &str| name.to_lowercase().replace('-', "_");
     let written = plain(written);
     let ranked = valid.into_iter().filter_map(|name| {

@@ -22,6 +22,7 @@ mod written;
 #[cfg(test)]
 mod tests;
 
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -34,8 +35,14 @@ pub use overrides::Override;
 pub use pipeline::Pipeline;
 
 use crate::error::{Error, Result};
+use crate::files;
 use resolve::Notes;
 use tree::Node;
+
+/// The most bytes of an experiment's file.
+const LARGEST: usize = 1 << 20;
+/// The most mistakes that are listed.
+const LISTED: usize = 100;
 
 /// What a file holds.
 #[derive(Debug)]
@@ -293,9 +300,17 @@ fn uses(
 /// Name, stem and content of an experiment's file.
 fn read_text(path: &Path) -> Result<(String, String, String)> {
     let file = path.display().to_string();
-    let bytes = std::fs::read(path).map_err(|cause| {
+    let mut bytes = Vec::new();
+    let read = files::open(path).and_then(|file| file.take(LARGEST as u64 + 1).read_to_end(&mut bytes));
+    read.map_err(|cause| {
         Error::request(format!("cannot read the experiment {file}")).with_cause(cause).with_hint("check the path")
     })?;
+    if bytes.len() > LARGEST {
+        return Err(Error::request(format!(
+            "{file} is larger than {LARGEST} bytes, the most that an experiment may have"
+        ))
+        .with_hint("name the experiment's TOML file; data goes into files of its own"));
+    }
     let text = String::from_utf8(bytes).map_err(|error| {
         let valid = error.utf8_error().valid_up_to();
         Error::request(format!("{file} is no UTF-8 text: byte {valid} is invalid")).with_hint("save it as UTF-8")
@@ -312,7 +327,9 @@ fn refusal(file: &str, mut mistakes: Vec<Mistake>) -> Error {
         1 => "1 mistake".to_owned(),
         count => format!("{count} mistakes"),
     };
+    let rest = mistakes.len().saturating_sub(LISTED);
     Error::request(format!("{count} in {file}"))
-        .with_details(mistakes.iter().map(ToString::to_string))
+        .with_details(mistakes.iter().take(LISTED).map(ToString::to_string))
+        .with_details((rest > 0).then(|| format!("and {rest} more")))
         .with_hint("`telos run --help-keys` explains every key")
 }

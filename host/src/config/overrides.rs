@@ -7,6 +7,9 @@ use toml::de::DeValue;
 use super::mistake::{Mistake, Place};
 use super::tree::{Entry, Node, Table, Value, from_value};
 
+/// The most names of a dotted path; the schema needs four, and a stage two more.
+const DEEPEST: usize = 32;
+
 /// A value given on the command line, to be laid over the file.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Override {
@@ -35,6 +38,14 @@ impl Override {
         let (path, value) = (path.trim(), value.trim());
         if path.split('.').any(str::is_empty) {
             return Err(format!("`{path}` is no key; write {flag} {form}=value"));
+        }
+        let depth = path.matches('.').count() + 1;
+        if depth > DEEPEST {
+            return Err(format!("the key is {depth} tables deep, and keys are at most {DEEPEST}"));
+        }
+        if value.len() > super::LARGEST {
+            let (bytes, most) = (value.len(), super::LARGEST);
+            return Err(format!("the value of `{path}` has {bytes} bytes, and at most {most} are read"));
         }
         if value.is_empty() {
             return Err(format!("`{path}` has no value; write {flag} {path}=value"));

@@ -21,6 +21,8 @@ use crate::runs::folder::own_file;
 const STAGE: &str = "stage";
 /// What a value begins with that names a stage.
 const REFERENCE: &str = "stage:";
+/// The most stages of a pipeline.
+const MOST_STAGES: usize = 256;
 /// Keys of the pipeline as a whole: its runs lie in one folder.
 const WHOLE: [&str; 2] = [STAGE, "runs_dir"];
 
@@ -93,6 +95,11 @@ impl Pipeline {
             _ => "runs".to_owned(),
         };
         let mut pipeline = Self { name, runs_dir, stages: Vec::new(), file: file.clone(), mistakes };
+        if tables.len() > MOST_STAGES {
+            let message = format!("{} stages, and a pipeline has at most {MOST_STAGES}", tables.len());
+            pipeline.mistakes.push(Mistake::new(shared.place.clone(), STAGE, message));
+            return pipeline;
+        }
         for table in tables {
             pipeline.add(&shared, table);
         }

@@ -63,6 +63,10 @@ pub const SCHEDULES: &[&str] = &["constant", "linear", "cosine", "wsd"];
 const MANY: i64 = 1 << 40;
 const ANY_INT: Form = Form::Int(0, MANY);
 const POSITIVE_INT: Form = Form::Int(1, MANY);
+/// Positions of a batch: their offsets cross to plugins as 32-bit integers.
+const POSITIONS: Form = Form::Int(1, i32::MAX as i64);
+/// Rows of a batch.
+const ROWS: Form = Form::Int(1, 1 << 24);
 const POSITIVE: Form = Form::Float(Excluded(0.0), Unbounded);
 const FROM_ZERO: Form = Form::Float(Included(0.0), Unbounded);
 
@@ -138,7 +142,7 @@ pub const KEYS: &[Key] = &[
     key("objective.weight", FROM_ZERO, "1.0", "0.5", "factor of this objective in the sum"),
 
     key("objective.text", Form::Texts, "the world's, with synthetic data", "\"corpus/*.txt\"", "running text of its own, for an objective that learns from running text beside rows: a pre-training term"),
-    key("objective.tokens", POSITIVE_INT, "", "2048", "tokens of that text that a step sees"),
+    key("objective.tokens", POSITIONS, "", "2048", "tokens of that text that a step sees"),
 
     key("reference", Form::Table, "the starting weights, where an objective reads it", "{ from = \"runs/sft\" }", "the frozen model that the policy is held to"),
     key("reference.from", Form::Text, "\"self\"", "\"self\"", "self: the policy's starting weights; or a run, a checkpoint or a Hugging Face folder"),
@@ -156,7 +160,7 @@ pub const KEYS: &[Key] = &[
     key("reward.normalise", Form::Bool, "false", "true", "with model: less the mean and over the standard deviation of scores that its training recorded"),
 
     key("rollout", Form::Table, "", "{ prompts = 64, max_new_tokens = 32 }", "how the policy's answers are drawn, for objectives that learn from prompts"),
-    key("rollout.prompts", POSITIVE_INT, "", "64", "prompts of one rollout; a multiple of train.batch.prompts"),
+    key("rollout.prompts", ROWS, "", "64", "prompts of one rollout; a multiple of train.batch.prompts"),
     key("rollout.samples", Form::Int(1, 65536), "1", "4", "answers to each prompt"),
     key("rollout.epochs", Form::Int(1, 65536), "1", "4", "passes over a rollout, each in its own order, train.batch.prompts at a step"),
     key("rollout.max_new_tokens", Form::Int(1, 1 << 24), "", "32", "longest answer in tokens, its end-of-text token included"),
@@ -169,10 +173,10 @@ pub const KEYS: &[Key] = &[
     key("train.steps", ANY_INT, "", "500", "optimizer steps; this or epochs; 0: the model is only evaluated"),
     key("train.epochs", Form::Float(Excluded(0.0), Included(1e9)), "", "1", "passes over the training data, each row once a pass: the last step of each may be short; this or steps"),
     key("train.batch", Form::Table, "", "{ tokens = 8192 }", "what one optimizer step sees: tokens, sequences, pairs or prompts"),
-    key("train.batch.tokens", POSITIVE_INT, "", "8192", "tokens a step, in whole sequences or pairs; not for prompts alone"),
-    key("train.batch.sequences", POSITIVE_INT, "", "12", "sequences a step; not for pairs or prompts alone"),
-    key("train.batch.pairs", POSITIVE_INT, "", "32", "preference pairs a step"),
-    key("train.batch.prompts", POSITIVE_INT, "", "32", "prompts a step, where the policy answers them"),
+    key("train.batch.tokens", POSITIONS, "", "8192", "tokens a step, in whole sequences or pairs; not for prompts alone"),
+    key("train.batch.sequences", ROWS, "", "12", "sequences a step; not for pairs or prompts alone"),
+    key("train.batch.pairs", ROWS, "", "32", "preference pairs a step"),
+    key("train.batch.prompts", ROWS, "", "32", "prompts a step, where the policy answers them"),
     key("train.micro_batch_tokens", POSITIVE_INT, "16384, or one sequence where that is longer", "2048", "how a step is cut to save memory; never changes the result"),
     key("train.optimizer", Form::Table, "", "{ lr = 3e-4 }", "AdamW"),
     key("train.optimizer.lr", POSITIVE, "", "3e-4", "peak learning rate"),

@@ -108,7 +108,8 @@ fn shorten(text: &str) -> String {
 
 /// Reads `text` of `file`. All faults of the TOML itself are reported together.
 pub fn parse(file: &Arc<str>, text: &str) -> Result<Node, Vec<Mistake>> {
-    let place = |offset| place(file, text, offset);
+    let lines = Lines::of(text);
+    let place = |offset| lines.place(file, text, offset);
     let (table, errors) = DeTable::parse_recoverable(text);
     if errors.is_empty() {
         return Ok(from_table(table.get_ref(), Place::File(file.clone()), &place));
@@ -120,13 +121,19 @@ pub fn parse(file: &Arc<str>, text: &str) -> Result<Node, Vec<Mistake>> {
     Err(errors.iter().map(mistake).collect())
 }
 
-fn place(file: &Arc<str>, text: &str, offset: usize) -> Place {
-    let before = text.get(..offset).unwrap_or(text);
-    let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
-    Place::At {
-        file: file.clone(),
-        line: before.matches('\n').count() + 1,
-        column: before[line_start..].chars().count() + 1,
+/// Where the lines of a text begin, so that a place in it is found without reading all that comes before.
+struct Lines(Vec<usize>);
+
+impl Lines {
+    fn of(text: &str) -> Lines {
+        Lines([0].into_iter().chain(text.match_indices('\n').map(|(at, _)| at + 1)).collect())
+    }
+
+    fn place(&self, file: &Arc<str>, text: &str, offset: usize) -> Place {
+        let line = self.0.partition_point(|start| *start <= offset);
+        let start = line.checked_sub(1).and_then(|line| self.0.get(line)).copied().unwrap_or(0);
+        let before = text.get(start..offset).or(text.get(start..)).unwrap_or_default();
+        Place::At { file: file.clone(), line, column: before.chars().count() + 1 }
     }
 }
 

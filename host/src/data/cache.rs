@@ -8,7 +8,7 @@
 //! | 80..88, 88..96 | number of documents D, number of tokens N |
 //! | 96.. | D times u64: where each document ends, in tokens; then N times u32: the tokens |
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::{self, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -17,6 +17,8 @@ use memmap2::Mmap;
 use rustix::io::Errno;
 use rustix::process::{Pid, test_kill_process};
 use sha2::{Digest, Sha256};
+
+use crate::files;
 
 /// Prefix of a file that is not finished; the number of the process that writes it follows.
 const TEMPORARY: &str = ".tokens-";
@@ -52,7 +54,7 @@ pub fn open(path: &Path, key: &[u8; 32]) -> Option<Mapped> {
     if cfg!(target_endian = "big") {
         return None;
     }
-    let file = File::open(path).ok()?;
+    let file = files::open(path).ok()?;
     // SAFETY: the mapped bytes must not change while the map lives. The file belongs to the cache, whose only writer is
     // `write` below: it fills a temporary file, makes it read-only and renames it, so a named file is never written to again,
     // and a replaced one lives on for whoever has it mapped. What is hashed below is the mapping itself. A person who makes the

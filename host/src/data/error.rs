@@ -228,7 +228,10 @@ impl DataError {
                 "`*` stands for names within a folder, `**/` for folders in between: try \"texts/**/*.txt\""
             }
             Self::BadPattern { .. } => "write `[` and `]` around a set of characters, `**` only as a whole folder name",
-            Self::NotAFile(_) => "name a regular file, a folder or a pattern",
+            Self::NotAFile(_) => {
+                "name a regular file, a folder or a pattern; write what a pipe or a device gives to a file first, because data is \
+                 read more than once and hashed"
+            }
             Self::NotUtf8 { .. } => {
                 "convert the file (`iconv -f LATIN1 -t UTF-8 IN > OUT`), or choose the text files of a folder by a pattern such as \"texts/**/*.txt\""
             }

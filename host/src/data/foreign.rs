@@ -1,11 +1,12 @@
 //! What a file or a name turns out to be where something else is wanted: a Git LFS pointer, weights or a tokenizer in another
 //! format, an id of the Hugging Face hub. Each is named, with the line that turns it into what Telos reads.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::Read;
 use std::path::Path;
 
 use super::{DataError, Result};
+use crate::files;
 
 /// Whether a file that begins with `bytes` is a Git LFS pointer: a few lines of text that a clone without Git LFS holds in
 /// the place of a large file.
@@ -19,7 +20,7 @@ pub fn is_lfs_pointer(bytes: &[u8]) -> bool {
 /// A Git LFS pointer.
 pub fn refuse_lfs_pointer(path: &Path) -> Result<()> {
     let mut bytes = Vec::new();
-    let read = File::open(path).and_then(|file| file.take(64).read_to_end(&mut bytes));
+    let read = files::open(path).and_then(|file| file.take(64).read_to_end(&mut bytes));
     if read.is_ok() && is_lfs_pointer(&bytes) { Err(DataError::LfsPointer(path.to_owned())) } else { Ok(()) }
 }
 
@@ -28,7 +29,7 @@ pub fn refuse_lfs_pointer(path: &Path) -> Result<()> {
 /// # Errors
 /// A file that cannot be read; a Git LFS pointer; JSON behind a byte order mark.
 pub fn read(path: &Path) -> Result<Vec<u8>> {
-    let bytes = fs::read(path).map_err(DataError::io("read", path))?;
+    let bytes = files::read(path).map_err(DataError::io("read", path))?;
     if is_lfs_pointer(&bytes) {
         return Err(DataError::LfsPointer(path.to_owned()));
     }

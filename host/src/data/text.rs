@@ -10,6 +10,7 @@ use sha2::{Digest, Sha256};
 use super::cache::hex;
 use super::format::{self, Purpose};
 use super::{Corpus, DataError, Document, Result, Source};
+use crate::files;
 
 /// Where text comes from and how much of it is held out.
 #[derive(Clone, Debug, PartialEq)]
@@ -140,7 +141,7 @@ pub(super) fn read_files(paths: &[String], purpose: Purpose) -> Result<Vec<TextF
 }
 
 fn read_file(path: PathBuf, purpose: Purpose) -> Result<TextFile> {
-    let bytes = fs::read(&path).map_err(DataError::io("read", &path))?;
+    let bytes = files::read(&path).map_err(DataError::io("read", &path))?;
     let source = Source { path: path.clone(), bytes: bytes.len() as u64, sha256: hex(&Sha256::digest(&bytes)) };
     Ok(TextFile { source, text: format::text(&path, bytes, purpose)? })
 }

@@ -162,6 +162,9 @@ pub(super) fn read_text(inputs: &mut Inputs, name: &str) -> Result<String> {
     text.map_err(|cause| fail(cause.utf8_error()))
 }
 
+/// The most token ids that one key may list.
+const MOST_IDS: usize = 4096;
+
 /// Typed access to the keys of one file.
 pub(super) struct Reader<'a> {
     pub(super) file: &'a str,
@@ -213,6 +216,12 @@ impl Reader<'_> {
     pub(super) fn ids(&self, key: &str, vocab: u64, notes: &mut Vec<String>) -> Result<Vec<u32>> {
         let Some(value) = self.get(key) else { return Ok(Vec::new()) };
         let all: Option<Vec<i64>> = match value {
+            Value::Array(ids) if ids.len() > MOST_IDS => {
+                let (path, count) = (self.file, ids.len());
+                return Err(Error::request(format!(
+                    "{path}: `{key}` lists {count} ids, and at most {MOST_IDS} are read"
+                )));
+            }
             Value::Array(ids) => ids.iter().map(Value::as_i64).collect(),
             one => one.as_i64().map(|id| vec![id]),
         };

@@ -44,6 +44,7 @@ pub use config::{ModelConfig, Outputs};
 pub use head::{Cotangents, Head, HeadRequest, HeadStats, Statistics};
 pub use params::{Layout, Parameter};
 
+use crate::capacity;
 use crate::device::{Buffer, Device, Tensor};
 use crate::error::{Error, Result};
 use params::{LinearRef, NormRef};
@@ -75,6 +76,20 @@ struct Layer {
 struct Rotation {
     cos: Tensor,
     sin: Tensor,
+}
+
+/// How many parameters a model has, and how many bytes `copies` of them take with its tables of rotations, computing in `compute`.
+///
+/// # Errors
+/// The model is too large to address.
+pub fn size(config: &ModelConfig, compute: DType, copies: u64) -> Result<(u64, u64)> {
+    let layout = Layout::new(config)?;
+    let number = if compute == DType::F64 { 8 } else { 4 };
+    let shadow = if compute == DType::BF16 { 2 } else { 0 };
+    let rotations =
+        if config.family.positions == family::Positions::Rotary { config.context * config.head_dim } else { 0 };
+    let bytes = layout.flat_len().saturating_mul(copies * number + shadow).saturating_add(rotations * number);
+    Ok((layout.count(), bytes))
 }
 
 impl Model {
@@ -291,6 +306,11 @@ impl Rotation {
             return Ok(None);
         }
         let pairs = config.head_dim / 2;
+        // Cosines and sines are computed in f64 first.
+        capacity::check(2 * 8 * config.context * pairs).map_err(|why| {
+            Error::request(format!("the model's context of {} tokens: its tables of rotations {why}", config.context))
+                .with_hint("lower the context (model.context, or max_position_embeddings in config.json)")
+        })?;
         let angles = (0..config.context).flat_map(|position| {
             (0..pairs).map(move |pair| {
                 let frequency = config.rope_theta.powf(-((2 * pair) as f64) / config.head_dim as f64);

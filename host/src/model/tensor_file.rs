@@ -11,6 +11,7 @@ use safetensors::tensor::{Dtype, Metadata, TensorInfo};
 
 use crate::data::foreign;
 use crate::error::{Error, Result};
+use crate::files;
 
 /// An open safetensors file.
 pub struct TensorFile {
@@ -30,7 +31,7 @@ impl TensorFile {
     /// A request error naming the file.
     pub fn open(path: &Path) -> Result<TensorFile> {
         let fail = |what: &str| Error::request(format!("{}: {what}", path.display()));
-        let mut file = File::open(path).map_err(|cause| fail("cannot be opened").with_cause(cause))?;
+        let mut file = files::open(path).map_err(|cause| fail("cannot be opened").with_cause(cause))?;
         foreign::refuse_lfs_pointer(path)?;
         let length = file.metadata().map_err(|cause| fail("cannot be read").with_cause(cause))?.len();
         let truncated = |cause| fail("is no safetensors file, or is cut off").with_cause(cause);
@@ -44,7 +45,8 @@ impl TensorFile {
         file.read_exact(&mut header).map_err(truncated)?;
         let metadata: Metadata = serde_json::from_slice(&header)
             .map_err(|cause| fail("has a header that is no safetensors header").with_cause(cause))?;
-        let expected = 8 + size + metadata.data_len() as u64;
+        // A header may claim as many bytes as a number can hold.
+        let expected = (8 + size).saturating_add(metadata.data_len() as u64);
         if expected != length {
             return Err(fail(&format!("has {length} bytes, its header promises {expected}: it is cut off or damaged")));
         }
@@ -99,7 +101,12 @@ impl TensorFile {
         let Some(TensorInfo { dtype, data_offsets: (start, end), .. }) = self.metadata.info(name).cloned() else {
             return Err(self.fail(name, "is missing"));
         };
-        let mut bytes = vec![0_u8; end - start];
+        let mut bytes = Vec::new();
+        // A file with holes can be longer than memory.
+        bytes
+            .try_reserve_exact(end - start)
+            .map_err(|cause| self.fail(name, "does not fit into memory").with_cause(cause))?;
+        bytes.resize(end - start, 0_u8);
         let read = self
             .file
             .seek(SeekFrom::Start(self.data_start + start as u64))

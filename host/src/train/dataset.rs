@@ -96,6 +96,9 @@ impl Prepared {
         };
         let tasks = tasks.iter().filter_map(|name| name.parse().ok()).collect();
         let (rows, held_out_rows, equal_length, flawed) = (*rows, *held_out_rows, *equal_length, *flawed);
+        for (key, rows) in [("data.rows", rows), ("data.held_out_rows", held_out_rows)] {
+            self.check_examples(key, rows)?;
+        }
         Ok(SyntheticOptions { rows, held_out_rows, tasks, equal_length, flawed, seed: experiment.seed })
     }
 

@@ -91,6 +91,7 @@ impl Prepared {
         checkpoint: Option<&Path>,
         cached: bool,
     ) -> Result<Opened> {
+        self.check_model()?;
         let objectives = self.objectives()?;
         let mut roles = self.roles(device, &objectives, checkpoint)?;
         let model = self.model(device, checkpoint, self.policy_outputs(&objectives))?;

@@ -7,11 +7,13 @@
 use std::{
     collections::BTreeMap,
     fs::{self, File, OpenOptions},
-    io::{self, Seek, SeekFrom, Write},
+    io::{self, ErrorKind, Seek, SeekFrom, Write},
     path::Path,
 };
 
 use sha2::{Digest, Sha256};
+
+use crate::files;
 
 const SHA256: usize = 32;
 
@@ -32,7 +34,7 @@ impl BlockFile {
             Ok(file) => (file, None),
             Err(error) => (None, Some(error)),
         };
-        let (known, whole) = read(&fs::read(path).unwrap_or_default());
+        let (known, whole) = read(&files::read(path).unwrap_or_default());
         let mut blocks = BlockFile { known, file, failure };
         if let Some(file) = &mut blocks.file {
             let cut = file.set_len(whole as u64).and_then(|()| file.seek(SeekFrom::End(0)));
@@ -72,6 +74,10 @@ fn append_to(path: &Path) -> io::Result<Option<File>> {
     if let Some(folder) = path.parent() {
         fs::create_dir_all(folder)?;
     }
+    // To open a pipe for writing waits for a reader.
+    files::open(path)
+        .map(drop)
+        .or_else(|error| if error.kind() == ErrorKind::NotFound { Ok(()) } else { Err(error) })?;
     let file = OpenOptions::new().create(true).truncate(false).write(true).open(path)?;
     match file.try_lock() {
         Ok(()) => Ok(Some(file)),

@@ -27,6 +27,7 @@ use crate::{
     config::experiment::Rollout,
     data::{Examples, Sequence, Tokenizer, Window, pack},
     error::{Error, Result},
+    files,
     generate::GenerateOptions,
     model::{Keep, Model},
 };
@@ -356,7 +357,7 @@ impl Rollouts {
         let failed = |e: Box<dyn std::error::Error + Send + Sync>| {
             Error::request(format!("cannot read {}", path.display())).with_cause(e)
         };
-        let text = fs::read(&path).map_err(|e| failed(e.into()))?;
+        let text = files::read(&path).map_err(|e| failed(e.into()))?;
         self.state = serde_json::from_slice(&text).map_err(|e| failed(e.into()))?;
         self.commit();
         Ok(())

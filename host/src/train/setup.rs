@@ -3,6 +3,7 @@
 
 use std::{
     collections::BTreeSet,
+    error::Error as _,
     path::{Path, PathBuf},
 };
 
@@ -192,7 +193,8 @@ pub fn used(info: &PluginInfo, sha256: String) -> PluginUse {
 pub(crate) fn refusal_text(error: &Error) -> String {
     let hint = error.hint().map(|h| format!(" ({h})")).unwrap_or_default();
     let details = error.details().iter().map(|d| format!("; {d}")).collect::<String>();
-    format!("{}{details}{hint}", error.message())
+    let cause = error.source().map(|cause| format!(": {cause}")).unwrap_or_default();
+    format!("{}{cause}{details}{hint}", error.message())
 }
 
 impl Prepared {
@@ -332,6 +334,7 @@ impl Prepared {
     /// # Errors
     /// A request error for an impossible batch.
     pub fn batcher(&self, data: &TrainingData) -> Result<(Batcher, u64)> {
+        self.check_window(data)?;
         let experiment = self.experiment();
         let batch = match experiment.train.batch {
             // The batcher hands out the prompts of a whole rollout.

@@ -1,0 +1,104 @@
+//! How much memory this process can still get, so that a size which cannot fit is refused, with the numbers, before anything of
+//! it is allocated. A failed allocation would end the process without a word about its cause.
+
+use std::fs;
+use std::path::Path;
+
+use rustix::process::{Resource, getrlimit};
+
+/// Refuses what takes about `bytes` of memory where there are fewer: "about X of memory are needed, and Y are available".
+///
+/// # Errors
+/// The sentence's end, for the caller to put behind what needs them.
+pub fn check(bytes: u64) -> Result<(), String> {
+    match available() {
+        Some(available) if bytes > available => {
+            Err(format!("about {} of memory are needed, and {} are available", shown(bytes), shown(available)))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Bytes that this process can still get: what the system, the control group and the limit of the address space (`ulimit -v`)
+/// leave. `None` where none of them says.
+pub fn available() -> Option<u64> {
+    let system = fs::read_to_string("/proc/meminfo").ok().and_then(|text| of_system(&text));
+    let group = fs::read_to_string("/proc/self/cgroup").ok().and_then(|text| of_control_groups(&text));
+    [system, group, of_address_space()].into_iter().flatten().min()
+}
+
+/// From the text of `/proc/meminfo`.
+fn of_system(text: &str) -> Option<u64> {
+    let kib = |name: &str| -> Option<u64> {
+        let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+        line.split_whitespace().next()?.parse().ok()
+    };
+    Some((kib("MemAvailable:")? + kib("SwapFree:").unwrap_or(0)).saturating_mul(1024))
+}
+
+/// From the text of `/proc/self/cgroup`: the least of what the process's group and those above it leave.
+fn of_control_groups(text: &str) -> Option<u64> {
+    // Version 2, and the controller `memory` of version 1, which may lie below a mount of its own.
+    let groups = text.lines().filter_map(|line| {
+        let (_, rest) = line.split_once(':')?;
+        match rest.split_once(':')? {
+            ("", own) => Some(("/sys/fs/cgroup", own, "memory.max", "memory.current", "")),
+            ("memory", own) => {
+                Some(("/sys/fs/cgroup/memory", own, "memory.limit_in_bytes", "memory.usage_in_bytes", "total_"))
+            }
+            _ => None,
+        }
+    });
+    let left = groups.flat_map(|(root, own, most, used, prefix)| {
+        Path::new(own.trim_start_matches('/')).ancestors().map(|group| Path::new(root).join(group)).filter_map(
+            move |folder| {
+                let number = |file: &str| fs::read_to_string(folder.join(file)).ok()?.trim().parse::<u64>().ok();
+                let stat = fs::read_to_string(folder.join("memory.stat")).unwrap_or_default();
+                // Pages of files are given back when memory is short.
+                let pages = |name: &str| -> u64 {
+                    let line = stat.lines().find_map(|line| line.strip_prefix(prefix)?.strip_prefix(name));
+                    line.and_then(|number| number.trim().parse().ok()).unwrap_or(0)
+                };
+                let held = number(used)?.saturating_sub(pages("active_file ") + pages("inactive_file "));
+                Some(number(most)?.saturating_sub(held))
+            },
+        )
+    });
+    left.min()
+}
+
+fn of_address_space() -> Option<u64> {
+    let limit = getrlimit(Resource::As).current?;
+    let status = fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmSize:"))?;
+    let kib = line.split_whitespace().next()?.parse::<u64>().ok()?;
+    Some(limit.saturating_sub(kib.saturating_mul(1024)))
+}
+
+fn shown(bytes: u64) -> String {
+    let gib = bytes as f64 / f64::from(1 << 30);
+    if gib < 1024.0 { format!("{gib:.1} GiB") } else { format!("{:.1} TiB", gib / 1024.0) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Catches kibibytes that are taken for bytes, swap that is left out, and free memory that is read for the available.
+    #[test]
+    fn the_systems_memory_is_read() {
+        let text = "MemTotal:  100 kB\nMemFree:  1 kB\nMemAvailable:   30 kB\nSwapFree:    4 kB\n";
+        assert_eq!(of_system(text), Some(34 * 1024));
+        assert_eq!(of_system("MemTotal: 100 kB"), None);
+    }
+
+    /// Catches a size that wraps, one that is let through, and one of which the error does not say the numbers.
+    #[test]
+    fn what_cannot_fit_is_refused_with_both_numbers() {
+        assert_eq!(check(0), Ok(()));
+        let Some(available) = available() else { return };
+        let why = check(u64::MAX).unwrap_err();
+        assert!(why.starts_with("about 16777216.0 TiB of memory are needed, and "), "{why}");
+        assert!(available > 0 && why.ends_with("B are available"), "{why}");
+    }
+}

@@ -1,0 +1,83 @@
+//! Sizes of an experiment that cannot fit, refused by key before anything of them is allocated. What is counted is the least that
+//! a size takes, so that nothing is refused that would fit.
+
+use super::setup::{Prepared, dtype};
+use crate::{
+    capacity,
+    config::experiment::{Batch, Length, Model as ModelSource},
+    data::TrainingData,
+    error::Result,
+    model,
+};
+
+/// Bytes of a generated example: its texts, its columns and its tokens.
+const EXAMPLE: u64 = 1024;
+/// Bytes of a position of a step, as a row and packed: its id, place and target, whether it is supervised, what is computed of it.
+const POSITION: u64 = 64;
+/// Bytes of a sequence of a step beside its positions.
+const SEQUENCE: u64 = 512;
+/// Weights, gradient and two moments.
+const COPIES: u64 = 4;
+/// The most rows that are counted through to find how many steps epochs are.
+const MOST_READ: f64 = (1_u64 << 32) as f64;
+
+impl Prepared {
+    /// Refuses more generated examples than memory can hold.
+    pub(super) fn check_examples(&self, key: &str, count: u64) -> Result<()> {
+        let needs = capacity::check(count.saturating_mul(EXAMPLE));
+        needs.map_err(|why| self.loaded.refuse(key, format!("{count} generated examples: {why}; generate fewer")))
+    }
+
+    /// Refuses a step whose rows memory cannot hold, and epochs that cannot be counted.
+    pub(super) fn check_window(&self, data: &TrainingData) -> Result<()> {
+        let experiment = self.experiment();
+        let (context, rows) = (self.config.context, data.train.documents() as u64);
+        let usual = data.train.usual_length(experiment.longest_sequence(context as usize)) as u64;
+        let in_epochs = match experiment.train.length {
+            Length::Steps(_) => false,
+            Length::Epochs(epochs) if epochs.ceil() * rows as f64 > MOST_READ => {
+                let why = format!("{epochs} passes over {rows} rows are too many to count; give train.steps instead");
+                return Err(self.loaded.refuse("train.epochs", why));
+            }
+            Length::Epochs(_) => true,
+        };
+        // A step of counted epochs never holds a row twice.
+        let most = |count: u64, of: u64| if in_epochs { count.min(of) } else { count };
+        let (key, what, sequences, length) = match (experiment.train.batch, &experiment.rollout) {
+            (Batch::Tokens(n), _) => ("train.batch.tokens", "tokens", most(n as u64, data.train.tokens()), 1),
+            (Batch::Sequences(n), _) => ("train.batch.sequences", "sequences", most(n as u64, rows.max(1)), usual),
+            (Batch::Pairs(n), _) => ("train.batch.pairs", "pairs", most(n as u64, rows), usual),
+            (Batch::Prompts(_), Some(rollout)) => {
+                let answers = most(rollout.prompts as u64, rows).saturating_mul(rollout.samples as u64);
+                let longest = usual.saturating_add(rollout.max_new_tokens as u64).min(context);
+                ("rollout.prompts", "answers in a rollout", answers, longest)
+            }
+            (Batch::Prompts(n), None) => ("train.batch.prompts", "prompts", most(n as u64, rows), usual),
+        };
+        let positions = sequences.saturating_mul(length);
+        let refuse = |why: String| Err(self.loaded.refuse(key, format!("{sequences} {what}: {why}; take fewer")));
+        // Offsets cross to plugins as 32-bit integers.
+        if positions > i32::MAX as u64 {
+            return refuse(format!("{positions} tokens at once, and at most {} can be", i32::MAX));
+        }
+        let of_sequences = if length > 1 { sequences.saturating_mul(SEQUENCE) } else { 0 };
+        capacity::check(positions.saturating_mul(POSITION).saturating_add(of_sequences)).or_else(refuse)
+    }
+
+    /// Refuses a model that memory cannot hold with what trains it, where the device is the processor.
+    pub(super) fn check_model(&self) -> Result<()> {
+        let backend = &self.experiment().backend;
+        if backend.device != "cpu" {
+            return Ok(());
+        }
+        let key = match self.experiment().model {
+            ModelSource::From { .. } => "model.from",
+            ModelSource::Shape(_) => "model",
+        };
+        let (count, bytes) = model::size(&self.config, dtype(backend.dtype), COPIES)?;
+        capacity::check(bytes).map_err(|why| {
+            let what = format!("{count} parameters and a context of {} tokens", self.config.context);
+            self.loaded.refuse(key, format!("{what}: {why}; make the model smaller"))
+        })
+    }
+}
