@@ -20,6 +20,7 @@ mod error;
 pub mod examples;
 pub mod foreign;
 pub mod format;
+pub(crate) mod guard;
 mod jinja;
 pub mod order;
 pub mod pack;

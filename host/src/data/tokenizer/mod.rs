@@ -24,7 +24,7 @@ use tokenizers::{AddedToken, ModelWrapper};
 use super::{DataError, Document, Result, StreamDecoder};
 use folder::{Folder, TEMPLATE};
 use special::Special;
-use templates::DEFAULT;
+use templates::{DEFAULT, Found};
 
 pub use made::END_OF_TEXT;
 
@@ -45,7 +45,7 @@ pub struct Tokenizer {
     beside: BTreeMap<String, Vec<u8>>,
     /// The texts of named special tokens by key.
     named: BTreeMap<String, String>,
-    templates: BTreeMap<String, String>,
+    templates: BTreeMap<String, Found>,
     bos: Option<u32>,
     /// The end of text that the folder names.
     eos: Option<u32>,
@@ -392,7 +392,12 @@ impl Tokenizer {
 
     /// The chat template of this name.
     pub fn named_chat_template(&self, name: &str) -> Option<&str> {
-        self.templates.get(name).map(String::as_str)
+        self.templates.get(name).map(|found| found.text.as_str())
+    }
+
+    /// The file of the chat template of this name.
+    pub fn chat_template_file(&self, name: &str) -> Option<&str> {
+        self.templates.get(name).map(|found| found.file.as_str())
     }
 
     /// Names of the chat templates that came with the tokenizer, sorted.
@@ -404,7 +409,7 @@ impl Tokenizer {
     pub fn set_chat_template(&mut self, template: &str) {
         if self.chat_template() != Some(template) {
             self.beside.insert(TEMPLATE.to_owned(), template.as_bytes().to_owned());
-            self.templates.insert(DEFAULT.to_owned(), template.to_owned());
+            self.templates.insert(DEFAULT.to_owned(), Found { text: template.to_owned(), file: TEMPLATE.to_owned() });
         }
     }
 

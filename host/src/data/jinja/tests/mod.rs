@@ -1,0 +1,3 @@
+//! What a template of a stranger cannot do.
+
+mod hostile;
