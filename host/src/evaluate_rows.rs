@@ -14,6 +14,7 @@ use crate::{
             split::Split,
             template::{plain, read_template},
         },
+        tokenizer::templates::DEFAULT,
     },
     error::{Error, Result},
     inference::{EVAL_TOKENS, Opened},

@@ -1,3 +1,4 @@
 //! What a template of a stranger cannot do.
 
+mod fuzz;
 mod hostile;
