@@ -225,7 +225,8 @@ fn layout(tokenizer: &Tokenizer, wanted: Option<&str>, spoken: bool) -> Result<L
         Some(path) => {
             origin = path;
             read_template(path.as_ref()).map_err(|error| {
-                let remedy = error.hint().unwrap_or("give \"plain\", \"tokenizer\" or the path of a Jinja file".to_owned());
+                let remedy =
+                    error.hint().unwrap_or("give \"plain\", \"tokenizer\" or the path of a Jinja file".to_owned());
                 Error::request(format!("cannot read the chat template {path}")).with_cause(error).with_hint(remedy)
             })?
         }

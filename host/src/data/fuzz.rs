@@ -39,14 +39,28 @@ impl Random {
 
 /// Numbers at which programs break.
 pub const NUMBERS: [&str; 16] = [
-    "0", "-1", "1", "2", "255", "65535", "65536", "100000", "2147483648", "4294967295", "4294967296",
-    "18446744073709551615", "170141183460469231731687303715884105727", "1e308", "0.1", "-9223372036854775808",
+    "0",
+    "-1",
+    "1",
+    "2",
+    "255",
+    "65535",
+    "65536",
+    "100000",
+    "2147483648",
+    "4294967295",
+    "4294967296",
+    "18446744073709551615",
+    "170141183460469231731687303715884105727",
+    "1e308",
+    "0.1",
+    "-9223372036854775808",
 ];
 
-/// One of `corpus` with one to four changes; `words` are inserted.
+/// One of `corpus` with one to four changes, mostly one or two; `words` are inserted.
 pub fn mutated(random: &mut Random, corpus: &[Vec<u8>], words: &[&str]) -> Vec<u8> {
     let mut bytes = random.choice(corpus).clone();
-    for _ in 0..1 + random.below(4) {
+    for _ in 0..1 + random.below(4).min(random.below(4)) {
         change(random, &mut bytes, corpus, words);
     }
     bytes
@@ -80,7 +94,14 @@ fn change(random: &mut Random, bytes: &mut Vec<u8>, corpus: &[Vec<u8>], words: &
             bytes.splice(start..start + length, random.choice(&NUMBERS).bytes());
         }
         6 => {
-            let (open, close) = *random.choice(&[("(", ")"), ("[", "]"), ("{", "}"), ("not ", ""), ("-", ""), ("{% if 1 %}", "{% endif %}")]);
+            let (open, close) = *random.choice(&[
+                ("(", ")"),
+                ("[", "]"),
+                ("{", "}"),
+                ("not ", ""),
+                ("-", ""),
+                ("{% if 1 %}", "{% endif %}"),
+            ]);
             let times = 1 + random.below(120);
             bytes.splice(end..end, close.repeat(times).bytes());
             bytes.splice(at..at, open.repeat(times).bytes());

@@ -72,7 +72,9 @@ impl Renderer {
         let value = self.deeper(|renderer| renderer.compound(expr, scope))?;
         let ((depth, size), most) = (value.extent(), self.meter.limits.length);
         if depth > DEEPEST || size > most {
-            return Err(format!("the template makes a value that nests deeper than {DEEPEST} or is larger than {most}{REMEDY}"));
+            return Err(format!(
+                "the template makes a value that nests deeper than {DEEPEST} or is larger than {most}{REMEDY}"
+            ));
         }
         Ok(value)
     }

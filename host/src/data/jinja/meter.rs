@@ -51,12 +51,6 @@ impl Meter {
         Meter { limits, work: Cell::new(0) }
     }
 
-    /// The work done.
-    #[cfg(test)]
-    pub fn work(&self) -> usize {
-        self.work.get()
-    }
-
     /// Counts work.
     ///
     /// # Errors
@@ -83,7 +77,9 @@ impl Meter {
     pub fn grows(&self, length: usize, more: usize) -> Evaluated<()> {
         if length > self.limits.length {
             let most = self.limits.length;
-            return Err(format!("the template makes a text longer than {most} bytes, the limit for an input of this size{REMEDY}"));
+            return Err(format!(
+                "the template makes a text longer than {most} bytes, the limit for an input of this size{REMEDY}"
+            ));
         }
         self.spend(more / TEXT)
     }
@@ -92,7 +88,9 @@ impl Meter {
     pub fn list(&self, items: usize) -> Evaluated<()> {
         if items > self.limits.length {
             let most = self.limits.length;
-            return Err(format!("the template makes a list of more than {most} items, the limit for an input of this size{REMEDY}"));
+            return Err(format!(
+                "the template makes a list of more than {most} items, the limit for an input of this size{REMEDY}"
+            ));
         }
         self.spend(items / 4)
     }

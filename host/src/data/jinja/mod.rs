@@ -21,8 +21,8 @@
 
 mod eval;
 mod json;
-mod meter;
 mod library;
+mod meter;
 mod number;
 mod operators;
 mod read;
@@ -37,8 +37,8 @@ use std::sync::Arc;
 pub use json::{INTEGER, from_json};
 pub use meter::Limits;
 use meter::Meter;
-pub use render::{BEGIN, END, NUMBER_END};
 use render::MARKS;
+pub use render::{BEGIN, END, NUMBER_END};
 pub use value::Value;
 
 /// Why a template cannot be read or rendered.
@@ -90,7 +90,10 @@ impl Template {
     /// What is not valid Jinja, and in which line.
     pub fn new(source: &str) -> Result<Template, Error> {
         if let Some(at) = source.find(MARKS) {
-            return Err(read::mark(source[at..].chars().next().unwrap_or_default(), 1 + source[..at].matches('\n').count()));
+            return Err(read::mark(
+                source[at..].chars().next().unwrap_or_default(),
+                1 + source[..at].matches('\n').count(),
+            ));
         }
         let parsed = read::parser::parse(read::lexer::tokens(source)?)?;
         Ok(Template { body: parsed.body, names: parsed.names, marks: parsed.marks })

@@ -47,7 +47,11 @@ impl Renderer {
             other => other.length()?,
         };
         let made = length.saturating_mul(times);
-        if let Value::Str(_) = several { self.fits(made)? } else { self.meter.list(made)? }
+        if let Value::Str(_) = several {
+            self.fits(made)?
+        } else {
+            self.meter.list(made)?
+        }
         let times = if length == 0 { 0 } else { times };
         let items = |items: &[Value]| (0..times).flat_map(|_| items.iter().cloned()).collect();
         Ok(match several {

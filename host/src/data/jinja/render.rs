@@ -7,9 +7,9 @@ use std::sync::Arc;
 
 use super::eval::Args;
 use super::library::functions::plain;
+use super::meter::REMEDY;
 use super::read::ast::{Arguments, Body, Expr, Filter, For, Macro, Statement, Target};
 use super::value::{Callable, Dict, Loop, Nested, Value, insert};
-use super::meter::REMEDY;
 use super::{Error, Evaluated, Limits, Meter};
 
 /// Stands before the text of a generation block. Behind it are the digits of the message's number, where the block writes
@@ -256,13 +256,7 @@ impl Renderer {
         self.body(otherwise, scope)
     }
 
-    fn filtered_text(
-        &mut self,
-        filters: &[Filter],
-        body: &Body,
-        line: usize,
-        scope: &Rc<Scope>,
-    ) -> Evaluated<Value> {
+    fn filtered_text(&mut self, filters: &[Filter], body: &Body, line: usize, scope: &Rc<Scope>) -> Evaluated<Value> {
         let text = self.captured(body, &Scope::inside(scope))?;
         self.line = line;
         self.apply(filters, Value::str(text), scope)
@@ -415,6 +409,7 @@ impl Renderer {
             return Err(format!("macro '{}' takes no keyword argument '{name}'", node.name));
         }
         inner.set(&"varargs".into(), Value::tuple(extra), &self.meter)?;
+        self.spend(named.len())?;
         let named = named.into_iter().map(|(name, value)| (Value::Str(name), value)).collect();
         inner.set(&"kwargs".into(), Value::dict(named), &self.meter)?;
         self.captured(&node.body, &inner).map(Value::str)
@@ -435,7 +430,7 @@ impl Renderer {
         }
         if let Some(rest) = &arguments.named_rest {
             let Value::Dict(dict) = self.eval(rest, scope)? else { return Err("`**` needs a dict".into()) };
-            self.meter.list(dict.len())?;
+            self.spend(dict.len())?;
             for (name, value) in dict.iter() {
                 let Value::Str(name) = name else { return Err("keywords must be strings".into()) };
                 args.named.push((name.clone(), value.clone()));

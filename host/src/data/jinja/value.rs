@@ -309,7 +309,7 @@ impl Value {
         }
         let text = if let Value::Str(text) | Value::BigInt(text) = self { text.len() } else { 0 };
         // Escapes make a text longer: the next value's check finds it.
-        meter.spend(1 + text / 8)?;
+        meter.spend(1 + text / 4)?;
         meter.grows(out.len().saturating_add(text), text)?;
         match self {
             Value::Undefined(_) | Value::Clock => out.push_str("Undefined"),
@@ -421,7 +421,12 @@ impl Value {
                 other => Err(format!("'in <string>' needs a string on its left, not {}", other.kind())),
             },
             Value::Dict(dict) => Ok(find(dict, item, meter)?.is_some()),
-            Value::None | Value::Bool(_) | Value::Int(_) | Value::BigInt(_) | Value::Float(_) | Value::Namespace(_)
+            Value::None
+            | Value::Bool(_)
+            | Value::Int(_)
+            | Value::BigInt(_)
+            | Value::Float(_)
+            | Value::Namespace(_)
             | Value::Callable(_) => Err(format!("argument of type '{}' is not iterable", self.kind())),
             Value::List(items) | Value::Tuple(items) | Value::View(_, items) => any_equals(items, item, meter),
             other => any_equals(&other.items(meter)?, item, meter),
@@ -480,7 +485,14 @@ pub fn all_equal(a: &[Value], b: &[Value], meter: &Meter) -> Evaluated<bool> {
     Ok(true)
 }
 
-fn write_items(out: &mut String, open: &str, items: &[Value], close: &str, meter: &Meter, depth: usize) -> Evaluated<()> {
+fn write_items(
+    out: &mut String,
+    open: &str,
+    items: &[Value],
+    close: &str,
+    meter: &Meter,
+    depth: usize,
+) -> Evaluated<()> {
     out.push_str(open);
     for (number, item) in items.iter().enumerate() {
         out.push_str(if number == 0 { "" } else { ", " });

@@ -91,7 +91,8 @@ impl ChatTemplate {
     /// # Errors
     /// As [`ChatTemplate::new`].
     pub fn of(origin: &str, source: &str, tokenizer: &Tokenizer) -> Result<ChatTemplate> {
-        let template = guarded(origin, "cannot be read", || jinja::Template::new(source)).map_err(DataError::Template)?;
+        let template =
+            guarded(origin, "cannot be read", || jinja::Template::new(source)).map_err(DataError::Template)?;
         let special = tokenizer.special_texts();
         Ok(ChatTemplate { template, source: source.to_owned(), origin: origin.to_owned(), special })
     }
@@ -244,9 +245,9 @@ pub fn read_template(path: &Path) -> Result<String> {
 fn guarded<T>(origin: &str, fails: &str, work: impl FnOnce() -> Result<T, jinja::Error>) -> Result<T, String> {
     match guard::caught(work) {
         Ok(result) => result.map_err(|jinja::Error { what, line }| format!("{what} (line {line} of {origin})")),
-        Err(panic) => {
-            Err(format!("{origin} {fails}: this is a fault of telos, which stopped with \"{panic}\"; give another template"))
-        }
+        Err(panic) => Err(format!(
+            "{origin} {fails}: this is a fault of telos, which stopped with \"{panic}\"; give another template"
+        )),
     }
 }
 

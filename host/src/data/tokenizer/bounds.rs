@@ -108,7 +108,9 @@ pub(super) fn check(json: &[u8]) -> Result<(), String> {
             return Err(format!("its {name} has {steps} steps, and {STEPS} is the limit"));
         }
         if growth > GROWTH {
-            return Err(format!("its {name} can make a text {growth:.0} times as long, and {GROWTH} times is the limit"));
+            return Err(format!(
+                "its {name} can make a text {growth:.0} times as long, and {GROWTH} times is the limit"
+            ));
         }
     }
     Ok(())
@@ -185,12 +187,14 @@ mod tests {
     fn what_would_take_all_memory_or_time_is_refused() {
         assert_eq!(refused(|_| {}), None);
         assert_eq!(refused(|json| json["model"]["vocab"]["a"] = json!(LARGEST_ID)), None);
-        let has = |found: Option<String>, part: &str| assert!(found.as_ref().is_some_and(|f| f.contains(part)), "{found:?}");
+        let has =
+            |found: Option<String>, part: &str| assert!(found.as_ref().is_some_and(|f| f.contains(part)), "{found:?}");
         has(refused(|json| json["model"]["vocab"]["a"] = json!(u64::from(u32::MAX))), "id 4294967295");
         has(refused(|json| json["model"]["vocab"]["a"] = json!(1e300)), "limit");
         has(refused(|json| json["added_tokens"][0]["id"] = json!(1u64 << 40)), "id 1099511627776");
         let deep = |json: &mut Value| {
-            json["normalizer"] = (0..30).fold(json!({"type": "NFC"}), |inner, _| json!({"type": "Sequence", "normalizers": [inner]}));
+            json["normalizer"] =
+                (0..30).fold(json!({"type": "NFC"}), |inner, _| json!({"type": "Sequence", "normalizers": [inner]}));
         };
         has(refused(deep), "nests");
         has(refused(|json| json["decoder"]["decoders"] = json!(vec![json!({"type": "Fuse"}); 101])), "102 steps");

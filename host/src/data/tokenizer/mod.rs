@@ -234,7 +234,8 @@ impl Tokenizer {
         (self.eos, self.bos) = (id("eos_token"), id("bos_token"));
         self.usual_eos = USUAL_ENDS.into_iter().find_map(|token| self.inner.token_to_id(token));
         let eos = self.eos();
-        let empty = library::run(&self.name, "it cannot encode with its post-processor", || self.inner.encode_fast("", true))?;
+        let empty =
+            library::run(&self.name, "it cannot encode with its post-processor", || self.inner.encode_fast("", true))?;
         if let Some(id) = empty.get_ids().iter().find(|id| self.inner.id_to_token(**id).is_none()) {
             let what = format!("its post-processor adds the token id {id}, which is not in the vocabulary");
             return Err(DataError::Tokenizer { name: self.name.clone(), what, source: None });

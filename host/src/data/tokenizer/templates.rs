@@ -29,7 +29,10 @@ pub(super) fn read(
     beside: &BTreeMap<String, Vec<u8>>,
     config: &Map<String, Value>,
 ) -> Result<BTreeMap<String, Found>> {
-    let found_in = |file: &str, text: String| Found { text, file: Path::new(tokenizer).with_file_name(file).display().to_string() };
+    let found_in = |file: &str, text: String| Found {
+        text,
+        file: Path::new(tokenizer).with_file_name(file).display().to_string(),
+    };
     let mut found = BTreeMap::new();
     found.extend(text(tokenizer, beside, TEMPLATE)?.map(|text| (DEFAULT.to_owned(), found_in(TEMPLATE, text))));
     for file in beside.keys() {

@@ -18,9 +18,7 @@ impl Renderer {
 
     fn filter_by_name(&mut self, name: &str, value: Value, args: Args) -> Evaluated<Value> {
         match name {
-            "tojson" => {
-                self.dumped(&value, args).map(Value::str)
-            }
+            "tojson" => self.dumped(&value, args).map(Value::str),
             "default" | "d" => {
                 let [default, boolean] = args.bind(name, ["default_value", "boolean"])?;
                 let replaced = value.is_undefined() || (boolean.is_some_and(|b| b.truth()) && !value.truth());
@@ -38,7 +36,9 @@ impl Renderer {
                 let [] = args.bind(name, [])?;
                 match (&value, value.index()) {
                     (Value::Float(number), _) => Ok(Value::Float(number.abs())),
-                    (_, Some(number)) => number.checked_abs().map(Value::Int).ok_or_else(|| operators::TOO_LARGE.into()),
+                    (_, Some(number)) => {
+                        number.checked_abs().map(Value::Int).ok_or_else(|| operators::TOO_LARGE.into())
+                    }
                     _ => Err(value.defined().err().unwrap_or_else(|| format!("abs of '{}'", value.kind()))),
                 }
             }

@@ -6,7 +6,7 @@ use crate::data::jinja::{Evaluated, Meter, number};
 
 /// The widest field and the most digits. Rust's own formatting panics beyond 65,535.
 const WIDEST: usize = 60_000;
-const TOO_WIDE: &str = "a format is wider than 60000 characters";
+const TOO_WIDE: &str = "a format is too wide: more than 60000 characters";
 
 /// How a value is written: the parts of a format specification.
 #[derive(Default)]

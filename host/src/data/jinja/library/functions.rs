@@ -3,11 +3,11 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
-use crate::data::jinja::{Evaluated, Meter};
 use crate::data::jinja::eval::Args;
 use crate::data::jinja::library::sequences::range;
 use crate::data::jinja::render::Renderer;
 use crate::data::jinja::value::{Callable, Dict, HOLDER, Value, insert, nested};
+use crate::data::jinja::{Evaluated, Meter};
 
 /// Why the date is refused, and what to do.
 pub const NO_CLOCK: &str = "the template prints today's date (strftime_now), which must not be part of the data: the same rows would \

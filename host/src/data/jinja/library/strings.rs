@@ -136,8 +136,7 @@ pub fn strip<'t>(text: &'t str, characters: Option<&str>, left: bool, right: boo
 }
 
 /// What Python ends a line at.
-const LINE_ENDS: [char; 10] =
-    ['\n', '\r', '\x0b', '\x0c', '\x1c', '\x1d', '\x1e', '\u{85}', '\u{2028}', '\u{2029}'];
+const LINE_ENDS: [char; 10] = ['\n', '\r', '\x0b', '\x0c', '\x1c', '\x1d', '\x1e', '\u{85}', '\u{2028}', '\u{2029}'];
 
 fn lines(text: &str, keep: bool) -> Vec<Value> {
     let (mut lines, mut rest) = (Vec::new(), text);

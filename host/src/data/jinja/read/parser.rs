@@ -147,7 +147,7 @@ impl Parser {
         *links += 1;
         self.links += 1;
         if *links > CHAIN {
-            return self.fail(format!("more than {CHAIN} operations in one chain, the limit of a template"));
+            return self.fail(format!("more than {CHAIN} operations in one expression, the limit of a template"));
         }
         Ok(())
     }
@@ -331,7 +331,12 @@ impl Parser {
     }
 
     /// The body of a macro or a call block: no loop around it is its own.
-    fn macro_body(&mut self, name: Arc<str>, parameters: Vec<(Arc<str>, Option<Expr>)>, end: &str) -> Parse<Arc<Macro>> {
+    fn macro_body(
+        &mut self,
+        name: Arc<str>,
+        parameters: Vec<(Arc<str>, Option<Expr>)>,
+        end: &str,
+    ) -> Parse<Arc<Macro>> {
         let loops = std::mem::take(&mut self.loops);
         let (varargs, kwargs) = (std::mem::take(&mut self.reads_varargs), std::mem::take(&mut self.reads_kwargs));
         let body = self.closed(end);

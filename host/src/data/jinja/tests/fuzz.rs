@@ -8,12 +8,54 @@ use crate::data::{guard, jinja::Error};
 
 /// What templates are made of.
 const WORDS: [&str; 48] = [
-    "{{ ", " }}", "{% ", " %}", "{%- ", " -%}", "{# ", " #}", "{% for x in messages %}", "{% endfor %}", "{% if x %}", "{% else %}",
-    "{% endif %}", "{% set ns = namespace(x=[]) %}", "{% set ns.x = ns.x + ns.x %}", "{% macro f(x) %}", "{% endmacro %}", "{{ f(x) }}",
-    "{% generation %}", "{% endgeneration %}", "{% raw %}", "{% endraw %}", "{% break %}", "|tojson(indent=4)", "|list", "|string",
-    "|join(',')", "|map('upper')", "|sort", "|unique", "|batch(2)", "|indent(4)", "|truncate(9)", "|default('x')", "|selectattr('role')",
-    " is defined", " is eq(1)", ".split()", ".format(x)", "[::-1]", "[1:]", " * 9999", " ** 99", " ~ ", " in ", "range(99999)",
-    "messages", "loop.cycle(",
+    "{{ ",
+    " }}",
+    "{% ",
+    " %}",
+    "{%- ",
+    " -%}",
+    "{# ",
+    " #}",
+    "{% for x in messages %}",
+    "{% endfor %}",
+    "{% if x %}",
+    "{% else %}",
+    "{% endif %}",
+    "{% set ns = namespace(x=[]) %}",
+    "{% set ns.x = ns.x + ns.x %}",
+    "{% macro f(x) %}",
+    "{% endmacro %}",
+    "{{ f(x) }}",
+    "{% generation %}",
+    "{% endgeneration %}",
+    "{% raw %}",
+    "{% endraw %}",
+    "{% break %}",
+    "|tojson(indent=4)",
+    "|list",
+    "|string",
+    "|join(',')",
+    "|map('upper')",
+    "|sort",
+    "|unique",
+    "|batch(2)",
+    "|indent(4)",
+    "|truncate(9)",
+    "|default('x')",
+    "|selectattr('role')",
+    " is defined",
+    " is eq(1)",
+    ".split()",
+    ".format(x)",
+    "[::-1]",
+    "[1:]",
+    " * 9999",
+    " ** 99",
+    " ~ ",
+    " in ",
+    "range(99999)",
+    "messages",
+    "loop.cycle(",
 ];
 
 /// Gotcha 63. Catches a panic or a render without an end on changed templates.
@@ -27,7 +69,7 @@ fn gotcha_63_changed_templates_render_or_are_refused() {
     corpus.sort();
     assert!(corpus.len() > 20);
     corpus.extend(hostile::templates().into_iter().map(String::into_bytes).filter(|template| template.len() < 20_000));
-    fuzz::run("templates", if cfg!(debug_assertions) { 500 } else { 3000 }, move |random| {
+    fuzz::run("templates", if cfg!(debug_assertions) { 500 } else { 2000 }, move |random| {
         let source = fuzz::mutated(random, &corpus, &WORDS);
         let source = String::from_utf8_lossy(&source).into_owned();
         match guard::caught(|| hostile::render(&source)) {

@@ -15,8 +15,10 @@ fn changes() -> Vec<(usize, &'static str, Value, &'static str)> {
     let untagged = (0..60).fold(json!({}), |inner, _| json!({"normalizers": [inner]}));
     let deep = (0..60).fold(json!({"type": "Fuse"}), |inner, _| json!({"type": "Sequence", "decoders": [inner]}));
     let missing = json!({"type": "TemplateProcessing", "single": [{"SpecialToken": {"id": "<gone>", "type_id": 0}}], "pair": [], "special_tokens": {}});
-    let outside = |id: u64| json!({"type": "TemplateProcessing", "single": [{"SpecialToken": {"id": "x", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
-        "pair": [], "special_tokens": {"x": {"id": "x", "ids": [id], "tokens": ["x"]}}});
+    let outside = |id: u64| {
+        json!({"type": "TemplateProcessing", "single": [{"SpecialToken": {"id": "x", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
+        "pair": [], "special_tokens": {"x": {"id": "x", "ids": [id], "tokens": ["x"]}}})
+    };
     let regex = |pattern: &str| json!({"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": false});
     vec![
         (2, "/normalizer", json!({"type": "Precompiled", "precompiled_charsmap": "!"}), "stopped"),
@@ -30,8 +32,18 @@ fn changes() -> Vec<(usize, &'static str, Value, &'static str)> {
         (2, "/normalizer", json!({"type": "Replace", "pattern": {"String": ""}, "content": "xx"}), ""),
         (2, "/normalizer", json!({"type": "Replace", "pattern": {"Regex": ""}, "content": "xx"}), ""),
         (2, "/normalizer", json!({"type": "Replace", "pattern": {"Regex": "(((((((((("}, "content": "xx"}), ""),
-        (2, "/normalizer", json!({"type": "Sequence", "normalizers": vec![json!({"type": "ByteLevel"}); 40]}), "times as long"),
-        (2, "/normalizer", json!({"type": "Sequence", "normalizers": vec![json!({"type": "Replace", "pattern": {"String": "a"}, "content": "aa"}); 40]}), "times as long"),
+        (
+            2,
+            "/normalizer",
+            json!({"type": "Sequence", "normalizers": vec![json!({"type": "ByteLevel"}); 40]}),
+            "times as long",
+        ),
+        (
+            2,
+            "/normalizer",
+            json!({"type": "Sequence", "normalizers": vec![json!({"type": "Replace", "pattern": {"String": "a"}, "content": "aa"}); 40]}),
+            "times as long",
+        ),
         (1, "/pre_tokenizer", regex("(a*)*b(a*)*c"), ""),
         (1, "/pre_tokenizer", regex("(?:a?){64}a{64}b"), ""),
         (1, "/pre_tokenizer", regex("(x+x+)+y|(a|a)*b(a|a)*$"), ""),
@@ -41,13 +53,23 @@ fn changes() -> Vec<(usize, &'static str, Value, &'static str)> {
         (1, "/pre_tokenizer", regex(""), ""),
         (1, "/pre_tokenizer", json!({"type": "FixedLength", "length": 0}), ""),
         (1, "/pre_tokenizer", json!({"type": "FixedLength", "length": u64::MAX}), ""),
-        (1, "/pre_tokenizer", json!({"type": "Sequence", "pretokenizers": vec![json!({"type": "WhitespaceSplit"}); 200]}), "steps"),
+        (
+            1,
+            "/pre_tokenizer",
+            json!({"type": "Sequence", "pretokenizers": vec![json!({"type": "WhitespaceSplit"}); 200]}),
+            "steps",
+        ),
         (2, "/post_processor", missing.clone(), ""),
         (2, "/post_processor", json!({"type": "Sequence", "processors": [missing]}), ""),
         (2, "/post_processor", outside(4_294_967_295), "not in the vocabulary"),
         (2, "/post_processor", outside(500), "not in the vocabulary"),
         (2, "/post_processor", outside(1 << 40), "cannot be read"),
-        (4, "/post_processor", json!({"type": "BertProcessing", "sep": ["x", 900], "cls": ["y", 901]}), "not in the vocabulary"),
+        (
+            4,
+            "/post_processor",
+            json!({"type": "BertProcessing", "sep": ["x", 900], "cls": ["y", 901]}),
+            "not in the vocabulary",
+        ),
         (1, "/model/vocab/a", json!(4_294_967_296u64), "limit"),
         (1, "/model/vocab/a", json!(4_294_967_295u64), "limit"),
         (1, "/model/vocab/a", json!(20_000_000), "limit"),
@@ -80,7 +102,12 @@ fn changes() -> Vec<(usize, &'static str, Value, &'static str)> {
         (0, "/added_tokens/0/id", json!(5), ""),
         (0, "/added_tokens/0/content", json!(""), ""),
         (0, "/truncation", json!({"direction": "Right", "max_length": 0, "strategy": "LongestFirst", "stride": 9}), ""),
-        (0, "/padding", json!({"strategy": {"Fixed": 1_000_000_000_000u64}, "direction": "Left", "pad_to_multiple_of": 0, "pad_id": 0, "pad_type_id": 0, "pad_token": "x"}), ""),
+        (
+            0,
+            "/padding",
+            json!({"strategy": {"Fixed": 1_000_000_000_000u64}, "direction": "Left", "pad_to_multiple_of": 0, "pad_id": 0, "pad_type_id": 0, "pad_token": "x"}),
+            "",
+        ),
     ]
 }
 
@@ -145,10 +172,24 @@ fn change(random: &mut Random, file: &mut Value, donor: &Value) {
         places(value, String::new(), &mut all);
         random.choice(&all).clone()
     };
-    let (at, from) = (place(random, file), place(random, donor));
-    let new = match random.below(8) {
+    let at = place(random, file);
+    // Mostly from under the same key, so that the file stays of the right shape.
+    let key = |place: &str| place.rsplit_once('/').map(|(_, key)| key.to_owned());
+    let from = (0..30).map(|_| place(random, donor)).find(|from| key(from) == key(&at)).unwrap_or_default();
+    let new = match random.below(16) {
         0 => serde_json::from_str(NUMBERS[random.below(NUMBERS.len())]).unwrap_or(Value::Null),
-        1 => random.choice(&[Value::Null, json!(""), json!([]), json!({}), json!(true), json!("\u{0}"), json!("é"), json!("a".repeat(9999))]).clone(),
+        1 => random
+            .choice(&[
+                Value::Null,
+                json!(""),
+                json!([]),
+                json!({}),
+                json!(true),
+                json!("\u{0}"),
+                json!("é"),
+                json!("a".repeat(9999)),
+            ])
+            .clone(),
         2 => {
             let patterns = ["", "(", "(a*)*b", "\\p{L}+", ".", "^", "$", "\\G", "(?=a)", "a|", "[^\\s]{0,99}", "(?i)ß"];
             json!({"Regex": random.choice(&patterns)})
@@ -166,7 +207,9 @@ fn change(random: &mut Random, file: &mut Value, donor: &Value) {
 
 fn places(value: &Value, at: String, all: &mut Vec<String>) {
     match value {
-        Value::Array(items) => items.iter().enumerate().take(20).for_each(|(key, item)| places(item, format!("{at}/{key}"), all)),
+        Value::Array(items) => {
+            items.iter().enumerate().take(20).for_each(|(key, item)| places(item, format!("{at}/{key}"), all))
+        }
         // Keys with signs of a path are left alone.
         Value::Object(map) => {
             let plain = map.iter().filter(|(key, _)| !key.contains(['/', '~'])).take(20);
@@ -182,7 +225,19 @@ fn places(value: &Value, at: String, all: &mut Vec<String>) {
 fn gotcha_63_changed_tokenizers_are_used_or_refused() {
     let files = files();
     let bytes: Vec<Vec<u8>> = files.iter().map(|file| file.to_string().into_bytes()).collect();
-    let words = ["null", "{}", "[]", "\"type\":", "\"Sequence\"", "\"Regex\":", "\\u0000", "1e999", ",", "\"ids\":[9]", "\"special\":true"];
+    let words = [
+        "null",
+        "{}",
+        "[]",
+        "\"type\":",
+        "\"Sequence\"",
+        "\"Regex\":",
+        "\\u0000",
+        "1e999",
+        ",",
+        "\"ids\":[9]",
+        "\"special\":true",
+    ];
     fuzz::run("tokenizers", if cfg!(debug_assertions) { 500 } else { 2000 }, move |random| {
         if random.below(4) == 0 {
             return outcome(fuzz::mutated(random, &bytes, &words));

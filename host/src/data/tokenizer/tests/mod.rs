@@ -14,15 +14,19 @@ use crate::data::{DataError, Result};
 const NAME: &str = "downloaded/tokenizer.json";
 /// Texts to encode: empty, plain, of several scripts, with special tokens, controls, spaces, and long.
 const TEXTS: [&str; 8] = [
-    "", "a", "Hello, world! 12345", "héllo wörld ▁ 日本語 👩‍👩‍👧", "<s>[CLS] a </s>[SEP]<unk>", "\u{0}\u{7f}\u{feff}\u{202e}\u{301}",
-    "   \n\t\r\n  ", "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaab",
+    "",
+    "a",
+    "Hello, world! 12345",
+    "héllo wörld ▁ 日本語 👩‍👩‍👧",
+    "<s>[CLS] a </s>[SEP]<unk>",
+    "\u{0}\u{7f}\u{feff}\u{202e}\u{301}",
+    "   \n\t\r\n  ",
+    "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaab",
 ];
 
 /// Small files of each kind of model and with each kind of step.
 pub fn files() -> Vec<Value> {
-    let added = |id: u32, content: &str| {
-        json!({"id": id, "content": content, "single_word": false, "lstrip": false, "rstrip": false, "normalized": false, "special": true})
-    };
+    let added = |id: u32, content: &str| json!({"id": id, "content": content, "single_word": false, "lstrip": false, "rstrip": false, "normalized": false, "special": true});
     let file = |added: Vec<Value>, steps: [Value; 4], model: Value| {
         let [normalizer, pre_tokenizer, post_processor, decoder] = steps;
         json!({"version": "1.0", "truncation": null, "padding": null, "added_tokens": added, "normalizer": normalizer,
@@ -40,9 +44,11 @@ pub fn files() -> Vec<Value> {
     let split = json!({"type": "Sequence", "pretokenizers": [
         {"type": "Split", "pattern": {"Regex": "\\p{L}+| ?[^\\s\\p{L}]+|\\s+"}, "behavior": "Isolated", "invert": false},
         {"type": "Digits", "individual_digits": true}, {"type": "Punctuation", "behavior": "Contiguous"}, {"type": "FixedLength", "length": 5}]});
+    // A map of 256 empty units, and a text that nothing points to.
+    let no_change = format!("AAQA{}AAB4AA==", "A".repeat(341 * 4));
     let normalizers = json!({"type": "Sequence", "normalizers": [{"type": "NFKC"}, {"type": "Strip", "strip_left": true, "strip_right": true},
         {"type": "Replace", "pattern": {"Regex": " {2,}"}, "content": " "}, {"type": "Prepend", "prepend": "▁"},
-        {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}, {"type": "Precompiled", "precompiled_charsmap": "BAAAAAAAAAB4AA=="}]});
+        {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}, {"type": "Precompiled", "precompiled_charsmap": no_change}]});
     let unigram = json!({"type": "Unigram", "unk_id": 0, "byte_fallback": true,
         "vocab": [["<unk>", 0.0], ["<s>", 0.0], ["▁", -2.0], ["a", -3.0], ["▁a", -2.5], ["b", -3.5], ["ab", -4.0], ["<0x61>", -9.0]]});
     let wordpiece = json!({"type": "WordPiece", "unk_token": "[UNK]", "continuing_subword_prefix": "##", "max_input_chars_per_word": 100,
@@ -54,10 +60,41 @@ pub fn files() -> Vec<Value> {
     let words = json!({"type": "WordLevel", "unk_token": "<unk>", "vocab": {"<unk>": 0, "a": 1, "Hello": 2, ",": 3}});
     vec![
         bytes,
-        file(vec![added(0, "<unk>")], [Value::Null, split, Value::Null, json!({"type": "BPEDecoder", "suffix": "</w>"})], bpe),
-        file(vec![added(0, "<unk>"), added(1, "<s>")], [normalizers, json!({"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always", "split": true}), template("<s>", 1), decoders], unigram),
-        file(vec![added(1, "[CLS]"), added(2, "[SEP]")], [bert, json!({"type": "BertPreTokenizer"}), template("[CLS]", 1), json!({"type": "WordPiece", "prefix": "##", "cleanup": true})], wordpiece),
-        file(vec![], [json!({"type": "Lowercase"}), json!({"type": "Whitespace"}), json!({"type": "RobertaProcessing", "sep": ["<unk>", 0], "cls": ["a", 1], "trim_offsets": true, "add_prefix_space": true}), ctc], words),
+        file(
+            vec![added(0, "<unk>")],
+            [Value::Null, split, Value::Null, json!({"type": "BPEDecoder", "suffix": "</w>"})],
+            bpe,
+        ),
+        file(
+            vec![added(0, "<unk>"), added(1, "<s>")],
+            [
+                normalizers,
+                json!({"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always", "split": true}),
+                template("<s>", 1),
+                decoders,
+            ],
+            unigram,
+        ),
+        file(
+            vec![added(1, "[CLS]"), added(2, "[SEP]")],
+            [
+                bert,
+                json!({"type": "BertPreTokenizer"}),
+                template("[CLS]", 1),
+                json!({"type": "WordPiece", "prefix": "##", "cleanup": true}),
+            ],
+            wordpiece,
+        ),
+        file(
+            vec![],
+            [
+                json!({"type": "Lowercase"}),
+                json!({"type": "Whitespace"}),
+                json!({"type": "RobertaProcessing", "sep": ["<unk>", 0], "cls": ["a", 1], "trim_offsets": true, "add_prefix_space": true}),
+                ctc,
+            ],
+            words,
+        ),
     ]
 }
 
@@ -88,7 +125,13 @@ pub fn outcome(json: Vec<u8>) -> Result<&'static str, String> {
         Ok(_) => Ok("used"),
         Err(DataError::Tokenizer { name, what, source }) if name == NAME && !what.is_empty() => {
             let stopped = what.contains("stopped with");
-            Ok(if stopped { "stopped the library" } else if source.is_some() { "refused by the library" } else { "refused" })
+            Ok(if stopped {
+                "stopped the library"
+            } else if source.is_some() {
+                "refused by the library"
+            } else {
+                "refused"
+            })
         }
         Err(other) => Err(format!("an error without the file's name: {other}")),
     }
