@@ -21,7 +21,7 @@ enum Outcome {
     Skipped(String),
 }
 
-/// How many changed templates and tokenizers the full tests try, some five minutes' worth; the usual tests try 2000 of each.
+/// How many changed templates and tokenizers the full tests try, some five minutes' worth; the usual tests try some thousand.
 const FUZZ_CASES: &str = "30000";
 
 /// Steps done so far, with their times.

@@ -136,8 +136,12 @@ impl Dump<'_> {
                 '\t' => out.push_str("\\t"),
                 '\x08' => out.push_str("\\b"),
                 '\x0c' => out.push_str("\\f"),
-                control if control < ' ' => out.push_str(&format!("\\u{:04x}", u32::from(control))),
+                control if control < ' ' => {
+                    self.meter.spend(1)?;
+                    out.push_str(&format!("\\u{:04x}", u32::from(control)));
+                }
                 other if self.ascii && !(' '..='~').contains(&other) => {
+                    self.meter.spend(1)?;
                     let mut units = [0; 2];
                     other.encode_utf16(&mut units).iter().for_each(|unit| out.push_str(&format!("\\u{unit:04x}")));
                 }

@@ -1,14 +1,18 @@
 //! What a `tokenizer.json` may ask of the library, checked before the library reads it: what would take all memory or no end of time.
-//! A file that is not valid JSON, or of another shape, passes: the library says what is wrong with it.
+//! A file that cannot be read here, such as one with a key twice, is refused: the library might read something else in it.
 
 use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::Value;
 
+use crate::data::{DataError, Result};
+
 /// Lists and objects within each other. Published files nest up to 8; the library reads nested sequences again at each level.
 const NESTED: usize = 24;
 /// The largest token id. Published vocabularies have fewer than 2 million tokens; a model has a row for each id up to the largest.
 const LARGEST_ID: u64 = (1 << 24) - 1;
+/// The longest token of a Unigram model: the library keeps each in a tree as deep as the token is long, and frees it by recursion.
+const LONGEST: usize = 1024;
 /// Steps of normalizers, pre-tokenizers, post-processors and decoders, each.
 const STEPS: usize = 100;
 /// How many times as long all normalizers, or all decoders, may make a text.
@@ -41,41 +45,46 @@ struct Added {
 #[derive(Default, Deserialize)]
 struct Model {
     #[serde(default)]
-    vocab: Largest,
+    vocab: Vocabulary,
 }
 
-/// The largest id of a vocabulary, which is a map of tokens and ids or a list of tokens.
+/// A vocabulary: a map of tokens and ids, or a list of tokens and scores.
 #[derive(Default)]
-struct Largest(Option<f64>);
+struct Vocabulary {
+    largest_id: Option<f64>,
+    /// Bytes of the longest token of a list.
+    longest: usize,
+}
 
-impl<'de> Deserialize<'de> for Largest {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Largest, D::Error> {
+impl<'de> Deserialize<'de> for Vocabulary {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Vocabulary, D::Error> {
         struct Ids;
         impl<'de> Visitor<'de> for Ids {
-            type Value = Largest;
+            type Value = Vocabulary;
 
             fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
                 f.write_str("a vocabulary")
             }
 
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Largest, A::Error> {
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Vocabulary, A::Error> {
                 let mut largest: Option<f64> = None;
                 while let Some((IgnoredAny, id)) = map.next_entry::<IgnoredAny, Value>()? {
                     largest = largest.into_iter().chain(id.as_f64()).reduce(f64::max);
                 }
-                Ok(Largest(largest))
+                Ok(Vocabulary { largest_id: largest, longest: 0 })
             }
 
-            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Largest, A::Error> {
-                let mut count = 0.0;
-                while list.next_element::<IgnoredAny>()?.is_some() {
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Vocabulary, A::Error> {
+                let (mut count, mut longest) = (0.0, 0);
+                while let Some(token) = list.next_element::<Value>()? {
                     count += 1.0;
+                    longest = longest.max(token.get(0).and_then(Value::as_str).map_or(0, str::len));
                 }
-                Ok(Largest(Some(count - 1.0)))
+                Ok(Vocabulary { largest_id: Some(count - 1.0), longest })
             }
 
-            fn visit_unit<E>(self) -> Result<Largest, E> {
-                Ok(Largest(None))
+            fn visit_unit<E>(self) -> Result<Vocabulary, E> {
+                Ok(Vocabulary::default())
             }
         }
         deserializer.deserialize_any(Ids)
@@ -85,16 +94,26 @@ impl<'de> Deserialize<'de> for Largest {
 /// Checks the bytes of a `tokenizer.json`.
 ///
 /// # Errors
-/// The bound that it passes.
-pub(super) fn check(json: &[u8]) -> Result<(), String> {
+/// The bound that it passes, or why it cannot be read.
+pub(super) fn check(name: &str, json: &[u8]) -> Result<()> {
+    let error = |what, source| DataError::Tokenizer { name: name.to_owned(), what, source };
+    let parts =
+        serde_json::from_slice(json).map_err(|source| error("it cannot be read".into(), Some(source.into())))?;
+    within(json, &parts).map_err(|what| error(what, None))
+}
+
+fn within(json: &[u8], parts: &Parts) -> Result<(), String> {
     let nested = nesting(json);
     if nested > NESTED {
         return Err(format!("its JSON nests {nested} deep, and {NESTED} is the limit"));
     }
-    let Ok(parts) = serde_json::from_slice::<Parts>(json) else { return Ok(()) };
-    let ids = parts.added_tokens.iter().filter_map(|token| token.id.as_f64()).chain(parts.model.vocab.0);
+    let ids = parts.added_tokens.iter().filter_map(|token| token.id.as_f64()).chain(parts.model.vocab.largest_id);
     if let Some(id) = ids.reduce(f64::max).filter(|id| *id > LARGEST_ID as f64) {
         return Err(format!("it has a token with the id {id}, and {LARGEST_ID} is the limit"));
+    }
+    let longest = parts.model.vocab.longest;
+    if longest > LONGEST {
+        return Err(format!("it has a token of {longest} bytes, and {LONGEST} is the limit for a Unigram model"));
     }
     let all = [
         ("normalizer", &parts.normalizer),
@@ -169,6 +188,13 @@ mod tests {
 
     use super::*;
 
+    fn reason(json: &[u8]) -> Option<String> {
+        match check("x", json) {
+            Err(DataError::Tokenizer { what, .. }) => Some(what),
+            other => other.err().map(|error| error.to_string()),
+        }
+    }
+
     fn refused(change: impl FnOnce(&mut Value)) -> Option<String> {
         let mut json = json!({
             "added_tokens": [{"id": 3, "content": "<s>"}],
@@ -179,7 +205,7 @@ mod tests {
             "model": {"type": "BPE", "vocab": {"a": 0, "b": 1}, "merges": []},
         });
         change(&mut json);
-        check(json.to_string().as_bytes()).err()
+        reason(json.to_string().as_bytes())
     }
 
     /// Catches an ordinary file that is refused, and each bound that is not checked.
@@ -203,9 +229,13 @@ mod tests {
         has(refused(|json| json["normalizer"]["normalizers"] = json!(vec![json!({"type": "ByteLevel"}); 40])), "times");
         let whole = json!({"pattern": {"Regex": "."}, "content": "a".repeat(2000)});
         has(refused(|json| json["decoder"] = whole.clone()), "2000 times");
-        // What is in strings does not count, and what is not JSON is the library's to refuse.
+        has(refused(|json| json["model"]["vocab"] = json!([["a".repeat(9999), 0.0]])), "9999 bytes");
+        // What is in strings does not count.
         assert_eq!(refused(|json| json["added_tokens"][0]["content"] = json!("[{\"\\".repeat(99))), None);
-        assert_eq!(check(b"{"), Ok(()));
-        assert_eq!(check(b"[1]"), Ok(()));
+        // A second model, which a reader that takes the last of two keys would not have looked at.
+        let twice = br#"{"model": {"vocab": {"a": 0}}, "model": {"vocab": {"a": 4294967295}}}"#;
+        for bytes in [b"{".as_slice(), twice] {
+            has(reason(bytes), "cannot be read");
+        }
     }
 }

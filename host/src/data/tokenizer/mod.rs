@@ -126,9 +126,7 @@ impl Tokenizer {
 
     fn new(files: Folder) -> Result<Tokenizer> {
         let Folder { name, json, beside } = files;
-        if let Err(what) = bounds::check(&json) {
-            return Err(DataError::Tokenizer { name, what, source: None });
-        }
+        bounds::check(&name, &json)?;
         let inner = library::run(&name, "it cannot be read", || {
             let mut inner = tokenizers::Tokenizer::from_bytes(&json)?;
             inner.with_truncation(None)?;

@@ -50,7 +50,11 @@ impl Renderer {
             "raise_exception" => {
                 let [message] = args.bind(name, ["message"])?;
                 let message = message.ok_or("raise_exception needs a message")?;
-                Err(self.print(&message)?.to_string())
+                let message = self.print(&message)?;
+                if message.trim().is_empty() {
+                    return Err("the template raises an exception without a message".into());
+                }
+                Err(message.to_string())
             }
             "range" => {
                 let range = range(args.positional(name, 1, 3)?)?;

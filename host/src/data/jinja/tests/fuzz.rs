@@ -69,7 +69,7 @@ fn gotcha_63_changed_templates_render_or_are_refused() {
     corpus.sort();
     assert!(corpus.len() > 20);
     corpus.extend(hostile::templates().into_iter().map(String::into_bytes).filter(|template| template.len() < 20_000));
-    fuzz::run("templates", if cfg!(debug_assertions) { 500 } else { 2000 }, move |random| {
+    fuzz::run("templates", if cfg!(debug_assertions) { 500 } else { 4000 }, move |random| {
         let source = fuzz::mutated(random, &corpus, &WORDS);
         let source = String::from_utf8_lossy(&source).into_owned();
         match guard::caught(|| hostile::render(&source)) {

@@ -207,6 +207,7 @@ const FAIL: &[(&str, &str)] = &[
     ("{{ joiner([[1]])() }}", "joiner needs a text"),
     ("{{ raise_exception('x' * 9999999) }}", "xxx ..."),
     ("{{ raise_exception() }}", "message"),
+    ("{{ raise_exception('') }}", "without a message"),
     ("{{ 'x'.split('') }}", "separator"),
     ("{{ 'x'.format_map({}) ~ '{a}'.format_map({}) }}", "missing"),
     ("{{ '{' }}{{ '{'.format() }}", "expected"),

@@ -172,7 +172,11 @@ fn change(random: &mut Random, file: &mut Value, donor: &Value) {
         places(value, String::new(), &mut all);
         random.choice(&all).clone()
     };
-    let at = place(random, file);
+    // Of two places the one deeper down: a change near the root makes most files unreadable.
+    let at = [place(random, file), place(random, file)]
+        .into_iter()
+        .max_by_key(|at| at.matches('/').count())
+        .unwrap_or_default();
     // Mostly from under the same key, so that the file stays of the right shape.
     let key = |place: &str| place.rsplit_once('/').map(|(_, key)| key.to_owned());
     let from = (0..30).map(|_| place(random, donor)).find(|from| key(from) == key(&at)).unwrap_or_default();
