@@ -14,6 +14,7 @@ use crate::{
             split::Split,
             template::{plain, read_template},
         },
+        tokenizer::templates::DEFAULT,
     },
     error::{Error, Result},
     inference::{EVAL_TOKENS, Opened},
@@ -216,14 +217,19 @@ fn layout(tokenizer: &Tokenizer, wanted: Option<&str>, spoken: bool) -> Result<L
             .map(str::to_owned)
             .ok_or_else(|| error().with_hint("give --chat-template plain, or a Jinja file"))
     };
+    let mut origin = tokenizer.chat_template_file(DEFAULT).unwrap_or("the template");
     let source = match wanted {
         None if !spoken || tokenizer.chat_template_names().next().is_none() => plain(tokenizer),
         None | Some("tokenizer") => own()?,
         Some("plain") => plain(tokenizer),
-        Some(path) => read_template(path.as_ref()).map_err(|error| {
-            let remedy = error.hint().unwrap_or("give \"plain\", \"tokenizer\" or the path of a Jinja file".to_owned());
-            Error::request(format!("cannot read the chat template {path}")).with_cause(error).with_hint(remedy)
-        })?,
+        Some(path) => {
+            origin = path;
+            read_template(path.as_ref()).map_err(|error| {
+                let remedy =
+                    error.hint().unwrap_or("give \"plain\", \"tokenizer\" or the path of a Jinja file".to_owned());
+                Error::request(format!("cannot read the chat template {path}")).with_cause(error).with_hint(remedy)
+            })?
+        }
     };
-    Ok(Layout { template: ChatTemplate::new(&source, tokenizer)?, strings: wanted.is_some() })
+    Ok(Layout { template: ChatTemplate::of(origin, &source, tokenizer)?, strings: wanted.is_some() })
 }

@@ -21,6 +21,9 @@ enum Outcome {
     Skipped(String),
 }
 
+/// How many changed templates and tokenizers the full tests try, some five minutes' worth; the usual tests try some thousand.
+const FUZZ_CASES: &str = "30000";
+
 /// Steps done so far, with their times.
 #[derive(Default)]
 struct Steps {
@@ -131,6 +134,13 @@ fn all(steps: &mut Steps, totals: &mut Totals, full: bool) -> Result<()> {
     }
     if full {
         forced(steps, totals, &mut all, &built, libtorch, &workspace)?;
+        steps.step("changed templates and tokenizers", || {
+            let mut command = cargo::cargo()?;
+            command.args(["test", "--release", "--workspace", "--lib", "gotcha_63_changed", "--", "--nocapture"]);
+            command.env("TELOS_FUZZ", FUZZ_CASES);
+            all &= tests(command, built.folder()?, totals)?;
+            Ok(Outcome::Passed)
+        })?;
         steps.step("tests that take long", || {
             let mut command = cargo::cargo()?;
             command.args(["test", "--release", "-p", "telos-tests", "--test", "e2e", "--", "--ignored", "--nocapture"]);

@@ -6,6 +6,7 @@
 //! | find, read and check running text; hold some out | [`text`], [`synthetic`] (both make a [`Corpus`]) |
 //! | read rows, hold some out, write them as text, tokenise them | [`rows`] |
 //! | what a file or name is where something else is wanted | [`foreign`] |
+//! | panics of libraries on files of other people become errors | [`guard`] |
 //! | tokenise it once, keep the ids on disk | [`tokenizer`], [`tokens`], [`cache`] |
 //! | choose the sequences of each optimizer step | [`order`] (a pure function of seed, epoch and index), [`batcher`] (counters only) |
 //! | shift targets and masks, lay sequences end to end, cut micro-batches | [`pack`] |
@@ -20,6 +21,7 @@ mod error;
 pub mod examples;
 pub mod foreign;
 pub mod format;
+pub(crate) mod guard;
 pub mod inputs;
 mod jinja;
 pub mod order;
@@ -31,6 +33,8 @@ pub mod text;
 pub mod tokenizer;
 pub mod tokens;
 
+#[cfg(test)]
+mod fuzz;
 #[cfg(test)]
 mod tests;
 

@@ -2,7 +2,8 @@
 
 use tokenizers::{DecoderWrapper, ModelWrapper, NormalizerWrapper, PostProcessorWrapper, PreTokenizerWrapper};
 
-use super::{DataError, Result, Tokenizer};
+use super::tokenizer::library;
+use super::{Result, Tokenizer};
 
 /// Turns ids into text as they come. A character whose bytes are spread over several tokens appears when it is complete.
 pub struct StreamDecoder<'a> {
@@ -25,16 +26,18 @@ impl<'a> StreamDecoder<'a> {
         if self.skip_special && self.tokenizer.is_special(id) {
             return Ok(String::new());
         }
-        let step = tokenizers::tokenizer::step_decode_stream::<
-            ModelWrapper,
-            NormalizerWrapper,
-            PreTokenizerWrapper,
-            PostProcessorWrapper,
-            DecoderWrapper,
-        >(
-            self.tokenizer.library(), vec![id], false, &mut self.ids, &mut self.shown, &mut self.shown_ids
-        );
-        step.map(Option::unwrap_or_default).map_err(fault)
+        let (inner, ids) = (self.tokenizer.inner(), &mut self.ids);
+        let (shown, shown_ids) = (&mut self.shown, &mut self.shown_ids);
+        let step = || {
+            tokenizers::tokenizer::step_decode_stream::<
+                ModelWrapper,
+                NormalizerWrapper,
+                PreTokenizerWrapper,
+                PostProcessorWrapper,
+                DecoderWrapper,
+            >(inner, vec![id], false, ids, shown, shown_ids)
+        };
+        library::run(self.tokenizer.name(), "it cannot decode a stream", step).map(Option::unwrap_or_default)
     }
 
     /// What was held back: the bytes of incomplete characters become U+FFFD. Call it once, at the end.
@@ -42,8 +45,4 @@ impl<'a> StreamDecoder<'a> {
         let all = self.tokenizer.decode(&self.ids, false)?;
         Ok(all.strip_prefix(self.shown.as_str()).unwrap_or_default().to_owned())
     }
-}
-
-fn fault(source: tokenizers::Error) -> DataError {
-    DataError::Tokenizer { name: "in use".into(), what: "it cannot decode a stream".into(), source: Some(source) }
 }

@@ -194,21 +194,28 @@ impl Prepared {
     /// How rows are written, and the template's file where it comes from one. `spoken`: some rows are messages.
     fn layout(&self, wanted: Option<&str>, spoken: bool) -> Result<(Layout, Option<Source>)> {
         let refuse = |why: String| self.loaded.refuse("data.chat_template", why);
-        let (source, file) = match wanted {
-            None if !spoken || self.tokenizer.chat_template_names().next().is_none() => (plain(&self.tokenizer), None),
-            None => (self.tokenizers_template(DEFAULT)?, None),
-            Some("plain") => (plain(&self.tokenizer), None),
-            Some("tokenizer") => (self.tokenizers_template(DEFAULT)?, None),
-            Some(named) if named.starts_with(NAMED) => (self.tokenizers_template(&named[NAMED.len()..])?, None),
-            Some(jinja) if jinja.contains("{%") || jinja.contains("{{") => (jinja.to_owned(), None),
+        let tokenizers = |name: &str| -> Result<_> {
+            let origin = self.tokenizer.chat_template_file(name).unwrap_or_default().to_owned();
+            Ok((self.tokenizers_template(name)?, None, origin))
+        };
+        let here = "the template data.chat_template".to_owned();
+        let (source, file, origin) = match wanted {
+            None if !spoken || self.tokenizer.chat_template_names().next().is_none() => {
+                (plain(&self.tokenizer), None, here)
+            }
+            None => tokenizers(DEFAULT)?,
+            Some("plain") => (plain(&self.tokenizer), None, here),
+            Some("tokenizer") => tokenizers(DEFAULT)?,
+            Some(named) if named.starts_with(NAMED) => tokenizers(&named[NAMED.len()..])?,
+            Some(jinja) if jinja.contains("{%") || jinja.contains("{{") => (jinja.to_owned(), None, here),
             Some(path) => {
                 let text = read_template(path.as_ref()).map_err(|e| refuse(refusal_text(&Error::from(e))))?;
                 let source = Source { path: path.into(), bytes: text.len() as u64, sha256: sha256(&text) };
-                (text, Some(source))
+                (text, Some(source), path.to_owned())
             }
         };
         let template =
-            ChatTemplate::new(&source, &self.tokenizer).map_err(|e| refuse(refusal_text(&Error::from(e))))?;
+            ChatTemplate::of(&origin, &source, &self.tokenizer).map_err(|e| refuse(refusal_text(&Error::from(e))))?;
         Ok((Layout { template, strings: wanted.is_some() }, file))
     }
 }

@@ -1,6 +1,5 @@
 //! Rows of a Parquet file, as lines of JSON. Compression by Snappy is read, which most published sets use, and none.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 use bytes::Bytes;
@@ -8,7 +7,7 @@ use parquet::errors::ParquetError;
 use parquet::file::reader::{FileReader, SerializedFileReader};
 
 use super::refuse;
-use crate::data::Result;
+use crate::data::{Result, guard};
 
 /// What every Parquet file begins with.
 pub const MAGIC: &[u8] = b"PAR1";
@@ -26,8 +25,7 @@ pub const TO_TEXT: &str =
 /// A damaged file, and one with a compression that is not read, with the command that converts it.
 pub fn lines(path: &Path, bytes: Vec<u8>) -> Result<String> {
     // The reader panics at some kinds of damage.
-    let read = catch_unwind(AssertUnwindSafe(|| read(bytes)));
-    let why = match read {
+    let why = match guard::caught(|| read(bytes)) {
         Ok(Ok(lines)) => return Ok(lines),
         Ok(Err(ParquetError::NYI(what))) => format!("a Parquet file that is not read here ({what})"),
         Ok(Err(error)) => format!("a Parquet file that cannot be read ({error})"),

@@ -4,9 +4,10 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::library::{functions, methods};
-use super::read::ast::{Comparison, Expr, Filter};
+use super::meter::REMEDY;
+use super::read::ast::{Arguments, Comparison, Expr, Filter, Operator};
 use super::render::{Renderer, Scope};
-use super::value::{Callable, DEEPEST, Loop, Value, insert};
+use super::value::{Callable, DEEPEST, Loop, TEXT, Value, insert};
 use super::{Evaluated, operators};
 
 /// Arguments of a call.
@@ -62,93 +63,125 @@ impl Renderer {
             Expr::BigInt(digits) => Ok(Value::BigInt(digits.clone())),
             Expr::Float(number) => Ok(Value::Float(*number)),
             Expr::Str(text) => Ok(Value::Str(text.clone())),
-            Expr::Name(name) => Ok(self.name(name, scope)),
-            _ => {
-                let value = self.deeper(|renderer| renderer.compound(expr, scope))?;
-                let (depth, size) = value.extent();
-                if depth > DEEPEST || size > self.limits.length {
-                    return Err(format!(
-                        "a value nests deeper than {DEEPEST} or is larger than {}",
-                        self.limits.length
-                    ));
-                }
-                Ok(value)
-            }
+            Expr::Name(name) => self.name(name, scope),
+            _ => self.bounded(expr, scope),
         }
     }
 
-    fn name(&self, name: &Arc<str>, scope: &Rc<Scope>) -> Value {
-        let found = scope.find(name).or_else(|| functions::global(name));
-        found.unwrap_or_else(|| Value::undefined(format!("'{name}' is undefined")))
+    fn bounded(&mut self, expr: &Expr, scope: &Rc<Scope>) -> Evaluated<Value> {
+        let value = self.deeper(|renderer| renderer.compound(expr, scope))?;
+        let ((depth, size), most) = (value.extent(), self.meter.limits.length);
+        if depth > DEEPEST || size > most {
+            return Err(format!(
+                "the template makes a value that nests deeper than {DEEPEST} or is larger than {most}{REMEDY}"
+            ));
+        }
+        Ok(value)
     }
 
+    fn name(&self, name: &Arc<str>, scope: &Rc<Scope>) -> Evaluated<Value> {
+        let found = scope.find(name, &self.meter)?.or_else(|| functions::global(name));
+        Ok(found.unwrap_or_else(|| Value::undefined(format!("'{name}' is undefined"))))
+    }
+
+    /// What holds other expressions. Each kind has a function of its own: one function for all would take the stack of all at each
+    /// level of nesting.
     #[inline(never)]
     fn compound(&mut self, expr: &Expr, scope: &Rc<Scope>) -> Evaluated<Value> {
         match expr {
-            Expr::List(items) => Ok(Value::list(self.all(items, scope)?)),
-            Expr::Tuple(items) => Ok(Value::tuple(self.all(items, scope)?)),
+            Expr::List(items) => self.all(items, scope).map(Value::list),
+            Expr::Tuple(items) => self.all(items, scope).map(Value::tuple),
             Expr::Dict(items) => self.dict(items, scope),
-            Expr::Attribute(value, name) => {
-                let value = self.eval(value, scope)?;
-                self.attribute(&value, name)
-            }
+            Expr::Attribute(value, name) => self.attribute_of(value, name, scope),
             Expr::Item(value, index) => self.item(value, index, scope),
             Expr::Slice(_) => Err("a slice stands outside brackets".into()),
-            Expr::Call(callee, arguments, line) => {
-                let callee = self.eval(callee, scope)?;
-                let args = self.arguments(arguments, scope)?;
-                self.line = *line;
-                self.call(&callee, args)
-            }
-            Expr::Filter(value, filter) => {
-                let value = self.eval(value, scope)?;
-                self.filtered(filter, value, scope)
-            }
-            Expr::Test(value, test) => {
-                let value = self.eval(value, scope)?;
-                let args = self.arguments(&test.arguments, scope)?;
-                self.line = test.line;
-                self.test(&test.name, &value, args).map(Value::Bool)
-            }
-            Expr::Not(value) => Ok(Value::Bool(!self.eval(value, scope)?.truth())),
-            Expr::And(left, right) => {
-                let left = self.eval(left, scope)?;
-                if left.truth() { self.eval(right, scope) } else { Ok(left) }
-            }
-            Expr::Or(left, right) => {
-                let left = self.eval(left, scope)?;
-                if left.truth() { Ok(left) } else { self.eval(right, scope) }
-            }
-            Expr::Negative(value) => operators::negative(&self.eval(value, scope)?),
-            Expr::Positive(value) => operators::positive(&self.eval(value, scope)?),
-            Expr::Binary(operator, left, right) => {
-                let (left, right) = (self.eval(left, scope)?, self.eval(right, scope)?);
-                self.binary(*operator, &left, &right)
-            }
-            Expr::Concat(parts) => {
-                let mut text = String::new();
-                for part in parts {
-                    let part = self.eval(part, scope)?;
-                    let part = self.print(&part)?;
-                    text.push_str(&part);
-                    self.grows(text.len(), part.len())?;
-                }
-                Ok(Value::str(text))
-            }
+            Expr::Call(callee, arguments, line) => self.called(callee, arguments, *line, scope),
+            Expr::Filter(value, filter) => self.filter_of(value, filter, scope),
+            Expr::Test(value, test) => self.test_of(value, test, scope),
+            Expr::Not(value) => self.eval(value, scope).map(|value| Value::Bool(!value.truth())),
+            Expr::And(left, right) => self.either(left, right, true, scope),
+            Expr::Or(left, right) => self.either(left, right, false, scope),
+            Expr::Negative(value) => self.eval(value, scope).and_then(|value| operators::negative(&value)),
+            Expr::Positive(value) => self.eval(value, scope).and_then(|value| operators::positive(&value)),
+            Expr::Binary(operator, left, right) => self.binary_of(*operator, left, right, scope),
+            Expr::Concat(parts) => self.concat(parts, scope),
             Expr::Compare(first, links) => self.compare(first, links, scope),
-            Expr::Conditional(condition, value, otherwise) => match (self.eval(condition, scope)?.truth(), otherwise) {
-                (true, _) => self.eval(value, scope),
-                (false, Some(otherwise)) => self.eval(otherwise, scope),
-                (false, None) => Ok(Value::undefined(
-                    "the inline if-expression evaluated to false and no else section was defined".into(),
-                )),
-            },
+            Expr::Conditional(condition, value, otherwise) => {
+                self.conditional(condition, value, otherwise.as_deref(), scope)
+            }
             simple => self.eval(simple, scope),
         }
     }
 
     fn all(&mut self, items: &[Expr], scope: &Rc<Scope>) -> Evaluated<Vec<Value>> {
-        items.iter().map(|item| self.eval(item, scope)).collect()
+        let mut all = Vec::with_capacity(items.len());
+        for item in items {
+            all.push(self.eval(item, scope)?);
+        }
+        Ok(all)
+    }
+
+    fn attribute_of(&mut self, value: &Expr, name: &Arc<str>, scope: &Rc<Scope>) -> Evaluated<Value> {
+        let value = self.eval(value, scope)?;
+        self.attribute(&value, name)
+    }
+
+    fn called(&mut self, callee: &Expr, arguments: &Arguments, line: usize, scope: &Rc<Scope>) -> Evaluated<Value> {
+        let callee = self.eval(callee, scope)?;
+        let args = self.arguments(arguments, scope)?;
+        self.line = line;
+        self.call(&callee, args)
+    }
+
+    fn filter_of(&mut self, value: &Expr, filter: &Filter, scope: &Rc<Scope>) -> Evaluated<Value> {
+        let value = self.eval(value, scope)?;
+        self.filtered(filter, value, scope)
+    }
+
+    fn test_of(&mut self, value: &Expr, test: &Filter, scope: &Rc<Scope>) -> Evaluated<Value> {
+        let value = self.eval(value, scope)?;
+        let args = self.arguments(&test.arguments, scope)?;
+        self.line = test.line;
+        self.test(&test.name, &value, args).map(Value::Bool)
+    }
+
+    /// `left and right`, or `left or right`.
+    fn either(&mut self, left: &Expr, right: &Expr, both: bool, scope: &Rc<Scope>) -> Evaluated<Value> {
+        let left = self.eval(left, scope)?;
+        if left.truth() == both { self.eval(right, scope) } else { Ok(left) }
+    }
+
+    fn binary_of(&mut self, operator: Operator, left: &Expr, right: &Expr, scope: &Rc<Scope>) -> Evaluated<Value> {
+        let left = self.eval(left, scope)?;
+        let right = self.eval(right, scope)?;
+        self.binary(operator, &left, &right)
+    }
+
+    fn concat(&mut self, parts: &[Expr], scope: &Rc<Scope>) -> Evaluated<Value> {
+        let mut text = String::new();
+        for part in parts {
+            let part = self.eval(part, scope)?;
+            let part = self.print(&part)?;
+            text.push_str(&part);
+            self.grows(text.len(), part.len())?;
+        }
+        Ok(Value::str(text))
+    }
+
+    fn conditional(
+        &mut self,
+        condition: &Expr,
+        value: &Expr,
+        otherwise: Option<&Expr>,
+        scope: &Rc<Scope>,
+    ) -> Evaluated<Value> {
+        match (self.eval(condition, scope)?.truth(), otherwise) {
+            (true, _) => self.eval(value, scope),
+            (false, Some(otherwise)) => self.eval(otherwise, scope),
+            (false, None) => Ok(Value::undefined(
+                "the inline if-expression evaluated to false and no else section was defined".into(),
+            )),
+        }
     }
 
     fn dict(&mut self, items: &[(Expr, Expr)], scope: &Rc<Scope>) -> Evaluated<Value> {
@@ -156,7 +189,7 @@ impl Renderer {
         for (key, value) in items {
             let key = self.eval(key, scope)?;
             let value = self.eval(value, scope)?;
-            insert(&mut dict, key, value)?;
+            insert(&mut dict, key, value, &self.meter)?;
         }
         Ok(Value::dict(dict))
     }
@@ -165,8 +198,7 @@ impl Renderer {
         let mut left = self.eval(first, scope)?;
         for (comparison, right) in links {
             let right = self.eval(right, scope)?;
-            self.spend(left.extent().1.min(right.extent().1) + right.length().unwrap_or(0) / 8)?;
-            if !operators::compare(*comparison, &left, &right)? {
+            if !operators::compare(*comparison, &left, &right, &self.meter)? {
                 return Ok(Value::Bool(false));
             }
             left = right;
@@ -176,12 +208,14 @@ impl Renderer {
 
     /// `value.name`: an attribute first, then an item.
     pub fn attribute(&mut self, value: &Value, name: &Arc<str>) -> Evaluated<Value> {
-        self.spend(1)?;
+        // What is not there is named in full.
+        self.spend(1 + name.len() / TEXT)?;
         if let Value::Loop(state) = value {
             return Ok(loop_attribute(state, name).unwrap_or_else(|| missing(value, name)));
         }
         if let Value::Namespace(_) = value {
-            return Ok(value.get(&Value::Str(name.clone())).unwrap_or_else(|| missing(value, name)));
+            let found = value.get(&Value::Str(name.clone()), &self.meter)?;
+            return Ok(found.unwrap_or_else(|| missing(value, name)));
         }
         value.defined()?;
         if methods::changes(value, name) {
@@ -202,7 +236,7 @@ impl Renderer {
         if let Some(found) = functions::attribute(value, name) {
             return Ok(found);
         }
-        Ok(value.get(&Value::Str(name.clone())).unwrap_or_else(|| missing(value, name)))
+        Ok(value.get(&Value::Str(name.clone()), &self.meter)?.unwrap_or_else(|| missing(value, name)))
     }
 
     fn item(&mut self, value: &Expr, index: &Expr, scope: &Rc<Scope>) -> Evaluated<Value> {
@@ -218,7 +252,10 @@ impl Renderer {
                 }
             }
             value.defined()?;
-            self.spend(value.length().unwrap_or(0) / 8)?;
+            match &value {
+                Value::Str(text) => self.spend(text.len() / 8)?,
+                other => self.meter.list(other.length().unwrap_or(0))?,
+            }
             return operators::slice(&value, bounds);
         }
         let index = self.eval(index, scope)?;
@@ -228,6 +265,10 @@ impl Renderer {
     /// `value[index]`: an item first, then an attribute.
     pub fn subscript(&mut self, value: &Value, index: &Value) -> Evaluated<Value> {
         value.defined()?;
+        self.spend(1)?;
+        if let Value::Str(text) = value {
+            self.spend(text.len() / 16)?;
+        }
         let found = match (value, index.index()) {
             (Value::Str(text), Some(place)) => operators::at(text.chars().count(), place)
                 .and_then(|place| text.chars().nth(place))
@@ -236,13 +277,13 @@ impl Renderer {
             | (Value::View(super::value::View::Range(..), items), Some(place)) => {
                 operators::at(items.len(), place).map(|place| items[place].clone())
             }
-            _ => value.get(index),
+            _ => value.get(index, &self.meter)?,
         };
         match (found, index) {
             (Some(found), _) => Ok(found),
             (None, Value::Str(name)) => self.attribute(value, name),
             (None, index) => {
-                let index = index.repr(1000)?;
+                let index = index.repr(&self.meter)?;
                 Ok(Value::undefined(format!("{} has no element {index}", described(value))))
             }
         }
@@ -254,7 +295,7 @@ impl Renderer {
             Value::Callable(callable) => callable,
             Value::Loop(state) => {
                 let [over] = args.bind("loop", ["iterable"])?;
-                return self.recurse(state, over.unwrap_or(Value::None));
+                return self.deeper(|renderer| renderer.recurse(state, over.unwrap_or(Value::None)));
             }
             other => return Err(format!("'{}' object is not callable", other.kind())),
         };
@@ -285,7 +326,6 @@ impl Renderer {
     pub fn filtered(&mut self, filter: &Filter, value: Value, scope: &Rc<Scope>) -> Evaluated<Value> {
         let args = self.arguments(&filter.arguments, scope)?;
         self.line = filter.line;
-        self.spend(value.length().unwrap_or(0) / 8)?;
         self.filter(&filter.name, value, args)
     }
 }

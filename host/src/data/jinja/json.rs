@@ -1,7 +1,7 @@
 //! JSON to values and back, as Python's `json` does it.
 
 use super::value::{DEEPEST, Dict, Value};
-use super::{Evaluated, number};
+use super::{Evaluated, Meter, number};
 
 /// The only key of an object that stands for a whole number which does not fit 64 bits; its value is the digits. The key holds
 /// a code point that stands in no text.
@@ -30,18 +30,17 @@ pub fn from_json(json: &serde_json::Value) -> Value {
 }
 
 /// The keywords of `json.dumps` that transformers' `tojson` takes.
-pub struct Dump {
+pub struct Dump<'m> {
     pub ascii: bool,
     /// The text of one step of indentation.
     pub indent: Option<String>,
     pub item_separator: String,
     pub key_separator: String,
     pub sort_keys: bool,
-    /// The most bytes.
-    pub most: usize,
+    pub meter: &'m Meter,
 }
 
-impl Dump {
+impl Dump<'_> {
     /// `json.dumps(value, ...)`.
     ///
     /// # Errors
@@ -53,17 +52,18 @@ impl Dump {
     }
 
     fn write(&self, out: &mut String, value: &Value, depth: usize) -> Evaluated<()> {
-        if out.len() > self.most || depth > DEEPEST {
-            return Err("a value is too long or too deeply nested for tojson".into());
+        if depth > DEEPEST {
+            return Err(format!("a value nests deeper than {DEEPEST}, too deep for tojson"));
         }
+        self.meter.spend(1)?;
         match value {
             Value::None => out.push_str("null"),
             Value::Bool(true) => out.push_str("true"),
             Value::Bool(false) => out.push_str("false"),
             Value::Float(number) => out.push_str(&float(*number)),
             Value::Int(number) => out.push_str(&number.to_string()),
-            Value::BigInt(digits) => out.push_str(digits),
-            Value::Str(text) => self.string(out, text),
+            Value::BigInt(digits) => self.put(out, digits)?,
+            Value::Str(text) => self.string(out, text)?,
             Value::List(items) | Value::Tuple(items) => {
                 let items = items.iter().map(|item| (None, item)).collect();
                 self.several(out, ['[', ']'], items, depth)?;
@@ -78,7 +78,7 @@ impl Dump {
     fn object(&self, out: &mut String, dict: &Dict, depth: usize) -> Evaluated<()> {
         let mut pairs: Vec<&(Value, Value)> = dict.iter().collect();
         if self.sort_keys {
-            super::library::sequences::sort_by(&mut pairs, |pair| &pair.0)?;
+            super::library::sequences::sort_by(&mut pairs, |pair| &pair.0, self.meter)?;
         }
         let pairs = pairs.into_iter().map(|(name, value)| Ok((Some(key(name)?), value)));
         self.several(out, ['{', '}'], pairs.collect::<Evaluated<_>>()?, depth)
@@ -92,30 +92,40 @@ impl Dump {
         depth: usize,
     ) -> Evaluated<()> {
         out.push(ends[0]);
-        let line = |out: &mut String, depth: usize| {
+        let line = |out: &mut String, depth: usize| -> Evaluated<()> {
             if let Some(indent) = &self.indent {
                 out.push('\n');
-                (0..depth).for_each(|_| out.push_str(indent));
+                (0..depth).try_for_each(|_| self.put(out, indent))?;
             }
+            Ok(())
         };
         let empty = items.is_empty();
         for (number, (name, value)) in items.into_iter().enumerate() {
-            out.push_str(if number == 0 { "" } else { &self.item_separator });
-            line(out, depth + 1);
+            self.put(out, if number == 0 { "" } else { &self.item_separator })?;
+            line(out, depth + 1)?;
             if let Some(name) = name {
-                self.string(out, &name);
-                out.push_str(&self.key_separator);
+                self.string(out, &name)?;
+                self.put(out, &self.key_separator)?;
             }
             self.write(out, value, depth + 1)?;
         }
         if !empty {
-            line(out, depth);
+            line(out, depth)?;
         }
         out.push(ends[1]);
         Ok(())
     }
 
-    fn string(&self, out: &mut String, text: &str) {
+    fn put(&self, out: &mut String, text: &str) -> Evaluated<()> {
+        self.meter.grows(out.len() + text.len(), text.len())?;
+        out.push_str(text);
+        Ok(())
+    }
+
+    fn string(&self, out: &mut String, text: &str) -> Evaluated<()> {
+        self.meter.grows(out.len() + text.len(), text.len())?;
+        self.meter.spend(text.len() / 8)?;
+        let start = out.len();
         out.push('"');
         for character in text.chars() {
             match character {
@@ -126,8 +136,12 @@ impl Dump {
                 '\t' => out.push_str("\\t"),
                 '\x08' => out.push_str("\\b"),
                 '\x0c' => out.push_str("\\f"),
-                control if control < ' ' => out.push_str(&format!("\\u{:04x}", u32::from(control))),
+                control if control < ' ' => {
+                    self.meter.spend(1)?;
+                    out.push_str(&format!("\\u{:04x}", u32::from(control)));
+                }
                 other if self.ascii && !(' '..='~').contains(&other) => {
+                    self.meter.spend(1)?;
                     let mut units = [0; 2];
                     other.encode_utf16(&mut units).iter().for_each(|unit| out.push_str(&format!("\\u{unit:04x}")));
                 }
@@ -135,6 +149,8 @@ impl Dump {
             }
         }
         out.push('"');
+        // Escapes make a text up to six times as long.
+        self.meter.grows(out.len(), out.len() - start)
     }
 }
 

@@ -6,6 +6,7 @@
 //! | source to tokens, whitespace control included, to a tree | [`read`] |
 //! | values as Python has them | [`value`], [`number`], [`json`] (to and from JSON) |
 //! | statements, scopes, macros, loops | [`render`] |
+//! | limits, and the count of work | [`meter`] |
 //! | expressions, attributes, calls | [`eval`], [`operators`] |
 //! | filters, tests and functions of jinja2 and transformers; methods of Python's types | [`library`] |
 //!
@@ -14,22 +15,29 @@
 //! outside in the libraries at hand, so the interpreter is written here, and held against jinja2's own results
 //! (`tests/references/templates`).
 //!
-//! Templates come from other people. A render has limits on work, nesting and length ([`Limits`]), and reads nothing but its
-//! variables: no clock, no random number, no file.
+//! Templates come from other people. A render has limits on work, nesting and length ([`Limits`]), a template's source on length
+//! and nesting, and a render reads nothing but its variables: no clock, no random number, no file. Limits on nesting are such that
+//! neither reading nor rendering nor dropping what was made overflows a thread's stack of 2 MiB, without optimisation too.
 
 mod eval;
 mod json;
 mod library;
+mod meter;
 mod number;
 mod operators;
 mod read;
 mod render;
+#[cfg(test)]
+mod tests;
 mod value;
 
 use std::fmt;
 use std::sync::Arc;
 
 pub use json::{INTEGER, from_json};
+pub use meter::Limits;
+use meter::Meter;
+use render::MARKS;
 pub use render::{BEGIN, END, NUMBER_END};
 pub use value::Value;
 
@@ -50,27 +58,22 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
+/// The most characters of an error's message; a template may raise any text.
+const MESSAGE: usize = 1000;
+
+impl Error {
+    fn new(what: String, line: usize) -> Error {
+        let what = match what.char_indices().nth(MESSAGE) {
+            Some((end, _)) => format!("{} ...", &what[..end]),
+            None => what,
+        };
+        Error { what, line }
+    }
+}
+
 /// A fault without its line, which the renderer adds.
 type Fault = String;
 type Evaluated<T> = Result<T, Fault>;
-
-/// What a render may use up.
-#[derive(Clone, Copy, Debug)]
-pub struct Limits {
-    /// Nodes evaluated, and items and characters copied, in total.
-    pub work: u64,
-    /// Nested statements, expressions and calls.
-    pub depth: usize,
-    /// Characters of any one text, and items of any one list.
-    pub length: usize,
-}
-
-impl Default for Limits {
-    /// Far more than a long conversation needs; a render that reaches them ends within seconds.
-    fn default() -> Limits {
-        Limits { work: 20_000_000, depth: 250, length: 1 << 24 }
-    }
-}
 
 /// A parsed template.
 #[derive(Debug)]
@@ -86,6 +89,12 @@ impl Template {
     /// # Errors
     /// What is not valid Jinja, and in which line.
     pub fn new(source: &str) -> Result<Template, Error> {
+        if let Some(at) = source.find(MARKS) {
+            return Err(read::mark(
+                source[at..].chars().next().unwrap_or_default(),
+                1 + source[..at].matches('\n').count(),
+            ));
+        }
         let parsed = read::parser::parse(read::lexer::tokens(source)?)?;
         Ok(Template { body: parsed.body, names: parsed.names, marks: parsed.marks })
     }
@@ -100,11 +109,12 @@ impl Template {
         self.names.iter().any(|one| &**one == name)
     }
 
-    /// Renders it with these variables.
+    /// Renders it with these variables; the limits grow with them.
     ///
     /// # Errors
     /// The template's own error (`raise_exception`), what it cannot do with these variables, or a limit that it reached.
-    pub fn render(&self, variables: Vec<(String, Value)>, limits: Limits) -> Result<String, Error> {
-        render::render(&self.body, variables, limits)
+    pub fn render(&self, variables: Vec<(String, Value)>) -> Result<String, Error> {
+        let size = variables.iter().fold(0, |size: usize, (_, value)| size.saturating_add(value.extent().1));
+        render::render(&self.body, variables, Limits::for_input(size))
     }
 }

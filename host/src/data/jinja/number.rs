@@ -71,7 +71,7 @@ pub fn round(number: f64, digits: i128) -> f64 {
     if digits >= 0 {
         return format!("{number:.*}", digits as usize).parse().unwrap_or(number);
     }
-    let scale = 10f64.powi((-digits).min(400) as i32);
+    let scale = 10f64.powi(digits.saturating_neg().min(400) as i32);
     if !scale.is_finite() { 0.0 } else { (number / scale).round_ties_even() * scale }
 }
 

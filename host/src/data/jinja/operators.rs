@@ -6,9 +6,9 @@ use super::library::format;
 use super::read::ast::{Comparison, Operator};
 use super::render::Renderer;
 use super::value::{Value, View};
-use super::{Evaluated, number};
+use super::{Evaluated, Meter, number};
 
-const TOO_LARGE: &str = "a whole number beyond 127 bits takes no part in arithmetic";
+pub const TOO_LARGE: &str = "a whole number beyond 127 bits takes no part in arithmetic";
 
 impl Renderer {
     pub fn binary(&mut self, operator: Operator, left: &Value, right: &Value) -> Evaluated<Value> {
@@ -16,8 +16,7 @@ impl Renderer {
         right.defined()?;
         match (operator, left, right) {
             (Operator::Mod, Value::Str(text), args) => {
-                let text = format::percent(text, args, self.limits.length)?;
-                self.fits(text.len())?;
+                let text = format::percent(text, args, &self.meter)?;
                 Ok(Value::str(text))
             }
             (Operator::Add, Value::Str(a), Value::Str(b)) => {
@@ -25,11 +24,11 @@ impl Renderer {
                 Ok(Value::str([&**a, &**b].concat()))
             }
             (Operator::Add, Value::List(a), Value::List(b)) => {
-                self.fits(a.len() + b.len())?;
+                self.meter.list(a.len() + b.len())?;
                 Ok(Value::list(a.iter().chain(b.iter()).cloned().collect()))
             }
             (Operator::Add, Value::Tuple(a), Value::Tuple(b)) => {
-                self.fits(a.len() + b.len())?;
+                self.meter.list(a.len() + b.len())?;
                 Ok(Value::tuple(a.iter().chain(b.iter()).cloned().collect()))
             }
             (Operator::Mul, several, times) | (Operator::Mul, times, several)
@@ -47,7 +46,12 @@ impl Renderer {
             Value::Str(text) => text.len(),
             other => other.length()?,
         };
-        self.fits(length.saturating_mul(times))?;
+        let made = length.saturating_mul(times);
+        if let Value::Str(_) = several {
+            self.fits(made)?
+        } else {
+            self.meter.list(made)?
+        }
         let times = if length == 0 { 0 } else { times };
         let items = |items: &[Value]| (0..times).flat_map(|_| items.iter().cloned()).collect();
         Ok(match several {
@@ -135,16 +139,16 @@ pub fn positive(value: &Value) -> Evaluated<Value> {
     }
 }
 
-pub fn compare(comparison: Comparison, left: &Value, right: &Value) -> Evaluated<bool> {
+pub fn compare(comparison: Comparison, left: &Value, right: &Value, meter: &Meter) -> Evaluated<bool> {
     Ok(match comparison {
-        Comparison::Eq => left.equals(right),
-        Comparison::Ne => !left.equals(right),
-        Comparison::In => right.contains(left)?,
-        Comparison::NotIn => !right.contains(left)?,
-        Comparison::Lt => left.compare(right)? == Some(Ordering::Less),
-        Comparison::Gt => left.compare(right)? == Some(Ordering::Greater),
-        Comparison::Le => left.compare(right)?.is_some_and(Ordering::is_le),
-        Comparison::Ge => left.compare(right)?.is_some_and(Ordering::is_ge),
+        Comparison::Eq => left.equals(right, meter)?,
+        Comparison::Ne => !left.equals(right, meter)?,
+        Comparison::In => right.contains(left, meter)?,
+        Comparison::NotIn => !right.contains(left, meter)?,
+        Comparison::Lt => left.compare(right, meter)? == Some(Ordering::Less),
+        Comparison::Gt => left.compare(right, meter)? == Some(Ordering::Greater),
+        Comparison::Le => left.compare(right, meter)?.is_some_and(Ordering::is_le),
+        Comparison::Ge => left.compare(right, meter)?.is_some_and(Ordering::is_ge),
     })
 }
 

@@ -1,14 +1,16 @@
 //! Statements: scopes as jinja2 has them, loops, macros, captured text, and the marks around generation blocks.
 
 use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use super::eval::Args;
 use super::library::functions::plain;
-use super::read::ast::{Arguments, Body, Filter, For, Macro, Statement, Target};
-use super::value::{Callable, Loop, Value, insert};
-use super::{Error, Evaluated, Limits};
+use super::meter::REMEDY;
+use super::read::ast::{Arguments, Body, Expr, Filter, For, Macro, Statement, Target};
+use super::value::{Callable, Dict, Loop, Nested, Value, insert};
+use super::{Error, Evaluated, Limits, Meter};
 
 /// Stands before the text of a generation block. Behind it are the digits of the message's number, where the block writes
 /// one of `messages`, and [`NUMBER_END`]. None of the marks stands in any text.
@@ -17,6 +19,9 @@ pub const BEGIN: char = '\u{FDD0}';
 pub const END: char = '\u{FDD1}';
 /// Stands behind the number of the message.
 pub const NUMBER_END: char = '\u{FDD3}';
+
+/// All marks.
+pub const MARKS: [char; 3] = [BEGIN, END, NUMBER_END];
 
 /// Variables of one scope. A `for` body, a macro, `with`, and captured text have their own; `if` has none.
 pub struct Scope {
@@ -33,15 +38,21 @@ impl Scope {
         Scope::new(Some(parent.clone()))
     }
 
-    pub fn find(&self, name: &str) -> Option<Value> {
+    /// A variable's value, from the innermost scope that has it.
+    ///
+    /// # Errors
+    /// The meter's.
+    pub fn find(&self, name: &str, meter: &Meter) -> Evaluated<Option<Value>> {
         let mut scope = Some(self);
         while let Some(here) = scope {
-            if let Some((_, value)) = here.variables.borrow().iter().find(|(one, _)| &**one == name) {
-                return Some(value.clone());
+            let variables = here.variables.borrow();
+            meter.spend(variables.len() / 16)?;
+            if let Some((_, value)) = variables.iter().find(|(one, _)| &**one == name) {
+                return Ok(Some(value.clone()));
             }
             scope = here.parent.as_deref();
         }
-        None
+        Ok(None)
     }
 
     /// The first result of `found` on a variable, from the innermost scope outwards.
@@ -56,12 +67,18 @@ impl Scope {
         None
     }
 
-    pub fn set(&self, name: &Arc<str>, value: Value) {
+    /// Sets a variable of this scope.
+    ///
+    /// # Errors
+    /// The meter's.
+    pub fn set(&self, name: &Arc<str>, value: Value, meter: &Meter) -> Evaluated<()> {
         let mut variables = self.variables.borrow_mut();
+        meter.spend(variables.len() / 16)?;
         match variables.iter_mut().find(|(one, _)| one == name) {
             Some((_, old)) => *old = value,
             None => variables.push((name.clone(), value)),
         }
+        Ok(())
     }
 }
 
@@ -73,13 +90,12 @@ enum Flow {
 
 /// One render.
 pub struct Renderer {
-    pub limits: Limits,
-    work: u64,
+    pub meter: Meter,
     depth: usize,
     pub line: usize,
     out: String,
-    /// The variable `messages`, to know which of them a generation block writes.
-    messages: Vec<Value>,
+    /// Where each of `messages` lies in memory, with its number, to know which of them a generation block writes.
+    messages: HashMap<*const Nested<Dict>, usize>,
     /// Scopes that hold macros, which hold their scopes.
     closed: Vec<Rc<Scope>>,
 }
@@ -90,35 +106,42 @@ pub struct Renderer {
 /// What the template raises or cannot do, and its line.
 pub fn render(body: &Body, variables: Vec<(String, Value)>, limits: Limits) -> Result<String, Error> {
     let scope = Scope::new(None);
+    let meter = Meter::new(limits);
     for (name, value) in variables {
-        scope.set(&name.into(), value);
+        scope.set(&name.into(), value, &meter).map_err(|what| Error::new(what, 1))?;
     }
-    let messages = scope.find("messages").and_then(|messages| messages.items().ok()).unwrap_or_default();
-    let mut renderer =
-        Renderer { limits, work: 0, depth: 0, line: 1, out: String::new(), messages, closed: vec![scope.clone()] };
+    let mut messages = HashMap::new();
+    if let Some((_, Value::List(all))) = scope.variables.borrow().iter().find(|(name, _)| &**name == "messages") {
+        for (number, message) in all.iter().enumerate() {
+            if let Value::Dict(message) = message {
+                messages.entry(Rc::as_ptr(message)).or_insert(number);
+            }
+        }
+    }
+    let mut renderer = Renderer { meter, depth: 0, line: 1, out: String::new(), messages, closed: vec![scope.clone()] };
     let result = renderer.body(body, &scope);
     // What holds itself would never be freed.
     renderer.closed.iter().for_each(|scope| scope.variables.borrow_mut().clear());
     match result {
         Ok(_) => Ok(renderer.out),
-        Err(what) => Err(Error { what, line: renderer.line }),
+        Err(what) => Err(Error::new(what, renderer.line)),
     }
 }
 
 impl Renderer {
     /// Counts work.
-    pub fn spend(&mut self, work: usize) -> Evaluated<()> {
-        self.work = self.work.saturating_add(work as u64);
-        if self.work > self.limits.work {
-            return Err(format!("the template does not end: it needs more than {} steps", self.limits.work));
-        }
-        Ok(())
+    pub fn spend(&self, work: usize) -> Evaluated<()> {
+        self.meter.spend(work)
     }
 
     /// Runs `inner` one level deeper.
     pub fn deeper<T>(&mut self, inner: impl FnOnce(&mut Renderer) -> Evaluated<T>) -> Evaluated<T> {
-        if self.depth >= self.limits.depth {
-            return Err(format!("the template nests or recurses deeper than {} levels", self.limits.depth));
+        let most = self.meter.limits.depth;
+        if self.depth >= most {
+            return Err(format!(
+                "the template nests or recurses deeper than {most} levels, the limit of a render: a macro or a recursive loop may \
+                 not end{REMEDY}"
+            ));
         }
         self.depth += 1;
         let result = inner(self);
@@ -126,23 +149,18 @@ impl Renderer {
         result
     }
 
-    /// Refuses what is longer than a text or list may be, and counts its making as work.
-    pub fn fits(&mut self, length: usize) -> Evaluated<()> {
-        self.grows(length, length)
+    /// [`Meter::fits`]
+    pub fn fits(&self, length: usize) -> Evaluated<()> {
+        self.meter.fits(length)
     }
 
-    /// [`Renderer::fits`] for what is made longer by `more`, without a copy of the rest.
-    pub fn grows(&mut self, length: usize, more: usize) -> Evaluated<()> {
-        if length > self.limits.length {
-            return Err(format!("a text or list is longer than {} characters or items", self.limits.length));
-        }
-        self.spend(more / 32)
+    /// [`Meter::grows`]
+    pub fn grows(&self, length: usize, more: usize) -> Evaluated<()> {
+        self.meter.grows(length, more)
     }
 
-    pub fn print(&mut self, value: &Value) -> Evaluated<Arc<str>> {
-        let text = value.print(self.limits.length)?;
-        self.fits(text.len())?;
-        Ok(text)
+    pub fn print(&self, value: &Value) -> Evaluated<Arc<str>> {
+        value.print(&self.meter)
     }
 
     fn write(&mut self, text: &str) -> Evaluated<()> {
@@ -178,17 +196,11 @@ impl Renderer {
             Statement::Output(value, line) => {
                 self.line = *line;
                 let value = self.eval(value, scope)?;
-                let text = self.print(&value)?;
-                self.write(&text)?;
+                self.write_value(&value)?;
             }
             Statement::If { branches, otherwise, line } => {
                 self.line = *line;
-                for (condition, body) in branches {
-                    if self.eval(condition, scope)?.truth() {
-                        return self.body(body, scope);
-                    }
-                }
-                return self.body(otherwise, scope);
+                return self.branch(branches, otherwise, scope);
             }
             Statement::For(node) => {
                 self.line = node.line;
@@ -201,17 +213,12 @@ impl Renderer {
                 self.assign(target, value, scope)?;
             }
             Statement::Capture { target, filters, body, line } => {
-                let text = self.captured(body, &Scope::inside(scope))?;
-                self.line = *line;
-                let value = self.apply(filters, Value::str(text), scope)?;
+                let value = self.filtered_text(filters, body, *line, scope)?;
                 self.assign(target, value, scope)?;
             }
             Statement::Filtered { filters, body, line } => {
-                let text = self.captured(body, &Scope::inside(scope))?;
-                self.line = *line;
-                let value = self.apply(filters, Value::str(text), scope)?;
-                let text = self.print(&value)?;
-                self.write(&text)?;
+                let value = self.filtered_text(filters, body, *line, scope)?;
+                self.write_value(&value)?;
             }
             Statement::With { targets, body, line } => {
                 self.line = *line;
@@ -222,35 +229,63 @@ impl Renderer {
                 }
                 return self.body(body, &inner);
             }
-            Statement::Macro(node) => {
-                self.closed.push(scope.clone());
-                scope.set(&node.name, closure(node, scope, false));
-            }
+            Statement::Macro(node) => self.define(node, scope)?,
             Statement::CallBlock { call, caller, line } => {
                 self.line = *line;
                 let value = self.call_with(call, closure(caller, scope, true), scope)?;
-                let text = self.print(&value)?;
-                self.write(&text)?;
+                self.write_value(&value)?;
             }
-            Statement::Generation(body) => {
-                self.out.push(BEGIN);
-                if let Some(number) = self.written_message(scope) {
-                    self.out.push_str(&number.to_string());
-                }
-                self.out.push(NUMBER_END);
-                self.body(body, &Scope::inside(scope))?;
-                self.out.push(END);
-            }
+            Statement::Generation(body) => self.generation(body, scope)?,
             Statement::Break => return Ok(Flow::Break),
             Statement::Continue => return Ok(Flow::Continue),
         }
         Ok(Flow::Next)
     }
 
+    fn write_value(&mut self, value: &Value) -> Evaluated<()> {
+        let text = self.print(value)?;
+        self.write(&text)
+    }
+
+    fn branch(&mut self, branches: &[(Expr, Body)], otherwise: &Body, scope: &Rc<Scope>) -> Evaluated<Flow> {
+        for (condition, body) in branches {
+            if self.eval(condition, scope)?.truth() {
+                return self.body(body, scope);
+            }
+        }
+        self.body(otherwise, scope)
+    }
+
+    fn filtered_text(&mut self, filters: &[Filter], body: &Body, line: usize, scope: &Rc<Scope>) -> Evaluated<Value> {
+        let text = self.captured(body, &Scope::inside(scope))?;
+        self.line = line;
+        self.apply(filters, Value::str(text), scope)
+    }
+
+    fn define(&mut self, node: &Arc<Macro>, scope: &Rc<Scope>) -> Evaluated<()> {
+        if !self.closed.last().is_some_and(|last| Rc::ptr_eq(last, scope)) {
+            self.closed.push(scope.clone());
+        }
+        scope.set(&node.name, closure(node, scope, false), &self.meter)
+    }
+
+    fn generation(&mut self, body: &Body, scope: &Rc<Scope>) -> Evaluated<()> {
+        self.out.push(BEGIN);
+        if let Some(number) = self.written_message(scope) {
+            self.out.push_str(&number.to_string());
+        }
+        self.out.push(NUMBER_END);
+        self.body(body, &Scope::inside(scope))?;
+        self.out.push(END);
+        Ok(())
+    }
+
     /// The number of the message that the innermost variable holds.
     fn written_message(&self, scope: &Scope) -> Option<usize> {
-        let same = |a: &Value, b: &Value| matches!((a, b), (Value::Dict(a), Value::Dict(b)) if Rc::ptr_eq(a, b));
-        scope.first(|value| self.messages.iter().position(|message| same(message, value)))
+        scope.first(|value| match value {
+            Value::Dict(dict) => self.messages.get(&Rc::as_ptr(dict)).copied(),
+            _ => None,
+        })
     }
 
     fn apply(&mut self, filters: &[Filter], mut value: Value, scope: &Rc<Scope>) -> Evaluated<Value> {
@@ -262,8 +297,8 @@ impl Renderer {
 
     fn assign(&mut self, target: &Target, value: Value, scope: &Rc<Scope>) -> Evaluated<()> {
         match target {
-            Target::Name(name) => scope.set(name, value),
-            Target::Attribute(name, attribute) => match scope.find(name) {
+            Target::Name(name) => scope.set(name, value, &self.meter)?,
+            Target::Attribute(name, attribute) => match scope.find(name, &self.meter)? {
                 Some(Value::Namespace(dict)) => {
                     if attribute.starts_with('_') {
                         return Err(format!(
@@ -271,12 +306,12 @@ impl Renderer {
                         ));
                     }
                     plain(&value)?;
-                    insert(&mut dict.borrow_mut(), Value::Str(attribute.clone()), value)?;
+                    insert(&mut dict.borrow_mut(), Value::Str(attribute.clone()), value, &self.meter)?;
                 }
                 _ => return Err(format!("cannot assign attribute on non-namespace object: {name}.{attribute}")),
             },
             Target::Several(targets) => {
-                let items = value.items()?;
+                let items = value.items(&self.meter)?;
                 if items.len() != targets.len() {
                     return Err(format!("{} values where {} are unpacked", items.len(), targets.len()));
                 }
@@ -290,8 +325,7 @@ impl Renderer {
 
     /// Runs a loop and writes what its body writes.
     fn loop_over(&mut self, node: &Arc<For>, over: Value, scope: &Rc<Scope>, depth: usize) -> Evaluated<()> {
-        let mut items = over.items()?;
-        self.fits(items.len())?;
+        let mut items = over.items(&self.meter)?;
         if let Some(condition) = &node.condition {
             let mut kept = Vec::new();
             for item in items {
@@ -320,7 +354,7 @@ impl Renderer {
             self.spend(1)?;
             state.index.set(index);
             let inner = Scope::inside(scope);
-            inner.set(&name, Value::Loop(state.clone()));
+            inner.set(&name, Value::Loop(state.clone()), &self.meter)?;
             self.assign(&node.target, item.clone(), &inner)?;
             if let Flow::Break = self.body(&node.body, &inner)? {
                 break;
@@ -347,6 +381,7 @@ impl Renderer {
         let extra = positional.split_off(node.parameters.len().min(positional.len()));
         let mut given = positional.into_iter();
         for (name, default) in &node.parameters {
+            self.spend(1 + named.len() / 8)?;
             let keyword = named.iter().position(|(one, _)| one == name);
             let value = match (given.next(), keyword) {
                 (Some(_), Some(_)) => return Err(format!("macro '{}' got two values for '{name}'", node.name)),
@@ -357,26 +392,26 @@ impl Renderer {
                     None => Value::undefined(format!("parameter '{name}' was not provided")),
                 },
             };
-            inner.set(name, value);
+            inner.set(name, value, &self.meter)?;
         }
         let caller: Arc<str> = "caller".into();
         match named.iter().position(|(name, _)| *name == caller) {
-            Some(keyword) => inner.set(&caller, named.remove(keyword).1),
-            None if !block => inner.set(&caller, Value::undefined("No caller defined".into())),
+            Some(keyword) => inner.set(&caller, named.remove(keyword).1, &self.meter)?,
+            None if !block => inner.set(&caller, Value::undefined("No caller defined".into()), &self.meter)?,
             None => {}
         }
-        let reads = |name: &str| mentions(&node.body, name);
-        if !extra.is_empty() && !reads("varargs") {
+        if !extra.is_empty() && !node.reads_varargs {
             return Err(format!("macro '{}' takes not more than {} argument(s)", node.name, node.parameters.len()));
         }
         if let Some((name, _)) = named.first()
-            && !reads("kwargs")
+            && !node.reads_kwargs
         {
             return Err(format!("macro '{}' takes no keyword argument '{name}'", node.name));
         }
-        inner.set(&"varargs".into(), Value::tuple(extra));
+        inner.set(&"varargs".into(), Value::tuple(extra), &self.meter)?;
+        self.spend(named.len())?;
         let named = named.into_iter().map(|(name, value)| (Value::Str(name), value)).collect();
-        inner.set(&"kwargs".into(), Value::dict(named));
+        inner.set(&"kwargs".into(), Value::dict(named), &self.meter)?;
         self.captured(&node.body, &inner).map(Value::str)
     }
 
@@ -387,13 +422,15 @@ impl Renderer {
             args.positional.push(self.eval(value, scope)?);
         }
         if let Some(rest) = &arguments.rest {
-            args.positional.extend(self.eval(rest, scope)?.items()?);
+            let rest = self.eval(rest, scope)?;
+            args.positional.extend(rest.items(&self.meter)?);
         }
         for (name, value) in &arguments.named {
             args.named.push((name.clone(), self.eval(value, scope)?));
         }
         if let Some(rest) = &arguments.named_rest {
             let Value::Dict(dict) = self.eval(rest, scope)? else { return Err("`**` needs a dict".into()) };
+            self.spend(dict.len())?;
             for (name, value) in dict.iter() {
                 let Value::Str(name) = name else { return Err("keywords must be strings".into()) };
                 args.named.push((name.clone(), value.clone()));
@@ -405,9 +442,4 @@ impl Renderer {
 
 fn closure(node: &Arc<Macro>, scope: &Rc<Scope>, caller: bool) -> Value {
     Value::Callable(Rc::new(Callable::Macro { node: node.clone(), scope: scope.clone(), caller }))
-}
-
-/// Whether a macro's body reads a name. Debug text of the tree names every variable it reads.
-fn mentions(body: &Body, name: &str) -> bool {
-    format!("{body:?}").contains(&format!("Name({name:?})"))
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::read::ast::{For, Macro};
 use super::render::Scope;
-use super::{Evaluated, number};
+use super::{Evaluated, Meter, number};
 
 /// A value of a template.
 #[derive(Clone)]
@@ -39,12 +39,16 @@ pub enum Value {
 /// Keys and values in order of insertion.
 pub type Dict = Vec<(Value, Value)>;
 
-/// What holds other values, with how deep and how large it is when all of it is counted as often as it is reached.
+/// What holds other values, with how deep and how large it is when all of it is counted as often as it is reached: one for each
+/// value, and one for each [`TEXT`] bytes of text.
 pub struct Nested<T> {
     inner: T,
     depth: usize,
     size: usize,
 }
+
+/// Bytes of text that count as one value.
+pub const TEXT: usize = 32;
 
 /// The extent of what holds these values.
 fn extent_of<'v>(children: impl Iterator<Item = &'v Value>) -> (usize, usize) {
@@ -54,7 +58,7 @@ fn extent_of<'v>(children: impl Iterator<Item = &'v Value>) -> (usize, usize) {
     (depth + 1, size)
 }
 
-fn nested(items: Vec<Value>) -> Rc<Nested<Vec<Value>>> {
+pub fn nested(items: Vec<Value>) -> Rc<Nested<Vec<Value>>> {
     let (depth, size) = extent_of(items.iter());
     Rc::new(Nested { inner: items, depth, size })
 }
@@ -68,9 +72,9 @@ impl<T> Deref for Nested<T> {
 }
 
 /// The depth that a namespace, a macro and `loop` count as: they hold values of less depth only, so that no value holds itself.
-pub const HOLDER: usize = 200;
-/// The depth of the deepest value.
-pub const DEEPEST: usize = 300;
+pub const HOLDER: usize = 140;
+/// The depth of the deepest value. JSON that is read nests less than [`HOLDER`].
+pub const DEEPEST: usize = 200;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum View {
@@ -102,9 +106,10 @@ pub enum Callable {
     Method(Value, Arc<str>),
     Function(&'static str),
     Cycler {
-        items: Vec<Value>,
+        items: Rc<Nested<Vec<Value>>>,
         index: Cell<usize>,
     },
+    /// Its separator holds no other value.
     Joiner {
         separator: Value,
         used: Cell<bool>,
@@ -150,9 +155,11 @@ impl Value {
                     let (depth, size) = value.extent();
                     (depth + 1, size.saturating_add(1))
                 }
-                Callable::Macro { .. } | Callable::Cycler { .. } => (HOLDER, 1),
+                Callable::Cycler { items, .. } => (items.depth + 1, items.size),
+                Callable::Macro { .. } => (HOLDER, 1),
                 Callable::Function(_) => (0, 1),
             },
+            Value::Str(text) | Value::BigInt(text) => (0, 1 + text.len() / TEXT),
             _ => (0, 1),
         }
     }
@@ -217,7 +224,15 @@ impl Value {
     }
 
     /// Its items, as a `for` loop reads them; an iterator is used up.
-    pub fn items(&self) -> Evaluated<Vec<Value>> {
+    pub fn items(&self, meter: &Meter) -> Evaluated<Vec<Value>> {
+        meter.list(match self {
+            Value::Str(text) => text.len(),
+            Value::List(items) | Value::Tuple(items) | Value::View(_, items) => items.len(),
+            Value::Dict(dict) => dict.len(),
+            Value::Iterator(items) => items.borrow().len(),
+            Value::Loop(state) => state.items.len(),
+            _ => 0,
+        })?;
         match self {
             Value::Undefined(_) | Value::Clock => Ok(Vec::new()),
             Value::Str(text) => Ok(text.chars().map(|c| Value::str(c.to_string())).collect()),
@@ -241,11 +256,11 @@ impl Value {
     }
 
     /// A value of a dictionary by key.
-    pub fn get(&self, key: &Value) -> Option<Value> {
+    pub fn get(&self, key: &Value, meter: &Meter) -> Evaluated<Option<Value>> {
         match self {
-            Value::Dict(dict) => find(dict, key),
-            Value::Namespace(dict) => find(&dict.borrow(), key),
-            _ => None,
+            Value::Dict(dict) => find(dict, key, meter),
+            Value::Namespace(dict) => find(&dict.borrow(), key, meter),
+            _ => Ok(None),
         }
     }
 
@@ -269,26 +284,33 @@ impl Value {
     /// `str(value)`.
     ///
     /// # Errors
-    /// A text longer than `most` characters, or a value whose text is an address in memory.
-    pub fn print(&self, most: usize) -> Evaluated<Arc<str>> {
+    /// A text that is too long, or a value whose text is an address in memory.
+    pub fn print(&self, meter: &Meter) -> Evaluated<Arc<str>> {
         match self {
-            Value::Str(text) => Ok(text.clone()),
+            Value::Str(text) => {
+                meter.fits(text.len())?;
+                Ok(text.clone())
+            }
             Value::Undefined(_) | Value::Clock => Ok("".into()),
-            other => other.repr(most).map(Arc::from),
+            other => other.repr(meter).map(Arc::from),
         }
     }
 
     /// `repr(value)`.
-    pub fn repr(&self, most: usize) -> Evaluated<String> {
+    pub fn repr(&self, meter: &Meter) -> Evaluated<String> {
         let mut out = String::new();
-        self.write(&mut out, most, 0)?;
+        self.write(&mut out, meter, 0)?;
         Ok(out)
     }
 
-    fn write(&self, out: &mut String, most: usize, depth: usize) -> Evaluated<()> {
-        if out.len() > most || depth > DEEPEST {
-            return Err("a value is too long or too deeply nested to print".into());
+    fn write(&self, out: &mut String, meter: &Meter, depth: usize) -> Evaluated<()> {
+        if depth > DEEPEST {
+            return Err(format!("a value nests deeper than {DEEPEST}, too deep to print"));
         }
+        let text = if let Value::Str(text) | Value::BigInt(text) = self { text.len() } else { 0 };
+        // Escapes make a text longer: the next value's check finds it.
+        meter.spend(1 + text / 4)?;
+        meter.grows(out.len().saturating_add(text), text)?;
         match self {
             Value::Undefined(_) | Value::Clock => out.push_str("Undefined"),
             Value::None => out.push_str("None"),
@@ -298,16 +320,16 @@ impl Value {
             Value::BigInt(digits) => out.push_str(digits),
             Value::Float(value) => out.push_str(&number::repr(*value)),
             Value::Str(text) => super::library::strings::write_repr(out, text),
-            Value::List(items) => write_items(out, "[", items, "]", most, depth)?,
-            Value::Tuple(items) if items.len() == 1 => write_items(out, "(", items, ",)", most, depth)?,
-            Value::Tuple(items) => write_items(out, "(", items, ")", most, depth)?,
+            Value::List(items) => write_items(out, "[", items, "]", meter, depth)?,
+            Value::Tuple(items) if items.len() == 1 => write_items(out, "(", items, ",)", meter, depth)?,
+            Value::Tuple(items) => write_items(out, "(", items, ")", meter, depth)?,
             Value::View(View::Range(start, stop, 1), _) => out.push_str(&format!("range({start}, {stop})")),
             Value::View(View::Range(start, stop, step), _) => out.push_str(&format!("range({start}, {stop}, {step})")),
-            Value::View(_, items) => write_items(out, &format!("{}([", self.kind()), items, "])", most, depth)?,
-            Value::Dict(dict) => write_dict(out, dict, most, depth)?,
+            Value::View(_, items) => write_items(out, &format!("{}([", self.kind()), items, "])", meter, depth)?,
+            Value::Dict(dict) => write_dict(out, dict, meter, depth)?,
             Value::Namespace(dict) => {
                 out.push_str("<Namespace ");
-                write_dict(out, &dict.borrow(), most, depth + 1)?;
+                write_dict(out, &dict.borrow(), meter, depth + 1)?;
                 out.push('>');
             }
             Value::Loop(state) => {
@@ -320,15 +342,30 @@ impl Value {
         Ok(())
     }
 
-    pub fn equals(&self, other: &Value) -> bool {
-        match (self, other) {
-            (Value::Str(a), Value::Str(b)) => a == b,
+    /// # Errors
+    /// The meter's, here and in all that compares.
+    pub fn equals(&self, other: &Value, meter: &Meter) -> Evaluated<bool> {
+        Ok(match (self, other) {
+            (Value::Str(a), Value::Str(b)) => {
+                if a.len() == b.len() {
+                    meter.spend(a.len() / TEXT)?;
+                }
+                a == b
+            }
             (Value::None, Value::None) => true,
-            (Value::List(a), Value::List(b)) | (Value::Tuple(a), Value::Tuple(b)) => all_equal(a, b),
-            (Value::View(_, a), Value::View(_, b)) => all_equal(a, b),
+            (Value::List(a), Value::List(b)) | (Value::Tuple(a), Value::Tuple(b)) => all_equal(a, b, meter)?,
+            (Value::View(_, a), Value::View(_, b)) => all_equal(a, b, meter)?,
             (Value::Dict(a), Value::Dict(b)) => {
-                a.len() == b.len()
-                    && a.iter().all(|(key, value)| find(b, key).is_some_and(|other| value.equals(&other)))
+                if a.len() != b.len() {
+                    return Ok(false);
+                }
+                for (key, value) in a.iter() {
+                    match find(b, key, meter)? {
+                        Some(other) if value.equals(&other, meter)? => {}
+                        _ => return Ok(false),
+                    }
+                }
+                true
             }
             (Value::BigInt(a), Value::BigInt(b)) => a == b,
             (Value::BigInt(_), _) | (_, Value::BigInt(_)) => false,
@@ -339,19 +376,24 @@ impl Value {
                 (Some(a), Some(b)) => a == b,
                 _ => a.float().zip(b.float()).is_some_and(|(a, b)| a == b),
             },
-        }
+        })
     }
 
     /// How two values compare with `<` and the like; `None` where one is not a number (NaN).
-    pub fn compare(&self, other: &Value) -> Evaluated<Option<Ordering>> {
+    pub fn compare(&self, other: &Value, meter: &Meter) -> Evaluated<Option<Ordering>> {
         self.defined()?;
         other.defined()?;
+        meter.spend(1)?;
         match (self, other) {
-            (Value::Str(a), Value::Str(b)) => Ok(Some(a.cmp(b))),
+            (Value::Str(a), Value::Str(b)) => {
+                meter.spend(a.len().min(b.len()) / TEXT)?;
+                Ok(Some(a.cmp(b)))
+            }
             (Value::List(a), Value::List(b)) | (Value::Tuple(a), Value::Tuple(b)) => {
                 for (a, b) in a.iter().zip(b.iter()) {
-                    if !a.equals(b) {
-                        return a.compare(b);
+                    meter.spend(1)?;
+                    if !a.equals(b, meter)? {
+                        return a.compare(b, meter);
                     }
                 }
                 Ok(Some(a.len().cmp(&b.len())))
@@ -369,58 +411,104 @@ impl Value {
     }
 
     /// `item in self`.
-    pub fn contains(&self, item: &Value) -> Evaluated<bool> {
+    pub fn contains(&self, item: &Value, meter: &Meter) -> Evaluated<bool> {
         match self {
             Value::Str(text) => match item {
-                Value::Str(part) => Ok(text.contains(&**part)),
+                Value::Str(part) => {
+                    meter.spend((text.len() + part.len()) / TEXT)?;
+                    Ok(text.contains(&**part))
+                }
                 other => Err(format!("'in <string>' needs a string on its left, not {}", other.kind())),
             },
-            Value::Dict(dict) => Ok(find(dict, item).is_some()),
-            other => match other.items() {
-                Ok(items) => Ok(items.iter().any(|one| one.equals(item))),
-                Err(_) => Err(format!("argument of type '{}' is not iterable", other.kind())),
-            },
+            Value::Dict(dict) => Ok(find(dict, item, meter)?.is_some()),
+            Value::None
+            | Value::Bool(_)
+            | Value::Int(_)
+            | Value::BigInt(_)
+            | Value::Float(_)
+            | Value::Namespace(_)
+            | Value::Callable(_) => Err(format!("argument of type '{}' is not iterable", self.kind())),
+            Value::List(items) | Value::Tuple(items) | Value::View(_, items) => any_equals(items, item, meter),
+            other => any_equals(&other.items(meter)?, item, meter),
         }
     }
 }
 
-pub fn find(dict: &Dict, key: &Value) -> Option<Value> {
-    dict.iter().find(|(one, _)| one.equals(key)).map(|(_, value)| value.clone())
+pub fn find(dict: &Dict, key: &Value, meter: &Meter) -> Evaluated<Option<Value>> {
+    Ok(place(dict, key, meter)?.map(|place| dict[place].1.clone()))
+}
+
+fn place(dict: &Dict, key: &Value, meter: &Meter) -> Evaluated<Option<usize>> {
+    meter.spend(dict.len() / 8)?;
+    for (place, (one, _)) in dict.iter().enumerate() {
+        if one.equals(key, meter)? {
+            return Ok(Some(place));
+        }
+    }
+    Ok(None)
+}
+
+/// Whether one of the items equals `item`.
+pub fn any_equals(items: &[Value], item: &Value, meter: &Meter) -> Evaluated<bool> {
+    meter.spend(items.len() / 8)?;
+    for one in items {
+        if one.equals(item, meter)? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Sets a key, in its old place where it is there already.
-pub fn insert(dict: &mut Dict, key: Value, value: Value) -> Evaluated<()> {
+pub fn insert(dict: &mut Dict, key: Value, value: Value, meter: &Meter) -> Evaluated<()> {
     if matches!(key, Value::List(_) | Value::Dict(_) | Value::Namespace(_)) {
         return Err(format!("unhashable type: '{}'", key.kind()));
     }
-    match dict.iter_mut().find(|(one, _)| one.equals(&key)) {
-        Some((_, old)) => *old = value,
+    match place(dict, &key, meter)? {
+        Some(place) => dict[place].1 = value,
         None => dict.push((key, value)),
     }
     Ok(())
 }
 
-fn all_equal(a: &[Value], b: &[Value]) -> bool {
-    a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.equals(b))
+/// Whether two lists hold equal items.
+pub fn all_equal(a: &[Value], b: &[Value], meter: &Meter) -> Evaluated<bool> {
+    if a.len() != b.len() {
+        return Ok(false);
+    }
+    for (a, b) in a.iter().zip(b) {
+        meter.spend(1)?;
+        if !a.equals(b, meter)? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
-fn write_items(out: &mut String, open: &str, items: &[Value], close: &str, most: usize, depth: usize) -> Evaluated<()> {
+fn write_items(
+    out: &mut String,
+    open: &str,
+    items: &[Value],
+    close: &str,
+    meter: &Meter,
+    depth: usize,
+) -> Evaluated<()> {
     out.push_str(open);
     for (number, item) in items.iter().enumerate() {
         out.push_str(if number == 0 { "" } else { ", " });
-        item.write(out, most, depth + 1)?;
+        item.write(out, meter, depth + 1)?;
     }
     out.push_str(close);
     Ok(())
 }
 
-fn write_dict(out: &mut String, dict: &Dict, most: usize, depth: usize) -> Evaluated<()> {
+fn write_dict(out: &mut String, dict: &Dict, meter: &Meter, depth: usize) -> Evaluated<()> {
     out.push('{');
     for (number, (key, value)) in dict.iter().enumerate() {
         out.push_str(if number == 0 { "" } else { ", " });
-        key.write(out, most, depth + 1)?;
+        key.write(out, meter, depth + 1)?;
         out.push_str(": ");
-        value.write(out, most, depth + 1)?;
+        value.write(out, meter, depth + 1)?;
     }
     out.push('}');
     Ok(())

@@ -11,8 +11,8 @@ use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
 use super::{Message, Row};
-use crate::data::jinja::{self, BEGIN, END, Limits, NUMBER_END, from_json};
-use crate::data::{DataError, Result, Tokenizer, foreign};
+use crate::data::jinja::{self, BEGIN, END, NUMBER_END, from_json};
+use crate::data::{DataError, Result, Tokenizer, foreign, guard};
 
 /// Every message on a line of its own; the end-of-text token closes what the assistant says.
 pub const PLAIN: &str = "{% for message in messages %}{% if message.role == 'assistant' %}\
@@ -32,6 +32,8 @@ pub fn plain(tokenizer: &Tokenizer) -> String {
 pub struct ChatTemplate {
     template: jinja::Template,
     source: String,
+    /// Where it comes from, for errors.
+    origin: String,
     special: Vec<(&'static str, String)>,
 }
 
@@ -81,8 +83,18 @@ impl ChatTemplate {
     /// # Errors
     /// What is wrong with it, and in which line.
     pub fn new(source: &str, tokenizer: &Tokenizer) -> Result<ChatTemplate> {
-        let template = jinja::Template::new(source).map_err(|error| DataError::Template(error.to_string()))?;
-        Ok(ChatTemplate { template, source: source.to_owned(), special: tokenizer.special_texts() })
+        ChatTemplate::of("the template", source, tokenizer)
+    }
+
+    /// [`ChatTemplate::new`] for a template from `origin`, such as its file: errors name it.
+    ///
+    /// # Errors
+    /// As [`ChatTemplate::new`].
+    pub fn of(origin: &str, source: &str, tokenizer: &Tokenizer) -> Result<ChatTemplate> {
+        let template =
+            guarded(origin, "cannot be read", || jinja::Template::new(source)).map_err(DataError::Template)?;
+        let special = tokenizer.special_texts();
+        Ok(ChatTemplate { template, source: source.to_owned(), origin: origin.to_owned(), special })
     }
 
     /// The template's text.
@@ -119,7 +131,7 @@ impl ChatTemplate {
         ];
         all.extend(self.special.iter().map(|(name, text)| ((*name).to_owned(), jinja::Value::str(text.as_str()))));
         all.extend(variables.more.iter().map(|(name, value)| (name.clone(), from_json(value))));
-        let text = self.template.render(all, Limits::default()).map_err(|error| error.to_string())?;
+        let text = guarded(&self.origin, "cannot be rendered", || self.template.render(all))?;
         Ok(if self.marks_answers() { take_marks_out(&text) } else { Rendered { text, marked: None } })
     }
 }
@@ -227,6 +239,16 @@ pub fn read_template(path: &Path) -> Result<String> {
             source: None,
         }
     })
+}
+
+/// The result of `work` on the template from `origin`; an error names the line there, and a panic becomes an error.
+fn guarded<T>(origin: &str, fails: &str, work: impl FnOnce() -> Result<T, jinja::Error>) -> Result<T, String> {
+    match guard::caught(work) {
+        Ok(result) => result.map_err(|jinja::Error { what, line }| format!("{what} (line {line} of {origin})")),
+        Err(panic) => Err(format!(
+            "{origin} {fails}: this is a fault of telos, which stopped with \"{panic}\"; give another template"
+        )),
+    }
 }
 
 /// sha256 of a template's text, in hexadecimal.

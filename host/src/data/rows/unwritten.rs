@@ -92,7 +92,7 @@ impl Layout {
     }
 
     /// What the opening of the last answer ends with, and what the whole text has there, where the two differ. Where the template marks
-    /// what is learned, the opening is to be all that stands before the first mark.
+    /// what is learned, the opening must also reach the first mark: text between the two would be neither generated nor learned.
     fn opening(&self, row: &Row, end: Part) -> Option<(String, String)> {
         let variables = Variables::of(row, &self.template).ok()?;
         let (_, messages) = conversation(row, end);
@@ -104,17 +104,16 @@ impl Layout {
         // A template that writes what comes before otherwise once an answer follows says nothing of its opening.
         let opening = opened.strip_prefix(closed.as_str())?;
         let written = whole.text.strip_prefix(closed.as_str())?;
-        let (is_same, written) = match &whole.marked {
-            Some(marks) => {
-                let before = closed.chars().count();
-                let first = marks.iter().map(|mark| mark.place.start).find(|start| *start >= before)?;
-                let written: String = written.chars().take(first - before).collect();
-                (written == opening, written)
-            }
-            None => (written.starts_with(opening), written.to_owned()),
-        };
-        let shown = |text: &str| text.chars().take(SHOWN).collect::<String>();
-        (!is_same).then(|| (shown(opening), shown(&written)))
+        let (mut is_same, mut length) = (written.starts_with(opening), SHOWN);
+        if let Some(marks) = &whole.marked {
+            let before = closed.chars().count();
+            let unlearned = marks.iter().find_map(|mark| mark.place.start.checked_sub(before))?;
+            is_same &= unlearned <= opening.chars().count();
+            // A mark that takes in the header leaves nothing unlearned to show.
+            length = if unlearned > 0 { unlearned.min(SHOWN) } else { SHOWN };
+        }
+        let shown = |text: &str, length: usize| text.chars().take(length).collect::<String>();
+        (!is_same).then(|| (shown(opening, SHOWN), shown(written, length)))
     }
 }
 

@@ -76,6 +76,12 @@ fn an_opening_that_differs_from_what_is_learned_is_named() {
     let found = opening(&thinks).unwrap_or_default();
     assert!(found.contains(r#""<|im_start|>assistant\n<think>\n""#), "{found}");
     assert!(found.contains(r#""<|im_start|>assistant\na<|im_end|>"#) && found.contains("rows.jsonl:1"), "{found}");
+    // A mark around the header and the answer: generation begins with the header, which is learned too.
+    let header_marked = "{% for m in messages %}{% if m.role == 'assistant' %}{% generation %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endgeneration %}{% else %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endif %}{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}";
+    assert_eq!(opening(header_marked), None);
+    let other = header_marked.replace("<|im_start|>assistant\n{% endif %}", "<|start|>assistant\n{% endif %}");
+    let found = opening(&other).unwrap_or_default();
+    assert!(found.contains(r#"writes "<|im_start|>assistant\na<|im_end|>\n" there"#), "{found}");
     // With marks, an opening that is missing or too short leaves out what every learned answer stands behind.
     for (writes, is_named) in [("A:", false), ("A", true), ("", true)] {
         let marks = format!(

@@ -24,7 +24,7 @@ use std::path::PathBuf;
 use super::{Document, TokenSet, Tokenizer};
 
 /// The folder of reference files: `TELOS_ORACLES`, or the project's own.
-fn references() -> PathBuf {
+pub fn references() -> PathBuf {
     match std::env::var_os("TELOS_ORACLES") {
         Some(folder) => folder.into(),
         None => [env!("CARGO_MANIFEST_DIR"), "..", "tests", "references"].iter().collect(),

@@ -7,16 +7,28 @@
 //! | `special` | special and added tokens, as transformers reads them |
 //! | [`templates`] | chat templates by name |
 //! | `made` | the tokenizers made here: bytes, and one trained on text |
+//! | `bounds` | what a file may ask for: checked before the library reads it |
+//! | `library` | each call of the library, its panics made errors |
+//!
+//! A BPE file may ask for `dropout`: random merges are then left out, so that the same text becomes other tokens each time. It is not
+//! used, in training either, and a note says so: with it, two runs of one experiment would learn from other tokens, a resumed run
+//! from others than the run before, and the token cache would keep one draw for all epochs, which is not what the method is about.
+//! Truncation and padding of a file are not used either: lengths are the experiment's.
 
+mod bounds;
 mod folder;
+pub(super) mod library;
 mod made;
 mod special;
 pub mod templates;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use rayon::prelude::*;
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 use tokenizers::{AddedToken, ModelWrapper};
@@ -24,12 +36,13 @@ use tokenizers::{AddedToken, ModelWrapper};
 use super::{DataError, Document, Result, Source, StreamDecoder};
 use folder::{Folder, TEMPLATE};
 use special::Special;
-use templates::DEFAULT;
+use templates::{DEFAULT, Found};
 
 pub use made::END_OF_TEXT;
 
 const JSON: &str = "tokenizer.json";
 const CONFIG: &str = "tokenizer_config.json";
+const CANNOT_ENCODE: &str = "it cannot encode";
 /// End-of-text tokens taken from the vocabulary where no file names one.
 const USUAL_ENDS: [&str; 3] = [END_OF_TEXT, "</s>", "<|end_of_text|>"];
 
@@ -47,7 +60,7 @@ pub struct Tokenizer {
     read: Vec<Source>,
     /// The texts of named special tokens by key.
     named: BTreeMap<String, String>,
-    templates: BTreeMap<String, String>,
+    templates: BTreeMap<String, Found>,
     bos: Option<u32>,
     /// The end of text that the folder names.
     eos: Option<u32>,
@@ -89,7 +102,7 @@ impl Tokenizer {
     /// One token per byte, id = byte, and [`END_OF_TEXT`] as 256: a byte-level BPE without merges, so that it saves as a
     /// `tokenizer.json` like any other.
     pub fn bytes() -> Result<Tokenizer> {
-        let json = made::bytes_json().map_err(fault("bytes", "it cannot be built"))?;
+        let json = library::run("bytes", "it cannot be built", made::bytes_json)?;
         Tokenizer::new(Folder { name: "bytes".into(), json, beside: made::beside(), read: Vec::new() })
     }
 
@@ -109,15 +122,19 @@ impl Tokenizer {
         if vocab_size < made::LEAST_VOCABULARY {
             return Err(DataError::VocabularyTooSmall { asked: vocab_size, least: made::LEAST_VOCABULARY });
         }
-        let json = made::trained_json(documents, vocab_size).map_err(fault("in training", "training failed"))?;
+        let json = library::run("in training", "training failed", || made::trained_json(documents, vocab_size))?;
         Tokenizer::new(Folder { name: "in training".into(), json, beside: made::beside(), read: Vec::new() })
     }
 
     fn new(files: Folder) -> Result<Tokenizer> {
         let Folder { name, json, beside, read } = files;
-        let mut inner = tokenizers::Tokenizer::from_bytes(&json).map_err(fault(&name, "it cannot be read"))?;
-        inner.with_truncation(None).map_err(fault(&name, "its truncation cannot be switched off"))?;
-        inner.with_padding(None);
+        bounds::check(&name, &json)?;
+        let inner = library::run(&name, "it cannot be read", || {
+            let mut inner = tokenizers::Tokenizer::from_bytes(&json)?;
+            inner.with_truncation(None)?;
+            inner.with_padding(None);
+            Ok(inner)
+        })?;
         let config = folder::object(&name, &beside, CONFIG)?;
         let own: BTreeMap<u32, AddedToken> = inner.get_added_tokens_decoder().into_iter().collect();
         let special = Special::read(&name, &beside, &config, &own)?;
@@ -156,7 +173,8 @@ impl Tokenizer {
         let model = match self.inner.get_model() {
             ModelWrapper::BPE(bpe) if bpe.dropout.is_some_and(|dropout| dropout > 0.0) => {
                 self.notes.push(format!(
-                    "{}: dropout {:?} is switched off",
+                    "{}: it asks for dropout {:?}, which would cut the same text into other tokens each time: dropout is switched off, \
+                     in training too",
                     self.name,
                     bpe.dropout.unwrap_or_default()
                 ));
@@ -188,7 +206,8 @@ impl Tokenizer {
         }
         if !special.add.is_empty() {
             special.add.iter().for_each(|token| self.count_in_hash(&format!("{token:?}")));
-            self.inner.add_tokens(special.add).map_err(fault(&self.name, "its added tokens cannot be added"))?;
+            let inner = &mut self.inner;
+            library::run(&self.name, "its added tokens cannot be added", || inner.add_tokens(special.add))?;
         }
         for (id, text) in &special.ids {
             if let Some(own) = self.inner.token_to_id(text).filter(|own| own != id) {
@@ -216,7 +235,12 @@ impl Tokenizer {
         (self.eos, self.bos) = (id("eos_token"), id("bos_token"));
         self.usual_eos = USUAL_ENDS.into_iter().find_map(|token| self.inner.token_to_id(token));
         let eos = self.eos();
-        let empty = self.inner.encode_fast("", true).map_err(fault(&self.name, "it cannot encode"))?;
+        let empty =
+            library::run(&self.name, "it cannot encode with its post-processor", || self.inner.encode_fast("", true))?;
+        if let Some(id) = empty.get_ids().iter().find(|id| self.inner.id_to_token(**id).is_none()) {
+            let what = format!("its post-processor adds the token id {id}, which is not in the vocabulary");
+            return Err(DataError::Tokenizer { name: self.name.clone(), what, source: None });
+        }
         let special = empty.get_special_tokens_mask().first() == Some(&1);
         // A post-processor that only adds an end of text must not be taken for one that adds a beginning.
         let leading =
@@ -357,9 +381,14 @@ impl Tokenizer {
     /// # Errors
     /// A token that the model has no row for; see [`Tokenizer::fit_to_model`].
     pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
-        let encoding = self.inner.encode_fast(text, false).map_err(fault(&self.name, "it cannot encode"))?;
-        self.within_model(encoding.get_ids())?;
-        Ok(encoding.get_ids().to_vec())
+        let ids = self.ids(text)?;
+        self.within_model(&ids)?;
+        Ok(ids)
+    }
+
+    fn ids(&self, text: &str) -> Result<Vec<u32>> {
+        let encode = || Ok(self.inner.encode_fast(text, false)?.get_ids().to_vec());
+        library::run(&self.name, CANNOT_ENCODE, encode)
     }
 
     /// Token ids of `text` as an input of the model: with [`Tokenizer::prefix`] in front, once.
@@ -375,22 +404,20 @@ impl Tokenizer {
 
     /// [`Tokenizer::encode`] for many texts, in parallel, in order.
     pub fn encode_many(&self, texts: Vec<&str>) -> Result<Vec<Vec<u32>>> {
-        let encodings = self.inner.encode_batch_fast(texts, false).map_err(fault(&self.name, "it cannot encode"))?;
-        encodings.iter().try_for_each(|encoding| self.within_model(encoding.get_ids()))?;
-        Ok(encodings.iter().map(|encoding| encoding.get_ids().to_vec()).collect())
+        let all: Vec<Vec<u32>> = texts.into_par_iter().map(|text| self.ids(text)).collect::<Result<_>>()?;
+        all.iter().try_for_each(|ids| self.within_model(ids))?;
+        Ok(all)
     }
 
     /// Token ids of many texts with the tokens' places, in parallel, in order. Whether the model has rows for them is not
     /// looked at here: see [`Tokenizer::within_model`].
     pub fn encode_placed(&self, texts: Vec<&str>) -> Result<Vec<Placed>> {
-        let mut all = Vec::with_capacity(texts.len());
-        // The library holds some hundred bytes a token while it works.
-        for group in texts.chunks(1024) {
-            let encodings = self.inner.encode_batch_char_offsets(group.to_vec(), false);
-            let encodings = encodings.map_err(fault(&self.name, "it cannot encode"))?;
-            all.extend(encodings.iter().map(|e| Placed { ids: e.get_ids().into(), offsets: e.get_offsets().into() }));
-        }
-        Ok(all)
+        let place = |text: &str| {
+            let encoding = self.inner.encode_char_offsets(text, false)?;
+            Ok(Placed { ids: encoding.get_ids().into(), offsets: encoding.get_offsets().into() })
+        };
+        let guarded = |text: &str| library::run(&self.name, CANNOT_ENCODE, || place(text));
+        texts.into_par_iter().map(guarded).collect()
     }
 
     /// The chat template that came with the tokenizer, of several the one called "default".
@@ -400,7 +427,12 @@ impl Tokenizer {
 
     /// The chat template of this name.
     pub fn named_chat_template(&self, name: &str) -> Option<&str> {
-        self.templates.get(name).map(String::as_str)
+        self.templates.get(name).map(|found| found.text.as_str())
+    }
+
+    /// The file of the chat template of this name.
+    pub fn chat_template_file(&self, name: &str) -> Option<&str> {
+        self.templates.get(name).map(|found| found.file.as_str())
     }
 
     /// Names of the chat templates that came with the tokenizer, sorted.
@@ -412,7 +444,7 @@ impl Tokenizer {
     pub fn set_chat_template(&mut self, template: &str) {
         if self.chat_template() != Some(template) {
             self.beside.insert(TEMPLATE.to_owned(), template.as_bytes().to_owned());
-            self.templates.insert(DEFAULT.to_owned(), template.to_owned());
+            self.templates.insert(DEFAULT.to_owned(), Found { text: template.to_owned(), file: TEMPLATE.to_owned() });
         }
     }
 
@@ -429,7 +461,7 @@ impl Tokenizer {
 
     /// Token ids of `text` with the tokens' spelling and places.
     pub fn encode_with_offsets(&self, text: &str) -> Result<Encoded> {
-        let encoding = self.inner.encode_char_offsets(text, false).map_err(fault(&self.name, "it cannot encode"))?;
+        let encoding = library::run(&self.name, CANNOT_ENCODE, || self.inner.encode_char_offsets(text, false))?;
         Ok(Encoded {
             ids: encoding.get_ids().to_vec(),
             tokens: encoding.get_tokens().to_vec(),
@@ -441,7 +473,7 @@ impl Tokenizer {
     /// `skip_special` those of [`Tokenizer::is_special`].
     pub fn decode(&self, ids: &[u32], skip_special: bool) -> Result<String> {
         let kept: Vec<u32> = ids.iter().copied().filter(|id| !(skip_special && self.is_special(*id))).collect();
-        self.inner.decode(&kept, false).map_err(fault(&self.name, "it cannot decode"))
+        library::run(&self.name, "it cannot decode", || self.inner.decode(&kept, false))
     }
 
     /// Decodes a text token by token, holding back incomplete characters.
@@ -449,7 +481,8 @@ impl Tokenizer {
         StreamDecoder::new(self, skip_special)
     }
 
-    pub(super) fn library(&self) -> &tokenizers::Tokenizer {
+    /// The library's tokenizer, for calls through [`library::run`].
+    pub(super) fn inner(&self) -> &tokenizers::Tokenizer {
         &self.inner
     }
 
@@ -479,10 +512,4 @@ impl Tokenizer {
         let beside = self.beside.iter().map(|(name, bytes)| (name.as_str(), bytes.as_slice()));
         std::iter::once((JSON, self.json.as_slice())).chain(beside)
     }
-}
-
-/// A tokenizer's fault with the library's reason.
-fn fault(name: &str, what: &str) -> impl FnOnce(tokenizers::Error) -> DataError {
-    let (name, what) = (name.to_owned(), what.to_owned());
-    move |source| DataError::Tokenizer { name, what, source: Some(source) }
 }

@@ -2,6 +2,7 @@
 //! before `tokenizer_config.json`, and where there are files, the configuration's are not read.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use serde_json::{Map, Value};
 
@@ -12,6 +13,13 @@ use crate::data::Result;
 /// The template that counts where none is chosen; a single one without a name has it.
 pub const DEFAULT: &str = "default";
 
+/// A chat template and the file that holds it.
+#[derive(Clone)]
+pub(super) struct Found {
+    pub text: String,
+    pub file: String,
+}
+
 /// Every template by its name.
 ///
 /// # Errors
@@ -20,20 +28,28 @@ pub(super) fn read(
     tokenizer: &str,
     beside: &BTreeMap<String, Vec<u8>>,
     config: &Map<String, Value>,
-) -> Result<BTreeMap<String, String>> {
+) -> Result<BTreeMap<String, Found>> {
+    let found_in = |file: &str, text: String| Found {
+        text,
+        file: Path::new(tokenizer).with_file_name(file).display().to_string(),
+    };
     let mut found = BTreeMap::new();
-    found.extend(text(tokenizer, beside, TEMPLATE)?.map(|template| (DEFAULT.to_owned(), template)));
+    found.extend(text(tokenizer, beside, TEMPLATE)?.map(|text| (DEFAULT.to_owned(), found_in(TEMPLATE, text))));
     for file in beside.keys() {
         let name = file.strip_prefix(TEMPLATES).and_then(|name| name.strip_prefix('/')?.strip_suffix(".jinja"));
         if let Some((name, template)) = name.zip(text(tokenizer, beside, file)?) {
-            found.insert(name.to_owned(), template);
+            found.insert(name.to_owned(), found_in(file, template));
         }
     }
     // Read in any case, so that what is wrong with them is said.
     let configured = configured(config).map_err(|what| unusable(tokenizer, CONFIG, what, None))?;
     let processor = object(tokenizer, beside, TEMPLATE_JSON)?;
     let processor = self::configured(&processor).map_err(|what| unusable(tokenizer, TEMPLATE_JSON, what, None))?;
-    Ok([found, configured, processor].into_iter().find(|templates| !templates.is_empty()).unwrap_or_default())
+    let all = |file: &str, templates: BTreeMap<String, String>| {
+        templates.into_iter().map(|(name, text)| (name, found_in(file, text))).collect()
+    };
+    let by_precedence = [found, all(CONFIG, configured), all(TEMPLATE_JSON, processor)];
+    Ok(by_precedence.into_iter().find(|templates| !templates.is_empty()).unwrap_or_default())
 }
 
 /// The key `chat_template`: a string, a list of `{"name", "template"}`, or an object of names and templates.

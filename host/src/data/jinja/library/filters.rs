@@ -5,7 +5,7 @@ use crate::data::jinja::json::Dump;
 use crate::data::jinja::library::{format, methods, strings};
 use crate::data::jinja::render::Renderer;
 use crate::data::jinja::value::Value;
-use crate::data::jinja::{Evaluated, number};
+use crate::data::jinja::{Evaluated, number, operators};
 
 /// Filters of jinja2 that no chat template needs, or whose result is not the same every time.
 const NOT_OFFERED: [&str; 7] = ["filesizeformat", "pprint", "random", "striptags", "urlize", "wordwrap", "xmlattr"];
@@ -18,11 +18,7 @@ impl Renderer {
 
     fn filter_by_name(&mut self, name: &str, value: Value, args: Args) -> Evaluated<Value> {
         match name {
-            "tojson" => {
-                let text = self.dumped(&value, args)?;
-                self.fits(text.len())?;
-                Ok(Value::str(text))
-            }
+            "tojson" => self.dumped(&value, args).map(Value::str),
             "default" | "d" => {
                 let [default, boolean] = args.bind(name, ["default_value", "boolean"])?;
                 let replaced = value.is_undefined() || (boolean.is_some_and(|b| b.truth()) && !value.truth());
@@ -40,7 +36,9 @@ impl Renderer {
                 let [] = args.bind(name, [])?;
                 match (&value, value.index()) {
                     (Value::Float(number), _) => Ok(Value::Float(number.abs())),
-                    (_, Some(number)) => Ok(Value::Int(number.abs())),
+                    (_, Some(number)) => {
+                        number.checked_abs().map(Value::Int).ok_or_else(|| operators::TOO_LARGE.into())
+                    }
                     _ => Err(value.defined().err().unwrap_or_else(|| format!("abs of '{}'", value.kind()))),
                 }
             }
@@ -56,7 +54,7 @@ impl Renderer {
                     (_, false) => Value::dict(named.into_iter().map(|(k, v)| (Value::Str(k), v)).collect()),
                     _ => Value::tuple(positional),
                 };
-                format::percent(&text, &args, self.limits.length).map(Value::str)
+                format::percent(&text, &args, &self.meter).map(Value::str)
             }
             "string" | "safe" | "lower" | "upper" | "capitalize" | "title" | "trim" | "center" | "replace"
             | "indent" | "truncate" | "wordcount" | "e" | "escape" | "forceescape" | "urlencode" => {
@@ -69,7 +67,7 @@ impl Renderer {
 
     fn text_filter(&mut self, name: &str, value: &Value, args: Args) -> Evaluated<Value> {
         let text = self.print(value)?;
-        self.spend(text.len() / 16)?;
+        self.spend(text.len() / 8)?;
         match name {
             "trim" => {
                 let [characters] = args.bind(name, ["chars"])?;
@@ -79,7 +77,9 @@ impl Renderer {
             }
             "center" => {
                 let [width] = args.bind(name, ["width"])?;
-                let width = width.and_then(|width| width.index()).unwrap_or(80).clamp(0, 1 << 20) as usize;
+                let width = width.and_then(|width| width.index()).unwrap_or(80);
+                let width = usize::try_from(width.max(0)).unwrap_or(usize::MAX);
+                self.fits(width)?;
                 Ok(Value::str(strings::center(&text, width, ' ')))
             }
             "replace" => {
@@ -90,10 +90,18 @@ impl Renderer {
                 self.replaced(&text, &old, &new, count.as_ref())
             }
             "indent" => self.indented(&text, args),
-            "truncate" => truncated(&text, args).map(Value::str),
+            "truncate" => {
+                let text = truncated(&text, args)?;
+                self.fits(text.len())?;
+                Ok(Value::str(text))
+            }
             _ => {
                 let [] = args.bind(name, [])?;
-                Ok(match name {
+                // What these write is at most six times as long.
+                if ["e", "escape", "forceescape", "urlencode"].contains(&name) {
+                    self.grows(text.len(), text.len().saturating_mul(6))?;
+                }
+                let made = match name {
                     "lower" => Value::str(text.to_lowercase()),
                     "upper" => Value::str(text.to_uppercase()),
                     "capitalize" => Value::str(strings::capitalize(&text)),
@@ -103,9 +111,16 @@ impl Renderer {
                         Value::Int(words.filter(|word| !word.is_empty()).count() as i128)
                     }
                     "e" | "escape" | "forceescape" => Value::str(escaped(&text)),
-                    "urlencode" => Value::str(url_encoded(&text)),
+                    "urlencode" => {
+                        self.spend(text.len() / 2)?;
+                        Value::str(url_encoded(&text))
+                    }
                     _ => Value::Str(text),
-                })
+                };
+                if let Value::Str(made) = &made {
+                    self.fits(made.len())?;
+                }
+                Ok(made)
             }
         }
     }
@@ -115,11 +130,11 @@ impl Renderer {
         let (first, blank) = (first.is_some_and(|f| f.truth()), blank.is_some_and(|b| b.truth()));
         let step = match width {
             Some(Value::Str(step)) => step.to_string(),
-            Some(width) => " ".repeat(width.index().ok_or("indent needs a number or a text")?.clamp(0, 1000) as usize),
+            Some(width) => self.spaces(width.index().ok_or("indent needs a number or a text")?)?,
             None => "    ".to_owned(),
         };
         let lines = format!("{text}\n");
-        self.fits(text.len() + lines.matches('\n').count() * step.len())?;
+        self.fits(text.len().saturating_add(lines.matches('\n').count().saturating_mul(step.len())))?;
         // Behind the last line break stands no line.
         let lines = lines.strip_suffix('\n').unwrap_or(&lines).split('\n');
         let mut out = String::new();
@@ -135,6 +150,13 @@ impl Renderer {
         Ok(Value::str(out))
     }
 
+    /// Spaces, none where `width` is negative.
+    fn spaces(&self, width: i128) -> Evaluated<String> {
+        let width = usize::try_from(width.max(0)).unwrap_or(usize::MAX);
+        self.fits(width)?;
+        Ok(" ".repeat(width))
+    }
+
     fn dumped(&self, value: &Value, args: Args) -> Evaluated<String> {
         let names = ["ensure_ascii", "indent", "separators", "sort_keys"];
         let [ascii, indent, separators, sort_keys] = args.bind("tojson", names)?;
@@ -143,18 +165,18 @@ impl Renderer {
             Some(Value::Str(step)) => Some(step.to_string()),
             Some(width) => {
                 let width = width.index().ok_or("tojson: indent must be a number, a text or none")?;
-                Some(" ".repeat(width.clamp(0, 1000) as usize))
+                Some(self.spaces(width)?)
             }
         };
         let (item_separator, key_separator) = match separators {
             None | Some(Value::None) => (if indent.is_some() { "," } else { ", " }.to_owned(), ": ".to_owned()),
-            Some(separators) => match separators.items()?.as_slice() {
+            Some(separators) => match separators.items(&self.meter)?.as_slice() {
                 [Value::Str(item), Value::Str(key)] => (item.to_string(), key.to_string()),
                 _ => return Err("tojson: separators must be two texts".into()),
             },
         };
         let (ascii, sort_keys) = (ascii.is_some_and(|a| a.truth()), sort_keys.is_some_and(|s| s.truth()));
-        let dump = Dump { ascii, indent, item_separator, key_separator, sort_keys, most: self.limits.length };
+        let dump = Dump { ascii, indent, item_separator, key_separator, sort_keys, meter: &self.meter };
         dump.text(value)
     }
 }
@@ -236,7 +258,7 @@ fn truncated(text: &str, args: Args) -> Evaluated<String> {
     if length < tail {
         return Err(format!("expected length >= {tail}, got {length}"));
     }
-    if (text.chars().count() as i128) <= length + leeway {
+    if (text.chars().count() as i128) <= length.saturating_add(leeway) {
         return Ok(text.to_owned());
     }
     let kept: String = text.chars().take((length - tail) as usize).collect();

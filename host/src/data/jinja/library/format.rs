@@ -2,7 +2,11 @@
 
 use crate::data::jinja::eval::Args;
 use crate::data::jinja::value::Value;
-use crate::data::jinja::{Evaluated, number};
+use crate::data::jinja::{Evaluated, Meter, number};
+
+/// The widest field and the most digits. Rust's own formatting panics beyond 65,535.
+const WIDEST: usize = 60_000;
+const TOO_WIDE: &str = "a format is too wide: more than 60000 characters";
 
 /// How a value is written: the parts of a format specification.
 #[derive(Default)]
@@ -97,7 +101,11 @@ impl Spec {
 ///
 /// # Errors
 /// As Python: too few or too many arguments, or one of another type.
-pub fn percent(text: &str, args: &Value, most: usize) -> Evaluated<String> {
+pub fn percent(text: &str, args: &Value, meter: &Meter) -> Evaluated<String> {
+    meter.fits(text.len())?;
+    if let Value::Tuple(items) = args {
+        meter.list(items.len())?;
+    }
     let several = match args {
         Value::Tuple(items) => items.to_vec(),
         one => vec![one.clone()],
@@ -136,9 +144,9 @@ pub fn percent(text: &str, args: &Value, most: usize) -> Evaluated<String> {
                 return Ok(Some(value.index().ok_or("* wants int")?));
             }
             let length = rest.bytes().take_while(u8::is_ascii_digit).count();
-            let digits = rest[..length].parse().ok();
+            let digits = &rest[..length];
             *rest = &rest[length..];
-            Ok(digits)
+            if digits.is_empty() { Ok(None) } else { digits.parse().map(Some).map_err(|_| TOO_WIDE.to_owned()) }
         };
         if let Some(width) = number(&mut rest)? {
             if width < 0 {
@@ -153,9 +161,10 @@ pub fn percent(text: &str, args: &Value, most: usize) -> Evaluated<String> {
         rest = rest.trim_start_matches(['h', 'l', 'L']);
         let kind = rest.chars().next().ok_or("incomplete format")?;
         rest = &rest[kind.len_utf8()..];
-        if spec.width.max(spec.precision.unwrap_or(0)) > most.min(100_000) {
-            return Err("a format is too wide".into());
+        if spec.width.max(spec.precision.unwrap_or(0)) > WIDEST {
+            return Err(TOO_WIDE.into());
         }
+        meter.spend(1)?;
         if kind == '%' {
             out.push('%');
             continue;
@@ -165,14 +174,13 @@ pub fn percent(text: &str, args: &Value, most: usize) -> Evaluated<String> {
                 if !matches!(args, Value::Dict(_)) {
                     return Err("format requires a mapping".into());
                 }
-                args.get(&Value::str(key)).ok_or_else(|| format!("the format's key '{key}' is missing"))?
+                args.get(&Value::str(key), meter)?.ok_or_else(|| format!("the format's key '{key}' is missing"))?
             }
             None => given.next().ok_or("not enough arguments for format string")?,
         };
-        out.push_str(&one_percent(&spec, kind, &value, most)?);
-        if out.len() > most {
-            return Err("a formatted text is too long".into());
-        }
+        let part = one_percent(&spec, kind, &value, meter)?;
+        meter.grows(out.len() + part.len(), part.len())?;
+        out.push_str(&part);
     }
     // A single argument that is a mapping or a list is not missed where the format takes none.
     let single = !matches!(args, Value::Tuple(_));
@@ -184,7 +192,7 @@ pub fn percent(text: &str, args: &Value, most: usize) -> Evaluated<String> {
     Ok(out)
 }
 
-fn one_percent(spec: &Spec, kind: char, value: &Value, most: usize) -> Evaluated<String> {
+fn one_percent(spec: &Spec, kind: char, value: &Value, meter: &Meter) -> Evaluated<String> {
     let plain = || Spec {
         fill: None,
         align: if spec.align == Some('<') { Some('<') } else { Some('>') },
@@ -193,9 +201,9 @@ fn one_percent(spec: &Spec, kind: char, value: &Value, most: usize) -> Evaluated
         ..Spec::default()
     };
     match kind {
-        's' => Ok(plain().string(&value.print(most)?)),
-        'r' => Ok(plain().string(&value.repr(most)?)),
-        'a' => Ok(plain().string(&ascii(&value.repr(most)?))),
+        's' => Ok(plain().string(&value.print(meter)?)),
+        'r' => Ok(plain().string(&value.repr(meter)?)),
+        'a' => Ok(plain().string(&ascii(&value.repr(meter)?))),
         'd' | 'i' | 'u' => match value {
             Value::Float(number) if number.is_finite() => spec.integer(number.trunc() as i128, 'd'),
             Value::BigInt(digits) => Ok(plain().string(digits)),
@@ -237,12 +245,13 @@ fn ascii(text: &str) -> String {
 ///
 /// # Errors
 /// As Python: a field that is not given, a format that does not fit, a brace alone.
-pub fn braces(text: &str, args: &Args, most: usize) -> Evaluated<String> {
+pub fn braces(text: &str, args: &Args, meter: &Meter) -> Evaluated<String> {
     let mut next = 0;
-    fields(text, args, &mut next, most, 2)
+    fields(text, args, &mut next, meter, 2)
 }
 
-fn fields(text: &str, args: &Args, next: &mut usize, most: usize, depth: usize) -> Evaluated<String> {
+fn fields(text: &str, args: &Args, next: &mut usize, meter: &Meter, depth: usize) -> Evaluated<String> {
+    meter.spend(text.len() / 8)?;
     let (mut out, mut rest) = (String::new(), text);
     while let Some(at) = rest.find(['{', '}']) {
         out.push_str(&rest[..at]);
@@ -266,26 +275,26 @@ fn fields(text: &str, args: &Args, next: &mut usize, most: usize, depth: usize) 
         rest = &rest[end + 1..];
         let (field, spec) = field.split_once(':').unwrap_or((field, ""));
         let (name, conversion) = field.split_once('!').unwrap_or((field, ""));
-        let value = lookup(name, args, next)?;
+        let value = lookup(name, args, next, meter)?;
         let spec =
-            if spec.contains('{') && depth > 0 { fields(spec, args, next, most, depth - 1)? } else { spec.to_owned() };
+            if spec.contains('{') && depth > 0 { fields(spec, args, next, meter, depth - 1)? } else { spec.to_owned() };
         let value = match conversion {
             "" => value,
-            "s" => Value::Str(value.print(most)?),
-            "r" => Value::str(value.repr(most)?),
-            "a" => Value::str(ascii(&value.repr(most)?)),
+            "s" => Value::Str(value.print(meter)?),
+            "r" => Value::str(value.repr(meter)?),
+            "a" => Value::str(ascii(&value.repr(meter)?)),
             other => return Err(format!("Unknown conversion specifier '{other}'")),
         };
-        out.push_str(&formatted(&value, &spec, most)?);
-        if out.len() > most {
-            return Err("a formatted text is too long".into());
-        }
+        let part = formatted(&value, &spec, meter)?;
+        meter.grows(out.len() + part.len(), part.len())?;
+        out.push_str(&part);
     }
     out.push_str(rest);
     Ok(out)
 }
 
-fn lookup(name: &str, args: &Args, next: &mut usize) -> Evaluated<Value> {
+fn lookup(name: &str, args: &Args, next: &mut usize, meter: &Meter) -> Evaluated<Value> {
+    meter.spend(1 + args.named.len() / 8 + name.len() / 8)?;
     let end = name.find(['.', '[']).unwrap_or(name.len());
     let (first, mut path) = name.split_at(end);
     let mut value = if let Ok(index) = first.parse::<usize>() {
@@ -307,8 +316,8 @@ fn lookup(name: &str, args: &Args, next: &mut usize) -> Evaluated<Value> {
             (Value::List(items) | Value::Tuple(items), Some(index)) => {
                 crate::data::jinja::operators::at(items.len(), index).map(|place| items[place].clone())
             }
-            (value, Some(index)) => value.get(&Value::Int(index)),
-            (value, None) => value.get(&Value::str(key)),
+            (value, Some(index)) => value.get(&Value::Int(index), meter)?,
+            (value, None) => value.get(&Value::str(key), meter)?,
         };
         value = found.ok_or_else(|| format!("'{key}' is not there"))?;
         path = after;
@@ -316,14 +325,18 @@ fn lookup(name: &str, args: &Args, next: &mut usize) -> Evaluated<Value> {
     Ok(value)
 }
 
-fn formatted(value: &Value, spec: &str, most: usize) -> Evaluated<String> {
+fn formatted(value: &Value, spec: &str, meter: &Meter) -> Evaluated<String> {
     value.defined()?;
     if spec.is_empty() {
-        return value.print(most).map(|text| text.to_string());
+        return value.print(meter).map(|text| text.to_string());
     }
+    meter.spend(spec.len() / 8)?;
     let spec = parse_spec(spec)?;
-    if spec.width.max(spec.precision.unwrap_or(0)) > most.min(100_000) {
-        return Err("a format is too wide".into());
+    if spec.width.max(spec.precision.unwrap_or(0)) > WIDEST {
+        return Err(TOO_WIDE.into());
+    }
+    if let Value::Str(text) = value {
+        meter.fits(text.len())?;
     }
     let unknown = |kind: char| format!("Unknown format code '{kind}' for object of type '{}'", value.kind());
     match (value, spec.kind) {
@@ -378,7 +391,8 @@ fn parse_spec(text: &str) -> Evaluated<Spec> {
         while let Some(digit) = rest.next_if(char::is_ascii_digit) {
             text.push(digit);
         }
-        text.parse::<usize>().ok()
+        // What does not fit is too wide in any case.
+        if text.is_empty() { None } else { Some(text.parse().unwrap_or(usize::MAX)) }
     };
     spec.width = digits(&mut rest).unwrap_or(0);
     spec.group = rest.next_if(|c| [',', '_'].contains(c));

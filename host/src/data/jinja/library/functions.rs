@@ -3,11 +3,11 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
-use crate::data::jinja::Evaluated;
 use crate::data::jinja::eval::Args;
 use crate::data::jinja::library::sequences::range;
 use crate::data::jinja::render::Renderer;
-use crate::data::jinja::value::{Callable, Dict, HOLDER, Value, insert};
+use crate::data::jinja::value::{Callable, Dict, HOLDER, Value, insert, nested};
+use crate::data::jinja::{Evaluated, Meter};
 
 /// Why the date is refused, and what to do.
 pub const NO_CLOCK: &str = "the template prints today's date (strftime_now), which must not be part of the data: the same rows would \
@@ -50,27 +50,31 @@ impl Renderer {
             "raise_exception" => {
                 let [message] = args.bind(name, ["message"])?;
                 let message = message.ok_or("raise_exception needs a message")?;
-                Err(self.print(&message)?.to_string())
+                let message = self.print(&message)?;
+                if message.trim().is_empty() {
+                    return Err("the template raises an exception without a message".into());
+                }
+                Err(message.to_string())
             }
             "range" => {
                 let range = range(args.positional(name, 1, 3)?)?;
                 self.spend(range.length()?)?;
                 Ok(range)
             }
-            "dict" => Ok(Value::dict(dict(args)?)),
+            "dict" => Ok(Value::dict(dict(args, &self.meter)?)),
             "dict.fromkeys" => {
                 let [keys, value] = args.bind(name, ["iterable", "value"])?;
                 let mut dict = Dict::new();
                 for key in self.items(&keys.ok_or("fromkeys needs keys")?)? {
-                    insert(&mut dict, key, value.clone().unwrap_or(Value::None))?;
+                    insert(&mut dict, key, value.clone().unwrap_or(Value::None), &self.meter)?;
                 }
                 Ok(Value::dict(dict))
             }
             "namespace" => {
-                let dict = dict(args)?;
+                let dict = dict(args, &self.meter)?;
                 let hidden = dict.iter().find(|(name, _)| matches!(name, Value::Str(name) if name.starts_with('_')));
                 if let Some((name, _)) = hidden {
-                    let name = name.repr(1000)?;
+                    let name = name.repr(&self.meter)?;
                     return Err(format!("a namespace takes no attribute that begins with an underscore: {name}"));
                 }
                 dict.iter().try_for_each(|(_, value)| plain(value))?;
@@ -78,12 +82,14 @@ impl Renderer {
             }
             "cycler" if args.positional.is_empty() => Err("at least one item has to be provided".into()),
             "cycler" => {
-                let items = args.positional;
-                Ok(Value::Callable(Rc::new(Callable::Cycler { items, index: Cell::new(0) })))
+                Ok(Value::Callable(Rc::new(Callable::Cycler { items: nested(args.positional), index: Cell::new(0) })))
             }
             _ => {
                 let [separator] = args.bind(name, ["sep"])?;
                 let separator = separator.unwrap_or_else(|| Value::str(", "));
+                if separator.extent().0 > 0 {
+                    return Err(format!("joiner needs a text, not a {}", separator.kind()));
+                }
                 Ok(Value::Callable(Rc::new(Callable::Joiner { separator, used: Cell::new(false) })))
             }
         }
@@ -99,26 +105,32 @@ pub fn plain(value: &Value) -> Evaluated<()> {
 }
 
 /// `dict(mapping or pairs, **named)`.
-fn dict(args: Args) -> Evaluated<Dict> {
+fn dict(args: Args, meter: &Meter) -> Evaluated<Dict> {
     let mut dict = Dict::new();
     if args.positional.len() > 1 {
         return Err("dict expected at most 1 argument".into());
     }
     match args.positional.first() {
         None => {}
-        Some(Value::Dict(given)) => dict = given.to_vec(),
-        Some(Value::Namespace(given)) => dict = given.borrow().clone(),
+        Some(Value::Dict(given)) => {
+            meter.list(given.len())?;
+            dict = given.to_vec();
+        }
+        Some(Value::Namespace(given)) => {
+            meter.list(given.borrow().len())?;
+            dict = given.borrow().clone();
+        }
         Some(pairs) => {
-            for pair in pairs.items()? {
-                match pair.items()?.as_slice() {
-                    [key, value] => insert(&mut dict, key.clone(), value.clone())?,
+            for pair in pairs.items(meter)? {
+                match pair.items(meter)?.as_slice() {
+                    [key, value] => insert(&mut dict, key.clone(), value.clone(), meter)?,
                     _ => return Err("dict needs pairs".into()),
                 }
             }
         }
     }
     for (name, value) in args.named {
-        insert(&mut dict, Value::Str(name), value)?;
+        insert(&mut dict, Value::Str(name), value, meter)?;
     }
     Ok(dict)
 }

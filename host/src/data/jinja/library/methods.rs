@@ -3,7 +3,7 @@
 use crate::data::jinja::eval::Args;
 use crate::data::jinja::library::strings;
 use crate::data::jinja::render::Renderer;
-use crate::data::jinja::value::{Value, View};
+use crate::data::jinja::value::{Value, View, all_equal};
 use crate::data::jinja::{Evaluated, operators};
 
 /// Methods that an immutable sandbox refuses.
@@ -41,8 +41,10 @@ impl Renderer {
             Value::Loop(state) => {
                 let now = args.positional;
                 let mut before = state.changed.borrow_mut();
-                let same =
-                    before.as_ref().is_some_and(|before| Value::list(before.clone()).equals(&Value::list(now.clone())));
+                let same = match &*before {
+                    Some(before) => all_equal(before, &now, &self.meter)?,
+                    None => false,
+                };
                 *before = Some(now);
                 Ok(Value::Bool(!same))
             }
@@ -50,11 +52,13 @@ impl Renderer {
                 "get" => {
                     let mut args = args.positional(name, 1, 2)?.into_iter();
                     let key = args.next().unwrap_or(Value::None);
-                    Ok(value.get(&key).or_else(|| args.next()).unwrap_or(Value::None))
+                    Ok(value.get(&key, &self.meter)?.or_else(|| args.next()).unwrap_or(Value::None))
                 }
                 "fromkeys" => Err("fromkeys is a function of `dict`: dict.fromkeys(keys)".into()),
                 _ => {
                     args.positional(name, 0, 0)?;
+                    // Each item of `items` is a tuple of its own.
+                    self.meter.list(dict.len() * if name == "items" { 4 } else { 1 })?;
                     let pairs = dict.iter().cloned();
                     Ok(match name {
                         "copy" => value.clone(),
@@ -71,7 +75,12 @@ impl Renderer {
                 "copy" => Ok(value.clone()),
                 "count" => {
                     let args = args.positional(name, 1, 1)?;
-                    Ok(Value::Int(items.iter().filter(|item| item.equals(&args[0])).count() as i128))
+                    let mut count = 0;
+                    for item in items.iter() {
+                        self.spend(1)?;
+                        count += i128::from(item.equals(&args[0], &self.meter)?);
+                    }
+                    Ok(Value::Int(count))
                 }
                 _ => {
                     let args = args.positional(name, 1, 3)?;
@@ -79,8 +88,13 @@ impl Renderer {
                     let length = items.len() as i128;
                     let clip = |at: i128| if at < 0 { (at + length).max(0) } else { at.min(length) } as usize;
                     let (start, end) = (clip(bound(1, 0)), clip(bound(2, length)));
-                    let found = (start..end).find(|place| items[*place].equals(&args[0]));
-                    found.map(|place| Value::Int(place as i128)).ok_or_else(|| "the item is not in the list".into())
+                    for place in start..end {
+                        self.spend(1)?;
+                        if items[place].equals(&args[0], &self.meter)? {
+                            return Ok(Value::Int(place as i128));
+                        }
+                    }
+                    Err("the item is not in the list".into())
                 }
             },
             Value::Float(number) => Ok(Value::Bool(number.fract() == 0.0)),

@@ -4,7 +4,7 @@ use crate::data::jinja::eval::Args;
 use crate::data::jinja::read::ast::Comparison;
 use crate::data::jinja::render::Renderer;
 use crate::data::jinja::value::{Value, View};
-use crate::data::jinja::{Evaluated, number, operators};
+use crate::data::jinja::{Evaluated, Meter, number, operators};
 
 impl Renderer {
     pub fn test(&mut self, name: &str, value: &Value, args: Args) -> Evaluated<bool> {
@@ -21,7 +21,7 @@ impl Renderer {
         let arguments = usize::from(comparison.is_some() || ["sameas", "divisibleby"].contains(&name));
         let args = args.positional(&format!("the test '{name}'"), arguments, arguments)?;
         if let Some(comparison) = comparison {
-            return operators::compare(comparison, value, &args[0]);
+            return operators::compare(comparison, value, &args[0], &self.meter);
         }
         Ok(match name {
             "defined" => !value.is_undefined(),
@@ -62,9 +62,12 @@ impl Renderer {
                 }
                 (number::modulo(number, divisor) == Some(0)) == (name != "odd")
             }
-            "sameas" => same(value, &args[0]),
-            "lower" => is_cased(&self.print(value)?, false),
-            "upper" => is_cased(&self.print(value)?, true),
+            "sameas" => same(value, &args[0], &self.meter)?,
+            "lower" | "upper" => {
+                let text = self.print(value)?;
+                self.spend(text.len() / 8)?;
+                is_cased(&text, name == "upper")
+            }
             "escaped" => false,
             "filter" | "test" => return Err(format!("the test '{name}' is not offered in chat templates")),
             _ => return Err(format!("No test named '{name}'.")),
@@ -73,12 +76,12 @@ impl Renderer {
 }
 
 /// `is` of Python: the same object. Equal strings and small numbers are one object there.
-fn same(a: &Value, b: &Value) -> bool {
-    match (a, b) {
+fn same(a: &Value, b: &Value, meter: &Meter) -> Evaluated<bool> {
+    Ok(match (a, b) {
         (Value::List(a), Value::List(b)) | (Value::Tuple(a), Value::Tuple(b)) => std::rc::Rc::ptr_eq(a, b),
         (Value::Dict(a), Value::Dict(b)) => std::rc::Rc::ptr_eq(a, b),
-        (a, b) => a.kind() == b.kind() && a.equals(b),
-    }
+        (a, b) => a.kind() == b.kind() && a.equals(b, meter)?,
+    })
 }
 
 fn is_cased(text: &str, upper: bool) -> bool {

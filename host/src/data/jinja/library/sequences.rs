@@ -3,19 +3,19 @@
 use std::cmp::Ordering;
 use std::sync::Arc;
 
-use crate::data::jinja::Evaluated;
 use crate::data::jinja::eval::Args;
 use crate::data::jinja::read::ast::Operator;
 use crate::data::jinja::render::Renderer;
-use crate::data::jinja::value::{Value, View};
+use crate::data::jinja::value::{TEXT, Value, View, any_equals};
+use crate::data::jinja::{Evaluated, Meter};
 
 /// A stable sort by keys of one type.
 ///
 /// # Errors
 /// Keys without an order, as in Python.
-pub fn sort_by<T>(items: &mut [T], key: impl Fn(&T) -> &Value) -> Evaluated<()> {
+pub fn sort_by<T>(items: &mut [T], key: impl Fn(&T) -> &Value, meter: &Meter) -> Evaluated<()> {
     let mut failed = None;
-    items.sort_by(|a, b| match key(a).compare(key(b)) {
+    items.sort_by(|a, b| match key(a).compare(key(b), meter) {
         Ok(order) => order.unwrap_or(Ordering::Equal),
         Err(error) => {
             failed.get_or_insert(error);
@@ -53,11 +53,12 @@ impl Renderer {
                 let attribute = none_is_absent(attribute);
                 let mut out = String::new();
                 for (number, item) in self.items(&value)?.into_iter().enumerate() {
-                    out.push_str(if number == 0 { "" } else { &separator });
+                    let separator = if number == 0 { "" } else { &*separator };
+                    out.push_str(separator);
                     let item = self.lookup(item, attribute.as_ref(), None)?;
                     let item = self.print(&item)?;
                     out.push_str(&item);
-                    self.grows(out.len(), item.len())?;
+                    self.grows(out.len(), item.len() + separator.len())?;
                 }
                 Ok(Value::str(out))
             }
@@ -82,6 +83,7 @@ impl Renderer {
                     Some(_) => return Err("You can only sort by either \"key\" or \"value\"".into()),
                 };
                 let Value::Dict(dict) = &value else { return Err("dictsort needs a dict".into()) };
+                self.spend(dict.len())?;
                 let case_sensitive = truth(case_sensitive);
                 let keyed = dict.iter().map(|(key, value)| {
                     let by = if place == 0 { key } else { value };
@@ -96,8 +98,7 @@ impl Renderer {
                 let (mut seen, mut kept): (Vec<Value>, Vec<Value>) = Default::default();
                 for item in self.items(&value)? {
                     let key = folded(self.lookup(item.clone(), attribute.as_ref(), None)?, case_sensitive);
-                    self.spend(seen.len())?;
-                    if !seen.iter().any(|one| one.equals(&key)) {
+                    if !any_equals(&seen, &key, &self.meter)? {
                         seen.push(key);
                         kept.push(item);
                     }
@@ -112,7 +113,7 @@ impl Renderer {
                 for item in self.items(&value)? {
                     let key = folded(self.lookup(item.clone(), attribute.as_ref(), None)?, case_sensitive);
                     if match &best {
-                        Some((best, _)) => key.compare(best)? == Some(wanted),
+                        Some((best, _)) => key.compare(best, &self.meter)? == Some(wanted),
                         None => true,
                     } {
                         best = Some((key, item));
@@ -137,7 +138,7 @@ impl Renderer {
                 let size = positive(size, "batch")?;
                 let mut batches: Vec<Vec<Value>> = self.items(&value)?.chunks(size).map(<[Value]>::to_vec).collect();
                 if let (Some(fill), Some(last)) = (none_is_absent(fill), batches.last_mut()) {
-                    self.fits(size)?;
+                    self.meter.list(size)?;
                     last.resize(size, fill);
                 }
                 Ok(Value::iterator(batches.into_iter().map(Value::list).collect()))
@@ -145,7 +146,7 @@ impl Renderer {
             "slice" => {
                 let [slices, fill] = args.bind(name, ["slices", "fill_with"])?;
                 let (slices, fill) = (positive(slices, "slice")?, none_is_absent(fill));
-                self.fits(slices)?;
+                self.spend(slices)?;
                 let items = self.items(&value)?;
                 let (size, extra) = (items.len() / slices, items.len() % slices);
                 let mut rest = items.into_iter();
@@ -162,27 +163,43 @@ impl Renderer {
 
     fn plain_sequence(&mut self, name: &str, value: &Value) -> Evaluated<Value> {
         Ok(match (name, value) {
-            ("length" | "count", value) => Value::Int(value.length()? as i128),
+            ("length" | "count", value) => {
+                if let Value::Str(text) = value {
+                    self.spend(text.len() / TEXT)?;
+                }
+                Value::Int(value.length()? as i128)
+            }
             ("list", value) => Value::list(self.items(value)?),
             ("first", Value::Iterator(items)) => {
                 let next = items.borrow_mut().next();
                 next.unwrap_or_else(|| Value::undefined("No first item, sequence was empty.".into()))
             }
             ("first", value) => {
-                let first = self.items(value)?.into_iter().next();
+                let first = match value {
+                    Value::List(items) | Value::Tuple(items) | Value::View(_, items) => items.first().cloned(),
+                    other => self.items(other)?.into_iter().next(),
+                };
                 first.unwrap_or_else(|| Value::undefined("No first item, sequence was empty.".into()))
             }
             ("last", Value::Iterator(_)) => return Err("'generator' object is not reversible".into()),
             ("last", value) => {
-                let last = self.items(value)?.pop();
+                let last = match value {
+                    Value::List(items) | Value::Tuple(items) | Value::View(_, items) => items.last().cloned(),
+                    other => self.items(other)?.pop(),
+                };
                 last.unwrap_or_else(|| Value::undefined("No last item, sequence was empty.".into()))
             }
-            ("items", Value::Dict(dict)) => Value::iterator(
-                dict.iter().map(|(key, value)| Value::tuple(vec![key.clone(), value.clone()])).collect(),
-            ),
+            ("items", Value::Dict(dict)) => {
+                self.spend(dict.len())?;
+                let pairs = dict.iter().map(|(key, value)| Value::tuple(vec![key.clone(), value.clone()]));
+                Value::iterator(pairs.collect())
+            }
             ("items", value) if value.is_undefined() => Value::iterator(Vec::new()),
             ("items", _) => return Err("Can only get item pairs from a mapping.".into()),
-            (_, Value::Str(text)) => Value::str(text.chars().rev().collect::<String>()),
+            (_, Value::Str(text)) => {
+                self.spend(text.len() / 8)?;
+                Value::str(text.chars().rev().collect::<String>())
+            }
             (_, Value::Iterator(_)) => Value::list(self.items(value)?.into_iter().rev().collect()),
             (_, value) => Value::iterator(self.items(value)?.into_iter().rev().collect()),
         })
@@ -190,7 +207,7 @@ impl Renderer {
 
     /// Items of a value, paid for.
     pub fn items(&mut self, value: &Value) -> Evaluated<Vec<Value>> {
-        let items = value.items()?;
+        let items = value.items(&self.meter)?;
         self.spend(items.len())?;
         Ok(items)
     }
@@ -199,7 +216,10 @@ impl Renderer {
     fn lookup(&mut self, item: Value, attribute: Option<&Value>, default: Option<&Value>) -> Evaluated<Value> {
         let parts: Vec<Value> = match attribute {
             None => return Ok(item),
-            Some(Value::Str(path)) => path.split('.').map(part).collect(),
+            Some(Value::Str(path)) => {
+                self.spend(path.len() / 8)?;
+                path.split('.').map(part).collect()
+            }
             Some(other) => vec![other.clone()],
         };
         let mut item = item;
@@ -229,7 +249,7 @@ impl Renderer {
         if reverse {
             keyed.reverse();
         }
-        sort_by(&mut keyed, |(key, _)| key)?;
+        sort_by(&mut keyed, |(key, _)| key, &self.meter)?;
         if reverse {
             keyed.reverse();
         }
@@ -258,6 +278,7 @@ impl Renderer {
         }
         let Value::Str(filter) = positional.remove(0) else { return Err("map requires the name of a filter".into()) };
         for item in self.items(value)? {
+            self.spend(positional.len() + named.len())?;
             let args = Args { positional: positional.clone(), named: named.clone() };
             mapped.push(self.filter(&filter, item, args)?);
         }
@@ -287,6 +308,7 @@ impl Renderer {
             let tested = self.lookup(item.clone(), attribute.as_ref(), None)?;
             let passes = match &test {
                 Some(test) => {
+                    self.spend(positional.len() + named.len())?;
                     self.test(test, &tested, Args { positional: positional.clone(), named: named.clone() })?
                 }
                 None => tested.truth(),
@@ -312,7 +334,7 @@ impl Renderer {
             let Value::Tuple(pair) = pair else { continue };
             let key = folded(pair[0].clone(), case_sensitive);
             match groups.last_mut() {
-                Some((last, _, items)) if last.equals(&key) => items.push(pair[1].clone()),
+                Some((last, _, items)) if last.equals(&key, &self.meter)? => items.push(pair[1].clone()),
                 _ => groups.push((key, pair[0].clone(), vec![pair[1].clone()])),
             }
         }

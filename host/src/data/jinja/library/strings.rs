@@ -4,7 +4,7 @@ use crate::data::jinja::Evaluated;
 use crate::data::jinja::eval::Args;
 use crate::data::jinja::library::format;
 use crate::data::jinja::render::Renderer;
-use crate::data::jinja::value::Value;
+use crate::data::jinja::value::{TEXT, Value};
 
 /// Methods of `str` that a template finds. All but `encode` and `translate` can be called.
 pub const METHODS: &[&str] = &[
@@ -135,11 +135,13 @@ pub fn strip<'t>(text: &'t str, characters: Option<&str>, left: bool, right: boo
     if right { text.trim_end_matches(goes) } else { text }
 }
 
+/// What Python ends a line at.
+const LINE_ENDS: [char; 10] = ['\n', '\r', '\x0b', '\x0c', '\x1c', '\x1d', '\x1e', '\u{85}', '\u{2028}', '\u{2029}'];
+
 fn lines(text: &str, keep: bool) -> Vec<Value> {
-    let ends = ['\n', '\r', '\x0b', '\x0c', '\x1c', '\x1d', '\x1e', '\u{85}', '\u{2028}', '\u{2029}'];
     let (mut lines, mut rest) = (Vec::new(), text);
     while !rest.is_empty() {
-        let at = rest.find(ends).unwrap_or(rest.len());
+        let at = rest.find(LINE_ENDS).unwrap_or(rest.len());
         let end = if rest[at..].starts_with("\r\n") { 2 } else { rest[at..].chars().next().map_or(0, char::len_utf8) };
         lines.push(Value::str(&rest[..if keep { at + end } else { at }]));
         rest = &rest[at + end..];
@@ -234,19 +236,20 @@ fn part<'t>(text: &'t str, args: &[Value]) -> Evaluated<Option<(&'t str, usize)>
 impl Renderer {
     /// Calls a string's method.
     pub fn string_method(&mut self, text: &str, name: &str, args: Args) -> Evaluated<Value> {
-        self.spend(text.len() / 16)?;
+        self.spend(text.len() / 8)?;
         match name {
             "encode" | "translate" => return Err(format!("str.{name} is not offered in chat templates")),
-            "format" => return format::braces(text, &args, self.limits.length).map(Value::str),
+            "format" => return format::braces(text, &args, &self.meter).map(Value::str),
             "format_map" => {
                 let [map] = args.bind(name, ["mapping"])?;
                 let Some(Value::Dict(dict)) = map else { return Err("format_map needs a dict".into()) };
+                self.meter.list(dict.len())?;
                 let named = dict.iter().filter_map(|(key, value)| match key {
                     Value::Str(key) => Some((key.clone(), value.clone())),
                     _ => None,
                 });
                 let args = Args { positional: Vec::new(), named: named.collect() };
-                return format::braces(text, &args, self.limits.length).map(Value::str);
+                return format::braces(text, &args, &self.meter).map(Value::str);
             }
             "split" | "rsplit" => {
                 let [separator, most] = args.bind(name, ["sep", "maxsplit"])?;
@@ -258,15 +261,25 @@ impl Renderer {
                     return Err("empty separator".into());
                 }
                 let most = most.as_ref().map(count).transpose()?.and_then(|most| usize::try_from(most).ok());
+                // Each part is a text of its own.
+                let parts = match separator {
+                    Some(separator) => text.matches(separator).count(),
+                    None => text.matches(is_space).count(),
+                };
+                self.spend(parts.min(most.unwrap_or(usize::MAX)))?;
                 return Ok(Value::list(split(text, separator, most, name == "rsplit")));
             }
             "splitlines" => {
                 let [keep] = args.bind(name, ["keepends"])?;
+                self.spend(text.matches(LINE_ENDS).count())?;
                 return Ok(Value::list(lines(text, keep.is_some_and(|keep| keep.truth()))));
             }
             "expandtabs" => {
                 let [size] = args.bind(name, ["tabsize"])?;
-                return expand_tabs(text, size.as_ref().map_or(Ok(8), count)?).map(Value::str);
+                let size = size.as_ref().map_or(Ok(8), count)?;
+                let size = usize::try_from(size.max(0)).unwrap_or(usize::MAX);
+                self.fits(text.len().saturating_add(text.matches('\t').count().saturating_mul(size)))?;
+                return Ok(Value::str(expand_tabs(text, size)));
             }
             _ => {}
         }
@@ -288,11 +301,15 @@ impl Renderer {
             "startswith" | "endswith" => {
                 let Some((part, _)) = part(text, &args)? else { return Ok(Value::Bool(false)) };
                 let several = match &args[0] {
-                    Value::Tuple(several) => several.to_vec(),
+                    Value::Tuple(several) => {
+                        self.meter.list(several.len())?;
+                        several.to_vec()
+                    }
                     one => vec![one.clone()],
                 };
                 for affix in &several {
                     let affix = string(affix)?;
+                    self.spend(affix.len() / TEXT)?;
                     if if name == "startswith" { part.starts_with(affix) } else { part.ends_with(affix) } {
                         return Ok(Value::Bool(true));
                     }
@@ -323,26 +340,35 @@ impl Renderer {
             "removeprefix" => Ok(Value::str(text.strip_prefix(string(&args[0])?).unwrap_or(text))),
             "removesuffix" => Ok(Value::str(text.strip_suffix(string(&args[0])?).unwrap_or(text))),
             "join" => {
-                let items = args[0].items()?;
+                let items = args[0].items(&self.meter)?;
                 let mut out = String::new();
                 for (number, item) in items.iter().enumerate() {
-                    out.push_str(if number == 0 { "" } else { text });
+                    let separator = if number == 0 { "" } else { text };
+                    out.push_str(separator);
                     let Value::Str(item) = item else {
                         return Err(format!("sequence item {number}: expected str instance, {} found", item.kind()));
                     };
                     out.push_str(item);
-                    self.grows(out.len(), item.len())?;
+                    self.spend(1)?;
+                    self.grows(out.len(), item.len() + separator.len())?;
                 }
                 Ok(Value::str(out))
             }
-            _ => Ok(plain(text, name)),
+            _ => {
+                let made = plain(text, name);
+                if let Value::Str(made) = &made {
+                    self.fits(made.len())?;
+                }
+                Ok(made)
+            }
         }
     }
 
     pub fn replaced(&mut self, text: &str, old: &str, new: &str, most: Option<&Value>) -> Evaluated<Value> {
-        let found = text.matches(old).count();
-        self.fits(text.len() + found.saturating_mul(new.len()))?;
         let most = most.map(count).transpose()?.and_then(|most| usize::try_from(most).ok());
+        let found = text.matches(old).count().min(most.unwrap_or(usize::MAX));
+        self.fits(text.len().saturating_add(found.saturating_mul(new.len())))?;
+        self.spend(found)?;
         Ok(Value::str(match most {
             Some(most) => text.replacen(old, new, most),
             None => text.replace(old, new),
@@ -389,8 +415,7 @@ fn search(text: &str, name: &str, args: &[Value]) -> Evaluated<Value> {
     }
 }
 
-fn expand_tabs(text: &str, size: i128) -> Evaluated<String> {
-    let size = usize::try_from(size.clamp(0, 1000)).unwrap_or(8);
+fn expand_tabs(text: &str, size: usize) -> String {
     let (mut out, mut column) = (String::new(), 0);
     for character in text.chars() {
         match character {
@@ -409,7 +434,7 @@ fn expand_tabs(text: &str, size: i128) -> Evaluated<String> {
             }
         }
     }
-    Ok(out)
+    out
 }
 
 /// Methods without arguments.

@@ -67,6 +67,10 @@ pub struct Macro {
     pub name: Arc<str>,
     pub parameters: Vec<(Arc<str>, Option<Expr>)>,
     pub body: Body,
+    /// Whether the body reads `varargs`, and so takes more positional arguments than it names.
+    pub reads_varargs: bool,
+    /// Whether the body reads `kwargs`, and so takes other keywords than it names.
+    pub reads_kwargs: bool,
 }
 
 /// What is assigned to.

@@ -92,7 +92,8 @@ impl Parser {
                 _ => break,
             };
             self.step();
-            self.link(&mut links.len())?;
+            let mut linked = links.len();
+            self.link(&mut linked)?;
             links.push((comparison, self.sum()?));
         }
         Ok(if links.is_empty() { first } else { Expr::Compare(Box::new(first), links) })
@@ -164,6 +165,8 @@ impl Parser {
                 "false" | "False" => Expr::Bool(false),
                 "none" | "None" => Expr::None,
                 name => {
+                    self.reads_varargs |= name == "varargs";
+                    self.reads_kwargs |= name == "kwargs";
                     self.names.push(name.into());
                     Expr::Name(name.into())
                 }
@@ -228,7 +231,7 @@ impl Parser {
 
     fn postfix(&mut self, mut value: Expr) -> Parse<Expr> {
         let mut links = 0;
-        loop {
+        while [".", "[", "("].iter().any(|operator| self.is_op(operator)) {
             self.link(&mut links)?;
             value = match self.kind() {
                 Kind::Op(".") => {
@@ -261,10 +264,10 @@ impl Parser {
                     let index = if several { Expr::Tuple(items) } else { items.remove(0) };
                     Expr::Item(Box::new(value), Box::new(index))
                 }
-                Kind::Op("(") => self.call(value)?,
-                _ => return Ok(value),
+                _ => self.call(value)?,
             };
         }
+        Ok(value)
     }
 
     fn subscript(&mut self) -> Parse<Expr> {
@@ -298,18 +301,17 @@ impl Parser {
 
     fn filtered(&mut self, mut value: Expr) -> Parse<Expr> {
         let mut links = 0;
-        loop {
+        while self.is_op("|") || self.is_name("is") || self.is_op("(") {
             self.link(&mut links)?;
             value = if self.skip_op("|") {
                 Expr::Filter(Box::new(value), Box::new(self.filter()?))
             } else if self.skip_name("is") {
                 self.test(value)?
-            } else if self.is_op("(") {
-                self.call(value)?
             } else {
-                return Ok(value);
+                self.call(value)?
             };
         }
+        Ok(value)
     }
 
     fn test(&mut self, value: Expr) -> Parse<Expr> {

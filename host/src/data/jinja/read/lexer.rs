@@ -3,6 +3,8 @@
 
 use crate::data::jinja::Error;
 use crate::data::jinja::library::strings::is_space;
+use crate::data::jinja::read::mark;
+use crate::data::jinja::render::MARKS;
 
 #[derive(Clone, Debug, PartialEq)]
 pub enum Kind {
@@ -31,6 +33,11 @@ const OPERATORS: [&str; 26] = [
     ":", "|", ",", ";",
 ];
 
+/// The longest template. Published ones have up to some 50,000 bytes.
+const LONGEST: usize = 1 << 20;
+/// The most digits of a number, by Python's own limit.
+const DIGITS: usize = 4300;
+
 struct Lexer<'a> {
     source: &'a str,
     at: usize,
@@ -43,6 +50,10 @@ struct Lexer<'a> {
 /// # Errors
 /// A tag, comment or string that does not end, or a character that no token begins with.
 pub fn tokens(source: &str) -> Result<Vec<Token>, Error> {
+    if source.len() > LONGEST {
+        let what = format!("it has {} bytes, and {LONGEST} are the limit of a template", source.len());
+        return Err(Error::new(what, 1));
+    }
     let mut source = source.replace("\r\n", "\n").replace('\r', "\n");
     if source.ends_with('\n') {
         source.pop();
@@ -63,7 +74,7 @@ impl<'a> Lexer<'a> {
     }
 
     fn fail<T>(&self, what: impl Into<String>) -> Result<T, Error> {
-        Err(Error { what: what.into(), line: self.line })
+        Err(Error::new(what.into(), self.line))
     }
 
     fn advance(&mut self, length: usize) {
@@ -81,7 +92,9 @@ impl<'a> Lexer<'a> {
     /// Text up to the next tag, and that tag. False at the end.
     fn text(&mut self) -> Result<bool, Error> {
         let rest = self.rest();
-        let opening = ["{{", "{%", "{#"].iter().filter_map(|tag| rest.find(tag)).min();
+        // One pass: a search for each of the three would read a long template again at each tag.
+        let is_tag = |at: &usize| matches!(rest.as_bytes().get(at + 1), Some(b'{' | b'%' | b'#'));
+        let opening = rest.match_indices('{').map(|(at, _)| at).find(is_tag);
         let Some(length) = opening else {
             if !rest.is_empty() {
                 self.push(Kind::Text(rest.to_owned()));
@@ -250,6 +263,9 @@ impl<'a> Lexer<'a> {
             }
         }
         let text: String = rest[..length].chars().filter(|c| *c != '_').collect();
+        if text.len() > DIGITS {
+            return self.fail(format!("a number has more than {DIGITS} digits"));
+        }
         if float {
             self.push(Kind::Float(text.parse().unwrap_or(f64::NAN)));
         } else if text.len() > 1 && text.starts_with('0') && !text.trim_start_matches('0').is_empty() {
@@ -268,6 +284,9 @@ impl<'a> Lexer<'a> {
             at += character.len_utf8();
             match character {
                 character if character == quote => {
+                    if let Some(at) = text.find(MARKS) {
+                        return Err(mark(text[at..].chars().next().unwrap_or_default(), self.line));
+                    }
                     self.push(Kind::Str(text));
                     self.advance(1 + at);
                     return Ok(());

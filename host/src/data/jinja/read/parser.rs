@@ -6,10 +6,12 @@ use crate::data::jinja::Error;
 use crate::data::jinja::read::ast::{Arguments, Body, Expr, Filter, For, Macro, Statement, Target};
 use crate::data::jinja::read::lexer::{Kind, Token};
 
-/// Statements and expressions nested deeper than this are refused.
-const DEPTH: usize = 100;
-/// Operators, filters, calls or lookups in one chain.
+/// Statements and expressions nested deeper than this are refused: reading them takes the thread's stack.
+const DEPTH: usize = 80;
+/// Operators, filters, calls or lookups in one chain. Rendering a longer one would nest too deep.
 const CHAIN: usize = 200;
+/// The height of the tree of one expression, which chains within chains make high. Dropping it takes the thread's stack.
+const HEIGHT: usize = 2000;
 
 /// What a template is made of.
 pub struct Parsed {
@@ -24,7 +26,13 @@ pub struct Parser {
     tokens: Vec<Token>,
     at: usize,
     depth: usize,
+    /// Links of chains at this depth, and the largest height of what is nested below it.
+    links: usize,
+    below: usize,
     loops: usize,
+    /// Whether `varargs` and `kwargs` are read so far in this macro.
+    pub reads_varargs: bool,
+    pub reads_kwargs: bool,
     pub names: Vec<Arc<str>>,
     marks: bool,
 }
@@ -34,7 +42,18 @@ pub type Parse<T> = Result<T, Error>;
 /// # Errors
 /// A template that jinja2 would not accept, or that uses what is not offered (`include`, `import`, `block`).
 pub fn parse(tokens: Vec<Token>) -> Parse<Parsed> {
-    let mut parser = Parser { tokens, at: 0, depth: 0, loops: 0, names: Vec::new(), marks: false };
+    let mut parser = Parser {
+        tokens,
+        at: 0,
+        depth: 0,
+        links: 0,
+        below: 0,
+        loops: 0,
+        reads_varargs: false,
+        reads_kwargs: false,
+        names: Vec::new(),
+        marks: false,
+    };
     let body = parser.body(&[])?;
     Ok(Parsed { body, names: parser.names, marks: parser.marks })
 }
@@ -57,7 +76,7 @@ impl Parser {
     }
 
     pub fn fail<T>(&self, what: impl Into<String>) -> Parse<T> {
-        Err(Error { what: what.into(), line: self.line() })
+        Err(Error::new(what.into(), self.line()))
     }
 
     pub fn unexpected<T>(&self, wanted: &str) -> Parse<T> {
@@ -109,18 +128,28 @@ impl Parser {
     /// Runs `inner` one level deeper.
     pub fn deeper<T>(&mut self, inner: impl FnOnce(&mut Parser) -> Parse<T>) -> Parse<T> {
         if self.depth >= DEPTH {
-            return self.fail(format!("nested deeper than {DEPTH} levels"));
+            return self.fail(format!("nested deeper than {DEPTH} levels, the limit of a template"));
         }
         self.depth += 1;
+        let (links, below) = (std::mem::take(&mut self.links), std::mem::take(&mut self.below));
         let result = inner(self);
         self.depth -= 1;
+        let height = 1 + self.links + self.below;
+        (self.links, self.below) = (links, below.max(height));
+        if height > HEIGHT && result.is_ok() {
+            return self.fail(format!("an expression nests more than {HEIGHT} operations, the limit of a template"));
+        }
         result
     }
 
     /// Counts a link of a chain.
-    pub fn link(&self, links: &mut usize) -> Parse<()> {
+    pub fn link(&mut self, links: &mut usize) -> Parse<()> {
         *links += 1;
-        if *links > CHAIN { self.fail(format!("more than {CHAIN} operations in one expression")) } else { Ok(()) }
+        self.links += 1;
+        if *links > CHAIN {
+            return self.fail(format!("more than {CHAIN} operations in one expression, the limit of a template"));
+        }
+        Ok(())
     }
 
     /// Statements up to a tag of one of these names, which is not taken; up to the end where there are none.
@@ -288,8 +317,7 @@ impl Parser {
     fn macro_definition(&mut self) -> Parse<Statement> {
         let name = self.name()?;
         let parameters = self.parameters()?;
-        let body = self.outside_loops(|parser| parser.closed("endmacro"))?;
-        Ok(Statement::Macro(Arc::new(Macro { name, parameters, body })))
+        Ok(Statement::Macro(self.macro_body(name, parameters, "endmacro")?))
     }
 
     fn call_block(&mut self, line: usize) -> Parse<Statement> {
@@ -298,15 +326,25 @@ impl Parser {
         if !matches!(call, Expr::Call(..)) {
             return self.fail("`call` needs a call, such as `{% call name() %}`");
         }
-        let body = self.outside_loops(|parser| parser.closed("endcall"))?;
-        Ok(Statement::CallBlock { call, caller: Arc::new(Macro { name: "caller".into(), parameters, body }), line })
+        let caller = self.macro_body("caller".into(), parameters, "endcall")?;
+        Ok(Statement::CallBlock { call, caller, line })
     }
 
-    fn outside_loops<T>(&mut self, inner: impl FnOnce(&mut Parser) -> Parse<T>) -> Parse<T> {
+    /// The body of a macro or a call block: no loop around it is its own.
+    fn macro_body(
+        &mut self,
+        name: Arc<str>,
+        parameters: Vec<(Arc<str>, Option<Expr>)>,
+        end: &str,
+    ) -> Parse<Arc<Macro>> {
         let loops = std::mem::take(&mut self.loops);
-        let result = inner(self);
+        let (varargs, kwargs) = (std::mem::take(&mut self.reads_varargs), std::mem::take(&mut self.reads_kwargs));
+        let body = self.closed(end);
+        let (reads_varargs, reads_kwargs) = (self.reads_varargs, self.reads_kwargs);
         self.loops = loops;
-        result
+        // What a macro within reads, the one around it reads too.
+        (self.reads_varargs, self.reads_kwargs) = (reads_varargs || varargs, reads_kwargs || kwargs);
+        Ok(Arc::new(Macro { name, parameters, body: body?, reads_varargs, reads_kwargs }))
     }
 
     fn parameters(&mut self) -> Parse<Vec<(Arc<str>, Option<Expr>)>> {
@@ -321,7 +359,7 @@ impl Parser {
             }
             let name = self.name()?;
             let default = if self.skip_op("=") { Some(self.expression()?) } else { None };
-            if default.is_none() && parameters.iter().any(|(_, default)| default.is_some()) {
+            if default.is_none() && parameters.last().is_some_and(|(_, default)| default.is_some()) {
                 return self.fail("a parameter without a default follows one with a default");
             }
             parameters.push((name, default));
@@ -334,7 +372,8 @@ impl Parser {
     pub fn filters(&mut self, inline: bool) -> Parse<Vec<Filter>> {
         let (mut filters, mut inline) = (Vec::new(), inline);
         while inline || self.is_op("|") {
-            self.link(&mut filters.len())?;
+            let mut links = filters.len();
+            self.link(&mut links)?;
             if !inline {
                 self.step();
             }

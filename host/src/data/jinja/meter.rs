@@ -1,0 +1,97 @@
+//! What a render may use up, and what it has used. Work is counted where it is done, also inside one filter or comparison, so that
+//! no single expression takes long.
+
+use std::cell::Cell;
+
+use super::Evaluated;
+use super::value::TEXT;
+
+/// What a render may use up.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Nodes evaluated, items and characters copied or compared, in total.
+    pub work: usize,
+    /// Nested statements, expressions and calls.
+    pub depth: usize,
+    /// Bytes of any one text, and size of any one value.
+    pub length: usize,
+}
+
+/// The work that a render may take whatever its input: some 30 times what the longest known templates take for a short
+/// conversation, and a second in a build without optimisation.
+const BASE: usize = 2_000_000;
+/// More work for each value and each [`TEXT`] bytes of the input. A template takes some 10 to 100 for each, and more where it looks
+/// through all other messages at each message.
+const PER_VALUE: usize = 1000;
+
+impl Limits {
+    /// For an input of `size` values; a text counts as one for each [`TEXT`] bytes.
+    pub fn for_input(size: usize) -> Limits {
+        Limits {
+            work: size.saturating_mul(PER_VALUE).saturating_add(BASE),
+            // Python's own limit of 1000 frames stops jinja2 at about the same depth.
+            depth: 250,
+            // A text that is all of the input, each byte written as `\\uXXXX`, and 16 MB more.
+            length: size.saturating_mul(6 * TEXT).saturating_add(1 << 24),
+        }
+    }
+}
+
+/// The end of an error that names a limit.
+pub const REMEDY: &str = "; correct the template, or give another one";
+
+/// Counts the work of a render.
+pub struct Meter {
+    pub limits: Limits,
+    work: Cell<usize>,
+}
+
+impl Meter {
+    pub fn new(limits: Limits) -> Meter {
+        Meter { limits, work: Cell::new(0) }
+    }
+
+    /// Counts work.
+    ///
+    /// # Errors
+    /// More than the limit.
+    pub fn spend(&self, work: usize) -> Evaluated<()> {
+        let done = self.work.get().saturating_add(work);
+        self.work.set(done);
+        if done > self.limits.work {
+            return Err(format!(
+                "the template takes more than {} steps, the limit for an input of this size: it does not end, or does far more than \
+                 write a conversation{REMEDY}",
+                self.limits.work
+            ));
+        }
+        Ok(())
+    }
+
+    /// Refuses what is longer than a text may be, and counts its making as work.
+    pub fn fits(&self, length: usize) -> Evaluated<()> {
+        self.grows(length, length)
+    }
+
+    /// [`Meter::fits`] for what is made longer by `more`, without a copy of the rest.
+    pub fn grows(&self, length: usize, more: usize) -> Evaluated<()> {
+        if length > self.limits.length {
+            let most = self.limits.length;
+            return Err(format!(
+                "the template makes a text longer than {most} bytes, the limit for an input of this size{REMEDY}"
+            ));
+        }
+        self.spend(more / TEXT)
+    }
+
+    /// Counts the making of a list, which takes more memory than a text of the same length.
+    pub fn list(&self, items: usize) -> Evaluated<()> {
+        if items > self.limits.length {
+            let most = self.limits.length;
+            return Err(format!(
+                "the template makes a list of more than {most} items, the limit for an input of this size{REMEDY}"
+            ));
+        }
+        self.spend(items / 4)
+    }
+}

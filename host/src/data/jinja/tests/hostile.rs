@@ -1,0 +1,410 @@
+//! Templates that a stranger may have written to hang or kill what renders them, or that do so by accident. Each ends in time, with
+//! the text that jinja2 writes or with an error that has a name.
+
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use crate::data::jinja::{Error, Template, Value, from_json};
+
+/// The stack of a thread of Rust's standard library.
+const STACK: usize = 2 << 20;
+
+/// Reads and renders a template with a short conversation.
+pub fn render(source: &str) -> Result<String, Error> {
+    let message = |role: &str, content: &str| json!({"role": role, "content": content});
+    let messages =
+        json!([message("system", "Be brief."), message("user", "Hello, wörld"), message("assistant", "Hi.")]);
+    let tools =
+        json!([{"type": "function", "function": {"name": "f", "parameters": {"type": "object", "properties": {}}}}]);
+    let variables = vec![
+        ("messages".to_owned(), from_json(&messages)),
+        ("tools".to_owned(), from_json(&tools)),
+        ("documents".to_owned(), Value::None),
+        ("add_generation_prompt".to_owned(), Value::Bool(true)),
+        ("bos_token".to_owned(), Value::str("<s>")),
+        ("eos_token".to_owned(), Value::str("</s>")),
+    ];
+    Template::new(source)?.render(variables)
+}
+
+/// [`render`] in a thread with a small stack, and how long it took.
+pub fn render_in_thread(source: String) -> (Result<String, Error>, Duration) {
+    let work = move || {
+        let start = Instant::now();
+        (render(&source), start.elapsed())
+    };
+    let thread = std::thread::Builder::new().stack_size(STACK).spawn(work).unwrap();
+    thread.join().unwrap()
+}
+
+/// Templates that must fail, with a part of the error that names why; those with an empty part may also render.
+const FAIL: &[(&str, &str)] = &[
+    // Loops without an end.
+    ("{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}", "steps"),
+    ("{% for a in range(99999) %}{% for b in range(99999) %}x{% endfor %}{% endfor %}", "steps"),
+    ("{% for a in range(99999) %}{% set x = range(99999) %}{% endfor %}", "steps"),
+    ("{% for a in range(99999) %}{% set x = range(99999)|list|length %}{% endfor %}", "steps"),
+    ("{% for a in range(99999) if range(99999)|list %}{% endfor %}", "steps"),
+    ("{% macro f() %}{{ f() }}{{ f() }}{% endmacro %}{{ f() }}", "deeper"),
+    ("{% macro f(n) %}{% if n %}{{ f(n - 1) }}{{ f(n - 1) }}{% endif %}{% endmacro %}{{ f(40) }}", "steps"),
+    (
+        "{% macro f() %}{{ caller() }}{% endmacro %}{% macro g() %}{% call f() %}{{ g() }}{% endcall %}{% endmacro %}{{ g() }}",
+        "deeper",
+    ),
+    ("{% macro f(x) %}{{ f(x=[x]) }}{% endmacro %}{{ f(1) }}", "deeper"),
+    ("{% macro f() %}{{ f(*varargs) }}{% endmacro %}{{ f(1, 2) }}", "deeper"),
+    ("{% macro f() %}{{ f(**kwargs) }}{% endmacro %}{{ f(a=1) }}", "deeper"),
+    ("{% macro f(x=f()) %}{% endmacro %}{{ f() }}", ""),
+    ("{% for x in [[1]] recursive %}{{ loop([[1]]) }}{% endfor %}", "deeper"),
+    ("{% for x in [1, 2] recursive %}{{ loop([1, 2]) }}{% endfor %}", "deeper"),
+    // Output and texts without a limit.
+    ("{{ 'x' * 10 ** 12 }}", "longer"),
+    ("{{ 10 ** 12 * 'x' }}", "longer"),
+    ("{{ 'x' * 2 ** 126 }}", "longer"),
+    ("{{ [0] * 10 ** 9 }}", "list of more"),
+    ("{{ [[0] * 1000] * 10 ** 6 }}", ""),
+    ("{{ ((1, 2) * 2 ** 70)|length }}", "list of more"),
+    (
+        "{% for i in range(40) %}{% set ns = namespace(x='ab') %}{% endfor %}{% set ns = namespace(x='ab') %}{% for i in range(60) %}{% set ns.x = ns.x ~ ns.x %}{% endfor %}{{ ns.x|length }}",
+        "limit",
+    ),
+    ("{% set ns = namespace(x='ab') %}{% for i in range(60) %}{% set ns.x = ns.x + ns.x %}{% endfor %}", "limit"),
+    (
+        "{% set ns = namespace(x='ab') %}{% for i in range(60) %}{% set ns.x = ns.x.replace('a', 'aa').replace('b', 'bb') %}{% endfor %}",
+        "limit",
+    ),
+    (
+        "{% set ns = namespace(x='ab') %}{% for i in range(60) %}{% set ns.x = ns.x|replace('', 'xy') %}{% endfor %}",
+        "limit",
+    ),
+    ("{% set ns = namespace(x=[1, 2]) %}{% for i in range(60) %}{% set ns.x = ns.x + ns.x %}{% endfor %}", "limit"),
+    ("{% set ns = namespace(x=[1, 2]) %}{% for i in range(400) %}{% set ns.x = [ns.x, ns.x] %}{% endfor %}", ""),
+    (
+        "{% set ns = namespace(x=[1, 2]) %}{% for i in range(40) %}{% set ns.x = [ns.x, ns.x] %}{% endfor %}{{ ns.x }}",
+        "larger",
+    ),
+    (
+        "{% set ns = namespace(x=[1, 2]) %}{% for i in range(22) %}{% set ns.x = [ns.x, ns.x] %}{% endfor %}{{ ns.x == ns.x }}{{ ns.x|tojson|length }}",
+        "limit",
+    ),
+    ("{% set ns = namespace(x={}) %}{% for i in range(400) %}{% set ns.x = {'k': ns.x} %}{% endfor %}{{ ns.x }}", ""),
+    ("{% for i in range(99999) %}{{ 'x' * 100000 }}{% endfor %}", "limit"),
+    ("{% for i in range(99999) %}{% set x = 'x' * 1000000 %}{% endfor %}", "steps"),
+    ("{% for i in range(99999) %}{{ messages }}{% endfor %}", "steps"),
+    ("{% for i in range(99999) %}{{ messages|tojson(indent=4) }}{% endfor %}", "steps"),
+    ("{% set x = 'x' * 9999999 %}{% for i in range(999) %}{% set y = x|upper %}{% endfor %}", "steps"),
+    ("{% set x = 'x' * 9999999 %}{% for i in range(999) %}{{ x|length }}{% endfor %}", "steps"),
+    ("{% set x = 'x' * 9999999 %}{% for i in range(9999) %}{{ x[i] }}{% endfor %}", "steps"),
+    ("{% set x = 'x' * 9999999 %}{% for i in range(9999) %}{{ x[-1] }}{% endfor %}", "steps"),
+    ("{% set x = 'x' * 9999999 %}{% for i in range(9999) %}{% set y = x[::-1] %}{% endfor %}", "steps"),
+    ("{% set x = 'x' * 9999999 %}{% for i in range(99999) %}{{ 'y' in x }}{% endfor %}", "steps"),
+    (
+        "{% set x = 'x' * 9999999 %}{% set y = 'x' * 9999999 %}{% for i in range(99999) %}{{ x == y }}{% endfor %}",
+        "steps",
+    ),
+    (
+        "{% set x = 'x' * 9999999 %}{% set y = 'x' * 9999999 %}{% for i in range(99999) %}{{ x < y }}{% endfor %}",
+        "steps",
+    ),
+    (
+        "{% set x = 'x' * 9999999 %}{% set y = 'x' * 9999999 %}{% for i in range(99999) %}{{ [x] == [y] }}{{ x is eq y }}{% endfor %}",
+        "steps",
+    ),
+    ("{% set x = 'x' * 9999999 %}{% for i in range(99999) %}{{ x.count('y') }}{{ x.find('y') }}{% endfor %}", "steps"),
+    ("{% set x = 'x' * 9999999 %}{% for i in range(99999) %}{{ x is upper }}{% endfor %}", "steps"),
+    ("{% set x = 'x ' * 4999999 %}{{ x.split()|length }}", "steps"),
+    ("{% set x = 'x ' * 4999999 %}{{ x.split('x')|length }}", "steps"),
+    ("{% set x = 'x\\n' * 4999999 %}{{ x.splitlines()|length }}", "steps"),
+    ("{% set x = 'x' * 9999999 %}{{ x|list|length }}", "steps"),
+    ("{% set x = 'x' * 9999999 %}{% for c in x %}{% endfor %}", "steps"),
+    ("{% set x = 'x' * 9999999 %}{{ x|urlencode|length }}", "steps"),
+    ("{% set x = '<' * 9999999 %}{{ x|escape|length }}", "limit"),
+    ("{% set x = '\\x01' * 9999999 %}{{ x|tojson|length }}", "limit"),
+    ("{% set x = 'x' * 9999999 %}{{ ([x] * 99)|join|length }}", "larger"),
+    ("{% set x = 'x' * 9999999 %}{{ x.join(range(99)|map('string'))|length }}", "limit"),
+    ("{% set x = 'x' * 9999999 %}{{ x.center(10 ** 10) }}", "longer"),
+    ("{{ 'x'.ljust(2 ** 126) }}{{ 'x'.rjust(10 ** 12) }}", "longer"),
+    ("{{ 'x'.zfill(10 ** 12) }}", "longer"),
+    ("{{ 'x'|center(10 ** 12) }}", "longer"),
+    ("{{ 'a\\nb'|indent(10 ** 11) }}", "longer"),
+    ("{{ 'a\\nb'|indent('x' * 9999999)|length }}{{ ('a\\n' * 99)|indent('x' * 9999999) }}", "longer"),
+    ("{{ [1]|tojson(indent=2 ** 64 - 1) }}", "longer"),
+    ("{{ [1]|tojson(indent=10 ** 30) }}", "longer"),
+    ("{{ [[[[1]]]]|tojson(indent=9999999) }}", "longer"),
+    ("{{ range(9999)|list|tojson(separators=['x' * 9999999, '']) }}", "longer"),
+    ("{{ '\\t\\t\\t'.expandtabs(10 ** 12) }}", "longer"),
+    ("{{ '%1000000000d' % 5 }}", "too wide"),
+    ("{{ '%99999999999999999999999999999999999999999999d' % 5 }}", "too wide"),
+    ("{{ '%.70000f' % 5 }}", "too wide"),
+    ("{{ '%*d' % (10 ** 12, 5) }}", "too wide"),
+    ("{{ '{:1000000000}'.format(5) }}", "too wide"),
+    ("{{ '{:.99999999999999999999999999}'.format(5.0) }}", "too wide"),
+    ("{{ '{:.70000f}'.format(5.0) }}", "too wide"),
+    ("{{ '{:{}}'.format(5, 10 ** 9) }}", "too wide"),
+    ("{{ ('%50000d' * 9999) % ((5,) * 9999) }}", "limit"),
+    ("{{ ('%s' * 999) % (('x' * 99999,) * 999) }}", "limit"),
+    ("{{ ('{0}' * 99999).format('x' * 99999) }}", "limit"),
+    ("{% set x = '{a}' * 99999 %}{% for i in range(99) %}{% set y = x.format(a=1) %}{% endfor %}", "steps"),
+    // Numbers.
+    ("{{ 2 ** 100000000000 }}", "whole number"),
+    ("{{ 10 ** 10 ** 10 ** 10 }}", "whole number"),
+    ("{{ (-170141183460469231731687303715884105727 - 1)|abs }}", "whole number"),
+    ("{{ -(-170141183460469231731687303715884105727 - 1) }}", "whole number"),
+    ("{{ (-170141183460469231731687303715884105727 - 1) // -1 }}", "whole number"),
+    ("{{ range(10 ** 30) }}", "Range too big"),
+    ("{{ range(0, 10, 0) }}", "zero"),
+    ("{{ [1][::0] }}", "zero"),
+    ("{{ 1 // 0 }}{{ 1 % 0 }}", "zero"),
+    ("{{ 1.0 % 0 }}", "zero"),
+    ("{{ 4 is divisibleby(0) }}", "zero"),
+    ("{{ [1, 2]|batch(0) }}", "above 0"),
+    ("{{ [1, 2]|slice(0) }}", "above 0"),
+    ("{{ [1, 2]|batch(10 ** 12, 'x')|list }}", "limit"),
+    ("{{ [1, 2]|slice(10 ** 12, 'x')|list }}", "limit"),
+    // Values that hold themselves, or nest deep.
+    ("{% set ns = namespace() %}{% set ns.x = ns %}{{ ns }}", "namespace"),
+    ("{% set ns = namespace() %}{% set ns.x = [ns] %}{{ ns }}", "namespace"),
+    ("{% set ns = namespace() %}{% set ns.x = cycler(ns) %}{{ ns.x }}", "namespace"),
+    ("{% macro f() %}{% endmacro %}{% set ns = namespace(f=f) %}", "namespace"),
+    ("{% for x in [1] %}{% set ns = namespace(l=loop) %}{% endfor %}", "namespace"),
+    ("{% for x in [1] %}{{ loop }}{{ loop.changed(loop) }}{{ loop.changed(loop) }}{% endfor %}", ""),
+    // Work inside one expression.
+    ("{{ range(99999)|map('string')|sort|unique|list|length }}", "steps"),
+    ("{{ range(99999)|unique|list|length }}", "steps"),
+    ("{{ dict(range(9999)|map('string')|map('list')|batch(2)) }}", ""),
+    ("{{ dict.fromkeys(range(99999)) }}", "steps"),
+    ("{{ range(99999)|sum(start=[]) }}", "unsupported"),
+    ("{{ ([[1]] * 9999)|sum(start=[])|length }}", "steps"),
+    ("{% set x = range(99999)|list %}{% for i in range(9999) %}{{ i in x }}{{ 'q' in x }}{% endfor %}", "steps"),
+    ("{% set x = range(99999)|list %}{% for i in range(9999) %}{{ x.count(i) }}{% endfor %}", "steps"),
+    ("{% set x = range(99999)|list %}{% for i in range(9999) %}{{ x.index(99998) }}{% endfor %}", "steps"),
+    ("{% set x = range(99999)|list %}{% for i in range(9999) %}{% set y = x[1:] %}{% endfor %}", "steps"),
+    ("{% set x = range(99999)|list %}{% for i in range(9999) %}{% set y = x|reverse %}{% endfor %}", "steps"),
+    ("{% set x = range(99999)|list %}{% for i in range(9999) %}{{ x|max }}{{ x|min }}{% endfor %}", "steps"),
+    ("{% set x = range(99999)|list %}{% for i in range(9999) %}{{ x < x }}{% endfor %}", "steps"),
+    ("{% set x = range(99999)|list %}{% for i in range(9999) %}{{ loop.changed(x, i) }}{% endfor %}", "steps"),
+    ("{% set x = [['x' * 99999] * 999, 1] %}{{ ([x] * 9999)|sort|length }}", "larger"),
+    ("{{ (['x' * 99999] * 9999)|sort|length }}", "larger"),
+    ("{{ (['x' * 99999] * 9999)|sort(attribute='a.b.c.d,e,f,g')|length }}", ""),
+    ("{{ ([{'a': 1}] * 99999)|map(attribute='a' * 99999)|list|length }}", "steps"),
+    ("{{ ([1] * 9999)|map('default', *range(9999))|list }}", ""),
+    ("{{ ([1] * 99999)|select('in', range(99999))|list|length }}", "steps"),
+    ("{{ ([1] * 99999)|groupby('x')|list|length }}", ""),
+    (
+        "{% macro f() %}{{ kwargs|length }}{% endmacro %}{% set d = dict.fromkeys(range(999)|map('string')) %}{% for i in range(99999) %}{{ f(**d) }}{% endfor %}",
+        "steps",
+    ),
+    (
+        "{% macro f() %}{{ varargs|length }}{% endmacro %}{% set d = range(99999) %}{% for i in range(99999) %}{{ f(*d) }}{% endfor %}",
+        "steps",
+    ),
+    ("{% for i in range(99999) %}{{ cycler(*range(99999)).next() }}{% endfor %}", "steps"),
+    ("{% for i in range(99999) %}{{ messages|string|list|map('upper')|join }}{% endfor %}", "steps"),
+    // Errors of the template itself.
+    ("{% for x in [1] %}{{ loop.cycle() }}{% endfor %}", "cycling"),
+    ("{{ cycler() }}", "at least one"),
+    ("{{ joiner([[1]])() }}", "joiner needs a text"),
+    ("{{ raise_exception('x' * 9999999) }}", "xxx ..."),
+    ("{{ raise_exception() }}", "message"),
+    ("{{ raise_exception('') }}", "without a message"),
+    ("{{ 'x'.split('') }}", "separator"),
+    ("{{ 'x'.format_map({}) ~ '{a}'.format_map({}) }}", "missing"),
+    ("{{ '{' }}{{ '{'.format() }}", "expected"),
+    ("{{ '{0[}'.format(1) }}", "']'"),
+    ("{{ '{:{:{:{}}}}'.format(1, 2, 3, 4) }}", ""),
+    ("{{ '%(' % {} }}", "incomplete"),
+    ("{{ '%' % () }}", "incomplete"),
+    ("{{ '%c' % 1114112 }}", "range"),
+    ("{{ ''|truncate(2 ** 126, leeway=2 ** 126) }}{{ 'x'|truncate(-1) }}", "length"),
+    ("{{ messages[0][messages] }}", ""),
+    ("{{ messages.x.y }}", "no attribute"),
+    ("{{ messages|attr('x' * 9999999) ~ messages['x' * 9999999].y }}", "no attribute"),
+    ("{{ range(3)[10 ** 30].x }}", "no element"),
+    ("{% set a, b = 1, 2, 3 %}", "unpacked"),
+    ("{% for a, b in 'xyz' %}{% endfor %}", "unpacked"),
+    ("{% include 'x' %}", "not supported"),
+    ("{{ x", "no end"),
+    ("{% raw %}", "no end"),
+    ("{# ", "no end"),
+    ("{{ 'x }}", "no end"),
+    ("{{ '\\u12' }}", "escape"),
+    ("{{ '\\U00110000' }}", "escape"),
+    ("{{ 0x }}", "number"),
+    ("{{ 0xfffffffffffffffffffffffffffffffffffff }}", "number"),
+    ("{{ (] }}", "unexpected"),
+    ("{% endfor %}", ""),
+    ("{% break %}", "outside"),
+    ("\u{FDD0}{{ messages }}", "U+FDD0"),
+    ("{% generation %}{{ '\\ufdd1' }}{% endgeneration %}", "U+FDD1"),
+];
+
+/// Templates that look bad and are not, with what jinja2 writes.
+const RENDER: &[(&str, &str)] = &[
+    ("{{ 'x'|center(5) }}|{{ ('a\\nb'|indent(2000))|length }}", "  x  |2003"),
+    ("{{ ([1]|tojson(indent=2000))|length }}", "2005"),
+    ("{{ ('a\\tb'.expandtabs(2000))|length }}", "2001"),
+    ("{{ 'x'|truncate(2 ** 126, leeway=2 ** 126) }}", "x"),
+    ("{{ 1.5|round(-(10 ** 37)) }}|{{ 1.5|round(10 ** 37) }}", "0.0|1.5"),
+    ("{{ (10 ** 300)|default('big') if false else 'ok' }}", "ok"),
+    (
+        "{{ 'abc'[10 ** 30:] }}|{{ 'abc'[-(10 ** 30):] }}|{{ 'abc'[::10 ** 30] }}|{{ [1, 2][::-(10 ** 30)] }}",
+        "|abc|a|[2]",
+    ),
+    ("{{ 'abc'.find('b', 10 ** 30) }}|{{ 'abc'.find('b', -(10 ** 30)) }}", "-1|1"),
+    ("{{ 'a-b-c'.split('-', 10 ** 30) }}|{{ 'a-b'.replace('-', '+', 10 ** 30) }}", "['a', 'b', 'c']|a+b"),
+    ("{% set c = cycler(cycler('a'), 'b') %}{{ c.next().next() }}{{ c.next() }}", "ab"),
+    ("{{ ('%50000d' % 5)|length }}|{{ ('{:.50000f}'.format(1))|length }}", "50000|50002"),
+    ("{% for x in [1, 2] %}{{ loop.changed(x) }}{{ loop.cycle('a') }}{% endfor %}", "TrueaTruea"),
+    ("{{ range(99999)|list|last }}|{{ range(99999)|first }}", "99998|0"),
+];
+
+/// Templates that are long or deep.
+fn made() -> Vec<(&'static str, String)> {
+    let many = |text: &str, times: usize| text.repeat(times);
+    let nested = |open: &str, inner: &str, close: &str, times: usize| {
+        format!("{}{inner}{}", many(open, times), many(close, times))
+    };
+    let mut all = vec![
+        ("not", format!("{{{{ {}x }}}}", many("not ", 200_000))),
+        ("minus", format!("{{{{ {}1 }}}}", many("-", 200_000))),
+        ("parentheses", format!("{{{{ {} }}}}", nested("(", "1", ")", 200_000))),
+        ("lists", format!("{{{{ {} }}}}", nested("[", "1", "]", 200_000))),
+        ("dicts", format!("{{{{ {} }}}}", nested("{1: ", "1", "} ", 100_000))),
+        ("open parentheses", format!("{{{{ {}", many("(", 200_000))),
+        ("ifs", nested("{% if x %}", "", "{% endif %}", 40_000)),
+        ("elifs", format!("{{% if x %}}{}{{% endif %}}", many("{% elif y %}", 40_000))),
+        ("fors", nested("{% for x in [1] %}", "", "{% endfor %}", 20_000)),
+        ("fors that run", nested("{% for x in [1] %}", "x", "{% endfor %}", 48)),
+        ("macros", nested("{% macro f() %}", "", "{% endmacro %}", 20_000)),
+        ("calls", nested("{% call f() %}", "", "{% endcall %}", 20_000)),
+        ("sets", nested("{% set x %}", "", "{% endset %}", 20_000)),
+        ("filter blocks", nested("{% filter upper %}", "", "{% endfilter %}", 20_000)),
+        ("generations", nested("{% generation %}", "", "{% endgeneration %}", 20_000)),
+        ("sum", format!("{{{{ 1{} }}}}", many(" + 1", 200_000))),
+        ("power", format!("{{{{ 1{} }}}}", many(" ** 1", 200_000))),
+        ("and", format!("{{{{ 1{} }}}}", many(" and 1", 150_000))),
+        ("or", format!("{{{{ 0{} }}}}", many(" or 0", 150_000))),
+        ("compare", format!("{{{{ 1{} }}}}", many(" == 1", 150_000))),
+        ("concat", format!("{{{{ 1{} }}}}", many(" ~ 1", 200_000))),
+        ("if else", format!("{{{{ 1{} }}}}", many(" if 1 else 1", 80_000))),
+        ("if if", format!("{{{{ 1{} }}}}", many(" if 1", 150_000))),
+        ("attributes", format!("{{{{ x{} }}}}", many(".x", 300_000))),
+        ("items", format!("{{{{ x{} }}}}", many("[0]", 300_000))),
+        ("items in items", format!("{{{{ {} }}}}", nested("x[", "0", "]", 200_000))),
+        ("calls of calls", format!("{{{{ x{} }}}}", many("()", 300_000))),
+        ("calls in calls", format!("{{{{ {} }}}}", nested("f(", "0", ")", 200_000))),
+        ("filters", format!("{{{{ x{} }}}}", many("|upper", 100_000))),
+        ("filters in filters", format!("{{{{ {} }}}}", nested("x|default(", "0", ")", 60_000))),
+        ("tests", format!("{{{{ x{} }}}}", many(" is defined", 80_000))),
+        ("tests in tests", format!("{{{{ {} }}}}", nested("x is eq(", "0", ")", 80_000))),
+        ("targets", format!("{{% set {} = 1 %}}", nested("(", "x", ")", 200_000))),
+        ("many targets", format!("{{% set x{} = 1 %}}", many(", x", 200_000))),
+        ("strings", format!("{{{{ {} }}}}", many("'a' ", 200_000))),
+        ("digits", format!("{{{{ {} }}}}", many("9", 900_000))),
+        ("digits in a loop", format!("{{% for i in range(99999) %}}{{{{ {}|float }}}}{{% endfor %}}", many("9", 4000))),
+        ("tags without a comment", many("{{ 1 }}", 140_000)),
+        ("braces", many("{", 1_000_000)),
+        ("comments", many("{##}", 250_000)),
+        ("raws", many("{% raw %}{% endraw %}", 45_000)),
+        ("raw without an end", format!("{{% raw %}}{}", many("{%   ", 200_000))),
+        ("spaces", format!("{}{{%- if x -%}}", many(" ", 1_000_000))),
+        ("too long", many("x", (1 << 20) + 1)),
+        ("chain of cyclers", many("{% set x = cycler(x) %}", 40_000)),
+        ("chain of joiners", many("{% set x = joiner(x) %}", 40_000)),
+        ("chain of lists", many("{% set x = [x] %}", 60_000)),
+        ("chain of dicts", many("{% set x = {1: x} %}", 50_000)),
+        ("chain of iterators", many("{% set x = [x]|map('list') %}", 30_000)),
+        ("chain of methods", many("{% set x = {'a': x}.get %}", 35_000)),
+        ("chain of macros", many("{% macro f(x=f) %}{{ f }}{% endmacro %}", 20_000)),
+        (
+            "chain of callers",
+            format!(
+                "{}{}",
+                many("{% macro f() %}{{ caller() }}{% endmacro %}{% call f() %}", 40),
+                many("{% endcall %}", 40)
+            ),
+        ),
+        ("variables", (0..60_000).map(|number| format!("{{%set a{number}=1%}}")).collect()),
+        (
+            "parameters",
+            format!(
+                "{{% macro f({}) %}}{{% endmacro %}}{{% for i in range(9999) %}}{{{{ f() }}}}{{% endfor %}}",
+                (0..50_000).map(|number| format!("a{number}")).collect::<Vec<_>>().join(",")
+            ),
+        ),
+        (
+            "macro with a long body",
+            format!(
+                "{{% macro f() %}}{{{{ varargs|length }}}}{{% if false %}}{}{{% endif %}}{{% endmacro %}}{{% for i in range(99999) %}}{{{{ f(1) }}}}{{% endfor %}}",
+                many("{{ x }}", 100_000)
+            ),
+        ),
+    ];
+    // Chains within parentheses within chains: no chain and no nesting is long, the tree is high.
+    let chain = |inner: String| {
+        format!("({inner}{}{}{}{})", many(".x", 190), many(" ** 1", 190), many(" * 1", 190), many(" + 1", 190))
+    };
+    all.push(("high tree", format!("{{{{ {} }}}}", (0..40).fold("x".to_owned(), |inner, _| chain(inner)))));
+    let deep = (0..45).fold("1".to_owned(), |inner, _| format!("({inner} + 1 - 1)"));
+    all.push(("deep and evaluated", format!("{{{{ {deep} }}}}")));
+    all.push((
+        "deep in a macro",
+        format!(
+            "{{% macro f(n) %}}{{% if n %}}{{{{ {} }}}}{{% endif %}}{{% endmacro %}}{{{{ f(200) }}}}",
+            nested("[", "f(n - 1)", "]", 40)
+        ),
+    ));
+    all.push((
+        "deep with filters in a macro",
+        format!(
+            "{{% macro f(n) %}}{{{{ {} }}}}{{% endmacro %}}{{{{ f(200) }}}}",
+            nested("dict(a=", "f(n - 1)", ")|tojson", 30)
+        ),
+    ));
+    all
+}
+
+/// All of them, to mutate.
+pub fn templates() -> Vec<String> {
+    let written = FAIL.iter().chain(RENDER).map(|(source, _)| (*source).to_owned());
+    written.chain(made().into_iter().map(|(_, source)| source)).collect()
+}
+
+/// How long one may take: a second, twice for each processor that other tests take away, and four times that without optimisation.
+fn allowed() -> Duration {
+    Duration::from_secs(if cfg!(debug_assertions) { 16 } else { 8 })
+}
+
+/// Gotcha 63. Catches work that is not counted (in a filter, a comparison, a lookup, a copy), a text or list without a limit, a
+/// number that overflows or that a library refuses by a panic, recursion over what a template nests (reading, rendering, printing,
+/// comparing, dropping), and an error without its reason.
+#[test]
+fn gotcha_63_hostile_templates_end_with_a_named_error() {
+    let mut wrong = Vec::new();
+    let mut slowest = (Duration::ZERO, String::new());
+    let mut check = |title: &str, source: String, right: &dyn Fn(&Result<String, Error>) -> bool| {
+        let (result, time) = render_in_thread(source);
+        if time > slowest.0 {
+            slowest = (time, title.to_owned());
+        }
+        if !right(&result) || time > allowed() {
+            let shown = result.map(|text| text.chars().take(80).collect::<String>());
+            wrong.push(format!("{title}: {shown:?} after {time:?}"));
+        }
+    };
+    for (source, part) in FAIL {
+        check(source, (*source).to_owned(), &|result| match result {
+            Ok(_) => part.is_empty(),
+            Err(error) => error.what.contains(part) && error.what.len() < 2000,
+        });
+    }
+    for (source, text) in RENDER {
+        check(source, (*source).to_owned(), &|result| result.as_ref().is_ok_and(|found| found == text));
+    }
+    for (title, source) in made() {
+        check(title, source, &|_| true);
+    }
+    println!("slowest: {slowest:?}");
+    assert!(wrong.is_empty(), "{} wrong:\n{}", wrong.len(), wrong.join("\n"));
+}

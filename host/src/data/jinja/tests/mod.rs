@@ -1,0 +1,5 @@
+//! What a template of a stranger cannot do.
+
+mod fuzz;
+mod hostile;
+mod long;

@@ -1,0 +1,241 @@
+//! What a `tokenizer.json` may ask of the library, checked before the library reads it: what would take all memory or no end of time.
+//! A file that cannot be read here, such as one with a key twice, is refused: the library might read something else in it.
+
+use serde::Deserialize;
+use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde_json::Value;
+
+use crate::data::{DataError, Result};
+
+/// Lists and objects within each other. Published files nest up to 8; the library reads nested sequences again at each level.
+const NESTED: usize = 24;
+/// The largest token id. Published vocabularies have fewer than 2 million tokens; a model has a row for each id up to the largest.
+const LARGEST_ID: u64 = (1 << 24) - 1;
+/// The longest token of a Unigram model: the library keeps each in a tree as deep as the token is long, and frees it by recursion.
+const LONGEST: usize = 1024;
+/// Steps of normalizers, pre-tokenizers, post-processors and decoders, each.
+const STEPS: usize = 100;
+/// How many times as long all normalizers, or all decoders, may make a text.
+const GROWTH: f64 = 1000.0;
+/// How many times as long a character map may make a text: NFKC's largest expansion is 18 characters.
+const MAP_GROWTH: f64 = 18.0;
+
+#[derive(Deserialize)]
+struct Parts {
+    #[serde(default)]
+    added_tokens: Vec<Added>,
+    #[serde(default)]
+    normalizer: Value,
+    #[serde(default)]
+    pre_tokenizer: Value,
+    #[serde(default)]
+    post_processor: Value,
+    #[serde(default)]
+    decoder: Value,
+    #[serde(default)]
+    model: Model,
+}
+
+#[derive(Deserialize)]
+struct Added {
+    #[serde(default)]
+    id: Value,
+}
+
+#[derive(Default, Deserialize)]
+struct Model {
+    #[serde(default)]
+    vocab: Vocabulary,
+}
+
+/// A vocabulary: a map of tokens and ids, or a list of tokens and scores.
+#[derive(Default)]
+struct Vocabulary {
+    largest_id: Option<f64>,
+    /// Bytes of the longest token of a list.
+    longest: usize,
+}
+
+impl<'de> Deserialize<'de> for Vocabulary {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Vocabulary, D::Error> {
+        struct Ids;
+        impl<'de> Visitor<'de> for Ids {
+            type Value = Vocabulary;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("a vocabulary")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Vocabulary, A::Error> {
+                let mut largest: Option<f64> = None;
+                while let Some((IgnoredAny, id)) = map.next_entry::<IgnoredAny, Value>()? {
+                    largest = largest.into_iter().chain(id.as_f64()).reduce(f64::max);
+                }
+                Ok(Vocabulary { largest_id: largest, longest: 0 })
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Vocabulary, A::Error> {
+                let (mut count, mut longest) = (0.0, 0);
+                while let Some(token) = list.next_element::<Value>()? {
+                    count += 1.0;
+                    longest = longest.max(token.get(0).and_then(Value::as_str).map_or(0, str::len));
+                }
+                Ok(Vocabulary { largest_id: Some(count - 1.0), longest })
+            }
+
+            fn visit_unit<E>(self) -> Result<Vocabulary, E> {
+                Ok(Vocabulary::default())
+            }
+        }
+        deserializer.deserialize_any(Ids)
+    }
+}
+
+/// Checks the bytes of a `tokenizer.json`.
+///
+/// # Errors
+/// The bound that it passes, or why it cannot be read.
+pub(super) fn check(name: &str, json: &[u8]) -> Result<()> {
+    let error = |what, source| DataError::Tokenizer { name: name.to_owned(), what, source };
+    let parts =
+        serde_json::from_slice(json).map_err(|source| error("it cannot be read".into(), Some(source.into())))?;
+    within(json, &parts).map_err(|what| error(what, None))
+}
+
+fn within(json: &[u8], parts: &Parts) -> Result<(), String> {
+    let nested = nesting(json);
+    if nested > NESTED {
+        return Err(format!("its JSON nests {nested} deep, and {NESTED} is the limit"));
+    }
+    let ids = parts.added_tokens.iter().filter_map(|token| token.id.as_f64()).chain(parts.model.vocab.largest_id);
+    if let Some(id) = ids.reduce(f64::max).filter(|id| *id > LARGEST_ID as f64) {
+        return Err(format!("it has a token with the id {id}, and {LARGEST_ID} is the limit"));
+    }
+    let longest = parts.model.vocab.longest;
+    if longest > LONGEST {
+        return Err(format!("it has a token of {longest} bytes, and {LONGEST} is the limit for a Unigram model"));
+    }
+    let all = [
+        ("normalizer", &parts.normalizer),
+        ("pre_tokenizer", &parts.pre_tokenizer),
+        ("post_processor", &parts.post_processor),
+        ("decoder", &parts.decoder),
+    ];
+    for (name, part) in all {
+        let (steps, growth) = steps(part);
+        if steps > STEPS {
+            return Err(format!("its {name} has {steps} steps, and {STEPS} is the limit"));
+        }
+        if growth > GROWTH {
+            return Err(format!(
+                "its {name} can make a text {growth:.0} times as long, and {GROWTH} times is the limit"
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// How deep lists and objects nest.
+fn nesting(json: &[u8]) -> usize {
+    let (mut depth, mut deepest, mut in_string, mut escaped) = (0usize, 0, false, false);
+    for byte in json {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if in_string => escaped = true,
+            b'"' => in_string = !in_string,
+            b'[' | b'{' if !in_string => {
+                depth += 1;
+                deepest = deepest.max(depth);
+            }
+            b']' | b'}' if !in_string => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+    }
+    deepest
+}
+
+/// The number of steps of a part, and how many times as long they can make a text.
+fn steps(part: &Value) -> (usize, f64) {
+    let Value::Object(step) = part else { return (0, 1.0) };
+    let lists = ["normalizers", "pretokenizers", "processors", "decoders"];
+    let inner = lists.iter().filter_map(|list| step.get(*list)?.as_array()).flatten();
+    let sum = |(steps, growth): (usize, f64), part: &Value| {
+        let (more, factor) = self::steps(part);
+        (steps + more, growth * factor)
+    };
+    inner.fold((1, growth(step)), sum)
+}
+
+fn growth(step: &serde_json::Map<String, Value>) -> f64 {
+    let length = |text: &Value| text.as_str().map_or(0.0, |text| text.chars().count() as f64);
+    match step.get("type").and_then(Value::as_str) {
+        Some("ByteLevel") => 2.0,
+        Some("Precompiled") => MAP_GROWTH,
+        // Also without a type, as older files have it.
+        _ => match (step.get("pattern"), step.get("content")) {
+            (Some(pattern), Some(content)) => {
+                let taken = pattern.get("String").map_or(1.0, length).max(1.0);
+                (length(content) / taken).max(1.0)
+            }
+            _ => 1.0,
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn reason(json: &[u8]) -> Option<String> {
+        match check("x", json) {
+            Err(DataError::Tokenizer { what, .. }) => Some(what),
+            other => other.err().map(|error| error.to_string()),
+        }
+    }
+
+    fn refused(change: impl FnOnce(&mut Value)) -> Option<String> {
+        let mut json = json!({
+            "added_tokens": [{"id": 3, "content": "<s>"}],
+            "normalizer": {"type": "Sequence", "normalizers": [
+                {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}, {"type": "Prepend", "prepend": "▁"}]},
+            "pre_tokenizer": {"type": "ByteLevel"}, "post_processor": null,
+            "decoder": {"type": "Sequence", "decoders": [{"type": "ByteFallback"}, {"type": "Fuse"}]},
+            "model": {"type": "BPE", "vocab": {"a": 0, "b": 1}, "merges": []},
+        });
+        change(&mut json);
+        reason(json.to_string().as_bytes())
+    }
+
+    /// Catches an ordinary file that is refused, and each bound that is not checked.
+    #[test]
+    fn what_would_take_all_memory_or_time_is_refused() {
+        assert_eq!(refused(|_| {}), None);
+        assert_eq!(refused(|json| json["model"]["vocab"]["a"] = json!(LARGEST_ID)), None);
+        let has =
+            |found: Option<String>, part: &str| assert!(found.as_ref().is_some_and(|f| f.contains(part)), "{found:?}");
+        has(refused(|json| json["model"]["vocab"]["a"] = json!(u64::from(u32::MAX))), "id 4294967295");
+        has(refused(|json| json["model"]["vocab"]["a"] = json!(1e300)), "limit");
+        has(refused(|json| json["added_tokens"][0]["id"] = json!(1u64 << 40)), "id 1099511627776");
+        let deep = |json: &mut Value| {
+            json["normalizer"] =
+                (0..30).fold(json!({"type": "NFC"}), |inner, _| json!({"type": "Sequence", "normalizers": [inner]}));
+        };
+        has(refused(deep), "nests");
+        has(refused(|json| json["decoder"]["decoders"] = json!(vec![json!({"type": "Fuse"}); 101])), "102 steps");
+        let doubling = json!({"type": "Replace", "pattern": {"String": "a"}, "content": "aa"});
+        has(refused(|json| json["normalizer"]["normalizers"] = json!(vec![doubling.clone(); 10])), "1024 times");
+        has(refused(|json| json["normalizer"]["normalizers"] = json!(vec![json!({"type": "ByteLevel"}); 40])), "times");
+        let whole = json!({"pattern": {"Regex": "."}, "content": "a".repeat(2000)});
+        has(refused(|json| json["decoder"] = whole.clone()), "2000 times");
+        has(refused(|json| json["model"]["vocab"] = json!([["a".repeat(9999), 0.0]])), "9999 bytes");
+        // What is in strings does not count.
+        assert_eq!(refused(|json| json["added_tokens"][0]["content"] = json!("[{\"\\".repeat(99))), None);
+        // A second model, which a reader that takes the last of two keys would not have looked at.
+        let twice = br#"{"model": {"vocab": {"a": 0}}, "model": {"vocab": {"a": 4294967295}}}"#;
+        for bytes in [b"{".as_slice(), twice] {
+            has(reason(bytes), "cannot be read");
+        }
+    }
+}
