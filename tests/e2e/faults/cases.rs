@@ -50,7 +50,8 @@ fn single(name: &'static str, middle: &str, train: &str) -> Case {
 /// Every objective alone, and a pipeline of all.
 pub fn all() -> Vec<Case> {
     let samples = "sample = { every = 1, prompts = [\"1? \"], max_tokens = 4 }\n";
-    let ce = "data = { source = \"synthetic\", rows = 40 }\nobjective.plugin = \"ce\"\neval = { every = 1, tokens = 96 }\n";
+    let ce =
+        "data = { source = \"synthetic\", rows = 40 }\nobjective.plugin = \"ce\"\neval = { every = 1, tokens = 96 }\n";
     let ppo = format!("{ROWS}{}{PPO}", EVAL.replace(" }", ", generate = 2 }"));
     vec![
         single("ce", &format!("{ce}{samples}"), "batch = { tokens = 48 }"),

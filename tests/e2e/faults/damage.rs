@@ -7,8 +7,8 @@ use serde_json::Value;
 
 use super::{
     cases::Case,
-    trial::{Bench, Ending, Prepared, finish, names},
     tree::{Tree, files_below},
+    trial::{Bench, Ending, Prepared, finish, names},
 };
 use crate::{lab::Dice, rig::Answer};
 
@@ -160,12 +160,16 @@ impl<'a> Spoiler<'a> {
         let mut dice = Dice(11);
         let mut found = Vec::new();
         for then in USES {
-            if self.asks(then, &Bench::new(self.prepared.case)).is_some() && !self.answers.iter().any(|(with, _)| *with == then) {
+            if self.asks(then, &Bench::new(self.prepared.case)).is_some()
+                && !self.answers.iter().any(|(with, _)| *with == then)
+            {
                 continue;
             }
             let runs = self.begin(then);
             let mut all = Vec::new();
-            for file in files_below(runs).into_iter().filter(|file| !file.ends_with(".lock") || file.ends_with("/plugins.lock")) {
+            for file in
+                files_below(runs).into_iter().filter(|file| !file.ends_with(".lock") || file.ends_with("/plugins.lock"))
+            {
                 let length = fs::metadata(runs.join(&file)).expect("a file").len() as usize;
                 let damages = Damage::all(length, &mut dice);
                 all.extend(damages.into_iter().map(|damage| Spoiled { file: file.clone(), damage, then }));
@@ -236,7 +240,9 @@ impl<'a> Spoiler<'a> {
                     let replaced = spoiled && now.file(file) != before;
                     return match said {
                         true => Ending::Said,
-                        false if replaced && guards(file) && *damage != Damage::Delete => wrong("replaced without a word"),
+                        false if replaced && guards(file) && *damage != Damage::Delete => {
+                            wrong("replaced without a word")
+                        }
                         false => Ending::Same,
                     };
                 }

@@ -10,11 +10,10 @@ use std::{
 use rustix::process::Signal;
 
 use super::{
-    cases,
-    in_parallel,
+    cases, in_parallel,
     layer::{Act, Call, Fault, Layer},
-    trial::{Begin, Bench, Prepared, Way, finish},
     tree::Tree,
+    trial::{Begin, Bench, Prepared, Way, finish},
 };
 use crate::{
     lab::{Dice, Running},
@@ -62,7 +61,8 @@ impl Ends {
         let done = AtomicU64::new(0);
         let seeds: Vec<u64> = (0..count).collect();
         let all = in_parallel(&seeds, |seed| {
-            (done.load(Ordering::Relaxed) < count).then(|| Pipeline::new(&prepared, *seed, usual, &done, count).killed())
+            (done.load(Ordering::Relaxed) < count)
+                .then(|| Pipeline::new(&prepared, *seed, usual, &done, count).killed())
         });
         let mut ends = Ends { pipelines: 0, kills: BTreeMap::new(), wrong: Vec::new() };
         for (kills, wrong) in all.into_iter().flatten() {
@@ -83,7 +83,9 @@ impl Ends {
         }
         let (kills, wrong) = (self.kills.values().sum::<u64>(), self.wrong.len());
         let (pipelines, same) = (self.pipelines, self.pipelines - wrong as u64);
-        text + &format!("| all | {kills} |\n\n{pipelines} pipelines, of which {same} ended in the same bits: {wrong} faults.\n")
+        text + &format!(
+            "| all | {kills} |\n\n{pipelines} pipelines, of which {same} ended in the same bits: {wrong} faults.\n"
+        )
     }
 }
 
@@ -126,7 +128,9 @@ impl<'a> Pipeline<'a> {
         }
         let seed = self.seed;
         let wrong = match finish(self.prepared.case, &self.bench, &[]) {
-            Err(answer) => Some(format!("seed {seed}, killed at {kills:?}: cannot be resumed: {:?}, {}", answer.code, answer.err)),
+            Err(answer) => {
+                Some(format!("seed {seed}, killed at {kills:?}: cannot be resumed: {:?}, {}", answer.code, answer.err))
+            }
             Ok(_) => {
                 let differences = Tree::read(&self.bench.runs()).differences(&self.prepared.whole);
                 (!differences.none()).then(|| format!("seed {seed}, killed at {kills:?}: {differences:#?}"))
@@ -160,7 +164,11 @@ impl<'a> Pipeline<'a> {
         let mut running = Running::start(&mut self.bench.run(resume, &[]));
         let most = (self.usual.as_micros() as u64 / 3).max(1);
         thread::sleep(Duration::from_micros(self.dice.below(most)));
-        if self.dice.below(2) == 0 { running.signal(Signal::KILL) } else { running.signal_worker(Signal::KILL) }
+        if self.dice.below(2) == 0 {
+            running.signal(Signal::KILL)
+        } else {
+            running.signal_worker(Signal::KILL)
+        }
         running.answer()
     }
 
@@ -177,7 +185,8 @@ impl<'a> Pipeline<'a> {
             }
             Place::AnyMoment => return None,
         };
-        let calls: Vec<&Call> = self.prepared.calls(Begin::First).iter().filter(|call| call.path.contains(&part)).collect();
+        let calls: Vec<&Call> =
+            self.prepared.calls(Begin::First).iter().filter(|call| call.path.contains(&part)).collect();
         let most = if place == Place::Beginning { 60.min(calls.len()) } else { calls.len() };
         let number = 1 + self.dice.below(most.max(1) as u64);
         let call = calls.get(number as usize - 1).map(|call| Call { number, ..(*call).clone() })?;

@@ -48,7 +48,9 @@ fn in_parallel<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sync) -> 
     thread::scope(|scope| {
         for _ in 0..threads {
             scope.spawn(|| {
-                while let Some((index, item)) = Some(next.fetch_add(1, Ordering::Relaxed)).and_then(|at| Some((at, items.get(at)?))) {
+                while let Some((index, item)) =
+                    Some(next.fetch_add(1, Ordering::Relaxed)).and_then(|at| Some((at, items.get(at)?)))
+                {
                     let result = work(item);
                     done.lock().expect("no other thread panicked").push((index, result));
                 }
@@ -98,7 +100,12 @@ fn matrix(sample: Option<usize>) -> (Tally, Tally, Vec<String>) {
                 let Fault { act, call } = fault;
                 wrong.push(format!(
                     "{}, {}, {}, call {} ({} {}): {why}",
-                    case.name, begin.name(), act.name(), call.number, call.kind, call.path
+                    case.name,
+                    begin.name(),
+                    act.name(),
+                    call.number,
+                    call.kind,
+                    call.path
                 ));
             }
         }
@@ -127,7 +134,13 @@ fn spoils(sample: Option<usize>) -> (Tally, Tally, Vec<String>) {
             by_use.add(spoiled.then.name(), &ending);
             by_damage.add(spoiled.damage.name(), &ending);
             if let Ending::Fault(why) = ending {
-                wrong.push(format!("{}, {}, {:?}, {}: {why}", case.name, spoiled.file, spoiled.damage, spoiled.then.name()));
+                wrong.push(format!(
+                    "{}, {}, {:?}, {}: {why}",
+                    case.name,
+                    spoiled.file,
+                    spoiled.damage,
+                    spoiled.then.name()
+                ));
             }
         }
     }

@@ -17,7 +17,11 @@ impl Tree {
     /// cache.
     pub fn read(folder: &Path) -> Tree {
         let files = files_below(folder).into_iter().filter(|name| !is_passing(name));
-        Tree(files.map(|name| (name.clone(), comparable(&name, fs::read(folder.join(&name)).unwrap_or_default()))).collect())
+        Tree(
+            files
+                .map(|name| (name.clone(), comparable(&name, fs::read(folder.join(&name)).unwrap_or_default())))
+                .collect(),
+        )
     }
 
     /// How the files differ from those that are expected.
