@@ -42,7 +42,7 @@ pub mod trail;
 pub mod window;
 pub mod worst_batch;
 
-use std::time::Instant;
+use std::{path::PathBuf, time::Instant};
 
 use plugin_api::objective::Verdict;
 
@@ -58,7 +58,11 @@ use crate::{
     },
     error::{Error, Result},
     generate::GenerateOptions,
-    runs::{Checkpoints, Interrupt, Progress, RunFolder, progress::Show},
+    runs::{
+        Checkpoints, Interrupt, Progress, RunFolder,
+        disk::{shown, write_durably},
+        progress::Show,
+    },
 };
 use answers::{Exam, Policy};
 use arrays::{cut, unpack};
@@ -89,11 +93,17 @@ pub struct Trainer {
     /// Held-out prompts to answer in evaluations; none where `eval.generate` is not given.
     questions: Vec<Question>,
     folder: RunFolder,
+    /// Where the folder was moved to while the run went on.
+    moved_to: Option<PathBuf>,
+    /// The experiment of a run that was made longer, written with its next checkpoint: until then the run is the shorter one.
+    longer: Option<String>,
     checkpoints: Checkpoints,
     records: Records,
     progress: Progress,
     trail: Trail,
     state: TrainState,
+    /// State of each objective after the latest step; none before the first one.
+    states: Vec<Vec<u8>>,
     /// The latest samples, for the summary.
     texts: Vec<SampleText>,
     /// What looks wrong and is said once.
@@ -247,6 +257,7 @@ impl Trainer {
         self.records.step(&line, &phases, self.learner.device.memory())?;
         let said = self.learner.rollouts.as_mut().map(Rollouts::said).unwrap_or_default();
         self.records.answers(self.state.step, &said)?;
+        self.records.done();
         self.torn = false;
         if self.state.step == 1 {
             self.check_first_step(&out)?;
@@ -280,7 +291,7 @@ impl Trainer {
 
     fn after_step(&mut self, metrics: &[(String, f64)]) -> Result<Verdict> {
         let verdict = self.learner.after_step(metrics, &self.trail)?;
-        self.state.objectives = self.learner.states()?.iter().map(|bytes| state::to_hex(bytes)).collect();
+        self.states = self.learner.states()?;
         Ok(verdict)
     }
 
@@ -320,6 +331,7 @@ impl Trainer {
         }
         let loss = figures.iter().find(|(name, value)| name == "loss" && value.is_finite()).map(|(_, value)| *value);
         self.state.evaluated = Some((step, loss));
+        self.records.done();
         if step == 0 {
             self.state.loss_before = loss;
             if self.prepared.model_folder.is_none() {
@@ -394,6 +406,7 @@ impl Trainer {
         let texts = summary::continue_texts(&self.learner.model, tokenizer, &sample.prompts, &options)?;
         self.records.samples(step, &texts)?;
         self.state.sampled = Some(step);
+        self.records.done();
         if !last {
             texts.iter().for_each(|text| self.progress.message(&text.to_string()));
         }
@@ -420,11 +433,21 @@ impl Trainer {
             return Err(Error::run(format!("the weights after step {step} are not finite; they are not saved"))
                 .with_hint("lower the learning rate; the checkpoint before is intact"));
         }
+        if let Some(place) = self.folder.moved()?
+            && self.moved_to.as_ref() != Some(&place)
+        {
+            let from = self.folder.path().display();
+            self.progress.message(&format!(
+                "note: the folder of the run was moved from {from} to {}: the run goes on there",
+                place.display()
+            ));
+            self.moved_to = Some(place);
+        }
         self.state.lines = self.records.durable()?;
         // The files' bytes pass through the process: spare buffers make room for them.
         self.learner.device.trim();
         let Learner { model, adam, roles, rollouts, .. } = &self.learner;
-        let (state, tokenizer) = (&self.state, &self.prepared.tokenizer);
+        let (state, states, tokenizer) = (&self.state, &self.states, &self.prepared.tokenizer);
         let start = Instant::now();
         let best = state.best_step == Some(state.step);
         let saved = self.checkpoints.save(state.step, best, |folder| {
@@ -435,10 +458,15 @@ impl Trainer {
             if let Some(rollouts) = rollouts {
                 rollouts.save(folder)?;
             }
+            state::write_objectives(states, folder)?;
             state.write(folder)
         })?;
         for warning in &saved.warnings {
             self.progress.message(warning);
+        }
+        if let Some(text) = &self.longer {
+            write_durably(&self.folder.experiment(), text.as_bytes())?;
+            self.longer = None;
         }
         let name = saved.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         self.progress.message(&format!("saved {name} in {:.2} s", start.elapsed().as_secs_f64()));
@@ -458,7 +486,8 @@ impl Trainer {
         }
         if self.torn {
             let kept = self.checkpoints.latest().ok().flatten();
-            let kept = kept.map_or("there is none yet".to_owned(), |c| format!("the last is {}", c.path.display()));
+            let kept =
+                kept.map_or("there is none yet".to_owned(), |c| format!("the last is {}", shown(&c.path).display()));
             return error.with_details([format!("step {} is half done: go on from a checkpoint; {kept}", step + 1)]);
         }
         if step == 0 {
@@ -497,6 +526,7 @@ impl Trainer {
         }
         self.progress.message(&format!("note: {text}"));
         self.records.note(self.state.step, &text)?;
+        self.records.done();
         self.notes.push(text);
         Ok(())
     }

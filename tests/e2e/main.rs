@@ -13,6 +13,7 @@ mod failures;
 mod faults;
 mod field;
 mod hostile;
+mod kept;
 mod kills;
 mod lab;
 mod laws;

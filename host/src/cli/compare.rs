@@ -1,9 +1,10 @@
 //! `telos compare`.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::Args;
 
+use super::out::check_drawing;
 use super::print;
 use crate::compare::{self, report::Comparison, spec::Spec};
 use crate::config::Override;
@@ -62,9 +63,7 @@ pub struct Compare {
 
 pub(super) fn execute(args: Compare, plugin_folders: Vec<PathBuf>) -> Result<()> {
     let Compare { file, backends, steps, rounds, set, yardstick, no_replay, plot, no_plot, json } = args;
-    if let Some(plot) = &plot {
-        can_hold(plot)?;
-    }
+    plot.as_deref().map_or(Ok(()), |plot| check_drawing("--plot", plot))?;
     let progress = Progress::new(0, steps, if json { Show::Quiet } else { Show::Auto });
     let request = compare::Request {
         file,
@@ -83,16 +82,6 @@ pub(super) fn execute(args: Compare, plugin_folders: Vec<PathBuf>) -> Result<()>
     print::result(&comparison, json)?;
     drawn?;
     failures(&comparison)
-}
-
-/// Refuses a file for the plot that could not be written, before anything runs.
-fn can_hold(plot: &Path) -> Result<()> {
-    let folder = plot.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    if !folder.is_dir() || plot.is_dir() {
-        let message = format!("--plot: {} cannot be written", plot.display());
-        return Err(Error::request(message).with_hint("name a file in a folder that is there"));
-    }
-    Ok(())
 }
 
 fn draw(comparison: &mut Comparison, plot: Option<PathBuf>) -> Result<()> {

@@ -1,15 +1,15 @@
 //! `telos eval`.
 
 use std::fmt;
-use std::fs;
 use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{BackendArgs, print};
+use super::{BackendArgs, out::check_new, print};
 use crate::error::{Error, Result};
 use crate::evaluate_rows::{RowFigures, RowsToEvaluate};
 use crate::inference::{Opened, TextFigures};
+use crate::runs::disk::write_durably;
 
 /// Measure a model's loss on text (nats per token, perplexity, token accuracy), or on rows, whose prompts it also answers.
 #[derive(Debug, Args)]
@@ -83,14 +83,14 @@ pub(super) fn execute(args: Eval, plugin_folders: Vec<PathBuf>) -> Result<()> {
 
 /// Evaluates and prints the figures.
 fn perform(request: EvalRequest) -> Result<()> {
+    request.out.as_deref().map_or(Ok(()), |out| check_new("--out", out))?;
     let opened = Opened::open(&request.model, &request.backend.choice(request.plugin_folders))?;
     let Some(rows) = &request.rows else {
         return print::result(&opened.evaluate(&request.data, request.per_token)?, request.json);
     };
     let figures = opened.evaluate_rows(rows)?;
     if let Some(out) = &request.out {
-        fs::write(out, figures.answer_lines())
-            .map_err(|cause| Error::run(format!("cannot write {}", out.display())).with_cause(cause))?;
+        write_durably(out, figures.answer_lines().as_bytes())?;
     }
     print::result(&figures, request.json)
 }

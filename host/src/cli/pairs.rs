@@ -4,9 +4,10 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use super::out::check_new;
 use super::print;
 use crate::config::{Draft, Override};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::plugins::Pinning;
 use crate::runs::disk::write_durably;
 use crate::train::pairs::pairs;
@@ -39,12 +40,7 @@ pub struct Pairs {
 }
 
 pub(super) fn execute(args: Pairs, plugin_folders: Vec<PathBuf>) -> Result<()> {
-    let folder = args.out.parent().filter(|folder| !folder.as_os_str().is_empty());
-    if args.out.exists() || folder.is_some_and(|folder| !folder.is_dir()) {
-        let why = if args.out.exists() { "exists already" } else { "cannot be written: there is no such folder" };
-        let message = format!("--out: {} {why}", args.out.display());
-        return Err(Error::request(message).with_hint("name a new file in a folder that is there"));
-    }
+    check_new("--out", &args.out)?;
     let prepared = prepare_draft(Draft::read(&args.file, &args.set)?, &plugin_folders, Pinning::Strict)?;
     let found = pairs(&prepared, args.samples as usize)?;
     write_durably(&args.out, found.lines.as_bytes())?;

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::Subcommand;
 use serde::Serialize;
 
+use super::out::check_new;
 use super::print;
 use crate::data::{self, text::read_documents};
 use crate::error::{Error, Result};
@@ -22,7 +23,7 @@ pub enum Tokenizer {
         /// Tokens in all: the 256 bytes, the end of text, and merges.
         #[arg(long, value_name = "N", value_parser = vocab_size)]
         vocab_size: usize,
-        /// Where to write the tokenizer.json.
+        /// Where to write the tokenizer.json; a new file.
         #[arg(long, value_name = "PATH")]
         out: PathBuf,
         /// Print what was trained as JSON.
@@ -51,6 +52,7 @@ pub(super) fn execute(args: Tokenizer) -> Result<()> {
 
 /// Trains the tokenizer, writes it and prints what was written.
 fn perform(request: TrainTokenizerRequest) -> Result<()> {
+    check_new("--out", &request.out)?;
     let (documents, sources) = read_documents(&request.data)?;
     let tokenizer = data::Tokenizer::train(&documents, request.vocab_size)?;
     let json = tokenizer.files().find(|(name, _)| *name == "tokenizer.json").map(|(_, bytes)| bytes);

@@ -10,11 +10,16 @@
 
 use std::fs::{self, File};
 use std::io::{self, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use memmap2::Mmap;
+use rustix::io::Errno;
+use rustix::process::{Pid, test_kill_process};
 use sha2::{Digest, Sha256};
 
+/// Prefix of a file that is not finished; the number of the process that writes it follows.
+const TEMPORARY: &str = ".tokens-";
 const MAGIC: &[u8; 16] = b"telos tokens v1\n";
 const HEADER: usize = 96;
 
@@ -76,7 +81,13 @@ pub fn write(path: &Path, key: &[u8; 32], ends: &[u64], tokens: &[u32]) -> io::R
     fs::create_dir_all(folder)?;
     let (ends_bytes, tokens_bytes): (&[u8], &[u8]) = (bytemuck::cast_slice(ends), bytemuck::cast_slice(tokens));
     let body = Sha256::new().chain_update(ends_bytes).chain_update(tokens_bytes).finalize();
-    let mut file = tempfile::Builder::new().prefix(".tokens-").tempfile_in(folder)?;
+    remove_abandoned(folder)?;
+    let prefix = format!("{TEMPORARY}{}-", std::process::id());
+    let mut file = tempfile::Builder::new()
+        .prefix(&prefix)
+        // As every other file: the user's mask decides who else may read it.
+        .permissions(fs::Permissions::from_mode(0o666))
+        .tempfile_in(folder)?;
     for bytes in [MAGIC, key.as_slice(), body.as_slice()] {
         file.write_all(bytes)?;
     }
@@ -85,6 +96,19 @@ pub fn write(path: &Path, key: &[u8; 32], ends: &[u64], tokens: &[u32]) -> io::R
     file.write_all(ends_bytes)?;
     file.write_all(tokens_bytes)?;
     file.persist(path)?;
+    Ok(())
+}
+
+/// Removes what processes left in the folder that were killed while they wrote.
+fn remove_abandoned(folder: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let process = name.strip_prefix(TEMPORARY).and_then(|rest| rest.split('-').next()?.parse().ok());
+        if process.and_then(Pid::from_raw).is_some_and(|process| test_kill_process(process) == Err(Errno::SRCH)) {
+            fs::remove_file(entry.path())?;
+        }
+    }
     Ok(())
 }
 

@@ -12,9 +12,9 @@ use serde_json::{Map, Value};
 use super::Part;
 use crate::config::{Experiment, Pipeline};
 use crate::error::{Error, Result};
-use crate::runs::checkpoint::latest;
-use crate::runs::disk::write_durably;
-use crate::runs::folder::{Existing, is_replaceable};
+use crate::runs::checkpoint::{Checkpoint, Checkpoints, latest};
+use crate::runs::disk::{holds_unfinished, remove_abandoned, sync_folder, write_durably};
+use crate::runs::folder::{Existing, is_empty, is_replaceable};
 use crate::runs::receipt::ModelSource;
 use crate::runs::{Receipt, RunFolder};
 use crate::train::named::model_folder;
@@ -67,6 +67,36 @@ fn state(folder: &Path) -> Result<State> {
         Some(checkpoint) if TrainState::read(&checkpoint.path)?.ended => Ok(State::Ended),
         _ => Ok(State::Begun),
     }
+}
+
+/// Tidies up what a killed process left in the pipeline's folder and in those of its stages, where there is anything. A line for
+/// each stage whose newest checkpoint no file named.
+///
+/// # Errors
+/// Another process writes one of the runs; none of its checkpoints is whole; what the file system says.
+pub fn tidy(pipeline: &Pipeline) -> Result<Vec<String>> {
+    let folder = pipeline.folder();
+    if folder.is_dir() {
+        remove_abandoned(&folder)?;
+    }
+    let mut lines = Vec::new();
+    for index in 0..pipeline.stages().len() {
+        let own = pipeline.stage_folder(index);
+        let checkpoints = own.join("checkpoints");
+        if !own.join("experiment.toml").is_file() {
+            continue;
+        }
+        let found = latest(&checkpoints)?;
+        let note = found.as_ref().and_then(Checkpoint::stand_in);
+        if note.is_none() && !holds_unfinished(&own) && !holds_unfinished(&checkpoints) {
+            continue;
+        }
+        let run = RunFolder::open(pipeline.runs_dir(), &pipeline.run_name(index))?;
+        // The number of checkpoints that are kept counts at the next save.
+        Checkpoints::new(&run, usize::MAX, found.map(|found| found.step))?;
+        lines.extend(note);
+    }
+    Ok(lines)
 }
 
 /// Whether the run in `folder` has come to its end.
@@ -139,7 +169,7 @@ pub fn to_do(
             let own = pipeline.stage_folder(index);
             if !resume {
                 let existing = if dev { Existing::ReplaceUnsaved } else { Existing::Keep };
-                let replaced = is_replaceable(&own, existing);
+                let replaced = is_replaceable(&own, existing) || is_empty(&own);
                 return Ok(if own.exists() && !replaced { Task::Anew } else { Task::New });
             }
             let state = state(&own)?;
@@ -165,7 +195,8 @@ fn refuse_content(pipeline: &Pipeline, dev: bool) -> Result<()> {
     let folder = pipeline.folder();
     let existing = if dev { Existing::ReplaceUnsaved } else { Existing::Keep };
     let mut entries = fs::read_dir(&folder).into_iter().flatten().flatten();
-    if entries.all(|entry| entry.file_name() == FILE || is_replaceable(&entry.path(), existing)) {
+    let is_free = |path: &Path| is_replaceable(path, existing) || is_empty(path);
+    if entries.all(|entry| entry.file_name() == FILE || is_free(&entry.path())) {
         return Ok(());
     }
     Err(Error::request(format!("the pipeline \"{}\" exists already: {}", pipeline.name(), folder.display())).with_hint(
@@ -206,6 +237,7 @@ pub fn make_room(pipeline: &Pipeline, experiments: &[Experiment], tasks: &[Task]
     let folder = pipeline.folder();
     fs::create_dir_all(&folder)
         .map_err(|cause| Error::run(format!("cannot create {}", folder.display())).with_cause(cause))?;
+    folder.parent().filter(|above| !above.as_os_str().is_empty()).map_or(Ok(()), sync_folder)?;
     let mut moved = Vec::new();
     // The last one first: whenever this is cut off, no stage is left that was made from one which is gone.
     for (index, _) in tasks.iter().enumerate().rev().filter(|(_, task)| **task == Task::Anew) {
@@ -275,6 +307,7 @@ fn move_aside(pipeline: &Pipeline, index: usize) -> Result<PathBuf> {
     let to = free.ok_or_else(|| Error::run(format!("no name is left for {}", from.display())))?;
     fs::rename(&from, &to)
         .map_err(|cause| Error::run(format!("cannot move {} to {}", from.display(), to.display())).with_cause(cause))?;
+    sync_folder(&pipeline.folder())?;
     Ok(to)
 }
 

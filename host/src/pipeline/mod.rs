@@ -72,6 +72,9 @@ pub fn run(
     tell: &mut dyn FnMut(Told<'_>) -> Result<()>,
 ) -> Result<(PipelineSummary, Option<Error>)> {
     let started = Instant::now();
+    for note in folder::tidy(pipeline)? {
+        tell(Told::Note(format!("note: {note}")))?;
+    }
     let stages = plan::read(pipeline, &options.plugin_folders, options.pinning)?;
     let experiments: Vec<Experiment> = stages.iter().map(|stage| stage.loaded.experiment.clone()).collect();
     let dev = options.pinning == Pinning::Ignore;

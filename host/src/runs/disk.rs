@@ -3,10 +3,14 @@
 //! One place, for two reasons: each step syncs what it must and names its path when it fails, and a test can stop the
 //! program before any one of them. What the steps mean together is the business of [`super::checkpoint`].
 
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
+use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 
+use rustix::io::Errno;
+use rustix::process::{Pid, test_kill_process};
 use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Result};
@@ -54,7 +58,7 @@ impl Disk {
     pub(super) fn rename(&self, from: &Path, to: &Path) -> Result<()> {
         let moved = self.step("rename", to).and_then(|()| fs::rename(from, to));
         moved.map_err(|cause| {
-            Error::run(format!("cannot rename {} to {}", from.display(), to.display())).with_cause(cause)
+            Error::run(format!("cannot rename {} to {}", shown(from).display(), shown(to).display())).with_cause(cause)
         })
     }
 
@@ -149,15 +153,85 @@ fn hash(file: &mut File) -> io::Result<(u64, String)> {
     }
 }
 
+/// Prefix of a file or folder that is not finished.
+pub(super) const UNFINISHED: &str = ".tmp-";
+
 /// Where a file is written before it takes its place; the process's number keeps a leftover apart from a file in use.
 fn temporary(path: &Path) -> PathBuf {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
-    path.with_file_name(format!(".tmp-{name}-{}", std::process::id()))
+    path.with_file_name(format!("{UNFINISHED}{name}-{}", std::process::id()))
+}
+
+/// Whether an interrupted write left a file or folder of this name.
+pub(super) fn is_unfinished(name: &OsStr) -> bool {
+    name.to_string_lossy().starts_with(UNFINISHED)
+}
+
+/// Whether an interrupted write left anything in `folder`.
+pub fn holds_unfinished(folder: &Path) -> bool {
+    let mut entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    entries.any(|entry| is_unfinished(&entry.file_name()))
+}
+
+/// Removes what interrupted writes left in `folder`, where this process alone writes.
+///
+/// # Errors
+/// What cannot be listed or removed.
+pub fn remove_unfinished(folder: &Path) -> Result<()> {
+    remove_unfinished_by(folder, |_| true)
+}
+
+/// The same where several processes write: what a process writes that still runs stays.
+///
+/// # Errors
+/// What cannot be listed or removed.
+pub fn remove_abandoned(folder: &Path) -> Result<()> {
+    remove_unfinished_by(folder, |name| {
+        let process = name.rsplit('-').next().and_then(|text| text.parse().ok()).and_then(Pid::from_raw);
+        process.is_some_and(|process| test_kill_process(process) == Err(Errno::SRCH))
+    })
+}
+
+fn remove_unfinished_by(folder: &Path, is_left: impl Fn(&str) -> bool) -> Result<()> {
+    let entries = fs::read_dir(folder).map_err(failed("list", folder))?;
+    for entry in entries {
+        let name = entry.map_err(failed("list", folder))?.file_name();
+        if is_unfinished(&name) && is_left(&name.to_string_lossy()) {
+            Disk::default().remove(&folder.join(name))?;
+        }
+    }
+    Ok(())
+}
+
+/// Makes the names in a folder durable.
+///
+/// # Errors
+/// The path and the system's reason.
+pub fn sync_folder(path: &Path) -> Result<()> {
+    Disk::default().sync(path)
+}
+
+/// Where the system lists the open files of a process.
+const OPEN_FILES: &str = "/proc/self/fd";
+
+/// A path that leads to an open folder, wherever it is moved; `None` where the system has no such paths.
+pub(super) fn way_to(folder: &File) -> Option<PathBuf> {
+    cfg!(target_os = "linux").then(|| Path::new(OPEN_FILES).join(folder.as_raw_fd().to_string()))
+}
+
+/// The path as people know it: one that leads through an open folder begins with the place where that folder is now.
+pub fn shown(path: &Path) -> PathBuf {
+    let place = || {
+        let mut rest = path.strip_prefix(OPEN_FILES).ok()?.components();
+        let folder = fs::read_link(Path::new(OPEN_FILES).join(rest.next()?)).ok()?;
+        Some(folder.join(rest.as_path()))
+    };
+    place().unwrap_or_else(|| path.to_owned())
 }
 
 fn failed(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
-    let path = path.display().to_string();
-    move |cause| Error::run(format!("cannot {doing} {path}")).with_cause(cause)
+    let path = shown(path);
+    move |cause| Error::run(format!("cannot {doing} {}", path.display())).with_cause(cause)
 }
 
 #[cfg(test)]

@@ -1,15 +1,18 @@
 //! A run's folder: where its files are, and that one process at a time writes them.
 
-use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{self, Write};
+use std::fs::{self, File};
+use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::thread;
 use std::time::Duration;
 
+use super::disk::{self, is_unfinished};
+use super::file_lock::{Denied, FileLock, is_same};
 use crate::error::{Error, Result};
 
 const LOCK: &str = ".lock";
+/// How long a lock is waited for: one of a process that is being killed right now is free in a moment.
+const PATIENCE: Duration = Duration::from_secs(2);
 const CHECKPOINTS: &str = "checkpoints";
 /// The files of a run beside its checkpoints.
 const FILES: [&str; 5] = ["experiment.toml", "receipt.json", "metrics.jsonl", "timing.jsonl", "samples.jsonl"];
@@ -32,13 +35,33 @@ pub enum Existing {
 }
 
 /// A run's folder that this process alone writes. The system gives the lock back when the process ends, however it ends.
+///
+/// The folder is held open, and its files are reached through it: a folder that is moved while its run goes on takes the run
+/// along, and another run that takes its name is not touched.
 #[derive(Debug)]
 pub struct RunFolder {
     path: PathBuf,
     name: String,
     /// Whether to take the folder away again if nothing was put into it.
     created: bool,
-    _lock: File,
+    held: Held,
+    lock: FileLock,
+}
+
+/// An open folder.
+#[derive(Debug)]
+struct Held {
+    folder: File,
+    /// A path that leads to it wherever it is moved; where the system has none, the one that it was opened by.
+    way: PathBuf,
+}
+
+impl Held {
+    fn open(path: &Path) -> io::Result<Held> {
+        let folder = File::open(path)?;
+        let way = disk::way_to(&folder).filter(|way| is_same(&folder, way)).unwrap_or_else(|| path.to_owned());
+        Ok(Held { folder, way })
+    }
 }
 
 impl RunFolder {
@@ -56,10 +79,13 @@ impl RunFolder {
         refuse_within_a_run(&path)?;
         fs::create_dir_all(&path)
             .map_err(|cause| Error::run(format!("cannot create {}", path.display())).with_cause(cause))?;
-        let lock = lock(&path)?;
-        let run = Self { path, name: name.to_owned(), created: true, _lock: lock };
+        let (held, lock) = hold(&path)?;
+        let run = Self { path, name: name.to_owned(), created: true, held, lock };
         refuse_content(&run.path, name, existing)?;
         clear(&run.path)?;
+        // Its name, and that of its pipeline.
+        let above = run.path.ancestors().skip(1).take(run.name.split('/').count());
+        above.filter(|above| !above.as_os_str().is_empty()).try_for_each(disk::sync_folder)?;
         Ok(run)
     }
 
@@ -76,9 +102,9 @@ impl RunFolder {
         if !is_replaceable(path, Existing::Keep) {
             return false;
         }
-        let Ok(lock) = lock(path) else { return false };
+        let Ok((held, lock)) = hold(path) else { return false };
         // Dropped at the end, which removes the empty folder.
-        let run = Self { path: path.to_owned(), name, created: true, _lock: lock };
+        let run = Self { path: path.to_owned(), name, created: true, held, lock };
         is_replaceable(path, Existing::Keep) && clear(&run.path).is_ok()
     }
 
@@ -94,17 +120,44 @@ impl RunFolder {
             return Err(error.with_hint(known_runs(runs, name)));
         }
         if !path.join("experiment.toml").is_file() {
-            return Err(Error::request(format!(
-                "{} is not a run that can be resumed: it has no experiment.toml",
-                path.display()
-            ))
-            .with_hint("start it without --resume"));
+            let message = format!("{} is not a run that can be resumed: it has no experiment.toml", path.display());
+            return Err(Error::request(message).with_hint(match is_empty(&path) {
+                true => "start it without --resume".to_owned(),
+                false => format!(
+                    "put the file back, or keep what you need of {}, remove it and start the run without --resume",
+                    path.display()
+                ),
+            }));
         }
-        let lock = lock(&path)?;
-        Ok(Self { path, name: name.to_owned(), created: false, _lock: lock })
+        let (held, lock) = hold(&path)?;
+        // What a process left that was killed while it wrote.
+        disk::remove_unfinished(&held.way)?;
+        Ok(Self { path, name: name.to_owned(), created: false, held, lock })
     }
 
-    /// The folder.
+    /// Holds the folder against the path that it was opened by. Returns where it is now, if it was moved since.
+    ///
+    /// # Errors
+    /// It was removed; or it was moved and the system has no path that leads to an open folder.
+    pub fn moved(&self) -> Result<Option<PathBuf>> {
+        if is_same(&self.held.folder, &self.path) {
+            return Ok(None);
+        }
+        let is_gone = self.held.folder.metadata().is_ok_and(|meta| meta.nlink() == 0);
+        if is_gone || self.held.way == self.path || !is_same(&self.held.folder, &self.held.way) {
+            let message =
+                format!("the folder of the run was removed or moved while the run went on: {}", self.path.display());
+            return Err(Error::run(message).with_hint("put it back, then go on with --resume"));
+        }
+        Ok(Some(disk::shown(&self.held.way)))
+    }
+
+    /// What to tell about the lock.
+    pub fn note(&self) -> Option<String> {
+        self.lock.note()
+    }
+
+    /// The folder, as it was named; its files are reached by the methods below.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -116,38 +169,39 @@ impl RunFolder {
 
     /// The resolved experiment, defaults included.
     pub fn experiment(&self) -> PathBuf {
-        self.path.join("experiment.toml")
+        self.held.way.join("experiment.toml")
     }
 
     /// What made the result; see [`super::receipt`].
     pub fn receipt(&self) -> PathBuf {
-        self.path.join("receipt.json")
+        self.held.way.join("receipt.json")
     }
 
     /// One object a line, the same bits every time.
     pub fn metrics(&self) -> PathBuf {
-        self.path.join("metrics.jsonl")
+        self.held.way.join("metrics.jsonl")
     }
 
     /// One object a line, what may differ between two equal runs.
     pub fn timing(&self) -> PathBuf {
-        self.path.join("timing.jsonl")
+        self.held.way.join("timing.jsonl")
     }
 
     /// Generations over time.
     pub fn samples(&self) -> PathBuf {
-        self.path.join("samples.jsonl")
+        self.held.way.join("samples.jsonl")
     }
 
     /// The folder of checkpoints; see [`super::checkpoint`].
     pub fn checkpoints(&self) -> PathBuf {
-        self.path.join(CHECKPOINTS)
+        self.held.way.join(CHECKPOINTS)
     }
 }
 
 impl Drop for RunFolder {
     fn drop(&mut self) {
-        if self.created && is_empty(&self.path) {
+        if self.created && is_same(&self.held.folder, &self.path) && is_empty(&self.path) {
+            _ = disk::remove_unfinished(&self.held.way);
             _ = fs::remove_file(self.path.join(LOCK));
             _ = fs::remove_dir(&self.path);
             // Only if we were the first and only run in it: a folder with anything in it stays.
@@ -181,6 +235,11 @@ fn refuse_within_a_run(path: &Path) -> Result<()> {
 fn refuse_content(path: &Path, name: &str, existing: Existing) -> Result<()> {
     if !path.exists() || is_empty(path) || is_replaceable(path, existing) {
         return Ok(());
+    }
+    if !path.join(FILES[0]).is_file() {
+        return Err(Error::request(format!("{} holds other files and is not a run", path.display())).with_hint(
+            format!("choose another name by --name, or keep what you need of {} and remove it first", path.display()),
+        ));
     }
     let error = Error::request(format!("the run {name:?} exists already: {}", path.display()));
     let error = match existing {
@@ -222,11 +281,6 @@ fn holds_no_checkpoint(path: &Path) -> bool {
     fs::read_dir(path).is_ok_and(|mut entries| entries.all(unfinished))
 }
 
-/// Whether an interrupted write left a file or checkpoint of this name.
-fn is_unfinished(name: &std::ffi::OsStr) -> bool {
-    name.to_string_lossy().starts_with(".tmp-")
-}
-
 /// Whether an optimizer step was done. What cannot be read counts as one.
 fn has_steps(metrics: &Path) -> bool {
     match fs::read_to_string(metrics) {
@@ -243,16 +297,17 @@ fn clear(path: &Path) -> Result<()> {
         done => done,
     };
     missing(fs::remove_dir_all(path.join(CHECKPOINTS))).map_err(failed)?;
-    let entries = fs::read_dir(path).map_err(failed)?.flatten();
-    let unfinished = entries.filter(|entry| is_unfinished(&entry.file_name()));
-    unfinished.map(|entry| entry.path()).try_for_each(|file| missing(fs::remove_file(file))).map_err(failed)?;
+    disk::remove_unfinished(path)?;
     // The experiment last: it is what makes the folder a run.
     FILES.iter().rev().try_for_each(|file| missing(fs::remove_file(path.join(file)))).map_err(failed)
 }
 
-/// Whether the folder holds nothing but our lock.
-fn is_empty(path: &Path) -> bool {
-    fs::read_dir(path).is_ok_and(|mut entries| entries.all(|entry| entry.is_ok_and(|entry| entry.file_name() == LOCK)))
+/// Whether the folder holds nothing but our lock and what a killed process left of its first file.
+pub(crate) fn is_empty(path: &Path) -> bool {
+    let nothing = |entry: io::Result<fs::DirEntry>| {
+        entry.is_ok_and(|entry| entry.file_name() == LOCK || is_unfinished(&entry.file_name()))
+    };
+    fs::read_dir(path).is_ok_and(|mut entries| entries.all(nothing))
 }
 
 fn known_runs(runs: &Path, name: &str) -> String {
@@ -267,44 +322,23 @@ fn known_runs(runs: &Path, name: &str) -> String {
     }
 }
 
-/// Takes the lock of the run in `path`, and writes our process's number into it for whoever asks.
-///
-/// A lock of a process that was killed is free; one that is being killed right now gets a moment to be so.
-fn lock(path: &Path) -> Result<File> {
-    let lock_path = path.join(LOCK);
-    let failed = |cause: io::Error| Error::run(format!("cannot lock {}", lock_path.display())).with_cause(cause);
-    for attempt in 0.. {
-        let mut file =
-            OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&lock_path).map_err(failed)?;
-        match file.try_lock() {
-            Ok(()) if !is_same(&file, &lock_path) => continue,
-            Ok(()) => {
-                file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id())).map_err(failed)?;
-                return Ok(file);
-            }
-            // Some network filesystems have no locks; the run is worth more than the warning.
-            Err(TryLockError::Error(error)) if error.kind() == io::ErrorKind::Unsupported => return Ok(file),
-            Err(TryLockError::Error(error)) => return Err(failed(error)),
-            Err(TryLockError::WouldBlock) if attempt < 20 => thread::sleep(Duration::from_millis(100)),
-            Err(TryLockError::WouldBlock) => break,
-        }
+/// Opens the folder of a run and takes its lock.
+fn hold(path: &Path) -> Result<(Held, FileLock)> {
+    let failed = |cause: io::Error| Error::run(format!("cannot lock {}", path.join(LOCK).display())).with_cause(cause);
+    let held = Held::open(path).map_err(failed)?;
+    match FileLock::take(&held.way.join(LOCK), PATIENCE) {
+        Ok(lock) => Ok((held, lock)),
+        Err(Denied::Failed(cause)) => Err(failed(cause)),
+        Err(Denied::Taken(owner)) => Err(Error::run(format!("{owner} is writing the run in {}", path.display()))
+            .with_hint("wait until it has ended, stop it, or choose another name by --name")),
     }
-    let owner = fs::read_to_string(&lock_path).unwrap_or_default();
-    let owner = if owner.trim().is_empty() { "another process" } else { &format!("process {}", owner.trim()) };
-    Err(Error::run(format!("{owner} is writing the run in {}", path.display()))
-        .with_hint("wait until it has ended, stop it, or choose another name by --name"))
-}
-
-/// Whether `path` still names `file`: its folder may have been removed between opening and locking.
-fn is_same(file: &File, path: &Path) -> bool {
-    let numbers = |meta: fs::Metadata| (meta.dev(), meta.ino());
-    matches!((file.metadata().map(numbers), fs::metadata(path).map(numbers)), (Ok(a), Ok(b)) if a == b)
 }
 
 #[cfg(test)]
 mod tests {
     use std::io::{BufRead, BufReader};
     use std::process::Stdio;
+    use std::thread;
 
     use super::super::tests::{as_process, part};
     use super::*;
@@ -357,12 +391,13 @@ mod tests {
     fn a_run_that_exists_is_refused_with_its_remedies_and_left_alone() {
         let base = tempfile::tempdir().unwrap();
         fs::create_dir(base.path().join("a")).unwrap();
+        fs::write(base.path().join("a/experiment.toml"), "").unwrap();
         fs::write(base.path().join("a/file"), "mine").unwrap();
         let error = RunFolder::create(base.path(), "a", Existing::Keep).unwrap_err();
         assert_eq!(error.kind(), Kind::Request);
         let hint = error.hint().unwrap();
         assert!(hint.contains("--resume") && hint.contains("--name") && hint.contains("remove"), "{hint}");
-        assert_eq!(fs::read_dir(base.path().join("a")).unwrap().count(), 1);
+        assert_eq!(fs::read_dir(base.path().join("a")).unwrap().count(), 2);
     }
 
     /// Catches a retry of a start that failed which says "exists already", and a replacement that takes work with it: steps,
@@ -426,6 +461,58 @@ mod tests {
         drop(run);
         let mut run = RunFolder::open(base.path(), "a").unwrap();
         assert!(!run.discard() && run.experiment().exists());
+    }
+
+    /// Catches a start that was killed while it wrote its first file and is in the way for ever: `run` and `--resume` would send the
+    /// user from one to the other. Files of the user's stay, and neither command names the other.
+    #[test]
+    fn leftovers_of_a_killed_start_are_not_in_the_way() {
+        let base = tempfile::tempdir().unwrap();
+        let path = base.path().join("a");
+        let leave = |names: &[&str]| {
+            fs::create_dir_all(&path).unwrap();
+            names.iter().for_each(|name| fs::write(path.join(name), "x").unwrap());
+        };
+        leave(&[".tmp-experiment.toml-12", LOCK]);
+        let error = RunFolder::open(base.path(), "a").unwrap_err();
+        assert_eq!(error.hint(), Some("start it without --resume"));
+        let run = RunFolder::create(base.path(), "a", Existing::Keep).unwrap();
+        assert!(!path.join(".tmp-experiment.toml-12").exists());
+        fs::write(run.experiment(), "seed = 1").unwrap();
+        drop(run);
+        leave(&[".tmp-receipt.json-12"]);
+        drop(RunFolder::open(base.path(), "a").unwrap());
+        assert!(path.join("experiment.toml").exists() && !path.join(".tmp-receipt.json-12").exists());
+        fs::remove_file(path.join("experiment.toml")).unwrap();
+        leave(&["notes.txt"]);
+        let resumed = RunFolder::open(base.path(), "a").unwrap_err();
+        assert!(resumed.hint().unwrap().contains("remove it"), "{resumed:?}");
+        let started = RunFolder::create(base.path(), "a", Existing::Keep).unwrap_err();
+        assert!(!started.hint().unwrap().contains("--resume"), "{started:?}");
+        assert!(path.join("notes.txt").exists());
+    }
+
+    /// Catches a run that writes by path into another run which has taken the name of its moved folder, one that goes on in a
+    /// folder that was removed, and a dropped run that removes the other one's lock.
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn gotcha_61_a_moved_folder_takes_its_run_along() {
+        let base = tempfile::tempdir().unwrap();
+        let path = base.path().join("a");
+        let first = RunFolder::create(base.path(), "a", Existing::Keep).unwrap();
+        assert_eq!(first.moved().unwrap(), None);
+        fs::rename(&path, base.path().join("b")).unwrap();
+        assert_eq!(first.moved().unwrap(), Some(base.path().canonicalize().unwrap().join("b")));
+        let second = RunFolder::create(base.path(), "a", Existing::Keep).unwrap();
+        fs::write(first.experiment(), "first").unwrap();
+        assert!(!path.join("experiment.toml").exists());
+        assert_eq!(fs::read_to_string(base.path().join("b/experiment.toml")).unwrap(), "first");
+        fs::remove_file(first.experiment()).unwrap();
+        drop(first);
+        assert!(path.join(LOCK).exists());
+        fs::remove_dir_all(&path).unwrap();
+        let error = second.moved().unwrap_err();
+        assert!(error.message().contains("removed"), "{error}");
     }
 
     /// Catches names that reach outside the folder of runs.

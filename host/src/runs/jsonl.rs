@@ -1,5 +1,7 @@
 //! The run's logs: one JSON object a line, appended, and cut back to a checkpoint's position when the run resumes.
 //!
+//! The hash of all bytes is kept as the file grows, so that a checkpoint can hold that of the lines which belong to it.
+//!
 //! Numbers are printed with the fewest digits that read back as the same bits. JSON has no infinity and no NaN: both are
 //! written as `null`.
 
@@ -7,9 +9,22 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
+use super::disk::{hex, shown};
 use crate::error::{Error, Result};
+
+/// How much of a file belongs to a checkpoint.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Lines {
+    /// Length in bytes.
+    pub bytes: u64,
+    /// sha256 of these bytes, in lower-case hexadecimal. Checkpoints of earlier versions do not have it.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub sha256: Option<String>,
+}
 
 /// An append-only file of JSON lines.
 #[derive(Debug)]
@@ -17,19 +32,30 @@ pub struct JsonLines {
     file: File,
     path: PathBuf,
     position: u64,
+    /// Of the bytes before `position`.
+    hash: Sha256,
 }
 
 impl JsonLines {
-    /// Opens the file, or creates it. A last line that was cut off (the process was killed while writing it) is removed.
+    /// Opens the file, or creates it, and cuts it back to the lines that a checkpoint kept, none for a run that begins: what came
+    /// after will be written again by the resumed run.
     ///
     /// # Errors
-    /// The path and the system's reason.
-    pub fn open(path: &Path) -> Result<Self> {
-        let failed = |cause| Error::run(format!("cannot open {}", path.display())).with_cause(cause);
+    /// The path and the system's reason. The file is shorter, no line ends there, or its bytes are others: it is not the file that
+    /// the checkpoint belongs to, and stays as it is.
+    pub fn open(path: &Path, kept: &Lines) -> Result<Self> {
+        let failed = |cause| Error::run(format!("cannot open {}", shown(path).display())).with_cause(cause);
         let mut file = OpenOptions::new().read(true).append(true).create(true).open(path).map_err(failed)?;
-        let position = end_of_last_line(&mut file).map_err(failed)?;
+        let (length, position) = (file.metadata().map_err(failed)?.len(), kept.bytes);
+        if position > length || !ends_line_at(&mut file, position).map_err(failed)? {
+            return Err(foreign(path, &format!("it has {length} bytes, and no line ends at byte {position}")));
+        }
+        let hash = hash_of_first(&mut file, position).map_err(failed)?;
+        if kept.sha256.as_ref().is_some_and(|sha256| *sha256 != hex(&hash.clone().finalize())) {
+            return Err(foreign(path, &format!("the sha256 of its first {position} bytes differs")));
+        }
         file.set_len(position).map_err(failed)?;
-        Ok(Self { file, path: path.to_path_buf(), position })
+        Ok(Self { file, path: path.to_path_buf(), position, hash })
     }
 
     /// Appends `value` as one line, in one write, so that another process reading the file sees whole lines.
@@ -44,15 +70,30 @@ impl JsonLines {
             return Err(self.failed("write", cause).with_hint("see that its disk has room, then go on with --resume"));
         }
         self.position += line.len() as u64;
+        self.hash.update(&line);
         Ok(())
     }
 
-    /// How many bytes the file has: what a checkpoint keeps, so that a resumed run goes on from here.
-    pub fn position(&self) -> u64 {
-        self.position
+    /// The file's content so far: what a checkpoint keeps, so that a resumed run goes on from here.
+    pub fn lines(&self) -> Lines {
+        Lines { bytes: self.position, sha256: Some(hex(&self.hash.clone().finalize())) }
     }
 
-    /// Makes everything appended so far durable. Must come before a checkpoint that holds [`Self::position`].
+    /// Takes back what was appended since the file held `lines`.
+    ///
+    /// # Errors
+    /// The path and the system's reason.
+    pub fn take_back(&mut self, lines: &Lines) -> Result<()> {
+        if self.position == lines.bytes {
+            return Ok(());
+        }
+        let cut = self.file.set_len(lines.bytes).and_then(|()| hash_of_first(&mut self.file, lines.bytes));
+        self.hash = cut.map_err(|cause| self.failed("cut", cause))?;
+        self.position = lines.bytes;
+        Ok(())
+    }
+
+    /// Makes everything appended so far durable. Must come before a checkpoint that holds [`Self::lines`].
     ///
     /// # Errors
     /// The path and the system's reason.
@@ -60,53 +101,30 @@ impl JsonLines {
         self.file.sync_all().map_err(|cause| self.failed("make durable", cause))
     }
 
-    /// Cuts the file back to `position`, as a checkpoint kept it: what came after will be written again by the resumed run.
-    ///
-    /// # Errors
-    /// The file is shorter, or no line ends there: it is not the file that the checkpoint belongs to.
-    pub fn truncate_to(&mut self, position: u64) -> Result<()> {
-        let fits =
-            position <= self.position && self.ends_line_at(position).map_err(|cause| self.failed("read", cause))?;
-        if !fits {
-            let (path, now) = (self.path.display(), self.position);
-            return Err(Error::run(format!(
-                "{path} does not belong to its checkpoint: it has {now} bytes, and no line ends at byte {position}"
-            ))
-            .with_hint("put the file back as it was, or start again under another name with --name"));
-        }
-        self.file.set_len(position).map_err(|cause| self.failed("cut", cause))?;
-        self.position = position;
-        Ok(())
-    }
-
-    fn ends_line_at(&mut self, position: u64) -> io::Result<bool> {
-        let Some(last) = position.checked_sub(1) else { return Ok(true) };
-        let mut byte = [0];
-        self.file.seek(SeekFrom::Start(last))?;
-        self.file.read_exact(&mut byte)?;
-        Ok(byte == *b"\n")
-    }
-
     fn failed(&self, doing: &str, cause: impl std::error::Error + Send + Sync + 'static) -> Error {
-        Error::run(format!("cannot {doing} {}", self.path.display())).with_cause(cause)
+        Error::run(format!("cannot {doing} {}", shown(&self.path).display())).with_cause(cause)
     }
 }
 
-/// Position after the last line feed; 0 where there is none.
-fn end_of_last_line(file: &mut File) -> io::Result<u64> {
-    let mut end = file.seek(SeekFrom::End(0))?;
-    let mut block = vec![0; 4096];
-    while end > 0 {
-        let start = end.saturating_sub(block.len() as u64);
-        block.truncate((end - start) as usize);
-        file.seek(SeekFrom::Start(start))?;
-        file.read_exact(&mut block)?;
-        if let Some(index) = block.iter().rposition(|byte| *byte == b'\n') {
-            return Ok(start + index as u64 + 1);
-        }
-        end = start;
-    }
-    Ok(0)
+fn foreign(path: &Path, why: &str) -> Error {
+    Error::run(format!("{} does not belong to its checkpoint: {why}", shown(path).display()))
+        .with_hint("put the file back as it was, or start again under another name with --name")
+}
+
+fn ends_line_at(file: &mut File, position: u64) -> io::Result<bool> {
+    let Some(last) = position.checked_sub(1) else { return Ok(true) };
+    let mut byte = [0];
+    file.seek(SeekFrom::Start(last))?;
+    file.read_exact(&mut byte)?;
+    Ok(byte == *b"\n")
+}
+
+/// The hash of a file's first bytes.
+fn hash_of_first(file: &mut File, bytes: u64) -> io::Result<Sha256> {
+    let mut hash = Sha256::new();
+    file.seek(SeekFrom::Start(0))?;
+    io::copy(&mut file.take(bytes), &mut hash)?;
+    Ok(hash)
 }
 
 #[cfg(test)]
@@ -129,38 +147,21 @@ mod tests {
     fn killed_and_resumed_gives_the_same_bytes_as_uninterrupted() {
         let (_folder, path) = file();
         let line = |step: u64| json!({ "step": step, "loss": 1.0 / (step as f64 + 3.0) });
-        let mut whole = JsonLines::open(&path).unwrap();
+        let mut whole = JsonLines::open(&path, &Lines::default()).unwrap();
         (0..10).for_each(|step| whole.append(&line(step)).unwrap());
         let expected = fs::read(&path).unwrap();
         drop(whole);
         for cut in 0..expected.len() {
-            fs::remove_file(&path).unwrap();
-            let mut first = JsonLines::open(&path).unwrap();
+            let mut first = JsonLines::open(&path, &Lines::default()).unwrap();
             (0..4).for_each(|step| first.append(&line(step)).unwrap());
             first.sync().unwrap();
-            let kept = first.position();
+            let kept = first.lines();
             drop(first);
             // The killed process got as far as byte `cut`.
-            fs::write(&path, &expected[..cut.max(kept as usize)]).unwrap();
-            let mut second = JsonLines::open(&path).unwrap();
-            second.truncate_to(kept).unwrap();
+            fs::write(&path, &expected[..cut.max(kept.bytes as usize)]).unwrap();
+            let mut second = JsonLines::open(&path, &kept).unwrap();
             (4..10).for_each(|step| second.append(&line(step)).unwrap());
             assert_eq!(fs::read(&path).unwrap(), expected, "killed at byte {cut}");
-        }
-    }
-
-    /// Catches a half line that the next line is glued to, also one longer than the block that is searched.
-    #[test]
-    fn a_line_that_was_cut_off_is_removed_when_the_file_is_opened() {
-        let (_folder, path) = file();
-        for half in [1, 4095, 4096, 4097, 10_000] {
-            for before in ["", "{\"step\":1}\n", "{}\n{}\n"] {
-                fs::write(&path, format!("{before}{}", "x".repeat(half))).unwrap();
-                let mut lines = JsonLines::open(&path).unwrap();
-                assert_eq!(lines.position(), before.len() as u64);
-                lines.append(&json!({"step": 2})).unwrap();
-                assert_eq!(fs::read_to_string(&path).unwrap(), format!("{before}{{\"step\":2}}\n"));
-            }
         }
     }
 
@@ -168,15 +169,54 @@ mod tests {
     #[test]
     fn a_position_that_does_not_fit_the_file_is_refused() {
         let (_folder, path) = file();
-        let mut lines = JsonLines::open(&path).unwrap();
-        lines.append(&json!({"step": 1})).unwrap();
-        for position in [1, lines.position() - 1, lines.position() + 1, u64::MAX] {
-            let error = lines.truncate_to(position).unwrap_err();
+        fs::write(&path, "{\"step\":1}\n").unwrap();
+        let at = |bytes| JsonLines::open(&path, &Lines { bytes, sha256: None });
+        for position in [1, 10, 12, u64::MAX] {
+            let error = at(position).unwrap_err();
             assert!(error.message().contains("metrics.jsonl"), "{error}");
         }
         assert_eq!(fs::read_to_string(&path).unwrap(), "{\"step\":1}\n");
-        lines.truncate_to(0).unwrap();
-        assert_eq!((lines.position(), fs::read(&path).unwrap().len()), (0, 0));
+        assert_eq!((at(0).unwrap().lines().bytes, fs::read(&path).unwrap().len()), (0, 0));
+    }
+
+    /// Catches a changed byte in lines that are kept, one that is minded in lines that go, a refused file that is cut, and a hash
+    /// that goes on from the old end.
+    #[test]
+    fn lines_that_were_changed_are_refused() {
+        let (_folder, path) = file();
+        let mut lines = JsonLines::open(&path, &Lines::default()).unwrap();
+        (1..3).for_each(|step| lines.append(&json!({ "step": step })).unwrap());
+        let kept = lines.lines();
+        lines.append(&json!({"step": 3})).unwrap();
+        let whole = fs::read(&path).unwrap();
+        for at in 0..whole.len() {
+            let mut damaged = whole.clone();
+            damaged[at] ^= 0x80;
+            fs::write(&path, &damaged).unwrap();
+            match JsonLines::open(&path, &kept) {
+                Ok(mut again) if at as u64 >= kept.bytes => {
+                    again.append(&json!({"step": 3})).unwrap();
+                    assert_eq!((again.lines(), fs::read(&path).unwrap()), (lines.lines(), whole.clone()));
+                }
+                Err(error) if (at as u64) < kept.bytes => {
+                    assert!(error.message().contains("metrics.jsonl"), "{error}");
+                    assert_eq!(fs::read(&path).unwrap(), damaged);
+                }
+                other => panic!("byte {at}: {other:?}"),
+            }
+        }
+    }
+
+    /// Catches a line that stays, or a hash that still counts it.
+    #[test]
+    fn lines_are_taken_back() {
+        let (_folder, path) = file();
+        let mut lines = JsonLines::open(&path, &Lines::default()).unwrap();
+        lines.append(&json!({"step": 1})).unwrap();
+        let (before, bytes) = (lines.lines(), fs::read(&path).unwrap());
+        lines.append(&json!({"step": 2})).unwrap();
+        lines.take_back(&before).unwrap();
+        assert_eq!((lines.lines(), fs::read(&path).unwrap()), (before, bytes));
     }
 
     /// Catches rounded numbers, reordered keys, and non-finite numbers that make the line unreadable as JSON.
@@ -190,7 +230,7 @@ mod tests {
             infinity: f64,
         }
         let (_folder, path) = file();
-        let mut lines = JsonLines::open(&path).unwrap();
+        let mut lines = JsonLines::open(&path, &Lines::default()).unwrap();
         lines.append(&Line { z: 0.1 + 0.2, a: 0.1, nan: f64::NAN, infinity: f64::INFINITY }).unwrap();
         let text = fs::read_to_string(&path).unwrap();
         assert_eq!(text, "{\"z\":0.30000000000000004,\"a\":0.1,\"nan\":null,\"infinity\":null}\n");

@@ -7,6 +7,7 @@
 pub mod breadcrumb;
 pub mod checkpoint;
 pub mod disk;
+pub mod file_lock;
 pub mod folder;
 pub mod jsonl;
 pub mod progress;

@@ -46,7 +46,7 @@ fn work(part: &str) -> ExitCode {
     let run = RunFolder::create(Path::new(runs), "a", crate::runs::folder::Existing::Keep).unwrap();
     fs::write(run.experiment(), "").unwrap();
     crumb.set_run(run.path());
-    let checkpoints = Checkpoints::new(&run, 1).unwrap();
+    let checkpoints = Checkpoints::new(&run, 1, None).unwrap();
     let write = |folder: &Path| {
         fs::write(folder.join("model.safetensors"), "weights").unwrap();
         Ok(())

@@ -71,6 +71,7 @@ pub fn model_folder(path: &Path) -> Result<PathBuf> {
             hub => hub.into(),
         });
     }
+    find::verify_named(path)?;
     if path.join("config.json").is_file() {
         return Ok(path.to_owned());
     }
@@ -109,6 +110,12 @@ fn as_named(path: &Path, found: Checkpoint) -> Result<PathBuf> {
     Err(Error::request(message).with_details([why]).with_hint(hint))
 }
 
+/// The tokenizer in a file or folder, which may be that of a checkpoint.
+fn tokenizer_at(path: &Path) -> Result<Tokenizer> {
+    find::verify_named(if path.is_dir() { path } else { path.parent().unwrap_or(path) })?;
+    Ok(Tokenizer::open(path)?)
+}
+
 /// Folder, tokenizer and shape of the model that the experiment begins with; no folder where the weights are fresh, or awaited.
 ///
 /// # Errors
@@ -129,18 +136,19 @@ pub(super) fn model_and_tokenizer(
         }
         ModelSource::Shape(_) => None,
     };
-    let mut tokenizer =
-        match (&experiment.tokenizer, &folder) {
-            (TokenizerSource::Bytes, _) => Tokenizer::bytes()?,
-            (TokenizerSource::File { path }, _) => Tokenizer::open(Path::new(path))
-                .map_err(|e| loaded.refuse("tokenizer.path", refusal_text(&e.into())))?,
-            (TokenizerSource::Model, None) if let Some(model) = &awaited => model.tokenizer.clone(),
-            (TokenizerSource::Model, Some(folder)) => Tokenizer::open(folder)?,
-            (TokenizerSource::Model, None) => {
-                return Err(loaded
-                    .refuse("tokenizer.kind", "\"model\" needs model.from; with fresh weights choose bytes or file"));
-            }
-        };
+    let mut tokenizer = match (&experiment.tokenizer, &folder) {
+        (TokenizerSource::Bytes, _) => Tokenizer::bytes()?,
+        (TokenizerSource::File { path }, _) => {
+            tokenizer_at(Path::new(path)).map_err(|e| loaded.refuse("tokenizer.path", refusal_text(&e)))?
+        }
+        (TokenizerSource::Model, None) if let Some(model) = &awaited => model.tokenizer.clone(),
+        (TokenizerSource::Model, Some(folder)) => Tokenizer::open(folder)?,
+        (TokenizerSource::Model, None) => {
+            return Err(
+                loaded.refuse("tokenizer.kind", "\"model\" needs model.from; with fresh weights choose bytes or file")
+            );
+        }
+    };
     let config = match (&experiment.model, &folder) {
         (ModelSource::Shape(shape), _) => {
             let mut config = ModelConfig::from_shape(shape, shape.vocab.unwrap_or(tokenizer.vocab_size()))?;

@@ -2,11 +2,14 @@
 //! equal runs) and samples.jsonl.
 
 use std::{
+    fs::File,
+    io::{self, BufRead, BufReader},
     path::Path,
     time::{Duration, Instant},
 };
 
 use plugin_api::backend::Memory;
+use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::{
@@ -15,12 +18,17 @@ use super::{
     exact::ComparedAnswer,
     memory::process_memory,
     optim::Gradient,
+    state::{Logs, TrainState},
     summary::SampleText,
     window::WindowLoss,
 };
 use crate::{
-    error::Result,
-    runs::{folder::RunFolder, jsonl::JsonLines},
+    error::{Error, Result},
+    runs::{
+        disk::{shown, sync_folder},
+        folder::RunFolder,
+        jsonl::{JsonLines, Lines},
+    },
 };
 
 /// The three files.
@@ -28,6 +36,8 @@ pub struct Records {
     metrics: JsonLines,
     timing: JsonLines,
     samples: JsonLines,
+    /// What of each belongs to steps, evaluations and samples that are done.
+    done: [Lines; 3],
 }
 
 /// Seconds of a step's phases.
@@ -75,18 +85,22 @@ impl Records {
     /// Opens the files of a run and cuts them to the lines of its checkpoint: nothing for a new run.
     ///
     /// # Errors
-    /// What the file system says.
-    pub fn open(folder: &RunFolder, lines: [u64; 3]) -> Result<Records> {
-        let open = |path: &Path, bytes| -> Result<JsonLines> {
-            let mut file = JsonLines::open(path)?;
-            file.truncate_to(bytes)?;
-            Ok(file)
-        };
-        Ok(Records {
-            metrics: open(&folder.metrics(), lines[0])?,
-            timing: open(&folder.timing(), lines[1])?,
-            samples: open(&folder.samples(), lines[2])?,
-        })
+    /// What the file system says; files that do not belong to the checkpoint.
+    pub fn open(folder: &RunFolder, state: &TrainState) -> Result<Records> {
+        let timing = timing_until(&folder.timing(), state)?;
+        let metrics = JsonLines::open(&folder.metrics(), &state.lines.metrics)?;
+        let samples = JsonLines::open(&folder.samples(), &state.lines.samples)?;
+        let timing = JsonLines::open(&folder.timing(), &timing)?;
+        if let Some(folder) = folder.metrics().parent() {
+            sync_folder(folder)?;
+        }
+        let done = [&metrics, &timing, &samples].map(JsonLines::lines);
+        Ok(Records { metrics, timing, samples, done })
+    }
+
+    /// Says that what was written so far belongs to steps, evaluations and samples that are done.
+    pub fn done(&mut self) {
+        self.done = [&self.metrics, &self.timing, &self.samples].map(JsonLines::lines);
     }
 
     /// A training step. Numbers that are not finite are written as null.
@@ -188,16 +202,54 @@ impl Records {
         self.timing.append(&json!({ "step": step, "kind": "note", "text": text }))
     }
 
-    /// Makes what was written survive a power cut, and says how many bytes of each file that is.
+    /// Takes back the lines of an evaluation or of samples that failed in their middle, makes what is left survive a power cut,
+    /// and says what of the files that is.
     ///
     /// # Errors
     /// What the file system says.
-    pub fn durable(&mut self) -> Result<[u64; 3]> {
-        for file in [&self.metrics, &self.timing, &self.samples] {
+    pub fn durable(&mut self) -> Result<Logs> {
+        let files = [&mut self.metrics, &mut self.timing, &mut self.samples];
+        for (file, done) in files.into_iter().zip(&self.done) {
+            file.take_back(done)?;
             file.sync()?;
         }
-        Ok([self.metrics.position(), self.timing.position(), self.samples.position()])
+        Ok(Logs { metrics: self.metrics.lines(), samples: self.samples.lines() })
     }
+}
+
+/// The lines of timing.jsonl up to the place of `state`. Its length is in no checkpoint, for it differs between equal runs.
+///
+/// # Errors
+/// The file cannot be read.
+fn timing_until(path: &Path, state: &TrainState) -> Result<Lines> {
+    #[derive(Deserialize)]
+    struct Line<'a> {
+        step: u64,
+        kind: &'a str,
+    }
+    let failed = |cause| Error::run(format!("cannot read {}", shown(path).display())).with_cause(cause);
+    let file = match File::open(path) {
+        Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Ok(Lines::default()),
+        file => file.map_err(failed)?,
+    };
+    let (mut lines, mut reader, mut line) = (Lines::default(), BufReader::new(file), Vec::new());
+    if state.step == 0 {
+        return Ok(lines);
+    }
+    let is_evaluated = state.evaluated.is_some_and(|(at, _)| at == state.step);
+    while reader.read_until(b'\n', &mut line).map_err(failed)? > 0 {
+        let comes_later = match serde_json::from_slice::<Line>(&line) {
+            Ok(Line { step, kind }) => step > state.step || (step == state.step && kind == "eval" && !is_evaluated),
+            // Times are of no use to a run: a damaged line stays, for whoever looks.
+            Err(_) => !line.ends_with(b"\n"),
+        };
+        if comes_later {
+            break;
+        }
+        lines.bytes += line.len() as u64;
+        line.clear();
+    }
+    Ok(lines)
 }
 
 /// A line of samples.jsonl.

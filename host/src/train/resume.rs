@@ -44,7 +44,11 @@ pub fn changed(folder: &Path, now: &Experiment) -> Result<Changed> {
     let failed = || Error::run(format!("cannot read {}", path.display()));
     let before = fs::read_to_string(&path).map_err(|e| failed().with_cause(e))?;
     let now = now.to_toml()?;
-    if before.is_empty() || before == now {
+    if before.trim().is_empty() {
+        return Err(Error::request(format!("{} is empty: what the run began with is lost", path.display()))
+            .with_hint("put the file back as it was, or start another run with --name (and model.from this one)"));
+    }
+    if before == now {
         return Ok(Changed::default());
     }
     let parsed = |text: &str| toml::from_str::<Value>(text).map_err(|e| failed().with_cause(e));

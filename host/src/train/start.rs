@@ -47,7 +47,7 @@ pub(super) fn trainer(mut prepared: Prepared, resume: bool, show: Show) -> Resul
     let (folder, checkpoint) = if resume {
         let folder = RunFolder::open(runs_dir, &experiment.name)?;
         changes = resume::changed(folder.path(), &experiment)?;
-        let checkpoint = latest(&folder.checkpoints())?;
+        let checkpoint = latest(&folder.path().join("checkpoints"))?;
         (Some(folder), checkpoint)
     } else {
         (None, None)
@@ -63,7 +63,8 @@ pub(super) fn trainer(mut prepared: Prepared, resume: bool, show: Show) -> Resul
     let mut state = TrainState::new(total, learner.batcher.state().clone());
     if let Some(checkpoint) = &checkpoint {
         state = TrainState::read(&checkpoint.path)?;
-        if changes.length {
+        // Or a process was killed between writing the longer experiment and its first checkpoint.
+        if total != state.total {
             changes.lines.extend(resume::lengthen(&mut state, total, &experiment)?);
         }
         state::read_moments(&learner.adam, &checkpoint.path)?;
@@ -78,14 +79,19 @@ pub(super) fn trainer(mut prepared: Prepared, resume: bool, show: Show) -> Resul
     if let Some(template) = &data.chat_template {
         prepared.tokenizer.set_chat_template(template);
     }
-    let earlier = folder.as_ref().filter(|_| checkpoint.is_some()).map(|folder| folder.receipt());
+    let earlier = folder.as_ref().filter(|_| checkpoint.is_some()).map(|folder| folder.path().join("receipt.json"));
     let mut receipt = receipts::receipt(&prepared, &data, &learner, earlier.as_deref(), state.step)?;
-    if checkpoint.is_some() {
+    let mut states = Vec::new();
+    if let Some(checkpoint) = &checkpoint {
         // What may still be refused comes before anything of the run is written.
-        take_up(&prepared, &mut learner, &state)?;
+        states = take_up(&prepared, &mut learner, &state, &checkpoint.path)?;
     }
     if checkpoint.is_some() && !changes.lines.is_empty() {
-        receipt.changed.push(Replaced { after_step: state.step, changes: changes.lines.clone() });
+        let changed = Replaced { after_step: state.step, changes: changes.lines.clone() };
+        // A process that was killed before its first checkpoint has said so already.
+        if receipt.changed.last() != Some(&changed) {
+            receipt.changed.push(changed);
+        }
     }
     // From here on files are written that stay.
     uncertain.keep();
@@ -100,13 +106,21 @@ pub(super) fn trainer(mut prepared: Prepared, resume: bool, show: Show) -> Resul
     if state.step > 0 {
         prepared.lock.save()?;
     }
-    write_durably(&folder.experiment(), experiment.to_toml()?.as_bytes())?;
+    // Logs that are not those of the checkpoint are refused before the run's own files change.
+    let records = checkpoint.is_some().then(|| Records::open(&folder, &state)).transpose()?;
+    let mut longer = Some(experiment.to_toml()?);
+    if !changes.length {
+        longer.take().map_or(Ok(()), |text| write_durably(&folder.experiment(), text.as_bytes()))?;
+    }
     if !state.ended {
         receipt.write(&folder.receipt())?;
     }
-    let checkpoints = Checkpoints::new(&folder, experiment.checkpoint.keep)?;
-    let records = Records::open(&folder, state.lines)?;
+    let checkpoints = Checkpoints::new(&folder, experiment.checkpoint.keep, checkpoint.as_ref().map(|c| c.step))?;
+    let records = records.map_or_else(|| Records::open(&folder, &state), Ok)?;
     let progress = Progress::new(state.step, total, show);
+    if let Some(note) = folder.note() {
+        progress.message(&format!("note: {note}"));
+    }
     if let Some(rows) = &data.rows {
         progress.message(&format!("data: {rows}"));
     }
@@ -134,10 +148,13 @@ pub(super) fn trainer(mut prepared: Prepared, resume: bool, show: Show) -> Resul
         reference,
         questions,
         folder,
+        moved_to: None,
+        longer,
         checkpoints,
         records,
         progress,
         state,
+        states,
         texts: Vec::new(),
         notices: Notices::default(),
         notes: Vec::new(),
@@ -150,8 +167,8 @@ pub(super) fn trainer(mut prepared: Prepared, resume: bool, show: Show) -> Resul
     Ok(trainer)
 }
 
-/// Puts data order and objectives where the checkpoint says.
-fn take_up(prepared: &Prepared, learner: &mut Learner, state: &TrainState) -> Result<()> {
+/// Puts data order and objectives where the checkpoint says. Returns the objectives' states.
+fn take_up(prepared: &Prepared, learner: &mut Learner, state: &TrainState, checkpoint: &Path) -> Result<Vec<Vec<u8>>> {
     let mut place = state.data.clone();
     if prepared.accepts_fixed_rows {
         // The receipt has been held against the one before: other rows are refused by now.
@@ -161,10 +178,11 @@ fn take_up(prepared: &Prepared, learner: &mut Learner, state: &TrainState) -> Re
     for (beside, place) in learner.beside.iter_mut().zip(state.beside.clone()) {
         beside.batcher.restore(place)?;
     }
-    for (active, text) in learner.every_objective().zip(state.objectives.clone()) {
-        active.restore_exactly(&state::from_hex(&text)?)?;
+    let states = state.objectives(checkpoint, learner.every_objective().count())?;
+    for (active, state) in learner.every_objective().zip(&states) {
+        active.restore_exactly(state)?;
     }
-    Ok(())
+    Ok(states)
 }
 
 /// The token cache is written while a request may still be refused: where it made the folder of runs, it goes again then.

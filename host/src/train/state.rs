@@ -1,6 +1,6 @@
 //! What a checkpoint holds beside the weights: the moments and the place in the run, enough to go on bit for bit.
 
-use std::{collections::BTreeMap, fs, path::Path};
+use std::{collections::BTreeMap, fs, io, path::Path};
 
 use plugin_api::abi::DType;
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
@@ -10,6 +10,7 @@ use super::optim::Adam;
 use crate::{
     data::BatcherState,
     error::{Error, Result},
+    runs::{disk::shown, jsonl::Lines},
 };
 
 /// File with the moments.
@@ -56,10 +57,37 @@ pub struct TrainState {
     /// Place in the text of each objective that has its own.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub beside: Vec<BatcherState>,
-    /// Bytes of metrics.jsonl, timing.jsonl and samples.jsonl that belong to these steps.
-    pub lines: [u64; 3],
-    /// State of each objective, in hexadecimal; empty for those without.
-    pub objectives: Vec<String>,
+    /// What of metrics.jsonl and samples.jsonl belongs to these steps. Checkpoints of earlier versions have the bytes of
+    /// metrics.jsonl, timing.jsonl and samples.jsonl.
+    #[serde(deserialize_with = "logs")]
+    pub lines: Logs,
+    /// State of each objective, in hexadecimal: checkpoints of earlier versions have it here, later ones in files of their own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    objectives: Vec<String>,
+}
+
+/// What of the logs belongs to a checkpoint.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Logs {
+    /// Of metrics.jsonl.
+    pub metrics: Lines,
+    /// Of samples.jsonl.
+    pub samples: Lines,
+}
+
+fn logs<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Logs, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Either {
+        Earlier([u64; 3]),
+        Now(Logs),
+    }
+    let lines = |bytes| Lines { bytes, sha256: None };
+    Ok(match Either::deserialize(from)? {
+        Either::Now(logs) => logs,
+        Either::Earlier([metrics, _, samples]) => Logs { metrics: lines(metrics), samples: lines(samples) },
+    })
 }
 
 impl TrainState {
@@ -83,7 +111,7 @@ impl TrainState {
             ended: false,
             data,
             beside: Vec::new(),
-            lines: [0; 3],
+            lines: Logs::default(),
             objectives: Vec::new(),
         }
     }
@@ -108,23 +136,55 @@ impl TrainState {
     /// # Errors
     /// What the file system says.
     pub fn write(&self, folder: &Path) -> Result<()> {
-        let path = folder.join(TRAINER);
         let text =
             serde_json::to_vec_pretty(self).map_err(|e| Error::run("cannot write the run's state").with_cause(e))?;
-        fs::write(&path, text).map_err(|e| Error::run(format!("cannot write {}", path.display())).with_cause(e))
+        write_file(&folder.join(TRAINER), &text)
+    }
+
+    /// The states of `count` objectives in the checkpoint that this was read from; empty for those without.
+    ///
+    /// # Errors
+    /// A request error naming the file.
+    pub fn objectives(&self, folder: &Path, count: usize) -> Result<Vec<Vec<u8>>> {
+        if !self.objectives.is_empty() {
+            return self.objectives.iter().map(|text| from_hex(text)).collect();
+        }
+        let read = |index| {
+            let path = folder.join(objective_file(index));
+            match fs::read(&path) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+                read => read.map_err(|e| Error::request(format!("cannot read {}", path.display())).with_cause(e)),
+            }
+        };
+        (0..count).map(read).collect()
     }
 }
 
-/// Bytes in hexadecimal.
-pub fn to_hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|b| format!("{b:02x}")).collect()
+/// Writes the state of each objective that has one into a checkpoint.
+///
+/// # Errors
+/// What the file system says.
+pub fn write_objectives(states: &[Vec<u8>], folder: &Path) -> Result<()> {
+    let with_state = states.iter().enumerate().filter(|(_, state)| !state.is_empty());
+    with_state
+        .map(|(index, state)| (folder.join(objective_file(index)), state))
+        .try_for_each(|(p, s)| write_file(&p, s))
+}
+
+/// The file with the state of the objective of this position.
+fn objective_file(index: usize) -> String {
+    format!("objective.{index}.state")
+}
+
+fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
+    fs::write(path, bytes).map_err(|e| Error::run(format!("cannot write {}", shown(path).display())).with_cause(e))
 }
 
 /// Bytes from hexadecimal.
 ///
 /// # Errors
 /// Text that is not hexadecimal.
-pub fn from_hex(text: &str) -> Result<Vec<u8>> {
+fn from_hex(text: &str) -> Result<Vec<u8>> {
     let pairs = text.as_bytes().chunks(2).map(|pair| std::str::from_utf8(pair).ok());
     pairs
         .map(|pair| {
@@ -143,7 +203,7 @@ pub fn from_hex(text: &str) -> Result<Vec<u8>> {
 pub fn write_moments(adam: &Adam, folder: &Path) -> Result<()> {
     let path = folder.join(OPTIMIZER);
     let failed = |e: Box<dyn std::error::Error + Send + Sync>| {
-        Error::run(format!("cannot write {}", path.display())).with_cause(e)
+        Error::run(format!("cannot write {}", shown(&path).display())).with_cause(e)
     };
     let (m, v) = (adam.m.download_raw(0, adam.m.len())?, adam.v.download_raw(0, adam.v.len())?);
     let view = |bytes| TensorView::new(stored(adam.m.dtype()), vec![adam.m.len() as usize], bytes);
@@ -192,12 +252,37 @@ fn stored(dtype: DType) -> Dtype {
 mod tests {
     use super::*;
 
+    fn beginning() -> TrainState {
+        let data = BatcherState { epoch: 0, taken: 0, context: 0, sequences: 0, positions: 0, data: String::new() };
+        TrainState::new(4, data)
+    }
+
+    /// Catches a checkpoint of an earlier version that no longer loads, or whose objectives lose their state.
     #[test]
-    fn hexadecimal_gives_the_same_bytes_and_refuses_others() {
-        let bytes = [0, 1, 0x7f, 0x80, 0xff];
-        assert_eq!(from_hex(&to_hex(&bytes)).ok().as_deref(), Some(bytes.as_slice()));
+    fn checkpoints_of_earlier_versions_are_read() {
+        let now = serde_json::to_value(beginning()).unwrap();
+        let mut earlier = now.clone();
+        earlier["lines"] = serde_json::json!([12, 34, 56]);
+        earlier["objectives"] = serde_json::json!(["", "00017f80ff"]);
+        let state: TrainState = serde_json::from_value(earlier).unwrap();
+        let bytes = (state.lines.metrics.bytes, state.lines.samples.bytes);
+        assert_eq!((bytes, state.lines.metrics.sha256.is_none()), ((12, 56), true));
+        let states = state.objectives(Path::new("/nowhere"), 2).unwrap();
+        assert_eq!(states, [vec![], vec![0, 1, 0x7f, 0x80, 0xff]]);
         for bad in ["0", "0g", "+1"] {
             assert!(from_hex(bad).is_err(), "{bad}");
         }
+        let again: TrainState = serde_json::from_value(now.clone()).unwrap();
+        assert_eq!(serde_json::to_value(again).unwrap(), now);
+    }
+
+    /// Catches states that change places, and an objective without a state that gets one.
+    #[test]
+    fn states_of_objectives_come_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let states = [vec![], vec![0, 255, 10], vec![]];
+        write_objectives(&states, folder.path()).unwrap();
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+        assert_eq!(beginning().objectives(folder.path(), 3).unwrap(), states);
     }
 }

@@ -97,7 +97,7 @@ impl Trainer {
     pub(super) fn summary(&self, checkpoint: String) -> Summary {
         Summary {
             name: self.experiment().name.clone(),
-            folder: self.folder.path().to_owned(),
+            folder: self.moved_to.clone().unwrap_or_else(|| self.folder.path().to_owned()),
             parameters: self.learner.model.layout().count(),
             steps: self.state.step,
             refused: self.state.refused,

@@ -4,8 +4,9 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::manifest::Manifest;
+use super::manifest::{MANIFEST, Manifest};
 use crate::error::{Error, Result};
+use crate::runs::disk::shown;
 
 /// Names the checkpoint to resume from.
 pub const LATEST: &str = "LATEST";
@@ -49,6 +50,26 @@ pub fn best(folder: &Path) -> Result<Option<Checkpoint>> {
     find(folder, BEST)
 }
 
+/// Holds the model folder `folder`, which somebody has named, against the manifest in it. A folder that has another name than a
+/// checkpoint and no manifest of ours is somebody's own.
+///
+/// # Errors
+/// A request error that says what differs.
+pub fn verify_named(folder: &Path) -> Result<()> {
+    let name = folder.file_name().unwrap_or_default().to_string_lossy();
+    let is_checkpoint = parse_step(name.strip_prefix(REPLACED).unwrap_or(&name)).is_some();
+    if !is_checkpoint && !fs::read(folder.join(MANIFEST)).is_ok_and(|bytes| Manifest::is_meant(&bytes)) {
+        return Ok(());
+    }
+    Manifest::verify(folder).map(|_| ()).map_err(|why| {
+        let message = format!("the checkpoint {} is not what was saved: {why}", folder.display());
+        Error::request(message).with_hint(format!(
+            "use another checkpoint; if you changed it yourself, copy it to a folder of your own without {MANIFEST} and name \
+             that folder"
+        ))
+    })
+}
+
 fn find(folder: &Path, pointer: &str) -> Result<Option<Checkpoint>> {
     let entries = entries(folder)?;
     let named = read_pointer(folder, pointer);
@@ -72,7 +93,7 @@ fn find(folder: &Path, pointer: &str) -> Result<Option<Checkpoint>> {
         match entry.verify() {
             Ok(manifest) if pointer == LATEST || manifest.best => {
                 let why = troubles.join("; ");
-                let note = format!("{}: {why}", folder.display());
+                let note = format!("{}: {why}", shown(folder).display());
                 return Ok(Some(entry.checkpoint(manifest, (!why.is_empty()).then_some(note))));
             }
             Ok(_) => {}
@@ -82,7 +103,7 @@ fn find(folder: &Path, pointer: &str) -> Result<Option<Checkpoint>> {
     if entries.is_empty() || (pointer == BEST && troubles.is_empty()) {
         return Ok(None);
     }
-    Err(Error::run(format!("no checkpoint in {} is whole", folder.display()))
+    Err(Error::run(format!("no checkpoint in {} is whole", shown(folder).display()))
         .with_details(troubles)
         .with_hint("start again under another name with --name"))
 }
@@ -126,7 +147,7 @@ pub(super) fn entries(folder: &Path) -> Result<Vec<Entry>> {
 
 /// Names of everything in `folder`; none where it does not exist.
 pub(super) fn names(folder: &Path) -> Result<Vec<String>> {
-    let failed = |cause| Error::run(format!("cannot list {}", folder.display())).with_cause(cause);
+    let failed = |cause| Error::run(format!("cannot list {}", shown(folder).display())).with_cause(cause);
     let entries = match fs::read_dir(folder) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         entries => entries.map_err(failed)?,

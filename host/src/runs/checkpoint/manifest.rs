@@ -72,8 +72,13 @@ impl Manifest {
             io::ErrorKind::NotFound => format!("it has no {MANIFEST}, so it was never finished"),
             _ => format!("{MANIFEST} cannot be read: {error}"),
         })?;
+        Self::parse(&bytes)
+    }
+
+    /// Reads a manifest from its file's bytes, and says why if it is not one.
+    pub(super) fn parse(bytes: &[u8]) -> Result<Self, String> {
         let manifest: Self =
-            serde_json::from_slice(&bytes).map_err(|error| format!("{MANIFEST} is damaged: {error}"))?;
+            serde_json::from_slice(bytes).map_err(|error| format!("{MANIFEST} is damaged: {error}"))?;
         if manifest.format > FORMAT {
             return Err(format!("{MANIFEST} has format {}, and this telos knows {FORMAT}", manifest.format));
         }
@@ -81,6 +86,12 @@ impl Manifest {
             return Err(format!("{MANIFEST} is damaged: its own sha256 differs"));
         }
         Ok(manifest)
+    }
+
+    /// Whether a file of the manifest's name is one of ours, damaged or not, and no file of another program.
+    pub(super) fn is_meant(bytes: &[u8]) -> bool {
+        let text = String::from_utf8_lossy(bytes);
+        ["\"format\"", "\"step\"", "\"best\"", "\"files\""].iter().filter(|key| text.contains(**key)).count() >= 3
     }
 
     /// Reads the manifest in `folder` and every file it names, from the disk; says what is wrong if anything is.

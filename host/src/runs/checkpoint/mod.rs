@@ -18,12 +18,10 @@ use find::{BEST, LATEST, REPLACED, entries, names, parse_step, read_pointer, rep
 pub use find::{Checkpoint, best, latest};
 use manifest::{MANIFEST, Manifest};
 
-use super::disk::Disk;
+use super::disk::{Disk, UNFINISHED, shown};
 use super::folder::RunFolder;
 use crate::error::{Error, Result};
 
-/// Prefix of what is not finished.
-const UNFINISHED: &str = ".tmp-";
 /// Prefix of what is being removed: renamed first, so that a half-removed folder never has a checkpoint's name.
 const REMOVED: &str = ".removed-";
 
@@ -59,20 +57,21 @@ enum Reached {
 }
 
 impl Checkpoints {
-    /// Takes over the checkpoints of `run` and tidies up what a killed process left. `keep` (at least 1) newest ones
-    /// stay at each save, besides the best one. Creates nothing before the first save.
+    /// Takes over the checkpoints of `run` and tidies up what a killed process left. `LATEST` names `from` afterwards, the step of
+    /// the checkpoint that [`latest`] has found. `keep` (at least 1) newest ones stay at each save, besides the best one. Creates
+    /// nothing before the first save.
     ///
     /// # Errors
     /// The folder cannot be read or tidied.
-    pub fn new(run: &RunFolder, keep: usize) -> Result<Self> {
-        Self::at(run.checkpoints(), keep, Disk::default())
+    pub fn new(run: &RunFolder, keep: usize, from: Option<u64>) -> Result<Self> {
+        Self::at(run.checkpoints(), keep, Disk::default(), from)
     }
 
-    fn at(folder: PathBuf, keep: usize, disk: Disk) -> Result<Self> {
+    fn at(folder: PathBuf, keep: usize, disk: Disk, from: Option<u64>) -> Result<Self> {
         let checkpoints = Self { folder, keep: keep.max(1), disk };
         checkpoints
-            .tidy()
-            .map_err(|error| error.context(format!("cannot tidy up {}", checkpoints.folder.display())))?;
+            .tidy(from)
+            .map_err(|error| error.context(format!("cannot tidy up {}", shown(&checkpoints.folder).display())))?;
         Ok(checkpoints)
     }
 
@@ -149,7 +148,11 @@ impl Checkpoints {
         let read = Manifest::verify(&place).and_then(|read| {
             if read == *manifest { Ok(()) } else { Err(format!("{MANIFEST} is not the one written")) }
         });
-        read.map_err(|why| Error::run(format!("{} reads back differently: {why}", place.display())))?;
+        read.map_err(|why| Error::run(format!("{} reads back differently: {why}", shown(&place).display())))?;
+        if let (Ok(None), Some(run)) = (read_pointer(&self.folder, LATEST), self.folder.parent()) {
+            // The first checkpoint: the name of their folder is new, too.
+            self.disk.sync(run)?;
+        }
         self.point(LATEST, manifest.step)?;
         *reached = Reached::Committed;
         self.disk.sync(&self.folder)
@@ -180,11 +183,13 @@ impl Checkpoints {
             self.rotate(step),
             self.disk.sync(&self.folder),
         ];
-        tasks.into_iter().filter_map(|task| task.err().map(|error| one_line(&error))).collect()
+        let mut warnings: Vec<String> = tasks.into_iter().filter_map(|task| Some(one_line(&task.err()?))).collect();
+        warnings.dedup();
+        warnings
     }
 
     /// Removes all but the `keep` newest up to `step` and the best one. Never the one just written, whatever the clock
-    /// says: the order is that of the steps.
+    /// says: the order is that of the steps. While a manifest cannot be read, any of them may be the best, and all stay.
     fn rotate(&self, step: u64) -> Result<()> {
         let entries = entries(&self.folder)?;
         let best = self.newest_best(step)?;
@@ -195,9 +200,20 @@ impl Checkpoints {
 
     /// The best one is the newest up to `limit` that was best when saved, since each best one beats those before it.
     fn newest_best(&self, limit: u64) -> Result<Option<u64>> {
-        let mut entries = entries(&self.folder)?.into_iter().filter(|entry| entry.step <= limit);
-        let best = entries.find(|entry| Manifest::read(&entry.path).is_ok_and(|manifest| manifest.best));
-        Ok(best.map(|entry| entry.step))
+        for entry in entries(&self.folder)?.into_iter().filter(|entry| entry.step <= limit) {
+            let bytes = match std::fs::read(entry.path.join(MANIFEST)) {
+                Ok(bytes) => bytes,
+                Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => continue,
+                Err(cause) => {
+                    let what = format!("{MANIFEST} of {} cannot be read: it may be the best", step_name(entry.step));
+                    return Err(Error::run(format!("{what}, and no checkpoint is removed")).with_cause(cause));
+                }
+            };
+            if Manifest::parse(&bytes).is_ok_and(|manifest| manifest.best) {
+                return Ok(Some(entry.step));
+            }
+        }
+        Ok(None)
     }
 
     fn point_to_best(&self, limit: u64) -> Result<()> {
@@ -222,7 +238,7 @@ impl Checkpoints {
     }
 
     /// Removes what a killed process left half done, and puts back what it had moved aside.
-    fn tidy(&self) -> Result<()> {
+    fn tidy(&self, from: Option<u64>) -> Result<()> {
         for name in names(&self.folder)? {
             let path = self.folder.join(&name);
             if let Some(step) = name.strip_prefix(REPLACED).and_then(parse_step) {
@@ -237,18 +253,23 @@ impl Checkpoints {
                 self.disk.remove(&path)?;
             }
         }
-        match read_pointer(&self.folder, LATEST) {
-            Ok(Some(latest)) => self.point_to_best(latest),
-            _ => Ok(()),
+        let Some(from) = from else { return Ok(()) };
+        if read_pointer(&self.folder, LATEST) != Ok(Some(from)) {
+            self.point(LATEST, from)?;
+            self.disk.sync(&self.folder)?;
         }
+        // Where BEST cannot be set, it stays, and the next save says why.
+        _ = self.point_to_best(from);
+        Ok(())
     }
 
     fn explain(&self, step: u64, error: Error) -> Error {
+        let place = shown(&self.folder);
         let good = match read_pointer(&self.folder, LATEST) {
-            Ok(Some(good)) => format!("the last good checkpoint is {}", self.folder.join(step_name(good)).display()),
+            Ok(Some(good)) => format!("the last good checkpoint is {}", place.join(step_name(good)).display()),
             _ => "there is no earlier checkpoint".to_owned(),
         };
-        let folder = self.folder.display();
+        let folder = place.display();
         let hint = error.hint().map(str::to_owned);
         error.context(format!("the checkpoint of step {step} could not be saved")).with_details([good]).with_hint(
             hint.unwrap_or_else(|| {

@@ -33,7 +33,8 @@ impl World {
 
     fn open(&self) -> Checkpoints {
         let disk = Disk { faults: Some(self.faults.clone()) };
-        Checkpoints::at(self.path().to_path_buf(), self.keep, disk).unwrap()
+        let from = latest(self.path()).unwrap().map(|found| found.step);
+        Checkpoints::at(self.path().to_path_buf(), self.keep, disk, from).unwrap()
     }
 
     fn save(&self, save: Save) -> Result<Saved> {
@@ -111,6 +112,8 @@ fn stop_everywhere(keep: usize, stop: Stop, saves: &[Save]) {
 
         world.open();
         assert_eq!(world.latest(), found, "tidying up changed what is found; {at}");
+        let pointer = read_pointer(world.path(), LATEST);
+        assert_eq!(pointer, Ok(found.map(|(step, _)| step)), "LATEST names another one; {at}");
         world.save(Save(last.0 + 1, false, 99)).unwrap();
         assert_eq!(world.latest(), Some((last.0 + 1, 99)), "{at}");
         let odd = |name: &&String| parse_step(name).is_none() && *name != LATEST && *name != BEST;
@@ -363,6 +366,64 @@ fn no_folder_is_no_checkpoint_and_stays_no_folder() {
     let folder = tempfile::tempdir().unwrap();
     let absent = folder.path().join("checkpoints");
     assert_eq!((latest(&absent).unwrap(), best(&absent).unwrap()), (None, None));
-    Checkpoints::at(absent.clone(), 1, Disk::default()).unwrap();
+    Checkpoints::at(absent.clone(), 1, Disk::default(), None).unwrap();
     assert!(!absent.exists());
+}
+
+/// Catches a rotation that takes a manifest which cannot be read for that of a worse checkpoint, and removes the best one.
+#[test]
+fn a_manifest_that_cannot_be_read_costs_no_checkpoint() {
+    let world = World::new(1, Stop::Killed);
+    for save in [Save(1, true, 1), Save(2, false, 2)] {
+        world.save(save).unwrap();
+    }
+    let manifest = world.path().join("step-00000001").join(MANIFEST);
+    let kept = fs::read(&manifest).unwrap();
+    // A folder in its place is there and cannot be read.
+    fs::remove_file(&manifest).unwrap();
+    fs::create_dir(&manifest).unwrap();
+    let saved = world.save(Save(3, false, 3)).unwrap();
+    assert!(saved.warnings.iter().any(|line| line.contains("step-00000001")), "{:?}", saved.warnings);
+    assert_eq!(read_pointer(world.path(), BEST), Ok(Some(1)));
+    fs::remove_dir(&manifest).unwrap();
+    fs::write(&manifest, kept).unwrap();
+    let saved = world.save(Save(4, false, 4)).unwrap();
+    assert!(saved.warnings.is_empty(), "{:?}", saved.warnings);
+    assert_eq!((world.best(), world.latest()), (Some((1, 1)), Some((4, 4))));
+    assert!(!world.names().contains(&"step-00000003".to_owned()));
+}
+
+/// Catches a checkpoint that is named by its folder and used although a byte of it is another one, and folders of other people that
+/// are refused for a file of the manifest's name.
+#[test]
+fn gotcha_61_a_checkpoint_named_by_its_folder_is_held_against_its_manifest() {
+    let world = World::new(1, Stop::Killed);
+    world.save(Save(7, false, 1)).unwrap();
+    let place = world.path().join("step-00000007");
+    find::verify_named(&place).unwrap();
+    let copy = world.path().join("copy");
+    let copied = || {
+        _ = fs::remove_dir_all(&copy);
+        fs::create_dir_all(copy.join("state")).unwrap();
+        for file in ["model.safetensors", "state/trainer.json", MANIFEST] {
+            fs::copy(place.join(file), copy.join(file)).unwrap();
+        }
+    };
+    for file in ["model.safetensors", "state/trainer.json", MANIFEST] {
+        for at in 0..fs::read(place.join(file)).unwrap().len() {
+            copied();
+            let mut bytes = fs::read(copy.join(file)).unwrap();
+            bytes[at] ^= 1;
+            fs::write(copy.join(file), bytes).unwrap();
+            let error = find::verify_named(&copy).unwrap_err();
+            assert!(error.message().contains("copy") && error.hint().unwrap().contains(MANIFEST), "{error:?}");
+        }
+    }
+    copied();
+    fs::remove_file(copy.join(MANIFEST)).unwrap();
+    find::verify_named(&copy).unwrap();
+    fs::write(copy.join(MANIFEST), "{\"name\": \"a web app\"}").unwrap();
+    find::verify_named(&copy).unwrap();
+    fs::remove_file(place.join(MANIFEST)).unwrap();
+    assert!(find::verify_named(&place).is_err());
 }

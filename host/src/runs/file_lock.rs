@@ -1,0 +1,187 @@
+//! A lock on a file that one process holds at a time. The system gives it back when the process ends, however it ends.
+//!
+//! Some network disks have no such locks. There a second file, `NAME.held`, takes their place: only one process can create it, and
+//! it holds the machine's name and the process's number. It stays behind where the process is killed, and the next process on
+//! that machine removes it then.
+
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{self, Write};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::io::Errno;
+use rustix::process::{Pid, test_kill_process};
+
+/// How long to wait before a lock that another process holds is tried again.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// A lock that this process holds.
+#[derive(Debug)]
+pub struct FileLock {
+    _file: File,
+    /// The file that takes the place of a lock which the disk does not have.
+    held: Option<PathBuf>,
+}
+
+/// Why a lock was not had.
+#[derive(Debug)]
+pub enum Denied {
+    /// Another process holds it: `process 12`, with the machine where it is known.
+    Taken(String),
+    /// What the file system says.
+    Failed(io::Error),
+}
+
+impl From<io::Error> for Denied {
+    fn from(error: io::Error) -> Self {
+        Denied::Failed(error)
+    }
+}
+
+impl FileLock {
+    /// Takes the lock at `path`, which is created where it is missing, and writes the process's number into it for whoever asks.
+    /// Waits as long as `patience` for a process that holds it.
+    ///
+    /// # Errors
+    /// See [`Denied`].
+    pub fn take(path: &Path, patience: Duration) -> Result<FileLock, Denied> {
+        Self::take_by(File::try_lock, path, patience)
+    }
+
+    fn take_by(
+        try_lock: impl Fn(&File) -> Result<(), TryLockError>,
+        path: &Path,
+        patience: Duration,
+    ) -> Result<FileLock, Denied> {
+        let last = Instant::now() + patience;
+        loop {
+            // NFS wants the file opened for writing.
+            let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
+            let owner = match try_lock(&file) {
+                // The file's folder may have been removed since it was opened.
+                Ok(()) if !is_same(&file, path) => continue,
+                Ok(()) => {
+                    file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id()))?;
+                    return Ok(FileLock { _file: file, held: None });
+                }
+                Err(TryLockError::Error(error)) if has_no_locks(&error) => match hold(path)? {
+                    Ok(held) => return Ok(FileLock { _file: file, held: Some(held) }),
+                    Err(owner) => owner,
+                },
+                Err(TryLockError::Error(error)) => return Err(error.into()),
+                Err(TryLockError::WouldBlock) => fs::read_to_string(path).unwrap_or_default(),
+            };
+            if Instant::now() >= last {
+                let owner = owner.trim();
+                let named = if owner.is_empty() { "another process".to_owned() } else { format!("process {owner}") };
+                return Err(Denied::Taken(named));
+            }
+            thread::sleep(PAUSE);
+        }
+    }
+
+    /// What to tell where the disk has no locks.
+    pub fn note(&self) -> Option<String> {
+        let held = self.held.as_ref()?;
+        Some(format!("this disk has no file locks: {} takes the place of one", super::disk::shown(held).display()))
+    }
+}
+
+impl Drop for FileLock {
+    fn drop(&mut self) {
+        if let Some(held) = &self.held {
+            _ = fs::remove_file(held);
+        }
+    }
+}
+
+/// Whether `path` names the open `file`.
+pub fn is_same(file: &File, path: &Path) -> bool {
+    let numbers = |meta: fs::Metadata| (meta.dev(), meta.ino());
+    matches!((file.metadata().map(numbers), fs::metadata(path).map(numbers)), (Ok(a), Ok(b)) if a == b)
+}
+
+/// Whether a disk has refused because it has no locks at all.
+fn has_no_locks(error: &io::Error) -> bool {
+    let none = [Errno::NOLCK, Errno::NOTSUP, Errno::OPNOTSUPP, Errno::NOSYS];
+    error.kind() == io::ErrorKind::Unsupported
+        || none.iter().any(|errno| Some(errno.raw_os_error()) == error.raw_os_error())
+}
+
+/// Creates `path` with `.held` after it; or says who has done so before.
+fn hold(path: &Path) -> io::Result<Result<PathBuf, String>> {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".held");
+    let held = PathBuf::from(name);
+    let machine = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    loop {
+        match OpenOptions::new().write(true).create_new(true).open(&held) {
+            Ok(mut file) => {
+                writeln!(file, "{} on {machine}", std::process::id())?;
+                return Ok(Ok(held));
+            }
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(error),
+        }
+        let owner = fs::read_to_string(&held).unwrap_or_default();
+        let (process, place) = owner.trim().split_once(" on ").unwrap_or_default();
+        let process = process.parse().ok().and_then(Pid::from_raw);
+        let is_gone = place == machine && process.is_some_and(|process| test_kill_process(process) == Err(Errno::SRCH));
+        if !is_gone {
+            return Ok(Err(format!("{}, as {} says", owner.trim(), held.display())));
+        }
+        // Two processes may find this at once: only one of them can move the file away.
+        let aside = held.with_extension(format!("gone-{}", std::process::id()));
+        if fs::rename(&held, &aside).is_ok() {
+            if fs::read_to_string(&aside).unwrap_or_default() != owner {
+                // It was the file of a process that was quicker.
+                fs::rename(&aside, &held)?;
+                return Ok(Err(fs::read_to_string(&held).unwrap_or_default()));
+            }
+            _ = fs::remove_file(&aside);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn without_locks(_: &File) -> Result<(), TryLockError> {
+        Err(TryLockError::Error(Errno::OPNOTSUPP.into()))
+    }
+
+    /// Catches a disk without locks that lets two processes through, and a lock that outlives its process or its holder.
+    #[test]
+    fn a_disk_without_locks_lets_one_process_through() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(".lock");
+        let take = || FileLock::take_by(without_locks, &path, Duration::ZERO);
+        let first = take().unwrap();
+        assert!(first.note().unwrap().contains(".lock.held"), "{first:?}");
+        let Err(Denied::Taken(owner)) = take() else { panic!("two hold it") };
+        assert!(owner.contains(&format!("process {} on ", std::process::id())), "{owner}");
+        drop(first);
+        drop(take().unwrap());
+        // What a killed process of this machine left, and one of another.
+        let mut dead = std::process::Command::new("true").spawn().unwrap();
+        dead.wait().unwrap();
+        let machine = rustix::system::uname().nodename().to_string_lossy().into_owned();
+        fs::write(folder.path().join(".lock.held"), format!("{} on {machine}\n", dead.id())).unwrap();
+        drop(take().unwrap());
+        fs::write(folder.path().join(".lock.held"), format!("{} on elsewhere\n", dead.id())).unwrap();
+        let Err(Denied::Taken(owner)) = take() else { panic!("another machine's lock was taken") };
+        assert!(owner.contains("elsewhere") && owner.contains(".lock.held"), "{owner}");
+    }
+
+    /// Catches an error of the disk that passes for a lock that it does not have.
+    #[test]
+    fn other_errors_are_errors() {
+        let folder = tempfile::tempdir().unwrap();
+        let fails = |_: &File| Err(TryLockError::Error(Errno::IO.into()));
+        let denied = FileLock::take_by(fails, &folder.path().join(".lock"), Duration::ZERO);
+        assert!(matches!(denied, Err(Denied::Failed(_))), "{denied:?}");
+    }
+}
