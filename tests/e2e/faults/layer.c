@@ -115,7 +115,14 @@ static enum fate on_path(const char *call, enum need need, int base, const char 
   if (!folder_length || !path) return PASSES;
   int kept = errno;
   char whole[2 * PATH_MAX], start[PATH_MAX];
-  if (path[0] == '/') snprintf(whole, sizeof whole, "%s", path);
+  static const char open_files[] = "/proc/self/fd/";
+  if (!strncmp(path, open_files, sizeof open_files - 1)) {
+    /* Through a folder that is held open. */
+    char *rest;
+    long file = strtol(path + sizeof open_files - 1, &rest, 10);
+    if (!path_of((int)file, start, sizeof start)) return PASSES;
+    snprintf(whole, sizeof whole, "%s%s", start, rest);
+  } else if (path[0] == '/') snprintf(whole, sizeof whole, "%s", path);
   else {
     if (base == AT_FDCWD ? syscall(SYS_getcwd, start, sizeof start) <= 0 : !path_of(base, start, sizeof start)) return PASSES;
     snprintf(whole, sizeof whole, path[0] ? "%s/%s" : "%s%s", start, path);

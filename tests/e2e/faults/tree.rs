@@ -13,8 +13,7 @@ use serde_json::Value;
 pub struct Tree(BTreeMap<String, Vec<u8>>);
 
 impl Tree {
-    /// Reads `folder`. Left out are locks, `timing.jsonl` with what depends on its length, and temporary files of the token
-    /// cache.
+    /// Reads `folder`. Left out are locks, `timing.jsonl`, and temporary files of the token cache.
     pub fn read(folder: &Path) -> Tree {
         let files = files_below(folder).into_iter().filter(|name| !is_passing(name));
         Tree(
@@ -112,21 +111,18 @@ fn is_left(name: &str) -> bool {
     file_name(name).starts_with(".tmp") || below.starts_with(".removed-") || below.starts_with("step-")
 }
 
-/// A file's bytes; of JSON that tells of times, lengths of the log of times or the command line, the rest.
+/// A file's bytes; of pointers the name alone, of a receipt all but the command line, which may have `--resume`.
 fn comparable(name: &str, bytes: Vec<u8>) -> Vec<u8> {
     let file = file_name(name);
-    let Ok(mut value) = serde_json::from_slice::<Value>(&bytes) else { return bytes };
-    match file {
-        "trainer.json" => value["lines"][1] = Value::Null,
-        "receipt.json" => value["command"] = Value::Null,
-        "manifest.json" => {
-            value["sha256"] = Value::Null;
-            let files = value["files"].as_array_mut().into_iter().flatten();
-            for entry in files.filter(|entry| entry["path"] == "trainer.json") {
-                (entry["bytes"], entry["sha256"]) = (Value::Null, Value::Null);
-            }
-        }
-        _ => return bytes,
+    if ["LATEST", "BEST"].contains(&file) {
+        return String::from_utf8_lossy(&bytes).trim().into();
+    }
+    let Some(mut value) = (file == "receipt.json").then(|| serde_json::from_slice::<Value>(&bytes).ok()).flatten() else {
+        return bytes;
+    };
+    match value.get_mut("command") {
+        Some(command) => *command = Value::Null,
+        None => return bytes,
     }
     value.to_string().into_bytes()
 }

@@ -228,8 +228,8 @@ impl Way {
 
     /// Goes the other way if an answer says so, once.
     pub fn follows(&mut self, answer: &Answer) -> bool {
-        let other = if self.resume { "leave --resume out" } else { "--resume" };
-        if self.told || answer.code != Some(2) || !answer.err.contains(other) {
+        let others: &[&str] = if self.resume { &["leave --resume out", "without --resume"] } else { &["by --resume"] };
+        if self.told || answer.code != Some(2) || !others.iter().any(|other| answer.err.contains(other)) {
             return false;
         }
         (self.resume, self.told) = (!self.resume, true);
