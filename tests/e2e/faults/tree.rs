@@ -117,7 +117,8 @@ fn comparable(name: &str, bytes: Vec<u8>) -> Vec<u8> {
     if ["LATEST", "BEST"].contains(&file) {
         return String::from_utf8_lossy(&bytes).trim().into();
     }
-    let Some(mut value) = (file == "receipt.json").then(|| serde_json::from_slice::<Value>(&bytes).ok()).flatten() else {
+    let Some(mut value) = (file == "receipt.json").then(|| serde_json::from_slice::<Value>(&bytes).ok()).flatten()
+    else {
         return bytes;
     };
     match value.get_mut("command") {
