@@ -14,6 +14,7 @@ mod hostile;
 mod kills;
 mod lab;
 mod laws;
+mod loading;
 mod memory;
 mod micro;
 mod minors;
