@@ -15,6 +15,7 @@ use crate::{
     error::{Error, Result},
     model::{BatchView, HeadRequest, Keep, Model, ModelConfig, Outputs, Statistics},
     plugins::Registry,
+    runs::breadcrumb,
     train::{arrays::supervised_rows, pass::view},
     train::{
         named::model_folder,
@@ -56,9 +57,9 @@ impl Opened {
         let folder = model_folder(path)?;
         let mut tokenizer = Tokenizer::open(&folder)?;
         let registry = Registry::discover(&backend.folders);
-        let library = registry.load(kind::BACKEND, &backend.plugin)?;
+        let library = breadcrumb::within(&backend.plugin, "open", || registry.load(kind::BACKEND, &backend.plugin))?;
         let dtype = DType::from_name(&backend.dtype).unwrap_or(DType::F32);
-        let manifest = library.backend_manifest()?;
+        let manifest = breadcrumb::within(&backend.plugin, "manifest", || library.backend_manifest())?;
         if !manifest.dtypes.contains(&dtype.to_string()) {
             let message =
                 format!("backend \"{}\" computes in {}, not in {dtype}", backend.plugin, manifest.dtypes.join(", "));

@@ -115,6 +115,17 @@ fn what_compose_answers_is_refused_by_place() {
         ("compose-row", &["row 1000000000, which was not given"]),
         ("compose-unknown", &["`weight`, which is not read"]),
         ("compose-nothing", &["no array `token`"]),
+        ("compose-descending", &["`offsets` must ascend from 0"]),
+        ("compose-offset-nan", &["`offsets`[1] is NaN"]),
+        ("compose-offset-huge", &["`token` holds 8 values"]),
+        ("compose-offset-none", &["`offsets`"]),
+        ("compose-columns", &["`row` per sequence with 0 columns"]),
+        ("compose-as-token-row", &["`row` per token", "one per sequence"]),
+        ("compose-as-batch-token", &["`token` per batch", "one per token"]),
+        ("compose-as-sequence-mask", &["`mask` per sequence", "one per token"]),
+        ("compose-as-sequence-offsets", &["`offsets` per sequence", "one per batch"]),
+        ("compose-as-batch-group", &["`group` per batch", "one per sequence"]),
+        ("compose-as-odd-column.x", &["`column.x` per scope 9", "one per sequence"]),
     ] {
         let (_, answer) = odd(fault, &[]);
         answer.refuses(1, parts);
@@ -123,6 +134,22 @@ fn what_compose_answers_is_refused_by_place() {
     let (_, answer) = odd("compose-unsupervised", &[]);
     answer.refuses(1, &[]);
     assert!(heading(&answer).contains("objective \"odd\", call `compose`"), "{answer:#?}");
+}
+
+/// Catches laws that read an array by its name and not by its scope: the process of the laws panics then, and a broken plugin looks
+/// like broken laws.
+#[test]
+fn the_laws_name_an_array_of_the_wrong_scope() {
+    for (scope, name) in
+        [("batch", "token"), ("sequence", "token"), ("batch", "mask"), ("odd", "mask"), ("token", "row")]
+    {
+        let lab = Lab::new();
+        let option = format!("fault=compose-as-{scope}-{name}");
+        let answer = lab.ask(&["plugins", "verify", "odd", "--option", &option, "--limit", "60"]);
+        answer.refuses(1, &["breaks laws", "compose"]);
+        assert!(answer.out.contains(&format!("`{name}` per ")), "{option}: {answer:#?}");
+        assert!(!answer.out.contains("ended the process") && !answer.out.contains("panicked"), "{option}: {answer:#?}");
+    }
 }
 
 /// Catches a normaliser that turns the gradient around, makes it NaN, or takes a term away.

@@ -17,6 +17,7 @@ mod kept;
 mod kills;
 mod lab;
 mod laws;
+mod loading;
 mod memory;
 mod micro;
 mod minors;

@@ -135,7 +135,11 @@ enum Manifest {
 
 impl Manifest {
     fn of(info: &PluginInfo) -> Result<Manifest> {
-        let library = Library::load(info)?;
+        let library = breadcrumb::within(&info.id, "open", || Library::load(info))?;
+        breadcrumb::within(&info.id, "manifest", || Manifest::of_library(&library, info))
+    }
+
+    fn of_library(library: &Library, info: &PluginInfo) -> Result<Manifest> {
         Ok(match info.kind.as_str() {
             kind::OBJECTIVE => Manifest::Objective(library.objective_manifest()?),
             kind::BACKEND => Manifest::Backend(library.backend_manifest()?),
@@ -166,7 +170,7 @@ impl Manifest {
 
 fn show(registry: &Registry, id: &str, as_json: bool) -> Result<()> {
     for info in registry.find_any(id)? {
-        let manifest = breadcrumb::within(&info.id, "manifest", || Manifest::of(info))?;
+        let manifest = Manifest::of(info)?;
         if as_json {
             print::json(&json!({"plugin": entry_json(info), "manifest": manifest.json()}))?;
         } else {

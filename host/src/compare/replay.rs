@@ -11,6 +11,7 @@ use crate::{
     data::{PackedBatch, Sequence, TrainingData, pack::pack},
     device::Device,
     error::{Error, Result},
+    runs::breadcrumb,
     train::{arrays::unpack, learner::Learner, trail::Trail},
 };
 
@@ -48,15 +49,14 @@ impl Replay {
 /// # Errors
 /// What the registry says where it is not.
 pub fn library(entry: &Entry) -> Result<Library> {
-    entry.prepared.registry.load(kind::BACKEND, REFERENCE)
+    breadcrumb::within(REFERENCE, "open", || entry.prepared.registry.load(kind::BACKEND, REFERENCE))
 }
 
 /// Takes a backend from the first bits to `step` (counted from 1) and replays that one. Whatever fails leaves the step
 /// unreplayed: the comparison itself is done by then.
 pub fn replay(entry: &Entry, reference: &Library, step: u64, data: &TrainingData, tag: u16) -> Replay {
     let options = plugin_api::backend::SessionOptions { tag: tag + 1, ..Default::default() };
-    let audited = reference
-        .session(&options)
+    let audited = breadcrumb::within(REFERENCE, "session", || reference.session(&options))
         .map_err(Error::from)
         .and_then(|reference| audit(entry, Box::new(reference), step, data, tag));
     audited.unwrap_or_else(|error| Replay::skipped(step, whole(&error)))

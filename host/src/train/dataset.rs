@@ -22,6 +22,7 @@ use crate::{
         tokenizer::templates::DEFAULT,
     },
     error::{Error, Result},
+    runs::breadcrumb,
 };
 
 impl Prepared {
@@ -169,7 +170,7 @@ impl Prepared {
             }
         }
         for library in &self.rewards {
-            let manifest = library.reward_manifest()?;
+            let manifest = breadcrumb::within(&library.info().id, "manifest", || library.reward_manifest())?;
             read.extend(manifest.declared_columns().into_iter().map(|column| column.name));
             read.extend(manifest.columns);
         }

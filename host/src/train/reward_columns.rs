@@ -36,7 +36,8 @@ impl Prepared {
             let RewardSource::Plugin { plugin } = &table.source else { continue };
             let library = libraries.next().ok_or_else(|| Error::run("a reward plugin was not loaded"))?;
             let reader = Reader { plugin, key: self.loaded.key_of("reward", index) };
-            for column in declared(&library.reward_manifest()?.declared_columns(), table) {
+            let manifest = breadcrumb::within(reader.plugin, "manifest", || library.reward_manifest())?;
+            for column in declared(&manifest.declared_columns(), table) {
                 reader.check_column(&column, &rows)?;
             }
             let reward = breadcrumb::within(reader.plugin, "create", || library.reward(&table.options))?;

@@ -76,7 +76,7 @@ pub(super) fn compose(case: &Case<'_>) -> Outcome {
         if objective.state()? != before {
             return fault("`compose` changed the state");
         }
-        notes.insert(order(&rows, &composed, objective.as_ref(), draw)?);
+        notes.insert(order(case, &rows, &composed, objective.as_ref(), draw)?);
     }
     Ok(Held::note(notes.into_iter().collect::<Vec<_>>().join("; ")))
 }
@@ -117,7 +117,13 @@ fn pairs(composed: &Batch<'_>) -> Result<(), Fault> {
 }
 
 /// In words: how many rows are kept, and whether seed or order decide what becomes of them.
-fn order(rows: &Batch<'_>, composed: &Batch<'_>, objective: &dyn Objective, seed: u64) -> Result<String, Fault> {
+fn order(
+    case: &Case<'_>,
+    rows: &Batch<'_>,
+    composed: &Batch<'_>,
+    objective: &dyn Objective,
+    seed: u64,
+) -> Result<String, Fault> {
     let distinct = |batch: &Batch<'_>| -> Result<usize, Fault> {
         Ok(batch.get("row")?.iter().map(|r| r.to_bits()).collect::<BTreeSet<_>>().len())
     };
@@ -128,9 +134,11 @@ fn order(rows: &Batch<'_>, composed: &Batch<'_>, objective: &dyn Objective, seed
         }
     }
     let backwards: Vec<usize> = sequences::rows_reversed(rows)?;
-    let found = objective.compose(&sequences::select(rows, &backwards)?, seed)?;
+    let reversed = sequences::select(rows, &backwards)?;
+    let found = objective.compose(&reversed, seed)?;
     let found =
         found.ok_or_else(|| Fault::from("`compose` leaves reversed rows to the host, but not these".to_owned()))?;
+    valid(case, &reversed, &found)?;
     // Some objectives mix rows on purpose: KTO lays another row's answer beside each prompt.
     let same = sequences_sorted(&found)? == sequences_sorted(composed)?;
     Ok(if same { kept } else { format!("{kept}, mixed by their order") })

@@ -2,8 +2,9 @@
 
 use super::SplitMix64;
 use crate::{
-    Result,
+    Error, Result,
     batch::{Array, Batch, Scope, names},
+    error::Code,
     objective::Objective,
 };
 
@@ -132,7 +133,19 @@ pub(super) fn prepared(
 
 /// A window of the sequences that `compose` answered, as the host makes it: a position for every token but the first of a sequence,
 /// which it predicts.
+///
+/// # Errors
+/// An array of another scope or length than it must have: the law `compose` says more of it.
 pub(super) fn window_of(composed: &Batch<'_>) -> Result<Batch<'static>> {
+    composed.check()?;
+    for name in ["token", names::MASK] {
+        let array = composed.array(name)?;
+        if array.scope != Scope::TOKEN || array.cols != 1 {
+            let (found, cols) = (array.scope, array.cols);
+            let text = format!("`compose` returned `{name}` per {found:?} with {cols} columns, expected one per token");
+            return Err(Error::new(Code::ARRAY, text));
+        }
+    }
     let (offsets, token, mask) = (composed.offsets()?, composed.get("token")?, composed.mask()?);
     let lengths: Vec<usize> = offsets.windows(2).map(|w| (w[1] - w[0]).saturating_sub(1)).collect();
     let predicted = |values: &[f64]| -> Vec<f64> {

@@ -148,3 +148,15 @@ impl Session for Broken {
 }
 
 plugin_api::export_backend!("broken", BrokenBackend);
+
+/// Runs when the library is opened: with TELOS_TEST_CRASH it ends the process, as a static constructor with a fault does.
+extern "C" fn initialiser() {
+    if std::env::var_os("TELOS_TEST_CRASH").is_some() {
+        process::abort();
+    }
+}
+
+#[used]
+#[cfg_attr(not(target_vendor = "apple"), unsafe(link_section = ".init_array"))]
+#[cfg_attr(target_vendor = "apple", unsafe(link_section = "__DATA,__mod_init_func"))]
+static INITIALISER: extern "C" fn() = initialiser;

@@ -215,10 +215,13 @@ export_objective!("too-cold", Faulty<{ fault::COLD }>);
 export_objective!("missed-expectation", Faulty<{ fault::EXPECTATION }>);
 
 /// Runs when the library is opened, before anything in it is called: leaves a file where TELOS_TEST_MARKER says, so that
-/// a test can tell a library that was read from one that was opened.
+/// a test can tell a library that was read from one that was opened. With TELOS_TEST_CRASH it reads an address that is not mapped.
 extern "C" fn initialiser() {
     if let Some(marker) = std::env::var_os("TELOS_TEST_MARKER") {
         _ = std::fs::write(marker, "opened");
+    }
+    if std::env::var_os("TELOS_TEST_CRASH").is_some() {
+        segfault();
     }
 }
 

@@ -122,6 +122,35 @@ impl Objective for OddText {
             "compose-unsupervised" => sequence(ids, 0.0, row),
             "compose-row" => sequence(ids, 1.0, 1e9),
             "compose-unknown" => sequence(ids, 1.0, row).with("weight", Scope::SEQUENCE, vec![1.0]),
+            "compose-descending" => sequence(ids, 1.0, row).with(names::OFFSETS, Scope::BATCH, vec![0.0, 8.0, 4.0]),
+            "compose-offset-nan" => sequence(ids, 1.0, row).with(names::OFFSETS, Scope::BATCH, vec![0.0, f64::NAN]),
+            "compose-offset-huge" => sequence(ids, 1.0, row).with(names::OFFSETS, Scope::BATCH, vec![0.0, 1e300]),
+            "compose-offset-none" => sequence(ids, 1.0, row).with(names::OFFSETS, Scope::BATCH, vec![]),
+            "compose-columns" => {
+                let array = |cols, data| plugin_api::batch::Array {
+                    name: "row".into(),
+                    scope: Scope::SEQUENCE,
+                    differentiable: false,
+                    cols,
+                    data,
+                };
+                sequence(ids, 1.0, row).with_array(array(0, vec![].into()))
+            }
+            fault
+                if let Some((scope, name)) = fault.strip_prefix("compose-as-").and_then(|as_| as_.split_once('-')) =>
+            {
+                let (count, scope) = (
+                    ids.len(),
+                    match scope {
+                        "token" => Scope::TOKEN,
+                        "sequence" => Scope::SEQUENCE,
+                        "batch" => Scope::BATCH,
+                        _ => Scope(9),
+                    },
+                );
+                let length = if scope == Scope::TOKEN { count } else { 1 };
+                sequence(ids, 1.0, row).with(name.to_owned(), scope, vec![0.0; length])
+            }
             "compose-nothing" => Batch::new().with(names::OFFSETS, Scope::BATCH, vec![0.0]),
             _ => sequence(ids, 1.0, row),
         }))
