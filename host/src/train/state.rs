@@ -211,7 +211,10 @@ pub fn write_moments(adam: &Adam, folder: &Path) -> Result<()> {
         ("exp_avg", view(m.as_slice()).map_err(|e| failed(e.into()))?),
         ("exp_avg_sq", view(v.as_slice()).map_err(|e| failed(e.into()))?),
     ]);
-    safetensors::serialize_to_file(tensors, None, &path).map_err(|e| failed(e.into()))
+    // The library makes a file that its owner alone may read. Who may is the user's to say, as for every other file.
+    let usual = fs::File::create(&path).and_then(|file| file.metadata()).map_err(|e| failed(e.into()))?;
+    safetensors::serialize_to_file(tensors, None, &path).map_err(|e| failed(e.into()))?;
+    fs::set_permissions(&path, usual.permissions()).map_err(|e| failed(e.into()))
 }
 
 /// Reads the moments of a checkpoint back onto the device.
