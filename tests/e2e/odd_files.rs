@@ -21,6 +21,8 @@ fn files() -> Lab {
     let lab = Lab::tiny();
     lab.run(&["train.steps=1"]).succeeds();
     fs::rename(lab.at("runs/tiny/checkpoints/step-00000001"), lab.at("model")).expect("moved");
+    // A model of the user's own: without a manifest, nothing says what it was.
+    fs::remove_file(lab.at("model/manifest.json")).expect("removed");
     fs::remove_dir_all(lab.at("runs")).expect("removed");
     lab.write("text.txt", some_text(200));
     lab.write("rows.jsonl", "{\"prompt\": \"sort: b a\", \"completion\": \"a b\"}\n".repeat(9));

@@ -184,6 +184,8 @@ fn absurd_sizes_in_a_models_files_are_refused_by_file_and_key() {
     let lab = Lab::tiny();
     lab.run(&["train.steps=1"]).succeeds();
     fs::rename(lab.at("runs/tiny/checkpoints/step-00000001"), lab.at("model")).expect("moved");
+    // A model of the user's own: without a manifest, nothing says what it was.
+    fs::remove_file(lab.at("model/manifest.json")).expect("removed");
     let config = fs::read_to_string(lab.at("model/config.json")).expect("a config");
     lab.write("text.txt", some_text(50));
     let asked = |parts: &[&str]| answer(&lab, &["eval", "model", "--data", "text.txt"]).refuses(2, parts);
