@@ -217,7 +217,7 @@ fn layout(tokenizer: &Tokenizer, wanted: Option<&str>, spoken: bool) -> Result<L
             .map(str::to_owned)
             .ok_or_else(|| error().with_hint("give --chat-template plain, or a Jinja file"))
     };
-    let mut origin = tokenizer.chat_template_file(DEFAULT).unwrap_or("the template");
+    let mut origin = tokenizer.chat_template_origin(DEFAULT).unwrap_or("the template");
     let source = match wanted {
         None if !spoken || tokenizer.chat_template_names().next().is_none() => plain(tokenizer),
         None | Some("tokenizer") => own()?,

@@ -34,7 +34,7 @@ pub mod tokenizer;
 pub mod tokens;
 
 #[cfg(test)]
-mod fuzz;
+pub(crate) mod fuzz;
 #[cfg(test)]
 mod tests;
 

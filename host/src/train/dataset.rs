@@ -196,7 +196,7 @@ impl Prepared {
     fn layout(&self, wanted: Option<&str>, spoken: bool) -> Result<(Layout, Option<Source>)> {
         let refuse = |why: String| self.loaded.refuse("data.chat_template", why);
         let tokenizers = |name: &str| -> Result<_> {
-            let origin = self.tokenizer.chat_template_file(name).unwrap_or_default().to_owned();
+            let origin = self.tokenizer.chat_template_origin(name).unwrap_or_default().to_owned();
             Ok((self.tokenizers_template(name)?, None, origin))
         };
         let here = "the template data.chat_template".to_owned();

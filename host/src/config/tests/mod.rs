@@ -3,6 +3,7 @@
 //! Every refusal goes through [`check`], which compares the whole list: a mistake that is missed, reported twice or at
 //! the wrong place fails, and so does a follow-up complaint about something already reported.
 
+mod fuzz;
 mod pipeline;
 mod refusals;
 mod resolved;

@@ -3,11 +3,13 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
+use super::equality::insert;
 use super::library::{functions, methods};
 use super::meter::REMEDY;
 use super::read::ast::{Arguments, Comparison, Expr, Filter, Operator};
-use super::render::{Renderer, Scope};
-use super::value::{Callable, DEEPEST, Loop, TEXT, Value, insert};
+use super::render::Renderer;
+use super::scope::Scope;
+use super::value::{Callable, DEEPEST, Loop, TEXT, Value};
 use super::{Evaluated, operators};
 
 /// Arguments of a call.

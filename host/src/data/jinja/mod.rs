@@ -4,8 +4,8 @@
 //! | step | file |
 //! |---|---|
 //! | source to tokens, whitespace control included, to a tree | [`read`] |
-//! | values as Python has them | [`value`], [`number`], [`json`] (to and from JSON) |
-//! | statements, scopes, macros, loops | [`render`] |
+//! | values as Python has them | [`value`], [`equality`], [`number`], [`json`] (to and from JSON) |
+//! | statements, scopes, macros, loops | [`render`], [`scope`] |
 //! | limits, and the count of work | [`meter`] |
 //! | expressions, attributes, calls | [`eval`], [`operators`] |
 //! | filters, tests and functions of jinja2 and transformers; methods of Python's types | [`library`] |
@@ -19,6 +19,7 @@
 //! and nesting, and a render reads nothing but its variables: no clock, no random number, no file. Limits on nesting are such that
 //! neither reading nor rendering nor dropping what was made overflows a thread's stack of 2 MiB, without optimisation too.
 
+mod equality;
 mod eval;
 mod json;
 mod library;
@@ -27,6 +28,7 @@ mod number;
 mod operators;
 mod read;
 mod render;
+mod scope;
 #[cfg(test)]
 mod tests;
 mod value;

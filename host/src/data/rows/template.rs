@@ -291,3 +291,15 @@ fn take_marks_out(marked: &str) -> Rendered {
     }
     Rendered { text, marked: Some(found) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Catches a panic of the interpreter that ends the host, or that is not named as a fault of the render of this file.
+    #[test]
+    fn gotcha_63_a_panic_while_a_template_renders_is_an_error_with_its_file() {
+        let error = guarded::<()>("x.jinja", "cannot be rendered", || panic!("index out of bounds")).unwrap_err();
+        assert!(error.starts_with("x.jinja cannot be rendered") && error.contains("index out of bounds"), "{error}");
+    }
+}

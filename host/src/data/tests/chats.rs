@@ -306,6 +306,17 @@ fn gotcha_63_templates_run_with_limits() {
         let error = render(template).unwrap_err().to_string();
         assert!(error.contains(word), "{}: {error}", &template[..60.min(template.len())]);
     }
+    // The error names the file and its line.
+    let endless = "\n{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}";
+    let template = ChatTemplate::of("models/x/chat_template.jinja", endless, &tokenizer).unwrap();
+    let error = template.render(&chat(), &Variables::default(), true).unwrap_err();
+    assert!(error.ends_with("(line 2 of models/x/chat_template.jinja)"), "{error}");
+    let error =
+        ChatTemplate::of("models/x/chat_template.jinja", "\n{{ (", &tokenizer).err().map(|error| error.to_string());
+    assert!(
+        error.as_ref().is_some_and(|error| error.ends_with("(line 2 of models/x/chat_template.jinja)")),
+        "{error:?}"
+    );
 }
 
 /// Whole numbers of any length print as they are written. Catches a number that passed through 64 bits.

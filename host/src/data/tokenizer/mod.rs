@@ -430,9 +430,9 @@ impl Tokenizer {
         self.templates.get(name).map(|found| found.text.as_str())
     }
 
-    /// The file of the chat template of this name.
-    pub fn chat_template_file(&self, name: &str) -> Option<&str> {
-        self.templates.get(name).map(|found| found.file.as_str())
+    /// Where the chat template of this name comes from, for errors.
+    pub fn chat_template_origin(&self, name: &str) -> Option<&str> {
+        self.templates.get(name).map(|found| found.origin.as_str())
     }
 
     /// Names of the chat templates that came with the tokenizer, sorted.
@@ -444,7 +444,7 @@ impl Tokenizer {
     pub fn set_chat_template(&mut self, template: &str) {
         if self.chat_template() != Some(template) {
             self.beside.insert(TEMPLATE.to_owned(), template.as_bytes().to_owned());
-            self.templates.insert(DEFAULT.to_owned(), Found { text: template.to_owned(), file: TEMPLATE.to_owned() });
+            self.templates.insert(DEFAULT.to_owned(), Found { text: template.to_owned(), origin: TEMPLATE.to_owned() });
         }
     }
 

@@ -13,11 +13,11 @@ use crate::data::Result;
 /// The template that counts where none is chosen; a single one without a name has it.
 pub const DEFAULT: &str = "default";
 
-/// A chat template and the file that holds it.
+/// A chat template, and where it comes from: its file, or "the chat template in" a file of JSON.
 #[derive(Clone)]
 pub(super) struct Found {
     pub text: String,
-    pub file: String,
+    pub origin: String,
 }
 
 /// Every template by its name.
@@ -29,10 +29,8 @@ pub(super) fn read(
     beside: &BTreeMap<String, Vec<u8>>,
     config: &Map<String, Value>,
 ) -> Result<BTreeMap<String, Found>> {
-    let found_in = |file: &str, text: String| Found {
-        text,
-        file: Path::new(tokenizer).with_file_name(file).display().to_string(),
-    };
+    let path = |file: &str| Path::new(tokenizer).with_file_name(file).display().to_string();
+    let found_in = |file: &str, text: String| Found { text, origin: path(file) };
     let mut found = BTreeMap::new();
     found.extend(text(tokenizer, beside, TEMPLATE)?.map(|text| (DEFAULT.to_owned(), found_in(TEMPLATE, text))));
     for file in beside.keys() {
@@ -46,7 +44,8 @@ pub(super) fn read(
     let processor = object(tokenizer, beside, TEMPLATE_JSON)?;
     let processor = self::configured(&processor).map_err(|what| unusable(tokenizer, TEMPLATE_JSON, what, None))?;
     let all = |file: &str, templates: BTreeMap<String, String>| {
-        templates.into_iter().map(|(name, text)| (name, found_in(file, text))).collect()
+        let origin = format!("the chat template in {}", path(file));
+        templates.into_iter().map(|(name, text)| (name, Found { text, origin: origin.clone() })).collect()
     };
     let by_precedence = [found, all(CONFIG, configured), all(TEMPLATE_JSON, processor)];
     Ok(by_precedence.into_iter().find(|templates| !templates.is_empty()).unwrap_or_default())

@@ -3,10 +3,11 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
+use crate::data::jinja::equality::insert;
 use crate::data::jinja::eval::Args;
 use crate::data::jinja::library::sequences::range;
 use crate::data::jinja::render::Renderer;
-use crate::data::jinja::value::{Callable, Dict, HOLDER, Value, insert, nested};
+use crate::data::jinja::value::{Callable, Dict, HOLDER, Value, nested};
 use crate::data::jinja::{Evaluated, Meter};
 
 /// Why the date is refused, and what to do.

@@ -3,10 +3,11 @@
 use std::cmp::Ordering;
 use std::sync::Arc;
 
+use crate::data::jinja::equality::any_equals;
 use crate::data::jinja::eval::Args;
 use crate::data::jinja::read::ast::Operator;
 use crate::data::jinja::render::Renderer;
-use crate::data::jinja::value::{TEXT, Value, View, any_equals};
+use crate::data::jinja::value::{TEXT, Value, View};
 use crate::data::jinja::{Evaluated, Meter};
 
 /// A stable sort by keys of one type.

@@ -62,14 +62,13 @@ pub fn is_space(character: char) -> bool {
 }
 
 fn is_printable(character: char) -> bool {
+    if character.is_ascii() {
+        return (' '..='~').contains(&character);
+    }
     // Behind another character the standard library leaves combining ones as they are, as Python does.
     let private = matches!(u32::from(character), 0xE000..=0xF8FF | 0xF0000.. );
     let shown = format!("a{character}").escape_debug().count() == 2;
-    character == ' '
-        || character == '\''
-        || character == '"'
-        || character == '\\'
-        || (shown && !private && !is_space(character))
+    shown && !private && !is_space(character)
 }
 
 /// `repr(text)`.

@@ -179,7 +179,7 @@ fn change(random: &mut Random, file: &mut Value, donor: &Value) {
         .unwrap_or_default();
     // Mostly from under the same key, so that the file stays of the right shape.
     let key = |place: &str| place.rsplit_once('/').map(|(_, key)| key.to_owned());
-    let from = (0..30).map(|_| place(random, donor)).find(|from| key(from) == key(&at)).unwrap_or_default();
+    let from = (0..30).map(|_| place(random, donor)).find(|from| key(from) == key(&at)).unwrap_or_else(|| at.clone());
     let new = match random.below(16) {
         0 => serde_json::from_str(NUMBERS[random.below(NUMBERS.len())]).unwrap_or(Value::Null),
         1 => random
