@@ -90,6 +90,18 @@ fn a_pipe_among_a_models_files_is_refused() {
     answer(&lab, &["eval", "model", "--data", "text.txt"]).refuses(2, &["index.json", "it is a pipe"]);
 }
 
+/// Catches a compressed file that is unpacked whatever it holds: a few megabytes stand for gigabytes.
+#[test]
+fn a_file_that_unpacks_to_more_than_memory_is_refused() {
+    let lab = files();
+    let mut gzip = std::process::Command::new("sh");
+    gzip.args(["-c", "head -c 2000000000 /dev/zero | gzip -1 > rows.jsonl.gz"]).current_dir(lab.path());
+    assert!(gzip.status().expect("a shell").success());
+    let set = ["--set", "data.path=rows.jsonl.gz"];
+    answer(&lab, &[&["check", "rows.toml"][..], &set].concat())
+        .refuses(2, &["rows.jsonl.gz", "more than half of the available memory"]);
+}
+
 /// Catches a parser that recurses to the depth of the text, one that takes time by the square of its length, and a list of all of a
 /// hundred thousand mistakes.
 #[test]

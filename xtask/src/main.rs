@@ -2,6 +2,7 @@
 //!
 //! Which crates are plugins is read from the workspace, so that a new objective touches nothing here.
 
+mod advisories;
 mod build;
 mod cargo;
 mod dist;

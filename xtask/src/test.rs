@@ -1,7 +1,7 @@
 //! `cargo xtask test`: every check of the project, one after the other, until one fails.
 
 use crate::{
-    Result, build,
+    Result, advisories, build,
     cargo::{self, Workspace},
     isa, minors,
     torch::{self, Libtorch},
@@ -14,7 +14,7 @@ use std::{
 };
 
 /// How a step ended well.
-enum Outcome {
+pub enum Outcome {
     Passed,
     /// With something to know about it.
     Noted(String),
@@ -104,6 +104,7 @@ fn all(steps: &mut Steps, totals: &mut Totals, full: bool) -> Result<()> {
     })?;
     steps.step("map", map)?;
     steps.step("licences and bans", licences)?;
+    steps.step("advisories", advisories::check)?;
     if full {
         steps.step("documentation", || {
             let doc = ["doc", "--release", "--workspace", "--no-deps", "--document-private-items"];
@@ -214,7 +215,7 @@ fn map() -> Result<Outcome> {
     if banned.is_empty() { Ok(Outcome::Passed) } else { Err(format!("plugin-api depends on {}", banned.join(", "))) }
 }
 
-/// Advisories need a download, so only what `deny.toml` says of licences, bans and sources is checked.
+/// Advisories need a download and have a step of their own: here, what `deny.toml` says of licences, bans and sources.
 fn licences() -> Result<Outcome> {
     let installed = cargo::cargo()?.args(["deny", "--version"]).stdout(Stdio::null()).stderr(Stdio::null()).status();
     if !installed.is_ok_and(|s| s.success()) {

@@ -163,7 +163,7 @@ impl<B: Storage> Pool<B> {
             }
         };
         let slot = &mut self.slots[index as usize];
-        slot.generation = ((u64::from(slot.generation) + 1) & FIELD) as u32;
+        slot.generation += 1;
         slot.entry = Some(entry);
         Ok(Handle(u64::from(self.tag) << 48 | u64::from(slot.generation) << 24 | u64::from(index)))
     }
@@ -185,7 +185,10 @@ impl<B: Storage> Pool<B> {
             let spare = spare.or_insert(Spare { buffers: Vec::new(), since: 0 });
             spare.buffers.push(entry.storage);
             spare.since = self.freed;
-            self.vacant.push(index as u32);
+            // A slot whose generations are used up stays empty: an old handle would name its next buffer.
+            if u64::from(self.slots[index].generation) < FIELD {
+                self.vacant.push(index as u32);
+            }
         }
         Ok(())
     }
@@ -314,6 +317,27 @@ mod tests {
         assert_eq!(p.buffer(old).err().map(|e| e.code), Some(Code::HANDLE));
         assert_eq!(p.free(old).err().map(|e| e.code), Some(Code::HANDLE));
         assert!(p.buffer(new).is_ok());
+    }
+
+    /// Catches a count of reuses that begins again at 0: a handle from 2^24 buffers ago would name a new one.
+    #[test]
+    fn a_slot_whose_generations_are_used_up_is_not_reused() {
+        let mut p = pool(1);
+        let first = p.alloc(DType::F32, 10).unwrap();
+        p.free(first).unwrap();
+        p.slots[0].generation = FIELD as u32 - 1;
+        let last = p.alloc(DType::F32, 10).unwrap();
+        assert_eq!((last.0 & FIELD, last.0 >> 24 & FIELD), (0, FIELD));
+        p.free(last).unwrap();
+        for _ in 0..3 {
+            let next = p.alloc(DType::F32, 10).unwrap();
+            assert_eq!(next.0 & FIELD, 1, "another slot");
+            for old in [first, last] {
+                assert_eq!(p.buffer(old).err().map(|e| e.code), Some(Code::HANDLE));
+                assert_eq!(p.free(old).err().map(|e| e.code), Some(Code::HANDLE));
+            }
+            p.free(next).unwrap();
+        }
     }
 
     #[test]

@@ -17,6 +17,7 @@ use flate2::read::MultiGzDecoder;
 
 use super::foreign::is_lfs_pointer;
 use super::{DataError, Result};
+use crate::capacity;
 
 /// What a file is read for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -111,15 +112,27 @@ fn plain(path: &Path, bytes: Vec<u8>, purpose: Purpose) -> Result<String> {
 }
 
 fn unpack(path: &Path, bytes: &[u8]) -> Result<Vec<u8>> {
-    let mut unpacked = Vec::new();
-    MultiGzDecoder::new(bytes).read_to_end(&mut unpacked).map_err(|error| {
+    let (mut unpacked, most) = (Vec::new(), most_unpacked());
+    MultiGzDecoder::new(bytes).take(most).read_to_end(&mut unpacked).map_err(|error| {
         refuse(
             path,
             &format!("a damaged gzip file ({error})"),
             "fetch it again; gunzip -t IN tests whether it is whole",
         )
     })?;
+    if unpacked.len() as u64 == most {
+        return Err(refuse(path, TOO_LARGE, "unpack it and split it: gunzip -c IN | split -C 1G - part-"));
+    }
     Ok(unpacked)
+}
+
+/// What is said of a file that unpacks to more than memory holds.
+const TOO_LARGE: &str = "a compressed file that holds more than half of the available memory";
+
+/// The most bytes that a compressed file may unpack to: a few of them can stand for any number. The other half is for what is made
+/// of them.
+fn most_unpacked() -> u64 {
+    capacity::available().map_or(u64::MAX, |bytes| bytes / 2)
 }
 
 fn utf16(path: &Path, bytes: &[u8], unit: fn([u8; 2]) -> u16) -> Result<String> {

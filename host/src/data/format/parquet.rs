@@ -35,10 +35,13 @@ pub fn lines(path: &Path, bytes: Vec<u8>) -> Result<String> {
 }
 
 fn read(bytes: Vec<u8>) -> Result<String, ParquetError> {
-    let mut lines = String::new();
+    let (mut lines, most) = (String::new(), super::most_unpacked());
     for row in SerializedFileReader::new(Bytes::from(bytes))?.get_row_iter(None)? {
         lines += &row?.to_json_value().to_string();
         lines.push('\n');
+        if lines.len() as u64 > most {
+            return Err(ParquetError::General(super::TOO_LARGE.to_owned()));
+        }
     }
     Ok(lines)
 }

@@ -17,6 +17,10 @@ pub fn sample(s: &mut Kernels<'_>, op: &Sample) -> Result<()> {
     check(op)?;
     let (logits, noise) = (s.input(&op.logits)?, s.input(&op.noise)?);
     let (token, logp) = (s.ints_mut(&op.token)?, s.output(&op.logp)?);
+    // A view without a row may have any number of columns.
+    if logits.rows == 0 {
+        return Ok(());
+    }
     s.cx.logits.resize(s.cx.logits.len().max(logits.cols), 0.0);
     let mut ranked = Vec::new();
     for (b, token) in token.iter_mut().enumerate() {
