@@ -108,7 +108,7 @@ pub struct Spoiler<'a> {
     prepared: &'a Prepared<'a>,
     /// The run with more steps.
     longer: Tree,
-    more_steps: &'static str,
+    more_steps: String,
     /// The folder of the last run, below that of runs.
     model: String,
     answers: Vec<(Use, Value)>,
@@ -118,9 +118,12 @@ impl<'a> Spoiler<'a> {
     /// Does everything once with nothing spoiled.
     pub fn new(prepared: &'a Prepared<'a>) -> Spoiler<'a> {
         let case = prepared.case;
-        let more_steps = if case.stages.is_empty() { "train.steps=5" } else { "stage.dpo.train.steps=4" };
+        let more_steps = match case.stages.last() {
+            None => "train.steps=5".to_owned(),
+            Some(stage) => format!("stage.{stage}.train.steps=4"),
+        };
         let bench = Bench::with_runs(case, prepared.finished.path());
-        Answer::of(&mut bench.run(true, &[more_steps])).succeeds();
+        Answer::of(&mut bench.run(true, &[&more_steps])).succeeds();
         let longer = Tree::read(&bench.runs());
         let model = case.stages.last().map_or("tiny".to_owned(), |stage| format!("tiny/{stage}"));
         let mut spoiler = Spoiler { prepared, longer, more_steps, model, answers: Vec::new() };
@@ -201,7 +204,7 @@ impl<'a> Spoiler<'a> {
             Some(mut command) => (Answer::of(&mut command), None),
             None => {
                 let (sets, expected) = match then {
-                    Use::Extend => (vec![self.more_steps], &self.longer),
+                    Use::Extend => (vec![self.more_steps.as_str()], &self.longer),
                     _ => (Vec::new(), &self.prepared.whole),
                 };
                 match finish(case, &bench, &sets) {

@@ -30,7 +30,7 @@ use tempfile::TempDir;
 use crate::lab::Dice;
 use cases::Case;
 use damage::Spoiler;
-use layer::{ACTS, Fault};
+use layer::{ACTS, Act, Call, Fault};
 use results::Part;
 use tally::Tally;
 use trial::{Begin, Ending, Prepared};
@@ -85,6 +85,20 @@ fn faults(prepared: &Prepared, sample: Option<usize>) -> Vec<(Begin, Fault)> {
 fn chosen_cases() -> Vec<Case> {
     let only = std::env::var("TELOS_FAULTS_CASE").ok();
     cases::all().into_iter().filter(|case| only.as_ref().is_none_or(|only| only == case.name)).collect()
+}
+
+/// Catches a stage that counts as done although it was killed before BEST named its last checkpoint, so that the next one takes
+/// an older model for the best, in silence.
+#[test]
+fn gotcha_61_a_stage_killed_before_its_best_is_named_hands_on_the_best() {
+    let cases = cases::all();
+    let case = cases.iter().find(|case| case.name == "pipeline").expect("a pipeline");
+    let prepared = Prepared::new(case);
+    // Before anything is left from which the next process could see that the save was cut off.
+    let names_best = |call: &&Call| call.kind == "create" && call.path.contains("/sft/checkpoints/.tmp-BEST");
+    let call = prepared.calls(Begin::First).iter().rfind(names_best).expect("a best checkpoint").clone();
+    let ending = prepared.try_fault(Begin::First, &Fault { act: Act::Kill, call });
+    assert!(matches!(ending, Ending::Same | Ending::SameAndLeft), "{ending:?}");
 }
 
 /// Tries faults of every case; yields the counts by case and by act, and the faults found.
