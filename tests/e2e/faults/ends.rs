@@ -53,7 +53,7 @@ pub struct Ends {
 impl Ends {
     /// Kills pipelines until there were `count` kills.
     pub fn of(count: u64) -> Ends {
-        let case = cases::pipeline();
+        let case = cases::pipeline_of_five();
         let start = Instant::now();
         let prepared = Prepared::new(&case);
         // Of three runs.

@@ -160,6 +160,11 @@ impl Layer {
             .env("TELOS_FAULTS_ERRNO", fault.error().to_string())
     }
 
+    /// Lets the layer act in the process that supervises, and not in the one that works.
+    pub fn in_parent(command: &mut Command) -> &mut Command {
+        command.env("TELOS_FAULTS_PARENT", "1")
+    }
+
     /// The calls of the program that was traced.
     pub fn calls(&self) -> Vec<Call> {
         let text = fs::read_to_string(self.log()).expect("the layer has logged");

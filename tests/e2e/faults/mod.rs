@@ -2,13 +2,15 @@
 //! is refused with the file's name, or is put right with a word about it.
 //!
 //! [`layer`] disturbs one file call, [`cases`] are the experiments, [`trial`] tries one fault and says what came of it,
-//! [`tree`] compares what is left, [`tally`] counts, [`results`] writes counts down, [`damage`] spoils files that lie there, [`ends`] kills a pipeline a
+//! [`tree`] compares what is left, [`tally`] counts, [`results`] writes counts down, [`parent`] disturbs the supervising
+//! process, [`damage`] spoils files that lie there, [`ends`] kills a pipeline a
 //! thousand times.
 
 mod cases;
 mod damage;
 mod ends;
 mod layer;
+mod parent;
 mod results;
 mod tally;
 mod tree;
@@ -28,7 +30,7 @@ use tempfile::TempDir;
 use crate::lab::Dice;
 use cases::Case;
 use damage::Spoiler;
-use layer::{ACTS, Fault};
+use layer::{ACTS, Act, Call, Fault};
 use results::Part;
 use tally::Tally;
 use trial::{Begin, Ending, Prepared};
@@ -85,6 +87,20 @@ fn chosen_cases() -> Vec<Case> {
     cases::all().into_iter().filter(|case| only.as_ref().is_none_or(|only| only == case.name)).collect()
 }
 
+/// Catches a stage that counts as done although it was killed before BEST named its last checkpoint, so that the next one takes
+/// an older model for the best, in silence.
+#[test]
+fn gotcha_61_a_stage_killed_before_its_best_is_named_hands_on_the_best() {
+    let cases = cases::all();
+    let case = cases.iter().find(|case| case.name == "pipeline").expect("a pipeline");
+    let prepared = Prepared::new(case);
+    // Before anything is left from which the next process could see that the save was cut off.
+    let names_best = |call: &&Call| call.kind == "create" && call.path.contains("/sft/checkpoints/.tmp-BEST");
+    let call = prepared.calls(Begin::First).iter().rfind(names_best).expect("a best checkpoint").clone();
+    let ending = prepared.try_fault(Begin::First, &Fault { act: Act::Kill, call });
+    assert!(matches!(ending, Ending::Same | Ending::SameAndLeft), "{ending:?}");
+}
+
 /// Tries faults of every case; yields the counts by case and by act, and the faults found.
 fn matrix(sample: Option<usize>) -> (Tally, Tally, Vec<String>) {
     let (by_case, by_act) = (Tally::default(), Tally::default());
@@ -118,6 +134,14 @@ fn matrix(sample: Option<usize>) -> (Tally, Tally, Vec<String>) {
 fn gotcha_41_61_a_sample_of_disturbed_file_calls_ends_well() {
     let (by_case, _, wrong) = matrix(Some(1));
     eprintln!("{}", by_case.table("case"));
+    assert!(wrong.is_empty(), "{} faults:\n{}", wrong.len(), wrong.join("\n"));
+}
+
+/// Catches a supervising process that panics, takes a checkpoint away, or leaves a run that can neither be started nor resumed.
+#[test]
+fn gotcha_61_a_sample_of_disturbed_calls_of_the_supervising_process_ends_well() {
+    let (tally, wrong) = parent::all(Some(4));
+    eprintln!("{}", tally.table("run"));
     assert!(wrong.is_empty(), "{} faults:\n{}", wrong.len(), wrong.join("\n"));
 }
 
@@ -172,7 +196,16 @@ fn gotcha_41_61_every_disturbed_file_call_ends_well() {
     part.end(&[by_case.table("run"), by_act.table("what happens")], &wrong);
 }
 
-/// The second test with every file, at several places.
+/// The same for the supervising process.
+#[test]
+#[ignore = "takes many minutes: cargo xtask test --full"]
+fn gotcha_61_every_disturbed_call_of_the_supervising_process_ends_well() {
+    let part = Part::begin("A file call of the supervising process is disturbed");
+    let (tally, wrong) = parent::all(None);
+    part.end(&[tally.table("run")], &wrong);
+}
+
+/// The test of spoiled files with every file, at several places.
 #[test]
 #[ignore = "takes many minutes: cargo xtask test --full"]
 fn gotcha_41_61_every_spoiled_file_is_noticed() {
@@ -181,7 +214,7 @@ fn gotcha_41_61_every_spoiled_file_is_noticed() {
     part.end(&[by_use.table("what follows"), by_damage.table("damage")], &wrong);
 }
 
-/// The third test with a thousand kills.
+/// The test of kills with a thousand of them.
 #[test]
 #[ignore = "takes many minutes: cargo xtask test --full"]
 fn gotcha_42_61_a_thousand_kills_of_a_pipeline_leave_the_same_bits() {

@@ -173,6 +173,11 @@ impl<'a> Prepared<'a> {
         };
         let said = first.warns(&path);
         let mut differences = self.differences(&bench);
+        // What telos does by design where a checkpoint cannot be saved, and says; a later save makes up for it, unless it was the best.
+        let goes_on = ended && first.err.contains("the run goes on without this checkpoint");
+        if goes_on && differences.lacks_only_a_checkpoint() {
+            return Ending::Said;
+        }
         if ended && !differences.none() && !said {
             return wrong(&format!("other files without a word: {differences:#?}"));
         }
