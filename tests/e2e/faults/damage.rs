@@ -249,12 +249,13 @@ impl<'a> Spoiler<'a> {
                         false => Ending::Same,
                     };
                 }
-                // A receipt that names other programs than those that are there: what differs is told and written down.
-                let told = *file == self.receipt() && answer.err.contains("note: replaced after step");
+                // Other programs in the receipt, another key in the experiment of those that may change: it is told and written down.
+                let told = *file == self.receipt() && answer.err.contains("note: replaced after step")
+                    || file.ends_with("experiment.toml") && answer.err.contains("note: changed on resuming");
                 let but = |name: &str| now.without(name).differences(&expected.without(name)).none();
                 match said || told {
                     // From another checkpoint: the receipt tells after which step the run became longer.
-                    true if but(file) || *then == Use::Extend && but(&self.receipt()) => Ending::Said,
+                    true if but(file) || (told || *then == Use::Extend) && but(&self.receipt()) => Ending::Said,
                     // Nothing has read it, and it lies there as it was spoiled.
                     false
                         if now.file(file) == before
@@ -284,7 +285,7 @@ impl<'a> Spoiler<'a> {
 
 /// Whether a file says what a run must be: such a file may not be replaced in silence.
 fn guards(file: &str) -> bool {
-    ["plugins.lock", "experiment.toml", "receipt.json", "pipeline.toml"].iter().any(|name| file.ends_with(name))
+    ["plugins.lock", "experiment.toml", "receipt.json"].iter().any(|name| file.ends_with(name))
 }
 
 /// Whether the run has no need of the file: it belongs to the cache, or to a checkpoint that is not the last one.

@@ -42,7 +42,7 @@ impl Part {
         let (date, commit) = (told("date", &["-u", "+%F"]), told("git", &["rev-parse", "--short", "HEAD"]));
         let minutes = self.start.elapsed().as_secs_f64() / 60.0;
         let text = format!(
-            "{date}, commit {commit}, {cores} cores of {}; {minutes:.0} minutes, {} faults.\n\n{}",
+            "{date}, commit {commit}, {cores} cores of {}; {minutes:.1} minutes, {} faults.\n\n{}",
             processor(),
             wrong.len(),
             tables.join("\n")
