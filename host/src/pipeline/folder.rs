@@ -14,7 +14,7 @@ use super::Part;
 use crate::config::{Experiment, Pipeline};
 use crate::error::{Error, Result};
 use crate::runs::checkpoint::{Checkpoint, Checkpoints, latest};
-use crate::runs::disk::{holds_unfinished, is_unfinished, remove_abandoned, sync_folder, write_durably};
+use crate::runs::disk::{is_unfinished, remove_abandoned, sync_folder, write_durably};
 use crate::runs::folder::{Existing, is_empty, is_replaceable};
 use crate::runs::receipt::ModelSource;
 use crate::runs::{Receipt, RunFolder};
@@ -70,11 +70,11 @@ fn state(folder: &Path) -> Result<State> {
     }
 }
 
-/// Tidies up what a killed process left in the pipeline's folder and in those of its stages, where there is anything. A line for
-/// each stage whose newest checkpoint no file named.
+/// Tidies up what a killed process left in the pipeline's folder and in those of its stages: files that are not finished, LATEST and
+/// BEST that name an earlier checkpoint. A line for each stage whose newest checkpoint no file named.
 ///
 /// # Errors
-/// Another process writes one of the runs; none of its checkpoints is whole; what the file system says.
+/// None of a stage's checkpoints is whole; what the file system says.
 pub fn tidy(pipeline: &Pipeline) -> Result<Vec<String>> {
     let folder = pipeline.folder();
     if folder.is_dir() {
@@ -92,10 +92,8 @@ pub fn tidy(pipeline: &Pipeline) -> Result<Vec<String>> {
         }
         let found = latest(&checkpoints)?;
         let note = found.as_ref().and_then(Checkpoint::stand_in);
-        if note.is_none() && !holds_unfinished(&own) && !holds_unfinished(&checkpoints) {
-            continue;
-        }
-        let run = RunFolder::open(pipeline.runs_dir(), &pipeline.run_name(index))?;
+        // One that another process is at work on is that process's to tidy up.
+        let Ok(run) = RunFolder::open(pipeline.runs_dir(), &pipeline.run_name(index)) else { continue };
         // The number of checkpoints that are kept counts at the next save.
         Checkpoints::new(&run, usize::MAX, found.map(|found| found.step))?;
         lines.extend(note);

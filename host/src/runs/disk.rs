@@ -175,12 +175,6 @@ pub(crate) fn is_unfinished(name: &OsStr) -> bool {
     name.to_string_lossy().starts_with(UNFINISHED)
 }
 
-/// Whether an interrupted write left anything in `folder`.
-pub fn holds_unfinished(folder: &Path) -> bool {
-    let mut entries = fs::read_dir(folder).into_iter().flatten().flatten();
-    entries.any(|entry| is_unfinished(&entry.file_name()))
-}
-
 /// Removes what interrupted writes left in `folder`, where this process alone writes.
 ///
 /// # Errors

@@ -238,9 +238,14 @@ fn refuse_content(path: &Path, name: &str, existing: Existing) -> Result<()> {
         return Ok(());
     }
     if !path.join(FILES[0]).is_file() {
-        return Err(Error::request(format!("{} holds other files and is not a run", path.display())).with_hint(
-            format!("choose another name by --name, or keep what you need of {} and remove it first", path.display()),
-        ));
+        return Err(Error::request(format!(
+            "{} has no experiment.toml and holds other files: it is not a run",
+            path.display()
+        ))
+        .with_hint(format!(
+            "choose another name by --name, or keep what you need of {} and remove it first",
+            path.display()
+        )));
     }
     let error = Error::request(format!("the run {name:?} exists already: {}", path.display()));
     let error = match existing {

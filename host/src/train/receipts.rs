@@ -59,7 +59,7 @@ pub fn receipt(
         prepared.accepts_fixed_rows && of_rows && same_rows(&receipt, &earlier)
     });
     if !others.is_empty() {
-        let changed = "what the run learns from is not what it began with";
+        let changed = "what the run learns from is not what it began with, as its receipt.json has it";
         return Err(Error::request(changed).with_details([others, fixed].concat()).with_hint(
             "put it back as it was, or start another run with --name (and model.from this one); where rows of its files were \
              fixed, and none was added, removed or moved, go on with --fixed-rows",
@@ -74,7 +74,7 @@ pub fn receipt(
     let plugins: Vec<String> = changes.programs.iter().filter(|line| line.starts_with("plugins[")).cloned().collect();
     // plugins.lock lets them pass once another run was told to pin them, or where it was removed.
     if !plugins.is_empty() && prepared.lock.pinning() == Pinning::Strict {
-        return Err(Error::request("the run began with other plugins").with_details(plugins).with_hint(
+        return Err(Error::request("the run began with other plugins, as its receipt.json has it").with_details(plugins).with_hint(
             "put them back as they were, or accept them with --update-lock: the run may then not be bit for bit what it would have been",
         ));
     }

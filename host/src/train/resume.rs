@@ -126,7 +126,7 @@ fn as_written(keys: &BTreeSet<&String>, old: &BTreeMap<String, String>, new: &BT
 }
 
 fn refusal(folder: &Path, lines: Vec<String>) -> Error {
-    Error::request(format!("the experiment is not the one that run {} began with", folder.display()))
+    Error::request(format!("the experiment is not the one that run {0} began with, as {0}/experiment.toml has it", folder.display()))
         .with_details(lines)
         .with_hint(
             "resume with the experiment as it was, or start another run with --name (and model.from this one, with \

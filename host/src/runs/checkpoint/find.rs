@@ -72,7 +72,13 @@ pub fn verify_named(folder: &Path) -> Result<()> {
 
 fn find(folder: &Path, pointer: &str) -> Result<Option<Checkpoint>> {
     let entries = entries(folder)?;
-    let named = read_pointer(folder, pointer);
+    let mut named = read_pointer(folder, pointer);
+    if pointer == BEST
+        && let Ok(written) = named
+    {
+        // A process may have been killed between LATEST and BEST: the manifests know better.
+        named = Ok(written.max(newest_best(folder, &entries)));
+    }
     let mut troubles = Vec::new();
     match &named {
         Ok(Some(step)) => match entries.iter().find(|entry| entry.step == *step) {
@@ -106,6 +112,13 @@ fn find(folder: &Path, pointer: &str) -> Result<Option<Checkpoint>> {
     Err(Error::run(format!("no checkpoint in {} is whole", shown(folder).display()))
         .with_details(troubles)
         .with_hint("start again under another name with --name"))
+}
+
+/// The newest checkpoint up to the one that `LATEST` names that was the best when it was saved.
+fn newest_best(folder: &Path, entries: &[Entry]) -> Option<u64> {
+    let latest = read_pointer(folder, LATEST).ok().flatten();
+    let mut up_to_latest = entries.iter().filter(|entry| latest.is_none_or(|latest| entry.step <= latest));
+    up_to_latest.find(|entry| Manifest::read(&entry.path).is_ok_and(|manifest| manifest.best)).map(|entry| entry.step)
 }
 
 /// A folder that may be a checkpoint.

@@ -180,6 +180,7 @@ impl Checkpoints {
             self.disk.remove(&self.folder.join(replaced_name(step))),
             // Rotation reads BEST's rule and not its file, so the order of these two does not matter.
             self.point_to_best(step),
+            self.check_best(),
             self.rotate(step),
             self.disk.sync(&self.folder),
         ];
@@ -198,22 +199,40 @@ impl Checkpoints {
         entries.iter().filter(|entry| !keep.contains(&entry.step)).try_for_each(|entry| self.discard(&entry.path))
     }
 
-    /// The best one is the newest up to `limit` that was best when saved, since each best one beats those before it.
+    /// The best one is the newest up to `limit` that was best when saved, since each best one beats those before it; or the one that
+    /// BEST names, where its manifest is damaged.
     fn newest_best(&self, limit: u64) -> Result<Option<u64>> {
+        let named = read_pointer(&self.folder, BEST).ok().flatten();
         for entry in entries(&self.folder)?.into_iter().filter(|entry| entry.step <= limit) {
-            let bytes = match std::fs::read(entry.path.join(MANIFEST)) {
-                Ok(bytes) => bytes,
-                Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => continue,
+            match std::fs::read(entry.path.join(MANIFEST)) {
+                Ok(bytes) => match Manifest::parse(&bytes) {
+                    Ok(manifest) if manifest.best => return Ok(Some(entry.step)),
+                    Ok(_) => {}
+                    Err(_) if named == Some(entry.step) => return Ok(named),
+                    Err(_) => {}
+                },
+                Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => {
+                    if named == Some(entry.step) {
+                        return Ok(named);
+                    }
+                }
                 Err(cause) => {
                     let what = format!("{MANIFEST} of {} cannot be read: it may be the best", step_name(entry.step));
                     return Err(Error::run(format!("{what}, and no checkpoint is removed")).with_cause(cause));
                 }
-            };
-            if Manifest::parse(&bytes).is_ok_and(|manifest| manifest.best) {
-                return Ok(Some(entry.step));
             }
         }
         Ok(None)
+    }
+
+    /// Says so where the checkpoint that BEST names is damaged: it stays, for whoever can mend it.
+    fn check_best(&self) -> Result<()> {
+        let Ok(Some(step)) = read_pointer(&self.folder, BEST) else { return Ok(()) };
+        let path = self.folder.join(step_name(step));
+        Manifest::read(&path).map(|_| ()).map_err(|why| {
+            let place = shown(&path);
+            Error::run(format!("the best checkpoint, {}, is damaged and stays as it is: {why}", place.display()))
+        })
     }
 
     fn point_to_best(&self, limit: u64) -> Result<()> {

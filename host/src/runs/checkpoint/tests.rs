@@ -427,3 +427,46 @@ fn gotcha_61_a_checkpoint_named_by_its_folder_is_held_against_its_manifest() {
     fs::remove_file(place.join(MANIFEST)).unwrap();
     assert!(find::verify_named(&place).is_err());
 }
+
+/// Catches a best checkpoint that is not found because the process was killed before BEST named it, and one of a later step than
+/// LATEST that is taken for it.
+#[test]
+fn gotcha_61_the_best_checkpoint_is_the_one_of_the_manifests_where_best_is_behind() {
+    let world = World::new(3, Stop::Killed);
+    for save in [Save(1, true, 1), Save(2, true, 2), Save(3, true, 3)] {
+        world.save(save).unwrap();
+    }
+    fs::write(world.path().join(BEST), "step-00000001\n").unwrap();
+    assert_eq!(world.best(), Some((3, 3)));
+    fs::remove_file(world.path().join(BEST)).unwrap();
+    assert_eq!(world.best(), Some((3, 3)));
+    fs::write(world.path().join(LATEST), "step-00000002\n").unwrap();
+    assert_eq!(world.best(), Some((2, 2)));
+    world.open();
+    assert_eq!(read_pointer(world.path(), BEST), Ok(Some(2)));
+}
+
+/// Catches a rotation that removes the best checkpoint, and BEST with it, without a word because its manifest is damaged or gone.
+#[test]
+fn a_damaged_best_checkpoint_stays_and_is_told() {
+    for damage in [&b"{"[..], b""] {
+        let world = World::new(1, Stop::Killed);
+        for save in [Save(1, true, 1), Save(2, false, 2)] {
+            world.save(save).unwrap();
+        }
+        let manifest = world.path().join("step-00000001").join(MANIFEST);
+        fs::write(&manifest, damage).unwrap();
+        if damage.is_empty() {
+            fs::remove_file(&manifest).unwrap();
+        }
+        for step in 3..5 {
+            let saved = world.save(Save(step, false, 3)).unwrap();
+            assert!(saved.warnings.iter().any(|line| line.contains("step-00000001")), "{:?}", saved.warnings);
+        }
+        assert_eq!(read_pointer(world.path(), BEST), Ok(Some(1)));
+        assert_eq!(world.names(), [BEST, LATEST, "step-00000001", "step-00000004"]);
+        // A better one takes its place.
+        assert!(world.save(Save(5, true, 5)).unwrap().warnings.is_empty());
+        assert_eq!((world.best(), world.names().len()), (Some((5, 5)), 3));
+    }
+}
