@@ -62,6 +62,31 @@ fn pipes_devices_and_folders_are_refused_wherever_a_file_is_read() {
     }
 }
 
+/// Catches a file of a run's folder that is opened whatever it is.
+#[test]
+fn a_pipe_among_a_runs_files_is_refused() {
+    let lab = Lab::tiny();
+    lab.run(&["train.steps=2"]).succeeds();
+    let resume = ["run", "tiny.toml", "--resume", "--set", "train.steps=3"];
+    let files = ["experiment.toml", "receipt.json", "checkpoints/LATEST", "metrics.jsonl", "samples.jsonl"];
+    for name in files {
+        let path = format!("runs/tiny/{name}");
+        let kept = fs::read(lab.at(&path)).expect("a file");
+        pipe(&lab, &path);
+        let answer = answer(&lab, &resume);
+        assert!(matches!(answer.code, Some(0..=2)) && answer.err.contains(name), "{name}: {answer:#?}");
+        fs::remove_file(lab.at(&path)).expect("removed");
+        if answer.code == Some(0) {
+            // LATEST is pointed anew.
+            lab.run(&["train.steps=2", "name=other"]).succeeds();
+            fs::remove_dir_all(lab.at("runs/tiny")).expect("removed");
+            fs::rename(lab.at("runs/other"), lab.at("runs/tiny")).expect("moved");
+            continue;
+        }
+        fs::write(lab.at(&path), kept).expect("written");
+    }
+}
+
 /// Catches a file of a model's folder that is opened whatever it is.
 #[test]
 fn a_pipe_among_a_models_files_is_refused() {

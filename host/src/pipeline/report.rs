@@ -1,7 +1,6 @@
 //! What each stage was before and after: read from its logs, so that stages of earlier processes are told like this one's.
 
 use std::fmt;
-use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 
@@ -11,6 +10,7 @@ use serde_json::{Map, Value};
 use super::folder;
 use crate::config::Experiment;
 use crate::error::{Error, Result};
+use crate::files;
 
 /// The figures of evaluations that are told beside the loss, in the order of telling, whatever stands before a `/` in their
 /// names: `rewards/margin`, or `dpo/rewards/margin` where there are several objectives.
@@ -148,7 +148,7 @@ fn total(seconds: &Value) -> f64 {
 /// Hands on each whole line of a log; one that is not there has none.
 fn lines(path: &Path, mut each: impl FnMut(Map<String, Value>)) -> Result<()> {
     let failed = |cause| Error::run(format!("cannot read {}", path.display())).with_cause(cause);
-    let file = match File::open(path) {
+    let file = match files::open(path) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
         file => file.map_err(failed)?,
     };

@@ -14,6 +14,7 @@ use rustix::process::{Pid, test_kill_process};
 use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Result};
+use crate::files;
 
 /// The disk; in a test, one that may stop before a chosen step.
 #[derive(Debug, Default, Clone)]
@@ -119,7 +120,7 @@ pub fn write_durably(path: &Path, bytes: &[u8]) -> Result<()> {
 /// # Errors
 /// The system's reason.
 pub fn sha256_file(path: &Path) -> io::Result<(u64, String)> {
-    hash(&File::open(path)?)
+    hash(&files::open(path)?)
 }
 
 /// As [`sha256_file`], of a file that is open, from where it stands.
@@ -132,7 +133,7 @@ pub fn sha256_of_open(file: &File) -> io::Result<(u64, String)> {
 
 /// As [`sha256_file`], but reads the disk and not the system's memory of what was written to it, where the system can.
 pub(super) fn sha256_from_disk(path: &Path) -> io::Result<(u64, String)> {
-    let file = File::open(path)?;
+    let file = files::open(path)?;
     #[cfg(not(target_vendor = "apple"))]
     {
         // An advice: pages already synced are dropped, and where they are not we still read the same bytes.

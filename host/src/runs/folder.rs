@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::disk::{self, is_unfinished};
 use super::file_lock::{Denied, FileLock, is_same};
 use crate::error::{Error, Result};
+use crate::files;
 
 const LOCK: &str = ".lock";
 /// How long a lock is waited for: one of a process that is being killed right now is free in a moment.
@@ -289,7 +290,7 @@ fn holds_no_checkpoint(path: &Path) -> bool {
 
 /// Whether an optimizer step was done. What cannot be read counts as one.
 fn has_steps(metrics: &Path) -> bool {
-    match fs::read_to_string(metrics) {
+    match files::read_to_string(metrics) {
         Ok(text) => text.lines().any(|line| line.contains("\"kind\":\"train\"")),
         Err(cause) => cause.kind() != io::ErrorKind::NotFound,
     }

@@ -3,7 +3,6 @@
 //! It holds no time of day and no folder of this machine beyond what the user wrote: two equal runs have equal receipts.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -12,6 +11,7 @@ use serde_json::Value;
 use super::disk;
 use crate::data::rows::RowCounts;
 use crate::error::{Error, Result};
+use crate::files;
 
 /// Version of the rules by which rows become tokens, answers end, epochs are counted and evaluations are cut into batches. It
 /// grows whenever the same experiment would give other bits, so that no run is half of one and half of another.
@@ -197,7 +197,7 @@ impl Receipt {
     /// It is missing, or not a receipt.
     pub fn read(path: &Path) -> Result<Self> {
         let failed = || format!("cannot read the receipt {}", path.display());
-        let text = fs::read_to_string(path).map_err(|cause| Error::run(failed()).with_cause(cause))?;
+        let text = files::read_to_string(path).map_err(|cause| Error::run(failed()).with_cause(cause))?;
         serde_json::from_str(&text).map_err(|cause| Error::run(failed()).with_cause(cause))
     }
 
@@ -296,6 +296,8 @@ fn name(entry: &Value) -> Option<&str> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     fn file(path: &str, sha256: &str) -> DataSource {

@@ -2,7 +2,6 @@
 //! equal runs) and samples.jsonl.
 
 use std::{
-    fs::File,
     io::{self, BufRead, BufReader},
     path::Path,
     time::{Duration, Instant},
@@ -24,6 +23,7 @@ use super::{
 };
 use crate::{
     error::{Error, Result},
+    files,
     runs::{
         disk::{shown, sync_folder},
         folder::RunFolder,
@@ -228,7 +228,7 @@ fn timing_until(path: &Path, state: &TrainState) -> Result<Lines> {
         kind: &'a str,
     }
     let failed = |cause| Error::run(format!("cannot read {}", shown(path).display())).with_cause(cause);
-    let file = match File::open(path) {
+    let file = match files::open(path) {
         Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Ok(Lines::default()),
         file => file.map_err(failed)?,
     };

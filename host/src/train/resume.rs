@@ -2,7 +2,6 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs,
     path::Path,
 };
 
@@ -15,6 +14,7 @@ use crate::{
         experiment::{Length, ScheduleKind, Span},
     },
     error::{Error, Result},
+    files,
 };
 
 /// Keys that may change freely, or the tables they begin with. Those of the place: the run was found there.
@@ -44,7 +44,7 @@ pub struct Changed {
 pub fn changed(folder: &Path, now: &Experiment) -> Result<Changed> {
     let path = folder.join("experiment.toml");
     let failed = || Error::run(format!("cannot read {}", path.display()));
-    let before = fs::read_to_string(&path).map_err(|e| failed().with_cause(e))?;
+    let before = files::read_to_string(&path).map_err(|e| failed().with_cause(e))?;
     let now = now.to_toml()?;
     if before.trim().is_empty() {
         return Err(Error::request(format!("{} is empty: what the run began with is lost", path.display()))

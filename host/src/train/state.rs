@@ -10,6 +10,7 @@ use super::optim::Adam;
 use crate::{
     data::BatcherState,
     error::{Error, Result},
+    files,
     runs::{disk::shown, jsonl::Lines},
 };
 
@@ -127,7 +128,7 @@ impl TrainState {
                 .with_cause(e)
                 .with_hint("resume needs a checkpoint of a run of this version of telos")
         };
-        let bytes = fs::read(&path).map_err(|e| refuse(e.into()))?;
+        let bytes = files::read(&path).map_err(|e| refuse(e.into()))?;
         serde_json::from_slice(&bytes).map_err(|e| refuse(e.into()))
     }
 
@@ -151,7 +152,7 @@ impl TrainState {
         }
         let read = |index| {
             let path = folder.join(objective_file(index));
-            match fs::read(&path) {
+            match files::read(&path) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
                 read => read.map_err(|e| Error::request(format!("cannot read {}", path.display())).with_cause(e)),
             }
@@ -226,7 +227,7 @@ pub fn read_moments(adam: &Adam, folder: &Path) -> Result<()> {
     let failed = |e: Box<dyn std::error::Error + Send + Sync>| {
         Error::request(format!("cannot read the moments in {}", path.display())).with_cause(e)
     };
-    let bytes = fs::read(&path).map_err(|e| failed(e.into()))?;
+    let bytes = files::read(&path).map_err(|e| failed(e.into()))?;
     let file = SafeTensors::deserialize(&bytes).map_err(|e| failed(e.into()))?;
     for (name, buffer) in [("exp_avg", &adam.m), ("exp_avg_sq", &adam.v)] {
         let tensor = file.tensor(name).map_err(|e| failed(e.into()))?;

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::manifest::{MANIFEST, Manifest};
 use crate::error::{Error, Result};
+use crate::files;
 use crate::runs::disk::shown;
 
 /// Names the checkpoint to resume from.
@@ -58,7 +59,7 @@ pub fn best(folder: &Path) -> Result<Option<Checkpoint>> {
 pub fn verify_named(folder: &Path) -> Result<()> {
     let name = folder.file_name().unwrap_or_default().to_string_lossy();
     let is_checkpoint = parse_step(name.strip_prefix(REPLACED).unwrap_or(&name)).is_some();
-    if !is_checkpoint && !fs::read(folder.join(MANIFEST)).is_ok_and(|bytes| Manifest::is_meant(&bytes)) {
+    if !is_checkpoint && !files::read(&folder.join(MANIFEST)).is_ok_and(|bytes| Manifest::is_meant(&bytes)) {
         return Ok(());
     }
     Manifest::verify(folder).map(|_| ()).map_err(|why| {
@@ -175,7 +176,7 @@ pub(super) fn names(folder: &Path) -> Result<Vec<String>> {
 
 /// The step that a pointer file names; `None` where there is no such file, and a reason where it is damaged.
 pub(super) fn read_pointer(folder: &Path, pointer: &str) -> Result<Option<u64>, String> {
-    match fs::read_to_string(folder.join(pointer)) {
+    match files::read_to_string(&folder.join(pointer)) {
         Ok(text) => parse_step(text.trim_end()).map(Some).ok_or_else(|| format!("{pointer} is damaged")),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(format!("{pointer} cannot be read: {error}")),

@@ -9,6 +9,7 @@ use sha2::{Digest, Sha256};
 
 use super::super::disk::{self, hex};
 use crate::error::{Error, Result};
+use crate::files;
 
 /// The manifest's file name.
 pub const MANIFEST: &str = "manifest.json";
@@ -68,7 +69,7 @@ impl Manifest {
 
     /// Reads the manifest in `folder`, and says why if it is not one; looks at no other file.
     pub(super) fn read(folder: &Path) -> Result<Self, String> {
-        let bytes = fs::read(folder.join(MANIFEST)).map_err(|error| match error.kind() {
+        let bytes = files::read(&folder.join(MANIFEST)).map_err(|error| match error.kind() {
             io::ErrorKind::NotFound => format!("it has no {MANIFEST}, so it was never finished"),
             _ => format!("{MANIFEST} cannot be read: {error}"),
         })?;

@@ -21,6 +21,7 @@ use manifest::{MANIFEST, Manifest};
 use super::disk::{Disk, UNFINISHED, shown};
 use super::folder::RunFolder;
 use crate::error::{Error, Result};
+use crate::files;
 
 /// Prefix of what is being removed: renamed first, so that a half-removed folder never has a checkpoint's name.
 const REMOVED: &str = ".removed-";
@@ -204,7 +205,7 @@ impl Checkpoints {
     fn newest_best(&self, limit: u64) -> Result<Option<u64>> {
         let named = read_pointer(&self.folder, BEST).ok().flatten();
         for entry in entries(&self.folder)?.into_iter().filter(|entry| entry.step <= limit) {
-            match std::fs::read(entry.path.join(MANIFEST)) {
+            match files::read(&entry.path.join(MANIFEST)) {
                 Ok(bytes) => match Manifest::parse(&bytes) {
                     Ok(manifest) if manifest.best => return Ok(Some(entry.step)),
                     Ok(_) => {}
