@@ -157,7 +157,9 @@ impl<'a> Stage<'a> {
         let (lead, gap) = layout.lead_and_gap();
         let rows = members[0].rows;
         let stride = members.iter().map(|t| t.cols).sum::<usize>() + gap;
-        let mut values = vec![sentinel(dtype); lead + rows.max(1) * stride + SLACK];
+        // What has no row needs no room but for where its members begin.
+        let room = if rows == 0 { stride.min(1 << 12) } else { rows * stride };
+        let mut values = vec![sentinel(dtype); lead + room + SLACK];
         let handle = session.alloc(dtype, values.len() as u64)?;
         let mut column = lead;
         for (name, tensor) in names.iter().zip(members) {
