@@ -64,6 +64,7 @@ use crate::{
         Checkpoints, Interrupt, Progress, RunFolder,
         disk::{shown, write_durably},
         progress::Show,
+        receipt::{Receipt, Replaced},
     },
 };
 use answers::{Exam, Policy};
@@ -97,8 +98,9 @@ pub struct Trainer {
     folder: RunFolder,
     /// Where the folder was moved to while the run went on.
     moved_to: Option<PathBuf>,
-    /// The experiment of a run that was made longer, written with its next checkpoint: until then the run is the shorter one.
-    longer: Option<String>,
+    /// The experiment of a run that was made longer, and what its receipt says of that, written with its next checkpoint: until then
+    /// the run is the shorter one.
+    longer: Option<(String, Replaced)>,
     checkpoints: Checkpoints,
     records: Records,
     progress: Progress,
@@ -466,13 +468,23 @@ impl Trainer {
         for warning in &saved.warnings {
             self.progress.message(warning);
         }
-        if let Some(text) = &self.longer {
-            write_durably(&self.folder.experiment(), text.as_bytes())?;
-            self.longer = None;
-        }
         let name = saved.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        if let Err(error) = self.write_longer() {
+            self.progress.message(&format!("{}{name} is saved all the same", error.report()));
+        }
         self.progress.message(&format!("saved {name} in {:.2} s", start.elapsed().as_secs_f64()));
         Ok(name)
+    }
+
+    /// Writes down that the run was made longer, once there is a checkpoint of the longer one.
+    fn write_longer(&mut self) -> Result<()> {
+        let Some((text, changed)) = &self.longer else { return Ok(()) };
+        let mut receipt = Receipt::read(&self.folder.receipt())?;
+        receipt.changed.push(changed.clone());
+        receipt.write(&self.folder.receipt())?;
+        write_durably(&self.folder.experiment(), text.as_bytes())?;
+        self.longer = None;
+        Ok(())
     }
 
     /// After a failure: what the last whole step left is consistent, and is saved.

@@ -68,7 +68,8 @@ fn gotcha_61_a_pipeline_goes_on_after_a_kill_in_a_stages_first_save_or_first_fil
     fs::remove_dir_all(stage(&lab, "more").0).expect("removed");
     fs::create_dir(stage(&lab, "more").0).expect("made");
     fs::write(stage(&lab, "more").0.join(".tmp-experiment.toml-1"), "seed").expect("written");
-    fs::write(lab.at("runs/tiny/.tmp-pipeline.toml-2147480000"), "name").expect("written");
+    let left = fs::File::create(lab.at("runs/tiny/.tmp-pipeline.toml-1")).expect("made");
+    left.set_modified(std::time::SystemTime::now() - std::time::Duration::from_secs(7200)).expect("dated");
     lab.resume(&[]).succeeds();
     equal();
     // Without its record of the file, `run` would name --resume, which would name `run`.
@@ -94,9 +95,34 @@ fn a_stage_that_is_made_longer_and_killed_is_made_longer_by_the_next_process() {
     lab.resume(&["stage.more.checkpoint.every=0", "stage.more.train.steps=5"]).succeeds();
     run.has_steps(5);
     let receipt = run.receipt();
-    assert_eq!(receipt["changed"].as_array().map(Vec::len), Some(2), "each length once: {receipt:#}");
+    assert_eq!(
+        receipt["changed"].as_array().map(Vec::len),
+        Some(1),
+        "what never came to a checkpoint was no change: {receipt:#}"
+    );
     lab.resume(&["stage.more.checkpoint.every=0", "stage.more.train.steps=5"]).succeeds();
     assert_eq!(run.receipt(), receipt);
+}
+
+/// Catches a pipeline that tidies up stages it was not asked for: a damaged one could then not be renewed, and a refused start would
+/// move LATEST.
+#[test]
+fn stages_that_are_not_asked_for_are_left_alone() {
+    let lab = stages();
+    lab.run(&[]).succeeds();
+    let only = |args: &[&str]| lab.ask(&[&["run", "tiny.toml"], args].concat());
+    let spoil = |name: &str| {
+        for step in Run(lab.at(&format!("runs/tiny/{name}"))).checkpoints() {
+            fs::write(lab.at(&format!("runs/tiny/{name}/checkpoints/step-{step:08}/model.safetensors")), "x")
+                .expect("written");
+        }
+    };
+    spoil("more");
+    only(&["--only", "pre"]).succeeds();
+    only(&["--from", "more"]).succeeds();
+    fs::write(lab.at("runs/tiny/pre/checkpoints/.tmp-step-00000009-1"), "x").expect("written");
+    only(&[]).refuses(2, &["exists already"]);
+    assert!(lab.at("runs/tiny/pre/checkpoints/.tmp-step-00000009-1").exists(), "a refused start changes a run");
 }
 
 /// Catches a run that says that it is done and is then refused by `generate`; and one whose folder neither `run` nor `--resume`

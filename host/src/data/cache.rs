@@ -12,15 +12,14 @@ use std::fs;
 use std::io::{self, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::time::Duration;
 
 use memmap2::Mmap;
-use rustix::io::Errno;
-use rustix::process::{Pid, test_kill_process};
 use sha2::{Digest, Sha256};
 
 use crate::files;
 
-/// Prefix of a file that is not finished; the number of the process that writes it follows.
+/// Prefix of a file that is not finished.
 const TEMPORARY: &str = ".tokens-";
 const MAGIC: &[u8; 16] = b"telos tokens v1\n";
 const HEADER: usize = 96;
@@ -84,10 +83,9 @@ pub fn write(path: &Path, key: &[u8; 32], ends: &[u64], tokens: &[u32]) -> io::R
     fs::create_dir_all(folder)?;
     let (ends_bytes, tokens_bytes): (&[u8], &[u8]) = (bytemuck::cast_slice(ends), bytemuck::cast_slice(tokens));
     let body = Sha256::new().chain_update(ends_bytes).chain_update(tokens_bytes).finalize();
-    remove_abandoned(folder)?;
-    let prefix = format!("{TEMPORARY}{}-", std::process::id());
+    remove_abandoned(folder);
     let mut file = tempfile::Builder::new()
-        .prefix(&prefix)
+        .prefix(TEMPORARY)
         // As every other file: the user's mask decides who else may read it.
         .permissions(fs::Permissions::from_mode(0o666))
         .tempfile_in(folder)?;
@@ -106,17 +104,18 @@ pub fn write(path: &Path, key: &[u8; 32], ends: &[u64], tokens: &[u32]) -> io::R
     Ok(())
 }
 
-/// Removes what processes left in the folder that were killed while they wrote.
-fn remove_abandoned(folder: &Path) -> io::Result<()> {
-    for entry in fs::read_dir(folder)? {
-        let entry = entry?;
-        let name = entry.file_name().to_string_lossy().into_owned();
-        let process = name.strip_prefix(TEMPORARY).and_then(|rest| rest.split('-').next()?.parse().ok());
-        if process.and_then(Pid::from_raw).is_some_and(|process| test_kill_process(process) == Err(Errno::SRCH)) {
-            fs::remove_file(entry.path())?;
+/// Removes what processes left in the folder that were killed while they wrote: what was not touched for a day, since another machine
+/// may be writing there too. What cannot be removed stays.
+fn remove_abandoned(folder: &Path) {
+    let is_old = |entry: &fs::DirEntry| {
+        let age = entry.metadata().ok().and_then(|meta| meta.modified().ok()?.elapsed().ok());
+        age.is_some_and(|age| age > Duration::from_secs(24 * 3600))
+    };
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        if entry.file_name().to_string_lossy().starts_with(TEMPORARY) && is_old(&entry) {
+            _ = fs::remove_file(entry.path());
         }
     }
-    Ok(())
 }
 
 /// Bytes in lower-case hexadecimal.

@@ -13,8 +13,8 @@ use serde_json::{Map, Value};
 use super::Part;
 use crate::config::{Experiment, Pipeline};
 use crate::error::{Error, Result};
-use crate::runs::checkpoint::{Checkpoint, Checkpoints, latest};
-use crate::runs::disk::{is_unfinished, remove_abandoned, sync_folder, write_durably};
+use crate::runs::checkpoint::{Checkpoint, Checkpoints, find::is_tidy, latest};
+use crate::runs::disk::{holds_unfinished, is_unfinished, remove_abandoned, sync_folder, write_durably};
 use crate::runs::folder::{Existing, is_empty, is_replaceable};
 use crate::runs::receipt::ModelSource;
 use crate::runs::{Receipt, RunFolder};
@@ -70,35 +70,52 @@ fn state(folder: &Path) -> Result<State> {
     }
 }
 
-/// Tidies up what a killed process left in the pipeline's folder and in those of its stages: files that are not finished, LATEST and
-/// BEST that name an earlier checkpoint. A line for each stage whose newest checkpoint no file named.
+/// Tidies up what a killed process left in the pipeline's folder and in those of the stages that are taken up, or that a stage which
+/// is run takes its model from: files that are not finished, LATEST and BEST that name an earlier checkpoint. A line for each stage
+/// whose newest checkpoint no file named.
 ///
 /// # Errors
-/// None of a stage's checkpoints is whole; what the file system says.
-pub fn tidy(pipeline: &Pipeline) -> Result<Vec<String>> {
+/// There is no stage of that name; what the file system says.
+pub fn tidy(pipeline: &Pipeline, part: &Part, resume: bool) -> Result<Vec<String>> {
     let folder = pipeline.folder();
     if folder.is_dir() {
         remove_abandoned(&folder)?;
     }
     let mut lines = Vec::new();
-    if !folder.join(FILE).is_file() && has_begun(pipeline) {
+    if resume && !folder.join(FILE).is_file() && has_begun(pipeline) {
         lines.push(format!("{} is missing and is written again", folder.join(FILE).display()));
     }
-    for index in 0..pipeline.stages().len() {
+    let (wanted, needed) = stages_of(pipeline, part)?;
+    for index in (0..pipeline.stages().len()).filter(|index| needed.contains(index) || resume && wanted.contains(index))
+    {
         let own = pipeline.stage_folder(index);
         let checkpoints = own.join("checkpoints");
-        if !own.join("experiment.toml").is_file() {
+        if !own.join("experiment.toml").is_file() || is_tidy(&checkpoints) && !holds_unfinished(&own) {
             continue;
         }
-        let found = latest(&checkpoints)?;
-        let note = found.as_ref().and_then(Checkpoint::stand_in);
-        // One that another process is at work on is that process's to tidy up.
+        // One that another process is at work on is that process's to tidy up. What is damaged is refused where it is used.
         let Ok(run) = RunFolder::open(pipeline.runs_dir(), &pipeline.run_name(index)) else { continue };
+        let Ok(found) = latest(&checkpoints) else { continue };
+        lines.extend(found.as_ref().and_then(Checkpoint::stand_in));
         // The number of checkpoints that are kept counts at the next save.
         Checkpoints::new(&run, usize::MAX, found.map(|found| found.step))?;
-        lines.extend(note);
     }
     Ok(lines)
+}
+
+/// The stages that a part runs, and those that have to be done for that.
+fn stages_of(pipeline: &Pipeline, part: &Part) -> Result<(Range<usize>, Vec<usize>)> {
+    Ok(match part {
+        Part::All => (0..pipeline.stages().len(), Vec::new()),
+        Part::From(name) => {
+            let at = pipeline.position(name)?;
+            (at..pipeline.stages().len(), (0..at).collect())
+        }
+        Part::Only(name) => {
+            let at = pipeline.position(name)?;
+            (at..at + 1, pipeline.stages()[at].takes.iter().map(|takes| takes.stage).collect())
+        }
+    })
 }
 
 /// Whether the run in `folder` has come to its end.
@@ -133,17 +150,7 @@ pub fn to_do(
 ) -> Result<Vec<Task>> {
     let folder = pipeline.folder();
     let count = experiments.len();
-    let (wanted, needed): (Range<usize>, Vec<usize>) = match part {
-        Part::All => (0..count, Vec::new()),
-        Part::From(name) => {
-            let at = pipeline.position(name)?;
-            (at..count, (0..at).collect())
-        }
-        Part::Only(name) => {
-            let at = pipeline.position(name)?;
-            (at..at + 1, pipeline.stages()[at].takes.iter().map(|takes| takes.stage).collect())
-        }
-    };
+    let (wanted, needed) = stages_of(pipeline, part)?;
     if folder.join("experiment.toml").is_file() {
         return Err(Error::request(format!("{} is a run and no pipeline's folder", folder.display()))
             .with_hint("choose another name by --name"));

@@ -72,7 +72,7 @@ pub fn run(
     tell: &mut dyn FnMut(Told<'_>) -> Result<()>,
 ) -> Result<(PipelineSummary, Option<Error>)> {
     let started = Instant::now();
-    for note in folder::tidy(pipeline)? {
+    for note in folder::tidy(pipeline, &options.part, options.resume)? {
         tell(Told::Note(format!("note: {note}")))?;
     }
     let stages = plan::read(pipeline, &options.plugin_folders, options.pinning)?;

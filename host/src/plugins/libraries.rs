@@ -4,10 +4,11 @@
 //! besides is looked up in the process's own list of mapped files, and hashed then. Libraries in the system's folders are not
 //! counted, as little as its libc is: the system keeps them.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use plugin_api::load::{Companion, Identity, Library, LibraryFile, PluginInfo};
@@ -57,28 +58,37 @@ pub fn open(info: &PluginInfo, lock: &mut Lock) -> Result<Loaded> {
     for (identity, path) in &beside {
         check_opened(info, path, identity, &after)?;
     }
-    libraries.add_mapped(&before, &after)?;
+    note_mapped(info, &before, &after);
+    libraries.add_noted()?;
     let mut libraries = libraries.found;
     libraries.sort_by(|a, b| (&a.name, &a.sha256).cmp(&(&b.name, &b.sha256)));
     Ok(Loaded { library, sha256, libraries })
 }
 
-/// Adds to `known` what the plugin has opened since `before`: when its session opened, say, as libtorch does with its half for GPUs.
+/// Adds to `known` what the plugin has opened later, as [`note_mapped`] has it.
 ///
 /// # Errors
 /// As in [`open`].
-pub fn add_opened(
-    info: &PluginInfo,
-    lock: &mut Lock,
-    known: &mut Vec<LibraryUse>,
-    before: &BTreeSet<PathBuf>,
-    after: &BTreeSet<PathBuf>,
-) -> Result<()> {
+pub fn add_opened(info: &PluginInfo, lock: &mut Lock, known: &mut Vec<LibraryUse>) -> Result<()> {
     let mut libraries = Libraries { info, lock, seen: Vec::new(), found: Vec::new() };
-    libraries.add_mapped(before, after)?;
+    libraries.add_noted()?;
     known.extend(libraries.found);
     known.sort_by(|a, b| (&a.name, &a.sha256).cmp(&(&b.name, &b.sha256)));
+    known.dedup();
     Ok(())
+}
+
+/// What plugins of this process have had mapped, by the plugin's file. A library is mapped once: whoever opens the plugin again, as a
+/// pipeline does for every stage, finds it here.
+static BROUGHT: Mutex<BTreeMap<PathBuf, BTreeSet<PathBuf>>> = Mutex::new(BTreeMap::new());
+
+/// Notes what was mapped between `before` and `after`, while the plugin was opened or its session, but for the system's own: libtorch
+/// opens its half for GPUs with a session.
+pub fn note_mapped(info: &PluginInfo, before: &BTreeSet<PathBuf>, after: &BTreeSet<PathBuf>) {
+    let own = fs::canonicalize(&info.path).unwrap_or_default();
+    let new = after.difference(before).filter(|path| !is_the_systems(path) && **path != own).cloned();
+    let mut brought = BROUGHT.lock().unwrap_or_else(PoisonError::into_inner);
+    brought.entry(info.path.clone()).or_default().extend(new);
 }
 
 /// The libraries of one plugin, while they are collected.
@@ -103,13 +113,10 @@ impl Libraries<'_> {
         Ok(identity)
     }
 
-    /// Adds what was mapped since `before`, but for the system's own.
-    fn add_mapped(&mut self, before: &BTreeSet<PathBuf>, after: &BTreeSet<PathBuf>) -> Result<()> {
-        let own = fs::canonicalize(&self.info.path).unwrap_or_default();
-        for path in after.difference(before).filter(|path| !is_the_systems(path) && **path != own) {
-            self.add(path)?;
-        }
-        Ok(())
+    /// Adds what the plugin has had mapped.
+    fn add_noted(&mut self) -> Result<()> {
+        let noted = BROUGHT.lock().unwrap_or_else(PoisonError::into_inner).get(&self.info.path).cloned();
+        noted.unwrap_or_default().iter().try_for_each(|path| self.add(path).map(|_| ()))
     }
 }
 
@@ -131,8 +138,10 @@ pub fn mapped() -> BTreeSet<PathBuf> {
     let maps = fs::read_to_string("/proc/self/maps").unwrap_or_default();
     let of_code = maps.lines().filter(|line| line.split_whitespace().nth(1).is_some_and(|flags| flags.contains('x')));
     let paths = of_code.filter_map(|line| line.find('/').and_then(|at| line.get(at..)));
-    // Plugins themselves are copies in memory.
-    paths.filter(|path| !path.starts_with("/memfd:")).map(PathBuf::from).collect()
+    // Plugins themselves are copies in memory. What was removed since is no library that could be hashed: code that was made at run
+    // time, or a library that was replaced.
+    let is_file = |path: &&str| !path.starts_with("/memfd:") && !path.ends_with(" (deleted)");
+    paths.filter(is_file).map(PathBuf::from).filter(|path| path.is_file()).collect()
 }
 
 fn is_the_systems(path: &Path) -> bool {
@@ -248,8 +257,11 @@ mod tests {
         let after = paths(&[Path::new("/usr/bin/telos"), &half, &plugin, system]);
         let add = |lock: &mut Lock| {
             let mut known = Vec::new();
-            add_opened(&info, lock, &mut known, &before, &after).map(|()| known)
+            add_opened(&info, lock, &mut known).map(|()| known)
         };
+        note_mapped(&info, &before, &after);
+        // Opened again in this process, where everything is mapped already.
+        note_mapped(&info, &after, &after);
         let mut lock = open(Pinning::Strict);
         let known = add(&mut lock).unwrap();
         assert!(matches!(&known[..], [only] if only.name == "libhalf.so"), "{known:?}");

@@ -8,9 +8,8 @@ use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use rustix::io::Errno;
-use rustix::process::{Pid, test_kill_process};
 use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Result};
@@ -176,6 +175,12 @@ pub(crate) fn is_unfinished(name: &OsStr) -> bool {
     name.to_string_lossy().starts_with(UNFINISHED)
 }
 
+/// Whether an interrupted write left anything in `folder`.
+pub fn holds_unfinished(folder: &Path) -> bool {
+    let mut entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    entries.any(|entry| is_unfinished(&entry.file_name()))
+}
+
 /// Removes what interrupted writes left in `folder`, where this process alone writes.
 ///
 /// # Errors
@@ -184,15 +189,16 @@ pub fn remove_unfinished(folder: &Path) -> Result<()> {
     remove_unfinished_by(folder, |_| true)
 }
 
-/// The same where several processes write: what a process writes that still runs stays.
+/// How old a file must be before no process can be writing it any more.
+const ABANDONED: Duration = Duration::from_secs(3600);
+
+/// The same where several processes write, maybe on other machines: what was touched within the last hour stays.
 ///
 /// # Errors
 /// What cannot be listed or removed.
 pub fn remove_abandoned(folder: &Path) -> Result<()> {
-    remove_unfinished_by(folder, |name| {
-        let process = name.rsplit('-').next().and_then(|text| text.parse().ok()).and_then(Pid::from_raw);
-        process.is_some_and(|process| test_kill_process(process) == Err(Errno::SRCH))
-    })
+    let age = |name: &str| folder.join(name).symlink_metadata().ok()?.modified().ok()?.elapsed().ok();
+    remove_unfinished_by(folder, |name| age(name).is_some_and(|age| age > ABANDONED))
 }
 
 fn remove_unfinished_by(folder: &Path, is_left: impl Fn(&str) -> bool) -> Result<()> {

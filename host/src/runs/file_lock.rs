@@ -8,12 +8,17 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 use rustix::process::{Pid, test_kill_process};
 
+use super::disk::shown;
+
+/// What the name of the file ends with that takes the place of a lock.
+pub(super) const HELD: &str = ".held";
 /// How long to wait before a lock that another process holds is tried again.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -85,17 +90,29 @@ impl FileLock {
     /// What to tell where the disk has no locks.
     pub fn note(&self) -> Option<String> {
         let held = self.held.as_ref()?;
-        Some(format!("this disk has no file locks: {} takes the place of one", super::disk::shown(held).display()))
+        Some(format!("this disk has no file locks: {} takes the place of one", shown(held).display()))
+    }
+}
+
+impl FileLock {
+    /// Removes the file that takes the place of a lock; the lock itself goes with this value.
+    pub(super) fn give_back(&mut self) {
+        if let Some(held) = self.held.take() {
+            _ = fs::remove_file(&held);
+            OURS.lock().unwrap_or_else(PoisonError::into_inner).retain(|own| *own != shown(&held));
+        }
     }
 }
 
 impl Drop for FileLock {
     fn drop(&mut self) {
-        if let Some(held) = &self.held {
-            _ = fs::remove_file(held);
-        }
+        self.give_back();
     }
 }
+
+/// The files of this process that take the place of locks: a process that is started again in a container may have the number of
+/// the one that was killed there.
+static OURS: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
 
 /// Whether `path` names the open `file`.
 pub fn is_same(file: &File, path: &Path) -> bool {
@@ -112,14 +129,17 @@ fn has_no_locks(error: &io::Error) -> bool {
 
 /// Creates `path` with `.held` after it; or says who has done so before.
 fn hold(path: &Path) -> io::Result<Result<PathBuf, String>> {
-    let mut name = path.as_os_str().to_owned();
-    name.push(".held");
-    let held = PathBuf::from(name);
+    let beside = |ending: &str| {
+        let mut name = path.as_os_str().to_owned();
+        name.push(ending);
+        PathBuf::from(name)
+    };
+    let held = beside(HELD);
     let machine = rustix::system::uname().nodename().to_string_lossy().into_owned();
     loop {
-        match OpenOptions::new().write(true).create_new(true).open(&held) {
-            Ok(mut file) => {
-                writeln!(file, "{} on {machine}", std::process::id())?;
+        match put(&held, &beside(&format!(".new-{}", std::process::id())), &machine) {
+            Ok(()) => {
+                OURS.lock().unwrap_or_else(PoisonError::into_inner).push(shown(&held));
                 return Ok(Ok(held));
             }
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
@@ -127,10 +147,17 @@ fn hold(path: &Path) -> io::Result<Result<PathBuf, String>> {
         }
         let owner = fs::read_to_string(&held).unwrap_or_default();
         let (process, place) = owner.trim().split_once(" on ").unwrap_or_default();
+        let is_own = process.parse() == Ok(std::process::id());
+        let is_ours = is_own && OURS.lock().unwrap_or_else(PoisonError::into_inner).contains(&shown(&held));
         let process = process.parse().ok().and_then(Pid::from_raw);
-        let is_gone = place == machine && process.is_some_and(|process| test_kill_process(process) == Err(Errno::SRCH));
-        if !is_gone {
-            return Ok(Err(format!("{}, as {} says", owner.trim(), held.display())));
+        let is_dead = process.is_some_and(|process| test_kill_process(process) == Err(Errno::SRCH));
+        if !(place == machine && (is_dead || is_own && !is_ours)) {
+            let file = shown(&held);
+            return Ok(Err(format!(
+                "{} (so says {}: remove it if that process is gone)",
+                owner.trim(),
+                file.display()
+            )));
         }
         // Two processes may find this at once: only one of them can move the file away.
         let aside = held.with_extension(format!("gone-{}", std::process::id()));
@@ -143,6 +170,21 @@ fn hold(path: &Path) -> io::Result<Result<PathBuf, String>> {
             _ = fs::remove_file(&aside);
         }
     }
+}
+
+/// Puts the file `held` there with its content, in one step: a file without content would tell nobody whose it is.
+fn put(held: &Path, new: &Path, machine: &str) -> io::Result<()> {
+    fs::write(new, format!("{} on {machine}\n", std::process::id()))?;
+    let put = match fs::hard_link(new, held) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+            // A disk without second names of a file.
+            let mut file = OpenOptions::new().write(true).create_new(true).open(held)?;
+            writeln!(file, "{} on {machine}", std::process::id())
+        }
+        put => put,
+    };
+    _ = fs::remove_file(new);
+    put
 }
 
 #[cfg(test)]
@@ -170,6 +212,9 @@ mod tests {
         dead.wait().unwrap();
         let machine = rustix::system::uname().nodename().to_string_lossy().into_owned();
         fs::write(folder.path().join(".lock.held"), format!("{} on {machine}\n", dead.id())).unwrap();
+        drop(take().unwrap());
+        // What a process left whose number is ours: that of a container that is started again.
+        fs::write(folder.path().join(".lock.held"), format!("{} on {machine}\n", std::process::id())).unwrap();
         drop(take().unwrap());
         fs::write(folder.path().join(".lock.held"), format!("{} on elsewhere\n", dead.id())).unwrap();
         let Err(Denied::Taken(owner)) = take() else { panic!("another machine's lock was taken") };

@@ -1,5 +1,6 @@
 //! A run's folder: where its files are, and that one process at a time writes them.
 
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -7,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::disk::{self, is_unfinished};
-use super::file_lock::{Denied, FileLock, is_same};
+use super::file_lock::{Denied, FileLock, HELD, is_same};
 use crate::error::{Error, Result};
 use crate::files;
 
@@ -46,8 +47,9 @@ pub struct RunFolder {
     name: String,
     /// Whether to take the folder away again if nothing was put into it.
     created: bool,
-    held: Held,
+    /// Given back before the folder is closed, through which a file in its place is reached.
     lock: FileLock,
+    held: Held,
 }
 
 /// An open folder.
@@ -94,7 +96,10 @@ impl RunFolder {
     /// Removes everything that was written of a run that this process began, so that it can be started again under its name. A
     /// run with a checkpoint stays, and so does one that was resumed. Returns whether it was removed.
     pub fn discard(&mut self) -> bool {
-        self.created && is_replaceable(&self.path, Existing::ReplaceUnsaved) && clear(&self.path).is_ok()
+        let way = &self.held.way;
+        // Another run may have taken the name of a folder that was moved.
+        let is_ours = is_same(&self.held.folder, &self.path);
+        self.created && is_ours && is_replaceable(way, Existing::ReplaceUnsaved) && clear(way).is_ok()
     }
 
     /// Removes the folder `path` of a run whose process ended before its first step. A run with a step, a checkpoint or a file of the
@@ -189,6 +194,11 @@ impl RunFolder {
         self.held.way.join("timing.jsonl")
     }
 
+    /// Hashes of the rows that the run learns from; see [`crate::train`].
+    pub fn rows(&self) -> PathBuf {
+        self.held.way.join("rows.txt")
+    }
+
     /// Generations over time.
     pub fn samples(&self) -> PathBuf {
         self.held.way.join("samples.jsonl")
@@ -204,6 +214,7 @@ impl Drop for RunFolder {
     fn drop(&mut self) {
         if self.created && is_same(&self.held.folder, &self.path) && is_empty(&self.path) {
             _ = disk::remove_unfinished(&self.held.way);
+            self.lock.give_back();
             _ = fs::remove_file(self.path.join(LOCK));
             _ = fs::remove_dir(&self.path);
             // Only if we were the first and only run in it: a folder with anything in it stays.
@@ -273,7 +284,9 @@ pub(crate) fn is_replaceable(path: &Path, existing: Existing) -> bool {
         let name = entry.file_name();
         match kind.is_dir() {
             true => name == CHECKPOINTS && holds_no_checkpoint(&entry.path()),
-            false => kind.is_file() && (name == LOCK || is_unfinished(&name) || FILES.iter().any(|file| name == *file)),
+            false => {
+                kind.is_file() && (is_lock(&name) || is_unfinished(&name) || FILES.iter().any(|file| name == *file))
+            }
         }
     };
     let experiment = path.join(FILES[0]).is_file();
@@ -309,10 +322,15 @@ fn clear(path: &Path) -> Result<()> {
     FILES.iter().rev().try_for_each(|file| missing(fs::remove_file(path.join(file)))).map_err(failed)
 }
 
+/// Whether this is the name of the lock, or of the file that takes its place.
+fn is_lock(name: &OsStr) -> bool {
+    name == LOCK || name.to_str().and_then(|name| name.strip_suffix(HELD)) == Some(LOCK)
+}
+
 /// Whether the folder holds nothing but our lock and what a killed process left of its first file.
 pub(crate) fn is_empty(path: &Path) -> bool {
     let nothing = |entry: io::Result<fs::DirEntry>| {
-        entry.is_ok_and(|entry| entry.file_name() == LOCK || is_unfinished(&entry.file_name()))
+        entry.is_ok_and(|entry| is_lock(&entry.file_name()) || is_unfinished(&entry.file_name()))
     };
     fs::read_dir(path).is_ok_and(|mut entries| entries.all(nothing))
 }
@@ -514,6 +532,10 @@ mod tests {
         fs::write(first.experiment(), "first").unwrap();
         assert!(!path.join("experiment.toml").exists());
         assert_eq!(fs::read_to_string(base.path().join("b/experiment.toml")).unwrap(), "first");
+        fs::write(second.experiment(), "seed = 1").unwrap();
+        fs::write(second.metrics(), "{}\n").unwrap();
+        let mut first = first;
+        assert!(!first.discard() && second.metrics().exists() && path.join("experiment.toml").exists());
         fs::remove_file(first.experiment()).unwrap();
         drop(first);
         assert!(path.join(LOCK).exists());

@@ -14,6 +14,7 @@ use sha2::{Digest, Sha256};
 
 use super::disk::{hex, shown};
 use crate::error::{Error, Result};
+use crate::files;
 
 /// How much of a file belongs to a checkpoint.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -37,6 +38,20 @@ pub struct JsonLines {
 }
 
 impl JsonLines {
+    /// Fails unless the file holds the lines that a checkpoint kept; changes nothing.
+    ///
+    /// # Errors
+    /// As for [`Self::open`]; the file is missing.
+    pub fn check(path: &Path, kept: &Lines) -> Result<()> {
+        let failed = |cause| Error::run(format!("cannot open {}", shown(path).display())).with_cause(cause);
+        match files::open(path) {
+            Ok(mut file) => held(path, &mut file, kept).map(|_| ()),
+            Err(cause) if cause.kind() == io::ErrorKind::NotFound && kept.bytes == 0 => Ok(()),
+            Err(cause) if cause.kind() == io::ErrorKind::NotFound => Err(foreign(path, "it is missing")),
+            Err(cause) => Err(failed(cause)),
+        }
+    }
+
     /// Opens the file, or creates it, and cuts it back to the lines that a checkpoint kept, none for a run that begins: what came
     /// after will be written again by the resumed run.
     ///
@@ -46,16 +61,9 @@ impl JsonLines {
     pub fn open(path: &Path, kept: &Lines) -> Result<Self> {
         let failed = |cause| Error::run(format!("cannot open {}", shown(path).display())).with_cause(cause);
         let mut file = OpenOptions::new().read(true).append(true).create(true).open(path).map_err(failed)?;
-        let (length, position) = (file.metadata().map_err(failed)?.len(), kept.bytes);
-        if position > length || !ends_line_at(&mut file, position).map_err(failed)? {
-            return Err(foreign(path, &format!("it has {length} bytes, and no line ends at byte {position}")));
-        }
-        let hash = hash_of_first(&mut file, position).map_err(failed)?;
-        if kept.sha256.as_ref().is_some_and(|sha256| *sha256 != hex(&hash.clone().finalize())) {
-            return Err(foreign(path, &format!("the sha256 of its first {position} bytes differs")));
-        }
-        file.set_len(position).map_err(failed)?;
-        Ok(Self { file, path: path.to_path_buf(), position, hash })
+        let hash = held(path, &mut file, kept)?;
+        file.set_len(kept.bytes).map_err(failed)?;
+        Ok(Self { file, path: path.to_path_buf(), position: kept.bytes, hash })
     }
 
     /// Appends `value` as one line, in one write, so that another process reading the file sees whole lines.
@@ -104,6 +112,20 @@ impl JsonLines {
     fn failed(&self, doing: &str, cause: impl std::error::Error + Send + Sync + 'static) -> Error {
         Error::run(format!("cannot {doing} {}", shown(&self.path).display())).with_cause(cause)
     }
+}
+
+/// The hash of the lines that a checkpoint kept of the file.
+fn held(path: &Path, file: &mut File, kept: &Lines) -> Result<Sha256> {
+    let failed = |cause| Error::run(format!("cannot read {}", shown(path).display())).with_cause(cause);
+    let (length, position) = (file.metadata().map_err(failed)?.len(), kept.bytes);
+    if position > length || !ends_line_at(file, position).map_err(failed)? {
+        return Err(foreign(path, &format!("it has {length} bytes, and no line ends at byte {position}")));
+    }
+    let hash = hash_of_first(file, position).map_err(failed)?;
+    if kept.sha256.as_ref().is_some_and(|sha256| *sha256 != hex(&hash.clone().finalize())) {
+        return Err(foreign(path, &format!("the sha256 of its first {position} bytes differs")));
+    }
+    Ok(hash)
 }
 
 fn foreign(path: &Path, why: &str) -> Error {

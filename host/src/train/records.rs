@@ -82,14 +82,17 @@ pub struct StepLine<'a> {
 }
 
 impl Records {
-    /// Opens the files of a run and cuts them to the lines of its checkpoint: nothing for a new run.
+    /// Opens the files of a run and cuts them to the lines of its checkpoint, whose place is `state`: nothing without one.
     ///
     /// # Errors
-    /// What the file system says; files that do not belong to the checkpoint.
-    pub fn open(folder: &RunFolder, state: &TrainState) -> Result<Records> {
-        let timing = timing_until(&folder.timing(), state)?;
-        let metrics = JsonLines::open(&folder.metrics(), &state.lines.metrics)?;
-        let samples = JsonLines::open(&folder.samples(), &state.lines.samples)?;
+    /// What the file system says; files that do not belong to the checkpoint, before any of them is cut.
+    pub fn open(folder: &RunFolder, state: Option<&TrainState>) -> Result<Records> {
+        let lines = state.map(|state| state.lines.clone()).unwrap_or_default();
+        JsonLines::check(&folder.metrics(), &lines.metrics)?;
+        JsonLines::check(&folder.samples(), &lines.samples)?;
+        let timing = state.map_or_else(|| Ok(Lines::default()), |state| timing_until(&folder.timing(), state))?;
+        let metrics = JsonLines::open(&folder.metrics(), &lines.metrics)?;
+        let samples = JsonLines::open(&folder.samples(), &lines.samples)?;
         let timing = JsonLines::open(&folder.timing(), &timing)?;
         if let Some(folder) = folder.metrics().parent() {
             sync_folder(folder)?;
@@ -233,9 +236,6 @@ fn timing_until(path: &Path, state: &TrainState) -> Result<Lines> {
         file => file.map_err(failed)?,
     };
     let (mut lines, mut reader, mut line) = (Lines::default(), BufReader::new(file), Vec::new());
-    if state.step == 0 {
-        return Ok(lines);
-    }
     let is_evaluated = state.evaluated.is_some_and(|(at, _)| at == state.step);
     while reader.read_until(b'\n', &mut line).map_err(failed)? > 0 {
         let comes_later = match serde_json::from_slice::<Line>(&line) {

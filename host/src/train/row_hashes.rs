@@ -55,11 +55,11 @@ impl RowHashes {
     ///
     /// # Errors
     /// What the file system says.
-    pub fn write(&self, run: &Path) -> Result<()> {
+    pub fn write(&self, path: &Path) -> Result<()> {
         let lines =
             |name: &str, side: &[String]| side.iter().map(|hash| format!("{name} {hash}\n")).collect::<String>();
         let text = lines("train", &self.train) + &lines("held-out", &self.held_out);
-        write_durably(&run.join(FILE), text.as_bytes())
+        write_durably(path, text.as_bytes())
     }
 
     /// Says how many rows differ from `earlier`, and which.

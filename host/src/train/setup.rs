@@ -2,7 +2,6 @@
 //! written: experiment, plugins, tokenizer, model shape, device, data.
 
 use std::{
-    collections::BTreeSet,
     error::Error as _,
     path::{Path, PathBuf},
 };
@@ -56,8 +55,6 @@ pub struct Prepared {
     pub(super) rewards: Vec<Library>,
     pub(super) awaited: Awaited,
     pub(super) named: Named,
-    /// The files of code that were mapped once all plugins were loaded.
-    mapped: BTreeSet<PathBuf>,
     /// Whether a resumed run goes on over data files that were changed: rows that were fixed, none added and none removed.
     pub accepts_fixed_rows: bool,
     /// Whether objectives that contradict the quick laws are trained all the same.
@@ -169,7 +166,6 @@ impl Plugins {
             rewards,
             awaited,
             named: Named::default(),
-            mapped: libraries::mapped(),
             accepts_fixed_rows: false,
             accept_unproved: false,
         })
@@ -213,8 +209,10 @@ impl Prepared {
     /// # Errors
     /// A request error for a device that is not there.
     pub fn device(&self, profile: bool) -> Result<(Device, Option<Record>)> {
-        open(&self.backend.0, &self.session_options(1), dtype(self.experiment().backend.dtype), profile)
-            .map_err(|e| self.loaded.refuse("backend.device", refusal_text(&e)))
+        let before = libraries::mapped();
+        let opened = open(&self.backend.0, &self.session_options(1), dtype(self.experiment().backend.dtype), profile);
+        libraries::note_mapped(self.backend.0.info(), &before, &libraries::mapped());
+        opened.map_err(|e| self.loaded.refuse("backend.device", refusal_text(&e)))
     }
 
     /// Opens a bare session of the backend whose handles carry `tag`, for layers to be put around it.
@@ -235,9 +233,7 @@ impl Prepared {
     pub fn pin_opened(&mut self) -> Result<()> {
         let Some(used) = self.plugins.first_mut() else { return Ok(()) };
         let known = used.libraries.get_or_insert_default();
-        libraries::add_opened(self.backend.0.info(), &mut self.lock, known, &self.mapped, &libraries::mapped())?;
-        self.mapped = libraries::mapped();
-        Ok(())
+        libraries::add_opened(self.backend.0.info(), &mut self.lock, known)
     }
 
     /// The instruction set that the backend computes with, as it names it; none where it has no choice.

@@ -88,12 +88,9 @@ pub(super) fn trainer(mut prepared: Prepared, resume: bool, show: Show) -> Resul
         // What may still be refused comes before anything of the run is written.
         states = take_up(&prepared, &mut learner, &state, &checkpoint.path)?;
     }
-    if checkpoint.is_some() && !changes.lines.is_empty() {
-        let changed = Replaced { after_step: state.step, changes: changes.lines.clone() };
-        // A process that was killed before its first checkpoint has said so already.
-        if receipt.changed.last() != Some(&changed) {
-            receipt.changed.push(changed);
-        }
+    let changed = Replaced { after_step: state.step, changes: changes.lines.clone() };
+    if checkpoint.is_some() && !changes.lines.is_empty() && !changes.length {
+        receipt.changed.push(changed.clone());
     }
     // From here on files are written that stay.
     uncertain.keep();
@@ -104,24 +101,26 @@ pub(super) fn trainer(mut prepared: Prepared, resume: bool, show: Show) -> Resul
             RunFolder::create(runs_dir, &experiment.name, if dev { Existing::ReplaceUnsaved } else { Existing::Keep })?
         }
     };
+    // Logs that are not those of the checkpoint are refused before the run's own files change.
+    let records = checkpoint.is_some().then(|| Records::open(&folder, Some(&state))).transpose()?;
     // A run that begins pins its plugins once they have passed the trial before its first step.
     if state.step > 0 {
         prepared.lock.save()?;
     }
-    // Logs that are not those of the checkpoint are refused before the run's own files change.
-    let records = checkpoint.is_some().then(|| Records::open(&folder, &state)).transpose()?;
-    let mut longer = Some(experiment.to_toml()?);
-    if !changes.length {
-        longer.take().map_or(Ok(()), |text| write_durably(&folder.experiment(), text.as_bytes()))?;
+    let text = experiment.to_toml()?;
+    let longer = changes.length.then(|| (text.clone(), changed));
+    if longer.is_none() {
+        write_durably(&folder.experiment(), text.as_bytes())?;
     }
     if !state.ended {
-        if let Some(rows) = RowHashes::of(&data) {
-            rows.write(folder.path())?;
-        }
+        // The receipt first: it tells which rows were fixed since the hashes of rows were written.
         receipt.write(&folder.receipt())?;
+        if let Some(rows) = RowHashes::of(&data) {
+            rows.write(&folder.rows())?;
+        }
     }
     let checkpoints = Checkpoints::new(&folder, experiment.checkpoint.keep, checkpoint.as_ref().map(|c| c.step))?;
-    let records = records.map_or_else(|| Records::open(&folder, &state), Ok)?;
+    let records = records.map_or_else(|| Records::open(&folder, None), Ok)?;
     let progress = Progress::new(state.step, total, show);
     if let Some(note) = folder.note() {
         progress.message(&format!("note: {note}"));

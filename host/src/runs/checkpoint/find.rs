@@ -115,6 +115,22 @@ fn find(folder: &Path, pointer: &str) -> Result<Option<Checkpoint>> {
         .with_hint("start again under another name with --name"))
 }
 
+/// Whether a killed process left nothing to tidy up in `folder`, as far as names and manifests tell: nothing unfinished, and `LATEST`
+/// and `BEST` name what they should.
+pub fn is_tidy(folder: &Path) -> bool {
+    let (Ok(names), Ok(entries)) = (names(folder), entries(folder)) else { return false };
+    let is_known = |name: &String| name == LATEST || name == BEST || !name.starts_with('.');
+    let latest = read_pointer(folder, LATEST);
+    let points = match &latest {
+        Ok(Some(step)) => entries.iter().any(|entry| entry.step == *step),
+        Ok(None) => entries.is_empty(),
+        Err(_) => false,
+    };
+    points
+        && names.iter().all(is_known)
+        && read_pointer(folder, BEST).is_ok_and(|best| best >= newest_best(folder, &entries))
+}
+
 /// The newest checkpoint up to the one that `LATEST` names that was the best when it was saved.
 fn newest_best(folder: &Path, entries: &[Entry]) -> Option<u64> {
     let latest = read_pointer(folder, LATEST).ok().flatten();
