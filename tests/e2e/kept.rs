@@ -23,11 +23,16 @@ train.steps = 3
 
 fn stages() -> Lab {
     let lab = Lab::tiny();
+    lab.write("tiny.toml", two_stages());
+    lab
+}
+
+/// A pipeline of two tiny stages.
+pub fn two_stages() -> String {
     let model = "[model]\nlayers = 1\ndim = 16\nheads = 2\ncontext = 16\n";
     let common = crate::lab::TINY.replace(model, "").replace("steps = 8\n", "");
     let shape = "model = { layers = 1, dim = 16, heads = 2, context = 16 }\ntrain.steps = 4";
-    lab.write("tiny.toml", format!("{common}{}", STAGES.replacen("train.steps = 4", shape, 1)));
-    lab
+    format!("{common}{}", STAGES.replacen("train.steps = 4", shape, 1))
 }
 
 /// Kills within the first save of a stage, as the file system shows them: a checkpoint whole and no LATEST, one with files that are

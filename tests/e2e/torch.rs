@@ -102,6 +102,15 @@ fn the_libraries_of_libtorch_are_pinned_and_stand_in_the_receipt() {
         let own = libraries.iter().find(|own| own["name"] == name).unwrap_or_else(|| panic!("no {name}: {receipt:#}"));
         assert_eq!(own["sha256"].as_str().map(str::len), Some(64), "{receipt:#}");
     }
+    // The stages of a pipeline open it one after another in one process, where it is mapped once.
+    lab.write("two.toml", crate::kept::two_stages());
+    let mut command = Command::new(&program);
+    let stages = ["run", "two.toml", "--set", TORCH, "--name", "two"];
+    Answer::of(clean(&mut command).current_dir(lab.path()).args(stages)).succeeds();
+    for stage in ["pre", "more"] {
+        let receipt = Run(lab.at(&format!("runs/two/{stage}"))).receipt();
+        assert_eq!(receipt["plugins"][0]["libraries"].as_array(), Some(&libraries), "{stage}: {receipt:#}");
+    }
     // Bytes after the end of a library change nothing but its hash.
     let core = lib.join("libc10.so");
     let bytes = fs::read(&core).expect("a library");

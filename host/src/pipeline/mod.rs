@@ -103,10 +103,18 @@ pub fn run(
     for note in if stopped.is_none() { folder::outdated(pipeline)? } else { Vec::new() } {
         tell(Told::Note(note))?;
     }
-    let figures = |(index, experiment): (usize, &Experiment)| {
-        StageFigures::read(&pipeline.stages()[index].name, &pipeline.stage_folder(index), experiment).transpose()
-    };
-    let stages = experiments.iter().enumerate().filter_map(figures).collect::<Result<Vec<_>>>()?;
+    let mut stages = Vec::new();
+    for (index, experiment) in experiments.iter().enumerate() {
+        let name = &pipeline.stages()[index].name;
+        match StageFigures::read(name, &pipeline.stage_folder(index), experiment) {
+            Ok(figures) => stages.extend(figures),
+            // A stage that nobody asked for may be damaged.
+            Err(error) if tasks[index] == Task::Nothing => {
+                tell(Told::Note(format!("note: stage \"{name}\" is left out of the table: {error}")))?;
+            }
+            Err(error) => return Err(error),
+        }
+    }
     let ended = stages.len() == experiments.len() && stages.iter().all(|stage| stage.ended);
     let seconds = started.elapsed().as_secs_f64();
     Ok((
