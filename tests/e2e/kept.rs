@@ -165,12 +165,12 @@ fn gotcha_61_a_damaged_checkpoint_named_by_its_folder_is_refused_wherever_it_is_
     let from =
         crate::lab::TINY.replace("layers = 1\ndim = 16\nheads = 2\ncontext = 16", &format!("from = \"{folder}\""));
     lab.write("next.toml", from);
-    let ask = |lab: &Lab| -> [Answer; 4] {
+    let tokenizer = format!("tokenizer={{kind=\"file\",path=\"{folder}\"}}");
+    let ask = |lab: &Lab| -> [Answer; 3] {
         [
             lab.ask(&["generate", folder, "--prompt", "a", "--max-tokens", "2"]),
             lab.ask(&["eval", folder, "--data", "text.txt"]),
             lab.ask(&["check", "next.toml"]),
-            lab.ask(&["check", "tiny.toml", "--set", &format!("tokenizer={{kind=\"file\",path=\"{folder}\"}}")]),
         ]
     };
     ask(&lab).iter().for_each(|answer| _ = answer.succeeds());
@@ -179,6 +179,13 @@ fn gotcha_61_a_damaged_checkpoint_named_by_its_folder_is_refused_wherever_it_is_
     for answer in ask(&lab) {
         answer.refuses(2, &["step-00000004", "is not what was saved", "model.safetensors", "manifest.json"]);
     }
+    // As a tokenizer its small files are used, and they alone are looked at.
+    lab.ask(&["check", "tiny.toml", "--set", &tokenizer]).succeeds();
+    let small = lab.at(folder).join("tokenizer.json");
+    let mut text = fs::read(&small).expect("a tokenizer");
+    text.push(b'\n');
+    fs::write(&small, text).expect("written");
+    lab.ask(&["check", "tiny.toml", "--set", &tokenizer]).refuses(2, &["tokenizer.json", "is not what was saved"]);
     // The other checkpoint of the run is whole.
     lab.ask(&["generate", "runs/tiny", "--prompt", "a", "--max-tokens", "2"]).succeeds();
 }

@@ -138,7 +138,7 @@ fn as_named(path: &Path, found: Checkpoint) -> Result<PathBuf> {
 
 /// The tokenizer in a file or folder, which may be that of a checkpoint.
 fn tokenizer_at(path: &Path) -> Result<Tokenizer> {
-    find::verify_named(if path.is_dir() { path } else { path.parent().unwrap_or(path) })?;
+    find::verify_tokenizer(if path.is_dir() { path } else { path.parent().unwrap_or(path) })?;
     Ok(Tokenizer::open(path)?)
 }
 

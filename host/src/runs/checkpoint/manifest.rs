@@ -51,7 +51,7 @@ impl Manifest {
         let mut files = Vec::new();
         for path in files_below(folder)? {
             let (bytes, sha256) = disk::sha256_file(&folder.join(&path)).map_err(|cause| {
-                Error::run(format!("cannot read {}", folder.join(&path).display())).with_cause(cause)
+                Error::run(format!("cannot read {}", disk::shown(&folder.join(&path)).display())).with_cause(cause)
             })?;
             files.push(FileEntry { path, bytes, sha256 });
         }
@@ -97,8 +97,13 @@ impl Manifest {
 
     /// Reads the manifest in `folder` and every file it names, from the disk; says what is wrong if anything is.
     pub(super) fn verify(folder: &Path) -> Result<Self, String> {
+        Self::verify_those(folder, |_| true)
+    }
+
+    /// The same for those of the files alone whose path `is_meant`.
+    pub(super) fn verify_those(folder: &Path, is_meant: impl Fn(&str) -> bool) -> Result<Self, String> {
         let manifest = Self::read(folder)?;
-        for file in &manifest.files {
+        for file in manifest.files.iter().filter(|file| is_meant(&file.path)) {
             let path = Path::new(&file.path);
             if !path.components().all(|part| matches!(part, Component::Normal(_))) {
                 return Err(format!("{MANIFEST} names a file outside the checkpoint: {}", file.path));
@@ -123,7 +128,8 @@ impl Manifest {
 
 /// Paths of the files below `folder`, relative to it, in order; [`MANIFEST`] at the top is not one of them.
 fn files_below(folder: &Path) -> Result<Vec<String>> {
-    let failed = |path: &Path, cause| Error::run(format!("cannot list {}", path.display())).with_cause(cause);
+    let failed =
+        |path: &Path, cause| Error::run(format!("cannot list {}", disk::shown(path).display())).with_cause(cause);
     let (mut found, mut open) = (Vec::new(), vec![PathBuf::new()]);
     while let Some(below) = open.pop() {
         let here = folder.join(&below);
@@ -135,7 +141,7 @@ fn files_below(folder: &Path) -> Result<Vec<String>> {
                 continue;
             }
             let Some(name) = path.to_str() else {
-                return Err(Error::run(format!("the name of {} is not UTF-8", entry.path().display())));
+                return Err(Error::run(format!("the name of {} is not UTF-8", disk::shown(&entry.path()).display())));
             };
             found.push(name.to_owned());
         }
