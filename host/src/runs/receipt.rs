@@ -19,6 +19,7 @@ pub const RULES: u32 = 2;
 
 /// What made a run's result.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Receipt {
     /// The host.
     pub telos: Build,
@@ -64,6 +65,7 @@ pub struct Receipt {
 
 /// What was changed when a run was resumed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Replaced {
     /// The last step before that.
     pub after_step: u64,
@@ -82,6 +84,7 @@ pub struct Changes {
 
 /// How the host was built.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Build {
     /// Its version.
     pub version: String,
@@ -104,6 +107,7 @@ impl Build {
 
 /// The backend and what it was told.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct BackendUse {
     /// Id of the plugin.
     pub plugin: String,
@@ -125,6 +129,7 @@ pub struct BackendUse {
 
 /// A plugin as it was loaded.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct PluginUse {
     /// Its id.
     pub id: String,
@@ -155,6 +160,7 @@ pub struct LibraryUse {
 
 /// Where the weights came from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct ModelSource {
     /// As the experiment says; absent where the model began with random weights.
     #[serde(skip_serializing_if = "Option::is_none", default)]
@@ -170,6 +176,7 @@ pub struct ModelSource {
 
 /// A file that was read.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct DataSource {
     /// As the experiment names it, or a generator's name.
     pub path: String,
@@ -351,6 +358,17 @@ mod tests {
         assert_eq!(Receipt::read(&path).unwrap(), receipt());
         fs::write(&path, "{}").unwrap();
         assert!(Receipt::read(&path).unwrap_err().report().contains("receipt.json"));
+        // A key that a flipped bit has changed would otherwise count as absent.
+        let text = serde_json::to_string(&receipt()).unwrap();
+        for (key, flipped) in [
+            ("\"libraries\"", "\"librabies\""),
+            ("\"files\"", "\"gfles\""),
+            ("\"tokenizer_files\"", "\"tokenizer_fhles\""),
+        ] {
+            assert!(text.contains(key), "{key}: {text}");
+            fs::write(&path, text.replace(key, flipped)).unwrap();
+            assert!(Receipt::read(&path).unwrap_err().report().contains("unknown field"), "{key}");
+        }
     }
 
     /// Catches a build that does not say what built it.

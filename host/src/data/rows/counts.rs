@@ -9,7 +9,7 @@ use super::RowKind;
 
 /// What became of the rows.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 pub struct RowCounts {
     /// Of which kind they are.
     pub kind: RowKind,
