@@ -56,7 +56,7 @@ fn changes() -> Vec<(usize, &'static str, Value, &'static str)> {
         (
             1,
             "/pre_tokenizer",
-            json!({"type": "Sequence", "pretokenizers": vec![json!({"type": "WhitespaceSplit"}); 200]}),
+            json!({"type": "Sequence", "pretokenizers": vec![json!({"type": "WhitespaceSplit"}); 2000]}),
             "steps",
         ),
         (2, "/post_processor", missing.clone(), ""),
