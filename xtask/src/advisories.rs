@@ -8,11 +8,12 @@ pub const WORKSPACES: [&str; 2] = ["Cargo.toml", "plugins/backend-torch/Cargo.to
 /// Checks every package of each Cargo.lock against the advisory database, but for those that `deny.toml` accepts. Skipped, with the
 /// reason, where cargo-deny is missing or the database cannot be fetched.
 pub fn check() -> Result<Outcome> {
+    let root = cargo::root()?;
     for manifest in WORKSPACES {
         let mut command = cargo::cargo()?;
         // An accepted advisory need not be in both; a test holds the list against both.
-        command.args(["deny", "--manifest-path", manifest, "check", "--config", "deny.toml", "advisories"]);
-        command.args(["--allow", "advisory-not-detected"]);
+        command.args(["deny", "--manifest-path"]).arg(root.join(manifest)).args(["check", "--config"]);
+        command.arg(root.join("deny.toml")).args(["--allow", "advisory-not-detected", "advisories"]);
         let output = command.output().map_err(|e| format!("cannot run cargo: {e}"))?;
         let told = String::from_utf8_lossy(&output.stderr);
         match not_checked(output.status.success(), &told) {
