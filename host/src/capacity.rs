@@ -23,21 +23,23 @@ pub fn check(bytes: u64) -> Result<(), String> {
 /// leave. `None` where none of them says.
 pub fn available() -> Option<u64> {
     let system = fs::read_to_string("/proc/meminfo").ok().and_then(|text| of_system(&text));
-    let group = fs::read_to_string("/proc/self/cgroup").ok().and_then(|text| of_control_groups(&text));
+    let swap = system.map_or(0, |(_, swap)| swap);
+    let system = system.map(|(memory, swap)| memory.saturating_add(swap));
+    let group = fs::read_to_string("/proc/self/cgroup").ok().and_then(|text| of_control_groups(&text, swap));
     [system, group, of_address_space()].into_iter().flatten().min()
 }
 
-/// From the text of `/proc/meminfo`.
-fn of_system(text: &str) -> Option<u64> {
+/// Memory and swap, from the text of `/proc/meminfo`.
+fn of_system(text: &str) -> Option<(u64, u64)> {
     let kib = |name: &str| -> Option<u64> {
         let line = text.lines().find_map(|line| line.strip_prefix(name))?;
         line.split_whitespace().next()?.parse().ok()
     };
-    Some((kib("MemAvailable:")? + kib("SwapFree:").unwrap_or(0)).saturating_mul(1024))
+    Some((kib("MemAvailable:")?.saturating_mul(1024), kib("SwapFree:").unwrap_or(0).saturating_mul(1024)))
 }
 
-/// From the text of `/proc/self/cgroup`: the least of what the process's group and those above it leave.
-fn of_control_groups(text: &str) -> Option<u64> {
+/// From the text of `/proc/self/cgroup`: the least of what the process's group and those above it leave; the system has `swap` left.
+fn of_control_groups(text: &str, swap: u64) -> Option<u64> {
     // Version 2, and the controller `memory` of version 1, which may lie below a mount of its own.
     let groups = text.lines().filter_map(|line| {
         let (_, rest) = line.split_once(':')?;
@@ -52,19 +54,31 @@ fn of_control_groups(text: &str) -> Option<u64> {
     let left = groups.flat_map(|(root, own, most, used, prefix)| {
         Path::new(own.trim_start_matches('/')).ancestors().map(|group| Path::new(root).join(group)).filter_map(
             move |folder| {
-                let number = |file: &str| fs::read_to_string(folder.join(file)).ok()?.trim().parse::<u64>().ok();
-                let stat = fs::read_to_string(folder.join("memory.stat")).unwrap_or_default();
-                // Pages of files are given back when memory is short.
-                let pages = |name: &str| -> u64 {
-                    let line = stat.lines().find_map(|line| line.strip_prefix(prefix)?.strip_prefix(name));
-                    line.and_then(|number| number.trim().parse().ok()).unwrap_or(0)
-                };
-                let held = number(used)?.saturating_sub(pages("active_file ") + pages("inactive_file "));
-                Some(number(most)?.saturating_sub(held))
+                let text = |file: &str| fs::read_to_string(folder.join(file)).ok();
+                let number = |file: &str| text(file)?.trim().parse::<u64>().ok();
+                let held = number(used)?.saturating_sub(given_back(&text("memory.stat").unwrap_or_default(), prefix));
+                let left = number(most)?.saturating_sub(held);
+                // Version 2 alone; without the file, no swap is left to the group.
+                let swap_left = text("memory.swap.max").map_or(0, |most| {
+                    let used = number("memory.swap.current").unwrap_or(0);
+                    most.trim().parse::<u64>().map_or(swap, |most| most.saturating_sub(used).min(swap))
+                });
+                Some(left.saturating_add(swap_left))
             },
         )
     });
     left.min()
+}
+
+/// What a group gives back when memory is short, by its `memory.stat`: pages of files, and the kernel's caches.
+fn given_back(stat: &str, prefix: &str) -> u64 {
+    let numbers = stat.lines().filter_map(|line| {
+        let (name, number) = line.strip_prefix(prefix)?.split_once(' ')?;
+        ["active_file", "inactive_file", "slab_reclaimable"]
+            .contains(&name)
+            .then(|| number.trim().parse::<u64>().ok())?
+    });
+    numbers.fold(0, u64::saturating_add)
 }
 
 fn of_address_space() -> Option<u64> {
@@ -75,8 +89,12 @@ fn of_address_space() -> Option<u64> {
     Some(limit.saturating_sub(kib.saturating_mul(1024)))
 }
 
-fn shown(bytes: u64) -> String {
+/// A number of bytes as people read it.
+pub(crate) fn shown(bytes: u64) -> String {
     let gib = bytes as f64 / f64::from(1 << 30);
+    if gib < 0.1 {
+        return format!("{:.1} MiB", gib * 1024.0);
+    }
     if gib < 1024.0 { format!("{gib:.1} GiB") } else { format!("{:.1} TiB", gib / 1024.0) }
 }
 
@@ -88,8 +106,24 @@ mod tests {
     #[test]
     fn the_systems_memory_is_read() {
         let text = "MemTotal:  100 kB\nMemFree:  1 kB\nMemAvailable:   30 kB\nSwapFree:    4 kB\n";
-        assert_eq!(of_system(text), Some(34 * 1024));
+        assert_eq!(of_system(text), Some((30 * 1024, 4 * 1024)));
         assert_eq!(of_system("MemTotal: 100 kB"), None);
+    }
+
+    /// Catches the kernel's caches that count as held, and a number of another name or of the group alone.
+    #[test]
+    fn what_a_group_gives_back_is_counted() {
+        let two = "anon 1\nactive_file 20\ninactive_file 300\nslab_reclaimable 4000\nslab_unreclaimable 50000\n";
+        assert_eq!(given_back(two, ""), 4320);
+        assert_eq!(given_back("active_file 1\ntotal_active_file 20\ntotal_inactive_file 300\n", "total_"), 320);
+    }
+
+    /// Catches small sizes that are shown as none.
+    #[test]
+    fn sizes_are_shown_in_their_unit() {
+        assert_eq!(shown(3 << 20), "3.0 MiB");
+        assert_eq!(shown(3 << 30), "3.0 GiB");
+        assert_eq!(shown(3 << 40), "3.0 TiB");
     }
 
     /// Catches a size that wraps, one that is let through, and one of which the error does not say the numbers.

@@ -6,6 +6,8 @@ use std::io::{self, ErrorKind, Read};
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::Path;
 
+use crate::capacity;
+
 /// Opens a regular file for reading.
 ///
 /// # Errors
@@ -23,11 +25,11 @@ pub fn open(path: &Path) -> io::Result<File> {
 /// The bytes of a regular file.
 ///
 /// # Errors
-/// Those of [`open`], and what the system says while the file is read.
+/// Those of [`open`], what the system says while the file is read, and [`ErrorKind::OutOfMemory`] for a file larger than memory.
 pub fn read(path: &Path) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     // Reserves by the file's length; memory that cannot be had is an error.
-    open(path)?.read_to_end(&mut bytes)?;
+    open_whole(path)?.read_to_end(&mut bytes)?;
     Ok(bytes)
 }
 
@@ -37,8 +39,21 @@ pub fn read(path: &Path) -> io::Result<Vec<u8>> {
 /// Those of [`read`]; [`ErrorKind::InvalidData`] for bytes that are not UTF-8.
 pub fn read_to_string(path: &Path) -> io::Result<String> {
     let mut text = String::new();
-    open(path)?.read_to_string(&mut text)?;
+    open_whole(path)?.read_to_string(&mut text)?;
     Ok(text)
+}
+
+/// Opens a file that is read whole.
+fn open_whole(path: &Path) -> io::Result<File> {
+    let file = open(path)?;
+    let length = file.metadata()?.len();
+    // To ask what memory is left takes longer than to read a small file.
+    if length > 1 << 24 {
+        let large =
+            |why| io::Error::new(ErrorKind::OutOfMemory, format!("it has {length} bytes and is read whole: {why}"));
+        capacity::check(length).map_err(large)?;
+    }
+    Ok(file)
 }
 
 fn refuse_other_kinds(kind: FileType) -> io::Result<()> {
@@ -92,5 +107,20 @@ mod tests {
             assert_eq!(read_to_string(path).unwrap(), "text");
         }
         assert_eq!(read(&folder.path().join("none")).unwrap_err().kind(), ErrorKind::NotFound);
+    }
+
+    /// Catches a file that is read although memory cannot hold it, which would end the process, and an error without the numbers.
+    #[test]
+    fn a_file_larger_than_memory_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("huge");
+        // A file system may not take such a length.
+        if File::create(&path).unwrap().set_len(1 << 43).is_err() || capacity::available().is_none() {
+            return;
+        }
+        for error in [read(&path).unwrap_err(), read_to_string(&path).unwrap_err()] {
+            let told = "it has 8796093022208 bytes and is read whole: about 8.0 TiB of memory are needed, and ";
+            assert!(error.to_string().starts_with(told), "{error}");
+        }
     }
 }

@@ -127,7 +127,7 @@ fn sizes_beyond_memory_are_refused_with_what_they_need_and_what_there_is() {
         (text, "data.rows=4294967296", &["data.rows", "4294967296", "4.0 TiB"][..]),
         (text, "data.held_out_rows=4294967296", &["data.held_out_rows", "4294967296", "4.0 TiB"]),
         (text, "model.vocab=268435456", &["model", "parameters", "128.0 GiB"]),
-        (text, "train.batch.tokens=2147483647", &["train.batch.tokens", "2147483647", "128.0 GiB"]),
+        (text, "train.batch.tokens=2147483647", &["train.batch.tokens", "2147483647", "32.0 GiB"]),
         (pairs, "train.batch.pairs=16777216", &["train.batch.pairs", "16777216"]),
         (rollouts, "rollout.prompts=16777216", &["rollout.prompts", "33554432 answers"]),
     ] {

@@ -103,7 +103,9 @@ fn all(steps: &mut Steps, totals: &mut Totals, full: bool) -> Result<()> {
         }
     })?;
     steps.step("map", map)?;
-    steps.step("licences and bans", licences)?;
+    for manifest in advisories::WORKSPACES {
+        steps.step(&format!("licences and bans of {manifest}"), || licences(manifest))?;
+    }
     steps.step("advisories", advisories::check)?;
     if full {
         steps.step("documentation", || {
@@ -216,12 +218,21 @@ fn map() -> Result<Outcome> {
 }
 
 /// Advisories need a download and have a step of their own: here, what `deny.toml` says of licences, bans and sources.
-fn licences() -> Result<Outcome> {
+fn licences(manifest: &str) -> Result<Outcome> {
     let installed = cargo::cargo()?.args(["deny", "--version"]).stdout(Stdio::null()).stderr(Stdio::null()).status();
     if !installed.is_ok_and(|s| s.success()) {
         return Ok(Outcome::Skipped("cargo-deny is not installed".into()));
     }
-    passes(cargo::cargo()?.args(["deny", "--offline", "check", "bans", "licenses", "sources"]))
+    let root = cargo::root()?;
+    let mut metadata = cargo::cargo()?;
+    metadata.args(["metadata", "--offline", "--locked", "--format-version", "1", "--manifest-path"]);
+    let read = metadata.arg(root.join(manifest)).stdout(Stdio::null()).stderr(Stdio::null()).status();
+    if !read.is_ok_and(|s| s.success()) {
+        return Ok(Outcome::Skipped(format!("not all packages are here: cargo fetch --manifest-path {manifest}")));
+    }
+    let mut command = cargo::cargo()?;
+    command.args(["deny", "--offline", "--manifest-path"]).arg(root.join(manifest)).args(["check", "--config"]);
+    passes(command.arg(root.join("deny.toml")).args(["bans", "licenses", "sources"]))
 }
 
 /// Unit, integration, end-to-end and documentation tests. Their output passes through and is added up.

@@ -248,6 +248,8 @@ impl DataError {
                  prompt stay on one side, so that a few prompts cannot be split by a share"
             }
             Self::Overlap { .. } => "evaluate on text that is not trained on, or hold out a share of the training text",
+            // The file is a tokenizer.json as far as that goes.
+            Self::Tokenizer { source: None, .. } => "correct the file, or use another tokenizer",
             Self::Tokenizer { .. } => {
                 "give a tokenizer.json of the Hugging Face tokenizers library, or a folder that holds one"
             }

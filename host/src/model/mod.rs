@@ -308,8 +308,11 @@ impl Rotation {
         let pairs = config.head_dim / 2;
         // Cosines and sines are computed in f64 first.
         capacity::check(2 * 8 * config.context * pairs).map_err(|why| {
-            Error::request(format!("the model's context of {} tokens: its tables of rotations {why}", config.context))
-                .with_hint("lower the context (model.context, or max_position_embeddings in config.json)")
+            Error::request(format!(
+                "the tables of rotations for the model's context of {} tokens: {why}",
+                config.context
+            ))
+            .with_hint("lower the context (model.context, or max_position_embeddings in config.json)")
         })?;
         let angles = (0..config.context).flat_map(|position| {
             (0..pairs).map(move |pair| {

@@ -12,12 +12,10 @@ use crate::{
 
 /// Bytes of a generated example: its texts, its columns and its tokens.
 const EXAMPLE: u64 = 1024;
-/// Bytes of a position of a step, as a row and packed: its id, place and target, whether it is supervised, what is computed of it.
-const POSITION: u64 = 64;
+/// The least bytes of a position of a step: its id, place and target, and whether it is supervised.
+const POSITION: u64 = 16;
 /// Bytes of a sequence of a step beside its positions.
 const SEQUENCE: u64 = 512;
-/// Weights, gradient and two moments.
-const COPIES: u64 = 4;
 /// The most rows that are counted through to find how many steps epochs are.
 const MOST_READ: f64 = (1_u64 << 32) as f64;
 
@@ -49,8 +47,7 @@ impl Prepared {
             (Batch::Pairs(n), _) => ("train.batch.pairs", "pairs", most(n as u64, rows), usual),
             (Batch::Prompts(_), Some(rollout)) => {
                 let answers = most(rollout.prompts as u64, rows).saturating_mul(rollout.samples as u64);
-                let longest = usual.saturating_add(rollout.max_new_tokens as u64).min(context);
-                ("rollout.prompts", "answers in a rollout", answers, longest)
+                ("rollout.prompts", "answers in a rollout", answers, shortest_answered(usual, context))
             }
             (Batch::Prompts(n), None) => ("train.batch.prompts", "prompts", most(n as u64, rows), usual),
         };
@@ -74,10 +71,42 @@ impl Prepared {
             ModelSource::From { .. } => "model.from",
             ModelSource::Shape(_) => "model",
         };
-        let (count, bytes) = model::size(&self.config, dtype(backend.dtype), COPIES)?;
+        let copies = copies(&self.experiment().train.length);
+        let (count, bytes) = model::size(&self.config, dtype(backend.dtype), copies)?;
         capacity::check(bytes).map_err(|why| {
             let what = format!("{count} parameters and a context of {} tokens", self.config.context);
             self.loaded.refuse(key, format!("{what}: {why}; make the model smaller"))
         })
+    }
+}
+
+/// Positions of a prompt of `prompt` tokens with the shortest answer: how long answers become is known once they are there.
+fn shortest_answered(prompt: u64, context: u64) -> u64 {
+    prompt.saturating_add(1).min(context)
+}
+
+/// How often memory holds the parameters: weights, gradient and two moments, and where no step is trained the first two, because
+/// the system gives memory once it is written.
+fn copies(length: &Length) -> u64 {
+    if *length == Length::Steps(0) { 2 } else { 4 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Catches a rollout that is refused for answers as long as `rollout.max_new_tokens`, which few become.
+    #[test]
+    fn answers_are_counted_at_their_shortest() {
+        assert_eq!(shortest_answered(20, 1 << 20), 21);
+        assert_eq!(shortest_answered(64, 64), 64);
+    }
+
+    /// Catches a model that is refused for the moments of an optimizer which makes no step.
+    #[test]
+    fn a_run_without_steps_needs_no_moments() {
+        assert_eq!(copies(&Length::Steps(0)), 2);
+        assert_eq!(copies(&Length::Steps(1)), 4);
+        assert_eq!(copies(&Length::Epochs(0.5)), 4);
     }
 }

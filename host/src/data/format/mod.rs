@@ -62,7 +62,7 @@ const REFUSED: &[(&[u8], &str, &str)] = &[
 /// A format that is not read, named with the command that converts it; bytes that are not text.
 pub fn text(path: &Path, bytes: Vec<u8>, purpose: Purpose) -> Result<String> {
     if bytes.starts_with(b"\x1F\x8B") {
-        let unpacked = unpack(path, &bytes)?;
+        let unpacked = unpack(path, &bytes, most_unpacked())?;
         if unpacked.starts_with(b"\x1F\x8B") {
             return Err(refuse(path, "gzip within gzip", "unpack it once: gunzip -k IN"));
         }
@@ -111,8 +111,8 @@ fn plain(path: &Path, bytes: Vec<u8>, purpose: Purpose) -> Result<String> {
     Ok(text)
 }
 
-fn unpack(path: &Path, bytes: &[u8]) -> Result<Vec<u8>> {
-    let (mut unpacked, most) = (Vec::new(), most_unpacked());
+fn unpack(path: &Path, bytes: &[u8], most: u64) -> Result<Vec<u8>> {
+    let mut unpacked = Vec::new();
     MultiGzDecoder::new(bytes).take(most).read_to_end(&mut unpacked).map_err(|error| {
         refuse(
             path,
@@ -121,13 +121,18 @@ fn unpack(path: &Path, bytes: &[u8]) -> Result<Vec<u8>> {
         )
     })?;
     if unpacked.len() as u64 == most {
-        return Err(refuse(path, TOO_LARGE, "unpack it and split it: gunzip -c IN | split -C 1G - part-"));
+        return Err(too_large(path, most));
     }
     Ok(unpacked)
 }
 
-/// What is said of a file that unpacks to more than memory holds.
-const TOO_LARGE: &str = "a compressed file that holds more than half of the available memory";
+/// Refuses a file that unpacks to more than `most`, which is half of the available memory.
+fn too_large(path: &Path, most: u64) -> DataError {
+    let (most, available) = (capacity::shown(most), capacity::shown(most.saturating_mul(2)));
+    let what =
+        format!("a compressed file that holds more than {most}, half of the {available} of memory that are available");
+    refuse(path, &what, "use fewer files, or a machine with more memory")
+}
 
 /// The most bytes that a compressed file may unpack to: a few of them can stand for any number. The other half is for what is made
 /// of them.

@@ -24,9 +24,11 @@ pub const TO_TEXT: &str =
 /// # Errors
 /// A damaged file, and one with a compression that is not read, with the command that converts it.
 pub fn lines(path: &Path, bytes: Vec<u8>) -> Result<String> {
+    let most = super::most_unpacked();
     // The reader panics at some kinds of damage.
-    let why = match guard::caught(|| read(bytes)) {
-        Ok(Ok(lines)) => return Ok(lines),
+    let why = match guard::caught(|| read(bytes, most)) {
+        Ok(Ok(Some(lines))) => return Ok(lines),
+        Ok(Ok(None)) => return Err(super::too_large(path, most)),
         Ok(Err(ParquetError::NYI(what))) => format!("a Parquet file that is not read here ({what})"),
         Ok(Err(error)) => format!("a Parquet file that cannot be read ({error})"),
         Err(_) => "a damaged Parquet file".to_owned(),
@@ -34,14 +36,15 @@ pub fn lines(path: &Path, bytes: Vec<u8>) -> Result<String> {
     Err(refuse(path, &why, TO_LINES))
 }
 
-fn read(bytes: Vec<u8>) -> Result<String, ParquetError> {
-    let (mut lines, most) = (String::new(), super::most_unpacked());
+/// The lines, or nothing where they are longer than `most` bytes.
+fn read(bytes: Vec<u8>, most: u64) -> Result<Option<String>, ParquetError> {
+    let mut lines = String::new();
     for row in SerializedFileReader::new(Bytes::from(bytes))?.get_row_iter(None)? {
         lines += &row?.to_json_value().to_string();
         lines.push('\n');
         if lines.len() as u64 > most {
-            return Err(ParquetError::General(super::TOO_LARGE.to_owned()));
+            return Ok(None);
         }
     }
-    Ok(lines)
+    Ok(Some(lines))
 }

@@ -163,7 +163,7 @@ impl Renderer {
         let mut text = String::new();
         for part in parts {
             let part = self.eval(part, scope)?;
-            let part = self.print(&part)?;
+            let part = self.printed(&part)?;
             text.push_str(&part);
             self.grows(text.len(), part.len())?;
         }
@@ -268,13 +268,8 @@ impl Renderer {
     pub fn subscript(&mut self, value: &Value, index: &Value) -> Evaluated<Value> {
         value.defined()?;
         self.spend(1)?;
-        if let Value::Str(text) = value {
-            self.spend(text.len() / 16)?;
-        }
         let found = match (value, index.index()) {
-            (Value::Str(text), Some(place)) => operators::at(text.chars().count(), place)
-                .and_then(|place| text.chars().nth(place))
-                .map(|c| Value::str(c.to_string())),
+            (Value::Str(text), Some(place)) => self.character(text, place)?,
             (Value::List(items) | Value::Tuple(items), Some(place))
             | (Value::View(super::value::View::Range(..), items), Some(place)) => {
                 operators::at(items.len(), place).map(|place| items[place].clone())
@@ -289,6 +284,25 @@ impl Renderer {
                 Ok(Value::undefined(format!("{} has no element {index}", described(value))))
             }
         }
+    }
+
+    /// The character with this number.
+    fn character(&mut self, text: &Arc<str>, number: i128) -> Evaluated<Option<Value>> {
+        let count = match &self.counted {
+            Some((counted, count)) if Arc::ptr_eq(counted, text) => *count,
+            _ => {
+                self.spend(text.len() / 128)?;
+                let count = text.chars().count();
+                self.counted = Some((text.clone(), count));
+                count
+            }
+        };
+        let Some(place) = operators::at(count, number) else { return Ok(None) };
+        if count == text.len() {
+            return Ok(text.get(place..=place).map(Value::str));
+        }
+        self.spend(place / 64)?;
+        Ok(text.chars().nth(place).map(|c| Value::str(c.to_string())))
     }
 
     pub fn call(&mut self, callee: &Value, args: Args) -> Evaluated<Value> {

@@ -20,15 +20,19 @@ pub struct Limits {
 /// The work that a render may take whatever its input: some 30 times what the longest known templates take for a short
 /// conversation, and a second in a build without optimisation.
 const BASE: usize = 2_000_000;
-/// More work for each value and each [`TEXT`] bytes of the input. A template takes some 10 to 100 for each, and more where it looks
-/// through all other messages at each message.
+/// More work for each value and each [`TEXT`] bytes of the input. A template takes some 10 to 100 for each.
 const PER_VALUE: usize = 1000;
+/// More work for each message and each other one that a template may look at meanwhile; in total at most [`OF_PAIRS`].
+const PER_PAIR: usize = 50;
+/// Some seconds.
+const OF_PAIRS: usize = 100_000_000;
 
 impl Limits {
-    /// For an input of `size` values; a text counts as one for each [`TEXT`] bytes.
-    pub fn for_input(size: usize) -> Limits {
+    /// For an input of `size` values, of which a text counts as one for each [`TEXT`] bytes, and of as many `messages`.
+    pub fn for_input(size: usize, messages: usize) -> Limits {
+        let pairs = messages.saturating_mul(messages).saturating_mul(PER_PAIR).min(OF_PAIRS);
         Limits {
-            work: size.saturating_mul(PER_VALUE).saturating_add(BASE),
+            work: size.saturating_mul(PER_VALUE).saturating_add(pairs).saturating_add(BASE),
             // Python's own limit of 1000 frames stops jinja2 at about the same depth.
             depth: 250,
             // A text that is all of the input, each byte written as `\\uXXXX`, and 16 MB more.

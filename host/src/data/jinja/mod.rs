@@ -117,6 +117,10 @@ impl Template {
     /// The template's own error (`raise_exception`), what it cannot do with these variables, or a limit that it reached.
     pub fn render(&self, variables: Vec<(String, Value)>) -> Result<String, Error> {
         let size = variables.iter().fold(0, |size: usize, (_, value)| size.saturating_add(value.extent().1));
-        render::render(&self.body, variables, Limits::for_input(size))
+        let messages = variables.iter().find_map(|(name, value)| match value {
+            Value::List(messages) if name == "messages" => Some(messages.len()),
+            _ => None,
+        });
+        render::render(&self.body, variables, Limits::for_input(size, messages.unwrap_or(0)))
     }
 }

@@ -37,6 +37,8 @@ pub struct Renderer {
     depth: usize,
     pub line: usize,
     out: String,
+    /// The text whose characters were counted last, for an index, and their number.
+    pub counted: Option<(Arc<str>, usize)>,
     /// Where each of `messages` lies in memory, with its number, to know which of them a generation block writes.
     messages: HashMap<*const Nested<Dict>, usize>,
     /// Scopes that hold macros, which hold their scopes.
@@ -61,7 +63,8 @@ pub fn render(body: &Body, variables: Vec<(String, Value)>, limits: Limits) -> R
             }
         }
     }
-    let mut renderer = Renderer { meter, depth: 0, line: 1, out: String::new(), messages, closed: vec![scope.clone()] };
+    let mut renderer =
+        Renderer { meter, depth: 0, line: 1, out: String::new(), counted: None, messages, closed: vec![scope.clone()] };
     let result = renderer.body(body, &scope);
     // What holds itself would never be freed.
     renderer.closed.iter().for_each(|scope| scope.variables.borrow_mut().clear());
@@ -104,6 +107,14 @@ impl Renderer {
 
     pub fn print(&self, value: &Value) -> Evaluated<Arc<str>> {
         value.print(&self.meter)
+    }
+
+    /// [`Renderer::print`] for what is copied next: a text is not counted here, but where it is copied.
+    pub fn printed(&self, value: &Value) -> Evaluated<Arc<str>> {
+        match value {
+            Value::Str(text) => Ok(text.clone()),
+            other => self.print(other),
+        }
     }
 
     fn write(&mut self, text: &str) -> Evaluated<()> {
@@ -186,7 +197,7 @@ impl Renderer {
     }
 
     fn write_value(&mut self, value: &Value) -> Evaluated<()> {
-        let text = self.print(value)?;
+        let text = self.printed(value)?;
         self.write(&text)
     }
 

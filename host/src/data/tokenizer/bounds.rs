@@ -1,6 +1,8 @@
 //! What a `tokenizer.json` may ask of the library, checked before the library reads it: what would take all memory or no end of time.
 //! A file that cannot be read here, such as one with a key twice, is refused: the library might read something else in it.
 
+use std::collections::HashSet;
+
 use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::Value;
@@ -13,8 +15,8 @@ const NESTED: usize = 24;
 const LARGEST_ID: u64 = (1 << 24) - 1;
 /// The longest token of a Unigram model: the library keeps each in a tree as deep as the token is long, and frees it by recursion.
 const LONGEST: usize = 1024;
-/// Steps of normalizers, pre-tokenizers, post-processors and decoders, each.
-const STEPS: usize = 100;
+/// Steps of normalizers, pre-tokenizers, post-processors and decoders, each. A text passes each of them once.
+const STEPS: usize = 1000;
 /// How many times as long all normalizers, or all decoders, may make a text.
 const GROWTH: f64 = 1000.0;
 /// How many times as long a character map may make a text: NFKC's largest expansion is 18 characters.
@@ -156,30 +158,56 @@ fn nesting(json: &[u8]) -> usize {
 
 /// The number of steps of a part, and how many times as long they can make a text.
 fn steps(part: &Value) -> (usize, f64) {
-    let Value::Object(step) = part else { return (0, 1.0) };
-    let lists = ["normalizers", "pretokenizers", "processors", "decoders"];
-    let inner = lists.iter().filter_map(|list| step.get(*list)?.as_array()).flatten();
-    let sum = |(steps, growth): (usize, f64), part: &Value| {
-        let (more, factor) = self::steps(part);
-        (steps + more, growth * factor)
-    };
-    inner.fold((1, growth(step)), sum)
+    let mut chain = Chain { steps: 0, before: 1.0, growth: 1.0, written: HashSet::new() };
+    chain.add(part);
+    (chain.steps, chain.before * chain.growth)
 }
 
-fn growth(step: &serde_json::Map<String, Value>) -> f64 {
-    let length = |text: &Value| text.as_str().map_or(0.0, |text| text.chars().count() as f64);
-    match step.get("type").and_then(Value::as_str) {
-        Some("ByteLevel") => 2.0,
-        Some("Precompiled") => MAP_GROWTH,
+/// The steps of a part so far. Replacements of texts that share no character with what the ones before write change characters of
+/// their own each, so that together they make a text as much longer as the one that does the most. Any other step multiplies.
+struct Chain {
+    steps: usize,
+    /// How many times as long the steps before the last such replacements make a text.
+    before: f64,
+    /// The same of the last such replacements.
+    growth: f64,
+    /// The characters that these write.
+    written: HashSet<char>,
+}
+
+impl Chain {
+    fn add(&mut self, part: &Value) {
+        let Value::Object(step) = part else { return };
+        self.steps += 1;
+        let (pattern, content) = (step.get("pattern"), step.get("content").and_then(Value::as_str));
+        let text = |pattern: &Value| pattern.get("String").and_then(Value::as_str).map(str::to_owned);
         // Also without a type, as older files have it.
-        _ => match (step.get("pattern"), step.get("content")) {
-            (Some(pattern), Some(content)) => {
-                let taken = pattern.get("String").map_or(1.0, length).max(1.0);
-                (length(content) / taken).max(1.0)
-            }
-            _ => 1.0,
-        },
+        let (growth, replaced) = match (step.get("type").and_then(Value::as_str), pattern, content) {
+            (Some("ByteLevel"), ..) => (2.0, None),
+            (Some("Precompiled"), ..) => (MAP_GROWTH, None),
+            (_, Some(pattern), Some(content)) => match text(pattern).filter(|text| !text.is_empty()) {
+                Some(text) => (length(content) / length(&text), Some((text, content))),
+                // For each character, and an empty pattern also behind the last.
+                None => (1.0 + length(content), None),
+            },
+            _ => (1.0, None),
+        };
+        let is_apart = |text: &str| !text.chars().any(|c| self.written.contains(&c));
+        if replaced.as_ref().is_some_and(|(text, _)| is_apart(text)) {
+            self.growth = self.growth.max(growth);
+        } else {
+            self.before *= self.growth;
+            self.growth = growth.max(1.0);
+            self.written.clear();
+        }
+        self.written.extend(replaced.iter().flat_map(|(_, content)| content.chars()));
+        let lists = ["normalizers", "pretokenizers", "processors", "decoders"];
+        lists.iter().filter_map(|list| step.get(*list)?.as_array()).flatten().for_each(|part| self.add(part));
     }
+}
+
+fn length(text: &str) -> f64 {
+    text.chars().count() as f64
 }
 
 #[cfg(test)]
@@ -223,12 +251,16 @@ mod tests {
                 (0..30).fold(json!({"type": "NFC"}), |inner, _| json!({"type": "Sequence", "normalizers": [inner]}));
         };
         has(refused(deep), "nests");
-        has(refused(|json| json["decoder"]["decoders"] = json!(vec![json!({"type": "Fuse"}); 101])), "102 steps");
+        has(refused(|json| json["decoder"]["decoders"] = json!(vec![json!({"type": "Fuse"}); 1001])), "1002 steps");
         let doubling = json!({"type": "Replace", "pattern": {"String": "a"}, "content": "aa"});
         has(refused(|json| json["normalizer"]["normalizers"] = json!(vec![doubling.clone(); 10])), "1024 times");
         has(refused(|json| json["normalizer"]["normalizers"] = json!(vec![json!({"type": "ByteLevel"}); 40])), "times");
+        // What one writes the next replaces in part, together with what stands beside it.
+        let replace = |pattern: &str, content: &str| json!({"type": "Replace", "pattern": {"String": pattern}, "content": content});
+        let crossing = vec![vec![replace("a", "bb"), replace("bbb", &"a".repeat(30))]; 4].concat();
+        has(refused(|json| json["normalizer"]["normalizers"] = json!(crossing)), "times");
         let whole = json!({"pattern": {"Regex": "."}, "content": "a".repeat(2000)});
-        has(refused(|json| json["decoder"] = whole.clone()), "2000 times");
+        has(refused(|json| json["decoder"] = whole.clone()), "2001 times");
         has(refused(|json| json["model"]["vocab"] = json!([["a".repeat(9999), 0.0]])), "9999 bytes");
         // What is in strings does not count.
         assert_eq!(refused(|json| json["added_tokens"][0]["content"] = json!("[{\"\\".repeat(99))), None);
@@ -237,5 +269,19 @@ mod tests {
         for bytes in [b"{".as_slice(), twice] {
             has(reason(bytes), "cannot be read");
         }
+    }
+
+    /// Catches growths that are multiplied over replacements of which each changes characters of its own.
+    #[test]
+    fn replacements_that_do_not_meet_are_not_multiplied() {
+        let pairs =
+            [("½", " 1/2"), ("¼", " 1/4"), ("¾", " 3/4"), ("—", "---"), ("…", "..."), ("™", "(TM)"), ("©", "(C)")];
+        let replace =
+            |(pattern, content)| json!({"type": "Replace", "pattern": {"String": pattern}, "content": content});
+        let list = |pairs: &[_]| json!({"type": "Sequence", "normalizers": pairs.iter().copied().map(replace).collect::<Vec<_>>()});
+        assert_eq!(steps(&list(&pairs)), (8, 4.0));
+        assert_eq!(steps(&list(&[("a", "bbb"), ("b", "cccc")])), (3, 12.0));
+        assert_eq!(refused(|json| json["normalizer"] = list(&pairs)), None);
+        assert_eq!(refused(|json| json["decoder"]["decoders"] = json!(vec![json!({"type": "Fuse"}); 900])), None);
     }
 }

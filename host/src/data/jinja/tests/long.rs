@@ -9,6 +9,11 @@ use crate::data::jinja::{Template, Value, from_json};
 /// How many messages.
 const MESSAGES: usize = 2000;
 
+/// Looks through all later messages at each message.
+const LOOKS_THROUGH_ALL: &str = "{% for m in messages %}{{ m.content }}{% set ns = namespace(last=true) %}\
+    {% for other in messages[loop.index:] %}{% if other.role == 'assistant' and other.tools is not defined %}\
+    {% set ns.last = false %}{% endif %}{% endfor %}{% endfor %}";
+
 /// Catches a limit that stops a long conversation with long texts, also where the template looks through all other messages at each
 /// message, and one that does not grow with the input.
 #[test]
@@ -25,9 +30,7 @@ fn conversations_of_thousands_of_messages_render() {
         let path = entry.unwrap().path();
         sources.push((path.display().to_string(), fs::read_to_string(path).unwrap()));
     }
-    let all = "{% for m in messages %}{{ m.content }}{% set ns = namespace(last=true) %}{% for other in messages[loop.index:] %}\
-        {% if other.role == 'assistant' and other.tools is not defined %}{% set ns.last = false %}{% endif %}{% endfor %}{% endfor %}";
-    sources.push(("looks through all".into(), all.into()));
+    sources.push(("looks through all".into(), LOOKS_THROUGH_ALL.into()));
     let mut rendered = 0;
     for (name, source) in sources {
         let variables = vec![
@@ -44,4 +47,35 @@ fn conversations_of_thousands_of_messages_render() {
         }
     }
     assert!(rendered > 20, "{rendered}");
+}
+
+/// What a template writes of so many messages with such a text.
+fn written(source: &str, messages: usize, text: &str) -> usize {
+    let message = |number: usize| {
+        let role = if number.is_multiple_of(2) { "user" } else { "assistant" };
+        json!({"role": role, "content": text})
+    };
+    let messages = from_json(&(0..messages).map(message).collect());
+    Template::new(source).unwrap().render(vec![("messages".to_owned(), messages)]).unwrap().len()
+}
+
+/// Catches work that is allowed by the length of texts alone, although a template looks at pairs of messages.
+#[test]
+fn many_short_messages_are_looked_through_at_each_message() {
+    assert_eq!(written(LOOKS_THROUGH_ALL, 1500, "Hello"), 1500 * 5);
+}
+
+/// Catches a text that is counted again for each step that its copy takes.
+#[test]
+fn a_text_of_all_messages_is_gathered() {
+    let gathers = "{% set ns = namespace(out='') %}{% for m in messages %}{% set ns.out = ns.out ~ m.content %}{% endfor %}{{ ns.out }}";
+    assert_eq!(written(gathers, 2000, &"a".repeat(1100)), 2000 * 1100);
+}
+
+/// Catches an index whose work is counted by the text's length, as if the text were read up to it.
+#[test]
+fn a_text_is_read_character_by_character() {
+    let each = "{% set text = messages[0].content %}{% for i in range(text|length) %}{{ text[i] }}{% endfor %}";
+    assert_eq!(written(each, 1, &"a".repeat(12_000)), 12_000);
+    assert_eq!(written(each, 1, &"\u{fc}".repeat(12_000)), 2 * 12_000);
 }
