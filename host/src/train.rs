@@ -171,9 +171,15 @@ impl Trainer {
         self.prove_next_window()?;
         // A plugin that fails its trial is about to be changed, and is not pinned.
         self.prepared.lock.save()?;
-        // After a failure between a step and its evaluation, the evaluation is still to do.
-        self.evaluate_if(self.state.step == 0)?;
+        // After a failure between a step and its evaluation, the evaluation is still to do, and what follows from it.
+        let better = self.evaluate_if(self.state.step == 0)?;
         self.sample_if(false)?;
+        if self.state.step > 0 && !self.state.stopped {
+            self.state.stopped = self.is_to_stop(Verdict::CONTINUE);
+        }
+        if better && !self.state.stopped && self.state.step < self.state.total {
+            self.save_or_say();
+        }
         while self.state.step < self.state.total && !self.state.stopped {
             if interrupt.requested() {
                 return Ok(End::Interrupted);
@@ -183,6 +189,8 @@ impl Trainer {
                 break;
             }
             let verdict = self.step()?;
+            // Known before an evaluation that may fail.
+            self.state.stopped = verdict == Verdict::STOP;
             let better = self.evaluate_if(false)?;
             self.sample_if(false)?;
             self.state.stopped = self.is_to_stop(verdict);

@@ -1,6 +1,6 @@
 //! What made a run, as its receipt says it: collected when it begins, held against what it began with when it goes on.
 
-use std::{collections::BTreeMap, path::Path};
+use std::{collections::BTreeMap, fs, io, path::Path};
 
 use sha2::{Digest, Sha256};
 
@@ -35,7 +35,8 @@ pub fn receipt(
     step: u64,
 ) -> Result<(Receipt, Vec<String>)> {
     let run = earlier.and_then(Path::parent).unwrap_or(Path::new("."));
-    let is_missing = earlier.is_some_and(|path| !path.exists());
+    let is_gone = |path: &Path| fs::symlink_metadata(path).is_err_and(|e| e.kind() == io::ErrorKind::NotFound);
+    let is_missing = earlier.is_some_and(is_gone);
     let earlier = earlier.filter(|_| !is_missing).map(Receipt::read).transpose()?;
     if let Some(earlier) = earlier.as_ref().filter(|earlier| earlier.rules != RULES) {
         let what = "the run began with a telos of other rules: how rows become tokens, answers end, epochs are counted and \

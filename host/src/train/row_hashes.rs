@@ -142,7 +142,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         assert_eq!(RowHashes::read(folder.path()).unwrap(), None);
         let hashes = RowHashes { train: side("abc"), held_out: side("d") };
-        hashes.write(folder.path()).unwrap();
+        hashes.write(&folder.path().join(FILE)).unwrap();
         assert_eq!(RowHashes::read(folder.path()).unwrap(), Some(hashes));
     }
 }
