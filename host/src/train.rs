@@ -488,8 +488,11 @@ impl Trainer {
     fn write_longer(&mut self) -> Result<()> {
         let Some((text, changed)) = &self.longer else { return Ok(()) };
         let mut receipt = Receipt::read(&self.folder.receipt())?;
-        receipt.changed.push(changed.clone());
-        receipt.write(&self.folder.receipt())?;
+        // It stands there already where the experiment alone could not be written.
+        if receipt.changed.last() != Some(changed) {
+            receipt.changed.push(changed.clone());
+            receipt.write(&self.folder.receipt())?;
+        }
         write_durably(&self.folder.experiment(), text.as_bytes())?;
         self.longer = None;
         Ok(())

@@ -224,6 +224,7 @@ fn seal_of(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::example;
     use super::*;
     use crate::plugins::Pinning;
 
@@ -235,17 +236,7 @@ mod tests {
         let (half, plugin) = (folder.path().join("libhalf.so"), folder.path().join("backend.so"));
         fs::write(&half, "abc").unwrap();
         fs::write(&plugin, "the plugin").unwrap();
-        let info = PluginInfo {
-            id: "torch".into(),
-            kind: "backend".into(),
-            version: "1.0.0".into(),
-            abi_major: 1,
-            abi_minor: 0,
-            requires_minor: 0,
-            preload: Vec::new(),
-            remedy: String::new(),
-            path: plugin.clone(),
-        };
+        let info = example("backend", "torch", &plugin);
         let file = LibraryFile::read(&plugin).unwrap();
         let open = |pinning| {
             let mut lock = Lock::open(folder.path(), pinning).unwrap();

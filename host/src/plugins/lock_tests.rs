@@ -1,5 +1,6 @@
 use std::fs;
 
+use super::super::example;
 use super::*;
 
 /// The plugin's file as it lies there now.
@@ -10,17 +11,7 @@ fn file(plugin: &PluginInfo) -> LibraryFile {
 fn plugin(folder: &Path, id: &str, content: &str) -> PluginInfo {
     let path = folder.join(format!("{id}.so"));
     fs::write(&path, content).unwrap();
-    PluginInfo {
-        id: id.into(),
-        kind: "objective".into(),
-        version: "1.0.0".into(),
-        abi_major: 1,
-        abi_minor: 0,
-        requires_minor: 0,
-        preload: Vec::new(),
-        remedy: String::new(),
-        path,
-    }
+    example("objective", id, &path)
 }
 
 /// Catches a lock that pins nothing, that accepts changed bytes, or whose update is forgotten.

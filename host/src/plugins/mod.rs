@@ -9,3 +9,19 @@ pub mod registry;
 
 pub use lock::{Lock, Pinning};
 pub use registry::Registry;
+
+/// A plugin for tests, in the file `path`.
+#[cfg(test)]
+fn example(kind: &str, id: &str, path: &std::path::Path) -> plugin_api::load::PluginInfo {
+    plugin_api::load::PluginInfo {
+        id: id.into(),
+        kind: kind.into(),
+        version: "1.0.0".into(),
+        abi_major: 1,
+        abi_minor: 0,
+        requires_minor: 0,
+        preload: Vec::new(),
+        remedy: String::new(),
+        path: path.to_owned(),
+    }
+}

@@ -163,6 +163,7 @@ fn said(folder: &Path) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::example;
     use super::*;
 
     fn folder_with(files: &[(&str, &[u8])]) -> tempfile::TempDir {
@@ -199,17 +200,7 @@ mod tests {
     }
 
     fn info(kind: &str, id: &str) -> PluginInfo {
-        PluginInfo {
-            id: id.into(),
-            kind: kind.into(),
-            version: "1.0.0".into(),
-            abi_major: 1,
-            abi_minor: 0,
-            requires_minor: 0,
-            preload: Vec::new(),
-            remedy: String::new(),
-            path: "lib.so".into(),
-        }
+        example(kind, id, Path::new("lib.so"))
     }
 
     /// Catches a search by id alone, and a suggestion of another kind's plugin.
