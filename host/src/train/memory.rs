@@ -59,6 +59,12 @@ struct Counting<'a> {
     peak_in: &'static str,
 }
 
+/// What the memory allocator keeps of freed memory between blocks in use: these bytes, and one part in [`KEPT_SHARE`] of what is
+/// worked with. Measured on runs of 25 to 925 MB, of 0.01 to 11 million parameters: 0.3 to 4.6 MB below 100 MB, 2% above.
+const KEPT: u64 = 2 << 20;
+/// See [`KEPT`].
+const KEPT_SHARE: u64 = 50;
+
 /// Counts the memory of the run of `learner`. Its device holds the models already, and the process has computed a batch.
 ///
 /// # Errors
@@ -117,7 +123,7 @@ pub fn estimate(
         // The reference's log-probabilities as they were computed, as bytes of a file, and by row; and the rows that it reads.
         let of_rows = |data: &dyn Examples| 3 * 8 * data.tokens() + 1024 * data.documents() as u64;
         let rows = if cached { of_rows(&*data.train) + of_rows(&*data.held_out) } else { 0 };
-        (own + work + rows).max(process.peak)
+        (own + work + work / KEPT_SHARE + KEPT + rows).max(process.peak)
     });
     Ok(MemoryEstimate { held, peak, peak_in, process_peak, largest_micro_batch: largest })
 }
