@@ -11,7 +11,7 @@ pub use training::{Figures, Training, prepared};
 
 use plugin_api::{load::Library, manifest::kind};
 use std::path::PathBuf;
-use telos::{config::Override, plugins::Registry, train::setup::Prepared};
+use telos::{config::Override, plugins::Registry, setup::Prepared};
 
 /// The folder with the plugins' libraries: `TELOS_PLUGINS`, else `plugins` beside the build's programs.
 ///

@@ -16,7 +16,7 @@ use telos::{
     cli::folders,
     config::Override,
     error::{Error, Result},
-    train::setup::{dtype, threads},
+    setup::{dtype, threads},
 };
 use telos_benches::{Spec, Training, prepared};
 

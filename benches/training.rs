@@ -10,15 +10,14 @@ use telos::{
     device::{Buffer, Device, profile::Record},
     error::Result,
     model::{Model, ModelConfig, Outputs, Recompute},
+    objectives::{Objectives, batch_arrays::cut},
     plugins::Pinning,
+    setup::{Prepared, prepare},
     train::{
-        arrays::cut,
-        objectives::Objectives,
-        optim::Adam,
+        optimizer::Adam,
         roles::Roles,
-        setup::{Prepared, prepare},
+        step::gradient::{Work, accumulate},
         trail::Trail,
-        window::{Work, accumulate},
     },
 };
 

@@ -19,8 +19,8 @@ use crate::{
     error::{Error, Result},
     inference::{EVAL_TOKENS, Opened},
     train::{
-        exact::{ComparedAnswer, exact_match, questions},
-        records::compared,
+        eval::exact_match::{ComparedAnswer, exact_match, questions},
+        run::records::compared,
     },
 };
 

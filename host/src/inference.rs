@@ -14,13 +14,11 @@ use crate::{
     data::{Document, PackedBatch, TokenSet, Tokenizer, batcher::eval_batches, text::read_running_text},
     error::{Error, Result},
     model::{BatchView, HeadRequest, Keep, Model, ModelConfig, Outputs, Statistics},
+    objectives::batch_arrays::supervised_rows,
     plugins::Registry,
     runs::breadcrumb,
-    train::{arrays::supervised_rows, pass::view},
-    train::{
-        named::model_folder,
-        setup::{open, threads},
-    },
+    setup::{models::model_folder, open, threads},
+    train::step::forward::view,
 };
 
 /// Who computes.

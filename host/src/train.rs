@@ -4,45 +4,20 @@
 //! What surrounds it: [`setup`] reads and checks, [`learner`] holds what learns, [`window`] goes through one optimizer window,
 //! [`optim`] updates, [`state`] is what a checkpoint holds, [`records`] is what is written down.
 
-pub mod answers;
-pub mod arrays;
-pub mod beside;
-mod dataset;
-pub mod dry;
-pub mod evaluate;
-pub mod exact;
-mod expectations;
+pub mod auxiliary;
+pub mod dry_run;
+pub mod eval;
 pub mod learner;
-mod measured;
 pub mod memory;
-pub mod named;
 mod notices;
-pub mod objectives;
-pub mod optim;
-pub mod pairs;
-pub mod pass;
-mod prove;
-pub(crate) mod receipts;
-pub mod records;
-mod reference;
-mod reference_cache;
-pub(crate) mod resume;
-mod reward_columns;
-pub mod rewards;
+pub mod optimizer;
+pub mod preference_pairs;
+mod quick_laws;
 pub mod roles;
 pub mod rollout;
-mod row_hashes;
-pub mod schedule;
-pub mod setup;
-mod sizes;
-pub(crate) mod start;
-pub mod state;
-pub mod summary;
-mod tally;
-pub mod terms;
+pub mod run;
+pub mod step;
 pub mod trail;
-pub mod window;
-pub mod worst_batch;
 
 use std::{path::PathBuf, time::Instant};
 
@@ -60,30 +35,38 @@ use crate::{
     },
     error::{Error, Result},
     generate::GenerateOptions,
+    objectives::{
+        Objectives,
+        batch_arrays::{cut, unpack},
+    },
     runs::{
         Checkpoints, Interrupt, Progress, RunFolder,
         disk::{shown, write_durably},
         progress::Show,
         receipt::{Receipt, Replaced},
     },
+    setup::Prepared,
 };
-use answers::{Exam, Policy};
-use arrays::{cut, unpack};
-use evaluate::{Figures, evaluate};
-use exact::{EXACT_MATCH, Question, exact_match};
+use eval::{
+    Figures, evaluate,
+    exact_match::{EXACT_MATCH, Question, exact_match},
+    expectations,
+    generation::{self, Exam, Policy},
+};
 use learner::Learner;
 use notices::Notices;
-use objectives::Objectives;
-use optim::Gradient;
-use prove::ToProve;
-use records::{Phases, Records, StepLine};
-use reference::{PassEnd, ReferencePass, RowsRead};
+use optimizer::Gradient;
+use quick_laws::ToProve;
+use roles::reference_pass::{PassEnd, ReferencePass, RowsRead};
 use rollout::Rollouts;
-use setup::Prepared;
-use state::TrainState;
-use summary::{SampleText, Summary};
+use run::{
+    open,
+    records::{self, Phases, Records, StepLine},
+    state::{self, TrainState},
+    summary::{self, SampleText, Summary},
+};
+use step::gradient::WindowLoss;
 use trail::Trail;
-use window::WindowLoss;
 
 /// A run in progress.
 pub struct Trainer {
@@ -140,7 +123,7 @@ impl Trainer {
     /// # Errors
     /// Request errors before anything is written; what the file system says.
     pub fn new(prepared: Prepared, resume: bool, show: Show) -> Result<Trainer> {
-        start::trainer(prepared, resume, show)
+        open::trainer(prepared, resume, show)
     }
 
     /// Trains until the end, an early stop or an interruption, and leaves a checkpoint behind in each case.
@@ -321,7 +304,7 @@ impl Trainer {
         let mut figures = Figures::new();
         if !self.held_out.is_empty() {
             figures = evaluate(model, roles, objectives, &self.held_out, &self.trail)?;
-            if let Some(scores) = evaluate::spread_of_scores(&figures) {
+            if let Some(scores) = eval::spread_of_scores(&figures) {
                 model.config_mut().scores = Some(scores);
             }
         }
@@ -370,7 +353,7 @@ impl Trainer {
         }
         if !rewards.is_empty() {
             let policy = Policy { model, tokenizer, data: &*self.data.held_out };
-            let options = answers::options(experiment, &self.questions);
+            let options = generation::options(experiment, &self.questions);
             // Log-probabilities are those of the policy that answers: of greedy answers, at the temperature of 1.
             let usual = objectives.temperature();
             objectives.answer_at(if options.temperature > 0.0 { options.temperature } else { 1.0 });
@@ -440,7 +423,7 @@ impl Trainer {
 
     fn save(&mut self) -> Result<String> {
         self.trail.host();
-        if !optim::global_norm(&self.learner.device, self.learner.model.params())?.finite {
+        if !optimizer::global_norm(&self.learner.device, self.learner.model.params())?.finite {
             let step = self.state.step;
             return Err(Error::run(format!("the weights after step {step} are not finite; they are not saved"))
                 .with_hint("lower the learning rate; the checkpoint before is intact"));

@@ -9,8 +9,7 @@ use crate::config::{Override, Plan};
 use crate::error::Result;
 use crate::pipeline;
 use crate::plugins::Pinning;
-use crate::train::dry::dry_run;
-use crate::train::setup::prepare_draft;
+use crate::{setup::prepare_draft, train::dry_run::dry_run};
 
 /// Check an experiment without training: read it, load its plugins, try a small batch, count the memory, estimate the time.
 ///

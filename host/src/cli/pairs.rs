@@ -10,8 +10,7 @@ use crate::config::{Draft, Override};
 use crate::error::Result;
 use crate::plugins::Pinning;
 use crate::runs::disk::write_durably;
-use crate::train::pairs::pairs;
-use crate::train::setup::prepare_draft;
+use crate::{setup::prepare_draft, train::preference_pairs::pairs};
 
 // The text is printed as help, where brackets are brackets.
 #[allow(rustdoc::broken_intra_doc_links)]

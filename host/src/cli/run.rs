@@ -13,8 +13,10 @@ use crate::error::{Error, Result};
 use crate::pipeline::{self, Part, Told};
 use crate::plugins::Pinning;
 use crate::runs::{Interrupt, progress::Show};
-use crate::train::setup::prepare_draft;
-use crate::train::{End, Trainer};
+use crate::{
+    setup::prepare_draft,
+    train::{End, Trainer},
+};
 
 /// Run an experiment or a pipeline.
 ///

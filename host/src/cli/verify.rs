@@ -15,7 +15,7 @@ use crate::error::{Error, Result};
 use crate::plugins::Registry;
 use crate::runs::receipt::PluginUse;
 use crate::runs::supervise;
-use crate::train::setup::threads;
+use crate::setup::threads;
 use crate::verify::{
     self, Request, Verification, job,
     law_job::DrawnColumn,

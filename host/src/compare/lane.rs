@@ -15,11 +15,8 @@ use crate::{
     },
     error::{Error, Kind, Result},
     plugins::Pinning,
-    train::{
-        learner::Learner,
-        setup::{self, Prepared, prepare},
-        trail::Trail,
-    },
+    setup::{self, Prepared, prepare},
+    train::{learner::Learner, trail::Trail},
 };
 
 /// A backend that takes part, its experiment checked and its library loaded.

@@ -11,8 +11,9 @@ use crate::{
     data::{PackedBatch, Sequence, TrainingData, pack::pack},
     device::Device,
     error::{Error, Result},
+    objectives::batch_arrays::unpack,
     runs::breadcrumb,
-    train::{arrays::unpack, learner::Learner, trail::Trail},
+    train::{learner::Learner, trail::Trail},
 };
 
 /// Id of the backend that the others are held against.

@@ -14,7 +14,7 @@ use super::{
     stats::Spread,
     tables,
 };
-use crate::{device::profile::Cost, train::setup};
+use crate::{device::profile::Cost, setup};
 
 /// A whole comparison.
 #[derive(Debug, Clone, PartialEq, Serialize)]

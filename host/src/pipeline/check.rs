@@ -8,7 +8,7 @@ use super::{folder::is_done, plan};
 use crate::config::Pipeline;
 use crate::error::Result;
 use crate::plugins::Pinning;
-use crate::train::dry::{Findings, dry_run};
+use crate::train::dry_run::{Findings, dry_run};
 
 /// What dry runs of all stages found.
 #[derive(Debug, Clone, PartialEq, Serialize)]

@@ -18,10 +18,14 @@ use crate::runs::disk::{holds_unfinished, is_unfinished, remove_abandoned, sync_
 use crate::runs::folder::{Existing, is_empty, is_replaceable};
 use crate::runs::receipt::ModelSource;
 use crate::runs::{Receipt, RunFolder};
-use crate::train::named::model_folder;
-use crate::train::receipts::model_source;
-use crate::train::resume::{Changed, changed};
-use crate::train::state::TrainState;
+use crate::{
+    setup::models::model_folder,
+    train::run::{
+        provenance::model_source,
+        resume::{Changed, changed},
+        state::TrainState,
+    },
+};
 
 /// The file as resolved.
 pub const FILE: &str = "pipeline.toml";

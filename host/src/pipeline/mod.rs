@@ -15,10 +15,13 @@ use crate::config::{Experiment, Pipeline};
 use crate::error::{Error, Kind, Result};
 use crate::plugins::Pinning;
 use crate::runs::{Interrupt, progress::Show};
-use crate::train::setup::prepare_draft;
-use crate::train::start::Uncertain;
-use crate::train::summary::Summary;
-use crate::train::{End, Trainer};
+use crate::{
+    setup::prepare_draft,
+    train::{
+        End, Trainer,
+        run::{open::Uncertain, summary::Summary},
+    },
+};
 use folder::{Task, to_do};
 use report::{PipelineSummary, StageFigures};
 

@@ -10,9 +10,14 @@ use crate::config::{Loaded, Pipeline};
 use crate::error::{Error, Kind, Result};
 use crate::model::{ModelConfig, params::Layout};
 use crate::plugins::Pinning;
-use crate::train::named::{Awaited, NamedModel};
-use crate::train::optim::check_groups;
-use crate::train::setup::{Plugins, Prepared, refusal_text};
+use crate::{
+    setup::{
+        Plugins, Prepared,
+        models::{Awaited, NamedModel},
+        refusal_text,
+    },
+    train::optimizer::check_groups,
+};
 
 /// A stage whose own keys are in order.
 pub struct StagePlan {

@@ -6,18 +6,12 @@ use std::path::Path;
 use plugin_api::{contract, objective::Verdict};
 
 use super::{
-    arrays::{cut, unpack},
-    beside::Beside,
-    objectives::{Active, Objectives, broken, failed},
-    optim::{Adam, Gradient, check_groups},
-    reference::ReferencePass,
-    rewards::Rewards,
-    roles::Roles,
-    rollout::{Means, Models, Rollouts},
-    schedule,
-    setup::Prepared,
+    auxiliary::Beside,
+    optimizer::{Adam, Gradient, check_groups, schedule},
+    roles::{Roles, reference_pass::ReferencePass},
+    rollout::{Means, Models, Rollouts, rewards::Rewards},
+    step::gradient::{WindowLoss, Work, accumulate},
     trail::Trail,
-    window::{WindowLoss, Work, accumulate},
 };
 use crate::{
     config::experiment::{self, Batch, Train},
@@ -25,6 +19,12 @@ use crate::{
     device::{Buffer, Device},
     error::{Error, Result},
     model::{Model, Recompute},
+    objectives::{
+        Active, Objectives,
+        batch_arrays::{cut, unpack},
+        broken, failed,
+    },
+    setup::Prepared,
 };
 
 /// A model with everything that trains it.

@@ -5,16 +5,14 @@ use std::collections::BTreeSet;
 
 use plugin_api::manifest::{MetricSpec, Normaliser, ObjectiveManifest, TermSpec};
 
-use super::{
-    learner::Learner,
-    objectives::{Active, Objectives},
-};
+use super::learner::Learner;
 use crate::{
     config::{
         Experiment,
         experiment::{Data, Length, Span},
     },
     error::Result,
+    objectives::{Active, Objectives},
 };
 
 /// Steps in a row with a gradient of exactly 0 before it is said.

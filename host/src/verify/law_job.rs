@@ -14,7 +14,7 @@ use super::job::{Place, Refusal};
 use super::process::Folder;
 use crate::config::{Override, options};
 use crate::error::{Error, Result};
-use crate::train::objectives::{OFFERED, not_offered};
+use crate::objectives::{OFFERED, not_offered};
 
 /// One child's work on an objective or a reward.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -21,7 +21,7 @@ use super::{
 use crate::config::mistake::suggestion;
 use crate::error::{Error, Result};
 use crate::runs::receipt::PluginUse;
-use crate::train::setup::used;
+use crate::setup::used;
 
 /// What is to be verified, and with what.
 #[derive(Debug, Clone)]

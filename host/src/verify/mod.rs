@@ -29,7 +29,7 @@ use crate::config::mistake::suggestion;
 use crate::error::{Error, Result};
 use crate::plugins::Registry;
 use crate::runs::receipt::PluginUse;
-use crate::train::setup::used;
+use crate::setup::used;
 use job::{Answer, Job, Place, SESSION, Task, Work};
 use process::{Ended, Failure};
 

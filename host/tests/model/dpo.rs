@@ -17,12 +17,12 @@ use telos::{
     },
     device::{Buffer, Device},
     model::{Model, ModelConfig, Recompute},
+    objectives::{Active, Objectives},
     train::{
-        objectives::{Active, Objectives},
-        optim::Adam,
+        optimizer::Adam,
         roles::{Reference, Roles},
+        step::gradient::{WindowLoss, Work, accumulate},
         trail::Trail,
-        window::{WindowLoss, Work, accumulate},
     },
 };
 

@@ -1,0 +1,485 @@
+//! The experiment's objectives at work: what they read, what they make of a window, and what their losses are.
+
+pub mod batch_arrays;
+
+use plugin_api::{
+    batch::{Batch, names},
+    contract::{self, Limits},
+    error::Code,
+    manifest::{DataKind, ObjectiveManifest, Requirements},
+    objective::{Loss, Objective},
+};
+
+use crate::{
+    data::{PackedBatch, Window, pack::pack},
+    error::{Error, Result},
+    model::Statistics,
+    runs::breadcrumb,
+    train::trail::Trail,
+};
+use batch_arrays::{Joined, Part, data_arrays, join, rows_of, sequences_of, unpack};
+
+/// An objective of the experiment.
+pub struct Active {
+    /// Id of the plugin.
+    pub id: String,
+    /// Its place among the experiment's objectives, from 0.
+    pub table: usize,
+    /// Factor on its terms.
+    pub weight: f64,
+    /// Put before the names of its metrics; empty where it is the only one.
+    pub prefix: String,
+    /// What it says of itself.
+    pub manifest: ObjectiveManifest,
+    /// What this instance reads.
+    pub requirements: Requirements,
+    /// The instance.
+    pub instance: Box<dyn Objective>,
+}
+
+impl Active {
+    /// Settles what the instance needs and whether this host can give it.
+    ///
+    /// # Errors
+    /// A request error for data or statistics that this host does not offer, and for requirements that are impossible or
+    /// change from call to call.
+    pub fn new(
+        id: &str,
+        weight: f64,
+        prefix: String,
+        manifest: ObjectiveManifest,
+        instance: Box<dyn Objective>,
+        data: &str,
+    ) -> Result<Active> {
+        let requirements = breadcrumb::within(id, "requirements", || instance.requirements())?;
+        check_data(id, &manifest, data)?;
+        contract::requirements(&manifest, &requirements)
+            .map_err(|why| Error::request(format!("objective \"{id}\", call `requirements`: {why}")))?;
+        if let Some(name) = not_offered(&requirements) {
+            return Err(Error::request(format!(
+                "objective \"{id}\" reads the statistic `{name}`, which this host does not compute"
+            ))
+            .with_hint(format!("computed here: {}", OFFERED.join(", "))));
+        }
+        let active = Active { id: id.to_owned(), table: 0, weight, prefix, manifest, requirements, instance };
+        active.check_requirements()?;
+        Ok(active)
+    }
+
+    /// The same, said to be of the experiment's objective number `table`, counted from 0.
+    #[must_use]
+    pub fn of_table(mut self, table: usize) -> Active {
+        self.table = table;
+        self
+    }
+
+    /// Whether the instance still requires what it required when it was created: the models were set up for that.
+    ///
+    /// # Errors
+    /// The plugin's own; what it required before and requires now.
+    pub fn check_requirements(&self) -> Result<()> {
+        let now = breadcrumb::within(&self.id, "requirements", || self.instance.requirements())?;
+        if now == self.requirements {
+            return Ok(());
+        }
+        Err(Error::run(format!(
+            "objective \"{}\", call `requirements`: they changed after the objective was created",
+            self.id
+        ))
+        .with_details([format!("before: {:?}", self.requirements), format!("now:    {now:?}")])
+        .with_hint("requirements may depend on options alone"))
+    }
+
+    /// Gives the instance a state that it had, and holds what it then returns as its state against it. No bytes: it had none.
+    ///
+    /// # Errors
+    /// The plugin's own; a state that it refuses, or does not return afterwards: a resumed run would be another run.
+    pub fn restore_exactly(&mut self, state: &[u8]) -> Result<()> {
+        if state.is_empty() {
+            return Ok(());
+        }
+        self.restore(state)?;
+        let now = breadcrumb::within(&self.id, "state", || self.instance.state());
+        if now.map_err(|e| failed(&self.id, "state", e))? != state {
+            return Err(Error::run(format!(
+                "objective \"{}\", call `restore`: the state of {} bytes that it was given is not the one that `state` returns \
+                 afterwards, so that a resumed run would be another run",
+                self.id,
+                state.len()
+            )));
+        }
+        Ok(())
+    }
+
+    /// Whether its loss couples the whole window, its options considered.
+    fn couples(&self) -> bool {
+        self.manifest.coupled || self.requirements.coupled
+    }
+
+    fn reads(&self, statistic: &str) -> bool {
+        self.requirements.statistics.iter().any(|s| s == statistic)
+    }
+}
+
+impl Active {
+    /// Restores a state that the instance, or one of an earlier process, returned.
+    ///
+    /// # Errors
+    /// The plugin's own.
+    pub fn restore(&mut self, state: &[u8]) -> Result<()> {
+        let Active { id, instance, .. } = self;
+        breadcrumb::within(id, "restore", || instance.restore(state)).map_err(|e| failed(id, "restore", e))
+    }
+}
+
+impl Drop for Active {
+    /// What the plugin does when its instance is destroyed is named after it.
+    fn drop(&mut self) {
+        breadcrumb::entering(&self.id, "destroy");
+    }
+}
+
+/// The error of a call that an objective refused: it names the call, where the plugin's own words do not.
+pub fn failed(id: &str, call: &str, error: plugin_api::Error) -> Error {
+    let mut error = error.in_plugin(id);
+    if ![Code::PANIC, Code::POISONED, Code::OUT_OF_MEMORY].contains(&error.code)
+        && !error.message.contains(&format!("`{call}`"))
+    {
+        error.message = format!("`{call}`: {}", error.message);
+    }
+    error.into()
+}
+
+/// The error of an answer that breaks the contract. `rows` are the rows of the data that the batch's sequences come from.
+pub fn broken(id: &str, call: &str, fault: contract::Fault, rows: &[u64]) -> Error {
+    let error = Error::run(format!("objective \"{id}\", call `{call}`: {fault}"));
+    match fault.sequence.and_then(|sequence| rows.get(sequence)) {
+        Some(row) => error.with_details([format!("the sequence is row {row} of the data, counted from 0")]),
+        None => error,
+    }
+}
+
+/// Whether an objective learns from the kind of data that there is.
+///
+/// # Errors
+/// A request error where it does not.
+pub fn check_data(id: &str, manifest: &ObjectiveManifest, data: &str) -> Result<()> {
+    if manifest.data.as_str() == data {
+        return Ok(());
+    }
+    let told = format!("objective \"{id}\" learns from {} data, but [data] yields {data} data", manifest.data);
+    let remedy = match manifest.data.as_str() {
+        "text" => "choose data.source = \"text\" or \"synthetic\"",
+        "unpaired" => "choose data.source = \"jsonl\"",
+        _ => "choose data.source = \"jsonl\" or \"synthetic\"",
+    };
+    Err(Error::request(told).with_hint(format!("{remedy}, or another objective")))
+}
+
+/// The first required statistic that this host does not compute.
+pub fn not_offered(requirements: &Requirements) -> Option<&str> {
+    requirements.statistics.iter().map(String::as_str).find(|name| !OFFERED.contains(name))
+}
+
+/// Statistics this host computes.
+pub const OFFERED: &[&str] = &[
+    "logp",
+    "lse",
+    "entropy",
+    "mean_logit",
+    "top1",
+    names::SCORE,
+    names::REFERENCE_LOGP,
+    names::CRITIC_VALUE,
+    names::CRITIC_VALUE_END,
+];
+
+/// Which models take part, and what of the policy beside its log-probabilities.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Needs {
+    /// Something of the language-model head is read; what only scores has none.
+    pub tokens: bool,
+    /// The scalar head's score of a sequence.
+    pub score: bool,
+    /// A frozen model's log-probabilities.
+    pub reference: bool,
+    /// A critic's values.
+    pub critic: bool,
+    /// Rows are prompts: the policy answers them first.
+    pub rollouts: bool,
+}
+
+impl Needs {
+    /// Whether something is asked at the end of a sequence, so that its last token is read too.
+    pub fn reads_last(self) -> bool {
+        self.score || self.critic
+    }
+}
+
+/// All objectives of an experiment, the temperature that divides the logits under all their statistics, and what sequences
+/// that they compose must fit into.
+pub struct Objectives(Vec<Active>, f64, Limits);
+
+impl Objectives {
+    /// The objectives of an experiment, at least one, reading their statistics at one temperature.
+    ///
+    /// # Errors
+    /// A request error where two of them ask for different temperatures.
+    pub fn new(all: Vec<Active>) -> Result<Objectives> {
+        let first = all.first().ok_or_else(|| Error::request("an experiment needs an objective"))?;
+        let temperature = first.requirements.temperature;
+        if let Some(other) = all.iter().find(|a| a.requirements.temperature != temperature) {
+            return Err(Error::request(format!(
+                "objectives \"{}\" and \"{}\" read their statistics at different temperatures, {temperature} and {}",
+                first.id, other.id, other.requirements.temperature
+            )));
+        }
+        Ok(Objectives(all, temperature, Limits { vocab: u64::from(u32::MAX) + 1, longest: usize::MAX }))
+    }
+
+    /// Refuses composed sequences that a model of this vocabulary and context cannot read.
+    pub fn limit(&mut self, vocab: u64, context: usize) {
+        // The last token has no position where it is only predicted.
+        let longest = context.saturating_add(usize::from(!self.needs().reads_last()));
+        self.2 = Limits { vocab, longest };
+    }
+
+    /// Each of them.
+    pub fn iter(&self) -> impl Iterator<Item = &Active> {
+        self.0.iter()
+    }
+
+    /// Each of them, to change its state.
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut Active> {
+        self.0.iter_mut()
+    }
+
+    /// Factor on the terms of objective `index`.
+    pub fn weight(&self, index: usize) -> f64 {
+        self.0.get(index).map_or(0.0, |a| a.weight)
+    }
+
+    /// What divides the logits under all statistics.
+    pub fn temperature(&self) -> f64 {
+        self.1
+    }
+
+    /// Reads statistics at the temperature that answers are drawn at, so that a draw has the probability it is taken to have.
+    pub fn answer_at(&mut self, temperature: f64) {
+        self.1 = temperature;
+    }
+
+    /// Whether all cotangents are known before the head runs.
+    pub fn linear(&self) -> bool {
+        let needs = self.needs();
+        let alone = needs.tokens && !needs.score && !needs.critic && !needs.rollouts;
+        alone && self.0.iter().all(|a| a.requirements.linear && !a.couples() && !a.reads("entropy"))
+    }
+
+    /// Which models take part.
+    pub fn needs(&self) -> Needs {
+        let any = |name: &str| self.0.iter().any(|a| a.reads(name));
+        Needs {
+            tokens: ["logp", "lse", "entropy", "mean_logit", "top1"].into_iter().any(any),
+            score: any(names::SCORE),
+            reference: any(names::REFERENCE_LOGP),
+            critic: any(names::CRITIC_VALUE) || any(names::CRITIC_VALUE_END),
+            rollouts: self.0.iter().any(|a| a.manifest.data == DataKind::PROMPT),
+        }
+    }
+
+    /// Whether some loss couples the whole window.
+    pub fn coupled(&self) -> bool {
+        self.0.iter().any(Active::couples)
+    }
+
+    /// What the head must compute. The largest logit is always asked for: token accuracy is reported of every run.
+    pub fn statistics(&self) -> Statistics {
+        let any = |name: &str| self.0.iter().any(|a| a.reads(name));
+        Statistics { lse: any("lse"), entropy: any("entropy"), mean_logit: any("mean_logit"), top1: true }
+    }
+
+    /// The window in the sequences that an objective composes of its rows; as it is where none does.
+    ///
+    /// # Errors
+    /// The plugins' own, named; an objective that composes beside another, since they share the data.
+    pub fn compose(&self, window: Window, seed: u64, trail: &Trail) -> Result<Window> {
+        let mut composed = None;
+        for active in &self.0 {
+            trail.objective(&active.id, "compose");
+            let rows = rows_of(window.sequences(), &active.manifest.data);
+            let composed_now = active.instance.compose(&rows, seed).map_err(|e| failed(&active.id, "compose", e))?;
+            trail.host();
+            let Some(batch) = composed_now else { continue };
+            if self.0.len() > 1 {
+                return Err(Error::request(format!(
+                    "objective \"{}\" composes sequences of its own, which it cannot do beside another objective",
+                    active.id
+                )));
+            }
+            contract::composed(&rows, &batch, self.2).map_err(|why| {
+                let rows = batch.get("row").unwrap_or_default().iter().map(|row| *row as u64).collect::<Vec<_>>();
+                broken(&active.id, "compose", why, &rows)
+            })?;
+            let window = Window::new(sequences_of(&batch)?);
+            composed = Some(
+                window.map_err(|e| Error::from(e).context(format!("objective \"{}\", call `compose`", active.id)))?,
+            );
+        }
+        Ok(composed.unwrap_or(window))
+    }
+
+    /// [`Objectives::compose`] for batches that are only evaluated.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn compose_packed(&self, packed: PackedBatch, seed: u64, trail: &Trail) -> Result<PackedBatch> {
+        let window = Window::new(unpack(&packed))?;
+        let composed = self.compose(window, seed, trail)?;
+        Ok(pack(composed.sequences())?)
+    }
+
+    /// The objectives' work over the whole window, before it is cut: the arrays that join their batches.
+    ///
+    /// # Errors
+    /// The plugins' own, named; arrays that [`contract::prepared`] refuses.
+    pub fn prepare(&mut self, parts: &[PackedBatch], trail: &Trail) -> Result<Joined> {
+        let whole = data_arrays(&join(parts));
+        let mut answers = Vec::with_capacity(self.0.len());
+        for active in &mut self.0 {
+            trail.objective(&active.id, "prepare");
+            let own = active.instance.prepare(&whole).map_err(|e| failed(&active.id, "prepare", e))?;
+            trail.host();
+            contract::prepared(&whole, &own, false).map_err(|why| {
+                let rows: Vec<u64> = parts.iter().flat_map(|part| part.rows.iter().copied()).collect();
+                broken(&active.id, "prepare", why, &rows)
+            })?;
+            answers.push(own);
+        }
+        Ok(answers.into_iter().collect())
+    }
+
+    /// Runs `work` and puts the instances' states back: for batches that are not trained on.
+    ///
+    /// # Errors
+    /// Those of `work`; the plugins' own.
+    pub fn keeping_state<R>(&mut self, work: impl FnOnce(&mut Self) -> Result<R>) -> Result<R> {
+        let states = self.states()?;
+        let done = work(self)?;
+        self.put_back(states)?;
+        Ok(done)
+    }
+
+    /// The instances' states, in order.
+    ///
+    /// # Errors
+    /// The plugins' own.
+    pub fn states(&self) -> Result<Vec<Vec<u8>>> {
+        let state = |active: &Active| breadcrumb::within(&active.id, "state", || active.instance.state());
+        self.0.iter().map(|active| state(active).map_err(|e| failed(&active.id, "state", e))).collect()
+    }
+
+    /// Gives the instances states they had; one without state has nothing to restore.
+    ///
+    /// # Errors
+    /// The plugins' own; an instance that refuses a state it returned, or returns another one afterwards: a resumed run would
+    /// be another run.
+    pub fn put_back(&mut self, states: Vec<Vec<u8>>) -> Result<()> {
+        for (active, state) in self.0.iter_mut().zip(states) {
+            active.restore_exactly(&state)?;
+        }
+        Ok(())
+    }
+
+    /// The losses of a batch with its statistics, in the order of the objectives; `rows` are those of its sequences.
+    ///
+    /// # Errors
+    /// The plugins' own, named; what [`contract::loss`] refuses.
+    pub fn losses(
+        &self,
+        batch: &Batch<'_>,
+        joined: &Joined,
+        part: Part,
+        rows: &[u64],
+        trail: &Trail,
+    ) -> Result<Vec<Loss>> {
+        self.0
+            .iter()
+            .enumerate()
+            .map(|(index, active)| {
+                trail.objective(&active.id, "loss");
+                let batch = joined.with(index, batch, part);
+                let loss = active.instance.loss(&batch).map_err(|e| failed(&active.id, "loss", e))?;
+                contract::loss(&active.manifest, &active.requirements, &batch, &loss)
+                    .map_err(|why| broken(&active.id, "loss", why, rows))?;
+                Ok(loss)
+            })
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::Sequence;
+    use plugin_api::batch::Scope;
+
+    /// Reads every row backwards.
+    struct Backwards;
+
+    impl Objective for Backwards {
+        fn compose(&self, rows: &Batch<'_>, _: u64) -> plugin_api::Result<Option<Batch<'static>>> {
+            let (tokens, offsets) = (rows.get("token")?, rows.offsets()?);
+            let turned: Vec<f64> =
+                offsets.windows(2).flat_map(|w| tokens[w[0]..w[1]].iter().rev().copied().collect::<Vec<_>>()).collect();
+            let mask = vec![1.0; turned.len()];
+            let same = |name: &str| rows.get(name).map(<[f64]>::to_vec);
+            let batch = Batch::new()
+                .with(names::OFFSETS, Scope::BATCH, same(names::OFFSETS)?)
+                .with("row", Scope::SEQUENCE, same("row")?)
+                .with("token", Scope::TOKEN, turned)
+                .with(names::MASK, Scope::TOKEN, mask);
+            Ok(Some(batch))
+        }
+
+        fn loss(&self, _: &Batch<'_>) -> plugin_api::Result<Loss> {
+            Ok(Loss::new())
+        }
+    }
+
+    fn objectives(count: usize) -> Objectives {
+        let active = || {
+            let manifest = ObjectiveManifest::default();
+            Active::new("backwards", 1.0, String::new(), manifest, Box::new(Backwards), "text").unwrap()
+        };
+        Objectives::new((0..count).map(|_| active()).collect()).unwrap()
+    }
+
+    fn window() -> Window {
+        let ids = [vec![1, 2, 3], vec![4, 5]];
+        let sequence = |(row, ids): (usize, &Vec<u32>)| Sequence {
+            ids: ids.clone(),
+            supervised: vec![true; ids.len()],
+            row: row as u64,
+            ..Default::default()
+        };
+        Window::new(ids.iter().enumerate().map(sequence).collect()).unwrap()
+    }
+
+    /// Catches a host that passes over what an objective composes, in training or in evaluation.
+    #[test]
+    fn an_objective_that_composes_is_given_its_own_sequences() {
+        let trail = Trail::default();
+        let composed = objectives(1).compose(window(), 7, &trail).unwrap();
+        let ids: Vec<_> = composed.sequences().iter().map(|s| s.ids.clone()).collect();
+        assert_eq!(ids, [vec![3, 2, 1], vec![5, 4]]);
+        let evaluated = objectives(1).compose_packed(pack(window().sequences()).unwrap(), 7, &trail).unwrap();
+        assert_eq!((evaluated.tokens, evaluated.targets), (vec![3, 2, 5], vec![2, 1, 4]));
+    }
+
+    #[test]
+    fn two_objectives_cannot_compose_the_same_rows() {
+        let error = objectives(2).compose(window(), 7, &Trail::default()).unwrap_err();
+        assert!(error.message().contains("beside another"), "{}", error.report());
+    }
+}

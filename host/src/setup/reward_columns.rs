@@ -1,0 +1,184 @@
+//! Columns that rewards read, looked for in every row before the first step: what is missing there is not found out hours later.
+
+use plugin_api::{
+    Code,
+    manifest::{ColumnValue, RewardColumn},
+    reward::{Reward, Sample},
+};
+use serde_json::Value;
+
+use super::Prepared;
+use crate::{
+    config::experiment::{Reward as RewardTable, RewardSource},
+    data::{
+        DataError,
+        rows::{Row, RowCorpus, RowKind},
+    },
+    error::{Error, Result},
+    runs::breadcrumb,
+};
+
+/// Samples that a reward is given at a time.
+const CHUNK: usize = 256;
+
+impl Prepared {
+    /// Looks for the columns that the experiment's reward plugins declare, with values they can read, in every row of `corpus`
+    /// whose answers are scored: prompts, and held-out rows of any kind. Then each plugin scores an empty answer to every such row,
+    /// so that what it finds wrong with a row itself is found now.
+    ///
+    /// # Errors
+    /// A request error naming file and line of the first row that a reward cannot read, and how many there are.
+    pub(crate) fn check_reward_columns(&self, kind: RowKind, corpus: &RowCorpus) -> Result<()> {
+        let train = if kind == RowKind::Prompt { corpus.train.as_slice() } else { &[] };
+        let rows: Vec<&Row> = train.iter().chain(&corpus.held_out).collect();
+        let mut libraries = self.rewards.iter();
+        for (index, table) in self.experiment().reward.iter().enumerate() {
+            let RewardSource::Plugin { plugin } = &table.source else { continue };
+            let library = libraries.next().ok_or_else(|| Error::run("a reward plugin was not loaded"))?;
+            let reader = Reader { plugin, key: self.loaded.key_of("reward", index) };
+            let manifest = breadcrumb::within(reader.plugin, "manifest", || library.reward_manifest())?;
+            for column in declared(&manifest.declared_columns(), table) {
+                reader.check_column(&column, &rows)?;
+            }
+            let reward = breadcrumb::within(reader.plugin, "create", || library.reward(&table.options))?;
+            reader.score_empty_answers(&reward, &rows)?;
+        }
+        Ok(())
+    }
+}
+
+/// The declared columns, those that an option names by the name it gives.
+fn declared(columns: &[RewardColumn], table: &RewardTable) -> Vec<RewardColumn> {
+    let named = |column: &RewardColumn| match table.options.get(&column.option).and_then(Value::as_str) {
+        Some(name) if !column.option.is_empty() => RewardColumn { name: name.to_owned(), ..column.clone() },
+        _ => column.clone(),
+    };
+    columns.iter().map(named).filter(|column| !column.name.is_empty()).collect()
+}
+
+/// A reward that reads rows.
+struct Reader<'a> {
+    plugin: &'a str,
+    /// Its table in the experiment.
+    key: String,
+}
+
+impl Reader<'_> {
+    fn check_column(&self, column: &RewardColumn, rows: &[&Row]) -> Result<()> {
+        let wrong = |row: &&&Row| wrong(row.columns.get(&column.name), column).is_some();
+        let Some(first) = rows.iter().find(wrong) else { return Ok(()) };
+        let what = wrong_value(first, column);
+        let others = rows.iter().filter(wrong).count() - 1;
+        let more = match others {
+            0 => String::new(),
+            1 => "; one more row is like it".to_owned(),
+            _ => format!("; {others} more rows are like it"),
+        };
+        let option = if column.option.is_empty() {
+            String::new()
+        } else {
+            format!(", name another column by {}.{}", self.key, column.option)
+        };
+        let hint = format!(
+            "reward \"{}\" reads the column `{}` of every row: add it to the row, remove the row{option}, or give the column \
+             another name by data.columns",
+            self.plugin, column.name
+        );
+        Err(refusal(first, &column.name, what + &more).with_hint(hint))
+    }
+
+    /// A fault that a reward finds with a column (code ARRAY) does not depend on the answer.
+    fn score_empty_answers(&self, reward: &impl Reward, rows: &[&Row]) -> Result<()> {
+        let sample = |row: &&Row| {
+            let text = row.text();
+            Sample { prompt: text.prompt, columns: text.columns, completion: String::new(), ended: true }
+        };
+        let fault = |samples: &[Sample]| {
+            let scored = breadcrumb::within(self.plugin, "score", || reward.score(samples));
+            scored.err().filter(|error| error.code == Code::ARRAY)
+        };
+        for chunk in rows.chunks(CHUNK) {
+            let samples: Vec<Sample> = chunk.iter().map(sample).collect();
+            if fault(&samples).is_none() {
+                continue;
+            }
+            for (row, sample) in chunk.iter().zip(&samples) {
+                if let Some(error) = fault(std::slice::from_ref(sample)) {
+                    let what =
+                        format!("reward \"{}\" ({}) cannot read this row: {}", self.plugin, self.key, error.message);
+                    return Err(refusal(row, "", what).with_hint("fix the row, or the reward's options"));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn refusal(row: &Row, key: &str, what: String) -> Error {
+    Error::from(DataError::Json { place: row.place.clone(), key: key.to_owned(), what })
+}
+
+fn wrong_value(row: &Row, column: &RewardColumn) -> String {
+    wrong(row.columns.get(&column.name), column).unwrap_or_default()
+}
+
+/// What is wrong with a value of a declared column; `None`: nothing.
+fn wrong(value: Option<&Value>, column: &RewardColumn) -> Option<String> {
+    let (text, number) = match &column.value {
+        value if *value == ColumnValue::TEXT => (true, false),
+        value if *value == ColumnValue::NUMBER => (false, true),
+        _ => (true, true),
+    };
+    let expected = match (text, number) {
+        (true, false) => "a string",
+        (false, true) => "a number",
+        _ => "a string or a number",
+    };
+    match value {
+        None => Some("missing".to_owned()),
+        Some(Value::Null) => Some(format!("null where {expected} belongs")),
+        Some(Value::String(found)) if text && found.trim().is_empty() && !column.may_be_empty => {
+            let instead = if number { "; where the empty answer is the right one, write [\"\"]" } else { "" };
+            Some(format!("empty where {expected} belongs{instead}"))
+        }
+        Some(Value::String(_)) if !text => Some(format!("a string where {expected} belongs")),
+        Some(Value::Number(_) | Value::Bool(_)) if !number => Some(format!("a number where {expected} belongs")),
+        // Lists and objects reach a reward as their JSON text.
+        Some(Value::Array(_) | Value::Object(_)) if !text => {
+            Some(format!("a list or an object where {expected} belongs"))
+        }
+        Some(_) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    /// Catches an empty answer that is refused without the way to write it.
+    #[test]
+    fn gotcha_48_an_empty_answer_is_refused_with_the_way_to_write_it() {
+        let says = |value: Value, kind: ColumnValue| {
+            let column = RewardColumn { name: "c".to_owned(), value: kind, ..RewardColumn::default() };
+            wrong(Some(&value), &column).unwrap_or_default()
+        };
+        assert!(says(json!(""), ColumnValue::ANY).contains("where the empty answer is the right one, write [\"\"]"));
+        assert_eq!(says(json!([""]), ColumnValue::ANY), "");
+    }
+
+    /// Catches a number that is read as text or a text as a number, null and emptiness that pass for a value, and values that fit
+    /// and are refused.
+    #[test]
+    fn gotcha_52_a_declared_column_holds_what_its_reward_reads() {
+        let values = [None, Some(json!(null)), Some(json!("")), Some(json!(" \n")), Some(json!("a")), Some(json!(7))];
+        let fits = |value: ColumnValue, may_be_empty| {
+            let column = RewardColumn { name: "c".to_owned(), value, may_be_empty, ..RewardColumn::default() };
+            values.clone().map(|value| wrong(value.as_ref(), &column).is_none())
+        };
+        assert_eq!(fits(ColumnValue::ANY, false), [false, false, false, false, true, true]);
+        assert_eq!(fits(ColumnValue::ANY, true), [false, false, true, true, true, true]);
+        assert_eq!(fits(ColumnValue::TEXT, false), [false, false, false, false, true, false]);
+        assert_eq!(fits(ColumnValue::NUMBER, false), [false, false, false, false, false, true]);
+    }
+}

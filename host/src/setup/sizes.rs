@@ -1,0 +1,112 @@
+//! Sizes of an experiment that cannot fit, refused by key before anything of them is allocated. What is counted is the least that
+//! a size takes, so that nothing is refused that would fit.
+
+use super::{Prepared, dtype};
+use crate::{
+    capacity,
+    config::experiment::{Batch, Length, Model as ModelSource},
+    data::TrainingData,
+    error::Result,
+    model,
+};
+
+/// Bytes of a generated example: its texts, its columns and its tokens.
+const EXAMPLE: u64 = 1024;
+/// The least bytes of a position of a step: its id, place and target, and whether it is supervised.
+const POSITION: u64 = 16;
+/// Bytes of a sequence of a step beside its positions.
+const SEQUENCE: u64 = 512;
+/// The most rows that are counted through to find how many steps epochs are.
+const MOST_READ: f64 = (1_u64 << 32) as f64;
+
+impl Prepared {
+    /// Refuses more generated examples than memory can hold.
+    pub(crate) fn check_examples(&self, key: &str, count: u64) -> Result<()> {
+        let needs = capacity::check(count.saturating_mul(EXAMPLE));
+        needs.map_err(|why| self.loaded.refuse(key, format!("{count} generated examples: {why}; generate fewer")))
+    }
+
+    /// Refuses a step whose rows memory cannot hold, and epochs that cannot be counted.
+    pub(crate) fn check_window(&self, data: &TrainingData) -> Result<()> {
+        let experiment = self.experiment();
+        let (context, rows) = (self.config.context, data.train.documents() as u64);
+        let usual = data.train.usual_length(experiment.longest_sequence(context as usize)) as u64;
+        let in_epochs = match experiment.train.length {
+            Length::Steps(_) => false,
+            Length::Epochs(epochs) if epochs.ceil() * rows as f64 > MOST_READ => {
+                let why = format!("{epochs} passes over {rows} rows are too many to count; give train.steps instead");
+                return Err(self.loaded.refuse("train.epochs", why));
+            }
+            Length::Epochs(_) => true,
+        };
+        // A step of counted epochs never holds a row twice.
+        let most = |count: u64, of: u64| if in_epochs { count.min(of) } else { count };
+        let (key, what, sequences, length) = match (experiment.train.batch, &experiment.rollout) {
+            (Batch::Tokens(n), _) => ("train.batch.tokens", "tokens", most(n as u64, data.train.tokens()), 1),
+            (Batch::Sequences(n), _) => ("train.batch.sequences", "sequences", most(n as u64, rows.max(1)), usual),
+            (Batch::Pairs(n), _) => ("train.batch.pairs", "pairs", most(n as u64, rows), usual),
+            (Batch::Prompts(_), Some(rollout)) => {
+                let answers = most(rollout.prompts as u64, rows).saturating_mul(rollout.samples as u64);
+                ("rollout.prompts", "answers in a rollout", answers, shortest_answered(usual, context))
+            }
+            (Batch::Prompts(n), None) => ("train.batch.prompts", "prompts", most(n as u64, rows), usual),
+        };
+        let positions = sequences.saturating_mul(length);
+        let refuse = |why: String| Err(self.loaded.refuse(key, format!("{sequences} {what}: {why}; take fewer")));
+        // Offsets cross to plugins as 32-bit integers.
+        if positions > i32::MAX as u64 {
+            return refuse(format!("{positions} tokens at once, and at most {} can be", i32::MAX));
+        }
+        let of_sequences = if length > 1 { sequences.saturating_mul(SEQUENCE) } else { 0 };
+        capacity::check(positions.saturating_mul(POSITION).saturating_add(of_sequences)).or_else(refuse)
+    }
+
+    /// Refuses a model that memory cannot hold with what trains it, where the device is the processor.
+    pub(crate) fn check_model(&self) -> Result<()> {
+        let backend = &self.experiment().backend;
+        if backend.device != "cpu" {
+            return Ok(());
+        }
+        let key = match self.experiment().model {
+            ModelSource::From { .. } => "model.from",
+            ModelSource::Shape(_) => "model",
+        };
+        let copies = copies(&self.experiment().train.length);
+        let (count, bytes) = model::size(&self.config, dtype(backend.dtype), copies)?;
+        capacity::check(bytes).map_err(|why| {
+            let what = format!("{count} parameters and a context of {} tokens", self.config.context);
+            self.loaded.refuse(key, format!("{what}: {why}; make the model smaller"))
+        })
+    }
+}
+
+/// Positions of a prompt of `prompt` tokens with the shortest answer: how long answers become is known once they are there.
+fn shortest_answered(prompt: u64, context: u64) -> u64 {
+    prompt.saturating_add(1).min(context)
+}
+
+/// How often memory holds the parameters: weights, gradient and two moments, and where no step is trained the first two, because
+/// the system gives memory once it is written.
+fn copies(length: &Length) -> u64 {
+    if *length == Length::Steps(0) { 2 } else { 4 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Catches a rollout that is refused for answers as long as `rollout.max_new_tokens`, which few become.
+    #[test]
+    fn answers_are_counted_at_their_shortest() {
+        assert_eq!(shortest_answered(20, 1 << 20), 21);
+        assert_eq!(shortest_answered(64, 64), 64);
+    }
+
+    /// Catches a model that is refused for the moments of an optimizer which makes no step.
+    #[test]
+    fn a_run_without_steps_needs_no_moments() {
+        assert_eq!(copies(&Length::Steps(0)), 2);
+        assert_eq!(copies(&Length::Steps(1)), 4);
+        assert_eq!(copies(&Length::Epochs(0.5)), 4);
+    }
+}

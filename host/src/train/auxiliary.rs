@@ -1,0 +1,137 @@
+//! Objectives that learn from running text beside the rows of the first one, as PPO with a pre-training term does (PPO-ptx: Ouyang
+//! et al. 2022, arXiv 2203.02155, equation 2). Each has a data order of its own; its gradient joins every optimizer step.
+
+use plugin_api::manifest::{DataKind, ObjectiveManifest};
+
+use super::{
+    memory::worst_batch::Rows,
+    step::gradient::{WindowLoss, Work, accumulate},
+    trail::Trail,
+};
+use crate::{
+    config::experiment::{Batch, Data, Objective},
+    data::{BatchSize, Batcher, BatcherOptions, PackedBatch, Source, TextOptions, Window},
+    error::{Error, Result},
+    objectives::{Active, Objectives},
+    runs::breadcrumb,
+    setup::Prepared,
+};
+
+/// An objective with text of its own.
+pub struct Beside {
+    /// The objective.
+    pub objectives: Objectives,
+    /// Its place in its text.
+    pub batcher: Batcher,
+    /// Where the text came from.
+    pub sources: Vec<Source>,
+    context: usize,
+    /// Tokens of a step.
+    tokens: usize,
+    micro_batch: usize,
+}
+
+impl Prepared {
+    /// Whether the objective of this position learns from text of its own: running text, where the first one learns from rows.
+    pub fn stands_beside(&self, index: usize, manifest: &ObjectiveManifest) -> bool {
+        index > 0 && manifest.data == DataKind::TEXT && self.data_kind() != DataKind::TEXT.as_str()
+    }
+
+    /// The objectives that learn from text of their own.
+    ///
+    /// # Errors
+    /// A request error for text that is missing or given in vain.
+    pub fn beside(&self) -> Result<Vec<Beside>> {
+        let wanted = self.experiment().objective.iter().zip(&self.objectives).enumerate();
+        let mut all = Vec::new();
+        for (index, (own, (library, manifest))) in wanted {
+            let key = |name: &str| match self.objectives.len() {
+                1 => format!("objective.{name}"),
+                _ => format!("objective.{index}.{name}"),
+            };
+            if !self.stands_beside(index, manifest) {
+                for (name, given) in [("text", own.text.is_some()), ("tokens", own.tokens.is_some())] {
+                    if given {
+                        let why = "unused: this objective learns from [data]; text of its own is for one that learns from running text beside rows";
+                        return Err(self.loaded.refuse(&key(name), why));
+                    }
+                }
+                continue;
+            }
+            let tokens = own.tokens.ok_or_else(|| {
+                let why = "missing: how many tokens of its own text does a step see? for example tokens = 2048";
+                self.loaded.refuse(&key("tokens"), why)
+            })?;
+            let instance = Box::new(breadcrumb::within(&own.plugin, "create", || library.objective(&own.options))?);
+            let prefix = format!("{}/", own.plugin);
+            let active = Active::new(&own.plugin, own.weight, prefix, manifest.clone(), instance, "text")?;
+            let active = active.of_table(index);
+            let (batcher, sources) = self.text_of(own, &key("text"), tokens)?;
+            all.push(Beside {
+                objectives: Objectives::new(vec![active])?,
+                batcher,
+                sources,
+                context: self.config.context as usize,
+                tokens,
+                micro_batch: self.experiment().train.micro_batch_tokens,
+            });
+        }
+        Ok(all)
+    }
+
+    fn text_of(&self, own: &Objective, key: &str, tokens: usize) -> Result<(Batcher, Vec<Source>)> {
+        let corpus = match (&own.text, &self.experiment().data) {
+            (Some(paths), _) => TextOptions { paths: paths.clone(), eval_paths: Vec::new(), held_out: 0.0 }.read()?,
+            (None, Data::Synthetic { .. }) => self.synthetic()?.read()?,
+            (None, _) => {
+                let why = "missing: which text does this objective learn from? for example text = \"corpus/*.txt\"";
+                return Err(self.loaded.refuse(key, why));
+            }
+        };
+        let context = self.config.context as usize;
+        let data = corpus.tokenize(&self.tokenizer, context, None)?;
+        let (seed, prefix) = (self.experiment().seed, self.tokenizer.prefix());
+        let options = BatcherOptions { seed, batch: BatchSize::Tokens(tokens), prefix, epochs: None };
+        Ok((Batcher::new(data.train, options)?, data.sources))
+    }
+}
+
+impl Beside {
+    /// The worst micro-batch that its text can give, of at most `most` positions, as a window of its own. No place in the text is
+    /// used up.
+    ///
+    /// # Errors
+    /// Text that cannot be packed.
+    pub fn worst_window(&self, most: usize) -> Result<Vec<PackedBatch>> {
+        let most = most.min(self.micro_batch);
+        let reads_last = self.objectives.needs().reads_last();
+        let rows = Rows::of(&self.batcher, self.context, reads_last, Batch::Tokens(self.tokens));
+        crate::objectives::batch_arrays::cut(&Window::new(rows.worst(most))?, most)
+    }
+
+    /// The window that comes next, in micro-batches. No place in the text is used up.
+    ///
+    /// # Errors
+    /// As [`Beside::accumulate`].
+    pub fn peek(&mut self) -> Result<Vec<PackedBatch>> {
+        let place = self.batcher.state().clone();
+        let micro_batches = self.window()?;
+        self.batcher.restore(place)?;
+        Ok(micro_batches)
+    }
+
+    fn window(&mut self) -> Result<Vec<PackedBatch>> {
+        let window = self.batcher.next_window(self.context)?;
+        let window = window.ok_or_else(|| Error::run("the text beside the rows has ended"))?;
+        crate::objectives::batch_arrays::cut(&window, self.micro_batch)
+    }
+
+    /// Adds the gradient of its next window to the policy's.
+    ///
+    /// # Errors
+    /// The plugin's and the backend's own.
+    pub fn accumulate(&mut self, work: &Work<'_>, trail: &Trail) -> Result<WindowLoss> {
+        let micro_batches = self.window()?;
+        accumulate(work, &mut self.objectives, &micro_batches, trail)
+    }
+}

@@ -1,0 +1,232 @@
+//! A dry run for `telos check`: everything a run does up to its first update, in small, and nothing written.
+
+use std::{fmt, time::Instant};
+
+use plugin_api::batch::names;
+use serde::Serialize;
+
+use super::{
+    eval::{exact_match::questions, expectations, metric_names},
+    held_out,
+    learner::{FirstWindow, Learner, Opened},
+    memory::estimate::{self, Evaluated},
+    notices, quick_laws,
+    trail::Trail,
+};
+use crate::{
+    data::{PackedBatch, Sequence, Tokenizer, pack::together, rows::RowCounts},
+    error::Result,
+    objectives::batch_arrays::unpack,
+    setup::Prepared,
+};
+
+/// At most about so many positions are computed: a check is to be quick.
+const TRIED: usize = 1024;
+
+/// What a dry run found.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Findings {
+    /// The run's name.
+    pub name: String,
+    /// Parameters of the model.
+    pub parameters: u64,
+    /// Tokens to train on.
+    pub train_tokens: u64,
+    /// Positions to evaluate on.
+    pub held_out_tokens: u64,
+    /// Optimizer steps.
+    pub steps: u64,
+    /// Positions of the first window; of rollouts about as many as it will have.
+    pub tokens_per_step: usize,
+    /// Micro-batches of the first window.
+    pub micro_batches: usize,
+    /// Positions of the first window that were computed, for loss, gradient norm and time.
+    pub tried_tokens: usize,
+    /// Loss of these positions before any update.
+    pub loss: f64,
+    /// Their gradient norm.
+    pub grad_norm: f64,
+    /// Positions of the largest micro-batch. It is counted and not computed; a run computes it before step 1.
+    pub largest_micro_batch_tokens: usize,
+    /// Most bytes of device buffers in use at a time.
+    pub memory_peak_bytes: u64,
+    /// What is being done then.
+    pub memory_peak_in: &'static str,
+    /// Bytes of device buffers that are held all the time: weights, gradients, moments, models beside the policy.
+    pub memory_held_bytes: u64,
+    /// Most bytes of the whole process; absent where the system does not say what a process takes.
+    pub process_peak_bytes: Option<u64>,
+    /// Seconds of one step: of the positions tried, scaled to the window's.
+    pub seconds_per_step: f64,
+    /// Seconds of the whole training, evaluation and checkpoints left out.
+    pub seconds: f64,
+    /// What became of the rows; absent for running text.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rows: Option<RowCounts>,
+    /// What looks wrong: expectations of the objectives that the first window misses, a gradient of exactly 0, plugins that are
+    /// not the pinned ones.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
+    /// The first row of the first window as the model reads it (of a pair both answers), what is learned in brackets; absent for
+    /// running text.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub example: Option<String>,
+}
+
+/// Reads the data, builds the model, computes a small batch of the longest rows and the first window or its beginning, and counts
+/// the memory of the run.
+///
+/// # Errors
+/// Whatever would stop the run.
+pub fn dry_run(prepared: &Prepared) -> Result<Findings> {
+    let trail = Trail::default();
+    let (device, _) = prepared.device(false)?;
+    let Opened { mut learner, data, steps, .. } = prepared.learner(&device, prepared.data(false)?, None, false)?;
+    prepared.check_samples()?;
+    let held_out = held_out(prepared, &learner.objectives, &data)?;
+    let most = prepared.experiment().eval.generate.unwrap_or(0);
+    let questions = questions(&*data.held_out, &prepared.tokenizer, most)?;
+    metric_names::check(prepared, &mut learner, &held_out, &questions)?;
+    learner.try_batch(TRIED, &trail)?;
+    let evaluated = Evaluated { held_out: &held_out, questions: &questions };
+    let memory = estimate::estimate(prepared, &mut learner, &data, &evaluated, &trail)?;
+
+    let start = Instant::now();
+    let FirstWindow { micro_batches, positions, parts } = learner.first_window(4 * TRIED, &trail)?;
+    let drawn = start.elapsed();
+    let tables = prepared.to_check(true);
+    let Learner { model, roles, objectives, beside, .. } = &mut learner;
+    let mut proofs = quick_laws::proofs(prepared, (model, roles), objectives, &micro_batches, &tables, &trail)?;
+    for beside in beside {
+        let own = beside.peek()?;
+        proofs.extend(quick_laws::proofs(prepared, (model, roles), &mut beside.objectives, &own, &tables, &trail)?);
+    }
+    quick_laws::refusal(&proofs).map_or(Ok(()), Err)?;
+    let start = Instant::now();
+    let tried: usize = micro_batches.iter().map(PackedBatch::len).sum();
+    let (out, gradient) = learner.gradient(&micro_batches, &trail)?;
+    device.sync()?;
+    let seconds_per_step = (drawn + start.elapsed()).as_secs_f64() * positions as f64 / tried.max(1) as f64;
+    let example = match (data.rows.is_some(), micro_batches.first()) {
+        (true, Some(first)) => Some(marked(first, &prepared.tokenizer)?),
+        _ => None,
+    };
+    let mut first = vec![("loss".to_owned(), out.loss)];
+    first.extend(out.metrics);
+    let mut notes: Vec<String> = learner.model.config().notes.clone();
+    notes.extend(prepared.tokenizer.notes());
+    notes.extend(notices::at_start(prepared.experiment(), &learner)?);
+    let vocab = prepared.model_folder.is_none().then_some(prepared.config.vocab);
+    notes.extend(expectations::all_missed(&learner.objectives, &first, vocab));
+    notes.extend(quick_laws::uncompared(&proofs));
+    if gradient.norm == 0.0 {
+        notes.push("the gradient of the first window is exactly 0: nothing is learned from it".to_owned());
+    }
+    notes.extend(prepared.lock.unpinned().iter().map(|line| format!("--dev: not the pinned plugin: {line}")));
+    Ok(Findings {
+        name: prepared.experiment().name.clone(),
+        parameters: learner.model.layout().count(),
+        train_tokens: data.train.tokens(),
+        held_out_tokens: held_out.iter().map(|b| b.len() as u64).sum(),
+        steps,
+        tokens_per_step: positions,
+        micro_batches: parts,
+        tried_tokens: tried,
+        loss: out.loss,
+        grad_norm: gradient.norm,
+        largest_micro_batch_tokens: memory.largest_micro_batch,
+        memory_peak_bytes: memory.peak,
+        memory_peak_in: memory.peak_in,
+        memory_held_bytes: memory.held,
+        process_peak_bytes: memory.process_peak,
+        seconds_per_step,
+        seconds: seconds_per_step * steps as f64,
+        rows: data.rows,
+        notes,
+        example,
+    })
+}
+
+/// The first sequence of a batch as text, its supervised tokens between `⟦` and `⟧`; of a pair both, each named.
+fn marked(packed: &PackedBatch, tokenizer: &Tokenizer) -> Result<String> {
+    let sequences = unpack(packed);
+    let first = sequences.chunk_by(together).next().unwrap_or_default();
+    let line = |sequence: &Sequence| {
+        let name = match sequence.numbers.get(names::SIDE) {
+            Some(1.0) if first.len() == 2 => "chosen:   ",
+            Some(_) if first.len() == 2 => "rejected: ",
+            _ => "",
+        };
+        Ok(format!("{name}{}", marked_sequence(sequence, tokenizer)?))
+    };
+    Ok(first.iter().map(line).collect::<Result<Vec<_>>>()?.join("\n"))
+}
+
+fn marked_sequence(sequence: &Sequence, tokenizer: &Tokenizer) -> Result<String> {
+    let mut text = String::new();
+    let mut tokens = sequence.ids.iter().zip(&sequence.supervised).peekable();
+    while let Some((id, supervised)) = tokens.next() {
+        let mut run = vec![*id];
+        while let Some((id, _)) = tokens.next_if(|(_, own)| *own == supervised) {
+            run.push(*id);
+        }
+        let piece = tokenizer.decode(&run, false)?;
+        text += &if *supervised { format!("⟦{piece}⟧") } else { piece };
+    }
+    Ok(text)
+}
+
+impl fmt::Display for Findings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
+        writeln!(f, "experiment \"{}\" is in order", self.name)?;
+        writeln!(f, "parameters        {}", self.parameters)?;
+        writeln!(f, "training tokens   {}", self.train_tokens)?;
+        writeln!(f, "held-out tokens   {}", self.held_out_tokens)?;
+        writeln!(
+            f,
+            "steps             {} of {} tokens in {} micro-batches",
+            self.steps, self.tokens_per_step, self.micro_batches
+        )?;
+        let of = match self.tried_tokens < self.tokens_per_step {
+            true => format!(", of its first {} tokens", self.tried_tokens),
+            false => String::new(),
+        };
+        writeln!(f, "first loss        {:.4}, gradient norm {:.4}{of}", self.loss, self.grad_norm)?;
+        writeln!(
+            f,
+            "device memory     {:.1} MiB of buffers at most, in {}; {:.1} MiB are held all the time",
+            mib(self.memory_peak_bytes),
+            self.memory_peak_in,
+            mib(self.memory_held_bytes)
+        )?;
+        if let Some(bytes) = self.process_peak_bytes {
+            writeln!(
+                f,
+                "process memory    {:.1} MiB at most, with the buffers where the device is the processor",
+                mib(bytes)
+            )?;
+        }
+        writeln!(
+            f,
+            "                  counted for the largest micro-batch, {} tokens, not computed; a run computes it before step 1",
+            self.largest_micro_batch_tokens
+        )?;
+        let how = if of.is_empty() { "" } else { ", extrapolated from those tokens" };
+        write!(
+            f,
+            "time              {:.3} s a step, about {:.0} s in all without evaluation{how}",
+            self.seconds_per_step, self.seconds
+        )?;
+        if let Some(rows) = &self.rows {
+            write!(f, "\ndata              {rows}")?;
+        }
+        for note in &self.notes {
+            write!(f, "\nnote              {note}")?;
+        }
+        if let Some(example) = &self.example {
+            write!(f, "\na row, and what is learned of it between ⟦ and ⟧:\n{example}")?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,63 @@
+//! What evaluations will measure, so that a rule which watches something else is refused before the run begins.
+
+use super::{
+    evaluate,
+    exact_match::{EXACT_MATCH, Question},
+    generation,
+};
+use crate::{
+    config::mistake::nearest,
+    data::PackedBatch,
+    error::Result,
+    setup::Prepared,
+    train::{learner::Learner, trail::Trail},
+};
+
+/// Refuses `checkpoint.best` and `eval.early_stop.metric` that name what no evaluation finds.
+///
+/// # Errors
+/// A request error with what there is; the plugins' and the backend's own.
+pub fn check(prepared: &Prepared, learner: &mut Learner, held_out: &[PackedBatch], asked: &[Question]) -> Result<()> {
+    let experiment = prepared.experiment();
+    let best = experiment.checkpoint.best.as_ref().map(|rule| ("checkpoint.best", rule));
+    let stop = experiment.eval.early_stop.as_ref().map(|stop| ("eval.early_stop.metric", &stop.metric));
+    for (key, rule) in best.into_iter().chain(stop) {
+        let name = rule.metric.strip_prefix("eval/").unwrap_or(&rule.metric);
+        if name == "loss" && !held_out.is_empty() {
+            continue;
+        }
+        let mut names = of_answers(learner, asked);
+        // What one batch has is what most have; the others are asked where that is not enough.
+        for some in [held_out.get(..1).unwrap_or_default(), held_out] {
+            if !some.is_empty() && !names.iter().any(|known| known == name) {
+                let Learner { model, roles, objectives, .. } = &mut *learner;
+                let figures = evaluate(model, roles, objectives, some, &Trail::default())?;
+                names.extend(figures.into_iter().map(|(name, _)| name));
+            }
+        }
+        if !names.iter().any(|known| known == name) {
+            return Err(prepared.loaded.refuse(key, missing(&rule.metric, name, names)));
+        }
+    }
+    Ok(())
+}
+
+fn of_answers(learner: &Learner, asked: &[Question]) -> Vec<String> {
+    let exact = asked.iter().any(Question::has_answer).then(|| EXACT_MATCH.to_owned());
+    let judged = (!asked.is_empty() && !learner.rewards.is_empty())
+        .then(|| generation::names(&learner.objectives, &learner.rewards, &learner.roles));
+    exact.into_iter().chain(judged.unwrap_or_default()).collect()
+}
+
+fn missing(metric: &str, name: &str, mut names: Vec<String>) -> String {
+    names.sort();
+    names.dedup();
+    let list = || names.iter().map(|name| format!("eval/{name}")).collect::<Vec<_>>().join(", ");
+    match nearest(name, names.iter().map(String::as_str)) {
+        Some(near) => format!("evaluations do not find \"{metric}\"; did you mean \"eval/{near}\"?"),
+        None if names.is_empty() => {
+            format!("evaluations do not find \"{metric}\", nor anything else; give eval.generate")
+        }
+        None => format!("evaluations do not find \"{metric}\"; they find {}", list()),
+    }
+}

@@ -1,0 +1,4 @@
+//! The memory of a run: counted without computing, and tried with the largest micro-batch before step 1.
+
+pub mod estimate;
+pub mod worst_batch;

@@ -1,0 +1,244 @@
+//! Preferences out of a policy's own answers: of several answers to a prompt, the one that the experiment's rewards like best
+//! against the one they like worst. With them a preference objective learns what a rollout's would, without rollouts.
+
+use std::fmt::{self, Write};
+
+use plugin_api::reward::Sample;
+use serde::Serialize;
+use serde_json::{Map, Value, json};
+use telos_world::rng::Rng;
+
+use super::eval::{exact_match::questions, generation::Policy};
+use crate::{
+    config::experiment::{Data, Rollout},
+    data::{
+        Examples, Sequence,
+        rows::{ASSISTANT, integers},
+    },
+    error::{Error, Result},
+    generate::GenerateOptions,
+    model::Outputs,
+    setup::Prepared,
+};
+
+/// Tells the stream of chance apart from those of rollouts.
+const PAIRS: u64 = 0x9A12;
+
+/// Keys of a row that a prompt's own columns cannot have.
+const OWN: [&str; 8] =
+    ["prompt", "chosen", "rejected", "messages", "chosen_score", "rejected_score", "chosen_ended", "rejected_ended"];
+
+/// The pairs that were found.
+#[derive(Debug, Clone, PartialEq, Default, Serialize)]
+pub struct Pairs {
+    /// Prompts answered.
+    pub prompts: usize,
+    /// Pairs written: prompts of which one answer was better than another.
+    pub pairs: usize,
+    /// Prompts whose answers were all worth the same: they say nothing.
+    pub ties: usize,
+    /// Answers passed over since they hold bytes that make no character: written as text they would be other answers.
+    pub no_text: usize,
+    /// Mean score of all answers.
+    pub mean: f64,
+    /// Mean score of the chosen ones; NaN where there is none.
+    pub chosen: f64,
+    /// Mean score of the rejected ones; NaN where there is none.
+    pub rejected: f64,
+    /// The rows: JSON lines.
+    #[serde(skip)]
+    pub lines: String,
+}
+
+/// Has the model of an experiment with rollouts answer each of its prompts, held-out ones included, `samples` times.
+///
+/// # Errors
+/// A request error for an experiment without `[rollout]` or `[[reward]]`; the plugins' and the backend's own.
+pub fn pairs(prepared: &Prepared, samples: usize) -> Result<Pairs> {
+    let Some(rollout) = &prepared.experiment().rollout else {
+        return Err(prepared.loaded.refuse("rollout", "missing: it says how prompts are answered"));
+    };
+    let (device, _) = prepared.device(false)?;
+    let (model, rewards) = (prepared.model(&device, None, Outputs::TOKENS)?, prepared.rewards(&device)?);
+    if !rewards.count() {
+        return Err(prepared.loaded.refuse("reward", "missing: which answer is better?"));
+    }
+    let data = prepared.data(false)?;
+    // Strings that a template writes as a user's message become messages in the pairs too, which then say so.
+    let as_messages = matches!(&prepared.experiment().data, Data::Jsonl { chat_template: Some(_), .. });
+    let mut found = Pairs::default();
+    let mut all = Vec::new();
+    for (side, data) in [(0, &data.train), (1, &data.held_out)] {
+        let data: &dyn Examples = &**data;
+        let policy = Policy { model: &model, tokenizer: &prepared.tokenizer, data };
+        let questions = questions(data, &prepared.tokenizer, u64::MAX)?;
+        // By the size of rollouts, so that this needs no more memory than they do.
+        for (block, questions) in questions.chunks(rollout.prompts).enumerate() {
+            let prompts: Vec<Sequence> =
+                questions.iter().flat_map(|question| vec![question.prompt().clone(); samples]).collect();
+            let seed = Rng::new(&[prepared.experiment().seed, PAIRS, side, block as u64]).next_u64();
+            let answers = policy.answer(&prompts, &options(rollout, seed))?;
+            let scores = rewards.combined(&rewards.judge(&answers)?, answers.len());
+            let rounds = answers.chunks(samples).zip(scores.chunks(samples));
+            for (question, (answers, scores)) in questions.iter().zip(rounds) {
+                let answered: Vec<&Sample> = answers.iter().map(|answer| &answer.sample).collect();
+                let row = data.row_text(question.prompt().row).map(|row| row.written.clone()).unwrap_or_default();
+                found.add(Prompt { row, as_messages }, &answered, scores)?;
+            }
+            all.extend(scores);
+        }
+    }
+    found.mean = mean(all.iter().sum(), all.len());
+    found.chosen = mean(found.chosen, found.pairs);
+    found.rejected = mean(found.rejected, found.pairs);
+    Ok(found)
+}
+
+fn options(rollout: &Rollout, seed: u64) -> GenerateOptions {
+    let Rollout { max_new_tokens, temperature, top_p, top_k, .. } = *rollout;
+    GenerateOptions { max_tokens: max_new_tokens, temperature, top_p, top_k, seed }
+}
+
+fn mean(sum: f64, count: usize) -> f64 {
+    if count == 0 { f64::NAN } else { sum / count as f64 }
+}
+
+/// A prompt whose answers are compared.
+struct Prompt {
+    /// Its row as the file has it: prompt and columns.
+    row: Map<String, Value>,
+    /// Whether a template writes strings as messages.
+    as_messages: bool,
+}
+
+impl Prompt {
+    /// Whether prompt and answers are messages.
+    fn is_chat(&self) -> bool {
+        self.as_messages || self.row.get("prompt").is_some_and(Value::is_array)
+    }
+
+    fn value(&self, sample: &Sample) -> Value {
+        match self.row.get("prompt") {
+            Some(Value::Array(messages)) => messages.clone().into(),
+            Some(text) if self.as_messages => json!([{"role": "user", "content": text}]),
+            Some(text) => text.clone(),
+            None => sample.prompt.clone().into(),
+        }
+    }
+
+    fn answer(&self, completion: &str) -> Value {
+        if self.is_chat() { json!([{"role": ASSISTANT, "content": completion}]) } else { completion.into() }
+    }
+}
+
+impl Pairs {
+    /// The best answer of a prompt against the worst, the first of equals; sums stand where means will.
+    fn add(&mut self, prompt: Prompt, answers: &[&Sample], scores: &[f64]) -> Result<()> {
+        self.prompts += 1;
+        let is_text = |index: &usize| !answers[*index].completion.contains(char::REPLACEMENT_CHARACTER);
+        let texts: Vec<usize> = (0..scores.len()).filter(is_text).collect();
+        self.no_text += scores.len() - texts.len();
+        let pick = |better: fn(f64, f64) -> bool| {
+            texts.iter().copied().reduce(|best, index| if better(scores[index], scores[best]) { index } else { best })
+        };
+        let (Some(best), Some(worst)) = (pick(|a, b| a > b), pick(|a, b| a < b)) else {
+            self.ties += 1;
+            return Ok(());
+        };
+        if scores[best] == scores[worst] {
+            self.ties += 1;
+            return Ok(());
+        }
+        let mut row = Map::new();
+        let said = |answer: usize| prompt.answer(&answers[answer].completion);
+        row.insert("prompt".into(), prompt.value(answers[best]));
+        row.insert("chosen".into(), said(best));
+        row.insert("rejected".into(), said(worst));
+        // An answer that was cut off does not end there, and the model must not learn that it does.
+        row.insert("chosen_ended".into(), answers[best].ended.into());
+        row.insert("rejected_ended".into(), answers[worst].ended.into());
+        row.insert("chosen_score".into(), scores[best].into());
+        row.insert("rejected_score".into(), scores[worst].into());
+        row.extend(prompt.row.into_iter().filter(|(name, _)| !OWN.contains(&name.as_str())));
+        let line = serde_json::to_string(&row).map_err(|e| Error::run("cannot write a row as JSON").with_cause(e))?;
+        let line = integers::written(&line);
+        // Writing to a string cannot fail.
+        _ = writeln!(self.lines, "{line}");
+        self.pairs += 1;
+        self.chosen += scores[best];
+        self.rejected += scores[worst];
+        Ok(())
+    }
+}
+
+impl fmt::Display for Pairs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "prompts    {}", self.prompts)?;
+        writeln!(f, "pairs      {}; of {} prompts all answers are worth the same", self.pairs, self.ties)?;
+        if self.no_text > 0 {
+            writeln!(f, "passed over {} answers with bytes that make no character", self.no_text)?;
+        }
+        if self.pairs == 0 {
+            return write!(f, "score      {:.4} of all; no pair was written", self.mean);
+        }
+        write!(
+            f,
+            "score      {:.4} of all, {:.4} of the chosen, {:.4} of the rejected",
+            self.mean, self.chosen, self.rejected
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample(completion: &str) -> Sample {
+        Sample { prompt: "p".into(), completion: completion.into(), ended: true, columns: Vec::new() }
+    }
+
+    fn prompt(row: Value) -> Prompt {
+        Prompt { row: row.as_object().cloned().unwrap(), as_messages: false }
+    }
+
+    fn row() -> Prompt {
+        prompt(json!({"prompt": "p", "qid": 9007199254740993_u64, "chosen": "own"}))
+    }
+
+    /// Catches sides exchanged, a pair out of equal answers, a column that overwrites an answer, and one that is lost.
+    #[test]
+    fn the_best_stands_against_the_worst() {
+        let (a, b, c) = (sample("a"), sample("b"), sample("c"));
+        let mut pairs = Pairs::default();
+        pairs.add(row(), &[&a, &b, &c], &[0.5, -1.0, 2.0]).unwrap();
+        pairs.add(row(), &[&a, &b], &[1.0, 1.0]).unwrap();
+        pairs.add(row(), &[&a], &[1.0]).unwrap();
+        pairs.add(row(), &[&a, &sample("b\u{FFFD}")], &[1.0, 2.0]).unwrap();
+        assert_eq!((pairs.prompts, pairs.pairs, pairs.ties, pairs.no_text), (4, 1, 3, 1));
+        let row: Value = serde_json::from_str(&pairs.lines).unwrap();
+        let expected = serde_json::json!({
+            "prompt": "p", "chosen": "c", "rejected": "b", "chosen_score": 2.0, "rejected_score": -1.0,
+            "chosen_ended": true, "rejected_ended": true, "qid": 9007199254740993_u64
+        });
+        assert_eq!(row, expected);
+    }
+
+    /// Catches messages that are flattened to a text, answers that are strings beside them, and strings that a template writes
+    /// as messages and that would be read as plain text.
+    #[test]
+    fn answers_to_messages_are_messages() {
+        let asked = json!([{"role": "system", "content": "s"}, {"role": "user", "content": "q"}]);
+        let as_messages = Prompt { as_messages: true, ..prompt(json!({"prompt": "q"})) };
+        for (prompt, expected) in [
+            (prompt(json!({"prompt": asked})), asked.clone()),
+            (as_messages, json!([{"role": "user", "content": "q"}])),
+        ] {
+            let mut pairs = Pairs::default();
+            pairs.add(prompt, &[&sample("a"), &sample("b")], &[1.0, 0.0]).unwrap();
+            let row: Value = serde_json::from_str(&pairs.lines).unwrap();
+            assert_eq!(row["prompt"], expected);
+            assert_eq!(row["chosen"], json!([{"role": "assistant", "content": "a"}]));
+            assert_eq!(row["rejected"], json!([{"role": "assistant", "content": "b"}]));
+        }
+    }
+}

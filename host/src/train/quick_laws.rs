@@ -1,0 +1,327 @@
+//! Objectives are checked against the quick laws on the experiment's own first batch, before it is learned from: all of them where a
+//! run begins, those whose bytes are new where it is resumed.
+//!
+//! A contradiction (a cotangent that is not the derivative, a sum or normaliser that depends on the cut, a value that is said to be
+//! held constant and is not, no gradient at all, a number that the manifest promises and that does not come out) stops the run,
+//! unless it was started with `--unproved`; then it stands in the receipt. What passes is noted in `plugins.lock`. A batch that tells
+//! nothing of a term proves nothing: the objective is checked again on the next one.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use plugin_api::{
+    batch::Batch,
+    laws::{
+        Line,
+        objective::{QUICK, Quick},
+    },
+    manifest::{ObjectiveManifest, kind},
+    objective::Objective,
+    options::OptionMap,
+};
+
+use super::{
+    Trainer,
+    learner::Learner,
+    roles::Roles,
+    step::{forward::Pass, gradient::join_batches},
+    trail::Trail,
+};
+use crate::{
+    data::PackedBatch,
+    error::{Error, Result},
+    model::{Keep, Model},
+    objectives::{
+        Objectives,
+        batch_arrays::{Joined, Part, join},
+    },
+    runs::receipt::Receipt,
+    setup::Prepared,
+};
+
+/// Windows on which an objective is checked at most. One may compare nothing of a term: all its cotangents are 0, as where the rewards
+/// of a rollout are all equal.
+const MOST_WINDOWS: u64 = 20;
+
+impl Prepared {
+    /// The objectives that are checked on the first batch, by their place among the experiment's: of a run that begins all, since
+    /// what they compute depends on options and data too, and of one that is resumed those whose bytes have not passed yet.
+    pub(super) fn to_check(&self, begins: bool) -> BTreeSet<usize> {
+        let ids = self.objectives.iter().map(|(library, _)| library.info().id.as_str()).enumerate();
+        ids.filter(|(_, id)| begins || self.lock.is_unproved(kind::OBJECTIVE, id)).map(|(table, _)| table).collect()
+    }
+
+    /// An instance of the objective of table number `table` under its default options, the table's own where there is no default.
+    fn plain(&self, table: usize) -> Option<Box<dyn Objective>> {
+        let (library, manifest) = self.objectives.get(table)?;
+        let given = &self.experiment().objective.get(table)?.options;
+        Some(Box::new(library.objective(&without_defaults(manifest, given)).ok()?))
+    }
+}
+
+/// Those of the options `given` that have no default.
+fn without_defaults(manifest: &ObjectiveManifest, given: &OptionMap) -> OptionMap {
+    let has_no_default = |name: &str| manifest.options.iter().any(|o| o.name == name && o.default.is_null());
+    given.iter().filter(|(name, _)| has_no_default(name)).map(|(name, value)| (name.clone(), value.clone())).collect()
+}
+
+/// What the quick laws found of one objective.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Proof {
+    /// Its place among the experiment's objectives.
+    pub(super) table: usize,
+    /// Id of the plugin.
+    pub(super) id: String,
+    /// A line for each law that it contradicts.
+    pub(super) contradictions: Vec<String>,
+    /// Terms whose cotangents are all 0 in this batch.
+    pub(super) silent: Vec<String>,
+}
+
+impl Proof {
+    /// Whether every term was compared and contradicts nothing.
+    fn passed(&self) -> bool {
+        self.contradictions.is_empty() && self.silent.is_empty()
+    }
+}
+
+/// Checks those of `objectives` that stand in `tables` against the quick laws on one window: each on the first micro-batch in which
+/// every term has a cotangent other than 0, else on the last one.
+///
+/// # Errors
+/// The plugins' and the backend's own: what fails here would fail in the step.
+pub(super) fn proofs(
+    prepared: &Prepared,
+    (model, roles): (&Model, &Roles),
+    objectives: &mut Objectives,
+    micro_batches: &[PackedBatch],
+    tables: &BTreeSet<usize>,
+    trail: &Trail,
+) -> Result<Vec<Proof>> {
+    let is_any_here = objectives.iter().any(|active| tables.contains(&active.table));
+    if !is_any_here || micro_batches.is_empty() {
+        return Ok(Vec::new());
+    }
+    let joined = match objectives.needs().rollouts {
+        // What `prepare` answered to a rollout rides along with its sequences.
+        true => Joined::default(),
+        false => objectives.keeping_state(|objectives| objectives.prepare(micro_batches, trail))?,
+    };
+    trail.backend("the quick laws");
+    let objectives = &*objectives;
+    let pass = Pass { model, roles, objectives };
+    let run = |packed: &PackedBatch| Ok(pass.run(packed, Keep::Nothing)?.batch);
+    let whole = objectives.coupled().then(|| join(micro_batches));
+    let places: Vec<(&PackedBatch, Part)> = match &whole {
+        Some(whole) => vec![(whole, Part::whole(whole))],
+        None => micro_batches.iter().zip(Part::all(micro_batches)).collect(),
+    };
+    let mut found: BTreeMap<usize, Proof> = BTreeMap::new();
+    for (place, (packed, part)) in places.iter().enumerate() {
+        if objectives.iter().all(|active| !tables.contains(&active.table) || found.contains_key(&active.table)) {
+            break;
+        }
+        let batch: Batch<'_> = match &whole {
+            Some(whole) => {
+                let batches: Vec<Batch<'_>> = micro_batches.iter().map(run).collect::<Result<_>>()?;
+                join_batches(&batches, whole)
+            }
+            None => run(packed)?,
+        };
+        // What is not even a loss is refused as in any step.
+        objectives.losses(&batch, &joined, *part, &packed.rows, trail)?;
+        for (index, active) in objectives.iter().enumerate().filter(|(_, active)| tables.contains(&active.table)) {
+            if found.contains_key(&active.table) {
+                continue;
+            }
+            trail.objective(&active.id, "the quick laws");
+            let quick = Quick {
+                manifest: &active.manifest,
+                objective: active.instance.as_ref(),
+                plain: prepared.plain(active.table),
+                batch: &joined.with(index, &batch, *part),
+                vocabulary: usize::try_from(prepared.config.vocab).unwrap_or(usize::MAX),
+            };
+            let silent = quick.silent_terms().unwrap_or_default();
+            if !silent.is_empty() && place + 1 < places.len() {
+                continue;
+            }
+            let line = |line: &Line| format!("{}: {}; expected: {}", line.group, line.detail, meaning(&line.group));
+            let contradictions = quick.verify().failures().map(line).collect();
+            found.insert(active.table, Proof { table: active.table, id: active.id.clone(), contradictions, silent });
+        }
+    }
+    trail.host();
+    Ok(found.into_values().collect())
+}
+
+fn meaning(law: &str) -> &'static str {
+    QUICK.iter().find(|(name, _)| *name == law).map_or("", |(_, meaning)| meaning)
+}
+
+/// The refusal of the first of the objectives that contradict themselves.
+pub(super) fn refusal(found: &[Proof]) -> Option<Error> {
+    let Proof { id, contradictions, .. } = found.iter().find(|proof| !proof.contradictions.is_empty())?;
+    let hint = format!(
+        "`telos plugins verify {id}` shows the smallest case; `telos run --unproved` trains all the same and notes it in the receipt"
+    );
+    let error = Error::run(format!("objective \"{id}\" contradicts itself on the experiment's first batch"));
+    Some(error.with_details(contradictions.clone()).with_hint(hint))
+}
+
+/// A line for each objective of which something could not be compared.
+pub(super) fn uncompared(found: &[Proof]) -> Vec<String> {
+    let line = |Proof { id, silent, .. }: &Proof| {
+        let terms = silent.iter().map(|term| format!("`{term}`")).collect::<Vec<_>>().join(", ");
+        format!(
+            "objective \"{id}\": the quick laws could not check {terms}: their cotangents are 0 in the batches so far, as where all \
+             rewards are equal; the next start checks again"
+        )
+    };
+    found.iter().filter(|proof| !proof.silent.is_empty()).map(line).collect()
+}
+
+/// What of a run is still to be checked against the quick laws.
+#[derive(Debug, Default)]
+pub(super) struct ToProve {
+    /// Objectives by their place among the experiment's; `None` before the first look.
+    tables: Option<BTreeSet<usize>>,
+    /// Ids of plugins that contradict themselves in some table.
+    contradicting: BTreeSet<String>,
+    /// Windows that were checked.
+    windows: u64,
+    /// What the last check of each of `tables` could not compare.
+    silent: BTreeMap<usize, Proof>,
+}
+
+impl Trainer {
+    /// The objectives that are still to be checked.
+    fn unchecked(&mut self) -> BTreeSet<usize> {
+        let (prepared, begins) = (&self.prepared, self.state.step == 0);
+        let tables = self.to_prove.tables.get_or_insert_with(|| prepared.to_check(begins));
+        if self.to_prove.windows < MOST_WINDOWS { tables.clone() } else { BTreeSet::new() }
+    }
+
+    /// Checks objectives on the window that comes next, where it can be had without drawing a rollout, and those with text of their
+    /// own on theirs. Nothing moves on.
+    ///
+    /// # Errors
+    /// A contradiction.
+    pub(super) fn prove_next_window(&mut self) -> Result<()> {
+        if self.state.stopped || self.state.step >= self.state.total || self.learner.data_has_ended() {
+            return Ok(());
+        }
+        self.prove_beside()?;
+        if self.learner.rollouts.is_some() || self.unchecked().is_empty() {
+            return Ok(());
+        }
+        let place = self.learner.batcher.state().clone();
+        let micro_batches = self.learner.window(self.state.step, &self.trail)?;
+        self.learner.batcher.restore(place)?;
+        self.prove(&micro_batches)
+    }
+
+    /// Checks objectives with text of their own on their next window. No place in the text is used up.
+    fn prove_beside(&mut self) -> Result<()> {
+        let tables = self.unchecked();
+        let mut found = Vec::new();
+        let Learner { model, roles, beside, .. } = &mut self.learner;
+        for beside in beside.iter_mut().filter(|_| !tables.is_empty()) {
+            let micro_batches = beside.peek()?;
+            let models = (&*model, &*roles);
+            found.extend(proofs(&self.prepared, models, &mut beside.objectives, &micro_batches, &tables, &self.trail)?);
+        }
+        self.settle(&found)
+    }
+
+    /// Checks objectives on a window, until each of their terms was compared once.
+    ///
+    /// # Errors
+    /// A contradiction.
+    pub(super) fn prove(&mut self, micro_batches: &[PackedBatch]) -> Result<()> {
+        let tables = self.unchecked();
+        if tables.is_empty() {
+            return Ok(());
+        }
+        self.to_prove.windows += 1;
+        let Learner { model, roles, objectives, .. } = &mut self.learner;
+        let found = proofs(&self.prepared, (model, roles), objectives, micro_batches, &tables, &self.trail)?;
+        self.settle(&found)
+    }
+
+    /// Notes which objectives could not be checked in any window of this run.
+    ///
+    /// # Errors
+    /// The note cannot be written.
+    pub(super) fn note_unchecked(&mut self) -> Result<()> {
+        let unchecked: Vec<Proof> = self.to_prove.silent.values().cloned().collect();
+        uncompared(&unchecked).into_iter().try_for_each(|line| self.note(line))
+    }
+
+    /// Refuses a contradiction, or notes it; notes what passed in `plugins.lock`. What could not be compared stays to be checked.
+    fn settle(&mut self, found: &[Proof]) -> Result<()> {
+        if found.is_empty() {
+            return Ok(());
+        }
+        if let Some(refusal) = refusal(found).filter(|_| !self.prepared.accept_unproved) {
+            return Err(refusal);
+        }
+        let ToProve { tables, contradicting, silent, .. } = &mut self.to_prove;
+        let tables = tables.get_or_insert_default();
+        for proof in found {
+            if !proof.contradictions.is_empty() {
+                contradicting.insert(proof.id.clone());
+            }
+            if proof.passed() || !proof.contradictions.is_empty() {
+                tables.remove(&proof.table);
+                silent.remove(&proof.table);
+            } else {
+                silent.insert(proof.table, proof.clone());
+            }
+        }
+        let waits = |id: &str| {
+            let same = |table: &usize| self.prepared.experiment().objective.get(*table).is_some_and(|o| o.plugin == id);
+            contradicting.contains(id) || tables.iter().any(same)
+        };
+        let passed: Vec<&str> = found.iter().map(|proof| proof.id.as_str()).filter(|id| !waits(id)).collect();
+        passed.into_iter().for_each(|id| self.prepared.lock.prove(kind::OBJECTIVE, id));
+        self.prepared.lock.save()?;
+        let told = |proof: &Proof| -> Vec<String> {
+            proof.contradictions.iter().map(|line| format!("{}: {line}", proof.id)).collect()
+        };
+        let lines: Vec<String> = found.iter().flat_map(told).collect();
+        if lines.is_empty() {
+            return Ok(());
+        }
+        for line in &lines {
+            self.progress.message(&format!("note: trained although it contradicts itself (--unproved): {line}"));
+        }
+        let path = self.folder.receipt();
+        let mut receipt = Receipt::read(&path)?;
+        receipt.unproved.extend(lines.into_iter().filter(|line| !receipt.unproved.contains(line)).collect::<Vec<_>>());
+        receipt.write(&path)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Catches a refusal that names no law, no way to see the case, and no way on.
+    #[test]
+    fn a_refusal_names_plugin_law_and_both_ways_on() {
+        assert!(refusal(&[]).is_none());
+        let found = [Proof {
+            table: 0,
+            id: "focal".to_owned(),
+            contradictions: vec!["cotangents: the sign".to_owned()],
+            silent: Vec::new(),
+        }];
+        let error = refusal(&found).unwrap();
+        let report = error.report();
+        assert_eq!(error.exit_code(), 1);
+        for part in ["\"focal\"", "cotangents: the sign", "telos plugins verify focal", "--unproved", "receipt"] {
+            assert!(report.contains(part), "{part} is missing in {report}");
+        }
+        assert!(QUICK.iter().all(|(law, meaning)| !meaning.is_empty() && super::meaning(law) == *meaning));
+    }
+}

@@ -1,0 +1,438 @@
+//! Log-probabilities that a frozen reference gives to rows: computed once, before the first step, kept on disk under the hash of
+//! everything they depend on, and handed on with the rows. So a run holds one model less, and the next run over the same data
+//! computes nothing.
+//!
+//! The numbers belong to rows, not to places in a batch, so that they survive every shuffling. Rows are computed in blocks that
+//! depend on the data alone, so that the numbers are the same bits whichever rows a run reads, and however often it was
+//! interrupted. Only blocks with a row that the run reads are computed; [`reference_cache`](crate::train::roles::reference_cache) keeps each.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    ops::Range,
+    path::{Path, PathBuf},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use plugin_api::{batch::names, manifest::DataKind};
+use sha2::{Digest, Sha256};
+
+use super::{Roles, reference_cache::BlockFile};
+use crate::{
+    config::experiment::{self, SELF},
+    data::{Examples, Sequence, TrainingData, cache::hex, order::Stretch, pack, rows::RowText},
+    error::{Error, Result},
+    model::Model,
+    objectives::{
+        Needs, Objectives,
+        batch_arrays::{rows_of, spread, supervised_rows},
+        failed,
+    },
+    runs::{Interrupt, Progress, breadcrumb, disk::sha256_file},
+    setup::{Prepared, threads},
+    train::step::forward::logps,
+};
+
+/// Most positions of a block of several rows; a longer row is a block of its own. Large enough that a forward pass is not all
+/// overhead, small enough that few rows are computed which no step reads, and that an interruption is soon heard.
+pub(crate) const BLOCK: usize = 512;
+
+/// Rows as the experiment's models read them: with the last token where something is read there, and with the reference's
+/// log-probabilities.
+#[derive(Debug)]
+pub struct Asked {
+    inner: Arc<dyn Examples>,
+    reads_last: bool,
+    /// Of each scored row the numbers of each of its sequences, one per position; set once the reference has scored them.
+    reference: OnceLock<BTreeMap<u32, Vec<Vec<f64>>>>,
+    /// Whether a row that was not scored carries zeros: while memory is tried, with rows that no step reads.
+    stands_in: AtomicBool,
+}
+
+impl Examples for Asked {
+    fn key(&self) -> String {
+        self.inner.key()
+    }
+
+    fn documents(&self) -> usize {
+        self.inner.documents()
+    }
+
+    fn tokens(&self) -> u64 {
+        self.inner.tokens()
+    }
+
+    fn epoch(&self, context: usize, prefix: bool, seed: u64, epoch: u64) -> Vec<Stretch> {
+        self.inner.epoch(context, prefix, seed, epoch)
+    }
+
+    fn in_order(&self, context: usize, prefix: bool) -> Vec<Stretch> {
+        self.inner.in_order(context, prefix)
+    }
+
+    fn sequences(&self, stretch: Stretch, prefix: Option<u32>, group: u64) -> Vec<Sequence> {
+        let mut sequences = self.inner.sequences(stretch, prefix, group);
+        let scored = self.reference.get().and_then(|rows| rows.get(&stretch.document));
+        for (index, sequence) in sequences.iter_mut().enumerate() {
+            sequence.reads_last = self.reads_last;
+            let own = scored.and_then(|scored| scored.get(index)).cloned();
+            let stand_in = || self.stands_in.load(Ordering::Relaxed).then(|| vec![0.0; sequence.positions()]);
+            if let Some(values) = own.or_else(stand_in) {
+                sequence.tokens.insert(names::REFERENCE_LOGP.to_owned(), values);
+            }
+        }
+        sequences
+    }
+
+    fn usual_length(&self, context: usize) -> usize {
+        self.inner.usual_length(context)
+    }
+
+    fn some(&self, all: Vec<Stretch>, kept: usize) -> Vec<Stretch> {
+        self.inner.some(all, kept)
+    }
+
+    fn row_text(&self, row: u64) -> Option<&RowText> {
+        self.inner.row_text(row)
+    }
+}
+
+/// The rows that a run reads, by their numbers in each side's order.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RowsRead {
+    /// Rows that steps read.
+    pub train: BTreeSet<u32>,
+    /// Rows that evaluations read.
+    pub held_out: BTreeSet<u32>,
+}
+
+/// What a frozen reference still has to do before the first step.
+pub struct ReferencePass {
+    train: Arc<Asked>,
+    held_out: Arc<Asked>,
+    cache: Cache,
+}
+
+/// How a reference pass ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PassEnd {
+    /// All rows have their numbers; a line for the user.
+    Scored(String),
+    /// The user asked to stop. What was computed is in the cache.
+    Interrupted,
+}
+
+impl Prepared {
+    /// The data as the models read it, and, where a frozen reference's log-probabilities can be computed beforehand, the pass
+    /// that computes them or takes them from the cache: it has to run before the first step, and the model can go then. Not
+    /// `cached`, the model stays and runs in every step.
+    ///
+    /// # Errors
+    /// Weights that cannot be read; the plugins' own.
+    pub fn asked(
+        &self,
+        data: TrainingData,
+        objectives: &Objectives,
+        roles: &mut Roles,
+        cached: bool,
+    ) -> Result<(TrainingData, Option<ReferencePass>)> {
+        let reads_last = objectives.needs().reads_last();
+        let asked = |inner: &Arc<dyn Examples>| {
+            let (inner, reference, stands_in) = (inner.clone(), OnceLock::new(), AtomicBool::new(false));
+            Arc::new(Asked { inner, reads_last, reference, stands_in })
+        };
+        let (train, held_out) = (asked(&data.train), asked(&data.held_out));
+        let mut pass = None;
+        if cached && self.cacheable(&data, objectives, roles)?.is_some() {
+            let cache = Cache::new(self, objectives, reads_last)?;
+            pass = Some(ReferencePass { train: train.clone(), held_out: held_out.clone(), cache });
+            if let Some(reference) = &mut roles.reference {
+                reference.leaves = true;
+            }
+        }
+        Ok((TrainingData { train, held_out, ..data }, pass))
+    }
+
+    /// The reference where its log-probabilities of the data can be computed beforehand: it does not follow the policy, the data are
+    /// rows that are read as they are, and the policy does not answer them itself.
+    ///
+    /// # Errors
+    /// The plugins' own.
+    pub(crate) fn cacheable<'r>(
+        &self,
+        data: &TrainingData,
+        objectives: &Objectives,
+        roles: &'r Roles,
+    ) -> Result<Option<&'r Model>> {
+        let frozen = roles.reference.as_ref().filter(|role| role.follow.is_none()).and_then(|role| role.model.as_ref());
+        let Some(model) = frozen.filter(|_| data.rows.is_some() && !objectives.needs().rollouts) else {
+            return Ok(None);
+        };
+        let first = data.train.in_order(u32::MAX as usize, false).into_iter().next();
+        let sequences = first.map_or_else(Vec::new, |first| data.train.sequences(first, None, 0));
+        for active in objectives.iter() {
+            let kind = DataKind(active.manifest.data.0.clone());
+            let rows = rows_of(&sequences, &kind);
+            let composed = breadcrumb::within(&active.id, "compose", || active.instance.compose(&rows, 0));
+            if composed.map_err(|e| failed(&active.id, "compose", e))?.is_some() {
+                return Ok(None);
+            }
+        }
+        Ok(Some(model))
+    }
+}
+
+impl ReferencePass {
+    /// Whether rows that were not scored carry zeros from now on. No step reads such a row, but memory may be tried with one.
+    pub fn stand_in(&self, zeros: bool) {
+        for side in [&self.train, &self.held_out] {
+            side.stands_in.store(zeros, Ordering::Relaxed);
+        }
+    }
+
+    /// Gives the rows that are `read` their numbers: from the cache, or computed by `model` and added to it.
+    ///
+    /// # Errors
+    /// The backend's. A cache that cannot be read or written costs only time.
+    pub fn run(&self, model: &Model, read: &RowsRead, progress: &Progress, interrupt: &Interrupt) -> Result<PassEnd> {
+        let mut sides = [(&self.train, &read.train), (&self.held_out, &read.held_out)]
+            .map(|(data, read)| Side::new(data, read, self.cache.open(&data.key())));
+        let rows = |side: &Side<'_>| side.blocks.iter().map(|block| block.rows.len()).sum::<usize>();
+        let rows: usize = sides.iter().map(rows).sum();
+        let missing: usize = sides.iter().flat_map(Side::missing).map(|block| block.rows.len()).sum();
+        if missing > 0 {
+            progress.message(&format!(
+                "the reference scores {missing} of {} rows before the first step; {} are in the cache",
+                self.train.documents() + self.held_out.documents(),
+                rows - missing
+            ));
+        }
+        let task = progress.task("rows scored by the reference", missing as u64);
+        let (mut done, mut unwritten) = (0, None);
+        for side in &mut sides {
+            for block in side.missing().cloned().collect::<Vec<_>>() {
+                if interrupt.requested() {
+                    task.finish();
+                    progress.message(&format!(
+                        "stopped while the reference scored rows: {done} of {missing} are done and kept in {}",
+                        self.cache.folder.display()
+                    ));
+                    return Ok(PassEnd::Interrupted);
+                }
+                let numbers = self.cache.compute(&side.sequences(&block.rows), model)?;
+                unwritten = side.file.add(block.rows.start as u64, numbers).err().or(unwritten);
+                done += block.rows.len();
+                task.done(done as u64);
+            }
+        }
+        task.finish();
+        for side in sides {
+            // Set once: a pass runs once.
+            _ = side.data.reference.set(side.numbers());
+        }
+        let (how, folder) = (if missing == 0 { "read from" } else { "computed into" }, self.cache.folder.display());
+        let unwritten = unwritten.map_or(String::new(), |why| format!(" (which cannot be written: {why})"));
+        Ok(PassEnd::Scored(format!("the reference's log-probabilities were {how} {folder}{unwritten}")))
+    }
+}
+
+/// One side of the data on its way through the pass.
+struct Side<'a> {
+    data: &'a Asked,
+    /// All rows in their order.
+    order: Vec<Stretch>,
+    /// The blocks with a row that the run reads.
+    blocks: Vec<Block>,
+    file: BlockFile,
+}
+
+/// Rows that are computed together.
+#[derive(Clone)]
+struct Block {
+    rows: Range<usize>,
+    /// Positions of each sequence of each row.
+    lengths: Vec<Vec<usize>>,
+}
+
+impl<'a> Side<'a> {
+    fn new(data: &'a Asked, read: &BTreeSet<u32>, file: BlockFile) -> Side<'a> {
+        let order = data.in_order(u32::MAX as usize, false);
+        let mut side = Side { data, blocks: Vec::new(), file, order };
+        let block = |rows: Range<usize>| {
+            let lengths = |row: Vec<Sequence>| row.iter().map(Sequence::positions).collect();
+            Block { lengths: side.rows(&rows).map(lengths).collect(), rows }
+        };
+        side.blocks = blocks(&side.order, read).into_iter().map(block).collect();
+        side
+    }
+
+    /// The blocks whose numbers are not known yet.
+    fn missing(&self) -> impl Iterator<Item = &Block> {
+        self.blocks.iter().filter(|block| self.known(block).is_none())
+    }
+
+    /// The numbers of a block, where they are known and as many as its rows have positions.
+    fn known(&self, block: &Block) -> Option<&[f64]> {
+        let positions: usize = block.lengths.iter().flatten().sum();
+        self.file.get(block.rows.start as u64).filter(|numbers| numbers.len() == positions)
+    }
+
+    /// The sequences of each of these rows. Each row is a group of its own: the answers of one group are never cut apart.
+    fn rows(&self, rows: &Range<usize>) -> impl Iterator<Item = Vec<Sequence>> {
+        let own = self.order.get(rows.clone()).unwrap_or_default();
+        own.iter().zip(0..).map(|(row, group)| self.data.sequences(*row, None, group))
+    }
+
+    fn sequences(&self, rows: &Range<usize>) -> Vec<Sequence> {
+        self.rows(rows).flatten().collect()
+    }
+
+    /// All numbers of each document, by sequence.
+    fn numbers(&self) -> BTreeMap<u32, Vec<Vec<f64>>> {
+        let own = |block: &Block| {
+            let rows = cut(self.known(block).unwrap_or_default(), &block.lengths);
+            let order = self.order.get(block.rows.clone()).unwrap_or_default();
+            order.iter().map(|row| row.document).zip(rows)
+        };
+        self.blocks.iter().flat_map(own).collect()
+    }
+}
+
+/// The blocks of all `rows` in order that hold a row which is `read`. Where blocks begin and end depends on the rows alone.
+fn blocks(rows: &[Stretch], read: &BTreeSet<u32>) -> Vec<Range<usize>> {
+    let (mut all, mut start, mut positions) = (Vec::new(), 0, 0);
+    for (row, stretch) in rows.iter().enumerate() {
+        if row > start && positions + stretch.targets() > BLOCK {
+            all.push(start..row);
+            (start, positions) = (row, 0);
+        }
+        positions += stretch.targets();
+    }
+    if start < rows.len() {
+        all.push(start..rows.len());
+    }
+    all.retain(|block| read.range(block.start as u32..block.end as u32).next().is_some());
+    all
+}
+
+/// Where the numbers lie, and what they depend on beside the data.
+struct Cache {
+    folder: PathBuf,
+    /// Hash of the model, the temperature and what computes.
+    model: String,
+    temperature: f64,
+}
+
+impl Cache {
+    fn new(prepared: &Prepared, objectives: &Objectives, reads_last: bool) -> Result<Cache> {
+        let (experiment, temperature) = (prepared.experiment(), objectives.temperature());
+        let mut hash = Sha256::new();
+        hash.update(b"reference 4");
+        hash.update(starting_weights(prepared)?);
+        let experiment::Backend { plugin, device, dtype, options, .. } = &experiment.backend;
+        let binary = prepared.plugins.first().map(|plugin| &plugin.sha256);
+        let backend = (plugin, device, dtype, options, binary, prepared.instruction_set());
+        hash.update(format!("{temperature:e} {backend:?} {reads_last} {BLOCK}"));
+        if let Some(libraries) = prepared.plugins.first().and_then(|plugin| plugin.libraries.as_ref()) {
+            libraries.iter().for_each(|library| hash.update(&library.sha256));
+        }
+        if prepared.threads_matter() {
+            hash.update(format!("{} threads", threads(experiment.backend.threads)));
+        }
+        let folder = Path::new(&experiment.runs_dir).join(".cache").join("reference");
+        Ok(Cache { folder, model: hex(&hash.finalize()), temperature })
+    }
+
+    /// The file of the data with this key.
+    fn open(&self, data: &str) -> BlockFile {
+        let key = hex(&Sha256::new().chain_update(&self.model).chain_update(data).finalize());
+        BlockFile::open(&self.folder.join(key + ".logps"))
+    }
+
+    /// One number per position; 0 where the target is not supervised.
+    fn compute(&self, sequences: &[Sequence], model: &Model) -> Result<Vec<f64>> {
+        let packed = pack::pack(sequences)?;
+        let rows = supervised_rows(&packed);
+        Ok(spread(packed.len(), &rows, &logps(model, &packed, &rows, self.temperature)?))
+    }
+}
+
+/// Whether a run that goes on still reads the weights it began with: for a reference that never moves.
+pub fn reads_start(prepared: &Prepared, needs: Needs) -> bool {
+    let from = prepared.experiment().reference.as_ref().map_or(SELF, |table| table.from.as_str());
+    needs.reference && from == SELF && !prepared.is_saved("reference")
+}
+
+/// Identity of the reference's weights.
+fn starting_weights(prepared: &Prepared) -> Result<String> {
+    let from = prepared.experiment().reference.as_ref().map_or(SELF, |table| table.from.as_str());
+    let (folder, config) = match from {
+        SELF => (prepared.model_folder.clone(), prepared.config.clone()),
+        path => {
+            let named = prepared.named_model(path)?;
+            (named.folder.clone(), named.config.clone())
+        }
+    };
+    let Some(folder) = folder else {
+        return Ok(format!("fresh {} {}", prepared.experiment().seed, config.to_json("")));
+    };
+    let failed = |e| Error::run(format!("cannot read {}", folder.display())).with_cause(e);
+    let mut files: Vec<PathBuf> = fs::read_dir(&folder).map_err(failed)?.flatten().map(|entry| entry.path()).collect();
+    files.retain(|file| file.extension().is_some_and(|e| e == "safetensors") || file.ends_with("config.json"));
+    files.retain(|file| !file.ends_with(crate::train::run::state::OPTIMIZER));
+    files.sort();
+    files.iter().map(|file| Ok(sha256_file(file).map_err(failed)?.1)).collect()
+}
+
+/// Flat numbers by row and sequence.
+fn cut(flat: &[f64], lengths: &[Vec<usize>]) -> Vec<Vec<Vec<f64>>> {
+    let mut rest = flat;
+    let mut take = |length: &usize| {
+        let (own, after) = rest.split_at((*length).min(rest.len()));
+        rest = after;
+        own.to_vec()
+    };
+    lengths.iter().map(|row| row.iter().map(&mut take).collect()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Rows of these lengths.
+    fn rows(lengths: &[u32]) -> Vec<Stretch> {
+        let row = |(length, document): (&u32, u32)| Stretch { document, begin: 1, end: 1 + length };
+        lengths.iter().zip(0..).map(row).collect()
+    }
+
+    /// Catches blocks that depend on which rows are read (their bits would too), a row that is in none or in two, a block
+    /// longer than it may be, and blocks that no step reads.
+    #[test]
+    fn gotcha_22_blocks_depend_on_the_data_alone() {
+        let data = rows(&[100, 200, 212, 1, 600, 2, 510, 1]);
+        let every = (0..8).collect();
+        let all = blocks(&data, &every);
+        assert_eq!(all, [0..3, 3..4, 4..5, 5..7, 7..8]);
+        for row in 0..8 {
+            let own = blocks(&data, &BTreeSet::from([row]));
+            assert_eq!(own.len(), 1);
+            assert!(own[0].contains(&(row as usize)) && all.contains(&own[0]), "{row}: {own:?}");
+        }
+        assert_eq!(blocks(&data, &BTreeSet::from([0, 6])), [0..3, 5..7]);
+        assert!(blocks(&data, &BTreeSet::new()).is_empty());
+        assert!(blocks(&rows(&[]), &every).is_empty());
+    }
+
+    /// Catches numbers that are handed to other rows than their own.
+    #[test]
+    fn numbers_are_cut_by_row_and_sequence() {
+        let numbers = [-0.1, f64::MIN_POSITIVE, -3.25, 0.0, 7.0];
+        assert_eq!(
+            cut(&numbers, &[vec![2, 1], vec![2]]),
+            [vec![vec![-0.1, f64::MIN_POSITIVE], vec![-3.25]], vec![vec![0.0, 7.0]]]
+        );
+    }
+}

@@ -1,0 +1,529 @@
+//! Rollouts: the policy answers prompts, the answers are judged and measured once, and several epochs of optimizer steps learn
+//! from them.
+//!
+//! Everything found of an answer rides along with its sequence, so that a step needs nothing but its sequences, and a
+//! checkpoint in the middle of a rollout needs nothing but these. Log-probabilities come by the way that training's come:
+//! a packed forward pass, whatever drew the tokens, so that the first ratio is 1.
+
+pub mod rewards;
+
+use std::{fs, path::Path, sync::Arc};
+
+use plugin_api::{
+    batch::{Batch, Scope, names},
+    contract,
+};
+use serde::{Deserialize, Serialize};
+use telos_world::rng::Rng;
+
+use super::{
+    eval::generation::{Policy, Said},
+    roles::Roles,
+    step::{forward::Pass, gradient::join_batches},
+    trail::Trail,
+};
+use crate::{
+    config::experiment::Rollout,
+    data::{Examples, Sequence, Tokenizer, Window, pack},
+    error::{Error, Result},
+    files,
+    generate::GenerateOptions,
+    model::{Keep, Model},
+    objectives::{Objectives, broken, failed},
+};
+use rewards::{Answer, Rewards};
+
+/// File of a checkpoint in the middle of a rollout.
+const FILE: &str = "rollout.json";
+
+/// How many answers of a rollout are written down.
+const TOLD: usize = 2;
+
+/// Tells the streams of chance apart.
+const ANSWERS: u64 = 0xA115;
+const ORDER: u64 = 0x0D3E;
+
+/// Draws rollouts and hands out their windows.
+pub struct Rollouts {
+    settings: Rollout,
+    /// Prompts of one optimizer step.
+    prompts: usize,
+    seed: u64,
+    /// Positions computed at a time.
+    tokens: usize,
+    tokenizer: Tokenizer,
+    data: Arc<dyn Examples>,
+    state: State,
+    /// As it was after the last whole step: what a checkpoint goes on from.
+    whole: State,
+    /// What was found of the latest rollout, until a step has told it.
+    found: Vec<(String, f64)>,
+    /// Its smallest and largest reward, until then.
+    spread: Option<(f64, f64)>,
+    /// Its first answers, until then.
+    said: Vec<Said>,
+}
+
+/// The rollout at work.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct State {
+    /// Rollouts drawn, this one included.
+    drawn: u64,
+    /// Its answers, those to one prompt side by side, with everything found of them.
+    #[serde(with = "shared")]
+    sequences: Arc<Vec<Sequence>>,
+    /// Passes over it that are done.
+    epoch: usize,
+    /// Prompts of this pass that were learned from.
+    taken: usize,
+}
+
+/// Sequences that two states share, written as if one had them alone.
+mod shared {
+    use std::sync::Arc;
+
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    use crate::data::Sequence;
+
+    pub fn serialize<S: Serializer>(sequences: &Arc<Vec<Sequence>>, to: S) -> Result<S::Ok, S::Error> {
+        sequences.as_slice().serialize(to)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Arc<Vec<Sequence>>, D::Error> {
+        Vec::deserialize(from).map(Arc::new)
+    }
+}
+
+/// The models at work while a rollout is drawn.
+pub struct Models<'a> {
+    /// Who answers.
+    pub model: &'a Model,
+    /// The models beside it.
+    pub roles: &'a Roles,
+    /// Who learns from the answers.
+    pub objectives: &'a mut Objectives,
+    /// Who judges them.
+    pub rewards: &'a Rewards,
+}
+
+/// What rollouts are drawn with.
+pub struct Means {
+    /// How.
+    pub settings: Rollout,
+    /// Prompts of one optimizer step.
+    pub prompts: usize,
+    /// Decides draws and orders.
+    pub seed: u64,
+    /// Positions computed at a time.
+    pub tokens: usize,
+    /// The policy's tokenizer.
+    pub tokenizer: Tokenizer,
+    /// Where prompts come from.
+    pub data: Arc<dyn Examples>,
+}
+
+impl Rollouts {
+    /// Rollouts of which none is drawn yet.
+    pub fn new(means: Means) -> Rollouts {
+        let Means { settings, prompts, seed, tokens, tokenizer, data } = means;
+        let (state, whole, found, spread, said) = Default::default();
+        Rollouts { settings, prompts, seed, tokens, tokenizer, data, state, whole, found, spread, said }
+    }
+
+    /// Whether the rollout at work has nothing left to learn from.
+    pub fn spent(&self) -> bool {
+        self.state.sequences.is_empty()
+    }
+
+    /// Leaves the rollout at work.
+    pub fn leave(&mut self) {
+        self.state.sequences = Arc::default();
+    }
+
+    /// What was found of a rollout drawn since the last call.
+    pub fn found(&mut self) -> Vec<(String, f64)> {
+        std::mem::take(&mut self.found)
+    }
+
+    /// The first answers of a rollout drawn since the last call.
+    pub fn said(&mut self) -> Vec<Said> {
+        std::mem::take(&mut self.said)
+    }
+
+    /// The smallest and the largest reward of a rollout drawn since the last call.
+    pub fn spread(&mut self) -> Option<(f64, f64)> {
+        self.spread.take()
+    }
+
+    /// Answers to one prompt.
+    pub fn samples(&self) -> usize {
+        self.settings.samples
+    }
+
+    /// Prompts of a rollout.
+    pub fn prompts(&self) -> usize {
+        self.settings.prompts
+    }
+
+    /// The longest answer in tokens.
+    pub fn max_new_tokens(&self) -> usize {
+        self.settings.max_new_tokens
+    }
+
+    /// Positions of the longest prompt (`prompt`) with the longest answer, in a context of so many.
+    pub fn longest(&self, prompt: usize, context: usize) -> usize {
+        prompt.saturating_add(self.settings.max_new_tokens).min(context)
+    }
+
+    /// Answers `prompts` and measures the answers.
+    ///
+    /// # Errors
+    /// The plugins' and the backend's own; an objective that keeps no answer.
+    pub fn draw(&mut self, prompts: &[Sequence], models: &mut Models<'_>, trail: &Trail) -> Result<()> {
+        trail.backend("rollout");
+        let policy = Policy { model: models.model, tokenizer: &self.tokenizer, data: &*self.data };
+        let samples = self.settings.samples;
+        let repeated: Vec<Sequence> =
+            prompts.iter().zip(0..).flat_map(|(p, group)| grouped(p, group, samples)).collect();
+        let seed = Rng::new(&[self.seed, ANSWERS, self.state.drawn]).next_u64();
+        let answers = policy.answer(&repeated, &self.options(seed))?;
+        let scores = models.rewards.judge(&answers)?;
+        let combined = models.rewards.combined(&scores, answers.len());
+        let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len().max(1) as f64;
+        self.found = scores.iter().map(|judge| (format!("reward/{}", judge.name), mean(&judge.scores))).collect();
+        let least = combined.iter().copied().fold(f64::INFINITY, f64::min);
+        self.spread = Some((least, combined.iter().copied().fold(f64::NEG_INFINITY, f64::max)));
+        self.said =
+            answers.iter().zip(&combined).take(TOLD).map(|(answer, reward)| Said::new(answer, *reward)).collect();
+        let mut sequences: Vec<Sequence> = answers.into_iter().map(|Answer { sequence, .. }| sequence).collect();
+        for (sequence, reward) in sequences.iter_mut().zip(combined) {
+            sequence.numbers.insert(names::REWARD.to_owned(), reward);
+        }
+        self.state = State { drawn: self.state.drawn + 1, sequences: Arc::new(sequences), epoch: 0, taken: 0 };
+        let keep = self.measure(models, trail)?;
+        let mut kept = keep.iter();
+        let sequences = Arc::make_mut(&mut self.state.sequences);
+        sequences.retain(|_| *kept.next().unwrap_or(&true));
+        if sequences.is_empty() {
+            return Err(Error::run("the objectives keep no answer of a rollout"));
+        }
+        Ok(())
+    }
+
+    /// Made-up answers to `prompts`, to be tried or counted and not to be learned from. Every answer has the longest length that the
+    /// settings and a context of `context` tokens allow, and repeats its prompt's tokens; rewards and ends differ from answer to
+    /// answer. No random number is drawn.
+    pub fn made_up(&self, prompts: &[Sequence], context: usize) -> Vec<Sequence> {
+        let samples = self.settings.samples;
+        let repeated = prompts.iter().zip(0..).flat_map(|(p, group)| grouped(p, group, samples));
+        repeated.enumerate().map(|(index, prompt)| self.made_up_answer(prompt, index, context)).collect()
+    }
+
+    /// Answers with all that a rollout's sequences carry, measured by the models and the objectives' `prepare` as drawn ones are. All
+    /// answers are kept, and the current rollout stays as it is; the states of the objectives are the caller's to put back.
+    ///
+    /// # Errors
+    /// The plugins' and the backend's own.
+    pub fn measured(&self, answers: Vec<Sequence>, models: &mut Models<'_>, trail: &Trail) -> Result<Vec<Sequence>> {
+        let state = State { sequences: Arc::new(answers), ..State::default() };
+        let mut rollout = Rollouts {
+            state,
+            ..Rollouts::new(Means {
+                settings: self.settings.clone(),
+                prompts: self.prompts,
+                seed: self.seed,
+                tokens: self.tokens,
+                tokenizer: self.tokenizer.clone(),
+                data: self.data.clone(),
+            })
+        };
+        rollout.measure(models, trail)?;
+        Ok(Arc::unwrap_or_clone(rollout.state.sequences))
+    }
+
+    fn made_up_answer(&self, prompt: Sequence, index: usize, context: usize) -> Sequence {
+        let asked = prompt.ids.len();
+        let length = self.longest(asked, context).saturating_sub(asked).max(1);
+        let mut sequence = prompt;
+        let answer: Vec<u32> = sequence.ids.iter().cycle().skip(index % asked.max(1)).take(length).copied().collect();
+        sequence.ids.extend(answer);
+        sequence.supervised = (0..sequence.ids.len()).map(|place| place >= asked).collect();
+        let ends = index.is_multiple_of(2);
+        if let (true, Some(eos), Some(last)) = (ends, self.tokenizer.eos(), sequence.ids.last_mut()) {
+            *last = eos;
+        }
+        sequence.numbers.insert(names::ENDED.to_owned(), f64::from(u8::from(ends)));
+        sequence.numbers.insert(names::REWARD.to_owned(), (index % 3) as f64 / 2.0);
+        (sequence.reads_last, sequence.tokens) = (true, Default::default());
+        sequence
+    }
+
+    fn options(&self, seed: u64) -> GenerateOptions {
+        let Rollout { max_new_tokens, temperature, top_p, top_k, .. } = self.settings;
+        GenerateOptions { max_tokens: max_new_tokens, temperature, top_p, top_k, seed }
+    }
+
+    /// Has the models' statistics read and the objectives do their work over the whole rollout; what they answer joins the
+    /// sequences. Returns for each sequence whether the objectives keep it.
+    fn measure(&mut self, models: &mut Models<'_>, trail: &Trail) -> Result<Vec<bool>> {
+        let pass = Pass { model: models.model, roles: models.roles, objectives: models.objectives };
+        let sequences = Arc::make_mut(&mut self.state.sequences);
+        let (mut packed, mut batches) = (Vec::new(), Vec::new());
+        for range in pack::micro_batches(sequences, self.tokens) {
+            let part = pack::pack(&sequences[range])?;
+            batches.push(pass.run(&part, Keep::Nothing)?.batch);
+            packed.push(part);
+        }
+        let whole = join_batches(&batches, &crate::objectives::batch_arrays::join(&packed));
+        if let Some(reference) = whole.find(names::REFERENCE_LOGP) {
+            let own = Batch::new().with(names::REFERENCE_LOGP, Scope::TOKEN, reference.data.to_vec());
+            attach(sequences, &own, &[])?;
+        }
+        let mut keep = vec![true; sequences.len()];
+        let mut answered: Vec<(String, String)> = Vec::new();
+        for active in models.objectives.iter_mut() {
+            trail.objective(&active.id, "prepare");
+            let answer = active.instance.prepare(&whole).map_err(|e| failed(&active.id, "prepare", e))?;
+            trail.host();
+            contract::prepared(&whole, &answer, true).map_err(|why| {
+                let rows: Vec<u64> = sequences.iter().map(|sequence| sequence.row).collect();
+                broken(&active.id, "prepare", why, &rows)
+            })?;
+            let answer = without_hidden(answer, whole.mask()?);
+            for array in answer.arrays().iter().filter(|array| array.name != "keep") {
+                if let Some((first, name)) = answered.iter().find(|(_, name)| *name == array.name) {
+                    let both =
+                        format!("the objectives \"{first}\" and \"{}\" both answer `{name}` of a rollout", active.id);
+                    return Err(Error::request(both).with_hint("learn from rollouts with one of them"));
+                }
+            }
+            answered.extend(answer.arrays().iter().map(|array| (active.id.clone(), array.name.to_string())));
+            let checked =
+                attach(sequences, &answer, &["keep"]).map_err(|e| e.context(format!("objective \"{}\"", active.id)));
+            checked?;
+            if let Some(kept) = answer.find("keep") {
+                keep.iter_mut().zip(kept.data.iter()).for_each(|(all, own)| *all &= *own != 0.0);
+            }
+        }
+        Ok(keep)
+    }
+
+    /// The next window: the answers to so many prompts, in this pass's order.
+    ///
+    /// # Errors
+    /// No answer has a token to learn from.
+    pub fn window(&mut self) -> Result<Window> {
+        let groups: Vec<&[Sequence]> = self.state.sequences.chunk_by(|a, b| group(a) == group(b)).collect();
+        let mut order: Vec<usize> = (0..groups.len()).collect();
+        Rng::new(&[self.seed, ORDER, self.state.drawn, self.state.epoch as u64]).shuffle(&mut order);
+        let chosen = order.iter().skip(self.state.taken).take(self.prompts);
+        let window = Window::new(chosen.flat_map(|index| groups[*index].iter().cloned()).collect())?;
+        let count = groups.len();
+        self.state.taken += self.prompts;
+        if self.state.taken >= count {
+            (self.state.epoch, self.state.taken) = (self.state.epoch + 1, 0);
+        }
+        if self.state.epoch >= self.settings.epochs {
+            self.leave();
+        }
+        Ok(window)
+    }
+
+    /// A step is whole: a checkpoint goes on from here.
+    pub fn commit(&mut self) {
+        self.whole = self.state.clone();
+    }
+
+    /// Writes what a checkpoint needs to go on in the middle of a rollout.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn save(&self, folder: &Path) -> Result<()> {
+        let path = folder.join(FILE);
+        let failed = |e: Box<dyn std::error::Error + Send + Sync>| {
+            Error::run(format!("cannot write {}", path.display())).with_cause(e)
+        };
+        let text = serde_json::to_vec(&self.whole).map_err(|e| failed(e.into()))?;
+        fs::write(&path, text).map_err(|e| failed(e.into()))
+    }
+
+    /// Goes on where a checkpoint was.
+    ///
+    /// # Errors
+    /// A request error naming the file.
+    pub fn restore(&mut self, folder: &Path) -> Result<()> {
+        let path = folder.join(FILE);
+        let failed = |e: Box<dyn std::error::Error + Send + Sync>| {
+            Error::request(format!("cannot read {}", path.display())).with_cause(e)
+        };
+        let text = files::read(&path).map_err(|e| failed(e.into()))?;
+        self.state = serde_json::from_slice(&text).map_err(|e| failed(e.into()))?;
+        self.commit();
+        Ok(())
+    }
+}
+
+/// The same prompt so many times, as one group.
+fn grouped(prompt: &Sequence, group: u64, samples: usize) -> impl Iterator<Item = Sequence> {
+    let mut prompt = prompt.clone();
+    prompt.numbers.insert(names::GROUP.to_owned(), group as f64);
+    std::iter::repeat_n(prompt, samples)
+}
+
+fn group(sequence: &Sequence) -> Option<u64> {
+    sequence.numbers.get(names::GROUP).map(|group| group.to_bits())
+}
+
+/// The arrays with 0 where the mask is 0 and their numbers are not finite: nothing reads them there, and a checkpoint, which is
+/// JSON, has no such numbers.
+fn without_hidden(mut arrays: Batch<'static>, mask: &[f64]) -> Batch<'static> {
+    let hidden = |(value, mask): (&f64, &f64)| *mask == 0.0 && !value.is_finite();
+    for array in arrays.arrays().to_vec() {
+        if array.scope == Scope::TOKEN && array.data.iter().zip(mask).any(hidden) {
+            let shown = array.data.iter().zip(mask).map(|pair| if hidden(pair) { 0.0 } else { *pair.0 });
+            arrays = arrays.with(array.name, Scope::TOKEN, shown.collect::<Vec<f64>>());
+        }
+    }
+    arrays
+}
+
+/// Gives every sequence its part of the arrays, those named in `but` left out.
+fn attach(sequences: &mut [Sequence], arrays: &Batch<'_>, but: &[&str]) -> Result<()> {
+    let (count, positions) = (sequences.len(), sequences.iter().map(Sequence::positions).sum::<usize>());
+    for array in arrays.arrays().iter().filter(|array| !but.contains(&array.name.as_ref())) {
+        let refuse = |what: String| Err(Error::run(format!("`prepare` answered `{}` {what}", array.name)));
+        let name = array.name.to_string();
+        match array.scope {
+            _ if array.cols != 1 => return refuse(format!("with {} columns, where rollouts take one", array.cols)),
+            Scope::SEQUENCE if array.data.len() == count => {
+                for (sequence, value) in sequences.iter_mut().zip(array.data.iter()) {
+                    sequence.numbers.insert(name.clone(), *value);
+                }
+            }
+            Scope::TOKEN if array.data.len() == positions => {
+                let mut rest = array.data.as_ref();
+                for sequence in sequences.iter_mut() {
+                    let (own, after) = rest.split_at(sequence.positions());
+                    rest = after;
+                    sequence.tokens.insert(name.clone(), own.to_vec());
+                }
+            }
+            Scope::SEQUENCE | Scope::TOKEN => {
+                return refuse(format!("with {} values for {count} sequences of {positions} tokens", array.data.len()));
+            }
+            _ => {
+                return refuse(
+                    "per rollout; only what belongs to tokens or sequences can be cut into steps".to_owned(),
+                );
+            }
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sequence(row: u64, length: usize) -> Sequence {
+        Sequence {
+            ids: vec![1; length],
+            supervised: vec![true; length],
+            row,
+            numbers: [(names::GROUP.to_owned(), row as f64)].into(),
+            reads_last: true,
+            ..Default::default()
+        }
+    }
+
+    /// Catches numbers that are handed to other answers than those they were found of.
+    #[test]
+    fn what_prepare_answers_rides_with_its_own_sequences() {
+        let mut sequences = [sequence(0, 2), sequence(1, 3)];
+        let arrays = Batch::new().with("advantage", Scope::TOKEN, vec![1.0, 2.0, 3.0, 4.0, 5.0]).with(
+            "length",
+            Scope::SEQUENCE,
+            vec![7.0, 8.0],
+        );
+        attach(&mut sequences, &arrays, &[]).unwrap();
+        assert_eq!(sequences[1].tokens["advantage"], [3.0, 4.0, 5.0]);
+        assert_eq!(sequences[1].numbers["length"], 8.0);
+        for bad in [
+            Batch::new().with("a", Scope::TOKEN, vec![1.0; 4]),
+            Batch::new().with("a", Scope::SEQUENCE, vec![1.0; 3]),
+            Batch::new().with("a", Scope::BATCH, vec![1.0]),
+        ] {
+            assert!(attach(&mut sequences, &bad, &[]).is_err());
+        }
+    }
+
+    fn rollouts(prompts: usize, epochs: usize, samples: usize) -> Rollouts {
+        let settings = Rollout {
+            prompts: 4,
+            samples,
+            epochs,
+            max_new_tokens: 4,
+            temperature: 1.0,
+            top_p: 1.0,
+            top_k: 0,
+            clip: None,
+        };
+        let state = State {
+            drawn: 1,
+            sequences: Arc::new((0..4).flat_map(|row| vec![sequence(row, 3); samples]).collect()),
+            epoch: 0,
+            taken: 0,
+        };
+        let (tokenizer, data) =
+            (Tokenizer::bytes().unwrap(), crate::data::TokenSet::load(&[], &Tokenizer::bytes().unwrap(), None));
+        let data = Arc::new(data.unwrap());
+        Rollouts { state, ..Rollouts::new(Means { settings, prompts, seed: 3, tokens: 64, tokenizer, data }) }
+    }
+
+    /// Catches a pass that leaves answers out or takes some twice, one order for all passes, and a group that is cut apart.
+    #[test]
+    fn every_pass_takes_every_prompt_once_with_all_its_answers() {
+        let mut rollouts = rollouts(2, 3, 2);
+        let mut orders = Vec::new();
+        for _ in 0..3 {
+            let mut rows = Vec::new();
+            for _ in 0..2 {
+                assert!(!rollouts.spent());
+                let window = rollouts.window().unwrap();
+                let own: Vec<u64> = window.sequences().iter().map(|s| s.row).collect();
+                assert!(own.chunks(2).all(|pair| pair[0] == pair[1]));
+                rows.extend(own.into_iter().step_by(2));
+            }
+            orders.push(rows.clone());
+            rows.sort_unstable();
+            assert_eq!(rows, [0, 1, 2, 3]);
+        }
+        assert!(rollouts.spent());
+        assert!(orders.iter().any(|order| *order != orders[0]));
+    }
+
+    /// Catches a checkpoint in the middle of a rollout that forgets the pass, the place in it, or a bit of a number.
+    #[test]
+    fn a_rollout_goes_on_where_its_checkpoint_was() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut first = rollouts(1, 2, 1);
+        let numbers = [vec![0.1 + 0.2, -1e-300, 3.0], vec![1.0 / 3.0; 3], vec![2.0; 3], vec![0.0; 3]];
+        for (sequence, numbers) in Arc::make_mut(&mut first.state.sequences).iter_mut().zip(numbers) {
+            sequence.tokens.insert("advantage".to_owned(), numbers);
+        }
+        (0..4).for_each(|_| _ = first.window().unwrap());
+        first.commit();
+        // A step that fails after its window was taken must find the window again.
+        let torn = first.window().unwrap();
+        first.save(folder.path()).unwrap();
+        let mut second = rollouts(1, 2, 1);
+        second.restore(folder.path()).unwrap();
+        assert_eq!(second.window().unwrap(), torn);
+        while !first.spent() {
+            assert_eq!(first.window().unwrap(), second.window().unwrap());
+        }
+        assert!(second.spent());
+    }
+}

@@ -1,0 +1,222 @@
+//! What answers are worth: reward plugins and trained reward models, each with its factor.
+
+use plugin_api::{
+    error::Code,
+    load::LoadedReward,
+    reward::{Reward, Sample},
+};
+
+use crate::{
+    config::experiment::RewardSource,
+    data::{Sequence, pack},
+    device::Device,
+    error::{Error, Result},
+    model::{Keep, Model, Outputs},
+    objectives::failed,
+    runs::breadcrumb,
+    setup::{Prepared, refusal_text},
+    train::step::forward::{at_ends, view},
+};
+
+/// An answer as those who judge it read it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Answer {
+    /// Prompt and answer as tokens; the answer's are supervised, and the last one is read too.
+    pub sequence: Sequence,
+    /// The same as text, with the row's columns.
+    pub sample: Sample,
+}
+
+/// Everyone who judges answers.
+#[derive(Default)]
+pub struct Rewards {
+    judges: Vec<Judge>,
+    clip: Option<f64>,
+    /// Positions computed at a time.
+    tokens: usize,
+}
+
+/// The way on from a column that one row lacks.
+const DECLARE: &str = "a reward that declares the columns it reads (its manifest) has every row checked before step 1";
+
+struct Judge {
+    name: String,
+    weight: f64,
+    kind: Kind,
+}
+
+enum Kind {
+    Plugin(LoadedReward),
+    /// Scores are put at the mean and over the deviation.
+    Model {
+        model: Box<Model>,
+        mean: f64,
+        deviation: f64,
+    },
+}
+
+/// What one judge says of each answer.
+pub struct Scores {
+    /// The judge: a plugin's id, or `model`.
+    pub name: String,
+    /// Its factor.
+    pub weight: f64,
+    /// By answer.
+    pub scores: Vec<f64>,
+}
+
+impl Prepared {
+    /// The experiment's rewards on `device`.
+    ///
+    /// # Errors
+    /// A request error for a reward model that does not fit, or has no recorded scores where they are to be normalised.
+    pub fn rewards(&self, device: &Device) -> Result<Rewards> {
+        let experiment = self.experiment();
+        let mut plugins = self.rewards.iter();
+        let mut judges: Vec<Judge> = Vec::new();
+        for (index, reward) in experiment.reward.iter().enumerate() {
+            let (name, kind) = match &reward.source {
+                RewardSource::Plugin { plugin } => {
+                    let library = plugins.next().ok_or_else(|| Error::run("a reward plugin was not loaded"))?;
+                    let reward = breadcrumb::within(plugin, "create", || library.reward(&reward.options))?;
+                    (plugin.clone(), Kind::Plugin(reward))
+                }
+                RewardSource::Model { model } => {
+                    let key = self.loaded.key_of("reward", index);
+                    ("model".to_owned(), self.judge(&key, device, model, reward.normalise)?)
+                }
+            };
+            let alike = judges.iter().filter(|judge| judge.name.split('.').next() == Some(name.as_str())).count();
+            let name = if alike > 0 { format!("{name}.{alike}") } else { name };
+            judges.push(Judge { name, weight: reward.weight, kind });
+        }
+        let clip = experiment.rollout.as_ref().and_then(|rollout| rollout.clip);
+        Ok(Rewards { judges, clip, tokens: experiment.train.micro_batch_tokens })
+    }
+
+    fn judge(&self, key: &str, device: &Device, path: &str, normalise: bool) -> Result<Kind> {
+        let key = format!("{key}.model");
+        let named = self.named_model(path).map_err(|e| self.loaded.refuse(&key, refusal_text(&e)))?;
+        if !named.config.outputs.scalar {
+            let why = format!("{path} is no reward model: it has no scalar head");
+            return Err(self.loaded.refuse(&key, why));
+        }
+        if named.config.outputs.tokens {
+            let why = format!("{path} is a language model with a critic on its trunk, and no reward model");
+            return Err(self.loaded.refuse(&key, why));
+        }
+        let model = Box::new(self.role(&key, device, path, Outputs::SCALAR)?);
+        let (mean, deviation) = match (normalise, named.config.scores) {
+            (false, _) => (0.0, 1.0),
+            (true, Some((mean, deviation))) if deviation > 0.0 => (mean, deviation),
+            (true, _) => {
+                let why = format!("{path} has no recorded mean and deviation of scores");
+                let remedy = "train it with held-out pairs, or leave out `normalise`";
+                return Err(self.loaded.refuse(&key, format!("{why}; {remedy}")));
+            }
+        };
+        Ok(Kind::Model { model, mean, deviation })
+    }
+}
+
+impl Rewards {
+    /// Whether nobody judges.
+    pub fn is_empty(&self) -> bool {
+        self.judges.is_empty()
+    }
+
+    /// Has reward models compute at most so many positions at a time.
+    pub fn compute_at_most(&mut self, tokens: usize) {
+        self.tokens = tokens;
+    }
+
+    /// How many positions reward models compute at a time.
+    pub fn tokens(&self) -> usize {
+        self.tokens
+    }
+
+    /// The judges' names, in order.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.judges.iter().map(|judge| judge.name.as_str())
+    }
+
+    /// Whether someone's word counts in rollouts.
+    pub fn count(&self) -> bool {
+        self.judges.iter().any(|judge| judge.weight != 0.0)
+    }
+
+    /// What each judge says of the answers.
+    ///
+    /// # Errors
+    /// The plugins' own; a score that is no number.
+    pub fn judge(&self, answers: &[Answer]) -> Result<Vec<Scores>> {
+        let samples: Vec<Sample> = answers.iter().map(|answer| answer.sample.clone()).collect();
+        let one = |judge: &Judge| {
+            let scores = match &judge.kind {
+                Kind::Plugin(plugin) => {
+                    let scores = breadcrumb::within(&judge.name, "score", || plugin.score(&samples));
+                    scores.map_err(|e| {
+                        let column = e.code == Code::ARRAY;
+                        let error = failed(&judge.name, "score", e);
+                        if column { error.with_hint(DECLARE) } else { error }
+                    })?
+                }
+                Kind::Model { model, mean, deviation } => {
+                    let scores = self.model_scores(model, answers)?;
+                    scores.iter().map(|score| (score - mean) / deviation).collect()
+                }
+            };
+            if let Some(at) = scores.iter().position(|score| !score.is_finite()) {
+                let (name, score, prompt) = (&judge.name, scores[at], &samples[at].prompt);
+                return Err(Error::run(format!("reward \"{name}\" gives {score} to an answer to {prompt:?}")));
+            }
+            Ok(Scores { name: judge.name.clone(), weight: judge.weight, scores })
+        };
+        self.judges.iter().map(one).collect()
+    }
+
+    /// The weighted sums, cut to the clip.
+    pub fn combined(&self, scores: &[Scores], answers: usize) -> Vec<f64> {
+        let sum = |answer: usize| -> f64 {
+            scores.iter().filter(|judge| judge.weight != 0.0).map(|judge| judge.weight * judge.scores[answer]).sum()
+        };
+        let clip = self.clip.unwrap_or(f64::INFINITY);
+        (0..answers).map(|answer| sum(answer).clamp(-clip, clip)).collect()
+    }
+
+    fn model_scores(&self, model: &Model, answers: &[Answer]) -> Result<Vec<f64>> {
+        let sequences: Vec<Sequence> = answers.iter().map(|answer| answer.sequence.clone()).collect();
+        let mut scores = Vec::with_capacity(answers.len());
+        for range in pack::micro_batches(&sequences, self.tokens) {
+            let packed = pack::pack(&sequences[range])?;
+            let forward = model.forward(view(&packed), Keep::Nothing)?;
+            scores.extend(at_ends(&packed, &model.scalars(&forward)?));
+        }
+        Ok(scores)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn scores(name: &str, weight: f64, scores: &[f64]) -> Scores {
+        Scores { name: name.into(), weight, scores: scores.to_vec() }
+    }
+
+    /// Catches a mean in the place of the weighted sum, a judge that is only measured and counts all the same (its NaN would
+    /// too), a clip of the parts rather than of the sum, and a reward of 0 that is taken for none.
+    #[test]
+    fn gotcha_33_rewards_are_weighted_summed_and_then_cut() {
+        let judged = [
+            scores("a", 0.5, &[4.0, -8.0, 0.0]),
+            scores("b", -2.0, &[1.0, 3.0, 0.0]),
+            scores("measured", 0.0, &[f64::MAX; 3]),
+        ];
+        let rewards = |clip| Rewards { judges: Vec::new(), clip, tokens: 1 };
+        assert_eq!(rewards(None).combined(&judged, 3), [0.0, -10.0, 0.0]);
+        assert_eq!(rewards(Some(3.0)).combined(&judged, 3), [0.0, -3.0, 0.0]);
+        assert_eq!(rewards(None).combined(&[], 2), [0.0, 0.0]);
+        assert!(rewards(None).is_empty() && !rewards(None).count());
+    }
+}

@@ -1,0 +1,241 @@
+//! The beginning of a run: a new one, or a saved one taken up again. Everything that can be refused is refused before the
+//! first file is written.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::Instant,
+};
+
+use super::{
+    provenance,
+    records::Records,
+    resume::{self, Changed},
+    row_hashes::RowHashes,
+    state::{self, TrainState},
+};
+use crate::{
+    error::Result,
+    plugins::Pinning,
+    runs::{
+        Breadcrumb,
+        checkpoint::{Checkpoint, Checkpoints, latest},
+        disk::write_durably,
+        folder::{Existing, RunFolder},
+        progress::{Progress, Show},
+        receipt::Replaced,
+    },
+    setup::Prepared,
+    train::{
+        Trainer,
+        eval::{exact_match::questions, metric_names},
+        held_out,
+        learner::{Learner, Opened},
+        notices::Notices,
+        quick_laws::ToProve,
+        trail::Trail,
+    },
+};
+
+/// Opens everything a run needs.
+pub(crate) fn trainer(mut prepared: Prepared, resume: bool, show: Show) -> Result<Trainer> {
+    let started = Instant::now();
+    let experiment = prepared.experiment().clone();
+    let (device, _) = prepared.device(false)?;
+    prepared.pin_opened()?;
+    let runs_dir = Path::new(&experiment.runs_dir);
+    let mut uncertain = Uncertain::new(runs_dir);
+    let data = prepared.data(true)?;
+    let mut changes = Changed::default();
+    let (folder, checkpoint) = if resume {
+        let folder = RunFolder::open(runs_dir, &experiment.name)?;
+        changes = resume::changed(folder.path(), &experiment)?;
+        let checkpoint = latest(&folder.path().join("checkpoints"))?;
+        (Some(folder), checkpoint)
+    } else {
+        (None, None)
+    };
+    let opened = prepared.learner(&device, data, checkpoint.as_ref().map(|c| c.path.as_path()), true)?;
+    let Opened { mut learner, data, steps: total, reference } = opened;
+    let held_out = held_out(&prepared, &learner.objectives, &data)?;
+    let questions = questions(&*data.held_out, &prepared.tokenizer, experiment.eval.generate.unwrap_or(0))?;
+    if checkpoint.is_none() {
+        prepared.check_samples()?;
+        metric_names::check(&prepared, &mut learner, &held_out, &questions)?;
+    }
+    let mut state = TrainState::new(total, learner.batcher.state().clone());
+    if let Some(checkpoint) = &checkpoint {
+        state = TrainState::read(&checkpoint.path)?;
+        // Or a process was killed between writing the longer experiment and its first checkpoint.
+        if total != state.total {
+            changes.lines.extend(resume::lengthen(&mut state, total, &experiment)?);
+        }
+        state::read_moments(&learner.adam, &checkpoint.path)?;
+        learner.adam.updates = state.updates;
+        if let Some(critic) = &mut learner.roles.critic {
+            critic.adam.updates = state.updates;
+        }
+        if let Some(rollouts) = &mut learner.rollouts {
+            rollouts.restore(&checkpoint.path)?;
+        }
+    }
+    if let Some(template) = &data.chat_template {
+        prepared.tokenizer.set_chat_template(template);
+    }
+    let earlier = folder.as_ref().filter(|_| checkpoint.is_some()).map(|folder| folder.path().join("receipt.json"));
+    let (mut receipt, notes) = provenance::receipt(&prepared, &data, &learner, earlier.as_deref(), state.step)?;
+    let mut states = Vec::new();
+    if let Some(checkpoint) = &checkpoint {
+        // What may still be refused comes before anything of the run is written.
+        states = take_up(&prepared, &mut learner, &state, &checkpoint.path)?;
+    }
+    let changed = Replaced { after_step: state.step, changes: changes.lines.clone() };
+    if checkpoint.is_some() && !changes.lines.is_empty() && !changes.length {
+        receipt.changed.push(changed.clone());
+    }
+    // From here on files are written that stay.
+    uncertain.keep();
+    let folder = match folder {
+        Some(folder) => folder,
+        None => {
+            let dev = prepared.lock.pinning() == Pinning::Ignore;
+            RunFolder::create(runs_dir, &experiment.name, if dev { Existing::ReplaceUnsaved } else { Existing::Keep })?
+        }
+    };
+    // Logs that are not those of the checkpoint are refused before the run's own files change.
+    let records = checkpoint.is_some().then(|| Records::open(&folder, Some(&state))).transpose()?;
+    // A run that begins pins its plugins once they have passed the trial before its first step.
+    if state.step > 0 {
+        prepared.lock.save()?;
+    }
+    let text = experiment.to_toml()?;
+    let longer = changes.length.then(|| (text.clone(), changed));
+    if longer.is_none() {
+        write_durably(&folder.experiment(), text.as_bytes())?;
+    }
+    if !state.ended {
+        // The receipt first: it tells which rows were fixed since the hashes of rows were written.
+        receipt.write(&folder.receipt())?;
+        if let Some(rows) = RowHashes::of(&data) {
+            rows.write(&folder.rows())?;
+        }
+    }
+    let checkpoints = Checkpoints::new(&folder, experiment.checkpoint.keep, checkpoint.as_ref().map(|c| c.step))?;
+    let records = records.map_or_else(|| Records::open(&folder, None), Ok)?;
+    let progress = Progress::new(state.step, total, show);
+    if let Some(note) = folder.note() {
+        progress.message(&format!("note: {note}"));
+    }
+    if let Some(rows) = &data.rows {
+        progress.message(&format!("data: {rows}"));
+    }
+    if experiment.eval.every > 0 && held_out.is_empty() && questions.is_empty() {
+        progress.message(
+            "note: nothing is evaluated: prompts have no held-out loss; eval.generate = 200 has answers to them judged",
+        );
+    }
+    for line in prepared.lock.unpinned() {
+        progress.message(&format!("note: --dev: not the pinned plugin: {line}"));
+    }
+    for line in receipt.replaced.iter().filter(|_| !state.ended).flat_map(provenance::told) {
+        progress.message(&line);
+    }
+    for line in &notes {
+        progress.message(&format!("note: {line}"));
+    }
+    for line in &changes.lines {
+        progress.message(&format!("note: changed on resuming: {line}"));
+    }
+    let trail = Trail::new(Breadcrumb::from_env(), &experiment.backend.plugin);
+    trail.run(&folder);
+    let mut trainer = Trainer {
+        trail,
+        learner,
+        held_out,
+        data,
+        reference,
+        questions,
+        folder,
+        moved_to: None,
+        longer,
+        checkpoints,
+        records,
+        progress,
+        state,
+        states,
+        texts: Vec::new(),
+        notices: Notices::default(),
+        notes: Vec::new(),
+        started,
+        torn: false,
+        to_prove: ToProve::default(),
+        prepared,
+    };
+    trainer.say_where(resume, checkpoint);
+    Ok(trainer)
+}
+
+/// Puts data order and objectives where the checkpoint says. Returns the objectives' states.
+fn take_up(prepared: &Prepared, learner: &mut Learner, state: &TrainState, checkpoint: &Path) -> Result<Vec<Vec<u8>>> {
+    let mut place = state.data.clone();
+    if prepared.accepts_fixed_rows {
+        // The receipt has been held against the one before: other rows are refused by now.
+        place.data = learner.batcher.state().data.clone();
+    }
+    learner.batcher.restore(place)?;
+    for (beside, place) in learner.beside.iter_mut().zip(state.beside.clone()) {
+        beside.batcher.restore(place)?;
+    }
+    let states = state.objectives(checkpoint, learner.every_objective().count())?;
+    for (active, state) in learner.every_objective().zip(&states) {
+        active.restore_exactly(state)?;
+    }
+    Ok(states)
+}
+
+/// The token cache is written while a request may still be refused: where it made the folder of runs, it goes again then.
+pub(crate) struct Uncertain(Option<PathBuf>);
+
+impl Uncertain {
+    pub(crate) fn new(runs_dir: &Path) -> Uncertain {
+        Uncertain((!runs_dir.exists()).then(|| runs_dir.to_owned()))
+    }
+
+    pub(crate) fn keep(&mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Uncertain {
+    fn drop(&mut self) {
+        if let Some(runs_dir) = &self.0 {
+            _ = fs::remove_dir_all(runs_dir.join(".cache"));
+            _ = fs::remove_dir(runs_dir);
+        }
+    }
+}
+
+impl Trainer {
+    /// Prints the model's notes and where the run stands.
+    fn say_where(&mut self, resume: bool, checkpoint: Option<Checkpoint>) {
+        for note in self.learner.model.config().notes.iter().chain(&self.prepared.tokenizer.notes()) {
+            self.progress.message(&format!("note: {note}"));
+        }
+        let Some(checkpoint) = checkpoint else {
+            if resume {
+                self.progress.message("there is no checkpoint yet: the run begins again from its first step");
+            }
+            return;
+        };
+        if let Some(note) = checkpoint.stand_in() {
+            self.progress.message(&note);
+        }
+        let (step, total) = (self.state.step, self.state.total);
+        self.progress.message(&format!("going on after step {step} of {total}"));
+    }
+
+    /// Whether the run had come to its end before it was taken up again.
+    pub fn ended(&self) -> bool {
+        self.state.ended
+    }
+}

@@ -1,0 +1,203 @@
+//! What made a run, as its receipt says it: collected when it begins, held against what it began with when it goes on.
+
+use std::{collections::BTreeMap, fs, io, path::Path};
+
+use sha2::{Digest, Sha256};
+
+use super::row_hashes::{FILE as ROWS, RowHashes};
+use crate::{
+    data::{Source, TrainingData, cache::hex},
+    error::{Error, Result},
+    model::weights::weight_files,
+    plugins::Pinning,
+    runs::{
+        disk::sha256_file,
+        receipt::{BackendUse, Build, DataSource, ModelSource, RULES, Receipt, Replaced},
+    },
+    setup::{Prepared, dtype, threads},
+    train::{learner::Learner, roles::reference_pass::reads_start},
+};
+
+/// The receipt of a run that begins, or goes on after `step` from the receipt at `earlier`; and notes for the user. Programs may have
+/// been replaced since, which is written down; what the run learns from may not.
+///
+/// # Errors
+/// A request error for data or weights that are not those that the run began with, and for plugins unless they were accepted; files
+/// that cannot be read.
+pub fn receipt(
+    prepared: &Prepared,
+    data: &TrainingData,
+    learner: &Learner,
+    earlier: Option<&Path>,
+    step: u64,
+) -> Result<(Receipt, Vec<String>)> {
+    let run = earlier.and_then(Path::parent).unwrap_or(Path::new("."));
+    let is_gone = |path: &Path| fs::symlink_metadata(path).is_err_and(|e| e.kind() == io::ErrorKind::NotFound);
+    let is_missing = earlier.is_some_and(is_gone);
+    let earlier = earlier.filter(|_| !is_missing).map(Receipt::read).transpose()?;
+    if let Some(earlier) = earlier.as_ref().filter(|earlier| earlier.rules != RULES) {
+        let what = "the run began with a telos of other rules: how rows become tokens, answers end, epochs are counted and \
+                    evaluations are cut";
+        return Err(Error::request(what)
+            .with_details([format!("receipt.json has rules {}, this program has rules {RULES}", earlier.rules)])
+            .with_hint("finish the run with the telos it began with, or start another run with --name (and model.from this one)"));
+    }
+    let mut receipt = current(prepared, data, learner, earlier.as_ref())?;
+    let (Some(earlier), mut notes) = (earlier, Vec::new()) else {
+        if is_missing {
+            let what =
+                "receipt.json was missing: whether the run goes on with what it began with is not known".to_owned();
+            receipt.replaced.push(Replaced { after_step: step, changes: vec![what] });
+        }
+        return Ok((receipt, Vec::new()));
+    };
+    let changes = receipt.changes_since(&earlier);
+    let (fixed, others): (Vec<String>, Vec<String>) = changes.inputs.into_iter().partition(|line| {
+        let of_rows = line.starts_with("data[") || line.starts_with("rows.");
+        prepared.accepts_fixed_rows && of_rows && same_rows(&receipt, &earlier)
+    });
+    if !others.is_empty() {
+        let changed = "what the run learns from is not what it began with, as its receipt.json has it";
+        return Err(Error::request(changed).with_details([others, fixed].concat()).with_hint(
+            "put it back as it was, or start another run with --name (and model.from this one); where rows of its files were \
+             fixed, and none was added, removed or moved, go on with --fixed-rows",
+        ));
+    }
+    if !fixed.is_empty() {
+        notes.push(match (RowHashes::of(data), RowHashes::read(run)?) {
+            (Some(now), Some(then)) => format!("--fixed-rows: {}", now.fixed_since(&then)?),
+            _ => format!("--fixed-rows: {} has no {ROWS}, so whether rows were moved is not known", run.display()),
+        });
+    }
+    let plugins: Vec<String> = changes.programs.iter().filter(|line| line.starts_with("plugins[")).cloned().collect();
+    // plugins.lock lets them pass once another run was told to pin them, or where it was removed.
+    if !plugins.is_empty() && prepared.lock.pinning() == Pinning::Strict {
+        return Err(Error::request("the run began with other plugins, as its receipt.json has it").with_details(plugins).with_hint(
+            "put them back as they were, or accept them with --update-lock: the run may then not be bit for bit what it would have been",
+        ));
+    }
+    (receipt.replaced, receipt.changed) = (earlier.replaced, earlier.changed);
+    receipt.unproved = earlier.unproved;
+    if !changes.programs.is_empty() {
+        receipt.replaced.push(Replaced { after_step: step, changes: changes.programs });
+    }
+    if !fixed.is_empty() {
+        let fixed = fixed.into_iter().chain(notes.clone()).collect();
+        receipt.changed.push(Replaced { after_step: step, changes: fixed });
+    }
+    Ok((receipt, notes))
+}
+
+/// Whether both learned from as many rows on each side: then the order of those that are left to read is the same.
+fn same_rows(receipt: &Receipt, earlier: &Receipt) -> bool {
+    let counts = |receipt: &Receipt| receipt.rows.as_ref().map(|rows| (rows.train, rows.held_out));
+    counts(receipt).is_some() && counts(receipt) == counts(earlier)
+}
+
+/// A replacement, told to people.
+pub fn told(replaced: &Replaced) -> Vec<String> {
+    let Replaced { after_step, changes } = replaced;
+    let head = format!(
+        "note: replaced after step {after_step}, so that the run may not be bit for bit what it would have been:"
+    );
+    [head].into_iter().chain(changes.iter().map(|change| format!("  {change}"))).collect()
+}
+
+fn current(prepared: &Prepared, data: &TrainingData, learner: &Learner, earlier: Option<&Receipt>) -> Result<Receipt> {
+    let experiment = prepared.experiment();
+    // What a resumed run takes from its checkpoint may be gone, or another, where it came from.
+    let saved = |role: &str| earlier.filter(|_| prepared.is_saved(role)).and_then(|earlier| earlier.roles.get(role));
+    let mut roles = BTreeMap::new();
+    for (role, path) in prepared.role_paths() {
+        let source = match saved(&role) {
+            Some(source) => source.clone(),
+            None => {
+                let named = prepared.named_model(path)?;
+                let files = named.config.files.iter().chain(named.tokenizer.read_from());
+                ModelSource { files: Some(files.map(source).collect()), ..model_source(named.folder.as_deref())? }
+            }
+        };
+        roles.insert(role, source);
+    }
+    let start = earlier.filter(|_| !reads_start(prepared, learner.objectives.needs()));
+    let model = match start {
+        Some(earlier) => earlier.model.clone(),
+        None => model_source(prepared.model_folder.as_deref())?,
+    };
+    // These are read whether the weights are or not.
+    let files = prepared.model_folder.is_some().then(|| prepared.config.files.iter().map(source).collect());
+    let model = ModelSource { files, ..model };
+    Ok(Receipt {
+        telos: Build::this(),
+        rules: RULES,
+        command: std::env::args().collect(),
+        seed: experiment.seed,
+        backend: BackendUse {
+            plugin: experiment.backend.plugin.clone(),
+            device: experiment.backend.device.clone(),
+            dtype: dtype(experiment.backend.dtype).to_string(),
+            threads: threads(experiment.backend.threads),
+            threads_matter: prepared.threads_matter(),
+            instruction_set: prepared.instruction_set(),
+        },
+        plugins: prepared.plugins.clone(),
+        model,
+        roles,
+        tokenizer_sha256: prepared.tokenizer.hash(),
+        tokenizer_files: Some(prepared.tokenizer.read_from().iter().map(source).collect()),
+        data: data.sources.iter().chain(learner.beside.iter().flat_map(|beside| &beside.sources)).map(source).collect(),
+        rows: data.rows.clone(),
+        unpinned: prepared.lock.unpinned().to_vec(),
+        replaced: Vec::new(),
+        changed: Vec::new(),
+        unproved: Vec::new(),
+    })
+}
+
+fn source(of: &Source) -> DataSource {
+    DataSource { path: of.path.display().to_string(), bytes: of.bytes, sha256: of.sha256.clone() }
+}
+
+/// The weights in `folder`, as it lies there now; fresh ones without.
+///
+/// # Errors
+/// No weights, or files that cannot be read.
+pub fn model_source(folder: Option<&Path>) -> Result<ModelSource> {
+    let Some(folder) = folder else { return Ok(ModelSource { from: None, sha256: None, files: None }) };
+    let mut lines = Vec::new();
+    for file in weight_files(folder)? {
+        let failed = |e| Error::run(format!("cannot read {}", file.display())).with_cause(e);
+        let name = file.file_name().unwrap_or_default().display();
+        let (_, hash) = sha256_file(&file).map_err(failed)?;
+        lines.push((format!("{hash}  {name}\n"), hash));
+    }
+    let hash = match &lines[..] {
+        [(_, only)] => only.clone(),
+        several => hex(&Sha256::digest(several.iter().map(|(line, _)| line.as_str()).collect::<String>())),
+    };
+    Ok(ModelSource { from: Some(folder.display().to_string()), sha256: Some(hash), files: None })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    /// Catches sharded weights without a hash, one of the first shard alone, and one by the order of the folder.
+    #[test]
+    fn every_shard_counts() {
+        let folder = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| fs::write(folder.path().join(name), text).unwrap();
+        let hash = || model_source(Some(folder.path())).unwrap().sha256.unwrap();
+        write("model.safetensors.index.json", r#"{"weight_map": {"b": "2.safetensors", "a": "1.safetensors"}}"#);
+        write("1.safetensors", "abc");
+        write("2.safetensors", "de");
+        // printf '%s' abc > 1.safetensors; printf '%s' de > 2.safetensors; sha256sum *.safetensors | sha256sum
+        assert_eq!(hash(), "454c24c63aace23758313d508dbcd87bae41effbf651afb9d31910edcee0943f");
+        write("2.safetensors", "df");
+        assert_ne!(hash(), "454c24c63aace23758313d508dbcd87bae41effbf651afb9d31910edcee0943f");
+        write("model.safetensors", "abc");
+        assert_eq!(hash(), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+    }
+}

@@ -1,0 +1,294 @@
+//! What a run writes down as it goes: metrics.jsonl (the same bits every time), timing.jsonl (what may differ between two
+//! equal runs) and samples.jsonl.
+
+use std::{
+    io::{self, BufRead, BufReader},
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use plugin_api::backend::Memory;
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+
+use super::{
+    state::{Logs, TrainState},
+    summary::SampleText,
+};
+use crate::{
+    error::{Error, Result},
+    files,
+    runs::{
+        disk::{shown, sync_folder},
+        folder::RunFolder,
+        jsonl::{JsonLines, Lines},
+    },
+    train::{
+        eval::{
+            Figures,
+            exact_match::ComparedAnswer,
+            generation::{RewardedAnswer, Said},
+        },
+        memory::estimate::process_memory,
+        optimizer::Gradient,
+        step::gradient::WindowLoss,
+    },
+};
+
+/// The three files.
+pub struct Records {
+    metrics: JsonLines,
+    timing: JsonLines,
+    samples: JsonLines,
+    /// What of each belongs to steps, evaluations and samples that are done.
+    done: [Lines; 3],
+}
+
+/// Seconds of a step's phases.
+pub struct Phases {
+    last: Instant,
+    seconds: Vec<(&'static str, f64)>,
+}
+
+impl Phases {
+    /// Starts the clock.
+    pub fn start() -> Phases {
+        Phases { last: Instant::now(), seconds: Vec::new() }
+    }
+
+    /// Ends the phase that ran since the last end.
+    pub fn end(&mut self, name: &'static str) {
+        let now = Instant::now();
+        self.seconds.push((name, (now - self.last).as_secs_f64()));
+        self.last = now;
+    }
+
+    /// Seconds of all phases that have ended.
+    pub fn total(&self) -> f64 {
+        self.seconds.iter().map(|(_, seconds)| seconds).sum::<f64>().max(1e-9)
+    }
+}
+
+/// What a training step found.
+pub struct StepLine<'a> {
+    /// Steps done, this one included.
+    pub step: u64,
+    /// Learning rate used.
+    pub lr: f64,
+    /// The gradient before clipping.
+    pub gradient: Gradient,
+    /// Whether the update was applied.
+    pub finite: bool,
+    /// Context length used.
+    pub context: usize,
+    /// Loss and metrics.
+    pub out: &'a WindowLoss,
+}
+
+impl Records {
+    /// Opens the files of a run and cuts them to the lines of its checkpoint, whose place is `state`: nothing without one.
+    ///
+    /// # Errors
+    /// What the file system says; files that do not belong to the checkpoint, before any of them is cut.
+    pub fn open(folder: &RunFolder, state: Option<&TrainState>) -> Result<Records> {
+        let lines = state.map(|state| state.lines.clone()).unwrap_or_default();
+        JsonLines::check(&folder.metrics(), &lines.metrics)?;
+        JsonLines::check(&folder.samples(), &lines.samples)?;
+        let timing = state.map_or_else(|| Ok(Lines::default()), |state| timing_until(&folder.timing(), state))?;
+        let metrics = JsonLines::open(&folder.metrics(), &lines.metrics)?;
+        let samples = JsonLines::open(&folder.samples(), &lines.samples)?;
+        let timing = JsonLines::open(&folder.timing(), &timing)?;
+        if let Some(folder) = folder.metrics().parent() {
+            sync_folder(folder)?;
+        }
+        let done = [&metrics, &timing, &samples].map(JsonLines::lines);
+        Ok(Records { metrics, timing, samples, done })
+    }
+
+    /// Says that what was written so far belongs to steps, evaluations and samples that are done.
+    pub fn done(&mut self) {
+        self.done = [&self.metrics, &self.timing, &self.samples].map(JsonLines::lines);
+    }
+
+    /// A training step. Numbers that are not finite are written as null.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn step(&mut self, line: &StepLine<'_>, phases: &Phases, memory: Memory) -> Result<()> {
+        let mut metrics = Map::new();
+        metrics.insert("step".into(), line.step.into());
+        metrics.insert("kind".into(), "train".into());
+        metrics.insert("loss".into(), number(line.out.loss));
+        metrics.insert("lr".into(), number(line.lr));
+        metrics.insert("grad_norm".into(), number(line.gradient.norm));
+        metrics.insert("tokens".into(), line.out.tokens.into());
+        metrics.insert("context".into(), line.context.into());
+        if !line.finite {
+            metrics.insert("refused".into(), true.into());
+        }
+        for (name, value) in &line.out.metrics {
+            metrics.insert(name.clone(), number(*value));
+        }
+        self.metrics.append(&Value::Object(metrics))?;
+        let seconds: Map<String, Value> = phases.seconds.iter().map(|(n, s)| ((*n).to_owned(), number(*s))).collect();
+        self.timing.append(&json!({
+            "step": line.step,
+            "kind": "train",
+            "tokens_per_s": line.out.tokens as f64 / phases.total(),
+            "seconds": seconds,
+            "memory_bytes": memory.in_use,
+            "memory_peak_bytes": memory.peak,
+            "process_peak_bytes": process_memory().map(|process| process.peak),
+        }))
+    }
+
+    /// An evaluation.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn evaluation(&mut self, step: u64, figures: &Figures, elapsed: Duration) -> Result<()> {
+        let mut metrics = Map::new();
+        metrics.insert("step".into(), step.into());
+        metrics.insert("kind".into(), "eval".into());
+        for (name, value) in figures {
+            metrics.insert(format!("eval/{name}"), number(*value));
+        }
+        self.metrics.append(&Value::Object(metrics))?;
+        self.timing.append(&json!({ "step": step, "kind": "eval", "seconds": elapsed.as_secs_f64() }))
+    }
+
+    /// Samples.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn samples(&mut self, step: u64, texts: &[SampleText]) -> Result<()> {
+        texts.iter().try_for_each(|text| self.samples.append(&sample(step, text)))
+    }
+
+    /// Answers of the rollout that a step drew, each with its reward.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn answers(&mut self, step: u64, answers: &[Said]) -> Result<()> {
+        answers.iter().try_for_each(|Said { text, reward }| {
+            let mut line = sample(step, text);
+            line["reward"] = number(*reward);
+            self.samples.append(&line)
+        })
+    }
+
+    /// The greedy answers of an evaluation's exact match.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn compared(&mut self, step: u64, answers: &[ComparedAnswer]) -> Result<()> {
+        answers.iter().try_for_each(|answer| self.samples.append(&compared(Some(step), answer)))
+    }
+
+    /// The answers of an evaluation that rewards scored.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn rewarded(&mut self, step: u64, answers: &[RewardedAnswer]) -> Result<()> {
+        answers.iter().try_for_each(|RewardedAnswer { said: Said { text, reward }, expected, rewards }| {
+            let SampleText { prompt, text, tokens, finish } = text;
+            let rewards: Map<String, Value> =
+                rewards.iter().map(|(name, value)| (name.clone(), number(*value))).collect();
+            self.samples.append(&json!({
+                "step": step, "kind": "reward", "prompt": prompt, "answer": text, "expected": expected,
+                "reward": number(*reward), "rewards": rewards, "tokens": tokens, "finish": finish,
+            }))
+        })
+    }
+
+    /// Something that was said once: into timing.jsonl, since it may differ between a run and the same run resumed.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn note(&mut self, step: u64, text: &str) -> Result<()> {
+        self.timing.append(&json!({ "step": step, "kind": "note", "text": text }))
+    }
+
+    /// Takes back the lines of an evaluation or of samples that failed in their middle, makes what is left survive a power cut,
+    /// and says what of the files that is.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn durable(&mut self) -> Result<Logs> {
+        let files = [&mut self.metrics, &mut self.timing, &mut self.samples];
+        for (file, done) in files.into_iter().zip(&self.done) {
+            file.take_back(done)?;
+            file.sync()?;
+        }
+        Ok(Logs { metrics: self.metrics.lines(), samples: self.samples.lines() })
+    }
+}
+
+/// The lines of timing.jsonl up to the place of `state`. Its length is in no checkpoint, for it differs between equal runs.
+///
+/// # Errors
+/// The file cannot be read.
+fn timing_until(path: &Path, state: &TrainState) -> Result<Lines> {
+    #[derive(Deserialize)]
+    struct Line<'a> {
+        step: u64,
+        kind: &'a str,
+    }
+    let failed = |cause| Error::run(format!("cannot read {}", shown(path).display())).with_cause(cause);
+    let file = match files::open(path) {
+        Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Ok(Lines::default()),
+        file => file.map_err(failed)?,
+    };
+    let (mut lines, mut reader, mut line) = (Lines::default(), BufReader::new(file), Vec::new());
+    let is_evaluated = state.evaluated.is_some_and(|(at, _)| at == state.step);
+    while reader.read_until(b'\n', &mut line).map_err(failed)? > 0 {
+        let comes_later = match serde_json::from_slice::<Line>(&line) {
+            Ok(Line { step, kind }) => step > state.step || (step == state.step && kind == "eval" && !is_evaluated),
+            // Times are of no use to a run: a damaged line stays, for whoever looks.
+            Err(_) => !line.ends_with(b"\n"),
+        };
+        if comes_later {
+            break;
+        }
+        lines.bytes += line.len() as u64;
+        line.clear();
+    }
+    Ok(lines)
+}
+
+/// A line of samples.jsonl.
+fn sample(step: u64, text: &SampleText) -> Value {
+    let SampleText { prompt, text, tokens, finish } = text;
+    json!({ "step": step, "prompt": prompt, "text": text, "tokens": tokens, "finish": finish })
+}
+
+/// A compared answer as JSON, with the step it was given at.
+pub fn compared(step: Option<u64>, answer: &ComparedAnswer) -> Value {
+    let ComparedAnswer { text: SampleText { prompt, text, tokens, finish }, expected, more_expected, is_match } =
+        answer;
+    let mut line = json!({
+        "step": step, "kind": "exact_match", "prompt": prompt, "answer": text, "expected": expected, "match": is_match,
+        "tokens": tokens, "finish": finish,
+    });
+    if let Value::Object(line) = &mut line {
+        if step.is_none() {
+            line.shift_remove("step");
+        }
+        if !more_expected.is_empty() {
+            line.insert("also_right".to_owned(), json!(more_expected));
+        }
+    }
+    line
+}
+
+/// A number as JSON; null where JSON has none.
+fn number(value: f64) -> Value {
+    serde_json::Number::from_f64(value).map_or(Value::Null, Value::Number)
+}
+
+/// An evaluation as a line for people.
+pub fn evaluation_line(step: u64, figures: &Figures) -> String {
+    let told = figures.iter().filter(|(name, _)| name != "tokens");
+    let numbers: Vec<String> = told.map(|(name, value)| format!("{name} {value:.4}")).collect();
+    format!("step {step}: held out: {}", numbers.join(", "))
+}

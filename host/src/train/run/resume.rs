@@ -1,0 +1,230 @@
+//! What of an experiment may change when its run is resumed: how long it is, and what does not touch what is learned.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+};
+
+use toml::Value;
+
+use super::state::TrainState;
+use crate::{
+    config::{
+        Experiment,
+        experiment::{Length, ScheduleKind, Span},
+    },
+    error::{Error, Result},
+    files,
+    train::optimizer::schedule::rate,
+};
+
+/// Keys that may change freely, or the tables they begin with. Those of the place: the run was found there.
+const FREE: [&str; 6] = ["checkpoint.every", "checkpoint.keep", "sample", "backend.threads", "runs_dir", "name"];
+/// Not worth a word here: where it may change a result, the receipt says so.
+const SILENT: &str = "backend.threads";
+/// Keys whose values may be runs in the same folder of runs.
+const MODELS: [&str; 4] = ["model.from", "reference.from", "critic.from", "reward"];
+/// Keys of a run's length.
+const LENGTH: [&str; 2] = ["train.steps", "train.epochs"];
+
+/// What differs between the experiment that a run began with and the one that it is resumed with.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Changed {
+    /// A line each: `train.steps: 2 is now 4`.
+    pub lines: Vec<String>,
+    /// The same with each key as it was and is: `was: train.steps = 2`, `is:  train.steps = 4`.
+    pub as_written: Vec<String>,
+    /// Whether the run's length is among them.
+    pub length: bool,
+}
+
+/// Compares the experiment that the run in `folder` began with and `now`.
+///
+/// # Errors
+/// A request error where something differs that may not change; the run's own file cannot be read.
+pub fn changed(folder: &Path, now: &Experiment) -> Result<Changed> {
+    let path = folder.join("experiment.toml");
+    let failed = || Error::run(format!("cannot read {}", path.display()));
+    let before = files::read_to_string(&path).map_err(|e| failed().with_cause(e))?;
+    let now = now.to_toml()?;
+    if before.trim().is_empty() {
+        return Err(Error::request(format!("{} is empty: what the run began with is lost", path.display()))
+            .with_hint("put the file back as it was, or start another run with --name (and model.from this one)"));
+    }
+    if before == now {
+        return Ok(Changed::default());
+    }
+    let parsed = |text: &str| toml::from_str::<Value>(text).map_err(|e| failed().with_cause(e));
+    let (mut old, new) = (values(&parsed(&before)?), values(&parsed(&now)?));
+    move_models(&mut old, &new);
+    let differs = |key: &&String| old.get(*key) != new.get(*key);
+    let keys: BTreeSet<&String> = old.keys().chain(new.keys()).filter(differs).collect();
+    let may_change = |key: &str| {
+        // Steps and epochs are told apart by their key: from one to the other, both differ.
+        let length = LENGTH.contains(&key) && old.contains_key(key) && new.contains_key(key);
+        length || eval_may_change(key, &old, &new) || FREE.iter().any(|free| is_or_is_in(key, free))
+    };
+    if !keys.iter().all(|key| may_change(key)) {
+        return Err(refusal(folder, as_written(&keys, &old, &new)));
+    }
+    let told = |value: Option<&String>| value.map_or("absent", String::as_str).to_owned();
+    let told_keys = keys.iter().filter(|key| !is_or_is_in(key, SILENT));
+    Ok(Changed {
+        lines: told_keys.map(|key| format!("{key}: {} is now {}", told(old.get(*key)), told(new.get(*key)))).collect(),
+        as_written: as_written(&keys, &old, &new),
+        length: keys.iter().any(|key| LENGTH.contains(&key.as_str())),
+    })
+}
+
+/// How often a run is evaluated decides nothing where nothing is decided by evaluations.
+fn eval_may_change(key: &str, old: &BTreeMap<String, String>, new: &BTreeMap<String, String>) -> bool {
+    let decides = |keys: &BTreeMap<String, String>| keys.keys().any(|key| is_or_is_in(key, "eval.early_stop"));
+    key == "eval.every" && !decides(old) && !decides(new)
+}
+
+fn is_or_is_in(key: &str, table: &str) -> bool {
+    key.strip_prefix(table).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+}
+
+/// All values that are no tables, by their dotted keys.
+fn values(of: &Value) -> BTreeMap<String, String> {
+    fn collect(value: &Value, key: &str, found: &mut BTreeMap<String, String>) {
+        let below = |own: &str| if key.is_empty() { own.to_owned() } else { format!("{key}.{own}") };
+        match value {
+            Value::Table(table) => table.iter().for_each(|(own, value)| collect(value, &below(own), found)),
+            Value::Array(list) if list.iter().any(Value::is_table) => {
+                list.iter().enumerate().for_each(|(own, value)| collect(value, &below(&own.to_string()), found));
+            }
+            other => _ = found.insert(key.to_owned(), other.to_string()),
+        }
+    }
+    let mut found = BTreeMap::new();
+    collect(of, "", &mut found);
+    found
+}
+
+/// Names the models that lay in the old folder of runs by where they lie if it was moved: a stage of a pipeline begins from one.
+fn move_models(old: &mut BTreeMap<String, String>, new: &BTreeMap<String, String>) {
+    let folder = |keys: &BTreeMap<String, String>| keys.get("runs_dir").map(|own| own.trim_matches('"').to_owned());
+    let (Some(from), Some(to)) = (folder(old), folder(new)) else { return };
+    for (_, value) in old.iter_mut().filter(|(key, _)| MODELS.iter().any(|own| is_or_is_in(key, own))) {
+        let below =
+            value.strip_prefix('"').and_then(|path| path.strip_prefix(&from)).filter(|rest| rest.starts_with('/'));
+        if let Some(rest) = below {
+            *value = format!("\"{to}{rest}");
+        }
+    }
+}
+
+/// These keys as they were and are, but for the number of threads.
+fn as_written(keys: &BTreeSet<&String>, old: &BTreeMap<String, String>, new: &BTreeMap<String, String>) -> Vec<String> {
+    let told = keys.iter().filter(|key| !is_or_is_in(key, SILENT));
+    let lines = |key: &&&String| {
+        let line = |what: &str, value: &String| format!("{what} {key} = {value}");
+        [old.get(**key).map(|value| line("was:", value)), new.get(**key).map(|value| line("is: ", value))]
+    };
+    told.flat_map(|key| lines(&key)).flatten().collect()
+}
+
+fn refusal(folder: &Path, lines: Vec<String>) -> Error {
+    Error::request(format!("the experiment is not the one that run {0} began with, as {0}/experiment.toml has it", folder.display()))
+        .with_details(lines)
+        .with_hint(
+            "resume with the experiment as it was, or start another run with --name (and model.from this one, with \
+             empty moments and from the data's beginning). What may change on resuming: the number of train.steps or \
+             train.epochs, checkpoint.every and checkpoint.keep, sample, backend.threads, runs_dir and name where the run was moved, and \
+             eval.every where there is no eval.early_stop",
+        )
+}
+
+/// Gives a run that has come to `state` the length `total`. Returns what this does to the learning rate, where it does
+/// anything.
+///
+/// # Errors
+/// A request error for fewer steps than are done, and for a run that stopped before its last step.
+pub fn lengthen(state: &mut TrainState, total: u64, experiment: &Experiment) -> Result<Option<String>> {
+    let (done, before) = (state.step, state.total);
+    let key = match experiment.train.length {
+        Length::Steps(_) => LENGTH[0],
+        Length::Epochs(_) => LENGTH[1],
+    };
+    if total < done {
+        return Err(Error::request(format!("{key}: {done} steps are done, {total} are fewer"))
+            .with_hint(format!("give {key} that come to at least {done} steps; the run had {before}")));
+    }
+    if state.stopped && total > done {
+        let why = "it was stopped before its last step, by eval.early_stop or an objective, and more steps change nothing about that";
+        return Err(Error::request(format!("{key}: the run ended after step {done} of {before}: {why}"))
+            .with_hint("start another run with --name and model.from this one"));
+    }
+    state.total = total;
+    state.ended &= done == total;
+    let schedule = &experiment.train.schedule;
+    let fixed = schedule.kind == ScheduleKind::Constant && matches!(schedule.warmup, Span::Steps(_));
+    if fixed || total == before || done == total {
+        return Ok(None);
+    }
+    let lr = |total: u64| experiment.train.optimizer.lr * rate(schedule, done, total);
+    let then = if done < before { format!("instead of {:.3e}", lr(before)) } else { "where it had ended".to_owned() };
+    let kind = serde_json::to_value(schedule.kind).ok().and_then(|kind| Some(kind.as_str()?.to_owned()));
+    Ok(Some(format!(
+        "train.schedule: the {} schedule depends on the length: from step {} on it is that of {total} steps, which begins at a \
+         learning rate of {:.3e} {then}",
+        kind.unwrap_or_default(),
+        done + 1,
+        lr(total),
+    )))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Catches a hint that promises less or more than is accepted: any other `eval.every` is, 0 and absent included, unless evaluations
+    /// decide when the run stops.
+    #[test]
+    fn how_often_a_run_is_evaluated_may_change_unless_evaluations_stop_it() {
+        let keys = |pairs: &[(&str, &str)]| {
+            pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect::<BTreeMap<_, _>>()
+        };
+        let [never, often, absent] = [keys(&[("eval.every", "0")]), keys(&[("eval.every", "4")]), keys(&[])];
+        for (old, new) in [(&never, &often), (&often, &never), (&absent, &often), (&often, &absent)] {
+            assert!(eval_may_change("eval.every", old, new), "{old:?} {new:?}");
+            assert!(!eval_may_change("eval.tokens", old, new));
+        }
+        let stops = keys(&[("eval.every", "8"), ("eval.early_stop.patience", "2")]);
+        assert!(!eval_may_change("eval.every", &stops, &often) && !eval_may_change("eval.every", &often, &stops));
+        let hint = refusal(Path::new("runs/a"), Vec::new()).report();
+        assert!(hint.contains("eval.every where there is no eval.early_stop"), "{hint}");
+    }
+
+    /// Catches a folder of runs that was moved and whose stages are taken for ones that begin from other models, a path that only
+    /// begins alike, and lines that do not say in which table a key is.
+    #[test]
+    fn a_run_may_be_moved_with_the_models_that_it_names() {
+        let keys = |runs: &str, from: &str, score: &str| {
+            let text = format!("runs_dir = \"{runs}\"\n[model]\nfrom = \"{from}\"\n[[reward]]\nmodel = \"{score}\"\n");
+            values(&toml::from_str::<Value>(&text).unwrap())
+        };
+        let mut old = keys("runs", "runs/p/a", "runs2/b");
+        let new = keys("/else/where", "/else/where/p/a", "runs2/b");
+        move_models(&mut old, &new);
+        let differs: BTreeSet<&String> = old.keys().filter(|key| old.get(*key) != new.get(*key)).collect();
+        let lines = as_written(&differs, &old, &new);
+        assert_eq!(lines, ["was: runs_dir = \"runs\"", "is:  runs_dir = \"/else/where\""]);
+        let other = keys("/else/where", "/else/where/p/c", "runs2/b");
+        let lines = as_written(&["model.from".to_owned()].iter().collect(), &old, &other);
+        assert_eq!(lines, ["was: model.from = \"/else/where/p/a\"", "is:  model.from = \"/else/where/p/c\""]);
+    }
+
+    /// Catches a table that is taken for another whose name begins alike, and a list of tables whose keys are not seen.
+    #[test]
+    fn keys_are_known_by_their_whole_path() {
+        assert!(is_or_is_in("sample.every", "sample") && is_or_is_in("sample", "sample"));
+        assert!(!is_or_is_in("sampler.every", "sample") && !is_or_is_in("checkpoint.everything", "checkpoint.every"));
+        let text = "a = 1\n[b]\nc = [1, 2]\n[[d]]\ne = \"x\"\n[[d]]\ne = \"y\"\n";
+        let found = values(&toml::from_str::<Value>(text).unwrap());
+        let found: Vec<(&str, &str)> = found.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
+        assert_eq!(found, [("a", "1"), ("b.c", "[1, 2]"), ("d.0.e", "\"x\""), ("d.1.e", "\"y\"")]);
+    }
+}

@@ -1,0 +1,292 @@
+//! What a checkpoint holds beside the weights: the moments and the place in the run, enough to go on bit for bit.
+
+use std::{collections::BTreeMap, fs, io, path::Path};
+
+use plugin_api::abi::DType;
+use safetensors::{Dtype, SafeTensors, tensor::TensorView};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    data::BatcherState,
+    error::{Error, Result},
+    files,
+    runs::{disk::shown, jsonl::Lines},
+    train::optimizer::Adam,
+};
+
+/// File with the moments.
+pub const OPTIMIZER: &str = "optimizer.safetensors";
+/// File with the place in the run.
+pub const TRAINER: &str = "trainer.json";
+
+/// The place in the run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TrainState {
+    /// Steps done.
+    pub step: u64,
+    /// Steps of the whole run.
+    pub total: u64,
+    /// Updates applied: steps less refused ones.
+    pub updates: u64,
+    /// Non-finite steps in a row.
+    pub bad_steps: u64,
+    /// Non-finite steps in all.
+    pub refused: u64,
+    /// Positions computed in training.
+    pub tokens: u64,
+    /// Best value of `checkpoint.best` so far.
+    pub best: Option<f64>,
+    /// Step of that value: the checkpoint of this step is the best one.
+    pub best_step: Option<u64>,
+    /// Best value that early stopping counts from.
+    pub early_best: Option<f64>,
+    /// Evaluations since then.
+    pub evaluations_without_gain: u64,
+    /// Held-out loss before training.
+    pub loss_before: Option<f64>,
+    /// Step and held-out loss of the latest evaluation; without a loss where only answers were judged.
+    pub evaluated: Option<(u64, Option<f64>)>,
+    /// Step of the latest samples.
+    pub sampled: Option<u64>,
+    /// Whether the run stops before its last step: early stopping, or an objective's word.
+    pub stopped: bool,
+    /// Whether the run has come to its end.
+    pub ended: bool,
+    /// Place in the data order.
+    pub data: BatcherState,
+    /// Place in the text of each objective that has its own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub beside: Vec<BatcherState>,
+    /// What of metrics.jsonl and samples.jsonl belongs to these steps. Checkpoints of earlier versions have the bytes of
+    /// metrics.jsonl, timing.jsonl and samples.jsonl.
+    #[serde(deserialize_with = "logs")]
+    pub lines: Logs,
+    /// State of each objective, in hexadecimal: checkpoints of earlier versions have it here, later ones in files of their own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    objectives: Vec<String>,
+}
+
+/// What of the logs belongs to a checkpoint.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Logs {
+    /// Of metrics.jsonl.
+    pub metrics: Lines,
+    /// Of samples.jsonl.
+    pub samples: Lines,
+}
+
+fn logs<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Logs, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Either {
+        Earlier([u64; 3]),
+        Now(Logs),
+    }
+    let lines = |bytes| Lines { bytes, sha256: None };
+    Ok(match Either::deserialize(from)? {
+        Either::Now(logs) => logs,
+        Either::Earlier([metrics, _, samples]) => Logs { metrics: lines(metrics), samples: lines(samples) },
+    })
+}
+
+impl TrainState {
+    /// The beginning of a run.
+    pub fn new(total: u64, data: BatcherState) -> Self {
+        TrainState {
+            step: 0,
+            total,
+            updates: 0,
+            bad_steps: 0,
+            refused: 0,
+            tokens: 0,
+            best: None,
+            best_step: None,
+            early_best: None,
+            evaluations_without_gain: 0,
+            loss_before: None,
+            evaluated: None,
+            sampled: None,
+            stopped: false,
+            ended: false,
+            data,
+            beside: Vec::new(),
+            lines: Logs::default(),
+            objectives: Vec::new(),
+        }
+    }
+
+    /// Reads it from a checkpoint.
+    ///
+    /// # Errors
+    /// A request error naming the file.
+    pub fn read(folder: &Path) -> Result<TrainState> {
+        let path = folder.join(TRAINER);
+        let refuse = |e: Box<dyn std::error::Error + Send + Sync>| {
+            Error::request(format!("cannot read {}", path.display()))
+                .with_cause(e)
+                .with_hint("resume needs a checkpoint of a run of this version of telos")
+        };
+        let bytes = files::read(&path).map_err(|e| refuse(e.into()))?;
+        serde_json::from_slice(&bytes).map_err(|e| refuse(e.into()))
+    }
+
+    /// Writes it into a checkpoint.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn write(&self, folder: &Path) -> Result<()> {
+        let text =
+            serde_json::to_vec_pretty(self).map_err(|e| Error::run("cannot write the run's state").with_cause(e))?;
+        write_file(&folder.join(TRAINER), &text)
+    }
+
+    /// The states of `count` objectives in the checkpoint that this was read from; empty for those without.
+    ///
+    /// # Errors
+    /// A request error naming the file.
+    pub fn objectives(&self, folder: &Path, count: usize) -> Result<Vec<Vec<u8>>> {
+        if !self.objectives.is_empty() {
+            return self.objectives.iter().map(|text| from_hex(text)).collect();
+        }
+        let read = |index| {
+            let path = folder.join(objective_file(index));
+            match files::read(&path) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+                read => read.map_err(|e| Error::request(format!("cannot read {}", path.display())).with_cause(e)),
+            }
+        };
+        (0..count).map(read).collect()
+    }
+}
+
+/// Writes the state of each objective that has one into a checkpoint.
+///
+/// # Errors
+/// What the file system says.
+pub fn write_objectives(states: &[Vec<u8>], folder: &Path) -> Result<()> {
+    let with_state = states.iter().enumerate().filter(|(_, state)| !state.is_empty());
+    with_state
+        .map(|(index, state)| (folder.join(objective_file(index)), state))
+        .try_for_each(|(p, s)| write_file(&p, s))
+}
+
+/// The file with the state of the objective of this position.
+fn objective_file(index: usize) -> String {
+    format!("objective.{index}.state")
+}
+
+fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
+    fs::write(path, bytes).map_err(|e| Error::run(format!("cannot write {}", shown(path).display())).with_cause(e))
+}
+
+/// Bytes from hexadecimal.
+///
+/// # Errors
+/// Text that is not hexadecimal.
+fn from_hex(text: &str) -> Result<Vec<u8>> {
+    let pairs = text.as_bytes().chunks(2).map(|pair| std::str::from_utf8(pair).ok());
+    pairs
+        .map(|pair| {
+            // from_str_radix takes a sign, too.
+            let digits = pair.filter(|p| p.len() == 2 && p.bytes().all(|b| b.is_ascii_hexdigit()));
+            digits.and_then(|p| u8::from_str_radix(p, 16).ok())
+        })
+        .collect::<Option<Vec<u8>>>()
+        .ok_or_else(|| Error::request("the saved state of an objective is damaged"))
+}
+
+/// Writes the moments into a checkpoint: flat, as the device holds them.
+///
+/// # Errors
+/// What the file system says.
+pub fn write_moments(adam: &Adam, folder: &Path) -> Result<()> {
+    let path = folder.join(OPTIMIZER);
+    let failed = |e: Box<dyn std::error::Error + Send + Sync>| {
+        Error::run(format!("cannot write {}", shown(&path).display())).with_cause(e)
+    };
+    let (m, v) = (adam.m.download_raw(0, adam.m.len())?, adam.v.download_raw(0, adam.v.len())?);
+    let view = |bytes| TensorView::new(stored(adam.m.dtype()), vec![adam.m.len() as usize], bytes);
+    let tensors = BTreeMap::from([
+        ("exp_avg", view(m.as_slice()).map_err(|e| failed(e.into()))?),
+        ("exp_avg_sq", view(v.as_slice()).map_err(|e| failed(e.into()))?),
+    ]);
+    // The library makes a file that its owner alone may read. Who may is the user's to say, as for every other file.
+    let usual = fs::File::create(&path).and_then(|file| file.metadata()).map_err(|e| failed(e.into()))?;
+    safetensors::serialize_to_file(tensors, None, &path).map_err(|e| failed(e.into()))?;
+    fs::set_permissions(&path, usual.permissions()).map_err(|e| failed(e.into()))
+}
+
+/// Reads the moments of a checkpoint back onto the device.
+///
+/// # Errors
+/// A request error where the file is damaged or of another model or dtype.
+pub fn read_moments(adam: &Adam, folder: &Path) -> Result<()> {
+    let path = folder.join(OPTIMIZER);
+    let failed = |e: Box<dyn std::error::Error + Send + Sync>| {
+        Error::request(format!("cannot read the moments in {}", path.display())).with_cause(e)
+    };
+    let bytes = files::read(&path).map_err(|e| failed(e.into()))?;
+    let file = SafeTensors::deserialize(&bytes).map_err(|e| failed(e.into()))?;
+    for (name, buffer) in [("exp_avg", &adam.m), ("exp_avg_sq", &adam.v)] {
+        let tensor = file.tensor(name).map_err(|e| failed(e.into()))?;
+        if tensor.dtype() != stored(buffer.dtype()) || tensor.shape() != [buffer.len() as usize] {
+            return Err(failed(
+                format!(
+                    "`{name}` is {:?} {:?}, this model's moments are {} [{}]",
+                    tensor.dtype(),
+                    tensor.shape(),
+                    buffer.dtype(),
+                    buffer.len()
+                )
+                .into(),
+            ));
+        }
+        buffer.upload_raw(0, tensor.data())?;
+    }
+    Ok(())
+}
+
+fn stored(dtype: DType) -> Dtype {
+    if dtype == DType::F64 { Dtype::F64 } else { Dtype::F32 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn beginning() -> TrainState {
+        let data = BatcherState { epoch: 0, taken: 0, context: 0, sequences: 0, positions: 0, data: String::new() };
+        TrainState::new(4, data)
+    }
+
+    /// Catches a checkpoint of an earlier version that no longer loads, or whose objectives lose their state.
+    #[test]
+    fn checkpoints_of_earlier_versions_are_read() {
+        let now = serde_json::to_value(beginning()).unwrap();
+        let mut earlier = now.clone();
+        earlier["lines"] = serde_json::json!([12, 34, 56]);
+        earlier["objectives"] = serde_json::json!(["", "00017f80ff"]);
+        let state: TrainState = serde_json::from_value(earlier).unwrap();
+        let bytes = (state.lines.metrics.bytes, state.lines.samples.bytes);
+        assert_eq!((bytes, state.lines.metrics.sha256.is_none()), ((12, 56), true));
+        let states = state.objectives(Path::new("/nowhere"), 2).unwrap();
+        assert_eq!(states, [vec![], vec![0, 1, 0x7f, 0x80, 0xff]]);
+        for bad in ["0", "0g", "+1"] {
+            assert!(from_hex(bad).is_err(), "{bad}");
+        }
+        let again: TrainState = serde_json::from_value(now.clone()).unwrap();
+        assert_eq!(serde_json::to_value(again).unwrap(), now);
+    }
+
+    /// Catches states that change places, and an objective without a state that gets one.
+    #[test]
+    fn states_of_objectives_come_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let states = [vec![], vec![0, 255, 10], vec![]];
+        write_objectives(&states, folder.path()).unwrap();
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+        assert_eq!(beginning().objectives(folder.path(), 3).unwrap(), states);
+    }
+}

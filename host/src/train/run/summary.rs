@@ -1,0 +1,175 @@
+//! What a run says at its end, and the small pieces it is made of.
+
+use std::{fmt, path::PathBuf};
+
+use plugin_api::manifest::{Normaliser, TermSpec};
+use serde::Serialize;
+
+use crate::{
+    data::Tokenizer,
+    error::{Error, Result},
+    generate::{GenerateOptions, generate},
+    model::Model,
+    setup::Prepared,
+    train::Trainer,
+};
+
+/// The end of a run.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Summary {
+    /// The run's name.
+    pub name: String,
+    /// Its folder.
+    pub folder: PathBuf,
+    /// Parameters of the model.
+    pub parameters: u64,
+    /// Steps done.
+    pub steps: u64,
+    /// Steps that were refused because something was not finite.
+    pub refused: u64,
+    /// Positions computed in training.
+    pub tokens: u64,
+    /// Seconds of this process.
+    pub seconds: f64,
+    /// Held-out loss before training, in nats.
+    pub loss_before: Option<f64>,
+    /// Held-out loss at the end, in nats where it is a cross-entropy.
+    pub loss_after: Option<f64>,
+    /// What a loss is counted in, with a space before it; empty where it has no unit.
+    #[serde(skip)]
+    pub unit: &'static str,
+    /// The last checkpoint.
+    pub checkpoint: String,
+    /// Whether the run has come to its end.
+    pub ended: bool,
+    /// The last samples.
+    pub samples: Vec<SampleText>,
+    /// What this process said once because it looks wrong: expectations that were missed, a gradient of 0.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
+}
+
+/// A prompt and how the model went on.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct SampleText {
+    /// The prompt.
+    pub prompt: String,
+    /// What followed.
+    pub text: String,
+    /// Its number of tokens.
+    pub tokens: usize,
+    /// Why it ended.
+    pub finish: &'static str,
+}
+
+impl fmt::Display for SampleText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "  > {}", (self.prompt.clone() + "|" + &self.text).replace('\n', "\n    "))
+    }
+}
+
+impl fmt::Display for Summary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !self.samples.is_empty() {
+            writeln!(f, "samples (prompt|continuation):")?;
+            for sample in &self.samples {
+                writeln!(f, "{sample}")?;
+            }
+        }
+        if let (Some(before), Some(after)) = (self.loss_before, self.loss_after) {
+            writeln!(f, "held-out loss {before:.4} -> {after:.4}{}", self.unit)?;
+        }
+        writeln!(
+            f,
+            "{} steps, {} tokens, {} parameters, {:.1} s; {} refused steps",
+            self.steps, self.tokens, self.parameters, self.seconds, self.refused
+        )?;
+        write!(f, "run {}, checkpoint {}", self.folder.display(), self.checkpoint)
+    }
+}
+
+impl Trainer {
+    /// The summary of a run that had come to its end before it was taken up again.
+    pub fn finished(&self) -> Summary {
+        self.summary(format!("step-{:08}", self.state.step))
+    }
+
+    /// The summary after saving `checkpoint`.
+    pub(crate) fn summary(&self, checkpoint: String) -> Summary {
+        Summary {
+            name: self.experiment().name.clone(),
+            folder: self.moved_to.clone().unwrap_or_else(|| self.folder.path().to_owned()),
+            parameters: self.learner.model.layout().count(),
+            steps: self.state.step,
+            refused: self.state.refused,
+            tokens: self.state.tokens,
+            seconds: self.started.elapsed().as_secs_f64(),
+            loss_before: self.state.loss_before,
+            // An interrupted run may not have been evaluated since its start.
+            loss_after: self.state.evaluated.filter(|(step, _)| *step > 0).and_then(|(_, loss)| loss),
+            unit: unit(self),
+            checkpoint,
+            ended: self.state.ended,
+            samples: self.texts.clone(),
+            notes: self.notes.clone(),
+        }
+    }
+}
+
+fn unit(trainer: &Trainer) -> &'static str {
+    let terms = trainer.learner.objectives.iter().flat_map(|active| trainer.notices.terms(active));
+    unit_of(&terms.collect::<Vec<_>>())
+}
+
+/// A loss is in nats per token where each of its terms says that it is in nats, and is divided by supervised tokens. Others have
+/// no unit that a host could know.
+fn unit_of(terms: &[&TermSpec]) -> &'static str {
+    let in_nats = |term: &&TermSpec| {
+        let words = || term.meaning.split(|c: char| !c.is_alphanumeric());
+        term.normaliser == Normaliser::SUPERVISED_TOKENS && words().any(|word| word == "nats" || word == "nat")
+    };
+    if !terms.is_empty() && terms.iter().all(in_nats) { " nats per token" } else { "" }
+}
+
+/// Continues each prompt.
+///
+/// # Errors
+/// A prompt that leaves no room in the context; the backend's.
+pub fn continue_texts(
+    model: &Model,
+    tokenizer: &Tokenizer,
+    prompts: &[String],
+    options: &GenerateOptions,
+) -> Result<Vec<SampleText>> {
+    let ids = |prompt: &String| -> Result<Vec<i32>> {
+        Ok(tokenizer.encode_input(prompt)?.into_iter().map(|id| id as i32).collect())
+    };
+    let encoded: Vec<Vec<i32>> = prompts.iter().map(ids).collect::<Result<_>>()?;
+    let completions = generate(model, &encoded, options, &mut |_| {})?;
+    prompts
+        .iter()
+        .zip(completions)
+        .map(|(prompt, completion)| {
+            let ids: Vec<u32> = completion.tokens.iter().map(|id| *id as u32).collect();
+            let text = tokenizer.decode(&ids, true).map_err(Error::from)?;
+            Ok(SampleText { prompt: prompt.clone(), text, tokens: ids.len(), finish: completion.finish.as_str() })
+        })
+        .collect()
+}
+
+impl Prepared {
+    /// Whether the model can read every prompt of `[sample]`.
+    ///
+    /// # Errors
+    /// A request error for one that is longer than the context.
+    pub fn check_samples(&self) -> Result<()> {
+        for prompt in self.experiment().sample.iter().flat_map(|sample| &sample.prompts) {
+            let (tokens, context) = (self.tokenizer.encode_input(prompt)?.len() as u64, self.config.context);
+            if tokens > context || tokens == 0 {
+                let why = format!("\"{prompt}\" has {tokens} tokens, expected 1 to {context}, the model's context");
+                return Err(self.loaded.refuse("sample.prompts", why));
+            }
+        }
+        Ok(())
+    }
+}

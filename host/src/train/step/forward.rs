@@ -1,0 +1,174 @@
+//! The experiment's models at work on one packed batch: forward to the statistics that objectives read, and backward from their
+//! cotangents.
+
+use plugin_api::batch::{Batch, Scope, names};
+
+use super::cotangents::Sums;
+use crate::{
+    data::PackedBatch,
+    device::Buffer,
+    error::{Error, Result},
+    model::{BatchView, Forward, Head, HeadRequest, Keep, Model},
+    objectives::{
+        Needs, Objectives,
+        batch_arrays::{data_arrays, spread, supervised_rows, with_statistics},
+    },
+    train::roles::{Critic, Roles},
+};
+
+/// The models of an experiment and what is asked of them.
+#[derive(Clone, Copy)]
+pub struct Pass<'a> {
+    /// The model that learns.
+    pub model: &'a Model,
+    /// The models beside it.
+    pub roles: &'a Roles,
+    /// Who asks.
+    pub objectives: &'a Objectives,
+}
+
+/// A batch that the models have run over.
+pub struct Ran {
+    /// Its data and statistics.
+    pub batch: Batch<'static>,
+    forward: Forward,
+    head: Option<Head>,
+    critic: Option<Forward>,
+}
+
+/// A packed batch as the model takes it.
+pub fn view(packed: &PackedBatch) -> BatchView<'_> {
+    BatchView { tokens: &packed.tokens, positions: &packed.positions, offsets: &packed.offsets }
+}
+
+impl<'a> Pass<'a> {
+    /// What is asked of the language-model head of `packed` at its tokens `rows`.
+    pub fn request<'r>(&self, packed: &'r PackedBatch, rows: &'r [i32]) -> HeadRequest<'r> {
+        HeadRequest {
+            rows: (rows.len() < packed.len()).then_some(rows),
+            temperature: self.objectives.temperature(),
+            statistics: self.objectives.statistics(),
+            ..HeadRequest::new(&packed.targets)
+        }
+    }
+
+    /// Runs every model that an objective reads.
+    ///
+    /// # Errors
+    /// The backend's.
+    pub fn run(&self, packed: &PackedBatch, keep: Keep) -> Result<Ran> {
+        let (needs, rows) = (self.objectives.needs(), supervised_rows(packed));
+        let forward = self.model.forward(view(packed), keep)?;
+        let head = match needs.tokens {
+            true => Some(self.model.head_stats(&forward, &self.request(packed, &rows))?),
+            false => None,
+        };
+        let mut batch = match &head {
+            Some(head) => with_statistics(packed, &rows, self.objectives.statistics(), Some(&head.stats))?,
+            None => data_arrays(packed),
+        };
+        if needs.score {
+            let scores = at_ends(packed, &self.model.scalars(&forward)?);
+            batch = batch.with_statistic(names::SCORE, Scope::SEQUENCE, scores);
+        }
+        let mut critic = None;
+        if needs.critic {
+            let own = self.roles.critic.as_ref().map(|role| role.model.forward(view(packed), keep)).transpose()?;
+            let values = match (&self.roles.critic, &own) {
+                (Some(role), Some(own)) => role.model.scalars(own)?,
+                _ => self.model.scalars(&forward)?,
+            };
+            let ends = at_ends(packed, &values);
+            batch = batch.with_statistic(names::CRITIC_VALUE, Scope::TOKEN, values);
+            batch = batch.with(names::CRITIC_VALUE_END, Scope::SEQUENCE, ends);
+            critic = own;
+        }
+        if needs.reference && batch.find(names::REFERENCE_LOGP).is_none() {
+            batch = batch.with(names::REFERENCE_LOGP, Scope::TOKEN, self.reference(packed, &rows)?);
+        }
+        batch.check()?;
+        Ok(Ran { batch, forward, head, critic })
+    }
+
+    /// What the frozen reference gives the targets; 0 where they are not supervised.
+    fn reference(&self, packed: &PackedBatch, rows: &[i32]) -> Result<Vec<f64>> {
+        let role = self.roles.reference.as_ref().and_then(|role| role.model.as_ref());
+        let model = role.ok_or_else(|| Error::run("the reference model is not there"))?;
+        let temperature = self.objectives.temperature();
+        Ok(spread(packed.len(), rows, &logps(model, packed, rows, temperature)?))
+    }
+
+    /// Adds the gradients, given the cotangents of everything that was read: the policy's to `grads`, a critic's to its own.
+    ///
+    /// # Errors
+    /// The backend's. The gradients are then undefined.
+    pub fn backward(&self, ran: Ran, sums: &Sums, grads: &Buffer) -> Result<()> {
+        let Ran { forward, head, critic, batch: _ } = ran;
+        let mut dhidden = match head {
+            Some(head) => Some(self.model.head_backward(head, &sums.as_cotangents(), grads)?),
+            None => None,
+        };
+        let own = self.roles.critic.as_ref().zip(critic);
+        let shared = own.is_none().then_some(sums.value.as_deref()).flatten();
+        for scalars in [sums.score.as_deref(), shared].into_iter().flatten() {
+            dhidden = Some(self.model.scalars_backward(&forward, scalars, dhidden, grads)?);
+        }
+        let dhidden = match dhidden {
+            Some(dhidden) => dhidden,
+            None => self.model.no_cotangent(&forward)?,
+        };
+        self.model.backward(forward, dhidden, grads)?;
+        match (own, &sums.value) {
+            (Some((Critic { model, grads, .. }, forward)), Some(values)) => {
+                let dhidden = model.scalars_backward(&forward, values, None, grads)?;
+                model.backward(forward, dhidden, grads)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// What is needed of the models.
+    pub fn needs(&self) -> Needs {
+        self.objectives.needs()
+    }
+}
+
+/// The log-probabilities that `model` gives the targets at the tokens `rows`.
+///
+/// # Errors
+/// The backend's.
+pub fn logps(model: &Model, packed: &PackedBatch, rows: &[i32], temperature: f64) -> Result<Vec<f64>> {
+    let forward = model.forward(view(packed), Keep::Nothing)?;
+    let rows = (rows.len() < packed.len()).then_some(rows);
+    let request = HeadRequest { rows, temperature, ..HeadRequest::new(&packed.targets) };
+    Ok(model.head_stats(&forward, &request)?.stats.logp)
+}
+
+/// Of numbers per position those at each sequence's last one.
+pub fn at_ends(packed: &PackedBatch, values: &[f64]) -> Vec<f64> {
+    packed.offsets.iter().skip(1).filter_map(|end| values.get(*end as usize - 1).copied()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::{Sequence, pack::pack};
+
+    /// Catches a score that is read one position off, at the longest sequence's end, or of the next sequence.
+    #[test]
+    fn gotcha_13_29_scores_are_read_at_each_sequences_own_last_token() {
+        let sequence = |length: usize, reads_last| Sequence {
+            ids: (0..length as u32).collect(),
+            supervised: vec![true; length],
+            reads_last,
+            ..Default::default()
+        };
+        let values: Vec<f64> = (0..9).map(f64::from).collect();
+        let packed = pack(&[sequence(2, true), sequence(4, true), sequence(3, true)]).unwrap();
+        assert_eq!(at_ends(&packed, &values), [1.0, 5.0, 8.0]);
+        assert_eq!(packed.tokens[5], 3, "the last token is read");
+        // Without anything asked there, the last token is a target alone.
+        let packed = pack(&[sequence(3, false), sequence(2, false)]).unwrap();
+        assert_eq!(at_ends(&packed, &values), [1.0, 2.0]);
+    }
+}

@@ -1,0 +1,242 @@
+//! One optimizer window: from packed micro-batches to a gradient, in the order of DESIGN's "one step, in one breath".
+//!
+//! Three ways, chosen by what the objectives say of themselves: cotangents known beforehand (the head does loss and
+//! gradient in one pass), cotangents from statistics, and coupled losses (the window runs forward without saving, the loss
+//! is called once, the micro-batches are replayed).
+
+use plugin_api::{
+    batch::{Batch, Scope, names},
+    contract,
+    objective::Loss,
+};
+
+use super::{
+    cotangents::{Denominators, Sums},
+    forward::{Pass, view},
+    metrics::Tally,
+};
+use crate::{
+    data::PackedBatch,
+    device::Buffer,
+    error::Result,
+    model::{Keep, Model, Recompute},
+    objectives::{
+        Objectives,
+        batch_arrays::{Joined, Part, join, supervised_rows, with_statistics},
+        broken,
+    },
+    train::{roles::Roles, trail::Trail},
+};
+
+/// What a window gave beside the gradient.
+pub struct WindowLoss {
+    /// The total loss.
+    pub loss: f64,
+    /// Terms and metrics by name.
+    pub metrics: Vec<(String, f64)>,
+    /// Positions computed.
+    pub tokens: u64,
+}
+
+/// The models of an experiment with where the policy's gradient goes.
+pub struct Work<'a> {
+    /// The model that learns.
+    pub model: &'a Model,
+    /// The models beside it.
+    pub roles: &'a Roles,
+    /// Which activations are computed again.
+    pub recompute: Recompute,
+    /// The gradient to add to, flat.
+    pub grads: &'a Buffer,
+}
+
+/// Adds the gradient of the window's total loss to the models' gradients.
+///
+/// # Errors
+/// The plugins' and the backend's own. The gradients are then undefined.
+pub fn accumulate(
+    work: &Work<'_>,
+    objectives: &mut Objectives,
+    micro_batches: &[PackedBatch],
+    trail: &Trail,
+) -> Result<WindowLoss> {
+    // Of a rollout, the objectives have done this work over all of it, and what they answered rides along.
+    let joined = match objectives.needs().rollouts {
+        true => Joined::default(),
+        false => objectives.prepare(micro_batches, trail)?,
+    };
+    let objectives = &*objectives;
+    let denominators = objectives.denominators(micro_batches, &joined)?;
+    let pass = Pass { model: work.model, roles: work.roles, objectives };
+    let step = Step { pass, work, joined: &joined, denominators: &denominators, trail };
+    let mut tally = Tally::default();
+    trail.backend("forward and backward");
+    if objectives.coupled() {
+        step.coupled(micro_batches, &mut tally)?;
+    } else {
+        for (packed, part) in micro_batches.iter().zip(Part::all(micro_batches)) {
+            if objectives.linear() {
+                step.known_cotangents(packed, part, &mut tally)?;
+            } else {
+                step.with_statistics_first(packed, part, &mut tally)?;
+            }
+        }
+    }
+    Ok(WindowLoss {
+        loss: tally.loss(objectives, &denominators),
+        metrics: tally.metrics(objectives, &denominators),
+        tokens: tally.tokens(),
+    })
+}
+
+/// One way through the micro-batches of a window.
+struct Step<'a> {
+    pass: Pass<'a>,
+    work: &'a Work<'a>,
+    joined: &'a Joined,
+    denominators: &'a Denominators,
+    trail: &'a Trail,
+}
+
+impl Step<'_> {
+    fn keep(&self) -> Keep {
+        Keep::ForBackward(self.work.recompute)
+    }
+
+    /// The objectives' losses of a batch whose sequences come from `rows`. The backend's calls follow.
+    fn losses(&self, batch: &Batch<'_>, part: Part, rows: &[u64]) -> Result<Vec<Loss>> {
+        let losses = self.pass.objectives.losses(batch, self.joined, part, rows, self.trail)?;
+        self.pass.objectives.check_shares(&losses, self.denominators)?;
+        self.trail.backend("forward and backward");
+        Ok(losses)
+    }
+
+    fn cotangents(&self, losses: &[Loss], packed: &PackedBatch) -> Result<Sums> {
+        self.pass.objectives.cotangents(losses, self.denominators, packed, &supervised_rows(packed))
+    }
+
+    /// Cotangents that depend on data alone: asked for with zero statistics, before the head runs.
+    fn known_cotangents(&self, packed: &PackedBatch, part: Part, tally: &mut Tally) -> Result<()> {
+        let (Pass { model, objectives, .. }, rows) = (self.pass, supervised_rows(packed));
+        let batch = |stats| with_statistics(packed, &rows, objectives.statistics(), stats);
+        let before = self.losses(&batch(None)?, part, &packed.rows)?;
+        let cotangents = self.cotangents(&before, packed)?;
+        let forward = model.forward(view(packed), self.keep())?;
+        let request = self.pass.request(packed, &rows);
+        let (stats, dhidden) = model.head_fused(&forward, &request, &cotangents.as_cotangents(), self.work.grads)?;
+        let batch = batch(Some(&stats))?;
+        let losses = self.losses(&batch, part, &packed.rows)?;
+        for ((active, before), after) in objectives.iter().zip(&before).zip(&losses) {
+            contract::linear(&batch, before, after).map_err(|why| broken(&active.id, "loss", why, &packed.rows))?;
+        }
+        tally.add(packed, &batch, objectives, &losses);
+        model.backward(forward, dhidden, self.work.grads)
+    }
+
+    /// Statistics down, cotangents up.
+    fn with_statistics_first(&self, packed: &PackedBatch, part: Part, tally: &mut Tally) -> Result<()> {
+        let ran = self.pass.run(packed, self.keep())?;
+        let losses = self.losses(&ran.batch, part, &packed.rows)?;
+        tally.add(packed, &ran.batch, self.pass.objectives, &losses);
+        self.pass.backward(ran, &self.cotangents(&losses, packed)?, self.work.grads)
+    }
+
+    /// A loss that couples the window: statistics of all micro-batches, one call, then each micro-batch once more.
+    fn coupled(&self, micro_batches: &[PackedBatch], tally: &mut Tally) -> Result<()> {
+        let batches = micro_batches.iter().map(|packed| Ok(self.pass.run(packed, Keep::Nothing)?.batch));
+        let batches: Vec<Batch<'_>> = batches.collect::<Result<_>>()?;
+        let whole = join(micro_batches);
+        let batch = join_batches(&batches, &whole);
+        let losses = self.losses(&batch, Part::whole(&whole), &whole.rows)?;
+        tally.add(&whole, &batch, self.pass.objectives, &losses);
+        for (packed, part) in micro_batches.iter().zip(Part::all(micro_batches)) {
+            let own: Vec<Loss> = losses.iter().map(|loss| slice(loss, part)).collect();
+            let ran = self.pass.run(packed, self.keep())?;
+            self.pass.backward(ran, &self.cotangents(&own, packed)?, self.work.grads)?;
+        }
+        Ok(())
+    }
+}
+
+/// The arrays of the parts end to end; offsets are those of the whole.
+pub(crate) fn join_batches(parts: &[Batch<'_>], whole: &PackedBatch) -> Batch<'static> {
+    let Some(first) = parts.first() else { return Batch::new() };
+    first.arrays().iter().fold(Batch::new(), |batch, array| {
+        let mut joined = plugin_api::batch::Array {
+            name: array.name.to_string().into(),
+            scope: array.scope,
+            differentiable: array.differentiable,
+            cols: array.cols,
+            data: Vec::new().into(),
+        };
+        joined.data = if array.name == names::OFFSETS {
+            whole.offsets.iter().map(|o| f64::from(*o)).collect::<Vec<_>>().into()
+        } else {
+            let same = parts.iter().filter_map(|p| p.find(&array.name));
+            same.flat_map(|a| a.data.iter().copied()).collect::<Vec<_>>().into()
+        };
+        debug_assert!(array.scope != Scope::BATCH || array.name == names::OFFSETS);
+        batch.with_array(joined)
+    })
+}
+
+/// A loss with the cotangents of one part alone.
+fn slice(loss: &Loss, part: Part) -> Loss {
+    let mut own = loss.clone();
+    for term in &mut own.terms {
+        for (statistic, values) in &mut term.cotangents {
+            let (first, count) = if statistic == names::SCORE { part.sequences() } else { part.tokens() };
+            *values = values.iter().skip(first).take(count).copied().collect();
+        }
+    }
+    own
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::{Sequence, pack::pack};
+
+    fn part(lengths: &[usize]) -> PackedBatch {
+        let sequences = lengths.iter().map(|length| Sequence {
+            ids: vec![1; *length],
+            supervised: vec![true; *length],
+            reads_last: true,
+            ..Default::default()
+        });
+        pack(&sequences.collect::<Vec<_>>()).unwrap()
+    }
+
+    /// Catches offsets of the parts in the place of the whole's, arrays out of order, and cotangents per sequence that are cut as
+    /// if they were per token.
+    #[test]
+    fn gotcha_01_a_window_is_joined_and_its_cotangents_cut_where_its_parts_are() {
+        let packed = [part(&[2, 3]), part(&[4])];
+        let batches: Vec<Batch<'_>> = [(0.0, 5), (5.0, 4)]
+            .into_iter()
+            .zip(&packed)
+            .map(|((first, count), own)| {
+                let offsets = own.offsets.iter().map(|o| f64::from(*o)).collect::<Vec<f64>>();
+                let logp = (0..count).map(|i| first + f64::from(i)).collect::<Vec<f64>>();
+                Batch::new().with(names::OFFSETS, Scope::BATCH, offsets).with_statistic("logp", Scope::TOKEN, logp)
+            })
+            .collect();
+        let joined = join_batches(&batches, &join(&packed));
+        assert_eq!(joined.get(names::OFFSETS).unwrap(), [0.0, 2.0, 5.0, 9.0]);
+        assert_eq!(joined.get("logp").unwrap(), (0..9).map(f64::from).collect::<Vec<_>>());
+        let term = plugin_api::objective::Term {
+            name: "a".to_owned(),
+            coefficient: 1.0,
+            sum: 0.0,
+            cotangents: vec![
+                ("logp".to_owned(), (0..9).map(f64::from).collect()),
+                (names::SCORE.to_owned(), vec![10.0, 20.0, 30.0]),
+            ],
+        };
+        let loss = Loss { terms: vec![term], ..Loss::default() };
+        let cut: Vec<_> =
+            Part::all(&packed).into_iter().map(|own| slice(&loss, own).terms.remove(0).cotangents).collect();
+        assert_eq!((cut[0][0].1.len(), &cut[0][1].1), (5, &vec![10.0, 20.0]));
+        assert_eq!((&cut[1][0].1, &cut[1][1].1), (&vec![5.0, 6.0, 7.0, 8.0], &vec![30.0]));
+    }
+}

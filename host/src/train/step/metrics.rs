@@ -1,0 +1,88 @@
+//! Adds up what the micro-batches of a window say.
+
+use plugin_api::{batch::Batch, manifest::Reduction, objective::Loss};
+
+use super::cotangents::Denominators;
+use crate::{data::PackedBatch, objectives::Objectives};
+
+/// Adds up losses and metrics over the micro-batches of a window.
+#[derive(Debug, Default)]
+pub struct Tally {
+    terms: Vec<(usize, String, f64, f64)>,
+    metrics: Vec<(usize, String, f64, f64)>,
+    /// Supervised tokens whose target has the largest logit, where that is known.
+    correct: Option<f64>,
+    supervised: f64,
+    sequences: u64,
+    tokens: u64,
+}
+
+impl Tally {
+    /// Adds one micro-batch.
+    pub fn add(&mut self, packed: &PackedBatch, batch: &Batch<'_>, objectives: &Objectives, losses: &[Loss]) {
+        for (index, (active, loss)) in objectives.iter().zip(losses).enumerate() {
+            for term in &loss.terms {
+                match self.terms.iter_mut().find(|t| t.0 == index && t.1 == term.name) {
+                    Some(seen) => seen.3 += term.sum,
+                    None => self.terms.push((index, term.name.clone(), term.coefficient, term.sum)),
+                }
+            }
+            for part in loss.metrics.iter().filter(|m| m.weight != 0.0) {
+                let reduction = active.manifest.metrics.iter().find(|d| d.name == part.name).map(|d| &d.reduction);
+                match self.metrics.iter_mut().find(|m| m.0 == index && m.1 == part.name) {
+                    Some(seen) if reduction == Some(&Reduction::MIN) => seen.2 = seen.2.min(part.value),
+                    Some(seen) if reduction == Some(&Reduction::MAX) => seen.2 = seen.2.max(part.value),
+                    Some(seen) => (seen.2, seen.3) = (seen.2 + part.value, seen.3 + part.weight),
+                    None => self.metrics.push((index, part.name.clone(), part.value, part.weight)),
+                }
+            }
+        }
+        if let Some(hits) = batch.find("top1") {
+            *self.correct.get_or_insert_default() += hits.data.iter().sum::<f64>();
+        }
+        self.supervised += packed.supervised() as f64;
+        self.sequences += packed.sequences() as u64;
+        self.tokens += packed.len() as u64;
+    }
+
+    /// Positions computed.
+    pub fn tokens(&self) -> u64 {
+        self.tokens
+    }
+
+    /// Supervised tokens.
+    pub fn supervised(&self) -> f64 {
+        self.supervised
+    }
+
+    /// The total loss: every term's sum over its denominator, weighted.
+    pub fn loss(&self, objectives: &Objectives, by: &Denominators) -> f64 {
+        let parts = self.terms.iter().map(|(index, name, coefficient, sum)| {
+            objectives.weight(*index) * coefficient * by.share(*index, name, *sum)
+        });
+        parts.sum()
+    }
+
+    /// Terms (where the loss has several) and metrics by name, token accuracy included.
+    pub fn metrics(&self, objectives: &Objectives, by: &Denominators) -> Vec<(String, f64)> {
+        let mut all = Vec::new();
+        for (index, active) in objectives.iter().enumerate() {
+            let named = |name: &str| format!("{}{name}", active.prefix);
+            let terms: Vec<_> = self.terms.iter().filter(|t| t.0 == index).collect();
+            // The only term of the only objective is the loss itself.
+            let told = if terms.len() + objectives.iter().count() > 2 { terms } else { Vec::new() };
+            for (_, name, _, sum) in told {
+                all.push((named(name), by.share(index, name, *sum)));
+            }
+            for (_, name, value, weight) in self.metrics.iter().filter(|m| m.0 == index) {
+                let reduction = active.manifest.metrics.iter().find(|d| d.name == *name).map(|d| &d.reduction);
+                let mean = reduction == Some(&Reduction::MEAN);
+                all.push((named(name), if mean { value / weight } else { *value }));
+            }
+        }
+        if let Some(correct) = self.correct.filter(|_| self.supervised > 0.0) {
+            all.push(("token_accuracy".into(), correct / self.supervised));
+        }
+        all
+    }
+}

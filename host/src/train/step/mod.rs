@@ -1,0 +1,7 @@
+//! One optimizer step: the models' forward pass, the objectives' losses, the cotangents of their statistics, the gradient, and
+//! the metrics that are reported of it.
+
+pub mod cotangents;
+pub mod forward;
+pub mod gradient;
+pub(crate) mod metrics;
