@@ -15,8 +15,8 @@ use serde_json::{Value, json};
 use telos::{
     cli::folders,
     config::Override,
+    device::open::{dtype, threads},
     error::{Error, Result},
-    setup::{dtype, threads},
 };
 use telos_benches::{Spec, Training, prepared};
 

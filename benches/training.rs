@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use plugin_api::abi::Memory;
 use telos::{
+    compare::spec::Spec,
     config::{Draft, Override, experiment::Batch},
     data::{PackedBatch, Sequence, Window},
     device::{Buffer, Device, profile::Record},
@@ -12,16 +13,14 @@ use telos::{
     model::{Model, ModelConfig, Outputs, Recompute},
     objectives::{Objectives, batch_arrays::cut},
     plugins::Pinning,
+    runs::breadcrumb::CrashMarker,
     setup::{Prepared, prepare},
     train::{
         optimizer::Adam,
         roles::Roles,
         step::gradient::{Work, accumulate},
-        trail::Trail,
     },
 };
-
-use telos::compare::spec::Spec;
 
 /// Different windows that steps take in turn.
 const WINDOWS: u64 = 4;
@@ -36,7 +35,7 @@ pub struct Training {
     adam: Adam,
     objectives: Objectives,
     windows: Vec<Vec<PackedBatch>>,
-    trail: Trail,
+    marker: CrashMarker,
     lr: f64,
     steps: usize,
 }
@@ -81,9 +80,9 @@ impl Training {
         let windows = (0..WINDOWS)
             .map(|seed| cut(&window(&prepared.config, train.batch, seed)?, train.micro_batch_tokens))
             .collect::<Result<_>>()?;
-        let (lr, trail) = (train.optimizer.lr, Trail::default());
+        let (lr, marker) = (train.optimizer.lr, CrashMarker::default());
         let roles = Roles::default();
-        Ok(Training { device, record, model, roles, grads, adam, objectives, windows, trail, lr, steps: 0 })
+        Ok(Training { device, record, model, roles, grads, adam, objectives, windows, marker, lr, steps: 0 })
     }
 
     /// One step.
@@ -96,7 +95,7 @@ impl Training {
         self.model.zero(&self.grads)?;
         let (model, roles, grads) = (&self.model, &self.roles, &self.grads);
         let work = Work { model, roles, recompute: Recompute::None, grads };
-        let out = accumulate(&work, &mut self.objectives, micro_batches, &self.trail)?;
+        let out = accumulate(&work, &mut self.objectives, micro_batches, &self.marker)?;
         let gradient = self.adam.measure(grads)?;
         self.adam.update(model.params(), model.shadow(), grads, self.lr)?;
         Ok(Figures { loss: out.loss, grad_norm: gradient.norm })

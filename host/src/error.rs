@@ -191,6 +191,14 @@ impl From<plugin_api::Error> for Error {
     }
 }
 
+/// The error as one entry of a list of mistakes: message, cause, details and hint in one line.
+pub(crate) fn refusal_text(error: &Error) -> String {
+    let hint = error.hint().map(|h| format!(" ({h})")).unwrap_or_default();
+    let details = error.details().iter().map(|d| format!("; {d}")).collect::<String>();
+    let cause = error.source().map(|cause| format!(": {cause}")).unwrap_or_default();
+    format!("{}{cause}{details}{hint}", error.message())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -12,12 +12,13 @@ use serde::Serialize;
 use crate::{
     capacity,
     data::{Document, PackedBatch, TokenSet, Tokenizer, batcher::eval_batches, text::read_running_text},
+    device::open::{open, threads},
     error::{Error, Result},
     model::{BatchView, HeadRequest, Keep, Model, ModelConfig, Outputs, Statistics},
     objectives::batch_arrays::supervised_rows,
     plugins::Registry,
     runs::breadcrumb,
-    setup::{models::model_folder, open, threads},
+    setup::models::model_folder,
     train::step::forward::view,
 };
 

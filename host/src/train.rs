@@ -17,7 +17,6 @@ pub mod roles;
 pub mod rollout;
 pub mod run;
 pub mod step;
-pub mod trail;
 
 use std::{path::PathBuf, time::Instant};
 
@@ -34,13 +33,17 @@ use crate::{
         order::Stretch,
     },
     error::{Error, Result},
-    generate::GenerateOptions,
+    generate::{
+        GenerateOptions,
+        text::{self, SampleText},
+    },
     objectives::{
         Objectives,
         batch_arrays::{cut, unpack},
     },
     runs::{
         Checkpoints, Interrupt, Progress, RunFolder,
+        breadcrumb::CrashMarker,
         disk::{shown, write_durably},
         progress::Show,
         receipt::{Receipt, Replaced},
@@ -51,22 +54,21 @@ use eval::{
     Figures, evaluate,
     exact_match::{EXACT_MATCH, Question, exact_match},
     expectations,
-    generation::{self, Exam, Policy},
+    generation::{self, Exam},
 };
 use learner::Learner;
 use notices::Notices;
 use optimizer::Gradient;
 use quick_laws::ToProve;
 use roles::reference_pass::{PassEnd, ReferencePass, RowsRead};
-use rollout::Rollouts;
+use rollout::{Rollouts, sampling::Policy};
 use run::{
     open,
     records::{self, Phases, Records, StepLine},
     state::{self, TrainState},
-    summary::{self, SampleText, Summary},
+    summary::{self, Summary},
 };
 use step::gradient::WindowLoss;
-use trail::Trail;
 
 /// A run in progress.
 pub struct Trainer {
@@ -87,7 +89,7 @@ pub struct Trainer {
     checkpoints: Checkpoints,
     records: Records,
     progress: Progress,
-    trail: Trail,
+    marker: CrashMarker,
     state: TrainState,
     /// State of each objective after the latest step; none before the first one.
     states: Vec<Vec<u8>>,
@@ -204,7 +206,7 @@ impl Trainer {
         let role = self.learner.roles.reference.as_mut();
         let model = role.and_then(|role| role.model.take());
         let model = model.ok_or_else(|| Error::run("the reference model is not there"))?;
-        self.trail.backend("reference pass");
+        self.marker.backend("reference pass");
         match pass.run(&model, &RowsRead { train, held_out: evaluated }, &self.progress, interrupt)? {
             PassEnd::Interrupted => return Ok(false),
             PassEnd::Scored(note) => self.progress.message(&note),
@@ -219,17 +221,17 @@ impl Trainer {
     fn step(&mut self) -> Result<Verdict> {
         let mut phases = Phases::start();
         let context = self.learner.context(self.state.step);
-        self.trail.step(self.state.step + 1);
-        let micro_batches = self.learner.window(self.state.step, &self.trail)?;
+        self.marker.step(self.state.step + 1);
+        let micro_batches = self.learner.window(self.state.step, &self.marker)?;
         phases.end("data");
         self.prove(&micro_batches)?;
 
-        let (out, gradient) = self.learner.gradient(&micro_batches, &self.trail)?;
+        let (out, gradient) = self.learner.gradient(&micro_batches, &self.marker)?;
         phases.end("gradient");
 
         // Before the update, so that a plugin which fails here leaves the step before behind, whole.
         let verdict = self.after_step(&out.metrics)?;
-        self.trail.backend("update");
+        self.marker.backend("update");
         let lr = self.learner.learning_rate(self.state.step, self.state.total);
         let finite = out.loss.is_finite() && gradient.finite;
         self.torn = true;
@@ -285,7 +287,7 @@ impl Trainer {
     }
 
     fn after_step(&mut self, metrics: &[(String, f64)]) -> Result<Verdict> {
-        let verdict = self.learner.after_step(metrics, &self.trail)?;
+        let verdict = self.learner.after_step(metrics, &self.marker)?;
         self.states = self.learner.states()?;
         Ok(verdict)
     }
@@ -303,7 +305,7 @@ impl Trainer {
         let Learner { model, roles, objectives, .. } = &mut self.learner;
         let mut figures = Figures::new();
         if !self.held_out.is_empty() {
-            figures = evaluate(model, roles, objectives, &self.held_out, &self.trail)?;
+            figures = evaluate(model, roles, objectives, &self.held_out, &self.marker)?;
             if let Some(scores) = eval::spread_of_scores(&figures) {
                 model.config_mut().scores = Some(scores);
             }
@@ -341,7 +343,7 @@ impl Trainer {
         if self.questions.is_empty() {
             return Ok(Figures::new());
         }
-        self.trail.backend("generation");
+        self.marker.backend("generation");
         let (experiment, Learner { model, roles, objectives, rewards, .. }) =
             (self.prepared.experiment(), &mut self.learner);
         let tokenizer = &self.prepared.tokenizer;
@@ -389,7 +391,7 @@ impl Trainer {
         if !due || self.state.sampled == Some(step) {
             return Ok(());
         }
-        self.trail.backend("generation");
+        self.marker.backend("generation");
         let options = GenerateOptions {
             max_tokens: sample.max_tokens,
             temperature: sample.temperature,
@@ -398,7 +400,7 @@ impl Trainer {
             seed: sample.seed,
         };
         let tokenizer = &self.prepared.tokenizer;
-        let texts = summary::continue_texts(&self.learner.model, tokenizer, &sample.prompts, &options)?;
+        let texts = text::continue_texts(&self.learner.model, tokenizer, &sample.prompts, &options)?;
         self.records.samples(step, &texts)?;
         self.state.sampled = Some(step);
         self.records.done();
@@ -411,7 +413,7 @@ impl Trainer {
 
     /// Tries the largest batch before the first step, so that memory runs out now or never.
     fn rehearse(&mut self) -> Result<()> {
-        self.learner.try_worst_batch(&self.trail)
+        self.learner.try_worst_batch(&self.marker)
     }
 
     /// A checkpoint that cannot be written does not end the run: the last good one stays.
@@ -422,7 +424,7 @@ impl Trainer {
     }
 
     fn save(&mut self) -> Result<String> {
-        self.trail.host();
+        self.marker.host();
         if !optimizer::global_norm(&self.learner.device, self.learner.model.params())?.finite {
             let step = self.state.step;
             return Err(Error::run(format!("the weights after step {step} are not finite; they are not saved"))
@@ -573,12 +575,12 @@ pub fn held_out(prepared: &Prepared, objectives: &Objectives, data: &TrainingDat
     let (context, most) = held_out_extent(prepared);
     let tokens = prepared.forward_tokens(objectives, &*data.train);
     let batches = eval_batches(&*data.held_out, context, prepared.tokenizer.prefix(), tokens, most);
-    let trail = Trail::default();
+    let marker = CrashMarker::default();
     let mut all = Vec::new();
     for batch in batches {
         let batch = batch?;
         let positions = batch.len();
-        let composed = objectives.compose_packed(batch, experiment.seed, &trail)?;
+        let composed = objectives.compose_packed(batch, experiment.seed, &marker)?;
         // Composed sequences may be longer than their rows.
         match composed.len() > positions {
             true => all.extend(cut(&Window::new(unpack(&composed))?, tokens)?),

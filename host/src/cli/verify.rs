@@ -10,16 +10,17 @@ use plugin_api::{load::PluginInfo, manifest::kind};
 use rustix::process::{Resource, Rlimit, setrlimit};
 
 use super::{print, up_to};
-use crate::config::Override;
-use crate::error::{Error, Result};
-use crate::plugins::Registry;
-use crate::runs::receipt::PluginUse;
-use crate::runs::supervise;
-use crate::setup::threads;
-use crate::verify::{
-    self, Request, Verification, job,
-    law_job::DrawnColumn,
-    laws::{self, LawRequest, LawVerification},
+use crate::{
+    config::Override,
+    device::open::threads,
+    error::{Error, Result},
+    plugins::Registry,
+    runs::{receipt::PluginUse, supervise},
+    verify::{
+        self, Request, Verification, job,
+        law_job::DrawnColumn,
+        laws::{self, LawRequest, LawVerification},
+    },
 };
 
 /// Check a backend, an objective or a reward against the laws that every plugin of its kind must satisfy.

@@ -9,14 +9,16 @@ use super::{agreement::Curve, spec::Spec};
 use crate::{
     config::Override,
     data::TrainingData,
+    device::open::dtype,
     device::{
         Device,
         profile::{Profile, Record},
     },
     error::{Error, Kind, Result},
     plugins::Pinning,
-    setup::{self, Prepared, prepare},
-    train::{learner::Learner, trail::Trail},
+    runs::breadcrumb::CrashMarker,
+    setup::{Prepared, prepare},
+    train::learner::Learner,
 };
 
 /// A backend that takes part, its experiment checked and its library loaded.
@@ -42,7 +44,7 @@ impl Entry {
 
     /// The type it computes in.
     pub fn dtype(&self) -> DType {
-        setup::dtype(self.prepared.experiment().backend.dtype)
+        dtype(self.prepared.experiment().backend.dtype)
     }
 
     /// A learner on a device, from the experiment's first bits; and how many steps a whole run has.
@@ -79,10 +81,10 @@ pub struct Step {
 /// # Errors
 /// The plugins' and the backend's own.
 pub fn take_step(learner: &mut Learner, step: u64, total: u64) -> Result<Step> {
-    let trail = Trail::default();
-    let window = learner.window(step, &trail)?;
-    let (out, gradient) = learner.gradient(&window, &trail)?;
-    learner.after_step(&out.metrics, &trail)?;
+    let marker = CrashMarker::default();
+    let window = learner.window(step, &marker)?;
+    let (out, gradient) = learner.gradient(&window, &marker)?;
+    learner.after_step(&out.metrics, &marker)?;
     if out.loss.is_finite() && gradient.finite {
         learner.update(learner.learning_rate(step, total), step + 1)?;
     }

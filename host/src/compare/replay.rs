@@ -12,8 +12,8 @@ use crate::{
     device::Device,
     error::{Error, Result},
     objectives::batch_arrays::unpack,
-    runs::breadcrumb,
-    train::{learner::Learner, trail::Trail},
+    runs::breadcrumb::{self, CrashMarker},
+    train::learner::Learner,
 };
 
 /// Id of the backend that the others are held against.
@@ -70,12 +70,12 @@ fn audit(entry: &Entry, reference: Box<dyn Session>, step: u64, data: &TrainingD
     for earlier in 0..step - 1 {
         take_step(&mut learner, earlier, total)?;
     }
-    let trail = Trail::default();
-    let window = learner.window(step - 1, &trail)?;
+    let marker = CrashMarker::default();
+    let window = learner.window(step - 1, &marker)?;
     let tokens_of_step = window.iter().map(PackedBatch::len).sum::<usize>() as u64;
     let window = affordable(window, &learner)?;
     audit.turn(true);
-    let (_, gradient) = learner.gradient(&window, &trail)?;
+    let (_, gradient) = learner.gradient(&window, &marker)?;
     if gradient.finite {
         learner.update(learner.learning_rate(step - 1, total), step)?;
     }

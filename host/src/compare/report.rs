@@ -14,7 +14,7 @@ use super::{
     stats::Spread,
     tables,
 };
-use crate::{device::profile::Cost, setup};
+use crate::device::{open::threads, profile::Cost};
 
 /// A whole comparison.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -126,7 +126,7 @@ impl BackendReport {
             sha256: used.map_or_else(String::new, |plugin| plugin.sha256.clone()),
             device: own.device.clone(),
             dtype: entry.dtype().to_string(),
-            threads: setup::threads(own.threads),
+            threads: threads(own.threads),
             options: own.options.clone(),
             failure: lane.failure,
             tokens_per_step,

@@ -65,7 +65,7 @@ impl Spec {
         if self.plugin != written.plugin {
             all.push(Override::value(&label, "backend", &format!("{{ threads = {} }}", written.threads)));
         }
-        let dtype = crate::setup::dtype(written.dtype).to_string();
+        let dtype = crate::device::open::dtype(written.dtype).to_string();
         all.push(text("backend.plugin", &self.plugin));
         all.push(text("backend.device", self.device.as_deref().unwrap_or(&written.device)));
         all.push(text("backend.dtype", self.dtype.as_deref().unwrap_or(&dtype)));
@@ -92,7 +92,7 @@ mod tests {
         let draft = Draft::parse("x.toml", "x", &text, &overrides).unwrap();
         let found = draft.backend().unwrap();
         let options = draft.plugins()[0].options.names().map(str::to_owned).collect();
-        let dtype = crate::setup::dtype(found.dtype).to_string();
+        let dtype = crate::device::open::dtype(found.dtype).to_string();
         (found.plugin.clone(), found.device.clone(), dtype, found.threads, options)
     }
 

@@ -3,6 +3,7 @@
 //! Knows no model and no plugin loading: it is given an open [`Session`] (a loaded library, a linked one, or a layer
 //! such as [`profile`] around either) and a compute dtype. The backend checks every call against the catalogue.
 
+pub mod open;
 pub mod profile;
 pub mod sizes;
 mod tensor;

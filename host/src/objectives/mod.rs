@@ -14,8 +14,7 @@ use crate::{
     data::{PackedBatch, Window, pack::pack},
     error::{Error, Result},
     model::Statistics,
-    runs::breadcrumb,
-    train::trail::Trail,
+    runs::breadcrumb::{self, CrashMarker},
 };
 use batch_arrays::{Joined, Part, data_arrays, join, rows_of, sequences_of, unpack};
 
@@ -303,13 +302,13 @@ impl Objectives {
     ///
     /// # Errors
     /// The plugins' own, named; an objective that composes beside another, since they share the data.
-    pub fn compose(&self, window: Window, seed: u64, trail: &Trail) -> Result<Window> {
+    pub fn compose(&self, window: Window, seed: u64, marker: &CrashMarker) -> Result<Window> {
         let mut composed = None;
         for active in &self.0 {
-            trail.objective(&active.id, "compose");
+            marker.objective(&active.id, "compose");
             let rows = rows_of(window.sequences(), &active.manifest.data);
             let composed_now = active.instance.compose(&rows, seed).map_err(|e| failed(&active.id, "compose", e))?;
-            trail.host();
+            marker.host();
             let Some(batch) = composed_now else { continue };
             if self.0.len() > 1 {
                 return Err(Error::request(format!(
@@ -333,9 +332,9 @@ impl Objectives {
     ///
     /// # Errors
     /// As there.
-    pub fn compose_packed(&self, packed: PackedBatch, seed: u64, trail: &Trail) -> Result<PackedBatch> {
+    pub fn compose_packed(&self, packed: PackedBatch, seed: u64, marker: &CrashMarker) -> Result<PackedBatch> {
         let window = Window::new(unpack(&packed))?;
-        let composed = self.compose(window, seed, trail)?;
+        let composed = self.compose(window, seed, marker)?;
         Ok(pack(composed.sequences())?)
     }
 
@@ -343,13 +342,13 @@ impl Objectives {
     ///
     /// # Errors
     /// The plugins' own, named; arrays that [`contract::prepared`] refuses.
-    pub fn prepare(&mut self, parts: &[PackedBatch], trail: &Trail) -> Result<Joined> {
+    pub fn prepare(&mut self, parts: &[PackedBatch], marker: &CrashMarker) -> Result<Joined> {
         let whole = data_arrays(&join(parts));
         let mut answers = Vec::with_capacity(self.0.len());
         for active in &mut self.0 {
-            trail.objective(&active.id, "prepare");
+            marker.objective(&active.id, "prepare");
             let own = active.instance.prepare(&whole).map_err(|e| failed(&active.id, "prepare", e))?;
-            trail.host();
+            marker.host();
             contract::prepared(&whole, &own, false).map_err(|why| {
                 let rows: Vec<u64> = parts.iter().flat_map(|part| part.rows.iter().copied()).collect();
                 broken(&active.id, "prepare", why, &rows)
@@ -401,13 +400,13 @@ impl Objectives {
         joined: &Joined,
         part: Part,
         rows: &[u64],
-        trail: &Trail,
+        marker: &CrashMarker,
     ) -> Result<Vec<Loss>> {
         self.0
             .iter()
             .enumerate()
             .map(|(index, active)| {
-                trail.objective(&active.id, "loss");
+                marker.objective(&active.id, "loss");
                 let batch = joined.with(index, batch, part);
                 let loss = active.instance.loss(&batch).map_err(|e| failed(&active.id, "loss", e))?;
                 contract::loss(&active.manifest, &active.requirements, &batch, &loss)
@@ -469,17 +468,17 @@ mod tests {
     /// Catches a host that passes over what an objective composes, in training or in evaluation.
     #[test]
     fn an_objective_that_composes_is_given_its_own_sequences() {
-        let trail = Trail::default();
-        let composed = objectives(1).compose(window(), 7, &trail).unwrap();
+        let marker = CrashMarker::default();
+        let composed = objectives(1).compose(window(), 7, &marker).unwrap();
         let ids: Vec<_> = composed.sequences().iter().map(|s| s.ids.clone()).collect();
         assert_eq!(ids, [vec![3, 2, 1], vec![5, 4]]);
-        let evaluated = objectives(1).compose_packed(pack(window().sequences()).unwrap(), 7, &trail).unwrap();
+        let evaluated = objectives(1).compose_packed(pack(window().sequences()).unwrap(), 7, &marker).unwrap();
         assert_eq!((evaluated.tokens, evaluated.targets), (vec![3, 2, 5], vec![2, 1, 4]));
     }
 
     #[test]
     fn two_objectives_cannot_compose_the_same_rows() {
-        let error = objectives(2).compose(window(), 7, &Trail::default()).unwrap_err();
+        let error = objectives(2).compose(window(), 7, &CrashMarker::default()).unwrap_err();
         assert!(error.message().contains("beside another"), "{}", error.report());
     }
 }

@@ -6,15 +6,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::folder::Task;
-use crate::config::{Loaded, Pipeline};
-use crate::error::{Error, Kind, Result};
-use crate::model::{ModelConfig, params::Layout};
-use crate::plugins::Pinning;
 use crate::{
+    config::{Loaded, Pipeline},
+    error::{Error, Kind, Result, refusal_text},
+    model::{ModelConfig, params::Layout},
+    plugins::Pinning,
     setup::{
         Plugins, Prepared,
         models::{Awaited, NamedModel},
-        refusal_text,
     },
     train::optimizer::check_groups,
 };

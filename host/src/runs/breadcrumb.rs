@@ -4,6 +4,7 @@
 //! enough for every call into a plugin. The bytes are in the system's hands when the call returns, so no death of the
 //! process can lose them. On Linux the file has no place on a disk; elsewhere it lies in the temporary folder.
 
+use std::cell::Cell;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
@@ -103,6 +104,53 @@ impl Breadcrumb {
         let mut bytes = folder.as_os_str().as_bytes().to_vec();
         bytes.resize(FOLDER, 0);
         _ = file.write_all_at(&bytes, RECORD as u64);
+    }
+}
+
+/// Records which plugin call is in progress and in which step, so that the supervisor can name both after a crash.
+#[derive(Debug)]
+pub struct CrashMarker {
+    breadcrumb: Breadcrumb,
+    backend: String,
+    step: Cell<u64>,
+}
+
+impl Default for CrashMarker {
+    /// A marker for work outside a run, such as a dry run.
+    fn default() -> CrashMarker {
+        CrashMarker::new(Breadcrumb::from_env(), "")
+    }
+}
+
+impl CrashMarker {
+    /// A marker for a run on the backend plugin `backend`.
+    pub fn new(breadcrumb: Breadcrumb, backend: &str) -> CrashMarker {
+        CrashMarker { breadcrumb, backend: backend.to_owned(), step: Cell::new(0) }
+    }
+
+    /// Records the run's folder.
+    pub fn run(&self, folder: &Path) {
+        self.breadcrumb.set_run(folder);
+    }
+
+    /// Sets the step that later marks name.
+    pub fn step(&self, step: u64) {
+        self.step.set(step);
+    }
+
+    /// Marks that the objective `id` is about to run `call`.
+    pub fn objective(&self, id: &str, call: &str) {
+        self.breadcrumb.set(id, call, self.step.get());
+    }
+
+    /// Marks that the backend is about to run `call`.
+    pub fn backend(&self, call: &str) {
+        self.breadcrumb.set(&self.backend, call, self.step.get());
+    }
+
+    /// Marks that the host itself runs.
+    pub fn host(&self) {
+        self.breadcrumb.clear(self.step.get());
     }
 }
 

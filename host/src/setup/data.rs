@@ -5,7 +5,7 @@ use std::path::Path;
 
 use plugin_api::manifest::{DataKind, ObjectiveManifest};
 
-use super::{Prepared, refusal_text};
+use super::Prepared;
 use crate::{
     config::experiment::{Batch, Data, HeldOut},
     data::{
@@ -20,7 +20,7 @@ use crate::{
         },
         tokenizer::templates::DEFAULT,
     },
-    error::{Error, Result},
+    error::{Error, Result, refusal_text},
     objectives::check_data,
     runs::breadcrumb,
 };

@@ -6,13 +6,10 @@ pub mod models;
 mod reward_columns;
 mod sizes;
 
-use std::{
-    error::Error as _,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use plugin_api::{
-    backend::{DType, Session, SessionOptions},
+    backend::{Session, SessionOptions},
     contract,
     load::{Library, PluginInfo},
     manifest::{BackendManifest, DeviceSpec, ObjectiveManifest, OptionSpec, kind},
@@ -21,14 +18,15 @@ use plugin_api::{
 use crate::{
     config::{
         Draft, Experiment, Loaded, Override, Slot,
-        experiment::{Batch, Data, Dtype, Length},
+        experiment::{Batch, Data, Length},
     },
     data::{BatchSize, Batcher, BatcherOptions, Tokenizer, TrainingData},
     device::{
         Device,
-        profile::{Profile, Record},
+        open::{dtype, open, threads},
+        profile::Record,
     },
-    error::{Error, Result},
+    error::{Error, Result, refusal_text},
     model::{Model, ModelConfig, Outputs},
     objectives::{Active, Objectives},
     plugins::{Lock, Pinning, Registry, libraries},
@@ -186,14 +184,6 @@ pub fn used(info: &PluginInfo, sha256: String) -> PluginUse {
         sha256,
         libraries: None,
     }
-}
-
-/// An error as one entry of the list of mistakes.
-pub(crate) fn refusal_text(error: &Error) -> String {
-    let hint = error.hint().map(|h| format!(" ({h})")).unwrap_or_default();
-    let details = error.details().iter().map(|d| format!("; {d}")).collect::<String>();
-    let cause = error.source().map(|cause| format!(": {cause}")).unwrap_or_default();
-    format!("{}{cause}{details}{hint}", error.message())
 }
 
 impl Prepared {
@@ -360,39 +350,6 @@ impl Prepared {
         };
         Ok((batcher, steps))
     }
-}
-
-/// Opens a session of `library`.
-///
-/// # Errors
-/// A request error for a device that is not there.
-pub fn open(
-    library: &Library,
-    options: &SessionOptions,
-    compute: DType,
-    profile: bool,
-) -> Result<(Device, Option<Record>)> {
-    let session = breadcrumb::within(&library.info().id, "session", || library.session(options));
-    let session = session.map_err(|e| Error::request(e.to_string()))?;
-    if !profile {
-        return Ok((Device::new(Box::new(session), compute)?, None));
-    }
-    let (session, record) = Profile::wrap(Box::new(session));
-    Ok((Device::new(session, compute)?, Some(record)))
-}
-
-/// The dtype of the contract.
-pub fn dtype(wanted: Dtype) -> DType {
-    match wanted {
-        Dtype::F32 => DType::F32,
-        Dtype::Bf16 => DType::BF16,
-        Dtype::F64 => DType::F64,
-    }
-}
-
-/// The number of threads; 0 means all cores.
-pub fn threads(wanted: usize) -> usize {
-    if wanted > 0 { wanted } else { std::thread::available_parallelism().map_or(1, usize::from) }
 }
 
 fn check_lengths(loaded: &Loaded, config: &ModelConfig) -> Result<()> {

@@ -7,14 +7,14 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use super::{Prepared, refusal_text};
+use super::Prepared;
 use crate::{
     config::{
         Loaded,
         experiment::{Model as ModelSource, Tokenizer as TokenizerSource},
     },
     data::{DataError, Source, Tokenizer, foreign},
-    error::{Error, Result},
+    error::{Error, Result, refusal_text},
     model::ModelConfig,
     runs::checkpoint::find::{self, Checkpoint},
 };

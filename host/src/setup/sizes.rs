@@ -1,11 +1,12 @@
 //! Sizes of an experiment that cannot fit, refused by key before anything of them is allocated. What is counted is the least that
 //! a size takes, so that nothing is refused that would fit.
 
-use super::{Prepared, dtype};
+use super::Prepared;
 use crate::{
     capacity,
     config::experiment::{Batch, Length, Model as ModelSource},
     data::TrainingData,
+    device::open::dtype,
     error::Result,
     model,
 };

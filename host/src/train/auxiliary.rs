@@ -6,14 +6,13 @@ use plugin_api::manifest::{DataKind, ObjectiveManifest};
 use super::{
     memory::worst_batch::Rows,
     step::gradient::{WindowLoss, Work, accumulate},
-    trail::Trail,
 };
 use crate::{
     config::experiment::{Batch, Data, Objective},
     data::{BatchSize, Batcher, BatcherOptions, PackedBatch, Source, TextOptions, Window},
     error::{Error, Result},
     objectives::{Active, Objectives},
-    runs::breadcrumb,
+    runs::breadcrumb::{self, CrashMarker},
     setup::Prepared,
 };
 
@@ -130,8 +129,8 @@ impl Beside {
     ///
     /// # Errors
     /// The plugin's and the backend's own.
-    pub fn accumulate(&mut self, work: &Work<'_>, trail: &Trail) -> Result<WindowLoss> {
+    pub fn accumulate(&mut self, work: &Work<'_>, marker: &CrashMarker) -> Result<WindowLoss> {
         let micro_batches = self.window()?;
-        accumulate(work, &mut self.objectives, &micro_batches, trail)
+        accumulate(work, &mut self.objectives, &micro_batches, marker)
     }
 }

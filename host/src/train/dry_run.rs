@@ -11,12 +11,12 @@ use super::{
     learner::{FirstWindow, Learner, Opened},
     memory::estimate::{self, Evaluated},
     notices, quick_laws,
-    trail::Trail,
 };
 use crate::{
     data::{PackedBatch, Sequence, Tokenizer, pack::together, rows::RowCounts},
     error::Result,
     objectives::batch_arrays::unpack,
+    runs::breadcrumb::CrashMarker,
     setup::Prepared,
 };
 
@@ -79,7 +79,7 @@ pub struct Findings {
 /// # Errors
 /// Whatever would stop the run.
 pub fn dry_run(prepared: &Prepared) -> Result<Findings> {
-    let trail = Trail::default();
+    let marker = CrashMarker::default();
     let (device, _) = prepared.device(false)?;
     let Opened { mut learner, data, steps, .. } = prepared.learner(&device, prepared.data(false)?, None, false)?;
     prepared.check_samples()?;
@@ -87,24 +87,24 @@ pub fn dry_run(prepared: &Prepared) -> Result<Findings> {
     let most = prepared.experiment().eval.generate.unwrap_or(0);
     let questions = questions(&*data.held_out, &prepared.tokenizer, most)?;
     metric_names::check(prepared, &mut learner, &held_out, &questions)?;
-    learner.try_batch(TRIED, &trail)?;
+    learner.try_batch(TRIED, &marker)?;
     let evaluated = Evaluated { held_out: &held_out, questions: &questions };
-    let memory = estimate::estimate(prepared, &mut learner, &data, &evaluated, &trail)?;
+    let memory = estimate::estimate(prepared, &mut learner, &data, &evaluated, &marker)?;
 
     let start = Instant::now();
-    let FirstWindow { micro_batches, positions, parts } = learner.first_window(4 * TRIED, &trail)?;
+    let FirstWindow { micro_batches, positions, parts } = learner.first_window(4 * TRIED, &marker)?;
     let drawn = start.elapsed();
     let tables = prepared.to_check(true);
     let Learner { model, roles, objectives, beside, .. } = &mut learner;
-    let mut proofs = quick_laws::proofs(prepared, (model, roles), objectives, &micro_batches, &tables, &trail)?;
+    let mut proofs = quick_laws::proofs(prepared, (model, roles), objectives, &micro_batches, &tables, &marker)?;
     for beside in beside {
         let own = beside.peek()?;
-        proofs.extend(quick_laws::proofs(prepared, (model, roles), &mut beside.objectives, &own, &tables, &trail)?);
+        proofs.extend(quick_laws::proofs(prepared, (model, roles), &mut beside.objectives, &own, &tables, &marker)?);
     }
     quick_laws::refusal(&proofs).map_or(Ok(()), Err)?;
     let start = Instant::now();
     let tried: usize = micro_batches.iter().map(PackedBatch::len).sum();
-    let (out, gradient) = learner.gradient(&micro_batches, &trail)?;
+    let (out, gradient) = learner.gradient(&micro_batches, &marker)?;
     device.sync()?;
     let seconds_per_step = (drawn + start.elapsed()).as_secs_f64() * positions as f64 / tried.max(1) as f64;
     let example = match (data.rows.is_some(), micro_batches.first()) {

@@ -11,7 +11,6 @@ use super::{
     roles::{Roles, reference_pass::ReferencePass},
     rollout::{Means, Models, Rollouts, rewards::Rewards},
     step::gradient::{WindowLoss, Work, accumulate},
-    trail::Trail,
 };
 use crate::{
     config::experiment::{self, Batch, Train},
@@ -24,6 +23,7 @@ use crate::{
         batch_arrays::{cut, unpack},
         broken, failed,
     },
+    runs::breadcrumb::CrashMarker,
     setup::Prepared,
 };
 
@@ -216,7 +216,7 @@ impl Learner {
     ///
     /// # Errors
     /// The data has ended; the plugins' own; rows that cannot be packed.
-    pub fn window(&mut self, step: u64, trail: &Trail) -> Result<Vec<PackedBatch>> {
+    pub fn window(&mut self, step: u64, marker: &CrashMarker) -> Result<Vec<PackedBatch>> {
         let ended = || Error::run("the training data has ended");
         if let Some(rollouts) = &mut self.rollouts {
             if rollouts.spent() {
@@ -225,14 +225,14 @@ impl Learner {
                 rollouts.draw(
                     &prompts,
                     &mut Models { model, roles, objectives: &mut self.objectives, rewards },
-                    trail,
+                    marker,
                 )?;
             }
             return cut(&rollouts.window()?, self.settings.micro_batch_tokens);
         }
         let window = self.batcher.next_window(self.context(step))?;
         let window = window.ok_or_else(ended)?;
-        let composed = self.objectives.compose(window, self.seed ^ (step + 1), trail)?;
+        let composed = self.objectives.compose(window, self.seed ^ (step + 1), marker)?;
         cut(&self.asked(composed)?, self.settings.micro_batch_tokens)
     }
 
@@ -246,9 +246,9 @@ impl Learner {
     ///
     /// # Errors
     /// As [`Learner::window`].
-    pub fn first_window(&mut self, most: usize, trail: &Trail) -> Result<FirstWindow> {
+    pub fn first_window(&mut self, most: usize, marker: &CrashMarker) -> Result<FirstWindow> {
         let Batch::Prompts(prompts) = self.settings.batch else {
-            let whole = self.window(0, trail)?;
+            let whole = self.window(0, marker)?;
             let (positions, parts) = (whole.iter().map(PackedBatch::len).sum(), whole.len());
             if positions <= most {
                 return Ok(FirstWindow { micro_batches: whole, positions, parts });
@@ -265,7 +265,7 @@ impl Learner {
         let some = (most / (longest * rollouts.samples()).max(1)).clamp(1, all.len().max(1));
         let some = if all.len() <= some { all.len() } else { some.min(prompts) };
         let (model, roles, rewards) = (&self.model, &self.roles, &self.rewards);
-        rollouts.draw(&all[..some], &mut Models { model, roles, objectives: &mut self.objectives, rewards }, trail)?;
+        rollouts.draw(&all[..some], &mut Models { model, roles, objectives: &mut self.objectives, rewards }, marker)?;
         let window = rollouts.window()?;
         // Of fewer prompts than a step has, each is in the window.
         let share = prompts.min(all.len()) as f64 / prompts.min(some).max(1) as f64;
@@ -290,13 +290,13 @@ impl Learner {
     ///
     /// # Errors
     /// The plugins' and the backend's own.
-    pub fn gradient(&mut self, micro_batches: &[PackedBatch], trail: &Trail) -> Result<(WindowLoss, Gradient)> {
+    pub fn gradient(&mut self, micro_batches: &[PackedBatch], marker: &CrashMarker) -> Result<(WindowLoss, Gradient)> {
         self.model.zero(&self.grads)?;
         self.roles.zero()?;
-        let mut out = self.accumulate(micro_batches, trail)?;
+        let mut out = self.accumulate(micro_batches, marker)?;
         let (model, roles, grads) = (&self.model, &self.roles, &self.grads);
         for beside in &mut self.beside {
-            let own = beside.accumulate(&Work { model, roles, recompute: self.recompute, grads }, trail)?;
+            let own = beside.accumulate(&Work { model, roles, recompute: self.recompute, grads }, marker)?;
             out.loss += own.loss;
             out.tokens += own.tokens;
             let (prefix, weight) =
@@ -315,20 +315,20 @@ impl Learner {
         Ok((out, gradient))
     }
 
-    pub(super) fn accumulate(&mut self, micro_batches: &[PackedBatch], trail: &Trail) -> Result<WindowLoss> {
+    pub(super) fn accumulate(&mut self, micro_batches: &[PackedBatch], marker: &CrashMarker) -> Result<WindowLoss> {
         let (model, roles, grads) = (&self.model, &self.roles, &self.grads);
         let work = Work { model, roles, recompute: self.recompute, grads };
-        accumulate(&work, &mut self.objectives, micro_batches, trail)
+        accumulate(&work, &mut self.objectives, micro_batches, marker)
     }
 
     /// Tells each objective its own metrics of the step.
     ///
     /// # Errors
     /// The plugins' own.
-    pub fn after_step(&mut self, metrics: &[(String, f64)], trail: &Trail) -> Result<Verdict> {
+    pub fn after_step(&mut self, metrics: &[(String, f64)], marker: &CrashMarker) -> Result<Verdict> {
         let (mut verdict, rollouts) = (Verdict::CONTINUE, self.rollouts.is_some());
         for active in self.every_objective() {
-            trail.objective(&active.id, "after_step");
+            marker.objective(&active.id, "after_step");
             let own: Vec<(String, f64)> = metrics
                 .iter()
                 .filter_map(|(name, value)| Some((name.strip_prefix(&active.prefix)?.to_owned(), *value)))

@@ -8,7 +8,7 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 use telos_world::rng::Rng;
 
-use super::eval::{exact_match::questions, generation::Policy};
+use super::{eval::exact_match::questions, rollout::sampling::Policy};
 use crate::{
     config::experiment::{Data, Rollout},
     data::{

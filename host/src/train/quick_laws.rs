@@ -24,7 +24,6 @@ use super::{
     learner::Learner,
     roles::Roles,
     step::{forward::Pass, gradient::join_batches},
-    trail::Trail,
 };
 use crate::{
     data::PackedBatch,
@@ -34,7 +33,7 @@ use crate::{
         Objectives,
         batch_arrays::{Joined, Part, join},
     },
-    runs::receipt::Receipt,
+    runs::{breadcrumb::CrashMarker, receipt::Receipt},
     setup::Prepared,
 };
 
@@ -95,7 +94,7 @@ pub(super) fn proofs(
     objectives: &mut Objectives,
     micro_batches: &[PackedBatch],
     tables: &BTreeSet<usize>,
-    trail: &Trail,
+    marker: &CrashMarker,
 ) -> Result<Vec<Proof>> {
     let is_any_here = objectives.iter().any(|active| tables.contains(&active.table));
     if !is_any_here || micro_batches.is_empty() {
@@ -104,9 +103,9 @@ pub(super) fn proofs(
     let joined = match objectives.needs().rollouts {
         // What `prepare` answered to a rollout rides along with its sequences.
         true => Joined::default(),
-        false => objectives.keeping_state(|objectives| objectives.prepare(micro_batches, trail))?,
+        false => objectives.keeping_state(|objectives| objectives.prepare(micro_batches, marker))?,
     };
-    trail.backend("the quick laws");
+    marker.backend("the quick laws");
     let objectives = &*objectives;
     let pass = Pass { model, roles, objectives };
     let run = |packed: &PackedBatch| Ok(pass.run(packed, Keep::Nothing)?.batch);
@@ -128,12 +127,12 @@ pub(super) fn proofs(
             None => run(packed)?,
         };
         // What is not even a loss is refused as in any step.
-        objectives.losses(&batch, &joined, *part, &packed.rows, trail)?;
+        objectives.losses(&batch, &joined, *part, &packed.rows, marker)?;
         for (index, active) in objectives.iter().enumerate().filter(|(_, active)| tables.contains(&active.table)) {
             if found.contains_key(&active.table) {
                 continue;
             }
-            trail.objective(&active.id, "the quick laws");
+            marker.objective(&active.id, "the quick laws");
             let quick = Quick {
                 manifest: &active.manifest,
                 objective: active.instance.as_ref(),
@@ -150,7 +149,7 @@ pub(super) fn proofs(
             found.insert(active.table, Proof { table: active.table, id: active.id.clone(), contradictions, silent });
         }
     }
-    trail.host();
+    marker.host();
     Ok(found.into_values().collect())
 }
 
@@ -215,7 +214,7 @@ impl Trainer {
             return Ok(());
         }
         let place = self.learner.batcher.state().clone();
-        let micro_batches = self.learner.window(self.state.step, &self.trail)?;
+        let micro_batches = self.learner.window(self.state.step, &self.marker)?;
         self.learner.batcher.restore(place)?;
         self.prove(&micro_batches)
     }
@@ -228,7 +227,14 @@ impl Trainer {
         for beside in beside.iter_mut().filter(|_| !tables.is_empty()) {
             let micro_batches = beside.peek()?;
             let models = (&*model, &*roles);
-            found.extend(proofs(&self.prepared, models, &mut beside.objectives, &micro_batches, &tables, &self.trail)?);
+            found.extend(proofs(
+                &self.prepared,
+                models,
+                &mut beside.objectives,
+                &micro_batches,
+                &tables,
+                &self.marker,
+            )?);
         }
         self.settle(&found)
     }
@@ -244,7 +250,7 @@ impl Trainer {
         }
         self.to_prove.windows += 1;
         let Learner { model, roles, objectives, .. } = &mut self.learner;
-        let found = proofs(&self.prepared, (model, roles), objectives, micro_batches, &tables, &self.trail)?;
+        let found = proofs(&self.prepared, (model, roles), objectives, micro_batches, &tables, &self.marker)?;
         self.settle(&found)
     }
 

@@ -18,11 +18,11 @@ use telos::{
     device::{Buffer, Device},
     model::{Model, ModelConfig, Recompute},
     objectives::{Active, Objectives},
+    runs::breadcrumb::CrashMarker,
     train::{
         optimizer::Adam,
         roles::{Reference, Roles},
         step::gradient::{WindowLoss, Work, accumulate},
-        trail::Trail,
     },
 };
 
@@ -79,7 +79,7 @@ fn window(
 ) -> WindowLoss {
     model.zero(grads).unwrap();
     let work = Work { model, roles, recompute: Recompute::Auto, grads };
-    accumulate(&work, objectives, batches, &Trail::default()).unwrap()
+    accumulate(&work, objectives, batches, &CrashMarker::default()).unwrap()
 }
 
 fn frozen(model: Model) -> Roles {

@@ -5,9 +5,8 @@ use plugin_api::batch::names;
 use crate::{
     data::{Examples, Sequence, Tokenizer},
     error::Result,
-    generate::{GenerateOptions, generate},
+    generate::{GenerateOptions, generate, text::SampleText},
     model::Model,
-    train::run::summary::SampleText,
 };
 
 /// The metric's name, without the `eval/` before it.

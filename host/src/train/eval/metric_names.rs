@@ -6,11 +6,8 @@ use super::{
     generation,
 };
 use crate::{
-    config::mistake::nearest,
-    data::PackedBatch,
-    error::Result,
-    setup::Prepared,
-    train::{learner::Learner, trail::Trail},
+    config::mistake::nearest, data::PackedBatch, error::Result, runs::breadcrumb::CrashMarker, setup::Prepared,
+    train::learner::Learner,
 };
 
 /// Refuses `checkpoint.best` and `eval.early_stop.metric` that name what no evaluation finds.
@@ -31,7 +28,7 @@ pub fn check(prepared: &Prepared, learner: &mut Learner, held_out: &[PackedBatch
         for some in [held_out.get(..1).unwrap_or_default(), held_out] {
             if !some.is_empty() && !names.iter().any(|known| known == name) {
                 let Learner { model, roles, objectives, .. } = &mut *learner;
-                let figures = evaluate(model, roles, objectives, some, &Trail::default())?;
+                let figures = evaluate(model, roles, objectives, some, &CrashMarker::default())?;
                 names.extend(figures.into_iter().map(|(name, _)| name));
             }
         }

@@ -10,7 +10,6 @@ use plugin_api::batch::Batch;
 use super::{
     roles::Roles,
     step::{forward::Pass, gradient::join_batches, metrics::Tally},
-    trail::Trail,
 };
 use crate::{
     data::PackedBatch,
@@ -20,6 +19,7 @@ use crate::{
         Objectives,
         batch_arrays::{Part, join},
     },
+    runs::breadcrumb::CrashMarker,
 };
 
 /// Figures of an evaluation, by name without the `eval/` before it, `loss` first.
@@ -35,29 +35,29 @@ pub fn evaluate(
     roles: &Roles,
     objectives: &mut Objectives,
     batches: &[PackedBatch],
-    trail: &Trail,
+    marker: &CrashMarker,
 ) -> Result<Figures> {
     objectives.keeping_state(|objectives| {
-        let joined = objectives.prepare(batches, trail)?;
+        let joined = objectives.prepare(batches, marker)?;
         let objectives = &*objectives;
         let pass = Pass { model, roles, objectives };
         let denominators = objectives.denominators(batches, &joined)?;
         let (mut tally, mut waiting): (_, Vec<Batch<'_>>) = (Tally::default(), Vec::new());
         for (packed, part) in batches.iter().zip(Part::all(batches)) {
-            trail.backend("held-out evaluation");
+            marker.backend("held-out evaluation");
             let batch = pass.run(packed, Keep::Nothing)?.batch;
             if objectives.coupled() {
                 waiting.push(batch);
                 continue;
             }
-            let losses = objectives.losses(&batch, &joined, part, &packed.rows, trail)?;
+            let losses = objectives.losses(&batch, &joined, part, &packed.rows, marker)?;
             objectives.check_shares(&losses, &denominators)?;
             tally.add(packed, &batch, objectives, &losses);
         }
         if objectives.coupled() {
             let whole = join(batches);
             let batch = join_batches(&waiting, &whole);
-            let losses = objectives.losses(&batch, &joined, Part::whole(&whole), &whole.rows, trail)?;
+            let losses = objectives.losses(&batch, &joined, Part::whole(&whole), &whole.rows, marker)?;
             objectives.check_shares(&losses, &denominators)?;
             tally.add(&whole, &batch, objectives, &losses);
         }

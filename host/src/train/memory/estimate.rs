@@ -8,6 +8,7 @@ use crate::{
     generate,
     model::{Keep, Model},
     objectives::{Objectives, batch_arrays::supervised_rows},
+    runs::breadcrumb::CrashMarker,
     setup::Prepared,
     train::{
         eval::exact_match::Question,
@@ -18,7 +19,6 @@ use crate::{
             cotangents::Sums,
             forward::{Pass, logps, view},
         },
-        trail::Trail,
     },
 };
 use plugin_api::{abi::DType, batch::names};
@@ -74,9 +74,9 @@ pub fn estimate(
     learner: &mut Learner,
     data: &TrainingData,
     evaluated: &Evaluated<'_>,
-    trail: &Trail,
+    marker: &CrashMarker,
 ) -> Result<MemoryEstimate> {
-    let parts = learner.worst_micro_batches(trail)?;
+    let parts = learner.worst_micro_batches(marker)?;
     let largest = parts.iter().map(PackedBatch::len).max().unwrap_or(0);
     let learner = &*learner;
     let (device, counted) = SizesOnly::device(&learner.device)?;

@@ -12,12 +12,12 @@ use crate::{
     error::{Error, Result},
     generate,
     objectives::{Objectives, batch_arrays::cut},
+    runs::breadcrumb::CrashMarker,
     setup::Prepared,
     train::{
         learner::Learner,
         rollout::Models,
         step::gradient::{Work, accumulate},
-        trail::Trail,
     },
 };
 
@@ -29,10 +29,10 @@ impl Learner {
     ///
     /// # Errors
     /// The plugins' and the backend's own, headed by the plugin and its call; lack of memory, headed by its purpose.
-    pub fn try_worst_batch(&mut self, trail: &Trail) -> Result<()> {
-        let tried = self.hold_generation(trail).and_then(|()| self.try_all(self.settings.micro_batch_tokens, trail));
+    pub fn try_worst_batch(&mut self, marker: &CrashMarker) -> Result<()> {
+        let tried = self.hold_generation(marker).and_then(|()| self.try_all(self.settings.micro_batch_tokens, marker));
         tried.map_err(headed)?;
-        trail.host();
+        marker.host();
         Ok(())
     }
 
@@ -41,24 +41,24 @@ impl Learner {
     ///
     /// # Errors
     /// As [`Learner::try_worst_batch`].
-    pub fn try_batch(&mut self, most: usize, trail: &Trail) -> Result<usize> {
+    pub fn try_batch(&mut self, most: usize, marker: &CrashMarker) -> Result<usize> {
         let most = most.min(self.settings.micro_batch_tokens);
-        let positions = self.try_all(most, trail).map_err(headed)?;
-        trail.host();
+        let positions = self.try_all(most, marker).map_err(headed)?;
+        marker.host();
         Ok(positions)
     }
 
-    fn try_all(&mut self, most: usize, trail: &Trail) -> Result<usize> {
-        trail.host();
+    fn try_all(&mut self, most: usize, marker: &CrashMarker) -> Result<usize> {
+        marker.host();
         let states = self.objectives.states()?;
-        let micro_batches = self.worst_window(most, trail)?;
-        self.accumulate(&micro_batches, trail)?;
+        let micro_batches = self.worst_window(most, marker)?;
+        self.accumulate(&micro_batches, marker)?;
         self.objectives.put_back(states)?;
         let (model, roles, grads, recompute) = (&self.model, &self.roles, &self.grads, self.recompute);
         for beside in &mut self.beside {
             let states = beside.objectives.states()?;
             let micro_batches = beside.worst_window(most)?;
-            accumulate(&Work { model, roles, recompute, grads }, &mut beside.objectives, &micro_batches, trail)?;
+            accumulate(&Work { model, roles, recompute, grads }, &mut beside.objectives, &micro_batches, marker)?;
             beside.objectives.put_back(states)?;
         }
         Ok(micro_batches.iter().map(PackedBatch::len).sum())
@@ -66,15 +66,15 @@ impl Learner {
 
     /// A window with the largest possible micro-batch of at most `most` positions. It is one micro-batch, unless an objective
     /// composes longer sequences out of its rows. Changes the states of the objectives of rollouts.
-    fn worst_window(&mut self, most: usize, trail: &Trail) -> Result<Vec<PackedBatch>> {
+    fn worst_window(&mut self, most: usize, marker: &CrashMarker) -> Result<Vec<PackedBatch>> {
         if self.rollouts.is_none() {
-            return self.worst_of_rows(most, trail);
+            return self.worst_of_rows(most, marker);
         }
         let answers = self.worst_answers(most);
         let Learner { model, roles, objectives, rewards, rollouts, .. } = self;
         let Some(rollouts) = rollouts.as_ref() else { return Ok(Vec::new()) };
-        trail.backend("rollout");
-        let measured = rollouts.measured(answers, &mut Models { model, roles, objectives, rewards }, trail)?;
+        marker.backend("rollout");
+        let measured = rollouts.measured(answers, &mut Models { model, roles, objectives, rewards }, marker)?;
         cut(&Window::new(measured)?, most)
     }
 
@@ -82,20 +82,20 @@ impl Learner {
     ///
     /// # Errors
     /// The plugins' own.
-    pub fn worst_micro_batches(&self, trail: &Trail) -> Result<Vec<PackedBatch>> {
+    pub fn worst_micro_batches(&self, marker: &CrashMarker) -> Result<Vec<PackedBatch>> {
         let most = self.settings.micro_batch_tokens;
         match self.rollouts {
             Some(_) => cut(&Window::new(self.worst_answers(most))?, most),
-            None => self.worst_of_rows(most, trail),
+            None => self.worst_of_rows(most, marker),
         }
     }
 
-    fn worst_of_rows(&self, most: usize, trail: &Trail) -> Result<Vec<PackedBatch>> {
+    fn worst_of_rows(&self, most: usize, marker: &CrashMarker) -> Result<Vec<PackedBatch>> {
         let reads_last = self.objectives.needs().reads_last();
         let rows = Rows::of(&self.batcher, self.longest, reads_last, self.settings.batch);
         let plain = Window::new(rows.worst(most))?;
         let positions = plain.positions();
-        let compose = |window| self.objectives.compose(window, self.seed, trail).and_then(|window| self.asked(window));
+        let compose = |window| self.objectives.compose(window, self.seed, marker).and_then(|window| self.asked(window));
         let mut window = compose(plain)?;
         if window.positions() < positions {
             // Composed sequences are shorter than their rows, so that more rows fit.
@@ -123,9 +123,9 @@ impl Learner {
     }
 
     /// Holds for a moment what a rollout's generation needs.
-    fn hold_generation(&self, trail: &Trail) -> Result<()> {
+    fn hold_generation(&self, marker: &CrashMarker) -> Result<()> {
         let Some(rollouts) = &self.rollouts else { return Ok(()) };
-        trail.backend("generation");
+        marker.backend("generation");
         let prompts = self.longest_prompts(rollouts.prompts());
         let repeated: Vec<Vec<i32>> = prompts.iter().flat_map(|ids| vec![ids.clone(); rollouts.samples()]).collect();
         generate::hold(&self.model, &repeated, rollouts.max_new_tokens())

@@ -14,10 +14,10 @@ use super::{
 use crate::{
     config::experiment::{Follow, POLICY, RewardSource, SELF, SHARED},
     device::{Buffer, Device},
-    error::{Error, Result},
+    error::{Error, Result, refusal_text},
     model::{Model, ModelConfig, Outputs, params::Layout},
     objectives::Objectives,
-    setup::{Prepared, models::check_unchanged, refusal_text},
+    setup::{Prepared, models::check_unchanged},
 };
 
 /// Folder of a checkpoint with a reference that follows the policy.

@@ -24,6 +24,7 @@ use super::{Roles, reference_cache::BlockFile};
 use crate::{
     config::experiment::{self, SELF},
     data::{Examples, Sequence, TrainingData, cache::hex, order::Stretch, pack, rows::RowText},
+    device::open::threads,
     error::{Error, Result},
     model::Model,
     objectives::{
@@ -32,7 +33,7 @@ use crate::{
         failed,
     },
     runs::{Interrupt, Progress, breadcrumb, disk::sha256_file},
-    setup::{Prepared, threads},
+    setup::Prepared,
     train::step::forward::logps,
 };
 

@@ -6,6 +6,7 @@
 //! a packed forward pass, whatever drew the tokens, so that the first ratio is 1.
 
 pub mod rewards;
+pub mod sampling;
 
 use std::{fs, path::Path, sync::Arc};
 
@@ -17,10 +18,8 @@ use serde::{Deserialize, Serialize};
 use telos_world::rng::Rng;
 
 use super::{
-    eval::generation::{Policy, Said},
     roles::Roles,
     step::{forward::Pass, gradient::join_batches},
-    trail::Trail,
 };
 use crate::{
     config::experiment::Rollout,
@@ -30,8 +29,10 @@ use crate::{
     generate::GenerateOptions,
     model::{Keep, Model},
     objectives::{Objectives, broken, failed},
+    runs::breadcrumb::CrashMarker,
 };
-use rewards::{Answer, Rewards};
+use rewards::Rewards;
+use sampling::{Answer, Policy, Said};
 
 /// File of a checkpoint in the middle of a rollout.
 const FILE: &str = "rollout.json";
@@ -181,8 +182,8 @@ impl Rollouts {
     ///
     /// # Errors
     /// The plugins' and the backend's own; an objective that keeps no answer.
-    pub fn draw(&mut self, prompts: &[Sequence], models: &mut Models<'_>, trail: &Trail) -> Result<()> {
-        trail.backend("rollout");
+    pub fn draw(&mut self, prompts: &[Sequence], models: &mut Models<'_>, marker: &CrashMarker) -> Result<()> {
+        marker.backend("rollout");
         let policy = Policy { model: models.model, tokenizer: &self.tokenizer, data: &*self.data };
         let samples = self.settings.samples;
         let repeated: Vec<Sequence> =
@@ -202,7 +203,7 @@ impl Rollouts {
             sequence.numbers.insert(names::REWARD.to_owned(), reward);
         }
         self.state = State { drawn: self.state.drawn + 1, sequences: Arc::new(sequences), epoch: 0, taken: 0 };
-        let keep = self.measure(models, trail)?;
+        let keep = self.measure(models, marker)?;
         let mut kept = keep.iter();
         let sequences = Arc::make_mut(&mut self.state.sequences);
         sequences.retain(|_| *kept.next().unwrap_or(&true));
@@ -226,7 +227,12 @@ impl Rollouts {
     ///
     /// # Errors
     /// The plugins' and the backend's own.
-    pub fn measured(&self, answers: Vec<Sequence>, models: &mut Models<'_>, trail: &Trail) -> Result<Vec<Sequence>> {
+    pub fn measured(
+        &self,
+        answers: Vec<Sequence>,
+        models: &mut Models<'_>,
+        marker: &CrashMarker,
+    ) -> Result<Vec<Sequence>> {
         let state = State { sequences: Arc::new(answers), ..State::default() };
         let mut rollout = Rollouts {
             state,
@@ -239,7 +245,7 @@ impl Rollouts {
                 data: self.data.clone(),
             })
         };
-        rollout.measure(models, trail)?;
+        rollout.measure(models, marker)?;
         Ok(Arc::unwrap_or_clone(rollout.state.sequences))
     }
 
@@ -267,7 +273,7 @@ impl Rollouts {
 
     /// Has the models' statistics read and the objectives do their work over the whole rollout; what they answer joins the
     /// sequences. Returns for each sequence whether the objectives keep it.
-    fn measure(&mut self, models: &mut Models<'_>, trail: &Trail) -> Result<Vec<bool>> {
+    fn measure(&mut self, models: &mut Models<'_>, marker: &CrashMarker) -> Result<Vec<bool>> {
         let pass = Pass { model: models.model, roles: models.roles, objectives: models.objectives };
         let sequences = Arc::make_mut(&mut self.state.sequences);
         let (mut packed, mut batches) = (Vec::new(), Vec::new());
@@ -284,9 +290,9 @@ impl Rollouts {
         let mut keep = vec![true; sequences.len()];
         let mut answered: Vec<(String, String)> = Vec::new();
         for active in models.objectives.iter_mut() {
-            trail.objective(&active.id, "prepare");
+            marker.objective(&active.id, "prepare");
             let answer = active.instance.prepare(&whole).map_err(|e| failed(&active.id, "prepare", e))?;
-            trail.host();
+            marker.host();
             contract::prepared(&whole, &answer, true).map_err(|why| {
                 let rows: Vec<u64> = sequences.iter().map(|sequence| sequence.row).collect();
                 broken(&active.id, "prepare", why, &rows)

@@ -6,26 +6,18 @@ use plugin_api::{
     reward::{Reward, Sample},
 };
 
+use super::sampling::Answer;
 use crate::{
     config::experiment::RewardSource,
     data::{Sequence, pack},
     device::Device,
-    error::{Error, Result},
+    error::{Error, Result, refusal_text},
     model::{Keep, Model, Outputs},
     objectives::failed,
     runs::breadcrumb,
-    setup::{Prepared, refusal_text},
+    setup::Prepared,
     train::step::forward::{at_ends, view},
 };
-
-/// An answer as those who judge it read it.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Answer {
-    /// Prompt and answer as tokens; the answer's are supervised, and the last one is read too.
-    pub sequence: Sequence,
-    /// The same as text, with the row's columns.
-    pub sample: Sample,
-}
 
 /// Everyone who judges answers.
 #[derive(Default)]

@@ -19,6 +19,7 @@ use crate::{
     plugins::Pinning,
     runs::{
         Breadcrumb,
+        breadcrumb::CrashMarker,
         checkpoint::{Checkpoint, Checkpoints, latest},
         disk::write_durably,
         folder::{Existing, RunFolder},
@@ -33,7 +34,6 @@ use crate::{
         learner::{Learner, Opened},
         notices::Notices,
         quick_laws::ToProve,
-        trail::Trail,
     },
 };
 
@@ -146,10 +146,10 @@ pub(crate) fn trainer(mut prepared: Prepared, resume: bool, show: Show) -> Resul
     for line in &changes.lines {
         progress.message(&format!("note: changed on resuming: {line}"));
     }
-    let trail = Trail::new(Breadcrumb::from_env(), &experiment.backend.plugin);
-    trail.run(&folder);
+    let marker = CrashMarker::new(Breadcrumb::from_env(), &experiment.backend.plugin);
+    marker.run(folder.path());
     let mut trainer = Trainer {
-        trail,
+        marker,
         learner,
         held_out,
         data,

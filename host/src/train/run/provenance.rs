@@ -7,6 +7,7 @@ use sha2::{Digest, Sha256};
 use super::row_hashes::{FILE as ROWS, RowHashes};
 use crate::{
     data::{Source, TrainingData, cache::hex},
+    device::open::{dtype, threads},
     error::{Error, Result},
     model::weights::weight_files,
     plugins::Pinning,
@@ -14,7 +15,7 @@ use crate::{
         disk::sha256_file,
         receipt::{BackendUse, Build, DataSource, ModelSource, RULES, Receipt, Replaced},
     },
-    setup::{Prepared, dtype, threads},
+    setup::Prepared,
     train::{learner::Learner, roles::reference_pass::reads_start},
 };
 

@@ -11,26 +11,21 @@ use plugin_api::backend::Memory;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::{
-    state::{Logs, TrainState},
-    summary::SampleText,
-};
+use super::state::{Logs, TrainState};
 use crate::{
     error::{Error, Result},
     files,
+    generate::text::SampleText,
     runs::{
         disk::{shown, sync_folder},
         folder::RunFolder,
         jsonl::{JsonLines, Lines},
     },
     train::{
-        eval::{
-            Figures,
-            exact_match::ComparedAnswer,
-            generation::{RewardedAnswer, Said},
-        },
+        eval::{Figures, exact_match::ComparedAnswer, generation::RewardedAnswer},
         memory::estimate::process_memory,
         optimizer::Gradient,
+        rollout::sampling::Said,
         step::gradient::WindowLoss,
     },
 };

@@ -5,14 +5,7 @@ use std::{fmt, path::PathBuf};
 use plugin_api::manifest::{Normaliser, TermSpec};
 use serde::Serialize;
 
-use crate::{
-    data::Tokenizer,
-    error::{Error, Result},
-    generate::{GenerateOptions, generate},
-    model::Model,
-    setup::Prepared,
-    train::Trainer,
-};
+use crate::{error::Result, generate::text::SampleText, setup::Prepared, train::Trainer};
 
 /// The end of a run.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -47,25 +40,6 @@ pub struct Summary {
     /// What this process said once because it looks wrong: expectations that were missed, a gradient of 0.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
-}
-
-/// A prompt and how the model went on.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct SampleText {
-    /// The prompt.
-    pub prompt: String,
-    /// What followed.
-    pub text: String,
-    /// Its number of tokens.
-    pub tokens: usize,
-    /// Why it ended.
-    pub finish: &'static str,
-}
-
-impl fmt::Display for SampleText {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "  > {}", (self.prompt.clone() + "|" + &self.text).replace('\n', "\n    "))
-    }
 }
 
 impl fmt::Display for Summary {
@@ -129,32 +103,6 @@ fn unit_of(terms: &[&TermSpec]) -> &'static str {
         term.normaliser == Normaliser::SUPERVISED_TOKENS && words().any(|word| word == "nats" || word == "nat")
     };
     if !terms.is_empty() && terms.iter().all(in_nats) { " nats per token" } else { "" }
-}
-
-/// Continues each prompt.
-///
-/// # Errors
-/// A prompt that leaves no room in the context; the backend's.
-pub fn continue_texts(
-    model: &Model,
-    tokenizer: &Tokenizer,
-    prompts: &[String],
-    options: &GenerateOptions,
-) -> Result<Vec<SampleText>> {
-    let ids = |prompt: &String| -> Result<Vec<i32>> {
-        Ok(tokenizer.encode_input(prompt)?.into_iter().map(|id| id as i32).collect())
-    };
-    let encoded: Vec<Vec<i32>> = prompts.iter().map(ids).collect::<Result<_>>()?;
-    let completions = generate(model, &encoded, options, &mut |_| {})?;
-    prompts
-        .iter()
-        .zip(completions)
-        .map(|(prompt, completion)| {
-            let ids: Vec<u32> = completion.tokens.iter().map(|id| *id as u32).collect();
-            let text = tokenizer.decode(&ids, true).map_err(Error::from)?;
-            Ok(SampleText { prompt: prompt.clone(), text, tokens: ids.len(), finish: completion.finish.as_str() })
-        })
-        .collect()
 }
 
 impl Prepared {

@@ -25,7 +25,8 @@ use crate::{
         batch_arrays::{Joined, Part, join, supervised_rows, with_statistics},
         broken,
     },
-    train::{roles::Roles, trail::Trail},
+    runs::breadcrumb::CrashMarker,
+    train::roles::Roles,
 };
 
 /// What a window gave beside the gradient.
@@ -58,19 +59,19 @@ pub fn accumulate(
     work: &Work<'_>,
     objectives: &mut Objectives,
     micro_batches: &[PackedBatch],
-    trail: &Trail,
+    marker: &CrashMarker,
 ) -> Result<WindowLoss> {
     // Of a rollout, the objectives have done this work over all of it, and what they answered rides along.
     let joined = match objectives.needs().rollouts {
         true => Joined::default(),
-        false => objectives.prepare(micro_batches, trail)?,
+        false => objectives.prepare(micro_batches, marker)?,
     };
     let objectives = &*objectives;
     let denominators = objectives.denominators(micro_batches, &joined)?;
     let pass = Pass { model: work.model, roles: work.roles, objectives };
-    let step = Step { pass, work, joined: &joined, denominators: &denominators, trail };
+    let step = Step { pass, work, joined: &joined, denominators: &denominators, marker };
     let mut tally = Tally::default();
-    trail.backend("forward and backward");
+    marker.backend("forward and backward");
     if objectives.coupled() {
         step.coupled(micro_batches, &mut tally)?;
     } else {
@@ -95,7 +96,7 @@ struct Step<'a> {
     work: &'a Work<'a>,
     joined: &'a Joined,
     denominators: &'a Denominators,
-    trail: &'a Trail,
+    marker: &'a CrashMarker,
 }
 
 impl Step<'_> {
@@ -105,9 +106,9 @@ impl Step<'_> {
 
     /// The objectives' losses of a batch whose sequences come from `rows`. The backend's calls follow.
     fn losses(&self, batch: &Batch<'_>, part: Part, rows: &[u64]) -> Result<Vec<Loss>> {
-        let losses = self.pass.objectives.losses(batch, self.joined, part, rows, self.trail)?;
+        let losses = self.pass.objectives.losses(batch, self.joined, part, rows, self.marker)?;
         self.pass.objectives.check_shares(&losses, self.denominators)?;
-        self.trail.backend("forward and backward");
+        self.marker.backend("forward and backward");
         Ok(losses)
     }
 

@@ -1,0 +1,111 @@
+//! Sampling: the policy's answers to prompts, as rollouts learn from them and evaluations score them.
+
+use plugin_api::{batch::names, reward::Sample};
+
+use crate::{
+    data::{Examples, Sequence, Tokenizer},
+    error::Result,
+    generate::{Finish, GenerateOptions, generate, text::SampleText},
+    model::Model,
+};
+
+/// An answer as those who judge it read it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Answer {
+    /// Prompt and answer as tokens; the answer's are supervised, and the last one is read too.
+    pub sequence: Sequence,
+    /// The same as text, with the row's columns.
+    pub sample: Sample,
+}
+
+/// The policy with what it needs to answer.
+#[derive(Clone, Copy)]
+pub struct Policy<'a> {
+    /// The model.
+    pub model: &'a Model,
+    /// Its tokenizer.
+    pub tokenizer: &'a Tokenizer,
+    /// Where the prompts come from.
+    pub data: &'a dyn Examples,
+}
+
+impl Policy<'_> {
+    /// Answers prompts, each a sequence without an answer.
+    ///
+    /// # Errors
+    /// A prompt that leaves no room in the context; the backend's.
+    pub fn answer(&self, prompts: &[Sequence], options: &GenerateOptions) -> Result<Vec<Answer>> {
+        let ids: Vec<Vec<i32>> = prompts.iter().map(|p| p.ids.iter().map(|id| *id as i32).collect()).collect();
+        let completions = generate(self.model, &ids, options, &mut |_| {})?;
+        let mut answers = Vec::with_capacity(prompts.len());
+        for (prompt, completion) in prompts.iter().zip(completions) {
+            let mut tokens: Vec<u32> = completion.tokens.iter().map(|id| *id as u32).collect();
+            // Every token is read when the answer is judged, so all of them must have a position.
+            let room = (self.model.config().context as usize).saturating_sub(prompt.ids.len());
+            let ended = completion.finish == Finish::EndOfSequence && tokens.len() <= room;
+            tokens.truncate(room);
+            answers.push(self.read(prompt, &tokens, ended)?);
+        }
+        Ok(answers)
+    }
+
+    fn read(&self, prompt: &Sequence, tokens: &[u32], ended: bool) -> Result<Answer> {
+        let words = &tokens[..tokens.len() - usize::from(ended)];
+        let (said, columns) = match self.data.row_text(prompt.row) {
+            Some(row) => (row.prompt.clone(), row.columns.clone()),
+            None => (self.tokenizer.decode(&prompt.ids, true)?, Vec::new()),
+        };
+        let completion = self.text(&prompt.ids, words)?;
+        let mut numbers = prompt.numbers.clone();
+        numbers.insert(names::ENDED.to_owned(), f64::from(u8::from(ended)));
+        let supervised = prompt.ids.iter().map(|_| false).chain(tokens.iter().map(|_| true));
+        Ok(Answer {
+            sequence: Sequence {
+                ids: prompt.ids.iter().chain(tokens).copied().collect(),
+                supervised: supervised.collect(),
+                columns: prompt.columns.clone(),
+                row: prompt.row,
+                numbers,
+                reads_last: true,
+                ..Default::default()
+            },
+            sample: Sample { prompt: said, completion, ended, columns },
+        })
+    }
+}
+
+impl Policy<'_> {
+    /// The text of `words` behind `prompt`, without special tokens. The prompt passes the decoder too: at the beginning of a
+    /// text some tokenizers leave out a word's space, and prompt and completion together would be another text then.
+    fn text(&self, prompt: &[u32], words: &[u32]) -> Result<String> {
+        let mut decoder = self.tokenizer.stream(false);
+        for id in prompt {
+            decoder.push(*id)?;
+        }
+        let mut text = String::new();
+        for id in words.iter().filter(|id| !self.tokenizer.is_special(**id)) {
+            text += &decoder.push(*id)?;
+        }
+        Ok(text + &decoder.finish()?)
+    }
+}
+
+/// An answer, to be read by people.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Said {
+    /// Prompt, answer, its length and end.
+    pub text: SampleText,
+    /// What it is worth, as rollouts learn from it.
+    pub reward: f64,
+}
+
+impl Said {
+    /// An answer with its reward. Prompts leave room for the longest answer, so what did not end was cut off there.
+    pub fn new(answer: &Answer, reward: f64) -> Said {
+        let Answer { sequence, sample } = answer;
+        let finish = if sample.ended { Finish::EndOfSequence } else { Finish::MaxTokens };
+        let (prompt, text) = (sample.prompt.clone(), sample.completion.clone());
+        let tokens = sequence.supervised.iter().filter(|supervised| **supervised).count();
+        Said { text: SampleText { prompt, text, tokens, finish: finish.as_str() }, reward }
+    }
+}
