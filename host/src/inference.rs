@@ -18,7 +18,7 @@ use crate::{
     objectives::batch_arrays::supervised_rows,
     plugins::Registry,
     runs::breadcrumb,
-    setup::models::model_folder,
+    setup::named::model_folder,
     train::step::forward::view,
 };
 

@@ -57,6 +57,7 @@ use eval::{
     generation::{self, Exam},
 };
 use learner::Learner;
+use memory::largest_rows::forward_tokens;
 use notices::Notices;
 use optimizer::Gradient;
 use quick_laws::ToProve;
@@ -66,7 +67,7 @@ use run::{
     open,
     records::{self, Phases, Records, StepLine},
     state::{self, TrainState},
-    summary::{self, Summary},
+    summary::Summary,
 };
 use step::gradient::WindowLoss;
 
@@ -573,7 +574,7 @@ pub fn held_out(prepared: &Prepared, objectives: &Objectives, data: &TrainingDat
     }
     let experiment = prepared.experiment();
     let (context, most) = held_out_extent(prepared);
-    let tokens = prepared.forward_tokens(objectives, &*data.train);
+    let tokens = forward_tokens(prepared, objectives, &*data.train);
     let batches = eval_batches(&*data.held_out, context, prepared.tokenizer.prefix(), tokens, most);
     let marker = CrashMarker::default();
     let mut all = Vec::new();

@@ -9,16 +9,16 @@ use super::{agreement::Curve, spec::Spec};
 use crate::{
     config::Override,
     data::TrainingData,
-    device::open::dtype,
     device::{
         Device,
+        open::dtype,
         profile::{Profile, Record},
     },
     error::{Error, Kind, Result},
     plugins::Pinning,
     runs::breadcrumb::CrashMarker,
     setup::{Prepared, prepare},
-    train::learner::Learner,
+    train::learner::{self, Learner},
 };
 
 /// A backend that takes part, its experiment checked and its library loaded.
@@ -52,7 +52,7 @@ impl Entry {
     /// # Errors
     /// Request errors; memory.
     pub fn learner(&self, device: &Device, data: &TrainingData) -> Result<(Learner, u64)> {
-        let opened = self.prepared.learner(device, data.clone(), None, false)?;
+        let opened = learner::open(&self.prepared, device, data.clone(), None, false)?;
         Ok((opened.learner, opened.steps))
     }
 }

@@ -11,15 +11,17 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value};
 
 use super::Part;
-use crate::config::{Experiment, Pipeline};
-use crate::error::{Error, Result};
-use crate::runs::checkpoint::{Checkpoint, Checkpoints, find::is_tidy, latest};
-use crate::runs::disk::{holds_unfinished, is_unfinished, remove_abandoned, sync_folder, write_durably};
-use crate::runs::folder::{Existing, is_empty, is_replaceable};
-use crate::runs::receipt::ModelSource;
-use crate::runs::{Receipt, RunFolder};
 use crate::{
-    setup::models::model_folder,
+    config::{Experiment, Pipeline},
+    error::{Error, Result},
+    runs::{
+        Receipt, RunFolder,
+        checkpoint::{Checkpoint, Checkpoints, find::is_tidy, latest},
+        disk::{holds_unfinished, is_unfinished, remove_abandoned, sync_folder, write_durably},
+        folder::{Existing, is_empty, is_replaceable},
+        receipt::ModelSource,
+    },
+    setup::named::model_folder,
     train::run::{
         provenance::model_source,
         resume::{Changed, changed},

@@ -13,9 +13,14 @@ use crate::{
     plugins::Pinning,
     setup::{
         Plugins, Prepared,
-        models::{Awaited, NamedModel},
+        named::{Awaited, NamedModel},
     },
-    train::optimizer::check_groups,
+    train::{
+        auxiliary::Beside,
+        optimizer::check_groups,
+        roles::{Roles, policy_outputs},
+        rollout::{Rollouts, rewards::Rewards},
+    },
 };
 
 /// A stage whose own keys are in order.
@@ -56,17 +61,17 @@ pub fn try_out(pipeline: &Pipeline, stages: Vec<StagePlan>, tasks: &[Task]) -> R
     let wanted = |index: usize| await_it(index);
     each(pipeline, stages, wanted, await_it, |_, prepared| {
         let objectives = prepared.objectives()?;
-        let outputs = prepared.policy_outputs(&objectives);
+        let outputs = policy_outputs(&prepared, &objectives);
         prepared.check_start(outputs)?;
         let layout = Layout::new(&ModelConfig { outputs, ..prepared.config.clone() })?;
         let (device, _) = prepared.device(false)?;
-        let roles = prepared.roles(&device, &objectives, None)?;
+        let roles = Roles::open(&prepared, &device, &objectives, None)?;
         check_groups(&roles.learning(&layout), &prepared.experiment().train.optimizer)?;
-        let rewards = prepared.rewards(&device)?;
+        let rewards = Rewards::open(&prepared, &device)?;
         let data = prepared.data(true)?;
         prepared.batcher(&data)?;
-        prepared.rollouts(&objectives, &rewards, &data)?;
-        prepared.beside()?;
+        Rollouts::open(&prepared, &objectives, &rewards, &data)?;
+        Beside::all(&prepared)?;
         prepared.check_samples()?;
         // Saved with the model, so a later stage finds it there.
         if let Some(template) = &data.chat_template {
@@ -117,7 +122,7 @@ pub fn each<T>(
 
 /// The model that a stage will leave.
 fn left_by(prepared: Prepared) -> Result<Arc<NamedModel>> {
-    let outputs = prepared.policy_outputs(&prepared.objectives()?);
+    let outputs = policy_outputs(&prepared, &prepared.objectives()?);
     // Its scores are measured when it is evaluated; until then any will do.
     let scores = outputs.scalar.then_some((0.0, 1.0));
     let config = ModelConfig { outputs, scores, ..prepared.config };

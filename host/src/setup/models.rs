@@ -1,46 +1,56 @@
-//! Models that an experiment names: the folder that is meant, its tokenizer and shape, and stand-ins for what an earlier stage of a
-//! pipeline will leave.
+//! Loads the models that an experiment names.
 
 use std::{
-    collections::BTreeMap,
-    path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    path::Path,
+    sync::{Arc, PoisonError},
 };
 
-use super::Prepared;
+use super::{
+    Prepared,
+    named::{NamedModel, awaited_model, check_unchanged, model_folder},
+};
 use crate::{
-    config::{
-        Loaded,
-        experiment::{Model as ModelSource, Tokenizer as TokenizerSource},
-    },
-    data::{DataError, Source, Tokenizer, foreign},
-    error::{Error, Result, refusal_text},
-    model::ModelConfig,
-    runs::checkpoint::find::{self, Checkpoint},
+    data::Tokenizer,
+    device::Device,
+    error::{Result, refusal_text},
+    model::{Model, ModelConfig, Outputs},
 };
-
-/// A model that an experiment names.
-pub struct NamedModel {
-    /// Its folder; `None` where an earlier stage of a pipeline will leave it and has not been run. Fresh weights stand in.
-    pub folder: Option<PathBuf>,
-    /// Its tokenizer.
-    pub tokenizer: Tokenizer,
-    /// Its shape.
-    pub config: ModelConfig,
-}
-
-/// Models that were read, by their names in the experiment.
-pub(crate) type Named = Mutex<BTreeMap<String, Arc<NamedModel>>>;
-
-/// Models that are not there yet, by the folder of the run that will leave them.
-pub type Awaited = BTreeMap<PathBuf, Arc<NamedModel>>;
-
-/// The model in `from`, if it is one of those.
-fn awaited_model(awaited: &Awaited, from: &str) -> Option<Arc<NamedModel>> {
-    awaited.iter().find(|(folder, _)| Path::new(from).starts_with(folder)).map(|(_, model)| model.clone())
-}
 
 impl Prepared {
+    /// The model with these outputs: loaded from `checkpoint` where given, else from the experiment's folder, else fresh. The value
+    /// head that a language model was trained with is no part of the model that begins from it alone.
+    ///
+    /// # Errors
+    /// A request error naming file and tensor.
+    pub fn model(&self, device: &Device, checkpoint: Option<&Path>, outputs: Outputs) -> Result<Model> {
+        self.check_start(outputs)?;
+        let mut model = match checkpoint.or(self.model_folder.as_deref()) {
+            Some(folder) => Model::from_folder_as(device, folder, outputs)?,
+            None => Model::init(device, ModelConfig { outputs, ..self.config.clone() }, self.experiment().seed)?,
+        };
+        if let (None, Some(folder)) = (checkpoint, &self.model_folder) {
+            check_unchanged(folder, &self.config, model.config())?;
+        }
+        if checkpoint.is_none() && !outputs.tokens && self.config.outputs.tokens {
+            model.reset_scalar()?;
+        }
+        model.stop_at(self.tokenizer.eos());
+        Ok(model)
+    }
+
+    /// Whether a model with these outputs can begin where the experiment says.
+    ///
+    /// # Errors
+    /// A request error for a language model that is to begin from a model which is none.
+    pub fn check_start(&self, outputs: Outputs) -> Result<()> {
+        if !outputs.tokens || self.config.outputs.tokens {
+            return Ok(());
+        }
+        let why =
+            "a reward model or critic: it has no language-model head; name the language model that it was trained from";
+        Err(self.loaded.refuse("model.from", why))
+    }
+
     /// What is known of the model in `path` (a run, a checkpoint or a Hugging Face folder) without reading its weights.
     ///
     /// # Errors
@@ -61,154 +71,35 @@ impl Prepared {
         known.insert(path.to_owned(), model.clone());
         Ok(model)
     }
-}
 
-/// That `loaded` was read from the files that `checked` was read from.
-///
-/// # Errors
-/// A request error naming a file that changed in between.
-pub(crate) fn check_unchanged(folder: &Path, checked: &ModelConfig, loaded: &ModelConfig) -> Result<()> {
-    let changed = |(a, b): &(&Source, &Source)| a != b;
-    let mut both = checked.files.iter().zip(&loaded.files);
-    let name = match both.find(changed) {
-        Some((file, _)) => file.path.as_path(),
-        None if checked.files.len() == loaded.files.len() => return Ok(()),
-        None => Path::new("a file"),
-    };
-    let message = format!("{}: {} changed while the run was starting", folder.display(), name.display());
-    Err(Error::request(message).with_hint("start the run again once nothing writes there"))
-}
-
-/// The folder with the weights of a run, a checkpoint or a Hugging Face model.
-///
-/// # Errors
-/// A request error where there is no such folder or no model in it, and for a run whose newest checkpoint is damaged.
-pub fn model_folder(path: &Path) -> Result<PathBuf> {
-    if let Some(checkpoint) = pointed_at(path)? {
-        return Ok(checkpoint);
-    }
-    if path.is_file() {
-        return Err(foreign::file_for_a_folder(path).into());
-    }
-    if !path.is_dir() {
-        return Err(match foreign::missing(path) {
-            DataError::Missing(_) => Error::request(format!("there is no model folder {}", path.display()))
-                .with_hint("check the path; a model of the Hugging Face hub is downloaded first, by `hf download`"),
-            hub => hub.into(),
-        });
-    }
-    find::verify_named(path)?;
-    if path.join("config.json").is_file() {
-        return Ok(path.to_owned());
-    }
-    let checkpoints = if path.join("checkpoints").is_dir() { path.join("checkpoints") } else { path.to_owned() };
-    if let Some(checkpoint) = find::latest(&checkpoints)? {
-        return as_named(path, checkpoint);
-    }
-    let (other, remedy) = match foreign::other_weights(path) {
-        Some((other, remedy)) => (format!("; {other}"), remedy),
-        None => (String::new(), "name a run, a checkpoint or a Hugging Face folder".to_owned()),
-    };
-    let place = path.display();
-    Err(Error::request(format!(
-        "{place} is neither a model folder (it has no config.json) nor a run with a checkpoint{other}"
-    ))
-    .with_hint(remedy))
-}
-
-/// `checkpoints/LATEST` and `checkpoints/BEST`, in any case, name the checkpoint that the file of that name points at.
-fn pointed_at(path: &Path) -> Result<Option<PathBuf>> {
-    let name = path.file_name().unwrap_or_default().to_string_lossy().to_uppercase();
-    let Some(folder) = path.parent().filter(|_| !path.is_dir()) else { return Ok(None) };
-    let checkpoint = match name.as_str() {
-        find::LATEST => find::latest(folder)?,
-        find::BEST => find::best(folder)?,
-        _ => None,
-    };
-    checkpoint.map(|found| as_named(path, found)).transpose()
-}
-
-/// The checkpoint that was named, and no other: results of an earlier one would pass for its own.
-fn as_named(path: &Path, found: Checkpoint) -> Result<PathBuf> {
-    let Some(why) = found.note else { return Ok(found.path) };
-    let message = format!("the checkpoint that {} names cannot be used", path.display());
-    let hint = format!("the newest whole one is {}; name it to use it", found.path.display());
-    Err(Error::request(message).with_details([why]).with_hint(hint))
-}
-
-/// The tokenizer in a file or folder, which may be that of a checkpoint.
-fn tokenizer_at(path: &Path) -> Result<Tokenizer> {
-    find::verify_tokenizer(if path.is_dir() { path } else { path.parent().unwrap_or(path) })?;
-    Ok(Tokenizer::open(path)?)
-}
-
-/// Folder, tokenizer and shape of the model that the experiment begins with; no folder where the weights are fresh, or awaited.
-///
-/// # Errors
-/// A request error where there is no such model, or its tokenizer does not fit.
-pub(crate) fn model_and_tokenizer(
-    loaded: &Loaded,
-    awaited: &Awaited,
-) -> Result<(Option<PathBuf>, Tokenizer, ModelConfig)> {
-    let experiment = &loaded.experiment;
-    let awaited = match &experiment.model {
-        ModelSource::From { from } => awaited_model(awaited, from),
-        ModelSource::Shape(_) => None,
-    };
-    let folder = match &experiment.model {
-        ModelSource::From { .. } if awaited.is_some() => None,
-        ModelSource::From { from } => {
-            Some(model_folder(Path::new(from)).map_err(|e| loaded.refuse("model.from", refusal_text(&e)))?)
-        }
-        ModelSource::Shape(_) => None,
-    };
-    let mut tokenizer = match (&experiment.tokenizer, &folder) {
-        (TokenizerSource::Bytes, _) => Tokenizer::bytes()?,
-        (TokenizerSource::File { path }, _) => {
-            tokenizer_at(Path::new(path)).map_err(|e| loaded.refuse("tokenizer.path", refusal_text(&e)))?
-        }
-        (TokenizerSource::Model, None) if let Some(model) = &awaited => model.tokenizer.clone(),
-        (TokenizerSource::Model, Some(folder)) => Tokenizer::open(folder)?,
-        (TokenizerSource::Model, None) => {
-            return Err(
-                loaded.refuse("tokenizer.kind", "\"model\" needs model.from; with fresh weights choose bytes or file")
-            );
-        }
-    };
-    let config = match (&experiment.model, &folder) {
-        (ModelSource::Shape(shape), _) => {
-            let mut config = ModelConfig::from_shape(shape, shape.vocab.unwrap_or(tokenizer.vocab_size()))?;
-            config.bos = tokenizer.bos();
-            config.eos = tokenizer.eos().into_iter().collect();
-            config
-        }
-        (ModelSource::From { .. }, Some(folder)) => ModelConfig::from_folder(folder)?,
-        (ModelSource::From { .. }, None) => match awaited {
-            Some(model) => model.config.clone(),
-            None => return Err(Error::run("model.from without a folder")),
-        },
-    };
-    let is_the_models = matches!(experiment.tokenizer, TokenizerSource::Model);
-    let is_of_the_model = match experiment.model {
-        // Added tokens that no row of the model belongs to are refused where a text holds them, as in transformers.
-        ModelSource::From { .. } => is_the_models || !tokenizer.has_words_beyond(config.vocab),
-        ModelSource::Shape(_) => false,
-    };
-    if tokenizer.vocab_size() as u64 > config.vocab && !is_of_the_model {
-        let (key, remedy) = match &experiment.model {
-            ModelSource::From { .. } => ("tokenizer", "use the model's own tokenizer"),
-            ModelSource::Shape(_) => ("model.vocab", "raise model.vocab, or leave it out"),
+    /// The model that `key` names, which must read the policy's tokens.
+    ///
+    /// # Errors
+    /// A request error at `key`.
+    pub fn role(&self, key: &str, device: &Device, path: &str, outputs: Outputs) -> Result<Model> {
+        let refuse = |why: String| self.loaded.refuse(key, why);
+        let named = self.named_model(path).map_err(|e| refuse(refusal_text(&e)))?;
+        let model = match &named.folder {
+            Some(folder) => {
+                let model = Model::from_folder_as(device, folder, outputs);
+                let model = model.map_err(|e| refuse(refusal_text(&e)))?;
+                check_unchanged(folder, &named.config, model.config())?;
+                model
+            }
+            None if outputs.tokens && !named.config.outputs.tokens => {
+                return Err(refuse(format!("{path} is a reward model or critic: it has no language-model head")));
+            }
+            None => Model::init(device, ModelConfig { outputs, ..named.config.clone() }, self.experiment().seed)?,
         };
-        return Err(loaded.refuse(
-            key,
-            format!(
-                "{} has {} tokens, the model's vocabulary {}; {remedy}",
-                tokenizer.name(),
-                tokenizer.vocab_size(),
-                config.vocab
-            ),
-        ));
+        if named.tokenizer.hash() != self.tokenizer.hash() {
+            let own = self.tokenizer.name();
+            return Err(refuse(format!("{path} reads with another tokenizer than {own}")));
+        }
+        let (context, wanted) = (model.config().context, self.config.context);
+        if context < wanted {
+            let why = format!("{path} has a context of {context} tokens, the policy's is {wanted}");
+            return Err(refuse(why));
+        }
+        Ok(model)
     }
-    tokenizer.fit_to_model(&config.eos, config.vocab)?;
-    Ok((folder, tokenizer, config))
 }

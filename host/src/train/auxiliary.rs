@@ -1,10 +1,8 @@
 //! Objectives that learn from running text beside the rows of the first one, as PPO with a pre-training term does (PPO-ptx: Ouyang
 //! et al. 2022, arXiv 2203.02155, equation 2). Each has a data order of its own; its gradient joins every optimizer step.
 
-use plugin_api::manifest::{DataKind, ObjectiveManifest};
-
 use super::{
-    memory::worst_batch::Rows,
+    memory::largest_rows::Rows,
     step::gradient::{WindowLoss, Work, accumulate},
 };
 use crate::{
@@ -30,72 +28,49 @@ pub struct Beside {
     micro_batch: usize,
 }
 
-impl Prepared {
-    /// Whether the objective of this position learns from text of its own: running text, where the first one learns from rows.
-    pub fn stands_beside(&self, index: usize, manifest: &ObjectiveManifest) -> bool {
-        index > 0 && manifest.data == DataKind::TEXT && self.data_kind() != DataKind::TEXT.as_str()
-    }
-
+impl Beside {
     /// The objectives that learn from text of their own.
     ///
     /// # Errors
     /// A request error for text that is missing or given in vain.
-    pub fn beside(&self) -> Result<Vec<Beside>> {
-        let wanted = self.experiment().objective.iter().zip(&self.objectives).enumerate();
+    pub fn all(setup: &Prepared) -> Result<Vec<Beside>> {
+        let wanted = setup.experiment().objective.iter().zip(&setup.objectives).enumerate();
         let mut all = Vec::new();
         for (index, (own, (library, manifest))) in wanted {
-            let key = |name: &str| match self.objectives.len() {
+            let key = |name: &str| match setup.objectives.len() {
                 1 => format!("objective.{name}"),
                 _ => format!("objective.{index}.{name}"),
             };
-            if !self.stands_beside(index, manifest) {
+            if !setup.stands_beside(index, manifest) {
                 for (name, given) in [("text", own.text.is_some()), ("tokens", own.tokens.is_some())] {
                     if given {
                         let why = "unused: this objective learns from [data]; text of its own is for one that learns from running text beside rows";
-                        return Err(self.loaded.refuse(&key(name), why));
+                        return Err(setup.loaded.refuse(&key(name), why));
                     }
                 }
                 continue;
             }
             let tokens = own.tokens.ok_or_else(|| {
                 let why = "missing: how many tokens of its own text does a step see? for example tokens = 2048";
-                self.loaded.refuse(&key("tokens"), why)
+                setup.loaded.refuse(&key("tokens"), why)
             })?;
             let instance = Box::new(breadcrumb::within(&own.plugin, "create", || library.objective(&own.options))?);
             let prefix = format!("{}/", own.plugin);
             let active = Active::new(&own.plugin, own.weight, prefix, manifest.clone(), instance, "text")?;
             let active = active.of_table(index);
-            let (batcher, sources) = self.text_of(own, &key("text"), tokens)?;
+            let (batcher, sources) = text_of(setup, own, &key("text"), tokens)?;
             all.push(Beside {
                 objectives: Objectives::new(vec![active])?,
                 batcher,
                 sources,
-                context: self.config.context as usize,
+                context: setup.config.context as usize,
                 tokens,
-                micro_batch: self.experiment().train.micro_batch_tokens,
+                micro_batch: setup.experiment().train.micro_batch_tokens,
             });
         }
         Ok(all)
     }
 
-    fn text_of(&self, own: &Objective, key: &str, tokens: usize) -> Result<(Batcher, Vec<Source>)> {
-        let corpus = match (&own.text, &self.experiment().data) {
-            (Some(paths), _) => TextOptions { paths: paths.clone(), eval_paths: Vec::new(), held_out: 0.0 }.read()?,
-            (None, Data::Synthetic { .. }) => self.synthetic()?.read()?,
-            (None, _) => {
-                let why = "missing: which text does this objective learn from? for example text = \"corpus/*.txt\"";
-                return Err(self.loaded.refuse(key, why));
-            }
-        };
-        let context = self.config.context as usize;
-        let data = corpus.tokenize(&self.tokenizer, context, None)?;
-        let (seed, prefix) = (self.experiment().seed, self.tokenizer.prefix());
-        let options = BatcherOptions { seed, batch: BatchSize::Tokens(tokens), prefix, epochs: None };
-        Ok((Batcher::new(data.train, options)?, data.sources))
-    }
-}
-
-impl Beside {
     /// The worst micro-batch that its text can give, of at most `most` positions, as a window of its own. No place in the text is
     /// used up.
     ///
@@ -133,4 +108,20 @@ impl Beside {
         let micro_batches = self.window()?;
         accumulate(work, &mut self.objectives, &micro_batches, marker)
     }
+}
+
+fn text_of(setup: &Prepared, own: &Objective, key: &str, tokens: usize) -> Result<(Batcher, Vec<Source>)> {
+    let corpus = match (&own.text, &setup.experiment().data) {
+        (Some(paths), _) => TextOptions { paths: paths.clone(), eval_paths: Vec::new(), held_out: 0.0 }.read()?,
+        (None, Data::Synthetic { .. }) => setup.synthetic()?.read()?,
+        (None, _) => {
+            let why = "missing: which text does this objective learn from? for example text = \"corpus/*.txt\"";
+            return Err(setup.loaded.refuse(key, why));
+        }
+    };
+    let context = setup.config.context as usize;
+    let data = corpus.tokenize(&setup.tokenizer, context, None)?;
+    let (seed, prefix) = (setup.experiment().seed, setup.tokenizer.prefix());
+    let options = BatcherOptions { seed, batch: BatchSize::Tokens(tokens), prefix, epochs: None };
+    Ok((Batcher::new(data.train, options)?, data.sources))
 }

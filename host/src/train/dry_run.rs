@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::{
     eval::{exact_match::questions, expectations, metric_names},
     held_out,
-    learner::{FirstWindow, Learner, Opened},
+    learner::{self, FirstWindow, Learner, Opened},
     memory::estimate::{self, Evaluated},
     notices, quick_laws,
 };
@@ -81,7 +81,8 @@ pub struct Findings {
 pub fn dry_run(prepared: &Prepared) -> Result<Findings> {
     let marker = CrashMarker::default();
     let (device, _) = prepared.device(false)?;
-    let Opened { mut learner, data, steps, .. } = prepared.learner(&device, prepared.data(false)?, None, false)?;
+    let Opened { mut learner, data, steps, .. } =
+        learner::open(&prepared, &device, prepared.data(false)?, None, false)?;
     prepared.check_samples()?;
     let held_out = held_out(prepared, &learner.objectives, &data)?;
     let most = prepared.experiment().eval.generate.unwrap_or(0);
@@ -94,7 +95,7 @@ pub fn dry_run(prepared: &Prepared) -> Result<Findings> {
     let start = Instant::now();
     let FirstWindow { micro_batches, positions, parts } = learner.first_window(4 * TRIED, &marker)?;
     let drawn = start.elapsed();
-    let tables = prepared.to_check(true);
+    let tables = quick_laws::to_check(&prepared, true);
     let Learner { model, roles, objectives, beside, .. } = &mut learner;
     let mut proofs = quick_laws::proofs(prepared, (model, roles), objectives, &micro_batches, &tables, &marker)?;
     for beside in beside {

@@ -7,9 +7,13 @@ use plugin_api::{contract, objective::Verdict};
 
 use super::{
     auxiliary::Beside,
+    memory::largest_rows::forward_tokens,
     optimizer::{Adam, Gradient, check_groups, schedule},
-    roles::{Roles, reference_pass::ReferencePass},
-    rollout::{Means, Models, Rollouts, rewards::Rewards},
+    roles::{
+        Roles, policy_outputs,
+        reference_pass::{self, ReferencePass},
+    },
+    rollout::{Models, Rollouts, rewards::Rewards},
     step::gradient::{WindowLoss, Work, accumulate},
 };
 use crate::{
@@ -78,90 +82,34 @@ pub struct FirstWindow {
     pub parts: usize,
 }
 
-impl Prepared {
-    /// Puts the experiment's models to work on `device`: those of the run's `checkpoint`, or as they start. With `cached`
-    /// a frozen reference can score rows before the first step, into the cache beside the runs; without, it runs in every step.
-    ///
-    /// # Errors
-    /// Request errors for what the objectives cannot read or the experiment gives in vain; memory.
-    pub fn learner(
-        &self,
-        device: &Device,
-        data: TrainingData,
-        checkpoint: Option<&Path>,
-        cached: bool,
-    ) -> Result<Opened> {
-        self.check_model()?;
-        let objectives = self.objectives()?;
-        let mut roles = self.roles(device, &objectives, checkpoint)?;
-        let model = self.model(device, checkpoint, self.policy_outputs(&objectives))?;
-        let (data, reference) = self.asked(data, &objectives, &mut roles, cached)?;
-        let (batcher, steps) = self.batcher(&data)?;
-        let mut learner = Learner::new(self, model, roles, objectives, batcher)?;
-        if !cached {
-            // Only a run ends with its data: steps that are tried out may be more than it has.
-            learner.batcher.never_end();
-        }
-        learner.rewards = self.rewards(device)?;
-        learner.rewards.compute_at_most(self.forward_tokens(&learner.objectives, &*data.train));
-        learner.rollouts = self.rollouts(&learner.objectives, &learner.rewards, &data)?;
-        learner.beside = self.beside()?;
-        Ok(Opened { learner, data, steps, reference })
+/// Puts the experiment's models to work on `device`: those of the run's `checkpoint`, or as they start. With `cached`
+/// a frozen reference can score rows before the first step, into the cache beside the runs; without, it runs in every step.
+///
+/// # Errors
+/// Request errors for what the objectives cannot read or the experiment gives in vain; memory.
+pub fn open(
+    setup: &Prepared,
+    device: &Device,
+    data: TrainingData,
+    checkpoint: Option<&Path>,
+    cached: bool,
+) -> Result<Opened> {
+    setup.check_model()?;
+    let objectives = setup.objectives()?;
+    let mut roles = Roles::open(setup, device, &objectives, checkpoint)?;
+    let model = setup.model(device, checkpoint, policy_outputs(setup, &objectives))?;
+    let (data, reference) = reference_pass::open(setup, data, &objectives, &mut roles, cached)?;
+    let (batcher, steps) = setup.batcher(&data)?;
+    let mut learner = Learner::new(setup, model, roles, objectives, batcher)?;
+    if !cached {
+        // Only a run ends with its data: steps that are tried out may be more than it has.
+        learner.batcher.never_end();
     }
-}
-
-impl Prepared {
-    /// Where the windows of objectives come from that learn from the policy's own answers.
-    ///
-    /// # Errors
-    /// A request error for rewards or rollouts that are missing, given in vain or impossible.
-    pub fn rollouts(
-        &self,
-        objectives: &Objectives,
-        rewards: &Rewards,
-        data: &TrainingData,
-    ) -> Result<Option<Rollouts>> {
-        let experiment = self.experiment();
-        if !objectives.needs().rollouts {
-            if !rewards.is_empty() && experiment.eval.generate.is_none() {
-                let why = "unused: nothing is answered; eval.generate = 200 has answers to held-out prompts judged";
-                return Err(self.loaded.refuse("reward", why));
-            }
-            return Ok(None);
-        }
-        let Some(settings) = experiment.rollout.clone() else {
-            let why = "missing: the objective learns from the policy's own answers; for example [rollout] with prompts = 64 and max_new_tokens = 32";
-            return Err(self.loaded.refuse("rollout", why));
-        };
-        if !rewards.count() {
-            let why = "missing: what are answers worth? for example [[reward]] with plugin = \"length\"";
-            return Err(self.loaded.refuse("reward", why));
-        }
-        let Batch::Prompts(prompts) = experiment.train.batch else {
-            return Err(self
-                .loaded
-                .refuse("train.batch", "rollouts come in prompts; for example batch = { prompts = 16 }"));
-        };
-        if !settings.prompts.is_multiple_of(prompts) {
-            let why = format!("{} is no multiple of train.batch.prompts = {prompts}", settings.prompts);
-            return Err(self.loaded.refuse("rollout.prompts", why));
-        }
-        if settings.max_new_tokens as u64 >= self.config.context {
-            let why = format!(
-                "{} tokens leave no room for a prompt in a context of {}",
-                settings.max_new_tokens, self.config.context
-            );
-            return Err(self.loaded.refuse("rollout.max_new_tokens", why));
-        }
-        Ok(Some(Rollouts::new(Means {
-            settings,
-            prompts,
-            seed: experiment.seed,
-            tokens: self.forward_tokens(objectives, &*data.train),
-            tokenizer: self.tokenizer.clone(),
-            data: data.train.clone(),
-        })))
-    }
+    learner.rewards = Rewards::open(setup, device)?;
+    learner.rewards.compute_at_most(forward_tokens(setup, &learner.objectives, &*data.train));
+    learner.rollouts = Rollouts::open(setup, &learner.objectives, &learner.rewards, &data)?;
+    learner.beside = Beside::all(setup)?;
+    Ok(Opened { learner, data, steps, reference })
 }
 
 impl Learner {

@@ -8,7 +8,10 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 use telos_world::rng::Rng;
 
-use super::{eval::exact_match::questions, rollout::sampling::Policy};
+use super::{
+    eval::exact_match::questions,
+    rollout::{rewards::Rewards, sampling::Policy},
+};
 use crate::{
     config::experiment::{Data, Rollout},
     data::{
@@ -59,7 +62,7 @@ pub fn pairs(prepared: &Prepared, samples: usize) -> Result<Pairs> {
         return Err(prepared.loaded.refuse("rollout", "missing: it says how prompts are answered"));
     };
     let (device, _) = prepared.device(false)?;
-    let (model, rewards) = (prepared.model(&device, None, Outputs::TOKENS)?, prepared.rewards(&device)?);
+    let (model, rewards) = (prepared.model(&device, None, Outputs::TOKENS)?, Rewards::open(prepared, &device)?);
     if !rewards.count() {
         return Err(prepared.loaded.refuse("reward", "missing: which answer is better?"));
     }

@@ -41,20 +41,18 @@ use crate::{
 /// of a rollout are all equal.
 const MOST_WINDOWS: u64 = 20;
 
-impl Prepared {
-    /// The objectives that are checked on the first batch, by their place among the experiment's: of a run that begins all, since
-    /// what they compute depends on options and data too, and of one that is resumed those whose bytes have not passed yet.
-    pub(super) fn to_check(&self, begins: bool) -> BTreeSet<usize> {
-        let ids = self.objectives.iter().map(|(library, _)| library.info().id.as_str()).enumerate();
-        ids.filter(|(_, id)| begins || self.lock.is_unproved(kind::OBJECTIVE, id)).map(|(table, _)| table).collect()
-    }
+/// The objectives that are checked on the first batch, by their place among the experiment's: of a run that begins all, since
+/// what they compute depends on options and data too, and of one that is resumed those whose bytes have not passed yet.
+pub(super) fn to_check(setup: &Prepared, begins: bool) -> BTreeSet<usize> {
+    let ids = setup.objectives.iter().map(|(library, _)| library.info().id.as_str()).enumerate();
+    ids.filter(|(_, id)| begins || setup.lock.is_unproved(kind::OBJECTIVE, id)).map(|(table, _)| table).collect()
+}
 
-    /// An instance of the objective of table number `table` under its default options, the table's own where there is no default.
-    fn plain(&self, table: usize) -> Option<Box<dyn Objective>> {
-        let (library, manifest) = self.objectives.get(table)?;
-        let given = &self.experiment().objective.get(table)?.options;
-        Some(Box::new(library.objective(&without_defaults(manifest, given)).ok()?))
-    }
+/// An instance of the objective of table number `table` under its default options, the table's own where there is no default.
+fn plain(setup: &Prepared, table: usize) -> Option<Box<dyn Objective>> {
+    let (library, manifest) = setup.objectives.get(table)?;
+    let given = &setup.experiment().objective.get(table)?.options;
+    Some(Box::new(library.objective(&without_defaults(manifest, given)).ok()?))
 }
 
 /// Those of the options `given` that have no default.
@@ -136,7 +134,7 @@ pub(super) fn proofs(
             let quick = Quick {
                 manifest: &active.manifest,
                 objective: active.instance.as_ref(),
-                plain: prepared.plain(active.table),
+                plain: plain(prepared, active.table),
                 batch: &joined.with(index, &batch, *part),
                 vocabulary: usize::try_from(prepared.config.vocab).unwrap_or(usize::MAX),
             };
@@ -196,7 +194,7 @@ impl Trainer {
     /// The objectives that are still to be checked.
     fn unchecked(&mut self) -> BTreeSet<usize> {
         let (prepared, begins) = (&self.prepared, self.state.step == 0);
-        let tables = self.to_prove.tables.get_or_insert_with(|| prepared.to_check(begins));
+        let tables = self.to_prove.tables.get_or_insert_with(|| to_check(prepared, begins));
         if self.to_prove.windows < MOST_WINDOWS { tables.clone() } else { BTreeSet::new() }
     }
 

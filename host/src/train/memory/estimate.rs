@@ -1,6 +1,7 @@
 //! How much memory a run takes at most: every buffer of its largest micro-batch, of its evaluations and of its answers is counted,
 //! in the order in which a run holds them, and nothing of it is computed.
 
+use super::largest_rows::all_rows;
 use crate::{
     data::{Examples, PackedBatch, TrainingData, pack::pack},
     device::{Buffer, Device, sizes::SizesOnly},
@@ -14,7 +15,10 @@ use crate::{
         eval::exact_match::Question,
         learner::Learner,
         optimizer::Adam,
-        roles::{Critic, Reference, Roles, reference_pass},
+        roles::{
+            Critic, Reference, Roles,
+            reference_pass::{self, cacheable},
+        },
         step::{
             cotangents::Sums,
             forward::{Pass, logps, view},
@@ -80,7 +84,7 @@ pub fn estimate(
     let largest = parts.iter().map(PackedBatch::len).max().unwrap_or(0);
     let learner = &*learner;
     let (device, counted) = SizesOnly::device(&learner.device)?;
-    let cached = prepared.cacheable(data, &learner.objectives, &learner.roles)?.is_some();
+    let cached = cacheable(data, &learner.objectives, &learner.roles)?.is_some();
     let policy = Model::allocate(&device, learner.model.config().clone())?;
     let roles = roles(&device, prepared, learner)?;
     let mut counting = Counting { learner, device, policy, roles, cached, peak: 0, peak_in: "training" };
@@ -88,7 +92,7 @@ pub fn estimate(
     let _held = counting.rest(prepared)?;
     let grads = counting.policy.flat_buffer()?;
     if cached {
-        counting.reference_pass(&prepared.worst_reference_block(&learner.objectives, &*data.train)?)?;
+        counting.reference_pass(&worst_reference_block(prepared, &learner.objectives, &*data.train)?)?;
     }
     let held = counting.device.memory().in_use;
     for part in &parts {
@@ -255,11 +259,9 @@ fn ids(tokens: &[u32]) -> Vec<i32> {
     tokens.iter().map(|id| *id as i32).collect()
 }
 
-impl Prepared {
-    /// The largest batch that the reference's pass computes at a time.
-    fn worst_reference_block(&self, objectives: &Objectives, train: &dyn Examples) -> Result<PackedBatch> {
-        Ok(pack(&self.all_rows(objectives, train).worst(reference_pass::BLOCK))?)
-    }
+/// The largest batch that the reference's pass computes at a time.
+fn worst_reference_block(setup: &Prepared, objectives: &Objectives, train: &dyn Examples) -> Result<PackedBatch> {
+    Ok(pack(&all_rows(setup, objectives, train).worst(reference_pass::BLOCK))?)
 }
 
 /// The memory of this process as the system reports it, in bytes.

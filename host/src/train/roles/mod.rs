@@ -14,10 +14,10 @@ use super::{
 use crate::{
     config::experiment::{Follow, POLICY, RewardSource, SELF, SHARED},
     device::{Buffer, Device},
-    error::{Error, Result, refusal_text},
-    model::{Model, ModelConfig, Outputs, params::Layout},
+    error::{Error, Result},
+    model::{Model, Outputs, params::Layout},
     objectives::Objectives,
-    setup::{Prepared, models::check_unchanged},
+    setup::Prepared,
 };
 
 /// Folder of a checkpoint with a reference that follows the policy.
@@ -56,83 +56,54 @@ pub struct Critic {
     pub rate: f64,
 }
 
-impl Prepared {
-    /// What the policy answers: a language model, a reward model, or a language model with a critic on its trunk.
-    pub fn policy_outputs(&self, objectives: &Objectives) -> Outputs {
-        let needs = objectives.needs();
-        let shared = needs.critic && self.experiment().critic.as_ref().is_some_and(|critic| critic.from == SHARED);
-        Outputs { tokens: needs.tokens, scalar: needs.score || shared }
-    }
+/// What the policy answers: a language model, a reward model, or a language model with a critic on its trunk.
+pub fn policy_outputs(setup: &Prepared, objectives: &Objectives) -> Outputs {
+    let needs = objectives.needs();
+    let shared = needs.critic && setup.experiment().critic.as_ref().is_some_and(|critic| critic.from == SHARED);
+    Outputs { tokens: needs.tokens, scalar: needs.score || shared }
+}
 
-    /// The models that the experiment names beside `model.from`, by role.
-    pub fn role_paths(&self) -> Vec<(String, &str)> {
-        let experiment = self.experiment();
-        let reference = experiment.reference.as_ref().map(|table| ("reference".to_owned(), table.from.as_str()));
-        let critic = experiment.critic.as_ref().map(|table| ("critic".to_owned(), table.from.as_str()));
-        let rewards = experiment.reward.iter().enumerate().filter_map(|(index, reward)| match &reward.source {
-            RewardSource::Model { model } => Some((format!("reward.{index}"), model.as_str())),
-            RewardSource::Plugin { .. } => None,
-        });
-        let named = reference.into_iter().chain(critic).chain(rewards);
-        named.filter(|(_, path)| ![SELF, POLICY, SHARED].contains(path)).collect()
-    }
+/// The models that the experiment names beside `model.from`, by role.
+pub fn role_paths(setup: &Prepared) -> Vec<(String, &str)> {
+    let experiment = setup.experiment();
+    let reference = experiment.reference.as_ref().map(|table| ("reference".to_owned(), table.from.as_str()));
+    let critic = experiment.critic.as_ref().map(|table| ("critic".to_owned(), table.from.as_str()));
+    let rewards = experiment.reward.iter().enumerate().filter_map(|(index, reward)| match &reward.source {
+        RewardSource::Model { model } => Some((format!("reward.{index}"), model.as_str())),
+        RewardSource::Plugin { .. } => None,
+    });
+    let named = reference.into_iter().chain(critic).chain(rewards);
+    named.filter(|(_, path)| ![SELF, POLICY, SHARED].contains(path)).collect()
+}
 
-    /// Whether checkpoints hold the model of this role, so that a resumed run does not read it where the experiment names it.
-    pub fn is_saved(&self, role: &str) -> bool {
-        let follows = || self.experiment().reference.as_ref().is_some_and(|table| table.follow.is_some());
-        role == "critic" || role == "reference" && follows()
-    }
+/// Whether checkpoints hold the model of this role, so that a resumed run does not read it where the experiment names it.
+pub fn is_saved(setup: &Prepared, role: &str) -> bool {
+    let follows = || setup.experiment().reference.as_ref().is_some_and(|table| table.follow.is_some());
+    role == "critic" || role == "reference" && follows()
+}
 
-    /// The models beside the policy: from the run's `checkpoint` where it has them.
-    ///
-    /// # Errors
-    /// A request error for a table that no objective reads, and for a folder without a model that fits; memory.
-    pub fn roles(&self, device: &Device, objectives: &Objectives, checkpoint: Option<&Path>) -> Result<Roles> {
-        let (experiment, needs) = (self.experiment(), objectives.needs());
-        for (key, given, read, what) in [
-            ("reference", experiment.reference.is_some(), needs.reference, "the statistic `reference.logp`"),
-            ("critic", experiment.critic.is_some(), needs.critic, "the statistic `critic.value`"),
-            ("rollout", experiment.rollout.is_some(), needs.rollouts, "prompts that the policy answers"),
-        ] {
-            if given && !read {
-                let why = format!("unused: no objective reads a {key} ({what}); leave [{key}] out");
-                return Err(self.loaded.refuse(key, why));
-            }
-        }
-        for (key, given) in
-            [("eval.generate", experiment.eval.generate.is_some()), ("sample.prompts", experiment.sample.is_some())]
-        {
-            if given && !needs.tokens {
-                return Err(self
-                    .loaded
-                    .refuse(key, "unused: a reward model scores answers and writes none; leave it out"));
-            }
-        }
-        Ok(Roles {
-            reference: needs.reference.then(|| self.reference(device, checkpoint)).transpose()?,
-            critic: if needs.critic { self.critic(device, checkpoint)? } else { None },
-        })
-    }
-
-    fn reference(&self, device: &Device, checkpoint: Option<&Path>) -> Result<Reference> {
-        let table = self.experiment().reference.as_ref();
+impl Reference {
+    fn open(setup: &Prepared, device: &Device, checkpoint: Option<&Path>) -> Result<Reference> {
+        let table = setup.experiment().reference.as_ref();
         let follow = table.and_then(|table| table.follow);
         let saved = checkpoint.map(|folder| folder.join(REFERENCE)).filter(|_| follow.is_some());
         let model = match (saved, table.map_or(SELF, |table| table.from.as_str())) {
             (Some(folder), _) => Model::from_folder_as(device, &folder, Outputs::TOKENS)?,
-            (None, SELF) => self.model(device, None, Outputs::TOKENS)?,
-            (None, path) => self.role("reference.from", device, path, Outputs::TOKENS)?,
+            (None, SELF) => setup.model(device, None, Outputs::TOKENS)?,
+            (None, path) => setup.role("reference.from", device, path, Outputs::TOKENS)?,
         };
         Ok(Reference { model: Some(model), leaves: false, follow })
     }
+}
 
-    fn critic(&self, device: &Device, checkpoint: Option<&Path>) -> Result<Option<Critic>> {
-        let (experiment, table) = (self.experiment(), self.experiment().critic.as_ref());
+impl Critic {
+    fn open(setup: &Prepared, device: &Device, checkpoint: Option<&Path>) -> Result<Option<Critic>> {
+        let (experiment, table) = (setup.experiment(), setup.experiment().critic.as_ref());
         let model = match (checkpoint, table.map_or(POLICY, |table| table.from.as_str())) {
             (_, SHARED) => return Ok(None),
             (Some(checkpoint), _) => Model::from_folder_as(device, &checkpoint.join(CRITIC), Outputs::SCALAR)?,
-            (None, POLICY) => self.model(device, None, Outputs::SCALAR)?,
-            (None, path) => self.role("critic.from", device, path, Outputs::SCALAR)?,
+            (None, POLICY) => setup.model(device, None, Outputs::SCALAR)?,
+            (None, path) => setup.role("critic.from", device, path, Outputs::SCALAR)?,
         };
         let optimizer = &experiment.train.optimizer;
         let adam = Adam::new(device, model.layout(), optimizer)?;
@@ -142,40 +113,45 @@ impl Prepared {
         let rate = table.and_then(|table| table.lr).map_or(1.0, |lr| lr / optimizer.lr);
         Ok(Some(Critic { grads: model.flat_buffer()?, model, adam, rate }))
     }
-
-    /// The model that `key` names, which must read the policy's tokens.
-    ///
-    /// # Errors
-    /// A request error at `key`.
-    pub fn role(&self, key: &str, device: &Device, path: &str, outputs: Outputs) -> Result<Model> {
-        let refuse = |why: String| self.loaded.refuse(key, why);
-        let named = self.named_model(path).map_err(|e| refuse(refusal_text(&e)))?;
-        let model = match &named.folder {
-            Some(folder) => {
-                let model = Model::from_folder_as(device, folder, outputs);
-                let model = model.map_err(|e| refuse(refusal_text(&e)))?;
-                check_unchanged(folder, &named.config, model.config())?;
-                model
-            }
-            None if outputs.tokens && !named.config.outputs.tokens => {
-                return Err(refuse(format!("{path} is a reward model or critic: it has no language-model head")));
-            }
-            None => Model::init(device, ModelConfig { outputs, ..named.config.clone() }, self.experiment().seed)?,
-        };
-        if named.tokenizer.hash() != self.tokenizer.hash() {
-            let own = self.tokenizer.name();
-            return Err(refuse(format!("{path} reads with another tokenizer than {own}")));
-        }
-        let (context, wanted) = (model.config().context, self.config.context);
-        if context < wanted {
-            let why = format!("{path} has a context of {context} tokens, the policy's is {wanted}");
-            return Err(refuse(why));
-        }
-        Ok(model)
-    }
 }
 
 impl Roles {
+    /// The models beside the policy: from the run's `checkpoint` where it has them.
+    ///
+    /// # Errors
+    /// A request error for a table that no objective reads, and for a folder without a model that fits; memory.
+    pub fn open(
+        setup: &Prepared,
+        device: &Device,
+        objectives: &Objectives,
+        checkpoint: Option<&Path>,
+    ) -> Result<Roles> {
+        let (experiment, needs) = (setup.experiment(), objectives.needs());
+        for (key, given, read, what) in [
+            ("reference", experiment.reference.is_some(), needs.reference, "the statistic `reference.logp`"),
+            ("critic", experiment.critic.is_some(), needs.critic, "the statistic `critic.value`"),
+            ("rollout", experiment.rollout.is_some(), needs.rollouts, "prompts that the policy answers"),
+        ] {
+            if given && !read {
+                let why = format!("unused: no objective reads a {key} ({what}); leave [{key}] out");
+                return Err(setup.loaded.refuse(key, why));
+            }
+        }
+        for (key, given) in
+            [("eval.generate", experiment.eval.generate.is_some()), ("sample.prompts", experiment.sample.is_some())]
+        {
+            if given && !needs.tokens {
+                return Err(setup
+                    .loaded
+                    .refuse(key, "unused: a reward model scores answers and writes none; leave it out"));
+            }
+        }
+        Ok(Roles {
+            reference: needs.reference.then(|| Reference::open(setup, device, checkpoint)).transpose()?,
+            critic: if needs.critic { Critic::open(setup, device, checkpoint)? } else { None },
+        })
+    }
+
     /// The layouts of all that learns: the policy's, and that of a critic of its own.
     pub fn learning<'a>(&'a self, policy: &'a Layout) -> Vec<&'a Layout> {
         let critic = self.critic.as_ref().map(|critic| critic.model.layout());

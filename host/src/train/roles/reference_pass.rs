@@ -20,7 +20,7 @@ use std::{
 use plugin_api::{batch::names, manifest::DataKind};
 use sha2::{Digest, Sha256};
 
-use super::{Roles, reference_cache::BlockFile};
+use super::{Roles, is_saved, reference_cache::BlockFile};
 use crate::{
     config::experiment::{self, SELF},
     data::{Examples, Sequence, TrainingData, cache::hex, order::Stretch, pack, rows::RowText},
@@ -126,64 +126,61 @@ pub enum PassEnd {
     Interrupted,
 }
 
-impl Prepared {
-    /// The data as the models read it, and, where a frozen reference's log-probabilities can be computed beforehand, the pass
-    /// that computes them or takes them from the cache: it has to run before the first step, and the model can go then. Not
-    /// `cached`, the model stays and runs in every step.
-    ///
-    /// # Errors
-    /// Weights that cannot be read; the plugins' own.
-    pub fn asked(
-        &self,
-        data: TrainingData,
-        objectives: &Objectives,
-        roles: &mut Roles,
-        cached: bool,
-    ) -> Result<(TrainingData, Option<ReferencePass>)> {
-        let reads_last = objectives.needs().reads_last();
-        let asked = |inner: &Arc<dyn Examples>| {
-            let (inner, reference, stands_in) = (inner.clone(), OnceLock::new(), AtomicBool::new(false));
-            Arc::new(Asked { inner, reads_last, reference, stands_in })
-        };
-        let (train, held_out) = (asked(&data.train), asked(&data.held_out));
-        let mut pass = None;
-        if cached && self.cacheable(&data, objectives, roles)?.is_some() {
-            let cache = Cache::new(self, objectives, reads_last)?;
-            pass = Some(ReferencePass { train: train.clone(), held_out: held_out.clone(), cache });
-            if let Some(reference) = &mut roles.reference {
-                reference.leaves = true;
-            }
+/// The data as the models read it, and, where a frozen reference's log-probabilities can be computed beforehand, the pass
+/// that computes them or takes them from the cache: it has to run before the first step, and the model can go then. Not
+/// `cached`, the model stays and runs in every step.
+///
+/// # Errors
+/// Weights that cannot be read; the plugins' own.
+pub fn open(
+    setup: &Prepared,
+    data: TrainingData,
+    objectives: &Objectives,
+    roles: &mut Roles,
+    cached: bool,
+) -> Result<(TrainingData, Option<ReferencePass>)> {
+    let reads_last = objectives.needs().reads_last();
+    let asked = |inner: &Arc<dyn Examples>| {
+        let (inner, reference, stands_in) = (inner.clone(), OnceLock::new(), AtomicBool::new(false));
+        Arc::new(Asked { inner, reads_last, reference, stands_in })
+    };
+    let (train, held_out) = (asked(&data.train), asked(&data.held_out));
+    let mut pass = None;
+    if cached && cacheable(&data, objectives, roles)?.is_some() {
+        let cache = Cache::new(setup, objectives, reads_last)?;
+        pass = Some(ReferencePass { train: train.clone(), held_out: held_out.clone(), cache });
+        if let Some(reference) = &mut roles.reference {
+            reference.leaves = true;
         }
-        Ok((TrainingData { train, held_out, ..data }, pass))
     }
+    Ok((TrainingData { train, held_out, ..data }, pass))
+}
 
-    /// The reference where its log-probabilities of the data can be computed beforehand: it does not follow the policy, the data are
-    /// rows that are read as they are, and the policy does not answer them itself.
-    ///
-    /// # Errors
-    /// The plugins' own.
-    pub(crate) fn cacheable<'r>(
-        &self,
-        data: &TrainingData,
-        objectives: &Objectives,
-        roles: &'r Roles,
-    ) -> Result<Option<&'r Model>> {
-        let frozen = roles.reference.as_ref().filter(|role| role.follow.is_none()).and_then(|role| role.model.as_ref());
-        let Some(model) = frozen.filter(|_| data.rows.is_some() && !objectives.needs().rollouts) else {
+/// The reference where its log-probabilities of the data can be computed beforehand: it does not follow the policy, the data are
+/// rows that are read as they are, and the policy does not answer them itself.
+///
+/// # Errors
+/// The plugins' own.
+pub(crate) fn cacheable<'r>(
+    data: &TrainingData,
+    objectives: &Objectives,
+    roles: &'r Roles,
+) -> Result<Option<&'r Model>> {
+    let frozen = roles.reference.as_ref().filter(|role| role.follow.is_none()).and_then(|role| role.model.as_ref());
+    let Some(model) = frozen.filter(|_| data.rows.is_some() && !objectives.needs().rollouts) else {
+        return Ok(None);
+    };
+    let first = data.train.in_order(u32::MAX as usize, false).into_iter().next();
+    let sequences = first.map_or_else(Vec::new, |first| data.train.sequences(first, None, 0));
+    for active in objectives.iter() {
+        let kind = DataKind(active.manifest.data.0.clone());
+        let rows = rows_of(&sequences, &kind);
+        let composed = breadcrumb::within(&active.id, "compose", || active.instance.compose(&rows, 0));
+        if composed.map_err(|e| failed(&active.id, "compose", e))?.is_some() {
             return Ok(None);
-        };
-        let first = data.train.in_order(u32::MAX as usize, false).into_iter().next();
-        let sequences = first.map_or_else(Vec::new, |first| data.train.sequences(first, None, 0));
-        for active in objectives.iter() {
-            let kind = DataKind(active.manifest.data.0.clone());
-            let rows = rows_of(&sequences, &kind);
-            let composed = breadcrumb::within(&active.id, "compose", || active.instance.compose(&rows, 0));
-            if composed.map_err(|e| failed(&active.id, "compose", e))?.is_some() {
-                return Ok(None);
-            }
         }
-        Ok(Some(model))
     }
+    Ok(Some(model))
 }
 
 impl ReferencePass {
@@ -364,7 +361,7 @@ impl Cache {
 /// Whether a run that goes on still reads the weights it began with: for a reference that never moves.
 pub fn reads_start(prepared: &Prepared, needs: Needs) -> bool {
     let from = prepared.experiment().reference.as_ref().map_or(SELF, |table| table.from.as_str());
-    needs.reference && from == SELF && !prepared.is_saved("reference")
+    needs.reference && from == SELF && !is_saved(prepared, "reference")
 }
 
 /// Identity of the reference's weights.

@@ -57,14 +57,14 @@ pub struct Scores {
     pub scores: Vec<f64>,
 }
 
-impl Prepared {
+impl Rewards {
     /// The experiment's rewards on `device`.
     ///
     /// # Errors
     /// A request error for a reward model that does not fit, or has no recorded scores where they are to be normalised.
-    pub fn rewards(&self, device: &Device) -> Result<Rewards> {
-        let experiment = self.experiment();
-        let mut plugins = self.rewards.iter();
+    pub fn open(setup: &Prepared, device: &Device) -> Result<Rewards> {
+        let experiment = setup.experiment();
+        let mut plugins = setup.rewards.iter();
         let mut judges: Vec<Judge> = Vec::new();
         for (index, reward) in experiment.reward.iter().enumerate() {
             let (name, kind) = match &reward.source {
@@ -74,8 +74,8 @@ impl Prepared {
                     (plugin.clone(), Kind::Plugin(reward))
                 }
                 RewardSource::Model { model } => {
-                    let key = self.loaded.key_of("reward", index);
-                    ("model".to_owned(), self.judge(&key, device, model, reward.normalise)?)
+                    let key = setup.loaded.key_of("reward", index);
+                    ("model".to_owned(), judge(setup, &key, device, model, reward.normalise)?)
                 }
             };
             let alike = judges.iter().filter(|judge| judge.name.split('.').next() == Some(name.as_str())).count();
@@ -86,32 +86,6 @@ impl Prepared {
         Ok(Rewards { judges, clip, tokens: experiment.train.micro_batch_tokens })
     }
 
-    fn judge(&self, key: &str, device: &Device, path: &str, normalise: bool) -> Result<Kind> {
-        let key = format!("{key}.model");
-        let named = self.named_model(path).map_err(|e| self.loaded.refuse(&key, refusal_text(&e)))?;
-        if !named.config.outputs.scalar {
-            let why = format!("{path} is no reward model: it has no scalar head");
-            return Err(self.loaded.refuse(&key, why));
-        }
-        if named.config.outputs.tokens {
-            let why = format!("{path} is a language model with a critic on its trunk, and no reward model");
-            return Err(self.loaded.refuse(&key, why));
-        }
-        let model = Box::new(self.role(&key, device, path, Outputs::SCALAR)?);
-        let (mean, deviation) = match (normalise, named.config.scores) {
-            (false, _) => (0.0, 1.0),
-            (true, Some((mean, deviation))) if deviation > 0.0 => (mean, deviation),
-            (true, _) => {
-                let why = format!("{path} has no recorded mean and deviation of scores");
-                let remedy = "train it with held-out pairs, or leave out `normalise`";
-                return Err(self.loaded.refuse(&key, format!("{why}; {remedy}")));
-            }
-        };
-        Ok(Kind::Model { model, mean, deviation })
-    }
-}
-
-impl Rewards {
     /// Whether nobody judges.
     pub fn is_empty(&self) -> bool {
         self.judges.is_empty()
@@ -186,6 +160,30 @@ impl Rewards {
         }
         Ok(scores)
     }
+}
+
+fn judge(setup: &Prepared, key: &str, device: &Device, path: &str, normalise: bool) -> Result<Kind> {
+    let key = format!("{key}.model");
+    let named = setup.named_model(path).map_err(|e| setup.loaded.refuse(&key, refusal_text(&e)))?;
+    if !named.config.outputs.scalar {
+        let why = format!("{path} is no reward model: it has no scalar head");
+        return Err(setup.loaded.refuse(&key, why));
+    }
+    if named.config.outputs.tokens {
+        let why = format!("{path} is a language model with a critic on its trunk, and no reward model");
+        return Err(setup.loaded.refuse(&key, why));
+    }
+    let model = Box::new(setup.role(&key, device, path, Outputs::SCALAR)?);
+    let (mean, deviation) = match (normalise, named.config.scores) {
+        (false, _) => (0.0, 1.0),
+        (true, Some((mean, deviation))) if deviation > 0.0 => (mean, deviation),
+        (true, _) => {
+            let why = format!("{path} has no recorded mean and deviation of scores");
+            let remedy = "train it with held-out pairs, or leave out `normalise`";
+            return Err(setup.loaded.refuse(&key, format!("{why}; {remedy}")));
+        }
+    };
+    Ok(Kind::Model { model, mean, deviation })
 }
 
 #[cfg(test)]

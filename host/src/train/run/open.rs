@@ -31,7 +31,7 @@ use crate::{
         Trainer,
         eval::{exact_match::questions, metric_names},
         held_out,
-        learner::{Learner, Opened},
+        learner::{self, Learner, Opened},
         notices::Notices,
         quick_laws::ToProve,
     },
@@ -55,7 +55,7 @@ pub(crate) fn trainer(mut prepared: Prepared, resume: bool, show: Show) -> Resul
     } else {
         (None, None)
     };
-    let opened = prepared.learner(&device, data, checkpoint.as_ref().map(|c| c.path.as_path()), true)?;
+    let opened = learner::open(&prepared, &device, data, checkpoint.as_ref().map(|c| c.path.as_path()), true)?;
     let Opened { mut learner, data, steps: total, reference } = opened;
     let held_out = held_out(&prepared, &learner.objectives, &data)?;
     let questions = questions(&*data.held_out, &prepared.tokenizer, experiment.eval.generate.unwrap_or(0))?;

@@ -16,7 +16,10 @@ use crate::{
         receipt::{BackendUse, Build, DataSource, ModelSource, RULES, Receipt, Replaced},
     },
     setup::Prepared,
-    train::{learner::Learner, roles::reference_pass::reads_start},
+    train::{
+        learner::Learner,
+        roles::{is_saved, reference_pass::reads_start, role_paths},
+    },
 };
 
 /// The receipt of a run that begins, or goes on after `step` from the receipt at `earlier`; and notes for the user. Programs may have
@@ -107,9 +110,9 @@ pub fn told(replaced: &Replaced) -> Vec<String> {
 fn current(prepared: &Prepared, data: &TrainingData, learner: &Learner, earlier: Option<&Receipt>) -> Result<Receipt> {
     let experiment = prepared.experiment();
     // What a resumed run takes from its checkpoint may be gone, or another, where it came from.
-    let saved = |role: &str| earlier.filter(|_| prepared.is_saved(role)).and_then(|earlier| earlier.roles.get(role));
+    let saved = |role: &str| earlier.filter(|_| is_saved(prepared, role)).and_then(|earlier| earlier.roles.get(role));
     let mut roles = BTreeMap::new();
-    for (role, path) in prepared.role_paths() {
+    for (role, path) in role_paths(prepared) {
         let source = match saved(&role) {
             Some(source) => source.clone(),
             None => {

@@ -5,7 +5,7 @@ use std::{fmt, path::PathBuf};
 use plugin_api::manifest::{Normaliser, TermSpec};
 use serde::Serialize;
 
-use crate::{error::Result, generate::text::SampleText, setup::Prepared, train::Trainer};
+use crate::{generate::text::SampleText, train::Trainer};
 
 /// The end of a run.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -103,21 +103,4 @@ fn unit_of(terms: &[&TermSpec]) -> &'static str {
         term.normaliser == Normaliser::SUPERVISED_TOKENS && words().any(|word| word == "nats" || word == "nat")
     };
     if !terms.is_empty() && terms.iter().all(in_nats) { " nats per token" } else { "" }
-}
-
-impl Prepared {
-    /// Whether the model can read every prompt of `[sample]`.
-    ///
-    /// # Errors
-    /// A request error for one that is longer than the context.
-    pub fn check_samples(&self) -> Result<()> {
-        for prompt in self.experiment().sample.iter().flat_map(|sample| &sample.prompts) {
-            let (tokens, context) = (self.tokenizer.encode_input(prompt)?.len() as u64, self.config.context);
-            if tokens > context || tokens == 0 {
-                let why = format!("\"{prompt}\" has {tokens} tokens, expected 1 to {context}, the model's context");
-                return Err(self.loaded.refuse("sample.prompts", why));
-            }
-        }
-        Ok(())
-    }
 }

@@ -1,14 +1,20 @@
-//! Sizes of an experiment that cannot fit, refused by key before anything of them is allocated. What is counted is the least that
-//! a size takes, so that nothing is refused that would fit.
+//! Refuses, by key, what plugins, model or memory cannot give.
+//!
+//! Sizes are checked before anything of them is allocated. Each is counted at its least, so that nothing is refused that would fit.
+
+use plugin_api::manifest::BackendManifest;
 
 use super::Prepared;
 use crate::{
     capacity,
-    config::experiment::{Batch, Length, Model as ModelSource},
+    config::{
+        Loaded,
+        experiment::{Batch, Data, Length, Model as ModelSource},
+    },
     data::TrainingData,
     device::open::dtype,
     error::Result,
-    model,
+    model::{self, ModelConfig},
 };
 
 /// Bytes of a generated example: its texts, its columns and its tokens.
@@ -79,6 +85,51 @@ impl Prepared {
             self.loaded.refuse(key, format!("{what}: {why}; make the model smaller"))
         })
     }
+
+    /// Whether the model can read every prompt of `[sample]`.
+    ///
+    /// # Errors
+    /// A request error for one that is longer than the context.
+    pub fn check_samples(&self) -> Result<()> {
+        for prompt in self.experiment().sample.iter().flat_map(|sample| &sample.prompts) {
+            let (tokens, context) = (self.tokenizer.encode_input(prompt)?.len() as u64, self.config.context);
+            if tokens > context || tokens == 0 {
+                let why = format!("\"{prompt}\" has {tokens} tokens, expected 1 to {context}, the model's context");
+                return Err(self.loaded.refuse("sample.prompts", why));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Refuses rows and contexts that are longer than the model's context.
+pub(super) fn check_lengths(loaded: &Loaded, config: &ModelConfig) -> Result<()> {
+    if let Data::Jsonl { max_length: Some(max_length), .. } = loaded.experiment.data
+        && max_length as u64 > config.context
+    {
+        let why = format!("{max_length} tokens are longer than the model's context of {}", config.context);
+        return Err(loaded.refuse("data.max_length", why));
+    }
+    let longest = loaded.experiment.longest_sequence(config.context as usize);
+    if longest as u64 > config.context {
+        return Err(loaded.refuse(
+            "train.context_schedule",
+            format!("{longest} tokens are longer than the model's context of {}", config.context),
+        ));
+    }
+    Ok(())
+}
+
+/// Refuses a dtype in which the backend does not compute.
+pub(super) fn check_dtype(loaded: &Loaded, backend: &BackendManifest) -> Result<()> {
+    let wanted = dtype(loaded.experiment.backend.dtype).to_string();
+    if backend.dtypes.contains(&wanted) {
+        return Ok(());
+    }
+    Err(loaded.refuse(
+        "backend.dtype",
+        format!("backend \"{}\" computes in {}, not in {wanted}", backend.id, backend.dtypes.join(", ")),
+    ))
 }
 
 /// Positions of a prompt of `prompt` tokens with the shortest answer: how long answers become is known once they are there.

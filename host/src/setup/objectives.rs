@@ -1,0 +1,48 @@
+//! Creates the experiment's objectives.
+
+use plugin_api::manifest::{DataKind, ObjectiveManifest};
+
+use super::Prepared;
+use crate::{
+    error::Result,
+    objectives::{Active, Objectives},
+    runs::breadcrumb,
+};
+
+impl Prepared {
+    /// The objectives, created.
+    ///
+    /// # Errors
+    /// The plugins' own; a request error for what this host does not offer.
+    pub fn objectives(&self) -> Result<Objectives> {
+        let wanted = &self.experiment().objective;
+        let several = wanted.len() > 1;
+        let kind = self.data_kind();
+        let mut all = Vec::with_capacity(wanted.len());
+        for (index, ((library, manifest), own)) in self.objectives.iter().zip(wanted).enumerate() {
+            if self.stands_beside(index, manifest) {
+                continue;
+            }
+            let instance = breadcrumb::within(&own.plugin, "create", || library.objective(&own.options))?;
+            let twice = wanted.iter().filter(|other| other.plugin == own.plugin).count() > 1;
+            let prefix = match (several, twice) {
+                (false, _) => String::new(),
+                (true, false) => format!("{}/", own.plugin),
+                (true, true) => format!("{}.{index}/", own.plugin),
+            };
+            let active = Active::new(&own.plugin, own.weight, prefix, manifest.clone(), Box::new(instance), &kind)?;
+            all.push(active.of_table(index));
+        }
+        let mut objectives = Objectives::new(all)?;
+        objectives.limit(self.config.vocab, self.config.context as usize);
+        if let Some(rollout) = &self.experiment().rollout {
+            objectives.answer_at(rollout.temperature);
+        }
+        Ok(objectives)
+    }
+
+    /// Whether the objective of this position learns from text of its own: running text, where the first one learns from rows.
+    pub fn stands_beside(&self, index: usize, manifest: &ObjectiveManifest) -> bool {
+        index > 0 && manifest.data == DataKind::TEXT && self.data_kind() != DataKind::TEXT.as_str()
+    }
+}
