@@ -3,7 +3,7 @@
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use telos::generate::{GenerateOptions, generate};
-use telos_benches::{THREADS, backends, experiment, plugin_folder, prepared, threads_of};
+use telos_benches::{THREADS, backends, experiment, plugin_folder, setup, threads_of};
 
 /// Samples generated side by side.
 const BATCHES: [usize; 4] = [1, 4, 16, 64];
@@ -14,10 +14,10 @@ const LENGTHS: (usize, usize) = (16, 32);
 fn generation(c: &mut Criterion) {
     for spec in backends() {
         let sets = [threads_of(THREADS)];
-        let prepared = prepared(&experiment("bench-small"), &spec, &sets, &[plugin_folder()]).expect("an experiment");
-        let (device, _) = prepared.device(false).expect("a device");
-        let model = prepared.model(&device, None, telos::model::Outputs::TOKENS).expect("a model");
-        let vocab = prepared.config.vocab as usize;
+        let setup = setup(&experiment("bench-small"), &spec, &sets, &[plugin_folder()]).expect("an experiment");
+        let (device, _) = setup.device(false).expect("a device");
+        let model = setup.model(&device, None, telos::model::Outputs::TOKENS).expect("a model");
+        let vocab = setup.config.vocab as usize;
         let options = GenerateOptions { max_tokens: LENGTHS.1, ..GenerateOptions::default() };
         let mut group = c.benchmark_group(format!("generation/{spec}"));
         group.sample_size(10);

@@ -7,11 +7,11 @@
 mod training;
 
 pub use telos::compare::spec::Spec;
-pub use training::{Figures, Training, prepared};
+pub use training::{Figures, Training, setup};
 
 use plugin_api::{load::Library, manifest::kind};
 use std::path::PathBuf;
-use telos::{config::Override, plugins::Registry, setup::Prepared};
+use telos::{config::Override, plugins::Registry, setup::Setup};
 
 /// The folder with the plugins' libraries: `TELOS_PLUGINS`, else `plugins` beside the build's programs.
 ///
@@ -70,9 +70,9 @@ pub fn spec(text: &str) -> Spec {
 ///
 /// # Panics
 /// Where the backend is not built or does not open.
-pub fn on(spec: &Spec, threads: usize) -> Prepared {
+pub fn on(spec: &Spec, threads: usize) -> Setup {
     let sets = [threads_of(threads)];
-    prepared(&experiment("pretrain"), spec, &sets, &[plugin_folder()]).unwrap_or_else(|why| panic!("{spec}: {why:?}"))
+    setup(&experiment("pretrain"), spec, &sets, &[plugin_folder()]).unwrap_or_else(|why| panic!("{spec}: {why:?}"))
 }
 
 /// A file of `experiments/`.

@@ -3,7 +3,7 @@
 #![allow(missing_docs, reason = "criterion's macros")]
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use telos_benches::{THREADS, Training, backends, experiment, plugin_folder, prepared, threads_of};
+use telos_benches::{THREADS, Training, backends, experiment, plugin_folder, setup, threads_of};
 
 /// Experiments whose steps are timed.
 const EXPERIMENTS: &[&str] = &["pretrain", "bench-small", "bench-medium"];
@@ -12,8 +12,8 @@ fn step(c: &mut Criterion) {
     let sets = [threads_of(THREADS)];
     for name in EXPERIMENTS {
         for spec in backends() {
-            let prepared = prepared(&experiment(name), &spec, &sets, &[plugin_folder()]).expect("an experiment");
-            let open = |profile| Training::open(&prepared, profile).expect("a training");
+            let setup = setup(&experiment(name), &spec, &sets, &[plugin_folder()]).expect("an experiment");
+            let open = |profile| Training::open(&setup, profile).expect("a training");
             let mut counted = open(true);
             counted.step().expect("a step");
             let calls: u64 = counted.record().into_iter().flat_map(|r| r.costs().into_values()).map(|c| c.calls).sum();

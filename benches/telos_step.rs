@@ -18,7 +18,7 @@ use telos::{
     device::open::{dtype, threads},
     error::{Error, Result},
 };
-use telos_benches::{Spec, Training, prepared};
+use telos_benches::{Spec, Training, setup};
 
 /// Trains an experiment's model on random tokens, as many steps at a time as each line `go N` asks for.
 #[derive(Parser)]
@@ -51,9 +51,9 @@ fn main() -> ExitCode {
 
 fn serve(cli: &Cli) -> Result<()> {
     let folders = folders::search(&cli.plugins);
-    let prepared = prepared(&cli.file, &cli.backend, &cli.sets, &folders)?;
-    let mut training = Training::open(&prepared, false)?;
-    let backend = &prepared.experiment().backend;
+    let setup = setup(&cli.file, &cli.backend, &cli.sets, &folders)?;
+    let mut training = Training::open(&setup, false)?;
+    let backend = &setup.experiment().backend;
     // The first step makes the pools; it is not timed.
     let first = training.step()?;
     training.sync()?;

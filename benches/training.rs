@@ -14,7 +14,7 @@ use telos::{
     objectives::{Objectives, batch_arrays::cut},
     plugins::Pinning,
     runs::breadcrumb::CrashMarker,
-    setup::{Prepared, prepare},
+    setup::{Setup, prepare},
     train::{
         optimizer::Adam,
         roles::Roles,
@@ -44,7 +44,7 @@ pub struct Training {
 ///
 /// # Errors
 /// A request error for a wrong experiment, plugin or option.
-pub fn prepared(file: &Path, spec: &Spec, sets: &[Override], folders: &[PathBuf]) -> Result<Prepared> {
+pub fn setup(file: &Path, spec: &Spec, sets: &[Override], folders: &[PathBuf]) -> Result<Setup> {
     let mut overrides = sets.to_vec();
     // An experiment that cannot be read has no backend; `prepare` says what is wrong with it.
     if let Some(written) = Draft::read(file, sets)?.backend() {
@@ -70,15 +70,15 @@ impl Training {
     ///
     /// # Errors
     /// As a run: a request error for a device that is not there; memory.
-    pub fn open(prepared: &Prepared, profile: bool) -> Result<Training> {
-        let objectives = prepared.objectives()?;
-        let (device, record) = prepared.device(profile)?;
-        let model = prepared.model(&device, None, Outputs::TOKENS)?;
-        let train = &prepared.experiment().train;
+    pub fn open(setup: &Setup, profile: bool) -> Result<Training> {
+        let objectives = setup.objectives()?;
+        let (device, record) = setup.device(profile)?;
+        let model = setup.model(&device, None, Outputs::TOKENS)?;
+        let train = &setup.experiment().train;
         let adam = Adam::new(&device, model.layout(), &train.optimizer)?;
         let grads = model.flat_buffer()?;
         let windows = (0..WINDOWS)
-            .map(|seed| cut(&window(&prepared.config, train.batch, seed)?, train.micro_batch_tokens))
+            .map(|seed| cut(&window(&setup.config, train.batch, seed)?, train.micro_batch_tokens))
             .collect::<Result<_>>()?;
         let (lr, marker) = (train.optimizer.lr, CrashMarker::default());
         let roles = Roles::default();

@@ -48,7 +48,7 @@ use crate::{
         progress::Show,
         receipt::{Receipt, Replaced},
     },
-    setup::Prepared,
+    setup::Setup,
 };
 use eval::{
     Figures, evaluate,
@@ -73,7 +73,7 @@ use step::gradient::WindowLoss;
 
 /// A run in progress.
 pub struct Trainer {
-    prepared: Prepared,
+    setup: Setup,
     learner: Learner,
     held_out: Vec<PackedBatch>,
     data: TrainingData,
@@ -125,8 +125,8 @@ impl Trainer {
     ///
     /// # Errors
     /// Request errors before anything is written; what the file system says.
-    pub fn new(prepared: Prepared, resume: bool, show: Show) -> Result<Trainer> {
-        open::trainer(prepared, resume, show)
+    pub fn new(setup: Setup, resume: bool, show: Show) -> Result<Trainer> {
+        open::trainer(setup, resume, show)
     }
 
     /// Trains until the end, an early stop or an interruption, and leaves a checkpoint behind in each case.
@@ -156,7 +156,7 @@ impl Trainer {
         said.into_iter().try_for_each(|text| self.note(text))?;
         self.prove_next_window()?;
         // A plugin that fails its trial is about to be changed, and is not pinned.
-        self.prepared.lock.save()?;
+        self.setup.lock.save()?;
         // After a failure between a step and its evaluation, the evaluation is still to do, and what follows from it.
         let better = self.evaluate_if(self.state.step == 0)?;
         self.sample_if(false)?;
@@ -203,7 +203,7 @@ impl Trainer {
         let Some(pass) = self.reference.take() else { return Ok(true) };
         let steps = self.state.total.saturating_sub(self.state.step);
         let train = self.learner.batcher.documents_ahead(steps, self.learner.context(self.state.step))?;
-        let evaluated = held_out_stretches(&self.prepared, &self.data).iter().map(|row| row.document).collect();
+        let evaluated = held_out_stretches(&self.setup, &self.data).iter().map(|row| row.document).collect();
         let role = self.learner.roles.reference.as_mut();
         let model = role.and_then(|role| role.model.take());
         let model = model.ok_or_else(|| Error::run("the reference model is not there"))?;
@@ -214,7 +214,7 @@ impl Trainer {
         }
         drop(model);
         self.reference = Some(pass);
-        self.held_out = held_out(&self.prepared, &self.learner.objectives, &self.data)?;
+        self.held_out = held_out(&self.setup, &self.learner.objectives, &self.data)?;
         Ok(true)
     }
 
@@ -332,7 +332,7 @@ impl Trainer {
         self.records.done();
         if step == 0 {
             self.state.loss_before = loss;
-            if self.prepared.model_folder.is_none() {
+            if self.setup.model_folder.is_none() {
                 self.check_expectations(&figures, true)?;
             }
         }
@@ -346,8 +346,8 @@ impl Trainer {
         }
         self.marker.backend("generation");
         let (experiment, Learner { model, roles, objectives, rewards, .. }) =
-            (self.prepared.experiment(), &mut self.learner);
-        let tokenizer = &self.prepared.tokenizer;
+            (self.setup.experiment(), &mut self.learner);
+        let tokenizer = &self.setup.tokenizer;
         let mut figures = Figures::new();
         let step = self.state.step;
         if let Some(found) = exact_match(model, tokenizer, &self.questions)? {
@@ -400,7 +400,7 @@ impl Trainer {
             top_k: sample.top_k,
             seed: sample.seed,
         };
-        let tokenizer = &self.prepared.tokenizer;
+        let tokenizer = &self.setup.tokenizer;
         let texts = text::continue_texts(&self.learner.model, tokenizer, &sample.prompts, &options)?;
         self.records.samples(step, &texts)?;
         self.state.sampled = Some(step);
@@ -445,7 +445,7 @@ impl Trainer {
         // The files' bytes pass through the process: spare buffers make room for them.
         self.learner.device.trim();
         let Learner { model, adam, roles, rollouts, .. } = &self.learner;
-        let (state, states, tokenizer) = (&self.state, &self.states, &self.prepared.tokenizer);
+        let (state, states, tokenizer) = (&self.state, &self.states, &self.setup.tokenizer);
         let start = Instant::now();
         let best = state.best_step == Some(state.step);
         let saved = self.checkpoints.save(state.step, best, |folder| {
@@ -553,14 +553,14 @@ impl Trainer {
     /// The same for the first step, which may begin from a trained model. What needs fresh weights was looked at in the evaluation
     /// before it, where there was one.
     fn check_first_step(&mut self, out: &WindowLoss) -> Result<()> {
-        let fresh = self.prepared.model_folder.is_none() && self.state.loss_before.is_none();
+        let fresh = self.setup.model_folder.is_none() && self.state.loss_before.is_none();
         let mut figures = vec![("loss".to_owned(), out.loss)];
         figures.extend(out.metrics.iter().cloned());
         self.check_expectations(&figures, fresh)
     }
 
     fn experiment(&self) -> &Experiment {
-        self.prepared.experiment()
+        self.setup.experiment()
     }
 }
 
@@ -568,14 +568,14 @@ impl Trainer {
 ///
 /// # Errors
 /// Rows that cannot be packed.
-pub fn held_out(prepared: &Prepared, objectives: &Objectives, data: &TrainingData) -> Result<Vec<PackedBatch>> {
+pub fn held_out(setup: &Setup, objectives: &Objectives, data: &TrainingData) -> Result<Vec<PackedBatch>> {
     if objectives.needs().rollouts {
         return Ok(Vec::new());
     }
-    let experiment = prepared.experiment();
-    let (context, most) = held_out_extent(prepared);
-    let tokens = forward_tokens(prepared, objectives, &*data.train);
-    let batches = eval_batches(&*data.held_out, context, prepared.tokenizer.prefix(), tokens, most);
+    let experiment = setup.experiment();
+    let (context, most) = held_out_extent(setup);
+    let tokens = forward_tokens(setup, objectives, &*data.train);
+    let batches = eval_batches(&*data.held_out, context, setup.tokenizer.prefix(), tokens, most);
     let marker = CrashMarker::default();
     let mut all = Vec::new();
     for batch in batches {
@@ -592,16 +592,16 @@ pub fn held_out(prepared: &Prepared, objectives: &Objectives, data: &TrainingDat
 }
 
 /// The held-out stretches that [`held_out`] reads.
-fn held_out_stretches(prepared: &Prepared, data: &TrainingData) -> Vec<Stretch> {
-    let (context, most) = held_out_extent(prepared);
-    eval_stretches(&*data.held_out, context, prepared.tokenizer.prefix().is_some(), most)
+fn held_out_stretches(setup: &Setup, data: &TrainingData) -> Vec<Stretch> {
+    let (context, most) = held_out_extent(setup);
+    eval_stretches(&*data.held_out, context, setup.tokenizer.prefix().is_some(), most)
 }
 
 /// The context that held-out data is cut to, and about how many positions of it are read; `None`: all.
-fn held_out_extent(prepared: &Prepared) -> (usize, Option<u64>) {
-    let experiment = prepared.experiment();
+fn held_out_extent(setup: &Setup) -> (usize, Option<u64>) {
+    let experiment = setup.experiment();
     let most = (experiment.eval.tokens > 0).then_some(experiment.eval.tokens);
-    (experiment.longest_sequence(prepared.config.context as usize), most)
+    (experiment.longest_sequence(setup.config.context as usize), most)
 }
 
 /// Whether the rule's metric (`eval/loss`) is better than the best so far, which it then becomes.

@@ -40,8 +40,8 @@ pub struct Pairs {
 
 pub(super) fn execute(args: Pairs, plugin_folders: Vec<PathBuf>) -> Result<()> {
     check_new("--out", &args.out)?;
-    let prepared = prepare_draft(Draft::read(&args.file, &args.set)?, &plugin_folders, Pinning::Strict)?;
-    let found = pairs(&prepared, args.samples as usize)?;
+    let setup = prepare_draft(Draft::read(&args.file, &args.set)?, &plugin_folders, Pinning::Strict)?;
+    let found = pairs(&setup, args.samples as usize)?;
     write_durably(&args.out, found.lines.as_bytes())?;
     print::result(&found, args.json)
 }

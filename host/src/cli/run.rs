@@ -144,10 +144,10 @@ fn run_one(draft: Draft, request: &RunRequest, interrupt: &Interrupt) -> Result<
         return Err(Error::request(format!("{} is one experiment and has no stages", request.file.display()))
             .with_hint("--from and --only are for pipelines"));
     }
-    let mut prepared = prepare_draft(draft, &request.plugin_folders, request.pinning)?;
-    prepared.accept_unproved = request.unproved;
-    prepared.accepts_fixed_rows = request.fixed_rows;
-    let mut trainer = Trainer::new(prepared, request.resume, show(request))?;
+    let mut setup = prepare_draft(draft, &request.plugin_folders, request.pinning)?;
+    setup.accept_unproved = request.unproved;
+    setup.accepts_fixed_rows = request.fixed_rows;
+    let mut trainer = Trainer::new(setup, request.resume, show(request))?;
     if trainer.ended() {
         print::err("the run had come to its end: nothing is left to do\n");
         return print::result(&trainer.finished(), request.json);

@@ -17,7 +17,7 @@ use crate::{
     error::{Error, Kind, Result},
     plugins::Pinning,
     runs::breadcrumb::CrashMarker,
-    setup::{Prepared, prepare},
+    setup::{Setup, prepare},
     train::learner::{self, Learner},
 };
 
@@ -26,7 +26,7 @@ pub struct Entry {
     /// The spec, told apart from an equal one before it by a number.
     pub label: String,
     /// The experiment with this backend.
-    pub prepared: Prepared,
+    pub setup: Setup,
 }
 
 impl Entry {
@@ -38,13 +38,13 @@ impl Entry {
     pub fn new(spec: &Spec, label: String, experiment: &super::Source<'_>) -> Result<Entry> {
         let own: Vec<Override> =
             experiment.overrides.iter().cloned().chain(spec.overrides(&experiment.backend)).collect();
-        let prepared = prepare(experiment.file, &own, experiment.plugin_folders, Pinning::Update)?;
-        Ok(Entry { label, prepared })
+        let setup = prepare(experiment.file, &own, experiment.plugin_folders, Pinning::Update)?;
+        Ok(Entry { label, setup })
     }
 
     /// The type it computes in.
     pub fn dtype(&self) -> DType {
-        dtype(self.prepared.experiment().backend.dtype)
+        dtype(self.setup.experiment().backend.dtype)
     }
 
     /// A learner on a device, from the experiment's first bits; and how many steps a whole run has.
@@ -52,7 +52,7 @@ impl Entry {
     /// # Errors
     /// Request errors; memory.
     pub fn learner(&self, device: &Device, data: &TrainingData) -> Result<(Learner, u64)> {
-        let opened = learner::open(&self.prepared, device, data.clone(), None, false)?;
+        let opened = learner::open(&self.setup, device, data.clone(), None, false)?;
         Ok((opened.learner, opened.steps))
     }
 }
@@ -114,7 +114,7 @@ impl Lane {
     /// # Errors
     /// Request errors. A device without the memory for it is a failure of the lane.
     pub fn open(entry: &Entry, tag: u16, data: &TrainingData) -> Result<Lane> {
-        let (session, record) = Profile::wrap(entry.prepared.session(tag)?);
+        let (session, record) = Profile::wrap(entry.setup.session(tag)?);
         record.pause(true);
         let opened = Device::new(session, entry.dtype()).and_then(|device| entry.learner(&device, data));
         let (learner, total, failure) = match opened {

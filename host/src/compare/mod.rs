@@ -93,7 +93,7 @@ pub fn compare(request: &Request, progress: &Progress) -> Result<Comparison> {
     let first = entries.first().ok_or_else(|| Error::request("no backend is named").with_hint("--backends candle"))?;
     let pair = request.yardstick.as_ref().map(|spec| yardstick_entry(spec.as_ref(), &request.backends, &source));
     let pair = pair.transpose()?;
-    let data = first.prepared.data(false)?;
+    let data = first.setup.data(false)?;
     let mut lanes = open(&entries, &data)?;
     let parameters = lanes.iter().find_map(|lane| lane.learner().map(|l| l.model.layout().count()));
 
@@ -104,7 +104,7 @@ pub fn compare(request: &Request, progress: &Progress) -> Result<Comparison> {
     let yardstick = pair.map(|pair| measure_yardstick(&pair, request, &lanes, &data, progress)).transpose()?;
     let replays = replays(request, &entries, &lanes, &agreements, &data, progress);
 
-    let base = &first.prepared;
+    let base = &first.setup;
     let reports = entries.iter().zip(lanes).zip(measured).zip(agreements).zip(replays);
     Ok(Comparison {
         name: base.experiment().name.clone(),
@@ -217,9 +217,7 @@ fn replays(
         let own = if agreements[index].is_some() { beyond(&agreements[index]) } else { earliest };
         let step = own.unwrap_or(1);
         let one = match &reference {
-            _ if entry.prepared.experiment().backend.plugin == REFERENCE => {
-                Replay::skipped(step, "it is the reference")
-            }
+            _ if entry.setup.experiment().backend.plugin == REFERENCE => Replay::skipped(step, "it is the reference"),
             _ if lane.failure.is_some() => Replay::skipped(step, "the backend failed"),
             None => Replay::skipped(step, "no backend"),
             Some(Err(error)) => Replay::skipped(step, lane::whole(error)),

@@ -50,7 +50,7 @@ impl Replay {
 /// # Errors
 /// What the registry says where it is not.
 pub fn library(entry: &Entry) -> Result<Library> {
-    breadcrumb::within(REFERENCE, "open", || entry.prepared.registry.load(kind::BACKEND, REFERENCE))
+    breadcrumb::within(REFERENCE, "open", || entry.setup.registry.load(kind::BACKEND, REFERENCE))
 }
 
 /// Takes a backend from the first bits to `step` (counted from 1) and replays that one. Whatever fails leaves the step
@@ -64,7 +64,7 @@ pub fn replay(entry: &Entry, reference: &Library, step: u64, data: &TrainingData
 }
 
 fn audit(entry: &Entry, reference: Box<dyn Session>, step: u64, data: &TrainingData, tag: u16) -> Result<Replay> {
-    let (session, audit) = Audited::wrap(entry.prepared.session(tag)?, reference, entry.dtype());
+    let (session, audit) = Audited::wrap(entry.setup.session(tag)?, reference, entry.dtype());
     let device = Device::new(session, entry.dtype())?;
     let (mut learner, total) = entry.learner(&device, data)?;
     for earlier in 0..step - 1 {

@@ -107,8 +107,8 @@ impl BackendReport {
         agreement: Option<Agreement>,
         replay: Option<Replay>,
     ) -> BackendReport {
-        let own = &entry.prepared.experiment().backend;
-        let used = entry.prepared.plugins.first();
+        let own = &entry.setup.experiment().backend;
+        let used = entry.setup.plugins.first();
         let speed = Spread::of(measured.tokens_per_second.clone());
         let steps = lane.curve.loss.len();
         let tokens_per_step = (steps > 0).then(|| lane.tokens as f64 / steps as f64);

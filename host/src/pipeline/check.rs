@@ -44,7 +44,7 @@ pub fn check(pipeline: &Pipeline, plugin_folders: &[PathBuf], pinning: Pinning) 
         stages,
         |_| true,
         |index| !done[index],
-        |index, prepared| {
+        |index, setup| {
             let stage = &pipeline.stages()[index];
             let not_run = stage.takes.iter().filter(|takes| !done[takes.stage]);
             let not_checked = not_run.map(|takes| {
@@ -57,7 +57,7 @@ pub fn check(pipeline: &Pipeline, plugin_folders: &[PathBuf], pinning: Pinning) 
                 format!("{} is stage \"{name}\", which is still to be run: {instead}", takes.key)
             });
             let not_checked = not_checked.collect();
-            Ok(StageFindings { stage: stage.name.clone(), findings: dry_run(prepared)?, not_checked })
+            Ok(StageFindings { stage: stage.name.clone(), findings: dry_run(setup)?, not_checked })
         },
     )?;
     Ok(PipelineFindings { name: pipeline.name().to_owned(), stages })

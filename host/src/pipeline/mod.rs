@@ -146,10 +146,10 @@ fn run_stage(
     interrupt: &Interrupt,
 ) -> Result<(End, Summary)> {
     // Read again, now that the models it starts from are there.
-    let mut prepared = prepare_draft(pipeline.draft(index), &options.plugin_folders, options.pinning)?;
-    prepared.accept_unproved = options.unproved;
-    prepared.accepts_fixed_rows = options.fixed_rows;
-    let mut trainer = Trainer::new(prepared, resume, options.show)?;
+    let mut setup = prepare_draft(pipeline.draft(index), &options.plugin_folders, options.pinning)?;
+    setup.accept_unproved = options.unproved;
+    setup.accepts_fixed_rows = options.fixed_rows;
+    let mut trainer = Trainer::new(setup, resume, options.show)?;
     trainer.run(interrupt)
 }
 

@@ -12,7 +12,7 @@ use crate::{
     model::{ModelConfig, params::Layout},
     plugins::Pinning,
     setup::{
-        Plugins, Prepared,
+        Plugins, Setup,
         named::{Awaited, NamedModel},
     },
     train::{
@@ -59,23 +59,23 @@ pub fn read(pipeline: &Pipeline, folders: &[PathBuf], pinning: Pinning) -> Resul
 pub fn try_out(pipeline: &Pipeline, stages: Vec<StagePlan>, tasks: &[Task]) -> Result<()> {
     let await_it = |index: usize| tasks[index].resumes().is_some();
     let wanted = |index: usize| await_it(index);
-    each(pipeline, stages, wanted, await_it, |_, prepared| {
-        let objectives = prepared.objectives()?;
-        let outputs = policy_outputs(&prepared, &objectives);
-        prepared.check_start(outputs)?;
-        let layout = Layout::new(&ModelConfig { outputs, ..prepared.config.clone() })?;
-        let (device, _) = prepared.device(false)?;
-        let roles = Roles::open(&prepared, &device, &objectives, None)?;
-        check_groups(&roles.learning(&layout), &prepared.experiment().train.optimizer)?;
-        let rewards = Rewards::open(&prepared, &device)?;
-        let data = prepared.data(true)?;
-        prepared.batcher(&data)?;
-        Rollouts::open(&prepared, &objectives, &rewards, &data)?;
-        Beside::all(&prepared)?;
-        prepared.check_samples()?;
+    each(pipeline, stages, wanted, await_it, |_, setup| {
+        let objectives = setup.objectives()?;
+        let outputs = policy_outputs(&setup, &objectives);
+        setup.check_start(outputs)?;
+        let layout = Layout::new(&ModelConfig { outputs, ..setup.config.clone() })?;
+        let (device, _) = setup.device(false)?;
+        let roles = Roles::open(&setup, &device, &objectives, None)?;
+        check_groups(&roles.learning(&layout), &setup.experiment().train.optimizer)?;
+        let rewards = Rewards::open(&setup, &device)?;
+        let data = setup.data(true)?;
+        setup.batcher(&data)?;
+        Rollouts::open(&setup, &objectives, &rewards, &data)?;
+        Beside::all(&setup)?;
+        setup.check_samples()?;
         // Saved with the model, so a later stage finds it there.
         if let Some(template) = &data.chat_template {
-            prepared.tokenizer.set_chat_template(template);
+            setup.tokenizer.set_chat_template(template);
         }
         Ok(())
     })
@@ -92,7 +92,7 @@ pub fn each<T>(
     stages: Vec<StagePlan>,
     wanted: impl Fn(usize) -> bool,
     awaits: impl Fn(usize) -> bool,
-    mut attempt: impl FnMut(usize, &mut Prepared) -> Result<T>,
+    mut attempt: impl FnMut(usize, &mut Setup) -> Result<T>,
 ) -> Result<Vec<T>> {
     let (mut awaited, mut found, mut errors) = (Awaited::new(), Vec::new(), Vec::new());
     for (index, stage) in stages.into_iter().enumerate().filter(|(index, _)| wanted(*index)) {
@@ -100,15 +100,15 @@ pub fn each<T>(
         if pipeline.stages()[index].takes.iter().any(|takes| missing(takes.stage)) {
             continue;
         }
-        let tried = stage.plugins.prepare(stage.loaded, &awaited).and_then(|mut prepared| {
-            let tried = attempt(index, &mut prepared)?;
-            Ok((prepared, tried))
+        let tried = stage.plugins.prepare(stage.loaded, &awaited).and_then(|mut setup| {
+            let tried = attempt(index, &mut setup)?;
+            Ok((setup, tried))
         });
         match tried {
-            Ok((prepared, tried)) => {
+            Ok((setup, tried)) => {
                 found.push(tried);
                 if awaits(index) {
-                    awaited.insert(pipeline.stage_folder(index), left_by(prepared)?);
+                    awaited.insert(pipeline.stage_folder(index), left_by(setup)?);
                 }
             }
             Err(error) => errors.push((index, error)),
@@ -121,12 +121,12 @@ pub fn each<T>(
 }
 
 /// The model that a stage will leave.
-fn left_by(prepared: Prepared) -> Result<Arc<NamedModel>> {
-    let outputs = policy_outputs(&prepared, &prepared.objectives()?);
+fn left_by(setup: Setup) -> Result<Arc<NamedModel>> {
+    let outputs = policy_outputs(&setup, &setup.objectives()?);
     // Its scores are measured when it is evaluated; until then any will do.
     let scores = outputs.scalar.then_some((0.0, 1.0));
-    let config = ModelConfig { outputs, scores, ..prepared.config };
-    Ok(Arc::new(NamedModel { folder: None, tokenizer: prepared.tokenizer, config }))
+    let config = ModelConfig { outputs, scores, ..setup.config };
+    Ok(Arc::new(NamedModel { folder: None, tokenizer: setup.tokenizer, config }))
 }
 
 /// One error for what is wrong with several stages.

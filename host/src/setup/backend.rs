@@ -5,7 +5,7 @@ use plugin_api::{
     manifest::DeviceSpec,
 };
 
-use super::Prepared;
+use super::Setup;
 use crate::{
     device::{
         Device,
@@ -17,7 +17,7 @@ use crate::{
     runs::breadcrumb,
 };
 
-impl Prepared {
+impl Setup {
     /// Opens the backend's session; with `profile`, every operation is timed.
     ///
     /// # Errors

@@ -1,13 +1,13 @@
 //! The data order of an experiment.
 
-use super::Prepared;
+use super::Setup;
 use crate::{
     config::experiment::{Batch, Length},
     data::{BatchSize, Batcher, BatcherOptions, TrainingData},
     error::Result,
 };
 
-impl Prepared {
+impl Setup {
     /// The data order of the run, and how many optimizer steps it is.
     ///
     /// # Errors

@@ -4,7 +4,7 @@
 
 use plugin_api::manifest::BackendManifest;
 
-use super::Prepared;
+use super::Setup;
 use crate::{
     capacity,
     config::{
@@ -26,7 +26,7 @@ const SEQUENCE: u64 = 512;
 /// The most rows that are counted through to find how many steps epochs are.
 const MOST_READ: f64 = (1_u64 << 32) as f64;
 
-impl Prepared {
+impl Setup {
     /// Refuses more generated examples than memory can hold.
     pub(crate) fn check_examples(&self, key: &str, count: u64) -> Result<()> {
         let needs = capacity::check(count.saturating_mul(EXAMPLE));

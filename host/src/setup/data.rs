@@ -5,7 +5,7 @@ use std::path::Path;
 
 use plugin_api::manifest::{DataKind, ObjectiveManifest};
 
-use super::Prepared;
+use super::Setup;
 use crate::{
     config::experiment::{Batch, Data, HeldOut},
     data::{
@@ -25,7 +25,7 @@ use crate::{
     runs::breadcrumb,
 };
 
-impl Prepared {
+impl Setup {
     /// The kind of data that `[data]` yields: of what it can give, what the first objective learns from.
     pub fn data_kind(&self) -> String {
         let rows = self.row_kind().and(self.objectives.first()).map(|(_, manifest)| manifest.data.clone());
@@ -221,7 +221,7 @@ impl Prepared {
     }
 }
 
-impl Prepared {
+impl Setup {
     /// The chat template of this name that came with the tokenizer.
     fn tokenizers_template(&self, wanted: &str) -> Result<String> {
         if let Some(template) = self.tokenizer.named_chat_template(wanted) {

@@ -29,7 +29,7 @@ use named::{Awaited, Named};
 pub use prepare::{Plugins, prepare, prepare_draft, used};
 
 /// A checked experiment with its plugins loaded, its tokenizer read and its model's shape known.
-pub struct Prepared {
+pub struct Setup {
     /// The experiment.
     pub loaded: Loaded,
     /// Where plugins were looked for and what was found.
@@ -56,7 +56,7 @@ pub struct Prepared {
     pub accept_unproved: bool,
 }
 
-impl Prepared {
+impl Setup {
     /// The experiment.
     pub fn experiment(&self) -> &Experiment {
         &self.loaded.experiment

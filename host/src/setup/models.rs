@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{
-    Prepared,
+    Setup,
     named::{NamedModel, awaited_model, check_unchanged, model_folder},
 };
 use crate::{
@@ -16,7 +16,7 @@ use crate::{
     model::{Model, ModelConfig, Outputs},
 };
 
-impl Prepared {
+impl Setup {
     /// The model with these outputs: loaded from `checkpoint` where given, else from the experiment's folder, else fresh. The value
     /// head that a language model was trained with is no part of the model that begins from it alone.
     ///

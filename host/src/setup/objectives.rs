@@ -2,14 +2,14 @@
 
 use plugin_api::manifest::{DataKind, ObjectiveManifest};
 
-use super::Prepared;
+use super::Setup;
 use crate::{
     error::Result,
     objectives::{Active, Objectives},
     runs::breadcrumb,
 };
 
-impl Prepared {
+impl Setup {
     /// The objectives, created.
     ///
     /// # Errors

@@ -9,7 +9,7 @@ use plugin_api::{
 };
 
 use super::{
-    Prepared,
+    Setup,
     checks::{check_dtype, check_lengths},
     named::{Awaited, Named, model_and_tokenizer},
 };
@@ -34,7 +34,7 @@ pub struct Plugins {
 ///
 /// # Errors
 /// Request errors, all of a stage at once.
-pub fn prepare(file: &Path, overrides: &[Override], folders: &[PathBuf], pinning: Pinning) -> Result<Prepared> {
+pub fn prepare(file: &Path, overrides: &[Override], folders: &[PathBuf], pinning: Pinning) -> Result<Setup> {
     prepare_draft(Draft::read(file, overrides)?, folders, pinning)
 }
 
@@ -42,7 +42,7 @@ pub fn prepare(file: &Path, overrides: &[Override], folders: &[PathBuf], pinning
 ///
 /// # Errors
 /// As there.
-pub fn prepare_draft(mut draft: Draft, folders: &[PathBuf], pinning: Pinning) -> Result<Prepared> {
+pub fn prepare_draft(mut draft: Draft, folders: &[PathBuf], pinning: Pinning) -> Result<Setup> {
     let plugins = Plugins::load(&mut draft, folders, pinning)?;
     plugins.prepare(draft.finish()?, &Awaited::new())
 }
@@ -105,14 +105,14 @@ impl Plugins {
     ///
     /// # Errors
     /// A request error.
-    pub fn prepare(self, loaded: Loaded, awaited: &Awaited) -> Result<Prepared> {
+    pub fn prepare(self, loaded: Loaded, awaited: &Awaited) -> Result<Setup> {
         let Plugins { registry, lock, used: plugins, backend, objectives, rewards } = self;
         let backend = backend.ok_or_else(|| Error::request("the experiment names no backend"))?;
         let (model_folder, tokenizer, config) = model_and_tokenizer(&loaded, awaited)?;
         check_lengths(&loaded, &config)?;
         check_dtype(&loaded, &backend.1)?;
         let awaited = awaited.clone();
-        Ok(Prepared {
+        Ok(Setup {
             loaded,
             registry,
             lock,

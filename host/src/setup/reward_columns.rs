@@ -7,7 +7,7 @@ use plugin_api::{
 };
 use serde_json::Value;
 
-use super::Prepared;
+use super::Setup;
 use crate::{
     config::experiment::{Reward as RewardTable, RewardSource},
     data::{
@@ -21,7 +21,7 @@ use crate::{
 /// Samples that a reward is given at a time.
 const CHUNK: usize = 256;
 
-impl Prepared {
+impl Setup {
     /// Looks for the columns that the experiment's reward plugins declare, with values they can read, in every row of `corpus`
     /// whose answers are scored: prompts, and held-out rows of any kind. Then each plugin scores an empty answer to every such row,
     /// so that what it finds wrong with a row itself is found now.

@@ -11,7 +11,7 @@ use crate::{
     error::{Error, Result},
     objectives::{Active, Objectives},
     runs::breadcrumb::{self, CrashMarker},
-    setup::Prepared,
+    setup::Setup,
 };
 
 /// An objective with text of its own.
@@ -33,7 +33,7 @@ impl Beside {
     ///
     /// # Errors
     /// A request error for text that is missing or given in vain.
-    pub fn all(setup: &Prepared) -> Result<Vec<Beside>> {
+    pub fn all(setup: &Setup) -> Result<Vec<Beside>> {
         let wanted = setup.experiment().objective.iter().zip(&setup.objectives).enumerate();
         let mut all = Vec::new();
         for (index, (own, (library, manifest))) in wanted {
@@ -110,7 +110,7 @@ impl Beside {
     }
 }
 
-fn text_of(setup: &Prepared, own: &Objective, key: &str, tokens: usize) -> Result<(Batcher, Vec<Source>)> {
+fn text_of(setup: &Setup, own: &Objective, key: &str, tokens: usize) -> Result<(Batcher, Vec<Source>)> {
     let corpus = match (&own.text, &setup.experiment().data) {
         (Some(paths), _) => TextOptions { paths: paths.clone(), eval_paths: Vec::new(), held_out: 0.0 }.read()?,
         (None, Data::Synthetic { .. }) => setup.synthetic()?.read()?,

@@ -17,7 +17,7 @@ use crate::{
     error::Result,
     objectives::batch_arrays::unpack,
     runs::breadcrumb::CrashMarker,
-    setup::Prepared,
+    setup::Setup,
 };
 
 /// At most about so many positions are computed: a check is to be quick.
@@ -78,29 +78,28 @@ pub struct Findings {
 ///
 /// # Errors
 /// Whatever would stop the run.
-pub fn dry_run(prepared: &Prepared) -> Result<Findings> {
+pub fn dry_run(setup: &Setup) -> Result<Findings> {
     let marker = CrashMarker::default();
-    let (device, _) = prepared.device(false)?;
-    let Opened { mut learner, data, steps, .. } =
-        learner::open(&prepared, &device, prepared.data(false)?, None, false)?;
-    prepared.check_samples()?;
-    let held_out = held_out(prepared, &learner.objectives, &data)?;
-    let most = prepared.experiment().eval.generate.unwrap_or(0);
-    let questions = questions(&*data.held_out, &prepared.tokenizer, most)?;
-    metric_names::check(prepared, &mut learner, &held_out, &questions)?;
+    let (device, _) = setup.device(false)?;
+    let Opened { mut learner, data, steps, .. } = learner::open(&setup, &device, setup.data(false)?, None, false)?;
+    setup.check_samples()?;
+    let held_out = held_out(setup, &learner.objectives, &data)?;
+    let most = setup.experiment().eval.generate.unwrap_or(0);
+    let questions = questions(&*data.held_out, &setup.tokenizer, most)?;
+    metric_names::check(setup, &mut learner, &held_out, &questions)?;
     learner.try_batch(TRIED, &marker)?;
     let evaluated = Evaluated { held_out: &held_out, questions: &questions };
-    let memory = estimate::estimate(prepared, &mut learner, &data, &evaluated, &marker)?;
+    let memory = estimate::estimate(setup, &mut learner, &data, &evaluated, &marker)?;
 
     let start = Instant::now();
     let FirstWindow { micro_batches, positions, parts } = learner.first_window(4 * TRIED, &marker)?;
     let drawn = start.elapsed();
-    let tables = quick_laws::to_check(&prepared, true);
+    let tables = quick_laws::to_check(&setup, true);
     let Learner { model, roles, objectives, beside, .. } = &mut learner;
-    let mut proofs = quick_laws::proofs(prepared, (model, roles), objectives, &micro_batches, &tables, &marker)?;
+    let mut proofs = quick_laws::proofs(setup, (model, roles), objectives, &micro_batches, &tables, &marker)?;
     for beside in beside {
         let own = beside.peek()?;
-        proofs.extend(quick_laws::proofs(prepared, (model, roles), &mut beside.objectives, &own, &tables, &marker)?);
+        proofs.extend(quick_laws::proofs(setup, (model, roles), &mut beside.objectives, &own, &tables, &marker)?);
     }
     quick_laws::refusal(&proofs).map_or(Ok(()), Err)?;
     let start = Instant::now();
@@ -109,23 +108,23 @@ pub fn dry_run(prepared: &Prepared) -> Result<Findings> {
     device.sync()?;
     let seconds_per_step = (drawn + start.elapsed()).as_secs_f64() * positions as f64 / tried.max(1) as f64;
     let example = match (data.rows.is_some(), micro_batches.first()) {
-        (true, Some(first)) => Some(marked(first, &prepared.tokenizer)?),
+        (true, Some(first)) => Some(marked(first, &setup.tokenizer)?),
         _ => None,
     };
     let mut first = vec![("loss".to_owned(), out.loss)];
     first.extend(out.metrics);
     let mut notes: Vec<String> = learner.model.config().notes.clone();
-    notes.extend(prepared.tokenizer.notes());
-    notes.extend(notices::at_start(prepared.experiment(), &learner)?);
-    let vocab = prepared.model_folder.is_none().then_some(prepared.config.vocab);
+    notes.extend(setup.tokenizer.notes());
+    notes.extend(notices::at_start(setup.experiment(), &learner)?);
+    let vocab = setup.model_folder.is_none().then_some(setup.config.vocab);
     notes.extend(expectations::all_missed(&learner.objectives, &first, vocab));
     notes.extend(quick_laws::uncompared(&proofs));
     if gradient.norm == 0.0 {
         notes.push("the gradient of the first window is exactly 0: nothing is learned from it".to_owned());
     }
-    notes.extend(prepared.lock.unpinned().iter().map(|line| format!("--dev: not the pinned plugin: {line}")));
+    notes.extend(setup.lock.unpinned().iter().map(|line| format!("--dev: not the pinned plugin: {line}")));
     Ok(Findings {
-        name: prepared.experiment().name.clone(),
+        name: setup.experiment().name.clone(),
         parameters: learner.model.layout().count(),
         train_tokens: data.train.tokens(),
         held_out_tokens: held_out.iter().map(|b| b.len() as u64).sum(),

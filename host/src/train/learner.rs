@@ -28,7 +28,7 @@ use crate::{
         broken, failed,
     },
     runs::breadcrumb::CrashMarker,
-    setup::Prepared,
+    setup::Setup,
 };
 
 /// A model with everything that trains it.
@@ -88,7 +88,7 @@ pub struct FirstWindow {
 /// # Errors
 /// Request errors for what the objectives cannot read or the experiment gives in vain; memory.
 pub fn open(
-    setup: &Prepared,
+    setup: &Setup,
     device: &Device,
     data: TrainingData,
     checkpoint: Option<&Path>,
@@ -117,14 +117,8 @@ impl Learner {
     ///
     /// # Errors
     /// A group of the optimizer that matches no parameter (a request error); memory.
-    pub fn new(
-        prepared: &Prepared,
-        model: Model,
-        roles: Roles,
-        objectives: Objectives,
-        batcher: Batcher,
-    ) -> Result<Learner> {
-        let experiment = prepared.experiment();
+    pub fn new(setup: &Setup, model: Model, roles: Roles, objectives: Objectives, batcher: Batcher) -> Result<Learner> {
+        let experiment = setup.experiment();
         let device = model.device().clone();
         check_groups(&roles.learning(model.layout()), &experiment.train.optimizer)?;
         Ok(Learner {

@@ -21,7 +21,7 @@ use crate::{
     error::{Error, Result},
     generate::GenerateOptions,
     model::Outputs,
-    setup::Prepared,
+    setup::Setup,
 };
 
 /// Tells the stream of chance apart from those of rollouts.
@@ -57,29 +57,29 @@ pub struct Pairs {
 ///
 /// # Errors
 /// A request error for an experiment without `[rollout]` or `[[reward]]`; the plugins' and the backend's own.
-pub fn pairs(prepared: &Prepared, samples: usize) -> Result<Pairs> {
-    let Some(rollout) = &prepared.experiment().rollout else {
-        return Err(prepared.loaded.refuse("rollout", "missing: it says how prompts are answered"));
+pub fn pairs(setup: &Setup, samples: usize) -> Result<Pairs> {
+    let Some(rollout) = &setup.experiment().rollout else {
+        return Err(setup.loaded.refuse("rollout", "missing: it says how prompts are answered"));
     };
-    let (device, _) = prepared.device(false)?;
-    let (model, rewards) = (prepared.model(&device, None, Outputs::TOKENS)?, Rewards::open(prepared, &device)?);
+    let (device, _) = setup.device(false)?;
+    let (model, rewards) = (setup.model(&device, None, Outputs::TOKENS)?, Rewards::open(setup, &device)?);
     if !rewards.count() {
-        return Err(prepared.loaded.refuse("reward", "missing: which answer is better?"));
+        return Err(setup.loaded.refuse("reward", "missing: which answer is better?"));
     }
-    let data = prepared.data(false)?;
+    let data = setup.data(false)?;
     // Strings that a template writes as a user's message become messages in the pairs too, which then say so.
-    let as_messages = matches!(&prepared.experiment().data, Data::Jsonl { chat_template: Some(_), .. });
+    let as_messages = matches!(&setup.experiment().data, Data::Jsonl { chat_template: Some(_), .. });
     let mut found = Pairs::default();
     let mut all = Vec::new();
     for (side, data) in [(0, &data.train), (1, &data.held_out)] {
         let data: &dyn Examples = &**data;
-        let policy = Policy { model: &model, tokenizer: &prepared.tokenizer, data };
-        let questions = questions(data, &prepared.tokenizer, u64::MAX)?;
+        let policy = Policy { model: &model, tokenizer: &setup.tokenizer, data };
+        let questions = questions(data, &setup.tokenizer, u64::MAX)?;
         // By the size of rollouts, so that this needs no more memory than they do.
         for (block, questions) in questions.chunks(rollout.prompts).enumerate() {
             let prompts: Vec<Sequence> =
                 questions.iter().flat_map(|question| vec![question.prompt().clone(); samples]).collect();
-            let seed = Rng::new(&[prepared.experiment().seed, PAIRS, side, block as u64]).next_u64();
+            let seed = Rng::new(&[setup.experiment().seed, PAIRS, side, block as u64]).next_u64();
             let answers = policy.answer(&prompts, &options(rollout, seed))?;
             let scores = rewards.combined(&rewards.judge(&answers)?, answers.len());
             let rounds = answers.chunks(samples).zip(scores.chunks(samples));

@@ -34,7 +34,7 @@ use crate::{
         batch_arrays::{Joined, Part, join},
     },
     runs::{breadcrumb::CrashMarker, receipt::Receipt},
-    setup::Prepared,
+    setup::Setup,
 };
 
 /// Windows on which an objective is checked at most. One may compare nothing of a term: all its cotangents are 0, as where the rewards
@@ -43,13 +43,13 @@ const MOST_WINDOWS: u64 = 20;
 
 /// The objectives that are checked on the first batch, by their place among the experiment's: of a run that begins all, since
 /// what they compute depends on options and data too, and of one that is resumed those whose bytes have not passed yet.
-pub(super) fn to_check(setup: &Prepared, begins: bool) -> BTreeSet<usize> {
+pub(super) fn to_check(setup: &Setup, begins: bool) -> BTreeSet<usize> {
     let ids = setup.objectives.iter().map(|(library, _)| library.info().id.as_str()).enumerate();
     ids.filter(|(_, id)| begins || setup.lock.is_unproved(kind::OBJECTIVE, id)).map(|(table, _)| table).collect()
 }
 
 /// An instance of the objective of table number `table` under its default options, the table's own where there is no default.
-fn plain(setup: &Prepared, table: usize) -> Option<Box<dyn Objective>> {
+fn plain(setup: &Setup, table: usize) -> Option<Box<dyn Objective>> {
     let (library, manifest) = setup.objectives.get(table)?;
     let given = &setup.experiment().objective.get(table)?.options;
     Some(Box::new(library.objective(&without_defaults(manifest, given)).ok()?))
@@ -87,7 +87,7 @@ impl Proof {
 /// # Errors
 /// The plugins' and the backend's own: what fails here would fail in the step.
 pub(super) fn proofs(
-    prepared: &Prepared,
+    setup: &Setup,
     (model, roles): (&Model, &Roles),
     objectives: &mut Objectives,
     micro_batches: &[PackedBatch],
@@ -134,9 +134,9 @@ pub(super) fn proofs(
             let quick = Quick {
                 manifest: &active.manifest,
                 objective: active.instance.as_ref(),
-                plain: plain(prepared, active.table),
+                plain: plain(setup, active.table),
                 batch: &joined.with(index, &batch, *part),
-                vocabulary: usize::try_from(prepared.config.vocab).unwrap_or(usize::MAX),
+                vocabulary: usize::try_from(setup.config.vocab).unwrap_or(usize::MAX),
             };
             let silent = quick.silent_terms().unwrap_or_default();
             if !silent.is_empty() && place + 1 < places.len() {
@@ -193,8 +193,8 @@ pub(super) struct ToProve {
 impl Trainer {
     /// The objectives that are still to be checked.
     fn unchecked(&mut self) -> BTreeSet<usize> {
-        let (prepared, begins) = (&self.prepared, self.state.step == 0);
-        let tables = self.to_prove.tables.get_or_insert_with(|| to_check(prepared, begins));
+        let (setup, begins) = (&self.setup, self.state.step == 0);
+        let tables = self.to_prove.tables.get_or_insert_with(|| to_check(setup, begins));
         if self.to_prove.windows < MOST_WINDOWS { tables.clone() } else { BTreeSet::new() }
     }
 
@@ -225,14 +225,7 @@ impl Trainer {
         for beside in beside.iter_mut().filter(|_| !tables.is_empty()) {
             let micro_batches = beside.peek()?;
             let models = (&*model, &*roles);
-            found.extend(proofs(
-                &self.prepared,
-                models,
-                &mut beside.objectives,
-                &micro_batches,
-                &tables,
-                &self.marker,
-            )?);
+            found.extend(proofs(&self.setup, models, &mut beside.objectives, &micro_batches, &tables, &self.marker)?);
         }
         self.settle(&found)
     }
@@ -248,7 +241,7 @@ impl Trainer {
         }
         self.to_prove.windows += 1;
         let Learner { model, roles, objectives, .. } = &mut self.learner;
-        let found = proofs(&self.prepared, (model, roles), objectives, micro_batches, &tables, &self.marker)?;
+        let found = proofs(&self.setup, (model, roles), objectives, micro_batches, &tables, &self.marker)?;
         self.settle(&found)
     }
 
@@ -266,7 +259,7 @@ impl Trainer {
         if found.is_empty() {
             return Ok(());
         }
-        if let Some(refusal) = refusal(found).filter(|_| !self.prepared.accept_unproved) {
+        if let Some(refusal) = refusal(found).filter(|_| !self.setup.accept_unproved) {
             return Err(refusal);
         }
         let ToProve { tables, contradicting, silent, .. } = &mut self.to_prove;
@@ -283,12 +276,12 @@ impl Trainer {
             }
         }
         let waits = |id: &str| {
-            let same = |table: &usize| self.prepared.experiment().objective.get(*table).is_some_and(|o| o.plugin == id);
+            let same = |table: &usize| self.setup.experiment().objective.get(*table).is_some_and(|o| o.plugin == id);
             contradicting.contains(id) || tables.iter().any(same)
         };
         let passed: Vec<&str> = found.iter().map(|proof| proof.id.as_str()).filter(|id| !waits(id)).collect();
-        passed.into_iter().for_each(|id| self.prepared.lock.prove(kind::OBJECTIVE, id));
-        self.prepared.lock.save()?;
+        passed.into_iter().for_each(|id| self.setup.lock.prove(kind::OBJECTIVE, id));
+        self.setup.lock.save()?;
         let told = |proof: &Proof| -> Vec<String> {
             proof.contradictions.iter().map(|line| format!("{}: {line}", proof.id)).collect()
         };

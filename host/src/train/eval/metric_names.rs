@@ -6,7 +6,7 @@ use super::{
     generation,
 };
 use crate::{
-    config::mistake::nearest, data::PackedBatch, error::Result, runs::breadcrumb::CrashMarker, setup::Prepared,
+    config::mistake::nearest, data::PackedBatch, error::Result, runs::breadcrumb::CrashMarker, setup::Setup,
     train::learner::Learner,
 };
 
@@ -14,8 +14,8 @@ use crate::{
 ///
 /// # Errors
 /// A request error with what there is; the plugins' and the backend's own.
-pub fn check(prepared: &Prepared, learner: &mut Learner, held_out: &[PackedBatch], asked: &[Question]) -> Result<()> {
-    let experiment = prepared.experiment();
+pub fn check(setup: &Setup, learner: &mut Learner, held_out: &[PackedBatch], asked: &[Question]) -> Result<()> {
+    let experiment = setup.experiment();
     let best = experiment.checkpoint.best.as_ref().map(|rule| ("checkpoint.best", rule));
     let stop = experiment.eval.early_stop.as_ref().map(|stop| ("eval.early_stop.metric", &stop.metric));
     for (key, rule) in best.into_iter().chain(stop) {
@@ -33,7 +33,7 @@ pub fn check(prepared: &Prepared, learner: &mut Learner, held_out: &[PackedBatch
             }
         }
         if !names.iter().any(|known| known == name) {
-            return Err(prepared.loaded.refuse(key, missing(&rule.metric, name, names)));
+            return Err(setup.loaded.refuse(key, missing(&rule.metric, name, names)));
         }
     }
     Ok(())

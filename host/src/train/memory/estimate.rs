@@ -10,7 +10,7 @@ use crate::{
     model::{Keep, Model},
     objectives::{Objectives, batch_arrays::supervised_rows},
     runs::breadcrumb::CrashMarker,
-    setup::Prepared,
+    setup::Setup,
     train::{
         eval::exact_match::Question,
         learner::Learner,
@@ -74,7 +74,7 @@ const KEPT_SHARE: u64 = 50;
 /// # Errors
 /// The plugins' own; data that cannot be packed.
 pub fn estimate(
-    prepared: &Prepared,
+    setup: &Setup,
     learner: &mut Learner,
     data: &TrainingData,
     evaluated: &Evaluated<'_>,
@@ -86,13 +86,13 @@ pub fn estimate(
     let (device, counted) = SizesOnly::device(&learner.device)?;
     let cached = cacheable(data, &learner.objectives, &learner.roles)?.is_some();
     let policy = Model::allocate(&device, learner.model.config().clone())?;
-    let roles = roles(&device, prepared, learner)?;
+    let roles = roles(&device, setup, learner)?;
     let mut counting = Counting { learner, device, policy, roles, cached, peak: 0, peak_in: "training" };
 
-    let _held = counting.rest(prepared)?;
+    let _held = counting.rest(setup)?;
     let grads = counting.policy.flat_buffer()?;
     if cached {
-        counting.reference_pass(&worst_reference_block(prepared, &learner.objectives, &*data.train)?)?;
+        counting.reference_pass(&worst_reference_block(setup, &learner.objectives, &*data.train)?)?;
     }
     let held = counting.device.memory().in_use;
     for part in &parts {
@@ -112,7 +112,7 @@ pub fn estimate(
     if let Some(batch) = evaluated.held_out.iter().max_by_key(|batch| batch.len()) {
         counting.evaluation(batch)?;
     }
-    counting.answers(prepared, evaluated.questions)?;
+    counting.answers(setup, evaluated.questions)?;
 
     let moments = 2 * learner.adam.m.len() * learner.adam.m.dtype().size().unwrap_or(4) as u64;
     let (peak, peak_in) = (counting.peak, counting.peak_in);
@@ -120,7 +120,7 @@ pub fn estimate(
     let buffers = counted.most().max(peak + peak / 10);
     let process_peak = process_memory().map(|process| {
         let real = learner.device.memory();
-        let on_processor = prepared.experiment().backend.device == "cpu";
+        let on_processor = setup.experiment().backend.device == "cpu";
         let own = if on_processor { process.now.saturating_sub(real.in_use + real.cached) } else { process.now };
         // A checkpoint copies the moments out, after the spare buffers were given back.
         let work = if on_processor { buffers.max(held + moments) } else { moments };
@@ -133,11 +133,11 @@ pub fn estimate(
 }
 
 /// The models beside the policy, with what trains them.
-fn roles(device: &Device, prepared: &Prepared, learner: &Learner) -> Result<Roles> {
+fn roles(device: &Device, setup: &Setup, learner: &Learner) -> Result<Roles> {
     let critic = match &learner.roles.critic {
         Some(Critic { model, rate, .. }) => {
             let model = Model::allocate(device, model.config().clone())?;
-            let adam = Adam::new(device, model.layout(), &prepared.experiment().train.optimizer)?;
+            let adam = Adam::new(device, model.layout(), &setup.experiment().train.optimizer)?;
             Some(Critic { grads: model.flat_buffer()?, model, adam, rate: *rate })
         }
         None => None,
@@ -186,8 +186,8 @@ impl Counting<'_> {
     }
 
     /// The policy's optimizer, and whatever else the learner's device holds: reward models.
-    fn rest(&self, prepared: &Prepared) -> Result<(Adam, Buffer)> {
-        let adam = Adam::new(&self.device, self.policy.layout(), &prepared.experiment().train.optimizer)?;
+    fn rest(&self, setup: &Setup) -> Result<(Adam, Buffer)> {
+        let adam = Adam::new(&self.device, self.policy.layout(), &setup.experiment().train.optimizer)?;
         let grads = self.policy.layout().flat_len() * self.device.accumulator().size().unwrap_or(4) as u64;
         let counted = self.device.memory().in_use + grads;
         let other = self.learner.device.memory().in_use.saturating_sub(counted);
@@ -229,8 +229,8 @@ impl Counting<'_> {
     }
 
     /// Rollouts, answers to held-out prompts, samples.
-    fn answers(&mut self, prepared: &Prepared, questions: &[Question]) -> Result<()> {
-        let experiment = prepared.experiment();
+    fn answers(&mut self, setup: &Setup, questions: &[Question]) -> Result<()> {
+        let experiment = setup.experiment();
         let mut all: Vec<(Vec<Vec<i32>>, usize)> = Vec::new();
         if let Some(rollout) = &experiment.rollout {
             let prompts = self.learner.longest_prompts(rollout.prompts);
@@ -244,7 +244,7 @@ impl Counting<'_> {
             all.push((prompts, options.max_tokens.max(longest)));
         }
         if let Some(sample) = &experiment.sample {
-            let prompts = sample.prompts.iter().map(|prompt| Ok(ids(&prepared.tokenizer.encode_input(prompt)?)));
+            let prompts = sample.prompts.iter().map(|prompt| Ok(ids(&setup.tokenizer.encode_input(prompt)?)));
             all.push((prompts.collect::<Result<_>>()?, sample.max_tokens));
         }
         for (prompts, max_tokens) in all.iter().filter(|(prompts, _)| !prompts.is_empty()) {
@@ -260,7 +260,7 @@ fn ids(tokens: &[u32]) -> Vec<i32> {
 }
 
 /// The largest batch that the reference's pass computes at a time.
-fn worst_reference_block(setup: &Prepared, objectives: &Objectives, train: &dyn Examples) -> Result<PackedBatch> {
+fn worst_reference_block(setup: &Setup, objectives: &Objectives, train: &dyn Examples) -> Result<PackedBatch> {
     Ok(pack(&all_rows(setup, objectives, train).worst(reference_pass::BLOCK))?)
 }
 

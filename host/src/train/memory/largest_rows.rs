@@ -6,7 +6,7 @@ use crate::{
     config::experiment::Batch,
     data::{Batcher, Examples, Sequence, order::Stretch},
     objectives::Objectives,
-    setup::Prepared,
+    setup::Setup,
 };
 
 /// Minimum number of positions per forward-only pass, even if a step has fewer: without a backward pass they take little memory.
@@ -15,7 +15,7 @@ const LEAST_FORWARD: usize = 1024;
 /// Number of positions per pass when nothing is kept for a backward pass (held-out rows, the reference's pass over
 /// the data, the statistics of rollouts, reward models): at most `train.micro_batch_tokens`, and no more than the largest training micro-batch has or
 /// [`LEAST_FORWARD`], so that they take no more memory than training.
-pub fn forward_tokens(setup: &Prepared, objectives: &Objectives, train: &dyn Examples) -> usize {
+pub fn forward_tokens(setup: &Setup, objectives: &Objectives, train: &dyn Examples) -> usize {
     let most = setup.experiment().train.micro_batch_tokens;
     let rows = Rows { batch: setup.experiment().train.batch, ..all_rows(setup, objectives, train) };
     let positions = match &setup.experiment().rollout {
@@ -29,7 +29,7 @@ pub fn forward_tokens(setup: &Prepared, objectives: &Objectives, train: &dyn Exa
 }
 
 /// Rows of `data`, all of which may be in one micro-batch.
-pub(crate) fn all_rows<'a>(setup: &Prepared, objectives: &Objectives, data: &'a dyn Examples) -> Rows<'a> {
+pub(crate) fn all_rows<'a>(setup: &Setup, objectives: &Objectives, data: &'a dyn Examples) -> Rows<'a> {
     Rows {
         data,
         prefix: setup.tokenizer.prefix(),

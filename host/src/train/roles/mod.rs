@@ -17,7 +17,7 @@ use crate::{
     error::{Error, Result},
     model::{Model, Outputs, params::Layout},
     objectives::Objectives,
-    setup::Prepared,
+    setup::Setup,
 };
 
 /// Folder of a checkpoint with a reference that follows the policy.
@@ -57,14 +57,14 @@ pub struct Critic {
 }
 
 /// What the policy answers: a language model, a reward model, or a language model with a critic on its trunk.
-pub fn policy_outputs(setup: &Prepared, objectives: &Objectives) -> Outputs {
+pub fn policy_outputs(setup: &Setup, objectives: &Objectives) -> Outputs {
     let needs = objectives.needs();
     let shared = needs.critic && setup.experiment().critic.as_ref().is_some_and(|critic| critic.from == SHARED);
     Outputs { tokens: needs.tokens, scalar: needs.score || shared }
 }
 
 /// The models that the experiment names beside `model.from`, by role.
-pub fn role_paths(setup: &Prepared) -> Vec<(String, &str)> {
+pub fn role_paths(setup: &Setup) -> Vec<(String, &str)> {
     let experiment = setup.experiment();
     let reference = experiment.reference.as_ref().map(|table| ("reference".to_owned(), table.from.as_str()));
     let critic = experiment.critic.as_ref().map(|table| ("critic".to_owned(), table.from.as_str()));
@@ -77,13 +77,13 @@ pub fn role_paths(setup: &Prepared) -> Vec<(String, &str)> {
 }
 
 /// Whether checkpoints hold the model of this role, so that a resumed run does not read it where the experiment names it.
-pub fn is_saved(setup: &Prepared, role: &str) -> bool {
+pub fn is_saved(setup: &Setup, role: &str) -> bool {
     let follows = || setup.experiment().reference.as_ref().is_some_and(|table| table.follow.is_some());
     role == "critic" || role == "reference" && follows()
 }
 
 impl Reference {
-    fn open(setup: &Prepared, device: &Device, checkpoint: Option<&Path>) -> Result<Reference> {
+    fn open(setup: &Setup, device: &Device, checkpoint: Option<&Path>) -> Result<Reference> {
         let table = setup.experiment().reference.as_ref();
         let follow = table.and_then(|table| table.follow);
         let saved = checkpoint.map(|folder| folder.join(REFERENCE)).filter(|_| follow.is_some());
@@ -97,7 +97,7 @@ impl Reference {
 }
 
 impl Critic {
-    fn open(setup: &Prepared, device: &Device, checkpoint: Option<&Path>) -> Result<Option<Critic>> {
+    fn open(setup: &Setup, device: &Device, checkpoint: Option<&Path>) -> Result<Option<Critic>> {
         let (experiment, table) = (setup.experiment(), setup.experiment().critic.as_ref());
         let model = match (checkpoint, table.map_or(POLICY, |table| table.from.as_str())) {
             (_, SHARED) => return Ok(None),
@@ -120,12 +120,7 @@ impl Roles {
     ///
     /// # Errors
     /// A request error for a table that no objective reads, and for a folder without a model that fits; memory.
-    pub fn open(
-        setup: &Prepared,
-        device: &Device,
-        objectives: &Objectives,
-        checkpoint: Option<&Path>,
-    ) -> Result<Roles> {
+    pub fn open(setup: &Setup, device: &Device, objectives: &Objectives, checkpoint: Option<&Path>) -> Result<Roles> {
         let (experiment, needs) = (setup.experiment(), objectives.needs());
         for (key, given, read, what) in [
             ("reference", experiment.reference.is_some(), needs.reference, "the statistic `reference.logp`"),

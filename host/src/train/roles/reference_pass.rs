@@ -33,7 +33,7 @@ use crate::{
         failed,
     },
     runs::{Interrupt, Progress, breadcrumb, disk::sha256_file},
-    setup::Prepared,
+    setup::Setup,
     train::step::forward::logps,
 };
 
@@ -133,7 +133,7 @@ pub enum PassEnd {
 /// # Errors
 /// Weights that cannot be read; the plugins' own.
 pub fn open(
-    setup: &Prepared,
+    setup: &Setup,
     data: TrainingData,
     objectives: &Objectives,
     roles: &mut Roles,
@@ -325,19 +325,19 @@ struct Cache {
 }
 
 impl Cache {
-    fn new(prepared: &Prepared, objectives: &Objectives, reads_last: bool) -> Result<Cache> {
-        let (experiment, temperature) = (prepared.experiment(), objectives.temperature());
+    fn new(setup: &Setup, objectives: &Objectives, reads_last: bool) -> Result<Cache> {
+        let (experiment, temperature) = (setup.experiment(), objectives.temperature());
         let mut hash = Sha256::new();
         hash.update(b"reference 4");
-        hash.update(starting_weights(prepared)?);
+        hash.update(starting_weights(setup)?);
         let experiment::Backend { plugin, device, dtype, options, .. } = &experiment.backend;
-        let binary = prepared.plugins.first().map(|plugin| &plugin.sha256);
-        let backend = (plugin, device, dtype, options, binary, prepared.instruction_set());
+        let binary = setup.plugins.first().map(|plugin| &plugin.sha256);
+        let backend = (plugin, device, dtype, options, binary, setup.instruction_set());
         hash.update(format!("{temperature:e} {backend:?} {reads_last} {BLOCK}"));
-        if let Some(libraries) = prepared.plugins.first().and_then(|plugin| plugin.libraries.as_ref()) {
+        if let Some(libraries) = setup.plugins.first().and_then(|plugin| plugin.libraries.as_ref()) {
             libraries.iter().for_each(|library| hash.update(&library.sha256));
         }
-        if prepared.threads_matter() {
+        if setup.threads_matter() {
             hash.update(format!("{} threads", threads(experiment.backend.threads)));
         }
         let folder = Path::new(&experiment.runs_dir).join(".cache").join("reference");
@@ -359,23 +359,23 @@ impl Cache {
 }
 
 /// Whether a run that goes on still reads the weights it began with: for a reference that never moves.
-pub fn reads_start(prepared: &Prepared, needs: Needs) -> bool {
-    let from = prepared.experiment().reference.as_ref().map_or(SELF, |table| table.from.as_str());
-    needs.reference && from == SELF && !is_saved(prepared, "reference")
+pub fn reads_start(setup: &Setup, needs: Needs) -> bool {
+    let from = setup.experiment().reference.as_ref().map_or(SELF, |table| table.from.as_str());
+    needs.reference && from == SELF && !is_saved(setup, "reference")
 }
 
 /// Identity of the reference's weights.
-fn starting_weights(prepared: &Prepared) -> Result<String> {
-    let from = prepared.experiment().reference.as_ref().map_or(SELF, |table| table.from.as_str());
+fn starting_weights(setup: &Setup) -> Result<String> {
+    let from = setup.experiment().reference.as_ref().map_or(SELF, |table| table.from.as_str());
     let (folder, config) = match from {
-        SELF => (prepared.model_folder.clone(), prepared.config.clone()),
+        SELF => (setup.model_folder.clone(), setup.config.clone()),
         path => {
-            let named = prepared.named_model(path)?;
+            let named = setup.named_model(path)?;
             (named.folder.clone(), named.config.clone())
         }
     };
     let Some(folder) = folder else {
-        return Ok(format!("fresh {} {}", prepared.experiment().seed, config.to_json("")));
+        return Ok(format!("fresh {} {}", setup.experiment().seed, config.to_json("")));
     };
     let failed = |e| Error::run(format!("cannot read {}", folder.display())).with_cause(e);
     let mut files: Vec<PathBuf> = fs::read_dir(&folder).map_err(failed)?.flatten().map(|entry| entry.path()).collect();

@@ -31,7 +31,7 @@ use crate::{
     model::{Keep, Model},
     objectives::{Objectives, broken, failed},
     runs::breadcrumb::CrashMarker,
-    setup::Prepared,
+    setup::Setup,
 };
 use rewards::Rewards;
 use sampling::{Answer, Policy, Said};
@@ -133,7 +133,7 @@ impl Rollouts {
     /// # Errors
     /// A request error for rewards or rollouts that are missing, given in vain or impossible.
     pub fn open(
-        setup: &Prepared,
+        setup: &Setup,
         objectives: &Objectives,
         rewards: &Rewards,
         data: &TrainingData,

@@ -15,7 +15,7 @@ use crate::{
     model::{Keep, Model, Outputs},
     objectives::failed,
     runs::breadcrumb,
-    setup::Prepared,
+    setup::Setup,
     train::step::forward::{at_ends, view},
 };
 
@@ -62,7 +62,7 @@ impl Rewards {
     ///
     /// # Errors
     /// A request error for a reward model that does not fit, or has no recorded scores where they are to be normalised.
-    pub fn open(setup: &Prepared, device: &Device) -> Result<Rewards> {
+    pub fn open(setup: &Setup, device: &Device) -> Result<Rewards> {
         let experiment = setup.experiment();
         let mut plugins = setup.rewards.iter();
         let mut judges: Vec<Judge> = Vec::new();
@@ -162,7 +162,7 @@ impl Rewards {
     }
 }
 
-fn judge(setup: &Prepared, key: &str, device: &Device, path: &str, normalise: bool) -> Result<Kind> {
+fn judge(setup: &Setup, key: &str, device: &Device, path: &str, normalise: bool) -> Result<Kind> {
     let key = format!("{key}.model");
     let named = setup.named_model(path).map_err(|e| setup.loaded.refuse(&key, refusal_text(&e)))?;
     if !named.config.outputs.scalar {

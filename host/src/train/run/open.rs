@@ -26,7 +26,7 @@ use crate::{
         progress::{Progress, Show},
         receipt::Replaced,
     },
-    setup::Prepared,
+    setup::Setup,
     train::{
         Trainer,
         eval::{exact_match::questions, metric_names},
@@ -38,14 +38,14 @@ use crate::{
 };
 
 /// Opens everything a run needs.
-pub(crate) fn trainer(mut prepared: Prepared, resume: bool, show: Show) -> Result<Trainer> {
+pub(crate) fn trainer(mut setup: Setup, resume: bool, show: Show) -> Result<Trainer> {
     let started = Instant::now();
-    let experiment = prepared.experiment().clone();
-    let (device, _) = prepared.device(false)?;
-    prepared.pin_opened()?;
+    let experiment = setup.experiment().clone();
+    let (device, _) = setup.device(false)?;
+    setup.pin_opened()?;
     let runs_dir = Path::new(&experiment.runs_dir);
     let mut uncertain = Uncertain::new(runs_dir);
-    let data = prepared.data(true)?;
+    let data = setup.data(true)?;
     let mut changes = Changed::default();
     let (folder, checkpoint) = if resume {
         let folder = RunFolder::open(runs_dir, &experiment.name)?;
@@ -55,13 +55,13 @@ pub(crate) fn trainer(mut prepared: Prepared, resume: bool, show: Show) -> Resul
     } else {
         (None, None)
     };
-    let opened = learner::open(&prepared, &device, data, checkpoint.as_ref().map(|c| c.path.as_path()), true)?;
+    let opened = learner::open(&setup, &device, data, checkpoint.as_ref().map(|c| c.path.as_path()), true)?;
     let Opened { mut learner, data, steps: total, reference } = opened;
-    let held_out = held_out(&prepared, &learner.objectives, &data)?;
-    let questions = questions(&*data.held_out, &prepared.tokenizer, experiment.eval.generate.unwrap_or(0))?;
+    let held_out = held_out(&setup, &learner.objectives, &data)?;
+    let questions = questions(&*data.held_out, &setup.tokenizer, experiment.eval.generate.unwrap_or(0))?;
     if checkpoint.is_none() {
-        prepared.check_samples()?;
-        metric_names::check(&prepared, &mut learner, &held_out, &questions)?;
+        setup.check_samples()?;
+        metric_names::check(&setup, &mut learner, &held_out, &questions)?;
     }
     let mut state = TrainState::new(total, learner.batcher.state().clone());
     if let Some(checkpoint) = &checkpoint {
@@ -80,14 +80,14 @@ pub(crate) fn trainer(mut prepared: Prepared, resume: bool, show: Show) -> Resul
         }
     }
     if let Some(template) = &data.chat_template {
-        prepared.tokenizer.set_chat_template(template);
+        setup.tokenizer.set_chat_template(template);
     }
     let earlier = folder.as_ref().filter(|_| checkpoint.is_some()).map(|folder| folder.path().join("receipt.json"));
-    let (mut receipt, notes) = provenance::receipt(&prepared, &data, &learner, earlier.as_deref(), state.step)?;
+    let (mut receipt, notes) = provenance::receipt(&setup, &data, &learner, earlier.as_deref(), state.step)?;
     let mut states = Vec::new();
     if let Some(checkpoint) = &checkpoint {
         // What may still be refused comes before anything of the run is written.
-        states = take_up(&prepared, &mut learner, &state, &checkpoint.path)?;
+        states = take_up(&setup, &mut learner, &state, &checkpoint.path)?;
     }
     let changed = Replaced { after_step: state.step, changes: changes.lines.clone() };
     if checkpoint.is_some() && !changes.lines.is_empty() && !changes.length {
@@ -98,7 +98,7 @@ pub(crate) fn trainer(mut prepared: Prepared, resume: bool, show: Show) -> Resul
     let folder = match folder {
         Some(folder) => folder,
         None => {
-            let dev = prepared.lock.pinning() == Pinning::Ignore;
+            let dev = setup.lock.pinning() == Pinning::Ignore;
             RunFolder::create(runs_dir, &experiment.name, if dev { Existing::ReplaceUnsaved } else { Existing::Keep })?
         }
     };
@@ -106,7 +106,7 @@ pub(crate) fn trainer(mut prepared: Prepared, resume: bool, show: Show) -> Resul
     let records = checkpoint.is_some().then(|| Records::open(&folder, Some(&state))).transpose()?;
     // A run that begins pins its plugins once they have passed the trial before its first step.
     if state.step > 0 {
-        prepared.lock.save()?;
+        setup.lock.save()?;
     }
     let text = experiment.to_toml()?;
     let longer = changes.length.then(|| (text.clone(), changed));
@@ -134,7 +134,7 @@ pub(crate) fn trainer(mut prepared: Prepared, resume: bool, show: Show) -> Resul
             "note: nothing is evaluated: prompts have no held-out loss; eval.generate = 200 has answers to them judged",
         );
     }
-    for line in prepared.lock.unpinned() {
+    for line in setup.lock.unpinned() {
         progress.message(&format!("note: --dev: not the pinned plugin: {line}"));
     }
     for line in receipt.replaced.iter().filter(|_| !state.ended).flat_map(provenance::told) {
@@ -169,16 +169,16 @@ pub(crate) fn trainer(mut prepared: Prepared, resume: bool, show: Show) -> Resul
         started,
         torn: false,
         to_prove: ToProve::default(),
-        prepared,
+        setup,
     };
     trainer.say_where(resume, checkpoint);
     Ok(trainer)
 }
 
 /// Puts data order and objectives where the checkpoint says. Returns the objectives' states.
-fn take_up(prepared: &Prepared, learner: &mut Learner, state: &TrainState, checkpoint: &Path) -> Result<Vec<Vec<u8>>> {
+fn take_up(setup: &Setup, learner: &mut Learner, state: &TrainState, checkpoint: &Path) -> Result<Vec<Vec<u8>>> {
     let mut place = state.data.clone();
-    if prepared.accepts_fixed_rows {
+    if setup.accepts_fixed_rows {
         // The receipt has been held against the one before: other rows are refused by now.
         place.data = learner.batcher.state().data.clone();
     }
@@ -218,7 +218,7 @@ impl Drop for Uncertain {
 impl Trainer {
     /// Prints the model's notes and where the run stands.
     fn say_where(&mut self, resume: bool, checkpoint: Option<Checkpoint>) {
-        for note in self.learner.model.config().notes.iter().chain(&self.prepared.tokenizer.notes()) {
+        for note in self.learner.model.config().notes.iter().chain(&self.setup.tokenizer.notes()) {
             self.progress.message(&format!("note: {note}"));
         }
         let Some(checkpoint) = checkpoint else {

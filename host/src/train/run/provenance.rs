@@ -15,7 +15,7 @@ use crate::{
         disk::sha256_file,
         receipt::{BackendUse, Build, DataSource, ModelSource, RULES, Receipt, Replaced},
     },
-    setup::Prepared,
+    setup::Setup,
     train::{
         learner::Learner,
         roles::{is_saved, reference_pass::reads_start, role_paths},
@@ -29,7 +29,7 @@ use crate::{
 /// A request error for data or weights that are not those that the run began with, and for plugins unless they were accepted; files
 /// that cannot be read.
 pub fn receipt(
-    prepared: &Prepared,
+    setup: &Setup,
     data: &TrainingData,
     learner: &Learner,
     earlier: Option<&Path>,
@@ -46,7 +46,7 @@ pub fn receipt(
             .with_details([format!("receipt.json has rules {}, this program has rules {RULES}", earlier.rules)])
             .with_hint("finish the run with the telos it began with, or start another run with --name (and model.from this one)"));
     }
-    let mut receipt = current(prepared, data, learner, earlier.as_ref())?;
+    let mut receipt = current(setup, data, learner, earlier.as_ref())?;
     let (Some(earlier), mut notes) = (earlier, Vec::new()) else {
         if is_missing {
             let what =
@@ -58,7 +58,7 @@ pub fn receipt(
     let changes = receipt.changes_since(&earlier);
     let (fixed, others): (Vec<String>, Vec<String>) = changes.inputs.into_iter().partition(|line| {
         let of_rows = line.starts_with("data[") || line.starts_with("rows.");
-        prepared.accepts_fixed_rows && of_rows && same_rows(&receipt, &earlier)
+        setup.accepts_fixed_rows && of_rows && same_rows(&receipt, &earlier)
     });
     if !others.is_empty() {
         let changed = "what the run learns from is not what it began with, as its receipt.json has it";
@@ -75,7 +75,7 @@ pub fn receipt(
     }
     let plugins: Vec<String> = changes.programs.iter().filter(|line| line.starts_with("plugins[")).cloned().collect();
     // plugins.lock lets them pass once another run was told to pin them, or where it was removed.
-    if !plugins.is_empty() && prepared.lock.pinning() == Pinning::Strict {
+    if !plugins.is_empty() && setup.lock.pinning() == Pinning::Strict {
         return Err(Error::request("the run began with other plugins, as its receipt.json has it").with_details(plugins).with_hint(
             "put them back as they were, or accept them with --update-lock: the run may then not be bit for bit what it would have been",
         ));
@@ -107,29 +107,29 @@ pub fn told(replaced: &Replaced) -> Vec<String> {
     [head].into_iter().chain(changes.iter().map(|change| format!("  {change}"))).collect()
 }
 
-fn current(prepared: &Prepared, data: &TrainingData, learner: &Learner, earlier: Option<&Receipt>) -> Result<Receipt> {
-    let experiment = prepared.experiment();
+fn current(setup: &Setup, data: &TrainingData, learner: &Learner, earlier: Option<&Receipt>) -> Result<Receipt> {
+    let experiment = setup.experiment();
     // What a resumed run takes from its checkpoint may be gone, or another, where it came from.
-    let saved = |role: &str| earlier.filter(|_| is_saved(prepared, role)).and_then(|earlier| earlier.roles.get(role));
+    let saved = |role: &str| earlier.filter(|_| is_saved(setup, role)).and_then(|earlier| earlier.roles.get(role));
     let mut roles = BTreeMap::new();
-    for (role, path) in role_paths(prepared) {
+    for (role, path) in role_paths(setup) {
         let source = match saved(&role) {
             Some(source) => source.clone(),
             None => {
-                let named = prepared.named_model(path)?;
+                let named = setup.named_model(path)?;
                 let files = named.config.files.iter().chain(named.tokenizer.read_from());
                 ModelSource { files: Some(files.map(source).collect()), ..model_source(named.folder.as_deref())? }
             }
         };
         roles.insert(role, source);
     }
-    let start = earlier.filter(|_| !reads_start(prepared, learner.objectives.needs()));
+    let start = earlier.filter(|_| !reads_start(setup, learner.objectives.needs()));
     let model = match start {
         Some(earlier) => earlier.model.clone(),
-        None => model_source(prepared.model_folder.as_deref())?,
+        None => model_source(setup.model_folder.as_deref())?,
     };
     // These are read whether the weights are or not.
-    let files = prepared.model_folder.is_some().then(|| prepared.config.files.iter().map(source).collect());
+    let files = setup.model_folder.is_some().then(|| setup.config.files.iter().map(source).collect());
     let model = ModelSource { files, ..model };
     Ok(Receipt {
         telos: Build::this(),
@@ -141,17 +141,17 @@ fn current(prepared: &Prepared, data: &TrainingData, learner: &Learner, earlier:
             device: experiment.backend.device.clone(),
             dtype: dtype(experiment.backend.dtype).to_string(),
             threads: threads(experiment.backend.threads),
-            threads_matter: prepared.threads_matter(),
-            instruction_set: prepared.instruction_set(),
+            threads_matter: setup.threads_matter(),
+            instruction_set: setup.instruction_set(),
         },
-        plugins: prepared.plugins.clone(),
+        plugins: setup.plugins.clone(),
         model,
         roles,
-        tokenizer_sha256: prepared.tokenizer.hash(),
-        tokenizer_files: Some(prepared.tokenizer.read_from().iter().map(source).collect()),
+        tokenizer_sha256: setup.tokenizer.hash(),
+        tokenizer_files: Some(setup.tokenizer.read_from().iter().map(source).collect()),
         data: data.sources.iter().chain(learner.beside.iter().flat_map(|beside| &beside.sources)).map(source).collect(),
         rows: data.rows.clone(),
-        unpinned: prepared.lock.unpinned().to_vec(),
+        unpinned: setup.lock.unpinned().to_vec(),
         replaced: Vec::new(),
         changed: Vec::new(),
         unproved: Vec::new(),
