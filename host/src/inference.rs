@@ -15,11 +15,10 @@ use crate::{
     device::open::{open, threads},
     error::{Error, Result},
     model::{BatchView, HeadRequest, Keep, Model, ModelConfig, Outputs, Statistics},
-    objectives::batch_arrays::supervised_rows,
+    objectives::batch_arrays::{supervised_rows, view},
     plugins::Registry,
     runs::breadcrumb,
     setup::named::model_folder,
-    train::step::forward::view,
 };
 
 /// Who computes.

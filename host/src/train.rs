@@ -25,21 +25,13 @@ use plugin_api::objective::Verdict;
 use crate::{
     config::{
         Experiment,
-        experiment::{self, EarlyStop, MetricRule},
+        experiment::{EarlyStop, MetricRule},
     },
-    data::{
-        PackedBatch, TrainingData, Window,
-        batcher::{eval_batches, eval_stretches},
-        order::Stretch,
-    },
+    data::{PackedBatch, TrainingData},
     error::{Error, Result},
     generate::{
         GenerateOptions,
         text::{self, SampleText},
-    },
-    objectives::{
-        Objectives,
-        batch_arrays::{cut, unpack},
     },
     runs::{
         Checkpoints, Interrupt, Progress, RunFolder,
@@ -51,15 +43,16 @@ use crate::{
     setup::Setup,
 };
 use eval::{
-    Figures, evaluate,
+    Figures,
     exact_match::{EXACT_MATCH, Question, exact_match},
     expectations,
     generation::{self, Exam},
+    held_out::{self, evaluate, held_out, held_out_stretches},
+    improve::improve,
 };
 use learner::Learner;
-use memory::largest_rows::forward_tokens;
 use notices::Notices;
-use optimizer::Gradient;
+use optimizer::{Gradient, moments};
 use quick_laws::ToProve;
 use roles::reference_pass::{PassEnd, ReferencePass, RowsRead};
 use rollout::{Rollouts, sampling::Policy};
@@ -307,7 +300,7 @@ impl Trainer {
         let mut figures = Figures::new();
         if !self.held_out.is_empty() {
             figures = evaluate(model, roles, objectives, &self.held_out, &self.marker)?;
-            if let Some(scores) = eval::spread_of_scores(&figures) {
+            if let Some(scores) = held_out::spread_of_scores(&figures) {
                 model.config_mut().scores = Some(scores);
             }
         }
@@ -451,7 +444,7 @@ impl Trainer {
         let saved = self.checkpoints.save(state.step, best, |folder| {
             model.save(folder)?;
             tokenizer.save(folder)?;
-            state::write_moments(adam, folder)?;
+            moments::write_moments(adam, folder)?;
             roles.save(folder)?;
             if let Some(rollouts) = rollouts {
                 rollouts.save(folder)?;
@@ -562,55 +555,4 @@ impl Trainer {
     fn experiment(&self) -> &Experiment {
         self.setup.experiment()
     }
-}
-
-/// The held-out data in batches, cut the same way every time; none of prompts that the policy answers itself.
-///
-/// # Errors
-/// Rows that cannot be packed.
-pub fn held_out(setup: &Setup, objectives: &Objectives, data: &TrainingData) -> Result<Vec<PackedBatch>> {
-    if objectives.needs().rollouts {
-        return Ok(Vec::new());
-    }
-    let experiment = setup.experiment();
-    let (context, most) = held_out_extent(setup);
-    let tokens = forward_tokens(setup, objectives, &*data.train);
-    let batches = eval_batches(&*data.held_out, context, setup.tokenizer.prefix(), tokens, most);
-    let marker = CrashMarker::default();
-    let mut all = Vec::new();
-    for batch in batches {
-        let batch = batch?;
-        let positions = batch.len();
-        let composed = objectives.compose_packed(batch, experiment.seed, &marker)?;
-        // Composed sequences may be longer than their rows.
-        match composed.len() > positions {
-            true => all.extend(cut(&Window::new(unpack(&composed))?, tokens)?),
-            false => all.push(composed),
-        }
-    }
-    Ok(all)
-}
-
-/// The held-out stretches that [`held_out`] reads.
-fn held_out_stretches(setup: &Setup, data: &TrainingData) -> Vec<Stretch> {
-    let (context, most) = held_out_extent(setup);
-    eval_stretches(&*data.held_out, context, setup.tokenizer.prefix().is_some(), most)
-}
-
-/// The context that held-out data is cut to, and about how many positions of it are read; `None`: all.
-fn held_out_extent(setup: &Setup) -> (usize, Option<u64>) {
-    let experiment = setup.experiment();
-    let most = (experiment.eval.tokens > 0).then_some(experiment.eval.tokens);
-    (experiment.longest_sequence(setup.config.context as usize), most)
-}
-
-/// Whether the rule's metric (`eval/loss`) is better than the best so far, which it then becomes.
-fn improve(rule: &experiment::MetricRule, min_delta: f64, figures: &Figures, best: &mut Option<f64>) -> bool {
-    let name = rule.metric.strip_prefix("eval/").unwrap_or(&rule.metric);
-    let Some((_, value)) = figures.iter().find(|(n, v)| n == name && v.is_finite()) else { return false };
-    let better = best.is_none_or(|old| rule.is_better(*value, old, min_delta));
-    if better {
-        *best = Some(*value);
-    }
-    better
 }

@@ -10,7 +10,7 @@ use plugin_api::{
 use crate::{
     data::{PackedBatch, Sequence, Window},
     error::{Error, Result},
-    model::{HeadStats, Statistics},
+    model::{BatchView, HeadStats, Statistics},
 };
 
 /// The arrays of a batch that come from data alone.
@@ -273,9 +273,42 @@ pub fn cut(window: &Window, micro_batch_tokens: usize) -> Result<Vec<PackedBatch
     window.micro_batches(micro_batch_tokens).map(|b| b.map_err(Error::from)).collect()
 }
 
+/// A packed batch as the model takes it.
+pub fn view(packed: &PackedBatch) -> BatchView<'_> {
+    BatchView { tokens: &packed.tokens, positions: &packed.positions, offsets: &packed.offsets }
+}
+
+/// Returns the value at each sequence's last position.
+pub fn at_ends(packed: &PackedBatch, values: &[f64]) -> Vec<f64> {
+    packed.offsets.iter().skip(1).filter_map(|end| values.get(*end as usize - 1).copied()).collect()
+}
+
+/// The arrays of the parts end to end; offsets are those of the whole.
+pub fn join_batches(parts: &[Batch<'_>], whole: &PackedBatch) -> Batch<'static> {
+    let Some(first) = parts.first() else { return Batch::new() };
+    first.arrays().iter().fold(Batch::new(), |batch, array| {
+        let mut joined = Array {
+            name: array.name.to_string().into(),
+            scope: array.scope,
+            differentiable: array.differentiable,
+            cols: array.cols,
+            data: Vec::new().into(),
+        };
+        joined.data = if array.name == names::OFFSETS {
+            whole.offsets.iter().map(|o| f64::from(*o)).collect::<Vec<_>>().into()
+        } else {
+            let same = parts.iter().filter_map(|p| p.find(&array.name));
+            same.flat_map(|a| a.data.iter().copied()).collect::<Vec<_>>().into()
+        };
+        debug_assert!(array.scope != Scope::BATCH || array.name == names::OFFSETS);
+        batch.with_array(joined)
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::data::pack::pack;
 
     fn packed(lengths: &[i32]) -> PackedBatch {
         let mut batch = PackedBatch { offsets: vec![0], ..Default::default() };
@@ -355,5 +388,23 @@ mod tests {
         let batch = with_statistics(&packed, &rows, Statistics::default(), Some(&stats)).unwrap();
         assert_eq!(batch.get("logp").unwrap(), [-1.0, 0.0, -2.0, -3.0, 0.0]);
         assert_eq!(batch.get("top1").unwrap(), [1.0, 0.0, 0.0, 1.0, 0.0]);
+    }
+
+    /// Catches a score that is read one position off, at the longest sequence's end, or of the next sequence.
+    #[test]
+    fn gotcha_13_29_scores_are_read_at_each_sequences_own_last_token() {
+        let sequence = |length: usize, reads_last| Sequence {
+            ids: (0..length as u32).collect(),
+            supervised: vec![true; length],
+            reads_last,
+            ..Default::default()
+        };
+        let values: Vec<f64> = (0..9).map(f64::from).collect();
+        let packed = pack(&[sequence(2, true), sequence(4, true), sequence(3, true)]).unwrap();
+        assert_eq!(at_ends(&packed, &values), [1.0, 5.0, 8.0]);
+        assert_eq!(packed.tokens[5], 3, "the last token is read");
+        // Without anything asked there, the last token is a target alone.
+        let packed = pack(&[sequence(3, false), sequence(2, false)]).unwrap();
+        assert_eq!(at_ends(&packed, &values), [1.0, 2.0]);
     }
 }

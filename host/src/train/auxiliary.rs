@@ -1,16 +1,13 @@
 //! Objectives that learn from running text beside the rows of the first one, as PPO with a pre-training term does (PPO-ptx: Ouyang
 //! et al. 2022, arXiv 2203.02155, equation 2). Each has a data order of its own; its gradient joins every optimizer step.
 
-use super::{
-    memory::largest_rows::Rows,
-    step::gradient::{WindowLoss, Work, accumulate},
-};
+use super::memory::largest_rows::Rows;
 use crate::{
     config::experiment::{Batch, Data, Objective},
     data::{BatchSize, Batcher, BatcherOptions, PackedBatch, Source, TextOptions, Window},
     error::{Error, Result},
     objectives::{Active, Objectives},
-    runs::breadcrumb::{self, CrashMarker},
+    runs::breadcrumb::{self},
     setup::Setup,
 };
 
@@ -86,7 +83,7 @@ impl Beside {
     /// The window that comes next, in micro-batches. No place in the text is used up.
     ///
     /// # Errors
-    /// As [`Beside::accumulate`].
+    /// As [`Beside::window`].
     pub fn peek(&mut self) -> Result<Vec<PackedBatch>> {
         let place = self.batcher.state().clone();
         let micro_batches = self.window()?;
@@ -94,19 +91,14 @@ impl Beside {
         Ok(micro_batches)
     }
 
-    fn window(&mut self) -> Result<Vec<PackedBatch>> {
+    /// The next window, in micro-batches.
+    ///
+    /// # Errors
+    /// Text that cannot be read or packed.
+    pub fn window(&mut self) -> Result<Vec<PackedBatch>> {
         let window = self.batcher.next_window(self.context)?;
         let window = window.ok_or_else(|| Error::run("the text beside the rows has ended"))?;
         crate::objectives::batch_arrays::cut(&window, self.micro_batch)
-    }
-
-    /// Adds the gradient of its next window to the policy's.
-    ///
-    /// # Errors
-    /// The plugin's and the backend's own.
-    pub fn accumulate(&mut self, work: &Work<'_>, marker: &CrashMarker) -> Result<WindowLoss> {
-        let micro_batches = self.window()?;
-        accumulate(work, &mut self.objectives, &micro_batches, marker)
     }
 }
 

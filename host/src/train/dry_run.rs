@@ -6,8 +6,7 @@ use plugin_api::batch::names;
 use serde::Serialize;
 
 use super::{
-    eval::{exact_match::questions, expectations, metric_names},
-    held_out,
+    eval::{exact_match::questions, expectations, held_out::held_out, metric_names},
     learner::{self, FirstWindow, Learner, Opened},
     memory::estimate::{self, Evaluated},
     notices, quick_laws,

@@ -238,7 +238,9 @@ impl Learner {
         let mut out = self.accumulate(micro_batches, marker)?;
         let (model, roles, grads) = (&self.model, &self.roles, &self.grads);
         for beside in &mut self.beside {
-            let own = beside.accumulate(&Work { model, roles, recompute: self.recompute, grads }, marker)?;
+            let work = Work { model, roles, recompute: self.recompute, grads };
+            let micro_batches = beside.window()?;
+            let own = accumulate(&work, &mut beside.objectives, &micro_batches, marker)?;
             out.loss += own.loss;
             out.tokens += own.tokens;
             let (prefix, weight) =

@@ -19,19 +19,14 @@ use plugin_api::{
     options::OptionMap,
 };
 
-use super::{
-    Trainer,
-    learner::Learner,
-    roles::Roles,
-    step::{forward::Pass, gradient::join_batches},
-};
+use super::{Trainer, learner::Learner, roles::Roles, step::forward::Pass};
 use crate::{
     data::PackedBatch,
     error::{Error, Result},
     model::{Keep, Model},
     objectives::{
         Objectives,
-        batch_arrays::{Joined, Part, join},
+        batch_arrays::{Joined, Part, join, join_batches},
     },
     runs::{breadcrumb::CrashMarker, receipt::Receipt},
     setup::Setup,

@@ -1,9 +1,9 @@
 //! What evaluations will measure, so that a rule which watches something else is refused before the run begins.
 
 use super::{
-    evaluate,
     exact_match::{EXACT_MATCH, Question},
     generation,
+    held_out::evaluate,
 };
 use crate::{
     config::mistake::nearest, data::PackedBatch, error::Result, runs::breadcrumb::CrashMarker, setup::Setup,

@@ -1,14 +1,17 @@
 //! How much memory a run takes at most: every buffer of its largest micro-batch, of its evaluations and of its answers is counted,
 //! in the order in which a run holds them, and nothing of it is computed.
 
-use super::largest_rows::all_rows;
+use super::{largest_rows::all_rows, process::process_memory};
 use crate::{
     data::{Examples, PackedBatch, TrainingData, pack::pack},
     device::{Buffer, Device, sizes::SizesOnly},
     error::Result,
     generate,
     model::{Keep, Model},
-    objectives::{Objectives, batch_arrays::supervised_rows},
+    objectives::{
+        Objectives,
+        batch_arrays::{supervised_rows, view},
+    },
     runs::breadcrumb::CrashMarker,
     setup::Setup,
     train::{
@@ -21,7 +24,7 @@ use crate::{
         },
         step::{
             cotangents::Sums,
-            forward::{Pass, logps, view},
+            forward::{Pass, logps},
         },
     },
 };
@@ -262,23 +265,4 @@ fn ids(tokens: &[u32]) -> Vec<i32> {
 /// The largest batch that the reference's pass computes at a time.
 fn worst_reference_block(setup: &Setup, objectives: &Objectives, train: &dyn Examples) -> Result<PackedBatch> {
     Ok(pack(&all_rows(setup, objectives, train).worst(reference_pass::BLOCK))?)
-}
-
-/// The memory of this process as the system reports it, in bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ProcessMemory {
-    /// Now.
-    pub now: u64,
-    /// At most since it began.
-    pub peak: u64,
-}
-
-/// The memory of this process; `None` if the system does not report it.
-pub fn process_memory() -> Option<ProcessMemory> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let bytes = |name: &str| {
-        let line = status.lines().find_map(|line| line.strip_prefix(name))?;
-        Some(line.trim().strip_suffix(" kB")?.parse::<u64>().ok()? * 1024)
-    };
-    Some(ProcessMemory { now: bytes("VmRSS:")?, peak: bytes("VmHWM:")? })
 }

@@ -2,4 +2,5 @@
 
 pub mod estimate;
 pub mod largest_rows;
+pub mod process;
 pub mod worst_batch;

@@ -2,6 +2,7 @@
 //!
 //! Norm, clipping and the finite check happen on the device ([`GlobalNorm`], [`AdamW`]); this file says with which rates.
 
+pub mod moments;
 pub mod schedule;
 
 use glob::Pattern;

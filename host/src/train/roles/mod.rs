@@ -7,10 +7,7 @@ use std::path::Path;
 
 use plugin_api::backend::ops::{Axpy, Copy, Scale};
 
-use super::{
-    optimizer::{Adam, Gradient},
-    run::state,
-};
+use super::optimizer::{Adam, Gradient, moments};
 use crate::{
     config::experiment::{Follow, POLICY, RewardSource, SELF, SHARED},
     device::{Buffer, Device},
@@ -108,7 +105,7 @@ impl Critic {
         let optimizer = &experiment.train.optimizer;
         let adam = Adam::new(device, model.layout(), optimizer)?;
         if let Some(checkpoint) = checkpoint {
-            state::read_moments(&adam, &checkpoint.join(CRITIC))?;
+            moments::read_moments(&adam, &checkpoint.join(CRITIC))?;
         }
         let rate = table.and_then(|table| table.lr).map_or(1.0, |lr| lr / optimizer.lr);
         Ok(Some(Critic { grads: model.flat_buffer()?, model, adam, rate }))
@@ -213,7 +210,7 @@ impl Roles {
         if let Some(critic) = &self.critic {
             let own = make(CRITIC)?;
             critic.model.save(&own)?;
-            state::write_moments(&critic.adam, &own)?;
+            moments::write_moments(&critic.adam, &own)?;
         }
         Ok(())
     }

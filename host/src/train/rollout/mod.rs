@@ -17,11 +17,7 @@ use plugin_api::{
 use serde::{Deserialize, Serialize};
 use telos_world::rng::Rng;
 
-use super::{
-    memory::largest_rows::forward_tokens,
-    roles::Roles,
-    step::{forward::Pass, gradient::join_batches},
-};
+use super::{memory::largest_rows::forward_tokens, roles::Roles, step::forward::Pass};
 use crate::{
     config::experiment::{self, Rollout},
     data::{Examples, Sequence, Tokenizer, TrainingData, Window, pack},
@@ -29,7 +25,7 @@ use crate::{
     files,
     generate::GenerateOptions,
     model::{Keep, Model},
-    objectives::{Objectives, broken, failed},
+    objectives::{Objectives, batch_arrays::join_batches, broken, failed},
     runs::breadcrumb::CrashMarker,
     setup::Setup,
 };

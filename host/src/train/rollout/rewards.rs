@@ -13,10 +13,12 @@ use crate::{
     device::Device,
     error::{Error, Result, refusal_text},
     model::{Keep, Model, Outputs},
-    objectives::failed,
+    objectives::{
+        batch_arrays::{at_ends, view},
+        failed,
+    },
     runs::breadcrumb,
     setup::Setup,
-    train::step::forward::{at_ends, view},
 };
 
 /// Everyone who judges answers.

@@ -12,7 +12,7 @@ use super::{
     records::Records,
     resume::{self, Changed},
     row_hashes::RowHashes,
-    state::{self, TrainState},
+    state::TrainState,
 };
 use crate::{
     error::Result,
@@ -29,10 +29,10 @@ use crate::{
     setup::Setup,
     train::{
         Trainer,
-        eval::{exact_match::questions, metric_names},
-        held_out,
+        eval::{exact_match::questions, held_out::held_out, metric_names},
         learner::{self, Learner, Opened},
         notices::Notices,
+        optimizer::moments,
         quick_laws::ToProve,
     },
 };
@@ -70,7 +70,7 @@ pub(crate) fn trainer(mut setup: Setup, resume: bool, show: Show) -> Result<Trai
         if total != state.total {
             changes.lines.extend(resume::lengthen(&mut state, total, &experiment)?);
         }
-        state::read_moments(&learner.adam, &checkpoint.path)?;
+        moments::read_moments(&learner.adam, &checkpoint.path)?;
         learner.adam.updates = state.updates;
         if let Some(critic) = &mut learner.roles.critic {
             critic.adam.updates = state.updates;

@@ -23,7 +23,7 @@ use crate::{
     },
     train::{
         eval::{Figures, exact_match::ComparedAnswer, generation::RewardedAnswer},
-        memory::estimate::process_memory,
+        memory::process::process_memory,
         optimizer::Gradient,
         rollout::sampling::Said,
         step::gradient::WindowLoss,

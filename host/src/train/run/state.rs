@@ -1,9 +1,7 @@
 //! What a checkpoint holds beside the weights: the moments and the place in the run, enough to go on bit for bit.
 
-use std::{collections::BTreeMap, fs, io, path::Path};
+use std::{fs, io, path::Path};
 
-use plugin_api::abi::DType;
-use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -11,11 +9,8 @@ use crate::{
     error::{Error, Result},
     files,
     runs::{disk::shown, jsonl::Lines},
-    train::optimizer::Adam,
 };
 
-/// File with the moments.
-pub const OPTIMIZER: &str = "optimizer.safetensors";
 /// File with the place in the run.
 pub const TRAINER: &str = "trainer.json";
 
@@ -195,61 +190,6 @@ fn from_hex(text: &str) -> Result<Vec<u8>> {
         })
         .collect::<Option<Vec<u8>>>()
         .ok_or_else(|| Error::request("the saved state of an objective is damaged"))
-}
-
-/// Writes the moments into a checkpoint: flat, as the device holds them.
-///
-/// # Errors
-/// What the file system says.
-pub fn write_moments(adam: &Adam, folder: &Path) -> Result<()> {
-    let path = folder.join(OPTIMIZER);
-    let failed = |e: Box<dyn std::error::Error + Send + Sync>| {
-        Error::run(format!("cannot write {}", shown(&path).display())).with_cause(e)
-    };
-    let (m, v) = (adam.m.download_raw(0, adam.m.len())?, adam.v.download_raw(0, adam.v.len())?);
-    let view = |bytes| TensorView::new(stored(adam.m.dtype()), vec![adam.m.len() as usize], bytes);
-    let tensors = BTreeMap::from([
-        ("exp_avg", view(m.as_slice()).map_err(|e| failed(e.into()))?),
-        ("exp_avg_sq", view(v.as_slice()).map_err(|e| failed(e.into()))?),
-    ]);
-    // The library makes a file that its owner alone may read. Who may is the user's to say, as for every other file.
-    let usual = fs::File::create(&path).and_then(|file| file.metadata()).map_err(|e| failed(e.into()))?;
-    safetensors::serialize_to_file(tensors, None, &path).map_err(|e| failed(e.into()))?;
-    fs::set_permissions(&path, usual.permissions()).map_err(|e| failed(e.into()))
-}
-
-/// Reads the moments of a checkpoint back onto the device.
-///
-/// # Errors
-/// A request error where the file is damaged or of another model or dtype.
-pub fn read_moments(adam: &Adam, folder: &Path) -> Result<()> {
-    let path = folder.join(OPTIMIZER);
-    let failed = |e: Box<dyn std::error::Error + Send + Sync>| {
-        Error::request(format!("cannot read the moments in {}", path.display())).with_cause(e)
-    };
-    let bytes = files::read(&path).map_err(|e| failed(e.into()))?;
-    let file = SafeTensors::deserialize(&bytes).map_err(|e| failed(e.into()))?;
-    for (name, buffer) in [("exp_avg", &adam.m), ("exp_avg_sq", &adam.v)] {
-        let tensor = file.tensor(name).map_err(|e| failed(e.into()))?;
-        if tensor.dtype() != stored(buffer.dtype()) || tensor.shape() != [buffer.len() as usize] {
-            return Err(failed(
-                format!(
-                    "`{name}` is {:?} {:?}, this model's moments are {} [{}]",
-                    tensor.dtype(),
-                    tensor.shape(),
-                    buffer.dtype(),
-                    buffer.len()
-                )
-                .into(),
-            ));
-        }
-        buffer.upload_raw(0, tensor.data())?;
-    }
-    Ok(())
-}
-
-fn stored(dtype: DType) -> Dtype {
-    if dtype == DType::F64 { Dtype::F64 } else { Dtype::F32 }
 }
 
 #[cfg(test)]

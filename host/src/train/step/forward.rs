@@ -8,10 +8,10 @@ use crate::{
     data::PackedBatch,
     device::Buffer,
     error::{Error, Result},
-    model::{BatchView, Forward, Head, HeadRequest, Keep, Model},
+    model::{Forward, Head, HeadRequest, Keep, Model},
     objectives::{
         Needs, Objectives,
-        batch_arrays::{data_arrays, spread, supervised_rows, with_statistics},
+        batch_arrays::{at_ends, data_arrays, spread, supervised_rows, view, with_statistics},
     },
     train::roles::{Critic, Roles},
 };
@@ -34,11 +34,6 @@ pub struct Ran {
     forward: Forward,
     head: Option<Head>,
     critic: Option<Forward>,
-}
-
-/// A packed batch as the model takes it.
-pub fn view(packed: &PackedBatch) -> BatchView<'_> {
-    BatchView { tokens: &packed.tokens, positions: &packed.positions, offsets: &packed.offsets }
 }
 
 impl<'a> Pass<'a> {
@@ -142,33 +137,4 @@ pub fn logps(model: &Model, packed: &PackedBatch, rows: &[i32], temperature: f64
     let rows = (rows.len() < packed.len()).then_some(rows);
     let request = HeadRequest { rows, temperature, ..HeadRequest::new(&packed.targets) };
     Ok(model.head_stats(&forward, &request)?.stats.logp)
-}
-
-/// Of numbers per position those at each sequence's last one.
-pub fn at_ends(packed: &PackedBatch, values: &[f64]) -> Vec<f64> {
-    packed.offsets.iter().skip(1).filter_map(|end| values.get(*end as usize - 1).copied()).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::data::{Sequence, pack::pack};
-
-    /// Catches a score that is read one position off, at the longest sequence's end, or of the next sequence.
-    #[test]
-    fn gotcha_13_29_scores_are_read_at_each_sequences_own_last_token() {
-        let sequence = |length: usize, reads_last| Sequence {
-            ids: (0..length as u32).collect(),
-            supervised: vec![true; length],
-            reads_last,
-            ..Default::default()
-        };
-        let values: Vec<f64> = (0..9).map(f64::from).collect();
-        let packed = pack(&[sequence(2, true), sequence(4, true), sequence(3, true)]).unwrap();
-        assert_eq!(at_ends(&packed, &values), [1.0, 5.0, 8.0]);
-        assert_eq!(packed.tokens[5], 3, "the last token is read");
-        // Without anything asked there, the last token is a target alone.
-        let packed = pack(&[sequence(3, false), sequence(2, false)]).unwrap();
-        assert_eq!(at_ends(&packed, &values), [1.0, 2.0]);
-    }
 }

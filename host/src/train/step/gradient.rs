@@ -5,14 +5,14 @@
 //! is called once, the micro-batches are replayed).
 
 use plugin_api::{
-    batch::{Batch, Scope, names},
+    batch::{Batch, names},
     contract,
     objective::Loss,
 };
 
 use super::{
     cotangents::{Denominators, Sums},
-    forward::{Pass, view},
+    forward::Pass,
     metrics::Tally,
 };
 use crate::{
@@ -22,7 +22,7 @@ use crate::{
     model::{Keep, Model, Recompute},
     objectives::{
         Objectives,
-        batch_arrays::{Joined, Part, join, supervised_rows, with_statistics},
+        batch_arrays::{Joined, Part, join, join_batches, supervised_rows, view, with_statistics},
         broken,
     },
     runs::breadcrumb::CrashMarker,
@@ -159,28 +159,6 @@ impl Step<'_> {
     }
 }
 
-/// The arrays of the parts end to end; offsets are those of the whole.
-pub(crate) fn join_batches(parts: &[Batch<'_>], whole: &PackedBatch) -> Batch<'static> {
-    let Some(first) = parts.first() else { return Batch::new() };
-    first.arrays().iter().fold(Batch::new(), |batch, array| {
-        let mut joined = plugin_api::batch::Array {
-            name: array.name.to_string().into(),
-            scope: array.scope,
-            differentiable: array.differentiable,
-            cols: array.cols,
-            data: Vec::new().into(),
-        };
-        joined.data = if array.name == names::OFFSETS {
-            whole.offsets.iter().map(|o| f64::from(*o)).collect::<Vec<_>>().into()
-        } else {
-            let same = parts.iter().filter_map(|p| p.find(&array.name));
-            same.flat_map(|a| a.data.iter().copied()).collect::<Vec<_>>().into()
-        };
-        debug_assert!(array.scope != Scope::BATCH || array.name == names::OFFSETS);
-        batch.with_array(joined)
-    })
-}
-
 /// A loss with the cotangents of one part alone.
 fn slice(loss: &Loss, part: Part) -> Loss {
     let mut own = loss.clone();
@@ -197,6 +175,7 @@ fn slice(loss: &Loss, part: Part) -> Loss {
 mod tests {
     use super::*;
     use crate::data::{Sequence, pack::pack};
+    use plugin_api::batch::Scope;
 
     fn part(lengths: &[usize]) -> PackedBatch {
         let sequences = lengths.iter().map(|length| Sequence {
