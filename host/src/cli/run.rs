@@ -8,14 +8,14 @@ use clap::Args;
 use signal_hook::consts::SIGXFSZ;
 
 use super::print;
-use crate::config::{Draft, Override, Pipeline, Plan, schema};
-use crate::error::{Error, Result};
-use crate::pipeline::{self, Part, Told};
-use crate::plugins::Pinning;
-use crate::runs::{Interrupt, progress::Show};
 use crate::{
+    config::{Draft, Override, Pipeline, Plan, schema},
+    error::{Error, Result},
+    pipeline::{self, Part, Told},
+    plugins::Pinning,
+    runs::{Interrupt, progress::Show},
     setup::prepare_draft,
-    train::{End, Trainer},
+    train::{End, trainer::Trainer},
 };
 
 /// Run an experiment or a pipeline.

@@ -11,15 +11,16 @@ pub mod report;
 use std::path::PathBuf;
 use std::time::Instant;
 
-use crate::config::{Experiment, Pipeline};
-use crate::error::{Error, Kind, Result};
-use crate::plugins::Pinning;
-use crate::runs::{Interrupt, progress::Show};
 use crate::{
+    config::{Experiment, Pipeline},
+    error::{Error, Kind, Result},
+    plugins::Pinning,
+    runs::{Interrupt, progress::Show},
     setup::prepare_draft,
     train::{
-        End, Trainer,
+        End,
         run::{open::Uncertain, summary::Summary},
+        trainer::Trainer,
     },
 };
 use folder::{Task, to_do};

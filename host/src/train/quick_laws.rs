@@ -19,7 +19,7 @@ use plugin_api::{
     options::OptionMap,
 };
 
-use super::{Trainer, learner::Learner, roles::Roles, step::forward::Pass};
+use super::{roles::Roles, step::forward::Pass};
 use crate::{
     data::PackedBatch,
     error::{Error, Result},
@@ -28,13 +28,13 @@ use crate::{
         Objectives,
         batch_arrays::{Joined, Part, join, join_batches},
     },
-    runs::{breadcrumb::CrashMarker, receipt::Receipt},
+    runs::breadcrumb::CrashMarker,
     setup::Setup,
 };
 
 /// Windows on which an objective is checked at most. One may compare nothing of a term: all its cotangents are 0, as where the rewards
 /// of a rollout are all equal.
-const MOST_WINDOWS: u64 = 20;
+pub(super) const MOST_WINDOWS: u64 = 20;
 
 /// The objectives that are checked on the first batch, by their place among the experiment's: of a run that begins all, since
 /// what they compute depends on options and data too, and of one that is resumed those whose bytes have not passed yet.
@@ -71,7 +71,7 @@ pub(super) struct Proof {
 
 impl Proof {
     /// Whether every term was compared and contradicts nothing.
-    fn passed(&self) -> bool {
+    pub(super) fn passed(&self) -> bool {
         self.contradictions.is_empty() && self.silent.is_empty()
     }
 }
@@ -176,122 +176,13 @@ pub(super) fn uncompared(found: &[Proof]) -> Vec<String> {
 #[derive(Debug, Default)]
 pub(super) struct ToProve {
     /// Objectives by their place among the experiment's; `None` before the first look.
-    tables: Option<BTreeSet<usize>>,
+    pub(super) tables: Option<BTreeSet<usize>>,
     /// Ids of plugins that contradict themselves in some table.
-    contradicting: BTreeSet<String>,
+    pub(super) contradicting: BTreeSet<String>,
     /// Windows that were checked.
-    windows: u64,
+    pub(super) windows: u64,
     /// What the last check of each of `tables` could not compare.
-    silent: BTreeMap<usize, Proof>,
-}
-
-impl Trainer {
-    /// The objectives that are still to be checked.
-    fn unchecked(&mut self) -> BTreeSet<usize> {
-        let (setup, begins) = (&self.setup, self.state.step == 0);
-        let tables = self.to_prove.tables.get_or_insert_with(|| to_check(setup, begins));
-        if self.to_prove.windows < MOST_WINDOWS { tables.clone() } else { BTreeSet::new() }
-    }
-
-    /// Checks objectives on the window that comes next, where it can be had without drawing a rollout, and those with text of their
-    /// own on theirs. Nothing moves on.
-    ///
-    /// # Errors
-    /// A contradiction.
-    pub(super) fn prove_next_window(&mut self) -> Result<()> {
-        if self.state.stopped || self.state.step >= self.state.total || self.learner.data_has_ended() {
-            return Ok(());
-        }
-        self.prove_beside()?;
-        if self.learner.rollouts.is_some() || self.unchecked().is_empty() {
-            return Ok(());
-        }
-        let place = self.learner.batcher.state().clone();
-        let micro_batches = self.learner.window(self.state.step, &self.marker)?;
-        self.learner.batcher.restore(place)?;
-        self.prove(&micro_batches)
-    }
-
-    /// Checks objectives with text of their own on their next window. No place in the text is used up.
-    fn prove_beside(&mut self) -> Result<()> {
-        let tables = self.unchecked();
-        let mut found = Vec::new();
-        let Learner { model, roles, beside, .. } = &mut self.learner;
-        for beside in beside.iter_mut().filter(|_| !tables.is_empty()) {
-            let micro_batches = beside.peek()?;
-            let models = (&*model, &*roles);
-            found.extend(proofs(&self.setup, models, &mut beside.objectives, &micro_batches, &tables, &self.marker)?);
-        }
-        self.settle(&found)
-    }
-
-    /// Checks objectives on a window, until each of their terms was compared once.
-    ///
-    /// # Errors
-    /// A contradiction.
-    pub(super) fn prove(&mut self, micro_batches: &[PackedBatch]) -> Result<()> {
-        let tables = self.unchecked();
-        if tables.is_empty() {
-            return Ok(());
-        }
-        self.to_prove.windows += 1;
-        let Learner { model, roles, objectives, .. } = &mut self.learner;
-        let found = proofs(&self.setup, (model, roles), objectives, micro_batches, &tables, &self.marker)?;
-        self.settle(&found)
-    }
-
-    /// Notes which objectives could not be checked in any window of this run.
-    ///
-    /// # Errors
-    /// The note cannot be written.
-    pub(super) fn note_unchecked(&mut self) -> Result<()> {
-        let unchecked: Vec<Proof> = self.to_prove.silent.values().cloned().collect();
-        uncompared(&unchecked).into_iter().try_for_each(|line| self.note(line))
-    }
-
-    /// Refuses a contradiction, or notes it; notes what passed in `plugins.lock`. What could not be compared stays to be checked.
-    fn settle(&mut self, found: &[Proof]) -> Result<()> {
-        if found.is_empty() {
-            return Ok(());
-        }
-        if let Some(refusal) = refusal(found).filter(|_| !self.setup.accept_unproved) {
-            return Err(refusal);
-        }
-        let ToProve { tables, contradicting, silent, .. } = &mut self.to_prove;
-        let tables = tables.get_or_insert_default();
-        for proof in found {
-            if !proof.contradictions.is_empty() {
-                contradicting.insert(proof.id.clone());
-            }
-            if proof.passed() || !proof.contradictions.is_empty() {
-                tables.remove(&proof.table);
-                silent.remove(&proof.table);
-            } else {
-                silent.insert(proof.table, proof.clone());
-            }
-        }
-        let waits = |id: &str| {
-            let same = |table: &usize| self.setup.experiment().objective.get(*table).is_some_and(|o| o.plugin == id);
-            contradicting.contains(id) || tables.iter().any(same)
-        };
-        let passed: Vec<&str> = found.iter().map(|proof| proof.id.as_str()).filter(|id| !waits(id)).collect();
-        passed.into_iter().for_each(|id| self.setup.lock.prove(kind::OBJECTIVE, id));
-        self.setup.lock.save()?;
-        let told = |proof: &Proof| -> Vec<String> {
-            proof.contradictions.iter().map(|line| format!("{}: {line}", proof.id)).collect()
-        };
-        let lines: Vec<String> = found.iter().flat_map(told).collect();
-        if lines.is_empty() {
-            return Ok(());
-        }
-        for line in &lines {
-            self.progress.message(&format!("note: trained although it contradicts itself (--unproved): {line}"));
-        }
-        let path = self.folder.receipt();
-        let mut receipt = Receipt::read(&path)?;
-        receipt.unproved.extend(lines.into_iter().filter(|line| !receipt.unproved.contains(line)).collect::<Vec<_>>());
-        receipt.write(&path)
-    }
+    pub(super) silent: BTreeMap<usize, Proof>,
 }
 
 #[cfg(test)]

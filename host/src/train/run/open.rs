@@ -28,12 +28,12 @@ use crate::{
     },
     setup::Setup,
     train::{
-        Trainer,
         eval::{exact_match::questions, held_out::held_out, metric_names},
         learner::{self, Learner, Opened},
         notices::Notices,
         optimizer::moments,
         quick_laws::ToProve,
+        trainer::Trainer,
     },
 };
 

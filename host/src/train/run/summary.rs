@@ -5,7 +5,7 @@ use std::{fmt, path::PathBuf};
 use plugin_api::manifest::{Normaliser, TermSpec};
 use serde::Serialize;
 
-use crate::{generate::text::SampleText, train::Trainer};
+use crate::{generate::text::SampleText, train::trainer::Trainer};
 
 /// The end of a run.
 #[derive(Debug, Clone, PartialEq, Serialize)]

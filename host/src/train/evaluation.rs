@@ -1,0 +1,170 @@
+//! Evaluations and samples of a run, and what follows from them: the best checkpoint, early stopping, notes.
+
+use std::time::Instant;
+
+use plugin_api::objective::Verdict;
+
+use super::{
+    eval::{
+        Figures,
+        exact_match::{EXACT_MATCH, exact_match},
+        expectations,
+        generation::{self, Exam},
+        held_out::{self, evaluate},
+        improve::improve,
+    },
+    learner::Learner,
+    rollout::sampling::Policy,
+    run::records,
+    step::gradient::WindowLoss,
+    trainer::Trainer,
+};
+use crate::{
+    config::experiment::{EarlyStop, MetricRule},
+    error::Result,
+    generate::{GenerateOptions, text},
+};
+
+impl Trainer {
+    /// Evaluates where it is due and says whether this is the best so far.
+    pub(super) fn evaluate_if(&mut self, due: bool) -> Result<bool> {
+        let eval = self.experiment().eval.clone();
+        let step = self.state.step;
+        let due = due || (eval.every > 0 && step.is_multiple_of(eval.every));
+        let nothing = self.held_out.is_empty() && self.questions.is_empty();
+        if !due || nothing || self.state.evaluated.is_some_and(|(at, _)| at == step) {
+            return Ok(false);
+        }
+        let start = Instant::now();
+        let Learner { model, roles, objectives, .. } = &mut self.learner;
+        let mut figures = Figures::new();
+        if !self.held_out.is_empty() {
+            figures = evaluate(model, roles, objectives, &self.held_out, &self.marker)?;
+            if let Some(scores) = held_out::spread_of_scores(&figures) {
+                model.config_mut().scores = Some(scores);
+            }
+        }
+        figures.extend(self.answers()?);
+        self.notices.figures(figures.iter().map(|(name, _)| name.as_str()));
+        self.records.evaluation(step, &figures, start.elapsed())?;
+        self.progress.message(&records::evaluation_line(step, &figures));
+        let best = self.experiment().checkpoint.best.clone();
+        // Of the weights that the run began with no checkpoint is kept.
+        let better = step > 0 && best.is_some_and(|rule| improve(&rule, 0.0, &figures, &mut self.state.best));
+        if better {
+            self.state.best_step = Some(step);
+        }
+        if step > 0
+            && let Some(stop) = eval.early_stop
+        {
+            let gained = improve(&stop.metric, stop.min_delta, &figures, &mut self.state.early_best);
+            self.state.evaluations_without_gain = if gained { 0 } else { self.state.evaluations_without_gain + 1 };
+        }
+        let loss = figures.iter().find(|(name, value)| name == "loss" && value.is_finite()).map(|(_, value)| *value);
+        self.state.evaluated = Some((step, loss));
+        self.records.done();
+        if step == 0 {
+            self.state.loss_before = loss;
+            if self.setup.model_folder.is_none() {
+                self.check_expectations(&figures, true)?;
+            }
+        }
+        Ok(better)
+    }
+
+    /// What is found of the policy's answers to held-out prompts.
+    pub(super) fn answers(&mut self) -> Result<Figures> {
+        if self.questions.is_empty() {
+            return Ok(Figures::new());
+        }
+        self.marker.backend("generation");
+        let (experiment, Learner { model, roles, objectives, rewards, .. }) =
+            (self.setup.experiment(), &mut self.learner);
+        let tokenizer = &self.setup.tokenizer;
+        let mut figures = Figures::new();
+        let step = self.state.step;
+        if let Some(found) = exact_match(model, tokenizer, &self.questions)? {
+            figures.push((EXACT_MATCH.to_owned(), found.share));
+            self.records.compared(step, &found.answers)?;
+        }
+        if !rewards.is_empty() {
+            let policy = Policy { model, tokenizer, data: &*self.data.held_out };
+            let options = generation::options(experiment, &self.questions);
+            // Log-probabilities are those of the policy that answers: of greedy answers, at the temperature of 1.
+            let usual = objectives.temperature();
+            objectives.answer_at(if options.temperature > 0.0 { options.temperature } else { 1.0 });
+            let tokens = rewards.tokens();
+            let judged = Exam { policy, roles, objectives, rewards, options, tokens }.figures(&self.questions);
+            objectives.answer_at(usual);
+            let (judged, rewarded) = judged?;
+            figures.extend(judged);
+            self.records.rewarded(step, &rewarded)?;
+        }
+        Ok(figures)
+    }
+
+    /// Whether an objective says so, or early stopping is out of patience; tells why.
+    pub(super) fn is_to_stop(&self, verdict: Verdict) -> bool {
+        let step = self.state.step;
+        if verdict == Verdict::STOP {
+            self.progress.message(&format!("stopped after step {step}: an objective asked for it"));
+            return true;
+        }
+        let stop = self.experiment().eval.early_stop.as_ref();
+        let Some(stop) = stop.filter(|stop| self.state.evaluations_without_gain >= stop.patience) else { return false };
+        let EarlyStop { metric: MetricRule { metric, .. }, patience, .. } = stop;
+        let why = format!("{metric} has not become better in {patience} evaluations");
+        self.progress.message(&format!("stopped after step {step}: {why}"));
+        true
+    }
+
+    pub(super) fn sample_if(&mut self, last: bool) -> Result<()> {
+        let Some(sample) = self.experiment().sample.clone() else { return Ok(()) };
+        let step = self.state.step;
+        let due = last || (sample.every > 0 && step.is_multiple_of(sample.every));
+        if !due || self.state.sampled == Some(step) {
+            return Ok(());
+        }
+        self.marker.backend("generation");
+        let options = GenerateOptions {
+            max_tokens: sample.max_tokens,
+            temperature: sample.temperature,
+            top_p: sample.top_p,
+            top_k: sample.top_k,
+            seed: sample.seed,
+        };
+        let tokenizer = &self.setup.tokenizer;
+        let texts = text::continue_texts(&self.learner.model, tokenizer, &sample.prompts, &options)?;
+        self.records.samples(step, &texts)?;
+        self.state.sampled = Some(step);
+        self.records.done();
+        if !last {
+            texts.iter().for_each(|text| self.progress.message(&text.to_string()));
+        }
+        self.texts = texts;
+        Ok(())
+    }
+
+    /// Says so where `figures` are not what the objectives expect before training: of fresh weights with `fresh` all, else what
+    /// does not depend on the weights.
+    pub(super) fn check_expectations(&mut self, figures: &[(String, f64)], fresh: bool) -> Result<()> {
+        let vocab = fresh.then_some(self.learner.model.config().vocab);
+        for missed in expectations::all_missed(&self.learner.objectives, figures, vocab) {
+            // The first step misses what the evaluation before it has missed.
+            let (quantity, _) = missed.split_once(" is ").unwrap_or_default();
+            if !self.notes.iter().any(|note| note.split_once(" is ").is_some_and(|(known, _)| known == quantity)) {
+                self.note(missed)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The same for the first step, which may begin from a trained model. What needs fresh weights was looked at in the evaluation
+    /// before it, where there was one.
+    pub(super) fn check_first_step(&mut self, out: &WindowLoss) -> Result<()> {
+        let fresh = self.setup.model_folder.is_none() && self.state.loss_before.is_none();
+        let mut figures = vec![("loss".to_owned(), out.loss)];
+        figures.extend(out.metrics.iter().cloned());
+        self.check_expectations(&figures, fresh)
+    }
+}

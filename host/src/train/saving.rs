@@ -1,0 +1,118 @@
+//! Checkpoints of a run: when one is written, what it holds, and what is saved after a failure.
+
+use std::time::Instant;
+
+use super::{
+    learner::Learner,
+    optimizer::{global_norm, moments},
+    run::state,
+    trainer::Trainer,
+};
+use crate::{
+    error::{Error, Result},
+    runs::{
+        disk::{shown, write_durably},
+        receipt::Receipt,
+    },
+};
+
+impl Trainer {
+    /// A checkpoint that cannot be written does not end the run: the last good one stays.
+    pub(super) fn save_or_say(&mut self) {
+        if let Err(error) = self.save() {
+            self.progress.message(&format!("{}the run goes on without this checkpoint", error.report()));
+        }
+    }
+
+    pub(super) fn save(&mut self) -> Result<String> {
+        self.marker.host();
+        if !global_norm(&self.learner.device, self.learner.model.params())?.finite {
+            let step = self.state.step;
+            return Err(Error::run(format!("the weights after step {step} are not finite; they are not saved"))
+                .with_hint("lower the learning rate; the checkpoint before is intact"));
+        }
+        if let Some(place) = self.folder.moved()?
+            && self.moved_to.as_ref() != Some(&place)
+        {
+            let from = self.folder.path().display();
+            self.progress.message(&format!(
+                "note: the folder of the run was moved from {from} to {}: the run goes on there",
+                place.display()
+            ));
+            self.moved_to = Some(place);
+        }
+        self.state.lines = self.records.durable()?;
+        // The files' bytes pass through the process: spare buffers make room for them.
+        self.learner.device.trim();
+        let Learner { model, adam, roles, rollouts, .. } = &self.learner;
+        let (state, states, tokenizer) = (&self.state, &self.states, &self.setup.tokenizer);
+        let start = Instant::now();
+        let best = state.best_step == Some(state.step);
+        let saved = self.checkpoints.save(state.step, best, |folder| {
+            model.save(folder)?;
+            tokenizer.save(folder)?;
+            moments::write_moments(adam, folder)?;
+            roles.save(folder)?;
+            if let Some(rollouts) = rollouts {
+                rollouts.save(folder)?;
+            }
+            state::write_objectives(states, folder)?;
+            state.write(folder)
+        })?;
+        for warning in &saved.warnings {
+            self.progress.message(warning);
+        }
+        let name = saved.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        if let Err(error) = self.write_longer() {
+            self.progress.message(&format!("{}{name} is saved all the same", error.report()));
+        }
+        self.progress.message(&format!("saved {name} in {:.2} s", start.elapsed().as_secs_f64()));
+        Ok(name)
+    }
+
+    /// Writes down that the run was made longer, once there is a checkpoint of the longer one.
+    pub(super) fn write_longer(&mut self) -> Result<()> {
+        let Some((text, changed)) = &self.longer else { return Ok(()) };
+        let mut receipt = Receipt::read(&self.folder.receipt())?;
+        // It stands there already where the experiment alone could not be written.
+        if receipt.changed.last() != Some(changed) {
+            receipt.changed.push(changed.clone());
+            receipt.write(&self.folder.receipt())?;
+        }
+        write_durably(&self.folder.experiment(), text.as_bytes())?;
+        self.longer = None;
+        Ok(())
+    }
+
+    /// After a failure: what the last whole step left is consistent, and is saved.
+    pub(super) fn save_after(&mut self, error: Error) -> Error {
+        self.progress.finish();
+        let step = self.state.step;
+        // Nothing can be resumed, and the next try would find the name taken.
+        if step == 0 && self.folder.discard() {
+            return error.with_details([format!(
+                "removed {}: the run ended before its first step",
+                self.folder.path().display()
+            )]);
+        }
+        if self.torn {
+            let kept = self.checkpoints.latest().ok().flatten();
+            let kept =
+                kept.map_or("there is none yet".to_owned(), |c| format!("the last is {}", shown(&c.path).display()));
+            return error.with_details([format!("step {} is half done: go on from a checkpoint; {kept}", step + 1)]);
+        }
+        if step == 0 {
+            return error;
+        }
+        match self.save() {
+            Ok(name) => {
+                let saved = format!("step {step} is saved as {name}: mend the cause and go on with --resume");
+                let otherwise = "where that takes another experiment, start one from there with --name and model.from";
+                error.with_details([saved, otherwise.to_owned()])
+            }
+            Err(second) => {
+                error.with_details([format!("the state after step {step} could not be saved: {}", second.message())])
+            }
+        }
+    }
+}
