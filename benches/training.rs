@@ -94,7 +94,7 @@ impl Training {
         self.steps += 1;
         self.model.zero(&self.grads)?;
         let (model, roles, grads) = (&self.model, &self.roles, &self.grads);
-        let work = Work { model, roles, recompute: Recompute::None, grads };
+        let work = Work { models: roles.models(model), recompute: Recompute::None, grads };
         let out = accumulate(&work, &mut self.objectives, micro_batches, &self.marker)?;
         let gradient = self.adam.measure(grads)?;
         self.adam.update(model.params(), model.shadow(), grads, self.lr)?;

@@ -10,6 +10,7 @@ pub mod named;
 mod objectives;
 mod prepare;
 mod reward_columns;
+mod roles;
 
 use std::path::PathBuf;
 

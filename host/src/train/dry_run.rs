@@ -95,10 +95,10 @@ pub fn dry_run(setup: &Setup) -> Result<Findings> {
     let drawn = start.elapsed();
     let tables = quick_laws::to_check(&setup, true);
     let Learner { model, roles, objectives, beside, .. } = &mut learner;
-    let mut proofs = quick_laws::proofs(setup, (model, roles), objectives, &micro_batches, &tables, &marker)?;
+    let mut proofs = quick_laws::proofs(setup, roles.models(model), objectives, &micro_batches, &tables, &marker)?;
     for beside in beside {
         let own = beside.peek()?;
-        proofs.extend(quick_laws::proofs(setup, (model, roles), &mut beside.objectives, &own, &tables, &marker)?);
+        proofs.extend(quick_laws::proofs(setup, roles.models(model), &mut beside.objectives, &own, &tables, &marker)?);
     }
     quick_laws::refusal(&proofs).map_or(Ok(()), Err)?;
     let start = Instant::now();

@@ -39,7 +39,7 @@ impl Trainer {
         let Learner { model, roles, objectives, .. } = &mut self.learner;
         let mut figures = Figures::new();
         if !self.held_out.is_empty() {
-            figures = evaluate(model, roles, objectives, &self.held_out, &self.marker)?;
+            figures = evaluate(roles.models(model), objectives, &self.held_out, &self.marker)?;
             if let Some(scores) = held_out::spread_of_scores(&figures) {
                 model.config_mut().scores = Some(scores);
             }
@@ -94,7 +94,16 @@ impl Trainer {
             let usual = objectives.temperature();
             objectives.answer_at(if options.temperature > 0.0 { options.temperature } else { 1.0 });
             let tokens = rewards.tokens();
-            let judged = Exam { policy, roles, objectives, rewards, options, tokens }.figures(&self.questions);
+            let judged = Exam {
+                policy,
+                models: roles.models(model),
+                has_reference: roles.reference_stays(),
+                objectives,
+                rewards,
+                options,
+                tokens,
+            }
+            .figures(&self.questions);
             objectives.answer_at(usual);
             let (judged, rewarded) = judged?;
             figures.extend(judged);

@@ -13,7 +13,7 @@ use super::{
         Roles, policy_outputs,
         reference_pass::{self, ReferencePass},
     },
-    rollout::{Models, Rollouts, rewards::Rewards},
+    rollout::{RolloutModels, Rollouts, rewards::Rewards},
     step::gradient::{WindowLoss, Work, accumulate},
 };
 use crate::{
@@ -98,7 +98,7 @@ pub fn open(
     let objectives = setup.objectives()?;
     let mut roles = Roles::open(setup, device, &objectives, checkpoint)?;
     let model = setup.model(device, checkpoint, policy_outputs(setup, &objectives))?;
-    let (data, reference) = reference_pass::open(setup, data, &objectives, &mut roles, cached)?;
+    let (data, reference) = reference_pass::open(setup, data, &objectives, roles.reference.as_mut(), cached)?;
     let (batcher, steps) = setup.batcher(&data)?;
     let mut learner = Learner::new(setup, model, roles, objectives, batcher)?;
     if !cached {
@@ -166,7 +166,7 @@ impl Learner {
                 let (model, roles, rewards) = (&self.model, &self.roles, &self.rewards);
                 rollouts.draw(
                     &prompts,
-                    &mut Models { model, roles, objectives: &mut self.objectives, rewards },
+                    &mut RolloutModels { models: roles.models(model), objectives: &mut self.objectives, rewards },
                     marker,
                 )?;
             }
@@ -207,7 +207,11 @@ impl Learner {
         let some = (most / (longest * rollouts.samples()).max(1)).clamp(1, all.len().max(1));
         let some = if all.len() <= some { all.len() } else { some.min(prompts) };
         let (model, roles, rewards) = (&self.model, &self.roles, &self.rewards);
-        rollouts.draw(&all[..some], &mut Models { model, roles, objectives: &mut self.objectives, rewards }, marker)?;
+        rollouts.draw(
+            &all[..some],
+            &mut RolloutModels { models: roles.models(model), objectives: &mut self.objectives, rewards },
+            marker,
+        )?;
         let window = rollouts.window()?;
         // Of fewer prompts than a step has, each is in the window.
         let share = prompts.min(all.len()) as f64 / prompts.min(some).max(1) as f64;
@@ -238,7 +242,7 @@ impl Learner {
         let mut out = self.accumulate(micro_batches, marker)?;
         let (model, roles, grads) = (&self.model, &self.roles, &self.grads);
         for beside in &mut self.beside {
-            let work = Work { model, roles, recompute: self.recompute, grads };
+            let work = Work { models: roles.models(model), recompute: self.recompute, grads };
             let micro_batches = beside.window()?;
             let own = accumulate(&work, &mut beside.objectives, &micro_batches, marker)?;
             out.loss += own.loss;
@@ -261,7 +265,7 @@ impl Learner {
 
     pub(super) fn accumulate(&mut self, micro_batches: &[PackedBatch], marker: &CrashMarker) -> Result<WindowLoss> {
         let (model, roles, grads) = (&self.model, &self.roles, &self.grads);
-        let work = Work { model, roles, recompute: self.recompute, grads };
+        let work = Work { models: roles.models(model), recompute: self.recompute, grads };
         accumulate(&work, &mut self.objectives, micro_batches, marker)
     }
 

@@ -45,7 +45,7 @@ impl Trainer {
         let Learner { model, roles, beside, .. } = &mut self.learner;
         for beside in beside.iter_mut().filter(|_| !tables.is_empty()) {
             let micro_batches = beside.peek()?;
-            let models = (&*model, &*roles);
+            let models = roles.models(model);
             found.extend(proofs(&self.setup, models, &mut beside.objectives, &micro_batches, &tables, &self.marker)?);
         }
         self.settle(&found)
@@ -62,7 +62,7 @@ impl Trainer {
         }
         self.to_prove.windows += 1;
         let Learner { model, roles, objectives, .. } = &mut self.learner;
-        let found = proofs(&self.setup, (model, roles), objectives, micro_batches, &tables, &self.marker)?;
+        let found = proofs(&self.setup, roles.models(model), objectives, micro_batches, &tables, &self.marker)?;
         self.settle(&found)
     }
 

@@ -19,11 +19,11 @@ use plugin_api::{
     options::OptionMap,
 };
 
-use super::{roles::Roles, step::forward::Pass};
+use super::step::{forward::Pass, models::Models};
 use crate::{
     data::PackedBatch,
     error::{Error, Result},
-    model::{Keep, Model},
+    model::Keep,
     objectives::{
         Objectives,
         batch_arrays::{Joined, Part, join, join_batches},
@@ -83,7 +83,7 @@ impl Proof {
 /// The plugins' and the backend's own: what fails here would fail in the step.
 pub(super) fn proofs(
     setup: &Setup,
-    (model, roles): (&Model, &Roles),
+    models: Models<'_>,
     objectives: &mut Objectives,
     micro_batches: &[PackedBatch],
     tables: &BTreeSet<usize>,
@@ -100,7 +100,7 @@ pub(super) fn proofs(
     };
     marker.backend("the quick laws");
     let objectives = &*objectives;
-    let pass = Pass { model, roles, objectives };
+    let pass = Pass { models, objectives };
     let run = |packed: &PackedBatch| Ok(pass.run(packed, Keep::Nothing)?.batch);
     let whole = objectives.coupled().then(|| join(micro_batches));
     let places: Vec<(&PackedBatch, Part)> = match &whole {

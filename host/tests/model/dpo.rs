@@ -21,7 +21,7 @@ use telos::{
     runs::breadcrumb::CrashMarker,
     train::{
         optimizer::Adam,
-        roles::{Reference, Roles},
+        roles::{Roles, reference::Reference},
         step::gradient::{WindowLoss, Work, accumulate},
     },
 };
@@ -78,7 +78,7 @@ fn window(
     grads: &Buffer,
 ) -> WindowLoss {
     model.zero(grads).unwrap();
-    let work = Work { model, roles, recompute: Recompute::Auto, grads };
+    let work = Work { models: roles.models(model), recompute: Recompute::Auto, grads };
     accumulate(&work, objectives, batches, &CrashMarker::default()).unwrap()
 }
 

@@ -11,12 +11,11 @@ use crate::{
     model::Keep,
     objectives::Objectives,
     train::{
-        roles::Roles,
         rollout::{
             rewards::Rewards,
             sampling::{Answer, Policy, Said},
         },
-        step::forward::Pass,
+        step::{forward::Pass, models::Models},
     },
 };
 
@@ -47,8 +46,10 @@ pub fn options(experiment: &Experiment, questions: &[Question]) -> GenerateOptio
 pub struct Exam<'a> {
     /// Who answers.
     pub policy: Policy<'a>,
-    /// Models beside it.
-    pub roles: &'a Roles,
+    /// The models; the policy among them is the one that answers.
+    pub models: Models<'a>,
+    /// Whether the reference stays on the device, so that evaluations can measure how far the policy has moved from it.
+    pub has_reference: bool,
     /// Whose statistics tell how far the policy has moved.
     pub objectives: &'a Objectives,
     /// Who judges.
@@ -59,16 +60,12 @@ pub struct Exam<'a> {
     pub tokens: usize,
 }
 
-/// Names of the figures of an exam by these `rewards`.
-pub fn names(objectives: &Objectives, rewards: &Rewards, roles: &Roles) -> Vec<String> {
+/// Names of the figures of an exam by these `rewards`; `has_reference`: a reference stays on the device for the whole run.
+pub fn names(objectives: &Objectives, rewards: &Rewards, has_reference: bool) -> Vec<String> {
     let reward = objectives.needs().rollouts.then(|| "reward".to_owned());
     let judges = rewards.names().map(|name| format!("reward/{name}"));
-    let moved = has_reference(roles).then(|| KL.to_owned());
+    let moved = has_reference.then(|| KL.to_owned());
     reward.into_iter().chain(judges).chain([ENDED.to_owned(), LENGTH.to_owned()]).chain(moved).collect()
-}
-
-fn has_reference(roles: &Roles) -> bool {
-    roles.reference.as_ref().is_some_and(|role| role.model.is_some() && !role.leaves)
 }
 
 const ENDED: &str = "answers/ended";
@@ -114,10 +111,10 @@ impl Exam<'_> {
     }
 
     fn kl(&self, answers: &[Answer]) -> Result<Option<f64>> {
-        if !has_reference(self.roles) {
+        if !self.has_reference {
             return Ok(None);
         }
-        let pass = Pass { model: self.policy.model, roles: self.roles, objectives: self.objectives };
+        let pass = Pass { models: self.models, objectives: self.objectives };
         let sequences: Vec<Sequence> = answers.iter().map(|answer| answer.sequence.clone()).collect();
         let mut sum = 0.0;
         for range in pack::micro_batches(&sequences, self.tokens) {

@@ -10,7 +10,7 @@ use crate::{
         order::Stretch,
     },
     error::Result,
-    model::{Keep, Model},
+    model::Keep,
     objectives::{
         Objectives,
         batch_arrays::{Part, cut, join, join_batches, unpack},
@@ -19,8 +19,7 @@ use crate::{
     setup::Setup,
     train::{
         memory::largest_rows::forward_tokens,
-        roles::Roles,
-        step::{forward::Pass, metrics::Tally},
+        step::{forward::Pass, metrics::Tally, models::Models},
     },
 };
 
@@ -30,8 +29,7 @@ use crate::{
 /// # Errors
 /// The plugins' and the backend's own.
 pub fn evaluate(
-    model: &Model,
-    roles: &Roles,
+    models: Models<'_>,
     objectives: &mut Objectives,
     batches: &[PackedBatch],
     marker: &CrashMarker,
@@ -39,7 +37,7 @@ pub fn evaluate(
     objectives.keeping_state(|objectives| {
         let joined = objectives.prepare(batches, marker)?;
         let objectives = &*objectives;
-        let pass = Pass { model, roles, objectives };
+        let pass = Pass { models, objectives };
         let denominators = objectives.denominators(batches, &joined)?;
         let (mut tally, mut waiting): (_, Vec<Batch<'_>>) = (Tally::default(), Vec::new());
         for (packed, part) in batches.iter().zip(Part::all(batches)) {

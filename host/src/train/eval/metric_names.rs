@@ -28,7 +28,7 @@ pub fn check(setup: &Setup, learner: &mut Learner, held_out: &[PackedBatch], ask
         for some in [held_out.get(..1).unwrap_or_default(), held_out] {
             if !some.is_empty() && !names.iter().any(|known| known == name) {
                 let Learner { model, roles, objectives, .. } = &mut *learner;
-                let figures = evaluate(model, roles, objectives, some, &CrashMarker::default())?;
+                let figures = evaluate(roles.models(model), objectives, some, &CrashMarker::default())?;
                 names.extend(figures.into_iter().map(|(name, _)| name));
             }
         }
@@ -42,7 +42,7 @@ pub fn check(setup: &Setup, learner: &mut Learner, held_out: &[PackedBatch], ask
 fn of_answers(learner: &Learner, asked: &[Question]) -> Vec<String> {
     let exact = asked.iter().any(Question::has_answer).then(|| EXACT_MATCH.to_owned());
     let judged = (!asked.is_empty() && !learner.rewards.is_empty())
-        .then(|| generation::names(&learner.objectives, &learner.rewards, &learner.roles));
+        .then(|| generation::names(&learner.objectives, &learner.rewards, learner.roles.reference_stays()));
     exact.into_iter().chain(judged.unwrap_or_default()).collect()
 }
 

@@ -19,7 +19,9 @@ use crate::{
         learner::Learner,
         optimizer::Adam,
         roles::{
-            Critic, Reference, Roles,
+            Roles,
+            critic::Critic,
+            reference::Reference,
             reference_pass::{self, cacheable},
         },
         step::{
@@ -87,7 +89,7 @@ pub fn estimate(
     let largest = parts.iter().map(PackedBatch::len).max().unwrap_or(0);
     let learner = &*learner;
     let (device, counted) = SizesOnly::device(&learner.device)?;
-    let cached = cacheable(data, &learner.objectives, &learner.roles)?.is_some();
+    let cached = cacheable(data, &learner.objectives, learner.roles.reference.as_ref())?.is_some();
     let policy = Model::allocate(&device, learner.model.config().clone())?;
     let roles = roles(&device, setup, learner)?;
     let mut counting = Counting { learner, device, policy, roles, cached, peak: 0, peak_in: "training" };
@@ -105,7 +107,7 @@ pub fn estimate(
         let parts = beside.worst_window(usize::MAX)?;
         for part in &parts {
             counting.step(
-                &Pass { model: &counting.policy, roles: &counting.roles, objectives: &beside.objectives },
+                &Pass { models: counting.roles.models(&counting.policy), objectives: &beside.objectives },
                 part,
                 &grads,
             )?;
@@ -164,7 +166,7 @@ impl Counting<'_> {
     }
 
     fn pass(&self) -> Pass<'_> {
-        Pass { model: &self.policy, roles: &self.roles, objectives: &self.learner.objectives }
+        Pass { models: self.roles.models(&self.policy), objectives: &self.learner.objectives }
     }
 
     /// A batch as in a run: with the reference's log-probabilities if they are cached or measured with the rollout.
@@ -217,10 +219,10 @@ impl Counting<'_> {
         };
         let keep = Keep::ForBackward(self.learner.recompute);
         if pass.objectives.linear() {
-            let forward = pass.model.forward(view(packed), keep)?;
+            let forward = pass.models.policy.forward(view(packed), keep)?;
             let (_, dhidden) =
-                pass.model.head_fused(&forward, &pass.request(packed, &rows), &sums.as_cotangents(), grads)?;
-            return pass.model.backward(forward, dhidden, grads);
+                pass.models.policy.head_fused(&forward, &pass.request(packed, &rows), &sums.as_cotangents(), grads)?;
+            return pass.models.policy.backward(forward, dhidden, grads);
         }
         pass.backward(pass.run(packed, keep)?, &sums, grads)
     }

@@ -14,7 +14,7 @@ use crate::{
     runs::breadcrumb::CrashMarker,
     train::{
         learner::Learner,
-        rollout::Models,
+        rollout::RolloutModels,
         step::gradient::{Work, accumulate},
     },
 };
@@ -53,7 +53,12 @@ impl Learner {
         for beside in &mut self.beside {
             let states = beside.objectives.states()?;
             let micro_batches = beside.worst_window(most)?;
-            accumulate(&Work { model, roles, recompute, grads }, &mut beside.objectives, &micro_batches, marker)?;
+            accumulate(
+                &Work { models: roles.models(model), recompute, grads },
+                &mut beside.objectives,
+                &micro_batches,
+                marker,
+            )?;
             beside.objectives.put_back(states)?;
         }
         Ok(micro_batches.iter().map(PackedBatch::len).sum())
@@ -69,7 +74,11 @@ impl Learner {
         let Learner { model, roles, objectives, rewards, rollouts, .. } = self;
         let Some(rollouts) = rollouts.as_ref() else { return Ok(Vec::new()) };
         marker.backend("rollout");
-        let measured = rollouts.measured(answers, &mut Models { model, roles, objectives, rewards }, marker)?;
+        let measured = rollouts.measured(
+            answers,
+            &mut RolloutModels { models: roles.models(model), objectives, rewards },
+            marker,
+        )?;
         cut(&Window::new(measured)?, most)
     }
 

@@ -1,5 +1,7 @@
 //! The models beside the policy: a frozen reference, which may follow it, and a critic of its own.
 
+pub mod critic;
+pub mod reference;
 mod reference_cache;
 pub(crate) mod reference_pass;
 
@@ -7,20 +9,20 @@ use std::path::Path;
 
 use plugin_api::backend::ops::{Axpy, Copy, Scale};
 
-use super::optimizer::{Adam, Gradient, moments};
+use super::{
+    optimizer::{Gradient, moments},
+    step::models::{CriticModel, Models},
+};
 use crate::{
-    config::experiment::{Follow, POLICY, RewardSource, SELF, SHARED},
-    device::{Buffer, Device},
+    config::experiment::{Follow, SHARED},
+    device::Device,
     error::{Error, Result},
     model::{Model, Outputs, params::Layout},
     objectives::Objectives,
     setup::Setup,
 };
-
-/// Folder of a checkpoint with a reference that follows the policy.
-const REFERENCE: &str = "reference";
-/// Folder of a checkpoint with a critic of its own.
-const CRITIC: &str = "critic";
+use critic::{CRITIC, Critic};
+use reference::{REFERENCE, Reference};
 
 /// The models beside the policy.
 #[derive(Default)]
@@ -31,85 +33,11 @@ pub struct Roles {
     pub critic: Option<Critic>,
 }
 
-/// A frozen model.
-pub struct Reference {
-    /// The model; gone once it has scored all rows that the run reads.
-    pub model: Option<Model>,
-    /// Whether it goes before the first step.
-    pub leaves: bool,
-    /// How it follows the policy.
-    pub follow: Option<Follow>,
-}
-
-/// A critic with everything that trains it.
-pub struct Critic {
-    /// The model.
-    pub model: Model,
-    /// The gradient of the latest window, flat.
-    pub grads: Buffer,
-    /// Its optimizer.
-    pub adam: Adam,
-    /// Its rate over the policy's.
-    pub rate: f64,
-}
-
 /// What the policy answers: a language model, a reward model, or a language model with a critic on its trunk.
 pub fn policy_outputs(setup: &Setup, objectives: &Objectives) -> Outputs {
     let needs = objectives.needs();
     let shared = needs.critic && setup.experiment().critic.as_ref().is_some_and(|critic| critic.from == SHARED);
     Outputs { tokens: needs.tokens, scalar: needs.score || shared }
-}
-
-/// The models that the experiment names beside `model.from`, by role.
-pub fn role_paths(setup: &Setup) -> Vec<(String, &str)> {
-    let experiment = setup.experiment();
-    let reference = experiment.reference.as_ref().map(|table| ("reference".to_owned(), table.from.as_str()));
-    let critic = experiment.critic.as_ref().map(|table| ("critic".to_owned(), table.from.as_str()));
-    let rewards = experiment.reward.iter().enumerate().filter_map(|(index, reward)| match &reward.source {
-        RewardSource::Model { model } => Some((format!("reward.{index}"), model.as_str())),
-        RewardSource::Plugin { .. } => None,
-    });
-    let named = reference.into_iter().chain(critic).chain(rewards);
-    named.filter(|(_, path)| ![SELF, POLICY, SHARED].contains(path)).collect()
-}
-
-/// Whether checkpoints hold the model of this role, so that a resumed run does not read it where the experiment names it.
-pub fn is_saved(setup: &Setup, role: &str) -> bool {
-    let follows = || setup.experiment().reference.as_ref().is_some_and(|table| table.follow.is_some());
-    role == "critic" || role == "reference" && follows()
-}
-
-impl Reference {
-    fn open(setup: &Setup, device: &Device, checkpoint: Option<&Path>) -> Result<Reference> {
-        let table = setup.experiment().reference.as_ref();
-        let follow = table.and_then(|table| table.follow);
-        let saved = checkpoint.map(|folder| folder.join(REFERENCE)).filter(|_| follow.is_some());
-        let model = match (saved, table.map_or(SELF, |table| table.from.as_str())) {
-            (Some(folder), _) => Model::from_folder_as(device, &folder, Outputs::TOKENS)?,
-            (None, SELF) => setup.model(device, None, Outputs::TOKENS)?,
-            (None, path) => setup.role("reference.from", device, path, Outputs::TOKENS)?,
-        };
-        Ok(Reference { model: Some(model), leaves: false, follow })
-    }
-}
-
-impl Critic {
-    fn open(setup: &Setup, device: &Device, checkpoint: Option<&Path>) -> Result<Option<Critic>> {
-        let (experiment, table) = (setup.experiment(), setup.experiment().critic.as_ref());
-        let model = match (checkpoint, table.map_or(POLICY, |table| table.from.as_str())) {
-            (_, SHARED) => return Ok(None),
-            (Some(checkpoint), _) => Model::from_folder_as(device, &checkpoint.join(CRITIC), Outputs::SCALAR)?,
-            (None, POLICY) => setup.model(device, None, Outputs::SCALAR)?,
-            (None, path) => setup.role("critic.from", device, path, Outputs::SCALAR)?,
-        };
-        let optimizer = &experiment.train.optimizer;
-        let adam = Adam::new(device, model.layout(), optimizer)?;
-        if let Some(checkpoint) = checkpoint {
-            moments::read_moments(&adam, &checkpoint.join(CRITIC))?;
-        }
-        let rate = table.and_then(|table| table.lr).map_or(1.0, |lr| lr / optimizer.lr);
-        Ok(Some(Critic { grads: model.flat_buffer()?, model, adam, rate }))
-    }
 }
 
 impl Roles {
@@ -142,6 +70,20 @@ impl Roles {
             reference: needs.reference.then(|| Reference::open(setup, device, checkpoint)).transpose()?,
             critic: if needs.critic { Critic::open(setup, device, checkpoint)? } else { None },
         })
+    }
+
+    /// The models of a step whose policy is `policy`.
+    pub fn models<'a>(&'a self, policy: &'a Model) -> Models<'a> {
+        Models {
+            policy,
+            reference: self.reference.as_ref().and_then(|reference| reference.model.as_ref()),
+            critic: self.critic.as_ref().map(|critic| CriticModel { model: &critic.model, grads: &critic.grads }),
+        }
+    }
+
+    /// Whether the reference stays on the device for the whole run.
+    pub fn reference_stays(&self) -> bool {
+        self.reference.as_ref().is_some_and(|reference| reference.model.is_some() && !reference.leaves)
     }
 
     /// The layouts of all that learns: the policy's, and that of a critic of its own.

@@ -20,7 +20,7 @@ use std::{
 use plugin_api::{batch::names, manifest::DataKind};
 use sha2::{Digest, Sha256};
 
-use super::{Roles, is_saved, reference_cache::BlockFile};
+use super::{reference::Reference, reference_cache::BlockFile};
 use crate::{
     config::experiment::{self, SELF},
     data::{Examples, Sequence, TrainingData, cache::hex, order::Stretch, pack, rows::RowText},
@@ -136,7 +136,7 @@ pub fn open(
     setup: &Setup,
     data: TrainingData,
     objectives: &Objectives,
-    roles: &mut Roles,
+    reference: Option<&mut Reference>,
     cached: bool,
 ) -> Result<(TrainingData, Option<ReferencePass>)> {
     let reads_last = objectives.needs().reads_last();
@@ -146,10 +146,10 @@ pub fn open(
     };
     let (train, held_out) = (asked(&data.train), asked(&data.held_out));
     let mut pass = None;
-    if cached && cacheable(&data, objectives, roles)?.is_some() {
+    if cached && cacheable(&data, objectives, reference.as_deref())?.is_some() {
         let cache = Cache::new(setup, objectives, reads_last)?;
         pass = Some(ReferencePass { train: train.clone(), held_out: held_out.clone(), cache });
-        if let Some(reference) = &mut roles.reference {
+        if let Some(reference) = reference {
             reference.leaves = true;
         }
     }
@@ -164,9 +164,9 @@ pub fn open(
 pub(crate) fn cacheable<'r>(
     data: &TrainingData,
     objectives: &Objectives,
-    roles: &'r Roles,
+    reference: Option<&'r Reference>,
 ) -> Result<Option<&'r Model>> {
-    let frozen = roles.reference.as_ref().filter(|role| role.follow.is_none()).and_then(|role| role.model.as_ref());
+    let frozen = reference.filter(|role| role.follow.is_none()).and_then(|role| role.model.as_ref());
     let Some(model) = frozen.filter(|_| data.rows.is_some() && !objectives.needs().rollouts) else {
         return Ok(None);
     };
@@ -361,7 +361,7 @@ impl Cache {
 /// Whether a run that goes on still reads the weights it began with: for a reference that never moves.
 pub fn reads_start(setup: &Setup, needs: Needs) -> bool {
     let from = setup.experiment().reference.as_ref().map_or(SELF, |table| table.from.as_str());
-    needs.reference && from == SELF && !is_saved(setup, "reference")
+    needs.reference && from == SELF && !setup.is_saved("reference")
 }
 
 /// Identity of the reference's weights.

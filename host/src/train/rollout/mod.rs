@@ -17,14 +17,17 @@ use plugin_api::{
 use serde::{Deserialize, Serialize};
 use telos_world::rng::Rng;
 
-use super::{memory::largest_rows::forward_tokens, roles::Roles, step::forward::Pass};
+use super::{
+    memory::largest_rows::forward_tokens,
+    step::{forward::Pass, models::Models},
+};
 use crate::{
     config::experiment::{self, Rollout},
     data::{Examples, Sequence, Tokenizer, TrainingData, Window, pack},
     error::{Error, Result},
     files,
     generate::GenerateOptions,
-    model::{Keep, Model},
+    model::Keep,
     objectives::{Objectives, batch_arrays::join_batches, broken, failed},
     runs::breadcrumb::CrashMarker,
     setup::Setup,
@@ -95,15 +98,13 @@ mod shared {
     }
 }
 
-/// The models at work while a rollout is drawn.
-pub struct Models<'a> {
-    /// Who answers.
-    pub model: &'a Model,
-    /// The models beside it.
-    pub roles: &'a Roles,
-    /// Who learns from the answers.
+/// The models that draw and score a rollout.
+pub struct RolloutModels<'a> {
+    /// The policy, which answers, and the models beside it.
+    pub models: Models<'a>,
+    /// The objectives that learn from the answers.
     pub objectives: &'a mut Objectives,
-    /// Who judges them.
+    /// The rewards that score them.
     pub rewards: &'a Rewards,
 }
 
@@ -232,9 +233,9 @@ impl Rollouts {
     ///
     /// # Errors
     /// The plugins' and the backend's own; an objective that keeps no answer.
-    pub fn draw(&mut self, prompts: &[Sequence], models: &mut Models<'_>, marker: &CrashMarker) -> Result<()> {
+    pub fn draw(&mut self, prompts: &[Sequence], models: &mut RolloutModels<'_>, marker: &CrashMarker) -> Result<()> {
         marker.backend("rollout");
-        let policy = Policy { model: models.model, tokenizer: &self.tokenizer, data: &*self.data };
+        let policy = Policy { model: models.models.policy, tokenizer: &self.tokenizer, data: &*self.data };
         let samples = self.settings.samples;
         let repeated: Vec<Sequence> =
             prompts.iter().zip(0..).flat_map(|(p, group)| grouped(p, group, samples)).collect();
@@ -280,7 +281,7 @@ impl Rollouts {
     pub fn measured(
         &self,
         answers: Vec<Sequence>,
-        models: &mut Models<'_>,
+        models: &mut RolloutModels<'_>,
         marker: &CrashMarker,
     ) -> Result<Vec<Sequence>> {
         let state = State { sequences: Arc::new(answers), ..State::default() };
@@ -323,8 +324,8 @@ impl Rollouts {
 
     /// Has the models' statistics read and the objectives do their work over the whole rollout; what they answer joins the
     /// sequences. Returns for each sequence whether the objectives keep it.
-    fn measure(&mut self, models: &mut Models<'_>, marker: &CrashMarker) -> Result<Vec<bool>> {
-        let pass = Pass { model: models.model, roles: models.roles, objectives: models.objectives };
+    fn measure(&mut self, models: &mut RolloutModels<'_>, marker: &CrashMarker) -> Result<Vec<bool>> {
+        let pass = Pass { models: models.models, objectives: models.objectives };
         let sequences = Arc::make_mut(&mut self.state.sequences);
         let (mut packed, mut batches) = (Vec::new(), Vec::new());
         for range in pack::micro_batches(sequences, self.tokens) {

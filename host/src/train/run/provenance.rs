@@ -16,10 +16,7 @@ use crate::{
         receipt::{BackendUse, Build, DataSource, ModelSource, RULES, Receipt, Replaced},
     },
     setup::Setup,
-    train::{
-        learner::Learner,
-        roles::{is_saved, reference_pass::reads_start, role_paths},
-    },
+    train::{learner::Learner, roles::reference_pass::reads_start},
 };
 
 /// The receipt of a run that begins, or goes on after `step` from the receipt at `earlier`; and notes for the user. Programs may have
@@ -110,9 +107,9 @@ pub fn told(replaced: &Replaced) -> Vec<String> {
 fn current(setup: &Setup, data: &TrainingData, learner: &Learner, earlier: Option<&Receipt>) -> Result<Receipt> {
     let experiment = setup.experiment();
     // What a resumed run takes from its checkpoint may be gone, or another, where it came from.
-    let saved = |role: &str| earlier.filter(|_| is_saved(setup, role)).and_then(|earlier| earlier.roles.get(role));
+    let saved = |role: &str| earlier.filter(|_| setup.is_saved(role)).and_then(|earlier| earlier.roles.get(role));
     let mut roles = BTreeMap::new();
-    for (role, path) in role_paths(setup) {
+    for (role, path) in setup.role_paths() {
         let source = match saved(&role) {
             Some(source) => source.clone(),
             None => {

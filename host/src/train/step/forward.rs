@@ -3,7 +3,10 @@
 
 use plugin_api::batch::{Batch, Scope, names};
 
-use super::cotangents::Sums;
+use super::{
+    cotangents::Sums,
+    models::{CriticModel, Models},
+};
 use crate::{
     data::PackedBatch,
     device::Buffer,
@@ -13,16 +16,13 @@ use crate::{
         Needs, Objectives,
         batch_arrays::{at_ends, data_arrays, spread, supervised_rows, view, with_statistics},
     },
-    train::roles::{Critic, Roles},
 };
 
 /// The models of an experiment and what is asked of them.
 #[derive(Clone, Copy)]
 pub struct Pass<'a> {
-    /// The model that learns.
-    pub model: &'a Model,
-    /// The models beside it.
-    pub roles: &'a Roles,
+    /// The models.
+    pub models: Models<'a>,
     /// Who asks.
     pub objectives: &'a Objectives,
 }
@@ -53,9 +53,9 @@ impl<'a> Pass<'a> {
     /// The backend's.
     pub fn run(&self, packed: &PackedBatch, keep: Keep) -> Result<Ran> {
         let (needs, rows) = (self.objectives.needs(), supervised_rows(packed));
-        let forward = self.model.forward(view(packed), keep)?;
+        let forward = self.models.policy.forward(view(packed), keep)?;
         let head = match needs.tokens {
-            true => Some(self.model.head_stats(&forward, &self.request(packed, &rows))?),
+            true => Some(self.models.policy.head_stats(&forward, &self.request(packed, &rows))?),
             false => None,
         };
         let mut batch = match &head {
@@ -63,15 +63,15 @@ impl<'a> Pass<'a> {
             None => data_arrays(packed),
         };
         if needs.score {
-            let scores = at_ends(packed, &self.model.scalars(&forward)?);
+            let scores = at_ends(packed, &self.models.policy.scalars(&forward)?);
             batch = batch.with_statistic(names::SCORE, Scope::SEQUENCE, scores);
         }
         let mut critic = None;
         if needs.critic {
-            let own = self.roles.critic.as_ref().map(|role| role.model.forward(view(packed), keep)).transpose()?;
-            let values = match (&self.roles.critic, &own) {
+            let own = self.models.critic.as_ref().map(|role| role.model.forward(view(packed), keep)).transpose()?;
+            let values = match (&self.models.critic, &own) {
                 (Some(role), Some(own)) => role.model.scalars(own)?,
-                _ => self.model.scalars(&forward)?,
+                _ => self.models.policy.scalars(&forward)?,
             };
             let ends = at_ends(packed, &values);
             batch = batch.with_statistic(names::CRITIC_VALUE, Scope::TOKEN, values);
@@ -87,8 +87,7 @@ impl<'a> Pass<'a> {
 
     /// What the frozen reference gives the targets; 0 where they are not supervised.
     fn reference(&self, packed: &PackedBatch, rows: &[i32]) -> Result<Vec<f64>> {
-        let role = self.roles.reference.as_ref().and_then(|role| role.model.as_ref());
-        let model = role.ok_or_else(|| Error::run("the reference model is not there"))?;
+        let model = self.models.reference.ok_or_else(|| Error::run("the reference model is not there"))?;
         let temperature = self.objectives.temperature();
         Ok(spread(packed.len(), rows, &logps(model, packed, rows, temperature)?))
     }
@@ -100,21 +99,21 @@ impl<'a> Pass<'a> {
     pub fn backward(&self, ran: Ran, sums: &Sums, grads: &Buffer) -> Result<()> {
         let Ran { forward, head, critic, batch: _ } = ran;
         let mut dhidden = match head {
-            Some(head) => Some(self.model.head_backward(head, &sums.as_cotangents(), grads)?),
+            Some(head) => Some(self.models.policy.head_backward(head, &sums.as_cotangents(), grads)?),
             None => None,
         };
-        let own = self.roles.critic.as_ref().zip(critic);
+        let own = self.models.critic.as_ref().zip(critic);
         let shared = own.is_none().then_some(sums.value.as_deref()).flatten();
         for scalars in [sums.score.as_deref(), shared].into_iter().flatten() {
-            dhidden = Some(self.model.scalars_backward(&forward, scalars, dhidden, grads)?);
+            dhidden = Some(self.models.policy.scalars_backward(&forward, scalars, dhidden, grads)?);
         }
         let dhidden = match dhidden {
             Some(dhidden) => dhidden,
-            None => self.model.no_cotangent(&forward)?,
+            None => self.models.policy.no_cotangent(&forward)?,
         };
-        self.model.backward(forward, dhidden, grads)?;
+        self.models.policy.backward(forward, dhidden, grads)?;
         match (own, &sums.value) {
-            (Some((Critic { model, grads, .. }, forward)), Some(values)) => {
+            (Some((CriticModel { model, grads }, forward)), Some(values)) => {
                 let dhidden = model.scalars_backward(&forward, values, None, grads)?;
                 model.backward(forward, dhidden, grads)
             }

@@ -14,19 +14,19 @@ use super::{
     cotangents::{Denominators, Sums},
     forward::Pass,
     metrics::Tally,
+    models::Models,
 };
 use crate::{
     data::PackedBatch,
     device::Buffer,
     error::Result,
-    model::{Keep, Model, Recompute},
+    model::{Keep, Recompute},
     objectives::{
         Objectives,
         batch_arrays::{Joined, Part, join, join_batches, supervised_rows, view, with_statistics},
         broken,
     },
     runs::breadcrumb::CrashMarker,
-    train::roles::Roles,
 };
 
 /// What a window gave beside the gradient.
@@ -41,10 +41,8 @@ pub struct WindowLoss {
 
 /// The models of an experiment with where the policy's gradient goes.
 pub struct Work<'a> {
-    /// The model that learns.
-    pub model: &'a Model,
-    /// The models beside it.
-    pub roles: &'a Roles,
+    /// The models.
+    pub models: Models<'a>,
     /// Which activations are computed again.
     pub recompute: Recompute,
     /// The gradient to add to, flat.
@@ -68,7 +66,7 @@ pub fn accumulate(
     };
     let objectives = &*objectives;
     let denominators = objectives.denominators(micro_batches, &joined)?;
-    let pass = Pass { model: work.model, roles: work.roles, objectives };
+    let pass = Pass { models: work.models, objectives };
     let step = Step { pass, work, joined: &joined, denominators: &denominators, marker };
     let mut tally = Tally::default();
     marker.backend("forward and backward");
@@ -118,7 +116,8 @@ impl Step<'_> {
 
     /// Cotangents that depend on data alone: asked for with zero statistics, before the head runs.
     fn known_cotangents(&self, packed: &PackedBatch, part: Part, tally: &mut Tally) -> Result<()> {
-        let (Pass { model, objectives, .. }, rows) = (self.pass, supervised_rows(packed));
+        let (Pass { models, objectives }, rows) = (self.pass, supervised_rows(packed));
+        let model = models.policy;
         let batch = |stats| with_statistics(packed, &rows, objectives.statistics(), stats);
         let before = self.losses(&batch(None)?, part, &packed.rows)?;
         let cotangents = self.cotangents(&before, packed)?;

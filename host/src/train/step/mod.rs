@@ -5,3 +5,4 @@ pub mod cotangents;
 pub mod forward;
 pub mod gradient;
 pub(crate) mod metrics;
+pub mod models;

@@ -1,0 +1,25 @@
+//! Which models an experiment names beside the policy.
+
+use super::Setup;
+use crate::config::experiment::{POLICY, RewardSource, SELF, SHARED};
+
+impl Setup {
+    /// The models that the experiment names beside `model.from`, by role.
+    pub fn role_paths(&self) -> Vec<(String, &str)> {
+        let experiment = self.experiment();
+        let reference = experiment.reference.as_ref().map(|table| ("reference".to_owned(), table.from.as_str()));
+        let critic = experiment.critic.as_ref().map(|table| ("critic".to_owned(), table.from.as_str()));
+        let rewards = experiment.reward.iter().enumerate().filter_map(|(index, reward)| match &reward.source {
+            RewardSource::Model { model } => Some((format!("reward.{index}"), model.as_str())),
+            RewardSource::Plugin { .. } => None,
+        });
+        let named = reference.into_iter().chain(critic).chain(rewards);
+        named.filter(|(_, path)| ![SELF, POLICY, SHARED].contains(path)).collect()
+    }
+
+    /// Whether checkpoints hold the model of this role, so that a resumed run does not read it where the experiment names it.
+    pub fn is_saved(&self, role: &str) -> bool {
+        let follows = || self.experiment().reference.as_ref().is_some_and(|table| table.follow.is_some());
+        role == "critic" || role == "reference" && follows()
+    }
+}

@@ -1,0 +1,46 @@
+//! A value model of its own, with its optimizer.
+
+use std::path::Path;
+
+use crate::{
+    config::experiment::{POLICY, SHARED},
+    device::{Buffer, Device},
+    error::Result,
+    model::{Model, Outputs},
+    setup::Setup,
+    train::optimizer::{Adam, moments},
+};
+
+/// Folder of a checkpoint with a critic of its own.
+pub(super) const CRITIC: &str = "critic";
+
+/// A critic with everything that trains it.
+pub struct Critic {
+    /// The model.
+    pub model: Model,
+    /// The gradient of the latest window, flat.
+    pub grads: Buffer,
+    /// Its optimizer.
+    pub adam: Adam,
+    /// Its rate over the policy's.
+    pub rate: f64,
+}
+
+impl Critic {
+    pub(super) fn open(setup: &Setup, device: &Device, checkpoint: Option<&Path>) -> Result<Option<Critic>> {
+        let (experiment, table) = (setup.experiment(), setup.experiment().critic.as_ref());
+        let model = match (checkpoint, table.map_or(POLICY, |table| table.from.as_str())) {
+            (_, SHARED) => return Ok(None),
+            (Some(checkpoint), _) => Model::from_folder_as(device, &checkpoint.join(CRITIC), Outputs::SCALAR)?,
+            (None, POLICY) => setup.model(device, None, Outputs::SCALAR)?,
+            (None, path) => setup.role("critic.from", device, path, Outputs::SCALAR)?,
+        };
+        let optimizer = &experiment.train.optimizer;
+        let adam = Adam::new(device, model.layout(), optimizer)?;
+        if let Some(checkpoint) = checkpoint {
+            moments::read_moments(&adam, &checkpoint.join(CRITIC))?;
+        }
+        let rate = table.and_then(|table| table.lr).map_or(1.0, |lr| lr / optimizer.lr);
+        Ok(Some(Critic { grads: model.flat_buffer()?, model, adam, rate }))
+    }
+}

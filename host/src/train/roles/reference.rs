@@ -1,0 +1,37 @@
+//! The frozen reference, which may follow the policy.
+
+use std::path::Path;
+
+use crate::{
+    config::experiment::{Follow, SELF},
+    device::Device,
+    error::Result,
+    model::{Model, Outputs},
+    setup::Setup,
+};
+
+/// Folder of a checkpoint with a reference that follows the policy.
+pub(super) const REFERENCE: &str = "reference";
+/// A frozen model.
+pub struct Reference {
+    /// The model; gone once it has scored all rows that the run reads.
+    pub model: Option<Model>,
+    /// Whether it goes before the first step.
+    pub leaves: bool,
+    /// How it follows the policy.
+    pub follow: Option<Follow>,
+}
+
+impl Reference {
+    pub(super) fn open(setup: &Setup, device: &Device, checkpoint: Option<&Path>) -> Result<Reference> {
+        let table = setup.experiment().reference.as_ref();
+        let follow = table.and_then(|table| table.follow);
+        let saved = checkpoint.map(|folder| folder.join(REFERENCE)).filter(|_| follow.is_some());
+        let model = match (saved, table.map_or(SELF, |table| table.from.as_str())) {
+            (Some(folder), _) => Model::from_folder_as(device, &folder, Outputs::TOKENS)?,
+            (None, SELF) => setup.model(device, None, Outputs::TOKENS)?,
+            (None, path) => setup.role("reference.from", device, path, Outputs::TOKENS)?,
+        };
+        Ok(Reference { model: Some(model), leaves: false, follow })
+    }
+}

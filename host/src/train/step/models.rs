@@ -1,0 +1,23 @@
+//! The models that take part in a step.
+
+use crate::{device::Buffer, model::Model};
+
+/// The policy and the models beside it.
+#[derive(Clone, Copy)]
+pub struct Models<'a> {
+    /// The model that learns.
+    pub policy: &'a Model,
+    /// The frozen reference; absent where no objective reads one, and where its log-probabilities came before the first step.
+    pub reference: Option<&'a Model>,
+    /// A value model of its own; absent where no objective reads values, and where they come from the policy's own scalar head.
+    pub critic: Option<CriticModel<'a>>,
+}
+
+/// A value model and where its gradient goes.
+#[derive(Clone, Copy)]
+pub struct CriticModel<'a> {
+    /// The model.
+    pub model: &'a Model,
+    /// The gradient to add to, flat.
+    pub grads: &'a Buffer,
+}
