@@ -14,7 +14,7 @@ use telos::{
     objectives::{Objectives, batch_arrays::cut},
     plugins::Pinning,
     runs::breadcrumb::CrashMarker,
-    setup::{Setup, prepare},
+    setup::{Setup, loading::prepare},
     train::{
         optimizer::Adam,
         roles::Roles,

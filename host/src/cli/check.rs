@@ -5,11 +5,14 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::print;
-use crate::config::{Override, Plan};
-use crate::error::Result;
-use crate::pipeline;
-use crate::plugins::Pinning;
-use crate::{setup::prepare_draft, train::dry_run::dry_run};
+use crate::{
+    config::{Override, Plan},
+    error::Result,
+    pipeline,
+    plugins::Pinning,
+    setup::loading::prepare_draft,
+    train::dry_run::dry_run,
+};
 
 /// Check an experiment without training: read it, load its plugins, try a small batch, count the memory, estimate the time.
 ///

@@ -4,13 +4,15 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::out::check_new;
-use super::print;
-use crate::config::{Draft, Override};
-use crate::error::Result;
-use crate::plugins::Pinning;
-use crate::runs::disk::write_durably;
-use crate::{setup::prepare_draft, train::preference_pairs::pairs};
+use super::{out::check_new, print};
+use crate::{
+    config::{Draft, Override},
+    error::Result,
+    plugins::Pinning,
+    runs::disk::write_durably,
+    setup::loading::prepare_draft,
+    train::preference_pairs::pairs,
+};
 
 // The text is printed as help, where brackets are brackets.
 #[allow(rustdoc::broken_intra_doc_links)]

@@ -14,7 +14,7 @@ use crate::{
     pipeline::{self, Part, Told},
     plugins::Pinning,
     runs::{Interrupt, progress::Show},
-    setup::prepare_draft,
+    setup::loading::prepare_draft,
     train::{End, trainer::Trainer},
 };
 

@@ -17,7 +17,7 @@ use crate::{
     error::{Error, Kind, Result},
     plugins::Pinning,
     runs::breadcrumb::CrashMarker,
-    setup::{Setup, prepare},
+    setup::{Setup, loading::prepare},
     train::learner::{self, Learner},
 };
 

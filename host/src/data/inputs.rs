@@ -1,7 +1,10 @@
 //! The files of a model's folder, beside its weights: all are read here, and what was read is noted for the receipt. A file that
 //! decides what is learned can then not be missing there.
 
-use std::path::{Path, PathBuf};
+use std::{
+    io::ErrorKind,
+    path::{Path, PathBuf},
+};
 
 use sha2::{Digest, Sha256};
 
@@ -25,9 +28,10 @@ impl Inputs {
         self.folder.join(name)
     }
 
-    /// Whether there is such a file. A link that leads nowhere is there: reading it says so.
+    /// Whether there is such a file. A link that leads nowhere is there, and so is a file that the system cannot look at: reading it
+    /// says why.
     pub fn has(&self, name: &str) -> bool {
-        self.path(name).symlink_metadata().is_ok()
+        !self.path(name).symlink_metadata().is_err_and(|error| error.kind() == ErrorKind::NotFound)
     }
 
     /// Reads a file.

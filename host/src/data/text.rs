@@ -1,7 +1,7 @@
 //! The source `text`: UTF-8 files, folders and patterns; each file is a document. Held-out text never overlaps.
 
 use std::collections::BTreeSet;
-use std::fs;
+use std::fs::{self, FileType};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
@@ -171,7 +171,7 @@ fn matches(pattern: &str) -> Result<Vec<PathBuf>> {
             let path = error.path().to_owned();
             DataError::io("list", &path)(error.into())
         })?;
-        if path.is_file() {
+        if kind(&path)?.is_some_and(|kind| kind.is_file()) {
             files.push(path);
         }
     }
@@ -189,11 +189,20 @@ fn walk(folder: &Path, folders: &mut BTreeSet<PathBuf>, files: &mut Vec<PathBuf>
         if entry.file_name().to_string_lossy().starts_with('.') {
             continue;
         }
-        if path.is_dir() {
-            walk(&path, folders, files)?;
-        } else if path.is_file() {
-            files.push(path);
+        match kind(&path)? {
+            Some(kind) if kind.is_dir() => walk(&path, folders, files)?,
+            Some(kind) if kind.is_file() => files.push(path),
+            _ => {}
         }
     }
     Ok(())
+}
+
+/// The kind of a file that was found, links followed; `None` for a link that leads nowhere.
+fn kind(path: &Path) -> Result<Option<FileType>> {
+    match fs::metadata(path) {
+        Ok(found) => Ok(Some(found.file_type())),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(DataError::io("read", path)(error)),
+    }
 }

@@ -16,7 +16,7 @@ use crate::{
     error::{Error, Kind, Result},
     plugins::Pinning,
     runs::{Interrupt, progress::Show},
-    setup::prepare_draft,
+    setup::loading::prepare_draft,
     train::{
         End,
         run::{open::Uncertain, summary::Summary},

@@ -12,7 +12,8 @@ use crate::{
     model::{ModelConfig, params::Layout},
     plugins::Pinning,
     setup::{
-        Plugins, Setup,
+        Setup,
+        loading::Plugins,
         named::{Awaited, NamedModel},
     },
     train::{

@@ -141,7 +141,11 @@ pub fn mapped() -> BTreeSet<PathBuf> {
     // Plugins themselves are copies in memory. What was removed since is no library that could be hashed: code that was made at run
     // time, or a library that was replaced.
     let is_file = |path: &&str| !path.starts_with("/memfd:") && !path.ends_with(" (deleted)");
-    paths.filter(is_file).map(PathBuf::from).filter(|path| path.is_file()).collect()
+    // What cannot be looked at is hashed later, which says why.
+    let is_library = |path: &PathBuf| {
+        fs::metadata(path).map_or_else(|e| e.kind() != io::ErrorKind::NotFound, |found| found.is_file())
+    };
+    paths.filter(is_file).map(PathBuf::from).filter(is_library).collect()
 }
 
 fn is_the_systems(path: &Path) -> bool {

@@ -75,6 +75,7 @@ impl FileLock {
                     Ok(held) => return Ok(FileLock { _file: file, held: Some(held) }),
                     Err(owner) => owner,
                 },
+                Err(TryLockError::Error(error)) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(TryLockError::Error(error)) => return Err(error.into()),
                 Err(TryLockError::WouldBlock) => fs::read_to_string(path).unwrap_or_default(),
             };

@@ -5,10 +5,10 @@ mod backend;
 mod batches;
 mod checks;
 mod data;
+pub mod loading;
 mod models;
 pub mod named;
 mod objectives;
-mod prepare;
 mod reward_columns;
 mod roles;
 
@@ -27,7 +27,6 @@ use crate::{
     runs::receipt::PluginUse,
 };
 use named::{Awaited, Named};
-pub use prepare::{Plugins, prepare, prepare_draft, used};
 
 /// A checked experiment with its plugins loaded, its tokenizer read and its model's shape known.
 pub struct Setup {

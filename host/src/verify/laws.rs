@@ -18,10 +18,12 @@ use super::{
     process::{self, Ended},
     side_by_side,
 };
-use crate::config::mistake::suggestion;
-use crate::error::{Error, Result};
-use crate::runs::receipt::PluginUse;
-use crate::setup::used;
+use crate::{
+    config::mistake::suggestion,
+    error::{Error, Result},
+    runs::receipt::PluginUse,
+    setup::loading::used,
+};
 
 /// What is to be verified, and with what.
 #[derive(Debug, Clone)]

@@ -25,11 +25,13 @@ use plugin_api::{
 };
 use serde::Serialize;
 
-use crate::config::mistake::suggestion;
-use crate::error::{Error, Result};
-use crate::plugins::Registry;
-use crate::runs::receipt::PluginUse;
-use crate::setup::used;
+use crate::{
+    config::mistake::suggestion,
+    error::{Error, Result},
+    plugins::Registry,
+    runs::receipt::PluginUse,
+    setup::loading::used,
+};
 use job::{Answer, Job, Place, SESSION, Task, Work};
 use process::{Ended, Failure};
 

@@ -8,7 +8,7 @@ use std::{
     collections::BTreeMap,
     fs::{self, File, OpenOptions},
     io::{self, ErrorKind, Seek, SeekFrom, Write},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use sha2::{Digest, Sha256};
@@ -19,10 +19,11 @@ const SHA256: usize = 32;
 
 /// Numbers by block, in memory and in a file.
 pub struct BlockFile {
+    path: PathBuf,
     known: BTreeMap<u64, Vec<f64>>,
     /// Where new blocks are appended; absent where the file cannot be written, or another process writes it.
     file: Option<File>,
-    /// Why the file cannot be written.
+    /// Why the file cannot be written, with its name.
     failure: Option<io::Error>,
 }
 
@@ -32,10 +33,10 @@ impl BlockFile {
     pub fn open(path: &Path) -> BlockFile {
         let (file, failure) = match append_to(path) {
             Ok(file) => (file, None),
-            Err(error) => (None, Some(error)),
+            Err(error) => (None, Some(named(path, error))),
         };
         let (known, whole) = read(&files::read(path).unwrap_or_default());
-        let mut blocks = BlockFile { known, file, failure };
+        let mut blocks = BlockFile { path: path.to_owned(), known, file, failure };
         if let Some(file) = &mut blocks.file {
             let cut = file.set_len(whole as u64).and_then(|()| file.seek(SeekFrom::End(0)));
             if let Err(error) = cut {
@@ -65,7 +66,7 @@ impl BlockFile {
     }
 
     fn fail(&mut self, error: io::Error) {
-        (self.file, self.failure) = (None, Some(error));
+        (self.file, self.failure) = (None, Some(named(&self.path, error)));
     }
 }
 
@@ -79,11 +80,18 @@ fn append_to(path: &Path) -> io::Result<Option<File>> {
         .map(drop)
         .or_else(|error| if error.kind() == ErrorKind::NotFound { Ok(()) } else { Err(error) })?;
     let file = OpenOptions::new().create(true).truncate(false).write(true).open(path)?;
-    match file.try_lock() {
-        Ok(()) => Ok(Some(file)),
-        Err(fs::TryLockError::WouldBlock) => Ok(None),
-        Err(fs::TryLockError::Error(error)) => Err(error),
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(Some(file)),
+            Err(fs::TryLockError::WouldBlock) => return Ok(None),
+            Err(fs::TryLockError::Error(error)) if error.kind() == ErrorKind::Interrupted => {}
+            Err(fs::TryLockError::Error(error)) => return Err(error),
+        }
     }
+}
+
+fn named(path: &Path, error: io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{}: {error}", path.display()))
 }
 
 fn record(block: u64, numbers: &[f64]) -> Vec<u8> {

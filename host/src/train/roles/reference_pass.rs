@@ -232,7 +232,7 @@ impl ReferencePass {
             _ = side.data.reference.set(side.numbers());
         }
         let (how, folder) = (if missing == 0 { "read from" } else { "computed into" }, self.cache.folder.display());
-        let unwritten = unwritten.map_or(String::new(), |why| format!(" (which cannot be written: {why})"));
+        let unwritten = unwritten.map_or(String::new(), |why| format!(", which cannot be written: {why}"));
         Ok(PassEnd::Scored(format!("the reference's log-probabilities were {how} {folder}{unwritten}")))
     }
 }
