@@ -78,6 +78,11 @@ impl Differences {
         };
         self.real.iter().all(lacks)
     }
+
+    /// Whether all that differs are caches beside the runs.
+    pub fn lacks_only_caches(&self) -> bool {
+        self.real.iter().all(|line| line.starts_with(".cache/"))
+    }
 }
 
 /// The files below a folder, as paths below it, sorted.
