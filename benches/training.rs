@@ -11,7 +11,7 @@ use telos::{
     device::{Buffer, Device, profile::Record},
     error::Result,
     model::{Model, ModelConfig, Outputs, Recompute},
-    objectives::{Objectives, batch_arrays::cut},
+    objectives::{Objectives, micro_batch::cut},
     plugins::Pinning,
     runs::breadcrumb::CrashMarker,
     setup::{Setup, loading::prepare},

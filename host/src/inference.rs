@@ -15,7 +15,7 @@ use crate::{
     device::open::{open, threads},
     error::{Error, Result},
     model::{BatchView, HeadRequest, Keep, Model, ModelConfig, Outputs, Statistics},
-    objectives::batch_arrays::{supervised_rows, view},
+    objectives::{batch_arrays::supervised_rows, micro_batch::view},
     plugins::Registry,
     runs::breadcrumb,
     setup::named::model_folder,

@@ -30,6 +30,7 @@ use crate::{
     setup::Setup,
 };
 use eval::held_out::{held_out, held_out_stretches};
+use learner::Learner;
 use optimizer::Gradient;
 use roles::reference_pass::{PassEnd, RowsRead};
 use rollout::Rollouts;
@@ -85,7 +86,8 @@ impl Trainer {
             self.rehearse()?;
             self.reference.iter().for_each(|reference| reference.stand_in(false));
         }
-        let said = notices::at_start(self.experiment(), &self.learner)?;
+        let Learner { objectives, batcher, .. } = &self.learner;
+        let said = notices::at_start(self.experiment(), objectives, batcher, self.learner.context(0))?;
         said.into_iter().try_for_each(|text| self.note(text))?;
         self.prove_next_window()?;
         // A plugin that fails its trial is about to be changed, and is not pinned.

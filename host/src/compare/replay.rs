@@ -11,7 +11,7 @@ use crate::{
     data::{PackedBatch, Sequence, TrainingData, pack::pack},
     device::Device,
     error::{Error, Result},
-    objectives::batch_arrays::unpack,
+    objectives::micro_batch::unpack,
     runs::breadcrumb::{self, CrashMarker},
     train::learner::Learner,
 };

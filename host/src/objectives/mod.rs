@@ -1,13 +1,18 @@
 //! The experiment's objectives at work: what they read, what they make of a window, and what their losses are.
 
+pub mod active;
+#[cfg(test)]
+mod array_tests;
 pub mod batch_arrays;
+pub mod compose;
+pub mod micro_batch;
+pub mod prepared_arrays;
 
 use plugin_api::{
     batch::{Batch, names},
     contract::{self, Limits},
-    error::Code,
-    manifest::{DataKind, ObjectiveManifest, Requirements},
-    objective::{Loss, Objective},
+    manifest::DataKind,
+    objective::Loss,
 };
 
 use crate::{
@@ -16,182 +21,11 @@ use crate::{
     model::Statistics,
     runs::breadcrumb::{self, CrashMarker},
 };
-use batch_arrays::{Joined, Part, data_arrays, join, rows_of, sequences_of, unpack};
-
-/// An objective of the experiment.
-pub struct Active {
-    /// Id of the plugin.
-    pub id: String,
-    /// Its place among the experiment's objectives, from 0.
-    pub table: usize,
-    /// Factor on its terms.
-    pub weight: f64,
-    /// Put before the names of its metrics; empty where it is the only one.
-    pub prefix: String,
-    /// What it says of itself.
-    pub manifest: ObjectiveManifest,
-    /// What this instance reads.
-    pub requirements: Requirements,
-    /// The instance.
-    pub instance: Box<dyn Objective>,
-}
-
-impl Active {
-    /// Settles what the instance needs and whether this host can give it.
-    ///
-    /// # Errors
-    /// A request error for data or statistics that this host does not offer, and for requirements that are impossible or
-    /// change from call to call.
-    pub fn new(
-        id: &str,
-        weight: f64,
-        prefix: String,
-        manifest: ObjectiveManifest,
-        instance: Box<dyn Objective>,
-        data: &str,
-    ) -> Result<Active> {
-        let requirements = breadcrumb::within(id, "requirements", || instance.requirements())?;
-        check_data(id, &manifest, data)?;
-        contract::requirements(&manifest, &requirements)
-            .map_err(|why| Error::request(format!("objective \"{id}\", call `requirements`: {why}")))?;
-        if let Some(name) = not_offered(&requirements) {
-            return Err(Error::request(format!(
-                "objective \"{id}\" reads the statistic `{name}`, which this host does not compute"
-            ))
-            .with_hint(format!("computed here: {}", OFFERED.join(", "))));
-        }
-        let active = Active { id: id.to_owned(), table: 0, weight, prefix, manifest, requirements, instance };
-        active.check_requirements()?;
-        Ok(active)
-    }
-
-    /// The same, said to be of the experiment's objective number `table`, counted from 0.
-    #[must_use]
-    pub fn of_table(mut self, table: usize) -> Active {
-        self.table = table;
-        self
-    }
-
-    /// Whether the instance still requires what it required when it was created: the models were set up for that.
-    ///
-    /// # Errors
-    /// The plugin's own; what it required before and requires now.
-    pub fn check_requirements(&self) -> Result<()> {
-        let now = breadcrumb::within(&self.id, "requirements", || self.instance.requirements())?;
-        if now == self.requirements {
-            return Ok(());
-        }
-        Err(Error::run(format!(
-            "objective \"{}\", call `requirements`: they changed after the objective was created",
-            self.id
-        ))
-        .with_details([format!("before: {:?}", self.requirements), format!("now:    {now:?}")])
-        .with_hint("requirements may depend on options alone"))
-    }
-
-    /// Gives the instance a state that it had, and holds what it then returns as its state against it. No bytes: it had none.
-    ///
-    /// # Errors
-    /// The plugin's own; a state that it refuses, or does not return afterwards: a resumed run would be another run.
-    pub fn restore_exactly(&mut self, state: &[u8]) -> Result<()> {
-        if state.is_empty() {
-            return Ok(());
-        }
-        self.restore(state)?;
-        let now = breadcrumb::within(&self.id, "state", || self.instance.state());
-        if now.map_err(|e| failed(&self.id, "state", e))? != state {
-            return Err(Error::run(format!(
-                "objective \"{}\", call `restore`: the state of {} bytes that it was given is not the one that `state` returns \
-                 afterwards, so that a resumed run would be another run",
-                self.id,
-                state.len()
-            )));
-        }
-        Ok(())
-    }
-
-    /// Whether its loss couples the whole window, its options considered.
-    fn couples(&self) -> bool {
-        self.manifest.coupled || self.requirements.coupled
-    }
-
-    fn reads(&self, statistic: &str) -> bool {
-        self.requirements.statistics.iter().any(|s| s == statistic)
-    }
-}
-
-impl Active {
-    /// Restores a state that the instance, or one of an earlier process, returned.
-    ///
-    /// # Errors
-    /// The plugin's own.
-    pub fn restore(&mut self, state: &[u8]) -> Result<()> {
-        let Active { id, instance, .. } = self;
-        breadcrumb::within(id, "restore", || instance.restore(state)).map_err(|e| failed(id, "restore", e))
-    }
-}
-
-impl Drop for Active {
-    /// What the plugin does when its instance is destroyed is named after it.
-    fn drop(&mut self) {
-        breadcrumb::entering(&self.id, "destroy");
-    }
-}
-
-/// The error of a call that an objective refused: it names the call, where the plugin's own words do not.
-pub fn failed(id: &str, call: &str, error: plugin_api::Error) -> Error {
-    let mut error = error.in_plugin(id);
-    if ![Code::PANIC, Code::POISONED, Code::OUT_OF_MEMORY].contains(&error.code)
-        && !error.message.contains(&format!("`{call}`"))
-    {
-        error.message = format!("`{call}`: {}", error.message);
-    }
-    error.into()
-}
-
-/// The error of an answer that breaks the contract. `rows` are the rows of the data that the batch's sequences come from.
-pub fn broken(id: &str, call: &str, fault: contract::Fault, rows: &[u64]) -> Error {
-    let error = Error::run(format!("objective \"{id}\", call `{call}`: {fault}"));
-    match fault.sequence.and_then(|sequence| rows.get(sequence)) {
-        Some(row) => error.with_details([format!("the sequence is row {row} of the data, counted from 0")]),
-        None => error,
-    }
-}
-
-/// Whether an objective learns from the kind of data that there is.
-///
-/// # Errors
-/// A request error where it does not.
-pub fn check_data(id: &str, manifest: &ObjectiveManifest, data: &str) -> Result<()> {
-    if manifest.data.as_str() == data {
-        return Ok(());
-    }
-    let told = format!("objective \"{id}\" learns from {} data, but [data] yields {data} data", manifest.data);
-    let remedy = match manifest.data.as_str() {
-        "text" => "choose data.source = \"text\" or \"synthetic\"",
-        "unpaired" => "choose data.source = \"jsonl\"",
-        _ => "choose data.source = \"jsonl\" or \"synthetic\"",
-    };
-    Err(Error::request(told).with_hint(format!("{remedy}, or another objective")))
-}
-
-/// The first required statistic that this host does not compute.
-pub fn not_offered(requirements: &Requirements) -> Option<&str> {
-    requirements.statistics.iter().map(String::as_str).find(|name| !OFFERED.contains(name))
-}
-
-/// Statistics this host computes.
-pub const OFFERED: &[&str] = &[
-    "logp",
-    "lse",
-    "entropy",
-    "mean_logit",
-    "top1",
-    names::SCORE,
-    names::REFERENCE_LOGP,
-    names::CRITIC_VALUE,
-    names::CRITIC_VALUE_END,
-];
+use active::{Active, broken, failed};
+use batch_arrays::data_arrays;
+use compose::{rows_of, sequences_of};
+use micro_batch::{MicroBatchRange, join, unpack};
+use prepared_arrays::PreparedArrays;
 
 /// Which models take part, and what of the policy beside its log-probabilities.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -342,7 +176,7 @@ impl Objectives {
     ///
     /// # Errors
     /// The plugins' own, named; arrays that [`contract::prepared`] refuses.
-    pub fn prepare(&mut self, parts: &[PackedBatch], marker: &CrashMarker) -> Result<Joined> {
+    pub fn prepare(&mut self, parts: &[PackedBatch], marker: &CrashMarker) -> Result<PreparedArrays> {
         let whole = data_arrays(&join(parts));
         let mut answers = Vec::with_capacity(self.0.len());
         for active in &mut self.0 {
@@ -397,8 +231,8 @@ impl Objectives {
     pub fn losses(
         &self,
         batch: &Batch<'_>,
-        joined: &Joined,
-        part: Part,
+        joined: &PreparedArrays,
+        part: MicroBatchRange,
         rows: &[u64],
         marker: &CrashMarker,
     ) -> Result<Vec<Loss>> {
@@ -419,6 +253,8 @@ impl Objectives {
 
 #[cfg(test)]
 mod tests {
+    use plugin_api::{manifest::ObjectiveManifest, objective::Objective};
+
     use super::*;
     use crate::data::Sequence;
     use plugin_api::batch::Scope;

@@ -21,7 +21,7 @@ use crate::{
         tokenizer::templates::DEFAULT,
     },
     error::{Error, Result, refusal_text},
-    objectives::check_data,
+    objectives::active::check_data,
     runs::breadcrumb,
 };
 

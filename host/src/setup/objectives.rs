@@ -5,7 +5,7 @@ use plugin_api::manifest::{DataKind, ObjectiveManifest};
 use super::Setup;
 use crate::{
     error::Result,
-    objectives::{Active, Objectives},
+    objectives::{Objectives, active::Active},
     runs::breadcrumb,
 };
 

@@ -6,8 +6,8 @@ use crate::{
     config::experiment::{Batch, Data, Objective},
     data::{BatchSize, Batcher, BatcherOptions, PackedBatch, Source, TextOptions, Window},
     error::{Error, Result},
-    objectives::{Active, Objectives},
-    runs::breadcrumb::{self},
+    objectives::{Objectives, active::Active},
+    runs::breadcrumb,
     setup::Setup,
 };
 
@@ -77,7 +77,7 @@ impl Beside {
         let most = most.min(self.micro_batch);
         let reads_last = self.objectives.needs().reads_last();
         let rows = Rows::of(&self.batcher, self.context, reads_last, Batch::Tokens(self.tokens));
-        crate::objectives::batch_arrays::cut(&Window::new(rows.worst(most))?, most)
+        crate::objectives::micro_batch::cut(&Window::new(rows.worst(most))?, most)
     }
 
     /// The window that comes next, in micro-batches. No place in the text is used up.
@@ -98,7 +98,7 @@ impl Beside {
     pub fn window(&mut self) -> Result<Vec<PackedBatch>> {
         let window = self.batcher.next_window(self.context)?;
         let window = window.ok_or_else(|| Error::run("the text beside the rows has ended"))?;
-        crate::objectives::batch_arrays::cut(&window, self.micro_batch)
+        crate::objectives::micro_batch::cut(&window, self.micro_batch)
     }
 }
 

@@ -14,7 +14,7 @@ use super::{
 use crate::{
     data::{PackedBatch, Sequence, Tokenizer, pack::together, rows::RowCounts},
     error::Result,
-    objectives::batch_arrays::unpack,
+    objectives::micro_batch::unpack,
     runs::breadcrumb::CrashMarker,
     setup::Setup,
 };
@@ -114,7 +114,7 @@ pub fn dry_run(setup: &Setup) -> Result<Findings> {
     first.extend(out.metrics);
     let mut notes: Vec<String> = learner.model.config().notes.clone();
     notes.extend(setup.tokenizer.notes());
-    notes.extend(notices::at_start(setup.experiment(), &learner)?);
+    notes.extend(notices::at_start(setup.experiment(), &learner.objectives, &learner.batcher, learner.context(0))?);
     let vocab = setup.model_folder.is_none().then_some(setup.config.vocab);
     notes.extend(expectations::all_missed(&learner.objectives, &first, vocab));
     notes.extend(quick_laws::uncompared(&proofs));

@@ -23,9 +23,9 @@ use crate::{
     error::{Error, Result},
     model::{Model, Recompute},
     objectives::{
-        Active, Objectives,
-        batch_arrays::{cut, unpack},
-        broken, failed,
+        Objectives,
+        active::{Active, broken, failed},
+        micro_batch::{cut, unpack},
     },
     runs::breadcrumb::CrashMarker,
     setup::Setup,

@@ -5,14 +5,14 @@ use std::collections::BTreeSet;
 
 use plugin_api::manifest::{MetricSpec, Normaliser, ObjectiveManifest, TermSpec};
 
-use super::learner::Learner;
 use crate::{
     config::{
         Experiment,
         experiment::{Data, Length, Span},
     },
+    data::Batcher,
     error::Result,
-    objectives::{Active, Objectives},
+    objectives::{Objectives, active::Active},
 };
 
 /// Steps in a row with a gradient of exactly 0 before it is said.
@@ -127,14 +127,19 @@ fn never_returned(manifest: &ObjectiveManifest, returned: impl Fn(&str) -> bool)
     missing.map(|metric| metric.name.as_str()).collect()
 }
 
-/// Notes that follow from the experiment and its data alone, before the first step.
+/// Notes that follow from the experiment and its data alone, before the first step, which reads `context` tokens at a time.
 ///
 /// # Errors
 /// A context length of 0.
-pub fn at_start(experiment: &Experiment, learner: &Learner) -> Result<Vec<String>> {
-    let mut said = single_answers(experiment, &learner.objectives);
+pub fn at_start(
+    experiment: &Experiment,
+    objectives: &Objectives,
+    batcher: &Batcher,
+    context: usize,
+) -> Result<Vec<String>> {
+    let mut said = single_answers(experiment, objectives);
     if let Length::Steps(steps) = experiment.train.length {
-        let (rows, taken) = learner.batcher.first_window(learner.context(0))?;
+        let (rows, taken) = batcher.first_window(context)?;
         said.extend(read_again(experiment, rows, taken));
         said.extend(no_warmup(experiment.train.schedule.warmup, steps));
     }

@@ -26,7 +26,9 @@ use crate::{
     model::Keep,
     objectives::{
         Objectives,
-        batch_arrays::{Joined, Part, join, join_batches},
+        batch_arrays::join_batches,
+        micro_batch::{MicroBatchRange, join},
+        prepared_arrays::PreparedArrays,
     },
     runs::breadcrumb::CrashMarker,
     setup::Setup,
@@ -95,7 +97,7 @@ pub(super) fn proofs(
     }
     let joined = match objectives.needs().rollouts {
         // What `prepare` answered to a rollout rides along with its sequences.
-        true => Joined::default(),
+        true => PreparedArrays::default(),
         false => objectives.keeping_state(|objectives| objectives.prepare(micro_batches, marker))?,
     };
     marker.backend("the quick laws");
@@ -103,9 +105,9 @@ pub(super) fn proofs(
     let pass = Pass { models, objectives };
     let run = |packed: &PackedBatch| Ok(pass.run(packed, Keep::Nothing)?.batch);
     let whole = objectives.coupled().then(|| join(micro_batches));
-    let places: Vec<(&PackedBatch, Part)> = match &whole {
-        Some(whole) => vec![(whole, Part::whole(whole))],
-        None => micro_batches.iter().zip(Part::all(micro_batches)).collect(),
+    let places: Vec<(&PackedBatch, MicroBatchRange)> = match &whole {
+        Some(whole) => vec![(whole, MicroBatchRange::whole(whole))],
+        None => micro_batches.iter().zip(MicroBatchRange::all(micro_batches)).collect(),
     };
     let mut found: BTreeMap<usize, Proof> = BTreeMap::new();
     for (place, (packed, part)) in places.iter().enumerate() {

@@ -10,11 +10,15 @@ use plugin_api::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::job::{Place, Refusal};
-use super::process::Folder;
-use crate::config::{Override, options};
-use crate::error::{Error, Result};
-use crate::objectives::{OFFERED, not_offered};
+use super::{
+    job::{Place, Refusal},
+    process::Folder,
+};
+use crate::{
+    config::{Override, options},
+    error::{Error, Result},
+    objectives::active::{OFFERED, not_offered},
+};
 
 /// One child's work on an objective or a reward.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -17,7 +17,7 @@ use telos::{
     },
     device::{Buffer, Device},
     model::{Model, ModelConfig, Recompute},
-    objectives::{Active, Objectives},
+    objectives::{Objectives, active::Active},
     runs::breadcrumb::CrashMarker,
     train::{
         optimizer::Adam,

@@ -2,7 +2,7 @@
 
 use plugin_api::manifest::ObjectiveManifest;
 
-use crate::objectives::{Active, Objectives};
+use crate::objectives::{Objectives, active::Active};
 
 /// A value of an expectation: the logarithm of the vocabulary's size.
 const LN_VOCAB: &str = "ln_vocab";

@@ -13,7 +13,8 @@ use crate::{
     model::Keep,
     objectives::{
         Objectives,
-        batch_arrays::{Part, cut, join, join_batches, unpack},
+        batch_arrays::join_batches,
+        micro_batch::{MicroBatchRange, cut, join, unpack},
     },
     runs::breadcrumb::CrashMarker,
     setup::Setup,
@@ -40,7 +41,7 @@ pub fn evaluate(
         let pass = Pass { models, objectives };
         let denominators = objectives.denominators(batches, &joined)?;
         let (mut tally, mut waiting): (_, Vec<Batch<'_>>) = (Tally::default(), Vec::new());
-        for (packed, part) in batches.iter().zip(Part::all(batches)) {
+        for (packed, part) in batches.iter().zip(MicroBatchRange::all(batches)) {
             marker.backend("held-out evaluation");
             let batch = pass.run(packed, Keep::Nothing)?.batch;
             if objectives.coupled() {
@@ -54,7 +55,7 @@ pub fn evaluate(
         if objectives.coupled() {
             let whole = join(batches);
             let batch = join_batches(&waiting, &whole);
-            let losses = objectives.losses(&batch, &joined, Part::whole(&whole), &whole.rows, marker)?;
+            let losses = objectives.losses(&batch, &joined, MicroBatchRange::whole(&whole), &whole.rows, marker)?;
             objectives.check_shares(&losses, &denominators)?;
             tally.add(&whole, &batch, objectives, &losses);
         }

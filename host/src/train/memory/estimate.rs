@@ -8,10 +8,7 @@ use crate::{
     error::Result,
     generate,
     model::{Keep, Model},
-    objectives::{
-        Objectives,
-        batch_arrays::{supervised_rows, view},
-    },
+    objectives::{Objectives, batch_arrays::supervised_rows, micro_batch::view},
     runs::breadcrumb::CrashMarker,
     setup::Setup,
     train::{

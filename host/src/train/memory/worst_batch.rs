@@ -10,7 +10,7 @@ use crate::{
     data::{PackedBatch, Sequence, Window},
     error::{Error, Result},
     generate,
-    objectives::batch_arrays::cut,
+    objectives::micro_batch::cut,
     runs::breadcrumb::CrashMarker,
     train::{
         learner::Learner,

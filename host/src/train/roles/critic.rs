@@ -8,7 +8,7 @@ use crate::{
     error::Result,
     model::{Model, Outputs},
     setup::Setup,
-    train::optimizer::{Adam, moments},
+    train::optimizer::Adam,
 };
 
 /// Folder of a checkpoint with a critic of its own.
@@ -37,9 +37,6 @@ impl Critic {
         };
         let optimizer = &experiment.train.optimizer;
         let adam = Adam::new(device, model.layout(), optimizer)?;
-        if let Some(checkpoint) = checkpoint {
-            moments::read_moments(&adam, &checkpoint.join(CRITIC))?;
-        }
         let rate = table.and_then(|table| table.lr).map_or(1.0, |lr| lr / optimizer.lr);
         Ok(Some(Critic { grads: model.flat_buffer()?, model, adam, rate }))
     }

@@ -66,10 +66,12 @@ impl Roles {
                     .refuse(key, "unused: a reward model scores answers and writes none; leave it out"));
             }
         }
-        Ok(Roles {
-            reference: needs.reference.then(|| Reference::open(setup, device, checkpoint)).transpose()?,
-            critic: if needs.critic { Critic::open(setup, device, checkpoint)? } else { None },
-        })
+        let reference = needs.reference.then(|| Reference::open(setup, device, checkpoint)).transpose()?;
+        let critic = if needs.critic { Critic::open(setup, device, checkpoint)? } else { None };
+        if let (Some(critic), Some(checkpoint)) = (&critic, checkpoint) {
+            moments::read_moments(&critic.adam, &checkpoint.join(CRITIC))?;
+        }
+        Ok(Roles { reference, critic })
     }
 
     /// The models of a step whose policy is `policy`.

@@ -29,8 +29,9 @@ use crate::{
     model::Model,
     objectives::{
         Needs, Objectives,
-        batch_arrays::{rows_of, spread, supervised_rows},
-        failed,
+        active::failed,
+        batch_arrays::{spread, supervised_rows},
+        compose::rows_of,
     },
     runs::{Interrupt, Progress, breadcrumb, disk::sha256_file},
     setup::Setup,

@@ -28,7 +28,11 @@ use crate::{
     files,
     generate::GenerateOptions,
     model::Keep,
-    objectives::{Objectives, batch_arrays::join_batches, broken, failed},
+    objectives::{
+        Objectives,
+        active::{broken, failed},
+        batch_arrays::join_batches,
+    },
     runs::breadcrumb::CrashMarker,
     setup::Setup,
 };
@@ -333,7 +337,7 @@ impl Rollouts {
             batches.push(pass.run(&part, Keep::Nothing)?.batch);
             packed.push(part);
         }
-        let whole = join_batches(&batches, &crate::objectives::batch_arrays::join(&packed));
+        let whole = join_batches(&batches, &crate::objectives::micro_batch::join(&packed));
         if let Some(reference) = whole.find(names::REFERENCE_LOGP) {
             let own = Batch::new().with(names::REFERENCE_LOGP, Scope::TOKEN, reference.data.to_vec());
             attach(sequences, &own, &[])?;

@@ -14,8 +14,8 @@ use crate::{
     error::{Error, Result, refusal_text},
     model::{Keep, Model, Outputs},
     objectives::{
-        batch_arrays::{at_ends, view},
-        failed,
+        active::failed,
+        micro_batch::{at_ends, view},
     },
     runs::breadcrumb,
     setup::Setup,

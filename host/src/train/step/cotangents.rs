@@ -8,9 +8,11 @@ use crate::{
     data::PackedBatch,
     error::{Error, Result},
     objectives::{
-        Active, Objectives,
-        batch_arrays::{Joined, Part, data_arrays},
-        broken, failed,
+        Objectives,
+        active::{Active, broken, failed},
+        batch_arrays::data_arrays,
+        micro_batch::MicroBatchRange,
+        prepared_arrays::PreparedArrays,
     },
     runs::breadcrumb,
 };
@@ -54,7 +56,7 @@ impl Objectives {
     ///
     /// # Errors
     /// A normaliser the data cannot give, or a custom one of which `weigh` says nothing; the plugin's own.
-    pub fn denominators(&self, parts: &[PackedBatch], joined: &Joined) -> Result<Denominators> {
+    pub fn denominators(&self, parts: &[PackedBatch], joined: &PreparedArrays) -> Result<Denominators> {
         let tokens: usize = parts.iter().map(PackedBatch::supervised).sum();
         let sequences: usize = parts.iter().map(PackedBatch::sequences).sum();
         let mut all = Vec::new();
@@ -174,9 +176,9 @@ impl Sums {
     }
 }
 
-fn custom(active: &Active, term: &str, parts: &[PackedBatch], index: usize, joined: &Joined) -> Result<f64> {
+fn custom(active: &Active, term: &str, parts: &[PackedBatch], index: usize, joined: &PreparedArrays) -> Result<f64> {
     let mut total = 0.0;
-    for (packed, part) in parts.iter().zip(Part::all(parts)) {
+    for (packed, part) in parts.iter().zip(MicroBatchRange::all(parts)) {
         let batch = data_arrays(packed);
         let batch = joined.with(index, &batch, part);
         let weights = breadcrumb::within(&active.id, "weigh", || active.instance.weigh(&batch));

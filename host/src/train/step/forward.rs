@@ -14,7 +14,8 @@ use crate::{
     model::{Forward, Head, HeadRequest, Keep, Model},
     objectives::{
         Needs, Objectives,
-        batch_arrays::{at_ends, data_arrays, spread, supervised_rows, view, with_statistics},
+        batch_arrays::{data_arrays, spread, supervised_rows, with_statistics},
+        micro_batch::{at_ends, view},
     },
 };
 

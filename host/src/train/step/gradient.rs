@@ -23,8 +23,10 @@ use crate::{
     model::{Keep, Recompute},
     objectives::{
         Objectives,
-        batch_arrays::{Joined, Part, join, join_batches, supervised_rows, view, with_statistics},
-        broken,
+        active::broken,
+        batch_arrays::{join_batches, supervised_rows, with_statistics},
+        micro_batch::{MicroBatchRange, join, view},
+        prepared_arrays::PreparedArrays,
     },
     runs::breadcrumb::CrashMarker,
 };
@@ -61,7 +63,7 @@ pub fn accumulate(
 ) -> Result<WindowLoss> {
     // Of a rollout, the objectives have done this work over all of it, and what they answered rides along.
     let joined = match objectives.needs().rollouts {
-        true => Joined::default(),
+        true => PreparedArrays::default(),
         false => objectives.prepare(micro_batches, marker)?,
     };
     let objectives = &*objectives;
@@ -73,7 +75,7 @@ pub fn accumulate(
     if objectives.coupled() {
         step.coupled(micro_batches, &mut tally)?;
     } else {
-        for (packed, part) in micro_batches.iter().zip(Part::all(micro_batches)) {
+        for (packed, part) in micro_batches.iter().zip(MicroBatchRange::all(micro_batches)) {
             if objectives.linear() {
                 step.known_cotangents(packed, part, &mut tally)?;
             } else {
@@ -92,7 +94,7 @@ pub fn accumulate(
 struct Step<'a> {
     pass: Pass<'a>,
     work: &'a Work<'a>,
-    joined: &'a Joined,
+    joined: &'a PreparedArrays,
     denominators: &'a Denominators,
     marker: &'a CrashMarker,
 }
@@ -103,7 +105,7 @@ impl Step<'_> {
     }
 
     /// The objectives' losses of a batch whose sequences come from `rows`. The backend's calls follow.
-    fn losses(&self, batch: &Batch<'_>, part: Part, rows: &[u64]) -> Result<Vec<Loss>> {
+    fn losses(&self, batch: &Batch<'_>, part: MicroBatchRange, rows: &[u64]) -> Result<Vec<Loss>> {
         let losses = self.pass.objectives.losses(batch, self.joined, part, rows, self.marker)?;
         self.pass.objectives.check_shares(&losses, self.denominators)?;
         self.marker.backend("forward and backward");
@@ -115,7 +117,7 @@ impl Step<'_> {
     }
 
     /// Cotangents that depend on data alone: asked for with zero statistics, before the head runs.
-    fn known_cotangents(&self, packed: &PackedBatch, part: Part, tally: &mut Tally) -> Result<()> {
+    fn known_cotangents(&self, packed: &PackedBatch, part: MicroBatchRange, tally: &mut Tally) -> Result<()> {
         let (Pass { models, objectives }, rows) = (self.pass, supervised_rows(packed));
         let model = models.policy;
         let batch = |stats| with_statistics(packed, &rows, objectives.statistics(), stats);
@@ -134,7 +136,7 @@ impl Step<'_> {
     }
 
     /// Statistics down, cotangents up.
-    fn with_statistics_first(&self, packed: &PackedBatch, part: Part, tally: &mut Tally) -> Result<()> {
+    fn with_statistics_first(&self, packed: &PackedBatch, part: MicroBatchRange, tally: &mut Tally) -> Result<()> {
         let ran = self.pass.run(packed, self.keep())?;
         let losses = self.losses(&ran.batch, part, &packed.rows)?;
         tally.add(packed, &ran.batch, self.pass.objectives, &losses);
@@ -147,9 +149,9 @@ impl Step<'_> {
         let batches: Vec<Batch<'_>> = batches.collect::<Result<_>>()?;
         let whole = join(micro_batches);
         let batch = join_batches(&batches, &whole);
-        let losses = self.losses(&batch, Part::whole(&whole), &whole.rows)?;
+        let losses = self.losses(&batch, MicroBatchRange::whole(&whole), &whole.rows)?;
         tally.add(&whole, &batch, self.pass.objectives, &losses);
-        for (packed, part) in micro_batches.iter().zip(Part::all(micro_batches)) {
+        for (packed, part) in micro_batches.iter().zip(MicroBatchRange::all(micro_batches)) {
             let own: Vec<Loss> = losses.iter().map(|loss| slice(loss, part)).collect();
             let ran = self.pass.run(packed, self.keep())?;
             self.pass.backward(ran, &self.cotangents(&own, packed)?, self.work.grads)?;
@@ -159,7 +161,7 @@ impl Step<'_> {
 }
 
 /// A loss with the cotangents of one part alone.
-fn slice(loss: &Loss, part: Part) -> Loss {
+fn slice(loss: &Loss, part: MicroBatchRange) -> Loss {
     let mut own = loss.clone();
     for term in &mut own.terms {
         for (statistic, values) in &mut term.cotangents {
@@ -214,7 +216,7 @@ mod tests {
         };
         let loss = Loss { terms: vec![term], ..Loss::default() };
         let cut: Vec<_> =
-            Part::all(&packed).into_iter().map(|own| slice(&loss, own).terms.remove(0).cotangents).collect();
+            MicroBatchRange::all(&packed).into_iter().map(|own| slice(&loss, own).terms.remove(0).cotangents).collect();
         assert_eq!((cut[0][0].1.len(), &cut[0][1].1), (5, &vec![10.0, 20.0]));
         assert_eq!((&cut[1][0].1, &cut[1][1].1), (&vec![5.0, 6.0, 7.0, 8.0], &vec![30.0]));
     }

@@ -1,0 +1,115 @@
+//! Batches, their micro-batches and what is composed or prepared of them: cut, joined and read in the right places.
+
+use plugin_api::{
+    batch::{Batch, Scope, names},
+    manifest::DataKind,
+};
+
+use super::{
+    batch_arrays::{data_arrays, supervised_rows, with_statistics},
+    compose::{rows_of, sequences_of},
+    micro_batch::{MicroBatchRange, at_ends, join, unpack},
+    prepared_arrays::PreparedArrays,
+};
+use crate::{
+    data::{PackedBatch, Sequence, pack::pack},
+    model::{HeadStats, Statistics},
+};
+
+fn packed(lengths: &[i32]) -> PackedBatch {
+    let mut batch = PackedBatch { offsets: vec![0], ..Default::default() };
+    for (row, length) in lengths.iter().enumerate() {
+        batch.tokens.extend(0..*length);
+        batch.targets.extend(1..=*length);
+        batch.positions.extend(0..*length);
+        batch.mask.extend((0..*length).map(|n| f64::from(u8::from(n % 2 == 0))));
+        batch.offsets.push(batch.tokens.len() as i32);
+        batch.rows.push(row as u64);
+    }
+    batch
+}
+
+/// Catches a cut that gives every micro-batch the window's first rows, or counts tokens where sequences are meant.
+#[test]
+fn what_prepare_answers_is_cut_like_the_window() {
+    let parts = [packed(&[2, 3]), packed(&[4])];
+    let whole = join(&parts);
+    assert_eq!(whole.offsets, [0, 2, 5, 9]);
+    let answer = Batch::new()
+        .with("advantage", Scope::TOKEN, (0..9).map(f64::from).collect::<Vec<_>>())
+        .with("reward", Scope::SEQUENCE, vec![10.0, 20.0, 30.0])
+        .with("spread", Scope::BATCH, vec![7.0]);
+    let joined: PreparedArrays = [answer].into_iter().collect();
+    let places = MicroBatchRange::all(&parts);
+    let expected = [(vec![0.0, 1.0, 2.0, 3.0, 4.0], vec![10.0, 20.0]), (vec![5.0, 6.0, 7.0, 8.0], vec![30.0])];
+    for ((packed, place), (advantage, reward)) in parts.iter().zip(places).zip(expected) {
+        let data = data_arrays(packed);
+        let batch = joined.with(0, &data, place);
+        assert_eq!(batch.get("advantage").ok(), Some(advantage.as_slice()));
+        assert_eq!(batch.get("reward").ok(), Some(reward.as_slice()));
+        assert_eq!(batch.get("spread").ok(), Some([7.0].as_slice()));
+        assert!(batch.check().is_ok());
+    }
+}
+
+/// Catches an unpacking that loses the last target, and rows or masks that move against their tokens.
+#[test]
+fn sequences_survive_packing_and_the_way_through_compose() {
+    let packed = packed(&[3, 2]);
+    let sequences = unpack(&packed);
+    assert_eq!(pack(&sequences).unwrap(), PackedBatch { max_len: 3, ..packed });
+    let masks = sequences.iter().flat_map(|s| s.supervised.iter().map(|m| f64::from(u8::from(*m))));
+    let answer = rows_of(&sequences, &DataKind::TEXT).with(names::MASK, Scope::TOKEN, masks.collect::<Vec<_>>());
+    assert_eq!(sequences_of(&answer).unwrap(), sequences);
+    assert!(sequences_of(&answer.with("token", Scope::TOKEN, vec![0.5; 7])).is_err());
+}
+
+/// Catches prompts and completions handed over as one text, and columns or rows that belong to one part alone.
+#[test]
+fn compose_reads_prompts_and_completions_apart() {
+    let sequence = |row, supervised: &[bool]| Sequence {
+        ids: (0..supervised.len() as u32).collect(),
+        supervised: supervised.to_vec(),
+        columns: [("m".to_owned(), row as f64)].into(),
+        row,
+        ..Default::default()
+    };
+    let sequences = [sequence(4, &[false, false, true]), sequence(7, &[false, true, false, true])];
+    let rows = rows_of(&sequences, &DataKind::PROMPT_COMPLETION);
+    assert!(rows.check().is_ok());
+    assert_eq!(rows.offsets().unwrap(), [0, 2, 3, 4, 7]);
+    assert_eq!(rows.get("part").unwrap(), [1.0, 2.0, 1.0, 2.0]);
+    assert_eq!(rows.get("row").unwrap(), [4.0, 4.0, 7.0, 7.0]);
+    assert_eq!(rows.mask().unwrap(), [0.0, 0.0, 1.0, 0.0, 1.0, 0.0, 1.0]);
+    assert_eq!(rows.column("m").unwrap(), [4.0, 4.0, 7.0, 7.0]);
+}
+
+/// Gotcha 2: only supervised tokens pass the head, and their statistics come back to their own places.
+#[test]
+fn gotcha_02_statistics_return_to_the_tokens_they_belong_to() {
+    let packed = packed(&[3, 2]);
+    let rows = supervised_rows(&packed);
+    assert_eq!(rows, [0, 2, 3]);
+    let stats = HeadStats { logp: vec![-1.0, -2.0, -3.0], top1: Some(vec![1, 9, 1]), ..Default::default() };
+    let batch = with_statistics(&packed, &rows, Statistics::default(), Some(&stats)).unwrap();
+    assert_eq!(batch.get("logp").unwrap(), [-1.0, 0.0, -2.0, -3.0, 0.0]);
+    assert_eq!(batch.get("top1").unwrap(), [1.0, 0.0, 0.0, 1.0, 0.0]);
+}
+
+/// Catches a score that is read one position off, at the longest sequence's end, or of the next sequence.
+#[test]
+fn gotcha_13_29_scores_are_read_at_each_sequences_own_last_token() {
+    let sequence = |length: usize, reads_last| Sequence {
+        ids: (0..length as u32).collect(),
+        supervised: vec![true; length],
+        reads_last,
+        ..Default::default()
+    };
+    let values: Vec<f64> = (0..9).map(f64::from).collect();
+    let packed = pack(&[sequence(2, true), sequence(4, true), sequence(3, true)]).unwrap();
+    assert_eq!(at_ends(&packed, &values), [1.0, 5.0, 8.0]);
+    assert_eq!(packed.tokens[5], 3, "the last token is read");
+    // Without anything asked there, the last token is a target alone.
+    let packed = pack(&[sequence(3, false), sequence(2, false)]).unwrap();
+    assert_eq!(at_ends(&packed, &values), [1.0, 2.0]);
+}

@@ -1,0 +1,84 @@
+//! Rows as `compose` reads them, and the sequences that it composes.
+
+use plugin_api::{
+    batch::{Batch, Scope, names},
+    manifest::DataKind,
+};
+
+use crate::{
+    data::Sequence,
+    error::{Error, Result},
+};
+
+/// Sequences as the rows that `compose` reads: running text and prompts in one part each, rows of prompts and completions in
+/// two, the completion from the first supervised token on; of a pair the prompt stands before either answer. `mask` tells the
+/// supervised tokens within a part.
+pub fn rows_of(sequences: &[Sequence], kind: &DataKind) -> Batch<'static> {
+    let (mut offsets, mut tokens, mut mask) = (vec![0.0], Vec::new(), Vec::new());
+    let (mut parts, mut owners) = (Vec::new(), Vec::new());
+    for sequence in sequences {
+        let start = tokens.len();
+        tokens.extend(sequence.ids.iter().map(|id| f64::from(*id)));
+        mask.extend(sequence.supervised.iter().map(|s| f64::from(u8::from(*s))));
+        let answer = match (kind.as_str(), sequence.numbers.get(names::SIDE)) {
+            ("prompt-completion" | "unpaired", _) => Some(2.0),
+            ("preference", Some(side)) => Some(if *side > 0.0 { 3.0 } else { 4.0 }),
+            _ => None,
+        };
+        if let Some(answer) = answer {
+            let prompt = sequence.supervised.iter().position(|s| *s).unwrap_or(sequence.ids.len());
+            offsets.push((start + prompt) as f64);
+            parts.extend([1.0, answer]);
+            owners.extend([sequence, sequence]);
+        } else {
+            parts.push(f64::from(u8::from(*kind == DataKind::PROMPT)));
+            owners.push(sequence);
+        }
+        offsets.push(tokens.len() as f64);
+    }
+    let mut batch = Batch::new()
+        .with(names::OFFSETS, Scope::BATCH, offsets)
+        .with("token", Scope::TOKEN, tokens)
+        .with(names::MASK, Scope::TOKEN, mask)
+        .with("part", Scope::SEQUENCE, parts)
+        .with("row", Scope::SEQUENCE, owners.iter().map(|s| s.row as f64).collect::<Vec<_>>());
+    for name in sequences.first().into_iter().flat_map(|s| s.columns.keys()) {
+        let values: Vec<f64> = owners.iter().filter_map(|s| s.columns.get(name).copied()).collect();
+        batch = batch.with(format!("{}{name}", names::COLUMN), Scope::SEQUENCE, values);
+    }
+    batch
+}
+
+/// The sequences that `compose` answered.
+///
+/// # Errors
+/// Arrays that are missing or of other lengths, and tokens that are no ids.
+pub fn sequences_of(composed: &Batch<'_>) -> Result<Vec<Sequence>> {
+    composed.check()?;
+    let (offsets, tokens, mask) = (composed.offsets()?, composed.get("token")?, composed.mask()?);
+    let rows = composed.get("row")?;
+    let ids: Vec<u32> = tokens
+        .iter()
+        .map(|t| (t.fract() == 0.0 && (0.0..=f64::from(u32::MAX)).contains(t)).then_some(*t as u32))
+        .collect::<Option<_>>()
+        .ok_or_else(|| Error::run("`compose` answered a token that is no id"))?;
+    let columns: Vec<(String, &[f64])> = composed
+        .arrays()
+        .iter()
+        .filter(|a| a.scope == Scope::SEQUENCE && a.cols == 1)
+        .filter_map(|a| Some((a.name.strip_prefix(names::COLUMN)?.to_owned(), a.data.as_ref())))
+        .collect();
+    let numbers: Vec<(&str, &[f64])> = [names::GROUP, names::SIDE]
+        .into_iter()
+        .filter_map(|name| Some((name, composed.find(name)?.data.as_ref())))
+        .collect();
+    let sequence = |(index, ends): (usize, &[usize])| Sequence {
+        ids: ids[ends[0]..ends[1]].to_vec(),
+        supervised: mask[ends[0]..ends[1]].iter().map(|m| *m != 0.0).collect(),
+        columns: columns.iter().map(|(name, values)| (name.clone(), values[index])).collect(),
+        row: rows[index] as u64,
+        numbers: numbers.iter().map(|(name, values)| ((*name).to_owned(), values[index])).collect(),
+        ..Default::default()
+    };
+    Ok(offsets.windows(2).enumerate().map(sequence).collect())
+}

@@ -1,0 +1,111 @@
+//! A window in micro-batches: how it is cut and joined, and which tokens and sequences of the whole each one holds.
+
+use crate::{
+    data::{PackedBatch, Sequence, Window},
+    error::{Error, Result},
+    model::BatchView,
+};
+
+/// Where a micro-batch lies in its window.
+#[derive(Debug, Clone, Copy)]
+pub struct MicroBatchRange {
+    token: usize,
+    tokens: usize,
+    sequence: usize,
+    sequences: usize,
+}
+
+impl MicroBatchRange {
+    /// The places of all micro-batches of a window.
+    pub fn all(parts: &[PackedBatch]) -> Vec<MicroBatchRange> {
+        let (mut token, mut sequence) = (0, 0);
+        parts
+            .iter()
+            .map(|packed| {
+                let part = MicroBatchRange { token, tokens: packed.len(), sequence, sequences: packed.sequences() };
+                (token, sequence) = (token + part.tokens, sequence + part.sequences);
+                part
+            })
+            .collect()
+    }
+
+    /// Its first token and how many it has.
+    pub fn tokens(self) -> (usize, usize) {
+        (self.token, self.tokens)
+    }
+
+    /// Its first sequence and how many it has.
+    pub fn sequences(self) -> (usize, usize) {
+        (self.sequence, self.sequences)
+    }
+
+    /// All of a window.
+    pub fn whole(packed: &PackedBatch) -> MicroBatchRange {
+        MicroBatchRange { token: 0, tokens: packed.len(), sequence: 0, sequences: packed.sequences() }
+    }
+}
+
+/// The micro-batches of a window, packed.
+///
+/// # Errors
+/// Rows that cannot be packed.
+pub fn cut(window: &Window, micro_batch_tokens: usize) -> Result<Vec<PackedBatch>> {
+    window.micro_batches(micro_batch_tokens).map(|b| b.map_err(Error::from)).collect()
+}
+
+/// The micro-batches of a window as one packed batch.
+pub fn join(parts: &[PackedBatch]) -> PackedBatch {
+    let reads_last = parts.first().is_some_and(|first| first.reads_last);
+    let mut whole = PackedBatch { offsets: vec![0], reads_last, ..Default::default() };
+    for packed in parts {
+        let start = whole.tokens.len() as i32;
+        whole.tokens.extend(&packed.tokens);
+        whole.targets.extend(&packed.targets);
+        whole.mask.extend(&packed.mask);
+        whole.positions.extend(&packed.positions);
+        whole.offsets.extend(packed.offsets.iter().skip(1).map(|o| start + o));
+        whole.max_len = whole.max_len.max(packed.max_len);
+        whole.rows.extend(&packed.rows);
+        for (name, values) in &packed.columns {
+            whole.columns.entry(name.clone()).or_default().extend(values);
+        }
+        for (name, values) in &packed.numbers {
+            whole.numbers.entry(name.clone()).or_default().extend(values);
+        }
+        for (name, values) in &packed.per_token {
+            whole.per_token.entry(name.clone()).or_default().extend(values);
+        }
+    }
+    whole
+}
+
+/// The sequences of a packed batch, as they were before the shift.
+pub fn unpack(packed: &PackedBatch) -> Vec<Sequence> {
+    let sequence = |(index, ends): (usize, &[i32])| {
+        let range = ends[0] as usize..ends[1] as usize;
+        let read = range.start..range.end - usize::from(packed.reads_last);
+        let tokens = packed.tokens.get(range.start).into_iter().chain(&packed.targets[read.clone()]);
+        let supervised = packed.mask[read].iter().map(|m| *m != 0.0);
+        let own = |values: &[f64]| values[range.clone()].to_vec();
+        Sequence {
+            ids: tokens.map(|id| *id as u32).collect(),
+            supervised: std::iter::once(false).chain(supervised).collect(),
+            columns: packed.columns.iter().map(|(name, values)| (name.clone(), values[index])).collect(),
+            row: packed.rows[index],
+            numbers: packed.numbers.iter().map(|(name, values)| (name.clone(), values[index])).collect(),
+            tokens: packed.per_token.iter().map(|(name, values)| (name.clone(), own(values))).collect(),
+            reads_last: packed.reads_last,
+        }
+    };
+    packed.offsets.windows(2).enumerate().map(sequence).collect()
+}
+
+/// A packed batch as the model takes it.
+pub fn view(packed: &PackedBatch) -> BatchView<'_> {
+    BatchView { tokens: &packed.tokens, positions: &packed.positions, offsets: &packed.offsets }
+}
+
+/// Returns the value at each sequence's last position.
+pub fn at_ends(packed: &PackedBatch, values: &[f64]) -> Vec<f64> {
+    packed.offsets.iter().skip(1).filter_map(|end| values.get(*end as usize - 1).copied()).collect()
+}
