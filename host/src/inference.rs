@@ -77,7 +77,7 @@ impl Opened {
         let (device, _) = open(&library, &session, dtype, false)?;
         let mut model = Model::from_folder_as(&device, &folder, Outputs::TOKENS)?;
         tokenizer.fit_to_model(&model.config().eos, model.config().vocab)?;
-        model.stop_at(tokenizer.eos());
+        model.add_eos(tokenizer.eos());
         Ok(Opened { model, tokenizer, folder })
     }
 

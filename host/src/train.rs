@@ -69,21 +69,21 @@ impl Trainer {
     /// A plugin's or the backend's failure, non-finite losses in a row, files that cannot be written. What is consistent
     /// has been saved then, and the error says where.
     pub fn run(&mut self, interrupt: &Interrupt) -> Result<(End, Summary)> {
-        let end = self.go_on_to_the_end(interrupt).map_err(|error| self.save_after(error))?;
+        let end = self.train_loop(interrupt).map_err(|error| self.save_after(error))?;
         let saved = self.save()?;
         self.progress.finish();
         Ok((end, self.summary(saved)))
     }
 
     /// Trains, then evaluates and samples the trained model.
-    fn go_on_to_the_end(&mut self, interrupt: &Interrupt) -> Result<End> {
+    fn train_loop(&mut self, interrupt: &Interrupt) -> Result<End> {
         if !self.score_by_reference(interrupt)? {
             return Ok(End::Interrupted);
         }
         if self.state.step == 0 {
             // Memory may be tried with rows that no step reads.
             self.reference.iter().for_each(|reference| reference.stand_in(true));
-            self.rehearse()?;
+            self.check_memory()?;
             self.reference.iter().for_each(|reference| reference.stand_in(false));
         }
         let Learner { objectives, batcher, .. } = &self.learner;
@@ -170,7 +170,7 @@ impl Trainer {
         self.marker.backend("update");
         let lr = self.learner.learning_rate(self.state.step, self.state.total);
         let finite = out.loss.is_finite() && gradient.finite;
-        self.torn = true;
+        self.mid_step = true;
         if finite {
             self.learner.update(lr, self.state.step + 1)?;
         } else {
@@ -191,7 +191,7 @@ impl Trainer {
         let said = self.learner.rollouts.as_mut().map(Rollouts::said).unwrap_or_default();
         self.records.answers(self.state.step, &said)?;
         self.records.done();
-        self.torn = false;
+        self.mid_step = false;
         if self.state.step == 1 {
             self.check_first_step(&out)?;
         }
@@ -229,7 +229,7 @@ impl Trainer {
     }
 
     /// Tries the largest batch before the first step, so that memory runs out now or never.
-    fn rehearse(&mut self) -> Result<()> {
+    fn check_memory(&mut self) -> Result<()> {
         self.learner.try_worst_batch(&self.marker)
     }
 

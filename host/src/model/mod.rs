@@ -117,7 +117,7 @@ impl Model {
 
     /// Has generation stop at the token that ends texts of the tokenizer too, where neither `config.json` nor
     /// `generation_config.json` names it: what is learned to end an answer would not end one.
-    pub fn stop_at(&mut self, end_of_text: Option<u32>) {
+    pub fn add_eos(&mut self, end_of_text: Option<u32>) {
         let known = |id: &u32| self.config.eos.contains(id) || u64::from(*id) >= self.config.vocab;
         let Some(id) = end_of_text.filter(|id| !known(id)) else { return };
         let mut note =

@@ -19,7 +19,7 @@ use crate::{
     setup::loading::prepare_draft,
     train::{
         End,
-        run::{open::Uncertain, summary::Summary},
+        run::{open::CleanupGuard, summary::Summary},
         trainer::Trainer,
     },
 };
@@ -83,7 +83,7 @@ pub fn run(
     let experiments: Vec<Experiment> = stages.iter().map(|stage| stage.loaded.experiment.clone()).collect();
     let dev = options.pinning == Pinning::Ignore;
     let tasks = to_do(pipeline, &experiments, &options.part, options.resume, dev)?;
-    let mut uncertain = Uncertain::new(pipeline.runs_dir());
+    let mut uncertain = CleanupGuard::new(pipeline.runs_dir());
     plan::try_out(pipeline, stages, &tasks)?;
     uncertain.keep();
 

@@ -14,10 +14,10 @@ use crate::{
     setup::{
         Setup,
         loading::Plugins,
-        named::{Awaited, NamedModel},
+        named::{NamedModel, PendingModels},
     },
     train::{
-        auxiliary::Beside,
+        auxiliary::AuxiliaryObjective,
         optimizer::check_groups,
         roles::{Roles, policy_outputs},
         rollout::{Rollouts, rewards::Rewards},
@@ -72,7 +72,7 @@ pub fn try_out(pipeline: &Pipeline, stages: Vec<StagePlan>, tasks: &[Task]) -> R
         let data = setup.data(true)?;
         setup.batcher(&data)?;
         Rollouts::open(&setup, &objectives, &rewards, &data)?;
-        Beside::all(&setup)?;
+        AuxiliaryObjective::all(&setup)?;
         setup.check_samples()?;
         // Saved with the model, so a later stage finds it there.
         if let Some(template) = &data.chat_template {
@@ -95,7 +95,7 @@ pub fn each<T>(
     awaits: impl Fn(usize) -> bool,
     mut attempt: impl FnMut(usize, &mut Setup) -> Result<T>,
 ) -> Result<Vec<T>> {
-    let (mut awaited, mut found, mut errors) = (Awaited::new(), Vec::new(), Vec::new());
+    let (mut awaited, mut found, mut errors) = (PendingModels::new(), Vec::new(), Vec::new());
     for (index, stage) in stages.into_iter().enumerate().filter(|(index, _)| wanted(*index)) {
         let missing = |stage: usize| awaits(stage) && !awaited.contains_key(&pipeline.stage_folder(stage));
         if pipeline.stages()[index].takes.iter().any(|takes| missing(takes.stage)) {

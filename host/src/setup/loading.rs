@@ -11,7 +11,7 @@ use plugin_api::{
 use super::{
     Setup,
     checks::{check_dtype, check_lengths},
-    named::{Awaited, Named, model_and_tokenizer},
+    named::{Named, PendingModels, model_and_tokenizer},
 };
 use crate::{
     config::{Draft, Loaded, Override, Slot},
@@ -44,7 +44,7 @@ pub fn prepare(file: &Path, overrides: &[Override], folders: &[PathBuf], pinning
 /// As there.
 pub fn prepare_draft(mut draft: Draft, folders: &[PathBuf], pinning: Pinning) -> Result<Setup> {
     let plugins = Plugins::load(&mut draft, folders, pinning)?;
-    plugins.prepare(draft.finish()?, &Awaited::new())
+    plugins.prepare(draft.finish()?, &PendingModels::new())
 }
 
 impl Plugins {
@@ -105,7 +105,7 @@ impl Plugins {
     ///
     /// # Errors
     /// A request error.
-    pub fn prepare(self, loaded: Loaded, awaited: &Awaited) -> Result<Setup> {
+    pub fn prepare(self, loaded: Loaded, awaited: &PendingModels) -> Result<Setup> {
         let Plugins { registry, lock, used: plugins, backend, objectives, rewards } = self;
         let backend = backend.ok_or_else(|| Error::request("the experiment names no backend"))?;
         let (model_folder, tokenizer, config) = model_and_tokenizer(&loaded, awaited)?;

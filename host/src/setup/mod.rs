@@ -26,7 +26,7 @@ use crate::{
     plugins::{Lock, Registry},
     runs::receipt::PluginUse,
 };
-use named::{Awaited, Named};
+use named::{Named, PendingModels};
 
 /// A checked experiment with its plugins loaded, its tokenizer read and its model's shape known.
 pub struct Setup {
@@ -48,7 +48,7 @@ pub struct Setup {
     pub(crate) objectives: Vec<(Library, ObjectiveManifest)>,
     /// Those of the experiment's rewards that are plugins, in order.
     pub(crate) rewards: Vec<Library>,
-    pub(crate) awaited: Awaited,
+    pub(crate) awaited: PendingModels,
     pub(crate) named: Named,
     /// Whether a resumed run goes on over data files that were changed: rows that were fixed, none added and none removed.
     pub accepts_fixed_rows: bool,

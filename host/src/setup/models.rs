@@ -7,7 +7,7 @@ use std::{
 
 use super::{
     Setup,
-    named::{NamedModel, awaited_model, check_unchanged, model_folder},
+    named::{NamedModel, check_unchanged, model_folder, pending_model},
 };
 use crate::{
     data::Tokenizer,
@@ -34,7 +34,7 @@ impl Setup {
         if checkpoint.is_none() && !outputs.tokens && self.config.outputs.tokens {
             model.reset_scalar()?;
         }
-        model.stop_at(self.tokenizer.eos());
+        model.add_eos(self.tokenizer.eos());
         Ok(model)
     }
 
@@ -56,7 +56,7 @@ impl Setup {
     /// # Errors
     /// A request error where there is none.
     pub fn named_model(&self, path: &str) -> Result<Arc<NamedModel>> {
-        if let Some(model) = awaited_model(&self.awaited, path) {
+        if let Some(model) = pending_model(&self.awaited, path) {
             return Ok(model);
         }
         // What is checked, loaded and written down is one reading.

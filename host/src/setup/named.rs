@@ -32,10 +32,10 @@ pub struct NamedModel {
 pub(crate) type Named = Mutex<BTreeMap<String, Arc<NamedModel>>>;
 
 /// Models that are not there yet, by the folder of the run that will leave them.
-pub type Awaited = BTreeMap<PathBuf, Arc<NamedModel>>;
+pub type PendingModels = BTreeMap<PathBuf, Arc<NamedModel>>;
 
 /// The model in `from`, if it is one of those.
-pub(super) fn awaited_model(awaited: &Awaited, from: &str) -> Option<Arc<NamedModel>> {
+pub(super) fn pending_model(awaited: &PendingModels, from: &str) -> Option<Arc<NamedModel>> {
     awaited.iter().find(|(folder, _)| Path::new(from).starts_with(folder)).map(|(_, model)| model.clone())
 }
 
@@ -124,11 +124,11 @@ fn tokenizer_at(path: &Path) -> Result<Tokenizer> {
 /// A request error where there is no such model, or its tokenizer does not fit.
 pub(crate) fn model_and_tokenizer(
     loaded: &Loaded,
-    awaited: &Awaited,
+    awaited: &PendingModels,
 ) -> Result<(Option<PathBuf>, Tokenizer, ModelConfig)> {
     let experiment = &loaded.experiment;
     let awaited = match &experiment.model {
-        ModelSource::From { from } => awaited_model(awaited, from),
+        ModelSource::From { from } => pending_model(awaited, from),
         ModelSource::Shape(_) => None,
     };
     let folder = match &experiment.model {

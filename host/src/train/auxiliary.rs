@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// An objective with text of its own.
-pub struct Beside {
+pub struct AuxiliaryObjective {
     /// The objective.
     pub objectives: Objectives,
     /// Its place in its text.
@@ -25,12 +25,12 @@ pub struct Beside {
     micro_batch: usize,
 }
 
-impl Beside {
+impl AuxiliaryObjective {
     /// The objectives that learn from text of their own.
     ///
     /// # Errors
     /// A request error for text that is missing or given in vain.
-    pub fn all(setup: &Setup) -> Result<Vec<Beside>> {
+    pub fn all(setup: &Setup) -> Result<Vec<AuxiliaryObjective>> {
         let wanted = setup.experiment().objective.iter().zip(&setup.objectives).enumerate();
         let mut all = Vec::new();
         for (index, (own, (library, manifest))) in wanted {
@@ -56,7 +56,7 @@ impl Beside {
             let active = Active::new(&own.plugin, own.weight, prefix, manifest.clone(), instance, "text")?;
             let active = active.of_table(index);
             let (batcher, sources) = text_of(setup, own, &key("text"), tokens)?;
-            all.push(Beside {
+            all.push(AuxiliaryObjective {
                 objectives: Objectives::new(vec![active])?,
                 batcher,
                 sources,
@@ -83,7 +83,7 @@ impl Beside {
     /// The window that comes next, in micro-batches. No place in the text is used up.
     ///
     /// # Errors
-    /// As [`Beside::window`].
+    /// As [`AuxiliaryObjective::window`].
     pub fn peek(&mut self) -> Result<Vec<PackedBatch>> {
         let place = self.batcher.state().clone();
         let micro_batches = self.window()?;

@@ -9,7 +9,7 @@ use super::{
         Figures,
         exact_match::{EXACT_MATCH, exact_match},
         expectations,
-        generation::{self, Exam},
+        generation::{self, GenerationEval},
         held_out::{self, evaluate},
         improve::improve,
     },
@@ -94,7 +94,7 @@ impl Trainer {
             let usual = objectives.temperature();
             objectives.answer_at(if options.temperature > 0.0 { options.temperature } else { 1.0 });
             let tokens = rewards.tokens();
-            let judged = Exam {
+            let judged = GenerationEval {
                 policy,
                 models: roles.models(model),
                 has_reference: roles.reference_stays(),

@@ -6,7 +6,7 @@ use std::path::Path;
 use plugin_api::{contract, objective::Verdict};
 
 use super::{
-    auxiliary::Beside,
+    auxiliary::AuxiliaryObjective,
     memory::largest_rows::forward_tokens,
     optimizer::{Adam, Gradient, check_groups, schedule},
     roles::{
@@ -52,7 +52,7 @@ pub struct Learner {
     /// Who judges answers.
     pub rewards: Rewards,
     /// Objectives with text of their own.
-    pub beside: Vec<Beside>,
+    pub beside: Vec<AuxiliaryObjective>,
     pub(super) settings: Train,
     pub(super) seed: u64,
     /// The longest sequence of the run.
@@ -108,7 +108,7 @@ pub fn open(
     learner.rewards = Rewards::open(setup, device)?;
     learner.rewards.compute_at_most(forward_tokens(setup, &learner.objectives, &*data.train));
     learner.rollouts = Rollouts::open(setup, &learner.objectives, &learner.rewards, &data)?;
-    learner.beside = Beside::all(setup)?;
+    learner.beside = AuxiliaryObjective::all(setup)?;
     Ok(Opened { learner, data, steps, reference })
 }
 

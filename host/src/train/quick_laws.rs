@@ -19,7 +19,7 @@ use plugin_api::{
     options::OptionMap,
 };
 
-use super::step::{forward::Pass, models::Models};
+use super::step::{forward::ForwardPass, models::Models};
 use crate::{
     data::PackedBatch,
     error::{Error, Result},
@@ -102,7 +102,7 @@ pub(super) fn proofs(
     };
     marker.backend("the quick laws");
     let objectives = &*objectives;
-    let pass = Pass { models, objectives };
+    let pass = ForwardPass { models, objectives };
     let run = |packed: &PackedBatch| Ok(pass.run(packed, Keep::Nothing)?.batch);
     let whole = objectives.coupled().then(|| join(micro_batches));
     let places: Vec<(&PackedBatch, MicroBatchRange)> = match &whole {

@@ -95,7 +95,7 @@ impl Trainer {
                 self.folder.path().display()
             )]);
         }
-        if self.torn {
+        if self.mid_step {
             let kept = self.checkpoints.latest().ok().flatten();
             let kept =
                 kept.map_or("there is none yet".to_owned(), |c| format!("the last is {}", shown(&c.path).display()));

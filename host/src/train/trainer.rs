@@ -3,7 +3,7 @@
 use std::{path::PathBuf, time::Instant};
 
 use super::{
-    eval::exact_match::Question,
+    eval::exact_match::EvalPrompt,
     learner::Learner,
     notices::Notices,
     quick_laws::ToProve,
@@ -28,7 +28,7 @@ pub struct Trainer {
     /// What a frozen reference has to do before the first step of this process, or has done.
     pub(super) reference: Option<ReferencePass>,
     /// Held-out prompts to answer in evaluations; none where `eval.generate` is not given.
-    pub(super) questions: Vec<Question>,
+    pub(super) questions: Vec<EvalPrompt>,
     pub(super) folder: RunFolder,
     /// Where the folder was moved to while the run went on.
     pub(super) moved_to: Option<PathBuf>,
@@ -51,7 +51,7 @@ pub struct Trainer {
     /// When this process took the run up.
     pub(super) started: Instant,
     /// Whether the device is ahead of `state`: from the update of a step until its line is written.
-    pub(super) torn: bool,
+    pub(super) mid_step: bool,
     /// Which objectives are still to be checked on a batch.
     pub(super) to_prove: ToProve,
 }

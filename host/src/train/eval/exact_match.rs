@@ -14,7 +14,7 @@ pub const EXACT_MATCH: &str = "exact_match";
 
 /// A prompt with the answer its row gives.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Question {
+pub struct EvalPrompt {
     /// The prompt as the model reads it, nothing supervised.
     prompt: Sequence,
     /// The answer, without the space around it, where the row has one.
@@ -49,7 +49,7 @@ pub struct ExactMatch {
     pub answers: Vec<ComparedAnswer>,
 }
 
-impl Question {
+impl EvalPrompt {
     /// The prompt, as a sequence without an answer.
     pub fn prompt(&self) -> &Sequence {
         &self.prompt
@@ -82,7 +82,7 @@ impl Question {
 ///
 /// # Errors
 /// Text that the tokenizer cannot read or write.
-pub fn questions(data: &dyn Examples, tokenizer: &Tokenizer, most: u64) -> Result<Vec<Question>> {
+pub fn questions(data: &dyn Examples, tokenizer: &Tokenizer, most: u64) -> Result<Vec<EvalPrompt>> {
     let all = data.in_order(u32::MAX as usize, false);
     let kept = (most as usize).min(all.len());
     // Each a group of its own: answers of one group would all be computed at a time.
@@ -92,7 +92,7 @@ pub fn questions(data: &dyn Examples, tokenizer: &Tokenizer, most: u64) -> Resul
     asked.collect()
 }
 
-fn question(data: &dyn Examples, tokenizer: &Tokenizer, row: &Sequence) -> Result<Option<Question>> {
+fn question(data: &dyn Examples, tokenizer: &Tokenizer, row: &Sequence) -> Result<Option<EvalPrompt>> {
     let start = row.supervised.iter().position(|supervised| *supervised).unwrap_or(row.ids.len());
     let undesirable = row.numbers.get(names::SIDE) == Some(&0.0);
     if start == 0 || undesirable {
@@ -134,7 +134,7 @@ fn question(data: &dyn Examples, tokenizer: &Tokenizer, row: &Sequence) -> Resul
         Some(text) => text.prompt.clone(),
         None => tokenizer.decode(&prompt.ids, true)?,
     };
-    Ok(Some(Question { prompt, answer, more_answers, length, asked }))
+    Ok(Some(EvalPrompt { prompt, answer, more_answers, length, asked }))
 }
 
 /// How many tokens from `start` on are the row's first answer: the supervised ones there. A template may mark an answer in several
@@ -180,11 +180,11 @@ fn text(tokenizer: &Tokenizer, ids: &[u32]) -> Result<String> {
 ///
 /// # Errors
 /// The backend's.
-pub fn exact_match(model: &Model, tokenizer: &Tokenizer, questions: &[Question]) -> Result<Option<ExactMatch>> {
-    let known: Vec<&Question> = questions.iter().filter(|question| question.answer.is_some()).collect();
+pub fn exact_match(model: &Model, tokenizer: &Tokenizer, questions: &[EvalPrompt]) -> Result<Option<ExactMatch>> {
+    let known: Vec<&EvalPrompt> = questions.iter().filter(|question| question.answer.is_some()).collect();
     let Some(longest) = known.iter().map(|question| question.length).max() else { return Ok(None) };
     let options = GenerateOptions { max_tokens: longest, temperature: 0.0, top_p: 1.0, top_k: 0, seed: 0 };
-    let ids = |question: &&Question| question.prompt.ids.iter().map(|id| *id as i32).collect();
+    let ids = |question: &&EvalPrompt| question.prompt.ids.iter().map(|id| *id as i32).collect();
     let prompts: Vec<Vec<i32>> = known.iter().map(ids).collect();
     let mut answers = Vec::with_capacity(known.len());
     for (completion, question) in generate(model, &prompts, &options, &mut |_| {})?.iter().zip(&known) {

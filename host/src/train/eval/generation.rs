@@ -2,7 +2,7 @@
 
 use plugin_api::batch::{Scope, names};
 
-use super::{Figures, exact_match::Question};
+use super::{Figures, exact_match::EvalPrompt};
 use crate::{
     config::Experiment,
     data::{Sequence, pack},
@@ -13,9 +13,9 @@ use crate::{
     train::{
         rollout::{
             rewards::Rewards,
-            sampling::{Answer, Policy, Said},
+            sampling::{Answer, AnswerRecord, Policy},
         },
-        step::{forward::Pass, models::Models},
+        step::{forward::ForwardPass, models::Models},
     },
 };
 
@@ -23,7 +23,7 @@ use crate::{
 #[derive(Debug, Clone, PartialEq)]
 pub struct RewardedAnswer {
     /// Prompt, answer, its length and end, and the weighted sum of the rewards.
-    pub said: Said,
+    pub said: AnswerRecord,
     /// The row's own answer, where it has one.
     pub expected: Option<String>,
     /// Each reward by its name.
@@ -32,8 +32,8 @@ pub struct RewardedAnswer {
 
 /// How held-out prompts are answered for those who judge: at the length of rollouts, or else at twice that of the longest answer
 /// that a row gives, or else at 64 tokens; always with the same draws.
-pub fn options(experiment: &Experiment, questions: &[Question]) -> GenerateOptions {
-    let longest = questions.iter().map(Question::answer_length).max().filter(|length| *length > 0);
+pub fn options(experiment: &Experiment, questions: &[EvalPrompt]) -> GenerateOptions {
+    let longest = questions.iter().map(EvalPrompt::answer_length).max().filter(|length| *length > 0);
     let (max_tokens, top_p, top_k) = match &experiment.rollout {
         Some(rollout) => (rollout.max_new_tokens, rollout.top_p, rollout.top_k),
         None => (longest.map_or(64, |length| 2 * length), 1.0, 0),
@@ -43,7 +43,7 @@ pub fn options(experiment: &Experiment, questions: &[Question]) -> GenerateOptio
 }
 
 /// What is found of answers to held-out prompts.
-pub struct Exam<'a> {
+pub struct GenerationEval<'a> {
     /// Who answers.
     pub policy: Policy<'a>,
     /// The models; the policy among them is the one that answers.
@@ -72,7 +72,7 @@ const ENDED: &str = "answers/ended";
 const LENGTH: &str = "answers/length";
 const KL: &str = "answers/kl";
 
-impl Exam<'_> {
+impl GenerationEval<'_> {
     /// Answers every question and has the answers judged: `reward/NAME` for every judge, `reward` for what rollouts get,
     /// `answers/ended` and `answers/length` (tokens, the end-of-text token included), and, where a reference is there, `answers/kl`
     /// (objectives have metrics called `kl` that are of other answers): the sum over an
@@ -80,7 +80,7 @@ impl Exam<'_> {
     ///
     /// # Errors
     /// The plugins' and the backend's own.
-    pub fn figures(&self, questions: &[Question]) -> Result<(Figures, Vec<RewardedAnswer>)> {
+    pub fn figures(&self, questions: &[EvalPrompt]) -> Result<(Figures, Vec<RewardedAnswer>)> {
         let prompts: Vec<Sequence> = questions.iter().map(|question| question.prompt().clone()).collect();
         let answers = self.policy.answer(&prompts, &self.options)?;
         let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len().max(1) as f64;
@@ -102,7 +102,7 @@ impl Exam<'_> {
             answers.iter().zip(&combined).zip(questions).enumerate().map(|(index, ((answer, reward), question))| {
                 let rewards = scores.iter().map(|judge| (judge.name.clone(), judge.scores[index])).collect();
                 RewardedAnswer {
-                    said: Said::new(answer, *reward),
+                    said: AnswerRecord::new(answer, *reward),
                     expected: question.answer().map(str::to_owned),
                     rewards,
                 }
@@ -114,7 +114,7 @@ impl Exam<'_> {
         if !self.has_reference {
             return Ok(None);
         }
-        let pass = Pass { models: self.models, objectives: self.objectives };
+        let pass = ForwardPass { models: self.models, objectives: self.objectives };
         let sequences: Vec<Sequence> = answers.iter().map(|answer| answer.sequence.clone()).collect();
         let mut sum = 0.0;
         for range in pack::micro_batches(&sequences, self.tokens) {

@@ -20,7 +20,7 @@ use crate::{
     setup::Setup,
     train::{
         memory::largest_rows::forward_tokens,
-        step::{forward::Pass, metrics::Tally, models::Models},
+        step::{forward::ForwardPass, metrics::MetricAccumulator, models::Models},
     },
 };
 
@@ -38,9 +38,9 @@ pub fn evaluate(
     objectives.keeping_state(|objectives| {
         let joined = objectives.prepare(batches, marker)?;
         let objectives = &*objectives;
-        let pass = Pass { models, objectives };
+        let pass = ForwardPass { models, objectives };
         let denominators = objectives.denominators(batches, &joined)?;
-        let (mut tally, mut waiting): (_, Vec<Batch<'_>>) = (Tally::default(), Vec::new());
+        let (mut tally, mut waiting): (_, Vec<Batch<'_>>) = (MetricAccumulator::default(), Vec::new());
         for (packed, part) in batches.iter().zip(MicroBatchRange::all(batches)) {
             marker.backend("held-out evaluation");
             let batch = pass.run(packed, Keep::Nothing)?.batch;

@@ -1,7 +1,7 @@
 //! What evaluations will measure, so that a rule which watches something else is refused before the run begins.
 
 use super::{
-    exact_match::{EXACT_MATCH, Question},
+    exact_match::{EXACT_MATCH, EvalPrompt},
     generation,
     held_out::evaluate,
 };
@@ -14,7 +14,7 @@ use crate::{
 ///
 /// # Errors
 /// A request error with what there is; the plugins' and the backend's own.
-pub fn check(setup: &Setup, learner: &mut Learner, held_out: &[PackedBatch], asked: &[Question]) -> Result<()> {
+pub fn check(setup: &Setup, learner: &mut Learner, held_out: &[PackedBatch], asked: &[EvalPrompt]) -> Result<()> {
     let experiment = setup.experiment();
     let best = experiment.checkpoint.best.as_ref().map(|rule| ("checkpoint.best", rule));
     let stop = experiment.eval.early_stop.as_ref().map(|stop| ("eval.early_stop.metric", &stop.metric));
@@ -39,8 +39,8 @@ pub fn check(setup: &Setup, learner: &mut Learner, held_out: &[PackedBatch], ask
     Ok(())
 }
 
-fn of_answers(learner: &Learner, asked: &[Question]) -> Vec<String> {
-    let exact = asked.iter().any(Question::has_answer).then(|| EXACT_MATCH.to_owned());
+fn of_answers(learner: &Learner, asked: &[EvalPrompt]) -> Vec<String> {
+    let exact = asked.iter().any(EvalPrompt::has_answer).then(|| EXACT_MATCH.to_owned());
     let judged = (!asked.is_empty() && !learner.rewards.is_empty())
         .then(|| generation::names(&learner.objectives, &learner.rewards, learner.roles.reference_stays()));
     exact.into_iter().chain(judged.unwrap_or_default()).collect()

@@ -12,7 +12,7 @@ use crate::{
     runs::breadcrumb::CrashMarker,
     setup::Setup,
     train::{
-        eval::exact_match::Question,
+        eval::exact_match::EvalPrompt,
         learner::Learner,
         optimizer::Adam,
         roles::{
@@ -22,8 +22,8 @@ use crate::{
             reference_pass::{self, cacheable},
         },
         step::{
-            cotangents::Sums,
-            forward::{Pass, logps},
+            cotangents::TokenCotangents,
+            forward::{ForwardPass, logps},
         },
     },
 };
@@ -50,7 +50,7 @@ pub struct Evaluated<'a> {
     /// The held-out batches.
     pub held_out: &'a [PackedBatch],
     /// The held-out prompts that the policy answers.
-    pub questions: &'a [Question],
+    pub questions: &'a [EvalPrompt],
 }
 
 /// A run's models without their content.
@@ -104,7 +104,7 @@ pub fn estimate(
         let parts = beside.worst_window(usize::MAX)?;
         for part in &parts {
             counting.step(
-                &Pass { models: counting.roles.models(&counting.policy), objectives: &beside.objectives },
+                &ForwardPass { models: counting.roles.models(&counting.policy), objectives: &beside.objectives },
                 part,
                 &grads,
             )?;
@@ -162,8 +162,8 @@ impl Counting<'_> {
         }
     }
 
-    fn pass(&self) -> Pass<'_> {
-        Pass { models: self.roles.models(&self.policy), objectives: &self.learner.objectives }
+    fn pass(&self) -> ForwardPass<'_> {
+        ForwardPass { models: self.roles.models(&self.policy), objectives: &self.learner.objectives }
     }
 
     /// A batch as in a run: with the reference's log-probabilities if they are cached or measured with the rollout.
@@ -203,10 +203,10 @@ impl Counting<'_> {
     }
 
     /// A micro-batch forward and backward, with a cotangent for everything that is read.
-    fn step(&self, pass: &Pass<'_>, packed: &PackedBatch, grads: &Buffer) -> Result<()> {
+    fn step(&self, pass: &ForwardPass<'_>, packed: &PackedBatch, grads: &Buffer) -> Result<()> {
         let (needs, statistics, rows) = (pass.needs(), pass.objectives.statistics(), supervised_rows(packed));
         let (per_row, per_position) = (|| vec![0.0; rows.len()], || vec![0.0; packed.len()]);
-        let sums = Sums {
+        let sums = TokenCotangents {
             score: needs.score.then(per_position),
             value: needs.critic.then(per_position),
             logp: needs.tokens.then(per_row),
@@ -231,7 +231,7 @@ impl Counting<'_> {
     }
 
     /// Rollouts, answers to held-out prompts, samples.
-    fn answers(&mut self, setup: &Setup, questions: &[Question]) -> Result<()> {
+    fn answers(&mut self, setup: &Setup, questions: &[EvalPrompt]) -> Result<()> {
         let experiment = setup.experiment();
         let mut all: Vec<(Vec<Vec<i32>>, usize)> = Vec::new();
         if let Some(rollout) = &experiment.rollout {
@@ -241,7 +241,7 @@ impl Counting<'_> {
         }
         if !questions.is_empty() {
             let options = crate::train::eval::generation::options(experiment, questions);
-            let longest = questions.iter().map(Question::answer_length).max().unwrap_or(0);
+            let longest = questions.iter().map(EvalPrompt::answer_length).max().unwrap_or(0);
             let prompts = questions.iter().map(|question| ids(&question.prompt().ids)).collect();
             all.push((prompts, options.max_tokens.max(longest)));
         }

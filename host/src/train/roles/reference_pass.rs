@@ -45,7 +45,7 @@ pub(crate) const BLOCK: usize = 512;
 /// Rows as the experiment's models read them: with the last token where something is read there, and with the reference's
 /// log-probabilities.
 #[derive(Debug)]
-pub struct Asked {
+pub struct RowsWithReference {
     inner: Arc<dyn Examples>,
     reads_last: bool,
     /// Of each scored row the numbers of each of its sequences, one per position; set once the reference has scored them.
@@ -54,7 +54,7 @@ pub struct Asked {
     stands_in: AtomicBool,
 }
 
-impl Examples for Asked {
+impl Examples for RowsWithReference {
     fn key(&self) -> String {
         self.inner.key()
     }
@@ -113,8 +113,8 @@ pub struct RowsRead {
 
 /// What a frozen reference still has to do before the first step.
 pub struct ReferencePass {
-    train: Arc<Asked>,
-    held_out: Arc<Asked>,
+    train: Arc<RowsWithReference>,
+    held_out: Arc<RowsWithReference>,
     cache: Cache,
 }
 
@@ -143,7 +143,7 @@ pub fn open(
     let reads_last = objectives.needs().reads_last();
     let asked = |inner: &Arc<dyn Examples>| {
         let (inner, reference, stands_in) = (inner.clone(), OnceLock::new(), AtomicBool::new(false));
-        Arc::new(Asked { inner, reads_last, reference, stands_in })
+        Arc::new(RowsWithReference { inner, reads_last, reference, stands_in })
     };
     let (train, held_out) = (asked(&data.train), asked(&data.held_out));
     let mut pass = None;
@@ -240,7 +240,7 @@ impl ReferencePass {
 
 /// One side of the data on its way through the pass.
 struct Side<'a> {
-    data: &'a Asked,
+    data: &'a RowsWithReference,
     /// All rows in their order.
     order: Vec<Stretch>,
     /// The blocks with a row that the run reads.
@@ -257,7 +257,7 @@ struct Block {
 }
 
 impl<'a> Side<'a> {
-    fn new(data: &'a Asked, read: &BTreeSet<u32>, file: BlockFile) -> Side<'a> {
+    fn new(data: &'a RowsWithReference, read: &BTreeSet<u32>, file: BlockFile) -> Side<'a> {
         let order = data.in_order(u32::MAX as usize, false);
         let mut side = Side { data, blocks: Vec::new(), file, order };
         let block = |rows: Range<usize>| {

@@ -19,7 +19,7 @@ use telos_world::rng::Rng;
 
 use super::{
     memory::largest_rows::forward_tokens,
-    step::{forward::Pass, models::Models},
+    step::{forward::ForwardPass, models::Models},
 };
 use crate::{
     config::experiment::{self, Rollout},
@@ -37,7 +37,7 @@ use crate::{
     setup::Setup,
 };
 use rewards::Rewards;
-use sampling::{Answer, Policy, Said};
+use sampling::{Answer, AnswerRecord, Policy};
 
 /// File of a checkpoint in the middle of a rollout.
 const FILE: &str = "rollout.json";
@@ -67,7 +67,7 @@ pub struct Rollouts {
     /// Its smallest and largest reward, until then.
     spread: Option<(f64, f64)>,
     /// Its first answers, until then.
-    said: Vec<Said>,
+    said: Vec<AnswerRecord>,
 }
 
 /// The rollout at work.
@@ -113,7 +113,7 @@ pub struct RolloutModels<'a> {
 }
 
 /// What rollouts are drawn with.
-pub struct Means {
+pub struct RolloutSettings {
     /// How.
     pub settings: Rollout,
     /// Prompts of one optimizer step.
@@ -171,7 +171,7 @@ impl Rollouts {
             );
             return Err(setup.loaded.refuse("rollout.max_new_tokens", why));
         }
-        Ok(Some(Rollouts::new(Means {
+        Ok(Some(Rollouts::new(RolloutSettings {
             settings,
             prompts,
             seed: experiment.seed,
@@ -182,8 +182,8 @@ impl Rollouts {
     }
 
     /// Rollouts of which none is drawn yet.
-    pub fn new(means: Means) -> Rollouts {
-        let Means { settings, prompts, seed, tokens, tokenizer, data } = means;
+    pub fn new(means: RolloutSettings) -> Rollouts {
+        let RolloutSettings { settings, prompts, seed, tokens, tokenizer, data } = means;
         let (state, whole, found, spread, said) = Default::default();
         Rollouts { settings, prompts, seed, tokens, tokenizer, data, state, whole, found, spread, said }
     }
@@ -204,7 +204,7 @@ impl Rollouts {
     }
 
     /// The first answers of a rollout drawn since the last call.
-    pub fn said(&mut self) -> Vec<Said> {
+    pub fn said(&mut self) -> Vec<AnswerRecord> {
         std::mem::take(&mut self.said)
     }
 
@@ -251,8 +251,12 @@ impl Rollouts {
         self.found = scores.iter().map(|judge| (format!("reward/{}", judge.name), mean(&judge.scores))).collect();
         let least = combined.iter().copied().fold(f64::INFINITY, f64::min);
         self.spread = Some((least, combined.iter().copied().fold(f64::NEG_INFINITY, f64::max)));
-        self.said =
-            answers.iter().zip(&combined).take(TOLD).map(|(answer, reward)| Said::new(answer, *reward)).collect();
+        self.said = answers
+            .iter()
+            .zip(&combined)
+            .take(TOLD)
+            .map(|(answer, reward)| AnswerRecord::new(answer, *reward))
+            .collect();
         let mut sequences: Vec<Sequence> = answers.into_iter().map(|Answer { sequence, .. }| sequence).collect();
         for (sequence, reward) in sequences.iter_mut().zip(combined) {
             sequence.numbers.insert(names::REWARD.to_owned(), reward);
@@ -291,7 +295,7 @@ impl Rollouts {
         let state = State { sequences: Arc::new(answers), ..State::default() };
         let mut rollout = Rollouts {
             state,
-            ..Rollouts::new(Means {
+            ..Rollouts::new(RolloutSettings {
                 settings: self.settings.clone(),
                 prompts: self.prompts,
                 seed: self.seed,
@@ -329,7 +333,7 @@ impl Rollouts {
     /// Has the models' statistics read and the objectives do their work over the whole rollout; what they answer joins the
     /// sequences. Returns for each sequence whether the objectives keep it.
     fn measure(&mut self, models: &mut RolloutModels<'_>, marker: &CrashMarker) -> Result<Vec<bool>> {
-        let pass = Pass { models: models.models, objectives: models.objectives };
+        let pass = ForwardPass { models: models.models, objectives: models.objectives };
         let sequences = Arc::make_mut(&mut self.state.sequences);
         let (mut packed, mut batches) = (Vec::new(), Vec::new());
         for range in pack::micro_batches(sequences, self.tokens) {
@@ -540,7 +544,7 @@ mod tests {
         let (tokenizer, data) =
             (Tokenizer::bytes().unwrap(), crate::data::TokenSet::load(&[], &Tokenizer::bytes().unwrap(), None));
         let data = Arc::new(data.unwrap());
-        Rollouts { state, ..Rollouts::new(Means { settings, prompts, seed: 3, tokens: 64, tokenizer, data }) }
+        Rollouts { state, ..Rollouts::new(RolloutSettings { settings, prompts, seed: 3, tokens: 64, tokenizer, data }) }
     }
 
     /// Catches a pass that leaves answers out or takes some twice, one order for all passes, and a group that is cut apart.
@@ -577,11 +581,11 @@ mod tests {
         (0..4).for_each(|_| _ = first.window().unwrap());
         first.commit();
         // A step that fails after its window was taken must find the window again.
-        let torn = first.window().unwrap();
+        let mid_step = first.window().unwrap();
         first.save(folder.path()).unwrap();
         let mut second = rollouts(1, 2, 1);
         second.restore(folder.path()).unwrap();
-        assert_eq!(second.window().unwrap(), torn);
+        assert_eq!(second.window().unwrap(), mid_step);
         while !first.spent() {
             assert_eq!(first.window().unwrap(), second.window().unwrap());
         }

@@ -24,7 +24,7 @@ use crate::{
 /// Everyone who judges answers.
 #[derive(Default)]
 pub struct Rewards {
-    judges: Vec<Judge>,
+    judges: Vec<Scorer>,
     clip: Option<f64>,
     /// Positions computed at a time.
     tokens: usize,
@@ -33,7 +33,7 @@ pub struct Rewards {
 /// The way on from a column that one row lacks.
 const DECLARE: &str = "a reward that declares the columns it reads (its manifest) has every row checked before step 1";
 
-struct Judge {
+struct Scorer {
     name: String,
     weight: f64,
     kind: Kind,
@@ -67,7 +67,7 @@ impl Rewards {
     pub fn open(setup: &Setup, device: &Device) -> Result<Rewards> {
         let experiment = setup.experiment();
         let mut plugins = setup.rewards.iter();
-        let mut judges: Vec<Judge> = Vec::new();
+        let mut judges: Vec<Scorer> = Vec::new();
         for (index, reward) in experiment.reward.iter().enumerate() {
             let (name, kind) = match &reward.source {
                 RewardSource::Plugin { plugin } => {
@@ -82,7 +82,7 @@ impl Rewards {
             };
             let alike = judges.iter().filter(|judge| judge.name.split('.').next() == Some(name.as_str())).count();
             let name = if alike > 0 { format!("{name}.{alike}") } else { name };
-            judges.push(Judge { name, weight: reward.weight, kind });
+            judges.push(Scorer { name, weight: reward.weight, kind });
         }
         let clip = experiment.rollout.as_ref().and_then(|rollout| rollout.clip);
         Ok(Rewards { judges, clip, tokens: experiment.train.micro_batch_tokens })
@@ -119,7 +119,7 @@ impl Rewards {
     /// The plugins' own; a score that is no number.
     pub fn judge(&self, answers: &[Answer]) -> Result<Vec<Scores>> {
         let samples: Vec<Sample> = answers.iter().map(|answer| answer.sample.clone()).collect();
-        let one = |judge: &Judge| {
+        let one = |judge: &Scorer| {
             let scores = match &judge.kind {
                 Kind::Plugin(plugin) => {
                     let scores = breadcrumb::within(&judge.name, "score", || plugin.score(&samples));

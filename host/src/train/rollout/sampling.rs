@@ -92,20 +92,20 @@ impl Policy<'_> {
 
 /// An answer, to be read by people.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Said {
+pub struct AnswerRecord {
     /// Prompt, answer, its length and end.
     pub text: SampleText,
     /// What it is worth, as rollouts learn from it.
     pub reward: f64,
 }
 
-impl Said {
+impl AnswerRecord {
     /// An answer with its reward. Prompts leave room for the longest answer, so what did not end was cut off there.
-    pub fn new(answer: &Answer, reward: f64) -> Said {
+    pub fn new(answer: &Answer, reward: f64) -> AnswerRecord {
         let Answer { sequence, sample } = answer;
         let finish = if sample.ended { Finish::EndOfSequence } else { Finish::MaxTokens };
         let (prompt, text) = (sample.prompt.clone(), sample.completion.clone());
         let tokens = sequence.supervised.iter().filter(|supervised| **supervised).count();
-        Said { text: SampleText { prompt, text, tokens, finish: finish.as_str() }, reward }
+        AnswerRecord { text: SampleText { prompt, text, tokens, finish: finish.as_str() }, reward }
     }
 }

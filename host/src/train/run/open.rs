@@ -44,7 +44,7 @@ pub(crate) fn trainer(mut setup: Setup, resume: bool, show: Show) -> Result<Trai
     let (device, _) = setup.device(false)?;
     setup.pin_opened()?;
     let runs_dir = Path::new(&experiment.runs_dir);
-    let mut uncertain = Uncertain::new(runs_dir);
+    let mut uncertain = CleanupGuard::new(runs_dir);
     let data = setup.data(true)?;
     let mut changes = Changed::default();
     let (folder, checkpoint) = if resume {
@@ -87,7 +87,7 @@ pub(crate) fn trainer(mut setup: Setup, resume: bool, show: Show) -> Result<Trai
     let mut states = Vec::new();
     if let Some(checkpoint) = &checkpoint {
         // What may still be refused comes before anything of the run is written.
-        states = take_up(&setup, &mut learner, &state, &checkpoint.path)?;
+        states = restore_progress(&setup, &mut learner, &state, &checkpoint.path)?;
     }
     let changed = Replaced { after_step: state.step, changes: changes.lines.clone() };
     if checkpoint.is_some() && !changes.lines.is_empty() && !changes.length {
@@ -167,7 +167,7 @@ pub(crate) fn trainer(mut setup: Setup, resume: bool, show: Show) -> Result<Trai
         notices: Notices::default(),
         notes: Vec::new(),
         started,
-        torn: false,
+        mid_step: false,
         to_prove: ToProve::default(),
         setup,
     };
@@ -176,7 +176,12 @@ pub(crate) fn trainer(mut setup: Setup, resume: bool, show: Show) -> Result<Trai
 }
 
 /// Puts data order and objectives where the checkpoint says. Returns the objectives' states.
-fn take_up(setup: &Setup, learner: &mut Learner, state: &TrainState, checkpoint: &Path) -> Result<Vec<Vec<u8>>> {
+fn restore_progress(
+    setup: &Setup,
+    learner: &mut Learner,
+    state: &TrainState,
+    checkpoint: &Path,
+) -> Result<Vec<Vec<u8>>> {
     let mut place = state.data.clone();
     if setup.accepts_fixed_rows {
         // The receipt has been held against the one before: other rows are refused by now.
@@ -194,11 +199,11 @@ fn take_up(setup: &Setup, learner: &mut Learner, state: &TrainState, checkpoint:
 }
 
 /// The token cache is written while a request may still be refused: where it made the folder of runs, it goes again then.
-pub(crate) struct Uncertain(Option<PathBuf>);
+pub(crate) struct CleanupGuard(Option<PathBuf>);
 
-impl Uncertain {
-    pub(crate) fn new(runs_dir: &Path) -> Uncertain {
-        Uncertain((!runs_dir.exists()).then(|| runs_dir.to_owned()))
+impl CleanupGuard {
+    pub(crate) fn new(runs_dir: &Path) -> CleanupGuard {
+        CleanupGuard((!runs_dir.exists()).then(|| runs_dir.to_owned()))
     }
 
     pub(crate) fn keep(&mut self) {
@@ -206,7 +211,7 @@ impl Uncertain {
     }
 }
 
-impl Drop for Uncertain {
+impl Drop for CleanupGuard {
     fn drop(&mut self) {
         if let Some(runs_dir) = &self.0 {
             _ = fs::remove_dir_all(runs_dir.join(".cache"));

@@ -25,7 +25,7 @@ use crate::{
         eval::{Figures, exact_match::ComparedAnswer, generation::RewardedAnswer},
         memory::process::process_memory,
         optimizer::Gradient,
-        rollout::sampling::Said,
+        rollout::sampling::AnswerRecord,
         step::gradient::WindowLoss,
     },
 };
@@ -164,8 +164,8 @@ impl Records {
     ///
     /// # Errors
     /// What the file system says.
-    pub fn answers(&mut self, step: u64, answers: &[Said]) -> Result<()> {
-        answers.iter().try_for_each(|Said { text, reward }| {
+    pub fn answers(&mut self, step: u64, answers: &[AnswerRecord]) -> Result<()> {
+        answers.iter().try_for_each(|AnswerRecord { text, reward }| {
             let mut line = sample(step, text);
             line["reward"] = number(*reward);
             self.samples.append(&line)
@@ -185,7 +185,7 @@ impl Records {
     /// # Errors
     /// What the file system says.
     pub fn rewarded(&mut self, step: u64, answers: &[RewardedAnswer]) -> Result<()> {
-        answers.iter().try_for_each(|RewardedAnswer { said: Said { text, reward }, expected, rewards }| {
+        answers.iter().try_for_each(|RewardedAnswer { said: AnswerRecord { text, reward }, expected, rewards }| {
             let SampleText { prompt, text, tokens, finish } = text;
             let rewards: Map<String, Value> =
                 rewards.iter().map(|(name, value)| (name.clone(), number(*value))).collect();

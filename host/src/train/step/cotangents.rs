@@ -36,7 +36,7 @@ impl Denominators {
 
 /// Cotangents by statistic: of the language-model head one entry per supervised token, of scalar heads one per position.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Sums {
+pub struct TokenCotangents {
     /// Of the score, at each sequence's last position.
     pub score: Option<Vec<f64>>,
     /// Of the critic's values.
@@ -113,8 +113,14 @@ impl Objectives {
     ///
     /// # Errors
     /// A cotangent of a statistic that was not offered, or of another length.
-    pub fn cotangents(&self, losses: &[Loss], by: &Denominators, packed: &PackedBatch, rows: &[i32]) -> Result<Sums> {
-        let mut sums = Sums::default();
+    pub fn cotangents(
+        &self,
+        losses: &[Loss],
+        by: &Denominators,
+        packed: &PackedBatch,
+        rows: &[i32],
+    ) -> Result<TokenCotangents> {
+        let mut sums = TokenCotangents::default();
         let ends: Vec<i32> = packed.offsets.iter().skip(1).map(|end| end - 1).collect();
         for (index, (active, loss)) in self.iter().zip(losses).enumerate() {
             for term in &loss.terms {
@@ -152,7 +158,7 @@ impl Objectives {
     }
 }
 
-impl Sums {
+impl TokenCotangents {
     fn slot(&mut self, statistic: &str) -> Option<&mut Option<Vec<f64>>> {
         match statistic {
             "logp" => Some(&mut self.logp),

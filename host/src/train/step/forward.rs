@@ -4,7 +4,7 @@
 use plugin_api::batch::{Batch, Scope, names};
 
 use super::{
-    cotangents::Sums,
+    cotangents::TokenCotangents,
     models::{CriticModel, Models},
 };
 use crate::{
@@ -21,7 +21,7 @@ use crate::{
 
 /// The models of an experiment and what is asked of them.
 #[derive(Clone, Copy)]
-pub struct Pass<'a> {
+pub struct ForwardPass<'a> {
     /// The models.
     pub models: Models<'a>,
     /// Who asks.
@@ -29,7 +29,7 @@ pub struct Pass<'a> {
 }
 
 /// A batch that the models have run over.
-pub struct Ran {
+pub struct ForwardOutput {
     /// Its data and statistics.
     pub batch: Batch<'static>,
     forward: Forward,
@@ -37,7 +37,7 @@ pub struct Ran {
     critic: Option<Forward>,
 }
 
-impl<'a> Pass<'a> {
+impl<'a> ForwardPass<'a> {
     /// What is asked of the language-model head of `packed` at its tokens `rows`.
     pub fn request<'r>(&self, packed: &'r PackedBatch, rows: &'r [i32]) -> HeadRequest<'r> {
         HeadRequest {
@@ -52,7 +52,7 @@ impl<'a> Pass<'a> {
     ///
     /// # Errors
     /// The backend's.
-    pub fn run(&self, packed: &PackedBatch, keep: Keep) -> Result<Ran> {
+    pub fn run(&self, packed: &PackedBatch, keep: Keep) -> Result<ForwardOutput> {
         let (needs, rows) = (self.objectives.needs(), supervised_rows(packed));
         let forward = self.models.policy.forward(view(packed), keep)?;
         let head = match needs.tokens {
@@ -83,7 +83,7 @@ impl<'a> Pass<'a> {
             batch = batch.with(names::REFERENCE_LOGP, Scope::TOKEN, self.reference(packed, &rows)?);
         }
         batch.check()?;
-        Ok(Ran { batch, forward, head, critic })
+        Ok(ForwardOutput { batch, forward, head, critic })
     }
 
     /// What the frozen reference gives the targets; 0 where they are not supervised.
@@ -97,8 +97,8 @@ impl<'a> Pass<'a> {
     ///
     /// # Errors
     /// The backend's. The gradients are then undefined.
-    pub fn backward(&self, ran: Ran, sums: &Sums, grads: &Buffer) -> Result<()> {
-        let Ran { forward, head, critic, batch: _ } = ran;
+    pub fn backward(&self, ran: ForwardOutput, sums: &TokenCotangents, grads: &Buffer) -> Result<()> {
+        let ForwardOutput { forward, head, critic, batch: _ } = ran;
         let mut dhidden = match head {
             Some(head) => Some(self.models.policy.head_backward(head, &sums.as_cotangents(), grads)?),
             None => None,

@@ -11,9 +11,9 @@ use plugin_api::{
 };
 
 use super::{
-    cotangents::{Denominators, Sums},
-    forward::Pass,
-    metrics::Tally,
+    cotangents::{Denominators, TokenCotangents},
+    forward::ForwardPass,
+    metrics::MetricAccumulator,
     models::Models,
 };
 use crate::{
@@ -68,9 +68,9 @@ pub fn accumulate(
     };
     let objectives = &*objectives;
     let denominators = objectives.denominators(micro_batches, &joined)?;
-    let pass = Pass { models: work.models, objectives };
+    let pass = ForwardPass { models: work.models, objectives };
     let step = Step { pass, work, joined: &joined, denominators: &denominators, marker };
-    let mut tally = Tally::default();
+    let mut tally = MetricAccumulator::default();
     marker.backend("forward and backward");
     if objectives.coupled() {
         step.coupled(micro_batches, &mut tally)?;
@@ -92,7 +92,7 @@ pub fn accumulate(
 
 /// One way through the micro-batches of a window.
 struct Step<'a> {
-    pass: Pass<'a>,
+    pass: ForwardPass<'a>,
     work: &'a Work<'a>,
     joined: &'a PreparedArrays,
     denominators: &'a Denominators,
@@ -112,13 +112,18 @@ impl Step<'_> {
         Ok(losses)
     }
 
-    fn cotangents(&self, losses: &[Loss], packed: &PackedBatch) -> Result<Sums> {
+    fn cotangents(&self, losses: &[Loss], packed: &PackedBatch) -> Result<TokenCotangents> {
         self.pass.objectives.cotangents(losses, self.denominators, packed, &supervised_rows(packed))
     }
 
     /// Cotangents that depend on data alone: asked for with zero statistics, before the head runs.
-    fn known_cotangents(&self, packed: &PackedBatch, part: MicroBatchRange, tally: &mut Tally) -> Result<()> {
-        let (Pass { models, objectives }, rows) = (self.pass, supervised_rows(packed));
+    fn known_cotangents(
+        &self,
+        packed: &PackedBatch,
+        part: MicroBatchRange,
+        tally: &mut MetricAccumulator,
+    ) -> Result<()> {
+        let (ForwardPass { models, objectives }, rows) = (self.pass, supervised_rows(packed));
         let model = models.policy;
         let batch = |stats| with_statistics(packed, &rows, objectives.statistics(), stats);
         let before = self.losses(&batch(None)?, part, &packed.rows)?;
@@ -136,7 +141,12 @@ impl Step<'_> {
     }
 
     /// Statistics down, cotangents up.
-    fn with_statistics_first(&self, packed: &PackedBatch, part: MicroBatchRange, tally: &mut Tally) -> Result<()> {
+    fn with_statistics_first(
+        &self,
+        packed: &PackedBatch,
+        part: MicroBatchRange,
+        tally: &mut MetricAccumulator,
+    ) -> Result<()> {
         let ran = self.pass.run(packed, self.keep())?;
         let losses = self.losses(&ran.batch, part, &packed.rows)?;
         tally.add(packed, &ran.batch, self.pass.objectives, &losses);
@@ -144,7 +154,7 @@ impl Step<'_> {
     }
 
     /// A loss that couples the window: statistics of all micro-batches, one call, then each micro-batch once more.
-    fn coupled(&self, micro_batches: &[PackedBatch], tally: &mut Tally) -> Result<()> {
+    fn coupled(&self, micro_batches: &[PackedBatch], tally: &mut MetricAccumulator) -> Result<()> {
         let batches = micro_batches.iter().map(|packed| Ok(self.pass.run(packed, Keep::Nothing)?.batch));
         let batches: Vec<Batch<'_>> = batches.collect::<Result<_>>()?;
         let whole = join(micro_batches);

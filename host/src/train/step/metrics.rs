@@ -7,7 +7,7 @@ use crate::{data::PackedBatch, objectives::Objectives};
 
 /// Adds up losses and metrics over the micro-batches of a window.
 #[derive(Debug, Default)]
-pub struct Tally {
+pub struct MetricAccumulator {
     terms: Vec<(usize, String, f64, f64)>,
     metrics: Vec<(usize, String, f64, f64)>,
     /// Supervised tokens whose target has the largest logit, where that is known.
@@ -17,7 +17,7 @@ pub struct Tally {
     tokens: u64,
 }
 
-impl Tally {
+impl MetricAccumulator {
     /// Adds one micro-batch.
     pub fn add(&mut self, packed: &PackedBatch, batch: &Batch<'_>, objectives: &Objectives, losses: &[Loss]) {
         for (index, (active, loss)) in objectives.iter().zip(losses).enumerate() {
