@@ -19,12 +19,15 @@ const CHECKPOINTS: &str = "checkpoints";
 /// The files of a run beside its checkpoints.
 const FILES: [&str; 6] =
     ["experiment.toml", "receipt.json", "rows.txt", "metrics.jsonl", "timing.jsonl", "samples.jsonl"];
+/// The file of a pipeline, in the folder of its runs.
+pub const PIPELINE_FILE: &str = "pipeline.toml";
+/// The file of pinned plugins, in the folder of all runs.
+pub const PLUGINS_LOCK: &str = "plugins.lock";
 
 /// The file or folder of telos, in the folder of a run, a pipeline or all runs, that has this name, ignoring case; `None` if there is
 /// none.
 pub fn own_file(name: &str) -> Option<&'static str> {
-    let pipelines = [crate::pipeline::folder::FILE, crate::plugins::lock::FILE];
-    let all = FILES.into_iter().chain([CHECKPOINTS]).chain(pipelines);
+    let all = FILES.into_iter().chain([CHECKPOINTS, PIPELINE_FILE, PLUGINS_LOCK]);
     all.into_iter().find(|own| own.eq_ignore_ascii_case(name))
 }
 

@@ -4,8 +4,8 @@
 //! there. A setting that the machine lacks or a library ignores does not count as a test: it is reported as not run.
 
 use crate::{
-    Result,
     cargo::{self, Workspace},
+    errors::Result,
     torch::Libtorch,
 };
 use std::{

@@ -1,65 +1,27 @@
 //! `cargo xtask test`: every check of the project, one after the other, until one fails.
 
+mod advisories;
+mod isa;
+mod steps;
+mod totals;
+
 use crate::{
-    Result, advisories, build,
+    build,
     cargo::{self, Workspace},
-    isa, minors,
+    errors::Result,
+    map, minors,
     torch::{self, Libtorch},
 };
 use std::{
     io::{BufRead, BufReader},
     path::Path,
     process::{Command, ExitCode, Stdio},
-    time::{Duration, Instant},
 };
-
-/// How a step ended well.
-pub enum Outcome {
-    Passed,
-    /// With something to know about it.
-    Noted(String),
-    Skipped(String),
-}
+use steps::{Outcome, Steps};
+use totals::Totals;
 
 /// How many changed templates and tokenizers the full tests try, some five minutes' worth; the usual tests try some thousand.
 const FUZZ_CASES: &str = "30000";
-
-/// Steps done so far, with their times.
-#[derive(Default)]
-struct Steps {
-    done: Vec<(String, Duration, Outcome)>,
-}
-
-impl Steps {
-    /// Runs a step; prints its name before and its time after.
-    fn step(&mut self, name: &str, work: impl FnOnce() -> Result<Outcome>) -> Result<()> {
-        eprintln!("== {name}");
-        let start = Instant::now();
-        let outcome =
-            work().map_err(|why| format!("step `{name}` failed after {}: {why}", seconds(start.elapsed())))?;
-        if let Outcome::Skipped(why) = &outcome {
-            eprintln!("   skipped: {why}");
-        }
-        self.done.push((name.to_owned(), start.elapsed(), outcome));
-        Ok(())
-    }
-
-    fn summary(&self) {
-        eprintln!("== summary");
-        for (name, time, outcome) in &self.done {
-            let note = match outcome {
-                Outcome::Passed => String::new(),
-                Outcome::Noted(note) => note.clone(),
-                Outcome::Skipped(why) => format!("skipped: {why}"),
-            };
-            eprintln!("   {name:<28} {:>8}  {note}", seconds(*time));
-        }
-    }
-}
-
-fn seconds(time: Duration) -> String {
-    format!("{:.1} s", time.as_secs_f64())
-}
 
 /// All steps; the last lines are the tests' own results.
 pub fn run(full: bool) -> Result<ExitCode> {
@@ -102,8 +64,8 @@ fn all(steps: &mut Steps, totals: &mut Totals, full: bool) -> Result<()> {
             None => Ok(Outcome::Passed),
         }
     })?;
-    steps.step("map", map)?;
-    for manifest in advisories::WORKSPACES {
+    steps.step("map", || map::check().map(|()| Outcome::Passed))?;
+    for manifest in cargo::WORKSPACES {
         steps.step(&format!("licences and bans of {manifest}"), || licences(manifest))?;
     }
     steps.step("advisories", advisories::check)?;
@@ -204,19 +166,6 @@ fn describe(command: &Command) -> String {
     std::iter::once("cargo".into()).chain(words).collect::<Vec<_>>().join(" ")
 }
 
-/// Objectives know nothing of tensors: the contract they are built with must not bring a tensor library along.
-fn map() -> Result<Outcome> {
-    let tree = ["tree", "--package", "plugin-api", "--all-features", "--edges", "normal,build", "--prefix", "none"];
-    let output = cargo::cargo()?.args(tree).stderr(Stdio::inherit()).output().map_err(|e| e.to_string())?;
-    if !output.status.success() {
-        return Err("cargo tree failed".into());
-    }
-    let tree = String::from_utf8_lossy(&output.stdout);
-    let names = tree.lines().filter_map(|line| line.split_whitespace().next());
-    let banned: Vec<&str> = names.filter(|name| ["candle-core", "tch", "gemm", "burn"].contains(name)).collect();
-    if banned.is_empty() { Ok(Outcome::Passed) } else { Err(format!("plugin-api depends on {}", banned.join(", "))) }
-}
-
 /// Advisories need a download and have a step of their own: here, what `deny.toml` says of licences, bans and sources.
 fn licences(manifest: &str) -> Result<Outcome> {
     let installed = cargo::cargo()?.args(["deny", "--version"]).stdout(Stdio::null()).stderr(Stdio::null()).status();
@@ -248,58 +197,4 @@ fn tests(mut command: Command, folder: &Path, totals: &mut Totals) -> Result<boo
     }
     let status = child.wait().map_err(|e| format!("cargo test was lost: {e}"))?;
     Ok(status.success())
-}
-
-/// Sums of the test runner's result lines.
-#[derive(Default, Debug, PartialEq)]
-struct Totals {
-    binaries: u64,
-    passed: u64,
-    failed: u64,
-    ignored: u64,
-}
-
-impl Totals {
-    /// Adds a line such as `test result: ok. 12 passed; 0 failed; 1 ignored; ...`; passes over any other.
-    fn add(&mut self, line: &str) {
-        let Some(counts) = line.strip_prefix("test result: ").and_then(|rest| rest.split_once(". ")) else { return };
-        self.binaries += 1;
-        for count in counts.1.split("; ") {
-            let Some((number, what)) = count.split_once(' ') else { continue };
-            let number: u64 = number.parse().unwrap_or(0);
-            match what {
-                "passed" => self.passed += number,
-                "failed" => self.failed += number,
-                "ignored" => self.ignored += number,
-                _ => {}
-            }
-        }
-    }
-
-    fn print(&self) {
-        let verdict = if self.failed == 0 { "ok" } else { "FAILED" };
-        let Totals { binaries, passed, failed, ignored } = self;
-        println!(
-            "test result: {verdict}. {passed} passed; {failed} failed; {ignored} ignored; in {binaries} test programs"
-        );
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Catches sums that take the wrong column or count a line that is no result.
-    #[test]
-    fn result_lines_are_added_up() {
-        let mut totals = Totals::default();
-        for line in [
-            "test result: ok. 12 passed; 0 failed; 1 ignored; 0 measured; 3 filtered out; finished in 0.02s",
-            "test tape::sum ... ok",
-            "test result: FAILED. 2 passed; 4 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.01s",
-        ] {
-            totals.add(line);
-        }
-        assert_eq!(totals, Totals { binaries: 2, passed: 14, failed: 4, ignored: 1 });
-    }
 }

@@ -1,9 +1,10 @@
 //! Security advisories on what the project takes from others, by cargo-deny and the database that it downloads.
 
-use crate::{Result, cargo, test::Outcome};
-
-/// The workspaces, each with a Cargo.lock of its own.
-pub const WORKSPACES: [&str; 2] = ["Cargo.toml", "plugins/backend-torch/Cargo.toml"];
+use super::steps::Outcome;
+use crate::{
+    cargo::{self, WORKSPACES},
+    errors::Result,
+};
 
 /// Checks every package of each Cargo.lock against the advisory database, but for those that `deny.toml` accepts. Skipped, with the
 /// reason, where cargo-deny is missing or the database cannot be fetched.
