@@ -190,7 +190,7 @@ impl Forced {
     pub fn runs(&self) -> Result<Command> {
         let mut command = cargo::cargo()?;
         self.set(&mut command);
-        command.args(["test", "--release", "--workspace", "--test", "e2e", "torch::"]);
+        command.args(["test", "--release", "--workspace", "--test", "e2e", "backends::torch::"]);
         Ok(command)
     }
 }
@@ -202,7 +202,9 @@ impl Forced {
 /// Where cargo cannot be called.
 pub fn candle_tests(isa: &str) -> Result<Vec<Command>> {
     let mut commands = Vec::new();
-    for rest in [&["--test", "suite", "--test", "model", "--no-fail-fast"][..], &["--test", "e2e", "golden::"]] {
+    for rest in
+        [&["--test", "suite", "--test", "model", "--no-fail-fast"][..], &["--test", "e2e", "real_data::golden::"]]
+    {
         let mut command = cargo::cargo()?;
         command.args(["test", "--release", "--workspace"]).args(rest).env("TELOS_CANDLE_ISA", isa);
         commands.push(command);
