@@ -55,9 +55,12 @@ const LAYERS: &[&[&str]] = &[
     &["error"],
 ];
 
+/// The contract's crates, with what none of them may bring along: objectives know nothing of tensors.
+const BANNED: [(&str, &[&str]); 1] = [("plugin-api", &["candle-core", "tch", "gemm", "burn"])];
+
 /// Checks all rules; the error names every place that breaks one.
 pub fn check() -> Result<()> {
-    contract_without_tensors()?;
+    BANNED.iter().try_for_each(|(package, banned)| depends_on_none(package, banned))?;
     let (sources, graph) = read()?;
     let errors = errors(&sources, &graph);
     if errors.is_empty() {
@@ -205,15 +208,15 @@ fn module(file: &Path) -> Option<String> {
     PathBuf::from(name).file_stem().map(|stem| stem.to_string_lossy().into_owned())
 }
 
-/// Objectives know nothing of tensors: the contract they are built with must not bring a tensor library along.
-fn contract_without_tensors() -> Result<()> {
-    let tree = ["tree", "--package", "plugin-api", "--all-features", "--edges", "normal,build", "--prefix", "none"];
+/// Fails if a package depends on one that it must not bring along.
+fn depends_on_none(package: &str, banned: &[&str]) -> Result<()> {
+    let tree = ["tree", "--package", package, "--all-features", "--edges", "normal,build", "--prefix", "none"];
     let output = cargo::cargo()?.args(tree).stderr(Stdio::inherit()).output().map_err(|e| e.to_string())?;
     if !output.status.success() {
         return Err("cargo tree failed".into());
     }
     let tree = String::from_utf8_lossy(&output.stdout);
     let names = tree.lines().filter_map(|line| line.split_whitespace().next());
-    let banned: Vec<&str> = names.filter(|name| ["candle-core", "tch", "gemm", "burn"].contains(name)).collect();
-    if banned.is_empty() { Ok(()) } else { Err(format!("plugin-api depends on {}", banned.join(", "))) }
+    let found: Vec<&str> = names.filter(|name| banned.contains(name)).collect();
+    if found.is_empty() { Ok(()) } else { Err(format!("{package} depends on {}", found.join(", "))) }
 }
