@@ -1,8 +1,8 @@
 //! Builds host and plugins in one call of cargo, so that they share every dependency.
 
 use crate::{
-    Result,
     cargo::{self, Artifact, Member, Workspace},
+    errors::Result,
     plugins::arrange,
     torch::Libtorch,
 };

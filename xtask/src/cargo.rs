@@ -1,6 +1,6 @@
 //! Calls cargo and reads what it answers. Where things are built is what cargo says, never a guess.
 
-use crate::Result;
+use crate::errors::Result;
 use serde_json::Value;
 use std::{
     env,
@@ -10,6 +10,9 @@ use std::{
     process::{Command, Stdio},
     thread,
 };
+
+/// The manifests of the workspaces, each with a Cargo.lock of its own.
+pub const WORKSPACES: [&str; 2] = ["Cargo.toml", "plugins/backend-torch/Cargo.toml"];
 
 /// The workspace's root: the folder that holds this crate.
 pub fn root() -> Result<PathBuf> {
@@ -48,16 +51,7 @@ pub struct Member {
 impl Workspace {
     /// Asks cargo.
     pub fn read() -> Result<Workspace> {
-        let output = cargo()?
-            .args(["metadata", "--no-deps", "--format-version", "1"])
-            .stderr(Stdio::inherit())
-            .output()
-            .map_err(|e| format!("cannot run cargo: {e}"))?;
-        if !output.status.success() {
-            return Err("cargo metadata failed".into());
-        }
-        let json: Value =
-            serde_json::from_slice(&output.stdout).map_err(|e| format!("cargo metadata cannot be read: {e}"))?;
+        let json = metadata(None)?;
         let mut members: Vec<Member> = json["packages"].as_array().into_iter().flatten().filter_map(member).collect();
         members.sort_by(|a, b| a.name.cmp(&b.name));
         let target = json["target_directory"].as_str().ok_or("cargo names no target folder")?.into();
@@ -69,6 +63,44 @@ impl Workspace {
         let folder = root()?.join(folder);
         Ok(self.members.iter().filter(|m| m.is_cdylib && m.manifest.starts_with(&folder)).collect())
     }
+}
+
+/// A package with the files that its crates begin with.
+pub struct Package {
+    /// Its `Cargo.toml`.
+    pub manifest: PathBuf,
+    /// The first files of its libraries, programs, benches and examples; not of its test programs.
+    pub roots: Vec<PathBuf>,
+}
+
+/// Asks cargo for the packages of the workspace of `manifest`.
+pub fn packages(manifest: &Path) -> Result<Vec<Package>> {
+    let json = metadata(Some(manifest))?;
+    let packages = json["packages"].as_array().into_iter().flatten();
+    Ok(packages
+        .filter_map(|package| {
+            let targets = package["targets"].as_array()?.iter();
+            let roots = targets.filter(|target| target["kind"][0] != "test");
+            Some(Package {
+                manifest: package["manifest_path"].as_str()?.into(),
+                roots: roots.filter_map(|target| Some(target["src_path"].as_str()?.into())).collect(),
+            })
+        })
+        .collect())
+}
+
+/// What `cargo metadata` says of a workspace, by default of this one.
+fn metadata(manifest: Option<&Path>) -> Result<Value> {
+    let mut command = cargo()?;
+    command.args(["metadata", "--no-deps", "--format-version", "1"]);
+    if let Some(manifest) = manifest {
+        command.arg("--manifest-path").arg(manifest);
+    }
+    let output = command.stderr(Stdio::inherit()).output().map_err(|e| format!("cannot run cargo: {e}"))?;
+    if !output.status.success() {
+        return Err("cargo metadata failed".into());
+    }
+    serde_json::from_slice(&output.stdout).map_err(|e| format!("cargo metadata cannot be read: {e}"))
 }
 
 fn member(package: &Value) -> Option<Member> {

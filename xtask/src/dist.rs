@@ -5,8 +5,9 @@
 //! `plugins/libtorch`.
 
 use crate::{
-    Result, build,
+    build,
     cargo::{self, Workspace},
+    errors::Result,
 };
 use sha2::{Digest, Sha256};
 use std::{

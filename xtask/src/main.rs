@@ -2,16 +2,17 @@
 //!
 //! Which crates are plugins is read from the workspace, so that a new objective touches nothing here.
 
-mod advisories;
 mod build;
 mod cargo;
 mod dist;
-mod isa;
+mod errors;
+mod map;
 mod minors;
 mod plugins;
 mod test;
 mod torch;
 
+use errors::Result;
 use std::{
     env,
     ffi::OsString,
@@ -27,13 +28,12 @@ usage: cargo telos ARGS...           build the host and all plugins, then run th
                                      run every test;
                                      --full adds the slow tests, the documentation, one pass of each bench, and the
                                      tests of candle and torch with each instruction set that can be forced here
+       cargo xtask map [--graph]     check the order of the source tree: files per folder, imports that go downwards;
+                                     --graph prints the figures that are limited instead
        cargo xtask dist [--out DIR] [--built DIR]
                                      build, then make a folder of stripped files that runs anywhere;
                                      --built takes the files of an earlier build (target/release) instead
 ";
-
-/// What an xtask answers: an error is a text for the terminal.
-type Result<T> = std::result::Result<T, String>;
 
 fn main() -> ExitCode {
     let mut args = env::args_os().skip(1);
@@ -41,7 +41,7 @@ fn main() -> ExitCode {
     let rest: Vec<OsString> = args.collect();
     let done = match command.as_ref().and_then(|c| c.to_str()) {
         Some("telos") => telos(&rest),
-        Some("torch") if rest.is_empty() => torch::run().map(|()| ExitCode::SUCCESS),
+        Some("torch") if rest.is_empty() => torch_plugin().map(|()| ExitCode::SUCCESS),
         Some("build") if rest.is_empty() => build::everything(None).map(|_| ExitCode::SUCCESS),
         Some("build") if rest == ["--minors"] => {
             build::everything(None).and_then(|built| minors::build(&built)).map(|()| ExitCode::SUCCESS)
@@ -52,6 +52,8 @@ fn main() -> ExitCode {
             Some(request) => dist::run(&request).map(|()| ExitCode::SUCCESS),
             None => wrong_usage(),
         },
+        Some("map") if rest.is_empty() => map::check().map(|()| ExitCode::SUCCESS),
+        Some("map") if rest == ["--graph"] => map::print_figures().map(|()| ExitCode::SUCCESS),
         Some("help" | "--help" | "-h") => {
             print!("{USAGE}");
             Ok(ExitCode::SUCCESS)
@@ -73,6 +75,15 @@ fn wrong_usage() -> Result<ExitCode> {
 fn telos(args: &[OsString]) -> Result<ExitCode> {
     let built = build::host_and_plugins(None)?;
     become_program(Command::new(built.host).args(args))
+}
+
+/// Arranges libtorch, builds host and plugins with it, and says where it is.
+fn torch_plugin() -> Result<()> {
+    let libtorch = torch::Libtorch::set_up()?;
+    let built = build::host_and_plugins(Some(&libtorch))?;
+    println!("libtorch {}: {}", torch::VERSION, libtorch.folder.display());
+    println!("the torch plugin is in {}", built.folder()?.join("plugins").display());
+    Ok(())
 }
 
 /// Replaces this process, so that signals, the terminal and the exit code are the host's own.

@@ -1,7 +1,7 @@
 //! Builds one plugin of each kind and a small host against several minors of the contract, for the test that crosses
-//! them (`tests/e2e/minors.rs`). They lie in `abi-cross/VARIANT` beside the host.
+//! them (`tests/e2e/plugins/abi_versions.rs`). They lie in `abi-cross/VARIANT` beside the host.
 
-use crate::{Result, build::Built, cargo};
+use crate::{build::Built, cargo, errors::Result};
 use std::{fs, path::Path};
 
 const PLUGIN: &str = "abi-cross-plugin";

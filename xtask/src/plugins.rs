@@ -1,6 +1,6 @@
 //! Arranges built plugins in the folder where the host looks for them.
 
-use crate::{Result, cargo::is_library};
+use crate::{cargo::is_library, errors::Result};
 use std::{
     fs, io,
     path::{Path, PathBuf},

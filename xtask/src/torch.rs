@@ -1,4 +1,4 @@
-//! `cargo xtask torch`: finds libtorch 2.11.0 or fetches it, arranges it, and builds the torch plugin against it.
+//! libtorch 2.11.0 for the torch plugin: finds or fetches it, arranges it, and builds the plugin against it.
 //!
 //! What is used, first found: the folder in `LIBTORCH`; a Python that has torch; what an earlier run fetched; what pip
 //! fetches now. Nothing is written outside the cache folder (`TELOS_CACHE`, else the user's cache folder) and cargo's own.
@@ -8,8 +8,8 @@
 //! beside the plugin leads there; the plugin and the host look nowhere else first.
 
 use crate::{
-    Result, build,
     cargo::{self, Workspace},
+    errors::Result,
 };
 use std::{
     env, fs,
@@ -18,7 +18,7 @@ use std::{
 };
 
 /// The one version that the pinned `tch` fits.
-const VERSION: &str = "2.11.0";
+pub const VERSION: &str = "2.11.0";
 
 /// The plugin, a workspace of its own.
 const PLUGIN: &str = "plugins/backend-torch";
@@ -33,18 +33,10 @@ const LIBRARIES: &[&str] = &["libtorch_cpu.so", "libc10.so", "libtorch.so", "lib
 const CUDA_LIBRARIES: &[(&str, &str)] =
     &[("libcupti.so.13", "nvidia-cuda-cupti==13.0.*"), ("libcudart.so.13", "nvidia-cuda-runtime==13.0.*")];
 
-/// Arranges libtorch, builds host and plugins with it, and says where it is.
-pub fn run() -> Result<()> {
-    let libtorch = Libtorch::set_up()?;
-    let built = build::host_and_plugins(Some(&libtorch))?;
-    println!("libtorch {VERSION}: {}", libtorch.folder.display());
-    println!("the torch plugin is in {}", built.folder()?.join("plugins").display());
-    Ok(())
-}
-
 /// An arranged libtorch.
 pub struct Libtorch {
-    folder: PathBuf,
+    /// Where it is arranged.
+    pub folder: PathBuf,
 }
 
 impl Libtorch {

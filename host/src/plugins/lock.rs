@@ -20,11 +20,12 @@ use crate::error::{Error, Result};
 use crate::runs::{
     disk::hex,
     file_lock::{Denied, FileLock},
+    folder::PLUGINS_LOCK,
     receipt::LibraryUse,
 };
 
 /// The file's name.
-pub const FILE: &str = "plugins.lock";
+pub const FILE: &str = PLUGINS_LOCK;
 
 /// The file that a process locks while it writes `plugins.lock`.
 const ALONE: &str = ".plugins.lock";

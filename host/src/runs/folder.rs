@@ -13,17 +13,21 @@ use crate::error::{Error, Result};
 use crate::files;
 
 const LOCK: &str = ".lock";
+/// The file of pinned plugins, in the folder of all runs.
+pub const PLUGINS_LOCK: &str = "plugins.lock";
 /// How long a lock is waited for: one of a process that is being killed right now is free in a moment.
 const PATIENCE: Duration = Duration::from_secs(2);
 const CHECKPOINTS: &str = "checkpoints";
 /// The files of a run beside its checkpoints.
 const FILES: [&str; 6] =
     ["experiment.toml", "receipt.json", "rows.txt", "metrics.jsonl", "timing.jsonl", "samples.jsonl"];
+/// The file of a pipeline as resolved, in the pipeline's folder.
+pub const PIPELINE_FILE: &str = "pipeline.toml";
 
 /// The file or folder of telos, in the folder of a run, a pipeline or all runs, that has this name, ignoring case; `None` if there is
 /// none.
 pub fn own_file(name: &str) -> Option<&'static str> {
-    let pipelines = [crate::pipeline::folder::FILE, crate::plugins::lock::FILE];
+    let pipelines = [PIPELINE_FILE, PLUGINS_LOCK];
     let all = FILES.into_iter().chain([CHECKPOINTS]).chain(pipelines);
     all.into_iter().find(|own| own.eq_ignore_ascii_case(name))
 }

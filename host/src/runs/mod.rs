@@ -29,6 +29,8 @@ mod tests {
 
     use std::process::Command;
     use std::sync::{Arc, LazyLock, atomic::AtomicBool};
+    use std::thread;
+    use std::time::{Duration, Instant};
 
     use signal_hook::{consts::SIGINT, flag};
 
@@ -41,13 +43,25 @@ mod tests {
     /// Says to a test that it is the other process, and what it shall do.
     pub(super) const PART: &str = "TELOS_TEST_PART";
 
+    /// Whether `done` holds within two minutes; asks again after each `pause`.
+    pub(super) fn happens(pause: Duration, mut done: impl FnMut() -> bool) -> bool {
+        let start = Instant::now();
+        while start.elapsed() < Duration::from_secs(120) {
+            if done() {
+                return true;
+            }
+            thread::sleep(pause);
+        }
+        false
+    }
+
     /// A command that runs the test `name` of this binary alone, as `part`.
     pub(super) fn as_process(name: &str, part: &str) -> Command {
         if self::part().is_none() {
             LazyLock::force(&HEED_CTRL_C);
         }
         let mut command = Command::new(std::env::current_exe().unwrap());
-        command.args(["--exact", name, "--nocapture", "--test-threads=1"]).env(PART, part);
+        command.args(["--exact", name, "--include-ignored", "--nocapture", "--test-threads=1"]).env(PART, part);
         command
     }
 

@@ -86,7 +86,7 @@ mod tests {
 
     use rustix::process::{Pid, Signal, kill_process};
 
-    use super::super::tests::{as_process, part};
+    use super::super::tests::{as_process, happens, part};
     use super::*;
 
     const NAME: &str = "runs::signals::tests::";
@@ -141,9 +141,16 @@ mod tests {
         let (mut child, mut lines) = start(&mut as_process(&format!("{NAME}{name}"), "stuck"));
         send(&child, Signal::INT);
         assert!(lines.any(|line| line.contains("press Ctrl-C again")));
-        while child.try_wait().unwrap().is_none() {
-            send(&child, Signal::INT);
-            thread::sleep(Duration::from_millis(50));
+        let ended = happens(Duration::from_millis(50), || {
+            let ended = child.try_wait().unwrap().is_some();
+            if !ended {
+                send(&child, Signal::INT);
+            }
+            ended
+        });
+        if !ended {
+            child.kill().unwrap();
+            panic!("the second signal does not end the process");
         }
         assert_eq!(child.wait().unwrap().code(), Some(130));
     }

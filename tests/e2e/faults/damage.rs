@@ -10,7 +10,7 @@ use super::{
     tree::{Tree, files_below},
     trial::{Bench, Ending, Prepared, finish, names},
 };
-use crate::{lab::Dice, rig::Answer};
+use crate::support::{lab::Dice, rig::Answer};
 
 /// What is done to a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

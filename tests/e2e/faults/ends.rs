@@ -15,7 +15,7 @@ use super::{
     tree::Tree,
     trial::{Begin, Bench, Prepared, Way, finish},
 };
-use crate::{
+use crate::support::{
     lab::{Dice, Running},
     rig::Answer,
 };

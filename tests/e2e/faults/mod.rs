@@ -27,7 +27,7 @@ use std::{
 
 use tempfile::TempDir;
 
-use crate::lab::Dice;
+use crate::support::lab::Dice;
 use cases::Case;
 use damage::Spoiler;
 use layer::{ACTS, Act, Call, Fault};

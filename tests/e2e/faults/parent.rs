@@ -8,7 +8,7 @@ use super::{
     tree::Tree,
     trial::{Bench, Ending},
 };
-use crate::{lab::Dice, rig::Answer};
+use crate::support::{lab::Dice, rig::Answer};
 
 /// A run that crashes in the step of this number.
 fn crashing(step: u64) -> Case {

@@ -9,7 +9,7 @@ use super::{
     layer::{Call, Fault, Layer},
     tree::{self, Differences, Tree},
 };
-use crate::{
+use crate::support::{
     lab::with_sets,
     rig::{Answer, telos, test_plugins},
 };

@@ -5,7 +5,7 @@ use std::fs;
 use serde_json::{Value, json};
 
 use super::case;
-use crate::lab::{Lab, Run};
+use crate::support::lab::{Lab, Run};
 
 fn read(lab: &Lab, path: &str) -> Value {
     serde_json::from_slice(&fs::read(lab.at(path)).expect("a file")).expect("JSON")

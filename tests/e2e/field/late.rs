@@ -5,7 +5,7 @@ use std::fs;
 use serde_json::{Value, json};
 
 use super::case;
-use crate::lab::{Lab, ROWS, Run, SMALL, close, some_text, with_sets};
+use crate::support::lab::{Lab, ROWS, Run, SMALL, close, some_text, with_sets};
 
 fn run_of(lab: &Lab, name: &str) -> Run {
     Run(lab.at(&format!("runs/{name}")))

@@ -13,7 +13,7 @@ mod told;
 
 use std::{fs, path::Path};
 
-use crate::lab::Lab;
+use crate::support::lab::Lab;
 
 /// A lab that holds a copy of `tests/field/NAME`.
 fn case(name: &str) -> Lab {

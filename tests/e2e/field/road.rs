@@ -6,7 +6,7 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use super::case;
-use crate::lab::{Lab, ROWS, Run, SMALL, close, json_lines, some_text, with_sets};
+use crate::support::lab::{Lab, ROWS, Run, SMALL, close, json_lines, some_text, with_sets};
 
 /// A file of preference pairs: `count` rows whose answers are about `length` bytes long.
 fn pairs(count: usize, length: usize) -> String {

@@ -5,7 +5,7 @@ use std::fs;
 use serde_json::{Value, json};
 
 use super::case;
-use crate::lab::{Lab, Run};
+use crate::support::lab::{Lab, Run};
 
 /// A tiny model that learns from `rows.jsonl`.
 const CASE: &str = r#"

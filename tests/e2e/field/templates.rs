@@ -4,7 +4,7 @@
 //! the end-of-text token closes it.
 
 use super::case;
-use crate::lab::Lab;
+use crate::support::lab::Lab;
 
 /// The first row as the model reads it.
 fn example(lab: &Lab) -> String {

@@ -5,7 +5,7 @@ use std::{fs, path::PathBuf};
 use serde_json::Value;
 
 use super::model;
-use crate::lab::{Lab, close};
+use crate::support::lab::{Lab, close};
 
 /// The model's folder and its golden numbers.
 fn golden() -> (PathBuf, Value) {

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::{data, model};
-use crate::lab::{Lab, SMALL, json_lines, with_sets};
+use crate::support::lab::{Lab, SMALL, json_lines, with_sets};
 
 const SFT: &str = "objective={plugin='sft'}";
 const PPO: &str = "objective={plugin='ppo'}";

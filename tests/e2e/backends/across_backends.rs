@@ -1,0 +1,153 @@
+//! The same preference and policy-gradient files on several backends, and pairs made of a model's own answers.
+
+use serde_json::Value;
+
+use crate::support::lab::{Lab, Run, SMALL, json_lines};
+
+const BASE: &str = r#"
+[data]
+source = "synthetic"
+rows = 200
+tasks = ["sort"]
+"#;
+
+const DPO: &str = r#"
+[objective]
+plugin = "dpo"
+
+[train]
+steps = 6
+batch = { pairs = 8 }
+optimizer = { lr = 1e-3 }
+"#;
+
+const PPO: &str = r#"
+[objective]
+plugin = "ppo"
+
+[[reward]]
+plugin = "length"
+unit = "characters"
+target = 4
+
+[rollout]
+prompts = 16
+samples = 2
+epochs = 2
+max_new_tokens = 12
+
+[train]
+steps = 6
+batch = { prompts = 8 }
+optimizer = { lr = 1e-3 }
+"#;
+
+const SFT: &str = r#"
+[objective]
+plugin = "sft"
+
+[train]
+steps = 100
+batch = { sequences = 16 }
+optimizer = { lr = 1e-2 }
+"#;
+
+/// The experiment of this objective, with room for the beginnings of stories.
+fn tiny(objective: &str) -> String {
+    format!("{SMALL}{BASE}{objective}").replace("context = 48", "context = 96")
+}
+
+fn lab(objective: &str) -> Lab {
+    let lab = Lab::new();
+    lab.write("tiny.toml", tiny(objective));
+    lab
+}
+
+/// Candle, the f64 reference, and on Linux torch, which `cargo xtask torch` builds.
+fn backends() -> Vec<&'static str> {
+    [["candle", "reference"].as_slice(), if cfg!(target_os = "linux") { &["torch"] } else { &[] }].concat()
+}
+
+/// Catches a comparison that knows running text alone, a reference that is another model on one backend, and rollouts whose
+/// draws hang on the backend.
+#[test]
+fn the_same_file_takes_the_same_steps_on_every_backend() {
+    for objective in [DPO, PPO] {
+        let (lab, backends) = (lab(objective), backends().join(","));
+        let args = ["compare", "tiny.toml", "--backends", &backends, "--steps", "4", "--rounds", "1", "--json"];
+        let answer = lab.ask(&[args.as_slice(), &["--no-replay", "--no-plot"]].concat());
+        let found: Value = serde_json::from_str(answer.succeeds()).expect("JSON");
+        for other in &found["backends"].as_array().expect("backends")[1..] {
+            let numbers = |key: &str| -> Vec<f64> {
+                let all = other["agreement"][key].as_array().expect("a list");
+                all.iter().map(|difference| difference.as_f64().unwrap_or(f64::INFINITY)).collect()
+            };
+            let (losses, norms) = (numbers("losses"), numbers("grad_norms"));
+            assert_eq!((losses.len(), norms.len()), (4, 4), "{other}");
+            assert!(norms[0] < 1e-5 && norms.iter().all(|norm| *norm < 1e-3), "{other}");
+            // Of PPO the first loss is near 0: whitened advantages sum to nothing, and the value term is small.
+            assert!(losses.iter().all(|loss| *loss < 1e-3), "{other}");
+        }
+    }
+}
+
+/// Catches draws that hang on the backend's own chance: in the first rollout every token is the same.
+#[test]
+fn the_first_rollout_is_the_same_on_every_backend() {
+    let lab = lab(PPO);
+    let drawn: Vec<Value> = backends()
+        .into_iter()
+        .map(|backend| {
+            let (plugin, name) = (format!("backend.plugin={backend}"), format!("name={backend}"));
+            let dtype = if backend == "reference" { "backend.dtype=f64" } else { "backend.dtype=f32" };
+            lab.run(&[&plugin, &name, dtype, "train.steps=1"]).succeeds();
+            let saved = Run(lab.at("runs").join(backend)).saved(1, "rollout.json");
+            let state: Value = serde_json::from_slice(&saved).expect("JSON");
+            let sequences = state["sequences"].as_array().expect("sequences");
+            sequences.iter().map(|sequence| sequence["ids"].clone()).collect()
+        })
+        .collect();
+    assert_eq!(drawn[0].as_array().map(Vec::len), Some(32));
+    assert!(drawn.iter().all(|other| *other == drawn[0]), "{drawn:?}");
+}
+
+/// Catches sides exchanged, rows that a preference objective cannot read, prompts that are lost, and a file that is overwritten; and
+/// bytes that make no character, which would be other tokens once they are written: answers of weights that have learned nothing.
+#[test]
+fn a_models_own_answers_become_pairs() {
+    let lab = lab(PPO);
+    let fresh = lab.ask(&["pairs", "tiny.toml", "--samples", "4", "--json", "--out", "fresh.jsonl"]);
+    let found: Value = serde_json::from_str(fresh.succeeds()).expect("JSON");
+    assert!(found["no_text"].as_u64() > Some(700), "{found}");
+    assert!(!std::fs::read_to_string(lab.at("fresh.jsonl")).expect("the rows").contains('\u{FFFD}'));
+    lab.write("sft.toml", tiny(SFT));
+    lab.ask(&["run", "sft.toml"]).succeeds();
+    let shape =
+        tiny("").split_once("[model]").and_then(|(_, rest)| rest.split_once("[data]")).expect("a model").0.to_owned();
+    lab.write("tiny.toml", tiny(PPO).replace(&shape, "\nfrom = \"runs/sft\"\n\n"));
+    let pairs = |more: &[&str]| lab.ask(&[&["pairs", "tiny.toml", "--samples", "4", "--json"], more].concat());
+    let answer = pairs(&["--out", "own.jsonl"]);
+    let found: Value = serde_json::from_str(answer.succeeds()).expect("JSON");
+    let rows = json_lines(lab.at("own.jsonl"));
+    assert_eq!(found["pairs"].as_u64(), Some(rows.len() as u64), "{found}");
+    assert_eq!(found["prompts"], 220, "the held-out ones too: {found}");
+    assert_eq!(found["pairs"].as_u64().zip(found["ties"].as_u64()).map(|(a, b)| a + b), Some(220), "{found}");
+    let far = |row: &Value, side: &str| -(row[side].as_str().expect("text").chars().count() as f64 - 4.0).abs() / 4.0;
+    for row in &rows {
+        for side in ["chosen", "rejected"] {
+            assert_eq!(row[format!("{side}_score")].as_f64(), Some(far(row, side)), "{row}");
+        }
+        assert!(far(row, "chosen") > far(row, "rejected"), "{row}");
+    }
+    pairs(&["--out", "own.jsonl"]).refuses(2, &["own.jsonl", "exists already"]);
+    pairs(&["--out", "nowhere/own.jsonl"]).refuses(2, &["nowhere/own.jsonl", "no such folder"]);
+    lab.write(
+        "tiny.toml",
+        tiny(DPO).replace(
+            "source = \"synthetic\"\nrows = 200\ntasks = [\"sort\"]",
+            "path = \"own.jsonl\"\nsource = \"jsonl\"\nheld_out = 0.1",
+        ),
+    );
+    lab.ask(&["check", "tiny.toml"]).succeeds();
+    pairs(&["--out", "other.jsonl"]).refuses(2, &["rollout", "how prompts are answered"]);
+}

@@ -1,0 +1,213 @@
+//! `telos compare`: the same experiment on several backends.
+
+use std::fs;
+
+use serde_json::Value;
+
+use crate::support::{
+    lab::{Lab, close},
+    rig::Answer,
+};
+
+fn compare(lab: &Lab, backends: &str, more: &[&str]) -> Answer {
+    let base = ["compare", "tiny.toml", "--backends", backends];
+    lab.ask(&base.into_iter().chain(more.iter().copied()).collect::<Vec<_>>())
+}
+
+fn numbers(value: &Value) -> Vec<f64> {
+    value.as_array().expect("a list").iter().map(|v| v.as_f64().unwrap_or(f64::NAN)).collect()
+}
+
+fn number(value: &Value) -> f64 {
+    value.as_f64().unwrap_or_else(|| panic!("{value} is no number"))
+}
+
+/// Catches a comparison whose steps are not those of a run (other batches, another rate, no update, other first bits), a
+/// loop that loses steps, and differences that are not looked at.
+#[test]
+fn the_steps_are_those_of_a_run_and_the_backends_agree() {
+    let lab = Lab::tiny();
+    let more = ["--steps", "6", "--rounds", "2", "--yardstick", "--json"];
+    let answer = compare(&lab, "candle,reference,candle?path=generic", &more);
+    answer.succeeds();
+    let found = answer.json();
+    lab.run(&[]).succeeds();
+    let run = lab.tiny_run();
+    let backends = found["backends"].as_array().expect("backends");
+    assert_eq!(backends.len(), 3, "{found}");
+    assert_eq!(numbers(&backends[0]["curve"]["loss"]), run.train("loss")[..6], "candle's losses");
+    assert_eq!(numbers(&backends[0]["curve"]["grad_norm"]), run.train("grad_norm")[..6], "candle's norms");
+    assert!(backends[0]["agreement"].is_null(), "nothing to hold the first one against");
+    for other in &backends[1..] {
+        let agreement = &other["agreement"];
+        assert_eq!(agreement["with"], "candle");
+        assert!(number(&agreement["first_loss"]) < 1e-6 && number(&agreement["first_grad_norm"]) < 1e-5, "{agreement}");
+        let (mine, theirs) = (numbers(&backends[0]["curve"]["loss"]), numbers(&other["curve"]["loss"]));
+        let differences: Vec<f64> = mine.iter().zip(&theirs).map(|(a, b)| (a - b).abs() / a.max(*b)).collect();
+        let largest = differences.iter().copied().fold(0.0, f64::max);
+        close(number(&agreement["loss"]["difference"]), largest, 1e-9, "the largest difference");
+        let at = differences[number(&agreement["loss"]["step"]) as usize - 1];
+        assert_eq!(at, largest, "{agreement}");
+    }
+    let yardstick = &found["yardstick"];
+    let moved = numbers(&yardstick["losses"]);
+    assert!(yardstick["backend"] == "candle" && moved.len() == 6, "{yardstick}");
+    assert!(
+        moved.iter().any(|d| *d > 0.0) && moved.iter().all(|d| *d < 1e-4),
+        "one weight is moved by a bit: {moved:?}"
+    );
+}
+
+/// Catches figures that contradict each other, and operations of the wrong steps.
+#[test]
+fn speed_operations_and_memory_are_told() {
+    let lab = Lab::tiny();
+    let answer = compare(&lab, "candle,reference", &["--steps", "6", "--rounds", "2", "--json"]);
+    answer.succeeds();
+    let found = answer.json();
+    lab.run(&[]).succeeds();
+    let tokens = lab.tiny_run().train("tokens")[..6].iter().sum::<f64>() / 6.0;
+    for backend in found["backends"].as_array().expect("backends") {
+        let rounds = numbers(&backend["tokens_per_second"]["all"]);
+        assert!(rounds.len() == 2 && rounds.iter().all(|speed| *speed > 0.0), "{backend}");
+        close(number(&backend["tokens_per_step"]), tokens, 1e-9, "tokens");
+        let seconds = number(&backend["seconds_per_step"]);
+        close(seconds, tokens / number(&backend["tokens_per_second"]["median"]), 1e-9, "seconds");
+        assert!(number(&backend["memory_peak_bytes"]) > 0.0 && number(&backend["peak_gflops"]) > 0.0, "{backend}");
+        assert!(number(&backend["gflops"]) > 0.0, "{backend}");
+        let operations = backend["operations"].as_array().expect("operations");
+        let of = |name: &str| operations.iter().find(|o| o["name"] == name).unwrap_or_else(|| panic!("{name}"));
+        // One layer: query, key and value in one product, output, gate and up in one, down.
+        assert_eq!((number(&of("linear")["calls"]), number(&of("attention")["calls"])), (4.0, 1.0));
+        assert_eq!((number(&of("adamw")["calls"]), number(&of("global_norm")["calls"])), (1.0, 1.0));
+        assert!(number(&of("linear")["gflops"]) > 0.0 && of("norm")["gflops"].is_null(), "{backend}");
+        let shares = operations.iter().map(|o| number(&o["share"])).sum::<f64>() + number(&backend["outside_share"]);
+        close(shares, 1.0, 1e-6, "all shares");
+        assert_eq!(backend["sha256"].as_str().map(str::len), Some(64), "{backend}");
+    }
+}
+
+/// Catches a replay that finds nothing because it does nothing, and one of the wrong step.
+#[test]
+fn a_step_is_replayed_against_the_reference() {
+    let lab = Lab::tiny();
+    let answer = compare(&lab, "candle,reference,candle?path=generic", &["--steps", "2", "--json"]);
+    answer.succeeds();
+    let found = answer.json();
+    for index in [0, 2] {
+        let replay = &found["backends"][index]["replay"];
+        let verdict = &replay["verdict"];
+        assert_eq!((&replay["step"], &replay["tokens"]), (&1.into(), &replay["tokens_of_step"]), "{replay}");
+        assert!(number(&replay["tokens"]) > 100.0, "{replay}");
+        assert!(verdict["first"].is_null() && number(&verdict["operations"]) > 20.0, "{replay}");
+        let largest = &verdict["largest"];
+        assert!(number(&largest["error"]) > 0.0 && number(&largest["error"]) < number(&largest["limit"]), "{largest}");
+        assert_eq!(verdict["skipped"], serde_json::json!([]));
+    }
+    assert_eq!(found["backends"][1]["replay"]["skipped"], "it is the reference");
+    let without = compare(&lab, "candle", &["--steps", "2", "--json", "--no-replay"]).json();
+    assert!(without["backends"][0]["replay"].is_null());
+}
+
+/// Catches bits that depend on the turns, and two lanes of one backend that share something.
+#[test]
+fn a_backend_held_against_itself_does_not_differ() {
+    let lab = Lab::tiny();
+    let more = ["--steps", "5", "--rounds", "3", "--no-replay", "--json"];
+    let found = compare(&lab, "reference@f64,candle,reference@f64", &more).json();
+    let [first, candle, again] = [0, 1, 2].map(|index| &found["backends"][index]);
+    assert_eq!(again["backend"], "reference@f64 (2)");
+    assert_eq!((&first["dtype"], &candle["dtype"]), (&"f64".into(), &"f32".into()));
+    assert_eq!(again["curve"], first["curve"]);
+    assert_eq!(number(&again["agreement"]["loss"]["difference"]), 0.0);
+    assert!(again["agreement"]["first_beyond"].is_null());
+    assert!(number(&candle["agreement"]["loss"]["difference"]) > 0.0);
+    // What f64 agrees to, f32 does not: its own tolerance counts for the pair.
+    assert_eq!(
+        (number(&again["agreement"]["tolerance"]["loss"]), number(&candle["agreement"]["tolerance"]["loss"])),
+        (1e-12, 1e-6)
+    );
+}
+
+/// Catches a table without what it is for, and anything written beside the plot.
+#[test]
+fn the_table_names_everything_and_only_the_plot_is_written() {
+    let lab = Lab::tiny();
+    let before = lab.everything();
+    let answer = compare(&lab, "candle,candle?path=generic", &["--steps", "4", "--yardstick=reference"]);
+    let text = answer.succeeds();
+    for part in [
+        "tiny: 4 steps of 1",
+        "tokens/s, median",
+        "share of the peak",
+        "GFLOP/s of a large product",
+        "memory at most",
+        "linear_backward_weight",
+        "attention_backward",
+        "difference from candle by step",
+        "yardstick: reference with model.layers.0.",
+        "times that",
+        "candle: step 1: ",
+        "all within their limits",
+        "losses: compare-tiny.svg",
+    ] {
+        assert!(text.contains(part), "`{part}` is missing in {answer:#?}");
+    }
+    let mut expected = before;
+    expected.push(lab.at("compare-tiny.svg"));
+    expected.sort();
+    assert_eq!(lab.everything(), expected, "nothing else is written");
+    let plot = fs::read_to_string(lab.at("compare-tiny.svg")).expect("the plot");
+    for part in ["<svg", "tiny: loss by step", "candle?path=generic", "one weight moved", "polyline"] {
+        assert!(plot.contains(part), "`{part}` is missing in the plot");
+    }
+    compare(&lab, "candle", &["--steps", "2", "--no-plot", "--no-replay"]).succeeds();
+    compare(&lab, "candle", &["--steps", "2", "--plot", "other.svg", "--no-replay"]).succeeds();
+    expected.push(lab.at("other.svg"));
+    expected.sort();
+    assert_eq!(lab.everything(), expected);
+}
+
+/// Catches a wrong request that is found after the work, or whose message does not name the backend that is meant.
+#[test]
+fn a_wrong_request_is_refused_before_anything_runs() {
+    let lab = Lab::tiny();
+    let before = lab.everything();
+    for (backends, parts) in [
+        ("candle,candel", ["candel", "did you mean `candle`"].as_slice()),
+        ("candle,candle:cuda:9", &["candle:cuda:9", "backend.device", "cuda:9"]),
+        ("reference,candle@f64", &["candle@f64", "backend.dtype", "not in f64"]),
+        ("candle?path=fast", &["candle?path=fast", "backend.path", "fast"]),
+        ("reference?path=generic", &["reference?path=generic", "backend.path", "unknown key"]),
+        ("candle@f16", &["f16", "f32, bf16, f64"]),
+        ("candle,,reference", &["no id"]),
+    ] {
+        compare(&lab, backends, &["--steps", "2"]).refuses(2, parts);
+    }
+    compare(&lab, "candle", &["--steps", "1"]).refuses(2, &["--steps", "2.."]);
+    compare(&lab, "candle", &["--plot", "nowhere/x.svg"]).refuses(2, &["--plot", "nowhere/x.svg"]);
+    compare(&lab, "candle", &["--yardstick=torsh"]).refuses(2, &["torsh"]);
+    compare(&lab, "candle", &["--set", "train.stepz=3"]).refuses(2, &["train.stepz"]);
+    lab.ask(&["compare", "tiny.toml"]).refuses(2, &["--backends"]);
+    assert_eq!(lab.everything(), before, "nothing is written");
+}
+
+/// Catches a failure on the way that takes the report with it, or that is not a failed command.
+#[test]
+fn a_backend_that_fails_on_the_way_is_reported() {
+    let lab = Lab::tiny();
+    let sets = ["--set", "objective.plugin=refuses-in-loss", "--set", "objective.at_step=3", "--steps", "5"];
+    let answer = compare(&lab, "candle,reference", &sets);
+    answer.refuses(1, &["failed on the way: candle, reference"]);
+    for part in ["at step 3", "the loss that refuses", "not replayed: the backend failed", "difference from candle"] {
+        assert!(answer.out.contains(part), "`{part}` is missing in {answer:#?}");
+    }
+    let found = compare(&lab, "candle,reference", &[sets.as_slice(), &["--json"]].concat()).json();
+    for backend in found["backends"].as_array().expect("backends") {
+        assert_eq!(
+            (&backend["failure"]["step"], numbers(&backend["curve"]["loss"]).len()),
+            (&3.into(), 2),
+            "{backend}"
+        );
+    }
+}

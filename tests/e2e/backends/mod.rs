@@ -1,0 +1,6 @@
+//! The same experiment on several backends, and libtorch.
+
+mod across_backends;
+mod compare;
+#[cfg(target_os = "linux")]
+mod torch;

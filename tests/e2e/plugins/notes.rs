@@ -1,0 +1,105 @@
+//! Notes on a run that looks as if it learned nothing, and on figures that an objective did not expect.
+
+use serde_json::Value;
+
+use super::odd::odd;
+use crate::support::{
+    experiments::{PPO, lab},
+    lab::Lab,
+};
+
+/// Catches a run that learns nothing and ends without a word, or says so in every step.
+#[test]
+fn a_run_that_learns_nothing_says_so_once() {
+    // The first batch has a gradient, or the quick laws would refuse the objective.
+    let (lab, answer) = odd("no-gradient", &["objective.at_step=2"]);
+    answer.succeeds();
+    assert_eq!(answer.err.matches("the gradient was exactly 0 in 3 steps in a row").count(), 1, "{answer:#?}");
+    assert!(answer.err.contains("objective \"odd\" declares metrics that it never returned: ghost"), "{answer:#?}");
+    let notes: Vec<Value> =
+        lab.tiny_run().lines("timing.jsonl").into_iter().filter(|line| line["kind"] == "note").collect();
+    assert!(notes.len() == 2 && notes[0]["step"] == 4, "{notes:?}");
+    let json = lab.ask(&["run", "tiny.toml", "--name", "other", "--json", "--set", "objective.plugin=odd"]);
+    let summary: Value = serde_json::from_str(json.succeeds()).expect("JSON");
+    assert!(summary["notes"][0].as_str().is_some_and(|note| note.contains("ghost")), "{summary}");
+    let (_, at_once) = odd("no-gradient", &[]);
+    at_once.refuses(1, &["every cotangent of the first batch is 0"]);
+}
+
+/// Catches shipped objectives that are told they look wrong.
+#[test]
+fn a_run_in_order_has_no_notes() {
+    let lab = Lab::tiny();
+    let answer = lab.ask(&["run", "tiny.toml", "--json"]);
+    let summary: Value = serde_json::from_str(answer.succeeds()).expect("JSON");
+    assert_eq!(summary["notes"], Value::Null, "{answer:#?}");
+    for objective in [PPO, crate::support::experiments::DPO, crate::support::experiments::REWARD] {
+        let lab = crate::support::experiments::lab(
+            &objective.replace("plugin = \"length\"", "plugin = \"length\"\nweight = 1.0"),
+        );
+        let samples: &[&str] = if objective == PPO { &["--set", "rollout.samples=2"] } else { &[] };
+        let args = [&["run", "tiny.toml", "--json", "--set", "train.steps=6"][..], samples].concat();
+        let answer = lab.ask(&args);
+        let summary: Value = serde_json::from_str(answer.succeeds()).expect("JSON");
+        assert_eq!(summary["notes"], Value::Null, "{answer:#?}");
+    }
+}
+
+/// Catches rewards that tell no answer from another, and groups of one, in silence.
+#[test]
+fn rewards_that_are_all_equal_and_groups_of_one_are_said() {
+    let equal = PPO.replace(
+        "plugin = \"length\"\nunit = \"characters\"\ntarget = 4",
+        "plugin = \"odd-reward\"\nfault = \"equal\"",
+    );
+    let answer = lab(&equal).run(&["rollout.epochs=1"]);
+    answer.succeeds();
+    assert_eq!(answer.err.matches("all rewards of 2 rollouts in a row are 0.5").count(), 1, "{answer:#?}");
+    assert!(!answer.err.contains("rollout.samples = 1"), "PPO's critic needs no groups: {answer:#?}");
+    let groups = lab(&PPO.replace("plugin = \"ppo\"\nwhiten_advantages = true", "plugin = \"grpo\""));
+    let one = groups.ask(&["run", "tiny.toml", "--unproved", "--set", "train.steps=2"]);
+    assert_eq!(
+        one.err.matches("note: rollout.samples = 1: each of the 8 prompts has one answer").count(),
+        1,
+        "{one:#?}"
+    );
+    let several = groups.ask(&["run", "tiny.toml", "--name", "several", "--set", "rollout.samples=4"]);
+    several.succeeds();
+    assert!(!several.err.contains("has one answer"), "{several:#?}");
+}
+
+/// Catches an expectation that only a run tells of, and a unit that no manifest claims.
+#[test]
+fn missed_expectations_are_told_by_run_and_check() {
+    let lab = Lab::tiny();
+    let set = ["--set", "objective.plugin=missed-expectation"];
+    let run = lab.ask(&[&["run", "tiny.toml"][..], &set].concat());
+    // Uniform logits would give what is expected, so that it is no contradiction; those of a fresh model are not uniform.
+    let says = [
+        "note: expectation missed: nll is 5.5",
+        "\"missed-expectation\" expects about 5.5491",
+        "(the logits are uniform)",
+    ];
+    assert!(says.iter().all(|part| run.err.contains(part)), "{run:#?}");
+    assert_eq!(run.err.matches("expectation missed").count(), 1, "{run:#?}");
+    assert!(run.succeeds().contains("held-out loss") && !run.out.contains("nats"), "{run:#?}");
+    let text = lab.ask(&[&["check", "tiny.toml"][..], &set].concat());
+    assert!(text.succeeds().contains("expectation missed: nll is 5.5"), "{text:#?}");
+    let json = lab.ask(&[&["check", "tiny.toml", "--json"][..], &set].concat());
+    let found: Value = serde_json::from_str(json.succeeds()).expect("JSON");
+    assert!(found["notes"][0].as_str().is_some_and(|note| note.starts_with("expectation missed: ")), "{found}");
+    let sound = lab.ask(&["check", "tiny.toml", "--json"]);
+    let found: Value = serde_json::from_str(sound.succeeds()).expect("JSON");
+    assert_eq!(found["notes"], Value::Null);
+}
+
+/// Catches a unit of one of CE's terms behind the sum of both.
+#[test]
+fn a_loss_of_several_units_has_none() {
+    let lab = Lab::tiny();
+    let plain = lab.run(&["train.steps=2"]);
+    assert!(plain.succeeds().contains("nats per token"), "{plain:#?}");
+    let answer =
+        lab.ask(&["run", "tiny.toml", "--name", "z", "--set", "objective.z_loss=0.1", "--set", "train.steps=2"]);
+    assert!(answer.succeeds().contains("held-out loss") && !answer.out.contains("nats"), "{answer:#?}");
+}

@@ -1,0 +1,8 @@
+//! Preferences and rollouts: reward models, direct preference optimisation, PPO.
+
+mod metric_rules;
+mod named_models;
+mod preference_pipelines;
+mod preference_resume;
+mod preference_rows;
+mod preference_runs;

@@ -1,0 +1,10 @@
+//! Runs and pipelines: the commands around them, what they leave, how they fail and are resumed.
+
+mod commands;
+mod distribution;
+mod failures;
+mod leftovers;
+mod pipelines;
+mod quickstart;
+mod receipts;
+mod resume;

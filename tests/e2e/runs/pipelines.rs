@@ -1,0 +1,310 @@
+//! Pipelines through the built program: stages hand their models on, are taken up, begun anew and refused.
+
+use rustix::process::Signal;
+use serde_json::{Value, json};
+
+use crate::support::{
+    kills::{kill_at, with_steps_enough},
+    lab::{Lab, Run},
+};
+
+/// Three stages of a few steps: a model of running text, instruction tuning from its end, more of that from the best.
+const STAGES: &str = r#"
+seed = 7
+
+[backend]
+plugin = "candle"
+threads = 1
+
+[data]
+source = "synthetic"
+rows = 200
+
+[train]
+batch = { tokens = 256 }
+optimizer = { lr = 1e-2, weight_decay = 0.1 }
+
+[eval]
+every = 4
+
+[checkpoint]
+every = 4
+
+[[stage]]
+name = "pre"
+model = { layers = 1, dim = 16, heads = 2, context = 64 }
+objective = { plugin = "ce" }
+train.steps = 10
+
+[[stage]]
+name = "sft"
+model.from = "stage:pre"
+objective = { plugin = "sft" }
+train.steps = 30
+eval.generate = 5
+
+[[stage]]
+name = "more"
+model.from = "stage:sft/best"
+objective = { plugin = "sft" }
+train.steps = 6
+"#;
+
+const ENDS: [(&str, u64); 3] = [("pre", 10), ("sft", 30), ("more", 6)];
+
+fn lab() -> Lab {
+    let lab = Lab::new();
+    lab.write("tiny.toml", STAGES);
+    lab
+}
+
+fn stage(lab: &Lab, name: &str) -> Run {
+    Run(lab.at(&format!("runs/tiny/{name}")))
+}
+
+/// Fails unless every stage of both pipelines ended as `ends` says and left the same bits.
+#[track_caller]
+fn equal(ours: &Lab, theirs: &Lab, ends: [(&str, u64); 3]) {
+    for (name, steps) in ends {
+        stage(ours, name).has_steps(steps);
+        stage(ours, name).equals(&stage(theirs, name), steps);
+    }
+}
+
+/// Catches a stage that starts from fresh weights, from the first checkpoint or from the last where the best was meant; a
+/// table without a stage or with another's figures; and a resolved file that is another pipeline.
+#[test]
+fn stages_hand_their_weights_on_and_are_told_in_one_table() {
+    let lab = lab();
+    let answer = lab.run(&["stage.sft.train.optimizer.lr=3e-2"]);
+    let out = answer.succeeds();
+    let [pre, sft, more] = ENDS.map(|(name, _)| stage(&lab, name));
+    assert_eq!(pre.receipt()["model"], json!({}));
+    assert_eq!(sft.receipt()["model"]["sha256"], pre.weights_sha256(10).as_str());
+    let best = sft.pointer("BEST").expect("a best checkpoint");
+    assert_eq!(more.receipt()["model"]["sha256"], sft.weights_sha256(best).as_str());
+    for part in ["== stage 1 of 3: pre (ce)", "== stage 2 of 3: sft (sft)", "== stage 3 of 3: more (sft)"] {
+        assert!(answer.err.contains(part), "{part}: {answer:#?}");
+    }
+    let table: Vec<&str> = out.lines().skip_while(|line| !line.starts_with("stage ")).collect();
+    assert!(table[0].contains("held-out loss"), "{out}");
+    let losses = |run: &Run| {
+        let losses = run.eval("eval/loss");
+        format!("{:.3} -> {:.3}", losses[0], losses[losses.len() - 1])
+    };
+    for (line, (name, steps)) in table[1..].iter().zip(ENDS) {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        assert_eq!((words[0], words[2]), (name, steps.to_string().as_str()), "{out}");
+        assert!(line.contains(&losses(&stage(&lab, name))), "{line}");
+    }
+    assert!(table[2].contains("exact_match 0.") && !table[1].contains("exact_match"), "{out}");
+    // One lock and one token cache for all.
+    assert!(lab.at("runs/plugins.lock").is_file() && lab.at("runs/.cache").is_dir());
+    assert!(!lab.at("runs/tiny/plugins.lock").exists() && !lab.at("runs/tiny/.cache").exists());
+    // The resolved file is the same pipeline again, and a stage's own an experiment.
+    let again = lab.ask(&["run", "runs/tiny/pipeline.toml", "--name", "again", "--json"]);
+    let told: Value = serde_json::from_str(again.succeeds()).expect("one JSON object");
+    assert_eq!(
+        (&told["name"], &told["ended"], &told["stages"][1]["steps"]),
+        (&json!("again"), &json!(true), &json!(30))
+    );
+    assert_eq!(told["stages"][1]["figures"][0]["name"], "exact_match", "{told}");
+    assert_eq!(told["stages"][2]["loss_after"].as_f64(), more.eval("eval/loss").last().copied());
+    Run(lab.at("runs/again/more")).equals(&more, 6);
+    lab.ask(&["run", "runs/tiny/sft/experiment.toml", "--resume"]).succeeds();
+}
+
+/// Catches a resume that begins a stage again, skips one that was cut off, or starts a later one from other weights.
+#[test]
+fn gotcha_42_killed_in_the_second_stage_and_resumed_it_leaves_the_same_bits() {
+    with_steps_enough(60, |steps| {
+        let length = format!("stage.sft.train.steps={steps}");
+        let undisturbed = lab();
+        undisturbed.run(&[&length]).succeeds();
+        let lab = lab();
+        let killed = kill_at(&lab, &[&length], &stage(&lab, "sft"), [4, 12, 24]);
+        let answer = lab.resume(&[&length]);
+        answer.succeeds();
+        if killed {
+            assert!(answer.err.contains("pre (ce): done already"), "{answer:#?}");
+            assert!(answer.err.contains("sft (sft), taken up again"), "{answer:#?}");
+        }
+        let ends = [("pre", 10), ("sft", steps), ("more", 6)];
+        equal(&lab, &undisturbed, ends);
+        // And once more there is nothing to do; the table is told all the same.
+        let again = lab.resume(&[&length]);
+        assert!(again.succeeds().contains("exact_match"), "{again:#?}");
+        assert_eq!(again.err.matches("done already").count(), 3, "{again:#?}");
+        equal(&lab, &undisturbed, ends);
+        killed
+    });
+}
+
+/// Catches a Ctrl-C that only ends the stage, or exits with another code.
+#[test]
+fn ctrl_c_stops_the_pipeline_with_130_and_resume_goes_on() {
+    with_steps_enough(400, |steps| {
+        let length = format!("stage.sft.train.steps={steps}");
+        let lab = lab();
+        let mut running = lab.start(&[&length], false);
+        let sft = stage(&lab, "sft");
+        running.until(|| sft.pointer("LATEST").is_some());
+        running.signal(Signal::INT);
+        let answer = running.answer();
+        if answer.code == Some(0) || sft.pointer("LATEST") == Some(steps) {
+            return false;
+        }
+        answer.refuses(130, &["interrupted: stopped in stage \"sft\" after step", "--resume"]);
+        assert!(answer.out.contains("sft (not done)"), "{answer:#?}");
+        assert!(!stage(&lab, "more").0.exists());
+        lab.resume(&[&length]).succeeds();
+        let undisturbed = self::lab();
+        undisturbed.run(&[&length]).succeeds();
+        sft.equals(&stage(&undisturbed, "sft"), steps);
+        stage(&lab, "more").equals(&stage(&undisturbed, "more"), 6);
+        true
+    });
+}
+
+/// Catches runs that are lost, overwritten or mixed, stages run beyond what was asked for, and results that differ.
+#[test]
+fn from_and_only_run_stages_anew_and_keep_the_earlier_ones() {
+    let lab = lab();
+    let run = |args: &[&str]| lab.ask(&[&["run", "tiny.toml"], args].concat());
+    run(&["--from", "sft"]).refuses(2, &["stage \"pre\" comes before and is not done", "--from pre"]);
+    assert!(!lab.at("runs").exists(), "a refused request left something");
+    run(&["--only", "pre"]).succeeds();
+    assert!(!stage(&lab, "sft").0.exists());
+    run(&["--only", "more"]).refuses(2, &["stage \"sft\" comes before and is not done"]);
+    let answer = run(&["--from", "sft"]);
+    answer.succeeds();
+    assert!(!answer.err.contains("is now"), "{answer:#?}");
+    run(&[]).refuses(2, &["\"tiny\" exists already", "--resume", "--from", "--name"]);
+    run(&["--from", "stf"]).refuses(2, &["there is no stage \"stf\"", "did you mean `sft`?"]);
+    let whole = self::lab();
+    whole.run(&[]).succeeds();
+    equal(&lab, &whole, ENDS);
+
+    // Another rate for one stage: the earlier run is kept, the one after is told to be of the earlier.
+    let answer = run(&["--only", "sft", "--set", "stage.sft.train.optimizer.lr=5e-2"]);
+    answer.succeeds();
+    assert!(answer.err.contains("runs/tiny/sft is now runs/tiny/sft.1"), "{answer:#?}");
+    assert!(
+        answer.err.contains("\"more\" was made from an earlier run of \"sft\"; renew it by --from more"),
+        "{answer:#?}"
+    );
+    stage(&lab, "sft.1").equals(&stage(&whole, "sft"), 30);
+    assert!(stage(&lab, "sft").weights_sha256(30) != stage(&whole, "sft").weights_sha256(30));
+    stage(&lab, "more").equals(&stage(&whole, "more"), 6);
+    // And back: both are kept, and all is as it was.
+    let answer = run(&["--from", "sft"]);
+    answer.succeeds();
+    assert!(!answer.err.contains("earlier run of"), "{answer:#?}");
+    equal(&lab, &whole, ENDS);
+    assert!(stage(&lab, "sft.2").0.is_dir() && stage(&lab, "more.1").0.is_dir());
+}
+
+/// Catches a changed file that trains on silently, and one that is refused although only what is to come has changed.
+#[test]
+fn what_has_begun_must_be_as_it_was_and_what_comes_may_change() {
+    let lab = lab();
+    lab.ask(&["run", "tiny.toml", "--only", "pre"]).succeeds();
+    let changed = ["stage.pre.train.steps=11"];
+    lab.resume(&changed)
+        .refuses(2, &["stage \"pre\" has changed", "was: train.steps = 10", "is:  train.steps = 11", "--from pre"]);
+    lab.ask(&["run", "tiny.toml", "--from", "sft", "--set", changed[0]]).refuses(2, &["stage \"pre\" has changed"]);
+    lab.resume(&["stage.sft.train.steps=3"]).succeeds();
+    stage(&lab, "sft").has_steps(3);
+    Lab::resume(&self::lab(), &[]).refuses(2, &["there is no pipeline runs/tiny to resume"]);
+}
+
+/// Every mistake of every stage comes before the first stage trains, with its place; nothing is written.
+#[test]
+fn mistakes_of_all_stages_come_before_the_first_trains() {
+    let lab = lab();
+    let refused = |from: &str, to: &str, parts: &[&str]| {
+        assert!(STAGES.contains(from), "the test replaces nothing");
+        lab.write("tiny.toml", STAGES.replacen(from, to, 1));
+        lab.run(&[]).refuses(2, parts);
+        assert!(!lab.at("runs").exists(), "something was written");
+    };
+    refused("\"stage:pre\"", "\"stage:per\"", &["tiny.toml:30:7: model.from:", "did you mean `pre`?"]);
+    refused("\"stage:sft/best\"", "\"stage:mor\"", &["tiny.toml:37:7: model.from:", "valid: `pre`, `sft`"]);
+    refused(
+        "generate = 5",
+        "genrate = 5",
+        &["tiny.toml:33:6: eval.genrate:", "in stage sft", "did you mean `generate`?"],
+    );
+    refused(
+        "plugin = \"sft\" }\ntrain.steps = 6",
+        "plugin = \"sft\", label_smoothing = 2 }\ntrian.steps = 6",
+        &["2 mistakes", "tiny.toml:38:31: objective.label_smoothing:", "tiny.toml:39:1: trian:", "in stage more"],
+    );
+    refused("plugin = \"ce\"", "plugin = \"cee\"", &["tiny.toml:25:15:", "objective.plugin", "in stage pre"]);
+    refused("seed = 7", "seed = 7\nsed = 8", &["1 mistake in tiny.toml", "tiny.toml:3:1: sed: unknown key"]);
+    // What only the data or the shape can tell, in the last stage, before the first has trained.
+    let shared = "[data]\nsource = \"synthetic\"\nrows = 200\n";
+    let own = STAGES
+        .replacen(shared, "", 1)
+        .replace("objective =", "data = { source = \"synthetic\", rows = 200 }\nobjective =");
+    let last = own.rfind("source = \"synthetic\", rows = 200").expect("the last stage's data");
+    let own = own[..last].to_owned()
+        + "source = \"jsonl\", path = \"no.jsonl\""
+        + &own[last..].replacen("source = \"synthetic\", rows = 200", "", 1);
+    lab.write("tiny.toml", own);
+    lab.run(&[]).refuses(2, &["stage \"more\" cannot run", "no file or folder no.jsonl"]);
+    assert!(!lab.at("runs").exists(), "something was written");
+    let text = STAGES.replace("eval.generate = 5", "eval.generate = 5\neval.every = 0");
+    lab.write("tiny.toml", text);
+    lab.run(&[]).refuses(2, &["model.from:", "stage `sft` keeps no best checkpoint"]);
+    lab.write("tiny.toml", STAGES);
+    lab.ask(&["compare", "tiny.toml", "--backends", "candle"])
+        .refuses(2, &["is a pipeline of stages", "experiment.toml"]);
+    let one = Lab::tiny();
+    one.ask(&["run", "tiny.toml", "--only", "a"]).refuses(2, &["has no stages"]);
+}
+
+/// Catches a failure that does not say in which stage, and one after which the stages before are lost.
+#[test]
+fn a_stage_that_fails_is_named_with_the_way_on() {
+    let lab = lab();
+    let faulty = STAGES.replace(
+        "objective = { plugin = \"sft\" }\ntrain.steps = 6",
+        "objective = { plugin = \"panics-in-loss\", at_step = 3 }\ntrain.steps = 6",
+    );
+    lab.write("tiny.toml", faulty);
+    lab.run(&[]).refuses(1, &["stage \"more\" (3 of 3) failed", "the loss that panics", "same command and --resume"]);
+    stage(&lab, "sft").has_steps(30);
+    stage(&lab, "more").has_steps(2);
+    // What is mended in a stage that has begun is another experiment: it is run anew.
+    lab.write("tiny.toml", STAGES);
+    lab.resume(&[]).refuses(2, &["stage \"more\" has changed", "--from more"]);
+    lab.ask(&["run", "tiny.toml", "--from", "more"]).succeeds();
+    let whole = self::lab();
+    whole.run(&[]).succeeds();
+    equal(&lab, &whole, ENDS);
+}
+
+/// Catches a check that trains, writes, or passes over a stage because the one before has not been run.
+#[test]
+fn check_tries_every_stage_with_the_shape_of_those_before() {
+    let lab = lab();
+    let told = |answer: &crate::support::rig::Answer| serde_json::from_str::<Value>(answer.succeeds()).expect("JSON");
+    let checked = told(&lab.ask(&["check", "tiny.toml", "--json"]));
+    let stages = checked["stages"].as_array().expect("stages");
+    let parameters: Vec<&Value> = stages.iter().map(|stage| &stage["parameters"]).collect();
+    assert!(stages.len() == 3 && parameters[1] == parameters[0] && parameters[2] == parameters[0], "{checked}");
+    assert_eq!(stages[0]["not_checked"], json!([]));
+    let note = stages[2]["not_checked"][0].as_str().expect("a note");
+    assert!(note.contains("model.from is stage \"sft\", which is still to be run"), "{note}");
+    assert!(!lab.at("runs").exists(), "something was written");
+    // What has been run is looked at itself: the loss is that of its weights.
+    lab.run(&[]).succeeds();
+    let checked = told(&lab.ask(&["check", "tiny.toml", "--json"]));
+    assert_eq!(checked["stages"][1]["not_checked"], json!([]));
+    assert_eq!(checked["stages"][1]["loss"].as_f64(), stage(&lab, "sft").train("loss").first().copied());
+    // A shape that the last stage's data does not fit.
+    lab.write("tiny.toml", STAGES.replace("train.steps = 6", "train = { steps = 6, context_schedule = [[0, 128]] }"));
+    lab.ask(&["check", "tiny.toml"])
+        .refuses(2, &["stage \"more\" cannot run", "128 tokens are longer than the model's context of 64"]);
+}

@@ -1,0 +1,56 @@
+//! The quickstart keeps its word from any seed: every stage makes better what it is for.
+
+use std::path::Path;
+
+use serde_json::Value;
+
+use crate::support::lab::Lab;
+
+/// What a pipeline told as JSON.
+struct Road(Value);
+
+impl Road {
+    /// A figure of a stage, `before` or `after` it.
+    #[track_caller]
+    fn figure(&self, stage: &str, name: &str, when: &str) -> f64 {
+        let named = |list: &Value, key: &str, name: &str| -> Option<Value> {
+            list.as_array()?.iter().find(|entry| entry[key] == name).cloned()
+        };
+        let figures = named(&self.0["stages"], "stage", stage).map(|stage| stage["figures"].clone());
+        let figure = figures.and_then(|figures| named(&figures, "name", name)?[when].as_f64());
+        figure.unwrap_or_else(|| panic!("{stage} tells no {name} {when} it: {:#}", self.0))
+    }
+}
+
+/// Catches a stage that learns nothing, a reward model that goes by length, PPO that earns its model's reward and not the true
+/// one, and preference learning that is no better than more of the same demonstrations. A quarter of an hour.
+#[test]
+#[ignore = "takes a quarter of an hour: cargo xtask test --full"]
+fn from_three_seeds_every_stage_does_what_it_is_for() {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../experiments/quickstart.toml");
+    let file = file.to_str().expect("UTF-8");
+    for seed in [7, 8, 9] {
+        let answer = Lab::new().ask(&["run", file, "--json", "--set", &format!("seed={seed}")]);
+        let road = Road(serde_json::from_str(answer.succeeds()).expect("JSON"));
+        let (before, after) =
+            (|stage, name| road.figure(stage, name, "before"), |stage, name| road.figure(stage, name, "after"));
+        let lift = after("sft", "exact_match") - before("sft", "exact_match");
+        let ranked = [after("reward", "accuracy"), before("reward-equal", "accuracy")];
+        let [tuned, more, ppo, dpo] = ["sft", "sft-more", "ppo", "dpo"].map(|stage| after(stage, "reward/world"));
+        let kl = after("ppo", "answers/kl");
+        println!(
+            "seed {seed}: exact match +{lift:.3} by instruction tuning; {ranked:.3?} of the pairs ranked; true reward {tuned:.3} \
+             tuned, {more:.3} tuned on, {ppo:.3} by PPO at {kl:.2} nats, {dpo:.3} by DPO"
+        );
+        assert!(lift >= 0.3, "exact match rose by {lift}");
+        assert!(ranked.iter().all(|share| *share >= 0.9), "{ranked:?} of the pairs are ranked");
+        // Five standard errors of the difference of two means over 600 answers.
+        for (name, reward) in [("ppo", ppo), ("dpo", dpo)] {
+            assert!(
+                reward > tuned.max(more) + 0.12,
+                "{name}: {reward}, where tuning gives {tuned}, and tuning on {more}"
+            );
+        }
+        assert!((0.0..2.0).contains(&kl), "{kl} nats an answer");
+    }
+}

@@ -1,0 +1,150 @@
+//! A run that is stopped anywhere and resumed leaves the same bits as one that was not.
+
+use std::{fs, thread, time::Duration};
+
+use rustix::process::Signal;
+
+use crate::support::{
+    kills::{go_on, kill_often, with_steps_enough},
+    lab::{Dice, Lab, Run},
+};
+
+/// A run of `steps` that nobody stopped, without its checkpoints.
+fn undisturbed(steps: u64) -> Lab {
+    let lab = Lab::tiny();
+    lab.run(&[&format!("train.steps={steps}"), "eval.every=7", "sample.every=10"]).succeeds();
+    lab.tiny_run().has_steps(steps);
+    lab
+}
+
+/// Catches a checkpoint that is believed before it is whole, LATEST moved too early, moments or data order that start
+/// anew, and log lines that are lost or doubled. Twenty-four kills: four right after the start, ten on seeing a save under
+/// way, ten at any moment; every third hits the training process alone.
+#[test]
+fn gotcha_41_42_killed_at_twenty_moments_and_resumed_it_leaves_the_same_bits() {
+    with_steps_enough(150, |steps| {
+        let length = format!("train.steps={steps}");
+        let sets = [&length, "eval.every=7", "sample.every=10", "checkpoint.every=1", "checkpoint.keep=2"];
+        let (lab, mut dice) = (Lab::tiny(), Dice(41));
+        let run = lab.tiny_run();
+        for _ in 0..4 {
+            let mut running = go_on(&lab, &sets);
+            thread::sleep(Duration::from_millis(dice.below(300)));
+            running.signal(Signal::KILL);
+            running.answer();
+        }
+        let kills = kill_often(&lab, &sets, 20, &mut dice);
+        let end = go_on(&lab, &sets).answer();
+        assert!(end.succeeds().contains("held-out loss"), "{end:#?}");
+        run.has_steps(steps);
+        run.equals(&undisturbed(steps).tiny_run(), steps);
+        assert_eq!(run.checkpoints().last(), Some(&steps));
+        assert!(!run.in_a_save(), "leftovers of killed saves are not tidied up");
+        kills
+    });
+}
+
+/// Stops a run by `signal` in its middle.
+fn stopped_by(signal: Signal) {
+    with_steps_enough(150, |steps| {
+        let length = format!("train.steps={steps}");
+        let sets = [&length, "eval.every=7", "sample.every=10", "checkpoint.every=0"];
+        let lab = Lab::tiny();
+        let run = lab.tiny_run();
+        let mut running = lab.start(&sets, false);
+        let lines = || fs::read_to_string(run.0.join("metrics.jsonl")).unwrap_or_default().lines().count();
+        running.until(|| lines() > 4);
+        running.signal(signal);
+        // A terminal sends it to both processes, and the parent passes it on.
+        running.signal_worker(signal);
+        let answer = running.answer();
+        if answer.code == Some(0) {
+            return false;
+        }
+        answer.refuses(130, &["interrupted: stopped after step", "--resume"]);
+        let saved = run.pointer("LATEST").expect("a checkpoint");
+        assert!(saved < steps, "{saved}");
+        run.has_steps(saved);
+        lab.resume(&sets).succeeds();
+        run.has_steps(steps);
+        run.equals(&undisturbed(steps).tiny_run(), steps);
+        true
+    });
+}
+
+/// Catches a Ctrl-C that loses the step, saves half of it, counts two signals for one key, or exits with another code.
+#[test]
+fn ctrl_c_finishes_the_step_saves_and_exits_130_and_resume_goes_on_bit_for_bit() {
+    stopped_by(Signal::INT);
+}
+
+/// The same for what batch systems send.
+#[test]
+fn termination_is_as_good_as_ctrl_c() {
+    stopped_by(Signal::TERM);
+}
+
+/// Catches a resume that trains a finished run further, writes its lines again, or fails.
+#[test]
+fn resuming_a_finished_run_says_so_and_changes_nothing() {
+    let lab = Lab::tiny();
+    lab.run(&[]).succeeds();
+    let run = lab.tiny_run();
+    let files = ["metrics.jsonl", "samples.jsonl", "timing.jsonl", "checkpoints/step-00000008/model.safetensors"];
+    let before = files.map(|file| run.bytes(file));
+    let again = lab.resume(&[]);
+    assert!(again.succeeds().contains("held-out loss"), "{again:#?}");
+    assert!(again.err.contains("nothing is left to do"), "{again:#?}");
+    assert!(before == files.map(|file| run.bytes(file)));
+}
+
+/// Catches a flag nobody reads: --resume with another experiment would silently train something else.
+#[test]
+fn gotcha_42_resume_with_a_changed_experiment_is_refused_line_by_line() {
+    let lab = Lab::tiny();
+    lab.run(&[]).succeeds();
+    let before = lab.tiny_run().bytes("experiment.toml");
+    let answer = lab.resume(&["train.optimizer.lr=0.5", "train.steps=9"]);
+    answer.refuses(
+        2,
+        &[
+            "was: train.optimizer.lr = 0.01",
+            "is:  train.optimizer.lr = 0.5",
+            "was: train.steps = 8",
+            "is:  train.steps = 9",
+            "--name",
+        ],
+    );
+    assert!(!answer.err.contains("betas"), "{answer:#?}");
+    assert!(before == lab.tiny_run().bytes("experiment.toml"), "a refused resume has changed the run");
+    // The number of threads may differ: it never changes the result.
+    lab.resume(&["backend.threads=2"]).succeeds();
+}
+
+/// Catches a run that is bound to the folder in which it began, and one that goes on elsewhere with other bits.
+#[test]
+fn a_moved_or_copied_run_goes_on_where_the_experiment_says_it_is() {
+    let (lab, whole) = (Lab::tiny(), Lab::tiny());
+    whole.run(&["train.steps=12"]).succeeds();
+    lab.run(&[]).succeeds();
+    let copied =
+        std::process::Command::new("cp").args(["-r", "runs/tiny", "runs/copy"]).current_dir(lab.path()).status();
+    assert!(copied.expect("cp runs").success());
+    lab.resume(&["name=copy", "train.steps=12"]).succeeds();
+    fs::rename(lab.at("runs"), lab.at("moved")).expect("moved");
+    let answer = lab.resume(&["runs_dir=moved", "train.steps=12"]);
+    answer.succeeds();
+    assert!(answer.err.contains("runs_dir: \"runs\" is now \"moved\""), "{answer:#?}");
+    for name in ["copy", "tiny"] {
+        Run(lab.at("moved").join(name)).equals(&whole.tiny_run(), 12);
+    }
+    lab.resume(&["runs_dir=moved", "seed=3"]).refuses(2, &["was: seed = 7", "is:  seed = 3"]);
+}
+
+/// Catches a resume that makes a new run of that name.
+#[test]
+fn resuming_a_run_that_never_was_is_refused() {
+    let lab = Lab::tiny();
+    lab.resume(&[]).refuses(2, &["there is no run \"tiny\"", "--resume"]);
+    assert!(!lab.at("runs").exists());
+}

@@ -1,0 +1,84 @@
+//! Runs that are ended before their time: at a step, on seeing a save under way, at any moment.
+
+use std::{fs, thread, time::Duration};
+
+use rustix::process::Signal;
+
+use crate::support::{
+    lab::{Dice, Lab, Run, Running},
+    rig::Answer,
+};
+
+/// Tries a test that ends runs before their time, first with `least` steps, then with twice as many and so on: where steps are
+/// fast, or the cores are taken by others, a short run is over before this process has seen it begin. `attempt` is given the
+/// steps, fails where something is wrong, and says whether the run was at work every time that it was to be ended.
+#[track_caller]
+pub fn with_steps_enough(least: u64, mut attempt: impl FnMut(u64) -> bool) {
+    const DOUBLED: u32 = 6;
+    for steps in (0..=DOUBLED).map(|doubled| least << doubled) {
+        if attempt(steps) {
+            return;
+        }
+        eprintln!("a run of {steps} steps was over before it was ended");
+    }
+    panic!("no run was long enough for this machine");
+}
+
+/// Starts the run of `tiny.toml`, or goes on with it, as a user would.
+pub fn go_on(lab: &Lab, sets: &[&str]) -> Running {
+    let run = lab.tiny_run();
+    let begun = run.0.join("experiment.toml").is_file() || run.0.join("pipeline.toml").is_file();
+    if !begun {
+        // Killed before its first file was whole; telos says "remove it first".
+        _ = fs::remove_dir_all(&run.0);
+    }
+    lab.start(sets, begun)
+}
+
+/// Kills the run of `tiny.toml`, or that of a stage of it, as soon as it has a checkpoint of each of `steps` or later. Says
+/// whether it was still at work each time.
+#[track_caller]
+pub fn kill_at<const N: usize>(lab: &Lab, sets: &[&str], run: &Run, steps: [u64; N]) -> bool {
+    steps.into_iter().fold(true, |all, step| {
+        let mut running = go_on(lab, sets);
+        running.until(|| run.pointer("LATEST").is_some_and(|at| at >= step));
+        running.signal(Signal::KILL);
+        all & was_killed(&running.answer())
+    })
+}
+
+/// Kills the run of `tiny.toml`, which saves at every step, `times` times: by turns on seeing a save under way and at any moment,
+/// every third time the training process alone. Says whether it was at work each time, and in a save at least once.
+#[track_caller]
+pub fn kill_often(lab: &Lab, sets: &[&str], times: u64, dice: &mut Dice) -> bool {
+    let run = lab.tiny_run();
+    let (mut kills, mut in_a_save) = (0, false);
+    for round in 0..times {
+        let before = run.pointer("LATEST").unwrap_or(0);
+        let further = |steps| run.pointer("LATEST").is_some_and(|step| step >= before + steps);
+        let mut running = go_on(lab, sets);
+        if round.is_multiple_of(2) {
+            running.until(|| further(1) && run.in_a_save());
+        } else {
+            running.until(|| further(1 + round % 4));
+            thread::sleep(Duration::from_micros(dice.below(16_000)));
+        }
+        if round % 3 == 2 {
+            running.signal_worker(Signal::KILL)
+        } else {
+            running.signal(Signal::KILL)
+        }
+        kills += u64::from(was_killed(&running.answer()));
+        in_a_save |= run.in_a_save();
+    }
+    kills == times && in_a_save
+}
+
+/// Whether a kill came before the end; fails where something else ended the run.
+#[track_caller]
+fn was_killed(answer: &Answer) -> bool {
+    let parent = answer.code.is_none();
+    let worker = answer.code == Some(1) && answer.err.contains("SIGKILL");
+    assert!(parent || worker || answer.code == Some(0), "{answer:#?}");
+    parent || worker
+}

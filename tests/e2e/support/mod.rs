@@ -1,0 +1,7 @@
+//! Shared by all tests: [`rig`] has the programs and their answers, [`lab`] runs, [`kills`] runs that are ended early, [`experiments`]
+//! texts of experiments.
+
+pub mod experiments;
+pub mod kills;
+pub mod lab;
+pub mod rig;

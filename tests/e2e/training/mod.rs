@@ -1,0 +1,8 @@
+//! What is trained and how: keys of an experiment, objectives on text and rows, batches, threads, memory.
+
+mod memory;
+mod micro_batches;
+mod options;
+mod other_authors;
+mod sft;
+mod threads;
