@@ -2,27 +2,19 @@
 
 use serde::Serialize;
 
-use crate::{
-    data::{
-        DataError, Tokenizer,
-        batcher::eval_batches,
-        rows::{
-            ChatTemplate, Columns, Part, Row, RowCorpus, RowCounts, RowKind, RowOptions, RowText,
-            encode::Encoder,
-            kind::ANSWER,
-            layout::Layout,
-            split::Split,
-            template::{plain, read_template},
-        },
-        tokenizer::templates::DEFAULT,
-    },
-    error::{Error, Result},
-    inference::{EVAL_TOKENS, Opened},
-    train::{
-        exact::{ComparedAnswer, exact_match, questions},
-        records::compared,
-    },
-};
+use crate::data::batches::batcher::eval_batches;
+use crate::data::rows::encode::Encoder;
+use crate::data::rows::kind::ANSWER;
+use crate::data::rows::split::Split;
+use crate::data::rows::write::layout::Layout;
+use crate::data::rows::write::template::{plain, read_template};
+use crate::data::rows::{ChatTemplate, Columns, Part, Row, RowCorpus, RowCounts, RowKind, RowOptions, RowText};
+use crate::data::tokenizer::templates::DEFAULT;
+use crate::data::{DataError, Tokenizer};
+use crate::error::{Error, Result};
+use crate::inference::{EVAL_TOKENS, Opened};
+use crate::train::exact::{ComparedAnswer, exact_match, questions};
+use crate::train::records::compared;
 
 /// Which rows are evaluated, and how.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]

@@ -9,19 +9,18 @@ use plugin_api::{
 };
 use serde::Serialize;
 
-use crate::{
-    capacity,
-    data::{Document, PackedBatch, TokenSet, Tokenizer, batcher::eval_batches, text::read_running_text},
-    error::{Error, Result},
-    model::{BatchView, HeadRequest, Keep, Model, ModelConfig, Outputs, Statistics},
-    plugins::Registry,
-    runs::breadcrumb,
-    train::{arrays::supervised_rows, pass::view},
-    train::{
-        named::model_folder,
-        setup::{open, threads},
-    },
-};
+use crate::capacity;
+use crate::data::batches::batcher::eval_batches;
+use crate::data::text::read_running_text;
+use crate::data::{Document, PackedBatch, TokenSet, Tokenizer};
+use crate::error::{Error, Result};
+use crate::model::{BatchView, HeadRequest, Keep, Model, ModelConfig, Outputs, Statistics};
+use crate::plugins::Registry;
+use crate::runs::breadcrumb;
+use crate::train::arrays::supervised_rows;
+use crate::train::named::model_folder;
+use crate::train::pass::view;
+use crate::train::setup::{open, threads};
 
 /// Who computes.
 #[derive(Debug, Clone)]

@@ -7,13 +7,14 @@ use super::{
     audit::{Audited, Verdict},
     lane::{Entry, take_step, whole},
 };
-use crate::{
-    data::{PackedBatch, Sequence, TrainingData, pack::pack},
-    device::Device,
-    error::{Error, Result},
-    runs::breadcrumb,
-    train::{arrays::unpack, learner::Learner, trail::Trail},
-};
+use crate::data::batches::pack::pack;
+use crate::data::{PackedBatch, Sequence, TrainingData};
+use crate::device::Device;
+use crate::error::{Error, Result};
+use crate::runs::breadcrumb;
+use crate::train::arrays::unpack;
+use crate::train::learner::Learner;
+use crate::train::trail::Trail;
 
 /// Id of the backend that the others are held against.
 pub const REFERENCE: &str = "reference";

@@ -4,6 +4,9 @@ use std::path::PathBuf;
 
 use crate::error::Error;
 
+/// The result of reading and preparing data.
+pub type Result<T, E = DataError> = std::result::Result<T, E>;
+
 type Cause = Box<dyn std::error::Error + Send + Sync>;
 
 /// A failure to find, read or prepare data. The message names the file; [`DataError::hint`] the remedy.

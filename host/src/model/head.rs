@@ -6,7 +6,8 @@
 use plugin_api::abi::{DType, View};
 use plugin_api::backend::ops::{Fill, GatherRows, HeadBackward, HeadFused, Linear, ScatterAddRows};
 
-use super::{Forward, Model};
+use super::Model;
+use super::activations::Forward;
 use crate::device::{Buffer, Tensor};
 use crate::error::{Error, Result};
 

@@ -6,7 +6,8 @@
 use plugin_api::abi::View;
 use plugin_api::backend::ops::{Axpy, Cast, Fill, Linear, LinearBackwardInput, LinearBackwardWeight};
 
-use super::{Forward, Model};
+use super::Model;
+use super::activations::Forward;
 use crate::device::{Buffer, Tensor};
 use crate::error::{Error, Result};
 

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use half::{bf16, f16};
 use safetensors::tensor::{Dtype, Metadata, TensorInfo};
 
-use crate::data::foreign;
+use crate::data::reading::foreign;
 use crate::error::{Error, Result};
 use crate::files;
 

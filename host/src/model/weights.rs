@@ -15,7 +15,8 @@ use super::params::{Layout, Parameter};
 use super::scalar::SCALAR_HEAD;
 use super::tensor_file::{TensorData, TensorFile, write_tensors};
 use super::{Model, family::Family};
-use crate::data::{Inputs, foreign};
+use crate::data::Inputs;
+use crate::data::reading::foreign;
 use crate::error::{Error, Result};
 
 /// File name of unsharded weights.

@@ -5,17 +5,16 @@
 //! counted, as little as its libc is: the system keeps them.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::{fs, io};
 
 use plugin_api::load::{Companion, Identity, Library, LibraryFile, PluginInfo};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::Lock;
+use super::lock::Lock;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::runs::breadcrumb;
@@ -226,7 +225,7 @@ fn seal_of(text: &str) -> String {
 mod tests {
     use super::super::example;
     use super::*;
-    use crate::plugins::Pinning;
+    use crate::plugins::lock::Pinning;
 
     /// Catches a library that a session opens and that is neither pinned nor told, one that changed and is used, and the system's own
     /// libraries, which an update of the system would then have refused.

@@ -12,7 +12,8 @@ use plugin_api::manifest::OptionSpec;
 use serde_json::json;
 
 use super::experiment::Experiment;
-use super::{Draft, Override, Slot};
+use super::overrides::Override;
+use super::{Draft, Slot};
 use crate::error::{Kind, Result};
 
 /// The smallest experiment without a mistake; tests change or extend it.

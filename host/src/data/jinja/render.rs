@@ -8,11 +8,11 @@ use std::sync::Arc;
 use super::equality::insert;
 use super::eval::Args;
 use super::library::functions::plain;
-use super::meter::REMEDY;
+use super::meter::{Limits, REMEDY};
 use super::read::ast::{Arguments, Body, Expr, Filter, For, Macro, Statement, Target};
 use super::scope::Scope;
 use super::value::{Callable, Dict, Loop, Nested, Value};
-use super::{Error, Evaluated, Limits, Meter};
+use super::{Error, Evaluated, Meter};
 
 /// Stands before the text of a generation block. Behind it are the digits of the message's number, where the block writes
 /// one of `messages`, and [`NUMBER_END`]. None of the marks stands in any text.

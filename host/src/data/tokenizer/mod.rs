@@ -8,6 +8,7 @@
 //! | [`templates`] | chat templates by name |
 //! | `made` | the tokenizers made here: bytes, and one trained on text |
 //! | `bounds` | what a file may ask for: checked before the library reads it |
+//! | [`stream`] | decoding token by token |
 //! | `library` | each call of the library, its panics made errors |
 //!
 //! A BPE file may ask for `dropout`: random merges are then left out, so that the same text becomes other tokens each time. It is not
@@ -17,9 +18,10 @@
 
 mod bounds;
 mod folder;
-pub(super) mod library;
+mod library;
 mod made;
 mod special;
+pub mod stream;
 pub mod templates;
 #[cfg(test)]
 mod tests;
@@ -33,15 +35,15 @@ use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 use tokenizers::{AddedToken, ModelWrapper};
 
-use super::{DataError, Document, Result, Source, StreamDecoder};
-use folder::{Folder, TEMPLATE};
+use super::document::Document;
+use super::error::{DataError, Result};
+use super::source::Source;
+use folder::{CONFIG, Folder, JSON, TEMPLATE};
 use special::Special;
 use templates::{DEFAULT, Found};
 
 pub use made::END_OF_TEXT;
 
-const JSON: &str = "tokenizer.json";
-const CONFIG: &str = "tokenizer_config.json";
 const CANNOT_ENCODE: &str = "it cannot encode";
 /// End-of-text tokens taken from the vocabulary where no file names one.
 const USUAL_ENDS: [&str; 3] = [END_OF_TEXT, "</s>", "<|end_of_text|>"];
@@ -477,13 +479,8 @@ impl Tokenizer {
         library::run(&self.name, "it cannot decode", || self.inner.decode(&kept, false))
     }
 
-    /// Decodes a text token by token, holding back incomplete characters.
-    pub fn stream(&self, skip_special: bool) -> StreamDecoder<'_> {
-        StreamDecoder::new(self, skip_special)
-    }
-
     /// The library's tokenizer, for calls through [`library::run`].
-    pub(super) fn inner(&self) -> &tokenizers::Tokenizer {
+    fn inner(&self) -> &tokenizers::Tokenizer {
         &self.inner
     }
 
