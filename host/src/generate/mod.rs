@@ -12,7 +12,7 @@ use telos_world::rng::Rng;
 
 use crate::device::Tensor;
 use crate::error::{Error, Result};
-use crate::model::cache::KvCache;
+use crate::model::compute::cache::KvCache;
 use crate::model::{BatchView, Model};
 
 /// How to draw.

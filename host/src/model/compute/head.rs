@@ -6,10 +6,10 @@
 use plugin_api::abi::{DType, View};
 use plugin_api::backend::ops::{Fill, GatherRows, HeadBackward, HeadFused, Linear, ScatterAddRows};
 
-use super::Model;
 use super::activations::Forward;
 use crate::device::{Buffer, Tensor};
 use crate::error::{Error, Result};
+use crate::model::loaded::Model;
 
 /// Statistics wanted beyond the log-probability of the target.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

@@ -35,7 +35,7 @@ impl ModelConfig {
     }
 
     /// The text of `generation_config.json`: as it was read, or one that names the same ids as `config.json`.
-    pub(super) fn generation_json(&self) -> String {
+    pub(in crate::model) fn generation_json(&self) -> String {
         let ids = || {
             json!({
                 "_from_model_config": true,

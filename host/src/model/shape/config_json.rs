@@ -156,7 +156,7 @@ impl ModelConfig {
 }
 
 /// The text of a file of JSON of the folder.
-pub(super) fn read_text(inputs: &mut Inputs, name: &str) -> Result<String> {
+pub(in crate::model) fn read_text(inputs: &mut Inputs, name: &str) -> Result<String> {
     let text = String::from_utf8(inputs.read(name)?);
     let fail = |cause| Error::request(format!("{}: not UTF-8 text", inputs.path(name).display())).with_cause(cause);
     text.map_err(|cause| fail(cause.utf8_error()))

@@ -1,29 +1,24 @@
-//! A model's tensors in a Hugging Face folder: which file holds which, whether they fit, in and out.
+//! A model's tensors in a Hugging Face folder: which file holds which, and whether they fit.
 //!
 //! Everything about names and shapes is checked before the first value is read, and every mistake is told at once.
 
-use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use plugin_api::abi::DType;
-use safetensors::tensor::Dtype;
 use serde_json::Value;
 
-use super::config::{CONFIG_FILE, ModelConfig};
-use super::params::{Layout, Parameter};
-use super::scalar::SCALAR_HEAD;
-use super::tensor_file::{TensorData, TensorFile, write_tensors};
-use super::{Model, family::Family};
+use super::tensor_file::TensorFile;
 use crate::data::Inputs;
 use crate::data::reading::foreign;
 use crate::error::{Error, Result};
+use crate::model::params::{Layout, SCALAR_HEAD};
+use crate::model::shape::config::{CONFIG_FILE, ModelConfig};
+use crate::model::shape::family::Family;
 
 /// File name of unsharded weights.
 pub const WEIGHTS_FILE: &str = "model.safetensors";
 /// File name of the table that says which shard holds which tensor.
 pub const INDEX_FILE: &str = "model.safetensors.index.json";
-pub use super::generation_json::GENERATION_FILE;
 
 /// How many mistakes are listed.
 const LISTED: usize = 20;
@@ -200,7 +195,7 @@ fn open_files(
 /// Tensor name -> shard, from the index.
 fn read_index(folder: &Path, path: &Path) -> Result<BTreeMap<String, String>> {
     let fail = |what: &str| Error::request(format!("{}: {what}", path.display()));
-    let text = super::config_json::read_text(&mut Inputs::of(folder), INDEX_FILE)?;
+    let text = crate::model::shape::config_json::read_text(&mut Inputs::of(folder), INDEX_FILE)?;
     let value: Value = serde_json::from_str(&text).map_err(|cause| fail("not valid JSON").with_cause(cause))?;
     let Some(map) = value.get("weight_map").and_then(Value::as_object) else {
         return Err(fail("key `weight_map` is missing or no object"));
@@ -228,41 +223,6 @@ fn file_name(path: &Path) -> String {
 }
 
 /// The transpose of a `rows` x `cols` matrix.
-fn transposed<T: Copy>(values: &[T], rows: usize, cols: usize) -> Vec<T> {
+pub(super) fn transposed<T: Copy>(values: &[T], rows: usize, cols: usize) -> Vec<T> {
     (0..cols).flat_map(|col| (0..rows).map(move |row| values[row * cols + col])).collect()
-}
-
-/// See [`Model::save`].
-pub(super) fn save(model: &Model, folder: &Path) -> Result<()> {
-    let params = model.params();
-    let (dtype, name) = match params.dtype() {
-        DType::F64 => (Dtype::F64, "float64"),
-        _ => (Dtype::F32, "float32"),
-    };
-    let tensors = stored_tensors(model, dtype)?;
-    write_tensors(&folder.join(WEIGHTS_FILE), &tensors)?;
-    let config = serde_json::to_string_pretty(&model.config().to_json(name));
-    let config = config.map_err(|cause| Error::run(format!("cannot write {CONFIG_FILE}")).with_cause(cause))?;
-    write_text(&folder.join(CONFIG_FILE), config + "\n")?;
-    write_text(&folder.join(GENERATION_FILE), model.config().generation_json())
-}
-
-fn stored_tensors(model: &Model, dtype: Dtype) -> Result<Vec<(String, TensorData<'static>)>> {
-    let tensor = |parameter: &Parameter| {
-        let bytes = model.params().download_raw(parameter.offset, parameter.len())?;
-        let (rows, cols) = (parameter.rows as usize, parameter.cols as usize);
-        let bytes = match (parameter.stored_transposed, dtype) {
-            (false, _) => bytes,
-            (true, Dtype::F64) => transposed(bytes.as_chunks::<8>().0, rows, cols).concat(),
-            (true, _) => transposed(bytes.as_chunks::<4>().0, rows, cols).concat(),
-        };
-        let data = TensorData { dtype, shape: parameter.stored_shape(), bytes: Cow::Owned(bytes) };
-        Ok((parameter.name.clone(), data))
-    };
-    model.layout().parameters().iter().map(tensor).collect()
-}
-
-fn write_text(path: &Path, text: String) -> Result<()> {
-    let fail = |cause| Error::run(format!("cannot write {}", path.display())).with_cause(cause);
-    std::fs::write(path, text).map_err(fail)
 }

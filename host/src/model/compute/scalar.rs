@@ -6,13 +6,10 @@
 use plugin_api::abi::View;
 use plugin_api::backend::ops::{Axpy, Cast, Fill, Linear, LinearBackwardInput, LinearBackwardWeight};
 
-use super::Model;
 use super::activations::Forward;
 use crate::device::{Buffer, Tensor};
 use crate::error::{Error, Result};
-
-/// Its name in files.
-pub const SCALAR_HEAD: &str = "score.weight";
+use crate::model::loaded::Model;
 
 impl Model {
     /// The scalar head at every position, N numbers.

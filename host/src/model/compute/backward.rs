@@ -6,11 +6,11 @@ use plugin_api::backend::ops::{ActivationBackward, AttentionBackward, EmbeddingB
 
 use super::activations::{Activations, DeviceBatch, Forward, Kept};
 use super::decoder::{Attend, Pass, gone};
-use super::family::Mlp;
-use super::params::{LinearRef, NormRef};
-use super::{Layer, Model};
 use crate::device::{Buffer, Tensor};
 use crate::error::{Error, Result};
+use crate::model::loaded::{Layer, Model};
+use crate::model::params::{LinearRef, NormRef};
+use crate::model::shape::family::Mlp;
 
 impl Model {
     /// Adds the gradients of all parameters that learn to `grads`, given the cotangent of the last hidden states,

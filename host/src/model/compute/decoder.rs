@@ -7,11 +7,11 @@ use plugin_api::backend::ops::{Activation, Attention, Copy, DecodeAttention, Emb
 
 use super::activations::{Activations, BatchView, DeviceBatch, Forward, Keep, Kept, Tape};
 use super::cache::{Fill, KvCache};
-use super::family::Mlp;
-use super::params::NormRef;
-use super::{Layer, Model};
 use crate::device::Tensor;
 use crate::error::{Error, Result};
+use crate::model::loaded::{Layer, Model};
+use crate::model::params::NormRef;
+use crate::model::shape::family::Mlp;
 
 /// Whom a query attends to.
 pub(super) enum Attend<'a> {
