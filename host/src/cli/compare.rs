@@ -6,7 +6,11 @@ use clap::Args;
 
 use super::out::check_drawing;
 use super::print;
-use crate::compare::{self, report::Comparison, spec::Spec};
+use crate::compare::{
+    self,
+    report::{Comparison, plot},
+    spec::Spec,
+};
 use crate::config::Override;
 use crate::error::{Error, Result};
 use crate::runs::{Progress, progress::Show};
@@ -86,7 +90,7 @@ pub(super) fn execute(args: Compare, plugin_folders: Vec<PathBuf>) -> Result<()>
 
 fn draw(comparison: &mut Comparison, plot: Option<PathBuf>) -> Result<()> {
     let plot = plot.unwrap_or_else(|| format!("compare-{}.svg", comparison.name.replace('/', "-")).into());
-    compare::plot::write(comparison, &plot)?;
+    plot::write(comparison, &plot)?;
     comparison.plot = Some(plot);
     Ok(())
 }

@@ -1,18 +1,20 @@
-//! What a comparison found: the values behind the JSON, and the tables for people.
+//! What a comparison found, as the values behind the JSON; [`tables`] shows them to people, [`plot`] draws the losses.
 
-use std::{fmt, path::PathBuf};
+pub mod plot;
+pub mod tables;
+
+use std::path::PathBuf;
 
 use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::{
-    Done, Measured, Yardstick,
     agreement::{Agreement, Curve},
-    lane::{Entry, Failure},
+    lane::{Done, Entry, Failure},
     replay::Replay,
-    rounds::PROFILED,
+    rounds::{Measured, PROFILED},
     stats::Spread,
-    tables,
+    yardstick::Yardstick,
 };
 use crate::{device::profile::Cost, train::setup};
 
@@ -167,10 +169,4 @@ fn operations(measured: &Measured, peak_gflops: Option<f64>) -> Vec<Operation> {
     let mut all: Vec<Operation> = measured.costs.iter().map(one).collect();
     all.sort_by(|a, b| b.seconds.total_cmp(&a.seconds));
     all
-}
-
-impl fmt::Display for Comparison {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        tables::write(self, f)
-    }
 }

@@ -9,7 +9,8 @@ use plotters::coord::{
 };
 use plotters::prelude::*;
 
-use super::{report::Comparison, yardstick::Yardstick};
+use super::Comparison;
+use crate::compare::yardstick::Yardstick;
 use crate::error::{Error, Result};
 
 const SIZE: (u32, u32) = (960, 720);

@@ -2,31 +2,34 @@
 
 use std::fmt;
 
-use super::{
-    agreement::Largest,
-    audit::{Finding, Verdict},
-    replay::Replay,
-    report::{BackendReport, Comparison},
-    yardstick::Yardstick,
-};
+use super::{BackendReport, Comparison};
+use crate::compare::agreement::Largest;
+use crate::compare::replay::Replay;
+use crate::compare::replay::audit::{Finding, Verdict};
+use crate::compare::yardstick::Yardstick;
 
-/// Writes all of it.
-pub fn write(all: &Comparison, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-    let tokens = all.backends.iter().filter_map(|b| b.tokens_per_step).fold(0.0, f64::max);
-    writeln!(
-        f,
-        "{}: {} steps of {tokens:.0} tokens, timed in {} rounds; {} parameters\n",
-        all.name, all.steps, all.rounds, all.parameters
-    )?;
-    grid(f, &figures(all))?;
-    writeln!(f, "\ntime of a step by operation: ms, share, GFLOP/s, share of the peak (each operation waited for)\n")?;
-    grid(f, &operations(all))?;
-    agreement(all, f)?;
-    replays(all, f)?;
-    failures(all, f)?;
-    match &all.plot {
-        Some(plot) => writeln!(f, "\nlosses: {}", plot.display()),
-        None => Ok(()),
+impl fmt::Display for Comparison {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let all = self;
+        let tokens = all.backends.iter().filter_map(|b| b.tokens_per_step).fold(0.0, f64::max);
+        writeln!(
+            f,
+            "{}: {} steps of {tokens:.0} tokens, timed in {} rounds; {} parameters\n",
+            all.name, all.steps, all.rounds, all.parameters
+        )?;
+        grid(f, &figures(all))?;
+        writeln!(
+            f,
+            "\ntime of a step by operation: ms, share, GFLOP/s, share of the peak (each operation waited for)\n"
+        )?;
+        grid(f, &operations(all))?;
+        agreement(all, f)?;
+        replays(all, f)?;
+        failures(all, f)?;
+        match &all.plot {
+            Some(plot) => writeln!(f, "\nlosses: {}", plot.display()),
+            None => Ok(()),
+        }
     }
 }
 

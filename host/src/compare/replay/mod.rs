@@ -1,12 +1,11 @@
 //! One step of a backend, every operation held against the f64 reference: which operation is the first that differs.
 
+pub mod audit;
+
 use plugin_api::{backend::Session, load::Library, manifest::kind};
 use serde::Serialize;
 
-use super::{
-    audit::{Audited, Verdict},
-    lane::{Entry, take_step, whole},
-};
+use super::lane::{Entry, take_step, whole};
 use crate::data::batches::pack::pack;
 use crate::data::{PackedBatch, Sequence, TrainingData};
 use crate::device::Device;
@@ -15,6 +14,7 @@ use crate::runs::breadcrumb;
 use crate::train::arrays::unpack;
 use crate::train::learner::Learner;
 use crate::train::trail::Trail;
+use audit::{Audited, Verdict};
 
 /// Id of the backend that the others are held against.
 pub const REFERENCE: &str = "reference";
