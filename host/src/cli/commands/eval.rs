@@ -5,7 +5,9 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{BackendArgs, out::check_new, print};
+use crate::cli::args::BackendArgs;
+use crate::cli::out::check_new;
+use crate::cli::print;
 use crate::error::{Error, Result};
 use crate::evaluate_rows::{RowFigures, RowsToEvaluate};
 use crate::inference::{Opened, TextFigures};
@@ -67,7 +69,7 @@ pub struct EvalRequest {
     pub per_token: bool,
 }
 
-pub(super) fn execute(args: Eval, plugin_folders: Vec<PathBuf>) -> Result<()> {
+pub(in crate::cli) fn execute(args: Eval, plugin_folders: Vec<PathBuf>) -> Result<()> {
     let Eval { model, data, rows, chat_template, column, generate, out, backend, json, per_token } = args;
     if per_token && !rows.is_empty() {
         return Err(Error::request("--per-token is for text, not for --rows").with_hint("leave one of them out"));

@@ -8,7 +8,8 @@ use plugin_api::load::{Library, PluginInfo};
 use plugin_api::manifest::{BackendManifest, ObjectiveManifest, OptionSpec, RewardColumn, RewardManifest, kind};
 use serde_json::{Value, json};
 
-use super::{print, verify};
+use super::verify;
+use crate::cli::print;
 use crate::error::{Error, Result};
 use crate::plugins::Registry;
 use crate::runs::breadcrumb;
@@ -42,12 +43,12 @@ pub enum Plugins {
 
 impl Plugins {
     /// Whether a plugin is called in this process.
-    pub(super) fn calls_plugins(&self) -> bool {
+    pub(in crate::cli) fn calls_plugins(&self) -> bool {
         matches!(self, Plugins::Show { .. })
     }
 }
 
-pub(super) fn execute(args: Plugins, plugin_folders: Vec<PathBuf>) -> Result<()> {
+pub(in crate::cli) fn execute(args: Plugins, plugin_folders: Vec<PathBuf>) -> Result<()> {
     let registry = || Registry::discover(&plugin_folders);
     match args {
         Plugins::List { json: true } => print::json(&list_json(&registry())),

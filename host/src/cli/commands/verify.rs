@@ -9,7 +9,8 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use plugin_api::{load::PluginInfo, manifest::kind};
 use rustix::process::{Resource, Rlimit, setrlimit};
 
-use super::{print, up_to};
+use crate::cli::args::up_to;
+use crate::cli::print;
 use crate::config::Override;
 use crate::error::{Error, Result};
 use crate::plugins::Registry;
@@ -75,7 +76,7 @@ fn option(text: &str) -> Result<String, String> {
     Override::option(text).map(|_| text.to_owned())
 }
 
-pub(super) fn execute(args: Verify, folders: Vec<PathBuf>) -> Result<()> {
+pub(in crate::cli) fn execute(args: Verify, folders: Vec<PathBuf>) -> Result<()> {
     let json = args.json;
     let registry = Registry::discover(&folders);
     let info = verify::find(&registry, &args.target)?;
@@ -156,7 +157,7 @@ fn refusal(verification: &Verification) -> Error {
 }
 
 /// The child's side.
-pub(super) fn group(folder: &Path) -> Result<()> {
+pub(in crate::cli) fn group(folder: &Path) -> Result<()> {
     // Ends with the parent, whatever ends that.
     supervise::role()?;
     // A backend that crashes leaves a line in the report and no image of its memory on the disk.

@@ -8,8 +8,9 @@ use clap::Args;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::{BackendArgs, print, up_to};
 use crate::capacity;
+use crate::cli::args::{BackendArgs, up_to};
+use crate::cli::print;
 use crate::error::{Error, Result};
 use crate::generate::{Completion, GenerateOptions, generate};
 use crate::inference::Opened;
@@ -79,7 +80,7 @@ pub struct GenerateRequest {
     pub logits: bool,
 }
 
-pub(super) fn execute(args: Generate, plugin_folders: Vec<PathBuf>) -> Result<()> {
+pub(in crate::cli) fn execute(args: Generate, plugin_folders: Vec<PathBuf>) -> Result<()> {
     if args.temperature == 0.0 && (args.top_p < 1.0 || args.top_k > 0) {
         let message = "--top-p and --top-k are unused with --temperature 0, which always takes the most probable token";
         return Err(Error::request(message).with_hint("leave them out, or raise the temperature"));

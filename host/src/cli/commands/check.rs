@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::print;
+use crate::cli::print;
 use crate::config::{Override, Plan};
 use crate::error::Result;
 use crate::pipeline;
@@ -45,7 +45,7 @@ pub struct CheckRequest {
     pub json: bool,
 }
 
-pub(super) fn execute(args: Check, plugin_folders: Vec<PathBuf>) -> Result<()> {
+pub(in crate::cli) fn execute(args: Check, plugin_folders: Vec<PathBuf>) -> Result<()> {
     let pinning = if args.dev { Pinning::Ignore } else { Pinning::Strict };
     perform(CheckRequest { file: args.file, overrides: args.set, plugin_folders, pinning, json: args.json })
 }

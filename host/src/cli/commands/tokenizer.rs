@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use clap::Subcommand;
 use serde::Serialize;
 
-use super::out::check_new;
-use super::print;
+use crate::cli::out::check_new;
+use crate::cli::print;
 use crate::data::{self, text::read_documents};
 use crate::error::{Error, Result};
 use crate::runs::disk::write_durably;
@@ -45,7 +45,7 @@ pub struct TrainTokenizerRequest {
     pub json: bool,
 }
 
-pub(super) fn execute(args: Tokenizer) -> Result<()> {
+pub(in crate::cli) fn execute(args: Tokenizer) -> Result<()> {
     let Tokenizer::Train { data, vocab_size, out, json } = args;
     perform(TrainTokenizerRequest { data, vocab_size, out, json })
 }

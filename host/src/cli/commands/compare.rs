@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::out::check_drawing;
-use super::print;
+use crate::cli::out::check_drawing;
+use crate::cli::print;
 use crate::compare::{
     self,
     report::{Comparison, plot},
@@ -65,7 +65,7 @@ pub struct Compare {
     json: bool,
 }
 
-pub(super) fn execute(args: Compare, plugin_folders: Vec<PathBuf>) -> Result<()> {
+pub(in crate::cli) fn execute(args: Compare, plugin_folders: Vec<PathBuf>) -> Result<()> {
     let Compare { file, backends, steps, rounds, set, yardstick, no_replay, plot, no_plot, json } = args;
     plot.as_deref().map_or(Ok(()), |plot| check_drawing("--plot", plot))?;
     let progress = Progress::new(0, steps, if json { Show::Quiet } else { Show::Auto });

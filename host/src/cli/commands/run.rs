@@ -7,7 +7,7 @@ use std::sync::atomic::AtomicBool;
 use clap::Args;
 use signal_hook::consts::SIGXFSZ;
 
-use super::print;
+use crate::cli::print;
 use crate::config::{Draft, Override, Pipeline, Plan, schema};
 use crate::error::{Error, Result};
 use crate::pipeline::{self, Part, Told};
@@ -89,7 +89,7 @@ pub struct RunRequest {
     pub json: bool,
 }
 
-pub(super) fn execute(args: Run, plugin_folders: Vec<PathBuf>) -> Result<()> {
+pub(in crate::cli) fn execute(args: Run, plugin_folders: Vec<PathBuf>) -> Result<()> {
     if args.help_keys {
         return print::out(&schema::reference());
     }
@@ -98,11 +98,11 @@ pub(super) fn execute(args: Run, plugin_folders: Vec<PathBuf>) -> Result<()> {
 
 impl Run {
     /// Whether nothing will run.
-    pub(super) fn only_explains(&self) -> bool {
+    pub(in crate::cli) fn only_explains(&self) -> bool {
         self.help_keys
     }
 
-    pub(super) fn request(self, plugin_folders: Vec<PathBuf>) -> Result<RunRequest> {
+    pub(in crate::cli) fn request(self, plugin_folders: Vec<PathBuf>) -> Result<RunRequest> {
         let file = self.file.ok_or_else(|| Error::request("which experiment?").with_hint("telos run FILE"))?;
         let mut overrides = self.set;
         overrides.extend(self.name.map(|name| Override::text("--name", "name", &name)));

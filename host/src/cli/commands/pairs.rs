@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::out::check_new;
-use super::print;
+use crate::cli::out::check_new;
+use crate::cli::print;
 use crate::config::{Draft, Override};
 use crate::error::Result;
 use crate::plugins::Pinning;
@@ -39,7 +39,7 @@ pub struct Pairs {
     json: bool,
 }
 
-pub(super) fn execute(args: Pairs, plugin_folders: Vec<PathBuf>) -> Result<()> {
+pub(in crate::cli) fn execute(args: Pairs, plugin_folders: Vec<PathBuf>) -> Result<()> {
     check_new("--out", &args.out)?;
     let prepared = prepare_draft(Draft::read(&args.file, &args.set)?, &plugin_folders, Pinning::Strict)?;
     let found = pairs(&prepared, args.samples as usize)?;
