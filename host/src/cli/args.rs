@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use crate::inference::BackendChoice;
+use crate::generate::saved_model::BackendChoice;
 
 /// Which backend computes, for the commands that take no experiment.
 #[derive(Debug, Clone, PartialEq, Eq, Args)]

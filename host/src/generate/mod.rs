@@ -4,6 +4,9 @@
 //! Deals in token ids; text and stop strings are others' business. A draw depends on (seed, sample, position) alone,
 //! so that samples do not depend on what else is generated beside them.
 
+pub mod evaluate_rows;
+pub mod saved_model;
+
 use std::collections::{BTreeMap, VecDeque};
 
 use plugin_api::abi::DType;

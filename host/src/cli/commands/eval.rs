@@ -9,8 +9,8 @@ use crate::cli::args::BackendArgs;
 use crate::cli::out::check_new;
 use crate::cli::print;
 use crate::error::{Error, Result};
-use crate::evaluate_rows::{RowFigures, RowsToEvaluate};
-use crate::inference::{Opened, TextFigures};
+use crate::generate::evaluate_rows::{RowFigures, RowsToEvaluate};
+use crate::generate::saved_model::{Opened, TextFigures};
 use crate::runs::disk::write_durably;
 
 /// Measure a model's loss on text (nats per token, perplexity, token accuracy), or on rows, whose prompts it also answers.

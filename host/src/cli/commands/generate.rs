@@ -12,8 +12,8 @@ use crate::capacity;
 use crate::cli::args::{BackendArgs, up_to};
 use crate::cli::print;
 use crate::error::{Error, Result};
+use crate::generate::saved_model::Opened;
 use crate::generate::{Completion, GenerateOptions, generate};
-use crate::inference::Opened;
 
 /// Continue a prompt with a model.
 #[derive(Debug, Args)]

@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use super::saved_model::{EVAL_TOKENS, Opened};
 use crate::data::batches::batcher::eval_batches;
 use crate::data::rows::encode::Encoder;
 use crate::data::rows::kind::ANSWER;
@@ -12,7 +13,6 @@ use crate::data::rows::{ChatTemplate, Columns, Part, Row, RowCorpus, RowCounts, 
 use crate::data::tokenizer::templates::DEFAULT;
 use crate::data::{DataError, Tokenizer};
 use crate::error::{Error, Result};
-use crate::inference::{EVAL_TOKENS, Opened};
 use crate::train::exact::{ComparedAnswer, exact_match, questions};
 use crate::train::records::compared;
 
