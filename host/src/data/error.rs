@@ -175,7 +175,7 @@ pub enum DataError {
     #[error("{place}: {}{what}", named(key))]
     Json {
         /// File and line.
-        place: super::rows::Place,
+        place: super::source::Place,
         /// The key within the row; empty for the whole row.
         key: String,
         /// What is wrong.
@@ -194,7 +194,7 @@ pub enum DataError {
         /// The most positions of a row.
         longest: usize,
         /// What became of them.
-        counts: Box<super::rows::RowCounts>,
+        counts: Box<super::rows::counts::RowCounts>,
     },
     /// A side of the data without rows.
     #[error("{what} has no row to {purpose} on")]

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use super::batches::order::{self, Stretch};
 use super::batches::pack::Sequence;
-use super::rows::{RowCounts, RowText};
+use super::rows::counts::RowCounts;
+use super::rows::text::RowText;
 use super::source::Source;
 use super::tokens::TokenSet;
 
