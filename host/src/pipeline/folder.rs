@@ -10,21 +10,18 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
-use super::Part;
+use super::part::Part;
 use crate::config::{Experiment, Pipeline};
 use crate::error::{Error, Result};
 use crate::runs::checkpoint::{Checkpoint, Checkpoints, find::is_tidy, latest};
 use crate::runs::disk::{holds_unfinished, is_unfinished, remove_abandoned, sync_folder, write_durably};
-use crate::runs::folder::{Existing, is_empty, is_replaceable};
+use crate::runs::folder::{Existing, PIPELINE_FILE, is_empty, is_replaceable};
 use crate::runs::receipt::ModelSource;
 use crate::runs::{Receipt, RunFolder};
 use crate::train::named::model_folder;
 use crate::train::receipts::model_source;
 use crate::train::resume::{Changed, changed};
 use crate::train::state::TrainState;
-
-/// The file as resolved.
-pub const FILE: &str = "pipeline.toml";
 
 /// What is to do about a stage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,8 +79,8 @@ pub fn tidy(pipeline: &Pipeline, part: &Part, resume: bool) -> Result<Vec<String
         remove_abandoned(&folder)?;
     }
     let mut lines = Vec::new();
-    if resume && !folder.join(FILE).is_file() && has_begun(pipeline) {
-        lines.push(format!("{} is missing and is written again", folder.join(FILE).display()));
+    if resume && !folder.join(PIPELINE_FILE).is_file() && has_begun(pipeline) {
+        lines.push(format!("{} is missing and is written again", folder.join(PIPELINE_FILE).display()));
     }
     let (wanted, needed) = stages_of(pipeline, part)?;
     for index in (0..pipeline.stages().len()).filter(|index| needed.contains(index) || resume && wanted.contains(index))
@@ -155,7 +152,7 @@ pub fn to_do(
         return Err(Error::request(format!("{} is a run and no pipeline's folder", folder.display()))
             .with_hint("choose another name by --name"));
     }
-    if resume && !folder.join(FILE).is_file() && !has_begun(pipeline) {
+    if resume && !folder.join(PIPELINE_FILE).is_file() && !has_begun(pipeline) {
         return Err(Error::request(format!("there is no pipeline {} to resume", folder.display()))
             .with_hint("leave --resume out to start it"));
     }
@@ -210,7 +207,7 @@ fn refuse_content(pipeline: &Pipeline, dev: bool) -> Result<()> {
     let existing = if dev { Existing::ReplaceUnsaved } else { Existing::Keep };
     let mut entries = fs::read_dir(&folder).into_iter().flatten().flatten();
     let is_free = |path: &Path| is_replaceable(path, existing) || is_empty(path);
-    let is_ours = |name: &OsStr| name == FILE || is_unfinished(name);
+    let is_ours = |name: &OsStr| name == PIPELINE_FILE || is_unfinished(name);
     if entries.all(|entry| is_ours(&entry.file_name()) || is_free(&entry.path())) {
         return Ok(());
     }
@@ -259,7 +256,7 @@ pub fn make_room(pipeline: &Pipeline, experiments: &[Experiment], tasks: &[Task]
         let (from, to) = (pipeline.stage_folder(index), move_aside(pipeline, index)?);
         moved.push(format!("the earlier run {} is now {}", from.display(), to.display()));
     }
-    write_durably(&folder.join(FILE), resolved(pipeline, experiments)?.as_bytes())?;
+    write_durably(&folder.join(PIPELINE_FILE), resolved(pipeline, experiments)?.as_bytes())?;
     Ok(moved)
 }
 

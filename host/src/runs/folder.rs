@@ -20,10 +20,13 @@ const CHECKPOINTS: &str = "checkpoints";
 const FILES: [&str; 6] =
     ["experiment.toml", "receipt.json", "rows.txt", "metrics.jsonl", "timing.jsonl", "samples.jsonl"];
 
+/// The file of a pipeline as resolved, in the pipeline's folder.
+pub const PIPELINE_FILE: &str = "pipeline.toml";
+
 /// The file or folder of telos, in the folder of a run, a pipeline or all runs, that has this name, ignoring case; `None` if there is
 /// none.
 pub fn own_file(name: &str) -> Option<&'static str> {
-    let pipelines = [crate::pipeline::folder::FILE, crate::plugins::lock::FILE];
+    let pipelines = [PIPELINE_FILE, crate::plugins::lock::FILE];
     let all = FILES.into_iter().chain([CHECKPOINTS]).chain(pipelines);
     all.into_iter().find(|own| own.eq_ignore_ascii_case(name))
 }

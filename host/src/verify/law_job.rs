@@ -10,8 +10,9 @@ use plugin_api::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::job::{Place, Refusal};
-use super::process::Folder;
+use super::failure::Refusal;
+use super::folder::Folder;
+use super::place::Place;
 use crate::config::{Override, options};
 use crate::error::{Error, Result};
 use crate::train::objectives::{OFFERED, not_offered};
