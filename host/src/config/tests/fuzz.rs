@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::PathBuf;
 
-use crate::config::Draft;
+use crate::config::draft::Draft;
 use crate::data::fuzz;
 use crate::data::reading::guard;
 

@@ -4,7 +4,7 @@ use std::fs;
 
 use super::hostile;
 use crate::data::fuzz;
-use crate::data::jinja::Error;
+use crate::data::jinja::error::Error;
 use crate::data::reading::guard;
 
 /// What templates are made of.
