@@ -28,7 +28,8 @@ use super::write::layout::Layout;
 use super::write::parts::without_closing;
 use crate::data::error::{DataError, Result};
 use crate::data::examples::TrainingData;
-use crate::data::tokenizer::{Placed, Tokenizer};
+use crate::data::tokenizer::Tokenizer;
+use crate::data::tokenizer::encode::Placed;
 
 /// How rows become tokens.
 pub struct Encoder<'a> {
