@@ -5,7 +5,7 @@
 //! | take the text out of a file, or say what the file is | [`mod@format`] |
 //! | what a file or name is where something else is wanted | [`foreign`] |
 //! | the small files of a model's folder, noted for the receipt | [`inputs`] |
-//! | panics of libraries on files of other people become errors | [`guard`] |
+//! | panics of libraries on files of other people become errors | `guard` |
 
 pub mod foreign;
 pub mod format;
