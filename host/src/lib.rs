@@ -7,7 +7,6 @@ pub mod config;
 pub mod data;
 pub mod device;
 pub mod error;
-pub mod evaluate_rows;
 pub mod files;
 pub mod generate;
 pub mod inference;

@@ -41,9 +41,11 @@ const LAYERED: &str = "host/src";
 const LAYERS: &[&[&str]] = &[
     &["lib", "main"],
     &["cli"],
-    &["pipeline", "compare", "verify", "evaluate_rows"],
+    &["pipeline", "compare", "verify"],
     &["inference"],
     &["train"],
+    &["setup"],
+    &["objectives"],
     &["generate"],
     &["model"],
     &["device", "plugins"],

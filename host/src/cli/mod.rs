@@ -1,20 +1,13 @@
-//! The command line: one file per command, whose doc comments are its help.
+//! The command line: one file of `commands` per command, whose doc comments are its help.
 //!
 //! A command turns its arguments into a typed request, hands that to the library, and prints what comes back. It holds
 //! no work of its own.
 
-pub mod check;
-pub mod compare;
-pub mod eval;
+pub mod args;
+pub mod commands;
 pub mod folders;
-pub mod generate;
 pub mod out;
-mod pairs;
-pub mod plugins;
 pub mod print;
-pub mod run;
-pub mod tokenizer;
-pub mod verify;
 
 #[cfg(test)]
 mod tests;
@@ -23,12 +16,12 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Parser, Subcommand};
 
 use crate::error::Result;
-use crate::inference::BackendChoice;
 use crate::runs::Breadcrumb;
 use crate::runs::supervise::{self, Role};
+use commands::{check, compare, eval, generate, pairs, plugins, run, tokenizer};
 
 /// Train language models with objectives and backends that are plugins.
 ///
@@ -59,42 +52,6 @@ enum Command {
     Eval(eval::Eval),
     #[command(subcommand)]
     Tokenizer(tokenizer::Tokenizer),
-}
-
-/// Which backend computes, for the commands that take no experiment.
-#[derive(Debug, Clone, PartialEq, Eq, Args)]
-pub struct BackendArgs {
-    /// Id of the backend plugin.
-    #[arg(long, value_name = "ID", default_value = "candle")]
-    pub backend: String,
-    /// Device, in the backend's words: cpu, metal, cuda:0.
-    #[arg(long, value_name = "DEVICE", default_value = "cpu")]
-    pub device: String,
-    /// Type of the computation.
-    #[arg(long, value_name = "TYPE", default_value = "f32", value_parser = ["f32", "bf16", "f64"])]
-    pub dtype: String,
-    /// Threads; 0 means all cores. Never changes the result.
-    #[arg(long, value_name = "N", default_value_t = 0, value_parser = up_to::<4096>)]
-    pub threads: usize,
-}
-
-impl BackendArgs {
-    /// The same for the library.
-    fn choice(&self, folders: Vec<PathBuf>) -> BackendChoice {
-        BackendChoice {
-            plugin: self.backend.clone(),
-            device: self.device.clone(),
-            dtype: self.dtype.clone(),
-            threads: self.threads,
-            folders,
-        }
-    }
-}
-
-/// An integer from 0 to `MOST`.
-fn up_to<const MOST: usize>(text: &str) -> Result<usize, String> {
-    let valid = text.parse().ok().filter(|number| *number <= MOST);
-    valid.ok_or_else(|| format!("expected an integer from 0 to {MOST}"))
 }
 
 /// Runs the program with `args` (the first is its name) and gives its exit code.

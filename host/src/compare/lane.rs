@@ -5,7 +5,7 @@ use std::time::Instant;
 use plugin_api::abi::DType;
 use serde::Serialize;
 
-use super::{agreement::Curve, spec::Spec};
+use super::{agreement::Curve, source::Source, spec::Spec};
 use crate::{
     config::Override,
     data::TrainingData,
@@ -35,7 +35,7 @@ impl Entry {
     ///
     /// # Errors
     /// Request errors that name the spec.
-    pub fn new(spec: &Spec, label: String, experiment: &super::Source<'_>) -> Result<Entry> {
+    pub fn new(spec: &Spec, label: String, experiment: &Source<'_>) -> Result<Entry> {
         let own: Vec<Override> =
             experiment.overrides.iter().cloned().chain(spec.overrides(&experiment.backend)).collect();
         let setup = prepare(experiment.file, &own, experiment.plugin_folders, Pinning::Update)?;
@@ -178,4 +178,21 @@ pub fn whole(error: &Error) -> String {
         cause = inner.source();
     }
     text
+}
+
+/// A lane whose session has ended.
+pub struct Done {
+    /// Loss and gradient norm by step.
+    pub curve: Curve,
+    /// Positions of those steps.
+    pub tokens: u64,
+    /// Where it failed.
+    pub failure: Option<Failure>,
+}
+
+impl From<Lane> for Done {
+    fn from(lane: Lane) -> Done {
+        let Lane { curve, tokens, failure, .. } = lane;
+        Done { curve, tokens, failure }
+    }
 }

@@ -3,47 +3,43 @@
 //! | file | job |
 //! |---|---|
 //! | [`spec`] | how the command line names a backend |
+//! | [`source`](mod@source) | the experiment, without a backend of the comparison |
 //! | [`lane`] | one backend at work |
 //! | [`rounds`] | taking turns, and the clock |
 //! | [`peak`] | what a backend's product reaches at best |
 //! | [`agreement`] | differences by step, and what is tolerated |
 //! | [`yardstick`] | a backend's difference from itself, one weight moved |
-//! | [`audit`] | a layer that has every operation done once more by the reference |
-//! | [`replay`] | one step behind that layer |
-//! | [`report`] | all of it as values, for JSON |
-//! | [`tables`] | the same for people |
-//! | [`plot`] | the losses, as SVG |
+//! | [`replay`] | one step behind a layer that has every operation done once more by the reference |
+//! | [`report`] | all of it as values, for JSON; as tables for people; the losses as SVG |
 //!
 //! Every backend starts from the same bits, sees the same batches and takes the steps of a run (`train::learner`). Nothing
 //! is written but the plot.
 
 pub mod agreement;
-pub mod audit;
 pub mod lane;
 pub mod peak;
-pub mod plot;
 pub mod replay;
 pub mod report;
 pub mod rounds;
+pub mod source;
 pub mod spec;
 pub mod stats;
-pub mod tables;
 pub mod yardstick;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use crate::{
-    config::{Draft, Override, experiment},
+    config::{Draft, Override},
     data::TrainingData,
     error::{Error, Result},
     runs::Progress,
 };
 use agreement::{Agreement, Tolerance};
-use lane::{Entry, Lane};
+use lane::{Done, Entry, Lane};
 use plugin_api::load::Library;
 use replay::{REFERENCE, Replay};
 use report::{BackendReport, Comparison};
-use rounds::Measured;
+use source::Source;
 use spec::Spec;
 use yardstick::Yardstick;
 
@@ -66,18 +62,6 @@ pub struct Request {
     pub yardstick: Option<Option<Spec>>,
     /// Whether a step is replayed against the reference.
     pub replay: bool,
-}
-
-/// The experiment as written, without a backend of the comparison.
-pub struct Source<'a> {
-    /// Its file.
-    pub file: &'a Path,
-    /// Overrides in order.
-    pub overrides: &'a [Override],
-    /// Where to look for plugins.
-    pub plugin_folders: &'a [PathBuf],
-    /// Its own `[backend]`.
-    pub backend: experiment::Backend,
 }
 
 /// Handles of each session are told apart by a tag: lanes count up from 1, the sessions after them from here.
@@ -141,23 +125,6 @@ fn entries(specs: &[Spec], source: &Source<'_>) -> Result<Vec<Entry>> {
 
 fn open(entries: &[Entry], data: &TrainingData) -> Result<Vec<Lane>> {
     (1_u16..).zip(entries).map(|(tag, entry)| Lane::open(entry, tag, data)).collect()
-}
-
-/// A lane whose session has ended.
-pub struct Done {
-    /// Loss and gradient norm by step.
-    pub curve: agreement::Curve,
-    /// Positions of those steps.
-    pub tokens: u64,
-    /// Where it failed.
-    pub failure: Option<lane::Failure>,
-}
-
-impl From<Lane> for Done {
-    fn from(lane: Lane) -> Done {
-        let Lane { curve, tokens, failure, .. } = lane;
-        Done { curve, tokens, failure }
-    }
 }
 
 /// Each backend held against the first that has done a step; none for that one.

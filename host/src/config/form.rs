@@ -10,7 +10,7 @@ use serde_json::{Map, Value as Json};
 use super::mistake::{Mistake, Place, nearest, suggestion};
 use super::options::SpannedTable;
 use super::schema::{self, Form, Key};
-use super::tree::{Entry, Node, Table, Value};
+use super::tree::{Entry, Node, Table, Value, join};
 
 /// What the form check found.
 #[derive(Debug, Default)]
@@ -199,9 +199,4 @@ fn number(node: &Node) -> Option<f64> {
         Value::Float(number) if number.is_finite() => Some(number),
         _ => None,
     }
-}
-
-/// `parent.name`.
-pub fn join(parent: &str, name: &str) -> String {
-    if parent.is_empty() { name.to_owned() } else { format!("{parent}.{name}") }
 }

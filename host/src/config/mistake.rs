@@ -3,6 +3,11 @@
 use std::fmt;
 use std::sync::Arc;
 
+use crate::error::Error;
+
+/// The most mistakes that are listed.
+const LISTED: usize = 100;
+
 /// Where a value or key was written. The order is the order of reporting: the file from top to bottom, then what
 /// concerns the file as a whole, then the command line from left to right.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -105,6 +110,21 @@ pub fn suggestion<'a>(written: &str, valid: impl IntoIterator<Item = &'a str> + 
             if names.is_empty() { "nothing is valid here".to_owned() } else { format!("valid: {}", names.join(", ")) }
         }
     }
+}
+
+/// One error with every mistake, in the order of reporting.
+pub(super) fn refusal(file: &str, mut mistakes: Vec<Mistake>) -> Error {
+    mistakes.sort();
+    mistakes.dedup();
+    let count = match mistakes.len() {
+        1 => "1 mistake".to_owned(),
+        count => format!("{count} mistakes"),
+    };
+    let rest = mistakes.len().saturating_sub(LISTED);
+    Error::request(format!("{count} in {file}"))
+        .with_details(mistakes.iter().take(LISTED).map(ToString::to_string))
+        .with_details((rest > 0).then(|| format!("and {rest} more")))
+        .with_hint("`telos run --help-keys` explains every key")
 }
 
 #[cfg(test)]

@@ -4,11 +4,10 @@
 use plugin_api::manifest::OptionSpec;
 use serde_json::{Map, Value as Json};
 
-use super::form::join;
 use super::mistake::{Mistake, Place, suggestion};
 use super::overrides::{Override, lay_over};
 use super::schema;
-use super::tree::{Entry, Node, Table, Value};
+use super::tree::{Entry, Node, Table, Value, join};
 use crate::error::{Error, Result};
 
 /// The keys of one plugin's table that the host does not know, with their places.

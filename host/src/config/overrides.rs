@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use toml::de::DeValue;
 
+use super::file::LARGEST;
 use super::mistake::{Mistake, Place};
-use super::tree::{Entry, Node, Table, Value, from_value};
+use super::tree::{Entry, Node, Table, Value, from_value, join};
 
 /// The most names of a dotted path; the schema needs four, and a stage two more.
 const DEEPEST: usize = 32;
@@ -43,8 +44,8 @@ impl Override {
         if depth > DEEPEST {
             return Err(format!("the key is {depth} tables deep, and keys are at most {DEEPEST}"));
         }
-        if value.len() > super::LARGEST {
-            let (bytes, most) = (value.len(), super::LARGEST);
+        if value.len() > LARGEST {
+            let (bytes, most) = (value.len(), LARGEST);
             return Err(format!("the value of `{path}` has {bytes} bytes, and at most {most} are read"));
         }
         if value.is_empty() {
@@ -104,7 +105,7 @@ pub fn lay_over(root: &mut Node, index: usize, over: &Override) -> Result<(), Mi
     let mut done = String::new();
     for part in over.path.split('.') {
         at = step_into(at, part, &done, &place).map_err(refuse)?;
-        done = super::form::join(&done, part);
+        done = join(&done, part);
     }
     *at = new;
     Ok(())

@@ -8,17 +8,14 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::form::join;
-use super::mistake::{Mistake, Place, suggestion};
+use super::draft::{Draft, Loaded, STAGE};
+use super::mistake::{Mistake, Place, refusal, suggestion};
 use super::overrides::{Override, lay_over};
 use super::resolve::is_folder_name;
-use super::tree::{Entry, Node, Table, Value};
-use super::{Draft, Loaded, refusal};
+use super::tree::{Entry, Node, Table, Value, join};
 use crate::error::{Error, Result};
 use crate::runs::folder::own_file;
 
-/// The key of the list of stages.
-const STAGE: &str = "stage";
 /// What a value begins with that names a stage.
 const REFERENCE: &str = "stage:";
 /// The most stages of a pipeline.
@@ -59,12 +56,7 @@ pub struct Takes {
 }
 
 impl Pipeline {
-    /// Whether a tree is that of a pipeline.
-    pub(super) fn is_one(root: &Node) -> bool {
-        root.find(STAGE).is_some()
-    }
-
-    /// The pipeline of a tree that [`Pipeline::is_one`].
+    /// The pipeline of a tree for which [`is_pipeline`](super::draft::is_pipeline) holds.
     pub(super) fn new(file: &Arc<str>, stem: &str, mut root: Node, overrides: &[Override]) -> Self {
         let mut mistakes = Vec::new();
         let of_a_stage = |over: &Override| over.path().strip_prefix("stage.").map(str::to_owned);

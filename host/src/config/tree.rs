@@ -167,3 +167,27 @@ fn from_table(table: &DeTable<'_>, own: Place, place: &dyn Fn(usize) -> Place) -
     entries.sort_by(|a, b| a.node.place.cmp(&b.node.place));
     Node { value: Value::Table(Table(entries)), place: own }
 }
+
+/// `parent.name`.
+pub fn join(parent: &str, name: &str) -> String {
+    if parent.is_empty() { name.to_owned() } else { format!("{parent}.{name}") }
+}
+
+/// Where `key` stands: its own place, or that of the nearest table above it that was written; of the tree as a whole, its
+/// root's.
+pub fn place_of(root: &Node, key: &str) -> Place {
+    let mut path = key;
+    while !path.is_empty() {
+        if let Some(node) = root.find(path) {
+            return node.place.clone();
+        }
+        path = path.rsplit_once('.').map_or("", |(above, _)| above);
+    }
+    root.place.clone()
+}
+
+/// How the user wrote each table of a list: `objective`, or `objective.0` and so on.
+pub fn keys_of(list: &str, root: &Node, count: usize) -> Vec<String> {
+    let is_list = root.find(&format!("{list}.0")).is_some();
+    (0..count).map(|index| if is_list { format!("{list}.{index}") } else { list.to_owned() }).collect()
+}

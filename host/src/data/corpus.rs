@@ -1,29 +1,14 @@
 //! Documents on both sides of a split, and their tokens: what every source of running text ends in.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
-use super::{DataError, Result, TokenSet, Tokenizer, TrainingData};
-
-/// A text to be read on its own: attention never crosses its ends.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Document {
-    /// The text.
-    pub text: String,
-    /// Whether the text ends here, so that the end-of-text token follows. Not so where a split cut it.
-    pub ends: bool,
-}
-
-/// A file that data came from, for the receipt.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Source {
-    /// The file, or a name such as "synthetic".
-    pub path: PathBuf,
-    /// How many bytes it holds.
-    pub bytes: u64,
-    /// sha256 of its bytes, in hexadecimal.
-    pub sha256: String,
-}
+use super::document::Document;
+use super::error::{DataError, Result};
+use super::examples::TrainingData;
+use super::source::Source;
+use super::tokenizer::Tokenizer;
+use super::tokens::TokenSet;
 
 /// Text to train on and text held out; no document and no part of one is on both sides.
 #[derive(Clone, Debug, Default)]

@@ -4,6 +4,9 @@ use std::path::PathBuf;
 
 use crate::error::Error;
 
+/// The result of reading and preparing data.
+pub type Result<T, E = DataError> = std::result::Result<T, E>;
+
 type Cause = Box<dyn std::error::Error + Send + Sync>;
 
 /// A failure to find, read or prepare data. The message names the file; [`DataError::hint`] the remedy.
@@ -172,7 +175,7 @@ pub enum DataError {
     #[error("{place}: {}{what}", named(key))]
     Json {
         /// File and line.
-        place: super::rows::Place,
+        place: super::source::Place,
         /// The key within the row; empty for the whole row.
         key: String,
         /// What is wrong.
@@ -191,7 +194,7 @@ pub enum DataError {
         /// The most positions of a row.
         longest: usize,
         /// What became of them.
-        counts: Box<super::rows::RowCounts>,
+        counts: Box<super::rows::counts::RowCounts>,
     },
     /// A side of the data without rows.
     #[error("{what} has no row to {purpose} on")]

@@ -3,9 +3,12 @@
 use std::fmt::Debug;
 use std::sync::Arc;
 
-use super::order::{self, Stretch};
-use super::rows::{RowCounts, RowText};
-use super::{Sequence, Source, TokenSet};
+use super::batches::order::{self, Stretch};
+use super::batches::pack::Sequence;
+use super::rows::counts::RowCounts;
+use super::rows::text::RowText;
+use super::source::Source;
+use super::tokens::TokenSet;
 
 /// A tokenised data set. Everything about its order is a pure function of the arguments.
 pub trait Examples: Debug + Send + Sync {

@@ -2,32 +2,26 @@
 //!
 //! | step | file |
 //! |---|---|
-//! | take the text out of a file, or say what the file is | [`mod@format`] |
+//! | open a file, take the text out of it, or say what the file is | [`reading`] |
 //! | find, read and check running text; hold some out | [`text`], [`synthetic`] (both make a [`Corpus`]) |
 //! | read rows, hold some out, write them as text, tokenise them | [`rows`] |
-//! | what a file or name is where something else is wanted | [`foreign`] |
-//! | panics of libraries on files of other people become errors | [`guard`] |
 //! | tokenise it once, keep the ids on disk | [`tokenizer`], [`tokens`], [`cache`] |
-//! | choose the sequences of each optimizer step | [`order`] (a pure function of seed, epoch and index), [`batcher`] (counters only) |
-//! | shift targets and masks, lay sequences end to end, cut micro-batches | [`pack`] |
+//! | see running text and rows alike | [`examples`] |
+//! | choose the sequences of each optimizer step, pack them into batches | [`batches`] |
 //!
-//! Targets and masks are shifted in [`pack`] and nowhere else. What a loss is, what a model is and what a device is are
-//! not known here.
+//! Targets and masks are shifted in [`batches::pack`] and nowhere else. What a loss is, what a model is and what a device is
+//! are not known here.
 
-pub mod batcher;
+pub mod batches;
 pub mod cache;
 pub mod corpus;
-mod error;
+pub mod document;
+pub mod error;
 pub mod examples;
-pub mod foreign;
-pub mod format;
-pub(crate) mod guard;
-pub mod inputs;
 mod jinja;
-pub mod order;
-pub mod pack;
+pub mod reading;
 pub mod rows;
-pub mod stream;
+pub mod source;
 pub mod synthetic;
 pub mod text;
 pub mod tokenizer;
@@ -38,17 +32,18 @@ pub(crate) mod fuzz;
 #[cfg(test)]
 mod tests;
 
-pub use batcher::{BatchSize, Batcher, BatcherOptions, BatcherState};
-pub use corpus::{Corpus, Document, Source};
-pub use error::DataError;
+pub use batches::batcher::{BatchSize, Batcher, BatcherOptions, BatcherState};
+pub use batches::pack::{PackedBatch, Sequence, Window};
+pub use batches::{batcher, order, pack};
+pub use corpus::Corpus;
+pub use document::Document;
+pub use error::{DataError, Result};
 pub use examples::{Examples, TrainingData};
-pub use inputs::Inputs;
-pub use pack::{PackedBatch, Sequence, Window};
-pub use stream::StreamDecoder;
+pub use reading::foreign;
+pub use reading::inputs::Inputs;
+pub use source::Source;
 pub use synthetic::SyntheticOptions;
 pub use text::TextOptions;
 pub use tokenizer::Tokenizer;
+pub use tokenizer::stream::StreamDecoder;
 pub use tokens::TokenSet;
-
-/// The result of reading and preparing data.
-pub type Result<T, E = DataError> = std::result::Result<T, E>;

@@ -8,8 +8,11 @@ use sha2::{Digest, Sha256};
 use telos_world::{Split, Task, World};
 
 use super::cache::hex;
+use super::corpus::Corpus;
+use super::document::Document;
+use super::error::{DataError, Result};
 use super::rows::{Content, Part, Place, Row, RowCorpus, RowKind};
-use super::{Corpus, DataError, Document, Result, Source};
+use super::source::Source;
 
 /// How much of the quickstart world to read.
 #[derive(Clone, Debug, PartialEq)]

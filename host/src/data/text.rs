@@ -8,8 +8,13 @@ use std::path::{Path, PathBuf};
 use sha2::{Digest, Sha256};
 
 use super::cache::hex;
-use super::format::{self, Purpose};
-use super::{Corpus, DataError, Document, Result, Source};
+use super::corpus::Corpus;
+use super::document::Document;
+use super::error::{DataError, Result};
+use super::reading::format;
+use super::reading::format::Purpose;
+use super::reading::format::running_text::{check_learned_text, check_running_text};
+use super::source::Source;
 use crate::files;
 
 /// Where text comes from and how much of it is held out.
@@ -44,7 +49,7 @@ impl TextOptions {
         let train = read_files(&self.paths, Purpose::Text)?;
         let eval = if self.eval_paths.is_empty() { Vec::new() } else { read_files(&self.eval_paths, Purpose::Text)? };
         let mut all = train.iter().chain(&eval);
-        all.try_for_each(|file| format::check_learned_text(&file.source.path, &file.text))?;
+        all.try_for_each(|file| check_learned_text(&file.source.path, &file.text))?;
         check_disjoint(&train, &eval)?;
         let sources = train.iter().chain(&eval).map(|file| file.source.clone()).collect();
         let (train, held_out) = if !eval.is_empty() || self.held_out == 0.0 {
@@ -59,7 +64,7 @@ impl TextOptions {
 /// Every file of `paths` as a whole document, without a split: for evaluation and for training a tokenizer.
 pub fn read_documents(paths: &[String]) -> Result<(Vec<Document>, Vec<Source>)> {
     let files = read_files(paths, Purpose::Text)?;
-    files.iter().try_for_each(|file| format::check_learned_text(&file.source.path, &file.text))?;
+    files.iter().try_for_each(|file| check_learned_text(&file.source.path, &file.text))?;
     let sources = files.iter().map(|file| file.source.clone()).collect();
     Ok((whole(files), sources))
 }
@@ -70,7 +75,7 @@ pub fn read_documents(paths: &[String]) -> Result<(Vec<Document>, Vec<Source>)> 
 /// As for reading; a file of rows, a table or an experiment, whose syntax would be measured.
 pub fn read_running_text(paths: &[String]) -> Result<(Vec<Document>, Vec<Source>)> {
     let files = read_files(paths, Purpose::Text)?;
-    files.iter().try_for_each(|file| format::check_running_text(&file.source.path, &file.text))?;
+    files.iter().try_for_each(|file| check_running_text(&file.source.path, &file.text))?;
     let sources = files.iter().map(|file| file.source.clone()).collect();
     Ok((whole(files), sources))
 }

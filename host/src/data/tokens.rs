@@ -5,7 +5,9 @@ use std::path::Path;
 use sha2::{Digest, Sha256};
 
 use super::cache::{self, Mapped, hex};
-use super::{DataError, Document, Result, Tokenizer};
+use super::document::Document;
+use super::error::{DataError, Result};
+use super::tokenizer::Tokenizer;
 
 /// Counts as part of every cache key: raise it whenever tokens of the same text would come out differently.
 const VERSION: u64 = 1;

@@ -160,7 +160,7 @@ fn operand<'a>(spec: &OpSpec, call: &'a Call<'_>, name: &str) -> Option<&'a View
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::device::Device;
+    use crate::device::session::Device;
     use backend_reference::Reference;
     use plugin_api::backend::ops::Attention;
 

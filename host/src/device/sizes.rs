@@ -11,7 +11,7 @@ use plugin_api::{
     backend::{Pool, Session, Storage},
 };
 
-use super::Device;
+use super::session::Device;
 
 /// Takes the place of a buffer's content; it holds nothing.
 struct Nothing;

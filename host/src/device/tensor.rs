@@ -4,7 +4,7 @@ use std::{fmt, ops::Range, rc::Rc};
 
 use plugin_api::abi::{DType, Handle, View};
 
-use super::Device;
+use super::session::Device;
 use crate::error::{Error, Result};
 
 /// A device buffer; dropping it frees the handle.
@@ -143,6 +143,55 @@ impl Tensor {
             return Err(Error::run(format!("{:?} holds no integers", self.buffer)));
         }
         self.buffer.download_i32(0, self.rows * self.cols)
+    }
+}
+
+impl Device {
+    /// A buffer of `elements`, content undefined.
+    ///
+    /// # Errors
+    /// The device is out of memory or lacks the dtype.
+    pub fn buffer(&self, dtype: DType, elements: u64) -> Result<Buffer> {
+        let handle = self.0.session.borrow_mut().alloc(dtype, elements)?;
+        Ok(Buffer::new(self.clone(), handle, dtype, elements))
+    }
+
+    /// A `[rows, cols]` matrix of the compute dtype, content undefined.
+    ///
+    /// # Errors
+    /// As [`Device::buffer`].
+    pub fn tensor(&self, rows: u64, cols: u64) -> Result<Tensor> {
+        self.tensor_of(self.compute(), rows, cols)
+    }
+
+    /// A `[rows, cols]` matrix of `dtype`, content undefined.
+    ///
+    /// # Errors
+    /// As [`Device::buffer`].
+    pub fn tensor_of(&self, dtype: DType, rows: u64, cols: u64) -> Result<Tensor> {
+        let elements =
+            rows.checked_mul(cols).ok_or_else(|| Error::run(format!("a tensor of {rows} x {cols} is too large")))?;
+        Ok(Tensor::new(self.buffer(dtype, elements)?, rows, cols))
+    }
+
+    /// The vector `[1, values.len()]` of i32.
+    ///
+    /// # Errors
+    /// As [`Device::buffer`].
+    pub fn ints(&self, values: &[i32]) -> Result<Tensor> {
+        let tensor = self.tensor_of(DType::I32, 1, values.len() as u64)?;
+        tensor.buffer().upload_i32(0, values)?;
+        Ok(tensor)
+    }
+
+    /// The vector `[1, values.len()]` in the accumulator dtype.
+    ///
+    /// # Errors
+    /// As [`Device::buffer`].
+    pub fn floats(&self, values: &[f64]) -> Result<Tensor> {
+        let tensor = self.tensor_of(self.accumulator(), 1, values.len() as u64)?;
+        tensor.buffer().upload(0, values)?;
+        Ok(tensor)
     }
 }
 

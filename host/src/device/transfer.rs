@@ -3,7 +3,7 @@
 use half::bf16;
 use plugin_api::abi::DType;
 
-use super::Buffer;
+use super::tensor::Buffer;
 use crate::error::{Error, Result};
 
 // Elements cross as little-endian bytes and are reinterpreted here without swapping.

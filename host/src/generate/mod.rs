@@ -3,6 +3,8 @@
 //!
 //! Deals in token ids; text and stop strings are others' business. A draw depends on (seed, sample, position) alone,
 //! so that samples do not depend on what else is generated beside them.
+//!
+//! [`saved_model`] opens a model outside of a run, for generation and to measure it on text; [`evaluate_rows`] measures it on rows.
 
 pub mod text;
 
@@ -14,7 +16,7 @@ use telos_world::rng::Rng;
 
 use crate::device::Tensor;
 use crate::error::{Error, Result};
-use crate::model::cache::KvCache;
+use crate::model::compute::cache::KvCache;
 use crate::model::{BatchView, Model};
 
 /// How to draw.

@@ -9,11 +9,13 @@ use plugin_api::abi::View;
 use plugin_api::backend::ops::FLAT_ALIGN;
 use telos_world::rng::Rng;
 
-use super::config::ModelConfig;
-use super::family::Mlp;
-use super::scalar::SCALAR_HEAD;
+use super::shape::config::ModelConfig;
+use super::shape::family::Mlp;
 use crate::device::Buffer;
 use crate::error::{Error, Result};
+
+/// The name of the scalar head in files.
+pub const SCALAR_HEAD: &str = "score.weight";
 
 /// How a parameter starts.
 #[derive(Debug, Clone, Copy, PartialEq)]

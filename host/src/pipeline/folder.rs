@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
-use super::Part;
+use super::part::Part;
 use crate::{
     config::{Experiment, Pipeline},
     error::{Error, Result},

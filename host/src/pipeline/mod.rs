@@ -5,6 +5,7 @@
 
 pub mod check;
 pub mod folder;
+mod part;
 mod plan;
 pub mod report;
 
@@ -24,19 +25,8 @@ use crate::{
     },
 };
 use folder::{Task, to_do};
+pub use part::Part;
 use report::{PipelineSummary, StageFigures};
-
-/// Which stages are run.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub enum Part {
-    /// All.
-    #[default]
-    All,
-    /// The one of this name and those after it; those before it have been.
-    From(String),
-    /// The one of this name; those it takes something from have been.
-    Only(String),
-}
 
 /// How a pipeline is run.
 #[derive(Debug, Clone)]

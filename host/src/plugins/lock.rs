@@ -14,7 +14,7 @@ use plugin_api::{
 };
 use sha2::{Digest, Sha256};
 
-use super::libraries::Hashes;
+use super::hashes::Hashes;
 use super::lock_file::{self, Pin};
 use crate::error::{Error, Result};
 use crate::runs::{

@@ -2,6 +2,7 @@
 //!
 //! What a plugin is and how it is called is the business of `plugin-api`.
 
+mod hashes;
 pub mod libraries;
 pub mod lock;
 mod lock_file;

@@ -2,7 +2,7 @@
 //! system's out-of-memory killer) it reports by name, with the way to go on.
 //!
 //! The parent does nothing but wait: it passes signals on, dies with the child and not before it, and reads the
-//! [`Breadcrumb`](super::Breadcrumb) when the child is killed.
+//! [`Breadcrumb`](super::breadcrumb::Breadcrumb) when the child is killed.
 
 use std::env;
 use std::ffi::OsString;
@@ -16,7 +16,8 @@ use signal_hook::consts::{SIGABRT, SIGBUS, SIGCHLD, SIGFPE, SIGHUP, SIGILL, SIGI
 use signal_hook::iterator::Signals;
 
 use super::breadcrumb::{self, Trace};
-use super::{RunFolder, checkpoint, signals};
+use super::folder::RunFolder;
+use super::{checkpoint, signals};
 use crate::error::{Error, Result};
 
 /// Tells the child the number of the process that supervises it.

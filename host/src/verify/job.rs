@@ -11,18 +11,17 @@ use plugin_api::{
     Code,
     backend::{DType, Session, SessionOptions, catalogue::OpSpec, ops::CATALOGUE},
     laws::{Report, backend},
-    load::{Library, LibraryFile, PluginInfo},
     manifest::BackendManifest,
     options::OptionMap,
 };
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 
+use super::failure::{Failure, Refusal};
+use super::folder::Folder;
 use super::law_job::{self, LawJob};
-use super::process::{Failure, Folder};
+use super::place::Place;
 use crate::config::{Override, options};
 use crate::error::{Error, Kind, Result};
-use crate::runs::disk::hex;
 
 /// Lines that belong to no operation.
 pub const SESSION: &str = "session";
@@ -59,47 +58,6 @@ pub struct Job {
     pub threads: usize,
     /// What to do.
     pub task: Task,
-}
-
-/// Where a plugin is.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Place {
-    file: std::path::PathBuf,
-    kind: String,
-    id: String,
-    /// sha256 of the file, which the parent reports.
-    sha256: String,
-}
-
-impl Place {
-    /// Of a plugin that was found.
-    ///
-    /// # Errors
-    /// The file cannot be read.
-    pub fn of(info: &PluginInfo) -> Result<Place> {
-        let sha256 = hex(&Sha256::digest(LibraryFile::read(&info.path)?.bytes()));
-        Ok(Place { file: info.path.clone(), kind: info.kind.clone(), id: info.id.clone(), sha256 })
-    }
-
-    /// sha256 of the file.
-    pub fn sha256(&self) -> &str {
-        &self.sha256
-    }
-
-    /// Opens the library.
-    ///
-    /// # Errors
-    /// The file is not the one that the parent read, or does not load.
-    pub fn load(&self) -> Result<Library> {
-        let file = LibraryFile::read(&self.file)?;
-        if hex(&Sha256::digest(file.bytes())) != self.sha256 {
-            let message = format!("{} changed while `{}` was verified", self.file.display(), self.id);
-            return Err(Error::run(message).with_hint("verify it again once nothing replaces the file"));
-        }
-        let info = file.plugins()?.into_iter().find(|info| info.kind == self.kind && info.id == self.id);
-        let info = info.ok_or_else(|| Error::run(format!("{} holds no `{}`", self.file.display(), self.id)))?;
-        Ok(Library::load_from(&file, &info)?)
-    }
 }
 
 /// What to do.
@@ -139,37 +97,6 @@ pub enum Answer {
     Lost(Failure),
     /// It could not be done.
     Refused(Refusal),
-}
-
-/// An error on its way to the parent.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Refusal {
-    request: bool,
-    message: String,
-    details: Vec<String>,
-    hint: Option<String>,
-}
-
-impl From<Error> for Refusal {
-    fn from(error: Error) -> Self {
-        Refusal {
-            request: error.kind() == Kind::Request,
-            message: error.message().to_owned(),
-            details: error.details().to_vec(),
-            hint: error.hint().map(str::to_owned),
-        }
-    }
-}
-
-impl From<Refusal> for Error {
-    fn from(refusal: Refusal) -> Self {
-        let kind = if refusal.request { Kind::Request } else { Kind::Run };
-        let error = Error::new(kind, refusal.message).with_details(refusal.details);
-        match refusal.hint {
-            Some(hint) => error.with_hint(hint),
-            None => error,
-        }
-    }
 }
 
 /// The child's side: does the job that lies in `folder` and leaves the answer there.

@@ -10,10 +10,7 @@ use plugin_api::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::{
-    job::{Place, Refusal},
-    process::Folder,
-};
+use super::{failure::Refusal, folder::Folder, place::Place};
 use crate::{
     config::{Override, options},
     error::{Error, Result},

@@ -13,8 +13,9 @@ use plugin_api::{
 use serde::Serialize;
 
 use super::{
-    job::{Place, Work},
+    job::Work,
     law_job::{DrawnColumn, LawAnswer, LawJob, LawTask, Setting},
+    place::Place,
     process::{self, Ended},
     side_by_side,
 };

@@ -4,10 +4,13 @@
 //! Each operation, for each dtype, is checked in a process of its own ([`process`], [`job`]): a backend that crashes, exits
 //! or never returns fails that operation, and the others are still reported. This process never loads the backend.
 
+pub mod failure;
+pub mod folder;
 pub mod job;
 pub mod law_job;
 mod law_table;
 pub mod laws;
+pub mod place;
 pub mod process;
 mod table;
 
@@ -32,8 +35,10 @@ use crate::{
     runs::receipt::PluginUse,
     setup::loading::used,
 };
-use job::{Answer, Job, Place, SESSION, Task, Work};
-use process::{Ended, Failure};
+use failure::Failure;
+use job::{Answer, Job, SESSION, Task, Work};
+use place::Place;
+use process::Ended;
 
 /// Id of the backend that is the oracle.
 const REFERENCE: &str = "reference";

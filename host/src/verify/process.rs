@@ -1,14 +1,14 @@
 //! One job in a child process: started, waited for with patience, and its end told in words.
 
-use std::fs::{self, File};
-use std::io::{Read, Seek, SeekFrom};
+use std::fs::File;
 use std::os::unix::process::ExitStatusExt;
-use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde::de::DeserializeOwned;
 
+use super::failure::Failure;
+use super::folder::Folder;
 use super::job::{Answer, Work};
 use crate::error::{Error, Result};
 use crate::runs::supervise;
@@ -20,64 +20,6 @@ pub const COMMAND: &str = "verify-group";
 const LOOK: Duration = Duration::from_millis(10);
 /// The most that a child may print: one that prints in an endless loop must not fill the disk.
 const MOST_OUTPUT: u64 = 16 << 20;
-/// Lines of a dead child's output that are repeated.
-const LAST_LINES: usize = 3;
-
-/// The folder through which parent and child talk.
-#[derive(Debug, Clone)]
-pub struct Folder(pub PathBuf);
-
-impl Folder {
-    /// The job.
-    pub const JOB: &str = "job.json";
-    /// The answer; there once the work is done.
-    pub const ANSWER: &str = "answer.json";
-    /// What the child was doing last.
-    const REACHED: &str = "reached";
-    /// Its standard output and error.
-    const OUTPUT: &str = "output";
-
-    /// Reads a file of the folder.
-    pub fn read<T: DeserializeOwned>(&self, name: &str) -> Result<T> {
-        let path = self.0.join(name);
-        let failed = || Error::run(format!("cannot read {}", path.display()));
-        let text = fs::read(&path).map_err(|cause| failed().with_cause(cause))?;
-        serde_json::from_slice(&text).map_err(|cause| failed().with_cause(cause))
-    }
-
-    /// Writes a file of the folder, in one step.
-    pub fn write<T: Serialize>(&self, name: &str, value: &T) -> Result<()> {
-        let (path, fresh) = (self.0.join(name), self.0.join("fresh"));
-        let failed = || Error::run(format!("cannot write {}", path.display()));
-        let text = serde_json::to_vec(value).map_err(|cause| failed().with_cause(cause))?;
-        fs::write(&fresh, text).and_then(|()| fs::rename(&fresh, &path)).map_err(|cause| failed().with_cause(cause))
-    }
-
-    /// Leaves word of what is about to be done. Where that fails, a crash is told with less.
-    pub fn reached(&self, what: &str) {
-        _ = fs::write(self.0.join(Self::REACHED), what);
-    }
-
-    /// What the child was about to do last.
-    pub fn last_reached(&self) -> Option<String> {
-        fs::read_to_string(self.0.join(Self::REACHED)).ok().filter(|text| !text.is_empty())
-    }
-
-    /// The last lines that the child printed.
-    fn last_words(&self) -> Vec<String> {
-        let tail = || -> std::io::Result<Vec<u8>> {
-            let mut file = File::open(self.0.join(Self::OUTPUT))?;
-            let length = file.metadata()?.len();
-            file.seek(SeekFrom::Start(length.saturating_sub(4096)))?;
-            let mut bytes = Vec::new();
-            file.take(4096).read_to_end(&mut bytes)?;
-            Ok(bytes)
-        };
-        let text = String::from_utf8_lossy(&tail().unwrap_or_default()).into_owned();
-        let lines: Vec<String> = text.lines().filter(|line| !line.trim().is_empty()).map(str::to_owned).collect();
-        lines[lines.len().saturating_sub(LAST_LINES)..].to_vec()
-    }
-}
 
 /// How a job ended.
 #[derive(Debug)]
@@ -86,17 +28,6 @@ pub struct Ended<A = Answer> {
     pub answer: Option<A>,
     /// How it failed, where it did: before or after its answer.
     pub failure: Option<Failure>,
-}
-
-/// A child that did not end as it should.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Failure {
-    /// What it was doing.
-    pub at: String,
-    /// What became of it, and what it printed last.
-    pub text: String,
-    /// Whether the process ended by itself. Another one would take too long, or print too much, again.
-    pub exited: bool,
 }
 
 /// Does `job` in a child process that may take `limit`.

@@ -1,6 +1,6 @@
 //! `[data]`: each source has keys of its own, and says so of those it would not read.
 
-use super::Notes;
+use super::notes::Notes;
 use crate::config::experiment::*;
 use crate::config::schema::TASKS;
 use crate::config::written;

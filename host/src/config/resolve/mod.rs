@@ -4,66 +4,15 @@
 //! goes on; the result counts only if no mistake was noted.
 
 mod data;
+pub(super) mod notes;
 mod roles;
 mod train;
 
 use super::experiment::*;
-use super::mistake::{Mistake, Place};
-use super::tree::Node;
+use super::tree::keys_of;
 use super::written::{self, Written};
 use crate::runs::folder::own_file;
-
-/// Collects mistakes and knows where each key stands.
-pub struct Notes<'a> {
-    /// The tree the user wrote.
-    pub root: &'a Node,
-    /// All mistakes so far.
-    pub mistakes: Vec<Mistake>,
-}
-
-impl Notes<'_> {
-    /// Notes a mistake at `key`.
-    pub fn refuse(&mut self, key: &str, message: impl Into<String>) {
-        self.mistakes.push(Mistake::new(place_of(self.root, key), key, message));
-    }
-
-    /// Notes that `key` is missing, unless something is already said about it.
-    fn missing(&mut self, key: &str, message: &str) {
-        if !self.reported(key) {
-            self.refuse(key, format!("missing; {message}"));
-        }
-    }
-
-    /// Whether a mistake was noted at `key`, below it or above it, or for a key that was meant to be it.
-    fn reported(&self, key: &str) -> bool {
-        let within = |a: &str, b: &str| a == b || a.strip_prefix(b).is_some_and(|rest| rest.starts_with('.'));
-        self.mistakes.iter().any(|mistake| {
-            let meant = mistake.meant.as_deref().is_some_and(|meant| within(meant, key) || within(key, meant));
-            meant
-                || (mistake.meant.is_none() && !mistake.key.is_empty())
-                    && (within(&mistake.key, key) || within(key, &mistake.key))
-        })
-    }
-
-    fn unused<T>(&mut self, key: &str, value: &Option<T>, why: &str) {
-        if value.is_some() {
-            self.refuse(key, format!("unused: {why}"));
-        }
-    }
-}
-
-/// Where `key` stands: its own place, or that of the nearest table above it that was written; of the tree as a whole, its
-/// root's.
-pub fn place_of(root: &Node, key: &str) -> Place {
-    let mut path = key;
-    while !path.is_empty() {
-        if let Some(node) = root.find(path) {
-            return node.place.clone();
-        }
-        path = path.rsplit_once('.').map_or("", |(above, _)| above);
-    }
-    root.place.clone()
-}
+use notes::Notes;
 
 /// The experiment, without the plugins' options, which are checked once the plugins are known. It counts only if
 /// `notes` holds no mistake.
@@ -259,12 +208,6 @@ fn objectives(written: Vec<written::Objective>, notes: &mut Notes<'_>) -> Vec<Ob
         notes.refuse("objective", "every weight is 0: there is nothing to minimise");
     }
     resolved
-}
-
-/// How the user wrote each table of a list: `objective`, or `objective.0` and so on.
-pub fn keys_of(list: &str, root: &Node, count: usize) -> Vec<String> {
-    let is_list = root.find(&format!("{list}.0")).is_some();
-    (0..count).map(|index| if is_list { format!("{list}.{index}") } else { list.to_owned() }).collect()
 }
 
 fn eval(written: written::Eval, data: &Data, rollout: Option<&Rollout>, notes: &mut Notes<'_>) -> Eval {

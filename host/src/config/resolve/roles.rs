@@ -2,8 +2,9 @@
 //!
 //! Whether an objective reads any of them is known only once its plugin is loaded; that is checked there.
 
-use super::{Notes, keys_of};
+use super::notes::Notes;
 use crate::config::experiment::*;
+use crate::config::tree::keys_of;
 use crate::config::written;
 
 /// `[reference]`.

@@ -1,6 +1,6 @@
 //! `[train]`: length, batch, optimizer and schedule, and what they ask of each other.
 
-use super::Notes;
+use super::notes::Notes;
 use crate::config::experiment::*;
 use crate::config::written;
 

@@ -3,8 +3,9 @@
 use std::fs;
 use std::path::PathBuf;
 
-use crate::config::Draft;
-use crate::data::{fuzz, guard};
+use crate::config::draft::Draft;
+use crate::data::fuzz;
+use crate::data::reading::guard;
 
 /// What experiments are made of.
 const WORDS: [&str; 20] = [

@@ -11,8 +11,9 @@ mod resolved;
 use plugin_api::manifest::OptionSpec;
 use serde_json::json;
 
+use super::draft::{Draft, Slot};
 use super::experiment::Experiment;
-use super::{Draft, Override, Slot};
+use super::overrides::Override;
 use crate::error::{Kind, Result};
 
 /// The smallest experiment without a mistake; tests change or extend it.

@@ -1,8 +1,10 @@
 //! Pipelines: what stages share and replace, what they take from each other, and where mistakes are said to be.
 
 use super::specs;
-use crate::config::pipeline::Takes;
-use crate::config::{Loaded, Override, Pipeline, Slot, experiment, tree};
+use crate::config::draft::{Loaded, Slot};
+use crate::config::overrides::Override;
+use crate::config::pipeline::{Pipeline, Takes};
+use crate::config::{experiment, tree};
 use crate::error::Result;
 
 /// Two stages without a mistake; tests change them.

@@ -3,8 +3,9 @@
 use std::cmp::Ordering;
 use std::rc::Rc;
 
-use super::value::{Dict, TEXT, Value};
-use super::{Evaluated, Meter};
+use super::error::Evaluated;
+use super::meter::{Meter, TEXT};
+use super::value::{Dict, Value};
 
 impl Value {
     /// `self == other`.
@@ -97,6 +98,17 @@ impl Value {
             | Value::Callable(_) => Err(format!("argument of type '{}' is not iterable", self.kind())),
             Value::List(items) | Value::Tuple(items) | Value::View(_, items) => any_equals(items, item, meter),
             other => any_equals(&other.items(meter)?, item, meter),
+        }
+    }
+}
+
+impl Value {
+    /// A value of a dictionary by key.
+    pub fn get(&self, key: &Value, meter: &Meter) -> Evaluated<Option<Value>> {
+        match self {
+            Value::Dict(dict) => find(dict, key, meter),
+            Value::Namespace(dict) => find(&dict.borrow(), key, meter),
+            _ => Ok(None),
         }
     }
 }

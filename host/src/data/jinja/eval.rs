@@ -4,56 +4,15 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::equality::insert;
+use super::error::Evaluated;
+use super::library::args::Args;
 use super::library::{functions, methods};
-use super::meter::REMEDY;
+use super::meter::{REMEDY, TEXT};
+use super::number::at;
+use super::operators;
 use super::read::ast::{Arguments, Comparison, Expr, Filter, Operator};
 use super::render::Renderer;
-use super::scope::Scope;
-use super::value::{Callable, DEEPEST, Loop, TEXT, Value};
-use super::{Evaluated, operators};
-
-/// Arguments of a call.
-#[derive(Default)]
-pub struct Args {
-    pub positional: Vec<Value>,
-    pub named: Vec<(Arc<str>, Value)>,
-}
-
-impl Args {
-    /// The arguments in the order of `names`, as Python binds them.
-    ///
-    /// # Errors
-    /// Too many, an unknown name, or one given twice.
-    pub fn bind<const N: usize>(self, what: &str, names: [&str; N]) -> Evaluated<[Option<Value>; N]> {
-        if self.positional.len() > N {
-            return Err(format!("{what} takes at most {N} arguments, {} are given", self.positional.len()));
-        }
-        let mut bound = [const { None }; N];
-        for (place, value) in bound.iter_mut().zip(self.positional) {
-            *place = Some(value);
-        }
-        for (name, value) in self.named {
-            match names.iter().position(|one| *one == &*name).map(|place| &mut bound[place]) {
-                Some(place @ None) => *place = Some(value),
-                Some(_) => return Err(format!("{what} got two values for '{name}'")),
-                None => return Err(format!("{what} got an unexpected keyword argument '{name}'")),
-            }
-        }
-        Ok(bound)
-    }
-
-    /// No keywords.
-    pub fn positional(self, what: &str, least: usize, most: usize) -> Evaluated<Vec<Value>> {
-        if let Some((name, _)) = self.named.first() {
-            return Err(format!("{what} takes no keyword argument '{name}'"));
-        }
-        let given = self.positional.len();
-        if given < least || given > most {
-            return Err(format!("{what} takes {least} to {most} arguments, {given} are given"));
-        }
-        Ok(self.positional)
-    }
-}
+use super::value::{Callable, DEEPEST, Loop, Scope, Value};
 
 impl Renderer {
     pub fn eval(&mut self, expr: &Expr, scope: &Rc<Scope>) -> Evaluated<Value> {
@@ -272,7 +231,7 @@ impl Renderer {
             (Value::Str(text), Some(place)) => self.character(text, place)?,
             (Value::List(items) | Value::Tuple(items), Some(place))
             | (Value::View(super::value::View::Range(..), items), Some(place)) => {
-                operators::at(items.len(), place).map(|place| items[place].clone())
+                at(items.len(), place).map(|place| items[place].clone())
             }
             _ => value.get(index, &self.meter)?,
         };
@@ -297,7 +256,7 @@ impl Renderer {
                 count
             }
         };
-        let Some(place) = operators::at(count, number) else { return Ok(None) };
+        let Some(place) = at(count, number) else { return Ok(None) };
         if count == text.len() {
             return Ok(text.get(place..=place).map(Value::str));
         }

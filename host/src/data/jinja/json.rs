@@ -1,7 +1,9 @@
 //! JSON to values and back, as Python's `json` does it.
 
+use super::error::Evaluated;
+use super::meter::Meter;
+use super::number;
 use super::value::{DEEPEST, Dict, Value};
-use super::{Evaluated, Meter, number};
 
 /// The only key of an object that stands for a whole number which does not fit 64 bits; its value is the digits. The key holds
 /// a code point that stands in no text.

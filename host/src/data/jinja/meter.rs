@@ -3,8 +3,10 @@
 
 use std::cell::Cell;
 
-use super::Evaluated;
-use super::value::TEXT;
+use super::error::Evaluated;
+
+/// Bytes of text that count as one value.
+pub const TEXT: usize = 32;
 
 /// What a render may use up.
 #[derive(Clone, Copy, Debug)]

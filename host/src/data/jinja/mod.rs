@@ -4,7 +4,7 @@
 //! | step | file |
 //! |---|---|
 //! | source to tokens, whitespace control included, to a tree | [`read`] |
-//! | values as Python has them | [`value`], [`equality`], [`number`], [`json`] (to and from JSON) |
+//! | values as Python has them | [`value`], [`equality`], [`number`], [`mod@text`], [`json`] (to and from JSON) |
 //! | statements, scopes, macros, loops | [`render`], [`scope`] |
 //! | limits, and the count of work | [`meter`] |
 //! | expressions, attributes, calls | [`eval`], [`operators`] |
@@ -20,6 +20,7 @@
 //! neither reading nor rendering nor dropping what was made overflows a thread's stack of 2 MiB, without optimisation too.
 
 mod equality;
+mod error;
 mod eval;
 mod json;
 mod library;
@@ -31,51 +32,17 @@ mod render;
 mod scope;
 #[cfg(test)]
 mod tests;
+mod text;
 mod value;
 
-use std::fmt;
 use std::sync::Arc;
 
+pub use error::Error;
 pub use json::{INTEGER, from_json};
 pub use meter::Limits;
-use meter::Meter;
 use render::MARKS;
 pub use render::{BEGIN, END, NUMBER_END};
 pub use value::Value;
-
-/// Why a template cannot be read or rendered.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Error {
-    /// What is wrong.
-    pub what: String,
-    /// The template's line, counted from 1.
-    pub line: usize,
-}
-
-impl fmt::Display for Error {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} (line {} of the template)", self.what, self.line)
-    }
-}
-
-impl std::error::Error for Error {}
-
-/// The most characters of an error's message; a template may raise any text.
-const MESSAGE: usize = 1000;
-
-impl Error {
-    fn new(what: String, line: usize) -> Error {
-        let what = match what.char_indices().nth(MESSAGE) {
-            Some((end, _)) => format!("{} ...", &what[..end]),
-            None => what,
-        };
-        Error { what, line }
-    }
-}
-
-/// A fault without its line, which the renderer adds.
-type Fault = String;
-type Evaluated<T> = Result<T, Fault>;
 
 /// A parsed template.
 #[derive(Debug)]
@@ -92,7 +59,7 @@ impl Template {
     /// What is not valid Jinja, and in which line.
     pub fn new(source: &str) -> Result<Template, Error> {
         if let Some(at) = source.find(MARKS) {
-            return Err(read::mark(
+            return Err(read::lexer::mark(
                 source[at..].chars().next().unwrap_or_default(),
                 1 + source[..at].matches('\n').count(),
             ));

@@ -97,3 +97,9 @@ pub fn float_modulo(a: f64, b: f64) -> f64 {
         rest
     }
 }
+
+/// A place counted from the end where it is negative; `None` outside.
+pub fn at(length: usize, place: i128) -> Option<usize> {
+    let place = if place < 0 { place.checked_add(length as i128)? } else { place };
+    usize::try_from(place).ok().filter(|place| *place < length)
+}

@@ -2,11 +2,13 @@
 
 use std::cmp::Ordering;
 
+use super::error::Evaluated;
 use super::library::format;
+use super::meter::Meter;
+use super::number;
 use super::read::ast::{Comparison, Operator};
 use super::render::Renderer;
 use super::value::{Value, View};
-use super::{Evaluated, Meter, number};
 
 pub const TOO_LARGE: &str = "a whole number beyond 127 bits takes no part in arithmetic";
 
@@ -150,12 +152,6 @@ pub fn compare(comparison: Comparison, left: &Value, right: &Value, meter: &Mete
         Comparison::Le => left.compare(right, meter)?.is_some_and(Ordering::is_le),
         Comparison::Ge => left.compare(right, meter)?.is_some_and(Ordering::is_ge),
     })
-}
-
-/// A place counted from the end where it is negative; `None` outside.
-pub fn at(length: usize, place: i128) -> Option<usize> {
-    let place = if place < 0 { place.checked_add(length as i128)? } else { place };
-    usize::try_from(place).ok().filter(|place| *place < length)
 }
 
 /// `value[start:stop:step]`.

@@ -6,13 +6,11 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::equality::insert;
-use super::eval::Args;
-use super::library::functions::plain;
-use super::meter::REMEDY;
+use super::error::{Error, Evaluated};
+use super::library::args::Args;
+use super::meter::{Limits, Meter, REMEDY};
 use super::read::ast::{Arguments, Body, Expr, Filter, For, Macro, Statement, Target};
-use super::scope::Scope;
-use super::value::{Callable, Dict, Loop, Nested, Value};
-use super::{Error, Evaluated, Limits, Meter};
+use super::value::{Callable, Dict, Loop, Nested, Scope, Value, plain};
 
 /// Stands before the text of a generation block. Behind it are the digits of the message's number, where the block writes
 /// one of `messages`, and [`NUMBER_END`]. None of the marks stands in any text.

@@ -4,14 +4,9 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use super::value::Value;
-use super::{Evaluated, Meter};
-
-/// Variables of one scope. A `for` body, a macro, `with`, and captured text have their own; `if` has none.
-pub struct Scope {
-    pub variables: RefCell<Vec<(Arc<str>, Value)>>,
-    parent: Option<Rc<Scope>>,
-}
+use super::error::Evaluated;
+use super::meter::Meter;
+use super::value::{Scope, Value};
 
 impl Scope {
     pub fn new(parent: Option<Rc<Scope>>) -> Rc<Scope> {

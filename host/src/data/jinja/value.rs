@@ -5,10 +5,11 @@ use std::ops::Deref;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use super::equality::find;
+use super::error::Evaluated;
+use super::meter::{Meter, TEXT};
+use super::number;
 use super::read::ast::{For, Macro};
-use super::scope::Scope;
-use super::{Evaluated, Meter, number};
+use super::text::write_repr;
 
 /// A value of a template.
 #[derive(Clone)]
@@ -46,9 +47,6 @@ pub struct Nested<T> {
     depth: usize,
     size: usize,
 }
-
-/// Bytes of text that count as one value.
-pub const TEXT: usize = 32;
 
 /// The extent of what holds these values.
 fn extent_of<'v>(children: impl Iterator<Item = &'v Value>) -> (usize, usize) {
@@ -115,6 +113,17 @@ pub enum Callable {
         used: Cell<bool>,
     },
 }
+
+/// Variables of one scope. A `for` body, a macro, `with`, and captured text have their own; `if` has none.
+pub struct Scope {
+    pub variables: RefCell<Vec<(Arc<str>, Value)>>,
+    pub(super) parent: Option<Rc<Scope>>,
+}
+
+/// Why the date is refused, and what to do.
+pub const NO_CLOCK: &str = "the template prints today's date (strftime_now), which must not be part of the data: the same rows would \
+    become other tokens on another day; copy the template to a file, write a fixed date in place of the call, and name the file \
+    in data.chat_template";
 
 impl Value {
     pub fn str(text: impl Into<Arc<str>>) -> Value {
@@ -205,7 +214,7 @@ impl Value {
     pub fn defined(&self) -> Evaluated<()> {
         match self {
             Value::Undefined(what) => Err(what.to_string()),
-            Value::Clock => Err(super::library::functions::NO_CLOCK.to_owned()),
+            Value::Clock => Err(NO_CLOCK.to_owned()),
             _ => Ok(()),
         }
     }
@@ -252,15 +261,6 @@ impl Value {
             Value::Dict(dict) => Ok(dict.len()),
             Value::Loop(state) => Ok(state.items.len()),
             other => Err(format!("object of type '{}' has no len()", other.kind())),
-        }
-    }
-
-    /// A value of a dictionary by key.
-    pub fn get(&self, key: &Value, meter: &Meter) -> Evaluated<Option<Value>> {
-        match self {
-            Value::Dict(dict) => find(dict, key, meter),
-            Value::Namespace(dict) => find(&dict.borrow(), key, meter),
-            _ => Ok(None),
         }
     }
 
@@ -319,7 +319,7 @@ impl Value {
             Value::Int(number) => out.push_str(&number.to_string()),
             Value::BigInt(digits) => out.push_str(digits),
             Value::Float(value) => out.push_str(&number::repr(*value)),
-            Value::Str(text) => super::library::strings::write_repr(out, text),
+            Value::Str(text) => write_repr(out, text),
             Value::List(items) => write_items(out, "[", items, "]", meter, depth)?,
             Value::Tuple(items) if items.len() == 1 => write_items(out, "(", items, ",)", meter, depth)?,
             Value::Tuple(items) => write_items(out, "(", items, ")", meter, depth)?,
@@ -369,5 +369,13 @@ fn write_dict(out: &mut String, dict: &Dict, meter: &Meter, depth: usize) -> Eva
         value.write(out, meter, depth + 1)?;
     }
     out.push('}');
+    Ok(())
+}
+
+/// Refuses a value that a namespace may not hold, since it could come to hold itself.
+pub fn plain(value: &Value) -> Evaluated<()> {
+    if value.extent().0 >= HOLDER {
+        return Err(format!("a namespace cannot hold a {}", value.kind()));
+    }
     Ok(())
 }

@@ -14,30 +14,22 @@
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::kind::MARGIN;
-use super::layout::{Laid, Layout};
-use super::parts::without_closing;
-use super::set::Tokens;
+use super::counts::RowCounts;
+use super::kind::{MARGIN, Part, RowKind};
+use super::row::{Row, RowCorpus};
+use super::set::{RowSet, Tokens};
 use super::text::number;
-use super::{Part, Row, RowCorpus, RowCounts, RowKind, RowSet, unread};
-use crate::data::tokenizer::Placed;
-use crate::data::{DataError, Result, Tokenizer, TrainingData};
-
-/// How a row that is too long is made shorter.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Truncation {
-    /// Its end is cut off, and with it the end-of-text token; dropped where no completion is left.
-    Right,
-    /// The beginning of its prompt is cut off (the token that inputs begin with stays), of a pair the same on both sides;
-    /// dropped where that is not enough.
-    Left,
-    /// It is dropped.
-    Drop,
-}
+use super::truncation::Truncation;
+use super::unread;
+use super::write::laid::Laid;
+use super::write::layout::Layout;
+use super::write::parts::without_closing;
+use crate::data::error::{DataError, Result};
+use crate::data::examples::TrainingData;
+use crate::data::tokenizer::Tokenizer;
+use crate::data::tokenizer::encode::Placed;
 
 /// How rows become tokens.
 pub struct Encoder<'a> {

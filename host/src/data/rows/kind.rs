@@ -3,7 +3,7 @@
 use plugin_api::manifest::DataKind;
 use serde::{Deserialize, Serialize};
 
-use super::Truncation;
+use super::truncation::Truncation;
 
 /// A part of a row, by the field's usual column name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -6,12 +6,13 @@ use std::ops::Range;
 use plugin_api::batch::names;
 use sha2::{Digest, Sha256};
 
-use super::kind::LABEL;
-use super::text::number;
-use super::{Row, RowKind, RowText};
+use super::kind::{LABEL, RowKind};
+use super::row::Row;
+use super::text::{RowText, number};
+use crate::data::batches::order::{self, Stretch, shuffled};
+use crate::data::batches::pack::Sequence;
 use crate::data::cache::hex;
-use crate::data::order::{self, Stretch, shuffled};
-use crate::data::{Examples, Sequence};
+use crate::data::examples::Examples;
 
 /// A text as tokens.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

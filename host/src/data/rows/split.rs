@@ -6,8 +6,8 @@ use std::collections::BTreeSet;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use super::Row;
-use crate::data::{DataError, Result};
+use super::row::Row;
+use crate::data::error::{DataError, Result};
 
 /// How rows are held out.
 #[derive(Clone, Debug, PartialEq)]

@@ -3,9 +3,9 @@
 use plugin_api::reward::Column;
 use serde_json::{Map, Value};
 
-use super::kind::ANSWER;
-use super::messages::words;
-use super::{ASSISTANT, Content, Message, Part, Row, role};
+use super::kind::{ANSWER, Part};
+use super::message::{ASSISTANT, Message, role, words};
+use super::row::{Content, Row};
 
 /// A row in words.
 #[derive(Clone, Debug, Default, PartialEq)]

@@ -4,10 +4,10 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-use super::kind::{ANSWER, LABEL};
-use super::template::KWARGS;
+use super::kind::{ANSWER, LABEL, RowKind};
+use super::row::Row;
 use super::text::number;
-use super::{Row, RowKind};
+use super::write::template::KWARGS;
 
 /// Columns that have a meaning of their own, whatever an experiment asks for.
 const OWN: [&str; 2] = ["tools", KWARGS];

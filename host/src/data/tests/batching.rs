@@ -2,8 +2,12 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::byte_tokens;
-use crate::data::batcher::eval_batches;
-use crate::data::{BatchSize, Batcher, BatcherOptions, BatcherState, DataError, Document, TokenSet, Tokenizer, Window};
+use crate::data::batches::batcher::{BatchSize, Batcher, BatcherOptions, BatcherState, eval_batches};
+use crate::data::batches::pack::Window;
+use crate::data::document::Document;
+use crate::data::error::DataError;
+use crate::data::tokenizer::Tokenizer;
+use crate::data::tokens::TokenSet;
 
 fn set() -> Arc<TokenSet> {
     let long: String = ('a'..='z').cycle().take(233).collect();
@@ -84,7 +88,7 @@ fn windows_have_the_size_asked_for() {
 fn epochs_differ_in_order_and_in_cuts_and_seeds_differ_too() {
     let tokens = set();
     let sequences = |seed: u64, epoch: u64| -> Vec<Vec<u32>> {
-        let stretches = crate::data::order::epoch(&tokens, 8, false, seed, epoch);
+        let stretches = crate::data::batches::order::epoch(&tokens, 8, false, seed, epoch);
         stretches.iter().map(|stretch| stretch.sequence(&tokens, None).ids).collect()
     };
     let sorted = |seed, epoch| sequences(seed, epoch).into_iter().collect::<BTreeSet<_>>();
@@ -93,7 +97,7 @@ fn epochs_differ_in_order_and_in_cuts_and_seeds_differ_too() {
     assert_eq!(sequences(1, 0), sequences(1, 0));
     // Documents that are never cut still come in another order: twelve of them in the same one by chance is 1 in 12!.
     let short = Arc::new(byte_tokens(&["a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k", "l"]));
-    let order = |seed, epoch| crate::data::order::epoch(&short, 8, false, seed, epoch);
+    let order = |seed, epoch| crate::data::batches::order::epoch(&short, 8, false, seed, epoch);
     assert_ne!(order(1, 0), order(1, 1));
     assert_ne!(order(1, 0), order(2, 0));
     let starts: BTreeSet<usize> =

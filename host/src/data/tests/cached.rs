@@ -2,7 +2,9 @@ use std::fs;
 use std::path::Path;
 
 use super::{byte_tokens, documents};
-use crate::data::{Document, TokenSet, Tokenizer};
+use crate::data::document::Document;
+use crate::data::tokenizer::Tokenizer;
+use crate::data::tokens::TokenSet;
 
 fn all(set: &TokenSet) -> Vec<Vec<u32>> {
     (0..set.documents()).map(|index| set.document(index).to_vec()).collect()

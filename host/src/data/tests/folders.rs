@@ -6,10 +6,11 @@ use std::path::Path;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::rows::Case;
-use crate::data::rows::template::plain;
+use super::rows::encoding::Case;
+use crate::data::error::{DataError, Result};
+use crate::data::rows::write::template::plain;
 use crate::data::rows::{ChatTemplate, RowKind};
-use crate::data::{DataError, Result, Tokenizer};
+use crate::data::tokenizer::Tokenizer;
 
 fn reference() -> Value {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/references/tokenizer/folders.json");

@@ -4,9 +4,11 @@ use std::io::Write;
 
 use flate2::{Compression, write::GzEncoder};
 
-use crate::data::format::{Purpose, check_learned_text, check_running_text, text};
-use crate::data::rows::{Columns, Row, RowKind, jsonl};
-use crate::data::{DataError, Result};
+use crate::data::error::{DataError, Result};
+use crate::data::reading::format::running_text::{check_learned_text, check_running_text};
+use crate::data::reading::format::{Purpose, text};
+use crate::data::rows::read::jsonl;
+use crate::data::rows::{Columns, Row, RowKind};
 
 const ROW: &str = r#"{"prompt": "q: ", "completion": "ä"}"#;
 

@@ -1,27 +1,20 @@
 //! Laws of the data path, and the field's library as reference for tokens.
 
-mod answers;
 mod batching;
 mod cached;
-mod chats;
 mod folders;
 mod formats;
-mod left_out;
-mod marks;
 mod packing;
-mod pairs;
-mod prompts;
 mod rows;
-mod shapes;
-mod splitting;
 mod synthetic;
-mod templates;
 mod texts;
 mod tokenizing;
 
 use std::path::PathBuf;
 
-use super::{Document, TokenSet, Tokenizer};
+use super::document::Document;
+use super::tokenizer::Tokenizer;
+use super::tokens::TokenSet;
 
 /// The folder of reference files: `TELOS_ORACLES`, or the project's own.
 pub fn references() -> PathBuf {

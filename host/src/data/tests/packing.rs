@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
-use crate::data::pack::{micro_batches, pack};
-use crate::data::{DataError, PackedBatch, Sequence, Window};
+use crate::data::batches::pack::{PackedBatch, Sequence, Window, micro_batches, pack};
+use crate::data::error::DataError;
 
 fn sequence(ids: &[u32], supervised: &[u8], row: u64) -> Sequence {
     let supervised = supervised.iter().map(|&flag| flag == 1).collect();

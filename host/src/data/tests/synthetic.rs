@@ -1,5 +1,6 @@
 use crate::data::rows::{Content, Part, RowKind};
-use crate::data::{SyntheticOptions, Tokenizer};
+use crate::data::synthetic::SyntheticOptions;
+use crate::data::tokenizer::Tokenizer;
 use telos_world::{MAX_DOCUMENT_BYTES, Task};
 
 fn options() -> SyntheticOptions {

@@ -1,8 +1,10 @@
 use std::fs;
 use std::path::Path;
 
-use crate::data::text::read_documents;
-use crate::data::{Corpus, DataError, TextOptions, Tokenizer};
+use crate::data::corpus::Corpus;
+use crate::data::error::DataError;
+use crate::data::text::{TextOptions, read_documents};
+use crate::data::tokenizer::Tokenizer;
 use crate::error::Error;
 
 fn folder(files: &[(&str, &[u8])]) -> tempfile::TempDir {
@@ -20,7 +22,7 @@ fn read(base: &Path, paths: &[&str], held_out: f64) -> Result<Corpus, DataError>
     TextOptions { paths, eval_paths: Vec::new(), held_out }.read()
 }
 
-fn texts(documents: &[crate::data::Document]) -> Vec<&str> {
+fn texts(documents: &[crate::data::document::Document]) -> Vec<&str> {
     documents.iter().map(|document| document.text.as_str()).collect()
 }
 

@@ -4,8 +4,8 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::{documents, references};
-use crate::data::tokenizer::END_OF_TEXT;
-use crate::data::{DataError, Tokenizer};
+use crate::data::error::DataError;
+use crate::data::tokenizer::{END_OF_TEXT, Tokenizer};
 
 fn reference(name: &str) -> (Tokenizer, Value) {
     let folder = references().join("tokenizer").join(name);

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::Value;
 
-use crate::data::{DataError, Result};
+use crate::data::error::{DataError, Result};
 
 /// Lists and objects within each other. Published files nest up to 8; the library reads nested sequences again at each level.
 const NESTED: usize = 24;

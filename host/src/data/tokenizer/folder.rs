@@ -7,9 +7,15 @@ use std::path::Path;
 
 use serde_json::{Map, Value};
 
-use super::{CONFIG, JSON};
-use crate::data::{DataError, Inputs, Result, Source, foreign};
+use crate::data::error::{DataError, Result};
+use crate::data::reading::foreign;
+use crate::data::reading::inputs::Inputs;
+use crate::data::source::Source;
 
+/// The file of the tokenizer itself.
+pub(super) const JSON: &str = "tokenizer.json";
+/// The file of its settings.
+pub(super) const CONFIG: &str = "tokenizer_config.json";
 /// Special tokens in the layout of transformers 4.
 pub(super) const SPECIAL_TOKENS: &str = "special_tokens_map.json";
 /// Added tokens in the layout of transformers 4, text to id.

@@ -2,7 +2,8 @@
 //! exhausts the regex engine's retries, a post-processor that names missing tokens): each call of it goes through here, and a panic
 //! becomes an error with the file's name.
 
-use crate::data::{DataError, Result, guard};
+use crate::data::error::{DataError, Result};
+use crate::data::reading::guard;
 
 /// The result of `call` of the library on the tokenizer `name`; `fails` says what it cannot do, such as "it cannot encode".
 ///

@@ -7,8 +7,8 @@ use tokenizers::models::bpe::{BPE, BpeTrainer};
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::{AddedToken, ModelWrapper, PreTokenizerWrapper};
 
-use super::CONFIG;
-use crate::data::Document;
+use super::folder::CONFIG;
+use crate::data::document::Document;
 
 /// The one special token of the tokenizers made here: it ends every document.
 pub const END_OF_TEXT: &str = "<|endoftext|>";

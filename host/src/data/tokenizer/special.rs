@@ -12,9 +12,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Map, Value};
 use tokenizers::AddedToken;
 
-use super::CONFIG;
-use super::folder::{ADDED_TOKENS, SPECIAL_TOKENS, object, unusable};
-use crate::data::Result;
+use super::folder::{ADDED_TOKENS, CONFIG, SPECIAL_TOKENS, object, unusable};
+use crate::data::error::Result;
 
 /// Special tokens that every tokenizer may have; others end in `_token` too.
 pub(super) const NAMED: [&str; 7] =

@@ -6,9 +6,8 @@ use std::path::Path;
 
 use serde_json::{Map, Value};
 
-use super::CONFIG;
-use super::folder::{TEMPLATE, TEMPLATE_JSON, TEMPLATES, object, text, unusable};
-use crate::data::Result;
+use super::folder::{CONFIG, TEMPLATE, TEMPLATE_JSON, TEMPLATES, object, text, unusable};
+use crate::data::error::Result;
 
 /// The template that counts where none is chosen; a single one without a name has it.
 pub const DEFAULT: &str = "default";

@@ -1,11 +1,13 @@
 //! jinja2's filters of texts and numbers, and transformers' `tojson`. Those of lists are in [`super::sequences`].
 
-use crate::data::jinja::eval::Args;
+use super::args::Args;
+use crate::data::jinja::error::Evaluated;
 use crate::data::jinja::json::Dump;
 use crate::data::jinja::library::{format, methods, strings};
 use crate::data::jinja::render::Renderer;
+use crate::data::jinja::text::is_space;
 use crate::data::jinja::value::Value;
-use crate::data::jinja::{Evaluated, number, operators};
+use crate::data::jinja::{number, operators};
 
 /// Filters of jinja2 that no chat template needs, or whose result is not the same every time.
 const NOT_OFFERED: [&str; 7] = ["filesizeformat", "pprint", "random", "striptags", "urlize", "wordwrap", "xmlattr"];
@@ -192,7 +194,7 @@ fn convert(name: &str, value: &Value, args: Args) -> Evaluated<Value> {
         (default.unwrap_or(Value::Float(0.0)), 10)
     };
     let text = match value {
-        Value::Str(text) => Some(text.trim_matches(strings::is_space).replace('_', "").to_lowercase()),
+        Value::Str(text) => Some(text.trim_matches(is_space).replace('_', "").to_lowercase()),
         Value::Undefined(_) => value.defined().map(|()| None)?,
         _ => None,
     };
@@ -279,7 +281,7 @@ fn title(text: &str) -> String {
         } else {
             out.extend(character.to_lowercase())
         }
-        begins = strings::is_space(character) || "-({[<".contains(character);
+        begins = is_space(character) || "-({[<".contains(character);
     }
     out
 }

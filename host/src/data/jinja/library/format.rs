@@ -1,8 +1,10 @@
 //! Python's two ways to format: `'%d' % 5` and `'{:>5}'.format(x)`.
 
-use crate::data::jinja::eval::Args;
+use super::args::Args;
+use crate::data::jinja::error::Evaluated;
+use crate::data::jinja::meter::Meter;
+use crate::data::jinja::number;
 use crate::data::jinja::value::Value;
-use crate::data::jinja::{Evaluated, Meter, number};
 
 /// The widest field and the most digits. Rust's own formatting panics beyond 65,535.
 const WIDEST: usize = 60_000;
@@ -314,7 +316,7 @@ fn lookup(name: &str, args: &Args, next: &mut usize, meter: &Meter) -> Evaluated
         let index = key.parse::<i128>().ok();
         let found = match (&value, index) {
             (Value::List(items) | Value::Tuple(items), Some(index)) => {
-                crate::data::jinja::operators::at(items.len(), index).map(|place| items[place].clone())
+                number::at(items.len(), index).map(|place| items[place].clone())
             }
             (value, Some(index)) => value.get(&Value::Int(index), meter)?,
             (value, None) => value.get(&Value::str(key), meter)?,

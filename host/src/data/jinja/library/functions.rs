@@ -3,17 +3,13 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
+use super::args::Args;
 use crate::data::jinja::equality::insert;
-use crate::data::jinja::eval::Args;
+use crate::data::jinja::error::Evaluated;
 use crate::data::jinja::library::sequences::range;
+use crate::data::jinja::meter::Meter;
 use crate::data::jinja::render::Renderer;
-use crate::data::jinja::value::{Callable, Dict, HOLDER, Value, nested};
-use crate::data::jinja::{Evaluated, Meter};
-
-/// Why the date is refused, and what to do.
-pub const NO_CLOCK: &str = "the template prints today's date (strftime_now), which must not be part of the data: the same rows would \
-    become other tokens on another day; copy the template to a file, write a fixed date in place of the call, and name the file \
-    in data.chat_template";
+use crate::data::jinja::value::{Callable, Dict, Value, nested, plain};
 
 const FUNCTIONS: [&str; 6] = ["cycler", "dict", "joiner", "namespace", "raise_exception", "range"];
 
@@ -95,14 +91,6 @@ impl Renderer {
             }
         }
     }
-}
-
-/// Refuses a value that a namespace may not hold, since it could come to hold itself.
-pub fn plain(value: &Value) -> Evaluated<()> {
-    if value.extent().0 >= HOLDER {
-        return Err(format!("a namespace cannot hold a {}", value.kind()));
-    }
-    Ok(())
 }
 
 /// `dict(mapping or pairs, **named)`.

@@ -1,11 +1,12 @@
 //! Methods of values: which there are, which would change their value and are refused, and what they do.
 
+use super::args::Args;
 use crate::data::jinja::equality::all_equal;
-use crate::data::jinja::eval::Args;
+use crate::data::jinja::error::Evaluated;
 use crate::data::jinja::library::strings;
+use crate::data::jinja::operators;
 use crate::data::jinja::render::Renderer;
 use crate::data::jinja::value::{Value, View};
-use crate::data::jinja::{Evaluated, operators};
 
 /// Methods that an immutable sandbox refuses.
 pub fn changes(value: &Value, name: &str) -> bool {

@@ -4,9 +4,10 @@
 //! |---|---|
 //! | filters of texts and numbers, `tojson`; filters of lists | [`filters`], [`sequences`] |
 //! | tests | [`predicates`] |
-//! | functions | [`functions`] |
+//! | functions; the arguments of calls | [`functions`], [`args`] |
 //! | methods of Python's types; those of strings; two ways to format | [`methods`], [`strings`], [`mod@format`] |
 
+pub mod args;
 mod filters;
 pub mod format;
 pub mod functions;

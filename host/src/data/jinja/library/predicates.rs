@@ -1,10 +1,12 @@
 //! jinja2's tests: `value is name(arguments)`.
 
-use crate::data::jinja::eval::Args;
+use super::args::Args;
+use crate::data::jinja::error::Evaluated;
+use crate::data::jinja::meter::Meter;
 use crate::data::jinja::read::ast::Comparison;
 use crate::data::jinja::render::Renderer;
 use crate::data::jinja::value::{Value, View};
-use crate::data::jinja::{Evaluated, Meter, number, operators};
+use crate::data::jinja::{number, operators};
 
 impl Renderer {
     pub fn test(&mut self, name: &str, value: &Value, args: Args) -> Evaluated<bool> {

@@ -3,12 +3,13 @@
 use std::cmp::Ordering;
 use std::sync::Arc;
 
+use super::args::Args;
 use crate::data::jinja::equality::any_equals;
-use crate::data::jinja::eval::Args;
+use crate::data::jinja::error::Evaluated;
+use crate::data::jinja::meter::{Meter, TEXT};
 use crate::data::jinja::read::ast::Operator;
 use crate::data::jinja::render::Renderer;
-use crate::data::jinja::value::{TEXT, Value, View};
-use crate::data::jinja::{Evaluated, Meter};
+use crate::data::jinja::value::{Value, View};
 
 /// A stable sort by keys of one type.
 ///

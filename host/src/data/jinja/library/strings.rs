@@ -1,10 +1,12 @@
 //! Python's string methods.
 
-use crate::data::jinja::Evaluated;
-use crate::data::jinja::eval::Args;
+use super::args::Args;
+use crate::data::jinja::error::Evaluated;
 use crate::data::jinja::library::format;
+use crate::data::jinja::meter::TEXT;
 use crate::data::jinja::render::Renderer;
-use crate::data::jinja::value::{TEXT, Value};
+use crate::data::jinja::text::{is_printable, is_space};
+use crate::data::jinja::value::Value;
 
 /// Methods of `str` that a template finds. All but `encode` and `translate` can be called.
 pub const METHODS: &[&str] = &[
@@ -55,43 +57,6 @@ pub const METHODS: &[&str] = &[
     "upper",
     "zfill",
 ];
-
-/// What Python counts as whitespace.
-pub fn is_space(character: char) -> bool {
-    character.is_whitespace() || ('\x1c'..='\x1f').contains(&character)
-}
-
-fn is_printable(character: char) -> bool {
-    if character.is_ascii() {
-        return (' '..='~').contains(&character);
-    }
-    // Behind another character the standard library leaves combining ones as they are, as Python does.
-    let private = matches!(u32::from(character), 0xE000..=0xF8FF | 0xF0000.. );
-    let shown = format!("a{character}").escape_debug().count() == 2;
-    shown && !private && !is_space(character)
-}
-
-/// `repr(text)`.
-pub fn write_repr(out: &mut String, text: &str) {
-    let quote = if text.contains('\'') && !text.contains('"') { '"' } else { '\'' };
-    out.push(quote);
-    for character in text.chars() {
-        match character {
-            '\n' => out.push_str("\\n"),
-            '\r' => out.push_str("\\r"),
-            '\t' => out.push_str("\\t"),
-            '\\' => out.push_str("\\\\"),
-            character if character == quote => out.extend(['\\', quote]),
-            character if is_printable(character) => out.push(character),
-            character => out.push_str(&match u32::from(character) {
-                code @ ..=0xFF => format!("\\x{code:02x}"),
-                code @ ..=0xFFFF => format!("\\u{code:04x}"),
-                code => format!("\\U{code:08x}"),
-            }),
-        }
-    }
-    out.push(quote);
-}
 
 /// The first letter large, the others small.
 pub fn capitalize(text: &str) -> String {

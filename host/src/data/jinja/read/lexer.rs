@@ -1,10 +1,9 @@
 //! Template source to tokens, with jinja2's whitespace control: `trim_blocks` takes the line break after a block,
 //! `lstrip_blocks` the indentation before one, `-` all whitespace on its side, `+` neither.
 
-use crate::data::jinja::Error;
-use crate::data::jinja::library::strings::is_space;
-use crate::data::jinja::read::mark;
+use crate::data::jinja::error::Error;
 use crate::data::jinja::render::MARKS;
+use crate::data::jinja::text::is_space;
 
 #[derive(Clone, Debug, PartialEq)]
 pub enum Kind {
@@ -369,4 +368,9 @@ fn digits(rest: &str, radix: u32) -> usize {
         last = character;
     }
     if last == '_' { length.saturating_sub(1) } else { length }
+}
+
+/// The error for a template that writes a character which marks generation blocks.
+pub fn mark(character: char, line: usize) -> Error {
+    Error::new(format!("U+{:04X} is not a character of text", u32::from(character)), line)
 }

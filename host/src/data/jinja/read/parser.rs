@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::data::jinja::Error;
+use crate::data::jinja::error::Error;
 use crate::data::jinja::read::ast::{Arguments, Body, Expr, Filter, For, Macro, Statement, Target};
 use crate::data::jinja::read::lexer::{Kind, Token};
 

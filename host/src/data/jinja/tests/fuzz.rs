@@ -4,7 +4,8 @@ use std::fs;
 
 use super::hostile;
 use crate::data::fuzz;
-use crate::data::{guard, jinja::Error};
+use crate::data::jinja::error::Error;
+use crate::data::reading::guard;
 
 /// What templates are made of.
 const WORDS: [&str; 48] = [

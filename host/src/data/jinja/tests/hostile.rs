@@ -6,7 +6,10 @@ use std::time::Duration;
 use serde_json::json;
 
 use crate::data::fuzz;
-use crate::data::jinja::{Error, Template, Value, from_json};
+use crate::data::jinja::Template;
+use crate::data::jinja::error::Error;
+use crate::data::jinja::json::from_json;
+use crate::data::jinja::value::Value;
 
 /// The stack of a thread of Rust's standard library.
 const STACK: usize = 2 << 20;

@@ -4,7 +4,9 @@ use std::fs;
 
 use serde_json::json;
 
-use crate::data::jinja::{Template, Value, from_json};
+use crate::data::jinja::Template;
+use crate::data::jinja::json::from_json;
+use crate::data::jinja::value::Value;
 
 /// How many messages.
 const MESSAGES: usize = 2000;

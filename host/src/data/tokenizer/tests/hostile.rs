@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use super::{files, outcome, used};
-use crate::data::DataError;
+use crate::data::error::DataError;
 use crate::data::fuzz::{self, NUMBERS, Random};
 
 /// Changes of the file with this number: the place, what stands there, and a part of the error that names why; "" where the file may

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::folder::Folder;
 use super::{Tokenizer, made};
-use crate::data::{DataError, Result};
+use crate::data::error::{DataError, Result};
 
 /// The name of the file in errors.
 const NAME: &str = "downloaded/tokenizer.json";

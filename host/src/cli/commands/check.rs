@@ -1,0 +1,65 @@
+//! `telos check`.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use crate::{
+    cli::print,
+    config::{Override, Plan},
+    error::Result,
+    pipeline,
+    plugins::Pinning,
+    setup::loading::prepare_draft,
+    train::dry_run::dry_run,
+};
+
+/// Check an experiment without training: read it, load its plugins, try a small batch, count the memory, estimate the time.
+///
+/// A pipeline is checked stage by stage, as far as can be known before the stages before have been run.
+#[derive(Debug, Args)]
+pub struct Check {
+    /// The experiment or pipeline, a TOML file.
+    file: PathBuf,
+    /// Overrides any key, as in `telos run`.
+    #[arg(long, value_name = "KEY=VALUE", value_parser = Override::parse)]
+    set: Vec<Override>,
+    /// For writing a plugin: accept plugins whose bytes differ from the pinned ones, and report them.
+    #[arg(long)]
+    dev: bool,
+    /// Print the findings as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// What `telos check` asks for.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CheckRequest {
+    /// The experiment's file.
+    pub file: PathBuf,
+    /// Overrides in order.
+    pub overrides: Vec<Override>,
+    /// Where to look for plugins.
+    pub plugin_folders: Vec<PathBuf>,
+    /// What to do about plugins whose bytes differ from the pinned ones.
+    pub pinning: Pinning,
+    /// Whether the findings are printed as JSON.
+    pub json: bool,
+}
+
+pub(in crate::cli) fn execute(args: Check, plugin_folders: Vec<PathBuf>) -> Result<()> {
+    let pinning = if args.dev { Pinning::Ignore } else { Pinning::Strict };
+    perform(CheckRequest { file: args.file, overrides: args.set, plugin_folders, pinning, json: args.json })
+}
+
+/// Checks the experiment and prints what was found.
+fn perform(request: CheckRequest) -> Result<()> {
+    match Plan::read(&request.file, &request.overrides)? {
+        Plan::Experiment(draft) => {
+            print::result(&dry_run(&prepare_draft(*draft, &request.plugin_folders, request.pinning)?)?, request.json)
+        }
+        Plan::Pipeline(all) => {
+            print::result(&pipeline::check::check(&all, &request.plugin_folders, request.pinning)?, request.json)
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! `telos compare`.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use crate::cli::out::check_drawing;
+use crate::cli::print;
+use crate::compare::{
+    self,
+    report::{Comparison, plot},
+    spec::Spec,
+};
+use crate::config::Override;
+use crate::error::{Error, Result};
+use crate::runs::{Progress, progress::Show};
+
+// The text is printed as help, where brackets are brackets.
+#[allow(rustdoc::broken_intra_doc_links)]
+/// Run the same experiment on several backends and compare speed, operations, memory and results.
+///
+/// A backend is written ID[:DEVICE][@DTYPE][?OPTION=VALUE[&OPTION=VALUE]...]: candle, torch:cuda:0@bf16,
+/// 'candle?path=generic', reference. What it leaves out is the experiment's own. The first one named is what the others
+/// are held against; the same one may be named twice.
+///
+/// All start from the same bits and see the same batches, in one process, taking turns round by round; nothing is written
+/// under runs/. After one step of warm-up the steps are timed. Then five more steps are taken with every operation timed
+/// by itself, and large products measure the peak. The first step whose loss (gradient norm) differs by more than 1e-6
+/// (1e-5) relative, or 5e-3 (5e-2) where one of the two computes in bf16, is replayed: every operation is computed once
+/// more by the f64 reference on the same inputs, and the first is named that is further away than ten times (four times in
+/// bf16) the limit of the operation laws, which are made for inputs that cancel less than real ones.
+/// Later steps always drift apart by rounding; --yardstick says how far rounding alone takes them.
+///
+/// Exit codes: 1 where a backend failed on the way; differences are findings, not failures.
+#[derive(Debug, Args)]
+pub struct Compare {
+    /// The experiment, a TOML file.
+    file: PathBuf,
+    /// The backends, with commas between them.
+    #[arg(long, value_name = "SPEC,...", required = true, value_delimiter = ',', value_parser = Spec::parse)]
+    backends: Vec<Spec>,
+    /// Optimizer steps that are compared.
+    #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u64).range(2..=1_000_000))]
+    steps: u64,
+    /// Rounds that the timed steps are divided into.
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=10_000))]
+    rounds: u64,
+    /// Overrides any key, as in `telos run`.
+    #[arg(long, value_name = "KEY=VALUE", value_parser = Override::parse)]
+    set: Vec<Override>,
+    /// Also run a backend (--yardstick=SPEC; by default the first) with one weight moved by one unit in the last place.
+    #[arg(long, value_name = "SPEC", num_args = 0..=1, require_equals = true, value_parser = Spec::parse)]
+    yardstick: Option<Option<Spec>>,
+    /// Replay no step against the reference.
+    #[arg(long)]
+    no_replay: bool,
+    /// Draw the losses into this file [default: compare-NAME.svg].
+    #[arg(long, value_name = "FILE.svg")]
+    plot: Option<PathBuf>,
+    /// Draw nothing.
+    #[arg(long, conflicts_with = "plot")]
+    no_plot: bool,
+    /// Print everything as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+pub(in crate::cli) fn execute(args: Compare, plugin_folders: Vec<PathBuf>) -> Result<()> {
+    let Compare { file, backends, steps, rounds, set, yardstick, no_replay, plot, no_plot, json } = args;
+    plot.as_deref().map_or(Ok(()), |plot| check_drawing("--plot", plot))?;
+    let progress = Progress::new(0, steps, if json { Show::Quiet } else { Show::Auto });
+    let request = compare::Request {
+        file,
+        overrides: set,
+        plugin_folders,
+        backends,
+        steps,
+        rounds,
+        yardstick,
+        replay: !no_replay,
+    };
+    let compared = compare::compare(&request, &progress);
+    progress.finish();
+    let mut comparison = compared?;
+    let drawn = if no_plot { Ok(()) } else { draw(&mut comparison, plot) };
+    print::result(&comparison, json)?;
+    drawn?;
+    failures(&comparison)
+}
+
+fn draw(comparison: &mut Comparison, plot: Option<PathBuf>) -> Result<()> {
+    let plot = plot.unwrap_or_else(|| format!("compare-{}.svg", comparison.name.replace('/', "-")).into());
+    plot::write(comparison, &plot)?;
+    comparison.plot = Some(plot);
+    Ok(())
+}
+
+/// An error where a backend failed: what it said stands in the report already.
+fn failures(comparison: &Comparison) -> Result<()> {
+    let failed = comparison.backends.iter().filter(|backend| backend.failure.is_some());
+    let failed: Vec<&str> = failed.map(|backend| backend.backend.as_str()).collect();
+    if failed.is_empty() { Ok(()) } else { Err(Error::run(format!("failed on the way: {}", failed.join(", ")))) }
+}

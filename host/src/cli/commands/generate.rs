@@ -1,0 +1,261 @@
+//! `telos generate`.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Instant;
+
+use clap::Args;
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+use crate::{
+    capacity,
+    cli::{
+        args::{BackendArgs, up_to},
+        print,
+    },
+    error::{Error, Result},
+    generate::{Completion, GenerateOptions, generate},
+    inference::saved_model::Opened,
+};
+
+/// Continue a prompt with a model.
+#[derive(Debug, Args)]
+pub struct Generate {
+    /// A run, a checkpoint or a Hugging Face folder.
+    model: PathBuf,
+    /// The text to continue.
+    #[arg(long, value_name = "TEXT")]
+    prompt: String,
+    /// Longest continuation in tokens.
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = at_least_one)]
+    max_tokens: usize,
+    /// Softmax temperature; 0 takes the most probable token.
+    #[arg(long, value_name = "T", default_value_t = 1.0, value_parser = temperature)]
+    temperature: f64,
+    /// Draw from the smallest set of tokens with this probability; 1 means all.
+    #[arg(long, value_name = "P", default_value_t = 1.0, value_parser = top_p)]
+    top_p: f64,
+    /// Draw from the K most probable tokens; 0 means all.
+    #[arg(long, value_name = "K", default_value_t = 0, value_parser = up_to::<16_777_216>)]
+    top_k: usize,
+    /// Seed of the draws: the same seed gives the same text.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    seed: u64,
+    /// Number of continuations; they are sampled in one batch, and the prompt is computed once.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = samples)]
+    samples: usize,
+    #[command(flatten)]
+    backend: BackendArgs,
+    /// Print prompt, text, tokens, log-probabilities and speed as JSON.
+    #[arg(long)]
+    json: bool,
+    /// With --json: the logits after the prompt too, one a token of the vocabulary.
+    #[arg(long, requires = "json")]
+    logits: bool,
+}
+
+/// What `telos generate` asks for.
+#[derive(Debug, Clone, PartialEq)]
+pub struct GenerateRequest {
+    /// The model's folder.
+    pub model: PathBuf,
+    /// The text to continue.
+    pub prompt: String,
+    /// Longest continuation in tokens, at least 1.
+    pub max_tokens: usize,
+    /// Softmax temperature, from 0.
+    pub temperature: f64,
+    /// Nucleus, above 0 and at most 1.
+    pub top_p: f64,
+    /// The k most probable tokens; 0: all.
+    pub top_k: usize,
+    /// Seed of the draws.
+    pub seed: u64,
+    /// Continuations, at least 1.
+    pub samples: usize,
+    /// Who computes.
+    pub backend: BackendArgs,
+    /// Where to look for plugins.
+    pub plugin_folders: Vec<PathBuf>,
+    /// Whether the answer is printed as JSON.
+    pub json: bool,
+    /// Whether the logits after the prompt are in it.
+    pub logits: bool,
+}
+
+pub(in crate::cli) fn execute(args: Generate, plugin_folders: Vec<PathBuf>) -> Result<()> {
+    if args.temperature == 0.0 && (args.top_p < 1.0 || args.top_k > 0) {
+        let message = "--top-p and --top-k are unused with --temperature 0, which always takes the most probable token";
+        return Err(Error::request(message).with_hint("leave them out, or raise the temperature"));
+    }
+    perform(GenerateRequest {
+        model: args.model,
+        prompt: args.prompt,
+        max_tokens: args.max_tokens,
+        temperature: args.temperature,
+        top_p: args.top_p,
+        top_k: args.top_k,
+        seed: args.seed,
+        samples: args.samples,
+        backend: args.backend,
+        plugin_folders,
+        json: args.json,
+        logits: args.logits,
+    })
+}
+
+/// Generates and prints the text: a single one as it is drawn, or all of them whole.
+fn perform(request: GenerateRequest) -> Result<()> {
+    let opened = Opened::open(&request.model, &request.backend.choice(request.plugin_folders.clone()))?;
+    let ids = opened.tokenizer.encode_input(&request.prompt)?;
+    let prompt: Vec<i32> = ids.iter().map(|id| *id as i32).collect();
+    check_samples(&request, prompt.len(), opened.model.config().context)?;
+    if request.json {
+        return print::json(&whole(&request, &opened, &ids, &prompt)?);
+    }
+    if request.samples == 1 {
+        print::err(&stream(&request, &opened, &ids, prompt)?.to_string());
+        return Ok(());
+    }
+    let (completions, speed) = timed(|| continue_prompt(&request, &opened, &prompt))?;
+    for (number, completion) in completions.iter().enumerate() {
+        let text = text_of(&opened, &ids, completion)?;
+        print::out(&format!("--- {} of {}: {}\n", number + 1, request.samples, completion.finish.as_str()))?;
+        print::out(&format!("{}{text}\n", request.prompt))?;
+    }
+    print::err(&speed.to_string());
+    Ok(())
+}
+
+/// How fast text was generated, the prompt's forward pass included.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+struct Speed {
+    /// Tokens drawn, of all samples together.
+    new_tokens: usize,
+    /// Seconds from the prompt to the last token.
+    seconds: f64,
+    /// Tokens a second.
+    tokens_per_s: f64,
+}
+
+impl fmt::Display for Speed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Speed { new_tokens, seconds, tokens_per_s } = self;
+        writeln!(f, "{new_tokens} new tokens in {seconds:.3} s, {tokens_per_s:.1} tokens/s")
+    }
+}
+
+/// What `draw` returns, and how fast it was.
+fn timed(draw: impl FnOnce() -> Result<Vec<Completion>>) -> Result<(Vec<Completion>, Speed)> {
+    let start = Instant::now();
+    let completions = draw()?;
+    let seconds = start.elapsed().as_secs_f64();
+    let new_tokens = completions.iter().map(|completion| completion.tokens.len()).sum();
+    Ok((completions, Speed { new_tokens, seconds, tokens_per_s: new_tokens as f64 / seconds.max(1e-9) }))
+}
+
+fn options(request: &GenerateRequest) -> GenerateOptions {
+    GenerateOptions {
+        max_tokens: request.max_tokens,
+        temperature: request.temperature,
+        top_p: request.top_p,
+        top_k: request.top_k,
+        seed: request.seed,
+    }
+}
+
+/// Refuses more continuations than memory can hold: of each the prompt, and its tokens with their log-probabilities.
+fn check_samples(request: &GenerateRequest, prompt: usize, context: u64) -> Result<()> {
+    let room = context.saturating_sub(prompt as u64).min(request.max_tokens as u64);
+    let bytes = (request.samples as u64).saturating_mul(128 + 4 * prompt as u64 + 12 * room);
+    capacity::check(bytes).map_err(|why| {
+        Error::request(format!("--samples {}: as many continuations of up to {room} tokens: {why}", request.samples))
+            .with_hint("lower --samples or --max-tokens")
+    })
+}
+
+fn continue_prompt(request: &GenerateRequest, opened: &Opened, prompt: &[i32]) -> Result<Vec<Completion>> {
+    generate(&opened.model, &vec![prompt.to_vec(); request.samples], &options(request), &mut |_| {})
+}
+
+/// A continuation's text. The prompt passes the decoder too, so that a token's text knows what stands before it.
+fn text_of(opened: &Opened, prompt: &[u32], completion: &Completion) -> Result<String> {
+    let mut decoder = opened.tokenizer.stream(true);
+    for id in prompt {
+        decoder.push(*id)?;
+    }
+    let mut text = String::new();
+    for token in &completion.tokens {
+        text += &decoder.push(*token as u32)?;
+    }
+    Ok(text + &decoder.finish()?)
+}
+
+/// Prints prompt and continuation as they come.
+fn stream(request: &GenerateRequest, opened: &Opened, ids: &[u32], prompt: Vec<i32>) -> Result<Speed> {
+    let mut decoder = opened.tokenizer.stream(true);
+    for id in ids {
+        print::out(&decoder.push(*id)?)?;
+    }
+    let mut failure = None;
+    let draw = || {
+        generate(&opened.model, &[prompt], &options(request), &mut |drawn| {
+            let printed = decoder.push(drawn.token as u32).map_err(Error::from).and_then(|piece| print::out(&piece));
+            failure = failure.take().or(printed.err());
+        })
+    };
+    let (_, speed) = timed(draw)?;
+    if let Some(error) = failure {
+        return Err(error);
+    }
+    print::out(&(decoder.finish()? + "\n"))?;
+    Ok(speed)
+}
+
+/// Prompt and continuations as JSON: a single one beside the prompt, several as `samples`.
+fn whole(request: &GenerateRequest, opened: &Opened, ids: &[u32], prompt: &[i32]) -> Result<Value> {
+    let logits = if request.logits { Some(opened.next_logits(prompt)?) } else { None };
+    let mut answer = Map::new();
+    answer.insert("prompt".into(), request.prompt.clone().into());
+    answer.insert("prompt_tokens".into(), ids.into());
+    let mut samples = Vec::new();
+    let (completions, speed) = timed(|| continue_prompt(request, opened, prompt))?;
+    for completion in completions {
+        let mut sample = Map::new();
+        sample.insert("text".into(), text_of(opened, ids, &completion)?.into());
+        sample.insert("tokens".into(), completion.tokens.into());
+        sample.insert("logprobs".into(), completion.logps.into());
+        sample.insert("finish".into(), completion.finish.as_str().into());
+        samples.push(sample);
+    }
+    if request.samples == 1 {
+        answer.extend(samples.into_iter().flatten());
+    } else {
+        answer.insert("samples".into(), samples.into_iter().map(Value::Object).collect());
+    }
+    answer.insert("speed".into(), serde_json::to_value(speed).unwrap_or_default());
+    if let Some(logits) = logits {
+        answer.insert("logits".into(), logits.into());
+    }
+    Ok(Value::Object(answer))
+}
+
+fn at_least_one(text: &str) -> Result<usize, String> {
+    text.parse().ok().filter(|count| *count > 0).ok_or_else(|| "expected an integer from 1".to_owned())
+}
+
+fn samples(text: &str) -> Result<usize, String> {
+    let valid = text.parse().ok().filter(|count| (1..=1 << 24).contains(count));
+    valid.ok_or_else(|| "expected an integer from 1 to 16777216".to_owned())
+}
+
+fn temperature(text: &str) -> Result<f64, String> {
+    let valid = text.parse().ok().filter(|number| (0.0..=100.0).contains(number));
+    valid.ok_or_else(|| "expected a number from 0 to 100".to_owned())
+}
+
+fn top_p(text: &str) -> Result<f64, String> {
+    let valid = text.parse().ok().filter(|number| *number > 0.0 && *number <= 1.0);
+    valid.ok_or_else(|| "expected a number above 0 and at most 1".to_owned())
+}

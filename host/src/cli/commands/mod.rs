@@ -1,0 +1,11 @@
+//! The commands.
+
+pub mod check;
+pub mod compare;
+pub mod eval;
+pub mod generate;
+pub(super) mod pairs;
+pub mod plugins;
+pub mod run;
+pub mod tokenizer;
+pub mod verify;

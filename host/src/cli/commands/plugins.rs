@@ -1,0 +1,305 @@
+//! `telos plugins`.
+
+use std::fmt::Write as _;
+use std::path::PathBuf;
+
+use clap::Subcommand;
+use plugin_api::load::{Library, PluginInfo};
+use plugin_api::manifest::{BackendManifest, ObjectiveManifest, OptionSpec, RewardColumn, RewardManifest, kind};
+use serde_json::{Value, json};
+
+use super::verify;
+use crate::cli::print;
+use crate::error::{Error, Result};
+use crate::plugins::Registry;
+use crate::runs::breadcrumb;
+
+/// List, explain and verify plugins.
+#[derive(Debug, Subcommand)]
+pub enum Plugins {
+    /// List the plugins found, without executing any of them.
+    List {
+        /// Print the list as JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Load one plugin and print its manifest: formula, options with ranges and defaults, metrics, statistics.
+    Show {
+        /// Its id, as experiments name it.
+        id: String,
+        /// Print the manifest as JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    #[expect(missing_docs, reason = "its help stands with its arguments")]
+    Verify(verify::Verify),
+    /// What `verify` starts for each of its groups.
+    #[command(name = crate::verify::process::COMMAND, hide = true)]
+    VerifyGroup {
+        /// The folder that holds the job.
+        folder: PathBuf,
+    },
+}
+
+impl Plugins {
+    /// Whether a plugin is called in this process.
+    pub(in crate::cli) fn calls_plugins(&self) -> bool {
+        matches!(self, Plugins::Show { .. })
+    }
+}
+
+pub(in crate::cli) fn execute(args: Plugins, plugin_folders: Vec<PathBuf>) -> Result<()> {
+    let registry = || Registry::discover(&plugin_folders);
+    match args {
+        Plugins::List { json: true } => print::json(&list_json(&registry())),
+        Plugins::List { json: false } => print::out(&list_text(&registry())),
+        Plugins::Show { id, json } => show(&registry(), &id, json),
+        Plugins::Verify(args) => verify::execute(args, plugin_folders),
+        Plugins::VerifyGroup { folder } => verify::group(&folder),
+    }
+}
+
+fn entry_json(info: &PluginInfo) -> Value {
+    json!({
+        "kind": info.kind,
+        "id": info.id,
+        "version": info.version,
+        "contract": contract(info),
+        "requires": format!("{}.{}", info.abi_major, info.requires_minor),
+        "preload": info.preload,
+        "remedy": info.remedy,
+        "file": info.path.to_string_lossy(),
+        "loadable": info.check_version().is_ok(),
+    })
+}
+
+fn contract(info: &PluginInfo) -> String {
+    format!("{}.{}", info.abi_major, info.abi_minor)
+}
+
+fn list_json(registry: &Registry) -> Value {
+    let entries = |list: &[PluginInfo]| list.iter().map(entry_json).collect::<Vec<_>>();
+    let broken = |b: &crate::plugins::registry::Broken| json!({"path": b.path.to_string_lossy(), "reason": b.reason});
+    json!({
+        "plugins": entries(registry.plugins()),
+        "shadowed": entries(registry.shadowed()),
+        "broken": registry.broken().iter().map(broken).collect::<Vec<_>>(),
+        "folders": registry.folders().iter().map(|f| f.to_string_lossy()).collect::<Vec<_>>(),
+    })
+}
+
+fn list_text(registry: &Registry) -> String {
+    let mut rows = vec![["KIND", "ID", "VERSION", "CONTRACT", "FILE"].map(String::from)];
+    rows.extend(registry.plugins().iter().map(|p| {
+        let file = p.path.display().to_string();
+        [p.kind.clone(), p.id.clone(), p.version.clone(), contract(p), file]
+    }));
+    let mut text = if rows.len() > 1 { table(&rows) } else { "no plugins found\n".to_owned() };
+    for plugin in registry.plugins() {
+        if let Err(error) = plugin.check_version() {
+            _ = writeln!(text, "cannot be used: {}", error.message);
+        }
+    }
+    for plugin in registry.shadowed() {
+        let file = plugin.path.display();
+        _ = writeln!(text, "not used: {file}: the {} `{}` comes from an earlier file", plugin.kind, plugin.id);
+    }
+    for broken in registry.broken() {
+        _ = writeln!(text, "broken: {}", broken.reason);
+    }
+    if registry.plugins().is_empty() {
+        for folder in registry.folders() {
+            _ = writeln!(text, "searched: {}", folder.display());
+        }
+    }
+    text
+}
+
+/// Columns padded to their widest cell, the last one left as it is.
+fn table<const N: usize>(rows: &[[String; N]]) -> String {
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+    let widths: [usize; N] = std::array::from_fn(width);
+    let mut text = String::new();
+    for row in rows {
+        let cells = row.iter().zip(widths).map(|(cell, width)| format!("{cell:<width$}"));
+        _ = writeln!(text, "{}", cells.collect::<Vec<_>>().join("  ").trim_end());
+    }
+    text
+}
+
+/// What a plugin says of itself.
+enum Manifest {
+    Objective(ObjectiveManifest),
+    Backend(BackendManifest),
+    Reward(RewardManifest),
+}
+
+impl Manifest {
+    fn of(info: &PluginInfo) -> Result<Manifest> {
+        let library = breadcrumb::within(&info.id, "open", || Library::load(info))?;
+        breadcrumb::within(&info.id, "manifest", || Manifest::of_library(&library, info))
+    }
+
+    fn of_library(library: &Library, info: &PluginInfo) -> Result<Manifest> {
+        Ok(match info.kind.as_str() {
+            kind::OBJECTIVE => Manifest::Objective(library.objective_manifest()?),
+            kind::BACKEND => Manifest::Backend(library.backend_manifest()?),
+            kind::REWARD => Manifest::Reward(library.reward_manifest()?),
+            other => {
+                let message = format!("plugin `{}` is of kind `{other}`, which this telos does not know", info.id);
+                return Err(Error::request(message).with_hint("update telos"));
+            }
+        })
+    }
+
+    fn json(&self) -> Value {
+        match self {
+            Manifest::Objective(m) => json!(m),
+            Manifest::Backend(m) => json!(m),
+            Manifest::Reward(m) => json!(m),
+        }
+    }
+
+    fn text(&self) -> String {
+        match self {
+            Manifest::Objective(m) => objective(m),
+            Manifest::Backend(m) => backend(m),
+            Manifest::Reward(m) => reward(m),
+        }
+    }
+}
+
+fn show(registry: &Registry, id: &str, as_json: bool) -> Result<()> {
+    for info in registry.find_any(id)? {
+        let manifest = Manifest::of(info)?;
+        if as_json {
+            print::json(&json!({"plugin": entry_json(info), "manifest": manifest.json()}))?;
+        } else {
+            let head = format!("{} {} {}, contract {}\n", info.kind, info.id, info.version, contract(info));
+            print::out(&format!("{head}{}\n{}", info.path.display(), manifest.text()))?;
+        }
+    }
+    Ok(())
+}
+
+/// A heading and a table under it; nothing where there are no rows.
+fn section<const N: usize>(text: &mut String, heading: &str, head: [&str; N], rows: Vec<[String; N]>) {
+    if rows.is_empty() {
+        return;
+    }
+    let rows: Vec<_> = std::iter::once(head.map(String::from)).chain(rows).collect();
+    let indented: String = table(&rows).lines().map(|line| format!("  {line}\n")).collect();
+    _ = write!(text, "\n{heading}\n{indented}");
+}
+
+fn line(text: &mut String, label: &str, value: &str) {
+    if !value.is_empty() {
+        _ = writeln!(text, "{label:<10}{value}");
+    }
+}
+
+fn objective(m: &ObjectiveManifest) -> String {
+    let mut text = format!("\n{}\n\n", m.summary);
+    line(&mut text, "formula", &m.formula);
+    line(&mut text, "paper", &m.paper);
+    line(&mut text, "data", m.data.as_str());
+    line(&mut text, "coupled", if m.coupled { "yes: its loss needs the whole window at once" } else { "" });
+    options(&mut text, &m.options);
+    let terms = m.terms.iter().map(|t| [t.name.clone(), t.normaliser.to_string(), t.meaning.clone()]);
+    section(&mut text, "Terms (each a sum, divided by its normaliser)", ["NAME", "PER", "MEANING"], terms.collect());
+    let metrics = m.metrics.iter().map(|metric| {
+        let healthy = metric.healthy.map(|(low, high)| format!("{low} to {high}")).unwrap_or_default();
+        [metric.name.clone(), metric.reduction.to_string(), healthy, metric.meaning.clone()]
+    });
+    section(&mut text, "Metrics", ["NAME", "REDUCTION", "HEALTHY", "MEANING"], metrics.collect());
+    let roles = m.roles.iter().map(|role| {
+        let statistics: Vec<&str> = role.statistics.iter().map(|s| s.as_str()).collect();
+        let trains = if role.trains { "trains" } else { "frozen" };
+        let need = if role.optional { "optional" } else { "needed" };
+        [role.name.clone(), trains.into(), need.into(), statistics.join(", ")]
+    });
+    section(&mut text, "Models", ["ROLE", "LEARNS", "NEED", "STATISTICS READ"], roles.collect());
+    let expectations = m
+        .expectations
+        .iter()
+        .map(|e| [e.quantity.clone(), e.value.clone(), format!("{}%", 100.0 * e.tolerance), e.when.clone()]);
+    section(
+        &mut text,
+        "Expected before the first update",
+        ["QUANTITY", "VALUE", "WITHIN", "WHEN"],
+        expectations.collect(),
+    );
+    text
+}
+
+fn backend(m: &BackendManifest) -> String {
+    let mut text = format!("\n{}\n\n", m.summary);
+    line(&mut text, "dtypes", &m.dtypes.join(", "));
+    let yes = |is: bool| if is { "yes" } else { "no" }.to_owned();
+    let devices = m.devices.iter().map(|d| [d.name.clone(), yes(d.compiled), yes(d.tested), d.note.clone()]);
+    section(&mut text, "Devices", ["NAME", "COMPILED IN", "TESTED", "NOTE"], devices.collect());
+    options(&mut text, &m.options);
+    text
+}
+
+fn reward(m: &RewardManifest) -> String {
+    let mut text = format!("\n{}\n\n", m.summary);
+    let named =
+        |c: RewardColumn| if c.option.is_empty() { c.name } else { format!("the one that `{}` names", c.option) };
+    let columns: Vec<String> = m.declared_columns().into_iter().map(named).collect();
+    line(&mut text, "columns", &columns.join(", "));
+    options(&mut text, &m.options);
+    text
+}
+
+fn options(text: &mut String, specs: &[OptionSpec]) {
+    let rows = specs.iter().map(|o| [o.name.clone(), o.kind.clone(), default(o), range(o), o.meaning.clone()]);
+    section(text, "Options", ["NAME", "TYPE", "DEFAULT", "VALUES", "MEANING"], rows.collect());
+}
+
+fn default(option: &OptionSpec) -> String {
+    if option.default.is_null() { "(must be given)".to_owned() } else { option.default.to_string() }
+}
+
+fn range(option: &OptionSpec) -> String {
+    match (option.min, option.max) {
+        _ if !option.choices.is_empty() => option.choices.join(" | "),
+        (Some(min), Some(max)) => format!("{min} to {max}"),
+        (Some(min), None) => format!("at least {min}"),
+        (None, Some(max)) => format!("at most {max}"),
+        (None, None) => String::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Catches a table whose columns run into each other or whose lines end in blanks.
+    #[test]
+    fn columns_line_up() {
+        let row = |cells: [&str; 3]| cells.map(String::from);
+        let text =
+            table(&[row(["ID", "TYPE", "MEANING"]), row(["label_smoothing", "float", "ä"]), row(["z", "int", ""])]);
+        assert_eq!(text, "ID               TYPE   MEANING\nlabel_smoothing  float  ä\nz                int\n");
+    }
+
+    /// Catches a range that is shown half, or a required option that looks like one with a default.
+    #[test]
+    fn options_show_what_is_legal() {
+        let spec = |min, max, choices: &[&str], default: Value| OptionSpec {
+            name: "beta".into(),
+            kind: "float".into(),
+            default,
+            min,
+            max,
+            choices: choices.iter().map(|c| (*c).to_owned()).collect(),
+            meaning: "Strength.".into(),
+        };
+        let shown = |spec: &OptionSpec| (default(spec), range(spec));
+        let pair = |a: &str, b: &str| (a.to_owned(), b.to_owned());
+        assert_eq!(shown(&spec(Some(0.0), Some(1.5), &[], json!(0.1))), pair("0.1", "0 to 1.5"));
+        assert_eq!(shown(&spec(Some(1.0), None, &[], Value::Null)), pair("(must be given)", "at least 1"));
+        assert_eq!(shown(&spec(None, None, &["a", "b"], json!("a"))), pair("\"a\"", "a | b"));
+    }
+}

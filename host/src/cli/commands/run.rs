@@ -1,0 +1,181 @@
+//! `telos run`.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use clap::Args;
+use signal_hook::consts::SIGXFSZ;
+
+use crate::{
+    cli::print,
+    config::{Draft, Override, Pipeline, Plan, schema},
+    error::{Error, Result},
+    pipeline::{self, Part, Told},
+    plugins::Pinning,
+    runs::{Interrupt, progress::Show},
+    setup::loading::prepare_draft,
+    train::{End, trainer::Trainer},
+};
+
+/// Run an experiment or a pipeline.
+///
+/// Writes into runs/NAME, which must not exist yet. Ctrl-C finishes the step, saves and exits with code 130; --resume
+/// continues from there, bit for bit. The stages of a pipeline are runs in runs/NAME/STAGE.
+#[derive(Debug, Args)]
+pub struct Run {
+    /// The experiment or pipeline, a TOML file.
+    #[arg(required_unless_present = "help_keys")]
+    file: Option<PathBuf>,
+    /// Overrides any key: --set train.steps=100 --set data.path=corpus.txt --set objective.0.weight=0.5; of one stage of a
+    /// pipeline: --set stage.sft.train.steps=100 (the longest matching stage name is taken; quotes select one: 'stage."a".b').
+    #[arg(long, value_name = "KEY=VALUE", value_parser = Override::parse)]
+    set: Vec<Override>,
+    /// Continue the run of this name from its last checkpoint.
+    #[arg(long)]
+    resume: bool,
+    /// With --resume: accept data files whose rows were corrected since the run began. No row may be added, removed or moved. The
+    /// receipt records the change.
+    #[arg(long, requires = "resume")]
+    fixed_rows: bool,
+    /// Rerun this stage of a pipeline and those after it; those before it must be done. Earlier runs of these stages are
+    /// kept as STAGE.1, STAGE.2 and so on.
+    #[arg(long, value_name = "STAGE", conflicts_with = "only")]
+    from: Option<String>,
+    /// Rerun this stage of a pipeline alone; the stages that it refers to must be done. Its earlier run is kept in the same way.
+    #[arg(long, value_name = "STAGE")]
+    only: Option<String>,
+    /// Name of the run, instead of the experiment's.
+    #[arg(long, value_name = "NAME")]
+    name: Option<String>,
+    /// Accept plugins whose bytes changed since plugins.lock was written, and pin the new bytes.
+    #[arg(long)]
+    update_lock: bool,
+    /// For writing a plugin: accept plugins whose bytes differ from the pinned ones and record them in the receipt, pin nothing, and
+    /// replace the run's folder if telos created it and it has no checkpoint.
+    #[arg(long, conflicts_with = "update_lock")]
+    dev: bool,
+    /// Train even if an objective breaks a law on the first batch; the receipt records it. Objectives whose bytes are new are
+    /// checked once: some cotangents against finite differences, the batch split in two, a gradient that is 0 or not a number, and
+    /// the expectations that they declare.
+    #[arg(long)]
+    unproved: bool,
+    /// Print the summary as JSON.
+    #[arg(long)]
+    json: bool,
+    /// Explain every key of an experiment, and stop.
+    #[arg(long)]
+    help_keys: bool,
+}
+
+/// What `telos run` asks for.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RunRequest {
+    /// The experiment's file.
+    pub file: PathBuf,
+    /// Overrides in order, `--name` among them.
+    pub overrides: Vec<Override>,
+    /// Whether to continue an existing run.
+    pub resume: bool,
+    /// Whether to accept rows that were corrected since the run began.
+    pub fixed_rows: bool,
+    /// Which stages of a pipeline.
+    pub part: Part,
+    /// Where to look for plugins.
+    pub plugin_folders: Vec<PathBuf>,
+    /// What to do about changed plugins.
+    pub pinning: Pinning,
+    /// Whether to train objectives that break a law on the first batch.
+    pub unproved: bool,
+    /// Whether the summary is printed as JSON.
+    pub json: bool,
+}
+
+pub(in crate::cli) fn execute(args: Run, plugin_folders: Vec<PathBuf>) -> Result<()> {
+    if args.help_keys {
+        return print::out(&schema::reference());
+    }
+    perform(args.request(plugin_folders)?)
+}
+
+impl Run {
+    /// Whether nothing will run.
+    pub(in crate::cli) fn only_explains(&self) -> bool {
+        self.help_keys
+    }
+
+    pub(in crate::cli) fn request(self, plugin_folders: Vec<PathBuf>) -> Result<RunRequest> {
+        let file = self.file.ok_or_else(|| Error::request("which experiment?").with_hint("telos run FILE"))?;
+        let mut overrides = self.set;
+        overrides.extend(self.name.map(|name| Override::text("--name", "name", &name)));
+        let part = match (self.from, self.only) {
+            (Some(stage), _) => Part::From(stage),
+            (None, Some(stage)) => Part::Only(stage),
+            (None, None) => Part::All,
+        };
+        let pinning = match (self.update_lock, self.dev) {
+            (_, true) => Pinning::Ignore,
+            (true, false) => Pinning::Update,
+            (false, false) => Pinning::Strict,
+        };
+        let Self { resume, fixed_rows, unproved, json, .. } = self;
+        Ok(RunRequest { file, overrides, resume, fixed_rows, part, plugin_folders, pinning, unproved, json })
+    }
+}
+
+/// Runs the experiment or pipeline and prints its summary.
+fn perform(request: RunRequest) -> Result<()> {
+    let interrupt = Interrupt::listen(|text| print::err(&format!("\n{text}\n")))?;
+    // A file that may not grow (`ulimit -f`) is then an error like a full disk, and not the end of the process.
+    signal_hook::flag::register(SIGXFSZ, Arc::new(AtomicBool::new(false)))
+        .map_err(|cause| Error::run("cannot listen for signals").with_cause(cause))?;
+    match Plan::read(&request.file, &request.overrides)? {
+        Plan::Experiment(draft) => run_one(*draft, &request, &interrupt),
+        Plan::Pipeline(all) => run_stages(&all, request, &interrupt),
+    }
+}
+
+fn show(request: &RunRequest) -> Show {
+    if request.json { Show::Quiet } else { Show::Auto }
+}
+
+fn run_one(draft: Draft, request: &RunRequest, interrupt: &Interrupt) -> Result<()> {
+    if request.part != Part::All {
+        return Err(Error::request(format!("{} is one experiment and has no stages", request.file.display()))
+            .with_hint("--from and --only are for pipelines"));
+    }
+    let mut setup = prepare_draft(draft, &request.plugin_folders, request.pinning)?;
+    setup.accept_unproved = request.unproved;
+    setup.accepts_fixed_rows = request.fixed_rows;
+    let mut trainer = Trainer::new(setup, request.resume, show(request))?;
+    if trainer.ended() {
+        print::err("the run had come to its end: nothing is left to do\n");
+        return print::result(&trainer.finished(), request.json);
+    }
+    let (end, summary) = trainer.run(interrupt)?;
+    print::result(&summary, request.json)?;
+    if end == End::Interrupted {
+        return Err(Error::interrupted(format!(
+            "stopped after step {}, saved as {}",
+            summary.steps, summary.checkpoint
+        ))
+        .with_hint("go on with the same command and --resume"));
+    }
+    Ok(())
+}
+
+fn run_stages(all: &Pipeline, request: RunRequest, interrupt: &Interrupt) -> Result<()> {
+    let (show, json) = (show(&request), request.json);
+    let RunRequest { part, resume, fixed_rows, plugin_folders, pinning, unproved, .. } = request;
+    let options = pipeline::Options { part, resume, fixed_rows, plugin_folders, pinning, unproved, show };
+    let (summary, stopped) = pipeline::run(all, &options, interrupt, &mut |told| match told {
+        Told::Note(text) => {
+            print::err(&format!("{text}\n"));
+            Ok(())
+        }
+        Told::Stage(_) if json => Ok(()),
+        Told::Stage(summary) => print::result(summary, false),
+    })?;
+    print::result(&summary, json)?;
+    stopped.map_or(Ok(()), Err)
+}

@@ -1,0 +1,137 @@
+//! One step of a backend, every operation held against the f64 reference: which operation is the first that differs.
+
+pub mod audit;
+
+use plugin_api::{backend::Session, load::Library, manifest::kind};
+use serde::Serialize;
+
+use super::lane::{Entry, take_step, whole};
+use crate::{
+    data::{PackedBatch, Sequence, TrainingData, batches::pack::pack},
+    device::Device,
+    error::{Error, Result},
+    objectives::micro_batch::unpack,
+    runs::breadcrumb::{self, CrashMarker},
+    train::learner::Learner,
+};
+use audit::{Audited, Verdict};
+
+/// Id of the backend that the others are held against.
+pub const REFERENCE: &str = "reference";
+
+/// Floating-point operations that a replayed step may have, at 6 a token and parameter: about 20 seconds of the
+/// reference's plain loops.
+const BUDGET: f64 = 1e11;
+
+/// The replayed step of one backend.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Replay {
+    /// The step, counted from 1.
+    pub step: u64,
+    /// Its positions that were replayed.
+    pub tokens: u64,
+    /// All of its positions.
+    pub tokens_of_step: u64,
+    /// What was found; none where it was not replayed.
+    pub verdict: Option<Verdict>,
+    /// Why it was not replayed.
+    pub skipped: Option<String>,
+}
+
+impl Replay {
+    /// A step that is not replayed.
+    pub fn skipped(step: u64, why: impl Into<String>) -> Replay {
+        Replay { step, tokens: 0, tokens_of_step: 0, verdict: None, skipped: Some(why.into()) }
+    }
+}
+
+/// The reference's library, where it is installed.
+///
+/// # Errors
+/// What the registry says where it is not.
+pub fn library(entry: &Entry) -> Result<Library> {
+    breadcrumb::within(REFERENCE, "open", || entry.setup.registry.load(kind::BACKEND, REFERENCE))
+}
+
+/// Takes a backend from the first bits to `step` (counted from 1) and replays that one. Whatever fails leaves the step
+/// unreplayed: the comparison itself is done by then.
+pub fn replay(entry: &Entry, reference: &Library, step: u64, data: &TrainingData, tag: u16) -> Replay {
+    let options = plugin_api::backend::SessionOptions { tag: tag + 1, ..Default::default() };
+    let audited = breadcrumb::within(REFERENCE, "session", || reference.session(&options))
+        .map_err(Error::from)
+        .and_then(|reference| audit(entry, Box::new(reference), step, data, tag));
+    audited.unwrap_or_else(|error| Replay::skipped(step, whole(&error)))
+}
+
+fn audit(entry: &Entry, reference: Box<dyn Session>, step: u64, data: &TrainingData, tag: u16) -> Result<Replay> {
+    let (session, audit) = Audited::wrap(entry.setup.session(tag)?, reference, entry.dtype());
+    let device = Device::new(session, entry.dtype())?;
+    let (mut learner, total) = entry.learner(&device, data)?;
+    for earlier in 0..step - 1 {
+        take_step(&mut learner, earlier, total)?;
+    }
+    let marker = CrashMarker::default();
+    let window = learner.window(step - 1, &marker)?;
+    let tokens_of_step = window.iter().map(PackedBatch::len).sum::<usize>() as u64;
+    let window = affordable(window, &learner)?;
+    audit.turn(true);
+    let (_, gradient) = learner.gradient(&window, &marker)?;
+    if gradient.finite {
+        learner.update(learner.learning_rate(step - 1, total), step)?;
+    }
+    audit.turn(false);
+    let tokens = window.iter().map(PackedBatch::len).sum::<usize>() as u64;
+    Ok(Replay { step, tokens, tokens_of_step, verdict: Some(audit.verdict()), skipped: None })
+}
+
+/// As much of a window as the reference computes in reasonable time: all of it, or else the beginning of its first
+/// micro-batch.
+fn affordable(window: Vec<PackedBatch>, learner: &Learner) -> Result<Vec<PackedBatch>> {
+    let most = (BUDGET / (6.0 * learner.model.layout().count().max(1) as f64)).max(2.0) as usize;
+    let tokens: usize = window.iter().map(PackedBatch::len).sum();
+    match window.first() {
+        Some(first) if tokens > most => Ok(vec![pack(&beginning(unpack(first), most))?]),
+        _ => Ok(window),
+    }
+}
+
+/// The first sequences of at most `most` positions in all, the last of them cut short; never none.
+fn beginning(sequences: Vec<Sequence>, most: usize) -> Vec<Sequence> {
+    let mut left = most;
+    let mut kept = Vec::new();
+    for mut sequence in sequences {
+        let length = sequence.positions().min(left);
+        if length == 0 {
+            break;
+        }
+        left -= length;
+        sequence.ids.truncate(length + 1);
+        sequence.supervised.truncate(length + 1);
+        kept.push(sequence);
+    }
+    kept
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sequence(tokens: u32) -> Sequence {
+        let ids: Vec<u32> = (0..tokens).collect();
+        Sequence { supervised: vec![true; ids.len()], ids, ..Default::default() }
+    }
+
+    /// Catches a cut that counts tokens for positions, drops the flags, or leaves a sequence without a target.
+    #[test]
+    fn the_beginning_is_cut_inside_a_sequence_where_it_must() {
+        let lengths = |most| -> Vec<usize> {
+            let kept = beginning(vec![sequence(6), sequence(4)], most);
+            assert!(kept.iter().all(|s| s.ids.len() == s.supervised.len()));
+            kept.iter().map(Sequence::positions).collect()
+        };
+        assert_eq!(lengths(100), [5, 3]);
+        assert_eq!(lengths(7), [5, 2]);
+        assert_eq!(lengths(5), [5]);
+        assert_eq!(lengths(3), [3]);
+    }
+}

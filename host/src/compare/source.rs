@@ -1,0 +1,17 @@
+//! What is compared, as it is written.
+
+use std::path::{Path, PathBuf};
+
+use crate::config::{Override, experiment};
+
+/// The experiment as written, without a backend of the comparison.
+pub struct Source<'a> {
+    /// Its file.
+    pub file: &'a Path,
+    /// Overrides in order.
+    pub overrides: &'a [Override],
+    /// Where to look for plugins.
+    pub plugin_folders: &'a [PathBuf],
+    /// Its own `[backend]`.
+    pub backend: experiment::Backend,
+}

@@ -1,0 +1,253 @@
+//! An experiment on its way from a tree to a checked value: a draft collects mistakes until its plugins are known.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use plugin_api::manifest::OptionSpec;
+
+use super::experiment::{Backend, Experiment, RewardSource};
+use super::file::read_text;
+use super::form;
+use super::mistake::{Mistake, refusal};
+use super::options::{SpannedTable, check_options};
+use super::overrides::{Override, lay_over};
+use super::resolve::notes::Notes;
+use super::resolve::resolve;
+use super::tree::{self, Node, join, keys_of, place_of};
+use crate::error::{Error, Result};
+
+/// The key of the list of stages.
+pub(super) const STAGE: &str = "stage";
+
+/// Whether a tree is that of a pipeline.
+pub(super) fn is_pipeline(root: &Node) -> bool {
+    root.find(STAGE).is_some()
+}
+
+/// An experiment whose plugins have not had their say, with all mistakes so far.
+#[derive(Debug)]
+pub struct Draft {
+    source: Source,
+    pub(super) mistakes: Vec<Mistake>,
+    experiment: Option<Experiment>,
+    uses: Vec<PluginUse>,
+}
+
+/// A plugin that an experiment names, and its options as written.
+#[derive(Debug, Clone)]
+pub struct PluginUse {
+    /// Backend or which objective.
+    pub slot: Slot,
+    /// The plugin's id.
+    pub id: String,
+    /// Its options, unchecked.
+    pub options: SpannedTable,
+    checked: bool,
+}
+
+/// Which of an experiment's plugins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Slot {
+    /// The backend.
+    Backend,
+    /// The objective of this position.
+    Objective(usize),
+    /// The reward of this position.
+    Reward(usize),
+}
+
+/// A checked experiment that still knows where its keys were written.
+#[derive(Debug)]
+pub struct Loaded {
+    /// The experiment.
+    pub experiment: Experiment,
+    source: Source,
+}
+
+#[derive(Debug)]
+struct Source {
+    file: Arc<str>,
+    root: Node,
+}
+
+impl Draft {
+    /// Reads `path` and lays `overrides` over it. Fails only where there is no experiment to speak of: an unreadable
+    /// file, or broken TOML; mistakes in the experiment wait for [`Draft::finish`].
+    pub fn read(path: &Path, overrides: &[Override]) -> Result<Self> {
+        let (file, stem, text) = read_text(path)?;
+        Self::parse(&file, &stem, &text, overrides)
+    }
+
+    /// Like [`Draft::read`], from text; `stem` is the default of `name`.
+    pub fn parse(file: &str, stem: &str, text: &str, overrides: &[Override]) -> Result<Self> {
+        let file: Arc<str> = file.into();
+        let root = tree::parse(&file, text).map_err(|mistakes| refusal(&file, mistakes))?;
+        if is_pipeline(&root) {
+            return Err(Error::request(format!("{file} is a pipeline of stages, not one experiment")).with_hint(
+                "`telos run` and `telos check` take it; a stage's own is experiment.toml in its run's folder",
+            ));
+        }
+        Ok(Self::laid_over(&file, stem, root, overrides))
+    }
+
+    pub(super) fn laid_over(file: &Arc<str>, stem: &str, mut root: Node, overrides: &[Override]) -> Self {
+        let mut mistakes = Vec::new();
+        for (index, over) in overrides.iter().enumerate() {
+            if let Err(mistake) = lay_over(&mut root, index, over) {
+                mistakes.push(mistake);
+            }
+        }
+        Self::from_tree(file, stem, root, mistakes)
+    }
+
+    /// The draft of a whole tree, with the `mistakes` that were made on the way to it.
+    pub(super) fn from_tree(file: &Arc<str>, stem: &str, root: Node, mut mistakes: Vec<Mistake>) -> Self {
+        let checked = form::check(&root);
+        mistakes.extend(checked.mistakes);
+        let mut notes = Notes { root: &root, mistakes };
+        let experiment = match serde_json::from_value(serde_json::Value::Object(checked.values)) {
+            Ok(written) => Some(resolve(written, stem, &mut notes)),
+            Err(error) => {
+                notes.refuse("", format!("cannot be read as an experiment: {error}"));
+                None
+            }
+        };
+        let mut mistakes = notes.mistakes;
+        if let Some(experiment) = &experiment {
+            mistakes.extend(needless(experiment, &checked.rewards));
+        }
+        let backend =
+            checked.backend.unwrap_or_else(|| SpannedTable::new("backend", root.place.clone(), Vec::new(), "backend"));
+        let uses = experiment
+            .as_ref()
+            .map_or_else(Vec::new, |experiment| uses(experiment, backend, checked.objectives, checked.rewards));
+        Self { source: Source { file: file.clone(), root }, mistakes, experiment, uses }
+    }
+
+    /// The plugins to load. Those whose id is missing or ill-formed are left out; that is already a mistake.
+    pub fn plugins(&self) -> &[PluginUse] {
+        &self.uses
+    }
+
+    /// Where runs are kept, as far as that is known already.
+    pub fn runs_dir(&self) -> PathBuf {
+        self.experiment.as_ref().map_or_else(|| "runs".into(), |experiment| experiment.runs_dir.clone().into())
+    }
+
+    /// Who computes, its own options left out; none where the experiment cannot be read.
+    pub fn backend(&self) -> Option<&Backend> {
+        self.experiment.as_ref().map(|experiment| &experiment.backend)
+    }
+
+    /// Checks the options of the plugin in `slot` against its manifest's `specs`.
+    pub fn check_options(&mut self, slot: Slot, specs: &[OptionSpec]) {
+        let Some(use_) = self.uses.iter_mut().find(|use_| use_.slot == slot) else {
+            return;
+        };
+        use_.checked = true;
+        match (check_options(specs, &use_.options), &mut self.experiment) {
+            (Err(mistakes), _) => self.mistakes.extend(mistakes),
+            (Ok(options), Some(experiment)) => match slot {
+                Slot::Backend => experiment.backend.options = options,
+                Slot::Objective(index) => {
+                    if let Some(objective) = experiment.objective.get_mut(index) {
+                        objective.options = options;
+                    }
+                }
+                Slot::Reward(index) => {
+                    if let Some(reward) = experiment.reward.get_mut(index) {
+                        reward.options = options;
+                    }
+                }
+            },
+            (Ok(_), None) => {}
+        }
+    }
+
+    /// Adds a mistake at `key` that only a later stage can know, such as a plugin that is not installed.
+    pub fn refuse(&mut self, key: &str, message: impl Into<String>) {
+        let place = place_of(&self.source.root, key);
+        self.mistakes.push(Mistake::new(place, key, message));
+    }
+
+    /// All mistakes so far, in the order of reporting.
+    pub fn mistakes(&self) -> Vec<&Mistake> {
+        let mut mistakes: Vec<&Mistake> = self.mistakes.iter().collect();
+        mistakes.sort();
+        mistakes
+    }
+
+    /// Options that nobody checked are refused, never ignored.
+    pub(super) fn refuse_unchecked(&mut self) {
+        if self.mistakes.is_empty() {
+            for use_ in self.uses.iter().filter(|use_| !use_.checked) {
+                for name in use_.options.names() {
+                    let key = join(use_.options.key(), name);
+                    let place = place_of(&self.source.root, &key);
+                    let message = format!("nobody checked this option of plugin \"{}\"", use_.id);
+                    self.mistakes.push(Mistake::new(place, key, message));
+                }
+            }
+        }
+    }
+
+    /// The experiment, or one error with every mistake.
+    pub fn finish(mut self) -> Result<Loaded> {
+        self.refuse_unchecked();
+        match self.experiment {
+            Some(experiment) if self.mistakes.is_empty() => Ok(Loaded { experiment, source: self.source }),
+            _ => Err(refusal(&self.source.file, self.mistakes)),
+        }
+    }
+}
+
+impl PluginUse {
+    /// The key that names the plugin: `backend.plugin`, `objective.1.plugin`.
+    pub fn key(&self) -> String {
+        join(self.options.key(), "plugin")
+    }
+}
+
+impl Loaded {
+    /// How the user wrote the table `index` of a list: `reward`, or `reward.0` and so on.
+    pub fn key_of(&self, list: &str, index: usize) -> String {
+        keys_of(list, &self.source.root, index + 1).pop().unwrap_or_default()
+    }
+
+    /// The error that `key` is wrong in a way seen only later, such as a file that does not exist.
+    pub fn refuse(&self, key: &str, message: impl Into<String>) -> Error {
+        let place = place_of(&self.source.root, key);
+        refusal(&self.source.file, vec![Mistake::new(place, key, message)])
+    }
+}
+
+/// Keys of rewards that are models: there is no plugin whose options they could be.
+fn needless(experiment: &Experiment, rewards: &[SpannedTable]) -> Vec<Mistake> {
+    let models = experiment.reward.iter().zip(rewards).filter_map(|(reward, table)| match reward.source {
+        RewardSource::Model { .. } => check_options(&[], table).err(),
+        RewardSource::Plugin { .. } => None,
+    });
+    models.flatten().collect()
+}
+
+fn uses(
+    experiment: &Experiment,
+    backend: SpannedTable,
+    objectives: Vec<SpannedTable>,
+    rewards: Vec<SpannedTable>,
+) -> Vec<PluginUse> {
+    let backend = (Slot::Backend, experiment.backend.plugin.clone(), backend);
+    let objectives = experiment.objective.iter().zip(objectives).enumerate();
+    let objectives = objectives.map(|(index, (one, options))| (Slot::Objective(index), one.plugin.clone(), options));
+    let rewards = experiment.reward.iter().zip(rewards).enumerate();
+    let rewards = rewards.filter_map(|(index, (one, options))| match &one.source {
+        RewardSource::Plugin { plugin } => Some((Slot::Reward(index), plugin.clone(), options)),
+        RewardSource::Model { .. } => None,
+    });
+    std::iter::once(backend)
+        .chain(objectives)
+        .chain(rewards)
+        .filter(|(_, id, _)| !id.is_empty())
+        .map(|(slot, id, options)| PluginUse { slot, id, options, checked: false })
+        .collect()
+}

@@ -1,0 +1,81 @@
+//! The model that is trained, and its tokenizer.
+
+use serde::{Deserialize, Serialize};
+
+/// `[model]`.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(untagged)]
+pub enum Model {
+    /// An existing model.
+    From {
+        /// A run, a checkpoint or a Hugging Face folder.
+        from: String,
+    },
+    /// Fresh weights.
+    Shape(Shape),
+}
+
+/// The shape of a decoder with fresh weights.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Shape {
+    /// The family.
+    pub arch: Arch,
+    /// Decoder layers.
+    pub layers: usize,
+    /// Width of the residual stream; a multiple of `heads`.
+    pub dim: usize,
+    /// Attention heads.
+    pub heads: usize,
+    /// Key and value heads, a divisor of `heads`; absent for gpt2, which has `heads` of them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kv_heads: Option<usize>,
+    /// Width inside the feed-forward block.
+    pub hidden: usize,
+    /// Longest sequence in tokens.
+    pub context: usize,
+    /// Rows of the embedding and the head; absent: as many as the tokenizer has tokens.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vocab: Option<usize>,
+    /// Whether the output head is the embedding.
+    pub tied: bool,
+    /// Epsilon inside the norms.
+    pub norm_eps: f64,
+    /// Base of the rotary frequencies; absent for gpt2, whose positions are learned.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rope_theta: Option<f64>,
+    /// Standard deviation of the initial weights.
+    pub init_std: f64,
+}
+
+impl Shape {
+    /// Key and value heads of either family.
+    pub fn kv_heads(&self) -> usize {
+        self.kv_heads.unwrap_or(self.heads)
+    }
+}
+
+/// A family of decoders.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Arch {
+    /// RMS norm, rotary positions, SwiGLU, no biases.
+    #[default]
+    Llama,
+    /// Layer norm, learned positions, GELU, biases.
+    Gpt2,
+}
+
+/// `[tokenizer]`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "kind", rename_all = "lowercase")]
+pub enum Tokenizer {
+    /// 256 byte values and an end of text.
+    Bytes,
+    /// A tokenizer.json.
+    File {
+        /// Its path.
+        path: String,
+    },
+    /// The one in the folder of `model.from`.
+    Model,
+}

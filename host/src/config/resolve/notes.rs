@@ -1,0 +1,43 @@
+//! Mistakes, collected with the place of each key.
+
+use crate::config::mistake::Mistake;
+use crate::config::tree::{Node, place_of};
+
+/// Collects mistakes and knows where each key stands.
+pub struct Notes<'a> {
+    /// The tree the user wrote.
+    pub root: &'a Node,
+    /// All mistakes so far.
+    pub mistakes: Vec<Mistake>,
+}
+
+impl Notes<'_> {
+    /// Notes a mistake at `key`.
+    pub fn refuse(&mut self, key: &str, message: impl Into<String>) {
+        self.mistakes.push(Mistake::new(place_of(self.root, key), key, message));
+    }
+
+    /// Notes that `key` is missing, unless something is already said about it.
+    pub(super) fn missing(&mut self, key: &str, message: &str) {
+        if !self.reported(key) {
+            self.refuse(key, format!("missing; {message}"));
+        }
+    }
+
+    /// Whether a mistake was noted at `key`, below it or above it, or for a key that was meant to be it.
+    pub(super) fn reported(&self, key: &str) -> bool {
+        let within = |a: &str, b: &str| a == b || a.strip_prefix(b).is_some_and(|rest| rest.starts_with('.'));
+        self.mistakes.iter().any(|mistake| {
+            let meant = mistake.meant.as_deref().is_some_and(|meant| within(meant, key) || within(key, meant));
+            meant
+                || (mistake.meant.is_none() && !mistake.key.is_empty())
+                    && (within(&mistake.key, key) || within(key, &mistake.key))
+        })
+    }
+
+    pub(super) fn unused<T>(&mut self, key: &str, value: &Option<T>, why: &str) {
+        if value.is_some() {
+            self.refuse(key, format!("unused: {why}"));
+        }
+    }
+}

@@ -1,0 +1,333 @@
+//! The sequences of each optimizer step. The state is a few counters: everything else follows from the seed and the data.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::order::Stretch;
+use super::pack::{PackedBatch, Sequence, Window, pack};
+use crate::data::error::{DataError, Result};
+use crate::data::examples::Examples;
+
+/// What one optimizer step sees.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BatchSize {
+    /// So many sequences, pairs or prompts.
+    Sequences(usize),
+    /// As many whole sequences as fit into so many positions, at least one.
+    Tokens(usize),
+}
+
+impl BatchSize {
+    /// Whether a window of `sequences` and `positions` has room for one more sequence of `next` positions.
+    fn takes(self, sequences: usize, positions: usize, next: usize) -> bool {
+        match self {
+            BatchSize::Sequences(most) => sequences < most,
+            BatchSize::Tokens(most) => sequences == 0 || positions + next <= most,
+        }
+    }
+}
+
+/// How data is batched.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BatcherOptions {
+    /// Decides cuts and order.
+    pub seed: u64,
+    /// The size of a window.
+    pub batch: BatchSize,
+    /// The token that every sequence begins with; see [`Tokenizer::prefix`](crate::data::tokenizer::Tokenizer::prefix).
+    pub prefix: Option<u32>,
+    /// End after so many epochs. Each epoch's last window may be short, so that every epoch reads every row exactly once. `None`
+    /// goes on, and windows cross from one epoch into the next.
+    pub epochs: Option<u64>,
+}
+
+/// A place in the data order. Saved with a checkpoint, it continues the very same windows.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BatcherState {
+    /// Epochs begun before this one.
+    pub epoch: u64,
+    /// Sequences (pairs, prompts) of this epoch that were taken.
+    pub taken: u64,
+    /// The context length this epoch was cut for; 0 before the first window.
+    pub context: usize,
+    /// Sequences taken in all.
+    pub sequences: u64,
+    /// Positions taken in all.
+    pub positions: u64,
+    /// Which tokens the counters belong to: [`Examples::key`].
+    pub data: String,
+}
+
+/// Yields the window of each optimizer step.
+#[derive(Debug)]
+pub struct Batcher {
+    tokens: Arc<dyn Examples>,
+    options: BatcherOptions,
+    state: BatcherState,
+    /// The stretches of the state's epoch and context; made when first needed.
+    stretches: Vec<Stretch>,
+}
+
+impl Batcher {
+    /// A batcher at the beginning of `tokens`.
+    ///
+    /// # Errors
+    /// A batch of nothing, no epoch, or text without a single target.
+    pub fn new(tokens: Arc<dyn Examples>, options: BatcherOptions) -> Result<Batcher> {
+        if matches!(options.batch, BatchSize::Sequences(0) | BatchSize::Tokens(0)) || options.epochs == Some(0) {
+            return Err(DataError::Option(
+                "a batch needs at least one sequence or token, and a run at least one epoch".into(),
+            ));
+        }
+        if tokens.in_order(u32::MAX as usize, options.prefix.is_some()).is_empty() {
+            return Err(DataError::Empty("the training data".into()));
+        }
+        let state = BatcherState { epoch: 0, taken: 0, context: 0, sequences: 0, positions: 0, data: tokens.key() };
+        Ok(Batcher { tokens, options, state, stretches: Vec::new() })
+    }
+
+    /// The place in the order: what has been taken so far.
+    pub fn state(&self) -> &BatcherState {
+        &self.state
+    }
+
+    /// The data that windows are taken from.
+    pub fn examples(&self) -> &dyn Examples {
+        &*self.tokens
+    }
+
+    /// The token that every sequence begins with.
+    pub fn prefix(&self) -> Option<u32> {
+        self.options.prefix
+    }
+
+    /// Goes to a saved place.
+    ///
+    /// # Errors
+    /// The place belongs to other data, or lies past its epoch's end.
+    pub fn restore(&mut self, state: BatcherState) -> Result<()> {
+        if state.data != self.tokens.key() {
+            return Err(DataError::Resume(
+                "the training text or the tokenizer has changed since the checkpoint".into(),
+            ));
+        }
+        self.state = state;
+        self.stretches = self.epoch_stretches();
+        if self.state.taken > self.stretches.len() as u64 {
+            let (taken, there) = (self.state.taken, self.stretches.len());
+            return Err(DataError::Resume(format!(
+                "the checkpoint has taken {taken} sequences of an epoch that has {there}"
+            )));
+        }
+        Ok(())
+    }
+
+    /// The next window, cut to `context` positions a sequence; `None` after the last epoch. A new context length begins a
+    /// new epoch, since text cut differently has another order.
+    ///
+    /// # Errors
+    /// A context of 0, or a new context in the middle of counted epochs.
+    pub fn next_window(&mut self, context: usize) -> Result<Option<Window>> {
+        self.next_sequences(context)?.map(Window::new).transpose()
+    }
+
+    /// The sequences of the next window, where nothing need be supervised yet: prompts that wait for their answers.
+    ///
+    /// # Errors
+    /// As [`Batcher::next_window`].
+    pub fn next_sequences(&mut self, context: usize) -> Result<Option<Vec<Sequence>>> {
+        let taken = self.take(context)?;
+        if taken.is_empty() {
+            return Ok(None);
+        }
+        // Groups are numbered within the window: a row may come twice where windows cross from one epoch into the next.
+        let groups = taken.iter().zip(0..);
+        let sequences = groups.flat_map(|(stretch, group)| self.tokens.sequences(*stretch, self.options.prefix, group));
+        Ok(Some(sequences.collect()))
+    }
+
+    /// How many windows are left until the last epoch ends, at this context length; `None` without an end.
+    pub fn windows_left(&self, context: usize) -> Result<Option<u64>> {
+        if self.options.epochs.is_none() {
+            return Ok(None);
+        }
+        // Cuts move from epoch to epoch, so only walking through tells.
+        let mut ahead = self.ahead();
+        let mut windows = 0;
+        while !ahead.take(context)?.is_empty() {
+            windows += 1;
+        }
+        Ok(Some(windows))
+    }
+
+    /// The windows of `epochs` passes over the data from its beginning, at this context length, as the number of their sequences
+    /// (pairs, prompts): of a part of an epoch that share of its windows, rounded up. At least one.
+    ///
+    /// # Errors
+    /// As [`Batcher::next_window`].
+    pub fn windows_of(&self, epochs: f64, context: usize) -> Result<Vec<usize>> {
+        let options = BatcherOptions { epochs: Some(epochs.ceil().max(1.0) as u64), ..self.options.clone() };
+        let mut ahead = Batcher::new(self.tokens.clone(), options)?;
+        let (mut windows, mut before_last) = (Vec::new(), 0);
+        loop {
+            let taken = ahead.take(context)?.len();
+            if taken == 0 {
+                break;
+            }
+            windows.push(taken);
+            if (ahead.state.epoch as f64) < epochs.floor() {
+                before_last = windows.len();
+            }
+        }
+        let part = (windows.len() - before_last) as f64 * (epochs - epochs.floor());
+        windows.truncate((before_last + part.ceil() as usize).max(1));
+        Ok(windows)
+    }
+
+    /// How many sequences (pairs, prompts) an epoch has at this context length, and how many the first window takes: more where it
+    /// reads some of them again.
+    ///
+    /// # Errors
+    /// As [`Batcher::next_window`].
+    pub fn first_window(&self, context: usize) -> Result<(usize, usize)> {
+        let of = |epochs| Batcher::new(self.tokens.clone(), BatcherOptions { epochs, ..self.options.clone() });
+        let (mut epoch, mut sequences) = (of(Some(1))?, 0);
+        while epoch.peek(context)?.is_some() {
+            epoch.state.taken += 1;
+            sequences += 1;
+        }
+        let taken = if sequences == 0 { 0 } else { of(None)?.take(context)?.len() };
+        Ok((sequences, taken))
+    }
+
+    /// The documents or rows that the next `windows` windows read, at this context length.
+    ///
+    /// # Errors
+    /// As [`Batcher::next_window`].
+    pub fn documents_ahead(&self, windows: u64, context: usize) -> Result<BTreeSet<u32>> {
+        let (mut ahead, mut found) = (self.ahead(), BTreeSet::new());
+        for _ in 0..windows {
+            let taken = ahead.take(context)?;
+            if taken.is_empty() || found.len() == self.tokens.documents() {
+                break;
+            }
+            found.extend(taken.iter().map(|stretch| stretch.document));
+        }
+        Ok(found)
+    }
+
+    /// A copy that can go on without this one.
+    fn ahead(&self) -> Batcher {
+        let (tokens, options, state) = (self.tokens.clone(), self.options.clone(), self.state.clone());
+        Batcher { tokens, options, state, stretches: self.stretches.clone() }
+    }
+
+    /// The stretches of the next window; none after the last epoch.
+    fn take(&mut self, context: usize) -> Result<Vec<Stretch>> {
+        let (mut taken, mut positions) = (Vec::new(), 0);
+        loop {
+            // Counted epochs are read one after the other: a window never holds rows of two.
+            if self.options.epochs.is_some() && !taken.is_empty() && self.epoch_is_read() {
+                break;
+            }
+            let Some(stretch) = self.peek(context)? else { break };
+            if !self.options.batch.takes(taken.len(), positions, stretch.targets()) {
+                break;
+            }
+            self.state.taken += 1;
+            positions += stretch.targets();
+            taken.push(stretch);
+        }
+        self.state.sequences += taken.len() as u64;
+        self.state.positions += positions as u64;
+        Ok(taken)
+    }
+
+    /// The next stretch, which may begin an epoch; `None` after the last one.
+    fn peek(&mut self, context: usize) -> Result<Option<Stretch>> {
+        if context == 0 {
+            return Err(DataError::Option("the context must be at least 1".into()));
+        }
+        if self.state.context != context {
+            if self.state.taken > 0 {
+                if self.options.epochs.is_some() {
+                    let why = "the context cannot change in the middle of an epoch where the run's length is counted in epochs; give `steps`";
+                    return Err(DataError::Option(why.into()));
+                }
+                (self.state.epoch, self.state.taken) = (self.state.epoch + 1, 0);
+            }
+            self.state.context = context;
+            self.stretches = self.epoch_stretches();
+        }
+        if self.epoch_is_read() {
+            if self.is_last_epoch() {
+                return Ok(None);
+            }
+            (self.state.epoch, self.state.taken) = (self.state.epoch + 1, 0);
+            self.stretches = self.epoch_stretches();
+        }
+        Ok(self.stretches.get(self.state.taken as usize).copied())
+    }
+
+    fn epoch_is_read(&self) -> bool {
+        self.state.taken >= self.stretches.len() as u64
+    }
+
+    fn is_last_epoch(&self) -> bool {
+        self.options.epochs.is_some_and(|epochs| self.state.epoch + 1 >= epochs)
+    }
+
+    /// Whether the last epoch is read.
+    pub fn has_ended(&self) -> bool {
+        self.state.context > 0 && self.epoch_is_read() && self.is_last_epoch()
+    }
+
+    /// Goes on after the last epoch, with windows as before.
+    pub fn never_end(&mut self) {
+        self.options.epochs = self.options.epochs.map(|_| u64::MAX);
+    }
+
+    fn epoch_stretches(&self) -> Vec<Stretch> {
+        if self.state.context == 0 {
+            return Vec::new();
+        }
+        let prefix = self.options.prefix.is_some();
+        self.tokens.epoch(self.state.context, prefix, self.options.seed, self.state.epoch)
+    }
+}
+
+/// Held-out data as packed batches of at most `batch_tokens` positions, in the data's own order and cut the same way every
+/// time. With `most_tokens` about that many positions are read, from everywhere.
+pub fn eval_batches(
+    tokens: &dyn Examples,
+    context: usize,
+    prefix: Option<u32>,
+    batch_tokens: usize,
+    most_tokens: Option<u64>,
+) -> impl Iterator<Item = Result<PackedBatch>> {
+    let read = eval_stretches(tokens, context, prefix.is_some(), most_tokens);
+    let mut waiting: VecDeque<(Stretch, u64)> = read.into_iter().zip(0..).collect();
+    std::iter::from_fn(move || {
+        let (mut sequences, mut positions): (Vec<Sequence>, usize) = (Vec::new(), 0);
+        while let Some((stretch, group)) = waiting.front() {
+            if !BatchSize::Tokens(batch_tokens).takes(sequences.len(), positions, stretch.targets()) {
+                break;
+            }
+            positions += stretch.targets();
+            sequences.extend(tokens.sequences(*stretch, prefix, *group));
+            waiting.pop_front();
+        }
+        (!sequences.is_empty()).then(|| pack(&sequences))
+    })
+}
+
+/// The stretches that [`eval_batches`] reads, in order. `prefix` says whether a token precedes every text.
+pub fn eval_stretches(tokens: &dyn Examples, context: usize, prefix: bool, most_tokens: Option<u64>) -> Vec<Stretch> {
+    let all = tokens.in_order(context, prefix);
+    let kept = most_tokens
+        .map_or(all.len(), |most| (most as usize / tokens.usual_length(context).max(1)).clamp(1, all.len().max(1)));
+    tokens.some(all, kept)
+}

@@ -1,0 +1,92 @@
+//! Which stretch of which document is a sequence, and in which order they come: pure functions of their arguments, so
+//! that resuming needs only counters.
+//!
+//! Text is cut into stretches of at most `context` targets; every token is a target exactly once per epoch (but a
+//! document's first token where no prefix precedes it). A document longer than the context is cut at places that move
+//! from epoch to epoch, by a seeded offset in [0, context): else the same token would always stand at the same position
+//! and the first tokens after each cut would always lack context. This visits random windows as sampling with
+//! replacement does, without leaving a third of the text unseen for each epoch's worth of steps.
+
+use telos_world::rng::Rng;
+
+use super::pack::Sequence;
+use crate::data::tokens::TokenSet;
+
+/// Keeps the uses of chance apart.
+const ORDER: u64 = 1;
+const OFFSET: u64 = 2;
+const SOME: u64 = 3;
+
+/// The targets `begin..end` of one document, as positions in the document.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Stretch {
+    /// The document's number.
+    pub document: u32,
+    /// The first target.
+    pub begin: u32,
+    /// One past the last target.
+    pub end: u32,
+}
+
+impl Stretch {
+    /// How many targets, and so how many positions of the model, it holds.
+    pub fn targets(&self) -> usize {
+        (self.end - self.begin) as usize
+    }
+
+    /// Its tokens: `prefix`, or else the token before the first target, and then the targets. Everything is supervised
+    /// but the first token, which is only read.
+    pub fn sequence(&self, tokens: &TokenSet, prefix: Option<u32>) -> Sequence {
+        let document = tokens.document(self.document as usize);
+        let begin = (self.begin as usize).saturating_sub(usize::from(prefix.is_none()));
+        let targets = document.get(begin..self.end as usize).unwrap_or_default();
+        let ids: Vec<u32> = prefix.into_iter().chain(targets.iter().copied()).collect();
+        Sequence { supervised: vec![true; ids.len()], ids, row: u64::from(self.document), ..Default::default() }
+    }
+}
+
+/// The stretches of an epoch, in the order of training: cut with this epoch's offsets, then shuffled.
+pub fn epoch(tokens: &TokenSet, context: usize, prefix: bool, seed: u64, epoch: u64) -> Vec<Stretch> {
+    let stretches = cut(tokens, context, prefix, |document| {
+        Rng::new(&[seed, OFFSET, epoch, document]).below(context as u64) as usize
+    });
+    shuffled(stretches, seed, epoch, context)
+}
+
+/// The order of training within an epoch.
+pub fn shuffled(mut stretches: Vec<Stretch>, seed: u64, epoch: u64, context: usize) -> Vec<Stretch> {
+    Rng::new(&[seed, ORDER, epoch, context as u64]).shuffle(&mut stretches);
+    stretches
+}
+
+/// So many of `all` by chance, the same every time, in their order.
+pub fn some(mut all: Vec<Stretch>, kept: usize) -> Vec<Stretch> {
+    Rng::new(&[SOME]).shuffle(&mut all);
+    all.truncate(kept);
+    all.sort_unstable();
+    all
+}
+
+/// All stretches in the text's own order, cut without an offset: what evaluation reads.
+pub fn in_order(tokens: &TokenSet, context: usize, prefix: bool) -> Vec<Stretch> {
+    cut(tokens, context, prefix, |_| 0)
+}
+
+/// `offset(document)` is the length of the first stretch of a document that is longer than the context; 0 for a full one.
+fn cut(tokens: &TokenSet, context: usize, prefix: bool, offset: impl Fn(u64) -> usize) -> Vec<Stretch> {
+    let mut stretches = Vec::new();
+    // Without a prefix nothing precedes the first token, so nothing can predict it.
+    let first = usize::from(!prefix);
+    for document in 0..tokens.documents() {
+        let length = tokens.document(document).len();
+        let mut begin = first;
+        while begin < length {
+            let long = length - first > context;
+            let head = if begin == first && long { offset(document as u64) } else { 0 };
+            let end = length.min(begin + if head == 0 { context.max(1) } else { head });
+            stretches.push(Stretch { document: document as u32, begin: begin as u32, end: end as u32 });
+            begin = end;
+        }
+    }
+    stretches
+}

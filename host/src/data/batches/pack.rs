@@ -1,0 +1,220 @@
+//! Sequences laid end to end, without padding. Targets and masks are shifted here, once, and nowhere else.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use plugin_api::batch::names;
+use serde::{Deserialize, Serialize};
+
+use crate::data::error::{DataError, Result};
+
+/// One sequence before the shift: the tokens as the model reads them.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Sequence {
+    /// L token ids, L >= 2.
+    pub ids: Vec<u32>,
+    /// Whether each token, as a target, counts in the loss; L of them. The first is never a target.
+    pub supervised: Vec<bool>,
+    /// Numbers of the row, by name: margins, labels, scores.
+    pub columns: BTreeMap<String, f64>,
+    /// The row's number in its data set.
+    pub row: u64,
+    /// Numbers of the sequence itself, named as objectives read them: `group` and `side` of a pair's answers; of rollouts
+    /// what was found of a sample, such as `reward`.
+    pub numbers: BTreeMap<String, f64>,
+    /// Numbers for each position, named as objectives read them: what a frozen model said, what `prepare` answered.
+    pub tokens: BTreeMap<String, Vec<f64>>,
+    /// Whether the last token is read too, at a position that predicts nothing: for what is asked of a model at the end of a
+    /// sequence (a score, a last value).
+    pub reads_last: bool,
+}
+
+impl Sequence {
+    /// How many positions the model computes: one for each token, less the last where it is only predicted.
+    pub fn positions(&self) -> usize {
+        self.ids.len().saturating_sub(usize::from(!self.reads_last))
+    }
+
+    /// How many targets count in the loss.
+    pub fn supervised_targets(&self) -> usize {
+        self.supervised.iter().skip(1).filter(|&&counts| counts).count()
+    }
+}
+
+/// What one optimizer step sees: the unit that losses are normalised over, however it is cut.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Window {
+    sequences: Vec<Sequence>,
+    supervised: usize,
+}
+
+impl Window {
+    /// A window of `sequences`.
+    ///
+    /// # Errors
+    /// Nothing in it is supervised, so that a mean over supervised tokens would be 0/0.
+    pub fn new(sequences: Vec<Sequence>) -> Result<Window> {
+        let supervised = sequences.iter().map(Sequence::supervised_targets).sum();
+        if supervised == 0 {
+            let tokens = sequences.iter().map(|sequence| sequence.ids.len()).sum();
+            return Err(DataError::NothingSupervised { what: "an optimizer step".into(), tokens });
+        }
+        Ok(Window { sequences, supervised })
+    }
+
+    /// The sequences, in order.
+    pub fn sequences(&self) -> &[Sequence] {
+        &self.sequences
+    }
+
+    /// Supervised targets of the whole window: what divides a token loss, whichever micro-batch a token is in.
+    pub fn supervised(&self) -> usize {
+        self.supervised
+    }
+
+    /// Positions of the whole window.
+    pub fn positions(&self) -> usize {
+        self.sequences.iter().map(Sequence::positions).sum()
+    }
+
+    /// The window in micro-batches of at most `most` positions; see [`micro_batches`].
+    pub fn micro_batches(&self, most: usize) -> impl Iterator<Item = Result<PackedBatch>> {
+        micro_batches(&self.sequences, most).into_iter().map(|range| pack(&self.sequences[range]))
+    }
+}
+
+/// S sequences of N positions in all. Position i of a sequence reads token i and predicts token i + 1.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct PackedBatch {
+    /// \[N\] the token read at each position.
+    pub tokens: Vec<i32>,
+    /// \[N\] the token to predict at each position.
+    pub targets: Vec<i32>,
+    /// \[N\] 1 where the target counts in the loss, else 0: the mask of the token predicted, not of the token read.
+    pub mask: Vec<f64>,
+    /// \[N\] the position within its sequence, from 0.
+    pub positions: Vec<i32>,
+    /// \[S + 1\] where each sequence begins, and N at the end (cu_seqlens).
+    pub offsets: Vec<i32>,
+    /// The longest sequence, in positions.
+    pub max_len: usize,
+    /// \[S\] each sequence's row in its data set.
+    pub rows: Vec<u64>,
+    /// \[S\] each: the rows' numbers by name.
+    pub columns: BTreeMap<String, Vec<f64>>,
+    /// \[S\] each: [`Sequence::numbers`].
+    pub numbers: BTreeMap<String, Vec<f64>>,
+    /// \[N\] each: [`Sequence::tokens`].
+    pub per_token: BTreeMap<String, Vec<f64>>,
+    /// Whether each sequence's last position reads its last token and predicts nothing.
+    pub reads_last: bool,
+}
+
+impl PackedBatch {
+    /// N.
+    pub fn len(&self) -> usize {
+        self.tokens.len()
+    }
+
+    /// Whether there is no position at all.
+    pub fn is_empty(&self) -> bool {
+        self.tokens.is_empty()
+    }
+
+    /// S.
+    pub fn sequences(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// How many targets count in the loss.
+    pub fn supervised(&self) -> usize {
+        self.mask.iter().filter(|&&mask| mask != 0.0).count()
+    }
+}
+
+/// Lays `sequences` end to end and shifts: tokens `[..L-1]`, targets and mask `[1..]`. Where the last token is read too, its
+/// position has target 0 and mask 0.
+///
+/// # Errors
+/// A sequence with fewer than two tokens, with as many flags as it has not tokens, or with other columns or numbers than the
+/// first.
+pub fn pack(sequences: &[Sequence]) -> Result<PackedBatch> {
+    let reads_last = sequences.first().is_some_and(|first| first.reads_last);
+    let mut batch = PackedBatch { offsets: vec![0], reads_last, ..Default::default() };
+    for sequence in sequences {
+        check(sequence, sequences.first().unwrap_or(sequence))?;
+        let length = sequence.positions();
+        batch.tokens.extend(sequence.ids.iter().take(length).map(|&id| id as i32));
+        batch.targets.extend(sequence.ids.iter().skip(1).map(|&id| id as i32));
+        batch.mask.extend(sequence.supervised.iter().skip(1).map(|&counts| f64::from(u8::from(counts))));
+        if reads_last {
+            batch.targets.push(0);
+            batch.mask.push(0.0);
+        }
+        batch.positions.extend((0..length).map(|position| position as i32));
+        batch.offsets.push(batch.tokens.len() as i32);
+        batch.max_len = batch.max_len.max(length);
+        batch.rows.push(sequence.row);
+        for (name, &value) in &sequence.columns {
+            batch.columns.entry(name.clone()).or_default().push(value);
+        }
+        for (name, &value) in &sequence.numbers {
+            batch.numbers.entry(name.clone()).or_default().push(value);
+        }
+        for (name, values) in &sequence.tokens {
+            batch.per_token.entry(name.clone()).or_default().extend(values);
+        }
+    }
+    Ok(batch)
+}
+
+fn check(sequence: &Sequence, first: &Sequence) -> Result<()> {
+    let row = sequence.row;
+    if sequence.ids.len() < 2 {
+        return Err(DataError::NoTarget { row, tokens: sequence.ids.len() });
+    }
+    if sequence.supervised.len() != sequence.ids.len() {
+        let (flags, tokens) = (sequence.supervised.len(), sequence.ids.len());
+        return Err(DataError::Row { row, what: format!("{flags} supervision flags for {tokens} tokens") });
+    }
+    if let Some((name, values)) = sequence.tokens.iter().find(|(_, values)| values.len() != sequence.positions()) {
+        let (values, positions) = (values.len(), sequence.positions());
+        return Err(DataError::Row { row, what: format!("{values} values of `{name}` for {positions} positions") });
+    }
+    if names_of(sequence) != names_of(first) {
+        let (here, there) = (names_of(sequence).join(", "), names_of(first).join(", "));
+        return Err(DataError::Row { row, what: format!("has the columns [{here}], row {} has [{there}]", first.row) });
+    }
+    Ok(())
+}
+
+/// Names of all numbers a sequence carries.
+fn names_of(sequence: &Sequence) -> Vec<&str> {
+    let own = sequence.columns.keys().chain(sequence.numbers.keys()).chain(sequence.tokens.keys()).map(String::as_str);
+    own.chain(sequence.reads_last.then_some("the last token's position")).collect()
+}
+
+/// Cuts `sequences` into runs of at most `most` positions: whole sequences, in order, as many as fit. Neighbours of one `group`
+/// (the two answers of a pair) stay together. What is longer by itself is a run of its own.
+pub fn micro_batches(sequences: &[Sequence], most: usize) -> Vec<Range<usize>> {
+    let (mut runs, mut start, mut positions, mut end) = (Vec::new(), 0, 0, 0);
+    for unit in sequences.chunk_by(together) {
+        let length: usize = unit.iter().map(Sequence::positions).sum();
+        if end > start && positions + length > most {
+            runs.push(start..end);
+            (start, positions) = (end, 0);
+        }
+        (end, positions) = (end + unit.len(), positions + length);
+    }
+    if start < end {
+        runs.push(start..end);
+    }
+    runs
+}
+
+/// Whether two neighbours belong to one group.
+pub fn together(one: &Sequence, next: &Sequence) -> bool {
+    let group = |sequence: &Sequence| sequence.numbers.get(names::GROUP).copied();
+    group(one).is_some() && group(one) == group(next)
+}

@@ -1,0 +1,224 @@
+//! What a file or a name turns out to be where something else is wanted: a Git LFS pointer, weights or a tokenizer in another
+//! format, an id of the Hugging Face hub. Each is named, with the line that turns it into what Telos reads.
+
+use std::fs;
+use std::io::Read;
+use std::path::Path;
+
+use crate::data::error::{DataError, Result};
+use crate::files;
+
+/// Whether a file that begins with `bytes` is a Git LFS pointer: a few lines of text that a clone without Git LFS holds in
+/// the place of a large file.
+pub fn is_lfs_pointer(bytes: &[u8]) -> bool {
+    bytes.starts_with(b"version https://git-lfs")
+}
+
+/// Refuses a Git LFS pointer by its first bytes. A file that cannot be read passes: whoever reads it says so.
+///
+/// # Errors
+/// A Git LFS pointer.
+pub fn refuse_lfs_pointer(path: &Path) -> Result<()> {
+    let mut bytes = Vec::new();
+    let read = files::open(path).and_then(|file| file.take(64).read_to_end(&mut bytes));
+    if read.is_ok() && is_lfs_pointer(&bytes) { Err(DataError::LfsPointer(path.to_owned())) } else { Ok(()) }
+}
+
+/// Reads a file of a model's or tokenizer's folder.
+///
+/// # Errors
+/// A file that cannot be read; a Git LFS pointer; JSON behind a byte order mark.
+pub fn read(path: &Path) -> Result<Vec<u8>> {
+    let bytes = files::read(path).map_err(DataError::io("read", path))?;
+    if is_lfs_pointer(&bytes) {
+        return Err(DataError::LfsPointer(path.to_owned()));
+    }
+    let is_json = path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("json"));
+    if is_json && bytes.starts_with(b"\xEF\xBB\xBF") {
+        return Err(DataError::Unusable {
+            path: path.to_owned(),
+            what: "begins with a byte order mark (EF BB BF), which JSON does not have and transformers refuses too"
+                .into(),
+            remedy: format!("remove it: sed -i '1s/^\\xEF\\xBB\\xBF//' {}", path.display()),
+            source: None,
+        });
+    }
+    Ok(bytes)
+}
+
+/// The error for a folder or file that is not there. A name such as `org/name` may be an id of the Hugging Face hub.
+pub fn missing(path: &Path) -> DataError {
+    let name = path.to_string_lossy();
+    // A misspelt path has a folder above it, as a rule.
+    if !is_like_a_hub_id(&name) || path.parent().is_some_and(Path::is_dir) {
+        return DataError::Missing(path.to_owned());
+    }
+    DataError::Unusable {
+        path: path.to_owned(),
+        what: "there is no such file or folder here, and Telos downloads nothing".into(),
+        remedy: format!(
+            "if it is a model of the Hugging Face hub, download it (`hf download {name} --local-dir {name}`); \
+             otherwise check the path"
+        ),
+        source: None,
+    }
+}
+
+/// Whether `name` has the form `org/name`.
+fn is_like_a_hub_id(name: &str) -> bool {
+    let plain = |part: &str| {
+        let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+        part.starts_with(|c: char| c.is_ascii_alphanumeric()) && part.chars().all(allowed)
+    };
+    name.split_once('/').is_some_and(|(owner, model)| plain(owner) && plain(model)) && !name.ends_with(".json")
+}
+
+/// Weights in `folder` that are not safetensors: what they are, and how to convert them.
+pub fn other_weights(folder: &Path) -> Option<(String, String)> {
+    let names = names(folder);
+    let place = folder.display();
+    let through_transformers = |from: &str, out: &str| {
+        format!(
+            "convert them: python -c \"from transformers import AutoModelForCausalLM as M; \
+             M.from_pretrained({from}).save_pretrained('{out}')\""
+        )
+    };
+    let find = |fits: &dyn Fn(&str) -> bool| names.iter().find(|name| fits(name));
+    if let Some(name) = find(&|name| name.starts_with("pytorch_model") && name.contains(".bin")) {
+        let remedy = through_transformers(&format!("'{place}'"), &place.to_string());
+        return Some((format!("its weights are in PyTorch's format ({name})"), remedy));
+    }
+    if let Some(name) = find(&|name| name.ends_with(".gguf")) {
+        return Some((format!("its weights are in the GGUF format ({name})"), gguf(&place.to_string(), name)));
+    }
+    if let Some(name) = find(&|name| name.starts_with("adapter_model.") || name == "adapter_config.json") {
+        let remedy = format!(
+            "merge it into its model: python -c \"from peft import AutoPeftModelForCausalLM as M; \
+             M.from_pretrained('{place}').merge_and_unload().save_pretrained('merged')\""
+        );
+        return Some((format!("it holds a LoRA adapter ({name}) and not a whole model"), remedy));
+    }
+    if let Some(name) = find(&|name| name.starts_with("consolidated")) {
+        let remedy =
+            "download the model's Hugging Face version, or convert it with the script that transformers has for it";
+        return Some((format!("its weights are in their author's own format ({name})"), remedy.into()));
+    }
+    let name = find(&|name| [".h5", ".msgpack", ".onnx", ".bin", ".pt", ".pth"].iter().any(|end| name.ends_with(end)))?;
+    Some((format!("its weights are in another format ({name})"), "convert them to model.safetensors".into()))
+}
+
+/// The line that turns a GGUF file into a folder.
+fn gguf(folder: &str, file: &str) -> String {
+    format!(
+        "convert it: python -c \"from transformers import AutoModelForCausalLM as M, AutoTokenizer as T; \
+         [c.from_pretrained('{folder}', gguf_file='{file}').save_pretrained('converted') for c in (M, T)]\""
+    )
+}
+
+/// A tokenizer in `folder` that is not a `tokenizer.json`: what it is, and how to convert it.
+pub fn other_tokenizer(folder: &Path) -> Option<(String, String)> {
+    let names = names(folder);
+    let has = |name: &str| names.iter().any(|own| own == name);
+    let sentencepiece =
+        ["tokenizer.model", "spiece.model", "sentencepiece.bpe.model"].into_iter().find(|name| has(name));
+    let what = match sentencepiece {
+        Some(name) => format!("its tokenizer is a sentencepiece model ({name}) without a tokenizer.json"),
+        None if has("vocab.json") && has("merges.txt") => {
+            "its tokenizer is in the older form (vocab.json and merges.txt) without a tokenizer.json".into()
+        }
+        None => {
+            let other = |name: &&String| {
+                name.as_str() == "vocab.txt" || name.as_str() == "tekken.json" || name.ends_with(".tiktoken")
+            };
+            format!("its tokenizer is in another format ({}) without a tokenizer.json", names.iter().find(other)?)
+        }
+    };
+    Some((what, convert_tokenizer(&folder.display().to_string())))
+}
+
+/// The line that makes a `tokenizer.json` of an older tokenizer.
+pub fn convert_tokenizer(folder: &str) -> String {
+    format!(
+        "make one: python -c \"from transformers import AutoTokenizer as T; \
+         T.from_pretrained('{folder}').save_pretrained('{folder}')\" (a sentencepiece model needs the packages \
+         sentencepiece and protobuf)"
+    )
+}
+
+/// The error for a model's file that stands where its folder is wanted.
+pub fn file_for_a_folder(path: &Path) -> DataError {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let (what, remedy) = if name.to_lowercase().ends_with(".gguf") {
+        ("is a GGUF file, and a folder in the layout of Hugging Face is wanted", gguf(&folder.to_string_lossy(), &name))
+    } else {
+        ("is a file, and a folder is wanted", format!("name the folder that holds it: {}", folder.display()))
+    };
+    DataError::Unusable { path: path.to_owned(), what: what.into(), remedy, source: None }
+}
+
+/// Names of a folder's files, sorted.
+fn names(folder: &Path) -> Vec<String> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let mut names: Vec<String> = entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+    names.sort();
+    names
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Catches a run's path, an absolute path or a file taken for an id of the hub, and an id taken for a misspelt path.
+    #[test]
+    fn ids_of_the_hub_are_told_from_paths() {
+        for id in ["HuggingFaceTB/SmolLM2-135M", "meta-llama/Llama-3.1-8B", "a/b"] {
+            assert!(is_like_a_hub_id(id), "{id}");
+        }
+        for path in ["gpt2", "/models/x", "./a/b", "../a/b", "a/b/c", "a/", "/a", "a b/c", "t/tokenizer.json"] {
+            assert!(!is_like_a_hub_id(path), "{path}");
+        }
+    }
+
+    /// Catches a mark that is blamed on the JSON behind it, in any file of a folder, and one that a text may have.
+    #[test]
+    fn a_byte_order_mark_before_json_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        for (name, refused) in [("tokenizer_config.json", true), ("X.JSON", true), ("chat_template.jinja", false)] {
+            let path = folder.path().join(name);
+            fs::write(&path, "\u{FEFF}{}").unwrap();
+            let error = read(&path).err().map(|error| format!("{error} {}", error.hint().unwrap_or_default()));
+            assert_eq!(error.is_some(), refused, "{name}");
+            let says = |part: &str| error.as_ref().is_none_or(|error| error.contains(part));
+            assert!(says("begins with a byte order mark") && says(r"sed -i '1s/^\xEF\xBB\xBF//'"), "{error:?}");
+        }
+    }
+
+    /// Catches a format that is not named, and safetensors named as another format.
+    #[test]
+    fn other_formats_are_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let weights = |name: &str| {
+            fs::write(folder.path().join(name), "").unwrap();
+            let found = other_weights(folder.path());
+            fs::remove_file(folder.path().join(name)).unwrap();
+            found.map(|(what, remedy)| format!("{what}; {remedy}"))
+        };
+        for (name, part) in [
+            ("pytorch_model.bin", "AutoModelForCausalLM"),
+            ("pytorch_model-00001-of-00002.bin", "PyTorch"),
+            ("model-q4.gguf", "gguf_file='model-q4.gguf'"),
+            ("adapter_model.safetensors", "merge_and_unload"),
+            ("consolidated.00.pth", "author's own"),
+            ("tf_model.h5", "tf_model.h5"),
+        ] {
+            let found = weights(name).unwrap();
+            assert!(found.contains(name) && found.contains(part), "{found}");
+        }
+        assert_eq!(weights("model.safetensors"), None);
+        assert_eq!(other_tokenizer(folder.path()), None);
+        fs::write(folder.path().join("tokenizer.model"), "").unwrap();
+        let (what, remedy) = other_tokenizer(folder.path()).unwrap();
+        assert!(what.contains("sentencepiece model (tokenizer.model)") && remedy.contains("save_pretrained"), "{what}");
+    }
+}

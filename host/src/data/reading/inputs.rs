@@ -1,0 +1,56 @@
+//! The files of a model's folder, beside its weights: all are read here, and what was read is noted for the receipt. A file that
+//! decides what is learned can then not be missing there.
+
+use std::{
+    io::ErrorKind,
+    path::{Path, PathBuf},
+};
+
+use sha2::{Digest, Sha256};
+
+use super::foreign;
+use crate::data::cache::hex;
+use crate::data::error::Result;
+use crate::data::source::Source;
+
+/// Reads the files of one folder.
+#[derive(Debug)]
+pub struct Inputs {
+    folder: PathBuf,
+    read: Vec<Source>,
+}
+
+impl Inputs {
+    /// Of `folder`; nothing is read yet.
+    pub fn of(folder: &Path) -> Inputs {
+        Inputs { folder: folder.to_owned(), read: Vec::new() }
+    }
+
+    /// Where the file `name` lies.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.join(name)
+    }
+
+    /// Whether there is such a file. A link that leads nowhere is there, and so is a file that the system cannot look at: reading it
+    /// says why.
+    pub fn has(&self, name: &str) -> bool {
+        !self.path(name).symlink_metadata().is_err_and(|error| error.kind() == ErrorKind::NotFound)
+    }
+
+    /// Reads a file.
+    ///
+    /// # Errors
+    /// A file that cannot be read; a Git LFS pointer; JSON behind a byte order mark.
+    pub fn read(&mut self, name: &str) -> Result<Vec<u8>> {
+        let bytes = foreign::read(&self.path(name))?;
+        let sha256 = hex(&Sha256::digest(&bytes));
+        self.read.push(Source { path: name.into(), bytes: bytes.len() as u64, sha256 });
+        Ok(bytes)
+    }
+
+    /// What was read, sorted by name; paths are relative to the folder.
+    pub fn noted(mut self) -> Vec<Source> {
+        self.read.sort_by(|a, b| a.path.cmp(&b.path));
+        self.read
+    }
+}

@@ -1,0 +1,117 @@
+//! Messages of a conversation as files give them: in the shape of chat templates (`role`, `content`) or of ShareGPT (`from`,
+//! `value`), with text or with parts of text.
+
+use serde_json::Value;
+
+use super::refusal::{refuse, what};
+use crate::data::error::Result;
+use crate::data::rows::message::{ASSISTANT, Message, role};
+use crate::data::source::Place;
+
+/// The roles that ShareGPT's `from` means.
+const SHAREGPT: &[(&str, &str)] = &[
+    ("human", "user"),
+    ("user", "user"),
+    ("gpt", ASSISTANT),
+    ("chatgpt", ASSISTANT),
+    ("bing", ASSISTANT),
+    ("bard", ASSISTANT),
+    ("assistant", ASSISTANT),
+    ("system", "system"),
+    ("tool", "tool"),
+    ("observation", "tool"),
+    ("function_response", "tool"),
+];
+
+/// Keys of a message that say nothing by themselves: without content, a message with no others says nothing.
+const SILENT: [&str; 5] = ["role", "content", "name", "weight", "train"];
+
+/// Whether a value has the shape of a message.
+pub(super) fn is_message(value: &Value) -> bool {
+    ["role", "from"].iter().any(|key| value.get(key).is_some())
+}
+
+/// A message, with its keys named as chat templates name them.
+///
+/// # Errors
+/// What is not a message, by its place within the row.
+pub(super) fn message(place: &Place, key: &str, value: Value) -> Result<Message> {
+    let Value::Object(mut message) = value else {
+        return Err(refuse(place, key, format!("{} where a message with `role` and `content` belongs", what(&value))));
+    };
+    if !message.contains_key("role") && !message.contains_key("content") && message.contains_key("value") {
+        from_sharegpt(&mut message).map_err(|what| refuse(place, &format!("{key}.from"), what))?;
+    }
+    let said = role(&message);
+    if said.is_empty() {
+        return Err(refuse(place, &format!("{key}.role"), "missing or not a string; for example \"user\"".into()));
+    }
+    if said != ASSISTANT && said.trim().eq_ignore_ascii_case(ASSISTANT) {
+        let what = format!("{said:?}, which would not be learned: the role is written \"{ASSISTANT}\"");
+        return Err(refuse(place, &format!("{key}.role"), what));
+    }
+    match message.get("content") {
+        Some(Value::String(_)) => Ok(message),
+        Some(Value::Array(parts)) => {
+            check_parts(parts).map_err(|(part, what)| refuse(place, &format!("{key}.content{part}"), what))?;
+            Ok(message)
+        }
+        None | Some(Value::Null) => {
+            // A message that only calls tools has no content; the template sees to that.
+            let says = |(name, value): (&String, &Value)| !SILENT.contains(&name.as_str()) && !value.is_null();
+            if message.iter().any(says) {
+                return Ok(message);
+            }
+            let found = if message.contains_key("content") { "null" } else { "missing" };
+            Err(refuse(
+                place,
+                &format!("{key}.content"),
+                format!("{found}, and the message calls no tool: it says nothing"),
+            ))
+        }
+        Some(other) => {
+            let what = format!("{} where a string or a list of parts belongs", what(other));
+            Err(refuse(place, &format!("{key}.content"), what))
+        }
+    }
+}
+
+fn from_sharegpt(message: &mut Message) -> Result<(), String> {
+    let from = message.get("from").and_then(Value::as_str).unwrap_or_default();
+    let Some((_, role)) = SHAREGPT.iter().find(|(name, _)| *name == from) else {
+        let known: Vec<&str> = SHAREGPT.iter().map(|(name, _)| *name).collect();
+        return Err(format!("{from:?} is not a known speaker; known are {}", known.join(", ")));
+    };
+    let mut other = std::mem::take(message);
+    other.shift_remove("from");
+    let value = other.shift_remove("value").unwrap_or_default();
+    message.insert("role".to_owned(), (*role).into());
+    message.insert("content".to_owned(), value);
+    message.extend(other);
+    Ok(())
+}
+
+/// Parts must be text.
+fn check_parts(parts: &[Value]) -> Result<(), (String, String)> {
+    if parts.is_empty() {
+        return Err((String::new(), "an empty list of parts".into()));
+    }
+    for (index, part) in parts.iter().enumerate() {
+        let place = format!("[{index}]");
+        let Value::Object(part) = part else {
+            let what = format!("{} where a part belongs, such as {{\"type\": \"text\", \"text\": ...}}", what(part));
+            return Err((place, what));
+        };
+        match part.get("type").and_then(Value::as_str) {
+            Some("text") if part.get("text").is_some_and(Value::is_string) => {}
+            Some("text") => return Err((format!("{place}.text"), "missing or not a string".into())),
+            Some(other) => {
+                let what =
+                    format!("{other:?} is not read: these models read text, so that parts are of the type \"text\"");
+                return Err((format!("{place}.type"), what));
+            }
+            None => return Err((format!("{place}.type"), "missing or not a string; for example \"text\"".into())),
+        }
+    }
+    Ok(())
+}

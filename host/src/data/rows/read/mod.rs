@@ -1,0 +1,16 @@
+//! JSON lines to rows.
+//!
+//! | step | file |
+//! |---|---|
+//! | read JSON into values, with file and line, strictly | [`items`], [`json`], with [`integers`] for large numbers |
+//! | make parts and columns of them | [`jsonl`], with [`messages`], [`pair`] for the prompt of two answers, [`shapes`] of other tools |
+//! | refuse a row | `refusal` |
+
+pub mod integers;
+pub mod items;
+pub mod json;
+pub mod jsonl;
+pub mod messages;
+pub mod pair;
+mod refusal;
+pub mod shapes;

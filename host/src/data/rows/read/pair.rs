@@ -1,0 +1,164 @@
+//! The prompt of two answers: given apart, repeated in front of the answers, or only there.
+
+use std::collections::BTreeMap;
+
+use serde_json::json;
+
+use crate::data::rows::kind::Part;
+use crate::data::rows::message::{ASSISTANT, Message, role, words};
+use crate::data::rows::row::Content;
+
+/// Leaves the prompt in [`Part::Prompt`] and nothing of it in the answers.
+///
+/// # Errors
+/// Answers of which it cannot be told where the prompt ends.
+pub fn settle(parts: &mut BTreeMap<Part, Content>) -> Result<(), String> {
+    let Some(prompt) = parts.get(&Part::Prompt) else { return take_prompt_out(parts) };
+    let asked = as_messages(prompt);
+    for part in [Part::Chosen, Part::Rejected] {
+        take_prompt_off(parts, part)?;
+    }
+    if let (Some(Content::Messages(chosen)), Some(Content::Messages(rejected))) =
+        (parts.get(&Part::Chosen), parts.get(&Part::Rejected))
+        && [chosen, rejected].iter().all(|answer| answer.first().is_some_and(|first| role(first) != ASSISTANT))
+    {
+        return take_conversations_apart(&asked, parts);
+    }
+    for part in [Part::Chosen, Part::Rejected] {
+        let Some(Content::Messages(answer)) = parts.get(&part) else { continue };
+        let first = answer.first().map(role).unwrap_or_default();
+        if first != ASSISTANT {
+            return Err(format!(
+                "`{}` begins with the role \"{first}\": give the answer alone, or the prompt's own messages before it",
+                part.name()
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Takes the prompt's messages off an answer that repeats them.
+///
+/// # Errors
+/// An answer that says nothing else.
+pub fn take_prompt_off(parts: &mut BTreeMap<Part, Content>, answer: Part) -> Result<(), String> {
+    let asked = parts.get(&Part::Prompt).map(as_messages).unwrap_or_default();
+    let Some(Content::Messages(messages)) = parts.get_mut(&answer) else { return Ok(()) };
+    if !asked.is_empty() && messages.starts_with(&asked) {
+        messages.drain(..asked.len());
+    }
+    if messages.is_empty() {
+        return Err(format!("`{}` says nothing behind the prompt", answer.name()));
+    }
+    Ok(())
+}
+
+fn as_messages(prompt: &Content) -> Vec<Message> {
+    match prompt {
+        Content::Messages(messages) => messages.clone(),
+        Content::Text(text) => json!({"role": "user", "content": text}).as_object().cloned().into_iter().collect(),
+    }
+}
+
+/// Both answers are whole conversations, and `asked` is not what they begin with word by word. Either they begin where the
+/// prompt's last messages do, or the prompt repeats some of what both share, which then is the prompt.
+fn take_conversations_apart(asked: &[Message], parts: &mut BTreeMap<Part, Content>) -> Result<(), String> {
+    let (Some(Content::Messages(chosen)), Some(Content::Messages(rejected))) =
+        (parts.get(&Part::Chosen), parts.get(&Part::Rejected))
+    else {
+        return Ok(());
+    };
+    let shared = shared_prompt(chosen, rejected)?;
+    if asked.len() > shared && asked.ends_with(&chosen[..shared]) {
+        for part in [Part::Chosen, Part::Rejected] {
+            if let Some(Content::Messages(answer)) = parts.get_mut(&part) {
+                answer.drain(..shared);
+            }
+        }
+        return Ok(());
+    }
+    let spelled = |message: &Message| spaced(&words(message));
+    let repeats = |asked: &Message| {
+        let asked = spelled(asked);
+        chosen[..shared]
+            .iter()
+            .map(spelled)
+            .any(|said| !said.is_empty() && (said.contains(&asked) || asked.contains(&said)))
+    };
+    if !asked.iter().all(repeats) {
+        return Err(
+            "`prompt` is not among the messages that `chosen` and `rejected` begin with: which of the two is asked? \
+                    Give answers alone, or leave `prompt` out"
+                .into(),
+        );
+    }
+    take_prompt_out(parts)
+}
+
+/// Every white space as one space.
+fn spaced(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// The prompt is what both answers begin with.
+fn take_prompt_out(parts: &mut BTreeMap<Part, Content>) -> Result<(), String> {
+    let [prompt, chosen, rejected] = match (parts.get(&Part::Chosen), parts.get(&Part::Rejected)) {
+        (Some(Content::Messages(chosen)), Some(Content::Messages(rejected))) => {
+            let (prompt, answers) = chosen.split_at(shared_prompt(chosen, rejected)?);
+            [prompt, answers, &rejected[prompt.len()..]].map(|messages| Content::Messages(messages.to_vec()))
+        }
+        (Some(Content::Text(chosen)), Some(Content::Text(rejected))) => {
+            let (prompt, answer) = chosen.split_at(shared_text(chosen, rejected)?);
+            [prompt, answer, &rejected[prompt.len()..]].map(|text| Content::Text(text.to_owned()))
+        }
+        _ => {
+            return Err(
+                "without `prompt` both answers must be strings, or both lists of messages, that begin alike".into()
+            );
+        }
+    };
+    parts.extend([(Part::Prompt, prompt), (Part::Chosen, chosen), (Part::Rejected, rejected)]);
+    Ok(())
+}
+
+/// How many messages both conversations begin with, up to their last answers.
+fn shared_prompt(chosen: &[Message], rejected: &[Message]) -> Result<usize, String> {
+    let last = |messages: &[Message]| messages.iter().rposition(|m| role(m) == ASSISTANT).unwrap_or_default();
+    let most = last(chosen).min(last(rejected));
+    let shared = chosen.iter().zip(rejected).take(most).take_while(|(a, b)| a == b).count();
+    let answers = |messages: &[Message]| messages.get(shared).is_some_and(|m| role(m) == ASSISTANT);
+    if shared == 0 || !answers(chosen) || !answers(rejected) {
+        return Err(
+            "`chosen` and `rejected` answer no common prompt: both must begin with the same messages and go on \
+                    with the assistant's; or give `prompt`"
+                .into(),
+        );
+    }
+    Ok(shared)
+}
+
+/// What stands before an answer in dialogues that are written as one text.
+const TURN: &str = "\n\nAssistant:";
+
+/// How many bytes of both texts are their prompt: up to the last mark of the assistant's turn within what they share, or, as
+/// TRL's `extract_prompt` has it, up to the first difference, less a space before it.
+fn shared_text(chosen: &str, rejected: &str) -> Result<usize, String> {
+    let differs = chosen.chars().zip(rejected.chars()).take_while(|(a, b)| a == b).map(|(a, _)| a.len_utf8()).sum();
+    let shared: &str = &chosen[..differs];
+    let prompt = if let Some(at) = shared.rfind(TURN) {
+        at + TURN.len()
+    } else if differs == chosen.len().min(rejected.len()) {
+        // One text goes on where the other ends: the last character of the shorter one is its answer.
+        shared.char_indices().next_back().map_or(0, |(at, _)| at)
+    } else {
+        shared.strip_suffix(' ').unwrap_or(shared).len()
+    };
+    if prompt == 0 {
+        return Err(
+            "without `prompt` both answers must begin with the text that they answer, and these share no beginning; \
+                    give `prompt`, or make `chosen` and `rejected` lists of messages"
+                .into(),
+        );
+    }
+    Ok(prompt)
+}

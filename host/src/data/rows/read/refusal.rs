@@ -1,0 +1,23 @@
+//! The error that refuses a row, and the words for the values of JSON in it.
+
+use serde_json::Value;
+
+use crate::data::error::DataError;
+use crate::data::source::Place;
+
+/// What a JSON value is, with its article.
+pub(super) fn what(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "true or false",
+        Value::Number(_) => "a number",
+        Value::String(_) => "a string",
+        Value::Array(_) => "a list",
+        Value::Object(_) => "an object",
+    }
+}
+
+/// The error of a row: the place, the key where one is wrong, and what is wrong.
+pub(super) fn refuse(place: &Place, key: &str, what: String) -> DataError {
+    DataError::Json { place: place.clone(), key: key.to_owned(), what }
+}

@@ -1,0 +1,47 @@
+//! Shapes of rows that other tools read, and how rows of such a shape become rows of ours.
+
+use serde_json::{Map, Value};
+
+use crate::data::rows::kind::RowKind;
+
+/// Other names of a prompt and of its answer.
+const PROMPTS: [&str; 6] = ["instruction", "question", "query", "problem", "input", "text"];
+const COMPLETIONS: [&str; 6] = ["output", "response", "answer", "solution", "target", "label"];
+
+/// What to do with a row that has these keys and none of the shapes of `kind`.
+pub(super) fn remedy(columns: &Map<String, Value>, kind: RowKind) -> String {
+    let has = |name: &str| columns.get(name).is_some_and(|value| !value.is_null());
+    let only = |name: &str| has(name) && columns.values().filter(|value| !value.is_null()).count() == 1;
+    let completes = kind == RowKind::PromptCompletion;
+    if has("role") && (has("content") || has("tool_calls")) {
+        return "; this is a message, and a row holds a conversation: {\"messages\": [...]}".to_owned();
+    }
+    if completes && has("instruction") && has("output") {
+        let columns = "data.columns = { prompt = \"instruction\", completion = \"output\" }";
+        let join = "jq -c '{prompt: ([.instruction, .input // \"\"] | map(select(. != \"\")) | join(\"\\n\\n\") + \"\\n\"), completion: \
+                    .output}' IN > OUT";
+        return match has("input") {
+            true => format!(
+                "; these are Alpaca's keys: {join} joins `instruction` and `input`, {columns} would leave `input` out"
+            ),
+            false => format!("; these are Alpaca's keys: {columns}, or with an `input`: {join}"),
+        };
+    }
+    if completes && has("text") && !has("prompt") && !has("completion") {
+        return "; to learn all of `text`: jq -c '{prompt: \"\", completion: .text}' IN > OUT".to_owned();
+    }
+    let lists = |value: &Value| value.as_array().is_some_and(|list| list.iter().any(Value::is_object));
+    if let Some((name, _)) = columns.iter().find(|(name, value)| only(name) && lists(value)) {
+        return format!("; where `{name}` holds the rows: jq -c '.{name}[]' IN > OUT");
+    }
+    let names = "; data.columns gives columns with other names";
+    let guess = |part: &str, names: &[&str]| -> Option<String> {
+        let name = names.iter().find(|name| has(name) && !has(part))?;
+        Some(format!("{part} = \"{name}\""))
+    };
+    let mut guesses: Vec<String> = guess("prompt", &PROMPTS).into_iter().collect();
+    if matches!(kind, RowKind::PromptCompletion | RowKind::Unpaired) {
+        guesses.extend(guess("completion", &COMPLETIONS));
+    }
+    if guesses.is_empty() { names.to_owned() } else { format!("{names}: data.columns = {{ {} }}", guesses.join(", ")) }
+}

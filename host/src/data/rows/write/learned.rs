@@ -1,0 +1,54 @@
+//! Which messages are learned: what a message says of itself, in the keys that other tools use.
+
+use serde_json::Value;
+
+use crate::data::rows::message::{ASSISTANT, Message, role};
+
+/// Keys that say with 1 or true that a message is learned, with 0 or false that it is not.
+const LEARNED: [&str; 7] = ["weight", "train", "training", "trainable", "train_on_turn", "supervised", "loss"];
+/// The key that says the opposite.
+const MASKED: &str = "masked";
+/// Keys that mean different things to different tools, or more than yes and no.
+const UNCLEAR: [&str; 4] = ["mask", "train_detail", "loss_weight", "loss_scale"];
+
+/// Whether a key of a message says whether it is learned.
+pub fn is_about_learning(key: &str) -> bool {
+    LEARNED.contains(&key) || key == MASKED || UNCLEAR.contains(&key)
+}
+
+/// Whether the assistant's message is learned; `None` where it says nothing of that.
+///
+/// # Errors
+/// The key, and what is wrong with its value.
+pub fn learned(message: &Message) -> Result<Option<bool>, (String, String)> {
+    let mut said: Option<(&str, bool)> = None;
+    for key in LEARNED.iter().chain([&MASKED]) {
+        let Some(value) = message.get(*key).filter(|value| !value.is_null()) else { continue };
+        let word = match value {
+            Value::Bool(truth) => *truth,
+            Value::Number(number) if number.as_f64() == Some(1.0) => true,
+            Value::Number(number) if number.as_f64() == Some(0.0) => false,
+            other => {
+                let what =
+                    format!("{other} where 0 (not learned) or 1 (learned) belongs: a part of a loss is not offered");
+                return Err(((*key).to_owned(), what));
+            }
+        } != (*key == MASKED);
+        if word && *key != MASKED && role(message) != ASSISTANT {
+            let what =
+                format!("only messages of the role \"{ASSISTANT}\" are learned, and this one is \"{}\"", role(message));
+            return Err(((*key).to_owned(), what));
+        }
+        match said {
+            Some((other, before)) if before != word => {
+                return Err(((*key).to_owned(), format!("contradicts `{other}` of the same message")));
+            }
+            _ => said = Some((key, word)),
+        }
+    }
+    if let Some(key) = UNCLEAR.iter().find(|key| message.get(**key).is_some_and(|value| !value.is_null())) {
+        let what = "not supported, since its meaning differs between tools; `weight`: 0 or 1 says whether a message is learned";
+        return Err(((*key).to_owned(), what.to_owned()));
+    }
+    Ok(said.map(|(_, word)| word))
+}

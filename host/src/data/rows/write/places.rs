@@ -1,0 +1,209 @@
+//! Where the assistant's answers stand in the whole text of a conversation.
+//!
+//! | what the template does | how they are found |
+//! |---|---|
+//! | marks answers with `{% generation %}` | the union of all marks of a message that is learned |
+//! | writes each message the same, whatever follows | by prefix: an answer begins where the text of what comes before it, with the opening of an answer, ends; it ends where the text up to it ends |
+//! | writes earlier answers otherwise once later messages follow, or opens an answer otherwise than it writes one | a stand-in: the conversation is rendered once more with other words in the answer's place, and what differs is the answer |
+//!
+//! The text of the whole conversation is what is tokenised in every case. The other renders only say where in it to look.
+
+use std::ops::Range;
+
+use serde_json::{Value, json};
+
+use super::template::{ChatTemplate, Marked, REASONING, Rendered, Variables};
+use crate::data::rows::message::{ASSISTANT, Message, role};
+
+/// Words that stand in for an answer: letters of no script, so that no template changes them.
+const STAND_IN: &str = "\u{E0F0}\u{E0F1}\u{E0F2}\u{E0F3}";
+
+/// A conversation with its text.
+pub struct Conversation<'a> {
+    /// The template that wrote it.
+    pub template: &'a ChatTemplate,
+    /// Its messages.
+    pub messages: &'a [Message],
+    /// What else the template was given.
+    pub variables: &'a Variables,
+    /// All of it, rendered.
+    pub whole: Rendered,
+    /// Of each message, whether it is learned where it is the assistant's.
+    pub learned: Vec<bool>,
+}
+
+/// Where the answers stand.
+pub struct Places {
+    /// In code points, ascending, without overlaps.
+    pub supervised: Vec<Range<usize>>,
+    /// Earlier answers that were not found.
+    pub unplaced: usize,
+}
+
+/// A text that has an answer's stand-in in it: what stands before it and behind it.
+struct Around {
+    before: String,
+    behind: String,
+}
+
+impl Conversation<'_> {
+    /// Where the answers stand that are learned.
+    ///
+    /// # Errors
+    /// Why the last of them cannot be found, or to which message a mark belongs.
+    pub fn places(&self) -> Result<Places, String> {
+        if let Some(marked) = &self.whole.marked {
+            return Ok(Places { supervised: self.of_marks(marked)?, unplaced: 0 });
+        }
+        let answers: Vec<usize> = self.answers().filter(|number| self.learned[*number]).collect();
+        let (mut supervised, mut unplaced): (Vec<Range<usize>>, usize) = (Vec::new(), 0);
+        for number in &answers {
+            let from = supervised.last().map_or(0, |last| last.end);
+            match self.find(*number).filter(|place| place.start >= from) {
+                Some(place) => supervised.push(place),
+                // An answer that the template leaves out of the text is not there to be learned.
+                None if *number + 1 < self.messages.len() || Some(number) != answers.last() => unplaced += 1,
+                None => return Err(self.hidden(*number)),
+            }
+        }
+        match supervised.is_empty() && unplaced > 0 {
+            true => Err(self.hidden(answers.last().copied().unwrap_or_default())),
+            false => Ok(Places { supervised, unplaced }),
+        }
+    }
+
+    fn answers(&self) -> impl Iterator<Item = usize> {
+        (0..self.messages.len()).filter(|number| role(&self.messages[*number]) == ASSISTANT)
+    }
+
+    fn hidden(&self, number: usize) -> String {
+        format!(
+            "the chat template hides where message {} begins and ends: what it writes for the messages up to there is not how the \
+             whole conversation begins, and other words in its place change the text elsewhere too; put {{% generation %}} and \
+             {{% endgeneration %}} around the assistant's words in data.chat_template",
+            number + 1
+        )
+    }
+
+    /// The union of the marks whose message is learned.
+    fn of_marks(&self, marked: &[Marked]) -> Result<Vec<Range<usize>>, String> {
+        let answers: Vec<usize> = self.answers().collect();
+        let everything = answers.iter().all(|number| self.learned[*number]);
+        let mut places = Vec::new();
+        for (place, mark) in marked.iter().enumerate() {
+            let learned = match mark.message {
+                Some(number) => self.learned.get(number).copied().unwrap_or(true),
+                None if everything => true,
+                None if marked.len() == answers.len() => self.learned[answers[place]],
+                None => {
+                    return Err(format!(
+                        "the chat template marks {} stretches and does not tell which of {} messages of the assistant each \
+                         belongs to, and not all of them are learned; let its loop over `messages` hold the message in a variable",
+                        marked.len(),
+                        answers.len()
+                    ));
+                }
+            };
+            if learned {
+                places.push(mark.place.clone());
+            }
+        }
+        places.sort_by_key(|place| (place.start, place.end));
+        let mut union: Vec<Range<usize>> = Vec::new();
+        for place in places {
+            match union.last_mut() {
+                Some(last) if place.start < last.end => last.end = last.end.max(place.end),
+                _ => union.push(place),
+            }
+        }
+        Ok(union)
+    }
+
+    fn render(&self, messages: &[Message], open: bool) -> Result<String, String> {
+        self.template.render(messages, self.variables, open).map(|rendered| rendered.text)
+    }
+
+    /// Where answer number `answer` stands; `None` where the template hides it.
+    fn find(&self, answer: usize) -> Option<Range<usize>> {
+        let text = self.whole.text.as_str();
+        // Some templates refuse a conversation that ends there.
+        let before =
+            self.render(&self.messages[..answer], true).ok().filter(|before| text.starts_with(before.as_str()));
+        let until = match answer + 1 == self.messages.len() {
+            true => Some(text.to_owned()),
+            false => self.render(&self.messages[..=answer], false).ok(),
+        };
+        let until = until.filter(|until| text.starts_with(until.as_str()));
+        let place = match (before, until) {
+            (Some(before), Some(until)) if before.len() <= until.len() => Some(before.len()..until.len()),
+            (before, until) => self.by_stand_in(answer).and_then(|found| {
+                let start = before.map_or(found.start, |before| before.len());
+                let end = until.map_or(found.end, |until| until.len());
+                (start <= end && start <= found.start && found.start <= end).then_some(start..end)
+            }),
+        };
+        let count = |byte: usize| text[..byte].chars().count();
+        place.map(|place| count(place.start)..count(place.end))
+    }
+
+    /// The bytes that change when other words stand in for the answer, with what closes it.
+    fn by_stand_in(&self, answer: usize) -> Option<Range<usize>> {
+        let text = self.whole.text.as_str();
+        let message = &self.messages[answer];
+        let mut bare = Message::new();
+        bare.insert("role".to_owned(), message.get("role").cloned().unwrap_or_default());
+        bare.insert("content".to_owned(), STAND_IN.into());
+        let mut content_only = message.clone();
+        content_only.insert("content".to_owned(), STAND_IN.into());
+        let mut with_reasoning = bare.clone();
+        let reasoning = message.iter().filter(|(key, _)| REASONING.contains(&key.as_str()));
+        with_reasoning.extend(reasoning.map(|(key, value)| (key.clone(), value.clone())));
+        let mut in_parts = bare.clone();
+        in_parts.insert("content".to_owned(), json!([{"type": "text", "text": STAND_IN}]));
+        for stand_in in [bare, with_reasoning, content_only, in_parts] {
+            let mut messages = self.messages.to_vec();
+            messages[answer] = stand_in;
+            let Some(around) = self.render(&messages, false).ok().and_then(|text| around(&text)) else { continue };
+            let fits = around.before.len() + around.behind.len() <= text.len();
+            if !fits || !text.starts_with(&around.before) || !text.ends_with(&around.behind) {
+                continue;
+            }
+            let (start, end) = (around.before.len(), text.len() - around.behind.len());
+            if start == end && !is_blank(message) {
+                return None;
+            }
+            let closing = self.render(&messages[..=answer], false).ok().and_then(|text| self::around(&text));
+            let closing = closing.map_or(0, |closing| shared(&closing.behind, &text[end..]));
+            return Some(start..end + closing);
+        }
+        None
+    }
+}
+
+/// The text around the stand-in, where that is there exactly once.
+fn around(text: &str) -> Option<Around> {
+    let (before, behind) = text.split_once(STAND_IN)?;
+    (!behind.contains(STAND_IN)).then(|| Around { before: before.to_owned(), behind: behind.to_owned() })
+}
+
+/// Whether a message says nothing that a template could write.
+fn is_blank(message: &Message) -> bool {
+    let blank = |value: &Value| match value {
+        Value::Null => true,
+        Value::String(text) => text.trim().is_empty(),
+        Value::Array(items) => items.is_empty(),
+        _ => false,
+    };
+    message.iter().filter(|(key, _)| *key != "role").all(|(_, value)| blank(value))
+}
+
+/// How much of `closing`, which ends a conversation with the answer, also stands behind the answer in the middle of one. Where
+/// the two part, no piece of a tag counts: `<|end|>\n` and not the `<|` that both have behind it.
+fn shared(closing: &str, behind: &str) -> usize {
+    if behind.starts_with(closing) {
+        return closing.len();
+    }
+    let same = closing.char_indices().zip(behind.chars()).take_while(|((_, a), b)| a == b);
+    let tag_ends = |c: char| c.is_whitespace() || ['>', ']', '}', ')'].contains(&c);
+    same.filter(|((_, c), _)| tag_ends(*c)).last().map_or(0, |((at, c), _)| at + c.len_utf8())
+}

@@ -1,0 +1,152 @@
+//! What a chat template leaves out of messages, and an opening of answers that is not how it writes them. Both are found by
+//! rendering rows once more in another way.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::Value;
+
+use super::layout::{Layout, conversation};
+use super::learned::is_about_learning;
+use super::parts::as_read;
+use super::template::{REASONING, Variables};
+use crate::data::rows::kind::{Part, RowKind};
+use crate::data::rows::message::{ASSISTANT, Message, role};
+use crate::data::rows::row::{Content, Row};
+
+/// The most rows that are rendered for one key, evenly spread.
+const TRIED: usize = 500;
+/// Keys that are not named: every template is expected to write the first two, and the third only says which call a tool answers.
+const NOT_NAMED: [&str; 3] = ["role", "content", "tool_call_id"];
+/// Who speaks where a message holds what a tool answered.
+const TOOL: &str = "tool";
+/// Before the name of a key of a content's part.
+const IN_PARTS: &str = "content.";
+/// The most characters of an example.
+const SHOWN: usize = 40;
+
+impl Layout {
+    /// Keys of the rows' messages that the template does not write, and how many rows have each: without them it writes the same
+    /// text, in every row that was tried. `content.KEY` is a key of a part of a content. Keys with nothing in them, and those
+    /// that say whether a message is learned, are not among them.
+    pub fn unwritten_keys(&self, rows: &[&Row], kind: RowKind) -> BTreeMap<String, usize> {
+        let mut found: BTreeMap<String, (BTreeMap<String, usize>, Vec<&Row>)> = BTreeMap::new();
+        for row in rows {
+            let keys: BTreeSet<String> = row.parts.values().flat_map(messages).flat_map(keys).collect();
+            for key in keys {
+                // A message's reasoning reaches templates under several names at once.
+                let group = if REASONING.contains(&key.as_str()) { REASONING[0].to_owned() } else { key.clone() };
+                let (names, with_it) = found.entry(group).or_default();
+                *names.entry(key).or_default() += 1;
+                if with_it.last().is_none_or(|last| !std::ptr::eq(*last, *row)) {
+                    with_it.push(row);
+                }
+            }
+        }
+        let is_unwritten = |(names, rows): &(BTreeMap<String, usize>, Vec<&Row>)| {
+            let mut tried = rows.iter().step_by(rows.len().div_ceil(TRIED).max(1));
+            !tried.any(|row| kind.texts().iter().any(|end| self.writes(row, *end, names)))
+        };
+        found.into_values().filter(is_unwritten).flat_map(|(names, _)| names).collect()
+    }
+
+    /// Whether the row's text is another one without these keys of its messages. A template that fails counts as one that reads
+    /// them.
+    fn writes(&self, row: &Row, end: Part, keys: &BTreeMap<String, usize>) -> bool {
+        let Ok(variables) = Variables::of(row, &self.template) else { return true };
+        let (_, messages) = conversation(row, end);
+        let open = end == Part::Prompt;
+        let messages = as_read(&self.template, &messages, &variables, open);
+        let mut without = messages.to_vec();
+        for message in &mut without {
+            message.retain(|key, _| !keys.contains_key(key));
+            for part in message.get_mut("content").and_then(Value::as_array_mut).into_iter().flatten() {
+                if let Value::Object(part) = part {
+                    part.retain(|key, _| !keys.contains_key(&format!("{IN_PARTS}{key}")));
+                }
+            }
+        }
+        let text =
+            |messages: &[Message]| self.template.render(messages, &variables, open).map(|rendered| rendered.text);
+        match (text(&messages), text(&without)) {
+            (Ok(with), Ok(without)) => with != without,
+            _ => true,
+        }
+    }
+
+    /// A note if the generation prompt (`add_generation_prompt`) differs from the beginning of learned answers; `None` if it is the
+    /// same in every row that was tried.
+    pub fn other_opening(&self, rows: &[&Row], kind: RowKind) -> Option<String> {
+        if self.template.is_plain() || kind == RowKind::Prompt {
+            return None;
+        }
+        let rows: Vec<&&Row> = rows.iter().filter(|row| self.templates(row)).collect();
+        let tried: Vec<&&Row> = rows.iter().step_by(rows.len().div_ceil(TRIED).max(1)).copied().collect();
+        let found = tried.iter().filter_map(|row| Some((row, self.opening(row, *kind.texts().first()?)?)));
+        let found: Vec<_> = found.collect();
+        let (row, (opened, written)) = found.first()?;
+        Some(format!(
+            "the chat template opens an answer with {opened:?} (add_generation_prompt), but writes {written:?} there in {}, as in {} of \
+             {} rows tried: generated answers begin differently from learned ones; change the template to write the same in both",
+            row.place,
+            found.len(),
+            tried.len()
+        ))
+    }
+
+    /// What the opening of the last answer ends with, and what the whole text has there, where the two differ. Where the template marks
+    /// what is learned, the opening must also reach the first mark: text between the two would be neither generated nor learned.
+    fn opening(&self, row: &Row, end: Part) -> Option<(String, String)> {
+        let variables = Variables::of(row, &self.template).ok()?;
+        let (_, messages) = conversation(row, end);
+        let messages = as_read(&self.template, &messages, &variables, false);
+        let last = messages.iter().rposition(|message| role(message) == ASSISTANT)?;
+        let opened = self.template.render(&messages[..last], &variables, true).ok()?.text;
+        let closed = self.template.render(&messages[..last], &variables, false).ok()?.text;
+        let whole = self.template.render(&messages, &variables, false).ok()?;
+        // A template that writes what comes before otherwise once an answer follows says nothing of its opening.
+        let opening = opened.strip_prefix(closed.as_str())?;
+        let written = whole.text.strip_prefix(closed.as_str())?;
+        let (mut is_same, mut length) = (written.starts_with(opening), SHOWN);
+        if let Some(marks) = &whole.marked {
+            let before = closed.chars().count();
+            let unlearned = marks.iter().find_map(|mark| mark.place.start.checked_sub(before))?;
+            is_same &= unlearned <= opening.chars().count();
+            // A mark that takes in the header leaves nothing unlearned to show.
+            length = if unlearned > 0 { unlearned.min(SHOWN) } else { SHOWN };
+        }
+        let shown = |text: &str, length: usize| text.chars().take(length).collect::<String>();
+        (!is_same).then(|| (shown(opening, SHOWN), shown(written, length)))
+    }
+}
+
+fn messages(content: &Content) -> &[Message] {
+    match content {
+        Content::Messages(messages) => messages,
+        Content::Text(_) => &[],
+    }
+}
+
+/// The keys of a message with something in them that a template may or may not write.
+fn keys(message: &Message) -> Vec<String> {
+    // Which tool answered stands in the call before it too.
+    let is_known = |key: &str| NOT_NAMED.contains(&key) || key == "name" && role(message) == TOOL;
+    let own = message.iter().filter(|(key, value)| !is_known(key) && !is_about_learning(key) && !is_empty(value));
+    let mut keys: Vec<String> = own.map(|(key, _)| key.clone()).collect();
+    for part in message.get("content").and_then(Value::as_array).into_iter().flatten() {
+        let of_part = part.as_object().into_iter().flatten();
+        let other = of_part.filter(|(key, value)| !["type", "text"].contains(&key.as_str()) && !is_empty(value));
+        keys.extend(other.map(|(key, _)| format!("{IN_PARTS}{key}")));
+    }
+    keys
+}
+
+/// Whether a value holds nothing that could be written.
+fn is_empty(value: &Value) -> bool {
+    match value {
+        Value::Null => true,
+        Value::String(text) => text.is_empty(),
+        Value::Array(list) => list.is_empty(),
+        Value::Object(map) => map.is_empty(),
+        Value::Bool(_) | Value::Number(_) => false,
+    }
+}

@@ -1,0 +1,123 @@
+//! What rows hold and nothing reads: it is named, and nothing else is.
+
+use serde_json::{Value, json};
+
+use super::encoding::{Case, bytes};
+use crate::data::rows::read::jsonl;
+use crate::data::rows::unread::undeclared;
+use crate::data::rows::{Columns, Row, RowCounts, RowKind};
+use crate::data::tokenizer::Tokenizer;
+
+const TURNS: &str = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}{% if add_generation_prompt %}assistant: {% endif %}";
+
+fn conversation(answer: Value) -> Value {
+    json!({"messages": [{"role": "user", "content": "q"}, answer]})
+}
+
+fn counts(template: &str, rows: &[Value]) -> RowCounts {
+    let tokenizer = Tokenizer::bytes().unwrap();
+    let case = Case { template: Some(template), longest: 512, ..bytes(&tokenizer) };
+    case.encode(rows).1
+}
+
+fn unwritten(template: &str, rows: &[Value]) -> Vec<(String, usize)> {
+    counts(template, rows).unwritten_keys.into_iter().collect()
+}
+
+/// Catches a key of messages that is dropped without a word, one that is written and named all the same, and a wrong count of rows.
+#[test]
+fn keys_of_messages_that_a_template_does_not_write_are_named_with_their_rows() {
+    let answer = |more: Value| {
+        let mut message = json!({"role": "assistant", "content": "a"});
+        message.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        conversation(message)
+    };
+    let rows = [
+        answer(json!({"reasoning_content": "r", "name": "bot", "weight": 1})),
+        answer(json!({"thinking": "t", "images": ["i.png"], "audio": null, "refusal": ""})),
+        answer(
+            json!({"name": "bot", "content": [{"type": "text", "text": "a", "cache_control": {"type": "ephemeral"}}]}),
+        ),
+        answer(json!({})),
+    ];
+    let named = |keys: &[(&str, usize)]| keys.iter().map(|(key, rows)| ((*key).to_owned(), *rows)).collect::<Vec<_>>();
+    let all = [("content.cache_control", 1), ("images", 1), ("name", 2), ("reasoning_content", 1), ("thinking", 1)];
+    assert_eq!(unwritten(TURNS, &rows), named(&all));
+    let told = counts(TURNS, &rows).to_string();
+    assert!(told.contains("keys of messages that the chat template does not write: content.cache_control in 1 row, images in 1 row, name in 2 rows"), "{told}");
+    // A template that reads a key by any of its names, or asks whether it is there.
+    let reads =
+        TURNS.replace("{{ m.content }}", "<{{ m.thinking }}>{% if m.name is defined %}!{% endif %}{{ m.content }}");
+    assert_eq!(unwritten(&reads, &rows), named(&[("content.cache_control", 1), ("images", 1)]));
+    // One that reads it in some rows only reads it.
+    let long = TURNS.replace("{{ m.content }}", "{% if m.images %}{{ m.images | length }}{% endif %}{{ m.content }}");
+    assert!(!unwritten(&long, &rows).iter().any(|(key, _)| key == "images"));
+    // One that names a key and never writes what it holds.
+    let mentions = TURNS.replace("{{ m.content }}", "{% set unused = m.images %}{{ m.content }}");
+    assert!(unwritten(&mentions, &rows).iter().any(|(key, _)| key == "images"));
+    // Reasoning of earlier turns is left out on purpose, and the last turn's is written.
+    let last_only =
+        TURNS.replace("{{ m.content }}", "{% if loop.last %}<{{ m.reasoning_content }}>{% endif %}{{ m.content }}");
+    let turn = |content: &str| json!({"role": "assistant", "content": content, "reasoning_content": "r"});
+    let user = json!({"role": "user", "content": "q"});
+    assert_eq!(unwritten(&last_only, &[json!({"messages": [user, turn("a"), user, turn("b")]})]), []);
+}
+
+/// Catches a note for ordinary templates, and none where generation begins with what is never learned.
+#[test]
+fn an_opening_that_differs_from_what_is_learned_is_named() {
+    let row = conversation(json!({"role": "assistant", "content": "a"}));
+    let opening = |template: &str| counts(template, std::slice::from_ref(&row)).other_opening;
+    let chatml = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}";
+    let no_opening = "{% for m in messages %}{{ m.content }}{% endfor %}";
+    for template in [TURNS, chatml, no_opening] {
+        assert_eq!(opening(template), None, "{template}");
+    }
+    let thinks = chatml.replace("assistant\n{% endif %}", "assistant\n<think>\n{% endif %}");
+    let found = opening(&thinks).unwrap_or_default();
+    assert!(found.contains(r#""<|im_start|>assistant\n<think>\n""#), "{found}");
+    assert!(found.contains(r#""<|im_start|>assistant\na<|im_end|>"#) && found.contains("rows.jsonl:1"), "{found}");
+    // A mark around the header and the answer: generation begins with the header, which is learned too.
+    let header_marked = "{% for m in messages %}{% if m.role == 'assistant' %}{% generation %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endgeneration %}{% else %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endif %}{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}";
+    assert_eq!(opening(header_marked), None);
+    let other = header_marked.replace("<|im_start|>assistant\n{% endif %}", "<|start|>assistant\n{% endif %}");
+    let found = opening(&other).unwrap_or_default();
+    assert!(found.contains(r#"writes "<|im_start|>assistant\na<|im_end|>\n" there"#), "{found}");
+    // With marks, an opening that is missing or too short leaves out what every learned answer stands behind.
+    for (writes, is_named) in [("A:", false), ("A", true), ("", true)] {
+        let marks = format!(
+            "{{% for m in messages %}}{{% if m.role == 'assistant' %}}A:{{% generation %}}{{{{ m.content }}}}{{% endgeneration %}}\
+             {{% else %}}{{{{ m.content }}}};{{% endif %}}{{% endfor %}}{{% if add_generation_prompt %}}{writes}{{% endif %}}"
+        );
+        let found = opening(&marks);
+        assert_eq!(
+            found.is_some_and(|note| note.contains(&format!("{writes:?} (add_generation_prompt), but writes \"A:\""))),
+            is_named
+        );
+    }
+}
+
+/// Catches a column of numbers that nothing reads and no note names, and a note on one that is read.
+#[test]
+fn columns_of_numbers_that_nothing_names_are_named() {
+    let read = |line: Value, kind| -> Row {
+        jsonl::parse("rows.jsonl".as_ref(), &line.to_string(), kind, &Columns::new()).unwrap().remove(0)
+    };
+    let line = json!({"prompt": "p", "completion": "c", "weight": 0.5, "good": true, "fold": 3, "source": "s", "nothing": null,
+        "completion_ended": true, "other_ended": false});
+    let row = read(line, RowKind::PromptCompletion);
+    let mentions = |name: &str| name == "good";
+    let found = |row: &Row, kind, own: &[&str]| {
+        undeclared(&[row], kind, &own.iter().map(|name| (*name).to_owned()).collect(), mentions)
+    };
+    assert_eq!(found(&row, RowKind::PromptCompletion, &["fold"]), ["other_ended", "weight"]);
+    let pair = json!({"prompt": "p", "chosen": "c", "rejected": "d", "chosen_ended": 1, "rejected_score": 0.25, "margin": 1.0});
+    assert_eq!(found(&read(pair, RowKind::Preference), RowKind::Preference, &[]), ["margin"]);
+    let prompt = json!({"prompt": "p", "answer": 7, "label": 1});
+    assert_eq!(found(&read(prompt, RowKind::Prompt), RowKind::Prompt, &[]), ["label"]);
+    let counts = RowCounts { undeclared_columns: vec!["weight".into()], ..RowCounts::default() };
+    assert!(
+        counts.to_string().contains("columns of numbers that no objective, reward or option names: weight"),
+        "{counts}"
+    );
+}

@@ -1,0 +1,250 @@
+//! Rows in the shapes of other tools.
+
+use serde_json::{Value, json};
+
+use super::encoding::{Case, bytes};
+use crate::data::rows::read::jsonl;
+use crate::data::rows::unread::{inexact, unread};
+use crate::data::rows::{Columns, Row, RowKind};
+use crate::data::tokenizer::Tokenizer;
+
+const END: &str = "<|endoftext|>";
+
+fn row(kind: RowKind, line: &Value) -> Result<Row, String> {
+    let rows = jsonl::parse("rows.jsonl".as_ref(), &line.to_string(), kind, &Columns::new());
+    rows.map(|mut rows| rows.remove(0)).map_err(|error| error.to_string())
+}
+
+fn turn(role: &str, content: impl Into<Value>) -> Value {
+    json!({"role": role, "content": content.into()})
+}
+
+fn parts(texts: &[&str]) -> Value {
+    texts.iter().map(|text| json!({"type": "text", "text": text})).collect()
+}
+
+/// A template that writes parts itself, one that writes strings only, and one that drops what is not a string.
+const PARTS: &str = "{% for m in messages %}{% if m.content is string %}{{ m.content }}{% else %}{% for p in m.content %}<{{ p.text }}>\
+                     {% endfor %}{% endif %}{% if m.role == 'assistant' %}{{ eos_token }}{% endif %}{% endfor %}";
+const STRINGS: &str =
+    "{% for m in messages %}{{ m.content }}{% if m.role == 'assistant' %}{{ eos_token }}{% endif %}{% endfor %}";
+const DROPS: &str = "{% for m in messages %}{% if m.content is string %}{{ m.content }}{% endif %}\
+                     {% if m.role == 'assistant' %}{{ eos_token }}{% endif %}{% endfor %}";
+
+/// Catches a list's own notation, or nothing, learned in place of its words, and parts that a template never sees.
+#[test]
+fn contents_in_parts_reach_templates_that_read_them_and_are_joined_for_others() {
+    let tokenizer = Tokenizer::bytes().unwrap();
+    let line = json!({"messages": [turn("user", parts(&["a", "b "])), turn("assistant", parts(&["c"]))]});
+    for (template, shown) in [
+        (None, format!("ab \n[c{END}]")),
+        (Some(STRINGS), format!("ab [c{END}]")),
+        (Some(DROPS), format!("ab [c{END}]")),
+        (Some(PARTS), format!("<a><b >[<c>{END}]")),
+    ] {
+        assert_eq!(Case { template, ..bytes(&tokenizer) }.all_shown(line.clone()), [shown], "{template:?}");
+    }
+    let text = row(RowKind::PromptCompletion, &line).unwrap().text();
+    assert_eq!((text.prompt.as_str(), text.answer.as_deref()), ("ab ", Some("c")));
+}
+
+/// Each mistake by its place.
+#[test]
+fn messages_that_cannot_be_learned_are_refused_by_their_place() {
+    let image = json!([{"type": "text", "text": "a"}, {"type": "image", "image": "b.png"}]);
+    let ask = turn("user", "q");
+    for (messages, says) in [
+        (json!([turn("user", image), turn("assistant", "c")]), "`messages[0].content[1].type`: \"image\" is not read"),
+        (
+            json!([turn("user", json!([{"type": "text"}])), turn("assistant", "c")]),
+            "`messages[0].content[0].text`: missing",
+        ),
+        (json!([turn("user", json!([])), turn("assistant", "c")]), "`messages[0].content`: an empty list of parts"),
+        (json!([ask, turn("assistant", Value::Null)]), "`messages[1].content`: null, and the message calls no tool"),
+        (
+            json!([ask, {"role": "assistant", "tool_calls": null}]),
+            "`messages[1].content`: missing, and the message calls no tool",
+        ),
+        (json!([ask, turn("Assistant", "c")]), "`messages[1].role`: \"Assistant\", which would not be learned"),
+        (json!([ask, turn("model", "c")]), "there is nothing to learn; the roles are \"user\", \"model\""),
+        (json!([{"from": "alien", "value": "x"}]), "`messages[0].from`: \"alien\" is not a known speaker"),
+    ] {
+        let error = row(RowKind::PromptCompletion, &json!({"messages": messages})).unwrap_err();
+        assert!(error.starts_with("rows.jsonl:1: ") && error.contains(says), "{error}");
+    }
+    let calls =
+        json!({"messages": [ask, {"role": "assistant", "tool_calls": [{"name": "f"}]}, turn("assistant", "c")]});
+    assert!(row(RowKind::PromptCompletion, &calls).is_ok());
+}
+
+/// Catches words of a role that a template drops without a word.
+#[test]
+fn a_role_that_the_template_leaves_out_is_refused() {
+    let tokenizer = Tokenizer::bytes().unwrap();
+    let known = "{% for m in messages %}{% if m.role == 'user' %}{{ m.content }}{% elif m.role == 'assistant' %}{{ m.content }}{% endif %}{% endfor %}";
+    let case = |template| Case { template, ..bytes(&tokenizer) };
+    let line = json!({"messages": [turn("developer", "rules"), turn("user", "q"), turn("assistant", "a")]});
+    let error = case(Some(known)).data(std::slice::from_ref(&line)).map(|_| ()).unwrap_err().to_string();
+    let says = "rows.jsonl:1: the chat template leaves message 1 out: it does not know the role \"developer\"";
+    assert!(error.starts_with(says), "{error}");
+    assert_eq!(case(Some(STRINGS)).all_shown(line.clone()), [format!("rulesq[a{END}]")]);
+    assert_eq!(case(None).all_shown(line), [format!("rules\nq\n[a{END}]")]);
+}
+
+/// Catches speakers that are not mapped, and conversations that stay a column.
+#[test]
+fn conversations_of_sharegpt_are_messages() {
+    let said = |from: &str, value: &str| json!({"from": from, "value": value});
+    let talk = json!([said("system", "s"), said("human", "q"), said("gpt", "a")]);
+    let tokenizer = Tokenizer::bytes().unwrap();
+    assert_eq!(bytes(&tokenizer).all_shown(json!({"conversations": talk, "id": "x"})), [format!("s\nq\n[a{END}]")]);
+    let pair = json!({"conversations": [said("human", "q")], "chosen": said("gpt", "a"), "rejected": said("gpt", "b")});
+    let pairs = Case { kind: RowKind::Preference, ..bytes(&tokenizer) };
+    assert_eq!(pairs.all_shown(pair), [format!("q\n[a{END}]"), format!("q\n[b{END}]")]);
+    let both = json!({"messages": [turn("user", "m"), turn("assistant", "n")], "conversations": talk});
+    assert_eq!(row(RowKind::PromptCompletion, &both).unwrap().question(), "user: m\n");
+}
+
+fn pair(line: &Value) -> Result<[Value; 3], String> {
+    use crate::data::rows::{Content, Part};
+    let row = row(RowKind::Preference, line)?;
+    Ok([Part::Prompt, Part::Chosen, Part::Rejected].map(|part| match &row.parts[&part] {
+        Content::Text(text) => json!(text),
+        Content::Messages(messages) => json!(messages),
+    }))
+}
+
+/// The cases of strings are examples of TRL's documentation of implicit prompts and of `extract_prompt`. Catches a prompt that
+/// is learned, doubled or lost.
+#[test]
+fn the_prompt_of_a_pair_is_what_both_sides_share() {
+    let (sys, ask, yes, no) = (turn("system", "s"), turn("user", "Q"), turn("assistant", "A"), turn("assistant", "B"));
+    let whole = |first: &[&Value], last: &Value| -> Value { first.iter().copied().chain([last]).cloned().collect() };
+    let taken = Ok([json!([sys, ask]), json!([yes]), json!([no])]);
+    let line = |prompt: Value, first: &[&Value]| json!({"prompt": prompt, "chosen": whole(first, &yes), "rejected": whole(first, &no)});
+    for prompt in [json!("Q"), json!(" Q \n"), json!([ask]), json!([sys, ask]), json!("s\nQ")] {
+        assert_eq!(pair(&line(prompt.clone(), &[&sys, &ask])), taken, "{prompt}");
+    }
+    // The conversations begin behind the system message.
+    assert_eq!(pair(&line(json!([sys, ask]), &[&ask])), taken);
+    assert_eq!(pair(&line(json!([sys, ask]), &[])), taken);
+    // More keys in one than in the other.
+    let named = json!({"role": "user", "content": "Q", "name": "n"});
+    assert_eq!(pair(&line(json!("Q"), &[&named])), Ok([json!([named]), json!([yes]), json!([no])]));
+    let error = pair(&line(json!("another"), &[&sys, &ask])).unwrap_err();
+    assert!(error.starts_with("rows.jsonl:1: `prompt` is not among the messages"), "{error}");
+
+    for (chosen, rejected, expected) in [
+        ("The sky is blue.", "The sky is green.", ["The sky is", " blue.", " green."]),
+        ("a? yes", "a? no", ["a?", " yes", " no"]),
+        ("a b", "a b c", ["a ", "b", "b c"]),
+        ("ü: ä", "ü: ö", ["ü:", " ä", " ö"]),
+        (
+            "\n\nHuman: h\n\nAssistant: I am x",
+            "\n\nHuman: h\n\nAssistant: I am y",
+            ["\n\nHuman: h\n\nAssistant:", " I am x", " I am y"],
+        ),
+    ] {
+        assert_eq!(pair(&json!({"chosen": chosen, "rejected": rejected})), Ok(expected.map(|text| json!(text))));
+    }
+}
+
+/// Catches prompts that are learned twice.
+#[test]
+fn a_completion_may_repeat_its_prompt() {
+    let tokenizer = Tokenizer::bytes().unwrap();
+    let line = json!({"prompt": "q", "completion": [turn("user", "q"), turn("assistant", "a")]});
+    assert_eq!(bytes(&tokenizer).all_shown(line), [format!("q\n[a{END}]")]);
+}
+
+/// Catches the end of an answer that a template writes and that the model must not learn.
+#[test]
+fn an_answer_that_was_cut_off_ends_with_its_words_in_a_template_too() {
+    let tokenizer = Tokenizer::bytes().unwrap();
+    let case = |template| Case { kind: RowKind::Preference, template, ..bytes(&tokenizer) };
+    let line = json!({"prompt": [turn("user", "q")], "chosen": [turn("assistant", "a a")], "rejected": [turn("assistant", "b")],
+        "chosen_ended": false, "rejected_ended": true});
+    assert_eq!(case(None).all_shown(line.clone()), ["q\n[a a]".to_owned(), format!("q\n[b{END}]")]);
+    assert_eq!(case(Some(STRINGS)).all_shown(line), ["q[a a]".to_owned(), format!("q[b{END}]")]);
+    let strings = json!({"prompt": "q", "chosen": "a", "rejected": "b", "chosen_ended": true, "rejected_ended": false});
+    assert_eq!(case(Some(STRINGS)).all_shown(strings), [format!("q[a{END}]"), "q[b]".to_owned()]);
+}
+
+/// Catches the JSON of a list taken for an answer, and lists in which nothing can be right.
+#[test]
+fn gotcha_48_any_answer_of_a_list_is_right() {
+    let line = |answer: Value| json!({"prompt": "q", "answer": answer});
+    let text = row(RowKind::Prompt, &line(json!(["a", 7, 9007199254740993_u64]))).unwrap().text();
+    assert_eq!(
+        (text.answer.as_deref(), text.more_answers),
+        (Some("a"), vec!["7".to_owned(), "9007199254740993".to_owned()])
+    );
+    for (answer, says) in [
+        (json!([]), "an empty list"),
+        (json!(["a", ["b"]]), "a list at place 1 of the list"),
+        (json!([null]), "null at place 0 of the list"),
+        (json!({"value": "a"}), "an object; a right answer is a string or a number"),
+    ] {
+        let error = row(RowKind::Prompt, &line(answer)).unwrap_err();
+        assert!(error.starts_with(&format!("rows.jsonl:1: `answer`: {says}")), "{error}");
+    }
+    // Of rows that have a completion it is a column like others.
+    let other = json!({"prompt": "q", "completion": "c", "answer": {"value": "a"}});
+    assert!(row(RowKind::PromptCompletion, &other).is_ok());
+}
+
+/// Catches rounded integers in columns, messages and answers.
+#[test]
+fn gotcha_53_whole_numbers_stay_whole() {
+    use plugin_api::reward::Column;
+    let large = 9_007_199_254_740_993_u64;
+    let tokenizer = Tokenizer::bytes().unwrap();
+    let case = Case {
+        template: Some(
+            "{% for m in messages %}{{ m.content }}{% if m.n %}{{ m.n }}{{ m.n | tojson }}{% endif %}{{ eos_token }}{% endfor %}",
+        ),
+        ..bytes(&tokenizer)
+    };
+    let line = json!({"messages": [{"role": "user", "content": "", "n": large}, turn("assistant", "a")]});
+    let shown = case.all_shown(line).remove(0);
+    assert!(shown.starts_with(&format!("{large}{large}{END}")), "{shown}");
+    let line = json!({"prompt": "q", "answer": large, "id": large, "small": large - 1});
+    let row = row(RowKind::Prompt, &line).unwrap();
+    let text = row.text();
+    assert_eq!(text.answer, Some(large.to_string()));
+    assert_eq!(text.columns[1].1, Column::Text(large.to_string()));
+    assert_eq!(text.columns[2].1, Column::Number((large - 1) as f64));
+    assert_eq!(inexact(&[&row]), ["answer", "id"]);
+}
+
+/// Catches numbers that are named though they reach the objective, and columns that something reads.
+#[test]
+fn columns_of_words_that_nothing_reads_are_named() {
+    let line = json!({"prompt": "q", "completion": "c", "input": "x", "system": "y", "score": 1, "none": null, "meta": {"a": 1}});
+    let sft = row(RowKind::PromptCompletion, &line).unwrap();
+    assert_eq!(unread(&[&sft], RowKind::PromptCompletion, &["system".to_owned()].into()), ["input", "meta"]);
+    let prompt = row(RowKind::Prompt, &json!({"prompt": "q", "answer": "a", "source": "s"})).unwrap();
+    assert_eq!(unread(&[&prompt], RowKind::Prompt, &Default::default()), ["source"]);
+}
+
+/// Each with the line that makes rows of it.
+#[test]
+fn rows_of_other_shapes_are_refused_with_the_remedy() {
+    for (line, says) in [
+        (json!({"instruction": "a", "input": "b", "output": "c"}), "these are Alpaca's keys: jq -c '{prompt: "),
+        (
+            json!({"instruction": "a", "output": "c"}),
+            "data.columns = { prompt = \"instruction\", completion = \"output\" }",
+        ),
+        (json!({"text": "a"}), "jq -c '{prompt: \"\", completion: .text}' rows.jsonl > rows.converted.jsonl"),
+        (json!({"data": [{"prompt": "a"}]}), "jq -c '.data[]' rows.jsonl > rows.converted.jsonl"),
+        (turn("user", "a"), "this is a message, and a row holds a conversation"),
+        (
+            json!({"question": "a", "response": "b"}),
+            "data.columns = { prompt = \"question\", completion = \"response\" }",
+        ),
+    ] {
+        let error = row(RowKind::PromptCompletion, &line).unwrap_err();
+        assert!(error.contains(says), "{error}");
+    }
+}

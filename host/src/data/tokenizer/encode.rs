@@ -1,0 +1,91 @@
+//! Text to token ids, with or without the tokens' places, and back.
+
+use rayon::prelude::*;
+
+use super::{Tokenizer, library};
+use crate::data::error::Result;
+
+const CANNOT_ENCODE: &str = "it cannot encode";
+
+/// Text cut into tokens, with each token's place in the text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Encoded {
+    /// Token ids.
+    pub ids: Vec<u32>,
+    /// The tokens as the vocabulary spells them.
+    pub tokens: Vec<String>,
+    /// First code point and one past the last, in code points of the text. Tokens that share a character share its place.
+    pub offsets: Vec<(usize, usize)>,
+}
+
+/// A text's tokens and their places.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Placed {
+    /// Token ids.
+    pub ids: Vec<u32>,
+    /// As in [`Encoded`].
+    pub offsets: Vec<(usize, usize)>,
+}
+
+impl Tokenizer {
+    /// Token ids of `text` alone: nothing is added. Special tokens spelt out in the text are recognised.
+    ///
+    /// # Errors
+    /// A token that the model has no row for; see [`Tokenizer::fit_to_model`].
+    pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
+        let ids = self.ids(text)?;
+        self.within_model(&ids)?;
+        Ok(ids)
+    }
+
+    fn ids(&self, text: &str) -> Result<Vec<u32>> {
+        let encode = || Ok(self.inner.encode_fast(text, false)?.get_ids().to_vec());
+        library::run(&self.name, CANNOT_ENCODE, encode)
+    }
+
+    /// Token ids of `text` as an input of the model: with [`Tokenizer::prefix`] in front, once.
+    pub fn encode_input(&self, text: &str) -> Result<Vec<u32>> {
+        let mut ids = self.encode(text)?;
+        if let Some(prefix) = self.prefix()
+            && ids.first() != Some(&prefix)
+        {
+            ids.insert(0, prefix);
+        }
+        Ok(ids)
+    }
+
+    /// [`Tokenizer::encode`] for many texts, in parallel, in order.
+    pub fn encode_many(&self, texts: Vec<&str>) -> Result<Vec<Vec<u32>>> {
+        let all: Vec<Vec<u32>> = texts.into_par_iter().map(|text| self.ids(text)).collect::<Result<_>>()?;
+        all.iter().try_for_each(|ids| self.within_model(ids))?;
+        Ok(all)
+    }
+
+    /// Token ids of many texts with the tokens' places, in parallel, in order. Whether the model has rows for them is not
+    /// looked at here: see [`Tokenizer::within_model`].
+    pub fn encode_placed(&self, texts: Vec<&str>) -> Result<Vec<Placed>> {
+        let place = |text: &str| {
+            let encoding = self.inner.encode_char_offsets(text, false)?;
+            Ok(Placed { ids: encoding.get_ids().into(), offsets: encoding.get_offsets().into() })
+        };
+        let guarded = |text: &str| library::run(&self.name, CANNOT_ENCODE, || place(text));
+        texts.into_par_iter().map(guarded).collect()
+    }
+
+    /// Token ids of `text` with the tokens' spelling and places.
+    pub fn encode_with_offsets(&self, text: &str) -> Result<Encoded> {
+        let encoding = library::run(&self.name, CANNOT_ENCODE, || self.inner.encode_char_offsets(text, false))?;
+        Ok(Encoded {
+            ids: encoding.get_ids().to_vec(),
+            tokens: encoding.get_tokens().to_vec(),
+            offsets: encoding.get_offsets().to_vec(),
+        })
+    }
+
+    /// The text of `ids`. Bytes that make no character become U+FFFD; ids outside the vocabulary are left out, and with
+    /// `skip_special` those of [`Tokenizer::is_special`].
+    pub fn decode(&self, ids: &[u32], skip_special: bool) -> Result<String> {
+        let kept: Vec<u32> = ids.iter().copied().filter(|id| !(skip_special && self.is_special(*id))).collect();
+        library::run(&self.name, "it cannot decode", || self.inner.decode(&kept, false))
+    }
+}

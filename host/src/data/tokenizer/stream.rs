@@ -1,0 +1,55 @@
+//! Decoding token by token, for text that appears while it is generated. The library's stepping rule does the work.
+
+use tokenizers::{DecoderWrapper, ModelWrapper, NormalizerWrapper, PostProcessorWrapper, PreTokenizerWrapper};
+
+use super::{Tokenizer, library};
+use crate::data::error::Result;
+
+/// Turns ids into text as they come. A character whose bytes are spread over several tokens appears when it is complete.
+pub struct StreamDecoder<'a> {
+    tokenizer: &'a Tokenizer,
+    skip_special: bool,
+    /// The ids that the next piece of text may depend on: some already shown, then those held back.
+    ids: Vec<u32>,
+    /// The text of the ids already shown.
+    shown: String,
+    shown_ids: usize,
+}
+
+impl<'a> StreamDecoder<'a> {
+    fn new(tokenizer: &'a Tokenizer, skip_special: bool) -> Self {
+        Self { tokenizer, skip_special, ids: Vec::new(), shown: String::new(), shown_ids: 0 }
+    }
+
+    /// The text that `id` completes: empty where a character is still incomplete.
+    pub fn push(&mut self, id: u32) -> Result<String> {
+        if self.skip_special && self.tokenizer.is_special(id) {
+            return Ok(String::new());
+        }
+        let (inner, ids) = (self.tokenizer.inner(), &mut self.ids);
+        let (shown, shown_ids) = (&mut self.shown, &mut self.shown_ids);
+        let step = || {
+            tokenizers::tokenizer::step_decode_stream::<
+                ModelWrapper,
+                NormalizerWrapper,
+                PreTokenizerWrapper,
+                PostProcessorWrapper,
+                DecoderWrapper,
+            >(inner, vec![id], false, ids, shown, shown_ids)
+        };
+        library::run(self.tokenizer.name(), "it cannot decode a stream", step).map(Option::unwrap_or_default)
+    }
+
+    /// What was held back: the bytes of incomplete characters become U+FFFD. Call it once, at the end.
+    pub fn finish(self) -> Result<String> {
+        let all = self.tokenizer.decode(&self.ids, false)?;
+        Ok(all.strip_prefix(self.shown.as_str()).unwrap_or_default().to_owned())
+    }
+}
+
+impl Tokenizer {
+    /// Decodes a text token by token, holding back incomplete characters.
+    pub fn stream(&self, skip_special: bool) -> StreamDecoder<'_> {
+        StreamDecoder::new(self, skip_special)
+    }
+}

@@ -1,0 +1,82 @@
+//! An open session and the dtype that it computes in.
+
+use std::{cell::RefCell, rc::Rc};
+
+use plugin_api::abi::{Call, DType, Memory};
+use plugin_api::backend::{Op, Session, ops::CATALOGUE};
+
+use crate::error::{Error, Result};
+
+/// An open session and the dtype it computes in. Clones share the session.
+#[derive(Clone)]
+pub struct Device(pub(super) Rc<Inner>);
+
+pub(super) struct Inner {
+    pub(super) session: RefCell<Box<dyn Session>>,
+    compute: DType,
+}
+
+impl Device {
+    /// A device that computes in `compute` on `session`.
+    ///
+    /// # Errors
+    /// A request error where the backend lacks a mandatory operation in that dtype.
+    pub fn new(session: Box<dyn Session>, compute: DType) -> Result<Device> {
+        let missing: Vec<&str> = CATALOGUE
+            .iter()
+            .filter(|spec| spec.mandatory && !session.supports(spec.id, compute))
+            .map(|spec| spec.name)
+            .collect();
+        if !missing.is_empty() {
+            let message = format!("the backend does not compute in {compute}: it lacks {}", missing.join(", "));
+            return Err(Error::request(message).with_hint("choose another backend.dtype"));
+        }
+        Ok(Device(Rc::new(Inner { session: RefCell::new(session), compute })))
+    }
+
+    /// The dtype of weights and activations in the forward and backward pass.
+    pub fn compute(&self) -> DType {
+        self.0.compute
+    }
+
+    /// The dtype of master weights, gradients, moments and statistics.
+    pub fn accumulator(&self) -> DType {
+        self.0.compute.accumulator()
+    }
+
+    /// Runs one operation.
+    ///
+    /// # Errors
+    /// Whatever the backend refuses, named by operation and operand.
+    pub fn call<O: Op>(&self, op: &O) -> Result<()> {
+        Ok(op.with_call(|call| self.0.session.borrow_mut().invoke(call))?)
+    }
+
+    /// Whether the session has an operation for `dtype`, by the operation's number in the catalogue.
+    pub(super) fn supports(&self, op: u32, dtype: DType) -> bool {
+        self.0.session.borrow().supports(op, dtype)
+    }
+
+    /// Bytes of scratch memory that a call takes beside its operands.
+    pub(super) fn workspace(&self, call: &Call<'_>) -> u64 {
+        self.0.session.borrow().workspace(call)
+    }
+
+    /// What memory the session holds.
+    pub fn memory(&self) -> Memory {
+        self.0.session.borrow().memory()
+    }
+
+    /// Gives cached memory back to the device.
+    pub fn trim(&self) {
+        self.0.session.borrow_mut().trim();
+    }
+
+    /// Waits for all work.
+    ///
+    /// # Errors
+    /// What the work failed with.
+    pub fn sync(&self) -> Result<()> {
+        Ok(self.0.session.borrow_mut().sync()?)
+    }
+}

@@ -1,0 +1,237 @@
+//! Rows evaluated outside of a run: the loss of their completions, and greedy answers compared with them.
+
+use serde::Serialize;
+
+use crate::{
+    data::{
+        DataError, Tokenizer,
+        batches::batcher::eval_batches,
+        rows::{
+            ChatTemplate, Columns, Part, Row, RowCorpus, RowCounts, RowKind, RowOptions, RowText,
+            encode::Encoder,
+            kind::ANSWER,
+            split::Split,
+            write::{
+                layout::Layout,
+                template::{plain, read_template},
+            },
+        },
+        tokenizer::templates::DEFAULT,
+    },
+    error::{Error, Result},
+    inference::saved_model::{EVAL_TOKENS, Opened},
+    train::{
+        eval::exact_match::{ComparedAnswer, exact_match, questions},
+        run::records::compared,
+    },
+};
+
+/// Which rows are evaluated, and how.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct RowsToEvaluate {
+    /// Files, folders or globs; at least one.
+    pub paths: Vec<String>,
+    /// `plain`, `tokenizer` or a template's file; `None`: messages by the tokenizer's template, texts as they are.
+    pub chat_template: Option<String>,
+    /// Columns that have other names in the files.
+    pub columns: Columns,
+    /// About how many prompts are answered; `None`: all.
+    pub generate: Option<u64>,
+}
+
+/// How well a model answers rows.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct RowFigures {
+    /// Nats per token of the completions, their ends counted if `ends_counted`; absent where rows have no completion.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub loss: Option<f64>,
+    /// Whether some row's tokens include the one that ends its answer. A template's marks may leave it out.
+    #[serde(skip)]
+    pub ends_counted: bool,
+    /// Share of these tokens that were the most probable one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub token_accuracy: Option<f64>,
+    /// These tokens.
+    pub tokens: u64,
+    /// Share of the greedy answers that are as their rows have them; absent where none was compared.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub exact_match: Option<f64>,
+    /// Answers compared.
+    pub answers: usize,
+    /// What became of the rows.
+    pub rows: RowCounts,
+    /// Every compared answer.
+    #[serde(skip)]
+    pub compared: Vec<ComparedAnswer>,
+}
+
+impl RowFigures {
+    /// The compared answers as JSON lines: `prompt`, `answer`, `expected`, `match`, `tokens`, `finish`.
+    pub fn answer_lines(&self) -> String {
+        self.compared.iter().map(|answer| compared(None, answer).to_string() + "\n").collect()
+    }
+}
+
+impl Opened {
+    /// Measures the loss of rows' completions, and compares greedy answers with them. Prompts alone are answered and compared with
+    /// their column `answer`.
+    ///
+    /// # Errors
+    /// Rows that cannot be read, named with file and line; rows with nothing to compare or predict; the backend's.
+    pub fn evaluate_rows(&self, wanted: &RowsToEvaluate) -> Result<RowFigures> {
+        let options = RowOptions {
+            paths: wanted.paths.clone(),
+            eval_paths: Vec::new(),
+            split: Split::Share(0.0),
+            columns: wanted.columns.clone(),
+        };
+        let corpus = read(&options)?;
+        let layout =
+            layout(&self.tokenizer, wanted.chat_template.as_deref(), corpus.train.iter().any(Row::has_messages))?;
+        let context = self.model.config().context as usize;
+        let longest = match corpus.kind {
+            // An answer that fills the context must not leave every prompt without its words.
+            RowKind::Prompt => context - self.longest_answer(&corpus)?.min(context / 2),
+            _ => context,
+        };
+        let encoder = Encoder { tokenizer: &self.tokenizer, layout: &layout, longest, truncation: None };
+        let mut data = encoder.encode(&corpus).map_err(|error| nothing_left(error, &wanted.paths, longest))?;
+        let mut ends_counted = true;
+        if let Some(counts) = &mut data.rows {
+            // Nothing is learned here.
+            (ends_counted, counts.no_end_learned) = (!counts.no_end_learned, false);
+            counts.other_opening = None;
+        }
+        let mut figures = RowFigures {
+            loss: None,
+            ends_counted,
+            token_accuracy: None,
+            tokens: 0,
+            exact_match: None,
+            answers: 0,
+            rows: data.rows.clone().unwrap_or_default(),
+            compared: Vec::new(),
+        };
+        if corpus.kind == RowKind::PromptCompletion {
+            let (mut sum, mut correct) = (0.0, 0);
+            for packed in eval_batches(&*data.train, context, self.tokenizer.prefix(), EVAL_TOKENS.max(context), None) {
+                let scores = self.score(&packed?)?;
+                sum -= scores.logp.iter().sum::<f64>();
+                correct += scores.correct;
+                figures.tokens += scores.logp.len() as u64;
+            }
+            figures.loss = Some(sum / figures.tokens.max(1) as f64);
+            figures.token_accuracy = Some(correct as f64 / figures.tokens.max(1) as f64);
+        }
+        if wanted.generate != Some(0) {
+            let asked = questions(&*data.train, &self.tokenizer, wanted.generate.unwrap_or(u64::MAX))?;
+            if let Some(found) = exact_match(&self.model, &self.tokenizer, &asked)? {
+                figures.exact_match = Some(found.share);
+                (figures.answers, figures.compared) = (found.answers.len(), found.answers);
+            }
+        }
+        if figures.loss.is_none() && figures.exact_match.is_none() {
+            let what = format!("the rows of {} have neither a completion nor an answer to compare with", corpus.name);
+            return Err(Error::request(what)
+                .with_hint("add a column `completion` or `answer`, or name it: --column answer=NAME"));
+        }
+        Ok(figures)
+    }
+}
+
+impl Opened {
+    /// How many tokens the longest right answer takes, its end included: the room that a prompt must leave.
+    fn longest_answer(&self, corpus: &RowCorpus) -> Result<usize> {
+        let mut longest = 1;
+        for row in &corpus.train {
+            let RowText { answer, more_answers, .. } = row.text();
+            for answer in answer.iter().chain(&more_answers) {
+                longest = longest.max(self.tokenizer.encode(answer)?.len() + 1);
+            }
+        }
+        Ok(longest)
+    }
+}
+
+/// The rows: with completions, or prompts alone with an answer among their columns.
+///
+/// # Errors
+/// Rows that are neither, named with file and line; pairs; no row at all.
+fn read(options: &RowOptions) -> Result<RowCorpus> {
+    let paths = options.paths.join(", ");
+    let none = || {
+        Error::request(format!("{paths}: there is no row to evaluate"))
+            .with_hint("give a file with a row in each line, or a list of rows: {\"prompt\": ..., \"completion\": ...}")
+    };
+    let error = match options.read(RowKind::PromptCompletion) {
+        Ok(corpus) => return Ok(corpus),
+        Err(DataError::Empty(_) | DataError::NoRow { .. }) => return Err(none()),
+        Err(error @ DataError::Json { .. }) => error,
+        Err(error) => return Err(error.into()),
+    };
+    if options.read(RowKind::Preference).is_ok() {
+        let file = options.paths.first().map_or("ROWS", String::as_str);
+        return Err(Error::request(format!("{paths}: these are pairs, and completions are evaluated")).with_hint(format!(
+            "for the chosen answers: jq -c 'if .prompt then {{prompt, completion: .chosen}} elif (.chosen | type) == \"array\" then {{messages: .chosen}} \
+             else {{prompt: \"\", completion: .chosen}} end' {file} > chosen.jsonl, and `--rows chosen.jsonl`; for the rejected ones likewise; the evaluations of a run \
+             report how well a model ranks pairs"
+        )));
+    }
+    // Prompts with an answer among their columns are no completions; where they are not read either, the first error counts, but
+    // for a fault of the right answers themselves.
+    let has_completion = |row: &Row| row.columns.contains_key(Part::Completion.name());
+    match options.read(RowKind::Prompt) {
+        // Some rows have a completion, or null for one: the others lack theirs.
+        Ok(corpus) if corpus.train.iter().any(has_completion) => Err(error.into()),
+        Ok(corpus) => Ok(corpus),
+        Err(of_prompts @ DataError::Json { .. }) if matches!(&of_prompts, DataError::Json { key, .. } if key == ANSWER) => {
+            Err(of_prompts.into())
+        }
+        Err(_) => Err(error.into()),
+    }
+}
+
+/// What is said where every row is dropped: the words of training say nothing here.
+fn nothing_left(error: DataError, paths: &[String], longest: usize) -> Error {
+    let DataError::NoRowLeft { counts, .. } = &error else { return error.into() };
+    let paths = paths.join(", ");
+    if counts.dropped_too_long > 0 {
+        return Error::request(format!(
+            "{paths}: no row is short enough: with its answer, each takes more tokens than the model's context allows ({longest} are \
+             left for a row)"
+        ))
+        .with_hint("shorten the prompts, or evaluate a model with a longer context");
+    }
+    let counts = counts.to_string();
+    let notes = counts.split_once("; ").map_or(String::new(), |(_, notes)| format!(": {notes}"));
+    Error::request(format!("{paths}: no row has anything to evaluate{notes}"))
+        .with_hint("look at the rows: their answers are empty, or say that they are not learned")
+}
+
+/// How rows are written; `spoken`: some of them are messages.
+fn layout(tokenizer: &Tokenizer, wanted: Option<&str>, spoken: bool) -> Result<Layout> {
+    let own = || {
+        let name = tokenizer.name();
+        let error =
+            || Error::request(format!("the tokenizer {name} has no chat template of its own, or several by name"));
+        tokenizer
+            .chat_template()
+            .map(str::to_owned)
+            .ok_or_else(|| error().with_hint("give --chat-template plain, or a Jinja file"))
+    };
+    let mut origin = tokenizer.chat_template_origin(DEFAULT).unwrap_or("the template");
+    let source = match wanted {
+        None if !spoken || tokenizer.chat_template_names().next().is_none() => plain(tokenizer),
+        None | Some("tokenizer") => own()?,
+        Some("plain") => plain(tokenizer),
+        Some(path) => {
+            origin = path;
+            read_template(path.as_ref()).map_err(|error| {
+                let remedy =
+                    error.hint().unwrap_or("give \"plain\", \"tokenizer\" or the path of a Jinja file".to_owned());
+                Error::request(format!("cannot read the chat template {path}")).with_cause(error).with_hint(remedy)
+            })?
+        }
+    };
+    Ok(Layout { template: ChatTemplate::of(origin, &source, tokenizer)?, strings: wanted.is_some() })
+}

@@ -1,0 +1,184 @@
+//! The decoder walked backwards: from the cotangent of the last hidden states to gradients in a flat buffer.
+//!
+//! One buffer carries the cotangent of the residual stream down through all layers; activations go as they are used.
+
+use plugin_api::backend::ops::{ActivationBackward, AttentionBackward, EmbeddingBackward, GluBackward, NormBackward};
+
+use super::activations::{Activations, DeviceBatch, Forward, Kept};
+use super::decoder::{Attend, Pass, gone};
+use crate::device::{Buffer, Tensor};
+use crate::error::{Error, Result};
+use crate::model::loaded::{Layer, Model};
+use crate::model::params::{LinearRef, NormRef};
+use crate::model::shape::family::Mlp;
+
+impl Model {
+    /// Adds the gradients of all parameters that learn to `grads`, given the cotangent of the last hidden states,
+    /// `[N, D]`, which is overwritten.
+    ///
+    /// # Errors
+    /// The forward pass kept nothing; the backend's. The gradients are then undefined.
+    pub fn backward(&self, forward: Forward, dhidden: Tensor, grads: &Buffer) -> Result<()> {
+        let Forward { batch, tape, hidden } = forward;
+        drop(hidden);
+        let mut tape = tape.ok_or_else(|| Error::run("backward: the forward pass was told to keep nothing"))?;
+        let Some(lowest) = self.lowest_trainable() else { return Ok(()) };
+        let d = dhidden;
+        let last = NormBackward {
+            x: tape.stream.view(),
+            stats: tape.stats.view(),
+            dy: d.view(),
+            dx: d.view(),
+            ..NormBackward::default()
+        };
+        self.norm_backward(self.layout.norm, last, grads)?;
+        let pass = Pass { batch: &batch, attend: &Attend::Packed, kept: Kept::EVERYTHING, backward: true };
+        for index in (lowest..self.layers.len()).rev() {
+            let mut acts = tape.layers.pop().ok_or_else(|| gone("a layer"))?;
+            self.fill_in(&pass, index, &mut acts)?;
+            self.layer_backward(&self.layers[index], &batch, acts, &d, grads)?;
+        }
+        self.embedding_backward(&batch, &d, grads)
+    }
+
+    /// The lowest layer the cotangent must pass, the number of layers where only the last norm learns; `None` where
+    /// nothing does.
+    fn lowest_trainable(&self) -> Option<usize> {
+        let layout = &self.layout;
+        let learns = |index: usize| self.trainable[index];
+        let norm_learns = |norm: NormRef| learns(norm.weight) || norm.bias.is_some_and(learns);
+        let linear_learns = |linear: &LinearRef| learns(linear.weight) || linear.bias.is_some_and(learns);
+        if learns(layout.embedding) || layout.positions.is_some_and(learns) {
+            return Some(0);
+        }
+        let layer = layout.layers.iter().position(|layer| {
+            let linears = layer.qkv.iter().chain(&layer.up).chain([&layer.output, &layer.down]);
+            norm_learns(layer.norm1) || norm_learns(layer.norm2) || linears.into_iter().any(linear_learns)
+        });
+        layer.or_else(|| norm_learns(layout.norm).then_some(layout.layers.len()))
+    }
+
+    fn layer_backward(
+        &self,
+        layer: &Layer,
+        batch: &DeviceBatch,
+        mut acts: Activations,
+        d: &Tensor,
+        grads: &Buffer,
+    ) -> Result<()> {
+        let tokens = batch.tokens;
+        let dup = self.mlp_backward(layer, &mut acts, d, grads)?;
+        let normed = acts.normed2.take().ok_or_else(|| gone("a norm"))?;
+        self.project_backward_weight(&layer.up, normed.view(), dup.view(), grads)?;
+        drop(normed);
+        let dnormed = self.device.tensor(tokens, self.config.dim)?;
+        self.project_backward_input(&layer.up, dup.view(), dnormed.view())?;
+        drop(dup);
+        let middle = acts.middle.take().ok_or_else(|| gone("the stream after attention"))?;
+        let stats = acts.stats2.take().ok_or_else(|| gone("a norm's statistics"))?;
+        self.norm_backward(layer.norm2, residual_norm(&middle, &stats, &dnormed, d), grads)?;
+        drop(middle);
+
+        let dqkv = self.attention_backward(layer, batch, &mut acts, d, grads)?;
+        let normed = acts.normed1.take().ok_or_else(|| gone("a norm"))?;
+        self.project_backward_weight(&layer.qkv, normed.view(), dqkv.view(), grads)?;
+        self.project_backward_input(&layer.qkv, dqkv.view(), dnormed.view())?;
+        let stream = acts.stream.take().ok_or_else(|| gone("a layer's input"))?;
+        let stats = acts.stats1.take().ok_or_else(|| gone("a norm's statistics"))?;
+        self.norm_backward(layer.norm1, residual_norm(&stream, &stats, &dnormed, d), grads)
+    }
+
+    /// Down projection and activation function: the cotangent of the up projections' outputs, in their place.
+    fn mlp_backward(&self, layer: &Layer, acts: &mut Activations, d: &Tensor, grads: &Buffer) -> Result<Tensor> {
+        let (config, kind) = (&self.config, self.config.activation_kind()?);
+        let active = acts.active.take().ok_or_else(|| gone("an activation"))?;
+        let up = acts.up.take().ok_or_else(|| gone("the feed-forward block's input"))?;
+        self.project_backward_weight(&layer.down, active.view(), d.view(), grads)?;
+        // The activation's own buffer takes its cotangent: nothing reads it any more.
+        let dactive = active;
+        self.project_backward_input(&layer.down, d.view(), dactive.view())?;
+        match config.family.mlp {
+            Mlp::Gated => {
+                let (gate, other) = (up.cols(0..config.hidden), up.cols(config.hidden..2 * config.hidden));
+                let dy = dactive.view();
+                self.device.call(&GluBackward { gate, up: other, dy, dgate: gate, dup: other, kind })?;
+            }
+            Mlp::Plain => {
+                self.device.call(&ActivationBackward { x: up.view(), dy: dactive.view(), dx: up.view(), kind })?
+            }
+        }
+        Ok(up)
+    }
+
+    /// Output projection, attention and rotation: the cotangent of queries, keys and values.
+    fn attention_backward(
+        &self,
+        layer: &Layer,
+        batch: &DeviceBatch,
+        acts: &mut Activations,
+        d: &Tensor,
+        grads: &Buffer,
+    ) -> Result<Tensor> {
+        let config = &self.config;
+        let attended = acts.attended.take().ok_or_else(|| gone("attention's output"))?;
+        let qkv = acts.qkv.take().ok_or_else(|| gone("queries, keys and values"))?;
+        let lse = acts.lse.take().ok_or_else(|| gone("attention's log-sum-exp"))?;
+        self.project_backward_weight(&layer.output, attended.view(), d.view(), grads)?;
+        let dattended = self.device.tensor(batch.tokens, config.query_width())?;
+        self.project_backward_input(&layer.output, d.view(), dattended.view())?;
+        let dqkv = self.device.tensor(batch.tokens, layer.qkv.outputs)?;
+        let (q, k) = (config.query_width(), config.kv_width());
+        self.device.call(&AttentionBackward {
+            q: qkv.cols(0..q),
+            k: qkv.cols(q..q + k),
+            v: qkv.cols(q + k..q + 2 * k),
+            y: attended.view(),
+            lse: lse.view(),
+            dy: dattended.view(),
+            offsets: batch.offsets.view(),
+            dq: dqkv.cols(0..q),
+            dk: dqkv.cols(q..q + k),
+            dv: dqkv.cols(q + k..q + 2 * k),
+            heads: config.heads as i64,
+            kv_heads: config.kv_heads as i64,
+            head_dim: config.head_dim as i64,
+            scale: config.attention_scale(),
+            ..AttentionBackward::default()
+        })?;
+        self.rotate(&dqkv, batch, true)?;
+        Ok(dqkv)
+    }
+
+    /// Runs `op` with the norm's own operands filled in.
+    fn norm_backward(&self, norm: NormRef, op: NormBackward, grads: &Buffer) -> Result<()> {
+        self.device.call(&NormBackward {
+            weight: Some(self.weight(norm.weight)),
+            dweight: self.gradient(norm.weight, grads),
+            dbias: norm.bias.and_then(|bias| self.gradient(bias, grads)),
+            kind: self.config.family.norm,
+            ..op
+        })
+    }
+
+    fn embedding_backward(&self, batch: &DeviceBatch, d: &Tensor, grads: &Buffer) -> Result<()> {
+        let tables = [(Some(self.layout.embedding), &batch.ids), (self.layout.positions, &batch.positions)];
+        for (table, ids) in tables {
+            if let Some(dtable) = table.and_then(|index| self.gradient(index, grads)) {
+                self.device.call(&EmbeddingBackward { ids: ids.view(), dy: d.view(), dtable, scale: 1.0 })?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A norm inside the residual stream: the stream's cotangent `d` takes up the branch's, `dy` through the norm.
+fn residual_norm(x: &Tensor, stats: &Tensor, dy: &Tensor, d: &Tensor) -> NormBackward {
+    NormBackward {
+        x: x.view(),
+        stats: stats.view(),
+        dy: dy.view(),
+        dsum: Some(d.view()),
+        dx: d.view(),
+        ..NormBackward::default()
+    }
+}

@@ -1,0 +1,324 @@
+//! The forward pass: embedding, layers, last norm, over a packed batch.
+//!
+//! A layer is computed by filling in whatever of it is not there yet. The backward pass calls the same code on what was
+//! kept, so a recomputed activation has the bits of the first one.
+
+use plugin_api::backend::ops::{Activation, Attention, Copy, DecodeAttention, Embedding, Glu, Norm, Rotary};
+
+use super::activations::{Activations, BatchView, DeviceBatch, Forward, Keep, Kept, Tape};
+use super::cache::{Fill, KvCache};
+use crate::device::Tensor;
+use crate::error::{Error, Result};
+use crate::model::loaded::{Layer, Model};
+use crate::model::params::NormRef;
+use crate::model::shape::family::Mlp;
+
+/// Whom a query attends to.
+pub(super) enum Attend<'a> {
+    /// Its own sequence of the batch.
+    Packed,
+    /// The same, and keys and values go to the cache.
+    Prefill(&'a KvCache, &'a [Fill]),
+    /// Its slot of the cache; keys and values are appended. One token a row.
+    Decode { cache: &'a KvCache, slots: &'a Tensor, lengths: &'a Tensor },
+}
+
+/// What is the same for all layers of a pass.
+pub(super) struct Pass<'a> {
+    pub batch: &'a DeviceBatch,
+    pub attend: &'a Attend<'a>,
+    pub kept: Kept,
+    /// Whether statistics are formed that only the backward pass reads.
+    pub backward: bool,
+}
+
+/// The stream to be, before the next norm adds it up: `residual + branch`.
+struct Pending {
+    residual: Tensor,
+    branch: Option<Tensor>,
+}
+
+impl Model {
+    /// Runs the decoder over a packed batch.
+    ///
+    /// # Errors
+    /// The batch contradicts itself or the model; the backend's.
+    pub fn forward(&self, batch: BatchView<'_>, keep: Keep) -> Result<Forward> {
+        let batch = self.upload_batch(batch)?;
+        let (hidden, tape) = self.run(&batch, keep, &Attend::Packed)?;
+        Ok(Forward { batch, hidden, tape })
+    }
+
+    pub(super) fn upload_batch(&self, batch: BatchView<'_>) -> Result<DeviceBatch> {
+        self.check_batch(batch)?;
+        Ok(DeviceBatch {
+            tokens: batch.tokens.len() as u64,
+            ids: self.device.ints(batch.tokens)?,
+            positions: self.device.ints(batch.positions)?,
+            offsets: self.device.ints(batch.offsets)?,
+        })
+    }
+
+    fn check_batch(&self, batch: BatchView<'_>) -> Result<()> {
+        let (tokens, config) = (batch.tokens.len(), &self.config);
+        let fail = |what: String| Err(Error::run(format!("forward: {what}")));
+        if batch.positions.len() != tokens {
+            return fail(format!("{tokens} tokens and {} positions", batch.positions.len()));
+        }
+        let ends = (batch.offsets.first().copied(), batch.offsets.last().copied());
+        let ascending = batch.offsets.windows(2).all(|pair| pair[0] <= pair[1]);
+        if ends.0 != Some(0) || ends.1.map(|end| end as usize) != Some(tokens) || !ascending {
+            return fail(format!("offsets must ascend from 0 to {tokens}, the number of tokens"));
+        }
+        let outside = |values: &[i32], limit: u64| values.iter().find(|v| **v < 0 || **v as u64 >= limit).copied();
+        if let Some(id) = outside(batch.tokens, config.vocab) {
+            return fail(format!("token id {id} is outside the vocabulary of {}", config.vocab));
+        }
+        if let Some(position) = outside(batch.positions, config.context) {
+            return fail(format!("position {position} is outside the context of {}", config.context));
+        }
+        Ok(())
+    }
+
+    /// The pass itself; the tape is there where the backward pass is to follow.
+    pub(super) fn run(&self, batch: &DeviceBatch, keep: Keep, attend: &Attend<'_>) -> Result<(Tensor, Option<Tape>)> {
+        let backward = keep != Keep::Nothing;
+        let pass = Pass { batch, attend, kept: Kept::from(keep), backward };
+        let mut layers = Vec::with_capacity(if backward { self.layers.len() } else { 0 });
+        let mut pending = Pending { residual: self.embed(batch)?, branch: None };
+        for (index, layer) in self.layers.iter().enumerate() {
+            let mut acts = Activations::default();
+            let (stream, normed, stats) = self.add_norm(pending, layer.norm1, backward)?;
+            (acts.stream, acts.normed1, acts.stats1) = (Some(stream), Some(normed), stats);
+            self.fill_in(&pass, index, &mut acts)?;
+            pending = self.leave(&pass, layer, &mut acts)?;
+            if backward {
+                layers.push(acts);
+            }
+        }
+        let (stream, hidden, stats) = self.add_norm(pending, self.layout.norm, backward)?;
+        let tape = stats.map(|stats| Tape { layers, stream, stats });
+        Ok((hidden, tape))
+    }
+
+    fn embed(&self, batch: &DeviceBatch) -> Result<Tensor> {
+        let y = self.device.tensor(batch.tokens, self.config.dim)?;
+        let position_table = self.layout.positions.map(|index| self.weight(index));
+        self.device.call(&Embedding {
+            ids: batch.ids.view(),
+            table: self.weight(self.layout.embedding),
+            positions: position_table.map(|_| batch.positions.view()),
+            position_table,
+            y: y.view(),
+            scale: 1.0,
+        })?;
+        Ok(y)
+    }
+
+    /// Adds the stream up and normalises it: stream, output, and statistics where asked for.
+    fn add_norm(&self, pending: Pending, norm: NormRef, with_stats: bool) -> Result<(Tensor, Tensor, Option<Tensor>)> {
+        let Pending { residual, branch } = pending;
+        let tokens = residual.row_count();
+        let y = self.device.tensor(tokens, self.config.dim)?;
+        let stats = with_stats.then(|| self.stats(tokens)).transpose()?;
+        // The sum takes the branch's place: the backward pass has no use for a linear layer's output.
+        let (x, residual) = match branch {
+            Some(branch) => (branch, Some(residual)),
+            None => (residual, None),
+        };
+        self.device.call(&Norm {
+            x: x.view(),
+            residual: residual.as_ref().map(Tensor::view),
+            sum: residual.as_ref().map(|_| x.view()),
+            y: y.view(),
+            stats: stats.as_ref().map(Tensor::view),
+            ..self.norm_op(norm)
+        })?;
+        Ok((x, y, stats))
+    }
+
+    fn norm_op(&self, norm: NormRef) -> Norm {
+        Norm {
+            weight: Some(self.weight(norm.weight)),
+            bias: norm.bias.map(|bias| self.weight(bias)),
+            kind: self.config.family.norm,
+            eps: self.config.norm_eps,
+            ..Norm::default()
+        }
+    }
+
+    fn stats(&self, tokens: u64) -> Result<Tensor> {
+        self.device.tensor_of(self.device.accumulator(), tokens, 2)
+    }
+
+    /// Computes what is missing of a layer up to its activation function, and lets go of what is not kept as soon as
+    /// it is dead. The layer's input is there.
+    pub(super) fn fill_in(&self, pass: &Pass<'_>, index: usize, acts: &mut Activations) -> Result<()> {
+        let (layer, kept, tokens) = (&self.layers[index], pass.kept, pass.batch.tokens);
+        let stream = acts.stream.clone().ok_or_else(|| gone("a layer's input"))?;
+        if acts.normed1.is_none() {
+            let pending = Pending { residual: stream.clone(), branch: None };
+            let (_, normed, stats) = self.add_norm(pending, layer.norm1, acts.stats1.is_none())?;
+            acts.normed1 = Some(normed);
+            acts.stats1 = acts.stats1.take().or(stats);
+        }
+        if acts.qkv.is_none() {
+            let normed = acts.normed1.as_ref().ok_or_else(|| gone("a norm"))?;
+            acts.qkv = Some(self.queries_keys_values(layer, pass.batch, normed)?);
+        }
+        release(&mut acts.normed1, kept.normed);
+        if acts.attended.is_none() {
+            let qkv = acts.qkv.as_ref().ok_or_else(|| gone("queries, keys and values"))?;
+            let (attended, lse) = self.attend(pass, index, qkv)?;
+            (acts.attended, acts.lse) = (Some(attended), lse);
+        }
+        release(&mut acts.qkv, kept.qkv);
+        self.middle(pass, layer, acts, stream)?;
+        release(&mut acts.stream, kept.stream);
+        release(&mut acts.attended, kept.attended);
+        release(&mut acts.lse, kept.attended);
+        if acts.up.is_none() {
+            let normed = acts.normed2.as_ref().ok_or_else(|| gone("a norm"))?;
+            let up = self.device.tensor(tokens, layer.up.outputs)?;
+            self.project(&layer.up, normed.view(), up.view())?;
+            acts.up = Some(up);
+        }
+        release(&mut acts.normed2, kept.normed);
+        release(&mut acts.stats1, kept.stats);
+        release(&mut acts.stats2, kept.stats);
+        if acts.active.is_none() {
+            let up = acts.up.as_ref().ok_or_else(|| gone("the feed-forward block's input"))?;
+            acts.active = Some(self.activate(up)?);
+        }
+        release(&mut acts.up, kept.up);
+        Ok(())
+    }
+
+    fn queries_keys_values(&self, layer: &Layer, batch: &DeviceBatch, normed: &Tensor) -> Result<Tensor> {
+        let qkv = self.device.tensor(batch.tokens, layer.qkv.outputs)?;
+        self.project(&layer.qkv, normed.view(), qkv.view())?;
+        self.rotate(&qkv, batch, false)?;
+        Ok(qkv)
+    }
+
+    /// Rotates queries and keys in place: their heads lie side by side.
+    pub(super) fn rotate(&self, qkv: &Tensor, batch: &DeviceBatch, inverse: bool) -> Result<()> {
+        let Some(rotation) = &self.rotary else { return Ok(()) };
+        let heads = qkv.cols(0..self.config.query_width() + self.config.kv_width());
+        self.device.call(&Rotary {
+            x: heads,
+            positions: batch.positions.view(),
+            cos: rotation.cos.view(),
+            sin: rotation.sin.view(),
+            y: heads,
+            head_dim: self.config.head_dim as i64,
+            interleaved: false,
+            inverse,
+        })
+    }
+
+    fn attend(&self, pass: &Pass<'_>, index: usize, qkv: &Tensor) -> Result<(Tensor, Option<Tensor>)> {
+        let (config, batch, attend) = (&self.config, pass.batch, pass.attend);
+        let y = self.device.tensor(batch.tokens, config.query_width())?;
+        let (q, k) = (config.query_width(), config.kv_width());
+        let (queries, keys, values) = (qkv.cols(0..q), qkv.cols(q..q + k), qkv.cols(q + k..q + 2 * k));
+        if let Attend::Decode { cache, slots, lengths } = attend {
+            let (k_cache, v_cache) = cache.layer(index)?;
+            self.device.call(&DecodeAttention {
+                q: queries,
+                k: keys,
+                v: values,
+                slots: slots.view(),
+                lengths: lengths.view(),
+                y: y.view(),
+                k_cache,
+                v_cache,
+                heads: config.heads as i64,
+                kv_heads: config.kv_heads as i64,
+                head_dim: config.head_dim as i64,
+                scale: config.attention_scale(),
+                capacity: cache.capacity() as i64,
+                ..DecodeAttention::default()
+            })?;
+            return Ok((y, None));
+        }
+        let accumulator = self.device.accumulator();
+        let lse = pass.backward.then(|| self.device.tensor_of(accumulator, batch.tokens, config.heads)).transpose()?;
+        self.device.call(&Attention {
+            q: queries,
+            k: keys,
+            v: values,
+            offsets: batch.offsets.view(),
+            y: y.view(),
+            lse: lse.as_ref().map(Tensor::view),
+            heads: config.heads as i64,
+            kv_heads: config.kv_heads as i64,
+            head_dim: config.head_dim as i64,
+            scale: config.attention_scale(),
+            ..Attention::default()
+        })?;
+        if let Attend::Prefill(cache, fills) = attend {
+            for (from, to) in cache.destinations(index, fills)? {
+                for (source, target) in [(keys, to.0), (values, to.1)] {
+                    self.device.call(&Copy { x: crate::device::rows(source, from.clone()), y: target })?;
+                }
+            }
+        }
+        Ok((y, lse))
+    }
+
+    /// Attention's output projection, the stream after it and its norm.
+    fn middle(&self, pass: &Pass<'_>, layer: &Layer, acts: &mut Activations, stream: Tensor) -> Result<()> {
+        let pending = match (&acts.middle, &acts.normed2) {
+            (Some(_), Some(_)) => return Ok(()),
+            (Some(middle), None) => Pending { residual: middle.clone(), branch: None },
+            (None, _) => {
+                let attended = acts.attended.as_ref().ok_or_else(|| gone("attention's output"))?;
+                let branch = self.device.tensor(pass.batch.tokens, self.config.dim)?;
+                self.project(&layer.output, attended.view(), branch.view())?;
+                Pending { residual: stream, branch: Some(branch) }
+            }
+        };
+        let (middle, normed, stats) = self.add_norm(pending, layer.norm2, pass.backward && acts.stats2.is_none())?;
+        (acts.middle, acts.normed2) = (Some(middle), Some(normed));
+        acts.stats2 = acts.stats2.take().or(stats);
+        Ok(())
+    }
+
+    fn activate(&self, up: &Tensor) -> Result<Tensor> {
+        let (config, kind) = (&self.config, self.config.activation_kind()?);
+        let active = self.device.tensor(up.row_count(), config.hidden)?;
+        match config.family.mlp {
+            Mlp::Gated => self.device.call(&Glu {
+                gate: up.cols(0..config.hidden),
+                up: up.cols(config.hidden..2 * config.hidden),
+                y: active.view(),
+                kind,
+            })?,
+            Mlp::Plain => self.device.call(&Activation { x: up.view(), y: active.view(), kind })?,
+        }
+        Ok(active)
+    }
+
+    /// The block's last projection: what the next norm adds up.
+    fn leave(&self, pass: &Pass<'_>, layer: &Layer, acts: &mut Activations) -> Result<Pending> {
+        let active = acts.active.as_ref().ok_or_else(|| gone("an activation"))?;
+        let branch = self.device.tensor(pass.batch.tokens, self.config.dim)?;
+        self.project(&layer.down, active.view(), branch.view())?;
+        release(&mut acts.active, pass.kept.active);
+        let residual = acts.middle.clone().ok_or_else(|| gone("the stream after attention"))?;
+        release(&mut acts.middle, pass.kept.middle);
+        Ok(Pending { residual, branch: Some(branch) })
+    }
+}
+
+fn release(activation: &mut Option<Tensor>, kept: bool) {
+    if !kept {
+        *activation = None;
+    }
+}
+
+/// A fault of this module: an activation was let go of too early.
+pub(super) fn gone(what: &str) -> Error {
+    Error::run(format!("decoder: {what} is not there"))
+}

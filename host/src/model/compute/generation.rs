@@ -1,0 +1,67 @@
+//! Decoding over cached keys and values: prompts into the cache, and one token after another.
+
+use plugin_api::backend::ops::Copy;
+
+use super::activations::{BatchView, DeviceBatch, Keep};
+use super::cache::{Fill, KvCache};
+use super::decoder::Attend;
+use crate::device::Tensor;
+use crate::error::{Error, Result};
+use crate::model::loaded::Model;
+
+impl Model {
+    /// Runs packed prompts, sequence s into slot `slots[s]`, and yields the last hidden states, `[N, D]`.
+    ///
+    /// # Errors
+    /// A prompt longer than the cache's capacity, a slot that is not there; as [`Model::forward`].
+    pub fn prefill(&self, batch: BatchView<'_>, cache: &KvCache, slots: &[u64]) -> Result<Tensor> {
+        let device_batch = self.upload_batch(batch)?;
+        if slots.len() + 1 != batch.offsets.len() {
+            return Err(Error::run(format!("prefill: {} slots for {} offsets", slots.len(), batch.offsets.len())));
+        }
+        let mut fills = Vec::with_capacity(slots.len());
+        for (ends, slot) in batch.offsets.windows(2).zip(slots) {
+            let tokens = ends[0] as u64..ends[1] as u64;
+            if tokens.end - tokens.start > cache.capacity || *slot >= cache.slots {
+                let what = format!("{} tokens for slot {slot}", tokens.end - tokens.start);
+                return Err(Error::run(format!("prefill: {what} of {} x {}", cache.slots, cache.capacity)));
+            }
+            fills.push(Fill { tokens, slot: *slot });
+        }
+        Ok(self.run(&device_batch, Keep::Nothing, &Attend::Prefill(cache, &fills))?.0)
+    }
+
+    /// Copies the keys and values of the first `tokens` tokens of slot `from` to slot `to`: what a prefill of the same
+    /// tokens would leave there.
+    ///
+    /// # Errors
+    /// A slot that is not there, or more tokens than it holds; the backend's.
+    pub fn copy_slot(&self, cache: &KvCache, from: u64, to: u64, tokens: u64) -> Result<()> {
+        if from.max(to) >= cache.slots || tokens > cache.capacity {
+            let what = format!("{tokens} tokens from slot {from} to {to}");
+            return Err(Error::run(format!("copy_slot: {what} of {} x {}", cache.slots, cache.capacity)));
+        }
+        let place = |table: &Tensor, slot: u64| table.rows(slot * cache.capacity..slot * cache.capacity + tokens);
+        for table in cache.layers.iter().flat_map(|(keys, values)| [keys, values]) {
+            self.device.call(&Copy { x: place(table, from), y: place(table, to) })?;
+        }
+        Ok(())
+    }
+
+    /// Runs one more token for each of some slots: `tokens[b]` is token number `lengths[b]` of slot `slots[b]`. Yields
+    /// the last hidden states, `[B, D]`.
+    ///
+    /// # Errors
+    /// A full slot or one given twice; the backend's.
+    pub fn decode(&self, tokens: &[i32], slots: &[i32], lengths: &[i32], cache: &KvCache) -> Result<Tensor> {
+        let batch = DeviceBatch {
+            tokens: tokens.len() as u64,
+            ids: self.device.ints(tokens)?,
+            positions: self.device.ints(lengths)?,
+            offsets: self.device.ints(&[])?,
+        };
+        let slots = self.device.ints(slots)?;
+        let attend = Attend::Decode { cache, slots: &slots, lengths: &batch.positions };
+        Ok(self.run(&batch, Keep::Nothing, &attend)?.0)
+    }
+}

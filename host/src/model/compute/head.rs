@@ -1,0 +1,325 @@
+//! The language-model head: statistics per token, their backward, and both in one pass where cotangents are known.
+//!
+//! Only the tokens asked for (the supervised ones) pass the head. The temperature divides the logits under all
+//! statistics.
+
+use plugin_api::abi::{DType, View};
+use plugin_api::backend::ops::{Fill, GatherRows, HeadBackward, HeadFused, Linear, ScatterAddRows};
+
+use super::activations::Forward;
+use crate::device::{Buffer, Tensor};
+use crate::error::{Error, Result};
+use crate::model::loaded::Model;
+
+/// Statistics wanted beyond the log-probability of the target.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Statistics {
+    /// Log-sum-exp of the logits.
+    pub lse: bool,
+    /// Entropy in nats.
+    pub entropy: bool,
+    /// Mean of the logits.
+    pub mean_logit: bool,
+    /// Id of the largest logit.
+    pub top1: bool,
+}
+
+/// What is asked of the head.
+#[derive(Debug, Clone, Copy)]
+pub struct HeadRequest<'a> {
+    /// Target ids of all N tokens of the batch; those of tokens that are left out are not looked at.
+    pub targets: &'a [i32],
+    /// Tokens that pass the head, ascending; `None`: all. Every result has one entry per such token.
+    pub rows: Option<&'a [i32]>,
+    /// Divides the logits.
+    pub temperature: f64,
+    /// Statistics beyond `logp`.
+    pub statistics: Statistics,
+    /// Keep the logits, `[M, V]`, for the backward instead of computing them again.
+    pub keep_logits: bool,
+}
+
+impl<'a> HeadRequest<'a> {
+    /// Log-probabilities of all targets at temperature 1.
+    pub fn new(targets: &'a [i32]) -> Self {
+        HeadRequest { targets, rows: None, temperature: 1.0, statistics: Statistics::default(), keep_logits: false }
+    }
+}
+
+/// Statistics of the M tokens that passed the head.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct HeadStats {
+    /// Log-probability of the target.
+    pub logp: Vec<f64>,
+    /// Log-sum-exp of the logits, where asked for.
+    pub lse: Option<Vec<f64>>,
+    /// Entropy in nats, where asked for.
+    pub entropy: Option<Vec<f64>>,
+    /// Mean of the logits, where asked for.
+    pub mean_logit: Option<Vec<f64>>,
+    /// Id of the largest logit, where asked for.
+    pub top1: Option<Vec<i32>>,
+}
+
+/// Derivatives of the loss with respect to each statistic; absent: zero.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Cotangents<'a> {
+    /// Of `logp`.
+    pub logp: Option<&'a [f64]>,
+    /// Of `lse`.
+    pub lse: Option<&'a [f64]>,
+    /// Of `mean_logit`.
+    pub mean_logit: Option<&'a [f64]>,
+    /// Of `entropy`; not in the one-pass form.
+    pub entropy: Option<&'a [f64]>,
+}
+
+/// A head that has run: the statistics, and what their backward needs.
+pub struct Head {
+    /// The statistics.
+    pub stats: HeadStats,
+    input: Input,
+    temperature: f64,
+    table: StatsTable,
+    logits: Option<Tensor>,
+}
+
+/// The rows that pass the head.
+struct Input {
+    /// Hidden states, `[M, D]`.
+    x: Tensor,
+    targets: Tensor,
+    /// Where they stand among the batch's N tokens; `None`: all of them.
+    rows: Option<Tensor>,
+    tokens: u64,
+}
+
+/// Statistics on the device, one row each, so that one transfer brings all of them.
+struct StatsTable {
+    floats: Tensor,
+    logp: View,
+    lse: Option<View>,
+    entropy: Option<View>,
+    mean_logit: Option<View>,
+    top1: Option<Tensor>,
+}
+
+/// Cotangents on the device, sent in one transfer; freed with `memory`.
+struct DeviceCotangents {
+    _memory: Tensor,
+    logp: Option<View>,
+    lse: Option<View>,
+    mean_logit: Option<View>,
+    entropy: Option<View>,
+}
+
+impl Model {
+    /// Runs the head and brings the statistics to the host.
+    ///
+    /// # Errors
+    /// Rows or targets that are not there; the backend's.
+    pub fn head_stats(&self, forward: &Forward, request: &HeadRequest<'_>) -> Result<Head> {
+        let input = self.head_input(forward, request)?;
+        let rows = input.x.row_count();
+        let wanted = Statistics { lse: true, ..request.statistics };
+        let table = self.stats_table(rows, wanted)?;
+        let logits = request.keep_logits.then(|| self.device.tensor(rows, self.config.vocab)).transpose()?;
+        self.device.call(&plugin_api::backend::ops::HeadStats {
+            x: input.x.view(),
+            w: self.weight(self.layout.head),
+            targets: input.targets.view(),
+            bias: None,
+            logp: table.logp,
+            lse: table.lse,
+            entropy: table.entropy,
+            mean_logit: table.mean_logit,
+            top1: view(&table.top1),
+            logits: view(&logits),
+            temperature: request.temperature,
+            ..Default::default()
+        })?;
+        let stats = table.download(request.statistics)?;
+        Ok(Head { stats, input, temperature: request.temperature, table, logits })
+    }
+
+    /// Adds the head's gradient to `grads` and yields the cotangent of the last hidden states, `[N, D]`.
+    ///
+    /// # Errors
+    /// Cotangents of another length than the statistics, or of the entropy where it was not asked for.
+    pub fn head_backward(&self, head: Head, cotangents: &Cotangents<'_>, grads: &Buffer) -> Result<Tensor> {
+        let rows = head.input.x.row_count();
+        if cotangents.entropy.is_some() && head.table.entropy.is_none() {
+            return Err(Error::run("head: a cotangent of the entropy, which was not asked for"));
+        }
+        let given = self.upload_cotangents(cotangents, rows)?;
+        let dx = self.device.tensor(rows, self.config.dim)?;
+        self.device.call(&HeadBackward {
+            x: head.input.x.view(),
+            w: self.weight(self.layout.head),
+            targets: head.input.targets.view(),
+            lse: head.table.lse.unwrap_or(View::NONE),
+            bias: None,
+            logits: view(&head.logits),
+            entropy: given.entropy.and(head.table.entropy),
+            dlogp: given.logp,
+            dlse: given.lse,
+            dmean_logit: given.mean_logit,
+            dentropy: given.entropy,
+            dx: dx.view(),
+            dw: self.gradient(self.layout.head, grads),
+            dbias: None,
+            temperature: head.temperature,
+            ..HeadBackward::default()
+        })?;
+        self.scatter(&head.input, dx)
+    }
+
+    /// Statistics and backward in one pass, for cotangents that do not depend on the statistics: the statistics, and
+    /// the cotangent of the last hidden states, `[N, D]`.
+    ///
+    /// # Errors
+    /// As [`Model::head_stats`] and [`Model::head_backward`]; a cotangent of the entropy is refused.
+    pub fn head_fused(
+        &self,
+        forward: &Forward,
+        request: &HeadRequest<'_>,
+        cotangents: &Cotangents<'_>,
+        grads: &Buffer,
+    ) -> Result<(HeadStats, Tensor)> {
+        if cotangents.entropy.is_some() {
+            return Err(Error::run("head: the one-pass form takes no cotangent of the entropy"));
+        }
+        let input = self.head_input(forward, request)?;
+        let rows = input.x.row_count();
+        let zeros = vec![0.0; if cotangents.logp.is_none() { rows as usize } else { 0 }];
+        let given = Cotangents { logp: cotangents.logp.or(Some(&zeros)), ..*cotangents };
+        let given = self.upload_cotangents(&given, rows)?;
+        let table = self.stats_table(rows, request.statistics)?;
+        let dx = self.device.tensor(rows, self.config.dim)?;
+        self.device.call(&HeadFused {
+            x: input.x.view(),
+            w: self.weight(self.layout.head),
+            targets: input.targets.view(),
+            dlogp: given.logp.unwrap_or(View::NONE),
+            bias: None,
+            dlse: given.lse,
+            dmean_logit: given.mean_logit,
+            logp: table.logp,
+            dx: dx.view(),
+            lse: table.lse,
+            entropy: table.entropy,
+            mean_logit: table.mean_logit,
+            top1: view(&table.top1),
+            dw: self.gradient(self.layout.head, grads),
+            dbias: None,
+            temperature: request.temperature,
+            ..HeadFused::default()
+        })?;
+        let stats = table.download(request.statistics)?;
+        Ok((stats, self.scatter(&input, dx)?))
+    }
+
+    /// Logits of hidden states `[M, D]`, as `[M, V]`.
+    ///
+    /// # Errors
+    /// The backend's.
+    pub fn logits(&self, hidden: &Tensor) -> Result<Tensor> {
+        let y = self.device.tensor(hidden.row_count(), self.config.vocab)?;
+        let w = self.weight(self.layout.head);
+        self.device.call(&Linear { x: hidden.view(), w, bias: None, y: y.view() })?;
+        Ok(y)
+    }
+
+    /// Rows `index` of hidden states.
+    ///
+    /// # Errors
+    /// A row that is not there.
+    pub fn gather(&self, hidden: &Tensor, index: &[i32]) -> Result<Tensor> {
+        let index = self.device.ints(index)?;
+        let y = self.device.tensor(index.column_count(), hidden.column_count())?;
+        self.device.call(&GatherRows { x: hidden.view(), index: index.view(), y: y.view() })?;
+        Ok(y)
+    }
+
+    fn head_input(&self, forward: &Forward, request: &HeadRequest<'_>) -> Result<Input> {
+        let tokens = forward.tokens();
+        if request.targets.len() as u64 != tokens {
+            return Err(Error::run(format!("head: {} targets for {tokens} tokens", request.targets.len())));
+        }
+        let Some(rows) = request.rows else {
+            let targets = self.device.ints(request.targets)?;
+            return Ok(Input { x: forward.hidden.clone(), targets, rows: None, tokens });
+        };
+        let target = |row: &i32| usize::try_from(*row).ok().and_then(|row| request.targets.get(row)).copied();
+        let targets: Option<Vec<i32>> = rows.iter().map(target).collect();
+        let targets = targets.ok_or_else(|| Error::run(format!("head: a row outside the {tokens} tokens")))?;
+        let index = self.device.ints(rows)?;
+        let x = self.device.tensor(rows.len() as u64, self.config.dim)?;
+        self.device.call(&GatherRows { x: forward.hidden.view(), index: index.view(), y: x.view() })?;
+        Ok(Input { x, targets: self.device.ints(&targets)?, rows: Some(index), tokens })
+    }
+
+    fn stats_table(&self, rows: u64, wanted: Statistics) -> Result<StatsTable> {
+        let count = 1 + [wanted.lse, wanted.entropy, wanted.mean_logit].into_iter().filter(|w| *w).count() as u64;
+        let floats = self.device.tensor_of(self.device.accumulator(), count, rows)?;
+        let mut next = 0..count;
+        let mut row = |wanted: bool| if wanted { next.next().map(|row| floats.rows(row..row + 1)) } else { None };
+        Ok(StatsTable {
+            logp: row(true).unwrap_or(View::NONE),
+            lse: row(wanted.lse),
+            entropy: row(wanted.entropy),
+            mean_logit: row(wanted.mean_logit),
+            top1: wanted.top1.then(|| self.device.tensor_of(DType::I32, 1, rows)).transpose()?,
+            floats,
+        })
+    }
+
+    fn upload_cotangents(&self, given: &Cotangents<'_>, rows: u64) -> Result<DeviceCotangents> {
+        let columns =
+            [("logp", given.logp), ("lse", given.lse), ("mean_logit", given.mean_logit), ("entropy", given.entropy)];
+        let mut values: Vec<f64> = Vec::new();
+        for (name, column) in columns {
+            let Some(column) = column else { continue };
+            if column.len() as u64 != rows {
+                return Err(Error::run(format!("head: {} cotangents of {name} for {rows} tokens", column.len())));
+            }
+            values.extend(column);
+        }
+        let count = columns.iter().filter(|(_, column)| column.is_some()).count() as u64;
+        let memory = self.device.tensor_of(self.device.accumulator(), count, rows)?;
+        memory.buffer().upload(0, &values)?;
+        let mut next = 0..count;
+        let views = columns.map(|(_, column)| column.and_then(|_| next.next()).map(|row| memory.rows(row..row + 1)));
+        let [logp, lse, mean_logit, entropy] = views;
+        Ok(DeviceCotangents { logp, lse, mean_logit, entropy, _memory: memory })
+    }
+
+    /// Puts the rows' cotangents back among all tokens; the others get zero.
+    fn scatter(&self, input: &Input, dy: Tensor) -> Result<Tensor> {
+        let Some(rows) = &input.rows else { return Ok(dy) };
+        let dx = self.device.tensor(input.tokens, self.config.dim)?;
+        self.device.call(&Fill { x: dx.view(), value: 0.0 })?;
+        self.device.call(&ScatterAddRows { index: rows.view(), dy: dy.view(), dx: dx.view() })?;
+        Ok(dx)
+    }
+}
+
+impl StatsTable {
+    fn download(&self, wanted: Statistics) -> Result<HeadStats> {
+        let values = self.floats.to_vec()?;
+        let length = self.floats.column_count() as usize;
+        let column = |view: View| values[view.offset as usize..view.offset as usize + length].to_vec();
+        let optional = |wanted: bool, view: Option<View>| view.filter(|_| wanted).map(column);
+        Ok(HeadStats {
+            logp: column(self.logp),
+            lse: optional(wanted.lse, self.lse),
+            entropy: optional(wanted.entropy, self.entropy),
+            mean_logit: optional(wanted.mean_logit, self.mean_logit),
+            top1: self.top1.as_ref().map(Tensor::to_ints).transpose()?,
+        })
+    }
+}
+
+fn view(tensor: &Option<Tensor>) -> Option<View> {
+    tensor.as_ref().map(Tensor::view)
+}

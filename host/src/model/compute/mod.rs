@@ -1,0 +1,25 @@
+//! What a model computes, forward and backward.
+//!
+//! | file | job |
+//! |---|---|
+//! | `projection` | linear layers that share an input, as few products as the layout allows |
+//! | `linear` | their products and gradients |
+//! | `rotation` | tables of rotary position embeddings |
+//! | [`activations`] | batches, what is kept and what is recomputed |
+//! | `decoder` | forward |
+//! | `backward` | the decoder walked backwards |
+//! | [`head`] | statistics per token, and their backward |
+//! | `scalar` | one number per position: scores and values, and their backward |
+//! | [`cache`] | keys and values of earlier tokens |
+//! | `generation` | prompts into the cache, and one token after another |
+
+pub mod activations;
+mod backward;
+pub mod cache;
+mod decoder;
+mod generation;
+pub mod head;
+mod linear;
+pub(super) mod projection;
+pub(super) mod rotation;
+mod scalar;

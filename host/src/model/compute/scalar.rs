@@ -1,0 +1,109 @@
+//! The scalar head: one number per position, from which a reward model's score and a critic's values are read.
+//!
+//! It is a linear layer of one output without bias (`score.weight`, as transformers' `...ForSequenceClassification` with one
+//! label has it), computed from the last hidden states in f32 or better whatever the trunk computes in.
+
+use plugin_api::abi::View;
+use plugin_api::backend::ops::{Axpy, Cast, Fill, Linear, LinearBackwardInput, LinearBackwardWeight};
+
+use super::activations::Forward;
+use crate::device::{Buffer, Tensor};
+use crate::error::{Error, Result};
+use crate::model::loaded::Model;
+
+impl Model {
+    /// The scalar head at every position, N numbers.
+    ///
+    /// # Errors
+    /// The model has none; the backend's.
+    pub fn scalars(&self, forward: &Forward) -> Result<Vec<f64>> {
+        let x = self.accumulated(&forward.hidden)?;
+        let y = self.device.tensor_of(self.device.accumulator(), x.row_count(), 1)?;
+        self.device.call(&Linear { x: x.view(), w: self.scalar_weight()?, bias: None, y: y.view() })?;
+        y.to_vec()
+    }
+
+    /// Adds the scalar head's gradient to `grads`, given the cotangents of its N numbers, and its part of the cotangent of the
+    /// last hidden states to `dhidden`, or to zeros where nothing else read them.
+    ///
+    /// # Errors
+    /// Another number of cotangents than positions; the backend's.
+    pub fn scalars_backward(
+        &self,
+        forward: &Forward,
+        cotangents: &[f64],
+        dhidden: Option<Tensor>,
+        grads: &Buffer,
+    ) -> Result<Tensor> {
+        let rows = forward.hidden.row_count();
+        if cotangents.len() as u64 != rows {
+            return Err(Error::run(format!("scalar head: {} cotangents for {rows} positions", cotangents.len())));
+        }
+        let x = self.accumulated(&forward.hidden)?;
+        let dy = self.device.tensor_of(self.device.accumulator(), rows, 1)?;
+        dy.buffer().upload(0, cotangents)?;
+        let index = self.layout.scalar.ok_or_else(none)?;
+        if let Some(dw) = self.gradient(index, grads) {
+            self.device.call(&LinearBackwardWeight { x: x.view(), dy: dy.view(), dw, dbias: None })?;
+        }
+        let dx = x;
+        let w = self.scalar_weight()?;
+        let Some(sum) = dhidden else {
+            self.device.call(&LinearBackwardInput { dy: dy.view(), w, dx: dx.view(), accumulate: false })?;
+            return self.computed(dx);
+        };
+        if self.mixed() {
+            self.device.call(&LinearBackwardInput { dy: dy.view(), w, dx: dx.view(), accumulate: false })?;
+            let own = self.computed(dx)?;
+            self.device.call(&Axpy { x: own.view(), y: sum.view(), alpha: 1.0 })?;
+        } else {
+            self.device.call(&LinearBackwardInput { dy: dy.view(), w, dx: sum.view(), accumulate: true })?;
+        }
+        Ok(sum)
+    }
+
+    /// A zero cotangent of the last hidden states: for a model whose statistics nothing depends on.
+    ///
+    /// # Errors
+    /// The backend's.
+    pub fn no_cotangent(&self, forward: &Forward) -> Result<Tensor> {
+        let zero = self.device.tensor(forward.hidden.row_count(), self.config.dim)?;
+        self.device.call(&Fill { x: zero.view(), value: 0.0 })?;
+        Ok(zero)
+    }
+
+    fn mixed(&self) -> bool {
+        self.device.compute() != self.device.accumulator()
+    }
+
+    /// The head's master weight.
+    fn scalar_weight(&self) -> Result<View> {
+        let index = self.layout.scalar.ok_or_else(none)?;
+        Ok(self.layout.parameters()[index].view(&self.params))
+    }
+
+    /// A copy in the accumulator dtype.
+    fn accumulated(&self, x: &Tensor) -> Result<Tensor> {
+        let copy = self.device.tensor_of(self.device.accumulator(), x.row_count(), x.column_count())?;
+        self.cast(x, &copy)?;
+        Ok(copy)
+    }
+
+    /// The same in the compute dtype.
+    fn computed(&self, x: Tensor) -> Result<Tensor> {
+        if !self.mixed() {
+            return Ok(x);
+        }
+        let copy = self.device.tensor(x.row_count(), x.column_count())?;
+        self.cast(&x, &copy)?;
+        Ok(copy)
+    }
+
+    fn cast(&self, x: &Tensor, y: &Tensor) -> Result<()> {
+        self.device.call(&Cast { x: x.view(), y: y.view() })
+    }
+}
+
+fn none() -> Error {
+    Error::run("the model has no scalar head")
+}

@@ -1,0 +1,57 @@
+//! A model written to a Hugging Face folder.
+
+use std::borrow::Cow;
+use std::path::Path;
+
+use plugin_api::abi::DType;
+use safetensors::tensor::Dtype;
+
+use super::tensor_file::{TensorData, write_tensors};
+use super::weights::{WEIGHTS_FILE, transposed};
+use crate::error::{Error, Result};
+use crate::model::loaded::Model;
+use crate::model::params::Parameter;
+use crate::model::shape::config::CONFIG_FILE;
+use crate::model::shape::generation_json::GENERATION_FILE;
+
+impl Model {
+    /// Writes `config.json`, `generation_config.json` and `model.safetensors` into an existing folder. The tensors are
+    /// stored in the master weights' own dtype (f32; f64 on a backend that computes in it), so loading them again gives
+    /// the same bits. Whether the files are complete after a crash is the caller's to arrange.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn save(&self, folder: &Path) -> Result<()> {
+        let params = self.params();
+        let (dtype, name) = match params.dtype() {
+            DType::F64 => (Dtype::F64, "float64"),
+            _ => (Dtype::F32, "float32"),
+        };
+        let tensors = stored_tensors(self, dtype)?;
+        write_tensors(&folder.join(WEIGHTS_FILE), &tensors)?;
+        let config = serde_json::to_string_pretty(&self.config().to_json(name));
+        let config = config.map_err(|cause| Error::run(format!("cannot write {CONFIG_FILE}")).with_cause(cause))?;
+        write_text(&folder.join(CONFIG_FILE), config + "\n")?;
+        write_text(&folder.join(GENERATION_FILE), self.config().generation_json())
+    }
+}
+
+fn stored_tensors(model: &Model, dtype: Dtype) -> Result<Vec<(String, TensorData<'static>)>> {
+    let tensor = |parameter: &Parameter| {
+        let bytes = model.params().download_raw(parameter.offset, parameter.len())?;
+        let (rows, cols) = (parameter.rows as usize, parameter.cols as usize);
+        let bytes = match (parameter.stored_transposed, dtype) {
+            (false, _) => bytes,
+            (true, Dtype::F64) => transposed(bytes.as_chunks::<8>().0, rows, cols).concat(),
+            (true, _) => transposed(bytes.as_chunks::<4>().0, rows, cols).concat(),
+        };
+        let data = TensorData { dtype, shape: parameter.stored_shape(), bytes: Cow::Owned(bytes) };
+        Ok((parameter.name.clone(), data))
+    };
+    model.layout().parameters().iter().map(tensor).collect()
+}
+
+fn write_text(path: &Path, text: String) -> Result<()> {
+    let fail = |cause| Error::run(format!("cannot write {}", path.display())).with_cause(cause);
+    std::fs::write(path, text).map_err(fail)
+}

@@ -1,0 +1,165 @@
+//! One safetensors file: its header checked on opening, its tensors read one at a time; and writing one.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+
+use half::{bf16, f16};
+use safetensors::tensor::{Dtype, Metadata, TensorInfo};
+
+use crate::data::reading::foreign;
+use crate::error::{Error, Result};
+use crate::files;
+
+/// An open safetensors file.
+pub struct TensorFile {
+    path: PathBuf,
+    file: File,
+    data_start: u64,
+    metadata: Metadata,
+}
+
+/// The largest header the format allows.
+const MAX_HEADER: u64 = 100_000_000;
+
+impl TensorFile {
+    /// Opens a file and checks its header: readable, and of exactly the length that the file has.
+    ///
+    /// # Errors
+    /// A request error naming the file.
+    pub fn open(path: &Path) -> Result<TensorFile> {
+        let fail = |what: &str| Error::request(format!("{}: {what}", path.display()));
+        let mut file = files::open(path).map_err(|cause| fail("cannot be opened").with_cause(cause))?;
+        foreign::refuse_lfs_pointer(path)?;
+        let length = file.metadata().map_err(|cause| fail("cannot be read").with_cause(cause))?.len();
+        let truncated = |cause| fail("is no safetensors file, or is cut off").with_cause(cause);
+        let mut size = [0_u8; 8];
+        file.read_exact(&mut size).map_err(truncated)?;
+        let size = u64::from_le_bytes(size);
+        if size > MAX_HEADER || size > length.saturating_sub(8) {
+            return Err(fail(&format!("is no safetensors file, or is cut off (a header of {size} bytes)")));
+        }
+        let mut header = vec![0_u8; size as usize];
+        file.read_exact(&mut header).map_err(truncated)?;
+        let metadata: Metadata = serde_json::from_slice(&header)
+            .map_err(|cause| fail("has a header that is no safetensors header").with_cause(cause))?;
+        // A header may claim as many bytes as a number can hold.
+        let expected = (8 + size).saturating_add(metadata.data_len() as u64);
+        if expected != length {
+            return Err(fail(&format!("has {length} bytes, its header promises {expected}: it is cut off or damaged")));
+        }
+        Ok(TensorFile { path: path.to_owned(), file, data_start: 8 + size, metadata })
+    }
+
+    /// Where it lies.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Names of its tensors, in alphabetical order.
+    pub fn names(&self) -> Vec<String> {
+        let mut names = self.metadata.offset_keys();
+        names.sort();
+        names
+    }
+
+    /// The shape of a tensor.
+    pub fn shape(&self, name: &str) -> Option<&[usize]> {
+        self.metadata.info(name).map(|info| info.shape.as_slice())
+    }
+
+    /// The dtype of a tensor, by the format's name (`F32`).
+    pub fn dtype(&self, name: &str) -> Option<String> {
+        self.metadata.info(name).map(|info| format!("{:?}", info.dtype))
+    }
+
+    /// The values of a tensor of F32, F16, BF16 or F64.
+    ///
+    /// # Errors
+    /// A request error naming file and tensor, for one that is not there or of another dtype.
+    pub fn values(&mut self, name: &str) -> Result<Vec<f64>> {
+        let (dtype, bytes) = self.raw(name)?;
+        let values = match dtype {
+            Dtype::F64 => words(&bytes).map(f64::from_le_bytes).collect(),
+            Dtype::F32 => words(&bytes).map(|word| f64::from(f32::from_le_bytes(word))).collect(),
+            Dtype::F16 => words(&bytes).map(|word| f16::from_le_bytes(word).to_f64()).collect(),
+            Dtype::BF16 => words(&bytes).map(|word| bf16::from_le_bytes(word).to_f64()).collect(),
+            other => {
+                return Err(self.fail(name, &format!("is {other:?}, expected F32, F16, BF16 or F64")));
+            }
+        };
+        Ok(values)
+    }
+
+    /// The bytes of a tensor, and their dtype.
+    ///
+    /// # Errors
+    /// A request error naming file and tensor.
+    pub fn raw(&mut self, name: &str) -> Result<(Dtype, Vec<u8>)> {
+        let Some(TensorInfo { dtype, data_offsets: (start, end), .. }) = self.metadata.info(name).cloned() else {
+            return Err(self.fail(name, "is missing"));
+        };
+        let mut bytes = Vec::new();
+        // A file with holes can be longer than memory.
+        bytes
+            .try_reserve_exact(end - start)
+            .map_err(|cause| self.fail(name, "does not fit into memory").with_cause(cause))?;
+        bytes.resize(end - start, 0_u8);
+        let read = self
+            .file
+            .seek(SeekFrom::Start(self.data_start + start as u64))
+            .and_then(|_| self.file.read_exact(&mut bytes));
+        read.map_err(|cause| self.fail(name, "cannot be read").with_cause(cause))?;
+        Ok((dtype, bytes))
+    }
+
+    fn fail(&self, name: &str, what: &str) -> Error {
+        Error::request(format!("{}: tensor `{name}` {what}", self.path.display()))
+    }
+}
+
+fn words<const SIZE: usize>(bytes: &[u8]) -> impl Iterator<Item = [u8; SIZE]> + '_ {
+    bytes.as_chunks::<SIZE>().0.iter().copied()
+}
+
+/// A tensor to write: dtype, shape and little-endian bytes.
+pub struct TensorData<'a> {
+    /// The format's dtype.
+    pub dtype: Dtype,
+    /// Its shape.
+    pub shape: Vec<usize>,
+    /// Its elements, row-major.
+    pub bytes: Cow<'a, [u8]>,
+}
+
+impl safetensors::View for &TensorData<'_> {
+    fn dtype(&self) -> Dtype {
+        self.dtype
+    }
+
+    fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    fn data(&self) -> Cow<'_, [u8]> {
+        Cow::Borrowed(&self.bytes)
+    }
+
+    fn data_len(&self) -> usize {
+        self.bytes.len()
+    }
+}
+
+/// Writes a safetensors file, marked as Hugging Face libraries mark theirs. The same tensors give the same bytes.
+///
+/// # Errors
+/// What the file system says; a shape that contradicts its bytes.
+pub fn write_tensors(path: &Path, tensors: &[(String, TensorData<'_>)]) -> Result<()> {
+    let fail = || Error::run(format!("cannot write {}", path.display()));
+    let mark = HashMap::from([("format".to_owned(), "pt".to_owned())]);
+    let named = tensors.iter().map(|(name, tensor)| (name.as_str(), tensor));
+    let bytes = safetensors::serialize(named, Some(mark)).map_err(|cause| fail().with_cause(cause))?;
+    std::fs::write(path, bytes).map_err(|cause| fail().with_cause(cause))
+}

@@ -1,0 +1,228 @@
+//! A model's tensors in a Hugging Face folder: which file holds which, and whether they fit.
+//!
+//! Everything about names and shapes is checked before the first value is read, and every mistake is told at once.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use super::tensor_file::TensorFile;
+use crate::data::Inputs;
+use crate::data::reading::foreign;
+use crate::error::{Error, Result};
+use crate::model::params::{Layout, SCALAR_HEAD};
+use crate::model::shape::config::{CONFIG_FILE, ModelConfig};
+use crate::model::shape::family::Family;
+
+/// File name of unsharded weights.
+pub const WEIGHTS_FILE: &str = "model.safetensors";
+/// File name of the table that says which shard holds which tensor.
+pub const INDEX_FILE: &str = "model.safetensors.index.json";
+
+/// How many mistakes are listed.
+const LISTED: usize = 20;
+
+/// A folder's files, and where each parameter is stored.
+pub struct Source {
+    files: Vec<TensorFile>,
+    /// By the parameter's index in the layout; a scalar head that the folder has not is not there.
+    stored: BTreeMap<usize, Stored>,
+    tied_head: Option<(usize, String)>,
+    layout: Layout,
+}
+
+/// File and name of a parameter, by its index in the layout.
+struct Stored {
+    file: usize,
+    name: String,
+}
+
+impl Source {
+    /// Opens a folder's files and checks names and shapes against the layout.
+    ///
+    /// # Errors
+    /// A request error listing every missing, extra and mis-shaped tensor.
+    pub fn open(folder: &Path, config: &ModelConfig, layout: &Layout) -> Result<Source> {
+        let mut mistakes = Vec::new();
+        let files = open_files(folder, config, layout, &mut mistakes)?;
+        let mut found: BTreeMap<usize, Stored> = BTreeMap::new();
+        let mut tied_head = None;
+        for (file, tensors) in files.iter().enumerate() {
+            let place = file_name(tensors.path());
+            for name in tensors.names() {
+                let shape = tensors.shape(&name).unwrap_or_default();
+                match Role::of(&name, config, layout) {
+                    Role::Parameter(index) => {
+                        let expected = layout.parameters()[index].stored_shape();
+                        if shape != expected {
+                            mistakes.push(format!("{place}: `{name}` has shape {shape:?}, expected {expected:?}"));
+                        }
+                        let stored = Stored { file, name: name.clone() };
+                        if let Some(first) = found.insert(index, stored) {
+                            mistakes.push(format!("{place}: `{name}` is stored twice, also as `{}`", first.name));
+                        }
+                    }
+                    Role::TiedHead => tied_head = Some((file, name)),
+                    Role::Ignored | Role::OtherHead => {}
+                    Role::Extra => mistakes.push(format!("{place}: `{name}` {shape:?} is extra: the model has none")),
+                }
+            }
+        }
+        for (index, parameter) in layout.parameters().iter().enumerate() {
+            if !found.contains_key(&index) && layout.scalar != Some(index) {
+                let (name, shape) = (&parameter.name, parameter.stored_shape());
+                mistakes.push(format!("`{name}` {shape:?} is missing"));
+            }
+        }
+        if !mistakes.is_empty() {
+            return Err(refusal(folder, mistakes));
+        }
+        Ok(Source { files, stored: found, tied_head, layout: layout.clone() })
+    }
+
+    /// Reads every parameter and hands over its index in the layout and its values as the layout holds them.
+    ///
+    /// # Errors
+    /// A request error naming file and tensor for a value that is not finite; those of `put`.
+    pub fn load(mut self, mut put: impl FnMut(usize, &[f64]) -> Result<()>) -> Result<()> {
+        let mut embedding = None;
+        for (index, parameter) in self.layout.parameters().iter().enumerate() {
+            let Some(Stored { file, name }) = self.stored.get(&index) else { continue };
+            let file = &mut self.files[*file];
+            let mut values = file.values(name)?;
+            if let Some((at, value)) = values.iter().enumerate().find(|(_, value)| !value.is_finite()) {
+                let place = file.path().display();
+                return Err(Error::request(format!("{place}: tensor `{name}` holds {value} (element {at})")));
+            }
+            if parameter.stored_transposed {
+                values = transposed(&values, parameter.cols as usize, parameter.rows as usize);
+            }
+            put(index, &values)?;
+            if index == self.layout.embedding && self.tied_head.is_some() {
+                embedding = Some(values);
+            }
+        }
+        if let Some((file, name)) = &self.tied_head {
+            let file = &mut self.files[*file];
+            if Some(file.values(name)?) != embedding {
+                let place = file.path().display();
+                let message = format!("{place}: tensor `{name}` differs from the embedding it is tied to");
+                return Err(Error::request(message).with_hint("set tie_word_embeddings to false in config.json"));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What a stored tensor is to the model.
+enum Role {
+    Parameter(usize),
+    /// A head stored although it is the embedding.
+    TiedHead,
+    /// Known not to be a parameter.
+    Ignored,
+    /// A head that is not wanted of this model.
+    OtherHead,
+    Extra,
+}
+
+impl Role {
+    fn of(name: &str, config: &ModelConfig, layout: &Layout) -> Role {
+        let Family { names, .. } = config.family;
+        let prefixed = || layout.index(&format!("{}{name}", names.prefix));
+        if let Some(index) = layout.index(name).or_else(prefixed) {
+            Role::Parameter(index)
+        } else if config.tied && name == format!("{}.weight", names.head) {
+            Role::TiedHead
+        } else if name == SCALAR_HEAD || (!config.outputs.tokens && name == format!("{}.weight", names.head)) {
+            Role::OtherHead
+        } else if names.ignored.iter().any(|ending| name.ends_with(ending)) {
+            Role::Ignored
+        } else {
+            Role::Extra
+        }
+    }
+}
+
+/// The files that hold a folder's weights, sorted by name.
+///
+/// # Errors
+/// A request error where neither weights nor an index is there, and for an index that cannot be read.
+pub fn weight_files(folder: &Path) -> Result<Vec<PathBuf>> {
+    let shards = shards(folder)?;
+    let names: BTreeSet<&str> =
+        shards.as_ref().map_or([WEIGHTS_FILE].into(), |s| s.values().map(String::as_str).collect());
+    Ok(names.into_iter().map(|name| folder.join(name)).collect())
+}
+
+/// Tensor name -> shard; `None` where one file holds all.
+fn shards(folder: &Path) -> Result<Option<BTreeMap<String, String>>> {
+    let index = folder.join(INDEX_FILE);
+    if folder.join(WEIGHTS_FILE).exists() {
+        return Ok(None);
+    }
+    if !index.exists() {
+        let (other, remedy) = match foreign::other_weights(folder) {
+            Some((other, remedy)) => (format!("; {other}"), remedy),
+            None => (String::new(), "weights in other formats must be converted to safetensors".to_owned()),
+        };
+        let message = format!("{}: neither {WEIGHTS_FILE} nor {INDEX_FILE} is there{other}", folder.display());
+        return Err(Error::request(message).with_hint(remedy));
+    }
+    read_index(folder, &index).map(Some)
+}
+
+fn open_files(
+    folder: &Path,
+    config: &ModelConfig,
+    layout: &Layout,
+    mistakes: &mut Vec<String>,
+) -> Result<Vec<TensorFile>> {
+    let files: Vec<TensorFile> =
+        weight_files(folder)?.iter().map(|path| TensorFile::open(path)).collect::<Result<_>>()?;
+    for (tensor, shard) in &shards(folder)?.unwrap_or_default() {
+        let file = files.iter().find(|file| file_name(file.path()) == *shard);
+        // Exporters copy the index of an original model that stored its tied head, or buffers that are not parameters.
+        let wanted = matches!(Role::of(tensor, config, layout), Role::Parameter(_) | Role::Extra);
+        if wanted && file.is_none_or(|file| file.shape(tensor).is_none()) {
+            mistakes.push(format!("{INDEX_FILE} says that {shard} holds `{tensor}`, but it does not"));
+        }
+    }
+    Ok(files)
+}
+
+/// Tensor name -> shard, from the index.
+fn read_index(folder: &Path, path: &Path) -> Result<BTreeMap<String, String>> {
+    let fail = |what: &str| Error::request(format!("{}: {what}", path.display()));
+    let text = crate::model::shape::config_json::read_text(&mut Inputs::of(folder), INDEX_FILE)?;
+    let value: Value = serde_json::from_str(&text).map_err(|cause| fail("not valid JSON").with_cause(cause))?;
+    let Some(map) = value.get("weight_map").and_then(Value::as_object) else {
+        return Err(fail("key `weight_map` is missing or no object"));
+    };
+    let entry = |(tensor, shard): (&String, &Value)| {
+        // A shard lies in the folder itself; anything else would read where the user did not point.
+        let shard = shard.as_str().filter(|name| Path::new(name).file_name().is_some_and(|own| own == *name));
+        let shard = shard.ok_or_else(|| fail(&format!("the shard of `{tensor}` is no plain file name")))?;
+        Ok((tensor.clone(), shard.to_owned()))
+    };
+    map.iter().map(entry).collect()
+}
+
+fn refusal(folder: &Path, mistakes: Vec<String>) -> Error {
+    let rest = mistakes.len().saturating_sub(LISTED);
+    let mut lines: Vec<String> = mistakes.into_iter().take(LISTED).collect();
+    if rest > 0 {
+        lines.push(format!("... and {rest} more"));
+    }
+    Error::request(format!("{}: the tensors do not fit {CONFIG_FILE}", folder.display())).with_details(lines)
+}
+
+fn file_name(path: &Path) -> String {
+    path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned())
+}
+
+/// The transpose of a `rows` x `cols` matrix.
+pub(super) fn transposed<T: Copy>(values: &[T], rows: usize, cols: usize) -> Vec<T> {
+    (0..cols).flat_map(|col| (0..rows).map(move |row| values[row * cols + col])).collect()
+}

@@ -1,0 +1,345 @@
+//! `config.json` in the layouts of transformers 4 and 5, read and written.
+//!
+//! What would change the function and is not implemented is refused by file, key and value.
+
+use std::path::Path;
+
+use serde_json::{Map, Value, json};
+
+use super::config::{CONFIG_FILE, ModelConfig, Outputs, activation_kind, known_activations};
+use super::family::{Biases, FAMILIES, Family, Positions, family};
+use crate::data::Inputs;
+use crate::error::{Error, Result};
+
+/// Key that says that a language model has a scalar head too.
+const BOTH: &str = "telos_scalar_head";
+/// Key of the scores' mean and standard deviation.
+const SCORES: &str = "telos_scores";
+
+impl ModelConfig {
+    /// Reads `config.json` of a model folder, and `generation_config.json` where there is one.
+    ///
+    /// # Errors
+    /// A request error naming file, key and value.
+    pub fn from_folder(folder: &Path) -> Result<ModelConfig> {
+        let mut inputs = Inputs::of(folder);
+        let file = inputs.path(CONFIG_FILE).display().to_string();
+        let mut config = ModelConfig::parse(&read_text(&mut inputs, CONFIG_FILE)?, &file)?;
+        config.add_generation(&mut inputs)?;
+        config.files = inputs.noted();
+        Ok(config)
+    }
+
+    /// Reads the text of a `config.json`; `file` names it in errors.
+    ///
+    /// # Errors
+    /// A request error naming file, key and value.
+    pub fn parse(text: &str, file: &str) -> Result<ModelConfig> {
+        let value: Value = serde_json::from_str(text)
+            .map_err(|cause| Error::request(format!("{file}: not valid JSON")).with_cause(cause))?;
+        let Value::Object(map) = value else {
+            return Err(Error::request(format!("{file}: expected a JSON object")));
+        };
+        let read = Reader { file, map: &map };
+        let family = read.family()?;
+        let (keys, defaults) = (&family.keys, &family.defaults);
+        read.refuse_unimplemented(family)?;
+        let dim = read.size(keys.dim)?;
+        let heads = read.size(keys.heads)?;
+        let optional = |key: Option<&str>| key.map_or(Ok(None), |key| read.optional_size(key));
+        let hidden = match (read.optional_size(keys.hidden)?, defaults.hidden_factor) {
+            (Some(hidden), _) => hidden,
+            (None, Some(factor)) => dim.saturating_mul(factor),
+            (None, None) => return Err(read.missing(keys.hidden)),
+        };
+        let biases = family.biases == Biases::Always;
+        let vocab = read.size("vocab_size")?;
+        let mut notes = read.notes(family);
+        let config = ModelConfig {
+            family,
+            layers: read.size(keys.layers)?,
+            dim,
+            heads,
+            kv_heads: optional(keys.kv_heads)?.unwrap_or(heads),
+            head_dim: match optional(keys.head_dim)? {
+                Some(head_dim) => head_dim,
+                None if dim.is_multiple_of(heads) => dim / heads,
+                None => return Err(read.wrong(keys.heads, &json!(heads), &format!("a divisor of {dim}"))),
+            },
+            hidden,
+            vocab,
+            context: read.optional_size(keys.context)?.unwrap_or(defaults.context),
+            norm_eps: read.float(keys.norm_eps, defaults.norm_eps)?,
+            activation: read.activation(family)?,
+            rope_theta: if family.positions == Positions::Rotary { read.rope_theta()? } else { 10_000.0 },
+            tied: read.flag("tie_word_embeddings", defaults.tied)?,
+            outputs: read.outputs(family)?,
+            scores: read.scores()?,
+            attention_bias: biases || read.flag("attention_bias", false)?,
+            mlp_bias: biases || read.flag("mlp_bias", false)?,
+            init_std: read.float("initializer_range", 0.02)?,
+            bos: read.ids("bos_token_id", vocab, &mut notes)?.first().copied(),
+            eos: read.ids("eos_token_id", vocab, &mut notes)?,
+            pad: read.ids("pad_token_id", vocab, &mut notes)?.first().copied(),
+            generation: None,
+            files: Vec::new(),
+            notes,
+        };
+        config.check().map_err(|what| Error::request(format!("{file}: {what}")))?;
+        Ok(config)
+    }
+
+    /// `config.json` as transformers 5 writes it, with the older layout's keys beside the newer ones, so that
+    /// transformers 4 reads the same model. `dtype` is the stored tensors' type: `float32` or `float64`.
+    pub fn to_json(&self, dtype: &str) -> Value {
+        let (family, keys) = (self.family, &self.family.keys);
+        let mut map = Map::new();
+        let mut put = |key: &str, value: Value| {
+            map.insert(key.to_owned(), value);
+        };
+        put("architectures", json!([if self.outputs.tokens { family.class } else { family.scalar_class }]));
+        if !self.outputs.tokens {
+            put("num_labels", json!(1));
+            put("id2label", json!({"0": "score"}));
+            put("label2id", json!({"score": 0}));
+        }
+        if self.outputs == Outputs::BOTH {
+            put(BOTH, json!(true));
+        }
+        if let Some((mean, deviation)) = self.scores {
+            put(SCORES, json!({"mean": mean, "standard_deviation": deviation}));
+        }
+        put("model_type", json!(family.model_type));
+        put(keys.layers, json!(self.layers));
+        put(keys.dim, json!(self.dim));
+        put(keys.heads, json!(self.heads));
+        if let Some(key) = keys.kv_heads {
+            put(key, json!(self.kv_heads));
+        }
+        if let Some(key) = keys.head_dim {
+            put(key, json!(self.head_dim));
+        }
+        put(keys.hidden, json!(self.hidden));
+        put(keys.context, json!(self.context));
+        put("vocab_size", json!(self.vocab));
+        put(keys.norm_eps, json!(self.norm_eps));
+        put(keys.activation, json!(self.activation));
+        if family.biases == Biases::Configured {
+            put("attention_bias", json!(self.attention_bias));
+            put("mlp_bias", json!(self.mlp_bias));
+        }
+        if family.positions == Positions::Rotary {
+            put("rope_parameters", json!({"rope_theta": self.rope_theta, "rope_type": "default"}));
+            put("rope_theta", json!(self.rope_theta));
+        }
+        for (key, value) in family.unused {
+            put(key, json!(value));
+        }
+        put("initializer_range", json!(self.init_std));
+        put("tie_word_embeddings", json!(self.tied));
+        put("bos_token_id", json!(self.bos));
+        put("eos_token_id", self.eos_json());
+        put("pad_token_id", json!(self.pad));
+        put("dtype", json!(dtype));
+        put("torch_dtype", json!(dtype));
+        Value::Object(map)
+    }
+
+    /// One id, a list, or null.
+    pub(super) fn eos_json(&self) -> Value {
+        match self.eos.as_slice() {
+            [] => Value::Null,
+            [id] => json!(id),
+            ids => json!(ids),
+        }
+    }
+}
+
+/// The text of a file of JSON of the folder.
+pub(in crate::model) fn read_text(inputs: &mut Inputs, name: &str) -> Result<String> {
+    let text = String::from_utf8(inputs.read(name)?);
+    let fail = |cause| Error::request(format!("{}: not UTF-8 text", inputs.path(name).display())).with_cause(cause);
+    text.map_err(|cause| fail(cause.utf8_error()))
+}
+
+/// The most token ids that one key may list.
+const MOST_IDS: usize = 4096;
+
+/// Typed access to the keys of one file.
+pub(super) struct Reader<'a> {
+    pub(super) file: &'a str,
+    pub(super) map: &'a Map<String, Value>,
+}
+
+impl Reader<'_> {
+    /// The key's value; absent and null are the same.
+    fn get(&self, key: &str) -> Option<&Value> {
+        self.map.get(key).filter(|value| !value.is_null())
+    }
+
+    fn missing(&self, key: &str) -> Error {
+        Error::request(format!("{}: key `{key}` is missing", self.file))
+    }
+
+    fn wrong(&self, key: &str, value: &Value, expected: &str) -> Error {
+        Error::request(format!("{}: `{key}` is {value}, expected {expected}", self.file))
+    }
+
+    fn refuse(&self, key: &str, value: &Value) -> Error {
+        Error::request(format!("{}: `{key}` = {value} is not implemented", self.file))
+    }
+
+    fn optional_size(&self, key: &str) -> Result<Option<u64>> {
+        let Some(value) = self.get(key) else { return Ok(None) };
+        match value.as_u64() {
+            Some(size) if size > 0 => Ok(Some(size)),
+            _ => Err(self.wrong(key, value, "an integer from 1")),
+        }
+    }
+
+    fn size(&self, key: &str) -> Result<u64> {
+        self.optional_size(key)?.ok_or_else(|| self.missing(key))
+    }
+
+    fn float(&self, key: &str, default: f64) -> Result<f64> {
+        let Some(value) = self.get(key) else { return Ok(default) };
+        value.as_f64().ok_or_else(|| self.wrong(key, value, "a number"))
+    }
+
+    fn flag(&self, key: &str, default: bool) -> Result<bool> {
+        let Some(value) = self.get(key) else { return Ok(default) };
+        value.as_bool().ok_or_else(|| self.wrong(key, value, "true or false"))
+    }
+
+    /// A token id, a list of them, or nothing. An id outside the vocabulary names no token: -1 stands for none, others are
+    /// noted.
+    pub(super) fn ids(&self, key: &str, vocab: u64, notes: &mut Vec<String>) -> Result<Vec<u32>> {
+        let Some(value) = self.get(key) else { return Ok(Vec::new()) };
+        let all: Option<Vec<i64>> = match value {
+            Value::Array(ids) if ids.len() > MOST_IDS => {
+                let (path, count) = (self.file, ids.len());
+                return Err(Error::request(format!(
+                    "{path}: `{key}` lists {count} ids, and at most {MOST_IDS} are read"
+                )));
+            }
+            Value::Array(ids) => ids.iter().map(Value::as_i64).collect(),
+            one => one.as_i64().map(|id| vec![id]),
+        };
+        let all = all.ok_or_else(|| self.wrong(key, value, "a token id, a list of them, or null"))?;
+        let mut ids = Vec::new();
+        for id in all {
+            match u32::try_from(id).ok().filter(|id| u64::from(*id) < vocab) {
+                Some(id) if !ids.contains(&id) => ids.push(id),
+                Some(_) => {}
+                None if id == -1 => {}
+                None => notes.push(format!(
+                    "{}: `{key}` names the token {id}, and the vocabulary has {vocab}: it is left out",
+                    self.file
+                )),
+            }
+        }
+        Ok(ids)
+    }
+
+    fn family(&self) -> Result<&'static Family> {
+        let value = self.get("model_type").ok_or_else(|| self.missing("model_type"))?;
+        let known: Vec<&str> = FAMILIES.iter().map(|family| family.model_type).collect();
+        let hint = format!("implemented are {}", known.join(", "));
+        let family = value.as_str().and_then(family).ok_or_else(|| self.refuse("model_type", value).with_hint(hint))?;
+        let classes = self.get("architectures").and_then(Value::as_array);
+        if let Some(class) = classes.and_then(|classes| classes.first())
+            && class.as_str() != Some(family.class)
+            && class.as_str() != Some(family.scalar_class)
+        {
+            let classes = format!("[\"{}\"] or [\"{}\"]", family.class, family.scalar_class);
+            let hint = format!("a {} model has `architectures` = {classes}", family.model_type);
+            return Err(self.refuse("architectures", &json!([class])).with_hint(hint));
+        }
+        Ok(family)
+    }
+
+    /// A language model, or one that scores: with a single label.
+    fn outputs(&self, family: &Family) -> Result<Outputs> {
+        let class = self.get("architectures").and_then(Value::as_array).and_then(|classes| classes.first());
+        if class.and_then(Value::as_str) != Some(family.scalar_class) {
+            return Ok(if self.flag(BOTH, false)? { Outputs::BOTH } else { Outputs::TOKENS });
+        }
+        // transformers writes the labels' names, not their number, and takes two where neither is there.
+        let named = self.get("id2label").and_then(Value::as_object).map(|labels| labels.len() as u64);
+        match self.optional_size("num_labels")?.or(named) {
+            Some(1) => Ok(Outputs::SCALAR),
+            labels => Err(self.refuse("num_labels", &json!(labels.unwrap_or(2))).with_hint("a reward model has one")),
+        }
+    }
+
+    /// What was measured of the scores.
+    fn scores(&self) -> Result<Option<(f64, f64)>> {
+        let Some(value) = self.get(SCORES) else { return Ok(None) };
+        let number = |key: &str| value.get(key).and_then(Value::as_f64);
+        match (number("mean"), number("standard_deviation")) {
+            (Some(mean), Some(deviation)) => Ok(Some((mean, deviation))),
+            _ => Err(self.wrong(SCORES, value, "`mean` and `standard_deviation`")),
+        }
+    }
+
+    fn refuse_unimplemented(&self, family: &Family) -> Result<()> {
+        for (key, harmless) in family.fixed {
+            if let Some(value) = self.get(key)
+                && !harmless.contains(&value.to_string().as_str())
+            {
+                return Err(self.refuse(key, value));
+            }
+        }
+        Ok(())
+    }
+
+    fn activation(&self, family: &Family) -> Result<String> {
+        let key = family.keys.activation;
+        let Some(value) = self.get(key) else { return Ok(family.defaults.activation.to_owned()) };
+        match value.as_str() {
+            Some(name) if activation_kind(name).is_some() => Ok(name.to_owned()),
+            _ => Err(self.refuse(key, value).with_hint(known_activations())),
+        }
+    }
+
+    /// transformers 5 keeps the base in `rope_parameters`; before, it stood alone, with `rope_scaling` beside it.
+    fn rope_theta(&self) -> Result<f64> {
+        let mut theta = None;
+        for key in ["rope_parameters", "rope_scaling"] {
+            let Some(value) = self.get(key) else { continue };
+            let Value::Object(map) = value else { return Err(self.wrong(key, value, "an object or null")) };
+            for (inner, value) in map {
+                let name = format!("{key}.{inner}");
+                match inner.as_str() {
+                    "rope_type" | "type" if value == "default" => {}
+                    "partial_rotary_factor" if value.as_f64() == Some(1.0) => {}
+                    "rope_theta" => {
+                        theta = Some(value.as_f64().ok_or_else(|| self.wrong(&name, value, "a number"))?);
+                    }
+                    _ => return Err(self.refuse(&name, value)),
+                }
+            }
+        }
+        let alone = self.get("rope_theta").map(|value| self.float("rope_theta", 0.0).map(|theta| (theta, value)));
+        match (theta, alone.transpose()?) {
+            (Some(inside), Some((alone, value))) if inside != alone => {
+                Err(self.wrong("rope_theta", value, &format!("{inside} as in `rope_parameters`")))
+            }
+            (Some(theta), _) | (None, Some((theta, _))) => Ok(theta),
+            (None, None) => Ok(10_000.0),
+        }
+    }
+
+    fn notes(&self, family: &Family) -> Vec<String> {
+        let set = family.unused.iter().filter_map(|(key, ours)| {
+            let value = self.get(key)?;
+            (value.as_f64() != Some(*ours))
+                .then(|| format!("{}: `{key}` = {value} has no effect: Telos trains without dropout", self.file))
+        });
+        set.collect()
+    }
+}
+
+#[cfg(test)]
+#[path = "config_tests.rs"]
+mod tests;

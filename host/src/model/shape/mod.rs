@@ -1,0 +1,13 @@
+//! The shape of a model, and the JSON files that hold it.
+//!
+//! | file | job |
+//! |---|---|
+//! | [`family`] | the families as data |
+//! | [`config`] | the shape |
+//! | `config_json` | `config.json` in and out |
+//! | `generation_json` | `generation_config.json` in and out |
+
+pub mod config;
+pub(super) mod config_json;
+pub mod family;
+pub(super) mod generation_json;

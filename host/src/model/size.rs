@@ -1,0 +1,21 @@
+//! The size of a model, before anything of it is allocated.
+
+use plugin_api::abi::DType;
+
+use super::params::Layout;
+use super::shape::config::ModelConfig;
+use super::shape::family::Positions;
+use crate::error::Result;
+
+/// How many parameters a model has, and how many bytes `copies` of them take with its tables of rotations, computing in `compute`.
+///
+/// # Errors
+/// The model is too large to address.
+pub fn size(config: &ModelConfig, compute: DType, copies: u64) -> Result<(u64, u64)> {
+    let layout = Layout::new(config)?;
+    let number = if compute == DType::F64 { 8 } else { 4 };
+    let shadow = if compute == DType::BF16 { 2 } else { 0 };
+    let rotations = if config.family.positions == Positions::Rotary { config.context * config.head_dim } else { 0 };
+    let bytes = layout.flat_len().saturating_mul(copies * number + shadow).saturating_add(rotations * number);
+    Ok((layout.count(), bytes))
+}
