@@ -6,9 +6,12 @@
 //! - The longest chain of imports inside [`CHAIN_FOLDER`] has at most [`CHAIN`] files.
 //! - The top-level modules of the host lie in [`LAYERS`]; an import leads to a lower layer.
 //!
+//! - A test that is named after a known mistake has a number that docs/known-mistakes.md lists.
+//!
 //! Imports of tests do not count. Calls of methods are not seen: a method needs no path.
 
 mod graph;
+mod mistakes;
 mod modules;
 mod paths;
 mod sources;
@@ -64,7 +67,8 @@ const BANNED: [(&str, &[&str]); 1] = [("plugin-api", &["candle-core", "tch", "ge
 pub fn check() -> Result<()> {
     BANNED.iter().try_for_each(|(package, banned)| depends_on_none(package, banned))?;
     let (sources, graph) = read()?;
-    let errors = errors(&sources, &graph);
+    let mut errors = errors(&sources, &graph);
+    errors.extend(mistakes::unlisted(&sources)?);
     if errors.is_empty() {
         return Ok(());
     }
