@@ -13,9 +13,9 @@
 use std::fmt;
 use std::str::FromStr;
 
-use crate::rng::Rng;
 use crate::words::{NOUNS, distinct_nouns};
 use crate::{Example, Split};
+use telos_random::Rng;
 
 /// Words of a list task, fewest and most.
 const LIST: (u64, u64) = (2, 4);

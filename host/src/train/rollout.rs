@@ -12,7 +12,7 @@ use plugin_api::{
     contract,
 };
 use serde::{Deserialize, Serialize};
-use telos_world::rng::Rng;
+use telos_random::Rng;
 
 use super::{
     answers::{Policy, Said},

@@ -5,9 +5,8 @@ pub mod faulty;
 pub mod objective;
 mod report;
 pub mod reward;
-mod rng;
 mod variations;
 
 pub use report::{Agreement, Broken, Line, Report};
-pub use rng::SplitMix64;
+pub use telos_random::SplitMix64;
 pub use variations::{told, variations};
