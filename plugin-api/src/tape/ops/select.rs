@@ -5,12 +5,17 @@ use std::cmp::Ordering;
 
 use ndarray::ArrayD;
 
-use super::backward::Rule;
-use super::graph::{State, array};
-use super::mask::ids;
-use super::operators::broadcast;
+use super::operators::{Operand, broadcast};
 use super::reduce::{number, rows_and_width};
-use super::{CHOSEN, Id, Mask, OpKind, Operand, REJECTED, Tape, TapeError, Var};
+use crate::tape::error::TapeError;
+use crate::tape::graph::{Rule, State, Tape, Var, array};
+use crate::tape::kind::OpKind;
+use crate::tape::mask::{Id, Mask, ids};
+
+/// The `side` of a pair's preferred sequence.
+pub const CHOSEN: i64 = 1;
+/// The `side` of a pair's other sequence.
+pub const REJECTED: i64 = 0;
 
 impl Tape {
     /// `a` where `mask` is set, else `b` (`torch.where`). Either may be a scalar. The branch not taken is not touched: a NaN there

@@ -3,10 +3,10 @@
 
 use std::collections::BTreeMap;
 
-use super::backward::{NO_SEGMENT, Rule};
-use super::graph::{State, array};
-use super::mask::ids;
-use super::{Id, Mask, OpKind, TapeError, Var};
+use crate::tape::error::TapeError;
+use crate::tape::graph::{NO_SEGMENT, Rule, State, Var, array};
+use crate::tape::kind::OpKind;
+use crate::tape::mask::{Id, Mask, ids};
 
 /// Where a reduction sends each element, and the shape of what results.
 struct Segments {
@@ -105,7 +105,7 @@ impl<'t> Var<'t> {
 }
 
 /// The shape without its last axis, and that axis' length.
-pub(super) fn last_axis(op: OpKind, shape: &[usize]) -> Result<(&[usize], usize), TapeError> {
+pub(in crate::tape) fn last_axis(op: OpKind, shape: &[usize]) -> Result<(&[usize], usize), TapeError> {
     match shape {
         [outer @ .., width] => Ok((outer, *width)),
         [] => Err(TapeError::Rank { op, expected: "a vector or a matrix", found: Vec::new() }),
@@ -113,7 +113,7 @@ pub(super) fn last_axis(op: OpKind, shape: &[usize]) -> Result<(&[usize], usize)
 }
 
 /// A vector's or matrix' number of rows, and how many elements each has.
-pub(super) fn rows_and_width(op: OpKind, shape: &[usize]) -> Result<(usize, usize), TapeError> {
+pub(in crate::tape) fn rows_and_width(op: OpKind, shape: &[usize]) -> Result<(usize, usize), TapeError> {
     match *shape {
         [rows] => Ok((rows, 1)),
         [rows, width] => Ok((rows, width)),
@@ -122,7 +122,11 @@ pub(super) fn rows_and_width(op: OpKind, shape: &[usize]) -> Result<(usize, usiz
 }
 
 /// Numbers ids by first appearance: each entry's group, and how many groups there are.
-pub(super) fn number<T: Id>(op: OpKind, array: &'static str, values: &[T]) -> Result<(Vec<usize>, usize), TapeError> {
+pub(in crate::tape) fn number<T: Id>(
+    op: OpKind,
+    array: &'static str,
+    values: &[T],
+) -> Result<(Vec<usize>, usize), TapeError> {
     let mut known = BTreeMap::new();
     let mut numbers = Vec::with_capacity(values.len());
     for id in ids(op, array, values)? {

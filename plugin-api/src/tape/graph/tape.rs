@@ -1,14 +1,17 @@
-//! The tape itself: the list of nodes, and the one function that adds to it. The operations are in the sibling files.
+//! The tape itself: the list of nodes, the one function that adds to it, and the author's handle on a value. The operations are in
+//! `ops`.
 
 use std::cell::{Ref, RefCell};
 use std::fmt;
 
-use ndarray::{Array0, Array1, ArrayBase, ArrayD, Data, Dimension, IxDyn};
+use ndarray::ArrayD;
 
-use super::backward::Rule;
-use super::mask::ids;
-use super::{Id, OpKind, TapeError, Var};
-use crate::batch::Array;
+use super::node::{Node, flat};
+use super::rule::Rule;
+use super::value::IntoValue;
+use crate::tape::error::TapeError;
+use crate::tape::kind::OpKind;
+use crate::tape::mask::{Id, ids};
 
 /// Records what is computed from its inputs, to be walked backwards. One tape per call of a loss.
 #[derive(Default)]
@@ -16,25 +19,23 @@ pub struct Tape {
     state: RefCell<State>,
 }
 
-#[derive(Default)]
-pub(super) struct State {
-    pub(super) nodes: Vec<Node>,
-    /// `offsets[s]..offsets[s + 1]` are the tokens of sequence `s`.
-    offsets: Option<Vec<usize>>,
-    pub(super) error: Option<TapeError>,
+/// A value on a tape. Copied freely: it holds no numbers itself.
+#[derive(Clone, Copy)]
+pub struct Var<'t> {
+    pub(in crate::tape) tape: &'t Tape,
+    pub(in crate::tape) index: usize,
 }
 
-pub(super) struct Node {
-    pub(super) kind: OpKind,
-    /// Always in standard (row-major, contiguous) layout, with at most two axes.
-    pub(super) value: ArrayD<f64>,
-    pub(super) rule: Rule,
-    /// Whether any input lies behind it; nothing is computed backwards where none does.
-    pub(super) differentiable: bool,
+#[derive(Default)]
+pub(in crate::tape) struct State {
+    pub(in crate::tape) nodes: Vec<Node>,
+    /// `offsets[s]..offsets[s + 1]` are the tokens of sequence `s`.
+    offsets: Option<Vec<usize>>,
+    pub(in crate::tape) error: Option<TapeError>,
 }
 
 /// The index of variables made after the tape's first error.
-pub(super) const POISONED: usize = usize::MAX;
+pub(in crate::tape) const POISONED: usize = usize::MAX;
 
 impl Tape {
     /// An empty tape without sequences: tokens, or anything else, in plain vectors.
@@ -60,7 +61,7 @@ impl Tape {
         })
     }
 
-    /// A value the loss is differentiated by; [`Gradients`](super::Gradients) know it by `name`, which must be new to the tape.
+    /// A value the loss is differentiated by; [`Gradients`](crate::tape::Gradients) know it by `name`, which must be new to the tape.
     pub fn input(&self, name: impl Into<String>, value: impl IntoValue) -> Var<'_> {
         let (name, value) = (name.into(), value.into_value());
         self.record(OpKind::Input, &[], |state| {
@@ -79,12 +80,12 @@ impl Tape {
         self.state.borrow().error.clone().map_or(Ok(()), Err)
     }
 
-    pub(super) fn state(&self) -> Ref<'_, State> {
+    pub(in crate::tape) fn state(&self) -> Ref<'_, State> {
         self.state.borrow()
     }
 
     /// Adds the node that `build` makes, or keeps its error if it is the tape's first.
-    pub(super) fn record<'t>(
+    pub(in crate::tape) fn record<'t>(
         &'t self,
         kind: OpKind,
         operands: &[Var<'t>],
@@ -116,29 +117,19 @@ impl Tape {
 
 impl State {
     /// The value of a variable that [`Tape::record`] has found to be this tape's.
-    pub(super) fn value(&self, var: Var<'_>) -> &ArrayD<f64> {
+    pub(in crate::tape) fn value(&self, var: Var<'_>) -> &ArrayD<f64> {
         &self.nodes[var.index].value
     }
 
     /// The same, flat in row-major order.
-    pub(super) fn flat(&self, var: Var<'_>) -> &[f64] {
+    pub(in crate::tape) fn flat(&self, var: Var<'_>) -> &[f64] {
         flat(self.value(var))
     }
 
     /// The sequences' offsets.
-    pub(super) fn offsets(&self, op: OpKind) -> Result<&[usize], TapeError> {
+    pub(in crate::tape) fn offsets(&self, op: OpKind) -> Result<&[usize], TapeError> {
         self.offsets.as_deref().ok_or(TapeError::NoOffsets { op })
     }
-}
-
-/// A node's numbers in row-major order.
-pub(super) fn flat(value: &ArrayD<f64>) -> &[f64] {
-    value.as_slice().expect("`record` stores standard layout only")
-}
-
-/// An array of `shape` from numbers that an operation computed for exactly that shape.
-pub(super) fn array(shape: &[usize], flat: Vec<f64>) -> ArrayD<f64> {
-    ArrayD::from_shape_vec(IxDyn(shape), flat).expect("an operation fills its own shape")
 }
 
 fn standard(value: ArrayD<f64>) -> ArrayD<f64> {
@@ -175,96 +166,6 @@ impl fmt::Debug for Tape {
         match &state.error {
             Some(error) => writeln!(f, "  error: {error}"),
             None => Ok(()),
-        }
-    }
-}
-
-impl Node {
-    /// `#5 log_sigmoid(#4) [3] = [-0.69, -0.31, -1.2]`; of long vectors the beginning.
-    pub(super) fn describe(&self, index: usize) -> String {
-        const SHOWN: usize = 8;
-        let operands: Vec<_> = self.rule.operands().iter().map(|operand| format!("#{operand}")).collect();
-        let operands = match &self.rule {
-            Rule::Input { name } => format!(" {name:?}"),
-            _ if operands.is_empty() => String::new(),
-            _ => format!("({})", operands.join(", ")),
-        };
-        let shape = self.value.shape();
-        let values = if self.value.len() <= SHOWN {
-            self.value.to_string().replace('\n', "")
-        } else {
-            let first: Vec<_> = flat(&self.value)[..SHOWN].iter().map(f64::to_string).collect();
-            format!("[{}, ... {} more]", first.join(", "), self.value.len() - SHOWN)
-        };
-        format!("#{index} {}{operands} {shape:?} = {values}", self.kind)
-    }
-}
-
-/// What a tape takes as a value: an `f64`, a slice, an array, a `Vec`, an ndarray of at most two axes, or an array of a batch
-/// (a vector, or a matrix if it has several values per row).
-pub trait IntoValue {
-    /// The value as an ndarray.
-    ///
-    /// # Errors
-    /// A batch array whose numbers do not fill its rows.
-    fn into_value(self) -> Result<ArrayD<f64>, TapeError>;
-}
-
-impl IntoValue for f64 {
-    fn into_value(self) -> Result<ArrayD<f64>, TapeError> {
-        Ok(Array0::from_elem((), self).into_dyn())
-    }
-}
-
-impl IntoValue for &[f64] {
-    fn into_value(self) -> Result<ArrayD<f64>, TapeError> {
-        Ok(Array1::from(self.to_vec()).into_dyn())
-    }
-}
-
-impl IntoValue for Vec<f64> {
-    fn into_value(self) -> Result<ArrayD<f64>, TapeError> {
-        Ok(Array1::from(self).into_dyn())
-    }
-}
-
-impl IntoValue for &Vec<f64> {
-    fn into_value(self) -> Result<ArrayD<f64>, TapeError> {
-        self.as_slice().into_value()
-    }
-}
-
-impl<const N: usize> IntoValue for [f64; N] {
-    fn into_value(self) -> Result<ArrayD<f64>, TapeError> {
-        self.as_slice().into_value()
-    }
-}
-
-impl<const N: usize, const K: usize> IntoValue for [[f64; K]; N] {
-    fn into_value(self) -> Result<ArrayD<f64>, TapeError> {
-        Ok(array(&[N, K], self.into_iter().flatten().collect()))
-    }
-}
-
-impl<S: Data<Elem = f64>, D: Dimension> IntoValue for ArrayBase<S, D> {
-    fn into_value(self) -> Result<ArrayD<f64>, TapeError> {
-        Ok(self.into_owned().into_dyn())
-    }
-}
-
-impl<S: Data<Elem = f64>, D: Dimension> IntoValue for &ArrayBase<S, D> {
-    fn into_value(self) -> Result<ArrayD<f64>, TapeError> {
-        Ok(self.to_owned().into_dyn())
-    }
-}
-
-impl IntoValue for &Array<'_> {
-    fn into_value(self) -> Result<ArrayD<f64>, TapeError> {
-        let (length, columns) = (self.data.len(), self.cols);
-        match columns {
-            1 => self.data.as_ref().into_value(),
-            _ if self.rows() * columns == length => Ok(array(&[self.rows(), columns], self.data.to_vec())),
-            _ => Err(TapeError::Ragged { name: self.name.to_string(), length, columns }),
         }
     }
 }

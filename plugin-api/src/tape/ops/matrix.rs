@@ -1,9 +1,9 @@
 //! The operations on matrices that are neither elementwise nor a choice of elements: logsumexp and the product.
 
-use super::backward::{Rule, chain};
-use super::graph::array;
 use super::reduce::last_axis;
-use super::{OpKind, TapeError, Var};
+use crate::tape::error::TapeError;
+use crate::tape::graph::{Rule, Var, array, chain};
+use crate::tape::kind::OpKind;
 
 impl<'t> Var<'t> {
     /// `log(sum(exp(x)))` over the last axis: `[N, K]` to `[N]`, `[N]` to a scalar. The maximum is taken out first, so nothing
@@ -53,7 +53,7 @@ fn logsumexp(x: &[f64]) -> f64 {
 }
 
 /// Adds each row's softmax times its cotangent to `slot`.
-pub(super) fn logsumexp_backward(cotangent: &[f64], x: &[f64], width: usize, slot: &mut [f64]) {
+pub(in crate::tape) fn logsumexp_backward(cotangent: &[f64], x: &[f64], width: usize, slot: &mut [f64]) {
     if width == 0 {
         return;
     }
@@ -85,7 +85,7 @@ fn matmul(a: &[f64], b: &[f64], rows: usize, inner: usize, columns: usize) -> Ve
 }
 
 /// The cotangents of both factors.
-pub(super) fn matmul_backward(
+pub(in crate::tape) fn matmul_backward(
     cotangent: &[f64],
     a: &[f64],
     b: &[f64],

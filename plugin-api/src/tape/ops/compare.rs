@@ -1,59 +1,12 @@
-//! The author's handle on a value: a tape and an index. What can be done with it is in the operations' files; here is
-//! how to look at it.
+//! Operations through which nothing flows back: a detached value, and comparisons.
 
-use std::fmt;
-
-use ndarray::ArrayD;
-
-use super::backward::Rule;
-use super::graph::State;
-use super::operators::elementwise;
-use super::{Mask, OpKind, Operand, Tape, TapeError, detached};
-
-/// A value on a tape. Copied freely: it holds no numbers itself.
-#[derive(Clone, Copy)]
-pub struct Var<'t> {
-    pub(super) tape: &'t Tape,
-    pub(super) index: usize,
-}
+use super::operators::{Operand, elementwise};
+use crate::tape::detached;
+use crate::tape::graph::{Rule, State, Var};
+use crate::tape::kind::OpKind;
+use crate::tape::mask::Mask;
 
 impl<'t> Var<'t> {
-    /// The numbers.
-    ///
-    /// # Errors
-    /// The first mistake made on the tape.
-    pub fn value(self) -> Result<ArrayD<f64>, TapeError> {
-        self.read(|state| state.value(self).clone())
-    }
-
-    /// The numbers in row-major order.
-    ///
-    /// # Errors
-    /// The first mistake made on the tape.
-    pub fn to_vec(self) -> Result<Vec<f64>, TapeError> {
-        self.read(|state| state.flat(self).to_vec())
-    }
-
-    /// The number, of a scalar.
-    ///
-    /// # Errors
-    /// The first mistake made on the tape, or that this is no scalar.
-    pub fn scalar(self) -> Result<f64, TapeError> {
-        let value = self.value()?;
-        if value.ndim() != 0 {
-            return Err(TapeError::NotScalar { wanted: "a single number", found: value.shape().to_vec() });
-        }
-        Ok(value.sum())
-    }
-
-    /// The shape: `[]` of a scalar, `[N]` of a vector, `[N, K]` of a matrix.
-    ///
-    /// # Errors
-    /// The first mistake made on the tape.
-    pub fn shape(self) -> Result<Vec<usize>, TapeError> {
-        self.read(|state| state.value(self).shape().to_vec())
-    }
-
     /// The same value, but nothing flows back through it.
     #[must_use]
     pub fn detach(self) -> Var<'t> {
@@ -107,23 +60,6 @@ impl<'t> Var<'t> {
             Ok(mask) => mask,
             // The tape keeps the error; a broken mask cannot be used anywhere else either.
             Err(error) => Mask::broken(error.to_string()),
-        }
-    }
-
-    fn read<T>(self, look: impl FnOnce(&State) -> T) -> Result<T, TapeError> {
-        self.tape.finish()?;
-        Ok(look(&self.tape.state()))
-    }
-}
-
-impl fmt::Debug for Var<'_> {
-    /// Operation, operands, shape and values: made for `dbg!`.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let state = self.tape.state();
-        match (state.nodes.get(self.index), &state.error) {
-            (Some(node), _) => f.write_str(&node.describe(self.index)),
-            (None, Some(error)) => write!(f, "no value: {error}"),
-            (None, None) => f.write_str("no value"),
         }
     }
 }

@@ -4,10 +4,10 @@ use std::ops::{Add, Div, Mul, Neg, Sub};
 
 use ndarray::ArrayD;
 
-use super::backward::Rule;
-use super::elementwise::{Function, Pairwise};
-use super::graph::{State, array};
-use super::{OpKind, Tape, TapeError, Var};
+use crate::tape::elementwise::{Function, Pairwise};
+use crate::tape::error::TapeError;
+use crate::tape::graph::{Rule, State, Tape, Var, array};
+use crate::tape::kind::OpKind;
 
 /// The second operand of an elementwise function: a variable or a plain number.
 #[derive(Debug, Clone, Copy)]
@@ -31,7 +31,7 @@ impl From<f64> for Operand<'_> {
 }
 
 impl<'t> Operand<'t> {
-    pub(super) fn on(self, tape: &'t Tape) -> Var<'t> {
+    pub(in crate::tape) fn on(self, tape: &'t Tape) -> Var<'t> {
         match self {
             Operand::Var(var) => var,
             Operand::Number(number) => tape.constant(number),
@@ -82,19 +82,19 @@ impl<'t> Var<'t> {
         self.map(Function::Sigmoid)
     }
 
-    /// `log(sigmoid(x))`, stable for large `|x|`; see [`stable::log_sigmoid`](super::stable::log_sigmoid).
+    /// `log(sigmoid(x))`, stable for large `|x|`; see [`stable::log_sigmoid`](crate::tape::stable::log_sigmoid).
     #[must_use]
     pub fn log_sigmoid(self) -> Var<'t> {
         self.map(Function::LogSigmoid)
     }
 
-    /// `log(1 - exp(x))` for negative `x`, stable near 0 and far from it; see [`stable::log1mexp`](super::stable::log1mexp).
+    /// `log(1 - exp(x))` for negative `x`, stable near 0 and far from it; see [`stable::log1mexp`](crate::tape::stable::log1mexp).
     #[must_use]
     pub fn log1mexp(self) -> Var<'t> {
         self.map(Function::Log1mExp)
     }
 
-    /// `log(1 + exp(x))`, stable; see [`stable::softplus`](super::stable::softplus).
+    /// `log(1 + exp(x))`, stable; see [`stable::softplus`](crate::tape::stable::softplus).
     #[must_use]
     pub fn softplus(self) -> Var<'t> {
         self.map(Function::Softplus)
@@ -151,7 +151,7 @@ impl<'t> Var<'t> {
 }
 
 /// `function` of two operands, element by element, with scalar broadcast.
-pub(super) fn elementwise(
+pub(in crate::tape) fn elementwise(
     op: OpKind,
     state: &State,
     left: Var<'_>,
@@ -170,7 +170,11 @@ pub(super) fn elementwise(
 }
 
 /// The shape of two operands together: equal shapes, or a scalar with anything.
-pub(super) fn broadcast<'s>(op: OpKind, left: &'s [usize], right: &'s [usize]) -> Result<&'s [usize], TapeError> {
+pub(in crate::tape) fn broadcast<'s>(
+    op: OpKind,
+    left: &'s [usize],
+    right: &'s [usize],
+) -> Result<&'s [usize], TapeError> {
     match (left, right) {
         ([], shape) | (shape, []) => Ok(shape),
         _ if left == right => Ok(left),
