@@ -3,6 +3,7 @@
 pub mod backend;
 pub mod faulty;
 pub mod objective;
+mod options;
 mod report;
 pub mod reward;
 mod variations;

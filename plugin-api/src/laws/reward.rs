@@ -17,7 +17,7 @@
 
 use super::{
     Agreement, Broken, Report,
-    objective::options::{checked, required, within},
+    options::{checked, required, within},
 };
 use crate::{
     Code, Error, Result,

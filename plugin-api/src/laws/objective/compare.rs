@@ -1,6 +1,9 @@
 //! A loss in a form that can be cut, joined and compared.
 
-use super::{Fault, fault, sequences};
+use super::{
+    outcome::{Fault, fault},
+    windows::sequences,
+};
 use crate::{
     batch::{Batch, Scope, names},
     laws::Agreement,

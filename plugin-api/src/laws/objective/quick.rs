@@ -3,11 +3,13 @@
 use std::collections::BTreeSet;
 
 use super::{
-    Generator, Values,
-    case::{Fault, Held, Outcome, fault},
+    checks::{
+        derivatives::{all_detached, base, mismatch, sum_at, vector},
+        expectations,
+    },
     compare::{Alike, Flat},
-    derivatives::{all_detached, base, mismatch, sum_at, vector},
-    expectations, sequences,
+    outcome::{Fault, Held, Outcome, fault},
+    windows::{Generator, Values, sequences},
 };
 use crate::{
     Result,

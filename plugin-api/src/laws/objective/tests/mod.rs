@@ -11,10 +11,11 @@ mod quick;
 mod rollouts;
 mod tokens;
 
-use super::{Generator, Laws, Report};
+use super::{Generator, Laws};
 use crate::{
     Result,
     batch::Batch,
+    laws::Report,
     manifest::{ObjectiveManifest, Requirements},
     objective::{Loss, Objective},
 };

@@ -1,6 +1,11 @@
 //! The laws of what an objective says of itself: that it is complete, true, and all there is.
 
-use super::{Case, Fault, Laws, Outcome, fault, holds, options::within};
+use crate::laws::objective::{
+    case::Case,
+    laws::Laws,
+    outcome::{Fault, Outcome, fault, holds},
+};
+use crate::laws::options::within;
 use crate::{
     batch::{Batch, names},
     contract,
@@ -10,13 +15,13 @@ use std::collections::BTreeSet;
 
 /// Terms and metrics seen in results.
 #[derive(Default)]
-pub(super) struct Names {
+pub(in crate::laws::objective) struct Names {
     terms: BTreeSet<String>,
     metrics: BTreeSet<String>,
 }
 
 /// Everything a user reads is there, and nothing contradicts itself. Reports all mistakes at once.
-pub(super) fn manifest(laws: &Laws) -> Outcome {
+pub(in crate::laws::objective) fn manifest(laws: &Laws) -> Outcome {
     let m = &laws.manifest;
     contract::finite_manifest(m).map_err(|e| e.message)?;
     let mut wrong = contract::manifest(m);
@@ -63,7 +68,7 @@ pub(super) fn manifest(laws: &Laws) -> Outcome {
 }
 
 /// What an instance reads and returns stands in the manifest. Undeclared reads fail because the batch holds nothing else.
-pub(super) fn declared(case: &Case<'_>, returned: &mut Names) -> Outcome {
+pub(in crate::laws::objective) fn declared(case: &Case<'_>, returned: &mut Names) -> Outcome {
     let manifest = case.manifest();
     for draw in case.windows() {
         let (objective, batch) = case.ready(draw)?;
@@ -90,7 +95,7 @@ fn countable(manifest: &ObjectiveManifest, batch: &Batch<'_>) -> Result<(), Faul
 }
 
 /// Nothing is declared that none of the cases returns.
-pub(super) fn used(laws: &Laws, returned: &Names) -> Outcome {
+pub(in crate::laws::objective) fn used(laws: &Laws, returned: &Names) -> Outcome {
     let terms =
         laws.manifest.terms.iter().filter(|t| !returned.terms.contains(&t.name)).map(|t| format!("term `{}`", t.name));
     let metrics = laws.manifest.metrics.iter().filter(|m| !returned.metrics.contains(&m.name));

@@ -1,9 +1,10 @@
 //! The laws of the loss itself: sums over any cut, masks, order, emptiness, linearity. Derivatives are in [`super::derivatives`].
 
-use super::{
-    Case, Fault, Held, Outcome, Values,
-    compare::{Alike, Flat},
-    fault, holds, sequences,
+use crate::laws::objective::{
+    case::Case,
+    compare::{Alike, Flat, numbers},
+    outcome::{Fault, Held, Outcome, fault, holds},
+    windows::{Values, sequences},
 };
 use crate::{
     batch::{Batch, Scope, names},
@@ -13,7 +14,7 @@ use crate::{
 };
 
 /// Gotcha 1: the pieces of a window, summed, are the window.
-pub(super) fn additivity(case: &Case<'_>) -> Outcome {
+pub(in crate::laws::objective) fn additivity(case: &Case<'_>) -> Outcome {
     if case.coupled() {
         return Ok(Held::note("coupled: not cut"));
     }
@@ -40,7 +41,7 @@ pub(super) fn additivity(case: &Case<'_>) -> Outcome {
 }
 
 /// Sequences are a set: their order is chance.
-pub(super) fn order(case: &Case<'_>) -> Outcome {
+pub(in crate::laws::objective) fn order(case: &Case<'_>) -> Outcome {
     let mut worst = Agreement::new(0.0, 1e-10);
     for draw in case.windows() {
         let (objective, batch) = case.ready(draw)?;
@@ -58,7 +59,7 @@ pub(super) fn order(case: &Case<'_>) -> Outcome {
 }
 
 /// Gotchas 8 and 9: nothing behind the mask reaches value, cotangents or metrics.
-pub(super) fn masked(case: &Case<'_>) -> Outcome {
+pub(in crate::laws::objective) fn masked(case: &Case<'_>) -> Outcome {
     for draw in case.windows() {
         let (objective, batch) = case.ready(draw)?;
         let clean = case.loss(objective.as_ref(), &batch)?;
@@ -77,7 +78,7 @@ pub(super) fn masked(case: &Case<'_>) -> Outcome {
     holds()
 }
 
-type Poison = fn(&mut super::SplitMix64) -> f64;
+type Poison = fn(&mut crate::laws::SplitMix64) -> f64;
 
 fn poisons() -> [(&'static str, Poison); 5] {
     [
@@ -113,13 +114,13 @@ fn prepares_the_same(case: &Case<'_>, draw: u64, value: Poison) -> Result<(), Fa
             data.iter().enumerate().filter(|(i, _)| supervised(*i)).map(|(_, x)| *x).collect()
         };
         let what = format!("prepared `{}`", array.name);
-        super::compare::numbers(&what, &seen(&array.data), &seen(found.get(&array.name)?), Alike::Exactly)?;
+        numbers(&what, &seen(&array.data), &seen(found.get(&array.name)?), Alike::Exactly)?;
     }
     Ok(())
 }
 
 /// Gotcha 5: a batch of nothing adds nothing, and no term vanishes.
-pub(super) fn empty(case: &Case<'_>) -> Outcome {
+pub(in crate::laws::objective) fn empty(case: &Case<'_>) -> Outcome {
     let first = case.first();
     let full = case.ready(first)?;
     let full = case.loss(full.0.as_ref(), &full.1)?;
@@ -165,7 +166,7 @@ fn nothing(case: &Case<'_>, full: &Flat, objective: &dyn Objective, batch: &Batc
 }
 
 /// Where the loss is said to be linear, cotangents are the data's alone.
-pub(super) fn linear(case: &Case<'_>) -> Outcome {
+pub(in crate::laws::objective) fn linear(case: &Case<'_>) -> Outcome {
     let mut constant = true;
     for draw in case.windows() {
         let (objective, batch) = case.ready(draw)?;

@@ -5,10 +5,11 @@
 //! has sequences of no token and of no supervised one. Arrays that only one objective knows, and columns of the data, are added by
 //! its author.
 
-use super::SplitMix64;
+use super::sequences;
 use crate::{
     Code, Error, Result,
     batch::{Array, Batch, Scope, names},
+    laws::SplitMix64,
     manifest::{DataKind, ObjectiveManifest},
 };
 use std::ops::RangeInclusive;
@@ -205,7 +206,7 @@ impl Generator {
     }
 
     /// A window of composed sequences, which has its columns already, with the other arrays that were added.
-    pub(super) fn completed(&self, window: Batch<'static>, draw: u64) -> Batch<'static> {
+    pub(in crate::laws::objective) fn completed(&self, window: Batch<'static>, draw: u64) -> Batch<'static> {
         let mut rng = self.rng(7, draw);
         let missing = self.extras.iter().filter(|extra| !extra.name.starts_with(names::COLUMN));
         missing.fold(window, |batch, extra| extra.add(batch, &mut rng))
@@ -262,7 +263,7 @@ impl Generator {
             Values::Near(draw) | Values::Shifted(draw, _) => self.rng(3, draw),
             Values::Zero | Values::Uniform => self.rng(4, 0),
         };
-        let mut batch = super::sequences::owned(data);
+        let mut batch = sequences::owned(data);
         for name in statistics {
             let kind = Kind::of(name)?;
             let rows = if kind.scope == Scope::TOKEN { batch.tokens()? } else { batch.sequences()? };

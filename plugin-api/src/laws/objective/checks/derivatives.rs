@@ -1,10 +1,11 @@
 //! The laws of derivatives: cotangents are those of the sums, with detached values held constant, and what is declared to be
 //! detached is.
 
-use super::{
-    Case, Fault, Held, Outcome, Values,
+use crate::laws::objective::{
+    case::Case,
     compare::{Alike, Flat},
-    fault, sequences,
+    outcome::{Fault, Held, Outcome, fault},
+    windows::{Values, sequences},
 };
 use crate::{
     batch::{Array, Batch, Scope},
@@ -16,7 +17,7 @@ use crate::{
 use ndarray::{Array1, ArrayD};
 
 /// Each term's cotangents are the derivatives of its sum, with what the loss detaches as it is at the base point.
-pub(super) fn cotangents(case: &Case<'_>) -> Outcome {
+pub(in crate::laws::objective) fn cotangents(case: &Case<'_>) -> Outcome {
     let (mut checked, mut held) = (0, 0);
     let mut worst = Agreement::new(0.0, case.laws.tolerance.relative);
     for (objective, batch) in points(case)? {
@@ -71,7 +72,7 @@ impl<E: Into<Fault>> From<E> for Between {
 /// What is declared to be detached is detached, under its name; and of labelled answers no gradient flows from one row into
 /// another: where rows meet (KTO's reference point), the meeting point is a constant. In other coupled losses rows may meet in the
 /// gradient on purpose, as contrastive ones do: that they do is a note.
-pub(super) fn stop_gradients(case: &Case<'_>) -> Outcome {
+pub(in crate::laws::objective) fn stop_gradients(case: &Case<'_>) -> Outcome {
     let (mut count, mut flow) = (0, false);
     for (objective, batch) in points(case)? {
         let (loss, detached) = base(objective.as_ref(), &batch)?;
@@ -98,7 +99,10 @@ pub(super) fn stop_gradients(case: &Case<'_>) -> Outcome {
 }
 
 /// Whether the loss detached everything that the manifest declares as held constant.
-pub(super) fn all_detached(manifest: &ObjectiveManifest, detached: &[Detached]) -> Result<(), Fault> {
+pub(in crate::laws::objective) fn all_detached(
+    manifest: &ObjectiveManifest,
+    detached: &[Detached],
+) -> Result<(), Fault> {
     let lost = |spec: &&StopGradient| !detached.iter().any(|found| found.name == spec.name);
     match manifest.stop_gradients.iter().find(lost) {
         None => Ok(()),
@@ -151,13 +155,16 @@ fn of_sequences(batch: &Batch<'_>, moved: &Array<'_>, kept: &[usize]) -> crate::
 }
 
 /// The loss at the base point, with what it detaches.
-pub(super) fn base(objective: &dyn Objective, batch: &Batch<'_>) -> Result<(Loss, Vec<Detached>), Fault> {
+pub(in crate::laws::objective) fn base(
+    objective: &dyn Objective,
+    batch: &Batch<'_>,
+) -> Result<(Loss, Vec<Detached>), Fault> {
     let (loss, detached) = record_detached(|| objective.loss(batch));
     Ok((loss?, detached))
 }
 
 /// A difference that is not the claimed derivative, in numbers.
-pub(super) fn mismatch(term: &str, error: &CheckError, limit: f64) -> Fault {
+pub(in crate::laws::objective) fn mismatch(term: &str, error: &CheckError, limit: f64) -> Fault {
     match error {
         CheckError::Mismatch { claimed, measured, .. } => {
             let apart = (claimed - measured).abs() / claimed.abs().max(measured.abs()).max(f64::MIN_POSITIVE);
@@ -167,12 +174,12 @@ pub(super) fn mismatch(term: &str, error: &CheckError, limit: f64) -> Fault {
     }
 }
 
-pub(super) fn vector(values: &[f64]) -> ArrayD<f64> {
+pub(in crate::laws::objective) fn vector(values: &[f64]) -> ArrayD<f64> {
     Array1::from_vec(values.to_vec()).into_dyn()
 }
 
 /// The sum of `term` where the differentiable statistics are `at` and the detached values are those of the base point.
-pub(super) fn sum_at(
+pub(in crate::laws::objective) fn sum_at(
     objective: &dyn Objective,
     batch: &Batch<'_>,
     at: &[ArrayD<f64>],

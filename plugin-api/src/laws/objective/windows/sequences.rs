@@ -1,20 +1,20 @@
 //! Surgery on batches: taking sequences out, poisoning what a mask hides, joining what `prepare` returns.
 
-use super::SplitMix64;
 use crate::{
     Error, Result,
     batch::{Array, Batch, Scope, names},
     error::Code,
+    laws::SplitMix64,
     objective::Objective,
 };
 
 /// The same batch, holding its own numbers.
-pub(super) fn owned(batch: &Batch<'_>) -> Batch<'static> {
+pub(in crate::laws::objective) fn owned(batch: &Batch<'_>) -> Batch<'static> {
     batch.arrays().iter().fold(Batch::new(), |all, a| all.with_array(with_data(a, a.data.to_vec())))
 }
 
 /// The same array with other numbers.
-pub(super) fn with_data(array: &Array<'_>, data: Vec<f64>) -> Array<'static> {
+pub(in crate::laws::objective) fn with_data(array: &Array<'_>, data: Vec<f64>) -> Array<'static> {
     Array {
         name: array.name.to_string().into(),
         scope: array.scope,
@@ -25,7 +25,7 @@ pub(super) fn with_data(array: &Array<'_>, data: Vec<f64>) -> Array<'static> {
 }
 
 /// The sequences of those numbers, in that order.
-pub(super) fn select(batch: &Batch<'_>, sequences: &[usize]) -> Result<Batch<'static>> {
+pub(in crate::laws::objective) fn select(batch: &Batch<'_>, sequences: &[usize]) -> Result<Batch<'static>> {
     let offsets = batch.offsets()?;
     let bounds = |s: usize| (offsets[s], offsets[s + 1]);
     let mut all = Batch::new();
@@ -50,7 +50,7 @@ pub(super) fn select(batch: &Batch<'_>, sequences: &[usize]) -> Result<Batch<'st
 }
 
 /// Sequences that a micro-batch holds together, as the host cuts windows: those of one `group`, or each alone where there is none.
-pub(super) fn units(batch: &Batch<'_>) -> Result<Vec<Vec<usize>>> {
+pub(in crate::laws::objective) fn units(batch: &Batch<'_>) -> Result<Vec<Vec<usize>>> {
     let group = batch.find(names::GROUP).map(|a| a.data.to_vec());
     let mut units: Vec<(Option<u64>, Vec<usize>)> = Vec::new();
     for s in 0..batch.sequences()? {
@@ -64,7 +64,7 @@ pub(super) fn units(batch: &Batch<'_>) -> Result<Vec<Vec<usize>>> {
 }
 
 /// `batch` with `value` in those of its statistics that stand behind a 0 of the mask.
-pub(super) fn poison(
+pub(in crate::laws::objective) fn poison(
     batch: &Batch<'_>,
     statistics: &[String],
     mut value: impl FnMut(&mut SplitMix64) -> f64,
@@ -85,13 +85,13 @@ pub(super) fn poison(
 }
 
 /// `batch` with nothing supervised.
-pub(super) fn unsupervised(batch: &Batch<'_>) -> Result<Batch<'static>> {
+pub(in crate::laws::objective) fn unsupervised(batch: &Batch<'_>) -> Result<Batch<'static>> {
     let tokens = batch.tokens()?;
     Ok(owned(batch).with(names::MASK, Scope::TOKEN, vec![0.0; tokens]))
 }
 
 /// Of each sequence its last tokens, so many.
-pub(super) fn last_tokens(batch: &Batch<'_>, lengths: &[usize]) -> Result<Batch<'static>> {
+pub(in crate::laws::objective) fn last_tokens(batch: &Batch<'_>, lengths: &[usize]) -> Result<Batch<'static>> {
     let offsets = batch.offsets()?;
     let kept = |s: usize| offsets[s + 1] - lengths[s].min(offsets[s + 1] - offsets[s])..offsets[s + 1];
     let mut all = Batch::new();
@@ -115,7 +115,7 @@ pub(super) fn last_tokens(batch: &Batch<'_>, lengths: &[usize]) -> Result<Batch<
 }
 
 /// `window` with what `prepare` makes of what it is shown: its arrays joined, and of rollouts the samples it does not keep left out.
-pub(super) fn prepared(
+pub(in crate::laws::objective) fn prepared(
     objective: &mut dyn Objective,
     seen: &Batch<'_>,
     window: &Batch<'_>,
@@ -136,7 +136,7 @@ pub(super) fn prepared(
 ///
 /// # Errors
 /// An array of another scope or length than it must have: the law `compose` says more of it.
-pub(super) fn window_of(composed: &Batch<'_>) -> Result<Batch<'static>> {
+pub(in crate::laws::objective) fn window_of(composed: &Batch<'_>) -> Result<Batch<'static>> {
     composed.check()?;
     for name in ["token", names::MASK] {
         let array = composed.array(name)?;
@@ -170,7 +170,7 @@ pub(super) fn window_of(composed: &Batch<'_>) -> Result<Batch<'static>> {
 }
 
 /// The parts of rows (as `compose` reads them) with the last row first, the parts of a row in their order.
-pub(super) fn rows_reversed(rows: &Batch<'_>) -> Result<Vec<usize>> {
+pub(in crate::laws::objective) fn rows_reversed(rows: &Batch<'_>) -> Result<Vec<usize>> {
     let row = rows.get("row")?;
     let mut groups: Vec<Vec<usize>> = Vec::new();
     for (part, number) in row.iter().enumerate() {

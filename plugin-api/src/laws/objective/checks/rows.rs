@@ -1,9 +1,10 @@
 //! The laws of `prepare` and `compose`: what an objective adds to a window, and what it makes of rows.
 
-use super::{
-    Case, Fault, Held, Outcome, Values,
+use crate::laws::objective::{
+    case::Case,
     compare::{Alike, numbers},
-    fault, holds, sequences,
+    outcome::{Fault, Held, Outcome, fault, holds},
+    windows::{Values, sequences},
 };
 use crate::{
     batch::{Batch, Scope, names},
@@ -15,7 +16,7 @@ use crate::{
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What `prepare` answers fits the window, is the objective's own, and follows its sequences.
-pub(super) fn prepare(case: &Case<'_>) -> Outcome {
+pub(in crate::laws::objective) fn prepare(case: &Case<'_>) -> Outcome {
     let mut worst = Agreement::new(0.0, 1e-10);
     let mut count = 0;
     for draw in case.windows() {
@@ -57,7 +58,7 @@ fn follows(case: &Case<'_>, seen: &Batch<'_>, made: &Batch<'_>) -> Result<Agreem
 }
 
 /// What `compose` makes of rows is valid, comes from them, and is the same for the same seed.
-pub(super) fn compose(case: &Case<'_>) -> Outcome {
+pub(in crate::laws::objective) fn compose(case: &Case<'_>) -> Outcome {
     let mut notes = BTreeSet::new();
     for draw in case.windows() {
         let rows = case.generator().rows(case.manifest(), draw);

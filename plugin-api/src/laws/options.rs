@@ -1,21 +1,13 @@
-//! The law of options: defaults make an instance, and what the declaration forbids is refused by name.
+//! Checks of options that objectives and rewards share: what the declaration forbids is refused by name.
 
-use super::{Held, Laws, Outcome, label};
 use crate::{Code, manifest::OptionSpec, options::OptionMap};
 use serde_json::{Value, json};
-
-/// Defaults make an instance; illegal values are refused by key.
-pub(super) fn options(laws: &Laws) -> Outcome {
-    let base = required(&laws.manifest.options, laws.options.first().unwrap_or(&OptionMap::new()));
-    let tried = checked(&laws.manifest.options, &base, &|options| (laws.create)(options).map(drop))?;
-    Ok(Held::note(format!("{tried} illegal values refused")))
-}
 
 /// How many illegal values a plugin's `create` refuses, naming the key.
 ///
 /// # Errors
 /// One that it accepts, or refuses in another way; options that are legal and refused.
-pub(in crate::laws) fn checked(
+pub(super) fn checked(
     specs: &[OptionSpec],
     base: &OptionMap,
     create: &dyn Fn(&OptionMap) -> crate::Result<()>,
@@ -36,9 +28,14 @@ pub(in crate::laws) fn checked(
 }
 
 /// The first case's options, reduced to those that have no default.
-pub(in crate::laws) fn required(specs: &[OptionSpec], first: &OptionMap) -> OptionMap {
+pub(super) fn required(specs: &[OptionSpec], first: &OptionMap) -> OptionMap {
     let must = |name: &str| specs.iter().any(|o| o.name == name && o.default.is_null());
     first.iter().filter(|(name, _)| must(name)).map(|(name, value)| (name.clone(), value.clone())).collect()
+}
+
+/// Options as JSON, on one line.
+pub(super) fn label(options: &OptionMap) -> String {
+    serde_json::to_string(options).unwrap_or_default()
 }
 
 fn refused(
@@ -83,7 +80,7 @@ fn illegal(spec: &OptionSpec) -> Vec<Value> {
 }
 
 /// Whether a value has the declared type and range.
-pub(in crate::laws) fn within(spec: &OptionSpec, value: &Value) -> bool {
+pub(super) fn within(spec: &OptionSpec, value: &Value) -> bool {
     let number = |v: &Value| {
         v.as_f64().is_some_and(|x| (spec.min.unwrap_or(f64::MIN)..=spec.max.unwrap_or(f64::MAX)).contains(&x))
     };

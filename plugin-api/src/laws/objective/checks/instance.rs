@@ -1,9 +1,10 @@
 //! The laws of an instance over time: it repeats itself, keeps its state where it may, and counts from data alone.
 
-use super::{
-    Case, Fault, Held, Outcome, WINDOWS,
+use crate::laws::objective::{
+    case::{Case, WINDOWS},
     compare::{Alike, Flat},
-    fault, holds, sequences,
+    outcome::{Fault, Held, Outcome, fault, holds},
+    windows::{Values, sequences},
 };
 use crate::{
     Code,
@@ -14,7 +15,7 @@ use crate::{
 };
 
 /// A custom normaliser is there for its term, is known before the forward pass, and adds up over a cut.
-pub(super) fn normalisers(case: &Case<'_>) -> Outcome {
+pub(in crate::laws::objective) fn normalisers(case: &Case<'_>) -> Outcome {
     let custom = case.manifest().terms.iter().filter(|t| t.normaliser == Normaliser::CUSTOM);
     let custom: Vec<&str> = custom.map(|t| t.name.as_str()).collect();
     if custom.is_empty() {
@@ -54,7 +55,7 @@ fn weight_of(weights: &[(String, f64)], term: &str) -> Result<f64, Fault> {
 }
 
 /// The same question has the same answer, to the bit; asking changes nothing.
-pub(super) fn repeatable(case: &Case<'_>) -> Outcome {
+pub(in crate::laws::objective) fn repeatable(case: &Case<'_>) -> Outcome {
     for draw in case.windows() {
         let (objective, batch) = case.ready(draw)?;
         let (other, other_batch) = case.ready(draw)?;
@@ -78,7 +79,7 @@ fn bits(case: &Case<'_>, a: &Loss, b: &Loss, batch: &Batch<'_>) -> Result<(), Fa
 }
 
 /// An instance restored from another's state goes on as that one does.
-pub(super) fn state(case: &Case<'_>) -> Outcome {
+pub(in crate::laws::objective) fn state(case: &Case<'_>) -> Outcome {
     let (mut old, _) = case.ready(case.first())?;
     step(case, old.as_mut(), 0.9)?;
     step(case, old.as_mut(), 0.2)?;
@@ -90,7 +91,7 @@ pub(super) fn state(case: &Case<'_>) -> Outcome {
     }
     for round in 1..=WINDOWS {
         let draw = case.first() + round;
-        let rollouts = case.fill(&case.data(draw), super::Values::Random(draw))?;
+        let rollouts = case.fill(&case.data(draw), Values::Random(draw))?;
         let [a, b] = [goes_on(case, old.as_mut(), &rollouts)?, goes_on(case, new.as_mut(), &rollouts)?];
         bits(case, &a.0, &b.0, &a.1).map_err(|fault| fault.within(&format!("round {round} after the restore")))?;
         let verdicts = [step(case, old.as_mut(), 0.4)?, step(case, new.as_mut(), 0.4)?];
@@ -112,7 +113,7 @@ fn growth(case: &Case<'_>) -> Result<String, Fault> {
     let mut sizes = Vec::new();
     for round in 0..STEPS {
         let draw = case.first() + round;
-        let window = case.fill(&case.data(draw), super::Values::Random(draw))?;
+        let window = case.fill(&case.data(draw), Values::Random(draw))?;
         goes_on(case, objective.as_mut(), &window)?;
         step(case, objective.as_mut(), 0.5)?;
         sizes.push(objective.state()?.len());

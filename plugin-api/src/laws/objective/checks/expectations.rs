@@ -1,6 +1,10 @@
 //! The law of expectations: the numbers a manifest promises for step 0 come out.
 
-use super::{Case, Fault, Held, Outcome, Values, fault, weighted};
+use crate::laws::objective::{
+    case::{Case, weighted},
+    outcome::{Fault, Held, Outcome, fault},
+    windows::Values,
+};
 use crate::{
     batch::{Batch, names},
     laws::Agreement,
@@ -10,7 +14,7 @@ use crate::{
 use std::collections::BTreeSet;
 
 /// Gotcha 10: the manifest's numbers come out where all models are equal and all logits 0.
-pub(super) fn expectations(case: &Case<'_>) -> Outcome {
+pub(in crate::laws::objective) fn expectations(case: &Case<'_>) -> Outcome {
     let mut worst = None;
     let mut unhealthy = None;
     for draw in case.windows() {
@@ -49,7 +53,7 @@ fn metric(spec: &MetricSpec, part: &MetricPart) -> f64 {
 }
 
 /// Whether a batch of equal models with uniform logits gives the manifest's numbers; the greatest error, where there is any.
-pub(super) fn come_out(
+pub(in crate::laws::objective) fn come_out(
     manifest: &ObjectiveManifest,
     objective: &dyn Objective,
     batch: &Batch<'_>,
