@@ -1,8 +1,8 @@
 //! Attention of new tokens against their cache slots, appending in place.
 
+use super::attention::{cap, check_heads, softmax};
 use crate::{
     Reference,
-    attention::{cap, check_heads, softmax},
     matrix::{Matrix, axpy, dot},
     session::require,
 };

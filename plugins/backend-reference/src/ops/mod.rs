@@ -1,6 +1,18 @@
 //! The table of operations: which function computes which.
 
-use crate::{Reference, activation, attention, data, decode, embed, head, linear, norm, optim, rotary, sample};
+mod activation;
+mod attention;
+mod data;
+mod decode;
+mod embed;
+mod head;
+mod linear;
+mod norm;
+mod optim;
+mod rotary;
+mod sample;
+
+use crate::Reference;
 use plugin_api::{
     Result,
     backend::ops::{

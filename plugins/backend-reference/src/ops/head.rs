@@ -1,8 +1,8 @@
 //! The language-model head: statistics of the softmax per token, their backward, and both in one pass.
 
+use super::attention::{cap, cap_slope};
 use crate::{
     Reference,
-    attention::{cap, cap_slope},
     matrix::{Matrix, axpy, dot},
     session::require,
 };

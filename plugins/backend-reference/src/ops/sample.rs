@@ -1,6 +1,7 @@
 //! Drawing tokens from logits with the host's noise.
 
-use crate::{Reference, attention::softmax, matrix::Matrix, session::require};
+use super::attention::softmax;
+use crate::{Reference, matrix::Matrix, session::require};
 use plugin_api::{Result, backend::ops};
 
 /// Draws a token per row and yields its log-probability under the whole softmax.

@@ -3,14 +3,19 @@
 //! A task is one key-value head of one sequence, so that its cotangents of keys and values have one writer.
 
 use super::{
-    Kernels,
-    attention::{KEYS, PAD, QUERIES, Task, list, padded, pairs, visible},
-    gemm::{Start, block, plain, transposed},
-    isa::Isa,
-    math::{dot, exp_nonpositive, tanh},
-    operand::{Mat, MatMut},
+    forward::{PAD, padded, visible},
+    task::{KEYS, QUERIES, Task, list, pairs},
 };
 use crate::check::{self, AttentionShape};
+use crate::kernels::{
+    context::Kernels,
+    primitives::{
+        gemm::{Start, block, plain, transposed},
+        isa::Isa,
+        math::{dot, exp_nonpositive, tanh},
+        operand::{Mat, MatMut},
+    },
+};
 use plugin_api::{Result, backend::ops::AttentionBackward};
 
 /// With `p = exp(score - lse)` and `delta = dy . y`: `dv += p^T dy`, `ds = p (dy v^T - delta)` through cap and scale,

@@ -1,10 +1,8 @@
 //! Attention of one new token per row against its cache slot.
 
-use super::{
-    Kernels,
-    attention::{PAD, one_query},
-};
+use super::forward::{PAD, one_query};
 use crate::check::{self, AttentionShape};
+use crate::kernels::context::Kernels;
 use plugin_api::{
     Error, Result,
     backend::ops::{DecodeAttention, MaskKind},
@@ -36,7 +34,7 @@ pub fn attention(s: &mut Kernels<'_>, op: &DecodeAttention) -> Result<()> {
     par.run_scratch(tasks, work, longest, |task, scores| {
         let (b, kv) = (task / shape.kv_heads, task % shape.kv_heads);
         let (len, first) = (lengths[b] as usize, slots[b] as usize * capacity);
-        let slot = |m: super::operand::MatMut| m.block(first, len + 1, kv * d, d);
+        let slot = |m: crate::kernels::primitives::operand::MatMut| m.block(first, len + 1, kv * d, d);
         let (k_slot, v_slot) = (slot(k_cache), slot(v_cache));
         let (from, _) = shape.visible(len, len + 1, 0);
         par.wide(
