@@ -3,7 +3,7 @@
 //! Sequences of one length go in one call; grouped heads as batches of their key-value heads, keys shared along the
 //! group by a stride of 0.
 
-use super::attention::Plan;
+use super::plan::Plan;
 use crate::{
     TorchSession,
     fault::Attempt,

@@ -1,12 +1,15 @@
-//! Softmax attention within packed sequences: the plan, and the path in plain products that serves every mask, window
-//! and cap on every device. Plain causal and bidirectional attention take libtorch's flash kernels
-//! ([`super::attention_flash`] on the processor, [`super::attention_packed`] on CUDA).
+//! Softmax attention within packed sequences, and the path in plain products that serves every mask, window and cap on
+//! every device. Plain causal and bidirectional attention take libtorch's flash kernels ([`super::flash`] on the processor,
+//! [`super::packed`] on CUDA).
 
-use super::{attention_flash, attention_packed};
+use super::{
+    flash, packed,
+    plan::{Plan, cap_, cap_slope, check_heads},
+};
 use crate::{
     TorchSession,
     fault::{Attempt, Done, require},
-    storage::{accumulator, row_stride, to},
+    storage::{accumulator, to},
 };
 use plugin_api::backend::{
     View,
@@ -14,26 +17,6 @@ use plugin_api::backend::{
 };
 use std::ops::Range;
 use tch::{Kind, Tensor};
-
-/// How attention is to be done, checked.
-pub struct Plan {
-    /// Key-value heads.
-    pub kv_heads: i64,
-    /// Query heads per key-value head.
-    pub group: i64,
-    /// Width of a head.
-    pub head_dim: i64,
-    /// Factor of the scores.
-    pub scale: f64,
-    /// Cap of the scores; 0: none.
-    pub softcap: f64,
-    /// Which keys are visible.
-    pub mask: MaskKind,
-    /// Sliding window; 0: none.
-    pub window: i64,
-    /// Each sequence that has tokens, with its prefix length.
-    pub sequences: Vec<(Range<i64>, i64)>,
-}
 
 macro_rules! plan {
     ($s:expr, $op:expr, $name:literal) => {{
@@ -66,30 +49,6 @@ macro_rules! plan {
     }};
 }
 
-/// Refuses head counts that do not divide and negative windows.
-pub fn check_heads(op: &str, heads: i64, kv_heads: i64, head_dim: i64, window: i64) -> Attempt {
-    require(heads > 0 && kv_heads > 0 && head_dim > 0 && heads % kv_heads == 0, op, || {
-        format!("{heads} heads of width {head_dim} cannot share {kv_heads} key-value heads")
-    })?;
-    require(window >= 0, op, || format!("window {window} is negative"))
-}
-
-/// `softcap tanh(scores / softcap)` where there is a cap, in place.
-pub fn cap_(scores: &mut Tensor, softcap: f64) -> Attempt {
-    if softcap > 0.0 {
-        scores.f_div_scalar_(softcap)?.f_tanh_()?.f_mul_scalar_(softcap).done()?;
-    }
-    Ok(())
-}
-
-/// The derivative of the cap, from capped scores; none where there is no cap.
-pub fn cap_slope(capped: &Tensor, softcap: f64) -> Attempt<Option<Tensor>> {
-    if softcap <= 0.0 {
-        return Ok(None);
-    }
-    Ok(Some(capped.f_div_scalar(softcap)?.f_square_()?.f_neg_()?.f_add_scalar_(1.0)?))
-}
-
 /// Scores held at once by the plain path.
 const SCORES_CPU: i64 = 1 << 22;
 const SCORES_DEVICE: i64 = 1 << 26;
@@ -103,32 +62,6 @@ struct Block {
 }
 
 impl Plan {
-    /// Query heads.
-    pub fn heads(&self) -> i64 {
-        self.kv_heads * self.group
-    }
-
-    /// Rows `tokens` of a query-like operand as `[kv_heads, group, tokens, head_dim]`.
-    pub fn queries(&self, s: &TorchSession, view: &View, tokens: &Range<i64>) -> Attempt<Tensor> {
-        let (d, rows) = (self.head_dim, row_stride(view)?);
-        let size = [self.kv_heads, self.group, tokens.end - tokens.start, d];
-        s.shaped(view, &size, &[self.group * d, d, rows, 1], tokens.start * rows)
-    }
-
-    /// Rows `tokens` of a key-like operand as `[kv_heads, group, tokens, head_dim]`, shared along the group.
-    pub fn keys(&self, s: &TorchSession, view: &View, tokens: &Range<i64>, group: i64) -> Attempt<Tensor> {
-        let (d, rows) = (self.head_dim, row_stride(view)?);
-        let size = [self.kv_heads, group, tokens.end - tokens.start, d];
-        s.shaped(view, &size, &[d, 0, rows, 1], tokens.start * rows)
-    }
-
-    /// Rows `tokens` of a value per token and head, as `[kv_heads, group, tokens]`.
-    pub fn per_head(&self, s: &TorchSession, view: &View, tokens: &Range<i64>) -> Attempt<Tensor> {
-        let rows = row_stride(view)?;
-        let size = [self.kv_heads, self.group, tokens.end - tokens.start];
-        s.shaped(view, &size, &[self.group, 1, rows], tokens.start * rows)
-    }
-
     /// The sequence cut so that the scores of a block fit.
     fn blocks(&self, s: &TorchSession, tokens: &Range<i64>, prefix: i64) -> Attempt<Vec<Block>> {
         let length = tokens.end - tokens.start;
@@ -196,12 +129,12 @@ impl Plan {
 /// `y = softmax(cap(scale q k^T)) v` over each query's visible keys.
 pub fn forward(s: &mut TorchSession, op: &Attention) -> Attempt {
     let plan = plan!(s, op, "attention");
-    if attention_flash::serves(s, &plan) {
-        return attention_flash::forward(s, op, &plan);
+    if flash::serves(s, &plan) {
+        return flash::forward(s, op, &plan);
     }
     let kind = s.at(&op.q)?.f_kind()?;
-    if attention_packed::serves(s, &plan, kind) {
-        return attention_packed::forward(s, op, &plan);
+    if packed::serves(s, &plan, kind) {
+        return packed::forward(s, op, &plan);
     }
     let acc = accumulator(kind);
     for (tokens, prefix) in &plan.sequences {
@@ -226,12 +159,12 @@ pub fn forward(s: &mut TorchSession, op: &Attention) -> Attempt {
 /// and the product.
 pub fn backward(s: &mut TorchSession, op: &AttentionBackward) -> Attempt {
     let plan = plan!(s, op, "attention_backward");
-    if attention_flash::serves(s, &plan) {
-        return attention_flash::backward(s, op, &plan);
+    if flash::serves(s, &plan) {
+        return flash::backward(s, op, &plan);
     }
     let kind = s.at(&op.q)?.f_kind()?;
-    if attention_packed::serves(s, &plan, kind) {
-        return attention_packed::backward(s, op, &plan);
+    if packed::serves(s, &plan, kind) {
+        return packed::backward(s, op, &plan);
     }
     let acc = accumulator(kind);
     for (tokens, prefix) in &plan.sequences {

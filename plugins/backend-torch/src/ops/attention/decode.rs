@@ -1,6 +1,6 @@
 //! Attention of new tokens against their cache slots, appending in place.
 
-use super::attention::{cap_, check_heads};
+use super::plan::{cap_, check_heads};
 use crate::{
     TorchSession,
     fault::{Attempt, Done, require},

@@ -5,7 +5,7 @@
 //! must be a multiple of 8. An operand that is not so is copied first, a narrower head filled up with zeros, which change
 //! no product.
 
-use super::attention::Plan;
+use super::plan::Plan;
 use crate::{
     TorchSession,
     fault::Attempt,
