@@ -204,17 +204,29 @@ fn describe(command: &Command) -> String {
     std::iter::once("cargo".into()).chain(words).collect::<Vec<_>>().join(" ")
 }
 
-/// Objectives know nothing of tensors: the contract they are built with must not bring a tensor library along.
+/// The contract's crates, with what none of them may bring along: objectives know nothing of tensors, and a plugin compiles neither
+/// the laws nor what loads plugins.
+const BANNED: [(&str, &[&str]); 3] = [
+    ("plugin-api", &["candle-core", "tch", "gemm", "burn", "plugin-api-laws", "plugin-api-load"]),
+    ("plugin-api-laws", &["candle-core", "tch", "gemm", "burn", "plugin-api-load"]),
+    ("plugin-api-load", &["candle-core", "tch", "gemm", "burn", "plugin-api-laws"]),
+];
+
+/// Checks what the contract's crates depend on.
 fn map() -> Result<Outcome> {
-    let tree = ["tree", "--package", "plugin-api", "--all-features", "--edges", "normal,build", "--prefix", "none"];
+    BANNED.iter().try_for_each(|(package, banned)| depends_on_none(package, banned)).map(|()| Outcome::Passed)
+}
+
+fn depends_on_none(package: &str, banned: &[&str]) -> Result<()> {
+    let tree = ["tree", "--package", package, "--all-features", "--edges", "normal,build", "--prefix", "none"];
     let output = cargo::cargo()?.args(tree).stderr(Stdio::inherit()).output().map_err(|e| e.to_string())?;
     if !output.status.success() {
         return Err("cargo tree failed".into());
     }
     let tree = String::from_utf8_lossy(&output.stdout);
     let names = tree.lines().filter_map(|line| line.split_whitespace().next());
-    let banned: Vec<&str> = names.filter(|name| ["candle-core", "tch", "gemm", "burn"].contains(name)).collect();
-    if banned.is_empty() { Ok(Outcome::Passed) } else { Err(format!("plugin-api depends on {}", banned.join(", "))) }
+    let found: Vec<&str> = names.filter(|name| banned.contains(name)).collect();
+    if found.is_empty() { Ok(()) } else { Err(format!("{package} depends on {}", found.join(", "))) }
 }
 
 /// Advisories need a download and have a step of their own: here, what `deny.toml` says of licences, bans and sources.

@@ -40,7 +40,7 @@ use crate::{
 };
 use agreement::{Agreement, Tolerance};
 use lane::{Entry, Lane};
-use plugin_api::load::Library;
+use plugin_api_load::Library;
 use replay::{REFERENCE, Replay};
 use report::{BackendReport, Comparison};
 use rounds::Measured;

@@ -1,6 +1,7 @@
 //! One step of a backend, every operation held against the f64 reference: which operation is the first that differs.
 
-use plugin_api::{backend::Session, load::Library, manifest::kind};
+use plugin_api::{backend::Session, manifest::kind};
+use plugin_api_load::Library;
 use serde::Serialize;
 
 use super::{

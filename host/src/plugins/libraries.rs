@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use plugin_api::load::{Companion, Identity, Library, LibraryFile, PluginInfo};
+use plugin_api_load::{Companion, Identity, Library, LibraryFile, PluginInfo};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 

@@ -9,9 +9,9 @@ use std::{
 use plugin_api::{
     backend::{DType, Session, SessionOptions},
     contract,
-    load::{Library, PluginInfo},
     manifest::{BackendManifest, DeviceSpec, ObjectiveManifest, OptionSpec, kind},
 };
+use plugin_api_load::{Library, PluginInfo};
 
 use super::{
     named::{Awaited, Named, check_unchanged, model_and_tokenizer},

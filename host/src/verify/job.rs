@@ -10,11 +10,11 @@ use std::path::Path;
 use plugin_api::{
     Code,
     backend::{DType, Session, SessionOptions, catalogue::OpSpec, ops::CATALOGUE},
-    laws::{Report, backend},
-    load::{Library, LibraryFile, PluginInfo},
     manifest::BackendManifest,
     options::OptionMap,
 };
+use plugin_api_laws::{Report, backend};
+use plugin_api_load::{Library, LibraryFile, PluginInfo};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 

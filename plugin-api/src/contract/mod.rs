@@ -1,5 +1,5 @@
 //! What the host refuses in the results of an objective's calls. The host checks every result with these functions, and the
-//! [laws](crate::laws) use the same ones, so that a plugin which passes one passes the other.
+//! laws of `plugin-api-laws` use the same ones, so that a plugin which passes one passes the other.
 //!
 //! | call | checked by | what is refused |
 //! |---|---|---|
@@ -65,7 +65,8 @@ fn sequence_of(offsets: &[usize], n: usize) -> Option<usize> {
 }
 
 /// A token's place in words: in the batch and in its sequence.
-pub(crate) fn place(offsets: &[usize], n: usize) -> String {
+#[doc(hidden)]
+pub fn place(offsets: &[usize], n: usize) -> String {
     match sequence_of(offsets, n) {
         Some(s) => format!("token {n} (token {} of sequence {s})", n - offsets[s]),
         None => format!("token {n}"),

@@ -65,8 +65,8 @@ mod tests;
 pub use backward::Gradients;
 pub use check::{CheckError, Tolerance, check_gradient, check_tape, gradient_error};
 pub use detached::{Detached, record_detached, replay_detached, stop_gradient};
-#[cfg(feature = "host")]
-pub(crate) use detached::{Wanted, add, wanted};
+#[doc(hidden)]
+pub use detached::{Wanted, add_detached, wanted_detached};
 pub use error::TapeError;
 pub use graph::{IntoValue, Tape, Var};
 pub use kind::OpKind;
