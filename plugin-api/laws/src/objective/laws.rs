@@ -79,7 +79,7 @@ impl Laws {
         self
     }
 
-    /// Checks these laws alone, by the names of [`LAWS`].
+    /// Checks these laws alone, by the names of [`LAWS`](super::LAWS).
     #[must_use]
     pub fn only(mut self, laws: &[&str]) -> Self {
         self.only = Some(laws.iter().map(|law| (*law).to_owned()).collect());
