@@ -17,54 +17,24 @@
 mod gold;
 mod preference;
 mod prose;
+mod split;
 mod task;
 mod words;
 
 pub use gold::gold;
 pub use preference::{Flaw, Preference};
-pub use task::Task;
+pub use prose::MAX_DOCUMENT_BYTES;
+pub use split::Split;
+pub use task::{Example, Task};
 pub use words::NOUNS;
 
 use task::Problem;
-use telos_random::{Rng, mix};
+use telos_random::Rng;
 
 /// The longest instruction in bytes, its closing newline included.
 pub const MAX_PROMPT_BYTES: usize = 40;
 /// The longest right, terse answer in bytes.
 pub const MAX_ANSWER_BYTES: usize = 15;
-/// The longest document in bytes: with its end-of-text token it fits a context of 128 bytes.
-pub const MAX_DOCUMENT_BYTES: usize = 127;
-
-/// One text in `HELD_OUT_SHARE` is held out.
-const HELD_OUT_SHARE: u64 = 10;
-
-/// Which side of the split a text is on. A tenth of all prompts and sentences is held out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Split {
-    /// Texts to train on.
-    Train,
-    /// Texts that training never shows.
-    HeldOut,
-}
-
-impl Split {
-    /// The side of `text`: decided by the hash of its bytes, so it is the same for every seed and every kind of data.
-    pub fn of(text: &str) -> Split {
-        if hash_text(text).is_multiple_of(HELD_OUT_SHARE) { Split::HeldOut } else { Split::Train }
-    }
-}
-
-/// An instruction with its one right answer.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Example {
-    /// The instruction, ending in a newline: `"sort: hen ant fox\n"`.
-    pub prompt: String,
-    /// Right and terse, without a newline: `"ant fox hen"`. The end-of-text token belongs after it.
-    pub answer: String,
-    /// What is asked for.
-    pub task: Task,
-}
-
 /// A world: the tasks it holds and the seed that orders its texts.
 #[derive(Clone, Debug)]
 pub struct World {
@@ -127,31 +97,10 @@ impl World {
     }
 }
 
-/// A stable 64-bit hash of a text's bytes: FNV-1a, then SplitMix64's output function. Not for security. A change here moves texts
-/// from one side of the split to the other.
-fn hash_text(text: &str) -> u64 {
-    let fnv = text
-        .bytes()
-        .fold(0xCBF2_9CE4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01B3));
-    mix(fnv)
-}
-
 /// Keeps the streams of the three kinds of data apart.
 #[derive(Clone, Copy)]
 enum Purpose {
     Example,
     Preference,
     Document,
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_hash_of_a_text_stays_the_same_bits() {
-        // Fixed numbers. Catches another hash, which moves texts from one side of the split to the other.
-        assert_eq!(hash_text(""), 0xf52a_15e9_a9b5_e89b);
-        assert_eq!(hash_text("add: 2 + 3\n"), 0xaba8_d5d6_bee8_9f4e);
-    }
 }

@@ -16,6 +16,14 @@ const NEEDS: &[(&str, &str, &str)] = &[
     ("head_backward", "dentropy", "entropy"),
 ];
 
+/// Operations that move or round values and compute nothing.
+const EXACT: &[&str] = &["nop", "fill", "copy", "cast", "gather_rows"];
+
+/// Whether an operation only moves or rounds values, so that its results must agree exactly.
+pub fn is_exact(spec: &OpSpec) -> bool {
+    EXACT.contains(&spec.name)
+}
+
 /// One operation with everything it needs.
 #[derive(Clone, Debug)]
 pub struct Case {

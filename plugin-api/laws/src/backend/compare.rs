@@ -7,7 +7,12 @@
 //! [`distance`] measures operations on real data, where only inputs and results are known: it compares with the scale of
 //! the whole operand.
 
-use super::{case::Case, limits::Limits, stage::Outcome, tensor::Tensor};
+use super::{
+    case::{Case, is_exact},
+    limits::Limits,
+    stage::Outcome,
+    tensor::Tensor,
+};
 use crate::{Agreement, Broken};
 use plugin_api::{
     abi::DType,
@@ -16,14 +21,6 @@ use plugin_api::{
 
 /// The least scale of an operand of the laws, whose inputs are of the order of 1.
 const LEAST_SCALE: f64 = 0.1;
-
-/// Operations that move or round values and compute nothing.
-const EXACT: &[&str] = &["nop", "fill", "copy", "cast", "gather_rows"];
-
-/// Whether an operation only moves or rounds values, so that its results must agree exactly.
-pub fn is_exact(spec: &OpSpec) -> bool {
-    EXACT.contains(&spec.name)
-}
 
 /// The limit of [`distance`] for results of `dtype`: some sixty roundings in f32, five in bf16.
 pub fn limit(dtype: DType) -> f64 {

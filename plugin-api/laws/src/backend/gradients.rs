@@ -4,12 +4,12 @@
 //! input must be what the backward operation writes for c.
 
 use super::{
-    SEED, backward_pairs,
     case::Case,
+    cases::backward_pairs,
     compare::worst,
     rules::{RULES, Rule, Start},
     stage::{Layout, Outcome, Stage, run},
-    tables,
+    tables::{self, SEED},
     tensor::Tensor,
 };
 use crate::{Agreement, Broken, Report};

@@ -1,9 +1,10 @@
 //! What shows only in a second session or over many calls: other bits from the same inputs, and memory that grows.
 
 use super::{
-    Suite, canonical,
     case::Case,
+    cases::canonical,
     stage::{Layout, run},
+    suite::Suite,
 };
 use crate::Report;
 use plugin_api::{

@@ -1,6 +1,6 @@
 //! Attention of one new token per row against its cache slot.
 
-use super::{Generic, Outcome};
+use super::context::{Generic, Outcome};
 use crate::{check::AttentionShape, kernels::attention::decode::places};
 use candle_core::{D, Tensor};
 use plugin_api::backend::{

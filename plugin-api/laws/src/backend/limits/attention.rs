@@ -1,9 +1,8 @@
 //! Attention, forward, backward and decoding. Probabilities and the cotangents of scores may be stored before a product.
 
 use super::{
-    Bounded, Outputs,
-    bounded::{dot, exact, log_sum_exp, sum},
-    operands::{Matrix, Operands, Sums},
+    bounded::{Bounded, attribute, dot, exact, log_sum_exp, sum},
+    operands::{Matrix, Operands, Outputs, Sums},
 };
 use plugin_api::{Result, backend::ops::MaskKind};
 use std::ops::Range;
@@ -44,13 +43,13 @@ impl Heads {
 
 /// `c tanh(s / c)` where c > 0, else s.
 pub fn cap(score: Bounded, softcap: f64) -> Bounded {
-    let cap = super::attribute(softcap);
+    let cap = attribute(softcap);
     if softcap > 0.0 { cap * (score / cap).tanh() } else { score }
 }
 
 /// Derivative of [`cap`], from its value.
 pub fn cap_slope(capped: Bounded, softcap: f64) -> Bounded {
-    let cap = super::attribute(softcap);
+    let cap = attribute(softcap);
     if softcap > 0.0 { sum([exact(1.0), -((capped / cap) * (capped / cap))]) } else { exact(1.0) }
 }
 

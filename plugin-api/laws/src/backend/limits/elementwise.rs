@@ -1,9 +1,8 @@
 //! Activations, plain and gated, and the optimizer.
 
 use super::{
-    Bounded, Outputs,
-    bounded::{attribute, depth, exact, sum},
-    operands::{Matrix, Operands},
+    bounded::{Bounded, attribute, depth, exact, sum},
+    operands::{Matrix, Operands, Outputs},
 };
 use plugin_api::{
     Result,

@@ -1,10 +1,9 @@
 //! The language-model head and sampling.
 
 use super::{
-    Bounded, Outputs,
     attention::{cap, cap_slope},
-    bounded::{exact, log_sum_exp, sum},
-    operands::{Matrix, Operands, Sums},
+    bounded::{Bounded, exact, log_sum_exp, sum},
+    operands::{Matrix, Operands, Outputs, Sums},
 };
 use plugin_api::Result;
 

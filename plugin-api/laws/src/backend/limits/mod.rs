@@ -24,13 +24,13 @@ mod norm;
 mod operands;
 mod products;
 
-use super::{case::Case, compare::is_exact, stage::Outcome};
-use bounded::{Bounded, attribute};
-use operands::{Matrix, Operands, as_stored};
+use super::{
+    case::{Case, is_exact},
+    stage::Outcome,
+};
+use bounded::Bounded;
+use operands::{Matrix, Operands, Outputs, as_stored, roundoff};
 use plugin_api::{Error, Result, abi::DType, backend::catalogue::OperandSpec};
-
-/// Outputs by name.
-type Outputs = Vec<(&'static str, Matrix)>;
 
 /// How far each element of each output may be from the reference's.
 #[derive(Clone, Debug, PartialEq)]
@@ -58,16 +58,6 @@ impl Limits {
             limits.push((name, of));
         }
         Ok(Limits(limits))
-    }
-}
-
-/// Half of the dtype's epsilon: the largest relative error of rounding to nearest.
-pub fn roundoff(dtype: DType) -> f64 {
-    match dtype {
-        DType::F64 => f64::EPSILON / 2.0,
-        DType::F32 => f64::from(f32::EPSILON) / 2.0,
-        DType::BF16 => 1.0 / 256.0,
-        _ => 0.0,
     }
 }
 

@@ -1,9 +1,8 @@
 //! Norms. The sum of branch and residual may be stored before it is normalised.
 
 use super::{
-    Bounded, Outputs,
-    bounded::{dot, exact, sum},
-    operands::{Matrix, Operands, Sums},
+    bounded::{Bounded, dot, exact, sum},
+    operands::{Matrix, Operands, Outputs, Sums},
 };
 use plugin_api::{Result, backend::ops::NormKind};
 

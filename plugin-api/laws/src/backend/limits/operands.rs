@@ -1,15 +1,25 @@
 //! A case's operands as every backend has them: rounded to their dtypes.
 
-use super::{
-    bounded::{Bounded, Sum, attribute, exact},
-    roundoff,
-};
+use super::bounded::{Bounded, Sum, attribute, exact};
 use crate::backend::{
     case::Case,
     tensor::{Tensor, decode, encode},
 };
 use plugin_api::{Error, Result, abi::DType};
 use std::ops::Range;
+
+/// Outputs by name.
+pub type Outputs = Vec<(&'static str, Matrix)>;
+
+/// Half of the dtype's epsilon: the largest relative error of rounding to nearest.
+pub fn roundoff(dtype: DType) -> f64 {
+    match dtype {
+        DType::F64 => f64::EPSILON / 2.0,
+        DType::F32 => f64::from(f32::EPSILON) / 2.0,
+        DType::BF16 => 1.0 / 256.0,
+        _ => 0.0,
+    }
+}
 
 /// A matrix of bounded numbers.
 #[derive(Clone, Debug)]

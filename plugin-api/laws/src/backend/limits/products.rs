@@ -1,9 +1,8 @@
 //! Linear layers, embeddings, rows by index, and what is added or scaled element by element.
 
 use super::{
-    Outputs,
-    bounded::{exact, sum},
-    operands::{Matrix, Operands, Sums},
+    bounded::{Bounded, exact, sum},
+    operands::{Matrix, Operands, Outputs, Sums},
 };
 use plugin_api::Result;
 
@@ -18,7 +17,7 @@ pub fn linear(o: &Operands<'_>) -> Result<Outputs> {
                 // A kernel may also begin its sum with the bias.
                 Some(bias) => {
                     let whole = sum(products.chain([bias.data[i]]));
-                    super::Bounded { stored: whole.stored + (whole.value - bias.data[i].value).abs(), ..whole }
+                    Bounded { stored: whole.stored + (whole.value - bias.data[i].value).abs(), ..whole }
                 }
                 None => sum(products),
             };
@@ -88,7 +87,7 @@ pub fn scatter_add_rows(o: &Operands<'_>) -> Result<Outputs> {
 fn scattered(
     o: &Operands<'_>,
     (index, table): (&str, &str),
-    factor: impl Fn(&Operands<'_>) -> Result<super::Bounded>,
+    factor: impl Fn(&Operands<'_>) -> Result<Bounded>,
 ) -> Result<Matrix> {
     let (index, dy, factor) = (o.integers(index)?, o.matrix("dy")?, factor(o)?);
     let mut sums = Sums::from(&o.matrix(table)?);

@@ -14,7 +14,7 @@ mod optim;
 mod rotary;
 mod sample;
 
-use super::{SEED, case::Case};
+use super::case::Case;
 use plugin_api::{
     Result,
     abi::DType,
@@ -28,6 +28,9 @@ use plugin_api::{
     },
 };
 use telos_random::SplitMix64;
+
+/// The seed of every input.
+pub const SEED: u64 = 20_26;
 
 /// Operations whose cases are written in one file.
 struct Family {

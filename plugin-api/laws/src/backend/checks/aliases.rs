@@ -1,7 +1,7 @@
 //! An output that may take an input's place gives the same there.
 
-use super::{
-    Prepared,
+use crate::backend::{
+    cases::Prepared,
     compare::compare,
     stage::{Layout, run_aliased},
 };

@@ -1,8 +1,8 @@
 //! Wrong calls: each is refused with its code, and the right call works afterwards.
 
-use super::{
-    Prepared,
+use crate::backend::{
     case::Case,
+    cases::Prepared,
     compare::compare,
     stage::{Draft, Layout, Stage},
     tensor::encode,

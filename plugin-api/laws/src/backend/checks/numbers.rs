@@ -1,7 +1,7 @@
 //! One case on the candidate: the reference's numbers, the same bits again, the same through strided views.
 
-use super::{
-    Prepared,
+use crate::backend::{
+    cases::Prepared,
     compare::compare,
     stage::{Layout, run},
 };

@@ -1,12 +1,11 @@
 //! How a session behaves around its operations: memory, versions, uploads and downloads.
 
-use super::{
+use crate::Report;
+use crate::backend::{
     case::Case,
-    same,
     stage::{Layout, Stage, run},
     tensor::size_of,
 };
-use crate::Report;
 use plugin_api::{
     Code, Error, Result,
     abi::{DType, Handle},
@@ -240,4 +239,9 @@ fn reuse(session: &mut dyn Session, dtype: DType) -> Result<Result<String, Strin
     session.trim();
     session.sync()?;
     Ok(same((held.in_use, 0), (session.memory().in_use, session.memory().cached)))
+}
+
+/// Agreement of two counts.
+pub(in crate::backend) fn same<T: PartialEq + std::fmt::Debug>(expected: T, found: T) -> Result<String, String> {
+    if expected == found { Ok(String::new()) } else { Err(format!("expected {expected:?}, found {found:?}")) }
 }
