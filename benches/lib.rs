@@ -9,7 +9,8 @@ mod training;
 pub use telos::compare::spec::Spec;
 pub use training::{Figures, Training, setup};
 
-use plugin_api::{load::Library, manifest::kind};
+use plugin_api::manifest::kind;
+use plugin_api_load::Library;
 use std::path::PathBuf;
 use telos::{config::Override, plugins::Registry, setup::Setup};
 

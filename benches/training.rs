@@ -22,6 +22,7 @@ use telos::{
     },
 };
 
+use telos_random::SplitMix64;
 /// Different windows that steps take in turn.
 const WINDOWS: u64 = 4;
 
@@ -155,21 +156,12 @@ fn window(config: &ModelConfig, batch: Batch, seed: u64) -> Result<Window> {
         Batch::Sequences(n) | Batch::Pairs(n) | Batch::Prompts(n) => n,
         Batch::Tokens(n) => (n / length).max(1),
     };
-    let mut state = seed;
+    let mut random = SplitMix64::new(seed);
     let mut sequence = |row| Sequence {
-        ids: (0..=length).map(|_| (splitmix(&mut state) % config.vocab) as u32).collect(),
+        ids: (0..=length).map(|_| (random.bits() % config.vocab) as u32).collect(),
         supervised: vec![true; length + 1],
         row,
         ..Default::default()
     };
     Ok(Window::new((0..sequences as u64).map(&mut sequence).collect())?)
-}
-
-/// The next number of Steele, Lea and Flood's generator (2014).
-fn splitmix(state: &mut u64) -> u64 {
-    *state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
-    let mut z = *state;
-    z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-    z ^ (z >> 31)
 }

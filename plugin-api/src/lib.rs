@@ -70,7 +70,7 @@
 //! assert_eq!(loss.terms[0].cotangents[0].1[1], 0.0);
 //!
 //! // Every law that an objective must satisfy; `telos plugins verify focal` checks them on the built library.
-//! plugin_api::laws::objective::verify::<Focal>(&[], &plugin_api::laws::objective::Generator::new(7)).assert_ok();
+//! plugin_api_laws::objective::verify::<Focal>(&[], &plugin_api_laws::objective::Generator::new(7)).assert_ok();
 //! # Ok::<(), plugin_api::Error>(())
 //! ```
 //!
@@ -86,8 +86,11 @@
 //!
 //! [dependencies]
 //! plugin-api = { path = "../telos/plugin-api" }      # or { git = "URL of the repository", rev = "a commit" }
+//!
+//! [dev-dependencies]
+//! plugin-api-laws = { path = "../telos/plugin-api/laws" }      # or the same repository and commit: the laws, for a test
 //! ```
-//! No feature is needed; `host` is for programs that load plugins. The profile must not set `panic = "abort"` (the build says so).
+//! No feature is needed. Programs that load plugins use the crate `plugin-api-load`. The profile must not set `panic = "abort"` (the build says so).
 //! `cargo build --release`, then `telos run FILE --plugins target/release`. The library works with every host of the same major
 //! version of the contract, whatever compiler built that.
 //!
@@ -167,9 +170,6 @@ pub mod batch;
 pub mod contract;
 pub mod error;
 pub mod export;
-pub mod laws;
-#[cfg(feature = "host")]
-pub mod load;
 pub mod manifest;
 pub mod objective;
 pub mod options;

@@ -17,55 +17,24 @@
 mod gold;
 mod preference;
 mod prose;
-pub mod rng;
+mod split;
 mod task;
 mod words;
 
 pub use gold::gold;
 pub use preference::{Flaw, Preference};
-pub use task::Task;
+pub use prose::MAX_DOCUMENT_BYTES;
+pub use split::Split;
+pub use task::{Example, Task};
 pub use words::NOUNS;
 
-use rng::Rng;
 use task::Problem;
+use telos_random::Rng;
 
 /// The longest instruction in bytes, its closing newline included.
 pub const MAX_PROMPT_BYTES: usize = 40;
 /// The longest right, terse answer in bytes.
 pub const MAX_ANSWER_BYTES: usize = 15;
-/// The longest document in bytes: with its end-of-text token it fits a context of 128 bytes.
-pub const MAX_DOCUMENT_BYTES: usize = 127;
-
-/// One text in `HELD_OUT_SHARE` is held out.
-const HELD_OUT_SHARE: u64 = 10;
-
-/// Which side of the split a text is on. A tenth of all prompts and sentences is held out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Split {
-    /// Texts to train on.
-    Train,
-    /// Texts that training never shows.
-    HeldOut,
-}
-
-impl Split {
-    /// The side of `text`: decided by the hash of its bytes, so it is the same for every seed and every kind of data.
-    pub fn of(text: &str) -> Split {
-        if rng::hash_text(text).is_multiple_of(HELD_OUT_SHARE) { Split::HeldOut } else { Split::Train }
-    }
-}
-
-/// An instruction with its one right answer.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Example {
-    /// The instruction, ending in a newline: `"sort: hen ant fox\n"`.
-    pub prompt: String,
-    /// Right and terse, without a newline: `"ant fox hen"`. The end-of-text token belongs after it.
-    pub answer: String,
-    /// What is asked for.
-    pub task: Task,
-}
-
 /// A world: the tasks it holds and the seed that orders its texts.
 #[derive(Clone, Debug)]
 pub struct World {

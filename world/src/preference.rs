@@ -1,9 +1,9 @@
 //! Preference pairs: the right, terse answer over one with a known flaw.
 
 use crate::Task;
-use crate::rng::Rng;
 use crate::task::Problem;
 use crate::words::NOUNS;
+use telos_random::Rng;
 
 /// What is the matter with a rejected answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -3,10 +3,13 @@
 //! Only a few lines are in the instruction format, and a document goes on after an answer, so a model of this text knows
 //! the facts but is not yet an instruction follower: what tuning teaches is to answer, and then to stop.
 
-use crate::rng::Rng;
+use crate::split::Split;
 use crate::task::{Problem, Task};
 use crate::words::sentence;
-use crate::{MAX_DOCUMENT_BYTES, Split};
+use telos_random::Rng;
+
+/// The longest document in bytes: with its end-of-text token it fits a context of 128 bytes.
+pub const MAX_DOCUMENT_BYTES: usize = 127;
 
 /// One to three lines joined by newlines, each on the wanted side of the split.
 pub(crate) fn document(tasks: &[Task], split: Split, rng: &mut Rng) -> String {

@@ -13,9 +13,20 @@
 use std::fmt;
 use std::str::FromStr;
 
-use crate::rng::Rng;
+use crate::split::Split;
 use crate::words::{NOUNS, distinct_nouns};
-use crate::{Example, Split};
+use telos_random::Rng;
+
+/// An instruction with its one right answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Example {
+    /// The instruction, ending in a newline: `"sort: hen ant fox\n"`.
+    pub prompt: String,
+    /// Right and terse, without a newline: `"ant fox hen"`. The end-of-text token belongs after it.
+    pub answer: String,
+    /// What is asked for.
+    pub task: Task,
+}
 
 /// Words of a list task, fewest and most.
 const LIST: (u64, u64) = (2, 4);

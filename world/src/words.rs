@@ -1,6 +1,6 @@
 //! The vocabulary of the little language, and its grammar for descriptive lines. It knows nothing of tasks.
 
-use crate::rng::Rng;
+use telos_random::Rng;
 
 /// The words that tasks are about. Each has three letters and its own first letter, so that sorting looks at one byte and
 /// lists of equally many words are equally long.

@@ -60,8 +60,13 @@ const LAYERS: &[&[&str]] = &[
     &["error"],
 ];
 
-/// The contract's crates, with what none of them may bring along: objectives know nothing of tensors.
-const BANNED: [(&str, &[&str]); 1] = [("plugin-api", &["candle-core", "tch", "gemm", "burn"])];
+/// The contract's crates, with what none of them may bring along: objectives know nothing of tensors, and a plugin compiles neither
+/// the laws nor what loads plugins.
+const BANNED: [(&str, &[&str]); 3] = [
+    ("plugin-api", &["candle-core", "tch", "gemm", "burn", "plugin-api-laws", "plugin-api-load"]),
+    ("plugin-api-laws", &["candle-core", "tch", "gemm", "burn", "plugin-api-load"]),
+    ("plugin-api-load", &["candle-core", "tch", "gemm", "burn", "plugin-api-laws"]),
+];
 
 /// Checks all rules; the error names every place that breaks one.
 pub fn check() -> Result<()> {

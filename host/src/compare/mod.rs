@@ -36,7 +36,7 @@ use crate::{
 };
 use agreement::{Agreement, Tolerance};
 use lane::{Done, Entry, Lane};
-use plugin_api::load::Library;
+use plugin_api_load::Library;
 use replay::{REFERENCE, Replay};
 use report::{BackendReport, Comparison};
 use source::Source;

@@ -6,6 +6,7 @@ use plugin_api::backend::{
     Op,
     ops::{Fill, Linear, LinearBackwardInput, LinearBackwardWeight},
 };
+use telos_random::GOLDEN_GAMMA;
 
 use crate::{
     device::{Device, Tensor},
@@ -56,7 +57,7 @@ impl Products {
         let operand = |seed: u64| -> Result<Tensor> {
             let tensor = device.tensor(size, size)?;
             // Values that differ: constants draw less power on some devices, and flatter them.
-            let value = |n: u64| ((n + seed).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 40) as f32 / (1 << 23) as f32 - 1.0;
+            let value = |n: u64| ((n + seed).wrapping_mul(GOLDEN_GAMMA) >> 40) as f32 / (1 << 23) as f32 - 1.0;
             tensor.buffer().upload_f32(0, &(0..size * size).map(value).collect::<Vec<_>>())?;
             Ok(tensor)
         };

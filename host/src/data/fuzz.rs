@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
-use plugin_api::laws::SplitMix64;
+use telos_random::SplitMix64;
 
 /// How long one case may take before it counts as one that does not end, by the clock: far beyond what the slowest takes on a machine
 /// that is busy with other work.

@@ -1,9 +1,7 @@
 //! Opens a backend's session as a device, with the dtype and threads that an experiment names.
 
-use plugin_api::{
-    backend::{DType, SessionOptions},
-    load::Library,
-};
+use plugin_api::backend::{DType, SessionOptions};
+use plugin_api_load::Library;
 
 use super::{
     Device,

@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use plugin_api::abi::DType;
 use plugin_api::backend::ops::Sample as SampleOp;
-use telos_world::rng::Rng;
+use telos_random::Rng;
 
 use crate::device::Tensor;
 use crate::error::{Error, Result};

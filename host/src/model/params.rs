@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use plugin_api::abi::View;
 use plugin_api::backend::ops::FLAT_ALIGN;
-use telos_world::rng::Rng;
+use telos_random::Rng;
 
 use super::shape::config::ModelConfig;
 use super::shape::family::Mlp;

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use std::{fs, io};
 
-use plugin_api::load::Identity;
+use plugin_api_load::Identity;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 

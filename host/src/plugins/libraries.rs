@@ -9,7 +9,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
-use plugin_api::load::{Companion, Identity, Library, LibraryFile, PluginInfo};
+use plugin_api_load::{Companion, Identity, Library, LibraryFile, PluginInfo};
 
 use super::lock::Lock;
 use crate::error::{Error, Result};

@@ -8,10 +8,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use plugin_api::{
-    load::{LibraryFile, PluginInfo},
-    manifest::kind,
-};
+use plugin_api::manifest::kind;
+use plugin_api_load::{LibraryFile, PluginInfo};
 use sha2::{Digest, Sha256};
 
 use super::hashes::Hashes;

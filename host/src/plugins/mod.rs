@@ -13,8 +13,8 @@ pub use registry::Registry;
 
 /// A plugin for tests, in the file `path`.
 #[cfg(test)]
-fn example(kind: &str, id: &str, path: &std::path::Path) -> plugin_api::load::PluginInfo {
-    plugin_api::load::PluginInfo {
+fn example(kind: &str, id: &str, path: &std::path::Path) -> plugin_api_load::PluginInfo {
+    plugin_api_load::PluginInfo {
         id: id.into(),
         kind: kind.into(),
         version: "1.0.0".into(),

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use plugin_api::load::{Library, PluginInfo, scan};
+use plugin_api_load::{Library, PluginInfo, scan};
 
 use crate::config::mistake::nearest;
 use crate::error::{Error, Result};

@@ -4,9 +4,9 @@ use std::path::{Path, PathBuf};
 
 use plugin_api::{
     contract,
-    load::{Library, PluginInfo},
     manifest::{BackendManifest, ObjectiveManifest, OptionSpec, kind},
 };
+use plugin_api_load::{Library, PluginInfo};
 
 use super::{
     Setup,

@@ -14,10 +14,8 @@ mod roles;
 
 use std::path::PathBuf;
 
-use plugin_api::{
-    load::Library,
-    manifest::{BackendManifest, ObjectiveManifest},
-};
+use plugin_api::manifest::{BackendManifest, ObjectiveManifest};
+use plugin_api_load::Library;
 
 use crate::{
     config::{Experiment, Loaded},

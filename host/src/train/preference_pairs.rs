@@ -6,7 +6,7 @@ use std::fmt::{self, Write};
 use plugin_api::reward::Sample;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
-use telos_world::rng::Rng;
+use telos_random::Rng;
 
 use super::{
     eval::exact_match::questions,

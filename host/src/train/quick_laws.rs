@@ -10,13 +10,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use plugin_api::{
     batch::Batch,
-    laws::{
-        Line,
-        objective::{QUICK, Quick},
-    },
     manifest::{ObjectiveManifest, kind},
     objective::Objective,
     options::OptionMap,
+};
+use plugin_api_laws::{
+    Line,
+    objective::{QUICK, Quick},
 };
 
 use super::step::{forward::ForwardPass, models::Models};

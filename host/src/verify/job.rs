@@ -10,10 +10,10 @@ use std::path::Path;
 use plugin_api::{
     Code,
     backend::{DType, Session, SessionOptions, catalogue::OpSpec, ops::CATALOGUE},
-    laws::{Report, backend},
     manifest::BackendManifest,
     options::OptionMap,
 };
+use plugin_api_laws::{Report, backend};
 use serde::{Deserialize, Serialize};
 
 use super::failure::{Failure, Refusal};

@@ -2,12 +2,12 @@
 
 use plugin_api::{
     batch::{Scope, names},
-    laws::{Report, objective, reward, told, variations},
-    load::Library,
     manifest::{OptionSpec, kind},
     objective::Objective,
     options::OptionMap,
 };
+use plugin_api_laws::{Report, objective, reward, told, variations};
+use plugin_api_load::Library;
 use serde::{Deserialize, Serialize};
 
 use super::{failure::Refusal, folder::Folder, place::Place};

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fmt};
 
-use plugin_api::laws::Line;
+use plugin_api_laws::Line;
 
 use super::laws::{LawResult, LawVerification};
 use super::table::{error, limit};

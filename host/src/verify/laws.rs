@@ -5,11 +5,9 @@
 
 use std::time::Duration;
 
-use plugin_api::{
-    laws::{Agreement, Line, Report, objective, reward},
-    load::PluginInfo,
-    manifest::kind,
-};
+use plugin_api::manifest::kind;
+use plugin_api_laws::{Agreement, Line, Report, objective, reward};
+use plugin_api_load::PluginInfo;
 use serde::Serialize;
 
 use super::{

@@ -1,4 +1,4 @@
-//! `telos plugins verify`: compares a backend with the f64 reference by the laws of `plugin_api::laws::backend`; checks an objective
+//! `telos plugins verify`: compares a backend with the f64 reference by the laws of `plugin_api_laws::backend`; checks an objective
 //! or a reward against its laws ([`laws`]).
 //!
 //! Each operation, for each dtype, is checked in a process of its own ([`process`], [`job`]): a backend that crashes, exits
@@ -21,11 +21,11 @@ use std::time::Duration;
 
 use plugin_api::{
     backend::ops::CATALOGUE,
-    laws::{Agreement, Line, Report},
-    load::{PluginInfo, scan},
     manifest::{BackendManifest, kind},
     options::OptionMap,
 };
+use plugin_api_laws::{Agreement, Line, Report};
+use plugin_api_load::{PluginInfo, scan};
 use serde::Serialize;
 
 use crate::{

@@ -1,6 +1,6 @@
 //! Where the parent found a plugin, so that the child opens the same bytes.
 
-use plugin_api::load::{Library, LibraryFile, PluginInfo};
+use plugin_api_load::{Library, LibraryFile, PluginInfo};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 

@@ -1,4 +1,4 @@
-//! The stable layout: the only module besides `load` that knows `abi_stable`.
+//! The stable layout. Besides this module, only `export` and the crate `plugin-api-load` know `abi_stable`.
 //!
 //! [`types`] holds the plain data of each call, [`tables`] the function tables a library exports.
 

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use super::{Fault, fault, host_owns_array, place, sequence_of, twice};
+use super::description::host_owns_array;
+use super::fault::{Fault, fault, place, sequence_of, twice};
 use crate::{
     batch::{Array, Batch, Scope, names},
     manifest::{Normaliser, ObjectiveManifest},

@@ -1,6 +1,6 @@
 //! Checks of an objective's manifest when it is loaded, and of its requirements when it is created.
 
-use super::{Fault, fault, twice};
+use super::fault::{Fault, fault, twice};
 use crate::{
     batch::names,
     manifest::{Normaliser, ObjectiveManifest, Reduction, Requirements, Statistic},

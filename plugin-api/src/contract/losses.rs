@@ -1,6 +1,6 @@
 //! Terms, cotangents and metrics that come back from `loss`.
 
-use super::{Fault, fault, place, sequence_of, twice};
+use super::fault::{Fault, fault, place, sequence_of, twice};
 use crate::{
     batch::{Array, Batch, Scope, names},
     manifest::{ObjectiveManifest, Requirements},

@@ -1,5 +1,5 @@
 //! What the host refuses in the results of an objective's calls. The host checks every result with these functions, and the
-//! [laws](crate::laws) use the same ones, so that a plugin which passes one passes the other.
+//! laws of `plugin-api-laws` use the same ones, so that a plugin which passes one passes the other.
 //!
 //! | call | checked by | what is refused |
 //! |---|---|---|
@@ -15,59 +15,14 @@
 
 mod arrays;
 mod description;
+mod fault;
 mod finite;
 mod losses;
 
 pub use arrays::{Limits, composed, prepared, verdict, weights};
 pub use description::{host_owns_array, host_owns_metric, manifest, requirements};
+pub use fault::Fault;
+#[doc(hidden)]
+pub use fault::place;
 pub use finite::{finite_manifest, finite_options, finite_requirements};
 pub use losses::{linear, loss};
-
-/// Why a result is refused.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{text}")]
-pub struct Fault {
-    /// What is wrong, what was expected, and how to fix it. Names the array, term or metric, not the plugin.
-    pub text: String,
-    /// The sequence of the batch that it concerns, counted from 0; `None` where it concerns no single one.
-    pub sequence: Option<usize>,
-}
-
-impl Fault {
-    fn new(text: impl Into<String>) -> Self {
-        Fault { text: text.into(), sequence: None }
-    }
-
-    fn at(text: impl Into<String>, sequence: Option<usize>) -> Self {
-        Fault { text: text.into(), sequence }
-    }
-}
-
-impl From<crate::Error> for Fault {
-    fn from(error: crate::Error) -> Self {
-        Fault::new(error.message)
-    }
-}
-
-fn fault<T>(text: impl Into<String>) -> Result<T, Fault> {
-    Err(Fault::new(text))
-}
-
-/// The first name that occurs in `names` twice.
-fn twice<'a>(names: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    let mut seen = std::collections::BTreeSet::new();
-    names.into_iter().find(|name| !seen.insert(*name))
-}
-
-/// The sequence that holds token `n`, by `offsets`.
-fn sequence_of(offsets: &[usize], n: usize) -> Option<usize> {
-    offsets.windows(2).position(|ends| (ends[0]..ends[1]).contains(&n))
-}
-
-/// A token's place in words: in the batch and in its sequence.
-pub(crate) fn place(offsets: &[usize], n: usize) -> String {
-    match sequence_of(offsets, n) {
-        Some(s) => format!("token {n} (token {} of sequence {s})", n - offsets[s]),
-        None => format!("token {n}"),
-    }
-}

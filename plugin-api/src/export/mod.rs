@@ -5,85 +5,19 @@
 
 mod backend;
 pub mod guard;
+mod instance;
 mod objective;
 mod reward;
 
 pub use backend::backend_root;
+pub use instance::Identity;
 pub use objective::objective_root;
 pub use reward::reward_root;
 
-use crate::{
-    Error, Result,
-    abi::{
-        AbiError, Status,
-        tables::{Instance, PluginRootRef},
-    },
-};
-use abi_stable::{
-    library::RootModuleResult,
-    prefix_type::PrefixRefTrait,
-    std_types::{RErr, ROk, RResult},
-};
-use guard::Guarded;
+use crate::abi::tables::PluginRootRef;
+use abi_stable::{library::RootModuleResult, prefix_type::PrefixRefTrait, std_types::RResult};
 
 pub use abi_stable::library::{CheckTypeLayout, LibHeader};
-
-/// The id and version a macro was given.
-pub trait Identity: 'static {
-    /// Its id.
-    const ID: &'static str;
-    /// Its version.
-    const VERSION: &'static str;
-}
-
-fn status<T>(result: Result<T>, out: impl FnOnce(T)) -> Status {
-    match result {
-        Ok(value) => {
-            out(value);
-            ROk(())
-        }
-        Err(e) => RErr(AbiError::from(e)),
-    }
-}
-
-fn to_instance<T>(value: T) -> Instance {
-    Instance(Box::into_raw(Box::new(value)).cast())
-}
-
-/// The instance behind a pointer.
-///
-/// # Safety
-/// `instance` came from [`to_instance`] of the same `T`, has not been destroyed, and no other reference to it lives.
-/// The tables are typed by plugin, so the host would have to mix up two plugins' instances to break this.
-unsafe fn from_instance<'a, T>(instance: Instance) -> Result<&'a mut Guarded<T>> {
-    // SAFETY: the caller's promise; a null pointer is refused here.
-    unsafe { instance.0.cast::<Guarded<T>>().as_mut() }.ok_or_else(|| Error::invalid("a null instance was passed"))
-}
-
-/// Ends an instance; a panicking destructor is stopped here.
-///
-/// # Safety
-/// As [`from_instance`]; the pointer is dead afterwards.
-unsafe fn drop_instance<T>(instance: Instance) {
-    if instance.0.is_null() {
-        return;
-    }
-    // SAFETY: the caller's promise.
-    let boxed = unsafe { Box::from_raw(instance.0.cast::<Guarded<T>>()) };
-    let plugin = boxed.plugin();
-    let _ = guard::catch(plugin, "destroy", || {
-        drop(boxed);
-        Ok(())
-    });
-}
-
-fn json<T: serde::Serialize>(value: &T) -> Result<Vec<u8>> {
-    serde_json::to_vec(value).map_err(|e| Error::internal(format!("cannot write JSON: {e}")))
-}
-
-fn from_json<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> Result<T> {
-    serde_json::from_slice(bytes).map_err(|e| Error::invalid(format!("cannot read JSON: {e}")))
-}
 
 /// Hands a root table to the loader; used by the macros.
 pub fn root_result(root: PluginRootRef) -> RootModuleResult {

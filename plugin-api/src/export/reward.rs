@@ -1,6 +1,7 @@
 //! Exports a reward.
 
-use super::{Identity, drop_instance, from_instance, from_json, guard, json, status, to_instance};
+use super::guard;
+use super::instance::{Identity, drop_instance, from_instance, from_json, json, status, to_instance};
 use crate::{
     abi::{
         Status,

@@ -5,7 +5,9 @@ use std::fmt::Display;
 
 use ndarray::ArrayD;
 
-use super::{Tape, TapeError, Var, record_detached, replay_detached};
+use super::detached::{record_detached, replay_detached};
+use super::error::TapeError;
+use super::graph::{Tape, Var};
 
 /// How far a claimed derivative may lie from the measured one: `relative * max(|claimed|, |measured|)` plus
 /// `absolute * max(1, |value|)`.

@@ -144,8 +144,7 @@ fn branches(what: &str) -> String {
 }
 
 /// What a caller on this thread does with detached values. A loaded plugin has a tape of its own and gets this across the boundary.
-#[cfg(feature = "host")]
-pub(crate) enum Wanted {
+pub enum Wanted {
     /// Nothing.
     Nothing,
     /// Returns them.
@@ -155,8 +154,7 @@ pub(crate) enum Wanted {
 }
 
 /// The request of the enclosing [`record_detached`] or [`replay_detached`]; marks the values of a replay as used.
-#[cfg(feature = "host")]
-pub(crate) fn wanted() -> Wanted {
+pub fn wanted_detached() -> Wanted {
     MODE.with(|mode| match &mut *mode.borrow_mut() {
         Mode::Off => Wanted::Nothing,
         Mode::Record(_) => Wanted::Recorded,
@@ -169,8 +167,7 @@ pub(crate) fn wanted() -> Wanted {
 }
 
 /// Adds what a loaded plugin returned to the enclosing [`record_detached`].
-#[cfg(feature = "host")]
-pub(crate) fn add(values: Vec<Detached>) {
+pub fn add_detached(values: Vec<Detached>) {
     MODE.with(|mode| {
         if let Mode::Record(all) = &mut *mode.borrow_mut() {
             all.extend(values);

@@ -1,6 +1,6 @@
 //! Functions of one or two numbers and their derivatives; how they are mapped over arrays is in `operators`.
 
-use super::OpKind;
+use super::kind::OpKind;
 use super::stable::{log_sigmoid, log1mexp, sigmoid, softplus};
 
 /// A function of one number.

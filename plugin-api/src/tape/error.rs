@@ -1,7 +1,7 @@
 //! What can go wrong on a tape. Every error names the operation and both sides; the conversion into the contract's
 //! error type is left to the export layer.
 
-use super::OpKind;
+use super::kind::OpKind;
 
 /// The first mistake made on a [`Tape`](super::Tape), kept there until somebody asks for a value or a gradient.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]

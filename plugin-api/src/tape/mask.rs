@@ -4,7 +4,8 @@ use std::fmt;
 
 use ndarray::{ArrayBase, Data, Dimension};
 
-use super::{OpKind, TapeError};
+use super::error::TapeError;
+use super::kind::OpKind;
 
 /// A number that may stand in a mask, an id or an offset array: every primitive number, `bool` included.
 /// The contract's arrays cross as f64, a test's are `vec![0, 1]`; both work.

@@ -56,12 +56,8 @@ mod error;
 mod graph;
 mod kind;
 mod mask;
-mod matrix;
-mod operators;
-mod reduce;
-mod select;
+mod ops;
 pub mod stable;
-mod var;
 
 #[cfg(test)]
 mod tests;
@@ -69,16 +65,10 @@ mod tests;
 pub use backward::Gradients;
 pub use check::{CheckError, Tolerance, check_gradient, check_tape, gradient_error};
 pub use detached::{Detached, record_detached, replay_detached, stop_gradient};
-#[cfg(feature = "host")]
-pub(crate) use detached::{Wanted, add, wanted};
+#[doc(hidden)]
+pub use detached::{Wanted, add_detached, wanted_detached};
 pub use error::TapeError;
-pub use graph::{IntoValue, Tape};
+pub use graph::{IntoValue, Tape, Var};
 pub use kind::OpKind;
 pub use mask::{Id, Mask};
-pub use operators::Operand;
-pub use var::Var;
-
-/// The `side` of a pair's preferred sequence.
-pub const CHOSEN: i64 = 1;
-/// The `side` of a pair's other sequence.
-pub const REJECTED: i64 = 0;
+pub use ops::{CHOSEN, Operand, REJECTED};

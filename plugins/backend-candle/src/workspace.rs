@@ -27,7 +27,7 @@ fn decoded<O: Op>(call: &Call<'_>) -> Option<O> {
 
 /// Bytes the kernels keep for a call, per thread scratch counted once.
 pub fn kernels(call: &Call<'_>) -> u64 {
-    let block = (kernels::attention::QUERIES * kernels::attention::KEYS) as u64;
+    let block = (kernels::attention::task::QUERIES * kernels::attention::task::KEYS) as u64;
     let chunk =
         |rows: u64, vocabulary: u64| rows.min(kernels::head::chunk_tokens(vocabulary as usize) as u64) * vocabulary;
     let elements = if let Some(op) = decoded::<HeadStats>(call) {

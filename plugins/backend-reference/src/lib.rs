@@ -5,24 +5,13 @@
 //! dtype; so it computes in f64 whatever the storage is, and takes the very same inputs as an f32 or bf16 backend.
 //!
 //! What an author copies: [`session`] keeps the buffers (the SDK's pool does the handles) and answers the session's
-//! calls; [`ops`] lists the operations, one line each; a file per family holds the mathematics. What a faster backend
+//! calls; [`ops`] lists the operations, one line each; a file per family beside the list holds the mathematics. What a faster backend
 //! replaces is the body of those functions, never the order of their checks.
 
 pub mod ops;
 pub mod session;
 
-mod activation;
-mod attention;
-mod data;
-mod decode;
-mod embed;
-mod head;
-mod linear;
 mod matrix;
-mod norm;
-mod optim;
-mod rotary;
-mod sample;
 mod storage;
 
 pub use session::Reference;

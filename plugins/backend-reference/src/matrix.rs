@@ -1,10 +1,7 @@
 //! Operands in f64: how a view becomes a matrix or a list of numbers, and how a result goes back.
 
 use crate::session::Reference;
-use plugin_api::{
-    Code, Error, Result,
-    backend::{DType, View},
-};
+use plugin_api::{Code, Error, Result, backend::View};
 
 /// A dense matrix, row after row.
 #[derive(Clone, Debug)]
@@ -119,9 +116,4 @@ impl Reference {
     pub(crate) fn add_opt(&mut self, view: &Option<View>, matrix: &Matrix) -> Result<()> {
         view.as_ref().map_or(Ok(()), |view| self.add(view, matrix))
     }
-}
-
-/// Whether the reference computes with operands of `dtype`.
-pub fn computes(dtype: DType) -> bool {
-    matches!(dtype, DType::F64 | DType::F32 | DType::BF16)
 }

@@ -1,6 +1,6 @@
 //! The session: buffers in a pool, operations through the SDK's dispatcher, downloads kept until they are taken.
 
-use crate::{matrix::computes, storage::Buffer};
+use crate::storage::{Buffer, computes};
 use plugin_api::{
     Code, Error, Result,
     backend::{

@@ -99,6 +99,11 @@ fn round_bf16(value: f64) -> bf16 {
     bf16::from_f32(f32::from_bits(below | 1))
 }
 
+/// Whether the reference computes with operands of `dtype`.
+pub fn computes(dtype: DType) -> bool {
+    matches!(dtype, DType::F64 | DType::F32 | DType::BF16)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

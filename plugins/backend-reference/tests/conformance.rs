@@ -10,11 +10,11 @@ use plugin_api::{
         catalogue::{OpSpec, Usage},
         ops::CATALOGUE,
     },
-    laws::{
-        Report,
-        backend::{Suite, verify, verify_gradients},
-        faulty::{Fault, Faulty},
-    },
+};
+use plugin_api_laws::{
+    Report,
+    backend::{Suite, verify, verify_gradients},
+    faulty::{Fault, Faulty},
 };
 use std::{collections::BTreeSet, sync::LazyLock};
 

@@ -11,8 +11,8 @@ use plugin_api::{
         catalogue::OpSpec,
         ops::{CATALOGUE, MaskKind},
     },
-    laws::backend::Suite,
 };
+use plugin_api_laws::backend::Suite;
 use std::collections::BTreeSet;
 
 /// What a wrong implementation does.
@@ -291,7 +291,7 @@ fn what_cancels_to_zero_has_a_limit_that_a_wrong_kernel_exceeds() {
     let suite = Suite::prepare(&mut Reference::new(2), DType::F32, |s| s.id == backward.id).unwrap();
     let lines = |mistake| {
         let report = suite.verify(&mut Mutant { inner: Reference::new(1), spec: backward, mistake }, |s| s.id == 15);
-        let of_zero = |line: &&plugin_api::laws::Line| {
+        let of_zero = |line: &&plugin_api_laws::Line| {
             ["of forty sequences of one", "of PREFIX, window 1, softcap 0", "of CAUSAL, window 1, softcap 0"]
                 .contains(&line.case.as_str())
         };
@@ -300,7 +300,7 @@ fn what_cancels_to_zero_has_a_limit_that_a_wrong_kernel_exceeds() {
     // Rounding of the values themselves, in the last places: within the limits.
     let last_bit = lines(Input("y", |at, x| if at % 3 == 0 { f32::from_bits(x.to_bits() ^ 1) } else { x }));
     assert!(last_bit.len() == 3 && last_bit.iter().all(|line| line.passed), "{last_bit:?}");
-    let error = |line: &plugin_api::laws::Line| line.agreement.unwrap().error;
+    let error = |line: &plugin_api_laws::Line| line.agreement.unwrap().error;
     assert!(last_bit.iter().all(|line| error(line) > 0.0), "the mistake shows nowhere: {last_bit:?}");
     let short = lines(Input("y", short));
     assert!(short.len() == 3 && short.iter().all(|line| !line.passed), "{short:?}");

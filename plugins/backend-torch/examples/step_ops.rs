@@ -9,9 +9,9 @@
 use plugin_api::{
     Error, Result,
     backend::{DType, Op, Session, SessionOptions, View, ops::*},
-    load::{Library, LoadedSession, scan},
     manifest::kind,
 };
+use plugin_api_load::{Library, LoadedSession, scan};
 use std::{path::Path, time::Instant};
 
 #[derive(Clone, Copy)]

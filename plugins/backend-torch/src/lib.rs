@@ -8,6 +8,7 @@ mod device;
 mod fault;
 mod ops;
 mod session;
+mod settings;
 mod shim;
 mod storage;
 
@@ -20,16 +21,11 @@ use plugin_api::{
     manifest::{BackendManifest, DeviceSpec, OptionSpec},
 };
 
+use settings::Settings;
+
 /// The backend plugin.
 #[derive(Debug)]
 pub struct Torch;
-
-/// What the options of a session say.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Settings {
-    tf32: bool,
-    deterministic: bool,
-}
 
 const TF32: &str = "tf32";
 const DETERMINISTIC: &str = "deterministic";

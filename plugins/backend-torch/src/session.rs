@@ -1,10 +1,10 @@
 //! The session: buffers in the contract's pool, operations through its dispatcher, operands as strided views.
 
 use crate::{
-    Settings,
     context::Context,
     fault::{Attempt, Fault},
     ops::workspace,
+    settings::Settings,
     shim,
     storage::{self, Buffer},
 };

@@ -4,12 +4,12 @@ use backend_torch::{Torch, TorchSession};
 use plugin_api::{
     Code,
     backend::{Backend, DType, Op, Session, SessionOptions, View, ops::Linear},
-    laws::{
-        Report,
-        backend::{verify, verify_gradients},
-    },
-    load::{Library, LoadedSession, scan},
 };
+use plugin_api_laws::{
+    Report,
+    backend::{verify, verify_gradients},
+};
+use plugin_api_load::{Library, LoadedSession, scan};
 use std::path::PathBuf;
 
 fn open(threads: usize) -> TorchSession {

@@ -1,17 +1,19 @@
 //! Direct preference optimisation and its kin: pairs of answers, a policy and a frozen reference.
 //!
-//! The maths is in [`loss`], the table of losses in [`losses`], f-divergences in [`divergence`], the options in [`config`]; here
+//! The maths is in [`loss`], the table of losses in [`losses`], f-divergences in [`divergence`], the options in [`config`] and [`settings`]; here
 //! is what the plugin says of itself.
 
 pub mod config;
 pub mod divergence;
 pub mod loss;
 pub mod losses;
+pub mod settings;
 
-use config::{Config, Settings};
+use config::Config;
 use loss::metric;
 use losses::LOSSES;
 use plugin_api::prelude::*;
+use settings::Settings;
 use std::fmt::Write;
 
 /// Direct preference optimisation.

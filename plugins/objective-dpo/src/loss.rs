@@ -22,8 +22,8 @@
 //! loss sees: without a reference they are `beta log pi(y)`. They stay log-ratios under every f-divergence.
 
 use crate::{
-    config::Settings,
     losses::{Shape, Sides},
+    settings::Settings,
 };
 use plugin_api::{batch::names, prelude::*};
 

@@ -5,10 +5,10 @@ use plugin_api::{
     Code, Error,
     abi::header::{ABI_MAJOR, ABI_MINOR, MAGIC, PluginHeader},
     batch::{Batch, Scope, names},
-    load::{Library, LoadedObjective, PluginInfo, scan},
     objective::Objective,
     options::OptionMap,
 };
+use plugin_api_load::{Library, LoadedObjective, PluginInfo, scan};
 use std::{
     fs,
     mem::offset_of,

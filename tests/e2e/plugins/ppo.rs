@@ -3,9 +3,9 @@
 use crate::support::rig::{Answer, library, plugins, telos};
 use plugin_api::{
     batch::{Batch, Scope},
-    load::{Library, LoadedObjective, scan},
     objective::{Objective, Verdict},
 };
+use plugin_api_load::{Library, LoadedObjective, scan};
 use serde_json::{Value, json};
 
 fn load(options: Value) -> LoadedObjective {

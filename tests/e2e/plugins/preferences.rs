@@ -3,10 +3,10 @@
 use crate::support::rig::{Answer, library, plugins, telos};
 use plugin_api::{
     batch::{Batch, Scope},
-    load::{Library, LoadedObjective, scan},
     objective::Objective,
     options::OptionMap,
 };
+use plugin_api_load::{Library, LoadedObjective, scan};
 
 fn load(id: &str, options: &[(&str, &str)]) -> LoadedObjective {
     let path = library(&plugins(), &format!("objective-{id}"));

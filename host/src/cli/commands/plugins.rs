@@ -4,8 +4,8 @@ use std::fmt::Write as _;
 use std::path::PathBuf;
 
 use clap::Subcommand;
-use plugin_api::load::{Library, PluginInfo};
 use plugin_api::manifest::{BackendManifest, ObjectiveManifest, OptionSpec, RewardColumn, RewardManifest, kind};
+use plugin_api_load::{Library, PluginInfo};
 use serde_json::{Value, json};
 
 use super::verify;

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use clap::Args;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use plugin_api::{load::PluginInfo, manifest::kind};
+use plugin_api::manifest::kind;
+use plugin_api_load::PluginInfo;
 use rustix::process::{Resource, Rlimit, setrlimit};
 
 use crate::{

@@ -17,8 +17,8 @@ use plugin_api::{
         catalogue::{OpSpec, Usage},
         ops::CATALOGUE,
     },
-    laws::backend::distance,
 };
+use plugin_api_laws::backend::distance;
 use serde::Serialize;
 
 /// The most elements, over all operands, that an operation is replayed with: what an ordinary machine holds in f64.

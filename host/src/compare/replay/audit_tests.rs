@@ -6,7 +6,7 @@ use crate::model::{BatchView, Cotangents, HeadRequest, Keep, Model, ModelConfig,
 use backend_candle::Candle;
 use backend_reference::ReferenceBackend;
 use plugin_api::backend::{Backend, SessionOptions};
-use plugin_api::laws::faulty::{Fault, Faulty};
+use plugin_api_laws::faulty::{Fault, Faulty};
 
 const TINY: &str = r#"{"model_type": "llama", "hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2,
     "num_key_value_heads": 1, "intermediate_size": 12, "vocab_size": 11, "max_position_embeddings": 8,

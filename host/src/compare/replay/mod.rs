@@ -2,7 +2,8 @@
 
 pub mod audit;
 
-use plugin_api::{backend::Session, load::Library, manifest::kind};
+use plugin_api::{backend::Session, manifest::kind};
+use plugin_api_load::Library;
 use serde::Serialize;
 
 use super::lane::{Entry, take_step, whole};

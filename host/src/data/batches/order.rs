@@ -7,7 +7,7 @@
 //! and the first tokens after each cut would always lack context. This visits random windows as sampling with
 //! replacement does, without leaving a third of the text unseen for each epoch's worth of steps.
 
-use telos_world::rng::Rng;
+use telos_random::Rng;
 
 use super::pack::Sequence;
 use crate::data::tokens::TokenSet;

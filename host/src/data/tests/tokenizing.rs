@@ -66,7 +66,7 @@ fn a_stream_shows_what_decoding_at_once_shows() {
 #[test]
 fn a_stream_of_random_bytes_ends_like_decoding_at_once() {
     let tokenizer = Tokenizer::bytes().unwrap();
-    let mut rng = telos_world::rng::Rng::new(&[1]);
+    let mut rng = telos_random::Rng::new(&[1]);
     for length in 0..200 {
         let ids: Vec<u32> = (0..length % 40).map(|_| rng.below(257) as u32).collect();
         let mut stream = tokenizer.stream(false);

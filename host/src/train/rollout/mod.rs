@@ -15,7 +15,7 @@ use plugin_api::{
     contract,
 };
 use serde::{Deserialize, Serialize};
-use telos_world::rng::Rng;
+use telos_random::Rng;
 
 use super::{
     memory::largest_rows::forward_tokens,

@@ -2,9 +2,9 @@
 
 use plugin_api::{
     error::Code,
-    load::LoadedReward,
     reward::{Reward, Sample},
 };
+use plugin_api_load::LoadedReward;
 
 use super::sampling::Answer;
 use crate::{

@@ -1,6 +1,6 @@
 //! Softmax attention: sequences of equal length side by side, scores of a batch at a time.
 
-use super::{Generic, Outcome};
+use super::context::{Generic, Outcome};
 use crate::check::{self, AttentionShape};
 use candle_core::{D, Device, Tensor};
 use plugin_api::backend::{

@@ -1,7 +1,7 @@
 //! Attention of one new token per row against its cache slot.
 
-use super::{Generic, Outcome};
-use crate::{check::AttentionShape, kernels::decode::places};
+use super::context::{Generic, Outcome};
+use crate::{check::AttentionShape, kernels::attention::decode::places};
 use candle_core::{D, Tensor};
 use plugin_api::backend::{
     View,

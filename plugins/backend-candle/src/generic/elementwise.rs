@@ -1,6 +1,6 @@
 //! Operations element by element.
 
-use super::{Generic, Outcome};
+use super::context::{Generic, Outcome};
 use crate::check;
 use candle_core::{Result, Tensor};
 use plugin_api::backend::{

@@ -1,6 +1,9 @@
 //! The language-model head by chunks of tokens.
 
-use super::{Generic, Outcome, linear::matmul};
+use super::{
+    context::{Generic, Outcome},
+    linear::matmul,
+};
 use crate::{check, kernels::head::chunk_tokens};
 use candle_core::{Result, Tensor};
 use plugin_api::{

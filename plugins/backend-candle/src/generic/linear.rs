@@ -1,6 +1,6 @@
 //! Linear layers.
 
-use super::{Generic, Outcome};
+use super::context::{Generic, Outcome};
 use candle_core::{DType, Tensor};
 use plugin_api::backend::ops::{Linear, LinearBackwardInput, LinearBackwardWeight};
 

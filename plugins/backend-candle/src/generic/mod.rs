@@ -1,10 +1,11 @@
 //! The device-independent path: every operation in candle's tensor operations, with explicit backward formulas. No
 //! autograd, and none of candle's fused operations, so that nothing depends on what a device has fused.
 //!
-//! This file turns views into tensors and back, and says which function computes what. Speed is not its aim; the same
+//! This file says which function computes what; `context` turns views into tensors and back. Speed is not its aim; the same
 //! suite as the kernels' is.
 
 mod attention;
+mod context;
 mod decode;
 mod elementwise;
 mod head;
@@ -14,128 +15,11 @@ mod optimizer;
 mod rows;
 mod sample;
 
-use crate::{
-    check,
-    storage::{Storage, candle_error},
-};
-use candle_core::Tensor;
-use plugin_api::{
-    Error, Result,
-    backend::{Pool, View, ops},
-};
+pub use context::Generic;
 
-/// A session's buffers, for the length of one operation.
-pub struct Generic<'a> {
-    /// Buffers.
-    pub pool: &'a mut Pool<Storage>,
-}
-
-/// A failure of candle or of a check, before it is said which operation it befell.
-pub enum Fault {
-    /// candle's.
-    Candle(candle_core::Error),
-    /// Already worded.
-    Worded(Error),
-}
-
-impl From<candle_core::Error> for Fault {
-    fn from(e: candle_core::Error) -> Self {
-        Fault::Candle(e)
-    }
-}
-
-impl From<Error> for Fault {
-    fn from(e: Error) -> Self {
-        Fault::Worded(e)
-    }
-}
-
-/// A step's result.
-pub type Outcome<T = ()> = std::result::Result<T, Fault>;
-
-impl Generic<'_> {
-    /// A float operand as a contiguous `[rows, cols]` tensor. It may share the buffer's memory: results of candle's
-    /// operations never do, so whoever writes it elsewhere copies it first.
-    fn input(&self, view: &View) -> Outcome<Tensor> {
-        check::f32(view)?;
-        self.floats(view)
-    }
-
-    /// As [`Generic::input`], for any float type.
-    fn floats(&self, view: &View) -> Outcome<Tensor> {
-        let flat = self.pool.check(view)?.tensor();
-        let [offset, rows, cols, stride] = [view.offset, view.rows, view.cols, view.row_stride].map(|v| v as usize);
-        if view.is_empty() {
-            return Ok(Tensor::zeros((rows, cols), flat.dtype(), flat.device())?);
-        }
-        if view.is_dense() {
-            return Ok(flat.narrow(0, offset, rows * cols)?.reshape((rows, cols))?);
-        }
-        // The last row may end with the buffer, short of a whole stride.
-        let before = flat.narrow(0, offset, (rows - 1) * stride)?.reshape((rows - 1, stride))?.narrow(1, 0, cols)?;
-        let last = flat.narrow(0, offset + (rows - 1) * stride, cols)?.reshape((1, cols))?;
-        Ok(Tensor::cat(&[before, last], 0)?)
-    }
-
-    fn input_opt(&self, view: &Option<View>) -> Outcome<Option<Tensor>> {
-        view.as_ref().map(|view| self.input(view)).transpose()
-    }
-
-    /// Writes a tensor of as many elements, which shares no memory with the buffer; counts as a write.
-    fn output(&mut self, view: &View, value: &Tensor) -> Outcome {
-        let flat = self.pool.check(view)?.tensor();
-        if !view.is_empty() {
-            let [offset, rows, cols, stride] = [view.offset, view.rows, view.cols, view.row_stride].map(|v| v as usize);
-            let value = value.to_dtype(flat.dtype())?.contiguous()?;
-            if view.is_dense() {
-                flat.slice_set(&value.flatten_all()?, 0, offset)?;
-            } else {
-                let value = value.reshape((rows, cols))?;
-                flat.narrow(0, offset, (rows - 1) * stride)?.reshape((rows - 1, stride))?.slice_set(
-                    &value.narrow(0, 0, rows - 1)?,
-                    1,
-                    0,
-                )?;
-                let last = value.narrow(0, rows - 1, 1)?.flatten_all()?;
-                flat.slice_set(&last, 0, offset + (rows - 1) * stride)?;
-            }
-        }
-        self.pool.written(view.buffer)?;
-        Ok(())
-    }
-
-    fn output_opt(&mut self, view: &Option<View>, value: &Tensor) -> Outcome {
-        view.as_ref().map_or(Ok(()), |view| self.output(view, value))
-    }
-
-    /// Adds to what the view holds.
-    fn add(&mut self, view: &View, value: &Tensor) -> Outcome {
-        let sum = (self.input(view)? + value)?;
-        self.output(view, &sum)
-    }
-
-    /// Integers, which live in this computer's memory.
-    fn ints(&self, view: &View) -> Result<Vec<i32>> {
-        let storage = self.pool.check(view)?;
-        let mut bytes = vec![0; view.cols as usize * 4];
-        storage.read(view.offset as usize, &mut bytes)?;
-        Ok(bytes.chunks_exact(4).map(|b| i32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect())
-    }
-
-    fn output_ints(&mut self, view: &View, values: &[u32]) -> Outcome {
-        let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
-        self.pool.check(view)?.write(view.offset as usize, &bytes)?;
-        self.pool.written(view.buffer)?;
-        Ok(())
-    }
-
-    /// Checked indices as a tensor on the device.
-    fn index(&self, ids: &[i32]) -> Outcome<Tensor> {
-        let ids: Vec<u32> = ids.iter().map(|id| *id as u32).collect();
-        let len = ids.len();
-        Ok(Tensor::from_vec(ids, len, self.pool.device())?)
-    }
-}
+use crate::storage::candle_error;
+use context::Fault;
+use plugin_api::{Result, backend::ops};
 
 /// Declares which function computes an operation.
 macro_rules! route {

@@ -1,6 +1,6 @@
 //! RMS and layer norm with the residual add.
 
-use super::{Generic, Outcome};
+use super::context::{Generic, Outcome};
 use candle_core::Tensor;
 use plugin_api::backend::{
     View,

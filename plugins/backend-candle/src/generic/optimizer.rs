@@ -1,6 +1,6 @@
 //! The optimizer over flat buffers.
 
-use super::{Generic, Outcome};
+use super::context::{Generic, Outcome};
 use crate::kernels::optimizer::check_segments;
 use candle_core::{DType, Tensor};
 use plugin_api::backend::{

@@ -1,6 +1,6 @@
 //! Operations that pick, scatter or turn rows: embeddings, gathers, rotary.
 
-use super::{Generic, Outcome};
+use super::context::{Generic, Outcome};
 use crate::{check, kernels::rotary::head_dim};
 use candle_core::{D, Tensor};
 use plugin_api::{

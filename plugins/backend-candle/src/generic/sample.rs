@@ -1,6 +1,6 @@
 //! Drawing tokens. Logits come to the host: a draw walks a ranking, which no tensor operation does.
 
-use super::{Generic, Outcome};
+use super::context::{Generic, Outcome};
 use crate::kernels::sample::{check, draw};
 use candle_core::Tensor;
 use plugin_api::backend::ops::Sample;

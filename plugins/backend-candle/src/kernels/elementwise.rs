@@ -3,11 +3,13 @@
 //! Where the catalogue lets an output be an input, the kernel works in place; otherwise it copies first and then works
 //! in place, so that each formula stands once.
 
-use super::{
-    Kernels,
-    math::{erf, sigmoid, tanh},
-    operand::{Mat, MatMut},
-    parallel::Parallel,
+use crate::kernels::{
+    context::Kernels,
+    primitives::{
+        math::{erf, sigmoid, tanh},
+        operand::{Mat, MatMut},
+        parallel::Parallel,
+    },
 };
 use half::{bf16, slice::HalfFloatSliceExt};
 use plugin_api::{
@@ -199,7 +201,7 @@ functions! {
     Relu: |x| if x > 0.0 { x } else { 0.0 }, if x > 0.0 { (x, 1.0) } else { (0.0, 0.0) };
     GeluErf: |x| 0.5 * x * (1.0 + erf(x * std::f32::consts::FRAC_1_SQRT_2)), {
         let cdf = 0.5 * (1.0 + erf(x * std::f32::consts::FRAC_1_SQRT_2));
-        let density = INV_SQRT_2PI * super::math::exp_nonpositive(-0.5 * x * x);
+        let density = INV_SQRT_2PI * crate::kernels::primitives::math::exp_nonpositive(-0.5 * x * x);
         (x * cdf, x.mul_add(density, cdf))
     };
     GeluTanh: |x| 0.5 * x * (1.0 + tanh(SQRT_2_OVER_PI * (CUBIC * x * x).mul_add(x, x))), {

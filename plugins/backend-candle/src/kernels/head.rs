@@ -1,15 +1,17 @@
 //! The language-model head by chunks of tokens: logits of a chunk exist in one reused buffer, serve statistics and
 //! cotangents, and are overwritten by the next chunk's.
 
-use super::{
-    Kernels,
-    gemm::{Start, plain, product, transposed},
-    linear::add_column_sums,
-    math::{exp_nonpositive, max, sum, tanh},
-    operand::{Mat, MatMut},
-    parallel::Parallel,
-};
+use super::linear::add_column_sums;
 use crate::check;
+use crate::kernels::{
+    context::Kernels,
+    primitives::{
+        gemm::{Start, plain, product, transposed},
+        math::{exp_nonpositive, max, sum, tanh},
+        operand::{Mat, MatMut},
+        parallel::Parallel,
+    },
+};
 use plugin_api::{
     Error, Result,
     backend::ops::{HeadBackward, HeadFused, HeadStats},

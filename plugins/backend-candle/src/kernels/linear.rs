@@ -1,10 +1,12 @@
 //! Linear layers: three matrix products and two sums over tokens.
 
-use super::{
-    Kernels,
-    gemm::{Start, plain, product, transposed},
-    operand::{Mat, MatMut},
-    parallel::Parallel,
+use crate::kernels::{
+    context::Kernels,
+    primitives::{
+        gemm::{Start, plain, product, transposed},
+        operand::{Mat, MatMut},
+        parallel::Parallel,
+    },
 };
 use plugin_api::{
     Result,

@@ -1,10 +1,12 @@
 //! RMS and layer norm with the residual add, forward and backward.
 
-use super::{
-    Kernels,
-    linear::add_column_sums,
-    math::sum,
-    operand::{Mat, MatMut},
+use super::linear::add_column_sums;
+use crate::kernels::{
+    context::Kernels,
+    primitives::{
+        math::sum,
+        operand::{Mat, MatMut},
+    },
 };
 use plugin_api::{
     Result,

@@ -1,6 +1,6 @@
 //! The optimizer over flat buffers: the gradients' global norm, and AdamW in a single pass.
 
-use super::{Kernels, operand::Mat};
+use crate::kernels::{context::Kernels, primitives::operand::Mat};
 use half::bf16;
 use plugin_api::{
     Code, Error, Result,
@@ -168,7 +168,7 @@ fn step(s: &Scalars, lr: f64, decay: f64, p: &mut [f32], m: &mut [f32], v: &mut 
 #[derive(Clone, Copy)]
 enum Shadow {
     None,
-    Single(super::operand::MatMut),
+    Single(crate::kernels::primitives::operand::MatMut),
     Half(Address),
 }
 

@@ -1,7 +1,7 @@
 //! Rotary position embedding.
 
-use super::{Kernels, operand::Mat};
 use crate::check;
+use crate::kernels::{context::Kernels, primitives::operand::Mat};
 use plugin_api::{Code, Error, Result, backend::ops::Rotary};
 
 /// Rotates each head's pairs by the angle of the token's position.

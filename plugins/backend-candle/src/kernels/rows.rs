@@ -1,12 +1,14 @@
 //! Operations that pick or scatter rows: embeddings and row gathers.
 
-use super::{
-    Kernels,
-    math::add_scaled,
-    operand::{Mat, MatMut},
-    parallel::Parallel,
-};
 use crate::check;
+use crate::kernels::{
+    context::Kernels,
+    primitives::{
+        math::add_scaled,
+        operand::{Mat, MatMut},
+        parallel::Parallel,
+    },
+};
 use plugin_api::{
     Error, Result,
     backend::ops::{Embedding, EmbeddingBackward, GatherRows, ScatterAddRows},

@@ -2,9 +2,9 @@
 //!
 //! Only as much of the ranking is sorted as the draw needs: the best few, then four times as many, until it is decided.
 
-use super::{
-    Kernels,
-    math::{exp_nonpositive, max},
+use crate::kernels::{
+    context::Kernels,
+    primitives::math::{exp_nonpositive, max},
 };
 use plugin_api::{Code, Error, Result, backend::ops::Sample};
 use std::cmp::Ordering;

@@ -5,8 +5,8 @@ use backend_reference::ReferenceBackend;
 use plugin_api::{
     Code,
     backend::{Backend, DType, Session, SessionOptions},
-    laws::backend::{Suite, verify},
 };
+use plugin_api_laws::backend::{Suite, verify};
 
 /// Catches a lower instruction set that is no longer computed right, and one that is not there but accepted. Those that
 /// this processor lacks are named.

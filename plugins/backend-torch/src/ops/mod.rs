@@ -2,10 +2,7 @@
 
 mod activation;
 mod attention;
-mod attention_flash;
-mod attention_packed;
 mod data;
-mod decode;
 mod embed;
 mod head;
 mod linear;
@@ -52,7 +49,7 @@ table! {
     head_stats HeadStats => head::stats,
     head_backward HeadBackward => head::backward,
     head_fused HeadFused => head::fused,
-    decode_attention DecodeAttention => decode::attention,
+    decode_attention DecodeAttention => attention::decode::attention,
     sample Sample => sample::sample,
     global_norm GlobalNorm => optim::global_norm,
     adamw AdamW => optim::adamw,

@@ -2,10 +2,8 @@
 
 use super::{all_options, create, options};
 use objective_ce::CrossEntropy;
-use plugin_api::{
-    laws::objective::{Generator, verify},
-    prelude::*,
-};
+use plugin_api::prelude::*;
+use plugin_api_laws::objective::{Generator, verify};
 use serde_json::json;
 
 #[test]

@@ -2,11 +2,8 @@
 
 use super::{all_options, create};
 use objective_ce::{CrossEntropy, config::Config};
-use plugin_api::{
-    laws::objective::{Generator, Values},
-    options::OptionSet,
-    prelude::*,
-};
+use plugin_api::{options::OptionSet, prelude::*};
+use plugin_api_laws::objective::{Generator, Values};
 
 /// The doc comment's formula, as an author would write it who has few tokens.
 fn on_tape(config: &Config, batch: &Batch<'_>) -> Result<Loss> {

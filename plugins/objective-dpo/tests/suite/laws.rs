@@ -5,11 +5,8 @@ use objective_dpo::{
     Dpo,
     losses::{LOSSES, Shape},
 };
-use plugin_api::{
-    laws::objective::{Generator, Values, verify},
-    options::OptionMap,
-    prelude::*,
-};
+use plugin_api::{options::OptionMap, prelude::*};
+use plugin_api_laws::objective::{Generator, Values, verify};
 use serde_json::json;
 
 /// Every loss, and every option that changes what is computed.

@@ -7,8 +7,9 @@ mod oracle;
 
 use objective_dpo::{
     Dpo,
-    config::{Config, Settings},
+    config::Config,
     losses::{LOSSES, PreferenceLoss, Shape},
+    settings::Settings,
 };
 use plugin_api::{
     options::{OptionMap, OptionSet},

@@ -2,11 +2,8 @@
 
 use super::{Answer, create, metric, options, rollout, window};
 use objective_ppo::{Ppo, rollout::names};
-use plugin_api::{
-    laws::objective::{Generator, verify},
-    options::OptionMap,
-    prelude::*,
-};
+use plugin_api::{options::OptionMap, prelude::*};
+use plugin_api_laws::objective::{Generator, verify};
 use serde_json::json;
 
 fn cases() -> Vec<OptionMap> {

@@ -2,10 +2,8 @@
 
 use super::{batch, create, metric, near};
 use objective_reward::Ranking;
-use plugin_api::{
-    laws::objective::{Generator, verify},
-    prelude::*,
-};
+use plugin_api::prelude::*;
+use plugin_api_laws::objective::{Generator, verify};
 use serde_json::json;
 use std::f64::consts::LN_2;
 

@@ -13,11 +13,11 @@ use plugin_api::{
         ops::{Fill, Nop},
     },
     batch::{Batch, Scope, names},
-    load::{Library, LoadedObjective, LoadedReward, LoadedSession, PluginInfo, scan},
     objective::{Objective, Verdict},
     options::OptionMap,
     reward::{Column, Reward, Sample},
 };
+use plugin_api_load::{Library, LoadedObjective, LoadedReward, LoadedSession, PluginInfo, scan};
 use std::{fmt::Debug, path::PathBuf, process::ExitCode};
 
 fn main() -> ExitCode {

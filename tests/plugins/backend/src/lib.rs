@@ -4,11 +4,11 @@ use backend_reference::Reference;
 use plugin_api::{
     Error, Result,
     backend::{Backend, Call, DType, Session, SessionOptions, ops::CATALOGUE},
-    laws::faulty::{Fault as Wrong, Faulty},
     manifest::{BackendManifest, DeviceSpec},
     options,
     options::OptionSet,
 };
+use plugin_api_laws::faulty::{Fault as Wrong, Faulty};
 use std::{process, thread, time::Duration};
 
 options! {

@@ -1,0 +1,74 @@
+//! The cases of the suite: those that the tables write, their variants, and the backward cases that follow from them.
+
+use super::{
+    case::{Case, is_input},
+    limits::Limits,
+    rules::{RULES, Start},
+    stage::{Layout, Outcome, run},
+    tables::{self, SEED},
+};
+use plugin_api::{
+    Result,
+    abi::DType,
+    backend::{
+        Session,
+        catalogue::{OpSpec, OperandSpec},
+    },
+};
+use telos_random::SplitMix64;
+
+/// A case, the reference's results, and how far others may be from them.
+pub(super) struct Prepared {
+    pub(super) case: Case,
+    pub(super) expected: Outcome,
+    pub(super) limits: Limits,
+}
+
+/// Written cases, their variants, and the backward cases that follow from them, of the operations that are wanted.
+pub(super) fn cases(reference: &mut dyn Session, dtype: DType, wanted: &dyn Fn(&OpSpec) -> bool) -> Result<Vec<Case>> {
+    // A generator for each rule, so that a case does not depend on what else is wanted.
+    let mut rngs: Vec<SplitMix64> = (1..=RULES.len() as u64).map(|i| SplitMix64::new(SEED + 1000 * i)).collect();
+    let leads_there = |spec: &OpSpec| RULES.iter().any(|rule| rule.forward.id == spec.id && wanted(rule.backward));
+    let mut cases = Vec::new();
+    for forward in tables::written(reference, dtype, &|spec| wanted(spec) || leads_there(spec))? {
+        for (forward, at) in backward_pairs(&forward) {
+            let rule = &RULES[at];
+            if !wanted(rule.backward) {
+                continue;
+            }
+            let out = run(reference, &forward, dtype, Layout::Dense)?;
+            let backward = rule.derive(&forward, &out, &mut rngs[at], Start::Random)?;
+            let of_forward = |operand: &OperandSpec| rule.forward.inputs.iter().any(|i| i.name == operand.name);
+            if backward.vary {
+                cases.extend(backward.variants(|operand| !of_forward(operand)));
+            }
+            cases.push(backward);
+        }
+        if !wanted(forward.spec) {
+            continue;
+        }
+        if forward.vary {
+            cases.extend(forward.variants(|_| true));
+        }
+        cases.push(forward);
+    }
+    Ok(cases)
+}
+
+/// A forward case, and where it asks for variants also those without an optional input, with the place of every rule they
+/// fit.
+pub(super) fn backward_pairs(forward: &Case) -> Vec<(Case, usize)> {
+    let mut forwards = vec![forward.clone()];
+    if forward.vary {
+        forwards.extend(forward.variants(is_input));
+    }
+    let rules = || (0..RULES.len()).filter(|&at| RULES[at].forward.id == forward.spec.id);
+    forwards.iter().flat_map(|case| rules().map(|at| (case.clone(), at))).collect()
+}
+
+/// The case that wrong calls are made from: filled, with as many operands as can be, and more than one element in them.
+pub(super) fn canonical<'a>(cases: &[&'a Prepared]) -> Option<&'a Prepared> {
+    let filled = cases.iter().copied().filter(|p| p.case.is_filled() && p.case.packed.is_empty());
+    let wide = |case: &Case| case.operands.iter().filter(|(_, tensor)| tensor.data.len() > 1).count();
+    filled.rev().max_by_key(|p| (p.case.operands.len(), p.case.vary, wide(&p.case)))
+}

@@ -1,0 +1,176 @@
+//! The language-model head and sampling.
+
+use super::{
+    attention::{cap, cap_slope},
+    bounded::{Bounded, exact, log_sum_exp, sum},
+    operands::{Matrix, Operands, Outputs, Sums},
+};
+use plugin_api::Result;
+
+/// How hidden states become logits: `z = cap(scale (x w^T + bias)) / temperature`.
+struct Head {
+    x: Matrix,
+    w: Matrix,
+    bias: Option<Matrix>,
+    targets: Vec<usize>,
+    temperature: Bounded,
+    softcap: f64,
+    scale: Bounded,
+}
+
+/// One token's statistics, by the names of the outputs.
+type Statistics = [(&'static str, Bounded); 4];
+
+impl Head {
+    fn of(o: &Operands<'_>) -> Result<Head> {
+        Ok(Head {
+            x: o.matrix("x")?,
+            w: o.matrix("w")?,
+            bias: o.optional("bias"),
+            targets: o.integers("targets")?,
+            temperature: o.factor("temperature")?,
+            softcap: o.number("softcap")?,
+            scale: o.factor("scale")?,
+        })
+    }
+
+    fn logits(&self, n: usize) -> Vec<Bounded> {
+        let z = |v: usize| {
+            let products = self.x.row(n).iter().zip(self.w.row(v)).map(|(&x, &w)| x * w);
+            let raw = sum(products.chain(self.bias.as_ref().map(|bias| bias.data[v])));
+            // Scale and temperature may be one factor.
+            cap(self.scale * raw, self.softcap).rounded(1.0) / self.temperature
+        };
+        (0..self.w.rows).map(z).collect()
+    }
+
+    fn statistics(&self, n: usize, z: &[Bounded]) -> Statistics {
+        let lse = log_sum_exp(z, |p| p);
+        let surprise = |&z: &Bounded| lse - z;
+        [
+            ("logp", z[self.targets[n]] - lse),
+            ("lse", lse),
+            ("entropy", sum(z.iter().map(surprise).map(|i| (-i).exp() * i))),
+            ("mean_logit", sum(z.iter().copied()) / exact(z.len() as f64)),
+        ]
+    }
+
+    /// Cotangent of `x w^T + bias` for one token: `[dlogp, dlse, dmean_logit, dentropy]` are those of its statistics.
+    fn cotangent(&self, n: usize, z: &[Bounded], lse: Bounded, entropy: Bounded, d: [Bounded; 4]) -> Vec<Bounded> {
+        let [dlogp, dlse, dmean_logit, dentropy] = d;
+        let softcap = self.softcap;
+        let through = |(v, &z_v): (usize, &Bounded)| {
+            let logp = z_v - lse;
+            let p = logp.exp();
+            let hit = exact(f64::from(u8::from(v == self.targets[n])));
+            let mut terms = vec![dlogp * hit, -(dlogp * p), dlse * p, dmean_logit / exact(z.len() as f64)];
+            if dentropy.value != 0.0 && p.value > 0.0 {
+                terms.push(-(dentropy * p * sum([logp, entropy])));
+            }
+            let slope = cap_slope(z_v * self.temperature, softcap);
+            sum(terms) / self.temperature * slope * self.scale
+        };
+        z.iter().enumerate().map(through).collect()
+    }
+}
+
+/// The gradients of the head's operands.
+struct Gradients {
+    dx: Sums,
+    /// The product, and the value that it is added to.
+    dw: Option<(Sums, Matrix)>,
+    dbias: Option<Sums>,
+}
+
+impl Gradients {
+    fn of(o: &Operands<'_>, head: &Head) -> Gradients {
+        let grown = |name| o.optional(name).map(|start| Sums::from(&start));
+        let dw = o.optional("dw").map(|start| (Sums::new(start.rows, start.cols), start));
+        Gradients { dx: Sums::new(head.x.rows, head.x.cols), dw, dbias: grown("dbias") }
+    }
+
+    /// Adds one token's cotangent of the raw logits, which may be stored before the products, as the products may before they are added.
+    fn add(&mut self, head: &Head, n: usize, d: &[Bounded]) {
+        for (v, &d) in d.iter().enumerate() {
+            let d = d.stored();
+            self.dx.add(n, 0, d, head.w.row(v));
+            self.dw.iter_mut().for_each(|(dw, _)| dw.add(v, 0, d, head.x.row(n)));
+            self.dbias.iter_mut().for_each(|dbias| dbias.add(0, v, d, &[exact(1.0)]));
+        }
+    }
+
+    fn outputs(self) -> Outputs {
+        let mut outputs = vec![("dx", self.dx.total())];
+        outputs.extend(self.dw.map(|(dw, start)| ("dw", dw.added_to(&start))));
+        outputs.extend(self.dbias.map(|dbias| ("dbias", dbias.total())));
+        outputs
+    }
+}
+
+fn rows(statistics: &[Statistics]) -> Outputs {
+    let name = |at: usize| ["logp", "lse", "entropy", "mean_logit"][at];
+    (0..4).map(|at| (name(at), Matrix::of_row(statistics.iter().map(|token| token[at].1).collect()))).collect()
+}
+
+/// Statistics per token.
+pub fn stats(o: &Operands<'_>) -> Result<Outputs> {
+    let head = Head::of(o)?;
+    let mut logits = Matrix::zeros(0, head.w.rows);
+    let mut statistics = Vec::with_capacity(head.x.rows);
+    for n in 0..head.x.rows {
+        let z = head.logits(n);
+        statistics.push(head.statistics(n, &z));
+        logits.data.extend(z);
+        logits.rows += 1;
+    }
+    let mut outputs = rows(&statistics);
+    outputs.push(("logits", logits));
+    Ok(outputs)
+}
+
+/// From cotangents of the statistics to those of hidden states, weight and bias. A kernel may recompute `lse` and
+/// `entropy`, so both carry the rounding of what was saved.
+pub fn backward(o: &Operands<'_>) -> Result<Outputs> {
+    let head = Head::of(o)?;
+    let (lse, kept) = (o.matrix("lse")?, o.optional("logits"));
+    let entropy = o.optional_row("entropy");
+    let cotangents = ["dlogp", "dlse", "dmean_logit", "dentropy"].map(|name| o.optional_row(name));
+    let mut gradients = Gradients::of(o, &head);
+    for n in 0..head.x.rows {
+        let z = kept.as_ref().map_or_else(|| head.logits(n), |kept| kept.row(n).to_vec());
+        let d = [0, 1, 2, 3].map(|i| cotangents[i](n));
+        let d = head.cotangent(n, &z, lse.data[n].rounded(1.0), entropy(n).rounded(1.0), d);
+        gradients.add(&head, n, &d);
+    }
+    Ok(gradients.outputs())
+}
+
+/// Statistics and gradients from one computation of the logits.
+pub fn fused(o: &Operands<'_>) -> Result<Outputs> {
+    let head = Head::of(o)?;
+    let cotangents = ["dlogp", "dlse", "dmean_logit"].map(|name| o.optional_row(name));
+    let mut gradients = Gradients::of(o, &head);
+    let mut statistics = Vec::with_capacity(head.x.rows);
+    for n in 0..head.x.rows {
+        let z = head.logits(n);
+        let token = head.statistics(n, &z);
+        let [(_, _), (_, lse), (_, entropy), _] = token;
+        let d = [cotangents[0](n), cotangents[1](n), cotangents[2](n), exact(0.0)];
+        gradients.add(&head, n, &head.cotangent(n, &z, lse, entropy, d));
+        statistics.push(token);
+    }
+    let mut outputs = rows(&statistics);
+    outputs.extend(gradients.outputs());
+    Ok(outputs)
+}
+
+/// Log-probabilities of the tokens that the reference drew: `drawn[b]` is the one of row b.
+pub fn sample(o: &Operands<'_>, drawn: &[f64]) -> Result<Outputs> {
+    let (logits, temperature) = (o.matrix("logits")?, o.factor("temperature")?);
+    let temperature = if temperature.value > 0.0 { temperature } else { exact(1.0) };
+    let logp = |(b, &token): (usize, &f64)| {
+        let z: Vec<Bounded> = logits.row(b).iter().map(|&z| z / temperature).collect();
+        z[token as usize] - log_sum_exp(&z, |p| p)
+    };
+    Ok(vec![("logp", Matrix::of_row(drawn.iter().enumerate().map(logp).collect()))])
+}

@@ -1,0 +1,139 @@
+//! How far a result may be from the reference's: what follows from the size of the terms that are added up, not from the
+//! size of the result.
+//!
+//! Each operation is evaluated once more from the catalogue's formula, on numbers that carry the error of every correct
+//! way to compute them ([`bounded`]). A dot product of n terms that cancel to 0 so has a limit of
+//! `depth(n) * roundoff * sum of the absolute terms`; where stages follow each other (probabilities, then what they
+//! weigh, then a difference), the errors of one go through the next.
+//!
+//! With `t` the roundoff of the compute dtype and `a` that of its accumulator (both half of the dtype's epsilon), the
+//! limit of an element is
+//!
+//! ```text
+//! stored t + summed (a + f64's, for the reference computes in that) + 2 |value| (the output dtype's, for both write)
+//! ```
+//!
+//! An output that is only moved has no error, and then the limit is 0. The evaluation must give the reference's own
+//! values: a mistake in either shows.
+
+mod attention;
+pub mod bounded;
+mod elementwise;
+mod head;
+mod norm;
+mod operands;
+mod products;
+
+use super::{
+    case::{Case, is_exact},
+    stage::Outcome,
+};
+use bounded::Bounded;
+use operands::{Matrix, Operands, Outputs, as_stored, roundoff};
+use plugin_api::{Error, Result, abi::DType, backend::catalogue::OperandSpec};
+
+/// How far each element of each output may be from the reference's.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Limits(Vec<(&'static str, Vec<f64>)>);
+
+impl Limits {
+    /// The limits of an output's elements; none where it must agree exactly.
+    pub fn of(&self, output: &str) -> Option<&[f64]> {
+        self.0.iter().find(|(name, _)| *name == output).map(|(_, limits)| limits.as_slice())
+    }
+
+    /// The limits of `case`, computed in `compute`, whose results on the reference are `expected`.
+    ///
+    /// # Errors
+    /// Where the operation is unknown here, or where its evaluation contradicts the reference.
+    pub fn of_case(case: &Case, compute: DType, expected: &Outcome) -> Result<Limits> {
+        let mut limits = Vec::new();
+        for (name, matrix) in evaluate(case, compute, expected)? {
+            let Some(spec) = case.spec.outputs.iter().find(|spec| spec.name == name) else {
+                return Err(Error::internal(format!("{} has no output `{name}`", case.spec.name)));
+            };
+            let Some(reference) = expected.output(name) else { continue };
+            let of = limits_of(case, compute, spec, &matrix);
+            agrees(case, spec, &reference.data, &matrix, &of)?;
+            limits.push((name, of));
+        }
+        Ok(Limits(limits))
+    }
+}
+
+/// What a kernel may flush to zero, with what may multiply it later.
+fn smallest(dtype: DType) -> f64 {
+    match dtype {
+        DType::F64 => f64::MIN_POSITIVE * 1024.0,
+        _ => f64::from(f32::MIN_POSITIVE) * 1024.0,
+    }
+}
+
+fn limits_of(case: &Case, compute: DType, spec: &OperandSpec, matrix: &Matrix) -> Vec<f64> {
+    let own = case.dtype_of(spec, compute);
+    let limit = |x: &Bounded| {
+        let inexact = x.stored != 0.0 || x.summed != 0.0;
+        let written =
+            if inexact || as_stored(own, x.value) != x.value { 2.0 * roundoff(own) * x.value.abs() } else { 0.0 };
+        let summed = roundoff(compute.accumulator()) + roundoff(DType::F64);
+        let flushed = if inexact { smallest(own) } else { 0.0 };
+        x.stored * roundoff(compute) + x.summed * summed + written + flushed
+    };
+    // What is not finite must agree exactly, whatever the limit.
+    matrix.data.iter().map(|x| if x.value.is_finite() { limit(x) } else { 0.0 }).collect()
+}
+
+/// That the evaluation gives the reference's values, and a limit for each.
+fn agrees(case: &Case, spec: &OperandSpec, reference: &[f64], matrix: &Matrix, limits: &[f64]) -> Result<()> {
+    let broken =
+        |what: String| Error::internal(format!("limits of {}, {}: `{}` {what}", case.spec.name, case.name, spec.name));
+    if reference.len() != matrix.data.len() {
+        return Err(broken(format!("has {} elements, the reference {}", matrix.data.len(), reference.len())));
+    }
+    for (at, ((&expected, x), &limit)) in reference.iter().zip(&matrix.data).zip(limits).enumerate() {
+        let same = expected == x.value || (expected.is_nan() && x.value.is_nan());
+        let near = (expected - x.value).abs() <= limit;
+        // A value beyond the dtype is infinite as stored.
+        let beyond = expected.is_infinite() && x.value.is_finite() && expected.is_sign_positive() == (x.value > 0.0);
+        if !limit.is_finite() || !(same || near || beyond) {
+            return Err(broken(format!(
+                "[{at}] is {:e} with a limit of {limit:e}, the reference has {expected:e}",
+                x.value
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// The outputs of an operation that computes. Integers and what is only moved are left out: they must agree exactly.
+fn evaluate(case: &Case, compute: DType, expected: &Outcome) -> Result<Outputs> {
+    let o = &Operands::new(case, compute);
+    match case.spec.name {
+        _ if is_exact(case.spec) => Ok(Vec::new()),
+        "axpy" => products::axpy(o),
+        "scale" => products::scale(o),
+        "embedding" => products::embedding(o),
+        "embedding_backward" => products::embedding_backward(o),
+        "scatter_add_rows" => products::scatter_add_rows(o),
+        "linear" => products::linear(o),
+        "linear_backward_input" => products::linear_backward_input(o),
+        "linear_backward_weight" => products::linear_backward_weight(o),
+        "rotary" => products::rotary(o),
+        "norm" => norm::forward(o),
+        "norm_backward" => norm::backward(o),
+        "attention" => attention::forward(o),
+        "attention_backward" => attention::backward(o),
+        "decode_attention" => attention::decode(o),
+        "activation" => elementwise::activation(o),
+        "activation_backward" => elementwise::activation_backward(o),
+        "glu" => elementwise::glu(o),
+        "glu_backward" => elementwise::glu_backward(o),
+        "head_stats" => head::stats(o),
+        "head_backward" => head::backward(o),
+        "head_fused" => head::fused(o),
+        "sample" => head::sample(o, expected.output("token").map_or(&[], |token| &token.data)),
+        "global_norm" => elementwise::global_norm(o),
+        "adamw" => elementwise::adamw(o),
+        other => Err(Error::internal(format!("no limits for `{other}`: add it to the laws' `limits`"))),
+    }
+}

@@ -1,0 +1,29 @@
+//! The conformance suite of backends: the table a backend's author runs until it passes.
+//!
+//! [`verify`] holds a session against a reference session on the very same inputs, within limits that follow from the size
+//! of the terms that are added up (`limits`): every operation over empty, single,
+//! odd, packed, strided and large operands, with and without each optional one, forward and backward; that the same call
+//! gives the same bits; that nothing outside the outputs changes; that wrong calls are refused with the right code and
+//! leave the session whole; that nothing leaks. [`Suite`] runs a part of it, and what wants a second session or a process of
+//! its own. [`verify_gradients`] holds the backward operations of an f64 session
+//! against finite differences of its forward ones.
+//!
+//! Adding an operation to the catalogue without a row in `tables` (and, for a backward, in `rules`) fails the suite.
+
+mod case;
+mod cases;
+mod checks;
+mod compare;
+mod gradients;
+mod limits;
+mod rules;
+mod stage;
+mod steadiness;
+mod suite;
+mod tables;
+mod tensor;
+
+pub use compare::{Distance, distance};
+pub use gradients::{verify_gradients, verify_gradients_of};
+pub use suite::{Suite, verify, verify_session};
+pub(crate) use tensor::{decode, encode, size_of};

@@ -1,0 +1,177 @@
+//! The walk over all cases: what is checked of each operation, and of a session around its operations.
+
+use super::{
+    case::Case,
+    cases::{Prepared, canonical, cases},
+    checks::{aliases, conduct, errors, numbers, same},
+    limits::Limits,
+    stage::{Layout, run},
+};
+use crate::Report;
+use plugin_api::{
+    Code, Error, Result,
+    abi::DType,
+    backend::{
+        Session,
+        catalogue::{OpSpec, OperandSpec},
+        ops::CATALOGUE,
+    },
+};
+
+/// Every case for one compute dtype with the reference's results, to hold candidates against.
+pub struct Suite {
+    pub(super) dtype: DType,
+    cases: Vec<Prepared>,
+    pub(super) watch: Box<dyn Fn(&str) -> bool + Send + Sync>,
+}
+
+impl Suite {
+    /// Builds the cases of the operations that `wanted` names and runs them on `reference`, which must compute with
+    /// operands stored in `dtype` (the reference backend does, in f64, for every float type). An operation's cases are
+    /// the same whatever else is wanted.
+    ///
+    /// # Errors
+    /// What the reference refuses, and a result of its that contradicts the laws' own evaluation.
+    pub fn prepare(reference: &mut dyn Session, dtype: DType, wanted: impl Fn(&OpSpec) -> bool) -> Result<Suite> {
+        let mut prepared = Vec::new();
+        for case in cases(reference, dtype, &wanted)? {
+            let expected = run(reference, &case, dtype, Layout::Dense)
+                .map_err(|e| Error { message: format!("{}: {}", case.name, e.message), ..e })?;
+            let limits = Limits::of_case(&case, dtype, &expected)?;
+            prepared.push(Prepared { case, expected, limits });
+        }
+        Ok(Suite { dtype, cases: prepared, watch: Box::new(|_| true) })
+    }
+
+    /// Calls `watch` with what is about to be checked, before each check, so that it is known what a candidate did last
+    /// before it ended the process. Where `watch` answers false, the check is left out.
+    #[must_use]
+    pub fn watched(self, watch: impl Fn(&str) -> bool + Send + Sync + 'static) -> Suite {
+        Suite { watch: Box::new(watch), ..self }
+    }
+
+    /// Runs the operations that `wanted` names.
+    pub fn verify(&self, candidate: &mut dyn Session, wanted: impl Fn(&OpSpec) -> bool) -> Report {
+        let mut report = Report::default();
+        for (spec, cases) in self.by_operation(wanted) {
+            let held = candidate.memory().handles;
+            self.verify_op(candidate, spec, &cases, &mut report);
+            let left = candidate.memory().handles;
+            report.push(spec.name, "every handle was given back", same(held, left));
+        }
+        report
+    }
+
+    fn verify_op(&self, candidate: &mut dyn Session, spec: &'static OpSpec, cases: &[&Prepared], report: &mut Report) {
+        let dtype = self.dtype;
+        report.push(spec.name, "the suite has cases with and without every operand", complete(spec, cases));
+        let Some(canonical) = canonical(cases) else { return };
+        let offered = candidate.supports(spec.id, dtype);
+        let support = "what it says of its support is true";
+        if (self.watch)(support) {
+            report.push(spec.name, support, truthful(candidate, &canonical.case));
+        }
+        if !offered {
+            match spec.mandatory {
+                true => report.push(spec.name, "offered", Err(format!("mandatory, but not offered for {dtype}"))),
+                false => report.push(spec.name, "offered", Ok("not offered, and need not be".into())),
+            }
+            return;
+        }
+        for prepared in cases {
+            // A session that panicked or lost its device supports nothing any more; the line of that says enough.
+            if !candidate.supports(spec.id, dtype) {
+                return;
+            }
+            if (self.watch)(&prepared.case.name) {
+                report.measure(spec.name, &prepared.case.name, numbers::check(candidate, prepared, dtype));
+            }
+        }
+        if (self.watch)("an output in the place of an input") {
+            aliases::verify(candidate, dtype, cases, report);
+        }
+        if (self.watch)("wrong calls") {
+            errors::verify(candidate, dtype, canonical, report);
+        }
+        if (self.watch)("repeated calls") {
+            conduct::operation(candidate, dtype, &canonical.case, report);
+        }
+    }
+
+    /// The operations that `wanted` names, with their cases.
+    pub(super) fn by_operation(
+        &self,
+        wanted: impl Fn(&OpSpec) -> bool,
+    ) -> impl Iterator<Item = (&'static OpSpec, Vec<&Prepared>)> {
+        let specs = CATALOGUE.iter().copied().filter(move |spec| wanted(spec));
+        specs.map(|spec| (spec, self.cases.iter().filter(|p| p.case.spec.id == spec.id).collect()))
+    }
+}
+
+/// What a session does around its operations: transfers, tickets, handles, memory. Lines under `session`.
+pub fn verify_session(candidate: &mut dyn Session, dtype: DType) -> Report {
+    let mut report = Report::default();
+    conduct::session(candidate, dtype, &mut report);
+    report
+}
+
+/// Runs the whole suite for compute dtype `dtype`, with results from `reference` (see [`Suite::prepare`]).
+///
+/// Lines are grouped by operation; what belongs to none is under `session`.
+pub fn verify(candidate: &mut dyn Session, reference: &mut dyn Session, dtype: DType) -> Report {
+    match Suite::prepare(reference, dtype, |_| true) {
+        Ok(suite) => {
+            let mut report = suite.verify(candidate, |_| true);
+            report.lines.extend(verify_session(candidate, dtype).lines);
+            report
+        }
+        Err(e) => {
+            let mut report = Report::default();
+            report.push("session", "the reference prepares the cases", Err(e.to_string()));
+            report
+        }
+    }
+}
+
+/// Whether the tables cover an operation.
+fn complete(spec: &OpSpec, cases: &[&Prepared]) -> Result<String, String> {
+    if cases.is_empty() {
+        return Err("no case: add a row to the suite's tables".into());
+    }
+    let lacks = |operand: &&OperandSpec| {
+        let present = cases.iter().filter(|p| p.case.operand(operand.name).is_some()).count();
+        present == 0 || (operand.optional && present == cases.len())
+    };
+    match spec.inputs.iter().chain(spec.outputs).find(lacks) {
+        Some(operand) => Err(format!("`{}` is never given or, being optional, never left out", operand.name)),
+        None => Ok(format!("{} cases", cases.len())),
+    }
+}
+
+/// What `supports` affirms works and what it denies answers Unsupported, for every float type, for i32 and for an
+/// operation that is not there.
+fn truthful(candidate: &mut dyn Session, case: &Case) -> Result<String, String> {
+    if candidate.supports(u32::MAX, DType::F32) || candidate.supports(case.spec.id, DType::I32) {
+        return Err("affirms an unknown operation, or i32 as a compute dtype".into());
+    }
+    let mut denied = Vec::new();
+    for dtype in [DType::F64, DType::F32, DType::BF16] {
+        let affirmed = candidate.supports(case.spec.id, dtype);
+        match run(candidate, case, dtype, Layout::Dense) {
+            Ok(_) if affirmed => {}
+            Err(e) if affirmed => return Err(format!("{dtype} is affirmed, but the call answers {:?}: {e}", e.code)),
+            Err(e) if e.code == Code::UNSUPPORTED || has_no_buffers(candidate, dtype) => denied.push(dtype),
+            Err(e) => return Err(format!("{dtype} is denied, but the call answers {:?}: {e}", e.code)),
+            Ok(_) => return Err(format!("{dtype} is denied, but the call works")),
+        }
+    }
+    Ok(if denied.is_empty() { String::new() } else { format!("denied: {denied:?}") })
+}
+
+/// Whether there are no buffers of that dtype at all.
+fn has_no_buffers(session: &mut dyn Session, dtype: DType) -> bool {
+    match session.alloc(dtype, 1) {
+        Ok(handle) => session.free(handle).is_err(),
+        Err(e) => e.code == Code::DTYPE,
+    }
+}

@@ -1,0 +1,35 @@
+//! The head. Inputs lie on a grid, so that logits that are equal are equal everywhere and `top1` has one answer.
+
+use crate::backend::{case::Case, tensor::Tensor};
+use plugin_api::backend::ops::HeadStats;
+use telos_random::SplitMix64;
+
+fn case(rng: &mut SplitMix64, name: &str, op: HeadStats, (tokens, dim, vocab): (usize, usize, usize)) -> Case {
+    Case::new(format!("{tokens} x {dim}, {vocab} tokens{name}"), &op)
+        .with("x", Tensor::grid(rng, tokens, dim))
+        .with("w", Tensor::grid(rng, vocab, dim))
+        .with("targets", Tensor::indices(rng, tokens, vocab))
+        .with("bias", Tensor::grid(rng, 1, vocab))
+        .out("logp", 1, tokens)
+        .out("lse", 1, tokens)
+        .out("entropy", 1, tokens)
+        .out("mean_logit", 1, tokens)
+        .out("top1", 1, tokens)
+        .out("logits", tokens, vocab)
+}
+
+pub fn cases(rng: &mut SplitMix64) -> Vec<Case> {
+    let plain = HeadStats::default();
+    let all = HeadStats { temperature: 0.7, softcap: 2.5, scale: 1.25, ..plain };
+    let mut cases = vec![case(rng, ", temperature, softcap and scale", all, (3, 5, 9)).vary()];
+    for shape in [(0, 4, 7), (1, 1, 1), (2, 16, 5000), (3, 5, 32_003), (33, 8, 65), (130, 3, 17)] {
+        cases.push(case(rng, "", plain, shape));
+    }
+    cases.push(case(rng, ", temperature", HeadStats { temperature: 2.5, ..plain }, (4, 6, 11)));
+    cases.push(case(rng, ", softcap", HeadStats { softcap: 1.5, ..plain }, (4, 6, 11)));
+    cases.push(case(rng, ", scale", HeadStats { scale: -0.5, ..plain }, (4, 6, 11)));
+    // Logits of some hundreds: an exponential without the largest taken out overflows.
+    let large = HeadStats { scale: 200.0, ..plain };
+    cases.push(case(rng, ", huge logits", large, (3, 4, 6)));
+    cases
+}

@@ -1,0 +1,99 @@
+//! Sampling. Noise is chosen so that the draw does not hang on rounding: a little more or less gives the same token.
+
+use crate::backend::{
+    case::Case,
+    stage::{Layout, run},
+    tensor::Tensor,
+};
+use plugin_api::{
+    Error, Result,
+    abi::DType,
+    backend::{Session, ops::Sample},
+};
+use telos_random::SplitMix64;
+
+/// How far noise and `top_p` may be moved without another draw.
+const MARGIN: f64 = 1e-4;
+
+fn case(name: &str, op: Sample, logits: &Tensor, noise: Vec<f64>) -> Case {
+    let rows = logits.rows;
+    Case::new(format!("{rows} rows of {}{name}", logits.cols), &op)
+        .with("logits", logits.clone())
+        .with("noise", Tensor::row(noise))
+        .out("token", 1, rows)
+        .out("logp", 1, rows)
+}
+
+/// Uniform in [0, 1), exact in f32, so that no rounding makes it 1.
+fn noise_value(rng: &mut SplitMix64) -> f64 {
+    (rng.bits() >> 40) as f64 / f64::from(1 << 24)
+}
+
+/// The tokens that the reference draws.
+fn drawn(reference: &mut dyn Session, compute: DType, case: &Case) -> Result<Vec<f64>> {
+    Ok(run(reference, case, compute, Layout::Dense)?.output("token").map(|t| t.data.clone()).unwrap_or_default())
+}
+
+/// Redraws the noise of rows whose token hangs on rounding.
+fn steady(
+    rng: &mut SplitMix64,
+    reference: &mut dyn Session,
+    compute: DType,
+    name: &str,
+    op: Sample,
+    logits: &Tensor,
+) -> Result<Case> {
+    let mut noise: Vec<f64> = (0..logits.rows).map(|_| noise_value(rng)).collect();
+    for _ in 0..50 {
+        let exact = drawn(reference, compute, &case(name, op, logits, noise.clone()))?;
+        let mut shaken = Vec::new();
+        for (by, p) in [(MARGIN, op.top_p), (-MARGIN, op.top_p), (0.0, op.top_p - MARGIN), (0.0, op.top_p + MARGIN)] {
+            let moved = noise.iter().map(|u| (u + by).clamp(0.0, 1.0 - 1e-6)).collect();
+            let op = Sample { top_p: if op.top_p < 1.0 { p } else { 1.0 }, ..op };
+            shaken.push(drawn(reference, compute, &case(name, op, logits, moved))?);
+        }
+        let shaky: Vec<usize> = (0..logits.rows).filter(|&b| shaken.iter().any(|s| s[b] != exact[b])).collect();
+        if shaky.is_empty() {
+            return Ok(case(name, op, logits, noise));
+        }
+        shaky.iter().for_each(|&b| noise[b] = noise_value(rng));
+    }
+    Err(Error::internal(format!("sample{name}: no noise found that rounding leaves alone")))
+}
+
+pub fn cases(rng: &mut SplitMix64, reference: &mut dyn Session, compute: DType) -> Result<Vec<Case>> {
+    let plain = Sample::default();
+    let settings = [
+        ("", plain),
+        (", greedy", Sample { temperature: 0.0, ..plain }),
+        (", greedy whatever top_k", Sample { temperature: 0.0, top_k: 2, top_p: 0.3, ..plain }),
+        (", hot", Sample { temperature: 3.0, ..plain }),
+        (", top_k 1", Sample { top_k: 1, ..plain }),
+        (", top_k 3", Sample { top_k: 3, ..plain }),
+        (", top_k beyond the vocabulary", Sample { top_k: 1 << 40, ..plain }),
+        (", top_p", Sample { top_p: 0.6, ..plain }),
+        (", top_p tiny", Sample { top_p: 0.01, ..plain }),
+        (", all cuts", Sample { temperature: 0.7, top_k: 4, top_p: 0.8, ..plain }),
+    ];
+    let mut cases = Vec::new();
+    for (name, op) in settings {
+        for (rows, vocab) in [(0, 5), (1, 1), (24, 7), (3, 5000), (2, 32_003)] {
+            // Multiples of 1/8, so that ties are many and equal in every dtype.
+            let mut logits = Tensor::generate(rows, vocab, || (8.0 * 3.0 * rng.normal()).round() / 8.0);
+            if vocab > 10_000 {
+                // Or each token would be less probable than the margin, and no draw steady.
+                let spread = |at: usize| at % 1_601 == 7;
+                let rest = logits.data.iter_mut().enumerate().filter(|(at, _)| !spread(*at));
+                rest.for_each(|(_, logit)| *logit -= 256.0);
+            }
+            cases.push(steady(rng, reference, compute, name, op, &logits)?);
+        }
+    }
+    let tied = Tensor::generate(4, 6, || 0.5);
+    cases.push(case(", all equal, greedy", Sample { temperature: 0.0, ..plain }, &tied, vec![0.0, 0.3, 0.6, 0.9]));
+    cases.push(case(", all equal, top_k 3", Sample { top_k: 3, ..plain }, &tied, vec![0.0, 0.2, 0.5, 0.9]));
+    // Scratch for a row of this shape would fill any memory, and there is no row.
+    let none = Tensor::generate(0, 1 << 40, || 0.5);
+    cases.push(case(", no row of huge columns", plain, &none, Vec::new()));
+    Ok(cases)
+}

@@ -1,0 +1,133 @@
+//! An objective under one set of options, and the windows that laws look at.
+
+use super::{
+    compare,
+    laws::Laws,
+    outcome::Fault,
+    windows::{Cut, Generator, Values, sequences},
+};
+use plugin_api::{
+    Result,
+    batch::Batch,
+    manifest::{DataKind, ObjectiveManifest, Requirements},
+    objective::{Loss, Objective},
+    options::OptionMap,
+};
+
+/// An objective under one set of options.
+pub(super) struct Case<'a> {
+    pub(super) laws: &'a Laws,
+    pub(super) options: &'a OptionMap,
+    pub(super) requirements: Requirements,
+    /// The windows that each law looks at, by the number they are drawn with.
+    pub(super) draws: Vec<u64>,
+    /// What is left of each window; all of it where there is none.
+    pub(super) cut: Option<Cut>,
+}
+
+/// How many different windows each law looks at.
+pub(super) const WINDOWS: u64 = 3;
+
+impl<'a> Case<'a> {
+    pub(super) fn new(laws: &'a Laws, options: &'a OptionMap) -> Result<Self, Fault> {
+        let requirements = (laws.create)(options)?.requirements()?;
+        Ok(Self { laws, options, requirements, draws: (0..WINDOWS).collect(), cut: None })
+    }
+
+    /// The same, of one window alone, or of a part of it.
+    pub(super) fn only(&self, draw: u64, cut: Option<Cut>) -> Case<'a> {
+        Case { laws: self.laws, options: self.options, requirements: self.requirements.clone(), draws: vec![draw], cut }
+    }
+
+    pub(super) fn windows(&self) -> impl Iterator<Item = u64> {
+        self.draws.iter().copied()
+    }
+
+    /// The first of the windows.
+    pub(super) fn first(&self) -> u64 {
+        self.draws.first().copied().unwrap_or(0)
+    }
+
+    pub(super) fn manifest(&self) -> &ObjectiveManifest {
+        &self.laws.manifest
+    }
+
+    pub(super) fn generator(&self) -> &Generator {
+        &self.laws.generator
+    }
+
+    pub(super) fn instance(&self) -> Result<Box<dyn Objective>> {
+        (self.laws.create)(self.options)
+    }
+
+    /// Data without statistics.
+    pub(super) fn data(&self, draw: u64) -> Batch<'static> {
+        let whole = self.composed(draw).unwrap_or_else(|| self.generator().data(self.manifest(), draw));
+        self.cut.as_ref().and_then(|cut| cut.of(&whole).ok()).unwrap_or(whole)
+    }
+
+    /// The window that the objective composes of generated rows; none where it leaves them to the host, or answers what the law
+    /// `compose` refuses.
+    fn composed(&self, draw: u64) -> Option<Batch<'static>> {
+        if self.rollouts() {
+            return None;
+        }
+        let composed = self.instance().ok()?.compose(&self.generator().rows(self.manifest(), draw), draw).ok()??;
+        composed.check().ok()?;
+        Some(self.generator().completed(sequences::window_of(&composed).ok()?, draw))
+    }
+
+    /// The same data with statistics of `values`.
+    pub(super) fn fill(&self, data: &Batch<'_>, values: Values) -> Result<Batch<'static>> {
+        self.generator().fill(data, self.manifest(), &self.requirements.statistics, values)
+    }
+
+    /// An instance and a batch that is ready for its `loss`.
+    pub(super) fn ready(&self, draw: u64) -> Result<(Box<dyn Objective>, Batch<'static>)> {
+        self.ready_from(&self.fill(&self.data(draw), Values::Random(draw))?, draw)
+    }
+
+    /// The same from a given window: after `prepare` over rollouts, the models that train have moved.
+    pub(super) fn ready_from(&self, window: &Batch<'_>, draw: u64) -> Result<(Box<dyn Objective>, Batch<'static>)> {
+        let mut objective = self.instance()?;
+        let batch = self.prepared(objective.as_mut(), window)?;
+        if !self.rollouts() {
+            return Ok((objective, batch));
+        }
+        let moved = self.fill(&batch, Values::Near(draw))?;
+        Ok((objective, moved))
+    }
+
+    /// `window` with what `prepare` makes of it: of rollouts all is there already, of rows the statistics are not.
+    pub(super) fn prepared(&self, objective: &mut dyn Objective, window: &Batch<'_>) -> Result<Batch<'static>> {
+        let seen = self.seen_by_prepare(window);
+        sequences::prepared(objective, &seen, window, self.rollouts())
+    }
+
+    /// The arrays of a window that `prepare` is given.
+    pub(super) fn seen_by_prepare(&self, window: &Batch<'_>) -> Batch<'static> {
+        let is_statistic = |name: &str| self.requirements.statistics.iter().any(|s| s == name);
+        let seen = window.arrays().iter().filter(|a| self.rollouts() || !is_statistic(&a.name));
+        seen.fold(Batch::new(), |all, a| all.with_array(sequences::with_data(a, a.data.to_vec())))
+    }
+
+    /// Whether the policy answers prompts.
+    pub(super) fn rollouts(&self) -> bool {
+        self.manifest().data == DataKind::PROMPT
+    }
+
+    /// The loss in a form that can be compared.
+    pub(super) fn loss(&self, objective: &dyn Objective, batch: &Batch<'_>) -> Result<compare::Flat, Fault> {
+        compare::Flat::of(self.manifest(), &objective.loss(batch)?, batch)
+    }
+
+    /// Whether a window is never cut.
+    pub(super) fn coupled(&self) -> bool {
+        self.manifest().coupled || self.requirements.coupled
+    }
+}
+
+/// A term's weighted part of the total.
+pub(super) fn weighted(loss: &Loss) -> impl Iterator<Item = (&str, f64)> {
+    loss.terms.iter().map(|t| (t.name.as_str(), t.coefficient * t.sum))
+}

@@ -1,0 +1,133 @@
+//! The law of expectations: the numbers a manifest promises for step 0 come out.
+
+use crate::Agreement;
+use crate::objective::{
+    case::{Case, weighted},
+    outcome::{Fault, Held, Outcome, fault},
+    windows::Values,
+};
+use plugin_api::{
+    batch::{Batch, names},
+    manifest::{MetricSpec, Normaliser, ObjectiveManifest, Reduction},
+    objective::{Loss, MetricPart, Objective},
+};
+use std::collections::BTreeSet;
+
+/// Gotcha 10: the manifest's numbers come out where all models are equal and all logits 0.
+pub(in crate::objective) fn expectations(case: &Case<'_>) -> Outcome {
+    let mut worst = None;
+    let mut unhealthy = None;
+    for draw in case.windows() {
+        let window = case.fill(&case.data(draw), Values::Uniform)?;
+        let mut objective = case.instance()?;
+        let batch = case.prepared(objective.as_mut(), &window)?;
+        let found = come_out(case.manifest(), objective.as_ref(), &batch, case.generator().ln_vocab());
+        let found = found.map_err(|fault| fault.shown_by(&batch))?;
+        unhealthy = unhealthy.or(outside_healthy(case.manifest(), &objective.loss(&batch)?));
+        worst = worst.into_iter().chain(found).reduce(Agreement::worse);
+    }
+    let none = case.manifest().expectations.is_empty();
+    let note = none.then(|| "nothing is expected: a wrong sign or scale is not found".to_owned());
+    let notes: Vec<String> = note.into_iter().chain(unhealthy).collect();
+    Ok(Held { note: notes.join("; "), agreement: worst })
+}
+
+/// A note on the first metric outside its declared `healthy` range.
+fn outside_healthy(manifest: &ObjectiveManifest, loss: &Loss) -> Option<String> {
+    loss.metrics.iter().filter(|part| part.weight > 0.0).find_map(|part| {
+        let spec = manifest.metrics.iter().find(|spec| spec.name == part.name)?;
+        let ((low, high), value) = (spec.healthy?, metric(spec, part));
+        let outside = !(low..=high).contains(&value);
+        outside.then(|| {
+            format!(
+                "before training, the metric `{}` is {value:.4}, outside its healthy range {low} to {high}",
+                part.name
+            )
+        })
+    })
+}
+
+/// A metric of one window.
+fn metric(spec: &MetricSpec, part: &MetricPart) -> f64 {
+    if spec.reduction == Reduction::MEAN { part.value / part.weight } else { part.value }
+}
+
+/// Whether a batch of equal models with uniform logits gives the manifest's numbers; the greatest error, where there is any.
+pub(in crate::objective) fn come_out(
+    manifest: &ObjectiveManifest,
+    objective: &dyn Objective,
+    batch: &Batch<'_>,
+    ln_vocab: f64,
+) -> Result<Option<Agreement>, Fault> {
+    let mut worst: Option<Agreement> = None;
+    let loss = objective.loss(batch)?;
+    let weights = objective.weigh(batch)?;
+    for e in &manifest.expectations {
+        let should = match e.value.as_str() {
+            "ln_vocab" => ln_vocab,
+            text => text.parse().map_err(|_| Fault::from(format!("`{text}` is not a number")))?,
+        };
+        let Some(is) = quantity(manifest, &loss, batch, &weights, &e.quantity)? else {
+            continue;
+        };
+        let near = (is - should).abs() <= e.tolerance * should.abs().max(1e-9) + 1e-9;
+        let agreement = Agreement::new((is - should).abs() / should.abs().max(1e-9), e.tolerance);
+        if !near {
+            let (name, when) = (&e.quantity, &e.when);
+            let text = format!(
+                "`{name}` should be {should} (a share of {} more or less) where {when}; it is {is}",
+                e.tolerance
+            );
+            return Err(Fault::measured(text, agreement));
+        }
+        worst = worst.into_iter().chain([agreement]).reduce(Agreement::worse);
+    }
+    Ok(worst)
+}
+
+/// A normalised quantity; `None` where this instance does not return it.
+fn quantity(
+    manifest: &ObjectiveManifest,
+    loss: &Loss,
+    batch: &Batch<'_>,
+    weights: &[(String, f64)],
+    name: &str,
+) -> Result<Option<f64>, Fault> {
+    let mut terms = Vec::new();
+    for ((term, sum), raw) in weighted(loss).zip(&loss.terms) {
+        // An undeclared term is another law's.
+        let Some(spec) = manifest.terms.iter().find(|t| t.name == term) else {
+            continue;
+        };
+        let by = denominator(&spec.normaliser, batch, weights, term)?;
+        terms.push((term, sum / by, raw.sum / by));
+    }
+    if name == "loss" {
+        return Ok(Some(terms.iter().map(|(_, weighted, _)| weighted).sum()));
+    }
+    let term = terms.iter().find(|(term, ..)| *term == name).map(|(.., mean)| *mean);
+    let mean = |m: &MetricPart| {
+        let spec = manifest.metrics.iter().find(|s| s.name == m.name)?;
+        Some(metric(spec, m))
+    };
+    Ok(term.or_else(|| loss.metrics.iter().find(|m| m.name == name && m.weight > 0.0).and_then(mean)))
+}
+
+fn denominator(
+    normaliser: &Normaliser,
+    batch: &Batch<'_>,
+    weights: &[(String, f64)],
+    term: &str,
+) -> Result<f64, Fault> {
+    let groups =
+        || -> Result<BTreeSet<u64>, Fault> { Ok(batch.get(names::GROUP)?.iter().map(|g| g.to_bits()).collect()) };
+    Ok(match normaliser.as_str() {
+        "supervised tokens" => batch.mask()?.iter().sum(),
+        "sequences" => batch.sequences()? as f64,
+        "pairs" | "groups" => groups()?.len() as f64,
+        _ => match weights.iter().find(|(name, _)| name == term) {
+            Some((_, weight)) => *weight,
+            None => return fault(format!("`weigh` does not answer for `{term}`")),
+        },
+    })
+}

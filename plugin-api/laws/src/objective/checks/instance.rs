@@ -1,0 +1,162 @@
+//! The laws of an instance over time: it repeats itself, keeps its state where it may, and counts from data alone.
+
+use crate::objective::{
+    case::{Case, WINDOWS},
+    compare::{Alike, Flat},
+    outcome::{Fault, Held, Outcome, fault, holds},
+    windows::{Values, sequences},
+};
+use plugin_api::{
+    Code,
+    batch::Batch,
+    contract,
+    manifest::Normaliser,
+    objective::{Loss, Objective, Verdict},
+};
+
+/// A custom normaliser is there for its term, is known before the forward pass, and adds up over a cut.
+pub(in crate::objective) fn normalisers(case: &Case<'_>) -> Outcome {
+    let custom = case.manifest().terms.iter().filter(|t| t.normaliser == Normaliser::CUSTOM);
+    let custom: Vec<&str> = custom.map(|t| t.name.as_str()).collect();
+    if custom.is_empty() {
+        return holds();
+    }
+    for draw in case.windows() {
+        let (objective, batch) = case.ready(draw)?;
+        let data = batch.arrays().iter().filter(|a| !case.requirements.statistics.iter().any(|s| *s == a.name));
+        let data = data.cloned().fold(Batch::new(), Batch::with_array);
+        let whole = objective.weigh(&data).map_err(|e| Fault::from(format!("`weigh` before the forward pass: {e}")))?;
+        for name in &custom {
+            let weight = weight_of(&whole, name)?;
+            if !(weight.is_finite() && weight >= 0.0) {
+                return fault(format!("`weigh` answers {weight} for `{name}`"));
+            }
+            if case.coupled() {
+                continue;
+            }
+            let mut sum = 0.0;
+            for piece in sequences::units(&data)? {
+                sum += weight_of(&objective.weigh(&sequences::select(&data, &piece)?)?, name)?;
+            }
+            if !Alike::Rounding.holds(weight, sum) {
+                return fault(format!("`weigh` answers {weight} for `{name}`, its pieces {sum}"));
+            }
+        }
+        contract::weights(case.manifest(), &whole).map_err(|why| Fault::from(format!("`weigh`: {}", why.text)))?;
+    }
+    holds()
+}
+
+fn weight_of(weights: &[(String, f64)], term: &str) -> Result<f64, Fault> {
+    match weights.iter().find(|(name, _)| name == term) {
+        Some((_, weight)) => Ok(*weight),
+        None => fault(format!("`weigh` does not answer for `{term}`")),
+    }
+}
+
+/// The same question has the same answer, to the bit; asking changes nothing.
+pub(in crate::objective) fn repeatable(case: &Case<'_>) -> Outcome {
+    for draw in case.windows() {
+        let (objective, batch) = case.ready(draw)?;
+        let (other, other_batch) = case.ready(draw)?;
+        let before = objective.state()?;
+        let first = objective.loss(&batch)?;
+        for (what, again) in
+            [("a second call", objective.loss(&batch)?), ("another instance", other.loss(&other_batch)?)]
+        {
+            bits(case, &first, &again, &batch).map_err(|fault| fault.within(what))?;
+        }
+        if objective.state()? != before {
+            return fault("`loss` changed the state");
+        }
+    }
+    holds()
+}
+
+fn bits(case: &Case<'_>, a: &Loss, b: &Loss, batch: &Batch<'_>) -> Result<(), Fault> {
+    let manifest = case.manifest();
+    Flat::of(manifest, a, batch)?.same(&Flat::of(manifest, b, batch)?, Alike::Exactly).map(drop)
+}
+
+/// An instance restored from another's state goes on as that one does.
+pub(in crate::objective) fn state(case: &Case<'_>) -> Outcome {
+    let (mut old, _) = case.ready(case.first())?;
+    step(case, old.as_mut(), 0.9)?;
+    step(case, old.as_mut(), 0.2)?;
+    let saved = old.state()?;
+    let mut new = case.instance()?;
+    new.restore(&saved).map_err(|e| Fault::from(format!("its own state is refused: {e}")))?;
+    if new.state()? != saved {
+        return fault("the restored instance has another state than the saved one");
+    }
+    for round in 1..=WINDOWS {
+        let draw = case.first() + round;
+        let rollouts = case.fill(&case.data(draw), Values::Random(draw))?;
+        let [a, b] = [goes_on(case, old.as_mut(), &rollouts)?, goes_on(case, new.as_mut(), &rollouts)?];
+        bits(case, &a.0, &b.0, &a.1).map_err(|fault| fault.within(&format!("round {round} after the restore")))?;
+        let verdicts = [step(case, old.as_mut(), 0.4)?, step(case, new.as_mut(), 0.4)?];
+        if verdicts[0] != verdicts[1] || old.state()? != new.state()? {
+            return fault(format!("round {round} after the restore: `after_step` goes another way"));
+        }
+    }
+    foreign(case, &saved)?;
+    let growth = growth(case)?;
+    Ok(Held::note(if saved.is_empty() { growth } else { format!("{} bytes{growth}", saved.len()) }))
+}
+
+/// Steps after which the size of the state is compared.
+const STEPS: u64 = 8;
+
+/// A note where the state is larger after every step: checkpoints then grow with the run.
+fn growth(case: &Case<'_>) -> Result<String, Fault> {
+    let mut objective = case.instance()?;
+    let mut sizes = Vec::new();
+    for round in 0..STEPS {
+        let draw = case.first() + round;
+        let window = case.fill(&case.data(draw), Values::Random(draw))?;
+        goes_on(case, objective.as_mut(), &window)?;
+        step(case, objective.as_mut(), 0.5)?;
+        sizes.push(objective.state()?.len());
+    }
+    let [first, .., last] = sizes[..] else { return Ok(String::new()) };
+    let grows = sizes.windows(2).all(|pair| pair[0] < pair[1]);
+    Ok(if grows {
+        format!("; the state grows with every step: {first} bytes after one, {last} after {STEPS}")
+    } else {
+        String::new()
+    })
+}
+
+/// A window's way through one instance.
+fn goes_on(
+    case: &Case<'_>,
+    objective: &mut dyn Objective,
+    window: &Batch<'_>,
+) -> Result<(Loss, Batch<'static>), Fault> {
+    let batch = case.prepared(objective, window)?;
+    Ok((objective.loss(&batch)?, batch))
+}
+
+fn step(case: &Case<'_>, objective: &mut dyn Objective, value: f64) -> Result<Verdict, Fault> {
+    let metrics = case.manifest().metrics.iter().map(|m| (m.name.clone(), value));
+    let metrics: Vec<_> = [("loss".to_owned(), value)].into_iter().chain(metrics).collect();
+    let verdict = objective.after_step(&metrics)?;
+    contract::verdict(verdict, case.rollouts()).map_err(|why| Fault::from(format!("`after_step`: {}", why.text)))?;
+    Ok(verdict)
+}
+
+/// Bytes that are no state are refused, not taken for one.
+fn foreign(case: &Case<'_>, saved: &[u8]) -> Result<(), Fault> {
+    let longer = [saved, b"\xff{ no state"].concat();
+    let shorter = saved.split_last().map(|(_, rest)| rest.to_vec());
+    for bytes in [Some(longer), shorter.filter(|s| !s.is_empty())].into_iter().flatten() {
+        match case.instance()?.restore(&bytes) {
+            Ok(()) => return fault(format!("{} bytes that are not its state are accepted", bytes.len())),
+            Err(e) if e.code != Code::STATE => {
+                return fault(format!("bytes that are not its state are refused, but not with Code::STATE: {e}"));
+            }
+            Err(_) => {}
+        }
+    }
+    Ok(())
+}

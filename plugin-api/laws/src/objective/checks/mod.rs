@@ -1,0 +1,9 @@
+//! The laws, by what they look at.
+
+pub(super) mod derivatives;
+pub(super) mod description;
+pub(super) mod expectations;
+pub(super) mod instance;
+pub(super) mod mathematics;
+pub(super) mod options;
+pub(super) mod rows;

@@ -1,0 +1,132 @@
+//! What is verified: an objective, its options, the source of batches, and which laws.
+
+use super::windows::{Generator, Values, sequences};
+use plugin_api::{
+    Code, Result,
+    batch::names,
+    export::guard,
+    manifest::{DataKind, ObjectiveManifest},
+    objective::{Objective, ObjectivePlugin},
+    options::{OptionMap, OptionSet},
+    tape::Tolerance,
+};
+
+pub(super) type Create = Box<dyn Fn(&OptionMap) -> Result<Box<dyn Objective>>>;
+
+/// What is verified, and on which cases.
+pub struct Laws {
+    pub(super) manifest: ObjectiveManifest,
+    pub(super) create: Create,
+    pub(super) options: Vec<OptionMap>,
+    pub(super) generator: Generator,
+    pub(super) tolerance: Tolerance,
+    pub(super) exempt: Vec<(String, String)>,
+    pub(super) only: Option<Vec<String>>,
+    pub(super) watch: Box<dyn Fn(&str)>,
+}
+
+impl Laws {
+    /// The laws for an objective of this crate's traits.
+    pub fn of<T: ObjectivePlugin>() -> Self {
+        let manifest = guard::catch("", "manifest", || Ok(T::manifest())).unwrap_or_default();
+        let manifest = ObjectiveManifest { options: T::Options::specs(), ..manifest };
+        Self::new(manifest, |options| T::create(T::Options::parse(options)?))
+    }
+
+    /// The laws for anything that describes itself and makes instances, such as a loaded plugin:
+    /// `Laws::new(library.objective_manifest()?, move |options| library.objective(options))`.
+    pub fn new<O: Objective + 'static>(
+        manifest: ObjectiveManifest,
+        create: impl Fn(&OptionMap) -> Result<O> + 'static,
+    ) -> Self {
+        Self {
+            manifest,
+            create: Box::new(move |options| Ok(Box::new(create(options)?))),
+            options: Vec::new(),
+            generator: Generator::new(0x7e105),
+            tolerance: Tolerance::default(),
+            exempt: Vec::new(),
+            only: None,
+            watch: Box::new(|_| ()),
+        }
+    }
+
+    /// One more case. Without any, the defaults are the only one.
+    #[must_use]
+    pub fn with_options(mut self, options: OptionMap) -> Self {
+        self.options.push(options);
+        self
+    }
+
+    /// Another source of batches: more arrays, other sizes.
+    #[must_use]
+    pub fn with_generator(mut self, generator: Generator) -> Self {
+        self.generator = generator;
+        self
+    }
+
+    /// Another tolerance for the `cotangents`.
+    #[must_use]
+    pub fn with_tolerance(mut self, tolerance: Tolerance) -> Self {
+        self.tolerance = tolerance;
+        self
+    }
+
+    /// Leaves out a law, for a reason that stands in the report.
+    #[must_use]
+    pub fn exempt(mut self, law: &str, reason: &str) -> Self {
+        self.exempt.push((law.to_owned(), reason.to_owned()));
+        self
+    }
+
+    /// Checks these laws alone, by the names of [`LAWS`](super::LAWS).
+    #[must_use]
+    pub fn only(mut self, laws: &[&str]) -> Self {
+        self.only = Some(laws.iter().map(|law| (*law).to_owned()).collect());
+        self
+    }
+
+    /// Calls `watch` with the law and the case before each of them: a plugin that ends the process is then known by its place.
+    #[must_use]
+    pub fn watched(mut self, watch: impl Fn(&str) + 'static) -> Self {
+        self.watch = Box::new(watch);
+        self
+    }
+
+    /// Columns of the data that the objective asks for and the generator does not give yet, by name: an objective declares none, so
+    /// they are found by asking it.
+    pub fn columns_asked_for(&self) -> Vec<String> {
+        let mut generator = self.generator.clone();
+        let mut found: Vec<String> = Vec::new();
+        let defaults = [OptionMap::new()];
+        for options in if self.options.is_empty() { &defaults[..] } else { &self.options } {
+            let missing = |generator: &Generator| {
+                let asked = guard::catch("", "columns", || self.asks(options, generator)).err()?;
+                let name = asked.message.split('`').nth(1)?.strip_prefix(names::COLUMN)?.to_owned();
+                (asked.code == Code::ARRAY).then_some(name)
+            };
+            while let Some(name) = missing(&generator).filter(|name| !found.contains(name)) {
+                generator = generator.with_column(&name);
+                found.push(name);
+            }
+        }
+        found
+    }
+
+    /// Goes through a window's calls; the first error is what is missing.
+    fn asks(&self, options: &OptionMap, generator: &Generator) -> Result<()> {
+        let mut objective = (self.create)(options)?;
+        let statistics = objective.requirements()?.statistics;
+        let composed = objective.compose(&generator.rows(&self.manifest, 0), 0)?;
+        let composed = composed.filter(|_| self.manifest.data != DataKind::PROMPT);
+        let data = match composed {
+            Some(composed) => generator.completed(sequences::window_of(&composed)?, 0),
+            None => generator.data(&self.manifest, 0),
+        };
+        let window = generator.fill(&data, &self.manifest, &statistics, Values::Random(0))?;
+        let rollouts = self.manifest.data == DataKind::PROMPT;
+        let batch = sequences::prepared(objective.as_mut(), if rollouts { &window } else { &data }, &window, rollouts)?;
+        objective.weigh(&batch)?;
+        objective.loss(&batch).map(drop)
+    }
+}

@@ -1,0 +1,75 @@
+//! Each law catches the mistake it is there for, and lets right objectives of every data kind pass.
+//!
+//! A row of a table is one mistake and the laws that break; anything else breaking fails the test too.
+
+mod composing;
+mod faults;
+mod host;
+mod labelled;
+mod paired;
+mod quick;
+mod rollouts;
+mod tokens;
+
+use super::{Generator, Laws};
+use crate::Report;
+use plugin_api::{
+    Result,
+    batch::Batch,
+    manifest::{ObjectiveManifest, Requirements},
+    objective::{Loss, Objective},
+};
+use std::collections::BTreeSet;
+
+/// An objective without state, put together for a test.
+#[derive(Clone)]
+struct Sketch {
+    requirements: Requirements,
+    loss: fn(&Batch<'_>) -> Result<Loss>,
+    weigh: fn(&Batch<'_>) -> Result<Weights>,
+}
+
+type Weights = Vec<(String, f64)>;
+
+impl Sketch {
+    fn new(statistics: &[&str], linear: bool, loss: fn(&Batch<'_>) -> Result<Loss>) -> Self {
+        let statistics = statistics.iter().map(|s| (*s).to_owned()).collect();
+        let requirements = Requirements { statistics, linear, ..Default::default() };
+        Self { requirements, loss, weigh: |_| Ok(Vec::new()) }
+    }
+}
+
+impl Objective for Sketch {
+    fn requirements(&self) -> Result<Requirements> {
+        Ok(self.requirements.clone())
+    }
+
+    fn weigh(&self, batch: &Batch<'_>) -> Result<Weights> {
+        (self.weigh)(batch)
+    }
+
+    fn loss(&self, batch: &Batch<'_>) -> Result<Loss> {
+        (self.loss)(batch)
+    }
+}
+
+/// What the laws say of `sketch`.
+fn broken(manifest: ObjectiveManifest, sketch: Sketch) -> Report {
+    let create = move |options: &_| {
+        plugin_api::options::refuse_unknown(&[], options)?;
+        Ok(sketch.clone())
+    };
+    Laws::new(manifest, create).with_generator(Generator::new(3)).verify()
+}
+
+#[track_caller]
+fn check(mistake: &str, report: Report, expected: &[&str]) {
+    assert_eq!(difference(mistake, &report, expected), None);
+}
+
+/// Where other laws break than expected: which, and the whole report.
+fn difference(mistake: &str, report: &Report, expected: &[&str]) -> Option<String> {
+    let found: BTreeSet<&str> = report.failures().map(|line| line.group.as_str()).collect();
+    let expected: BTreeSet<&str> = expected.iter().copied().collect();
+    (found != expected).then(|| format!("{mistake}: expected {expected:?}, found {found:?}\n{report}"))
+}

@@ -1,0 +1,136 @@
+//! Objectives on rollouts: `prepare`, state, and the mistakes that only they can make.
+
+use super::check;
+use crate::objective::{Generator, Laws};
+use plugin_api::{
+    Code, Error, Result,
+    batch::{Batch, Scope},
+    manifest::{
+        DataKind, MetricSpec, Normaliser, ObjectiveManifest, Reduction, Requirements, Role, Statistic, TermSpec,
+    },
+    objective::{Loss, Objective, Verdict},
+    options::refuse_unknown,
+};
+
+fn manifest() -> ObjectiveManifest {
+    let role = |name: &str, trains, statistics: &[Statistic]| Role {
+        name: name.into(),
+        trains,
+        optional: false,
+        statistics: statistics.to_vec(),
+    };
+    ObjectiveManifest {
+        summary: "Policy gradient with an adaptive penalty".into(),
+        formula: "-advantage ratio, clipped".into(),
+        data: DataKind::PROMPT,
+        roles: vec![
+            role("policy", true, &[Statistic::LOGP]),
+            role("reference", false, &[Statistic::LOGP]),
+            role("critic", true, &[Statistic::VALUE]),
+        ],
+        terms: vec![
+            TermSpec::new("policy", Normaliser::SUPERVISED_TOKENS, "Clipped"),
+            TermSpec::new("value", Normaliser::SUPERVISED_TOKENS, "Squared error"),
+        ],
+        metrics: vec![MetricSpec::new("kl", Reduction::MEAN, "Moved since the rollout")],
+        ..Default::default()
+    }
+}
+
+/// What this objective does wrong.
+#[derive(Clone, Copy, PartialEq)]
+enum Wrong {
+    Nothing,
+    WhitensAll,
+    ForgetsState,
+    TakesAnyState,
+    OutOfRangeVerdict,
+}
+
+/// PPO in small: the advantage is the reward less the penalty and the value, whitened over the rollout's supervised tokens.
+struct Small {
+    wrong: Wrong,
+    coefficient: f64,
+}
+
+impl Small {
+    fn advantages(&self, rollouts: &Batch<'_>) -> Result<Vec<f64>> {
+        let (mask, logp, reference) = (rollouts.mask()?, rollouts.get("logp")?, rollouts.get("reference.logp")?);
+        let (value, reward) = (rollouts.get("critic.value")?, rollouts.get("reward")?);
+        let counts = |n: usize| mask[n] == 1.0 || self.wrong == Wrong::WhitensAll;
+        let mut advantage = vec![0.0; mask.len()];
+        for (s, bounds) in rollouts.offsets()?.windows(2).enumerate() {
+            for n in (bounds[0]..bounds[1]).filter(|n| counts(*n)) {
+                advantage[n] = reward[s] - self.coefficient * (logp[n] - reference[n]) - value[n];
+            }
+        }
+        let number = (0..mask.len()).filter(|n| counts(*n)).count().max(1) as f64;
+        let mean = advantage.iter().sum::<f64>() / number;
+        Ok((0..mask.len()).map(|n| if counts(n) { advantage[n] - mean } else { 0.0 }).collect())
+    }
+}
+
+impl Objective for Small {
+    fn requirements(&self) -> Result<Requirements> {
+        let statistics = ["logp", "reference.logp", "critic.value"].map(str::to_owned).to_vec();
+        Ok(Requirements { statistics, ..Default::default() })
+    }
+
+    fn prepare(&mut self, rollouts: &Batch<'_>) -> Result<Batch<'static>> {
+        self.coefficient *= 1.01;
+        Ok(Batch::new().with("advantage", Scope::TOKEN, self.advantages(rollouts)?).with(
+            "old_logp",
+            Scope::TOKEN,
+            rollouts.get("logp")?.to_vec(),
+        ))
+    }
+
+    fn loss(&self, batch: &Batch<'_>) -> Result<Loss> {
+        let (tape, mask) = (batch.tape()?, batch.mask()?);
+        let (logp, advantage) = (batch.var(&tape, "logp")?, batch.var(&tape, "advantage")?);
+        let log_ratio = logp - batch.var(&tape, "old_logp")?;
+        let ratio = log_ratio.exp();
+        let policy = -(ratio * advantage).min(ratio.clamp(0.8, 1.2) * advantage).masked_sum(mask);
+        let value = (batch.var(&tape, "critic.value")? - advantage).square().masked_sum(mask);
+        let kl = -log_ratio.masked_sum(mask).scalar()?;
+        let loss = Loss::new().term(&tape, "policy", 1.0, policy)?.term(&tape, "value", self.coefficient, value)?;
+        Ok(loss.metric("kl", kl, mask.iter().sum()))
+    }
+
+    fn after_step(&mut self, metrics: &[(String, f64)]) -> Result<Verdict> {
+        let kl = metrics.iter().find(|(name, _)| name == "kl").map_or(0.0, |(_, kl)| *kl);
+        self.coefficient *= 1.0 + 0.1 * (kl - 0.5);
+        Ok(if self.wrong == Wrong::OutOfRangeVerdict { Verdict(9) } else { Verdict::CONTINUE })
+    }
+
+    fn state(&self) -> Result<Vec<u8>> {
+        Ok(if self.wrong == Wrong::ForgetsState { Vec::new() } else { self.coefficient.to_le_bytes().to_vec() })
+    }
+
+    fn restore(&mut self, state: &[u8]) -> Result<()> {
+        match state.try_into() {
+            Ok(bytes) => self.coefficient = f64::from_le_bytes(bytes),
+            Err(_) if self.wrong == Wrong::TakesAnyState || state.is_empty() => {}
+            Err(_) => return Err(Error::new(Code::STATE, format!("{} bytes, expected 8", state.len()))),
+        }
+        Ok(())
+    }
+}
+
+#[test]
+fn an_objective_with_rollouts_and_state_passes_and_its_mistakes_are_found() {
+    for (mistake, wrong, expected) in [
+        ("none", Wrong::Nothing, &[][..]),
+        ("gotcha_30: whitened over all tokens", Wrong::WhitensAll, &["masked"]),
+        ("gotcha_35: state forgotten", Wrong::ForgetsState, &["state"]),
+        ("any bytes taken for a state", Wrong::TakesAnyState, &["state"]),
+        ("a verdict that means nothing", Wrong::OutOfRangeVerdict, &["state"]),
+    ] {
+        let laws = Laws::new(manifest(), move |options| {
+            refuse_unknown(&[], options)?;
+            Ok(Small { wrong, coefficient: 0.1 })
+        });
+        let generator = Generator::new(11).with_array("reward", Scope::SEQUENCE, -1.0..=1.0);
+        check(mistake, laws.with_generator(generator).verify(), expected);
+    }
+}

@@ -1,0 +1,31 @@
+//! A window in words.
+
+use plugin_api::batch::{Batch, Scope, names};
+
+/// Numbers of an array that are shown.
+const SHOWN: usize = 12;
+
+/// A window in one line: lengths, then every array with what it holds.
+pub(in crate::objective) fn describe(window: &Batch<'_>) -> String {
+    let offsets = window.offsets().unwrap_or_default();
+    let lengths: Vec<String> = offsets.windows(2).map(|w| (w[1] - w[0]).to_string()).collect();
+    let plural = |count: usize| if count == 1 { "" } else { "s" };
+    let mut text = match lengths.as_slice() {
+        [] => "no sequence".to_owned(),
+        [one] => format!("1 sequence of {one} token{}", if one == "1" { "" } else { "s" }),
+        all => format!("{} sequence{} of {} tokens", all.len(), plural(all.len()), all.join(", ")),
+    };
+    let told = |name: &str| ![names::OFFSETS, names::TARGET, names::POSITION].contains(&name);
+    for array in window.arrays().iter().filter(|a| told(&a.name) && a.scope != Scope(0)) {
+        let numbers: Vec<String> = array.data.iter().take(SHOWN).map(|x| short(*x)).collect();
+        let more = array.data.len().saturating_sub(SHOWN);
+        let more = if more > 0 { format!(", {more} more") } else { String::new() };
+        text.push_str(&format!("; {} [{}{more}]", array.name, numbers.join(", ")));
+    }
+    text
+}
+
+/// Four digits are enough to build the case again.
+fn short(x: f64) -> String {
+    if x == x.trunc() && x.abs() < 1e6 { format!("{x}") } else { format!("{x:.4}") }
+}

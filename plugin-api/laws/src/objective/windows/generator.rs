@@ -1,0 +1,407 @@
+//! Random batches for the laws: packed, ragged sequences with holes in their masks, and statistics within their ranges.
+//!
+//! What the host gives by data kind is here, and nothing else: pairs have `group` and `side`, labelled answers `side`, rollouts
+//! groups of answers with `reward` and `ended` (in one group all rewards are equal, one group has a single answer), running text
+//! has sequences of no token and of no supervised one. Arrays that only one objective knows, and columns of the data, are added by
+//! its author.
+
+use super::sequences;
+use plugin_api::{
+    Code, Error, Result,
+    batch::{Array, Batch, Scope, names},
+    manifest::{DataKind, ObjectiveManifest},
+};
+use std::ops::RangeInclusive;
+use telos_random::SplitMix64;
+
+/// What stands in the statistics.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Values {
+    /// Drawn anew, by this number.
+    Random(u64),
+    /// Of models that train: as they are, moved a little, by this number. Of frozen ones: as they are.
+    Near(u64),
+    /// Of models that train: as they are, moved a little by this number, and all of them by that much. Of frozen ones: as they are.
+    Shifted(u64, f64),
+    /// 0 everywhere.
+    Zero,
+    /// Of equal models whose logits are all 0 and whose heads answer 0.
+    Uniform,
+}
+
+/// Makes batches. The same seed and the same draw make the same batch.
+#[derive(Debug, Clone)]
+pub struct Generator {
+    seed: u64,
+    units: usize,
+    longest: usize,
+    vocabulary: usize,
+    extras: Vec<Extra>,
+}
+
+#[derive(Debug, Clone)]
+struct Extra {
+    name: String,
+    scope: Scope,
+    low: f64,
+    high: f64,
+    whole: bool,
+}
+
+/// The column of labelled rows.
+const LABEL: &str = "column.label";
+
+/// Candidates per token, and width of a pooled state, in generated batches.
+const COLUMNS: usize = 3;
+
+impl Generator {
+    /// Six units (sequences, pairs, or groups of answers) of up to seven tokens over a vocabulary of 50.
+    pub fn new(seed: u64) -> Self {
+        Self { seed, units: 6, longest: 7, vocabulary: 50, extras: Vec::new() }
+    }
+
+    /// Another number of sequences, pairs or groups (at least 3), and another greatest length (at least 2).
+    #[must_use]
+    pub fn with_sizes(mut self, units: usize, longest: usize) -> Self {
+        (self.units, self.longest) = (units.max(3), longest.max(2));
+        self
+    }
+
+    /// Another number of tokens of the vocabulary, at least 1.
+    #[must_use]
+    pub fn with_vocabulary(mut self, tokens: usize) -> Self {
+        self.vocabulary = tokens.max(1);
+        self
+    }
+
+    /// One more array of real numbers, such as `column.margin` per sequence.
+    #[must_use]
+    pub fn with_array(self, name: &str, scope: Scope, range: RangeInclusive<f64>) -> Self {
+        self.extra(name, scope, range, false)
+    }
+
+    /// One more numeric column of the data, per sequence, between 0.5 and 2.
+    #[must_use]
+    pub fn with_column(self, name: &str) -> Self {
+        self.with_array(&format!("{}{name}", names::COLUMN), Scope::SEQUENCE, 0.5..=2.0)
+    }
+
+    /// One more array of whole numbers, such as flags from 0 to 1.
+    #[must_use]
+    pub fn with_integers(self, name: &str, scope: Scope, range: RangeInclusive<i32>) -> Self {
+        self.extra(name, scope, f64::from(*range.start())..=f64::from(*range.end()), true)
+    }
+
+    fn extra(mut self, name: &str, scope: Scope, range: RangeInclusive<f64>, whole: bool) -> Self {
+        self.extras.push(Extra { name: name.to_owned(), scope, low: *range.start(), high: *range.end(), whole });
+        self
+    }
+
+    /// Number of tokens of the vocabulary.
+    pub fn vocabulary(&self) -> usize {
+        self.vocabulary
+    }
+
+    /// The logarithm of the vocabulary's size: every surprise under uniform logits.
+    pub fn ln_vocab(&self) -> f64 {
+        (self.vocabulary as f64).ln()
+    }
+
+    fn rng(&self, purpose: u64, draw: u64) -> SplitMix64 {
+        let mut mixed = SplitMix64::new(self.seed ^ draw.rotate_left(32) ^ purpose.rotate_left(56));
+        SplitMix64::new(mixed.bits())
+    }
+
+    /// A window's data, before any model has seen it.
+    pub fn data(&self, manifest: &ObjectiveManifest, draw: u64) -> Batch<'static> {
+        let mut rng = self.rng(1, draw);
+        let members = self.members(&manifest.data, &mut rng);
+        let (mut offsets, mut mask, mut position) = (vec![0.0], Vec::new(), Vec::new());
+        for (s, member) in members.iter().enumerate() {
+            let judged = member.group.is_some() || member.side.is_some();
+            let tokens = self.supervision(&manifest.data, s, judged, &mut rng);
+            position.extend((0..tokens.len()).map(|p| p as f64));
+            mask.extend(tokens);
+            offsets.push(mask.len() as f64);
+        }
+        let target: Vec<f64> = mask.iter().map(|_| rng.below(self.vocabulary) as f64).collect();
+        let mut batch = Batch::new()
+            .with(names::OFFSETS, Scope::BATCH, offsets)
+            .with(names::TARGET, Scope::TOKEN, target)
+            .with(names::MASK, Scope::TOKEN, mask)
+            .with(names::POSITION, Scope::TOKEN, position);
+        for (name, of) in [(names::GROUP, Member::group as fn(&Member) -> _), (names::SIDE, Member::side)] {
+            if let Some(values) = members.iter().map(of).collect::<Option<Vec<f64>>>() {
+                batch = batch.with(name, Scope::SEQUENCE, values);
+            }
+        }
+        if manifest.data == DataKind::PROMPT {
+            batch = self.judged(batch, draw);
+        }
+        if manifest.data == DataKind::UNPAIRED {
+            // The label is a column of the row, too.
+            let label = batch.find(names::SIDE).map(|a| a.data.to_vec()).unwrap_or_default();
+            batch = batch.with(LABEL, Scope::SEQUENCE, label);
+        }
+        self.extras.iter().fold(batch, |batch, extra| extra.add(batch, &mut rng))
+    }
+
+    /// Rollouts with what the host finds of the answers: a reward each, equal over the first group, and whether it ended.
+    fn judged(&self, batch: Batch<'static>, draw: u64) -> Batch<'static> {
+        let mut rng = self.rng(5, draw);
+        let groups = batch.find(names::GROUP).map(|a| a.data.to_vec()).unwrap_or_default();
+        let mut reward: Vec<f64> = groups.iter().map(|_| rng.between(-1.0, 1.0)).collect();
+        let ended: Vec<f64> = groups.iter().map(|_| f64::from(rng.unit() < 0.7)).collect();
+        for s in 1..groups.len() {
+            if groups[s] == groups[0] {
+                reward[s] = reward[0];
+            }
+        }
+        batch.with(names::REWARD, Scope::SEQUENCE, reward).with(names::ENDED, Scope::SEQUENCE, ended)
+    }
+
+    /// A window's rows as `compose` reads them: `offsets` over parts, `token` and `mask` per token, `row` and `part` per part, and
+    /// the columns that were added.
+    pub fn rows(&self, manifest: &ObjectiveManifest, draw: u64) -> Batch<'static> {
+        let mut rng = self.rng(6, draw);
+        let parts: &[f64] = match manifest.data.as_str() {
+            "prompt-completion" | "unpaired" => &[1.0, 2.0],
+            "preference" => &[1.0, 3.0, 1.0, 4.0],
+            "prompt" => &[1.0],
+            _ => &[0.0],
+        };
+        let (mut offsets, mut token, mut mask) = (vec![0.0], Vec::new(), Vec::new());
+        let (mut part, mut row) = (Vec::new(), Vec::new());
+        for unit in 0..self.units {
+            for kind in parts {
+                for _ in 0..1 + rng.below(self.longest) {
+                    token.push(rng.below(self.vocabulary) as f64);
+                    // A completion begins with its first supervised token.
+                    let first = offsets.last() == Some(&((token.len() - 1) as f64));
+                    let may = *kind == 0.0 || (*kind >= 2.0 && (first || rng.unit() < 0.8));
+                    mask.push(f64::from(may));
+                }
+                offsets.push(token.len() as f64);
+                part.push(*kind);
+                // Not dense: a row's number is its place in the data set.
+                row.push((5 * unit + 2) as f64);
+            }
+        }
+        let batch = Batch::new()
+            .with(names::OFFSETS, Scope::BATCH, offsets)
+            .with("token", Scope::TOKEN, token)
+            .with(names::MASK, Scope::TOKEN, mask)
+            .with("part", Scope::SEQUENCE, part)
+            .with("row", Scope::SEQUENCE, row);
+        let batch = match manifest.data == DataKind::UNPAIRED {
+            true => {
+                let row = batch.find("row").map(|a| a.data.to_vec()).unwrap_or_default();
+                let label = row.iter().map(|row| f64::from((*row as usize / 5).is_multiple_of(3))).collect::<Vec<_>>();
+                batch.with(LABEL, Scope::SEQUENCE, label)
+            }
+            false => batch,
+        };
+        let columns = self.extras.iter().filter(|extra| extra.name.starts_with(names::COLUMN));
+        columns.fold(batch, |batch, extra| extra.add(batch, &mut rng))
+    }
+
+    /// A window of composed sequences, which has its columns already, with the other arrays that were added.
+    pub(in crate::objective) fn completed(&self, window: Batch<'static>, draw: u64) -> Batch<'static> {
+        let mut rng = self.rng(7, draw);
+        let missing = self.extras.iter().filter(|extra| !extra.name.starts_with(names::COLUMN));
+        missing.fold(window, |batch, extra| extra.add(batch, &mut rng))
+    }
+
+    /// Who is in the window: pairs with their sides in either order, desirable and undesirable rows, groups of two answers.
+    fn members(&self, data: &DataKind, rng: &mut SplitMix64) -> Vec<Member> {
+        // Numbers that are neither dense nor ordered: a group's number is a name.
+        let group = |unit: usize| Some((7 * (self.units - unit) + 3) as f64);
+        let one = |unit: usize| match data.as_str() {
+            "preference" => {
+                let first = f64::from(rng.unit() < 0.5);
+                [first, 1.0 - first].map(|side| Member { group: group(unit), side: Some(side) }).to_vec()
+            }
+            "unpaired" => vec![Member { group: None, side: Some(f64::from(unit.is_multiple_of(3))) }],
+            "prompt" => {
+                let answers = if unit + 1 == self.units { 1 } else { 2 + unit % 2 };
+                vec![Member { group: group(unit), side: None }; answers]
+            }
+            _ => vec![Member { group: None, side: None }],
+        };
+        (0..self.units).flat_map(one).collect()
+    }
+
+    /// One sequence's mask.
+    fn supervision(&self, data: &DataKind, sequence: usize, grouped: bool, rng: &mut SplitMix64) -> Vec<f64> {
+        let length = 1 + rng.below(self.longest);
+        let prompt = if *data == DataKind::TEXT { 0 } else { rng.below(length) };
+        let mut mask: Vec<f64> = (0..length).map(|p| f64::from(p >= prompt && rng.unit() < 0.8)).collect();
+        match (grouped, sequence) {
+            // A row whose completion is empty is dropped by the host where rows are compared with each other.
+            (true, _) => mask[length - 1] = 1.0,
+            (false, 0) => mask[0] = 1.0,
+            (false, 1) => mask.clear(),
+            (false, 2) => mask.fill(0.0),
+            _ => {}
+        }
+        mask
+    }
+
+    /// `data` with statistics of `values`.
+    ///
+    /// # Errors
+    /// [`Code::ARRAY`] for a statistic that no minor up to this one knows.
+    pub fn fill(
+        &self,
+        data: &Batch<'_>,
+        manifest: &ObjectiveManifest,
+        statistics: &[String],
+        values: Values,
+    ) -> Result<Batch<'static>> {
+        let mut rng = match values {
+            Values::Random(draw) => self.rng(2, draw),
+            Values::Near(draw) | Values::Shifted(draw, _) => self.rng(3, draw),
+            Values::Zero | Values::Uniform => self.rng(4, 0),
+        };
+        let mut batch = sequences::owned(data);
+        for name in statistics {
+            let kind = Kind::of(name)?;
+            let rows = if kind.scope == Scope::TOKEN { batch.tokens()? } else { batch.sequences()? };
+            let old = batch.find(name).map(|a| a.data.to_vec());
+            let new: Vec<f64> = (0..rows * kind.cols)
+                .map(|i| match (values, old.as_ref().and_then(|old| old.get(i))) {
+                    (Values::Zero, _) => 0.0,
+                    (Values::Uniform, _) => self.uniform(kind.base),
+                    (Values::Near(_) | Values::Shifted(..), Some(old)) if !trains(manifest, name) => *old,
+                    (Values::Near(_), Some(old)) => kind.within(old + rng.between(-0.3, 0.3)),
+                    (Values::Shifted(_, by), Some(old)) => kind.within(old + by + rng.between(-0.3, 0.3)),
+                    _ => kind.draw(base_of(&batch, name, i), &mut rng),
+                })
+                .collect();
+            let differentiable = kind.differentiable && trains(manifest, name);
+            let array = Array {
+                name: name.clone().into(),
+                scope: kind.scope,
+                differentiable,
+                cols: kind.cols,
+                data: new.into(),
+            };
+            batch = batch.with_array(array);
+        }
+        Ok(batch)
+    }
+
+    fn uniform(&self, base: &str) -> f64 {
+        match base {
+            "logp" | "candidates" => -self.ln_vocab(),
+            "lse" | "entropy" => self.ln_vocab(),
+            "top1" => f64::from(self.vocabulary == 1),
+            _ => 0.0,
+        }
+    }
+}
+
+/// What a drawn value should lie near: the policy's log-probability, for another model's; the log-sum-exp, for the mean logit.
+fn base_of(batch: &Batch<'_>, name: &str, i: usize) -> Option<f64> {
+    let (role, base) = name.rsplit_once('.').map_or(("", name), |(role, base)| (role, base));
+    let near = match (role, base) {
+        ("", "logp") => return None,
+        (_, "logp") => "logp".to_owned(),
+        ("", "mean_logit") => "lse".to_owned(),
+        (role, "mean_logit") => format!("{role}.lse"),
+        _ => return None,
+    };
+    batch.find(&near)?.data.get(i).copied()
+}
+
+#[derive(Clone)]
+struct Member {
+    group: Option<f64>,
+    side: Option<f64>,
+}
+
+impl Member {
+    fn group(&self) -> Option<f64> {
+        self.group
+    }
+
+    fn side(&self) -> Option<f64> {
+        self.side
+    }
+}
+
+impl Extra {
+    fn add(&self, batch: Batch<'static>, rng: &mut SplitMix64) -> Batch<'static> {
+        let rows = match self.scope {
+            Scope::TOKEN => batch.tokens().unwrap_or(0),
+            Scope::SEQUENCE => batch.sequences().unwrap_or(0),
+            _ => 1,
+        };
+        let one = |_| match self.whole {
+            true => self.low + rng.below((self.high - self.low) as usize + 1) as f64,
+            false => rng.between(self.low, self.high),
+        };
+        let mut values: Vec<f64> = (0..rows).map(one).collect();
+        // A column is the row's: the answers of a pair or group share it.
+        let owner = batch.find(names::GROUP).or_else(|| batch.find("row"));
+        if let Some(group) = owner.filter(|_| self.name.starts_with(names::COLUMN)) {
+            for s in 1..values.len() {
+                if let Some(first) = group.data[..s].iter().position(|g| *g == group.data[s]) {
+                    values[s] = values[first];
+                }
+            }
+        }
+        batch.with(self.name.clone(), self.scope, values)
+    }
+}
+
+/// What a statistic's array looks like.
+struct Kind<'a> {
+    base: &'a str,
+    scope: Scope,
+    cols: usize,
+    differentiable: bool,
+}
+
+impl<'a> Kind<'a> {
+    fn of(name: &'a str) -> Result<Self> {
+        let base = name.rsplit('.').next().unwrap_or(name);
+        let (scope, cols, differentiable) = match base {
+            "logp" | "lse" | "entropy" | "mean_logit" | "kl" | "value" => (Scope::TOKEN, 1, true),
+            "candidates" => (Scope::TOKEN, COLUMNS, true),
+            "top1" => (Scope::TOKEN, 1, false),
+            "score" => (Scope::SEQUENCE, 1, true),
+            "pooled" => (Scope::SEQUENCE, COLUMNS, true),
+            "value_end" => (Scope::SEQUENCE, 1, false),
+            _ => return Err(Error::new(Code::ARRAY, format!("`{name}` is no statistic of this contract"))),
+        };
+        Ok(Self { base, scope, cols, differentiable })
+    }
+
+    fn draw(&self, near: Option<f64>, rng: &mut SplitMix64) -> f64 {
+        match (self.base, near) {
+            ("logp", Some(policy)) => self.within(policy + rng.between(-0.8, 0.8)),
+            ("logp" | "candidates", _) => rng.between(-4.0, -0.05),
+            ("lse", _) => rng.between(1.0, 5.0),
+            ("mean_logit", near) => near.unwrap_or(3.0) - rng.between(1.0, 4.0),
+            ("entropy" | "kl", _) => rng.between(0.05, 3.0),
+            ("top1", _) => f64::from(rng.unit() < 0.5),
+            _ => rng.between(-2.0, 2.0),
+        }
+    }
+
+    /// Log-probabilities stay below 0, entropies and divergences above.
+    fn within(&self, value: f64) -> f64 {
+        match self.base {
+            "logp" | "candidates" => value.min(-0.01 + 1e-3 * value.min(0.0)),
+            "entropy" | "kl" => value.abs().max(0.01),
+            _ => value,
+        }
+    }
+}
+
+/// Whether the model behind a statistic learns: only then may a loss return a cotangent for it.
+fn trains(manifest: &ObjectiveManifest, statistic: &str) -> bool {
+    let role = statistic.rsplit_once('.').map_or("policy", |(role, _)| role);
+    manifest.roles.iter().find(|r| r.name == role).map_or(role == "policy", |r| r.trains)
+}

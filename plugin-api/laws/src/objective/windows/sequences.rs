@@ -1,0 +1,183 @@
+//! Surgery on batches: taking sequences out, poisoning what a mask hides, joining what `prepare` returns.
+
+use plugin_api::{
+    Error, Result,
+    batch::{Array, Batch, Scope, names},
+    error::Code,
+    objective::Objective,
+};
+use telos_random::SplitMix64;
+
+/// The same batch, holding its own numbers.
+pub(in crate::objective) fn owned(batch: &Batch<'_>) -> Batch<'static> {
+    batch.arrays().iter().fold(Batch::new(), |all, a| all.with_array(with_data(a, a.data.to_vec())))
+}
+
+/// The same array with other numbers.
+pub(in crate::objective) fn with_data(array: &Array<'_>, data: Vec<f64>) -> Array<'static> {
+    Array {
+        name: array.name.to_string().into(),
+        scope: array.scope,
+        differentiable: array.differentiable,
+        cols: array.cols,
+        data: data.into(),
+    }
+}
+
+/// The sequences of those numbers, in that order.
+pub(in crate::objective) fn select(batch: &Batch<'_>, sequences: &[usize]) -> Result<Batch<'static>> {
+    let offsets = batch.offsets()?;
+    let bounds = |s: usize| (offsets[s], offsets[s + 1]);
+    let mut all = Batch::new();
+    for array in batch.arrays() {
+        let rows = |(from, to): (usize, usize)| &array.data[from * array.cols..to * array.cols];
+        let data = match (array.name.as_ref(), array.scope) {
+            (names::OFFSETS, _) => {
+                let lengths = sequences.iter().map(|s| bounds(*s).1 - bounds(*s).0);
+                let ends = lengths.scan(0, |end, length| {
+                    *end += length;
+                    Some(*end as f64)
+                });
+                std::iter::once(0.0).chain(ends).collect()
+            }
+            (_, Scope::TOKEN) => sequences.iter().flat_map(|s| rows(bounds(*s)).to_vec()).collect(),
+            (_, Scope::SEQUENCE) => sequences.iter().flat_map(|s| rows((*s, *s + 1)).to_vec()).collect(),
+            _ => array.data.to_vec(),
+        };
+        all = all.with_array(with_data(array, data));
+    }
+    Ok(all)
+}
+
+/// Sequences that a micro-batch holds together, as the host cuts windows: those of one `group`, or each alone where there is none.
+pub(in crate::objective) fn units(batch: &Batch<'_>) -> Result<Vec<Vec<usize>>> {
+    let group = batch.find(names::GROUP).map(|a| a.data.to_vec());
+    let mut units: Vec<(Option<u64>, Vec<usize>)> = Vec::new();
+    for s in 0..batch.sequences()? {
+        let name = group.as_ref().map(|g| g[s].to_bits());
+        match units.iter_mut().find(|(other, _)| name.is_some() && *other == name) {
+            Some((_, members)) => members.push(s),
+            None => units.push((name, vec![s])),
+        }
+    }
+    Ok(units.into_iter().map(|(_, members)| members).collect())
+}
+
+/// `batch` with `value` in those of its statistics that stand behind a 0 of the mask.
+pub(in crate::objective) fn poison(
+    batch: &Batch<'_>,
+    statistics: &[String],
+    mut value: impl FnMut(&mut SplitMix64) -> f64,
+) -> Result<Batch<'static>> {
+    let mut rng = SplitMix64::new(0xbad);
+    let mask = batch.mask()?.to_vec();
+    let mut all = owned(batch);
+    for array in batch.arrays() {
+        if array.scope != Scope::TOKEN || !statistics.iter().any(|s| *s == array.name) {
+            continue;
+        }
+        let hidden = |i: usize| mask[i / array.cols] == 0.0;
+        let one = |(i, x): (usize, &f64)| if hidden(i) { value(&mut rng) } else { *x };
+        let data = array.data.iter().enumerate().map(one).collect();
+        all = all.with_array(with_data(array, data));
+    }
+    Ok(all)
+}
+
+/// `batch` with nothing supervised.
+pub(in crate::objective) fn unsupervised(batch: &Batch<'_>) -> Result<Batch<'static>> {
+    let tokens = batch.tokens()?;
+    Ok(owned(batch).with(names::MASK, Scope::TOKEN, vec![0.0; tokens]))
+}
+
+/// Of each sequence its last tokens, so many.
+pub(in crate::objective) fn last_tokens(batch: &Batch<'_>, lengths: &[usize]) -> Result<Batch<'static>> {
+    let offsets = batch.offsets()?;
+    let kept = |s: usize| offsets[s + 1] - lengths[s].min(offsets[s + 1] - offsets[s])..offsets[s + 1];
+    let mut all = Batch::new();
+    for array in batch.arrays() {
+        let data = match (array.name.as_ref(), array.scope) {
+            (names::OFFSETS, _) => std::iter::once(0.0)
+                .chain((0..lengths.len()).scan(0, |end, s| {
+                    *end += kept(s).len();
+                    Some(*end as f64)
+                }))
+                .collect(),
+            (names::POSITION, _) => (0..lengths.len()).flat_map(|s| (0..kept(s).len()).map(|p| p as f64)).collect(),
+            (_, Scope::TOKEN) => (0..lengths.len())
+                .flat_map(|s| array.data[kept(s).start * array.cols..kept(s).end * array.cols].to_vec())
+                .collect(),
+            _ => array.data.to_vec(),
+        };
+        all = all.with_array(with_data(array, data));
+    }
+    Ok(all)
+}
+
+/// `window` with what `prepare` makes of what it is shown: its arrays joined, and of rollouts the samples it does not keep left out.
+pub(in crate::objective) fn prepared(
+    objective: &mut dyn Objective,
+    seen: &Batch<'_>,
+    window: &Batch<'_>,
+    rollouts: bool,
+) -> Result<Batch<'static>> {
+    let made = objective.prepare(seen)?;
+    let batch = made.arrays().iter().fold(owned(window), |all, a| all.with_array(with_data(a, a.data.to_vec())));
+    batch.check()?;
+    let Some(keep) = batch.find("keep").filter(|_| rollouts).map(|a| a.data.to_vec()) else {
+        return Ok(batch);
+    };
+    let kept: Vec<usize> = (0..keep.len()).filter(|s| keep[*s] != 0.0).collect();
+    select(&batch, &kept)
+}
+
+/// A window of the sequences that `compose` answered, as the host makes it: a position for every token but the first of a sequence,
+/// which it predicts.
+///
+/// # Errors
+/// An array of another scope or length than it must have: the law `compose` says more of it.
+pub(in crate::objective) fn window_of(composed: &Batch<'_>) -> Result<Batch<'static>> {
+    composed.check()?;
+    for name in ["token", names::MASK] {
+        let array = composed.array(name)?;
+        if array.scope != Scope::TOKEN || array.cols != 1 {
+            let (found, cols) = (array.scope, array.cols);
+            let text = format!("`compose` returned `{name}` per {found:?} with {cols} columns, expected one per token");
+            return Err(Error::new(Code::ARRAY, text));
+        }
+    }
+    let (offsets, token, mask) = (composed.offsets()?, composed.get("token")?, composed.mask()?);
+    let lengths: Vec<usize> = offsets.windows(2).map(|w| (w[1] - w[0]).saturating_sub(1)).collect();
+    let predicted = |values: &[f64]| -> Vec<f64> {
+        offsets.windows(2).flat_map(|w| values[(w[0] + 1).min(w[1])..w[1]].to_vec()).collect()
+    };
+    let ends = lengths.iter().scan(0, |end, length| {
+        *end += length;
+        Some(*end as f64)
+    });
+    let window = Batch::new()
+        .with(names::OFFSETS, Scope::BATCH, std::iter::once(0.0).chain(ends).collect::<Vec<_>>())
+        .with(names::TARGET, Scope::TOKEN, predicted(token))
+        .with(names::MASK, Scope::TOKEN, predicted(mask))
+        .with(
+            names::POSITION,
+            Scope::TOKEN,
+            lengths.iter().flat_map(|length| (0..*length).map(|p| p as f64)).collect::<Vec<_>>(),
+        );
+    let kept = |name: &str| name.starts_with(names::COLUMN) || [names::GROUP, names::SIDE].contains(&name);
+    let own = composed.arrays().iter().filter(|a| a.scope == Scope::SEQUENCE && kept(&a.name));
+    Ok(own.fold(window, |all, a| all.with_array(with_data(a, a.data.to_vec()))))
+}
+
+/// The parts of rows (as `compose` reads them) with the last row first, the parts of a row in their order.
+pub(in crate::objective) fn rows_reversed(rows: &Batch<'_>) -> Result<Vec<usize>> {
+    let row = rows.get("row")?;
+    let mut groups: Vec<Vec<usize>> = Vec::new();
+    for (part, number) in row.iter().enumerate() {
+        match groups.last_mut() {
+            Some(group) if group.first().is_some_and(|first| row[*first] == *number) => group.push(part),
+            _ => groups.push(vec![part]),
+        }
+    }
+    Ok(groups.into_iter().rev().flatten().collect())
+}

@@ -1,0 +1,152 @@
+//! Backward of attention: probabilities come again from the saved log-sum-exp, a block at a time.
+//!
+//! A task is one key-value head of one sequence, so that its cotangents of keys and values have one writer.
+
+use super::{
+    forward::{PAD, padded, visible},
+    task::{KEYS, QUERIES, Task, list, pairs},
+};
+use crate::check::{self, AttentionShape};
+use crate::kernels::{
+    context::Kernels,
+    primitives::{
+        gemm::{Start, block, plain, transposed},
+        isa::Isa,
+        math::{dot, exp_nonpositive, tanh},
+        operand::{Mat, MatMut},
+    },
+};
+use plugin_api::{Result, backend::ops::AttentionBackward};
+
+/// With `p = exp(score - lse)` and `delta = dy . y`: `dv += p^T dy`, `ds = p (dy v^T - delta)` through cap and scale,
+/// `dq += ds k`, `dk += ds^T q`.
+pub fn backward(s: &mut Kernels<'_>, op: &AttentionBackward) -> Result<()> {
+    let name = "attention_backward";
+    let shape =
+        AttentionShape::new(name, op.heads, op.kv_heads, op.head_dim, op.scale, op.mask, op.window, op.softcap)?;
+    let (q, k, v) = (s.input(&op.q)?, s.input(&op.k)?, s.input(&op.v)?);
+    let (y, lse, dy) = (s.input(&op.y)?, s.input(&op.lse)?, s.input(&op.dy)?);
+    let offsets = s.ints(&op.offsets)?;
+    let prefix = op.prefix.as_ref().map(|prefix| s.ints(prefix)).transpose()?;
+    check::offsets(name, offsets, q.rows)?;
+    check::prefix(name, op.mask, prefix)?;
+    let (dq, dk, dv) = (s.output(&op.dq)?, s.output(&op.dk)?, s.output(&op.dv)?);
+    list(&mut s.cx.tasks, offsets, prefix, shape.kv_heads, usize::MAX);
+    let tasks = &s.cx.tasks;
+    let par = &s.cx.par;
+    let work = pairs(tasks, usize::MAX) * shape.group() * shape.head_dim / 8;
+    par.run_scratch(tasks.len(), work, QUERIES * (2 * KEYS + 1), |t, scratch| {
+        let task = tasks[t];
+        let d = shape.head_dim;
+        let keys = |m: Mat| m.block(task.start, task.len, task.head * d, d);
+        let keys_mut = |m: MatMut| m.block(task.start, task.len, task.head * d, d);
+        let (dk, dv) = (keys_mut(dk), keys_mut(dv));
+        // SAFETY: this task's own rows and columns.
+        (0..task.len).for_each(|r| unsafe {
+            dk.row(r).fill(0.0);
+            dv.row(r).fill(0.0);
+        });
+        for head in task.head * shape.group()..(task.head + 1) * shape.group() {
+            let queries = |m: Mat| m.block(task.start, task.len, head * d, d);
+            let heads = Heads {
+                q: queries(q),
+                k: keys(k),
+                v: keys(v),
+                y: queries(y),
+                dy: queries(dy),
+                lse: lse.block(task.start, task.len, head, 1),
+                dq: dq.block(task.start, task.len, head * d, d),
+                dk,
+                dv,
+            };
+            for first in (0..task.len).step_by(QUERIES) {
+                par.wide(
+                    #[inline(always)]
+                    || query_block(par.isa(), &shape, &task, &heads, first, scratch),
+                );
+            }
+        }
+    });
+    Ok(())
+}
+
+/// One query head's part of the operands, all tokens of the sequence.
+struct Heads {
+    q: Mat,
+    k: Mat,
+    v: Mat,
+    y: Mat,
+    dy: Mat,
+    lse: Mat,
+    dq: MatMut,
+    dk: MatMut,
+    dv: MatMut,
+}
+
+#[inline(always)]
+fn query_block(isa: &Isa, shape: &AttentionShape, task: &Task, h: &Heads, query: usize, scratch: &mut [f32]) {
+    let rows = QUERIES.min(task.len - query);
+    let (scores, rest) = scratch.split_at_mut(QUERIES * KEYS);
+    let (dscores, delta) = rest.split_at_mut(QUERIES * KEYS);
+    let part = |m: Mat| m.block(query, rows, 0, m.cols);
+    let (q, y, dy, lse) = (part(h.q), part(h.y), part(h.dy), part(h.lse));
+    let dq = h.dq.block(query, rows, 0, h.dq.cols);
+    for (r, delta) in delta[..rows].iter_mut().enumerate() {
+        // SAFETY: inputs are only read.
+        *delta = unsafe { dot(y.row(r), dy.row(r)) };
+    }
+    let (from, _) = shape.visible(query, task.len, task.prefix);
+    let (_, to) = shape.visible(query + rows - 1, task.len, task.prefix);
+    for first in (from..to).step_by(KEYS) {
+        let keys = KEYS.min(to - first);
+        let (s, ds) = (padded(scores, rows, keys), padded(dscores, rows, keys));
+        let (k, v) = (h.k.block(first, keys, 0, h.k.cols), h.v.block(first, keys, 0, h.v.cols));
+        let (dk, dv) = (h.dk.block(first, keys, 0, k.cols), h.dv.block(first, keys, 0, v.cols));
+        let start = if first > from { Start::Accumulate } else { Start::Zero };
+        // SAFETY: `s` and `ds` are this task's scratch, the cotangents its own rows and columns; inputs are only read.
+        unsafe {
+            block(isa, s, plain(q), transposed(k), shape.scale, Start::Zero);
+            block(isa, ds, plain(dy), transposed(v), 1.0, Start::Zero);
+            for (r, delta) in delta[..rows].iter().enumerate() {
+                let (a, b) = shape.visible(query + r, task.len, task.prefix);
+                let (a, b) = (a.clamp(first, first + keys) - first, b.clamp(first, first + keys) - first);
+                score_row(shape, s, ds, r, a, b, lse.row(r)[0], *delta);
+            }
+            block(isa, dv, transposed(s.as_mat()), plain(dy), 1.0, Start::Accumulate);
+            block(isa, dq, plain(ds.as_mat()), plain(k), 1.0, start);
+            block(isa, dk, transposed(ds.as_mat()), plain(q), 1.0, Start::Accumulate);
+        }
+    }
+}
+
+/// Scores become probabilities, `dy v^T` becomes the cotangent of `q k^T`; both 0 outside `a..b`.
+///
+/// # Safety
+/// As [`MatMut::row`]; both come from [`padded`], with one width.
+#[inline(always)]
+#[allow(clippy::too_many_arguments, reason = "a row's part of everything")]
+unsafe fn score_row(shape: &AttentionShape, s: MatMut, ds: MatMut, r: usize, a: usize, b: usize, lse: f32, delta: f32) {
+    let cap = shape.softcap;
+    if cap > 0.0 {
+        // SAFETY: the caller's promise.
+        unsafe { s.row(r) }.iter_mut().for_each(|s| *s = cap * tanh(*s / cap));
+    }
+    // SAFETY: the caller's promise.
+    let (scores, cotangents) = unsafe { (visible(s, r, a, b), ds.span(r, 0, ds.stride)) };
+    let from = if a < b { a / PAD * PAD } else { 0 };
+    let to = from + scores.len() * PAD;
+    cotangents[..from].fill(0.0);
+    cotangents[to..].fill(0.0);
+    // Without a cap the slope is 1.
+    let bend = if cap > 0.0 { 1.0 / cap } else { 0.0 };
+    for (s, ds) in scores.iter_mut().zip(cotangents[from..to].as_chunks_mut::<PAD>().0) {
+        for l in 0..PAD {
+            let p = exp_nonpositive(s[l] - lse);
+            let t = s[l] * bend;
+            let d = p * (ds[l] - delta) * (1.0 - t * t) * shape.scale;
+            // What is not seen stays out, whatever `dy v^T` is there.
+            ds[l] = if p == 0.0 { 0.0 } else { d };
+            s[l] = p;
+        }
+    }
+}

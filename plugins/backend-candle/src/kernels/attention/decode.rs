@@ -1,0 +1,77 @@
+//! Attention of one new token per row against its cache slot.
+
+use super::forward::{PAD, one_query};
+use crate::check::{self, AttentionShape};
+use crate::kernels::context::Kernels;
+use plugin_api::{
+    Error, Result,
+    backend::ops::{DecodeAttention, MaskKind},
+};
+
+/// Appends each row's key and value to its slot, then attends over the slot.
+pub fn attention(s: &mut Kernels<'_>, op: &DecodeAttention) -> Result<()> {
+    let name = "decode_attention";
+    let shape = AttentionShape::new(
+        name,
+        op.heads,
+        op.kv_heads,
+        op.head_dim,
+        op.scale,
+        MaskKind::CAUSAL,
+        op.window,
+        op.softcap,
+    )?;
+    let (q, k, v) = (s.input(&op.q)?, s.input(&op.k)?, s.input(&op.v)?);
+    let (slots, lengths) = (s.ints(&op.slots)?, s.ints(&op.lengths)?);
+    let capacity = places(op, slots, lengths)?;
+    let y = s.output(&op.y)?;
+    let (k_cache, v_cache) = (s.output(&op.k_cache)?, s.output(&op.v_cache)?);
+    let longest = lengths.iter().copied().max().unwrap_or(0) as usize + 1;
+    let longest = longest.next_multiple_of(PAD);
+    let (par, d) = (&s.cx.par, shape.head_dim);
+    let tasks = q.rows * shape.kv_heads;
+    let work = tasks * shape.group() * longest * d / 8;
+    par.run_scratch(tasks, work, longest, |task, scores| {
+        let (b, kv) = (task / shape.kv_heads, task % shape.kv_heads);
+        let (len, first) = (lengths[b] as usize, slots[b] as usize * capacity);
+        let slot = |m: crate::kernels::primitives::operand::MatMut| m.block(first, len + 1, kv * d, d);
+        let (k_slot, v_slot) = (slot(k_cache), slot(v_cache));
+        let (from, _) = shape.visible(len, len + 1, 0);
+        par.wide(
+            #[inline(always)]
+            || {
+                // SAFETY: slots are distinct, so this task alone touches these rows and columns of the caches.
+                unsafe {
+                    k_slot.row(len).copy_from_slice(k.span(b, kv * d, d));
+                    v_slot.row(len).copy_from_slice(v.span(b, kv * d, d));
+                }
+                for head in kv * shape.group()..(kv + 1) * shape.group() {
+                    // SAFETY: as above, for the head's columns of `q` and `y`.
+                    let (q, y) = unsafe { (q.span(b, head * d, d), y.span(b, head * d, d)) };
+                    one_query(&shape, q, k_slot.as_mat(), v_slot.as_mat(), from, y, scores);
+                }
+            },
+        );
+    });
+    Ok(())
+}
+
+/// Rows a slot has, with slots and lengths checked.
+///
+/// # Errors
+/// [`plugin_api::Code::INDEX`]; invalid where a slot is given twice or the capacity is not positive.
+pub fn places(op: &DecodeAttention, slots: &[i32], lengths: &[i32]) -> Result<usize> {
+    let name = "decode_attention";
+    if op.capacity < 1 && op.q.rows > 0 {
+        return Err(Error::invalid(format!("{name}: capacity {} is not positive", op.capacity)));
+    }
+    let capacity = op.capacity.max(1) as usize;
+    check::indices(name, "slots", slots, op.k_cache.rows as usize / capacity)?;
+    check::indices(name, "lengths", lengths, capacity)?;
+    for (b, slot) in slots.iter().enumerate() {
+        if slots[..b].contains(slot) {
+            return Err(Error::invalid(format!("{name}: slot {slot} is given twice")));
+        }
+    }
+    Ok(capacity)
+}

@@ -1,0 +1,192 @@
+//! Softmax attention inside packed sequences, by blocks of queries and keys with a running maximum and sum
+//! (Dao et al. 2022), so that scores exist a block at a time.
+
+use super::task::{KEYS, QUERIES, Task, list, pairs};
+use crate::check::{self, AttentionShape};
+use crate::kernels::{
+    context::Kernels,
+    primitives::{
+        gemm::{Start, block, plain, transposed},
+        isa::Isa,
+        math::{add_scaled, dot, exp_nonpositive, larger, tanh, tree, tree_max},
+        operand::{Mat, MatMut},
+    },
+};
+use plugin_api::{Result, backend::ops::Attention};
+
+/// `y = softmax(cap(scale q k^T)) v` over each query's visible keys.
+pub fn forward(s: &mut Kernels<'_>, op: &Attention) -> Result<()> {
+    let name = "attention";
+    let shape =
+        AttentionShape::new(name, op.heads, op.kv_heads, op.head_dim, op.scale, op.mask, op.window, op.softcap)?;
+    let (q, k, v) = (s.input(&op.q)?, s.input(&op.k)?, s.input(&op.v)?);
+    let offsets = s.ints(&op.offsets)?;
+    let prefix = op.prefix.as_ref().map(|prefix| s.ints(prefix)).transpose()?;
+    check::offsets(name, offsets, q.rows)?;
+    check::prefix(name, op.mask, prefix)?;
+    let (y, lse) = (s.output(&op.y)?, s.output_opt(&op.lse)?);
+    list(&mut s.cx.tasks, offsets, prefix, shape.heads, QUERIES);
+    let tasks = &s.cx.tasks;
+    let par = &s.cx.par;
+    let work = pairs(tasks, QUERIES) * shape.head_dim / 20;
+    par.run_scratch(tasks.len(), work, QUERIES * (KEYS + 2), |t, scratch| {
+        let task = tasks[t];
+        let (d, rows) = (shape.head_dim, QUERIES.min(task.len - task.query));
+        let kv = task.head / shape.group() * d;
+        let heads = Heads {
+            q: q.block(task.start + task.query, rows, task.head * d, d),
+            k: k.block(task.start, task.len, kv, d),
+            v: v.block(task.start, task.len, kv, d),
+            y: y.block(task.start + task.query, rows, task.head * d, d),
+            lse: lse.map(|lse| lse.block(task.start + task.query, rows, task.head, 1)),
+        };
+        par.wide(
+            #[inline(always)]
+            || query_block(par.isa(), &shape, &task, &heads, scratch),
+        );
+    });
+    Ok(())
+}
+
+/// One head's part of the operands: a block of queries, all keys of the sequence.
+struct Heads {
+    q: Mat,
+    k: Mat,
+    v: Mat,
+    y: MatMut,
+    lse: Option<MatMut>,
+}
+
+#[inline(always)]
+fn query_block(isa: &Isa, shape: &AttentionShape, task: &Task, heads: &Heads, scratch: &mut [f32]) {
+    let rows = heads.q.rows;
+    let (scores, state) = scratch.split_at_mut(QUERIES * KEYS);
+    let (largest, total) = state.split_at_mut(QUERIES);
+    largest.fill(f32::NEG_INFINITY);
+    total.fill(0.0);
+    let (from, _) = shape.visible(task.query, task.len, task.prefix);
+    let (_, to) = shape.visible(task.query + rows - 1, task.len, task.prefix);
+    for first in (from..to).step_by(KEYS) {
+        let keys = KEYS.min(to - first);
+        let s = padded(scores, rows, keys);
+        let k = heads.k.block(first, keys, 0, heads.k.cols);
+        let v = heads.v.block(first, keys, 0, heads.v.cols);
+        // SAFETY: `s` is this task's scratch, `y` its own rows and columns; inputs are only read.
+        unsafe {
+            block(isa, s, plain(heads.q), transposed(k), shape.scale, Start::Zero);
+            for r in 0..rows {
+                let (a, b) = shape.visible(task.query + r, task.len, task.prefix);
+                let (a, b) = (a.clamp(first, first + keys) - first, b.clamp(first, first + keys) - first);
+                if shape.softcap > 0.0 {
+                    cap(s.row(r), shape.softcap);
+                }
+                let rescale = soften(visible(s, r, a, b), &mut largest[r], &mut total[r]);
+                if first > from && rescale != 1.0 {
+                    heads.y.row(r).iter_mut().for_each(|y| *y *= rescale);
+                }
+            }
+            let start = if first > from { Start::Accumulate } else { Start::Zero };
+            block(isa, heads.y, plain(s.as_mat()), plain(v), 1.0, start);
+        }
+    }
+    for r in 0..rows {
+        let inverse = 1.0 / total[r];
+        // SAFETY: as above.
+        unsafe {
+            heads.y.row(r).iter_mut().for_each(|y| *y *= inverse);
+            if let Some(lse) = heads.lse {
+                lse.row(r)[0] = largest[r] + total[r].ln();
+            }
+        }
+    }
+}
+
+/// Elements that rows of scores are padded to a multiple of: rows end at any key, and vectors should not.
+pub const PAD: usize = 16;
+
+/// A matrix of scores in scratch, rows padded.
+pub fn padded(scratch: &mut [f32], rows: usize, keys: usize) -> MatMut {
+    let stride = keys.next_multiple_of(PAD);
+    let whole = MatMut::over(scratch, rows, stride);
+    whole.block(0, rows, 0, keys)
+}
+
+/// The padded row `r` as vectors that cover `a..b`: scores outside are minus infinity, and rows outside the vectors 0.
+///
+/// # Safety
+/// As [`MatMut::row`]; `scores` comes from [`padded`].
+#[inline(always)]
+pub unsafe fn visible<'a>(scores: MatMut, r: usize, a: usize, b: usize) -> &'a mut [[f32; PAD]] {
+    // SAFETY: the caller's promise.
+    let row = unsafe { scores.span(r, 0, scores.stride) };
+    if a >= b {
+        row.fill(0.0);
+        return &mut [];
+    }
+    let (from, to) = (a / PAD * PAD, b.next_multiple_of(PAD));
+    row[..from].fill(0.0);
+    row[to..].fill(0.0);
+    row[from..a].fill(f32::NEG_INFINITY);
+    row[b..to].fill(f32::NEG_INFINITY);
+    row[from..to].as_chunks_mut::<PAD>().0
+}
+
+/// Turns scores into `exp(score - largest)`, keeps the running maximum and sum, and yields the factor that earlier
+/// results take.
+#[inline(always)]
+fn soften(seen: &mut [[f32; PAD]], largest: &mut f32, total: &mut f32) -> f32 {
+    if seen.is_empty() {
+        return 1.0;
+    }
+    let mut lanes = [*largest; PAD];
+    for chunk in seen.iter() {
+        for l in 0..PAD {
+            lanes[l] = larger(chunk[l], lanes[l]);
+        }
+    }
+    let top = tree_max(lanes);
+    let rescale = exp_nonpositive(*largest - top);
+    let mut sums = [0.0; PAD];
+    for chunk in seen.iter_mut() {
+        for l in 0..PAD {
+            chunk[l] = exp_nonpositive(chunk[l] - top);
+            sums[l] += chunk[l];
+        }
+    }
+    *total = rescale.mul_add(*total, tree(sums));
+    *largest = top;
+    rescale
+}
+
+/// `s = cap tanh(s / cap)`.
+#[inline(always)]
+fn cap(scores: &mut [f32], softcap: f32) {
+    scores.iter_mut().for_each(|s| *s = softcap * tanh(*s / softcap));
+}
+
+/// Attention of one query over the first `keys` rows of a cache slot from `from` on, for decoding.
+#[inline(always)]
+pub fn one_query(shape: &AttentionShape, q: &[f32], k: Mat, v: Mat, from: usize, y: &mut [f32], scores: &mut [f32]) {
+    let keys = k.rows - from;
+    let scores = padded(scores, 1, keys);
+    // SAFETY: this task's scratch.
+    let row = unsafe { scores.row(0) };
+    for (j, score) in row.iter_mut().enumerate() {
+        // SAFETY: inside the slot; only this task uses its columns.
+        *score = shape.scale * dot(q, unsafe { k.row(from + j) });
+    }
+    if shape.softcap > 0.0 {
+        cap(row, shape.softcap);
+    }
+    let (mut largest, mut total) = (f32::NEG_INFINITY, 0.0);
+    // SAFETY: as above.
+    soften(unsafe { visible(scores, 0, 0, keys) }, &mut largest, &mut total);
+    y.fill(0.0);
+    // SAFETY: as above.
+    for (j, p) in unsafe { scores.row(0) }.iter().enumerate() {
+        // SAFETY: as above.
+        add_scaled(y, *p, unsafe { v.row(from + j) });
+    }
+    let inverse = 1.0 / total;
+    y.iter_mut().for_each(|y| *y *= inverse);
+}

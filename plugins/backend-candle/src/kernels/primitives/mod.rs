@@ -1,0 +1,7 @@
+//! What every kernel is made of: instruction sets, threads, matrices in memory, products and functions of numbers.
+
+pub mod gemm;
+pub mod isa;
+pub mod math;
+pub mod operand;
+pub mod parallel;

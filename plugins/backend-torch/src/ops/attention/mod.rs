@@ -1,0 +1,10 @@
+//! Attention: the plan, the paths that carry it out, and attention over cached keys and values.
+
+pub mod decode;
+mod flash;
+mod packed;
+mod plain;
+mod plan;
+
+pub use plain::{backward, forward};
+pub use plan::{cap_, cap_slope};
