@@ -1,0 +1,148 @@
+//! Each law of rewards catches the mistake it is there for, and lets right rewards pass.
+
+use super::*;
+use plugin_api::options::refuse_unknown;
+use std::cell::Cell;
+
+/// A reward put together for a test.
+struct Sketch(fn(&Sketch, &[Sample]) -> Result<Vec<f64>>, Cell<f64>);
+
+impl Reward for Sketch {
+    fn score(&self, samples: &[Sample]) -> Result<Vec<f64>> {
+        (self.0)(self, samples)
+    }
+}
+
+fn verify(columns: &[&str], score: fn(&Sketch, &[Sample]) -> Result<Vec<f64>>) -> Report {
+    let columns = columns.iter().map(|c| (*c).to_owned()).collect();
+    let manifest = RewardManifest { summary: "For a test".into(), columns, ..Default::default() };
+    Laws::new(manifest, move |options| {
+        refuse_unknown(&[], options)?;
+        Ok(Sketch(score, Cell::new(0.0)))
+    })
+    .verify()
+}
+
+fn each(samples: &[Sample], one: impl Fn(&Sample) -> f64) -> Result<Vec<f64>> {
+    Ok(samples.iter().map(one).collect())
+}
+
+fn reads(sample: &Sample, name: &str) -> Result<f64> {
+    let missing = || Error::new(Code::ARRAY, format!("the row has no column `{name}`"));
+    sample.text(name).map(|t| t.len() as f64).or(sample.number(name)).ok_or_else(missing)
+}
+
+type Mistake =
+    (&'static str, &'static [&'static str], fn(&Sketch, &[Sample]) -> Result<Vec<f64>>, &'static [&'static str]);
+
+const MISTAKES: &[Mistake] = &[
+    ("none", &[], |_, s| each(s, |s| s.completion.len() as f64), &[]),
+    ("none, with a column", &["answer"], |_, s| s.iter().map(|s| reads(s, "answer")).collect(), &[]),
+    (
+        "none, with a number",
+        &["target"],
+        |_, s| {
+            let missing = || Error::new(Code::ARRAY, "no column `target` with a number");
+            s.iter().map(|s| s.number("target").ok_or_else(missing)).collect()
+        },
+        &[],
+    ),
+    (
+        "none, and refuses what it does not know",
+        &[],
+        |_, s| {
+            let known = |s: &Sample| s.prompt.starts_with("What");
+            if s.iter().all(known) { each(s, |_| 1.0) } else { Err(Error::invalid("an unknown prompt")) }
+        },
+        &[],
+    ),
+    (
+        "a mean over no words",
+        &[],
+        |_, s| {
+            each(s, |s| {
+                let words: Vec<&str> = s.completion.split(' ').filter(|w| !w.is_empty()).collect();
+                words.iter().map(|w| w.len() as f64).sum::<f64>() / words.len() as f64
+            })
+        },
+        &["empty"],
+    ),
+    (
+        "a counter",
+        &[],
+        |own, s| {
+            own.1.set(own.1.get() + 1.0);
+            each(s, |_| own.1.get())
+        },
+        &["repeatable", "independent"],
+    ),
+    (
+        "a rank",
+        &[],
+        |_, s| each(s, |one| s.iter().filter(|o| o.completion < one.completion).count() as f64),
+        &["independent"],
+    ),
+    ("by place", &[], |_, s| Ok((0..s.len()).map(|i| i as f64).collect()), &["independent"]),
+    (
+        "an undeclared column",
+        &[],
+        |_, s| s.iter().map(|s| reads(s, "answer")).collect(),
+        &["finite", "repeatable", "independent", "columns", "empty"],
+    ),
+    (
+        "a panic without its column",
+        &["answer"],
+        |_, s| each(s, |s| s.text("answer").unwrap().len() as f64),
+        &["columns"],
+    ),
+    (
+        "one score short",
+        &[],
+        |_, s| each(s.get(1..).unwrap_or_default(), |_| 0.0),
+        &["finite", "repeatable", "independent", "columns", "empty", "unusual"],
+    ),
+    (
+        "a first byte taken for a character",
+        &[],
+        |_, s| {
+            each(s, |s| {
+                s.completion.get(..1).map_or_else(
+                    || if s.completion.is_empty() { 0.0 } else { s.completion[..1].len() as f64 },
+                    |c| c.len() as f64,
+                )
+            })
+        },
+        &["unusual"],
+    ),
+    (
+        "a first character that is not there",
+        &[],
+        |_, s| each(s, |s| f64::from(u32::from(s.completion.chars().next().unwrap()))),
+        &["empty"],
+    ),
+    (
+        "minus infinity for a wrong answer",
+        &[],
+        |_, s| each(s, |s| if s.completion == "42" { 1.0 } else { f64::NEG_INFINITY }),
+        &["finite", "repeatable", "independent", "columns", "empty", "unusual"],
+    ),
+];
+
+#[test]
+fn each_mistake_breaks_its_laws_and_no_other() {
+    for (mistake, columns, score, expected) in MISTAKES {
+        let report = verify(columns, *score);
+        let found: Vec<&str> = report.failures().map(|line| line.group.as_str()).collect();
+        assert_eq!(found, *expected, "{mistake}\n{report}");
+    }
+}
+
+/// Catches a report that does not say which sample: an author cannot repeat what broke the law.
+#[test]
+fn the_sample_that_breaks_a_law_is_shown() {
+    let report = verify(&[], |_, s| Ok((0..s.len()).map(|i| i as f64).collect()));
+    let line = report.failures().next().expect("a broken law");
+    assert_eq!(line.detail, "scored alone: the score is 0, it was 1");
+    let sample = "prompt \"What is 12 + 30?\"; completion \"The answer is 42.\" (cut off)";
+    assert_eq!(line.counterexample.as_deref(), Some(sample));
+}
