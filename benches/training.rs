@@ -16,7 +16,7 @@ use telos::{
     runs::breadcrumb::CrashMarker,
     setup::{Setup, loading::prepare},
     train::{
-        optimizer::Adam,
+        optimizer::{self, kind::Optimizer},
         roles::Roles,
         step::gradient::{Work, accumulate},
     },
@@ -33,7 +33,7 @@ pub struct Training {
     model: Model,
     roles: Roles,
     grads: Buffer,
-    adam: Adam,
+    optimizer: Box<dyn Optimizer>,
     objectives: Objectives,
     windows: Vec<Vec<PackedBatch>>,
     marker: CrashMarker,
@@ -76,14 +76,14 @@ impl Training {
         let (device, record) = setup.device(profile)?;
         let model = setup.model(&device, None, Outputs::TOKENS)?;
         let train = &setup.experiment().train;
-        let adam = Adam::new(&device, model.layout(), &train.optimizer)?;
+        let optimizer = optimizer::create(&device, model.layout(), &train.optimizer)?;
         let grads = model.flat_buffer()?;
         let windows = (0..WINDOWS)
             .map(|seed| cut(&window(&setup.config, train.batch, seed)?, train.micro_batch_tokens))
             .collect::<Result<_>>()?;
         let (lr, marker) = (train.optimizer.lr, CrashMarker::default());
         let roles = Roles::default();
-        Ok(Training { device, record, model, roles, grads, adam, objectives, windows, marker, lr, steps: 0 })
+        Ok(Training { device, record, model, roles, grads, optimizer, objectives, windows, marker, lr, steps: 0 })
     }
 
     /// One step.
@@ -97,8 +97,8 @@ impl Training {
         let (model, roles, grads) = (&self.model, &self.roles, &self.grads);
         let work = Work { models: roles.models(model), recompute: Recompute::None, grads };
         let out = accumulate(&work, &mut self.objectives, micro_batches, &self.marker)?;
-        let gradient = self.adam.measure(grads)?;
-        self.adam.update(model.params(), model.shadow(), grads, self.lr)?;
+        let gradient = self.optimizer.measure(grads)?;
+        self.optimizer.update(model.params(), model.shadow(), grads, self.lr)?;
         Ok(Figures { loss: out.loss, grad_norm: gradient.norm })
     }
 

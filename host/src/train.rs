@@ -185,7 +185,7 @@ impl Trainer {
         self.state.beside = self.learner.beside.iter().map(|beside| beside.batcher.state().clone()).collect();
         self.state.step += 1;
         self.state.tokens += out.tokens;
-        self.state.updates = self.learner.adam.updates;
+        self.state.updates = self.learner.optimizer.updates();
         let line = StepLine { step: self.state.step, lr, gradient, finite, context, out: &out };
         self.records.step(&line, &phases, self.learner.device.memory())?;
         let said = self.learner.rollouts.as_mut().map(Rollouts::said).unwrap_or_default();

@@ -58,7 +58,7 @@ pub enum Form {
 /// Words of `data.tasks`: the tasks of the synthetic world.
 pub const TASKS: &[&str] = &["copy", "reverse", "sort", "count", "add"];
 /// Words of `train.schedule`.
-pub const SCHEDULES: &[&str] = &["constant", "linear", "cosine", "wsd"];
+pub const SCHEDULES: &[&str] = &["constant", "linear", "cosine", "wsd", "inverse_sqrt"];
 
 const MANY: i64 = 1 << 40;
 const ANY_INT: Form = Form::Int(0, MANY);
@@ -178,9 +178,10 @@ pub const KEYS: &[Key] = &[
     key("train.batch.pairs", ROWS, "", "32", "preference pairs a step"),
     key("train.batch.prompts", ROWS, "", "32", "prompts a step, where the policy answers them"),
     key("train.micro_batch_tokens", POSITIVE_INT, "16384, or one sequence where that is longer", "2048", "how a step is cut to save memory; never changes the result"),
-    key("train.optimizer", Form::Table, "", "{ lr = 3e-4 }", "AdamW"),
+    key("train.optimizer", Form::Table, "", "{ lr = 3e-4 }", "AdamW, or Muon for the layers' matrices"),
+    key("train.optimizer.kind", Form::Word(&["adamw", "muon"]), "\"adamw\"", "\"muon\"", "muon orthogonalises the momentum of the layers' matrices and leaves the rest to AdamW, at the same learning rate"),
     key("train.optimizer.lr", POSITIVE, "", "3e-4", "peak learning rate"),
-    key("train.optimizer.betas", Form::Betas, "[0.9, 0.95]", "[0.9, 0.95]", "decay of the first and second moment"),
+    key("train.optimizer.betas", Form::Betas, "[0.9, 0.95], of muon [0.95, 0.95]", "[0.9, 0.95]", "decay of the first and second moment; the first is muon's momentum"),
     key("train.optimizer.eps", POSITIVE, "1e-8", "1e-8", "epsilon in the denominator"),
     key("train.optimizer.weight_decay", FROM_ZERO, "0.0", "0.1", "decoupled decay of matrices, times the learning rate"),
     key("train.optimizer.clip", FROM_ZERO, "1.0", "1.0", "largest global gradient norm; 0 turns clipping off"),
@@ -189,9 +190,9 @@ pub const KEYS: &[Key] = &[
     key("train.optimizer.groups.lr_scale", FROM_ZERO, "1.0", "0.1", "factor on the learning rate; 0 freezes"),
     key("train.optimizer.groups.weight_decay", FROM_ZERO, "that of the optimizer", "0.0", "decay of this group, vectors included"),
     key("train.schedule", Form::WordOrTable(SCHEDULES), "\"constant\"", "\"cosine\"", "learning rate over the run: a word, or a table with the keys below"),
-    key("train.schedule.kind", Form::Word(SCHEDULES), "\"constant\"", "\"cosine\"", "constant, linear (to the floor), cosine (to the floor), wsd (warm-up, stable, linear decay)"),
+    key("train.schedule.kind", Form::Word(SCHEDULES), "\"constant\"", "\"cosine\"", "constant, linear (to the floor), cosine (to the floor), wsd (warm-up, stable, linear decay), inverse_sqrt (root of warm-up over step)"),
     key("train.schedule.warmup", Form::Span, "0", "0.1", "linear warm-up from 0: steps (integer) or fraction of the run (number below 1)"),
-    key("train.schedule.min_lr_ratio", Form::Float(Included(0.0), Included(1.0)), "0.0", "0.1", "floor as a fraction of lr (linear, cosine, wsd)"),
+    key("train.schedule.min_lr_ratio", Form::Float(Included(0.0), Included(1.0)), "0.0", "0.1", "floor as a fraction of lr (linear, cosine, wsd, inverse_sqrt)"),
     key("train.schedule.decay", Form::Span, "0.2", "0.2", "length of the last phase of wsd: steps or fraction"),
     key("train.warmup", Form::Span, "0", "0.1", "short for train.schedule.warmup"),
     key("train.context_schedule", Form::Lengths, "the model's context throughout", "[[0, 128], [300, 256]]", "length of training sequences from a step on, as [step, tokens]"),

@@ -5,7 +5,7 @@
 
 use serde::Deserialize;
 
-use super::experiment::{Arch, Columns, Dtype, Recompute, ScheduleKind, Span, Truncation};
+use super::experiment::{Arch, Columns, Dtype, OptimizerKind, Recompute, ScheduleKind, Span, Truncation};
 
 /// The whole file.
 #[derive(Debug, Default, Deserialize)]
@@ -156,6 +156,7 @@ pub struct Batch {
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Optimizer {
+    pub kind: Option<OptimizerKind>,
     pub lr: Option<f64>,
     pub betas: Option<[f64; 2]>,
     pub eps: Option<f64>,

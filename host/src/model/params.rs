@@ -129,6 +129,15 @@ impl Layout {
         &self.parameters
     }
 
+    /// Returns the indices of the layers' linear maps: every matrix except embeddings and heads.
+    pub fn hidden_matrices(&self) -> Vec<usize> {
+        let of = |layer: &LayerRefs| {
+            let alone = [layer.output, layer.down];
+            layer.qkv.iter().chain(&layer.up).chain(&alone).map(|linear| linear.weight).collect::<Vec<_>>()
+        };
+        self.layers.iter().flat_map(of).collect()
+    }
+
     /// Elements of a flat buffer, gaps included: a multiple of [`FLAT_ALIGN`].
     pub fn flat_len(&self) -> u64 {
         self.len

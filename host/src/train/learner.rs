@@ -8,7 +8,7 @@ use plugin_api::{contract, objective::Verdict};
 use super::{
     auxiliary::AuxiliaryObjective,
     memory::largest_rows::forward_tokens,
-    optimizer::{Adam, Gradient, check_groups, schedule},
+    optimizer::{self, gradient::Gradient, groups::check_groups, kind::Optimizer, schedule},
     roles::{
         Roles, policy_outputs,
         reference_pass::{self, ReferencePass},
@@ -40,7 +40,7 @@ pub struct Learner {
     /// The gradient of the latest window, flat.
     pub grads: Buffer,
     /// The optimizer.
-    pub adam: Adam,
+    pub optimizer: Box<dyn Optimizer>,
     /// The models beside it.
     pub roles: Roles,
     /// What is minimised.
@@ -122,7 +122,7 @@ impl Learner {
         let device = model.device().clone();
         check_groups(&roles.learning(model.layout()), &experiment.train.optimizer)?;
         Ok(Learner {
-            adam: Adam::new(&device, model.layout(), &experiment.train.optimizer)?,
+            optimizer: optimizer::create(&device, model.layout(), &experiment.train.optimizer)?,
             grads: model.flat_buffer()?,
             settings: experiment.train.clone(),
             seed: experiment.seed,
@@ -254,7 +254,7 @@ impl Learner {
             }
             out.metrics.extend(own.metrics.into_iter().filter(|(name, _)| name.starts_with(prefix)));
         }
-        let mut gradient = self.adam.measure(&self.grads)?;
+        let mut gradient = self.optimizer.measure(&self.grads)?;
         if let Some(critic) = self.roles.measure()? {
             gradient.finite &= critic.finite;
             out.metrics.push(("critic/grad_norm".to_owned(), critic.norm));
@@ -319,7 +319,7 @@ impl Learner {
     /// # Errors
     /// The backend's.
     pub fn update(&mut self, lr: f64, step: u64) -> Result<()> {
-        self.adam.update(self.model.params(), self.model.shadow(), &self.grads, lr)?;
+        self.optimizer.update(self.model.params(), self.model.shadow(), &self.grads, lr)?;
         // What was measured of the scores was measured of other weights.
         self.model.config_mut().scores = None;
         self.roles.update(lr)?;

@@ -44,14 +44,14 @@ impl Trainer {
         self.state.lines = self.records.durable()?;
         // The files' bytes pass through the process: spare buffers make room for them.
         self.learner.device.trim();
-        let Learner { model, adam, roles, rollouts, .. } = &self.learner;
+        let Learner { model, optimizer, roles, rollouts, .. } = &self.learner;
         let (state, states, tokenizer) = (&self.state, &self.states, &self.setup.tokenizer);
         let start = Instant::now();
         let best = state.best_step == Some(state.step);
         let saved = self.checkpoints.save(state.step, best, |folder| {
             model.save(folder)?;
             tokenizer.save(folder)?;
-            moments::write_moments(adam, folder)?;
+            moments::write_moments(optimizer.as_ref(), folder)?;
             roles.save(folder)?;
             if let Some(rollouts) = rollouts {
                 rollouts.save(folder)?;

@@ -10,7 +10,7 @@ use objective_dpo::{
 use plugin_api::{batch::names, objective::ObjectivePlugin, options::OptionSet};
 use serde_json::{Map, Value};
 use telos::{
-    config::experiment::Optimizer,
+    config::experiment::{Optimizer, OptimizerKind},
     data::{
         PackedBatch, Sequence,
         pack::{pack, together},
@@ -20,7 +20,7 @@ use telos::{
     objectives::{Objectives, active::Active},
     runs::breadcrumb::CrashMarker,
     train::{
-        optimizer::Adam,
+        optimizer,
         roles::{Roles, reference::Reference},
         step::gradient::{WindowLoss, Work, accumulate},
     },
@@ -105,6 +105,7 @@ fn every_trajectory_of_trl_is_followed() {
 fn follow(device: &Device, expected: &Value, batches: &[PackedBatch], what: &str) {
     let (hyper, betas) = (&expected["hyper"], floats(&expected["hyper"]["betas"]));
     let settings = Optimizer {
+        kind: OptimizerKind::Adamw,
         lr: 1.0,
         betas: [betas[0], betas[1]],
         eps: float(&hyper["eps"]),
@@ -115,13 +116,13 @@ fn follow(device: &Device, expected: &Value, batches: &[PackedBatch], what: &str
     let folder = oracles().join(expected["model"].as_str().unwrap());
     let model = Model::from_folder(device, &folder).unwrap();
     let roles = frozen(Model::from_folder(device, &folder).unwrap());
-    let mut adam = Adam::new(device, model.layout(), &settings).unwrap();
+    let mut optimizer = optimizer::create(device, model.layout(), &settings).unwrap();
     let (grads, options) = (model.flat_buffer().unwrap(), options(&expected["data"]));
     for (step, line) in expected["log_f64"].as_array().unwrap().iter().enumerate() {
         let told = |name: &str| format!("{what}: {name} of step {step}");
         let out = window(&mut dpo(&options), &model, &roles, batches, &grads);
         close(&told("loss"), out.loss, float(&line["loss"]), 2e-5);
-        close(&told("grad_norm"), adam.measure(&grads).unwrap().norm, float(&line["grad_norm"]), 2e-5);
+        close(&told("grad_norm"), optimizer.measure(&grads).unwrap().norm, float(&line["grad_norm"]), 2e-5);
         let metrics: BTreeMap<&str, f64> = out.metrics.iter().map(|(name, value)| (name.as_str(), *value)).collect();
         let pairs = [
             (CHOSEN, "reward_chosen"),
@@ -137,7 +138,7 @@ fn follow(device: &Device, expected: &Value, batches: &[PackedBatch], what: &str
             let error = (got - expected).abs() / expected.abs().max(1.0);
             assert!(error < 2e-5, "{}: {got}, expected {expected}", told(theirs));
         }
-        adam.update(model.params(), model.shadow(), &grads, float(&line["lr"])).unwrap();
+        optimizer.update(model.params(), model.shadow(), &grads, float(&line["lr"])).unwrap();
     }
     ends_at(&model, expected, what, 2e-5);
 }

@@ -6,6 +6,7 @@ mod folders;
 mod generation;
 mod gradients;
 mod invariants;
+mod muon;
 mod oracles;
 mod support;
 mod trajectories;

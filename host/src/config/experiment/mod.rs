@@ -15,7 +15,7 @@ pub use data::{Columns, Data, HeldOut, Truncation};
 pub use evaluation::{Checkpoint, EarlyStop, Eval, MetricRule, Sample};
 pub use model::{Arch, Model, Shape, Tokenizer};
 pub use objectives::{Critic, Follow, Objective, POLICY, Reference, Reward, RewardSource, Rollout, SELF, SHARED};
-pub use train::{Batch, Group, Length, Optimizer, Recompute, Schedule, ScheduleKind, Span, Train};
+pub use train::{Batch, Group, Length, Optimizer, OptimizerKind, Recompute, Schedule, ScheduleKind, Span, Train};
 
 use crate::error::{Error, Result};
 

@@ -49,9 +49,12 @@ pub enum Batch {
     Prompts(usize),
 }
 
-/// AdamW.
+/// The optimizer and its settings.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Optimizer {
+    /// Which one.
+    #[serde(skip_serializing_if = "OptimizerKind::is_default")]
+    pub kind: OptimizerKind,
     /// Peak learning rate.
     pub lr: f64,
     /// Decay of the first and second moment.
@@ -65,6 +68,24 @@ pub struct Optimizer {
     /// Parameters with their own rate or decay; the first match counts.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub groups: Vec<Group>,
+}
+
+/// Which optimizer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OptimizerKind {
+    /// AdamW for all parameters.
+    #[default]
+    Adamw,
+    /// Muon for the layers' matrices, AdamW for the rest.
+    Muon,
+}
+
+impl OptimizerKind {
+    /// Runs of earlier versions have no such key.
+    fn is_default(&self) -> bool {
+        *self == OptimizerKind::default()
+    }
 }
 
 /// Parameters with their own rate or decay.
@@ -108,6 +129,9 @@ pub enum ScheduleKind {
     Cosine,
     /// Warm-up, stable, linear decay to the floor.
     Wsd,
+    /// The square root of warm-up over step.
+    #[serde(rename = "inverse_sqrt")]
+    InverseSqrt,
 }
 
 /// A number of steps.

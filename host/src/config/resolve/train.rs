@@ -145,9 +145,15 @@ fn optimizer(written: written::Optimizer, length: Length, notes: &mut Notes<'_>)
             weight_decay: group.weight_decay,
         });
     }
+    let kind = written.kind.unwrap_or_default();
+    let betas = match kind {
+        OptimizerKind::Adamw => [0.9, 0.95],
+        OptimizerKind::Muon => [0.95, 0.95],
+    };
     Optimizer {
+        kind,
         lr: lr.unwrap_or(0.0),
-        betas: written.betas.unwrap_or([0.9, 0.95]),
+        betas: written.betas.unwrap_or(betas),
         eps: written.eps.unwrap_or(1e-8),
         weight_decay: written.weight_decay.unwrap_or(0.0),
         clip: written.clip.unwrap_or(1.0),

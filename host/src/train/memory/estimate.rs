@@ -14,7 +14,7 @@ use crate::{
     train::{
         eval::exact_match::EvalPrompt,
         learner::Learner,
-        optimizer::Adam,
+        optimizer::{self, kind::Optimizer},
         roles::{
             Roles,
             critic::Critic,
@@ -116,7 +116,8 @@ pub fn estimate(
     }
     counting.answers(setup, evaluated.questions)?;
 
-    let moments = 2 * learner.adam.m.len() * learner.adam.m.dtype().size().unwrap_or(4) as u64;
+    let bytes = |(_, buffer): (&str, &Buffer)| buffer.len() * buffer.dtype().size().unwrap_or(4) as u64;
+    let moments: u64 = learner.optimizer.moments().into_iter().map(bytes).sum();
     let (peak, peak_in) = (counting.peak, counting.peak_in);
     // Where batches are of ever other sizes, the spare buffers reach their bound, an eighth; where they are not, they stay below.
     let buffers = counted.most().max(peak + peak / 10);
@@ -139,8 +140,8 @@ fn roles(device: &Device, setup: &Setup, learner: &Learner) -> Result<Roles> {
     let critic = match &learner.roles.critic {
         Some(Critic { model, rate, .. }) => {
             let model = Model::allocate(device, model.config().clone())?;
-            let adam = Adam::new(device, model.layout(), &setup.experiment().train.optimizer)?;
-            Some(Critic { grads: model.flat_buffer()?, model, adam, rate: *rate })
+            let optimizer = optimizer::create(device, model.layout(), &setup.experiment().train.optimizer)?;
+            Some(Critic { grads: model.flat_buffer()?, model, optimizer, rate: *rate })
         }
         None => None,
     };
@@ -188,12 +189,12 @@ impl Counting<'_> {
     }
 
     /// The policy's optimizer, and whatever else the learner's device holds: reward models.
-    fn rest(&self, setup: &Setup) -> Result<(Adam, Buffer)> {
-        let adam = Adam::new(&self.device, self.policy.layout(), &setup.experiment().train.optimizer)?;
+    fn rest(&self, setup: &Setup) -> Result<(Box<dyn Optimizer>, Buffer)> {
+        let optimizer = optimizer::create(&self.device, self.policy.layout(), &setup.experiment().train.optimizer)?;
         let grads = self.policy.layout().flat_len() * self.device.accumulator().size().unwrap_or(4) as u64;
         let counted = self.device.memory().in_use + grads;
         let other = self.learner.device.memory().in_use.saturating_sub(counted);
-        Ok((adam, self.device.buffer(DType::I32, other / 4)?))
+        Ok((optimizer, self.device.buffer(DType::I32, other / 4)?))
     }
 
     fn training(&mut self, packed: &PackedBatch, grads: &Buffer) -> Result<()> {

@@ -5,8 +5,9 @@ use std::{collections::BTreeMap, fs, path::Path};
 use plugin_api::abi::DType;
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 
-use super::Adam;
+use super::kind::Optimizer;
 use crate::{
+    device::Buffer,
     error::{Error, Result},
     files,
     runs::disk::shown,
@@ -19,17 +20,19 @@ pub const OPTIMIZER: &str = "optimizer.safetensors";
 ///
 /// # Errors
 /// What the file system says.
-pub fn write_moments(adam: &Adam, folder: &Path) -> Result<()> {
+pub fn write_moments(optimizer: &dyn Optimizer, folder: &Path) -> Result<()> {
     let path = folder.join(OPTIMIZER);
     let failed = |e: Box<dyn std::error::Error + Send + Sync>| {
         Error::run(format!("cannot write {}", shown(&path).display())).with_cause(e)
     };
-    let (m, v) = (adam.m.download_raw(0, adam.m.len())?, adam.v.download_raw(0, adam.v.len())?);
-    let view = |bytes| TensorView::new(stored(adam.m.dtype()), vec![adam.m.len() as usize], bytes);
-    let tensors = BTreeMap::from([
-        ("exp_avg", view(m.as_slice()).map_err(|e| failed(e.into()))?),
-        ("exp_avg_sq", view(v.as_slice()).map_err(|e| failed(e.into()))?),
-    ]);
+    let read = |(name, buffer): (&'static str, &Buffer)| {
+        Ok((name, stored(buffer.dtype()), vec![buffer.len() as usize], buffer.download_raw(0, buffer.len())?))
+    };
+    let all: Vec<_> = optimizer.moments().into_iter().map(read).collect::<Result<_>>()?;
+    let mut tensors = BTreeMap::new();
+    for (name, dtype, shape, bytes) in &all {
+        tensors.insert(*name, TensorView::new(*dtype, shape.clone(), bytes.as_slice()).map_err(|e| failed(e.into()))?);
+    }
     // The library makes a file that its owner alone may read. Who may is the user's to say, as for every other file.
     let usual = fs::File::create(&path).and_then(|file| file.metadata()).map_err(|e| failed(e.into()))?;
     safetensors::serialize_to_file(tensors, None, &path).map_err(|e| failed(e.into()))?;
@@ -40,14 +43,14 @@ pub fn write_moments(adam: &Adam, folder: &Path) -> Result<()> {
 ///
 /// # Errors
 /// A request error where the file is damaged or of another model or dtype.
-pub fn read_moments(adam: &Adam, folder: &Path) -> Result<()> {
+pub fn read_moments(optimizer: &dyn Optimizer, folder: &Path) -> Result<()> {
     let path = folder.join(OPTIMIZER);
     let failed = |e: Box<dyn std::error::Error + Send + Sync>| {
         Error::request(format!("cannot read the moments in {}", path.display())).with_cause(e)
     };
     let bytes = files::read(&path).map_err(|e| failed(e.into()))?;
     let file = SafeTensors::deserialize(&bytes).map_err(|e| failed(e.into()))?;
-    for (name, buffer) in [("exp_avg", &adam.m), ("exp_avg_sq", &adam.v)] {
+    for (name, buffer) in optimizer.moments() {
         let tensor = file.tensor(name).map_err(|e| failed(e.into()))?;
         if tensor.dtype() != stored(buffer.dtype()) || tensor.shape() != [buffer.len() as usize] {
             return Err(failed(

@@ -9,7 +9,8 @@ use crate::config::experiment::{Schedule, ScheduleKind};
 /// Steps count from 0 to `total - 1`. Warm-up rises linearly and reaches the peak at its last step, so that the first step
 /// already learns. Afterwards, with `p` from 0 to below 1 over the rest: linear `1 - (1 - floor) p`; cosine
 /// `floor + (1 - floor) (1 + cos(pi p)) / 2` (Loshchilov and Hutter 2017); wsd stays at 1 and falls linearly to the floor
-/// over its last `decay` steps (Hu et al. 2024).
+/// over its last `decay` steps (Hu et al. 2024); inverse_sqrt is `sqrt(warmup / s)` at the step that counts `s` from 1 (Vaswani et
+/// al. 2017, equation 3; a warm-up of 0 counts as 1), at least the floor.
 pub fn rate(schedule: &Schedule, step: u64, total: u64) -> f64 {
     let warmup = schedule.warmup.steps(total).min(total);
     if step < warmup {
@@ -21,6 +22,7 @@ pub fn rate(schedule: &Schedule, step: u64, total: u64) -> f64 {
         ScheduleKind::Constant => 1.0,
         ScheduleKind::Linear => 1.0 - (1.0 - floor) * fall(warmup),
         ScheduleKind::Cosine => floor + (1.0 - floor) * 0.5 * (1.0 + (PI * fall(warmup)).cos()),
+        ScheduleKind::InverseSqrt => (warmup.max(1) as f64 / (step + 1) as f64).sqrt().max(floor),
         ScheduleKind::Wsd => {
             let decay = schedule.decay.map_or(0, |span| span.steps(total));
             1.0 - (1.0 - floor) * fall(total.saturating_sub(decay).max(warmup))
@@ -72,9 +74,24 @@ mod tests {
         assert_eq!(all, [0.5, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 0.75, 0.5, 0.25]);
     }
 
+    /// Catches a rate that does not begin at the peak after the warm-up, and one that depends on the length of the run.
+    #[test]
+    fn inverse_sqrt_falls_with_the_root_of_the_step_to_its_floor() {
+        let all = rates(&schedule(ScheduleKind::InverseSqrt, 4, 0.2, None), 1000);
+        assert_eq!((all[3], all[15], all[63], all[999]), (1.0, 0.5, 0.25, 0.2));
+        assert_eq!(all[..50], rates(&schedule(ScheduleKind::InverseSqrt, 4, 0.2, None), 50));
+        assert_eq!(rates(&schedule(ScheduleKind::InverseSqrt, 0, 0.0, None), 4)[3], 0.5);
+    }
+
     #[test]
     fn a_warm_up_as_long_as_the_run_never_divides_by_zero() {
-        for kind in [ScheduleKind::Constant, ScheduleKind::Linear, ScheduleKind::Cosine, ScheduleKind::Wsd] {
+        for kind in [
+            ScheduleKind::Constant,
+            ScheduleKind::Linear,
+            ScheduleKind::Cosine,
+            ScheduleKind::Wsd,
+            ScheduleKind::InverseSqrt,
+        ] {
             assert!(rates(&schedule(kind, 10, 0.0, Some(3)), 5).iter().all(|r| r.is_finite()));
         }
     }

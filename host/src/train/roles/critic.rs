@@ -8,7 +8,7 @@ use crate::{
     error::Result,
     model::{Model, Outputs},
     setup::Setup,
-    train::optimizer::Adam,
+    train::optimizer::{self, kind::Optimizer},
 };
 
 /// Folder of a checkpoint with a critic of its own.
@@ -21,7 +21,7 @@ pub struct Critic {
     /// The gradient of the latest window, flat.
     pub grads: Buffer,
     /// Its optimizer.
-    pub adam: Adam,
+    pub optimizer: Box<dyn Optimizer>,
     /// Its rate over the policy's.
     pub rate: f64,
 }
@@ -35,9 +35,9 @@ impl Critic {
             (None, POLICY) => setup.model(device, None, Outputs::SCALAR)?,
             (None, path) => setup.role("critic.from", device, path, Outputs::SCALAR)?,
         };
-        let optimizer = &experiment.train.optimizer;
-        let adam = Adam::new(device, model.layout(), optimizer)?;
-        let rate = table.and_then(|table| table.lr).map_or(1.0, |lr| lr / optimizer.lr);
-        Ok(Some(Critic { grads: model.flat_buffer()?, model, adam, rate }))
+        let settings = &experiment.train.optimizer;
+        let optimizer = optimizer::create(device, model.layout(), settings)?;
+        let rate = table.and_then(|table| table.lr).map_or(1.0, |lr| lr / settings.lr);
+        Ok(Some(Critic { grads: model.flat_buffer()?, model, optimizer, rate }))
     }
 }

@@ -69,7 +69,7 @@ impl Roles {
         let reference = needs.reference.then(|| Reference::open(setup, device, checkpoint)).transpose()?;
         let critic = if needs.critic { Critic::open(setup, device, checkpoint)? } else { None };
         if let (Some(critic), Some(checkpoint)) = (&critic, checkpoint) {
-            moments::read_moments(&critic.adam, &checkpoint.join(CRITIC))?;
+            moments::read_moments(critic.optimizer.as_ref(), &checkpoint.join(CRITIC))?;
         }
         Ok(Roles { reference, critic })
     }
@@ -107,7 +107,7 @@ impl Roles {
     /// # Errors
     /// The backend's.
     pub fn measure(&mut self) -> Result<Option<Gradient>> {
-        self.critic.as_mut().map(|critic| critic.adam.measure(&critic.grads)).transpose()
+        self.critic.as_mut().map(|critic| critic.optimizer.measure(&critic.grads)).transpose()
     }
 
     /// Updates the critic, at the policy's learning rate `lr` times its own factor.
@@ -116,7 +116,7 @@ impl Roles {
     /// The backend's.
     pub fn update(&mut self, lr: f64) -> Result<()> {
         let Some(critic) = &mut self.critic else { return Ok(()) };
-        critic.adam.update(critic.model.params(), critic.model.shadow(), &critic.grads, lr * critic.rate)
+        critic.optimizer.update(critic.model.params(), critic.model.shadow(), &critic.grads, lr * critic.rate)
     }
 
     /// Lets the reference follow the policy after step `step`, counted from 1.
@@ -154,7 +154,7 @@ impl Roles {
         if let Some(critic) = &self.critic {
             let own = make(CRITIC)?;
             critic.model.save(&own)?;
-            moments::write_moments(&critic.adam, &own)?;
+            moments::write_moments(critic.optimizer.as_ref(), &own)?;
         }
         Ok(())
     }

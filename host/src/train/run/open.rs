@@ -70,10 +70,10 @@ pub(crate) fn trainer(mut setup: Setup, resume: bool, show: Show) -> Result<Trai
         if total != state.total {
             changes.lines.extend(resume::lengthen(&mut state, total, &experiment)?);
         }
-        moments::read_moments(&learner.adam, &checkpoint.path)?;
-        learner.adam.updates = state.updates;
+        moments::read_moments(learner.optimizer.as_ref(), &checkpoint.path)?;
+        learner.optimizer.continue_after(state.updates);
         if let Some(critic) = &mut learner.roles.critic {
-            critic.adam.updates = state.updates;
+            critic.optimizer.continue_after(state.updates);
         }
         if let Some(rollouts) = &mut learner.rollouts {
             rollouts.restore(&checkpoint.path)?;

@@ -160,7 +160,8 @@ pub fn lengthen(state: &mut TrainState, total: u64, experiment: &Experiment) -> 
     state.total = total;
     state.ended &= done == total;
     let schedule = &experiment.train.schedule;
-    let fixed = schedule.kind == ScheduleKind::Constant && matches!(schedule.warmup, Span::Steps(_));
+    let fixed = matches!(schedule.kind, ScheduleKind::Constant | ScheduleKind::InverseSqrt)
+        && matches!(schedule.warmup, Span::Steps(_));
     if fixed || total == before || done == total {
         return Ok(None);
     }
