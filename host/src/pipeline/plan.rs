@@ -18,7 +18,7 @@ use crate::{
     },
     train::{
         auxiliary::AuxiliaryObjective,
-        optimizer::check_groups,
+        optimizer::groups::check_groups,
         roles::{Roles, policy_outputs},
         rollout::{Rollouts, rewards::Rewards},
     },

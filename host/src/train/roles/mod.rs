@@ -10,7 +10,7 @@ use std::path::Path;
 use plugin_api::backend::ops::{Axpy, Copy, Scale};
 
 use super::{
-    optimizer::{Gradient, moments},
+    optimizer::{gradient::Gradient, moments},
     step::models::{CriticModel, Models},
 };
 use crate::{

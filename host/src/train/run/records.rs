@@ -24,7 +24,7 @@ use crate::{
     train::{
         eval::{Figures, exact_match::ComparedAnswer, generation::RewardedAnswer},
         memory::process::process_memory,
-        optimizer::Gradient,
+        optimizer::gradient::Gradient,
         rollout::sampling::AnswerRecord,
         step::gradient::WindowLoss,
     },
