@@ -31,7 +31,7 @@ use crate::{
 };
 use eval::held_out::{held_out, held_out_stretches};
 use learner::Learner;
-use optimizer::gradient::Gradient;
+use optimizer::kind::Gradient;
 use roles::reference_pass::{PassEnd, RowsRead};
 use rollout::Rollouts;
 use run::{

@@ -8,7 +8,12 @@ use plugin_api::{contract, objective::Verdict};
 use super::{
     auxiliary::AuxiliaryObjective,
     memory::largest_rows::forward_tokens,
-    optimizer::{self, gradient::Gradient, groups::check_groups, kind::Optimizer, schedule},
+    optimizer::{
+        self,
+        groups::check_groups,
+        kind::{Gradient, Optimizer},
+        schedule,
+    },
     roles::{
         Roles, policy_outputs,
         reference_pass::{self, ReferencePass},

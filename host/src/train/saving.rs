@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use super::{
     learner::Learner,
-    optimizer::{gradient::global_norm, moments},
+    optimizer::{kind::global_norm, moments},
     run::state,
     trainer::Trainer,
 };

@@ -4,9 +4,8 @@
 use plugin_api::backend::ops::{AdamW as Operation, FLAT_ALIGN, Fill};
 
 use super::{
-    gradient::{Gradient, measure_into},
     groups::{Rule, Segment, rules, segments},
-    kind::Optimizer,
+    kind::{Gradient, Optimizer, measure_into},
 };
 use crate::{
     config::experiment::Optimizer as Settings,

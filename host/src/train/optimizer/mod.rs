@@ -1,7 +1,6 @@
 //! Optimizers: how parameters follow from gradients, with which rates, and at which step of the run.
 
 pub mod adamw;
-pub mod gradient;
 pub mod groups;
 pub mod kind;
 pub mod moments;
@@ -15,6 +14,7 @@ use crate::{
     model::params::Layout,
 };
 use adamw::AdamW;
+use groups::Rule;
 use kind::Optimizer;
 use muon::Muon;
 
@@ -25,6 +25,15 @@ use muon::Muon;
 pub fn create(device: &Device, layout: &Layout, settings: &Settings) -> Result<Box<dyn Optimizer>> {
     Ok(match settings.kind {
         OptimizerKind::Adamw => Box::new(AdamW::new(device, layout, settings)?),
-        OptimizerKind::Muon => Box::new(Muon::new(device, layout, settings)?),
+        OptimizerKind::Muon => {
+            let mut rules = groups::rules(layout, settings)?;
+            let hidden = layout.hidden_matrices();
+            let matrices = hidden
+                .into_iter()
+                .map(|index| (layout.parameters()[index].clone(), std::mem::replace(&mut rules[index], Rule::FROZEN)));
+            let matrices = matrices.collect();
+            let rest = Box::new(AdamW::with_rules(device, layout, settings, &rules)?);
+            Box::new(Muon::new(device, settings, matrices, rest)?)
+        }
     })
 }

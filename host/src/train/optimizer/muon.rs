@@ -22,16 +22,14 @@ use plugin_api::{
 };
 
 use super::{
-    adamw::AdamW,
-    gradient::{Gradient, measure_into},
-    groups::{Rule, rules},
-    kind::Optimizer,
+    groups::Rule,
+    kind::{Gradient, Optimizer, measure_into},
 };
 use crate::{
     config::experiment::Optimizer as Settings,
     device::{Buffer, Device, Tensor},
     error::Result,
-    model::params::{Layout, Parameter},
+    model::params::Parameter,
 };
 
 /// Coefficients of the Newton-Schulz iteration.
@@ -47,7 +45,7 @@ const EPSILON: f64 = 1e-7;
 pub struct Muon {
     device: Device,
     /// Holds all momentum, and updates what is not a hidden matrix.
-    adamw: AdamW,
+    adamw: Box<dyn Optimizer>,
     matrices: Vec<(Parameter, Rule)>,
     momentum: f64,
     clip: f64,
@@ -70,19 +68,17 @@ struct Scratch {
 }
 
 impl Muon {
-    /// Creates the optimizer with zero momentum for the parameters of `layout`.
+    /// Creates the optimizer for these hidden `matrices`. `adamw` has zero moments, keeps the momentum of all parameters, and
+    /// updates all but the matrices.
     ///
     /// # Errors
-    /// Request error for a group's pattern that is not a valid glob; memory.
-    pub fn new(device: &Device, layout: &Layout, settings: &Settings) -> Result<Muon> {
-        let hidden = layout.hidden_matrices();
-        let mut rules = rules(layout, settings)?;
-        let mut matrices = Vec::with_capacity(hidden.len());
-        for index in hidden {
-            matrices.push((layout.parameters()[index].clone(), rules[index]));
-            rules[index] = Rule::FROZEN;
-        }
-        let adamw = AdamW::with_rules(device, layout, settings, &rules)?;
+    /// Memory.
+    pub fn new(
+        device: &Device,
+        settings: &Settings,
+        matrices: Vec<(Parameter, Rule)>,
+        adamw: Box<dyn Optimizer>,
+    ) -> Result<Muon> {
         let (compute, accumulator) = (device.compute(), device.accumulator());
         let largest = matrices.iter().map(|(matrix, _)| matrix.len()).max();
         let side = matrices.iter().map(|(matrix, _)| matrix.rows.min(matrix.cols).pow(2)).max().unwrap_or(0);

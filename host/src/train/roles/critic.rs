@@ -6,9 +6,9 @@ use crate::{
     config::experiment::{POLICY, SHARED},
     device::{Buffer, Device},
     error::Result,
-    model::{Model, Outputs},
+    model::{Model, Outputs, params::Layout},
     setup::Setup,
-    train::optimizer::{self, kind::Optimizer},
+    train::optimizer::kind::Optimizer,
 };
 
 /// Folder of a checkpoint with a critic of its own.
@@ -27,7 +27,14 @@ pub struct Critic {
 }
 
 impl Critic {
-    pub(super) fn open(setup: &Setup, device: &Device, checkpoint: Option<&Path>) -> Result<Option<Critic>> {
+    /// Loads the value model that the experiment names, with the optimizer that `create` returns for its parameters; `None` where values
+    /// come from the policy's own scalar head.
+    pub(super) fn open(
+        setup: &Setup,
+        device: &Device,
+        checkpoint: Option<&Path>,
+        create: impl FnOnce(&Layout) -> Result<Box<dyn Optimizer>>,
+    ) -> Result<Option<Critic>> {
         let (experiment, table) = (setup.experiment(), setup.experiment().critic.as_ref());
         let model = match (checkpoint, table.map_or(POLICY, |table| table.from.as_str())) {
             (_, SHARED) => return Ok(None),
@@ -35,9 +42,8 @@ impl Critic {
             (None, POLICY) => setup.model(device, None, Outputs::SCALAR)?,
             (None, path) => setup.role("critic.from", device, path, Outputs::SCALAR)?,
         };
-        let settings = &experiment.train.optimizer;
-        let optimizer = optimizer::create(device, model.layout(), settings)?;
-        let rate = table.and_then(|table| table.lr).map_or(1.0, |lr| lr / settings.lr);
+        let optimizer = create(model.layout())?;
+        let rate = table.and_then(|table| table.lr).map_or(1.0, |lr| lr / experiment.train.optimizer.lr);
         Ok(Some(Critic { grads: model.flat_buffer()?, model, optimizer, rate }))
     }
 }

@@ -10,7 +10,7 @@ use std::path::Path;
 use plugin_api::backend::ops::{Axpy, Copy, Scale};
 
 use super::{
-    optimizer::{gradient::Gradient, moments},
+    optimizer::{self, kind::Gradient, moments},
     step::models::{CriticModel, Models},
 };
 use crate::{
@@ -67,7 +67,8 @@ impl Roles {
             }
         }
         let reference = needs.reference.then(|| Reference::open(setup, device, checkpoint)).transpose()?;
-        let critic = if needs.critic { Critic::open(setup, device, checkpoint)? } else { None };
+        let create = |layout: &Layout| optimizer::create(device, layout, &experiment.train.optimizer);
+        let critic = if needs.critic { Critic::open(setup, device, checkpoint, create)? } else { None };
         if let (Some(critic), Some(checkpoint)) = (&critic, checkpoint) {
             moments::read_moments(critic.optimizer.as_ref(), &checkpoint.join(CRITIC))?;
         }

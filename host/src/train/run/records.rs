@@ -24,7 +24,7 @@ use crate::{
     train::{
         eval::{Figures, exact_match::ComparedAnswer, generation::RewardedAnswer},
         memory::process::process_memory,
-        optimizer::gradient::Gradient,
+        optimizer::kind::Gradient,
         rollout::sampling::AnswerRecord,
         step::gradient::WindowLoss,
     },
