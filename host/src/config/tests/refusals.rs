@@ -460,7 +460,7 @@ fn schedules_take_only_what_their_kind_uses_and_fit_into_the_run() {
     let train = |lines: &str, expected: &str| changed("steps = 100", &format!("steps = 100\n{lines}"), expected);
     train(
         "schedule = \"cosin\"",
-        r#"exp.toml:8:1: train.schedule: expected "constant", "linear", "cosine" or "wsd", found the string "cosin"; did you mean "cosine"?"#,
+        r#"exp.toml:8:1: train.schedule: expected "constant", "linear", "cosine", "wsd" or "inverse_sqrt", found the string "cosin"; did you mean "cosine"?"#,
     );
     train(
         "schedule = { kind = \"cosine\", decay = 0.1 }",
