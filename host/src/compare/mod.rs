@@ -2,15 +2,15 @@
 //!
 //! | file | job |
 //! |---|---|
-//! | [`spec`] | how the command line names a backend |
-//! | [`source`](mod@source) | the experiment, without a backend of the comparison |
-//! | [`lane`] | one backend at work |
-//! | [`rounds`] | taking turns, and the clock |
-//! | [`peak`] | what a backend's product reaches at best |
-//! | [`agreement`] | differences by step, and what is tolerated |
-//! | [`yardstick`] | a backend's difference from itself, one weight moved |
-//! | [`replay`] | one step behind a layer that has every operation done once more by the reference |
-//! | [`report`] | all of it as values, for JSON; as tables for people; the losses as SVG |
+//! | [`spec`] | the notation of a backend on the command line |
+//! | [`source`](mod@source) | the experiment, without one of the compared backends |
+//! | [`lane`] | the run of one backend |
+//! | [`rounds`] | running the backends in turns, and timing |
+//! | [`peak`] | the highest speed of a backend's matrix product |
+//! | [`agreement`] | differences by step, and the tolerance |
+//! | [`yardstick`] | the noise floor: a backend's difference from itself with one weight moved |
+//! | [`replay`] | one step in which the reference repeats every operation |
+//! | [`report`] | the results as values for JSON, as text tables, and the losses as SVG |
 //!
 //! Every backend starts from the same bits, sees the same batches and does the same steps as a run
 //! (`train::learner`). Nothing is written except the plot.

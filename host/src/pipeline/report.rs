@@ -13,7 +13,7 @@ use crate::config::Experiment;
 use crate::error::{Error, Result};
 use crate::files;
 
-/// The metrics of evaluations that are reported beside the loss, in this order. A prefix up to a `/` is ignored:
+/// The metrics of evaluations that are reported in addition to the loss, in this order. A prefix up to a `/` is ignored:
 /// `rewards/margin`, or `dpo/rewards/margin` where there are several objectives.
 const TOLD: [&str; 7] = ["exact_match", "gold", "accuracy", "reward", "margin", "answers/kl", "score/mean"];
 
