@@ -232,7 +232,7 @@ impl Renderer {
         Ok(())
     }
 
-    /// The number of the message that the innermost loop variable holds.
+    /// The number of the message that a variable holds; variables are searched from the innermost scope outwards.
     fn written_message(&self, scope: &Scope) -> Option<usize> {
         scope.first(|value| match value {
             Value::Dict(dict) => self.messages.get(&Rc::as_ptr(dict)).copied(),

@@ -321,7 +321,7 @@ impl Tokenizer {
         self.inner.get_vocab(false).values().any(|id| u64::from(*id) >= rows)
     }
 
-    /// Notes for the user about settings of the files that are not followed.
+    /// Notes for the user about guesses, and about settings of the files that are not followed.
     pub fn notes(&self) -> Vec<String> {
         let mut notes = self.notes.clone();
         let guessed = self.eos().filter(|_| self.eos.is_none() && self.model_ends.is_empty());

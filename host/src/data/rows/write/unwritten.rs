@@ -94,9 +94,9 @@ impl Layout {
         ))
     }
 
-    /// If the generation prompt differs from the text before the last answer: the end of each. If the template
-    /// marks what is learned, the generation prompt must also reach the first mark: text between the two would be
-    /// neither generated nor learned.
+    /// Returns the generation prompt of the last answer, and what the whole text has in its place, if the two differ. If
+    /// the template marks what is learned, the generation prompt must also reach the first mark: text between the two
+    /// would be neither generated nor learned.
     fn opening(&self, row: &Row, end: Part) -> Option<(String, String)> {
         let variables = Variables::of(row, &self.template).ok()?;
         let (_, messages) = conversation(row, end);
