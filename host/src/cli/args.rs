@@ -6,7 +6,7 @@ use clap::Args;
 
 use crate::inference::saved_model::BackendChoice;
 
-/// Which backend computes, for the commands that take no experiment.
+/// The backend, for commands without an experiment.
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
 pub struct BackendArgs {
     /// Id of the backend plugin.
@@ -24,7 +24,7 @@ pub struct BackendArgs {
 }
 
 impl BackendArgs {
-    /// The same for the library.
+    /// The same choice for the library.
     pub(super) fn choice(&self, folders: Vec<PathBuf>) -> BackendChoice {
         BackendChoice {
             plugin: self.backend.clone(),

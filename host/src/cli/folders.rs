@@ -1,21 +1,21 @@
-//! Where plugins are looked for.
+//! The folders that are searched for plugins.
 
 use std::env;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
-/// The environment variable that lists folders as PATH does.
+/// The environment variable that lists folders in the same way as PATH.
 pub const VARIABLE: &str = "TELOS_PLUGINS";
 
-/// The folders to search, in order: `given`, those of [`VARIABLE`], `plugins` beside this program. Not the program's own
-/// folder: a build leaves every library there, those for tests too.
+/// The folders to search, in order: `given`, those of [`VARIABLE`], and `plugins` beside this program. The
+/// program's own folder is not searched: a build puts every library there, including those for tests.
 pub fn search(given: &[PathBuf]) -> Vec<PathBuf> {
     let program = env::current_exe().ok();
     let beside = program.as_deref().and_then(Path::parent);
     order(given, env::var_os(VARIABLE).as_deref(), beside)
 }
 
-/// Each folder once. An empty entry of the variable, which in PATH means the current directory, means nothing here.
+/// Lists each folder once. An empty entry of the variable, which in PATH means the current directory, is ignored.
 fn order(given: &[PathBuf], variable: Option<&OsStr>, beside: Option<&Path>) -> Vec<PathBuf> {
     let listed = variable.map(|list| env::split_paths(list).collect::<Vec<_>>()).unwrap_or_default();
     let own = beside.map(|folder| folder.join("plugins"));
@@ -33,7 +33,7 @@ mod tests {
     use super::*;
 
     /// Catches a search that adds the current directory (an empty entry, as in PATH), drops a source, or prefers a
-    /// default to what the user named.
+    /// default to a folder that the user named.
     #[test]
     fn named_folders_come_first_and_the_current_directory_never() {
         let list = env::join_paths(["/b", "", "/a"]).expect("a list of folders");

@@ -1,7 +1,7 @@
 //! The command line: one file of `commands` per command, whose doc comments are its help.
 //!
-//! A command turns its arguments into a typed request, hands that to the library, and prints what comes back. It holds
-//! no work of its own.
+//! A command turns its arguments into a typed request, passes that to the library, and prints the result. It does
+//! no work itself.
 
 pub mod args;
 pub mod commands;
@@ -54,13 +54,14 @@ enum Command {
     Tokenizer(tokenizer::Tokenizer),
 }
 
-/// Runs the program with `args` (the first is its name) and gives its exit code.
+/// Runs the program with `args` (the first is its name) and returns its exit code.
 pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let args: Vec<OsString> = args.into_iter().collect();
     let cli = match Cli::try_parse_from(&args) {
         Ok(cli) => cli,
         Err(error) => {
-            // Help and version arrive here too, with code 0. A closed pipe is the reader's choice, not our failure.
+            // Help and version are handled here too, with code 0. If the reader closed the pipe, that is not our
+            // failure.
             _ = error.print();
             return u8::try_from(error.exit_code()).map_or(ExitCode::FAILURE, ExitCode::from);
         }
@@ -84,8 +85,8 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     ExitCode::from(code)
 }
 
-/// What calls plugins works in a child process, so that whatever ends that process early is reported; otherwise its exit code
-/// is ours.
+/// Runs commands that call plugins in a child process, so that anything that ends that process early is reported.
+/// Otherwise returns the child's exit code.
 fn supervised(cli: &Cli, args: Vec<OsString>) -> Result<Option<ExitCode>> {
     let calls_plugins = match &cli.command {
         Command::Run(run) => !run.only_explains(),
@@ -96,7 +97,7 @@ fn supervised(cli: &Cli, args: Vec<OsString>) -> Result<Option<ExitCode>> {
     match calls_plugins && supervise::role()? == Role::Supervisor {
         true => supervise::run_supervised(args).map(Some),
         false => {
-            // Takes the file's name away at once, so that nothing is left wherever the process is killed.
+            // Removes the file's name at once, so that nothing is left whenever the process is killed.
             _ = Breadcrumb::from_env();
             Ok(None)
         }

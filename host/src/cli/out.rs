@@ -1,14 +1,15 @@
-//! Files that a command writes where the user says.
+//! Checks the paths of files that a command writes for the user.
 
 use std::fs;
 use std::path::Path;
 
 use crate::error::{Error, Result};
 
-/// Refuses `path`, given by `flag`, where a file is already, or no folder to write it into. Called before anything is computed.
+/// Refuses `path`, given by `flag`, if the file already exists or its folder does not. Called before anything is
+/// computed.
 ///
 /// # Errors
-/// A request error naming flag and path.
+/// A request error that names flag and path.
 pub(super) fn check_new(flag: &str, path: &Path) -> Result<()> {
     check_folder(flag, path)?;
     if fs::symlink_metadata(path).is_ok() {
@@ -18,10 +19,10 @@ pub(super) fn check_new(flag: &str, path: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Refuses a drawing's `path` where something else than an earlier drawing is, or no folder to write it into.
+/// Refuses a drawing's `path` if something other than an earlier drawing is there, or its folder does not exist.
 ///
 /// # Errors
-/// A request error naming flag and path.
+/// A request error that names flag and path.
 pub(super) fn check_drawing(flag: &str, path: &Path) -> Result<()> {
     check_folder(flag, path)?;
     let is_drawing = || fs::read_to_string(path).is_ok_and(|text| text.trim_start().starts_with("<svg"));

@@ -1,5 +1,5 @@
-//! Printing that survives a closed pipe: once the reader has closed it, output is discarded and the command continues. Standard
-//! output is for telos alone: what a plugin prints goes to standard error.
+//! Printing that survives a closed pipe: once the reader has closed it, output is discarded and the command
+//! continues. Standard output is reserved for telos: what a plugin prints goes to standard error.
 
 use std::fmt::Display;
 use std::fs::File;
@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use crate::error::{Error, Result};
 
-/// Standard output, once [`keep_stdout`] has put it aside.
+/// Standard output, once [`keep_stdout`] has saved it.
 static KEPT: OnceLock<File> = OnceLock::new();
 
 /// Reserves standard output for [`out`]: from here on, what plugins print goes to standard error. Call it before a plugin is
@@ -40,12 +40,12 @@ pub fn out(text: &str) -> Result<()> {
     }
 }
 
-/// Writes `text` to standard error. A failure there has nowhere to be told.
+/// Writes `text` to standard error. A failure there cannot be reported.
 pub fn err(text: &str) {
     _ = io::stderr().lock().write_all(text.as_bytes());
 }
 
-/// Prints a command's result: for people, or as one line of JSON.
+/// Prints a command's result: as text, or as one line of JSON.
 pub fn result<T: Display + Serialize>(value: &T, json: bool) -> Result<()> {
     if json {
         return self::json(value);

@@ -12,7 +12,7 @@ fn parse(line: &str) -> Result<Cli, clap::Error> {
     Cli::try_parse_from(std::iter::once("telos").chain(line.split(' ').filter(|word| !word.is_empty())))
 }
 
-/// Catches ids that clash and defaults that do not parse, in any command.
+/// Catches argument ids that clash and defaults that do not parse, in any command.
 #[test]
 fn clap_finds_no_contradiction_in_the_commands() {
     Cli::command().debug_assert();
@@ -43,7 +43,7 @@ fn run_turns_every_argument_into_the_request() {
     assert_eq!(request, expected);
 }
 
-/// Catches a wrong request that parses, or one whose exit code is not 2; and help that fails.
+/// Catches a wrong request that parses, or whose exit code is not 2; and help that fails.
 #[test]
 fn wrong_requests_exit_with_2_and_help_with_0() {
     let wrong = [

@@ -1,8 +1,9 @@
-//! How far two backends are apart, step by step.
+//! How much two backends differ, step by step.
 //!
-//! The first step starts from the same bits, so its loss and gradient norm must agree to rounding. Later steps start from
-//! weights that have already drifted apart by rounding; that a later step lies beyond the tolerance says nothing by itself,
-//! which is why the operations of that step are replayed and a yardstick can be measured.
+//! The first step starts from the same bits, so its loss and gradient norm must agree up to rounding. Later steps
+//! start from weights that have already drifted apart by rounding. A later step beyond the tolerance therefore
+//! proves nothing by itself, which is why the operations of that step are replayed and a noise floor can be
+//! measured.
 
 use plugin_api::abi::DType;
 use serde::Serialize;
@@ -18,17 +19,17 @@ pub struct Curve {
     pub grad_norm: Vec<f64>,
 }
 
-/// Relative differences within which a step agrees.
+/// Relative differences up to which a step agrees.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Tolerance {
-    /// Of the loss.
+    /// For the loss.
     pub loss: f64,
-    /// Of the gradient norm.
+    /// For the gradient norm.
     pub grad_norm: f64,
 }
 
 impl Tolerance {
-    /// For two compute types: that of the coarser one.
+    /// For two compute types: the tolerance of the coarser one.
     pub fn of(a: DType, b: DType) -> Tolerance {
         let (loss, grad_norm) = match [a, b] {
             [DType::BF16, _] | [_, DType::BF16] => (5e-3, 5e-2),
@@ -39,40 +40,40 @@ impl Tolerance {
     }
 }
 
-/// The largest of the differences of some steps.
+/// The largest difference over several steps.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Largest {
-    /// Relative.
+    /// The relative difference.
     pub difference: f64,
     /// The step, counted from 1.
     pub step: u64,
 }
 
-/// One backend held against another.
+/// One backend compared with another.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Agreement {
-    /// The other.
+    /// Label of the other backend.
     pub with: String,
-    /// What counts as agreement.
+    /// The tolerance for agreement.
     pub tolerance: Tolerance,
     /// Relative difference of the first step's loss.
     pub first_loss: f64,
     /// Relative difference of the first step's gradient norm.
     pub first_grad_norm: f64,
-    /// The largest of the losses' differences.
+    /// The largest difference between the losses.
     pub loss: Largest,
-    /// The largest of the gradient norms' differences.
+    /// The largest difference between the gradient norms.
     pub grad_norm: Largest,
     /// The first step beyond the tolerance, counted from 1.
     pub first_beyond: Option<u64>,
-    /// The losses' differences by step.
+    /// The differences between the losses, by step.
     pub losses: Vec<f64>,
-    /// The gradient norms' differences by step.
+    /// The differences between the gradient norms, by step.
     pub grad_norms: Vec<f64>,
 }
 
 impl Agreement {
-    /// Of the steps that both have done; none where there is no such step.
+    /// Compares the steps that both backends have done; `None` if there is no such step.
     pub fn of(with: &str, base: &Curve, other: &Curve, tolerance: Tolerance) -> Option<Agreement> {
         let differences = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| relative(*a, *b)).collect::<Vec<_>>();
         let losses = differences(&base.loss, &other.loss);
@@ -93,7 +94,7 @@ impl Agreement {
     }
 }
 
-/// The first of the largest.
+/// The largest difference; the first one if several are equal.
 pub fn largest(differences: &[f64]) -> Option<Largest> {
     let all = differences.iter().zip(1..).map(|(difference, step)| Largest { difference: *difference, step });
     all.reduce(|a, b| if b.difference > a.difference { b } else { a })
@@ -107,7 +108,7 @@ mod tests {
         Curve { loss: loss.to_vec(), grad_norm: grad_norm.to_vec() }
     }
 
-    /// Catches steps counted from 0, a gradient norm that is not looked at, and steps of one backend alone.
+    /// Catches steps counted from 0, a gradient norm that is ignored, and steps that only one backend has done.
     #[test]
     fn the_first_step_beyond_the_tolerance_is_named() {
         let base = curve(&[4.0, 3.0, 2.0, 1.0], &[1.0, 1.0, 1.0, 1.0]);

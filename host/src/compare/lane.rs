@@ -1,4 +1,4 @@
-//! One backend at work on the experiment: its learner, what it measured, and where it failed.
+//! One backend's run of the experiment: its learner, its measurements, and its failure, if any.
 
 use std::time::Instant;
 
@@ -21,17 +21,17 @@ use crate::{
     train::learner::{self, Learner},
 };
 
-/// A backend that takes part, its experiment checked and its library loaded.
+/// A backend to compare, with its experiment checked and its library loaded.
 pub struct Entry {
-    /// The spec, told apart from an equal one before it by a number.
+    /// The spec, with a number added if an earlier backend has an equal one.
     pub label: String,
     /// The experiment with this backend.
     pub setup: Setup,
 }
 
 impl Entry {
-    /// Checks the experiment with the backend of `spec`. Whether its bytes are those that runs were pinned to does not
-    /// matter: the comparison is of what is installed, and leaves no run behind.
+    /// Checks the experiment with the backend of `spec`. The backend's bytes need not be the pinned ones: a
+    /// comparison uses what is installed, and leaves no run behind.
     ///
     /// # Errors
     /// Request errors that name the spec.
@@ -42,27 +42,28 @@ impl Entry {
         Ok(Entry { label, setup })
     }
 
-    /// The type it computes in.
+    /// The compute type.
     pub fn dtype(&self) -> DType {
         dtype(self.setup.experiment().backend.dtype)
     }
 
-    /// A learner on a device, from the experiment's first bits; and how many steps a whole run has.
+    /// Returns a learner on a device, with the experiment's initial weights, and the number of steps of a whole
+    /// run.
     ///
     /// # Errors
-    /// Request errors; memory.
+    /// Request errors; out of memory.
     pub fn learner(&self, device: &Device, data: &TrainingData) -> Result<(Learner, u64)> {
         let opened = learner::open(&self.setup, device, data.clone(), None, false)?;
         Ok((opened.learner, opened.steps))
     }
 }
 
-/// Why and when a backend fell out.
+/// Why and when a backend failed.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Failure {
-    /// The step it was at, counted from 1; 0: before the first one.
+    /// The step it was in, counted from 1; 0 if before the first one.
     pub step: u64,
-    /// What it said.
+    /// The error message.
     pub message: String,
 }
 
@@ -76,10 +77,10 @@ pub struct Step {
     pub tokens: u64,
 }
 
-/// Takes optimizer step `step` (counted from 0) of `total`, as a run does.
+/// Does optimizer step `step` (counted from 0) of `total`, as a run does.
 ///
 /// # Errors
-/// The plugins' and the backend's own.
+/// Those of the plugins and of the backend.
 pub fn take_step(learner: &mut Learner, step: u64, total: u64) -> Result<Step> {
     let marker = CrashMarker::default();
     let window = learner.window(step, &marker)?;
@@ -91,7 +92,7 @@ pub fn take_step(learner: &mut Learner, step: u64, total: u64) -> Result<Step> {
     Ok(Step { loss: out.loss, grad_norm: gradient.norm, tokens: out.tokens })
 }
 
-/// A backend in its session.
+/// A backend with an open session.
 pub struct Lane {
     /// The entry's label.
     pub label: String,
@@ -99,9 +100,9 @@ pub struct Lane {
     pub curve: Curve,
     /// Positions of the steps in the curve.
     pub tokens: u64,
-    /// Set once it has failed; it takes no further part then.
+    /// Set once it has failed; after that it does no more steps.
     pub failure: Option<Failure>,
-    /// What its operations cost while the record is not paused.
+    /// The cost of its operations, recorded while the record is not paused.
     pub record: Record,
     learner: Option<Learner>,
     step: u64,
@@ -109,10 +110,10 @@ pub struct Lane {
 }
 
 impl Lane {
-    /// Opens a session whose handles carry `tag`, and puts the model on it.
+    /// Opens a session whose handles carry `tag`, and loads the model into it.
     ///
     /// # Errors
-    /// Request errors. A device without the memory for it is a failure of the lane.
+    /// Request errors. A device with too little memory is recorded as the lane's failure instead.
     pub fn open(entry: &Entry, tag: u16, data: &TrainingData) -> Result<Lane> {
         let (session, record) = Profile::wrap(entry.setup.session(tag)?);
         record.pause(true);
@@ -126,13 +127,14 @@ impl Lane {
         Ok(Lane { label: entry.label.clone(), curve, tokens, failure, record, learner, step: 0, total })
     }
 
-    /// What learns; none once the lane has failed.
+    /// The learner; `None` once the lane has failed.
     pub fn learner(&self) -> Option<&Learner> {
         self.learner.as_ref()
     }
 
-    /// Takes `count` steps and says how many positions and seconds they were; none where it failed. The last steps of
-    /// the comparison are followed by more, for measuring alone: only with `noted` do loss and norm enter the curve.
+    /// Does `count` steps and returns their number of positions and their seconds; `None` if a step failed. After
+    /// the compared steps, more steps follow that are only measured: loss and norm are added to the curve only if
+    /// `noted` is set.
     pub fn turn(&mut self, count: u64, noted: bool) -> Option<(u64, f64)> {
         let start = Instant::now();
         let mut tokens = 0;
@@ -161,7 +163,7 @@ impl Lane {
         }
     }
 
-    /// Falls out, and gives its memory back to the others.
+    /// Records the failure and frees the lane's memory for the others.
     fn fail<T>(&mut self, error: Error) -> Option<T> {
         self.failure = Some(Failure { step: self.step + 1, message: whole(&error) });
         self.learner = None;

@@ -1,19 +1,19 @@
-//! The same experiment on several backends: speed, operations, memory, and how far their results are apart.
+//! Runs the same experiment on several backends and compares speed, operations, memory and results.
 //!
 //! | file | job |
 //! |---|---|
-//! | [`spec`] | how the command line names a backend |
-//! | [`source`](mod@source) | the experiment, without a backend of the comparison |
-//! | [`lane`] | one backend at work |
-//! | [`rounds`] | taking turns, and the clock |
-//! | [`peak`] | what a backend's product reaches at best |
-//! | [`agreement`] | differences by step, and what is tolerated |
-//! | [`yardstick`] | a backend's difference from itself, one weight moved |
-//! | [`replay`] | one step behind a layer that has every operation done once more by the reference |
-//! | [`report`] | all of it as values, for JSON; as tables for people; the losses as SVG |
+//! | [`spec`] | the notation of a backend on the command line |
+//! | [`source`](mod@source) | the experiment, without one of the compared backends |
+//! | [`lane`] | the run of one backend |
+//! | [`rounds`] | running the backends in turns, and timing |
+//! | [`peak`] | the highest speed of a backend's matrix product |
+//! | [`agreement`] | differences by step, and the tolerance |
+//! | [`yardstick`] | the noise floor: a backend's difference from itself with one weight moved |
+//! | [`replay`] | one step in which the reference repeats every operation |
+//! | [`report`] | the results as values for JSON, as text tables, and the losses as SVG |
 //!
-//! Every backend starts from the same bits, sees the same batches and takes the steps of a run (`train::learner`). Nothing
-//! is written but the plot.
+//! Every backend starts from the same bits, sees the same batches and does the same steps as a run
+//! (`train::learner`). Nothing is written except the plot.
 
 pub mod agreement;
 pub mod lane;
@@ -43,7 +43,7 @@ use source::Source;
 use spec::Spec;
 use yardstick::Yardstick;
 
-/// What is to be compared.
+/// What to compare.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Request {
     /// The experiment's file.
@@ -52,22 +52,22 @@ pub struct Request {
     pub overrides: Vec<Override>,
     /// Where to look for plugins.
     pub plugin_folders: Vec<PathBuf>,
-    /// The backends; the first is what the others are held against.
+    /// The backends; the others are compared with the first.
     pub backends: Vec<Spec>,
     /// Steps compared; at least 2.
     pub steps: u64,
     /// Rounds that the timed steps are divided into; at least 1.
     pub rounds: u64,
-    /// Whether a yardstick is measured, and on which backend: the first where none is named.
+    /// Whether to measure the noise floor, and on which backend: the first if none is named.
     pub yardstick: Option<Option<Spec>>,
-    /// Whether a step is replayed against the reference.
+    /// Whether to replay a step with the reference backend.
     pub replay: bool,
 }
 
-/// Handles of each session are told apart by a tag: lanes count up from 1, the sessions after them from here.
+/// The handles of each session carry a tag: lanes count up from 1, later sessions from this number.
 const LATER_TAGS: u16 = 0x1000;
 
-/// Compares. A backend that fails on the way is reported, the others go on.
+/// Runs the comparison. A backend that fails is reported, and the others continue.
 ///
 /// # Errors
 /// Request errors, before anything runs.
@@ -82,7 +82,7 @@ pub fn compare(request: &Request, progress: &Progress) -> Result<Comparison> {
     let parameters = lanes.iter().find_map(|lane| lane.learner().map(|l| l.model.layout().count()));
 
     let measured = rounds::run(&mut lanes, request.steps, request.rounds, progress);
-    // The sessions end here: what follows opens its own.
+    // The lanes' sessions end here: what follows opens its own.
     let lanes: Vec<Done> = lanes.into_iter().map(Done::from).collect();
     let agreements = agreements(&entries, &lanes);
     let yardstick = pair.map(|pair| measure_yardstick(&pair, request, &lanes, &data, progress)).transpose()?;
@@ -114,7 +114,7 @@ fn source(request: &Request) -> Result<Source<'_>> {
     Ok(Source { file, overrides, plugin_folders, backend })
 }
 
-/// Every backend checked, before the first one opens a device.
+/// Checks every backend before the first one opens a device.
 fn entries(specs: &[Spec], source: &Source<'_>) -> Result<Vec<Entry>> {
     let label = |index: usize| {
         let same = specs[..index].iter().filter(|earlier| **earlier == specs[index]).count();
@@ -127,7 +127,7 @@ fn open(entries: &[Entry], data: &TrainingData) -> Result<Vec<Lane>> {
     (1_u16..).zip(entries).map(|(tag, entry)| Lane::open(entry, tag, data)).collect()
 }
 
-/// Each backend held against the first that has done a step; none for that one.
+/// Each backend compared with the first one that has done a step; `None` for that one.
 fn agreements(entries: &[Entry], lanes: &[Done]) -> Vec<Option<Agreement>> {
     let Some(base) = lanes.iter().position(|lane| !lane.curve.loss.is_empty()) else {
         return lanes.iter().map(|_| None).collect();
@@ -139,7 +139,7 @@ fn agreements(entries: &[Entry], lanes: &[Done]) -> Vec<Option<Agreement>> {
     (0..lanes.len()).map(|index| if index == base { None } else { held(index) }).collect()
 }
 
-/// The backend of the yardstick's pair, and which lane has run it already.
+/// The backend whose noise floor is measured, and the lane that has already run it.
 struct Pair {
     entry: Entry,
     known: Option<usize>,
@@ -163,8 +163,8 @@ fn measure_yardstick(
     yardstick::measure(&pair.entry, known, request.steps, data, LATER_TAGS)
 }
 
-/// Each backend's first step that differs from the first backend's, replayed; step 1 where none differs, and of the first
-/// backend the earliest of the others' steps.
+/// Replays each backend's first step that differs from the first backend's. If none differs, replays step 1. For
+/// the first backend, replays the earliest of the others' steps.
 fn replays(
     request: &Request,
     entries: &[Entry],

@@ -1,4 +1,4 @@
-//! What a backend's matrix product reaches at best: the measure of every other figure.
+//! The highest speed that a backend's matrix product reaches, with which all its other speeds are compared.
 
 use std::time::Instant;
 
@@ -13,20 +13,20 @@ use crate::{
     error::Result,
 };
 
-/// The smallest and the largest product tried: `[n, n]` by `[n, n]`.
+/// The smallest and the largest product measured: `[n, n]` by `[n, n]`.
 const SIZES: [u64; 2] = [256, 8192];
 
-/// No larger product is tried once one takes so many seconds.
+/// No larger product is measured once one takes this many seconds.
 const ENOUGH: f64 = 5e-3;
 
 /// Seconds spent on each size.
 const BUDGET: f64 = 0.1;
 
-/// Floating-point operations a second of the best of many products in the compute type, from small ones that stay in a
-/// processor's caches to large ones that fill a device.
+/// Returns the floating-point operations per second of the fastest of many products in the compute type, from small
+/// ones that fit in a processor's caches to large ones that fill a device.
 ///
 /// # Errors
-/// The device has no room for them.
+/// The device does not have enough memory for them.
 pub fn measure(device: &Device) -> Result<f64> {
     let (mut size, mut peak) = (SIZES[0], 0.0_f64);
     loop {
@@ -44,7 +44,7 @@ pub fn measure(device: &Device) -> Result<f64> {
     }
 }
 
-/// Two square operands, and room for their product and for one in the accumulator's type.
+/// Two square operands, and room for their product in the compute type and in the accumulator's type.
 struct Products {
     a: Tensor,
     b: Tensor,
@@ -56,7 +56,7 @@ impl Products {
     fn new(device: &Device, size: u64) -> Result<Products> {
         let operand = |seed: u64| -> Result<Tensor> {
             let tensor = device.tensor(size, size)?;
-            // Values that differ: constants draw less power on some devices, and flatter them.
+            // Values that differ: constants draw less power on some devices, which then run faster.
             let value = |n: u64| ((n + seed).wrapping_mul(GOLDEN_GAMMA) >> 40) as f32 / (1 << 23) as f32 - 1.0;
             tensor.buffer().upload_f32(0, &(0..size * size).map(value).collect::<Vec<_>>())?;
             Ok(tensor)
@@ -66,8 +66,8 @@ impl Products {
         Ok(Products { a: operand(0)?, b: operand(1)?, y: device.tensor(size, size)?, sum })
     }
 
-    /// Seconds of the fastest of the three products that training consists of: which of a linear layer's operands is
-    /// transposed makes a difference to most backends.
+    /// Returns the seconds of the fastest of the three kinds of product that training consists of: on most backends
+    /// the speed depends on which of a linear layer's operands is transposed.
     fn best(&self, device: &Device) -> Result<f64> {
         let [a, b, y] = [&self.a, &self.b, &self.y].map(Tensor::view);
         let forward = seconds(device, &Linear { x: a, w: b, y, bias: None })?;

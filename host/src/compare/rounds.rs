@@ -1,35 +1,36 @@
-//! Taking turns: all backends work in one process and in rounds, the order turned by one each round, so that whatever else
-//! the machine does meets all of them alike.
+//! Runs all backends in one process, in rounds. The order rotates by one each round, so that other load on the
+//! machine affects all of them equally.
 
 use std::{collections::BTreeMap, thread, time::Duration};
 
 use super::{lane::Lane, peak};
 use crate::{device::profile::Cost, runs::Progress};
 
-/// Steps per backend whose operations are timed, after those that are compared.
+/// Steps per backend whose operations are timed, after the compared steps.
 pub const PROFILED: u64 = 5;
 
-/// How often the peak is measured.
+/// Number of times the peak is measured.
 const PEAK_PASSES: usize = 5;
 
-/// What was measured of one backend.
+/// The measurements of one backend.
 #[derive(Debug, Clone, Default)]
 pub struct Measured {
-    /// Positions a second, by round.
+    /// Positions per second, by round.
     pub tokens_per_second: Vec<f64>,
     /// Costs of the operations of all profiled steps.
     pub costs: BTreeMap<&'static str, Cost>,
-    /// Seconds of the profiled steps, what happens between operations included.
+    /// Seconds of the profiled steps, including the time between operations.
     pub profiled_seconds: f64,
     /// Positions of the profiled steps.
     pub profiled_tokens: u64,
     /// Most bytes in live handles.
     pub memory_peak: u64,
-    /// Floating-point operations a second of a large product.
+    /// Floating-point operations per second of a large product.
     pub peak: Option<f64>,
 }
 
-/// Runs all lanes for `steps` steps. The first warms up; the others are timed, in at most `rounds` rounds.
+/// Runs all lanes for `steps` steps. The first step is the warm-up; the others are timed, in at most `rounds`
+/// rounds.
 pub fn run(lanes: &mut [Lane], steps: u64, rounds: u64, progress: &Progress) -> Vec<Measured> {
     let mut measured = vec![Measured::default(); lanes.len()];
     in_turns(lanes, 0, |_, lane| _ = lane.turn(1, true));
@@ -67,10 +68,10 @@ pub fn run(lanes: &mut [Lane], steps: u64, rounds: u64, progress: &Progress) -> 
     measured
 }
 
-/// Before a turn: threads that another backend's library leaves looking for work have gone to sleep by then.
+/// Pause before a turn: after it, the waiting threads of another backend's library have gone to sleep.
 const SETTLE: Duration = Duration::from_millis(30);
 
-/// Each lane's turn in the order of a round.
+/// Calls `turn` for each lane, in the order of the round.
 fn in_turns(lanes: &mut [Lane], round: usize, mut turn: impl FnMut(usize, &mut Lane)) {
     let count = lanes.len();
     for place in 0..count {
@@ -82,7 +83,7 @@ fn in_turns(lanes: &mut [Lane], round: usize, mut turn: impl FnMut(usize, &mut L
     }
 }
 
-/// `steps` in at most `rounds` parts that differ by one at most; no part is empty.
+/// Divides `steps` into at most `rounds` parts whose sizes differ by at most one; no part is empty.
 fn shares(steps: u64, rounds: u64) -> Vec<u64> {
     let rounds = rounds.min(steps).max(1);
     (0..rounds).map(|round| steps * (round + 1) / rounds - steps * round / rounds).collect()

@@ -1,10 +1,10 @@
-//! What is compared, as it is written.
+//! The experiment to compare, as written.
 
 use std::path::{Path, PathBuf};
 
 use crate::config::{Override, experiment};
 
-/// The experiment as written, without a backend of the comparison.
+/// The experiment as written, without one of the compared backends.
 pub struct Source<'a> {
     /// Its file.
     pub file: &'a Path,

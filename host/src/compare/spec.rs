@@ -1,4 +1,4 @@
-//! `ID[:DEVICE][@DTYPE][?OPTION=VALUE[&OPTION=VALUE]...]`: which backend, and what of `[backend]` it changes.
+//! `ID[:DEVICE][@DTYPE][?OPTION=VALUE[&OPTION=VALUE]...]`: names a backend and its changes to `[backend]`.
 
 use std::fmt;
 
@@ -21,7 +21,7 @@ impl Spec {
     /// Reads a spec.
     ///
     /// # Errors
-    /// The part that is wrong, in words.
+    /// A message that names the wrong part.
     pub fn parse(text: &str) -> Result<Spec, String> {
         let (head, query) = text.split_once('?').map_or((text, None), |(head, query)| (head, Some(query)));
         let (head, dtype) = head.split_once('@').map_or((head, None), |(head, dtype)| (head, Some(dtype)));
@@ -56,8 +56,9 @@ impl Spec {
         &self.plugin
     }
 
-    /// What turns the experiment's `[backend]` into this one. Device, type and threads are the experiment's where the spec
-    /// says nothing; so are the options, but only for the experiment's own plugin: another one does not know them.
+    /// The overrides that turn the experiment's `[backend]` into this one. Device, type and threads that the spec
+    /// does not give are the experiment's. So are the options, but only for the experiment's own plugin: another
+    /// plugin does not know them.
     pub fn overrides(&self, written: &experiment::Backend) -> Vec<Override> {
         let label = format!("--backends {}", self.text);
         let text = |key: &str, value: &str| Override::text(&label, key, value);
@@ -96,7 +97,7 @@ mod tests {
         (found.plugin.clone(), found.device.clone(), dtype, found.threads, options)
     }
 
-    /// Catches parts that are mixed up (a device holds colons), and parts that are dropped.
+    /// Catches parts that are mixed up (a device contains colons), and parts that are dropped.
     #[test]
     fn every_part_reaches_its_key() {
         let (plugin, device, dtype, ..) = resolved("torch:cuda:0@bf16?tf32=true&deterministic=false", "");
@@ -105,7 +106,7 @@ mod tests {
         assert_eq!(options, ["tf32", "deterministic"]);
     }
 
-    /// Catches defaults that forget the experiment, and options of one plugin that are handed to another.
+    /// Catches defaults that ignore the experiment, and options of one plugin that are passed to another.
     #[test]
     fn what_is_not_said_is_the_experiments_own() {
         let written = "[backend]\nplugin = \"candle\"\npath = \"generic\"\nthreads = 3\ndtype = \"bf16\"";

@@ -1,22 +1,22 @@
-//! The few statistics of a comparison.
+//! The statistics that a comparison uses.
 
 use serde::Serialize;
 
 /// Repeated measurements of one number.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Spread {
-    /// The middle one; the mean of the two in the middle where there is none.
+    /// The median; for an even count, the mean of the two middle ones.
     pub median: f64,
     /// The smallest.
     pub min: f64,
     /// The largest.
     pub max: f64,
-    /// All, in the order they were taken.
+    /// All values, in the order they were measured.
     pub all: Vec<f64>,
 }
 
 impl Spread {
-    /// Of at least one measurement.
+    /// Computes the spread of the measurements; `None` if there are none.
     pub fn of(all: Vec<f64>) -> Option<Spread> {
         let mut sorted = all.clone();
         sorted.sort_by(f64::total_cmp);
@@ -27,7 +27,8 @@ impl Spread {
     }
 }
 
-/// The difference of two numbers relative to the larger; 0 for equal ones, infinite where only one is a number.
+/// The difference of two numbers relative to the larger; 0 for equal numbers and for two NaNs, infinite if
+/// otherwise one is not finite.
 pub fn relative(a: f64, b: f64) -> f64 {
     if a == b || (a.is_nan() && b.is_nan()) {
         return 0.0;
@@ -40,7 +41,7 @@ pub fn relative(a: f64, b: f64) -> f64 {
 mod tests {
     use super::*;
 
-    /// Catches a median of unsorted numbers, one that picks a neighbour of the middle, and a spread of nothing.
+    /// Catches a median of unsorted numbers, one that returns a neighbour of the middle, and a spread of no values.
     #[test]
     fn the_median_is_the_middle() {
         let of = |all: &[f64]| Spread::of(all.to_vec()).map(|s| (s.median, s.min, s.max));
@@ -49,7 +50,7 @@ mod tests {
         assert_eq!(of(&[]), None);
     }
 
-    /// Catches a NaN that is taken for agreement, and a division by zero for equal zeros.
+    /// Catches a NaN that counts as agreement, and a division by zero for equal zeros.
     #[test]
     fn a_number_and_none_are_infinitely_apart() {
         assert_eq!(relative(0.0, 0.0), 0.0);

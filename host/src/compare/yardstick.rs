@@ -1,5 +1,6 @@
-//! How far a backend is from itself when one weight starts one unit in the last place beside: what rounding alone does
-//! to a training run, and so the measure of the difference of two backends.
+//! The noise floor: how much a backend's run differs from a second run of the same backend in which one weight
+//! starts one unit in the last place away. This is the effect of rounding alone on training, with which the
+//! difference of two backends is compared.
 
 use plugin_api::abi::DType;
 use serde::Serialize;
@@ -15,22 +16,22 @@ use crate::{
     model::Model,
 };
 
-/// The pair's difference.
+/// The difference between the two runs.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Yardstick {
-    /// The backend of the pair.
+    /// The backend of both runs.
     pub backend: String,
     /// The weight that was moved.
     pub weight: String,
-    /// The largest of the losses' relative differences; none where the pair did no step.
+    /// The largest relative difference between the losses; `None` if the two have no step in common.
     pub loss: Option<Largest>,
-    /// The losses' relative differences by step.
+    /// The relative differences between the losses, by step.
     pub losses: Vec<f64>,
-    /// Where the pair failed.
+    /// Why one of the runs failed.
     pub failure: Option<Failure>,
 }
 
-/// Runs the backend once more with one weight moved, and once as it is where `known` does not hold that curve yet.
+/// Runs the backend once with one weight moved, and once unchanged unless `known` already holds that curve.
 ///
 /// # Errors
 /// Request errors.
@@ -53,8 +54,9 @@ pub fn measure(entry: &Entry, known: Option<&Curve>, steps: u64, data: &Training
     Ok(Yardstick { backend: entry.label.clone(), weight, loss: largest(&losses), losses, failure })
 }
 
-/// Moves the first element of the matrix in the middle of the model by one unit in the last place, away from zero, and
-/// says which it is. One in the middle: an embedding's row may belong to a token that never comes.
+/// Moves the first element of the matrix in the middle of the model by one unit in the last place, away from zero,
+/// and returns its name. A matrix in the middle is used because an embedding's row may belong to a token that never
+/// occurs.
 fn nudge(model: &Model) -> Result<String> {
     let matrices: Vec<_> = model.layout().parameters().iter().filter(|parameter| parameter.matrix).collect();
     let parameter = matrices.get(matrices.len() / 2).ok_or_else(|| Error::run("the model has no matrix"))?;

@@ -1,4 +1,5 @@
-//! An experiment on its way from a tree to a checked value: a draft collects mistakes until its plugins are known.
+//! A draft of an experiment: from the parsed tree to a checked value. It collects mistakes until the plugins'
+//! options are checked.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -19,12 +20,12 @@ use crate::error::{Error, Result};
 /// The key of the list of stages.
 pub(super) const STAGE: &str = "stage";
 
-/// Whether a tree is that of a pipeline.
+/// Whether a tree is a pipeline.
 pub(super) fn is_pipeline(root: &Node) -> bool {
     root.find(STAGE).is_some()
 }
 
-/// An experiment whose plugins have not had their say, with all mistakes so far.
+/// An experiment whose plugins' options are not checked yet, with all mistakes so far.
 #[derive(Debug)]
 pub struct Draft {
     source: Source,
@@ -36,7 +37,7 @@ pub struct Draft {
 /// A plugin that an experiment names, and its options as written.
 #[derive(Debug, Clone)]
 pub struct PluginUse {
-    /// Backend or which objective.
+    /// The backend, or the position of an objective or reward.
     pub slot: Slot,
     /// The plugin's id.
     pub id: String,
@@ -45,18 +46,18 @@ pub struct PluginUse {
     checked: bool,
 }
 
-/// Which of an experiment's plugins.
+/// One of an experiment's plugins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Slot {
     /// The backend.
     Backend,
-    /// The objective of this position.
+    /// The objective at this position.
     Objective(usize),
-    /// The reward of this position.
+    /// The reward at this position.
     Reward(usize),
 }
 
-/// A checked experiment that still knows where its keys were written.
+/// A checked experiment that still has the place of each key.
 #[derive(Debug)]
 pub struct Loaded {
     /// The experiment.
@@ -71,14 +72,14 @@ struct Source {
 }
 
 impl Draft {
-    /// Reads `path` and lays `overrides` over it. Fails only where there is no experiment to speak of: an unreadable
-    /// file, or broken TOML; mistakes in the experiment wait for [`Draft::finish`].
+    /// Reads `path` and merges `overrides` into it. Fails only if there is nothing to check: an unreadable file, or
+    /// invalid TOML. Mistakes in the experiment are reported by [`Draft::finish`].
     pub fn read(path: &Path, overrides: &[Override]) -> Result<Self> {
         let (file, stem, text) = read_text(path)?;
         Self::parse(&file, &stem, &text, overrides)
     }
 
-    /// Like [`Draft::read`], from text; `stem` is the default of `name`.
+    /// As [`Draft::read`], from text; `stem` is the default of `name`.
     pub fn parse(file: &str, stem: &str, text: &str, overrides: &[Override]) -> Result<Self> {
         let file: Arc<str> = file.into();
         let root = tree::parse(&file, text).map_err(|mistakes| refusal(&file, mistakes))?;
@@ -100,7 +101,7 @@ impl Draft {
         Self::from_tree(file, stem, root, mistakes)
     }
 
-    /// The draft of a whole tree, with the `mistakes` that were made on the way to it.
+    /// The draft of a whole tree, with the `mistakes` found so far.
     pub(super) fn from_tree(file: &Arc<str>, stem: &str, root: Node, mut mistakes: Vec<Mistake>) -> Self {
         let checked = form::check(&root);
         mistakes.extend(checked.mistakes);
@@ -124,22 +125,23 @@ impl Draft {
         Self { source: Source { file: file.clone(), root }, mistakes, experiment, uses }
     }
 
-    /// The plugins to load. Those whose id is missing or ill-formed are left out; that is already a mistake.
+    /// The plugins to load. Those whose id is missing or ill-formed are left out; that is already recorded as a
+    /// mistake.
     pub fn plugins(&self) -> &[PluginUse] {
         &self.uses
     }
 
-    /// Where runs are kept, as far as that is known already.
+    /// The folder of runs, as far as it is known already.
     pub fn runs_dir(&self) -> PathBuf {
         self.experiment.as_ref().map_or_else(|| "runs".into(), |experiment| experiment.runs_dir.clone().into())
     }
 
-    /// Who computes, its own options left out; none where the experiment cannot be read.
+    /// The backend, without its own options; `None` if the experiment cannot be read.
     pub fn backend(&self) -> Option<&Backend> {
         self.experiment.as_ref().map(|experiment| &experiment.backend)
     }
 
-    /// Checks the options of the plugin in `slot` against its manifest's `specs`.
+    /// Checks the options of the plugin in `slot` against the `specs` of its manifest.
     pub fn check_options(&mut self, slot: Slot, specs: &[OptionSpec]) {
         let Some(use_) = self.uses.iter_mut().find(|use_| use_.slot == slot) else {
             return;
@@ -164,7 +166,7 @@ impl Draft {
         }
     }
 
-    /// Adds a mistake at `key` that only a later stage can know, such as a plugin that is not installed.
+    /// Adds a mistake at `key` that is found only after reading the file, such as a plugin that is not installed.
     pub fn refuse(&mut self, key: &str, message: impl Into<String>) {
         let place = place_of(&self.source.root, key);
         self.mistakes.push(Mistake::new(place, key, message));
@@ -177,7 +179,7 @@ impl Draft {
         mistakes
     }
 
-    /// Options that nobody checked are refused, never ignored.
+    /// Options that were never checked are refused, not ignored.
     pub(super) fn refuse_unchecked(&mut self) {
         if self.mistakes.is_empty() {
             for use_ in self.uses.iter().filter(|use_| !use_.checked) {
@@ -191,7 +193,7 @@ impl Draft {
         }
     }
 
-    /// The experiment, or one error with every mistake.
+    /// Returns the experiment, or one error with every mistake.
     pub fn finish(mut self) -> Result<Loaded> {
         self.refuse_unchecked();
         match self.experiment {
@@ -209,19 +211,20 @@ impl PluginUse {
 }
 
 impl Loaded {
-    /// How the user wrote the table `index` of a list: `reward`, or `reward.0` and so on.
+    /// The name by which the user wrote table `index` of a list: `reward`, or `reward.0` and so on.
     pub fn key_of(&self, list: &str, index: usize) -> String {
         keys_of(list, &self.source.root, index + 1).pop().unwrap_or_default()
     }
 
-    /// The error that `key` is wrong in a way seen only later, such as a file that does not exist.
+    /// The error for a mistake at `key` that is found only after reading the file, such as a file that does not
+    /// exist.
     pub fn refuse(&self, key: &str, message: impl Into<String>) -> Error {
         let place = place_of(&self.source.root, key);
         refusal(&self.source.file, vec![Mistake::new(place, key, message)])
     }
 }
 
-/// Keys of rewards that are models: there is no plugin whose options they could be.
+/// Mistakes for further keys of rewards that are models: these have no plugin to which the keys could belong.
 fn needless(experiment: &Experiment, rewards: &[SpannedTable]) -> Vec<Mistake> {
     let models = experiment.reward.iter().zip(rewards).filter_map(|(reward, table)| match reward.source {
         RewardSource::Model { .. } => check_options(&[], table).err(),

@@ -1,4 +1,4 @@
-//! The file of an experiment, as text.
+//! Reads the file of an experiment as text.
 
 use std::io::Read;
 use std::path::Path;
@@ -6,10 +6,10 @@ use std::path::Path;
 use crate::error::{Error, Result};
 use crate::files;
 
-/// The most bytes of an experiment's file.
+/// The maximum size in bytes of an experiment's file.
 pub(super) const LARGEST: usize = 1 << 20;
 
-/// Name, stem and content of an experiment's file.
+/// Returns name, stem and content of an experiment's file.
 pub(super) fn read_text(path: &Path) -> Result<(String, String, String)> {
     let file = path.display().to_string();
     let mut bytes = Vec::new();

@@ -1,5 +1,5 @@
 //! The form check: walks the tree against [`super::schema::KEYS`] and collects unknown keys, wrong types and values
-//! out of range; what is right goes on, what is wrong is left out.
+//! out of range; what is right is passed on, what is wrong is left out.
 //!
 //! Rules between keys are in [`super::resolve`]; a plugin's own options are set aside for [`super::options`].
 
@@ -12,18 +12,18 @@ use super::options::SpannedTable;
 use super::schema::{self, Form, Key};
 use super::tree::{Entry, Node, Table, Value, join};
 
-/// What the form check found.
+/// The result of the form check.
 #[derive(Debug, Default)]
 pub struct Checked {
     /// The well-formed part, ready to become [`super::written::Written`].
     pub values: Map<String, Json>,
-    /// The backend's options; `None` where there is no `[backend]`.
+    /// The backend's options; `None` if there is no `[backend]`.
     pub backend: Option<SpannedTable>,
     /// Each objective's options, in order.
     pub objectives: Vec<SpannedTable>,
     /// Each reward's options, in order.
     pub rewards: Vec<SpannedTable>,
-    /// Everything that is wrong.
+    /// All mistakes.
     pub mistakes: Vec<Mistake>,
 }
 
@@ -43,8 +43,8 @@ impl Checked {
         None
     }
 
-    /// The known entries of a table, and the unknown ones. `path` is how the user sees it, `schema` how the schema
-    /// names it; they differ by list positions.
+    /// Returns the known entries of a table, and the unknown ones. `path` is the path as the user wrote it,
+    /// `schema` the one in the schema; they differ by list positions.
     fn table(&mut self, table: &Table, path: &str, schema: &str) -> (Map<String, Json>, Vec<Entry>) {
         let takes_options = matches!(schema::find(schema).map(|key| key.form), Some(Form::Plugin | Form::Plugins));
         let mut values = Map::new();
@@ -122,7 +122,7 @@ impl Checked {
         Json::Object(values)
     }
 
-    /// All elements, every wrong one reported; `None` if any is wrong.
+    /// Returns all elements and reports every wrong one; `None` if any is wrong.
     fn list(
         &mut self,
         items: &[Node],
@@ -154,7 +154,7 @@ impl Checked {
     }
 }
 
-/// The value of a form without keys below it, or `None` if it is of another form or out of range.
+/// Returns the value of a form that has no keys below it; `None` if it has another form or is out of range.
 fn scalar(form: Form, node: &Node) -> Option<Json> {
     match (form, &node.value) {
         (Form::Bool, Value::Bool(flag)) => Some(Json::from(*flag)),

@@ -1,15 +1,15 @@
-//! A mistake in an experiment: where it stands, which key it concerns, what is wrong and what would be right.
+//! A mistake in an experiment: its place, the key, what is wrong and what is expected.
 
 use std::fmt;
 use std::sync::Arc;
 
 use crate::error::Error;
 
-/// The most mistakes that are listed.
+/// The most mistakes that a message lists.
 const LISTED: usize = 100;
 
-/// Where a value or key was written. The order is the order of reporting: the file from top to bottom, then what
-/// concerns the file as a whole, then the command line from left to right.
+/// Where a value or key was written. The order is the order of reporting: the file from top to bottom, then
+/// mistakes of the file as a whole, then the command line from left to right.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Place {
     /// A place in a file; line and column count from 1, the column in characters.
@@ -21,7 +21,7 @@ pub enum Place {
         /// Column in characters, from 1.
         column: usize,
     },
-    /// A file as a whole: for keys that are nowhere in it.
+    /// A file as a whole: for keys that the file does not contain.
     File(Arc<str>),
     /// An override on the command line.
     Override {
@@ -45,18 +45,18 @@ impl fmt::Display for Place {
 /// One mistake; `Display` gives `file:line:column: key: message`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Mistake {
-    /// Where it stands.
+    /// Its place.
     pub place: Place,
-    /// The key it concerns, as a dotted path from the root; empty for faults of the TOML itself.
+    /// The key, as a dotted path from the root; empty for errors of the TOML itself.
     pub key: String,
-    /// What is wrong and what would be right.
+    /// What is wrong and what is expected.
     pub message: String,
-    /// The key this one was probably meant to be, as a dotted path; spares a second mistake for that key missing.
+    /// The key that was probably meant, as a dotted path; prevents a second mistake that this key is missing.
     pub meant: Option<String>,
 }
 
 impl Mistake {
-    /// A mistake concerning `key`.
+    /// A mistake at `key`.
     pub fn new(place: Place, key: impl Into<String>, message: impl Into<String>) -> Self {
         Self { place, key: key.into(), message: message.into(), meant: None }
     }
@@ -75,14 +75,16 @@ impl fmt::Display for Mistake {
     }
 }
 
-/// The longest name, in bytes, for which a near one is looked for, and the most characters of one that a message repeats.
+/// The longest name, in bytes, for which a similar one is looked for, and the most characters of a name that a
+/// message repeats.
 const LONGEST: usize = 200;
 
-/// The valid name nearest to `written`, if one is near enough to be meant: within a third of the name's letters
-/// (at least one) by Damerau-Levenshtein distance, letter case and `-` for `_` not counted; or a longer name that
-/// `written` begins.
+/// Returns the valid name nearest to `written`, if it is near enough to be meant: within a third of the name's
+/// letters (at least one) by Damerau-Levenshtein distance, ignoring letter case and `-` for `_`; or a longer name
+/// that begins with `written`.
 pub fn nearest<'a>(written: &str, valid: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    // The distance takes time and memory by the product of both lengths; no valid name is nearly as long.
+    // Computing the distance takes time and memory proportional to the product of both lengths; no valid name is
+    // nearly as long.
     if written.len() > LONGEST {
         return None;
     }
@@ -99,7 +101,7 @@ pub fn nearest<'a>(written: &str, valid: impl IntoIterator<Item = &'a str>) -> O
     ranked.min().map(|(_, name)| name)
 }
 
-/// `did you mean `x`?` where a name is near, else the list of all.
+/// `did you mean `x`?` if a name is near, else the list of all names.
 pub fn suggestion<'a>(written: &str, valid: impl IntoIterator<Item = &'a str> + Clone) -> String {
     match nearest(written, valid.clone()) {
         Some(name) => format!("did you mean `{name}`?"),
@@ -112,7 +114,7 @@ pub fn suggestion<'a>(written: &str, valid: impl IntoIterator<Item = &'a str> + 
     }
 }
 
-/// One error with every mistake, in the order of reporting.
+/// Returns one error with every mistake, in the order of reporting.
 pub(super) fn refusal(file: &str, mut mistakes: Vec<Mistake>) -> Error {
     mistakes.sort();
     mistakes.dedup();
@@ -131,7 +133,7 @@ pub(super) fn refusal(file: &str, mut mistakes: Vec<Mistake>) -> Error {
 mod tests {
     use super::*;
 
-    /// Catches a search that offers any name, however far, and one that misses a transposition or an abbreviation.
+    /// Catches a search that suggests a distant name, and one that misses a transposition or an abbreviation.
     #[test]
     fn nearest_offers_only_what_may_be_meant() {
         let names = ["steps", "epochs", "micro_batch_tokens", "lr"];

@@ -1,10 +1,10 @@
 //! Experiments: from a TOML file and the command line's overrides to one checked value.
 //!
-//! In order: [`tree`] parses, [`overrides`] lays the command line over it, [`form`] checks every value against [`schema`], the
-//! result is read as [`written`], [`resolve`] fills in defaults and checks keys against each other and gives an
-//! [`experiment`], and once the plugins are loaded [`options`] checks theirs. Mistakes of all these stages come in one
-//! list. What the keys name (files, models, plugins) is looked at by others, who add to the same list with
-//! [`Draft::refuse`].
+//! In order: [`tree`] parses, [`overrides`] merges the command line into it, [`form`] checks every value against
+//! [`schema`], the result is read as [`written`], [`resolve`] fills in defaults and checks rules between keys and
+//! returns an [`experiment`], and once the plugins are loaded [`options`] checks theirs. Mistakes of all these
+//! stages are collected in one list. What the keys name (files, models, plugins) is checked by other modules, which
+//! add to the same list with [`Draft::refuse`].
 
 mod draft;
 pub mod experiment;
@@ -17,7 +17,7 @@ pub mod pipeline;
 mod resolve;
 pub mod schema;
 pub mod tree;
-// The meaning of each field is said once, in `schema`.
+// The meaning of each field is documented in `schema` only.
 #[allow(missing_docs)]
 mod written;
 
@@ -39,17 +39,17 @@ use draft::is_pipeline;
 use file::read_text;
 use mistake::refusal;
 
-/// What a file holds.
+/// The content of a file.
 #[derive(Debug)]
 pub enum Plan {
     /// One experiment.
     Experiment(Box<Draft>),
-    /// Several that hand their models on: the file has `[[stage]]` tables.
+    /// Several experiments that pass their models on: the file has `[[stage]]` tables.
     Pipeline(Pipeline),
 }
 
 impl Plan {
-    /// Reads `path` and lays `overrides` over it, whichever of the two it is.
+    /// Reads `path`, an experiment or a pipeline, and merges `overrides` into it.
     ///
     /// # Errors
     /// As for [`Draft::read`].

@@ -1,5 +1,5 @@
-//! A plugin's options: the keys of `[backend]` and `[objective]` that are not the host's own, checked against what the
-//! plugin's manifest declares once it has been read.
+//! A plugin's options: the keys of `[backend]` and `[objective]` that the host does not know, checked against the
+//! plugin's manifest once that is loaded.
 
 use plugin_api::manifest::OptionSpec;
 use serde_json::{Map, Value as Json};
@@ -20,7 +20,7 @@ pub struct SpannedTable {
 }
 
 impl SpannedTable {
-    /// The `entries` of the table `key` at `place`; `schema` is its path in the schema.
+    /// Creates it from the `entries` of the table `key` at `place`; `schema` is the table's path in the schema.
     pub fn new(key: &str, place: Place, entries: Vec<Entry>, schema: &'static str) -> Self {
         Self { key: key.to_owned(), place, entries, schema }
     }
@@ -30,19 +30,19 @@ impl SpannedTable {
         &self.key
     }
 
-    /// Where the table stands.
+    /// The table's place.
     pub fn place(&self) -> &Place {
         &self.place
     }
 
-    /// The names the user wrote.
+    /// The names that the user wrote.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.entries.iter().map(|entry| entry.key.as_str())
     }
 }
 
-/// The options of `table`, checked against `specs` and completed with their defaults, in the order of `specs`.
-/// Integers are accepted where floats are declared and become floats. All mistakes are returned together.
+/// Returns the options of `table`, checked against `specs` and completed with their defaults, in the order of
+/// `specs`. Integers are accepted where floats are declared and become floats. All mistakes are returned together.
 pub fn check_options(specs: &[OptionSpec], table: &SpannedTable) -> Result<Map<String, Json>, Vec<Mistake>> {
     let mut mistakes = Vec::new();
     for entry in &table.entries {
@@ -71,7 +71,8 @@ pub fn check_options(specs: &[OptionSpec], table: &SpannedTable) -> Result<Map<S
     if mistakes.is_empty() { Ok(options) } else { Err(mistakes) }
 }
 
-/// The options that `given` names on the command line, checked against `specs` and completed with their defaults.
+/// Returns the options that `given` names on the command line, checked against `specs` and completed with their
+/// defaults.
 ///
 /// # Errors
 /// A request error with every mistake.
@@ -90,7 +91,7 @@ pub fn from_command_line(specs: &[OptionSpec], given: &[Override]) -> Result<Map
         })
 }
 
-/// A path that has no keys of the host below it.
+/// A path below which the host has no keys.
 const NO_SCHEMA: &str = "option";
 
 fn unknown(specs: &[OptionSpec], table: &SpannedTable, entry: &Entry) -> Mistake {
@@ -115,7 +116,7 @@ fn wrong(spec: &OptionSpec, table: &SpannedTable, entry: &Entry) -> Mistake {
     Mistake::new(entry.node.place.clone(), join(&table.key, &entry.key), message)
 }
 
-/// The value in the form the plugin receives, or `None` if it is of another kind or out of range.
+/// Returns the value in the form that the plugin receives; `None` if it has another type or is out of range.
 fn value(spec: &OptionSpec, node: &Node) -> Option<Json> {
     let element = match spec.kind.strip_suffix(" list") {
         Some(element) => element,
@@ -145,7 +146,7 @@ fn scalar(spec: &OptionSpec, kind: &str, node: &Node) -> Option<Json> {
     }
 }
 
-/// A default in the form in which a written value would arrive: floats as floats.
+/// Converts a default to the form of a written value: floats as floats.
 fn canonical(spec: &OptionSpec, value: &Json) -> Json {
     match value {
         Json::Number(number) if spec.kind.starts_with("float") => {

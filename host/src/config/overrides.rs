@@ -1,4 +1,4 @@
-//! Values given on the command line, and how they are laid over an experiment's tree.
+//! Values given on the command line, and how they are merged into an experiment's tree.
 
 use std::sync::Arc;
 
@@ -8,10 +8,10 @@ use super::file::LARGEST;
 use super::mistake::{Mistake, Place};
 use super::tree::{Entry, Node, Table, Value, from_value, join};
 
-/// The most names of a dotted path; the schema needs four, and a stage two more.
+/// The most names in a dotted path; the schema needs four, and a stage two more.
 const DEEPEST: usize = 32;
 
-/// A value given on the command line, to be laid over the file.
+/// A value given on the command line that overrides the file.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Override {
     label: Arc<str>,
@@ -21,17 +21,17 @@ pub struct Override {
 }
 
 impl Override {
-    /// From `a.b=c`, as `--set` takes it. The value is TOML; what is no TOML is a string.
+    /// Parses `a.b=c`, as `--set` takes it. The value is TOML; a value that is not TOML is a string.
     pub fn parse(text: &str) -> Result<Self, String> {
         Self::of("--set", "key.path", text)
     }
 
-    /// From `k=v`, as `--option` takes it: an option of a plugin that no experiment names.
+    /// Parses `k=v`, as `--option` takes it: an option of a plugin used without an experiment.
     pub fn option(text: &str) -> Result<Self, String> {
         Self::of("--option", "key", text)
     }
 
-    /// From `key=value` behind `flag`; `form` is what a key looks like there.
+    /// Parses `key=value` after `flag`; `form` describes the expected form for messages.
     fn of(flag: &str, form: &str, text: &str) -> Result<Self, String> {
         let Some((path, value)) = text.split_once('=') else {
             return Err(format!("`{text}` has no `=`; write {flag} {form}=value"));
@@ -55,12 +55,12 @@ impl Override {
         Ok(Self { label, path: path.to_owned(), value: value.to_owned(), is_text: false })
     }
 
-    /// From an option that stands for one string key, such as `--name`.
+    /// For an option that sets one string key, such as `--name`.
     pub fn text(label: &str, path: &str, value: &str) -> Self {
         Self { label: label.into(), path: path.to_owned(), value: value.to_owned(), is_text: true }
     }
 
-    /// From an option that stands for one key of any kind, as [`Override::parse`] reads its value.
+    /// For an option that sets one key of any type; its value is read as in [`Override::parse`].
     pub fn value(label: &str, path: &str, value: &str) -> Self {
         Self { is_text: false, ..Self::text(label, path, value) }
     }
@@ -70,12 +70,12 @@ impl Override {
         &self.path
     }
 
-    /// The same value for another key; a mistake in it is still told with what the user typed.
+    /// The same value for another key; a mistake in it is still reported with what the user typed.
     pub fn at(&self, path: &str) -> Self {
         Self { path: path.to_owned(), ..self.clone() }
     }
 
-    /// Where it stands, as the `index`th of its kind.
+    /// Its place, as the `index`th of its kind.
     pub fn place(&self, index: usize) -> Place {
         Place::Override { index, label: self.label.clone() }
     }
@@ -87,15 +87,15 @@ impl Override {
         }
         match DeValue::parse(&self.value) {
             Ok(value) => Ok(from_value(value.get_ref(), place.clone(), &|_| place.clone())),
-            // A bare word or a path is a string; an open bracket or quote is a slip.
+            // A bare word or a path is a string; an unclosed bracket or quote is a mistake.
             Err(error) if self.value.starts_with(['[', '{', '"', '\'']) => Err(error.message().to_owned()),
             Err(_) => Ok(text()),
         }
     }
 }
 
-/// Lays `over`, the `index`th of its kind, over `root`. A path may name tables that do not exist yet; the schema judges
-/// the names afterwards. Where a table may stand alone or in a list, both can be addressed either way: a list of one
+/// Merges `over`, the `index`th of its kind, into `root`. A path may name tables that do not exist yet; the schema
+/// check follows. Where the schema allows a single table or a list, both can be addressed either way: a list of one
 /// without its number, a single table with the number 0.
 pub fn lay_over(root: &mut Node, index: usize, over: &Override) -> Result<(), Mistake> {
     let place = over.place(index);
@@ -111,7 +111,7 @@ pub fn lay_over(root: &mut Node, index: usize, over: &Override) -> Result<(), Mi
     Ok(())
 }
 
-/// The child `part` of `node`, which is at the path `done`; created empty where a table has none yet.
+/// Returns the child `part` of `node`, which is at the path `done`; creates it empty if it does not exist.
 fn step_into<'a>(node: &'a mut Node, part: &str, done: &str, place: &Place) -> Result<&'a mut Node, String> {
     let found = node.found();
     let number = part.parse::<usize>().ok();

@@ -1,8 +1,8 @@
-//! Pipelines: a file with `[[stage]]` tables is one tree per stage, each an experiment of its own.
+//! Pipelines: a file with `[[stage]]` tables is split into one tree per stage, each an experiment of its own.
 //!
-//! What stands above the stages is every stage's; a stage adds to it and replaces in it, key by key. Every value keeps the
-//! place where it was written, so a mistake in a stage is told like one in an experiment. `"stage:NAME"` becomes the path of
-//! that stage's run.
+//! The keys above the stages apply to every stage; a stage adds to them and replaces them, key by key. Every value
+//! keeps the place where it was written, so a mistake in a stage is reported like one in an experiment.
+//! `"stage:NAME"` becomes the path of that stage's run.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -16,14 +16,14 @@ use super::tree::{Entry, Node, Table, Value, join};
 use crate::error::{Error, Result};
 use crate::runs::folder::own_file;
 
-/// What a value begins with that names a stage.
+/// Prefix of a value that names a stage.
 const REFERENCE: &str = "stage:";
-/// The most stages of a pipeline.
+/// The most stages in a pipeline.
 const MOST_STAGES: usize = 256;
-/// Keys of the pipeline as a whole: its runs lie in one folder.
+/// Keys of the pipeline as a whole: all its runs are in one folder.
 const WHOLE: [&str; 2] = [STAGE, "runs_dir"];
 
-/// A pipeline as written, with all mistakes that concern it as a whole.
+/// A pipeline as written, with all mistakes of the pipeline as a whole.
 #[derive(Debug)]
 pub struct Pipeline {
     name: String,
@@ -38,25 +38,25 @@ pub struct Pipeline {
 pub struct Stage {
     /// Its name, and that of its run within the pipeline's folder.
     pub name: String,
-    /// The earlier stages it takes something from.
+    /// The earlier stages whose models it uses.
     pub takes: Vec<Takes>,
     root: Node,
     mistakes: Vec<Mistake>,
 }
 
-/// That a stage takes something from an earlier one.
+/// A stage's use of an earlier stage's model.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Takes {
     /// Position of the earlier stage.
     pub stage: usize,
     /// The key that names it, such as `model.from`.
     pub key: String,
-    /// Whether its best checkpoint is meant, and not its last.
+    /// Whether it refers to the best checkpoint instead of the last one.
     pub best: bool,
 }
 
 impl Pipeline {
-    /// The pipeline of a tree for which [`is_pipeline`](super::draft::is_pipeline) holds.
+    /// Creates the pipeline from a tree for which [`is_pipeline`](super::draft::is_pipeline) holds.
     pub(super) fn new(file: &Arc<str>, stem: &str, mut root: Node, overrides: &[Override]) -> Self {
         let mut mistakes = Vec::new();
         let of_a_stage = |over: &Override| over.path().strip_prefix("stage.").map(str::to_owned);
@@ -72,7 +72,7 @@ impl Pipeline {
             let place = shared.find("name").unwrap_or(&shared).place.clone();
             let message = format!("\"{}\" is no plain folder name; for example \"my-pipeline\"", name.escape_debug());
             mistakes.push(Mistake::new(place, "name", message));
-            // A stand-in, so that the names of the runs made from it are not complained of too.
+            // A replacement, so that run names derived from it are not reported too.
             name = "pipeline".to_owned();
         } else if let Some(own) = own_file(&name) {
             let place = shared.find("name").unwrap_or(&shared).place.clone();
@@ -112,12 +112,12 @@ impl Pipeline {
         &self.name
     }
 
-    /// Where all its runs lie.
+    /// The folder of all its runs.
     pub fn folder(&self) -> PathBuf {
         self.runs_dir().join(&self.name)
     }
 
-    /// Where runs are kept.
+    /// The folder of runs.
     pub fn runs_dir(&self) -> &Path {
         Path::new(&self.runs_dir)
     }
@@ -147,13 +147,13 @@ impl Pipeline {
         })
     }
 
-    /// The experiment of stage `index`, whose plugins have not had their say.
+    /// The experiment of stage `index`, whose plugins' options are not checked yet.
     pub fn draft(&self, index: usize) -> Draft {
         let stage = &self.stages[index];
         Draft::from_tree(&self.file, &stage.name, stage.root.clone(), stage.mistakes.clone())
     }
 
-    /// The experiments of all stages, or one error with every mistake of every stage.
+    /// Returns the experiments of all stages, or one error with every mistake of every stage.
     ///
     /// # Errors
     /// A request error.
@@ -166,7 +166,8 @@ impl Pipeline {
                 stages.extend((!stages.contains(&stage.name.as_str())).then_some(stage.name.as_str()));
             }
         }
-        // What every stage says of a key that all share is said once; what only some say, with their names.
+        // A mistake in a shared key that occurs in every stage is reported once; one that occurs in some stages
+        // only, with their names.
         let of_stages = found.into_iter().map(|(mistake, stages)| {
             let some = stages.len() < self.stages.len();
             let message =
@@ -184,13 +185,13 @@ impl Pipeline {
         self.stages.iter().position(|stage| stage.name == name)
     }
 
-    /// The nearest of the names of the first `count` stages, or all of them.
+    /// Suggests the nearest of the names of the first `count` stages, or lists all of them.
     fn suggest(&self, name: &str, count: Option<usize>) -> String {
         let names: Vec<&str> = self.stages.iter().map(|stage| stage.name.as_str()).collect();
         suggestion(name, names[..count.unwrap_or(names.len())].iter().copied())
     }
 
-    /// Adds the stage of `table`, laid over what is shared.
+    /// Adds the stage of `table`, merged into the shared keys.
     fn add(&mut self, shared: &Node, mut table: Node) {
         let own = table.place.clone();
         let stand_in = format!("stage-{}", self.stages.len());
@@ -241,7 +242,7 @@ impl Pipeline {
         self.stages.push(Stage { name, takes: Vec::new(), root, mistakes: Vec::new() });
     }
 
-    /// A shared value that every stage replaces is nobody's.
+    /// Refuses a shared value that every stage replaces, because it is unused.
     fn refuse_unused(&mut self, shared: &Node) {
         let mut leaves = Vec::new();
         leaves_of(shared, "", &mut leaves);
@@ -254,7 +255,7 @@ impl Pipeline {
         }
     }
 
-    /// Lays an override over one stage, which `path` names by name or number.
+    /// Merges an override into one stage, which `path` names by name or number.
     fn lay_over_stage(&mut self, index: usize, over: &Override, path: &str) {
         let (name, key) = self.stage_and_key(path);
         let number = || name.parse().ok().filter(|number| *number < self.stages.len());
@@ -269,8 +270,8 @@ impl Pipeline {
         }
     }
 
-    /// Splits what stands behind `stage.` into a stage's name and a key. A name may hold dots: the longest one that is a stage's
-    /// counts, and one in quotes is taken as it is.
+    /// Splits the text after `stage.` into a stage's name and a key. A name may contain dots: the longest one that
+    /// is a stage's is used, and a name in quotes is taken literally.
     fn stage_and_key<'a>(&self, path: &'a str) -> (&'a str, &'a str) {
         for quote in ['"', '\''] {
             if let Some((name, rest)) = path.strip_prefix(quote).and_then(|rest| rest.split_once(quote))
@@ -286,7 +287,7 @@ impl Pipeline {
         (&path[..at], path[at..].trim_start_matches('.'))
     }
 
-    /// Puts paths in place of `"stage:NAME"` in stage `index`. What a model is to go on from is text, and stays.
+    /// Replaces `"stage:NAME"` by paths in stage `index`, except in prompts, which are text.
     fn resolve_references(&mut self, index: usize) {
         let mut root = std::mem::replace(
             &mut self.stages[index].root,
@@ -310,7 +311,7 @@ impl Pipeline {
         stage.mistakes.extend(mistakes);
     }
 
-    /// What `NAME` or `NAME/best` behind `stage:` means to stage `index`.
+    /// Returns the stage and checkpoint that `NAME` or `NAME/best` after `stage:` refers to in stage `index`.
     fn taken(&self, index: usize, wanted: &str) -> Result<(usize, bool), String> {
         let (name, which) = wanted.split_once('/').unwrap_or((wanted, "latest"));
         let stage = match self.find(name) {
@@ -341,7 +342,7 @@ fn belongs_to_the_top(key: &str) -> String {
     }
 }
 
-/// What stands above the stages, and their tables.
+/// Returns the keys above the stages, and the stages' tables.
 fn split(mut root: Node, mistakes: &mut Vec<Mistake>) -> (Node, Vec<Node>) {
     let stages = take(&mut root, STAGE);
     let mut wrong = |node: &Node| {
@@ -369,7 +370,7 @@ fn take(node: &mut Node, key: &str) -> Option<Node> {
     Some(table.0.remove(index).node)
 }
 
-/// `over` laid over `base`: tables key by key, everything else replaced.
+/// Merges `over` into `base`: tables key by key; any other value is replaced.
 fn merged(base: &Node, over: Node) -> Node {
     let (Value::Table(below), Value::Table(above)) = (&base.value, &over.value) else { return over };
     let mut entries = below.0.clone();
@@ -382,7 +383,7 @@ fn merged(base: &Node, over: Node) -> Node {
     Node { value: Value::Table(Table(entries)), place: over.place }
 }
 
-/// Keys and places of all values that are no tables.
+/// Keys and places of all values that are not tables.
 fn leaves_of(node: &Node, path: &str, leaves: &mut Vec<(String, Place)>) {
     match &node.value {
         Value::Table(table) => table.0.iter().for_each(|entry| leaves_of(&entry.node, &join(path, &entry.key), leaves)),

@@ -1,18 +1,18 @@
-//! Every key of an experiment, once: its path, the form of its value, its default and its meaning.
+//! Every key of an experiment: its path, the form of its value, its default and its meaning.
 //!
-//! This table is what the form check ([`super::form`]) reads, what suggestions are drawn from, and what
-//! `telos run --help-keys` prints. Rules that concern two keys together are in [`super::resolve`].
+//! The form check ([`super::form`]) reads this table, suggestions come from it, and `telos run --help-keys` prints
+//! it. Rules between keys are in [`super::resolve`].
 
 use std::ops::Bound::{self, Excluded, Included, Unbounded};
 
 /// One key.
 #[derive(Debug, Clone, Copy)]
 pub struct Key {
-    /// Dotted path from the root; list positions are left out.
+    /// Dotted path from the root, without list positions.
     pub path: &'static str,
     /// The form of its value.
     pub form: Form,
-    /// The default as TOML, or in words where it depends on other keys; empty where there is none.
+    /// The default as TOML, or in words if it depends on other keys; empty if there is none.
     pub default: &'static str,
     /// A valid value as TOML.
     pub example: &'static str,
@@ -31,9 +31,9 @@ pub enum Form {
     Float(Bound<f64>, Bound<f64>),
     /// A string, not empty.
     Text,
-    /// One of some words.
+    /// One of several words.
     Word(&'static [&'static str]),
-    /// A string or a list of strings, none empty, at least one.
+    /// A string or a list of strings; at least one, and none empty.
     Texts,
     /// A list of words.
     Words(&'static [&'static str]),
@@ -45,25 +45,25 @@ pub enum Form {
     Lengths,
     /// A table with the keys listed below it.
     Table,
-    /// Like `Table`, or one of some words standing for `{ kind = word }`.
+    /// Like `Table`, or one of several words, which stands for `{ kind = word }`.
     WordOrTable(&'static [&'static str]),
     /// A list of tables.
     Tables,
-    /// A table with the keys listed below it and a plugin's options beside them.
+    /// A table with the keys listed below it and a plugin's options.
     Plugin,
     /// One such table, or a list of them.
     Plugins,
 }
 
-/// Words of `data.tasks`: the tasks of the synthetic world.
+/// Values of `data.tasks`: the tasks of the synthetic world.
 pub const TASKS: &[&str] = &["copy", "reverse", "sort", "count", "add"];
-/// Words of `train.schedule`.
+/// Values of `train.schedule`.
 pub const SCHEDULES: &[&str] = &["constant", "linear", "cosine", "wsd", "inverse_sqrt"];
 
 const MANY: i64 = 1 << 40;
 const ANY_INT: Form = Form::Int(0, MANY);
 const POSITIVE_INT: Form = Form::Int(1, MANY);
-/// Positions of a batch: their offsets cross to plugins as 32-bit integers.
+/// Positions of a batch: their offsets are passed to plugins as 32-bit integers.
 const POSITIONS: Form = Form::Int(1, i32::MAX as i64);
 /// Rows of a batch.
 const ROWS: Form = Form::Int(1, 1 << 24);
@@ -237,7 +237,7 @@ pub fn children(parent: &str) -> impl Iterator<Item = &'static str> + Clone {
     })
 }
 
-/// The paths anywhere whose last name is `leaf`.
+/// All paths whose last name is `leaf`.
 pub fn paths_of(leaf: &str) -> Vec<&'static str> {
     KEYS.iter().map(|key| key.path).filter(|path| path.rsplit('.').next() == Some(leaf)).collect()
 }
@@ -304,7 +304,7 @@ pub fn quoted(words: &[&str]) -> String {
     }
 }
 
-/// What the reference says of pipelines, whose stages take the keys above.
+/// The reference's text on pipelines, whose stages take the keys above.
 const STAGES: &str = "
 stage
     makes the file a pipeline: each [[stage]] takes the keys above, extends or replaces what stands above the stages, and is a
@@ -316,7 +316,7 @@ stage.name
     a string (not empty)
 ";
 
-/// The reference that `telos run --help-keys` prints: every key with form, default and meaning.
+/// Returns the reference that `telos run --help-keys` prints: every key with form, default and meaning.
 pub fn reference() -> String {
     let mut text = String::new();
     for key in KEYS {

@@ -1,7 +1,7 @@
-//! An experiment's file as a tree of values that know where they were written.
+//! An experiment's file as a tree of values with their places.
 //!
-//! Knows TOML and nothing of the keys' meaning; [`super::schema`] holds that. [`super::overrides`] lays the command
-//! line over it.
+//! This module reads TOML and does not know what the keys mean: that is in [`super::schema`]. [`super::overrides`]
+//! merges the command line into the tree.
 
 use std::sync::Arc;
 
@@ -14,12 +14,12 @@ use super::mistake::{Mistake, Place};
 /// The most characters of a value that a message repeats.
 const SHOWN: usize = 40;
 
-/// A value and where it stands.
+/// A value and its place.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Node {
     /// The value.
     pub value: Value,
-    /// Where its key was written; its own place for a list's element.
+    /// Where its key was written; for a list's element, its own place.
     pub place: Place,
 }
 
@@ -30,11 +30,11 @@ pub enum Value {
     Text(String),
     /// An integer.
     Int(i64),
-    /// A number, perhaps infinite or NaN; also an integer that does not fit in 64 bits with sign.
+    /// A number, possibly infinite or NaN; also an integer that does not fit into a signed 64-bit one.
     Float(f64),
     /// true or false.
     Bool(bool),
-    /// A date or time, which no key takes; kept as text to be named in the refusal.
+    /// A date or time, which no key accepts; kept as text for the error message.
     Date(String),
     /// An array.
     List(Vec<Node>),
@@ -51,12 +51,12 @@ pub struct Table(pub Vec<Entry>);
 pub struct Entry {
     /// The key's own name.
     pub key: String,
-    /// What it holds.
+    /// Its value.
     pub node: Node,
 }
 
 impl Node {
-    /// What was found, for "expected ..., found ...": type and value, shortened.
+    /// The value for "expected ..., found ...": type and value, shortened.
     pub fn found(&self) -> String {
         match &self.value {
             Value::Text(text) => format!("the string \"{}\"", shorten(text).escape_debug()),
@@ -83,7 +83,7 @@ impl Node {
         Some(at)
     }
 
-    /// The value as JSON, for messages: what JSON cannot hold becomes a string or null.
+    /// The value as JSON, for messages: what JSON cannot represent becomes a string or null.
     fn to_json(&self) -> Json {
         match &self.value {
             Value::Text(text) | Value::Date(text) => Json::from(text.as_str()),
@@ -106,7 +106,7 @@ fn shorten(text: &str) -> String {
     format!("{}...", text.chars().take(SHOWN).collect::<String>())
 }
 
-/// Reads `text` of `file`. All faults of the TOML itself are reported together.
+/// Parses `text` of `file`. All errors of the TOML itself are reported together.
 pub fn parse(file: &Arc<str>, text: &str) -> Result<Node, Vec<Mistake>> {
     let lines = Lines::of(text);
     let place = |offset| lines.place(file, text, offset);
@@ -121,7 +121,7 @@ pub fn parse(file: &Arc<str>, text: &str) -> Result<Node, Vec<Mistake>> {
     Err(errors.iter().map(mistake).collect())
 }
 
-/// Where the lines of a text begin, so that a place in it is found without reading all that comes before.
+/// Where the lines of a text begin, so that a place in it is found without scanning the text before it.
 struct Lines(Vec<usize>);
 
 impl Lines {
@@ -137,7 +137,7 @@ impl Lines {
     }
 }
 
-/// The node of `value`, whose key stands at `own`; `place` says where an offset of the text is.
+/// The node of `value`, whose key is at `own`; `place` converts an offset of the text to a place.
 pub fn from_value(value: &DeValue<'_>, own: Place, place: &dyn Fn(usize) -> Place) -> Node {
     let value = match value {
         DeValue::Table(table) => return from_table(table, own, place),
@@ -173,8 +173,7 @@ pub fn join(parent: &str, name: &str) -> String {
     if parent.is_empty() { name.to_owned() } else { format!("{parent}.{name}") }
 }
 
-/// Where `key` stands: its own place, or that of the nearest table above it that was written; of the tree as a whole, its
-/// root's.
+/// The place of `key`: its own, or that of the nearest written table above it; if none was written, the root's.
 pub fn place_of(root: &Node, key: &str) -> Place {
     let mut path = key;
     while !path.is_empty() {
@@ -186,7 +185,7 @@ pub fn place_of(root: &Node, key: &str) -> Place {
     root.place.clone()
 }
 
-/// How the user wrote each table of a list: `objective`, or `objective.0` and so on.
+/// The names by which the user wrote the tables of a list: `objective`, or `objective.0` and so on.
 pub fn keys_of(list: &str, root: &Node, count: usize) -> Vec<String> {
     let is_list = root.find(&format!("{list}.0")).is_some();
     (0..count).map(|index| if is_list { format!("{list}.{index}") } else { list.to_owned() }).collect()

@@ -1,7 +1,8 @@
-//! An experiment as written: the form of every value is right, nothing is filled in and nothing cross-checked.
+//! An experiment as written: every value has the right form, no defaults are filled in and no rules between keys
+//! are checked.
 //!
 //! [`super::form`] fills these from the tree; [`super::resolve`] turns them into [`super::experiment::Experiment`].
-//! The meaning of each key stands in [`super::schema::KEYS`], once.
+//! The meaning of each key is documented in [`super::schema::KEYS`].
 
 use serde::Deserialize;
 

@@ -1,4 +1,4 @@
-//! Files of tokens: verified before use, written whole or not at all, read by mapping them into memory.
+//! Files of tokens: verified before use, written completely or not at all, read through a memory map.
 //!
 //! | bytes | content (little-endian) |
 //! |---|---|
@@ -19,7 +19,7 @@ use sha2::{Digest, Sha256};
 
 use crate::files;
 
-/// Prefix of a file that is not finished.
+/// Prefix of an unfinished file.
 const TEMPORARY: &str = ".tokens-";
 const MAGIC: &[u8; 16] = b"telos tokens v1\n";
 const HEADER: usize = 96;
@@ -47,17 +47,18 @@ impl Mapped {
     }
 }
 
-/// Opens the file if it is there, complete, made for `key` and undamaged. Anything else is `None`: the caller makes the
-/// tokens anew.
+/// Opens the file if it exists, is complete, was made for `key` and is undamaged. Otherwise returns `None`, and the
+/// caller computes the tokens again.
 pub fn open(path: &Path, key: &[u8; 32]) -> Option<Mapped> {
     if cfg!(target_endian = "big") {
         return None;
     }
     let file = files::open(path).ok()?;
-    // SAFETY: the mapped bytes must not change while the map lives. The file belongs to the cache, whose only writer is
-    // `write` below: it fills a temporary file, makes it read-only and renames it, so a named file is never written to again,
-    // and a replaced one lives on for whoever has it mapped. What is hashed below is the mapping itself. A person who makes the
-    // file writable and truncates it by hand ends this process (SIGBUS); one who writes into it has the run read that.
+    // SAFETY: the mapped bytes must not change while the map lives. The file belongs to the cache, whose only
+    // writer is `write` below: it fills a temporary file, makes it read-only and renames it. So a named file is
+    // never written to again, and a replaced file stays valid for processes that have it mapped. The hash below is
+    // computed from the mapping itself. If a user makes the file writable and truncates it by hand, this process
+    // ends (SIGBUS); if a user writes into it, the run reads that.
     let map = unsafe { Mmap::map(&file) }.ok()?;
     let number = |at: usize| -> Option<usize> {
         let bytes = map.get(at..at + 8)?.try_into().ok()?;
@@ -77,7 +78,8 @@ pub fn open(path: &Path, key: &[u8; 32]) -> Option<Mapped> {
     (mapped.ends().is_sorted() && last == mapped.tokens().len() as u64).then_some(mapped)
 }
 
-/// Writes the file: to a temporary name in the same folder first, then renamed, so that no reader meets half of it.
+/// Writes the file under a temporary name in the same folder first, then renames it, so that readers never see half
+/// of it.
 pub fn write(path: &Path, key: &[u8; 32], ends: &[u64], tokens: &[u32]) -> io::Result<()> {
     let folder = path.parent().unwrap_or(Path::new("."));
     fs::create_dir_all(folder)?;
@@ -86,7 +88,7 @@ pub fn write(path: &Path, key: &[u8; 32], ends: &[u64], tokens: &[u32]) -> io::R
     remove_abandoned(folder);
     let mut file = tempfile::Builder::new()
         .prefix(TEMPORARY)
-        // As every other file: the user's mask decides who else may read it.
+        // Like every other file: the user's umask decides which users may read it.
         .permissions(fs::Permissions::from_mode(0o666))
         .tempfile_in(folder)?;
     for bytes in [MAGIC, key.as_slice(), body.as_slice()] {
@@ -96,7 +98,7 @@ pub fn write(path: &Path, key: &[u8; 32], ends: &[u64], tokens: &[u32]) -> io::R
     file.write_all(&(tokens.len() as u64).to_le_bytes())?;
     file.write_all(ends_bytes)?;
     file.write_all(tokens_bytes)?;
-    // What a running run has mapped must not be written to. A file that takes this place leaves the mapped one as it is.
+    // A file that a run has mapped must not be written to. Replacing the file leaves the mapped one unchanged.
     let mut readable = file.as_file().metadata()?.permissions();
     readable.set_readonly(true);
     file.as_file().set_permissions(readable)?;
@@ -104,8 +106,8 @@ pub fn write(path: &Path, key: &[u8; 32], ends: &[u64], tokens: &[u32]) -> io::R
     Ok(())
 }
 
-/// Removes what processes left in the folder that were killed while they wrote: what was not touched for a day, since another machine
-/// may be writing there too. What cannot be removed stays.
+/// Removes files left in the folder by processes that were killed while writing. Only files untouched for a day are
+/// removed, since another machine may be writing there too. Files that cannot be removed stay.
 fn remove_abandoned(folder: &Path) {
     let is_old = |entry: &fs::DirEntry| {
         let age = entry.metadata().ok().and_then(|meta| meta.modified().ok()?.elapsed().ok());
@@ -127,7 +129,7 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
 mod tests {
     use super::*;
 
-    /// Catches a file that is rewritten in place: a run that has it mapped would read other tokens, or die.
+    /// Catches a file that is rewritten in place: a run that has it mapped would read other tokens, or crash.
     #[test]
     fn a_mapped_file_is_replaced_and_never_rewritten() {
         let folder = tempfile::tempdir().unwrap();

@@ -1,4 +1,4 @@
-//! Documents on both sides of a split, and their tokens: what every source of running text ends in.
+//! Documents on both sides of a split, and their tokens: the result of every source of running text.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -10,24 +10,24 @@ use super::source::Source;
 use super::tokenizer::Tokenizer;
 use super::tokens::TokenSet;
 
-/// Text to train on and text held out; no document and no part of one is on both sides.
+/// Text to train on and held-out text; no document or part of one is on both sides.
 #[derive(Clone, Debug, Default)]
 pub struct Corpus {
-    /// What to call it in messages.
+    /// Its name in messages.
     pub name: String,
     /// Text to train on.
     pub train: Vec<Document>,
-    /// Text to evaluate on; empty where none was asked for.
+    /// Text to evaluate on; empty if none was requested.
     pub held_out: Vec<Document>,
-    /// Where it came from.
+    /// The files that it came from.
     pub sources: Vec<Source>,
 }
 
 impl Corpus {
-    /// Tokenises both sides, or takes their tokens from the cache folder.
+    /// Tokenises both sides, or reads their tokens from the cache folder.
     ///
     /// # Errors
-    /// Fewer training tokens than one sequence of `context`; a tokenizer without an end-of-text token.
+    /// Fewer training tokens than one sequence of `context` needs; a tokenizer without an end-of-text token.
     pub fn tokenize(&self, tokenizer: &Tokenizer, context: usize, cache: Option<&Path>) -> Result<TrainingData> {
         let train = TokenSet::load(&self.train, tokenizer, cache)?;
         if train.tokens() < context as u64 + 1 {

@@ -1,4 +1,4 @@
-//! What can go wrong with data, and what the user can do about it.
+//! Errors of reading and preparing data, with hints for the user.
 
 use std::path::PathBuf;
 
@@ -9,16 +9,16 @@ pub type Result<T, E = DataError> = std::result::Result<T, E>;
 
 type Cause = Box<dyn std::error::Error + Send + Sync>;
 
-/// A failure to find, read or prepare data. The message names the file; [`DataError::hint`] the remedy.
+/// A failure to find, read or prepare data. The message names the file; [`DataError::hint`] says how to fix it.
 #[derive(Debug, thiserror::Error)]
 pub enum DataError {
-    /// No such file or folder.
+    /// File or folder not found.
     #[error("there is no file or folder {}", .0.display())]
     Missing(PathBuf),
     /// A pattern without a match.
     #[error("no file matches the pattern \"{0}\"")]
     NoMatch(String),
-    /// A pattern that is none.
+    /// An invalid pattern.
     #[error("\"{pattern}\" is not a pattern of file names")]
     BadPattern {
         /// As written.
@@ -29,29 +29,29 @@ pub enum DataError {
     /// Neither a file nor a folder: a device, a pipe, a socket.
     #[error("{} is not a regular file", .0.display())]
     NotAFile(PathBuf),
-    /// The system refused to read or write.
+    /// A failed read, write or other operation of the file system.
     #[error("cannot {action} {}", path.display())]
     Io {
         /// "read", "write", "list" ...
         action: &'static str,
-        /// What was touched.
+        /// The path it failed on.
         path: PathBuf,
-        /// The system's answer.
+        /// The system's error.
         source: std::io::Error,
     },
-    /// Bytes that are no UTF-8 text.
+    /// Bytes that are not UTF-8 text.
     #[error("{} is not UTF-8 text: byte 0x{byte:02X} at offset {offset} (line {line})", path.display())]
     NotUtf8 {
         /// The file.
         path: PathBuf,
-        /// The first byte that fits no UTF-8 sequence.
+        /// The first byte that is not valid UTF-8.
         byte: u8,
-        /// Its place, counted from 0.
+        /// Its offset, counted from 0.
         offset: usize,
         /// Its line, counted from 1.
         line: usize,
     },
-    /// A file of a format that is not read.
+    /// A file of an unsupported format.
     #[error("{} is {what}", path.display())]
     Format {
         /// The file.
@@ -61,7 +61,7 @@ pub enum DataError {
         /// How to fetch or convert it: the hint.
         remedy: String,
     },
-    /// Nothing to learn from.
+    /// Data without anything to learn.
     #[error("{0} holds no text")]
     Empty(String),
     /// Less text than one sequence of the context length.
@@ -69,28 +69,28 @@ pub enum DataError {
     TooShort {
         /// Which data.
         what: String,
-        /// What there is.
+        /// The number of tokens found.
         tokens: u64,
-        /// The context length asked for.
+        /// The requested context length.
         context: usize,
     },
     /// A held-out share outside [0, 1).
     #[error("the held-out share must be at least 0 and below 1, not {0}")]
     HeldOutShare(f64),
-    /// The held-out side came out without a single target.
+    /// The held-out side has not a single target.
     #[error("a held-out share of {share} of {what} leaves nothing to evaluate on")]
     NothingHeldOut {
         /// Which data.
         what: String,
-        /// As asked for.
+        /// The share as written.
         share: f64,
     },
-    /// The held-out side took all there is.
+    /// The held-out side took all data.
     #[error("a held-out share of {share} of {what} leaves nothing to train on")]
     NothingToTrain {
         /// Which data.
         what: String,
-        /// As asked for.
+        /// The share as written.
         share: f64,
     },
     /// The same text on both sides of the split.
@@ -108,43 +108,43 @@ pub enum DataError {
         name: String,
         /// What is wrong.
         what: String,
-        /// Why.
+        /// The underlying error.
         source: Option<Cause>,
     },
-    /// A pointer of Git LFS in the place of a file.
+    /// A Git LFS pointer instead of a file.
     #[error("{} is a Git LFS pointer and not the file itself: it was cloned without Git LFS", .0.display())]
     LfsPointer(PathBuf),
-    /// A file or folder that is not what is wanted of it.
+    /// A file or folder that is not of the expected kind.
     #[error("{}: {what}", path.display())]
     Unusable {
         /// The file or folder.
         path: PathBuf,
         /// What it is, or what is wrong with it.
         what: String,
-        /// What to do.
+        /// How to fix it.
         remedy: String,
-        /// Why.
+        /// The underlying error.
         source: Option<Cause>,
     },
-    /// A token that the tokenizer knows and the model does not.
+    /// A token of the tokenizer for which the model has no row.
     #[error("the text holds the token \"{token}\" (id {id}), and the model's vocabulary has {rows} tokens")]
     OutsideModel {
         /// Its text.
         token: String,
         /// Its id.
         id: u32,
-        /// How many tokens the model has rows for.
+        /// The number of tokens that the model has rows for.
         rows: u32,
     },
-    /// No token ends a document.
+    /// A tokenizer without an end-of-text token.
     #[error("the tokenizer {0} names no end-of-text token, so documents cannot be ended")]
     NoEndOfText(String),
     /// A vocabulary too small to hold the bytes.
     #[error("a byte-level vocabulary needs at least {least} tokens (256 bytes and <|endoftext|>), not {asked}")]
     VocabularyTooSmall {
-        /// As asked for.
+        /// The requested size.
         asked: usize,
-        /// 257.
+        /// The smallest possible size, 257.
         least: usize,
     },
     /// A window or batch in which no token is supervised: its mean loss would be 0/0.
@@ -158,15 +158,15 @@ pub enum DataError {
     /// A sequence without a target.
     #[error("row {row} has {tokens} tokens; a sequence needs at least two, one to read and one to predict")]
     NoTarget {
-        /// The row's number in its data set.
+        /// The row's index in its data set.
         row: u64,
         /// How many tokens it has.
         tokens: usize,
     },
-    /// Rows that do not fit together or into themselves.
+    /// Rows that are inconsistent, alone or with one another.
     #[error("row {row}: {what}")]
     Row {
-        /// The row's number in its data set.
+        /// The row's index in its data set.
         row: u64,
         /// What is wrong.
         what: String,
@@ -184,7 +184,7 @@ pub enum DataError {
     /// A chat template that cannot be read.
     #[error("the chat template cannot be used: {0}")]
     Template(String),
-    /// No row that could be trained on.
+    /// No usable row to train on.
     #[error("no row of {what} is left to {purpose} on within {longest} tokens: {counts}")]
     NoRowLeft {
         /// Which data.
@@ -193,10 +193,10 @@ pub enum DataError {
         purpose: &'static str,
         /// The most positions of a row.
         longest: usize,
-        /// What became of them.
+        /// How many rows were dropped, and why.
         counts: Box<super::rows::counts::RowCounts>,
     },
-    /// A side of the data without rows.
+    /// One side of the data has no rows.
     #[error("{what} has no row to {purpose} on")]
     NoRow {
         /// Which data.
@@ -204,17 +204,17 @@ pub enum DataError {
         /// "train" or "evaluate".
         purpose: &'static str,
     },
-    /// A column that is given another name, and that no row has.
+    /// A renamed column that no row has.
     #[error("no row of {what} has a column \"{written}\", which data.columns.{key} names")]
     NoColumn {
         /// Which data.
         what: String,
-        /// As the experiment calls it.
+        /// Its name in the experiment.
         written: String,
-        /// What it is here.
+        /// The name that Telos uses for it.
         key: String,
     },
-    /// An option that cannot work.
+    /// An option with an invalid value.
     #[error("{0}")]
     Option(String),
     /// A checkpoint's place in the data does not fit the data.
@@ -223,7 +223,7 @@ pub enum DataError {
 }
 
 impl DataError {
-    /// What the user can do, where something can be done.
+    /// How to fix it, if there is a general way.
     pub fn hint(&self) -> Option<String> {
         let hint = match self {
             Self::Missing(_) => "check the path's spelling; a relative path starts at the current folder",
@@ -251,7 +251,7 @@ impl DataError {
                  prompt stay on one side, so that a few prompts cannot be split by a share"
             }
             Self::Overlap { .. } => "evaluate on text that is not trained on, or hold out a share of the training text",
-            // The file is a tokenizer.json as far as that goes.
+            // Without an underlying error, the file has the form of a tokenizer.json.
             Self::Tokenizer { source: None, .. } => "correct the file, or use another tokenizer",
             Self::Tokenizer { .. } => {
                 "give a tokenizer.json of the Hugging Face tokenizers library, or a folder that holds one"
@@ -301,7 +301,7 @@ impl DataError {
     }
 }
 
-/// Wrong data is a wrong request; only a batch without a target shows a fault in the run itself.
+/// Wrong data is a request error; only a batch without a target is a failure of the run itself.
 impl From<DataError> for Error {
     fn from(error: DataError) -> Error {
         let message = error.to_string();
@@ -319,7 +319,7 @@ impl From<DataError> for Error {
     }
 }
 
-/// `key`: where there is a key.
+/// `key: `, if there is a key.
 fn named(key: &str) -> String {
     if key.is_empty() { String::new() } else { format!("`{key}`: ") }
 }

@@ -1,4 +1,4 @@
-//! What batches are made of, seen by the batcher: running text cut into stretches, or rows taken whole.
+//! The batcher's view of a data set: running text cut into stretches, or whole rows.
 
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -10,34 +10,34 @@ use super::rows::text::RowText;
 use super::source::Source;
 use super::tokens::TokenSet;
 
-/// A tokenised data set. Everything about its order is a pure function of the arguments.
+/// A tokenised data set. Its order is a pure function of the arguments.
 pub trait Examples: Debug + Send + Sync {
-    /// Says which data and which tokenizer these tokens come from, in hexadecimal.
+    /// Identifies the data and the tokenizer that these tokens come from, in hexadecimal.
     fn key(&self) -> String;
 
-    /// How many documents or rows there are.
+    /// The number of documents or rows.
     fn documents(&self) -> usize;
 
-    /// How many tokens there are.
+    /// The number of tokens.
     fn tokens(&self) -> u64;
 
-    /// The stretches of an epoch, in the order of training. `prefix` says whether a token precedes every text.
+    /// The stretches of an epoch in training order. `prefix` says whether a token precedes every text.
     fn epoch(&self, context: usize, prefix: bool, seed: u64, epoch: u64) -> Vec<Stretch>;
 
     /// All stretches in the data's own order.
     fn in_order(&self, context: usize, prefix: bool) -> Vec<Stretch>;
 
-    /// A stretch before the shift: one sequence, or the answers of a pair, the chosen one first, which then carry `group` as
-    /// the number they share.
+    /// The sequences of a stretch, before the shift: one sequence, or the two answers of a pair, the chosen one
+    /// first. The answers of a pair carry the number `group`.
     fn sequences(&self, stretch: Stretch, prefix: Option<u32>, group: u64) -> Vec<Sequence>;
 
-    /// The length to expect of a stretch, in positions.
+    /// The expected length of a stretch, in positions.
     fn usual_length(&self, context: usize) -> usize;
 
-    /// So many of `all` stretches, always the same ones, in order and from everywhere.
+    /// `kept` of `all` stretches, always the same ones, in order and from all over the data.
     fn some(&self, all: Vec<Stretch>, kept: usize) -> Vec<Stretch>;
 
-    /// The words of the row that a sequence names as its [`Sequence::row`]; none for running text.
+    /// The text of the row with the index [`Sequence::row`]; `None` for running text.
     fn row_text(&self, _row: u64) -> Option<&RowText> {
         None
     }
@@ -48,13 +48,13 @@ pub trait Examples: Debug + Send + Sync {
 pub struct TrainingData {
     /// What to train on.
     pub train: Arc<dyn Examples>,
-    /// What to evaluate on; empty where nothing was held out.
+    /// What to evaluate on; empty if nothing is held out.
     pub held_out: Arc<dyn Examples>,
-    /// Where it came from.
+    /// The files that it came from.
     pub sources: Vec<Source>,
-    /// What became of the rows; `None` for running text.
+    /// How many rows were used, dropped and truncated; `None` for running text.
     pub rows: Option<RowCounts>,
-    /// The chat template that rows were written with, to go with the model.
+    /// The chat template that rows were written with, to be saved with the model.
     pub chat_template: Option<String>,
 }
 

@@ -1,6 +1,6 @@
-//! Random changes to good input, for tests of what reads files of other people. Every case must end, with a result or with an error
-//! that has a name. The changes follow from a number, the seed, so that one case can be run again:
-//! `TELOS_FUZZ_SEED=N cargo test ...` runs the case of that seed alone, `TELOS_FUZZ=N` runs N cases instead of the usual few.
+//! Random changes to valid input, for tests of code that reads untrusted files. Every case must end, with a result
+//! or a named error. The changes follow from a seed, so that a case can be repeated: `TELOS_FUZZ_SEED=N cargo test
+//! ...` runs only the case of that seed, `TELOS_FUZZ=N` runs N cases instead of the usual number.
 
 use std::collections::BTreeMap;
 use std::sync::mpsc::{self, RecvTimeoutError};
@@ -8,19 +8,19 @@ use std::time::{Duration, Instant};
 
 use telos_random::SplitMix64;
 
-/// How long one case may take before it counts as one that does not end, by the clock: far beyond what the slowest takes on a machine
-/// that is busy with other work.
+/// A case that takes longer than this, by the clock, counts as one that does not end: far longer than the slowest
+/// one takes on a busy machine.
 const LONGEST: Duration = Duration::from_secs(600);
-/// The stack of a thread of Rust's standard library, on which cases run.
+/// The default stack size of a thread in Rust's standard library; cases run on threads with this stack.
 const STACK: usize = 2 << 20;
 
-/// How long a processor has worked on this thread: what other work the machine has does not count.
+/// Processor time of this thread: other load on the machine does not count.
 pub fn thread_time() -> Duration {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
     Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }
 
-/// Random choices.
+/// A random number generator.
 pub struct Random(SplitMix64);
 
 impl Random {
@@ -32,7 +32,7 @@ impl Random {
         self.0.bits()
     }
 
-    /// A number below `end`; 0 where `end` is 0.
+    /// A number below `end`; 0 if `end` is 0.
     pub fn below(&mut self, end: usize) -> usize {
         (self.next() % end.max(1) as u64) as usize
     }
@@ -42,7 +42,7 @@ impl Random {
     }
 }
 
-/// Numbers at which programs break.
+/// Numbers that often cause errors.
 pub const NUMBERS: [&str; 16] = [
     "0",
     "-1",
@@ -62,7 +62,7 @@ pub const NUMBERS: [&str; 16] = [
     "-9223372036854775808",
 ];
 
-/// One of `corpus` with one to four changes, mostly one or two; `words` are inserted.
+/// A member of `corpus` with one to four changes, mostly one or two; `words` are inserted.
 pub fn mutated(random: &mut Random, corpus: &[Vec<u8>], words: &[&str]) -> Vec<u8> {
     let mut bytes = random.choice(corpus).clone();
     for _ in 0..1 + random.below(4).min(random.below(4)) {
@@ -117,8 +117,8 @@ fn change(random: &mut Random, bytes: &mut Vec<u8>, corpus: &[Vec<u8>], words: &
     }
 }
 
-/// Runs `case` for many seeds and counts its results by name. `usual` is the number of cases where `TELOS_FUZZ` gives none. A case
-/// that returns an error fails the test, and so does one that takes too long; one that ends the process is found by
+/// Runs `case` for many seeds and counts its results by name. `usual` is the number of cases if `TELOS_FUZZ` is not
+/// set. A case that returns an error or takes too long fails the test. To find a case that ends the process, set
 /// `TELOS_FUZZ_TRACE=1`, which prints each seed.
 pub fn run(name: &str, usual: u64, case: impl Fn(&mut Random) -> Result<&'static str, String> + Send + 'static) {
     let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());

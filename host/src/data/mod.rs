@@ -2,15 +2,15 @@
 //!
 //! | step | file |
 //! |---|---|
-//! | open a file, take the text out of it, or say what the file is | [`reading`] |
-//! | find, read and check running text; hold some out | [`text`], [`synthetic`] (both make a [`Corpus`]) |
-//! | read rows, hold some out, write them as text, tokenise them | [`rows`] |
-//! | tokenise it once, keep the ids on disk | [`tokenizer`], [`tokens`], [`cache`] |
-//! | see running text and rows alike | [`examples`] |
+//! | open a file, extract its text, or name its format | [`reading`] |
+//! | find, read and check running text; split off held-out text | [`text`], [`synthetic`] (both make a [`Corpus`]) |
+//! | read rows, split off held-out ones, write them as text, tokenise them | [`rows`] |
+//! | tokenise running text once, cache the ids on disk | [`tokenizer`], [`tokens`], [`cache`] |
+//! | one interface for running text and rows | [`examples`] |
 //! | choose the sequences of each optimizer step, pack them into batches | [`batches`] |
 //!
-//! Targets and masks are shifted in [`batches::pack`] and nowhere else. What a loss is, what a model is and what a device is
-//! are not known here.
+//! Targets and masks are shifted in [`batches::pack`] and nowhere else. This module knows nothing of losses, models
+//! and devices.
 
 pub mod batches;
 pub mod cache;

@@ -9,13 +9,13 @@ use std::sync::Arc;
 pub struct Source {
     /// The file, or a name such as "synthetic".
     pub path: PathBuf,
-    /// How many bytes it holds.
+    /// Its size in bytes.
     pub bytes: u64,
     /// sha256 of its bytes, in hexadecimal.
     pub sha256: String,
 }
 
-/// Where a row stands.
+/// The place of a row.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Place {
     /// The file, or a name such as "synthetic".

@@ -19,15 +19,16 @@ use super::source::Source;
 pub struct SyntheticOptions {
     /// Documents to train on.
     pub rows: u64,
-    /// Documents to evaluate on. They share no prompt and no sentence with those to train on.
+    /// Documents to evaluate on. They share no prompt and no sentence with the training documents.
     pub held_out_rows: u64,
-    /// Which tasks; empty for all.
+    /// The tasks; empty for all.
     pub tasks: Vec<Task>,
-    /// Whether the two answers of every pair are equally long, so that length says nothing.
+    /// Whether the two answers of every pair have the same length, so that length carries no information.
     pub equal_length: bool,
-    /// The share of demonstrations to train on whose answer is flawed, from 0 to 1. Those held out are all right.
+    /// The share of training demonstrations whose answer is flawed, from 0 to 1. Held-out demonstrations are all
+    /// right.
     pub flawed: f64,
-    /// Decides every document.
+    /// The seed from which every document follows.
     pub seed: u64,
 }
 
@@ -51,11 +52,11 @@ impl SyntheticOptions {
 }
 
 impl SyntheticOptions {
-    /// Generates rows: instructions with an answer (the one right answer, where nothing is `flawed`), with a right and a flawed one,
-    /// or alone with the right one as the column `answer`.
+    /// Generates rows: instructions with an answer (the one right answer, unless `flawed` is set), with a right and
+    /// a flawed one, or alone with the right one in the column `answer`.
     ///
     /// # Errors
-    /// No rows to train on; unpaired rows, of which the world has none.
+    /// No rows to train on; unpaired rows, which the world does not have.
     pub fn read_rows(&self, kind: RowKind) -> Result<RowCorpus> {
         if self.rows == 0 {
             return Err(DataError::Option("synthetic data needs at least one row".into()));
@@ -104,7 +105,7 @@ fn texts(row: &Row) -> impl Iterator<Item = &str> {
     parts.chain(row.columns.values().filter_map(Value::as_str))
 }
 
-/// The generated text stands in the receipt like a file, so that a changed generator shows.
+/// The generated text is recorded in the receipt like a file, so that a change of the generator is visible.
 fn source<'a>(texts: impl Iterator<Item = &'a str>) -> Source {
     let (mut hash, mut bytes) = (Sha256::new(), 0);
     for text in texts {

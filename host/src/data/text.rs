@@ -1,4 +1,5 @@
-//! The source `text`: UTF-8 files, folders and patterns; each file is a document. Held-out text never overlaps.
+//! The source `text`: UTF-8 files, folders and patterns; each file is a document. Held-out text never overlaps with
+//! training text.
 
 use std::collections::BTreeSet;
 use std::fs::{self, FileType};
@@ -20,16 +21,16 @@ use crate::files;
 /// Where text comes from and how much of it is held out.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TextOptions {
-    /// Files, folders (searched through, hidden names left out) or patterns, as written.
+    /// Files, folders (searched recursively, without hidden names) or patterns, as written.
     pub paths: Vec<String>,
-    /// Text to evaluate on, in the same forms; where it is empty, `held_out` decides.
+    /// Text to evaluate on, in the same forms; if empty, `held_out` decides.
     pub eval_paths: Vec<String>,
-    /// The share held out, in [0, 1): of a single file its last characters; of several files whole files, chosen by the
-    /// hash of their bytes. Not used where `eval_paths` is given.
+    /// The held-out share, in [0, 1): the last characters of a single file; whole files if there are several,
+    /// chosen by the hash of their bytes. Not used if `eval_paths` is given.
     pub held_out: f64,
 }
 
-/// A file that was read and found good.
+/// A file that was read and checked.
 pub(super) struct TextFile {
     pub(super) source: Source,
     pub(super) text: String,
@@ -61,7 +62,7 @@ impl TextOptions {
     }
 }
 
-/// Every file of `paths` as a whole document, without a split: for evaluation and for training a tokenizer.
+/// Reads every file of `paths` as a whole document, without a split: for evaluation and for training a tokenizer.
 pub fn read_documents(paths: &[String]) -> Result<(Vec<Document>, Vec<Source>)> {
     let files = read_files(paths, Purpose::Text)?;
     files.iter().try_for_each(|file| check_learned_text(&file.source.path, &file.text))?;
@@ -69,10 +70,10 @@ pub fn read_documents(paths: &[String]) -> Result<(Vec<Document>, Vec<Source>)> 
     Ok((whole(files), sources))
 }
 
-/// As [`read_documents`], of files that hold running text and nothing else: what a model's loss is measured on.
+/// As [`read_documents`], but only for files that hold nothing but running text: used to measure a model's loss.
 ///
 /// # Errors
-/// As for reading; a file of rows, a table or an experiment, whose syntax would be measured.
+/// Those of reading; a file of rows, a table or an experiment, because the loss would include its syntax.
 pub fn read_running_text(paths: &[String]) -> Result<(Vec<Document>, Vec<Source>)> {
     let files = read_files(paths, Purpose::Text)?;
     files.iter().try_for_each(|file| check_running_text(&file.source.path, &file.text))?;
@@ -102,14 +103,14 @@ fn split_text(mut text: String, share: f64) -> (Vec<Document>, Vec<Document>) {
     let kept = (text.chars().count() as f64 * (1.0 - share)) as usize;
     let cut = text.char_indices().nth(kept).map_or(text.len(), |(offset, _)| offset);
     let tail = text.split_off(cut);
-    // The training part stops in the middle of the document: no end-of-text token there.
+    // The training part stops in the middle of the document, so it gets no end-of-text token.
     let side = |text: String, ends| {
         if text.is_empty() { Vec::new() } else { vec![Document { text, ends }] }
     };
     (side(text, false), side(tail, true))
 }
 
-/// Holds out the files with the smallest content hashes: at least one, and equal files together.
+/// Holds out the files with the smallest content hashes: at least one. Files with equal content stay together.
 fn split_files(files: Vec<TextFile>, share: f64) -> (Vec<Document>, Vec<Document>) {
     let wanted = ((files.len() as f64 * share).round() as usize).max(1);
     let mut hashes: Vec<String> = files.iter().map(|file| file.source.sha256.clone()).collect();
@@ -128,8 +129,8 @@ pub(super) fn check_disjoint(train: &[TextFile], eval: &[TextFile]) -> Result<()
     Ok(())
 }
 
-/// The texts of all files, in the order of `paths` and sorted by path within each; a file named twice is read once.
-/// Empty files among others are left out.
+/// Returns the texts of all files, in the order of `paths` and sorted by path within each; a file named twice is
+/// read once. Empty files among others are left out.
 pub(super) fn read_files(paths: &[String], purpose: Purpose) -> Result<Vec<TextFile>> {
     let (mut files, mut seen) = (Vec::new(), BTreeSet::new());
     for path in paths.iter().map(|path| find(path)).collect::<Result<Vec<_>>>()?.into_iter().flatten() {
@@ -151,7 +152,8 @@ fn read_file(path: PathBuf, purpose: Purpose) -> Result<TextFile> {
     Ok(TextFile { source, text: format::text(&path, bytes, purpose)? })
 }
 
-/// The files that one path stands for. A file whose name looks like a pattern is taken as the file.
+/// Returns the files that one path stands for. If a file with exactly this name exists, the path is not treated as
+/// a pattern.
 fn find(path: &str) -> Result<Vec<PathBuf>> {
     match fs::metadata(path) {
         Ok(found) if found.is_dir() => {
@@ -183,7 +185,8 @@ fn matches(pattern: &str) -> Result<Vec<PathBuf>> {
     if files.is_empty() { Err(DataError::NoMatch(pattern.into())) } else { Ok(files) }
 }
 
-/// Every file below `folder` except hidden ones. `folders` holds what was visited, so that a link cannot lead in a circle.
+/// Finds every file below `folder` except hidden ones. `folders` holds the visited folders, so that links cannot
+/// form a cycle.
 fn walk(folder: &Path, folders: &mut BTreeSet<PathBuf>, files: &mut Vec<PathBuf>) -> Result<()> {
     if !folders.insert(fs::canonicalize(folder).map_err(DataError::io("find", folder))?) {
         return Ok(());
@@ -203,7 +206,7 @@ fn walk(folder: &Path, folders: &mut BTreeSet<PathBuf>, files: &mut Vec<PathBuf>
     Ok(())
 }
 
-/// The kind of a file that was found, links followed; `None` for a link that leads nowhere.
+/// The type of a path, following links; `None` for a broken link.
 fn kind(path: &Path) -> Result<Option<FileType>> {
     match fs::metadata(path) {
         Ok(found) => Ok(Some(found.file_type())),

@@ -1,4 +1,4 @@
-//! Documents as token ids: tokenised once, from memory or from a file of the cache.
+//! Documents as token ids: tokenised once, or read from a file of the cache.
 
 use std::path::Path;
 
@@ -9,16 +9,17 @@ use super::document::Document;
 use super::error::{DataError, Result};
 use super::tokenizer::Tokenizer;
 
-/// Counts as part of every cache key: raise it whenever tokens of the same text would come out differently.
+/// Part of every cache key: increase it whenever tokens of the same text would come out differently.
 const VERSION: u64 = 1;
 /// Text of a byte tokenizer is encoded in parts of this many bytes, so that the library's tables stay small.
 const PART_BYTES: usize = 1 << 17;
-/// Stretches of text are addressed by 32-bit numbers.
+/// Places in a text are addressed by 32-bit numbers.
 const MOST_TOKENS: usize = u32::MAX as usize;
-/// About so much text is encoded at once, in parallel: the library holds some hundred bytes a token while it works.
+/// About this much text is encoded at once, in parallel: the library uses a few hundred bytes per token while it
+/// encodes.
 const GROUP_BYTES: usize = 1 << 21;
 
-/// The tokens of many documents. A document ends with the end-of-text token, once, unless a split cut it short.
+/// The tokens of many documents. A document ends with exactly one end-of-text token, unless a split truncated it.
 /// The token that inputs begin with (BOS) is not stored.
 #[derive(Debug)]
 pub struct TokenSet {
@@ -33,8 +34,8 @@ enum Store {
 }
 
 impl TokenSet {
-    /// Tokenises `documents`, or opens what an earlier call left in the folder `cache` for the same text and tokenizer.
-    /// A cache file that does not verify is made anew; a cache that cannot be written is done without.
+    /// Tokenises `documents`, or opens what an earlier call wrote to the folder `cache` for the same text and
+    /// tokenizer. A cache file that fails verification is written again; a cache that cannot be written is ignored.
     pub fn load(documents: &[Document], tokenizer: &Tokenizer, cache: Option<&Path>) -> Result<TokenSet> {
         let eos = tokenizer.eos().ok_or_else(|| DataError::NoEndOfText(tokenizer.name().into()))?;
         tokenizer.within_model(&[eos])?;
@@ -50,7 +51,7 @@ impl TokenSet {
             )));
         }
         if let Some(file) = &file {
-            // A full or read-only disk costs only time here: the tokens are in memory.
+            // A full or read-only disk only costs time: the tokens are in memory.
             let _ = cache::write(file, &key, &ends, &tokens);
             if let Some(mapped) = cache::open(file, &key) {
                 return Ok(TokenSet { store: Store::Mapped(mapped), key });
@@ -59,22 +60,22 @@ impl TokenSet {
         Ok(TokenSet { store: Store::Memory { ends, tokens }, key })
     }
 
-    /// Says which text and which tokenizer these tokens come from, in hexadecimal.
+    /// Identifies the text and the tokenizer that these tokens come from, in hexadecimal.
     pub fn key(&self) -> String {
         hex(&self.key)
     }
 
-    /// How many documents there are.
+    /// The number of documents.
     pub fn documents(&self) -> usize {
         self.ends().len()
     }
 
-    /// How many tokens there are, ends of text included.
+    /// The number of tokens, including end-of-text tokens.
     pub fn tokens(&self) -> u64 {
         self.ids().len() as u64
     }
 
-    /// The tokens of one document; empty where there is none.
+    /// The tokens of one document; empty if there is no such document.
     pub fn document(&self, index: usize) -> &[u32] {
         let (start, end) = self.bounds(index);
         self.ids().get(start..end).unwrap_or_default()
@@ -100,7 +101,7 @@ impl TokenSet {
     }
 }
 
-/// sha256 over everything that decides the tokens.
+/// sha256 of everything that the tokens depend on.
 fn key(documents: &[Document], tokenizer: &Tokenizer) -> [u8; 32] {
     let mut hash = Sha256::new();
     hash.update(VERSION.to_le_bytes());
@@ -114,7 +115,7 @@ fn key(documents: &[Document], tokenizer: &Tokenizer) -> [u8; 32] {
     hash.finalize().into()
 }
 
-/// A part of the text to be encoded on its own.
+/// A part of the text to be encoded separately.
 struct Part<'a> {
     text: &'a str,
     /// Whether a document ends after it, and whether the end-of-text token belongs there.
@@ -139,7 +140,7 @@ fn tokenize(documents: &[Document], tokenizer: &Tokenizer, eos: u32) -> Result<(
     Ok((ends, tokens))
 }
 
-/// Runs of parts, each of at least [`GROUP_BYTES`] but the last.
+/// Runs of parts, each with at least [`GROUP_BYTES`], except the last.
 fn groups<'a, 'b>(parts: &'b [Part<'a>]) -> impl Iterator<Item = &'b [Part<'a>]> {
     let mut bytes = 0;
     parts.split_inclusive(move |part| {
@@ -152,8 +153,9 @@ fn groups<'a, 'b>(parts: &'b [Part<'a>]) -> impl Iterator<Item = &'b [Part<'a>]>
     })
 }
 
-/// Cuts a text where the end-of-text token is spelt out in it: each piece is a document of its own, so that attention does
-/// not cross and the token is there once. Empty text and pieces of white space alone are dropped.
+/// Cuts a text where the end-of-text token is spelt out in it: each piece becomes its own document, so that
+/// attention does not cross the ends and the token occurs once. Empty text and pieces of only white space are
+/// dropped.
 fn parts<'a>(document: &'a Document, mark: &str, cut_anywhere: bool) -> Vec<Part<'a>> {
     let mut pieces: Vec<(&str, bool)> = Vec::new();
     let mut rest = document.text.as_str();

@@ -1,4 +1,5 @@
-//! A pipeline tried without training: each stage's dry run, as far as it can be known before the stages it starts from.
+//! Checks a pipeline without training: each stage's dry run, as far as possible before the stages it depends on
+//! have run.
 
 use std::{fmt, path::PathBuf};
 
@@ -10,7 +11,7 @@ use crate::error::Result;
 use crate::plugins::Pinning;
 use crate::train::dry_run::{Findings, dry_run};
 
-/// What dry runs of all stages found.
+/// The findings of all stages' dry runs.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct PipelineFindings {
     /// The pipeline's name.
@@ -19,22 +20,22 @@ pub struct PipelineFindings {
     pub stages: Vec<StageFindings>,
 }
 
-/// What a stage's dry run found.
+/// The findings of one stage's dry run.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct StageFindings {
     /// Its name.
     pub stage: String,
-    /// What was found.
+    /// The findings.
     #[serde(flatten)]
     pub findings: Findings,
-    /// What cannot be known before earlier stages have been run.
+    /// What cannot be checked before earlier stages have run.
     pub not_checked: Vec<String>,
 }
 
 /// Checks every stage.
 ///
 /// # Errors
-/// Whatever would stop any of them, all together.
+/// Every error that would stop any of the stages, combined into one.
 pub fn check(pipeline: &Pipeline, plugin_folders: &[PathBuf], pinning: Pinning) -> Result<PipelineFindings> {
     let stages = plan::read(pipeline, plugin_folders, pinning)?;
     let done = stages.iter().enumerate().map(|(index, stage)| is_done(pipeline, index, &stage.loaded.experiment));

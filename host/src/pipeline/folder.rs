@@ -1,7 +1,9 @@
-//! A pipeline's folder: which stages are done, which are to be taken up, and where earlier runs of a stage go.
+//! A pipeline's folder: which stages are done, which are to be resumed, and where earlier runs of a stage are
+//! moved.
 //!
-//! `runs/PIPELINE/STAGE` is a run like any other; `runs/PIPELINE/pipeline.toml` is the file as resolved, itself a pipeline. A
-//! stage that is run anew finds its place free: the earlier run is moved to `runs/PIPELINE/STAGE.1`, or `.2` and so on.
+//! `runs/PIPELINE/STAGE` is a run like any other; `runs/PIPELINE/pipeline.toml` is the resolved pipeline, itself a
+//! valid pipeline file. Before a stage is rerun from its beginning, the earlier run is moved to
+//! `runs/PIPELINE/STAGE.1`, or `.2` and so on.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -29,23 +31,23 @@ use crate::{
     },
 };
 
-/// What is to do about a stage.
+/// What to do with a stage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Task {
-    /// It was not asked for.
+    /// Skip it: it was not requested.
     Nothing,
-    /// It has come to its end.
+    /// Skip it: its run is complete.
     Done,
-    /// It is run for the first time.
+    /// Run it for the first time.
     New,
-    /// It is run again from its beginning; what is there is moved aside.
+    /// Run it again from its beginning; the earlier run is moved aside.
     Anew,
-    /// It was begun and is taken up again.
+    /// Resume the run that was begun.
     Resume,
 }
 
 impl Task {
-    /// Whether the stage is run, and then, whether it is one that was begun.
+    /// `None` if the stage is not run; else whether it resumes a run that was begun.
     pub fn resumes(self) -> Option<bool> {
         match self {
             Task::Nothing | Task::Done => None,
@@ -55,7 +57,7 @@ impl Task {
     }
 }
 
-/// How far a stage has come.
+/// How far a stage has got.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
     Absent,
@@ -73,12 +75,12 @@ fn state(folder: &Path) -> Result<State> {
     }
 }
 
-/// Tidies up what a killed process left in the pipeline's folder and in those of the stages that are taken up, or that a stage which
-/// is run takes its model from: files that are not finished, LATEST and BEST that name an earlier checkpoint. A line for each stage
-/// whose newest checkpoint no file named.
+/// Cleans up what a killed process left behind: unfinished files, and LATEST and BEST files that name an earlier
+/// checkpoint. Covers the pipeline's folder, the stages to be resumed, and the stages that a stage to be run takes
+/// its model from. Returns one line for each stage whose newest checkpoint was named by no file.
 ///
 /// # Errors
-/// There is no stage of that name; what the file system says.
+/// The stage name is unknown, or the file system failed.
 pub fn tidy(pipeline: &Pipeline, part: &Part, resume: bool) -> Result<Vec<String>> {
     let folder = pipeline.folder();
     if folder.is_dir() {
@@ -96,17 +98,18 @@ pub fn tidy(pipeline: &Pipeline, part: &Part, resume: bool) -> Result<Vec<String
         if !own.join("experiment.toml").is_file() || is_tidy(&checkpoints) && !holds_unfinished(&own) {
             continue;
         }
-        // One that another process is at work on is that process's to tidy up. What is damaged is refused where it is used.
+        // A folder that another process is using is left to that process. Damaged files are refused where they are
+        // used.
         let Ok(run) = RunFolder::open(pipeline.runs_dir(), &pipeline.run_name(index)) else { continue };
         let Ok(found) = latest(&checkpoints) else { continue };
         lines.extend(found.as_ref().and_then(Checkpoint::stand_in));
-        // The number of checkpoints that are kept counts at the next save.
+        // How many checkpoints are kept only matters at the next save.
         Checkpoints::new(&run, usize::MAX, found.map(|found| found.step))?;
     }
     Ok(lines)
 }
 
-/// The stages that a part runs, and those that have to be done for that.
+/// The stages that a part runs, and the stages that must be done before it.
 fn stages_of(pipeline: &Pipeline, part: &Part) -> Result<(Range<usize>, Vec<usize>)> {
     Ok(match part {
         Part::All => (0..pipeline.stages().len(), Vec::new()),
@@ -121,29 +124,29 @@ fn stages_of(pipeline: &Pipeline, part: &Part) -> Result<(Range<usize>, Vec<usiz
     })
 }
 
-/// Whether the run in `folder` has come to its end.
+/// Whether the run in `folder` is complete.
 ///
 /// # Errors
-/// None of its checkpoints is whole.
+/// None of its checkpoints is intact.
 pub fn has_ended(folder: &Path) -> Result<bool> {
     Ok(state(folder)? == State::Ended)
 }
 
-/// Whether the stage's run has come to its end with the experiment it has now.
+/// Whether the stage's run is complete with the current experiment.
 ///
 /// # Errors
-/// None of its checkpoints is whole.
+/// None of its checkpoints is intact.
 pub fn is_done(pipeline: &Pipeline, index: usize, experiment: &Experiment) -> Result<bool> {
     let folder = pipeline.stage_folder(index);
     Ok(has_ended(&folder)? && changed(&folder, experiment).is_ok_and(|changed| !changed.length))
 }
 
-/// What to do about each stage. An earlier run of a stage without a step, or with `dev` one without a checkpoint, is
-/// not an obstacle: the stage replaces it when its turn comes.
+/// Decides what to do with each stage. An earlier run of a stage without a step, or with `dev` one without a
+/// checkpoint, is not an obstacle: the stage replaces it when it runs.
 ///
 /// # Errors
-/// A request error where the pipeline is there already and nothing says what to do with it, or is not there and should be;
-/// where a stage that is needed is not done, or one that was begun is another one now.
+/// A request error if the pipeline exists and the options do not say what to do with it, or does not exist and
+/// should; if a required stage is not done, or the experiment of a stage that was begun has changed.
 pub fn to_do(
     pipeline: &Pipeline,
     experiments: &[Experiment],
@@ -203,7 +206,7 @@ pub fn to_do(
         .collect()
 }
 
-/// Whether a stage has a run.
+/// Whether any stage of the pipeline has a run.
 fn has_begun(pipeline: &Pipeline) -> bool {
     (0..pipeline.stages().len()).any(|index| pipeline.stage_folder(index).join("experiment.toml").is_file())
 }
@@ -222,15 +225,15 @@ fn refuse_content(pipeline: &Pipeline, dev: bool) -> Result<()> {
     ))
 }
 
-/// The changes of a stage's experiment since it began.
+/// Returns the changes of a stage's experiment since it began.
 ///
 /// # Errors
-/// A request error where that may not change.
+/// A request error if one of the changes is not allowed.
 fn unchanged(pipeline: &Pipeline, index: usize, experiment: &Experiment) -> Result<Changed> {
     changed(&pipeline.stage_folder(index), experiment).map_err(|error| has_changed(pipeline, index, error))
 }
 
-/// Refuses another length of a finished stage that is not the last one.
+/// Refuses a different length for a finished stage, unless it is the last one.
 fn finished(pipeline: &Pipeline, index: usize, experiment: &Experiment) -> Result<()> {
     let changed = unchanged(pipeline, index, experiment)?;
     if !changed.length {
@@ -247,17 +250,18 @@ fn has_changed(pipeline: &Pipeline, index: usize, error: Error) -> Error {
     ))
 }
 
-/// Moves earlier runs of stages that are run anew aside and writes `pipeline.toml`. Tells what was moved.
+/// Moves the earlier runs of stages that are rerun from the beginning aside and writes `pipeline.toml`. Returns
+/// what was moved.
 ///
 /// # Errors
-/// Another process writes one of the runs; what the file system says.
+/// Another process writes one of the runs, or the file system failed.
 pub fn make_room(pipeline: &Pipeline, experiments: &[Experiment], tasks: &[Task]) -> Result<Vec<String>> {
     let folder = pipeline.folder();
     fs::create_dir_all(&folder)
         .map_err(|cause| Error::run(format!("cannot create {}", folder.display())).with_cause(cause))?;
     folder.parent().filter(|above| !above.as_os_str().is_empty()).map_or(Ok(()), sync_folder)?;
     let mut moved = Vec::new();
-    // The last one first: whenever this is cut off, no stage is left that was made from one which is gone.
+    // From last to first: wherever this is interrupted, no stage remains whose source stage was moved.
     for (index, _) in tasks.iter().enumerate().rev().filter(|(_, task)| **task == Task::Anew) {
         let (from, to) = (pipeline.stage_folder(index), move_aside(pipeline, index)?);
         moved.push(format!("the earlier run {} is now {}", from.display(), to.display()));
@@ -266,10 +270,11 @@ pub fn make_room(pipeline: &Pipeline, experiments: &[Experiment], tasks: &[Task]
     Ok(moved)
 }
 
-/// A line for each stage that took a model which the stage it came from no longer has: that one was made anew.
+/// Returns a line for each stage that took a model which its source stage no longer has, because the source stage
+/// was rerun.
 ///
 /// # Errors
-/// Receipts and weights that cannot be read.
+/// Receipts or weights that cannot be read.
 pub fn outdated(pipeline: &Pipeline) -> Result<Vec<String>> {
     let mut found = Vec::new();
     for (index, stage) in pipeline.stages().iter().enumerate() {
@@ -281,7 +286,7 @@ pub fn outdated(pipeline: &Pipeline) -> Result<Vec<String>> {
         for takes in &stage.takes {
             let from = pipeline.stage_folder(takes.stage);
             let from = if takes.best { from.join("checkpoints").join("BEST") } else { from };
-            // One that is being made anew has no checkpoint yet, and a note for it comes when it has.
+            // A stage that is being rerun has no checkpoint yet; the note appears once it has one.
             let (Ok(folder), Some(then)) = (model_folder(&from), taken(&receipt, &takes.key)) else { continue };
             if then.sha256 != model_source(Some(&folder))?.sha256 {
                 let (name, source) = (&stage.name, &pipeline.stages()[takes.stage].name);
@@ -297,7 +302,7 @@ pub fn outdated(pipeline: &Pipeline) -> Result<Vec<String>> {
     Ok(found)
 }
 
-/// The model that a run took by this key, as its receipt has it.
+/// The model that a run took by this key, according to its receipt.
 fn taken<'a>(receipt: &'a Receipt, key: &str) -> Option<&'a ModelSource> {
     let mut words = key.split('.');
     match words.next()? {
@@ -312,13 +317,13 @@ fn taken<'a>(receipt: &'a Receipt, key: &str) -> Option<&'a ModelSource> {
 
 fn move_aside(pipeline: &Pipeline, index: usize) -> Result<PathBuf> {
     let from = pipeline.stage_folder(index);
-    // Locked, so that no other process writes it meanwhile.
+    // Locked, so that no other process writes to it meanwhile.
     let _lock = match from.join("experiment.toml").is_file() {
         true => Some(RunFolder::open(pipeline.runs_dir(), &pipeline.run_name(index))?),
         false => None,
     };
     let name = &pipeline.stages()[index].name;
-    // A stage may be called so, too.
+    // A stage may itself have a name of this form.
     let is_stage = |name: &str| pipeline.stages().iter().any(|stage| stage.name == name);
     let names = (1..).map(|number| format!("{name}.{number}")).filter(|name| !is_stage(name));
     let free = names.map(|name| pipeline.folder().join(name)).find(|path| !path.exists());
@@ -329,7 +334,7 @@ fn move_aside(pipeline: &Pipeline, index: usize) -> Result<PathBuf> {
     Ok(to)
 }
 
-/// The pipeline with every default, as a file that is the same pipeline again.
+/// The pipeline with every default filled in, as text that parses to the same pipeline.
 fn resolved(pipeline: &Pipeline, experiments: &[Experiment]) -> Result<String> {
     let failed = |cause: Box<dyn std::error::Error + Send + Sync>| {
         Error::run("cannot write the resolved pipeline as TOML").with_cause(cause)

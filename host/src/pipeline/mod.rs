@@ -1,7 +1,8 @@
-//! A pipeline: stages in order, each a run of its own that may start from what earlier ones left.
+//! A pipeline: stages in order, each its own run, which may start from the output of earlier stages.
 //!
-//! [`plan`] refuses all that can be refused before the first stage trains, [`folder`] knows which stages are done and what
-//! becomes of earlier runs, [`report`] tells what each stage was before and after, [`check`] tries without training.
+//! [`plan`] reports every error that can be found before the first stage trains, [`folder`] decides which stages
+//! are done and where earlier runs are moved, [`report`] shows each stage's metrics before and after, [`check`]
+//! checks without training.
 
 pub mod check;
 pub mod folder;
@@ -41,24 +42,26 @@ pub struct Options {
     pub plugin_folders: Vec<PathBuf>,
     /// What to do about changed plugins. With [`Pinning::Ignore`], folders of runs without a checkpoint are replaced.
     pub pinning: Pinning,
-    /// Whether to train objectives that break a law on the first batch.
+    /// Whether to train objectives that fail a law on the first batch.
     pub unproved: bool,
     /// How progress is shown.
     pub show: Show,
 }
 
-/// What is told while a pipeline runs.
+/// What is reported while a pipeline runs.
 pub enum Told<'a> {
-    /// Something for the user to know: a stage that begins or is skipped, a run that was moved aside.
+    /// A note for the user, such as a stage that begins or is skipped, or a run that was moved aside.
     Note(String),
     /// A stage has ended, or was interrupted.
     Stage(&'a Summary),
 }
 
-/// Runs the stages that are to do. What stopped it before its end, if the user did, comes beside what was done until then.
+/// Runs the stages that are not done. If the user stops the pipeline, returns that error together with the summary
+/// of what was done.
 ///
 /// # Errors
-/// Request errors for every stage before anything is written; later, the failure of a stage, which names it and the way on.
+/// Request errors for every stage before anything is written; later, the failure of a stage, which names the stage
+/// and how to continue.
 pub fn run(
     pipeline: &Pipeline,
     options: &Options,
@@ -102,7 +105,7 @@ pub fn run(
         let name = &pipeline.stages()[index].name;
         match StageFigures::read(name, &pipeline.stage_folder(index), experiment) {
             Ok(figures) => stages.extend(figures),
-            // A stage that nobody asked for may be damaged.
+            // A stage that was not requested may be damaged.
             Err(error) if tasks[index] == Task::Nothing => {
                 tell(Told::Note(format!("note: stage \"{name}\" is left out of the table: {error}")))?;
             }
@@ -136,7 +139,7 @@ fn run_stage(
     resume: bool,
     interrupt: &Interrupt,
 ) -> Result<(End, Summary)> {
-    // Read again, now that the models it starts from are there.
+    // Read again, now that the models it starts from exist.
     let mut setup = prepare_draft(pipeline.draft(index), &options.plugin_folders, options.pinning)?;
     setup.accept_unproved = options.unproved;
     setup.accepts_fixed_rows = options.fixed_rows;
@@ -144,7 +147,7 @@ fn run_stage(
     trainer.run(interrupt)
 }
 
-/// Names the stage and the way on.
+/// Adds the stage's name and how to continue to an error.
 fn failed(error: Error, pipeline: &Pipeline, index: usize, count: usize) -> Error {
     let name = &pipeline.stages()[index].name;
     let hint = match error.hint() {
@@ -155,7 +158,7 @@ fn failed(error: Error, pipeline: &Pipeline, index: usize, count: usize) -> Erro
     error.context(format!("stage \"{name}\" ({} of {count}) {kind}", index + 1)).with_hint(hint)
 }
 
-/// The error that the user stopped the pipeline in or after stage `index`, if so.
+/// The error with which the user stopped the pipeline in or after stage `index`, if it was stopped.
 fn interrupted(
     pipeline: &Pipeline,
     tasks: &[Task],

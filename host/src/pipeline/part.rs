@@ -6,8 +6,8 @@ pub enum Part {
     /// All.
     #[default]
     All,
-    /// The one of this name and those after it; those before it have been.
+    /// The stage of this name and those after it; the stages before it must be done.
     From(String),
-    /// The one of this name; those it takes something from have been.
+    /// Only the stage of this name; the stages it depends on must be done.
     Only(String),
 }

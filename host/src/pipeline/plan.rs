@@ -1,6 +1,7 @@
-//! All that can be refused before the first stage trains: every mistake of every stage, plugins, devices, data.
+//! Finds every error that can be found before the first stage trains: in all stages' keys, plugins, devices and
+//! data.
 //!
-//! A stage that starts from one which has not been run yet is tried with that one's tokenizer and shape.
+//! A stage that starts from one that has not run yet is checked with that stage's tokenizer and shape.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -24,7 +25,7 @@ use crate::{
     },
 };
 
-/// A stage whose own keys are in order.
+/// A stage whose own keys are valid.
 pub struct StagePlan {
     /// Its experiment.
     pub loaded: Loaded,
@@ -35,7 +36,7 @@ pub struct StagePlan {
 /// Reads all stages and loads their plugins.
 ///
 /// # Errors
-/// One request error with every mistake of every stage; a plugin that changed or cannot be loaded.
+/// One request error with every mistake of every stage; or a plugin that changed or cannot be loaded.
 pub fn read(pipeline: &Pipeline, folders: &[PathBuf], pinning: Pinning) -> Result<Vec<StagePlan>> {
     let mut drafts: Vec<_> = (0..pipeline.stages().len()).map(|index| pipeline.draft(index)).collect();
     let plugins = drafts.iter_mut().map(|draft| Plugins::load(draft, folders, pinning));
@@ -53,10 +54,10 @@ pub fn read(pipeline: &Pipeline, folders: &[PathBuf], pinning: Pinning) -> Resul
     Ok(loaded.into_iter().zip(plugins).map(|(loaded, plugins)| StagePlan { loaded, plugins }).collect())
 }
 
-/// Prepares the stages that have something to do as far as possible without training them: data, devices, objectives.
+/// Prepares the stages that will run as far as is possible without training: data, devices, objectives.
 ///
 /// # Errors
-/// A request error for all of them together.
+/// One request error with the errors of all stages.
 pub fn try_out(pipeline: &Pipeline, stages: Vec<StagePlan>, tasks: &[Task]) -> Result<()> {
     let await_it = |index: usize| tasks[index].resumes().is_some();
     let wanted = |index: usize| await_it(index);
@@ -74,7 +75,7 @@ pub fn try_out(pipeline: &Pipeline, stages: Vec<StagePlan>, tasks: &[Task]) -> R
         Rollouts::open(&setup, &objectives, &rewards, &data)?;
         AuxiliaryObjective::all(&setup)?;
         setup.check_samples()?;
-        // Saved with the model, so a later stage finds it there.
+        // Saved with the model, so that a later stage finds it there.
         if let Some(template) = &data.chat_template {
             setup.tokenizer.set_chat_template(template);
         }
@@ -83,11 +84,11 @@ pub fn try_out(pipeline: &Pipeline, stages: Vec<StagePlan>, tasks: &[Task]) -> R
     .map(|_| ())
 }
 
-/// Prepares the `wanted` stages in order and tries each; a model of a stage that `awaits` stands in for a folder. A stage
-/// that starts from one that failed is passed over: nothing can be said of it.
+/// Prepares the `wanted` stages in order and calls the function on each. A model from a stage that `awaits`
+/// replaces a model folder. A stage that starts from a failed stage is skipped, because it cannot be checked.
 ///
 /// # Errors
-/// What went wrong with all of them together.
+/// The errors of all stages, combined into one.
 pub fn each<T>(
     pipeline: &Pipeline,
     stages: Vec<StagePlan>,
@@ -121,16 +122,16 @@ pub fn each<T>(
     }
 }
 
-/// The model that a stage will leave.
+/// The model that a stage will produce.
 fn left_by(setup: Setup) -> Result<Arc<NamedModel>> {
     let outputs = policy_outputs(&setup, &setup.objectives()?);
-    // Its scores are measured when it is evaluated; until then any will do.
+    // The model's score statistics are measured when it is evaluated; until then any values will do.
     let scores = outputs.scalar.then_some((0.0, 1.0));
     let config = ModelConfig { outputs, scores, ..setup.config };
     Ok(Arc::new(NamedModel { folder: None, tokenizer: setup.tokenizer, config }))
 }
 
-/// One error for what is wrong with several stages.
+/// Combines the errors of several stages into one.
 fn together(pipeline: &Pipeline, mut errors: Vec<(usize, Error)>) -> Error {
     let name = |index: usize| &pipeline.stages()[index].name;
     if errors.len() == 1 {

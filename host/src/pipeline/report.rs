@@ -1,4 +1,5 @@
-//! What each stage was before and after: read from its logs, so that stages of earlier processes are told like this one's.
+//! What each stage measured before and after training: read from its logs, so stages run by earlier processes are
+//! reported like those of this process.
 
 use std::fmt;
 use std::io::{BufRead, BufReader};
@@ -12,26 +13,26 @@ use crate::config::Experiment;
 use crate::error::{Error, Result};
 use crate::files;
 
-/// The figures of evaluations that are told beside the loss, in the order of telling, whatever stands before a `/` in their
-/// names: `rewards/margin`, or `dpo/rewards/margin` where there are several objectives.
+/// The metrics of evaluations that are reported in addition to the loss, in this order. A prefix up to a `/` is ignored:
+/// `rewards/margin`, or `dpo/rewards/margin` where there are several objectives.
 const TOLD: [&str; 7] = ["exact_match", "gold", "accuracy", "reward", "margin", "answers/kl", "score/mean"];
 
-/// The end of a pipeline.
+/// Summary of a pipeline that has ended.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct PipelineSummary {
     /// Its name.
     pub name: String,
     /// Its folder.
     pub folder: PathBuf,
-    /// Seconds of this process.
+    /// Seconds spent in this process.
     pub seconds: f64,
-    /// Whether every stage has come to its end.
+    /// Whether every stage is complete.
     pub ended: bool,
     /// The stages that were begun, in order.
     pub stages: Vec<StageFigures>,
 }
 
-/// What a stage did.
+/// The metrics of one stage.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct StageFigures {
     /// Its name.
@@ -40,28 +41,28 @@ pub struct StageFigures {
     pub objective: String,
     /// Steps done.
     pub steps: u64,
-    /// Seconds of its steps and evaluations, those of earlier processes included.
+    /// Seconds of its steps and evaluations, including those of earlier processes.
     pub seconds: f64,
     /// Held-out loss of the first evaluation, in nats.
     pub loss_before: Option<f64>,
     /// Held-out loss of the last evaluation.
     pub loss_after: Option<f64>,
-    /// Other figures of its evaluations.
+    /// Other metrics of its evaluations.
     pub figures: Vec<Change>,
     /// The folder of its run.
     pub folder: PathBuf,
-    /// Whether it has come to its end.
+    /// Whether its run is complete.
     pub ended: bool,
 }
 
-/// A figure of the first and the last evaluation.
+/// A metric in the first and in the last evaluation.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Change {
     /// Its name, without `eval/`.
     pub name: String,
-    /// In the first evaluation.
+    /// Its value in the first evaluation.
     pub before: Option<f64>,
-    /// In the last one; absent where there was only one.
+    /// Its value in the last evaluation; `None` if there was only one.
     pub after: Option<f64>,
 }
 
@@ -71,10 +72,10 @@ pub fn objectives(experiment: &Experiment) -> String {
 }
 
 impl StageFigures {
-    /// Reads the logs of the run in `folder`; `None` where it was not begun.
+    /// Reads the logs of the run in `folder`; `None` if it was not begun.
     ///
     /// # Errors
-    /// What the file system says.
+    /// The file system failed.
     pub fn read(stage: &str, folder: &Path, experiment: &Experiment) -> Result<Option<StageFigures>> {
         if !folder.join("experiment.toml").is_file() {
             return Ok(None);
@@ -91,7 +92,7 @@ impl StageFigures {
         })?;
         let mut seconds = 0.0;
         lines(&folder.join("timing.jsonl"), |line| seconds += line.get("seconds").map_or(0.0, total))?;
-        // One evaluation alone is what it was before, unless steps came before it.
+        // A single evaluation counts as the one before training, unless steps came before it.
         let step_of = |line: &Map<String, Value>| line.get("step").and_then(Value::as_u64);
         let (before, after) = match (first, last) {
             (None, Some(only)) if step_of(&only) == Some(0) => (Some(only), None),
@@ -113,7 +114,7 @@ impl StageFigures {
     }
 }
 
-/// Every figure of two evaluations, those worth telling in their order.
+/// Every metric of two evaluations; those in `TOLD` come first, in its order.
 fn changes(before: Option<&Map<String, Value>>, after: Option<&Map<String, Value>>) -> Vec<Change> {
     let number = |line: Option<&Map<String, Value>>, key: &str| line.and_then(|line| line.get(key)?.as_f64());
     let keys = after.or(before).into_iter().flat_map(Map::keys);
@@ -127,7 +128,8 @@ fn changes(before: Option<&Map<String, Value>>, after: Option<&Map<String, Value
     changes
 }
 
-/// The place of a figure among those that are told; `None` for the rest. Any reward is one: `reward_gold`, `reward/world`.
+/// Rank of a metric among those that are reported; `None` for the rest. Every reward metric has one: `reward_gold`,
+/// `reward/world`.
 fn rank(name: &str) -> Option<usize> {
     let is = |told: &str| name.strip_suffix(told).is_some_and(|before| before.is_empty() || before.ends_with('/'));
     let known = TOLD.iter().position(|told| is(told));
@@ -145,7 +147,7 @@ fn total(seconds: &Value) -> f64 {
     }
 }
 
-/// Hands on each whole line of a log; one that is not there has none.
+/// Calls `each` with every complete line of a log; a missing log has no lines.
 fn lines(path: &Path, mut each: impl FnMut(Map<String, Value>)) -> Result<()> {
     let failed = |cause| Error::run(format!("cannot read {}", path.display())).with_cause(cause);
     let file = match files::open(path) {
@@ -153,7 +155,7 @@ fn lines(path: &Path, mut each: impl FnMut(Map<String, Value>)) -> Result<()> {
         file => file.map_err(failed)?,
     };
     for line in BufReader::new(file).lines() {
-        // A run that was killed may have left half a line.
+        // A killed run may have left half a line.
         if let Ok(Value::Object(line)) = serde_json::from_str(&line.map_err(failed)?) {
             each(line);
         }
@@ -167,7 +169,7 @@ impl fmt::Display for Change {
     }
 }
 
-/// `0.020 -> 0.710`, with a dash for what is not known.
+/// `0.020 -> 0.710`, with a dash for a missing value.
 fn arrow(before: Option<f64>, after: Option<f64>) -> String {
     let number = |value: Option<f64>| value.map_or("-".to_owned(), |value| format!("{value:.3}"));
     match (before, after) {
@@ -205,7 +207,8 @@ impl fmt::Display for PipelineSummary {
 mod tests {
     use super::*;
 
-    /// Catches figures that are lost behind a prefix, told out of order, or told although they say nothing of a stage.
+    /// Catches metrics that are lost because of a prefix, reported out of order, or reported although they say
+    /// nothing about a stage.
     #[test]
     fn figures_worth_telling_are_told_in_their_order() {
         let line = |value: f64| {

@@ -1,4 +1,4 @@
-//! Hashes of libraries, kept from run to run.
+//! Hashes of library files, cached from run to run.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -12,12 +12,13 @@ use crate::error::{Error, Result};
 use crate::files;
 use crate::runs::disk::{hex, sha256_of_open, write_durably};
 
-/// Hashes of libraries, which may weigh hundreds of megabytes: kept in a file beside the runs, under which file it was.
+/// Hashes of libraries, which may be hundreds of megabytes in size. Cached in a file in the runs folder, by file
+/// identity.
 #[derive(Debug)]
 pub struct Hashes {
     path: PathBuf,
     known: Vec<Known>,
-    /// Whether there is something to write.
+    /// Whether there are new hashes to write.
     grown: bool,
 }
 
@@ -27,13 +28,14 @@ struct Known {
     sha256: String,
 }
 
-/// The file has this many entries at most: of the libraries used last.
+/// The cache has at most this many entries: those of the libraries used last.
 const MOST: usize = 256;
-/// A file that changed so shortly before it was hashed may change again without another time: it is not kept.
+/// A file that changed this shortly before it was hashed is not cached: it may change again without a new
+/// modification time.
 const SETTLED: Duration = Duration::from_secs(2);
 
 impl Hashes {
-    /// The hashes kept in the folder of runs. A file that is damaged or cannot be read keeps none.
+    /// Reads the hashes cached in the runs folder. A damaged or unreadable cache counts as empty.
     pub fn open(runs: &Path) -> Hashes {
         let path = runs.join(".cache").join("libraries");
         let text = files::read_to_string(&path).unwrap_or_default();
@@ -42,7 +44,7 @@ impl Hashes {
         Hashes { path, known, grown: false }
     }
 
-    /// Which file `path` is, and its hash.
+    /// Returns the identity of the file at `path`, and its hash.
     pub(super) fn of(&mut self, path: &Path) -> Result<(Identity, String)> {
         let failed = |cause| Error::request(format!("cannot read {}", path.display())).with_cause(cause);
         let file = files::open(path).map_err(failed)?;
@@ -64,12 +66,12 @@ impl Hashes {
         Ok((identity, sha256))
     }
 
-    /// Writes what was hashed. It only saves time, so a folder that cannot be written is no failure.
+    /// Writes the cache. The cache only saves time, so a folder that cannot be written to is not an error.
     pub fn save(&mut self) {
         if !std::mem::take(&mut self.grown) {
             return;
         }
-        // What another process hashed meanwhile stays.
+        // Keep what another process hashed meanwhile.
         let mut known = Hashes::open(self.path.parent().and_then(Path::parent).unwrap_or(Path::new("."))).known;
         known.retain(|other| self.known.iter().all(|own| own.identity != other.identity));
         known.extend(self.known.iter().cloned());
@@ -90,8 +92,8 @@ fn seal_of(text: &str) -> String {
 mod tests {
     use super::*;
 
-    /// Catches a hash that is kept for a file that changed since, one that is computed again for a file that did not, and a damaged
-    /// file of hashes that is believed.
+    /// Catches a cached hash that is used for a file that has changed since, a hash that is computed again for an
+    /// unchanged file, and a damaged cache that is trusted.
     #[test]
     fn a_hash_is_kept_for_the_file_it_was_computed_from() {
         let folder = tempfile::tempdir().unwrap();
@@ -107,7 +109,7 @@ mod tests {
         hashes.save();
         let whole = fs::read_to_string(&kept).unwrap();
         assert!(whole.contains(abc));
-        // Had it not been believed, the hash would be computed.
+        // If the cache were not trusted, the hash would be computed.
         let marked = |text: &str| {
             let (_, rest) = text.split_once('\n').unwrap();
             let rest = rest.replace(abc, &"f".repeat(64));

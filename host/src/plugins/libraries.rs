@@ -1,8 +1,9 @@
-//! Opens plugins, and finds out which libraries they bring along: libtorch, say. A run's numbers depend on those as on the plugin.
+//! Opens plugins, and finds the libraries that they load, such as libtorch. A run's numbers depend on those as much
+//! as on the plugin.
 //!
-//! A library that lies beside the plugin is hashed and compared with its pin before it is opened. What the system's loader maps
-//! besides is looked up in the process's own list of mapped files, and hashed then. Libraries in the system's folders are not
-//! counted, as little as its libc is: the system keeps them.
+//! A library in the plugin's folder is hashed and compared with its pin before it is opened. Other libraries that
+//! the system's loader maps are found in the process's list of mapped files, and hashed afterwards. Libraries in
+//! the system's folders are ignored, like libc: the system maintains them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -22,17 +23,17 @@ pub struct Loaded {
     pub library: Library,
     /// sha256 of its file.
     pub sha256: String,
-    /// The libraries that it brought along, by name.
+    /// The libraries that it loaded, by name.
     pub libraries: Vec<LibraryUse>,
 }
 
-/// Reads the plugin's file, compares it and the libraries beside it with what is pinned, and opens them.
+/// Reads the plugin's file, compares it and the libraries in its folder with their pins, and opens them.
 ///
 /// # Errors
-/// A request error where a file changed, cannot be read, no longer holds the plugin, or does not load.
+/// A request error if a file changed, cannot be read, no longer holds the plugin, or does not load.
 pub fn open(info: &PluginInfo, lock: &mut Lock) -> Result<Loaded> {
     let file = LibraryFile::read(&info.path).map_err(|e| Error::request(e.to_string()))?;
-    // What was found when the folders were searched may have been replaced since.
+    // The file may have been replaced since the folders were searched.
     let found = file.plugins().map_err(|e| Error::request(e.to_string()))?;
     let info = found.iter().find(|own| own.kind == info.kind && own.id == info.id).ok_or_else(|| {
         Error::request(format!("{} no longer holds the {} `{}`", info.path.display(), info.kind, info.id))
@@ -59,7 +60,7 @@ pub fn open(info: &PluginInfo, lock: &mut Lock) -> Result<Loaded> {
     Ok(Loaded { library, sha256, libraries })
 }
 
-/// Adds to `known` what the plugin has opened later, as [`note_mapped`] has it.
+/// Adds to `known` the libraries that the plugin loaded later, which [`note_mapped`] recorded.
 ///
 /// # Errors
 /// As in [`open`].
@@ -72,12 +73,12 @@ pub fn add_opened(info: &PluginInfo, lock: &mut Lock, known: &mut Vec<LibraryUse
     Ok(())
 }
 
-/// What plugins of this process have had mapped, by the plugin's file. A library is mapped once: whoever opens the plugin again, as a
-/// pipeline does for every stage, finds it here.
+/// The libraries that plugins of this process loaded, by the plugin's file. A library is mapped only once: when a
+/// plugin is opened again, as for every stage of a pipeline, its libraries are found here.
 static BROUGHT: Mutex<BTreeMap<PathBuf, BTreeSet<PathBuf>>> = Mutex::new(BTreeMap::new());
 
-/// Notes what was mapped between `before` and `after`, while the plugin was opened or its session, but for the system's own: libtorch
-/// opens its half for GPUs with a session.
+/// Records what was mapped between `before` and `after`, while the plugin or its session was opened, except for the
+/// system's own libraries. (libtorch loads its GPU libraries with a session.)
 pub fn note_mapped(info: &PluginInfo, before: &BTreeSet<PathBuf>, after: &BTreeSet<PathBuf>) {
     let own = fs::canonicalize(&info.path).unwrap_or_default();
     let new = after.difference(before).filter(|path| !is_the_systems(path) && **path != own).cloned();
@@ -85,7 +86,7 @@ pub fn note_mapped(info: &PluginInfo, before: &BTreeSet<PathBuf>, after: &BTreeS
     brought.entry(info.path.clone()).or_default().extend(new);
 }
 
-/// The libraries of one plugin, while they are collected.
+/// The libraries of one plugin, while they are being collected.
 struct Libraries<'a> {
     info: &'a PluginInfo,
     lock: &'a mut Lock,
@@ -94,7 +95,7 @@ struct Libraries<'a> {
 }
 
 impl Libraries<'_> {
-    /// Hashes a library and compares it with its pin. Returns which file it was.
+    /// Hashes a library and compares it with its pin. Returns the file's identity.
     fn add(&mut self, path: &Path) -> Result<Identity> {
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let (identity, sha256) = self.lock.hashes.of(path)?;
@@ -107,18 +108,18 @@ impl Libraries<'_> {
         Ok(identity)
     }
 
-    /// Adds what the plugin has had mapped.
+    /// Adds the libraries that were recorded for the plugin.
     fn add_noted(&mut self) -> Result<()> {
         let noted = BROUGHT.lock().unwrap_or_else(PoisonError::into_inner).get(&self.info.path).cloned();
         noted.unwrap_or_default().iter().try_for_each(|path| self.add(path).map(|_| ()))
     }
 }
 
-/// That the library at `path` is the file that was hashed.
+/// Checks that the library mapped from `path` is the file that was hashed.
 fn check_opened(info: &PluginInfo, path: &Path, hashed: &Identity, mapped: &BTreeSet<PathBuf>) -> Result<()> {
     let now = fs::metadata(path).map(|now| Identity::from(&now));
     let is_mapped = || fs::canonicalize(path).is_ok_and(|path| mapped.contains(&path));
-    // Where the system does not list what is mapped, the first test is all there is.
+    // Where the system does not list what is mapped, only the first test is possible.
     if now.is_ok_and(|now| now == *hashed) && (mapped.is_empty() || is_mapped()) {
         return Ok(());
     }
@@ -132,10 +133,10 @@ pub fn mapped() -> BTreeSet<PathBuf> {
     let maps = fs::read_to_string("/proc/self/maps").unwrap_or_default();
     let of_code = maps.lines().filter(|line| line.split_whitespace().nth(1).is_some_and(|flags| flags.contains('x')));
     let paths = of_code.filter_map(|line| line.find('/').and_then(|at| line.get(at..)));
-    // Plugins themselves are copies in memory. What was removed since is no library that could be hashed: code that was made at run
-    // time, or a library that was replaced.
+    // Plugins themselves are copies in memory. A deleted file cannot be hashed: it is code generated at run time,
+    // or a library that was replaced.
     let is_file = |path: &&str| !path.starts_with("/memfd:") && !path.ends_with(" (deleted)");
-    // What cannot be looked at is hashed later, which says why.
+    // A file that cannot be inspected is hashed later, and that reports the error.
     let is_library = |path: &PathBuf| {
         fs::metadata(path).map_or_else(|e| e.kind() != std::io::ErrorKind::NotFound, |found| found.is_file())
     };
@@ -152,8 +153,8 @@ mod tests {
     use super::*;
     use crate::plugins::lock::Pinning;
 
-    /// Catches a library that a session opens and that is neither pinned nor told, one that changed and is used, and the system's own
-    /// libraries, which an update of the system would then have refused.
+    /// Catches a library that a session opens and that is neither pinned nor reported, one that changed and is
+    /// used, and pins of the system's own libraries, which would make a run fail after a system update.
     #[test]
     fn what_a_session_opens_is_pinned_too() {
         let folder = tempfile::tempdir().unwrap();
@@ -175,7 +176,7 @@ mod tests {
             add_opened(&info, lock, &mut known).map(|()| known)
         };
         note_mapped(&info, &before, &after);
-        // Opened again in this process, where everything is mapped already.
+        // Opened again in this process, where everything is already mapped.
         note_mapped(&info, &after, &after);
         let mut lock = open(Pinning::Strict);
         let known = add(&mut lock).unwrap();

@@ -1,7 +1,8 @@
-//! `plugins.lock`: the bytes of each plugin that a folder of runs was made with, and of the libraries that it brought along.
+//! `plugins.lock`: the hashes of the plugins that a folder of runs was made with, and of the libraries that they
+//! load.
 //!
-//! A plugin is pinned when it is first used. Later, other bytes under the same name stop the run, so that nobody
-//! compares two runs that were not made by the same code. It pins identity, not behaviour: a plugin is trusted code.
+//! A plugin is pinned when it is first used. Later, other bytes under the same name stop the run, so that runs made
+//! by different code are not compared by mistake. A pin fixes identity, not behaviour: a plugin is trusted code.
 
 use std::fs;
 use std::io;
@@ -28,10 +29,10 @@ pub const FILE: &str = PLUGINS_LOCK;
 /// The file that a process locks while it writes `plugins.lock`.
 const ALONE: &str = ".plugins.lock";
 
-/// How long to wait for a process that writes it.
+/// How long to wait for another process that writes it.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// What to do about a plugin whose bytes are not the pinned ones.
+/// What to do about a plugin whose bytes differ from the pinned ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Pinning {
     /// Refuse it.
@@ -53,43 +54,43 @@ pub struct Lock {
     pinned: Vec<Pin>,
     /// Pins whose bytes passed the quick laws in this process and are not written yet.
     proved: Vec<Pin>,
-    /// Of each plugin that was accepted although another one is pinned, a line.
+    /// One line for each plugin that was accepted although different bytes are pinned.
     unpinned: Vec<String>,
-    /// Kind and id of each plugin that was accepted without a pin of its bytes.
+    /// Kind and id of each plugin whose bytes were accepted without a pin.
     unlisted: Vec<(String, String)>,
-    /// Hashes of libraries that were computed before.
+    /// Cached hashes of libraries.
     pub(super) hashes: Hashes,
 }
 
 impl Lock {
-    /// Reads the lock of `folder`; one that is not there pins nothing yet.
+    /// Reads the lock of `folder`; a missing lock has no pins.
     ///
     /// # Errors
-    /// A request error naming file and line of a damaged lock, or the file that cannot be read.
+    /// A request error with file and line if the lock is damaged, or with the file if it cannot be read.
     pub fn open(folder: &Path, pinning: Pinning) -> Result<Lock> {
         let path = folder.join(FILE);
-        // A damaged lock pins nothing for a run that may replace it.
+        // For a run that may replace the lock, a damaged one has no pins.
         let pins = lock_file::read(&path, pinning == Pinning::Update)?;
         let (pinned, proved, unpinned, unlisted) = Default::default();
         let hashes = Hashes::open(folder);
         Ok(Lock { path, pins, pinning, pinned, proved, unpinned, unlisted, hashes })
     }
 
-    /// What is done about changed plugins.
+    /// What to do about changed plugins.
     pub fn pinning(&self) -> Pinning {
         self.pinning
     }
 
-    /// A line for each plugin or library that [`Pinning::Ignore`] accepted although other bytes are pinned.
+    /// One line for each plugin or library that [`Pinning::Ignore`] accepted although different bytes are pinned.
     pub fn unpinned(&self) -> &[String] {
         &self.unpinned
     }
 
-    /// Compares the plugin in `file`, which is loaded next, with what is pinned; pins it where nothing is. Returns the hash of the
-    /// file, in lower-case hexadecimal digits.
+    /// Compares the plugin in `file`, which is loaded next, with its pin; pins it if it has none. Returns the hash
+    /// of the file, in lower-case hexadecimal digits.
     ///
     /// # Errors
-    /// A request error naming plugin, file, both hashes and the remedy where the bytes changed.
+    /// A request error with the plugin, the file, both hashes and the fix if the bytes changed.
     pub fn verify(&mut self, plugin: &PluginInfo, file: &LibraryFile) -> Result<String> {
         let found = Pin {
             kind: plugin.kind.clone(),
@@ -115,7 +116,7 @@ impl Lock {
                 self.unlisted.push((found.kind, found.id));
                 return Ok(sha256);
             }
-            // Its bytes are the pinned ones, under another version.
+            // Its bytes are the pinned ones, with a different version.
             Some(pin) if pin.sha256 == sha256 => pin.version.clone_from(&found.version),
             Some(pin) => *pin = found.clone(),
             None => self.pins.push(found.clone()),
@@ -124,10 +125,11 @@ impl Lock {
         Ok(sha256)
     }
 
-    /// Compares a library that the plugin brings along with what is pinned beside the plugin; pins it where nothing is.
+    /// Compares a library that the plugin loads with its pin, which is stored with the plugin's; pins it if it has
+    /// none.
     ///
     /// # Errors
-    /// A request error naming plugin, library, both hashes and the remedy where the bytes changed.
+    /// A request error with the plugin, the library, both hashes and the fix if the bytes changed.
     pub fn verify_library(&mut self, plugin: &PluginInfo, file: &Path, library: &LibraryUse) -> Result<()> {
         if self.is_unlisted(&plugin.kind, &plugin.id) {
             return Ok(());
@@ -154,7 +156,7 @@ impl Lock {
         Ok(())
     }
 
-    /// Notes a pin for [`Lock::save`].
+    /// Records a pin for [`Lock::save`].
     fn note_pinned(&mut self, pin: &Pin) {
         let now = self.pins.iter().find(|own| own.is_of(pin)).unwrap_or(pin).clone();
         self.pinned.retain(|noted| !noted.is_of(pin));
@@ -165,16 +167,16 @@ impl Lock {
         self.unlisted.iter().any(|(own_kind, own_id)| own_kind == kind && own_id == id)
     }
 
-    /// Whether the bytes of a plugin have not passed the quick laws yet, as far as the lock tells: bytes that it does not pin
-    /// have not.
+    /// Whether a plugin's bytes have not passed the quick laws yet, according to the lock. Bytes that are not
+    /// pinned count as not passed.
     pub fn is_unproved(&self, kind: &str, id: &str) -> bool {
         self.pins.iter().any(|pin| pin.kind == kind && pin.id == id && pin.unproved) || self.is_unlisted(kind, id)
     }
 
-    /// Notes that the pinned bytes of a plugin have passed the quick laws.
+    /// Records that the pinned bytes of a plugin have passed the quick laws.
     pub fn prove(&mut self, kind: &str, id: &str) {
         if self.is_unlisted(kind, id) {
-            // Other bytes than these are pinned.
+            // Different bytes are pinned.
             return;
         }
         for pin in self.pins.iter_mut().filter(|pin| pin.kind == kind && pin.id == id && pin.unproved) {
@@ -183,11 +185,12 @@ impl Lock {
         }
     }
 
-    /// Writes what this process pinned and proved, in one step, so that no reader sees half of it. The file is read again first, while
-    /// no other process writes it: what another one pinned or proved meanwhile stays.
+    /// Writes what this process pinned and proved, in one step, so that no reader sees half of it. First reads the
+    /// file again, while no other process writes it, and keeps what another process pinned or proved meanwhile.
     ///
     /// # Errors
-    /// A failed run naming the file that cannot be written; a request error where another process pinned other bytes meanwhile.
+    /// A failed run with the file that cannot be written; a request error if another process pinned different bytes
+    /// meanwhile.
     pub fn save(&mut self) -> Result<()> {
         self.hashes.save();
         if self.pinned.is_empty() && self.proved.is_empty() {
@@ -223,7 +226,7 @@ impl Lock {
         Ok(())
     }
 
-    /// Puts the libraries of `own` into `pin`, which may have got some meanwhile.
+    /// Adds the libraries of `own` to `pin`, to which another process may have added some meanwhile.
     fn merge_libraries(&self, pin: &mut Pin, own: &Pin) -> Result<()> {
         for library in &own.libraries {
             match pin.library(&library.name) {
@@ -241,7 +244,7 @@ impl Lock {
     }
 }
 
-/// The remedy for bytes that are not the pinned ones.
+/// The fix to suggest when bytes differ from the pinned ones.
 const ACCEPT: &str =
     "run with --update-lock to accept the new one; runs made before are then not comparable with runs made after";
 

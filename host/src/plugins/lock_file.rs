@@ -1,7 +1,7 @@
-//! The file `plugins.lock`: what is written in it, and that nothing of it is missing.
+//! The file `plugins.lock`: its format, and the check that it is complete.
 //!
-//! The number of pins stands at the beginning and a hash of all above it at the end, so that a file that was cut anywhere is known
-//! from a whole one. A file from before that has neither.
+//! The number of pins stands at the beginning and a hash of everything above it at the end, so that a file
+//! truncated anywhere is recognized. Files written before this was introduced have neither.
 
 use std::io::ErrorKind;
 use std::path::Path;
@@ -20,7 +20,7 @@ const HEADER: &str = "\
 # The bytes of the plugins that the runs in this folder were made with. Written by telos; keep it with the runs.
 # `telos run --update-lock` accepts changed plugins.
 ";
-/// Begins the last table of the file.
+/// Start of the file's last table.
 const SEAL: &str = "\n[seal]\n";
 
 /// One pinned plugin.
@@ -32,10 +32,10 @@ pub(super) struct Pin {
     pub(super) version: String,
     #[serde(deserialize_with = "sha256")]
     pub(super) sha256: String,
-    /// Whether these bytes are still to be checked against the quick laws.
+    /// Whether these bytes have still to pass the quick laws.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(super) unproved: bool,
-    /// The libraries that it brought along.
+    /// The libraries that it loads.
     #[serde(default, skip_serializing_if = "Vec::is_empty", rename = "library")]
     pub(super) libraries: Vec<LibraryUse>,
 }
@@ -46,7 +46,7 @@ impl Pin {
         (&self.kind, &self.id) == (&other.kind, &other.id)
     }
 
-    /// Whether both pin the same bytes of it.
+    /// Whether both pin the same bytes of the plugin.
     pub(super) fn same(&self, other: &Pin) -> bool {
         (&self.kind, &self.id, &self.version, &self.sha256) == (&other.kind, &other.id, &other.version, &other.sha256)
     }
@@ -72,7 +72,7 @@ struct Written {
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Seal {
-    /// Of all bytes of the file above this table.
+    /// Hash of all bytes of the file above this table.
     #[serde(deserialize_with = "sha256")]
     sha256: String,
 }
@@ -89,10 +89,10 @@ fn hash(text: &str) -> String {
     hex(&Sha256::digest(text))
 }
 
-/// The pins in the file at `path`; none where there is no file, and where a damaged one is to be replaced.
+/// Returns the pins in the file at `path`; none if the file is missing, or is damaged and is to be replaced.
 ///
 /// # Errors
-/// A request error naming file and line of a damaged file, or the file that cannot be read.
+/// A request error with file and line if the file is damaged, or with the file if it cannot be read.
 pub(super) fn read(path: &Path, replaces_damaged: bool) -> Result<Vec<Pin>> {
     let bytes = match files::read(path) {
         Ok(bytes) => bytes,
@@ -114,7 +114,7 @@ fn parse(path: &Path, bytes: &[u8]) -> Result<Vec<Pin>> {
     let end = text.lines().count().max(1);
     match &written {
         Written { plugin, .. } if plugin.is_empty() => Err(damaged(path, end, "it pins nothing")),
-        // From before there was a seal.
+        // Written before the seal was introduced.
         Written { pins: None, seal: None, plugin } => Ok(plugin.clone()),
         Written { pins: Some(pins), seal: Some(seal), plugin } if *pins == plugin.len() => {
             let sealed = text.rfind(SEAL).and_then(|at| text.get(..at));
@@ -134,10 +134,10 @@ fn damaged(path: &Path, line: usize, why: &str) -> Error {
     )
 }
 
-/// Puts these pins in place of the file, in one move.
+/// Replaces the file with these pins, by one rename.
 ///
 /// # Errors
-/// The path and the system's reason.
+/// The path and the system's error.
 pub(super) fn write(path: &Path, pins: &[Pin]) -> Result<()> {
     let written = Written { pins: Some(pins.len()), plugin: pins.to_vec(), seal: None };
     let failed = |cause| Error::run(format!("cannot write {}", path.display())).with_cause(cause);

@@ -3,7 +3,7 @@ use std::fs;
 use super::super::example;
 use super::*;
 
-/// The plugin's file as it lies there now.
+/// The plugin's file as it is now.
 fn file(plugin: &PluginInfo) -> LibraryFile {
     LibraryFile::read(&plugin.path).unwrap()
 }
@@ -14,7 +14,7 @@ fn plugin(folder: &Path, id: &str, content: &str) -> PluginInfo {
     example("objective", id, &path)
 }
 
-/// Catches a lock that pins nothing, that accepts changed bytes, or whose update is forgotten.
+/// Catches a lock that pins nothing, that accepts changed bytes, or whose update is lost.
 #[test]
 fn changed_bytes_are_refused_until_the_lock_is_updated() {
     let folder = tempfile::tempdir().unwrap();
@@ -46,8 +46,8 @@ fn changed_bytes_are_refused_until_the_lock_is_updated() {
     assert_eq!(Lock::open(&runs, Pinning::Strict).unwrap().verify(&ce, &file(&ce)).unwrap(), new);
 }
 
-/// Catches a pass that is forgotten with the process, one that counts for other bytes, and a lock from before such passes that
-/// asks for them.
+/// Catches a pass that is lost when the process ends, one that counts for other bytes, and a lock written before
+/// passes were recorded that requires them.
 #[test]
 fn new_bytes_are_unproved_until_they_pass() {
     let folder = tempfile::tempdir().unwrap();
@@ -68,7 +68,7 @@ fn new_bytes_are_unproved_until_they_pass() {
     assert!(!text.contains("unproved"), "{text}");
     plugin(folder.path(), "ce", "changed");
     assert!(open(Pinning::Update).is_unproved("objective", "ce"));
-    // Other bytes pass with --dev: the pinned ones have not passed.
+    // Different bytes pass with --dev: the pinned ones have not passed.
     plugin(folder.path(), "ce", "while it is written");
     let mut lock = open(Pinning::Ignore);
     lock.prove("objective", "ce");
@@ -77,7 +77,7 @@ fn new_bytes_are_unproved_until_they_pass() {
     assert!(text.contains("unproved = true"), "{text}");
 }
 
-/// Catches a save that forgets the plugins another process pinned since the lock was read.
+/// Catches a save that drops the plugins another process pinned since the lock was read.
 #[test]
 fn two_processes_pin_into_one_lock() {
     let folder = tempfile::tempdir().unwrap();
@@ -91,8 +91,9 @@ fn two_processes_pin_into_one_lock() {
     assert_eq!(Lock::open(folder.path(), Pinning::Strict).unwrap().pins.len(), 2);
 }
 
-/// Catches a save that writes the marks as they were when the lock was read: of two runs that pass the quick laws at once, the
-/// later one would take back the mark of the earlier; and one that pins other bytes over a pin made meanwhile.
+/// Catches a save that writes the marks as they were when the lock was read (of two runs that pass the quick laws
+/// at once, the later one would remove the mark of the earlier), and one that pins other bytes over a pin made
+/// meanwhile.
 #[test]
 fn two_processes_mark_plugins_at_once() {
     let folder = tempfile::tempdir().unwrap();
@@ -112,7 +113,7 @@ fn two_processes_mark_plugins_at_once() {
     second.save().unwrap();
     let now = open();
     assert!(!now.is_unproved("objective", "one") && !now.is_unproved("objective", "two"), "{now:?}");
-    // A process that proved bytes which another one replaced meanwhile marks nothing.
+    // A process that proved bytes which another one has replaced meanwhile marks nothing.
     let mut late = open();
     let changed = plugin(folder.path(), "one", "changed");
     let mut update = Lock::open(folder.path(), Pinning::Update).unwrap();
@@ -121,7 +122,7 @@ fn two_processes_mark_plugins_at_once() {
     late.proved = late.pins.clone();
     late.save().unwrap();
     assert!(Lock::open(folder.path(), Pinning::Strict).unwrap().is_unproved("objective", "one"));
-    // Both pin a new plugin, with other bytes.
+    // Both pin a new plugin, with different bytes.
     let new = plugin(folder.path(), "new", "a");
     let [mut a, mut b] = [(); 2].map(|()| Lock::open(folder.path(), Pinning::Strict).unwrap());
     a.verify(&new, &file(&new)).unwrap();
@@ -136,7 +137,7 @@ fn two_processes_mark_plugins_at_once() {
     );
 }
 
-/// Catches a damaged lock that is taken for an empty one, and a report without the line.
+/// Catches a damaged lock that is treated as an empty one, and a report without the line number.
 #[test]
 fn a_damaged_lock_names_file_and_line() {
     let folder = tempfile::tempdir().unwrap();
@@ -154,8 +155,8 @@ fn a_damaged_lock_names_file_and_line() {
     }
 }
 
-/// Catches a lock that was cut, emptied or robbed of a pin and is read as one that pins less; one from before there was a seal that is
-/// refused; and `--update-lock` that does not replace a damaged one.
+/// Catches a lock that was truncated, emptied or lost a pin and is read as one that pins less; a lock written
+/// before the seal was introduced that is refused; and `--update-lock` that does not replace a damaged one.
 #[test]
 fn every_part_that_is_missing_is_seen() {
     let folder = tempfile::tempdir().unwrap();
@@ -175,7 +176,7 @@ fn every_part_that_is_missing_is_seen() {
     for cut in (0..whole.trim_end().len()).filter(|cut| whole.is_char_boundary(*cut)) {
         refused(&whole[..cut]);
     }
-    // What was lost at the beginning, and a pin in the middle.
+    // Text missing from the beginning, and a pin missing from the middle.
     for (at, _) in whole.match_indices('\n').filter(|(at, _)| at + 1 < whole.len()) {
         refused(&whole[at + 1..]);
     }
@@ -195,8 +196,8 @@ fn library(name: &str, digit: char) -> LibraryUse {
     LibraryUse { name: name.into(), sha256: digit.to_string().repeat(64) }
 }
 
-/// Catches a library that is not pinned beside its plugin, one that changes unseen, pins of libraries that a second process or a later
-/// plugin takes away, and new bytes of a plugin that keep the libraries of the old ones.
+/// Catches a library that is not pinned with its plugin, one that changes undetected, pins of libraries that a
+/// second process or a later plugin removes, and new bytes of a plugin that keep the libraries of the old ones.
 #[test]
 fn libraries_are_pinned_beside_their_plugin() {
     let folder = tempfile::tempdir().unwrap();
@@ -225,7 +226,7 @@ fn libraries_are_pinned_beside_their_plugin() {
     assert!(matches!(dev.unpinned(), [line] if line.contains("libx.so") && line.contains("torch")), "{dev:?}");
     dev.save().unwrap();
     assert_eq!(Lock::open(folder.path(), Pinning::Strict).unwrap().pins[0].libraries.len(), 2);
-    // Another run pins other bytes of the library meanwhile.
+    // Another run pins different bytes of the library meanwhile.
     let mut late = open(Pinning::Update);
     late.verify_library(&torch, at, &library("libx.so", 'c')).unwrap();
     let mut strict = open(Pinning::Strict);

@@ -1,6 +1,6 @@
-//! Which plugins there are, and that they are still the ones a folder of runs was made with.
+//! Which plugins are installed, and whether they are still the ones that a folder of runs was made with.
 //!
-//! What a plugin is and how it is called is the business of `plugin-api`.
+//! What a plugin is and how it is called is defined in `plugin-api`.
 
 mod hashes;
 pub mod libraries;

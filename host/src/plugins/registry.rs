@@ -1,4 +1,4 @@
-//! Finds plugins in folders by reading their files; executes none of them until one is loaded.
+//! Finds plugins in folders by reading their files; runs no plugin code until a plugin is loaded.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -9,16 +9,16 @@ use plugin_api_load::{Library, PluginInfo, scan};
 use crate::config::mistake::nearest;
 use crate::error::{Error, Result};
 
-/// A file that is named like a library and cannot be read as one, or a folder that cannot be searched.
+/// A file that has a library's name but cannot be read as one, or a folder that cannot be searched.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Broken {
     /// The file or folder.
     pub path: PathBuf,
-    /// What is wrong with it; names the path.
+    /// What is wrong with it, including the path.
     pub reason: String,
 }
 
-/// What was found in the folders searched.
+/// The plugins found in the searched folders.
 #[derive(Debug, Clone, Default)]
 pub struct Registry {
     folders: Vec<PathBuf>,
@@ -28,19 +28,20 @@ pub struct Registry {
 }
 
 impl Registry {
-    /// Reads the header of every library in `folders`. Where two carry the same kind and id, the one in the earlier
-    /// folder (in one folder, the one whose file name comes first) is used. Never fails: what is broken is kept for whoever asks.
+    /// Reads the header of every library in `folders`. If two have the same kind and id, the one in the earlier
+    /// folder is used (within a folder, the one whose file name comes first). Never fails: broken files are listed
+    /// in [`Registry::broken`].
     pub fn discover(folders: &[PathBuf]) -> Registry {
         let mut registry = Registry::default();
         let mut seen = BTreeSet::new();
         for folder in folders {
-            // Without a slash in it, a path would make the system's loader search folders of its own.
+            // A path without a slash would make the system's loader search its own folders.
             let folder = std::path::absolute(folder).unwrap_or_else(|_| folder.clone());
             if registry.folders.contains(&folder) {
                 continue;
             }
             for file in registry.libraries(&folder) {
-                // The same file reached in two ways is one plugin.
+                // The same file reached by two paths is one plugin.
                 if seen.insert(fs::canonicalize(&file).unwrap_or_else(|_| file.clone())) {
                     registry.add(&file);
                 }
@@ -51,7 +52,7 @@ impl Registry {
         registry
     }
 
-    /// Files of a folder that are named like libraries, sorted. A folder that is not there has none.
+    /// The files of a folder that have library names, sorted. A missing folder has none.
     fn libraries(&mut self, folder: &Path) -> Vec<PathBuf> {
         let entries = match fs::read_dir(folder) {
             Ok(entries) => entries,
@@ -101,10 +102,10 @@ impl Registry {
         &self.broken
     }
 
-    /// The plugin of that kind and id.
+    /// Returns the plugin with this kind and id.
     ///
     /// # Errors
-    /// A request error that names what was found, what is broken, where it was looked for, and the remedy.
+    /// A request error that lists what was found, what is broken, which folders were searched, and the fix.
     pub fn find(&self, kind: &str, id: &str) -> Result<&PluginInfo> {
         self.plugins.iter().find(|p| p.kind == kind && p.id == id).ok_or_else(|| {
             let ids: Vec<&str> = self.plugins.iter().filter(|p| p.kind == kind).map(|p| p.id.as_str()).collect();
@@ -116,7 +117,7 @@ impl Registry {
         })
     }
 
-    /// The plugins of that id, whatever their kind: at least one.
+    /// Returns the plugins with this id, of any kind: at least one.
     ///
     /// # Errors
     /// As [`Registry::find`].
@@ -132,19 +133,19 @@ impl Registry {
     /// Finds a plugin and opens its library, which runs its code.
     ///
     /// # Errors
-    /// As [`Registry::find`]; a request error that names file and cause where it does not load.
+    /// As [`Registry::find`]; a request error with file and cause if it does not load.
     pub fn load(&self, kind: &str, id: &str) -> Result<Library> {
         Ok(Library::load(self.find(kind, id)?)?)
     }
 
-    /// The refusal of `id`; `ids` are those that would have been right, `what` names them.
+    /// The error for a missing `id`; `ids` are the valid ones, and `what` says what they are.
     fn missing(&self, message: &str, id: &str, ids: &[&str], what: &str) -> Error {
         let found = if ids.is_empty() { "none".to_owned() } else { ids.join(", ") };
         let searched: Vec<String> = self.folders.iter().map(|folder| said(folder)).collect();
         let searched = if searched.is_empty() { "none".to_owned() } else { searched.join(", ") };
         let hint = match nearest(id, ids.iter().copied()) {
             Some(near) => format!("did you mean `{near}`?"),
-            // Built apart, because nothing else needs libtorch.
+            // Built separately, because nothing else needs libtorch.
             None if id == "torch" => "`cargo xtask torch` finds or fetches libtorch and builds it".to_owned(),
             None => "build it (`cargo xtask build`), or name its folder with --plugins DIR or TELOS_PLUGINS".to_owned(),
         };
@@ -155,7 +156,7 @@ impl Registry {
     }
 }
 
-/// A folder with whether it is there.
+/// A folder's path, and whether the folder exists.
 fn said(folder: &Path) -> String {
     let note = if folder.is_dir() { "" } else { " (not there)" };
     format!("{}{note}", folder.display())
@@ -174,7 +175,7 @@ mod tests {
         folder
     }
 
-    /// Catches a search that skips what it cannot read, or reads every file of a folder as a library.
+    /// Catches a search that silently skips what it cannot read, or reads every file of a folder as a library.
     #[test]
     fn a_text_file_named_so_is_reported_when_a_plugin_is_missing_and_other_files_are_not() {
         let folder = folder_with(&[("note.so", b"just text"), ("empty.so", b""), ("readme.txt", b"text")]);
@@ -189,7 +190,7 @@ mod tests {
         assert_eq!(registry.broken().len(), 2);
     }
 
-    /// Catches a search that fails on a folder that is not there, or that does not say so.
+    /// Catches a search that fails on a missing folder, or that does not report it.
     #[test]
     fn a_folder_that_is_not_there_is_named() {
         let registry = Registry::discover(&["/nowhere/plugins".into(), "/nowhere/plugins".into()]);
@@ -203,7 +204,7 @@ mod tests {
         example(kind, id, Path::new("lib.so"))
     }
 
-    /// Catches a search by id alone, and a suggestion of another kind's plugin.
+    /// Catches a search by id alone, and a suggestion from another kind's plugins.
     #[test]
     fn the_kind_counts_and_the_nearest_id_of_that_kind_is_offered() {
         let plugins = vec![info("backend", "dpo"), info("objective", "dpo_robust"), info("objective", "ce")];

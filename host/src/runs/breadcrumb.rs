@@ -1,8 +1,9 @@
-//! What the run is doing right now, left where the supervising parent finds it if the process dies.
+//! Records what the run is doing, in a file that the supervising parent reads if the process dies.
 //!
-//! One write of a few hundred bytes into a small file that never leaves the system's memory, without allocation: cheap
-//! enough for every call into a plugin. The bytes are in the system's hands when the call returns, so no death of the
-//! process can lose them. On Linux the file has no place on a disk; elsewhere it lies in the temporary folder.
+//! Each record is one write of a few hundred bytes, without allocation, into a small file that stays in the
+//! system's memory: cheap enough for every call into a plugin. The system has the bytes when the call returns, so
+//! they survive any death of the process. On Linux the file is not on a disk; elsewhere it is in the temporary
+//! folder.
 
 use std::cell::Cell;
 use std::fs::{File, OpenOptions};
@@ -13,9 +14,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Arc, OnceLock};
 
-/// Names the file to the child.
+/// The environment variable that passes the file's path to the child.
 const ENV: &str = "TELOS_BREADCRUMB";
-/// What the file in memory is called.
+/// The name of the file in memory.
 #[cfg(target_os = "linux")]
 const NAME: &str = "telos-breadcrumb";
 
@@ -23,35 +24,36 @@ const PLUGIN: usize = 64;
 const CALL: usize = 56;
 /// Plugin, call and step, in this order, names padded with zeros.
 const RECORD: usize = PLUGIN + CALL + 8;
-/// The longest path that the system knows.
+/// The longest path that is recorded.
 const FOLDER: usize = 4096;
-/// Where the worker says that it has come to its end: 1, and its exit code.
+/// Where the worker records that it has ended by itself: 1, and its exit code.
 const FINISHED: usize = RECORD + FOLDER;
 
-/// Where the run writes what it is about to do. Clones write to the same place.
+/// Writes what the run is about to do. Clones write to the same file.
 #[derive(Debug, Clone, Default)]
 pub struct Breadcrumb {
     file: Option<Arc<File>>,
 }
 
-/// What a breadcrumb says.
+/// The content of a breadcrumb.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct Trace {
-    /// The plugin that was running, or nothing where the host itself was.
+    /// The plugin that was running; empty if the host itself was.
     pub(super) plugin: String,
     pub(super) call: String,
     pub(super) step: u64,
     /// The run's folder, once it is known.
     pub(super) run: Option<PathBuf>,
-    /// The exit code that the worker came to its end with; `None` where something ended it before.
+    /// The exit code with which the worker ended by itself; `None` if something else ended it before.
     pub(super) finished: Option<u8>,
 }
 
 impl Breadcrumb {
-    /// The one that the supervising parent reads; without such a parent, one that nobody reads and that costs nothing.
+    /// The breadcrumb that the supervising parent reads. Without such a parent, writes are ignored and cost
+    /// nothing.
     ///
-    /// The first call in a process takes the file's name away where it has one, so that whatever is killed leaves nothing in the
-    /// temporary folder: both ends hold the file itself by then.
+    /// The first call in a process removes the file's name, if it has one. Both ends have the file open by then, so
+    /// nothing is left in the temporary folder whichever process is killed.
     pub fn from_env() -> Self {
         static OURS: OnceLock<Breadcrumb> = OnceLock::new();
         let open = || {
@@ -69,35 +71,36 @@ impl Breadcrumb {
         OURS.get_or_init(|| Self { file: open() }).clone()
     }
 
-    /// Says that `plugin` is about to run `call` (cut to 64 and 56 bytes) in `step`.
+    /// Records that `plugin` is about to run `call` in `step`; the names are truncated to 64 and 56 bytes.
     pub fn set(&self, plugin: &str, call: &str, step: u64) {
         let Some(file) = &self.file else { return };
         let mut record = [0; RECORD];
         let (text, number) = record.split_at_mut(PLUGIN + CALL);
         text.copy_from_slice(&names(plugin, call));
         number.copy_from_slice(&step.to_le_bytes());
-        // It only serves a report; a run does not stop for it.
+        // Only a report needs it, so a failed write does not stop a run.
         _ = file.write_all_at(&record, 0);
     }
 
-    /// Says that the host itself is at work in `step`, so that what it does wrong is not laid at a plugin's door.
+    /// Records that the host itself is running in `step`, so that its errors are not blamed on a plugin.
     pub fn clear(&self, step: u64) {
         self.set("", "", step);
     }
 
-    /// Says that `plugin` is about to run `call`, in whatever step was named last.
+    /// Records that `plugin` is about to run `call`, in the step that was recorded last.
     fn call(&self, plugin: &str, call: &str) {
         let Some(file) = &self.file else { return };
         _ = file.write_all_at(&names(plugin, call), 0);
     }
 
-    /// Says that the process has come to its end by itself, with this exit code. What ends without it was ended by a plugin.
+    /// Records that the process ends by itself, with this exit code. A process that ends without this record was
+    /// ended by a plugin.
     pub fn finish(&self, code: u8) {
         let Some(file) = &self.file else { return };
         _ = file.write_all_at(&[1, code], FINISHED as u64);
     }
 
-    /// Says where the run's checkpoints are.
+    /// Records the run's folder, which has the checkpoints.
     pub fn set_run(&self, folder: &Path) {
         let Some(file) = &self.file else { return };
         let folder = std::path::absolute(folder).unwrap_or_else(|_| folder.to_path_buf());
@@ -163,7 +166,8 @@ fn names(plugin: &str, call: &str) -> [u8; PLUGIN + CALL] {
     names
 }
 
-/// Runs `work`, which is `call` of `plugin`, so that the supervising parent can name both if the process ends in it.
+/// Runs `work`, which is `call` of `plugin`, and records it, so that the supervising parent can name both if the
+/// process dies meanwhile.
 pub fn within<R>(plugin: &str, call: &str, work: impl FnOnce() -> R) -> R {
     entering(plugin, call);
     let done = work();
@@ -171,18 +175,19 @@ pub fn within<R>(plugin: &str, call: &str, work: impl FnOnce() -> R) -> R {
     done
 }
 
-/// Says that `plugin` is about to run `call`.
+/// Records that `plugin` is about to run `call`.
 pub fn entering(plugin: &str, call: &str) {
     Breadcrumb::from_env().call(plugin, call);
 }
 
-/// Says that the host itself runs again.
+/// Records that the host itself runs again.
 pub fn left() {
     entering("", "");
 }
 
-/// Makes the file for the process that `command` starts, and names it to that process. `None` where neither memory nor a temporary
-/// folder takes it: the run then goes on, and a crash is reported without plugin and step.
+/// Creates the file for the process that `command` starts, and passes its path to that process. `None` if it can be
+/// created neither in memory nor in a temporary folder: the run then continues, and a crash is reported without
+/// plugin and step.
 pub(super) fn offer(command: &mut Command) -> Option<Crumbs> {
     if let Some((file, path)) = in_memory() {
         command.env(ENV, path);
@@ -196,7 +201,7 @@ pub(super) fn offer(command: &mut Command) -> Option<Crumbs> {
 /// The supervising parent's end of the file.
 pub(super) struct Crumbs {
     pub(super) file: File,
-    /// Removed at the end, where the child has not done so.
+    /// Deleted at the end, unless the child has already done so.
     _name: Option<tempfile::TempPath>,
 }
 
@@ -214,8 +219,8 @@ fn in_memory() -> Option<(File, PathBuf)> {
     None
 }
 
-/// Whether the descriptor is that of the file in memory: a process further down may have inherited the variable alone, and another
-/// file under the number.
+/// Whether the descriptor is that of the file in memory: a grandchild process may have inherited only the variable,
+/// and have another file under this number.
 fn is_ours(path: &Path) -> bool {
     #[cfg(target_os = "linux")]
     return std::fs::read_link(path).is_ok_and(|to| to.to_string_lossy().starts_with(&format!("/memfd:{NAME}")));
@@ -223,7 +228,7 @@ fn is_ours(path: &Path) -> bool {
     return path.exists();
 }
 
-/// Reads a breadcrumb; what was never written is empty.
+/// Reads a breadcrumb; fields that were never written are empty.
 pub(super) fn read(file: &File) -> io::Result<Trace> {
     let mut bytes = vec![0; FINISHED + 2];
     let mut filled = 0;
@@ -256,7 +261,8 @@ pub(super) fn read(file: &File) -> io::Result<Trace> {
 mod tests {
     use super::*;
 
-    /// Catches a shorter name that keeps the tail of the longer one before it, and a run's folder that is overwritten.
+    /// Catches a shorter name that keeps the tail of a longer one before it, and a run's folder that is
+    /// overwritten.
     #[test]
     fn the_last_record_counts_and_long_names_are_cut() {
         let file = tempfile::tempfile().unwrap();

@@ -1,7 +1,7 @@
-//! Durable filesystem steps: every change of a checkpoint's folder goes through here, one call a step.
+//! Durable filesystem steps: every change of a checkpoint's folder is made here, one call per step.
 //!
-//! One place, for two reasons: each step syncs what it must and names its path when it fails, and a test can stop the
-//! program before any one of them. What the steps mean together is the business of [`super::checkpoint`].
+//! They are in one place for two reasons: each step syncs what it must and names its path when it fails, and a test
+//! can stop the program before any of them. How the steps are combined is defined in [`super::checkpoint`].
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -23,12 +23,12 @@ pub(super) struct Disk {
 }
 
 impl Disk {
-    /// Creates a folder, and those above it.
+    /// Creates a folder and its missing parents.
     pub(super) fn make_folder(&self, path: &Path) -> Result<()> {
         self.step("make", path).and_then(|()| fs::create_dir_all(path)).map_err(failed("create", path))
     }
 
-    /// Writes a file and makes its bytes durable; not yet its name, for which the folder must be synced.
+    /// Writes a file and makes its bytes durable, but not yet its name, for which the folder must be synced.
     pub(super) fn write(&self, path: &Path, bytes: &[u8]) -> Result<()> {
         let write = || {
             self.step("create", path)?;
@@ -62,7 +62,7 @@ impl Disk {
         })
     }
 
-    /// Removes a file, or a folder with everything in it; nothing there is fine too.
+    /// Removes a file, or a folder with everything in it; does nothing if there is neither.
     pub(super) fn remove(&self, path: &Path) -> Result<()> {
         let remove = || {
             let Ok(kind) = fs::symlink_metadata(path) else { return Ok(()) };
@@ -79,12 +79,13 @@ impl Disk {
         remove().map_err(failed("remove", path))
     }
 
-    /// Puts `bytes` at `path` in one move: a reader sees the old content or the new, and never a part.
+    /// Replaces the content of `path` with `bytes` by one rename: a reader sees the old content or the new, and
+    /// never a part.
     pub(super) fn replace(&self, path: &Path, bytes: &[u8]) -> Result<()> {
         let temporary = temporary(path);
         let moved = self.write(&temporary, bytes).and_then(|()| self.rename(&temporary, path));
         if moved.is_err() {
-            // What is left over is removed at the next start if it cannot be now.
+            // If it cannot be removed now, it is removed at the next start.
             _ = self.remove(&temporary);
         }
         moved
@@ -102,14 +103,14 @@ impl Disk {
     }
 }
 
-/// Puts `bytes` at `path` in one move and makes both durable.
+/// Replaces the content of `path` with `bytes` by one rename and makes both content and name durable.
 ///
 /// # Errors
-/// The path and the system's reason; the old file is then still there.
+/// The path and the system's error; the old file then still exists.
 pub fn write_durably(path: &Path, bytes: &[u8]) -> Result<()> {
     let disk = Disk::default();
     disk.replace(path, bytes)?;
-    // A name without a folder lies in the current one, which is not called "".
+    // A name without a folder is in the current folder, whose path is not "".
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
     disk.sync(folder.unwrap_or(Path::new(".")))
 }
@@ -117,25 +118,25 @@ pub fn write_durably(path: &Path, bytes: &[u8]) -> Result<()> {
 /// Length and sha256 (lower-case hexadecimal) of a file.
 ///
 /// # Errors
-/// The system's reason.
+/// The system's error.
 pub fn sha256_file(path: &Path) -> io::Result<(u64, String)> {
     hash(&files::open(path)?)
 }
 
-/// As [`sha256_file`], of a file that is open, from where it stands.
+/// As [`sha256_file`], for an open file, from its current position.
 ///
 /// # Errors
-/// The system's reason.
+/// The system's error.
 pub fn sha256_of_open(file: &File) -> io::Result<(u64, String)> {
     hash(file)
 }
 
-/// As [`sha256_file`], but reads the disk and not the system's memory of what was written to it, where the system can.
+/// As [`sha256_file`], but reads the disk and not the system's cache of it, if the system allows that.
 pub(super) fn sha256_from_disk(path: &Path) -> io::Result<(u64, String)> {
     let file = files::open(path)?;
     #[cfg(not(target_vendor = "apple"))]
     {
-        // An advice: pages already synced are dropped, and where they are not we still read the same bytes.
+        // Only advice: pages that are already synced are dropped. If they are not dropped, the same bytes are read.
         _ = rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed);
     }
     hash(&file)
@@ -161,10 +162,11 @@ fn hash(mut file: &File) -> io::Result<(u64, String)> {
     }
 }
 
-/// Prefix of a file or folder that is not finished.
+/// Prefix of an unfinished file or folder.
 pub(super) const UNFINISHED: &str = ".tmp-";
 
-/// Where a file is written before it takes its place; the process's number keeps a leftover apart from a file in use.
+/// The path to which a file is written before it gets its name; the process's number distinguishes a leftover from
+/// a file in use.
 fn temporary(path: &Path) -> PathBuf {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     path.with_file_name(format!("{UNFINISHED}{name}-{}", std::process::id()))
@@ -175,13 +177,13 @@ pub(crate) fn is_unfinished(name: &OsStr) -> bool {
     name.to_string_lossy().starts_with(UNFINISHED)
 }
 
-/// Whether an interrupted write left anything in `folder`.
+/// Whether interrupted writes left anything in `folder`.
 pub fn holds_unfinished(folder: &Path) -> bool {
     let mut entries = fs::read_dir(folder).into_iter().flatten().flatten();
     entries.any(|entry| is_unfinished(&entry.file_name()))
 }
 
-/// Removes what interrupted writes left in `folder`, where this process alone writes.
+/// Removes what interrupted writes left in `folder`, in which only this process writes.
 ///
 /// # Errors
 /// What cannot be listed or removed.
@@ -189,10 +191,11 @@ pub fn remove_unfinished(folder: &Path) -> Result<()> {
     remove_unfinished_by(folder, |_| true)
 }
 
-/// How old a file must be before no process can be writing it any more.
+/// The age from which on no process can still be writing a file.
 const ABANDONED: Duration = Duration::from_secs(3600);
 
-/// The same where several processes write, maybe on other machines: what was touched within the last hour stays.
+/// As [`remove_unfinished`], for a folder in which several processes write, maybe on other machines: files touched
+/// within the last hour stay.
 ///
 /// # Errors
 /// What cannot be listed or removed.
@@ -215,7 +218,7 @@ fn remove_unfinished_by(folder: &Path, is_left: impl Fn(&str) -> bool) -> Result
 /// Makes the names in a folder durable.
 ///
 /// # Errors
-/// The path and the system's reason.
+/// The path and the system's error.
 pub fn sync_folder(path: &Path) -> Result<()> {
     Disk::default().sync(path)
 }
@@ -223,12 +226,13 @@ pub fn sync_folder(path: &Path) -> Result<()> {
 /// Where the system lists the open files of a process.
 const OPEN_FILES: &str = "/proc/self/fd";
 
-/// A path that leads to an open folder, wherever it is moved; `None` where the system has no such paths.
+/// A path that leads to an open folder even if the folder is moved; `None` if the system has no such paths.
 pub(super) fn way_to(folder: &File) -> Option<PathBuf> {
     cfg!(target_os = "linux").then(|| Path::new(OPEN_FILES).join(folder.as_raw_fd().to_string()))
 }
 
-/// The path as people know it: one that leads through an open folder begins with the place where that folder is now.
+/// The path in the form to show to the user: a path through an open folder is replaced by the folder's current
+/// path.
 pub fn shown(path: &Path) -> PathBuf {
     let place = || {
         let mut rest = path.strip_prefix(OPEN_FILES).ok()?.components();
@@ -247,7 +251,7 @@ fn failed(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
 mod tests {
     use super::*;
 
-    /// Catches a hash that stops at its buffer's end, or counts other bytes than it hashes.
+    /// Catches a hash that stops at the end of its buffer, or counts other bytes than it hashes.
     #[test]
     fn sha256_of_a_file_longer_than_the_buffer_is_that_of_its_bytes() {
         let folder = tempfile::tempdir().unwrap();
@@ -259,7 +263,7 @@ mod tests {
         assert_eq!(sha256_from_disk(&path).unwrap(), expected);
     }
 
-    /// Catches a replacement that fails and leaves its temporary file, or forgets to say which path it was.
+    /// Catches a replacement that fails and leaves its temporary file, or does not name the path.
     #[test]
     fn a_failed_replacement_leaves_nothing_and_names_the_path() {
         let folder = tempfile::tempdir().unwrap();

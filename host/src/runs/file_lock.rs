@@ -1,8 +1,9 @@
-//! A lock on a file that one process holds at a time. The system gives it back when the process ends, however it ends.
+//! A lock on a file that only one process holds at a time. The system releases it when the process ends, for
+//! whatever reason.
 //!
-//! Some network disks have no such locks. There a second file, `NAME.held`, takes their place: only one process can create it, and
-//! it holds the machine's name and the process's number. It stays behind where the process is killed, and the next process on
-//! that machine removes it then.
+//! Some network disks do not support locks. There a second file, `NAME.held`, replaces the lock: only one process
+//! can create it, and it contains the machine's name and the process's number. If the process is killed the file
+//! stays, and the next process on that machine removes it.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Write};
@@ -17,25 +18,25 @@ use rustix::process::{Pid, test_kill_process};
 
 use super::disk::shown;
 
-/// What the name of the file ends with that takes the place of a lock.
+/// Suffix of the file that replaces a lock.
 pub(super) const HELD: &str = ".held";
-/// How long to wait before a lock that another process holds is tried again.
+/// How long to wait before trying again a lock that another process holds.
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// A lock that this process holds.
 #[derive(Debug)]
 pub struct FileLock {
     _file: File,
-    /// The file that takes the place of a lock which the disk does not have.
+    /// The file that replaces the lock on a disk without locks.
     held: Option<PathBuf>,
 }
 
-/// Why a lock was not had.
+/// Why a lock was not obtained.
 #[derive(Debug)]
 pub enum Denied {
-    /// Another process holds it: `process 12`, with the machine where it is known.
+    /// Another process holds it: `process 12`, with the machine if it is known.
     Taken(String),
-    /// What the file system says.
+    /// The file system's error.
     Failed(io::Error),
 }
 
@@ -46,8 +47,8 @@ impl From<io::Error> for Denied {
 }
 
 impl FileLock {
-    /// Takes the lock at `path`, which is created where it is missing, and writes the process's number into it for whoever asks.
-    /// Waits as long as `patience` for a process that holds it.
+    /// Takes the lock at `path`, which is created if missing, and writes the process's number into it, for the
+    /// messages of other processes. Waits up to `patience` for a process that holds it.
     ///
     /// # Errors
     /// See [`Denied`].
@@ -62,7 +63,7 @@ impl FileLock {
     ) -> Result<FileLock, Denied> {
         let last = Instant::now() + patience;
         loop {
-            // NFS wants the file opened for writing.
+            // NFS requires the file to be opened for writing.
             let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
             let owner = match try_lock(&file) {
                 // The file's folder may have been removed since it was opened.
@@ -88,7 +89,7 @@ impl FileLock {
         }
     }
 
-    /// What to tell where the disk has no locks.
+    /// The note for the user on a disk without locks.
     pub fn note(&self) -> Option<String> {
         let held = self.held.as_ref()?;
         Some(format!("this disk has no file locks: {} takes the place of one", shown(held).display()))
@@ -96,7 +97,7 @@ impl FileLock {
 }
 
 impl FileLock {
-    /// Removes the file that takes the place of a lock; the lock itself goes with this value.
+    /// Removes the file that replaces a lock; the lock itself is released when this value is dropped.
     pub(super) fn give_back(&mut self) {
         if let Some(held) = self.held.take() {
             _ = fs::remove_file(&held);
@@ -111,8 +112,8 @@ impl Drop for FileLock {
     }
 }
 
-/// The files of this process that take the place of locks: a process that is started again in a container may have the number of
-/// the one that was killed there.
+/// The files that replace locks of this process. They are recorded because a process that is restarted in a
+/// container may have the same number as the one that was killed there.
 static OURS: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
 
 /// Whether `path` names the open `file`.
@@ -121,14 +122,14 @@ pub fn is_same(file: &File, path: &Path) -> bool {
     matches!((file.metadata().map(numbers), fs::metadata(path).map(numbers)), (Ok(a), Ok(b)) if a == b)
 }
 
-/// Whether a disk has refused because it has no locks at all.
+/// Whether the error means that the disk does not support locks.
 fn has_no_locks(error: &io::Error) -> bool {
     let none = [Errno::NOLCK, Errno::NOTSUP, Errno::OPNOTSUPP, Errno::NOSYS];
     error.kind() == io::ErrorKind::Unsupported
         || none.iter().any(|errno| Some(errno.raw_os_error()) == error.raw_os_error())
 }
 
-/// Creates `path` with `.held` after it; or says who has done so before.
+/// Creates `path` with `.held` appended, or returns which process has created it before.
 fn hold(path: &Path) -> io::Result<Result<PathBuf, String>> {
     let beside = |ending: &str| {
         let mut name = path.as_os_str().to_owned();
@@ -160,11 +161,11 @@ fn hold(path: &Path) -> io::Result<Result<PathBuf, String>> {
                 file.display()
             )));
         }
-        // Two processes may find this at once: only one of them can move the file away.
+        // Two processes may reach this point at once: only one of them can move the file away.
         let aside = held.with_extension(format!("gone-{}", std::process::id()));
         if fs::rename(&held, &aside).is_ok() {
             if fs::read_to_string(&aside).unwrap_or_default() != owner {
-                // It was the file of a process that was quicker.
+                // The file belonged to a process that was faster.
                 fs::rename(&aside, &held)?;
                 return Ok(Err(fs::read_to_string(&held).unwrap_or_default()));
             }
@@ -173,12 +174,12 @@ fn hold(path: &Path) -> io::Result<Result<PathBuf, String>> {
     }
 }
 
-/// Puts the file `held` there with its content, in one step: a file without content would tell nobody whose it is.
+/// Creates the file `held` with its content, in one step: without content it would not show which process holds it.
 fn put(held: &Path, new: &Path, machine: &str) -> io::Result<()> {
     fs::write(new, format!("{} on {machine}\n", std::process::id()))?;
     let put = match fs::hard_link(new, held) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-            // A disk without second names of a file.
+            // For a disk without hard links.
             let mut file = OpenOptions::new().write(true).create_new(true).open(held)?;
             writeln!(file, "{} on {machine}", std::process::id())
         }
@@ -196,7 +197,8 @@ mod tests {
         Err(TryLockError::Error(Errno::OPNOTSUPP.into()))
     }
 
-    /// Catches a disk without locks that lets two processes through, and a lock that outlives its process or its holder.
+    /// Catches a disk without locks that lets two processes through, and a lock that outlives its process or its
+    /// holder.
     #[test]
     fn a_disk_without_locks_lets_one_process_through() {
         let folder = tempfile::tempdir().unwrap();
@@ -208,13 +210,13 @@ mod tests {
         assert!(owner.contains(&format!("process {} on ", std::process::id())), "{owner}");
         drop(first);
         drop(take().unwrap());
-        // What a killed process of this machine left, and one of another.
+        // Left by a killed process of this machine, and by one of another machine.
         let mut dead = std::process::Command::new("true").spawn().unwrap();
         dead.wait().unwrap();
         let machine = rustix::system::uname().nodename().to_string_lossy().into_owned();
         fs::write(folder.path().join(".lock.held"), format!("{} on {machine}\n", dead.id())).unwrap();
         drop(take().unwrap());
-        // What a process left whose number is ours: that of a container that is started again.
+        // Left by a process with our number: that of a container that was restarted.
         fs::write(folder.path().join(".lock.held"), format!("{} on {machine}\n", std::process::id())).unwrap();
         drop(take().unwrap());
         fs::write(folder.path().join(".lock.held"), format!("{} on elsewhere\n", dead.id())).unwrap();
@@ -222,7 +224,7 @@ mod tests {
         assert!(owner.contains("elsewhere") && owner.contains(".lock.held"), "{owner}");
     }
 
-    /// Catches an error of the disk that passes for a lock that it does not have.
+    /// Catches an error of the disk that is treated as missing support for locks.
     #[test]
     fn other_errors_are_errors() {
         let folder = tempfile::tempdir().unwrap();

@@ -1,4 +1,4 @@
-//! A run's folder: where its files are, and that one process at a time writes them.
+//! A run's folder: the paths of its files, and the lock that lets only one process at a time write them.
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -15,43 +15,44 @@ use crate::files;
 const LOCK: &str = ".lock";
 /// The file of pinned plugins, in the folder of all runs.
 pub const PLUGINS_LOCK: &str = "plugins.lock";
-/// How long a lock is waited for: one of a process that is being killed right now is free in a moment.
+/// How long to wait for a lock: one of a process that is just being killed is released in a moment.
 const PATIENCE: Duration = Duration::from_secs(2);
 const CHECKPOINTS: &str = "checkpoints";
-/// The files of a run beside its checkpoints.
+/// The files of a run besides its checkpoints.
 const FILES: [&str; 6] =
     ["experiment.toml", "receipt.json", "rows.txt", "metrics.jsonl", "timing.jsonl", "samples.jsonl"];
-/// The file of a pipeline as resolved, in the pipeline's folder.
+/// The resolved pipeline, in the pipeline's folder.
 pub const PIPELINE_FILE: &str = "pipeline.toml";
 
-/// The file or folder of telos, in the folder of a run, a pipeline or all runs, that has this name, ignoring case; `None` if there is
-/// none.
+/// The file or folder of telos with this name, ignoring case, in the folder of a run, a pipeline or all runs;
+/// `None` if there is none.
 pub fn own_file(name: &str) -> Option<&'static str> {
     let pipelines = [PIPELINE_FILE, PLUGINS_LOCK];
     let all = FILES.into_iter().chain([CHECKPOINTS]).chain(pipelines);
     all.into_iter().find(|own| own.eq_ignore_ascii_case(name))
 }
 
-/// What becomes of an earlier run of the same name.
+/// What to do with an earlier run of the same name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Existing {
-    /// Only one that was ended before its first step was done is replaced, since there is nothing to resume.
+    /// Replace it only if it ended before its first step was done, since there is nothing to resume.
     Keep,
-    /// One without a checkpoint is replaced.
+    /// Replace it if it has no checkpoint.
     ReplaceUnsaved,
 }
 
-/// A run's folder that this process alone writes. The system gives the lock back when the process ends, however it ends.
+/// A run's folder that only this process writes. The system releases the lock when the process ends, for whatever
+/// reason.
 ///
-/// The folder is held open, and its files are reached through it: a folder that is moved while its run goes on takes the run
-/// along, and another run that takes its name is not touched.
+/// The folder is held open, and its files are accessed through it. So if the folder is moved during a run, the run
+/// continues in it, and another run that is created under its old name is not touched.
 #[derive(Debug)]
 pub struct RunFolder {
     path: PathBuf,
     name: String,
-    /// Whether to take the folder away again if nothing was put into it.
+    /// Whether to remove the folder again if nothing was put into it.
     created: bool,
-    /// Given back before the folder is closed, through which a file in its place is reached.
+    /// Released before the folder is closed, since a file that replaces the lock is accessed through the folder.
     lock: FileLock,
     held: Held,
 }
@@ -60,7 +61,8 @@ pub struct RunFolder {
 #[derive(Debug)]
 struct Held {
     folder: File,
-    /// A path that leads to it wherever it is moved; where the system has none, the one that it was opened by.
+    /// A path that leads to it even if it is moved; the path by which it was opened, if the system has no such
+    /// paths.
     way: PathBuf,
 }
 
@@ -73,16 +75,16 @@ impl Held {
 }
 
 impl RunFolder {
-    /// Makes the folder of a new run. Call it after everything else was checked; if nothing is written into it, it is
-    /// gone again when this value is dropped.
+    /// Creates the folder of a new run. Call it after everything else was checked. If nothing is written into the
+    /// folder, it is removed when this value is dropped.
     ///
     /// # Errors
-    /// A wrong request where the name is not a folder's name or the folder has content that may not be replaced; a failed run
-    /// where the folder cannot be made or another process writes it.
+    /// A wrong request if the name is not a valid folder name or the folder has content that may not be replaced; a
+    /// failed run if the folder cannot be created or another process writes it.
     pub fn create(runs: &Path, name: &str, existing: Existing) -> Result<Self> {
         check_name(name)?;
         let path = runs.join(name);
-        // Asked before anything is created, and again under the lock.
+        // Checked before anything is created, and again under the lock.
         refuse_content(&path, name, existing)?;
         refuse_within_a_run(&path)?;
         fs::create_dir_all(&path)
@@ -97,17 +99,18 @@ impl RunFolder {
         Ok(run)
     }
 
-    /// Removes everything that was written of a run that this process began, so that it can be started again under its name. A
-    /// run with a checkpoint stays, and so does one that was resumed. Returns whether it was removed.
+    /// Removes everything that was written of a run that this process began, so that it can be started again under
+    /// its name. A run with a checkpoint stays, and so does one that was resumed. Returns whether it was removed.
     pub fn discard(&mut self) -> bool {
         let way = &self.held.way;
-        // Another run may have taken the name of a folder that was moved.
+        // Another run may have been created under the name of a folder that was moved.
         let is_ours = is_same(&self.held.folder, &self.path);
         self.created && is_ours && is_replaceable(way, Existing::ReplaceUnsaved) && clear(way).is_ok()
     }
 
-    /// Removes the folder `path` of a run whose process ended before its first step. A run with a step, a checkpoint or a file of the
-    /// user's stays, and so does one that another process writes. Returns whether it was removed.
+    /// Removes the folder `path` of a run whose process ended before its first step. A run with a step, a
+    /// checkpoint or a file of the user stays, and so does one that another process writes. Returns whether it was
+    /// removed.
     pub fn discard_unstarted(path: &Path) -> bool {
         let Some(name) = path.file_name().map(|name| name.to_string_lossy().into_owned()) else { return false };
         if !is_replaceable(path, Existing::Keep) {
@@ -119,10 +122,10 @@ impl RunFolder {
         is_replaceable(path, Existing::Keep) && clear(&run.path).is_ok()
     }
 
-    /// Opens the folder of an earlier run, to go on with it.
+    /// Opens the folder of an earlier run, to resume it.
     ///
     /// # Errors
-    /// A wrong request where there is no such run; a failed run where another process writes it.
+    /// A wrong request if there is no such run; a failed run if another process writes it.
     pub fn open(runs: &Path, name: &str) -> Result<Self> {
         check_name(name)?;
         let path = runs.join(name);
@@ -141,12 +144,13 @@ impl RunFolder {
             }));
         }
         let (held, lock) = hold(&path)?;
-        // What a process left that was killed while it wrote.
+        // Left by a process that was killed while writing.
         disk::remove_unfinished(&held.way)?;
         Ok(Self { path, name: name.to_owned(), created: false, held, lock })
     }
 
-    /// Holds the folder against the path that it was opened by. Returns where it is now, if it was moved since.
+    /// Checks that the folder is still at the path by which it was opened. Returns its current path if it was
+    /// moved.
     ///
     /// # Errors
     /// It was removed; or it was moved and the system has no path that leads to an open folder.
@@ -163,12 +167,12 @@ impl RunFolder {
         Ok(Some(disk::shown(&self.held.way)))
     }
 
-    /// What to tell about the lock.
+    /// A note for the user about the lock.
     pub fn note(&self) -> Option<String> {
         self.lock.note()
     }
 
-    /// The folder, as it was named; its files are reached by the methods below.
+    /// The folder's path as the user named it; use the methods below to access its files.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -178,22 +182,22 @@ impl RunFolder {
         &self.name
     }
 
-    /// The resolved experiment, defaults included.
+    /// The resolved experiment, with every default filled in.
     pub fn experiment(&self) -> PathBuf {
         self.held.way.join("experiment.toml")
     }
 
-    /// What made the result; see [`super::receipt`].
+    /// Everything that the result depends on; see [`super::receipt`].
     pub fn receipt(&self) -> PathBuf {
         self.held.way.join("receipt.json")
     }
 
-    /// One object a line, the same bits every time.
+    /// One object per line; two equal runs write the same bytes.
     pub fn metrics(&self) -> PathBuf {
         self.held.way.join("metrics.jsonl")
     }
 
-    /// One object a line, what may differ between two equal runs.
+    /// One object per line, for measurements that may differ between two equal runs.
     pub fn timing(&self) -> PathBuf {
         self.held.way.join("timing.jsonl")
     }
@@ -203,7 +207,7 @@ impl RunFolder {
         self.held.way.join("rows.txt")
     }
 
-    /// Generations over time.
+    /// Samples of generated text over time.
     pub fn samples(&self) -> PathBuf {
         self.held.way.join("samples.jsonl")
     }
@@ -221,7 +225,7 @@ impl Drop for RunFolder {
             self.lock.give_back();
             _ = fs::remove_file(self.path.join(LOCK));
             _ = fs::remove_dir(&self.path);
-            // Only if we were the first and only run in it: a folder with anything in it stays.
+            // Only if this was the first and only run in it: a folder that is not empty stays.
             for above in self.path.ancestors().skip(1).take(self.name.split('/').count()) {
                 _ = fs::remove_dir(above);
             }
@@ -233,7 +237,7 @@ fn check_name(name: &str) -> Result<()> {
     let wrong = |name: &str| {
         name.is_empty() || name.starts_with('.') || name.contains(['/', '\\']) || name.contains(char::is_control)
     };
-    // A stage's run lies in its pipeline's folder.
+    // A stage's run is in its pipeline's folder.
     let (folder, within) = name.split_once('/').unwrap_or((name, "x"));
     if wrong(folder) || wrong(within) {
         return Err(Error::request(format!("{name:?} cannot be the name of a run"))
@@ -242,7 +246,7 @@ fn check_name(name: &str) -> Result<()> {
     Ok(())
 }
 
-/// Only the folder of a pipeline holds runs.
+/// Refuses a run inside another run's folder: only a pipeline's folder contains runs.
 fn refuse_within_a_run(path: &Path) -> Result<()> {
     let Some(above) = path.parent().filter(|above| above.join("experiment.toml").is_file()) else { return Ok(()) };
     Err(Error::request(format!("{} is a run; no other run can lie in it", above.display()))
@@ -276,9 +280,9 @@ fn refuse_content(path: &Path, name: &str, existing: Existing) -> Result<()> {
     )))
 }
 
-/// Whether the folder holds an earlier run and nothing else, and that run may be replaced.
+/// Whether the folder contains an earlier run that may be replaced, and nothing else.
 ///
-/// Only what telos itself writes is ever removed: any other file, and any checkpoint, keeps the folder.
+/// Only files that telos itself writes are ever removed: any other file, and any checkpoint, keeps the folder.
 pub(crate) fn is_replaceable(path: &Path, existing: Existing) -> bool {
     let Ok(mut entries) = fs::read_dir(path) else { return false };
     let known = |entry: io::Result<fs::DirEntry>| {
@@ -299,13 +303,13 @@ pub(crate) fn is_replaceable(path: &Path, existing: Existing) -> bool {
         && (existing == Existing::ReplaceUnsaved || !has_steps(&path.join("metrics.jsonl")))
 }
 
-/// Whether there is nothing in the folder of checkpoints but what an interrupted save left.
+/// Whether the folder of checkpoints contains nothing except what an interrupted save left.
 fn holds_no_checkpoint(path: &Path) -> bool {
     let unfinished = |entry: io::Result<fs::DirEntry>| entry.is_ok_and(|entry| is_unfinished(&entry.file_name()));
     fs::read_dir(path).is_ok_and(|mut entries| entries.all(unfinished))
 }
 
-/// Whether an optimizer step was done. What cannot be read counts as one.
+/// Whether an optimizer step was done. A file that cannot be read counts as yes.
 fn has_steps(metrics: &Path) -> bool {
     match files::read_to_string(metrics) {
         Ok(text) => text.lines().any(|line| line.contains("\"kind\":\"train\"")),
@@ -313,7 +317,7 @@ fn has_steps(metrics: &Path) -> bool {
     }
 }
 
-/// Removes the files of a run, its lock left out. Call it under the lock, where [`is_replaceable`] holds.
+/// Removes the files of a run, except its lock. Call it under the lock, if [`is_replaceable`] holds.
 fn clear(path: &Path) -> Result<()> {
     let failed = |cause| Error::run(format!("cannot replace the run in {}", path.display())).with_cause(cause);
     let missing = |done: io::Result<()>| match done {
@@ -322,16 +326,16 @@ fn clear(path: &Path) -> Result<()> {
     };
     missing(fs::remove_dir_all(path.join(CHECKPOINTS))).map_err(failed)?;
     disk::remove_unfinished(path)?;
-    // The experiment last: it is what makes the folder a run.
+    // The experiment last, because it is what identifies the folder as a run.
     FILES.iter().rev().try_for_each(|file| missing(fs::remove_file(path.join(file)))).map_err(failed)
 }
 
-/// Whether this is the name of the lock, or of the file that takes its place.
+/// Whether this is the name of the lock, or of the file that replaces it.
 fn is_lock(name: &OsStr) -> bool {
     name == LOCK || name.to_str().and_then(|name| name.strip_suffix(HELD)) == Some(LOCK)
 }
 
-/// Whether the folder holds nothing but our lock and what a killed process left of its first file.
+/// Whether the folder contains nothing except our lock and what a killed process left of its first file.
 pub(crate) fn is_empty(path: &Path) -> bool {
     let nothing = |entry: io::Result<fs::DirEntry>| {
         entry.is_ok_and(|entry| is_lock(&entry.file_name()) || is_unfinished(&entry.file_name()))

@@ -1,4 +1,4 @@
-//! Folders of runs: made, refused, replaced, moved, discarded and locked.
+//! Folders of runs: created, refused, replaced, moved, discarded and locked.
 
 use std::io::{BufRead, BufReader};
 use std::process::Stdio;
@@ -8,7 +8,7 @@ use super::super::tests::{as_process, part};
 use super::*;
 use crate::error::Kind;
 
-/// Catches a folder that stays behind although nothing came of the run.
+/// Catches a folder that stays although nothing was written into it.
 #[test]
 fn a_new_folder_into_which_nothing_was_written_is_gone_again() {
     let base = tempfile::tempdir().unwrap();
@@ -23,7 +23,8 @@ fn a_new_folder_into_which_nothing_was_written_is_gone_again() {
     assert!(runs.join("a/experiment.toml").exists());
 }
 
-/// Catches a folder of a crashed start that stays, and one of a run with a step, a checkpoint or another file that goes.
+/// Catches a folder of a crashed start that stays, and one of a run with a step, a checkpoint or another file that
+/// is removed.
 #[test]
 fn only_what_holds_no_step_is_discarded() {
     let runs = tempfile::tempdir().unwrap();
@@ -46,7 +47,7 @@ fn only_what_holds_no_step_is_discarded() {
     }
 }
 
-/// Catches an overwritten run, a refusal without remedies, and one that makes or removes anything.
+/// Catches an overwritten run, an error without advice, and one that creates or removes anything.
 #[test]
 fn a_run_that_exists_is_refused_with_its_remedies_and_left_alone() {
     let base = tempfile::tempdir().unwrap();
@@ -60,8 +61,8 @@ fn a_run_that_exists_is_refused_with_its_remedies_and_left_alone() {
     assert_eq!(fs::read_dir(base.path().join("a")).unwrap().count(), 2);
 }
 
-/// Catches a retry of a start that failed which says "exists already", and a replacement that takes work with it: steps,
-/// checkpoints, files of the user, or a run that another process writes.
+/// Catches a retry of a failed start that is refused because the run "exists already", and a replacement that
+/// destroys work: steps, checkpoints, files of the user, or a run that another process writes.
 #[test]
 fn only_a_run_without_anything_to_lose_is_replaced() {
     let base = tempfile::tempdir().unwrap();
@@ -99,13 +100,13 @@ fn only_a_run_without_anything_to_lose_is_replaced() {
     assert!(RunFolder::create(base.path(), "a", Existing::ReplaceUnsaved).is_err());
     assert!(path.join("experiment.toml").exists());
     drop(other);
-    // Without an experiment it is not a run of ours.
+    // Without an experiment it is not one of our runs.
     begin(&[]);
     fs::remove_file(path.join("experiment.toml")).unwrap();
     assert!(RunFolder::create(base.path(), "a", Existing::ReplaceUnsaved).is_err());
 }
 
-/// Catches a failed start that leaves its folder, and a resumed run that is thrown away.
+/// Catches a failed start that leaves its folder, and a resumed run that is removed.
 #[test]
 fn a_run_that_this_process_began_can_be_taken_back() {
     let base = tempfile::tempdir().unwrap();
@@ -123,8 +124,8 @@ fn a_run_that_this_process_began_can_be_taken_back() {
     assert!(!run.discard() && run.experiment().exists());
 }
 
-/// Catches a start that was killed while it wrote its first file and is in the way for ever: `run` and `--resume` would send the
-/// user from one to the other. Files of the user's stay, and neither command names the other.
+/// Catches a start that was killed while it wrote its first file and blocks the name for ever: `run` and `--resume`
+/// would each refer the user to the other. Files of the user stay, and neither command refers to the other.
 #[test]
 fn leftovers_of_a_killed_start_are_not_in_the_way() {
     let base = tempfile::tempdir().unwrap();
@@ -152,8 +153,8 @@ fn leftovers_of_a_killed_start_are_not_in_the_way() {
     assert!(path.join("notes.txt").exists());
 }
 
-/// Catches a run that writes by path into another run which has taken the name of its moved folder, one that goes on in a
-/// folder that was removed, and a dropped run that removes the other one's lock.
+/// Catches a run that writes by path into another run which was created under the name of its moved folder, one
+/// that continues in a folder that was removed, and a dropped run that removes the other one's lock.
 #[cfg(target_os = "linux")]
 #[test]
 fn gotcha_61_a_moved_folder_takes_its_run_along() {
@@ -179,7 +180,7 @@ fn gotcha_61_a_moved_folder_takes_its_run_along() {
     assert!(error.message().contains("removed"), "{error}");
 }
 
-/// Catches names that reach outside the folder of runs.
+/// Catches names that point outside the folder of runs.
 #[test]
 fn a_name_that_is_a_path_is_refused() {
     let base = tempfile::tempdir().unwrap();
@@ -190,7 +191,7 @@ fn a_name_that_is_a_path_is_refused() {
     assert_eq!(fs::read_dir(base.path()).unwrap().count(), 0);
 }
 
-/// Catches a resume that makes a new run, or leaves the user to guess the name.
+/// Catches a resume that creates a new run, or does not suggest a name.
 #[test]
 fn resuming_a_run_that_is_not_there_names_the_nearest_one() {
     let base = tempfile::tempdir().unwrap();
@@ -205,7 +206,8 @@ fn resuming_a_run_that_is_not_there_names_the_nearest_one() {
     RunFolder::open(base.path(), "quickstart").unwrap();
 }
 
-/// Catches two processes in one run, an error that does not say who the other is, and a lock that outlives kill -9.
+/// Catches two processes in one run, an error that does not name the other process, and a lock that outlives kill
+/// -9.
 #[test]
 fn another_process_is_named_and_once_killed_no_longer_in_the_way() {
     if let Some(runs) = part() {

@@ -1,9 +1,11 @@
-//! The run's logs: one JSON object a line, appended, and cut back to a checkpoint's position when the run resumes.
+//! The run's logs: one JSON object per line, appended, and truncated to a checkpoint's position when the run
+//! resumes.
 //!
-//! The hash of all bytes is kept as the file grows, so that a checkpoint can hold that of the lines which belong to it.
+//! A hash of all bytes is updated as the file grows, so that a checkpoint can store the hash of the lines that
+//! belong to it.
 //!
-//! Numbers are printed with the fewest digits that read back as the same bits. JSON has no infinity and no NaN: both are
-//! written as `null`.
+//! Numbers are printed with the fewest digits that read back as the same bits. JSON has no infinity and no NaN:
+//! both are written as `null`.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -16,13 +18,13 @@ use super::disk::{hex, shown};
 use crate::error::{Error, Result};
 use crate::files;
 
-/// How much of a file belongs to a checkpoint.
+/// The part of a file that belongs to a checkpoint.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Lines {
     /// Length in bytes.
     pub bytes: u64,
-    /// sha256 of these bytes, in lower-case hexadecimal. Checkpoints of earlier versions do not have it.
+    /// sha256 of these bytes, in lower-case hexadecimal. Absent in checkpoints of earlier versions.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub sha256: Option<String>,
 }
@@ -33,12 +35,12 @@ pub struct JsonLines {
     file: File,
     path: PathBuf,
     position: u64,
-    /// Of the bytes before `position`.
+    /// Hash of the bytes before `position`.
     hash: Sha256,
 }
 
 impl JsonLines {
-    /// Fails unless the file holds the lines that a checkpoint kept; changes nothing.
+    /// Fails unless the file has the lines that a checkpoint recorded; changes nothing.
     ///
     /// # Errors
     /// As for [`Self::open`]; the file is missing.
@@ -52,12 +54,12 @@ impl JsonLines {
         }
     }
 
-    /// Opens the file, or creates it, and cuts it back to the lines that a checkpoint kept, none for a run that begins: what came
-    /// after will be written again by the resumed run.
+    /// Opens the file, or creates it, and truncates it to the lines that a checkpoint recorded, none for a new run:
+    /// the resumed run writes the rest again.
     ///
     /// # Errors
-    /// The path and the system's reason. The file is shorter, no line ends there, or its bytes are others: it is not the file that
-    /// the checkpoint belongs to, and stays as it is.
+    /// The path and the system's error. The file is shorter, no line ends there, or its bytes differ: it is not the
+    /// file that the checkpoint belongs to, and is not changed.
     pub fn open(path: &Path, kept: &Lines) -> Result<Self> {
         let failed = |cause| Error::run(format!("cannot open {}", shown(path).display())).with_cause(cause);
         let mut file = OpenOptions::new().read(true).append(true).create(true).open(path).map_err(failed)?;
@@ -66,10 +68,10 @@ impl JsonLines {
         Ok(Self { file, path: path.to_path_buf(), position: kept.bytes, hash })
     }
 
-    /// Appends `value` as one line, in one write, so that another process reading the file sees whole lines.
+    /// Appends `value` as one line, in one write, so that another process that reads the file sees whole lines.
     ///
     /// # Errors
-    /// The path and the system's reason; the file is then as before, if the system lets it be.
+    /// The path and the system's error; the file is then restored, if the system allows it.
     pub fn append(&mut self, value: &impl Serialize) -> Result<()> {
         let mut line = serde_json::to_vec(value).map_err(|cause| self.failed("write", cause))?;
         line.push(b'\n');
@@ -82,15 +84,15 @@ impl JsonLines {
         Ok(())
     }
 
-    /// The file's content so far: what a checkpoint keeps, so that a resumed run goes on from here.
+    /// The file's content so far, to be stored in a checkpoint from which a resumed run continues.
     pub fn lines(&self) -> Lines {
         Lines { bytes: self.position, sha256: Some(hex(&self.hash.clone().finalize())) }
     }
 
-    /// Takes back what was appended since the file held `lines`.
+    /// Removes what was appended after `lines` was returned.
     ///
     /// # Errors
-    /// The path and the system's reason.
+    /// The path and the system's error.
     pub fn take_back(&mut self, lines: &Lines) -> Result<()> {
         if self.position == lines.bytes {
             return Ok(());
@@ -101,10 +103,10 @@ impl JsonLines {
         Ok(())
     }
 
-    /// Makes everything appended so far durable. Must come before a checkpoint that holds [`Self::lines`].
+    /// Makes everything appended so far durable. Must be called before a checkpoint that stores [`Self::lines`].
     ///
     /// # Errors
-    /// The path and the system's reason.
+    /// The path and the system's error.
     pub fn sync(&self) -> Result<()> {
         self.file.sync_all().map_err(|cause| self.failed("make durable", cause))
     }
@@ -114,7 +116,7 @@ impl JsonLines {
     }
 }
 
-/// The hash of the lines that a checkpoint kept of the file.
+/// Returns the hash of the lines of the file that a checkpoint recorded, after checking them.
 fn held(path: &Path, file: &mut File, kept: &Lines) -> Result<Sha256> {
     let failed = |cause| Error::run(format!("cannot read {}", shown(path).display())).with_cause(cause);
     let (length, position) = (file.metadata().map_err(failed)?.len(), kept.bytes);
@@ -158,13 +160,13 @@ mod tests {
     use super::*;
 
     fn file() -> (tempfile::TempDir, PathBuf) {
-        // In memory where the system has such a place: a test syncs hundreds of times.
+        // In memory if the system offers that: a test syncs hundreds of times.
         let folder = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
         let path = folder.path().join("metrics.jsonl");
         (folder, path)
     }
 
-    /// Catches a resume that leaves a gap or a duplicate, or appends at the old end after a cut.
+    /// Catches a resume that leaves a gap or a duplicate, or appends at the old end after truncation.
     #[test]
     fn killed_and_resumed_gives_the_same_bytes_as_uninterrupted() {
         let (_folder, path) = file();
@@ -179,7 +181,7 @@ mod tests {
             first.sync().unwrap();
             let kept = first.lines();
             drop(first);
-            // The killed process got as far as byte `cut`.
+            // The killed process had written up to byte `cut`.
             fs::write(&path, &expected[..cut.max(kept.bytes as usize)]).unwrap();
             let mut second = JsonLines::open(&path, &kept).unwrap();
             (4..10).for_each(|step| second.append(&line(step)).unwrap());
@@ -187,7 +189,7 @@ mod tests {
         }
     }
 
-    /// Catches a cut that pads a lost tail with zeros, or cuts within a line.
+    /// Catches a truncation that pads a lost tail with zeros, or cuts within a line.
     #[test]
     fn a_position_that_does_not_fit_the_file_is_refused() {
         let (_folder, path) = file();
@@ -201,8 +203,8 @@ mod tests {
         assert_eq!((at(0).unwrap().lines().bytes, fs::read(&path).unwrap().len()), (0, 0));
     }
 
-    /// Catches a changed byte in lines that are kept, one that is minded in lines that go, a refused file that is cut, and a hash
-    /// that goes on from the old end.
+    /// Catches a changed byte in lines that stay, an error for one in lines that are removed, a refused file that
+    /// is truncated, and a hash that continues from the old end.
     #[test]
     fn lines_that_were_changed_are_refused() {
         let (_folder, path) = file();
@@ -229,7 +231,7 @@ mod tests {
         }
     }
 
-    /// Catches a line that stays, or a hash that still counts it.
+    /// Catches a line that stays, or a hash that still includes it.
     #[test]
     fn lines_are_taken_back() {
         let (_folder, path) = file();

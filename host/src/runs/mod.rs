@@ -1,8 +1,7 @@
-//! A run on disk and as a process: its folder, checkpoints, logs and receipt, and what the terminal and the operating
-//! system tell it.
+//! A run on disk and as a process: its folder, checkpoints, logs and receipt, its terminal output and its signals.
 //!
-//! Nothing here knows what is trained: the training loop hands in steps, numbers and a closure that writes a
-//! checkpoint's files, and gets back whether they are safe.
+//! Nothing here depends on what is trained: the training loop passes in steps, numbers and a closure that writes a
+//! checkpoint's files, and learns whether they are safely stored.
 
 pub mod breadcrumb;
 pub mod checkpoint;
@@ -25,7 +24,7 @@ pub use signals::Interrupt;
 
 #[cfg(test)]
 mod tests {
-    //! Re-running this test binary as another process, for what only a whole process can show.
+    //! Runs this test binary again as another process, for what can only be tested with a whole process.
 
     use std::process::Command;
     use std::sync::{Arc, LazyLock, atomic::AtomicBool};
@@ -34,16 +33,16 @@ mod tests {
 
     use signal_hook::{consts::SIGINT, flag};
 
-    /// A shell that starts tests in the background has them ignore Ctrl-C, and every process below them too. A signal that has a
-    /// handler here is as usual in what is started from here; the handler does what is usual.
+    /// A shell that starts tests in the background makes them ignore Ctrl-C, and every child process too. A signal
+    /// that has a handler here is reset to its default in child processes; the handler does the default action.
     static HEED_CTRL_C: LazyLock<()> = LazyLock::new(|| {
         flag::register_conditional_default(SIGINT, Arc::new(AtomicBool::new(true))).unwrap();
     });
 
-    /// Says to a test that it is the other process, and what it shall do.
+    /// The variable that marks a process as the other process of a test, and says what it does.
     pub(super) const PART: &str = "TELOS_TEST_PART";
 
-    /// Whether `done` holds within two minutes; asks again after each `pause`.
+    /// Whether `done` becomes true within two minutes; checks again after each `pause`.
     pub(super) fn happens(pause: Duration, mut done: impl FnMut() -> bool) -> bool {
         let start = Instant::now();
         while start.elapsed() < Duration::from_secs(120) {
@@ -55,7 +54,7 @@ mod tests {
         false
     }
 
-    /// A command that runs the test `name` of this binary alone, as `part`.
+    /// A command that runs only the test `name` of this binary, as `part`.
     pub(super) fn as_process(name: &str, part: &str) -> Command {
         if self::part().is_none() {
             LazyLock::force(&HEED_CTRL_C);
@@ -65,7 +64,7 @@ mod tests {
         command
     }
 
-    /// The part this process shall play, if it is such a process.
+    /// The part that this process plays, if it is such a process.
     pub(super) fn part() -> Option<String> {
         std::env::var(PART).ok()
     }

@@ -1,7 +1,8 @@
-//! What a person sees while a run goes on: a bar on a terminal, about twenty plain lines elsewhere.
+//! Progress output during a run: a bar on a terminal, about twenty plain lines elsewhere.
 //!
-//! All of it goes to standard error; standard output belongs to a command's result, so that `--json` can be piped. Which
-//! lines are printed depends on step numbers alone, so that the log of a resumed run shows the same steps.
+//! All of it is written to standard error; standard output is for a command's result, so that `--json` can be
+//! piped. Which lines are printed depends only on step numbers, so that the log of a resumed run shows the same
+//! steps.
 
 use std::cell::Cell;
 use std::io::{self, IsTerminal, Write};
@@ -10,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::{HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-/// Lines that a whole run prints where there is no terminal, besides messages.
+/// Number of lines that a whole run prints without a terminal, besides messages.
 const LINES: u64 = 20;
 
 /// Where progress is shown.
@@ -22,7 +23,7 @@ pub enum Show {
     Quiet,
 }
 
-/// A run's progress. Clones share one display, so that a signal's thread may print above the bar.
+/// A run's progress. Clones share one display, so that a signal handler's thread may print above the bar.
 #[derive(Clone)]
 pub struct Progress {
     display: Display,
@@ -75,7 +76,7 @@ impl Progress {
         }
     }
 
-    /// Shows the progress of work before the next step: `total` of what `unit` says, such as "rows scored".
+    /// Shows the progress of work before the next step: `total` is a number of `unit`, such as "rows scored".
     pub fn task(&self, unit: &str, total: u64) -> Task {
         if let Display::Bar(bar) = &self.display
             && total > 0
@@ -89,20 +90,20 @@ impl Progress {
         Task { progress: self.clone(), unit: unit.to_owned(), total, shown: Cell::new(0), started: Instant::now() }
     }
 
-    /// Shows a line for the user, above the bar where there is one: an evaluation, a warning, a checkpoint.
+    /// Prints a line for the user, above the bar if there is one: an evaluation, a warning, a checkpoint.
     pub fn message(&self, text: &str) {
         match &self.display {
             Display::Bar(bar) => bar.suspend(|| eprint_line(text)),
             Display::Lines { to, .. } => {
                 if let Ok(mut to) = to.lock() {
-                    // A closed pipe is the reader's choice; the run goes on.
+                    // The reader closed the pipe on purpose; the run continues.
                     _ = writeln!(to, "{text}");
                 }
             }
         }
     }
 
-    /// Takes the bar away; what follows is printed as usual.
+    /// Removes the bar; later output is printed as usual.
     pub fn finish(&self) {
         if let Display::Bar(bar) = &self.display {
             bar.finish_and_clear();
@@ -115,13 +116,13 @@ pub struct Task {
     progress: Progress,
     unit: String,
     total: u64,
-    /// How much was done when it was last shown in a line.
+    /// How much was done when the last line was printed.
     shown: Cell<u64>,
     started: Instant,
 }
 
 impl Task {
-    /// Shows that `done` of the whole are done.
+    /// Shows that `done` of the total are done.
     pub fn done(&self, done: u64) {
         let (before, total) = (self.shown.get(), self.total);
         match &self.progress.display {
@@ -137,7 +138,7 @@ impl Task {
         }
     }
 
-    /// Gives the bar back to the steps.
+    /// Shows the steps in the bar again.
     pub fn finish(self) {
         if let Display::Bar(bar) = &self.progress.display
             && self.total > 0
@@ -165,13 +166,13 @@ fn style() -> ProgressStyle {
     ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
 }
 
-/// Whether a plain line is due at `step`: at the run's first and last step, at the first after a resume, and wherever
-/// another twentieth of the run is done.
+/// Whether a plain line is printed at `step`: at the run's first and last step, at the first after a resume, and
+/// whenever another twentieth of the run is done.
 fn is_shown(step: u64, first: u64, total: u64) -> bool {
     step == first + 1 || step >= total || part(step, total) != part(step.saturating_sub(1), total)
 }
 
-/// How many twentieths of the whole are done.
+/// The number of twentieths that are done.
 fn part(done: u64, total: u64) -> u128 {
     u128::from(done) * u128::from(LINES) / u128::from(total.max(1))
 }
@@ -212,7 +213,8 @@ mod tests {
         (first + 1..=total).filter(|step| is_shown(*step, first, total)).collect()
     }
 
-    /// Catches a log of thousands of lines, one without its first or last step, and one that skips short runs.
+    /// Catches a log of thousands of lines, one without its first or last step, and one without lines for short
+    /// runs.
     #[test]
     fn a_run_prints_about_twenty_lines_whatever_its_length() {
         assert_eq!(shown(0, 5), [1, 2, 3, 4, 5]);
@@ -222,7 +224,7 @@ mod tests {
         assert!(shown(0, 0).is_empty());
     }
 
-    /// Catches a schedule that counts from the resume and so shows other steps than the uninterrupted run.
+    /// Catches a schedule that counts from the resume and so shows different steps from an uninterrupted run.
     #[test]
     fn a_resumed_run_shows_the_steps_that_the_uninterrupted_one_shows() {
         let whole = shown(0, 2000);
@@ -254,7 +256,7 @@ mod tests {
         assert_eq!(text, "step 1/1  loss 2.3457  12.3k tokens/s\neval: loss 2.3\neval: loss 2.3\n");
     }
 
-    /// Catches a wrong unit or digit, and a time left that divides by zero or counts steps before the resume.
+    /// Catches a wrong unit or digit, and a remaining time that divides by zero or counts steps before the resume.
     #[test]
     fn speeds_have_three_digits_and_time_left_is_by_the_steps_of_this_process() {
         assert_eq!([0.4, 870.2, 1234.0, 123_456.0, 4.56e6].map(short), ["0", "870", "1.23k", "123k", "4.56M"]);
@@ -263,7 +265,7 @@ mod tests {
         assert_eq!(left(Duration::MAX, 1, u64::MAX), "");
     }
 
-    /// Catches a mistake in the bar's template, which would fall back to another look without a word.
+    /// Catches an error in the bar's template, which would silently fall back to another style.
     #[test]
     fn the_bars_template_is_valid() {
         assert!(ProgressStyle::with_template("{bar:24} {pos}/{len}  {msg}  {eta} left").is_ok());

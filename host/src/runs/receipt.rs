@@ -1,6 +1,7 @@
-//! `receipt.json`: everything that made the result, so that a run is never a mystery.
+//! `receipt.json`: everything that the result depends on.
 //!
-//! It holds no time of day and no folder of this machine beyond what the user wrote: two equal runs have equal receipts.
+//! It contains no time of day and no folder of this machine except what the user wrote: two equal runs have equal
+//! receipts.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -13,52 +14,53 @@ use crate::data::rows::RowCounts;
 use crate::error::{Error, Result};
 use crate::files;
 
-/// Version of the rules by which rows become tokens, answers end, epochs are counted and evaluations are cut into batches. It
-/// grows whenever the same experiment would give other bits, so that no run is half of one and half of another.
+/// Version of the rules by which rows become tokens, answers end, epochs are counted and evaluations are cut into
+/// batches. It is increased whenever the same experiment would give different bits, so that no run mixes two
+/// versions.
 pub const RULES: u32 = 2;
 
-/// What made a run's result.
+/// Everything that a run's result depends on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Receipt {
     /// The host.
     pub telos: Build,
-    /// [`RULES`] of the program that began the run; 0 of programs from before there was such a number.
+    /// [`RULES`] of the program that began the run; 0 for programs older than this number.
     #[serde(default)]
     pub rules: u32,
-    /// The command line, program first.
+    /// The command line, beginning with the program.
     pub command: Vec<String>,
-    /// Seed of everything random.
+    /// Seed of all random numbers.
     pub seed: u64,
-    /// What computed.
+    /// The backend.
     pub backend: BackendUse,
     /// Every plugin that was loaded, in the order of loading.
     pub plugins: Vec<PluginUse>,
     /// Where the weights came from.
     pub model: ModelSource,
-    /// The models beside it that come from somewhere else: `reference`, `critic`, and `reward.N` by position.
+    /// The models besides it that are read from elsewhere: `reference`, `critic`, and `reward.N` by position.
     #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
     pub roles: BTreeMap<String, ModelSource>,
     /// sha256 of the tokenizer's definition.
     pub tokenizer_sha256: String,
-    /// The files that the tokenizer was read from, chat templates included; absent in older receipts.
+    /// The files that the tokenizer was read from, including chat templates; absent in older receipts.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub tokenizer_files: Option<Vec<DataSource>>,
     /// Every file that data came from, in the order of reading.
     pub data: Vec<DataSource>,
-    /// What became of the rows; absent for running text.
+    /// How many rows were used, dropped and truncated; absent for running text.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub rows: Option<RowCounts>,
-    /// Plugins whose bytes are not those pinned in plugins.lock (`--dev`), a line each.
+    /// Plugins whose bytes differ from those pinned in plugins.lock (`--dev`), one line each.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub unpinned: Vec<String>,
-    /// What was replaced on the way; empty where the whole run was made by the above.
+    /// What was replaced during the run; empty if the whole run used what is listed above.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub replaced: Vec<Replaced>,
-    /// Keys of the experiment that were changed on resuming, such as its length: a line each, as in [`Changes`].
+    /// Keys of the experiment that were changed on resuming, such as its length: one line each, as in [`Changes`].
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub changed: Vec<Replaced>,
-    /// How objectives contradicted the quick laws on the first batch, where the run was told to train all the same.
+    /// How objectives violated the quick laws on the first batch, if the run trained all the same as requested.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub unproved: Vec<String>,
 }
@@ -67,18 +69,19 @@ pub struct Receipt {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Replaced {
-    /// The last step before that.
+    /// The last step before the change.
     pub after_step: u64,
-    /// What differs, a line each, as in [`Changes`].
+    /// What differs, one line each, as in [`Changes`].
     pub changes: Vec<String>,
 }
 
-/// What differs between two receipts and may change the result: a line each, as `plugins[ce].sha256: "aa" is now "bb"`.
+/// What differs between two receipts and may change the result: one line each, such as `plugins[ce].sha256: "aa" is
+/// now "bb"`.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Changes {
-    /// Of programs: the host, plugins and what the backend was told.
+    /// Of programs: the host, the plugins and the backend's settings.
     pub programs: Vec<String>,
-    /// Of all else: what was learned from.
+    /// Of everything else: the inputs.
     pub inputs: Vec<String>,
 }
 
@@ -90,12 +93,12 @@ pub struct Build {
     pub version: String,
     /// The compiler.
     pub rustc: String,
-    /// What it was built for.
+    /// The target it was built for.
     pub target: String,
 }
 
 impl Build {
-    /// This program's.
+    /// The build of this program.
     pub fn this() -> Self {
         Self {
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -105,24 +108,24 @@ impl Build {
     }
 }
 
-/// The backend and what it was told.
+/// The backend and its settings.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct BackendUse {
     /// Id of the plugin.
     pub plugin: String,
-    /// Device, in the backend's words.
+    /// Device, as the backend names it.
     pub device: String,
     /// Type of the computation.
     pub dtype: String,
     /// Threads.
     pub threads: usize,
-    /// Whether another number of threads may give other last bits: it does unless the backend promises the same. Absent in older
-    /// receipts, which say nothing of it.
+    /// Whether another number of threads may change the last bits: true unless the backend promises that it does
+    /// not. Absent in older receipts.
     #[serde(skip_serializing_if = "std::ops::Not::not", default)]
     pub threads_matter: bool,
-    /// The instruction set that computes, as the backend names it; absent where there is only one, and in older receipts. Another
-    /// one gives other last bits.
+    /// The instruction set in use, as the backend names it; absent if there is only one, and in older receipts.
+    /// Another one changes the last bits.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub instruction_set: Option<String>,
 }
@@ -137,18 +140,18 @@ pub struct PluginUse {
     pub kind: String,
     /// Its own version.
     pub version: String,
-    /// Contract it was built with, as major.minor.
+    /// The contract version it was built with, as major.minor.
     pub abi: String,
     /// Name of the file, without its folder.
     pub file: String,
     /// sha256 of the file.
     pub sha256: String,
-    /// The libraries that it brought along; absent in older receipts.
+    /// The libraries that it loaded; absent in older receipts.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub libraries: Option<Vec<LibraryUse>>,
 }
 
-/// A library that a plugin brought along: one that lies beside it, or one that it needs from outside the system's folders.
+/// A library that a plugin loads: from the plugin's own folder, or from outside the system's folders.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LibraryUse {
@@ -162,14 +165,15 @@ pub struct LibraryUse {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ModelSource {
-    /// As the experiment says; absent where the model began with random weights.
+    /// As in the experiment; absent if the model began with random weights.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub from: Option<String>,
-    /// sha256 of the weights' file; of several, that of `sha256sum`'s lines about them, sorted by name. Absent as above.
+    /// sha256 of the weights' file; if there are several, that of the lines of `sha256sum` for them, sorted by
+    /// name. Absent as above.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub sha256: Option<String>,
-    /// The files that were read beside the weights, by their path in the folder: shape, ends of answers, and of a role its tokenizer.
-    /// Absent in older receipts.
+    /// The files that were read besides the weights, by their path in the folder: shape, ends of answers and, for a
+    /// role, its tokenizer. Absent in older receipts.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub files: Option<Vec<DataSource>>,
 }
@@ -178,19 +182,19 @@ pub struct ModelSource {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DataSource {
-    /// As the experiment names it, or a generator's name.
+    /// As in the experiment, or the name of a generator.
     pub path: String,
-    /// Length.
+    /// Length in bytes.
     pub bytes: u64,
     /// sha256 of the bytes.
     pub sha256: String,
 }
 
 impl Receipt {
-    /// Writes the file, durable and in one move.
+    /// Writes the file durably, by one rename.
     ///
     /// # Errors
-    /// The path and the system's reason.
+    /// The path and the system's error.
     pub fn write(&self, path: &Path) -> Result<()> {
         let mut text = serde_json::to_string_pretty(self)
             .map_err(|cause| Error::run("cannot write the receipt as JSON").with_cause(cause))?;
@@ -201,19 +205,19 @@ impl Receipt {
     /// Reads the file.
     ///
     /// # Errors
-    /// It is missing, or not a receipt.
+    /// It is missing, or is not a receipt.
     pub fn read(path: &Path) -> Result<Self> {
         let failed = || format!("cannot read the receipt {}", path.display());
         let text = files::read_to_string(path).map_err(|cause| Error::run(failed()).with_cause(cause))?;
         serde_json::from_str(&text).map_err(|cause| Error::run(failed()).with_cause(cause))
     }
 
-    /// What differs from `earlier`. The command line may differ freely. What an older receipt does not say is not compared. A resume
-    /// that finds any is not exact.
+    /// Returns what differs from `earlier`. The command line may differ. What an older receipt does not record is
+    /// not compared. A resume with any such difference is not exact.
     pub fn changes_since(&self, earlier: &Self) -> Changes {
         let (mut changes, mut lines) = (Changes::default(), Vec::new());
         let mut now = self.clone();
-        // The same weights in another place are the same model.
+        // The same weights at another path are the same model.
         let roles = now.roles.iter_mut().filter_map(|(role, own)| Some((own, earlier.roles.get(role)?)));
         for (own, then) in roles.chain([(&mut now.model, &earlier.model)]) {
             if own.sha256.is_some() && own.sha256 == then.sha256 {
@@ -228,7 +232,8 @@ impl Receipt {
         changes
     }
 
-    /// What of this receipt is compared, with `earlier` or as `earlier`: without what that one does not say.
+    /// The part of this receipt that is compared, either with `earlier` or as `earlier`: without what that one does
+    /// not record.
     fn comparable(&self, earlier: &Self) -> Value {
         fn only_if<T, U>(known: Option<&U>, value: &mut Option<T>) {
             value.take_if(|_| known.is_none());
@@ -290,13 +295,13 @@ fn compare(at: &str, old: &Value, new: &Value, lines: &mut Vec<String>) {
     }
 }
 
-/// The entries by what they are called; `None` where one has no name, or two have the same.
+/// The entries by name; `None` if one has no name, or two have the same.
 fn by_name(list: &[Value]) -> Option<BTreeMap<&str, &Value>> {
     let named: BTreeMap<&str, &Value> = list.iter().filter_map(|entry| Some((name(entry)?, entry))).collect();
     (named.len() == list.len()).then_some(named)
 }
 
-/// What a plugin, a file or a library is called.
+/// The name of a plugin, a file or a library.
 fn name(entry: &Value) -> Option<&str> {
     entry.get("id").or(entry.get("path")).or(entry.get("name"))?.as_str()
 }
@@ -358,7 +363,7 @@ mod tests {
         assert_eq!(Receipt::read(&path).unwrap(), receipt());
         fs::write(&path, "{}").unwrap();
         assert!(Receipt::read(&path).unwrap_err().report().contains("receipt.json"));
-        // A key that a flipped bit has changed would otherwise count as absent.
+        // Otherwise a key that a flipped bit has changed would count as absent.
         let text = serde_json::to_string(&receipt()).unwrap();
         for (key, flipped) in [
             ("\"libraries\"", "\"librabies\""),
@@ -371,7 +376,7 @@ mod tests {
         }
     }
 
-    /// Catches a build that does not say what built it.
+    /// Catches a build that does not record its compiler and target.
     #[test]
     fn the_build_names_its_compiler_and_target() {
         let build = Build::this();
@@ -379,7 +384,7 @@ mod tests {
         assert!(build.target.contains('-'), "{build:?}");
     }
 
-    /// Catches a comparison that misses a changed, added or removed part, or minds what cannot change the result.
+    /// Catches a comparison that misses a changed, added or removed part, or reports what cannot change the result.
     #[test]
     fn changes_are_named_and_threads_and_command_line_are_free() {
         let (old, mut new) = (receipt(), receipt());
@@ -416,8 +421,8 @@ mod tests {
         assert_eq!(turned.changes_since(&new).inputs, ["data: the order a, b is now b, a"]);
     }
 
-    /// Catches another library, shape, template or number of threads that is not told, and an older receipt, which does not say which
-    /// they were, that is taken for one that says there were none.
+    /// Catches another library, shape, template or number of threads that is not reported, and an older receipt,
+    /// which does not record them, that is read as one that records none.
     #[test]
     fn what_an_older_receipt_does_not_say_is_not_compared() {
         let (old, mut new) = (receipt(), receipt());

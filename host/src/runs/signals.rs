@@ -1,7 +1,9 @@
-//! Ctrl-C and its relatives: the first asks the run to finish its step and save, the second ends the process at once.
+//! Ctrl-C and similar signals: the first one requests that the run finish its step and save, the second ends the
+//! process at once.
 //!
-//! The loop polls [`Interrupt::requested`] between steps and decides what finishing means. `signal-hook` and not `ctrlc`
-//! does the work because it says which signals to listen to: under `nohup` a hang-up must stay ignored.
+//! The loop polls [`Interrupt::requested`] between steps and decides what finishing means. `signal-hook` is used
+//! instead of `ctrlc` because it lets us choose the signals to listen to: under `nohup` a hang-up must stay
+//! ignored.
 
 use std::fs;
 use std::io;
@@ -15,19 +17,19 @@ use signal_hook::iterator::Signals;
 
 use crate::error::{Error, Result};
 
-/// Signals that come together are one request: Ctrl-C reaches this process both from the terminal and through the
+/// Signals within this time are one request: Ctrl-C reaches this process both from the terminal and through the
 /// supervising parent, and a batch system signals all processes of a job.
 const TOGETHER: Duration = Duration::from_millis(800);
 
-/// Whether the user asked the run to stop. Clones share the answer.
+/// Whether the user requested that the run stop. Clones share the answer.
 #[derive(Debug, Clone, Default)]
 pub struct Interrupt {
     requested: Arc<AtomicBool>,
 }
 
 impl Interrupt {
-    /// Listens for Ctrl-C, termination and hang-up from now on. At the first, `say` gets a line for the user; a second
-    /// one ends the process with code 130 at once, without cleaning up: checkpoints are safe against that.
+    /// Listens for Ctrl-C, termination and hang-up from now on. At the first, `say` is called with a line for the
+    /// user; a second one ends the process with code 130 at once, without cleaning up: checkpoints stay intact.
     ///
     /// # Errors
     /// The system refuses the handlers or the thread that waits for them.
@@ -46,7 +48,7 @@ impl Interrupt {
                         say("finishing the step, then saving; press Ctrl-C again to stop at once");
                     }
                     Some(first) if first.elapsed() < TOGETHER => {}
-                    // Not std's exit: that runs destructors under the feet of threads that still compute.
+                    // Not std's exit: that runs destructors while other threads still compute.
                     Some(_) => signal_hook::low_level::exit(130),
                 }
             }
@@ -60,19 +62,19 @@ impl Interrupt {
         self.requested.load(Ordering::SeqCst)
     }
 
-    /// Asks for it from within the program.
+    /// Requests a stop from within the program.
     pub fn request(&self) {
         self.requested.store(true, Ordering::SeqCst);
     }
 }
 
-/// The signals that end a run, without those that whoever started us told us to ignore (`nohup`, a background job).
+/// The signals that end a run, except those that the parent process set to be ignored (`nohup`, a background job).
 pub(super) fn endings() -> Vec<i32> {
     let ignored = ignored_signals();
     [SIGINT, SIGTERM, SIGHUP].into_iter().filter(|signal| ignored & (1 << (signal - 1)) == 0).collect()
 }
 
-/// Bit n-1 for signal n. Only Linux tells without asking for each in unsafe code; elsewhere none count as ignored.
+/// Bit n-1 for signal n. Only Linux reports all of them without unsafe code; elsewhere none count as ignored.
 fn ignored_signals() -> u64 {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
@@ -91,7 +93,7 @@ mod tests {
 
     const NAME: &str = "runs::signals::tests::";
 
-    /// Plays a training loop: prints "ready", then polls; leaves with 3 when asked to stop, unless it is stuck.
+    /// Acts as a training loop: prints "ready", then polls; exits with 3 when asked to stop, unless it is stuck.
     fn play() -> bool {
         let Some(part) = part() else { return false };
         let interrupt = Interrupt::listen(|line| println!("{line}")).unwrap();
@@ -114,7 +116,7 @@ mod tests {
         _ = kill_process(Pid::from_child(child), signal);
     }
 
-    /// Catches a handler that ends the process, hears only one of the signals, or takes one key press for two.
+    /// Catches a handler that ends the process, listens to only one of the signals, or takes one key press for two.
     #[test]
     fn the_first_signal_lets_the_loop_finish_and_an_echo_of_it_is_the_same_request() {
         if play() {
@@ -125,13 +127,13 @@ mod tests {
             let (mut child, mut lines) = start(&mut as_process(&format!("{NAME}{name}"), "loop"));
             send(&child, signal);
             send(&child, Signal::TERM);
-            // A fast loop may be done before the message is out, so only the loop's own word is waited for.
+            // A fast loop may end before the message is printed, so the test only waits for the loop's own output.
             assert!(lines.any(|line| line == "saved"));
             assert_eq!(child.wait().unwrap().code(), Some(3));
         }
     }
 
-    /// Catches a second Ctrl-C that is swallowed while the loop hangs in a plugin, or a wrong exit code.
+    /// Catches a second Ctrl-C that is lost while the loop hangs in a plugin, or a wrong exit code.
     #[test]
     fn a_second_signal_ends_a_stuck_process_with_130() {
         if play() {

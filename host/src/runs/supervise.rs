@@ -1,8 +1,8 @@
-//! The parent process of a run: what no guard within a process can catch (a segmentation fault, a stack overflow, the
-//! system's out-of-memory killer) it reports by name, with the way to go on.
+//! The parent process of a run. It reports by name what cannot be caught within a process (a segmentation fault, a
+//! stack overflow, the system's out-of-memory killer), and says how to continue.
 //!
-//! The parent does nothing but wait: it passes signals on, dies with the child and not before it, and reads the
-//! [`Breadcrumb`](super::breadcrumb::Breadcrumb) when the child is killed.
+//! The parent only waits: it passes signals on, dies with the child and not before it, and reads the
+//! [`Breadcrumb`](super::breadcrumb::Breadcrumb) if the child is killed.
 
 use std::env;
 use std::ffi::OsString;
@@ -20,10 +20,10 @@ use super::folder::RunFolder;
 use super::{checkpoint, signals};
 use crate::error::{Error, Result};
 
-/// Tells the child the number of the process that supervises it.
+/// The variable that passes the supervising process's number to the child.
 const PARENT: &str = "TELOS_PARENT";
 
-/// What this process is to do.
+/// What this process has to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
     /// Start the run as a child and wait: [`run_supervised`].
@@ -32,21 +32,22 @@ pub enum Role {
     Worker,
 }
 
-/// Finds out what this process is to do. A worker is tied to its parent: killed with it, whatever kills the parent.
+/// Determines what this process has to do. A worker is tied to its parent: it is killed if the parent dies for any
+/// reason.
 ///
 /// # Errors
-/// The parent is gone already.
+/// The parent has already ended.
 pub fn role() -> Result<Role> {
     let named = env::var(PARENT).ok().and_then(|text| text.parse().ok()).and_then(Pid::from_raw);
     let Some(named) = named else { return Ok(Role::Supervisor) };
     if getppid() == Some(named) {
         die_with_parent(named)?;
-        // It may have died before we asked the system to tell us.
+        // It may have died before we asked the system to notify us.
         if getppid() == Some(named) {
             return Ok(Role::Worker);
         }
     } else if test_kill_process(named).is_ok() {
-        // A run started from within a run inherits the variable and is nobody's worker.
+        // A run started from within a run inherits the variable, but the parent it names is another one.
         return Ok(Role::Supervisor);
     }
     Err(Error::run("the supervising process was killed"))
@@ -58,7 +59,7 @@ fn die_with_parent(_parent: Pid) -> Result<()> {
         .map_err(|cause| Error::run("cannot tie the run to its supervising process").with_cause(io::Error::from(cause)))
 }
 
-/// Elsewhere the system does not tell, so a thread looks.
+/// On other systems there is no such notification, so a thread polls.
 #[cfg(not(target_os = "linux"))]
 fn die_with_parent(parent: Pid) -> Result<()> {
     let watch = move || {
@@ -71,8 +72,8 @@ fn die_with_parent(parent: Pid) -> Result<()> {
     spawned.map(|_| ()).map_err(|cause| Error::run("cannot watch the supervising process").with_cause(cause))
 }
 
-/// Runs this program again with `args` (the first is the program's name) as a [`Role::Worker`] and waits for it. Its exit
-/// code is ours; if it was killed, says by what, where, and how to go on.
+/// Runs this program again with `args` (the first is the program's name) as a [`Role::Worker`] and waits for it.
+/// Returns its exit code; if it was killed, reports by what, where, and how to continue.
 ///
 /// Call it on the main thread: the child dies with the thread that started it.
 ///
@@ -85,12 +86,12 @@ pub fn run_supervised(args: impl IntoIterator<Item = OsString>) -> Result<ExitCo
     supervise(command, &args)
 }
 
-/// The size in bytes from which glibc gives freed memory back to the system. Left alone, it rises with the sizes that are freed, and
-/// the buffers of a run, of ever other sizes, then cut its heap into pieces: the process takes a tenth more than it holds.
+/// The size in bytes from which on glibc returns freed memory to the system. By default it rises with the sizes
+/// that are freed. The buffers of a run, whose sizes keep changing, then fragment its heap: the process uses a
+/// tenth more memory than it holds.
 const MMAP_THRESHOLD: &str = "MALLOC_MMAP_THRESHOLD_";
 
-/// Lets the process that `command` starts find itself a [`Role::Worker`] of this one. It dies with the thread that starts
-/// it.
+/// Makes the process that `command` starts a [`Role::Worker`] of this one. It dies with the thread that starts it.
 pub fn tie(command: &mut Command) -> &mut Command {
     command.env(PARENT, std::process::id().to_string())
 }
@@ -101,7 +102,7 @@ fn cannot_start(cause: io::Error) -> Error {
 
 fn supervise(mut command: Command, args: &[OsString]) -> Result<ExitCode> {
     let crumbs = breadcrumb::offer(&mut command);
-    // Before the child exists, so that none of its signals is missed.
+    // Registered before the child exists, so that no signal is missed.
     let mut heard = signals::endings();
     heard.push(SIGCHLD);
     let mut signals = Signals::new(heard).map_err(cannot_start)?;
@@ -113,15 +114,17 @@ fn supervise(mut command: Command, args: &[OsString]) -> Result<ExitCode> {
     let status = wait(&mut child, &mut signals)?;
     let trace = match &crumbs {
         Some(crumbs) => breadcrumb::read(&crumbs.file).unwrap_or_default(),
-        // Nothing tells what it was doing; a code of its own is then taken for the end of its work.
+        // There is no record of what it was doing; an exit code is then taken as a normal end.
         None => Trace { finished: status.code().and_then(|code| code.try_into().ok()), ..Trace::default() },
     };
     Ok(report(status, &trace, args))
 }
 
-/// Waits for the child and passes every other signal on. From a terminal the child gets it twice, which it takes for one.
+/// Waits for the child and passes every other signal on. From a terminal the child gets it twice, and counts it
+/// once.
 ///
-/// One thread does both, so a signal never goes to a process that was waited for and whose number is another's by now.
+/// One thread does both, so a signal is never sent to a process that has already been waited for and whose number
+/// another process may have by now.
 fn wait(child: &mut Child, signals: &mut Signals) -> Result<ExitStatus> {
     for signal in signals.forever() {
         let pass = match signal {
@@ -134,24 +137,24 @@ fn wait(child: &mut Child, signals: &mut Signals) -> Result<ExitStatus> {
                 Err(cause) => return Err(Error::run("lost the run's process").with_cause(cause)),
             },
         };
-        // It may be dead already; then its end is the next thing we hear.
+        // It may already be dead; then the next thing we receive is its end.
         _ = kill_process(Pid::from_child(child), pass);
     }
     child.wait().map_err(|cause| Error::run("lost the run's process").with_cause(cause))
 }
 
-/// Says what the child did not live to say, and gives the exit code of the whole.
+/// Reports what the child could not report itself, and returns the exit code for the whole command.
 fn report(status: ExitStatus, trace: &Trace, args: &[OsString]) -> ExitCode {
     let (error, code) = match (status.code(), status.signal()) {
         (Some(code), _) if trace.finished.map(i32::from) == Some(code) => (None, u8::try_from(code).unwrap_or(1)),
-        // It was ended by a second Ctrl-C within a plugin's call: an endless loop is found here.
+        // It was ended by a second Ctrl-C during a plugin's call: this reports an endless loop.
         (Some(130), _) if !trace.plugin.is_empty() => {
             (Some(Error::interrupted(format!("telos was stopped{}", place(trace)))), 130)
         }
-        // A panic of the host, which has printed itself; the code is not one that we promise.
+        // A panic of the host, whose message is already printed; its exit code is not one that we document.
         (Some(101), _) => (Some(Error::run(format!("telos panicked{}", place(trace)))), 1),
         (Some(130), _) => (None, 130),
-        // A plugin, or a library that it uses, has called `exit`, whatever code it gave.
+        // A plugin, or a library that it uses, has called `exit`, with any code.
         (Some(code), _) => {
             let ended = match trace.finished {
                 Some(_) => "after its work was done".to_owned(),
@@ -175,7 +178,7 @@ fn report(status: ExitStatus, trace: &Trace, args: &[OsString]) -> ExitCode {
     ExitCode::from(code)
 }
 
-/// Whether the process ended by itself, by a crash, a panic or `exit`, and was not stopped from outside.
+/// Whether the process ended itself, by a crash, a panic or `exit`, and was not stopped from outside.
 fn has_crashed(status: ExitStatus) -> bool {
     !matches!((status.code(), status.signal()), (Some(130), _) | (None, Some(SIGINT | SIGTERM | SIGHUP | SIGKILL)))
 }
@@ -212,7 +215,7 @@ pub fn name(signal: Option<i32>) -> String {
     }
 }
 
-/// Adds which checkpoint is good and the command that goes on from it.
+/// Adds which checkpoint is intact and the command that resumes from it.
 fn way_on(error: Error, run: &Path, args: &[OsString]) -> Error {
     match checkpoint::latest(&run.join("checkpoints")) {
         Ok(Some(found)) => error
@@ -226,7 +229,7 @@ fn way_on(error: Error, run: &Path, args: &[OsString]) -> Error {
     }
 }
 
-/// The command line as a shell takes it, with `--resume`.
+/// The command line, quoted for a shell, with `--resume`.
 fn resume_command(args: &[OsString]) -> String {
     let mut words: Vec<String> = args.iter().map(|arg| quoted(&arg.to_string_lossy())).collect();
     if let Some(program) = words.first_mut() {

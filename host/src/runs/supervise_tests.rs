@@ -1,4 +1,4 @@
-//! Supervision of real processes: this test binary plays supervisor and worker.
+//! Supervision of real processes: this test binary acts as supervisor and worker.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Lines};
@@ -28,7 +28,7 @@ fn plays_supervisor_and_worker() {
             code
         }
     };
-    // The harness has codes of its own.
+    // The test harness has its own exit codes.
     std::process::exit(if code == ExitCode::SUCCESS { 0 } else { exit_number(code) });
 }
 
@@ -69,7 +69,8 @@ fn work(part: &str) -> ExitCode {
             raise(Signal::KILL);
         }
         "kill" => raise(Signal::KILL),
-        // Again until it works: the standard library's handler takes the first, and two at once count as one.
+        // Again until it works: the standard library's handler takes the first signal, and two at once count as
+        // one.
         "segv" => loop {
             raise(Signal::SEGV);
             thread::sleep(Duration::from_millis(5));
@@ -104,7 +105,8 @@ fn run(what: &str) -> (Output, String) {
     (output, errors)
 }
 
-/// Catches a parent that reports success, forgets the plugin, or does not say how to go on, whatever the child dies of.
+/// Catches a parent that reports success, does not name the plugin, or does not say how to continue, for each way
+/// in which the child dies.
 #[test]
 fn a_worker_that_dies_is_reported_with_plugin_call_step_and_the_way_on() {
     let deaths = [("kill", "SIGKILL"), ("segv", "SIGSEGV"), ("abort", "SIGABRT"), ("overflow", "SIGABRT")];
@@ -123,7 +125,7 @@ fn a_worker_that_dies_is_reported_with_plugin_call_step_and_the_way_on() {
     }
 }
 
-/// Catches a plugin blamed for what the host did.
+/// Catches a plugin that is blamed for an error of the host.
 #[test]
 fn outside_a_plugin_none_is_named() {
     let (output, errors) = run("host");
@@ -131,7 +133,7 @@ fn outside_a_plugin_none_is_named() {
     assert!(errors.contains("step 12, outside any plugin") && !errors.contains("`candle`"), "{errors}");
 }
 
-/// Catches exit codes that are lost or made up on the way, and reports where there is nothing to say.
+/// Catches exit codes that are lost or invented, and reports where there is nothing to report.
 #[test]
 fn exit_codes_are_passed_on_and_a_panic_is_a_failed_run() {
     for (what, code) in [("exit", 7), ("done", 0), ("panic", 1)] {
@@ -141,7 +143,7 @@ fn exit_codes_are_passed_on_and_a_panic_is_a_failed_run() {
     }
 }
 
-/// Catches a plugin that ends the process and with it every further step, and is taken for a run that is done.
+/// Catches a plugin that ends the process, so that no further step is done, and a run that then counts as complete.
 #[test]
 fn a_worker_that_calls_exit_is_a_failed_run_whatever_the_code() {
     let within = "before its work was done in plugin `candle`, call `loss`, step 12";
@@ -153,7 +155,7 @@ fn a_worker_that_calls_exit_is_a_failed_run_whatever_the_code() {
     }
 }
 
-/// Catches a temporary file left for each run that is killed with its parent.
+/// Catches a temporary file that is left for each run that is killed with its parent.
 #[test]
 fn killing_both_leaves_no_temporary_file() {
     let (runs, temporary) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
@@ -165,7 +167,7 @@ fn killing_both_leaves_no_temporary_file() {
     assert_eq!(fs::read_dir(temporary.path()).unwrap().count(), 0);
 }
 
-/// Catches a run that needs a temporary folder, and a crash that is reported with less where there is none.
+/// Catches a run that requires a temporary folder, and a crash that is reported with less detail without one.
 #[cfg(target_os = "linux")]
 #[test]
 fn no_temporary_folder_is_needed() {
@@ -179,7 +181,7 @@ fn no_temporary_folder_is_needed() {
     }
 }
 
-/// Catches a worker without breadcrumbs whose sound end is taken for a crash.
+/// Catches a worker without breadcrumbs whose normal end is taken for a crash.
 #[test]
 fn without_breadcrumbs_an_exit_code_is_believed() {
     let ended = |code: i32| ExitStatus::from_raw(code << 8);
@@ -190,7 +192,8 @@ fn without_breadcrumbs_an_exit_code_is_believed() {
     assert_eq!(exit_number(report(ExitStatus::from_raw(11), &Trace::default(), &[])), 1);
 }
 
-/// A supervisor and its worker, which is ready; the worker's process number, and what they print.
+/// Starts a supervisor and its worker, and waits until that is ready; returns the worker's process number, and
+/// their output.
 fn start(command: &mut Command) -> (Child, Pid, Lines<BufReader<ChildStdout>>) {
     let mut parent = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(parent.stdout.take().unwrap()).lines();
@@ -198,8 +201,8 @@ fn start(command: &mut Command) -> (Child, Pid, Lines<BufReader<ChildStdout>>) {
     (parent, Pid::from_raw(ready.unwrap()).unwrap(), lines)
 }
 
-/// Catches a parent that dies of the signal and leaves the child alone, or does not wait for its saving; and a terminal's
-/// Ctrl-C, which reaches both, counted twice.
+/// Catches a parent that dies of the signal and leaves the child alone, or does not wait until it has saved; and a
+/// terminal's Ctrl-C, which reaches both, that is counted twice.
 #[test]
 fn signals_to_the_parent_or_to_both_let_the_worker_save_and_give_130() {
     for (signal, to_both) in [(Signal::TERM, false), (Signal::INT, false), (Signal::INT, true)] {
@@ -214,14 +217,14 @@ fn signals_to_the_parent_or_to_both_let_the_worker_save_and_give_130() {
     }
 }
 
-/// Catches a run that survives its killed parent: it would go on writing unseen.
+/// Catches a run that survives its killed parent: it would continue writing unnoticed.
 #[test]
 fn killing_the_parent_kills_the_worker() {
     let runs = tempfile::tempdir().unwrap();
     let (mut parent, worker, mut lines) = start(&mut part_of("stuck", runs.path()));
     parent.kill().unwrap();
     parent.wait().unwrap();
-    // The worker held the other end of this pipe; it ends when the worker does.
+    // The worker held the other end of this pipe, which closes when the worker ends.
     assert!(lines.all(|line| line.unwrap() != "saved"));
     if !happens(Duration::from_millis(10), || test_kill_process(worker).is_err() || is_zombie(worker)) {
         kill_process(worker, Signal::KILL).unwrap();
@@ -229,12 +232,12 @@ fn killing_the_parent_kills_the_worker() {
     }
 }
 
-/// Dead, and only waiting for whoever inherited it to take note.
+/// Whether the process is dead, and only waits for its parent to collect it.
 fn is_zombie(pid: Pid) -> bool {
     fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero())).is_ok_and(|stat| stat.contains(") Z "))
 }
 
-/// Catches an endless loop in a plugin that ends without a name.
+/// Catches an endless loop in a plugin that is ended without naming the plugin.
 #[test]
 fn a_second_ctrl_c_in_an_endless_loop_names_the_plugin() {
     let runs = tempfile::tempdir().unwrap();

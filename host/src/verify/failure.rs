@@ -1,21 +1,22 @@
-//! How a job fails: by an error that the child reports, or with the child itself.
+//! How a job fails: with an error that the child reports, or because the child itself fails.
 
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Kind};
 
-/// A child that did not end as it should.
+/// A child that did not end normally.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Failure {
     /// What it was doing.
     pub at: String,
-    /// What became of it, and what it printed last.
+    /// How it ended, and its last output.
     pub text: String,
-    /// Whether the process ended by itself. Another one would take too long, or print too much, again.
+    /// Whether the process ended by itself. If not, it took too long or printed too much, and another one would
+    /// too.
     pub exited: bool,
 }
 
-/// An error on its way to the parent.
+/// An error that is passed to the parent.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Refusal {
     request: bool,

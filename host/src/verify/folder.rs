@@ -1,4 +1,4 @@
-//! The folder through which parent and child talk.
+//! The folder through which parent and child exchange files.
 
 use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom};
@@ -8,17 +8,17 @@ use serde::{Serialize, de::DeserializeOwned};
 
 use crate::error::{Error, Result};
 
-/// Lines of a dead child's output that are repeated.
+/// Number of lines of a dead child's output that are shown.
 const LAST_LINES: usize = 3;
 
-/// The folder through which parent and child talk.
+/// The folder through which parent and child exchange files.
 #[derive(Debug, Clone)]
 pub struct Folder(pub PathBuf);
 
 impl Folder {
     /// The job.
     pub const JOB: &str = "job.json";
-    /// The answer; there once the work is done.
+    /// The answer; exists once the work is done.
     pub const ANSWER: &str = "answer.json";
     /// What the child was doing last.
     const REACHED: &str = "reached";
@@ -41,7 +41,7 @@ impl Folder {
         fs::write(&fresh, text).and_then(|()| fs::rename(&fresh, &path)).map_err(|cause| failed().with_cause(cause))
     }
 
-    /// Leaves word of what is about to be done. Where that fails, a crash is told with less.
+    /// Records what is about to be done. If that fails, a crash is reported with less detail.
     pub fn reached(&self, what: &str) {
         _ = fs::write(self.0.join(Self::REACHED), what);
     }

@@ -1,8 +1,8 @@
-//! What a child process is asked to do, and the doing: it alone loads the backend, so that whatever the backend does to its
-//! process, the report goes on.
+//! The job of a child process. Only the child loads the backend, so the report continues whatever the backend does
+//! to its process.
 //!
-//! Parent and child talk through files in a folder made for one job; standard output belongs to the plugin, which may
-//! write there what it likes.
+//! Parent and child exchange files in a folder that is created for one job; standard output belongs to the plugin,
+//! which may print anything there.
 
 use std::fs;
 use std::path::Path;
@@ -23,10 +23,10 @@ use super::place::Place;
 use crate::config::{Override, options};
 use crate::error::{Error, Kind, Result};
 
-/// Lines that belong to no operation.
+/// The group of checks that belong to no operation.
 pub const SESSION: &str = "session";
 
-/// What a child is started for.
+/// The work that a child is started for.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Work {
     /// A backend, compared with the reference.
@@ -36,7 +36,7 @@ pub enum Work {
 }
 
 impl Work {
-    /// What it does before it reaches a check.
+    /// The name of its first activity, before any check.
     pub fn beginning(&self) -> &'static str {
         match self {
             Work::Backend(_) => "opening a session",
@@ -48,11 +48,11 @@ impl Work {
 /// One child's work on a backend.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Job {
-    /// The backend to be verified.
+    /// The backend to verify.
     pub backend: Place,
     /// The reference.
     pub reference: Place,
-    /// Device, in the backend's words.
+    /// Device, as the backend names it.
     pub device: String,
     /// Threads, at least 1.
     pub threads: usize,
@@ -70,39 +70,39 @@ pub enum Task {
     },
     /// Check one group of laws.
     Check {
-        /// The backend's options, complete.
+        /// The backend's options, with every default filled in.
         options: OptionMap,
         /// The compute dtype.
         dtype: String,
         /// An operation's name, or [`SESSION`].
         group: String,
-        /// Checks to leave out, by what [`Folder::reached`] calls them: each of them ended an earlier process.
+        /// Checks to leave out, by their name in [`Folder::reached`]: each of them ended an earlier process.
         skip: Vec<String>,
     },
 }
 
-/// What a child answers.
+/// A child's answer.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Answer {
     /// It can be opened.
     Opened {
-        /// What the backend says of itself.
+        /// The backend's manifest.
         manifest: BackendManifest,
-        /// Its options, complete.
+        /// Its options, with every default filled in.
         options: OptionMap,
     },
-    /// What came of the laws.
+    /// The result of the laws.
     Checked(Report),
-    /// The device was lost at a check, so nothing that was found after it counts.
+    /// The device was lost during a check, so later results are not valid.
     Lost(Failure),
-    /// It could not be done.
+    /// The job could not be done.
     Refused(Refusal),
 }
 
-/// The child's side: does the job that lies in `folder` and leaves the answer there.
+/// The child's part: does the job in `folder` and writes the answer there.
 ///
 /// # Errors
-/// A folder that no parent made.
+/// A folder that was not created by a parent.
 pub fn perform(folder: &Path) -> Result<()> {
     let folder = Folder(folder.to_owned());
     let job = match folder.read(Folder::JOB)? {
@@ -128,7 +128,7 @@ fn open(job: &Job, given: &[String]) -> Result<Answer> {
     Ok(Answer::Opened { manifest, options })
 }
 
-/// What the manifest says of devices, for a refusal.
+/// The manifest's devices, for an error message.
 fn devices(manifest: &BackendManifest) -> Vec<String> {
     let names = |compiled: bool| {
         let names = manifest.devices.iter().filter(|device| device.compiled == compiled);
@@ -189,7 +189,7 @@ fn check(job: &Job, options: &OptionMap, dtype: &str, group: &str, skip: &[Strin
     Ok(Answer::Checked(report))
 }
 
-/// Bytes of memory this process holds, where the system tells.
+/// Bytes of memory that this process uses, if the system reports it.
 fn resident() -> Option<u64> {
     let maps = fs::read_to_string("/proc/self/smaps_rollup").ok()?;
     let line = maps.lines().find_map(|line| line.strip_prefix("Rss:"))?;

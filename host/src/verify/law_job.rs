@@ -1,4 +1,4 @@
-//! An objective or a reward in a child process: how it describes itself, and one law checked under every option set.
+//! An objective or a reward in a child process: reads its description, or checks one law under every option set.
 
 use plugin_api::{
     batch::{Scope, names},
@@ -40,7 +40,8 @@ pub enum LawTask {
         /// Prompts that a reward knows.
         prompts: Vec<String>,
     },
-    /// Find the columns that an objective asks for, and whether a reward scores the samples: the first calls of an instance.
+    /// Find the columns that an objective reads, and whether a reward scores the samples, by the first calls of an
+    /// instance.
     Probe {
         /// What is known so far.
         setting: Setting,
@@ -54,10 +55,10 @@ pub enum LawTask {
     },
 }
 
-/// What laws are checked with.
+/// The inputs with which laws are checked.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Setting {
-    /// Option sets, the one asked for first.
+    /// Option sets; the first one has the requested options.
     pub cases: Vec<OptionMap>,
     /// The same as text.
     pub told: Vec<String>,
@@ -65,7 +66,7 @@ pub struct Setting {
     pub columns: Vec<DrawnColumn>,
     /// Prompts that a reward knows; empty: a sum to work out.
     pub prompts: Vec<String>,
-    /// Number of tokens of the vocabulary; none: the generator's own.
+    /// Size of the vocabulary; `None`: the generator's own.
     pub vocabulary: Option<u32>,
 }
 
@@ -76,14 +77,14 @@ pub struct DrawnColumn {
     pub name: String,
     /// Smallest value.
     pub low: f64,
-    /// Greatest value.
+    /// Largest value.
     pub high: f64,
     /// Whether values are whole numbers.
     pub whole: bool,
 }
 
 impl DrawnColumn {
-    /// `NAME=LOW..HIGH`; whole numbers where both ends are written without a point.
+    /// `NAME=LOW..HIGH`; whole numbers if both ends are written without a decimal point.
     ///
     /// # Errors
     /// Another form, as text.
@@ -101,25 +102,25 @@ impl DrawnColumn {
         Ok(DrawnColumn { name, low, high, whole })
     }
 
-    /// As the user may write it.
+    /// In the form in which the user may write it.
     pub fn told(&self) -> String {
         let number = |x: f64| if self.whole { format!("{x}") } else { format!("{x:?}") };
         format!("{}={}..{}", self.name, number(self.low), number(self.high))
     }
 }
 
-/// What a child answers.
+/// A child's answer.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum LawAnswer {
-    /// What to verify with.
+    /// The inputs to verify with.
     Described(Setting),
-    /// What came of the law.
+    /// The result of the law.
     Checked(Report),
-    /// It could not be done.
+    /// The job could not be done.
     Refused(Refusal),
 }
 
-/// Does `job` and leaves the answer in `folder`.
+/// Does `job` and writes the answer into `folder`.
 ///
 /// # Errors
 /// The answer cannot be written.
@@ -177,7 +178,7 @@ fn probe(job: &LawJob, mut setting: Setting) -> Result<Setting> {
     Ok(setting)
 }
 
-/// Makes an instance.
+/// Creates an instance.
 fn created(job: &LawJob, library: &Library, options: &OptionMap) -> Result<()> {
     match job.kind.as_str() {
         kind::OBJECTIVE => library.objective(options).and_then(|instance| instance.requirements().map(drop))?,
@@ -237,7 +238,8 @@ fn check(job: &LawJob, law: &str, setting: &Setting, folder: &Folder) -> Result<
     Ok(report)
 }
 
-/// Adds a broken line for the first options under which the objective reads a statistic that this host does not compute.
+/// Adds a failed line for the first options with which the objective reads a statistic that this host does not
+/// compute.
 fn offered(library: &Library, setting: &Setting, report: &mut Report) {
     let missing = setting.cases.iter().zip(&setting.told).find_map(|(options, told)| {
         let requirements = library.objective(options).and_then(|instance| instance.requirements()).ok()?;
@@ -264,7 +266,7 @@ fn specs(job: &LawJob, library: &Library) -> Result<Vec<OptionSpec>> {
 mod tests {
     use super::*;
 
-    /// Catches a range that is read backwards, and whole numbers drawn as real ones.
+    /// Catches a range that is read in reverse, and whole numbers that are drawn as real ones.
     #[test]
     fn a_column_is_a_name_and_a_range() {
         let column = |name: &str, low, high, whole| DrawnColumn { name: name.into(), low, high, whole };

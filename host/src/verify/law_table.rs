@@ -1,4 +1,5 @@
-//! The verification of an objective or a reward for people: a line per law, below it what broke it, and the verdict last.
+//! Prints the verification of an objective or a reward: one line per law, below it the failures, and the verdict
+//! last.
 
 use std::{collections::BTreeMap, fmt};
 
@@ -7,7 +8,7 @@ use plugin_api_laws::Line;
 use super::laws::{LawResult, LawVerification};
 use super::table::{error, limit};
 
-/// Broken option sets of a law that are listed; `--json` has them all.
+/// Number of failing option sets that are listed per law; `--json` has them all.
 const LISTED: usize = 3;
 
 impl fmt::Display for LawVerification {
@@ -29,7 +30,7 @@ impl fmt::Display for LawVerification {
     }
 }
 
-/// Faults that are in the table already, each with the law it was shown under.
+/// Errors that the table already shows, each with the law under which it was shown.
 type Shown = BTreeMap<String, String>;
 
 fn row(f: &mut fmt::Formatter<'_>, law: &LawResult, width: usize, shown: &mut Shown) -> fmt::Result {
@@ -72,7 +73,7 @@ fn row(f: &mut fmt::Formatter<'_>, law: &LawResult, width: usize, shown: &mut Sh
     notes.iter().try_for_each(|note| writeln!(f, "    note: {note}"))
 }
 
-/// What of a law that holds is worth a line.
+/// Notes that are shown even for a law that passes.
 const NOTES: &[&str] = &[
     "seems to be linear",
     "nothing is expected",

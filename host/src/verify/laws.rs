@@ -1,7 +1,7 @@
-//! `telos plugins verify` of an objective or a reward: each law in a process of its own, under several option sets.
+//! `telos plugins verify` for an objective or a reward: each law in its own process, under several option sets.
 //!
-//! This process never loads the plugin: one that crashes, ends the process or never returns fails the law it was in, and the others
-//! are still reported.
+//! This process never loads the plugin. If a plugin crashes, ends the process or never returns, the law being
+//! checked fails, and the others are still reported.
 
 use std::time::Duration;
 
@@ -24,7 +24,7 @@ use crate::{
     setup::loading::used,
 };
 
-/// What is to be verified, and with what.
+/// What to verify, and with which inputs.
 #[derive(Debug, Clone)]
 pub struct LawRequest {
     /// Options of the plugin, `key=value`; the others are varied one at a time.
@@ -35,16 +35,16 @@ pub struct LawRequest {
     pub columns: Vec<DrawnColumn>,
     /// Prompts that a reward knows.
     pub prompts: Vec<String>,
-    /// Number of tokens of the vocabulary of generated data; none: the generator's own.
+    /// Size of the vocabulary of generated data; `None`: the generator's own.
     pub vocabulary: Option<u32>,
-    /// What one law may take.
+    /// Time limit for one law.
     pub limit: Duration,
 }
 
-/// What came of it.
+/// The result.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct LawVerification {
-    /// Whether every law holds.
+    /// Whether every law passes.
     pub passed: bool,
     /// The plugin.
     pub plugin: PluginUse,
@@ -64,13 +64,13 @@ pub struct LawResult {
     pub name: String,
     /// What it means.
     pub meaning: String,
-    /// Whether it holds under every option set.
+    /// Whether it passes under every option set.
     pub passed: bool,
     /// Option sets that it was checked under.
     pub checks: usize,
-    /// How many of them break it.
+    /// Number of option sets that break it.
     pub failed: usize,
-    /// The error that takes most of its limit, where the law is about numbers.
+    /// The error that is largest relative to its limit, if the law is about numbers.
     pub worst: Option<Agreement>,
     /// Every check.
     pub lines: Vec<Line>,
@@ -109,14 +109,15 @@ impl LawResult {
     }
 }
 
-/// Name of the line of a plugin that cannot even be described.
+/// Name and meaning of the line for a plugin that cannot even be described.
 const LOAD: (&str, &str) = ("load", "it loads, describes itself and makes an instance");
 
-/// Verifies an objective or a reward; `done` gets the number of finished laws, their total and the name of the last one.
+/// Verifies an objective or a reward; calls `done` with the number of finished laws, their total and the name of
+/// the last one.
 ///
 /// # Errors
-/// Request errors: an option, law or column that is not there, a reward that scores none of the samples. What the plugin does wrong
-/// is in the result.
+/// Request errors: an unknown option, law or column, or a reward that scores none of the samples. The plugin's own
+/// failures are in the result.
 pub fn verify(
     request: &LawRequest,
     info: &PluginInfo,
@@ -149,7 +150,7 @@ pub fn verify(
         }
     };
     let setting = Setting { vocabulary: request.vocabulary, ..setting };
-    // A plugin that ends the process here also ends it in a law, and is reported there.
+    // A plugin that ends the process here also does so in a law, and is reported there.
     let probe = process::run::<LawAnswer>(&work(LawTask::Probe { setting: setting.clone() }), request.limit)?;
     let setting = match probe {
         Ended { answer: Some(LawAnswer::Refused(refusal)), .. } => return Err(refusal.into()),
@@ -175,7 +176,7 @@ fn chosen(all: &'static [(&'static str, &'static str)], only: &[String]) -> Resu
     Ok(all.iter().filter(|(law, _)| only.is_empty() || only.iter().any(|name| name == law)).copied().collect())
 }
 
-/// What means something of the other kind alone is not ignored.
+/// Refuses flags that only apply to the other kind, instead of ignoring them.
 fn refuse_unused(request: &LawRequest, info: &PluginInfo) -> Result<()> {
     let unused = match info.kind.as_str() {
         kind::OBJECTIVE if !request.prompts.is_empty() => "--prompt is for rewards",

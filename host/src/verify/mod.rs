@@ -1,8 +1,8 @@
-//! `telos plugins verify`: compares a backend with the f64 reference by the laws of `plugin_api_laws::backend`; checks an objective
-//! or a reward against its laws ([`laws`]).
+//! `telos plugins verify`: compares a backend with the f64 reference by the laws of `plugin_api_laws::backend`;
+//! checks an objective or a reward against its laws ([`laws`]).
 //!
-//! Each operation, for each dtype, is checked in a process of its own ([`process`], [`job`]): a backend that crashes, exits
-//! or never returns fails that operation, and the others are still reported. This process never loads the backend.
+//! Each operation is checked in its own process for each dtype ([`process`], [`job`]). If a backend crashes, exits
+//! or never returns, that operation fails, and the others are still reported. This process never loads the backend.
 
 pub mod failure;
 pub mod folder;
@@ -40,21 +40,22 @@ use job::{Answer, Job, SESSION, Task, Work};
 use place::Place;
 use process::Ended;
 
-/// Id of the backend that is the oracle.
+/// Id of the backend that the others are compared with.
 const REFERENCE: &str = "reference";
-/// The group of what concerns no dtype.
+/// The group of checks that do not depend on a dtype.
 const OPEN: &str = "open";
-/// Processes of one group that may end before their report; then the rest of the group is not checked.
+/// The most processes of one group that may end before their report; after that the rest of the group is not
+/// checked.
 const MOST_ENDS: usize = 8;
-/// Processes at a time, where there are as many cores.
+/// The most processes at a time; fewer on a machine with fewer cores.
 const AT_ONCE: usize = 4;
 
-/// What is to be verified.
+/// What to verify.
 #[derive(Debug, Clone)]
 pub struct Request {
-    /// Device, in the backend's words.
+    /// Device, as the backend names it.
     pub device: String,
-    /// The compute dtype; `None`: every one of the backend's manifest.
+    /// The compute dtype; `None`: every one in the backend's manifest.
     pub dtype: Option<String>,
     /// Options of the backend, `key=value`.
     pub options: Vec<String>,
@@ -62,24 +63,24 @@ pub struct Request {
     pub only: Vec<String>,
     /// Threads of the backend's sessions, at least 1.
     pub threads: usize,
-    /// What one group may take.
+    /// Time limit for one group.
     pub limit: Duration,
 }
 
-/// What came of it.
+/// The result.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Verification {
-    /// Whether every law holds.
+    /// Whether every law passes.
     pub passed: bool,
     /// The backend.
     pub backend: PluginUse,
-    /// What it was held against.
+    /// The backend that it was compared with.
     pub reference: PluginUse,
-    /// The device it computed on.
+    /// The device used.
     pub device: String,
     /// Threads of its sessions.
     pub threads: usize,
-    /// Its options, complete.
+    /// Its options, with every default filled in.
     pub options: OptionMap,
     /// What was checked, by dtype and operation.
     pub groups: Vec<Group>,
@@ -88,17 +89,17 @@ pub struct Verification {
 /// The checks of one operation, or of the session, in one dtype.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Group {
-    /// The compute dtype; empty where the backend could not be opened at all.
+    /// The compute dtype; empty if the backend could not be opened at all.
     pub dtype: String,
     /// The operation, `session` or `open`.
     pub name: String,
     /// Whether every check passed, and there was one.
     pub passed: bool,
-    /// Checks made.
+    /// Number of checks.
     pub checks: usize,
-    /// Checks failed.
+    /// Number of failed checks.
     pub failed: usize,
-    /// The error that takes most of its limit.
+    /// The error that is largest relative to its limit.
     pub worst: Option<Agreement>,
     /// Every check.
     pub lines: Vec<Line>,
@@ -118,7 +119,7 @@ impl Group {
         }
     }
 
-    /// What the last child made of a group; `ends` are the checks that ended the processes before it.
+    /// Builds a group from its last child's result; `ends` are the checks that ended the processes before it.
     fn from_child(dtype: &str, name: &str, ended: Result<Ended>, ends: &[Failure]) -> Group {
         let mut report = Report::default();
         let mut fail = |case: &str, text: String| report.push(name, case, Err(text));
@@ -150,8 +151,7 @@ impl Group {
 /// Verifies `backend`. Calls `done` with the number of finished groups, their total and the name of the last one.
 ///
 /// # Errors
-/// Request errors: plugin, device, dtype, option or operation that is not there. What the backend does wrong is in the
-/// result.
+/// Request errors: an unknown plugin, device, dtype, option or operation. The backend's failures are in the result.
 pub fn verify(
     request: &Request,
     registry: &Registry,
@@ -206,8 +206,8 @@ pub fn verify(
     Ok(verification)
 }
 
-/// Runs a group in fresh processes until one gets through: each check that ended its process is one failed line, and the
-/// next process leaves it out.
+/// Runs a group in new processes until one completes. Each check that ended its process becomes one failed line,
+/// and the next process leaves it out.
 fn checked(dtype: &str, name: &str, run: impl Fn(&[String]) -> Result<Ended>) -> Group {
     let mut ends: Vec<Failure> = Vec::new();
     loop {
@@ -231,7 +231,7 @@ fn checked(dtype: &str, name: &str, run: impl Fn(&[String]) -> Result<Ended>) ->
     }
 }
 
-/// The groups asked for, in the catalogue's order.
+/// The requested groups, in the catalogue's order.
 fn group_names(only: &[String]) -> Result<Vec<&'static str>> {
     let all: Vec<&'static str> = CATALOGUE.iter().map(|spec| spec.name).chain([SESSION]).collect();
     if let Some(wrong) = only.iter().find(|name| !all.contains(&name.as_str())) {
@@ -244,10 +244,10 @@ fn group_names(only: &[String]) -> Result<Vec<&'static str>> {
 /// Kinds of plugins that can be verified.
 const KINDS: [&str; 3] = [kind::BACKEND, kind::OBJECTIVE, kind::REWARD];
 
-/// The plugin that `target` means: an id, or the file of a library that holds one.
+/// Returns the plugin that `target` refers to: an id, or the file of a library that contains one.
 ///
 /// # Errors
-/// A request error: nothing of that name, or several.
+/// A request error: no plugin of that name, or several.
 pub fn find(registry: &Registry, target: &str) -> Result<PluginInfo> {
     let path = Path::new(target);
     let is_file =
@@ -297,7 +297,7 @@ fn dtypes(request: &Request, manifest: &BackendManifest) -> Result<Vec<String>> 
     }
 }
 
-/// Every group of every dtype, a few processes at a time, in order.
+/// Runs every group of every dtype, a few processes at a time; returns the results in order.
 fn all(
     dtypes: &[String],
     names: &[&'static str],
@@ -309,7 +309,7 @@ fn all(
     side_by_side(&work, |(dtype, name)| check(dtype, name), |(_, name)| name, done)
 }
 
-/// `run` of every piece of work, a few processes at a time, in the order of the work.
+/// Calls `run` for every piece of work, a few processes at a time; returns the results in the order of the work.
 fn side_by_side<W: Copy + Sync, R: Send>(
     work: &[W],
     run: impl Fn(W) -> R + Sync,

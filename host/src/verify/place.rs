@@ -1,4 +1,4 @@
-//! Where the parent found a plugin, so that the child opens the same bytes.
+//! The place of a plugin that the parent found, so that the child opens the same bytes.
 
 use plugin_api_load::{Library, LibraryFile, PluginInfo};
 use serde::{Deserialize, Serialize};
@@ -7,7 +7,7 @@ use sha2::{Digest, Sha256};
 use crate::error::{Error, Result};
 use crate::runs::disk::hex;
 
-/// Where a plugin is.
+/// The place of a plugin.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Place {
     file: std::path::PathBuf,
@@ -18,7 +18,7 @@ pub struct Place {
 }
 
 impl Place {
-    /// Of a plugin that was found.
+    /// The place of a plugin that was found.
     ///
     /// # Errors
     /// The file cannot be read.

@@ -1,4 +1,4 @@
-//! One job in a child process: started, waited for with patience, and its end told in words.
+//! Runs one job in a child process: starts it, waits up to a limit, and describes how it ended.
 
 use std::fs::File;
 use std::os::unix::process::ExitStatusExt;
@@ -16,21 +16,21 @@ use crate::runs::supervise;
 /// The hidden command of the child: `telos plugins verify-group FOLDER`.
 pub const COMMAND: &str = "verify-group";
 
-/// Between two looks at a child.
+/// Pause between two checks of a child.
 const LOOK: Duration = Duration::from_millis(10);
-/// The most that a child may print: one that prints in an endless loop must not fill the disk.
+/// The most bytes that a child may print: one that prints in an endless loop must not fill the disk.
 const MOST_OUTPUT: u64 = 16 << 20;
 
 /// How a job ended.
 #[derive(Debug)]
 pub struct Ended<A = Answer> {
-    /// What the child answered, where it lived to.
+    /// The child's answer, if it gave one.
     pub answer: Option<A>,
-    /// How it failed, where it did: before or after its answer.
+    /// How it failed, if it did: before or after its answer.
     pub failure: Option<Failure>,
 }
 
-/// Does `job` in a child process that may take `limit`.
+/// Does `job` in a child process with the time limit `limit`.
 ///
 /// # Errors
 /// The child cannot be started.
@@ -70,7 +70,7 @@ enum End {
 }
 
 impl End {
-    /// What was wrong with it, if anything was.
+    /// What was wrong, if anything was.
     fn failure(&self, answered: bool) -> Option<String> {
         let when = if answered { "after its report" } else { "before its report" };
         match self {

@@ -1,10 +1,10 @@
-//! A verification for people: a line per operation, below it what failed, and the verdict last.
+//! Prints a verification: one line per operation, below it the failures, and the verdict last.
 
 use std::fmt;
 
 use super::{Group, Verification};
 
-/// Failed checks of a group that are listed; `--json` has them all.
+/// Number of failed checks that are listed per group; `--json` has them all.
 const LISTED: usize = 8;
 
 impl fmt::Display for Verification {

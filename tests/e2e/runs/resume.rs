@@ -49,12 +49,13 @@ fn gotcha_41_42_killed_at_twenty_moments_and_resumed_it_leaves_the_same_bits() {
 fn gotcha_42_a_run_by_muon_is_resumed_with_the_same_bits() {
     let optimizer = "train.optimizer={kind=\"muon\",lr=1e-2,weight_decay=0.1}";
     let (whole, stopped) = (Lab::tiny(), Lab::tiny());
-    whole.run(&[optimizer, "train.steps=8"]).succeeds();
-    stopped.run(&[optimizer, "train.steps=5"]).succeeds();
-    stopped.resume(&[optimizer, "train.steps=8"]).succeeds();
+    let (evaluated, sampled) = ("eval.every=5", "sample.every=5");
+    whole.run(&[optimizer, evaluated, sampled, "train.steps=8"]).succeeds();
+    stopped.run(&[optimizer, evaluated, sampled, "train.steps=5"]).succeeds();
+    stopped.resume(&[optimizer, evaluated, sampled, "train.steps=8"]).succeeds();
     stopped.tiny_run().equals(&whole.tiny_run(), 8);
     let adamw = Lab::tiny();
-    adamw.run(&["train.optimizer={lr=1e-2,weight_decay=0.1}", "train.steps=8"]).succeeds();
+    adamw.run(&["train.optimizer={lr=1e-2,weight_decay=0.1}", evaluated, sampled, "train.steps=8"]).succeeds();
     let losses = |lab: &Lab| lab.tiny_run().bytes("metrics.jsonl");
     assert!(losses(&adamw) != losses(&whole), "another optimizer gives other losses");
 }

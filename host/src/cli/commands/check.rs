@@ -14,9 +14,10 @@ use crate::{
     train::dry_run::dry_run,
 };
 
-/// Check an experiment without training: read it, load its plugins, try a small batch, count the memory, estimate the time.
+/// Check an experiment without training: read it, load its plugins, try a small batch, count the memory, estimate
+/// the time.
 ///
-/// A pipeline is checked stage by stage, as far as can be known before the stages before have been run.
+/// A pipeline is checked stage by stage, as far as possible before earlier stages have run.
 #[derive(Debug, Args)]
 pub struct Check {
     /// The experiment or pipeline, a TOML file.
@@ -32,7 +33,7 @@ pub struct Check {
     json: bool,
 }
 
-/// What `telos check` asks for.
+/// The request of `telos check`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct CheckRequest {
     /// The experiment's file.
@@ -52,7 +53,7 @@ pub(in crate::cli) fn execute(args: Check, plugin_folders: Vec<PathBuf>) -> Resu
     perform(CheckRequest { file: args.file, overrides: args.set, plugin_folders, pinning, json: args.json })
 }
 
-/// Checks the experiment and prints what was found.
+/// Checks the experiment and prints the findings.
 fn perform(request: CheckRequest) -> Result<()> {
     match Plan::read(&request.file, &request.overrides)? {
         Plan::Experiment(draft) => {

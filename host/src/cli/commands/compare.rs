@@ -15,31 +15,31 @@ use crate::config::Override;
 use crate::error::{Error, Result};
 use crate::runs::{Progress, progress::Show};
 
-// The text is printed as help, where brackets are brackets.
+// The text is printed as help, in which brackets are not links.
 #[allow(rustdoc::broken_intra_doc_links)]
 /// Run the same experiment on several backends and compare speed, operations, memory and results.
 ///
 /// A backend is written ID[:DEVICE][@DTYPE][?OPTION=VALUE[&OPTION=VALUE]...]: candle, torch:cuda:0@bf16,
-/// 'candle?path=generic', reference. What it leaves out is the experiment's own. The first one named is what the others
-/// are held against; the same one may be named twice.
+/// 'candle?path=generic', reference. Parts that are left out are taken from the experiment. The other backends are
+/// compared with the first one; the same one may be named twice.
 ///
-/// All start from the same bits and see the same batches, in one process, taking turns round by round; nothing is written
-/// under runs/. After one step of warm-up the steps are timed. Then five more steps are taken with every operation timed
-/// by itself, and large products measure the peak. The first step whose loss (gradient norm) differs by more than 1e-6
-/// (1e-5) relative, or 5e-3 (5e-2) where one of the two computes in bf16, is replayed: every operation is computed once
-/// more by the f64 reference on the same inputs, and the first is named that is further away than ten times (four times in
-/// bf16) the limit of the operation laws, which are made for inputs that cancel less than real ones.
-/// Later steps always drift apart by rounding; --yardstick says how far rounding alone takes them.
+/// All start from the same bits and read the same batches, in one process, in turns, round by round; nothing is
+/// written under runs/. After one step of warm-up the steps are timed. Then every operation of five more steps is
+/// timed separately, and large products measure the peak. The first step whose loss (gradient norm) differs by more
+/// than 1e-6 (1e-5) relative, or 5e-3 (5e-2) where one of the two computes in bf16, is replayed: the f64 reference
+/// computes every operation again on the same inputs. The first operation is reported whose error exceeds ten times
+/// (four times in bf16) the limit of the operation laws, which are meant for inputs that cancel less than real
+/// ones. Later steps always drift apart by rounding; --yardstick measures how far rounding alone drives them apart.
 ///
-/// Exit codes: 1 where a backend failed on the way; differences are findings, not failures.
+/// Exit codes: 1 if a backend failed; differences between backends are results, not failures.
 #[derive(Debug, Args)]
 pub struct Compare {
     /// The experiment, a TOML file.
     file: PathBuf,
-    /// The backends, with commas between them.
+    /// The backends, separated by commas.
     #[arg(long, value_name = "SPEC,...", required = true, value_delimiter = ',', value_parser = Spec::parse)]
     backends: Vec<Spec>,
-    /// Optimizer steps that are compared.
+    /// Number of optimizer steps to compare.
     #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u64).range(2..=1_000_000))]
     steps: u64,
     /// Rounds that the timed steps are divided into.
@@ -51,13 +51,13 @@ pub struct Compare {
     /// Also run a backend (--yardstick=SPEC; by default the first) with one weight moved by one unit in the last place.
     #[arg(long, value_name = "SPEC", num_args = 0..=1, require_equals = true, value_parser = Spec::parse)]
     yardstick: Option<Option<Spec>>,
-    /// Replay no step against the reference.
+    /// Do not replay a step on the reference.
     #[arg(long)]
     no_replay: bool,
     /// Draw the losses into this file [default: compare-NAME.svg].
     #[arg(long, value_name = "FILE.svg")]
     plot: Option<PathBuf>,
-    /// Draw nothing.
+    /// Do not draw the losses.
     #[arg(long, conflicts_with = "plot")]
     no_plot: bool,
     /// Print everything as JSON.
@@ -95,7 +95,7 @@ fn draw(comparison: &mut Comparison, plot: Option<PathBuf>) -> Result<()> {
     Ok(())
 }
 
-/// An error where a backend failed: what it said stands in the report already.
+/// Returns an error if a backend failed; its message is already in the report.
 fn failures(comparison: &Comparison) -> Result<()> {
     let failed = comparison.backends.iter().filter(|backend| backend.failure.is_some());
     let failed: Vec<&str> = failed.map(|backend| backend.backend.as_str()).collect();

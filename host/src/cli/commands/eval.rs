@@ -23,8 +23,8 @@ pub struct Eval {
     /// Running text: UTF-8 files, folders or globs.
     #[arg(long, value_name = "FILE", required_unless_present = "rows", num_args = 1..)]
     data: Vec<String>,
-    /// JSON lines with prompts and completions, or conversations: the loss of the completions, and greedy answers compared with
-    /// them. Prompts with a column `answer` are answered alone.
+    /// JSON lines with prompts and completions, or conversations: the loss of the completions, and greedy answers
+    /// compared with them. For prompts with a column `answer`, only the answers are compared.
     #[arg(long, value_name = "FILE", num_args = 1.., conflicts_with = "data")]
     rows: Vec<String>,
     /// With --rows: "plain", "tokenizer" or a Jinja file; left out, messages take the tokenizer's template and texts none.
@@ -33,7 +33,7 @@ pub struct Eval {
     /// With --rows: a column that has another name in the file, as data.columns does: --column answer=solution.
     #[arg(long, value_name = "KEY=NAME", requires = "rows", value_parser = column)]
     column: Vec<(String, String)>,
-    /// With --rows: about how many prompts are answered; 0: none; left out: all.
+    /// With --rows: about how many prompts to answer; 0: none; default: all.
     #[arg(long, value_name = "N", requires = "rows")]
     generate: Option<u64>,
     /// With --rows: write every answer to this file, as JSON lines with prompt, answer, expected (also_right: the row's other right
@@ -42,32 +42,32 @@ pub struct Eval {
     out: Option<PathBuf>,
     #[command(flatten)]
     backend: BackendArgs,
-    /// Print the figures as JSON.
+    /// Print the results as JSON.
     #[arg(long)]
     json: bool,
-    /// With --json: the negative log-probability of every predicted token too, in the order of the text.
+    /// With --json: also the negative log-probability of every predicted token, in the order of the text.
     #[arg(long, requires = "json")]
     per_token: bool,
 }
 
-/// What `telos eval` asks for.
+/// The request of `telos eval`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EvalRequest {
     /// The model's folder.
     pub model: PathBuf,
-    /// Text: files, folders or globs; none where rows are given.
+    /// Text: files, folders or globs; empty if rows are given.
     pub data: Vec<String>,
     /// Rows instead of text.
     pub rows: Option<RowsToEvaluate>,
-    /// Where the answers to rows go.
+    /// The file for the answers to rows.
     pub out: Option<PathBuf>,
-    /// Who computes.
+    /// The backend.
     pub backend: BackendArgs,
     /// Where to look for plugins.
     pub plugin_folders: Vec<PathBuf>,
-    /// Whether the figures are printed as JSON.
+    /// Whether the results are printed as JSON.
     pub json: bool,
-    /// Whether the loss of each token is among them.
+    /// Whether they include the loss of each token.
     pub per_token: bool,
 }
 
@@ -85,7 +85,7 @@ pub(in crate::cli) fn execute(args: Eval, plugin_folders: Vec<PathBuf>) -> Resul
     perform(EvalRequest { model, data, rows, out, backend, plugin_folders, json, per_token })
 }
 
-/// Evaluates and prints the figures.
+/// Evaluates and prints the results.
 fn perform(request: EvalRequest) -> Result<()> {
     request.out.as_deref().map_or(Ok(()), |out| check_new("--out", out))?;
     let opened = Opened::open(&request.model, &request.backend.choice(request.plugin_folders))?;
@@ -118,7 +118,7 @@ impl fmt::Display for RowFigures {
         if let Some(share) = self.exact_match {
             writeln!(f, "exact match     {:.2} % of {} greedy answers", 100.0 * share, self.answers)?;
         }
-        // All of them are evaluated; what is worth a word of some stands behind that.
+        // All rows are evaluated, so the notes about some of them follow after that number.
         let told = self.rows.to_string();
         let notes = told.split_once("; ").map_or(String::new(), |(_, notes)| format!("; {notes}"));
         write!(f, "rows            {}{notes}", self.rows.train)

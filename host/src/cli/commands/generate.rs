@@ -39,7 +39,7 @@ pub struct Generate {
     /// Draw from the K most probable tokens; 0 means all.
     #[arg(long, value_name = "K", default_value_t = 0, value_parser = up_to::<16_777_216>)]
     top_k: usize,
-    /// Seed of the draws: the same seed gives the same text.
+    /// Seed of sampling: the same seed gives the same text.
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
     /// Number of continuations; they are sampled in one batch, and the prompt is computed once.
@@ -50,12 +50,12 @@ pub struct Generate {
     /// Print prompt, text, tokens, log-probabilities and speed as JSON.
     #[arg(long)]
     json: bool,
-    /// With --json: the logits after the prompt too, one a token of the vocabulary.
+    /// With --json: also the logits after the prompt, one for each token of the vocabulary.
     #[arg(long, requires = "json")]
     logits: bool,
 }
 
-/// What `telos generate` asks for.
+/// The request of `telos generate`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct GenerateRequest {
     /// The model's folder.
@@ -66,21 +66,21 @@ pub struct GenerateRequest {
     pub max_tokens: usize,
     /// Softmax temperature, from 0.
     pub temperature: f64,
-    /// Nucleus, above 0 and at most 1.
+    /// Draws from the smallest set of tokens with this probability, above 0 and at most 1.
     pub top_p: f64,
-    /// The k most probable tokens; 0: all.
+    /// Draws from the k most probable tokens; 0: all.
     pub top_k: usize,
-    /// Seed of the draws.
+    /// Seed of sampling.
     pub seed: u64,
-    /// Continuations, at least 1.
+    /// Number of continuations, at least 1.
     pub samples: usize,
-    /// Who computes.
+    /// The backend.
     pub backend: BackendArgs,
     /// Where to look for plugins.
     pub plugin_folders: Vec<PathBuf>,
     /// Whether the answer is printed as JSON.
     pub json: bool,
-    /// Whether the logits after the prompt are in it.
+    /// Whether it includes the logits after the prompt.
     pub logits: bool,
 }
 
@@ -105,7 +105,7 @@ pub(in crate::cli) fn execute(args: Generate, plugin_folders: Vec<PathBuf>) -> R
     })
 }
 
-/// Generates and prints the text: a single one as it is drawn, or all of them whole.
+/// Generates and prints the text: a single continuation while it is sampled, several when they are complete.
 fn perform(request: GenerateRequest) -> Result<()> {
     let opened = Opened::open(&request.model, &request.backend.choice(request.plugin_folders.clone()))?;
     let ids = opened.tokenizer.encode_input(&request.prompt)?;
@@ -128,14 +128,14 @@ fn perform(request: GenerateRequest) -> Result<()> {
     Ok(())
 }
 
-/// How fast text was generated, the prompt's forward pass included.
+/// How fast text was generated, including the prompt's forward pass.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 struct Speed {
-    /// Tokens drawn, of all samples together.
+    /// Sampled tokens, of all continuations together.
     new_tokens: usize,
     /// Seconds from the prompt to the last token.
     seconds: f64,
-    /// Tokens a second.
+    /// Tokens per second.
     tokens_per_s: f64,
 }
 
@@ -165,7 +165,8 @@ fn options(request: &GenerateRequest) -> GenerateOptions {
     }
 }
 
-/// Refuses more continuations than memory can hold: of each the prompt, and its tokens with their log-probabilities.
+/// Refuses more continuations than fit in memory: each needs the prompt, and its tokens with their
+/// log-probabilities.
 fn check_samples(request: &GenerateRequest, prompt: usize, context: u64) -> Result<()> {
     let room = context.saturating_sub(prompt as u64).min(request.max_tokens as u64);
     let bytes = (request.samples as u64).saturating_mul(128 + 4 * prompt as u64 + 12 * room);
@@ -179,7 +180,7 @@ fn continue_prompt(request: &GenerateRequest, opened: &Opened, prompt: &[i32]) -
     generate(&opened.model, &vec![prompt.to_vec(); request.samples], &options(request), &mut |_| {})
 }
 
-/// A continuation's text. The prompt passes the decoder too, so that a token's text knows what stands before it.
+/// A continuation's text. The prompt is decoded too, because a token's text depends on what precedes it.
 fn text_of(opened: &Opened, prompt: &[u32], completion: &Completion) -> Result<String> {
     let mut decoder = opened.tokenizer.stream(true);
     for id in prompt {
@@ -192,7 +193,7 @@ fn text_of(opened: &Opened, prompt: &[u32], completion: &Completion) -> Result<S
     Ok(text + &decoder.finish()?)
 }
 
-/// Prints prompt and continuation as they come.
+/// Prints prompt and continuation while they are generated.
 fn stream(request: &GenerateRequest, opened: &Opened, ids: &[u32], prompt: Vec<i32>) -> Result<Speed> {
     let mut decoder = opened.tokenizer.stream(true);
     for id in ids {
@@ -213,7 +214,7 @@ fn stream(request: &GenerateRequest, opened: &Opened, ids: &[u32], prompt: Vec<i
     Ok(speed)
 }
 
-/// Prompt and continuations as JSON: a single one beside the prompt, several as `samples`.
+/// Prompt and continuations as JSON: a single continuation next to the prompt, several as `samples`.
 fn whole(request: &GenerateRequest, opened: &Opened, ids: &[u32], prompt: &[i32]) -> Result<Value> {
     let logits = if request.logits { Some(opened.next_logits(prompt)?) } else { None };
     let mut answer = Map::new();

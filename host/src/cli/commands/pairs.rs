@@ -14,14 +14,15 @@ use crate::{
     train::preference_pairs::pairs,
 };
 
-// The text is printed as help, where brackets are brackets.
+// The text is printed as help, in which brackets are not links.
 #[allow(rustdoc::broken_intra_doc_links)]
 /// Make preference rows out of a model's own answers.
 ///
-/// The experiment has prompts, [rollout] and [[reward]] (one for ppo, say). The model that it starts from answers every prompt
-/// several times; the answer with the highest reward becomes `chosen`, the one with the lowest `rejected`. Each row also has both
-/// scores and the prompt's other columns. Prompts that are messages stay messages, and their answers are the assistant's. Prompts
-/// whose answers all have the same reward are left out.
+/// The experiment has prompts, [rollout] and [[reward]], such as one for ppo. The model that it starts from answers
+/// every prompt several times; the answer with the highest reward becomes `chosen`, the one with the lowest
+/// `rejected`. Each row also has both scores and the prompt's other columns. Prompts that are messages stay
+/// messages, and their answers become messages of the assistant. Prompts whose answers all have the same reward are
+/// left out.
 #[derive(Debug, Args)]
 pub struct Pairs {
     /// The experiment, a TOML file.

@@ -33,7 +33,7 @@ pub enum Plugins {
     },
     #[expect(missing_docs, reason = "its help stands with its arguments")]
     Verify(verify::Verify),
-    /// What `verify` starts for each of its groups.
+    /// The child process that `verify` starts for each of its groups.
     #[command(name = crate::verify::process::COMMAND, hide = true)]
     VerifyGroup {
         /// The folder that holds the job.
@@ -115,7 +115,7 @@ fn list_text(registry: &Registry) -> String {
     text
 }
 
-/// Columns padded to their widest cell, the last one left as it is.
+/// Pads columns to their widest cell, except the last one.
 fn table<const N: usize>(rows: &[[String; N]]) -> String {
     let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
     let widths: [usize; N] = std::array::from_fn(width);
@@ -127,7 +127,7 @@ fn table<const N: usize>(rows: &[[String; N]]) -> String {
     text
 }
 
-/// What a plugin says of itself.
+/// A plugin's manifest.
 enum Manifest {
     Objective(ObjectiveManifest),
     Backend(BackendManifest),
@@ -182,7 +182,7 @@ fn show(registry: &Registry, id: &str, as_json: bool) -> Result<()> {
     Ok(())
 }
 
-/// A heading and a table under it; nothing where there are no rows.
+/// A heading and a table under it; empty if there are no rows.
 fn section<const N: usize>(text: &mut String, heading: &str, head: [&str; N], rows: Vec<[String; N]>) {
     if rows.is_empty() {
         return;
@@ -275,7 +275,7 @@ fn range(option: &OptionSpec) -> String {
 mod tests {
     use super::*;
 
-    /// Catches a table whose columns run into each other or whose lines end in blanks.
+    /// Catches a table whose columns touch or whose lines end with spaces.
     #[test]
     fn columns_line_up() {
         let row = |cells: [&str; 3]| cells.map(String::from);
@@ -284,7 +284,7 @@ mod tests {
         assert_eq!(text, "ID               TYPE   MEANING\nlabel_smoothing  float  ä\nz                int\n");
     }
 
-    /// Catches a range that is shown half, or a required option that looks like one with a default.
+    /// Catches a range that is shown only in part, or a required option that looks like one with a default.
     #[test]
     fn options_show_what_is_legal() {
         let spec = |min, max, choices: &[&str], default: Value| OptionSpec {

@@ -68,12 +68,12 @@ pub struct Run {
     help_keys: bool,
 }
 
-/// What `telos run` asks for.
+/// The request of `telos run`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RunRequest {
     /// The experiment's file.
     pub file: PathBuf,
-    /// Overrides in order, `--name` among them.
+    /// Overrides in order, including `--name`.
     pub overrides: Vec<Override>,
     /// Whether to continue an existing run.
     pub resume: bool,
@@ -85,7 +85,7 @@ pub struct RunRequest {
     pub plugin_folders: Vec<PathBuf>,
     /// What to do about changed plugins.
     pub pinning: Pinning,
-    /// Whether to train objectives that break a law on the first batch.
+    /// Whether to train objectives that fail a law on the first batch.
     pub unproved: bool,
     /// Whether the summary is printed as JSON.
     pub json: bool,
@@ -99,7 +99,7 @@ pub(in crate::cli) fn execute(args: Run, plugin_folders: Vec<PathBuf>) -> Result
 }
 
 impl Run {
-    /// Whether nothing will run.
+    /// Whether only an explanation is printed and nothing runs.
     pub(in crate::cli) fn only_explains(&self) -> bool {
         self.help_keys
     }
@@ -126,7 +126,7 @@ impl Run {
 /// Runs the experiment or pipeline and prints its summary.
 fn perform(request: RunRequest) -> Result<()> {
     let interrupt = Interrupt::listen(|text| print::err(&format!("\n{text}\n")))?;
-    // A file that may not grow (`ulimit -f`) is then an error like a full disk, and not the end of the process.
+    // With this, a file that may not grow (`ulimit -f`) is an error like a full disk, and does not end the process.
     signal_hook::flag::register(SIGXFSZ, Arc::new(AtomicBool::new(false)))
         .map_err(|cause| Error::run("cannot listen for signals").with_cause(cause))?;
     match Plan::read(&request.file, &request.overrides)? {

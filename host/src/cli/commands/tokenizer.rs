@@ -20,24 +20,24 @@ pub enum Tokenizer {
         /// UTF-8 files, folders or globs.
         #[arg(required = true, value_name = "FILE")]
         data: Vec<String>,
-        /// Tokens in all: the 256 bytes, the end of text, and merges.
+        /// Number of tokens in total: the 256 bytes, the end-of-text token, and merges.
         #[arg(long, value_name = "N", value_parser = vocab_size)]
         vocab_size: usize,
-        /// Where to write the tokenizer.json; a new file.
+        /// Where to write the tokenizer.json; must not exist yet.
         #[arg(long, value_name = "PATH")]
         out: PathBuf,
-        /// Print what was trained as JSON.
+        /// Print a summary as JSON.
         #[arg(long)]
         json: bool,
     },
 }
 
-/// What `telos tokenizer train` asks for.
+/// The request of `telos tokenizer train`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TrainTokenizerRequest {
     /// Files, folders or globs; at least one.
     pub data: Vec<String>,
-    /// Tokens in all, at least 257.
+    /// Number of tokens in total, at least 257.
     pub vocab_size: usize,
     /// Where to write the tokenizer.json.
     pub out: PathBuf,
@@ -50,7 +50,7 @@ pub(in crate::cli) fn execute(args: Tokenizer) -> Result<()> {
     perform(TrainTokenizerRequest { data, vocab_size, out, json })
 }
 
-/// Trains the tokenizer, writes it and prints what was written.
+/// Trains the tokenizer, writes it and prints a summary.
 fn perform(request: TrainTokenizerRequest) -> Result<()> {
     check_new("--out", &request.out)?;
     let (documents, sources) = read_documents(&request.data)?;
@@ -65,7 +65,7 @@ fn perform(request: TrainTokenizerRequest) -> Result<()> {
     print::result(&trained, request.json)
 }
 
-/// What was trained.
+/// The summary.
 #[derive(Debug, Serialize)]
 struct Trained {
     out: PathBuf,

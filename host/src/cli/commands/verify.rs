@@ -72,7 +72,8 @@ pub struct Verify {
     json: bool,
 }
 
-/// Refuses what has not the form `key=value`; its meaning is for the process that knows the plugin's options.
+/// Refuses text that does not have the form `key=value`; its meaning is checked in the process that knows the
+/// plugin's options.
 fn option(text: &str) -> Result<String, String> {
     Override::option(text).map(|_| text.to_owned())
 }
@@ -157,11 +158,11 @@ fn refusal(verification: &Verification) -> Error {
     Error::run(format!("backend `{}` breaks laws: {}", verification.backend.id, names.join(", ")))
 }
 
-/// The child's side.
+/// The child process's part.
 pub(in crate::cli) fn group(folder: &Path) -> Result<()> {
-    // Ends with the parent, whatever ends that.
+    // Ends if the parent ends, for whatever reason.
     supervise::role()?;
-    // A backend that crashes leaves a line in the report and no image of its memory on the disk.
+    // A backend that crashes leaves a line in the report, and no core dump on the disk.
     _ = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) });
     job::perform(folder)
 }

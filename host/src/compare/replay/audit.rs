@@ -1,7 +1,7 @@
-//! A layer around a session that has every operation done once more by the f64 reference, on the very same inputs.
+//! Wraps a session and repeats every operation on the f64 reference with exactly the same inputs.
 //!
-//! Each operation starts from what the session itself holds, so the first one beyond its limit is the one that is wrong, and
-//! not one that was handed a wrong input.
+//! Each operation's inputs are read from the session itself, so the first operation beyond its limit is itself
+//! wrong: it did not merely receive a wrong input.
 
 use std::{
     cell::{Cell, RefCell},
@@ -21,63 +21,65 @@ use plugin_api::{
 use plugin_api_laws::backend::distance;
 use serde::Serialize;
 
-/// The most elements, over all operands, that an operation is replayed with: what an ordinary machine holds in f64.
+/// The largest number of elements, over all operands, of an operation that is replayed: what an ordinary machine
+/// can hold in f64.
 const MOST_ELEMENTS: u64 = 1 << 28;
 
-/// How many times the operation laws' limit real data may be away: sums of it cancel more than those of the laws' random
-/// numbers do, most of all in attention's backward. What is wrong is further away than that.
+/// Factor by which the limits of the operation laws are widened for real data: its sums cancel more than those of
+/// the laws' random numbers do, most of all in attention's backward. Errors of wrong operations are larger than
+/// that.
 fn slack(compute: DType) -> f64 {
     if compute == DType::BF16 { 4.0 } else { 10.0 }
 }
 
-/// An output that is away from the reference's.
+/// An output that differs from the reference's.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Finding {
     /// The operation.
     pub operation: &'static str,
     /// Which of the step's operations, counted from 1.
     pub ordinal: u64,
-    /// The output.
+    /// The name of the output.
     pub operand: &'static str,
-    /// Row of the element that is furthest away.
+    /// Row of the element that differs most.
     pub row: u64,
     /// Its column.
     pub column: u64,
-    /// What the reference computes.
+    /// The reference's value.
     pub expected: f64,
-    /// What the backend computed.
+    /// The backend's value.
     pub found: f64,
-    /// How far away that is, by the measure of the operation laws.
+    /// The error, in the measure of the operation laws.
     pub error: f64,
-    /// The most it may be.
+    /// The largest allowed error.
     pub limit: f64,
 }
 
 impl Finding {
-    /// How many times the limit the error is.
+    /// The error divided by the limit.
     pub fn excess(&self) -> f64 {
         if self.error == 0.0 { 0.0 } else { self.error / self.limit }
     }
 }
 
-/// What the audited operations came to.
+/// The result of an audit.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct Verdict {
-    /// Operations that were replayed.
+    /// Number of operations that were replayed.
     pub operations: u64,
     /// The first one beyond its limit.
     pub first: Option<Finding>,
-    /// The one with the largest error for its limit.
+    /// The one with the largest error relative to its limit.
     pub largest: Option<Finding>,
     /// How many were beyond their limits.
     pub beyond: u64,
-    /// Names of the operations that were, each once, in the order of the step.
+    /// The names of those operations, each once, in the order of the step.
     pub beyond_names: Vec<&'static str>,
-    /// Operations that were not replayed, and why; each reason once.
+    /// Operations that were not replayed, with the reason; each reason once.
     pub skipped: Vec<String>,
 }
 
-/// The verdict as it grows; clones share it.
+/// The audit so far; clones share it.
 #[derive(Clone, Default)]
 pub struct Audit(Rc<Shared>);
 
@@ -89,12 +91,12 @@ struct Shared {
 }
 
 impl Audit {
-    /// Replays the operations from here on, or no longer.
+    /// Starts or stops replaying operations.
     pub fn turn(&self, on: bool) {
         self.0.on.set(on);
     }
 
-    /// What was found so far.
+    /// The result so far.
     pub fn verdict(&self) -> Verdict {
         self.0.verdict.borrow().clone()
     }
@@ -125,7 +127,7 @@ impl Audit {
     }
 }
 
-/// The layer.
+/// The wrapped session.
 pub struct Audited {
     inner: Box<dyn Session>,
     reference: Box<dyn Session>,
@@ -134,13 +136,14 @@ pub struct Audited {
 }
 
 impl Audited {
-    /// Puts the layer around a session that computes in `compute`. It only passes calls on until its audit is turned on.
+    /// Wraps a session that computes in `compute`. Calls are only passed through until the audit is turned on.
     pub fn wrap(inner: Box<dyn Session>, reference: Box<dyn Session>, compute: DType) -> (Box<dyn Session>, Audit) {
         let audit = Audit::default();
         (Box::new(Audited { inner, reference, compute, audit: audit.clone() }), audit)
     }
 
-    /// Runs the call on both sides; the inner error is the call's, the reference's only leaves the call unaudited.
+    /// Runs the call on both sessions. An error of the inner session is returned; an error of the reference only
+    /// leaves the call unaudited.
     fn both(&mut self, spec: &'static OpSpec, call: &Call<'_>, ordinal: u64) -> Result<()> {
         let views = || call.inputs.iter().chain(call.outputs.iter()).filter(|view| !view.is_none());
         if views().map(View::len).fold(0, u64::saturating_add) > MOST_ELEMENTS {
@@ -158,13 +161,13 @@ impl Audited {
     }
 }
 
-/// The operands of a call as they are before it.
+/// A call's operands, read before the call.
 struct Operands {
     views: Vec<View>,
-    /// Dense rows; none for what is absent or only written.
+    /// Dense rows; `None` for operands that are absent or only written.
     bytes: Vec<Option<Vec<u8>>>,
     inputs: usize,
-    /// The order of what the outputs are computed from: see [`order`].
+    /// The magnitude of the values that the outputs are computed from: see [`order`].
     order: f64,
 }
 
@@ -180,7 +183,7 @@ impl Operands {
         Ok(Operands { views, bytes, inputs: call.inputs.len(), order })
     }
 
-    /// Runs the call on another session, on operands of its own; gives the outputs' bytes.
+    /// Runs the call on another session with copies of the operands; returns the outputs' bytes.
     fn replay(&self, session: &mut dyn Session, call: &Call<'_>) -> Result<Vec<Option<Vec<u8>>>> {
         let mut own = Vec::with_capacity(self.views.len());
         let result = self.place(session, &mut own).and_then(|()| {
@@ -209,7 +212,7 @@ impl Operands {
         Ok(())
     }
 
-    /// One finding per output that is there.
+    /// Returns one finding for each output that is present.
     fn compare(
         &self,
         spec: &'static OpSpec,
@@ -248,9 +251,10 @@ impl Operands {
     }
 }
 
-/// The order of what an operation's outputs are made of, at most 1: root mean square of the cotangents that it reads, which
-/// a backward operation is linear in, else of its first input of floats. Real cotangents are divided by the number of
-/// tokens; held against inputs of the order of 1, a wrong one would look like rounding.
+/// The magnitude of the values that an operation's outputs are computed from, at most 1: the root mean square of
+/// the cotangents that it reads, since a backward operation is linear in them; otherwise that of its first
+/// floating-point input. Real cotangents are divided by the number of tokens; compared with inputs of magnitude 1,
+/// a wrong cotangent would look like rounding.
 fn order(spec: &OpSpec, views: &[View], bytes: &[Option<Vec<u8>>]) -> f64 {
     let inputs = spec.inputs.iter().zip(views).zip(bytes);
     let floats = inputs.filter(|((_, view), bytes)| bytes.is_some() && view.dtype.is_float());
@@ -261,7 +265,7 @@ fn order(spec: &OpSpec, views: &[View], bytes: &[Option<Vec<u8>>]) -> f64 {
     let mut first = None;
     let mut cotangents: Option<f64> = None;
     for ((operand, view), bytes) in floats {
-        // Every cotangent of the catalogue, and no other input, is named with a `d` before what it belongs to.
+        // In the catalogue, the names of all cotangents start with `d`, and no other input's name does.
         if operand.name.starts_with('d') {
             cotangents = Some(cotangents.unwrap_or(0.0).max(mean_square((view, bytes))));
         } else if first.is_none() {
@@ -272,8 +276,8 @@ fn order(spec: &OpSpec, views: &[View], bytes: &[Option<Vec<u8>>]) -> f64 {
     if order.is_finite() { order.min(1.0) } else { 1.0 }
 }
 
-/// Indices agree or not: the share that does not, the first of them, and how many may. Where the two largest logits of a
-/// token are within rounding of each other, either index is right.
+/// Indices are equal or not. Returns the share of indices that differ, the position of the first one, and the
+/// allowed share. If the two largest logits of a token are equal up to rounding, either index is right.
 fn disagreement(compute: DType, expected: &[f64], found: &[f64]) -> (f64, usize, f64) {
     let differs = |(a, b): (&f64, &f64)| a != b;
     let at = expected.iter().zip(found).position(differs).unwrap_or(0);
@@ -286,7 +290,7 @@ fn outputs(session: &mut dyn Session, views: &[View]) -> Result<Vec<Option<Vec<u
     views.iter().map(|view| (!view.is_none()).then(|| download(session, view)).transpose()).collect()
 }
 
-/// The elements of a view, row after row.
+/// Returns the elements of a view, row after row.
 fn download(session: &mut dyn Session, view: &View) -> Result<Vec<u8>> {
     let size = view.dtype.size().unwrap_or(1);
     let span = view.end().unwrap_or(view.offset).saturating_sub(view.offset) as usize;

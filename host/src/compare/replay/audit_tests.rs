@@ -1,4 +1,4 @@
-//! Whether the audit names an operation that is wrong, and no other.
+//! Tests that the audit names the wrong operation, and no other.
 
 use super::*;
 use crate::device::Device;
@@ -12,8 +12,8 @@ const TINY: &str = r#"{"model_type": "llama", "hidden_size": 8, "num_hidden_laye
     "num_key_value_heads": 1, "intermediate_size": 12, "vocab_size": 11, "max_position_embeddings": 8,
     "initializer_range": 0.3, "tie_word_embeddings": true}"#;
 
-/// What the audit says of forward and backward of a small model, whose cotangents are as small as those of a mean over
-/// many tokens. One output of the operation is scaled.
+/// Audits forward and backward of a small model whose cotangents are as small as those of a mean over many tokens.
+/// One output of the operation is multiplied by `factor`.
 fn verdict(operation: &'static str, output: usize, factor: f64) -> Verdict {
     let options = SessionOptions { threads: 2, ..Default::default() };
     let inner = Candle::open(&options).unwrap();
@@ -37,8 +37,8 @@ fn verdict(operation: &'static str, output: usize, factor: f64) -> Verdict {
     audit.verdict()
 }
 
-/// Catches an audit that misses an error in operations whose results are as small as real gradients, that blames what
-/// follows it, or that counts from another place.
+/// Catches an audit that misses an error in operations whose results are as small as real gradients, that blames
+/// the operations after it, or that counts from the wrong place.
 #[test]
 fn the_operation_that_is_wrong_is_named_and_no_other() {
     for (operation, output) in
@@ -54,7 +54,7 @@ fn the_operation_that_is_wrong_is_named_and_no_other() {
     }
 }
 
-/// Catches false alarms, operations that are passed over, and views read from the wrong place.
+/// Catches false alarms, operations that are skipped, and views read from the wrong place.
 #[test]
 fn a_right_backend_is_within_all_limits() {
     let verdict = verdict("none", 0, 1.0);

@@ -1,4 +1,5 @@
-//! One step of a backend, every operation held against the f64 reference: which operation is the first that differs.
+//! Replays one step of a backend and compares every operation with the f64 reference, to find the first one that
+//! differs.
 
 pub mod audit;
 
@@ -17,10 +18,10 @@ use crate::{
 };
 use audit::{Audited, Verdict};
 
-/// Id of the backend that the others are held against.
+/// Id of the backend that the others are compared with.
 pub const REFERENCE: &str = "reference";
 
-/// Floating-point operations that a replayed step may have, at 6 a token and parameter: about 20 seconds of the
+/// Floating-point operations that a replayed step may have, at 6 per token and parameter: about 20 seconds of the
 /// reference's plain loops.
 const BUDGET: f64 = 1e11;
 
@@ -29,33 +30,33 @@ const BUDGET: f64 = 1e11;
 pub struct Replay {
     /// The step, counted from 1.
     pub step: u64,
-    /// Its positions that were replayed.
+    /// How many of its positions were replayed.
     pub tokens: u64,
-    /// All of its positions.
+    /// The number of its positions.
     pub tokens_of_step: u64,
-    /// What was found; none where it was not replayed.
+    /// The result; `None` if the step was not replayed.
     pub verdict: Option<Verdict>,
     /// Why it was not replayed.
     pub skipped: Option<String>,
 }
 
 impl Replay {
-    /// A step that is not replayed.
+    /// Returns a step that is not replayed, with the reason.
     pub fn skipped(step: u64, why: impl Into<String>) -> Replay {
         Replay { step, tokens: 0, tokens_of_step: 0, verdict: None, skipped: Some(why.into()) }
     }
 }
 
-/// The reference's library, where it is installed.
+/// Loads the reference's library.
 ///
 /// # Errors
-/// What the registry says where it is not.
+/// Those of the registry if it is not installed.
 pub fn library(entry: &Entry) -> Result<Library> {
     breadcrumb::within(REFERENCE, "open", || entry.setup.registry.load(kind::BACKEND, REFERENCE))
 }
 
-/// Takes a backend from the first bits to `step` (counted from 1) and replays that one. Whatever fails leaves the step
-/// unreplayed: the comparison itself is done by then.
+/// Trains a backend from the initial weights up to `step` (counted from 1) and replays that step. Any failure only
+/// leaves the step unreplayed: the comparison itself is complete by then.
 pub fn replay(entry: &Entry, reference: &Library, step: u64, data: &TrainingData, tag: u16) -> Replay {
     let options = plugin_api::backend::SessionOptions { tag: tag + 1, ..Default::default() };
     let audited = breadcrumb::within(REFERENCE, "session", || reference.session(&options))
@@ -85,8 +86,8 @@ fn audit(entry: &Entry, reference: Box<dyn Session>, step: u64, data: &TrainingD
     Ok(Replay { step, tokens, tokens_of_step, verdict: Some(audit.verdict()), skipped: None })
 }
 
-/// As much of a window as the reference computes in reasonable time: all of it, or else the beginning of its first
-/// micro-batch.
+/// The part of a window that the reference computes in reasonable time: all of it, or else the beginning of its
+/// first micro-batch.
 fn affordable(window: Vec<PackedBatch>, learner: &Learner) -> Result<Vec<PackedBatch>> {
     let most = (BUDGET / (6.0 * learner.model.layout().count().max(1) as f64)).max(2.0) as usize;
     let tokens: usize = window.iter().map(PackedBatch::len).sum();
@@ -96,7 +97,8 @@ fn affordable(window: Vec<PackedBatch>, learner: &Learner) -> Result<Vec<PackedB
     }
 }
 
-/// The first sequences of at most `most` positions in all, the last of them cut short; never none.
+/// The first sequences that have at most `most` positions in total, the last of them truncated; at least one
+/// sequence.
 fn beginning(sequences: Vec<Sequence>, most: usize) -> Vec<Sequence> {
     let mut left = most;
     let mut kept = Vec::new();
@@ -122,7 +124,8 @@ mod tests {
         Sequence { supervised: vec![true; ids.len()], ids, ..Default::default() }
     }
 
-    /// Catches a cut that counts tokens for positions, drops the flags, or leaves a sequence without a target.
+    /// Catches a truncation that counts tokens instead of positions, drops the flags, or leaves a sequence without
+    /// a target.
     #[test]
     fn the_beginning_is_cut_inside_a_sequence_where_it_must() {
         let lengths = |most| -> Vec<usize> {

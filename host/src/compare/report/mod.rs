@@ -1,4 +1,5 @@
-//! What a comparison found, as the values behind the JSON; [`tables`] shows them to people, [`plot`] draws the losses.
+//! The results of a comparison, as the values written to JSON; [`tables`] prints them as text, [`plot`] draws the
+//! losses.
 
 pub mod plot;
 pub mod tables;
@@ -25,13 +26,13 @@ pub struct Comparison {
     pub name: String,
     /// Steps compared.
     pub steps: u64,
-    /// Rounds they were timed in, after one step of warm-up.
+    /// Rounds in which they were timed, after one warm-up step.
     pub rounds: u64,
     /// Parameters of the model.
     pub parameters: u64,
-    /// The backends, the one that the others are held against first.
+    /// The backends; first the one that the others are compared with.
     pub backends: Vec<BackendReport>,
-    /// What one moved weight does.
+    /// The noise floor: what moving one weight changes.
     pub yardstick: Option<Yardstick>,
     /// The plot's file.
     pub plot: Option<PathBuf>,
@@ -40,13 +41,13 @@ pub struct Comparison {
 /// One backend.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct BackendReport {
-    /// As the command line names it.
+    /// Its spec on the command line.
     pub backend: String,
     /// Id of the plugin.
     pub plugin: String,
     /// Its version.
     pub version: String,
-    /// Its bytes.
+    /// sha256 of its file.
     pub sha256: String,
     /// Device.
     pub device: String,
@@ -54,48 +55,48 @@ pub struct BackendReport {
     pub dtype: String,
     /// Threads.
     pub threads: usize,
-    /// The plugin's options, complete.
+    /// The plugin's options, with every default filled in.
     pub options: Map<String, Value>,
     /// Where it failed.
     pub failure: Option<Failure>,
     /// Positions of a step, on average.
     pub tokens_per_step: Option<f64>,
-    /// Positions a second by round, operations not timed.
+    /// Positions per second, by round, without timing the operations.
     pub tokens_per_second: Option<Spread>,
-    /// Seconds of a step at the median.
+    /// Median seconds per step.
     pub seconds_per_step: Option<f64>,
-    /// Floating-point operations of all products, in 1e9 a second at the median speed.
+    /// Floating-point operations of all products, in 1e9 per second, at the median speed.
     pub gflops: Option<f64>,
-    /// What a large product reaches, in 1e9 operations a second.
+    /// Speed of a large product, in 1e9 operations per second.
     pub peak_gflops: Option<f64>,
-    /// The step's share of that.
+    /// Speed of a step as a share of that peak.
     pub share_of_peak: Option<f64>,
     /// Most bytes in live buffers.
     pub memory_peak_bytes: u64,
-    /// Operations by name, the dearest first, from steps of their own: each is waited for.
+    /// Operations by name, the most expensive first, from separate steps in which each operation is waited for.
     pub operations: Vec<Operation>,
-    /// Share of those steps that is no operation: the host, the objective, transfers.
+    /// Share of those steps' time outside operations: the host, the objective, transfers.
     pub outside_share: Option<f64>,
     /// Loss and gradient norm by step.
     pub curve: Curve,
-    /// Held against the first backend; none for that one.
+    /// Comparison with the first backend; `None` for that one.
     pub agreement: Option<Agreement>,
-    /// A step replayed against the reference.
+    /// A step replayed on the reference.
     pub replay: Option<Replay>,
 }
 
-/// What an operation costs in a step.
+/// The cost of an operation in a step.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Operation {
     /// Its name.
     pub name: &'static str,
-    /// Calls a step.
+    /// Calls per step.
     pub calls: f64,
-    /// Seconds a step.
+    /// Seconds per step.
     pub seconds: f64,
-    /// Share of the step.
+    /// Share of the step's time.
     pub share: f64,
-    /// Operations a second in 1e9; none where it holds no product.
+    /// Floating-point operations per second, in 1e9; `None` if it contains no product.
     pub gflops: Option<f64>,
     /// Share of the measured peak.
     pub share_of_peak: Option<f64>,
@@ -147,7 +148,7 @@ impl BackendReport {
     }
 }
 
-/// Costs a step, the dearest first.
+/// Costs per step, the most expensive first.
 fn operations(measured: &Measured, peak_gflops: Option<f64>) -> Vec<Operation> {
     let steps = PROFILED as f64;
     let one = |(name, cost): (&&'static str, &Cost)| {
@@ -162,7 +163,7 @@ fn operations(measured: &Measured, peak_gflops: Option<f64>) -> Vec<Operation> {
             share_of_peak: gflops.zip(peak_gflops).map(|(own, peak)| own / peak),
         }
     };
-    // A backend that failed here has no whole step to divide by.
+    // A backend that failed here has completed no step to divide by.
     if measured.profiled_seconds == 0.0 {
         return Vec::new();
     }

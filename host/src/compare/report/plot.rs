@@ -1,4 +1,5 @@
-//! The comparison as a picture: the losses of all backends over the steps, and below them how far each is from the first.
+//! The comparison as a plot: the losses of all backends over the steps, and below them each one's difference from
+//! the first.
 
 use std::{error::Error as StdError, fs, path::Path};
 
@@ -64,7 +65,7 @@ fn losses(comparison: &Comparison) -> Vec<Line<'static>> {
     backends.map(|(backend, colour)| (backend.backend.clone(), colour, points(&backend.curve.loss, 0.0))).collect()
 }
 
-/// Differences of 0 have no place on a logarithmic axis: they are left out.
+/// The differences between losses. Zeros are left out, because a logarithmic axis cannot show them.
 fn differences(comparison: &Comparison) -> Vec<Line<'static>> {
     let backends = comparison.backends.iter().zip(COLOURS.into_iter().cycle());
     let mut lines: Vec<Line<'_>> = backends
@@ -81,13 +82,13 @@ fn differences(comparison: &Comparison) -> Vec<Line<'static>> {
     lines
 }
 
-/// Steps from 1 and their values, those that are finite and at least `least`.
+/// The points (step, value), with steps counted from 1, of the values that are finite and at least `least`.
 fn points(values: &[f64], least: f64) -> Vec<(f64, f64)> {
     let finite = values.iter().enumerate().filter(|(_, value)| value.is_finite() && **value >= least);
     finite.map(|(step, value)| (step as f64 + 1.0, *value)).collect()
 }
 
-/// The smallest and largest step and value of all lines, never the same.
+/// The ranges of steps and values over all lines; a range is never empty.
 fn bounds(lines: &[Line<'_>]) -> [(f64, f64); 2] {
     let all = || lines.iter().flat_map(|(_, _, points)| points);
     let span = |values: &mut dyn Iterator<Item = f64>| {
@@ -117,7 +118,7 @@ fn logarithmic(area: &Area<'_>, title: &str, lines: &[Line<'_>]) -> Drawn {
 
 type Chart<'a, 'b, Y> = ChartContext<'a, SVGBackend<'b>, Cartesian2d<RangedCoordf64, Y>>;
 
-/// Grid, lines and their names.
+/// Draws the grid, the lines and the legend.
 fn fill<'a, 'b: 'a, Y: Ranged<ValueType = f64> + ValueFormatter<f64>>(
     chart: &mut Chart<'a, 'b, Y>,
     lines: &[Line<'_>],
@@ -159,7 +160,7 @@ mod tests {
         assert_eq!(points(&[0.0, 1e-7], f64::MIN_POSITIVE), [(2.0, 1e-7)]);
     }
 
-    /// Catches an axis without length, which is a division by zero in the picture.
+    /// Catches an axis of length 0, which leads to a division by zero when the plot is drawn.
     #[test]
     fn an_axis_has_a_length_even_for_one_value_and_for_none() {
         for values in [vec![], vec![(1.0, 3.0)], vec![(1.0, 3.0), (2.0, 3.0)], vec![(1.0, 1.0), (2.0, 3.0)]] {

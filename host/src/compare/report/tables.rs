@@ -1,4 +1,4 @@
-//! A comparison as tables for people: a column per backend.
+//! Prints a comparison as text tables, with one column per backend.
 
 use std::fmt;
 
@@ -33,7 +33,7 @@ impl fmt::Display for Comparison {
     }
 }
 
-/// Rows padded to the widest cell of each column; the first column to the left, the others to the right.
+/// Pads rows to the widest cell of each column; aligns the first column left and the others right.
 fn grid(f: &mut fmt::Formatter<'_>, rows: &[Vec<String>]) -> fmt::Result {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let width = |column: usize| rows.iter().filter_map(|row| row.get(column)).map(|c| c.chars().count()).max();

@@ -9,12 +9,12 @@ use serde::Serialize;
 pub struct Eval {
     /// Steps between evaluations; 0: only before and after.
     pub every: u64,
-    /// Held-out tokens used; 0: all.
+    /// Number of held-out tokens used; 0: all.
     pub tokens: u64,
     /// Held-out prompts that are answered greedily and compared with their completions; absent: none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub generate: Option<u64>,
-    /// Temperature of the answers that rewards measure; absent where nothing is generated.
+    /// Temperature of the answers that rewards score; absent if nothing is generated.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub temperature: Option<f64>,
     /// When to stop early.
@@ -25,11 +25,11 @@ pub struct Eval {
 /// When to stop early.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct EarlyStop {
-    /// What is watched.
+    /// The metric to watch.
     pub metric: MetricRule,
     /// Evaluations without improvement before the run stops.
     pub patience: u64,
-    /// Improvement that counts.
+    /// Smallest improvement that counts.
     pub min_delta: f64,
 }
 
@@ -38,14 +38,14 @@ pub struct EarlyStop {
 pub struct Checkpoint {
     /// Steps between checkpoints; 0: only at the end.
     pub every: u64,
-    /// How many of the newest stay.
+    /// How many of the newest checkpoints are kept.
     pub keep: usize,
-    /// By what the best one is kept; absent: no best one.
+    /// The metric by which the best checkpoint is kept; absent: no best one is kept.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub best: Option<MetricRule>,
 }
 
-/// A metric and which way is better; written `min:eval/loss`.
+/// A metric, and whether larger or smaller is better; written `min:eval/loss`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(into = "String")]
 pub struct MetricRule {
@@ -56,7 +56,7 @@ pub struct MetricRule {
 }
 
 impl MetricRule {
-    /// From `min:NAME` or `max:NAME`; a loss or perplexity needs no prefix.
+    /// Parses `min:NAME` or `max:NAME`; a loss or perplexity needs no prefix.
     pub fn parse(text: &str) -> Result<Self, String> {
         let (prefix, metric) = text.split_once(':').unwrap_or(("", text));
         let larger_is_better = match prefix {
@@ -103,10 +103,10 @@ pub struct Sample {
     pub max_tokens: usize,
     /// Softmax temperature; 0 takes the most probable token.
     pub temperature: f64,
-    /// Smallest set of tokens with this probability; 1: all.
+    /// Draws from the smallest set of tokens with this probability; 1: all.
     pub top_p: f64,
-    /// The k most probable tokens; 0: all.
+    /// Draws from the k most probable tokens; 0: all.
     pub top_k: usize,
-    /// Seed of the draws.
+    /// Seed of sampling.
     pub seed: u64,
 }

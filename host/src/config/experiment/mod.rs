@@ -1,6 +1,6 @@
-//! An experiment as resolved: every default filled in, every rule between keys kept.
+//! A resolved experiment: every default is filled in and every rule between keys is satisfied.
 //!
-//! Written out by [`Experiment::to_toml`] it is itself a valid experiment that resolves to an equal value.
+//! Written out by [`Experiment::to_toml`], it is a valid experiment that resolves to an equal value.
 
 pub mod data;
 pub mod evaluation;
@@ -28,33 +28,33 @@ pub struct Experiment {
     pub seed: u64,
     /// Folder that holds the runs, relative to the current directory.
     pub runs_dir: String,
-    /// Who computes.
+    /// The backend.
     pub backend: Backend,
-    /// What is trained.
+    /// The model to train.
     pub model: Model,
-    /// How text becomes tokens.
+    /// The tokenizer.
     pub tokenizer: Tokenizer,
-    /// What is learned from.
+    /// The data.
     pub data: Data,
-    /// What is minimised: at least one.
+    /// The objectives: at least one.
     pub objective: Vec<Objective>,
-    /// The frozen model that the policy is held to; absent: its starting weights, where an objective reads one.
+    /// The frozen reference model; absent: the policy's initial weights, if an objective reads a reference.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reference: Option<Reference>,
-    /// The model of values; absent: a copy of the policy, where an objective reads one.
+    /// The value model; absent: a copy of the policy, if an objective reads one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub critic: Option<Critic>,
-    /// What answers are worth.
+    /// The rewards of answers.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub reward: Vec<Reward>,
-    /// How answers are drawn to learn from.
+    /// How answers are sampled for training.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rollout: Option<Rollout>,
-    /// How it is minimised.
+    /// Length, batch, optimizer and schedule.
     pub train: Train,
     /// Held-out evaluation.
     pub eval: Eval,
-    /// What is saved, and when.
+    /// When checkpoints are saved, and which are kept.
     pub checkpoint: Checkpoint,
     /// Text generated during training; absent without prompts.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -62,7 +62,7 @@ pub struct Experiment {
 }
 
 impl Experiment {
-    /// The file that resolves to this experiment again.
+    /// Returns the TOML file that resolves to this experiment.
     pub fn to_toml(&self) -> Result<String> {
         toml::to_string(self)
             .map_err(|cause| Error::run("cannot write the resolved experiment as TOML").with_cause(cause))
@@ -86,18 +86,18 @@ impl Experiment {
 pub struct Backend {
     /// Id of the plugin.
     pub plugin: String,
-    /// Device in the plugin's words: cpu, metal, cuda:0.
+    /// Device, as the plugin names it: cpu, metal, cuda:0.
     pub device: String,
-    /// Type of the computation.
+    /// The compute type.
     pub dtype: Dtype,
     /// Threads; 0 means all cores.
     pub threads: usize,
-    /// The plugin's own options, checked and complete.
+    /// The plugin's own options, checked and with defaults filled in.
     #[serde(flatten)]
     pub options: Map<String, Json>,
 }
 
-/// Type of the computation.
+/// A compute type.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Dtype {

@@ -33,10 +33,10 @@ pub struct Shape {
     pub hidden: usize,
     /// Longest sequence in tokens.
     pub context: usize,
-    /// Rows of the embedding and the head; absent: as many as the tokenizer has tokens.
+    /// Rows of the embedding and the head; absent: the size of the tokenizer's vocabulary.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub vocab: Option<usize>,
-    /// Whether the output head is the embedding.
+    /// Whether the output head shares the embedding's weights.
     pub tied: bool,
     /// Epsilon inside the norms.
     pub norm_eps: f64,
@@ -48,7 +48,7 @@ pub struct Shape {
 }
 
 impl Shape {
-    /// Key and value heads of either family.
+    /// The number of key and value heads, for both families.
     pub fn kv_heads(&self) -> usize {
         self.kv_heads.unwrap_or(self.heads)
     }
@@ -69,13 +69,13 @@ pub enum Arch {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(tag = "kind", rename_all = "lowercase")]
 pub enum Tokenizer {
-    /// 256 byte values and an end of text.
+    /// 256 byte values and an end-of-text token.
     Bytes,
     /// A tokenizer.json.
     File {
         /// Its path.
         path: String,
     },
-    /// The one in the folder of `model.from`.
+    /// The tokenizer in the folder of `model.from`.
     Model,
 }

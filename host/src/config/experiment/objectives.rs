@@ -1,4 +1,4 @@
-//! What is minimised: objectives, the models that they read, rewards and rollouts.
+//! Objectives, the models that they read, rewards and rollouts.
 
 use serde::Serialize;
 use serde_json::{Map, Value as Json};
@@ -10,13 +10,13 @@ pub struct Objective {
     pub plugin: String,
     /// Factor in the sum.
     pub weight: f64,
-    /// Text of its own, beside the rows of the first objective.
+    /// Running text for this objective alone, if it learns from text while the first objective learns from rows.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub text: Option<Vec<String>>,
-    /// Tokens of that text that a step sees.
+    /// Number of tokens of that text per step.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tokens: Option<usize>,
-    /// The plugin's own options, checked and complete.
+    /// The plugin's own options, checked and with defaults filled in.
     #[serde(flatten)]
     pub options: Map<String, Json>,
 }
@@ -26,18 +26,19 @@ pub struct Objective {
 pub struct Reference {
     /// `self` for the policy's starting weights, or a model's folder.
     pub from: String,
-    /// How it follows the policy; absent: not at all.
+    /// How it tracks the policy; absent: not at all.
     #[serde(flatten)]
     pub follow: Option<Follow>,
 }
 
-/// How a frozen model follows the one that trains.
+/// How the reference model tracks the policy.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Follow {
-    /// It becomes the policy after every so many steps.
+    /// It is replaced by the policy after every N steps.
     CopyEvery(u64),
-    /// After every step it becomes this share of itself and the rest of the policy.
+    /// After every step it becomes the average of itself, with this weight, and of the policy, with the remaining
+    /// weight.
     Average(f64),
 }
 
@@ -51,30 +52,30 @@ pub struct Critic {
     pub lr: Option<f64>,
 }
 
-/// A word of `reference.from`: the policy's starting weights.
+/// Value of `reference.from`: the policy's initial weights.
 pub const SELF: &str = "self";
-/// A word of `critic.from`: a copy of the policy's starting weights.
+/// Value of `critic.from`: a copy of the policy's initial weights.
 pub const POLICY: &str = "policy";
-/// A word of `critic.from`: a scalar head on the policy's own trunk.
+/// Value of `critic.from`: a scalar head on the policy's own trunk.
 pub const SHARED: &str = "shared";
 
 /// One `[[reward]]`.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Reward {
-    /// Who says it.
+    /// The plugin or model that computes it.
     #[serde(flatten)]
     pub source: RewardSource,
     /// Factor in the reward of rollouts.
     pub weight: f64,
-    /// Whether a model's scores are put on the scale that its training recorded.
+    /// Whether a model's scores are normalised with the scale that its training recorded.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub normalise: bool,
-    /// The plugin's own options, checked and complete.
+    /// The plugin's own options, checked and with defaults filled in.
     #[serde(flatten)]
     pub options: Map<String, Json>,
 }
 
-/// Who says what an answer is worth.
+/// The source of a reward.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(untagged)]
 pub enum RewardSource {
@@ -93,9 +94,9 @@ pub enum RewardSource {
 /// `[rollout]`.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Rollout {
-    /// Prompts of a rollout.
+    /// Number of prompts in a rollout.
     pub prompts: usize,
-    /// Answers to each.
+    /// Number of answers to each.
     pub samples: usize,
     /// Passes over a rollout.
     pub epochs: usize,
@@ -103,11 +104,11 @@ pub struct Rollout {
     pub max_new_tokens: usize,
     /// Divides the logits.
     pub temperature: f64,
-    /// Smallest set of tokens with this probability; 1: all.
+    /// Draws from the smallest set of tokens with this probability; 1: all.
     pub top_p: f64,
-    /// The k most probable tokens; 0: all.
+    /// Draws from the k most probable tokens; 0: all.
     pub top_k: usize,
-    /// Largest distance of a reward from 0; absent: any.
+    /// Rewards are clipped to this distance from 0; absent: not clipped.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub clip: Option<f64>,
 }

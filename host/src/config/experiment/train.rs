@@ -1,23 +1,23 @@
-//! How it is minimised: length, batch, optimizer, schedule.
+//! Training: length, batch, optimizer, schedule.
 
 use serde::{Deserialize, Serialize};
 
 /// `[train]`.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Train {
-    /// How long.
+    /// The length of the run.
     #[serde(flatten)]
     pub length: Length,
-    /// What one optimizer step sees.
+    /// How much data one optimizer step reads.
     pub batch: Batch,
-    /// The most tokens of one micro-batch.
+    /// The most tokens in one micro-batch.
     pub micro_batch_tokens: usize,
-    /// Context length by step, ascending from step 0; absent: the model's throughout.
+    /// Context length by step, ascending from step 0; absent: the model's context for all steps.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub context_schedule: Option<Vec<(u64, usize)>>,
-    /// Which activations are computed again.
+    /// Which activations are recomputed.
     pub recompute: Recompute,
-    /// Non-finite steps in a row before the run stops.
+    /// Number of consecutive non-finite steps after which the run stops.
     pub max_bad_steps: u64,
     /// AdamW.
     pub optimizer: Optimizer,
@@ -25,7 +25,7 @@ pub struct Train {
     pub schedule: Schedule,
 }
 
-/// How long a run is.
+/// The length of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Length {
@@ -35,17 +35,17 @@ pub enum Length {
     Epochs(f64),
 }
 
-/// What one optimizer step sees.
+/// How much data one optimizer step reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Batch {
-    /// So many tokens.
+    /// This many tokens.
     Tokens(usize),
-    /// So many sequences.
+    /// This many sequences.
     Sequences(usize),
-    /// So many preference pairs.
+    /// This many preference pairs.
     Pairs(usize),
-    /// So many prompts, which the policy answers.
+    /// This many prompts, which the policy answers.
     Prompts(usize),
 }
 
@@ -61,11 +61,11 @@ pub struct Optimizer {
     pub betas: [f64; 2],
     /// Epsilon in the denominator.
     pub eps: f64,
-    /// Decoupled decay of matrices.
+    /// Decoupled weight decay, for matrices.
     pub weight_decay: f64,
     /// Largest global gradient norm; 0: no clipping.
     pub clip: f64,
-    /// Parameters with their own rate or decay; the first match counts.
+    /// Parameters with their own rate or decay; the first match is used.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub groups: Vec<Group>,
 }
@@ -91,12 +91,12 @@ impl OptimizerKind {
 /// Parameters with their own rate or decay.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Group {
-    /// A valid glob on the parameter's name.
+    /// A valid glob that matches parameter names.
     #[serde(rename = "match")]
     pub pattern: String,
     /// Factor on the learning rate.
     pub lr_scale: f64,
-    /// Decay, vectors included; absent: the optimizer's rule.
+    /// Weight decay, also for vectors; absent: the optimizer's rule.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub weight_decay: Option<f64>,
 }
@@ -120,12 +120,12 @@ pub struct Schedule {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ScheduleKind {
-    /// The peak throughout.
+    /// Constant at the peak.
     #[default]
     Constant,
-    /// Linear to the floor.
+    /// Linear decay to the floor.
     Linear,
-    /// Half a cosine to the floor.
+    /// Half a cosine, down to the floor.
     Cosine,
     /// Warm-up, stable, linear decay to the floor.
     Wsd,
@@ -138,14 +138,14 @@ pub enum ScheduleKind {
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum Span {
-    /// So many.
+    /// This many steps.
     Steps(u64),
-    /// A fraction of all, above 0 and below 1.
+    /// A fraction of all steps, above 0 and below 1.
     Fraction(f64),
 }
 
 impl Span {
-    /// In steps, of `total`; a fraction is rounded to the nearest step.
+    /// The number of steps, out of `total`; a fraction is rounded to the nearest step.
     pub fn steps(self, total: u64) -> u64 {
         match self {
             Span::Steps(steps) => steps,
@@ -154,14 +154,14 @@ impl Span {
     }
 }
 
-/// Which activations are computed again in the backward pass.
+/// Which activations are recomputed in the backward pass.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Recompute {
-    /// All are kept.
+    /// None: all are kept.
     None,
-    /// The cheap ones.
+    /// Those that are cheap to compute.
     Auto,
-    /// All that can be.
+    /// All that can be recomputed.
     All,
 }

@@ -1,4 +1,4 @@
-//! `[data]`: each source has keys of its own, and says so of those it would not read.
+//! `[data]`: each source has its own keys, and refuses those of other sources.
 
 use super::notes::Notes;
 use crate::config::experiment::*;
@@ -14,8 +14,8 @@ pub fn data(written: written::Data, notes: &mut Notes<'_>) -> Data {
     }
 }
 
-/// The longest row may not be longer than the model's context, where that is known. Gives the length of the longest
-/// sequence, as far as it is known.
+/// Checks that the longest row is not longer than the model's context, if that is known. Returns the length of the
+/// longest sequence, as far as it is known.
 pub fn check_max_length(data: &Data, context: Option<usize>, notes: &mut Notes<'_>) -> Option<usize> {
     let Data::Jsonl { max_length: Some(max_length), .. } = data else { return context };
     if let Some(context) = context.filter(|context| max_length > context) {
@@ -69,7 +69,7 @@ fn jsonl(written: written::Data, notes: &mut Notes<'_>) -> Data {
     }
 }
 
-/// Two columns cannot come from one.
+/// Refuses two columns that come from the same one.
 fn columns(written: Option<Columns>, notes: &mut Notes<'_>) -> Columns {
     let columns = written.unwrap_or_default();
     for (name, from) in &columns {
@@ -80,7 +80,7 @@ fn columns(written: Option<Columns>, notes: &mut Notes<'_>) -> Columns {
     columns
 }
 
-/// What every source of files reads and does not read.
+/// Refuses keys that only the synthetic source has, and requires `data.path`.
 fn files(written: &written::Data, source: &str, example: &str, notes: &mut Notes<'_>) {
     let why = format!("only source = \"synthetic\" generates data, and source is \"{source}\"");
     notes.unused("data.rows", &written.rows, &why);

@@ -1,7 +1,7 @@
-//! From as written to as resolved: fills in defaults and checks the rules that concern two keys together.
+//! Resolves a parsed experiment: fills in defaults and checks rules between keys.
 //!
-//! Nothing stops at the first mistake. Where a value is missing or contradictory the mistake is noted and a stand-in
-//! goes on; the result counts only if no mistake was noted.
+//! Checking does not stop at the first mistake. A missing or contradictory value is recorded as a mistake and
+//! replaced by a placeholder; the result is valid only if no mistake was recorded.
 
 mod data;
 pub(super) mod notes;
@@ -14,8 +14,8 @@ use super::written::{self, Written};
 use crate::runs::folder::own_file;
 use notes::Notes;
 
-/// The experiment, without the plugins' options, which are checked once the plugins are known. It counts only if
-/// `notes` holds no mistake.
+/// Returns the experiment without the plugins' options, which are checked once the plugins are loaded. It is valid
+/// only if `notes` contains no mistake.
 pub fn resolve(written: Written, stem: &str, notes: &mut Notes<'_>) -> Experiment {
     let seed = written.seed.unwrap_or(0);
     let model = model(written.model, notes);
@@ -51,7 +51,7 @@ pub fn resolve(written: Written, stem: &str, notes: &mut Notes<'_>) -> Experimen
 fn name(written: Option<String>, stem: &str, notes: &mut Notes<'_>) -> String {
     let from_file = written.is_none();
     let name = written.unwrap_or_else(|| stem.to_owned());
-    // A stage's run lies in its pipeline's folder: `pipeline/stage`.
+    // A stage's run is in its pipeline's folder: `pipeline/stage`.
     let (folder, within) = name.split_once('/').unwrap_or((&name, "x"));
     if !is_folder_name(folder) || !is_folder_name(within) {
         let whose = if from_file { "taken from the file, " } else { "" };
@@ -71,14 +71,14 @@ fn name(written: Option<String>, stem: &str, notes: &mut Notes<'_>) -> String {
     name
 }
 
-/// Whether a folder of this name lies where it is made, and can be named on a command line.
+/// Whether this is a single folder name, without parent folders, that can be given on a command line.
 pub fn is_folder_name(name: &str) -> bool {
     let plain = |c: char| c.is_alphanumeric() || matches!(c, '-' | '_' | '.');
     !name.is_empty() && name.len() <= 120 && !name.starts_with(['.', '-']) && name.chars().all(plain)
 }
 
 fn backend(written: written::Backend, notes: &Notes<'_>) -> Backend {
-    // Without an id, nobody judges the options by the manifest of a plugin that was not meant.
+    // Without an id, no plugin is loaded, so options are not checked against a plugin that was not meant.
     let default = if notes.reported("backend.plugin") { "" } else { "candle" };
     Backend {
         plugin: written.plugin.unwrap_or_else(|| default.to_owned()),
@@ -255,8 +255,8 @@ fn eval(written: written::Eval, data: &Data, rollout: Option<&Rollout>, notes: &
     }
 }
 
-/// What is watched where nobody says: the held-out loss; of a policy that learns from its own answers, which has none, what its
-/// answers to held-out prompts are worth, if it gives any.
+/// The default metric: the held-out loss. A policy that learns from its own answers has none, so the default is the
+/// reward of its answers to held-out prompts, if it generates any.
 fn usual_metric(rollout: Option<&Rollout>, generate: Option<u64>) -> Option<&'static str> {
     match (rollout, generate) {
         (None, _) => Some("eval/loss"),

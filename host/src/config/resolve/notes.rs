@@ -3,28 +3,28 @@
 use crate::config::mistake::Mistake;
 use crate::config::tree::{Node, place_of};
 
-/// Collects mistakes and knows where each key stands.
+/// Collects mistakes and looks up the place of each key.
 pub struct Notes<'a> {
-    /// The tree the user wrote.
+    /// The tree that the user wrote.
     pub root: &'a Node,
     /// All mistakes so far.
     pub mistakes: Vec<Mistake>,
 }
 
 impl Notes<'_> {
-    /// Notes a mistake at `key`.
+    /// Records a mistake at `key`.
     pub fn refuse(&mut self, key: &str, message: impl Into<String>) {
         self.mistakes.push(Mistake::new(place_of(self.root, key), key, message));
     }
 
-    /// Notes that `key` is missing, unless something is already said about it.
+    /// Records that `key` is missing, unless a mistake about it is already recorded.
     pub(super) fn missing(&mut self, key: &str, message: &str) {
         if !self.reported(key) {
             self.refuse(key, format!("missing; {message}"));
         }
     }
 
-    /// Whether a mistake was noted at `key`, below it or above it, or for a key that was meant to be it.
+    /// Whether a mistake was recorded at `key`, below it or above it, or for a misspelling of it.
     pub(super) fn reported(&self, key: &str) -> bool {
         let within = |a: &str, b: &str| a == b || a.strip_prefix(b).is_some_and(|rest| rest.starts_with('.'));
         self.mistakes.iter().any(|mistake| {

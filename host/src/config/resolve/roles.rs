@@ -1,6 +1,7 @@
-//! `[reference]`, `[critic]`, `[[reward]]` and `[rollout]`: the models and rewards beside the policy, and how it answers.
+//! `[reference]`, `[critic]`, `[[reward]]` and `[rollout]`: the models and rewards besides the policy, and how the
+//! policy samples answers.
 //!
-//! Whether an objective reads any of them is known only once its plugin is loaded; that is checked there.
+//! Whether an objective reads any of them is known only once its plugin is loaded, and is checked then.
 
 use super::notes::Notes;
 use crate::config::experiment::*;

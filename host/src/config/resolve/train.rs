@@ -1,4 +1,4 @@
-//! `[train]`: length, batch, optimizer and schedule, and what they ask of each other.
+//! `[train]`: length, batch, optimizer and schedule, and the rules between them.
 
 use super::notes::Notes;
 use crate::config::experiment::*;
@@ -7,7 +7,7 @@ use crate::config::written;
 /// Default of `train.micro_batch_tokens`.
 const MICRO_BATCH_TOKENS: usize = 16384;
 
-/// `[train]`; `context` is the model's, where it is known.
+/// `[train]`; `context` is the model's, if it is known.
 pub fn train(written: written::Train, context: Option<usize>, notes: &mut Notes<'_>) -> Train {
     let length = match (written.steps, written.epochs) {
         (Some(_), Some(_)) => {
@@ -36,7 +36,7 @@ pub fn train(written: written::Train, context: Option<usize>, notes: &mut Notes<
     }
 }
 
-/// Checks the context schedule; gives the longest training sequence as far as it is known.
+/// Checks the context schedule; returns the longest training sequence, as far as it is known.
 fn longest(
     lengths: &Option<Vec<(u64, usize)>>,
     context: Option<usize>,
@@ -121,7 +121,7 @@ fn micro_batch_tokens(written: Option<usize>, longest: Option<usize>, notes: &mu
 }
 
 fn optimizer(written: written::Optimizer, length: Length, notes: &mut Notes<'_>) -> Optimizer {
-    // Without a step there is no rate: any will do.
+    // Without a step the rate is not used, so any value will do.
     let lr = written.lr.or((length == Length::Steps(0)).then_some(1e-3));
     if lr.is_none() {
         notes.missing("train.optimizer.lr", "the learning rate has no default; for example lr = 3e-4");
@@ -181,7 +181,7 @@ fn schedule(written: written::Schedule, short: Option<Span>, length: Length, not
     Schedule { kind, warmup, min_lr_ratio, decay }
 }
 
-/// Warm-up and decay must fit into the run.
+/// Checks that warm-up and decay fit into the run.
 fn check_phases(key: &str, warmup: Span, decay: Option<Span>, length: Length, notes: &mut Notes<'_>) {
     let decay = decay.unwrap_or(Span::Steps(0));
     if let (Span::Fraction(a), Span::Fraction(b)) = (warmup, decay)

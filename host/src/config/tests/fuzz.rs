@@ -7,7 +7,7 @@ use crate::config::draft::Draft;
 use crate::data::fuzz;
 use crate::data::reading::guard;
 
-/// What experiments are made of.
+/// Pieces of experiments.
 const WORDS: [&str; 20] = [
     "[model]",
     "[[objective]]",
@@ -31,7 +31,8 @@ const WORDS: [&str; 20] = [
     "0x",
 ];
 
-/// Catches a panic, a stack that overflows or a parse without an end among changed experiments, and a refusal without a message.
+/// Catches a panic, a stack that overflows or a parse that never ends for changed experiments, and an error without
+/// a message.
 #[test]
 fn gotcha_63_changed_experiments_are_read_or_refused() {
     let folder: PathBuf = [env!("CARGO_MANIFEST_DIR"), "..", "experiments"].iter().collect();

@@ -1,7 +1,8 @@
-//! What the tests of experiments share: the smallest good one, a plugin's options, and the one way to refuse.
+//! Shared by the tests of experiments: the smallest valid one, a plugin's options, and the one function that checks
+//! errors.
 //!
-//! Every refusal goes through [`check`], which compares the whole list: a mistake that is missed, reported twice or at
-//! the wrong place fails, and so does a follow-up complaint about something already reported.
+//! Every error is checked by [`check`], which compares the whole list: the test fails if a mistake is missed,
+//! reported twice or at the wrong place, or if one mistake causes a second report.
 
 mod fuzz;
 mod pipeline;
@@ -63,7 +64,7 @@ fn load(text: &str, sets: &[&str]) -> Experiment {
     draft(text, sets).and_then(Draft::finish).unwrap().experiment
 }
 
-/// `text` with `sets` must be refused with exactly the mistakes `expected`, one a line, in this order.
+/// Checks that `text` with `sets` is refused with exactly the mistakes `expected`, one per line, in this order.
 #[track_caller]
 fn check(text: &str, sets: &[&str], expected: &str) {
     let found = match draft(text, sets).and_then(Draft::finish) {
@@ -77,20 +78,20 @@ fn check(text: &str, sets: &[&str], expected: &str) {
     assert_eq!(found.lines().collect::<Vec<_>>(), expected, "\n--- for {sets:?} and\n{text}");
 }
 
-/// [`GOOD`] with `from` replaced by `to` must be refused with exactly `expected`.
+/// Checks that [`GOOD`] with `from` replaced by `to` is refused with exactly `expected`.
 #[track_caller]
 fn changed(from: &str, to: &str, expected: &str) {
     assert!(GOOD.contains(from), "the test replaces nothing");
     check(&GOOD.replace(from, to), &[], expected);
 }
 
-/// [`GOOD`] with lines appended (the first is line 10) must be refused with exactly `expected`.
+/// Checks that [`GOOD`] with lines appended (the first is line 10) is refused with exactly `expected`.
 #[track_caller]
 fn added(lines: &str, expected: &str) {
     check(&format!("{GOOD}{lines}\n"), &[], expected);
 }
 
-/// [`GOOD`] with one override must be refused with exactly `expected`.
+/// Checks that [`GOOD`] with one override is refused with exactly `expected`.
 #[track_caller]
 fn set(text: &str, expected: &str) {
     check(GOOD, &[text], expected);

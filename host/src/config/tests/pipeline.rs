@@ -1,4 +1,5 @@
-//! Pipelines: what stages share and replace, what they take from each other, and where mistakes are said to be.
+//! Pipelines: what stages share and replace, which models they take from each other, and where mistakes are
+//! reported.
 
 use super::specs;
 use crate::config::draft::{Loaded, Slot};
@@ -61,15 +62,15 @@ fn check(text: &str, sets: &[&str], expected: &str) {
     assert_eq!(found.lines().collect::<Vec<_>>(), expected, "\n--- for {sets:?} and\n{text}");
 }
 
-/// [`GOOD`] with `from` replaced by `to` must be refused with exactly `expected`.
+/// Checks that [`GOOD`] with `from` replaced by `to` is refused with exactly `expected`.
 #[track_caller]
 fn changed(from: &str, to: &str, expected: &str) {
     assert!(GOOD.contains(from), "the test replaces nothing");
     check(&GOOD.replace(from, to), &[], expected);
 }
 
-/// Catches a key of a stage whose name is the beginning of another's that reaches the wrong one, and a name in quotes that is not
-/// taken as it is.
+/// Catches a key of a stage that reaches another stage whose name begins with the first one's, and a name in quotes
+/// that is not taken literally.
 #[test]
 fn stage_names_may_hold_dots() {
     let text = GOOD.replace("name = \"sft\"", "name = \"pre.train\"");
@@ -90,7 +91,8 @@ fn stage_names_may_hold_dots() {
     assert!(steps("stage.pre.train.steps=7").is_err_and(|report| report.contains("in stage pre.train: unknown key")));
 }
 
-/// Catches tables that replace instead of extend, a stage that leaks into the next, and overrides that reach the wrong one.
+/// Catches tables that are replaced instead of extended, a stage that leaks into the next, and overrides that reach
+/// the wrong stage.
 #[test]
 fn stages_extend_what_is_shared_key_by_key() {
     let all = pipeline(GOOD, &["stage.sft.train.steps=9", "seed=4", "stage.1.objective.margin=true", "name=n"]);
@@ -104,12 +106,13 @@ fn stages_extend_what_is_shared_key_by_key() {
     assert_eq!((sft.train.optimizer.lr, sft.train.optimizer.clip), (1e-4, 2.0));
     assert_eq!((&pre.objective[0].options["count"], &pre.objective[0].options["margin"]), (&3.into(), &false.into()));
     assert_eq!((&sft.objective[0].options["count"], &sft.objective[0].options["margin"]), (&5.into(), &true.into()));
-    // The experiment of a stage is a file of its own.
+    // The experiment of a stage is itself a valid file.
     let text = sft.to_toml().unwrap();
     assert_eq!(super::load(&text, &[]), *sft);
 }
 
-/// Catches a reference that is left as it stands, named by position, or taken from text that a model is to go on from.
+/// Catches a reference to a stage that is not replaced, or is replaced by the stage's position, and a prompt in
+/// which such text is replaced.
 #[test]
 fn a_stage_that_is_named_becomes_the_path_of_its_run() {
     let all = pipeline(GOOD, &["stage.sft.sample.prompts=[\"stage:pre\"]", "runs_dir=r"]);
@@ -141,7 +144,7 @@ fn stages_that_cannot_be_taken_from_are_named() {
     );
 }
 
-/// Catches a report that stops at the first stage, or says of a shared key once per stage what it can say once.
+/// Catches a report that stops at the first stage, or repeats a mistake in a shared key for each stage.
 #[test]
 fn the_mistakes_of_all_stages_come_together_at_their_places() {
     let text = GOOD
@@ -160,7 +163,7 @@ fn the_mistakes_of_all_stages_come_together_at_their_places() {
         --set stage.sft.eval.evry: in stage sft: unknown key; did you mean `every`?
         "#,
     );
-    // What a stage lacks is said at the stage.
+    // What a stage lacks is reported at the stage.
     changed(
         "objective = { plugin = \"ce\" }\n",
         "",
@@ -180,7 +183,7 @@ fn a_shared_key_that_no_stage_uses_is_refused() {
         &["train.steps=5"],
         "--set train.steps: unused: every stage has its own; remove it, or name a stage: stage.NAME.train.steps",
     );
-    // One that is used until the command line replaces it is none.
+    // A value that is used until the command line overrides it is not a mistake.
     let text = GOOD.replace("train.steps = 100", "").replace("clip = 2.0 }", "clip = 2.0 }\nsteps = 5");
     assert!(finish(&pipeline(&text, &["stage.pre.train.steps=8"])).is_ok());
 }
@@ -210,7 +213,8 @@ fn names_of_stages_are_plain_given_and_different() {
     check(GOOD, &["stage.sft.name=x"], "--set stage.sft.name: the name of a stage cannot be overridden");
 }
 
-/// Catches a name under which the pipeline's or a run's own file lies: the stage could not be written, hours later.
+/// Catches a stage named like a file of the pipeline or of a run: the stage could not be written, and this would
+/// show only hours later.
 #[test]
 fn names_of_own_files_are_refused() {
     for (name, own) in [

@@ -1,4 +1,4 @@
-//! Hostile experiments and overrides, and exactly what is said about them.
+//! Invalid experiments and overrides, and exactly what is reported.
 
 use proptest::prelude::*;
 use serde_json::json;
@@ -183,7 +183,7 @@ fn only_rows_have_answers_to_compare() {
     );
 }
 
-/// Catches keys of rows that are ignored for text, and splits that contradict each other.
+/// Catches keys of rows that are ignored for text, and contradictory splits.
 #[test]
 fn keys_of_rows_are_refused_elsewhere_and_where_they_contradict() {
     changed(
@@ -489,7 +489,8 @@ fn schedules_take_only_what_their_kind_uses_and_fit_into_the_run() {
     );
 }
 
-/// Catches further keys of a reward model that are passed over, as if there were a plugin they could be options of.
+/// Catches further keys of a reward model that are ignored, although there is no plugin whose options they could
+/// be.
 #[test]
 fn a_reward_model_takes_no_options() {
     added(
@@ -559,7 +560,7 @@ fn mistakes_in_overrides_name_the_override() {
 }
 
 proptest! {
-    /// Catches a panic on input nobody thought of.
+    /// Catches a panic on unforeseen input.
     #[test]
     fn no_text_makes_the_reader_panic(text in "[a-z\\[\\]{}=.,\"'#0-9\\-e \\n]{0,80}", set in "[a-z.=0-9\\[{]{0,20}") {
         let overrides: Vec<Override> = Override::parse(&set).into_iter().collect();

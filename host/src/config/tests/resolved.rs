@@ -1,4 +1,4 @@
-//! What a good experiment resolves to, and that it resolves to itself.
+//! Tests what a valid experiment resolves to, and that the result resolves to itself.
 
 use proptest::prelude::*;
 
@@ -65,7 +65,7 @@ fn defaults_that_depend_on_other_keys() {
     assert_eq!(load(&GOOD.replace("steps = 100", "epochs = 2"), &[]).train.length, Length::Epochs(2.0));
 }
 
-/// Catches a rule that takes NaN for an improvement, or `max:` for `min:`.
+/// Catches a rule that counts NaN as an improvement, or confuses `max:` with `min:`.
 #[test]
 fn gotcha_43_nan_is_never_better() {
     let (min, max) = (MetricRule::parse("eval/loss").unwrap(), MetricRule::parse("max:x").unwrap());
@@ -74,8 +74,8 @@ fn gotcha_43_nan_is_never_better() {
     assert!(!min.is_better(f64::NAN, 1.0, 0.0) && !max.is_better(f64::NAN, 1.0, 0.0));
 }
 
-/// Catches an example in the reference that the form check or the typed form refuses, and a default said in the
-/// reference that is not the one that holds.
+/// Catches an example in the reference that the form check or the typed form refuses, and a default in the
+/// reference that differs from the real one.
 #[test]
 fn the_reference_tells_the_truth() {
     for key in KEYS {
@@ -199,7 +199,7 @@ fn the_resolved_file_holds_every_default() {
     "#);
 }
 
-/// One line or table of each kind, chosen at random; `None` leaves it out.
+/// At random, one line or table of each kind; `None` leaves it out.
 fn experiments() -> impl Strategy<Value = String> {
     let pick = |choices: &'static [&'static str]| prop::sample::select(choices);
     (
@@ -250,7 +250,7 @@ fn experiments() -> impl Strategy<Value = String> {
         ),
     )
         .prop_map(|(name, model, data, objective, tokenizer, eval, sample, length, batch, (schedule, context, (lr, beta)))| {
-            // Epochs are read at one length.
+            // Epochs can only be counted at one context length.
             let context = if length.starts_with("epochs") { "" } else { context };
             let optimizer = format!("optimizer = {{ lr = {lr:?}, betas = [{beta:?}, 0], groups = [{{ match = \"*.norm\", weight_decay = 0.0 }}] }}\n");
             format!("{name}{model}{data}{objective}{tokenizer}{eval}{sample}[train]\n{length}{batch}{schedule}{context}{optimizer}")
@@ -258,7 +258,8 @@ fn experiments() -> impl Strategy<Value = String> {
 }
 
 proptest! {
-    /// Catches a value lost, rounded or retyped on the way out, and a resolved file that breaks a rule it was made under.
+    /// Catches a value that is lost, rounded or changes type when written, and a resolved file that violates a rule
+    /// of the original.
     #[test]
     fn a_resolved_experiment_resolves_to_itself(text in experiments()) {
         let experiment = load(&text, &[]);

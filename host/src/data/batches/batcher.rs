@@ -1,4 +1,5 @@
-//! The sequences of each optimizer step. The state is a few counters: everything else follows from the seed and the data.
+//! The sequences of each optimizer step. The state is a few counters: everything else follows from the seed and the
+//! data.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -10,12 +11,12 @@ use super::pack::{PackedBatch, Sequence, Window, pack};
 use crate::data::error::{DataError, Result};
 use crate::data::examples::Examples;
 
-/// What one optimizer step sees.
+/// How much data one optimizer step reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BatchSize {
-    /// So many sequences, pairs or prompts.
+    /// This many sequences, pairs or prompts.
     Sequences(usize),
-    /// As many whole sequences as fit into so many positions, at least one.
+    /// As many whole sequences as fit into this many positions, at least one.
     Tokens(usize),
 }
 
@@ -32,32 +33,32 @@ impl BatchSize {
 /// How data is batched.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BatcherOptions {
-    /// Decides cuts and order.
+    /// Decides where text is cut, and the order.
     pub seed: u64,
     /// The size of a window.
     pub batch: BatchSize,
     /// The token that every sequence begins with; see [`Tokenizer::prefix`](crate::data::tokenizer::Tokenizer::prefix).
     pub prefix: Option<u32>,
-    /// End after so many epochs. Each epoch's last window may be short, so that every epoch reads every row exactly once. `None`
-    /// goes on, and windows cross from one epoch into the next.
+    /// Stop after this many epochs. Each epoch's last window may be short, so that every epoch reads every row
+    /// exactly once. With `None` there is no end, and windows cross from one epoch into the next.
     pub epochs: Option<u64>,
 }
 
-/// A place in the data order. Saved with a checkpoint, it continues the very same windows.
+/// A place in the data order. Saved with a checkpoint; restored, it yields exactly the same following windows.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct BatcherState {
     /// Epochs begun before this one.
     pub epoch: u64,
-    /// Sequences (pairs, prompts) of this epoch that were taken.
+    /// Sequences (pairs, prompts) of this epoch that have been read.
     pub taken: u64,
     /// The context length this epoch was cut for; 0 before the first window.
     pub context: usize,
-    /// Sequences taken in all.
+    /// Sequences read in all epochs.
     pub sequences: u64,
-    /// Positions taken in all.
+    /// Positions read in all epochs.
     pub positions: u64,
-    /// Which tokens the counters belong to: [`Examples::key`].
+    /// Identifies the tokens that the counters belong to: [`Examples::key`].
     pub data: String,
 }
 
@@ -67,15 +68,15 @@ pub struct Batcher {
     tokens: Arc<dyn Examples>,
     options: BatcherOptions,
     state: BatcherState,
-    /// The stretches of the state's epoch and context; made when first needed.
+    /// The stretches of the state's epoch and context; computed when first needed.
     stretches: Vec<Stretch>,
 }
 
 impl Batcher {
-    /// A batcher at the beginning of `tokens`.
+    /// Returns a batcher at the beginning of `tokens`.
     ///
     /// # Errors
-    /// A batch of nothing, no epoch, or text without a single target.
+    /// A batch size of 0, 0 epochs, or text without a single target.
     pub fn new(tokens: Arc<dyn Examples>, options: BatcherOptions) -> Result<Batcher> {
         if matches!(options.batch, BatchSize::Sequences(0) | BatchSize::Tokens(0)) || options.epochs == Some(0) {
             return Err(DataError::Option(
@@ -89,7 +90,7 @@ impl Batcher {
         Ok(Batcher { tokens, options, state, stretches: Vec::new() })
     }
 
-    /// The place in the order: what has been taken so far.
+    /// The place in the data order: what has been read so far.
     pub fn state(&self) -> &BatcherState {
         &self.state
     }
@@ -104,10 +105,10 @@ impl Batcher {
         self.options.prefix
     }
 
-    /// Goes to a saved place.
+    /// Moves to a saved place.
     ///
     /// # Errors
-    /// The place belongs to other data, or lies past its epoch's end.
+    /// The place belongs to other data, or lies beyond the end of its epoch.
     pub fn restore(&mut self, state: BatcherState) -> Result<()> {
         if state.data != self.tokens.key() {
             return Err(DataError::Resume(
@@ -125,16 +126,17 @@ impl Batcher {
         Ok(())
     }
 
-    /// The next window, cut to `context` positions a sequence; `None` after the last epoch. A new context length begins a
-    /// new epoch, since text cut differently has another order.
+    /// Returns the next window, with at most `context` positions per sequence; `None` after the last epoch. A new
+    /// context length begins a new epoch, since text cut differently has another order.
     ///
     /// # Errors
-    /// A context of 0, or a new context in the middle of counted epochs.
+    /// A context of 0, or a new context in the middle of an epoch if the number of epochs is limited.
     pub fn next_window(&mut self, context: usize) -> Result<Option<Window>> {
         self.next_sequences(context)?.map(Window::new).transpose()
     }
 
-    /// The sequences of the next window, where nothing need be supervised yet: prompts that wait for their answers.
+    /// Returns the sequences of the next window, none of which need be supervised: used for prompts whose answers
+    /// are sampled later.
     ///
     /// # Errors
     /// As [`Batcher::next_window`].
@@ -143,18 +145,20 @@ impl Batcher {
         if taken.is_empty() {
             return Ok(None);
         }
-        // Groups are numbered within the window: a row may come twice where windows cross from one epoch into the next.
+        // Groups are numbered within the window, because a row may occur twice where windows cross from one epoch
+        // into the next.
         let groups = taken.iter().zip(0..);
         let sequences = groups.flat_map(|(stretch, group)| self.tokens.sequences(*stretch, self.options.prefix, group));
         Ok(Some(sequences.collect()))
     }
 
-    /// How many windows are left until the last epoch ends, at this context length; `None` without an end.
+    /// How many windows are left until the last epoch ends, at this context length; `None` if the epochs are not
+    /// limited.
     pub fn windows_left(&self, context: usize) -> Result<Option<u64>> {
         if self.options.epochs.is_none() {
             return Ok(None);
         }
-        // Cuts move from epoch to epoch, so only walking through tells.
+        // The cuts differ from epoch to epoch, so the windows have to be counted one by one.
         let mut ahead = self.ahead();
         let mut windows = 0;
         while !ahead.take(context)?.is_empty() {
@@ -163,8 +167,9 @@ impl Batcher {
         Ok(Some(windows))
     }
 
-    /// The windows of `epochs` passes over the data from its beginning, at this context length, as the number of their sequences
-    /// (pairs, prompts): of a part of an epoch that share of its windows, rounded up. At least one.
+    /// Returns the number of sequences (pairs, prompts) in each window of `epochs` passes over the data from its
+    /// beginning, at this context length. For a fraction of an epoch: that fraction of its windows, rounded up. At
+    /// least one window.
     ///
     /// # Errors
     /// As [`Batcher::next_window`].
@@ -187,8 +192,8 @@ impl Batcher {
         Ok(windows)
     }
 
-    /// How many sequences (pairs, prompts) an epoch has at this context length, and how many the first window takes: more where it
-    /// reads some of them again.
+    /// Returns how many sequences (pairs, prompts) an epoch has at this context length, and how many the first
+    /// window reads: that is more than the epoch has if the window reads some of them again.
     ///
     /// # Errors
     /// As [`Batcher::next_window`].
@@ -203,7 +208,7 @@ impl Batcher {
         Ok((sequences, taken))
     }
 
-    /// The documents or rows that the next `windows` windows read, at this context length.
+    /// Returns the documents or rows that the next `windows` windows read, at this context length.
     ///
     /// # Errors
     /// As [`Batcher::next_window`].
@@ -219,17 +224,17 @@ impl Batcher {
         Ok(found)
     }
 
-    /// A copy that can go on without this one.
+    /// Returns a copy that advances independently of this one.
     fn ahead(&self) -> Batcher {
         let (tokens, options, state) = (self.tokens.clone(), self.options.clone(), self.state.clone());
         Batcher { tokens, options, state, stretches: self.stretches.clone() }
     }
 
-    /// The stretches of the next window; none after the last epoch.
+    /// Returns the stretches of the next window; empty after the last epoch.
     fn take(&mut self, context: usize) -> Result<Vec<Stretch>> {
         let (mut taken, mut positions) = (Vec::new(), 0);
         loop {
-            // Counted epochs are read one after the other: a window never holds rows of two.
+            // If the number of epochs is limited, a window never holds rows of two epochs.
             if self.options.epochs.is_some() && !taken.is_empty() && self.epoch_is_read() {
                 break;
             }
@@ -246,7 +251,7 @@ impl Batcher {
         Ok(taken)
     }
 
-    /// The next stretch, which may begin an epoch; `None` after the last one.
+    /// Returns the next stretch, beginning a new epoch if necessary; `None` after the last epoch.
     fn peek(&mut self, context: usize) -> Result<Option<Stretch>> {
         if context == 0 {
             return Err(DataError::Option("the context must be at least 1".into()));
@@ -280,12 +285,12 @@ impl Batcher {
         self.options.epochs.is_some_and(|epochs| self.state.epoch + 1 >= epochs)
     }
 
-    /// Whether the last epoch is read.
+    /// Whether the last epoch has been read to its end.
     pub fn has_ended(&self) -> bool {
         self.state.context > 0 && self.epoch_is_read() && self.is_last_epoch()
     }
 
-    /// Goes on after the last epoch, with windows as before.
+    /// Removes the limit on epochs; the sizes of windows stay as they are.
     pub fn never_end(&mut self) {
         self.options.epochs = self.options.epochs.map(|_| u64::MAX);
     }
@@ -299,8 +304,8 @@ impl Batcher {
     }
 }
 
-/// Held-out data as packed batches of at most `batch_tokens` positions, in the data's own order and cut the same way every
-/// time. With `most_tokens` about that many positions are read, from everywhere.
+/// Returns held-out data as packed batches of at most `batch_tokens` positions, in the data's own order and cut the
+/// same way every time. With `most_tokens`, about that many positions are read, from all over the data.
 pub fn eval_batches(
     tokens: &dyn Examples,
     context: usize,
@@ -324,7 +329,7 @@ pub fn eval_batches(
     })
 }
 
-/// The stretches that [`eval_batches`] reads, in order. `prefix` says whether a token precedes every text.
+/// Returns the stretches that [`eval_batches`] reads, in order. `prefix` says whether a token precedes every text.
 pub fn eval_stretches(tokens: &dyn Examples, context: usize, prefix: bool, most_tokens: Option<u64>) -> Vec<Stretch> {
     let all = tokens.in_order(context, prefix);
     let kept = most_tokens

@@ -1,18 +1,19 @@
-//! Which stretch of which document is a sequence, and in which order they come: pure functions of their arguments, so
-//! that resuming needs only counters.
+//! Which stretch of which document is a sequence, and in which order they are read: pure functions of their
+//! arguments, so that resuming needs only counters.
 //!
-//! Text is cut into stretches of at most `context` targets; every token is a target exactly once per epoch (but a
-//! document's first token where no prefix precedes it). A document longer than the context is cut at places that move
-//! from epoch to epoch, by a seeded offset in [0, context): else the same token would always stand at the same position
-//! and the first tokens after each cut would always lack context. This visits random windows as sampling with
-//! replacement does, without leaving a third of the text unseen for each epoch's worth of steps.
+//! Text is cut into stretches of at most `context` targets; every token is a target exactly once per epoch (except
+//! a document's first token if no prefix precedes it). A document longer than the context is cut at places that
+//! change from epoch to epoch, by a seeded offset in [0, context): otherwise the same token would always stand at
+//! the same position, and the same tokens, the first after each cut, would always lack context. This yields random
+//! windows, as sampling with replacement does, but sampling would leave a third of the text unread in each epoch's
+//! number of steps.
 
 use telos_random::Rng;
 
 use super::pack::Sequence;
 use crate::data::tokens::TokenSet;
 
-/// Keeps the uses of chance apart.
+/// Separates the random streams.
 const ORDER: u64 = 1;
 const OFFSET: u64 = 2;
 const SOME: u64 = 3;
@@ -29,13 +30,13 @@ pub struct Stretch {
 }
 
 impl Stretch {
-    /// How many targets, and so how many positions of the model, it holds.
+    /// The number of targets, which is also the number of the model's positions.
     pub fn targets(&self) -> usize {
         (self.end - self.begin) as usize
     }
 
-    /// Its tokens: `prefix`, or else the token before the first target, and then the targets. Everything is supervised
-    /// but the first token, which is only read.
+    /// Returns its tokens: `prefix`, or else the token before the first target, and then the targets. All are
+    /// supervised except the first token, which is only read.
     pub fn sequence(&self, tokens: &TokenSet, prefix: Option<u32>) -> Sequence {
         let document = tokens.document(self.document as usize);
         let begin = (self.begin as usize).saturating_sub(usize::from(prefix.is_none()));
@@ -45,7 +46,7 @@ impl Stretch {
     }
 }
 
-/// The stretches of an epoch, in the order of training: cut with this epoch's offsets, then shuffled.
+/// Returns the stretches of an epoch in training order: cut with this epoch's offsets, then shuffled.
 pub fn epoch(tokens: &TokenSet, context: usize, prefix: bool, seed: u64, epoch: u64) -> Vec<Stretch> {
     let stretches = cut(tokens, context, prefix, |document| {
         Rng::new(&[seed, OFFSET, epoch, document]).below(context as u64) as usize
@@ -53,13 +54,13 @@ pub fn epoch(tokens: &TokenSet, context: usize, prefix: bool, seed: u64, epoch: 
     shuffled(stretches, seed, epoch, context)
 }
 
-/// The order of training within an epoch.
+/// Shuffles stretches into the training order of an epoch.
 pub fn shuffled(mut stretches: Vec<Stretch>, seed: u64, epoch: u64, context: usize) -> Vec<Stretch> {
     Rng::new(&[seed, ORDER, epoch, context as u64]).shuffle(&mut stretches);
     stretches
 }
 
-/// So many of `all` by chance, the same every time, in their order.
+/// Returns `kept` of `all`, chosen at random but the same every time, in their order.
 pub fn some(mut all: Vec<Stretch>, kept: usize) -> Vec<Stretch> {
     Rng::new(&[SOME]).shuffle(&mut all);
     all.truncate(kept);
@@ -67,15 +68,16 @@ pub fn some(mut all: Vec<Stretch>, kept: usize) -> Vec<Stretch> {
     all
 }
 
-/// All stretches in the text's own order, cut without an offset: what evaluation reads.
+/// Returns all stretches in the text's own order, cut without an offset, as evaluation reads them.
 pub fn in_order(tokens: &TokenSet, context: usize, prefix: bool) -> Vec<Stretch> {
     cut(tokens, context, prefix, |_| 0)
 }
 
-/// `offset(document)` is the length of the first stretch of a document that is longer than the context; 0 for a full one.
+/// `offset(document)` is the length of the first stretch of a document that is longer than the context; 0 for one
+/// of full length.
 fn cut(tokens: &TokenSet, context: usize, prefix: bool, offset: impl Fn(u64) -> usize) -> Vec<Stretch> {
     let mut stretches = Vec::new();
-    // Without a prefix nothing precedes the first token, so nothing can predict it.
+    // Without a prefix nothing precedes the first token, so it cannot be predicted.
     let first = usize::from(!prefix);
     for document in 0..tokens.documents() {
         let length = tokens.document(document).len();

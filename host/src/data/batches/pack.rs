@@ -14,24 +14,26 @@ use crate::data::error::{DataError, Result};
 pub struct Sequence {
     /// L token ids, L >= 2.
     pub ids: Vec<u32>,
-    /// Whether each token, as a target, counts in the loss; L of them. The first is never a target.
+    /// For each of the L tokens, whether it counts in the loss as a target. The first is never a target.
     pub supervised: Vec<bool>,
-    /// Numbers of the row, by name: margins, labels, scores.
+    /// Numbers of the row, by name, such as a margin, a label or a score.
     pub columns: BTreeMap<String, f64>,
-    /// The row's number in its data set.
+    /// The row's index in its data set.
     pub row: u64,
-    /// Numbers of the sequence itself, named as objectives read them: `group` and `side` of a pair's answers; of rollouts
-    /// what was found of a sample, such as `reward`.
+    /// Numbers of the sequence itself, by the names that objectives use: `group` and `side` of a pair's answers; in
+    /// rollouts, what was computed for a sample, such as `reward`.
     pub numbers: BTreeMap<String, f64>,
-    /// Numbers for each position, named as objectives read them: what a frozen model said, what `prepare` answered.
+    /// Numbers for each position, by the names that objectives use: statistics of a frozen model, and what
+    /// `prepare` returned.
     pub tokens: BTreeMap<String, Vec<f64>>,
-    /// Whether the last token is read too, at a position that predicts nothing: for what is asked of a model at the end of a
-    /// sequence (a score, a last value).
+    /// Whether the last token is read too, at a position that predicts nothing. Needed for what a model computes at
+    /// the end of a sequence (a score, a last value).
     pub reads_last: bool,
 }
 
 impl Sequence {
-    /// How many positions the model computes: one for each token, less the last where it is only predicted.
+    /// The number of positions that the model computes: one for each token, minus the last token if it is only
+    /// predicted.
     pub fn positions(&self) -> usize {
         self.ids.len().saturating_sub(usize::from(!self.reads_last))
     }
@@ -42,7 +44,8 @@ impl Sequence {
     }
 }
 
-/// What one optimizer step sees: the unit that losses are normalised over, however it is cut.
+/// The sequences of one optimizer step. Losses are normalised over the whole window, however it is split into
+/// micro-batches.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Window {
     sequences: Vec<Sequence>,
@@ -50,10 +53,10 @@ pub struct Window {
 }
 
 impl Window {
-    /// A window of `sequences`.
+    /// Returns a window of `sequences`.
     ///
     /// # Errors
-    /// Nothing in it is supervised, so that a mean over supervised tokens would be 0/0.
+    /// No token is supervised, so that a mean over supervised tokens would be 0/0.
     pub fn new(sequences: Vec<Sequence>) -> Result<Window> {
         let supervised = sequences.iter().map(Sequence::supervised_targets).sum();
         if supervised == 0 {
@@ -68,7 +71,7 @@ impl Window {
         &self.sequences
     }
 
-    /// Supervised targets of the whole window: what divides a token loss, whichever micro-batch a token is in.
+    /// Supervised targets of the whole window: the divisor of a token loss, whichever micro-batch a token is in.
     pub fn supervised(&self) -> usize {
         self.supervised
     }
@@ -78,13 +81,13 @@ impl Window {
         self.sequences.iter().map(Sequence::positions).sum()
     }
 
-    /// The window in micro-batches of at most `most` positions; see [`micro_batches`].
+    /// The window as micro-batches of at most `most` positions; see [`micro_batches`].
     pub fn micro_batches(&self, most: usize) -> impl Iterator<Item = Result<PackedBatch>> {
         micro_batches(&self.sequences, most).into_iter().map(|range| pack(&self.sequences[range]))
     }
 }
 
-/// S sequences of N positions in all. Position i of a sequence reads token i and predicts token i + 1.
+/// S sequences of N positions in total. Position i of a sequence reads token i and predicts token i + 1.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct PackedBatch {
     /// \[N\] the token read at each position.
@@ -101,7 +104,7 @@ pub struct PackedBatch {
     pub max_len: usize,
     /// \[S\] each sequence's row in its data set.
     pub rows: Vec<u64>,
-    /// \[S\] each: the rows' numbers by name.
+    /// \[S\] each: numbers of the rows, by name.
     pub columns: BTreeMap<String, Vec<f64>>,
     /// \[S\] each: [`Sequence::numbers`].
     pub numbers: BTreeMap<String, Vec<f64>>,
@@ -117,7 +120,7 @@ impl PackedBatch {
         self.tokens.len()
     }
 
-    /// Whether there is no position at all.
+    /// Whether there are no positions.
     pub fn is_empty(&self) -> bool {
         self.tokens.is_empty()
     }
@@ -133,12 +136,12 @@ impl PackedBatch {
     }
 }
 
-/// Lays `sequences` end to end and shifts: tokens `[..L-1]`, targets and mask `[1..]`. Where the last token is read too, its
-/// position has target 0 and mask 0.
+/// Lays `sequences` end to end and shifts: tokens `[..L-1]`, targets and mask `[1..]`. If the last token is read
+/// too, its position has target 0 and mask 0.
 ///
 /// # Errors
-/// A sequence with fewer than two tokens, with as many flags as it has not tokens, or with other columns or numbers than the
-/// first.
+/// A sequence with fewer than two tokens, with a number of flags that differs from its number of tokens, or with
+/// other columns or numbers than the first sequence.
 pub fn pack(sequences: &[Sequence]) -> Result<PackedBatch> {
     let reads_last = sequences.first().is_some_and(|first| first.reads_last);
     let mut batch = PackedBatch { offsets: vec![0], reads_last, ..Default::default() };
@@ -189,14 +192,15 @@ fn check(sequence: &Sequence, first: &Sequence) -> Result<()> {
     Ok(())
 }
 
-/// Names of all numbers a sequence carries.
+/// Names of all numbers that a sequence carries.
 fn names_of(sequence: &Sequence) -> Vec<&str> {
     let own = sequence.columns.keys().chain(sequence.numbers.keys()).chain(sequence.tokens.keys()).map(String::as_str);
     own.chain(sequence.reads_last.then_some("the last token's position")).collect()
 }
 
-/// Cuts `sequences` into runs of at most `most` positions: whole sequences, in order, as many as fit. Neighbours of one `group`
-/// (the two answers of a pair) stay together. What is longer by itself is a run of its own.
+/// Splits `sequences` into runs of at most `most` positions: whole sequences, in order, as many as fit. Neighbours
+/// of one `group` (the two answers of a pair) stay together. A sequence or group that is longer by itself becomes
+/// its own run.
 pub fn micro_batches(sequences: &[Sequence], most: usize) -> Vec<Range<usize>> {
     let (mut runs, mut start, mut positions, mut end) = (Vec::new(), 0, 0, 0);
     for unit in sequences.chunk_by(together) {

@@ -1,4 +1,5 @@
-//! Equality, order and membership of values, and lookups in dictionaries by them. All of it is counted as work.
+//! Equality, order and membership of values, and lookups in dictionaries that use them. All of it is counted as
+//! work.
 
 use std::cmp::Ordering;
 use std::rc::Rc;
@@ -11,7 +12,7 @@ impl Value {
     /// `self == other`.
     ///
     /// # Errors
-    /// The meter's, here and in all that compares.
+    /// Those of the meter, here and in everything that compares.
     pub fn equals(&self, other: &Value, meter: &Meter) -> Evaluated<bool> {
         Ok(match (self, other) {
             (Value::Str(a), Value::Str(b)) => {
@@ -47,7 +48,7 @@ impl Value {
         })
     }
 
-    /// How two values compare with `<` and the like; `None` where one is not a number (NaN).
+    /// The order of two values for `<` and similar operators; `None` if one is NaN.
     pub fn compare(&self, other: &Value, meter: &Meter) -> Evaluated<Option<Ordering>> {
         self.defined()?;
         other.defined()?;
@@ -103,7 +104,7 @@ impl Value {
 }
 
 impl Value {
-    /// A value of a dictionary by key.
+    /// The value of a dictionary for a key.
     pub fn get(&self, key: &Value, meter: &Meter) -> Evaluated<Option<Value>> {
         match self {
             Value::Dict(dict) => find(dict, key, meter),
@@ -138,7 +139,7 @@ pub fn any_equals(items: &[Value], item: &Value, meter: &Meter) -> Evaluated<boo
     Ok(false)
 }
 
-/// Sets a key, in its old place where it is there already.
+/// Sets a key; a key that exists already keeps its place.
 pub fn insert(dict: &mut Dict, key: Value, value: Value, meter: &Meter) -> Evaluated<()> {
     if matches!(key, Value::List(_) | Value::Dict(_) | Value::Namespace(_)) {
         return Err(format!("unhashable type: '{}'", key.kind()));
@@ -150,7 +151,7 @@ pub fn insert(dict: &mut Dict, key: Value, value: Value, meter: &Meter) -> Evalu
     Ok(())
 }
 
-/// Whether two lists hold equal items.
+/// Whether two lists have equal items.
 pub fn all_equal(a: &[Value], b: &[Value], meter: &Meter) -> Evaluated<bool> {
     if a.len() != b.len() {
         return Ok(false);

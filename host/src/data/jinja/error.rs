@@ -19,7 +19,7 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
-/// The most characters of an error's message; a template may raise any text.
+/// The most characters of an error's message; a template may raise an error with any text.
 const MESSAGE: usize = 1000;
 
 impl Error {
@@ -32,7 +32,7 @@ impl Error {
     }
 }
 
-/// A fault without its line, which the renderer adds.
+/// An error without its line, which the renderer adds.
 pub type Fault = String;
 /// The result of an evaluation.
 pub type Evaluated<T> = Result<T, Fault>;

@@ -45,8 +45,8 @@ impl Renderer {
         Ok(found.unwrap_or_else(|| Value::undefined(format!("'{name}' is undefined"))))
     }
 
-    /// What holds other expressions. Each kind has a function of its own: one function for all would take the stack of all at each
-    /// level of nesting.
+    /// Evaluates expressions that contain others. Each kind has its own function: a single function would use the
+    /// stack space of all kinds at each level of nesting.
     #[inline(never)]
     fn compound(&mut self, expr: &Expr, scope: &Rc<Scope>) -> Evaluated<Value> {
         match expr {
@@ -169,7 +169,7 @@ impl Renderer {
 
     /// `value.name`: an attribute first, then an item.
     pub fn attribute(&mut self, value: &Value, name: &Arc<str>) -> Evaluated<Value> {
-        // What is not there is named in full.
+        // The full name is needed for what is missing.
         self.spend(1 + name.len() / TEXT)?;
         if let Value::Loop(state) = value {
             return Ok(loop_attribute(state, name).unwrap_or_else(|| missing(value, name)));
@@ -245,7 +245,7 @@ impl Renderer {
         }
     }
 
-    /// The character with this number.
+    /// The character at this index.
     fn character(&mut self, text: &Arc<str>, number: i128) -> Evaluated<Option<Value>> {
         let count = match &self.counted {
             Some((counted, count)) if Arc::ptr_eq(counted, text) => *count,
@@ -289,7 +289,7 @@ impl Renderer {
         })
     }
 
-    /// The call of a call block, with its text as `caller`.
+    /// Evaluates the call of a call block, with its text as `caller`.
     pub fn call_with(&mut self, call: &Expr, caller: Value, scope: &Rc<Scope>) -> Evaluated<Value> {
         let Expr::Call(callee, arguments, _) = call else { return Err("`call` needs a call".into()) };
         let callee = self.eval(callee, scope)?;
@@ -305,7 +305,7 @@ impl Renderer {
     }
 }
 
-/// A value with its kind, as jinja2 describes it.
+/// A value with its type, as jinja2 describes it.
 fn described(value: &Value) -> String {
     match value {
         Value::None => "None".into(),

@@ -1,12 +1,12 @@
-//! JSON to values and back, as Python's `json` does it.
+//! Converts JSON to values and back, like Python's `json`.
 
 use super::error::Evaluated;
 use super::meter::Meter;
 use super::number;
 use super::value::{DEEPEST, Dict, Value};
 
-/// The only key of an object that stands for a whole number which does not fit 64 bits; its value is the digits. The key holds
-/// a code point that stands in no text.
+/// The only key of an object that represents a whole number of more than 64 bits; its value is the digits. The key
+/// contains a code point that occurs in no text.
 pub const INTEGER: &str = "\u{FDD2}integer";
 
 /// A JSON value as Python reads it.
@@ -31,7 +31,7 @@ pub fn from_json(json: &serde_json::Value) -> Value {
     }
 }
 
-/// The keywords of `json.dumps` that transformers' `tojson` takes.
+/// The keyword arguments of `json.dumps` that transformers' `tojson` takes.
 pub struct Dump<'m> {
     pub ascii: bool,
     /// The text of one step of indentation.
@@ -151,7 +151,7 @@ impl Dump<'_> {
             }
         }
         out.push('"');
-        // Escapes make a text up to six times as long.
+        // Escapes lengthen a text up to six times.
         self.meter.grows(out.len(), out.len() - start)
     }
 }

@@ -1,5 +1,5 @@
-//! What a render may use up, and what it has used. Work is counted where it is done, also inside one filter or comparison, so that
-//! no single expression takes long.
+//! Limits on the resources of a render, and the count of what it has used. Work is counted where it is done, also
+//! inside one filter or comparison, so that no single expression can take long.
 
 use std::cell::Cell;
 
@@ -8,36 +8,38 @@ use super::error::Evaluated;
 /// Bytes of text that count as one value.
 pub const TEXT: usize = 32;
 
-/// What a render may use up.
+/// The limits of a render.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Nodes evaluated, items and characters copied or compared, in total.
+    /// Nodes evaluated, and items and characters copied or compared, in total.
     pub work: usize,
-    /// Nested statements, expressions and calls.
+    /// Depth of nested statements, expressions and calls.
     pub depth: usize,
-    /// Bytes of any one text, and size of any one value.
+    /// Bytes of a single text, and size of a single value.
     pub length: usize,
 }
 
-/// The work that a render may take whatever its input: some 30 times what the longest known templates take for a short
-/// conversation, and a second in a build without optimisation.
+/// The work that a render may take for any input: some 30 times what the longest known templates take for a short
+/// conversation, and about a second in a build without optimisation.
 const BASE: usize = 2_000_000;
-/// More work for each value and each [`TEXT`] bytes of the input. A template takes some 10 to 100 for each.
+/// Additional work for each value and each [`TEXT`] bytes of the input. A template takes some 10 to 100 for each.
 const PER_VALUE: usize = 1000;
-/// More work for each message and each other one that a template may look at meanwhile; in total at most [`OF_PAIRS`].
+/// Additional work for each pair of messages, since a template may look at every other message while it writes one;
+/// in total at most [`OF_PAIRS`].
 const PER_PAIR: usize = 50;
-/// Some seconds.
+/// A few seconds of work.
 const OF_PAIRS: usize = 100_000_000;
 
 impl Limits {
-    /// For an input of `size` values, of which a text counts as one for each [`TEXT`] bytes, and of as many `messages`.
+    /// The limits for an input of `size` values and `messages` messages. A text counts as one value for each
+    /// [`TEXT`] bytes.
     pub fn for_input(size: usize, messages: usize) -> Limits {
         let pairs = messages.saturating_mul(messages).saturating_mul(PER_PAIR).min(OF_PAIRS);
         Limits {
             work: size.saturating_mul(PER_VALUE).saturating_add(pairs).saturating_add(BASE),
             // Python's own limit of 1000 frames stops jinja2 at about the same depth.
             depth: 250,
-            // A text that is all of the input, each byte written as `\\uXXXX`, and 16 MB more.
+            // A text that contains all of the input, each byte written as `\\uXXXX`, plus 16 MB.
             length: size.saturating_mul(6 * TEXT).saturating_add(1 << 24),
         }
     }
@@ -60,7 +62,7 @@ impl Meter {
     /// Counts work.
     ///
     /// # Errors
-    /// More than the limit.
+    /// The limit is exceeded.
     pub fn spend(&self, work: usize) -> Evaluated<()> {
         let done = self.work.get().saturating_add(work);
         self.work.set(done);
@@ -74,12 +76,12 @@ impl Meter {
         Ok(())
     }
 
-    /// Refuses what is longer than a text may be, and counts its making as work.
+    /// Refuses a text longer than the limit, and counts creating it as work.
     pub fn fits(&self, length: usize) -> Evaluated<()> {
         self.grows(length, length)
     }
 
-    /// [`Meter::fits`] for what is made longer by `more`, without a copy of the rest.
+    /// As [`Meter::fits`], for a text that grows by `more` bytes without copying the rest.
     pub fn grows(&self, length: usize, more: usize) -> Evaluated<()> {
         if length > self.limits.length {
             let most = self.limits.length;
@@ -90,7 +92,7 @@ impl Meter {
         self.spend(more / TEXT)
     }
 
-    /// Counts the making of a list, which takes more memory than a text of the same length.
+    /// Counts the creation of a list, which takes more memory than a text of the same length.
     pub fn list(&self, items: usize) -> Evaluated<()> {
         if items > self.limits.length {
             let most = self.limits.length;

@@ -1,23 +1,25 @@
-//! Jinja as `transformers` runs it for chat templates: jinja2's grammar and scoping, Python's values, operators, methods and
-//! number formats, an immutable sandbox, `trim_blocks`, `lstrip_blocks`, loop controls and the `generation` tag.
+//! Jinja as `transformers` runs it for chat templates: jinja2's grammar and scoping, Python's values, operators,
+//! methods and number formats, an immutable sandbox, `trim_blocks`, `lstrip_blocks`, loop controls and the
+//! `generation` tag.
 //!
 //! | step | file |
 //! |---|---|
-//! | source to tokens, whitespace control included, to a tree | [`read`] |
+//! | source to tokens, with whitespace control, to a tree | [`read`] |
 //! | values as Python has them | [`value`], [`equality`], [`number`], [`mod@text`], [`json`] (to and from JSON) |
 //! | statements, scopes, macros, loops | [`render`], [`scope`] |
 //! | limits, and the count of work | [`meter`] |
 //! | expressions, attributes, calls | [`eval`], [`operators`] |
 //! | filters, tests and functions of jinja2 and transformers; methods of Python's types | [`library`] |
 //!
-//! A library with Jinja's syntax alone is not enough: a template of a published model was written against Python, where
-//! `1e20` prints as `1e+20`, a list as `['a']`, and `'%d' % 5` is a string. Operators and printing cannot be replaced from
-//! outside in the libraries at hand, so the interpreter is written here, and held against jinja2's own results
-//! (`tests/references/templates`).
+//! A library that only has Jinja's syntax is not enough: templates of published models are written for Python,
+//! where `1e20` prints as `1e+20`, a list as `['a']`, and `'%d' % 5` is a string. Existing libraries do not allow
+//! operators and printing to be replaced, so the interpreter is written here, and compared with jinja2's own
+//! results (`tests/references/templates`).
 //!
-//! Templates come from other people. A render has limits on work, nesting and length ([`Limits`]), a template's source on length
-//! and nesting, and a render reads nothing but its variables: no clock, no random number, no file. Limits on nesting are such that
-//! neither reading nor rendering nor dropping what was made overflows a thread's stack of 2 MiB, without optimisation too.
+//! Templates are untrusted. A render has limits on work, nesting and length ([`Limits`]), a template's source has
+//! limits on length and nesting, and a render reads nothing but its variables: no clock, no random number, no file.
+//! With the limits on nesting, neither reading nor rendering nor dropping the results overflows a thread's stack of
+//! 2 MiB, even without optimisation.
 
 mod equality;
 mod error;
@@ -53,10 +55,10 @@ pub struct Template {
 }
 
 impl Template {
-    /// Reads a template.
+    /// Parses a template.
     ///
     /// # Errors
-    /// What is not valid Jinja, and in which line.
+    /// What is not valid Jinja, and on which line.
     pub fn new(source: &str) -> Result<Template, Error> {
         if let Some(at) = source.find(MARKS) {
             return Err(read::lexer::mark(
@@ -81,7 +83,8 @@ impl Template {
     /// Renders it with these variables; the limits grow with them.
     ///
     /// # Errors
-    /// The template's own error (`raise_exception`), what it cannot do with these variables, or a limit that it reached.
+    /// An error that the template raises (`raise_exception`), one from rendering these variables, or an exceeded
+    /// limit.
     pub fn render(&self, variables: Vec<(String, Value)>) -> Result<String, Error> {
         let size = variables.iter().fold(0, |size: usize, (_, value)| size.saturating_add(value.extent().1));
         let messages = variables.iter().find_map(|(name, value)| match value {

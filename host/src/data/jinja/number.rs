@@ -22,8 +22,8 @@ fn exponent_text(exponent: i32) -> String {
     format!("e{}{:02}", if exponent < 0 { '-' } else { '+' }, exponent.abs())
 }
 
-/// Fixed, scientific or general notation of a number that is not negative, as `%f`, `%e` and `%g` write it. `alternate` keeps
-/// the point and the zeros of `%g`.
+/// Fixed, scientific or general notation of a non-negative number, as `%f`, `%e` and `%g` write it. `alternate`
+/// keeps the point and the zeros of `%g`.
 pub fn notation(number: f64, kind: char, precision: usize, alternate: bool) -> String {
     if number.is_nan() {
         return "nan".into();
@@ -63,7 +63,7 @@ fn general(number: f64, precision: usize, alternate: bool) -> String {
     tidy(&format!("{number:.*}", (precision as i32 - 1 - exponent).max(0) as usize))
 }
 
-/// `round(number, digits)`: half to even on the exact value.
+/// `round(number, digits)`: rounds half to even, based on the exact value.
 pub fn round(number: f64, digits: i128) -> f64 {
     if !number.is_finite() || digits > 300 {
         return number;
@@ -98,7 +98,7 @@ pub fn float_modulo(a: f64, b: f64) -> f64 {
     }
 }
 
-/// A place counted from the end where it is negative; `None` outside.
+/// An index, counted from the end if negative; `None` if out of range.
 pub fn at(length: usize, place: i128) -> Option<usize> {
     let place = if place < 0 { place.checked_add(length as i128)? } else { place };
     usize::try_from(place).ok().filter(|place| *place < length)

@@ -12,12 +12,12 @@ use super::meter::{Limits, Meter, REMEDY};
 use super::read::ast::{Arguments, Body, Expr, Filter, For, Macro, Statement, Target};
 use super::value::{Callable, Dict, Loop, Nested, Scope, Value, plain};
 
-/// Stands before the text of a generation block. Behind it are the digits of the message's number, where the block writes
-/// one of `messages`, and [`NUMBER_END`]. None of the marks stands in any text.
+/// Precedes the text of a generation block. It is followed by the digits of the message's number, if the block
+/// writes one of `messages`, and by [`NUMBER_END`]. No text contains any of the marks.
 pub const BEGIN: char = '\u{FDD0}';
-/// Stands behind the text of a generation block.
+/// Follows the text of a generation block.
 pub const END: char = '\u{FDD1}';
-/// Stands behind the number of the message.
+/// Follows the number of the message.
 pub const NUMBER_END: char = '\u{FDD3}';
 
 /// All marks.
@@ -35,18 +35,18 @@ pub struct Renderer {
     depth: usize,
     pub line: usize,
     out: String,
-    /// The text whose characters were counted last, for an index, and their number.
+    /// The last text whose characters were counted, for an index, and their number.
     pub counted: Option<(Arc<str>, usize)>,
-    /// Where each of `messages` lies in memory, with its number, to know which of them a generation block writes.
+    /// The address of each of `messages`, with its number, to recognize which of them a generation block writes.
     messages: HashMap<*const Nested<Dict>, usize>,
-    /// Scopes that hold macros, which hold their scopes.
+    /// Scopes that contain macros, which in turn hold their scopes.
     closed: Vec<Rc<Scope>>,
 }
 
 /// Renders statements with variables.
 ///
 /// # Errors
-/// What the template raises or cannot do, and its line.
+/// An error that the template raises or causes, with its line.
 pub fn render(body: &Body, variables: Vec<(String, Value)>, limits: Limits) -> Result<String, Error> {
     let scope = Scope::new(None);
     let meter = Meter::new(limits);
@@ -64,7 +64,7 @@ pub fn render(body: &Body, variables: Vec<(String, Value)>, limits: Limits) -> R
     let mut renderer =
         Renderer { meter, depth: 0, line: 1, out: String::new(), counted: None, messages, closed: vec![scope.clone()] };
     let result = renderer.body(body, &scope);
-    // What holds itself would never be freed.
+    // Breaks reference cycles, which would never be freed.
     renderer.closed.iter().for_each(|scope| scope.variables.borrow_mut().clear());
     match result {
         Ok(_) => Ok(renderer.out),
@@ -107,7 +107,7 @@ impl Renderer {
         value.print(&self.meter)
     }
 
-    /// [`Renderer::print`] for what is copied next: a text is not counted here, but where it is copied.
+    /// As [`Renderer::print`], for text that is copied next: its length is counted where it is copied, not here.
     pub fn printed(&self, value: &Value) -> Evaluated<Arc<str>> {
         match value {
             Value::Str(text) => Ok(text.clone()),
@@ -232,7 +232,7 @@ impl Renderer {
         Ok(())
     }
 
-    /// The number of the message that the innermost variable holds.
+    /// The number of the message that a variable holds; variables are searched from the innermost scope outwards.
     fn written_message(&self, scope: &Scope) -> Option<usize> {
         scope.first(|value| match value {
             Value::Dict(dict) => self.messages.get(&Rc::as_ptr(dict)).copied(),
@@ -275,7 +275,7 @@ impl Renderer {
         Ok(())
     }
 
-    /// Runs a loop and writes what its body writes.
+    /// Runs a loop and writes the output of its body.
     fn loop_over(&mut self, node: &Arc<For>, over: Value, scope: &Rc<Scope>, depth: usize) -> Evaluated<()> {
         let mut items = over.items(&self.meter)?;
         if let Some(condition) = &node.condition {
@@ -326,7 +326,7 @@ impl Renderer {
         result.map(|()| Value::str(text))
     }
 
-    /// Calls a macro: its parameters, then its text.
+    /// Calls a macro: binds its parameters, then renders its text.
     pub fn call_macro(&mut self, node: &Macro, scope: &Rc<Scope>, block: bool, args: Args) -> Evaluated<Value> {
         let inner = Scope::inside(scope);
         let Args { mut positional, mut named } = args;

@@ -1,4 +1,4 @@
-//! Variables and where they are found.
+//! Variables, and the scopes in which they are looked up.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -20,7 +20,7 @@ impl Scope {
     /// A variable's value, from the innermost scope that has it.
     ///
     /// # Errors
-    /// The meter's.
+    /// Those of the meter.
     pub fn find(&self, name: &str, meter: &Meter) -> Evaluated<Option<Value>> {
         let mut scope = Some(self);
         while let Some(here) = scope {
@@ -49,7 +49,7 @@ impl Scope {
     /// Sets a variable of this scope.
     ///
     /// # Errors
-    /// The meter's.
+    /// Those of the meter.
     pub fn set(&self, name: &Arc<str>, value: Value, meter: &Meter) -> Evaluated<()> {
         let mut variables = self.variables.borrow_mut();
         meter.spend(variables.len() / 16)?;

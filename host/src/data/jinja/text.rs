@@ -1,16 +1,16 @@
-//! Text as Python sees it: which characters are space, which are printable, how it is quoted.
+//! Text as in Python: which characters are whitespace, which are printable, how a text is quoted.
 
-/// What Python counts as whitespace.
+/// Whether Python counts it as whitespace.
 pub fn is_space(character: char) -> bool {
     character.is_whitespace() || ('\x1c'..='\x1f').contains(&character)
 }
 
-/// Whether Python writes a character as it is.
+/// Whether Python prints a character unescaped.
 pub fn is_printable(character: char) -> bool {
     if character.is_ascii() {
         return (' '..='~').contains(&character);
     }
-    // Behind another character the standard library leaves combining ones as they are, as Python does.
+    // After another character, the standard library leaves combining characters unescaped, as Python does.
     let private = matches!(u32::from(character), 0xE000..=0xF8FF | 0xF0000.. );
     let shown = format!("a{character}").escape_debug().count() == 2;
     shown && !private && !is_space(character)

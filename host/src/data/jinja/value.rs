@@ -1,4 +1,4 @@
-//! Values as Python has them: how they print, compare, iterate, and what counts as true.
+//! Values as in Python: how they print, compare and iterate, and which count as true.
 
 use std::cell::{Cell, RefCell};
 use std::ops::Deref;
@@ -14,23 +14,23 @@ use super::text::write_repr;
 /// A value of a template.
 #[derive(Clone)]
 pub enum Value {
-    /// What is not there, with what to say where it is used.
+    /// A missing value, with the error for using it.
     Undefined(Rc<str>),
-    /// `strftime_now`: counts as not there, and says why where it is called.
+    /// `strftime_now`: counts as missing, and calling it is an error that says why.
     Clock,
     None,
     Bool(bool),
     Int(i128),
-    /// A whole number beyond 127 bits, which prints exactly and takes no part in arithmetic.
+    /// A whole number beyond 127 bits, which prints exactly but cannot be used in arithmetic.
     BigInt(Arc<str>),
     Float(f64),
     Str(Arc<str>),
     List(Rc<Nested<Vec<Value>>>),
     Tuple(Rc<Nested<Vec<Value>>>),
-    /// `dict.keys()` and the like, and `range`.
+    /// `dict.keys()` and similar views, and `range`.
     View(View, Rc<Nested<Vec<Value>>>),
     Dict(Rc<Nested<Dict>>),
-    /// An iterator that is used up by reading it, such as the result of `select`.
+    /// An iterator that reading exhausts, such as the result of `select`.
     Iterator(Rc<Nested<RefCell<std::vec::IntoIter<Value>>>>),
     Namespace(Rc<RefCell<Dict>>),
     Loop(Rc<Loop>),
@@ -40,15 +40,15 @@ pub enum Value {
 /// Keys and values in order of insertion.
 pub type Dict = Vec<(Value, Value)>;
 
-/// What holds other values, with how deep and how large it is when all of it is counted as often as it is reached: one for each
-/// value, and one for each [`TEXT`] bytes of text.
+/// A container of other values, with its depth and its size. The size counts a value as often as it is reached: one
+/// for each value, and one for each [`TEXT`] bytes of text.
 pub struct Nested<T> {
     inner: T,
     depth: usize,
     size: usize,
 }
 
-/// The extent of what holds these values.
+/// Depth and size of a container of these values.
 fn extent_of<'v>(children: impl Iterator<Item = &'v Value>) -> (usize, usize) {
     let (depth, size) = children
         .map(Value::extent)
@@ -69,9 +69,10 @@ impl<T> Deref for Nested<T> {
     }
 }
 
-/// The depth that a namespace, a macro and `loop` count as: they hold values of less depth only, so that no value holds itself.
+/// The depth that a namespace, a macro and `loop` count as: they can only hold values of smaller depth, so that no
+/// value contains itself.
 pub const HOLDER: usize = 140;
-/// The depth of the deepest value. JSON that is read nests less than [`HOLDER`].
+/// The maximum depth of a value. JSON input nests less than [`HOLDER`].
 pub const DEEPEST: usize = 200;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -82,7 +83,7 @@ pub enum View {
     Range(i128, i128, i128),
 }
 
-/// What the variable `loop` holds.
+/// The value of the variable `loop`.
 pub struct Loop {
     pub items: Vec<Value>,
     pub index: Cell<usize>,
@@ -93,7 +94,7 @@ pub struct Loop {
     pub scope: Rc<Scope>,
 }
 
-/// What can be called.
+/// A callable value.
 pub enum Callable {
     Macro {
         node: Arc<Macro>,
@@ -107,20 +108,20 @@ pub enum Callable {
         items: Rc<Nested<Vec<Value>>>,
         index: Cell<usize>,
     },
-    /// Its separator holds no other value.
+    /// Its separator contains no other value.
     Joiner {
         separator: Value,
         used: Cell<bool>,
     },
 }
 
-/// Variables of one scope. A `for` body, a macro, `with`, and captured text have their own; `if` has none.
+/// Variables of one scope. A `for` body, a macro, `with`, and captured text have their own; `if` does not.
 pub struct Scope {
     pub variables: RefCell<Vec<(Arc<str>, Value)>>,
     pub(super) parent: Option<Rc<Scope>>,
 }
 
-/// Why the date is refused, and what to do.
+/// Why using the date is an error, and what to do.
 pub const NO_CLOCK: &str = "the template prints today's date (strftime_now), which must not be part of the data: the same rows would \
     become other tokens on another day; copy the template to a file, write a fixed date in place of the call, and name the file \
     in data.chat_template";
@@ -152,7 +153,7 @@ impl Value {
         Value::Dict(Rc::new(Nested { inner: items, depth, size }))
     }
 
-    /// How deep a value is, and how large.
+    /// The depth and size of a value.
     pub fn extent(&self) -> (usize, usize) {
         match self {
             Value::List(items) | Value::Tuple(items) | Value::View(_, items) => (items.depth, items.size),
@@ -210,7 +211,7 @@ impl Value {
         }
     }
 
-    /// Refuses a value that is not there.
+    /// Refuses a missing value.
     pub fn defined(&self) -> Evaluated<()> {
         match self {
             Value::Undefined(what) => Err(what.to_string()),
@@ -232,7 +233,7 @@ impl Value {
         }
     }
 
-    /// Its items, as a `for` loop reads them; an iterator is used up.
+    /// Its items, as a `for` loop reads them; an iterator is exhausted by this.
     pub fn items(&self, meter: &Meter) -> Evaluated<Vec<Value>> {
         meter.list(match self {
             Value::Str(text) => text.len(),
@@ -264,7 +265,7 @@ impl Value {
         }
     }
 
-    /// As a whole number, where Python takes it as one: true and false count.
+    /// Its value as a whole number where Python accepts it as one: true and false count.
     pub fn index(&self) -> Option<i128> {
         match self {
             Value::Int(number) => Some(*number),
@@ -308,7 +309,7 @@ impl Value {
             return Err(format!("a value nests deeper than {DEEPEST}, too deep to print"));
         }
         let text = if let Value::Str(text) | Value::BigInt(text) = self { text.len() } else { 0 };
-        // Escapes make a text longer: the next value's check finds it.
+        // Escapes lengthen a text: the check of the next value notices.
         meter.spend(1 + text / 4)?;
         meter.grows(out.len().saturating_add(text), text)?;
         match self {
@@ -372,7 +373,7 @@ fn write_dict(out: &mut String, dict: &Dict, meter: &Meter, depth: usize) -> Eva
     Ok(())
 }
 
-/// Refuses a value that a namespace may not hold, since it could come to hold itself.
+/// Refuses a value that a namespace may not hold, because it could then contain itself.
 pub fn plain(value: &Value) -> Evaluated<()> {
     if value.extent().0 >= HOLDER {
         return Err(format!("a namespace cannot hold a {}", value.kind()));

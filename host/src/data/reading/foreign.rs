@@ -1,5 +1,5 @@
-//! What a file or a name turns out to be where something else is wanted: a Git LFS pointer, weights or a tokenizer in another
-//! format, an id of the Hugging Face hub. Each is named, with the line that turns it into what Telos reads.
+//! Recognizes files and names that Telos does not read: a Git LFS pointer, weights or a tokenizer in another
+//! format, an id of the Hugging Face hub. The error names the format and gives the command that converts it.
 
 use std::fs;
 use std::io::Read;
@@ -8,13 +8,14 @@ use std::path::Path;
 use crate::data::error::{DataError, Result};
 use crate::files;
 
-/// Whether a file that begins with `bytes` is a Git LFS pointer: a few lines of text that a clone without Git LFS holds in
-/// the place of a large file.
+/// Whether a file that begins with `bytes` is a Git LFS pointer: a few lines of text that a clone without Git LFS
+/// holds instead of a large file.
 pub fn is_lfs_pointer(bytes: &[u8]) -> bool {
     bytes.starts_with(b"version https://git-lfs")
 }
 
-/// Refuses a Git LFS pointer by its first bytes. A file that cannot be read passes: whoever reads it says so.
+/// Refuses a file whose first bytes are a Git LFS pointer. A file that cannot be read passes, since reading it
+/// later reports the error.
 ///
 /// # Errors
 /// A Git LFS pointer.
@@ -46,10 +47,10 @@ pub fn read(path: &Path) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// The error for a folder or file that is not there. A name such as `org/name` may be an id of the Hugging Face hub.
+/// The error for a missing folder or file. A name such as `org/name` may be an id of the Hugging Face hub.
 pub fn missing(path: &Path) -> DataError {
     let name = path.to_string_lossy();
-    // A misspelt path has a folder above it, as a rule.
+    // For a misspelt path the parent folder usually exists.
     if !is_like_a_hub_id(&name) || path.parent().is_some_and(Path::is_dir) {
         return DataError::Missing(path.to_owned());
     }
@@ -73,7 +74,7 @@ fn is_like_a_hub_id(name: &str) -> bool {
     name.split_once('/').is_some_and(|(owner, model)| plain(owner) && plain(model)) && !name.ends_with(".json")
 }
 
-/// Weights in `folder` that are not safetensors: what they are, and how to convert them.
+/// If `folder` holds weights that are not safetensors: what they are, and how to convert them.
 pub fn other_weights(folder: &Path) -> Option<(String, String)> {
     let names = names(folder);
     let place = folder.display();
@@ -107,7 +108,7 @@ pub fn other_weights(folder: &Path) -> Option<(String, String)> {
     Some((format!("its weights are in another format ({name})"), "convert them to model.safetensors".into()))
 }
 
-/// The line that turns a GGUF file into a folder.
+/// The command that turns a GGUF file into a folder.
 fn gguf(folder: &str, file: &str) -> String {
     format!(
         "convert it: python -c \"from transformers import AutoModelForCausalLM as M, AutoTokenizer as T; \
@@ -115,7 +116,7 @@ fn gguf(folder: &str, file: &str) -> String {
     )
 }
 
-/// A tokenizer in `folder` that is not a `tokenizer.json`: what it is, and how to convert it.
+/// If `folder` holds a tokenizer that is not a `tokenizer.json`: what it is, and how to convert it.
 pub fn other_tokenizer(folder: &Path) -> Option<(String, String)> {
     let names = names(folder);
     let has = |name: &str| names.iter().any(|own| own == name);
@@ -136,7 +137,7 @@ pub fn other_tokenizer(folder: &Path) -> Option<(String, String)> {
     Some((what, convert_tokenizer(&folder.display().to_string())))
 }
 
-/// The line that makes a `tokenizer.json` of an older tokenizer.
+/// The command that makes a `tokenizer.json` from an older tokenizer.
 pub fn convert_tokenizer(folder: &str) -> String {
     format!(
         "make one: python -c \"from transformers import AutoTokenizer as T; \
@@ -145,7 +146,7 @@ pub fn convert_tokenizer(folder: &str) -> String {
     )
 }
 
-/// The error for a model's file that stands where its folder is wanted.
+/// The error for a path that names a file of a model instead of its folder.
 pub fn file_for_a_folder(path: &Path) -> DataError {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let name = path.file_name().unwrap_or_default().to_string_lossy();
@@ -169,7 +170,8 @@ fn names(folder: &Path) -> Vec<String> {
 mod tests {
     use super::*;
 
-    /// Catches a run's path, an absolute path or a file taken for an id of the hub, and an id taken for a misspelt path.
+    /// Catches a run's path, an absolute path or a file that is taken for an id of the hub, and an id taken for a
+    /// misspelt path.
     #[test]
     fn ids_of_the_hub_are_told_from_paths() {
         for id in ["HuggingFaceTB/SmolLM2-135M", "meta-llama/Llama-3.1-8B", "a/b"] {
@@ -180,7 +182,8 @@ mod tests {
         }
     }
 
-    /// Catches a mark that is blamed on the JSON behind it, in any file of a folder, and one that a text may have.
+    /// Catches an error that blames the JSON for a byte order mark before it, in any file of a folder, and one that
+    /// refuses the mark in plain text, where it is allowed.
     #[test]
     fn a_byte_order_mark_before_json_is_named() {
         let folder = tempfile::tempdir().unwrap();

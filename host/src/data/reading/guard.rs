@@ -1,5 +1,5 @@
-//! Stops panics of libraries, and of the interpreter of chat templates, on files of other people: a panic becomes an error, and its
-//! message is not printed.
+//! Turns panics of libraries, and of the interpreter of chat templates, on untrusted files into errors, without
+//! printing the panic's message.
 
 use std::any::Any;
 use std::cell::Cell;
@@ -7,15 +7,17 @@ use std::panic::{self, AssertUnwindSafe};
 use std::sync::Once;
 
 thread_local! {
-    /// How many calls of [`caught`] the thread is in.
+    /// How many nested calls of [`caught`] the thread is in.
     static INSIDE: Cell<u32> = const { Cell::new(0) };
 }
 
 static HOOK: Once = Once::new();
 
-/// Runs `call`; a panic inside becomes its message. What `call` changed when it panicked must not be used any more.
+/// Runs `call`; if it panics, returns the panic's message. What `call` was changing when it panicked must not be
+/// used any more.
 pub fn caught<T>(call: impl FnOnce() -> T) -> Result<T, String> {
-    // The hook stays installed and asks the thread that panics, so that no other thread's message is lost.
+    // The hook stays installed and checks the panicking thread's counter, so that messages of other threads are
+    // still printed.
     HOOK.call_once(|| {
         let previous = panic::take_hook();
         panic::set_hook(Box::new(move |info| {
@@ -44,7 +46,7 @@ fn message(panic: &(dyn Any + Send)) -> String {
 mod tests {
     use super::*;
 
-    /// Catches a panic that is passed on, one whose message is lost, and a guard that stays on after a panic.
+    /// Catches a panic that is passed on, one whose message is lost, and a guard that stays active after a panic.
     #[test]
     fn a_panic_becomes_its_message() {
         assert_eq!(caught(|| 5), Ok(5));

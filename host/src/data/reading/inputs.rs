@@ -1,5 +1,5 @@
-//! The files of a model's folder, beside its weights: all are read here, and what was read is noted for the receipt. A file that
-//! decides what is learned can then not be missing there.
+//! The files of a model's folder besides its weights. All are read here, and each file read is recorded for the
+//! receipt. So a file that affects what is learned cannot be missing from the receipt.
 
 use std::{
     io::ErrorKind,
@@ -21,18 +21,18 @@ pub struct Inputs {
 }
 
 impl Inputs {
-    /// Of `folder`; nothing is read yet.
+    /// For `folder`; nothing is read yet.
     pub fn of(folder: &Path) -> Inputs {
         Inputs { folder: folder.to_owned(), read: Vec::new() }
     }
 
-    /// Where the file `name` lies.
+    /// The path of the file `name`.
     pub fn path(&self, name: &str) -> PathBuf {
         self.folder.join(name)
     }
 
-    /// Whether there is such a file. A link that leads nowhere is there, and so is a file that the system cannot look at: reading it
-    /// says why.
+    /// Whether such a file exists. A broken link counts as existing, and so does a file that the system cannot
+    /// inspect: reading it then reports the error.
     pub fn has(&self, name: &str) -> bool {
         !self.path(name).symlink_metadata().is_err_and(|error| error.kind() == ErrorKind::NotFound)
     }
@@ -48,7 +48,7 @@ impl Inputs {
         Ok(bytes)
     }
 
-    /// What was read, sorted by name; paths are relative to the folder.
+    /// The files read, sorted by name; paths are relative to the folder.
     pub fn noted(mut self) -> Vec<Source> {
         self.read.sort_by(|a, b| a.path.cmp(&b.path));
         self.read

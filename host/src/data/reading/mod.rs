@@ -2,10 +2,10 @@
 //!
 //! | job | file |
 //! |---|---|
-//! | take the text out of a file, or say what the file is | [`mod@format`] |
-//! | what a file or name is where something else is wanted | [`foreign`] |
-//! | the small files of a model's folder, noted for the receipt | [`inputs`] |
-//! | panics of libraries on files of other people become errors | `guard` |
+//! | extract the text of a file, or name its format | [`mod@format`] |
+//! | recognize a file or name that is of the wrong kind | [`foreign`] |
+//! | the small files of a model's folder, recorded for the receipt | [`inputs`] |
+//! | turn panics of libraries on untrusted files into errors | `guard` |
 
 pub mod foreign;
 pub mod format;

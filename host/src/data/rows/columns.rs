@@ -2,6 +2,6 @@
 
 use std::collections::BTreeMap;
 
-/// What the file calls the columns that have a meaning here: `prompt` = "question". The file's own column of that name, if
-/// there is one, gives way.
+/// The file's names for the columns that have a meaning here: `prompt` = "question". If the file also has its own
+/// column of the meaningful name, that column is dropped.
 pub type Columns = BTreeMap<String, String>;

@@ -1,4 +1,4 @@
-//! What became of the rows, for the receipt and for people.
+//! How many rows were used, dropped and truncated, for the receipt and the user.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -7,50 +7,52 @@ use serde::{Deserialize, Serialize};
 
 use super::kind::RowKind;
 
-/// What became of the rows.
+/// How many rows were used, dropped and truncated.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RowCounts {
-    /// Of which kind they are.
+    /// Their kind.
     pub kind: RowKind,
     /// Rows to train on.
     pub train: usize,
     /// Rows to evaluate on.
     pub held_out: usize,
-    /// Rows dropped since they do not fit: of completions nothing fits, of pairs one answer does not fit whole.
+    /// Rows dropped because they are too long: nothing of a completion fits, or one answer of a pair does not fit
+    /// whole.
     pub dropped_too_long: usize,
-    /// Rows dropped without being too long: nothing in them can be learned.
+    /// Rows dropped although they are not too long: nothing in them can be learned.
     pub dropped_empty: usize,
-    /// Rows dropped since every answer in them says that it is not learned.
+    /// Rows dropped because all their answers are flagged as not learned.
     #[serde(skip_serializing_if = "is_zero")]
     pub dropped_unlearned: usize,
-    /// Pairs dropped since both answers are the same tokens.
+    /// Pairs dropped because both answers are the same tokens.
     pub dropped_same: usize,
-    /// Training rows left out since their prompt is held out.
+    /// Training rows dropped because their prompt is held out.
     pub dropped_held_out_prompt: usize,
-    /// How many of the dropped ones were to evaluate on.
+    /// How many of the dropped rows were evaluation rows.
     pub dropped_to_evaluate: usize,
-    /// Rows made shorter.
+    /// Rows that were truncated.
     pub truncated: usize,
-    /// Rows in which one token holds the prompt's last and the answer's first characters.
+    /// Rows in which one token spans the end of the prompt and the beginning of the answer.
     pub shared_tokens: usize,
-    /// Rows whose answer spells the end-of-text token before its end: the rest is left out.
+    /// Rows whose answer contains the end-of-text token before its end: the rest is left out.
     pub ended_early: usize,
-    /// Earlier answers of conversations that are not learned, because the chat template hides where they stand.
+    /// Earlier answers of conversations that are not learned, because their place in the chat template's text
+    /// cannot be found.
     pub unplaced_answers: usize,
     /// Whether no training row teaches a token that ends an answer.
     #[serde(skip_serializing_if = "is_false")]
     pub no_end_learned: bool,
-    /// Prompts and answers that were joined with no space or line between them.
+    /// Prompts and answers that were joined without white space between them.
     pub joined_without_space: usize,
     /// Numeric columns that every row has: they reach the objective as `column.NAME`.
     pub columns: Vec<String>,
     /// Columns that are numbers in some rows only: they do not reach the objective.
     pub ragged_columns: Vec<String>,
-    /// Columns with integers that a 64-bit float does not hold: they do not reach the objective.
+    /// Columns with integers that a 64-bit float cannot hold exactly: they do not reach the objective.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub inexact_columns: Vec<String>,
-    /// Columns of words, lists or objects that nothing reads.
+    /// Columns of texts, lists or objects that nothing reads.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub unread_columns: Vec<String>,
     /// Columns of numbers that no objective, reward or option names.
@@ -59,13 +61,14 @@ pub struct RowCounts {
     /// Keys of messages that the chat template does not write, and how many rows have each.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub unwritten_keys: BTreeMap<String, usize>,
-    /// How the chat template opens an answer that is asked for, where it writes answers otherwise; with an example.
+    /// How the generation prompt differs from how the chat template begins answers, with an example.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub other_opening: Option<String>,
 }
 
 impl RowCounts {
-    /// These counts without what is only said to the user and follows from the plugins' descriptions and the template.
+    /// These counts without the notes that are only shown to the user and follow from the plugins' descriptions and
+    /// the template.
     #[must_use]
     pub fn without_notes(self) -> Self {
         let (unread_columns, undeclared_columns, unwritten_keys, other_opening) = Default::default();

@@ -1,16 +1,18 @@
-//! Rows as token ids with the tokens that are supervised, cut to length. What cannot be learned is dropped and counted.
+//! Turns rows into token ids with flags for the supervised tokens, truncated to length. Rows without anything to
+//! learn are dropped and counted.
 //!
-//! A token is supervised where its place in the text overlaps a supervised stretch. Where a chat template marks what is learned,
-//! the tokens of its marks are supervised and no others, as in transformers, and the template's own ending stays. Else what is
-//! supervised ends with one token that ends answers (see [`Tokenizer::is_end`]): the one in the text, or, if there is none, the
-//! end-of-text token, which is added. Tokens after it are left out, since nothing there would be learned.
+//! A token is supervised if its place in the text overlaps a supervised span. If a chat template marks what is
+//! learned, exactly the tokens of its marks are supervised, as in transformers, and the template's own ending
+//! stays. Otherwise the supervised part ends with one token that ends answers (see [`Tokenizer::is_end`]): the one
+//! in the text or, if there is none, the end-of-text token, which is added. Tokens after it are left out, since
+//! they would not be learned.
 //!
-//! The token that inputs begin with is put in front of rows that are joined as they are. A row that a chat template writes
-//! begins as the template says.
+//! Rows that are joined without a template get the tokenizer's prefix token in front. Rows that a chat template
+//! writes begin as the template writes them.
 //!
-//! Both answers of a pair stand behind the same prompt tokens. Where a tokenizer joins the prompt's last characters to an
-//! answer's first ones, and not to the other's, the prompt ends before those characters on both sides. Where marks say what is
-//! learned, each side learns what its marks hold.
+//! Both answers of a pair follow the same prompt tokens. If a tokenizer merges the prompt's last characters with
+//! the first ones of one answer but not of the other, the prompt ends before those characters on both sides. If
+//! marks say what is learned, the supervised tokens of each side are those in its marks.
 
 use std::collections::BTreeMap;
 
@@ -31,7 +33,7 @@ use crate::data::examples::TrainingData;
 use crate::data::tokenizer::Tokenizer;
 use crate::data::tokenizer::encode::Placed;
 
-/// How rows become tokens.
+/// Turns rows into tokens.
 pub struct Encoder<'a> {
     /// The tokenizer.
     pub tokenizer: &'a Tokenizer,
@@ -39,11 +41,11 @@ pub struct Encoder<'a> {
     pub layout: &'a Layout,
     /// The most positions of a row; see [`RowKind::most_tokens`].
     pub longest: usize,
-    /// What becomes of longer ones; `None`: [`RowKind::truncation`].
+    /// How longer rows are truncated; `None`: [`RowKind::truncation`].
     pub truncation: Option<Truncation>,
 }
 
-/// Why a row is left out.
+/// Why a row is dropped.
 enum Dropped {
     TooLong,
     Empty,
@@ -55,8 +57,8 @@ impl Encoder<'_> {
     /// Tokenises both sides.
     ///
     /// # Errors
-    /// A template that fails at a row; a token that the model has no row for; no row left to train on; a tokenizer without an
-    /// end-of-text token.
+    /// A template that fails on a row; a token for which the model has no row; no row left to train on; a tokenizer
+    /// without an end-of-text token.
     pub fn encode(&self, corpus: &RowCorpus) -> Result<TrainingData> {
         let kind = corpus.kind;
         let mut counts = RowCounts { kind, dropped_held_out_prompt: corpus.leaks, ..RowCounts::default() };
@@ -98,7 +100,7 @@ impl Encoder<'_> {
         DataError::NoRowLeft { what: corpus.name.clone(), purpose, longest: self.longest, counts: Box::new(counts) }
     }
 
-    /// The rows of one side as tokens, and how many of them teach a token that ends an answer.
+    /// Returns the rows of one side as tokens, and how many of them teach a token that ends an answer.
     fn side(&self, kind: RowKind, rows: &[Row], counts: &mut RowCounts) -> Result<(RowSet, usize)> {
         let eos = self.tokenizer.eos().ok_or_else(|| DataError::NoEndOfText(self.tokenizer.name().into()))?;
         let ends = kind.texts();
@@ -123,7 +125,7 @@ impl Encoder<'_> {
             let any_cut = closed.first() == Some(&false);
             let tokens = both().zip(closed).map(|((laid, placed), closed)| {
                 let tokens = supervise(laid, placed, closed.then_some(eos), is_end);
-                // A template says itself how a text begins, as in apply_chat_template of transformers.
+                // A template decides itself how a text begins, as in apply_chat_template of transformers.
                 begun_with(self.tokenizer.prefix().filter(|_| !self.layout.templates(row)), tokens)
             });
             let tokens: Vec<Tokens> = tokens.collect();
@@ -163,7 +165,7 @@ impl Encoder<'_> {
         Ok(if cut { without_closing(laid, row, end) } else { laid })
     }
 
-    /// A row cut to length, and whether it was cut. `is_exact`: marks say which tokens are learned.
+    /// Truncates a row to length; returns whether it was truncated. `is_exact`: marks say which tokens are learned.
     fn fit(&self, kind: RowKind, mut texts: Vec<Tokens>, is_exact: bool) -> Result<(Vec<Tokens>, bool), Dropped> {
         if let [chosen, rejected] = texts.as_mut_slice() {
             if chosen.ids == rejected.ids {
@@ -191,8 +193,8 @@ impl Encoder<'_> {
         if texts.iter().all(|tokens| tokens.serves(kind)) { Ok((texts, true)) } else { Err(Dropped::TooLong) }
     }
 
-    /// Whether an answer spells a token that ends it and words follow within it: they are not learned. Space and special tokens
-    /// that a template writes behind the end are not words.
+    /// Whether an answer contains a token that ends it and words follow within the answer, which are then not
+    /// learned. White space and special tokens that a template writes after the end are not words.
     fn ends_early(&self, laid: &Laid, placed: &Placed) -> Result<bool> {
         if laid.is_exact {
             return Ok(false);
@@ -208,8 +210,8 @@ impl Encoder<'_> {
         Ok(false)
     }
 
-    /// Takes `over` tokens out of the prompt, from its beginning. One token must stay in front for the first supervised one
-    /// to be predicted from.
+    /// Removes `over` tokens from the beginning of the prompt. One token must stay before the first supervised
+    /// token, which is predicted from it.
     fn cut_left(&self, tokens: &mut Tokens, over: usize) -> Result<(), Dropped> {
         if over + 1 > tokens.prompt() {
             return Err(Dropped::TooLong);
@@ -221,7 +223,8 @@ impl Encoder<'_> {
     }
 }
 
-/// Supervises both answers of a pair from the same token on, so that what comes before is the same on both sides.
+/// Supervises both answers of a pair from the same token on, so that the tokens before it are the same on both
+/// sides.
 fn share_the_prompt(chosen: &mut Tokens, rejected: &mut Tokens) {
     let same = chosen.ids.iter().zip(&rejected.ids).take_while(|(a, b)| a == b).count();
     let prompt = same.min(chosen.prompt()).min(rejected.prompt());
@@ -231,10 +234,11 @@ fn share_the_prompt(chosen: &mut Tokens, rejected: &mut Tokens) {
     }
 }
 
-/// Whether a column `chosen_ended` (or of another answer) is false or 0: the answer was cut off, so that its end is not learned.
+/// Whether a column `chosen_ended` (or of another answer) is false or 0: the answer was cut off, so its end is not
+/// learned.
 ///
 /// # Errors
-/// Any other value than true, false, 1, 0 and null.
+/// Any value other than true, false, 1, 0 and null.
 fn is_cut_off(row: &Row, answer: Part) -> Result<bool> {
     let key = format!("{}_ended", answer.name());
     match row.columns.get(&key) {
@@ -249,8 +253,8 @@ fn is_cut_off(row: &Row, answer: Part) -> Result<bool> {
     }
 }
 
-/// Which tokens of a row are supervised. `close` is put at the end of what does not end itself, unless the template's marks say
-/// exactly what is learned.
+/// Decides which tokens of a row are supervised. `close` is added after an answer without a token that ends it,
+/// unless the template's marks say exactly what is learned.
 fn supervise(laid: &Laid, placed: &Placed, close: Option<u32>, is_end: impl Fn(u32) -> bool) -> Tokens {
     let mut tokens = Tokens { ids: placed.ids.clone(), supervised: vec![false; placed.ids.len()] };
     let mut end = None;
@@ -260,7 +264,7 @@ fn supervise(laid: &Laid, placed: &Placed, close: Option<u32>, is_end: impl Fn(u
         let after = own.last().map_or_else(|| first_at(placed, span.end), |last| last + 1);
         match own.iter().position(|i| is_end(tokens.ids[*i])) {
             _ if laid.is_exact => {}
-            // Generation stops there: what the text says after it is never asked for.
+            // Generation stops there, so the text after it would never be generated.
             Some(stop) => own.truncate(stop + 1),
             // Some templates mark the words without the token that ends them.
             None if tokens.ids.get(after).is_some_and(|id| is_end(*id)) => own.push(after),
@@ -282,7 +286,7 @@ fn supervise(laid: &Laid, placed: &Placed, close: Option<u32>, is_end: impl Fn(u
     tokens
 }
 
-/// The text may spell the token that inputs begin with.
+/// Puts `prefix` first, unless the text already begins with that token.
 fn begun_with(prefix: Option<u32>, mut tokens: Tokens) -> Tokens {
     if let Some(prefix) = prefix.filter(|prefix| tokens.ids.first() != Some(prefix)) {
         tokens.ids.insert(0, prefix);
@@ -306,7 +310,7 @@ fn joined_without_space(laid: &Laid) -> bool {
     around(boundary.checked_sub(1)) && around(Some(boundary))
 }
 
-/// Columns that are numbers (or true and false) in every row, and those that are so only in some.
+/// Columns that are numbers (or true and false) in every row, and those that are so in some rows only.
 fn numeric_columns(rows: &[&Row]) -> (Vec<String>, Vec<String>) {
     let mut numbers: BTreeMap<&str, usize> = BTreeMap::new();
     for (name, _) in rows.iter().flat_map(|row| row.columns.iter().filter(|(_, value)| number(value).is_some())) {

@@ -10,9 +10,9 @@ use super::truncation::Truncation;
 pub enum Part {
     /// A whole conversation: `messages`.
     Messages,
-    /// What is asked: `prompt`.
+    /// The question: `prompt`.
     Prompt,
-    /// What is to be answered: `completion`.
+    /// The answer: `completion`.
     Completion,
     /// The better of two answers: `chosen`.
     Chosen,
@@ -36,7 +36,7 @@ impl Part {
 /// The parts that a row has.
 pub type Shape = &'static [Part];
 
-/// What the rows of a data set are.
+/// The kind of a data set's rows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum RowKind {
@@ -45,9 +45,9 @@ pub enum RowKind {
     PromptCompletion,
     /// Prompts with two answers, a chosen and a rejected one.
     Preference,
-    /// Prompts alone; everything else is a column.
+    /// Prompts alone; all other keys are columns.
     Prompt,
-    /// Prompts with one answer each, and in the column [`LABEL`] whether it is desirable.
+    /// Prompts with one answer each and the column [`LABEL`], which says whether the answer is desirable.
     Unpaired,
 }
 
@@ -61,7 +61,7 @@ pub const MARGIN: &str = "margin";
 pub const ANSWER: &str = "answer";
 
 impl RowKind {
-    /// The rows that an objective learns from; `None` where it learns from running text.
+    /// The kind of rows that an objective learns from; `None` if it learns from running text.
     pub fn of(data: &DataKind) -> Option<RowKind> {
         Some(match data {
             kind if *kind == DataKind::PROMPT_COMPLETION => RowKind::PromptCompletion,
@@ -72,7 +72,8 @@ impl RowKind {
         })
     }
 
-    /// The shapes a row may have. The first one that it has all parts of is the row's; other keys are columns.
+    /// The shapes that a row may have. A row has the first shape whose parts are all present; its other keys are
+    /// columns.
     pub fn shapes(self) -> &'static [Shape] {
         match self {
             RowKind::PromptCompletion => &[&[Part::Messages], &[Part::Prompt, Part::Completion]],
@@ -82,7 +83,7 @@ impl RowKind {
         }
     }
 
-    /// The texts that a row becomes, each by the part it ends with.
+    /// The texts that a row becomes; each ends with the part listed.
     pub fn texts(self) -> &'static [Part] {
         match self {
             RowKind::PromptCompletion | RowKind::Unpaired => &[Part::Completion],
@@ -91,7 +92,8 @@ impl RowKind {
         }
     }
 
-    /// What becomes of long rows where nobody says. What is judged is judged whole, and of a prompt its end counts.
+    /// Default truncation: preference and labelled answers are dropped, prompts are cut on the left, completions on
+    /// the right.
     pub fn truncation(self) -> Truncation {
         match self {
             RowKind::PromptCompletion => Truncation::Right,
@@ -100,8 +102,9 @@ impl RowKind {
         }
     }
 
-    /// The most tokens of a text, where a model reads `longest` of them. The last token of a completion is only predicted;
-    /// of what is judged it is read too (the score stands there), and of a prompt everything is.
+    /// The most tokens of a text for a model that reads `longest` of them. The last token of a completion is only
+    /// predicted, so one more token fits. The last token of a preference or labelled answer is read too, since its
+    /// score is computed there, and so is that of a prompt.
     pub fn most_tokens(self, longest: usize) -> usize {
         match self {
             RowKind::PromptCompletion => longest.saturating_add(1),
@@ -109,7 +112,7 @@ impl RowKind {
         }
     }
 
-    /// What to call so many rows.
+    /// The plural noun for rows of this kind.
     pub fn noun(self) -> &'static str {
         match self {
             RowKind::PromptCompletion | RowKind::Unpaired => "rows",

@@ -1,15 +1,15 @@
-//! Rows: prompts with what may be answered, and whatever else a data set says of them, from JSON lines to token ids.
+//! Rows: prompts with their answers and other columns of a data set, from JSON lines to token ids.
 //!
 //! | step | file |
 //! |---|---|
 //! | which parts the rows of each kind have | [`kind`] |
 //! | a row, its messages, the names of its columns | [`row`], [`message`], [`columns`] |
-//! | read JSON lines, and make parts and columns of them | [`read`] |
-//! | hold some out, and never the same prompt on both sides | [`split`] |
-//! | write a row as text, and know which stretches are supervised | [`write`](mod@write) |
-//! | tokenise, truncate, drop what has nothing left to learn, count | [`encode`], [`truncation`], [`counts`] |
-//! | hold the tokens in rows, and what rewards read of each | [`set`], [`text`] |
-//! | name the columns that nothing reads | [`unread`] |
+//! | read JSON lines into parts and columns | [`read`] |
+//! | split off held-out rows, never with a prompt on both sides | [`split`] |
+//! | write a row as text, with its supervised spans | [`write`](mod@write) |
+//! | tokenise, truncate, drop rows with nothing left to learn, count | [`encode`], [`truncation`], [`counts`] |
+//! | hold the tokens in rows, and the text that rewards read | [`set`], [`text`] |
+//! | report the columns that nothing reads | [`unread`] |
 
 pub mod columns;
 pub mod counts;

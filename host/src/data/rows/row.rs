@@ -20,11 +20,11 @@ pub enum Content {
 /// One row.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Row {
-    /// Where it stands.
+    /// Its place in the file.
     pub place: Place,
     /// Its parts.
     pub parts: BTreeMap<Part, Content>,
-    /// Everything else it says, by name.
+    /// All other columns, by name.
     pub columns: Map<String, Value>,
 }
 
@@ -34,13 +34,13 @@ impl Row {
         self.columns.contains_key(name) || self.parts.keys().any(|part| part.name() == name)
     }
 
-    /// Whether a part of it is messages, which only a chat template can write.
+    /// Whether a part of it consists of messages, which only a chat template can write.
     pub fn has_messages(&self) -> bool {
         self.parts.values().any(|content| matches!(content, Content::Messages(_)))
     }
 
-    /// What is asked, in one string that is the same for the same question: a prompt, or the messages before the first
-    /// answer. Space around it does not count.
+    /// The question as one string, which is the same for the same question: the prompt, or the messages before the
+    /// first answer. White space at the ends does not count.
     pub fn question(&self) -> String {
         let conversation = match self.parts.get(&Part::Prompt).or(self.parts.get(&Part::Messages)) {
             Some(Content::Text(text)) => return text.trim().to_owned(),
@@ -52,19 +52,19 @@ impl Row {
     }
 }
 
-/// Rows to train on and rows held out; no question is on both sides.
+/// Rows to train on and held-out rows; no question is on both sides.
 #[derive(Clone, Debug, Default)]
 pub struct RowCorpus {
-    /// What to call it in messages.
+    /// Its name in messages.
     pub name: String,
-    /// Of which kind they are.
+    /// The kind of its rows.
     pub kind: RowKind,
     /// Rows to train on.
     pub train: Vec<Row>,
-    /// Rows to evaluate on; empty where none were asked for.
+    /// Rows to evaluate on; empty if none were requested.
     pub held_out: Vec<Row>,
-    /// Training rows left out since their prompt is held out.
+    /// Number of training rows removed because their prompt is held out.
     pub leaks: usize,
-    /// Where they came from.
+    /// The files that they came from.
     pub sources: Vec<Source>,
 }

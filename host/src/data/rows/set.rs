@@ -1,4 +1,4 @@
-//! Tokenised rows: of each one sequence, or a pair's two, the chosen answer's first.
+//! Tokenised rows: one sequence for each row, or two for a pair, the chosen answer first.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -19,18 +19,19 @@ use crate::data::examples::Examples;
 pub struct Tokens {
     /// The ids.
     pub ids: Vec<u32>,
-    /// Whether each counts in the loss.
+    /// For each token, whether it counts in the loss.
     pub supervised: Vec<bool>,
 }
 
 impl Tokens {
-    /// How many tokens come before the first supervised one.
+    /// The number of tokens before the first supervised one.
     pub fn prompt(&self) -> usize {
         self.supervised.iter().position(|s| *s).unwrap_or(self.ids.len())
     }
 
-    /// Whether rows of that kind can be made of it: of a prompt there must be something; else a supervised token must stand
-    /// behind another token, and all of an answer that is judged.
+    /// Whether a row of this kind can be made of it. A prompt must have a token. A completion must have a
+    /// supervised token that is not the first. Answers of pairs and labelled answers must have a supervised token,
+    /// and a token before the first one.
     pub fn serves(&self, kind: RowKind) -> bool {
         match kind {
             RowKind::Prompt => !self.ids.is_empty(),
@@ -54,9 +55,9 @@ pub struct RowSet {
     supervised: Vec<bool>,
     /// Where each sequence ends.
     ends: Vec<usize>,
-    /// Each row's number in its data, counted from 0 with the dropped ones.
+    /// Each row's index in its data set, in which dropped rows count too.
     rows: Vec<u64>,
-    /// Each row's label; of unpaired rows only.
+    /// Each row's label; only for unpaired rows.
     labels: Vec<f64>,
     columns: BTreeMap<String, Vec<f64>>,
     texts: Vec<RowText>,
@@ -64,7 +65,7 @@ pub struct RowSet {
 }
 
 impl RowSet {
-    /// No rows of that kind.
+    /// Returns an empty set of rows of this kind.
     pub fn new(kind: RowKind) -> RowSet {
         RowSet { kind, ..RowSet::default() }
     }
@@ -79,8 +80,8 @@ impl RowSet {
         self.rows.is_empty()
     }
 
-    /// Adds row number `row_number` with its texts, as many as its kind has, and its numbers in `columns`. `is_cut`: the end of its
-    /// answer is not there.
+    /// Adds row number `row_number` with its texts, as many as its kind has, and its numbers in `columns`.
+    /// `is_cut`: the end of its answer is missing.
     pub fn push(&mut self, row_number: u64, texts: Vec<Tokens>, row: &Row, columns: &[String], is_cut: bool) {
         for tokens in texts {
             self.ids.extend(tokens.ids);
@@ -98,7 +99,7 @@ impl RowSet {
         }
     }
 
-    /// To be called behind the last row: names the whole set by its content.
+    /// Call after adding the last row: computes the set's key from its content.
     pub fn close(&mut self) {
         let mut hash = Sha256::new();
         hash.update(b"rows 1");
@@ -111,19 +112,19 @@ impl RowSet {
             hash.update(name);
             hash.update(bytemuck::cast_slice::<f64, u8>(values));
         }
-        // Rewards read the words of a prompt's row.
+        // Rewards read the text of a prompt's row.
         if self.kind == RowKind::Prompt {
             self.texts.iter().for_each(|text| hash.update(text.hashed()));
         }
         self.key = hex(&hash.finalize());
     }
 
-    /// How many sequences a row has.
+    /// The number of sequences per row.
     fn width(&self) -> usize {
         self.kind.texts().len()
     }
 
-    /// The sequences of row `index` of those that are left.
+    /// The sequences of row `index`, counted without the dropped rows.
     fn sequences_of(&self, index: usize) -> Range<usize> {
         index * self.width()..(index + 1) * self.width()
     }
@@ -134,7 +135,7 @@ impl RowSet {
         index.checked_sub(1).map_or(0, end_of)..end_of(index)
     }
 
-    /// What a sequence of row `index` says of itself.
+    /// The numbers of a sequence of row `index`: its group and side.
     fn numbers(&self, index: usize, chosen: bool, group: u64) -> BTreeMap<String, f64> {
         let own = match self.kind {
             RowKind::Preference => vec![(names::GROUP, group as f64), (names::SIDE, f64::from(u8::from(chosen)))],
@@ -162,7 +163,8 @@ impl Examples for RowSet {
         shuffled(self.in_order(context, prefix), seed, epoch, context)
     }
 
-    /// Rows are whole: they were cut to length when they were tokenised. A pair's stretch is as long as both its sequences.
+    /// Rows are whole: they were truncated when they were tokenised. A pair's stretch has the length of both its
+    /// sequences together.
     fn in_order(&self, _context: usize, _prefix: bool) -> Vec<Stretch> {
         let positions =
             |row: usize| self.sequences_of(row).map(|s| self.bounds(s).len().saturating_sub(1)).sum::<usize>();
@@ -170,7 +172,7 @@ impl Examples for RowSet {
         (0..self.rows.len()).map(whole).collect()
     }
 
-    /// The prefix is among the row's tokens already.
+    /// The prefix is already among the row's tokens.
     fn sequences(&self, stretch: Stretch, _prefix: Option<u32>, group: u64) -> Vec<Sequence> {
         let row = stretch.document as usize;
         let columns: BTreeMap<String, f64> =
@@ -190,7 +192,8 @@ impl Examples for RowSet {
         (self.ids.len() - self.ends.len()).checked_div(self.rows.len()).unwrap_or(context).max(1)
     }
 
-    /// By chance: rows often come in turn (task after task), and every n-th of them would be of one kind.
+    /// At random: rows are often in a regular order (task after task), and every n-th row would then be of one
+    /// kind.
     fn some(&self, all: Vec<Stretch>, kept: usize) -> Vec<Stretch> {
         order::some(all, kept)
     }

@@ -1,5 +1,5 @@
-//! Which rows are held out: a share of the questions by their hash, whole groups by theirs, or what a column says. Whatever
-//! decides, the same question is never on both sides.
+//! Decides which rows are held out: a share of the questions, chosen by their hash; whole groups, chosen by theirs;
+//! or by a column's value. In every case, no question is on both sides.
 
 use std::collections::BTreeSet;
 
@@ -12,22 +12,22 @@ use crate::data::error::{DataError, Result};
 /// How rows are held out.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Split {
-    /// The questions whose hash falls into this share, in [0, 1): adding rows moves none to the other side.
+    /// The questions whose hash falls into this share, in [0, 1): adding rows never moves a row to the other side.
     Share(f64),
-    /// The same of the values of a column, so that rows which belong together stay together.
+    /// The same by the values of a column, so that rows that belong together stay together.
     Groups {
         /// The share of the groups.
         share: f64,
         /// The column.
         column: String,
     },
-    /// What the column of this name says: one of [`TRAIN`] or [`HELD_OUT`].
+    /// By the value of the column with this name: one of [`TRAIN`] or [`HELD_OUT`].
     Column(String),
 }
 
-/// Words of a split column for rows to train on.
+/// Values of a split column for training rows.
 pub const TRAIN: &[&str] = &["train", "training"];
-/// Words of a split column for rows to evaluate on.
+/// Values of a split column for evaluation rows.
 pub const HELD_OUT: &[&str] = &["test", "validation", "valid", "val", "dev", "eval", "held_out"];
 
 /// Rows on both sides.
@@ -37,14 +37,14 @@ pub struct Sides {
     pub train: Vec<Row>,
     /// To evaluate on.
     pub held_out: Vec<Row>,
-    /// Training rows left out since their question is held out.
+    /// Number of training rows removed because their question is held out.
     pub leaks: usize,
 }
 
 /// Splits `rows` of the data called `name`.
 ///
 /// # Errors
-/// A share outside [0, 1); a column that a row lacks or that says something else; a side without rows.
+/// A share outside [0, 1); a column that a row lacks or that has another value; a side without rows.
 pub fn split(name: &str, rows: Vec<Row>, split: &Split) -> Result<Sides> {
     let (train, held_out) = match split {
         Split::Share(share) => by_hash(name, rows, *share, |row| Ok(row.question()))?,
@@ -54,7 +54,7 @@ pub fn split(name: &str, rows: Vec<Row>, split: &Split) -> Result<Sides> {
     Ok(apart(train, held_out))
 }
 
-/// Both sides as given, less the training rows whose question is held out.
+/// Both sides as given, without the training rows whose question is held out.
 pub fn apart(mut train: Vec<Row>, held_out: Vec<Row>) -> Sides {
     let asked: BTreeSet<String> = held_out.iter().map(Row::question).collect();
     let before = train.len();
@@ -84,7 +84,7 @@ fn by_hash(
     }
 }
 
-/// A number in [0, 1) that only depends on the text.
+/// A number in [0, 1) that depends only on the text.
 fn fraction(text: &str) -> f64 {
     let hash = Sha256::digest(text);
     let first = hash.iter().take(6).fold(0_u64, |number, byte| number << 8 | u64::from(*byte));
@@ -94,7 +94,7 @@ fn fraction(text: &str) -> f64 {
 fn group(row: &Row, column: &str) -> Result<String> {
     match value(row, column)? {
         Value::String(text) => Ok(text.clone()),
-        // 3 and 3.0 are the same group, whoever wrote the file.
+        // 3 and 3.0 are the same group, however the file writes them.
         Value::Number(number) if !number.is_i64() && !number.is_u64() => {
             Ok(number.as_f64().map_or(number.to_string(), |number| number.to_string()))
         }

@@ -1,4 +1,4 @@
-//! What rewards and evaluation read of a row: its words, not its tokens.
+//! The part of a row that rewards and evaluation read: its text, not its tokens.
 
 use plugin_api::reward::Column;
 use serde_json::{Map, Value};
@@ -7,23 +7,23 @@ use super::kind::{ANSWER, Part};
 use super::message::{ASSISTANT, Message, role, words};
 use super::row::{Content, Row};
 
-/// A row in words.
+/// The text of a row.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct RowText {
-    /// What is asked, as the user wrote it: a string with the space around it, the content of the only message, or of several
-    /// messages `role: content` in a line each.
+    /// The prompt as the user wrote it: a string with its surrounding white space; the content of the only message;
+    /// or several messages as `role: content`, one per line.
     pub prompt: String,
-    /// The columns in the row's order: texts, numbers (true is 1), and lists and objects as their JSON. An integer that a
-    /// 64-bit float does not hold is a text.
+    /// The columns in the row's order: texts, numbers (true is 1), and lists and objects as their JSON. An integer
+    /// that a 64-bit float cannot hold exactly is a text.
     pub columns: Vec<(String, Column)>,
-    /// The answer that the row gives: its completion, its chosen answer, or of a prompt the column `answer`, `completion` or
-    /// `chosen`; of a list of right answers the first.
+    /// The row's answer: its completion, its chosen answer or, for a prompt, the column `answer`, `completion` or
+    /// `chosen`; the first one of a list of right answers.
     pub answer: Option<String>,
-    /// The other right answers, where the row gives a list of them.
+    /// The other right answers, if the row has a list of them.
     pub more_answers: Vec<String>,
-    /// Whether the end of the answer is not there: it was cut off by its author, or cut to length.
+    /// Whether the end of the answer is missing: the answer was cut off in the data, or truncated to length.
     pub is_cut: bool,
-    /// Of a prompt, the row as it is written in a file: prompt and columns. Empty for other kinds.
+    /// For a prompt, the row as in the file: prompt and columns. Empty for other kinds.
     pub written: Map<String, Value>,
 }
 
@@ -37,7 +37,7 @@ impl RowText {
 }
 
 impl Row {
-    /// The row in words.
+    /// Returns the row's text.
     pub fn text(&self) -> RowText {
         let mut answers = self.answers().into_iter();
         RowText {
@@ -118,8 +118,8 @@ impl Row {
     }
 }
 
-/// A number, or true and false as 1 and 0; `None` for an integer that a 64-bit float does not hold, and for what is not a
-/// number.
+/// A number, or true and false as 1 and 0; `None` for an integer that a 64-bit float cannot hold exactly, and for
+/// anything else.
 pub fn number(value: &Value) -> Option<f64> {
     let float = match value {
         Value::Bool(truth) => return Some(f64::from(u8::from(*truth))),

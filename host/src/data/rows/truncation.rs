@@ -2,14 +2,14 @@
 
 use serde::{Deserialize, Serialize};
 
-/// How a row that is too long is made shorter.
+/// How a row that is too long is shortened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Truncation {
-    /// Its end is cut off, and with it the end-of-text token; dropped where no completion is left.
+    /// Its end is cut off, including the end-of-text token; it is dropped if nothing of the completion is left.
     Right,
-    /// The beginning of its prompt is cut off (the token that inputs begin with stays), of a pair the same on both sides;
-    /// dropped where that is not enough.
+    /// The beginning of its prompt is cut off, except a prefix token; for a pair, the same tokens on both sides. It
+    /// is dropped if that is not enough.
     Left,
     /// It is dropped.
     Drop,

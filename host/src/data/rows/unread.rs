@@ -1,4 +1,4 @@
-//! Columns of rows that do not reach anything, so that they are named and not dropped without a word.
+//! Finds columns of rows that nothing reads, so that they are reported and not silently ignored.
 
 use std::collections::BTreeSet;
 
@@ -9,10 +9,11 @@ use super::row::Row;
 use super::text::number;
 use super::write::template::KWARGS;
 
-/// Columns that have a meaning of their own, whatever an experiment asks for.
+/// Columns that always have a meaning, whatever the experiment.
 const OWN: [&str; 2] = ["tools", KWARGS];
 
-/// Columns of strings, lists or objects that are not in `read`, in alphabetical order. Numbers reach the objective.
+/// Columns of strings, lists or objects that are not in `read`, in alphabetical order. Columns of numbers are not
+/// included, because they reach the objective.
 pub fn unread(rows: &[&Row], kind: RowKind, read: &BTreeSet<String>) -> Vec<String> {
     let of_prompts = [ANSWER, "completion", "chosen"];
     let known = |name: &str| {
@@ -24,11 +25,11 @@ pub fn unread(rows: &[&Row], kind: RowKind, read: &BTreeSet<String>) -> Vec<Stri
         .collect()
 }
 
-/// Scores that `telos pairs` adds to its pairs; the user reads them, and no objective does.
+/// Scores that `telos pairs` adds to its pairs, for the user; no objective reads them.
 const FOR_PEOPLE: [&str; 2] = ["chosen_score", "rejected_score"];
 
-/// Columns of numbers, or true and false, that are not in `read` and that `mentions` does not know, in alphabetical order. They
-/// reach the objective, which need not read them.
+/// Columns of numbers, or true and false, that are not in `read` and for which `mentions` returns false, in
+/// alphabetical order. They reach the objective, which need not use them.
 pub fn undeclared(
     rows: &[&Row],
     kind: RowKind,
@@ -45,7 +46,7 @@ pub fn undeclared(
         .collect()
 }
 
-/// Columns with an integer that a 64-bit float does not hold.
+/// Columns with an integer that a 64-bit float cannot hold exactly.
 pub fn inexact(rows: &[&Row]) -> Vec<String> {
     names(rows, |value| value.is_number() && number(value).is_none()).map(str::to_owned).collect()
 }

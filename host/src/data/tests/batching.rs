@@ -22,7 +22,7 @@ fn windows(mut batcher: Batcher, context: usize) -> Vec<Window> {
     std::iter::from_fn(|| batcher.next_window(context).unwrap()).collect()
 }
 
-/// Every (document, predicted token's neighbourhood) of the windows, sorted.
+/// Every (document, predicted token with its neighbour) of the windows, sorted.
 fn targets(windows: &[Window]) -> Vec<(u64, u32, u32)> {
     let mut targets: Vec<(u64, u32, u32)> = windows
         .iter()
@@ -33,8 +33,8 @@ fn targets(windows: &[Window]) -> Vec<(u64, u32, u32)> {
     targets
 }
 
-/// Catches cuts that lose or repeat the token at a seam, and sequences that reach into the next document (a pair of
-/// neighbours that no document holds).
+/// Catches cuts that lose or repeat the token at a seam, and sequences that reach into the next document (they
+/// would contain a pair of neighbours that no document has).
 #[test]
 fn gotcha_06_every_token_is_a_target_once_an_epoch_within_its_document() {
     let tokens = set();
@@ -74,7 +74,7 @@ fn windows_have_the_size_asked_for() {
     let short = sequences.iter().filter(|window| window.sequences().len() < 4).count();
     assert!(short <= 3 && sequences.iter().all(|window| window.sequences().len() <= 4), "{short} short windows");
     for window in windows(batcher(&tokens, BatchSize::Tokens(20), Some(3)), 8) {
-        // 8 is the longest: a window of 12 or less would have had room.
+        // The longest has 8 positions: a window of 12 or fewer would have had room for it.
         assert!(window.positions() <= 20, "{}", window.positions());
     }
     // A sequence longer than the window still trains, alone.
@@ -83,7 +83,7 @@ fn windows_have_the_size_asked_for() {
     }
 }
 
-/// Catches an order that repeats each epoch, and cuts that stand at the same places each epoch.
+/// Catches an order that repeats in each epoch, and cuts at the same places in each epoch.
 #[test]
 fn epochs_differ_in_order_and_in_cuts_and_seeds_differ_too() {
     let tokens = set();
@@ -95,7 +95,7 @@ fn epochs_differ_in_order_and_in_cuts_and_seeds_differ_too() {
     assert_ne!(sorted(1, 0), sorted(1, 1));
     assert_ne!(sorted(1, 0), sorted(2, 0));
     assert_eq!(sequences(1, 0), sequences(1, 0));
-    // Documents that are never cut still come in another order: twelve of them in the same one by chance is 1 in 12!.
+    // Documents that are never cut are still shuffled: twelve of them in the same order by chance is 1 in 12!.
     let short = Arc::new(byte_tokens(&["a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k", "l"]));
     let order = |seed, epoch| crate::data::batches::order::epoch(&short, 8, false, seed, epoch);
     assert_ne!(order(1, 0), order(1, 1));
@@ -186,13 +186,13 @@ fn evaluation_reads_everything_in_order_or_an_even_part_of_it() {
     assert_eq!(batches[0].tokens[..16], ('a'..='p').map(|c| c as i32).collect::<Vec<_>>());
     let part: Vec<_> = eval_batches(&*tokens, 8, None, 20, Some(80)).map(Result::unwrap).collect();
     assert_eq!(part.iter().map(|batch| batch.sequences()).sum::<usize>(), 10);
-    // Catches reading only the beginning.
+    // Catches a selection that reads only the beginning.
     assert!(part.last().unwrap().rows.last() > Some(&0));
     assert_eq!(eval_batches(&byte_tokens(&[]), 8, None, 20, Some(80)).count(), 0);
 }
 
-/// Catches a window that holds rows of two counted epochs, a row that an epoch reads twice or not at all, and a batch larger than
-/// the data that is filled up.
+/// Catches a window that holds rows of two epochs although their number is limited, a row that an epoch reads twice
+/// or not at all, and a batch larger than the data that is filled up with repeated rows.
 #[test]
 fn gotcha_54_counted_epochs_read_every_token_once_each_whatever_the_batch() {
     let tokens = set();
@@ -208,7 +208,7 @@ fn gotcha_54_counted_epochs_read_every_token_once_each_whatever_the_batch() {
             assert_eq!(targets(windows), once, "epoch {epoch}, {batch:?}");
         }
     }
-    // What is counted ahead is what comes.
+    // The predicted count must be the actual one.
     let batcher = |epochs| batcher(&tokens, BatchSize::Sequences(4), epochs);
     let sizes: Vec<usize> = windows(batcher(Some(3)), 8).iter().map(|window| window.sequences().len()).collect();
     assert_eq!(batcher(None).windows_of(3.0, 8).unwrap(), sizes);
@@ -221,7 +221,7 @@ fn gotcha_54_counted_epochs_read_every_token_once_each_whatever_the_batch() {
     assert!((0..100).all(|_| endless.next_window(8).unwrap().is_some()));
 }
 
-/// Catches rows that are foreseen and not read, or read and not foreseen.
+/// Catches rows that are predicted and not read, or read and not predicted.
 #[test]
 fn the_documents_ahead_are_those_that_come() {
     let tokens = set();

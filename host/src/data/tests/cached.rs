@@ -18,7 +18,7 @@ fn only_file(folder: &Path) -> std::path::PathBuf {
 
 #[test]
 fn gotcha_03_a_document_ends_once() {
-    // Catches a second end of text after one spelt out, and documents joined across one.
+    // Catches a second end-of-text token after one written out in the text, and documents joined across one.
     let set = byte_tokens(&["ab<|endoftext|>", "c<|endoftext|>\n<|endoftext|>d", ""]);
     assert_eq!(all(&set), [vec![97, 98, 256], vec![99, 256], vec![100, 256]]);
     let cut = Document { text: "ab".into(), ends: false };
@@ -56,7 +56,7 @@ fn other_text_ends_or_tokenizers_have_other_keys() {
     let keys = [
         key(&documents(&["ab"]), &bytes),
         key(&documents(&["ab"]), &trained),
-        // Catches a key over the joined text.
+        // Catches a key computed over the joined text.
         key(&documents(&["a", "b"]), &bytes),
         key(&[open], &bytes),
         key(&documents(&["ac"]), &bytes),
@@ -66,7 +66,7 @@ fn other_text_ends_or_tokenizers_have_other_keys() {
     }
 }
 
-/// Catches a cache that trusts its file: every byte counts, and so does the length.
+/// Catches a cache that trusts its file: every byte and the length must be checked.
 #[test]
 fn a_damaged_cache_is_rebuilt_not_trusted() {
     let cache = tempfile::tempdir().unwrap();

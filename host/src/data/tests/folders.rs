@@ -52,8 +52,9 @@ fn ids(value: &Value) -> Vec<u32> {
     serde_json::from_value(value.clone()).unwrap_or_else(|e| panic!("{e}: {value}"))
 }
 
-/// Catches tokens of added_tokens_decoder, special_tokens_map.json or added_tokens.json that are spelt out byte by byte, read
-/// in another order of precedence, given other ids or other flags; and special tokens that stay in an answer's text.
+/// Catches tokens of added_tokens_decoder, special_tokens_map.json or added_tokens.json that are encoded byte by
+/// byte, read in another order of precedence, or given other ids or other flags; and special tokens that stay in an
+/// answer's text.
 #[test]
 fn gotcha_47_added_and_special_tokens_are_those_of_transformers() {
     for case in reference()["cases"].as_array().unwrap() {
@@ -76,7 +77,7 @@ fn gotcha_47_added_and_special_tokens_are_those_of_transformers() {
         }
         let input = &case["input"];
         assert_eq!(tokenizer.encode_input(input["text"].as_str().unwrap()).unwrap(), ids(&input["ids"]), "{name}");
-        // Catches files that a saved model does not carry on: what is saved reads the same.
+        // Catches files that are lost when a model is saved: the saved tokenizer must read the same.
         let saved = tempfile::tempdir().unwrap();
         tokenizer.save(saved.path()).unwrap();
         let again = Tokenizer::open(saved.path()).unwrap();
@@ -85,8 +86,8 @@ fn gotcha_47_added_and_special_tokens_are_those_of_transformers() {
     }
 }
 
-/// Catches a template that is taken from the wrong place, and a beginning of text that the tokenizer puts in front of what a
-/// template writes, once or twice: in rows, prompts and pairs.
+/// Catches a template that is read from the wrong place, and a beginning-of-text token that the tokenizer puts in
+/// front of what a template writes, once or twice: in rows, prompts and pairs.
 #[test]
 fn gotcha_51_rows_of_messages_are_the_tokens_of_apply_chat_template() {
     let reference = reference();
@@ -106,7 +107,7 @@ fn gotcha_51_rows_of_messages_are_the_tokens_of_apply_chat_template() {
             case.encode(&[line]).0.into_iter().map(|sequence| sequence.ids).collect::<Vec<_>>()
         };
         let eos = tokenizer.eos().unwrap();
-        // Nothing behind the end of the last answer is learned, so that rows end there.
+        // Nothing after the end of the last answer is learned, so rows end there.
         let end = expected.iter().rposition(|id| *id == eos).unwrap() + 1;
         let whole = encode(RowKind::PromptCompletion, json!({"messages": messages}));
         assert_eq!(whole, [&expected[..end]], "{name}");
@@ -121,8 +122,8 @@ fn gotcha_51_rows_of_messages_are_the_tokens_of_apply_chat_template() {
     assert!(seen >= 5, "{seen}");
 }
 
-/// Catches rows that no template writes without the tokenizer's beginning, and the template "plain", which stands where a
-/// tokenizer has none, with another beginning than those.
+/// Catches rows written without a template that lack the tokenizer's beginning-of-text token, and rows of the
+/// template "plain", the default of a tokenizer without one, that begin differently from those.
 #[test]
 fn gotcha_51_rows_that_no_published_template_writes_begin_as_texts_do() {
     let reference = reference();
@@ -139,7 +140,7 @@ fn gotcha_51_rows_that_no_published_template_writes_begin_as_texts_do() {
     assert!(ChatTemplate::new(&plain, &tokenizer).unwrap().is_plain());
 }
 
-/// Catches a file that cannot be read as what it is and counts as none. Each is refused by transformers too.
+/// Catches an invalid file that is treated as missing. Transformers refuses each of them too.
 #[test]
 fn gotcha_47_what_transformers_refuses_is_refused_by_the_files_name() {
     for case in reference()["refused"].as_array().unwrap() {
@@ -157,7 +158,7 @@ fn gotcha_47_what_transformers_refuses_is_refused_by_the_files_name() {
     }
 }
 
-/// Catches a link to a file that is gone, a folder in a file's place and a Git LFS pointer that count as no file.
+/// Catches a broken link, a folder in place of a file, or a Git LFS pointer that is treated as a missing file.
 #[test]
 fn what_is_there_and_cannot_be_read_is_refused_by_name() {
     let pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 12\n".to_vec();
@@ -181,7 +182,7 @@ fn what_is_there_and_cannot_be_read_is_refused_by_name() {
     }
 }
 
-/// Catches a tokenizer in another format whose message says only that tokenizer.json is missing.
+/// Catches a tokenizer in another format whose error only says that tokenizer.json is missing.
 #[test]
 fn another_format_is_named_with_the_line_that_converts_it() {
     let folder = tempfile::tempdir().unwrap();
@@ -198,7 +199,7 @@ fn another_format_is_named_with_the_line_that_converts_it() {
     assert!(message.contains("hf download no-such-org/no-such-model"), "{message}");
 }
 
-/// Catches the BPE's dropout at work: the same text would be cut into other tokens each time.
+/// Catches a BPE whose dropout stays active: the same text would become different tokens each time.
 #[test]
 fn gotcha_64_dropout_is_switched_off_and_said() {
     let given = super::references().join("tokenizer/gpt2");
@@ -216,8 +217,8 @@ fn gotcha_64_dropout_is_switched_off_and_said() {
     assert!(sure.notes().is_empty(), "{:?}", sure.notes());
 }
 
-/// The tokenizer of bytes with `<|a|>` as 257 and `<|b|>` as 258, on a model that has rows for 258 tokens and ends answers at
-/// these ids too.
+/// The tokenizer of bytes with `<|a|>` as 257 and `<|b|>` as 258, fitted to a model that has rows for 258 tokens
+/// and that ends answers at these ids too.
 fn fitted(ends: &[u32]) -> Tokenizer {
     let config = json!({"eos_token": "<|endoftext|>", "extra_special_tokens": ["<|a|>", "<|b|>"]});
     let folder = folder(&bytes(), [("tokenizer_config.json".to_owned(), config.to_string().into_bytes())]);
@@ -226,8 +227,8 @@ fn fitted(ends: &[u32]) -> Tokenizer {
     tokenizer
 }
 
-/// Catches a tokenizer that is refused for a token nobody writes, an id beyond the embedding that reaches a backend, and a
-/// message without file and line.
+/// Catches a tokenizer that is refused because of a token that no text contains, an id beyond the embedding that
+/// reaches a backend, and a message without file and line.
 #[test]
 fn a_token_that_the_model_has_no_row_for_is_refused_where_a_text_holds_it() {
     let tokenizer = fitted(&[]);
@@ -252,8 +253,8 @@ fn drop_all(_: Vec<Vec<u32>>) -> Vec<u32> {
     Vec::new()
 }
 
-/// Catches ends that only the model's folder names: an answer that goes on behind them, a second end behind a turn's own, and
-/// an answer's text that holds its end.
+/// Catches end tokens that only the model's folder names and that are ignored: an answer that continues after them,
+/// a second end after a turn's own, and an answer's text that contains its end.
 #[test]
 fn gotcha_45_the_models_ends_end_answers() -> Result<()> {
     let tokenizer = fitted(&[257]);
@@ -265,7 +266,7 @@ fn gotcha_45_the_models_ends_end_answers() -> Result<()> {
     let (q, yes) = (u32::from(b'q'), b"yes".map(u32::from));
     assert_eq!(rows[0].ids, [&[q, 257, 10], yes.as_slice(), &[257]].concat());
     assert_eq!(rows[0].supervised, [false, false, false, true, true, true, true]);
-    // A row that no template ends is ended by the tokenizer's own end.
+    // A row that no template ends gets the tokenizer's own end.
     let joined = Case { template: None, ..case };
     assert_eq!(joined.encode(&[json!({"prompt": "q", "completion": "yes"})]).0[0].ids.last(), Some(&256));
     assert_eq!(tokenizer.answer_text(&[&yes[..], &[257, 10, 256]].concat())?, "yes");
@@ -273,7 +274,7 @@ fn gotcha_45_the_models_ends_end_answers() -> Result<()> {
     Ok(())
 }
 
-/// Catches a guess that goes before what the model's folder names, and one that nobody hears of.
+/// Catches a guess that takes precedence over what the model's folder names, and a guess without a note.
 #[test]
 fn where_the_tokenizer_names_no_end_the_models_own_counts_before_a_usual_one() {
     let folder = folder(&bytes(), []);
@@ -285,7 +286,8 @@ fn where_the_tokenizer_names_no_end_the_models_own_counts_before_a_usual_one() {
     assert!(tokenizer.notes().is_empty() && !tokenizer.is_special(256 - 1), "{:?}", tokenizer.notes());
 }
 
-/// Catches a template that only the processor's file holds, and named ones that cannot be asked for.
+/// Catches a template that is missed because only the processor's file has it, and named templates that cannot be
+/// selected.
 #[test]
 fn templates_are_found_by_name_and_in_the_processors_file() {
     let config = json!({"chat_template": [{"name": "rag", "template": "R"}, {"name": "tool_use", "template": "T"}]});
@@ -302,8 +304,8 @@ fn templates_are_found_by_name_and_in_the_processors_file() {
     assert_eq!(object.chat_template(), Some("D"));
 }
 
-/// A tokenizer that adds `<s>`, and a template that does not write it: no row of the template's begins with `<s>`, and one of a
-/// template that does write it begins with one. The ids are those of transformers 5.23.0.
+/// A tokenizer that adds `<s>`, with a template that does not write it: no row written by the template begins with
+/// `<s>`; a row of a template that writes it begins with one. The ids are those of transformers 5.23.0.
 #[test]
 fn gotcha_51_a_tokenizers_beginning_is_not_put_before_a_templates_text() {
     let case = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/field/bos-before-template");

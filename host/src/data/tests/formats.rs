@@ -1,4 +1,5 @@
-//! Files as other tools write them: the text in them, or their names and the command that converts them.
+//! Files as other tools write them: their text is read, or the error names the format and the command that converts
+//! them.
 
 use std::io::Write;
 
@@ -31,7 +32,8 @@ fn utf16(text: &str, unit: fn(u16) -> [u8; 2]) -> Vec<u8> {
     text.encode_utf16().flat_map(unit).collect()
 }
 
-/// Catches a mark that becomes part of the first key or of the text, and one that is left where files were joined.
+/// Catches a byte order mark that becomes part of the first key or of the text, and one that is left where files
+/// were concatenated.
 #[test]
 fn a_byte_order_mark_is_not_part_of_the_data() {
     let mark = "\u{FEFF}";
@@ -41,11 +43,11 @@ fn a_byte_order_mark_is_not_part_of_the_data() {
     }
     let running = text("t.txt".as_ref(), format!("{mark}ab").into_bytes(), Purpose::Text).unwrap();
     assert_eq!(running, "ab");
-    // A mark elsewhere in a text is a character of it.
+    // A mark elsewhere in a text is an ordinary character.
     assert_eq!(text("t.txt".as_ref(), format!("a{mark}b").into_bytes(), Purpose::Text).unwrap(), format!("a{mark}b"));
 }
 
-/// Catches the wrong byte order, a mark that stays, and half a character.
+/// Catches the wrong byte order, a byte order mark that stays, and half a character.
 #[test]
 fn utf16_with_a_mark_is_read() {
     let file = format!("\u{FEFF}{ROW}\n");
@@ -64,7 +66,7 @@ fn utf16_with_a_mark_is_read() {
     }
 }
 
-/// Catches a reader that stops at the first of several members, and packed files that are taken for text.
+/// Catches a reader that stops after the first of several gzip members, and compressed files that are read as text.
 #[test]
 fn gzip_is_read() {
     let twice = [gzip(format!("{ROW}\n").as_bytes()), gzip(ROW.as_bytes())].concat();
@@ -78,8 +80,8 @@ fn gzip_is_read() {
     assert_eq!(rows("r.tgz", &tar).unwrap_err().to_string(), "r.tgz is a tar archive within gzip");
 }
 
-/// Catches lists of messages that lose their order, null, and integers that are rounded. The file was written by pyarrow:
-/// `tests/references/formats/make.py`.
+/// Catches lists of messages that lose their order, wrong nulls, and integers that are rounded. The file was
+/// written by pyarrow: `tests/references/formats/make.py`.
 #[test]
 fn parquet_is_read() {
     let bytes =
@@ -98,7 +100,7 @@ fn parquet_is_read() {
     }
 }
 
-/// Catches advice that would make garbage of a file.
+/// Catches advice that would turn a file into garbage.
 #[test]
 fn other_formats_are_named_with_the_command_that_converts_them() {
     for (bytes, what, remedy) in [
@@ -123,11 +125,11 @@ fn other_formats_are_named_with_the_command_that_converts_them() {
     // Latin-1, for which iconv is right.
     let latin = text("r.txt".as_ref(), b"ab\xE9".to_vec(), Purpose::Text).unwrap_err();
     assert!(matches!(latin, DataError::NotUtf8 { byte: 0xE9, offset: 2, line: 1, .. }), "{latin}");
-    // "BZh" begins a text as well.
+    // A text may begin with "BZh" too.
     assert_eq!(text("r.txt".as_ref(), b"BZhang".to_vec(), Purpose::Text).unwrap(), "BZhang");
 }
 
-/// Catches lines that are not those of the file, and rows that are lost or doubled.
+/// Catches line numbers that are not those of the file, and rows that are lost or doubled.
 #[test]
 fn lists_and_objects_over_several_lines_are_read() {
     for (file, lines) in [
@@ -145,7 +147,7 @@ fn lists_and_objects_over_several_lines_are_read() {
     }
 }
 
-/// Catches a second line number in a message, and messages that do not say what is there.
+/// Catches a second line number in a message, and messages that do not say what was found.
 #[test]
 fn what_is_not_json_is_named_by_one_line_and_column() {
     for (file, says) in [
@@ -182,7 +184,7 @@ fn what_is_not_json_is_named_by_one_line_and_column() {
     }
 }
 
-/// Catches tables that are refused as broken JSON.
+/// Catches tables that are refused as invalid JSON.
 #[test]
 fn tables_are_named() {
     for (name, file, what) in [
@@ -197,7 +199,7 @@ fn tables_are_named() {
     }
 }
 
-/// Catches syntax that is measured as text, and texts that are refused since they hold braces.
+/// Catches a loss that is measured on a file's syntax, and texts that are refused because they contain braces.
 #[test]
 fn rows_and_settings_are_not_running_text() {
     let check = |name: &str, text: &str| check_running_text(name.as_ref(), text).map_err(|error| error.to_string());
@@ -233,7 +235,8 @@ fn rows_and_settings_are_not_running_text() {
     assert!(remedy.contains("`telos eval MODEL --rows d/a.txt`"), "{remedy}");
 }
 
-/// Catches keys and brackets that are learned as text, and a corpus of program code that is refused since a file of it is JSON.
+/// Catches keys and brackets that are learned as text, and a corpus of program code that is refused because one of
+/// its files is JSON.
 #[test]
 fn rows_are_not_learned_as_running_text() {
     let check = |name: &str, text: &str| check_learned_text(name.as_ref(), text).map_err(|error| error.to_string());
@@ -258,7 +261,7 @@ fn rows_are_not_learned_as_running_text() {
     assert!(remedy.contains("jq -r .text a.jsonl > text.txt"), "{remedy}");
 }
 
-/// Catches other notations that are refused as damaged JSON, without a word of what they are.
+/// Catches other notations that are refused as invalid JSON, without saying what they are.
 #[test]
 fn other_notations_are_named_as_what_they_are() {
     let read = |text: &str| jsonl::parse("rows.jsonl".as_ref(), text, RowKind::PromptCompletion, &Columns::new());

@@ -1,4 +1,4 @@
-//! Laws of the data path, and the field's library as reference for tokens.
+//! Laws of the data path, with the field's library as the reference for tokens.
 
 mod batching;
 mod cached;
@@ -24,7 +24,7 @@ pub fn references() -> PathBuf {
     }
 }
 
-/// Documents that end.
+/// Documents with an end.
 fn documents(texts: &[&str]) -> Vec<Document> {
     texts.iter().map(|&text| Document { text: text.into(), ends: true }).collect()
 }

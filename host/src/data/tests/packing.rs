@@ -10,8 +10,8 @@ fn sequence(ids: &[u32], supervised: &[u8], row: u64) -> Sequence {
 
 #[test]
 fn gotcha_02_target_and_mask_are_those_of_the_next_token() {
-    // A prompt of two tokens, a completion of two, its end: the first completion token is predicted by the prompt's last.
-    // Catches a mask sliced on the wrong side, which would supervise 12 and drop the end.
+    // A prompt of two tokens, a completion of two, and its end token: the first completion token is predicted by
+    // the prompt's last. Catches a mask sliced on the wrong side, which would supervise 12 and drop the end.
     let batch = pack(&[sequence(&[11, 12, 21, 22, 2], &[0, 0, 1, 1, 1], 0)]).unwrap();
     assert_eq!(batch.tokens, [11, 12, 21, 22]);
     assert_eq!(batch.targets, [12, 21, 22, 2]);
@@ -21,7 +21,7 @@ fn gotcha_02_target_and_mask_are_those_of_the_next_token() {
 
 #[test]
 fn gotcha_03_a_token_is_masked_by_its_place_not_by_its_id() {
-    // Id 2 is prompt text once and the supervised end once.
+    // Id 2 occurs in the prompt, and once as the supervised end.
     let batch = pack(&[sequence(&[2, 5, 2, 2], &[0, 0, 0, 1], 0)]).unwrap();
     assert_eq!(batch.mask, [0.0, 0.0, 1.0]);
     // The first token is never a target, whatever its flag says.
@@ -35,7 +35,7 @@ fn gotcha_06_positions_restart_and_nothing_is_predicted_across_the_seam() {
     assert_eq!(batch.positions, [0, 1, 0, 1, 2]);
     assert_eq!(batch.offsets, [0, 2, 5]);
     assert_eq!((batch.max_len, batch.rows), (3, vec![4, 5]));
-    // Catches shifting the joined tokens: 3 would predict 9.
+    // Catches a shift of the joined tokens: 3 would predict 9.
     assert_eq!(batch.tokens.iter().zip(&batch.targets).filter(|pair| pair == &(&3, &9)).count(), 0);
     assert_eq!(batch.targets, [2, 3, 8, 7, 6]);
 }
@@ -45,7 +45,7 @@ fn gotcha_05_nothing_supervised_is_an_error_not_a_division_by_zero() {
     let mute = || sequence(&[1, 2, 3], &[1, 0, 0], 0);
     assert!(matches!(Window::new(vec![mute(), mute()]), Err(DataError::NothingSupervised { tokens: 6, .. })));
     assert!(matches!(Window::new(vec![]), Err(DataError::NothingSupervised { .. })));
-    // Beside a supervised one it may stand, and a micro-batch of it alone too.
+    // Such a sequence is allowed next to a supervised one, even alone in a micro-batch.
     let window = Window::new(vec![mute(), sequence(&[1, 2], &[0, 1], 1)]).unwrap();
     let supervised: Vec<usize> = window.micro_batches(2).map(|batch| batch.unwrap().supervised()).collect();
     assert_eq!((supervised, window.supervised()), (vec![0, 1], 1));
@@ -79,7 +79,7 @@ fn micro_batches_are_as_full_as_order_allows() {
     assert!(micro_batches(&[], 6).is_empty());
 }
 
-/// Catches a cut between the two answers of a pair, and one that takes all sequences without a group for one.
+/// Catches a cut between the two answers of a pair, and one that treats all sequences without a group as one group.
 #[test]
 fn neighbours_of_one_group_are_never_cut_apart() {
     let of = |group: u64, length: usize| Sequence {
@@ -92,7 +92,7 @@ fn neighbours_of_one_group_are_never_cut_apart() {
     assert_eq!(micro_batches(&sequences, 9), [0..4, 4..6]);
 }
 
-/// Gotcha 13: what is asked at the end of a sequence is asked where its last token has been read, and that position
+/// Gotcha 13: values at the end of a sequence are computed where its last token has been read, and that position
 /// predicts nothing. Catches a shift that drops the last token, and a mask that counts it.
 #[test]
 fn gotcha_13_the_last_token_is_read_where_that_is_asked() {
@@ -117,8 +117,9 @@ fn numbers_per_position_travel_with_their_sequence_and_must_be_as_many() {
 }
 
 proptest! {
-    /// However a window is cut, the pieces hold the same positions in the same order, and the window's count of supervised
-    /// targets is their sum: the denominator that gotcha 1 asks for. The mean of micro-batch means is another number.
+    /// However a window is cut, the pieces hold the same positions in the same order, and the window's count of
+    /// supervised targets is their sum: the denominator that gotcha 1 requires. The mean of micro-batch means is a
+    /// different number.
     #[test]
     fn gotcha_01_cutting_changes_neither_content_nor_count(
         rows in prop::collection::vec(prop::collection::vec((0u32..300, any::<bool>()), 2..12), 1..12),

@@ -57,8 +57,8 @@ fn rows_are_the_examples_of_the_world() {
     assert!(SyntheticOptions { rows: 0, ..options() }.read_rows(RowKind::PromptCompletion).is_err());
 }
 
-/// Catches sides that are exchanged, lengths that give the answer away where they must not, held-out prompts that were trained
-/// on, and prompts without their answer.
+/// Catches sides that are swapped, lengths that reveal the answer where they must not, held-out prompts that were
+/// trained on, and prompts without their answer.
 #[test]
 fn pairs_and_prompts_are_those_of_the_world() {
     for equal_length in [false, true] {
@@ -88,7 +88,7 @@ fn pairs_and_prompts_are_those_of_the_world() {
     assert!(options().read_rows(RowKind::Unpaired).is_err());
 }
 
-/// Catches flaws that reach what is evaluated on, and a share that nobody reads.
+/// Catches flaws in evaluation data, and a share that is ignored.
 #[test]
 fn flawed_demonstrations_are_for_training_alone() {
     let right = options().read_rows(RowKind::PromptCompletion).unwrap();

@@ -46,7 +46,7 @@ fn a_single_file_holds_out_its_last_characters() {
     let (train, held_out) = (&corpus.train[0], &corpus.held_out[0]);
     assert_eq!((train.text.chars().count(), held_out.text.chars().count()), (90, 10));
     assert_eq!(format!("{}{}", train.text, held_out.text), text);
-    // The document goes on after the training part: no end of text there.
+    // The document continues after the training part, so that has no end-of-text token.
     assert_eq!((train.ends, held_out.ends), (false, true));
 }
 
@@ -111,7 +111,7 @@ fn fewer_tokens_than_one_sequence_are_refused() {
     let (documents, sources) = read_documents(&[base.path().join("short.txt").display().to_string()]).unwrap();
     let corpus = Corpus { name: "short.txt".into(), train: documents, held_out: Vec::new(), sources };
     let tokenizer = Tokenizer::bytes().unwrap();
-    // Eight bytes and the end of text make one sequence of context 8, and none of context 9.
+    // Eight bytes and the end-of-text token make one sequence of context 8, and none of context 9.
     assert_eq!(corpus.tokenize(&tokenizer, 8, None).unwrap().train.tokens(), 9);
     let message = corpus.tokenize(&tokenizer, 9, None).unwrap_err().to_string();
     assert!(

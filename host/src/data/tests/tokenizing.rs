@@ -76,7 +76,7 @@ fn a_stream_of_random_bytes_ends_like_decoding_at_once() {
     }
 }
 
-/// Catches a byte table in another order, a missing byte, and word splitting that would cut a text twice.
+/// Catches a byte table in another order, a missing byte, and word splitting that would split a text twice.
 #[test]
 fn bytes_are_their_own_ids_and_end_of_text_follows_them() {
     let tokenizer = Tokenizer::bytes().unwrap();
@@ -109,7 +109,7 @@ fn a_saved_tokenizer_is_the_same_again_to_the_byte() {
     assert!(folder.path().join("chat_template.jinja").exists());
 }
 
-/// The reference holds four special tokens, ours one: the 40 merges must be the same.
+/// The reference has four special tokens and ours has one: the 40 merges must be the same.
 #[test]
 fn training_finds_the_merges_of_the_reference() {
     let folder = references().join("tokenizer").join("gpt2");
@@ -141,7 +141,7 @@ fn gotcha_03_the_beginning_token_is_there_once() {
     assert_eq!((tokenizer.prefix(), tokenizer.eos()), (Some(2), Some(3)));
     let plain = tokenizer.encode("hi").unwrap();
     assert_eq!(tokenizer.encode_input("hi").unwrap(), [&[2], plain.as_slice()].concat());
-    // Catches a second one where the text already spells it.
+    // Catches a second one if the text already contains it.
     assert_eq!(tokenizer.encode_input("<|im_start|>hi").unwrap(), [&[2], plain.as_slice()].concat());
     let quiet = with_config(r#"{"bos_token": "<|im_start|>", "eos_token": "<|im_end|>"}"#).unwrap();
     assert_eq!((quiet.bos(), quiet.prefix()), (Some(2), None));
@@ -159,7 +159,7 @@ fn wrong_tokenizer_files_are_named() {
     assert!(matches!(Tokenizer::open(folder.path()), Err(DataError::Tokenizer { .. })));
 }
 
-/// Catches truncation and padding asked for by the file, which would cut training text silently.
+/// Catches a file's truncation and padding that are applied, which would silently truncate training text.
 #[test]
 fn truncation_and_padding_of_a_file_are_off() {
     let folder = tempfile::tempdir().unwrap();

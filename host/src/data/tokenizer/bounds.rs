@@ -1,5 +1,6 @@
-//! What a `tokenizer.json` may ask of the library, checked before the library reads it: what would take all memory or no end of time.
-//! A file that cannot be read here, such as one with a key twice, is refused: the library might read something else in it.
+//! Limits on a `tokenizer.json`, checked before the library reads it: exceeding them would use up all memory or
+//! take forever. A file that cannot be parsed here, such as one with a duplicate key, is refused, because the
+//! library might read it differently.
 
 use std::collections::HashSet;
 
@@ -9,17 +10,20 @@ use serde_json::Value;
 
 use crate::data::error::{DataError, Result};
 
-/// Lists and objects within each other. Published files nest up to 8; the library reads nested sequences again at each level.
+/// Nesting depth of lists and objects. Published files nest up to 8; the library reads nested sequences again at
+/// each level.
 const NESTED: usize = 24;
 /// The largest token id. Published vocabularies have fewer than 2 million tokens; a model has a row for each id up to the largest.
 const LARGEST_ID: u64 = (1 << 24) - 1;
-/// The longest token of a Unigram model: the library keeps each in a tree as deep as the token is long, and frees it by recursion.
+/// The longest token of a Unigram model: the library stores each token in a tree as deep as the token is long, and
+/// frees the tree by recursion.
 const LONGEST: usize = 1024;
-/// Steps of normalizers, pre-tokenizers, post-processors and decoders, each. A text passes each of them once.
+/// Number of steps of the normalizers, pre-tokenizers, post-processors and decoders, each counted separately. A
+/// text passes through each step once.
 const STEPS: usize = 1000;
-/// How many times as long all normalizers, or all decoders, may make a text.
+/// Factor by which all normalizers together, or all decoders together, may lengthen a text.
 const GROWTH: f64 = 1000.0;
-/// How many times as long a character map may make a text: NFKC's largest expansion is 18 characters.
+/// Factor by which a character map may lengthen a text: NFKC's largest expansion is 18 characters.
 const MAP_GROWTH: f64 = 18.0;
 
 #[derive(Deserialize)]
@@ -50,11 +54,11 @@ struct Model {
     vocab: Vocabulary,
 }
 
-/// A vocabulary: a map of tokens and ids, or a list of tokens and scores.
+/// A vocabulary: a map from tokens to ids, or a list of tokens and scores.
 #[derive(Default)]
 struct Vocabulary {
     largest_id: Option<f64>,
-    /// Bytes of the longest token of a list.
+    /// Length in bytes of the longest token of a list.
     longest: usize,
 }
 
@@ -96,7 +100,7 @@ impl<'de> Deserialize<'de> for Vocabulary {
 /// Checks the bytes of a `tokenizer.json`.
 ///
 /// # Errors
-/// The bound that it passes, or why it cannot be read.
+/// The limit that it exceeds, or why it cannot be read.
 pub(super) fn check(name: &str, json: &[u8]) -> Result<()> {
     let error = |what, source| DataError::Tokenizer { name: name.to_owned(), what, source };
     let parts =
@@ -156,22 +160,23 @@ fn nesting(json: &[u8]) -> usize {
     deepest
 }
 
-/// The number of steps of a part, and how many times as long they can make a text.
+/// Returns the number of steps of a part, and the factor by which they can lengthen a text.
 fn steps(part: &Value) -> (usize, f64) {
     let mut chain = Chain { steps: 0, before: 1.0, growth: 1.0, written: HashSet::new() };
     chain.add(part);
     (chain.steps, chain.before * chain.growth)
 }
 
-/// The steps of a part so far. Replacements of texts that share no character with what the ones before write change characters of
-/// their own each, so that together they make a text as much longer as the one that does the most. Any other step multiplies.
+/// The steps of a part so far. A replacement whose pattern shares no character with what the replacements just
+/// before it write changes other characters than they do. A run of such replacements therefore lengthens a text
+/// only as much as its largest factor. Any other step multiplies the factor.
 struct Chain {
     steps: usize,
-    /// How many times as long the steps before the last such replacements make a text.
+    /// The factor of the steps before the last run of such replacements.
     before: f64,
-    /// The same of the last such replacements.
+    /// The factor of that last run.
     growth: f64,
-    /// The characters that these write.
+    /// The characters that this run writes.
     written: HashSet<char>,
 }
 
@@ -181,13 +186,13 @@ impl Chain {
         self.steps += 1;
         let (pattern, content) = (step.get("pattern"), step.get("content").and_then(Value::as_str));
         let text = |pattern: &Value| pattern.get("String").and_then(Value::as_str).map(str::to_owned);
-        // Also without a type, as older files have it.
+        // The type may be missing, as in older files.
         let (growth, replaced) = match (step.get("type").and_then(Value::as_str), pattern, content) {
             (Some("ByteLevel"), ..) => (2.0, None),
             (Some("Precompiled"), ..) => (MAP_GROWTH, None),
             (_, Some(pattern), Some(content)) => match text(pattern).filter(|text| !text.is_empty()) {
                 Some(text) => (length(content) / length(&text), Some((text, content))),
-                // For each character, and an empty pattern also behind the last.
+                // Replaces each character, and an empty pattern also matches at the end.
                 None => (1.0 + length(content), None),
             },
             _ => (1.0, None),
@@ -236,7 +241,7 @@ mod tests {
         reason(json.to_string().as_bytes())
     }
 
-    /// Catches an ordinary file that is refused, and each bound that is not checked.
+    /// Catches an ordinary file that is refused, and each limit that is not checked.
     #[test]
     fn what_would_take_all_memory_or_time_is_refused() {
         assert_eq!(refused(|_| {}), None);
@@ -255,23 +260,23 @@ mod tests {
         let doubling = json!({"type": "Replace", "pattern": {"String": "a"}, "content": "aa"});
         has(refused(|json| json["normalizer"]["normalizers"] = json!(vec![doubling.clone(); 10])), "1024 times");
         has(refused(|json| json["normalizer"]["normalizers"] = json!(vec![json!({"type": "ByteLevel"}); 40])), "times");
-        // What one writes the next replaces in part, together with what stands beside it.
+        // The second replaces parts of what the first wrote, together with characters next to it.
         let replace = |pattern: &str, content: &str| json!({"type": "Replace", "pattern": {"String": pattern}, "content": content});
         let crossing = vec![vec![replace("a", "bb"), replace("bbb", &"a".repeat(30))]; 4].concat();
         has(refused(|json| json["normalizer"]["normalizers"] = json!(crossing)), "times");
         let whole = json!({"pattern": {"Regex": "."}, "content": "a".repeat(2000)});
         has(refused(|json| json["decoder"] = whole.clone()), "2001 times");
         has(refused(|json| json["model"]["vocab"] = json!([["a".repeat(9999), 0.0]])), "9999 bytes");
-        // What is in strings does not count.
+        // Brackets within strings do not count.
         assert_eq!(refused(|json| json["added_tokens"][0]["content"] = json!("[{\"\\".repeat(99))), None);
-        // A second model, which a reader that takes the last of two keys would not have looked at.
+        // A second model, which a reader that keeps the last of two equal keys would not check.
         let twice = br#"{"model": {"vocab": {"a": 0}}, "model": {"vocab": {"a": 4294967295}}}"#;
         for bytes in [b"{".as_slice(), twice] {
             has(reason(bytes), "cannot be read");
         }
     }
 
-    /// Catches growths that are multiplied over replacements of which each changes characters of its own.
+    /// Catches factors that are multiplied over replacements that change different characters.
     #[test]
     fn replacements_that_do_not_meet_are_not_multiplied() {
         let pairs =

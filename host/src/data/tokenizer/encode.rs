@@ -1,4 +1,4 @@
-//! Text to token ids, with or without the tokens' places, and back.
+//! Encodes text to token ids, with or without the tokens' places, and decodes ids to text.
 
 use rayon::prelude::*;
 
@@ -7,12 +7,12 @@ use crate::data::error::Result;
 
 const CANNOT_ENCODE: &str = "it cannot encode";
 
-/// Text cut into tokens, with each token's place in the text.
+/// A text's tokens, each with its place in the text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Encoded {
     /// Token ids.
     pub ids: Vec<u32>,
-    /// The tokens as the vocabulary spells them.
+    /// The tokens as the vocabulary writes them.
     pub tokens: Vec<String>,
     /// First code point and one past the last, in code points of the text. Tokens that share a character share its place.
     pub offsets: Vec<(usize, usize)>,
@@ -28,10 +28,10 @@ pub struct Placed {
 }
 
 impl Tokenizer {
-    /// Token ids of `text` alone: nothing is added. Special tokens spelt out in the text are recognised.
+    /// Token ids of `text` alone: nothing is added. Special tokens written out in the text are recognised.
     ///
     /// # Errors
-    /// A token that the model has no row for; see [`Tokenizer::fit_to_model`].
+    /// A token for which the model has no row; see [`Tokenizer::fit_to_model`].
     pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
         let ids = self.ids(text)?;
         self.within_model(&ids)?;
@@ -43,7 +43,7 @@ impl Tokenizer {
         library::run(&self.name, CANNOT_ENCODE, encode)
     }
 
-    /// Token ids of `text` as an input of the model: with [`Tokenizer::prefix`] in front, once.
+    /// Token ids of `text` as an input of the model: with exactly one [`Tokenizer::prefix`] in front.
     pub fn encode_input(&self, text: &str) -> Result<Vec<u32>> {
         let mut ids = self.encode(text)?;
         if let Some(prefix) = self.prefix()
@@ -61,8 +61,8 @@ impl Tokenizer {
         Ok(all)
     }
 
-    /// Token ids of many texts with the tokens' places, in parallel, in order. Whether the model has rows for them is not
-    /// looked at here: see [`Tokenizer::within_model`].
+    /// Token ids of many texts with the tokens' places, in parallel, in order. Does not check whether the model has
+    /// rows for them: see [`Tokenizer::within_model`].
     pub fn encode_placed(&self, texts: Vec<&str>) -> Result<Vec<Placed>> {
         let place = |text: &str| {
             let encoding = self.inner.encode_char_offsets(text, false)?;
@@ -72,7 +72,7 @@ impl Tokenizer {
         texts.into_par_iter().map(guarded).collect()
     }
 
-    /// Token ids of `text` with the tokens' spelling and places.
+    /// Token ids of `text`, with the tokens' texts and places.
     pub fn encode_with_offsets(&self, text: &str) -> Result<Encoded> {
         let encoding = library::run(&self.name, CANNOT_ENCODE, || self.inner.encode_char_offsets(text, false))?;
         Ok(Encoded {
@@ -82,8 +82,8 @@ impl Tokenizer {
         })
     }
 
-    /// The text of `ids`. Bytes that make no character become U+FFFD; ids outside the vocabulary are left out, and with
-    /// `skip_special` those of [`Tokenizer::is_special`].
+    /// The text of `ids`. Bytes that do not form a character become U+FFFD. Ids outside the vocabulary are left
+    /// out, and with `skip_special` also those for which [`Tokenizer::is_special`] is true.
     pub fn decode(&self, ids: &[u32], skip_special: bool) -> Result<String> {
         let kept: Vec<u32> = ids.iter().copied().filter(|id| !(skip_special && self.is_special(*id))).collect();
         library::run(&self.name, "it cannot decode", || self.inner.decode(&kept, false))

@@ -1,5 +1,5 @@
-//! The files of a tokenizer's folder: which ones are read, and as what. A file that is there and cannot be read as what its
-//! name says is refused by its name; nothing is replaced by a guess.
+//! The files of a tokenizer's folder: which are read, and how. A file that exists but is not what its name says is
+//! an error that names the file; it is never replaced by a guess.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -20,27 +20,27 @@ pub(super) const CONFIG: &str = "tokenizer_config.json";
 pub(super) const SPECIAL_TOKENS: &str = "special_tokens_map.json";
 /// Added tokens in the layout of transformers 4, text to id.
 pub(super) const ADDED_TOKENS: &str = "added_tokens.json";
-/// The chat template; it goes before those in `tokenizer_config.json`.
+/// The chat template; it takes precedence over those in `tokenizer_config.json`.
 pub(super) const TEMPLATE: &str = "chat_template.jinja";
-/// The chat template as processors of transformers keep it: `{"chat_template": ...}`.
+/// The chat template as transformers' processors store it: `{"chat_template": ...}`.
 pub(super) const TEMPLATE_JSON: &str = "chat_template.json";
-/// Folder of further chat templates, `NAME.jinja` each.
+/// Folder of further chat templates, one file `NAME.jinja` each.
 pub(super) const TEMPLATES: &str = "additional_chat_templates";
 
 /// A tokenizer's files as read.
 pub(super) struct Folder {
-    /// Where `tokenizer.json` lies, for messages.
+    /// The path of `tokenizer.json`, for messages.
     pub name: String,
     /// Its bytes.
     pub json: Vec<u8>,
-    /// The files beside it, by their path in the folder.
+    /// The other files, by their path in the folder.
     pub beside: BTreeMap<String, Vec<u8>>,
     /// All files that were read.
     pub read: Vec<Source>,
 }
 
 impl Folder {
-    /// Reads a `tokenizer.json`, or a folder that holds one, with what lies beside it.
+    /// Reads a `tokenizer.json`, or a folder that contains one, with the other files of the folder.
     ///
     /// # Errors
     /// A file that is missing, unreadable, or a Git LFS pointer; a tokenizer in another format.
@@ -78,7 +78,7 @@ impl Folder {
     }
 }
 
-/// A link that leads nowhere is there: reading it says so.
+/// A broken link counts as existing: reading it reports the error.
 fn exists(path: &Path) -> bool {
     path.symlink_metadata().is_ok()
 }
@@ -97,7 +97,7 @@ fn further_templates(folder: &Path) -> Result<Vec<String>> {
     Ok(names)
 }
 
-/// The JSON object in the file `name` of the tokenizer `tokenizer`; empty where there is no such file.
+/// The JSON object in the file `name` of the tokenizer `tokenizer`; empty if there is no such file.
 ///
 /// # Errors
 /// A file that is not a JSON object.
@@ -110,7 +110,7 @@ pub(super) fn object(tokenizer: &str, beside: &BTreeMap<String, Vec<u8>>, name: 
     }
 }
 
-/// The text in the file `name`; `None` where there is no such file.
+/// The text in the file `name`; `None` if there is no such file.
 ///
 /// # Errors
 /// A file that is not UTF-8.
@@ -126,7 +126,7 @@ pub(super) fn text(tokenizer: &str, beside: &BTreeMap<String, Vec<u8>>, name: &s
     }
 }
 
-/// The error for the file `name` beside the tokenizer.
+/// The error for the file `name` in the tokenizer's folder.
 pub(super) fn unusable(
     tokenizer: &str,
     name: &str,

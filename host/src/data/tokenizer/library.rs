@@ -1,14 +1,14 @@
-//! The `tokenizers` library at work on a file of other people. It panics at some contents (a damaged character map, a pattern that
-//! exhausts the regex engine's retries, a post-processor that names missing tokens): each call of it goes through here, and a panic
-//! becomes an error with the file's name.
+//! Calls of the `tokenizers` library on untrusted files. The library panics on some contents (a damaged character
+//! map, a pattern that exhausts the regex engine's retries, a post-processor that names missing tokens). Each call
+//! goes through here, and a panic becomes an error with the file's name.
 
 use crate::data::error::{DataError, Result};
 use crate::data::reading::guard;
 
-/// The result of `call` of the library on the tokenizer `name`; `fails` says what it cannot do, such as "it cannot encode".
+/// Runs `call` of the library for the tokenizer `name`; `fails` says what failed, such as "it cannot encode".
 ///
 /// # Errors
-/// The library's error, and its panic.
+/// The library's error, or its panic.
 pub(crate) fn run<T>(name: &str, fails: &str, call: impl FnOnce() -> tokenizers::Result<T>) -> Result<T> {
     let error = |what: String, source| DataError::Tokenizer { name: name.to_owned(), what, source };
     match guard::caught(call) {

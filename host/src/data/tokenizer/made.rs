@@ -1,4 +1,4 @@
-//! The tokenizers made here: one token per byte, and a byte-level BPE trained on text.
+//! The tokenizers that Telos makes: one token per byte, and a byte-level BPE trained on text.
 
 use std::collections::BTreeMap;
 
@@ -10,17 +10,17 @@ use tokenizers::{AddedToken, ModelWrapper, PreTokenizerWrapper};
 use super::folder::CONFIG;
 use crate::data::document::Document;
 
-/// The one special token of the tokenizers made here: it ends every document.
+/// The only special token of the tokenizers made here: it ends every document.
 pub const END_OF_TEXT: &str = "<|endoftext|>";
 /// 256 bytes and [`END_OF_TEXT`].
 pub(super) const LEAST_VOCABULARY: usize = 257;
 
-/// The files beside a tokenizer made here.
+/// The files saved with a tokenizer made here.
 pub(super) fn beside() -> BTreeMap<String, Vec<u8>> {
     BTreeMap::from([(CONFIG.to_owned(), own_config())])
 }
 
-/// The configuration of the tokenizers made here. No token is added by itself, so none is doubled.
+/// The configuration of the tokenizers made here. No token is added automatically, so none is doubled.
 fn own_config() -> Vec<u8> {
     let config = json!({
         "tokenizer_class": "PreTrainedTokenizerFast",
@@ -54,7 +54,7 @@ pub(super) fn trained_json(documents: &[Document], vocab_size: usize) -> tokeniz
     Ok(tokenizer.to_string(true)?.into_bytes())
 }
 
-/// A byte-level tokenizer around `model`; `words` splits text into GPT-2's words first.
+/// A byte-level tokenizer with this `model`; with `words`, text is first split into words as in GPT-2.
 fn byte_level(model: BPE, words: bool) -> tokenizers::Tokenizer {
     let step = ByteLevel::new(false, false, words);
     let mut tokenizer = tokenizers::Tokenizer::new(ModelWrapper::from(model));
@@ -63,8 +63,8 @@ fn byte_level(model: BPE, words: bool) -> tokenizers::Tokenizer {
     tokenizer
 }
 
-/// The characters that stand for the bytes 0 to 255: a printable byte stands for itself, the others take the library's
-/// remaining characters in order.
+/// The characters that represent the bytes 0 to 255: a printable byte represents itself, the others get the
+/// library's remaining characters in order.
 fn byte_characters() -> [char; 256] {
     let mut alphabet: Vec<char> = ByteLevel::alphabet().into_iter().collect();
     alphabet.sort_unstable();

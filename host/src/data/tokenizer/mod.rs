@@ -1,5 +1,5 @@
-//! Tokenizers: bytes, any `tokenizer.json`, and a new one trained on text. The `tokenizers` library does the work; this
-//! module decides which special tokens count and keeps a model folder's files as they were.
+//! Tokenizers: bytes, any `tokenizer.json`, and a new one trained on text. The `tokenizers` library does the work;
+//! this module decides which special tokens are used and keeps a model folder's files unchanged.
 //!
 //! | file | job |
 //! |---|---|
@@ -7,15 +7,16 @@
 //! | `special` | special and added tokens, as transformers reads them |
 //! | [`templates`] | chat templates by name |
 //! | `made` | the tokenizers made here: bytes, and one trained on text |
-//! | `bounds` | what a file may ask for: checked before the library reads it |
+//! | `bounds` | limits on a file, checked before the library reads it |
 //! | [`encode`] | text to ids and back |
 //! | [`stream`] | decoding token by token |
-//! | `library` | each call of the library, its panics made errors |
+//! | `library` | calls of the library, whose panics become errors |
 //!
-//! A BPE file may ask for `dropout`: random merges are then left out, so that the same text becomes other tokens each time. It is not
-//! used, in training either, and a note says so: with it, two runs of one experiment would learn from other tokens, a resumed run
-//! from others than the run before, and the token cache would keep one draw for all epochs, which is not what the method is about.
-//! Truncation and padding of a file are not used either: lengths are the experiment's.
+//! A BPE file may request `dropout`: random merges are then left out, so that the same text becomes other tokens
+//! each time. It is never used, in training either, and a note says so. With it, two runs of one experiment would
+//! learn from different tokens, and so would a run and its resumed part. The token cache would also keep one random
+//! result for all epochs, which defeats the method. A file's truncation and padding are not used either: the
+//! experiment sets the lengths.
 
 mod bounds;
 pub mod encode;
@@ -45,18 +46,18 @@ use templates::{DEFAULT, Found};
 
 pub use made::END_OF_TEXT;
 
-/// End-of-text tokens taken from the vocabulary where no file names one.
+/// End-of-text tokens looked for in the vocabulary if no file names one.
 const USUAL_ENDS: [&str; 3] = [END_OF_TEXT, "</s>", "<|end_of_text|>"];
 
-/// A tokenizer with its special tokens. What a file may ask for and training cannot use is switched off: truncation,
+/// A tokenizer with its special tokens. Settings of the file that training cannot use are switched off: truncation,
 /// padding, dropout.
 #[derive(Clone)]
 pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
     name: String,
-    /// The bytes of tokenizer.json, as read or as made.
+    /// The bytes of tokenizer.json, as read or as created.
     json: Vec<u8>,
-    /// The files to save beside it, as read or as made.
+    /// The other files to save with it, as read or as created.
     beside: BTreeMap<String, Vec<u8>>,
     /// The files that it was read from.
     read: Vec<Source>,
@@ -64,13 +65,13 @@ pub struct Tokenizer {
     named: BTreeMap<String, String>,
     templates: BTreeMap<String, Found>,
     bos: Option<u32>,
-    /// The end of text that the folder names.
+    /// The end-of-text token that the folder names.
     eos: Option<u32>,
-    /// A usual end of text of the vocabulary.
+    /// A usual end-of-text token that the vocabulary has.
     usual_eos: Option<u32>,
-    /// Ids that end an answer, by what the model's folder says; see [`Tokenizer::ends`].
+    /// Ids that end an answer according to the model's folder; see [`Tokenizer::ends`].
     model_ends: Vec<u32>,
-    /// How many tokens the model has rows for, where it has fewer than there are tokens.
+    /// The number of tokens that the model has rows for, if smaller than the vocabulary.
     limit: Option<u32>,
     /// Whether every input of the model begins with `bos`.
     adds_bos: bool,
@@ -81,24 +82,24 @@ pub struct Tokenizer {
 }
 
 impl Tokenizer {
-    /// One token per byte, id = byte, and [`END_OF_TEXT`] as 256: a byte-level BPE without merges, so that it saves as a
-    /// `tokenizer.json` like any other.
+    /// One token per byte, id = byte, and [`END_OF_TEXT`] as 256: a byte-level BPE without merges, so that it is
+    /// saved as a `tokenizer.json` like any other.
     pub fn bytes() -> Result<Tokenizer> {
         let json = library::run("bytes", "it cannot be built", made::bytes_json)?;
         Tokenizer::new(Folder { name: "bytes".into(), json, beside: made::beside(), read: Vec::new() })
     }
 
-    /// A `tokenizer.json`, or a folder that holds one, with the files beside it: special and added tokens and chat templates
-    /// are read from where transformers reads them.
+    /// Opens a `tokenizer.json`, or a folder that contains one, with the other files of the folder: special tokens,
+    /// added tokens and chat templates are read from the same places as in transformers.
     ///
     /// # Errors
-    /// A file that is missing, unreadable, a Git LFS pointer or not what its name says; a special token that is not in the
-    /// vocabulary.
+    /// A file that is missing, unreadable, a Git LFS pointer or not what its name says; a special token that is not
+    /// in the vocabulary.
     pub fn open(path: &Path) -> Result<Tokenizer> {
         Tokenizer::new(Folder::read(path)?)
     }
 
-    /// Trains a byte-level BPE of at most `vocab_size` tokens (fewer where the text has too few pairs to merge), with
+    /// Trains a byte-level BPE of at most `vocab_size` tokens (fewer if the text has too few pairs to merge), with
     /// [`END_OF_TEXT`] as id 0. Words are split as GPT-2 splits them.
     pub fn train(documents: &[Document], vocab_size: usize) -> Result<Tokenizer> {
         if vocab_size < made::LEAST_VOCABULARY {
@@ -150,7 +151,8 @@ impl Tokenizer {
         Ok(made)
     }
 
-    /// Dropout cuts the same text into other tokens each time: two runs of one experiment would learn from other tokens.
+    /// With dropout, the same text becomes other tokens each time: two runs of one experiment would learn from
+    /// different tokens.
     fn switch_dropout_off(&mut self) {
         let model = match self.inner.get_model() {
             ModelWrapper::BPE(bpe) if bpe.dropout.is_some_and(|dropout| dropout > 0.0) => {
@@ -176,7 +178,7 @@ impl Tokenizer {
         self.count_in_hash("dropout off");
     }
 
-    /// Adds the tokens that only the files beside tokenizer.json name.
+    /// Adds the tokens that are named only in files other than tokenizer.json.
     fn add_tokens(&mut self, special: Special, config: &Map<String, Value>) -> Result<()> {
         for key in ["eos_token", "bos_token"] {
             let Some(token) = special.named.get(key) else { continue };
@@ -206,12 +208,12 @@ impl Tokenizer {
         Ok(())
     }
 
-    /// Has [`Tokenizer::hash`] say that the same tokenizer.json makes other tokens.
+    /// Adds to [`Tokenizer::hash`] a change that makes the same tokenizer.json yield other tokens.
     fn count_in_hash(&mut self, what: &str) {
         self.sha256 = super::cache::hex(&Sha256::digest(format!("{} {what}", self.sha256)));
     }
 
-    /// The configuration's word goes before what the post-processor of tokenizer.json would add.
+    /// The configuration takes precedence over what the post-processor of tokenizer.json would add.
     fn read_special_tokens(&mut self, config: &Map<String, Value>) -> Result<()> {
         let id = |key: &str| self.named.get(key).and_then(|token| self.inner.token_to_id(token));
         (self.eos, self.bos) = (id("eos_token"), id("bos_token"));
@@ -219,13 +221,14 @@ impl Tokenizer {
         let eos = self.eos();
         let empty =
             library::run(&self.name, "it cannot encode with its post-processor", || self.inner.encode_fast("", true))?;
-        // What it adds behind a text is not used.
+        // A token that it adds after a text is not used.
         if let Some(id) = empty.get_ids().first().filter(|id| self.inner.id_to_token(**id).is_none()) {
             let what = format!("its post-processor adds the token id {id}, which is not in the vocabulary");
             return Err(DataError::Tokenizer { name: self.name.clone(), what, source: None });
         }
         let special = empty.get_special_tokens_mask().first() == Some(&1);
-        // A post-processor that only adds an end of text must not be taken for one that adds a beginning.
+        // A post-processor that only adds an end-of-text token must not be taken for one that adds a
+        // beginning-of-text token.
         let leading =
             empty.get_ids().first().copied().filter(|&id| special && (Some(id) == self.bos || Some(id) != eos));
         self.bos = self.bos.or(leading);
@@ -240,19 +243,19 @@ impl Tokenizer {
         Ok(())
     }
 
-    /// Takes over what the model's folder says: `ends`, the ids that end an answer by its config.json and
-    /// generation_config.json, and `rows`, for how many tokens its embedding has a row. Tokens beyond are refused where a
-    /// text holds them.
+    /// Applies what the model's folder says: `ends`, the ids that end an answer according to its config.json and
+    /// generation_config.json, and `rows`, the number of tokens for which its embedding has a row. A text that
+    /// contains a token beyond these is refused.
     ///
     /// # Errors
-    /// A tokenizer whose every input begins with a token that the model has no row for.
+    /// A tokenizer that begins every input with a token for which the model has no row.
     pub fn fit_to_model(&mut self, ends: &[u32], rows: u64) -> Result<()> {
         self.limit = u32::try_from(rows).ok().filter(|rows| (*rows as usize) < self.vocab_size);
         self.model_ends = ends.to_vec();
         self.within_model(self.prefix().as_slice())
     }
 
-    /// The files that it was read from, by their path in its folder; none where it was made here.
+    /// The files that it was read from, by their path in its folder; empty if it was made here.
     pub fn read_from(&self) -> &[Source] {
         &self.read
     }
@@ -262,19 +265,19 @@ impl Tokenizer {
         &self.name
     }
 
-    /// One more than the largest token id: what a model's vocabulary must at least hold.
+    /// One more than the largest token id: the smallest vocabulary size that a model may have.
     pub fn vocab_size(&self) -> usize {
         self.vocab_size
     }
 
-    /// The token that ends a document, and an answer that does not end itself: the one that the tokenizer's folder names,
-    /// else the first that the model's folder names, else a usual one of the vocabulary.
+    /// The token that ends a document, and an answer without an end of its own: the one that the tokenizer's folder
+    /// names, else the first that the model's folder names, else a usual one that the vocabulary has.
     pub fn eos(&self) -> Option<u32> {
         self.eos.or(self.model_ends.first().copied()).or(self.usual_eos)
     }
 
     /// Whether `id` ends an answer: it is [`Tokenizer::eos`], or the model's folder names it as an end. Generation,
-    /// evaluation, rewards and data all end answers by this set.
+    /// evaluation, rewards and data all use this set.
     pub fn is_end(&self, id: u32) -> bool {
         self.eos() == Some(id) || self.model_ends.contains(&id)
     }
@@ -288,22 +291,23 @@ impl Tokenizer {
 
     /// Whether `id` is not part of an answer's text: a special token, or one that ends answers.
     pub fn is_special(&self, id: u32) -> bool {
-        // By its text, as the library skips it: what tokenizer.json calls special stays so, whatever other files say.
+        // Decided by its text, as the library does when it skips special tokens: a token that tokenizer.json calls
+        // special stays special, whatever other files say.
         let added = self.inner.get_added_vocabulary();
         let token = added.get_added_tokens_decoder().get(&id);
         token.is_some_and(|token| added.is_special_token(&token.content)) || self.is_end(id)
     }
 
-    /// The text of an answer's tokens up to the first that ends it, without special tokens.
+    /// The text of an answer's tokens before the first one that ends it, without special tokens.
     pub fn answer_text(&self, ids: &[u32]) -> Result<String> {
         let end = ids.iter().position(|id| self.is_end(*id)).unwrap_or(ids.len());
         self.decode(&ids[..end], true)
     }
 
-    /// Refuses ids that the model has no row for.
+    /// Refuses ids for which the model has no row.
     ///
     /// # Errors
-    /// The first of `ids` beyond the model's vocabulary, by its text.
+    /// The first of `ids` beyond the model's vocabulary, with its text.
     pub fn within_model(&self, ids: &[u32]) -> Result<()> {
         let Some(rows) = self.limit else { return Ok(()) };
         match ids.iter().find(|id| **id >= rows) {
@@ -312,12 +316,12 @@ impl Tokenizer {
         }
     }
 
-    /// Whether ordinary tokens, not added ones alone, lie beyond a model's `rows`.
+    /// Whether ordinary tokens, and not only added ones, lie beyond a model's `rows`.
     pub fn has_words_beyond(&self, rows: u64) -> bool {
         self.inner.get_vocab(false).values().any(|id| u64::from(*id) >= rows)
     }
 
-    /// What is not as the files say, for the user to know.
+    /// Notes for the user about guesses, and about settings of the files that are not followed.
     pub fn notes(&self) -> Vec<String> {
         let mut notes = self.notes.clone();
         let guessed = self.eos().filter(|_| self.eos.is_none() && self.model_ends.is_empty());
@@ -359,7 +363,7 @@ impl Tokenizer {
         self.inner.token_to_id(token)
     }
 
-    /// The chat template that came with the tokenizer, of several the one called "default".
+    /// The chat template that came with the tokenizer; the one named "default" if there are several.
     pub fn chat_template(&self) -> Option<&str> {
         self.named_chat_template(DEFAULT)
     }
@@ -369,7 +373,7 @@ impl Tokenizer {
         self.templates.get(name).map(|found| found.text.as_str())
     }
 
-    /// Where the chat template of this name comes from, for errors.
+    /// The origin of the chat template with this name, for error messages.
     pub fn chat_template_origin(&self, name: &str) -> Option<&str> {
         self.templates.get(name).map(|found| found.origin.as_str())
     }
@@ -379,7 +383,7 @@ impl Tokenizer {
         self.templates.keys().map(String::as_str)
     }
 
-    /// Makes `template` the tokenizer's default chat template, to be saved with it.
+    /// Sets the tokenizer's default chat template, which is saved with it.
     pub fn set_chat_template(&mut self, template: &str) {
         if self.chat_template() != Some(template) {
             self.beside.insert(TEMPLATE.to_owned(), template.as_bytes().to_owned());
@@ -387,7 +391,7 @@ impl Tokenizer {
         }
     }
 
-    /// Names and texts of the special tokens, as chat templates read them.
+    /// Names and texts of the special tokens, as chat templates use them.
     pub fn special_texts(&self) -> Vec<(&'static str, String)> {
         let known = |key: &str| match key {
             "eos_token" => self.eos().and_then(|id| self.token(id)),
@@ -403,14 +407,14 @@ impl Tokenizer {
         &self.inner
     }
 
-    /// Says which tokens a text is cut into, in hexadecimal: sha256 of `tokenizer.json`, and of what the files beside it
-    /// change.
+    /// Identifies how texts are tokenised, in hexadecimal: the sha256 of `tokenizer.json` and of what the other
+    /// files change.
     pub fn hash(&self) -> String {
         self.sha256.clone()
     }
 
-    /// Writes `tokenizer.json` and the files beside it into `folder`: the very bytes that were read, or new files that
-    /// Python's `transformers` loads. A file that is already there is replaced.
+    /// Writes `tokenizer.json` and the other files into `folder`: exactly the bytes that were read, or new files
+    /// that Python's `transformers` can load. Existing files are replaced.
     pub fn save(&self, folder: &Path) -> Result<Vec<PathBuf>> {
         let mut written = Vec::new();
         for (name, bytes) in self.files() {

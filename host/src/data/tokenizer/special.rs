@@ -1,11 +1,13 @@
 //! Special and added tokens as transformers 5 reads them from a tokenizer's folder. The rules, in its order:
 //!
-//! - `tokenizer_config.json` names special tokens. Where it has `added_tokens_decoder`, that says which tokens are added, and
-//!   `special_tokens_map.json` and `added_tokens.json` are not read. Else `special_tokens_map.json` goes before what the
-//!   configuration names, and the added tokens are those of `added_tokens.json` and of `tokenizer.json`.
-//! - Tokens of the decoder that `tokenizer.json` does not have, or has with other flags, are added in the order of their ids;
-//!   then named special tokens that are not added tokens yet; then those of `extra_special_tokens` (before transformers 5:
-//!   `additional_special_tokens`). A token of the vocabulary keeps its id, a new one takes the next.
+//! - `tokenizer_config.json` names special tokens. If it has `added_tokens_decoder`, that lists the added tokens,
+//!   and `special_tokens_map.json` and `added_tokens.json` are not used. Otherwise `special_tokens_map.json` takes
+//!   precedence over the configuration, and the added tokens are those of `added_tokens.json` and of
+//!   `tokenizer.json`.
+//! - Tokens of the decoder that `tokenizer.json` does not have, or has with other flags, are added in the order of
+//!   their ids; then named special tokens that are not added tokens yet; then those of `extra_special_tokens`
+//!   (before transformers 5: `additional_special_tokens`). A token of the vocabulary keeps its id, a new one gets
+//!   the next free id.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -19,10 +21,10 @@ use crate::data::error::Result;
 pub(super) const NAMED: [&str; 7] =
     ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"];
 
-/// What a folder says of its tokens.
+/// The special and added tokens of a folder.
 #[derive(Debug, Default)]
 pub(super) struct Special {
-    /// Tokens to be added to those of `tokenizer.json`, in order.
+    /// Tokens to add to those of `tokenizer.json`, in order.
     pub add: Vec<AddedToken>,
     /// Texts of the named special tokens, by key.
     pub named: BTreeMap<String, String>,
@@ -34,7 +36,7 @@ impl Special {
     /// Reads the files beside a tokenizer whose `tokenizer.json` has the added tokens `own`.
     ///
     /// # Errors
-    /// A file that is not a JSON object, and an entry that is not a token, by file and key.
+    /// A file that is not a JSON object, or an entry that is not a token, with file and key.
     pub fn read(
         tokenizer: &str,
         beside: &BTreeMap<String, Vec<u8>>,
@@ -43,7 +45,7 @@ impl Special {
     ) -> Result<Special> {
         let in_config = |what: String| unusable(tokenizer, CONFIG, what, None);
         let in_map = |what: String| unusable(tokenizer, SPECIAL_TOKENS, what, None);
-        // Read in any case, so that what is wrong with them is said.
+        // Read in any case, so that errors in them are reported.
         let map = object(tokenizer, beside, SPECIAL_TOKENS)?;
         let added = object(tokenizer, beside, ADDED_TOKENS)?;
         let mut named = Tokens::default();
@@ -80,7 +82,7 @@ impl Default for Tokens {
 }
 
 impl Tokens {
-    /// Takes over what `map` says of special tokens.
+    /// Adds the special tokens of `map`.
     fn read(&mut self, map: &Map<String, Value>) -> Result<(), String> {
         for (key, value) in map {
             let standard = NAMED.contains(&key.as_str());
@@ -95,7 +97,7 @@ impl Tokens {
                 None if standard => {
                     return Err(format!("`{key}` is {value}, expected a token as text or as an object"));
                 }
-                // Such as `add_bos_token`: true.
+                // For example, `add_bos_token`: true.
                 None => {}
             }
         }
@@ -141,7 +143,7 @@ impl Tokens {
         self.named.values().chain(&self.extra).map(|token| token.content.as_str())
     }
 
-    /// What is to be added, in order.
+    /// The tokens to add, in order.
     fn with(mut self, decoder: BTreeMap<u32, AddedToken>, own: &BTreeMap<u32, AddedToken>) -> Special {
         let flags: BTreeMap<&str, &AddedToken> =
             decoder.values().map(|token| (token.content.as_str(), token)).collect();

@@ -1,15 +1,17 @@
-//! Decoding token by token, for text that appears while it is generated. The library's stepping rule does the work.
+//! Decodes token by token, for text that is shown while it is generated, by the library's rule for decoding in
+//! steps.
 
 use tokenizers::{DecoderWrapper, ModelWrapper, NormalizerWrapper, PostProcessorWrapper, PreTokenizerWrapper};
 
 use super::{Tokenizer, library};
 use crate::data::error::Result;
 
-/// Turns ids into text as they come. A character whose bytes are spread over several tokens appears when it is complete.
+/// Turns ids into text as they are generated. A character whose bytes are spread over several tokens appears when
+/// it is complete.
 pub struct StreamDecoder<'a> {
     tokenizer: &'a Tokenizer,
     skip_special: bool,
-    /// The ids that the next piece of text may depend on: some already shown, then those held back.
+    /// The ids that the next piece of text may depend on: first some that are already shown, then those held back.
     ids: Vec<u32>,
     /// The text of the ids already shown.
     shown: String,
@@ -21,7 +23,7 @@ impl<'a> StreamDecoder<'a> {
         Self { tokenizer, skip_special, ids: Vec::new(), shown: String::new(), shown_ids: 0 }
     }
 
-    /// The text that `id` completes: empty where a character is still incomplete.
+    /// Returns the text that `id` completes: empty while a character is incomplete.
     pub fn push(&mut self, id: u32) -> Result<String> {
         if self.skip_special && self.tokenizer.is_special(id) {
             return Ok(String::new());
@@ -40,7 +42,7 @@ impl<'a> StreamDecoder<'a> {
         library::run(self.tokenizer.name(), "it cannot decode a stream", step).map(Option::unwrap_or_default)
     }
 
-    /// What was held back: the bytes of incomplete characters become U+FFFD. Call it once, at the end.
+    /// Returns the text held back: the bytes of incomplete characters become U+FFFD. Call it once, at the end.
     pub fn finish(self) -> Result<String> {
         let all = self.tokenizer.decode(&self.ids, false)?;
         Ok(all.strip_prefix(self.shown.as_str()).unwrap_or_default().to_owned())

@@ -1,5 +1,5 @@
-//! The chat templates that come with a tokenizer, by name, in the order of precedence of transformers: files of their own go
-//! before `tokenizer_config.json`, and where there are files, the configuration's are not read.
+//! The chat templates that come with a tokenizer, by name, in transformers' order of precedence: template files
+//! take precedence over `tokenizer_config.json`, whose templates are not used if there are files.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -9,20 +9,20 @@ use serde_json::{Map, Value};
 use super::folder::{CONFIG, TEMPLATE, TEMPLATE_JSON, TEMPLATES, object, text, unusable};
 use crate::data::error::Result;
 
-/// The template that counts where none is chosen; a single one without a name has it.
+/// The name of the template that is used if none is chosen; a single template without a name gets it.
 pub const DEFAULT: &str = "default";
 
-/// A chat template, and where it comes from: its file, or "the chat template in" a file of JSON.
+/// A chat template and its origin: its file, or "the chat template in" a JSON file.
 #[derive(Clone)]
 pub(super) struct Found {
     pub text: String,
     pub origin: String,
 }
 
-/// Every template by its name.
+/// Returns every template by its name.
 ///
 /// # Errors
-/// A file that is not UTF-8 or not JSON; a template that is not a string, or a list of other things than templates.
+/// A file that is not UTF-8 or not JSON; a template that is not a string; a list with items that are not templates.
 pub(super) fn read(
     tokenizer: &str,
     beside: &BTreeMap<String, Vec<u8>>,
@@ -38,7 +38,7 @@ pub(super) fn read(
             found.insert(name.to_owned(), found_in(file, template));
         }
     }
-    // Read in any case, so that what is wrong with them is said.
+    // Read in any case, so that errors in them are reported.
     let configured = configured(config).map_err(|what| unusable(tokenizer, CONFIG, what, None))?;
     let processor = object(tokenizer, beside, TEMPLATE_JSON)?;
     let processor = self::configured(&processor).map_err(|what| unusable(tokenizer, TEMPLATE_JSON, what, None))?;

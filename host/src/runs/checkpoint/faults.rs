@@ -1,4 +1,5 @@
-//! A disk that stops before a chosen step: as if the process were killed, the power cut, or the disk full.
+//! Simulates a disk that stops before a chosen step, as if the process were killed, the power failed, or the disk
+//! were full.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -10,13 +11,13 @@ use std::sync::Mutex;
 /// How the disk stops.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Stop {
-    /// Nothing happens any more: the process is dead. What was written is there.
+    /// The process is dead: no step is done any more. What was written is there.
     Killed,
     /// The process is dead, and files that were never synced are empty.
     PowerCut,
-    /// That one step fails; the process lives and may clean up.
+    /// Only that one step fails; the process lives and may clean up.
     Full,
-    /// Nothing fails, but from that step on the weights of step 20 are not what was written.
+    /// Nothing fails, but from that step on the weights of step 20 differ from what was written.
     BadDisk,
 }
 

@@ -1,4 +1,4 @@
-//! Finding a checkpoint that can be trusted; changes nothing, so any process may do it while a run goes on.
+//! Finds an intact checkpoint; changes nothing, so any process may do it while a run continues.
 
 use std::fs;
 use std::io;
@@ -14,7 +14,7 @@ pub const LATEST: &str = "LATEST";
 /// Names the best checkpoint by the experiment's metric.
 pub const BEST: &str = "BEST";
 
-/// A whole checkpoint: every byte of it was read and agrees with its manifest.
+/// An intact checkpoint: every byte of it was read and agrees with its manifest.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Checkpoint {
     /// Optimizer steps done.
@@ -23,27 +23,27 @@ pub struct Checkpoint {
     pub path: PathBuf,
     /// Its files.
     pub manifest: Manifest,
-    /// Why it is not the one that was asked for, if it is not; to be told to the user.
+    /// If it is not the requested one, why not; shown to the user.
     pub note: Option<String>,
 }
 
 impl Checkpoint {
-    /// The note with what is used instead.
+    /// The note, with the checkpoint that is used instead.
     pub fn stand_in(&self) -> Option<String> {
         Some(format!("{}; using {} instead", self.note.as_ref()?, step_name(self.step)))
     }
 }
 
-/// The checkpoint that `LATEST` in `folder` (a run's `checkpoints/`) names; where that one or `LATEST` itself is missing
-/// or damaged, the newest whole one with a note that says so. `None` where there is none at all.
+/// Returns the checkpoint that `LATEST` in `folder` (a run's `checkpoints/`) names. If that one or `LATEST` itself
+/// is missing or damaged, returns the newest intact one with a note about it. `None` if there are no checkpoints.
 ///
 /// # Errors
-/// There are checkpoints and none is whole; lists what is wrong with each.
+/// There are checkpoints and none is intact; lists what is wrong with each.
 pub fn latest(folder: &Path) -> Result<Option<Checkpoint>> {
     find(folder, LATEST)
 }
 
-/// As [`latest`], for the best one: falls back to the newest of those that were best when they were saved.
+/// As [`latest`], for the best one: falls back to the newest of those that were the best when they were saved.
 ///
 /// # Errors
 /// As for [`latest`].
@@ -51,8 +51,8 @@ pub fn best(folder: &Path) -> Result<Option<Checkpoint>> {
     find(folder, BEST)
 }
 
-/// Holds the model folder `folder`, which somebody has named, against the manifest in it. A folder that has another name than a
-/// checkpoint and no manifest of ours is somebody's own.
+/// Compares the model folder `folder`, which the user named, with the manifest in it. A folder that is not named
+/// like a checkpoint and has no Telos manifest is the user's own and is not checked.
 ///
 /// # Errors
 /// A request error that says what differs.
@@ -60,7 +60,7 @@ pub fn verify_named(folder: &Path) -> Result<()> {
     verify_those(folder, |_| true)
 }
 
-/// The same where nothing but a tokenizer is read: weights and moments, which take long to read, are not looked at.
+/// As [`verify_named`], if only a tokenizer is read: weights and moments, which take long to read, are not checked.
 ///
 /// # Errors
 /// As for [`verify_named`].
@@ -89,7 +89,7 @@ fn find(folder: &Path, pointer: &str) -> Result<Option<Checkpoint>> {
     if pointer == BEST
         && let Ok(written) = named
     {
-        // A process may have been killed between LATEST and BEST: the manifests know better.
+        // A process may have been killed between LATEST and BEST: the manifests are more recent.
         named = Ok(written.max(newest_best(folder, &entries)));
     }
     let mut troubles = Vec::new();
@@ -127,8 +127,8 @@ fn find(folder: &Path, pointer: &str) -> Result<Option<Checkpoint>> {
         .with_hint("start again under another name with --name"))
 }
 
-/// Whether a killed process left nothing to tidy up in `folder`, as far as names and manifests tell: nothing unfinished, and `LATEST`
-/// and `BEST` name what they should.
+/// Whether `folder` needs no cleanup after a killed process, judging by names and manifests: nothing is unfinished,
+/// and `LATEST` and `BEST` name what they should.
 pub fn is_tidy(folder: &Path) -> bool {
     let (Ok(names), Ok(entries)) = (names(folder), entries(folder)) else { return false };
     let is_known = |name: &String| name == LATEST || name == BEST || !name.starts_with('.');
@@ -143,7 +143,7 @@ pub fn is_tidy(folder: &Path) -> bool {
         && read_pointer(folder, BEST).is_ok_and(|best| best >= newest_best(folder, &entries))
 }
 
-/// The newest checkpoint up to the one that `LATEST` names that was the best when it was saved.
+/// The newest checkpoint, up to the one that `LATEST` names, that was the best when it was saved.
 fn newest_best(folder: &Path, entries: &[Entry]) -> Option<u64> {
     let latest = read_pointer(folder, LATEST).ok().flatten();
     let mut up_to_latest = entries.iter().filter(|entry| latest.is_none_or(|latest| entry.step <= latest));
@@ -171,9 +171,10 @@ impl Entry {
     }
 }
 
-/// What may be checkpoints, newest first by step (never by a file's date: clocks go backwards, copies get new dates).
+/// Folders that may be checkpoints, newest first by step (never by a file's date: clocks go backwards, copies get
+/// new dates).
 ///
-/// A checkpoint that was moved aside to be replaced counts as long as nothing has taken its place.
+/// A checkpoint that was moved aside to be replaced is included as long as no other has taken its place.
 pub(super) fn entries(folder: &Path) -> Result<Vec<Entry>> {
     let names = names(folder)?;
     let steps = names.iter().filter_map(|name| parse_step(name));
@@ -187,7 +188,7 @@ pub(super) fn entries(folder: &Path) -> Result<Vec<Entry>> {
     Ok(found)
 }
 
-/// Names of everything in `folder`; none where it does not exist.
+/// Names of all entries of `folder`; none if it does not exist.
 pub(super) fn names(folder: &Path) -> Result<Vec<String>> {
     let failed = |cause| Error::run(format!("cannot list {}", shown(folder).display())).with_cause(cause);
     let entries = match fs::read_dir(folder) {
@@ -202,7 +203,7 @@ pub(super) fn names(folder: &Path) -> Result<Vec<String>> {
     Ok(names)
 }
 
-/// The step that a pointer file names; `None` where there is no such file, and a reason where it is damaged.
+/// The step that a pointer file names; `None` if the file is missing, and a reason if it is damaged.
 pub(super) fn read_pointer(folder: &Path, pointer: &str) -> Result<Option<u64>, String> {
     match files::read_to_string(&folder.join(pointer)) {
         Ok(text) => parse_step(text.trim_end()).map(Some).ok_or_else(|| format!("{pointer} is damaged")),
@@ -223,7 +224,7 @@ pub(super) fn replaced_name(step: u64) -> String {
     format!("{REPLACED}{}", step_name(step))
 }
 
-/// The step in a folder's name, if it is exactly a name that we give.
+/// The step in a folder's name, if it is exactly a name of ours.
 pub(super) fn parse_step(name: &str) -> Option<u64> {
     let step = name.strip_prefix("step-")?.parse().ok()?;
     (step_name(step) == name).then_some(step)

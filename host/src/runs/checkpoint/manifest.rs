@@ -1,4 +1,5 @@
-//! `manifest.json`, the last file of a checkpoint: what the others must be, byte for byte, for it to count as whole.
+//! `manifest.json`, the last file of a checkpoint: lists the other files byte for byte; the checkpoint is intact if
+//! they agree.
 
 use std::fs;
 use std::io;
@@ -14,14 +15,14 @@ use crate::files;
 /// The manifest's file name.
 pub const MANIFEST: &str = "manifest.json";
 
-/// The version of this file's form that we write; a newer one is refused, not guessed at.
+/// The format version of this file; a newer one is refused.
 const FORMAT: u32 = 1;
 
-/// What a checkpoint holds.
+/// The content of a checkpoint.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Manifest {
-    /// Version of this form.
+    /// Format version.
     pub format: u32,
     /// Optimizer steps done.
     pub step: u64,
@@ -29,7 +30,7 @@ pub struct Manifest {
     pub best: bool,
     /// Every other file, by path.
     pub files: Vec<FileEntry>,
-    /// sha256 of this manifest with this field empty, so that damage to the manifest itself is seen.
+    /// sha256 of this manifest with this field empty, so that damage to the manifest itself is detected.
     pub sha256: String,
 }
 
@@ -39,14 +40,14 @@ pub struct Manifest {
 pub struct FileEntry {
     /// Path below the checkpoint's folder.
     pub path: String,
-    /// Length.
+    /// Length in bytes.
     pub bytes: u64,
     /// sha256 of the content, in lower-case hexadecimal.
     pub sha256: String,
 }
 
 impl Manifest {
-    /// Describes the files that lie in `folder`.
+    /// Describes the files in `folder`.
     pub(super) fn of(folder: &Path, step: u64, best: bool) -> Result<Self> {
         let mut files = Vec::new();
         for path in files_below(folder)? {
@@ -60,14 +61,14 @@ impl Manifest {
         Ok(manifest)
     }
 
-    /// The file's bytes.
+    /// The manifest as the file's bytes.
     pub(super) fn to_bytes(&self) -> Vec<u8> {
         let mut text = serde_json::to_string_pretty(self).unwrap_or_default();
         text.push('\n');
         text.into_bytes()
     }
 
-    /// Reads the manifest in `folder`, and says why if it is not one; looks at no other file.
+    /// Reads the manifest in `folder`, and says why if it is not valid; reads no other file.
     pub(super) fn read(folder: &Path) -> Result<Self, String> {
         let bytes = files::read(&folder.join(MANIFEST)).map_err(|error| match error.kind() {
             io::ErrorKind::NotFound => format!("it has no {MANIFEST}, so it was never finished"),
@@ -76,7 +77,7 @@ impl Manifest {
         Self::parse(&bytes)
     }
 
-    /// Reads a manifest from its file's bytes, and says why if it is not one.
+    /// Parses a manifest from its file's bytes, and says why if it is not valid.
     pub(super) fn parse(bytes: &[u8]) -> Result<Self, String> {
         let manifest: Self =
             serde_json::from_slice(bytes).map_err(|error| format!("{MANIFEST} is damaged: {error}"))?;
@@ -89,18 +90,18 @@ impl Manifest {
         Ok(manifest)
     }
 
-    /// Whether a file of the manifest's name is one of ours, damaged or not, and no file of another program.
+    /// Whether a file with the manifest's name was written by Telos, damaged or not, and not by another program.
     pub(super) fn is_meant(bytes: &[u8]) -> bool {
         let text = String::from_utf8_lossy(bytes);
         ["\"format\"", "\"step\"", "\"best\"", "\"files\""].iter().filter(|key| text.contains(**key)).count() >= 3
     }
 
-    /// Reads the manifest in `folder` and every file it names, from the disk; says what is wrong if anything is.
+    /// Reads the manifest in `folder` and every file it lists, from the disk; says what is wrong if anything is.
     pub(super) fn verify(folder: &Path) -> Result<Self, String> {
         Self::verify_those(folder, |_| true)
     }
 
-    /// The same for those of the files alone whose path `is_meant`.
+    /// As [`Self::verify`], only for files for whose path `is_meant` returns true.
     pub(super) fn verify_those(folder: &Path, is_meant: impl Fn(&str) -> bool) -> Result<Self, String> {
         let manifest = Self::read(folder)?;
         for file in manifest.files.iter().filter(|file| is_meant(&file.path)) {
@@ -126,7 +127,7 @@ impl Manifest {
     }
 }
 
-/// Paths of the files below `folder`, relative to it, in order; [`MANIFEST`] at the top is not one of them.
+/// Paths of the files below `folder`, relative to it, in order, except [`MANIFEST`] at the top.
 fn files_below(folder: &Path) -> Result<Vec<String>> {
     let failed =
         |path: &Path, cause| Error::run(format!("cannot list {}", disk::shown(path).display())).with_cause(cause);
@@ -151,7 +152,8 @@ fn files_below(folder: &Path) -> Result<Vec<String>> {
     Ok(found)
 }
 
-/// The folders below `folder`, itself last, so that syncing them in this order makes each name durable from within.
+/// The folders below `folder`, and `folder` itself last. Syncing them in this order makes each name durable, from
+/// the inside outwards.
 pub(super) fn folders_below(folder: &Path) -> Vec<PathBuf> {
     let mut found = vec![folder.to_path_buf()];
     let mut next = 0;

@@ -1,9 +1,10 @@
-//! Checkpoints that are whole or absent: saving, rotating, and tidying up after a process that was killed.
+//! Checkpoints that are either intact or absent: saving, rotating, and cleaning up after a killed process.
 //!
-//! A save goes: temporary folder, the caller's files, each synced; the hashed manifest last; rename; parent synced;
-//! re-read from the disk and compared. Only then `LATEST` moves, and that is the moment that counts: before it a failure
-//! puts everything back as it was, after it the new checkpoint is the one to resume from. Then `BEST` moves and old ones
-//! go. What is in the files is the caller's business; [`mod@find`] reads without changing anything.
+//! The steps of a save: create a temporary folder; write and sync the caller's files; write the hashed manifest
+//! last; rename the folder; sync its parent; read everything again from the disk and compare. Only then is `LATEST`
+//! updated, and that commits the save: a failure before it puts everything back as it was; after it the new
+//! checkpoint is the one to resume from. Then `BEST` is updated and old checkpoints are removed. The content of the
+//! files is the caller's; [`mod@find`] reads without changing anything.
 
 #[cfg(test)]
 pub(super) mod faults;
@@ -23,7 +24,8 @@ use super::folder::RunFolder;
 use crate::error::{Error, Result};
 use crate::files;
 
-/// Prefix of what is being removed: renamed first, so that a half-removed folder never has a checkpoint's name.
+/// Prefix of what is being removed: it is renamed first, so that a half-removed folder never has a checkpoint's
+/// name.
 const REMOVED: &str = ".removed-";
 
 /// The checkpoints of a run that this process writes.
@@ -34,20 +36,20 @@ pub struct Checkpoints {
     disk: Disk,
 }
 
-/// A checkpoint that is safe on the disk and that `LATEST` names.
+/// A checkpoint that is safely on the disk and that `LATEST` names.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Saved {
     /// Optimizer steps done.
     pub step: u64,
     /// Its folder.
     pub path: PathBuf,
-    /// Bytes of all its files, without the manifest.
+    /// Size in bytes of all its files, without the manifest.
     pub bytes: u64,
-    /// What went wrong after it was safe, such as an old one that could not be removed; tried again at the next save.
+    /// What failed after the commit, such as removing an old checkpoint; tried again at the next save.
     pub warnings: Vec<String>,
 }
 
-/// How far a save got, and so what undoing it means.
+/// How far a save has got, which decides how it is undone.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Reached {
     Nothing,
@@ -58,12 +60,12 @@ enum Reached {
 }
 
 impl Checkpoints {
-    /// Takes over the checkpoints of `run` and tidies up what a killed process left. `LATEST` names `from` afterwards, the step of
-    /// the checkpoint that [`latest`] has found. `keep` (at least 1) newest ones stay at each save, besides the best one. Creates
-    /// nothing before the first save.
+    /// Opens the checkpoints of `run` for writing and cleans up what a killed process left. Afterwards `LATEST`
+    /// names `from`, the step of the checkpoint that [`latest`] has found. Each save keeps the `keep` (at least 1)
+    /// newest ones, and the best one. Creates nothing before the first save.
     ///
     /// # Errors
-    /// The folder cannot be read or tidied.
+    /// The folder cannot be read or cleaned up.
     pub fn new(run: &RunFolder, keep: usize, from: Option<u64>) -> Result<Self> {
         Self::at(run.checkpoints(), keep, Disk::default(), from)
     }
@@ -79,7 +81,7 @@ impl Checkpoints {
     /// The checkpoint to resume from; see [`find::latest`].
     ///
     /// # Errors
-    /// There are checkpoints and none is whole.
+    /// There are checkpoints and none is intact.
     pub fn latest(&self) -> Result<Option<Checkpoint>> {
         latest(&self.folder)
     }
@@ -87,19 +89,21 @@ impl Checkpoints {
     /// The best checkpoint; see [`find::best`].
     ///
     /// # Errors
-    /// There are best checkpoints and none is whole.
+    /// There are best checkpoints and none is intact.
     pub fn best(&self) -> Result<Option<Checkpoint>> {
         best(&self.folder)
     }
 
-    /// Saves the checkpoint of `step`; `write` puts its files into the folder it is given. One of the same step is
-    /// replaced; ones of later steps, from a course the run has left by resuming before them, are removed.
+    /// Saves the checkpoint of `step`; `write` puts its files into the folder that it is given. A checkpoint of the
+    /// same step is replaced. Checkpoints of later steps, which were written before the run was resumed from an
+    /// earlier step, are removed.
     ///
-    /// Whatever a checkpoint names outside its folder (such as a position in a log) must be durable before.
+    /// Anything outside its folder that a checkpoint refers to (such as a position in a log) must be durable
+    /// before.
     ///
     /// # Errors
-    /// What could not be written or what `write` answered, and which checkpoint is still good: that one and `LATEST` are
-    /// as they were, and nothing is left over.
+    /// What could not be written or the error of `write`, and which checkpoint is still intact. That checkpoint and
+    /// `LATEST` are unchanged, and nothing is left over.
     pub fn save(&self, step: u64, best: bool, write: impl FnOnce(&Path) -> Result<()>) -> Result<Saved> {
         let temporary = self.folder.join(format!("{UNFINISHED}{}-{}", step_name(step), std::process::id()));
         let mut reached = Reached::Nothing;
@@ -120,9 +124,9 @@ impl Checkpoints {
         }
     }
 
-    /// Fills the temporary folder, durable, manifest last.
+    /// Fills the temporary folder durably, with the manifest last.
     fn fill(&self, to: &Path, step: u64, best: bool, write: impl FnOnce(&Path) -> Result<()>) -> Result<Manifest> {
-        // What this process left at an earlier attempt must not become part of this one.
+        // What this process left after an earlier attempt must not become part of this one.
         self.disk.remove(to)?;
         self.disk.make_folder(to)?;
         write(to)?;
@@ -135,7 +139,7 @@ impl Checkpoints {
         Ok(manifest)
     }
 
-    /// Gives the folder its name, checks it as the disk has it, and lets `LATEST` name it.
+    /// Gives the folder its final name, checks its content on the disk, and lets `LATEST` name it.
     fn publish(&self, from: &Path, manifest: &Manifest, reached: &mut Reached) -> Result<()> {
         let place = self.folder.join(step_name(manifest.step));
         if place.exists() {
@@ -151,7 +155,7 @@ impl Checkpoints {
         });
         read.map_err(|why| Error::run(format!("{} reads back differently: {why}", shown(&place).display())))?;
         if let (Ok(None), Some(run)) = (read_pointer(&self.folder, LATEST), self.folder.parent()) {
-            // The first checkpoint: the name of their folder is new, too.
+            // For the first checkpoint, the name of the folder of checkpoints is new, too.
             self.disk.sync(run)?;
         }
         self.point(LATEST, manifest.step)?;
@@ -159,7 +163,7 @@ impl Checkpoints {
         self.disk.sync(&self.folder)
     }
 
-    /// Puts everything back as it was before a save that failed; what cannot be is found at the next start.
+    /// Puts everything back as it was before a failed save; what cannot be put back is found at the next start.
     fn undo(&self, temporary: &Path, step: u64, reached: Reached) {
         if reached == Reached::Committed {
             return;
@@ -175,11 +179,13 @@ impl Checkpoints {
         _ = self.disk.sync(&self.folder);
     }
 
-    /// What follows a commit: the one it replaced goes, `BEST` moves, old ones go. Returns what failed.
+    /// The steps after a commit: removes the checkpoint that was replaced, updates `BEST`, removes old ones.
+    /// Returns what failed.
     fn settle(&self, step: u64) -> Vec<String> {
         let tasks = [
             self.disk.remove(&self.folder.join(replaced_name(step))),
-            // Rotation reads BEST's rule and not its file, so the order of these two does not matter.
+            // Rotation finds the best checkpoint by BEST's rule and not from its file, so the order of these two
+            // does not matter.
             self.point_to_best(step),
             self.check_best(),
             self.rotate(step),
@@ -190,8 +196,9 @@ impl Checkpoints {
         warnings
     }
 
-    /// Removes all but the `keep` newest up to `step` and the best one. Never the one just written, whatever the clock
-    /// says: the order is that of the steps. While a manifest cannot be read, any of them may be the best, and all stay.
+    /// Removes all but the `keep` newest up to `step` and the best one. Never removes the one just written,
+    /// whatever the clock says, because the order is by step. If a manifest cannot be read, its checkpoint may be
+    /// the best, so all stay.
     fn rotate(&self, step: u64) -> Result<()> {
         let entries = entries(&self.folder)?;
         let best = self.newest_best(step)?;
@@ -200,8 +207,8 @@ impl Checkpoints {
         entries.iter().filter(|entry| !keep.contains(&entry.step)).try_for_each(|entry| self.discard(&entry.path))
     }
 
-    /// The best one is the newest up to `limit` that was best when saved, since each best one beats those before it; or the one that
-    /// BEST names, where its manifest is damaged.
+    /// The best checkpoint: the newest one up to `limit` that was the best when saved, since each best one is
+    /// better than those before it; or, if its manifest is damaged, the one that BEST names.
     fn newest_best(&self, limit: u64) -> Result<Option<u64>> {
         let named = read_pointer(&self.folder, BEST).ok().flatten();
         for entry in entries(&self.folder)?.into_iter().filter(|entry| entry.step <= limit) {
@@ -226,7 +233,7 @@ impl Checkpoints {
         Ok(None)
     }
 
-    /// Says so where the checkpoint that BEST names is damaged: it stays, for whoever can mend it.
+    /// Reports an error if the checkpoint that BEST names is damaged: it stays, in case the user can repair it.
     fn check_best(&self) -> Result<()> {
         let Ok(Some(step)) = read_pointer(&self.folder, BEST) else { return Ok(()) };
         let path = self.folder.join(step_name(step));
@@ -278,7 +285,7 @@ impl Checkpoints {
             self.point(LATEST, from)?;
             self.disk.sync(&self.folder)?;
         }
-        // Where BEST cannot be set, it stays, and the next save says why.
+        // If BEST cannot be set, it stays as it is, and the next save reports why.
         _ = self.point_to_best(from);
         Ok(())
     }

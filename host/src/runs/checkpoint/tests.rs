@@ -1,4 +1,4 @@
-//! Checkpoints under every interruption, damage and order of saves.
+//! Checkpoints under every interruption, every kind of damage and every order of saves.
 
 use std::fs;
 use std::sync::Arc;
@@ -6,12 +6,13 @@ use std::sync::Arc;
 use super::faults::{Faults, Stop};
 use super::*;
 
-/// In memory where the system has such a place: thousands of saves shall not wait for a disk.
+/// In memory if the system offers that: thousands of saves should not wait for a disk.
 fn folder() -> tempfile::TempDir {
     tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
 }
 
-/// One save: its step, whether it is the best, and what tells its content from another save of the same step.
+/// One save: its step, whether it is the best, and a mark that distinguishes its content from another save of the
+/// same step.
 #[derive(Clone, Copy)]
 struct Save(u64, bool, u8);
 
@@ -41,13 +42,13 @@ impl World {
         self.open().save(save.0, save.1, |folder| self.write(folder, save))
     }
 
-    /// Two files, one in a folder; the disk may stop within, as in a real writer.
+    /// Writes two files, one of them in a subfolder; the disk may stop in between, as with a real writer.
     fn write(&self, folder: &Path, save: Save) -> Result<()> {
         let disk = Disk { faults: Some(self.faults.clone()) };
         let write = |path: &Path, bytes: &[u8]| {
             disk.make_folder(path.parent().unwrap())?;
             fs::write(path, &bytes[..1]).unwrap();
-            // The writer does not sync; that is the caller's work and must not be forgotten.
+            // The writer does not sync: the caller must, and must not forget it.
             disk.rename(path, path)?;
             fs::write(path, bytes).unwrap();
             Ok(())
@@ -74,8 +75,8 @@ impl World {
     }
 }
 
-/// Stops the last of `saves` before each of its filesystem steps in turn. Whatever the moment, a reader finds the old
-/// checkpoint or the new one, whole; a new process tidies up and saves again with nothing left over.
+/// Stops the last of `saves` before each of its filesystem steps in turn. Wherever it stops, a reader finds the old
+/// checkpoint or the new one, intact; a new process cleans up and saves again, with nothing left over.
 fn stop_everywhere(keep: usize, stop: Stop, saves: &[Save]) {
     let (last, before) = saves.split_last().unwrap();
     for steps in 0.. {
@@ -102,7 +103,7 @@ fn stop_everywhere(keep: usize, stop: Stop, saves: &[Save]) {
             Err(error) if stop == Stop::Full => {
                 let named = old.map_or("no earlier".to_owned(), |(step, _)| step_name(step));
                 let says = format!("{error:?}");
-                // Past the commit the last good one is the new one.
+                // After the commit the last good checkpoint is the new one.
                 assert!(says.contains(&named) || found == new, "{says} {at}");
                 assert!(found != new || says.contains(&step_name(last.0)), "{says} {at}");
                 assert!(!world.names().iter().any(|name| name.starts_with(UNFINISHED)), "{at}");
@@ -127,13 +128,14 @@ fn stop_everywhere(keep: usize, stop: Stop, saves: &[Save]) {
 
 const STOPS: [Stop; 3] = [Stop::Killed, Stop::PowerCut, Stop::Full];
 
-/// Catches a checkpoint that gets its name before it is whole, and a cleanup that leaves a part.
+/// Catches a checkpoint that gets its name before it is complete, and a cleanup that leaves a part.
 #[test]
 fn gotcha_41_first_save_stopped_anywhere_gives_none_or_a_whole_one() {
     STOPS.into_iter().for_each(|stop| stop_everywhere(2, stop, &[Save(10, true, 1)]));
 }
 
-/// Catches LATEST moving before the data is durable, and a rotation that leaves half a checkpoint looking whole.
+/// Catches LATEST that moves before the data is durable, and a rotation that leaves half a checkpoint that looks
+/// intact.
 #[test]
 fn gotcha_41_rotation_stopped_anywhere_gives_the_old_or_the_new_one() {
     STOPS
@@ -187,7 +189,7 @@ fn gotcha_41_steps_come_in_the_order_that_makes_them_durable() {
     assert!(order.is_sorted() && order.windows(2).all(|pair| pair[0] != pair[1]), "{order:?} {log:?}");
 }
 
-/// Catches a save that trusts what it wrote without reading it back, and one that loses the checkpoint it replaced.
+/// Catches a save that does not read back what it wrote, and one that loses the checkpoint it replaced.
 #[test]
 fn gotcha_41_a_disk_that_reads_back_differently_is_an_error_and_the_old_one_stays() {
     let world = World::new(2, Stop::BadDisk);
@@ -206,7 +208,8 @@ fn gotcha_41_a_disk_that_reads_back_differently_is_an_error_and_the_old_one_stay
     assert_eq!(world.names(), [BEST, LATEST, "step-00000010", "step-00000020"]);
 }
 
-/// Catches a verification that looks only at lengths, or trusts the manifest: every bit of every file counts.
+/// Catches a verification that only checks lengths, or trusts the manifest: every bit of every file must be
+/// checked.
 #[test]
 fn a_flipped_bit_in_any_file_is_seen_and_the_one_before_is_used() {
     let world = World::new(3, Stop::Killed);
@@ -230,7 +233,7 @@ fn a_flipped_bit_in_any_file_is_seen_and_the_one_before_is_used() {
     }
 }
 
-/// Catches a missing or cut file that passes, and an error that does not list every checkpoint tried.
+/// Catches a missing or truncated file that passes, and an error that does not list every checkpoint tried.
 #[test]
 fn when_no_checkpoint_is_whole_the_error_says_why_for_each() {
     let world = World::new(3, Stop::Killed);
@@ -244,7 +247,7 @@ fn when_no_checkpoint_is_whole_the_error_says_why_for_each() {
     assert!(details.contains("step-00000020, but model.safetensors has 50 bytes where 100"), "{details}");
 }
 
-/// Catches a LATEST that is followed blindly, and a fallback that says nothing.
+/// Catches a LATEST that is followed without checks, and a fallback that is not reported.
 #[test]
 fn a_latest_that_is_gone_damaged_or_names_nothing_falls_back_and_says_so() {
     let world = World::new(3, Stop::Killed);
@@ -268,7 +271,7 @@ fn a_latest_that_is_gone_damaged_or_names_nothing_falls_back_and_says_so() {
     }
 }
 
-/// Catches a pick of the highest number where LATEST names another, and of a folder that has no manifest.
+/// Catches a choice of the highest number although LATEST names another, and of a folder that has no manifest.
 #[test]
 fn latest_decides_and_an_incomplete_folder_is_never_picked() {
     let world = World::new(3, Stop::Killed);
@@ -283,7 +286,7 @@ fn latest_decides_and_an_incomplete_folder_is_never_picked() {
     assert_eq!(world.latest(), Some((20, 2)));
 }
 
-/// Catches one checkpoint's folder passing for another's after a copy.
+/// Catches a checkpoint's folder that is accepted as another's after a copy.
 #[test]
 fn a_checkpoint_copied_under_another_steps_name_is_refused() {
     let world = World::new(3, Stop::Killed);
@@ -293,8 +296,8 @@ fn a_checkpoint_copied_under_another_steps_name_is_refused() {
     assert!(error.details().join("\n").contains("manifest is that of step 10"), "{error:?}");
 }
 
-/// Catches a rotation by date, or one that counts from the wrong end: with keep = 1 and the new one's clock in the past,
-/// the one just written stays.
+/// Catches a rotation by date, or one that counts from the wrong end: with keep = 1, and the clock of the new
+/// checkpoint in the past, the one just written stays.
 #[test]
 fn gotcha_41_rotation_never_removes_the_checkpoint_just_written() {
     let world = World::new(1, Stop::Killed);
@@ -305,12 +308,13 @@ fn gotcha_41_rotation_never_removes_the_checkpoint_just_written() {
         fs::File::open(&path).unwrap().set_modified(past).unwrap();
         assert_eq!(world.names(), [LATEST.to_owned(), step_name(step)]);
     }
-    // A checkpoint of a later step, from a course that was left by resuming before it, does not push the new one out.
+    // A checkpoint of a later step, written before the run was resumed from an earlier step, does not displace the
+    // new one.
     world.save(Save(15, false, 2)).unwrap();
     assert_eq!((world.latest(), world.names().len()), (Some((15, 2)), 2));
 }
 
-/// Catches a rotation that removes the last healthy one while worse ones come after it, and a BEST that stays behind.
+/// Catches a rotation that removes the best checkpoint while worse ones follow it, and a BEST that is not updated.
 #[test]
 fn gotcha_43_the_best_one_stays_however_many_worse_ones_follow() {
     let world = World::new(2, Stop::Killed);
@@ -325,7 +329,7 @@ fn gotcha_43_the_best_one_stays_however_many_worse_ones_follow() {
     assert_eq!(world.names(), [BEST, LATEST, "step-00000019", "step-00000020"]);
 }
 
-/// Catches a BEST that names a checkpoint of the course left behind.
+/// Catches a BEST that names a checkpoint from before the run was resumed at an earlier step.
 #[test]
 fn resuming_before_the_best_one_makes_the_best_one_before_it_best_again() {
     let world = World::new(5, Stop::Killed);
@@ -337,8 +341,8 @@ fn resuming_before_the_best_one_makes_the_best_one_before_it_best_again() {
     assert_eq!(world.names(), [BEST, LATEST, "step-00000010", "step-00000020", "step-00000025"]);
 }
 
-/// Catches a failure of the caller's writer that is swallowed, loses the earlier checkpoint, or hides which one is good.
-/// The full disk is the kernel's own: writing to /dev/full.
+/// Catches a failure of the caller's writer that is swallowed, loses the earlier checkpoint, or does not say which
+/// one is intact. The full disk is the kernel's own: writing to /dev/full.
 #[test]
 #[cfg(target_os = "linux")]
 fn a_full_disk_keeps_the_checkpoint_before_and_says_which() {
@@ -360,7 +364,7 @@ fn a_full_disk_keeps_the_checkpoint_before_and_says_which() {
     assert_eq!((world.latest(), world.names().len()), (Some((10, 1)), 2));
 }
 
-/// Catches a reader that creates folders, or calls their absence an error.
+/// Catches a reader that creates folders, or reports a missing folder as an error.
 #[test]
 fn no_folder_is_no_checkpoint_and_stays_no_folder() {
     let folder = tempfile::tempdir().unwrap();
@@ -370,7 +374,7 @@ fn no_folder_is_no_checkpoint_and_stays_no_folder() {
     assert!(!absent.exists());
 }
 
-/// Catches a rotation that takes a manifest which cannot be read for that of a worse checkpoint, and removes the best one.
+/// Catches a rotation that treats an unreadable manifest as that of a worse checkpoint, and removes the best one.
 #[test]
 fn a_manifest_that_cannot_be_read_costs_no_checkpoint() {
     let world = World::new(1, Stop::Killed);
@@ -379,7 +383,7 @@ fn a_manifest_that_cannot_be_read_costs_no_checkpoint() {
     }
     let manifest = world.path().join("step-00000001").join(MANIFEST);
     let kept = fs::read(&manifest).unwrap();
-    // A folder in its place is there and cannot be read.
+    // A folder in its place exists and cannot be read.
     fs::remove_file(&manifest).unwrap();
     fs::create_dir(&manifest).unwrap();
     let saved = world.save(Save(3, false, 3)).unwrap();
@@ -393,8 +397,8 @@ fn a_manifest_that_cannot_be_read_costs_no_checkpoint() {
     assert!(!world.names().contains(&"step-00000003".to_owned()));
 }
 
-/// Catches a checkpoint that is named by its folder and used although a byte of it is another one, and folders of other people that
-/// are refused for a file of the manifest's name.
+/// Catches a checkpoint that is used by its folder's name although a byte of it has changed, and folders of the
+/// user that are refused because of a file with the manifest's name.
 #[test]
 fn gotcha_61_a_checkpoint_named_by_its_folder_is_held_against_its_manifest() {
     let world = World::new(1, Stop::Killed);
@@ -428,8 +432,8 @@ fn gotcha_61_a_checkpoint_named_by_its_folder_is_held_against_its_manifest() {
     assert!(find::verify_named(&place).is_err());
 }
 
-/// Catches a best checkpoint that is not found because the process was killed before BEST named it, and one of a later step than
-/// LATEST that is taken for it.
+/// Catches a best checkpoint that is not found because the process was killed before BEST named it, and one of a
+/// later step than LATEST that is used instead.
 #[test]
 fn gotcha_61_the_best_checkpoint_is_the_one_of_the_manifests_where_best_is_behind() {
     let world = World::new(3, Stop::Killed);
@@ -446,7 +450,8 @@ fn gotcha_61_the_best_checkpoint_is_the_one_of_the_manifests_where_best_is_behin
     assert_eq!(read_pointer(world.path(), BEST), Ok(Some(2)));
 }
 
-/// Catches a rotation that removes the best checkpoint, and BEST with it, without a word because its manifest is damaged or gone.
+/// Catches a rotation that silently removes the best checkpoint, and BEST with it, because its manifest is damaged
+/// or missing.
 #[test]
 fn a_damaged_best_checkpoint_stays_and_is_told() {
     for damage in [&b"{"[..], b""] {
@@ -465,7 +470,7 @@ fn a_damaged_best_checkpoint_stays_and_is_told() {
         }
         assert_eq!(read_pointer(world.path(), BEST), Ok(Some(1)));
         assert_eq!(world.names(), [BEST, LATEST, "step-00000001", "step-00000004"]);
-        // A better one takes its place.
+        // A better one replaces it.
         assert!(world.save(Save(5, true, 5)).unwrap().warnings.is_empty());
         assert_eq!((world.best(), world.names().len()), (Some((5, 5)), 3));
     }

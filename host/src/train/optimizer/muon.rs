@@ -3,18 +3,20 @@
 //!
 //! With momentum `m` (decay `mu = betas[0]`) and gradient `g` of a matrix of `r` rows and `c` columns:
 //!
-//!     m <- m + (1 - mu) (g - m)
-//!     u  = (1 - mu) g + mu m                                  Nesterov momentum
-//!     X  = u / |u|, then 5 times  X <- a X + b (X X^T) X + c (X X^T)^2 X
-//!     W <- (1 - lr wd) W - lr 0.2 sqrt(max(r, c)) X
+//! ```text
+//! m <- m + (1 - mu) (g - m)
+//! u  = (1 - mu) g + mu m                                  Nesterov momentum
+//! X  = u / |u|, then 5 times  X <- a X + b (X X^T) X + c (X X^T)^2 X
+//! W <- (1 - lr wd) W - lr 0.2 sqrt(max(r, c)) X
+//! ```
 //!
 //! `a, b, c = 3.4445, -4.7750, 2.0315` (Newton-Schulz iteration of Jordan et al.): the singular values of `X` end near 1. The factor
 //! `0.2 sqrt(max(r, c))` gives the update about the size of AdamW's (Liu et al. 2025, arXiv 2502.16982, equation 4), so one learning
 //! rate serves both. Hidden matrices are the linear maps of the layers; query, key and value projections count as one matrix each.
 //! Embeddings, heads, norms and biases are updated by AdamW.
 //!
-//! `m` is AdamW's first moment: its scale does not matter to `X`, apart from rounding. So a checkpoint has the same files for both optimizers. Products
-//! run in the compute dtype.
+//! `m` is AdamW's first moment: `X` does not depend on its scale, apart from rounding. So a checkpoint has the same files for both
+//! optimizers. Products run in the compute dtype.
 
 use plugin_api::{
     abi::View,

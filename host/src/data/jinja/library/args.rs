@@ -1,4 +1,4 @@
-//! Arguments of a call, and how they are bound to names.
+//! Arguments of a call, and their binding to parameter names.
 
 use std::sync::Arc;
 
@@ -35,7 +35,7 @@ impl Args {
         Ok(bound)
     }
 
-    /// No keywords.
+    /// The positional arguments; keywords are an error.
     pub fn positional(self, what: &str, least: usize, most: usize) -> Evaluated<Vec<Value>> {
         if let Some((name, _)) = self.named.first() {
             return Err(format!("{what} takes no keyword argument '{name}'"));

@@ -1,4 +1,4 @@
-//! jinja2's filters of texts and numbers, and transformers' `tojson`. Those of lists are in [`super::sequences`].
+//! jinja2's filters for texts and numbers, and transformers' `tojson`. Those for lists are in [`super::sequences`].
 
 use super::args::Args;
 use crate::data::jinja::error::Evaluated;
@@ -9,7 +9,7 @@ use crate::data::jinja::text::is_space;
 use crate::data::jinja::value::Value;
 use crate::data::jinja::{number, operators};
 
-/// Filters of jinja2 that no chat template needs, or whose result is not the same every time.
+/// Filters of jinja2 that no chat template needs, or whose result differs from call to call.
 const NOT_OFFERED: [&str; 7] = ["filesizeformat", "pprint", "random", "striptags", "urlize", "wordwrap", "xmlattr"];
 
 impl Renderer {
@@ -99,7 +99,7 @@ impl Renderer {
             }
             _ => {
                 let [] = args.bind(name, [])?;
-                // What these write is at most six times as long.
+                // Their output is at most six times as long.
                 if ["e", "escape", "forceescape", "urlencode"].contains(&name) {
                     self.grows(text.len(), text.len().saturating_mul(6))?;
                 }
@@ -137,7 +137,7 @@ impl Renderer {
         };
         let lines = format!("{text}\n");
         self.fits(text.len().saturating_add(lines.matches('\n').count().saturating_mul(step.len())))?;
-        // Behind the last line break stands no line.
+        // After the last line break there is no further line.
         let lines = lines.strip_suffix('\n').unwrap_or(&lines).split('\n');
         let mut out = String::new();
         for (number, line) in lines.enumerate() {
@@ -152,7 +152,7 @@ impl Renderer {
         Ok(Value::str(out))
     }
 
-    /// Spaces, none where `width` is negative.
+    /// Spaces; none if `width` is negative.
     fn spaces(&self, width: i128) -> Evaluated<String> {
         let width = usize::try_from(width.max(0)).unwrap_or(usize::MAX);
         self.fits(width)?;
@@ -271,7 +271,7 @@ fn truncated(text: &str, args: Args) -> Evaluated<String> {
     Ok(format!("{whole}{end}"))
 }
 
-/// jinja2's own: a letter is large behind the beginning, a space, `-`, `(`, `{`, `[` or `<`.
+/// jinja2's own rule: a letter is upper case at the beginning and after a space, `-`, `(`, `{`, `[` or `<`.
 fn title(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut begins = true;

@@ -6,11 +6,11 @@ use crate::data::jinja::meter::Meter;
 use crate::data::jinja::number;
 use crate::data::jinja::value::Value;
 
-/// The widest field and the most digits. Rust's own formatting panics beyond 65,535.
+/// The largest field width and number of digits. Rust's own formatting panics beyond 65,535.
 const WIDEST: usize = 60_000;
 const TOO_WIDE: &str = "a format is too wide: more than 60000 characters";
 
-/// How a value is written: the parts of a format specification.
+/// The parts of a format specification.
 #[derive(Default)]
 struct Spec {
     fill: Option<char>,
@@ -24,7 +24,7 @@ struct Spec {
 }
 
 impl Spec {
-    /// Fills up to the width; numbers are aligned right where nothing is said, and zeros go behind the sign.
+    /// Pads to the width; numbers are aligned right by default, and zeros go after the sign.
     fn pad(&self, body: &str, prefix: &str, number: bool) -> String {
         let length = prefix.chars().count() + body.chars().count();
         let space = self.width.saturating_sub(length);
@@ -102,7 +102,7 @@ impl Spec {
 /// `text % args`.
 ///
 /// # Errors
-/// As Python: too few or too many arguments, or one of another type.
+/// As in Python: too few or too many arguments, or one of the wrong type.
 pub fn percent(text: &str, args: &Value, meter: &Meter) -> Evaluated<String> {
     meter.fits(text.len())?;
     if let Value::Tuple(items) = args {
@@ -184,7 +184,7 @@ pub fn percent(text: &str, args: &Value, meter: &Meter) -> Evaluated<String> {
         meter.grows(out.len() + part.len(), part.len())?;
         out.push_str(&part);
     }
-    // A single argument that is a mapping or a list is not missed where the format takes none.
+    // A single argument that is a mapping or a list may be left unused.
     let single = !matches!(args, Value::Tuple(_));
     let ignorable = single && matches!(args, Value::Dict(_) | Value::List(_));
     if !named && !ignorable && given.next().is_some() {
@@ -246,7 +246,7 @@ fn ascii(text: &str) -> String {
 /// `text.format(...)`.
 ///
 /// # Errors
-/// As Python: a field that is not given, a format that does not fit, a brace alone.
+/// As in Python: a missing field, a format that does not fit the value, a single brace.
 pub fn braces(text: &str, args: &Args, meter: &Meter) -> Evaluated<String> {
     let mut next = 0;
     fields(text, args, &mut next, meter, 2)
@@ -393,7 +393,7 @@ fn parse_spec(text: &str) -> Evaluated<Spec> {
         while let Some(digit) = rest.next_if(char::is_ascii_digit) {
             text.push(digit);
         }
-        // What does not fit is too wide in any case.
+        // A number that does not fit is too wide in any case.
         if text.is_empty() { None } else { Some(text.parse().unwrap_or(usize::MAX)) }
     };
     spec.width = digits(&mut rest).unwrap_or(0);

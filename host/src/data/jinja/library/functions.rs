@@ -1,4 +1,4 @@
-//! What every template can call: jinja2's globals as transformers restricts them.
+//! The functions that every template can call: jinja2's globals as transformers restricts them.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -33,7 +33,7 @@ pub fn attribute(value: &Value, name: &str) -> Option<Value> {
             (Callable::Cycler { items, index }, "current") => items.get(index.get()).cloned(),
             _ => None,
         },
-        // What `groupby` gives are tuples with two names.
+        // The results of `groupby` are tuples with two names.
         (Value::Tuple(items), "grouper" | "list") if items.len() == 2 && matches!(items[1], Value::List(_)) => {
             Some(items[usize::from(name == "list")].clone())
         }

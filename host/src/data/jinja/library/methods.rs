@@ -1,4 +1,4 @@
-//! Methods of values: which there are, which would change their value and are refused, and what they do.
+//! Methods of values: which exist, which are refused because they would change the value, and what they do.
 
 use super::args::Args;
 use crate::data::jinja::equality::all_equal;
@@ -8,7 +8,7 @@ use crate::data::jinja::operators;
 use crate::data::jinja::render::Renderer;
 use crate::data::jinja::value::{Value, View};
 
-/// Methods that an immutable sandbox refuses.
+/// Whether an immutable sandbox refuses the method, because it changes the value.
 pub fn changes(value: &Value, name: &str) -> bool {
     match value {
         Value::List(_) => ["append", "clear", "extend", "insert", "pop", "remove", "reverse", "sort"].contains(&name),
@@ -59,7 +59,7 @@ impl Renderer {
                 "fromkeys" => Err("fromkeys is a function of `dict`: dict.fromkeys(keys)".into()),
                 _ => {
                     args.positional(name, 0, 0)?;
-                    // Each item of `items` is a tuple of its own.
+                    // Each item of `items` is its own tuple.
                     self.meter.list(dict.len() * if name == "items" { 4 } else { 1 })?;
                     let pairs = dict.iter().cloned();
                     Ok(match name {

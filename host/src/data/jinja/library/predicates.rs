@@ -77,7 +77,7 @@ impl Renderer {
     }
 }
 
-/// `is` of Python: the same object. Equal strings and small numbers are one object there.
+/// Python's `is`: whether both are the same object. Equal strings and small numbers are one object there.
 fn same(a: &Value, b: &Value, meter: &Meter) -> Evaluated<bool> {
     Ok(match (a, b) {
         (Value::List(a), Value::List(b)) | (Value::Tuple(a), Value::Tuple(b)) => std::rc::Rc::ptr_eq(a, b),

@@ -1,4 +1,4 @@
-//! jinja2's filters of lists, dictionaries and iterators.
+//! jinja2's filters for lists, dictionaries and iterators.
 
 use std::cmp::Ordering;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use crate::data::jinja::value::{Value, View};
 /// A stable sort by keys of one type.
 ///
 /// # Errors
-/// Keys without an order, as in Python.
+/// Keys that cannot be ordered, as in Python.
 pub fn sort_by<T>(items: &mut [T], key: impl Fn(&T) -> &Value, meter: &Meter) -> Evaluated<()> {
     let mut failed = None;
     items.sort_by(|a, b| match key(a).compare(key(b), meter) {
@@ -207,14 +207,14 @@ impl Renderer {
         })
     }
 
-    /// Items of a value, paid for.
+    /// The items of a value, counted as work.
     pub fn items(&mut self, value: &Value) -> Evaluated<Vec<Value>> {
         let items = value.items(&self.meter)?;
         self.spend(items.len())?;
         Ok(items)
     }
 
-    /// The attribute of an item, by a path with dots: items before attributes.
+    /// The attribute of an item, by a path with dots: at each step, an item first, then an attribute.
     fn lookup(&mut self, item: Value, attribute: Option<&Value>, default: Option<&Value>) -> Evaluated<Value> {
         let parts: Vec<Value> = match attribute {
             None => return Ok(item),
@@ -247,7 +247,7 @@ impl Renderer {
 
     fn sorted(&mut self, mut keyed: Vec<(Value, Value)>, reverse: bool) -> Evaluated<Vec<Value>> {
         self.spend(keyed.len() * 8)?;
-        // Python keeps the order of equal items when it sorts in reverse, too.
+        // Python also keeps the order of equal items when it sorts in reverse.
         if reverse {
             keyed.reverse();
         }

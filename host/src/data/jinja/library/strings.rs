@@ -8,7 +8,7 @@ use crate::data::jinja::render::Renderer;
 use crate::data::jinja::text::{is_printable, is_space};
 use crate::data::jinja::value::Value;
 
-/// Methods of `str` that a template finds. All but `encode` and `translate` can be called.
+/// Methods of `str` that a template can look up. All except `encode` and `translate` can be called.
 pub const METHODS: &[&str] = &[
     "capitalize",
     "casefold",
@@ -58,7 +58,7 @@ pub const METHODS: &[&str] = &[
     "zfill",
 ];
 
-/// The first letter large, the others small.
+/// Makes the first letter upper case and the others lower case.
 pub fn capitalize(text: &str) -> String {
     let mut characters = text.chars();
     let first: String = characters.next().into_iter().flat_map(char::to_uppercase).collect();
@@ -84,7 +84,8 @@ fn swapcase(text: &str) -> String {
     text.chars().map(swap).collect()
 }
 
-/// `text` in the middle of `width` characters, as Python and not as Rust shares out an odd space.
+/// Centres `text` in `width` characters. An odd space goes to the side where Python puts it, which is not Rust's
+/// choice.
 pub fn center(text: &str, width: usize, fill: char) -> String {
     let space = width.saturating_sub(text.chars().count());
     let left = space / 2 + (space & width & 1);
@@ -92,14 +93,14 @@ pub fn center(text: &str, width: usize, fill: char) -> String {
     format!("{}{text}{}", fill(left), fill(space - left))
 }
 
-/// `text.strip(characters)` on the chosen sides; whitespace where none are given.
+/// `text.strip(characters)` on the chosen sides; strips whitespace if no characters are given.
 pub fn strip<'t>(text: &'t str, characters: Option<&str>, left: bool, right: bool) -> &'t str {
     let goes = |c: char| characters.map_or_else(|| is_space(c), |characters| characters.contains(c));
     let text = if left { text.trim_start_matches(goes) } else { text };
     if right { text.trim_end_matches(goes) } else { text }
 }
 
-/// What Python ends a line at.
+/// The characters that end a line in Python.
 const LINE_ENDS: [char; 10] = ['\n', '\r', '\x0b', '\x0c', '\x1c', '\x1d', '\x1e', '\u{85}', '\u{2028}', '\u{2029}'];
 
 fn lines(text: &str, keep: bool) -> Vec<Value> {
@@ -113,14 +114,14 @@ fn lines(text: &str, keep: bool) -> Vec<Value> {
     lines
 }
 
-/// `text.split(separator, most)`, from the right where `right` is set.
+/// `text.split(separator, most)`, from the right if `right` is set.
 fn split<'t>(text: &'t str, separator: Option<&str>, most: Option<usize>, right: bool) -> Vec<Value> {
     let most = most.map_or(usize::MAX, |most| most.saturating_add(1));
     let mut parts: Vec<&str> = match (separator, right) {
         (Some(separator), false) => text.splitn(most, separator).collect(),
         (Some(separator), true) => text.rsplitn(most, separator).collect(),
         (None, _) => {
-            // The part that is left when the splits are used up keeps the space on its far side.
+            // The part that remains after the last allowed split keeps the space on its far side.
             let near =
                 |rest: &'t str| if right { rest.trim_end_matches(is_space) } else { rest.trim_start_matches(is_space) };
             let (mut parts, mut rest) = (Vec::new(), near(text));
@@ -144,7 +145,7 @@ fn split<'t>(text: &'t str, separator: Option<&str>, most: Option<usize>, right:
     parts.into_iter().map(Value::str).collect()
 }
 
-/// A decimal digit of any script: numerals that are fractions, exponents, Roman or circled are not.
+/// Whether it is a decimal digit of any script: fractions, exponents, Roman and circled numerals are not.
 fn is_digit(character: char) -> bool {
     let other = matches!(character, '\u{B2}'..='\u{BE}' | '\u{2070}'..='\u{218B}' | '\u{2460}'..='\u{24FF}' | '\u{2776}'..='\u{2793}');
     character.is_ascii_digit() || (!character.is_ascii() && character.is_numeric() && !other)
@@ -182,7 +183,7 @@ fn count(value: &Value) -> Evaluated<i128> {
     value.index().ok_or_else(|| format!("'{}' object cannot be interpreted as an integer", value.kind()))
 }
 
-/// Where a method looks: the characters from `start` to `end`, and how many stand before them.
+/// The part of the text that a method searches: the characters from `start` to `end`, and how many precede them.
 fn part<'t>(text: &'t str, args: &[Value]) -> Evaluated<Option<(&'t str, usize)>> {
     let length = text.chars().count();
     let bound = |place: usize, default: usize| match args.get(place) {
@@ -225,7 +226,7 @@ impl Renderer {
                     return Err("empty separator".into());
                 }
                 let most = most.as_ref().map(count).transpose()?.and_then(|most| usize::try_from(most).ok());
-                // Each part is a text of its own.
+                // Each part is a separate text.
                 let parts = match separator {
                     Some(separator) => text.matches(separator).count(),
                     None => text.matches(is_space).count(),

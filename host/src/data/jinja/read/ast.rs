@@ -67,13 +67,13 @@ pub struct Macro {
     pub name: Arc<str>,
     pub parameters: Vec<(Arc<str>, Option<Expr>)>,
     pub body: Body,
-    /// Whether the body reads `varargs`, and so takes more positional arguments than it names.
+    /// Whether the body reads `varargs`, and so accepts more positional arguments than its parameters.
     pub reads_varargs: bool,
-    /// Whether the body reads `kwargs`, and so takes other keywords than it names.
+    /// Whether the body reads `kwargs`, and so accepts keywords that are not parameters.
     pub reads_kwargs: bool,
 }
 
-/// What is assigned to.
+/// The target of an assignment.
 #[derive(Debug)]
 pub enum Target {
     Name(Arc<str>),

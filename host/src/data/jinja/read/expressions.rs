@@ -9,7 +9,7 @@ impl Parser {
         self.deeper(Parser::conditional_expression)
     }
 
-    /// Expressions with commas between them are a tuple.
+    /// Parses a tuple: expressions separated by commas.
     pub fn tuple(&mut self, conditional: bool, ends: &[&str]) -> Parse<Expr> {
         self.tuple_in(conditional, ends, false)
     }
@@ -330,7 +330,7 @@ impl Parser {
             if self.is_name("is") {
                 return self.fail("tests cannot be chained with `is`");
             }
-            // As in jinja2: any name but the three above is the test's argument, `if` too.
+            // As in jinja2: any name except the three above is the test's argument, even `if`.
             let value = self.primary()?;
             Arguments { positional: vec![self.postfix(value)?], ..Arguments::default() }
         } else {

@@ -1,4 +1,4 @@
-//! Template source to tokens, with jinja2's whitespace control: `trim_blocks` takes the line break after a block,
+//! Template source to tokens, with jinja2's whitespace control: `trim_blocks` removes the line break after a block,
 //! `lstrip_blocks` the indentation before one, `-` all whitespace on its side, `+` neither.
 
 use crate::data::jinja::error::Error;
@@ -32,9 +32,9 @@ const OPERATORS: [&str; 26] = [
     ":", "|", ",", ";",
 ];
 
-/// The longest template. Published ones have up to some 50,000 bytes.
+/// The maximum length of a template. Published ones have up to some 50,000 bytes.
 const LONGEST: usize = 1 << 20;
-/// The most digits of a number, by Python's own limit.
+/// The most digits of a number: Python's own limit.
 const DIGITS: usize = 4300;
 
 struct Lexer<'a> {
@@ -42,12 +42,12 @@ struct Lexer<'a> {
     at: usize,
     line: usize,
     tokens: Vec<Token>,
-    /// Whether what was read last ended with a line break.
+    /// Whether the text read last ended with a line break.
     line_starts: bool,
 }
 
 /// # Errors
-/// A tag, comment or string that does not end, or a character that no token begins with.
+/// A tag, comment or string that does not end, or a character that cannot begin a token.
 pub fn tokens(source: &str) -> Result<Vec<Token>, Error> {
     if source.len() > LONGEST {
         let what = format!("it has {} bytes, and {LONGEST} are the limit of a template", source.len());
@@ -88,10 +88,10 @@ impl<'a> Lexer<'a> {
         rest.len() - rest.trim_start_matches(is_space).len()
     }
 
-    /// Text up to the next tag, and that tag. False at the end.
+    /// Reads text up to the next tag, and that tag. Returns false at the end.
     fn text(&mut self) -> Result<bool, Error> {
         let rest = self.rest();
-        // One pass: a search for each of the three would read a long template again at each tag.
+        // Searches once: a separate search for each of the three would read a long template again at each tag.
         let is_tag = |at: &usize| matches!(rest.as_bytes().get(at + 1), Some(b'{' | b'%' | b'#'));
         let opening = rest.match_indices('{').map(|(at, _)| at).find(is_tag);
         let Some(length) = opening else {
@@ -125,7 +125,7 @@ impl<'a> Lexer<'a> {
         Ok(true)
     }
 
-    /// The text before a tag, without the whitespace that the tag takes away.
+    /// The text before a tag, without the whitespace that the tag removes.
     fn before<'t>(&self, text: &'t str, sign: Option<char>, block: bool) -> &'t str {
         match sign {
             Some('-') => text.trim_end_matches(is_space),
@@ -180,7 +180,7 @@ impl<'a> Lexer<'a> {
         self.fail("a raw block has no end: `{% endraw %}` is missing")
     }
 
-    /// The inside of `{{ }}` or `{% %}`.
+    /// Reads the inside of `{{ }}` or `{% %}`.
     fn tag(&mut self, variable: bool) -> Result<(), Error> {
         let mut open: Vec<char> = Vec::new();
         loop {
@@ -337,7 +337,7 @@ fn sign(rest: &str) -> Option<char> {
     rest.chars().next().filter(|c| ['-', '+'].contains(c))
 }
 
-/// What follows the end of a block tag, if `rest` begins with one.
+/// What follows the end of a block tag, if `rest` begins with such an end.
 fn block_end(rest: &str) -> Option<&str> {
     if let Some(after) = rest.strip_prefix("+%}") {
         return Some(after);
@@ -370,7 +370,7 @@ fn digits(rest: &str, radix: u32) -> usize {
     if last == '_' { length.saturating_sub(1) } else { length }
 }
 
-/// The error for a template that writes a character which marks generation blocks.
+/// The error for a template that contains a character used to mark generation blocks.
 pub fn mark(character: char, line: usize) -> Error {
     Error::new(format!("U+{:04X} is not a character of text", u32::from(character)), line)
 }

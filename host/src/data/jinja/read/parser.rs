@@ -6,14 +6,15 @@ use crate::data::jinja::error::Error;
 use crate::data::jinja::read::ast::{Arguments, Body, Expr, Filter, For, Macro, Statement, Target};
 use crate::data::jinja::read::lexer::{Kind, Token};
 
-/// Statements and expressions nested deeper than this are refused: reading them takes the thread's stack.
+/// Statements and expressions nested deeper than this are refused, because parsing them uses the thread's stack.
 const DEPTH: usize = 80;
-/// Operators, filters, calls or lookups in one chain. Rendering a longer one would nest too deep.
+/// The most operators, filters, calls or lookups in one chain. Rendering a longer one would nest too deeply.
 const CHAIN: usize = 200;
-/// The height of the tree of one expression, which chains within chains make high. Dropping it takes the thread's stack.
+/// The maximum height of the tree of one expression, which is large for chains within chains. Dropping the tree
+/// uses the thread's stack.
 const HEIGHT: usize = 2000;
 
-/// What a template is made of.
+/// A parsed template.
 pub struct Parsed {
     pub body: Body,
     /// Every variable and attribute it reads.
@@ -26,11 +27,11 @@ pub struct Parser {
     tokens: Vec<Token>,
     at: usize,
     depth: usize,
-    /// Links of chains at this depth, and the largest height of what is nested below it.
+    /// Links of chains at this depth, and the largest height of the expressions nested below it.
     links: usize,
     below: usize,
     loops: usize,
-    /// Whether `varargs` and `kwargs` are read so far in this macro.
+    /// Whether this macro has read `varargs` and `kwargs` so far.
     pub reads_varargs: bool,
     pub reads_kwargs: bool,
     pub names: Vec<Arc<str>>,
@@ -40,7 +41,7 @@ pub struct Parser {
 pub type Parse<T> = Result<T, Error>;
 
 /// # Errors
-/// A template that jinja2 would not accept, or that uses what is not offered (`include`, `import`, `block`).
+/// A template that jinja2 would not accept, or that uses an unsupported statement (`include`, `import`, `block`).
 pub fn parse(tokens: Vec<Token>) -> Parse<Parsed> {
     let mut parser = Parser {
         tokens,
@@ -152,7 +153,8 @@ impl Parser {
         Ok(())
     }
 
-    /// Statements up to a tag of one of these names, which is not taken; up to the end where there are none.
+    /// Parses statements up to a tag with one of these names, which is not consumed; up to the end of the source if
+    /// there are no names.
     fn body(&mut self, ends: &[&str]) -> Parse<Body> {
         let mut statements = Vec::new();
         loop {
@@ -197,12 +199,12 @@ impl Parser {
         Ok(())
     }
 
-    /// The rest of a tag, statements, and their end tag.
+    /// Parses the rest of a tag, statements, and their end tag.
     fn closed(&mut self, end: &str) -> Parse<Body> {
         self.block_end()?;
         let body = self.body(&[end])?;
         self.step();
-        // A macro and a block may repeat their name behind the end.
+        // A macro and a block may repeat their name after the end tag's.
         if end == "endmacro" && matches!(self.kind(), Kind::Name(_)) {
             self.step();
         }
@@ -330,7 +332,7 @@ impl Parser {
         Ok(Statement::CallBlock { call, caller, line })
     }
 
-    /// The body of a macro or a call block: no loop around it is its own.
+    /// Parses the body of a macro or a call block, in which an enclosing loop does not count.
     fn macro_body(
         &mut self,
         name: Arc<str>,
@@ -342,7 +344,7 @@ impl Parser {
         let body = self.closed(end);
         let (reads_varargs, reads_kwargs) = (self.reads_varargs, self.reads_kwargs);
         self.loops = loops;
-        // What a macro within reads, the one around it reads too.
+        // What an inner macro reads, the enclosing one reads too.
         (self.reads_varargs, self.reads_kwargs) = (reads_varargs || varargs, reads_kwargs || kwargs);
         Ok(Arc::new(Macro { name, parameters, body: body?, reads_varargs, reads_kwargs }))
     }
@@ -368,7 +370,7 @@ impl Parser {
         Ok(parameters)
     }
 
-    /// `name | name(arguments)`, with the first bar left out where `inline` is set.
+    /// `name | name(arguments)`, without the first bar if `inline` is set.
     pub fn filters(&mut self, inline: bool) -> Parse<Vec<Filter>> {
         let (mut filters, mut inline) = (Vec::new(), inline);
         while inline || self.is_op("|") {

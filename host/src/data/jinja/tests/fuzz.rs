@@ -1,4 +1,4 @@
-//! Random changes to good and to hostile templates.
+//! Random changes to valid and to hostile templates.
 
 use std::fs;
 
@@ -7,7 +7,7 @@ use crate::data::fuzz;
 use crate::data::jinja::error::Error;
 use crate::data::reading::guard;
 
-/// What templates are made of.
+/// Pieces of templates.
 const WORDS: [&str; 48] = [
     "{{ ",
     " }}",
@@ -59,7 +59,7 @@ const WORDS: [&str; 48] = [
     "loop.cycle(",
 ];
 
-/// Gotcha 63. Catches a panic or a render without an end on changed templates.
+/// Gotcha 63. Catches a panic or a render that never ends for changed templates.
 #[test]
 fn gotcha_63_changed_templates_render_or_are_refused() {
     let folder = crate::data::tests::references().join("templates").join("families");

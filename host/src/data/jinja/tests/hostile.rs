@@ -1,5 +1,5 @@
-//! Templates that a stranger may have written to hang or kill what renders them, or that do so by accident. Each ends in time, with
-//! the text that jinja2 writes or with an error that has a name.
+//! Templates that hang or crash the renderer, on purpose or by accident. Each must end in time, with the text that
+//! jinja2 writes or with a named error.
 
 use std::time::Duration;
 
@@ -32,7 +32,7 @@ pub fn render(source: &str) -> Result<String, Error> {
     Template::new(source)?.render(variables)
 }
 
-/// [`render`] in a thread with a small stack, and how long a processor worked on it.
+/// [`render`] in a thread with a small stack, with the processor time that it took.
 pub fn render_in_thread(source: String) -> (Result<String, Error>, Duration) {
     let work = move || {
         let start = fuzz::thread_time();
@@ -42,9 +42,10 @@ pub fn render_in_thread(source: String) -> (Result<String, Error>, Duration) {
     thread.join().unwrap()
 }
 
-/// Templates that must fail, with a part of the error that names why; those with an empty part may also render.
+/// Templates that must fail, with a part of the error that names the reason; those with an empty part may also
+/// render.
 const FAIL: &[(&str, &str)] = &[
-    // Loops without an end.
+    // Endless loops.
     ("{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}", "steps"),
     ("{% for a in range(99999) %}{% for b in range(99999) %}x{% endfor %}{% endfor %}", "steps"),
     ("{% for a in range(99999) %}{% set x = range(99999) %}{% endfor %}", "steps"),
@@ -62,7 +63,7 @@ const FAIL: &[(&str, &str)] = &[
     ("{% macro f(x=f()) %}{% endmacro %}{{ f() }}", ""),
     ("{% for x in [[1]] recursive %}{{ loop([[1]]) }}{% endfor %}", "deeper"),
     ("{% for x in [1, 2] recursive %}{{ loop([1, 2]) }}{% endfor %}", "deeper"),
-    // Output and texts without a limit.
+    // Unlimited output and texts.
     ("{{ 'x' * 10 ** 12 }}", "longer"),
     ("{{ 10 ** 12 * 'x' }}", "longer"),
     ("{{ 'x' * 2 ** 126 }}", "longer"),
@@ -170,7 +171,7 @@ const FAIL: &[(&str, &str)] = &[
     ("{{ [1, 2]|slice(0) }}", "above 0"),
     ("{{ [1, 2]|batch(10 ** 12, 'x')|list }}", "limit"),
     ("{{ [1, 2]|slice(10 ** 12, 'x')|list }}", "limit"),
-    // Values that hold themselves, or nest deep.
+    // Values that contain themselves, or nest deeply.
     ("{% set ns = namespace() %}{% set ns.x = ns %}{{ ns }}", "namespace"),
     ("{% set ns = namespace() %}{% set ns.x = [ns] %}{{ ns }}", "namespace"),
     ("{% set ns = namespace() %}{% set ns.x = cycler(ns) %}{{ ns.x }}", "namespace"),
@@ -247,7 +248,7 @@ const FAIL: &[(&str, &str)] = &[
     ("{% generation %}{{ '\\ufdd1' }}{% endgeneration %}", "U+FDD1"),
 ];
 
-/// Templates that look bad and are not, with what jinja2 writes.
+/// Templates that look harmful and are not, with what jinja2 writes.
 const RENDER: &[(&str, &str)] = &[
     ("{{ 'x'|center(5) }}|{{ ('a\\nb'|indent(2000))|length }}", "  x  |2003"),
     ("{{ ([1]|tojson(indent=2000))|length }}", "2005"),
@@ -353,7 +354,8 @@ fn made() -> Vec<(&'static str, String)> {
             ),
         ),
     ];
-    // Chains within parentheses within chains: no chain and no nesting is long, the tree is high.
+    // Chains within parentheses within chains: every chain is short and the nesting is shallow, but the tree is
+    // high.
     let chain = |inner: String| {
         format!("({inner}{}{}{}{})", many(".x", 190), many(" ** 1", 190), many(" * 1", 190), many(" + 1", 190))
     };
@@ -375,20 +377,21 @@ fn made() -> Vec<(&'static str, String)> {
     all
 }
 
-/// All of them, to mutate.
+/// All templates, as input for mutation.
 pub fn templates() -> Vec<String> {
     let written = FAIL.iter().chain(RENDER).map(|(source, _)| (*source).to_owned());
     written.chain(made().into_iter().map(|(_, source)| source)).collect()
 }
 
-/// How long a processor may work on one: a second on the slowest, and several times that without optimisation.
+/// The processor time allowed for one: a second on the slowest processor, and several times that without
+/// optimisation.
 fn allowed() -> Duration {
     Duration::from_secs(if cfg!(debug_assertions) { 16 } else { 8 })
 }
 
-/// Gotcha 63. Catches work that is not counted (in a filter, a comparison, a lookup, a copy), a text or list without a limit, a
-/// number that overflows or that a library refuses by a panic, recursion over what a template nests (reading, rendering, printing,
-/// comparing, dropping), and an error without its reason.
+/// Gotcha 63. Catches work that is not counted (in a filter, a comparison, a lookup, a copy), a text or list
+/// without a limit, a number that overflows or makes a library panic, recursion over what a template nests
+/// (reading, rendering, printing, comparing, dropping), and an error without its reason.
 #[test]
 fn gotcha_63_hostile_templates_end_with_a_named_error() {
     let mut wrong = Vec::new();

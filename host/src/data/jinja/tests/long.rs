@@ -11,13 +11,13 @@ use crate::data::jinja::value::Value;
 /// How many messages.
 const MESSAGES: usize = 2000;
 
-/// Looks through all later messages at each message.
+/// Reads all later messages for each message.
 const LOOKS_THROUGH_ALL: &str = "{% for m in messages %}{{ m.content }}{% set ns = namespace(last=true) %}\
     {% for other in messages[loop.index:] %}{% if other.role == 'assistant' and other.tools is not defined %}\
     {% set ns.last = false %}{% endif %}{% endfor %}{% endfor %}";
 
-/// Catches a limit that stops a long conversation with long texts, also where the template looks through all other messages at each
-/// message, and one that does not grow with the input.
+/// Catches a limit that stops a long conversation with long texts, also if the template reads all other messages
+/// for each message, and one that does not grow with the input.
 #[test]
 fn conversations_of_thousands_of_messages_render() {
     let text = "A sentence of some forty characters, or so. ".repeat(25);
@@ -44,14 +44,14 @@ fn conversations_of_thousands_of_messages_render() {
         ];
         match Template::new(&source).unwrap().render(variables) {
             Ok(written) => rendered += usize::from(written.len() > MESSAGES * text.len() / 2),
-            // A template may refuse messages, as one without parts or tools.
+            // A template may refuse messages, such as ones without parts or tools.
             Err(error) => assert!(!error.what.contains("the limit"), "{name}: {error}"),
         }
     }
     assert!(rendered > 20, "{rendered}");
 }
 
-/// What a template writes of so many messages with such a text.
+/// The length of what a template writes for this many messages with this text.
 fn written(source: &str, messages: usize, text: &str) -> usize {
     let message = |number: usize| {
         let role = if number.is_multiple_of(2) { "user" } else { "assistant" };
@@ -61,20 +61,20 @@ fn written(source: &str, messages: usize, text: &str) -> usize {
     Template::new(source).unwrap().render(vec![("messages".to_owned(), messages)]).unwrap().len()
 }
 
-/// Catches work that is allowed by the length of texts alone, although a template looks at pairs of messages.
+/// Catches a limit on work that depends only on the length of texts, although a template reads pairs of messages.
 #[test]
 fn many_short_messages_are_looked_through_at_each_message() {
     assert_eq!(written(LOOKS_THROUGH_ALL, 1500, "Hello"), 1500 * 5);
 }
 
-/// Catches a text that is counted again for each step that its copy takes.
+/// Catches a text that is counted again for each step of copying it.
 #[test]
 fn a_text_of_all_messages_is_gathered() {
     let gathers = "{% set ns = namespace(out='') %}{% for m in messages %}{% set ns.out = ns.out ~ m.content %}{% endfor %}{{ ns.out }}";
     assert_eq!(written(gathers, 2000, &"a".repeat(1100)), 2000 * 1100);
 }
 
-/// Catches an index whose work is counted by the text's length, as if the text were read up to it.
+/// Catches an index whose work is counted as if the text were read from its beginning.
 #[test]
 fn a_text_is_read_character_by_character() {
     let each = "{% set text = messages[0].content %}{% for i in range(text|length) %}{{ text[i] }}{% endfor %}";

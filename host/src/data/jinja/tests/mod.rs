@@ -1,4 +1,4 @@
-//! What a template of a stranger cannot do.
+//! Tests that an untrusted template cannot do harm.
 
 mod fuzz;
 mod hostile;

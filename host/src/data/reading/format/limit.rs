@@ -1,4 +1,4 @@
-//! The most that a compressed file may unpack to.
+//! Limits the size that a compressed file may unpack to.
 
 use std::path::Path;
 
@@ -6,7 +6,7 @@ use super::refusal::refuse;
 use crate::capacity;
 use crate::data::error::DataError;
 
-/// Refuses a file that unpacks to more than `most`, which is half of the available memory.
+/// The error for a file that unpacks to more than `most` bytes, which is half of the available memory.
 pub(super) fn too_large(path: &Path, most: u64) -> DataError {
     let (most, available) = (capacity::shown(most), capacity::shown(most.saturating_mul(2)));
     let what =
@@ -14,8 +14,8 @@ pub(super) fn too_large(path: &Path, most: u64) -> DataError {
     refuse(path, &what, "use fewer files, or a machine with more memory")
 }
 
-/// The most bytes that a compressed file may unpack to: a few of them can stand for any number. The other half is for what is made
-/// of them.
+/// The most bytes that a compressed file may unpack to, because a few compressed bytes can stand for any number.
+/// The other half of the memory is for what is computed from them.
 pub(super) fn most_unpacked() -> u64 {
     capacity::available().map_or(u64::MAX, |bytes| bytes / 2)
 }

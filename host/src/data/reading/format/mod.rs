@@ -1,4 +1,5 @@
-//! The text in a file, whatever it is packed or encoded in; files of formats that are not read are named as what they are.
+//! Reads the text of a file, whatever its compression or encoding; the error for an unsupported format names the
+//! format.
 //!
 //! | bytes | read as |
 //! |---|---|
@@ -23,7 +24,7 @@ use crate::data::error::{DataError, Result};
 use limit::{most_unpacked, too_large};
 use refusal::refuse;
 
-/// What a file is read for.
+/// What the text of a file is used for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purpose {
     /// Running text.
@@ -32,7 +33,7 @@ pub enum Purpose {
     Rows,
 }
 
-/// Formats that are not read: first bytes, name, and the command that converts `IN`.
+/// Unsupported formats: first bytes, name, and the command that converts `IN`.
 const REFUSED: &[(&[u8], &str, &str)] = &[
     (b"PK\x03\x04", "a zip archive or an Office document", "unpack it: unzip IN"),
     (b"BZh", "compressed by bzip2", "unpack it: bzip2 -dk IN"),
@@ -60,10 +61,10 @@ const REFUSED: &[(&[u8], &str, &str)] = &[
     (b"%PDF-", "a PDF document", "take its text out: pdftotext IN"),
 ];
 
-/// The text of a file with these bytes.
+/// Returns the text of a file with these bytes.
 ///
 /// # Errors
-/// A format that is not read, named with the command that converts it; bytes that are not text.
+/// An unsupported format, with the command that converts it; bytes that are not text.
 pub fn text(path: &Path, bytes: Vec<u8>, purpose: Purpose) -> Result<String> {
     if bytes.starts_with(b"\x1F\x8B") {
         let unpacked = unpack(path, &bytes, most_unpacked())?;
@@ -91,7 +92,7 @@ fn plain(path: &Path, bytes: Vec<u8>, purpose: Purpose) -> Result<String> {
         };
     }
     if let Some((_, what, remedy)) = REFUSED.iter().find(|(magic, _, _)| bytes.starts_with(magic)) {
-        // "BZh" alone could begin a text.
+        // "BZh" alone could be the beginning of a text.
         if *what != "compressed by bzip2" || bytes.get(4..10) == Some(b"1AY&SY") {
             return Err(refuse(path, what, remedy));
         }
@@ -148,7 +149,8 @@ fn utf16(path: &Path, bytes: &[u8], unit: fn([u8; 2]) -> u16) -> Result<String> 
     Ok(text)
 }
 
-/// The byte order of UTF-16 text without a mark: every other one of the first bytes is zero, and the others are not.
+/// The byte order of UTF-16 text without a mark, which is recognized by its first bytes: every other one is zero,
+/// and the rest are not.
 fn unmarked_utf16(bytes: &[u8]) -> Option<&'static str> {
     let head = bytes.get(..bytes.len().min(64) & !1).filter(|head| head.len() >= 4)?;
     let zeros = |odd: usize| head.iter().skip(odd).step_by(2).filter(|byte| **byte == 0).count();

@@ -1,4 +1,5 @@
-//! Rows of a Parquet file, as lines of JSON. Compression by Snappy is read, which most published sets use, and none.
+//! Reads the rows of a Parquet file as lines of JSON. Supported are no compression and Snappy, which most published
+//! data sets use.
 
 use std::path::Path;
 
@@ -14,20 +15,20 @@ use crate::data::reading::guard;
 /// What every Parquet file begins with.
 pub const MAGIC: &[u8] = b"PAR1";
 
-/// The command that makes JSON lines of a Parquet file by other means.
+/// The command that converts to JSON lines with another tool.
 const TO_LINES: &str = "make JSON lines of it: python3 -c \"import pandas; pandas.read_parquet('IN').to_json('OUT', orient='records', lines=True)\"";
 
-/// The command that makes running text of a column.
+/// The command that converts a column to running text.
 pub const TO_TEXT: &str =
     "take the text out: python3 -c \"import pandas; print('\\n'.join(pandas.read_parquet('IN')['text']))\" > text.txt";
 
 /// One line of JSON for each row, in order. NaN becomes null; bytes become base64.
 ///
 /// # Errors
-/// A damaged file, and one with a compression that is not read, with the command that converts it.
+/// A damaged file, or an unsupported compression, with the command that converts it.
 pub fn lines(path: &Path, bytes: Vec<u8>) -> Result<String> {
     let most = most_unpacked();
-    // The reader panics at some kinds of damage.
+    // The reader panics on some kinds of damage.
     let why = match guard::caught(|| read(bytes, most)) {
         Ok(Ok(Some(lines))) => return Ok(lines),
         Ok(Ok(None)) => return Err(too_large(path, most)),
@@ -38,7 +39,7 @@ pub fn lines(path: &Path, bytes: Vec<u8>) -> Result<String> {
     Err(refuse(path, &why, TO_LINES))
 }
 
-/// The lines, or nothing where they are longer than `most` bytes.
+/// Returns the lines, or `None` if they are longer than `most` bytes.
 fn read(bytes: Vec<u8>, most: u64) -> Result<Option<String>, ParquetError> {
     let mut lines = String::new();
     for row in SerializedFileReader::new(Bytes::from(bytes))?.get_row_iter(None)? {

@@ -1,10 +1,11 @@
-//! The error that names a format which is not read, with the command that converts the file.
+//! The error that names an unsupported format, with the command that converts the file.
 
 use std::path::Path;
 
 use crate::data::error::DataError;
 
-/// A file of a format that is not read. In `remedy`, `IN` stands for the file and `OUT` for one of JSON lines beside it.
+/// The error for a file of an unsupported format. In `remedy`, `IN` stands for the file and `OUT` for a file of
+/// JSON lines in the current folder.
 pub(in crate::data) fn refuse(path: &Path, what: &str, remedy: &str) -> DataError {
     let (from, to) = (quoted(path), quoted(&lines_beside(path)));
     let remedy = remedy.split("IN").map(|piece| piece.replace("OUT", &to)).collect::<Vec<_>>().join(&from);

@@ -1,14 +1,14 @@
-//! Refuses rows, tables, pages and settings where running text belongs.
+//! Refuses rows, tables, HTML pages and TOML files where running text is expected.
 
 use std::path::Path;
 
 use super::refusal::refuse;
 use crate::data::error::Result;
 
-/// Refuses rows, tables, pages and experiments where running text is to be measured.
+/// Refuses rows, tables, HTML pages and experiments as text on which a loss is measured.
 ///
 /// # Errors
-/// By the ending of the file's name, or by what the whole text is: JSON, lines of JSON, HTML, TOML.
+/// Decided by the file name's extension, or by what the whole text is: JSON, lines of JSON, HTML, TOML.
 pub fn check_running_text(path: &Path, text: &str) -> Result<()> {
     let to_rows = "`telos eval MODEL --rows IN` measures rows; for running text take it out (for example jq -r .text IN > text.txt)";
     let (what, remedy) = match ending(path).as_str() {
@@ -31,7 +31,7 @@ const TO_EXPERIMENT: &str = "name the text that is to be measured; `telos check`
 const TO_TEXT: &str = "take its text out, for example: python3 -c \"import bs4; print(bs4.BeautifulSoup(open('IN'), 'html.parser').get_text())\" > text.txt; \
      rows are measured by `telos eval MODEL --rows`";
 
-/// Keys that only rows of training data have.
+/// Keys that occur only in rows of training data.
 const ROW_KEYS: [&str; 14] = [
     "text",
     "content",
@@ -49,10 +49,11 @@ const ROW_KEYS: [&str; 14] = [
     "story",
 ];
 
-/// Refuses a file of rows where running text is learned: its keys and brackets would be learned too.
+/// Refuses a file of rows as running text to train on: the model would learn its keys and brackets too.
 ///
 /// # Errors
-/// JSON lines whose first object has a key of rows: by the ending of the file's name, or since every line is an object of JSON.
+/// JSON lines whose first object has a key of rows: decided by the file name's extension, or because every line is
+/// a JSON object.
 pub fn check_learned_text(path: &Path, text: &str) -> Result<()> {
     let first = text.lines().find(|line| !line.trim().is_empty()).unwrap_or_default();
     let has_row_keys = || {
@@ -60,7 +61,7 @@ pub fn check_learned_text(path: &Path, text: &str) -> Result<()> {
         ROW_KEYS.iter().any(|key| row.contains_key(*key))
     };
     let is_lines = ["jsonl", "ndjson"].contains(&ending(path).as_str());
-    // One torn line does not make a text of the others. Objects with other keys may be a file among code.
+    // One incomplete line does not make the others text. Objects with other keys may be a file among code.
     if !(has_row_keys() && (is_lines || are_rows(text))) {
         return Ok(());
     }
@@ -70,7 +71,7 @@ pub fn check_learned_text(path: &Path, text: &str) -> Result<()> {
     Err(refuse(path, "a file of rows, and not running text: its keys and brackets would be learned too", remedy))
 }
 
-/// The ending of a file's name in lower case, before `.gz`.
+/// The extension of a file's name in lower case, without `.gz`.
 fn ending(path: &Path) -> String {
     let mut name = path.to_owned();
     if name.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("gz")) {
@@ -79,14 +80,14 @@ fn ending(path: &Path) -> String {
     name.extension().unwrap_or_default().to_string_lossy().to_lowercase()
 }
 
-/// Whether every line is an object of JSON.
+/// Whether every line is a JSON object.
 fn are_rows(text: &str) -> bool {
     every_line(text, |line| {
         line.starts_with('{') && serde_json::from_str::<serde_json::Map<String, serde_json::Value>>(line).is_ok()
     })
 }
 
-/// Whether every line is an object or a list of JSON, and there are several.
+/// Whether every line is a JSON object or list, and there are several.
 fn are_lists(text: &str) -> bool {
     text.trim().contains('\n') && every_line(text, |line| line.starts_with(['{', '[']) && is_json(line))
 }
@@ -96,7 +97,8 @@ fn every_line(text: &str, is_fitting: impl Fn(&str) -> bool) -> bool {
     lines.peek().is_some() && lines.all(is_fitting)
 }
 
-/// Whether the whole text is one object of JSON, or one list with an object, a list or a string in it. `[1]` may be a footnote.
+/// Whether the whole text is one JSON object, or one list that contains an object, a list or a string. `[1]` may be
+/// a footnote.
 fn is_json(text: &str) -> bool {
     match serde_json::from_str::<serde_json::Value>(text) {
         Ok(serde_json::Value::Object(_)) => true,
@@ -107,14 +109,14 @@ fn is_json(text: &str) -> bool {
     }
 }
 
-/// Whether the text begins as a page of HTML does.
+/// Whether the text begins like an HTML page.
 pub(in crate::data) fn is_html(text: &str) -> bool {
     let head: String = text.trim_start().chars().take(15).flat_map(char::to_lowercase).collect();
     ["<!doctype html", "<html", "<head>", "<body"].iter().any(|opening| head.starts_with(opening))
 }
 
-/// Whether the whole text is TOML with a table and a value in it. Comments alone may be headings, headers of tables alone
-/// footnotes, and values alone lines of code.
+/// Whether the whole text is TOML with at least one table and one value. Text that is only comments may be
+/// headings; only table headers, footnotes; only values, lines of code.
 fn is_toml(text: &str) -> bool {
     text.contains('=')
         && text.lines().any(|line| line.starts_with('['))

@@ -1,4 +1,4 @@
-//! Whole numbers that do not fit 64 bits, kept exact in what a chat template reads.
+//! Keeps whole numbers that do not fit into 64 bits exact for chat templates.
 
 use std::borrow::Cow;
 
@@ -7,10 +7,10 @@ use crate::data::rows::columns::Columns;
 use crate::data::rows::kind::Part;
 use crate::data::rows::write::template::KWARGS;
 
-/// Columns that reach a chat template, beside the parts.
+/// Columns that chat templates read, besides the parts.
 const READ: [&str; 5] = ["tools", "documents", KWARGS, "conversations", "conversation"];
 
-/// The text of a row as it was before [`keep`]: whole numbers stand as they were written.
+/// The text of a row as it was before [`keep`]: whole numbers as they were written.
 pub fn written(row: &str) -> Cow<'_, str> {
     let opening = format!("{{\"{INTEGER}\":\"");
     if !row.contains(&opening) {
@@ -19,7 +19,7 @@ pub fn written(row: &str) -> Cow<'_, str> {
     let mut pieces = row.split(opening.as_str());
     let mut out = pieces.next().unwrap_or_default().to_owned();
     for piece in pieces {
-        // Within a string the quotes would be escaped, so this is an object that `keep` made.
+        // Within a string the quotes would be escaped, so this must be an object that `keep` inserted.
         let (digits, rest) = piece.split_once("\"}").unwrap_or((piece, ""));
         out.push_str(digits);
         out.push_str(rest);
@@ -27,8 +27,8 @@ pub fn written(row: &str) -> Cow<'_, str> {
     Cow::Owned(out)
 }
 
-/// The text of a row, where whole numbers beyond 64 bits in messages, tools, documents and variables of templates are
-/// replaced by an object with the key [`INTEGER`] and their digits. All other text stays as it is.
+/// Returns the text of a row, with each whole number beyond 64 bits in messages, tools, documents and template
+/// variables replaced by an object that holds its digits under the key [`INTEGER`]. All other text is unchanged.
 pub fn keep<'a>(row: &'a str, names: &Columns) -> Cow<'a, str> {
     let reaches = |key: &str| {
         let part = [Part::Messages, Part::Prompt, Part::Completion, Part::Chosen, Part::Rejected];
@@ -85,7 +85,7 @@ pub fn keep<'a>(row: &'a str, names: &Columns) -> Cow<'a, str> {
 mod tests {
     use super::*;
 
-    /// Catches digits that are rounded, lost or left in their object on the way from a file to a file.
+    /// Catches digits that are rounded, lost or left in their object between reading and writing a file.
     #[test]
     fn what_is_kept_is_written_as_it_was() {
         let row = r#"{"prompt":[{"role":"user","content":"{\"a\":1}","id":123456789012345678901234567890}],"tools":[{"n":[-99999999999999999999,1.5]}],"n":1}"#;

@@ -1,5 +1,5 @@
-//! The values of JSON in a file, each with the line that it begins in: one object a line, a list of objects, or objects over
-//! several lines.
+//! The JSON values in a file, each with the line that it begins on. The file may hold one object per line, a list
+//! of objects, or objects that span several lines.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -13,20 +13,20 @@ use crate::data::reading::format::running_text::is_html;
 use crate::data::rows::columns::Columns;
 use crate::data::source::Place;
 
-/// A value of a file.
+/// A JSON value in a file.
 pub struct Item<'a> {
     /// Where it begins.
     pub place: Place,
     /// Its text.
     pub text: &'a str,
-    /// What it says.
+    /// Its parsed value.
     pub value: Value,
 }
 
-/// The command that makes JSON lines of the table in standard input.
+/// The command that converts a table on standard input to JSON lines.
 const TABLE: &str = "make JSON lines of it: python3 -c 'import csv, json; csv.field_size_limit(10**9); [print(json.dumps(row)) for row in csv.DictReader(open(0, newline=\"\", encoding=\"utf-8-sig\")DELIMITER)]' < IN > OUT";
 
-/// The values in the text of a file.
+/// Returns the values in the text of a file.
 ///
 /// # Errors
 /// The first place that is not JSON; a table.
@@ -49,7 +49,8 @@ pub fn items<'a>(path: &Path, text: &'a str, names: &'a Columns) -> Result<Vec<I
     }
 }
 
-/// A notation that is not JSON, by the first words of a file: what it is, and how to make JSON lines of it.
+/// Recognizes a notation other than JSON by the first words of a file: what it is, and how to convert it to JSON
+/// lines.
 fn other_notation(text: &str) -> Option<(&'static str, &'static str)> {
     let text = text.trim_start();
     if is_html(text) {
@@ -74,7 +75,8 @@ fn other_notation(text: &str) -> Option<(&'static str, &'static str)> {
     ))
 }
 
-/// What parts the columns of a table: by the file's name, or since its first two lines hold words and as many separators.
+/// The separator of a table's columns, recognized by the file's name, or because its first two lines hold words and
+/// the same number of separators.
 fn table(path: &Path, text: &str) -> Option<char> {
     let name = path.to_string_lossy().to_lowercase();
     let name = name.strip_suffix(".gz").unwrap_or(&name);
@@ -122,11 +124,12 @@ impl<'a> Reader<'a> {
         self.refuse(self.line_of(fault.at.min(end)), fault.what)
     }
 
-    /// One object a line. Several in one line are read too: a file that lost its line ends, or was put behind another.
+    /// Reads one object per line. Several objects on one line are read too: a file may have lost its line ends, or
+    /// been appended to another.
     fn lines(&self) -> Result<Vec<Item<'a>>> {
         let mut items = Vec::new();
         for (index, line) in self.text.lines().enumerate() {
-            // A mark stands here where files with marks were put behind each other.
+            // A byte order mark stands here where files that begin with one were concatenated.
             let line = line.trim_start_matches('\u{FEFF}');
             let mut at = skip_space(line, 0);
             while at < line.len() {
@@ -152,7 +155,7 @@ impl<'a> Reader<'a> {
         Ok(items)
     }
 
-    /// Objects over several lines, one behind the other; `None` where the first one seems to be a torn line.
+    /// Reads consecutive objects that span several lines; `None` if the first one seems to be an incomplete line.
     fn objects(&self) -> Option<Result<Vec<Item<'a>>>> {
         let mut lines = self.text.lines().filter(|line| !line.trim().is_empty());
         if lines.nth(1)?.starts_with('{') {
@@ -213,7 +216,7 @@ fn newlines(text: &str) -> usize {
     text.bytes().filter(|byte| *byte == b'\n').count()
 }
 
-/// The first byte from `at` on that is not white space of JSON.
+/// The first byte from `at` on that is not JSON white space.
 fn skip_space(text: &str, at: usize) -> usize {
     let rest = text.get(at..).unwrap_or_default();
     text.len() - rest.trim_start_matches([' ', '\t', '\r', '\n']).len()

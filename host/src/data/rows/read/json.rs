@@ -1,4 +1,4 @@
-//! JSON values as rows hold them: strictly read, with every mistake named and placed.
+//! Strict reading of the JSON values of rows: every error has its place and what is wrong.
 
 use std::fmt;
 
@@ -9,10 +9,10 @@ use serde_json::{Map, Number, Value};
 use super::integers;
 use crate::data::rows::columns::Columns;
 
-/// Why there is no value.
+/// Why a value cannot be read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fault {
-    /// The byte of the text where it was noticed.
+    /// The byte of the text at which the error was found.
     pub at: usize,
     /// What is wrong, with the column, counted from 1 within its line.
     pub what: String,
@@ -20,11 +20,11 @@ pub struct Fault {
     pub cut_off: bool,
 }
 
-/// The value that begins at byte `start` of `text`, and the byte behind it. Text behind the value is not looked at.
+/// Returns the value that begins at byte `start` of `text`, and the byte after it. Text after the value is ignored.
 ///
 /// # Errors
-/// What is not JSON; a key that is there twice in one object; an integer of more than 64 bits, but for those that only a chat
-/// template reads ([`integers::keep`]; `names` are the file's names of the parts).
+/// Text that is not JSON; a duplicate key in an object; an integer of more than 64 bits, except those that only a
+/// chat template reads ([`integers::keep`]; `names` are the column names of the file).
 pub fn value_at(text: &str, start: usize, names: &Columns) -> Result<(Value, usize), Fault> {
     let (value, end) = strict(text, start)?;
     let whole = text.get(start..end).unwrap_or_default();
@@ -33,7 +33,8 @@ pub fn value_at(text: &str, start: usize, names: &Columns) -> Result<(Value, usi
     }
     let kept = integers::keep(whole, names);
     if let Some(at) = large_integer(&kept) {
-        // What is kept stands in strings, so this is the first digit of one that is not.
+        // The integers that `keep` handled stand in strings now, so this is the first digit of one that it did not
+        // handle.
         let digits: String = kept[at..].chars().take_while(|c| c.is_ascii_digit() || *c == '-').collect();
         let at = start + whole.find(&digits).unwrap_or_default();
         let key = last_key(&text[start..at]).map_or("it".to_owned(), |key| format!("`{key}`"));
@@ -47,7 +48,7 @@ pub fn value_at(text: &str, start: usize, names: &Columns) -> Result<(Value, usi
     Ok((strict(&kept, 0)?.0, end))
 }
 
-/// The key that stands last in `text`, which ends where its value, or something in its value, begins.
+/// The last key in `text`, which ends where the key's value, or something inside that value, begins.
 fn last_key(text: &str) -> Option<&str> {
     let end = ["\":", "\" :"].iter().filter_map(|colon| text.rfind(colon)).max()?;
     text[..end].rsplit_once('"').map(|(_, key)| key)
@@ -114,7 +115,7 @@ fn fault(text: &str, start: usize, error: &serde_json::Error) -> Fault {
     Fault { at, what, cut_off: false }
 }
 
-/// Words that other notations have and JSON has not.
+/// Words of other notations that are not JSON.
 const FOREIGN: &[(&str, &str)] = &[
     ("NaN", "JSON has no such number; write null"),
     ("nan", "JSON has no such number; write null"),
@@ -130,7 +131,7 @@ const FOREIGN: &[(&str, &str)] = &[
     ("'", "JSON puts strings and keys in double quotes (Python: json.dumps, not str)"),
 ];
 
-/// The foreign word that begins at byte `at` or shortly before it: some are noticed within the word.
+/// The foreign word that begins at byte `at` or shortly before it: some errors are found only inside the word.
 fn foreign_word(text: &str, start: usize, at: usize) -> Option<(usize, &'static str)> {
     (start.max(at.saturating_sub(2))..=at).filter(|place| text.is_char_boundary(*place)).find_map(|place| {
         let rest = &text[place..];
@@ -152,7 +153,7 @@ fn has_large(value: &Value) -> bool {
     }
 }
 
-/// Where the text, which is JSON, writes an integer that needs more than 64 bits.
+/// The byte at which the JSON text has an integer that needs more than 64 bits.
 fn large_integer(text: &str) -> Option<usize> {
     let (bytes, mut at, mut in_string) = (text.as_bytes(), 0, false);
     while let Some(byte) = bytes.get(at) {
@@ -179,7 +180,7 @@ fn large_integer(text: &str) -> Option<usize> {
     None
 }
 
-/// A value in which no object has a key twice.
+/// A value in which no object has a duplicate key.
 struct Strict(Value);
 
 impl<'de> Deserialize<'de> for Strict {
@@ -258,8 +259,8 @@ mod tests {
         value_at(text, 0).unwrap_err().what
     }
 
-    /// Catches a second value for a key that replaces the first without a word, at any depth, and one that is found by its
-    /// text within a string.
+    /// Catches a second value for a key that silently replaces the first, at any depth, and a false match of the
+    /// key's text within a string.
     #[test]
     fn a_key_that_is_there_twice_is_refused() {
         assert_eq!(what(r#"{"a": 1, "b": {"c": 1, "c": 2}}"#), "the key `c` is there twice in one object; keep one");

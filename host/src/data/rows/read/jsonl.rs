@@ -1,4 +1,5 @@
-//! The source `jsonl`: files of JSON objects, a row each. What a row's keys must be, and what they become.
+//! The source `jsonl`: files of JSON objects, one per row. Checks a row's keys and turns them into parts and
+//! columns.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -26,7 +27,7 @@ use crate::data::text::{TextFile, check_disjoint, read_files};
 pub struct RowOptions {
     /// Files, folders or patterns, as written.
     pub paths: Vec<String>,
-    /// Files to evaluate on, in the same forms; where there are any, `split` does not count.
+    /// Files to evaluate on, in the same forms; if there are any, `split` is not used.
     pub eval_paths: Vec<String>,
     /// How rows are held out.
     pub split: Split,
@@ -35,10 +36,11 @@ pub struct RowOptions {
 }
 
 impl RowOptions {
-    /// Reads, checks and splits the rows, which must be of that kind.
+    /// Reads, checks and splits the rows, which must be of this kind.
     ///
     /// # Errors
-    /// Files as for text; a line that is not a row of the kind, named with its key; a split that leaves a side empty.
+    /// Those of reading text files; a line that is not a row of the kind, with its key; a split that leaves one
+    /// side empty.
     pub fn read(&self, kind: RowKind) -> Result<RowCorpus> {
         let name = self.paths.join(", ");
         let train = read_files(&self.paths, Purpose::Rows)?;
@@ -70,7 +72,8 @@ impl RowOptions {
     }
 }
 
-/// The rows of a file: one object a line, a list of objects, or objects over several lines. Empty lines are skipped.
+/// Returns the rows of a file: one object per line, a list of objects, or objects that span several lines. Empty
+/// lines are skipped.
 ///
 /// # Errors
 /// The first line that is not a row of this kind.
@@ -84,7 +87,7 @@ fn row(Item { place, text, value }: Item<'_>, kind: RowKind, names: &Columns) ->
     };
     rename(&mut columns, names);
     name_conversation(&mut columns, kind);
-    // A key that is there with null counts as one that is not there, as exporters of tables write it.
+    // A key with the value null counts as missing, because exporters of tables write it that way.
     let has = |part: &Part| columns.get(part.name()).is_some_and(|value| !value.is_null());
     let Some(shape) = kind.shapes().iter().find(|shape| shape.iter().all(has)) else {
         return Err(no_shape(&place, text, kind, names));
@@ -113,11 +116,11 @@ fn row(Item { place, text, value }: Item<'_>, kind: RowKind, names: &Columns) ->
     Ok(Row { place, parts, columns })
 }
 
-/// Keys that hold a conversation in sets of ShareGPT's shape and in others.
+/// Keys that hold a conversation in data sets of ShareGPT's shape and in others.
 const CONVERSATIONS: [&str; 2] = ["conversations", "conversation"];
 
-/// A list of messages that another tool calls a conversation is the row's `messages`, or the prompt of its answers, where the
-/// row has no other.
+/// Renames a list of messages that another tool calls a conversation to the row's `messages`, or to the prompt of
+/// its answers, if the row has none.
 fn name_conversation(columns: &mut Map<String, Value>, kind: RowKind) {
     let there = |name: &str| columns.get(name).is_some_and(|value| !value.is_null());
     let part = match kind {
@@ -133,7 +136,7 @@ fn name_conversation(columns: &mut Map<String, Value>, kind: RowKind) {
     }
 }
 
-/// All at once, so that two columns may change places.
+/// Renames all at once, so that two columns can swap names.
 fn rename(columns: &mut Map<String, Value>, names: &Columns) {
     let found: Vec<Option<Value>> = names.values().map(|written| columns.shift_remove(written)).collect();
     for (name, value) in names.keys().zip(found) {
@@ -159,7 +162,8 @@ fn check_margin(margin: Option<&Value>) -> Result<(), String> {
     }
 }
 
-/// SQuAD's answers, `{"text": [...], "answer_start": [...]}`, become the list of their texts; their places are not read.
+/// Turns SQuAD's answers, `{"text": [...], "answer_start": [...]}`, into the list of their texts; the positions are
+/// not used.
 fn settle_answer(columns: &mut Map<String, Value>) {
     if let Some(answer) = columns.get_mut(ANSWER)
         && let Value::Object(object) = &*answer
@@ -170,7 +174,7 @@ fn settle_answer(columns: &mut Map<String, Value>) {
     }
 }
 
-/// A right answer is a string or a number; a list holds several, and any of them counts.
+/// Checks that a right answer is a string or a number, or a list of several right answers.
 fn check_answer(answer: Option<&Value>) -> Result<(), String> {
     let wanted = "a right answer is a string or a number, and a list of them holds several of which any counts; give other \
                   values another key, or a string";
@@ -196,7 +200,7 @@ fn check_answer(answer: Option<&Value>) -> Result<(), String> {
     }
 }
 
-/// Whether a string is a list of strings in JSON's notation or in Python's.
+/// Whether a string is a list of strings in JSON or Python notation.
 fn is_list_of_texts(text: &str) -> bool {
     let text = text.trim();
     let is_python = text.starts_with("['") && text.ends_with("']");
@@ -220,7 +224,7 @@ fn no_shape(place: &Place, text: &str, kind: RowKind, names: &Columns) -> DataEr
     };
     let wanted: Vec<String> =
         kind.shapes().iter().map(|shape| shape.iter().map(part).collect::<Vec<_>>().join(" and ")).collect();
-    // As the file has them, before any got another name.
+    // The columns as in the file, before any was renamed.
     let columns: Map<String, Value> = serde_json::from_str(text).unwrap_or_default();
     let there = columns.iter().filter(|(_, value)| !value.is_null()).map(|(name, _)| format!("`{name}`"));
     let there: Vec<String> = there.collect();
@@ -266,7 +270,7 @@ fn content(place: &Place, part: Part, value: Value) -> Result<Content> {
             }
             Ok(Content::Messages(messages))
         }
-        // One message of a conversation, as some sets of pairs give each answer.
+        // One message of a conversation: some preference data sets give each answer so.
         Value::Object(_) if part != Part::Messages && is_message(&value) => {
             content(place, part, Value::Array(vec![value]))
         }

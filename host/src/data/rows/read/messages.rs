@@ -1,5 +1,5 @@
-//! Messages of a conversation as files give them: in the shape of chat templates (`role`, `content`) or of ShareGPT (`from`,
-//! `value`), with text or with parts of text.
+//! Reads messages of a conversation in the shape of chat templates (`role`, `content`) or of ShareGPT (`from`,
+//! `value`), whose content is text or parts of text.
 
 use serde_json::Value;
 
@@ -8,7 +8,7 @@ use crate::data::error::Result;
 use crate::data::rows::message::{ASSISTANT, Message, role};
 use crate::data::source::Place;
 
-/// The roles that ShareGPT's `from` means.
+/// The roles that the values of ShareGPT's `from` stand for.
 const SHAREGPT: &[(&str, &str)] = &[
     ("human", "user"),
     ("user", "user"),
@@ -23,7 +23,7 @@ const SHAREGPT: &[(&str, &str)] = &[
     ("function_response", "tool"),
 ];
 
-/// Keys of a message that say nothing by themselves: without content, a message with no others says nothing.
+/// Keys that do not count as content: a message without content that has only these is empty.
 const SILENT: [&str; 5] = ["role", "content", "name", "weight", "train"];
 
 /// Whether a value has the shape of a message.
@@ -31,10 +31,10 @@ pub(super) fn is_message(value: &Value) -> bool {
     ["role", "from"].iter().any(|key| value.get(key).is_some())
 }
 
-/// A message, with its keys named as chat templates name them.
+/// Returns a message, with its keys renamed to those of chat templates.
 ///
 /// # Errors
-/// What is not a message, by its place within the row.
+/// A value that is not a message, with its place within the row.
 pub(super) fn message(place: &Place, key: &str, value: Value) -> Result<Message> {
     let Value::Object(mut message) = value else {
         return Err(refuse(place, key, format!("{} where a message with `role` and `content` belongs", what(&value))));
@@ -57,7 +57,7 @@ pub(super) fn message(place: &Place, key: &str, value: Value) -> Result<Message>
             Ok(message)
         }
         None | Some(Value::Null) => {
-            // A message that only calls tools has no content; the template sees to that.
+            // A message that only calls tools has no content; the template handles that.
             let says = |(name, value): (&String, &Value)| !SILENT.contains(&name.as_str()) && !value.is_null();
             if message.iter().any(says) {
                 return Ok(message);
@@ -91,7 +91,7 @@ fn from_sharegpt(message: &mut Message) -> Result<(), String> {
     Ok(())
 }
 
-/// Parts must be text.
+/// Checks that all parts are text.
 fn check_parts(parts: &[Value]) -> Result<(), (String, String)> {
     if parts.is_empty() {
         return Err((String::new(), "an empty list of parts".into()));

@@ -1,9 +1,9 @@
-//! JSON lines to rows.
+//! Reads rows from JSON lines.
 //!
 //! | step | file |
 //! |---|---|
 //! | read JSON into values, with file and line, strictly | [`items`], [`json`], with [`integers`] for large numbers |
-//! | make parts and columns of them | [`jsonl`], with [`messages`], [`pair`] for the prompt of two answers, [`shapes`] of other tools |
+//! | turn them into parts and columns | [`jsonl`], with [`messages`], [`pair`] for the prompt of two answers, [`shapes`] of other tools |
 //! | refuse a row | `refusal` |
 
 pub mod integers;

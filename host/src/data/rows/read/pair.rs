@@ -1,4 +1,4 @@
-//! The prompt of two answers: given apart, repeated in front of the answers, or only there.
+//! Finds the prompt of two answers: given separately, repeated at the beginning of the answers, or only there.
 
 use std::collections::BTreeMap;
 
@@ -8,10 +8,10 @@ use crate::data::rows::kind::Part;
 use crate::data::rows::message::{ASSISTANT, Message, role, words};
 use crate::data::rows::row::Content;
 
-/// Leaves the prompt in [`Part::Prompt`] and nothing of it in the answers.
+/// Puts the prompt into [`Part::Prompt`] and removes it from the answers.
 ///
 /// # Errors
-/// Answers of which it cannot be told where the prompt ends.
+/// Answers in which the end of the prompt cannot be determined.
 pub fn settle(parts: &mut BTreeMap<Part, Content>) -> Result<(), String> {
     let Some(prompt) = parts.get(&Part::Prompt) else { return take_prompt_out(parts) };
     let asked = as_messages(prompt);
@@ -37,10 +37,10 @@ pub fn settle(parts: &mut BTreeMap<Part, Content>) -> Result<(), String> {
     Ok(())
 }
 
-/// Takes the prompt's messages off an answer that repeats them.
+/// Removes the prompt's messages from an answer that repeats them.
 ///
 /// # Errors
-/// An answer that says nothing else.
+/// An answer that contains nothing else.
 pub fn take_prompt_off(parts: &mut BTreeMap<Part, Content>, answer: Part) -> Result<(), String> {
     let asked = parts.get(&Part::Prompt).map(as_messages).unwrap_or_default();
     let Some(Content::Messages(messages)) = parts.get_mut(&answer) else { return Ok(()) };
@@ -60,8 +60,9 @@ fn as_messages(prompt: &Content) -> Vec<Message> {
     }
 }
 
-/// Both answers are whole conversations, and `asked` is not what they begin with word by word. Either they begin where the
-/// prompt's last messages do, or the prompt repeats some of what both share, which then is the prompt.
+/// Splits two answers that are whole conversations and do not begin with `asked` word by word. Either they begin
+/// with the prompt's last messages, or the prompt repeats some of what both share, and what they share becomes the
+/// prompt.
 fn take_conversations_apart(asked: &[Message], parts: &mut BTreeMap<Part, Content>) -> Result<(), String> {
     let (Some(Content::Messages(chosen)), Some(Content::Messages(rejected))) =
         (parts.get(&Part::Chosen), parts.get(&Part::Rejected))
@@ -95,12 +96,12 @@ fn take_conversations_apart(asked: &[Message], parts: &mut BTreeMap<Part, Conten
     take_prompt_out(parts)
 }
 
-/// Every white space as one space.
+/// Replaces every run of white space by one space.
 fn spaced(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// The prompt is what both answers begin with.
+/// Uses what both answers begin with as the prompt.
 fn take_prompt_out(parts: &mut BTreeMap<Part, Content>) -> Result<(), String> {
     let [prompt, chosen, rejected] = match (parts.get(&Part::Chosen), parts.get(&Part::Rejected)) {
         (Some(Content::Messages(chosen)), Some(Content::Messages(rejected))) => {
@@ -121,7 +122,7 @@ fn take_prompt_out(parts: &mut BTreeMap<Part, Content>) -> Result<(), String> {
     Ok(())
 }
 
-/// How many messages both conversations begin with, up to their last answers.
+/// The number of messages that both conversations begin with, at most up to their last answers.
 fn shared_prompt(chosen: &[Message], rejected: &[Message]) -> Result<usize, String> {
     let last = |messages: &[Message]| messages.iter().rposition(|m| role(m) == ASSISTANT).unwrap_or_default();
     let most = last(chosen).min(last(rejected));
@@ -137,18 +138,19 @@ fn shared_prompt(chosen: &[Message], rejected: &[Message]) -> Result<usize, Stri
     Ok(shared)
 }
 
-/// What stands before an answer in dialogues that are written as one text.
+/// What precedes an answer in dialogues that are written as one text.
 const TURN: &str = "\n\nAssistant:";
 
-/// How many bytes of both texts are their prompt: up to the last mark of the assistant's turn within what they share, or, as
-/// TRL's `extract_prompt` has it, up to the first difference, less a space before it.
+/// The length in bytes of the prompt that both texts begin with: up to the last mark of the assistant's turn within
+/// what they share; without a mark, as in TRL's `extract_prompt`, up to the first difference, without a space
+/// before it.
 fn shared_text(chosen: &str, rejected: &str) -> Result<usize, String> {
     let differs = chosen.chars().zip(rejected.chars()).take_while(|(a, b)| a == b).map(|(a, _)| a.len_utf8()).sum();
     let shared: &str = &chosen[..differs];
     let prompt = if let Some(at) = shared.rfind(TURN) {
         at + TURN.len()
     } else if differs == chosen.len().min(rejected.len()) {
-        // One text goes on where the other ends: the last character of the shorter one is its answer.
+        // One text continues where the other ends: the last character of the shorter one counts as its answer.
         shared.char_indices().next_back().map_or(0, |(at, _)| at)
     } else {
         shared.strip_suffix(' ').unwrap_or(shared).len()

@@ -1,11 +1,11 @@
-//! The error that refuses a row, and the words for the values of JSON in it.
+//! The error that refuses a row, and the names of JSON types in it.
 
 use serde_json::Value;
 
 use crate::data::error::DataError;
 use crate::data::source::Place;
 
-/// What a JSON value is, with its article.
+/// The type of a JSON value, with its article.
 pub(super) fn what(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",
@@ -17,7 +17,7 @@ pub(super) fn what(value: &Value) -> &'static str {
     }
 }
 
-/// The error of a row: the place, the key where one is wrong, and what is wrong.
+/// The error for a row: its place, the key if a particular one is wrong, and what is wrong.
 pub(super) fn refuse(place: &Place, key: &str, what: String) -> DataError {
     DataError::Json { place: place.clone(), key: key.to_owned(), what }
 }

@@ -1,4 +1,4 @@
-//! Shapes of rows that other tools read, and how rows of such a shape become rows of ours.
+//! Row shapes of other tools, and how to convert them to the shapes that Telos reads.
 
 use serde_json::{Map, Value};
 
@@ -8,7 +8,7 @@ use crate::data::rows::kind::RowKind;
 const PROMPTS: [&str; 6] = ["instruction", "question", "query", "problem", "input", "text"];
 const COMPLETIONS: [&str; 6] = ["output", "response", "answer", "solution", "target", "label"];
 
-/// What to do with a row that has these keys and none of the shapes of `kind`.
+/// The advice for a row that has these keys and none of the shapes of `kind`.
 pub(super) fn remedy(columns: &Map<String, Value>, kind: RowKind) -> String {
     let has = |name: &str| columns.get(name).is_some_and(|value| !value.is_null());
     let only = |name: &str| has(name) && columns.values().filter(|value| !value.is_null()).count() == 1;

@@ -1,4 +1,4 @@
-//! A row as text, and what is supervised of it.
+//! A row as text, and which of it is supervised.
 
 use std::ops::Range;
 
@@ -7,14 +7,16 @@ use std::ops::Range;
 pub struct Laid {
     /// All of it.
     pub text: String,
-    /// What is learned, in code points, ascending; an empty stretch at the end stands for an empty completion.
+    /// The supervised spans, in code points, ascending; an empty span at the end stands for an empty completion.
     pub supervised: Vec<Range<usize>>,
-    /// Answers that are not learned, because the template hides where they stand.
+    /// Number of answers that are not learned, because their place in the template's text cannot be found.
     pub unplaced: usize,
-    /// Whether the template's own marks say what is learned: exactly that is, as in transformers, and nothing is added.
+    /// Whether the template's own marks decide what is learned: exactly the marked text, as in transformers, and
+    /// nothing is added.
     pub is_exact: bool,
-    /// Whether the text ends with an answer: then what the template writes after the last mark stays in it, unlearned.
+    /// Whether the text ends with an answer. If so, what the template writes after the last mark stays in the text,
+    /// unsupervised.
     pub keeps_ending: bool,
-    /// Whether there are answers, and every one of them says that it is not learned.
+    /// Whether there are answers and all of them are flagged as not learned.
     pub is_unlearned: bool,
 }

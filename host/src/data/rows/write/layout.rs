@@ -1,5 +1,5 @@
-//! A row as one text with the stretches of it that are supervised. The text is tokenised whole; nothing is made of pieces
-//! that were tokenised apart, because tokens of the pieces are not the tokens of the whole.
+//! Writes a row as one text with its supervised spans. The text is tokenised as a whole: tokenising pieces
+//! separately would give different tokens.
 
 use std::ops::Range;
 
@@ -18,7 +18,8 @@ use crate::data::rows::row::{Content, Row};
 pub struct Layout {
     /// Renders conversations.
     pub template: ChatTemplate,
-    /// Whether prompts and completions that are strings are made a conversation too; else they are joined as they are.
+    /// Whether prompts and completions that are strings are turned into a conversation too; otherwise they are
+    /// joined unchanged.
     pub strings: bool,
 }
 
@@ -33,11 +34,11 @@ impl Layout {
         self.templates(row) && self.template.mentions(DOCUMENTS)
     }
 
-    /// Writes a row as far as its part `end`: an answer with what it answers, or the prompt alone, which then ends where an
-    /// answer would begin. Of a row of whole `messages`, all of them.
+    /// Writes a row up to its part `end`: an answer with its prompt, or the prompt alone, which then ends where an
+    /// answer would begin. A row of whole `messages` is written completely.
     ///
     /// # Errors
-    /// A template that fails, or that does not tell the assistant's words from the others'.
+    /// A template that fails, or in whose text the assistant's words cannot be told from the rest.
     pub fn lay_out(&self, row: &Row, end: Part) -> Result<Laid> {
         if !self.templates(row) {
             if row.columns.get(KWARGS).is_some_and(|variables| !variables.is_null()) {
@@ -77,7 +78,7 @@ impl Layout {
         laid.map_err(refused)
     }
 
-    /// Supervised are the assistant's messages from number `prompt` on that do not say otherwise.
+    /// Supervises the assistant's messages from number `prompt` on, except those flagged as not learned.
     fn lay_out_messages(&self, prompt: usize, messages: &[Message], variables: &Variables) -> Result<Laid, Refused> {
         let mut learned = Vec::with_capacity(messages.len());
         for (number, message) in messages.iter().enumerate() {
@@ -108,7 +109,8 @@ impl Layout {
     }
 }
 
-/// Answers of a pair are compared whole, so that no message of them can be left out.
+/// Refuses answers of a pair with a message that is flagged as not learned: answers of pairs are compared as a
+/// whole.
 fn whole(answers: &[Message]) -> Result<(), Refused> {
     for message in answers {
         if learned::learned(message)? == Some(false) {
@@ -119,14 +121,14 @@ fn whole(answers: &[Message]) -> Result<(), Refused> {
     Ok(())
 }
 
-/// A key of the row, where one is to blame, and what is wrong.
+/// The key of the row that is wrong (empty if none in particular), and what is wrong.
 type Refused = (String, String);
 
 fn unnamed(what: String) -> Refused {
     (String::new(), what)
 }
 
-/// Strings as they are, one behind the other.
+/// Joins strings unchanged.
 fn joined(row: &Row, end: Part) -> Laid {
     let text = |part: Part| match row.parts.get(&part) {
         Some(Content::Text(text)) => text.as_str(),
@@ -141,7 +143,7 @@ fn joined(row: &Row, end: Part) -> Laid {
     Laid { text: format!("{prompt}{answer}"), supervised: Vec::from([learned]), ..Laid::default() }
 }
 
-/// A row's messages as far as its part `end`, and how many of them are the prompt.
+/// Returns a row's messages up to its part `end`, and how many of them are the prompt.
 pub(super) fn conversation(row: &Row, end: Part) -> (usize, Vec<Message>) {
     let part = |part: Part, role: &str| match row.parts.get(&part) {
         Some(Content::Messages(messages)) => messages.clone(),

@@ -1,22 +1,22 @@
-//! Which messages are learned: what a message says of itself, in the keys that other tools use.
+//! Decides which messages are learned, by the flags of a message, under the keys that other tools use.
 
 use serde_json::Value;
 
 use crate::data::rows::message::{ASSISTANT, Message, role};
 
-/// Keys that say with 1 or true that a message is learned, with 0 or false that it is not.
+/// Keys whose value 1 or true means that a message is learned, and 0 or false that it is not.
 const LEARNED: [&str; 7] = ["weight", "train", "training", "trainable", "train_on_turn", "supervised", "loss"];
-/// The key that says the opposite.
+/// The key with the opposite meaning.
 const MASKED: &str = "masked";
-/// Keys that mean different things to different tools, or more than yes and no.
+/// Keys that mean different things in different tools, or more than yes and no.
 const UNCLEAR: [&str; 4] = ["mask", "train_detail", "loss_weight", "loss_scale"];
 
-/// Whether a key of a message says whether it is learned.
+/// Whether a key of a message decides whether the message is learned.
 pub fn is_about_learning(key: &str) -> bool {
     LEARNED.contains(&key) || key == MASKED || UNCLEAR.contains(&key)
 }
 
-/// Whether the assistant's message is learned; `None` where it says nothing of that.
+/// Whether the assistant's message is learned; `None` if it has no such key.
 ///
 /// # Errors
 /// The key, and what is wrong with its value.

@@ -1,11 +1,11 @@
-//! Rows as text.
+//! Writes rows as text.
 //!
 //! | step | file |
 //! |---|---|
-//! | write a row as one text, with the stretches that are supervised | [`layout`], whose result is [`laid`] |
+//! | write a row as one text, with the supervised spans | [`layout`], whose result is [`laid`] |
 //! | render a conversation by a chat template, and find the answers in the text | [`template`], [`places`] |
-//! | which messages are learned | [`learned`] |
-//! | see to contents in parts, unusual roles and answers that were cut off | [`parts`] |
+//! | decide which messages are learned | [`learned`] |
+//! | handle contents in parts, unusual roles and truncated answers | [`parts`] |
 //! | name the keys of messages that a template leaves out | [`unwritten`] |
 
 pub mod laid;

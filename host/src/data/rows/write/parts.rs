@@ -1,5 +1,4 @@
-//! What templates do with contents that are lists of parts, with roles that they do not know, and with answers that were cut
-//! off.
+//! Handles contents that are lists of parts, roles that a template does not know, and answers that were cut off.
 
 use std::borrow::Cow;
 
@@ -11,8 +10,8 @@ use crate::data::rows::kind::Part;
 use crate::data::rows::message::{ASSISTANT, Message, role, words};
 use crate::data::rows::row::{Content, Row};
 
-/// The messages as `template` reads them. Lists of parts reach it unchanged where it writes their texts; a template that
-/// writes strings only would write the list's own notation, or nothing, and gets the parts' texts joined.
+/// Returns the messages as `template` can read them. Lists of parts are passed unchanged to a template that writes
+/// their texts. Other templates would write the list's notation, or nothing, so they get the parts' texts joined.
 pub(super) fn as_read<'a>(
     template: &ChatTemplate,
     messages: &'a [Message],
@@ -42,14 +41,14 @@ fn texts(message: &Message) -> impl Iterator<Item = &str> {
     parts.iter().filter_map(|part| part.get("text").and_then(Value::as_str))
 }
 
-/// Roles that chat templates know, and which they may leave out on purpose.
+/// Roles that chat templates know, and whose messages they may leave out on purpose.
 const KNOWN: [&str; 4] = ["system", "user", ASSISTANT, "tool"];
 
-/// Checks that a template wrote the messages whose roles are unusual: many write those that they know, and drop others without
-/// a word.
+/// Checks that a template wrote the messages with unusual roles: many templates silently drop messages whose roles
+/// they do not know.
 ///
 /// # Errors
-/// The first message that `text` does not hold.
+/// The first message that is missing from `text`.
 pub(super) fn check_written(messages: &[Message], text: &str) -> Result<(), String> {
     let dropped = |message: &&Message| !KNOWN.contains(&role(message)) && !text.contains(words(message).trim());
     match messages.iter().position(|message| dropped(&message)) {
@@ -64,11 +63,11 @@ pub(super) fn check_written(messages: &[Message], text: &str) -> Result<(), Stri
     }
 }
 
-/// Checks that a template wrote the calls of tools that messages make: one that does not know them drops them, and the model would
-/// learn to say nothing in their place.
+/// Checks that a template wrote the tool calls of messages: a template without tools drops them, and the model
+/// would learn an empty answer in their place.
 ///
 /// # Errors
-/// The key, and the first message whose calls are not there.
+/// The key, and the first message whose calls are missing.
 pub(super) fn check_calls(template: &ChatTemplate, messages: &[Message], text: &str) -> Result<(), (String, String)> {
     let calls = |message: &Message| -> Vec<Value> {
         message.get("tool_calls").and_then(Value::as_array).cloned().unwrap_or_default()
@@ -90,8 +89,8 @@ pub(super) fn check_calls(template: &ChatTemplate, messages: &[Message], text: &
     }
 }
 
-/// The text up to the last word of an answer that was cut off: what a template writes behind an answer would teach that it ends
-/// there.
+/// Cuts the text after the last word of an answer that was cut off: what a template writes after an answer would
+/// teach the model to end there.
 pub(in crate::data::rows) fn without_closing(mut laid: Laid, row: &Row, answer: Part) -> Laid {
     let said = match row.parts.get(&answer) {
         Some(Content::Text(text)) => Cow::Borrowed(text.as_str()),

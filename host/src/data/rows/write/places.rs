@@ -1,12 +1,13 @@
-//! Where the assistant's answers stand in the whole text of a conversation.
+//! Finds the assistant's answers in the whole text of a conversation.
 //!
 //! | what the template does | how they are found |
 //! |---|---|
 //! | marks answers with `{% generation %}` | the union of all marks of a message that is learned |
-//! | writes each message the same, whatever follows | by prefix: an answer begins where the text of what comes before it, with the opening of an answer, ends; it ends where the text up to it ends |
-//! | writes earlier answers otherwise once later messages follow, or opens an answer otherwise than it writes one | a stand-in: the conversation is rendered once more with other words in the answer's place, and what differs is the answer |
+//! | writes each message the same, whatever follows | by prefix: an answer begins at the end of the text of the messages before it, rendered with the generation prompt, and ends at the end of the text up to and including it |
+//! | writes earlier answers differently once later messages follow, or begins answers differently from its generation prompt | by stand-in: the conversation is rendered again with other words in place of the answer, and what differs is the answer |
 //!
-//! The text of the whole conversation is what is tokenised in every case. The other renders only say where in it to look.
+//! In every case the text of the whole conversation is tokenised. The other renders only serve to find places in
+//! it.
 
 use std::ops::Range;
 
@@ -15,7 +16,8 @@ use serde_json::{Value, json};
 use super::template::{ChatTemplate, Marked, REASONING, Rendered, Variables};
 use crate::data::rows::message::{ASSISTANT, Message, role};
 
-/// Words that stand in for an answer: letters of no script, so that no template changes them.
+/// Words that stand in for an answer: private-use characters, which belong to no script, so that no template
+/// changes them.
 const STAND_IN: &str = "\u{E0F0}\u{E0F1}\u{E0F2}\u{E0F3}";
 
 /// A conversation with its text.
@@ -24,33 +26,33 @@ pub struct Conversation<'a> {
     pub template: &'a ChatTemplate,
     /// Its messages.
     pub messages: &'a [Message],
-    /// What else the template was given.
+    /// The other variables that the template was given.
     pub variables: &'a Variables,
     /// All of it, rendered.
     pub whole: Rendered,
-    /// Of each message, whether it is learned where it is the assistant's.
+    /// For each message, whether it is learned if it is the assistant's.
     pub learned: Vec<bool>,
 }
 
-/// Where the answers stand.
+/// The places of the answers.
 pub struct Places {
-    /// In code points, ascending, without overlaps.
+    /// The answers to be learned, in code points, ascending, without overlaps.
     pub supervised: Vec<Range<usize>>,
     /// Earlier answers that were not found.
     pub unplaced: usize,
 }
 
-/// A text that has an answer's stand-in in it: what stands before it and behind it.
+/// A text that contains an answer's stand-in: the text before it and after it.
 struct Around {
     before: String,
     behind: String,
 }
 
 impl Conversation<'_> {
-    /// Where the answers stand that are learned.
+    /// Returns the places of the answers that are learned.
     ///
     /// # Errors
-    /// Why the last of them cannot be found, or to which message a mark belongs.
+    /// Why the last of them cannot be found, or why a mark cannot be assigned to a message.
     pub fn places(&self) -> Result<Places, String> {
         if let Some(marked) = &self.whole.marked {
             return Ok(Places { supervised: self.of_marks(marked)?, unplaced: 0 });
@@ -61,7 +63,7 @@ impl Conversation<'_> {
             let from = supervised.last().map_or(0, |last| last.end);
             match self.find(*number).filter(|place| place.start >= from) {
                 Some(place) => supervised.push(place),
-                // An answer that the template leaves out of the text is not there to be learned.
+                // An answer that the template leaves out of the text cannot be learned.
                 None if *number + 1 < self.messages.len() || Some(number) != answers.last() => unplaced += 1,
                 None => return Err(self.hidden(*number)),
             }
@@ -123,10 +125,10 @@ impl Conversation<'_> {
         self.template.render(messages, self.variables, open).map(|rendered| rendered.text)
     }
 
-    /// Where answer number `answer` stands; `None` where the template hides it.
+    /// The place of answer number `answer`; `None` if it cannot be found in the template's text.
     fn find(&self, answer: usize) -> Option<Range<usize>> {
         let text = self.whole.text.as_str();
-        // Some templates refuse a conversation that ends there.
+        // Some templates refuse a conversation that ends here.
         let before =
             self.render(&self.messages[..answer], true).ok().filter(|before| text.starts_with(before.as_str()));
         let until = match answer + 1 == self.messages.len() {
@@ -146,7 +148,7 @@ impl Conversation<'_> {
         place.map(|place| count(place.start)..count(place.end))
     }
 
-    /// The bytes that change when other words stand in for the answer, with what closes it.
+    /// The bytes that change when other words replace the answer, together with what closes it.
     fn by_stand_in(&self, answer: usize) -> Option<Range<usize>> {
         let text = self.whole.text.as_str();
         let message = &self.messages[answer];
@@ -180,13 +182,13 @@ impl Conversation<'_> {
     }
 }
 
-/// The text around the stand-in, where that is there exactly once.
+/// The text around the stand-in, if that occurs exactly once.
 fn around(text: &str) -> Option<Around> {
     let (before, behind) = text.split_once(STAND_IN)?;
     (!behind.contains(STAND_IN)).then(|| Around { before: before.to_owned(), behind: behind.to_owned() })
 }
 
-/// Whether a message says nothing that a template could write.
+/// Whether a message has nothing that a template could write.
 fn is_blank(message: &Message) -> bool {
     let blank = |value: &Value| match value {
         Value::Null => true,
@@ -197,8 +199,9 @@ fn is_blank(message: &Message) -> bool {
     message.iter().filter(|(key, _)| *key != "role").all(|(_, value)| blank(value))
 }
 
-/// How much of `closing`, which ends a conversation with the answer, also stands behind the answer in the middle of one. Where
-/// the two part, no piece of a tag counts: `<|end|>\n` and not the `<|` that both have behind it.
+/// How much of `closing`, which ends a conversation whose last message is the answer, also follows the answer in
+/// the middle of a conversation. Where the two differ, part of a tag does not count: `<|end|>\n` does, and not a
+/// `<|` that follows it in both.
 fn shared(closing: &str, behind: &str) -> usize {
     if behind.starts_with(closing) {
         return closing.len();

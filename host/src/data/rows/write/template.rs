@@ -1,8 +1,8 @@
-//! Chat templates: Jinja as published models carry it, rendered as transformers' `apply_chat_template` renders it, with the
-//! places of what `{% generation %} ... {% endgeneration %}` marks.
+//! Chat templates: Jinja as in published models, rendered like transformers' `apply_chat_template`, with the places
+//! that `{% generation %} ... {% endgeneration %}` marks.
 //!
-//! `strftime_now`, which some templates ask for, counts as not defined, and a call of it is refused: the date of a run must not
-//! reach its data.
+//! `strftime_now`, which some templates use, counts as not defined, and calling it is an error: the date of a run
+//! must not affect its data.
 
 use std::ops::Range;
 use std::path::Path;
@@ -17,15 +17,15 @@ use crate::data::rows::message::Message;
 use crate::data::rows::row::Row;
 use crate::data::tokenizer::Tokenizer;
 
-/// Every message on a line of its own; the end-of-text token closes what the assistant says.
+/// Each message on its own line, with the end-of-text token after the assistant's messages.
 pub const PLAIN: &str = "{% for message in messages %}{% if message.role == 'assistant' %}\
 {% generation %}{{ message.content }}{{ eos_token }}{% endgeneration %}\
 {% else %}{{ message.content }}{{ '\\n' }}{% endif %}{% endfor %}";
 
-/// What stands before [`PLAIN`] for a tokenizer whose inputs begin with a token of their own.
+/// The text before [`PLAIN`] for a tokenizer whose inputs begin with a special token.
 const BEGINNING: &str = "{{ bos_token }}";
 
-/// [`PLAIN`] for `tokenizer`: texts begin as those that no template writes.
+/// [`PLAIN`] for `tokenizer`: its texts begin with the same token as texts written without a template.
 pub fn plain(tokenizer: &Tokenizer) -> String {
     let beginning = if tokenizer.prefix().is_some() { BEGINNING } else { "" };
     format!("{beginning}{PLAIN}")
@@ -35,7 +35,7 @@ pub fn plain(tokenizer: &Tokenizer) -> String {
 pub struct ChatTemplate {
     template: jinja::Template,
     source: String,
-    /// Where it comes from, for errors.
+    /// Where it comes from, for error messages.
     origin: String,
     special: Vec<(&'static str, String)>,
 }
@@ -45,31 +45,31 @@ pub struct ChatTemplate {
 pub struct Rendered {
     /// The text.
     pub text: String,
-    /// What the template marks, in the order of the text; `None` where it has no marks at all.
+    /// What the template marks, in the order of the text; `None` if it has no marks.
     pub marked: Option<Vec<Marked>>,
 }
 
-/// A stretch of text that a template marks.
+/// A span of text that a template marks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Marked {
-    /// Where it stands, in code points.
+    /// Its place, in code points.
     pub place: Range<usize>,
-    /// The number of the message that it writes, where the template's variables tell.
+    /// The number of the message that it belongs to, if the template's variables show it.
     pub message: Option<usize>,
 }
 
-/// What a row gives a template beside its messages.
+/// What a row passes to a template besides its messages.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Variables {
     /// Descriptions of tools, a list of objects: the row's column `tools`.
     pub tools: Option<Value>,
-    /// Documents to read, a list of objects: the row's column `documents`, where the template reads it.
+    /// Documents to read, a list of objects: the row's column `documents`, if the template reads it.
     pub documents: Option<Value>,
-    /// Variables by name, which go before special tokens: the row's column [`KWARGS`].
+    /// Other variables by name, which take precedence over special tokens: the row's column [`KWARGS`].
     pub more: Map<String, Value>,
 }
 
-/// The column of variables for the template, by transformers' and TRL's name.
+/// The column of variables for the template, named as in transformers and TRL.
 pub const KWARGS: &str = "chat_template_kwargs";
 
 /// The column of documents for the template to write.
@@ -77,19 +77,19 @@ pub const DOCUMENTS: &str = "documents";
 
 /// Variables that every template is given.
 const GIVEN: [&str; 4] = ["messages", "tools", "documents", "add_generation_prompt"];
-/// Names of a message's reasoning, the standard one first.
+/// Names of the key for a message's reasoning, the standard one first.
 pub(super) const REASONING: [&str; 3] = ["reasoning_content", "thinking", "reasoning"];
 
 impl ChatTemplate {
-    /// Reads a template; `tokenizer` spells the special tokens.
+    /// Parses a template; `tokenizer` provides the special tokens' texts.
     ///
     /// # Errors
-    /// What is wrong with it, and in which line.
+    /// What is wrong with it, and on which line.
     pub fn new(source: &str, tokenizer: &Tokenizer) -> Result<ChatTemplate> {
         ChatTemplate::of("the template", source, tokenizer)
     }
 
-    /// [`ChatTemplate::new`] for a template from `origin`, such as its file: errors name it.
+    /// As [`ChatTemplate::new`], with the template's origin, such as its file, for error messages.
     ///
     /// # Errors
     /// As [`ChatTemplate::new`].
@@ -110,15 +110,15 @@ impl ChatTemplate {
         self.template.mentions(name)
     }
 
-    /// Whether it marks what the assistant says.
+    /// Whether it marks the assistant's answers.
     pub fn marks_answers(&self) -> bool {
         self.template.marks()
     }
 
-    /// Renders `messages`, with the opening of the assistant's next message where `open` asks for it.
+    /// Renders `messages`, followed by the opening of the assistant's next message if `open` is set.
     ///
     /// # Errors
-    /// The template's own error, what it cannot do with these messages, or a limit that it reached.
+    /// An error that the template raises, one from rendering these messages, or an exceeded limit.
     pub fn render(&self, messages: &[Message], variables: &Variables, open: bool) -> Result<Rendered, String> {
         let given = messages.iter().flat_map(Map::values).chain(&variables.tools).chain(&variables.documents);
         if let Some(bad) = given.chain(variables.more.values()).find_map(mark_in) {
@@ -147,7 +147,7 @@ impl ChatTemplate {
 }
 
 impl Variables {
-    /// What `row` gives `template`.
+    /// Returns the variables that `row` passes to `template`.
     ///
     /// # Errors
     /// The key, and what is wrong with its value, or that the template does not read it.
@@ -199,7 +199,7 @@ impl Variables {
     }
 }
 
-/// A list of objects, or a string that holds one as JSON, as some exporters write it.
+/// A list of objects, or a string that contains one as JSON, since some exporters write it that way.
 fn list_of_objects(value: &Value) -> Option<Value> {
     let value = match value {
         Value::String(text) => serde_json::from_str(text).ok()?,
@@ -208,8 +208,8 @@ fn list_of_objects(value: &Value) -> Option<Value> {
     value.as_array().is_some_and(|list| list.iter().all(Value::is_object)).then_some(value)
 }
 
-/// A message as transformers hands it to a template: without keys that are null, and with its reasoning under the names that
-/// templates read.
+/// A message as transformers passes it to a template: without keys that are null, and with its reasoning under all
+/// names that templates use.
 fn as_transformers(message: &Message) -> Message {
     let there = message.iter().filter(|(_, value)| !value.is_null());
     let mut message: Message = there.map(|(key, value)| (key.clone(), value.clone())).collect();
@@ -222,7 +222,7 @@ fn as_transformers(message: &Message) -> Message {
     message
 }
 
-/// The text of a template's file.
+/// Reads the text of a template's file.
 ///
 /// # Errors
 /// A file that cannot be read; a Git LFS pointer; bytes that are not UTF-8, with their place.
@@ -244,7 +244,8 @@ pub fn read_template(path: &Path) -> Result<String> {
     })
 }
 
-/// The result of `work` on the template from `origin`; an error names the line there, and a panic becomes an error.
+/// Runs `work` on the template from `origin`. An error includes the origin and the line, and a panic becomes an
+/// error.
 fn guarded<T>(origin: &str, fails: &str, work: impl FnOnce() -> Result<T, jinja::Error>) -> Result<T, String> {
     match guard::caught(work) {
         Ok(result) => result.map_err(|jinja::Error { what, line }| format!("{what} (line {line} of {origin})")),
@@ -299,7 +300,8 @@ fn take_marks_out(marked: &str) -> Rendered {
 mod tests {
     use super::*;
 
-    /// Catches a panic of the interpreter that ends the host, or that is not named as a fault of the render of this file.
+    /// Catches a panic of the interpreter that ends the host, or an error that does not say that rendering this
+    /// file panicked.
     #[test]
     fn gotcha_63_a_panic_while_a_template_renders_is_an_error_with_its_file() {
         let error = guarded::<()>("x.jinja", "cannot be rendered", || panic!("index out of bounds")).unwrap_err();

@@ -1,5 +1,5 @@
-//! What a chat template leaves out of messages, and an opening of answers that is not how it writes them. Both are found by
-//! rendering rows once more in another way.
+//! Finds what a chat template leaves out of messages, and a generation prompt that differs from how the template
+//! begins answers. Both are found by rendering rows again with changes.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,27 +13,28 @@ use crate::data::rows::kind::{Part, RowKind};
 use crate::data::rows::message::{ASSISTANT, Message, role};
 use crate::data::rows::row::{Content, Row};
 
-/// The most rows that are rendered for one key, evenly spread.
+/// The most rows that are rendered for one key; they are spread evenly.
 const TRIED: usize = 500;
-/// Keys that are not named: every template is expected to write the first two, and the third only says which call a tool answers.
+/// Keys that are not reported: every template is expected to write the first two, and the third only identifies the
+/// call that a tool answers.
 const NOT_NAMED: [&str; 3] = ["role", "content", "tool_call_id"];
-/// Who speaks where a message holds what a tool answered.
+/// The role of a message that holds a tool's answer.
 const TOOL: &str = "tool";
-/// Before the name of a key of a content's part.
+/// Prefix for the key of a part of a content.
 const IN_PARTS: &str = "content.";
-/// The most characters of an example.
+/// The most characters shown of an example.
 const SHOWN: usize = 40;
 
 impl Layout {
-    /// Keys of the rows' messages that the template does not write, and how many rows have each: without them it writes the same
-    /// text, in every row that was tried. `content.KEY` is a key of a part of a content. Keys with nothing in them, and those
-    /// that say whether a message is learned, are not among them.
+    /// Returns the keys of the rows' messages that the template does not write, and how many rows have each:
+    /// without the key, the text of every row that was tried is the same. `content.KEY` is a key of a part of a
+    /// content. Empty keys, and those that decide whether a message is learned, are not included.
     pub fn unwritten_keys(&self, rows: &[&Row], kind: RowKind) -> BTreeMap<String, usize> {
         let mut found: BTreeMap<String, (BTreeMap<String, usize>, Vec<&Row>)> = BTreeMap::new();
         for row in rows {
             let keys: BTreeSet<String> = row.parts.values().flat_map(messages).flat_map(keys).collect();
             for key in keys {
-                // A message's reasoning reaches templates under several names at once.
+                // A message's reasoning is passed to templates under several names at once.
                 let group = if REASONING.contains(&key.as_str()) { REASONING[0].to_owned() } else { key.clone() };
                 let (names, with_it) = found.entry(group).or_default();
                 *names.entry(key).or_default() += 1;
@@ -49,8 +50,8 @@ impl Layout {
         found.into_values().filter(is_unwritten).flat_map(|(names, _)| names).collect()
     }
 
-    /// Whether the row's text is another one without these keys of its messages. A template that fails counts as one that reads
-    /// them.
+    /// Whether the row's text changes without these keys of its messages. A template that fails counts as one that
+    /// uses them.
     fn writes(&self, row: &Row, end: Part, keys: &BTreeMap<String, usize>) -> bool {
         let Ok(variables) = Variables::of(row, &self.template) else { return true };
         let (_, messages) = conversation(row, end);
@@ -73,8 +74,8 @@ impl Layout {
         }
     }
 
-    /// A note if the generation prompt (`add_generation_prompt`) differs from the beginning of learned answers; `None` if it is the
-    /// same in every row that was tried.
+    /// A note if the generation prompt (`add_generation_prompt`) differs from how learned answers begin; `None` if
+    /// both are the same in every row that was tried.
     pub fn other_opening(&self, rows: &[&Row], kind: RowKind) -> Option<String> {
         if self.template.is_plain() || kind == RowKind::Prompt {
             return None;
@@ -93,8 +94,9 @@ impl Layout {
         ))
     }
 
-    /// What the opening of the last answer ends with, and what the whole text has there, where the two differ. Where the template marks
-    /// what is learned, the opening must also reach the first mark: text between the two would be neither generated nor learned.
+    /// Returns the generation prompt of the last answer, and what the whole text has in its place, if the two differ. If
+    /// the template marks what is learned, the generation prompt must also reach the first mark: text between the two
+    /// would be neither generated nor learned.
     fn opening(&self, row: &Row, end: Part) -> Option<(String, String)> {
         let variables = Variables::of(row, &self.template).ok()?;
         let (_, messages) = conversation(row, end);
@@ -103,7 +105,7 @@ impl Layout {
         let opened = self.template.render(&messages[..last], &variables, true).ok()?.text;
         let closed = self.template.render(&messages[..last], &variables, false).ok()?.text;
         let whole = self.template.render(&messages, &variables, false).ok()?;
-        // A template that writes what comes before otherwise once an answer follows says nothing of its opening.
+        // A template that writes the earlier messages differently once an answer follows cannot be compared.
         let opening = opened.strip_prefix(closed.as_str())?;
         let written = whole.text.strip_prefix(closed.as_str())?;
         let (mut is_same, mut length) = (written.starts_with(opening), SHOWN);
@@ -111,7 +113,7 @@ impl Layout {
             let before = closed.chars().count();
             let unlearned = marks.iter().find_map(|mark| mark.place.start.checked_sub(before))?;
             is_same &= unlearned <= opening.chars().count();
-            // A mark that takes in the header leaves nothing unlearned to show.
+            // A mark that includes the header leaves nothing unlearned to show.
             length = if unlearned > 0 { unlearned.min(SHOWN) } else { SHOWN };
         }
         let shown = |text: &str, length: usize| text.chars().take(length).collect::<String>();
@@ -126,9 +128,9 @@ fn messages(content: &Content) -> &[Message] {
     }
 }
 
-/// The keys of a message with something in them that a template may or may not write.
+/// The non-empty keys of a message that a template may or may not write.
 fn keys(message: &Message) -> Vec<String> {
-    // Which tool answered stands in the call before it too.
+    // The tool's name is also in the call before it.
     let is_known = |key: &str| NOT_NAMED.contains(&key) || key == "name" && role(message) == TOOL;
     let own = message.iter().filter(|(key, value)| !is_known(key) && !is_about_learning(key) && !is_empty(value));
     let mut keys: Vec<String> = own.map(|(key, _)| key.clone()).collect();

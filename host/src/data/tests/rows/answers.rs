@@ -15,8 +15,9 @@ fn turn(role: &str, content: &str) -> Value {
     json!({"role": role, "content": content})
 }
 
-/// Right answers in the shapes of other tools. Catches `""` and `[""]` that mean different things, a list of SQuAD's that is not read,
-/// an answer that is a message and is dropped, and values that no answer could equal and that are taken without a word.
+/// Right answers in the shapes of other tools. Catches `""` and `[""]` that mean different things, a SQuAD list
+/// that is not read, an answer given as a message that is dropped, and values that no answer could equal and that
+/// are silently accepted.
 #[test]
 fn gotcha_48_right_answers_are_understood_or_refused_with_the_remedy() {
     let read = |answer: Value| parse(&[], &json!({"prompt": "p", "answer": answer}));

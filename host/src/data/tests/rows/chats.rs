@@ -28,7 +28,7 @@ fn row(line: &Value) -> Row {
         .remove(0)
 }
 
-/// The supervised stretches of a row, as text.
+/// The supervised spans of a row, as text.
 fn said(template: &str, line: Value) -> Result<Vec<String>, DataError> {
     let tokenizer = Tokenizer::bytes().unwrap();
     let layout = Layout { template: ChatTemplate::new(template, &tokenizer).unwrap(), strings: true };
@@ -36,8 +36,8 @@ fn said(template: &str, line: Value) -> Result<Vec<String>, DataError> {
     Ok(laid.supervised.iter().map(|s| laid.text.chars().skip(s.start).take(s.len()).collect()).collect())
 }
 
-/// Text, ids and masks of transformers, exactly. Catches whitespace that Jinja's block rules would strip, places in bytes,
-/// and an assistant's stretch that is one character off.
+/// Compares text, ids and masks with those of transformers, exactly. Catches whitespace that Jinja's block rules
+/// would strip, places counted in bytes, and an assistant's span that is one character off.
 #[test]
 fn rendered_chats_their_ids_and_masks_are_those_of_the_reference() {
     for name in ["gpt2", "split"] {
@@ -59,8 +59,8 @@ fn rendered_chats_their_ids_and_masks_are_those_of_the_reference() {
     }
 }
 
-/// Gotcha 11: most published templates mark nothing, and a mask from marks alone would be all zero. Without its marks, the
-/// reference's template must give the same stretches (to what follows its end-of-text token).
+/// Gotcha 11: most published templates have no marks, and a mask from marks alone would be all zero. Without its
+/// marks, the reference's template must give the same spans (except for what follows its end-of-text token).
 #[test]
 fn gotcha_11_a_template_that_marks_nothing_gives_the_same_stretches() {
     for name in ["gpt2", "split"] {
@@ -108,8 +108,9 @@ fn gotcha_11_the_completions_answers_are_learned_and_the_prompts_are_not() {
     assert_eq!(said(PLAIN, json!({"prompt": "2?", "completion": "two"})).unwrap(), [format!("two{end}")]);
 }
 
-/// What a template does to an answer, and what is learned of it then. Catches places taken from a render of the beginning alone
-/// (the first two), a mark that must belong to a message (the third), and an answer's end that takes in the next message's tag.
+/// What a template does to an answer, and what is then learned. Catches places found from a render of the beginning
+/// alone (the first two), a mark that must belong to a message (the third), and an answer's end that includes the
+/// next message's tag.
 #[test]
 fn gotcha_50_answers_are_found_where_the_template_rewrites_them() {
     let chat = |first: &str| {
@@ -123,16 +124,17 @@ fn gotcha_50_answers_are_found_where_the_template_rewrites_them() {
     assert_eq!(said(drops, chat("<think>r</think>a")).unwrap(), ["a|\n", "b|\n"]);
     let one_mark = "{% for m in messages %}{{ m.content }}{% endfor %}{% generation %}x{% endgeneration %}";
     assert_eq!(said(one_mark, chat("a")).unwrap(), ["x"]);
-    // An end of text behind every conversation, but only there.
+    // The end-of-text token follows every conversation, but only at its end.
     let ends = "{% for m in messages %}<|{{ m.role }}|>\n{{ m.content }}<|end|>\n{% endfor %}\
         {% if add_generation_prompt %}<|assistant|>\n{% else %}{{ eos_token }}{% endif %}";
     assert_eq!(said(ends, chat("a")).unwrap(), ["a<|end|>\n", "b<|end|>\n<|endoftext|>"]);
-    // Reasoning that is opened for the model, and left out of what it said.
+    // The generation prompt opens the model's reasoning, and earlier answers are written without it.
     let opens = "{% for m in messages %}[{{ m.role }}]{{ m.content }}\n{% endfor %}{% if add_generation_prompt %}[assistant]<think>\n{% endif %}";
     assert_eq!(said(opens, chat("a")).unwrap(), ["a\n", "b\n"]);
 }
 
-/// Where the words cannot be told apart: refused for the last answer, counted for an earlier one. Catches a guess.
+/// If the assistant's words cannot be found: an error for the last answer, a count for an earlier one. Catches a
+/// guess.
 #[test]
 fn gotcha_11_a_template_that_hides_the_places_is_refused_with_the_remedy() {
     let twice = "{% for m in messages %}{{ m.content }}{{ messages | length }}{{ m.content }}\n{% endfor %}";
@@ -150,8 +152,8 @@ fn gotcha_11_a_template_that_hides_the_places_is_refused_with_the_remedy() {
     );
 }
 
-/// Gotcha 50: what transformers masks is the union of all stretches. Catches a count of marks against messages, a mark that is
-/// learned though its message is the prompt's, and marks within marks that are learned twice.
+/// Gotcha 50: transformers masks the union of all spans. Catches a count of marks that is compared with messages, a
+/// mark that is learned although its message belongs to the prompt, and marks within marks that are learned twice.
 #[test]
 fn gotcha_50_marks_are_a_union_and_each_belongs_to_its_message() {
     let template = "{% for m in messages %}{% if m.role == 'assistant' %}{% generation %}<{{ m.reasoning }}>{% endgeneration %}\
@@ -171,7 +173,8 @@ fn gotcha_50_marks_are_a_union_and_each_belongs_to_its_message() {
     assert_eq!(said(nested, json!({"messages": [user, turn("a")]})).unwrap(), ["abc", "abc"]);
 }
 
-/// Gotcha 48: a message says whether it is learned. Catches a weight that is dropped, and one that counts as a part of the text.
+/// Gotcha 48: a message has a flag that decides whether it is learned. Catches a weight that is dropped, and one
+/// that is written as part of the text.
 #[test]
 fn gotcha_48_a_messages_weight_is_honoured_or_refused() {
     let chat = |key: &str, value: Value| {
@@ -215,7 +218,8 @@ fn gotcha_48_a_messages_weight_is_honoured_or_refused() {
     assert!(said(PLAIN, both).unwrap_err().to_string().contains("contradicts"));
 }
 
-/// What a row gives its template reaches it, or is refused by its key. Catches a column that is dropped without a word.
+/// What a row passes to its template reaches it, or is refused with its key. Catches a column that is silently
+/// dropped.
 #[test]
 fn gotcha_48_tools_documents_and_variables_reach_the_template() {
     let template = "{% if tools %}T{{ tools | tojson }}{% endif %}{% if documents %}D{{ documents[0].title }}{% endif %}{{ mode }}{{ eos_token }}\n\
@@ -267,7 +271,8 @@ fn gotcha_48_tools_documents_and_variables_reach_the_template() {
     }
 }
 
-/// Gotcha 63: templates of other people end. Catches a loop without end, a stack that overflows, and memory that fills.
+/// Gotcha 63: rendering untrusted templates ends. Catches an endless loop, a stack that overflows, and memory that
+/// fills up.
 #[test]
 fn gotcha_63_templates_run_with_limits() {
     let tokenizer = Tokenizer::bytes().unwrap();
@@ -321,7 +326,7 @@ fn gotcha_63_templates_run_with_limits() {
     );
 }
 
-/// Whole numbers of any length print as they are written. Catches a number that passed through 64 bits.
+/// Whole numbers of any length print as they are written. Catches a number that was stored in 64 bits.
 #[test]
 fn gotcha_53_large_whole_numbers_reach_the_template_exactly() {
     let template = "{% for m in messages %}{{ m.z }} {{ m.z | tojson }} {{ m.z is integer }};{% endfor %}";
@@ -343,7 +348,7 @@ fn gotcha_53_large_whole_numbers_reach_the_template_exactly() {
     }
 }
 
-/// What published templates use beyond Jinja, with the answers of Python.
+/// What published templates use beyond Jinja, with Python's results.
 #[test]
 fn templates_may_use_what_those_of_published_models_use() {
     let tokenizer = Tokenizer::bytes().unwrap();
@@ -379,8 +384,8 @@ fn templates_may_use_what_those_of_published_models_use() {
     assert!(render(PLAIN, marker).unwrap_err().to_string().contains("U+FDD0"));
 }
 
-/// The file goes before the configuration, and of several templates the default counts. Catches a template that is read and
-/// not saved with the model.
+/// The file takes precedence over the configuration, and the default is used if there are several templates.
+/// Catches a template that is read and not saved with the model.
 #[test]
 fn gotcha_15_the_template_is_found_where_models_carry_it_and_goes_with_the_tokenizer() {
     let folder = tempfile::tempdir().unwrap();
@@ -402,7 +407,7 @@ fn gotcha_15_the_template_is_found_where_models_carry_it_and_goes_with_the_token
     assert_eq!(open().chat_template(), Some("mine"));
 }
 
-/// Catches a row whose answer, or whose call of a tool, the template leaves out: its end would be all that is learned.
+/// Catches a row whose answer or tool call the template leaves out: only its end would be learned.
 #[test]
 fn a_template_that_leaves_the_answer_or_its_calls_out_is_refused() {
     let tokenizer = Tokenizer::bytes().unwrap();

@@ -1,4 +1,4 @@
-//! Rows as tokens: what is supervised, what is cut, what is dropped, and in which order rows come.
+//! Rows as tokens: what is supervised, what is truncated, what is dropped, and the order of rows.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -23,10 +23,10 @@ const EOS: u32 = 256;
 pub(in crate::data::tests) struct Case<'a> {
     pub(in crate::data::tests) kind: RowKind,
     pub(in crate::data::tests) tokenizer: &'a Tokenizer,
-    /// `None`: strings are joined as they are.
+    /// `None`: strings are joined unchanged.
     pub(in crate::data::tests) template: Option<&'a str>,
     pub(in crate::data::tests) longest: usize,
-    /// `None`: as the kind has it.
+    /// `None`: the kind's default.
     pub(in crate::data::tests) truncation: Option<Truncation>,
 }
 
@@ -56,7 +56,7 @@ impl Case<'_> {
         self.all_shown(line).remove(0)
     }
 
-    /// All of the row's sequences.
+    /// All of the row's sequences, shown in the same way.
     pub(in crate::data::tests) fn all_shown(&self, line: Value) -> Vec<String> {
         self.encode(&[line]).0.iter().map(|sequence| self.marked(sequence)).collect()
     }
@@ -84,8 +84,8 @@ pub(in crate::data::tests) fn pair(prompt: &str, completion: &str) -> Value {
     json!({"prompt": prompt, "completion": completion})
 }
 
-/// Catches a mask on the token that is read instead of the one that is predicted: then the prompt's last token would be
-/// scored for itself, and the completion's first for nothing.
+/// Catches a mask on the token that is read instead of the one that is predicted: it would supervise the prediction
+/// of the wrong tokens, with the completion's first token left out.
 #[test]
 fn gotcha_02_the_completions_first_token_and_its_end_are_targets_and_the_prompts_are_not() {
     let tokenizer = Tokenizer::bytes().unwrap();
@@ -98,8 +98,8 @@ fn gotcha_02_the_completions_first_token_and_its_end_are_targets_and_the_prompts
     assert_eq!(batch.mask, [0.0, 1.0, 1.0, 1.0, 1.0, 1.0]);
 }
 
-/// The end-of-text token is there once and supervised, whether the row, the template or neither writes it. Catches a doubled one, one
-/// that is fed but never learned, and text after it that is learned.
+/// The end-of-text token occurs once and is supervised, whether the row, the template or neither writes it. Catches
+/// a doubled one, one that is read but never learned, and text after it that is learned.
 #[test]
 fn gotcha_03_the_end_of_text_is_supervised_exactly_once() {
     let tokenizer = Tokenizer::bytes().unwrap();
@@ -117,17 +117,17 @@ fn gotcha_03_the_end_of_text_is_supervised_exactly_once() {
         assert_eq!(case(template).shown(pair("a", &completion)), format!("a[bc{end}]"), "{template:?} {completion}");
     }
     assert_eq!(case(Some(PLAIN)).shown(pair("a", "bc")), format!("a\n[bc{end}]"));
-    // An end of text within the prompt is read, not learned; an empty completion is its end alone.
+    // An end-of-text token within the prompt is read, not learned; an empty completion consists of its end alone.
     assert_eq!(case(None).shown(pair(&format!("a{end}"), "b")), format!("a{end}[b{end}]"));
     assert_eq!(case(None).shown(pair("a", "")), format!("a[{end}]"));
     let chat = json!({"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"},
         {"role": "user", "content": "c"}, {"role": "assistant", "content": "d"}, {"role": "user", "content": "e"}]});
-    // What the user says last leads nowhere and is cut off.
+    // The user's last message is followed by no answer and is cut off.
     assert_eq!(case(None).shown(chat.clone()), format!("a\n[b{end}]c\n[d{end}]"));
     assert_eq!(case(Some(behind)).shown(chat), format!("a[b{end}]\nc[d{end}]"));
 }
 
-/// A folder of a tokenizer that begins every input with `<|endoftext|>`.
+/// A folder with a tokenizer that begins every input with `<|endoftext|>`.
 pub(in crate::data::tests) fn with_bos() -> (tempfile::TempDir, Tokenizer) {
     let folder = tempfile::tempdir().unwrap();
     Tokenizer::open(&references().join("tokenizer").join("gpt2")).unwrap().save(folder.path()).unwrap();
@@ -137,8 +137,8 @@ pub(in crate::data::tests) fn with_bos() -> (tempfile::TempDir, Tokenizer) {
     (folder, tokenizer)
 }
 
-/// Catches a template's own beginning of text that is doubled by the tokenizer's, one that is missing from joined strings, and
-/// one in front of a text whose template writes none.
+/// Catches a template's own beginning-of-text token that the tokenizer doubles, one that is missing from joined
+/// strings, and one in front of a text whose template writes none.
 #[test]
 fn gotcha_03_the_beginning_of_text_is_there_once() {
     let (_folder, tokenizer) = with_bos();
@@ -151,8 +151,8 @@ fn gotcha_03_the_beginning_of_text_is_there_once() {
     assert_eq!(case(Some(silent)).shown(pair("a.", "b")), "a.[b<|im_end|>]");
 }
 
-/// Prompt and completion are tokenised as the one text that they are. Catches pieces tokenised apart, whose tokens are not
-/// those of the whole, and a boundary counted in bytes.
+/// Prompt and completion are tokenised as one text. Catches pieces tokenised separately, whose tokens differ from
+/// those of the whole text, and a boundary counted in bytes.
 #[test]
 fn gotcha_04_the_boundary_is_found_in_the_whole_text() {
     let tokenizer = Tokenizer::open(&references().join("tokenizer").join("gpt2")).unwrap();
@@ -172,7 +172,7 @@ fn gotcha_04_the_boundary_is_found_in_the_whole_text() {
         let first = supervised.iter().position(|s| *s).unwrap();
         let learned = tokenizer.decode(&ids[first..], true).unwrap();
         assert!(supervised[first..].iter().all(|s| *s));
-        // The token that holds both is learned: without it the completion's first characters would not be.
+        // The token that spans the boundary is learned: without it the completion's first characters would not be.
         let extra = learned.strip_suffix(completion).unwrap_or_else(|| panic!("{learned:?} of {completion:?}"));
         assert_eq!(counts.shared_tokens, usize::from(!extra.is_empty()), "{prompt:?}: {learned:?}");
         assert!(prompt.ends_with(extra) && extra.len() < 8, "{extra:?}");
@@ -181,11 +181,12 @@ fn gotcha_04_the_boundary_is_found_in_the_whole_text() {
     assert!((1..5).contains(&shared), "{shared}: the cases do not tell");
 }
 
-/// Catches 0/0: rows of which truncation leaves nothing to learn are dropped, by each rule, and counted apart from empty ones.
+/// Catches 0/0: rows in which truncation leaves nothing to learn are dropped, by each rule, and counted separately
+/// from empty ones.
 #[test]
 fn gotcha_05_rows_whose_completion_is_cut_away_are_dropped_and_counted() {
     let tokenizer = Tokenizer::bytes().unwrap();
-    // In tokens, end of text included: 5, 12, 12, 1 (nothing precedes the end of text).
+    // In tokens, including the end-of-text token: 5, 12, 12, 1 (nothing precedes the end-of-text token).
     let lines = [pair("ab", "cd"), pair("abcdefgh", "xyz"), pair("ab", "cdefghijk"), pair("", "")];
     for (truncation, longest, kept, dropped, truncated) in [
         (
@@ -217,7 +218,7 @@ fn gotcha_05_rows_whose_completion_is_cut_away_are_dropped_and_counted() {
     assert!(matches!(none, Err(DataError::NoRowLeft { longest: 1, .. })));
 }
 
-/// The token that inputs begin with survives a prompt that is cut from the left.
+/// Truncating a prompt from the left keeps the prefix token.
 #[test]
 fn gotcha_05_truncation_from_the_left_keeps_the_beginning_of_text() {
     let (_folder, tokenizer) = with_bos();
@@ -226,7 +227,7 @@ fn gotcha_05_truncation_from_the_left_keeps_the_beginning_of_text() {
     assert_eq!(shown, "<|endoftext|>789[!<|im_end|>]");
 }
 
-/// Rows do not see each other: positions restart, offsets part them, and no target crosses a seam.
+/// Rows do not attend to each other: positions restart, offsets separate them, and no target crosses a seam.
 #[test]
 fn gotcha_06_packed_rows_are_the_rows_one_by_one() {
     let tokenizer = Tokenizer::bytes().unwrap();
@@ -245,7 +246,7 @@ fn gotcha_06_packed_rows_are_the_rows_one_by_one() {
     }
 }
 
-/// Numbers reach the batch by name; what is a number in some rows only is said and left out.
+/// Numbers reach the batch by name; columns that are numbers in some rows only are reported and left out.
 #[test]
 fn numeric_columns_come_along_by_name() {
     let tokenizer = Tokenizer::bytes().unwrap();
@@ -263,8 +264,8 @@ fn batcher(data: &TrainingData, epochs: Option<u64>) -> Batcher {
     Batcher::new(data.train.clone(), options).unwrap()
 }
 
-/// Every row once an epoch, in another order each time; a place taken up again continues the same windows, and belongs to
-/// its own data. Catches a key that does not see masks.
+/// Every row occurs once per epoch, in another order each time. A restored place continues with the same windows,
+/// and belongs to its own data only. Catches a key that ignores masks.
 #[test]
 fn rows_come_once_an_epoch_and_a_saved_place_goes_on() {
     let tokenizer = Tokenizer::bytes().unwrap();
@@ -285,13 +286,14 @@ fn rows_come_once_an_epoch_and_a_saved_place_goes_on() {
     let mut resumed = batcher(&data, Some(2));
     resumed.restore(half.state().clone()).unwrap();
     assert_eq!(rows(&resumed.next_window(64).unwrap().unwrap()), windows[2]);
-    // The same tokens, other masks.
+    // The same tokens, with other masks.
     let moved: Vec<Value> = (0..10).map(|i| pair("p", &format!("{i}c"))).collect();
     let error = batcher(&bytes(&tokenizer).data(&moved).unwrap(), None).restore(half.state().clone());
     assert!(matches!(error, Err(DataError::Resume(_))));
 }
 
-/// Short rows: about as many tokens are evaluated as were asked for. Catches a count that takes every row for a full context.
+/// Short rows: evaluation reads about as many tokens as requested. Catches a count that treats every row as a full
+/// context.
 #[test]
 fn evaluation_reads_about_as_many_tokens_as_asked_for() {
     let tokenizer = Tokenizer::bytes().unwrap();
@@ -302,8 +304,8 @@ fn evaluation_reads_about_as_many_tokens_as_asked_for() {
     assert_eq!(read, 200);
 }
 
-/// Catches every n-th row where kinds of rows come in turn: a loss over one kind alone, found when seed 8 of the quickstart
-/// world evaluated two of five tasks.
+/// Catches a selection of every n-th row where the kinds of rows alternate: the loss would cover some kinds only.
+/// Found when seed 8 of the quickstart world evaluated two of five tasks.
 #[test]
 fn evaluation_of_a_part_sees_every_kind_of_row() {
     let tokenizer = Tokenizer::bytes().unwrap();
@@ -320,7 +322,7 @@ fn evaluation_of_a_part_sees_every_kind_of_row() {
     }
 }
 
-/// Catches the end of an answer that is left out without a word.
+/// Catches the end of an answer that is silently left out.
 #[test]
 fn what_follows_an_end_of_text_within_an_answer_is_counted() {
     let tokenizer = Tokenizer::bytes().unwrap();
@@ -331,7 +333,7 @@ fn what_follows_an_end_of_text_within_an_answer_is_counted() {
     assert!(counts.to_string().contains("1 with an end-of-text token inside the answer"), "{counts}");
 }
 
-/// Catches the word "None" that is learned of a message without words.
+/// Catches the word "None" that is learned for a message without content.
 #[test]
 fn the_plain_template_refuses_a_message_without_content() {
     let tokenizer = Tokenizer::bytes().unwrap();

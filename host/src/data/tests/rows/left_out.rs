@@ -1,4 +1,4 @@
-//! What rows hold and nothing reads: it is named, and nothing else is.
+//! Keys and columns of rows that nothing reads are reported, and no others.
 
 use serde_json::{Value, json};
 
@@ -24,7 +24,8 @@ fn unwritten(template: &str, rows: &[Value]) -> Vec<(String, usize)> {
     counts(template, rows).unwritten_keys.into_iter().collect()
 }
 
-/// Catches a key of messages that is dropped without a word, one that is written and named all the same, and a wrong count of rows.
+/// Catches a key of messages that is silently dropped, one that is written and still reported, and a wrong count of
+/// rows.
 #[test]
 fn keys_of_messages_that_a_template_does_not_write_are_named_with_their_rows() {
     let answer = |more: Value| {
@@ -45,17 +46,17 @@ fn keys_of_messages_that_a_template_does_not_write_are_named_with_their_rows() {
     assert_eq!(unwritten(TURNS, &rows), named(&all));
     let told = counts(TURNS, &rows).to_string();
     assert!(told.contains("keys of messages that the chat template does not write: content.cache_control in 1 row, images in 1 row, name in 2 rows"), "{told}");
-    // A template that reads a key by any of its names, or asks whether it is there.
+    // A template that reads a key under any of its names, or tests whether it exists.
     let reads =
         TURNS.replace("{{ m.content }}", "<{{ m.thinking }}>{% if m.name is defined %}!{% endif %}{{ m.content }}");
     assert_eq!(unwritten(&reads, &rows), named(&[("content.cache_control", 1), ("images", 1)]));
-    // One that reads it in some rows only reads it.
+    // A template that reads it in some rows only counts as reading it.
     let long = TURNS.replace("{{ m.content }}", "{% if m.images %}{{ m.images | length }}{% endif %}{{ m.content }}");
     assert!(!unwritten(&long, &rows).iter().any(|(key, _)| key == "images"));
-    // One that names a key and never writes what it holds.
+    // A template that mentions a key but never writes its value.
     let mentions = TURNS.replace("{{ m.content }}", "{% set unused = m.images %}{{ m.content }}");
     assert!(unwritten(&mentions, &rows).iter().any(|(key, _)| key == "images"));
-    // Reasoning of earlier turns is left out on purpose, and the last turn's is written.
+    // Reasoning of earlier turns is left out on purpose, but that of the last turn is written.
     let last_only =
         TURNS.replace("{{ m.content }}", "{% if loop.last %}<{{ m.reasoning_content }}>{% endif %}{{ m.content }}");
     let turn = |content: &str| json!({"role": "assistant", "content": content, "reasoning_content": "r"});
@@ -63,7 +64,8 @@ fn keys_of_messages_that_a_template_does_not_write_are_named_with_their_rows() {
     assert_eq!(unwritten(&last_only, &[json!({"messages": [user, turn("a"), user, turn("b")]})]), []);
 }
 
-/// Catches a note for ordinary templates, and none where generation begins with what is never learned.
+/// Catches a note for ordinary templates, and a missing note where generation begins with text that is never
+/// learned.
 #[test]
 fn an_opening_that_differs_from_what_is_learned_is_named() {
     let row = conversation(json!({"role": "assistant", "content": "a"}));
@@ -83,7 +85,8 @@ fn an_opening_that_differs_from_what_is_learned_is_named() {
     let other = header_marked.replace("<|im_start|>assistant\n{% endif %}", "<|start|>assistant\n{% endif %}");
     let found = opening(&other).unwrap_or_default();
     assert!(found.contains(r#"writes "<|im_start|>assistant\na<|im_end|>\n" there"#), "{found}");
-    // With marks, an opening that is missing or too short leaves out what every learned answer stands behind.
+    // With marks, a generation prompt that is missing or too short leaves out text that precedes every learned
+    // answer.
     for (writes, is_named) in [("A:", false), ("A", true), ("", true)] {
         let marks = format!(
             "{{% for m in messages %}}{{% if m.role == 'assistant' %}}A:{{% generation %}}{{{{ m.content }}}}{{% endgeneration %}}\
@@ -97,7 +100,7 @@ fn an_opening_that_differs_from_what_is_learned_is_named() {
     }
 }
 
-/// Catches a column of numbers that nothing reads and no note names, and a note on one that is read.
+/// Catches a column of numbers that nothing reads and that is not reported, and a note for one that is read.
 #[test]
 fn columns_of_numbers_that_nothing_names_are_named() {
     let read = |line: Value, kind| -> Row {

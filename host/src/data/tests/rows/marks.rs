@@ -1,4 +1,4 @@
-//! What a chat template's `{% generation %}` marks say is learned, against transformers and by hand.
+//! What a chat template's `{% generation %}` marks select for learning, compared with transformers and by hand.
 
 use serde_json::json;
 
@@ -7,8 +7,8 @@ use super::encoding::{Case, bytes, pair};
 use crate::data::rows::RowKind;
 use crate::data::tokenizer::Tokenizer;
 
-/// Gotcha 50: what a run learns is the reference's assistant mask, token by token. Catches a token outside of the marks that is learned,
-/// one that is added behind them, and an ending of the template that is taken off.
+/// Gotcha 50: what a run learns is the reference's assistant mask, token by token. Catches a token outside the
+/// marks that is learned, one that is added after them, and an ending of the template that is removed.
 #[test]
 fn gotcha_50_what_is_learned_is_the_references_assistant_mask() {
     for name in ["gpt2", "split"] {
@@ -26,7 +26,8 @@ fn gotcha_50_what_is_learned_is_the_references_assistant_mask() {
             let (ids, all) = (json!(sequences[0].ids), chat["input_ids"].as_array().unwrap());
             let length = learned.len();
             assert_eq!((&ids, json!(learned)), (&json!(all[..length]), json!(mask[..length])), "{name}: {chat}");
-            // Behind the last answer stands what the template writes there; other messages that lead nowhere are cut off.
+            // After the last answer, the text keeps what the template writes there; other messages that no answer
+            // follows are cut off.
             let ends_with_answer = chat["messages"].as_array().unwrap().last().unwrap()["role"] == "assistant";
             assert!(
                 if ends_with_answer { length == all.len() } else { !mask[length..].contains(&json!(1)) },
@@ -39,9 +40,10 @@ fn gotcha_50_what_is_learned_is_the_references_assistant_mask() {
     }
 }
 
-/// Gotcha 50: what a template marks is learned and nothing else, as with transformers' `return_assistant_tokens_mask`. Catches an
-/// end of text that is added behind the last mark or learned outside of one, an ending that is taken off the last turn, text
-/// behind an end within a mark that is not learned, and data without any learned end that goes unsaid.
+/// Gotcha 50: what a template marks is learned and nothing else, as with transformers'
+/// `return_assistant_tokens_mask`. Catches an end-of-text token that is added after the last mark or learned
+/// outside of one, an ending that is removed from the last turn, text after an end within a mark that is not
+/// learned, and data without any learned end that is not reported.
 #[test]
 fn gotcha_50_a_templates_marks_say_exactly_what_is_learned() {
     let tokenizer = Tokenizer::bytes().unwrap();
@@ -72,21 +74,21 @@ fn gotcha_50_a_templates_marks_say_exactly_what_is_learned() {
         let says = "no row teaches a token that ends an answer, so the model does not learn to stop";
         assert_eq!(counts.to_string().contains(says), has_no_end, "{counts}");
     }
-    // A user's last words are never asked for, whatever stands there.
+    // A user's last message is never generated, whatever it contains.
     let template = around("", "{{ eos_token }}");
     let case = Case { template: Some(&template), ..bytes(&tokenizer) };
     let mut more = two.clone();
     more["messages"].as_array_mut().unwrap().push(json!({"role": "user", "content": "e"}));
     assert_eq!(case.shown(more), format!("a[b]{end}c[d]"));
-    // A row that is cut off has no end to learn, and others have.
+    // A row that is cut off has no end to learn, but others have.
     let cut = json!({"prompt": "a", "completion": "b", "completion_ended": false});
     let plain = bytes(&tokenizer);
     assert!(plain.encode(std::slice::from_ref(&cut)).1.no_end_learned);
     assert!(!plain.encode(&[cut, pair("a", "b")]).1.no_end_learned);
 }
 
-/// Gotcha 50: each side of a pair learns what the marks hold. Catches thoughts outside of the marks that are learned because the two
-/// answers part there.
+/// Gotcha 50: for each side of a pair, what the marks hold is learned. Catches reasoning outside of the marks that
+/// is learned because the two answers begin to differ there.
 #[test]
 fn gotcha_50_both_sides_of_a_pair_learn_what_is_marked() {
     let tokenizer = Tokenizer::bytes().unwrap();

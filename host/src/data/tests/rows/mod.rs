@@ -1,4 +1,4 @@
-//! Rows: from the shapes of other tools to tokens, and what is supervised of them.
+//! Rows: from the shapes of other tools to tokens, and which tokens are supervised.
 
 mod answers;
 mod chats;

@@ -1,4 +1,4 @@
-//! Pairs of answers as tokens: the same prompt on both sides, both answers whole, always side by side.
+//! Pairs of answers as tokens: the same prompt on both sides, both answers whole, always next to each other.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -38,14 +38,14 @@ fn small_bpe() -> Tokenizer {
     Tokenizer::open(&references().join("tokenizer").join("gpt2")).unwrap()
 }
 
-/// How many tokens stand before the first supervised one.
+/// The tokens before the first supervised one.
 fn prompt_of(sequence: &Sequence) -> &[u32] {
     let length = sequence.supervised.iter().position(|s| *s).unwrap_or(sequence.ids.len());
     &sequence.ids[..length]
 }
 
-/// Catches sides that are exchanged, prompts that are learned, targets that are not shifted with their mask, and columns that
-/// reach one side only.
+/// Catches sides that are swapped, prompts that are learned, targets that are not shifted with their mask, and
+/// columns that reach one side only.
 #[test]
 fn gotcha_02_a_pair_is_two_sequences_with_the_chosen_answer_first() {
     let tokenizer = Tokenizer::bytes().unwrap();
@@ -68,7 +68,8 @@ fn gotcha_02_a_pair_is_two_sequences_with_the_chosen_answer_first() {
     assert!(counts.to_string().starts_with("2 pairs to train on, 0 held out"), "{counts}");
 }
 
-/// Catches an end of text that only one side has, or one of them twice, and a beginning of text within the answer.
+/// Catches an end-of-text token that only one side has or that one side has twice, and a beginning-of-text token
+/// within the answer.
 #[test]
 fn gotcha_03_each_answer_ends_once_and_the_prompt_begins_once() {
     let tokenizer = Tokenizer::bytes().unwrap();
@@ -82,8 +83,8 @@ fn gotcha_03_each_answer_ends_once_and_the_prompt_begins_once() {
     assert_eq!(shown, ["<|endoftext|>a.[b<|im_end|>]", "<|endoftext|>a.[c<|im_end|>]"]);
 }
 
-/// Catches prompts that differ by the token which holds the prompt's end and one answer's beginning: then the two answers would
-/// be compared behind different prompts, and over different characters.
+/// Catches prompts that differ by the token that spans the prompt's end and one answer's beginning: the two answers
+/// would then be compared after different prompts, and over different characters.
 #[test]
 fn gotcha_04_both_answers_are_supervised_from_the_same_token_on() {
     let tokenizer = small_bpe();
@@ -114,8 +115,8 @@ fn words() -> impl Strategy<Value = String> {
 }
 
 proptest! {
-    /// Whatever the texts, the tokenizer, the limit and the rule for long pairs: what is kept has one prompt on both sides and
-    /// whole answers, and what is not kept is counted.
+    /// For any texts, tokenizer, limit and rule for long pairs: kept pairs have the same prompt on both sides and
+    /// whole answers, and pairs that are not kept are counted.
     #[test]
     fn gotcha_04_13_both_sides_share_the_prompts_tokens_exactly(
         rows in prop::collection::vec((words(), words(), words()), 1..4),
@@ -126,7 +127,7 @@ proptest! {
         let tokenizer = if small { Tokenizer::bytes().unwrap() } else { small_bpe() };
         let lines: Vec<Value> = rows.iter().map(|(prompt, chosen, rejected)| pair(prompt, chosen, rejected)).collect();
         let case = Case { longest, truncation, ..pairs(&tokenizer) };
-        // Rows of which nothing is kept are refused, and do not count as a case.
+        // If no row is kept, encoding is refused, and this does not count as a case.
         let data = case.data(&lines);
         prop_assume!(data.is_ok());
         let data = data.unwrap();
@@ -153,7 +154,7 @@ proptest! {
     }
 }
 
-/// Catches pairs of which nothing or nothing different is left, and a count that calls them too long.
+/// Catches pairs with nothing left or with equal answers, and a count that calls them too long.
 #[test]
 fn gotcha_05_pairs_that_cannot_be_told_apart_or_follow_nothing_are_dropped_and_counted() {
     let tokenizer = Tokenizer::bytes().unwrap();
@@ -164,7 +165,7 @@ fn gotcha_05_pairs_that_cannot_be_told_apart_or_follow_nothing_are_dropped_and_c
     assert!(counts.to_string().contains("2 dropped: both answers are the same"), "{counts}");
 }
 
-/// Catches pairs that see each other in a pack, and a micro-batch that ends between the two answers.
+/// Catches pairs that attend to each other in a packed batch, and a micro-batch that ends between the two answers.
 #[test]
 fn gotcha_06_12_packed_pairs_are_the_sequences_one_by_one_and_stay_together() {
     let tokenizer = Tokenizer::bytes().unwrap();
@@ -188,7 +189,8 @@ fn gotcha_06_12_packed_pairs_are_the_sequences_one_by_one_and_stay_together() {
     }
 }
 
-/// Catches the template's whole text learned, one side's marks lost, and answers of earlier turns that are learned.
+/// Catches the whole text of the template that is learned, one side's marks that are lost, and answers of earlier
+/// turns that are learned.
 #[test]
 fn gotcha_11_of_conversations_the_answers_after_the_prompt_are_learned() {
     let tokenizer = Tokenizer::bytes().unwrap();
@@ -205,11 +207,12 @@ fn gotcha_11_of_conversations_the_answers_after_the_prompt_are_learned() {
     }
 }
 
-/// Catches pairs cut at the longer answer's length, or to different prompts; and a limit that one answer alone keeps.
+/// Catches pairs truncated to the longer answer's length or to different prompts, and a limit that only one answer
+/// keeps.
 #[test]
 fn gotcha_13_long_pairs_are_dropped_whole_or_lose_the_same_of_their_prompts() {
     let tokenizer = Tokenizer::bytes().unwrap();
-    // The longer sides have 4, 9 and 12 tokens, end of text included.
+    // The longer sides have 4, 9 and 12 tokens, including the end-of-text token.
     let lines = [pair("a", "b", "cd"), pair("abcd", "e", "fghi"), pair("ab", "c", "defghijkl")];
     let case = |truncation, longest| Case { truncation, longest, ..pairs(&tokenizer) };
     let kept = |truncation, longest| {
@@ -229,7 +232,8 @@ fn gotcha_13_long_pairs_are_dropped_whole_or_lose_the_same_of_their_prompts() {
     assert!(matches!(case(None, 3).data(&lines), Err(DataError::NoRowLeft { .. })));
 }
 
-/// The score is read at the end of text of each answer: its own, not the longer one's. Catches a last token that is another.
+/// The score is read at the end-of-text token of each answer: its own, not the longer one's. Catches a wrong last
+/// token.
 #[test]
 fn gotcha_13_with_its_last_token_read_each_answer_ends_where_its_own_tokens_do() {
     let tokenizer = Tokenizer::bytes().unwrap();
@@ -242,8 +246,8 @@ fn gotcha_13_with_its_last_token_read_each_answer_ends_where_its_own_tokens_do()
     }
 }
 
-/// What is said of a row is found again by row and side, in whatever order and group it comes. Catches numbers that follow the
-/// place in the batch, and data whose name stays when its truncation or template changes.
+/// Values stored for a row are found again by row and side, in any order and group. Catches values that follow the
+/// place in the batch, and a data key that stays the same when truncation or template changes.
 #[test]
 fn gotcha_22_row_and_side_name_the_same_tokens_in_every_epoch_and_the_key_names_them_all() {
     let tokenizer = Tokenizer::bytes().unwrap();
@@ -277,7 +281,8 @@ fn batcher(data: &TrainingData, batch: BatchSize) -> Batcher {
     Batcher::new(data.train.clone(), options).unwrap()
 }
 
-/// Catches a batch of twice or half the pairs, a limit in tokens that sees one side only, and two pairs that share a group.
+/// Catches a batch of twice or half the pairs, a limit in tokens that counts one side only, and two pairs that
+/// share a group.
 #[test]
 fn a_batch_holds_whole_pairs_each_with_a_group_of_its_own() {
     let tokenizer = Tokenizer::bytes().unwrap();
@@ -293,8 +298,8 @@ fn a_batch_holds_whole_pairs_each_with_a_group_of_its_own() {
     }
 }
 
-/// The prompt may stand apart, in front of both answers, or only there. Catches a shared answer taken for the prompt, and a
-/// prompt that is doubled.
+/// The prompt may be given separately, in front of both answers, or only there. Catches a shared answer that is
+/// taken for the prompt, and a prompt that is doubled.
 #[test]
 fn the_prompt_of_conversations_is_what_both_begin_with() {
     let (ask, yes, no) = (turn("user", "a?"), turn("assistant", "yes"), turn("assistant", "no"));
@@ -311,14 +316,14 @@ fn the_prompt_of_conversations_is_what_both_begin_with() {
     assert_eq!(told(&json!({"prompt": [ask], "chosen": [ask, yes], "rejected": [no]})), expected);
     let spelled = told(&json!({"prompt": "a?", "chosen": [ask, yes], "rejected": [ask, no]}));
     assert_eq!(spelled, [json!("a?"), json!([yes]), json!([no])]);
-    // The first answer is the same: it belongs to the prompt where more follows on both sides.
+    // The first answer is the same: it belongs to the prompt if more follows on both sides.
     let more = told(&json!({"chosen": [ask, yes, ask, yes], "rejected": [ask, yes, ask, no]}));
     assert_eq!(more, [json!([ask, yes, ask]), json!([yes]), json!([no])]);
     let shorter = told(&json!({"chosen": [ask, yes], "rejected": [ask, yes, ask, no]}));
     assert_eq!(shorter, [json!([ask]), json!([yes]), json!([yes, ask, no])]);
 }
 
-/// Catches a guess where the prompt ends.
+/// Catches a guess at where the prompt ends.
 #[test]
 fn answers_without_a_common_prompt_are_refused_with_the_remedy() {
     let (ask, other, yes) = (turn("user", "a?"), turn("user", "b?"), turn("assistant", "yes"));
@@ -346,7 +351,7 @@ fn answers_without_a_common_prompt_are_refused_with_the_remedy() {
     }
 }
 
-/// Catches margins that are passed over since one row has none, or writes it as a string.
+/// Catches margins that are skipped because one row has none, or writes it as a string.
 #[test]
 fn every_pair_has_a_margin_or_none_does() {
     let tokenizer = Tokenizer::bytes().unwrap();
@@ -361,7 +366,7 @@ fn every_pair_has_a_margin_or_none_does() {
     assert_eq!(refused, "rows.jsonl:1: `margin`: \"0.5\" where a number belongs");
 }
 
-/// Whoever was stopped has not ended. Catches an end of text that is learned in the middle of a sentence.
+/// An answer that was cut off has no end. Catches an end-of-text token that is learned in the middle of a sentence.
 #[test]
 fn gotcha_03_an_answer_that_was_cut_off_has_no_end() {
     let tokenizer = Tokenizer::bytes().unwrap();
@@ -370,7 +375,7 @@ fn gotcha_03_an_answer_that_was_cut_off_has_no_end() {
     assert_eq!(pairs(&tokenizer).all_shown(line(false, true)), ["a[b]".to_owned(), format!("a[c{END}]")]);
 }
 
-/// Catches an error that only ever speaks of length.
+/// Catches an error that always blames the length.
 #[test]
 fn where_no_pair_is_left_the_error_counts_why() {
     let tokenizer = Tokenizer::bytes().unwrap();
@@ -379,8 +384,8 @@ fn where_no_pair_is_left_the_error_counts_why() {
     assert!(error.hint().is_some_and(|hint| !hint.contains("max_length")), "{:?}", error.hint());
 }
 
-/// Catches an answer that is learned although one of its messages says that it is not, and an end that is learned although the
-/// column says with a number that the answer was cut off.
+/// Catches an answer that is learned although one of its messages is flagged as not learned, and an end that is
+/// learned although the column marks the answer as cut off with a number.
 #[test]
 fn gotcha_48_what_a_pair_says_of_its_answers_is_honoured_or_refused() {
     let tokenizer = Tokenizer::bytes().unwrap();

@@ -1,4 +1,4 @@
-//! Prompts alone, labelled answers, columns with other names, and what rewards read of a row.
+//! Prompts alone, labelled answers, renamed columns, and the text of a row that rewards read.
 
 use std::fs;
 
@@ -24,8 +24,8 @@ fn parse(kind: RowKind, columns: &[(&str, &str)], line: &Value) -> Result<Row> {
     Ok(jsonl::parse("rows.jsonl".as_ref(), &line.to_string(), kind, &columns)?.remove(0))
 }
 
-/// Catches a prompt that carries its answer, one that is closed by an end of text, and one that cannot be batched since nothing
-/// of it is supervised.
+/// Catches a prompt that contains its answer, one that ends with an end-of-text token, and one that cannot be
+/// batched because nothing in it is supervised.
 #[test]
 fn gotcha_03_a_prompt_ends_where_the_answer_begins() {
     let tokenizer = Tokenizer::bytes().unwrap();
@@ -46,8 +46,9 @@ fn gotcha_03_a_prompt_ends_where_the_answer_begins() {
     assert!(batcher.next_sequences(64).unwrap().is_none());
 }
 
-/// Gotcha 15: what a policy is asked, and what a reward model reads before an answer, is what instruction tuning showed before
-/// it, to the token. Catches a prompt without the template's opening of the answer, and one with another template.
+/// Gotcha 15: the prompt given to a policy, and the text that a reward model reads before an answer, are the same
+/// tokens as in instruction tuning. Catches a prompt without the template's generation prompt, and one with another
+/// template.
 #[test]
 fn gotcha_15_prompts_and_pairs_begin_as_the_rows_that_were_learned() {
     for name in ["gpt2", "split"] {
@@ -68,7 +69,7 @@ fn gotcha_15_prompts_and_pairs_begin_as_the_rows_that_were_learned() {
     }
 }
 
-/// Of a prompt its end counts. Catches a cut that takes the question away, and one token too many.
+/// The end of a prompt is kept. Catches a truncation that removes the question, and one token too many.
 #[test]
 fn gotcha_05_long_prompts_lose_their_beginning() {
     let tokenizer = Tokenizer::bytes().unwrap();
@@ -83,8 +84,8 @@ fn gotcha_05_long_prompts_lose_their_beginning() {
     assert!(begun[0].starts_with("<|endoftext|>") && begun[0].ends_with("in?"), "{begun:?}");
 }
 
-/// Rewards read a row's words, whatever came of its tokens. Catches words that belong to another row once rows are dropped, a
-/// prompt that is trimmed, and an answer that is not there.
+/// Rewards read a row's text, whatever happens to its tokens. Catches the text of another row after rows were
+/// dropped, a prompt that is trimmed, and an answer that the row does not have.
 #[test]
 fn a_sequence_finds_the_words_of_its_own_row() {
     let tokenizer = Tokenizer::bytes().unwrap();
@@ -132,7 +133,7 @@ fn a_prompt_that_ends_with_an_answer_is_refused() {
     assert_eq!(error, "rows.jsonl:1: `prompt`: ends with the role \"assistant\": a prompt ends before the answer");
 }
 
-/// Catches a label taken for a mere column, and one that says neither.
+/// Catches a label that is treated as an ordinary column, and a value that is not a label.
 #[test]
 fn a_labelled_answer_carries_its_label_as_its_side() {
     let tokenizer = Tokenizer::bytes().unwrap();
@@ -152,8 +153,8 @@ fn a_labelled_answer_carries_its_label_as_its_side() {
     }
 }
 
-/// Catches names that are looked up one after the other, where two columns change places, and a column of the file's that is
-/// taken although another was named.
+/// Catches columns that are renamed one after the other, which fails if two swap names, and a column of the file
+/// that is used although another was named.
 #[test]
 fn columns_may_have_other_names_in_the_file() {
     let swap = [("chosen", "rejected"), ("rejected", "chosen"), ("prompt", "question"), ("margin", "gap")];
@@ -165,8 +166,8 @@ fn columns_may_have_other_names_in_the_file() {
     assert_eq!(error, "rows.jsonl:1: needs `question` (data.columns.prompt); it has `prompt`");
 }
 
-/// Whatever the kind, one prompt is on one side. Catches a split that hashes the whole row, and pairs whose prompt stands only in
-/// their conversations.
+/// For every kind, a prompt is on one side only. Catches a split that hashes the whole row, and pairs whose prompt
+/// is only in their conversations.
 #[test]
 fn no_kind_of_row_has_a_prompt_on_both_sides() {
     fn ask(i: usize) -> String {

@@ -31,7 +31,8 @@ const STRINGS: &str =
 const DROPS: &str = "{% for m in messages %}{% if m.content is string %}{{ m.content }}{% endif %}\
                      {% if m.role == 'assistant' %}{{ eos_token }}{% endif %}{% endfor %}";
 
-/// Catches a list's own notation, or nothing, learned in place of its words, and parts that a template never sees.
+/// Catches a list's notation, or nothing, that is learned instead of its text, and parts that never reach the
+/// template.
 #[test]
 fn contents_in_parts_reach_templates_that_read_them_and_are_joined_for_others() {
     let tokenizer = Tokenizer::bytes().unwrap();
@@ -48,7 +49,7 @@ fn contents_in_parts_reach_templates_that_read_them_and_are_joined_for_others() 
     assert_eq!((text.prompt.as_str(), text.answer.as_deref()), ("ab ", Some("c")));
 }
 
-/// Each mistake by its place.
+/// Every error has its place.
 #[test]
 fn messages_that_cannot_be_learned_are_refused_by_their_place() {
     let image = json!([{"type": "text", "text": "a"}, {"type": "image", "image": "b.png"}]);
@@ -77,7 +78,7 @@ fn messages_that_cannot_be_learned_are_refused_by_their_place() {
     assert!(row(RowKind::PromptCompletion, &calls).is_ok());
 }
 
-/// Catches words of a role that a template drops without a word.
+/// Catches the messages of a role that a template silently drops.
 #[test]
 fn a_role_that_the_template_leaves_out_is_refused() {
     let tokenizer = Tokenizer::bytes().unwrap();
@@ -91,7 +92,7 @@ fn a_role_that_the_template_leaves_out_is_refused() {
     assert_eq!(case(None).all_shown(line), [format!("rules\nq\n[a{END}]")]);
 }
 
-/// Catches speakers that are not mapped, and conversations that stay a column.
+/// Catches roles that are not mapped, and conversations that stay a column.
 #[test]
 fn conversations_of_sharegpt_are_messages() {
     let said = |from: &str, value: &str| json!({"from": from, "value": value});
@@ -114,8 +115,8 @@ fn pair(line: &Value) -> Result<[Value; 3], String> {
     }))
 }
 
-/// The cases of strings are examples of TRL's documentation of implicit prompts and of `extract_prompt`. Catches a prompt that
-/// is learned, doubled or lost.
+/// The cases with strings are examples from TRL's documentation of implicit prompts and of `extract_prompt`.
+/// Catches a prompt that is learned, doubled or lost.
 #[test]
 fn the_prompt_of_a_pair_is_what_both_sides_share() {
     let (sys, ask, yes, no) = (turn("system", "s"), turn("user", "Q"), turn("assistant", "A"), turn("assistant", "B"));
@@ -125,10 +126,10 @@ fn the_prompt_of_a_pair_is_what_both_sides_share() {
     for prompt in [json!("Q"), json!(" Q \n"), json!([ask]), json!([sys, ask]), json!("s\nQ")] {
         assert_eq!(pair(&line(prompt.clone(), &[&sys, &ask])), taken, "{prompt}");
     }
-    // The conversations begin behind the system message.
+    // The conversations begin after the system message.
     assert_eq!(pair(&line(json!([sys, ask]), &[&ask])), taken);
     assert_eq!(pair(&line(json!([sys, ask]), &[])), taken);
-    // More keys in one than in the other.
+    // One has more keys than the other.
     let named = json!({"role": "user", "content": "Q", "name": "n"});
     assert_eq!(pair(&line(json!("Q"), &[&named])), Ok([json!([named]), json!([yes]), json!([no])]));
     let error = pair(&line(json!("another"), &[&sys, &ask])).unwrap_err();
@@ -157,7 +158,7 @@ fn a_completion_may_repeat_its_prompt() {
     assert_eq!(bytes(&tokenizer).all_shown(line), [format!("q\n[a{END}]")]);
 }
 
-/// Catches the end of an answer that a template writes and that the model must not learn.
+/// Catches the end of an answer that a template writes although the model must not learn it.
 #[test]
 fn an_answer_that_was_cut_off_ends_with_its_words_in_a_template_too() {
     let tokenizer = Tokenizer::bytes().unwrap();
@@ -170,7 +171,7 @@ fn an_answer_that_was_cut_off_ends_with_its_words_in_a_template_too() {
     assert_eq!(case(Some(STRINGS)).all_shown(strings), [format!("q[a{END}]"), "q[b]".to_owned()]);
 }
 
-/// Catches the JSON of a list taken for an answer, and lists in which nothing can be right.
+/// Catches a list's JSON that is taken for an answer, and lists that cannot contain a right answer.
 #[test]
 fn gotcha_48_any_answer_of_a_list_is_right() {
     let line = |answer: Value| json!({"prompt": "q", "answer": answer});
@@ -188,7 +189,7 @@ fn gotcha_48_any_answer_of_a_list_is_right() {
         let error = row(RowKind::Prompt, &line(answer)).unwrap_err();
         assert!(error.starts_with(&format!("rows.jsonl:1: `answer`: {says}")), "{error}");
     }
-    // Of rows that have a completion it is a column like others.
+    // For rows that have a completion it is a column like any other.
     let other = json!({"prompt": "q", "completion": "c", "answer": {"value": "a"}});
     assert!(row(RowKind::PromptCompletion, &other).is_ok());
 }
@@ -217,7 +218,8 @@ fn gotcha_53_whole_numbers_stay_whole() {
     assert_eq!(inexact(&[&row]), ["answer", "id"]);
 }
 
-/// Catches numbers that are named though they reach the objective, and columns that something reads.
+/// Catches columns of numbers that are reported although they reach the objective, and reported columns that
+/// something reads.
 #[test]
 fn columns_of_words_that_nothing_reads_are_named() {
     let line = json!({"prompt": "q", "completion": "c", "input": "x", "system": "y", "score": 1, "none": null, "meta": {"a": 1}});
@@ -227,7 +229,7 @@ fn columns_of_words_that_nothing_reads_are_named() {
     assert_eq!(unread(&[&prompt], RowKind::Prompt, &Default::default()), ["source"]);
 }
 
-/// Each with the line that makes rows of it.
+/// Each with the command that converts it to rows.
 #[test]
 fn rows_of_other_shapes_are_refused_with_the_remedy() {
     for (line, says) in [

@@ -28,12 +28,12 @@ fn rows_have_parts_and_the_other_keys_are_columns() {
     let rows = parse(text).unwrap();
     assert_eq!(rows[0].parts[&Part::Completion], Content::Text("b".into()));
     assert_eq!(Value::Object(rows[0].columns.clone()), json!({"margin": 0.5, "source": "x"}));
-    // Sets of conversations often repeat their first message as `prompt`.
+    // Data sets of conversations often repeat their first message as `prompt`.
     assert_eq!(rows[1].columns["prompt"], "told twice");
     assert_eq!((rows[1].place.line, rows[1].question().as_str()), (3, "user: q\n"));
 }
 
-/// Every mistake names file, line and key.
+/// Every error names file, line and key.
 #[test]
 fn what_is_no_row_is_refused_by_file_line_and_key() {
     let chat = |messages: Value| json!({"messages": messages}).to_string();
@@ -64,7 +64,8 @@ fn what_is_no_row_is_refused_by_file_line_and_key() {
     }
 }
 
-/// Catches a split by row, which puts two answers to one question on both sides, and one that moves rows when others come.
+/// Catches a split by row, which puts two answers to one question on both sides, and one that moves rows when
+/// others are added.
 #[test]
 fn a_prompt_is_on_one_side_whatever_stands_beside_it() {
     let line = |i: usize| json!({"prompt": format!("question {}", i / 3), "completion": format!("answer {i}")});
@@ -75,12 +76,12 @@ fn a_prompt_is_on_one_side_whatever_stands_beside_it() {
     assert!((80..160).contains(&held_out.len()), "{}", held_out.len());
     let more = split("d", rows(1200, line), &Split::Share(0.2)).unwrap();
     assert_eq!(questions(&more.held_out)[..held_out.len()], held_out);
-    // White space around a prompt does not make it another.
+    // White space around a prompt does not make it a different one.
     let spaced = rows(600, |i| json!({"prompt": format!(" question {} \n", i / 3), "completion": "x"}));
     assert_eq!(split("d", spaced, &Split::Share(0.2)).unwrap().held_out.len(), held_out.len());
 }
 
-/// Catches groups that are torn, and prompts that leak from one group into another.
+/// Catches groups that are split, and prompts that leak from one group into another.
 #[test]
 fn groups_stay_together_and_shared_prompts_still_do_not_leak() {
     let line = |i: usize| json!({"prompt": format!("question {}", i % 50), "completion": "x", "qid": i / 10});
@@ -112,7 +113,7 @@ fn a_column_may_say_the_side() {
     assert!(error.starts_with("rows.jsonl:1: `split`: 3 names no side; known are train, "), "{error}");
 }
 
-/// Catches a prompt of the evaluation's own file that is trained on, and a side that comes out empty without a word.
+/// Catches a prompt of the evaluation file that is trained on, and a side that is silently empty.
 #[test]
 fn files_to_evaluate_on_take_their_prompts_with_them() {
     let folder = tempfile::tempdir().unwrap();
@@ -136,8 +137,8 @@ fn files_to_evaluate_on_take_their_prompts_with_them() {
     assert_eq!(read(&[&train], &[], 0.0).unwrap().held_out.len(), 0);
 }
 
-/// Catches a side that was asked for and came out empty, columns that nobody has, and a group that is another one where a tool
-/// wrote its number as a float.
+/// Catches a requested side that is empty, columns that no row has, and a group that counts as another one because
+/// a tool wrote its number as a float.
 #[test]
 fn what_is_asked_for_and_not_there_is_refused() {
     let folder = tempfile::tempdir().unwrap();

@@ -1,4 +1,4 @@
-//! Renders of chat templates against transformers' own, a table of `tests/references/templates`.
+//! Compares renders of chat templates with those of transformers, in a table of `tests/references/templates`.
 
 use std::fs;
 
@@ -16,7 +16,7 @@ fn table() -> Map<String, Value> {
     serde_json::from_str(&keep(&text, &also)).unwrap()
 }
 
-/// The text and the union of what is marked, or an error.
+/// The text and the union of the marked spans, or an error.
 fn shown(rendered: Result<Rendered, String>) -> Value {
     match rendered {
         Err(_) => json!("error"),
@@ -42,8 +42,9 @@ fn render(template: &str, messages: &Value, variables: &Variables, open: bool) -
     template.render(&messages, variables, open)
 }
 
-/// Gotcha 49: each render, each stretch and each refusal is transformers'. Catches Jinja with another language's numbers,
-/// methods, tests, truth or whitespace; a variable that transformers gives and we do not; keys that it drops or adds.
+/// Gotcha 49: each render, span and error is that of transformers. Catches Jinja with another language's numbers,
+/// methods, tests, truth or whitespace; a variable that transformers provides and Telos does not; keys that are
+/// dropped or added.
 #[test]
 fn gotcha_49_conversations_render_as_transformers_renders_them() {
     let table = table();
@@ -66,8 +67,8 @@ fn gotcha_49_conversations_render_as_transformers_renders_them() {
     assert!(wrong.is_empty(), "{} of {}:\n{}", wrong.len(), cases.len(), wrong.join("\n"));
 }
 
-/// Gotcha 49: one thing at a time, and what Python refuses is refused. Catches an operator, filter, test or method that does
-/// more or less than Python's.
+/// Gotcha 49: tested one at a time; what Python refuses is refused. Catches an operator, filter, test or method
+/// that does more or less than Python's.
 #[test]
 fn gotcha_49_each_filter_method_and_operator_does_what_pythons_does() {
     let table = table();

@@ -1,4 +1,4 @@
-//! Files that make the library panic, take all memory or never end, and random changes of good files.
+//! Files that make the library panic, use up all memory or never finish, and random changes of valid files.
 
 use std::time::{Duration, Instant};
 
@@ -8,8 +8,8 @@ use super::{files, outcome, used};
 use crate::data::error::DataError;
 use crate::data::fuzz::{self, NUMBERS, Random};
 
-/// Changes of the file with this number: the place, what stands there, and a part of the error that names why; "" where the file may
-/// also be used.
+/// Changes of the file with this number: the place, the new value, and a part of the error that names the reason;
+/// "" if the file may also be usable.
 fn changes() -> Vec<(usize, &'static str, Value, &'static str)> {
     let nested = (0..60).fold(json!({"type": "NFC"}), |inner, _| json!({"type": "Sequence", "normalizers": [inner]}));
     let untagged = (0..60).fold(json!({}), |inner, _| json!({"normalizers": [inner]}));
@@ -111,8 +111,8 @@ fn changes() -> Vec<(usize, &'static str, Value, &'static str)> {
     ]
 }
 
-/// Catches a panic of the library that is passed on, a file that is not refused before it takes all memory or time, and an error
-/// without the file's name.
+/// Catches a panic of the library that is passed on, a file that is not refused before it uses up all memory or
+/// time, and an error without the file's name.
 #[test]
 fn gotcha_63_hostile_tokenizers_end_with_a_named_error() {
     let files = files();
@@ -144,7 +144,7 @@ fn gotcha_63_hostile_tokenizers_end_with_a_named_error() {
     assert!(wrong.is_empty(), "{} wrong:\n{}", wrong.len(), wrong.join("\n"));
 }
 
-/// Catches an id that is used nowhere and refused all the same: one that a post-processor adds behind a text.
+/// Catches an id that is refused although it is never used: one that a post-processor adds after a text.
 #[test]
 fn an_unknown_id_behind_a_text_is_passed_over() {
     let mut file = files()[2].clone();
@@ -154,7 +154,7 @@ fn an_unknown_id_behind_a_text_is_passed_over() {
     assert_eq!(outcome(file.to_string().into_bytes()), Ok("used"));
 }
 
-/// Catches a help that tells to give what was given: a tokenizer.json.
+/// Catches a hint that advises to give what was given: a tokenizer.json.
 #[test]
 fn the_help_of_a_bound_does_not_ask_for_another_kind_of_file() {
     let mut file = files()[2].clone();
@@ -166,7 +166,7 @@ fn the_help_of_a_bound_does_not_ask_for_another_kind_of_file() {
     assert!(hint(&json!([1])).contains("tokenizers library"));
 }
 
-/// Catches a dropout, truncation or padding of the file that reaches what is encoded, in any call.
+/// Catches a file's dropout, truncation or padding that affects encoding, in any call.
 #[test]
 fn gotcha_64_what_a_file_asks_for_beside_its_tokens_changes_no_ids() {
     for file in files() {
@@ -194,12 +194,12 @@ fn change(random: &mut Random, file: &mut Value, donor: &Value) {
         places(value, String::new(), &mut all);
         random.choice(&all).clone()
     };
-    // Of two places the one deeper down: a change near the root makes most files unreadable.
+    // The deeper of two places: a change near the root makes most files unreadable.
     let at = [place(random, file), place(random, file)]
         .into_iter()
         .max_by_key(|at| at.matches('/').count())
         .unwrap_or_default();
-    // Mostly from under the same key, so that the file stays of the right shape.
+    // Mostly a value of the same key, so that the file keeps its shape.
     let key = |place: &str| place.rsplit_once('/').map(|(_, key)| key.to_owned());
     let from = (0..30).map(|_| place(random, donor)).find(|from| key(from) == key(&at)).unwrap_or_else(|| at.clone());
     let new = match random.below(16) {
@@ -236,7 +236,7 @@ fn places(value: &Value, at: String, all: &mut Vec<String>) {
         Value::Array(items) => {
             items.iter().enumerate().take(20).for_each(|(key, item)| places(item, format!("{at}/{key}"), all))
         }
-        // Keys with signs of a path are left alone.
+        // Keys with characters of a path are left alone.
         Value::Object(map) => {
             let plain = map.iter().filter(|(key, _)| !key.contains(['/', '~'])).take(20);
             plain.for_each(|(key, item)| places(item, format!("{at}/{key}"), all));
@@ -246,7 +246,7 @@ fn places(value: &Value, at: String, all: &mut Vec<String>) {
     all.push(at);
 }
 
-/// Catches a panic, an abort or a file without an end among changed files.
+/// Catches a panic, an abort or a file that never finishes among changed files.
 #[test]
 fn gotcha_63_changed_tokenizers_are_used_or_refused() {
     let files = files();

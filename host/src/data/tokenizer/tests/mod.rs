@@ -1,4 +1,4 @@
-//! What a `tokenizer.json` of a stranger cannot do.
+//! Tests that an untrusted `tokenizer.json` cannot do harm.
 
 mod hostile;
 
@@ -24,7 +24,7 @@ const TEXTS: [&str; 8] = [
     "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaab",
 ];
 
-/// Small files of each kind of model and with each kind of step.
+/// Small files for each kind of model and each kind of step.
 pub fn files() -> Vec<Value> {
     let added = |id: u32, content: &str| json!({"id": id, "content": content, "single_word": false, "lstrip": false, "rstrip": false, "normalized": false, "special": true});
     let file = |added: Vec<Value>, steps: [Value; 4], model: Value| {
@@ -44,7 +44,7 @@ pub fn files() -> Vec<Value> {
     let split = json!({"type": "Sequence", "pretokenizers": [
         {"type": "Split", "pattern": {"Regex": "\\p{L}+| ?[^\\s\\p{L}]+|\\s+"}, "behavior": "Isolated", "invert": false},
         {"type": "Digits", "individual_digits": true}, {"type": "Punctuation", "behavior": "Contiguous"}, {"type": "FixedLength", "length": 5}]});
-    // A map of 256 empty units, and a text that nothing points to.
+    // A map of 256 empty units, with a text that no unit refers to.
     let no_change = format!("AAQA{}AAB4AA==", "A".repeat(341 * 4));
     let normalizers = json!({"type": "Sequence", "normalizers": [{"type": "NFKC"}, {"type": "Strip", "strip_left": true, "strip_right": true},
         {"type": "Replace", "pattern": {"Regex": " {2,}"}, "content": " "}, {"type": "Prepend", "prepend": "▁"},
@@ -98,7 +98,7 @@ pub fn files() -> Vec<Value> {
     ]
 }
 
-/// Reads a file and uses it in every way.
+/// Opens a file and uses it in every way.
 pub fn used(json: Vec<u8>) -> Result<Vec<Vec<u32>>> {
     let tokenizer = Tokenizer::new(Folder { name: NAME.into(), json, beside: BTreeMap::new(), read: Vec::new() })?;
     let all = tokenizer.encode_many(TEXTS.to_vec())?;
@@ -119,7 +119,7 @@ pub fn used(json: Vec<u8>) -> Result<Vec<Vec<u32>>> {
     Ok(all)
 }
 
-/// What became of a file: every error names it.
+/// The outcome for a file; checks that every error names the file.
 pub fn outcome(json: Vec<u8>) -> Result<&'static str, String> {
     match used(json) {
         Ok(_) => Ok("used"),
