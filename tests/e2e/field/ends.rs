@@ -1,4 +1,4 @@
-//! What ends an answer: tokenizer, config.json and generation_config.json together.
+//! The tokens that end an answer: from tokenizer, config.json and generation_config.json together.
 
 use std::fs;
 

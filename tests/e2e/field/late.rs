@@ -1,4 +1,4 @@
-//! Mistakes that are found before the first step, and requests that come after the last one.
+//! Mistakes that must be found before the first step, and requests after the last one.
 
 use std::fs;
 

@@ -5,7 +5,7 @@ use crate::support::{
     rig::Answer,
 };
 
-/// What telos answers where the library of a test plugin crashes as soon as it is opened.
+/// Output of telos if the library of a test plugin crashes as soon as it is opened.
 fn crashing(lab: &Lab, args: &[&str]) -> Answer {
     Answer::of(lab.command(args).env("TELOS_TEST_CRASH", "1"))
 }

@@ -1,4 +1,4 @@
-//! Runs that fail before their first step or while their plugin is being developed: nothing is left that a retry would meet.
+//! Runs that fail before their first step or while their plugin is being developed: nothing is left that would affect a retry.
 
 use std::fs;
 

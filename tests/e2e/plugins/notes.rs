@@ -1,4 +1,4 @@
-//! Notes on a run that looks as if it learned nothing, and on figures that an objective did not expect.
+//! Notes on a run that does not seem to learn, and on figures that an objective did not expect.
 
 use serde_json::Value;
 

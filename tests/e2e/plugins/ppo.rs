@@ -1,4 +1,4 @@
-//! PPO as the built library it ships as: what only an objective with rollouts sends across the boundary.
+//! PPO as the shipped library: what only an objective with rollouts sends across the ABI.
 
 use crate::support::rig::{Answer, library, plugins, telos};
 use plugin_api::{
@@ -16,7 +16,7 @@ fn load(options: Value) -> LoadedObjective {
     library.objective(&options).unwrap_or_else(|e| panic!("{e}"))
 }
 
-/// Two answers of one token each, at 1 and 3 nats from the reference; the position behind each is there, and masked.
+/// Two answers of one token each, at 1 and 3 nats from the reference; each has one more position after it, which is masked.
 fn rollout() -> Batch<'static> {
     Batch::new()
         .with("offsets", Scope::BATCH, vec![0.0, 2.0, 4.0])

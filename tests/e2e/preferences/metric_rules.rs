@@ -1,4 +1,4 @@
-//! Metrics that rules watch: early stopping and the best checkpoint read a metric that evaluations measure.
+//! Metrics of rules: early stopping and the best checkpoint read a metric that evaluations report.
 
 use std::fs;
 

@@ -1,4 +1,4 @@
-//! Models that an experiment or a command names: each is what it is called, or is refused.
+//! Models that an experiment or a command names: each is read as what it is, or refused.
 
 use std::fs;
 

@@ -1,5 +1,5 @@
-//! Rows of pairs through the program: what `telos check` shows of them, what is dropped, and what is refused before anything is
-//! written.
+//! Rows of pairs through the program: what `telos check` shows of them, which are dropped, and which are refused before anything
+//! is written.
 
 use std::fs;
 

@@ -1,4 +1,4 @@
-//! Preferences and rollouts through whole runs: reward models, direct preference optimisation and PPO on tiny experiments.
+//! Preferences and rollouts in whole runs: reward models, direct preference optimisation and PPO on tiny experiments.
 
 use serde_json::{Value, json};
 
@@ -151,7 +151,7 @@ fn models_that_do_not_fit_and_keys_nobody_reads_are_refused() {
     refused("model", &[], &["reward.0.model", "runs/other is no reward model"]);
 }
 
-/// What holds of the first rollout, whoever the critic is, and of the first minibatch of the one after.
+/// What holds for the first rollout with every critic, and for the first minibatch of the next one.
 fn is_sound(run: &Run) {
     let [ratio, clipped, kl, own] =
         ["val/ratio", "policy/clipfrac_avg", "objective/kl", "policy/approxkl_avg"].map(|name| run.train(name));

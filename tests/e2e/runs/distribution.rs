@@ -1,4 +1,4 @@
-//! The distribution: what `cargo xtask dist` makes of a build runs from any folder, without the build.
+//! The distribution: the folder that `cargo xtask dist` makes from a build works at any path, without the build.
 
 use std::{
     fs,

@@ -1,4 +1,4 @@
-//! What a run does when a plugin, the numbers or the disk fail: it says who and where, keeps what is whole, and exits 1.
+//! Failures of a plugin, the numbers or the disk: a run reports what failed and where, keeps what is complete, and exits with 1.
 
 use std::{fs, os::unix::fs::MetadataExt, process::Command};
 

@@ -1,4 +1,4 @@
-//! Pipelines through the built program: stages hand their models on, are taken up, begun anew and refused.
+//! Pipelines through the built program: stages pass their models on, are resumed, rerun and refused.
 
 use rustix::process::Signal;
 use serde_json::{Value, json};
@@ -62,7 +62,7 @@ fn stage(lab: &Lab, name: &str) -> Run {
     Run(lab.at(&format!("runs/tiny/{name}")))
 }
 
-/// Fails unless every stage of both pipelines ended as `ends` says and left the same bits.
+/// Fails unless every stage of both pipelines ended as in `ends` and left the same bits.
 #[track_caller]
 fn equal(ours: &Lab, theirs: &Lab, ends: [(&str, u64); 3]) {
     for (name, steps) in ends {

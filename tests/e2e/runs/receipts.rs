@@ -1,4 +1,4 @@
-//! What a run is made of when it goes on: the same data and weights, or none; other programs, and it says so.
+//! What a continued run depends on: the same data and weights, or it is refused; other programs are reported.
 
 use std::fs;
 
@@ -121,7 +121,7 @@ fn a_run_that_began_under_other_rules_is_not_continued() {
     lab.resume(&["train.steps=8"]).refuses(2, &["other rules", "rules 0", "--name"]);
 }
 
-/// A folder with the files of a model that a run left, and all others that are read of one.
+/// A folder with the model files that a run left, and all other files that are read from a model's folder.
 fn model(lab: &Lab, run: &str, name: &str) {
     let (from, to) = (lab.at(run), lab.at(name));
     fs::create_dir_all(to.join("additional_chat_templates")).expect("a folder");
@@ -156,7 +156,7 @@ fn each_file_counts(lab: &Lab, sets: &[&str], folder: &str, changes: &[(&str, &s
     fs::rename(&aside, &own).expect("moved back");
 }
 
-/// What is changed in the files of a model's folder, each under its place in the receipt.
+/// Changes of the files in a model's folder, each with its place in the receipt.
 fn changes<'a>(model: &'a str, tokenizer: &'a str) -> Vec<(&'a str, &'a str, &'a str, &'a str)> {
     vec![
         (model, "config.json", "\"rms_norm_eps\": 0.00001", "\"rms_norm_eps\": 0.0001"),

@@ -1,4 +1,4 @@
-//! A run that is stopped anywhere and resumed leaves the same bits as one that was not.
+//! A run that is stopped anywhere and resumed leaves the same bits as an undisturbed one.
 
 use std::{fs, thread, time::Duration};
 
@@ -9,7 +9,7 @@ use crate::support::{
     lab::{Dice, Lab, Run},
 };
 
-/// A run of `steps` that nobody stopped, without its checkpoints.
+/// An undisturbed run of `steps`, without its checkpoints.
 fn undisturbed(steps: u64) -> Lab {
     let lab = Lab::tiny();
     lab.run(&[&format!("train.steps={steps}"), "eval.every=7", "sample.every=10"]).succeeds();
@@ -44,7 +44,7 @@ fn gotcha_41_42_killed_at_twenty_moments_and_resumed_it_leaves_the_same_bits() {
     });
 }
 
-/// Stops a run by `signal` in its middle.
+/// Stops a run by `signal` in the middle.
 fn stopped_by(signal: Signal) {
     with_steps_enough(150, |steps| {
         let length = format!("train.steps={steps}");

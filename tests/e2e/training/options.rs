@@ -1,10 +1,10 @@
-//! Objectives and the keys of training, through whole runs.
+//! Objectives and the keys of training, in whole runs.
 
 use std::ops::Deref;
 
 use crate::support::lab::{Lab, Run, TINY, close, with_sets};
 
-/// A run that is done, and the folder it lies in.
+/// A finished run and its folder.
 struct Done(Run, #[expect(dead_code, reason = "the folder lives as long as the run is looked at")] Lab);
 
 impl Deref for Done {

@@ -1,4 +1,4 @@
-//! Instruction tuning through whole runs: what is learned, what is counted, what is saved, what is refused.
+//! Instruction tuning in whole runs: what is supervised, counted, saved and refused.
 
 use std::fs;
 
