@@ -1,5 +1,5 @@
-//! Converts a batch's arrays to variables on a tape, and sums on the tape to a [`Loss`]: the beginning and the end of an
-//! objective's `loss`.
+//! A plugin's description of itself. It crosses as JSON: an older host ignores fields of a newer minor version, and fields that an
+//! older plugin lacks get their defaults.
 
 use serde::{Deserialize, Serialize};
 

@@ -24,7 +24,7 @@ pub struct Example {
     pub prompt: String,
     /// Right and terse, without a newline: `"ant fox hen"`. The end-of-text token belongs after it.
     pub answer: String,
-    /// What is asked for.
+    /// The task that the instruction sets.
     pub task: Task,
 }
 

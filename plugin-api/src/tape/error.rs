@@ -127,7 +127,7 @@ pub enum TapeError {
         /// The operation, or `backward`.
         op: &'static str,
     },
-    /// Two inputs of one name: their gradients could not be told apart.
+    /// Two inputs of one name: their gradients could not be distinguished.
     #[error("input `{0}` is declared twice")]
     DuplicateInput(String),
     /// A gradient, or a single number, was requested of a variable that is not a scalar.

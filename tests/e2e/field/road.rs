@@ -182,7 +182,7 @@ fn eval_needs_dummy() {
     for part in ["nats per token of the completions", "exact match", "token accuracy"] {
         assert!(text.succeeds().contains(part), "{text:#?}");
     }
-    // Prompts with answers among their columns, under another name; and rows that are none.
+    // Prompts with answers among their columns, under another name; and rows that are not prompts.
     let row = |i: usize| json!({"prompt": format!("{i}? "), "solution": "a"}).to_string() + "\n";
     lab.write("asked.jsonl", (0..5).map(row).collect::<String>());
     let asked =
@@ -241,7 +241,7 @@ fn eval_of_a_text_gives_its_loss_with_and_without_its_end() {
     }
 }
 
-/// Catches a generation whose speed nobody learns, or one that counts other tokens than it drew.
+/// Catches a generation without a reported speed, or one that counts other tokens than it drew.
 #[test]
 fn generate_and_compare_print_their_rates() {
     let lab = Lab::tiny();

@@ -125,7 +125,7 @@ fn date_in_template() {
             assert!(error.contains(word), "{word}: {error}");
         }
     }
-    // A template that has words for the case that there is no clock says them.
+    // A template can have a text for the case that there is no clock.
     let guarded = "{% if strftime_now is defined %}{{ strftime_now('%Y') }}{% else %}26 Jul 2024{% endif %}\n";
     assert_eq!(example_of("date-in-template", &format!("{guarded}{TURNS}"), ROW), format!("26 Jul 2024{LEARNED}"));
     // And a row can give one that asks for it first.

@@ -237,7 +237,7 @@ fn a_panic_in_any_call_becomes_an_error_with_message_and_place() {
     }
 }
 
-/// Catches an instance that goes on answering from a state that a panic left half changed.
+/// Catches an instance that continues from a state that a panic left half changed.
 #[test]
 fn an_instance_that_panicked_answers_no_more_and_others_do() {
     let broken = faulty("panics-in-loss").expect("created");

@@ -30,8 +30,8 @@ fn rollout() -> Batch<'static> {
         .with_statistic("critic.value", Scope::TOKEN, vec![0.25, 7.0, 0.25, 7.0])
 }
 
-/// Catches a wire that loses what `prepare` returns, its scopes, or a verdict: the host would cut the arrays wrongly, or go on
-/// where it was told to stop.
+/// Catches a wire that loses the arrays from `prepare`, their scopes, or a verdict: the host would split the arrays wrongly, or
+/// continue although the verdict is to stop.
 #[test]
 fn a_rollout_goes_there_and_comes_back() {
     let mut ppo = load(json!({"kl_coef": 0.1, "whiten_advantages": false, "truncated": "bootstrap", "target_kl": 0.1}));

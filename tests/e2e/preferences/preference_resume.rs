@@ -45,13 +45,13 @@ fn leaves_what_nobody_stopped(objective: &str, sets: &[&str], files: &[&str], ru
     assert_eq!(place(run), place(&whole));
 }
 
-/// Catches a data order of pairs that starts anew, and recorded scores that are lost.
+/// Catches a data order of pairs that restarts, and recorded scores that are lost.
 #[test]
 fn gotcha_42_a_killed_reward_model_leaves_the_same_bits() {
     survives(REWARD, &["objective.centering=0.01"], &[]);
 }
 
-/// Catches a moving average that starts anew from the policy's first weights, or from its present ones.
+/// Catches a moving average that restarts from the policy's first weights, or from its present ones.
 #[test]
 fn gotcha_17_42_a_killed_run_beside_a_moving_average_leaves_the_same_bits() {
     survives(DPO, &["reference.average=0.9"], &["reference/model.safetensors"]);
@@ -94,7 +94,7 @@ fn gotcha_42_a_killed_ppo_on_one_trunk_leaves_the_same_bits() {
     survives(PPO, &sets, &["reference/model.safetensors", "rollout.json"]);
 }
 
-/// Catches a text beside the rows that begins anew.
+/// Catches a text of a second objective whose order restarts.
 #[test]
 fn gotcha_42_a_killed_ppo_with_a_pre_training_term_leaves_the_same_bits() {
     survives(&ptx(), &[], &["rollout.json"]);

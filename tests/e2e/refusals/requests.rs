@@ -284,7 +284,7 @@ fn check_refuses_what_run_refuses() {
     assert_eq!(lab.everything(), before);
 }
 
-/// Catches a lock that nobody reads, and results of two different plugins under one name.
+/// Catches a lock that is not read, and results of two different plugins under one name.
 #[test]
 fn a_plugin_whose_bytes_changed_since_the_lock_is_refused_until_told() {
     let lab = Lab::tiny();

@@ -13,7 +13,7 @@ use crate::support::{
 
 const OFTEN: &str = "checkpoint.every=1";
 
-/// Catches a run that goes on over other text of the same length, and a receipt that says it learned from that alone.
+/// Catches a run that continues with other text of the same length, and a receipt that names only that text.
 #[test]
 fn a_run_does_not_go_on_over_other_data() {
     with_steps_enough(100, |steps| {
@@ -186,7 +186,7 @@ fn every_file_of_the_model_that_a_run_began_from_counts() {
     lab.write("tiny.toml", format!("{backend}{from}{ROWS}{train}"));
     lab.run(&[]).succeeds();
     each_file_counts(&lab, &["train.steps=3"], "model", &changes("model.files", "tokenizer_files"));
-    // A run from before the files were noted goes on.
+    // A run from before the files were recorded can be resumed.
     let path = lab.tiny_run().0.join("receipt.json");
     let mut receipt = lab.tiny_run().receipt();
     receipt.as_object_mut().expect("an object").remove("tokenizer_files").expect("noted");
@@ -197,7 +197,7 @@ fn every_file_of_the_model_that_a_run_began_from_counts() {
     assert_eq!(lab.tiny_run().receipt()["model"]["files"][0]["path"], "config.json");
 }
 
-/// The same of a reference, of a reward model, and of a critic, which is read from the run's own checkpoint when it goes on.
+/// The same for a reference, a reward model, and a critic, which a resumed run reads from its own checkpoint.
 #[test]
 fn every_file_of_the_models_beside_the_policy_counts() {
     let lab = experiments::lab(

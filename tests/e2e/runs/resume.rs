@@ -98,7 +98,7 @@ fn resuming_a_finished_run_says_so_and_changes_nothing() {
     assert!(before == files.map(|file| run.bytes(file)));
 }
 
-/// Catches a flag nobody reads: --resume with another experiment would silently train something else.
+/// Catches a flag that is not read: --resume with another experiment would silently train something else.
 #[test]
 fn gotcha_42_resume_with_a_changed_experiment_is_refused_line_by_line() {
     let lab = Lab::tiny();
@@ -121,7 +121,7 @@ fn gotcha_42_resume_with_a_changed_experiment_is_refused_line_by_line() {
     lab.resume(&["backend.threads=2"]).succeeds();
 }
 
-/// Catches a run that is bound to the folder in which it began, and one that goes on elsewhere with other bits.
+/// Catches a run that is bound to the folder in which it began, and one that continues elsewhere with other bits.
 #[test]
 fn a_moved_or_copied_run_goes_on_where_the_experiment_says_it_is() {
     let (lab, whole) = (Lab::tiny(), Lab::tiny());

@@ -233,7 +233,7 @@ impl Objective for Outside {
 export_objective!("outside", Outside);
 "#;
 
-/// Catches a contract that only crates of this workspace can be built with. Builds its dependencies anew, which takes minutes.
+/// Catches a contract that only crates of this workspace can be built with. Rebuilds its dependencies, which takes minutes.
 #[test]
 #[ignore = "builds the contract's dependencies anew, which takes minutes: cargo xtask test --full"]
 fn an_objective_built_outside_the_workspace_trains() {
