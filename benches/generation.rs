@@ -1,14 +1,14 @@
-//! Tokens a second of generation by batch size and backend: prompts of their own, and one prompt shared by all samples.
+//! Generated tokens per second by batch size and backend: with a prompt per sample, and with one prompt for all samples.
 #![allow(missing_docs, reason = "criterion's macros")]
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use telos::generate::{GenerateOptions, generate};
 use telos_benches::{THREADS, backends, experiment, plugin_folder, setup, threads_of};
 
-/// Samples generated side by side.
+/// Numbers of samples generated together.
 const BATCHES: [usize; 4] = [1, 4, 16, 64];
 
-/// Tokens of a prompt, and of its continuation.
+/// Tokens of a prompt and of its continuation.
 const LENGTHS: (usize, usize) = (16, 32);
 
 fn generation(c: &mut Criterion) {

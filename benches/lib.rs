@@ -1,8 +1,8 @@
-//! What the benches share: finding the built plugins, which backends to run on, and opening one through its library.
+//! Shared by the benches: finding the built plugins, which backends to run on, and opening one through its library.
 //!
-//! Run `cargo xtask build` first, then `cargo bench -p telos-benches`. `TELOS_BENCH_BACKENDS` names the backends as
-//! `telos compare` does, for example `candle,torch:cuda:0@bf16`; left out, it is every one that is installed but the
-//! reference, in f32 and, where it has it, bf16. Results worth keeping go to `results/`, named by machine and date.
+//! Run `cargo xtask build` first, then `cargo bench -p telos-benches`. `TELOS_BENCH_BACKENDS` names the backends as `telos
+//! compare` does, for example `candle,torch:cuda:0@bf16`. The default is every installed backend but the reference, in f32 and, if
+//! it has it, bf16. Results to keep go to `results/`, named by machine and date.
 
 mod training;
 
@@ -14,10 +14,10 @@ use plugin_api_load::Library;
 use std::path::PathBuf;
 use telos::{config::Override, plugins::Registry, setup::Setup};
 
-/// The folder with the plugins' libraries: `TELOS_PLUGINS`, else `plugins` beside the build's programs.
+/// The folder with the plugins' libraries: `TELOS_PLUGINS`, else `plugins` in the folder of the built programs.
 ///
 /// # Panics
-/// Where the place of this program is unknown.
+/// If the path of this program is unknown.
 pub fn plugin_folder() -> PathBuf {
     if let Some(folder) = std::env::var_os("TELOS_PLUGINS") {
         return folder.into();
@@ -30,16 +30,16 @@ pub fn plugin_folder() -> PathBuf {
 /// A plugin's library.
 ///
 /// # Panics
-/// Where it is not built.
+/// If it is not built.
 pub fn library(kind: &str, id: &str) -> Library {
     Registry::discover(&[plugin_folder()]).load(kind, id).expect("run `cargo xtask build` first")
 }
 
-/// The backends to bench: those of `TELOS_BENCH_BACKENDS`, else what is installed of candle (both paths) and torch, on
-/// the processor, in f32 and bf16 as far as each has it.
+/// The backends to bench: those of `TELOS_BENCH_BACKENDS`, else candle (both paths) and torch as far as installed, on the
+/// processor, in f32 and bf16 if supported.
 ///
 /// # Panics
-/// Where the variable holds no specs, or a plugin does not load.
+/// If the variable holds no specs, or a plugin does not load.
 pub fn backends() -> Vec<Spec> {
     if let Ok(text) = std::env::var("TELOS_BENCH_BACKENDS") {
         return text.split(',').map(|part| spec(part.trim())).collect();
@@ -62,15 +62,15 @@ pub fn backends() -> Vec<Spec> {
 /// A backend as text: `ID[:DEVICE][@DTYPE][?OPTION=VALUE[&OPTION=VALUE]...]`.
 ///
 /// # Panics
-/// Where it is none.
+/// If the text is not a spec.
 pub fn spec(text: &str) -> Spec {
     Spec::parse(text).unwrap_or_else(|why| panic!("backend `{text}`: {why}"))
 }
 
-/// Pre-training in small on a backend, with so many threads, for what needs a session and no model.
+/// A small pre-training experiment on a backend with `threads` threads, for benches that need a session and no model.
 ///
 /// # Panics
-/// Where the backend is not built or does not open.
+/// If the backend is not built or does not open.
 pub fn on(spec: &Spec, threads: usize) -> Setup {
     let sets = [threads_of(threads)];
     setup(&experiment("pretrain"), spec, &sets, &[plugin_folder()]).unwrap_or_else(|why| panic!("{spec}: {why:?}"))
@@ -86,5 +86,5 @@ pub fn threads_of(threads: usize) -> Override {
     Override::value("bench", "backend.threads", &threads.to_string())
 }
 
-/// Threads used where a bench does not vary them.
+/// Number of threads of benches that do not vary it.
 pub const THREADS: usize = 2;

@@ -1,4 +1,4 @@
-//! The hot operations at the shapes of two models, by backend, through the loaded library.
+//! The most frequent operations at the shapes of two models, by backend, through the loaded library.
 #![allow(missing_docs, reason = "criterion's macros")]
 
 use criterion::{BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main, measurement::WallTime};
@@ -38,7 +38,7 @@ fn with_values(tensor: Tensor) -> Tensor {
     tensor
 }
 
-/// `work` is the floating-point operations of a product's kind, the elements of a pointwise one.
+/// `work` is the number of floating-point operations of a product, or of elements of a pointwise operation.
 fn run<O: Op>(group: &mut BenchmarkGroup<'_, WallTime>, device: &Device, name: String, work: u64, op: &O) {
     group.throughput(Throughput::Elements(work));
     let once = || {

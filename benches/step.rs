@@ -1,5 +1,5 @@
-//! One training step through loaded libraries, by backend: of `pretrain`, and of the shapes that `peers/` compares
-//! with PyTorch. Also prints how many crossings a step makes; `boundary` measures the price of one.
+//! One training step through loaded libraries, by backend: of `pretrain`, and of the shapes that `peers/` compares with PyTorch.
+//! Also prints the number of calls across the ABI per step; `boundary` measures the cost of one.
 #![allow(missing_docs, reason = "criterion's macros")]
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};

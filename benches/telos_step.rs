@@ -1,7 +1,7 @@
 //! `telos-step`: training steps of Telos on request, so that they can be timed in turn with those of other programs.
 //!
-//! Speaks lines: after `ready`, each line `go N` on standard input is answered by the time N steps took, as a JSON
-//! object on standard output. `peers/pytorch.py` speaks the same; `peers/README.md` describes both.
+//! Line protocol: after `ready`, each line `go N` on standard input is answered by the time of N steps, as a JSON object on
+//! standard output. `peers/pytorch.py` has the same protocol; `peers/README.md` describes both.
 
 use std::{
     io::{self, BufRead, Write},
@@ -42,7 +42,7 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprint!("{}", error.report());
-            // A reader that is gone cannot be told.
+            // If the reader has ended, the error cannot be reported.
             _ = answer(&json!({ "error": error.report().trim_end() }));
             ExitCode::from(error.exit_code())
         }
@@ -54,7 +54,7 @@ fn serve(cli: &Cli) -> Result<()> {
     let setup = setup(&cli.file, &cli.backend, &cli.sets, &folders)?;
     let mut training = Training::open(&setup, false)?;
     let backend = &setup.experiment().backend;
-    // The first step makes the pools; it is not timed.
+    // The first step fills the pools; it is not timed.
     let first = training.step()?;
     training.sync()?;
     let (parameters, multiplied) = training.parameters();
@@ -101,7 +101,7 @@ fn answer(object: &Value) -> Result<()> {
     writeln!(out, "{object}").and_then(|()| out.flush()).map_err(|e| Error::run(format!("standard output: {e}")))
 }
 
-/// The most memory this process has held, in bytes; null where the system does not say.
+/// The most memory that this process has held, in bytes; null if the system does not report it.
 fn peak_resident() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;

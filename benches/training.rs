@@ -1,5 +1,5 @@
-//! One training step of an experiment on a backend, taken as the trainer takes it: window, objective, gradient, norm,
-//! AdamW. Tokens are random ids over the whole vocabulary, so that no data is read and every row of it is used.
+//! One training step of an experiment on a backend, as the trainer runs it: window, objective, gradient, norm, AdamW. Tokens are
+//! random ids over the whole vocabulary, so that no data is read and every row of the embedding is used.
 
 use std::path::{Path, PathBuf};
 
@@ -23,7 +23,7 @@ use telos::{
 };
 
 use telos_random::SplitMix64;
-/// Different windows that steps take in turn.
+/// Number of different windows that the steps use in turn.
 const WINDOWS: u64 = 4;
 
 /// A model on a backend, ready to be trained.
@@ -47,17 +47,17 @@ pub struct Training {
 /// A request error for a wrong experiment, plugin or option.
 pub fn setup(file: &Path, spec: &Spec, sets: &[Override], folders: &[PathBuf]) -> Result<Setup> {
     let mut overrides = sets.to_vec();
-    // An experiment that cannot be read has no backend; `prepare` says what is wrong with it.
+    // An experiment that cannot be read has no backend; `prepare` reports its mistakes.
     if let Some(written) = Draft::read(file, sets)?.backend() {
         overrides.extend(spec.overrides(written));
     }
-    // Nothing is written there; a lock that a user keeps beside the runs is not asked.
+    // Nothing is written there, and a lock in the user's own folder of runs is not read.
     let runs = std::env::temp_dir().join("telos-bench-runs");
     overrides.push(Override::text("bench", "runs_dir", &runs.to_string_lossy()));
     prepare(file, &overrides, folders, Pinning::Update)
 }
 
-/// What a step found.
+/// Figures of a step.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Figures {
     /// The loss before the update, in nats per token.
@@ -70,7 +70,7 @@ impl Training {
     /// Puts the experiment's model on its backend, with fresh weights. With `profile`, operations are timed.
     ///
     /// # Errors
-    /// As a run: a request error for a device that is not there; memory.
+    /// As for a run: a request error for a device that does not exist; memory.
     pub fn open(setup: &Setup, profile: bool) -> Result<Training> {
         let objectives = setup.objectives()?;
         let (device, record) = setup.device(profile)?;
@@ -120,12 +120,12 @@ impl Training {
         self.windows.first().into_iter().flatten().map(PackedBatch::sequences).sum()
     }
 
-    /// Times of the operations, where they are kept.
+    /// Times of the operations, if they are recorded.
     pub fn record(&self) -> Option<&Record> {
         self.record.as_ref()
     }
 
-    /// What the backend's session holds.
+    /// Memory of the backend's session.
     pub fn memory(&self) -> Memory {
         self.device.memory()
     }

@@ -1,5 +1,5 @@
-//! Sets the configuration `telos_data` where `TELOS_DATA` names the folder of real data, so that the test runner lists the
-//! tests of [`real_data`](e2e/real_data/mod.rs) as ignored where it does not.
+//! Sets the configuration `telos_data` if `TELOS_DATA` names the folder of real data, so that the test runner lists the tests of
+//! [`real_data`](e2e/real_data/mod.rs) as ignored otherwise.
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");

@@ -1,5 +1,5 @@
-//! From a batch's arrays to variables on a tape, and from sums on the tape to a [`Loss`]: what an objective's `loss`
-//! begins and ends with.
+//! Converts a batch's arrays to variables on a tape, and sums on the tape to a [`Loss`]: the beginning and the end of an
+//! objective's `loss`.
 
 use crate::{
     Code, Error, Result,
@@ -48,7 +48,7 @@ impl Loss {
         Self::default()
     }
 
-    /// Adds a term: `sum` must be a scalar on `tape`; its cotangents are taken by `backward`.
+    /// Adds a term: `sum` must be a scalar on `tape`. Computes its cotangents with `backward`.
     ///
     /// # Errors
     /// The first mistake made on the tape.
@@ -59,7 +59,7 @@ impl Loss {
         Ok(self)
     }
 
-    /// Adds a metric: a weighted sum and its weight, or an extreme.
+    /// Adds a metric: a weighted sum and its weight, or a minimum or maximum.
     #[must_use]
     pub fn metric(mut self, name: &str, value: f64, weight: f64) -> Self {
         self.metrics.push(MetricPart { name: name.to_owned(), value, weight });
@@ -67,9 +67,9 @@ impl Loss {
     }
 }
 
-/// Cotangents of a scalar by input name, in the order the inputs were made.
+/// Cotangents of a scalar by input name, in the order in which the inputs were created.
 fn gradients(tape: &Tape, root: Var<'_>) -> Result<Vec<(String, Vec<f64>)>> {
-    // The variable lives on this very tape; its shorter lifetime only says that the caller may drop it earlier.
+    // The variable lives on this tape; its shorter lifetime only means that the caller may drop it earlier.
     let named = tape.backward(root)?.into_named();
     Ok(named.into_iter().map(|(name, d)| (name, d.iter().copied().collect())).collect())
 }

@@ -1,4 +1,4 @@
-//! Named arrays: how batches, rollouts and results look to an objective.
+//! Named arrays: the form in which an objective gets batches and rollouts and returns results.
 //!
 //! Packed, without padding: N tokens of S sequences, sequence s holding tokens `offsets[s]..offsets[s + 1]`. Token
 //! arrays are aligned to the *predicted* token: entry n belongs to `target[n]`, and `mask[n]` says whether that target is
@@ -9,21 +9,21 @@ use std::{borrow::Cow, fmt};
 
 /// Names of the arrays every batch has, or that have a fixed meaning.
 pub mod names {
-    /// S + 1 first tokens, ascending from 0 to N.
+    /// S + 1 numbers: the first token of each sequence and N, ascending from 0.
     pub const OFFSETS: &str = "offsets";
     /// Per token: the id to predict.
     pub const TARGET: &str = "target";
     /// Per token: 1 where the target is supervised, else 0.
     pub const MASK: &str = "mask";
-    /// Per token: its place in its sequence, from 0.
+    /// Per token: its position in its sequence, from 0.
     pub const POSITION: &str = "position";
     /// Per sequence: a number shared by the members of a pair or group.
     pub const GROUP: &str = "group";
     /// Per sequence: 1 chosen or desirable, 0 rejected or undesirable.
     pub const SIDE: &str = "side";
-    /// Per sequence: a numeric column of the data set has this before its name.
+    /// Per sequence: prefix of the name of a numeric column of the data set.
     pub const COLUMN: &str = "column.";
-    /// Per sequence: the scalar head at the last token, the statistic of reward models.
+    /// Per sequence: output of the scalar head at the last token, the statistic of reward models.
     pub const SCORE: &str = "score";
     /// Per token: the log-probability that the frozen reference gives the target.
     pub const REFERENCE_LOGP: &str = "reference.logp";
@@ -31,9 +31,9 @@ pub mod names {
     pub const CRITIC_VALUE: &str = "critic.value";
     /// Per sequence: the critic's value after the last token.
     pub const CRITIC_VALUE_END: &str = "critic.value_end";
-    /// Per sequence of a rollout: what the answer is worth, over all of the experiment's rewards.
+    /// Per sequence of a rollout: the answer's reward, summed over the experiment's rewards by weight.
     pub const REWARD: &str = "reward";
-    /// Per sequence of a rollout: 1 where the answer ended by itself, 0 where it was cut off.
+    /// Per sequence of a rollout: 1 if the answer ended with an end token, 0 if it was truncated.
     pub const ENDED: &str = "ended";
 }
 
@@ -47,7 +47,7 @@ impl Scope {
     pub const TOKEN: Scope = Scope(1);
     /// One row per sequence (S).
     pub const SEQUENCE: Scope = Scope(2);
-    /// Rows of their own meaning (offsets, scalars).
+    /// Rows with another meaning (offsets, scalars).
     pub const BATCH: Scope = Scope(3);
 }
 

@@ -1,7 +1,7 @@
-//! The one error type of the contract: a code that programs act on, a text that people read.
+//! The error type of the contract: a code for programs and a text for people.
 //!
-//! Codes are permanent integers, so that a host and a plugin of different minors understand each other; an unknown
-//! code is handled like [`Code::INTERNAL`].
+//! Codes are permanent integers, so that a host and a plugin of different minor versions understand each other; an unknown code is
+//! handled like [`Code::INTERNAL`].
 
 use std::fmt;
 
@@ -28,7 +28,7 @@ codes! {
     INVALID_ARGUMENT = 2,
     /// The operation, option, device or slot does not exist here.
     UNSUPPORTED = 3,
-    /// The device has no memory left; the session lives on and the caller may try something smaller.
+    /// The device is out of memory; the session stays usable and the caller may retry with something smaller.
     OUT_OF_MEMORY = 4,
     /// Two operands' shapes contradict each other or the operation.
     SHAPE = 5,
@@ -68,7 +68,7 @@ impl fmt::Debug for Code {
     }
 }
 
-/// An error that may cross the boundary.
+/// An error that may cross the ABI.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub struct Error {
     /// What kind of failure it is.
@@ -115,7 +115,7 @@ impl Error {
         Self::new(Code::INTERNAL, message)
     }
 
-    /// The same error, said to come from `plugin` unless it already names one.
+    /// The same error with `plugin` as its plugin, unless it already names one.
     #[must_use]
     pub fn in_plugin(mut self, plugin: &str) -> Self {
         if self.plugin.is_empty() {

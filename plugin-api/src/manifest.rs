@@ -1,9 +1,9 @@
-//! What a plugin says about itself. Crosses as JSON: fields of a newer minor are ignored by an older host, fields an
-//! older plugin lacks take their defaults.
+//! A plugin's description of itself. It crosses as JSON: an older host ignores fields of a newer minor version, and fields that an
+//! older plugin lacks get their defaults.
 
 use serde::{Deserialize, Serialize};
 
-/// The three kinds of plugin, as they stand in a library's header.
+/// The three kinds of plugin, as written in a library's header.
 pub mod kind {
     /// An objective.
     pub const OBJECTIVE: &str = "objective";
@@ -20,7 +20,7 @@ pub struct OptionSpec {
     pub name: String,
     /// `bool`, `int`, `float`, `string`, `float list` or `string list`.
     pub kind: String,
-    /// Its value where the file has none; null: the option must be given.
+    /// Its value if the file has none; null: the option is required.
     #[serde(default)]
     pub default: serde_json::Value,
     /// Smallest legal number.
@@ -36,7 +36,7 @@ pub struct OptionSpec {
     pub meaning: String,
 }
 
-/// Declares a `&str`-like newtype with named values: open to values of newer minors.
+/// Declares a `&str`-like newtype with named values. It accepts values of newer minor versions.
 macro_rules! names {
     ($(#[$meta:meta])* $Name:ident { $($(#[$vmeta:meta])* $value:ident = $text:literal,)* }) => {
         $(#[$meta])*
@@ -109,7 +109,7 @@ names! {
 }
 
 names! {
-    /// What a term's sum is divided by: counted over the whole optimizer window, all micro-batches and ranks.
+    /// What a term's sum is divided by, counted over the whole optimizer window: all micro-batches and ranks.
     Normaliser {
         /// Tokens whose mask is 1.
         SUPERVISED_TOKENS = "supervised tokens",
@@ -119,36 +119,36 @@ names! {
         PAIRS = "pairs",
         /// Groups.
         GROUPS = "groups",
-        /// What `weigh` answers under the term's name.
+        /// The number that `weigh` returns under the term's name.
         CUSTOM = "custom",
     }
 }
 
 names! {
-    /// How a metric's parts become one number.
+    /// How a metric's parts are combined into one number.
     Reduction {
-        /// Sum of sums over sum of weights.
+        /// The sum of the sums, divided by the sum of the weights.
         MEAN = "mean",
-        /// Sum of sums.
+        /// The sum of the sums.
         SUM = "sum",
-        /// Smallest.
+        /// The smallest value.
         MIN = "min",
-        /// Largest.
+        /// The largest value.
         MAX = "max",
     }
 }
 
-/// A model that takes part.
+/// A model that the objective uses.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Role {
     /// `policy`, `reference`, `critic`, `reward`, `teacher` ...
     pub name: String,
-    /// Whether it learns.
+    /// Whether it is trained.
     pub trains: bool,
     /// Whether the objective can do without it.
     #[serde(default)]
     pub optional: bool,
-    /// The statistics read from it; the policy's are named plainly (`logp`), another role's with its name before them
+    /// The statistics read from it. The policy's have plain names (`logp`); another role's have the role's name as a prefix
     /// (`reference.logp`).
     pub statistics: Vec<Statistic>,
 }
@@ -187,7 +187,7 @@ pub struct MetricSpec {
     pub reduction: Reduction,
     /// What it is, in one sentence.
     pub meaning: String,
-    /// Where a healthy run keeps it.
+    /// The range of values in a healthy run.
     #[serde(default)]
     pub healthy: Option<(f64, f64)>,
 }
@@ -232,13 +232,13 @@ pub struct ObjectiveManifest {
     pub version: String,
     /// One sentence.
     pub summary: String,
-    /// The formula, as text.
+    /// The formula of the loss, as text.
     pub formula: String,
-    /// Where it comes from.
+    /// The paper or other source of the formula.
     pub paper: String,
     /// What rows it learns from.
     pub data: DataKind,
-    /// The models that take part; the policy is implied where the list is empty.
+    /// The models that the objective uses; an empty list means the policy alone.
     pub roles: Vec<Role>,
     /// Terms and their normalisers.
     pub terms: Vec<TermSpec>,
@@ -248,10 +248,10 @@ pub struct ObjectiveManifest {
     pub options: Vec<OptionSpec>,
     /// What must hold at step 0.
     pub expectations: Vec<Expectation>,
-    /// The loss couples the whole batch whatever the options: what one sequence adds depends on the others beyond its own pair or
-    /// group, by a mean over the batch for example, so that the sums of a window cut in two are not the sums of the window. The host
-    /// then runs the window forward, calls `loss` once, and replays the micro-batches with those cotangents, which costs a second
-    /// forward pass. Where options decide, [`Requirements::coupled`] says so.
+    /// The loss couples the whole batch under all options: what one sequence contributes depends on sequences beyond its own pair
+    /// or group, through a mean over the batch for example. The sums of a window's two halves then do not add up to the sums of
+    /// the window. The host runs the window forward, calls `loss` once, and replays the micro-batches with those cotangents, which
+    /// costs a second forward pass. If it depends on options, [`Requirements::coupled`] says so.
     pub coupled: bool,
     /// Values that the loss detaches under these names. Optional; if declared, a law checks that the loss detaches them, and so
     /// finds a `detach_as` that was removed by mistake.
@@ -265,19 +265,19 @@ impl Default for DataKind {
     }
 }
 
-/// What one instance needs, its options considered: a subset of what the manifest allows.
+/// What one instance needs under its options: a subset of what the manifest allows.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Requirements {
-    /// Statistics read, in the naming of [`Role::statistics`] (`logp`, `reference.logp`).
+    /// The statistics it reads, named as in [`Role::statistics`] (`logp`, `reference.logp`).
     pub statistics: Vec<String>,
-    /// The loss is linear in its statistics, so that cotangents depend on data alone: the host asks for them with zero
-    /// statistics before the head runs, and the head does loss and gradient in one pass.
+    /// The loss is linear in its statistics, so that cotangents depend on data alone: the host requests them with statistics of
+    /// zero before the head runs, and the head computes loss and gradient in one pass.
     pub linear: bool,
-    /// Temperature that divides the logits under all statistics.
+    /// Temperature: the logits are divided by it before any statistic is computed.
     #[serde(default = "one")]
     pub temperature: f64,
-    /// Under these options the loss couples the whole batch, as [`ObjectiveManifest::coupled`] says of every instance: either
-    /// is enough.
+    /// Under these options the loss couples the whole batch, which [`ObjectiveManifest::coupled`] declares for every instance:
+    /// either is enough.
     #[serde(default)]
     pub coupled: bool,
 }
@@ -299,18 +299,18 @@ pub struct DeviceSpec {
     pub name: String,
     /// Whether this library was compiled with it.
     pub compiled: bool,
-    /// Whether its makers have run the conformance suite on it.
+    /// Whether the conformance suite has been run on it by the backend's developers.
     pub tested: bool,
-    /// Anything a user should know.
+    /// A note for users.
     #[serde(default)]
     pub note: String,
-    /// The instruction set that computes on this machine, such as `avx2`, where another one gives other last bits; empty where
-    /// there is only one. It stands in receipts and decides which cached numbers are used again. Where the backend has an option
-    /// `isa` and it is not `auto`, that counts instead.
+    /// The instruction set that computes on this machine, such as `avx2`, if another one gives other last bits; empty if there is
+    /// only one. It is recorded in receipts and decides which cached numbers are reused. If the backend has an option `isa` and it
+    /// is not `auto`, the option's value is used instead.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub instruction_set: String,
-    /// Whether every number of threads gives the same bits. Without this promise the number stands in a run's receipt, and a run that
-    /// is resumed with another one says so.
+    /// Whether every number of threads gives the same bits. Without this promise a run's receipt records the number, and a run
+    /// that is resumed with another one reports it.
     #[serde(default)]
     pub same_with_any_threads: bool,
 }
@@ -397,7 +397,7 @@ impl Default for ColumnValue {
 mod tests {
     use super::*;
 
-    /// Catches a field without a default: a plugin built before it would be refused.
+    /// Catches a new field without a default: a plugin built before the field existed would be refused.
     #[test]
     fn requirements_of_an_older_plugin_are_understood() {
         let older = r#"{"statistics": ["logp"], "linear": false}"#;

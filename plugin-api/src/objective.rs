@@ -1,9 +1,9 @@
 //! The objective contract: from numbers per token to a loss and its cotangents.
 //!
-//! An objective never sees logits, models or devices, opens no file, reads no clock, draws no random number of its own.
-//! Its calls come in this order: `create`; once per window `compose` (where it has one), `prepare`, `weigh` (where a term
-//! has a custom normaliser), `loss` per micro-batch, `after_step`. State may change in `prepare` and `after_step` alone,
-//! so that micro-batches can be cut anywhere. All calls come from one thread.
+//! An objective never sees logits, models or devices. It opens no file, reads no clock and draws no random number of its own. Its
+//! calls come in this order: `create`; once per window `compose` (if it has one), `prepare`, `weigh` (if a term has a custom
+//! normaliser), `loss` per micro-batch, `after_step`. Only `prepare` and `after_step` may change its state, so that a window can
+//! be split into micro-batches anywhere. All calls come from one thread.
 //!
 //! Before the first step the host tries a batch: it calls `compose`, `prepare`, `weigh` and `loss` with the longest rows of the
 //! data, and restores the state. Prompts have made-up answers there (as many per prompt as the experiment samples), with rewards
@@ -16,9 +16,9 @@ use crate::{
     options::OptionSet,
 };
 
-/// An objective, with its options settled.
+/// An objective with its options.
 pub trait Objective {
-    /// What this instance reads, and whether it is linear in it.
+    /// Returns the statistics that this instance reads, and whether its loss is linear in them.
     ///
     /// # Errors
     /// The plugin's own.
@@ -73,7 +73,7 @@ pub trait Objective {
     /// required. The host refuses everything that [`crate::contract::loss`] lists.
     ///
     /// # Errors
-    /// The plugin's own; [`crate::Code::ARRAY`] for an array that is not there.
+    /// The plugin's own; [`crate::Code::ARRAY`] for an array that the batch lacks.
     fn loss(&self, batch: &Batch<'_>) -> Result<Loss>;
 
     /// Called after an optimizer step, with the window's global metrics by name. [`Verdict::END_ROLLOUT`] is refused without
@@ -132,15 +132,15 @@ pub trait Objective {
     }
 }
 
-/// An objective as a plugin: how it describes itself and comes to be.
+/// An objective as a plugin: its description and how an instance is created.
 pub trait ObjectivePlugin: Objective + Sized + 'static {
     /// Declared by [`options!`](crate::options!); `()` for none.
     type Options: OptionSet;
 
-    /// What it is. Id, version and options are filled in by the export.
+    /// Returns its description. The export fills in id, version and options.
     fn manifest() -> ObjectiveManifest;
 
-    /// An instance.
+    /// Creates an instance.
     ///
     /// # Errors
     /// [`crate::Code::OPTION`] naming the keys of options that contradict each other.
@@ -181,15 +181,15 @@ pub struct Loss {
     pub metrics: Vec<MetricPart>,
 }
 
-/// What follows after a step.
+/// What happens after a step.
 #[repr(transparent)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Verdict(pub u32);
 
 impl Verdict {
-    /// Go on.
+    /// Continue.
     pub const CONTINUE: Verdict = Verdict(0);
-    /// Leave this rollout (early stop) and draw the next.
+    /// End this rollout early and sample the next one.
     pub const END_ROLLOUT: Verdict = Verdict(1);
     /// End the run.
     pub const STOP: Verdict = Verdict(2);

@@ -1,19 +1,19 @@
-//! Typed options from one declaration: name, type, default, range and help stand together.
+//! Typed options from one declaration of name, type, default, range and help.
 //!
-//! The host checks an experiment's values against the declaration before the plugin sees them; the plugin's own check
-//! here is the second line of defence, for callers that are not the host.
+//! The host checks an experiment's values against the declaration before the plugin sees them. The check here repeats this for
+//! callers other than the host.
 
 use crate::{Code, Error, Result, manifest::OptionSpec};
 use serde_json::Value;
 
-/// Options as they cross: by name.
+/// Options by name, in the form in which they cross.
 pub type OptionMap = serde_json::Map<String, Value>;
 
-/// A type an option may have.
+/// A type that an option may have.
 pub trait OptionValue: Sized {
-    /// The manifest's word for it.
+    /// Its name in the manifest.
     const KIND: &'static str;
-    /// From JSON; `None` where the type is another.
+    /// From JSON; `None` for a value of another type.
     fn from_json(value: &Value) -> Option<Self>;
     /// To JSON.
     fn to_json(&self) -> Value;
@@ -70,7 +70,7 @@ pub trait OptionSet: Sized {
     /// The declarations, for the manifest.
     fn specs() -> Vec<OptionSpec>;
 
-    /// From values by name; what is left out takes its default.
+    /// From values by name; a missing option gets its default.
     ///
     /// # Errors
     /// [`Code::OPTION`] naming the key.
@@ -91,7 +91,7 @@ impl OptionSet for () {
 /// Reads one option; used by the macro.
 ///
 /// # Errors
-/// [`Code::OPTION`] where it is missing, of another type, out of range or none of the choices.
+/// [`Code::OPTION`] for an option that is missing, has another type, is out of range or is not one of the choices.
 pub fn read<T: OptionValue>(spec: &OptionSpec, values: &OptionMap) -> Result<T> {
     let refuse = |why: String| Error::new(Code::OPTION, format!("option `{}`: {why}", spec.name));
     let value = values.get(&spec.name).unwrap_or(&spec.default);

@@ -1,4 +1,4 @@
-//! The reward contract: from finished samples to one number each.
+//! The reward contract: one number for each finished sample.
 
 use serde_json::Value;
 
@@ -15,14 +15,14 @@ pub enum Column {
     Json(String),
 }
 
-/// A prompt, what the policy answered, and the other columns of the prompt's row.
+/// A prompt, the policy's answer, and the other columns of the prompt's row.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Sample {
     /// The prompt's text.
     pub prompt: String,
     /// The completion's text, without its end marker.
     pub completion: String,
-    /// Whether the completion ended by itself (EOS or a stop text) rather than at the length limit.
+    /// Whether the completion ended with an end token or a stop text, and not at the length limit.
     pub ended: bool,
     /// All of the row's other columns, by name, whether the reward declares them or not. The host checks declared columns in all
     /// rows before the first step; a column that is read without being declared fails in mid-run, at the first row without it.
@@ -30,7 +30,7 @@ pub struct Sample {
 }
 
 impl Sample {
-    /// The text of a column; of a list or an object, its JSON.
+    /// The text of a column, or the JSON of a list or an object.
     pub fn text(&self, name: &str) -> Option<&str> {
         match self.columns.iter().find(|(n, _)| n == name)? {
             (_, Column::Text(text) | Column::Json(text)) => Some(text),
@@ -55,9 +55,9 @@ impl Sample {
     }
 }
 
-/// A reward, with its options settled.
+/// A reward with its options.
 pub trait Reward {
-    /// One score per sample; a higher one is better. NaN is refused by the host.
+    /// Returns one score per sample; higher is better. The host refuses NaN.
     ///
     /// # Errors
     /// The plugin's own; [`crate::Code::ARRAY`] naming a column that is missing.
@@ -69,10 +69,10 @@ pub trait RewardPlugin: Reward + Sized + 'static {
     /// Declared by [`options!`](crate::options!); `()` for none.
     type Options: OptionSet;
 
-    /// What it is. Id, version and options are filled in by the export.
+    /// Returns its description. The export fills in id, version and options.
     fn manifest() -> RewardManifest;
 
-    /// An instance.
+    /// Creates an instance.
     ///
     /// # Errors
     /// [`crate::Code::OPTION`] naming the key.

@@ -1,7 +1,7 @@
 //! The golden record of everything permanent in the contract: ids, names, codes, sizes, offsets and slots.
 //!
-//! A line that changes or goes breaks every plugin already built, and wants a new major. Lines are appended with a new
-//! minor. `TELOS_BLESS=1 cargo test --release -p plugin-api --test abi_lock` writes the file anew.
+//! A line that changes or disappears breaks every plugin already built and requires a new major version. Lines are appended with a
+//! new minor version. `TELOS_BLESS=1 cargo test --release -p plugin-api --test abi_lock` rewrites the file.
 
 use abi_stable::{StableAbi, type_layout::TypeLayout};
 use plugin_api::{
@@ -85,7 +85,7 @@ macro_rules! layout {
     ($out:expr, $Type:ident { $($field:tt),* $(,)? }) => {
         line!($out, "\nstruct {} size {} align {}", stringify!($Type), size_of::<$Type>(), align_of::<$Type>());
         $(line!($out, "  {:>4} {}", offset_of!($Type, $field), stringify!($field));)*
-        // Every field must stand above: a struct pattern would not compile without one of them.
+        // All fields must be listed above: the struct pattern does not compile if one is missing.
         #[allow(unused_variables, clippy::redundant_field_names)]
         let _ = |value: $Type| { let $Type { $($field: _),* } = value; };
     };
@@ -125,7 +125,7 @@ fn table(out: &mut String, name: &str, reference: &'static TypeLayout) {
     line!(out, "\ntable {name}");
     for (slot, field) in layout.get_fields().into_iter().flatten().enumerate() {
         let signature = match field.function_range().iter().next() {
-            // Which parameters share a lifetime is no part of the layout.
+            // Which parameters share a lifetime does not belong to the layout.
             Some(function) => function.to_string().split("lifetime indices").next().unwrap_or_default().to_owned(),
             None => field.full_type().to_string(),
         };

@@ -1,5 +1,5 @@
-//! Laws of the encoded call, for every operation of the catalogue: what is encoded is decoded again, and no call,
-//! however hostile, makes a decoder panic or lets through what its description forbids.
+//! Laws of the encoded call, for every operation of the catalogue: decoding reverses encoding, and no call, however hostile, makes
+//! a decoder panic or accept what the description forbids.
 
 use plugin_api::{
     Code, Error, Result,
@@ -12,7 +12,7 @@ use plugin_api::{
 };
 use proptest::prelude::*;
 
-/// Runs `$body` with `$Op` standing for the type of operation number `$id`.
+/// Runs `$body` with `$Op` as the type of operation number `$id`.
 macro_rules! with_op {
     ($id:expr, $Op:ident => $body:expr) => {
         with_op!(@all $id, $Op => $body;
@@ -117,7 +117,7 @@ fn again(call: &Owned) -> Result<Owned> {
     call.lend(|c| with_op!(c.op, Decoded => Decoded::decode(c).map(|op| op.with_call(Owned::of))))
 }
 
-/// Takes every operation and does nothing.
+/// Accepts every operation and does nothing.
 struct Accepting {
     called: u32,
 }
@@ -183,7 +183,7 @@ fn hostile_call() -> impl Strategy<Value = Owned> {
         .prop_map(|(op, version, inputs, outputs, attrs)| Owned { op, version, inputs, outputs, attrs })
 }
 
-/// What one change does to a sound call; each must be refused with this code.
+/// Makes one mistake in a sound call; returns the code with which the call must be refused.
 fn spoil(call: &mut Owned, spec: &OpSpec, which: usize) -> Option<Code> {
     let required = spec.inputs.iter().position(|o| !o.optional);
     match which {
@@ -211,7 +211,7 @@ fn spoil(call: &mut Owned, spec: &OpSpec, which: usize) -> Option<Code> {
             call.outputs.push(View::NONE);
             Some(Code::INVALID_ARGUMENT)
         }
-        // An accumulator in the storage type: the sums would lose their digits.
+        // An accumulator in the storage type, in which the sums would lose digits.
         6 => {
             let at = spec.outputs.iter().position(|o| o.class == Class::A && !o.optional)?;
             call.outputs.get_mut(at).filter(|v| v.dtype == DType::F32)?.dtype = DType::BF16;
@@ -233,8 +233,8 @@ fn spoil(call: &mut Owned, spec: &OpSpec, which: usize) -> Option<Code> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 512, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// Catches an encoder and a decoder that order operands or attributes differently, and a description that its own
-    /// calls do not meet.
+    /// Catches an encoder and a decoder that order operands or attributes differently, and a description that its own calls do not
+    /// satisfy.
     #[test]
     fn every_operation_survives_encoding(
         id in 0..CATALOGUE.len(), sizes in any::<[u8; 8]>(), dtype in float(), present in any::<u32>(),
@@ -248,8 +248,7 @@ proptest! {
         prop_assert_eq!(accepting.called, 1);
     }
 
-    /// Catches a decoder that panics (overflow, index, division by zero), and one that lets a wrong dtype or a missing
-    /// operand through.
+    /// Catches a decoder that panics (overflow, index, division by zero), and one that accepts a wrong dtype or a missing operand.
     #[test]
     fn no_call_panics_and_what_is_accepted_is_as_described(call in hostile_call()) {
         let mut accepting = Accepting { called: 0 };
@@ -265,7 +264,7 @@ proptest! {
         }
     }
 
-    /// Hostile views in a call that is otherwise sound: reaches the checks behind the count of operands.
+    /// Hostile views in a call that is otherwise sound, which reach the checks behind the count of operands.
     #[test]
     fn no_view_panics(
         id in 0..CATALOGUE.len(), at in 0usize..12, view in hostile_view(), attr in hostile_attr(), which in 0usize..9,
@@ -281,7 +280,7 @@ proptest! {
         _ = again(&call);
     }
 
-    /// Catches a check that is not made. Each change is one mistake in a sound call, and has its own code.
+    /// Catches a missing check. Each change is one mistake in a sound call, with its own code.
     #[test]
     fn each_mistake_is_refused_with_its_code(id in 0..CATALOGUE.len(), which in 0usize..8) {
         let spec = CATALOGUE[id];
@@ -295,7 +294,7 @@ proptest! {
     }
 }
 
-/// Catches products that wrap around: 2^32 x 2^32 elements are not none, and two negative numbers make no width.
+/// Catches products that wrap around: 2^32 x 2^32 elements would count as 0, and two negative numbers would make a width.
 #[test]
 fn sizes_do_not_wrap_around() {
     let huge = View::dense(Handle(1), DType::F32, 1 << 32, 1 << 32);

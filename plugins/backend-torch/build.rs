@@ -1,4 +1,4 @@
-//! Compiles the small C++ file beside libtorch's headers.
+//! Compiles the small C++ file with libtorch's headers.
 
 use std::{env, path::PathBuf, process::exit};
 
@@ -6,7 +6,7 @@ fn main() {
     println!("cargo:rerun-if-changed=src/shim.cpp");
     println!("cargo:rerun-if-env-changed=LIBTORCH");
     println!("cargo:rerun-if-env-changed=LIBTORCH_INCLUDE");
-    // torch-sys tells where it found the libraries; the headers lie beside them unless the environment says otherwise.
+    // torch-sys reports where it found the libraries; the headers are in the same folder unless the environment says otherwise.
     let from_libraries =
         || env::var_os("DEP_TCH_LIBTORCH_LIB").and_then(|lib| Some(PathBuf::from(lib).parent()?.into()));
     let root = ["LIBTORCH_INCLUDE", "LIBTORCH"].iter().find_map(env::var_os).map(PathBuf::from).or_else(from_libraries);
@@ -15,7 +15,7 @@ fn main() {
         exit(1);
     };
     if cfg!(target_os = "linux") {
-        // The library looks beside itself, wherever it is moved.
+        // The library searches its own folder, wherever it is moved.
         println!("cargo:rustc-cdylib-link-arg=-Wl,-rpath,$ORIGIN/libtorch/lib");
     }
     cc::Build::new()
@@ -25,7 +25,7 @@ fn main() {
         .warnings(false)
         // OpenMP is libtorch's thread pool on the processor: without it `at::parallel_for` runs on one thread.
         .flag_if_supported("-fopenmp")
-        // A square root that sets errno, or an operation that may trap, keeps a loop from being done in vectors.
+        // A square root that sets errno, or an operation that may trap, keeps a loop from being vectorised.
         .flag_if_supported("-fno-math-errno")
         .flag_if_supported("-fno-trapping-math")
         .includes([include.join("torch/csrc/api/include"), include])

@@ -29,7 +29,7 @@ impl Rng {
         if bound == 0 {
             return 0;
         }
-        // The low half tells whether this draw lies in the part of the range that would favour small results.
+        // The low half decides whether this draw lies in the part of the range that would favour small results.
         let reject_below = bound.wrapping_neg() % bound;
         loop {
             let product = u128::from(self.next_u64()) * u128::from(bound);
@@ -50,7 +50,7 @@ impl Rng {
         (self.below(STEPS) as f64) < share * STEPS as f64
     }
 
-    /// One of `choices`. The array's length is part of its type, so there is always one.
+    /// One of `choices`. The array's length is part of its type, so it is never empty.
     pub fn pick<T: Copy, const N: usize>(&mut self, choices: [T; N]) -> T {
         const { assert!(N > 0) }
         choices[self.below(N as u64) as usize]

@@ -80,7 +80,7 @@ mod tests {
         assert_eq!(rng.bits(), 0xf88b_b8a8_724c_81ec);
     }
 
-    /// Catches a mixing function that differs from the generator's, and one that is no bijection at its fixed point 0.
+    /// Catches a mixing function that differs from the generator's, and one that is not a bijection at its fixed point 0.
     #[test]
     fn mix_is_the_generators_output_function() {
         assert_eq!(mix(0), 0);

@@ -1,7 +1,7 @@
-//! End-to-end tests: the telos program with the plugins as they are built, in one test binary.
+//! End-to-end tests: the telos program with the plugins as built, in one test binary.
 //!
-//! `cargo xtask build` makes what they run. A new topic is a new module in the folder of its kind; [`support`] holds what they
-//! share. Tests run at the same time: each works in a folder of its own and sets no environment variable of this process.
+//! `cargo xtask build` builds what they run. A new topic is a new module in the folder of its kind; [`support`] holds the shared
+//! helpers. Tests run in parallel: each works in a folder of its own and sets no environment variable of this process.
 
 mod backends;
 #[cfg(target_os = "linux")]

@@ -1,4 +1,4 @@
-//! Files of `tests/references` for the tests of the objectives here: each takes this module in with `#[path]`.
+//! Files of `tests/references` for the tests of the objectives here, which include this module by `#[path]`.
 
 use serde_json::Value;
 use std::path::PathBuf;

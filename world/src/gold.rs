@@ -1,10 +1,10 @@
-//! The gold reward: how good a completion truly is, judged from the prompt's text alone.
+//! The gold reward: the true reward of a completion, computed from the prompt's text and the completion alone.
 
 use crate::Task;
 use crate::task::Problem;
 use crate::words::NOUNS;
 
-/// What a right answer earns at most when it is wrapped in other words.
+/// The highest reward of a right answer among other words.
 const RAMBLING_CEILING: f64 = 0.6;
 
 /// The true reward of `completion`, in [0, 1]:
@@ -13,10 +13,10 @@ const RAMBLING_CEILING: f64 = 0.6;
 /// - `0.6 * (bytes of the answer / bytes of the completion)` for the right answer among other words;
 /// - 0 for anything else.
 ///
-/// Right means that the completion's words of the answer's kind (nouns of the language for lists, numbers for counts and
-/// sums) are those of the answer, in order and without one more. So saying several numbers, or an answer twice, earns nothing.
+/// Right means that the completion's words of the answer's kind (nouns of the language for lists, numbers for counts and sums) are
+/// exactly those of the answer, in order. So several numbers, or an answer given twice, earn nothing.
 ///
-/// `None` when `prompt` is no instruction of this world: a caller must not take that for a bad completion.
+/// `None` if `prompt` is not an instruction of this world: a caller must not treat that as a wrong completion.
 pub fn gold(prompt: &str, completion: &str) -> Option<f64> {
     let problem = Problem::parse(prompt)?;
     let answer = problem.answer();
@@ -34,7 +34,7 @@ pub fn gold(prompt: &str, completion: &str) -> Option<f64> {
     Some(0.0)
 }
 
-/// Any word with a digit in it: `7x` must not pass for talk beside a right number.
+/// Any word with a digit in it: `7x` must not be ignored as talk next to a right number.
 fn is_number(word: &str) -> bool {
     word.contains(|c: char| c.is_ascii_digit())
 }

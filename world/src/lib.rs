@@ -1,6 +1,6 @@
-//! The quickstart world: small instruction tasks over a little language, generated from a seed, with a gold checker.
+//! The quickstart world: small instruction tasks in a small language, generated from a seed, with a gold checker.
 //!
-//! One world gives every kind of data that training needs:
+//! One world provides every kind of data that training needs:
 //!
 //! | call | what | for |
 //! |---|---|---|
@@ -10,9 +10,9 @@
 //! | [`World::preference`] | a right answer over a wrong or a rambling one | reward models, DPO |
 //! | [`gold()`] | the true reward of any completion, from the prompt's text alone | evaluation |
 //!
-//! Everything is a pure function of (seed, split, index): no state, no clock, no platform. A prompt belongs to one
-//! [`Split`] for ever, whatever the seed, so that pre-training, tuning and evaluation with different seeds never meet on
-//! a held-out prompt. This crate knows no tokenizer and no model; it deals in strings.
+//! Everything is a pure function of (seed, split, index), without state, clock or dependence on the platform. A prompt belongs to
+//! the same [`Split`] for every seed, so that pre-training, tuning and evaluation with different seeds never share a held-out
+//! prompt. This crate works on strings, without tokenizer and model.
 
 mod gold;
 mod preference;
@@ -35,7 +35,7 @@ use telos_random::Rng;
 pub const MAX_PROMPT_BYTES: usize = 40;
 /// The longest right, terse answer in bytes.
 pub const MAX_ANSWER_BYTES: usize = 15;
-/// A world: the tasks it holds and the seed that orders its texts.
+/// A world: its tasks, and the seed that orders its texts.
 #[derive(Clone, Debug)]
 pub struct World {
     seed: u64,
@@ -43,7 +43,7 @@ pub struct World {
 }
 
 impl World {
-    /// A world of `tasks` (every task, where the list is empty; a task named twice counts once), drawn by `seed`.
+    /// A world of `tasks` (all tasks if the list is empty; a task named twice counts once), drawn by `seed`.
     pub fn new(seed: u64, tasks: &[Task]) -> World {
         let tasks = Task::ALL.into_iter().filter(|task| tasks.is_empty() || tasks.contains(task)).collect();
         World { seed, tasks }
@@ -54,13 +54,13 @@ impl World {
         &self.tasks
     }
 
-    /// Example `index` of `split`. Tasks come in turn, so every stretch of examples holds each equally often.
+    /// Example `index` of `split`. Tasks alternate, so every range of examples holds each equally often.
     pub fn example(&self, split: Split, index: u64) -> Example {
         self.problem(split, index, Purpose::Example).0.example()
     }
 
-    /// The instruction of [`World::example`], answered by someone who is not always right: a `flawed` share of the answers (0 to 1)
-    /// is flawed as a rejected answer is.
+    /// The instruction of [`World::example`] with an answer that may be wrong: a `flawed` share of the answers (0 to 1) has the
+    /// flaws of rejected answers.
     pub fn demonstration(&self, split: Split, index: u64, flawed: f64) -> Example {
         let (problem, mut rng) = self.problem(split, index, Purpose::Example);
         let example = problem.example();
@@ -71,8 +71,8 @@ impl World {
         }
     }
 
-    /// Preference pair `index` of `split`. With `equal_length` the rejected answer is wrong and exactly as long as the
-    /// chosen one, so that length says nothing; otherwise it is wrong, rambling, or both, and length does tell.
+    /// Preference pair `index` of `split`. With `equal_length` the rejected answer is wrong and exactly as long as the chosen one,
+    /// so that length carries no information; otherwise it is wrong, rambling, or both, and length does carry information.
     pub fn preference(&self, split: Split, index: u64, equal_length: bool) -> Preference {
         let (problem, mut rng) = self.problem(split, index, Purpose::Preference);
         preference::draw(&problem, equal_length, &mut rng)
@@ -84,10 +84,10 @@ impl World {
         prose::document(&self.tasks, split, &mut rng)
     }
 
-    /// A problem on the wanted side, and the generator that drew it, for whatever else the caller draws.
+    /// A problem on the wanted side, and the generator that drew it, for the caller's further draws.
     fn problem(&self, split: Split, index: u64, purpose: Purpose) -> (Problem, Rng) {
         let mut rng = self.rng(split, index, purpose);
-        // `new` never leaves the list empty; the remainder is below its length.
+        // `new` never leaves the list empty; the remainder is less than its length.
         let task = self.tasks[(index % self.tasks.len() as u64) as usize];
         (Problem::draw_in(task, split, &mut rng), rng)
     }
@@ -97,7 +97,7 @@ impl World {
     }
 }
 
-/// Keeps the streams of the three kinds of data apart.
+/// Separates the random streams of the three kinds of data.
 #[derive(Clone, Copy)]
 enum Purpose {
     Example,

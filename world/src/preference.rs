@@ -5,7 +5,7 @@ use crate::task::Problem;
 use crate::words::NOUNS;
 use telos_random::Rng;
 
-/// What is the matter with a rejected answer.
+/// The flaw of a rejected answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Flaw {
     /// Terse and wrong.
@@ -23,7 +23,7 @@ pub struct Preference {
     pub prompt: String,
     /// Right and terse.
     pub chosen: String,
-    /// Flawed as `flaw` says.
+    /// The answer with the flaw `flaw`.
     pub rejected: String,
     /// The rejected answer's flaw.
     pub flaw: Flaw,
@@ -37,9 +37,9 @@ pub(crate) fn draw(problem: &Problem, equal_length: bool, rng: &mut Rng) -> Pref
     Preference { prompt: problem.prompt(), chosen: problem.answer(), rejected, flaw, task: problem.task }
 }
 
-/// A flawed answer, and what is the matter with it.
+/// A flawed answer and its flaw.
 pub(crate) fn flawed(problem: &Problem, rng: &mut Rng) -> (Flaw, String) {
-    // That an answer rambles is soon learned; that it is wrong is not.
+    // A model soon learns to recognise rambling, but not wrong answers.
     let flaw = rng.pick([Flaw::Wrong, Flaw::Wrong, Flaw::Wrong, Flaw::Wrong, Flaw::Rambling, Flaw::WrongRambling]);
     let answer = match flaw {
         Flaw::Wrong => wrong(problem, rng),
@@ -49,8 +49,8 @@ pub(crate) fn flawed(problem: &Problem, rng: &mut Rng) -> (Flaw, String) {
     (flaw, answer)
 }
 
-/// A wrong answer as long as the right one: two words swapped, all in another order, one or all from some place on replaced; or
-/// another number of as many digits. Some are easier to see through than others.
+/// A wrong answer as long as the right one: two words exchanged, all in another order, one or all from some position replaced; or
+/// another number with equally many digits. Some are easier to recognise than others.
 fn wrong(problem: &Problem, rng: &mut Rng) -> String {
     let answer = problem.answer();
     if matches!(problem.task, Task::Count | Task::Add) {
@@ -68,14 +68,14 @@ fn wrong(problem: &Problem, rng: &mut Rng) -> String {
         2 => replace(&mut words, at..at + 1, rng),
         _ => replace(&mut words, at..right.len(), rng),
     }
-    // A shuffle may change nothing.
+    // A shuffle may leave the order unchanged.
     if words == right {
         replace(&mut words, at..at + 1, rng);
     }
     words.join(" ")
 }
 
-/// Puts words there that the answer has not.
+/// Replaces words by words that are not in the answer.
 fn replace(words: &mut [&str], which: std::ops::Range<usize>, rng: &mut Rng) {
     let mut nouns = NOUNS;
     rng.shuffle(&mut nouns);

@@ -1,7 +1,7 @@
-//! Running text for pre-training: descriptive lines, and the tasks told in many ways.
+//! Running text for pre-training: descriptive lines, and the tasks in many wordings.
 //!
-//! Only a few lines are in the instruction format, and a document goes on after an answer, so a model of this text knows
-//! the facts but is not yet an instruction follower: what tuning teaches is to answer, and then to stop.
+//! Only a few lines are in the instruction format, and a document continues after an answer, so that a model of this text knows
+//! the facts but does not follow instructions yet: tuning teaches it to answer and then to stop.
 
 use crate::split::Split;
 use crate::task::{Problem, Task};
@@ -25,7 +25,7 @@ pub(crate) fn document(tasks: &[Task], split: Split, rng: &mut Rng) -> String {
     text
 }
 
-/// A third of the lines describes; of the rest, one in five is an instruction with its answer.
+/// A third of the lines are descriptions; of the rest, one in five is an instruction with its answer.
 fn line(tasks: &[Task], split: Split, rng: &mut Rng) -> String {
     if rng.below(3) == 0 {
         loop {
@@ -35,9 +35,9 @@ fn line(tasks: &[Task], split: Split, rng: &mut Rng) -> String {
             }
         }
     }
-    // A world has at least one task; the draw is below their number.
+    // A world has at least one task; the draw is less than their number.
     let task = tasks[rng.below(tasks.len() as u64) as usize];
-    // A telling goes by the side of its instruction: its answer must not be learnt under another wording.
+    // A sentence is on the side of its instruction: its answer must not be learned in another wording.
     let problem = Problem::draw_in(task, split, rng);
     if rng.below(5) == 0 {
         return problem.prompt() + &problem.answer();

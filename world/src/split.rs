@@ -5,12 +5,12 @@ use telos_random::mix;
 /// One text in `HELD_OUT_SHARE` is held out.
 const HELD_OUT_SHARE: u64 = 10;
 
-/// Which side of the split a text is on. A tenth of all prompts and sentences is held out.
+/// The side of the split. A tenth of all prompts and sentences is held out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Split {
     /// Texts to train on.
     Train,
-    /// Texts that training never shows.
+    /// Texts that are never trained on.
     HeldOut,
 }
 

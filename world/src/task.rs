@@ -24,7 +24,7 @@ pub struct Example {
     pub prompt: String,
     /// Right and terse, without a newline: `"ant fox hen"`. The end-of-text token belongs after it.
     pub answer: String,
-    /// What is asked for.
+    /// The task that the instruction sets.
     pub task: Task,
 }
 
@@ -38,15 +38,15 @@ const LARGEST: u64 = 20;
 /// What an instruction asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Task {
-    /// Say the words again.
+    /// Repeat the words.
     Copy,
-    /// Say the words from the last to the first.
+    /// Give the words from the last to the first.
     Reverse,
-    /// Say the words in alphabetical order.
+    /// Give the words in alphabetical order.
     Sort,
-    /// Say how often a word is in a list.
+    /// Give the number of times a word is in a list.
     Count,
-    /// Say the sum of two numbers.
+    /// Give the sum of two numbers.
     Add,
 }
 
@@ -75,7 +75,7 @@ impl fmt::Display for Task {
 impl FromStr for Task {
     type Err = String;
 
-    /// Reads [`Task::name`]; the error names every task there is.
+    /// Reads [`Task::name`]; the error names every task.
     fn from_str(name: &str) -> Result<Task, String> {
         Task::ALL.into_iter().find(|task| task.name() == name).ok_or_else(|| {
             let known: Vec<&str> = Task::ALL.iter().map(|task| task.name()).collect();

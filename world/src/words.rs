@@ -1,9 +1,9 @@
-//! The vocabulary of the little language, and its grammar for descriptive lines. It knows nothing of tasks.
+//! The vocabulary of the language, and its grammar for descriptive lines. Independent of tasks.
 
 use telos_random::Rng;
 
-/// The words that tasks are about. Each has three letters and its own first letter, so that sorting looks at one byte and
-/// lists of equally many words are equally long.
+/// The words of the tasks. Each has three letters and a first letter of its own, so that sorting compares one byte and lists of
+/// equally many words are equally long.
 pub const NOUNS: [&str; 16] =
     ["ant", "bee", "cow", "dog", "elk", "fox", "gnu", "hen", "jay", "koi", "owl", "pig", "rat", "sow", "tup", "yak"];
 
@@ -11,7 +11,7 @@ const ADJECTIVES: [&str; 8] = ["old", "red", "big", "shy", "wet", "sly", "tiny",
 const VERBS: [&str; 8] = ["sees", "hears", "likes", "follows", "finds", "greets", "chases", "helps"];
 const PLACES: [&str; 6] = ["by the lake", "in the barn", "on the hill", "near the road", "in the wood", "at home"];
 
-/// `count` different nouns in random order; all of them where more are asked for than there are.
+/// `count` different nouns in random order; all of them if `count` exceeds their number.
 pub(crate) fn distinct_nouns(count: usize, rng: &mut Rng) -> Vec<&'static str> {
     let mut nouns = NOUNS;
     rng.shuffle(&mut nouns);

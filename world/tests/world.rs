@@ -1,4 +1,4 @@
-//! Laws of the generated world: what every example, pair and document of either split must obey.
+//! Laws of the generated world, for every example, pair and document of either split.
 
 use std::collections::BTreeSet;
 
@@ -20,7 +20,7 @@ fn examples_earn_the_full_gold_reward_and_fit_their_limits() {
     }
 }
 
-/// Catches flaws that come too often or in other prompts, and an answer that counts as flawed but is right.
+/// Catches flaws that are too frequent or in other prompts, and an answer that counts as flawed but is right.
 #[test]
 fn demonstrations_are_the_examples_with_a_share_of_flawed_answers() {
     let world = World::new(1, &[]);
@@ -51,7 +51,7 @@ fn no_prompt_is_on_both_sides_whatever_the_seed_and_kind() {
 
 #[test]
 fn no_held_out_instruction_is_answered_in_a_training_document() {
-    // Catches a document that draws its problems without asking for their side.
+    // Catches a document that draws its problems regardless of their side.
     let world = World::new(3, &[]);
     for split in SPLITS {
         for index in 0..4000 {
@@ -67,7 +67,7 @@ fn no_held_out_instruction_is_answered_in_a_training_document() {
         documents.flat_map(|text| text.split('\n').map(str::to_owned).collect::<Vec<_>>()).collect()
     };
     let shared: Vec<String> = lines(Split::Train).intersection(&lines(Split::HeldOut)).cloned().collect();
-    // Bare answers ("ant fox", "7") may recur; a whole telling or description may not.
+    // Bare answers ("ant fox", "7") may recur; whole sentences or descriptions may not.
     assert!(shared.iter().all(|line| !line.ends_with('.')), "{shared:?}");
 }
 
@@ -126,7 +126,7 @@ fn tasks_come_in_turn_and_only_those_asked_for() {
 
 #[test]
 fn the_world_does_not_change_under_published_results() {
-    // A changed generator, word list or draw order changes every published figure: change this text knowingly.
+    // A changed generator, word list or draw order changes every published figure: this text must be changed knowingly.
     let world = World::new(7, &[]);
     let shown: Vec<String> = (0..5)
         .map(|index| world.example(Split::Train, index))

@@ -8,17 +8,17 @@ use crate::{
 };
 use std::path::{Path, PathBuf};
 
-/// Where plugins live in the workspace.
+/// The folder of plugins in the workspace.
 const PLUGINS: &str = "plugins";
-/// Where plugins live that only tests load.
+/// The folder of plugins that only tests load.
 const TEST_PLUGINS: &str = "tests/plugins";
 
 /// The host's crate.
 const HOST: &str = "telos";
 
-/// What a build made.
+/// The result of a build.
 pub struct Built {
-    /// The host program; plugins are in `plugins` beside it, those for tests in `test-plugins`.
+    /// The host program. `plugins` in its folder holds the plugins, `test-plugins` those for tests.
     pub host: PathBuf,
 }
 
@@ -29,7 +29,7 @@ impl Built {
     }
 }
 
-/// The host and every plugin; the torch plugin where `libtorch` is given, or was when the plugins were last arranged.
+/// The host and every plugin; the torch plugin if `libtorch` is given, or was given when the plugins were last arranged.
 pub fn host_and_plugins(libtorch: Option<&Libtorch>) -> Result<Built> {
     let workspace = Workspace::read()?;
     let plugins = workspace.cdylibs_under(PLUGINS)?;
@@ -42,7 +42,7 @@ pub fn host_and_plugins(libtorch: Option<&Libtorch>) -> Result<Built> {
 pub fn everything(libtorch: Option<&Libtorch>) -> Result<Built> {
     let workspace = Workspace::read()?;
     let (plugins, test_plugins) = (workspace.cdylibs_under(PLUGINS)?, workspace.cdylibs_under(TEST_PLUGINS)?);
-    // With the very features the tests are built with, or cargo would build half of the dependencies twice.
+    // With the same features as the tests, or cargo would build half of the dependencies twice.
     build(&workspace, &plugins, &test_plugins, &["--workspace".to_owned(), "--all-targets".to_owned()], libtorch)
 }
 
@@ -61,7 +61,7 @@ fn build(
     let mut placed = libraries(&artifacts, plugins);
     let linked = Libtorch::linked(&folder);
     if let Some(libtorch) = libtorch.or(linked.as_ref()) {
-        // The suites of the torch plugin are built with those of the workspace, or not at all.
+        // The tests of the torch plugin are built if those of the workspace are.
         placed.extend(libtorch.build(workspace, !test_plugins.is_empty())?);
         libtorch.link(&folder)?;
     }

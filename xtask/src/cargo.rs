@@ -1,4 +1,4 @@
-//! Calls cargo and reads what it answers. Where things are built is what cargo says, never a guess.
+//! Calls cargo and reads its output. Build paths come from cargo, never from a guess.
 
 use crate::errors::Result;
 use serde_json::Value;
@@ -33,7 +33,7 @@ pub fn cargo() -> Result<Command> {
 pub struct Workspace {
     /// All crates, sorted by name.
     pub members: Vec<Member>,
-    /// Where cargo builds.
+    /// The target folder.
     pub target: PathBuf,
 }
 
@@ -49,7 +49,7 @@ pub struct Member {
 }
 
 impl Workspace {
-    /// Asks cargo.
+    /// Reads it from cargo.
     pub fn read() -> Result<Workspace> {
         let json = metadata(None)?;
         let mut members: Vec<Member> = json["packages"].as_array().into_iter().flatten().filter_map(member).collect();
@@ -65,15 +65,15 @@ impl Workspace {
     }
 }
 
-/// A package with the files that its crates begin with.
+/// A package with the root files of its crates.
 pub struct Package {
     /// Its `Cargo.toml`.
     pub manifest: PathBuf,
-    /// The first files of its libraries, programs, benches and examples; not of its test programs.
+    /// The root files of its libraries, programs, benches and examples; not of its test programs.
     pub roots: Vec<PathBuf>,
 }
 
-/// Asks cargo for the packages of the workspace of `manifest`.
+/// The packages of the workspace of `manifest`, from cargo.
 pub fn packages(manifest: &Path) -> Result<Vec<Package>> {
     let json = metadata(Some(manifest))?;
     let packages = json["packages"].as_array().into_iter().flatten();
@@ -89,7 +89,7 @@ pub fn packages(manifest: &Path) -> Result<Vec<Package>> {
         .collect())
 }
 
-/// What `cargo metadata` says of a workspace, by default of this one.
+/// The `cargo metadata` of a workspace, by default of this one.
 fn metadata(manifest: Option<&Path>) -> Result<Value> {
     let mut command = cargo()?;
     command.args(["metadata", "--no-deps", "--format-version", "1"]);
@@ -116,7 +116,7 @@ fn has_cdylib(kinds: &Value) -> bool {
     kinds.as_array().is_some_and(|kinds| kinds.iter().any(|k| k == "cdylib"))
 }
 
-/// A file cargo built (or found up to date).
+/// A file that cargo built or found up to date.
 pub struct Artifact {
     /// The `Cargo.toml` of its package.
     pub manifest: PathBuf,
@@ -124,12 +124,12 @@ pub struct Artifact {
     pub path: PathBuf,
 }
 
-/// Runs `cargo build` and yields the programs and dynamic libraries. Says nothing when all was up to date.
+/// Runs `cargo build` and returns the programs and dynamic libraries. Prints nothing if all was up to date.
 pub fn build(args: &[String]) -> Result<Vec<Artifact>> {
     artifacts(cargo()?.args(["build", "--release"]).args(args))
 }
 
-/// Runs a `cargo build` and yields the programs and dynamic libraries. Says nothing when all was up to date.
+/// Runs a `cargo build` and returns the programs and dynamic libraries. Prints nothing if all was up to date.
 pub fn artifacts(command: &mut Command) -> Result<Vec<Artifact>> {
     command.args(["--message-format", "json-render-diagnostics"]);
     if std::io::stderr().is_terminal() {
@@ -154,7 +154,7 @@ pub fn artifacts(command: &mut Command) -> Result<Vec<Artifact>> {
     if status.success() { Ok(artifacts) } else { Err("the build failed".into()) }
 }
 
-/// Passes cargo's progress on, but for the line that it prints even when there was nothing to do.
+/// Forwards cargo's progress, except the line that it prints even if there was nothing to do.
 fn forward(stderr: impl Read) {
     for line in BufReader::new(stderr).lines().map_while(std::result::Result::ok) {
         if !line.contains("Finished") {
@@ -168,7 +168,7 @@ fn artifacts_of(message: &Value) -> Vec<Artifact> {
         return Vec::new();
     }
     let manifest = PathBuf::from(message["manifest_path"].as_str().unwrap_or_default());
-    // Programs proper: no tests, benches or examples.
+    // Only programs: no tests, benches or examples.
     let program = message["target"]["kind"][0] == "bin" && message["profile"]["test"] == false;
     let executable = message["executable"].as_str().filter(|_| program).map(PathBuf::from);
     let libraries = message["filenames"].as_array().into_iter().flatten().filter_map(Value::as_str).map(PathBuf::from);
@@ -176,7 +176,7 @@ fn artifacts_of(message: &Value) -> Vec<Artifact> {
     executable.into_iter().chain(libraries).map(|path| Artifact { manifest: manifest.clone(), path }).collect()
 }
 
-/// Whether a file is named like a dynamic library of this platform.
+/// Whether a file has the name of a dynamic library of this platform.
 pub fn is_library(path: &Path) -> bool {
     path.extension().is_some_and(|e| e == env::consts::DLL_EXTENSION)
 }

@@ -1,7 +1,7 @@
 //! `cargo xtask dist`: a folder that runs on another machine of the same kind, without Rust and without this workspace.
 //!
-//! Programs and plugins are copied from a build and stripped of their debug tables; what is run with them comes along:
-//! experiments, the GPU script, the PyTorch peers. A libtorch never does: it is the machine's own, beside the plugins as
+//! Programs and plugins are copied from a build and stripped of their debug tables, together with files to run with them:
+//! experiments, the GPU script, the PyTorch peers. libtorch is never included: each machine has its own, linked as
 //! `plugins/libtorch`.
 
 use crate::{
@@ -16,27 +16,27 @@ use std::{
     process::{self, Command},
 };
 
-/// The programs: the host, and the step that benches run beside PyTorch's.
+/// The programs: the host, and `telos-step`, whose steps are timed in turns with PyTorch's.
 const PROGRAMS: &[&str] = &["telos", "telos-step"];
 
-/// Built outside the workspace, where there is a libtorch; shipped where it was built.
+/// Built outside the workspace, if there is a libtorch; included if it was built.
 const TORCH: &str = "backend-torch";
 
-/// Copied as they are: files, or folders with all they hold.
+/// Copied unchanged: files, or folders with their content.
 const TEXTS: &[&str] =
     &["experiments", "benches/gpu.sh", "benches/gpu.py", "benches/peers", "README.md", "LICENSE-APACHE", "LICENSE-MIT"];
 
-/// Says that a folder is a distribution, and of what.
+/// Marks a folder as a distribution, and names its version.
 const CARD: &str = "DIST.txt";
 const SUMS: &str = "SHA256SUMS";
 
-/// What a distribution may weigh.
+/// The maximum size of a distribution.
 const LIMIT: u64 = 64 << 20;
 
-/// What was asked for.
+/// The arguments of the command.
 #[derive(Debug, Default, PartialEq)]
 pub struct Request {
-    /// Where the folder goes; default `target/dist/telos-VERSION-TARGET`.
+    /// The output folder; default `target/dist/telos-VERSION-TARGET`.
     pub out: Option<PathBuf>,
     /// The folder of an earlier build; default: everything is built first.
     pub built: Option<PathBuf>,
@@ -59,7 +59,7 @@ impl Request {
     }
 }
 
-/// Builds (the very files that the tests run), copies, strips, weighs, and puts the folder in its place.
+/// Builds the same files that the tests run, copies, strips, checks the size, and moves the folder to its final path.
 pub fn run(request: &Request) -> Result<()> {
     let built = match &request.built {
         Some(folder) => folder.clone(),
@@ -67,11 +67,11 @@ pub fn run(request: &Request) -> Result<()> {
     };
     let workspace = Workspace::read()?;
     let name = name(&workspace)?;
-    // As cargo does, a build's folder is target/release.
+    // As in cargo's layout, the folder of a build is target/release.
     let target = built.parent().ok_or_else(|| format!("{} is in no folder", built.display()))?;
     let out = request.out.clone().unwrap_or_else(|| target.join("dist").join(&name));
     may_be_replaced(&out)?;
-    // Beside the final place, so that the last step is a rename.
+    // In the folder of the final path, so that the last step is a rename.
     let fresh = out.with_file_name(format!(".new-{name}-{}", process::id()));
     _ = fs::remove_dir_all(&fresh);
     let done = fill(&fresh, &built, &workspace, &name).and_then(|files| {
@@ -97,7 +97,7 @@ fn name(workspace: &Workspace) -> Result<String> {
     Ok(format!("telos-{}-{target}", host.version))
 }
 
-/// Nothing but an older distribution is ever removed.
+/// Only an older distribution may be removed.
 fn may_be_replaced(out: &Path) -> Result<()> {
     let is_empty = fs::read_dir(out).map_or(!out.exists(), |mut entries| entries.next().is_none());
     if is_empty || out.join(CARD).is_file() {
@@ -135,8 +135,8 @@ fn fill(folder: &Path, built: &Path, workspace: &Workspace, name: &str) -> Resul
     Ok(files)
 }
 
-/// The plugins of this project that are in the build's folder: all of the workspace's, and torch's where it was built.
-/// Somebody's own plugins stay at home.
+/// The plugins of this project in the build's folder: all of the workspace's, and torch's if it was built. A user's own plugins
+/// are not included.
 fn libraries(folder: &Path, workspace: &Workspace) -> Result<Vec<PathBuf>> {
     let path = |package: &str| {
         let (before, after) = (env::consts::DLL_PREFIX, env::consts::DLL_SUFFIX);
@@ -159,10 +159,10 @@ fn libraries(folder: &Path, workspace: &Workspace) -> Result<Vec<PathBuf>> {
     Ok(libraries)
 }
 
-/// A copy without debug tables. What the dynamic linker and the host read of a plugin stays.
+/// A copy without debug tables. Everything that the dynamic linker and the host read from a plugin is kept.
 fn strip(from: &Path, to: &Path) -> Result<()> {
     copy_file(from, to)?;
-    // Apple's strip would take away from a library what it exports.
+    // Apple's strip would remove a library's exported symbols.
     let how = if cfg!(target_os = "macos") { "-x" } else { "--strip-all" };
     let status = Command::new("strip").arg(how).arg(to).status();
     match status {
@@ -172,7 +172,7 @@ fn strip(from: &Path, to: &Path) -> Result<()> {
     }
 }
 
-/// A file or a folder with all it holds, but for what Python leaves behind.
+/// Copies a file, or a folder with its content except Python's caches.
 fn copy(from: &Path, to: &Path) -> Result<()> {
     if !from.is_dir() {
         return copy_file(from, to);
@@ -213,7 +213,7 @@ fn list(root: &Path, folder: &Path, files: &mut Vec<Shipped>) -> Result<()> {
     Ok(())
 }
 
-/// All bytes together, where they are within the limit.
+/// The total number of bytes, if it is within the limit.
 fn weigh(files: &[Shipped]) -> Result<u64> {
     let sum = files.iter().map(|f| f.bytes).sum();
     if sum <= LIMIT {
@@ -257,7 +257,7 @@ mod tests {
         folder
     }
 
-    /// Catches a dist that removes a folder somebody named by mistake.
+    /// Catches a dist that removes a folder named by mistake.
     #[test]
     fn only_a_distribution_or_an_empty_place_is_replaced() {
         let folder = scratch("place");
@@ -271,7 +271,7 @@ mod tests {
         fs::remove_dir_all(folder).unwrap();
     }
 
-    /// Catches a limit that is not kept, or an error that does not say where the weight lies.
+    /// Catches a limit that is not enforced, and an error that does not name the largest files.
     #[test]
     fn a_folder_above_the_limit_is_refused_by_its_heaviest_files() {
         let file = |name: &str, bytes| Shipped { name: name.into(), bytes, sha256: String::new() };
@@ -280,7 +280,7 @@ mod tests {
         assert!(error.contains("plugins/big.so 64.0 MiB"), "{error}");
     }
 
-    /// Catches a copy that takes Python's caches along, and sums of other bytes.
+    /// Catches a copy that includes Python's caches, and sums of other bytes.
     #[test]
     fn folders_are_copied_whole_but_for_caches_and_listed_with_their_sums() {
         let (from, to) = (scratch("from"), scratch("to"));
@@ -298,7 +298,7 @@ mod tests {
         fs::remove_dir_all(to).unwrap();
     }
 
-    /// Catches arguments that are taken for something else.
+    /// Catches arguments that are misread.
     #[test]
     fn arguments_are_folders_by_name() {
         let read = |args: &[&str]| Request::read(&args.iter().map(Into::into).collect::<Vec<_>>());

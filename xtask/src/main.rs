@@ -1,6 +1,6 @@
-//! `cargo telos` and `cargo xtask`: builds the host with every plugin of the workspace, runs it, tests all of it.
+//! `cargo telos` and `cargo xtask`: build the host with every plugin of the workspace, run it, test everything.
 //!
-//! Which crates are plugins is read from the workspace, so that a new objective touches nothing here.
+//! The list of plugins is read from the workspace, so that a new objective changes nothing here.
 
 mod build;
 mod cargo;
@@ -71,13 +71,13 @@ fn wrong_usage() -> Result<ExitCode> {
     Ok(ExitCode::from(2))
 }
 
-/// Builds what is out of date, then becomes the host.
+/// Builds what is out of date, then replaces this process by the host.
 fn telos(args: &[OsString]) -> Result<ExitCode> {
     let built = build::host_and_plugins(None)?;
     become_program(Command::new(built.host).args(args))
 }
 
-/// Arranges libtorch, builds host and plugins with it, and says where it is.
+/// Arranges libtorch, builds host and plugins with it, and prints its path.
 fn torch_plugin() -> Result<()> {
     let libtorch = torch::Libtorch::set_up()?;
     let built = build::host_and_plugins(Some(&libtorch))?;

@@ -1,14 +1,14 @@
-//! `cargo xtask map`: holds the source tree against the rules of its order, and the contract against its dependencies.
+//! `cargo xtask map`: checks the source tree against the rules of its order, and the contract against its allowed dependencies.
 //!
 //! - A folder has at most [`FILES`] source files at one level.
-//! - No two files import each other. `mod child;` is no import. `pub use child::Item` is one if the child imports what its
-//!   parent itself defines; a path through it leads to the child.
+//! - No two files import each other. `mod child;` is not an import. `pub use child::Item` is one if the child imports an item that
+//!   its parent itself defines; a path through it leads to the child.
 //! - The longest chain of imports inside [`CHAIN_FOLDER`] has at most [`CHAIN`] files.
 //! - The top-level modules of the host lie in [`LAYERS`]; an import leads to a lower layer.
 //!
 //! - A test that is named after a known mistake has a number that docs/known-mistakes.md lists.
 //!
-//! Imports of tests do not count. Calls of methods are not seen: a method needs no path.
+//! Imports of tests do not count. Method calls are not detected, because a method needs no path.
 
 mod graph;
 mod mistakes;
@@ -33,12 +33,12 @@ use std::{
 /// The most source files in a folder, its subfolders not counted.
 const FILES: usize = 12;
 
-/// The folder whose chains of imports are limited.
+/// The folder in which chains of imports are limited.
 const CHAIN_FOLDER: &str = "host/src/train";
-/// The most files of a chain.
+/// The maximum number of files in a chain.
 const CHAIN: usize = 7;
 
-/// The folder whose top-level modules lie in layers.
+/// The folder whose top-level modules are in layers.
 const LAYERED: &str = "host/src";
 /// The top-level modules of [`LAYERED`], the highest first. Modules of one layer do not import each other.
 const LAYERS: &[&[&str]] = &[
@@ -60,8 +60,8 @@ const LAYERS: &[&[&str]] = &[
     &["error"],
 ];
 
-/// The contract's crates, with what none of them may bring along: objectives know nothing of tensors, and a plugin compiles neither
-/// the laws nor what loads plugins.
+/// The contract's crates, with packages that they must not depend on: objectives have no tensors, and a plugin compiles neither
+/// the laws nor the code that loads plugins.
 const BANNED: [(&str, &[&str]); 3] = [
     ("plugin-api", &["candle-core", "tch", "gemm", "burn", "plugin-api-laws", "plugin-api-load"]),
     ("plugin-api-laws", &["candle-core", "tch", "gemm", "burn", "plugin-api-load"]),
@@ -103,7 +103,7 @@ fn graph(sources: &Sources) -> Result<Graph> {
     Ok(graph)
 }
 
-/// What breaks a rule, a text for each place.
+/// Violations of the rules, a text for each.
 fn errors(sources: &Sources, graph: &Graph) -> Vec<String> {
     let mut errors: Vec<String> = crowded(sources)
         .iter()

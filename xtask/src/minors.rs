@@ -1,5 +1,5 @@
-//! Builds one plugin of each kind and a small host against several minors of the contract, for the test that crosses
-//! them (`tests/e2e/plugins/abi_versions.rs`). They lie in `abi-cross/VARIANT` beside the host.
+//! Builds one plugin of each kind and a small host against several minor versions of the contract, for the test that crosses them
+//! (`tests/e2e/plugins/abi_versions.rs`). They are put into `abi-cross/VARIANT` in the host's folder.
 
 use crate::{build::Built, cargo, errors::Result};
 use std::{fs, path::Path};
@@ -7,7 +7,7 @@ use std::{fs, path::Path};
 const PLUGIN: &str = "abi-cross-plugin";
 const LOADER: &str = "abi-cross-loader";
 
-/// Name, the feature that makes it, the crates built.
+/// Name, the feature that enables it, the crates built.
 const VARIANTS: [(&str, Option<&str>, &[&str]); 3] = [
     ("this-minor", None, &[PLUGIN, LOADER]),
     ("next-minor", Some("next-minor"), &[PLUGIN, LOADER]),
@@ -21,8 +21,8 @@ pub fn build(built: &Built) -> Result<()> {
 }
 
 fn variant(folder: &Path, name: &str, feature: Option<&str>, crates: &[&str]) -> Result<()> {
-    // A dynamic library keeps its plain name whatever its features, so that variants take each other's place and cargo
-    // would call a stale one fresh: the last one has to go first. All else is told apart, and shared with other builds.
+    // A dynamic library keeps its plain name for any features, so that variants replace each other and cargo would treat a stale
+    // one as fresh: the last one has to be removed first. All other files have distinct names, and are shared with other builds.
     let library =
         format!("{}{}{}", std::env::consts::DLL_PREFIX, PLUGIN.replace('-', "_"), std::env::consts::DLL_SUFFIX);
     for stale in [folder.join(&library), folder.join("deps").join(&library)] {
@@ -38,7 +38,7 @@ fn variant(folder: &Path, name: &str, feature: Option<&str>, crates: &[&str]) ->
     fs::create_dir_all(&to).map_err(|e| format!("cannot make {}: {e}", to.display()))?;
     for artifact in cargo::build(&args)? {
         let Some(file) = artifact.path.file_name().filter(|f| f.to_string_lossy().contains("cross")) else { continue };
-        // A copy, not a link: the next variant is written over the original.
+        // A copy, not a link, because the next variant overwrites the original.
         fs::copy(&artifact.path, to.join(file)).map_err(|e| format!("cannot copy {}: {e}", artifact.path.display()))?;
     }
     Ok(())

@@ -1,4 +1,4 @@
-//! Arranges built plugins in the folder where the host looks for them.
+//! Puts built plugins into the folder in which the host looks for them.
 
 use crate::{cargo::is_library, errors::Result};
 use std::{
@@ -7,8 +7,8 @@ use std::{
     process,
 };
 
-/// Makes `folder` hold `libraries`, and removes those that an earlier build put there and this one no longer makes.
-/// Anything else in the folder is somebody's own plugin and stays.
+/// Makes `folder` hold `libraries`, and removes those from an earlier build that this one no longer makes. Any other file in the
+/// folder is a user's own plugin and is kept.
 pub fn arrange(folder: &Path, libraries: &[PathBuf]) -> Result<()> {
     let failed = |what: &str, path: &Path, e: io::Error| format!("cannot {what} {}: {e}", path.display());
     fs::create_dir_all(folder).map_err(|e| failed("make", folder, e))?;
@@ -29,7 +29,7 @@ pub fn arrange(folder: &Path, libraries: &[PathBuf]) -> Result<()> {
     Ok(())
 }
 
-/// A hard link where the file system has them, else a copy; never a moment without the file.
+/// A hard link if the file system supports it, else a copy; the file exists at every moment.
 fn place(from: &Path, to: &Path) -> io::Result<()> {
     if same_file(from, to) {
         return Ok(());
@@ -69,7 +69,7 @@ mod tests {
         path
     }
 
-    /// Catches an arrangement that keeps old bytes, keeps the library of a removed crate, or removes what a user put there.
+    /// Catches an arrangement that keeps old bytes, keeps the library of a removed crate, or removes a user's file.
     #[test]
     fn a_folder_holds_the_new_bytes_and_the_users_own_and_no_stale_build() {
         let built = scratch("arrange");

@@ -1,11 +1,11 @@
 //! libtorch 2.11.0 for the torch plugin: finds or fetches it, arranges it, and builds the plugin against it.
 //!
-//! What is used, first found: the folder in `LIBTORCH`; a Python that has torch; what an earlier run fetched; what pip
+//! The first found is used: the folder in `LIBTORCH`; a Python that has torch; files that an earlier run fetched; files that pip
 //! fetches now. Nothing is written outside the cache folder (`TELOS_CACHE`, else the user's cache folder) and cargo's own.
 //!
-//! The arranged folder holds links: `include/`, and a `lib/` without libtorch's CUDA half, so that the plugin needs
-//! libtorch_cpu and libc10 alone. The CUDA half is opened at run time, from where the links lead. A link `libtorch`
-//! beside the plugin leads there; the plugin and the host look nowhere else first.
+//! The arranged folder holds links: `include/`, and a `lib/` without libtorch's CUDA half, so that the plugin needs libtorch_cpu
+//! and libc10 alone. The CUDA half is opened at run time, from the folder of the links' targets. A link `libtorch` in the plugins'
+//! folder points to the arranged folder; plugin and host look there first.
 
 use crate::{
     cargo::{self, Workspace},
@@ -17,7 +17,7 @@ use std::{
     process::{Command, Stdio},
 };
 
-/// The one version that the pinned `tch` fits.
+/// The one version that works with the pinned `tch`.
 pub const VERSION: &str = "2.11.0";
 
 /// The plugin, a workspace of its own.
@@ -26,16 +26,16 @@ const PLUGIN: &str = "plugins/backend-torch";
 /// The link's name in the folder of plugins.
 const LINK: &str = "libtorch";
 
-/// What the plugin and libtorch_cpu need of libtorch itself.
+/// Libraries of libtorch that the plugin and libtorch_cpu need.
 const LIBRARIES: &[&str] = &["libtorch_cpu.so", "libc10.so", "libtorch.so", "libgomp.so.1"];
 
-/// What a libtorch_cpu that was built with CUDA needs besides, and the package that has it.
+/// Further libraries for a libtorch_cpu that was built with CUDA, each with its package.
 const CUDA_LIBRARIES: &[(&str, &str)] =
     &[("libcupti.so.13", "nvidia-cuda-cupti==13.0.*"), ("libcudart.so.13", "nvidia-cuda-runtime==13.0.*")];
 
 /// An arranged libtorch.
 pub struct Libtorch {
-    /// Where it is arranged.
+    /// The folder with the links.
     pub folder: PathBuf,
 }
 
@@ -48,7 +48,7 @@ impl Libtorch {
         Ok(Libtorch { folder: arrange(&find()?)? })
     }
 
-    /// The one that a folder of plugins links to, where it is still there.
+    /// The libtorch that a folder of plugins links to, if it still exists.
     pub fn linked(plugins: &Path) -> Option<Libtorch> {
         let folder = fs::read_link(plugins.join(LINK)).ok()?;
         folder.join("lib/libtorch_cpu.so").is_file().then_some(Libtorch { folder })
@@ -62,7 +62,7 @@ impl Libtorch {
         link(&self.folder, &at).map_err(failed)
     }
 
-    /// Builds the plugin, with its tests too where `all` says so, and yields its library.
+    /// Builds the plugin, with its tests if `all`, and returns its library.
     pub fn build(&self, workspace: &Workspace, all: bool) -> Result<Vec<PathBuf>> {
         let mut command = self.cargo(workspace, "build")?;
         command.args(all.then_some("--all-targets"));
@@ -76,7 +76,7 @@ impl Libtorch {
         let mut cargo = cargo::cargo()?;
         cargo.args([command, "--release", "--manifest-path"]).arg(manifest()?);
         cargo.arg("--target-dir").arg(&workspace.target).env("LIBTORCH", &self.folder);
-        // Only the plugin's library carries the place it looks for libtorch at; its tests are programs.
+        // Only the plugin's library has a run path to libtorch; its tests are programs.
         let libraries = env::var_os("LD_LIBRARY_PATH").unwrap_or_default();
         let folders = std::iter::once(self.folder.join("lib")).chain(env::split_paths(&libraries));
         let folders = env::join_paths(folders).map_err(|e| format!("{}: {e}", self.folder.display()))?;
@@ -90,11 +90,11 @@ pub fn manifest() -> Result<PathBuf> {
     Ok(cargo::root()?.join(PLUGIN).join("Cargo.toml"))
 }
 
-/// A libtorch somewhere.
+/// A libtorch found on this machine.
 struct Source {
     /// Holds `include` and `lib`: a libtorch folder, or Python's `torch` package.
     folder: PathBuf,
-    /// As it names itself, `2.11.0+cu130` say.
+    /// Its own version string, for example `2.11.0+cu130`.
     version: String,
 }
 
@@ -120,7 +120,7 @@ fn find() -> Result<Source> {
     named(wheels.join("torch"))
 }
 
-/// The folder that the user or an earlier run named, if it is what it should be.
+/// The folder that the user or an earlier run named, if it holds the right version.
 fn named(folder: PathBuf) -> Result<Source> {
     let remedy = "unset LIBTORCH and run `cargo xtask torch` again to find or fetch one";
     if !folder.join("lib/libtorch_cpu.so").is_file() {
@@ -139,7 +139,7 @@ fn fits(version: &str) -> bool {
     version.split('+').next() == Some(VERSION)
 }
 
-/// `build-version` of a libtorch folder, `version.py` of a Python package.
+/// The version from `build-version` of a libtorch folder or `version.py` of a Python package.
 fn version_in(folder: &Path) -> Option<String> {
     if let Ok(text) = fs::read_to_string(folder.join("build-version")) {
         return Some(text.trim().to_owned());
@@ -149,13 +149,13 @@ fn version_in(folder: &Path) -> Option<String> {
     Some(line.split_once('=')?.1.trim().trim_matches(['\'', '"']).to_owned())
 }
 
-/// Pythons to ask: the active environment's, then those on the path.
+/// Pythons to try: the active environment's, then those on the path.
 fn pythons() -> Vec<PathBuf> {
     let active = env::var_os("VIRTUAL_ENV").map(|folder| Path::new(&folder).join("bin/python"));
     active.into_iter().chain(["python3".into(), "python".into()]).collect()
 }
 
-/// The torch of a Python, without importing it (that takes seconds).
+/// The torch of a Python, found without importing it (that takes seconds).
 fn in_python(python: &Path) -> Option<Source> {
     let question = "import importlib.util as u; print(u.find_spec('torch').submodule_search_locations[0])";
     let output = Command::new(python).args(["-c", question]).stderr(Stdio::null()).output().ok()?;
@@ -164,7 +164,7 @@ fn in_python(python: &Path) -> Option<Source> {
     Some(Source { folder, version })
 }
 
-/// Where fetched and arranged files are kept.
+/// The folder for fetched and arranged files.
 fn cache() -> Result<PathBuf> {
     let given = env::var_os("TELOS_CACHE").map(PathBuf::from);
     let user = || env::var_os("XDG_CACHE_HOME").map(|folder| Path::new(&folder).join("telos"));
@@ -177,7 +177,7 @@ fn cache() -> Result<PathBuf> {
     Ok(folder)
 }
 
-/// Fetches the wheels with pip into a folder beside, and gives it its name when all is there.
+/// Fetches the wheels with pip into a temporary folder, and renames it when it is complete.
 fn fetch(wheels: &Path) -> Result<()> {
     let part = wheels.with_extension("part");
     _ = fs::remove_dir_all(&part);
@@ -198,7 +198,7 @@ fn fetch(wheels: &Path) -> Result<()> {
     fs::rename(&part, wheels).map_err(|e| format!("cannot name {}: {e}", wheels.display()))
 }
 
-/// Links what is needed into a folder of its own, and yields it.
+/// Links what is needed into a folder of its own, and returns it.
 fn arrange(source: &Source) -> Result<PathBuf> {
     let arranged = cache()?.join(format!("libtorch-{VERSION}"));
     let (lib, shown) = (arranged.join("lib"), |path: &Path, e| format!("cannot arrange {}: {e}", path.display()));
@@ -212,7 +212,7 @@ fn arrange(source: &Source) -> Result<PathBuf> {
             link(&from, &lib.join(name)).map_err(|e| shown(&from, e))?;
         }
     }
-    // A wheel's CUDA libraries lie in the packages beside it; a libtorch folder has them among its own.
+    // A wheel's CUDA libraries are in the packages next to it; a libtorch folder has them among its own.
     let beside = source.folder.parent().map(|packages| packages.join("nvidia/cu13/lib")).unwrap_or_default();
     for (name, package) in CUDA_LIBRARIES.iter().filter(|_| !source.version.ends_with("+cpu")) {
         let from = [&own, &beside].into_iter().map(|folder| folder.join(name)).find(|path| path.is_file());
@@ -229,7 +229,7 @@ fn arrange(source: &Source) -> Result<PathBuf> {
     Ok(arranged)
 }
 
-/// A link at `to`, in one step; one that is right already stays, so that nothing looks newer than it is.
+/// Creates a link at `to` in one step; keeps a link that is right already, so that no file becomes newer.
 #[cfg(unix)]
 fn link(from: &Path, to: &Path) -> std::io::Result<()> {
     let from = from.canonicalize()?;

@@ -1,10 +1,10 @@
-//! Backends against each other: the same model from the same seed on the same batch.
+//! Backends compared with each other: the same model from the same seed on the same batch.
 
 use telos::model::{Model, ModelConfig, Recompute};
 
 use crate::support::{Packed, backends, close, device, gradient, l2};
 
-/// Twelve sequences of 64 tokens, as one step of the Shakespeare experiment has them.
+/// Twelve sequences of 64 tokens, like one step of the Shakespeare experiment.
 fn batch() -> Packed {
     let token = |sequence: i32, place: i32| (sequence * 31 + place * place * 7 + place * 13) % 96;
     Packed::new(&(0..12).map(|sequence| (0..64).map(|place| token(sequence, place)).collect()).collect::<Vec<_>>())
@@ -17,8 +17,8 @@ fn config() -> ModelConfig {
     ModelConfig::parse(text, "agreement").unwrap()
 }
 
-/// Catches a kernel that is right on the small shapes of the laws and wrong on a model's, and statistics that are kept
-/// in too few bits.
+/// Catches a kernel that is right on the small shapes of the laws and wrong on a model's, and statistics that are stored in too
+/// few bits.
 #[test]
 fn every_backend_gives_the_same_first_loss_and_gradients() {
     let batch = batch();

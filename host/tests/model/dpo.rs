@@ -1,4 +1,5 @@
-//! Direct preference optimisation on real backends: ten steps of TRL's trainer against ours, and what a step may allocate.
+//! Direct preference optimisation on real backends: ten steps compared with TRL's trainer, and the memory that a step may
+//! allocate.
 
 use std::collections::BTreeMap;
 
@@ -38,7 +39,7 @@ fn dpo(options: &Map<String, Value>) -> Objectives {
     Objectives::new(vec![active]).unwrap()
 }
 
-/// An answer to `prompt`, the answer's tokens supervised.
+/// An answer to `prompt`; only the answer's tokens are supervised.
 fn answer(group: usize, side: f64, prompt: &[i32], answer: &[i32]) -> Sequence {
     Sequence {
         ids: prompt.iter().chain(answer).map(|id| *id as u32).collect(),
@@ -59,7 +60,7 @@ fn pairs(data: &Value) -> Vec<Sequence> {
     (0..prompts.len()).flat_map(pair).collect()
 }
 
-/// What the peer was told, by our names.
+/// TRL's settings, by our names.
 fn options(data: &Value) -> Map<String, Value> {
     let loss = data["loss_type"].as_str().unwrap().trim_end_matches("_pair").replace('_', "-");
     [("loss", loss.into()), ("beta", data["beta"].clone()), ("label_smoothing", data["label_smoothing"].clone())]
@@ -86,7 +87,7 @@ fn frozen(model: Model) -> Roles {
     Roles { reference: Some(Reference { model: Some(model), leaves: false, follow: None }), critic: None }
 }
 
-/// Catches a reference that learns or reads other weights, sides exchanged, prompts that count, a mean over tokens, a loss
+/// Catches a reference that is trained or reads other weights, exchanged sides, prompts that count, a mean over tokens, a loss
 /// divided by the pairs of a micro-batch, and everything that the cross-entropy trajectory catches.
 #[test]
 fn every_trajectory_of_trl_is_followed() {
@@ -134,7 +135,7 @@ fn follow(device: &Device, expected: &Value, batches: &[PackedBatch], what: &str
         ];
         for (ours, theirs) in pairs {
             let (got, expected) = (metrics[ours], float(&line[theirs]));
-            // Rewards begin at 0, so small ones are held absolutely.
+            // Rewards start at 0, so small ones are compared absolutely.
             let error = (got - expected).abs() / expected.abs().max(1.0);
             assert!(error < 2e-5, "{}: {got}, expected {expected}", told(theirs));
         }
@@ -143,8 +144,8 @@ fn follow(device: &Device, expected: &Value, batches: &[PackedBatch], what: &str
     ends_at(&model, expected, what, 2e-5);
 }
 
-/// A step with its reference needs logits by chunks, never a row of them for each token. Catches a head, a reference pass or
-/// a scatter that holds `[tokens, vocabulary]`.
+/// A step with its reference needs logits in chunks, never a row of logits for each token. Catches a head, a reference pass or a
+/// scatter that holds `[tokens, vocabulary]`.
 #[test]
 fn no_step_holds_logits_of_all_its_tokens() {
     let text = r#"{"model_type": "llama", "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1,

@@ -1,4 +1,4 @@
-//! Model folders in and out: the round trip, the names that files may use, and every folder that is refused.
+//! Loading and saving model folders: the round trip, the names that files may use, and every folder that is refused.
 
 use std::borrow::Cow;
 use std::path::Path;
@@ -60,7 +60,7 @@ fn saving_and_loading_keeps_every_bit_and_saves_the_same_bytes() {
             model.save(first.path()).unwrap();
             let again = Model::from_folder(&device, first.path()).unwrap();
             assert_eq!(flat(&model), flat(&again), "{family} on {backend}");
-            // What was read has the file that the first save wrote.
+            // The loaded model keeps generation_config.json of the first save.
             assert!(again.config().generation.is_some());
             assert_eq!(again.config().files.len(), 2, "config.json and generation_config.json were read");
             assert_eq!(*model.config(), ModelConfig { generation: None, files: Vec::new(), ..again.config().clone() });
@@ -133,7 +133,7 @@ fn other_dtypes_shards_prefixes_and_known_extras_are_read() {
     assert_eq!(flat(&Model::from_folder(&device, folder.path()).unwrap()), expected);
 }
 
-/// Loads what `spoil` left of a good folder; returns the report of the refusal.
+/// Loads what remains of a good folder after `spoil`; returns the report of the refusal.
 fn refused(spoil: impl FnOnce(&Path, Tensors)) -> String {
     let (folder, tensors) = saved("llama");
     spoil(folder.path(), tensors);
@@ -156,7 +156,7 @@ fn has(report: &str, parts: &[&str]) {
     assert!(parts.iter().all(|part| report.contains(part)), "{report}\nlacks one of {parts:?}");
 }
 
-/// Each catches a folder that would train on wrong or undefined weights; the message names file, tensor, both sides.
+/// Each case is a folder that would train on wrong or undefined weights; the message names file, tensor, both sides.
 #[test]
 fn hostile_tensors_are_refused_by_file_and_name() {
     let missing = with(|tensors| tensors.retain(|(name, ..)| name != "model.norm.weight"));
@@ -183,7 +183,7 @@ fn hostile_tensors_are_refused_by_file_and_name() {
     has(&all_at_once, &["layers.1.mlp.up_proj.weight", "layers.1.input_layernorm.weight"]);
 }
 
-/// Each catches a damaged or crafted file that is read past its end, allocated for, or followed elsewhere.
+/// Each case is a damaged or crafted file that would be read past its end, allocated for, or followed elsewhere.
 #[test]
 fn hostile_files_are_refused() {
     let cut = refused(|folder, _| {
@@ -220,7 +220,7 @@ fn hostile_files_are_refused() {
     has(&huge, &["model.embed_tokens.weight", "200000000"]);
 }
 
-/// Catches a head that is stored, differs from the embedding, and is dropped without a word.
+/// Catches a stored head that differs from the embedding and is ignored without a message.
 #[test]
 fn a_tied_head_that_differs_is_refused() {
     let (folder, mut tensors) = saved("gpt2");

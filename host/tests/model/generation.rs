@@ -1,4 +1,4 @@
-//! Decoding over cached keys and values against the full forward pass, and the rules of stopping.
+//! Decoding over cached keys and values compared with the full forward pass, and the rules of stopping.
 
 use telos::generate::{Drawn, Finish, GenerateOptions, generate};
 use telos::model::cache::KvCache;
@@ -45,7 +45,7 @@ fn gotcha_34_decoded_logits_equal_a_full_forward() {
     }
 }
 
-/// Catches noise that depends on the batch, and samples that read each other's slots; more prompts than slots.
+/// Catches noise that depends on the batch, and samples that read each other's slots, with more prompts than slots.
 #[test]
 fn a_sample_does_not_depend_on_its_neighbours() {
     let prompts: Vec<Vec<i32>> = (0..70).map(|i| (0..1 + i % 4).map(|j| (i * 3 + j * 5) % 11).collect()).collect();
@@ -66,8 +66,8 @@ fn a_sample_does_not_depend_on_its_neighbours() {
     assert_ne!(together, generate(&model, &prompts, &other, &mut |_| {}).unwrap(), "the seed has no effect");
 }
 
-/// Catches copies that leave out a layer or the values, take another slot or too few rows, and samples that share the
-/// hidden state of another prompt: with the prompts run apart, nothing is copied.
+/// Catches copies that omit a layer or the values, take another slot or too few rows, and samples that use the hidden state of
+/// another prompt: if the prompts run separately, nothing is copied.
 #[test]
 fn samples_that_share_a_prompt_are_those_of_prompts_run_apart() {
     let (shared, other) = (vec![3, 1, 4], vec![9, 2]);
@@ -119,7 +119,7 @@ fn generation_stops_at_the_end_token_the_limit_and_the_context_and_says_so() {
         generate(&model, std::slice::from_ref(&prompt), &greedy(100), &mut |drawn: Drawn| heard.push(drawn.token))
             .unwrap();
     assert_eq!(long[0].finish, Finish::Context);
-    // Eight positions, three of them the prompt's; the last token drawn needs none.
+    // Eight positions, three of them the prompt's; the last drawn token needs none.
     assert_eq!(long[0].tokens.len(), 6);
     assert_eq!(heard, long[0].tokens);
     let short = generate(&model, std::slice::from_ref(&prompt), &greedy(2), &mut |_| {}).unwrap();
@@ -133,7 +133,7 @@ fn generation_stops_at_the_end_token_the_limit_and_the_context_and_says_so() {
     assert_eq!((ended[0].finish, ended[0].tokens.as_slice()), (Finish::EndOfSequence, &long[0].tokens[..=first]));
 }
 
-/// Catches a request that would loop, read outside a table or divide by zero.
+/// Catches a request that would loop, read outside a table or divide by zero; each must be refused as a user error.
 #[test]
 fn impossible_requests_are_refused_as_the_users_to_change() {
     let model = model("reference", "llama");

@@ -1,4 +1,4 @@
-//! Gradients of whole models against finite differences in f64, and what frozen parameters cost.
+//! Gradients of whole models compared with finite differences in f64, and the cost of frozen parameters.
 
 use plugin_api::abi::DType;
 use telos::device::profile::Profile;
@@ -13,7 +13,7 @@ fn batch() -> Packed {
     Packed::new(&[vec![3, 1, 4, 1, 5], vec![9, 2], vec![6, 5, 10, 0, 8, 7, 3, 2]])
 }
 
-/// Weights that differ by statistic and token, so that a swapped or shifted cotangent shows.
+/// Weights that differ by statistic and token, so that an exchanged or shifted cotangent is detected.
 fn weights(statistic: usize, tokens: usize) -> Vec<f64> {
     (0..tokens).map(|i| 0.2 + ((3 * i + 5 * statistic) as f64).cos()).collect()
 }
@@ -71,8 +71,9 @@ fn gotcha_38_every_gradient_agrees_with_finite_differences() {
     }
 }
 
-/// Catches a scalar head whose weight or input gets no gradient or another's, one that wipes out what the language-model head
-/// gave, and a trunk that learns from it only in part. A head that starts at 0 gives its trunk no gradient; this one does not.
+/// Catches a scalar head whose weight or input gets no gradient or another's, one that overwrites the gradient of the
+/// language-model head, and a trunk that gets only part of its gradient. A head that starts at 0 gives its trunk no gradient; this
+/// one does not.
 #[test]
 fn gotcha_38_the_scalar_head_agrees_with_finite_differences() {
     let (batch, h) = (batch(), 1e-5);
@@ -116,8 +117,8 @@ fn gotcha_38_the_scalar_head_agrees_with_finite_differences() {
     }
 }
 
-/// Catches a gradient written for a frozen tensor, one lost for its neighbour in a fused product, and work done below
-/// the lowest layer that learns.
+/// Catches a gradient written for a frozen tensor, one lost for its neighbour in a fused product, and work done below the lowest
+/// trained layer.
 #[test]
 fn gotcha_38_frozen_parameters_get_no_gradient_and_cost_nothing() {
     let batch = batch();
@@ -132,7 +133,7 @@ fn gotcha_38_frozen_parameters_get_no_gradient_and_cost_nothing() {
         ("embedding", |name| name.contains("embed_tokens")),
         ("nothing", |_| false),
     ];
-    // Without biases query and key weights are one block, with them every layer stands alone.
+    // Without biases query and key weights are one block; with them every layer is separate.
     for biases in [false, true] {
         let (profiled, record) = Profile::wrap(session("reference", 1).0);
         let device = Device::new(profiled, DType::F64).unwrap();
@@ -161,7 +162,7 @@ fn gotcha_38_frozen_parameters_get_no_gradient_and_cost_nothing() {
     }
 }
 
-/// Fails unless parameters that learn have the gradient of `full`, and the others none.
+/// Fails unless trained parameters have the gradient of `full`, and the others none.
 fn only(model: &Model, full: &Buffer, grads: &Buffer, learns: fn(&str) -> bool, what: &str) {
     for parameter in model.layout().parameters() {
         let found = model.values(grads, parameter).unwrap();

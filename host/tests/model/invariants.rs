@@ -1,4 +1,5 @@
-//! What must not change a result: packing, recomputation, the head's path, rows left out; and what a step may leave.
+//! Changes that must not change a result: packing, recomputation, the head's path, rows left out; and the buffers that a step may
+//! leave.
 
 use plugin_api::abi::DType;
 use telos::device::Device;
@@ -14,7 +15,7 @@ fn bits(values: &[f64]) -> Vec<u64> {
     values.iter().map(|v| v.to_bits()).collect()
 }
 
-/// Catches attention across documents, positions that run on, and a loss across the seam.
+/// Catches attention across documents, positions that continue into the next one, and a loss across the boundary.
 #[test]
 fn gotcha_06_12_packed_equals_one_by_one() {
     for family in ["llama", "gpt2"] {
@@ -43,7 +44,7 @@ fn gotcha_06_12_packed_equals_one_by_one() {
     }
 }
 
-/// Catches a recomputed activation that differs from the first one, and one that is taken from a buffer already reused.
+/// Catches a recomputed activation that differs from the first one, and one that is read from a buffer already reused.
 #[test]
 fn gotcha_40_recompute_settings_give_the_same_gradients_bitwise() {
     let packed = Packed::new(&sequences());
@@ -81,7 +82,7 @@ fn what_is_kept_shrinks_from_none_to_all_to_nothing() {
     assert!(nothing < all && all < auto && auto < none, "{nothing} {all} {auto} {none}");
 }
 
-/// Catches buffers leaked or asked for anew in every step.
+/// Catches buffers that leak or are allocated again in every step.
 #[test]
 fn a_steady_state_asks_the_device_for_nothing() {
     for backend in backends() {
@@ -99,7 +100,7 @@ fn a_steady_state_asks_the_device_for_nothing() {
     }
 }
 
-/// Catches rows that are gathered, but scattered back elsewhere; and a fused head whose gradient differs.
+/// Catches rows that are gathered but scattered back elsewhere, and a fused head whose gradient differs.
 #[test]
 fn leaving_rows_out_equals_zero_cotangents_and_both_head_paths_agree() {
     for backend in backends() {
@@ -137,7 +138,7 @@ fn leaving_rows_out_equals_zero_cotangents_and_both_head_paths_agree() {
     }
 }
 
-/// Catches a batch that would read outside a table, or mix up sequences, without a word.
+/// Catches a batch that would silently read outside a table, or mix up sequences.
 #[test]
 fn batches_that_contradict_themselves_are_refused() {
     let model = Model::init(&device("reference"), tiny("llama", false), 3).unwrap();
@@ -183,7 +184,7 @@ fn initial_weights_are_the_same_on_every_backend_and_have_their_spread() {
     assert_ne!(values(&models[0], a), values(&other, a), "the seed has no effect");
 }
 
-/// Catches a head or an init whose first loss is not that of guessing.
+/// Catches a head or an initialisation whose first loss is not ln V.
 #[test]
 fn gotcha_10_the_first_loss_is_close_to_ln_v() {
     let mut config = tiny("gpt2", false);
@@ -194,7 +195,7 @@ fn gotcha_10_the_first_loss_is_close_to_ln_v() {
     close("loss", loss, 500_f64.ln(), 0.02);
 }
 
-/// Catches a dtype that a backend does not compute in and that is found out in the middle of a run.
+/// Catches a dtype that a backend does not support and that is reported only in the middle of a run.
 #[test]
 fn a_dtype_the_backend_lacks_is_refused_when_the_device_opens() {
     for (backend, dtype) in [("candle generic", DType::F64), ("candle kernels", DType::BF16)] {
@@ -204,7 +205,7 @@ fn a_dtype_the_backend_lacks_is_refused_when_the_device_opens() {
     }
 }
 
-/// Catches masters kept in bf16, a shadow that is not what forward reads, or one that goes stale.
+/// Catches master weights kept in bf16, a shadow that forward does not read, or one that goes stale.
 #[test]
 fn bf16_computes_on_a_rounded_copy_of_f32_masters() {
     let device = Device::new(session("reference", 1).0, DType::BF16).unwrap();

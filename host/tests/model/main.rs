@@ -1,4 +1,4 @@
-//! The decoder on real backends: against transformers' numbers, finite differences and itself.
+//! The decoder on real backends, compared with transformers' numbers, finite differences and itself.
 
 mod agreement;
 mod dpo;

@@ -50,7 +50,7 @@ fn logits_and_loss_are_those_of_transformers() {
     }
 }
 
-/// Catches a wrong or missing gradient of any tensor, on any backend, whatever is recomputed, by either head path.
+/// Catches a wrong or missing gradient of any tensor, on any backend, with any recompute setting, by either head path.
 #[test]
 fn gradient_norms_are_those_of_transformers_with_every_recompute_setting() {
     for family in ["llama", "gpt2"] {
@@ -77,7 +77,7 @@ fn gradient_norms_are_those_of_transformers_with_every_recompute_setting() {
     }
 }
 
-/// Catches a cache that is off by one, shares rows between samples, or holds unrotated keys.
+/// Catches a cache that is off by one, that samples share by mistake, or that holds unrotated keys.
 #[test]
 fn greedy_tokens_are_those_of_transformers_alone_and_together() {
     for family in ["llama", "gpt2"] {
@@ -98,7 +98,7 @@ fn greedy_tokens_are_those_of_transformers_alone_and_together() {
     }
 }
 
-/// Catches a key that only one of the two layouts of config.json is read by.
+/// Catches a key that is read from only one of the two layouts of config.json.
 #[test]
 fn both_layouts_of_the_config_give_the_same_model() {
     for family in ["llama", "gpt2"] {

@@ -12,7 +12,7 @@ use telos::plugins::Registry;
 
 pub const RECOMPUTES: [Recompute; 3] = [Recompute::None, Recompute::Auto, Recompute::All];
 
-/// Opens a backend; handles of two sessions are told apart by `tag`.
+/// Opens a backend; `tag` distinguishes the handles of two sessions.
 pub fn session(backend: &str, tag: u16) -> (Box<dyn Session>, DType) {
     let options = |path: &str| {
         let mut options = SessionOptions { threads: 2, tag, ..SessionOptions::default() };
@@ -28,7 +28,7 @@ pub fn session(backend: &str, tag: u16) -> (Box<dyn Session>, DType) {
         }
         "candle kernels" => (Box::new(candle("kernels")), DType::F32),
         "candle generic" => (Box::new(candle("generic")), DType::F32),
-        // Through its library: it is a workspace of its own.
+        // Through its library, because it is a separate workspace.
         "torch" => {
             let options = SessionOptions { threads: 2, tag, ..SessionOptions::default() };
             let plugins = Registry::discover(&[plugins()]);
@@ -44,7 +44,7 @@ pub fn device(backend: &str) -> Device {
     Device::new(session, compute).unwrap_or_else(|e| panic!("{backend}: {e:?}"))
 }
 
-/// Where `cargo xtask` arranges plugins.
+/// The folder into which `cargo xtask` puts plugins.
 fn plugins() -> PathBuf {
     let beside = || std::env::current_exe().ok().and_then(|own| Some(own.parent()?.parent()?.to_owned()));
     let folder = std::env::var_os("TELOS_TEST_BIN").map(PathBuf::from).or_else(beside);
@@ -110,7 +110,7 @@ impl Packed {
             packed.tokens.extend(sequence);
             packed.positions.extend(0..sequence.len() as i32);
             packed.targets.extend(sequence.iter().skip(1));
-            // The last token has no target: an id that is no token, so that looking at it fails.
+            // The last token has no target: an invalid id, so that reading it fails.
             packed.targets.push(-1);
             packed.supervised.extend(start..packed.tokens.len() as i32 - 1);
             packed.offsets.push(packed.tokens.len() as i32);
@@ -150,7 +150,7 @@ pub fn gradient(model: &Model, batch: &Packed, recompute: Recompute, fused: bool
     (loss, grads)
 }
 
-/// A small config of a family. `other_options` turns the tying round, gives llama biases and gpt2 another GELU.
+/// A small config of a family. `other_options` inverts the tying, gives llama biases and gpt2 another GELU.
 pub fn tiny(family: &str, other_options: bool) -> ModelConfig {
     let text = match family {
         "llama" => format!(

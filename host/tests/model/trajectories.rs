@@ -1,4 +1,4 @@
-//! Twenty AdamW steps of transformers' models against torch's own optimizer, on every backend.
+//! Twenty AdamW steps of transformers' models compared with torch's own optimizer, on every backend.
 
 use plugin_api::backend::ops::{AdamW, FLAT_ALIGN, GlobalNorm};
 use serde_json::Value;
@@ -7,7 +7,7 @@ use telos::model::{Model, Recompute};
 
 use crate::support::{Packed, backends, close, cross_entropy, device, float, floats, ints, l2, oracles, trajectories};
 
-/// Segments of the flat buffer, one a parameter, and their rates.
+/// Segments of the flat buffer, one per parameter, with their rates.
 fn segments(model: &Model, lr: f64, decay: f64) -> (Tensor, Tensor) {
     let layout = model.layout();
     let starts = layout.parameters().iter().map(|p| p.offset).chain([layout.flat_len()]);
@@ -68,10 +68,10 @@ fn follow(device: &Device, expected: &Value, batch: &Packed, what: &str) {
     ends_at(&model, expected, what, 1e-5);
 }
 
-/// Fails unless every parameter ends where the trajectory says, within `tolerance` of its sum of absolute values.
+/// Fails unless every parameter ends at the trajectory's values, within `tolerance` of its sum of absolute values.
 pub fn ends_at(model: &Model, expected: &Value, what: &str, tolerance: f64) {
     for (name, wanted) in expected["final"].as_object().unwrap() {
-        // Exactly zero in exact arithmetic, so Adam makes steps of rounding noise there.
+        // Zero in exact arithmetic, so that Adam's steps there come from rounding noise.
         if name.ends_with("[k]") {
             continue;
         }

@@ -1,4 +1,4 @@
-//! A session with one fault in one operation: to show that the suite sees it.
+//! A session with one fault in one operation, to test that the suite finds it.
 
 use super::backend::{decode, encode, size_of};
 use plugin_api::{
@@ -7,22 +7,22 @@ use plugin_api::{
     backend::{Session, catalogue::Usage, ops::CATALOGUE},
 };
 
-/// What goes wrong. The output it concerns is counted among those that are present.
+/// The fault. Outputs are numbered among those that are present.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Fault {
     /// That output is multiplied (integers: one is added); an operation without outputs fails.
     Scale(usize, f64),
-    /// One element of that output, the last, is off by as much as it measures.
+    /// The last element of that output is wrong by its own magnitude.
     LastElement(usize),
-    /// Nothing is computed, and success is reported.
+    /// Nothing is computed, but success is reported.
     Skip,
     /// Operands that accumulate are overwritten.
     Forget,
-    /// The element behind the first row of the first output is written too.
+    /// The element after the first row of the first output is written too.
     Trespass,
-    /// Every other call is off by a thousandth.
+    /// Every second call is off by a thousandth.
     Flutter,
-    /// Errors are swallowed.
+    /// Errors are ignored.
     Accept,
 }
 
@@ -40,7 +40,7 @@ impl<S: Session> Faulty<S> {
         Faulty { inner, op, fault, calls: 0 }
     }
 
-    /// Rewrites a view's elements by their place.
+    /// Replaces a view's elements by a function of index and value.
     fn edit(&mut self, view: &View, f: impl Fn(u64, f64) -> f64) -> Result<()> {
         let size = size_of(view.dtype);
         let mut row = vec![0; view.cols as usize * size];

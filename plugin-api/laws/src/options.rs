@@ -1,12 +1,12 @@
-//! Checks of options that objectives and rewards share: what the declaration forbids is refused by name.
+//! Checks of options for objectives and rewards: values that the declaration forbids are refused by name.
 
 use plugin_api::{Code, manifest::OptionSpec, options::OptionMap};
 use serde_json::{Value, json};
 
-/// How many illegal values a plugin's `create` refuses, naming the key.
+/// The number of illegal values that a plugin's `create` refuses by naming the key.
 ///
 /// # Errors
-/// One that it accepts, or refuses in another way; options that are legal and refused.
+/// An illegal value that it accepts or refuses in another way; legal options that it refuses.
 pub(super) fn checked(
     specs: &[OptionSpec],
     base: &OptionMap,

@@ -1,28 +1,28 @@
-//! What came of checking laws: one line per law and case, as a value, a table or a test's failure.
+//! The results of checking laws: one line per law and case, as a value, a table or a test's failure.
 
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
-/// How far numbers are off, against what is allowed.
+/// The error of numbers and its limit.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Agreement {
-    /// The worst error of the check; the largest number where one side is infinite or not a number.
+    /// The worst error of the check; the largest number if one side is infinite or NaN.
     pub error: f64,
-    /// What it may be.
+    /// The limit.
     pub limit: f64,
 }
 
 impl Agreement {
-    /// Exact where nothing may be off.
+    /// Equal numbers, without tolerance.
     pub const EXACT: Agreement = Agreement { error: 0.0, limit: 0.0 };
 
     /// An error against its limit.
     pub fn new(error: f64, limit: f64) -> Self {
-        // JSON knows no infinity.
+        // JSON has no infinity.
         Agreement { error: if error.is_nan() { f64::MAX } else { error.min(f64::MAX) }, limit }
     }
 
-    /// The one that takes more of its limit.
+    /// The one with the larger error relative to its limit.
     #[must_use]
     pub fn worse(self, other: Agreement) -> Agreement {
         let share = |a: &Agreement| if a.error == 0.0 { 0.0 } else { a.error / a.limit };
@@ -42,12 +42,12 @@ impl fmt::Display for Agreement {
 pub struct Broken {
     /// In words.
     pub text: String,
-    /// In numbers, where it is about them.
+    /// The numbers, if it is about numbers.
     pub agreement: Option<Agreement>,
 }
 
 impl Broken {
-    /// The same, with what was being done before it.
+    /// The same with its context before the text.
     #[must_use]
     pub fn within(self, what: &str) -> Broken {
         Broken { text: format!("{what}: {}", self.text), ..self }
@@ -69,12 +69,12 @@ pub struct Line {
     pub case: String,
     /// Whether it holds.
     pub passed: bool,
-    /// How it was broken; where it holds, anything worth knowing, or nothing.
+    /// How it was broken; if it holds, a note or nothing.
     pub detail: String,
     /// The numbers of a law about numbers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub agreement: Option<Agreement>,
-    /// The smallest input that was found to break the law, where it is about inputs.
+    /// The smallest input found that breaks the law, if the law is about inputs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub counterexample: Option<String>,
 }
@@ -110,7 +110,7 @@ impl Report {
         }
     }
 
-    /// Adds a law that holds: what is worth knowing, and its numbers.
+    /// Adds a law that holds: a note, and its numbers.
     pub fn uphold(&mut self, group: &str, case: &str, detail: String, agreement: Option<Agreement>) {
         self.add(group, case, true, detail, agreement);
     }
@@ -120,7 +120,7 @@ impl Report {
         self.lines.push(Line { group, case, passed, detail, agreement, counterexample });
     }
 
-    /// Whether every law holds. A report without lines checked nothing and is not good.
+    /// Whether every law holds; false for a report without lines.
     pub fn is_ok(&self) -> bool {
         !self.lines.is_empty() && self.lines.iter().all(|line| line.passed)
     }
@@ -130,10 +130,10 @@ impl Report {
         self.lines.iter().filter(|line| !line.passed)
     }
 
-    /// For a test.
+    /// Panics unless every law holds, for a test.
     ///
     /// # Panics
-    /// With the whole table where a law is broken or nothing was checked.
+    /// With the whole table if a law is broken or nothing was checked.
     pub fn assert_ok(&self) {
         assert!(self.is_ok(), "{} of {} checks failed\n{self}", self.failures().count(), self.lines.len());
     }
@@ -164,7 +164,7 @@ mod tests {
         assert!(!Report::default().is_ok());
     }
 
-    /// Catches a worst error that is the largest number whatever its limit: 1e-3 is much in f32 and little in bf16.
+    /// Catches a worst error chosen without its limit: 1e-3 is much in f32 and little in bf16.
     #[test]
     fn the_worse_of_two_is_nearer_to_its_limit() {
         let [f32, bf16] = [Agreement::new(1e-3, 1e-5), Agreement::new(1e-2, 2e-2)];

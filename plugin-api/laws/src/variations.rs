@@ -1,10 +1,11 @@
-//! Option sets to verify a plugin under: what was asked for, and one option changed at a time.
+//! Option sets to verify a plugin under: the given options, and one option changed at a time.
 
 use plugin_api::{manifest::OptionSpec, options::OptionMap};
 use serde_json::{Value, json};
 
-/// `base`, then `base` with one option changed: every other choice of a list of strings, a flag turned, a number moved within its
-/// range. Options named in `fixed` stay as they are. A plugin may refuse some of them, because options can contradict each other.
+/// `base`, then `base` with one option changed: every other choice of a list of strings, a flag inverted, a number moved within
+/// its range. Options named in `fixed` keep their values. A plugin may refuse some sets, because options can contradict each
+/// other.
 pub fn variations(specs: &[OptionSpec], base: &OptionMap, fixed: &[String]) -> Vec<OptionMap> {
     let mut all = vec![base.clone()];
     for spec in specs.iter().filter(|spec| !fixed.contains(&spec.name)) {
@@ -18,7 +19,7 @@ pub fn variations(specs: &[OptionSpec], base: &OptionMap, fixed: &[String]) -> V
     all
 }
 
-/// What of `options` differs from the defaults, as text; `defaults` where nothing does.
+/// The options that differ from the defaults, as text; `defaults` if none does.
 pub fn told(specs: &[OptionSpec], options: &OptionMap) -> String {
     let differs = |(name, value): &(&String, &Value)| !specs.iter().any(|s| s.name == **name && s.default == **value);
     let parts: Vec<String> = options.iter().filter(differs).map(|(name, value)| format!("{name} = {value}")).collect();
@@ -39,7 +40,8 @@ fn others(spec: &OptionSpec, now: &Value) -> Vec<Value> {
     }
 }
 
-/// Another number of the range: a quarter up of one that is 0, else half, else the middle between it and the end of the range.
+/// Another number of the range: for 0 a quarter of the range above it, else half of the number, else the middle between it and the
+/// end of the range.
 fn real(spec: &OptionSpec, x: f64) -> Option<f64> {
     let (low, high) = (spec.min.unwrap_or(f64::MIN), spec.max.unwrap_or(f64::MAX));
     let fits = |y: &f64| *y != x && (low..=high).contains(y);
@@ -69,7 +71,7 @@ mod tests {
         }
     }
 
-    /// Catches a choice that is never tried, a number beyond its range, and an option changed that the user has fixed.
+    /// Catches a choice that is never tried, a number beyond its range, and a change of an option that the user has fixed.
     #[test]
     fn one_option_changes_at_a_time_within_its_range() {
         let specs = [

@@ -1,4 +1,4 @@
-//! What the functions of a table answer: a status, and JSON.
+//! Results of a table's functions: a status, and JSON.
 
 use plugin_api::{
     Error, Result,

@@ -10,10 +10,10 @@ use plugin_api::{
     backend::{Call, DType, Handle, Memory, Session, SessionOptions},
 };
 
-/// A session behind its table; looks like a local one.
+/// A session behind its table; used like a local one.
 pub struct LoadedSession {
     table: BackendTableRef,
-    /// Read once: the hot slot.
+    /// Read once, because it is called for every operation.
     invoke: extern "C" fn(Instance, &Call<'_>) -> Status,
     instance: Instance,
 }
@@ -29,7 +29,8 @@ impl LoadedSession {
         Ok(Self { table, invoke: table.invoke(), instance })
     }
 
-    /// What a slot appended by the next minor answers, or that it is missing: for the test that crosses minors.
+    /// Returns the value of a slot appended by the next minor version, or `None` if the slot is missing: for the test that crosses
+    /// minor versions.
     #[cfg(feature = "next-minor")]
     pub fn appended(&self) -> Option<u64> {
         self.table.appended().map(|slot| slot(self.instance))

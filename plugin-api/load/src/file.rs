@@ -1,9 +1,9 @@
-//! The file of a library, read once: what is scanned, hashed by the host, and opened are the same bytes.
+//! The file of a library, read once: the bytes that are scanned, hashed by the host, and opened are the same.
 //!
 //! On Linux a library is opened from a sealed copy of its bytes in memory. A file that is replaced between hash and opening is
-//! then not opened, and one that is overwritten in place while a run uses it changes nothing. A copy has no folder, so the
-//! libraries that the plugin finds by `$ORIGIN` are opened first, by their paths. Where there is no such copy (another system, or
-//! a system that forbids it), the file is opened by its path, and refused if it is not the one that was read.
+//! therefore not opened, and overwriting it in place during a run changes nothing. A copy has no folder, so the libraries that the
+//! plugin finds by `$ORIGIN` are opened first, by their paths. If no such copy can be made (another system, or a system that
+//! forbids it), the file is opened by its path, and refused if it is not the one that was read.
 
 use std::{
     fs::{File, Metadata, OpenOptions},
@@ -31,15 +31,15 @@ pub struct LibraryFile {
     identity: Identity,
 }
 
-/// The plugins in a file; none where it is a sound library without plugins.
+/// The plugins in a file; none for a valid library without plugins.
 ///
 /// # Errors
-/// [`Code::LAYOUT`] where the file cannot be read, is no library, is cut off, or has a damaged header.
+/// [`Code::LAYOUT`] if the file cannot be read, is not a library, is truncated, or has a damaged header.
 pub fn scan(path: &Path) -> Result<Vec<PluginInfo>> {
     LibraryFile::read(path)?.plugins()
 }
 
-/// Tells whether a file is still the one that was read: device, inode, size, times of content and inode.
+/// Identifies the file that was read: device, inode, size, times of content and inode.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Identity {
     /// Device.
@@ -69,9 +69,9 @@ impl From<&Metadata> for Identity {
 /// A library that is opened before the plugin's.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Companion {
-    /// Its file; of a library that does not lie beside the plugin the name alone, for the system's loader to search.
+    /// Its path; for a library that is not in the plugin's folder the name alone, for which the system's loader searches.
     pub path: PathBuf,
-    /// Whether its symbols are offered to every library opened later.
+    /// Whether its symbols are visible to every library opened later.
     pub global: bool,
 }
 
@@ -79,7 +79,7 @@ impl LibraryFile {
     /// Reads the file.
     ///
     /// # Errors
-    /// [`Code::LAYOUT`] where it is not a regular file, cannot be read, or changes while it is read.
+    /// [`Code::LAYOUT`] if it is not a regular file, cannot be read, or changes while it is read.
     pub fn read(path: &Path) -> Result<LibraryFile> {
         let refused =
             |why: String| Error::new(Code::LAYOUT, format!("{} is not a whole library: {why}", path.display()));
@@ -93,26 +93,26 @@ impl LibraryFile {
         Ok(LibraryFile { path: path.to_owned(), bytes, identity })
     }
 
-    /// Where it was read.
+    /// The path it was read from.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// What was read.
+    /// The bytes that were read.
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
     }
 
-    /// The plugins in it; none where it is a sound library without plugins.
+    /// The plugins in it; none for a valid library without plugins.
     ///
     /// # Errors
-    /// [`Code::LAYOUT`] where it is no library, is cut off, or has a damaged header.
+    /// [`Code::LAYOUT`] if it is not a library, is truncated, or has a damaged header.
     pub fn plugins(&self) -> Result<Vec<PluginInfo>> {
         scan_bytes(&self.path, &self.bytes)
     }
 
     /// The libraries to open before the one of `info`, in order: those that its header names, then those that it needs and finds
-    /// beside itself, by a run path with `$ORIGIN`.
+    /// in its own folder, by a run path with `$ORIGIN`.
     pub fn companions(&self, info: &PluginInfo) -> Vec<Companion> {
         let folder = info.path.parent().unwrap_or(Path::new("."));
         let mut found: Vec<Companion> = Vec::new();
@@ -137,16 +137,16 @@ impl LibraryFile {
         found
     }
 
-    /// Opens the library of `info` for good.
+    /// Opens the library of `info` until the process ends.
     ///
     /// # Errors
-    /// What the system's loader says; which library it was of those opened before.
+    /// The message of the system's loader; for a library opened before, also its name.
     pub(super) fn open(&self, info: &PluginInfo) -> std::result::Result<&'static Dynamic, String> {
         for Companion { path, global } in self.companions(info) {
             let flags = RTLD_NOW | if global { RTLD_GLOBAL } else { RTLD_LOCAL };
             dynamic(&path, flags).map_err(|e| format!("it needs {}: {e}", path.display()))?;
         }
-        // A copy that cannot be opened has run nothing yet: libraries are found and bound before any of their code runs.
+        // A copy that cannot be opened has not run anything yet: libraries are found and bound before any of their code runs.
         match self.open_copy() {
             Ok(opened) => Ok(opened),
             Err(_) => self.open_by_path(),
@@ -168,7 +168,7 @@ impl LibraryFile {
         Err("only Linux opens a library from memory".into())
     }
 
-    /// Opens a sealed copy in memory; the one that is open already, where the bytes are the same: plugins of one library share it.
+    /// Opens a sealed copy in memory, or reuses an open copy with the same bytes: plugins of one library share it.
     #[cfg(target_os = "linux")]
     fn open_copy(&self) -> std::result::Result<&'static Dynamic, String> {
         let mut copies = COPIES.lock().unwrap_or_else(PoisonError::into_inner);
@@ -183,10 +183,11 @@ impl LibraryFile {
     }
 }
 
-/// A copy that is open.
+/// An open copy.
 #[cfg(target_os = "linux")]
 struct Copy {
-    /// Stays open as long as the process: the loader knows the library by the descriptor's name, which no other file must get.
+    /// Stays open as long as the process: the loader identifies the library by the descriptor's name, which no other file must
+    /// get.
     file: File,
     library: &'static Dynamic,
 }
@@ -209,7 +210,7 @@ fn sealed_copy(path: &Path, bytes: &[u8]) -> io::Result<File> {
     use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
     let name = path.file_name().unwrap_or_default();
     let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
-    // Linux knows the flag since 6.3, and may forbid executable memory without it.
+    // Linux knows the flag since 6.3. From then on it may forbid executable memory without the flag.
     let made = memfd_create(name, flags | MemfdFlags::EXEC).or_else(|_| memfd_create(name, flags))?;
     let mut file = File::from(made);
     io::Write::write_all(&mut file, bytes)?;
@@ -217,7 +218,8 @@ fn sealed_copy(path: &Path, bytes: &[u8]) -> io::Result<File> {
     Ok(file)
 }
 
-/// Opens a regular file, and says which one it is. A pipe is not waited for, and to open a device can have effects.
+/// Opens a regular file, and returns its identity. Does not wait for a pipe, and does not open devices, because that can have
+/// effects.
 fn open_regular(path: &Path) -> io::Result<(File, Identity)> {
     let regular = |metadata: Metadata| match metadata.is_file() {
         true => Ok(Identity::from(&metadata)),
@@ -230,20 +232,20 @@ fn open_regular(path: &Path) -> io::Result<(File, Identity)> {
     Ok((file, identity))
 }
 
-/// Opens a library for good.
+/// Opens a library until the process ends.
 fn dynamic(path: &Path, flags: std::ffi::c_int) -> std::result::Result<&'static Dynamic, String> {
     use std::error::Error as _;
-    // SAFETY: loading runs the library's initialisers, which is what loading a trusted plugin means; the caller chose the file.
-    // It is never closed, so its code stays mapped for the life of the process.
+    // SAFETY: loading runs the library's initialisers. That is accepted for a trusted plugin, and the caller chose the file. It is
+    // never closed, so its code stays mapped as long as the process lives.
     let opened = unsafe { Dynamic::open(Some(path), flags) };
-    // The library and the symbol that are missing stand in the cause.
+    // The cause names the missing library or symbol.
     opened
         .map(|library| &*Box::leak(Box::new(library)))
         .map_err(|e| e.source().map_or_else(|| e.to_string(), ToString::to_string))
 }
 
-/// The libraries that a library needs and finds by `$ORIGIN`, if it lies in `folder`. What another part of its run path finds first
-/// is left to the system's loader.
+/// The libraries in `folder` that a library needs and finds by `$ORIGIN`, if it lies there. Libraries that an earlier part of its
+/// run path finds are left to the system's loader.
 fn beside<Elf: FileHeader<Endian = object::Endianness>>(elf: &ElfFile<'_, Elf>, folder: &Path) -> Vec<PathBuf> {
     let (endian, sections, data) = (elf.endian(), elf.elf_section_table(), elf.data());
     let Ok(Some((entries, strings))) = sections.dynamic(endian, data) else { return Vec::new() };
@@ -252,7 +254,7 @@ fn beside<Elf: FileHeader<Endian = object::Endianness>>(elf: &ElfFile<'_, Elf>, 
         let of_tag = entries.iter().filter(move |entry| entry.tag32(endian) == Some(tag));
         of_tag.filter_map(|entry| Some(std::str::from_utf8(entry.string(endian, strings).ok()?).ok()?.to_owned()))
     };
-    // A run path of the newer kind has the older one ignored.
+    // A run path of the newer kind (DT_RUNPATH) disables the older one (DT_RPATH).
     let run_path = texts(object::elf::DT_RUNPATH).next().or_else(|| texts(object::elf::DT_RPATH).next());
     let Some(run_path) = run_path else { return Vec::new() };
     let first_with = |name: &str| {
@@ -274,12 +276,12 @@ mod tests {
 
     use super::*;
 
-    /// Builds the library `name` whose function `answer` is `body`.
+    /// Builds the library `name` with a function `answer` that has the body `body`.
     fn build(folder: &Path, name: &str, body: &str, more: &[&str]) -> PathBuf {
         let (source, library) = (folder.join(format!("{name}.c")), folder.join(name));
         fs::create_dir_all(library.parent().unwrap()).unwrap();
         fs::write(&source, body).unwrap();
-        // A new inode, as an installer makes it.
+        // Creates a new inode, as an installer does.
         _ = fs::remove_file(&library);
         let built = Command::new("cc").args(["-shared", "-fPIC", "-o"]).arg(&library).arg(&source).args(more).output();
         let built = built.expect("cc runs");
@@ -308,8 +310,8 @@ mod tests {
         unsafe { function() }
     }
 
-    /// Catches a library that is opened by its path after its bytes were read: the file that was swapped in would run instead, and
-    /// one that is overwritten in place would change under a run.
+    /// Catches a library that is opened by its path after its bytes were read: a file that replaced it would run instead, and one
+    /// that is overwritten in place would change under a run.
     #[test]
     fn what_was_read_is_what_runs() {
         let folder = tempfile::tempdir().unwrap();
@@ -327,8 +329,8 @@ mod tests {
         assert_eq!(answer(after), 2);
     }
 
-    /// Catches a copy in memory, which has no folder, that no longer finds the library beside the plugin, and one that is replaced
-    /// by opening the path.
+    /// Catches a copy in memory, which has no folder, that no longer finds the library in the plugin's folder, and a fallback to
+    /// opening the path.
     #[test]
     fn libraries_beside_a_plugin_are_found() {
         let folder = tempfile::tempdir().unwrap();
@@ -344,7 +346,7 @@ mod tests {
         assert!(!maps.contains(path.to_str().unwrap()), "it was opened by its path");
     }
 
-    /// Catches an opening by path that takes a file other than the one that was read.
+    /// Catches opening by path that accepts a file other than the one that was read.
     #[test]
     fn by_its_path_a_file_is_opened_only_while_it_is_the_one_that_was_read() {
         let folder = tempfile::tempdir().unwrap();
@@ -355,7 +357,7 @@ mod tests {
         assert!(file.open_by_path().unwrap_err().contains("changed"));
     }
 
-    /// Catches a pipe that is waited for, and a folder or link to nothing without a reason.
+    /// Catches waiting for a pipe, and a folder or a dangling link that is refused without a reason.
     #[test]
     fn what_is_not_a_file_is_refused() {
         let folder = tempfile::tempdir().unwrap();

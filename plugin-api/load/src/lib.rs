@@ -1,5 +1,5 @@
-//! The consumer's side of the contract, for programs that load plugins: finds out what a library is without running it, loads it,
-//! and wraps its tables so that a loaded plugin looks like a local implementation of the contract's traits.
+//! The consumer's side of the contract, for programs that load plugins: identifies a library without running it, loads it, and
+//! wraps its tables so that a loaded plugin is used like a local implementation of the contract's traits.
 
 mod answers;
 mod backend;

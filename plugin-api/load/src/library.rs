@@ -1,4 +1,5 @@
-//! Opens a plugin's library and checks its layout. With [`plugin_api::abi`] and [`plugin_api::export`], all there is of `abi_stable`.
+//! Opens a plugin's library and checks its layout. This file, [`plugin_api::abi`] and [`plugin_api::export`] are the only users of
+//! `abi_stable`.
 
 use super::answers::{check, from_json};
 use super::file::LibraryFile;
@@ -37,15 +38,15 @@ impl Library {
     /// Loading runs the library's initialisers: a plugin is fully trusted code.
     ///
     /// # Errors
-    /// [`Code::LAYOUT`] naming the file and what does not fit.
+    /// [`Code::LAYOUT`] naming the file and the mismatch.
     pub fn load(info: &PluginInfo) -> Result<Library> {
         Library::load_from(&LibraryFile::read(&info.path)?, info)
     }
 
-    /// As [`Library::load`], from a file that was read already: the bytes that were read are the code that runs.
+    /// Like [`Library::load`], from a file that was read already: the bytes that were read are the code that runs.
     ///
     /// # Errors
-    /// As there.
+    /// As [`Library::load`].
     pub fn load_from(file: &LibraryFile, info: &PluginInfo) -> Result<Library> {
         info.check_version()?;
         let library = file.open(info).map_err(|e| cannot_open(info, e))?;
@@ -59,7 +60,8 @@ impl Library {
         Ok(library)
     }
 
-    /// That the table of the kind its header names is there. A kind of a newer minor has none here and says so later.
+    /// Checks that the table of the kind that its header names is present. A kind of a newer minor version has no table here;
+    /// using it reports that.
     fn check_kind(&self) -> Result<()> {
         match self.info.kind.as_str() {
             kind::OBJECTIVE => self.objective_table().map(drop),
@@ -69,18 +71,19 @@ impl Library {
         }
     }
 
-    /// What its header says.
+    /// The content of its header.
     pub fn info(&self) -> &PluginInfo {
         &self.info
     }
 
-    /// What a slot appended by the next minor answers, or that it is missing: for the test that crosses minors.
+    /// Returns the value of a slot appended by the next minor version, or `None` if the slot is missing: for the test that crosses
+    /// minor versions.
     #[cfg(feature = "next-minor")]
     pub fn appended(&self) -> Option<u64> {
         self.root.appended()
     }
 
-    /// What `abi_stable`'s own check alone makes of a plugin: for the test that crosses minors.
+    /// Checks a plugin with `abi_stable`'s own check alone: for the test that crosses minor versions.
     ///
     /// # Errors
     /// [`Code::LAYOUT`] where it refuses the plugin.
@@ -168,43 +171,43 @@ fn refuse(info: &PluginInfo, why: impl std::fmt::Display) -> Error {
     Error::new(Code::LAYOUT, format!("cannot use plugin `{}` from {}: {why}", info.id, info.path.display()))
 }
 
-/// A library that cannot be opened, with what its header says mends that.
+/// The error for a library that cannot be opened, with the remedy from its header.
 fn cannot_open(info: &PluginInfo, why: impl std::fmt::Display) -> Error {
     if info.remedy.is_empty() { refuse(info, why) } else { refuse(info, format!("{why}; {}", info.remedy)) }
 }
 
 fn header_of(library: &'static Dynamic, info: &PluginInfo) -> Result<&'static LibHeader> {
     let symbol = format!("{ROOT_PREFIX}{}", info.id);
-    // SAFETY: a plugin's root symbol is a static `LibHeader`; that it begins with a valid `AbiHeader` is checked below
-    // before anything else of it is read.
+    // SAFETY: a plugin's root symbol is a static `LibHeader`; that it starts with a valid `AbiHeader` is checked below before
+    // anything else of it is read.
     let found = unsafe { library.get::<*const AbiHeader>(symbol.as_bytes()) };
     let address: *const AbiHeader = *found.map_err(|e| refuse(info, e))?;
-    // SAFETY: the symbol is a static of a library that is never closed, so the reference is good for 'static.
+    // SAFETY: the symbol is a static of a library that is never closed, so the reference is valid for 'static.
     let header: &'static AbiHeader =
         unsafe { address.as_ref() }.ok_or_else(|| refuse(info, format!("{symbol} is null")))?;
     if !header.is_valid() {
         return Err(refuse(info, "it was built with another abi_stable"));
     }
-    // SAFETY: `AbiHeaderRef` is a transparent wrapper of a reference to an `AbiHeader` that opens a `LibHeader`; it has no
+    // SAFETY: `AbiHeaderRef` is a transparent wrapper of a reference to an `AbiHeader` at the start of a `LibHeader`; it has no
     // public constructor because the crate's own loader knows one symbol name only.
     let header: AbiHeaderRef = unsafe { std::mem::transmute::<&'static AbiHeader, AbiHeaderRef>(header) };
     header.upgrade().map_err(|e| refuse(info, e))
 }
 
-/// A plugin of this minor or a later one: its tables are at least as long as this host's.
+/// The root of a plugin of this minor version or a later one: its tables are at least as long as this host's.
 fn same_or_newer(info: &PluginInfo, header: &'static LibHeader) -> Result<PluginRootRef> {
     let plugin = header.layout().ok_or_else(|| refuse(info, "it carries no layout"))?;
     root_of(info, header, <PluginRootRef as StableAbi>::LAYOUT, plugin)
 }
 
-/// A plugin of an older minor: its tables are prefixes of this host's, which `abi_stable`'s own check refuses ("the
-/// interface has more fields"). So the check runs with the roles exchanged; accessors of missing slots answer `None`.
+/// The root of a plugin of an older minor version: its tables are prefixes of this host's, which `abi_stable`'s own check refuses
+/// ("the interface has more fields"). So the check runs with the roles exchanged; accessors of missing slots return `None`.
 fn older(info: &PluginInfo, header: &'static LibHeader) -> Result<PluginRootRef> {
     let plugin = header.layout().ok_or_else(|| refuse(info, "it carries no layout"))?;
     root_of(info, header, plugin, <PluginRootRef as StableAbi>::LAYOUT)
 }
 
-/// The root, once every field of `shorter` has been found at its place in `longer`.
+/// The root, after checking that every field of `shorter` is at the same place in `longer`.
 fn root_of(
     info: &PluginInfo,
     header: &'static LibHeader,
@@ -218,7 +221,7 @@ fn root_of(
         });
         refuse(info, why.unwrap_or_else(|| "its layout is another".to_owned()))
     })?;
-    // SAFETY: the check just made says that every field both sides have is at the same place and of the same type.
+    // SAFETY: the check above ensures that every field present on both sides is at the same place and of the same type.
     unsafe { header.init_root_module_with_unchecked_layout::<PluginRootRef>() }.map_err(|e| refuse(info, e))
 }
 
@@ -229,7 +232,7 @@ fn name_of(frame: &TLFieldOrFunction) -> Option<String> {
     }
 }
 
-/// The few words that matter in `abi_stable`'s report, which prints both layouts whole.
+/// Shortens `abi_stable`'s report, which prints both layouts in full.
 fn in_brief(place: &str, report: &str) -> String {
     let errors = report.split("\nError:").skip(1);
     let errors = errors.map(|e| e.split_whitespace().collect::<Vec<_>>().join(" ")).collect::<Vec<_>>();

@@ -15,7 +15,7 @@ use plugin_api::{
     tape::{self, Wanted},
 };
 
-/// An objective behind its table; looks like a local one.
+/// An objective behind its table; used like a local one.
 pub struct LoadedObjective {
     plugin: String,
     table: ObjectiveTableRef,
@@ -33,13 +33,14 @@ impl LoadedObjective {
         Ok(Self { plugin: plugin.to_owned(), table, instance })
     }
 
-    /// An error in the form of what `call` sent back.
+    /// Adds the name of `call` to an error about its result.
     fn in_call(&self, call: &str, mut error: Error) -> Error {
         error.message = format!("`{call}`: {}", error.message);
         error.in_plugin(&self.plugin)
     }
 
-    /// What a slot appended by the next minor answers, or that it is missing: for the test that crosses minors.
+    /// Returns the value of a slot appended by the next minor version, or `None` if the slot is missing: for the test that crosses
+    /// minor versions.
     #[cfg(feature = "next-minor")]
     pub fn appended(&self) -> Option<u64> {
         self.table.appended().map(|slot| slot(self.instance))

@@ -11,7 +11,7 @@ use plugin_api::{
     reward::{Column, Reward, Sample},
 };
 
-/// A reward behind its table; looks like a local one.
+/// A reward behind its table; used like a local one.
 pub struct LoadedReward {
     plugin: String,
     table: RewardTableRef,
@@ -29,7 +29,8 @@ impl LoadedReward {
         Ok(Self { plugin: plugin.to_owned(), table, instance })
     }
 
-    /// What a slot appended by the next minor answers, or that it is missing: for the test that crosses minors.
+    /// Returns the value of a slot appended by the next minor version, or `None` if the slot is missing: for the test that crosses
+    /// minor versions.
     #[cfg(feature = "next-minor")]
     pub fn appended(&self) -> Option<u64> {
         self.table.appended().map(|slot| slot(self.instance))

@@ -1,4 +1,4 @@
-//! Reads plugin headers out of a library file; executes nothing.
+//! Reads plugin headers from a library file; executes nothing.
 
 use object::{Object, ObjectSection, ObjectSegment, ObjectSymbol};
 use plugin_api::{
@@ -10,7 +10,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// What a library's header says of one plugin.
+/// The content of a library's header for one plugin.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct PluginInfo {
     /// The plugin's id.
@@ -23,17 +23,17 @@ pub struct PluginInfo {
     pub abi_major: u32,
     /// Contract minor it was built with.
     pub abi_minor: u32,
-    /// Smallest host minor it works with.
+    /// The smallest minor version of a host that it works with.
     pub requires_minor: u32,
     /// Libraries to open first, as in [`PluginHeader::preload`].
     pub preload: Vec<String>,
-    /// What to do where the library or one of those cannot be opened; empty where it does not say.
+    /// What to do if the library or one of those cannot be opened; empty if the header does not say.
     pub remedy: String,
     /// The file.
     pub path: PathBuf,
 }
 
-/// What a remedy begins with among the libraries to open first.
+/// Prefix of a remedy among the libraries to open first.
 const REMEDY: &str = "remedy:";
 
 fn broken(path: &Path, why: impl std::fmt::Display) -> Error {
@@ -43,7 +43,7 @@ fn broken(path: &Path, why: impl std::fmt::Display) -> Error {
 /// The plugins in the bytes of the file at `path`.
 pub(super) fn scan_bytes(path: &Path, bytes: &[u8]) -> Result<Vec<PluginInfo>> {
     let file = object::File::parse(bytes).map_err(|e| broken(path, e))?;
-    // A library that is cut off would crash the process when the loader touches the missing pages.
+    // A truncated library would crash the process when the loader touches the missing pages.
     for segment in file.segments() {
         let (offset, size) = segment.file_range();
         if offset.checked_add(size).is_none_or(|end| end > bytes.len() as u64) {
@@ -97,7 +97,7 @@ fn read_header(path: &Path, data: &[u8]) -> Result<PluginInfo> {
 }
 
 impl PluginInfo {
-    /// Checks that this host speaks the plugin's contract.
+    /// Checks that this host supports the plugin's version of the contract.
     ///
     /// # Errors
     /// [`Code::LAYOUT`] naming both versions and the remedy.

@@ -1,7 +1,7 @@
-//! The header every plugin carries as inline bytes, so that a host learns what a library is without running it.
+//! The header that every plugin carries as inline bytes, so that a host can identify a library without running it.
 //!
-//! The symbol is `telos_plugin_<id>`; a library may carry several. Text is UTF-8, padded with zeros: a pointer there
-//! would read as zeros in the file, because the loader fills it in.
+//! The symbol is `telos_plugin_<id>`; a library may carry several. Text is UTF-8, padded with zeros, and not a pointer: the loader
+//! fills in pointers, so that one would read as zeros in the file.
 
 /// Prefix of the header's symbol.
 pub const HEADER_PREFIX: &str = "telos_plugin_";
@@ -9,9 +9,9 @@ pub const HEADER_PREFIX: &str = "telos_plugin_";
 pub const ROOT_PREFIX: &str = "telos_root_";
 /// First bytes of every header.
 pub const MAGIC: [u8; 16] = *b"telos plugin\0\0\0\x01";
-/// Major version of the contract: another one is another contract.
+/// Major version of the contract: versions with different majors are incompatible.
 pub const ABI_MAJOR: u32 = 1;
-/// Minor version of the contract: it grows when slots, operations or codes are appended.
+/// Minor version of the contract: incremented when slots, operations or codes are appended.
 pub const ABI_MINOR: u32 = if cfg!(feature = "next-minor") { 1 } else { 0 };
 
 /// A plugin's header.
@@ -26,7 +26,7 @@ pub struct PluginHeader {
     pub abi_major: u32,
     /// Contract minor the plugin was built with.
     pub abi_minor: u32,
-    /// Smallest host minor it works with.
+    /// The smallest minor version of a host that it works with.
     pub requires_minor: u32,
     /// One of [`crate::manifest::kind`].
     pub kind: [u8; 32],
@@ -34,16 +34,16 @@ pub struct PluginHeader {
     pub id: [u8; 64],
     /// Its own version.
     pub version: [u8; 32],
-    /// What the library needs, separated by `;`: libraries that the host opens first, each with its visibility and its
-    /// place beside this one (`global:libtorch/lib/libc10.so`; where it is not there, the system's search for its name),
-    /// and `remedy:TEXT`, what to tell the user where they or this library cannot be opened.
+    /// What the library needs, separated by `;`: libraries that the host opens first, each with its visibility and its path
+    /// relative to this one's folder (`global:libtorch/lib/libc10.so`; if it is not there, the system searches for its name), and
+    /// `remedy:TEXT`, the advice to the user if they or this library cannot be opened.
     pub preload: [u8; 256],
 }
 
 /// Size of [`PluginHeader`].
 pub const HEADER_BYTES: usize = size_of::<PluginHeader>();
 
-/// Copies `text` into zero-padded bytes; fails to compile (or panics) where it is too long.
+/// Copies `text` into zero-padded bytes; fails to compile (or panics) if it is too long.
 pub const fn padded<const N: usize>(text: &str) -> [u8; N] {
     let bytes = text.as_bytes();
     assert!(bytes.len() < N, "text of a plugin header is too long");

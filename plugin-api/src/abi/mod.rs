@@ -1,6 +1,6 @@
-//! The stable layout. Besides this module, only `export` and the crate `plugin-api-load` know `abi_stable`.
+//! The stable layout. Besides this module, only `export` and the crate `plugin-api-load` use `abi_stable`.
 //!
-//! [`types`] holds the plain data of each call, [`tables`] the function tables a library exports.
+//! [`types`] holds the plain data of each call, [`tables`] the function tables that a library exports.
 
 pub mod header;
 pub mod tables;

@@ -1,6 +1,6 @@
-//! The function tables a plugin exports. Append-only: slots are never moved, removed or retyped within a major.
+//! The function tables that a plugin exports. Append-only: slots are never moved, removed or retyped within a major version.
 //!
-//! Every slot catches the plugin's panics, answers a [`Status`], and is called from one thread at a time per instance.
+//! Every slot catches the plugin's panics and returns a [`Status`]. It is called from one thread at a time per instance.
 
 use super::types::*;
 use abi_stable::{
@@ -11,22 +11,22 @@ use abi_stable::{
     std_types::{ROption, RSlice, RStr, RVec},
 };
 
-/// An instance behind a pointer that only its plugin understands.
+/// An instance behind a pointer whose target only its plugin knows.
 #[repr(transparent)]
 #[derive(StableAbi, Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Instance(pub *mut ());
 
-/// The root of a plugin: the one table of its kind is there.
+/// The root of a plugin. Exactly the table of its kind is present.
 #[repr(C)]
 #[derive(StableAbi)]
 #[sabi(kind(Prefix(prefix_ref = PluginRootRef)))]
 #[sabi(missing_field(option))]
 pub struct PluginRoot {
-    /// Of an objective.
+    /// The table of an objective.
     pub objective: ROption<ObjectiveTableRef>,
-    /// Of a backend.
+    /// The table of a backend.
     pub backend: ROption<BackendTableRef>,
-    /// Of a reward.
+    /// The table of a reward.
     #[sabi(last_prefix_field)]
     pub reward: ROption<RewardTableRef>,
     /// Appended by the next minor, for the test that crosses minors.
@@ -50,20 +50,20 @@ impl RootModule for PluginRootRef {
 pub struct ObjectiveTable {
     /// The manifest as JSON.
     pub manifest: extern "C" fn(out: &mut RVec<u8>) -> Status,
-    /// An instance from options as JSON.
+    /// Creates an instance from options as JSON.
     pub create: extern "C" fn(options: RSlice<'_, u8>, out: &mut Instance) -> Status,
-    /// Ends an instance.
+    /// Destroys an instance.
     pub destroy: extern "C" fn(instance: Instance),
     /// Requirements as JSON.
     pub requirements: extern "C" fn(instance: Instance, out: &mut RVec<u8>) -> Status,
-    /// Sequences from rows; nothing in `out` where the host's way applies.
+    /// Sequences from rows; `out` stays empty if the host's default applies.
     pub compose: extern "C" fn(
         instance: Instance,
         rows: RSlice<'_, ArrayRef<'_>>,
         seed: u64,
         out: &mut RVec<ArrayOwned>,
     ) -> Status,
-    /// Arrays to join the batch.
+    /// Arrays that are added to the batch.
     pub prepare:
         extern "C" fn(instance: Instance, batch: RSlice<'_, ArrayRef<'_>>, out: &mut RVec<ArrayOwned>) -> Status,
     /// Custom normalisers.
@@ -90,34 +90,34 @@ pub struct ObjectiveTable {
 pub struct BackendTable {
     /// The manifest as JSON.
     pub manifest: extern "C" fn(out: &mut RVec<u8>) -> Status,
-    /// A session from options as JSON.
+    /// Opens a session with options as JSON.
     pub open: extern "C" fn(options: RSlice<'_, u8>, out: &mut Instance) -> Status,
-    /// Ends a session.
+    /// Closes a session.
     pub close: extern "C" fn(session: Instance),
     /// Runs an operation.
     pub invoke: extern "C" fn(session: Instance, call: &Call<'_>) -> Status,
-    /// A buffer.
+    /// Allocates a buffer.
     pub alloc: extern "C" fn(session: Instance, dtype: DType, elements: u64, out: &mut Handle) -> Status,
-    /// Gives a buffer back.
+    /// Frees a buffer.
     pub free: extern "C" fn(session: Instance, buffer: Handle) -> Status,
     /// Writes elements.
     pub upload: extern "C" fn(session: Instance, buffer: Handle, offset: u64, bytes: RSlice<'_, u8>) -> Status,
     /// Reads elements into `bytes` of length `length`.
     pub download: extern "C" fn(session: Instance, buffer: Handle, offset: u64, bytes: *mut u8, length: u64) -> Status,
-    /// Starts reading.
+    /// Starts a download.
     pub begin_download:
         extern "C" fn(session: Instance, buffer: Handle, offset: u64, length: u64, ticket: &mut u64) -> Status,
-    /// Ends reading.
+    /// Finishes a download.
     pub finish_download: extern "C" fn(session: Instance, ticket: u64, bytes: *mut u8, length: u64) -> Status,
-    /// Counts writes.
+    /// How often the buffer has been written.
     pub write_version: extern "C" fn(session: Instance, buffer: Handle, out: &mut u64) -> Status,
-    /// 1 where the operation is offered.
+    /// 1 if the operation is supported.
     pub supports: extern "C" fn(session: Instance, op: u32, dtype: DType) -> u32,
     /// Scratch bytes of a call.
     pub workspace: extern "C" fn(session: Instance, call: &Call<'_>) -> u64,
-    /// Memory held.
+    /// Memory in use and cached.
     pub memory: extern "C" fn(session: Instance) -> Memory,
-    /// Drops spare memory.
+    /// Frees cached memory.
     pub trim: extern "C" fn(session: Instance),
     /// Waits for all work.
     #[sabi(last_prefix_field)]
@@ -137,7 +137,7 @@ pub struct ColumnRef<'a> {
     pub text: RStr<'a>,
     /// Its number, where `is_text` is 0.
     pub number: f64,
-    /// Which of the three it is. Plugins built before there was a 2 read a list's JSON as a text, as they always did.
+    /// Which of the three it is. Plugins built before the value 2 existed read a list's JSON as a text, as they did before.
     pub is_text: u32,
     /// Always 0.
     pub reserved: u32,
@@ -151,7 +151,7 @@ pub struct SampleRef<'a> {
     pub prompt: RStr<'a>,
     /// The completion.
     pub completion: RStr<'a>,
-    /// 1 where it ended by itself.
+    /// 1 if the answer ended with an end token.
     pub ended: u32,
     /// Always 0.
     pub reserved: u32,
@@ -167,9 +167,9 @@ pub struct SampleRef<'a> {
 pub struct RewardTable {
     /// The manifest as JSON.
     pub manifest: extern "C" fn(out: &mut RVec<u8>) -> Status,
-    /// An instance from options as JSON.
+    /// Creates an instance from options as JSON.
     pub create: extern "C" fn(options: RSlice<'_, u8>, out: &mut Instance) -> Status,
-    /// Ends an instance.
+    /// Destroys an instance.
     pub destroy: extern "C" fn(instance: Instance),
     /// One score per sample.
     #[sabi(last_prefix_field)]

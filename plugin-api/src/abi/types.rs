@@ -1,7 +1,7 @@
 //! The plain-data types that cross the boundary on every call, with stable layout.
 //!
-//! Nothing here is a Rust enum: integers with constants, so that a value from a newer minor is a value, not undefined
-//! behaviour.
+//! No type here is a Rust enum. They are integers with constants, so that a value from a newer minor version is a valid value and
+//! not undefined behaviour.
 
 use abi_stable::{
     StableAbi,
@@ -28,7 +28,7 @@ impl DType {
     pub const ALL: &'static [(DType, &'static str)] =
         &[(DType::F32, "f32"), (DType::BF16, "bf16"), (DType::F64, "f64"), (DType::I32, "i32")];
 
-    /// Bytes an element takes; `None` for a dtype this minor does not know.
+    /// Bytes per element; `None` for a dtype that this minor version does not know.
     pub fn size(self) -> Option<usize> {
         match self {
             DType::F32 | DType::I32 => Some(4),
@@ -69,13 +69,13 @@ impl fmt::Debug for DType {
     }
 }
 
-/// An opaque, generational name of a buffer: 16 bits of session, 24 of generation, 24 of slot. 0 names nothing.
+/// An opaque, generational name of a buffer: 16 bits of session, 24 of generation, 24 of slot. 0 is no buffer.
 #[repr(transparent)]
 #[derive(StableAbi, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Handle(pub u64);
 
 impl Handle {
-    /// The handle that names nothing.
+    /// The handle of no buffer.
     pub const NONE: Handle = Handle(0);
 }
 
@@ -85,7 +85,8 @@ impl fmt::Debug for Handle {
     }
 }
 
-/// A matrix inside a buffer: `rows` x `cols` elements starting `offset` elements in, rows `row_stride` elements apart.
+/// A matrix inside a buffer: `rows` x `cols` elements that start `offset` elements after the buffer's start, with rows
+/// `row_stride` elements apart.
 ///
 /// Every operand of every operation is such a view; a vector is a matrix of one row.
 #[repr(C)]
@@ -122,7 +123,7 @@ impl View {
         self.buffer == Handle::NONE
     }
 
-    /// Number of elements; the largest number where that overflows.
+    /// Number of elements; the largest number if that overflows.
     pub fn len(&self) -> u64 {
         self.rows.saturating_mul(self.cols)
     }
@@ -137,7 +138,7 @@ impl View {
         self.rows <= 1 || self.row_stride == self.cols
     }
 
-    /// One past the last element, relative to the buffer's start; `None` where that overflows.
+    /// The element after the last one, relative to the buffer's start; `None` if that overflows.
     pub fn end(&self) -> Option<u64> {
         if self.rows == 0 || self.cols == 0 {
             return Some(self.offset);
@@ -198,7 +199,7 @@ pub struct Call<'a> {
     pub attrs: RSlice<'a, Attr<'a>>,
 }
 
-/// What a session's memory looks like, in bytes.
+/// The memory of a session, in bytes.
 #[repr(C)]
 #[derive(StableAbi, Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Memory {
@@ -212,7 +213,7 @@ pub struct Memory {
     pub handles: u64,
     /// Allocations that had to ask the device for new memory, since the session opened.
     pub fresh_allocations: u64,
-    /// The mistake of growing a plain struct, for the test that it is refused.
+    /// A field added to a plain struct by mistake, for the test that such a plugin is refused.
     #[cfg(feature = "other-layout")]
     pub surplus: u64,
 }
@@ -245,7 +246,7 @@ pub struct ArrayOwned {
     pub name: RString,
     /// What its rows are: one of the [`crate::batch::Scope`] constants.
     pub scope: u32,
-    /// What kind of result it is: a constant of the call that returns it.
+    /// The kind of result: a constant of the call that returns it.
     pub role: u32,
     /// Rows.
     pub rows: u64,
@@ -286,5 +287,5 @@ impl From<AbiError> for crate::Error {
     }
 }
 
-/// What every slot answers.
+/// What every slot returns.
 pub type Status = RResult<(), AbiError>;

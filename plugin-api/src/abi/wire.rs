@@ -1,4 +1,4 @@
-//! Between the arrays of the SDK and the arrays that cross: the one place that packs and unpacks.
+//! Converts between the arrays of the SDK and the arrays that cross. Only this file packs and unpacks.
 
 use super::types::{ArrayOwned, ArrayRef};
 use crate::{
@@ -19,23 +19,24 @@ pub const ROLE_COTANGENT: u32 = 2;
 /// [`ArrayOwned::role`] of a metric: value and weight.
 pub const ROLE_METRIC: u32 = 3;
 
-/// Name of an array of a `loss` call that requests the values the loss detaches: they come back with [`DETACHED`] as their owner.
+/// Name of an array of a `loss` call that requests the values that the loss detaches: they come back with [`DETACHED`] as their
+/// owner.
 pub const RECORD: &str = "telos.record";
-/// Prefix of the name of an array of a `loss` call that holds a detached value of the base point: the loss computes with these, in
-/// order, instead of its own. A plugin built before these names existed ignores such arrays.
+/// Prefix of the name of an array of a `loss` call that holds a detached value of the base point: the loss uses these, in order,
+/// instead of its own. A plugin built before these names existed ignores such arrays.
 pub const DETACHED: &str = "telos.detached.";
 /// Name of the array that marks a call with all detached values of the base point, possibly none.
 pub const REPLAY: &str = "telos.replay";
 
 /// What a `loss` call does with detached values.
 pub enum Request {
-    /// Returns them.
+    /// Return them.
     Record,
-    /// Replaces them by these.
+    /// Use these values instead.
     Replay(Vec<Detached>),
 }
 
-/// Splits a call into its request about detached values and the batch without the reserved arrays.
+/// Separates a call's arrays into its request about detached values and the batch without the reserved arrays.
 pub fn split<'a>(arrays: &[ArrayRef<'a>]) -> (Option<Request>, Vec<ArrayRef<'a>>) {
     let reserved = |a: &&ArrayRef<'a>| a.name.as_str().starts_with("telos.");
     let has = |name: &str| arrays.iter().any(|a| a.name.as_str() == name);
@@ -80,7 +81,7 @@ pub fn take_detached(arrays: &RVec<ArrayOwned>) -> Vec<Detached> {
     own.map(|a| Detached { name: a.name.to_string(), values: a.data.to_vec() }).collect()
 }
 
-/// Borrows a batch for the crossing.
+/// Borrows a batch as arrays that cross.
 pub fn lend<'a>(batch: &'a Batch<'_>) -> Vec<ArrayRef<'a>> {
     batch
         .arrays()
@@ -96,7 +97,7 @@ pub fn lend<'a>(batch: &'a Batch<'_>) -> Vec<ArrayRef<'a>> {
         .collect()
 }
 
-/// Views a lent batch on the other side, without copying.
+/// Reads a lent batch on the other side, without copying.
 pub fn borrow<'a>(arrays: &[ArrayRef<'a>]) -> Batch<'a> {
     arrays.iter().fold(Batch::new(), |batch, a| {
         batch.with_array(Array {
@@ -131,7 +132,7 @@ pub fn give_batch(batch: Batch<'_>, out: &mut RVec<ArrayOwned>) {
 /// Takes a batch that was sent back.
 ///
 /// # Errors
-/// [`Code::ARRAY`] for an array that is there twice, or whose rows and columns are not those of its numbers.
+/// [`Code::ARRAY`] for a name that occurs twice, or for an array whose rows and columns do not match its length.
 pub fn take_batch(arrays: RVec<ArrayOwned>) -> Result<Batch<'static>> {
     let mut batch = Batch::new();
     for a in arrays {
@@ -188,7 +189,7 @@ pub fn give_loss(loss: Loss, out: &mut RVec<ArrayOwned>) {
     }
 }
 
-/// Takes a loss that was sent back. Roles of a newer minor are passed over.
+/// Takes a loss that was sent back. Skips roles of a newer minor version.
 ///
 /// # Errors
 /// [`Code::ARRAY`] for a cotangent without its term, or a term or metric without its two numbers.
@@ -244,7 +245,8 @@ mod tests {
         assert_eq!(take_loss(wire).unwrap(), loss);
     }
 
-    /// Catches an array that silently replaces another of its name, numbers cut to the first, and shapes that are believed.
+    /// Catches an array that silently replaces another of its name, numbers of which all but the first are dropped, and shapes
+    /// that are accepted without a check.
     #[test]
     fn what_contradicts_itself_on_the_way_back_is_refused() {
         let array = |name: &str, rows, cols, count| ArrayOwned {

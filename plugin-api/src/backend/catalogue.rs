@@ -1,7 +1,7 @@
 //! How an operation is described, encoded, decoded and checked: the machinery behind [`super::ops`].
 //!
-//! One description generates the struct both ends use: the host fills it and calls [`Op::with_call`]; the backend gets
-//! it back from [`Op::decode`], with operand count, dtypes, shapes and attribute names already checked.
+//! One description generates the struct that both ends use: the host fills it and calls [`Op::with_call`]; the backend gets it
+//! from [`Op::decode`], with operand count, dtypes, shapes and attribute names already checked.
 
 use crate::{
     Code, Error, Result,
@@ -9,7 +9,7 @@ use crate::{
 };
 use std::fmt::Debug;
 
-/// What dtypes an operand may have.
+/// The dtypes that an operand may have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Class {
     /// The operation's compute dtype: one float type for all `T` operands of a call.
@@ -40,9 +40,9 @@ pub struct OperandSpec {
     pub name: &'static str,
     /// Which dtypes it takes.
     pub class: Class,
-    /// Rows and columns: a number, a symbol, `symbol + number`, or `_` for anything.
+    /// Rows and columns: a number, a symbol, `symbol + number`, or `_` for any size.
     pub dims: [&'static str; 2],
-    /// Whether it may be absent.
+    /// Whether it may be omitted.
     pub optional: bool,
     /// Read, written or both.
     pub usage: Usage,
@@ -66,7 +66,7 @@ pub struct OpSpec {
     pub name: &'static str,
     /// The version of its meaning.
     pub version: u32,
-    /// Whether every backend must have it.
+    /// Whether every backend must implement it.
     pub mandatory: bool,
     /// Inputs: required ones first, then optional ones.
     pub inputs: &'static [OperandSpec],
@@ -171,7 +171,7 @@ pub fn check(spec: &OpSpec, call: &Call<'_>, fixed: &[(&'static str, u64)]) -> R
     check_aliases(spec, call).map_err(wrap)
 }
 
-/// The size that two attributes determine; one that no operand has where they are negative or their product overflows.
+/// The product of two attributes as a size; if they are negative or it overflows, a size that no operand has.
 pub fn product(a: i64, b: i64) -> u64 {
     match (u64::try_from(a), u64::try_from(b)) {
         (Ok(a), Ok(b)) => a.saturating_mul(b),
@@ -179,7 +179,7 @@ pub fn product(a: i64, b: i64) -> u64 {
     }
 }
 
-/// The error, said to come from an operation.
+/// The error with the operation's name in its text.
 pub fn within(spec: &OpSpec, e: Error) -> Error {
     Error { message: format!("{}: {}", spec.name, e.message), ..e }
 }
@@ -246,7 +246,7 @@ fn check_dtype(
     }
 }
 
-/// The sizes that symbols stand for in one call.
+/// The sizes of the symbols in one call.
 struct Symbols {
     bound: [(&'static str, u64); 12],
     len: usize,
@@ -294,7 +294,7 @@ impl Symbols {
     }
 }
 
-/// Whether two views share an element (conservatively: strided views by their extents and column ranges).
+/// Whether two views share an element. Errs towards yes: strided views are compared by their extents and column ranges.
 pub fn overlap(a: &View, b: &View) -> bool {
     if a.is_none() || b.is_none() || a.buffer != b.buffer || a.is_empty() || b.is_empty() {
         return false;
@@ -303,7 +303,7 @@ pub fn overlap(a: &View, b: &View) -> bool {
     if a_end <= b.offset || b_end <= a.offset {
         return false;
     }
-    // Column blocks of one matrix (q, k, v of a fused projection) interleave without touching.
+    // Column blocks of one matrix (q, k, v of a fused projection) interleave without overlapping.
     if a.row_stride == b.row_stride && a.row_stride > 0 && a.rows > 1 && b.rows > 1 {
         let (ca, cb) = (a.offset % a.row_stride, b.offset % b.row_stride);
         let inside = ca + a.cols <= a.row_stride && cb + b.cols <= b.row_stride;
@@ -348,7 +348,7 @@ macro_rules! attr_enum {
             /// Every value of this minor with its name.
             pub const ALL: &'static [($Name, &'static str)] = &[$(($Name::$value, stringify!($value)),)*];
 
-            /// The refusal of a value that `op` does not know.
+            /// The error for a value that `op` does not know.
             pub fn unknown(self, op: &str) -> $crate::Error {
                 $crate::Error::unsupported(format!("{op}: {} {} is unknown here", stringify!($Name), self.0))
             }
@@ -406,7 +406,7 @@ macro_rules! catalogue {
             }
 
             impl Default for $Name {
-                /// Every operand absent, every attribute at its default: for struct update syntax.
+                /// Every operand absent, every attribute at its default, for struct update syntax.
                 fn default() -> Self {
                     Self {
                         $($($in: View::NONE,)*)?
@@ -489,16 +489,16 @@ macro_rules! catalogue {
         /// Every operation of this minor, by ascending id.
         pub static CATALOGUE: &[&OpSpec] = &[$(<$Name as Op>::SPEC,)*];
 
-        /// What a backend implements: one method per operation. A method that is left out answers Unsupported.
+        /// What a backend implements: one method per operation. A method that is left out returns `Code::UNSUPPORTED`.
         ///
-        /// Operand shapes, dtypes and aliasing have been checked; that views stay inside live buffers and that
-        /// indices stay inside tables is the backend's to check.
+        /// Operand shapes, dtypes and aliasing have been checked. The backend checks that views lie inside live buffers and that
+        /// indices are within their tables.
         pub trait Ops {
             $(
                 $(#[doc = $doc])*
                 ///
                 /// # Errors
-                /// As the contract says: shapes, dtypes, handles, indices and memory, each with its code.
+                /// Errors with a code for shapes, dtypes, handles, indices or memory.
                 fn $method(&mut self, op: &$Name) -> Result<()> {
                     let _ = op;
                     Err(Error::unsupported(concat!(stringify!($method), ": not in this backend")))
@@ -509,7 +509,7 @@ macro_rules! catalogue {
         /// Decodes `call`, checks it and runs the backend's method for it.
         ///
         /// # Errors
-        /// Those of [`Op::decode`], those of the method, and Unsupported for an operation of a newer minor.
+        /// Those of [`Op::decode`], those of the method, and `Code::UNSUPPORTED` for an operation of a newer minor version.
         pub fn dispatch<B: Ops + ?Sized>(backend: &mut B, call: &Call<'_>) -> Result<()> {
             match call.op {
                 $($id => backend.$method(&$Name::decode(call)?),)*

@@ -1,7 +1,7 @@
 //! The backend contract: a session on a device owns buffers and runs the operations of [`ops`].
 //!
-//! [`Session`] is the one trait of both ends: a backend implements it, and the host holds the loaded library as
-//! another implementation of it. A layer (profile, trace, validate) is a third.
+//! [`Session`] is the trait on both ends: a backend implements it, and the host holds the loaded library as another implementation
+//! of it. A layer (profile, trace, validate) is a third.
 
 pub mod catalogue;
 pub mod ops;
@@ -20,7 +20,7 @@ pub struct SessionOptions {
     pub device: String,
     /// Threads the session may use; at least 1.
     pub threads: usize,
-    /// Marks the session's handles, so that a handle of another session is told apart. The host counts them up.
+    /// Marks the session's handles, so that a handle of another session is recognised. The host counts it up.
     #[serde(default)]
     pub tag: u16,
     /// The backend's own options, already checked against its manifest, defaults filled in.
@@ -36,78 +36,78 @@ impl Default for SessionOptions {
 
 /// A backend plugin: describes itself and opens sessions.
 pub trait Backend: 'static {
-    /// What it opens.
+    /// The type of its sessions.
     type Session: Session + 'static;
 
-    /// What it is, which devices were compiled in and which have been tested.
+    /// Returns its description, with the devices that were compiled in and those that have been tested.
     fn manifest() -> BackendManifest;
 
     /// Opens a session. Called from one thread; the session is then used by one thread at a time.
     ///
     /// # Errors
-    /// [`crate::Code::DEVICE`] for a device that is not there or not compiled in, naming those that are;
+    /// [`crate::Code::DEVICE`] for a device that does not exist or was not compiled in, naming those that can be used;
     /// [`crate::Code::OPTION`] for an option's value.
     fn open(options: &SessionOptions) -> Result<Self::Session>;
 }
 
 /// Buffers and operations on one device. Not shared between threads.
 pub trait Session {
-    /// Runs one operation. After an error the outputs are undefined; the session lives on.
+    /// Runs one operation. After an error the outputs are undefined and the session stays usable.
     ///
     /// # Errors
-    /// With the code of [`crate::Code`] that fits; the text names the operation and both sides.
+    /// With the [`crate::Code`] that fits; the text names the operation and both sides.
     fn invoke(&mut self, call: &Call<'_>) -> Result<()>;
 
-    /// A buffer of `elements`, content undefined.
+    /// Allocates a buffer of `elements`, content undefined.
     ///
     /// # Errors
     /// [`crate::Code::OUT_OF_MEMORY`]; [`crate::Code::DTYPE`].
     fn alloc(&mut self, dtype: DType, elements: u64) -> Result<Handle>;
 
-    /// Gives a buffer back; the handle is stale from here on.
+    /// Frees a buffer; its handle is stale afterwards.
     ///
     /// # Errors
     /// [`crate::Code::HANDLE`].
     fn free(&mut self, buffer: Handle) -> Result<()>;
 
-    /// Copies `bytes` (little-endian elements of the buffer's dtype) to `offset` elements in.
+    /// Copies `bytes` (little-endian elements of the buffer's dtype) to the element at `offset`.
     ///
     /// # Errors
     /// [`crate::Code::HANDLE`] where they do not fit.
     fn upload(&mut self, buffer: Handle, offset: u64, bytes: &[u8]) -> Result<()>;
 
-    /// Copies elements from `offset` on into `bytes`, waiting for the work before it.
+    /// Copies elements that start at `offset` into `bytes`, after waiting for all earlier work.
     ///
     /// # Errors
-    /// [`crate::Code::HANDLE`] where they are not there.
+    /// [`crate::Code::HANDLE`] if the range is not inside the buffer.
     fn download(&mut self, buffer: Handle, offset: u64, bytes: &mut [u8]) -> Result<()>;
 
-    /// Starts a download; [`Session::finish_download`] with the ticket yields the bytes. By default copies at once.
+    /// Starts a download; [`Session::finish_download`] with the ticket returns the bytes. The bytes are copied at once by default.
     ///
     /// # Errors
     /// As [`Session::download`].
     fn begin_download(&mut self, buffer: Handle, offset: u64, length: u64) -> Result<u64>;
 
-    /// Waits for a download and takes its bytes.
+    /// Waits for a download and copies its bytes.
     ///
     /// # Errors
     /// [`crate::Code::INVALID_ARGUMENT`] for a ticket that is not open or bytes of another length.
     fn finish_download(&mut self, ticket: u64, bytes: &mut [u8]) -> Result<()>;
 
-    /// How often the buffer has been written: a backend that packs weights knows by it when they are stale.
+    /// How often the buffer has been written. A backend that packs weights uses it to detect stale copies.
     ///
     /// # Errors
     /// [`crate::Code::HANDLE`].
     fn write_version(&self, buffer: Handle) -> Result<u64>;
 
-    /// Whether an operation exists for a compute dtype. Truthful: what it affirms works, what it denies answers
-    /// [`crate::Code::UNSUPPORTED`].
+    /// Whether an operation exists for a compute dtype. The result is binding: an operation reported as supported works, any other
+    /// returns [`crate::Code::UNSUPPORTED`].
     fn supports(&self, op: u32, dtype: DType) -> bool;
 
-    /// Bytes of scratch the call would use beyond its operands (handles in it are not looked at).
+    /// Bytes of scratch memory that the call would use beyond its operands (its handles are not read).
     fn workspace(&self, call: &Call<'_>) -> u64;
 
-    /// What memory is held.
+    /// Memory in use and cached.
     fn memory(&self) -> Memory;
 
     /// Gives cached memory back to the device.
@@ -116,12 +116,12 @@ pub trait Session {
     /// Waits for all work.
     ///
     /// # Errors
-    /// What the work failed with.
+    /// The error of the work that failed.
     fn sync(&mut self) -> Result<()>;
 }
 
-/// The calls of a [`Session`] that a layer passes on to the session in its field, written in its `impl Session`:
-/// `pass_on!(inner: alloc free upload);`.
+/// The calls of a [`Session`] that a layer forwards to the session in its field, written in its `impl Session`: `pass_on!(inner:
+/// alloc free upload);`.
 #[macro_export]
 macro_rules! pass_on {
     ($field:ident: $($call:ident)*) => {

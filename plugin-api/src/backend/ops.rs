@@ -1,17 +1,17 @@
-//! The operation catalogue: the one file that says what a backend computes.
+//! The operation catalogue: this file alone defines what a backend computes.
 //!
-//! From it come the host's typed calls, the SDK's [`Ops`] trait, the shape, dtype and alias checks, and the lines of
-//! `abi.lock`. Ids, names, operand order and attribute names are permanent; a changed meaning gets a new version.
+//! The host's typed calls, the SDK's [`Ops`] trait, the shape, dtype and alias checks, and the lines of `abi.lock` are generated
+//! from it. Ids, names, operand order and attribute names are permanent; a changed meaning gets a new version.
 //!
 //! # Reading it
 //! Every operand is a matrix `[rows, columns]`; a vector is `[1, n]`. Shape letters: N tokens, D model width, I and O
 //! a linear layer's widths, F feed-forward width, V vocabulary, S sequences, H query heads, Q = H x head width,
 //! K = key-value heads x head width, P positions, R half the rotated width, B decoding rows, C cache rows,
 //! M elements of a flat buffer, G parameter segments. Classes: `T` compute dtype, `A` its accumulator (f32, or f64 for
-//! f64), `I` i32, `F` any float. `update` operands are accumulated into or stepped in place. Every reduction, norm and
-//! softmax accumulates in f32 or better whatever `T` is.
+//! f64), `I` i32, `F` any float. `update` operands are accumulated into or stepped in place. Every reduction, norm and softmax
+//! accumulates in f32 or better, whatever `T` is.
 //!
-//! Zero-sized operands are legal and do nothing (a sum over nothing is 0).
+//! Zero-sized operands are legal and have no effect (an empty sum is 0).
 
 use super::catalogue::{
     AttrSpec, AttrValue, Class, Op, OpSpec, OperandSpec, Usage, attr_enum, catalogue, check, product, read_attr, within,
@@ -22,7 +22,7 @@ use crate::{
 };
 use abi_stable::std_types::{RSlice, RStr};
 
-/// Every tensor in a flat parameter buffer starts at a multiple of this many elements, and the gap is zero.
+/// Every tensor in a flat parameter buffer starts at a multiple of this many elements; the gaps hold zeros.
 pub const FLAT_ALIGN: u64 = 64;
 
 attr_enum! {
@@ -50,7 +50,7 @@ attr_enum! {
 }
 
 attr_enum! {
-    /// Which keys a query may see inside its own sequence.
+    /// Which keys of its own sequence a query attends to.
     MaskKind {
         /// Keys at or before the query.
         CAUSAL = 1,
@@ -62,7 +62,7 @@ attr_enum! {
 }
 
 catalogue! {
-    /// Does nothing; measures the cost of crossing.
+    /// Does nothing; measures the cost of a call across the ABI.
     0 Nop nop v 1 mandatory {}
 
     /// `x = value`.
@@ -129,7 +129,7 @@ catalogue! {
         }
     }
 
-    /// `y[n] = scale * table[ids[n]] + position_table[positions[n]]` (the second term where given).
+    /// `y[n] = scale * table[ids[n]] + position_table[positions[n]]` (the second term only if given).
     6 Embedding embedding v 1 mandatory {
         in {
             /// Token ids in `0..V`.
@@ -219,7 +219,7 @@ catalogue! {
         opt {
             /// Gain of the forward.
             weight: T[1, D],
-            /// Cotangent that reaches `s` from elsewhere (the residual stream); added to `dx`.
+            /// Cotangent of `s` from another path (the residual stream); added to `dx`.
             dsum: T[N, D],
         }
         out {
@@ -268,7 +268,7 @@ catalogue! {
             w: T[O, I],
         }
         update {
-            /// Cotangent of the input; read only where `accumulate`.
+            /// Cotangent of the input; read only if `accumulate`.
             dx: T[N, I],
         }
         attr {
@@ -339,7 +339,7 @@ catalogue! {
             offsets: I[1, (S + 1)],
         }
         opt {
-            /// Prefix lengths, needed by `MaskKind::PREFIX` and ignored otherwise; one beyond the sequence means all of it.
+            /// Prefix lengths, required by `MaskKind::PREFIX` and ignored otherwise; a length beyond the sequence means all of it.
             prefix: I[1, S],
         }
         out {
@@ -467,7 +467,7 @@ catalogue! {
         in {
             /// Gate.
             gate: T[N, F],
-            /// Gated.
+            /// The factor that is gated.
             up: T[N, F],
         }
         out {
@@ -486,7 +486,7 @@ catalogue! {
         in {
             /// Gate of the forward.
             gate: T[N, F],
-            /// Gated of the forward.
+            /// The gated factor of the forward.
             up: T[N, F],
             /// Cotangent of the output.
             dy: T[N, F],
@@ -494,7 +494,7 @@ catalogue! {
         out {
             /// Cotangent of the gate.
             dgate: T[N, F],
-            /// Cotangent of the gated.
+            /// Cotangent of the gated factor.
             dup: T[N, F],
         }
         attr {
@@ -504,8 +504,8 @@ catalogue! {
         alias { dgate = gate, dup = up, dgate = dy, }
     }
 
-    /// Language-model head, statistics per token of the softmax over `z = cap(scale (x w^T + bias)) / temperature`,
-    /// `cap(s) = softcap tanh(s / softcap)` where `softcap > 0`. In chunks: [N, V] exists only where `logits` is given.
+    /// Language-model head, statistics per token of the softmax over `z = cap(scale (x w^T + bias)) / temperature`, `cap(s) =
+    /// softcap tanh(s / softcap)` where `softcap > 0`. Computed in chunks: [N, V] exists only if `logits` is given.
     20 HeadStats head_stats v 1 mandatory {
         in {
             /// Last hidden states.
@@ -561,7 +561,7 @@ catalogue! {
         opt {
             /// Head bias.
             bias: T[1, V],
-            /// The forward's `z`, where it was kept; recomputed in chunks otherwise.
+            /// The forward's `z`, if it was kept; recomputed in chunks otherwise.
             logits: T[N, V],
             /// The forward's entropy; needed with `dentropy`.
             entropy: A[1, N],
@@ -594,7 +594,8 @@ catalogue! {
         }
     }
 
-    /// [`HeadStats`] and [`HeadBackward`] in one pass, for cotangents known beforehand: one logits chunk serves both.
+    /// [`HeadStats`] and [`HeadBackward`] in one pass, for cotangents that are known beforehand: one chunk of logits is used for
+    /// both.
     22 HeadFused head_fused v 1 mandatory {
         in {
             /// Last hidden states.
@@ -646,8 +647,8 @@ catalogue! {
         }
     }
 
-    /// Attention of one new token per row against its cache slot, causal, appending in place: the new key and value go
-    /// to cache row `slots[b] * capacity + lengths[b]`, then the query sees the slot's first `lengths[b] + 1` rows.
+    /// Causal attention of one new token per row over its cache slot, which it extends in place: the new key and value are written
+    /// to cache row `slots[b] * capacity + lengths[b]`, then the query attends to the slot's first `lengths[b] + 1` rows.
     23 DecodeAttention decode_attention v 1 mandatory {
         in {
             /// Queries.
@@ -656,7 +657,7 @@ catalogue! {
             k: T[B, K],
             /// New values.
             v: T[B, K],
-            /// Each row's slot; no slot twice (an invalid argument).
+            /// Each row's slot; a slot that occurs twice is an invalid argument.
             slots: I[1, B],
             /// Tokens the slot holds before this one, in `0..capacity`.
             lengths: I[1, B],
@@ -693,10 +694,10 @@ catalogue! {
         }
     }
 
-    /// Draws one token per row. Temperature 0 takes the largest logit (lowest index on ties). Otherwise tokens are
-    /// ranked by descending logit (lower index first on ties), cut to the `top_k` first and to the shortest prefix whose
-    /// probability (under the whole softmax) reaches `top_p`, the shorter of the two, and the first token whose
-    /// cumulative share of what is left exceeds the noise is taken.
+    /// Draws one token per row. Temperature 0 takes the largest logit (lowest index on ties). Otherwise tokens are ranked by
+    /// descending logit (lower index first on ties) and truncated to the shorter of two prefixes: the first `top_k`, and the
+    /// shortest prefix whose probability (under the whole softmax) reaches `top_p`. The result is the first remaining token whose
+    /// cumulative share of the remaining probability exceeds the noise.
     24 Sample sample v 1 mandatory {
         in {
             /// Logits.
@@ -707,7 +708,7 @@ catalogue! {
         out {
             /// Drawn ids.
             token: I[1, B],
-            /// Log-probability of the drawn id under the whole softmax at `temperature` (at 1 where that is 0): no
+            /// Log-probability of the drawn id under the whole softmax at `temperature` (at 1 if that is 0), without
             /// renormalisation by top-k or top-p.
             logp: A[1, B],
         }
@@ -741,7 +742,7 @@ catalogue! {
         in {
             /// Flat gradients.
             grads: A[1, M],
-            /// What [`GlobalNorm`] wrote.
+            /// The output of [`GlobalNorm`].
             norm: A[1, 2],
             /// Segment g holds elements `64 bounds[g]..64 bounds[g + 1]`; ascending from 0 to M / 64.
             bounds: I[1, (G + 1)],

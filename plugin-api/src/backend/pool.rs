@@ -1,8 +1,8 @@
-//! Buffers behind generational handles, with reuse: what every backend keeps its memory in.
+//! Buffers behind generational handles, with reuse: the memory of every backend.
 //!
-//! Freed buffers go to a list by size class and serve the next allocation of that class or of a slightly smaller one, so that a
-//! training step in its steady state allocates nothing on the device. Spare buffers are bounded: together with the live ones they
-//! never exceed the peak in use by more than an eighth. Those that were unused longest are dropped first.
+//! Freed buffers go to a list by size class and are reused for the next allocation of that class or of a slightly smaller one, so
+//! that a training step in its steady state allocates nothing on the device. Spare buffers are bounded: together with the live
+//! ones they never exceed the peak in use by more than an eighth. Those that were unused longest are dropped first.
 
 use crate::{
     Code, Error, Result,
@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 
 /// Device memory of one buffer.
 pub trait Storage: Sized {
-    /// What allocating needs to know beyond size: the device.
+    /// What allocating needs besides the size: the device.
     type Device;
 
     /// Memory for `elements` of `dtype`, content undefined.
@@ -42,7 +42,7 @@ pub struct Pool<B: Storage> {
     slots: Vec<Slot<B>>,
     vacant: Vec<u32>,
     spare: BTreeMap<(DType, u64), Spare<B>>,
-    /// Counts the buffers that were freed, to tell which spare ones have waited longest.
+    /// Counts the buffers that were freed, to order spare ones by age.
     freed: u64,
     memory: Memory,
 }
@@ -89,7 +89,7 @@ impl<B: Storage> Pool<B> {
     /// A buffer of `elements`, reused or fresh.
     ///
     /// # Errors
-    /// Those of [`Storage::allocate`]; [`Code::OUT_OF_MEMORY`] too where the size overflows.
+    /// Those of [`Storage::allocate`]; also [`Code::OUT_OF_MEMORY`] if the size overflows.
     pub fn alloc(&mut self, dtype: DType, elements: u64) -> Result<Handle> {
         let size = dtype.size().ok_or_else(|| Error::new(Code::DTYPE, format!("alloc: {dtype} is unknown here")))?;
         let too_large = || Error::new(Code::OUT_OF_MEMORY, format!("alloc: {elements} elements of {dtype}"));
@@ -138,7 +138,7 @@ impl<B: Storage> Pool<B> {
         }
     }
 
-    /// New memory; where the device has none left, once more after giving the spare buffers back.
+    /// Allocates new memory; if the device is out of memory, frees the spare buffers and retries once.
     fn fresh(&mut self, dtype: DType, capacity: u64, bytes: u64) -> Result<B> {
         self.memory.fresh_allocations += 1;
         self.make_room(bytes);
@@ -168,7 +168,7 @@ impl<B: Storage> Pool<B> {
         Ok(Handle(u64::from(self.tag) << 48 | u64::from(slot.generation) << 24 | u64::from(index)))
     }
 
-    /// Takes a buffer back for reuse.
+    /// Takes a freed buffer for reuse.
     ///
     /// # Errors
     /// [`Code::HANDLE`] for a stale or foreign handle.
@@ -185,7 +185,7 @@ impl<B: Storage> Pool<B> {
             let spare = spare.or_insert(Spare { buffers: Vec::new(), since: 0 });
             spare.buffers.push(entry.storage);
             spare.since = self.freed;
-            // A slot whose generations are used up stays empty: an old handle would name its next buffer.
+            // A slot whose generations are used up stays empty, because an old handle would name its next buffer.
             if u64::from(self.slots[index].generation) < FIELD {
                 self.vacant.push(index as u32);
             }
@@ -232,7 +232,7 @@ impl<B: Storage> Pool<B> {
         Ok((&mut entry.storage, entry.dtype, entry.elements))
     }
 
-    /// Checks that a view lies in a live buffer of its dtype and yields the storage.
+    /// Checks that a view lies in a live buffer of its dtype and returns the storage.
     ///
     /// # Errors
     /// [`Code::HANDLE`], [`Code::DTYPE`].
@@ -247,7 +247,7 @@ impl<B: Storage> Pool<B> {
         }
     }
 
-    /// Checks a range of `length` elements from `offset` on and yields the buffer's dtype.
+    /// Checks a range of `length` elements that starts at `offset` and returns the buffer's dtype.
     ///
     /// # Errors
     /// [`Code::HANDLE`].
@@ -284,7 +284,7 @@ impl<B: Storage> Pool<B> {
         self.memory.cached = 0;
     }
 
-    /// What is held.
+    /// Memory in use and cached.
     pub fn memory(&self) -> Memory {
         self.memory
     }
@@ -319,7 +319,7 @@ mod tests {
         assert!(p.buffer(new).is_ok());
     }
 
-    /// Catches a count of reuses that begins again at 0: a handle from 2^24 buffers ago would name a new one.
+    /// Catches a count of reuses that restarts at 0: a handle from 2^24 buffers ago would name a new one.
     #[test]
     fn a_slot_whose_generations_are_used_up_is_not_reused() {
         let mut p = pool(1);
@@ -362,8 +362,8 @@ mod tests {
         assert_eq!(p.memory().handles, 0);
     }
 
-    /// Catches spare buffers of sizes that never come again and are kept all the same: windows of ever other sizes would then fill
-    /// the memory. Catches a buffer that serves a far smaller request, so that the next large one finds none.
+    /// Catches spare buffers that are kept although their sizes never occur again: windows of ever new sizes would then fill the
+    /// memory. Catches a buffer that is reused for a far smaller request, so that the next large one finds none.
     #[test]
     fn spare_buffers_are_bounded_and_serve_slightly_smaller_requests() {
         let mut p = pool(1);

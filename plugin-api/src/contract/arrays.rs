@@ -10,7 +10,7 @@ use crate::{
     objective::Verdict,
 };
 
-/// Limits of a run on composed sequences.
+/// Limits of a run for composed sequences.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
     /// Ids are below this.
@@ -22,9 +22,9 @@ pub struct Limits {
 /// Checks the sequences that `compose` made from `rows`.
 ///
 /// # Errors
-/// The first mistake: an array that is missing, unknown, of another scope or length; a token that is not an id of the
-/// vocabulary; a sequence that has fewer than two tokens or more than the model reads; a mask or side other than 0 and 1; a row
-/// that was not given.
+/// The first mistake: an array that is missing, unknown, of another scope or length; a token that is not an id of the vocabulary;
+/// a sequence with fewer than two tokens or with more than the model reads; a mask or side other than 0 and 1; a row that is not
+/// among `rows`.
 pub fn composed(rows: &Batch<'_>, answer: &Batch<'_>, limits: Limits) -> Result<(), Fault> {
     for array in answer.arrays() {
         let scope = match array.name.as_ref() {
@@ -95,7 +95,7 @@ pub fn composed(rows: &Batch<'_>, answer: &Batch<'_>, limits: Limits) -> Result<
     Ok(())
 }
 
-/// Offsets as whole numbers that ascend from 0.
+/// Returns the offsets as whole numbers that ascend from 0.
 fn whole_offsets(answer: &Batch<'_>) -> Result<Vec<usize>, Fault> {
     let values = answer.get(names::OFFSETS)?;
     if let Some(i) = values.iter().position(|value| !(value.fract() == 0.0 && *value >= 0.0)) {
@@ -104,7 +104,7 @@ fn whole_offsets(answer: &Batch<'_>) -> Result<Vec<usize>, Fault> {
     Ok(answer.offsets()?)
 }
 
-/// Checks the arrays that `prepare` made from `given`. With rollouts, `keep` may be among them.
+/// Checks the arrays that `prepare` returned for `given`. With rollouts, `keep` may be among them.
 ///
 /// Numbers per token must be finite where the mask is 1, all others everywhere.
 ///
@@ -226,7 +226,7 @@ mod tests {
         prepared(&given(), &answer, rollouts).expect_err("it is wrong").text
     }
 
-    /// Catches an array of the host that `prepare` replaces: the run would learn from other data than it says.
+    /// Catches a `prepare` that replaces an array of the host: the run would learn from other data than its receipt records.
     #[test]
     fn gotcha_57_prepare_replaces_no_array_of_the_host() {
         for name in ["mask", "group", "target", "offsets", "side", "reward", "ended", "logp", "column.margin", "custom"]
@@ -238,7 +238,7 @@ mod tests {
         }
     }
 
-    /// Catches lengths that are checked for rollouts alone, or against tokens where sequences are meant.
+    /// Catches lengths that are checked for rollouts alone, or compared with the number of tokens instead of sequences.
     #[test]
     fn prepare_answers_in_the_right_lengths_and_scopes() {
         let array = |scope, count| Batch::new().with("a", scope, vec![1.0; count]);
@@ -278,7 +278,7 @@ mod tests {
         }
     }
 
-    /// Catches NaN that enters the loss, and one behind the mask that is taken for it.
+    /// Catches NaN that enters the loss, and a NaN behind the mask that is refused too.
     #[test]
     fn prepared_numbers_are_finite_where_they_count() {
         let token = |at: usize| {
@@ -295,7 +295,7 @@ mod tests {
         );
     }
 
-    /// Catches negative counts, which turn the gradient around, and weights that go to no term.
+    /// Catches negative counts, which reverse the gradient, and weights that belong to no term.
     #[test]
     fn weights_are_there_once_and_not_negative() {
         let manifest = ObjectiveManifest {
@@ -325,7 +325,7 @@ mod tests {
         }
     }
 
-    /// Catches an unknown verdict that counts as "go on".
+    /// Catches an unknown verdict that is treated as CONTINUE.
     #[test]
     fn verdicts_are_known_ones() {
         for rollouts in [true, false] {
@@ -349,7 +349,7 @@ mod tests {
             .with("row", Scope::SEQUENCE, vec![4.0, 9.0])
     }
 
-    /// Catches ids that the embedding cannot look up, and numbers that are silently rounded or taken for true.
+    /// Catches ids that the embedding cannot look up, and numbers that are silently rounded or treated as true.
     #[test]
     fn composed_sequences_are_whole_and_within_the_models_limits() {
         let limits = Limits { vocab: 7, longest: 3 };

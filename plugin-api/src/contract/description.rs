@@ -12,15 +12,15 @@ const LONGEST_NAME: usize = 100;
 /// Keys of metrics.jsonl that the host writes itself.
 const OWN_METRICS: &[&str] =
     &["step", "kind", "loss", "lr", "grad_norm", "tokens", "context", "refused", "token_accuracy", "exact_match"];
-/// Prefixes of such keys.
+/// Prefixes of such metrics.
 const OWN_METRIC_GROUPS: &[&str] = &["eval/", "reward/", "critic/", "answers/"];
 
-/// Whether the host writes a number of this name into metrics.jsonl, so that no term or metric may have it.
+/// Whether the host writes a metric of this name into metrics.jsonl, so that no term or metric may have it.
 pub fn host_owns_metric(name: &str) -> bool {
     OWN_METRICS.contains(&name) || OWN_METRIC_GROUPS.iter().any(|start| name.starts_with(start))
 }
 
-/// Arrays that the host makes, whatever the data.
+/// Arrays that the host always creates.
 const OWN_ARRAYS: &[&str] = &[
     names::OFFSETS,
     names::TARGET,
@@ -45,15 +45,15 @@ const OWN_ARRAYS: &[&str] = &[
     "value_end",
     "pooled",
 ];
-/// Beginnings of the names of such arrays: columns of the data, statistics of other models, and names reserved for the ABI.
+/// Prefixes of further such arrays: columns of the data, statistics of other models, and names reserved for the ABI.
 const OWN_ARRAY_GROUPS: &[&str] = &[names::COLUMN, "policy.", "reference.", "critic.", "teacher.", "reward.", "telos."];
 
-/// Whether the host makes an array of this name, so that `prepare` may not return one.
+/// Whether the host creates an array of this name, so that `prepare` may not return one.
 pub fn host_owns_array(name: &str) -> bool {
     OWN_ARRAYS.contains(&name) || OWN_ARRAY_GROUPS.iter().any(|start| name.starts_with(start))
 }
 
-/// All mistakes of a manifest that would make a run's numbers wrong or ambiguous; empty where there are none.
+/// All mistakes of a manifest that would make a run's numbers wrong or ambiguous; empty if there are none.
 pub fn manifest(manifest: &ObjectiveManifest) -> Vec<String> {
     let mut wrong = Vec::new();
     if manifest.terms.is_empty() {
@@ -198,7 +198,7 @@ mod tests {
         assert!(manifest(&ObjectiveManifest::default())[0].contains("no term"));
     }
 
-    /// Catches requirements that nothing was checked of: the run would learn nothing, or read what it must not.
+    /// Catches requirements that are not checked: the run would learn nothing, or read what it must not.
     #[test]
     fn requirements_are_held_against_the_manifest() {
         let requires = |statistics: &[&str], temperature| {
@@ -218,7 +218,7 @@ mod tests {
         }
     }
 
-    /// Catches an owned array that was forgotten, and a claim to names that plugins use.
+    /// Catches an array of the host that is missing from the list, and names that the list takes from plugins.
     #[test]
     fn gotcha_57_arrays_of_the_host_are_known() {
         let own = ["mask", "group", "target", "offsets", "side", "row", "token", "logp", "reward", "ended"];

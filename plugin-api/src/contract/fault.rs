@@ -1,4 +1,4 @@
-//! Why a result is refused, and what all checks say it with.
+//! Why a result is refused: the type and helpers that all checks use.
 
 /// Why a result is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -6,7 +6,7 @@
 pub struct Fault {
     /// What is wrong, what was expected, and how to fix it. Names the array, term or metric, not the plugin.
     pub text: String,
-    /// The sequence of the batch that it concerns, counted from 0; `None` where it concerns no single one.
+    /// The sequence of the batch that it concerns, counted from 0; `None` if it concerns no single one.
     pub sequence: Option<usize>,
 }
 
@@ -30,7 +30,7 @@ pub(super) fn fault<T>(text: impl Into<String>) -> Result<T, Fault> {
     Err(Fault::new(text))
 }
 
-/// The first name that occurs in `names` twice.
+/// The first name that occurs twice in `names`.
 pub(super) fn twice<'a>(names: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let mut seen = std::collections::BTreeSet::new();
     names.into_iter().find(|name| !seen.insert(*name))

@@ -1,4 +1,4 @@
-//! Numbers that JSON cannot carry, NaN and infinity, in what a plugin says of itself: refused by name before they are sent.
+//! NaN and infinity, which JSON cannot carry, in a plugin's description: refused by field before they are sent.
 
 use serde_json::Value;
 
@@ -7,7 +7,7 @@ use crate::{
     manifest::{ObjectiveManifest, OptionSpec, Requirements},
 };
 
-/// Whether an objective's manifest holds finite numbers alone.
+/// Whether all numbers of an objective's manifest are finite.
 ///
 /// # Errors
 /// [`Code::INVALID_ARGUMENT`] naming the first field that is NaN or infinite.
@@ -41,14 +41,14 @@ pub fn finite_options(options: &[OptionSpec]) -> Result<()> {
             ("float list", Value::Array(numbers)) => numbers.as_slice(),
             _ => &[],
         };
-        // A default that is not finite comes as its name.
+        // A default that is not finite is stored as its name.
         let lost = numbers.iter().filter_map(Value::as_str).find_map(|text| text.parse::<f64>().ok());
         finite(&format!("the default of the option `{}`", option.name), lost.unwrap_or(0.0))?;
     }
     Ok(())
 }
 
-/// Whether requirements hold finite numbers alone.
+/// Whether all numbers of the requirements are finite.
 ///
 /// # Errors
 /// As [`finite_manifest`].
@@ -71,8 +71,8 @@ mod tests {
         options::OptionValue,
     };
 
-    /// Catches NaN and infinity that cross as null: a default that then counts as missing, a limit that then is none, and an error of
-    /// JSON that names no field.
+    /// Catches NaN and infinity that cross as null: a default that then counts as missing, a limit that then does not apply, and a
+    /// JSON error that names no field.
     #[test]
     fn every_number_that_is_not_finite_is_refused_by_its_field() {
         let option = |default: Value, min, max| {

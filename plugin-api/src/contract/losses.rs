@@ -9,14 +9,14 @@ use crate::{
 
 /// Checks the result of `loss` for `batch`.
 ///
-/// A sum or cotangent that is not finite is the plugin's fault only if everything it read was finite: a model that has
-/// diverged gives NaN to every loss, and the host counts such steps.
+/// A sum or cotangent that is not finite is the plugin's fault only if everything it read was finite: a model that has diverged
+/// makes every loss NaN, and the host counts such steps.
 ///
 /// # Errors
-/// The first mistake: no term; a term, cotangent or metric that is undeclared or there twice; a term without cotangents
-/// where the batch has supervised tokens; a cotangent of a statistic that is not required or has no gradient, or of another
-/// length; a coefficient that is not finite; a sum, cotangent or metric that the plugin itself made NaN or infinite; a
-/// metric's weight that is negative or not finite.
+/// The first mistake: no term; a term, cotangent or metric that is undeclared or returned twice; a term without cotangents if the
+/// batch has supervised tokens; a cotangent of a statistic that is not required or has no gradient, or of another length; a
+/// coefficient that is not finite; a sum, cotangent or metric that is NaN or infinite because of the plugin; a metric's weight
+/// that is negative or not finite.
 pub fn loss(
     manifest: &ObjectiveManifest,
     requirements: &Requirements,
@@ -49,7 +49,7 @@ pub fn loss(
             Broken::Number(why) => first_number = first_number.or(Some(why)),
         }
     }
-    // Looked for only where something is wrong: it reads the whole batch.
+    // Computed only after a mistake, because it reads the whole batch.
     match first_number {
         Some(why) if reads_finite(batch) => Err(why),
         _ => Ok(()),
@@ -62,7 +62,7 @@ enum Broken {
     Form(Fault),
 }
 
-/// Names and lengths of a term's cotangents.
+/// Checks names and lengths of a term's cotangents.
 fn form(requirements: &Requirements, batch: &Batch<'_>, term: &Term) -> Result<(), Fault> {
     let name = &term.name;
     if !term.coefficient.is_finite() {
@@ -109,7 +109,7 @@ fn learns(batch: &Batch<'_>) -> bool {
 fn finite(batch: &Batch<'_>, term: &Term) -> Result<(), Broken> {
     let Term { name, sum, .. } = term;
     let bad = |values: &[f64]| values.iter().position(|value| !value.is_finite());
-    // Cotangents first: they say which token.
+    // Cotangents first: their message names the token.
     for (statistic, values) in &term.cotangents {
         let Some(n) = bad(values) else { continue };
         let per_token = batch.find(statistic).is_none_or(|array| array.scope == Scope::TOKEN);
@@ -146,7 +146,7 @@ fn metric_of(manifest: &ObjectiveManifest, metric: &MetricPart) -> Result<(), Br
     Err(Broken::Number(Fault::new(text + "; weight 0 says that a batch has nothing to report")))
 }
 
-/// Whether all numbers that count in a batch are finite: those per token where the mask is 1, all others everywhere.
+/// Whether all numbers of a batch that count are finite: those per token where the mask is 1, all others everywhere.
 fn reads_finite(batch: &Batch<'_>) -> bool {
     let mask = batch.mask().unwrap_or_default();
     let counts =
@@ -156,11 +156,11 @@ fn reads_finite(batch: &Batch<'_>) -> bool {
 }
 
 /// Checks that cotangents are the same for statistics of 0 (`before`) and for those of the models (`after`), as
-/// [`Requirements::linear`] claims. Different orders of addition are tolerated. `batch` has the statistics that the models
-/// gave; where these are not finite, nothing is compared.
+/// [`Requirements::linear`] claims. Differences from another order of addition are tolerated. `batch` has the models' statistics;
+/// where these are not finite, nothing is compared.
 ///
 /// # Errors
-/// The term, statistic and place where they differ, with both numbers.
+/// The term, statistic and token or sequence where they differ, with both numbers.
 pub fn linear(batch: &Batch<'_>, before: &Loss, after: &Loss) -> Result<(), Fault> {
     match same_cotangents(before, after) {
         Err(_) if !reads_finite(batch) => Ok(()),
@@ -267,7 +267,7 @@ mod tests {
         refused(|loss| loss.terms[0].coefficient = f64::NAN, "the coefficient of the term `a` is NaN");
     }
 
-    /// Catches a batch without anything to learn from that is refused for having no cotangents.
+    /// Catches a batch without supervised tokens that is refused because it has no cotangents.
     #[test]
     fn gotcha_05_a_batch_without_supervised_tokens_needs_no_cotangents() {
         let nothing = batch().with(names::MASK, Scope::TOKEN, vec![0.0; 3]);
@@ -277,7 +277,8 @@ mod tests {
         assert_eq!(check(&nothing, &answer), Ok(()));
     }
 
-    /// Catches a plugin's NaN that is laid at the learning rate's door, and a diverged model's that is laid at the plugin's.
+    /// Catches a plugin's NaN for which the message blames the learning rate, and a diverged model's NaN for which it blames the
+    /// plugin.
     #[test]
     fn gotcha_43_nan_is_the_plugins_where_it_read_none() {
         let spoilt = |at: usize| {
@@ -291,10 +292,10 @@ mod tests {
         refused(|loss| loss.terms[0].sum = f64::INFINITY, "the sum of the term `a` is inf");
         let diverged = batch().with_statistic("logp", Scope::TOKEN, vec![f64::NAN, 0.0, -2.0]);
         assert_eq!(check(&diverged, &spoilt(2)), Ok(()));
-        // Behind the mask it is no excuse.
+        // A NaN behind the mask does not excuse the plugin's own.
         let hidden = batch().with_statistic("logp", Scope::TOKEN, vec![-1.0, f64::NAN, -2.0]);
         assert!(check(&hidden, &spoilt(2)).is_err());
-        // NaN from outside excuses no other mistake.
+        // A NaN in the inputs excuses no other mistake.
         let mut twice = spoilt(2);
         twice.terms.push(twice.terms[0].clone());
         assert!(check(&diverged, &twice).is_err());
@@ -327,7 +328,7 @@ mod tests {
         );
     }
 
-    /// Catches a false claim of linearity, which trains on the gradient at statistics of 0.
+    /// Catches a false claim of linearity, which would train on the gradient at statistics of 0.
     #[test]
     fn a_false_claim_of_linearity_is_found_by_its_place() {
         let with = |values: &[f64]| Loss { terms: vec![term("a", &[("logp", values)])], metrics: Vec::new() };

@@ -55,12 +55,12 @@ struct Slots<I, T>(PhantomData<(I, T)>);
 /// The caller's memory as a slice.
 ///
 /// # Safety
-/// `bytes` points to `length` writable bytes that nobody else touches during the call.
+/// `bytes` points to `length` writable bytes that no other code accesses during the call.
 unsafe fn slice_mut<'a>(bytes: *mut u8, length: u64) -> &'a mut [u8] {
     if bytes.is_null() || length == 0 {
         return &mut [];
     }
-    // SAFETY: the caller's promise; null is handled above.
+    // SAFETY: guaranteed by the caller; null is handled above.
     unsafe { std::slice::from_raw_parts_mut(bytes, length as usize) }
 }
 

@@ -1,4 +1,4 @@
-//! Stops panics at the border: nothing unwinds out of a plugin, and the message and place are kept.
+//! Stops panics at the ABI: nothing unwinds out of a plugin, and the message and location are kept.
 
 use crate::{Code, Error, Result};
 use std::{
@@ -13,11 +13,11 @@ thread_local! {
     static CAUGHT: RefCell<Option<(String, String)>> = const { RefCell::new(None) };
 }
 
-/// The latest panic of a thread that is not itself inside a call (a worker of the plugin's pool).
+/// The latest panic of a thread that is not inside a call itself (a worker of the plugin's pool).
 static ELSEWHERE: Mutex<Option<(String, String)>> = Mutex::new(None);
 static HOOK: Once = Once::new();
 
-/// Remembers a panic's message and place instead of printing them, while the thread is inside a call.
+/// Installs a hook that stores a panic's message and location instead of printing them while the thread is inside a call.
 fn install_hook() {
     HOOK.call_once(|| {
         let previous = panic::take_hook();
@@ -42,7 +42,7 @@ fn text_of(payload: &(dyn Any + Send)) -> String {
     }
 }
 
-/// Runs `call`; a panic inside becomes a [`Code::PANIC`] error with the panic's message and place.
+/// Runs `call`; a panic inside becomes a [`Code::PANIC`] error with the panic's message and location.
 pub fn catch<R>(plugin: &str, what: &str, call: impl FnOnce() -> Result<R>) -> Result<R> {
     install_hook();
     DEPTH.with(|d| d.set(d.get() + 1));
@@ -53,11 +53,11 @@ pub fn catch<R>(plugin: &str, what: &str, call: impl FnOnce() -> Result<R>) -> R
         Err(payload) => payload,
     };
     let text = text_of(payload.as_ref());
-    // A payload's destructor is foreign code: a panic there must not escape either.
+    // The destructor of a payload is foreign code: a panic there must not escape either.
     if let Err(second) = panic::catch_unwind(AssertUnwindSafe(|| drop(payload))) {
         std::mem::forget(second);
     }
-    // Only the place of this very panic: one that the plugin caught itself may have left an older note.
+    // Only the location of this panic: one that the plugin caught itself may have left an older note.
     let seen = CAUGHT.with(|caught| caught.borrow_mut().take()).filter(|(seen, _)| *seen == text);
     let seen = seen.or_else(|| {
         let elsewhere = ELSEWHERE.lock().unwrap_or_else(PoisonError::into_inner).take();
@@ -72,7 +72,7 @@ pub fn catch<R>(plugin: &str, what: &str, call: impl FnOnce() -> Result<R>) -> R
     })
 }
 
-/// An instance with the memory of a panic: after one, it answers no more.
+/// An instance that remembers a panic: after one, it refuses all further calls.
 pub struct Guarded<T> {
     value: T,
     plugin: &'static str,

@@ -1,4 +1,4 @@
-//! What the tables of every kind of plugin share: instances behind pointers, statuses and JSON.
+//! Shared by the tables of all kinds of plugin: instances behind pointers, statuses and JSON.
 
 use super::guard::{self, Guarded};
 use crate::{
@@ -7,7 +7,7 @@ use crate::{
 };
 use abi_stable::std_types::{RErr, ROk};
 
-/// The id and version a macro was given.
+/// The id and version given to an export macro.
 pub trait Identity: 'static {
     /// Its id.
     const ID: &'static str;
@@ -29,25 +29,25 @@ pub(super) fn to_instance<T>(value: T) -> Instance {
     Instance(Box::into_raw(Box::new(value)).cast())
 }
 
-/// The instance behind a pointer.
+/// Returns the instance behind a pointer.
 ///
 /// # Safety
-/// `instance` came from [`to_instance`] of the same `T`, has not been destroyed, and no other reference to it lives.
-/// The tables are typed by plugin, so the host would have to mix up two plugins' instances to break this.
+/// `instance` came from [`to_instance`] of the same `T`, has not been destroyed, and no other reference to it exists. The tables
+/// are typed by plugin, so only a host that exchanges two plugins' instances violates this.
 pub(super) unsafe fn from_instance<'a, T>(instance: Instance) -> Result<&'a mut Guarded<T>> {
-    // SAFETY: the caller's promise; a null pointer is refused here.
+    // SAFETY: guaranteed by the caller; a null pointer is refused here.
     unsafe { instance.0.cast::<Guarded<T>>().as_mut() }.ok_or_else(|| Error::invalid("a null instance was passed"))
 }
 
-/// Ends an instance; a panicking destructor is stopped here.
+/// Destroys an instance; a panic of its destructor stops here.
 ///
 /// # Safety
-/// As [`from_instance`]; the pointer is dead afterwards.
+/// As [`from_instance`]; the pointer is invalid afterwards.
 pub(super) unsafe fn drop_instance<T>(instance: Instance) {
     if instance.0.is_null() {
         return;
     }
-    // SAFETY: the caller's promise.
+    // SAFETY: guaranteed by the caller.
     let boxed = unsafe { Box::from_raw(instance.0.cast::<Guarded<T>>()) };
     let plugin = boxed.plugin();
     let _ = guard::catch(plugin, "destroy", || {

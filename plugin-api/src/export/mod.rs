@@ -1,7 +1,7 @@
 //! The provider's side: turns an author's trait implementations into the tables of [`crate::abi::tables`].
 //!
-//! Authors call one macro, [`export_objective!`](crate::export_objective), [`export_backend!`](crate::export_backend)
-//! or [`export_reward!`](crate::export_reward); the rest of this module is what those expand to.
+//! Authors call one macro: [`export_objective!`](crate::export_objective), [`export_backend!`](crate::export_backend) or
+//! [`export_reward!`](crate::export_reward). The rest of this module is what they expand to.
 
 mod backend;
 pub mod guard;
@@ -19,9 +19,9 @@ use abi_stable::{library::RootModuleResult, prefix_type::PrefixRefTrait, std_typ
 
 pub use abi_stable::library::{CheckTypeLayout, LibHeader};
 
-/// Hands a root table to the loader; used by the macros.
+/// Passes a root table to the loader; used by the macros.
 pub fn root_result(root: PluginRootRef) -> RootModuleResult {
-    // SAFETY: the erased reference is only ever turned back into a `PluginRootRef`, after the layout check.
+    // SAFETY: the erased reference is converted back to a `PluginRootRef` only, after the layout check.
     RResult::ROk(unsafe { root.to_prefix_ref().cast() })
 }
 
@@ -36,7 +36,7 @@ macro_rules! __export_plugin {
         };
 
         const _: () = {
-            /// The header the host reads from the file.
+            /// The header that the host reads from the file.
             #[unsafe(export_name = concat!("telos_plugin_", $id))]
             #[used]
             static HEADER: $crate::abi::header::PluginHeader =
@@ -67,7 +67,7 @@ macro_rules! __export_plugin {
     };
 }
 
-/// The type of the root constructor's answer; used by the macros.
+/// The return type of the root constructor; used by the macros.
 pub type RootResult = RootModuleResult;
 
 /// Exports an [`ObjectivePlugin`](crate::objective::ObjectivePlugin) under an id: `export_objective!("focal", Focal);`

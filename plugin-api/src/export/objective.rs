@@ -112,7 +112,7 @@ impl<I: Identity, T: ObjectivePlugin> Slots<I, T> {
     }
 
     extern "C" fn loss(instance: Instance, batch: RSlice<'_, ArrayRef<'_>>, out: &mut RVec<ArrayOwned>) -> Status {
-        // The rare call of a law, by its reserved names; every other batch is viewed as it is.
+        // Only a law's calls have these reserved names; every other batch is passed on unchanged.
         let (request, rest) = wire::split(batch.as_slice());
         let batch = wire::borrow(&rest);
         let loss = |t: &mut T| match &request {

@@ -1,4 +1,4 @@
-//! The walk backwards: how each kind of node hands its cotangent to its operands, and the gradients that result.
+//! The backward pass: how each kind of node passes its cotangent to its operands, and the resulting gradients.
 
 use ndarray::ArrayD;
 
@@ -15,30 +15,29 @@ pub struct Gradients<'t> {
 }
 
 impl<'t> Gradients<'t> {
-    /// The gradient by `input`, of its shape; `None` if it was not made by [`Tape::input`] of this tape.
+    /// The gradient by `input`, of its shape; `None` if it was not created by [`Tape::input`] of this tape.
     pub fn get(&self, input: Var<'t>) -> Option<&ArrayD<f64>> {
         let found = self.inputs.iter().find(|(index, ..)| *index == input.index && std::ptr::eq(self.tape, input.tape));
         found.map(|(_, _, gradient)| gradient)
     }
 
-    /// Every input's name and gradient, in the order the inputs were declared. What the scalar does not depend on has
-    /// zeros.
+    /// Every input's name and gradient, in the order in which the inputs were declared. An input that the scalar does not depend
+    /// on has zeros.
     pub fn by_name(&self) -> impl Iterator<Item = (&str, &ArrayD<f64>)> {
         self.inputs.iter().map(|(_, name, gradient)| (name.as_str(), gradient))
     }
 
-    /// The same, to keep when the tape goes.
+    /// The same as owned values, for use after the tape is dropped.
     pub fn into_named(self) -> Vec<(String, ArrayD<f64>)> {
         self.inputs.into_iter().map(|(_, name, gradient)| (name, gradient)).collect()
     }
 }
 
 impl Tape {
-    /// The derivatives of the scalar `root` by all inputs. May be called for one term after the other; each call stands
-    /// alone.
+    /// The derivatives of the scalar `root` by all inputs. May be called for several terms in turn; the calls are independent.
     ///
     /// # Errors
-    /// The first mistake made on the tape; a `root` that is no scalar (`[1]` is a vector) or is another tape's.
+    /// The first mistake made on the tape; a `root` that is not a scalar (`[1]` is a vector) or belongs to another tape.
     pub fn backward<'t>(&'t self, root: Var<'t>) -> Result<Gradients<'t>, TapeError> {
         self.finish()?;
         if !std::ptr::eq(root.tape, self) {
@@ -56,7 +55,7 @@ impl Tape {
             if matches!(node.rule, Rule::Input { .. }) {
                 continue;
             }
-            // Taken, not borrowed: an inner node's cotangent is freed as soon as it has been handed on.
+            // Moved out, not borrowed: an inner node's cotangent is freed as soon as it has been passed on.
             if let Some(cotangent) = cotangents.slots[index].take() {
                 cotangents.hand_on(node, &cotangent);
             }
@@ -83,7 +82,7 @@ struct Cotangents<'a> {
 }
 
 impl Cotangents<'_> {
-    /// Lets `fill` add to the cotangent of node `index`, if any input lies behind it.
+    /// Lets `fill` add to the cotangent of node `index`, if the node depends on any input.
     fn add(&mut self, index: usize, fill: impl FnOnce(&mut [f64])) {
         let node = &self.nodes[index];
         if node.differentiable {
@@ -91,8 +90,8 @@ impl Cotangents<'_> {
         }
     }
 
-    /// The same for an operand of an elementwise function: `part(i)` is its share of output element `i`; a scalar that was
-    /// broadcast gets the sum of all.
+    /// The same for an operand of an elementwise function: `part(i)` is what output element `i` contributes to it; a broadcast
+    /// scalar gets the sum of all.
     fn add_broadcast(&mut self, index: usize, length: usize, part: impl Fn(usize) -> f64) {
         let scalar = self.nodes[index].value.ndim() == 0;
         self.add(index, |slot| {
@@ -162,7 +161,7 @@ impl Cotangents<'_> {
     }
 }
 
-/// Reads a node's elements; a scalar's single one at every place.
+/// Reads a node's elements; for a scalar, its one element at every index.
 fn broadcast_reader(node: &Node) -> impl Fn(usize) -> f64 {
     let (values, step) = (flat(&node.value), usize::from(node.value.ndim() > 0));
     move |i| values[i * step]

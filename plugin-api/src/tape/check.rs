@@ -1,5 +1,5 @@
-//! The finite-difference check: is a claimed gradient the derivative of the value? For the tape's own operations, and for
-//! the losses of objectives, with the tape or with hand-derived cotangents.
+//! The finite-difference check of whether a claimed gradient is the derivative of the value. Used for the tape's own operations,
+//! and for the losses of objectives, whose cotangents come from the tape or are derived by hand.
 
 use std::fmt::Display;
 
@@ -12,8 +12,8 @@ use super::graph::{Tape, Var};
 /// How far a claimed derivative may lie from the measured one: `relative * max(|claimed|, |measured|)` plus
 /// `absolute * max(1, |value|)`.
 ///
-/// The defaults (1e-6, 1e-8) leave a factor of about 100 to what central differences in f64 reach on smooth functions of
-/// moderate curvature. The absolute part grows with the value because the difference of two values loses digits by it.
+/// The defaults (1e-6, 1e-8) leave a factor of about 100 over the error of central differences in f64 for smooth functions of
+/// moderate curvature. The absolute part grows with the value because the difference of two large values loses digits.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Tolerance {
     /// Share of the greater derivative.
@@ -28,10 +28,10 @@ impl Default for Tolerance {
     }
 }
 
-/// Why a gradient was not accepted.
+/// Why a gradient is not accepted.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum CheckError {
-    /// The claimed derivative is not the measured one; of several, the first.
+    /// The claimed derivative is not the measured one; if there are several, the first.
     #[error(
         "derivative by `{input}`[{index}] at {at}: claimed {claimed}, measured {measured} (a factor of {:.6}), \
          {wrong} of {checked} derivatives are wrong",
@@ -40,9 +40,9 @@ pub enum CheckError {
     Mismatch {
         /// The input's name.
         input: String,
-        /// Which of its elements, in row-major order.
+        /// The index of its element, in row-major order.
         index: usize,
-        /// That element.
+        /// The element's value.
         at: f64,
         /// The derivative that was claimed.
         claimed: f64,
@@ -65,7 +65,7 @@ pub enum CheckError {
         /// The gradient's shape; empty if there is none.
         found: Vec<usize>,
     },
-    /// The value at or beside the point is NaN or infinite, so nothing can be measured there.
+    /// The value at the point or next to it is NaN or infinite, so nothing can be measured there.
     #[error("the value is {0} at or beside the point")]
     NotFinite(f64),
     /// The value could not be computed.
@@ -174,16 +174,16 @@ pub fn check_tape(
     })
 }
 
-/// Whether the slopes above and below the point differ, as at the bound of a clamp, and `claimed` is one of them: the one-sided
-/// derivatives are equally right there.
+/// Whether the slopes above and below the point differ, as at the bound of a clamp, and `claimed` is one of them: both one-sided
+/// derivatives are correct there.
 fn is_side_of_kink(claimed: f64, above: f64, below: f64) -> bool {
     let largest = above.abs().max(below.abs());
     let near = |slope: f64| (claimed - slope).abs() <= 1e-4 * largest;
     (above - below).abs() > 1e-2 * largest && (near(above) || near(below))
 }
 
-/// `(f(x + h) - f(x)) / h` and `(f(x) - f(x - h)) / h` by element `index` of array `i`, which is `x` before and after, where
-/// `f(x)` is `base`. Their mean is the central difference.
+/// `(f(x + h) - f(x)) / h` and `(f(x) - f(x - h)) / h` by element `index` of array `i`. `f(x)` is `base`; the element is `x` again
+/// afterwards. Their mean is the central difference.
 fn one_sided_differences(
     at: &mut [ArrayD<f64>],
     i: usize,
@@ -192,7 +192,7 @@ fn one_sided_differences(
     base: f64,
     value: &mut impl FnMut(&[ArrayD<f64>]) -> Result<f64, CheckError>,
 ) -> Result<[f64; 2], CheckError> {
-    // The cube root of the machine epsilon balances the error of the difference against that of the subtraction.
+    // A step of the cube root of the machine epsilon balances truncation error against rounding error.
     let step = f64::EPSILON.cbrt() * x.abs().max(1.0);
     let (above, below) = (x + step, x - step);
     let mut values = [0.0; 2];
@@ -201,7 +201,7 @@ fn one_sided_differences(
         *result = value(at)?;
     }
     set(&mut at[i], index, x);
-    // Divided by what was really stepped, after rounding; so that the mean is the central difference, both by half of the whole step.
+    // Divided by the step after rounding; both by half of the whole step, so that the mean is the central difference.
     let half = (above - below) / 2.0;
     Ok([(values[0] - base) / half, (base - values[1]) / half])
 }

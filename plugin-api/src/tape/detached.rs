@@ -1,4 +1,4 @@
-//! Stop-gradients while differences are taken: a detached value keeps what it was at the base point.
+//! Stop-gradients while differences are taken: a detached value keeps its value at the base point.
 //!
 //! A loss that detaches a value (KTO's reference point, an advantage, an importance weight) returns cotangents that are
 //! *not* the derivatives of its value: they are the derivatives with the detached values held constant. To compare cotangents
@@ -9,7 +9,7 @@
 //! and [`stop_gradient`] on the thread that computes the loss, over all its tapes. If the shifted point takes another branch, so
 //! that number, name or length differ, nothing can be compared: [`replay_detached`] returns an error.
 //!
-//! Outside of the two nothing is recorded and nothing replaced.
+//! Outside these two functions nothing is recorded and nothing is replaced.
 
 use std::cell::RefCell;
 
@@ -38,7 +38,7 @@ thread_local! {
     static MODE: RefCell<Mode> = const { RefCell::new(Mode::Off) };
 }
 
-/// Puts the earlier mode back, also where the call inside panics.
+/// Restores the earlier mode, also if the call inside panics.
 struct Scope(Mode);
 
 impl Scope {
@@ -46,7 +46,7 @@ impl Scope {
         Scope(MODE.with(|current| current.replace(mode)))
     }
 
-    /// Leaves, with what the mode has become.
+    /// Leaves, and returns the mode with its current content.
     fn leave(mut self) -> Mode {
         let earlier = std::mem::take(&mut self.0);
         std::mem::forget(self);
@@ -61,7 +61,7 @@ impl Drop for Scope {
     }
 }
 
-/// Runs `call` and returns, beside its result, every value it detached, in order.
+/// Runs `call` and returns its result and every value that it detached, in order.
 pub fn record_detached<R>(call: impl FnOnce() -> R) -> (R, Vec<Detached>) {
     let scope = Scope::enter(Mode::Record(Vec::new()));
     let result = call();
@@ -91,8 +91,8 @@ pub fn replay_detached<R>(values: &[Detached], call: impl FnOnce() -> R) -> Resu
 /// held constant in its cotangents. `name` is one of
 /// [`ObjectiveManifest::stop_gradients`](crate::manifest::ObjectiveManifest::stop_gradients), or empty.
 ///
-/// Returns `values` unchanged, except while a law takes differences: then it returns the values of the base point. Compute with the
-/// returned values.
+/// Returns `values` unchanged, except while a law takes differences: then it returns the values of the base point. Use the
+/// returned values in the computation.
 ///
 /// ```
 /// use plugin_api::tape::stop_gradient;
@@ -108,7 +108,7 @@ pub fn stop_gradient<T: AsMut<[f64]>>(name: &str, mut values: T) -> T {
     values
 }
 
-/// Records `values`, or replaces them by those recorded.
+/// Records `values`, or replaces them by the recorded ones.
 pub(super) fn pass(name: &str, values: &mut [f64]) {
     MODE.with(|mode| match &mut *mode.borrow_mut() {
         Mode::Off => {}
@@ -143,13 +143,13 @@ fn branches(what: &str) -> String {
     )
 }
 
-/// What a caller on this thread does with detached values. A loaded plugin has a tape of its own and gets this across the boundary.
+/// What a caller on this thread requests for detached values. A loaded plugin has a tape of its own and gets this across the ABI.
 pub enum Wanted {
     /// Nothing.
     Nothing,
-    /// Returns them.
+    /// Return them.
     Recorded,
-    /// Replaces them by these.
+    /// Use these values instead.
     These(Vec<Detached>),
 }
 

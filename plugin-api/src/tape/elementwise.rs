@@ -1,4 +1,4 @@
-//! Functions of one or two numbers and their derivatives; how they are mapped over arrays is in `operators`.
+//! Functions of one or two numbers and their derivatives. `operators` maps them over arrays.
 
 use super::kind::OpKind;
 use super::stable::{log_sigmoid, log1mexp, sigmoid, softplus};
@@ -56,7 +56,7 @@ impl Function {
             Function::Log1mExp => log1mexp(x),
             Function::Softplus => softplus(x),
             Function::Tanh => x.tanh(),
-            // Written with `<`, so that a NaN stays one; f64::max would drop it.
+            // Written with `<`, so that NaN stays NaN; f64::max would drop it.
             Function::Relu => {
                 if x < 0.0 {
                     0.0
@@ -68,7 +68,7 @@ impl Function {
         }
     }
 
-    /// The derivative at `x`, where the function is `y`.
+    /// The derivative at `x`, for a function value of `y`.
     pub(super) fn derivative(self, x: f64, y: f64) -> f64 {
         match self {
             Function::Neg => -1.0,
@@ -85,10 +85,10 @@ impl Function {
                     x.signum()
                 }
             }
-            // Not y (1 - y), which is 0 as soon as y rounds to 1.
+            // Not y (1 - y), which is 0 once y rounds to 1.
             Function::Sigmoid => y * sigmoid(-x),
             Function::LogSigmoid => sigmoid(-x),
-            // -exp(x) / (1 - exp(x)), with the small difference taken by expm1.
+            // -exp(x) / (1 - exp(x)), with the small difference computed by expm1.
             Function::Log1mExp => -1.0 / (-x).exp_m1(),
             Function::Softplus => sigmoid(x),
             // 1 / cosh^2 rather than 1 - y^2, for the same reason as in sigmoid.
@@ -145,7 +145,7 @@ impl Pairwise {
             Pairwise::Sub => a - b,
             Pairwise::Mul => a * b,
             Pairwise::Div => a / b,
-            // The sum is the NaN of whichever operand is one.
+            // The sum is NaN if either operand is NaN.
             Pairwise::Max | Pairwise::Min if a.is_nan() || b.is_nan() => a + b,
             Pairwise::Max => a.max(b),
             Pairwise::Min => a.min(b),
@@ -170,7 +170,7 @@ impl Pairwise {
     }
 }
 
-/// Which of two is greater, as derivatives: all to the winner, half to each of equals.
+/// Derivatives of a maximum by its two operands: 1 for the greater, half for each of two equal ones.
 fn winner(a: f64, b: f64) -> (f64, f64) {
     match a.partial_cmp(&b) {
         Some(std::cmp::Ordering::Greater) => (1.0, 0.0),

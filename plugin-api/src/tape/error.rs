@@ -1,9 +1,9 @@
-//! What can go wrong on a tape. Every error names the operation and both sides; the conversion into the contract's
-//! error type is left to the export layer.
+//! Mistakes on a tape. Every error names the operation and both sides; the export layer converts them to the contract's error
+//! type.
 
 use super::kind::OpKind;
 
-/// The first mistake made on a [`Tape`](super::Tape), kept there until somebody asks for a value or a gradient.
+/// The first mistake made on a [`Tape`](super::Tape), kept there until a value or a gradient is requested.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum TapeError {
     /// Two operands can be combined only when their shapes are equal or one of them is a scalar.
@@ -13,10 +13,10 @@ pub enum TapeError {
         op: OpKind,
         /// Shape of the operand the operation was called on.
         left: Vec<usize>,
-        /// Shape of the other operand, or the one the operation asks for.
+        /// Shape of the other operand, or the shape that the operation requires.
         right: Vec<usize>,
     },
-    /// A batch array whose numbers do not fill its rows.
+    /// A batch array whose length is not a multiple of its columns.
     #[error("array `{name}`: {length} values do not make rows of {columns}")]
     Ragged {
         /// The array.
@@ -31,7 +31,7 @@ pub enum TapeError {
     Rank {
         /// The operation.
         op: OpKind,
-        /// What it takes, in words.
+        /// The expected operand, in words.
         expected: &'static str,
         /// The shape it was given.
         found: Vec<usize>,
@@ -48,7 +48,7 @@ pub enum TapeError {
         /// Shape of the variable.
         shape: Vec<usize>,
     },
-    /// A mask holds something else than 0 and 1, or was built from masks of different lengths.
+    /// A mask holds another value than 0 and 1, or was built from masks of different lengths.
     #[error("`{op}`: not a mask of zeros and ones: {fault}")]
     Mask {
         /// The operation.
@@ -63,7 +63,7 @@ pub enum TapeError {
         op: OpKind,
         /// The array's part in the operation.
         array: &'static str,
-        /// Where.
+        /// Its position in the array.
         position: usize,
         /// The entry as text.
         found: String,
@@ -73,7 +73,7 @@ pub enum TapeError {
     Index {
         /// The operation.
         op: OpKind,
-        /// Where in the index array.
+        /// Its position in the index array.
         position: usize,
         /// The index.
         index: i64,
@@ -106,9 +106,9 @@ pub enum TapeError {
     Side {
         /// The operation.
         op: OpKind,
-        /// Where in the side array.
+        /// Its position in the side array.
         position: usize,
-        /// What stands there.
+        /// The value found.
         side: i64,
     },
     /// Bounds that are NaN or in the wrong order.
@@ -127,13 +127,13 @@ pub enum TapeError {
         /// The operation, or `backward`.
         op: &'static str,
     },
-    /// Two inputs of one name: their gradients could not be told apart.
+    /// Two inputs of one name: their gradients could not be distinguished.
     #[error("input `{0}` is declared twice")]
     DuplicateInput(String),
-    /// A gradient, or a single number, was asked of something that is not a scalar.
+    /// A gradient, or a single number, was requested of a variable that is not a scalar.
     #[error("{wanted} needs a scalar, found shape {found:?}: sum it first")]
     NotScalar {
-        /// What was asked for.
+        /// What was requested.
         wanted: &'static str,
         /// Shape of the variable.
         found: Vec<usize>,

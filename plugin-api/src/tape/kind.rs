@@ -1,10 +1,10 @@
-//! The names of all operations, as errors, `{:?}` and the gradient tests' completeness check use them.
+//! The names of all operations, used by errors, `{:?}` and the completeness check of the gradient tests.
 
 use std::fmt;
 
 macro_rules! op_kinds {
     ($($variant:ident $name:literal,)*) => {
-        /// Which operation made a variable.
+        /// The operation that created a variable.
         #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
         #[non_exhaustive]
         pub enum OpKind {
@@ -12,10 +12,10 @@ macro_rules! op_kinds {
         }
 
         impl OpKind {
-            /// Every operation there is.
+            /// All operations.
             pub const ALL: &'static [OpKind] = &[$(OpKind::$variant,)*];
 
-            /// The name an author writes.
+            /// The name of its method.
             pub const fn name(self) -> &'static str {
                 match self { $(OpKind::$variant => $name,)* }
             }

@@ -1,4 +1,4 @@
-//! Masks, and the integer arrays (ids, sides, offsets) that steer an operation without being differentiated.
+//! Masks, and the integer arrays (ids, sides, offsets) that control an operation and have no gradient.
 
 use std::fmt;
 
@@ -7,10 +7,10 @@ use ndarray::{ArrayBase, Data, Dimension};
 use super::error::TapeError;
 use super::kind::OpKind;
 
-/// A number that may stand in a mask, an id or an offset array: every primitive number, `bool` included.
-/// The contract's arrays cross as f64, a test's are `vec![0, 1]`; both work.
+/// A number in a mask, an id array or an offset array: every primitive number, `bool` included. The contract's arrays are f64, a
+/// test's are `vec![0, 1]`; both work.
 pub trait Id: Copy + fmt::Debug {
-    /// The integer it stands for; `None` for 0.5, NaN, or what an i64 cannot hold.
+    /// Its integer; `None` for 0.5, NaN, or a number outside the range of i64.
     fn to_id(self) -> Option<i64>;
 }
 
@@ -27,7 +27,7 @@ integer_ids!(bool u8 u16 u32 u64 usize i8 i16 i32 i64 isize);
 
 impl Id for f64 {
     fn to_id(self) -> Option<i64> {
-        // Beyond 2^53 neighbouring integers share an f64, so such an id means nothing.
+        // Above 2^53 neighbouring integers share an f64, so that such an id is ambiguous.
         (self.fract() == 0.0 && self.abs() <= 9_007_199_254_740_992.0).then_some(self as i64)
     }
 }
@@ -46,13 +46,13 @@ pub(super) fn ids<T: Id>(op: OpKind, array: &'static str, values: &[T]) -> Resul
     values.iter().enumerate().map(read).collect()
 }
 
-/// Which entries take part. Operations *select* by it and never multiply, so a NaN or an infinity behind a zero reaches
+/// Which entries take part. Operations *select* by it and never multiply, so that a NaN or an infinity behind a zero reaches
 /// neither value nor gradient.
 ///
-/// Made from `&[bool]`, or from zeros and ones of any number type: `x.masked_sum(&mask)` takes a `&Vec<f64>`, a `&[u8]`,
-/// an ndarray, or a `&Mask` from a comparison such as [`Var::gt`](super::Var::gt). Its length is that of the variable, or, for a
-/// matrix, that of its first axis: then it holds for whole rows. Anything but 0 and 1 becomes an error of the operation
-/// that uses the mask: a weight is not a mask.
+/// Created from `&[bool]`, or from zeros and ones of any number type: `x.masked_sum(&mask)` takes a `&Vec<f64>`, a `&[u8]`, an
+/// ndarray, or a `&Mask` from a comparison such as [`Var::gt`](super::Var::gt). Its length is that of the variable or, for a
+/// matrix, that of its first axis: then it applies to whole rows. Any value other than 0 and 1 is an error of the operation that
+/// uses the mask: a weight is not a mask.
 #[derive(Clone, PartialEq)]
 pub struct Mask {
     bits: Vec<bool>,
@@ -87,7 +87,7 @@ impl Mask {
         self.bits.iter().filter(|bit| **bit).count()
     }
 
-    /// Ones and zeros, to be summed as a metric.
+    /// Ones and zeros, to be added up for a metric.
     pub fn to_f64(&self) -> Vec<f64> {
         self.bits.iter().map(|bit| f64::from(u8::from(*bit))).collect()
     }

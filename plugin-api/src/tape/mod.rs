@@ -1,8 +1,8 @@
-//! A small reverse-mode tape in f64: an author writes the loss, the tape yields its derivative with respect to every
-//! statistic the loss reads (the cotangents that cross to the host).
+//! A small reverse-mode tape in f64: an author writes the loss, and the tape computes its derivative by every statistic that the
+//! loss reads (the cotangents that cross to the host).
 //!
-//! It knows scalars, vectors (`[N]` tokens, `[S]` sequences, `[P]` pairs, `[G]` groups) and matrices (`[N, K]` candidates,
-//! `[S, D]` pooled states); what a term, a normaliser or the ABI is, it does not know. DPO's sigmoid loss, summed over pairs:
+//! It has scalars, vectors (`[N]` tokens, `[S]` sequences, `[P]` pairs, `[G]` groups) and matrices (`[N, K]` candidates, `[S, D]`
+//! pooled states). Terms, normalisers and the ABI are unknown to it. DPO's sigmoid loss, summed over pairs:
 //!
 //! ```
 //! use plugin_api::tape::{Tape, TapeError};

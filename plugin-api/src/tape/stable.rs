@@ -1,10 +1,10 @@
-//! The scalar functions that go wrong when written down naively, each stable over the whole range of f64.
-//! Public, because metrics and hand-derived cotangents want the same numbers as the tape.
+//! Scalar functions whose textbook formulas overflow or lose digits, each stable over the whole range of f64. Public, because
+//! metrics and hand-derived cotangents need the same numbers as the tape.
 
 use std::f64::consts::LN_2;
 
-/// `1 / (1 + exp(-x))`. Safe as it stands: where `exp(-x)` overflows, the result is 0 to within 1e-308. Its complement is
-/// `sigmoid(-x)`, not `1 - sigmoid(x)`, which is 0 from 37 on.
+/// `1 / (1 + exp(-x))`. This formula is safe: where `exp(-x)` overflows, the result is 0 to within 1e-308. Its complement is
+/// `sigmoid(-x)`, not `1 - sigmoid(x)`, which is 0 for `x` above 37.
 pub fn sigmoid(x: f64) -> f64 {
     1.0 / (1.0 + (-x).exp())
 }

@@ -2,9 +2,9 @@
 //!
 //!     cargo run --release -p backend-candle --example step_ops -- [threads [path [small|large [only]]]]
 //!
-//! By default the shape is 4 layers, width 128, 4 heads, 12 sequences of 64 tokens, 96 tokens of vocabulary, hidden
-//! width 384; with `large` it is 6 layers, width 384, 6 heads, 8 sequences of 256, 4096, 1024. Each figure is the best of
-//! many runs of the operation alone: what is lost between operations is not in it.
+//! By default the shape is 4 layers, width 128, 4 heads, 12 sequences of 64 tokens, 96 tokens of vocabulary, hidden width 384;
+//! with `large` it is 6 layers, width 384, 6 heads, 8 sequences of 256, 4096, 1024. Each figure is the best of many runs of the
+//! operation alone; time lost between operations is not included.
 
 use backend_candle::{Candle, CandleSession};
 use plugin_api::{
@@ -32,7 +32,7 @@ struct Bench {
     /// Milliseconds of one step so far.
     total: f64,
     seed: u64,
-    /// Times only operations whose name has this in it.
+    /// Times only operations whose name contains this.
     only: String,
 }
 

@@ -1,4 +1,4 @@
-//! Checks that both paths make before anything is touched: dtypes, indices, cu_seqlens, attribute values.
+//! Checks of both paths before anything is written: dtypes, indices, cu_seqlens, attribute values.
 
 use plugin_api::{
     Code, Error, Result,
@@ -52,7 +52,7 @@ pub fn offsets(op: &str, offsets: &[i32], tokens: usize) -> Result<()> {
     ))
 }
 
-/// How attention is to be done, checked.
+/// The checked attributes of an attention operation.
 #[derive(Clone, Copy)]
 pub struct AttentionShape {
     /// Query heads.
@@ -72,10 +72,10 @@ pub struct AttentionShape {
 }
 
 impl AttentionShape {
-    /// Checks an attention operation's attributes; the parameters are they, in the catalogue's order.
+    /// Checks an attention operation's attributes, which are the parameters in the catalogue's order.
     ///
     /// # Errors
-    /// [`Code::INVALID_ARGUMENT`] naming the attribute; Unsupported for an unknown mask.
+    /// [`Code::INVALID_ARGUMENT`] naming the attribute; [`Code::UNSUPPORTED`] for an unknown mask.
     #[allow(clippy::too_many_arguments, reason = "the operation's attributes, once")]
     pub fn new(
         op: &str,
@@ -115,7 +115,7 @@ impl AttentionShape {
         self.heads / self.kv_heads
     }
 
-    /// The keys that query `i` of a sequence of `len` tokens sees.
+    /// The range of keys that query `i` of a sequence of `len` tokens sees.
     #[inline(always)]
     pub fn visible(&self, i: usize, len: usize, prefix: usize) -> (usize, usize) {
         let end = match self.mask {

@@ -1,4 +1,4 @@
-//! The default backend: candle-core's tensors, with kernels of our own for the processor.
+//! The default backend: candle-core's tensors, with our own kernels for the processor.
 //!
 //! Two paths compute the same operations and pass the same conformance suite:
 //! * **kernels** (the processor): forward and backward kernels over the memory of candle's tensors, matrix products by
@@ -6,7 +6,7 @@
 //! * **generic**: candle's tensor operations alone, with explicit backward formulas, on any device candle knows. It is
 //!   what Metal runs (feature `metal`), and `path = "generic"` selects it on the processor.
 //!
-//! Buffers, handles and views are the contract's pool ([`plugin_api::backend::Pool`]); models are the host's.
+//! Buffers, handles and views belong to the contract's pool ([`plugin_api::backend::Pool`]), models to the host.
 
 mod check;
 mod generic;
@@ -162,7 +162,7 @@ fn instruction_set() -> String {
     forced.unwrap_or_else(|| isa::available().first().copied().unwrap_or_default().to_owned())
 }
 
-/// Which instruction sets the kernels use on this processor.
+/// The instruction sets that the kernels can use on this processor, as a note.
 fn isa_note() -> String {
     let (widest, lower) = (isa::available().first().copied().unwrap_or_default(), isa::available()[1..].join(", "));
     match std::env::var_os(isa::VARIABLE).filter(|value| !value.is_empty()) {

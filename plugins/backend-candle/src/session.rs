@@ -1,4 +1,4 @@
-//! A session: buffers, and the path its operations take.
+//! A session: buffers, and the path on which its operations run.
 
 use crate::{
     generic::Generic,
@@ -13,7 +13,7 @@ use plugin_api::{
 };
 use std::collections::BTreeMap;
 
-/// Which code computes.
+/// The code that runs the operations.
 pub enum Path {
     /// The processor's own kernels.
     Kernels(Box<Context>),
@@ -21,7 +21,7 @@ pub enum Path {
     Generic,
 }
 
-/// Buffers on one device and what computes on them.
+/// Buffers on one device and the path that computes on them.
 pub struct CandleSession {
     pool: Pool<Storage>,
     path: Path,
@@ -35,7 +35,7 @@ impl CandleSession {
         CandleSession { pool: Pool::new(device, tag), path, downloads: BTreeMap::new(), tickets: 0 }
     }
 
-    /// The range of elements that `bytes` bytes from `offset` on are.
+    /// Checks the range of `bytes` bytes that starts at element `offset`.
     fn range(&self, buffer: Handle, offset: u64, bytes: usize) -> Result<()> {
         let (_, dtype, _) = self.pool.buffer(buffer)?;
         let size = dtype.size().unwrap_or(1);

@@ -1,6 +1,6 @@
-//! One buffer: a flat candle tensor, and where its elements lie if that is this computer's memory.
+//! One buffer: a flat candle tensor, and the address of its elements if they are in the host's memory.
 //!
-//! The only file that reaches inside candle's storage. Everything about handles, reuse and views is the pool's.
+//! The only file that accesses candle's storage directly. The pool does everything about handles, reuse and views.
 
 use candle_core::{CpuStorage, DType as CandleDType, Device, InplaceOp1, Layout, Tensor};
 use half::bf16;
@@ -13,7 +13,7 @@ use std::{cell::Cell, ptr::NonNull};
 /// A buffer's memory.
 pub struct Storage {
     tensor: Tensor,
-    /// The first element, for a tensor in this computer's memory.
+    /// The first element, for a tensor in the host's memory.
     memory: Option<NonNull<u8>>,
 }
 
@@ -21,21 +21,21 @@ pub struct Storage {
 unsafe impl Send for Storage {}
 
 impl Storage {
-    /// The flat tensor; its length is the buffer's capacity, at least what was asked for.
+    /// The flat tensor; its length is the buffer's capacity, which may exceed the requested size.
     pub fn tensor(&self) -> &Tensor {
         &self.tensor
     }
 
-    /// The first byte. Valid for reads and writes of the whole capacity as long as this storage lives, while nothing
-    /// else touches the tensor.
+    /// The first byte. Valid for reads and writes of the whole capacity while this storage lives and no other code accesses the
+    /// tensor.
     pub fn memory(&self) -> Option<NonNull<u8>> {
         self.memory
     }
 
-    /// Copies `bytes` to `offset` elements in; the caller has checked that they fit.
+    /// Copies `bytes` to the element at `offset`; the caller has checked that they fit.
     ///
     /// # Errors
-    /// What candle answers.
+    /// candle's errors.
     pub fn write(&self, offset: usize, bytes: &[u8]) -> Result<()> {
         let size = self.tensor.dtype().size_in_bytes();
         debug_assert!(offset + bytes.len() / size <= self.tensor.elem_count());
@@ -61,10 +61,10 @@ impl Storage {
         source.and_then(|source| self.tensor.slice_set(&source, 0, offset)).map_err(|e| candle_error("upload", e))
     }
 
-    /// Copies elements from `offset` on into `bytes`; the caller has checked that they are there.
+    /// Copies elements that start at `offset` into `bytes`; the caller has checked the range.
     ///
     /// # Errors
-    /// What candle answers.
+    /// candle's errors.
     pub fn read(&self, offset: usize, bytes: &mut [u8]) -> Result<()> {
         let size = self.tensor.dtype().size_in_bytes();
         debug_assert!(offset + bytes.len() / size <= self.tensor.elem_count());
@@ -94,8 +94,8 @@ impl Storage {
 impl backend::Storage for Storage {
     type Device = Device;
 
-    /// Integers always live in this computer's memory: the session checks every index before it is used, and the
-    /// device-independent path makes the device's index tensors from them.
+    /// Integers are always in the host's memory: the session checks every index before it is used, and the device-independent path
+    /// creates the device's index tensors from them.
     fn allocate(device: &Device, dtype: DType, elements: u64) -> Result<Self> {
         let refuse = || Error::new(Code::OUT_OF_MEMORY, format!("alloc: {elements} elements of {dtype}"));
         let elements = usize::try_from(elements).map_err(|_| refuse())?;
@@ -118,7 +118,7 @@ impl backend::Storage for Storage {
     }
 }
 
-/// Zeroes, or nothing where memory has run out (`vec!` would end the process).
+/// Zeros, or `None` if memory has run out (`vec!` would abort the process).
 fn zeros<T: Clone>(elements: usize, zero: T) -> Option<Vec<T>> {
     let mut values = Vec::new();
     values.try_reserve_exact(elements).ok()?;
@@ -126,8 +126,8 @@ fn zeros<T: Clone>(elements: usize, zero: T) -> Option<Vec<T>> {
     Some(values)
 }
 
-/// Takes the address through candle's own exclusive access, so that writing through it is sound: the vector inside is
-/// never resized, so it stays where it is as long as the tensor lives.
+/// Gets the address through candle's own exclusive access, so that writing through it is sound: the vector inside is never
+/// resized, so it is not moved while the tensor lives.
 fn first_byte(tensor: &Tensor) -> Result<NonNull<u8>> {
     struct Address(Cell<*mut u8>);
 
@@ -155,7 +155,7 @@ fn first_byte(tensor: &Tensor) -> Result<NonNull<u8>> {
     NonNull::new(address.0.get()).ok_or_else(|| Error::internal("alloc: candle gave no address"))
 }
 
-/// An error of candle during `op`, with the code that fits.
+/// An error of candle during `op`, with the matching code.
 pub fn candle_error(op: &str, error: candle_core::Error) -> Error {
     let text = error.to_string();
     let lower = text.to_lowercase();
@@ -164,6 +164,6 @@ pub fn candle_error(op: &str, error: candle_core::Error) -> Error {
     } else {
         Code::INTERNAL
     };
-    // candle appends a backtrace on further lines when the environment asks for one.
+    // candle appends a backtrace on further lines if the environment requests one.
     Error::new(code, format!("{op}: candle: {}", text.lines().next().unwrap_or_default()))
 }

@@ -1,4 +1,4 @@
-//! What a session can do and what scratch it takes: answers that hold for both paths.
+//! The operations that a session supports and the scratch memory they need, for both paths.
 
 use crate::kernels;
 use plugin_api::backend::{
@@ -9,8 +9,8 @@ use plugin_api::backend::{
     },
 };
 
-/// Whether an operation exists for a compute dtype: f32 throughout; for bf16 what moves it, and what only touches its
-/// accumulators. Nop and cast have no compute dtype, so they exist for all; a buffer candle cannot hold is refused when
+/// Whether an operation exists for a compute dtype: all of them for f32; for bf16 those that move data, and those that use only
+/// its accumulators. Nop and cast have no compute dtype, so they exist for all; a buffer that candle cannot hold is refused when
 /// it is allocated.
 pub fn supports(op: u32, dtype: DType) -> bool {
     let any = [ops::Nop::SPEC.id, ops::Cast::SPEC.id];
@@ -25,7 +25,7 @@ fn decoded<O: Op>(call: &Call<'_>) -> Option<O> {
     if call.op == O::SPEC.id { O::decode(call).ok() } else { None }
 }
 
-/// Bytes the kernels keep for a call, per thread scratch counted once.
+/// Bytes of the kernels' scratch memory for a call; scratch per thread is counted once.
 pub fn kernels(call: &Call<'_>) -> u64 {
     let block = (kernels::attention::task::QUERIES * kernels::attention::task::KEYS) as u64;
     let chunk =
@@ -54,8 +54,8 @@ pub fn kernels(call: &Call<'_>) -> u64 {
     4 * elements
 }
 
-/// Bytes of intermediate tensors the device-independent path makes for a call: a handful of its largest operand, and
-/// scores or logits where there are such.
+/// Bytes of intermediate tensors on the device-independent path: several times its largest operand, and scores or logits if there
+/// are any.
 pub fn generic(call: &Call<'_>) -> u64 {
     let largest = call.inputs.iter().chain(call.outputs.iter()).map(|view| view.len()).max().unwrap_or(0);
     let extra = if let Some(op) = decoded::<Attention>(call) {

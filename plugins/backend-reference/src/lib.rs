@@ -1,12 +1,12 @@
-//! The reference backend: every operation of the catalogue in plain, slow, obviously right Rust.
+//! The reference backend: every operation of the catalogue in plain, slow Rust that is easy to verify.
 //!
-//! It is the oracle that other backends are held against, and what a backend author reads first. Each operation reads
-//! its operands into f64 matrices, loops as the catalogue's formula says, and writes the results back rounded to their
-//! dtype; so it computes in f64 whatever the storage is, and takes the very same inputs as an f32 or bf16 backend.
+//! Other backends are compared with it, and the author of a backend reads it first. Each operation reads its operands into f64
+//! matrices, loops as in the catalogue's formula, and writes the results rounded to their dtype. It therefore computes in f64 for
+//! every storage type, and takes the same inputs as an f32 or bf16 backend.
 //!
-//! What an author copies: [`session`] keeps the buffers (the SDK's pool does the handles) and answers the session's
-//! calls; [`ops`] lists the operations, one line each; a file per family beside the list holds the mathematics. What a faster backend
-//! replaces is the body of those functions, never the order of their checks.
+//! As a template: [`session`] keeps the buffers (the SDK's pool manages the handles) and implements the session's calls; [`ops`]
+//! lists the operations, one line each; a file per family in the same folder holds the formulas. A faster backend replaces the
+//! bodies of those functions, and keeps the order of their checks.
 
 pub mod ops;
 pub mod session;

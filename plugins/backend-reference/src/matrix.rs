@@ -1,4 +1,4 @@
-//! Operands in f64: how a view becomes a matrix or a list of numbers, and how a result goes back.
+//! Operands in f64: reading a view as a matrix or a list of numbers, and writing a result.
 
 use crate::session::Reference;
 use plugin_api::{Code, Error, Result, backend::View};

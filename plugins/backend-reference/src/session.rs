@@ -1,4 +1,4 @@
-//! The session: buffers in a pool, operations through the SDK's dispatcher, downloads kept until they are taken.
+//! The session: buffers in a pool, operations through the SDK's dispatcher, downloads stored until they are finished.
 
 use crate::storage::{Buffer, computes};
 use plugin_api::{
@@ -23,7 +23,7 @@ impl Reference {
         Reference { pool: Pool::new((), tag), downloads: BTreeMap::new(), next_ticket: 1 }
     }
 
-    /// The byte range of `length` bytes from element `offset` on, checked against the buffer.
+    /// The byte range of `length` bytes that starts at element `offset`, checked against the buffer.
     fn byte_range(&self, buffer: Handle, offset: u64, length: usize) -> Result<std::ops::Range<usize>> {
         let (_, dtype, _) = self.pool.buffer(buffer)?;
         let size = dtype.size().unwrap_or(1);
@@ -38,7 +38,7 @@ impl Reference {
 
 impl Session for Reference {
     fn invoke(&mut self, call: &Call<'_>) -> Result<()> {
-        // Every view that is given must lie in a live buffer, one that this call does not look at included.
+        // Every given view must lie in a live buffer, including those that this operation does not read.
         for view in call.inputs.iter().chain(call.outputs.iter()).filter(|view| !view.is_none()) {
             self.pool.check(view)?;
         }
@@ -103,7 +103,7 @@ impl Session for Reference {
         computes(dtype) && CATALOGUE.iter().any(|spec| spec.id == op)
     }
 
-    /// The f64 copies of the operands; what an operation keeps per row is small beside them.
+    /// The f64 copies of the operands; other memory of an operation is small in comparison.
     fn workspace(&self, call: &Call<'_>) -> u64 {
         let operands = call.inputs.iter().chain(call.outputs.iter());
         operands.map(|view| 8u64.saturating_mul(view.rows.saturating_mul(view.cols))).fold(0, u64::saturating_add)
@@ -128,12 +128,12 @@ impl std::fmt::Debug for Reference {
     }
 }
 
-/// Refuses attributes that make no sense together.
+/// Refuses attributes that contradict each other.
 pub(crate) fn require(holds: bool, op: &str, what: impl FnOnce() -> String) -> Result<()> {
     if holds { Ok(()) } else { Err(Error::invalid(format!("{op}: {}", what()))) }
 }
 
-/// Refuses shapes that attributes contradict.
+/// Refuses shapes that contradict the attributes.
 pub(crate) fn require_shape(holds: bool, op: &str, what: impl FnOnce() -> String) -> Result<()> {
     if holds { Ok(()) } else { Err(Error::new(Code::SHAPE, format!("{op}: {}", what()))) }
 }

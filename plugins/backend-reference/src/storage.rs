@@ -1,4 +1,4 @@
-//! A buffer in host memory: one vector of the buffer's dtype, and how its elements become f64 and back.
+//! A buffer in host memory: one vector of the buffer's dtype, with conversions to f64 and back.
 
 use half::bf16;
 use plugin_api::{
@@ -18,7 +18,7 @@ pub enum Buffer {
     I32(Vec<i32>),
 }
 
-/// A zeroed vector, or out of memory as an ordinary error.
+/// A zeroed vector; out of memory is an ordinary error.
 fn zeros<T: bytemuck::Zeroable + Clone>(elements: u64) -> Result<Vec<T>> {
     let refused = || Error::new(Code::OUT_OF_MEMORY, format!("alloc: no memory for {elements} elements"));
     let length = usize::try_from(elements).map_err(|_| refused())?;
@@ -74,7 +74,7 @@ impl Buffer {
         }
     }
 
-    /// Writes `values` from `start` on, rounded to nearest even.
+    /// Writes `values` to the elements that start at `start`, rounded to nearest even.
     pub fn write(&mut self, start: usize, values: &[f64]) {
         let range = start..start + values.len();
         match self {
@@ -88,8 +88,8 @@ impl Buffer {
 
 /// The bfloat16 nearest to `value`, ties to even.
 ///
-/// `bf16::from_f64` drops the lower half of the mantissa before it rounds, so that a value just above a tie goes down.
-/// Rounding to odd in f32 first keeps that there was something below.
+/// `bf16::from_f64` drops the lower half of the mantissa before it rounds, so that a value just above a tie is rounded down.
+/// Rounding to odd in f32 first preserves that something was below.
 fn round_bf16(value: f64) -> bf16 {
     let near = value as f32;
     if f64::from(near) == value || value.is_nan() {

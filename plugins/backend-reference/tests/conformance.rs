@@ -1,5 +1,4 @@
-//! The conformance suite on the reference itself, and on references with a fault: a suite that passes everything would
-//! pass these too.
+//! The conformance suite on the reference, and on references with a fault: a suite that accepts everything would accept those.
 
 use backend_reference::Reference;
 use plugin_api::{
@@ -126,7 +125,7 @@ fn the_gradient_check_names_the_wrong_backward() {
     }
 }
 
-/// A session that denies an operation it must have.
+/// A session that does not support a mandatory operation.
 struct Denying(Reference);
 
 impl Session for Denying {
@@ -179,20 +178,21 @@ fn denying_what_works_is_seen() {
     blames_only(norm, &report, "denied, though it works and is mandatory");
 }
 
-/// Catches a part of the suite whose inputs hang on what else is asked for, so that a failure cannot be repeated alone.
+/// Catches a part of the suite whose inputs depend on the other operations selected, so that a failure could not be repeated
+/// alone.
 #[test]
 fn an_operation_is_checked_alike_alone_and_among_all() {
     let all = Suite::prepare(&mut Reference::new(2), DType::F32, |_| true).unwrap();
     for spec in CATALOGUE {
         let wanted = |s: &OpSpec| s.id == spec.id;
         let alone = Suite::prepare(&mut Reference::new(2), DType::F32, wanted).unwrap();
-        // Off by a little, so that the report carries numbers that hang on every input.
+        // Slightly wrong, so that the report holds numbers that depend on every input.
         let off = || Faulty::new(Reference::new(1), spec.id, Fault::Scale(0, 1.001));
         assert_eq!(alone.verify(&mut off(), wanted), all.verify(&mut off(), wanted), "{}", spec.name);
     }
 }
 
-/// Catches a comparison within one session alone.
+/// Catches a comparison within one session only.
 #[test]
 fn other_bits_in_another_session_are_seen() {
     let wanted = |s: &OpSpec| (8..10).contains(&s.id);
@@ -204,7 +204,7 @@ fn other_bits_in_another_session_are_seen() {
     blames_only(norm, &suite.verify_repeatability(&mut first, &mut other, wanted), "other bits");
 }
 
-/// Catches a check that takes a cache filled once for a leak, or a leak for a cache.
+/// Catches a check that reports a cache filled once as a leak, or accepts a leak as a cache.
 #[test]
 fn a_process_that_grows_at_every_step_is_seen() {
     let fill = CATALOGUE.iter().find(|spec| spec.name == "fill").unwrap();

@@ -1,4 +1,4 @@
-//! Small examples worked out on paper: what the suite cannot show, since it compares the reference with itself.
+//! Small examples computed on paper, which the suite cannot check because it compares the reference with itself.
 
 use backend_reference::Reference;
 use plugin_api::{
@@ -13,7 +13,7 @@ use plugin_api::{
     },
 };
 
-/// A session with helpers to hold a matrix in a buffer of its own.
+/// A session with helpers that put a matrix into a buffer of its own.
 struct Desk(Reference);
 
 impl Desk {
@@ -63,9 +63,9 @@ impl Desk {
     }
 }
 
-/// Keys 0 and ln 3 against a query of 1: weights 1/4 and 3/4 for the second token, so y = (8 + 3 * 4) / 4 = 5, and the
-/// log-sum-exp is ln(1 + 3). With dy = 1 there: dscore = p (v - y) = (3/4, -3/4); dq = -3/4 ln 3; dk = dscore.
-/// The first token sees itself alone: y = 8, no gradient but dv.
+/// Keys 0 and ln 3 for a query of 1: weights 1/4 and 3/4 for the second token, so y = (8 + 3 * 4) / 4 = 5, and the log-sum-exp is
+/// ln(1 + 3). With dy = 1 there: dscore = p (v - y) = (3/4, -3/4); dq = -3/4 ln 3; dk = dscore. The first token sees only itself:
+/// y = 8, and only dv has a gradient.
 #[test]
 fn two_tokens_of_causal_attention() {
     let mut d = Desk::new();
@@ -87,8 +87,8 @@ fn two_tokens_of_causal_attention() {
     d.expect(dv, &[1.25, 0.75]);
 }
 
-/// Equal scores make the weights uniform, so each output is the mean of the values a mask leaves: values 1, 2, 4, 8 in
-/// one sequence, 100 in the next. Catches a window that counts the query out, and attention across sequences.
+/// Equal scores make the weights uniform, so each output is the mean of the visible values: values 1, 2, 4, 8 in one sequence, 100
+/// in the next. Catches a window that excludes the query, and attention across sequences.
 #[test]
 fn gotcha_06_masks_leave_the_keys_they_should() {
     let mut d = Desk::new();
@@ -136,8 +136,8 @@ fn grouped_heads_read_their_neighbours() {
     d.expect(y, &[1.0, 1.0, 2.0, 2.0]);
 }
 
-/// The cached row ln 3 and the new row 0 against a query of 1, values 4 and 8: as in the two tokens above, 5; then the
-/// cache holds the new row behind the old one, and the other slot is untouched.
+/// The cached row ln 3 and the new row 0 for a query of 1, values 4 and 8: 5, as in the two tokens above; afterwards the cache
+/// holds the new row behind the old one, and the other slot is unchanged.
 #[test]
 fn gotcha_34_decoding_equals_the_full_forward() {
     let mut d = Desk::new();
@@ -175,7 +175,7 @@ fn norms_of_three_and_four() {
     d.expect(stats, &[3.5, 2.0 / 3.0]);
 }
 
-/// Two columns of a layer norm are always -1 and 1: the gradient of s is the residual's alone, and dweight is dy xhat.
+/// Two columns of a layer norm are always -1 and 1: the gradient of s comes from the residual only, and dweight is dy xhat.
 #[test]
 fn layer_norm_of_two_columns_has_no_slope() {
     let mut d = Desk::new();
@@ -230,7 +230,7 @@ fn gotcha_10_head_statistics_of_three_tokens() {
     d.expect_ints(top1, &[0]);
 }
 
-/// Probabilities 1/4, 1/2, 1/4: ranked 1, 0, 2. A share of exactly the noise does not exceed it.
+/// Probabilities 1/4, 1/2, 1/4: ranked 1, 0, 2. A share equal to the noise does not exceed it.
 #[test]
 fn sampling_walks_the_ranking() {
     let mut d = Desk::new();
@@ -242,7 +242,7 @@ fn sampling_walks_the_ranking() {
     d.run(op).unwrap();
     d.expect_ints(token, &[1, 1, 0, 0, 2]);
     d.expect(logp, &[-ln2, -ln2, -2.0 * ln2, -2.0 * ln2, -2.0 * ln2]);
-    // Two are left, with shares 2/3 and 1/3; the log-probability is still that of the whole.
+    // Two tokens remain, with shares 2/3 and 1/3; the log-probability is still under the whole softmax.
     for cut in [Sample { top_k: 2, ..op }, Sample { top_p: 0.6, ..op }, Sample { top_k: 2, top_p: 0.99, ..op }] {
         d.run(cut).unwrap();
         d.expect_ints(token, &[1, 1, 1, 0, 0]);
@@ -253,8 +253,8 @@ fn sampling_walks_the_ranking() {
     d.expect(logp, &[-ln2; 5]);
 }
 
-/// The first step of Adam from zero moments moves by lr times the sign of g whatever its size (eps 0): the corrections
-/// cancel the decays. Before that the parameter shrinks by lr wd.
+/// The first step of Adam from zero moments moves by lr times the sign of g for any size of g (eps 0): the corrections cancel the
+/// decays. Before that the parameter shrinks by lr wd.
 #[test]
 fn the_first_step_of_adamw() {
     let mut d = Desk::new();
@@ -271,7 +271,7 @@ fn the_first_step_of_adamw() {
     d.expect(shadow, &spread(1.8, 2.01));
 }
 
-/// A norm of 3 with clip 1.5 halves g (to one part in a million); a norm below the clip leaves it; where the flag is 0
+/// A norm of 3 with clip 1.5 halves g (to one part in a million); a norm below the clip leaves it unchanged; if the flag is 0
 /// nothing moves.
 #[test]
 fn gotcha_43_clipping_and_a_norm_that_is_not_finite() {

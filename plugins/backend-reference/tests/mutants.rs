@@ -1,6 +1,6 @@
-//! One slightly wrong implementation of every operation, in f32, and the limits of the conformance suite must catch each:
-//! limits that follow from the size of the terms must not let real mistakes through. The mistakes are those that are
-//! made: a constant that is off by a ten-thousandth, a term left out, a mask off by one, a cast that truncates.
+//! One slightly wrong implementation of every operation, in f32, each of which the limits of the conformance suite must catch:
+//! limits that follow from the size of the terms must not accept real mistakes. The mistakes are typical ones: a constant that is
+//! off by a ten-thousandth, a term left out, a mask off by one, a cast that truncates.
 
 use backend_reference::Reference;
 use plugin_api::{
@@ -15,7 +15,7 @@ use plugin_api::{
 use plugin_api_laws::backend::Suite;
 use std::collections::BTreeSet;
 
-/// What a wrong implementation does.
+/// The mistake of an implementation.
 #[derive(Clone, Copy)]
 enum Mistake {
     /// Uses another number for an attribute.
@@ -39,7 +39,7 @@ fn off(x: f64) -> f64 {
     x * 1.0001
 }
 
-/// Without the lower half of the mantissa: what a product in bf16 or TF32 leaves.
+/// Without the lower half of the mantissa, as after a product in bf16 or TF32.
 fn short(_: u64, x: f32) -> f32 {
     f32::from_bits(x.to_bits() & 0xffff_e000)
 }
@@ -149,7 +149,7 @@ impl Mutant {
         Some(view).filter(|view| !view.is_none())
     }
 
-    /// Rewrites a view's elements of f32 or i32 and yields what they were.
+    /// Rewrites a view's elements of f32 or i32 and returns the old ones.
     fn rewrite(&mut self, view: &View, f: impl Fn(u64, [u8; 4]) -> [u8; 4]) -> Result<Vec<Vec<u8>>> {
         let mut before = Vec::new();
         for r in 0..view.rows {
@@ -184,7 +184,7 @@ impl Mutant {
                 inputs[at] = View::NONE;
             }
             Input(name, f) => {
-                // Wrong calls must still be refused, and their views may lie anywhere.
+                // Wrong calls must still be refused, and their views may be anywhere.
                 let Some(view) = self.view(call, name).copied().filter(|v| v.dtype == DType::F32) else {
                     return self.inner.invoke(call);
                 };
@@ -262,8 +262,8 @@ fn spec(name: &str) -> &'static OpSpec {
     CATALOGUE.iter().find(|spec| spec.name == name).copied().unwrap_or_else(|| panic!("no operation `{name}`"))
 }
 
-/// Catches limits so wide that a wrong backend conforms, an operation without a mutant, and a mistake that only shows as
-/// something other than a number.
+/// Catches limits so wide that a wrong backend passes, an operation without a mutant, and a mistake that is detected by something
+/// other than its numbers.
 #[test]
 fn a_slightly_wrong_implementation_of_every_operation_exceeds_its_limits() {
     let suite = Suite::prepare(&mut Reference::new(2), DType::F32, |_| true).unwrap();
@@ -283,8 +283,8 @@ fn a_slightly_wrong_implementation_of_every_operation_exceeds_its_limits() {
     assert_eq!(untried.collect::<Vec<_>>(), Vec::<&str>::new(), "operations without a mutant");
 }
 
-/// Catches a limit for exact zeros that is wide: where each query sees one key, the cotangents of queries and keys are 0 by
-/// cancellation, and a kernel that takes delta from a rounded output is wrong there and nowhere else.
+/// Catches a wide limit for exact zeros: if each query sees one key, the cotangents of queries and keys are 0 by cancellation, and
+/// a kernel that computes delta from a rounded output is wrong there and nowhere else.
 #[test]
 fn what_cancels_to_zero_has_a_limit_that_a_wrong_kernel_exceeds() {
     let backward = spec("attention_backward");

@@ -1,10 +1,10 @@
-//! Times the operations of one training step on several backends side by side, each through its library.
+//! Times the operations of one training step on several backends in turns, each through its library.
 //!
 //!     cargo run --release --example step_ops -- [small|large] [f32|bf16] THREADS LIBRARY...
 //!
-//! `small` is 4 layers, width 128, 4 heads, 12 sequences of 64 tokens, 96 tokens of vocabulary, hidden width 384; `large`
-//! is 6 layers, width 384, 6 heads, 8 sequences of 256, 4096, 1024. Backends take turns run by run, so that a noisy machine
-//! is fair. Each figure is the best of many runs of the operation alone: what is lost between operations is not in it.
+//! `small` is 4 layers, width 128, 4 heads, 12 sequences of 64 tokens, 96 tokens of vocabulary, hidden width 384; `large` is 6
+//! layers, width 384, 6 heads, 8 sequences of 256, 4096, 1024. Backends take turns run by run, so that noise of the machine
+//! affects all alike. Each figure is the best of many runs of the operation alone; time lost between operations is not included.
 
 use plugin_api::{
     Error, Result,
@@ -29,7 +29,7 @@ const SMALL: Shape = Shape { layers: 4, dim: 128, heads: 4, context: 64, sequenc
 const LARGE: Shape =
     Shape { layers: 6, dim: 384, heads: 6, context: 256, sequences: 8, vocabulary: 4096, hidden: 1024 };
 
-/// Sessions whose buffers are made in the same order, so that one handle, and so one operation, fits all.
+/// Sessions whose buffers are created in the same order, so that handles and operations are valid in each.
 struct Bench {
     sessions: Vec<(String, LoadedSession)>,
     /// Milliseconds of one step so far, by session.

@@ -1,6 +1,6 @@
-//! Whether the device's context is alive. Some CUDA errors (a misaligned or illegal address, a failed assertion in a
-//! kernel, an uncorrectable memory error) end it: every later call of the process on that device answers the same error,
-//! whatever it does. The first one is reported as such; from then on sessions of that device answer `LOST` at once.
+//! Whether the device's context is alive. Some CUDA errors (a misaligned or illegal address, a failed assertion in a kernel, an
+//! uncorrectable memory error) end it: every later call of the process on that device returns the same error. The first one is
+//! reported as such; afterwards sessions of that device return `LOST` at once.
 
 use crate::{fault::Attempt, shim};
 use plugin_api::{Code, Error, Result};
@@ -13,7 +13,7 @@ use tch::Device;
 /// Devices whose context has ended in this process, with the error that ended it.
 static LOST: Mutex<BTreeMap<usize, String>> = Mutex::new(BTreeMap::new());
 
-/// The context of a session's device. The processor has none, so nothing of it is ever lost.
+/// The context of a session's device. The processor has none, so its sessions are never lost.
 #[derive(Clone, Copy, Debug)]
 pub struct Context(pub Device);
 
@@ -47,8 +47,8 @@ impl Context {
         }
     }
 
-    /// The outcome of a call. After an error of libtorch's that has no code of its own, the device is waited for: where
-    /// that fails too, the context has ended, and the error becomes `LOST`.
+    /// The outcome of a call. After an error of libtorch without a code of its own, waits for the device: if that fails too, the
+    /// context has ended, and the error becomes `LOST`.
     ///
     /// # Errors
     /// The call's.
@@ -81,8 +81,8 @@ mod tests {
         Fault::Torch("CUDA error: misaligned address".into())
     }
 
-    /// Catches a session that blames every later operation for the error of the first, and one that calls an error fatal
-    /// which the context survives.
+    /// Catches a session that reports the first error again as that of every later operation, and one that treats an error as
+    /// fatal although the context survives.
     #[test]
     fn an_error_that_ends_the_context_is_reported_once_and_everything_after_it_is_lost() {
         let (context, other) = (Context(Device::Cuda(900)), Context(Device::Cuda(901)));
@@ -101,7 +101,7 @@ mod tests {
         assert!(other.is_alive() && other.check("linear").is_ok());
     }
 
-    /// Catches a probe after refusals of ours and after exhausted memory, which leave the context whole.
+    /// Catches a probe after our own refusals and after exhausted memory, which do not harm the context.
     #[test]
     fn refusals_and_exhausted_memory_are_not_probed() {
         let context = Context(Device::Cuda(902));

@@ -1,7 +1,7 @@
-//! Which device a session runs on, and opening libtorch's CUDA half when it is asked for.
+//! The device of a session, and opening libtorch's CUDA half if a session requests it.
 //!
-//! The plugin links libtorch_cpu and libc10 alone, so one file serves machines with and without a GPU. libtorch asks for
-//! its CUDA half once and remembers the answer, so the half is opened before anything asks.
+//! The plugin links libtorch_cpu and libc10 alone, so that one file works on machines with and without a GPU. libtorch looks for
+//! its CUDA half once and remembers the result, so the half is opened before anything looks for it.
 
 use plugin_api::{Code, Error, Result};
 use std::{
@@ -12,10 +12,10 @@ use tch::Device;
 
 const CUDA_HALF: &str = "libtorch_cuda.so";
 
-/// The device that `name` means.
+/// The device with that name.
 ///
 /// # Errors
-/// `DEVICE` naming what there is and what mends it.
+/// `DEVICE` naming the available devices and the remedy.
 pub fn find(name: &str) -> Result<Device> {
     match name.split_once(':').unwrap_or((name, "")) {
         ("cpu", "") => Ok(Device::Cpu),
@@ -54,7 +54,7 @@ fn open_cuda_half(name: &str) -> Result<()> {
     if *opened {
         return Ok(());
     }
-    // The library takes seconds to open; without a driver it is of no use.
+    // The library takes seconds to open, and cannot be used without a driver.
     if !["/dev/nvidiactl", "/dev/nvidia0", "/dev/dxg"].iter().any(|node| Path::new(node).exists()) {
         return Err(refuse(format!("{name}: there is no NVIDIA driver on this machine; use `device = \"cpu\"`")));
     }
@@ -75,7 +75,7 @@ fn open_cuda_half(name: &str) -> Result<()> {
     )))
 }
 
-/// Beside the libtorch_cpu that is open, links followed (there CUDA's own libraries are found from), then by name.
+/// First next to the loaded libtorch_cpu, with links followed (CUDA's own libraries are found from there), then by name.
 fn candidates() -> Vec<PathBuf> {
     let maps = std::fs::read_to_string("/proc/self/maps").unwrap_or_default();
     let half = maps.lines().filter_map(|line| line.find('/').map(|at| Path::new(&line[at..])));
@@ -86,7 +86,7 @@ fn candidates() -> Vec<PathBuf> {
 
 fn open(path: &Path) -> std::result::Result<(), libloading::Error> {
     use libloading::os::unix::{Library, RTLD_GLOBAL, RTLD_NOW};
-    // SAFETY: opening runs the initialisers of a library of libtorch's, which register its CUDA kernels; it is never
-    // closed, because those kernels stay registered.
+    // SAFETY: opening runs the initialisers of one of libtorch's libraries, which register its CUDA kernels; it is never closed,
+    // because those kernels stay registered.
     unsafe { Library::open(Some(path), RTLD_NOW | RTLD_GLOBAL) }.map(std::mem::forget)
 }

@@ -1,4 +1,4 @@
-//! What can go wrong inside an operation, and how libtorch's messages become the contract's codes.
+//! Errors inside an operation, and how libtorch's messages become the contract's codes.
 
 use plugin_api::{Code, Error};
 use tch::TchError;
@@ -6,12 +6,12 @@ use tch::TchError;
 /// The result of work on tensors.
 pub type Attempt<T = ()> = std::result::Result<T, Fault>;
 
-/// A refusal of ours, or an error of libtorch.
+/// A refusal of our own, or an error of libtorch.
 #[derive(Debug)]
 pub enum Fault {
-    /// Code and text are ours already.
+    /// An error with code and text.
     Refused(Error),
-    /// What libtorch said.
+    /// libtorch's message.
     Torch(String),
 }
 
@@ -30,9 +30,9 @@ impl From<TchError> for Fault {
     }
 }
 
-/// For calls made for what they write: libtorch answers each with another name of the tensor it wrote to.
+/// For calls whose effect is what they write: libtorch returns another handle to the tensor that was written.
 pub trait Done {
-    /// The outcome without that name.
+    /// The outcome without that handle.
     ///
     /// # Errors
     /// Those of the call.
@@ -45,7 +45,7 @@ impl Done for std::result::Result<tch::Tensor, TchError> {
     }
 }
 
-/// What CUDA's and the processor's allocators say when nothing is left.
+/// Messages of CUDA's and the processor's allocators if memory is exhausted.
 const EXHAUSTED: &[&str] = &[
     "out of memory",
     "can't allocate memory",
@@ -63,14 +63,14 @@ impl Fault {
                 let lower = text.to_lowercase();
                 let exhausted = EXHAUSTED.iter().any(|sign| lower.contains(sign)) || lower.contains("std::bad_alloc");
                 let code = if exhausted { Code::OUT_OF_MEMORY } else { Code::INTERNAL };
-                // Below the first line stands libtorch's own backtrace.
+                // The lines below the first are libtorch's own backtrace.
                 Error::new(code, format!("{operation}: libtorch: {}", text.lines().next().unwrap_or_default()))
             }
         }
     }
 }
 
-/// Refuses attributes and operands that make no sense together.
+/// Refuses attributes and operands that contradict each other.
 ///
 /// # Errors
 /// `INVALID_ARGUMENT`.
@@ -78,7 +78,7 @@ pub fn require(holds: bool, operation: &str, what: impl FnOnce() -> String) -> A
     if holds { Ok(()) } else { Err(Error::invalid(format!("{operation}: {}", what())).into()) }
 }
 
-/// Refuses shapes that attributes contradict.
+/// Refuses shapes that contradict the attributes.
 ///
 /// # Errors
 /// `SHAPE`.

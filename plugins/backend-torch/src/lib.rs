@@ -1,7 +1,7 @@
-//! The backend on libtorch 2.11.0, through `tch`: the processor, and CUDA where the machine has it.
+//! The backend on libtorch 2.11.0, through `tch`: the processor, and CUDA if the machine has it.
 //!
-//! Every operation is written out with its formula in ATen calls that record no graph; buffers are flat tensors in the
-//! contract's pool, and operands are strided views of them. What tch leaves out is in `shim.cpp`. Models are the host's.
+//! Every operation is written as its formula in ATen calls that record no graph; buffers are flat tensors in the contract's pool,
+//! and operands are strided views of them. `shim.cpp` has what tch leaves out. Models belong to the host.
 
 mod context;
 mod device;
@@ -49,7 +49,7 @@ impl Backend for Torch {
             tested,
             note: note.into(),
             instruction_set: if name == "cpu" { instruction_set() } else { String::new() },
-            // The threads of the processor compute nothing of a run on CUDA.
+            // The processor's threads compute nothing in a run on CUDA.
             same_with_any_threads: name == "cuda",
         };
         BackendManifest {
@@ -80,10 +80,10 @@ impl Backend for Torch {
     }
 }
 
-/// Variables that limit the instruction sets of the libraries which compute products.
+/// Variables that limit the instruction sets of the libraries that compute products.
 const LIMITS: [&str; 2] = ["ONEDNN_MAX_CPU_ISA", "MKL_ENABLE_INSTRUCTIONS"];
 
-/// What decides the last bits on the processor: the set of libtorch's own kernels, and limits of oneDNN and MKL that are set.
+/// What decides the last bits on the processor: the instruction set of libtorch's own kernels, and limits set for oneDNN and MKL.
 fn instruction_set() -> String {
     if shim::check_version().is_err() {
         return String::new();

@@ -33,10 +33,10 @@ pub struct TorchSession {
     integers: RefCell<BTreeMap<Place, Known>>,
 }
 
-/// Where integers lie: buffer, offset, rows, columns, distance of rows.
+/// The location of integers: buffer, offset, rows, columns, distance between rows.
 type Place = (Handle, [u64; 4]);
 
-/// Integers read from a buffer, as they were at a write version of it.
+/// Integers read from a buffer at one of its write versions.
 struct Known {
     version: u64,
     values: Arc<[i32]>,
@@ -51,7 +51,7 @@ impl Known {
     }
 }
 
-/// Operands of integers kept; a step has a handful a micro-batch.
+/// Maximum number of integer operands kept; a step has a few per micro-batch.
 const MOST_KNOWN: usize = 64;
 
 /// The name of an operation.
@@ -73,7 +73,7 @@ impl TorchSession {
     /// A session on `device`.
     ///
     /// # Errors
-    /// What libtorch answers to its switches.
+    /// libtorch's errors when its switches are set.
     pub(crate) fn new(device: Device, options: &SessionOptions, settings: Settings) -> Result<Self> {
         let session = TorchSession {
             pool: Pool::new(device, options.tag),
@@ -101,8 +101,8 @@ impl TorchSession {
         self.device() == Device::Cpu
     }
 
-    /// Makes libtorch's process-wide switches and this thread's thread count this session's; another session may have
-    /// had others.
+    /// Sets libtorch's process-wide switches and this thread's thread count to this session's; another session may have changed
+    /// them.
     fn take_over(&self) -> Attempt {
         static CURRENT: Mutex<Option<Settings>> = Mutex::new(None);
         let mut current = CURRENT.lock().unwrap_or_else(PoisonError::into_inner);
@@ -116,7 +116,7 @@ impl TorchSession {
         Ok(())
     }
 
-    /// An operand as a matrix; writing to it writes to the buffer.
+    /// An operand as a matrix; writing to the matrix writes to the buffer.
     pub(crate) fn at(&self, view: &View) -> Attempt<Tensor> {
         let (rows, cols) = (storage::size(view.rows)?, storage::size(view.cols)?);
         self.shaped(view, &[rows, cols], &[storage::row_stride(view)?, 1], 0)
@@ -127,7 +127,7 @@ impl TorchSession {
         view.as_ref().map(|view| self.at(view)).transpose()
     }
 
-    /// An operand under another shape: element 0 lies `skip` elements behind the view's first.
+    /// An operand with another shape: element 0 lies `skip` elements after the view's first.
     pub(crate) fn shaped(&self, view: &View, size: &[i64], stride: &[i64], skip: i64) -> Attempt<Tensor> {
         let buffer = self.pool.check(view)?;
         let offset = storage::size(view.offset)?;
@@ -136,7 +136,7 @@ impl TorchSession {
 
     /// The values of an integer operand, and the same on the device.
     ///
-    /// Positions, targets and bounds are read by many operations of a step; they are kept until they are written again.
+    /// Many operations of a step read positions, targets and bounds; they are kept until their buffer is written.
     fn known(&self, view: &View) -> Attempt<Known> {
         let version = self.pool.write_version(view.buffer)?;
         let place = (view.buffer, [view.offset, view.rows, view.cols, view.row_stride]);
@@ -163,7 +163,7 @@ impl TorchSession {
         Ok(self.known(view)?.values)
     }
 
-    /// An integer operand on the device, whatever its values.
+    /// An integer operand on the device, without a check of its values.
     pub(crate) fn index_unchecked(&self, view: &View) -> Attempt<Tensor> {
         Ok(self.known(view)?.on_device)
     }
@@ -214,7 +214,7 @@ impl TorchSession {
         Ok(offsets.windows(2).map(|pair| pair[0]..pair[1]).collect())
     }
 
-    /// The part of a buffer that `bytes` bytes from element `offset` on are.
+    /// The part of a buffer with `bytes` bytes that starts at element `offset`.
     fn part(&self, buffer: Handle, offset: u64, bytes: usize) -> Result<(Tensor, Kind)> {
         let (storage, dtype, _) = self.pool.buffer(buffer)?;
         let size = dtype.size().unwrap_or(1);
@@ -232,7 +232,7 @@ impl TorchSession {
 
 impl Session for TorchSession {
     fn invoke(&mut self, call: &Call<'_>) -> Result<()> {
-        // Every view that is given must lie in a live buffer, one that this call does not look at included.
+        // Every given view must lie in a live buffer, including those that this operation does not read.
         for view in call.inputs.iter().chain(call.outputs.iter()).filter(|view| !view.is_none()) {
             self.pool.check(view)?;
         }
@@ -320,7 +320,7 @@ impl Session for TorchSession {
         self.pool.trim();
         self.integers.borrow_mut().clear();
         if !self.on_cpu() {
-            // What is not given back now is given back when it is needed: libtorch tries again by itself.
+            // If this fails, memory is freed when it is needed: libtorch then retries by itself.
             let _ = shim::trim();
         }
     }

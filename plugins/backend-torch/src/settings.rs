@@ -1,6 +1,6 @@
-//! The options of a session, as the session keeps them.
+//! The options of a session, parsed.
 
-/// What the options of a session say.
+/// The parsed options of a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Settings {
     pub(crate) tf32: bool,

@@ -1,11 +1,11 @@
-//! Rust's side of `shim.cpp`: what tch leaves out of libtorch.
+//! Rust's side of `shim.cpp`: functions of libtorch that tch leaves out.
 
 use crate::fault::{Attempt, Fault};
 use plugin_api::{Code, Error, Result};
 use std::ffi::{CStr, c_char};
 use tch::Tensor;
 
-/// `at::Tensor`, as tch's own pointers name it.
+/// `at::Tensor`, by the name in tch's own pointers.
 type Raw = torch_sys::C_tensor;
 
 unsafe extern "C" {
@@ -64,10 +64,10 @@ unsafe extern "C" {
     fn telos_torch_cpu_capability() -> *const c_char;
 }
 
-/// The instruction set of libtorch's own kernels on the processor, as it names it: `DEFAULT`, `AVX2`, `AVX512`. oneDNN and
-/// MKL, which compute products, choose theirs by themselves.
+/// The instruction set of libtorch's own kernels on the processor, by libtorch's names: `DEFAULT`, `AVX2`, `AVX512`. oneDNN and
+/// MKL, which compute products, choose theirs themselves.
 pub fn cpu_capability() -> String {
-    // SAFETY: it takes nothing and answers a C string that is never freed.
+    // SAFETY: it takes nothing and returns a C string that is never freed.
     unsafe { CStr::from_ptr(telos_torch_cpu_capability()) }.to_string_lossy().into_owned()
 }
 
@@ -77,13 +77,13 @@ fn dotted(version: u64) -> String {
     format!("{}.{}.{}", byte(56), byte(48), byte(40))
 }
 
-/// That the libtorch which is loaded is the one this plugin was compiled with: its C++ classes change from version to
-/// version, and what does not fit need not fail at once.
+/// Checks that the loaded libtorch is the one with which this plugin was compiled: its C++ classes change from version to version,
+/// and a mismatch may not fail at once.
 ///
 /// # Errors
 /// `LAYOUT` naming both versions and the remedy.
 pub fn check_version() -> Result<()> {
-    // SAFETY: neither takes anything, and both answer a constant.
+    // SAFETY: neither takes anything, and both return a constant.
     let (compiled, loaded) = unsafe { (telos_torch_compiled(), telos_torch_loaded()) };
     let (compiled, loaded) = (dotted(compiled), dotted(loaded));
     if compiled == loaded {
@@ -93,19 +93,19 @@ pub fn check_version() -> Result<()> {
     Err(Error::new(Code::LAYOUT, format!("libtorch {loaded} is loaded, this plugin needs {compiled}; {remedy}")))
 }
 
-/// Takes the shim's answer.
+/// Converts the shim's return value.
 fn outcome(message: *mut c_char) -> Attempt {
     if message.is_null() {
         return Ok(());
     }
-    // SAFETY: a message that is not null is a C string of the shim's, ours until it is given back on the next line.
+    // SAFETY: a message that is not null is a C string of the shim, which is freed on the next line.
     let text = unsafe { CStr::from_ptr(message) }.to_string_lossy().into_owned();
     // SAFETY: as above; it is not used again.
     unsafe { telos_torch_free(message) };
     Err(Fault::Torch(text))
 }
 
-/// What one AdamW step needs.
+/// The parameters of one AdamW step.
 #[derive(Clone, Copy, Debug)]
 pub struct AdamWStep {
     /// Decay of the first moment.
@@ -124,11 +124,11 @@ pub struct AdamWStep {
     pub step: i64,
 }
 
-/// One AdamW step in place of pieces with the same rates: each is parameters, gradients, first and second moments,
-/// contiguous, of one length, all f32 or all f64.
+/// One AdamW step in place for pieces with the same rates: each has parameters, gradients, first and second moments, contiguous,
+/// of one length, all f32 or all f64.
 ///
 /// # Errors
-/// What libtorch answers.
+/// libtorch's errors.
 pub fn adamw(pieces: &mut [[Tensor; 4]], s: AdamWStep) -> Attempt {
     let count = pieces.len();
     let mut tensors = vec![std::ptr::null_mut(); 4 * count];
@@ -138,18 +138,18 @@ pub fn adamw(pieces: &mut [[Tensor; 4]], s: AdamWStep) -> Attempt {
         }
     }
     let step = s.step as f64;
-    // SAFETY: `tensors` names four live tensors a piece, which the caller lends for this call; the shim keeps nothing.
+    // SAFETY: `tensors` points to four live tensors per piece, which are borrowed for this call; the shim keeps nothing.
     outcome(unsafe {
         telos_torch_adamw(tensors.as_mut_ptr(), count as i64, s.beta1, s.beta2, s.eps, s.lr, s.decay, s.clip, step)
     })
 }
 
-/// What attention of packed sequences needs besides its tensors.
+/// The parameters of attention of packed sequences, besides its tensors.
 #[derive(Clone, Copy, Debug)]
 pub struct PackedPlan {
     /// Tokens of the longest sequence.
     pub longest: i64,
-    /// Whether a token sees only those before it and itself.
+    /// Whether a token sees only itself and those before it.
     pub causal: bool,
     /// Sliding window; 0: none.
     pub window: i64,
@@ -157,15 +157,15 @@ pub struct PackedPlan {
     pub scale: f64,
 }
 
-/// A tensor the shim made.
+/// A tensor created by the shim.
 ///
 /// # Safety
-/// `raw` is null or a tensor of the shim's that nobody else owns.
+/// `raw` is null or a tensor of the shim that has no other owner.
 unsafe fn taken(raw: *mut Raw) -> Attempt<Tensor> {
     if raw.is_null() {
         return Err(Fault::Torch("no tensor came back".into()));
     }
-    // SAFETY: the caller's promise.
+    // SAFETY: guaranteed by the caller.
     Ok(unsafe { Tensor::from_ptr(raw) })
 }
 
@@ -173,7 +173,7 @@ unsafe fn taken(raw: *mut Raw) -> Attempt<Tensor> {
 /// the sequences' offsets as i32 on the device.
 ///
 /// # Errors
-/// What libtorch answers.
+/// libtorch's errors.
 pub fn packed_attention(
     q: &Tensor,
     k: &Tensor,
@@ -184,18 +184,18 @@ pub fn packed_attention(
     let (mut y, mut lse) = (std::ptr::null_mut(), std::ptr::null_mut());
     let PackedPlan { longest, causal, window, scale } = plan;
     let [q, k, v, bounds] = [q, k, v, bounds].map(Tensor::as_ptr);
-    // SAFETY: live tensors that are only read, and two places of ours for the tensors that come back.
+    // SAFETY: live tensors that are only read, and two local pointers for the returned tensors.
     outcome(unsafe {
         telos_torch_packed_attention(q, k, v, bounds, longest, causal, window, scale, &mut y, &mut lse)
     })?;
-    // SAFETY: the shim made both for us.
+    // SAFETY: the shim created both for this call.
     unsafe { Ok((taken(y)?, taken(lse)?)) }
 }
 
 /// Cotangents of `q`, `k` and `v` from `[dy, q, k, v, y]` and the forward's `lse`.
 ///
 /// # Errors
-/// What libtorch answers.
+/// libtorch's errors.
 pub fn packed_attention_backward(
     tensors: [&Tensor; 5],
     lse: &Tensor,
@@ -206,19 +206,19 @@ pub fn packed_attention_backward(
     let PackedPlan { longest, causal, window, scale } = plan;
     let ([dy, q, k, v, y], lse, bounds) = (tensors.map(Tensor::as_ptr), lse.as_ptr(), bounds.as_ptr());
     let into = d.as_mut_ptr();
-    // SAFETY: live tensors that are only read, and three places of ours for the tensors that come back.
+    // SAFETY: live tensors that are only read, and three local pointers for the returned tensors.
     outcome(unsafe {
         telos_torch_packed_attention_backward(dy, q, k, v, y, lse, bounds, longest, causal, window, scale, into)
     })?;
     let [dq, dk, dv] = d;
-    // SAFETY: the shim made all three for us.
+    // SAFETY: the shim created all three for this call.
     unsafe { Ok((taken(dq)?, taken(dk)?, taken(dv)?)) }
 }
 
-/// The input's cotangent of layer norm (with `mean`) or RMS norm (without); statistics contiguous, one a row.
+/// The input's cotangent of layer norm (with `mean`) or RMS norm (without); statistics are contiguous, one per row.
 ///
 /// # Errors
-/// What libtorch answers.
+/// libtorch's errors.
 pub fn norm_backward(
     dy: &Tensor,
     x: &Tensor,
@@ -229,19 +229,19 @@ pub fn norm_backward(
     let mut dx = std::ptr::null_mut();
     let (dy, x, rstd) = (dy.as_ptr(), x.as_ptr(), rstd.as_ptr());
     let [mean, weight] = [mean, weight].map(|t| t.map_or(std::ptr::null(), Tensor::as_ptr));
-    // SAFETY: live tensors that are only read, null where there is none, and a place of ours for what comes back.
+    // SAFETY: live tensors that are only read, null for absent ones, and a local pointer for the returned tensor.
     outcome(unsafe { telos_torch_norm_backward(dy, x, mean, rstd, weight, &mut dx) })?;
-    // SAFETY: the shim made it for us.
+    // SAFETY: the shim created it for this call.
     unsafe { taken(dx) }
 }
 
 /// The sum of squares of a contiguous f32 or f64 tensor on the processor, summed in f64 in fixed pieces.
 ///
 /// # Errors
-/// What libtorch answers.
+/// libtorch's errors.
 pub fn squares(x: &Tensor) -> Attempt<f64> {
     let mut sum = 0.0;
-    // SAFETY: `x` is a live tensor that is only read, `sum` a number of ours.
+    // SAFETY: `x` is a live tensor that is only read, `sum` a local variable.
     outcome(unsafe { telos_torch_squares(x.as_ptr(), &mut sum) })?;
     Ok(sum)
 }
@@ -249,16 +249,16 @@ pub fn squares(x: &Tensor) -> Attempt<f64> {
 /// Sets libtorch's process-wide switches.
 ///
 /// # Errors
-/// What libtorch answers.
+/// libtorch's errors.
 pub fn configure(tf32: bool, deterministic: bool) -> Attempt {
-    // SAFETY: takes two flags and keeps none of our memory.
+    // SAFETY: takes two flags and keeps no pointer.
     outcome(unsafe { telos_torch_configure(tf32, deterministic) })
 }
 
 /// Waits for all work on CUDA device `index`.
 ///
 /// # Errors
-/// What that work failed with.
+/// The error of that work.
 pub fn synchronize(index: usize) -> Attempt {
     // SAFETY: takes a number.
     outcome(unsafe { telos_torch_synchronize(index as i64) })
@@ -267,7 +267,7 @@ pub fn synchronize(index: usize) -> Attempt {
 /// Gives the CUDA memory that libtorch caches back to the device.
 ///
 /// # Errors
-/// What libtorch answers.
+/// libtorch's errors.
 pub fn trim() -> Attempt {
     // SAFETY: takes nothing.
     outcome(unsafe { telos_torch_trim() })
@@ -277,7 +277,7 @@ pub fn trim() -> Attempt {
 mod tests {
     use super::*;
 
-    /// Catches bytes taken in the wrong order, and a check that refuses the very libtorch it was compiled with.
+    /// Catches bytes read in the wrong order, and a check that refuses the libtorch with which it was compiled.
     #[test]
     fn a_packed_version_reads_from_the_top() {
         assert_eq!(dotted(0x020b_0100_0000_0000), "2.11.1");

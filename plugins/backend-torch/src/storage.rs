@@ -1,4 +1,4 @@
-//! One buffer: a flat tensor; and how dtypes and views of the contract become libtorch's.
+//! One buffer: a flat tensor; and the conversion of the contract's dtypes and views to libtorch's.
 
 use crate::fault::{Attempt, Fault};
 use plugin_api::{
@@ -7,8 +7,8 @@ use plugin_api::{
 };
 use tch::{Device, Kind, Tensor};
 
-/// A buffer's memory: one dimension, its length the capacity. Integers lie in this computer's memory whatever the
-/// device, because every index is checked before it is used.
+/// A buffer's memory: one dimension, whose length is the capacity. Integers are in the host's memory on every device, because
+/// every index is checked before it is used.
 pub struct Buffer(pub Tensor);
 
 impl backend::Storage for Buffer {
@@ -23,7 +23,7 @@ impl backend::Storage for Buffer {
     }
 }
 
-/// libtorch's name of a dtype.
+/// libtorch's name for a dtype.
 pub fn kind(dtype: DType) -> Option<Kind> {
     match dtype {
         DType::F32 => Some(Kind::Float),
@@ -34,12 +34,12 @@ pub fn kind(dtype: DType) -> Option<Kind> {
     }
 }
 
-/// What a float type accumulates in.
+/// The accumulator of a float type.
 pub fn accumulator(kind: Kind) -> Kind {
     if kind == Kind::BFloat16 { Kind::Float } else { kind }
 }
 
-/// A size of the contract as one of libtorch's.
+/// A size of the contract as one of libtorch.
 ///
 /// # Errors
 /// `SHAPE` beyond `i64`.
@@ -47,7 +47,7 @@ pub fn size(value: u64) -> Attempt<i64> {
     i64::try_from(value).map_err(|_| Error::new(Code::SHAPE, format!("{value} is beyond any tensor")).into())
 }
 
-/// The distance between a view's rows, that of a dense matrix where there is only one row.
+/// The distance between a view's rows; that of a dense matrix if there is only one row.
 ///
 /// # Errors
 /// As [`size`].
@@ -55,10 +55,10 @@ pub fn row_stride(view: &View) -> Attempt<i64> {
     size(if view.rows > 1 { view.row_stride } else { view.cols })
 }
 
-/// `tensor` in another float type, itself where it has that type already.
+/// `tensor` in another float type; the same tensor if it has that type already.
 ///
 /// # Errors
-/// What libtorch answers.
+/// libtorch's errors.
 pub fn to(tensor: &Tensor, kind: Kind) -> Attempt<Tensor> {
     Ok(tensor.f_to_kind(kind)?)
 }

@@ -1,4 +1,4 @@
-//! The contract's conformance suite on the processor, and what a session refuses to open.
+//! The contract's conformance suite on the processor, and sessions that are refused.
 
 use backend_torch::{Torch, TorchSession};
 use plugin_api::{
@@ -16,7 +16,7 @@ fn open(threads: usize) -> TorchSession {
     Torch::open(&SessionOptions { threads, ..SessionOptions::default() }).unwrap()
 }
 
-/// The reference through its library, as `cargo xtask` arranged it.
+/// The reference through its library, from where `cargo xtask` put it.
 fn reference() -> LoadedSession {
     let beside = || std::env::current_exe().ok().and_then(|own| Some(own.parent()?.parent()?.to_owned()));
     let folder = std::env::var_os("TELOS_TEST_BIN").map(PathBuf::from).or_else(beside);
@@ -53,8 +53,8 @@ fn conforms_in_bf16() {
     conforms(DType::BF16);
 }
 
-/// Prints which instruction sets are in use, for `cargo xtask test --full`, which forces others and must not count a setting
-/// that a library ignores. ATen's set is printed here, oneDNN's and MKL's in their verbose lines.
+/// Prints which instruction sets are in use, for `cargo xtask test --full`, which forces others and must not count a setting that
+/// a library ignores. ATen's set is printed here, oneDNN's and MKL's in their verbose lines.
 ///
 /// Catches a libtorch without a name for its instruction set.
 #[test]
@@ -76,8 +76,8 @@ fn the_instruction_sets_in_use_are_printed() {
 
 #[test]
 fn gotcha_38_every_backward_agrees_with_finite_differences() {
-    // Thousands of calls on a handful of numbers: there is nothing to share out, and threads that wait for each other cost
-    // minutes on a busy machine.
+    // Thousands of calls on a few numbers: there is nothing to split, and threads that wait for each other take minutes on a busy
+    // machine.
     assert_clean(&verify_gradients(&mut open(1)), 100);
 }
 

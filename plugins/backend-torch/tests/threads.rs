@@ -1,4 +1,4 @@
-//! The number of threads is the session's, in a process of its own: libtorch keeps the workers it once started.
+//! The number of threads is the session's. Tested in a process of its own, because libtorch keeps the workers that it has started.
 
 use backend_torch::Torch;
 use plugin_api::backend::{
@@ -6,12 +6,12 @@ use plugin_api::backend::{
     ops::{ActivationKind, Glu, Linear},
 };
 
-/// Threads of this process, where the system tells.
+/// Threads of this process, if the system reports them.
 fn running() -> usize {
     std::fs::read_dir("/proc/self/task").map_or(0, |tasks| tasks.count())
 }
 
-/// A product and a pointwise operation, both large enough to be shared out.
+/// A product and a pointwise operation, both large enough to be split.
 fn work(threads: usize) {
     const SIDE: u64 = 512;
     let mut session = Torch::open(&SessionOptions { threads, ..SessionOptions::default() }).unwrap();
@@ -24,7 +24,7 @@ fn work(threads: usize) {
     Glu { gate: x, up: w, y, kind: ActivationKind::SILU }.with_call(|call| session.invoke(call)).unwrap();
 }
 
-/// Catches a thread count that never reaches libtorch, and one that stays another session's.
+/// Catches a thread count that never reaches libtorch, and one that remains from another session.
 #[cfg(target_os = "linux")]
 #[test]
 fn one_thread_is_one_thread_and_three_are_three() {

@@ -1,4 +1,4 @@
-//! Options of cross-entropy, and what they ask of the backend.
+//! Options of cross-entropy, and the statistics they require.
 
 use plugin_api::prelude::*;
 
@@ -35,8 +35,8 @@ impl Config {
         self.z_loss > 0.0
     }
 
-    /// No statistic is asked for that the options leave unused: each costs the backend a pass or memory. Only the z-loss,
-    /// a square, is not linear.
+    /// Requests no statistic that the options leave unused: each costs the backend a pass or memory. Only the z-loss, a square, is
+    /// not linear.
     pub fn requirements(&self) -> Requirements {
         let wanted = [
             (Statistic::LOGP, true),

@@ -1,6 +1,6 @@
-//! Cross-entropy on every supervised token: pre-training on running text, or on whatever the mask leaves.
+//! Cross-entropy on every supervised token: pre-training on running text, or on the tokens that the mask selects.
 //!
-//! The maths is in [`loss`], the options in [`config`]; here is what the plugin says of itself.
+//! The maths is in [`loss`], the options in [`config`]; this file has the plugin's description.
 
 pub mod config;
 pub mod loss;
@@ -8,7 +8,7 @@ pub mod loss;
 use config::Config;
 use plugin_api::prelude::*;
 
-/// Cross-entropy, with label smoothing and a z-loss on request.
+/// Cross-entropy, with optional label smoothing and z-loss.
 pub struct CrossEntropy {
     config: Config,
 }

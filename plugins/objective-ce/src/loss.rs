@@ -14,9 +14,9 @@
 //! the optimizer window. All in nats. Statistics and mask have shape `[N]`, aligned to the target; a masked token adds nothing
 //! and its cotangents are exactly 0, whatever stands there.
 //!
-//! The smoothed target gives `1 - eps + eps / V` to `y` and `eps / V` to every other token: PyTorch's and Szegedy's
-//! convention, not that which keeps `1 - eps` for `y` and divides `eps` among the others. It is written with the mean
-//! logit so that nobody needs the vocabulary's log-probabilities. The derivatives are
+//! The smoothed target gives `1 - eps + eps / V` to `y` and `eps / V` to every other token: PyTorch's and Szegedy's convention,
+//! not the one that keeps `1 - eps` for `y` and divides `eps` among the others. It is written with the mean logit, so that the
+//! log-probabilities of the whole vocabulary are not needed. The derivatives are
 //!
 //! ```text
 //! d cross_entropy / d logp      = -(1 - eps)
@@ -83,7 +83,7 @@ fn z_loss(config: &Config, lse: &[f64], supervised: &Supervised<'_>) -> Term {
     Term { name: Z_LOSS.into(), coefficient: config.z_loss, sum, cotangents }
 }
 
-/// The tokens that count: selected, never multiplied by, so that a NaN elsewhere stays there.
+/// The supervised tokens. They are selected, not multiplied by the mask, so that a NaN elsewhere has no effect.
 struct Supervised<'a> {
     mask: &'a [f64],
     count: f64,
@@ -109,7 +109,7 @@ impl<'a> Supervised<'a> {
         self.mask.iter().zip(values).filter(|(m, _)| **m == 1.0).map(|(_, value)| *value)
     }
 
-    /// In index order. Adding 0 turns the -0 of an empty sum into 0.
+    /// Sums in index order. Adding 0 turns the -0 of an empty sum into 0.
     fn sum(&self, values: &[f64]) -> f64 {
         self.select(values).sum::<f64>() + 0.0
     }

@@ -1,6 +1,6 @@
-//! f-divergences (Wang et al. 2023, arXiv 2309.16240): from an answer's log-ratio `x = log pi - log ref` to the score that
-//! takes its place in the margin. The reward under a penalty `beta D_f(pi || ref)` is `beta f'(pi / ref)` up to a constant of the
-//! prompt, which the margin cancels; the table has `f'` as a function of `x`, constants left out.
+//! f-divergences (Wang et al. 2023, arXiv 2309.16240): how an answer's log-ratio `x = log pi - log ref` becomes the score that
+//! replaces it in the margin. The reward under a penalty `beta D_f(pi || ref)` is `beta f'(pi / ref)` up to a constant of the
+//! prompt, which cancels in the margin; the table has `f'` as a function of `x`, without constants.
 //!
 //! | name | f(u) | f'(exp x) |
 //! |---|---|---|
@@ -15,9 +15,9 @@ use plugin_api::tape::Var;
 /// A row of the table.
 #[derive(Debug)]
 pub struct Divergence {
-    /// As the option names it.
+    /// Its name in the option.
     pub name: &'static str,
-    /// From log-ratios to scores, both `[P]`.
+    /// Converts log-ratios to scores, both `[P]`.
     pub score: for<'t> fn(Var<'t>, &Config) -> Var<'t>,
 }
 
@@ -32,7 +32,7 @@ pub const DIVERGENCES: &[Divergence] = &[
     },
 ];
 
-/// Beyond the cap an exponential would be infinite; the gradient is 0 there, as in the peers.
+/// Above the cap an exponential would be infinite; the gradient is 0 there, as in other implementations.
 const EXPONENT_CAP: f64 = 700.0;
 
 fn capped_exp(x: Var<'_>) -> Var<'_> {

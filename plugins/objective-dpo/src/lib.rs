@@ -1,7 +1,7 @@
-//! Direct preference optimisation and its kin: pairs of answers, a policy and a frozen reference.
+//! Direct preference optimisation and related losses: pairs of answers, a policy and a frozen reference.
 //!
-//! The maths is in [`loss`], the table of losses in [`losses`], f-divergences in [`divergence`], the options in [`config`] and [`settings`]; here
-//! is what the plugin says of itself.
+//! The maths is in [`loss`], the table of losses in [`losses`], f-divergences in [`divergence`], the options in [`config`] and
+//! [`settings`]; this file has the plugin's description.
 
 pub mod config;
 pub mod divergence;
@@ -35,7 +35,7 @@ impl ObjectivePlugin for Dpo {
             roles: vec![role("policy", true), role("reference", false)],
             terms: terms(),
             metrics: metrics(),
-            // None holds under every loss, and the host knows of no options here: see the tests of gotcha 16.
+            // No expectation holds under every loss, and the host does not consider options here: see the tests of gotcha 16.
             expectations: Vec::new(),
             ..Default::default()
         }
@@ -46,7 +46,7 @@ impl ObjectivePlugin for Dpo {
     }
 }
 
-/// The table of losses as text, with what each makes of a sequence's log-probabilities.
+/// The table of losses as text, each with how it reduces a sequence's log-probabilities.
 fn formula() -> String {
     let mut text = "x = log pi(y) - log ref(y) of answer y, m = x(chosen) - x(rejected), s = sigmoid, eps = label_smoothing; log pi(y) is \
                     the sum or the mean of y's token log-probabilities. By `loss`:"

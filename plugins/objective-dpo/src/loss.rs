@@ -15,11 +15,11 @@
 //! nothing and its cotangent is exactly 0. The host divides `preference` by the pairs and `sft` by the chosen answers' supervised
 //! tokens, each of the whole optimizer window.
 //!
-//! With `ld_alpha` the sums of policy and reference count the tokens beyond the pair's shorter answer by it (Liu et al. 2024,
-//! LD-DPO, arXiv 2409.06411). Losses that average take the mean over the supervised tokens.
+//! With `ld_alpha`, tokens beyond the length of the pair's shorter answer are weighted by it in the sums of policy and reference
+//! (Liu et al. 2024, LD-DPO, arXiv 2409.06411). Losses that average take the mean over the supervised tokens.
 //!
-//! Rewards are `beta x(y)`, of sums whatever the loss averages (TRL 1.16.0; 0.16.1 reports IPO's per token), and of what the
-//! loss sees: without a reference they are `beta log pi(y)`. They stay log-ratios under every f-divergence.
+//! Rewards are `beta x(y)`, always with sums, also if the loss averages (TRL 1.16.0; 0.16.1 reports IPO's per token), and with the
+//! models that the loss reads: without a reference they are `beta log pi(y)`. They remain log-ratios under every f-divergence.
 
 use crate::{
     losses::{Shape, Sides},
@@ -41,7 +41,7 @@ struct Pairs<'a> {
     side: &'a [f64],
     /// `[N]`.
     policy: Var<'a>,
-    /// `[N]`; zeros where there is no reference.
+    /// `[N]`; zeros if there is no reference.
     reference: Var<'a>,
 }
 
@@ -65,8 +65,8 @@ pub fn loss(settings: &Settings, batch: &Batch<'_>) -> Result<Loss> {
     pairs.metrics(loss)
 }
 
-/// The preference loss of each pair, in the order of the pairs' first answers (of each rank where the loss sorts); `None` where
-/// `loss` names none.
+/// The preference loss of each pair, in the order of the pairs' first answers (of each rank if the loss sorts); `None` if `loss`
+/// names no loss of pairs.
 ///
 /// # Errors
 /// As [`loss`].
@@ -76,7 +76,7 @@ pub fn losses(settings: &Settings, batch: &Batch<'_>) -> Result<Option<Vec<f64>>
     Ok(losses.map(Var::to_vec).transpose()?)
 }
 
-/// How many supervised tokens the chosen answers have: what the likelihood term is divided by.
+/// The number of supervised tokens in the chosen answers: what the likelihood term is divided by.
 ///
 /// # Errors
 /// [`Code::ARRAY`] for an array that is missing; [`Code::SHAPE`] for lengths that disagree.
@@ -121,7 +121,7 @@ impl<'a> Pairs<'a> {
         })
     }
 
-    /// `[N]`: `ld_alpha` where a supervised token lies beyond the pair's shorter answer, else 1. `None` where all count alike.
+    /// `[N]`: `ld_alpha` for supervised tokens beyond the pair's shorter answer, else 1. `None` if all tokens have weight 1.
     fn length_weight(&self) -> Result<Option<Var<'a>>> {
         if !self.settings.discounts_length() {
             return Ok(None);
@@ -135,7 +135,7 @@ impl<'a> Pairs<'a> {
         Ok(Some(self.tape.constant(weights)))
     }
 
-    /// `[N]`: how many supervised tokens of the same answer come before.
+    /// `[N]`: the number of supervised tokens of the same answer before this one.
     fn supervised_before(&self, mask: &Mask) -> Result<Vec<f64>> {
         let sequences: Vec<f64> = (0..self.side.len()).map(|s| s as f64).collect();
         let of_token = self.tape.constant(sequences).to_tokens().to_vec()?;
@@ -157,7 +157,7 @@ impl<'a> Pairs<'a> {
         Ok(Mask::from(self.mask).and(chosen))
     }
 
-    /// Means over pairs, and for `kl` over answers.
+    /// Means over pairs; `kl` is a mean over answers.
     fn metrics(&self, loss: Loss) -> Result<Loss> {
         let weight = self.length_weight()?;
         let ratios = summed(self.policy - self.reference, weight, self.mask);
@@ -183,8 +183,8 @@ impl<'a> Pairs<'a> {
         Ok(loss.metric(metric::KL, self.divergence_from_reference()?, self.side.len() as f64))
     }
 
-    /// Sum over tokens of the low-variance estimate `exp(d) - 1 - d`, d = logp - reference.logp: of KL(reference || policy) where
-    /// the answers were drawn from the reference, and never negative anywhere.
+    /// Sum over tokens of the low-variance estimate `exp(d) - 1 - d`, d = logp - reference.logp. It estimates KL(reference ||
+    /// policy) if the answers were drawn from the reference, and is never negative.
     fn divergence_from_reference(&self) -> Result<f64> {
         let difference = self.policy - self.reference;
         let estimate = difference.clamp(f64::NEG_INFINITY, KL_CAP).exp() - 1.0 - difference;
@@ -192,7 +192,7 @@ impl<'a> Pairs<'a> {
     }
 }
 
-/// Beyond this log-ratio of one token an exponential says nothing any more and drowns every other token's.
+/// Above this log-ratio of one token an exponential is meaningless and dominates the sum over all tokens.
 const KL_CAP: f64 = 20.0;
 
 fn summed<'t>(tokens: Var<'t>, weight: Option<Var<'t>>, mask: &[f64]) -> Var<'t> {
@@ -205,9 +205,9 @@ pub mod metric {
     pub const CHOSEN: &str = "rewards/chosen";
     /// Reward of the rejected answers.
     pub const REJECTED: &str = "rewards/rejected";
-    /// Their difference.
+    /// Reward of the chosen minus that of the rejected answers.
     pub const MARGIN: &str = "rewards/margin";
-    /// Share of pairs in the right order.
+    /// Share of pairs that are ranked correctly.
     pub const ACCURACY: &str = "rewards/accuracy";
     /// Log-probability of the chosen answers.
     pub const LOGPS_CHOSEN: &str = "logps/chosen";

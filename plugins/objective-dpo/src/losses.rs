@@ -1,13 +1,13 @@
-//! The table of losses: what is made of a pair once its log-ratios are known.
+//! The table of losses: each is a function of a pair's log-ratios.
 //!
-//! Of answer y with reference-policy pair (pi, ref), `x(y) = log pi(y) - log ref(y)`, where a sequence's log-probability is
-//! the *sum* over its supervised tokens, or their *mean* where the table says so. `c` is the chosen answer, `r` the rejected one, and
-//! `m = x(c) - x(r)` the margin; `s` is the sigmoid, `eps` is `label_smoothing`. Every function takes and returns `[P]`, one value
-//! per pair, to be minimised.
+//! For answer y, `x(y) = log pi(y) - log ref(y)` for policy pi and reference ref, where a sequence's log-probability is the *sum*
+//! over its supervised tokens, or their *mean* where the table says so. `c` is the chosen answer, `r` the rejected one, and `m =
+//! x(c) - x(r)` the margin; `s` is the sigmoid, `eps` is `label_smoothing`. Every function takes and returns `[P]`, one value per
+//! pair, to be minimised.
 //!
-//! Where peers differ, these are TRL's: `sigmoid` applies `label_smoothing` (0.16.1; 1.16.0 leaves it out), `ipo` averages (its
-//! authors' word and TRL's; OpenRLHF sums), `exo` refuses an `eps` of 0 (1.16.0; 0.16.1 puts 0.001), `bco` has no
-//! running mean of rewards to shift by (1.16.0), `sppo` is the form for hard labels.
+//! Where other implementations differ, these follow TRL: `sigmoid` applies `label_smoothing` (0.16.1; 1.16.0 leaves it out), `ipo`
+//! averages (as its authors say and TRL does; OpenRLHF sums), `exo` refuses an `eps` of 0 (1.16.0; 0.16.1 uses 0.001), `bco` is
+//! not shifted by a running mean of rewards (1.16.0), `sppo` is the form for hard labels.
 
 use crate::config::Config;
 use plugin_api::tape::Var;
@@ -16,15 +16,15 @@ use std::fmt;
 /// A row of the table.
 #[derive(Debug)]
 pub struct PreferenceLoss {
-    /// As the option names it.
+    /// Its name in the option.
     pub name: &'static str,
     /// Whether a sequence's log-probability is the mean over its tokens instead of the sum.
     pub averages: bool,
     /// Whether it reads `label_smoothing`.
     pub smooths: bool,
-    /// In the notation above.
+    /// The formula in the notation above.
     pub formula: &'static str,
-    /// Where it comes from.
+    /// The paper or other source.
     pub paper: &'static str,
     /// The maths.
     pub shape: Shape,
@@ -40,7 +40,7 @@ pub struct Sides<'t> {
 }
 
 impl<'t> Sides<'t> {
-    /// Chosen less rejected.
+    /// Chosen minus rejected.
     pub fn margin(self) -> Var<'t> {
         self.chosen - self.rejected
     }
@@ -49,14 +49,14 @@ impl<'t> Sides<'t> {
 /// What a loss reads.
 #[derive(Clone, Copy)]
 pub enum Shape {
-    /// The margin alone: there an f-divergence may stand in for the log-ratio.
+    /// The margin alone; an f-divergence may replace the log-ratio there.
     Margin(for<'t> fn(Var<'t>, &Config) -> Var<'t>),
     /// Both log-ratios.
     Ratios(for<'t> fn(Sides<'t>, &Config) -> Var<'t>),
-    /// Log-probabilities of policy and reference, sorted over the batch: the loss couples it. What is returned belongs to
+    /// Log-probabilities of policy and reference, sorted over the batch: the loss couples the batch. The returned values belong to
     /// ranks, not to pairs.
     Sorted(for<'t> fn(Sides<'t>, Sides<'t>, &Config) -> Var<'t>),
-    /// No pair at all: the chosen answers' likelihood is the whole loss.
+    /// No loss of pairs: the chosen answers' likelihood is the whole loss.
     None,
 }
 
@@ -195,7 +195,7 @@ fn ipo<'t>(margin: Var<'t>, config: &Config) -> Var<'t> {
     (margin - 0.5 / config.beta).square()
 }
 
-/// The policy's distribution comes first in this KL: it is the reverse one, which gives EXO its name.
+/// The policy's distribution comes first in this KL: it is the reverse KL, after which EXO is named.
 fn exo<'t>(margin: Var<'t>, config: &Config) -> Var<'t> {
     let (logit, eps) = (config.beta * margin, config.label_smoothing);
     let part = |logit: Var<'t>, target: f64| logit.sigmoid() * (logit.log_sigmoid() - target.ln());
@@ -233,8 +233,9 @@ fn aot_unpaired<'t>(policy: Sides<'t>, reference: Sides<'t>, config: &Config) ->
     sigmoid(chosen - (policy.rejected - reference.rejected).sort(), config)
 }
 
-/// As published, it rises with the margin around 0 (for `tau` below (1 - log 2) / 3, about 0.1): there descent lowers the chosen answer.
-/// The exponential and its weight are one exponential: apart they are infinity and 0 at a margin of -750 / beta.
+/// As published, it increases with the margin around 0 (for `tau` below (1 - log 2) / 3, about 0.1): there descent lowers the
+/// chosen answer. The exponential and its weight are computed as one exponential: separately they are infinity and 0 at a margin
+/// of -750 / beta.
 fn discopop<'t>(margin: Var<'t>, config: &Config) -> Var<'t> {
     let logit = config.beta * margin;
     let modulation = logit / config.discopop_tau;

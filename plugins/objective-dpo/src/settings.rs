@@ -1,4 +1,4 @@
-//! Options that agree with each other: what they may not be together, and what they ask of the host.
+//! Checked options: which combinations are refused, and what they require of the host.
 
 use crate::{
     config::Config,
@@ -7,7 +7,7 @@ use crate::{
 };
 use plugin_api::{manifest::OptionSpec, options::OptionSet, prelude::*};
 
-/// Options that agree with each other, and what they name.
+/// Checked options, with the table rows that they name.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// As given.
@@ -19,10 +19,10 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// Looks the names up and refuses what the declared ranges cannot say, all mistakes at once.
+    /// Looks the names up and refuses what the declared ranges cannot express, all mistakes at once.
     ///
     /// # Errors
-    /// [`Code::OPTION`] naming each key, the value and what would do.
+    /// [`Code::OPTION`] naming each key, its value and the legal values.
     pub fn new(config: Config) -> Result<Self> {
         let loss = LOSSES.iter().find(|loss| loss.name == config.loss);
         let divergence = DIVERGENCES.iter().find(|divergence| divergence.name == config.divergence);
@@ -43,7 +43,7 @@ impl Settings {
         wrong.map(|(key, value)| format!("option `{key}`: {value} is not above 0")).collect()
     }
 
-    /// `label_smoothing` means three things, and nothing at all to most losses.
+    /// `label_smoothing` has three meanings, and no effect on most losses.
     fn smoothing(&self) -> Vec<String> {
         let epsilon = self.config.label_smoothing;
         let why = match self.loss.name {
@@ -57,7 +57,7 @@ impl Settings {
         vec![format!("option `label_smoothing`: {why}")]
     }
 
-    /// Options that the chosen loss would silently pass over.
+    /// Options that the chosen loss would silently ignore.
     fn misplaced(&self) -> Vec<String> {
         let (loss, default) = (self.loss, |key: &str| default_of(key));
         let margin_of_sums = matches!(loss.shape, Shape::Margin(_)) && !loss.averages;
@@ -81,17 +81,17 @@ impl Settings {
         }
     }
 
-    /// Coefficient of the likelihood term; 0 where there is none.
+    /// Coefficient of the likelihood term; 0 if there is none.
     pub fn sft_coefficient(&self) -> f64 {
         if matches!(self.loss.shape, Shape::None) { 1.0 } else { self.config.sft_weight }
     }
 
-    /// Whether tokens beyond the shorter answer count less.
+    /// Whether tokens beyond the shorter answer have less weight.
     pub fn discounts_length(&self) -> bool {
         self.config.ld_alpha < 1.0
     }
 
-    /// The reference is not asked for where nothing reads it. A loss that sorts over the batch cannot be cut.
+    /// The reference is not requested if nothing reads it. The window of a loss that sorts over the batch cannot be split.
     pub fn requirements(&self) -> Requirements {
         let statistics = [("logp", true), ("reference.logp", !self.config.reference_free)];
         Requirements {

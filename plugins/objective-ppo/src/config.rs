@@ -1,4 +1,4 @@
-//! Options of PPO, what they may not be together, and what they ask of the host.
+//! Options of PPO, which combinations are refused, and what they require of the host.
 
 use crate::kl::{ESTIMATORS, Estimator};
 use plugin_api::{manifest::OptionSpec, options::OptionSet, prelude::*};
@@ -48,7 +48,7 @@ options! {
     }
 }
 
-/// Options that agree with each other, and what they name.
+/// Checked options, with the table row that they name.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// As given.
@@ -58,10 +58,10 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// Looks the names up and refuses what the declared ranges cannot say, all mistakes at once.
+    /// Looks the names up and refuses what the declared ranges cannot express, all mistakes at once.
     ///
     /// # Errors
-    /// [`Code::OPTION`] naming each key, the value and what would do.
+    /// [`Code::OPTION`] naming each key, its value and the legal values.
     pub fn new(config: Config) -> Result<Self> {
         let Some(estimator) = ESTIMATORS.iter().find(|e| e.name == config.kl_penalty) else {
             return Err(Error::new(
@@ -87,7 +87,7 @@ impl Settings {
         wrong.map(|(key, value, _)| format!("option `{key}`: {value} is not above 0")).collect()
     }
 
-    /// Options that would silently be passed over.
+    /// Options that would silently be ignored.
     fn misplaced(&self) -> Vec<String> {
         let c = &self.config;
         let fixed = |key: &str, value: f64| self.adapts() || default_of(key) == Some(value);
@@ -109,7 +109,7 @@ impl Settings {
         self.config.kl_control == "adaptive"
     }
 
-    /// Whether an answer that was cut off goes on with the critic's value.
+    /// Whether a truncated answer continues with the critic's value.
     pub fn bootstraps(&self) -> bool {
         self.config.truncated == "bootstrap"
     }
@@ -119,7 +119,7 @@ impl Settings {
         self.config.report_entropy || self.config.entropy_coef > 0.0
     }
 
-    /// A statistic that nothing reads is not asked for.
+    /// A statistic that nothing reads is not requested.
     pub fn requirements(&self) -> Requirements {
         let statistics = [
             ("logp", true),

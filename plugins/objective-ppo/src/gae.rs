@@ -1,16 +1,16 @@
-//! Advantages: generalised estimation, and scaling over a rollout. Both see supervised tokens only.
+//! Advantages: generalised estimation, and whitening over a rollout. Both use supervised tokens only.
 
 use std::ops::Range;
 
-/// Generalised advantage estimation (Schulman et al. 2015, arXiv 1506.02438, equation 16) of one sequence, from behind:
+/// Generalised advantage estimation (Schulman et al. 2015, arXiv 1506.02438, equation 16) of one sequence, computed backwards:
 ///
 /// ```text
 /// delta[t]     = reward[t] + gamma value[t + 1] - value[t]
 /// advantage[t] = delta[t] + gamma lambda advantage[t + 1]
 /// ```
 ///
-/// where t + 1 is the next supervised token; behind the last one `value` is `after` (0 where the answer has ended) and
-/// `advantage` 0. `reward`, `value` and `mask` are `[N]`; writes `advantage[N]` within `tokens` and leaves masked tokens alone.
+/// where t + 1 is the next supervised token; after the last one `value` is `after` (0 if the answer has ended) and `advantage` 0.
+/// `reward`, `value` and `mask` are `[N]`; writes `advantage[N]` within `tokens` and leaves masked tokens unchanged.
 pub fn gae(
     [gamma, lambda]: [f64; 2],
     [reward, value, mask]: [&[f64]; 3],
@@ -27,9 +27,9 @@ pub fn gae(
     }
 }
 
-/// Scales the supervised of `values` to variance 1, and to mean 0 unless it is kept: `(x - mean) / sqrt(variance + 1e-8)`. The
-/// variance is the sample's, with Bessel's correction; fewer than two tokens have none, so that one alone becomes 0 (or its
-/// mean). As TRL's `masked_whiten`; torchtune's `whiten` adds the mean back where it says that it shifts it.
+/// Scales the supervised `values` to variance 1, and to mean 0 unless the mean is kept: `(x - mean) / sqrt(variance + 1e-8)`. The
+/// variance is the sample's, with Bessel's correction; fewer than two tokens have none, so that a single one becomes 0 (or its
+/// mean). As TRL's `masked_whiten`; torchtune's `whiten` adds the mean back when it claims to shift it.
 pub fn whiten(values: &mut [f64], mask: &[f64], keep_mean: bool) {
     let moments = Moments::of(values, mask);
     let bessel = moments.count / (moments.count - 1.0).max(1.0);
@@ -40,18 +40,18 @@ pub fn whiten(values: &mut [f64], mask: &[f64], keep_mean: bool) {
     }
 }
 
-/// `1 - var(error) / var(target)` over the supervised tokens: 1 where the error is constant, 0 for a constant guess, and for
+/// `1 - var(error) / var(target)` over the supervised tokens: 1 if the error is constant, 0 for a constant prediction and for
 /// targets that do not vary.
 pub fn explained_variance(error: &[f64], target: &[f64], mask: &[f64]) -> f64 {
     let of = Moments::of(target, mask).variance;
     if of > 0.0 { 1.0 - Moments::of(error, mask).variance / of } else { 0.0 }
 }
 
-/// Of the supervised tokens; 0 of none.
+/// Moments of the supervised tokens; 0 if there are none.
 struct Moments {
     count: f64,
     mean: f64,
-    /// Mean square of the distance from the mean.
+    /// Mean squared distance from the mean.
     variance: f64,
 }
 

@@ -1,6 +1,6 @@
-//! KL to the reference: estimates from one sample per token, and the coefficient that may follow them.
+//! KL to the reference: estimates from one sample per token, and the adaptive coefficient.
 //!
-//! Of `d = logp - reference.logp`, of a token drawn from the policy (Schulman 2020, "Approximating KL divergence"):
+//! With `d = logp - reference.logp` for a token drawn from the policy (Schulman 2020, "Approximating KL divergence"):
 //!
 //! | name | estimate of KL(policy || reference) | |
 //! |---|---|---|
@@ -9,14 +9,14 @@
 //! | k3 | exp(-d) - 1 + d | unbiased, never negative |
 //! | abs | abs(d) | a distance rather than an estimate |
 //!
-//! Here they only weigh rewards. Inside a loss neither k1 nor k3 would have the KL's gradient.
+//! Here they only enter rewards. In a loss, neither k1 nor k3 has the gradient of the KL.
 
 /// A row of the table.
 #[derive(Debug)]
 pub struct Estimator {
-    /// As the option names it.
+    /// Its name in the option.
     pub name: &'static str,
-    /// From a token's log-ratio to its penalty.
+    /// Converts a token's log-ratio to its penalty.
     pub of: fn(f64) -> f64,
 }
 
@@ -28,34 +28,34 @@ pub const ESTIMATORS: &[Estimator] = &[
     Estimator { name: "abs", of: f64::abs },
 ];
 
-/// Beyond this log-ratio of one token an exponential says nothing any more, and soon is infinite.
+/// Above this log-ratio of one token an exponential is meaningless, and soon infinite.
 pub const LOG_RATIO_CAP: f64 = 20.0;
 
 /// The penalty's coefficient (Ziegler et al. 2019, arXiv 1909.08593, section 2.2, as in TRL's `AdaptiveKLController`): after a
-/// rollout of n answers whose mean KL was k,
+/// rollout of n answers with a mean KL of k,
 ///
 /// ```text
 /// error = clamp(k / target - 1, -0.2, 0.2)        coefficient <- coefficient (1 + error n / horizon)
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Controller {
-    /// What penalties are multiplied by.
+    /// The factor of penalties.
     pub coefficient: f64,
-    /// Target in nats per answer and horizon in answers; `None` where the coefficient stays.
+    /// Target in nats per answer and horizon in answers; `None` if the coefficient is fixed.
     pub steering: Option<(f64, f64)>,
 }
 
-/// The most that a rollout's KL counts for, as a share of the target.
+/// The largest relative error that a rollout counts for, as a share of the target.
 const ERROR_CAP: f64 = 0.2;
 
 impl Controller {
-    /// Takes account of a rollout whose `answers` had a mean KL of `kl` nats each.
+    /// Updates the coefficient after a rollout whose `answers` had a mean KL of `kl` nats each.
     pub fn update(&mut self, kl: f64, answers: usize) {
         if let Some((target, horizon)) = self.steering
             && answers > 0
         {
             let error = (kl / target - 1.0).clamp(-ERROR_CAP, ERROR_CAP);
-            // Rollouts longer than five horizons could turn the sign; the coefficient is positive for ever.
+            // Rollouts longer than five horizons could turn the sign; the coefficient must stay positive.
             self.coefficient *= (1.0 + error * answers as f64 / horizon).max(SMALLEST_FACTOR);
         }
     }

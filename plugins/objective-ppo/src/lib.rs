@@ -1,7 +1,7 @@
-//! Proximal policy optimisation from rewards: a policy that answers prompts, a frozen reference that holds it, a critic.
+//! Proximal policy optimisation from rewards: a policy that answers prompts, a frozen reference that limits its change, a critic.
 //!
-//! The loss is in [`loss`], rewards and what else a rollout is turned into in [`rollout`], advantages in [`gae`], estimates of the
-//! KL and its controller in [`kl`], the options in [`config`]; here is what the plugin says of itself.
+//! The loss is in [`loss`], rewards and everything else computed for a rollout in [`rollout`], advantages in [`gae`], estimates of
+//! the KL and its controller in [`kl`], the options in [`config`]; this file has the plugin's description.
 
 pub mod config;
 pub mod gae;
@@ -127,7 +127,7 @@ fn expectations() -> Vec<Expectation> {
     let expect = |quantity: &str, value: &str| Expectation {
         quantity: quantity.into(),
         value: value.into(),
-        // Dropout, a temperature left out or other positions are far outside; bf16 is within.
+        // Dropout, a missing temperature or other positions are far outside; bf16 is within.
         tolerance: 0.01,
         when: "the first minibatch of the first epoch: the policy is the one that answered".into(),
     };
@@ -156,7 +156,7 @@ impl Objective for Ppo {
         Ok(if target > 0.0 && moved { Verdict::END_ROLLOUT } else { Verdict::CONTINUE })
     }
 
-    /// The coefficient, where it changes.
+    /// The coefficient, if it is adaptive.
     fn state(&self) -> Result<Vec<u8>> {
         let changes = self.controller.steering.is_some();
         Ok(if changes { self.controller.coefficient.to_le_bytes().to_vec() } else { Vec::new() })

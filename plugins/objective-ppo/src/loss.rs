@@ -1,6 +1,6 @@
 //! Proximal policy optimisation (Schulman et al. 2017, arXiv 1707.06347), for language models as in Ziegler et al. 2019 (arXiv
-//! 1909.08593) and Huang et al. 2024 ("The N+ implementation details", arXiv 2403.17031). Of a supervised token of an answer,
-//! with the old policy and the old critic those that the rollout was drawn with,
+//! 1909.08593) and Huang et al. 2024 ("The N+ implementation details", arXiv 2403.17031). For a supervised token of an answer,
+//! with the policy and critic at the time of the rollout as the old ones,
 //!
 //! ```text
 //! ratio   = exp(clamp(logp - old_logp, -20, 20))
@@ -10,13 +10,13 @@
 //! total   = policy + value_coef value + entropy_coef entropy
 //! ```
 //!
-//! each summed here and divided, by the host, by the supervised tokens of the optimizer window (TRL's `masked_mean`). All are `[N]`,
-//! aligned to the target: `v` is the value of the state *before* the token. `advantage`, `return`, `old_logp` and `old_value` come
-//! from [`rollout`], where the KL penalty, the score and generalised advantage estimation are. A masked token adds
-//! nothing and its cotangent is exactly 0.
+//! each summed here and divided, by the host, by the supervised tokens of the optimizer window (TRL's `masked_mean`). All are
+//! `[N]`, aligned to the target: `v` is the value of the state *before* the token. `advantage`, `return`, `old_logp` and
+//! `old_value` come from [`rollout`], which also has the KL penalty, the score and generalised advantage estimation. A masked
+//! token adds nothing and its cotangent is exactly 0.
 //!
-//! The KL to the reference enters through the rewards alone. Where TRL 0.11 gave a batch of a mean ratio above 10 no gradient, a
-//! token's clamp stands: that mean would couple the batch.
+//! The KL to the reference enters through the rewards alone. TRL 0.11 gave a batch with a mean ratio above 10 no gradient; here
+//! only each token's clamp applies, because that mean would couple the batch.
 
 use crate::{config::Settings, kl::LOG_RATIO_CAP, rollout, rollout::names};
 use plugin_api::prelude::*;
@@ -25,7 +25,7 @@ use plugin_api::prelude::*;
 pub const POLICY: &str = "policy";
 /// The critic's error.
 pub const VALUE: &str = "value";
-/// The bonus.
+/// The entropy bonus.
 pub const ENTROPY: &str = "entropy";
 
 /// Terms, cotangents and metrics of a micro-batch.
@@ -61,7 +61,7 @@ pub fn loss(settings: &Settings, batch: &Batch<'_>) -> Result<Loss> {
     Ok(loss)
 }
 
-/// A loss per token and its clipped form; the greater counts.
+/// A loss per token and its clipped form; the greater is used.
 struct Clipped<'t> {
     plain: Var<'t>,
     clipped: Option<Var<'t>>,
@@ -78,13 +78,13 @@ fn policy<'t>(ratio: Var<'t>, advantage: Var<'t>, range: f64) -> Clipped<'t> {
     Clipped { plain: -(ratio * advantage), clipped: Some(clipped) }
 }
 
-/// Squares, without the half. A range of 0 clips nothing.
+/// Squares, without the factor 1/2. A range of 0 clips nothing.
 fn value<'t>(value: Var<'t>, old: Var<'t>, returns: Var<'t>, range: f64) -> Clipped<'t> {
     let clipped = || (old + (value - old).clamp(-range, range) - returns).square();
     Clipped { plain: (value - returns).square(), clipped: (range > 0.0).then(clipped) }
 }
 
-/// Metrics as they come about, all of them means: over supervised tokens, or over answers.
+/// Metrics, collected as they are computed; all are means over supervised tokens or over answers.
 struct Told {
     mask: Mask,
     tokens: f64,
@@ -101,7 +101,7 @@ impl Told {
         Ok(())
     }
 
-    /// Share of the tokens where the clipped form is the greater, so that nothing is learned from them.
+    /// Share of the tokens whose clipped form is the greater one, so that they have no gradient.
     fn clip_fraction(&mut self, name: &str, loss: &Clipped<'_>) {
         if let Some(clipped) = loss.clipped {
             let share = clipped.gt(loss.plain).and(&self.mask).count();
@@ -122,14 +122,14 @@ impl Told {
         self.mean(metric::VALUE_ERROR, value.plain)
     }
 
-    /// What `prepare` left behind, and what the host says of each answer.
+    /// Metrics from the arrays of `prepare` and from the host's arrays for each answer.
     fn of_rollout(&mut self, batch: &Batch<'_>) -> Result<()> {
         let sum = |name: &str| Ok::<f64, Error>(batch.get(name)?.iter().sum());
         let (score, non_score) = (sum(names::SCORE)?, sum(names::NON_SCORE_REWARD)?);
         let answers = batch.sequences()? as f64;
         for (name, sum) in [
             (metric::KL, sum(names::KL)?),
-            // Behind the mask `prepare` left zeros.
+            // Behind the mask `prepare` returned zeros.
             (metric::SURPRISE, -sum(names::OLD_LOGP)?),
             (metric::NON_SCORE_REWARD, non_score),
             (metric::RLHF_REWARD, score + non_score),
@@ -155,28 +155,28 @@ pub mod metric {
     pub const NON_SCORE_REWARD: &str = "objective/non_score_reward";
     /// Score and penalty.
     pub const RLHF_REWARD: &str = "objective/rlhf_reward";
-    /// The score as it enters.
+    /// The score as it enters the rewards.
     pub const SCORES: &str = "objective/scores";
-    /// Of the policy's distribution, per token.
+    /// Entropy of the policy's distribution, per token.
     pub const ENTROPY: &str = "policy/entropy_avg";
-    /// KL to the policy that answered.
+    /// KL to the policy that sampled the answers.
     pub const APPROX_KL: &str = "policy/approxkl_avg";
-    /// Of the ratio.
+    /// Clip fraction of the ratio.
     pub const CLIP_FRACTION: &str = "policy/clipfrac_avg";
-    /// Of the value.
+    /// Clip fraction of the value.
     pub const VALUE_CLIP_FRACTION: &str = "val/clipfrac_avg";
-    /// Of probabilities, new to old.
+    /// Ratio of new to old probabilities.
     pub const RATIO: &str = "val/ratio";
-    /// Its square distance from 1.
+    /// Its squared distance from 1.
     pub const RATIO_VARIANCE: &str = "val/ratio_var";
-    /// Square error of the critic.
+    /// Squared error of the critic.
     pub const VALUE_ERROR: &str = "value/error";
-    /// Of the returns, by the values of the rollout.
+    /// Explained variance of the returns by the rollout's values.
     pub const EXPLAINED_VARIANCE: &str = "value/explained_variance";
     /// Supervised tokens per answer.
     pub const LENGTH: &str = "length/mean";
-    /// Share of answers that ended by themselves.
+    /// Share of answers that ended with an end token.
     pub const ENDED: &str = "ended";
-    /// Of the penalty.
+    /// Coefficient of the penalty.
     pub const KL_COEF: &str = "kl_coef";
 }

@@ -1,4 +1,4 @@
-//! What is made of a whole rollout before it is cut into windows: token rewards, advantages, and the numbers that are only told.
+//! Computations over a whole rollout before it is split into windows: token rewards, advantages, and numbers for metrics only.
 //!
 //! ```text
 //! score  = reward, less missing_eos_penalty (or minus it alone) where the answer was cut off
@@ -6,8 +6,8 @@
 //! return[t] = advantage[t] + critic.value[t]                        before advantages are whitened
 //! ```
 //!
-//! (Ziegler et al. 2019, arXiv 1909.08593, section 2.2.) The score sits on the end-of-text token itself; TRL puts it one position
-//! later where there is room, and needs a value there. An answer without a supervised token has no place for a score.
+//! (Ziegler et al. 2019, arXiv 1909.08593, section 2.2.) The score is given at the end-of-text token itself; TRL gives it one
+//! position later if there is room, and needs a value there. An answer without a supervised token has no position for a score.
 
 use crate::{
     config::Settings,
@@ -16,34 +16,34 @@ use crate::{
 use plugin_api::prelude::*;
 use std::ops::Range;
 
-/// What [`prepare`] returns, and `loss` reads.
+/// The arrays that [`prepare`] returns and `loss` reads.
 pub mod names {
     /// `[N]`.
     pub const ADVANTAGE: &str = "advantage";
-    /// `[N]`: what the critic should have said.
+    /// `[N]`: the target of the critic.
     pub const RETURN: &str = "return";
-    /// `[N]`: `logp` of the policy that answered.
+    /// `[N]`: `logp` of the policy that sampled the answer.
     pub const OLD_LOGP: &str = "old_logp";
-    /// `[N]`: `critic.value` at that time.
+    /// `[N]`: `critic.value` at the time of the rollout.
     pub const OLD_VALUE: &str = "old_value";
     /// `[S]`: sum over tokens of k1.
     pub const KL: &str = "rollout.kl";
     /// `[S]`: sum over tokens of the penalty, as a reward.
     pub const NON_SCORE_REWARD: &str = "rollout.non_score_reward";
-    /// `[S]`: the score as it enters.
+    /// `[S]`: the score as it enters the rewards.
     pub const SCORE: &str = "rollout.score";
     /// `[S]`: the coefficient that was used, the same for all.
     pub const KL_COEF: &str = "rollout.kl_coef";
-    /// `[S]`: how much of the returns' variance the critic foresaw, the same for all.
+    /// `[S]`: the share of the returns' variance that the critic explained, the same for all.
     pub const EXPLAINED_VARIANCE: &str = "rollout.explained_variance";
 }
 
 /// Per sequence from the host: the score of the answer.
 pub const REWARD: &str = "reward";
-/// Per sequence from the host: 1 where the answer ended by itself, 0 where it was cut off.
+/// Per sequence from the host: 1 if the answer ended with an end token, 0 if it was truncated.
 pub const ENDED: &str = "ended";
 
-/// A rollout's arrays, checked, and what has been made of them.
+/// A rollout's arrays, checked, and the results so far.
 struct Rollout<'b> {
     settings: &'b Settings,
     /// Tokens of each sequence.
@@ -56,7 +56,7 @@ struct Rollout<'b> {
     score: Vec<f64>,
 }
 
-/// The arrays in [`names`]. `kl_coef` is the penalty's coefficient at this time. What stands behind the mask is 0.
+/// Returns the arrays in [`names`]. `kl_coef` is the penalty's present coefficient. Values behind the mask are 0.
 ///
 /// # Errors
 /// [`Code::ARRAY`] for an array that is missing or of another length, and for a number that is NaN or infinite where it counts.
@@ -112,7 +112,7 @@ impl<'b> Rollout<'b> {
         self.logp[t] - self.reference[t]
     }
 
-    /// From `[N]`, 0 behind the mask, to `[S]`.
+    /// Sums of `[N]`, which is 0 behind the mask, to `[S]`.
     fn sums(&self, tokens: &[f64]) -> Vec<f64> {
         self.sequences.iter().map(|range| tokens[range.clone()].iter().sum()).collect()
     }
@@ -142,7 +142,7 @@ impl<'b> Rollout<'b> {
     }
 }
 
-/// The score as it enters the rewards. A reward of exactly 0 is a reward.
+/// The score as it enters the rewards. A reward of exactly 0 counts as a reward.
 fn score(settings: &Settings, reward: f64, ended: f64) -> f64 {
     match (ended == 0.0, settings.config.missing_eos.as_str()) {
         (false, _) => reward,

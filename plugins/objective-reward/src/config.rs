@@ -12,7 +12,7 @@ options! {
 }
 
 impl Config {
-    /// Whether scores are drawn to 0.
+    /// Whether scores are pulled towards 0.
     pub fn centers(&self) -> bool {
         self.centering > 0.0
     }

@@ -1,6 +1,6 @@
 //! Reward ranking: a scalar head learns to score the chosen answer of a pair above the rejected one.
 //!
-//! The maths is in [`loss`], the options in [`config`]; here is what the plugin says of itself.
+//! The maths is in [`loss`], the options in [`config`]; this file has the plugin's description.
 
 pub mod config;
 pub mod loss;

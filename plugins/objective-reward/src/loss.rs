@@ -15,9 +15,9 @@
 use crate::config::Config;
 use plugin_api::{batch::names, prelude::*};
 
-/// The term of the pairs' order.
+/// The term that ranks the pairs.
 pub const RANKING: &str = "ranking";
-/// The term that draws scores to 0.
+/// The term that pulls scores towards 0.
 pub const CENTERING: &str = "centering";
 /// The data set's column of margins.
 pub const MARGIN_COLUMN: &str = "column.margin";
@@ -47,7 +47,7 @@ pub fn loss(config: &Config, batch: &Batch<'_>) -> Result<Loss> {
     Ok(scores(loss.metric(metric::MARGIN, difference.sum().scalar()?, pairs), &score.to_vec()?))
 }
 
-/// The margin of each sequence's pair, where the data has one.
+/// The margin of each sequence's pair, if the data has one.
 fn margins<'b>(batch: &'b Batch<'_>) -> Result<Option<&'b [f64]>> {
     let Some(column) = batch.find(MARGIN_COLUMN) else { return Ok(None) };
     match column.data.iter().position(|margin| !margin.is_finite()) {
@@ -62,7 +62,7 @@ fn margins<'b>(batch: &'b Batch<'_>) -> Result<Option<&'b [f64]>> {
     }
 }
 
-/// How scores lie, over both sides.
+/// Metrics of the scores' distribution, over both sides.
 fn scores(loss: Loss, score: &[f64]) -> Loss {
     let answers = score.len() as f64;
     let some = f64::from(u8::from(!score.is_empty()));
@@ -75,16 +75,16 @@ fn scores(loss: Loss, score: &[f64]) -> Loss {
 
 /// Names of the metrics.
 pub mod metric {
-    /// Share of pairs in the right order.
+    /// Share of pairs that are ranked correctly.
     pub const ACCURACY: &str = "accuracy";
-    /// Chosen less rejected.
+    /// Chosen minus rejected score.
     pub const MARGIN: &str = "margin";
-    /// Of all scores.
+    /// Mean of all scores.
     pub const SCORE_MEAN: &str = "score/mean";
-    /// With the mean, the spread of all scores.
+    /// Mean square of all scores; with the mean it gives their spread.
     pub const SCORE_MEAN_SQUARE: &str = "score/mean_square";
-    /// Of all scores.
+    /// Smallest score.
     pub const SCORE_MIN: &str = "score/min";
-    /// Of all scores.
+    /// Largest score.
     pub const SCORE_MAX: &str = "score/max";
 }

@@ -1,4 +1,4 @@
-//! Options of instruction tuning, and what they ask of the backend.
+//! Options of instruction tuning, and the statistics they require.
 
 use plugin_api::prelude::*;
 
@@ -28,7 +28,7 @@ impl Config {
         self.label_smoothing > 0.0
     }
 
-    /// No statistic is asked for that the options leave unused: each costs the backend a pass or memory.
+    /// Requests no statistic that the options leave unused: each costs the backend a pass or memory.
     pub fn requirements(&self) -> Requirements {
         let smoothing: &[Statistic] = if self.smooths() { &[Statistic::LSE, Statistic::MEAN_LOGIT] } else { &[] };
         Requirements {

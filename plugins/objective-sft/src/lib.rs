@@ -1,6 +1,6 @@
 //! Instruction tuning: cross-entropy on the completion's tokens, given the prompt.
 //!
-//! The maths is in [`loss`], the options in [`config`]; here is what the plugin says of itself.
+//! The maths is in [`loss`], the options in [`config`]; this file has the plugin's description.
 
 pub mod config;
 pub mod loss;

@@ -6,11 +6,11 @@
 //! completion = (1 - eps) (-logp) + eps (lse - mean(x))              eps = label_smoothing
 //! ```
 //!
-//! summed over the tokens of the micro-batch whose mask is 1: those of the completions, the end-of-text token that closes
-//! each of them included. The host made the mask from the rows; prompts have 0 there, add nothing, and their cotangents
-//! are exactly 0, whatever stands there. The host divides by the completion tokens of the optimizer window, so every token
-//! weighs the same and a long completion weighs more than a short one (the convention of TRL and transformers). In nats;
-//! arrays have shape `[N]`, aligned to the target.
+//! summed over the tokens of the micro-batch whose mask is 1: those of the completions, including the end-of-text token that
+//! closes each of them. The host makes the mask from the rows; prompts have 0 there, add nothing, and their cotangents are exactly
+//! 0, whatever their values are. The host divides by the completion tokens of the optimizer window, so every token has the same
+//! weight and a long completion more than a short one (the convention of TRL and transformers). In nats; arrays have shape `[N]`,
+//! aligned to the target.
 //!
 //! The smoothed target is PyTorch's: `1 - eps + eps / V` for `y`, `eps / V` for every other token. The derivatives are
 //! constants, so the head needs no statistics before its backward pass:
@@ -60,7 +60,7 @@ pub fn loss(config: &Config, batch: &Batch<'_>) -> Result<Loss> {
     let metric = |name: &str, value, weight| MetricPart { name: name.into(), value, weight };
     let metrics = vec![
         metric(NLL, nll, mask.iter().sum()),
-        // A row of which nothing is supervised has no completion here.
+        // A row without supervised tokens has no completion here.
         metric(
             COMPLETION_LOGP,
             0.0 - nll,
@@ -70,7 +70,7 @@ pub fn loss(config: &Config, batch: &Batch<'_>) -> Result<Loss> {
     Ok(Loss { terms: vec![term], metrics })
 }
 
-/// The values of supervised tokens: selected, never multiplied by, so that a NaN elsewhere stays there.
+/// The values of supervised tokens. They are selected, not multiplied by the mask, so that a NaN elsewhere has no effect.
 fn select<'a>(mask: &'a [f64], values: &'a [f64]) -> impl Iterator<Item = f64> {
     mask.iter().zip(values).filter(|(m, _)| **m == 1.0).map(|(_, value)| *value)
 }

@@ -1,14 +1,13 @@
-//! A checkable answer: the reward is whether the answer found in the completion is the row's.
+//! A checkable answer: the reward says whether the answer extracted from the completion is the row's.
 //!
 //! ```text
 //! score = right   where extract(completion) = extract(column), else wrong
 //! ```
 //!
-//! `pattern` extracts: the last match counts (models think before they answer), its first group where it has one, the
-//! whole match otherwise; without a pattern the whole text. Where the column is a list, any of its answers is right.
-//! `answer_pattern` does the same for the column, for data whose
-//! answers stand in an explanation. What is compared is trimmed; with `numeric` two numbers of equal value are equal
-//! however they are written (`1,000`, `1000.0`, `$1000`).
+//! `pattern` extracts: the last match is used (models think before they answer), its first group if it has one, the whole match
+//! otherwise; without a pattern the whole text. If the column is a list, each of its answers is right. `answer_pattern` does the
+//! same for the column, for data whose answers are part of an explanation. The compared texts are trimmed; with `numeric` two
+//! numbers of equal value are equal however they are written (`1,000`, `1000.0`, `$1000`).
 
 use plugin_api::prelude::*;
 use regex::{Captures, Regex};
@@ -34,7 +33,7 @@ options! {
     }
 }
 
-/// Whether the answer is right.
+/// The reward for a right answer.
 pub struct Exact {
     config: Config,
     pattern: Option<Regex>,
@@ -76,7 +75,7 @@ impl Reward for Exact {
 impl Exact {
     fn is_right(&self, sample: &Sample) -> Result<bool> {
         let known = self.right_answers(sample)?;
-        // A column without an answer is broken data, not a wrong completion.
+        // A column without an answer is an error in the data, not a wrong completion.
         let find = |known: &String| {
             extract(self.answer_pattern.as_ref(), known).map(str::to_owned).ok_or_else(|| {
                 let column = &self.config.column;
@@ -140,14 +139,14 @@ fn extract<'t>(pattern: Option<&Regex>, text: &'t str) -> Option<&'t str> {
     found.get(1).or_else(|| found.get(0)).map(|found| found.as_str().trim())
 }
 
-/// A number as people write it.
+/// A number in the forms that people write.
 fn number(text: &str) -> Option<f64> {
     let bare = bare(text);
     // "inf" and "nan" are words here.
     if bare.chars().any(char::is_alphabetic) { None } else { bare.parse().ok() }
 }
 
-/// A whole number as people write it, exact beyond what a float holds.
+/// A whole number in the forms that people write, exact beyond the precision of a float.
 fn integer(text: &str) -> Option<i128> {
     bare(text).parse().ok()
 }

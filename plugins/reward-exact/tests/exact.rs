@@ -24,7 +24,7 @@ fn without_a_pattern_the_whole_completion_must_be_the_answer() {
     assert_eq!(score(json!({}), "", "72"), 0.0);
 }
 
-/// Catches the first match taken for the last, and the match for its group.
+/// Catches the first match instead of the last, and the whole match instead of its group.
 #[test]
 fn the_last_match_counts_and_its_group() {
     let options = || json!({"pattern": r"####\s*(-?[\d,.]+)"});
@@ -33,7 +33,7 @@ fn the_last_match_counts_and_its_group() {
     assert_eq!(score(options(), "72", "72"), 0.0, "nothing found is wrong, even beside the right text");
 }
 
-/// Catches a comparison of texts where values are meant, and one of values where there are none.
+/// Catches a comparison of texts if values are meant, and one of values if there are none.
 #[test]
 fn numbers_are_compared_by_value_where_asked() {
     for said in ["1,000", "1000.0", "$1000", "1000."] {
@@ -53,7 +53,7 @@ fn the_column_may_be_a_number_or_hold_an_explanation() {
     assert_eq!(score(json!({"answer_pattern": r"#### (\d+)"}), "72", "48/2 = 24\n#### 72"), 1.0);
 }
 
-/// Catches a list of right answers of which only the first counts, and one without any.
+/// Catches a list of right answers of which only the first counts, and a list without any.
 #[test]
 fn any_answer_of_a_list_is_right() {
     let scores = |list: &str| {
@@ -75,7 +75,7 @@ fn every_sample_gets_its_own_score() {
     assert_eq!(exact(json!({})).score(&[]).unwrap(), Vec::<f64>::new());
 }
 
-/// Catches broken data that is scored as a wrong answer, and a broken pattern that is found out in the middle of a run.
+/// Catches an error in the data that is scored as a wrong answer, and a broken pattern that is found only in the middle of a run.
 #[test]
 fn broken_data_and_broken_patterns_are_refused_by_name() {
     let lost = Sample { columns: vec![("id".into(), Column::Text("a".into()))], ..sample("1", Column::Number(1.0)) };

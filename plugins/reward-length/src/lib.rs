@@ -1,12 +1,12 @@
-//! A length to aim at, whatever is said: for trying out a policy-gradient run, and as a brake on rambling beside another
+//! A target length, whatever the content: for trying out a policy-gradient run, and against rambling in addition to another
 //! reward.
 //!
 //! ```text
 //! score = -|n - target| / max(target, 1)
 //! ```
 //!
-//! n is the completion's length in `unit`. 0 is the best; an empty completion of a target above 0 scores -1, one of twice
-//! the target too, and longer ones less without a floor.
+//! n is the completion's length in `unit`. 0 is the best score; an empty completion scores -1 for a target above 0, and so does
+//! one of twice the target. Longer ones score less, without a lower bound.
 
 use plugin_api::prelude::*;
 
@@ -20,7 +20,7 @@ options! {
     }
 }
 
-/// How close the length is to the target.
+/// The reward for a length close to the target.
 pub struct Length(Config);
 
 impl RewardPlugin for Length {
@@ -42,7 +42,7 @@ impl Reward for Length {
     fn score(&self, samples: &[Sample]) -> Result<Vec<f64>> {
         let target = self.0.target as f64;
         let far = |sample: &Sample| (self.length(&sample.completion) as f64 - target).abs() / target.max(1.0);
-        // 0 and not -0, which some readers of JSON take for another number.
+        // 0 and not -0, which some JSON readers treat as another number.
         Ok(samples.iter().map(|sample| 0.0 - far(sample)).collect())
     }
 }

@@ -1,4 +1,4 @@
-//! What a length is worth.
+//! The scores of lengths.
 
 use plugin_api::prelude::*;
 use reward_length::{Config, Length};
@@ -10,7 +10,7 @@ fn scores(options: serde_json::Value, completions: &[&str]) -> Vec<f64> {
     reward.score(&completions.iter().map(sample).collect::<Vec<_>>()).unwrap()
 }
 
-/// Catches a reward of its sign turned round, bytes taken for characters, and separators taken for words.
+/// Catches a reward of the wrong sign, bytes counted as characters, and separators counted as words.
 #[test]
 fn the_target_is_best_and_both_sides_fall() {
     let words = ["", "a b", "a  b\nc d", "a b c d e f g h"];

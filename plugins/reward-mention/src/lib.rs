@@ -1,10 +1,10 @@
-//! Mentioning a word, the earlier the better: the smallest task that a real language model can be steered to.
+//! Mentioning a word, the earlier the better: a minimal task for a real language model.
 //!
 //! ```text
 //! score = max(0, 1 - n / within)   n = words before the first mention; 0 where there is none
 //! ```
 //!
-//! A mention is one of `words` as it stands, between ends of words, whatever its case; "dogs" does not mention "dog".
+//! A mention is one of `words` as a whole word in upper or lower case; "dogs" does not mention "dog".
 
 use plugin_api::prelude::*;
 use regex::{Regex, RegexBuilder};
@@ -19,7 +19,7 @@ options! {
     }
 }
 
-/// How early one of the words is mentioned.
+/// The reward for an early mention of one of the words.
 pub struct Mention {
     pattern: Regex,
     within: f64,
@@ -44,7 +44,7 @@ impl RewardPlugin for Mention {
             return Err(refuse("an empty word is mentioned everywhere"));
         }
         let words: Vec<String> = config.words.iter().map(|word| regex::escape(word.trim())).collect();
-        // `\b` would not do: a word may begin or end with a sign.
+        // `\b` cannot be used, because a word may begin or end with a punctuation character.
         let pattern = format!(r"(?:^|[^\w])((?:{}))(?:[^\w]|$)", words.join("|"));
         let pattern = RegexBuilder::new(&pattern).case_insensitive(true).build().map_err(|e| refuse(&e.to_string()))?;
         Ok(Mention { pattern, within: config.within as f64 })
@@ -60,7 +60,7 @@ impl Reward for Mention {
 impl Mention {
     fn earliness(&self, text: &str) -> f64 {
         let Some(start) = self.pattern.captures(text).and_then(|found| Some(found.get(1)?.start())) else { return 0.0 };
-        // A sign before the mention, as in `"Dog`, is no word.
+        // A punctuation character before the mention, as in `"Dog`, is not a word.
         let before = text[..start].split_whitespace().filter(|word| word.chars().any(char::is_alphanumeric)).count();
         (1.0 - before as f64 / self.within).max(0.0)
     }

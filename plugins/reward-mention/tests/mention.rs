@@ -1,4 +1,4 @@
-//! What a mention is worth.
+//! The scores of mentions.
 
 use plugin_api::prelude::*;
 use reward_mention::{Config, Mention};
@@ -13,7 +13,7 @@ fn scores(options: Value, completions: &[&str]) -> Vec<f64> {
     create(&options).unwrap().score(&completions.iter().map(sample).collect::<Vec<_>>()).unwrap()
 }
 
-/// Catches the last mention taken for the first, letters counted for words, a prompt that is read too, and a reward below 0.
+/// Catches the last mention used instead of the first, letters counted as words, a prompt that is read too, and a reward below 0.
 #[test]
 fn the_earlier_the_better() {
     let options = json!({"words": ["dog"], "within": 4});
@@ -21,7 +21,8 @@ fn the_earlier_the_better() {
     assert_eq!(scores(options, &texts), [1.0, 0.75, 0.25, 0.0, 0.0, 0.0, 0.0]);
 }
 
-/// Catches parts of words, case that counts, signs that are words or end none, and a pattern made of what the user wrote.
+/// Catches parts of words, case that matters, punctuation that counts as a word or does not end one, and user text used as a
+/// pattern.
 #[test]
 fn a_mention_is_a_whole_word_as_it_stands() {
     let options = json!({"words": ["dog", "C++", "big cat"], "within": 4});

@@ -1,10 +1,10 @@
-//! The gold reward of the quickstart world: 1 for exactly the right answer, up to 0.6 for the right one among other words, 0
-//! for anything else; the rule is [`telos_world::gold`], judged from the prompt's text alone.
+//! The gold reward of the quickstart world: 1 for exactly the right answer, up to 0.6 for the right one among other words, 0 for
+//! anything else. The rule is [`telos_world::gold`], which uses only the prompt's text.
 
 use plugin_api::prelude::*;
 use telos_world::gold;
 
-/// How good a completion truly is.
+/// The true reward of a completion.
 pub struct World;
 
 impl RewardPlugin for World {

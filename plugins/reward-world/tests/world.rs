@@ -17,7 +17,7 @@ fn each_sample_gets_the_worlds_own_score() {
     assert!(scores[2] > 0.0 && scores[2] < 0.6, "{scores:?}");
 }
 
-/// Catches a prompt of another world that is scored as a bad answer.
+/// Catches a prompt of another world that is scored as a wrong answer instead of being refused.
 #[test]
 fn a_foreign_prompt_is_refused_by_its_text() {
     let error = World.score(&[sample("tell me a joke\n", "5")]).unwrap_err();

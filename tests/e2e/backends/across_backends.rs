@@ -1,4 +1,4 @@
-//! The same preference and policy-gradient files on several backends, and pairs made of a model's own answers.
+//! The same preference and policy-gradient experiments on several backends, and pairs of a model's own answers.
 
 use serde_json::Value;
 

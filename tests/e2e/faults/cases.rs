@@ -1,26 +1,26 @@
 //! The experiments that are disturbed: each ends within a few tenths of a second, saves at every step, keeps one checkpoint
-//! beside the best, evaluates, and draws samples where its objective can.
+//! besides the best, evaluates, and draws samples if its objective can.
 
 use serde_json::json;
 
 /// An experiment with its files.
 pub struct Case {
-    /// As the results name it.
+    /// Its name in the results.
     pub name: &'static str,
     /// `tiny.toml`.
     pub experiment: String,
-    /// The stages of a pipeline; none of a single run.
+    /// The stages of a pipeline; empty for a single run.
     pub stages: &'static [&'static str],
 }
 
 impl Case {
-    /// The files that lie in the folder, by name.
+    /// The files of its folder, by name.
     pub fn files(&self) -> [(&'static str, String); 3] {
         let text = "one two three four.\n".repeat(2);
         [("tiny.toml", self.experiment.clone()), ("rows.jsonl", rows()), ("text.txt", text)]
     }
 
-    /// The file that makes the folder `runs/tiny` one that can be resumed.
+    /// The file whose existence makes the folder `runs/tiny` resumable.
     pub fn marker(&self) -> &'static str {
         if self.stages.is_empty() { "runs/tiny/experiment.toml" } else { "runs/tiny/pipeline.toml" }
     }
@@ -47,7 +47,7 @@ fn single(name: &'static str, middle: &str, train: &str) -> Case {
     Case { name, experiment, stages: &[] }
 }
 
-/// Every objective alone, and a pipeline. That of [`pipeline_of_five`] would take hours, call by call.
+/// Every objective alone, and a pipeline. [`pipeline_of_five`] is not among them: call by call it would take hours.
 pub fn all() -> Vec<Case> {
     let samples = "sample = { every = 1, prompts = [\"1? \"], max_tokens = 4 }\n";
     let ce =
@@ -70,7 +70,7 @@ reward = [{ plugin = "length", unit = "characters", target = 4 }]
 rollout = { prompts = 4, epochs = 1, max_new_tokens = 4 }
 "#;
 
-/// Instruction tuning, and PPO from the best of it.
+/// Instruction tuning, and PPO from its best checkpoint.
 fn pipeline_of_two() -> Case {
     let stages = r#"
 train.steps = 2
@@ -97,7 +97,7 @@ train.batch.prompts = 2
     Case { name: "pipeline", experiment: format!("{SHARED}{stages}"), stages: &["sft", "ppo"] }
 }
 
-/// Five stages, each of two steps; the later ones take models from the earlier ones.
+/// Five stages of two steps each; the later ones take models from the earlier ones.
 pub fn pipeline_of_five() -> Case {
     let stages = r#"
 train.steps = 2

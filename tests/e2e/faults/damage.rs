@@ -1,5 +1,5 @@
-//! Files of a run that are spoiled where they lie: a flipped bit, a cut, a deletion. What reads them gives the same, refuses them
-//! by name, or puts them right with a word.
+//! Files of a run that are damaged in place: a flipped bit, a truncation, a deletion. Programs that read them must give the same
+//! result, refuse them by name, or repair them with a message.
 
 use std::{fs, path::Path};
 
@@ -15,16 +15,16 @@ use crate::support::{lab::Dice, rig::Answer};
 /// What is done to a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Damage {
-    /// One bit of the byte at this place is another.
+    /// One bit of the byte at this offset is flipped.
     Flip(usize),
-    /// The file ends here.
+    /// The file is truncated to this length.
     Cut(usize),
-    /// The file is gone.
+    /// The file is deleted.
     Delete,
 }
 
 impl Damage {
-    /// As the results name it.
+    /// Its name in the results.
     pub fn name(self) -> &'static str {
         match self {
             Damage::Flip(_) => "a bit is flipped",
@@ -34,7 +34,7 @@ impl Damage {
         }
     }
 
-    /// All that is tried with a file of this length.
+    /// All damages that are tried for a file of this length.
     fn all(length: usize, dice: &mut Dice) -> Vec<Damage> {
         let mut found = vec![Damage::Delete];
         if length > 0 {
@@ -58,20 +58,20 @@ impl Damage {
     }
 }
 
-/// What is done with the run after that.
+/// How the run is used afterwards.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Use {
-    /// One that was killed is resumed.
+    /// A killed run is resumed.
     Resume,
-    /// One that has ended is given more steps.
+    /// A finished run is continued with more steps.
     Extend,
-    /// A model is taken from the run.
+    /// Text is generated with the run's model.
     Generate,
-    /// A model is taken from the last checkpoint's own folder.
+    /// Text is generated with the last checkpoint, named by its folder.
     GenerateFromCheckpoint,
     /// Text is evaluated with the run's model.
     Evaluate,
-    /// Text is evaluated with the last checkpoint's own folder.
+    /// Text is evaluated with the last checkpoint, named by its folder.
     EvaluateCheckpoint,
 }
 
@@ -79,7 +79,7 @@ const USES: [Use; 6] =
     [Use::Resume, Use::Extend, Use::Generate, Use::GenerateFromCheckpoint, Use::Evaluate, Use::EvaluateCheckpoint];
 
 impl Use {
-    /// As the results name it.
+    /// Its name in the results.
     pub fn name(self) -> &'static str {
         match self {
             Use::Resume => "`run --resume` of a killed run",
@@ -92,30 +92,30 @@ impl Use {
     }
 }
 
-/// A file to spoil, how, and what is done then.
+/// A file to damage, the damage, and the use afterwards.
 #[derive(Debug, Clone)]
 pub struct Spoiled {
     /// Path below the folder of runs.
     pub file: String,
     /// What is done to it.
     pub damage: Damage,
-    /// What is done then.
+    /// The use afterwards.
     pub then: Use,
 }
 
-/// A case with what follows if nothing is spoiled.
+/// A case with the results of its undamaged uses.
 pub struct Spoiler<'a> {
     prepared: &'a Prepared<'a>,
     /// The run with more steps.
     longer: Tree,
     more_steps: String,
-    /// The folder of the last run, below that of runs.
+    /// The folder of the last run, relative to the folder of runs.
     model: String,
     answers: Vec<(Use, Value)>,
 }
 
 impl<'a> Spoiler<'a> {
-    /// Does everything once with nothing spoiled.
+    /// Runs every use once without damage.
     pub fn new(prepared: &'a Prepared<'a>) -> Spoiler<'a> {
         let case = prepared.case;
         let more_steps = match case.stages.last() {
@@ -127,7 +127,7 @@ impl<'a> Spoiler<'a> {
         let longer = Tree::read(&bench.runs());
         let model = case.stages.last().map_or("tiny".to_owned(), |stage| format!("tiny/{stage}"));
         let mut spoiler = Spoiler { prepared, longer, more_steps, model, answers: Vec::new() };
-        // A reward model has no answers and no loss of text.
+        // A reward model can neither generate answers nor have a loss on text.
         for then in USES.into_iter().filter(|_| case.name != "reward") {
             if let Some(mut command) = spoiler.asks(then, &Bench::with_runs(case, prepared.finished.path())) {
                 let answer = Answer::of(&mut command);
@@ -144,7 +144,7 @@ impl<'a> Spoiler<'a> {
         format!("runs/{}/checkpoints/{}", self.model, step.trim())
     }
 
-    /// The command of a use that only reads.
+    /// The command of a use that only reads; `None` for the others.
     fn asks(&self, then: Use, bench: &Bench) -> Option<std::process::Command> {
         let run = format!("runs/{}", self.model);
         let model = match then {
@@ -191,7 +191,7 @@ impl<'a> Spoiler<'a> {
         if then == Use::Resume { self.prepared.stopped.path() } else { self.prepared.finished.path() }
     }
 
-    /// Spoils a file, does what follows and says what came of it.
+    /// Damages a file, uses the run and returns the outcome.
     pub fn try_one(&self, spoiled: &Spoiled) -> Ending {
         let Spoiled { file, damage, then } = spoiled;
         let case: &Case = self.prepared.case;
@@ -238,7 +238,7 @@ impl<'a> Spoiler<'a> {
                 let differences = now.differences(expected);
                 let before = spoiled_tree.file(file);
                 if differences.none() {
-                    // White space at the end means nothing.
+                    // White space at the end has no meaning.
                     let spoiled = before.map(<[u8]>::trim_ascii_end) != whole.file(file).map(<[u8]>::trim_ascii_end);
                     let replaced = spoiled && now.file(file) != before;
                     return match said {
@@ -249,14 +249,15 @@ impl<'a> Spoiler<'a> {
                         false => Ending::Same,
                     };
                 }
-                // Other programs in the receipt, another key in the experiment of those that may change: it is told and written down.
+                // Other plugins in the receipt, or another value of a key that may change in the experiment: this is reported and
+                // recorded.
                 let told = *file == self.receipt() && answer.err.contains("note: replaced after step")
                     || file.ends_with("experiment.toml") && answer.err.contains("note: changed on resuming");
                 let but = |name: &str| now.without(name).differences(&expected.without(name)).none();
                 match said || told {
-                    // From another checkpoint: the receipt tells after which step the run became longer.
+                    // From another checkpoint: the receipt records after which step the run became longer.
                     true if but(file) || (told || *then == Use::Extend) && but(&self.receipt()) => Ending::Said,
-                    // Nothing has read it, and it lies there as it was spoiled.
+                    // No program has read the file, and it is still damaged.
                     false
                         if now.file(file) == before
                             && but(file)
@@ -271,7 +272,7 @@ impl<'a> Spoiler<'a> {
         }
     }
 
-    /// Whether a file belongs to a stage that had come to its end: of it later ones take the model alone, which is verified.
+    /// Whether a file belongs to a finished stage: later ones use only its model, which is verified.
     fn is_done(&self, file: &str, then: Use) -> bool {
         let stages = self.prepared.case.stages;
         let ended = if then == Use::Resume { stages.len() / 2 } else { stages.len().saturating_sub(1) };
@@ -283,12 +284,12 @@ impl<'a> Spoiler<'a> {
     }
 }
 
-/// Whether a file says what a run must be: such a file may not be replaced in silence.
+/// Whether a file defines what the run is: such a file must not be replaced silently.
 fn guards(file: &str) -> bool {
     ["plugins.lock", "experiment.toml", "receipt.json"].iter().any(|name| file.ends_with(name))
 }
 
-/// Whether the run has no need of the file: it belongs to the cache, or to a checkpoint that is not the last one.
+/// Whether the run does not need the file: it belongs to the cache, or to a checkpoint that is not the last one.
 fn is_spare(file: &str, bench: &Bench) -> bool {
     let Some((folder, below)) = file.split_once("/checkpoints/") else { return file.starts_with(".cache/") };
     let latest = bench.runs().join(folder).join("checkpoints/LATEST");
@@ -296,7 +297,7 @@ fn is_spare(file: &str, bench: &Bench) -> bool {
     below.starts_with("step-") && !below.starts_with(latest.trim())
 }
 
-/// What a reading command has printed, without times.
+/// The output of a reading command, without times.
 fn figures(answer: &Answer) -> Value {
     let mut value: Value = serde_json::from_str(&answer.out).unwrap_or_default();
     if let Some(object) = value.as_object_mut() {

@@ -1,4 +1,4 @@
-//! A pipeline that is killed again and again: at the beginning, in the saves and at the end of every stage, and at any moment.
+//! A pipeline that is killed again and again: at the start, in the saves and at the end of every stage, and at any moment.
 
 use std::{
     collections::BTreeMap,
@@ -20,7 +20,7 @@ use crate::support::{
     rig::Answer,
 };
 
-/// Where a kill is meant to fall.
+/// The place at which a kill is intended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Place {
     Beginning,
@@ -42,21 +42,21 @@ impl Place {
     }
 }
 
-/// What came of many kills.
+/// The outcomes of many kills.
 pub struct Ends {
     pipelines: u64,
     kills: BTreeMap<&'static str, u64>,
-    /// Pipelines that ended in other bits, or did not end.
+    /// Pipelines that ended with other bits, or did not end.
     pub wrong: Vec<String>,
 }
 
 impl Ends {
-    /// Kills pipelines until there were `count` kills.
+    /// Kills pipelines until `count` kills are reached.
     pub fn of(count: u64) -> Ends {
         let case = cases::pipeline_of_five();
         let start = Instant::now();
         let prepared = Prepared::new(&case);
-        // Of three runs.
+        // The mean of three runs.
         let usual = start.elapsed() / 3;
         let done = AtomicU64::new(0);
         let seeds: Vec<u64> = (0..count).collect();
@@ -107,7 +107,7 @@ impl<'a> Pipeline<'a> {
         Pipeline { prepared, bench, layer, dice, seed, usual, done, count }
     }
 
-    /// Kills it in every stage, resumes it each time, and compares its end. Yields where it was killed, and what is wrong.
+    /// Kills it in every stage, resumes it each time, and compares the end. Returns where it was killed, and what is wrong.
     fn killed(mut self) -> (Vec<Place>, Option<String>) {
         let mut kills = Vec::new();
         for stage in self.prepared.case.stages {
@@ -120,7 +120,7 @@ impl<'a> Pipeline<'a> {
                         kills.push(place);
                         self.done.fetch_add(1, Ordering::Relaxed);
                     }
-                    // It came to its end before.
+                    // It reached its end before.
                     Ok(false) => {}
                     Err(why) => return (kills, Some(format!("seed {}, {stage}, {}: {why}", self.seed, place.name()))),
                 }
@@ -139,7 +139,7 @@ impl<'a> Pipeline<'a> {
         (kills, wrong)
     }
 
-    /// Runs or resumes it until it is killed; says whether it was, before it came to its end.
+    /// Runs or resumes it until it is killed; returns whether it was killed before it reached its end.
     fn kill(&mut self, stage: &str, place: Place) -> Result<bool, String> {
         let mut way = Way::of(self.prepared.case, &self.bench);
         loop {
@@ -172,13 +172,13 @@ impl<'a> Pipeline<'a> {
         running.answer()
     }
 
-    /// The paths whose calls are counted, and the call that is hit; none for any moment.
+    /// The paths whose calls are counted, and the call that is hit; `None` for any moment.
     fn target(&mut self, stage: &str, place: Place) -> Option<(String, Fault)> {
         let stage = format!("runs/tiny/{stage}/");
         let part = match place {
             Place::Beginning => stage,
             Place::Save => format!("{stage}checkpoints/.tmp-step"),
-            // Of the last step: its files, its new name, what names it, and the older one that goes.
+            // The files of the last step, their rename, the pointer to them, and the removal of the older checkpoint.
             Place::End => {
                 let names = [".tmp-step-00000002", "step-00000002/manifest.json", ".tmp-LATEST", "LATEST", ".removed-"];
                 format!("{stage}checkpoints/{}", names[self.dice.below(names.len() as u64) as usize])

@@ -10,10 +10,10 @@ use std::{
 use rustix::io::Errno;
 use tempfile::TempDir;
 
-/// Where the compiled layer lies; built once per test program.
+/// The path of the compiled layer; built once per test program.
 static LIBRARY: LazyLock<PathBuf> = LazyLock::new(compile);
 
-/// Compiles the layer beside the test program, under a name of this process, and moves it into place.
+/// Compiles the layer in the test program's folder, under a name of this process, and renames it.
 fn compile() -> PathBuf {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("e2e/faults/layer.c");
     let own = std::env::current_exe().expect("a test has a file");
@@ -38,7 +38,7 @@ pub enum Act {
     Fail,
     /// It is interrupted by a signal, and does nothing.
     Interrupt,
-    /// It transfers half of the bytes.
+    /// Half of the bytes are transferred.
     Short,
     /// From this call on the disk is full.
     Full,
@@ -48,7 +48,7 @@ pub enum Act {
 pub const ACTS: [Act; 6] = [Act::Kill, Act::Torn, Act::Fail, Act::Interrupt, Act::Short, Act::Full];
 
 impl Act {
-    /// As the results name it.
+    /// Its name in the results.
     pub fn name(self) -> &'static str {
         match self {
             Act::Kill => "killed before the call",
@@ -60,7 +60,7 @@ impl Act {
         }
     }
 
-    /// Whether it can happen to this call, and differs from what happens to the call before it.
+    /// Whether it can happen to this call, and differs from the acts on the call before.
     pub fn suits(self, call: &Call) -> bool {
         let is = |kinds: &[&str]| kinds.contains(&call.kind.as_str());
         match self {
@@ -74,7 +74,7 @@ impl Act {
         }
     }
 
-    /// Whether it ends the process that works.
+    /// Whether it ends the worker process.
     pub fn kills(self) -> bool {
         matches!(self, Act::Kill | Act::Torn)
     }
@@ -89,7 +89,7 @@ pub struct Call {
     pub kind: String,
     /// How many bytes it would transfer at most.
     pub bytes: u64,
-    /// The path below the folder.
+    /// The path relative to the folder.
     pub path: String,
 }
 
@@ -103,7 +103,7 @@ pub struct Fault {
 }
 
 impl Fault {
-    /// The error of a call that fails: no descriptor left, no memory to map, or an error of the device.
+    /// The error of a failed call: no descriptor left, no memory to map, or an error of the device.
     fn error(&self) -> i32 {
         let error = match (self.act, self.call.kind.as_str()) {
             (Act::Interrupt, _) => Errno::INTR,
@@ -121,7 +121,7 @@ pub struct Layer {
 }
 
 impl Layer {
-    /// With an empty log.
+    /// A layer with an empty log.
     pub fn new() -> Layer {
         Layer { place: super::scratch() }
     }
@@ -138,12 +138,12 @@ impl Layer {
             .env("TELOS_FAULTS_LOG", self.log())
     }
 
-    /// Lets the layer log every file call below `folder`.
+    /// Makes the layer log every file call below `folder`.
     pub fn trace<'c>(&self, command: &'c mut Command, folder: &Path) -> &'c mut Command {
         self.load(command, folder)
     }
 
-    /// Lets the layer disturb one call below `folder`, counting those on paths that contain `part` alone.
+    /// Makes the layer disturb one call below `folder`, counting only those on paths that contain `part`.
     pub fn disturb<'c>(&self, command: &'c mut Command, folder: &Path, part: &str, fault: &Fault) -> &'c mut Command {
         let act = match fault.act {
             Act::Kill => "kill",
@@ -160,7 +160,7 @@ impl Layer {
             .env("TELOS_FAULTS_ERRNO", fault.error().to_string())
     }
 
-    /// Lets the layer act in the process that supervises, and not in the one that works.
+    /// Makes the layer act in the supervising process, and not in the worker.
     pub fn in_parent(command: &mut Command) -> &mut Command {
         command.env("TELOS_FAULTS_PARENT", "1")
     }
@@ -180,7 +180,7 @@ impl Layer {
         calls
     }
 
-    /// Kind and path of the first call that was disturbed, if the program came to it.
+    /// Kind and path of the first call that was disturbed, if the program reached it.
     pub fn hit(&self) -> Option<(String, String)> {
         let text = fs::read_to_string(self.log()).ok()?;
         let (kind, path) = text.lines().next()?.strip_prefix("hit ")?.split_once(' ')?;

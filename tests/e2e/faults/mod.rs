@@ -1,10 +1,9 @@
-//! Faults of the disk and ends before time, at every file call of tiny runs: each ends in the same bits as an undisturbed run,
-//! is refused with the file's name, or is put right with a word about it.
+//! Faults of the disk and early ends, at every file call of tiny runs. Each must end with the same bits as an undisturbed run, be
+//! refused with the file's name, or be repaired with a message about it.
 //!
-//! [`layer`] disturbs one file call, [`cases`] are the experiments, [`trial`] tries one fault and says what came of it,
-//! [`tree`] compares what is left, [`tally`] counts, [`results`] writes counts down, [`parent`] disturbs the supervising
-//! process, [`damage`] spoils files that lie there, [`ends`] kills a pipeline a
-//! thousand times.
+//! [`layer`] disturbs one file call, [`cases`] are the experiments, [`trial`] tries one fault and returns its outcome, [`tree`]
+//! compares the files that are left, [`tally`] counts, [`results`] writes counts to a file, [`parent`] disturbs the supervising
+//! process, [`damage`] damages existing files, [`ends`] kills a pipeline a thousand times.
 
 mod cases;
 mod damage;
@@ -35,14 +34,14 @@ use results::Part;
 use tally::Tally;
 use trial::{Begin, Ending, Prepared};
 
-/// A folder in memory where the system has such a place: trials sync thousands of times.
+/// A folder in memory if the system has one: trials sync thousands of times.
 fn scratch() -> TempDir {
     let memory = Path::new("/dev/shm");
     let folder = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
     folder.expect("a temporary folder")
 }
 
-/// Does `work` with each of `items`, on every core; yields the results in order.
+/// Runs `work` on each of `items`, on every core; returns the results in order.
 fn in_parallel<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sync) -> Vec<R> {
     let next = AtomicUsize::new(0);
     let done = Mutex::new(Vec::new());
@@ -81,7 +80,7 @@ fn faults(prepared: &Prepared, sample: Option<usize>) -> Vec<(Begin, Fault)> {
     found
 }
 
-/// All cases, or the one that `TELOS_FAULTS_CASE` names, for work on a fault.
+/// All cases, or the one in `TELOS_FAULTS_CASE`, for work on a fault.
 fn chosen_cases() -> Vec<Case> {
     let only = std::env::var("TELOS_FAULTS_CASE").ok();
     cases::all().into_iter().filter(|case| only.as_ref().is_none_or(|only| only == case.name)).collect()
@@ -94,7 +93,7 @@ fn gotcha_61_a_stage_killed_before_its_best_is_named_hands_on_the_best() {
     let cases = cases::all();
     let case = cases.iter().find(|case| case.name == "pipeline").expect("a pipeline");
     let prepared = Prepared::new(case);
-    // Before anything is left from which the next process could see that the save was cut off.
+    // Before any file exists that shows the next process that the save was interrupted.
     let names_best = |call: &&Call| call.kind == "create" && call.path.contains("/sft/checkpoints/.tmp-BEST");
     let call = prepared.calls(Begin::First).iter().rfind(names_best).expect("a best checkpoint").clone();
     let ending = prepared.try_fault(Begin::First, &Fault { act: Act::Kill, call });
@@ -118,7 +117,7 @@ fn gotcha_41_61_a_cache_that_cannot_be_written_is_named() {
     });
 }
 
-/// Tries each of `acts` with every call of the first run of `name` that is `chosen`.
+/// Tries each of `acts` on every call of the first run of `name` that is `chosen`.
 fn every_call_ends_well(name: &str, acts: &[Act], chosen: impl Fn(&Call) -> bool) {
     let cases = cases::all();
     let case = cases.iter().find(|case| case.name == name).expect("a case");
@@ -133,7 +132,7 @@ fn every_call_ends_well(name: &str, acts: &[Act], chosen: impl Fn(&Call) -> bool
     }
 }
 
-/// Tries faults of every case; yields the counts by case and by act, and the faults found.
+/// Tries faults of every case; returns the counts by case and by act, and the faults found.
 fn matrix(sample: Option<usize>) -> (Tally, Tally, Vec<String>) {
     let (by_case, by_act) = (Tally::default(), Tally::default());
     let mut wrong = Vec::new();
@@ -177,7 +176,7 @@ fn gotcha_61_a_sample_of_disturbed_calls_of_the_supervising_process_ends_well() 
     assert!(wrong.is_empty(), "{} faults:\n{}", wrong.len(), wrong.join("\n"));
 }
 
-/// Spoils files of every case; yields the counts by file, and the faults found.
+/// Damages files of every case; returns the counts by file, and the faults found.
 fn spoils(sample: Option<usize>) -> (Tally, Tally, Vec<String>) {
     let (by_use, by_damage) = (Tally::default(), Tally::default());
     let mut wrong = Vec::new();

@@ -1,4 +1,4 @@
-//! The process that supervises a run, disturbed while it reports a crash and removes a run that has not begun.
+//! The supervising process, disturbed while it reports a crash and removes a run that has not begun.
 
 use super::{
     cases::{self, Case},
@@ -10,7 +10,7 @@ use super::{
 };
 use crate::support::{lab::Dice, rig::Answer};
 
-/// A run that crashes in the step of this number.
+/// A run that crashes in step `step`.
 fn crashing(step: u64) -> Case {
     let mut case = cases::all().swap_remove(0);
     let objective = format!("objective = {{ plugin = \"segfaults-in-loss\", at_step = {step} }}");
@@ -18,7 +18,7 @@ fn crashing(step: u64) -> Case {
     case
 }
 
-/// Disturbs the supervising process at every file call, or at `sample` of them; yields the counts and the faults.
+/// Disturbs the supervising process at every file call, or at `sample` of them; returns the counts and the faults.
 pub fn all(sample: Option<usize>) -> (Tally, Vec<String>) {
     let tally = Tally::default();
     let mut wrong = Vec::new();
@@ -63,11 +63,11 @@ fn try_one(case: &Case, fault: &Fault, left: &Tree, step: u64) -> Ending {
         return wrong("the crash is not reported", &answer);
     }
     if step > 1 {
-        // Its checkpoint is what counts.
+        // Only its checkpoint is compared.
         let differences = Tree::read(&bench.runs()).differences(left);
         return if differences.none() { Ending::Same } else { wrong(&format!("{differences:#?}"), &answer) };
     }
-    // It begins again, whether it was removed or not.
+    // A new run starts, whether the old one was removed or not.
     let again = Answer::of(&mut bench.run(false, &[]));
     match again.code {
         Some(1) if again.err.contains("SIGSEGV") => Ending::Same,

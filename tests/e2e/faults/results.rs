@@ -21,7 +21,7 @@ before that call.
 /// One part at a time: each takes all cores.
 static TURN: Mutex<()> = Mutex::new(());
 
-/// A part of the results while it is made.
+/// A part of the results in progress.
 pub struct Part {
     title: &'static str,
     start: Instant,
@@ -29,13 +29,13 @@ pub struct Part {
 }
 
 impl Part {
-    /// Begins when no other part is made.
+    /// Starts when no other part is in progress.
     pub fn begin(title: &'static str) -> Part {
         let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
         Part { title, start: Instant::now(), _turn: turn }
     }
 
-    /// Prints the part, writes it down where `TELOS_RESULTS` is set, and fails where there were faults.
+    /// Prints the part, writes it to the file if `TELOS_RESULTS` is set, and fails if there were faults.
     #[track_caller]
     pub fn end(self, tables: &[String], wrong: &[String]) {
         let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get());
@@ -55,7 +55,7 @@ impl Part {
     }
 }
 
-/// Puts a part into the file, in place of an earlier one of its title.
+/// Writes a part into the file, replacing an earlier one with its title.
 fn write(title: &str, text: String) {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("results/faults.md");
     let before = fs::read_to_string(&file).unwrap_or_default();

@@ -1,4 +1,4 @@
-//! Counts of how trials ended, as a table.
+//! Counts of trials by outcome, as a table.
 
 use std::{collections::BTreeMap, sync::Mutex};
 

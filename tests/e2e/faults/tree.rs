@@ -1,4 +1,4 @@
-//! What a folder of runs holds, without what may differ between equal runs.
+//! The content of a folder of runs, without what may differ between equal runs.
 
 use std::{
     collections::BTreeMap,
@@ -8,7 +8,7 @@ use std::{
 
 use serde_json::Value;
 
-/// The content of every file, by its path below the folder.
+/// The content of every file, by its relative path.
 #[derive(Debug, Clone)]
 pub struct Tree(BTreeMap<String, Vec<u8>>);
 
@@ -23,12 +23,12 @@ impl Tree {
         )
     }
 
-    /// How the files differ from those that are expected.
+    /// The differences from the expected files.
     pub fn differences(&self, expected: &Tree) -> Differences {
         let mut found = Differences::default();
         for (name, bytes) in &self.0 {
             match expected.0.get(name) {
-                // Computed again under another name, because a file of a model could not be read when it was named.
+                // Recomputed under another name, because a file of a model could not be read when the name was computed.
                 None if name.starts_with(".cache/") => {}
                 None if is_left(name) => found.left.push(name.clone()),
                 None => found.real.push(format!("{name} is too much")),
@@ -36,7 +36,7 @@ impl Tree {
                 Some(_) => {}
             }
         }
-        // A run does without its cache where that cannot be written.
+        // A run does without its cache if the cache cannot be written.
         let needed = expected.0.keys().filter(|name| !name.starts_with(".cache/"));
         let missing = needed.filter(|name| !self.0.contains_key(*name));
         found.real.extend(missing.map(|name| format!("{name} is missing")));
@@ -59,19 +59,19 @@ impl Tree {
 /// How files differ from expected ones.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Differences {
-    /// Files with other bytes, missing ones, and ones too much.
+    /// Files with other bytes, missing files, and unexpected files.
     pub real: Vec<String>,
-    /// Temporary files that stayed, and checkpoints that would have been removed.
+    /// Temporary files that remain, and checkpoints that would have been removed.
     pub left: Vec<String>,
 }
 
 impl Differences {
-    /// Whether the files are the same, those that stayed left out.
+    /// Whether the files are the same, ignoring files that remain.
     pub fn none(&self) -> bool {
         self.real.is_empty()
     }
 
-    /// Whether a checkpoint is all that is missing, with BEST if that named it.
+    /// Whether only a checkpoint is missing, and BEST if it named that checkpoint.
     pub fn lacks_only_a_checkpoint(&self) -> bool {
         let lacks = |line: &String| {
             line.contains("/checkpoints/BEST ") || line.contains("/checkpoints/step-") && line.ends_with(" is missing")
@@ -79,13 +79,13 @@ impl Differences {
         self.real.iter().all(lacks)
     }
 
-    /// Whether all that differs are caches beside the runs.
+    /// Whether only caches of the folder of runs differ.
     pub fn lacks_only_caches(&self) -> bool {
         self.real.iter().all(|line| line.starts_with(".cache/"))
     }
 }
 
-/// The files below a folder, as paths below it, sorted.
+/// The files below a folder, as sorted relative paths.
 pub fn files_below(folder: &Path) -> Vec<String> {
     let mut found = Vec::new();
     let mut folders = vec![folder.to_owned()];
@@ -120,13 +120,13 @@ fn is_passing(name: &str) -> bool {
     ["timing.jsonl", ".lock", ".plugins.lock"].contains(&file) || name.starts_with(".cache/") && file.starts_with('.')
 }
 
-/// Whether a file is one that nothing was made from: a temporary one, one that is being removed, or one of an older checkpoint.
+/// Whether no result depends on a file: a temporary one, one that is being removed, or one of an older checkpoint.
 fn is_left(name: &str) -> bool {
     let below = name.split_once("/checkpoints/").map_or("", |(_, below)| below);
     file_name(name).starts_with(".tmp") || below.starts_with(".removed-") || below.starts_with("step-")
 }
 
-/// A file's bytes; of pointers the name alone, of a receipt all but the command line, which may have `--resume`.
+/// A file's bytes for comparison: only the name for pointers, and a receipt without its command line, which may have `--resume`.
 fn comparable(name: &str, bytes: Vec<u8>) -> Vec<u8> {
     let file = file_name(name);
     if ["LATEST", "BEST"].contains(&file) {
@@ -143,7 +143,7 @@ fn comparable(name: &str, bytes: Vec<u8>) -> Vec<u8> {
     value.to_string().into_bytes()
 }
 
-/// Where two texts part, for a reader.
+/// The first line in which two texts differ.
 fn first_line(ours: &[u8], theirs: &[u8]) -> String {
     let (Ok(ours), Ok(theirs)) = (std::str::from_utf8(ours), std::str::from_utf8(theirs)) else { return String::new() };
     let (ours, theirs): (Vec<&str>, Vec<&str>) = (ours.lines().collect(), theirs.lines().collect());

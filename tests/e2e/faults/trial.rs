@@ -1,4 +1,4 @@
-//! One trial: a run is disturbed, and resumed as a user would resume it. What came of it is one of three good endings or a fault.
+//! One trial: a run is disturbed, and resumed as a user would resume it. The outcome is one of three good endings or a fault.
 
 use std::{fs, path::Path, process::Command};
 
@@ -14,34 +14,34 @@ use crate::support::{
     rig::{Answer, telos, test_plugins},
 };
 
-/// How a trial ended.
+/// The outcome of a trial.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Ending {
-    /// The disturbed program reached its end, or was killed and resumed: the same bits as an undisturbed run.
+    /// The disturbed program reached its end, or was killed and resumed, with the same bits as an undisturbed run.
     Same,
-    /// As before, and a temporary file or an older checkpoint stays that nothing will remove.
+    /// As before, but a temporary file or an older checkpoint remains that nothing will remove.
     SameAndLeft,
-    /// It was refused with the name of the file; resumed undisturbed where it was a run, the same bits.
+    /// It was refused with the name of the file; if it was a run, resuming it undisturbed gives the same bits.
     Refused,
-    /// It reached its end with a word about the file: the same bits.
+    /// It reached its end with a message about the file, and the same bits.
     Said,
-    /// The program never came to the call.
+    /// The program never reached the call.
     NotReached,
     /// Anything else.
     Fault(String),
 }
 
-/// Where a trial begins.
+/// The start of a trial.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Begin {
     /// With an empty folder of runs.
     First,
-    /// With what a run left that was killed before its last steps.
+    /// With the files of a run that was killed before its last steps.
     Resume,
 }
 
 impl Begin {
-    /// As the results name it.
+    /// Its name in the results.
     pub fn name(self) -> &'static str {
         match self {
             Begin::First => "first run",
@@ -57,7 +57,7 @@ pub struct Bench {
 }
 
 impl Bench {
-    /// With the files of a case and nothing else.
+    /// With only the files of a case.
     pub fn new(case: &Case) -> Bench {
         let place = super::scratch();
         for (name, content) in case.files() {
@@ -66,7 +66,7 @@ impl Bench {
         Bench { place, scratch: super::scratch() }
     }
 
-    /// The same and a folder of runs like `runs`.
+    /// With the files of a case and a copy of the folder of runs `runs`.
     pub fn with_runs(case: &Case, runs: &Path) -> Bench {
         let bench = Bench::new(case);
         tree::copy(runs, &bench.runs());
@@ -98,15 +98,15 @@ impl Bench {
     }
 }
 
-/// What trials of a case begin with and are held against.
+/// What trials of a case start from and are compared with.
 pub struct Prepared<'a> {
     /// The case.
     pub case: &'a Case,
-    /// What an undisturbed run leaves.
+    /// The files of an undisturbed run.
     pub whole: Tree,
-    /// The folder of runs that an undisturbed run leaves.
+    /// The folder of runs after an undisturbed run.
     pub finished: TempDir,
-    /// The folder of runs that a killed run leaves.
+    /// The folder of runs after a killed run.
     pub stopped: TempDir,
     /// The calls of a first run and of a resume.
     calls: [Vec<Call>; 2],
@@ -151,7 +151,7 @@ impl<'a> Prepared<'a> {
         }
     }
 
-    /// Disturbs one call and says what came of it.
+    /// Disturbs one call and returns the outcome.
     pub fn try_fault(&self, begin: Begin, fault: &Fault) -> Ending {
         let (bench, layer) = (self.bench(begin), Layer::new());
         let first = Answer::of(layer.disturb(&mut bench.run(begin == Begin::Resume, &[]), bench.path(), "", fault));
@@ -173,12 +173,13 @@ impl<'a> Prepared<'a> {
         };
         let said = first.warns(&path);
         let mut differences = self.differences(&bench);
-        // What telos does by design where a checkpoint cannot be saved, and says; a later save makes up for it, unless it was the best.
+        // Telos does this by design if a checkpoint cannot be saved, and reports it; a later save replaces it, unless it was the
+        // best.
         let goes_on = ended && first.err.contains("the run goes on without this checkpoint");
         if goes_on && differences.lacks_only_a_checkpoint() {
             return Ending::Said;
         }
-        // A cache that cannot be written costs only time: the run is whole, and a later one computes again what the cache lacks.
+        // A cache that cannot be written costs only time: the run is complete, and a later one computes the missing part again.
         if ended && said && !differences.none() && differences.lacks_only_caches() {
             return Ending::Said;
         }
@@ -207,8 +208,8 @@ impl<'a> Prepared<'a> {
     }
 }
 
-/// Runs to the end what a disturbed program has left, as a user would: what is there is resumed, and where telos says to resume,
-/// or to leave that out, that is done once. Yields the last answer, or the one that no way leads on from.
+/// Completes a disturbed run as a user would: it is resumed if there is something to resume. If telos advises to use or omit
+/// `--resume`, this is done once. Returns the last result, or the error after which nothing else can be tried.
 pub fn finish(case: &Case, bench: &Bench, sets: &[&str]) -> Result<Answer, Answer> {
     let mut way = Way::of(case, bench);
     loop {
@@ -222,7 +223,7 @@ pub fn finish(case: &Case, bench: &Bench, sets: &[&str]) -> Result<Answer, Answe
     }
 }
 
-/// How a user goes on.
+/// The next command of a user.
 pub struct Way {
     /// With `--resume`.
     pub resume: bool,
@@ -230,12 +231,12 @@ pub struct Way {
 }
 
 impl Way {
-    /// By what lies there.
+    /// Chosen by the files that exist.
     pub fn of(case: &Case, bench: &Bench) -> Way {
         Way { resume: bench.path().join(case.marker()).is_file(), told: false }
     }
 
-    /// Goes the other way if an answer says so, once.
+    /// Switches to the other command if a message advises it, once.
     pub fn follows(&mut self, answer: &Answer) -> bool {
         let others: &[&str] = if self.resume { &["leave --resume out", "without --resume"] } else { &["by --resume"] };
         if self.told || answer.code != Some(2) || !others.iter().any(|other| answer.err.contains(other)) {
@@ -247,14 +248,14 @@ impl Way {
 }
 
 impl Answer {
-    /// Whether a program that reached its end has said that something was not as it should be with this file.
+    /// Whether a program that reached its end has reported a problem with this file.
     pub fn warns(&self, path: &str) -> bool {
         let alarms = ["warning", "cannot", "instead", "damaged", "rebuilt", "missing", "not there", "there is no"];
         self.err.lines().any(|line| alarms.iter().any(|alarm| line.contains(alarm)) && names(line, path))
     }
 }
 
-/// Whether a message names a file, the one that a temporary one is to become, or its checkpoint.
+/// Whether a message names a file, the target of a temporary one, or its checkpoint.
 pub fn names(message: &str, path: &str) -> bool {
     let message = error_of(message);
     let file = path.rsplit('/').next().map_or(path, meant);
@@ -262,18 +263,18 @@ pub fn names(message: &str, path: &str) -> bool {
     message.contains(file) || checkpoint.is_some_and(|checkpoint| message.contains(checkpoint))
 }
 
-/// Whether a message names a path: below the folder of runs any, since what fails first need not be what is told, elsewhere this
-/// one.
+/// Whether a message names a path. Below the folder of runs any path counts, because the reported call need not be the first that
+/// failed; elsewhere only this one.
 fn names_a_path(message: &str, path: &str) -> bool {
     path.starts_with("runs") && error_of(message).contains("runs/") || names(message, path)
 }
 
-/// From where the error begins.
+/// The message from the start of the error.
 fn error_of(message: &str) -> &str {
     message.find("error:").and_then(|at| message.get(at..)).unwrap_or(message)
 }
 
-/// What a temporary name stands for: `.tmp-NAME-PID` is NAME.
+/// The target of a temporary name: `.tmp-NAME-PID` is NAME.
 fn meant(name: &str) -> &str {
     let middle = name.strip_prefix(".tmp-").and_then(|rest| rest.rsplit_once('-'));
     middle.map_or(name, |(name, _)| name)

@@ -1,4 +1,4 @@
-//! What ends an answer: tokenizer, config.json and generation_config.json together.
+//! The tokens that end an answer: from tokenizer, config.json and generation_config.json together.
 
 use std::fs;
 
@@ -37,8 +37,8 @@ fn turn_end_exact_match() {
     assert_eq!(answer["tokens"].as_array().and_then(|tokens| tokens.last()), Some(&json!(259)));
 }
 
-/// The same where generation_config.json alone names the turn's end, and where it names no end at all. Catches a file that
-/// nobody reads, and one that saving writes anew: its other keys and its form are its author's.
+/// The same if only generation_config.json names the turn's end, and if it names no end at all. Catches a file that is not read,
+/// and one that saving rewrites without its other keys or in another form.
 #[test]
 fn gotcha_46_generation_config_names_ends_and_is_kept() {
     let kept =

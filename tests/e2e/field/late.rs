@@ -1,4 +1,4 @@
-//! Mistakes that are found before the first step, and requests that come after the last one.
+//! Mistakes that must be found before the first step, and requests after the last one.
 
 use std::fs;
 
@@ -75,7 +75,7 @@ fn declared_columns_are_checked_in_every_row_by_name_and_value() {
     assert!(!lab.at("runs/other").exists(), "something was written");
 }
 
-/// Catches training rows that are refused for a column that only held-out answers are judged by.
+/// Catches training rows that are refused because of a column that is only needed to score held-out answers.
 #[test]
 fn rows_whose_answers_nobody_judges_need_no_column() {
     let lab = Lab::new();
@@ -94,8 +94,8 @@ fn rows_whose_answers_nobody_judges_need_no_column() {
     lab.run(&[]).succeeds();
 }
 
-/// Catches a run that ended and cannot go on, one that goes on with empty moments or from the data's beginning, and a receipt that
-/// does not say so.
+/// Catches a finished run that cannot be continued, one that continues with empty moments or from the start of the data, and a
+/// receipt that does not record it.
 #[test]
 fn more_steps() {
     let lab = case("more-steps");
@@ -213,7 +213,7 @@ fn every_epoch_reads_every_row_once_and_its_last_step_has_its_own_normaliser() {
     assert_eq!(run("two", &["train.epochs=2"]).train("tokens"), [42.0, 42.0]);
     assert_eq!(run("half", &["train.epochs=1.5", "train.batch={sequences=2}"]).train("tokens").len(), 6);
     assert_eq!(run("tokens", &["train.batch={tokens=600}"]).train("tokens"), [42.0]);
-    // Steps go on from one epoch into the next, as ever.
+    // Steps continue from one epoch into the next, as usual.
     let steps = fs::read_to_string(lab.at("case.toml")).expect("read").replace("epochs = 1", "steps = 1");
     lab.write("case.toml", steps);
     assert_eq!(run("steps", &[]).train("tokens"), [600.0]);

@@ -1,7 +1,7 @@
-//! Inputs that other people would bring: files, tokenizers, templates and models that no test of ours was built on.
+//! Inputs from elsewhere: files, tokenizers, templates and models that were not made for these tests.
 //!
-//! Each folder of `tests/field` is one case. Its test copies the folder, runs the command that its user would run, and
-//! compares one exit code, text or number with the right one.
+//! Each folder of `tests/field` is one case. Its test copies the folder, runs the command that its user would run, and compares
+//! one exit code, text or number with the right one.
 
 mod ends;
 mod late;

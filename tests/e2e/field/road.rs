@@ -1,4 +1,4 @@
-//! The main road away from home: the reference pass, evaluation, columns that nothing reads.
+//! Whole runs on inputs from elsewhere: the reference pass, evaluation, columns that nothing reads.
 
 use std::fs;
 
@@ -14,7 +14,7 @@ fn pairs(count: usize, length: usize) -> String {
     (0..count).map(|i| row(i).to_string() + "\n").collect()
 }
 
-/// The experiment of a case, on a small fresh model and rows that lie beside it.
+/// The experiment of a case, on a small fresh model and rows in its folder.
 fn at_home(lab: &Lab, file: &str) {
     let text = fs::read_to_string(lab.at(file)).expect("the case has it");
     let model = "model = { layers = 1, dim = 32, heads = 2, context = 512 }";
@@ -27,7 +27,7 @@ fn dpo<'a>(sets: &[&'a str]) -> Vec<&'a str> {
     with_sets(&["run", "st-pref.toml"], &[&own, sets].concat())
 }
 
-/// Rows that the reference scored before the first step, as the run says it.
+/// The number of rows that the reference scored before the first step, as the run reports it.
 fn scored(err: &str) -> usize {
     let line = err.lines().find(|line| line.starts_with("the reference scores ")).unwrap_or("the reference scores 0 ");
     line["the reference scores ".len()..].split(' ').next().and_then(|number| number.parse().ok()).expect("a number")
@@ -182,7 +182,7 @@ fn eval_needs_dummy() {
     for part in ["nats per token of the completions", "exact match", "token accuracy"] {
         assert!(text.succeeds().contains(part), "{text:#?}");
     }
-    // Prompts with answers among their columns, under another name; and rows that are none.
+    // Prompts with answers among their columns, under another name; and rows that are not prompts.
     let row = |i: usize| json!({"prompt": format!("{i}? "), "solution": "a"}).to_string() + "\n";
     lab.write("asked.jsonl", (0..5).map(row).collect::<String>());
     let asked =
@@ -241,7 +241,7 @@ fn eval_of_a_text_gives_its_loss_with_and_without_its_end() {
     }
 }
 
-/// Catches a generation whose speed nobody learns, or one that counts other tokens than it drew.
+/// Catches a generation without a reported speed, or one that counts other tokens than it drew.
 #[test]
 fn generate_and_compare_print_their_rates() {
     let lab = Lab::tiny();

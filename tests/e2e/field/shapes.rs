@@ -1,4 +1,4 @@
-//! Shapes of data files that other tools write.
+//! Data files in the layouts that other tools write.
 
 use std::fs;
 
@@ -27,7 +27,7 @@ optimizer.lr = 1e-3
 batch = { sequences = 1 }
 "#;
 
-/// What makes [`CASE`] learn from pairs.
+/// The overrides that make [`CASE`] learn from pairs.
 const PAIRS: [&str; 2] = ["objective.0.plugin=dpo", "train.batch={pairs=1}"];
 
 fn of(path: &str) -> String {

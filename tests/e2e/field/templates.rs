@@ -1,7 +1,7 @@
-//! Chat templates as transformers renders them, and where an answer begins and ends in them.
+//! Chat templates as transformers renders them, and where an answer starts and ends in them.
 //!
-//! The expected texts are what `apply_chat_template` of transformers 5.23.0 gives. `⟦` and `⟧` stand around what is learned, and
-//! the end-of-text token closes it.
+//! The expected texts are those of `apply_chat_template` of transformers 5.23.0. `⟦` and `⟧` enclose the supervised part, and the
+//! end-of-text token closes it.
 
 use super::case;
 use crate::support::lab::Lab;
@@ -19,7 +19,7 @@ fn example_of(name: &str, template: &str, rows: &str) -> String {
     example(&lab)
 }
 
-/// What stands on standard error of a case that is refused, with the exit code.
+/// Standard error of a case that is refused, and the exit code.
 fn refused(lab: &Lab) -> (Option<i32>, String) {
     let answer = lab.ask(&["check", "case.toml"]);
     (answer.code, answer.err)
@@ -125,7 +125,7 @@ fn date_in_template() {
             assert!(error.contains(word), "{word}: {error}");
         }
     }
-    // A template that has words for the case that there is no clock says them.
+    // A template can have a text for the case that there is no clock.
     let guarded = "{% if strftime_now is defined %}{{ strftime_now('%Y') }}{% else %}26 Jul 2024{% endif %}\n";
     assert_eq!(example_of("date-in-template", &format!("{guarded}{TURNS}"), ROW), format!("26 Jul 2024{LEARNED}"));
     // And a row can give one that asks for it first.

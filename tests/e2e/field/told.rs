@@ -1,5 +1,5 @@
-//! What `check` and the first lines of a run say of the data: what nothing reads, what is read again and again, and what is noted of
-//! models and tokenizers. And what is refused before anything starts.
+//! Reports of `check` and of a run's first lines about the data: columns and keys that nothing reads, rows that are read again and
+//! again, and notes on models and tokenizers. Also requests that are refused before anything starts.
 
 use std::fs;
 
@@ -43,14 +43,14 @@ fn check(lab: &Lab, sets: &[&str]) -> Value {
     lab.check("case.toml", sets)
 }
 
-/// Whether a check's notes say this.
+/// Whether a check's notes contain this.
 fn notes_say(found: &Value, words: &str) -> bool {
     found["notes"]
         .as_array()
         .is_some_and(|notes| notes.iter().any(|note| note.as_str().is_some_and(|n| n.contains(words))))
 }
 
-/// What a run says before its first step.
+/// The output of a run before its first step.
 fn first_lines(lab: &Lab, sets: &[&str]) -> String {
     let answer = lab.ask(&[&["run", "case.toml", "--name", "told"], sets].concat());
     answer.succeeds();

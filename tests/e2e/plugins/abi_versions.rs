@@ -1,5 +1,5 @@
-//! Two minors of the contract cross both ways: hosts and plugins built against this minor and against one that appends
-//! a slot to every table, each in a process of its own. `cargo xtask build --minors` builds them.
+//! Two minor versions of the contract, crossed both ways: hosts and plugins built against this minor version and against one that
+//! appends a slot to every table, each in a process of its own. `cargo xtask build --minors` builds them.
 
 use crate::support::rig::{Answer, bin, library};
 use std::{
@@ -27,7 +27,7 @@ fn host(variant: &str, args: &[&Path]) -> Answer {
     Answer::of(Command::new(built(variant).join("abi-cross-loader")).args(args))
 }
 
-/// The host calls every slot of all three plugins; `appended` is what the appended slots answer.
+/// The host calls every slot of all three plugins; `appended` is the result of the appended slots.
 #[track_caller]
 fn works(host_variant: &str, plugins: &[(&str, &str, &str)]) {
     let paths: Vec<PathBuf> = plugins.iter().map(|(variant, ..)| plugin(variant)).collect();

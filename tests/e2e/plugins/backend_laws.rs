@@ -19,7 +19,7 @@ fn broken(fault: &str, more: &[&str]) -> Answer {
     verify(&[&args, more].concat())
 }
 
-/// Fails unless `answer` is a verdict against attention's backward that says `parts`, and one for its neighbour.
+/// Fails unless `answer` has a failed line for attention's backward with `parts`, and a passed one for its neighbour.
 #[track_caller]
 fn blames_attention_backward(answer: &Answer, parts: &[&str]) {
     answer.refuses(1, &["`broken`", "attention_backward"]);

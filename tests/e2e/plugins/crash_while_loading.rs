@@ -5,13 +5,13 @@ use crate::support::{
     rig::Answer,
 };
 
-/// What telos answers where the library of a test plugin crashes as soon as it is opened.
+/// Output of telos if the library of a test plugin crashes as soon as it is opened.
 fn crashing(lab: &Lab, args: &[&str]) -> Answer {
     Answer::of(lab.command(args).env("TELOS_TEST_CRASH", "1"))
 }
 
-/// Catches a plugin that is opened outside the supervised process, or before its name is written down: a crash in a static
-/// constructor, the root function, the manifest or `create` is then told without the plugin.
+/// Catches a plugin that is opened outside the supervised process, or before its name is recorded: a crash in a static
+/// constructor, the root function, the manifest or `create` would then be reported without the plugin.
 #[test]
 fn a_crash_while_loading_names_plugin_and_call_in_every_command() {
     let lab = Lab::tiny();

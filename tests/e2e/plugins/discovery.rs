@@ -1,4 +1,4 @@
-//! Plugins found, refused, loaded and failing, through the real loader.
+//! Plugins that are found, refused, loaded, or fail, through the real loader.
 
 use crate::support::rig::{Answer, bin, clean, library, plugins, telos, test_plugins};
 use plugin_api::{
@@ -21,7 +21,7 @@ fn folder() -> TempDir {
     tempdir().expect("a temporary folder")
 }
 
-/// A folder with a telos and one plugin beside it: a copy of cross-entropy whose bytes `change` was let at.
+/// A folder with telos and one plugin: a copy of cross-entropy with its bytes changed by `change`.
 fn changed_copy(change: impl FnOnce(&mut Vec<u8>)) -> (TempDir, PathBuf) {
     let original = library(&plugins(), "objective-ce");
     let mut bytes = fs::read(&original).expect("the plugin is readable");
@@ -38,7 +38,7 @@ fn changed_copy(change: impl FnOnce(&mut Vec<u8>)) -> (TempDir, PathBuf) {
     (folder, path)
 }
 
-/// The telos of [`changed_copy`], which sees that one plugin.
+/// Runs the telos of [`changed_copy`], which finds only that plugin.
 fn lone(folder: &Path, args: &[&str]) -> Answer {
     Answer::of(clean(&mut Command::new(folder.join("telos"))).current_dir(folder).args(args))
 }
@@ -211,7 +211,7 @@ fn batch() -> Batch<'static> {
         .with_statistic("logp", Scope::TOKEN, vec![-0.5, f64::NAN])
 }
 
-/// The error of a call that panicked: what it says, and a place in the plugin's source.
+/// Checks that a call panicked; its message must contain `text`, and its location must be in the plugin's source.
 fn panicked<T>(result: Result<T, Error>, plugin: &str, text: &str) -> Error {
     let error = result.err().unwrap_or_else(|| panic!("{plugin} did not fail"));
     assert_eq!((error.code, error.plugin.as_str()), (Code::PANIC, plugin), "{error}");
@@ -237,7 +237,7 @@ fn a_panic_in_any_call_becomes_an_error_with_message_and_place() {
     }
 }
 
-/// Catches an instance that goes on answering from a state that a panic left half changed.
+/// Catches an instance that continues from a state that a panic left half changed.
 #[test]
 fn an_instance_that_panicked_answers_no_more_and_others_do() {
     let broken = faulty("panics-in-loss").expect("created");

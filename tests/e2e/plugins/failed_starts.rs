@@ -1,4 +1,4 @@
-//! Runs that fail before their first step or while their plugin is being developed: nothing is left that a retry would meet.
+//! Runs that fail before their first step or while their plugin is being developed: nothing is left that would affect a retry.
 
 use std::fs;
 
@@ -58,8 +58,8 @@ fn dev_notes_changed_plugins_and_replaces_a_run_without_a_checkpoint() {
     assert!(lab.ask(&[&check[..], &["--dev"]].concat()).succeeds().contains("not the pinned plugin"));
 }
 
-/// Catches a failed start that pins a plugin which is about to be mended, or is in the way of its own retry; and a stage of a
-/// pipeline that is.
+/// Catches a failed start that pins a plugin which is about to be fixed, or that blocks its own retry; and the same for a stage of
+/// a pipeline.
 #[test]
 fn a_failed_start_leaves_neither_folder_nor_pin() {
     let (lab, answer) = odd("no-terms", &[]);

@@ -1,4 +1,4 @@
-//! Notes on a run that looks as if it learned nothing, and on figures that an objective did not expect.
+//! Notes on a run that does not seem to learn, and on figures that an objective did not expect.
 
 use serde_json::Value;
 
@@ -26,7 +26,7 @@ fn a_run_that_learns_nothing_says_so_once() {
     at_once.refuses(1, &["every cotangent of the first batch is 0"]);
 }
 
-/// Catches shipped objectives that are told they look wrong.
+/// Catches notes on shipped objectives in a run without problems.
 #[test]
 fn a_run_in_order_has_no_notes() {
     let lab = Lab::tiny();
@@ -74,7 +74,8 @@ fn missed_expectations_are_told_by_run_and_check() {
     let lab = Lab::tiny();
     let set = ["--set", "objective.plugin=missed-expectation"];
     let run = lab.ask(&[&["run", "tiny.toml"][..], &set].concat());
-    // Uniform logits would give what is expected, so that it is no contradiction; those of a fresh model are not uniform.
+    // Uniform logits would give the expected value, so that the laws find no contradiction; those of a fresh model are not
+    // uniform.
     let says = [
         "note: expectation missed: nll is 5.5",
         "\"missed-expectation\" expects about 5.5491",

@@ -1,4 +1,4 @@
-//! Objectives and rewards held against their laws as built libraries, and on the first batch of a run.
+//! Objectives and rewards checked against their laws as built libraries, and on the first batch of a run.
 
 use serde_json::Value;
 

@@ -15,7 +15,7 @@ pub fn odd(fault: &str, more: &[&str]) -> (Lab, Answer) {
     (lab, answer)
 }
 
-/// The first line of what a run that failed says.
+/// The first line of a failed run's error.
 pub fn heading(answer: &Answer) -> &str {
     answer.err.lines().find(|line| line.starts_with("error: ")).unwrap_or_default()
 }

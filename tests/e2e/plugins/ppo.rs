@@ -1,4 +1,4 @@
-//! PPO as the built library it ships as: what only an objective with rollouts sends across the boundary.
+//! PPO as the shipped library: what only an objective with rollouts sends across the ABI.
 
 use crate::support::rig::{Answer, library, plugins, telos};
 use plugin_api::{
@@ -16,7 +16,7 @@ fn load(options: Value) -> LoadedObjective {
     library.objective(&options).unwrap_or_else(|e| panic!("{e}"))
 }
 
-/// Two answers of one token each, at 1 and 3 nats from the reference; the position behind each is there, and masked.
+/// Two answers of one token each, at 1 and 3 nats from the reference; each has one more position after it, which is masked.
 fn rollout() -> Batch<'static> {
     Batch::new()
         .with("offsets", Scope::BATCH, vec![0.0, 2.0, 4.0])
@@ -30,8 +30,8 @@ fn rollout() -> Batch<'static> {
         .with_statistic("critic.value", Scope::TOKEN, vec![0.25, 7.0, 0.25, 7.0])
 }
 
-/// Catches a wire that loses what `prepare` returns, its scopes, or a verdict: the host would cut the arrays wrongly, or go on
-/// where it was told to stop.
+/// Catches a wire that loses the arrays from `prepare`, their scopes, or a verdict: the host would split the arrays wrongly, or
+/// continue although the verdict is to stop.
 #[test]
 fn a_rollout_goes_there_and_comes_back() {
     let mut ppo = load(json!({"kl_coef": 0.1, "whiten_advantages": false, "truncated": "bootstrap", "target_kl": 0.1}));

@@ -1,4 +1,4 @@
-//! The objectives that learn from pairs of answers, as the built libraries they ship as.
+//! The objectives that learn from pairs of answers, as the shipped libraries.
 
 use crate::support::rig::{Answer, library, plugins, telos};
 use plugin_api::{

@@ -18,8 +18,8 @@ fn the_odd_objective_is_sound_without_a_fault() {
     composed.succeeds();
 }
 
-/// Catches an answer of `loss` that trains on nothing, on twice the gradient, or on numbers that nobody declared, with exit
-/// code 0; and a heading that reads like a want of memory.
+/// Catches a result of `loss` that trains on nothing, on twice the gradient, or on undeclared numbers, with exit code 0; and a
+/// heading that suggests a lack of memory.
 #[test]
 fn what_loss_answers_is_refused_by_plugin_call_and_name() {
     for (fault, parts) in [
@@ -155,7 +155,7 @@ fn what_weigh_answers_is_refused_by_term() {
     sound.succeeds();
 }
 
-/// Catches a verdict, a state or requirements that mean nothing and are passed over.
+/// Catches an invalid verdict, state or requirement that is ignored.
 #[test]
 fn verdicts_states_and_requirements_are_held_to_their_word() {
     for (fault, code, parts) in [
@@ -173,7 +173,7 @@ fn verdicts_states_and_requirements_are_held_to_their_word() {
     }
 }
 
-/// Catches a metric that replaces the host's number in metrics.jsonl, and a manifest that is told one mistake at a time.
+/// Catches a metric that replaces the host's number in metrics.jsonl, and mistakes of a manifest that are reported one at a time.
 #[test]
 fn gotcha_57_names_of_the_hosts_numbers_are_refused_when_the_plugin_is_loaded() {
     let lab = Lab::tiny();

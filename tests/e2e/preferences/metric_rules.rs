@@ -1,4 +1,4 @@
-//! Metrics that rules watch: early stopping and the best checkpoint read a metric that evaluations measure.
+//! Metrics of rules: early stopping and the best checkpoint read a metric that evaluations report.
 
 use std::fs;
 
@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::support::experiments::{PPO, lab};
 
-/// Catches a metric that nobody measures: early stopping would end the run, and no best checkpoint would ever be kept.
+/// Catches a metric that is never measured: early stopping would end the run, and no best checkpoint would ever be kept.
 #[test]
 fn a_metric_that_nobody_measures_is_refused_before_anything_is_written() {
     let lab = lab(PPO);
@@ -23,7 +23,7 @@ fn a_metric_that_nobody_measures_is_refused_before_anything_is_written() {
     refused(&["eval.every=2", "checkpoint.best=min:eval/loss"], &["checkpoint.best", "eval.generate"]);
     lab.ask(&["check", "tiny.toml", "--set", &typo, "--set", answered[0], "--set", answered[1]])
         .refuses(2, &["did you mean"]);
-    // Where answers are judged, what they are worth says which policy is best.
+    // If answers are scored, their rewards decide which policy is best.
     lab.run(&[&answered[..], &["eval.early_stop.patience=9"]].concat()).succeeds();
     let run = lab.tiny_run();
     let best = run.pointer("BEST").expect("a best checkpoint");

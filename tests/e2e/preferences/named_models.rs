@@ -1,4 +1,4 @@
-//! Models that an experiment or a command names: each is what it is called, or is refused.
+//! Models that an experiment or a command names: each is read as what it is, or refused.
 
 use std::fs;
 
@@ -65,7 +65,7 @@ fn two_objectives_that_prepare_the_same_of_rollouts_are_refused() {
     lab.run(&[]).refuses(2, &["\"ppo\"", "both answer"]);
 }
 
-/// Catches a head that was trained to foresee one reward and is taken for a fresh critic, or for a reward model.
+/// Catches a value head that was trained on one reward and is used as a fresh critic, or as a reward model.
 #[test]
 fn gotcha_14_a_value_head_is_neither_a_fresh_critic_nor_a_reward_model() {
     let lab = lab(PPO);

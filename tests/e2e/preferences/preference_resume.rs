@@ -1,4 +1,4 @@
-//! Runs of preferences and rollouts that are killed anywhere and resumed leave the same bits as ones that were not: weights,
+//! Runs of preferences and rollouts that are killed anywhere and resumed leave the same bits as undisturbed ones: weights,
 //! moments, critic, reference, rollout and logs.
 
 use serde_json::Value;
@@ -11,9 +11,8 @@ use crate::support::{
 
 const OFTEN: [&str; 3] = ["checkpoint.every=1", "checkpoint.keep=2", "eval.every=7"];
 
-/// Kills the run of `sets` twelve times: on seeing a save under way and at any other moment by turns, every third kill hitting
-/// the training process alone. Fails unless what is left is what a run leaves that nobody stopped; `files` of its last checkpoint
-/// are compared with the rest.
+/// Kills the run of `sets` twelve times, alternately during a save and at any other moment; every third kill hits only the
+/// training process. Fails unless it leaves the same as an undisturbed run. Of its last checkpoint, `files` are compared too.
 fn survives(objective: &str, sets: &[&str], files: &[&str]) {
     with_steps_enough(60, |steps| {
         let length = format!("train.steps={steps}");
@@ -37,7 +36,7 @@ fn leaves_what_nobody_stopped(objective: &str, sets: &[&str], files: &[&str], ru
     for file in files.iter().chain(&["config.json"]) {
         assert!(run.saved(steps, file) == whole.saved(steps, file), "{file} differs");
     }
-    // Times are written down too, and are as long as they are.
+    // Times are saved too, and the length of their text varies.
     let place = |run: &Run| -> Value {
         let mut place: Value = serde_json::from_slice(&run.saved(steps, "trainer.json")).expect("JSON");
         place.as_object_mut().expect("an object").remove("lines");
@@ -46,13 +45,13 @@ fn leaves_what_nobody_stopped(objective: &str, sets: &[&str], files: &[&str], ru
     assert_eq!(place(run), place(&whole));
 }
 
-/// Catches a data order of pairs that starts anew, and recorded scores that are lost.
+/// Catches a data order of pairs that restarts, and recorded scores that are lost.
 #[test]
 fn gotcha_42_a_killed_reward_model_leaves_the_same_bits() {
     survives(REWARD, &["objective.centering=0.01"], &[]);
 }
 
-/// Catches a moving average that starts anew from the policy's first weights, or from its present ones.
+/// Catches a moving average that restarts from the policy's first weights, or from its present ones.
 #[test]
 fn gotcha_17_42_a_killed_run_beside_a_moving_average_leaves_the_same_bits() {
     survives(DPO, &["reference.average=0.9"], &["reference/model.safetensors"]);
@@ -95,7 +94,7 @@ fn gotcha_42_a_killed_ppo_on_one_trunk_leaves_the_same_bits() {
     survives(PPO, &sets, &["reference/model.safetensors", "rollout.json"]);
 }
 
-/// Catches a text beside the rows that begins anew.
+/// Catches a text of a second objective whose order restarts.
 #[test]
 fn gotcha_42_a_killed_ppo_with_a_pre_training_term_leaves_the_same_bits() {
     survives(&ptx(), &[], &["rollout.json"]);

@@ -1,5 +1,5 @@
-//! Rows of pairs through the program: what `telos check` shows of them, what is dropped, and what is refused before anything is
-//! written.
+//! Rows of pairs through the program: what `telos check` shows of them, which are dropped, and which are refused before anything
+//! is written.
 
 use std::fs;
 
@@ -86,8 +86,8 @@ fn what_does_not_fit_pairs_is_refused_with_the_remedy() {
     refused(&[], &["rows.jsonl:1: needs `prompt` and `chosen` and `rejected`", "it has `chosen`, `margin`"]);
 }
 
-/// Catches a reference that is asked about all rows at a time, whatever train.micro_batch_tokens says. Catches a rehearsal with
-/// half a pair too: an odd number of the longest rows fits into 256.
+/// Catches a reference that computes all rows at a time, regardless of train.micro_batch_tokens. Also catches a trial of the worst
+/// batch with half a pair: an odd number of the longest rows fits into 256.
 #[test]
 fn the_reference_reads_rows_by_micro_batches() {
     let lab = lab();

@@ -1,4 +1,4 @@
-//! Preferences and rollouts through whole runs: reward models, direct preference optimisation and PPO on tiny experiments.
+//! Preferences and rollouts in whole runs: reward models, direct preference optimisation and PPO on tiny experiments.
 
 use serde_json::{Value, json};
 
@@ -43,7 +43,7 @@ fn gotcha_13_14_a_reward_model_learns_to_rank_and_is_saved_as_one() {
     close(number(&config["telos_scores"]["mean"]), mean, 1e-12, "the mean of held-out scores");
     close(number(&config["telos_scores"]["standard_deviation"]), (square - mean * mean).sqrt(), 1e-9, "deviation");
     let answer = lab.ask(&["generate", "runs/tiny", "--prompt", "1? "]);
-    // It writes nothing, so nothing can be asked of what it writes.
+    // It generates nothing, so generation cannot be requested from it.
     let refused = ["unused: a reward model scores answers and writes none"];
     named_refused(&lab, &["eval.generate=4"], &[&refused[..], &["eval.generate"]].concat());
     named_refused(&lab, &["sample.prompts=['1? ']"], &[&refused[..], &["sample.prompts"]].concat());
@@ -56,8 +56,8 @@ fn gotcha_13_14_a_reward_model_learns_to_rank_and_is_saved_as_one() {
     );
 }
 
-/// Catches a cache that hands numbers to other rows, a reference that moves though nobody said so (the cached numbers are those
-/// of the beginning), and a dry run or a comparison that writes one.
+/// Catches a cache that gives numbers to other rows, a reference that changes although it is frozen (the cached numbers are those
+/// of the start), and a dry run or a comparison that writes a cache.
 #[test]
 fn gotcha_16_17_22_dpo_starts_at_ln_2_and_its_cache_gives_the_same_bits() {
     let lab = lab(DPO);
@@ -75,7 +75,7 @@ fn gotcha_16_17_22_dpo_starts_at_ln_2_and_its_cache_gives_the_same_bits() {
     answer.succeeds();
     assert!(answer.err.contains("log-probabilities were read from"), "{answer:#?}");
     run.equals(&Run(lab.at("runs/again")), 20);
-    // A model that is asked in every step, because it would follow after step 1000, says what the cache says.
+    // A reference that is computed in every step, because it is copied after step 1000, gives the same numbers as the cache.
     let live = named(&lab, "live", &["reference.copy_every=1000"]);
     for (step, (cached, live)) in loss.iter().zip(live.train("loss")).enumerate() {
         assert!((cached - live).abs() < 1e-5, "step {}: {cached} and {live}", step + 1);
@@ -109,8 +109,8 @@ fn gotcha_17_a_reference_follows_as_it_is_told() {
     assert!(none.iter().all(|margin| margin.abs() < 1e-5), "{none:?}");
 }
 
-/// Catches models that are read though they could never speak of the same tokens, tables that nobody reads, and keys that are
-/// passed over; each is told with its place before anything is written.
+/// Catches models that are read although their vocabularies can never match, tables that nothing reads, and keys that are ignored;
+/// each is reported with its place before anything is written.
 #[test]
 fn models_that_do_not_fit_and_keys_nobody_reads_are_refused() {
     let lab = lab(DPO);
@@ -151,7 +151,7 @@ fn models_that_do_not_fit_and_keys_nobody_reads_are_refused() {
     refused("model", &[], &["reward.0.model", "runs/other is no reward model"]);
 }
 
-/// What holds of the first rollout, whoever the critic is, and of the first minibatch of the one after.
+/// What holds for the first rollout with every critic, and for the first minibatch of the next one.
 fn is_sound(run: &Run) {
     let [ratio, clipped, kl, own] =
         ["val/ratio", "policy/clipfrac_avg", "objective/kl", "policy/approxkl_avg"].map(|name| run.train(name));
@@ -215,8 +215,8 @@ fn gotcha_07_27_34_ppo_begins_where_the_policy_is_whoever_the_critic_is() {
     assert!(run.eval("eval/answers/kl")[0].abs() < 1e-5, "{:?}", run.eval("eval/answers/kl"));
 }
 
-/// Catches weights and normalisation that are not applied, or applied to the other judge, a reward of 0 that is none, and answers
-/// that are written down with other rewards than they were learned with.
+/// Catches weights and normalisation that are not applied, or applied to the other reward, a reward of 0 that counts as missing,
+/// and answers that are recorded with other rewards than they were learned with.
 #[test]
 fn gotcha_33_rewards_are_weighted_normalised_and_told() {
     let lab = lab(PPO);
@@ -238,7 +238,7 @@ fn gotcha_33_rewards_are_weighted_normalised_and_told() {
     let (a, b) = (raw.train("reward/model")[0], scaled.train("reward/model")[0]);
     close((a - mean) / deviation, b, 1e-9, "normalised");
     assert_eq!(raw.train("reward/length")[0], scaled.train("reward/length")[0]);
-    // A rollout is told once, with its first step.
+    // A rollout is reported once, with its first step.
     assert!(raw.train("reward/model")[1..4].iter().all(|value| value.is_nan()));
     let told = |run: &Run| run.lines("samples.jsonl").into_iter().take(2).collect::<Vec<_>>();
     for (own, other) in told(&raw).iter().zip(&told(&scaled)) {
@@ -297,7 +297,7 @@ rollout = { prompts = 8, max_new_tokens = 8 }
 train = { steps = 4, batch = { prompts = 4 } }
 "#;
 
-/// Catches a pipeline that finds out only when its last stage begins that the judge is none, or cannot be put on a scale.
+/// Catches a pipeline that finds only at the start of its last stage that a reward model is not one, or cannot be normalised.
 #[test]
 fn a_pipeline_tries_its_judges_before_it_trains() {
     let lab = lab("");

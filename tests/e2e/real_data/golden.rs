@@ -1,4 +1,4 @@
-//! A real model with numbers that other programs computed: `golden.json`, beside its weights.
+//! A real model with numbers computed by other programs: `golden.json`, in the folder of its weights.
 
 use std::{fs, path::PathBuf};
 

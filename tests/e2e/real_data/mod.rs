@@ -1,4 +1,4 @@
-//! Real models and published data, which are not copied here: these tests are ignored unless `TELOS_DATA` names their folder
+//! Real models and published data, which are not included here: these tests are ignored unless `TELOS_DATA` names their folder
 //! when the tests are built and run.
 
 mod golden;

@@ -1,4 +1,4 @@
-//! Published sets of rows, read as they are.
+//! Published data sets of rows, read unchanged.
 
 use serde_json::Value;
 
@@ -24,7 +24,7 @@ fn check(sets: &[&str]) -> Value {
     lab().check("tiny.toml", &[&[TRAIN], sets].concat())
 }
 
-/// What `telos check` counts of a file of rows, and the sum of all counts that are of rows.
+/// The counts of `telos check` for a file of rows, and the sum of all counts of rows.
 fn counts(file: &str, more: &str, sets: &[&str]) -> (Value, u64) {
     let source = format!("data={{source='jsonl',held_out=0.1,{more}path='{}'}}", data().join(file).display());
     let mut found = check(&[&[source.as_str(), "model.context=4096"], sets].concat());

@@ -1,5 +1,5 @@
-//! Files that are not what they seem: pipes, devices and folders where a file is expected; TOML and JSON of a great size or depth.
-//! Each is answered within the limits of [`answer`].
+//! Files of an unexpected kind: pipes, devices and folders where a file is expected; TOML and JSON of great size or depth. Each
+//! request ends within the limits of [`answer`].
 
 use std::fs;
 
@@ -8,7 +8,7 @@ use rustix::fs::{CWD, Mode, mkfifoat};
 use super::sizes::answer;
 use crate::support::lab::{Lab, ROWS, SMALL, TINY, some_text};
 
-/// Puts a pipe without a writer in the place of a file.
+/// Puts a pipe without a writer in place of a file.
 fn pipe(lab: &Lab, name: &str) {
     _ = fs::remove_file(lab.at(name));
     mkfifoat(CWD, lab.at(name), Mode::RWXU).expect("a pipe");
@@ -19,7 +19,7 @@ fn files() -> Lab {
     let lab = Lab::tiny();
     lab.run(&["train.steps=1"]).succeeds();
     fs::rename(lab.at("runs/tiny/checkpoints/step-00000001"), lab.at("model")).expect("moved");
-    // A model of the user's own: without a manifest, nothing says what it was.
+    // A model from outside of a run: without a manifest it has no record of what it was.
     fs::remove_file(lab.at("model/manifest.json")).expect("removed");
     fs::remove_dir_all(lab.at("runs")).expect("removed");
     lab.write("text.txt", some_text(200));

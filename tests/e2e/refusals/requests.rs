@@ -1,4 +1,4 @@
-//! Wrong requests: refused with exit code 2, file, line or key and remedy, and nothing left behind.
+//! Wrong requests: refused with exit code 2, file, line or key and remedy; nothing is left behind.
 
 use std::{collections::BTreeMap, fs, path::Path};
 
@@ -9,7 +9,7 @@ use crate::support::{
     rig::{library, plugins},
 };
 
-/// Asks for a run that must be refused with `parts` in the message, and must not change the folder.
+/// Requests a run that must be refused with `parts` in the message, and must not change the folder.
 #[track_caller]
 fn refused(lab: &Lab, sets: &[&str], parts: &[&str]) {
     let before = lab.everything();
@@ -159,7 +159,7 @@ fn saved_model() -> Lab {
     let lab = Lab::tiny();
     lab.run(&["train.steps=1", "sample.every=0"]).succeeds();
     fs::rename(lab.at("runs/tiny/checkpoints/step-00000001"), lab.at("model")).expect("moved");
-    // A model of the user's own: without a manifest, nothing says what it was.
+    // A model from outside of a run: without a manifest it has no record of what it was.
     fs::remove_file(lab.at("model/manifest.json")).expect("removed");
     fs::remove_dir_all(lab.at("runs")).expect("removed");
     let text = TINY.replace("layers = 1\ndim = 16\nheads = 2\ncontext = 16", "from = \"model\"");
@@ -284,7 +284,7 @@ fn check_refuses_what_run_refuses() {
     assert_eq!(lab.everything(), before);
 }
 
-/// Catches a lock that nobody reads, and results of two different plugins under one name.
+/// Catches a lock that is not read, and results of two different plugins under one name.
 #[test]
 fn a_plugin_whose_bytes_changed_since_the_lock_is_refused_until_told() {
     let lab = Lab::tiny();

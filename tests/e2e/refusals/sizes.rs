@@ -1,4 +1,4 @@
-//! Sizes at the end of their type or beyond memory: every one is answered, by a result or by an error that names it.
+//! Sizes at the end of their type or beyond memory: every one gives a result, or an error that names it.
 
 use std::{
     fs,
@@ -14,10 +14,10 @@ use crate::support::{
     rig::Answer,
 };
 
-/// KiB of address space, so that a size which is not held against memory fails here and not on a smaller machine.
+/// KiB of address space, so that a size that is not compared with memory fails here and not only on a smaller machine.
 const ROOM: &str = "2097152";
 
-/// What telos answers within [`ROOM`]; fails where it is still at work after two minutes, and where it does not end by itself.
+/// Output of telos within [`ROOM`]; fails if it still runs after two minutes, and if it does not end by itself.
 #[track_caller]
 pub fn answer(lab: &Lab, args: &[&str]) -> Answer {
     let telos = lab.command(args);
@@ -190,7 +190,7 @@ fn absurd_sizes_in_a_models_files_are_refused_by_file_and_key() {
     let lab = Lab::tiny();
     lab.run(&["train.steps=1"]).succeeds();
     fs::rename(lab.at("runs/tiny/checkpoints/step-00000001"), lab.at("model")).expect("moved");
-    // A model of the user's own: without a manifest, nothing says what it was.
+    // A model from outside of a run: without a manifest it has no record of what it was.
     fs::remove_file(lab.at("model/manifest.json")).expect("removed");
     let config = fs::read_to_string(lab.at("model/config.json")).expect("a config");
     lab.write("text.txt", some_text(50));

@@ -1,4 +1,4 @@
-//! The distribution: what `cargo xtask dist` makes of a build runs from any folder, without the build.
+//! The distribution: the folder that `cargo xtask dist` makes from a build works at any path, without the build.
 
 use std::{
     fs,
@@ -69,7 +69,7 @@ fn a_moved_distribution_finds_its_plugins_and_trains() {
     }
 }
 
-/// Catches a step program that finds no plugins, trains another model, or measures something when it was not asked to.
+/// Catches a step program that finds no plugins, trains another model, or measures something without a request.
 #[test]
 fn the_step_program_answers_with_times_and_refuses_what_it_does_not_know() {
     let lab = tempfile::tempdir().expect("a temporary folder");
@@ -98,7 +98,7 @@ fn the_step_program_answers_with_times_and_refuses_what_it_does_not_know() {
     assert!(told.out.lines().last().is_some_and(|line| line.contains("\"error\"")), "{told:#?}");
 }
 
-/// Catches a dist that clears a folder of somebody's.
+/// Catches a dist that clears a folder of the user.
 #[test]
 fn a_folder_that_is_no_distribution_is_not_replaced() {
     let lab = tempfile::tempdir().expect("a temporary folder");

@@ -1,4 +1,4 @@
-//! What a run does when a plugin, the numbers or the disk fail: it says who and where, keeps what is whole, and exits 1.
+//! Failures of a plugin, the numbers or the disk: a run reports what failed and where, keeps what is complete, and exits with 1.
 
 use std::{fs, os::unix::fs::MetadataExt, process::Command};
 
@@ -73,7 +73,7 @@ fn a_panic_in_loss_keeps_the_steps_before_it() {
     let sets = ["objective.plugin=panics-in-loss", "objective.at_step=5", "checkpoint.every=0"];
     lab.resume(&sets).refuses(1, &["the loss that panics, in step 5"]);
     lab.tiny_run().has_steps(4);
-    // With another objective it is another experiment: refused with the way to go on, which works.
+    // With another objective it is another experiment: refused with a way to continue, which works.
     lab.resume(&[]).refuses(2, &["plugin = \"panics-in-loss\"", "plugin = \"ce\"", "model.from"]);
     let text =
         crate::support::lab::TINY.replace("layers = 1\ndim = 16\nheads = 2\ncontext = 16", "from = \"runs/tiny\"");
@@ -135,7 +135,7 @@ fn gotcha_43_steps_that_are_not_finite_are_refused_counted_and_end_the_run() {
     loads(&lab, 3);
 }
 
-/// Catches a plugin's own NaN that is laid at the learning rate's door, or that takes the steps before it along.
+/// Catches a plugin's own NaN for which the message blames the learning rate, or that loses the steps before it.
 #[test]
 fn gotcha_43_nan_that_an_objective_makes_itself_is_its_fault() {
     let (lab, answer) = fails("nan-loss", &["objective.at_step=4", "checkpoint.every=0", "eval.every=0"]);
@@ -145,7 +145,7 @@ fn gotcha_43_nan_that_an_objective_makes_itself_is_its_fault() {
     loads(&lab, 3);
 }
 
-/// Catches a parent that reports a crash as success, does not know who was at work, or loses the checkpoints.
+/// Catches a parent that reports a crash as success, does not name the plugin, or loses the checkpoints.
 #[test]
 fn a_segfault_in_a_plugin_is_laid_at_its_door() {
     let (lab, answer) = fails("segfaults-in-loss", &["objective.at_step=4", "checkpoint.every=1"]);
@@ -179,8 +179,8 @@ fn with_small_files(lab: &Lab, bytes: u64, sets: &[&str], resume: bool) -> Answe
     Answer::of(clean(&mut command))
 }
 
-/// Catches a full disk that kills the run, that takes the last good checkpoint with it, or that nobody hears of. A file
-/// that may not grow stands for the full disk: the system refuses the same writes.
+/// Catches a full disk that kills the run, that removes the last good checkpoint, or that is not reported. A file that may not
+/// grow stands for the full disk: the system refuses the same writes.
 #[test]
 fn a_disk_that_is_full_at_a_checkpoint_leaves_the_last_good_one() {
     with_steps_enough(40, |steps| {
@@ -200,7 +200,7 @@ fn a_disk_that_is_full_at_a_checkpoint_leaves_the_last_good_one() {
         let size = fs::metadata(&weights).expect("weights").size();
         let before = fs::read(&weights).expect("weights");
 
-        // Room for logs, none for weights: the run goes on without checkpoints, and says in the end that nothing is saved.
+        // Room for logs but not for weights: the run continues without checkpoints, and reports at the end that nothing is saved.
         let answer = with_small_files(&lab, size / 2, &sets, true);
         let last = format!("step-{good:08}");
         let parts =
@@ -211,7 +211,7 @@ fn a_disk_that_is_full_at_a_checkpoint_leaves_the_last_good_one() {
         assert!(before == fs::read(&weights).expect("weights"));
         assert!(!run.in_a_save(), "half a checkpoint was left behind");
 
-        // With room again it goes on from there, to the same bits as a run that never ran out of it.
+        // With room again it continues from there, to the same bits as a run that never ran out of it.
         lab.resume(&sets).succeeds();
         let whole = Lab::tiny();
         whole.run(&sets).succeeds();

@@ -1,4 +1,4 @@
-//! What a run leaves is found again, and nothing else passes for it: leftovers of killed processes, folders that were moved,
+//! The files of a run are found again, and nothing else is taken for them: leftovers of killed processes, folders that were moved,
 //! bytes that were changed.
 
 use std::{fs, os::unix::fs::PermissionsExt, path::Path};
@@ -16,8 +16,8 @@ fn stages() -> Lab {
     lab
 }
 
-/// Kills within the first save of a stage, as the file system shows them: a checkpoint whole and no LATEST, one with files that are
-/// not finished, an experiment that has not got its name.
+/// Simulates kills within the first save of a stage, as seen on the file system: a complete checkpoint without LATEST, one with
+/// unfinished files, an experiment before its rename.
 fn first_save_is_cut_off(run: &Path) {
     fs::remove_file(run.join("checkpoints/LATEST")).expect("there was one");
     fs::write(run.join(".tmp-receipt.json-1"), "{").expect("written");
@@ -58,7 +58,7 @@ fn gotcha_61_a_pipeline_goes_on_after_a_kill_in_a_stages_first_save_or_first_fil
     left.set_modified(std::time::SystemTime::now() - std::time::Duration::from_secs(7200)).expect("dated");
     lab.resume(&[]).succeeds();
     equal();
-    // Without its record of the file, `run` would name --resume, which would name `run`.
+    // Without its record of the file, `run` would advise `--resume`, which would advise `run`.
     fs::remove_file(lab.at("runs/tiny/pipeline.toml")).expect("removed");
     lab.run(&[]).refuses(2, &["--resume"]);
     let answer = lab.resume(&[]);

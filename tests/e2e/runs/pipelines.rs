@@ -1,4 +1,4 @@
-//! Pipelines through the built program: stages hand their models on, are taken up, begun anew and refused.
+//! Pipelines through the built program: stages pass their models on, are resumed, rerun and refused.
 
 use rustix::process::Signal;
 use serde_json::{Value, json};
@@ -62,7 +62,7 @@ fn stage(lab: &Lab, name: &str) -> Run {
     Run(lab.at(&format!("runs/tiny/{name}")))
 }
 
-/// Fails unless every stage of both pipelines ended as `ends` says and left the same bits.
+/// Fails unless every stage of both pipelines ended as in `ends` and left the same bits.
 #[track_caller]
 fn equal(ours: &Lab, theirs: &Lab, ends: [(&str, u64); 3]) {
     for (name, steps) in ends {
@@ -131,7 +131,7 @@ fn gotcha_42_killed_in_the_second_stage_and_resumed_it_leaves_the_same_bits() {
         }
         let ends = [("pre", 10), ("sft", steps), ("more", 6)];
         equal(&lab, &undisturbed, ends);
-        // And once more there is nothing to do; the table is told all the same.
+        // A further resume has nothing to do; the table is printed all the same.
         let again = lab.resume(&[&length]);
         assert!(again.succeeds().contains("exact_match"), "{again:#?}");
         assert_eq!(again.err.matches("done already").count(), 3, "{again:#?}");
@@ -185,7 +185,7 @@ fn from_and_only_run_stages_anew_and_keep_the_earlier_ones() {
     whole.run(&[]).succeeds();
     equal(&lab, &whole, ENDS);
 
-    // Another rate for one stage: the earlier run is kept, the one after is told to be of the earlier.
+    // Another rate for one stage: the earlier run is kept, and the later stage is reported to be based on it.
     let answer = run(&["--only", "sft", "--set", "stage.sft.train.optimizer.lr=5e-2"]);
     answer.succeeds();
     assert!(answer.err.contains("runs/tiny/sft is now runs/tiny/sft.1"), "{answer:#?}");
@@ -276,7 +276,7 @@ fn a_stage_that_fails_is_named_with_the_way_on() {
     lab.run(&[]).refuses(1, &["stage \"more\" (3 of 3) failed", "the loss that panics", "same command and --resume"]);
     stage(&lab, "sft").has_steps(30);
     stage(&lab, "more").has_steps(2);
-    // What is mended in a stage that has begun is another experiment: it is run anew.
+    // A fix in a stage that has begun makes it another experiment: it is rerun.
     lab.write("tiny.toml", STAGES);
     lab.resume(&[]).refuses(2, &["stage \"more\" has changed", "--from more"]);
     lab.ask(&["run", "tiny.toml", "--from", "more"]).succeeds();

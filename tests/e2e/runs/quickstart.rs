@@ -1,4 +1,4 @@
-//! The quickstart keeps its word from any seed: every stage makes better what it is for.
+//! The quickstart works from any seed: every stage improves what it is for.
 
 use std::path::Path;
 
@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::support::lab::Lab;
 
-/// What a pipeline told as JSON.
+/// A pipeline's JSON output.
 struct Road(Value);
 
 impl Road {

@@ -1,4 +1,4 @@
-//! What a run is made of when it goes on: the same data and weights, or none; other programs, and it says so.
+//! What a continued run depends on: the same data and weights, or it is refused; other programs are reported.
 
 use std::fs;
 
@@ -13,7 +13,7 @@ use crate::support::{
 
 const OFTEN: &str = "checkpoint.every=1";
 
-/// Catches a run that goes on over other text of the same length, and a receipt that says it learned from that alone.
+/// Catches a run that continues with other text of the same length, and a receipt that names only that text.
 #[test]
 fn a_run_does_not_go_on_over_other_data() {
     with_steps_enough(100, |steps| {
@@ -121,7 +121,7 @@ fn a_run_that_began_under_other_rules_is_not_continued() {
     lab.resume(&["train.steps=8"]).refuses(2, &["other rules", "rules 0", "--name"]);
 }
 
-/// A folder with the files of a model that a run left, and all others that are read of one.
+/// A folder with the model files that a run left, and all other files that are read from a model's folder.
 fn model(lab: &Lab, run: &str, name: &str) {
     let (from, to) = (lab.at(run), lab.at(name));
     fs::create_dir_all(to.join("additional_chat_templates")).expect("a folder");
@@ -156,7 +156,7 @@ fn each_file_counts(lab: &Lab, sets: &[&str], folder: &str, changes: &[(&str, &s
     fs::rename(&aside, &own).expect("moved back");
 }
 
-/// What is changed in the files of a model's folder, each under its place in the receipt.
+/// Changes of the files in a model's folder, each with its place in the receipt.
 fn changes<'a>(model: &'a str, tokenizer: &'a str) -> Vec<(&'a str, &'a str, &'a str, &'a str)> {
     vec![
         (model, "config.json", "\"rms_norm_eps\": 0.00001", "\"rms_norm_eps\": 0.0001"),
@@ -186,7 +186,7 @@ fn every_file_of_the_model_that_a_run_began_from_counts() {
     lab.write("tiny.toml", format!("{backend}{from}{ROWS}{train}"));
     lab.run(&[]).succeeds();
     each_file_counts(&lab, &["train.steps=3"], "model", &changes("model.files", "tokenizer_files"));
-    // A run from before the files were noted goes on.
+    // A run from before the files were recorded can be resumed.
     let path = lab.tiny_run().0.join("receipt.json");
     let mut receipt = lab.tiny_run().receipt();
     receipt.as_object_mut().expect("an object").remove("tokenizer_files").expect("noted");
@@ -197,7 +197,7 @@ fn every_file_of_the_model_that_a_run_began_from_counts() {
     assert_eq!(lab.tiny_run().receipt()["model"]["files"][0]["path"], "config.json");
 }
 
-/// The same of a reference, of a reward model, and of a critic, which is read from the run's own checkpoint when it goes on.
+/// The same for a reference, a reward model, and a critic, which a resumed run reads from its own checkpoint.
 #[test]
 fn every_file_of_the_models_beside_the_policy_counts() {
     let lab = experiments::lab(

@@ -1,4 +1,4 @@
-//! A run that is stopped anywhere and resumed leaves the same bits as one that was not.
+//! A run that is stopped anywhere and resumed leaves the same bits as an undisturbed one.
 
 use std::{fs, thread, time::Duration};
 
@@ -9,7 +9,7 @@ use crate::support::{
     lab::{Dice, Lab, Run},
 };
 
-/// A run of `steps` that nobody stopped, without its checkpoints.
+/// An undisturbed run of `steps`, without its checkpoints.
 fn undisturbed(steps: u64) -> Lab {
     let lab = Lab::tiny();
     lab.run(&[&format!("train.steps={steps}"), "eval.every=7", "sample.every=10"]).succeeds();
@@ -60,7 +60,7 @@ fn gotcha_42_a_run_by_muon_is_resumed_with_the_same_bits() {
     assert!(losses(&adamw) != losses(&whole), "another optimizer gives other losses");
 }
 
-/// Stops a run by `signal` in its middle.
+/// Stops a run by `signal` in the middle.
 fn stopped_by(signal: Signal) {
     with_steps_enough(150, |steps| {
         let length = format!("train.steps={steps}");
@@ -114,7 +114,7 @@ fn resuming_a_finished_run_says_so_and_changes_nothing() {
     assert!(before == files.map(|file| run.bytes(file)));
 }
 
-/// Catches a flag nobody reads: --resume with another experiment would silently train something else.
+/// Catches a flag that is not read: --resume with another experiment would silently train something else.
 #[test]
 fn gotcha_42_resume_with_a_changed_experiment_is_refused_line_by_line() {
     let lab = Lab::tiny();
@@ -137,7 +137,7 @@ fn gotcha_42_resume_with_a_changed_experiment_is_refused_line_by_line() {
     lab.resume(&["backend.threads=2"]).succeeds();
 }
 
-/// Catches a run that is bound to the folder in which it began, and one that goes on elsewhere with other bits.
+/// Catches a run that is bound to the folder in which it began, and one that continues elsewhere with other bits.
 #[test]
 fn a_moved_or_copied_run_goes_on_where_the_experiment_says_it_is() {
     let (lab, whole) = (Lab::tiny(), Lab::tiny());

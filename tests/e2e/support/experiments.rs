@@ -1,10 +1,10 @@
-//! Experiments that tests of several topics run: preferences, rollouts, a pipeline of two stages.
+//! Experiments for tests of several topics: preferences, rollouts, a pipeline of two stages.
 
 use serde_json::json;
 
 use super::lab::{Lab, ROWS, SMALL, TINY};
 
-/// What these experiments share beside model and rows.
+/// The part that these experiments share, besides model and rows.
 pub const SHARED: &str = r#"
 [eval]
 every = 10
@@ -54,7 +54,7 @@ batch = { prompts = 4 }
 optimizer = { lr = 3e-3 }
 "#;
 
-/// Pairs and prompts alike: every objective takes of a row what it learns from.
+/// Rows with the keys of pairs and of prompts: every objective reads those that it needs.
 pub fn rows(count: u64) -> String {
     let line = |i| json!({"prompt": format!("{i}? "), "chosen": "yes", "rejected": "well, no"}).to_string() + "\n";
     (0..count).map(line).collect()

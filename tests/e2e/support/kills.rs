@@ -1,4 +1,4 @@
-//! Runs that are ended before their time: at a step, on seeing a save under way, at any moment.
+//! Runs that are ended early: at a step, during a save, at any moment.
 
 use std::{fs, thread, time::Duration};
 
@@ -9,9 +9,9 @@ use crate::support::{
     rig::Answer,
 };
 
-/// Tries a test that ends runs before their time, first with `least` steps, then with twice as many and so on: where steps are
-/// fast, or the cores are taken by others, a short run is over before this process has seen it begin. `attempt` is given the
-/// steps, fails where something is wrong, and says whether the run was at work every time that it was to be ended.
+/// Tries a test that ends runs early, first with `least` steps, then with twice as many and so on: if steps are fast, or the cores
+/// are busy, a short run may be over before this process has seen it start. `attempt` gets the number of steps, fails if something
+/// is wrong, and returns whether the run was still running every time that it was to be ended.
 #[track_caller]
 pub fn with_steps_enough(least: u64, mut attempt: impl FnMut(u64) -> bool) {
     const DOUBLED: u32 = 6;
@@ -24,19 +24,19 @@ pub fn with_steps_enough(least: u64, mut attempt: impl FnMut(u64) -> bool) {
     panic!("no run was long enough for this machine");
 }
 
-/// Starts the run of `tiny.toml`, or goes on with it, as a user would.
+/// Starts the run of `tiny.toml`, or resumes it, as a user would.
 pub fn go_on(lab: &Lab, sets: &[&str]) -> Running {
     let run = lab.tiny_run();
     let begun = run.0.join("experiment.toml").is_file() || run.0.join("pipeline.toml").is_file();
     if !begun {
-        // Killed before its first file was whole; telos says "remove it first".
+        // Killed before its first file was complete; telos advises "remove it first".
         _ = fs::remove_dir_all(&run.0);
     }
     lab.start(sets, begun)
 }
 
-/// Kills the run of `tiny.toml`, or that of a stage of it, as soon as it has a checkpoint of each of `steps` or later. Says
-/// whether it was still at work each time.
+/// Kills the run of `tiny.toml`, or that of a stage of it, as soon as it has a checkpoint of each of `steps` or later. Returns
+/// whether it was still running each time.
 #[track_caller]
 pub fn kill_at<const N: usize>(lab: &Lab, sets: &[&str], run: &Run, steps: [u64; N]) -> bool {
     steps.into_iter().fold(true, |all, step| {
@@ -47,8 +47,8 @@ pub fn kill_at<const N: usize>(lab: &Lab, sets: &[&str], run: &Run, steps: [u64;
     })
 }
 
-/// Kills the run of `tiny.toml`, which saves at every step, `times` times: by turns on seeing a save under way and at any moment,
-/// every third time the training process alone. Says whether it was at work each time, and in a save at least once.
+/// Kills the run of `tiny.toml`, which saves at every step, `times` times: alternately during a save and at any moment, every
+/// third time only the training process. Returns whether it was running each time, and in a save at least once.
 #[track_caller]
 pub fn kill_often(lab: &Lab, sets: &[&str], times: u64, dice: &mut Dice) -> bool {
     let run = lab.tiny_run();
@@ -74,7 +74,7 @@ pub fn kill_often(lab: &Lab, sets: &[&str], times: u64, dice: &mut Dice) -> bool
     kills == times && in_a_save
 }
 
-/// Whether a kill came before the end; fails where something else ended the run.
+/// Whether a kill came before the end; fails if something else ended the run.
 #[track_caller]
 fn was_killed(answer: &Answer) -> bool {
     let parent = answer.code.is_none();

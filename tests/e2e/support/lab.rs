@@ -1,4 +1,4 @@
-//! A folder with a tiny experiment, and what the tests of runs do with it: run, kill, resume, read, compare.
+//! A folder with a tiny experiment, and helpers for tests of runs: run, kill, resume, read, compare.
 
 use std::{
     fs,
@@ -76,7 +76,7 @@ path = "rows.jsonl"
 held_out = 0.2
 "#;
 
-/// A folder of its own; experiments lie in it, and runs in `runs`.
+/// A temporary folder with experiments, and runs in `runs`.
 pub struct Lab(TempDir);
 
 impl Lab {
@@ -109,14 +109,14 @@ impl Lab {
         path
     }
 
-    /// Telos in this folder, with the plugins for tests in reach.
+    /// Telos in this folder, with access to the plugins for tests.
     pub fn command(&self, args: &[&str]) -> Command {
         let mut command = telos(self.path());
         command.args(args).arg("--plugins").arg(test_plugins());
         command
     }
 
-    /// What telos answers.
+    /// Runs telos and returns its output.
     pub fn ask(&self, args: &[&str]) -> Answer {
         Answer::of(&mut self.command(args))
     }
@@ -133,7 +133,7 @@ impl Lab {
         self.ask(&args)
     }
 
-    /// What `telos check FILE --json` with `key=value` overrides reports; fails unless the experiment is in order.
+    /// The report of `telos check FILE --json` with `key=value` overrides; fails unless the experiment is valid.
     #[track_caller]
     pub fn check(&self, file: &str, sets: &[&str]) -> Value {
         let answer = self.ask(&with_sets(&["check", file, "--json"], sets));
@@ -179,7 +179,7 @@ pub fn with_sets<'a>(args: &[&'a str], sets: &[&'a str]) -> Vec<&'a str> {
     args.iter().copied().chain(sets.iter().flat_map(|set| ["--set", *set])).collect()
 }
 
-/// The objects of a file with one a line.
+/// The objects of a file with one object per line.
 #[track_caller]
 pub fn json_lines(path: impl AsRef<Path>) -> Vec<Value> {
     let path = path.as_ref();
@@ -216,7 +216,7 @@ impl Run {
         self.metrics("eval").iter().map(|line| line[key].as_f64().unwrap_or(f64::NAN)).collect()
     }
 
-    /// The step LATEST or BEST names.
+    /// The step that LATEST or BEST names.
     pub fn pointer(&self, name: &str) -> Option<u64> {
         let text = fs::read_to_string(self.0.join("checkpoints").join(name)).ok()?;
         text.trim().strip_prefix("step-")?.parse().ok()
@@ -228,7 +228,7 @@ impl Run {
         names.iter().filter_map(|name| name.strip_prefix("step-")?.parse().ok()).collect()
     }
 
-    /// Whether a save is under way, or was cut off.
+    /// Whether a save is in progress, or was interrupted.
     pub fn in_a_save(&self) -> bool {
         self.checkpoint_names().iter().any(|name| name.starts_with(".tmp-step"))
     }
@@ -240,12 +240,12 @@ impl Run {
         names
     }
 
-    /// What the run depended on.
+    /// The run's receipt.
     pub fn receipt(&self) -> Value {
         serde_json::from_slice(&self.bytes("receipt.json")).expect("JSON")
     }
 
-    /// The hash of a checkpoint's weights, as its manifest has it.
+    /// The hash of a checkpoint's weights, from its manifest.
     pub fn weights_sha256(&self, step: u64) -> String {
         let manifest: Value = serde_json::from_slice(&self.saved(step, "manifest.json")).expect("JSON");
         let text = manifest.to_string();
@@ -258,7 +258,7 @@ impl Run {
         self.bytes(&format!("checkpoints/step-{step:08}/{file}"))
     }
 
-    /// Fails unless both runs left the same bits: weights, moments and place of `step`, metrics and samples.
+    /// Fails unless both runs left the same bits: weights, moments and position of `step`, metrics and samples.
     #[track_caller]
     pub fn equals(&self, other: &Run, step: u64) {
         for file in ["metrics.jsonl", "samples.jsonl"] {
@@ -286,7 +286,7 @@ impl Run {
     }
 }
 
-/// A telos at work; killed when it is dropped.
+/// A running telos; killed when dropped.
 pub struct Running(Option<Child>);
 
 impl Running {
@@ -300,7 +300,7 @@ impl Running {
         self.0.as_mut().expect("it was not waited for yet")
     }
 
-    /// Waits until `seen`, or until the program ends: then false.
+    /// Waits until `seen` returns true, or until the program ends: then returns false.
     #[track_caller]
     pub fn until(&mut self, seen: impl Fn() -> bool) -> bool {
         let patience = Instant::now() + Duration::from_secs(120);
@@ -316,12 +316,12 @@ impl Running {
         }
     }
 
-    /// Sends a signal to the program, which is the supervising parent.
+    /// Sends a signal to the program, which is the supervising process.
     pub fn signal(&mut self, signal: Signal) {
         _ = kill_process(Pid::from_child(self.child()), signal);
     }
 
-    /// Sends a signal to the process that trains.
+    /// Sends a signal to the training process.
     #[cfg(target_os = "linux")]
     pub fn signal_worker(&mut self, signal: Signal) {
         let parent = self.child().id();
@@ -347,7 +347,7 @@ impl Drop for Running {
     }
 }
 
-/// Numbers that look random and are the same every time (splitmix64).
+/// Pseudo-random numbers that are the same every time (splitmix64).
 pub struct Dice(pub u64);
 
 impl Dice {
@@ -365,7 +365,7 @@ pub fn some_text(words: usize) -> String {
     (0..words).map(|_| WORDS[dice.below(12) as usize]).collect()
 }
 
-/// Fails unless both are equal to `tolerance`, relative to the larger.
+/// Fails unless both are equal within `tolerance`, relative to the larger.
 #[track_caller]
 pub fn close(a: f64, b: f64, tolerance: f64, what: &str) {
     let error = (a - b).abs() / a.abs().max(b.abs()).max(1e-300);

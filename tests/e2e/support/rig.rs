@@ -1,4 +1,4 @@
-//! What end-to-end tests share: where the built programs are, and how to run telos.
+//! Shared by the end-to-end tests: the paths of the built programs, and how to run telos.
 
 use std::{
     env,
@@ -10,7 +10,7 @@ use std::{
 use serde_json::Value;
 use signal_hook::{consts::SIGINT, flag};
 
-/// The folder of the built `telos`: TELOS_TEST_BIN, or the one above this test's own.
+/// The folder of the built `telos`: TELOS_TEST_BIN, or the parent of this test's folder.
 pub fn bin() -> PathBuf {
     let folder = env::var_os("TELOS_TEST_BIN").map(PathBuf::from).unwrap_or_else(|| {
         let own = env::current_exe().expect("a test has a file");
@@ -38,13 +38,14 @@ pub fn library(folder: &Path, package: &str) -> PathBuf {
     path
 }
 
-/// A shell that starts tests in the background has them ignore Ctrl-C, and every process below them too, so that tests of Ctrl-C
-/// would wait for ever. A signal that has a handler here is as usual in what is started from here; the handler does what is usual.
+/// A shell that starts tests in the background makes them and all their child processes ignore Ctrl-C, so that tests of Ctrl-C
+/// would wait for ever. A signal that has a handler here has its default action in child processes; the handler performs the
+/// default action.
 static HEED_CTRL_C: LazyLock<()> = LazyLock::new(|| {
     flag::register_conditional_default(SIGINT, Arc::new(AtomicBool::new(true))).expect("a handler");
 });
 
-/// The built telos in a folder, to be given arguments.
+/// The built telos in a folder, without arguments.
 pub fn telos(folder: &Path) -> Command {
     LazyLock::force(&HEED_CTRL_C);
     let mut command = Command::new(bin().join("telos"));
@@ -52,15 +53,15 @@ pub fn telos(folder: &Path) -> Command {
     command
 }
 
-/// Takes away what telos reads from the environment.
+/// Removes the environment variables that telos reads.
 pub fn clean(command: &mut Command) -> &mut Command {
     command.env_remove("TELOS_PLUGINS").env_remove("TELOS_TEST_MARKER")
 }
 
-/// What a program answered.
+/// The output of a program.
 #[derive(Debug)]
 pub struct Answer {
-    /// Exit code; `None` where a signal ended it.
+    /// Exit code; `None` if a signal ended it.
     pub code: Option<i32>,
     /// Standard output.
     pub out: String,
@@ -74,7 +75,7 @@ impl Answer {
         Answer::from_output(command.output().expect("the program starts"))
     }
 
-    /// What a program that has ended said.
+    /// The output of a program that has ended.
     pub fn from_output(output: Output) -> Answer {
         let Output { status, stdout, stderr } = output;
         let text = |bytes| String::from_utf8(bytes).expect("telos speaks UTF-8");
@@ -87,7 +88,7 @@ impl Answer {
         serde_json::from_str(&self.out).unwrap_or_else(|e| panic!("{e}: {self:#?}"))
     }
 
-    /// Fails unless the exit code is `code` and every part stands in standard error.
+    /// Fails unless the exit code is `code` and standard error contains every part.
     #[track_caller]
     pub fn refuses(&self, code: i32, parts: &[&str]) {
         assert_eq!(self.code, Some(code), "{self:#?}");
@@ -96,7 +97,7 @@ impl Answer {
         }
     }
 
-    /// Fails unless the exit code is 0; yields standard output.
+    /// Fails unless the exit code is 0; returns standard output.
     #[track_caller]
     pub fn succeeds(&self) -> &str {
         assert_eq!(self.code, Some(0), "{self:#?}");

@@ -1,4 +1,4 @@
-//! What `telos check` says of a run's memory against what the run takes.
+//! The memory of a run by `telos check`, compared with what the run uses.
 
 use serde_json::Value;
 
@@ -35,7 +35,7 @@ fn number(value: &Value, key: &str) -> f64 {
     value[key].as_f64().unwrap_or_else(|| panic!("no `{key}` in {value}"))
 }
 
-/// Checks and runs an experiment; yields what each says of device and process.
+/// Checks and runs an experiment; returns what each reports for device and process.
 fn both(objective: &str, sets: &[&str]) -> [[f64; 2]; 2] {
     let lab = Lab::new();
     let model = SMALL.replace(MODEL, LARGER);

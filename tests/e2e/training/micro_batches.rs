@@ -1,8 +1,8 @@
-//! How an optimizer step is cut into micro-batches changes neither loss nor gradient.
+//! The split of an optimizer step into micro-batches changes neither loss nor gradient.
 
 use crate::support::lab::{Lab, Run, TINY, close, some_text};
 
-/// Twenty sequences of 16 positions a step; in parts of unequal sizes, so that a mean of means shows.
+/// Twenty sequences of 16 positions per step, in parts of unequal sizes, so that a mean of means is detected.
 const CUTS: [(usize, &str); 5] = [(1, "320"), (2, "176"), (3, "128"), (7, "48"), (20, "16")];
 
 fn cut_runs(backend: &[&str], first: f64, later: f64) {
@@ -15,7 +15,7 @@ fn cut_runs(backend: &[&str], first: f64, later: f64) {
         let (cut, name) = (format!("train.micro_batch_tokens={tokens}"), format!("name=cut{parts}"));
         let mut sets: Vec<&str> = common.into_iter().chain(backend.iter().copied()).collect();
         sets.extend([cut.as_str(), name.as_str()]);
-        // Unless the step is cut into as many parts as this says, it shows nothing.
+        // The test is void unless the step is split into this number of parts.
         let found = lab.check("tiny.toml", &sets);
         assert_eq!(found["micro_batches"], parts, "{found}");
 

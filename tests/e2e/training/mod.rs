@@ -1,4 +1,4 @@
-//! What is trained and how: keys of an experiment, objectives on text and rows, batches, threads, memory.
+//! Training: keys of an experiment, objectives on text and rows, batches, threads, memory.
 
 mod memory;
 mod micro_batches;

@@ -1,10 +1,10 @@
-//! Objectives and the keys of training, through whole runs.
+//! Objectives and the keys of training, in whole runs.
 
 use std::ops::Deref;
 
 use crate::support::lab::{Lab, Run, TINY, close, with_sets};
 
-/// A run that is done, and the folder it lies in.
+/// A finished run and its folder.
 struct Done(Run, #[expect(dead_code, reason = "the folder lives as long as the run is looked at")] Lab);
 
 impl Deref for Done {
@@ -88,7 +88,7 @@ fn early_stopping_ends_the_run_and_resume_does_not_go_on() {
     assert_eq!(run.pointer("LATEST"), Some(6));
     lab.resume(&sets).succeeds();
     run.has_steps(6);
-    // Patience counts from the last gain, so a run that learns goes on.
+    // Patience counts from the last gain, so a run that learns continues.
     let learns = train(&["eval.every=2", "eval.early_stop={patience=2}"]);
     learns.has_steps(8);
 }
@@ -187,8 +187,8 @@ fn epochs_and_recomputation_do_what_they_say() {
     assert!(kept.saved(8, "model.safetensors") == again.saved(8, "model.safetensors"));
 }
 
-/// Catches a check of what objectives expect that nobody makes, that waits for an evaluation there is not, that is told twice, or
-/// that a trained model fails for being trained.
+/// Catches expectations of objectives that are never checked, that wait for an evaluation that never comes, that are reported
+/// twice, or that fail for a model because it is trained.
 #[test]
 fn gotcha_10_a_first_loss_far_from_ln_v_is_said_once_and_of_fresh_weights_alone() {
     let lab = Lab::tiny();

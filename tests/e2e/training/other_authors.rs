@@ -1,5 +1,4 @@
-//! Objectives of other authors, through whole runs: what none of the shipped ones is must run all the same. The crates lie in
-//! `tests/plugins`.
+//! Objectives of other authors in whole runs: kinds that none of the shipped ones is. The crates are in `tests/plugins`.
 
 use std::{fs, path::Path, process::Command};
 
@@ -75,7 +74,7 @@ fn lab(objective: &str, row: impl Fn(u64) -> Value) -> Lab {
     lab
 }
 
-/// Checks and runs `tiny.toml`: both are in order, every loss is finite, every gradient is there, and the last step is saved.
+/// Checks and runs `tiny.toml`: both succeed, every loss is finite, no gradient is 0, and the last step is saved.
 fn trains(lab: &Lab, sets: &[&str]) -> Run {
     let answer = lab.ask(&with_sets(&["check", "tiny.toml"], sets));
     assert!(answer.succeeds().contains("is in order"), "{answer:#?}");
@@ -199,7 +198,7 @@ fn a_batch_that_is_tried_leaves_no_trace() {
     }
 }
 
-/// A crate as an author outside this project has it: it depends on the contract by its path and on nothing else.
+/// A crate of an author outside this project: it depends only on the contract, by its path.
 const OUTSIDE: &str = r#"
 use plugin_api::prelude::*;
 
@@ -234,7 +233,7 @@ impl Objective for Outside {
 export_objective!("outside", Outside);
 "#;
 
-/// Catches a contract that only crates of this workspace can be built with. Builds its dependencies anew, which takes minutes.
+/// Catches a contract that only crates of this workspace can be built with. Rebuilds its dependencies, which takes minutes.
 #[test]
 #[ignore = "builds the contract's dependencies anew, which takes minutes: cargo xtask test --full"]
 fn an_objective_built_outside_the_workspace_trains() {

@@ -1,4 +1,4 @@
-//! Instruction tuning through whole runs: what is learned, what is counted, what is saved, what is refused.
+//! Instruction tuning in whole runs: what is supervised, counted, saved and refused.
 
 use std::fs;
 
@@ -44,9 +44,9 @@ fn lab() -> Lab {
     lab
 }
 
-/// The answers can be known and the prompts cannot be but for their ten digits: whoever trains on prompts too ends near ln 10 =
-/// 2.3 nats a digit. Catches a prompt that is supervised, a completion that is not, and an end of text nobody learns (then
-/// greedy answers run on and none is exact).
+/// Answers can be predicted, but prompts cannot because of their ten digits: a model that is also trained on prompts ends near ln
+/// 10 = 2.3 nats per digit. Catches a prompt that is supervised, a completion that is not, and an end of text that is not learned
+/// (then greedy answers do not stop and none is exact).
 #[test]
 fn gotcha_02_completions_are_learned_to_their_end_and_prompts_are_not() {
     let lab = lab();
@@ -85,7 +85,7 @@ fn gotcha_12_packed_rows_train_as_rows_one_by_one() {
     }
 }
 
-/// Killed in the middle of an epoch of rows, the run goes on bit for bit. Catches a row order that starts anew.
+/// Killed in the middle of an epoch of rows, the run resumes bit for bit. Catches a row order that restarts.
 #[test]
 fn gotcha_42_a_killed_run_over_rows_leaves_the_same_bits() {
     with_steps_enough(120, |steps| {

@@ -73,7 +73,7 @@ fn a_forced_instruction_set_trains_with_its_own_bits_and_an_unknown_one_is_refus
     losses[0].iter().zip(&losses[1]).for_each(|(a, b)| close(*a, *b, 1e-5, "loss"));
     let shown = Lab::new().ask(&["plugins", "show", "candle"]);
     assert!(shown.succeeds().contains("kernels for "), "{shown:#?}");
-    // Resumed with another set, the run is not what it would have been, which is told and recorded.
+    // Resumed with another set, the run has other bits than without it; this is reported and recorded.
     let receipt = || std::fs::read_to_string(first.at("runs/tiny/receipt.json")).expect("a receipt");
     assert!(receipt().contains("\"instruction_set\": \"baseline\""), "{}", receipt());
     let resumed = |isa: &str, steps: &str| {

@@ -1,4 +1,4 @@
-//! The graph "file imports file": pairs that import each other, the longest chain.
+//! The graph of imports between files: pairs that import each other, the longest chain.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -12,7 +12,7 @@ pub struct Import {
     pub line: usize,
     /// The path as that file writes it.
     pub path: String,
-    /// Whether it only gives an item of a child module on (`pub use child::Item` in the parent).
+    /// Whether it only re-exports an item of a child module (`pub use child::Item` in the parent).
     pub is_reexport: bool,
 }
 
@@ -23,7 +23,7 @@ pub struct Graph {
 }
 
 impl Graph {
-    /// Adds an import. Of several between the same files the first that is more than a re-export stays.
+    /// Adds an import. Of several between the same files, the first that is not a re-export is kept.
     pub fn add(&mut self, from: &Path, to: &Path, import: Import) {
         let known = self.imports.entry(from.to_owned()).or_default();
         match known.get_mut(to) {
@@ -33,7 +33,7 @@ impl Graph {
         }
     }
 
-    /// Every import: from, to, where.
+    /// Every import: from, to, and its line and path.
     pub fn all(&self) -> impl Iterator<Item = (&Path, &Path, &Import)> {
         self.imports.iter().flat_map(|(from, to)| to.iter().map(|(to, import)| (from.as_path(), to.as_path(), import)))
     }
@@ -49,8 +49,8 @@ impl Graph {
         self.all().filter(both).map(|(from, to, _)| (from, to)).collect()
     }
 
-    /// The longest chain of imports between the files inside `folder`, importers first. A link is a file, or all files that
-    /// import each other in a circle, since a chain could go round there without end. Re-exports do not count.
+    /// The longest chain of imports between the files inside `folder`, importers first. A link is a file, or all files of an
+    /// import cycle, since a chain could follow the cycle without end. Re-exports do not count.
     pub fn longest_chain(&self, folder: &Path) -> Vec<Vec<&Path>> {
         let mut inside: BTreeMap<&Path, Vec<&Path>> = BTreeMap::new();
         for (from, to, import) in self.all() {
@@ -61,7 +61,7 @@ impl Graph {
         }
         let circles = Circles::find(&inside);
         let mut longest: Vec<Vec<Vec<&Path>>> = Vec::new();
-        // What is imported comes before what imports it.
+        // Imported files come before the files that import them.
         for circle in circles.found {
             let imported = circle.iter().flat_map(|file| &inside[file]).map(|to| circles.of[to]);
             let below = imported.filter_map(|at| longest.get(at)).max_by_key(|chain| length(chain)).cloned();
@@ -76,11 +76,11 @@ pub fn length(chain: &[Vec<&Path>]) -> usize {
     chain.iter().map(Vec::len).sum()
 }
 
-/// Strongly connected files (Tarjan's algorithm); a file in no circle is one alone.
+/// Strongly connected files (Tarjan's algorithm); a file in no cycle is a component of its own.
 struct Circles<'g, 'a> {
     imports: &'g BTreeMap<&'a Path, Vec<&'a Path>>,
     found: Vec<Vec<&'a Path>>,
-    /// The place in `found` of each file.
+    /// The index in `found` of each file.
     of: BTreeMap<&'a Path, usize>,
     index: BTreeMap<&'a Path, usize>,
     stack: Vec<&'a Path>,
@@ -105,7 +105,7 @@ impl<'g, 'a> Circles<'g, 'a> {
         this
     }
 
-    /// Yields the smallest index that is reached from `file`.
+    /// Returns the smallest index that is reachable from `file`.
     fn visit(&mut self, file: &'a Path) -> usize {
         let index = self.index.len();
         self.index.insert(file, index);

@@ -1,4 +1,4 @@
-//! Tests that are named after known mistakes, held against the list of them.
+//! Tests that are named after known mistakes, compared with the list of them.
 
 use super::sources::Sources;
 use crate::{cargo::root, errors::Result};
@@ -6,10 +6,10 @@ use std::{collections::BTreeSet, fs};
 
 /// The numbered list.
 const LIST: &str = "docs/known-mistakes.md";
-/// How the name of such a test begins; numbers follow, each before an underscore.
+/// Prefix of the name of such a test; numbers follow, each with an underscore after it.
 const PREFIX: &str = concat!("fn ", "gotcha_");
 
-/// An error for each test that is named after a number which the list does not have.
+/// An error for each test with a number that is not in the list.
 pub fn unlisted(sources: &Sources) -> Result<Vec<String>> {
     let text = fs::read_to_string(root()?.join(LIST)).map_err(|e| format!("cannot read {LIST}: {e}"))?;
     Ok(unlisted_in(sources, &listed(&text)))
@@ -42,7 +42,7 @@ mod tests {
     use super::*;
     use std::path::PathBuf;
 
-    /// Catches a number that is not looked up because it is the second of a name, and one that stands in a list's text.
+    /// Catches a number that is not looked up because it is the second in a name, and one that occurs in the text of a list entry.
     #[test]
     fn a_test_of_an_unlisted_mistake_is_an_error() {
         let listed = listed("# Mistakes\n\n1. One, with 7. in it\n12. Twelve\n    and more\n");

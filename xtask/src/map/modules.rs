@@ -1,5 +1,4 @@
-//! The modules of a crate with the names in each, and where a path leads: to the file where the thing that it names is
-//! defined.
+//! The modules of a crate with the names in each, and the resolution of a path to the file that defines the item.
 
 use super::{
     graph::{Graph, Import},
@@ -13,16 +12,16 @@ use std::{
 };
 use syn::visit::Visit;
 
-/// A chain of `pub use` longer than this is taken for a circle.
+/// A chain of `pub use` longer than this is treated as a cycle.
 const HOPS: usize = 24;
 
-/// What a name stands for in a module.
+/// The meaning of a name in a module.
 enum Meaning {
     /// A child module.
     Module(usize),
     /// Something defined here.
     Item,
-    /// Something that `use` brings here, under the path it has there.
+    /// An item imported by `use`, with the path that it is imported from.
     Import(Vec<String>),
 }
 
@@ -36,7 +35,7 @@ struct Module {
     paths: Paths,
 }
 
-/// Where a path leads.
+/// The target of a path.
 #[derive(Clone, Copy)]
 enum Place {
     Module(usize),
@@ -52,7 +51,7 @@ struct Crate<'a> {
     macros: BTreeMap<String, usize>,
 }
 
-/// Adds the imports between the files of the crate that begins with `root` to `graph`.
+/// Adds the imports between the files of the crate with the root file `root` to `graph`.
 pub fn add_crate(graph: &mut Graph, sources: &Sources, root: &Path) -> Result<()> {
     let mut this = Crate { sources, modules: Vec::new(), macros: BTreeMap::new() };
     let folder = root.parent().unwrap_or(Path::new(""));
@@ -64,7 +63,7 @@ pub fn add_crate(graph: &mut Graph, sources: &Sources, root: &Path) -> Result<()
 }
 
 impl Crate<'_> {
-    /// Reads the file of a module, whose children's files lie in `folder`. Yields none where the whole file is for tests.
+    /// Reads the file of a module, whose children's files are in `folder`. Returns `None` if the whole file is for tests.
     fn read_file(&mut self, parent: Option<usize>, path: &Path, folder: &Path) -> Result<Option<usize>> {
         let text = self.sources.files.get(path).ok_or_else(|| format!("{} is missing", path.display()))?;
         let file = syn::parse_file(text)
@@ -145,7 +144,7 @@ impl Crate<'_> {
             self.add(graph, module, &import.named, import.is_public, self.resolve(module, &import.named.parts, HOPS));
         }
         for named in &this.paths.named {
-            // A lone name may be a variable's, which a module can share; it cannot mean the module.
+            // A single name may be a variable that has the name of a module; it cannot mean the module.
             let place = self.resolve(module, &named.parts, HOPS);
             let place = place.filter(|place| named.parts.len() > 1 || matches!(place, Place::Item(_)));
             self.add(graph, module, named, false, place);
@@ -160,7 +159,7 @@ impl Crate<'_> {
     fn add(&self, graph: &mut Graph, from: usize, named: &Named, is_public: bool, place: Option<Place>) {
         let to = match place {
             Some(Place::Item(module)) => module,
-            // What is used of a module with children is named where it is used; a module without any is a file of its own.
+            // Items used from a module with children are resolved where they are used; a module without children is one file.
             Some(Place::Module(module)) if !self.modules[module].has_children => module,
             _ => return,
         };
@@ -177,7 +176,7 @@ impl Crate<'_> {
         std::iter::successors(self.modules[module].parent, |m| self.modules[*m].parent)
     }
 
-    /// Follows a path from a module, through `pub use` as through modules. None where it leads out of the crate.
+    /// Resolves a path from a module, through `pub use` as well. `None` if it leads out of the crate.
     fn resolve(&self, from: usize, parts: &[String], hops: usize) -> Option<Place> {
         let hops = hops.checked_sub(1)?;
         let (mut module, mut rest) = (from, parts);
@@ -192,7 +191,7 @@ impl Crate<'_> {
             };
             match place {
                 Place::Module(found) => (module, rest) = (found, after),
-                // What follows is a variant, a function of a type and the like.
+                // The rest of the path is a variant, an associated function or the like.
                 Place::Item(_) => return Some(place),
             }
         }
@@ -226,7 +225,7 @@ impl Crate<'_> {
     }
 }
 
-/// The names that an item gives to the module around it.
+/// The names that an item adds to its module.
 fn defined(item: &syn::Item) -> Vec<String> {
     let name = match item {
         syn::Item::Const(i) => &i.ident,

@@ -1,10 +1,10 @@
-//! The paths that a piece of code names: `use` trees, paths in expressions, types and patterns, and in macros' arguments.
-//! Test-only code is skipped.
+//! The paths in a piece of code: `use` trees, paths in expressions, types and patterns, and in macros' arguments. Test-only code
+//! is skipped.
 
 use proc_macro2::{TokenStream, TokenTree};
 use syn::visit::{self, Visit};
 
-/// A path as the code writes it.
+/// A path as written in the code.
 #[derive(Clone)]
 pub struct Named {
     /// Its parts, without generic arguments: `crate`, `data`, `Batch`. `use data::{self}` ends in `self`, which a module has and a
@@ -18,9 +18,9 @@ pub struct Named {
 pub struct Import {
     /// What is imported.
     pub named: Named,
-    /// The name that it gets here. None for `*`; `_` for a trait without a name.
+    /// The name that it gets here. `None` for `*`; `_` for a trait without a name.
     pub name: Option<String>,
-    /// Whether it is given on to other modules (`pub use`).
+    /// Whether it is re-exported (`pub use`).
     pub is_public: bool,
 }
 
@@ -111,7 +111,7 @@ impl Paths {
         self.imports.push(Import { named: Named { parts, line }, name: Some(name), is_public });
     }
 
-    /// Paths in the arguments of a macro, which may follow any grammar: names joined by `::`.
+    /// Paths in the arguments of a macro, which may have any grammar: names joined by `::`.
     fn tokens(&mut self, tokens: TokenStream) {
         let mut parts: Vec<String> = Vec::new();
         let (mut line, mut colons, mut follows_dot) = (0, 0, false);
@@ -151,7 +151,7 @@ impl Paths {
         }
     }
 
-    /// Functions that attributes name in a text, such as serde's `default = "path::to"`.
+    /// Functions that attributes name in a string, such as serde's `default = "path::to"`.
     fn attribute_tokens(&mut self, tokens: TokenStream) {
         for token in tokens {
             match token {
@@ -251,6 +251,6 @@ impl<'a> Visit<'a> for Paths {
         }
     }
 
-    /// `pub(in path)` says who may look, and imports nothing.
+    /// `pub(in path)` restricts visibility, and imports nothing.
     fn visit_visibility(&mut self, _: &'a syn::Visibility) {}
 }

@@ -1,4 +1,4 @@
-//! The source files of the workspace, as texts: what the map is drawn from.
+//! The source files of the workspace, as texts: the input of the map.
 
 use crate::{
     cargo::{Package, root},
@@ -10,15 +10,15 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// File names that end so are source.
+/// Endings of source files' names.
 const KINDS: [&str; 3] = ["rs", "c", "cpp"];
 
-/// Texts of source files and the files that crates begin with. All paths are relative to the workspace's root.
+/// Texts of source files and the root files of crates. All paths are relative to the workspace's root.
 #[derive(Default)]
 pub struct Sources {
     /// Every source file, tests included.
     pub files: BTreeMap<PathBuf, String>,
-    /// The first files of libraries, programs, benches and examples. Programs of tests are left out.
+    /// The root files of libraries, programs, benches and examples. Test programs are left out.
     pub roots: BTreeSet<PathBuf>,
 }
 

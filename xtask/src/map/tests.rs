@@ -1,6 +1,6 @@
 use super::*;
 
-/// Sources from texts: paths and contents. Every `lib.rs` begins a crate.
+/// Sources from texts: paths and contents. Every `lib.rs` is the root file of a crate.
 fn sources(files: &[(&str, &str)]) -> Sources {
     let files: BTreeMap<PathBuf, String> =
         files.iter().map(|(path, text)| (PathBuf::from(path), (*text).to_owned())).collect();
@@ -40,7 +40,7 @@ fn an_import_upwards_is_an_error() {
     assert!(errors[0].contains("the layer of `data` is below that of `config`"), "{}", errors[0]);
 }
 
-/// Catches modules of one layer that import each other's items, and a new module that the table forgets.
+/// Catches modules of one layer that import each other's items, and a new module that is missing in the table.
 #[test]
 fn modules_of_one_layer_and_modules_without_a_layer_are_errors() {
     let beside = [
@@ -57,7 +57,7 @@ fn modules_of_one_layer_and_modules_without_a_layer_are_errors() {
     assert!(errors_of(&unknown)[0].contains("`novelty` has no layer"));
 }
 
-/// Catches a pair that is not seen because one side writes its import as a path in the code.
+/// Catches a pair that is not found because one side writes its import as a path in the code.
 #[test]
 fn two_files_that_import_each_other_are_an_error() {
     let errors = errors_of(&[
@@ -70,7 +70,7 @@ fn two_files_that_import_each_other_are_an_error() {
     assert!(errors[0].contains("a/src/two.rs:3 imports `crate::one::One::new` of a/src/one.rs"), "{}", errors[0]);
 }
 
-/// Catches a pair of parent and child, and an error where the parent only gives on what its children define.
+/// Catches a pair of parent and child that is not found, and an error if the parent only re-exports items of its children.
 #[test]
 fn a_parent_that_only_gives_on_is_not_imported() {
     let gives_on = [
@@ -96,8 +96,8 @@ fn a_parent_that_only_gives_on_is_not_imported() {
     assert_eq!(errors_of(&declares), [""; 0]);
 }
 
-/// Catches names that lead to the wrong file: a child's, one that `use` renames, a variant's, one in a macro, in an attribute,
-/// in an inline module, behind `#[path]`, and a macro by example.
+/// Catches names that are resolved to the wrong file: a child's, one that `use` renames, a variant's, one in a macro, in an
+/// attribute, in an inline module, behind `#[path]`, and a macro by example.
 #[test]
 fn a_path_leads_to_the_file_that_defines_what_it_names() {
     let lib = "
@@ -138,7 +138,8 @@ fn a_path_leads_to_the_file_that_defines_what_it_names() {
     assert_eq!(to("use std::fs; pub(in crate::deep) fn f() { fs::read(\"\"); let below = 1; below; }"), [""; 0]);
 }
 
-/// Catches a crowded folder that is not seen, one file too early, and files of other kinds or of subfolders that count.
+/// Catches a crowded folder that is not reported, or is reported one file too early, and files of other kinds or of subfolders
+/// that count.
 #[test]
 fn a_folder_of_13_is_an_error() {
     let names: Vec<String> = (0..13).map(|at| format!("a/src/f{at}.{}", ["rs", "c", "cpp"][at % 3])).collect();
@@ -168,7 +169,7 @@ fn chain_errors(texts: &[String]) -> Vec<String> {
     errors_of(&files)
 }
 
-/// Catches a chain that is cut short, and one that is too long by one file in the count.
+/// Catches a chain that is truncated, and one that is counted one file too long.
 #[test]
 fn a_chain_of_8_is_an_error() {
     assert_eq!(chain_errors(&chain("host/src/train", 7, "")), [""; 0]);
@@ -182,7 +183,7 @@ fn a_chain_of_8_is_an_error() {
     );
 }
 
-/// Catches a search without end, and files that a circle hides from the count.
+/// Catches a search without end, and files of a cycle that are not counted.
 #[test]
 fn a_circle_counts_with_all_its_files() {
     let errors = chain_errors(&chain("host/src/train", 8, "use super::f5::F as Back;"));

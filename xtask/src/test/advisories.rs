@@ -1,4 +1,4 @@
-//! Security advisories on what the project takes from others, by cargo-deny and the database that it downloads.
+//! Security advisories on the project's dependencies, by cargo-deny and the database that it downloads.
 
 use super::steps::Outcome;
 use crate::{
@@ -6,13 +6,13 @@ use crate::{
     errors::Result,
 };
 
-/// Checks every package of each Cargo.lock against the advisory database, but for those that `deny.toml` accepts. Skipped, with the
-/// reason, where cargo-deny is missing or the database cannot be fetched.
+/// Checks every package of each Cargo.lock against the advisory database, except for the advisories that `deny.toml` accepts.
+/// Skipped, with the reason, if cargo-deny is missing or the database cannot be fetched.
 pub fn check() -> Result<Outcome> {
     let root = cargo::root()?;
     for manifest in WORKSPACES {
         let mut command = cargo::cargo()?;
-        // An accepted advisory need not be in both; a test holds the list against both.
+        // An accepted advisory need not apply to both workspaces; a test compares the list with both.
         command.args(["deny", "--manifest-path"]).arg(root.join(manifest)).args(["check", "--config"]);
         command.arg(root.join("deny.toml")).args(["--allow", "advisory-not-detected", "advisories"]);
         let output = command.output().map_err(|e| format!("cannot run cargo: {e}"))?;
@@ -26,7 +26,7 @@ pub fn check() -> Result<Outcome> {
     Ok(Outcome::Passed)
 }
 
-/// Why a failed check has said nothing about advisories.
+/// Why a failed check did not check advisories.
 fn not_checked(passed: bool, told: &str) -> Option<&'static str> {
     if passed {
         None
@@ -58,7 +58,7 @@ mod tests {
         accepted.iter().filter(|(_, package)| !is_locked(package)).map(|(id, _)| id.as_str()).collect()
     }
 
-    /// Catches an advisory that stays accepted after its package is gone: it would also cover a package that comes back.
+    /// Catches an advisory that stays accepted after its package is removed: it would also cover the package if it comes back.
     #[test]
     fn accepted_advisories_name_packages_that_are_still_used() {
         let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
@@ -74,7 +74,7 @@ mod tests {
         );
     }
 
-    /// Catches a list that is read wrongly, so that the test above holds whatever stands there.
+    /// Catches a list that is read wrongly, so that the test above would pass for any list.
     #[test]
     fn an_advisory_of_a_package_that_is_gone_is_found() {
         let text = "ignore = [\n  { id = \"RUSTSEC-1\", reason = \"gone: why\" },\n  { id = \"RUSTSEC-2\", reason = \"here: why\" },\n]";
@@ -82,7 +82,7 @@ mod tests {
         assert_eq!(unused(&accepted, "[[package]]\nname = \"here\"\n"), ["RUSTSEC-1"]);
     }
 
-    /// Catches a machine without network on which the tests fail, and an advisory that counts as a missing network.
+    /// Catches a machine without network on which the tests fail, and an advisory that is treated as a missing network.
     #[test]
     fn only_a_check_that_could_not_run_is_skipped() {
         assert!(not_checked(false, "error: no such command: `deny`").is_some());

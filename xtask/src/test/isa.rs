@@ -1,7 +1,7 @@
-//! The tests whose numbers hang on the processor, once for each instruction set that a library can be forced to.
+//! The tests whose numbers depend on the processor, once for each instruction set that a library can be forced to.
 //!
-//! A result that is right on one machine only is wrong; another machine's instruction set shows most of what would differ
-//! there. A setting that the machine lacks or a library ignores does not count as a test: it is reported as not run.
+//! A result that is right on one machine only is wrong; another machine's instruction set shows most of the differences. A setting
+//! that the machine lacks or a library ignores does not count as a test: it is reported as not run.
 
 use crate::{
     cargo::{self, Workspace},
@@ -13,21 +13,21 @@ use std::{
     process::{Command, Stdio},
 };
 
-/// Of candle's kernels; `TELOS_CANDLE_ISA` takes them.
+/// The sets of candle's kernels, as values of `TELOS_CANDLE_ISA`.
 pub const CANDLE: &[&str] = &["avx512", "avx2", "baseline"];
 
-/// Part of candle's refusal of a set that this processor lacks.
+/// Part of candle's error for a set that this processor lacks.
 const LACKS: &str = "which this processor lacks";
 
 /// An instruction set of libtorch's libraries.
 pub struct Forced {
-    /// For people.
+    /// Its name in the summary.
     pub name: &'static str,
-    /// Each library's variable, its value, and how the library names the set in use.
+    /// Each library, the value of its variable, and the library's name for the set in use.
     libraries: [(Library, &'static str, &'static str); 3],
 }
 
-/// A part of libtorch that chooses instruction sets by itself.
+/// A part of libtorch that chooses its instruction set itself.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Library {
     /// Kernels of libtorch itself.
@@ -105,12 +105,12 @@ pub const TORCH: &[Forced] = &[
     },
 ];
 
-/// Which libraries took a setting.
+/// Which libraries use a setting.
 #[derive(Debug, PartialEq)]
 pub struct Taken {
-    /// Those that did.
+    /// Those that use it.
     pub forced: Vec<&'static str>,
-    /// Those that did not, with what they use.
+    /// Those that do not, with the set that they use.
     pub ignored: Vec<String>,
 }
 
@@ -132,10 +132,10 @@ impl Forced {
         }
     }
 
-    /// Runs the test that prints what each library uses.
+    /// Runs the test that prints the set of each library.
     ///
     /// # Errors
-    /// Where the test that prints the sets cannot be run.
+    /// If that test cannot be run.
     pub fn probe(&self, libtorch: &Libtorch, workspace: &Workspace, folder: &Path) -> Result<Taken> {
         let mut command = libtorch.cargo(workspace, "test")?;
         self.set(&mut command);
@@ -164,7 +164,7 @@ impl Forced {
     /// The torch plugin's own tests, with this set.
     ///
     /// # Errors
-    /// Where cargo cannot be called.
+    /// If cargo cannot be called.
     pub fn plugin_tests(&self, libtorch: &Libtorch, workspace: &Workspace) -> Result<Command> {
         let mut command = libtorch.cargo(workspace, "test")?;
         self.set(&mut command);
@@ -175,7 +175,7 @@ impl Forced {
     /// Trajectories and oracles of models, on every backend, with this set.
     ///
     /// # Errors
-    /// Where cargo cannot be called.
+    /// If cargo cannot be called.
     pub fn model_tests(&self) -> Result<Command> {
         let mut command = cargo::cargo()?;
         self.set(&mut command);
@@ -186,7 +186,7 @@ impl Forced {
     /// Runs through the built program that train on the torch plugin, with this set.
     ///
     /// # Errors
-    /// Where cargo cannot be called.
+    /// If cargo cannot be called.
     pub fn runs(&self) -> Result<Command> {
         let mut command = cargo::cargo()?;
         self.set(&mut command);
@@ -195,11 +195,11 @@ impl Forced {
     }
 }
 
-/// The tests of candle whose numbers hang on its kernels, with `isa`: conformance and agreement with the reference, then
-/// trajectories and oracles of models, then what the built program computes.
+/// The tests of candle whose numbers depend on its kernels, with `isa`: conformance and agreement with the reference, then
+/// trajectories and oracles of models, then runs of the built program.
 ///
 /// # Errors
-/// Where cargo cannot be called.
+/// If cargo cannot be called.
 pub fn candle_tests(isa: &str) -> Result<Vec<Command>> {
     let mut commands = Vec::new();
     for rest in
@@ -212,10 +212,10 @@ pub fn candle_tests(isa: &str) -> Result<Vec<Command>> {
     Ok(commands)
 }
 
-/// Why candle's kernels cannot be forced to `isa` here; nothing where they can. Opens candle through the host to find out.
+/// Why candle's kernels cannot be forced to `isa` here; `None` if they can. Opens candle through the host to find out.
 ///
 /// # Errors
-/// Where the host cannot be run, or refuses the set for another reason.
+/// If the host cannot be run, or refuses the set for another reason.
 pub fn candle_lacks(isa: &str, host: &Path) -> Result<Option<String>> {
     let mut command = Command::new(host);
     command.args(["plugins", "verify", "candle", "--only", "nop"]).env("TELOS_CANDLE_ISA", isa);
@@ -232,7 +232,7 @@ pub fn candle_lacks(isa: &str, host: &Path) -> Result<Option<String>> {
 mod tests {
     use super::*;
 
-    /// Catches a setting that is counted as tested although the library ignored it, and a line that is read wrong.
+    /// Catches a setting that counts as tested although the library ignored it, and a line that is read wrongly.
     #[test]
     fn a_setting_that_a_library_ignores_is_not_run() {
         let output = "running 1 test\n\

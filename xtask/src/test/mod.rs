@@ -20,7 +20,7 @@ use std::{
 use steps::{Outcome, Steps};
 use totals::Totals;
 
-/// How many changed templates and tokenizers the full tests try, some five minutes' worth; the usual tests try some thousand.
+/// How many changed templates and tokenizers the full tests try, about five minutes' worth; the usual tests try about a thousand.
 const FUZZ_CASES: &str = "30000";
 
 /// All steps; the last lines are the tests' own results.
@@ -109,7 +109,7 @@ fn all(steps: &mut Steps, totals: &mut Totals, full: bool) -> Result<()> {
         steps.step("tests that take long", || {
             let mut command = cargo::cargo()?;
             command.args(["test", "--release", "-p", "telos-tests", "--test", "e2e", "--", "--ignored", "--nocapture"]);
-            // Without TELOS_DATA these are ignored because their input is missing.
+            // Without TELOS_DATA these tests have no input and are ignored.
             command.args(["--skip", "real_data::"]);
             all &= tests(command, built.folder()?, totals)?;
             Ok(Outcome::Passed)
@@ -118,7 +118,7 @@ fn all(steps: &mut Steps, totals: &mut Totals, full: bool) -> Result<()> {
     if all { Ok(()) } else { Err("tests failed, see above".into()) }
 }
 
-/// Tests whose numbers hang on the processor, with each instruction set that can be forced here.
+/// Tests whose numbers depend on the processor, with each instruction set that can be forced here.
 fn forced(
     steps: &mut Steps,
     totals: &mut Totals,
@@ -155,7 +155,7 @@ fn forced(
     Ok(())
 }
 
-/// Runs a command with the terminal as its own.
+/// Runs a command on this terminal.
 fn passes(command: &mut Command) -> Result<Outcome> {
     let status = command.status().map_err(|e| format!("cannot run {}: {e}", command.get_program().display()))?;
     if status.success() { Ok(Outcome::Passed) } else { Err(format!("{} said so above", describe(command))) }
@@ -166,7 +166,7 @@ fn describe(command: &Command) -> String {
     std::iter::once("cargo".into()).chain(words).collect::<Vec<_>>().join(" ")
 }
 
-/// Advisories need a download and have a step of their own: here, what `deny.toml` says of licences, bans and sources.
+/// Checks licences, bans and sources by `deny.toml`. Advisories need a download and have a step of their own.
 fn licences(manifest: &str) -> Result<Outcome> {
     let installed = cargo::cargo()?.args(["deny", "--version"]).stdout(Stdio::null()).stderr(Stdio::null()).status();
     if !installed.is_ok_and(|s| s.success()) {
@@ -184,8 +184,8 @@ fn licences(manifest: &str) -> Result<Outcome> {
     passes(command.arg(root.join("deny.toml")).args(["bans", "licenses", "sources"]))
 }
 
-/// Unit, integration, end-to-end and documentation tests. Their output passes through and is added up.
-/// Yields whether all passed.
+/// Runs unit, integration, end-to-end and documentation tests. Forwards their output and adds up their results. Returns whether
+/// all passed.
 fn tests(mut command: Command, folder: &Path, totals: &mut Totals) -> Result<bool> {
     command.env("TELOS_TEST_BIN", folder);
     let mut child = command.stdout(Stdio::piped()).spawn().map_err(|e| format!("cannot run cargo test: {e}"))?;

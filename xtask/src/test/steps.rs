@@ -3,10 +3,10 @@
 use crate::errors::Result;
 use std::time::{Duration, Instant};
 
-/// How a step ended well.
+/// The outcome of a successful step.
 pub enum Outcome {
     Passed,
-    /// With something to know about it.
+    /// With a note.
     Noted(String),
     Skipped(String),
 }
@@ -31,7 +31,7 @@ impl Steps {
         Ok(())
     }
 
-    /// Prints every step with its time and what is to know about it.
+    /// Prints every step with its time and note.
     pub fn summary(&self) {
         eprintln!("== summary");
         for (name, time, outcome) in &self.done {

@@ -10,7 +10,7 @@ pub struct Totals {
 }
 
 impl Totals {
-    /// Adds a line such as `test result: ok. 12 passed; 0 failed; 1 ignored; ...`; passes over any other.
+    /// Adds a line such as `test result: ok. 12 passed; 0 failed; 1 ignored; ...`; skips any other.
     pub fn add(&mut self, line: &str) {
         let Some(counts) = line.strip_prefix("test result: ").and_then(|rest| rest.split_once(". ")) else { return };
         self.binaries += 1;
@@ -40,7 +40,7 @@ impl Totals {
 mod tests {
     use super::*;
 
-    /// Catches sums that take the wrong column or count a line that is no result.
+    /// Catches sums that use the wrong column or count a line that is not a result.
     #[test]
     fn result_lines_are_added_up() {
         let mut totals = Totals::default();

@@ -9,7 +9,7 @@ use plugin_api::{
     },
 };
 
-/// Optional operands that make no sense without another: (operation, operand, what it needs).
+/// Optional operands that require another one: (operation, operand, the required operand).
 const NEEDS: &[(&str, &str, &str)] = &[
     ("embedding", "positions", "position_table"),
     ("embedding", "position_table", "positions"),
@@ -24,25 +24,25 @@ pub fn is_exact(spec: &OpSpec) -> bool {
     EXACT.contains(&spec.name)
 }
 
-/// One operation with everything it needs.
+/// One operation with its attributes and operands.
 #[derive(Clone, Debug)]
 pub struct Case {
     /// The operation.
     pub spec: &'static OpSpec,
-    /// What is special about it.
+    /// What distinguishes it.
     pub name: String,
     /// Name, kind and bits of each attribute.
     pub attrs: Vec<(&'static str, u32, u64)>,
-    /// Operands by name; outputs carry what they hold before the call.
+    /// Operands by name; outputs hold their content before the call.
     pub operands: Vec<(&'static str, Tensor)>,
-    /// Operands that lie side by side as column blocks of one buffer.
+    /// Operands that are column blocks of one buffer.
     pub packed: &'static [&'static [&'static str]],
-    /// Whether to run it again without each optional operand; one such case per operation carries them all.
+    /// Whether to run it again without each optional operand; one such case per operation has them all.
     pub vary: bool,
 }
 
 impl Case {
-    /// A case of `op`, whose attributes it takes; operands are given with [`Case::with`].
+    /// A case of the operation `op` with its attributes; operands are added by [`Case::with`].
     pub fn new<O: Op>(name: impl Into<String>, op: &O) -> Self {
         let attrs = op.with_call(|call| {
             let pairs = O::SPEC.attrs.iter().zip(call.attrs.iter());
@@ -59,20 +59,20 @@ impl Case {
         self
     }
 
-    /// Adds an output of that shape, full of garbage.
+    /// Adds an output of that shape, filled with NaN.
     #[must_use]
     pub fn out(self, name: &'static str, rows: usize, cols: usize) -> Self {
         self.with(name, Tensor::garbage(rows, cols))
     }
 
-    /// Lays operands side by side.
+    /// Places operands next to each other in one buffer.
     #[must_use]
     pub fn packed(mut self, groups: &'static [&'static [&'static str]]) -> Self {
         self.packed = groups;
         self
     }
 
-    /// Asks for the variants without optional operands.
+    /// Requests the variants without optional operands.
     #[must_use]
     pub fn vary(mut self) -> Self {
         self.vary = true;
@@ -104,13 +104,13 @@ impl Case {
         }
     }
 
-    /// Whether some required operand holds elements, so that wrong views and values can matter.
+    /// Whether at least one required operand holds elements, so that wrong views and values can matter.
     pub fn is_filled(&self) -> bool {
         let required = self.specs().filter(|spec| !spec.optional);
         required.filter_map(|spec| self.operand(spec.name)).all(|tensor| !tensor.data.is_empty())
     }
 
-    /// The same case without `name` and whatever needs it.
+    /// The same case without `name` and the operands that require it.
     #[must_use]
     pub fn without(&self, name: &str) -> Self {
         let needs = |dropped: &str| NEEDS.contains(&(self.spec.name, dropped, name)) || dropped == name;

@@ -1,4 +1,4 @@
-//! The cases of the suite: those that the tables write, their variants, and the backward cases that follow from them.
+//! The cases of the suite: those in the tables, their variants, and the backward cases derived from them.
 
 use super::{
     case::{Case, is_input},
@@ -17,16 +17,16 @@ use plugin_api::{
 };
 use telos_random::SplitMix64;
 
-/// A case, the reference's results, and how far others may be from them.
+/// A case, the reference's results, and the allowed distance from them.
 pub(super) struct Prepared {
     pub(super) case: Case,
     pub(super) expected: Outcome,
     pub(super) limits: Limits,
 }
 
-/// Written cases, their variants, and the backward cases that follow from them, of the operations that are wanted.
+/// The written cases, their variants and the backward cases derived from them, for the operations that `wanted` selects.
 pub(super) fn cases(reference: &mut dyn Session, dtype: DType, wanted: &dyn Fn(&OpSpec) -> bool) -> Result<Vec<Case>> {
-    // A generator for each rule, so that a case does not depend on what else is wanted.
+    // One generator per rule, so that a case does not depend on which other operations are wanted.
     let mut rngs: Vec<SplitMix64> = (1..=RULES.len() as u64).map(|i| SplitMix64::new(SEED + 1000 * i)).collect();
     let leads_there = |spec: &OpSpec| RULES.iter().any(|rule| rule.forward.id == spec.id && wanted(rule.backward));
     let mut cases = Vec::new();
@@ -55,8 +55,8 @@ pub(super) fn cases(reference: &mut dyn Session, dtype: DType, wanted: &dyn Fn(&
     Ok(cases)
 }
 
-/// A forward case, and where it asks for variants also those without an optional input, with the place of every rule they
-/// fit.
+/// A forward case and, if it requests variants, also those without an optional input, each with the index of every rule that
+/// applies.
 pub(super) fn backward_pairs(forward: &Case) -> Vec<(Case, usize)> {
     let mut forwards = vec![forward.clone()];
     if forward.vary {
@@ -66,7 +66,7 @@ pub(super) fn backward_pairs(forward: &Case) -> Vec<(Case, usize)> {
     forwards.iter().flat_map(|case| rules().map(|at| (case.clone(), at))).collect()
 }
 
-/// The case that wrong calls are made from: filled, with as many operands as can be, and more than one element in them.
+/// The case that wrong calls are made from: filled, with as many operands as possible, and more than one element in them.
 pub(super) fn canonical<'a>(cases: &[&'a Prepared]) -> Option<&'a Prepared> {
     let filled = cases.iter().copied().filter(|p| p.case.is_filled() && p.case.packed.is_empty());
     let wide = |case: &Case| case.operands.iter().filter(|(_, tensor)| tensor.data.len() > 1).count();

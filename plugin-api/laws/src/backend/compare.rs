@@ -1,11 +1,11 @@
 //! When two results agree.
 //!
-//! In the conformance suite the error of an element is `|found - expected|`, and its limit follows from the terms that
-//! were added up for it: [`super::limits`]. Integers, infinities and not-a-number agree exactly; operations that only move
-//! values agree exactly too.
+//! In the conformance suite the error of an element is `|found - expected|`, and its limit follows from the terms that were added
+//! up for it: [`super::limits`]. Integers, infinities and NaN must be equal; operations that only move values must give equal
+//! values too.
 //!
-//! [`distance`] measures operations on real data, where only inputs and results are known: it compares with the scale of
-//! the whole operand.
+//! [`distance`] measures operations on real data, for which only inputs and results are known: it compares with the scale of the
+//! whole operand.
 
 use super::{
     case::{Case, is_exact},
@@ -19,10 +19,10 @@ use plugin_api::{
     backend::catalogue::{Class, OpSpec},
 };
 
-/// The least scale of an operand of the laws, whose inputs are of the order of 1.
+/// The smallest scale of an operand of the laws, whose inputs are of the order of 1.
 const LEAST_SCALE: f64 = 0.1;
 
-/// The limit of [`distance`] for results of `dtype`: some sixty roundings in f32, five in bf16.
+/// The limit of [`distance`] for results of `dtype`: about sixty roundings in f32, five in bf16.
 pub fn limit(dtype: DType) -> f64 {
     match dtype {
         DType::F64 => 1e-12,
@@ -32,7 +32,7 @@ pub fn limit(dtype: DType) -> f64 {
     }
 }
 
-/// The limit for one operand: its own dtype's, or the compute dtype's where the operation has operands of that.
+/// The limit for one operand: that of its own dtype, or of the compute dtype if the operation has operands of that dtype.
 fn operand_limit(spec: &OpSpec, compute: DType, own: DType) -> f64 {
     if is_exact(spec) || own == DType::I32 {
         return 0.0;
@@ -42,7 +42,7 @@ fn operand_limit(spec: &OpSpec, compute: DType, own: DType) -> f64 {
     limit(inner).max(limit(own))
 }
 
-/// The error of `found` at a place, relative to its value and the scale.
+/// The error of `found` in one element, relative to its value and the scale.
 fn error(expected: f64, found: f64, scale: f64) -> f64 {
     let difference = difference(expected, found);
     if difference == 0.0 || difference.is_infinite() { difference } else { difference / (expected.abs() + scale) }
@@ -67,18 +67,17 @@ fn root_mean_square(values: &[f64]) -> f64 {
 /// How far a result is from the expected one.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Distance {
-    /// The worst error of an element, as the laws measure it.
+    /// The worst error of an element, by the measure of the laws.
     pub error: f64,
-    /// The element.
+    /// The index of the element.
     pub at: usize,
-    /// The most it may be.
+    /// The limit of the error.
     pub limit: f64,
 }
 
 /// The distance of an output of `cols` columns of operation `spec`, computed in `compute` and stored in `own`, by the laws'
-/// measure with the scale of real data: `inputs` is the order of what the output is computed from (1 in the laws), and
-/// where one row is larger than the whole, as the gradients at a sequence's first token are, its own root mean square
-/// counts.
+/// measure with the scale of real data: `inputs` is the order of magnitude of the inputs (1 in the laws). For a row that is larger
+/// than the whole, as the gradients at a sequence's first token are, its own root mean square is the scale.
 pub fn distance(
     spec: &OpSpec,
     (compute, own): (DType, DType),
@@ -92,7 +91,7 @@ pub fn distance(
     Distance { error, at, limit: operand_limit(spec, compute, own) }
 }
 
-/// Compares every output: the error that takes most of its limit, or what disagrees.
+/// Compares every output: the error that is largest relative to its limit, or what disagrees.
 pub fn compare(case: &Case, expected: &Outcome, limits: &Limits, found: &Outcome) -> Result<Agreement, Broken> {
     if let Some(place) = &found.trespass {
         return Err(format!("wrote outside its outputs: {place}").into());
@@ -114,7 +113,7 @@ pub fn compare(case: &Case, expected: &Outcome, limits: &Limits, found: &Outcome
     Ok(largest)
 }
 
-/// The element whose error takes most of its limit (0 everywhere without limits), and where it is.
+/// The element whose error is largest relative to its limit (0 everywhere without limits), with its index.
 fn nearest_to_limit(expected: &[f64], found: &[f64], limits: Option<&[f64]>) -> (Agreement, usize) {
     let of = |(at, (&e, &f)): (usize, (&f64, &f64))| {
         let limit = limits.map_or(0.0, |limits| limits[at]);
@@ -152,7 +151,7 @@ mod tests {
         assert_eq!(worst(&lost, &lost).0, 0.0);
     }
 
-    /// Catches gradients that are held against inputs of the order of 1, and a large row held against small ones.
+    /// Catches gradients that are compared with inputs of the order of 1, and a large row compared with small ones.
     #[test]
     fn real_data_is_measured_on_its_own_scale() {
         let of = |expected: &[f64], found: &[f64]| {
@@ -169,7 +168,7 @@ mod tests {
         assert!(rounding.error < rounding.limit, "{rounding:?}");
     }
 
-    /// Catches a place that is judged by its error alone, and a lost limit.
+    /// Catches an element that is chosen by its error alone, without the limit, and a lost limit.
     #[test]
     fn the_element_that_takes_most_of_its_limit_is_named() {
         let (expected, found) = ([0.0, 100.0, 5.0], [2e-6, 100.001, 5.0]);

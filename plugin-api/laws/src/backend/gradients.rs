@@ -1,7 +1,7 @@
 //! Backward operations against central finite differences of their forward ones, in f64.
 //!
-//! With random cotangents c of the outputs o, `L = sum c o`; its derivative by every element of every differentiable
-//! input must be what the backward operation writes for c.
+//! With random cotangents c of the outputs o, `L = sum c o`. The backward operation must write for c the derivative of L by every
+//! element of every differentiable input.
 
 use super::{
     case::Case,
@@ -23,10 +23,10 @@ use telos_random::SplitMix64;
 /// Largest input that is checked element by element.
 const LARGEST: usize = 700;
 
-/// Half the distance of the two points.
+/// Half the distance between the two points.
 const STEP: f64 = 1e-5;
 
-/// What a difference's truncation and rounding leave, relative to the gradient's scale.
+/// The allowed error from truncation and rounding of a difference, relative to the gradient's scale.
 const LIMIT: f64 = 1e-6;
 
 /// Checks every backward operation of `session`, which must compute in f64.
@@ -34,7 +34,7 @@ pub fn verify_gradients(session: &mut dyn Session) -> Report {
     verify_gradients_of(session, &|_| true)
 }
 
-/// Checks the backward operations that `wanted` names; no line where none of them is one.
+/// Checks the backward operations that `wanted` selects; writes no line if it selects none.
 pub fn verify_gradients_of(session: &mut dyn Session, wanted: &dyn Fn(&OpSpec) -> bool) -> Report {
     let mut report = Report::default();
     let rng = &mut SplitMix64::new(SEED);
@@ -58,7 +58,7 @@ pub fn verify_gradients_of(session: &mut dyn Session, wanted: &dyn Fn(&OpSpec) -
     report
 }
 
-/// Small enough, and not made of the points where a function bends.
+/// Small enough, and without points at which a function has a kink.
 fn is_smooth(case: &Case) -> bool {
     let small = case.operands.iter().all(|(_, tensor)| tensor.data.len() <= LARGEST);
     small && case.is_filled() && !case.name.contains("extremes")
@@ -91,7 +91,7 @@ fn check(
     Ok(Ok(largest))
 }
 
-/// What a forward case's differences are taken of.
+/// The forward case whose differences are taken.
 struct Slopes<'a> {
     forward: &'a Case,
     rule: &'a Rule,
@@ -125,7 +125,7 @@ impl Slopes<'_> {
         Ok(slopes)
     }
 
-    /// `sum c o` over the outputs whose cotangents the backward was given.
+    /// `sum c o` over the outputs for which the backward operation got cotangents.
     fn projection(&self, out: &Outcome) -> Result<f64> {
         let mut sum = 0.0;
         for (output, cotangent) in self.rule.cotangents {

@@ -1,12 +1,11 @@
-//! The conformance suite of backends: the table a backend's author runs until it passes.
+//! The conformance suite of backends, which a backend's author runs until it passes.
 //!
-//! [`verify`] holds a session against a reference session on the very same inputs, within limits that follow from the size
-//! of the terms that are added up (`limits`): every operation over empty, single,
-//! odd, packed, strided and large operands, with and without each optional one, forward and backward; that the same call
-//! gives the same bits; that nothing outside the outputs changes; that wrong calls are refused with the right code and
-//! leave the session whole; that nothing leaks. [`Suite`] runs a part of it, and what wants a second session or a process of
-//! its own. [`verify_gradients`] holds the backward operations of an f64 session
-//! against finite differences of its forward ones.
+//! [`verify`] compares a session with a reference session on the same inputs, within limits that follow from the size of the terms
+//! that are added up (`limits`). It covers every operation over empty, single, odd, packed, strided and large operands, with and
+//! without each optional one, forward and backward. It checks that the same call gives the same bits, that nothing outside the
+//! outputs changes, that wrong calls are refused with the right code and leave the session usable, and that nothing leaks.
+//! [`Suite`] runs a part of it, and the checks that need a second session or a process of their own. [`verify_gradients`] compares
+//! the backward operations of an f64 session with finite differences of its forward ones.
 //!
 //! Adding an operation to the catalogue without a row in `tables` (and, for a backward, in `rules`) fails the suite.
 

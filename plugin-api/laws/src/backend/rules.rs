@@ -1,4 +1,4 @@
-//! Which operation is the backward of which, so that every forward case yields backward cases and gradient checks.
+//! Which operation is the backward of which: every forward case yields backward cases and gradient checks by these rules.
 
 use super::{case::Case, stage::Outcome, tensor::Tensor};
 use plugin_api::{
@@ -12,7 +12,7 @@ use telos_random::SplitMix64;
 
 type Pairs = &'static [(&'static str, &'static str)];
 
-/// How a backward call is made from a forward call.
+/// How a backward call is derived from a forward call.
 pub struct Rule {
     /// The forward operation.
     pub forward: &'static OpSpec,
@@ -24,9 +24,9 @@ pub struct Rule {
     pub cotangents: Pairs,
     /// Forward inputs and the backward outputs that hold their gradients.
     pub gradients: Pairs,
-    /// A boolean attribute that the backward turns over.
+    /// A boolean attribute that the backward inverts.
     pub flips: Option<&'static str>,
-    /// Column blocks of the backward, where the forward has them.
+    /// Column blocks of the backward, if the forward has them.
     pub packed: &'static [&'static [&'static str]],
 }
 
@@ -40,7 +40,7 @@ const PLAIN: Rule = Rule {
     packed: &[],
 };
 
-/// Every pair.
+/// All pairs of a forward and a backward operation.
 pub const RULES: &[Rule] = &[
     Rule {
         forward: ops::Embedding::SPEC,
@@ -109,12 +109,12 @@ fn partner(pairs: Pairs, second: &str) -> Option<&'static str> {
     pairs.iter().find(|(_, b)| *b == second).map(|(a, _)| *a)
 }
 
-/// What gradients hold before the call.
+/// The content of gradients before the call.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Start {
-    /// Nothing yet.
+    /// Zeros.
     Zero,
-    /// Something to be added to.
+    /// Random values to which the call adds.
     Random,
 }
 
@@ -146,7 +146,7 @@ impl Rule {
         }
         for spec in self.backward.outputs {
             let of = partner(self.gradients, spec.name).unwrap_or(spec.name);
-            // Read only where `accumulate` is set, which no rule does.
+            // Read only if `accumulate` is set, which no rule does.
             let overwrites = spec.usage == Usage::Output || self.backward.name == "linear_backward_input";
             let shape = forward.operand(of);
             let tensor = shape.map(|t| match start {

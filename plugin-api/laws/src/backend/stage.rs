@@ -1,4 +1,4 @@
-//! A case on a session: its operands in buffers, the call as data that can be bent, and what came out.
+//! A case on a session: its operands in buffers, the call as data that can be changed, and the result.
 
 use super::{
     case::Case,
@@ -11,15 +11,15 @@ use plugin_api::{
     backend::Session,
 };
 
-/// Elements behind the last operand of every buffer: room for views that lie a little wrong.
+/// Elements behind the last operand of every buffer: room for views that are slightly wrong.
 const SLACK: usize = 8;
 
-/// Where operands lie in their buffers.
+/// Layout of the operands in their buffers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Layout {
     /// From the buffer's start, rows adjacent.
     Dense,
-    /// Three elements in, five elements between rows.
+    /// First element at 3, a gap of five elements between rows.
     Strided,
 }
 
@@ -48,7 +48,7 @@ pub struct Draft {
 }
 
 impl Draft {
-    /// Hands the call to `f`.
+    /// Calls `f` with the call.
     pub fn with_call<R>(&self, f: impl FnOnce(&Call<'_>) -> R) -> R {
         let attr = |&(name, kind, bits): &(&'static str, u32, u64)| Attr {
             name: RStr::from_str(name),
@@ -86,14 +86,14 @@ pub struct Stage<'a> {
     views: Vec<(&'static str, View)>,
 }
 
-/// What a call left behind.
+/// The result of a call.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Outcome {
     /// Outputs by name.
     pub outputs: Vec<(&'static str, Tensor)>,
     /// The same, as bytes.
     pub bits: Vec<u8>,
-    /// The first place outside the outputs that the call changed.
+    /// The first element outside the outputs that the call changed.
     pub trespass: Option<String>,
 }
 
@@ -104,7 +104,7 @@ impl Outcome {
     }
 }
 
-/// What lies between operands: easily told from any result.
+/// The value between operands, which differs from any result.
 fn sentinel(dtype: DType) -> f64 {
     if dtype == DType::I32 { f64::from(i32::MIN + 7) } else { f64::NAN }
 }
@@ -145,7 +145,7 @@ impl<'a> Stage<'a> {
         Ok(())
     }
 
-    /// Puts `members` side by side into a fresh buffer.
+    /// Places `members` next to each other in a new buffer.
     fn upload(
         &mut self,
         session: &mut dyn Session,
@@ -157,7 +157,7 @@ impl<'a> Stage<'a> {
         let (lead, gap) = layout.lead_and_gap();
         let rows = members[0].rows;
         let stride = members.iter().map(|t| t.cols).sum::<usize>() + gap;
-        // What has no row needs no room but for where its members begin.
+        // Members without rows need no room beyond their starting positions.
         let room = if rows == 0 { stride.min(1 << 12) } else { rows * stride };
         let mut values = vec![sentinel(dtype); lead + room + SLACK];
         let handle = session.alloc(dtype, values.len() as u64)?;
@@ -179,7 +179,7 @@ impl<'a> Stage<'a> {
         Ok(())
     }
 
-    /// Uploads every buffer's image again, after a call that may have written.
+    /// Uploads every buffer's image again, after a call that may have written to it.
     pub fn restore(&self, session: &mut dyn Session) -> Result<()> {
         self.buffers.iter().try_for_each(|b| session.upload(b.handle, 0, &b.image))
     }
@@ -189,13 +189,13 @@ impl<'a> Stage<'a> {
         self.views.iter().find(|(n, _)| *n == name).map_or(View::NONE, |(_, view)| *view)
     }
 
-    /// Lets an output share an input's view.
+    /// Makes an output use an input's view.
     pub fn alias(&mut self, output: &str, input: &str) {
         let shared = self.view(input);
         self.views.iter_mut().filter(|(n, _)| *n == output).for_each(|(_, view)| *view = shared);
     }
 
-    /// The call, unbent.
+    /// The call, unchanged.
     pub fn draft(&self) -> Draft {
         let spec = self.case.spec;
         Draft {
@@ -207,7 +207,7 @@ impl<'a> Stage<'a> {
         }
     }
 
-    /// Reads every output back and looks whether anything else changed.
+    /// Reads every output and checks that nothing else changed.
     pub fn collect(&self, session: &mut dyn Session) -> Result<Outcome> {
         let mut outcome = Outcome { outputs: Vec::new(), bits: Vec::new(), trespass: None };
         for buffer in &self.buffers {
@@ -241,7 +241,7 @@ impl<'a> Stage<'a> {
         Ok(outcome)
     }
 
-    /// Gives the buffers back.
+    /// Frees the buffers.
     pub fn release(self, session: &mut dyn Session) -> Result<()> {
         self.buffers.iter().try_for_each(|b| session.free(b.handle))
     }
@@ -257,7 +257,7 @@ pub fn run(session: &mut dyn Session, case: &Case, compute: DType, layout: Layou
     run_aliased(session, case, compute, layout, None)
 }
 
-/// Runs `case` with one output in an input's place.
+/// Runs `case` with one output on an input's memory.
 pub fn run_aliased(
     session: &mut dyn Session,
     case: &Case,
@@ -271,7 +271,7 @@ pub fn run_aliased(
     }
     let outcome = stage.draft().invoke(session).and_then(|()| stage.collect(session));
     let released = stage.release(session);
-    // The call's own error says more than that of a session it left unusable.
+    // The call's own error is more informative than that of a session it left unusable.
     let outcome = outcome?;
     released.map(|()| outcome)
 }

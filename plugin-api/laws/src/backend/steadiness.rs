@@ -1,4 +1,4 @@
-//! What shows only in a second session or over many calls: other bits from the same inputs, and memory that grows.
+//! Faults visible only in a second session or over many calls: other bits from the same inputs, and memory that grows.
 
 use super::{
     case::Case,
@@ -15,17 +15,17 @@ use plugin_api::{
     },
 };
 
-/// Steps before memory is watched: caches and pools are full by then.
+/// Steps before memory is measured: caches and pools are full by then.
 const WARM_UP: usize = 300;
-/// Stretches of steps; what leaks grows in each of them, what a cache takes once does not.
+/// Intervals of steps: a leak grows in each of them, a cache is filled once.
 const STRETCHES: usize = 4;
-/// Steps in a stretch.
+/// Steps in an interval.
 const STEPS: usize = 500;
-/// Bytes that a stretch may add: less than any buffer kept per step, more than an allocator's habits.
+/// Bytes that an interval may add: less than any buffer kept per step, more than normal variation of an allocator.
 const ALLOWED: u64 = 64 << 10;
 
 impl Suite {
-    /// Whether two fresh sessions give the same bits: one line per operation that `wanted` names.
+    /// Whether two new sessions give the same bits: one line per operation that `wanted` selects.
     pub fn verify_repeatability(
         &self,
         first: &mut dyn Session,
@@ -49,10 +49,10 @@ impl Suite {
         report
     }
 
-    /// Whether the process keeps its size while an operation is repeated with everything around it: buffers, transfers,
-    /// scratch. `resident` tells the bytes the process holds; where it knows nothing, nothing is checked.
+    /// Whether the process keeps its size while an operation is repeated with all that belongs to it: buffers, transfers, scratch
+    /// memory. `resident` returns the bytes that the process holds; if it returns `None`, nothing is checked.
     ///
-    /// Alone in its process: any other work there would show.
+    /// Must run alone in its process: other work would change the size.
     pub fn verify_growth(
         &self,
         candidate: &mut dyn Session,
@@ -83,7 +83,7 @@ fn same_bits(first: &mut dyn Session, second: &mut dyn Session, case: &Case, dty
     if bits(first)? == bits(second)? { Ok(()) } else { Err(format!("{}: other bits", case.name)) }
 }
 
-/// Whether each stretch of steps left the process larger; `None` where its size is not known.
+/// Whether each interval of steps left the process larger; `None` if its size is not known.
 fn growth(
     session: &mut dyn Session,
     case: &Case,

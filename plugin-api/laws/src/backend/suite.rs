@@ -1,4 +1,4 @@
-//! The walk over all cases: what is checked of each operation, and of a session around its operations.
+//! Runs all cases: the checks of each operation, and those of a session outside its operations.
 
 use super::{
     case::Case,
@@ -18,7 +18,7 @@ use plugin_api::{
     },
 };
 
-/// Every case for one compute dtype with the reference's results, to hold candidates against.
+/// Every case for one compute dtype with the reference's results, to compare candidates with.
 pub struct Suite {
     pub(super) dtype: DType,
     cases: Vec<Prepared>,
@@ -26,12 +26,12 @@ pub struct Suite {
 }
 
 impl Suite {
-    /// Builds the cases of the operations that `wanted` names and runs them on `reference`, which must compute with
-    /// operands stored in `dtype` (the reference backend does, in f64, for every float type). An operation's cases are
-    /// the same whatever else is wanted.
+    /// Builds the cases of the operations that `wanted` selects and runs them on `reference`, which must compute with operands
+    /// stored in `dtype` (the reference backend does, in f64, for every float type). An operation's cases do not depend on the
+    /// other operations that are wanted.
     ///
     /// # Errors
-    /// What the reference refuses, and a result of its that contradicts the laws' own evaluation.
+    /// A refusal of the reference, or a result of it that contradicts the laws' own evaluation.
     pub fn prepare(reference: &mut dyn Session, dtype: DType, wanted: impl Fn(&OpSpec) -> bool) -> Result<Suite> {
         let mut prepared = Vec::new();
         for case in cases(reference, dtype, &wanted)? {
@@ -43,14 +43,14 @@ impl Suite {
         Ok(Suite { dtype, cases: prepared, watch: Box::new(|_| true) })
     }
 
-    /// Calls `watch` with what is about to be checked, before each check, so that it is known what a candidate did last
-    /// before it ended the process. Where `watch` answers false, the check is left out.
+    /// Calls `watch` with the name of each check before it runs, so that the last call of a candidate that ended the process is
+    /// known. If `watch` returns false, the check is skipped.
     #[must_use]
     pub fn watched(self, watch: impl Fn(&str) -> bool + Send + Sync + 'static) -> Suite {
         Suite { watch: Box::new(watch), ..self }
     }
 
-    /// Runs the operations that `wanted` names.
+    /// Checks the operations that `wanted` selects.
     pub fn verify(&self, candidate: &mut dyn Session, wanted: impl Fn(&OpSpec) -> bool) -> Report {
         let mut report = Report::default();
         for (spec, cases) in self.by_operation(wanted) {
@@ -79,7 +79,7 @@ impl Suite {
             return;
         }
         for prepared in cases {
-            // A session that panicked or lost its device supports nothing any more; the line of that says enough.
+            // A session that panicked or lost its device supports nothing afterwards; one line about that is enough.
             if !candidate.supports(spec.id, dtype) {
                 return;
             }
@@ -98,7 +98,7 @@ impl Suite {
         }
     }
 
-    /// The operations that `wanted` names, with their cases.
+    /// The operations that `wanted` selects, with their cases.
     pub(super) fn by_operation(
         &self,
         wanted: impl Fn(&OpSpec) -> bool,
@@ -108,7 +108,7 @@ impl Suite {
     }
 }
 
-/// What a session does around its operations: transfers, tickets, handles, memory. Lines under `session`.
+/// Checks a session outside its operations: transfers, tickets, handles, memory. Its lines are under `session`.
 pub fn verify_session(candidate: &mut dyn Session, dtype: DType) -> Report {
     let mut report = Report::default();
     conduct::session(candidate, dtype, &mut report);
@@ -117,7 +117,7 @@ pub fn verify_session(candidate: &mut dyn Session, dtype: DType) -> Report {
 
 /// Runs the whole suite for compute dtype `dtype`, with results from `reference` (see [`Suite::prepare`]).
 ///
-/// Lines are grouped by operation; what belongs to none is under `session`.
+/// Lines are grouped by operation; those that belong to no operation are under `session`.
 pub fn verify(candidate: &mut dyn Session, reference: &mut dyn Session, dtype: DType) -> Report {
     match Suite::prepare(reference, dtype, |_| true) {
         Ok(suite) => {
@@ -148,8 +148,8 @@ fn complete(spec: &OpSpec, cases: &[&Prepared]) -> Result<String, String> {
     }
 }
 
-/// What `supports` affirms works and what it denies answers Unsupported, for every float type, for i32 and for an
-/// operation that is not there.
+/// An operation that `supports` affirms works, and one that it denies returns [`Code::UNSUPPORTED`], for every float type, for i32
+/// and for an operation that does not exist.
 fn truthful(candidate: &mut dyn Session, case: &Case) -> Result<String, String> {
     if candidate.supports(u32::MAX, DType::F32) || candidate.supports(case.spec.id, DType::I32) {
         return Err("affirms an unknown operation, or i32 as a compute dtype".into());
@@ -168,7 +168,7 @@ fn truthful(candidate: &mut dyn Session, case: &Case) -> Result<String, String> 
     Ok(if denied.is_empty() { String::new() } else { format!("denied: {denied:?}") })
 }
 
-/// Whether there are no buffers of that dtype at all.
+/// Whether buffers of that dtype do not exist.
 fn has_no_buffers(session: &mut dyn Session, dtype: DType) -> bool {
     match session.alloc(dtype, 1) {
         Ok(handle) => session.free(handle).is_err(),

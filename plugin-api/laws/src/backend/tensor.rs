@@ -13,12 +13,12 @@ pub struct Tensor {
     pub cols: usize,
     /// `rows * cols` values.
     pub data: Vec<f64>,
-    /// The dtype where the operand's class leaves it open; the compute dtype otherwise.
+    /// The dtype, if the operand's class leaves it open; the compute dtype otherwise.
     pub dtype: Option<DType>,
 }
 
 impl Tensor {
-    /// A matrix whose value at each place is `f`'s next.
+    /// A matrix filled by calls of `f`.
     pub fn generate(rows: usize, cols: usize, f: impl FnMut() -> f64) -> Self {
         let data = std::iter::repeat_with(f).take(rows * cols).collect();
         Tensor { rows, cols, data, dtype: None }
@@ -29,8 +29,8 @@ impl Tensor {
         Tensor::generate(rows, cols, || rng.normal())
     }
 
-    /// Multiples of 1/8 in [-1, 1]: their products and sums are exact in f32, so that equal logits are equal on every
-    /// backend and unequal ones keep their order.
+    /// Multiples of 1/8 in [-1, 1]: their products and sums are exact in f32, so that equal logits are equal on every backend and
+    /// unequal ones keep their order.
     pub fn grid(rng: &mut SplitMix64, rows: usize, cols: usize) -> Self {
         Tensor::generate(rows, cols, || rng.below(17) as f64 / 8.0 - 1.0)
     }
@@ -46,7 +46,7 @@ impl Tensor {
         Tensor { rows: 1, cols: data.len(), data, dtype: None }
     }
 
-    /// The cumulative sums of `lengths`, from 0 on.
+    /// The cumulative sums of `lengths`, starting at 0.
     pub fn offsets(lengths: &[usize]) -> Self {
         let mut end = 0;
         let ends = lengths.iter().map(|length| {
@@ -56,7 +56,7 @@ impl Tensor {
         Tensor::row(std::iter::once(0.0).chain(ends.collect::<Vec<_>>()))
     }
 
-    /// Not-a-number everywhere: what an output holds before it is written.
+    /// NaN everywhere: the content of an output before it is written.
     pub fn garbage(rows: usize, cols: usize) -> Self {
         Tensor::generate(rows, cols, || f64::NAN)
     }

@@ -1,4 +1,4 @@
-//! An objective under one set of options, and the windows that laws look at.
+//! An objective under one set of options, and the windows that laws use.
 
 use super::{
     compare,
@@ -19,13 +19,13 @@ pub(super) struct Case<'a> {
     pub(super) laws: &'a Laws,
     pub(super) options: &'a OptionMap,
     pub(super) requirements: Requirements,
-    /// The windows that each law looks at, by the number they are drawn with.
+    /// The windows that each law uses, by the numbers they are drawn with.
     pub(super) draws: Vec<u64>,
-    /// What is left of each window; all of it where there is none.
+    /// The part of each window that is kept; all of it if `None`.
     pub(super) cut: Option<Cut>,
 }
 
-/// How many different windows each law looks at.
+/// How many different windows each law uses.
 pub(super) const WINDOWS: u64 = 3;
 
 impl<'a> Case<'a> {
@@ -34,7 +34,7 @@ impl<'a> Case<'a> {
         Ok(Self { laws, options, requirements, draws: (0..WINDOWS).collect(), cut: None })
     }
 
-    /// The same, of one window alone, or of a part of it.
+    /// The same with one window alone, or with a part of it.
     pub(super) fn only(&self, draw: u64, cut: Option<Cut>) -> Case<'a> {
         Case { laws: self.laws, options: self.options, requirements: self.requirements.clone(), draws: vec![draw], cut }
     }
@@ -66,8 +66,8 @@ impl<'a> Case<'a> {
         self.cut.as_ref().and_then(|cut| cut.of(&whole).ok()).unwrap_or(whole)
     }
 
-    /// The window that the objective composes of generated rows; none where it leaves them to the host, or answers what the law
-    /// `compose` refuses.
+    /// The window that the objective composes from generated rows; `None` if it leaves this to the host, or returns something that
+    /// the law `compose` refuses.
     fn composed(&self, draw: u64) -> Option<Batch<'static>> {
         if self.rollouts() {
             return None;
@@ -87,7 +87,7 @@ impl<'a> Case<'a> {
         self.ready_from(&self.fill(&self.data(draw), Values::Random(draw))?, draw)
     }
 
-    /// The same from a given window: after `prepare` over rollouts, the models that train have moved.
+    /// The same for a given window: after `prepare` over rollouts, the trained models have changed.
     pub(super) fn ready_from(&self, window: &Batch<'_>, draw: u64) -> Result<(Box<dyn Objective>, Batch<'static>)> {
         let mut objective = self.instance()?;
         let batch = self.prepared(objective.as_mut(), window)?;
@@ -98,20 +98,20 @@ impl<'a> Case<'a> {
         Ok((objective, moved))
     }
 
-    /// `window` with what `prepare` makes of it: of rollouts all is there already, of rows the statistics are not.
+    /// `window` with the arrays from `prepare`: a rollout has its statistics before, a window of rows does not.
     pub(super) fn prepared(&self, objective: &mut dyn Objective, window: &Batch<'_>) -> Result<Batch<'static>> {
         let seen = self.seen_by_prepare(window);
         sequences::prepared(objective, &seen, window, self.rollouts())
     }
 
-    /// The arrays of a window that `prepare` is given.
+    /// The arrays of a window that `prepare` gets.
     pub(super) fn seen_by_prepare(&self, window: &Batch<'_>) -> Batch<'static> {
         let is_statistic = |name: &str| self.requirements.statistics.iter().any(|s| s == name);
         let seen = window.arrays().iter().filter(|a| self.rollouts() || !is_statistic(&a.name));
         seen.fold(Batch::new(), |all, a| all.with_array(sequences::with_data(a, a.data.to_vec())))
     }
 
-    /// Whether the policy answers prompts.
+    /// Whether the objective learns from rollouts.
     pub(super) fn rollouts(&self) -> bool {
         self.manifest().data == DataKind::PROMPT
     }
@@ -121,7 +121,7 @@ impl<'a> Case<'a> {
         compare::Flat::of(self.manifest(), &objective.loss(batch)?, batch)
     }
 
-    /// Whether a window is never cut.
+    /// Whether a window is never split.
     pub(super) fn coupled(&self) -> bool {
         self.manifest().coupled || self.requirements.coupled
     }

@@ -1,4 +1,4 @@
-//! A loss in a form that can be cut, joined and compared.
+//! A loss in a form that can be split, joined and compared.
 
 use super::{
     outcome::{Fault, fault},
@@ -12,12 +12,12 @@ use plugin_api::{
 };
 use std::collections::BTreeMap;
 
-/// How alike two numbers must be.
+/// How closely two numbers must agree.
 #[derive(Clone, Copy, PartialEq)]
 pub(super) enum Alike {
-    /// The same number.
+    /// Equal.
     Exactly,
-    /// Up to the order of additions.
+    /// Equal up to the order of additions.
     Rounding,
 }
 
@@ -29,7 +29,7 @@ impl Alike {
         }
     }
 
-    /// How far two numbers are apart, in the measure of [`Alike::holds`].
+    /// The difference of two numbers, in the measure of [`Alike::holds`].
     pub(super) fn measure(self, a: f64, b: f64) -> Agreement {
         let apart = if a == b || (a.is_nan() && b.is_nan()) { 0.0 } else { (a - b).abs() };
         match self {
@@ -39,7 +39,7 @@ impl Alike {
     }
 }
 
-/// What the order of additions may change, as a share of the number, or of 1 where that is greater.
+/// The allowed change by the order of additions, relative to the number, or to 1 if that is greater.
 const ROUNDING: f64 = 1e-10;
 
 /// A loss by name.
@@ -47,14 +47,14 @@ const ROUNDING: f64 = 1e-10;
 pub(super) struct Flat {
     /// Coefficient and sum.
     pub(super) terms: BTreeMap<String, (f64, f64)>,
-    /// Value and weight of the metrics that say something.
+    /// Value and weight of the metrics with a non-zero weight.
     pub(super) metrics: BTreeMap<String, (f64, f64)>,
     /// One array `term/statistic` for every term and differentiable statistic; 0 where the loss returned none.
     pub(super) cotangents: Batch<'static>,
 }
 
 impl Flat {
-    /// Takes `loss` apart, which is the loss of `batch`.
+    /// Splits `loss`, the loss of `batch`, into its parts.
     pub(super) fn of(manifest: &ObjectiveManifest, loss: &Loss, batch: &Batch<'_>) -> Result<Self, Fault> {
         let terms = loss.terms.iter().map(|t| (t.name.clone(), (t.coefficient, t.sum))).collect();
         let says = |m: &&plugin_api::objective::MetricPart| m.weight != 0.0;
@@ -127,7 +127,7 @@ impl Flat {
         Ok(whole)
     }
 
-    /// Compares all numbers of two losses; `self` is what should be.
+    /// Compares all numbers of two losses; `self` is the expected one.
     pub(super) fn same(&self, found: &Flat, alike: Alike) -> Result<Agreement, Fault> {
         let terms = pairs("term", &self.terms, &found.terms, ["coefficient", "sum"], alike)?;
         let metrics = pairs("metric", &self.metrics, &found.metrics, ["value", "weight"], alike)?;
@@ -188,7 +188,7 @@ fn pairs(
     Ok(worst)
 }
 
-/// Only means have a weight that adds up.
+/// Only the weights of means add up.
 fn is_mean(manifest: &ObjectiveManifest, metric: &str) -> bool {
     manifest.metrics.iter().any(|m| m.name == metric && m.reduction == Reduction::MEAN)
 }

@@ -1,4 +1,4 @@
-//! What is verified: an objective, its options, the source of batches, and which laws.
+//! What is verified: an objective, its options, the source of batches, and the selection of laws.
 
 use super::windows::{Generator, Values, sequences};
 use plugin_api::{
@@ -26,15 +26,15 @@ pub struct Laws {
 }
 
 impl Laws {
-    /// The laws for an objective of this crate's traits.
+    /// The laws for an objective that implements this crate's traits.
     pub fn of<T: ObjectivePlugin>() -> Self {
         let manifest = guard::catch("", "manifest", || Ok(T::manifest())).unwrap_or_default();
         let manifest = ObjectiveManifest { options: T::Options::specs(), ..manifest };
         Self::new(manifest, |options| T::create(T::Options::parse(options)?))
     }
 
-    /// The laws for anything that describes itself and makes instances, such as a loaded plugin:
-    /// `Laws::new(library.objective_manifest()?, move |options| library.objective(options))`.
+    /// The laws for anything with a manifest and instances, such as a loaded plugin: `Laws::new(library.objective_manifest()?,
+    /// move |options| library.objective(options))`.
     pub fn new<O: Objective + 'static>(
         manifest: ObjectiveManifest,
         create: impl Fn(&OptionMap) -> Result<O> + 'static,
@@ -51,50 +51,50 @@ impl Laws {
         }
     }
 
-    /// One more case. Without any, the defaults are the only one.
+    /// Adds a case. Without any, the defaults are the only case.
     #[must_use]
     pub fn with_options(mut self, options: OptionMap) -> Self {
         self.options.push(options);
         self
     }
 
-    /// Another source of batches: more arrays, other sizes.
+    /// Replaces the source of batches, for more arrays or other sizes.
     #[must_use]
     pub fn with_generator(mut self, generator: Generator) -> Self {
         self.generator = generator;
         self
     }
 
-    /// Another tolerance for the `cotangents`.
+    /// Replaces the tolerance of the law `cotangents`.
     #[must_use]
     pub fn with_tolerance(mut self, tolerance: Tolerance) -> Self {
         self.tolerance = tolerance;
         self
     }
 
-    /// Leaves out a law, for a reason that stands in the report.
+    /// Skips a law, for a reason that the report gives.
     #[must_use]
     pub fn exempt(mut self, law: &str, reason: &str) -> Self {
         self.exempt.push((law.to_owned(), reason.to_owned()));
         self
     }
 
-    /// Checks these laws alone, by the names of [`LAWS`](super::LAWS).
+    /// Checks only these laws, by the names of [`LAWS`](super::LAWS).
     #[must_use]
     pub fn only(mut self, laws: &[&str]) -> Self {
         self.only = Some(laws.iter().map(|law| (*law).to_owned()).collect());
         self
     }
 
-    /// Calls `watch` with the law and the case before each of them: a plugin that ends the process is then known by its place.
+    /// Calls `watch` with the law and the case before each check, so that the place is known if a plugin ends the process.
     #[must_use]
     pub fn watched(mut self, watch: impl Fn(&str) + 'static) -> Self {
         self.watch = Box::new(watch);
         self
     }
 
-    /// Columns of the data that the objective asks for and the generator does not give yet, by name: an objective declares none, so
-    /// they are found by asking it.
+    /// The names of data columns that the objective reads and the generator does not provide yet. An objective does not declare
+    /// columns, so they are found from its errors.
     pub fn columns_asked_for(&self) -> Vec<String> {
         let mut generator = self.generator.clone();
         let mut found: Vec<String> = Vec::new();
@@ -113,7 +113,7 @@ impl Laws {
         found
     }
 
-    /// Goes through a window's calls; the first error is what is missing.
+    /// Runs all calls of a window; the first error names what is missing.
     fn asks(&self, options: &OptionMap, generator: &Generator) -> Result<()> {
         let mut objective = (self.create)(options)?;
         let statistics = objective.requirements()?.statistics;

@@ -1,4 +1,4 @@
-//! The laws of objectives: what must hold of any loss whose host sums, cuts, masks and normalises for it.
+//! The laws of objectives: properties of every loss for which the host sums, splits, masks and normalises.
 //!
 //! An author calls [`verify`] (or [`Laws`], with options) from one test; a loaded plugin goes through [`Laws::new`].
 //!
@@ -22,11 +22,11 @@
 //! | `compose` | its sequences are valid, come from the rows given, and are the same for the same seed | a row number that was never given |
 //! | `expectations` | for equal models with uniform logits the manifest's numbers come out (default options) | `log2` for `ln` |
 //!
-//! A broken law is broken again with fewer sequences and fewer tokens, as long as it fails in the same way: the smallest window
-//! stands in [`Line::counterexample`](super::Line::counterexample).
+//! A broken law is checked again with fewer sequences and fewer tokens, as long as it fails in the same way: the smallest window
+//! is in [`Line::counterexample`](super::Line::counterexample).
 //!
-//! Terms and metrics that exist under some options only are declared all the same, saying so in their meaning; the cases
-//! given must then bring each of them about once.
+//! Terms and metrics that exist only under some options are declared too, and their meaning says so; the given cases must return
+//! each of them at least once.
 
 mod case;
 mod checks;

@@ -1,4 +1,4 @@
-//! How a law ends: it holds, or a fault shows that it is broken.
+//! The result of a law: it holds, or a fault shows that it is broken.
 
 use super::windows::describe;
 use crate::Agreement;
@@ -8,7 +8,7 @@ use plugin_api::{Error, Result, batch::Batch, tape::CheckError};
 pub(super) struct Fault {
     pub(super) text: String,
     pub(super) agreement: Option<Agreement>,
-    /// The batch that shows it, in words, where that is not the window as it was drawn.
+    /// The batch that shows it, in words, if it is not the window as drawn.
     pub(super) at: Option<String>,
 }
 
@@ -18,18 +18,18 @@ impl Fault {
         Self { at: Some(describe(batch)), ..self }
     }
 
-    /// By numbers.
+    /// A fault with its numbers.
     pub(super) fn measured(text: String, agreement: Agreement) -> Self {
         Self { text, agreement: Some(agreement), at: None }
     }
 
-    /// The same, with what was being done before it.
+    /// The same fault with its context before the text.
     pub(super) fn within(self, what: &str) -> Self {
         Self { text: format!("{what}: {}", self.text), ..self }
     }
 }
 
-/// A law that holds: what is worth knowing, and the greatest error where it is about numbers.
+/// A law that holds: a note, and the greatest error if the law compares numbers.
 #[derive(Default)]
 pub(super) struct Held {
     pub(super) note: String,

@@ -1,4 +1,5 @@
-//! The laws that take milliseconds, of one instance on a batch of its own experiment: what contradicts them is not worth training.
+//! The laws that take milliseconds, for one instance on a batch of its own experiment: an objective that breaks them is not worth
+//! training.
 
 use std::collections::BTreeSet;
 
@@ -25,23 +26,23 @@ use telos_random::SplitMix64;
 
 /// An instance with the batch that it is about to learn from.
 pub struct Quick<'a> {
-    /// What the objective says of itself.
+    /// The objective's manifest.
     pub manifest: &'a ObjectiveManifest,
     /// The experiment's instance.
     pub objective: &'a dyn Objective,
-    /// Another instance, under default options, of which the manifest's expectations hold.
+    /// Another instance, under default options, for which the manifest's expectations hold.
     pub plain: Option<Box<dyn Objective>>,
-    /// The batch, with statistics and with what `prepare` answered.
+    /// The batch, with statistics and the arrays from `prepare`.
     pub batch: &'a Batch<'a>,
     /// Number of tokens of the vocabulary.
     pub vocabulary: usize,
 }
 
-/// Sequences, pairs or groups of the batch that are looked at, unless the loss couples all of it.
+/// Number of sequences, pairs or groups of the batch that are checked, unless the loss couples all of it.
 const UNITS: usize = 8;
-/// Derivatives of each term by each statistic that are measured.
+/// How many derivatives of each term by each statistic are measured.
 const DERIVATIVES: usize = 8;
-/// Real statistics come in single precision; what they are moved by does not.
+/// Real statistics have single precision, but the steps of the differences do not.
 const TOLERANCE: Tolerance = Tolerance { relative: 1e-5, absolute: 1e-8 };
 
 /// The quick laws by name, with what each means.
@@ -77,8 +78,8 @@ impl Quick<'_> {
         report
     }
 
-    /// Terms whose cotangents are all 0 where the law of cotangents looks, as where all rewards of a rollout are equal: whether they
-    /// are right is not known yet. A term with a coefficient of 0 does not count.
+    /// Terms whose cotangents are all 0 in the part that the law of cotangents checks, for example because all rewards of a
+    /// rollout are equal: whether they are right is not known yet. A term with a coefficient of 0 does not count.
     ///
     /// # Errors
     /// The plugin's own.
@@ -110,8 +111,8 @@ impl Quick<'_> {
         sequences::units(self.batch)
     }
 
-    /// The part of the batch that the laws look at: of each term the first unit that has a cotangent other than 0, then the first of
-    /// the others that have one, then the first without.
+    /// The part of the batch that the laws check: for each term the first unit with a cotangent other than 0, then further units
+    /// with one, then the first units without.
     fn part(&self) -> Result<Batch<'static>> {
         if self.coupled()? {
             return Ok(sequences::owned(self.batch));
@@ -131,7 +132,7 @@ impl Quick<'_> {
         sequences::select(self.batch, &chosen)
     }
 
-    /// Of each term, whether each sequence has a cotangent other than 0.
+    /// For each term, whether each sequence has a cotangent other than 0.
     fn sequences_with_gradient(&self) -> Result<Vec<Vec<bool>>> {
         let (offsets, sequences) = (self.batch.offsets()?, self.batch.sequences()?);
         let of_term = |term: &Term| {
@@ -175,14 +176,14 @@ impl Quick<'_> {
         let why = "every cotangent of the first batch is 0: nothing would be learned";
         match silent && supervised {
             true if self.manifest.data != DataKind::PROMPT => fault(why),
-            // Answers of equal reward teach nothing, and others may.
+            // Answers of equal reward give no gradient, but other answers may.
             true => Ok(Held::note(why)),
             false => Ok(Held::default()),
         }
     }
 
-    /// Differences are taken near the real statistics, not at them: models that are still equal stand on kinks (ratios of 1, margins
-    /// of 0). What is wrong must be wrong at two such points.
+    /// Differences are taken near the real statistics, not at them: models that are still equal are at kinks (ratios of 1, margins
+    /// of 0). A derivative must be wrong at two such points to be reported.
     fn cotangents(&self) -> Outcome {
         let part = self.part()?;
         match self.derivatives(&part, 1) {
@@ -234,13 +235,13 @@ impl Quick<'_> {
         Ok(Held { note: format!("{checked} derivatives"), agreement: Some(worst) })
     }
 
-    /// What is declared as held constant is detached at this very batch.
+    /// Values that are declared as held constant are detached on this batch.
     fn stop_gradients(&self) -> Outcome {
         let (_, detached) = base(self.objective, &self.part()?)?;
         all_detached(self.manifest, &detached).map(|()| Held::default())
     }
 
-    /// The two halves of the part of the batch that is looked at; the reason why it is not cut where it is not.
+    /// The two halves of the part that is checked, or the reason why it is not split.
     fn halves(&self, part: &Batch<'_>) -> Result<Halves> {
         if self.coupled()? {
             return Ok(Err("coupled: not cut"));
@@ -253,7 +254,7 @@ impl Quick<'_> {
         Ok(Ok([front.concat(), back.concat()]))
     }
 
-    /// A custom normaliser comes from data alone and adds up: the loss must not depend on how the window is cut.
+    /// A custom normaliser depends on data alone and adds up: the loss must not depend on how the window is split.
     fn normalisers(&self) -> Outcome {
         let statistics = self.objective.requirements()?.statistics;
         let part = self.part()?;
@@ -321,15 +322,15 @@ impl Quick<'_> {
     }
 }
 
-/// Whether there is another cotangent than 0.
+/// Whether any cotangent is not 0.
 fn tells(cotangents: &[f64]) -> bool {
     cotangents.iter().any(|value| *value != 0.0)
 }
 
-/// Sequences of each half, or why there are none.
+/// Sequences of each half, or the reason why there are none.
 type Halves = std::result::Result<[Vec<usize>; 2], &'static str>;
 
-/// An element of a statistic in words: its place in the batch and in its sequence.
+/// An element of a statistic in words: its index in the batch and in its sequence.
 fn place(array: &Array<'_>, batch: &Batch<'_>, element: usize) -> String {
     let row = element / array.cols.max(1);
     match array.scope {
@@ -354,7 +355,7 @@ fn chosen(claimed: &[f64], values: &[f64], draw: u64) -> Vec<usize> {
     chosen
 }
 
-/// An array's values with some replaced.
+/// An array's values with some of them replaced.
 fn spread(array: &Array<'_>, places: &[usize], values: &ndarray::ArrayD<f64>) -> Vec<f64> {
     let mut all = array.data.to_vec();
     places.iter().zip(values).for_each(|(place, value)| all[*place] = *value);

@@ -1,4 +1,4 @@
-//! The walk over all laws: each on every case, and what is broken again with as little as it takes.
+//! Runs all laws: each on every case, and broken ones again on smaller windows.
 
 use super::{
     case::Case,
@@ -97,7 +97,7 @@ impl Laws {
             if self.checks("declared") {
                 self.windows(report, "declared", &label, options, declared);
             }
-            // What this case returns is collected apart: a law may run several times while its fault is made small.
+            // The names that this case returns are collected separately: a law may run several times while its fault is reduced.
             _ = guard::catch("", "declared", || {
                 Ok(Case::new(self, options).and_then(|case| description::declared(&case, returned)).is_ok())
             });
@@ -111,7 +111,7 @@ impl Laws {
         self.only.as_ref().is_none_or(|only| only.iter().any(|name| name == law))
     }
 
-    /// Runs a law of windows; one that is broken is broken again with as little as it takes.
+    /// Runs a law of windows; a broken one is run again on smaller windows.
     fn windows(
         &self,
         report: &mut Report,
@@ -134,7 +134,7 @@ impl Laws {
             Err(panic) => Fault::from(panic.to_string()),
         };
         let (fault, counterexample) = match law {
-            // It is about rows, not windows.
+            // This law is about rows, not windows.
             "compose" => {
                 let rows = fault.at.clone();
                 (fault, rows)
@@ -157,7 +157,7 @@ impl Laws {
         true
     }
 
-    /// Runs one law that is about no window; a panic in the objective breaks it.
+    /// Runs one law that uses no window; a panic in the objective breaks it.
     fn run(&self, report: &mut Report, law: &str, case: &str, check: impl FnOnce() -> Outcome) {
         if !self.begins(report, law, case) {
             return;
@@ -175,7 +175,7 @@ impl Laws {
 
 type Law = fn(&Case<'_>) -> Outcome;
 
-/// The laws of what an instance computes, in their order.
+/// The laws of an instance's computations, in their order.
 const MATHEMATICS: [(&str, Law); 12] = [
     ("cotangents", derivatives::cotangents),
     ("stop-gradients", derivatives::stop_gradients),

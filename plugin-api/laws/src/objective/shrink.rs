@@ -7,8 +7,8 @@ use super::{
 };
 use plugin_api::export::guard;
 
-/// The fault of the smallest window that breaks `law` in the same way, and the window in words; the first fault where no
-/// single window breaks it.
+/// The fault of the smallest window that breaks `law` in the same way, and the window in words; the first fault if no single
+/// window breaks it.
 pub(super) fn smallest(
     case: &Case<'_>,
     name: &str,
@@ -57,7 +57,7 @@ pub(super) fn smallest(
     (fault, Some(describe(&window)))
 }
 
-/// What a fault says before its first number: a smaller window must break the law in the same way.
+/// The text of a fault before its first number: a smaller window must break the law in the same way.
 fn kind(fault: &Fault) -> &str {
     fault.text.split(|c: char| c.is_ascii_digit()).next().unwrap_or_default()
 }

@@ -1,4 +1,4 @@
-//! The laws of rewards: what must hold of any score that a policy learns from.
+//! The laws of rewards: properties of every score that a policy learns from.
 //!
 //! An author calls [`verify`] (or [`Laws`], with options) from one test; a loaded plugin goes through [`Laws::new`].
 //!
@@ -13,7 +13,7 @@
 //! | `empty` | an empty completion, ended or cut off, has a score | a first word that is not there |
 //! | `unusual` | text of any script, length and control characters is scored, or refused with an error | a panic inside a character |
 //!
-//! A reward may refuse prompts that it does not know: give it some that it does ([`Laws::with_prompt`]).
+//! A reward may refuse prompts that it does not know: give it one that it knows ([`Laws::with_prompt`]).
 
 use crate::{
     Agreement, Broken, Report,
@@ -62,7 +62,7 @@ pub struct Laws {
 const COMPLETIONS: &[&str] =
     &["42", "The answer is 42.", "I do not know, but it may be 7 or 42.", "no", "one two three\nfour five six"];
 
-/// Text that programs stumble over.
+/// Text that programs often mishandle.
 const UNUSUAL: &[(&str, &str)] = &[
     ("a byte order mark", "\u{feff}42"),
     ("emoji of several code points", "👩‍👩‍👧‍👦 42 🇪🇺"),
@@ -77,7 +77,7 @@ const UNUSUAL: &[(&str, &str)] = &[
 ];
 
 impl Laws {
-    /// The laws for anything that describes itself and makes instances, such as a loaded plugin.
+    /// The laws for anything with a manifest and instances, such as a loaded plugin.
     pub fn new<R: Reward + 'static>(
         manifest: RewardManifest,
         create: impl Fn(&OptionMap) -> Result<R> + 'static,
@@ -92,7 +92,7 @@ impl Laws {
         }
     }
 
-    /// Other options than the defaults.
+    /// Replaces the default options.
     #[must_use]
     pub fn with_options(mut self, options: OptionMap) -> Self {
         self.options = options;
@@ -106,7 +106,7 @@ impl Laws {
         self
     }
 
-    /// Checks these laws alone, by the names of [`LAWS`].
+    /// Checks only these laws, by the names of [`LAWS`].
     #[must_use]
     pub fn only(mut self, laws: &[&str]) -> Self {
         self.only = Some(laws.iter().map(|law| (*law).to_owned()).collect());
@@ -120,10 +120,10 @@ impl Laws {
         self
     }
 
-    /// Whether the reward scores the samples at all.
+    /// Checks that the reward scores the samples.
     ///
     /// # Errors
-    /// Its refusal of the first sample: its prompt is not one that it knows, or an option is missing.
+    /// Its error for the first sample: it does not know the prompt, or an option is missing.
     pub fn ready(&self) -> Result<()> {
         let samples = self.samples();
         guard::catch("", "score", || self.instance()?.score(&samples[..1]).map(drop))
@@ -163,7 +163,7 @@ impl Laws {
         (self.create)(&self.options)
     }
 
-    /// Whether the columns are texts; some rewards read numbers.
+    /// Whether columns are texts; some rewards read numbers.
     fn texts(&self) -> bool {
         let tried = |text: bool| {
             let samples = self.samples_with(text);
@@ -335,7 +335,7 @@ impl Laws {
                         continue;
                     }
                     Ok(scores) => format!("the scores are {scores:?}"),
-                    // Such text may be refused, in words.
+                    // Such text may be refused with an error.
                     Err(e) if ![Code::PANIC, Code::POISONED, Code::INTERNAL].contains(&e.code) => {
                         refused += 1;
                         continue;
@@ -348,7 +348,7 @@ impl Laws {
         Ok(format!("{scored} scored, {refused} refused"))
     }
 
-    /// The first sample with `text` for its prompt, or for its completion.
+    /// The first sample with `text` as its prompt, or as its completion.
     fn replaced(&self, prompt: bool, text: &str) -> Sample {
         let sample = self.samples().into_iter().next().unwrap_or_default();
         match prompt {
@@ -388,7 +388,7 @@ impl From<Error> for Fault {
     }
 }
 
-/// The same scores to the bit, or the first sample whose score differs.
+/// Checks that scores are equal bit for bit, and reports the first sample whose score differs.
 fn same(samples: &[Sample], expected: &[f64], found: &[f64], what: &str) -> std::result::Result<(), Fault> {
     match expected.iter().zip(found).position(|(a, b)| a.to_bits() != b.to_bits()) {
         None => Ok(()),

@@ -1,4 +1,4 @@
-//! The recorded computation: nodes, the rules by which they follow from each other, and the tape that lists them.
+//! The recorded computation: nodes, the rules that connect them, and the tape that lists them.
 
 mod node;
 mod read;

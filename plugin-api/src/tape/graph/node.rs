@@ -10,12 +10,12 @@ pub(in crate::tape) struct Node {
     /// Always in standard (row-major, contiguous) layout, with at most two axes.
     pub(in crate::tape) value: ArrayD<f64>,
     pub(in crate::tape) rule: Rule,
-    /// Whether any input lies behind it; nothing is computed backwards where none does.
+    /// Whether it depends on any input; the backward pass skips nodes that do not.
     pub(in crate::tape) differentiable: bool,
 }
 
 impl Node {
-    /// `#5 log_sigmoid(#4) [3] = [-0.69, -0.31, -1.2]`; of long vectors the beginning.
+    /// `#5 log_sigmoid(#4) [3] = [-0.69, -0.31, -1.2]`; long vectors are truncated.
     pub(in crate::tape) fn describe(&self, index: usize) -> String {
         const SHOWN: usize = 8;
         let operands: Vec<_> = self.rule.operands().iter().map(|operand| format!("#{operand}")).collect();
@@ -40,7 +40,7 @@ pub(in crate::tape) fn flat(value: &ArrayD<f64>) -> &[f64] {
     value.as_slice().expect("`record` stores standard layout only")
 }
 
-/// An array of `shape` from numbers that an operation computed for exactly that shape.
+/// An array of `shape` from numbers that an operation computed for that shape.
 pub(in crate::tape) fn array(shape: &[usize], flat: Vec<f64>) -> ArrayD<f64> {
     ArrayD::from_shape_vec(IxDyn(shape), flat).expect("an operation fills its own shape")
 }

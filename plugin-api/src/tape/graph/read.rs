@@ -1,4 +1,4 @@
-//! How to look at a variable: its numbers, its shape, its line for `dbg!`.
+//! Reading a variable: its numbers, its shape, its line for `dbg!`.
 
 use std::fmt;
 
@@ -24,10 +24,10 @@ impl<'t> Var<'t> {
         self.read(|state| state.flat(self).to_vec())
     }
 
-    /// The number, of a scalar.
+    /// The number in a scalar.
     ///
     /// # Errors
-    /// The first mistake made on the tape, or that this is no scalar.
+    /// The first mistake made on the tape, or that this is not a scalar.
     pub fn scalar(self) -> Result<f64, TapeError> {
         let value = self.value()?;
         if value.ndim() != 0 {
@@ -36,7 +36,7 @@ impl<'t> Var<'t> {
         Ok(value.sum())
     }
 
-    /// The shape: `[]` of a scalar, `[N]` of a vector, `[N, K]` of a matrix.
+    /// The shape: `[]` for a scalar, `[N]` for a vector, `[N, K]` for a matrix.
     ///
     /// # Errors
     /// The first mistake made on the tape.
@@ -51,7 +51,7 @@ impl<'t> Var<'t> {
 }
 
 impl fmt::Debug for Var<'_> {
-    /// Operation, operands, shape and values: made for `dbg!`.
+    /// Operation, operands, shape and values, for `dbg!`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let state = self.tape.state();
         match (state.nodes.get(self.index), &state.error) {

@@ -1,17 +1,17 @@
-//! How a node follows from its operands: what the walk backwards needs to know of each.
+//! How a node is computed from its operands, as far as the backward pass needs it.
 
 use crate::tape::elementwise::{Function, Pairwise};
 
-/// How a node came from its operands (indices into the tape). Many operations share a rule: everything that copies
-/// elements is a `Gather`, everything that adds them up a `Scatter`.
+/// How a node was computed from its operands (indices into the tape). Many operations share a rule: those that copy elements are a
+/// `Gather`, those that add elements up a `Scatter`.
 pub(in crate::tape) enum Rule {
-    /// A leaf that is differentiated by.
+    /// A leaf for which a gradient is computed.
     Input { name: String },
-    /// Nothing flows back: constants, detached values, comparisons.
+    /// No cotangent is passed on: constants, detached values, comparisons.
     Stop { operands: Vec<usize> },
     /// Element by element.
     Map { function: Function, x: usize },
-    /// Element by element of two, with scalar broadcast.
+    /// Element by element of two operands, with scalar broadcast.
     Pairwise { function: Pairwise, a: usize, b: usize },
     /// `a` where the bit is set, else `b`, with scalar broadcast.
     Select { bits: Vec<bool>, a: usize, b: usize },
@@ -19,7 +19,7 @@ pub(in crate::tape) enum Rule {
     Gather { x: usize, index: Vec<usize> },
     /// Element `s` is the sum of the elements `i` of `x` with `segment[i] == s`, divided by `divisor[s]`.
     Scatter { x: usize, segment: Vec<usize>, divisor: Vec<f64> },
-    /// The parts' elements one after the other.
+    /// The parts' elements in sequence.
     Concat { parts: Vec<usize> },
     /// `log(sum(exp(.)))` over the last axis, of length `width`.
     LogSumExp { x: usize, width: usize },
@@ -27,7 +27,7 @@ pub(in crate::tape) enum Rule {
     Matmul { a: usize, b: usize, inner: usize, columns: usize },
 }
 
-/// The segment of an element that takes no part in a sum.
+/// The segment of an element that is left out of a sum.
 pub(in crate::tape) const NO_SEGMENT: usize = usize::MAX;
 
 impl Rule {
@@ -44,7 +44,7 @@ impl Rule {
     }
 }
 
-/// `cotangent * derivative`, where a cotangent of exactly zero stays zero whatever the derivative: an entry that a mask left
+/// `cotangent * derivative`, where a cotangent of exactly zero stays zero whatever the derivative is: an entry that a mask left
 /// out must not turn 0 * inf into NaN.
 pub(in crate::tape) fn chain(cotangent: f64, derivative: f64) -> f64 {
     if cotangent == 0.0 { 0.0 } else { cotangent * derivative }

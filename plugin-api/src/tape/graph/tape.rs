@@ -1,5 +1,4 @@
-//! The tape itself: the list of nodes, the one function that adds to it, and the author's handle on a value. The operations are in
-//! `ops`.
+//! The tape: the list of nodes, the function that adds to it, and the author's handle to a value. The operations are in `ops`.
 
 use std::cell::{Ref, RefCell};
 use std::fmt;
@@ -13,13 +12,13 @@ use crate::tape::error::TapeError;
 use crate::tape::kind::OpKind;
 use crate::tape::mask::{Id, ids};
 
-/// Records what is computed from its inputs, to be walked backwards. One tape per call of a loss.
+/// Records what is computed from its inputs, for the backward pass. One tape per call of a loss.
 #[derive(Default)]
 pub struct Tape {
     state: RefCell<State>,
 }
 
-/// A value on a tape. Copied freely: it holds no numbers itself.
+/// A value on a tape. Cheap to copy: it holds no numbers itself.
 #[derive(Clone, Copy)]
 pub struct Var<'t> {
     pub(in crate::tape) tape: &'t Tape,
@@ -34,17 +33,17 @@ pub(in crate::tape) struct State {
     pub(in crate::tape) error: Option<TapeError>,
 }
 
-/// The index of variables made after the tape's first error.
+/// The index of variables created after the tape's first error.
 pub(in crate::tape) const POISONED: usize = usize::MAX;
 
 impl Tape {
-    /// An empty tape without sequences: tokens, or anything else, in plain vectors.
+    /// An empty tape without sequences, for plain vectors of tokens or anything else.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// An empty tape for packed sequences: tokens `offsets[s]..offsets[s + 1]` are sequence `s`. S + 1 entries, the first 0,
-    /// the last N, none smaller than the one before; anything else is the tape's first error.
+    /// An empty tape for packed sequences: tokens `offsets[s]..offsets[s + 1]` are sequence `s`. There are S + 1 entries: the
+    /// first is 0, the last N, and none is smaller than the one before. Any other `offsets` are the tape's first error.
     pub fn with_offsets<T: Id>(offsets: &[T]) -> Self {
         let (offsets, error) = match read_offsets(offsets) {
             Ok(offsets) => (Some(offsets), None),
@@ -53,7 +52,7 @@ impl Tape {
         Self { state: RefCell::new(State { nodes: Vec::new(), offsets, error }) }
     }
 
-    /// A value nothing is differentiated by: reference log-probabilities, advantages, rewards.
+    /// A constant, without gradient: reference log-probabilities, advantages, rewards.
     pub fn constant(&self, value: impl IntoValue) -> Var<'_> {
         let value = value.into_value();
         self.record(OpKind::Constant, &[], |_| {
@@ -61,7 +60,8 @@ impl Tape {
         })
     }
 
-    /// A value the loss is differentiated by; [`Gradients`](crate::tape::Gradients) know it by `name`, which must be new to the tape.
+    /// An input, for which a gradient is computed. [`Gradients`](crate::tape::Gradients) list it under `name`, which must be new
+    /// to the tape.
     pub fn input(&self, name: impl Into<String>, value: impl IntoValue) -> Var<'_> {
         let (name, value) = (name.into(), value.into_value());
         self.record(OpKind::Input, &[], |state| {
@@ -84,7 +84,7 @@ impl Tape {
         self.state.borrow()
     }
 
-    /// Adds the node that `build` makes, or keeps its error if it is the tape's first.
+    /// Adds the node that `build` creates, or keeps its error if it is the tape's first.
     pub(in crate::tape) fn record<'t>(
         &'t self,
         kind: OpKind,
@@ -156,7 +156,7 @@ fn read_offsets<T: Id>(offsets: &[T]) -> Result<Vec<usize>, TapeError> {
 }
 
 impl fmt::Debug for Tape {
-    /// One variable a line, in the order they were made.
+    /// One variable per line, in the order in which they were created.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let state = self.state.borrow();
         writeln!(f, "Tape of {} variables", state.nodes.len())?;

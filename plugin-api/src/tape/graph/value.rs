@@ -1,4 +1,4 @@
-//! What an author may give to a tape as a value.
+//! The types that an author may pass to a tape as a value.
 
 use ndarray::{Array0, Array1, ArrayBase, ArrayD, Data, Dimension};
 
@@ -6,13 +6,13 @@ use super::node::array;
 use crate::batch::Array;
 use crate::tape::error::TapeError;
 
-/// What a tape takes as a value: an `f64`, a slice, an array, a `Vec`, an ndarray of at most two axes, or an array of a batch
-/// (a vector, or a matrix if it has several values per row).
+/// A value that a tape accepts: an `f64`, a slice, an array, a `Vec`, an ndarray of at most two axes, or an array of a batch (a
+/// vector, or a matrix if it has several values per row).
 pub trait IntoValue {
     /// The value as an ndarray.
     ///
     /// # Errors
-    /// A batch array whose numbers do not fill its rows.
+    /// For a batch array whose length is not a multiple of its columns.
     fn into_value(self) -> Result<ArrayD<f64>, TapeError>;
 }
 

@@ -1,4 +1,4 @@
-//! Operations through which nothing flows back: a detached value, and comparisons.
+//! Operations without gradient: detached values and comparisons.
 
 use super::operators::{Operand, elementwise};
 use crate::tape::detached;
@@ -7,14 +7,15 @@ use crate::tape::kind::OpKind;
 use crate::tape::mask::Mask;
 
 impl<'t> Var<'t> {
-    /// The same value, but nothing flows back through it.
+    /// The same value as a constant of the gradient.
     #[must_use]
     pub fn detach(self) -> Var<'t> {
         self.detach_as("")
     }
 
-    /// The same value, but no gradient flows back through it. `name` is one of
-    /// [`ObjectiveManifest::stop_gradients`](crate::manifest::ObjectiveManifest::stop_gradients); a law checks that it is detached.
+    /// The same value as a constant of the gradient. `name` is one of
+    /// [`ObjectiveManifest::stop_gradients`](crate::manifest::ObjectiveManifest::stop_gradients); a law checks that it is
+    /// detached.
     #[must_use]
     pub fn detach_as(self, name: &str) -> Var<'t> {
         self.tape.record(OpKind::Detach, &[self], |state: &State| {
@@ -26,25 +27,26 @@ impl<'t> Var<'t> {
         })
     }
 
-    /// Where this is greater than `other`; a NaN is not. Scalars broadcast. For masks and for metrics such as a clip fraction.
+    /// A mask of the elements that are greater than `other`; NaN is not. Scalars broadcast. For masks and for metrics such as a
+    /// clip fraction.
     #[must_use]
     pub fn gt(self, other: impl Into<Operand<'t>>) -> Mask {
         self.compare(other.into(), |a, b| a > b)
     }
 
-    /// Where this is greater than or equal to `other`.
+    /// A mask of the elements that are greater than or equal to `other`.
     #[must_use]
     pub fn ge(self, other: impl Into<Operand<'t>>) -> Mask {
         self.compare(other.into(), |a, b| a >= b)
     }
 
-    /// Where this is less than `other`.
+    /// A mask of the elements that are less than `other`.
     #[must_use]
     pub fn lt(self, other: impl Into<Operand<'t>>) -> Mask {
         self.compare(other.into(), |a, b| a < b)
     }
 
-    /// Where this is less than or equal to `other`.
+    /// A mask of the elements that are less than or equal to `other`.
     #[must_use]
     pub fn le(self, other: impl Into<Operand<'t>>) -> Mask {
         self.compare(other.into(), |a, b| a <= b)
@@ -58,7 +60,7 @@ impl<'t> Var<'t> {
         });
         match indicator.read(|state| Mask::from(state.flat(indicator))) {
             Ok(mask) => mask,
-            // The tape keeps the error; a broken mask cannot be used anywhere else either.
+            // The tape keeps the error; using the broken mask on any other tape is an error too.
             Err(error) => Mask::broken(error.to_string()),
         }
     }

@@ -1,4 +1,4 @@
-//! The operations on matrices that are neither elementwise nor a choice of elements: logsumexp and the product.
+//! The operations on matrices that are neither elementwise nor a selection of elements: logsumexp and the product.
 
 use super::reduce::last_axis;
 use crate::tape::error::TapeError;
@@ -6,8 +6,8 @@ use crate::tape::graph::{Rule, Var, array, chain};
 use crate::tape::kind::OpKind;
 
 impl<'t> Var<'t> {
-    /// `log(sum(exp(x)))` over the last axis: `[N, K]` to `[N]`, `[N]` to a scalar. The maximum is taken out first, so nothing
-    /// overflows; -inf entries (impossible candidates) count for nothing, and -inf alone gives -inf.
+    /// `log(sum(exp(x)))` over the last axis: `[N, K]` to `[N]`, `[N]` to a scalar. The maximum is subtracted first, so that
+    /// nothing overflows. Entries of -inf (impossible candidates) add nothing; if all are -inf, so is the result.
     #[must_use]
     pub fn logsumexp(self) -> Var<'t> {
         self.tape.record(OpKind::LogSumExp, &[self], |state| {
@@ -19,7 +19,7 @@ impl<'t> Var<'t> {
         })
     }
 
-    /// The matrix product: `[M, K]` with `[K, N]` gives `[M, N]`, with a vector `[K]` gives `[M]`. Meant for small matrices such as
+    /// The matrix product: `[M, K]` with `[K, N]` gives `[M, N]`, with a vector `[K]` gives `[M]`. For small matrices such as
     /// in-batch similarities.
     #[must_use]
     pub fn matmul(self, other: Var<'t>) -> Var<'t> {
@@ -38,7 +38,7 @@ impl<'t> Var<'t> {
     }
 }
 
-/// The maximum, and the sum of the exponentials below it. A NaN anywhere makes both NaN.
+/// The maximum `m`, and the sum of `exp(x - m)`. Any NaN makes both NaN.
 fn scaled(x: &[f64]) -> (f64, f64) {
     let greater = |a: f64, b: f64| if a.is_nan() || b.is_nan() { f64::NAN } else { a.max(b) };
     let maximum = x.iter().copied().fold(f64::NEG_INFINITY, greater);
@@ -61,15 +61,15 @@ pub(in crate::tape) fn logsumexp_backward(cotangent: &[f64], x: &[f64], width: u
         // Not exp(x - logsumexp(x)): the difference of two large numbers would lose the digits that `x - maximum` keeps.
         let (maximum, sum) = scaled(x);
         for (slot, x) in slot.iter_mut().zip(x) {
-            // A candidate of log-probability -inf has share 0, even where all of them have.
+            // A candidate of log-probability -inf has share 0, even if all of them are -inf.
             let share = if *x == f64::NEG_INFINITY { 0.0 } else { (x - maximum).exp() / sum };
             *slot += chain(*g, share);
         }
     }
 }
 
-/// Written out rather than `ndarray::linalg`: the order of the additions is then the same on every machine, and the way back can
-/// leave zero cotangents out, which a plain product cannot (0 * NaN).
+/// Written out instead of `ndarray::linalg`: the order of the additions is then the same on every machine, and the backward pass
+/// can skip zero cotangents, which a plain product cannot (0 * NaN).
 fn matmul(a: &[f64], b: &[f64], rows: usize, inner: usize, columns: usize) -> Vec<f64> {
     let mut c = vec![0.0; rows * columns];
     for row in 0..rows {

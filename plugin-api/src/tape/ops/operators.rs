@@ -40,7 +40,7 @@ impl<'t> Operand<'t> {
 }
 
 impl<'t> Var<'t> {
-    /// `exp(x)`. Clamp a log-ratio before taking its exponential: beyond 709 it is infinite.
+    /// `exp(x)`. Clamp a log-ratio before computing its exponential: above 709 it is infinite.
     #[must_use]
     pub fn exp(self) -> Var<'t> {
         self.map(Function::Exp)
@@ -106,14 +106,14 @@ impl<'t> Var<'t> {
         self.map(Function::Tanh)
     }
 
-    /// `max(x, 0)`; derivative 0 at 0 (whereas `x.max(0.0)` has a half there).
+    /// `max(x, 0)`; derivative 0 at 0 (`x.max(0.0)` has derivative 1/2 there).
     #[must_use]
     pub fn relu(self) -> Var<'t> {
         self.map(Function::Relu)
     }
 
-    /// Moves what lies outside `low..=high` to the nearer bound; derivative 1 inside and at the bounds, 0 outside. A bound may
-    /// be infinite. Bounds in the wrong order are an error.
+    /// Clamps to `low..=high`; derivative 1 inside and at the bounds, 0 outside. A bound may be infinite. Bounds in the wrong
+    /// order are an error.
     #[must_use]
     pub fn clamp(self, low: f64, high: f64) -> Var<'t> {
         if low <= high {
@@ -122,13 +122,13 @@ impl<'t> Var<'t> {
         self.tape.record(OpKind::Clamp, &[self], |_| Err(TapeError::Bounds { op: OpKind::Clamp, low, high }))
     }
 
-    /// The greater of the two; of equals each gets half of the gradient.
+    /// The greater of the two; two equal ones get half of the gradient each.
     #[must_use]
     pub fn max(self, other: impl Into<Operand<'t>>) -> Var<'t> {
         self.pairwise(Pairwise::Max, other.into().on(self.tape))
     }
 
-    /// The smaller of the two; of equals each gets half of the gradient.
+    /// The smaller of the two; two equal ones get half of the gradient each.
     #[must_use]
     pub fn min(self, other: impl Into<Operand<'t>>) -> Var<'t> {
         self.pairwise(Pairwise::Min, other.into().on(self.tape))
@@ -169,7 +169,7 @@ pub(in crate::tape) fn elementwise(
     Ok(array(shape, value))
 }
 
-/// The shape of two operands together: equal shapes, or a scalar with anything.
+/// The common shape of two operands: equal shapes, or a scalar with any shape.
 pub(in crate::tape) fn broadcast<'s>(
     op: OpKind,
     left: &'s [usize],

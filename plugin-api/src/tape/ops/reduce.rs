@@ -1,5 +1,5 @@
-//! Sums and means: over everything, over a mask, per sequence, per group, over the last axis. All are the same rule: each
-//! element goes to one segment or to none, and a mean divides by the segment's count.
+//! Sums and means: over everything, over a mask, per sequence, per group, over the last axis. All use the same rule: each element
+//! belongs to one segment or to none, and a mean divides by the segment's count.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,7 @@ use crate::tape::graph::{NO_SEGMENT, Rule, State, Var, array};
 use crate::tape::kind::OpKind;
 use crate::tape::mask::{Id, Mask, ids};
 
-/// Where a reduction sends each element, and the shape of what results.
+/// The segment of each element, and the shape of the result.
 struct Segments {
     /// Per element of the variable.
     segment: Vec<usize>,
@@ -22,7 +22,7 @@ impl<'t> Var<'t> {
         self.reduce(OpKind::Sum, false, |_, shape| Ok(everything(shape)))
     }
 
-    /// The mean of all elements, a scalar; 0 of none. For quantities inside the maths: what a term returns is a sum.
+    /// The mean of all elements, a scalar; 0 if there are none. For quantities inside the maths: a term returns a sum.
     #[must_use]
     pub fn mean(self) -> Var<'t> {
         self.reduce(OpKind::Mean, true, |_, shape| Ok(everything(shape)))
@@ -96,7 +96,7 @@ impl<'t> Var<'t> {
                     count[*to] += 1.0;
                 }
             }
-            // A mean over nothing divides its zero by one.
+            // An empty mean divides its zero by one.
             let divisor = if mean { count.into_iter().map(|n| n.max(1.0)).collect() } else { vec![1.0; length] };
             total.iter_mut().zip(&divisor).for_each(|(total, divisor)| *total /= divisor);
             Ok((array(&shape, total), Rule::Scatter { x: self.index, segment, divisor }))
@@ -121,7 +121,7 @@ pub(in crate::tape) fn rows_and_width(op: OpKind, shape: &[usize]) -> Result<(us
     }
 }
 
-/// Numbers ids by first appearance: each entry's group, and how many groups there are.
+/// Numbers ids by first appearance: returns each entry's group, and the number of groups.
 pub(in crate::tape) fn number<T: Id>(
     op: OpKind,
     array: &'static str,
@@ -170,7 +170,7 @@ fn per_group<T: Id>(op: OpKind, group: &[T], shape: &[usize]) -> Result<Segments
     Ok(of_rows(segment, groups, width, shape))
 }
 
-/// Segments of rows, as segments of the elements in them; the result has `count` rows.
+/// Converts segments of rows to segments of the elements in them; the result has `count` rows.
 fn of_rows(rows: Vec<usize>, count: usize, width: usize, shape: &[usize]) -> Segments {
     let result = std::iter::once(count).chain(shape.iter().skip(1).copied()).collect();
     if width == 1 {

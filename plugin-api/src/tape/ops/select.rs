@@ -1,5 +1,5 @@
-//! Operations that choose or repeat elements: by mask, by index, by pair and side, by sequence and group, by order. Apart
-//! from the choice by mask and `concat`, all are the same rule: output element `i` is element `index[i]`.
+//! Operations that select or repeat elements: by mask, by index, by pair and side, by sequence and group, by order. Apart from the
+//! selection by mask and `concat`, all use the same rule: output element `i` is element `index[i]`.
 
 use std::cmp::Ordering;
 
@@ -18,8 +18,8 @@ pub const CHOSEN: i64 = 1;
 pub const REJECTED: i64 = 0;
 
 impl Tape {
-    /// `a` where `mask` is set, else `b` (`torch.where`). Either may be a scalar. The branch not taken is not touched: a NaN there
-    /// reaches neither the value nor any gradient.
+    /// `a` where `mask` is set, else `b` (`torch.where`). Either may be a scalar. The operand that is not selected has no effect:
+    /// a NaN there reaches neither the value nor any gradient.
     pub fn select<'t>(
         &'t self,
         mask: impl Into<Mask>,
@@ -40,7 +40,7 @@ impl Tape {
         })
     }
 
-    /// One vector or matrix after the other along the first axis; matrices must have equally many columns.
+    /// Concatenates vectors or matrices along the first axis; matrices must have equally many columns.
     pub fn concat<'t>(&'t self, parts: &[Var<'t>]) -> Var<'t> {
         self.record(OpKind::Concat, parts, |state| {
             let (mut rows, mut value, mut first) = (0, Vec::new(), None);
@@ -61,7 +61,7 @@ impl Tape {
 }
 
 impl<'t> Var<'t> {
-    /// The rows (of a vector, the elements) at `index`, in that order; an index may repeat.
+    /// The rows (for a vector, the elements) at `index`, in that order; an index may repeat.
     #[must_use]
     pub fn index_select<T: Id>(self, index: &[T]) -> Var<'t> {
         const OP: OpKind = OpKind::IndexSelect;
@@ -72,7 +72,7 @@ impl<'t> Var<'t> {
         })
     }
 
-    /// From each row of `[N, K]` the element at `index[row]`: `[N]`.
+    /// Selects from each row of `[N, K]` the element at `index[row]`: `[N]`.
     #[must_use]
     pub fn gather<T: Id>(self, index: &[T]) -> Var<'t> {
         const OP: OpKind = OpKind::Gather;
@@ -89,7 +89,7 @@ impl<'t> Var<'t> {
         })
     }
 
-    /// To each token its sequence's value: `[S]` to `[N]`, `[S, K]` to `[N, K]`.
+    /// Gives each token its sequence's value: `[S]` to `[N]`, `[S, K]` to `[N, K]`.
     #[must_use]
     pub fn to_tokens(self) -> Var<'t> {
         const OP: OpKind = OpKind::ToTokens;
@@ -104,7 +104,7 @@ impl<'t> Var<'t> {
         })
     }
 
-    /// To each member its group's value, the way back from [`Var::group_sum`] with the same `group`: `[G]` to `[S]`.
+    /// Gives each member its group's value: `[G]` to `[S]`, the opposite of [`Var::group_sum`] with the same `group`.
     #[must_use]
     pub fn group_broadcast<T: Id>(self, group: &[T]) -> Var<'t> {
         const OP: OpKind = OpKind::GroupBroadcast;
@@ -131,7 +131,7 @@ impl<'t> Var<'t> {
         self.rows(OpKind::Rejected, |_, shape| sides(OpKind::Rejected, shape, pair, side, REJECTED))
     }
 
-    /// A vector's elements in ascending order. Equals keep their order, NaNs come last. Gradients follow the elements.
+    /// A vector's elements in ascending order. Equal elements keep their order, NaNs come last. Gradients follow the elements.
     #[must_use]
     pub fn sort(self) -> Var<'t> {
         self.elements_of(OpKind::Sort, |state, shape| {
@@ -142,7 +142,7 @@ impl<'t> Var<'t> {
         })
     }
 
-    /// The order that [`Var::sort`] brings the elements into, for [`Var::index_select`] on what belongs to them.
+    /// The order in which [`Var::sort`] puts the elements, for [`Var::index_select`] on arrays that belong to them.
     ///
     /// # Errors
     /// The first mistake made on the tape.
@@ -150,7 +150,7 @@ impl<'t> Var<'t> {
         Ok(ascending(&self.to_vec()?))
     }
 
-    /// Each element `width` times along a new last axis: `[N]` to `[N, width]`, a scalar to `[width]`.
+    /// Repeats each element `width` times along a new last axis: `[N]` to `[N, width]`, a scalar to `[width]`.
     #[must_use]
     pub fn repeat_last(self, width: usize) -> Var<'t> {
         const OP: OpKind = OpKind::RepeatLast;
@@ -164,7 +164,7 @@ impl<'t> Var<'t> {
         })
     }
 
-    /// A matrix' rows as columns.
+    /// The transposed matrix.
     #[must_use]
     pub fn transpose(self) -> Var<'t> {
         const OP: OpKind = OpKind::Transpose;
@@ -177,7 +177,7 @@ impl<'t> Var<'t> {
         })
     }
 
-    /// Whole rows by number, already within range.
+    /// Selects whole rows by number; the numbers are within range.
     fn rows(self, op: OpKind, choose: impl FnOnce(&State, &[usize]) -> Result<Vec<usize>, TapeError>) -> Var<'t> {
         self.elements_of(op, |state, shape| {
             let rows = choose(state, shape)?;
@@ -197,7 +197,7 @@ impl<'t> Var<'t> {
         self.elements_of(op, |_, shape| choose(shape))
     }
 
-    /// Elements by flat index, already within range; `choose` gives the result's shape and the indices.
+    /// Selects elements by flat index; `choose` returns the result's shape and the indices, which are within range.
     fn elements_of(
         self,
         op: OpKind,
@@ -242,7 +242,7 @@ fn sides<T: Id, U: Id>(
     }
     let (numbers, pairs) = number(op, "pair", pair)?;
     let sides = ids(op, "side", side)?;
-    // Per pair: how many chosen, how many rejected, the row of the wanted one, any row.
+    // Per pair: how many are chosen, how many are rejected, the row of the wanted one, any row.
     let mut found = vec![(0, 0, 0, 0); pairs];
     for (row, (number, side)) in numbers.iter().zip(&sides).enumerate() {
         let entry = &mut found[*number];
@@ -263,7 +263,7 @@ fn sides<T: Id, U: Id>(
     Ok(found.into_iter().map(|entry| entry.2).collect())
 }
 
-/// Reads a variable's elements; a scalar's single one at every place.
+/// Reads a variable's elements; for a scalar, its one element at every index.
 fn reader(state: &State, var: Var<'_>) -> impl Fn(usize) -> f64 {
     let (values, step) = (state.flat(var), usize::from(state.value(var).ndim() > 0));
     move |i| values[i * step]

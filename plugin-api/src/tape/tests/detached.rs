@@ -1,4 +1,4 @@
-//! What is detached keeps its value while differences are taken, in order, over all tapes of a call.
+//! Detached values keep their values while differences are taken, in order, over all tapes of a call.
 
 use ndarray::arr1;
 
@@ -15,7 +15,7 @@ fn loss(x: &[f64]) -> f64 {
     product + two.input("x", x).sum().detach_as("sum").scalar().expect("sound") + by_hand
 }
 
-/// Catches a record that knows the last tape alone, another order, and values that move with the point.
+/// Catches a record of the last tape alone, another order, and values that move with the point.
 #[test]
 fn detached_values_are_those_of_the_base_point() {
     let (base, detached) = record_detached(|| loss(&[1.0, 3.0]));
@@ -26,7 +26,7 @@ fn detached_values_are_those_of_the_base_point() {
     assert_eq!(loss(&[10.0, 30.0]), 20.0 * 40.0 + 40.0 + 10.0, "the mode outlives the call");
 }
 
-/// Catches a replay that gives a branch the values of another, or keeps quiet where some are left over.
+/// Catches a replay that gives a branch the values of another, or returns no error if some values are left over.
 #[test]
 fn a_branch_that_detaches_other_values_is_named() {
     let branch = |x: &[f64]| {
@@ -46,7 +46,7 @@ fn a_branch_that_detaches_other_values_is_named() {
     }
 }
 
-/// Catches a mode that a panic leaves behind: every later loss of the thread would compute with old values.
+/// Catches a mode that remains after a panic: every later loss of the thread would compute with old values.
 #[test]
 fn a_panic_leaves_no_mode_behind() {
     let caught = std::panic::catch_unwind(|| {
@@ -56,7 +56,7 @@ fn a_panic_leaves_no_mode_behind() {
     assert_eq!(stop_gradient("", [1.0]), [1.0]);
 }
 
-/// Catches a checker that takes a stop-gradient for a forgotten term, and one that lets a wrong factor pass because of it.
+/// Catches a checker that reports a stop-gradient as a missing term, and one that therefore accepts a wrong factor.
 #[test]
 fn the_checker_holds_detached_values_constant() {
     let point = [("x", arr1(&[-1.7, -0.6, 0.4]).into_dyn())];

@@ -1,4 +1,4 @@
-//! Mistakes become errors that name the operation and both sides; nothing panics, and the first mistake wins.
+//! Mistakes become errors that name the operation and both sides; nothing panics, and the first mistake is reported.
 
 use super::super::{Tape, TapeError, Var};
 use crate::batch::{Array, Scope};
@@ -8,7 +8,7 @@ fn error(build: impl for<'t> FnOnce(&'t Tape, Var<'t>) -> Var<'t>) -> String {
     let tape = Tape::with_offsets(&[0, 2, 2, 6]);
     let x = tape.input("x", [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]);
     let wrong = build(&tape, x);
-    // A poisoned tape does nothing more, whatever is asked of it.
+    // Every later operation on a poisoned tape does nothing.
     let after = wrong.exp().seq_sum(&[1]).chosen(&[1], &[5]).matmul(wrong).sum() + 1.0;
     let mask = after.gt(wrong);
     let _ = tape.select(&mask, tape.concat(&[after, x]), 0.0);
@@ -23,7 +23,7 @@ fn error(build: impl for<'t> FnOnce(&'t Tape, Var<'t>) -> Var<'t>) -> String {
     error.to_string()
 }
 
-/// Catches a panic, a silent broadcast of `[1]` or `[N]`, and messages that do not say what met what.
+/// Catches a panic, a silent broadcast of `[1]` or `[N]`, and messages that do not name both shapes.
 #[test]
 fn shapes_that_do_not_agree() {
     let expected = "`add`: shapes [6] and [2] do not agree";
@@ -67,7 +67,7 @@ fn masks_ids_and_lengths() {
     let gather = "`gather`: index 2 at position 5 is outside 0..2";
     assert_eq!(error(|_, x| x.repeat_last(2).gather(&[0, 1, 0, 1, 0, 2])), gather);
     assert_eq!(error(|_, x| x.clamp(1.0, -1.0)), "`clamp`: bounds 1 and -1 enclose nothing");
-    // Not through `error`: an error that holds a NaN is not equal to itself.
+    // Not by `error`: an error that holds a NaN is not equal to itself.
     let tape = Tape::new();
     let _ = tape.constant(1.0).clamp(f64::NAN, 1.0);
     assert_eq!(tape.finish().expect_err("NaN").to_string(), "`clamp`: bounds NaN and 1 enclose nothing");
@@ -99,7 +99,7 @@ fn a_root_that_is_no_scalar() {
     let error = tape.backward(x).expect_err("a vector");
     assert_eq!(error.to_string(), "a gradient needs a scalar, found shape [1]: sum it first");
     assert_eq!(x.scalar(), Err(TapeError::NotScalar { wanted: "a single number", found: vec![1] }));
-    // The tape itself is sound: the next root may be right.
+    // The tape stays usable: the next root may be right.
     tape.backward(x.sum()).expect("a scalar");
 }
 

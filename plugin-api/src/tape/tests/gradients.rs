@@ -24,7 +24,7 @@ type Drawn = (&'static [usize], std::ops::Range<f64>);
 struct Row {
     op: OpKind,
     inputs: Vec<Drawn>,
-    /// Values the elements stay away from.
+    /// Values that the elements keep a distance from.
     kinks: &'static [f64],
     build: Build,
 }
@@ -128,7 +128,7 @@ fn points(row: &Row, count: usize) -> Vec<Vec<(&'static str, ArrayD<f64>)>> {
     (0..count).map(|_| ["a", "b"].into_iter().zip(&row.inputs).map(&mut draw).collect()).collect()
 }
 
-/// Catches an operation that nobody differentiated numerically, and a row that does not exercise what it names.
+/// Catches an operation without a numerical check, and a row that does not use the operation it names.
 #[test]
 fn every_operation_has_a_row() {
     // A detached value has gradient 0 by definition, whatever a difference measures: `structure::detach_stops_the_gradient`.
@@ -157,10 +157,10 @@ fn every_gradient_agrees_with_central_differences() {
     }
 }
 
-/// Makes a right gradient wrong.
+/// Makes a correct gradient wrong.
 type Wrong = fn(&ArrayD<f64>) -> ArrayD<f64>;
 
-/// Every row refuses its own gradient made wrong in three ways: 0.01 % too large, with the opposite sign, and handed to the
+/// Every row refuses its own gradient after each of three changes: 0.01 % larger, of the opposite sign, and moved to the
 /// neighbouring element.
 #[test]
 fn every_row_refuses_a_wrong_gradient() {

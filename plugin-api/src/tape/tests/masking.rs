@@ -1,11 +1,11 @@
-//! Masking selects: what is behind a zero of a mask reaches neither value nor gradient.
+//! Masking selects: values behind a zero of a mask reach neither value nor gradient.
 
 use super::super::{Mask, Tape, Var};
 
 const BAD: [f64; 3] = [f64::NAN, f64::INFINITY, f64::NEG_INFINITY];
 const MASK: [bool; 4] = [true, false, true, false];
 
-/// Builds a scalar from tokens of which the second and fourth are `bad`; value and gradient must not notice.
+/// Builds a scalar from tokens of which the second and fourth are `bad`; value and gradient must not change.
 fn blocks(name: &str, build: impl for<'t> Fn(&'t Tape, Var<'t>) -> Var<'t>) {
     for bad in BAD {
         let run = |hidden: f64| {
@@ -94,7 +94,7 @@ fn gotcha_05_a_mean_over_nothing_is_zero() {
     assert_eq!(tape.backward(root).expect("sound").get(x).expect("an input").as_slice(), Some(&[1.0, 0.0, 0.0][..]));
 }
 
-/// The opposite mistake: NaN must not vanish where nothing masks it (Rust's `f64::max` would drop it).
+/// Catches the opposite mistake: NaN that disappears although no mask covers it (Rust's `f64::max` would drop it).
 #[test]
 fn an_unmasked_nan_is_not_hidden() {
     let tape = Tape::new();

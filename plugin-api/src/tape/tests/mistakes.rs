@@ -1,5 +1,5 @@
-//! The mistakes people make when they derive by hand: each is forged on a tape (right value, wrong derivative) and must be
-//! refused by the checker, while the right derivative, forged the same way, is accepted.
+//! Common mistakes in derivatives by hand: each is written on a tape with the right value and the wrong derivative and must be
+//! refused by the checker, while the right derivative, written the same way, is accepted.
 
 use ndarray::arr1;
 
@@ -11,7 +11,7 @@ fn forge<'t>(x: Var<'t>, value: Var<'t>, derivative: Var<'t>) -> Var<'t> {
     value.detach() + derivative.detach() * (x - x.detach())
 }
 
-/// [`check_tape`](super::super::check_tape), but with detached values that move: a forged value does.
+/// [`check_tape`](super::super::check_tape), but with detached values that move, because those of [`forge`] do.
 fn check(build: Build) -> Result<(), CheckError> {
     let point = [("x", arr1(&[-1.7, -0.6, -0.2]).into_dyn())];
     let (tape, at) = (Tape::new(), &point[0].1);
@@ -80,7 +80,7 @@ fn a_gradient_that_is_not_a_number() {
         .expect("the derivative of a square");
 }
 
-/// The tolerance is tight enough to tell a derivative that is 0.001 % off.
+/// Catches a tolerance that accepts a derivative with an error of 0.001 %.
 #[test]
 fn a_derivative_that_is_nearly_right() {
     refused(|_, x| forge(x[0], x[0].exp(), x[0].exp() * 1.00001));

@@ -1,4 +1,4 @@
-//! The tape's laws, one file each; every test says which wrong implementation it catches.
+//! The tape's laws, one file each; every test names the wrong implementation that it catches.
 
 mod detached;
 mod errors;
@@ -14,7 +14,7 @@ use super::{Tape, Var};
 /// What a test builds on a tape.
 type Build = for<'t> fn(&'t Tape, &[Var<'t>]) -> Var<'t>;
 
-/// A scalar that depends on every element of `x` with another weight, so that swapped or shared gradients show.
+/// A scalar that depends on every element of `x` with another weight, so that exchanged or shared gradients are detected.
 fn weighted<'t>(tape: &'t Tape, x: Var<'t>) -> Var<'t> {
     let Ok(value) = x.value() else { return x };
     let mut position = 0.0_f64;

@@ -31,7 +31,7 @@ fn gotcha_14_log_sigmoid_is_stable() {
     assert_eq!(at(800.0, |x| x.log_sigmoid()).0, 0.0);
     for x in [-30.0, -1.0, 0.0, 0.5, 25.0] {
         assert_eq!(log_sigmoid(x), -softplus(-x));
-        // An error in the exponent's last digit counts |x| times in the exponential.
+        // An error in the last digit of the exponent is multiplied by |x| in the exponential.
         assert!((log_sigmoid(x).exp() / sigmoid(x) - 1.0).abs() <= f64::EPSILON * (4.0 + x.abs()), "{x}");
         close(sigmoid(x) + sigmoid(-x), 1.0);
     }
@@ -69,7 +69,7 @@ fn softplus_sigmoid_and_tanh_are_stable() {
     assert_eq!(at(800.0, |x| x.tanh()), (1.0, 0.0));
 }
 
-/// Catches a logsumexp that does not take the maximum out, and -inf - -inf in either direction.
+/// Catches a logsumexp that does not subtract the maximum, and -inf - -inf in either direction.
 #[test]
 fn logsumexp_is_stable() {
     let tape = Tape::new();
@@ -105,6 +105,6 @@ fn a_branch_not_selected_blocks_an_infinite_cotangent() {
     assert_eq!(at(-1.0, |x| x.clamp(0.0, 1.0).sqrt()), (0.0, 0.0));
     assert_eq!(at(-1.0, |x| x.max(0.0).sqrt()), (0.0, 0.0));
     assert_eq!(at(1.0, |x| (-x.min(0.0)).sqrt()), (0.0, 0.0));
-    // Where nothing selects, the NaN stays for the host to refuse: sqrt(x * x) has no derivative at 0.
+    // Where no function selects, the NaN stays and the host refuses it: sqrt(x * x) has no derivative at 0.
     assert!(at(0.0, |x| x.square().sqrt()).1.is_nan());
 }

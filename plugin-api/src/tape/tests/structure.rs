@@ -9,7 +9,7 @@ fn numbers(var: Var<'_>) -> Vec<f64> {
     var.to_vec().expect("a sound tape")
 }
 
-/// Catches offsets read as lengths, a shift by one, and an empty sequence that swallows its neighbour.
+/// Catches offsets read as lengths, a shift by one, and an empty sequence that takes its neighbour's tokens.
 #[test]
 fn sequences() {
     let tape = Tape::with_offsets(&[0_u32, 2, 2, 5]);
@@ -45,7 +45,7 @@ fn pairs_are_matched_by_id() {
     assert_eq!(numbers(x.rejected(&pair, &side)), [1.0, 3.0]);
 }
 
-/// Catches an unstable sort, a descending one, gradients left in sorted places, and -0 sorted before 0.
+/// Catches an unstable sort, a descending one, gradients that stay in sorted order, and -0 sorted before 0.
 #[test]
 fn sort_is_stable_and_carries_gradients() {
     let x = [0.0, 3.0, -0.0, -1.0, 3.0];
@@ -59,7 +59,7 @@ fn sort_is_stable_and_carries_gradients() {
     assert_eq!(tape.constant([f64::NAN, 1.0, f64::NAN, f64::INFINITY]).argsort().expect("sound"), [1, 3, 0, 2]);
 }
 
-/// Catches an unstable sort where it shows: the standard library's unstable one is stable on short inputs.
+/// Catches an unstable sort on long inputs: the standard library's unstable one is stable on short inputs.
 #[test]
 fn sort_keeps_the_order_of_equals() {
     let x: Vec<f64> = (0..500).map(|i| f64::from(i % 3)).collect();
@@ -68,7 +68,7 @@ fn sort_keeps_the_order_of_equals() {
     assert!(order.windows(2).all(|pair| (x[pair[0]], pair[0]) < (x[pair[1]], pair[1])), "{order:?}");
 }
 
-/// Catches a detach that copies the value and keeps the gradient.
+/// Catches a detach that copies the value but passes the gradient on.
 #[test]
 fn detach_stops_the_gradient() {
     let tape = Tape::new();
@@ -77,7 +77,7 @@ fn detach_stops_the_gradient() {
     assert_eq!(tape.backward(root).expect("sound").get(x).expect("an input").as_slice(), Some(&[2.0, 3.0][..]));
 }
 
-/// Catches cotangents left over from the term before, and inputs a term does not read that go missing.
+/// Catches cotangents left over from the term before, and missing gradients for inputs that a term does not read.
 #[test]
 fn each_term_has_its_own_gradients() {
     let tape = Tape::new();
@@ -99,7 +99,7 @@ fn each_term_has_its_own_gradients() {
     assert_eq!(gradients.by_name().map(|(name, _)| name).collect::<Vec<_>>(), ["x", "y"]);
 }
 
-/// Catches a recursive walk, whose stack a long chain overflows.
+/// Catches a recursive backward pass, which overflows the stack on a long chain.
 #[test]
 fn a_long_chain_is_no_recursion() {
     let tape = Tape::new();

@@ -1,4 +1,4 @@
-//! Softmax attention: sequences of equal length side by side, scores of a batch at a time.
+//! Softmax attention: sequences of equal length in one batch, with the scores of one batch at a time.
 
 use super::context::{Generic, Outcome};
 use crate::check::{self, AttentionShape};
@@ -8,7 +8,7 @@ use plugin_api::backend::{
     ops::{Attention, AttentionBackward},
 };
 
-/// Scores that exist at a time, unless one sequence needs more.
+/// The maximum number of scores at a time, unless one sequence needs more.
 const SCORES: usize = 1 << 22;
 
 /// Neighbouring sequences of one length and prefix.
@@ -45,7 +45,7 @@ impl Batch {
             .reshape((self.count * kv, group * self.len, d))
     }
 
-    /// The way back.
+    /// The opposite of [`Batch::split`].
     fn join(&self, x: &Tensor, shape: &AttentionShape, group: usize) -> candle_core::Result<Tensor> {
         let (kv, d) = (shape.kv_heads, x.dim(2)?);
         x.reshape((self.count, kv, group, self.len, d))?
@@ -66,7 +66,7 @@ impl Batch {
         mask.repeat((1, shape.group(), 1, 1))?.reshape((1, shape.group() * len, len))
     }
 
-    /// Capped, masked scores, and the cap's slope where there is one.
+    /// Capped, masked scores, and the cap's slope if there is a cap.
     fn scores(&self, q: &Tensor, k: &Tensor, shape: &AttentionShape) -> candle_core::Result<(Tensor, Option<Tensor>)> {
         let mut scores = (q.matmul(&k.t()?)? * f64::from(shape.scale))?;
         let mut slope = None;
@@ -79,7 +79,7 @@ impl Batch {
     }
 }
 
-/// An operation's shape and batches, checked.
+/// The checked shape and batches of an operation.
 macro_rules! plan {
     ($s:expr, $op:expr, $name:literal) => {{
         let (s, op) = (&*$s, $op);
@@ -93,7 +93,7 @@ macro_rules! plan {
     }};
 }
 
-/// Puts the batches' rows below one another and writes them.
+/// Concatenates the batches' rows and writes them.
 fn write(s: &mut Generic<'_>, view: &View, parts: &[Tensor]) -> Outcome {
     if parts.is_empty() {
         return Ok(());
@@ -125,8 +125,8 @@ pub fn forward(s: &mut Generic<'_>, op: &Attention) -> Outcome {
     }
 }
 
-/// With `p = exp(score - lse)` and `delta = dy . y`: `dv = p^T dy`, `ds = p (dy v^T - delta)` through cap and scale,
-/// `dq = ds k`, `dk = ds^T q`. A group's queries lie below one another, so products sum over them.
+/// With `p = exp(score - lse)` and `delta = dy . y`: `dv = p^T dy`, `ds = p (dy v^T - delta)` through cap and scale, `dq = ds k`,
+/// `dk = ds^T q`. A group's queries are rows of one matrix, so products sum over them.
 pub fn backward(s: &mut Generic<'_>, op: &AttentionBackward) -> Outcome {
     let (shape, batches) = plan!(s, op, "attention_backward");
     let (q, k, v) = (s.input(&op.q)?, s.input(&op.k)?, s.input(&op.v)?);

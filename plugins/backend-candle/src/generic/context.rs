@@ -1,4 +1,4 @@
-//! What the generic path works on: a session's buffers as candle's tensors, and how it fails.
+//! Context of the generic path: a session's buffers as candle's tensors, and its errors.
 
 use crate::{check, storage::Storage};
 use candle_core::Tensor;
@@ -7,17 +7,17 @@ use plugin_api::{
     backend::{Pool, View},
 };
 
-/// A session's buffers, for the length of one operation.
+/// A session's buffers during one operation.
 pub struct Generic<'a> {
     /// Buffers.
     pub pool: &'a mut Pool<Storage>,
 }
 
-/// A failure of candle or of a check, before it is said which operation it befell.
+/// A failure of candle or of a check, before the operation's name is added.
 pub enum Fault {
     /// candle's.
     Candle(candle_core::Error),
-    /// Already worded.
+    /// An error with its final text.
     Worded(Error),
 }
 
@@ -37,8 +37,8 @@ impl From<Error> for Fault {
 pub type Outcome<T = ()> = std::result::Result<T, Fault>;
 
 impl Generic<'_> {
-    /// A float operand as a contiguous `[rows, cols]` tensor. It may share the buffer's memory: results of candle's
-    /// operations never do, so whoever writes it elsewhere copies it first.
+    /// A float operand as a contiguous `[rows, cols]` tensor. It may share the buffer's memory. Results of candle's operations
+    /// never do, so code that writes the tensor itself elsewhere copies it first.
     pub(super) fn input(&self, view: &View) -> Outcome<Tensor> {
         check::f32(view)?;
         self.floats(view)
@@ -54,7 +54,7 @@ impl Generic<'_> {
         if view.is_dense() {
             return Ok(flat.narrow(0, offset, rows * cols)?.reshape((rows, cols))?);
         }
-        // The last row may end with the buffer, short of a whole stride.
+        // The buffer may end with the last row, before a whole stride.
         let before = flat.narrow(0, offset, (rows - 1) * stride)?.reshape((rows - 1, stride))?.narrow(1, 0, cols)?;
         let last = flat.narrow(0, offset + (rows - 1) * stride, cols)?.reshape((1, cols))?;
         Ok(Tensor::cat(&[before, last], 0)?)
@@ -64,7 +64,7 @@ impl Generic<'_> {
         view.as_ref().map(|view| self.input(view)).transpose()
     }
 
-    /// Writes a tensor of as many elements, which shares no memory with the buffer; counts as a write.
+    /// Writes a tensor with the same number of elements, which shares no memory with the buffer; counts as a write.
     pub(super) fn output(&mut self, view: &View, value: &Tensor) -> Outcome {
         let flat = self.pool.check(view)?.tensor();
         if !view.is_empty() {
@@ -91,13 +91,13 @@ impl Generic<'_> {
         view.as_ref().map_or(Ok(()), |view| self.output(view, value))
     }
 
-    /// Adds to what the view holds.
+    /// Adds to the view's content.
     pub(super) fn add(&mut self, view: &View, value: &Tensor) -> Outcome {
         let sum = (self.input(view)? + value)?;
         self.output(view, &sum)
     }
 
-    /// Integers, which live in this computer's memory.
+    /// Integers, which are always in the host's memory.
     pub(super) fn ints(&self, view: &View) -> Result<Vec<i32>> {
         let storage = self.pool.check(view)?;
         let mut bytes = vec![0; view.cols as usize * 4];

@@ -60,7 +60,7 @@ struct Statistics {
     top1: Vec<u32>,
 }
 
-/// Cotangents of a chunk: one column each, where given.
+/// Cotangents of a chunk: one column for each that is given.
 struct Cotangents {
     dlogp: Option<Tensor>,
     dlse: Option<Tensor>,
@@ -68,7 +68,7 @@ struct Cotangents {
     dentropy: Option<Tensor>,
 }
 
-/// Rows of one value per token, gathered over chunks.
+/// Rows of one value per token, collected over chunks.
 #[derive(Default)]
 struct Rows {
     logp: Vec<Tensor>,
@@ -78,7 +78,7 @@ struct Rows {
     top1: Vec<u32>,
 }
 
-/// Gradients gathered over chunks.
+/// Gradients, summed over chunks.
 struct Gradients {
     dx: Vec<Tensor>,
     dw: Tensor,
@@ -221,7 +221,7 @@ fn write_gradients(s: &mut Generic<'_>, g: &Gradients, dx: &View, dw: &Option<Vi
     dbias.as_ref().map_or(Ok(()), |view| s.add(view, &g.dbias))
 }
 
-/// From cotangents of the statistics to those of hidden states, weight and bias.
+/// Cotangents of hidden states, weight and bias from those of the statistics.
 pub fn backward(s: &mut Generic<'_>, op: &HeadBackward) -> Outcome {
     if op.dentropy.is_some() && op.entropy.is_none() {
         return Err(Error::invalid("head_backward: `dentropy` needs the forward's `entropy`").into());

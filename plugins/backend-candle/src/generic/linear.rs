@@ -4,7 +4,7 @@ use super::context::{Generic, Outcome};
 use candle_core::{DType, Tensor};
 use plugin_api::backend::ops::{Linear, LinearBackwardInput, LinearBackwardWeight};
 
-/// The product, zero where there is nothing to sum over (candle refuses some empty shapes).
+/// The product; zero if there is nothing to sum over (candle refuses some empty shapes).
 pub fn matmul(a: &Tensor, b: &Tensor) -> candle_core::Result<Tensor> {
     let (m, k, n) = (a.dim(0)?, a.dim(1)?, b.dim(1)?);
     if m * k * n == 0 {

@@ -1,8 +1,8 @@
-//! The device-independent path: every operation in candle's tensor operations, with explicit backward formulas. No
-//! autograd, and none of candle's fused operations, so that nothing depends on what a device has fused.
+//! The device-independent path: every operation as candle's tensor operations, with explicit backward formulas. It uses neither
+//! autograd nor candle's fused operations, so that nothing depends on what is fused for a device.
 //!
-//! This file says which function computes what; `context` turns views into tensors and back. Speed is not its aim; the same
-//! suite as the kernels' is.
+//! This file maps operations to functions; `context` converts views to tensors and back. It is not optimised for speed, and passes
+//! the same suite as the kernels.
 
 mod attention;
 mod context;

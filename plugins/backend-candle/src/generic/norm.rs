@@ -15,7 +15,7 @@ fn is_layer(kind: NormKind, op: &str) -> Outcome<bool> {
     }
 }
 
-/// The gain, 1 where there is none.
+/// The gain; 1 if there is none.
 fn gain(s: &Generic<'_>, weight: &Option<View>, offset: f64) -> Outcome<Option<Tensor>> {
     Ok(s.input_opt(weight)?.map(|w| w.affine(1.0, offset)).transpose()?)
 }

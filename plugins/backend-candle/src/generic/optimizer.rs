@@ -8,7 +8,7 @@ use plugin_api::backend::{
     ops::{AdamW, FLAT_ALIGN, GlobalNorm},
 };
 
-/// Elements summed on the device, in f32, before the host goes on in f64: few, because not every device has f64.
+/// Elements summed on the device, in f32, before the host continues in f64: few, because not every device has f64.
 const CHUNK: usize = 64;
 
 /// `(sqrt(sum x^2), whether f32 can hold it)`, scaled by the largest magnitude so that squares do not overflow.
@@ -18,7 +18,7 @@ pub fn global_norm(s: &mut Generic<'_>, op: &GlobalNorm) -> Outcome {
     if !op.x.is_empty() {
         let flat = x.flatten_all()?;
         let largest = f64::from(flat.abs()?.max(0)?.to_scalar::<f32>()?);
-        // A tensor of zeros, or with what is not finite in it, is not scaled.
+        // A tensor that is all zero, or that holds a number that is not finite, is not scaled.
         let size = if largest.is_finite() && largest > 0.0 { largest } else { 1.0 };
         let square = (flat / size)?.sqr()?;
         let whole = square.elem_count() / CHUNK * CHUNK;

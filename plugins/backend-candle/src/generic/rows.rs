@@ -1,4 +1,4 @@
-//! Operations that pick, scatter or turn rows: embeddings, gathers, rotary.
+//! Operations that select, scatter or rotate rows: embeddings, gathers, rotary.
 
 use super::context::{Generic, Outcome};
 use crate::{check, kernels::rotary::head_dim};
@@ -11,7 +11,7 @@ use plugin_api::{
     },
 };
 
-/// The rows of `table` that the checked `ids` name.
+/// The rows of `table` selected by the checked `ids`.
 fn pick(s: &Generic<'_>, table: &View, ids: &[i32]) -> Outcome<Tensor> {
     Ok(s.input(table)?.contiguous()?.index_select(&s.index(ids)?, 0)?)
 }

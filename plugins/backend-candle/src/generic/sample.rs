@@ -1,11 +1,11 @@
-//! Drawing tokens. Logits come to the host: a draw walks a ranking, which no tensor operation does.
+//! Drawing tokens. Logits are copied to the host: a draw walks down a ranking, which no tensor operation does.
 
 use super::context::{Generic, Outcome};
 use crate::kernels::sample::{check, draw};
 use candle_core::Tensor;
 use plugin_api::backend::ops::Sample;
 
-/// Draws a token per row and yields its log-probability under the whole softmax.
+/// Draws a token per row; its log-probability is that under the whole softmax.
 pub fn sample(s: &mut Generic<'_>, op: &Sample) -> Outcome {
     check(op)?;
     if op.logits.rows == 0 {

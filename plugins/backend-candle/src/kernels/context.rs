@@ -1,4 +1,4 @@
-//! What kernels work on: a session's buffers as matrices, its threads and its scratch memory.
+//! Context of the kernels: a session's buffers as matrices, its threads and its scratch memory.
 
 use super::{
     attention::task::Task,
@@ -14,7 +14,7 @@ use plugin_api::{
     backend::{Pool, View},
 };
 
-/// What the kernels of a session keep between calls.
+/// What a session's kernels keep between calls.
 pub struct Context {
     /// Threads and their scratch.
     pub par: Parallel,
@@ -30,19 +30,19 @@ impl Context {
     /// With `threads` threads and the instructions of `isa`.
     ///
     /// # Errors
-    /// Where they cannot be started.
+    /// If they cannot be started.
     pub fn new(threads: usize, isa: Isa) -> Result<Self> {
         Ok(Context { par: Parallel::new(threads, isa)?, partials: Vec::new(), logits: Vec::new(), tasks: Vec::new() })
     }
 
-    /// Gives scratch back.
+    /// Frees scratch memory.
     pub fn trim(&mut self) {
         (self.partials, self.logits, self.tasks) = (Vec::new(), Vec::new(), Vec::new());
         self.par.trim();
     }
 }
 
-/// A session's buffers and its context, for the length of one operation.
+/// A session's buffers and its context during one operation.
 pub struct Kernels<'a> {
     /// Buffers.
     pub pool: &'a mut Pool<Storage>,
@@ -81,8 +81,8 @@ impl Kernels<'_> {
         view.as_ref().map(|view| self.output(view)).transpose()
     }
 
-    /// Integers to read. They stay valid during the operation: nothing frees a buffer meanwhile, and the alias rules keep
-    /// outputs apart.
+    /// Integers to read. They stay valid during the operation: no buffer is freed meanwhile, and by the alias rules outputs do not
+    /// overlap them.
     pub(super) fn ints<'b>(&self, view: &View) -> Result<&'b [i32]> {
         let ptr: *const i32 = self.address(view)?.cast_const().cast();
         // SAFETY: the view is one row inside a live i32 buffer that outlives the operation; operations that write i32

@@ -1,7 +1,7 @@
 //! Operations element by element: fill, copy, cast, axpy, scale, activations, gated units.
 //!
-//! Where the catalogue lets an output be an input, the kernel works in place; otherwise it copies first and then works
-//! in place, so that each formula stands once.
+//! If the catalogue lets an output be an input, the kernel works in place; otherwise it copies first and then works in place, so
+//! that each formula is written once.
 
 use crate::kernels::{
     context::Kernels,
@@ -26,7 +26,7 @@ pub fn fill(s: &mut Kernels<'_>, op: &Fill) -> Result<()> {
         let value = bf16::from_f64(op.value);
         let x = halves(s, &op.x)?;
         s.pool.written(op.x.buffer)?;
-        // SAFETY: checked view, nobody else is at work.
+        // SAFETY: checked view, no other thread is running.
         (0..x.rows).for_each(|r| unsafe { x.row(r).fill(value) });
         return Ok(());
     }
@@ -44,7 +44,7 @@ pub fn copy(s: &mut Kernels<'_>, op: &Copy) -> Result<()> {
     if op.x.dtype == DType::BF16 {
         let (x, y) = (halves(s, &op.x)?, halves(s, &op.y)?);
         s.pool.written(op.y.buffer)?;
-        // SAFETY: checked views that do not overlap; nobody else is at work.
+        // SAFETY: checked views that do not overlap; no other thread is running.
         (0..x.rows).for_each(|r| unsafe { y.row(r).copy_from_slice(x.row(r)) });
         return Ok(());
     }
@@ -73,7 +73,7 @@ impl Halves {
     /// As [`MatMut::row`].
     #[allow(clippy::mut_from_ref, reason = "a handle to memory, like a raw pointer")]
     unsafe fn row(&self, r: usize) -> &mut [bf16] {
-        // SAFETY: inside the checked view; the rest is the caller's promise.
+        // SAFETY: inside the checked view; the rest is guaranteed by the caller.
         unsafe { std::slice::from_raw_parts_mut(self.ptr.add(r * self.stride), self.cols) }
     }
 }
@@ -93,7 +93,7 @@ pub fn cast(s: &mut Kernels<'_>, op: &Cast) -> Result<()> {
         (DType::F32, _) => {
             let (x, y) = (s.input(&op.x)?, halves(s, &op.y)?);
             s.pool.written(op.y.buffer)?;
-            // SAFETY: checked views that do not overlap; nobody else is at work.
+            // SAFETY: checked views that do not overlap; no other thread is running.
             (0..x.rows).for_each(|r| unsafe { y.row(r).convert_from_f32_slice(x.row(r)) });
             Ok(())
         }
@@ -211,7 +211,7 @@ functions! {
     };
 }
 
-/// Runs `$body` with `$f` bound to the function that `$kind` names.
+/// Runs `$body` with `$f` bound to the function of `$kind`.
 macro_rules! with_function {
     ($kind:expr, $op:literal, |$f:ident| $body:expr) => {
         match $kind {
@@ -236,7 +236,7 @@ macro_rules! with_function {
     };
 }
 
-/// Picoseconds an activation takes per element, roughly.
+/// Estimated picoseconds per element of an activation.
 const COST: usize = 700;
 
 /// `y = f(x)`.

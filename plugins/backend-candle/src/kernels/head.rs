@@ -1,5 +1,5 @@
-//! The language-model head by chunks of tokens: logits of a chunk exist in one reused buffer, serve statistics and
-//! cotangents, and are overwritten by the next chunk's.
+//! The language-model head by chunks of tokens: the logits of a chunk are in one reused buffer, are used for statistics and
+//! cotangents, and are overwritten by those of the next chunk.
 
 use super::linear::add_column_sums;
 use crate::check;
@@ -17,7 +17,7 @@ use plugin_api::{
     backend::ops::{HeadBackward, HeadFused, HeadStats},
 };
 
-/// Logits a chunk holds at most, unless 64 tokens need more: 32 MiB.
+/// Maximum number of logits in a chunk, unless 64 tokens need more: 32 MiB.
 const CHUNK: usize = 1 << 23;
 
 /// Tokens of a chunk. Depends on the vocabulary alone.
@@ -48,7 +48,7 @@ macro_rules! head {
     }};
 }
 
-/// Where statistics go; each a row of one value per token.
+/// The outputs for statistics; each a row of one value per token.
 #[derive(Clone, Copy)]
 struct Outputs {
     logp: MatMut,
@@ -62,12 +62,12 @@ struct Outputs {
 /// An i32 row to write.
 #[derive(Clone, Copy)]
 struct Ints(*mut i32);
-// SAFETY: a plain address; its one use argues for itself.
+// SAFETY: a plain address; its one use is justified there.
 unsafe impl Send for Ints {}
 // SAFETY: as above.
 unsafe impl Sync for Ints {}
 
-/// What cotangents are given; each a row of one value per token.
+/// The given cotangents; each a row of one value per token.
 #[derive(Clone, Copy, Default)]
 struct Cotangents {
     dlogp: Option<Mat>,
@@ -76,7 +76,7 @@ struct Cotangents {
     dentropy: Option<Mat>,
 }
 
-/// Where gradients go.
+/// The outputs for gradients.
 #[derive(Clone, Copy)]
 struct Gradients {
     dx: MatMut,
@@ -91,17 +91,17 @@ struct Token {
 }
 
 impl Head<'_> {
-    /// Fills `z` with the logits of the tokens from `first` on.
+    /// Fills `z` with the logits of the tokens that start at `first`.
     ///
     /// # Safety
-    /// Nobody else touches `z`, which overlaps no operand.
+    /// No other code accesses `z`, which overlaps no operand.
     unsafe fn logits(&self, par: &Parallel, first: usize, z: MatMut) {
         let x = self.x.block(first, z.rows, 0, self.x.cols);
-        // Without a bias or a cap, scale and temperature go into the product.
+        // Without a bias or a cap, scale and temperature are applied in the product.
         let linear = self.bias.is_none() && self.softcap <= 0.0;
         let alpha = if linear { self.scale / self.temperature } else { 1.0 };
         let start = self.bias.map_or(Start::Zero, Start::Row);
-        // SAFETY: checked views; `z` is the caller's alone.
+        // SAFETY: checked views; only the caller accesses `z`.
         unsafe { product(par, z, plain(x), transposed(self.w), alpha, start) };
         if linear || (self.softcap <= 0.0 && self.scale == self.temperature) {
             return;
@@ -123,7 +123,7 @@ impl Head<'_> {
         });
     }
 
-    /// Statistics of token `n` from its logits, written where they are wanted.
+    /// Computes the statistics of token `n` from its logits, and writes those that are requested.
     #[inline(always)]
     fn statistics(&self, n: usize, z: &[f32], out: &Outputs) -> Token {
         let largest = max(z);
@@ -131,7 +131,7 @@ impl Head<'_> {
         let lse = largest + total.ln();
         let target = z[self.targets[n] as usize];
         let mut entropy = 0.0;
-        // SAFETY: each token is one task's; outputs overlap nothing.
+        // SAFETY: each token belongs to one task; outputs overlap nothing.
         unsafe {
             out.logp.row(0)[n] = (target - largest) - total.ln();
             if let Some(row) = out.lse {
@@ -186,14 +186,14 @@ impl Head<'_> {
         z[target] += dlogp * factor;
     }
 
-    /// Gradients from the cotangents `d` of the tokens from `first` on.
+    /// Gradients from the cotangents `d` of the tokens that start at `first`.
     ///
     /// # Safety
-    /// Nobody else touches the gradients, which overlap no operand.
+    /// No other code accesses the gradients, which overlap no operand.
     unsafe fn gradients(&self, par: &Parallel, first: usize, d: Mat, g: &Gradients) {
         let x = self.x.block(first, d.rows, 0, self.x.cols);
         let dx = g.dx.block(first, d.rows, 0, self.x.cols);
-        // SAFETY: the caller's promise.
+        // SAFETY: guaranteed by the caller.
         unsafe {
             product(par, dx, plain(d), plain(self.w), 1.0, Start::Zero);
             if let Some(dw) = g.dw {
@@ -214,7 +214,7 @@ impl Head<'_> {
     }
 }
 
-/// Room for a chunk's logits.
+/// Enlarges the buffer for a chunk's logits.
 fn reserve(buffer: &mut Vec<f32>, head: &Head<'_>) {
     let len = chunk_tokens(head.w.rows).min(head.x.rows) * head.w.rows;
     if buffer.len() < len {
@@ -252,7 +252,7 @@ pub fn stats(s: &mut Kernels<'_>, op: &HeadStats) -> Result<()> {
             Some(kept) => kept.block(first, tokens, 0, head.w.rows),
             None => MatMut::over(buffer, tokens, head.w.rows),
         };
-        // SAFETY: the buffer or the output is this operation's alone.
+        // SAFETY: only this operation accesses the buffer or the output.
         unsafe { head.logits(par, first, z) };
         per_token(
             par,
@@ -266,7 +266,7 @@ pub fn stats(s: &mut Kernels<'_>, op: &HeadStats) -> Result<()> {
     Ok(())
 }
 
-/// From cotangents of the statistics to those of hidden states, weight and bias.
+/// Cotangents of hidden states, weight and bias from those of the statistics.
 pub fn backward(s: &mut Kernels<'_>, op: &HeadBackward) -> Result<()> {
     let head = head!(s, op, "head_backward");
     if op.dentropy.is_some() && op.entropy.is_none() {
@@ -285,7 +285,7 @@ pub fn backward(s: &mut Kernels<'_>, op: &HeadBackward) -> Result<()> {
     head.chunks(|first, tokens| {
         let z = MatMut::over(buffer, tokens, head.w.rows);
         if kept.is_none() {
-            // SAFETY: the buffer is this operation's alone.
+            // SAFETY: only this operation accesses the buffer.
             unsafe { head.logits(par, first, z) };
         }
         per_token(
@@ -303,7 +303,7 @@ pub fn backward(s: &mut Kernels<'_>, op: &HeadBackward) -> Result<()> {
                 head.cotangents(n, z, lse, entropy, &given);
             },
         );
-        // SAFETY: the gradients are this operation's alone and overlap no input (alias rules).
+        // SAFETY: only this operation accesses the gradients, which overlap no input (alias rules).
         unsafe { head.gradients(par, first, z.as_mat(), &wanted) };
     });
     Ok(())
@@ -330,7 +330,7 @@ pub fn fused(s: &mut Kernels<'_>, op: &HeadFused) -> Result<()> {
     let (par, buffer) = (&s.cx.par, &mut s.cx.logits);
     head.chunks(|first, tokens| {
         let z = MatMut::over(buffer, tokens, head.w.rows);
-        // SAFETY: the buffer is this operation's alone.
+        // SAFETY: only this operation accesses the buffer.
         unsafe { head.logits(par, first, z) };
         per_token(
             par,

@@ -18,7 +18,7 @@ pub fn forward(s: &mut Kernels<'_>, op: &Linear) -> Result<()> {
     let (x, w, bias) = (s.input(&op.x)?, s.input(&op.w)?, s.input_opt(&op.bias)?);
     let y = s.output(&op.y)?;
     let start = bias.map_or(Start::Zero, Start::Row);
-    // SAFETY: checked views; the alias rules keep `y` apart from the inputs.
+    // SAFETY: checked views; by the alias rules `y` does not overlap the inputs.
     unsafe { product(&s.cx.par, y, plain(x), transposed(w), 1.0, start) };
     Ok(())
 }
@@ -48,18 +48,18 @@ pub fn backward_weight(s: &mut Kernels<'_>, op: &LinearBackwardWeight) -> Result
     Ok(())
 }
 
-/// Columns a task sums.
+/// Columns that a task sums.
 const COLUMNS: usize = 64;
 
 /// `sums += sum over rows`, each column in ascending row order.
 ///
 /// # Safety
-/// The buffers live, nobody else touches `sums` or writes `rows`, and they do not overlap.
+/// The buffers live, no other code accesses `sums` or writes `rows`, and they do not overlap.
 pub unsafe fn add_column_sums(par: &Parallel, sums: MatMut, rows: Mat) {
     par.run(rows.cols.div_ceil(COLUMNS), rows.rows * rows.cols / 8, |task| {
         let from = task * COLUMNS;
         let len = COLUMNS.min(rows.cols - from);
-        // SAFETY: tasks write disjoint columns; the rest is the caller's promise.
+        // SAFETY: tasks write disjoint columns; the rest is guaranteed by the caller.
         let sums = unsafe { sums.span(0, from, len) };
         par.wide(
             #[inline(always)]

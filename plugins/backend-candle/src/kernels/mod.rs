@@ -1,7 +1,7 @@
-//! The processor's own kernels, forward and backward, over the memory of candle's tensors.
+//! The kernels for the processor, forward and backward, over the memory of candle's tensors.
 //!
-//! This file says which kernel runs; `context` turns views into matrices, `primitives` is what kernels are made of, and one file
-//! or folder per family of operations holds the work.
+//! This file maps operations to kernels; `context` converts views to matrices, `primitives` holds what the kernels are built from,
+//! and one file or folder per family of operations holds the kernels.
 
 pub mod attention;
 pub mod context;

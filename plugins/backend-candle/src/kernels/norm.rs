@@ -13,12 +13,12 @@ use plugin_api::{
     backend::ops::{Norm, NormBackward, NormKind},
 };
 
-/// Rows a task takes; the gain's partial gradients are one row per task.
+/// Rows per task; the gain's partial gradients are one row per task.
 fn group(rows: usize) -> usize {
     rows.div_ceil(64).max(16)
 }
 
-/// Writes `offset + weight` (1 where there is none), then the bias (0 where there is none).
+/// Writes `offset + weight` (1 if there is no weight), then the bias (0 if there is none).
 fn fill_gain(out: &mut [f32], width: usize, weight: Option<Mat>, offset: f32, bias: Option<Mat>) {
     let (gain, shift) = out[..2 * width].split_at_mut(width);
     match weight {
@@ -79,10 +79,10 @@ pub fn forward(s: &mut Kernels<'_>, op: &Norm) -> Result<()> {
     Ok(())
 }
 
-/// The row to normalise, written to `total` where that is wanted.
+/// The row to normalise, written to `total` if that is given.
 #[inline(always)]
 fn add_residual(n: usize, x: Mat, residual: Option<Mat>, total: Option<MatMut>, scratch: &mut [f32]) -> &[f32] {
-    // The sum may be `x` or the residual itself: then the other one is added to it.
+    // The sum may share the memory of `x` or the residual: then the other one is added to it.
     let (mut first, mut second) = (x, residual);
     if let (Some(total), Some(other)) = (total, residual)
         && total.is(&other)
@@ -90,17 +90,17 @@ fn add_residual(n: usize, x: Mat, residual: Option<Mat>, total: Option<MatMut>, 
         (first, second) = (other, Some(x));
     }
     let row: &mut [f32] = match total {
-        // SAFETY: rows are disjoint; the sum overlaps at most `first`, which is not touched then.
+        // SAFETY: rows are disjoint; the sum overlaps at most `first`, which is not read then.
         Some(total) => unsafe { total.row(n) },
         None => scratch,
     };
     if !total.is_some_and(|total| total.is(&first)) {
-        // SAFETY: checked view, apart from `row`.
+        // SAFETY: checked view, which does not overlap `row`.
         row.copy_from_slice(unsafe { first.row(n) });
     }
     match second {
         Some(second) if total.is_some_and(|total| total.is(&second)) => {
-            // x, residual and sum are one view.
+            // x, residual and sum are the same view.
             row.iter_mut().for_each(|r| *r += *r);
         }
         // SAFETY: as above.
@@ -190,10 +190,10 @@ fn projections(x: &[f32], dy: &[f32], gain: &[f32], mean: f32, rstd: f32, layer:
     (along, level)
 }
 
-/// The row of `dx`, holding `dsum` or 0.
+/// The row of `dx`, filled with `dsum` or 0.
 #[inline(always)]
 fn start_row<'a>(dx: MatMut, dsum: Option<Mat>, n: usize) -> &'a mut [f32] {
-    // SAFETY: rows are disjoint; `dsum` is either this very matrix, and not touched, or apart.
+    // SAFETY: rows are disjoint; `dsum` is either this same matrix, and is not read, or does not overlap it.
     let row = unsafe { dx.row(n) };
     match dsum {
         None => row.fill(0.0),

@@ -11,7 +11,7 @@ use plugin_api::{
 };
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Elements a task takes.
+/// Elements per task.
 const CHUNK: usize = 16_384;
 /// Lanes of the sum of squares.
 const LANES: usize = 16;
@@ -34,7 +34,7 @@ pub fn global_norm(s: &mut Kernels<'_>, op: &GlobalNorm) -> Result<()> {
     });
     let total: f64 = sums.iter().map(|sum| f64::from_bits(sum.load(Ordering::Relaxed))).sum();
     let value = total.sqrt() as f32;
-    // SAFETY: a checked view of two elements, apart from `x`.
+    // SAFETY: a checked view of two elements, which does not overlap `x`.
     unsafe { norm.row(0) }.copy_from_slice(&[value, if value.is_finite() { 1.0 } else { 0.0 }]);
     Ok(())
 }
@@ -53,7 +53,7 @@ fn sum_of_squares(x: &[f32]) -> f64 {
     lanes.iter().sum()
 }
 
-/// One update's scalars, beyond what a segment brings.
+/// The scalars of one update that are the same for all segments.
 #[derive(Clone, Copy)]
 struct Scalars {
     clip: f32,
@@ -116,10 +116,10 @@ pub fn adamw(s: &mut Kernels<'_>, op: &AdamW) -> Result<()> {
     Ok(())
 }
 
-/// Checks what the catalogue leaves open: the step, the length, the bounds.
+/// Checks what the catalogue does not: the step, the length, the bounds.
 ///
 /// # Errors
-/// Invalid, [`Code::SHAPE`], [`Code::INDEX`].
+/// [`Code::INVALID_ARGUMENT`], [`Code::SHAPE`], [`Code::INDEX`].
 pub fn check_segments(op: &AdamW, bounds: &[i32]) -> Result<()> {
     if op.step < 1 {
         return Err(Error::invalid(format!("adamw: step {} is not positive", op.step)));
@@ -164,7 +164,7 @@ fn step(s: &Scalars, lr: f64, decay: f64, p: &mut [f32], m: &mut [f32], v: &mut 
     }
 }
 
-/// Where the copy of the new parameters goes.
+/// The output for the copy of the new parameters.
 #[derive(Clone, Copy)]
 enum Shadow {
     None,
@@ -175,22 +175,22 @@ enum Shadow {
 /// The first element of a bf16 row.
 #[derive(Clone, Copy)]
 struct Address(*mut bf16);
-// SAFETY: a plain address; its uses argue for themselves.
+// SAFETY: a plain address; its uses are justified where they are.
 unsafe impl Send for Address {}
 // SAFETY: as above.
 unsafe impl Sync for Address {}
 
 impl Shadow {
     /// # Safety
-    /// The elements `at..at + values.len()` lie inside the view, and nobody else touches them.
+    /// The elements `at..at + values.len()` lie inside the view, and no other code accesses them.
     unsafe fn write(self, at: usize, values: &[f32]) {
         match self {
             Shadow::None => {}
-            // SAFETY: the caller's promise.
+            // SAFETY: guaranteed by the caller.
             Shadow::Single(row) => unsafe { row.span(0, at, values.len()) }.copy_from_slice(values),
             Shadow::Half(Address(first)) => {
                 use half::slice::HalfFloatSliceExt;
-                // SAFETY: the caller's promise.
+                // SAFETY: guaranteed by the caller.
                 unsafe { std::slice::from_raw_parts_mut(first.add(at), values.len()) }.convert_from_f32_slice(values);
             }
         }

@@ -17,7 +17,8 @@ pub fn rotate(s: &mut Kernels<'_>, op: &Rotary) -> Result<()> {
         par.wide(
             #[inline(always)]
             || {
-                // SAFETY: checked views; rows are disjoint; `x` is either this very matrix, and not touched, or apart.
+                // SAFETY: checked views; rows are disjoint; `x` is either this same matrix, and is not read, or does not overlap
+                // it.
                 let y = unsafe { y.row(n) };
                 if !in_place {
                     // SAFETY: as above.

@@ -1,4 +1,4 @@
-//! Operations that pick or scatter rows: embeddings and row gathers.
+//! Operations that select or scatter rows: embeddings and row gathers.
 
 use crate::check;
 use crate::kernels::{
@@ -33,7 +33,7 @@ pub fn embedding(s: &mut Kernels<'_>, op: &Embedding) -> Result<()> {
         par.wide(
             #[inline(always)]
             || {
-                // SAFETY: indices are checked; rows of `y` are disjoint and apart from the tables (alias rules).
+                // SAFETY: indices are checked; rows of `y` are disjoint and do not overlap the tables (alias rules).
                 let (y, row) = unsafe { (y.row(n), table.row(ids[n] as usize)) };
                 y.iter_mut().zip(row).for_each(|(y, x)| *y = scale * x);
                 if let Some((positions, rows)) = positions {
@@ -62,7 +62,7 @@ pub fn gather(s: &mut Kernels<'_>, op: &GatherRows) -> Result<()> {
     check::indices("gather_rows", "index", index, x.rows)?;
     let y = s.output(&op.y)?;
     s.cx.par.rows(y.rows, y.cols, 200, |m| {
-        // SAFETY: indices are checked; rows of `y` are disjoint and apart from `x`.
+        // SAFETY: indices are checked; rows of `y` are disjoint and do not overlap `x`.
         unsafe { y.row(m).copy_from_slice(x.row(index[m] as usize)) };
     });
     Ok(())
@@ -77,7 +77,7 @@ pub fn scatter_add(s: &mut Kernels<'_>, op: &ScatterAddRows) -> Result<()> {
     Ok(())
 }
 
-/// Columns a task takes: it walks all rows for them, so that each sum runs in ascending order.
+/// Columns per task: a task goes through all rows for them, so that each sum runs in ascending order.
 const COLUMNS: usize = 64;
 
 /// `to[index[m]] += scale from[m]`, in ascending m. Indices are checked.
@@ -89,7 +89,7 @@ fn add_rows(par: &Parallel, to: MatMut, index: &[i32], from: Mat, scale: f32) {
             #[inline(always)]
             || {
                 for (m, &row) in index.iter().enumerate() {
-                    // SAFETY: indices are checked; tasks own disjoint columns of `to`, which is apart from `from`.
+                    // SAFETY: indices are checked; tasks write disjoint columns of `to`, which does not overlap `from`.
                     let (to, from) = unsafe { (to.span(row as usize, col, len), from.span(m, col, len)) };
                     add_scaled(to, scale, from);
                 }

@@ -1,6 +1,6 @@
 //! Drawing tokens from logits with the host's noise.
 //!
-//! Only as much of the ranking is sorted as the draw needs: the best few, then four times as many, until it is decided.
+//! Only the part of the ranking that the draw needs is sorted: the best few, then four times as many, until the draw is decided.
 
 use crate::kernels::{
     context::Kernels,
@@ -12,7 +12,7 @@ use std::cmp::Ordering;
 /// Tokens ranked at first.
 const FIRST: usize = 64;
 
-/// Draws a token per row and yields its log-probability under the whole softmax.
+/// Draws a token per row; its log-probability is that under the whole softmax.
 pub fn sample(s: &mut Kernels<'_>, op: &Sample) -> Result<()> {
     check(op)?;
     let (logits, noise) = (s.input(&op.logits)?, s.input(&op.noise)?);
@@ -24,7 +24,7 @@ pub fn sample(s: &mut Kernels<'_>, op: &Sample) -> Result<()> {
     s.cx.logits.resize(s.cx.logits.len().max(logits.cols), 0.0);
     let mut ranked = Vec::new();
     for (b, token) in token.iter_mut().enumerate() {
-        // SAFETY: checked views, nobody else is at work.
+        // SAFETY: checked views, no other thread is running.
         let (z, noise) = unsafe { (logits.row(b), noise.row(0)[b]) };
         let weights = &mut s.cx.logits[..z.len()];
         let (drawn, value) = s.cx.par.wide(
@@ -41,7 +41,7 @@ pub fn sample(s: &mut Kernels<'_>, op: &Sample) -> Result<()> {
 /// Refuses attributes out of range and an empty vocabulary.
 ///
 /// # Errors
-/// Invalid; [`Code::SHAPE`] for no token to draw.
+/// [`Code::INVALID_ARGUMENT`]; [`Code::SHAPE`] if there is no token to draw.
 pub fn check(op: &Sample) -> Result<()> {
     if !(op.temperature >= 0.0 && op.temperature.is_finite()) {
         return Err(Error::invalid(format!("sample: temperature {} is negative", op.temperature)));
@@ -75,7 +75,7 @@ pub fn draw(op: &Sample, z: &[f32], weights: &mut [f32], ranked: &mut Vec<u32>, 
     (drawn, (f64::from((z[drawn] - largest) / temperature) - total.ln()) as f32)
 }
 
-/// Ranks by descending logit, the lower index first on ties, and walks down.
+/// Ranks by descending logit (lower index first on ties) and goes down the ranking.
 fn pick(op: &Sample, z: &[f32], weights: &[f32], ranked: &mut Vec<u32>, noise: f64, total: f64) -> usize {
     let better = |a: &u32, b: &u32| -> Ordering { z[*b as usize].total_cmp(&z[*a as usize]).then(a.cmp(b)) };
     let weight = |v: &u32| f64::from(weights[*v as usize]);
@@ -90,7 +90,7 @@ fn pick(op: &Sample, z: &[f32], weights: &[f32], ranked: &mut Vec<u32>, noise: f
         }
         ranked[..sorted].sort_unstable_by(better);
         let left = keep(op, &ranked[..sorted], most, total, weight);
-        // Without a cut the sum over what is left is known before the ranking ends.
+        // Without top-k and top-p the total is known before the ranking ends.
         let mass = match left {
             Some(left) => ranked[..left].iter().map(weight).sum(),
             None => total,
@@ -112,7 +112,7 @@ fn pick(op: &Sample, z: &[f32], weights: &[f32], ranked: &mut Vec<u32>, noise: f
     }
 }
 
-/// How many tokens the cuts leave, where the ranked ones suffice to tell.
+/// How many tokens top-k and top-p keep, if the ranked ones suffice to decide.
 fn keep(op: &Sample, ranked: &[u32], most: usize, total: f64, weight: impl Fn(&u32) -> f64) -> Option<usize> {
     if op.top_p < 1.0 {
         let mut reached = 0.0;

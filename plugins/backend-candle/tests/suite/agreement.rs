@@ -1,7 +1,7 @@
-//! Every operation on both paths against the reference in f64, and on 1, 2 and 3 threads bit for bit.
+//! Every operation on both paths compared with the reference in f64, and bit for bit on 1, 2 and 3 threads.
 //!
-//! The contract's conformance table does this for every backend; these cases add the sizes at which this backend's
-//! chunks, blocks and tiles begin and end, views with gaps, and every pair of operands that may be one.
+//! The contract's conformance table does this for every backend; these cases add the sizes at which this backend's chunks, blocks
+//! and tiles start and end, views with gaps, and every pair of operands that may share memory.
 
 use crate::rig::{self, Rig, each_layout};
 use plugin_api::backend::{View, ops::*};
@@ -196,7 +196,7 @@ fn bf16_is_moved_and_rounded_to_nearest_even() {
     let back = r.mat(7, 65);
     r.check(Cast { x, y });
     r.check(Cast { x: y, y: back });
-    // 1 + 2^-8 lies between two of them: down to the even one; 1 + 3 * 2^-8 up to it.
+    // 1 + 2^-8 lies between two bfloat16s: rounded down to the even one; 1 + 3 * 2^-8 is rounded up to it.
     let ties = r.values(1, 2, {
         let mut at = -1.0;
         move |_| {

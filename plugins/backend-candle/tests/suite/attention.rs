@@ -1,4 +1,4 @@
-//! Rotary, attention forward and backward, and decoding, at lengths where blocks begin and end.
+//! Rotary, attention forward and backward, and decoding, at lengths at which blocks start and end.
 
 use crate::rig::{Rig, each_layout};
 use plugin_api::backend::{View, ops::*};

@@ -8,8 +8,8 @@ use plugin_api::{
 };
 use plugin_api_laws::backend::{Suite, verify};
 
-/// Catches a lower instruction set that is no longer computed right, and one that is not there but accepted. Those that
-/// this processor lacks are named.
+/// Catches a lower instruction set with wrong results, and one that is accepted although the processor lacks it. Sets that this
+/// processor lacks are printed.
 #[test]
 fn every_instruction_set_of_this_processor_conforms() {
     let options = Candle::manifest().options;
@@ -26,7 +26,7 @@ fn every_instruction_set_of_this_processor_conforms() {
                 eprintln!("NOT RUN: {e}");
                 continue;
             }
-            // The environment asks for another set.
+            // The environment selects another set.
             Err(e) if e.code == Code::OPTION && e.message.contains("leave one out") => {
                 eprintln!("NOT RUN: {e}");
                 continue;

@@ -1,4 +1,4 @@
-//! What is refused before anything is written, on both paths.
+//! Calls that are refused before anything is written, on both paths.
 
 use crate::rig::Rig;
 use plugin_api::{
@@ -29,7 +29,7 @@ fn indices_outside_their_tables_are_refused_before_anything_is_written() {
             &["positions", "11"],
         );
     }
-    // Nothing was written: the buffers still agree.
+    // Nothing was written: the buffers are still equal.
     r.check(Nop {});
 }
 

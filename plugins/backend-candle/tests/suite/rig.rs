@@ -1,5 +1,5 @@
-//! Several sessions side by side: the reference, the kernels with 1, 2 and 3 threads, and the generic path. Buffers are
-//! made in all of them in the same order, so that one handle, and so one operation, fits all.
+//! Several sessions in parallel: the reference, the kernels with 1, 2 and 3 threads, and the generic path. Buffers are created in
+//! all of them in the same order, so that handles and operations are valid in each.
 
 use backend_candle::{Candle, CandleSession};
 use backend_reference::{Reference, ReferenceBackend};
@@ -20,7 +20,7 @@ impl Rng {
         (self.next() >> 40) as f32 / (1u64 << 24) as f32
     }
 
-    /// About normal: a sum of uniforms.
+    /// Approximately normal: a sum of uniforms.
     pub fn normal(&mut self) -> f32 {
         (0..12).map(|_| self.uniform()).sum::<f32>() - 6.0
     }
@@ -32,7 +32,7 @@ pub struct Rig {
     generic: CandleSession,
     buffers: Vec<(Handle, DType, usize)>,
     pub rng: Rng,
-    /// Elements between rows' ends and starts, and before the first row, of the matrices made from here on.
+    /// Gap between the rows, and before the first row, of all matrices created afterwards.
     pub gap: usize,
     /// Largest difference allowed, relative to the buffer's largest value.
     pub tolerance: f64,
@@ -79,7 +79,7 @@ impl Rig {
     /// A matrix of these values, rows `gap` apart.
     pub fn values(&mut self, rows: usize, cols: usize, mut f: impl FnMut(&mut Rng) -> f32) -> View {
         let (offset, stride) = (self.gap, cols + self.gap);
-        // Noise between the rows: what strays there shows.
+        // Noise between the rows, so that reads outside them change the result.
         let data: Vec<f32> = (0..offset + rows * stride).map(|_| f(&mut self.rng)).collect();
         let bytes: Vec<u8> = data.iter().flat_map(|v| v.to_le_bytes()).collect();
         let buffer = self.buffer(DType::F32, &bytes);
@@ -148,7 +148,7 @@ impl Rig {
         }
     }
 
-    /// Runs the operation on both paths and expects this code, and these words in the message.
+    /// Runs the operation on both paths and expects this code, with these words in the message.
     #[track_caller]
     pub fn refused(&mut self, op: impl Op, code: Code, words: &[&str]) {
         for s in self.all().skip(3) {
@@ -171,7 +171,7 @@ fn download(s: &mut dyn Session, handle: Handle, dtype: DType, elements: usize) 
     bytes.chunks_exact(4).map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect()
 }
 
-/// A rig per gap: dense, and with rows apart.
+/// Calls `f` with one rig per gap: dense, and with gaps between rows.
 pub fn each_layout(f: impl Fn(&mut Rig)) {
     for gap in [0, 3] {
         let mut rig = Rig::new(7 + gap as u64);

@@ -11,7 +11,7 @@ use plugin_api::{
 };
 use std::ops::Range;
 
-/// What forward and backward share: heads, scores and visibility.
+/// Shared by forward and backward: heads, scores and visibility.
 struct Pattern {
     heads: usize,
     kv_heads: usize,
@@ -69,7 +69,7 @@ pub fn cap_slope(capped: f64, softcap: f64) -> f64 {
     if softcap > 0.0 { 1.0 - (capped / softcap).powi(2) } else { 1.0 }
 }
 
-/// Turns scores into their softmax and yields their log-sum-exp (minus infinity for no score).
+/// Turns scores into their softmax and returns their log-sum-exp (minus infinity if there are no scores).
 pub fn softmax(scores: &mut [f64]) -> f64 {
     let largest = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
     if largest == f64::NEG_INFINITY {

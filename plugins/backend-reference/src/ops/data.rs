@@ -27,7 +27,7 @@ pub fn copy(s: &mut Reference, op: &Copy) -> Result<()> {
     s.write(&op.y, &x)
 }
 
-/// `y = x`, rounded on the way out.
+/// `y = x`, rounded when written.
 pub fn cast(s: &mut Reference, op: &Cast) -> Result<()> {
     let x = s.read(&op.x)?;
     s.write(&op.y, &x)

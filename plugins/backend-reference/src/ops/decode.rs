@@ -1,4 +1,4 @@
-//! Attention of new tokens against their cache slots, appending in place.
+//! Attention of new tokens over their cache slots, extended in place.
 
 use super::attention::{cap, check_heads, softmax};
 use crate::{
@@ -8,7 +8,7 @@ use crate::{
 };
 use plugin_api::{Code, Error, Result, backend::ops::DecodeAttention};
 
-/// Stores each row's key and value, then attends over its slot.
+/// Stores each row's key and value in its slot, then attends over the slot.
 pub fn attention(s: &mut Reference, op: &DecodeAttention) -> Result<()> {
     check_heads("decode_attention", op.heads, op.kv_heads, op.head_dim, op.window)?;
     let (q, k, v) = (s.read(&op.q)?, s.read(&op.k)?, s.read(&op.v)?);

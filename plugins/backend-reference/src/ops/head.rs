@@ -89,7 +89,7 @@ impl Head {
             let p = logp.exp();
             let hit = f64::from(u8::from(v == self.targets[n]));
             let mut dz = d.dlogp * (hit - p) + d.dlse * p + d.dmean_logit / z.len() as f64;
-            // Where nothing is asked of the entropy its value may be absent; probability 0 adds nothing.
+            // The entropy may be absent if its cotangent is 0; probability 0 adds nothing.
             if d.dentropy != 0.0 && p > 0.0 {
                 dz -= d.dentropy * p * (logp + entropy);
             }
@@ -100,7 +100,7 @@ impl Head {
     }
 }
 
-/// Gradients of the head's operands as they build up.
+/// Gradients of the head's operands, being summed.
 struct Gradients {
     dx: Matrix,
     dw: Matrix,
@@ -163,7 +163,7 @@ pub fn stats(s: &mut Reference, op: &HeadStats) -> Result<()> {
     s.write_opt(&op.logits, &logits)
 }
 
-/// From cotangents of the statistics to those of hidden states, weight and bias.
+/// Cotangents of hidden states, weight and bias from those of the statistics.
 pub fn backward(s: &mut Reference, op: &HeadBackward) -> Result<()> {
     let head = head!(s, op, "head_backward");
     require(op.dentropy.is_none() || op.entropy.is_some(), "head_backward", || {

@@ -22,7 +22,7 @@ pub fn forward(s: &mut Reference, op: &Linear) -> Result<()> {
     s.write(&op.y, &y)
 }
 
-/// `dx = dy w`, added to what is there where `accumulate`.
+/// `dx = dy w`, or `dx += dy w` if `accumulate`.
 pub fn backward_input(s: &mut Reference, op: &LinearBackwardInput) -> Result<()> {
     let (dy, w) = (s.read(&op.dy)?, s.read(&op.w)?);
     let mut dx = Matrix::zeros(dy.rows, w.cols);

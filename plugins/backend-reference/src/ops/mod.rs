@@ -1,4 +1,4 @@
-//! The table of operations: which function computes which.
+//! The table of operations and their functions.
 
 mod activation;
 mod attention;

@@ -16,7 +16,7 @@ use plugin_api::{
 /// `(sqrt(sum x^2), whether that is finite)`.
 pub fn global_norm(s: &mut Reference, op: &ops::GlobalNorm) -> Result<()> {
     let norm = s.read(&op.x)?.data.iter().map(|x| x * x).sum::<f64>().sqrt();
-    // Finite as stored: a norm that f32 cannot hold would clip by infinity.
+    // Finite after rounding: a norm beyond the range of f32 would be stored as infinity and used to clip.
     let finite = if op.norm.dtype == DType::F32 { (norm as f32).is_finite() } else { norm.is_finite() };
     s.write(&op.norm, &Matrix { rows: 1, cols: 2, data: vec![norm, f64::from(u8::from(finite))] })
 }

@@ -4,7 +4,7 @@ use super::attention::softmax;
 use crate::{Reference, matrix::Matrix, session::require};
 use plugin_api::{Result, backend::ops};
 
-/// Draws a token per row and yields its log-probability under the whole softmax.
+/// Draws a token per row; its log-probability is that under the whole softmax.
 pub fn sample(s: &mut Reference, op: &ops::Sample) -> Result<()> {
     require(op.temperature >= 0.0, "sample", || format!("temperature {} is negative", op.temperature))?;
     require(op.top_k >= 0, "sample", || format!("top_k {} is negative", op.top_k))?;
@@ -29,7 +29,7 @@ pub fn sample(s: &mut Reference, op: &ops::Sample) -> Result<()> {
     s.write(&op.logp, &logp)
 }
 
-/// The ranked tokens that `top_k` and `top_p` leave: at least one.
+/// The ranked tokens that `top_k` and `top_p` keep: at least one.
 fn cut<'a>(ranked: &'a [usize], p: &[f64], op: &ops::Sample) -> &'a [usize] {
     let by_count = if op.top_k > 0 { (op.top_k as usize).min(ranked.len()) } else { ranked.len() };
     let mut by_share = ranked.len();
@@ -44,7 +44,7 @@ fn cut<'a>(ranked: &'a [usize], p: &[f64], op: &ops::Sample) -> &'a [usize] {
     &ranked[..by_count.min(by_share).max(1)]
 }
 
-/// The first token whose cumulative share of what is left exceeds the noise.
+/// The first token whose cumulative share of the remaining probability exceeds the noise.
 fn draw(left: &[usize], p: &[f64], noise: f64) -> usize {
     let total: f64 = left.iter().map(|&v| p[v]).sum();
     let mut cumulative = 0.0;

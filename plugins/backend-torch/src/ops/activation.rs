@@ -76,7 +76,7 @@ pub fn glu(s: &mut TorchSession, op: &Glu) -> Attempt {
 pub fn glu_backward(s: &mut TorchSession, op: &GluBackward) -> Attempt {
     let function = Function::of(op.kind, "glu_backward")?;
     let (gate, dy) = (s.at(&op.gate)?, s.at(&op.dy)?);
-    // Everything is read before anything is written: an output may take an input's place.
+    // All inputs are read before anything is written, because an output may share an input's memory.
     let through = dy.f_mul(&s.at(&op.up)?)?;
     let value = function.value(&gate)?;
     value.f_mul_out(&s.at(&op.dup)?, &dy).done()?;

@@ -16,7 +16,7 @@ pub fn nop(_: &mut TorchSession, _: &Nop) -> Attempt {
 /// `x = value`.
 pub fn fill(s: &mut TorchSession, op: &Fill) -> Attempt {
     let mut x = s.at(&op.x)?;
-    // Rounded here, filled there: a tensor of the processor's memory would be spread out here and sent over.
+    // Rounded on the host and filled on the device: a tensor in host memory would be expanded there and then copied.
     let value = rounded(&Tensor::f_from_slice(&[op.value])?, x.f_kind()?)?.f_double_value(&[0])?;
     x.f_fill_(value).done()
 }
@@ -65,19 +65,19 @@ pub fn scatter_add_rows(s: &mut TorchSession, op: &ScatterAddRows) -> Attempt {
     if kind == accumulator(kind) {
         return add_rows(s, &mut dx, &index, &dy);
     }
-    // A row may be added to many times: the rounding comes once, at the end.
+    // A row may be added to many times: it is rounded once, at the end.
     let mut sum = to(&dx, accumulator(kind))?;
     add_rows(s, &mut sum, &index, &to(&dy, accumulator(kind))?)?;
     Ok(dx.f_copy_(&sum)?)
 }
 
-/// `table[index[n]] += rows[n]` for equal dtypes, in an order that never changes.
+/// `table[index[n]] += rows[n]` for equal dtypes, always in the same order.
 pub fn add_rows(s: &TorchSession, table: &mut Tensor, index: &Tensor, rows: &Tensor) -> Attempt {
     if s.on_cpu() {
-        // One row after the other.
+        // Adds one row after the other.
         table.f_index_add_(0, index, rows).done()?;
     } else {
-        // Sorts the indices first; `index_add_` would add in the order the device happens to take.
+        // Sorts the indices first; `index_add_` would add in whatever order the device uses.
         table.f_index_put_(&[Some(index)], rows, true).done()?;
     }
     Ok(())
@@ -85,8 +85,8 @@ pub fn add_rows(s: &TorchSession, table: &mut Tensor, index: &Tensor, rows: &Ten
 
 /// `x` in another float type, to nearest even in one rounding.
 ///
-/// libtorch goes from f64 to bf16 through f32, and rounding twice misses values just beside a tie. Rounding to odd in
-/// f32 first keeps that there was something below.
+/// libtorch converts from f64 to bf16 through f32, and rounding twice is wrong for values just next to a tie. Rounding to odd in
+/// f32 first preserves that something was below.
 fn rounded(x: &Tensor, kind: Kind) -> Attempt<Tensor> {
     if x.f_kind()? != Kind::Double || kind != Kind::BFloat16 {
         return to(x, kind);

@@ -1,7 +1,7 @@
 //! The language-model head: statistics of the softmax per token, their backward, and both in one pass.
 //!
-//! Tokens go in chunks, so that `[tokens, vocabulary]` never exists whole. Logits are kept in f32 whatever the compute
-//! type: a bf16 logit would decide between neighbours by its rounding.
+//! Tokens are computed in chunks, so that `[tokens, vocabulary]` never exists as a whole. Logits are kept in f32 for every compute
+//! type: with a bf16 logit, rounding would decide between similar tokens.
 
 use super::{
     attention::{cap_, cap_slope},
@@ -18,7 +18,7 @@ use plugin_api::backend::{
 };
 use tch::{Kind, Tensor};
 
-/// Logits held at once.
+/// Maximum number of logits at a time.
 pub const LOGITS_CPU: i64 = 1 << 22;
 /// As [`LOGITS_CPU`], on a device.
 pub const LOGITS_DEVICE: i64 = 1 << 27;
@@ -27,7 +27,7 @@ pub const LOGITS_DEVICE: i64 = 1 << 27;
 struct Head {
     x: Tensor,
     w: Tensor,
-    /// The weight as the product takes it.
+    /// The weight in the layout for the product.
     factor: Tensor,
     bias: Option<Tensor>,
     /// Target ids, `[N, 1]`.
@@ -49,7 +49,7 @@ macro_rules! head {
         let budget = if s.on_cpu() { LOGITS_CPU } else { LOGITS_DEVICE };
         Head {
             targets: s.index($name, "targets", &op.targets, op.w.rows)?.f_unsqueeze(1)?,
-            // The processor has no product of bf16 that keeps f32.
+            // The processor has no product of bf16 with an f32 result.
             factor: if s.on_cpu() { to(&w, acc)? } else { w.shallow_clone() }.f_tr()?,
             bias: s.at_opt(&op.bias)?,
             acc,
@@ -63,7 +63,7 @@ macro_rules! head {
     }};
 }
 
-/// A run of tokens.
+/// Consecutive tokens.
 #[derive(Clone, Copy)]
 struct Chunk {
     first: i64,
@@ -76,7 +76,7 @@ impl Chunk {
         Ok(s.at(view)?.f_narrow(1, self.first, self.count)?.f_tr()?)
     }
 
-    /// The same of an optional operand.
+    /// The same for an optional operand.
     fn column_opt(self, s: &TorchSession, view: &Option<View>) -> Attempt<Option<Tensor>> {
         view.as_ref().map(|view| self.column(s, view)).transpose()
     }
@@ -90,7 +90,7 @@ impl Chunk {
     }
 }
 
-/// Where a chunk's statistics go.
+/// The outputs for a chunk's statistics.
 struct Outputs<'a> {
     logp: &'a View,
     lse: &'a Option<View>,
@@ -109,7 +109,7 @@ struct Cotangents {
     dentropy: Option<(Tensor, Tensor)>,
 }
 
-/// Log-probabilities below this are of probability 0 in every type; a floor keeps 0 times infinity out of sums.
+/// Log-probabilities below this have probability 0 in every type; the floor keeps 0 times infinity out of sums.
 const NEVER: f64 = -1e4;
 
 impl Head {
@@ -144,14 +144,14 @@ impl Head {
         Ok(z)
     }
 
-    /// Writes the chunk's statistics and yields the log-probabilities of the whole vocabulary.
+    /// Writes the chunk's statistics and returns the log-probabilities of the whole vocabulary.
     fn statistics(&self, s: &TorchSession, chunk: Chunk, z: &Tensor, out: &Outputs<'_>) -> Attempt<Tensor> {
         let logp = z.f_log_softmax(-1, None)?;
         chunk.column(s, out.logp)?.f_copy_(&logp.f_gather(1, &Head::rows(&self.targets, chunk)?, false)?)?;
         if out.lse.is_some() || out.top1.is_some() {
             let top1 = z.f_argmax(1, true)?;
             let at_top = |t: &Tensor| t.f_gather(1, &top1, false);
-            // The difference is taken where it cancels least.
+            // The difference is computed at the largest logit, where it cancels least.
             chunk.write(s, out.lse, || Ok(at_top(z)?.f_sub(&at_top(&logp)?)?))?;
             chunk.write(s, out.top1, || Ok(top1.shallow_clone()))?;
         }
@@ -200,7 +200,7 @@ impl Head {
         Ok(dz)
     }
 
-    /// Takes the chunk's cotangent to hidden states, weight and bias.
+    /// Propagates the chunk's cotangent to hidden states, weight and bias.
     fn gradients(
         &self,
         chunk: Chunk,
@@ -237,7 +237,7 @@ pub fn stats(s: &mut TorchSession, op: &HeadStats) -> Attempt {
     Ok(())
 }
 
-/// From cotangents of the statistics to those of hidden states, weight and bias.
+/// Cotangents of hidden states, weight and bias from those of the statistics.
 pub fn backward(s: &mut TorchSession, op: &HeadBackward) -> Attempt {
     let head = head!(s, op, "head_backward");
     require(op.dentropy.is_none() || op.entropy.is_some(), "head_backward", || {

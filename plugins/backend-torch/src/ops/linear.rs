@@ -17,7 +17,7 @@ pub fn forward(s: &mut TorchSession, op: &Linear) -> Attempt {
     }
 }
 
-/// `dx = dy w`, added to what is there where `accumulate`.
+/// `dx = dy w`, or `dx += dy w` if `accumulate`.
 pub fn backward_input(s: &mut TorchSession, op: &LinearBackwardInput) -> Attempt {
     let (dy, w, mut dx) = (s.at(&op.dy)?, s.at(&op.w)?, s.at(&op.dx)?);
     if op.accumulate {

@@ -1,4 +1,4 @@
-//! The table of operations: which function computes which. A file per family holds the formulas.
+//! The table of operations and their functions. A file per family holds the formulas.
 
 mod activation;
 mod attention;

@@ -1,4 +1,4 @@
-//! Residual add with RMS or layer norm, and the backward. Statistics are taken in f32 or better.
+//! Residual add with RMS or layer norm, and the backward. Statistics are computed in f32 or better.
 
 use crate::{
     TorchSession,
@@ -44,8 +44,8 @@ pub fn forward(s: &mut TorchSession, op: &Norm) -> Attempt {
     write_stats(s, &op.stats, mean.as_ref(), &rstd)
 }
 
-/// Whether ATen's fused kernels do it: on a device, where every pass over memory counts, without an offset, and for rows
-/// wide enough that nothing cancels in them.
+/// Whether ATen's fused kernels are used: on a device, where every pass over memory counts, without an offset, and for rows that
+/// are wide enough that nothing cancels in them.
 fn fused_serves(s: &TorchSession, offset: f64, x: &View) -> bool {
     !s.on_cpu() && offset == 0.0 && x.rows > 0 && x.cols >= 32
 }
@@ -67,7 +67,7 @@ fn fused(s: &TorchSession, op: &Norm, is_layer: bool, sum: &Tensor) -> Attempt {
     write_stats(s, &op.stats, mean.as_ref(), &rstd)
 }
 
-/// A vector operand, dense, as the fused kernels take it.
+/// A vector operand, dense, for the fused kernels.
 fn row(s: &TorchSession, view: &Option<View>) -> Attempt<Option<Tensor>> {
     Ok(match s.at_opt(view)? {
         Some(row) => Some(row.f_flatten(0, -1)?.f_contiguous()?),
@@ -75,7 +75,7 @@ fn row(s: &TorchSession, view: &Option<View>) -> Attempt<Option<Tensor>> {
     })
 }
 
-/// `(mean, 1 / standard deviation)` a row; RMS norm has no mean.
+/// `(mean, 1 / standard deviation)` per row; RMS norm has no mean.
 fn write_stats(s: &TorchSession, stats: &Option<View>, mean: Option<&Tensor>, rstd: &Tensor) -> Attempt {
     let Some(stats) = s.at_opt(stats)? else { return Ok(()) };
     match mean {
@@ -85,7 +85,7 @@ fn write_stats(s: &TorchSession, stats: &Option<View>, mean: Option<&Tensor>, rs
     Ok(stats.f_narrow(1, 1, 1)?.f_copy_(rstd)?)
 }
 
-/// `x + residual`, in the `sum` operand where that is given.
+/// `x + residual`, in the `sum` operand if that is given.
 fn residual_sum(s: &TorchSession, op: &Norm) -> Attempt<Tensor> {
     let x = s.at(&op.x)?;
     Ok(match (s.at_opt(&op.residual)?, s.at_opt(&op.sum)?) {
@@ -138,7 +138,7 @@ pub fn backward(s: &mut TorchSession, op: &NormBackward) -> Attempt {
     Ok(s.at(&op.dx)?.f_copy_(&dx)?)
 }
 
-/// `dx` in one kernel. The gain's and the bias's cotangents are not taken from it: it would round them to the compute type.
+/// `dx` in one kernel. The cotangents of gain and bias are not taken from it, because it would round them to the compute type.
 fn fused_backward(s: &TorchSession, op: &NormBackward, is_layer: bool) -> Attempt {
     let stats = s.at(&op.stats)?;
     let column = |at: i64| stats.f_narrow(1, at, 1)?.f_contiguous();
@@ -152,7 +152,7 @@ fn fused_backward(s: &TorchSession, op: &NormBackward, is_layer: bool) -> Attemp
     Ok(s.at(&op.dx)?.f_copy_(&dx)?)
 }
 
-/// What multiplies a column: the stored gain and its offset.
+/// The factor of a column: the stored gain plus its offset.
 fn gain(s: &TorchSession, weight: &Option<View>, offset: f64, kind: Kind) -> Attempt<Option<Tensor>> {
     let Some(weight) = s.at_opt(weight)? else { return Ok(None) };
     let gain = to(&weight, kind)?;

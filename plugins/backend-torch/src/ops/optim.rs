@@ -17,24 +17,24 @@ pub fn global_norm(s: &mut TorchSession, op: &ops::GlobalNorm) -> Attempt {
     let (x, mut norm) = (s.at(&op.x)?, s.at(&op.norm)?);
     if s.on_cpu() {
         let value = shim::squares(&x)?.sqrt();
-        // Finite as stored: a norm that f32 cannot hold would clip by infinity.
+        // Finite after rounding: a norm beyond the range of f32 would be stored as infinity and used to clip.
         let finite = if op.norm.dtype == DType::F32 { (value as f32).is_finite() } else { value.is_finite() };
         return Ok(norm.f_copy_(&Tensor::f_from_slice(&[value, f64::from(u8::from(finite))])?)?);
     }
-    // The device casts on the way; nothing comes to the host.
+    // The cast happens on the device; nothing is copied to the host.
     let value = x.f_norm_scalaropt_dim_dtype(2, [1i64].as_slice(), true, Kind::Double)?;
     norm.f_narrow(1, 0, 1)?.f_copy_(&value)?;
     Ok(norm.f_narrow(1, 1, 1)?.f_copy_(&norm.f_narrow(1, 0, 1)?.f_isfinite()?)?)
 }
 
-/// One decoupled AdamW step; segments with the same rates go in one call.
+/// One decoupled AdamW step; segments with the same rates go into one call.
 pub fn adamw(s: &mut TorchSession, op: &ops::AdamW) -> Attempt {
     require(op.step >= 1, "adamw", || format!("step {} is not positive", op.step))?;
     require_shape(op.params.cols.is_multiple_of(FLAT_ALIGN), "adamw", || {
         format!("{} elements are no multiple of {FLAT_ALIGN}", op.params.cols)
     })?;
     let segments = s.ranges("adamw", "bounds", &op.bounds, op.params.cols / FLAT_ALIGN)?;
-    // On CUDA this waits for the gradients, once a step.
+    // On CUDA this waits for the gradients, once per step.
     let (norm, hyper) = (s.floats(&op.norm)?, s.floats(&op.hyper)?);
     if norm[1] == 0.0 {
         return Ok(());

@@ -8,7 +8,7 @@ use crate::{
 use plugin_api::backend::ops;
 use tch::{Device, Kind, Tensor};
 
-/// Draws a token per row and yields its log-probability under the whole softmax.
+/// Draws a token per row; its log-probability is that under the whole softmax.
 pub fn sample(s: &mut TorchSession, op: &ops::Sample) -> Attempt {
     require(op.temperature >= 0.0, "sample", || format!("temperature {} is negative", op.temperature))?;
     require(op.top_k >= 0, "sample", || format!("top_k {} is negative", op.top_k))?;
@@ -28,9 +28,9 @@ pub fn sample(s: &mut TorchSession, op: &ops::Sample) -> Attempt {
     Ok(s.at(&op.token)?.f_copy_(&token.f_tr()?)?)
 }
 
-/// Token ids `[B, 1]`: ranked (the sort is stable, so equal logits keep the lower index first), cut, and the first whose
-/// cumulative share of what is left exceeds the noise. On the processor, whatever the device: a device's running sum has
-/// no order of its own.
+/// Token ids `[B, 1]`: ranked (the sort is stable, so equal logits keep the lower index first), truncated by top-k and top-p, and
+/// the first whose cumulative share of the remaining probability exceeds the noise. Always on the processor, because a device's
+/// running sum has no fixed order.
 fn draw(s: &TorchSession, op: &ops::Sample, z: &Tensor, logp: &Tensor) -> Attempt<Tensor> {
     let (z, logp) = (&z.f_to_device(Device::Cpu)?, &logp.f_to_device(Device::Cpu)?);
     let (_, ranked) = z.f_sort_stable(true, -1, true)?;
@@ -38,7 +38,7 @@ fn draw(s: &TorchSession, op: &ops::Sample, z: &Tensor, logp: &Tensor) -> Attemp
     let count = |condition: &Tensor| condition.f_sum_dim_intlist([-1i64].as_slice(), true, Kind::Int64);
     let vocabulary = z.size()[1];
     let most = if op.top_k > 0 { op.top_k.min(vocabulary) } else { vocabulary };
-    // The position of the last that is left.
+    // The position of the last remaining token.
     let last = if op.top_p < 1.0 {
         count(&reached.f_lt(op.top_p)?)?.f_clamp_max_(most - 1)?
     } else {

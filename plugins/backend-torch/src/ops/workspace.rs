@@ -1,4 +1,4 @@
-//! What scratch a call takes: an estimate from shapes alone.
+//! Scratch memory of a call: an estimate from shapes alone.
 
 use super::head::{LOGITS_CPU, LOGITS_DEVICE};
 use plugin_api::backend::{
@@ -11,7 +11,7 @@ fn decoded<O: Op>(call: &Call<'_>) -> Option<O> {
     if call.op == O::SPEC.id { O::decode(call).ok() } else { None }
 }
 
-/// Bytes of intermediate tensors: a handful of the largest operand, and chunks of scores or logits where there are such.
+/// Bytes of intermediate tensors: several times the largest operand, and chunks of scores or logits if there are any.
 pub fn bytes(call: &Call<'_>, on_cpu: bool) -> u64 {
     let operands = call.inputs.iter().chain(call.outputs.iter());
     let largest = operands.map(|view| view.rows.saturating_mul(view.cols)).max().unwrap_or(0);

@@ -1,4 +1,4 @@
-//! The laws every objective obeys, and what only this one promises.
+//! The laws of every objective, and the promises of this one.
 
 use super::{all_options, create, options};
 use objective_ce::CrossEntropy;
@@ -38,8 +38,8 @@ fn smoothing_everything_is_refused() {
     assert!(create(&options(json!({"label_smoothing": 0.999}))).is_ok());
 }
 
-/// Smoothed or not: the smoothed target's cross-entropy under a uniform prediction is ln V too. Found with a smoothing that adds
-/// instead of mixing, or that leaves out the mean logit.
+/// Smoothed or not: the smoothed target's cross-entropy under a uniform prediction is ln V too. Catches a smoothing that adds
+/// instead of mixing, and one that leaves out the mean logit.
 #[test]
 fn gotcha_10_uniform_logits_cost_ln_vocab_per_token() {
     let (vocabulary, logit) = (37.0_f64, 2.5);
@@ -58,7 +58,7 @@ fn gotcha_10_uniform_logits_cost_ln_vocab_per_token() {
     }
 }
 
-/// A smoothed metric would make a smoothed run look worse than it is.
+/// Catches a smoothed metric, which would make a smoothed run look worse than it is.
 #[test]
 fn the_nll_metric_is_never_smoothed() {
     let batch = Batch::new()

@@ -1,4 +1,4 @@
-//! Cross-entropy against the laws, the tape, and the numbers of other projects.
+//! Cross-entropy compared with the laws, the tape, and the numbers of other projects.
 
 mod laws;
 mod oracle;
@@ -11,7 +11,7 @@ use plugin_api::{
 };
 use serde_json::{Value, json};
 
-/// Every way the options change what is computed.
+/// All option sets that change what is computed.
 fn all_options() -> Vec<OptionMap> {
     let cases = [json!({}), json!({"label_smoothing": 0.1}), json!({"z_loss": 1e-4})];
     let both = json!({"label_smoothing": 0.25, "z_loss": 0.5});

@@ -1,8 +1,8 @@
-//! Losses and gradients that other projects' code computed, from logits to logits: `sft.json`.
+//! Losses and gradients computed by other projects' code, with gradients by the logits: `sft.json`.
 //!
-//! The test plays the host: it shifts, makes statistics from logits, sums over micro-batches, divides once, and chains the
-//! cotangents back to the logits. `objective-sft` takes this file too: labels of -100 are prompts, and both learn from the tokens
-//! that are left.
+//! The test does the host's part: it shifts, computes statistics from logits, sums over micro-batches, divides once, and chains
+//! the cotangents back to the logits. `objective-sft` uses this file too: labels of -100 are prompts, and both learn from the
+//! remaining tokens.
 
 use super::{create, options};
 use plugin_api::prelude::*;
@@ -62,7 +62,7 @@ impl MicroBatch {
         rows.flat_map(|(logits, labels)| logits.iter().zip(labels.iter().skip(1).copied()))
     }
 
-    /// The batch a host would hand over: rows become packed sequences, one token shorter.
+    /// The batch that a host would pass: rows become packed sequences, one token shorter.
     fn batch(&self) -> Batch<'static> {
         let mut offsets = vec![0.0];
         for row in &self.labels {
@@ -70,7 +70,7 @@ impl MicroBatch {
         }
         let mask: Vec<f64> = self.predictions().map(|(_, y)| f64::from(y != IGNORED)).collect();
         let per_token = |of: fn(&[f64], usize) -> f64| -> Vec<f64> {
-            // What stands behind the mask must not matter.
+            // Values behind the mask must not matter.
             self.predictions().map(|(x, y)| if y == IGNORED { f64::NAN } else { of(x, y as usize) }).collect()
         };
         Batch::new()
@@ -81,7 +81,7 @@ impl MicroBatch {
             .with_statistic("mean_logit", Scope::TOKEN, per_token(|x, _| x.iter().sum::<f64>() / x.len() as f64))
     }
 
-    /// From cotangents of the statistics to the gradient of the logits, with `scale`; the last position predicts nothing.
+    /// The gradient of the logits from cotangents of the statistics, times `scale`; the last position predicts nothing.
     fn chain(&self, term_cotangents: &[(String, Vec<f64>)], scale: f64) -> Logits {
         let of = |name: &str, n: usize| term_cotangents.iter().find(|(s, _)| s == name).map_or(0.0, |(_, c)| c[n]);
         let mut n = 0;
@@ -139,7 +139,7 @@ fn run(case: &Case, smoothing: f64, scale: impl Fn(f64) -> f64) -> Vec<(f64, f64
 #[test]
 fn gotcha_01_sums_over_one_denominator_match_the_trainer_of_transformers() {
     let cases = cases();
-    // Prompts in some of them: else a loss over all tokens would pass.
+    // Some cases have prompts: otherwise a loss over all tokens would pass.
     let prompted = |case: &Case| case.micro_batches.iter().any(|m| m.predictions().any(|(_, y)| y == IGNORED));
     assert!(cases.iter().any(prompted));
     for case in cases {
@@ -157,7 +157,7 @@ fn gotcha_01_sums_over_one_denominator_match_the_trainer_of_transformers() {
     }
 }
 
-/// The references tell the two conventions apart, so the test above can fail; unless every micro-batch has as many tokens.
+/// The references distinguish the two conventions, so the test above can fail, unless every micro-batch has equally many tokens.
 #[test]
 fn gotcha_01_a_mean_of_means_is_another_number() {
     for case in cases().iter().filter(|c| c.micro_batches.len() > 1) {
@@ -170,7 +170,7 @@ fn gotcha_01_a_mean_of_means_is_another_number() {
     }
 }
 
-/// The reference's smoothed losses are means per micro-batch, and its gradient that of their sum.
+/// The reference's smoothed losses are means per micro-batch, and its gradient is that of their sum.
 #[test]
 fn label_smoothing_matches_the_label_smoother_of_transformers() {
     for case in cases() {

@@ -1,11 +1,11 @@
-//! The hand-derived cotangents against the same loss written on the tape.
+//! The hand-derived cotangents compared with the same loss on the tape.
 
 use super::{all_options, create};
 use objective_ce::{CrossEntropy, config::Config};
 use plugin_api::{options::OptionSet, prelude::*};
 use plugin_api_laws::objective::{Generator, Values};
 
-/// The doc comment's formula, as an author would write it who has few tokens.
+/// The doc comment's formula, as written by an author with few tokens.
 fn on_tape(config: &Config, batch: &Batch<'_>) -> Result<Loss> {
     let (tape, mask, eps) = (batch.tape()?, batch.mask()?, config.label_smoothing);
     let logp = batch.var(&tape, "logp")?;
@@ -33,7 +33,7 @@ fn by_hand_and_by_tape_are_the_same() {
         for (h, t) in hand.terms.iter().zip(&tape.terms) {
             assert_eq!((&h.name, h.coefficient), (&t.name, t.coefficient));
             assert!((h.sum - t.sum).abs() < 1e-10, "{options:?}: {} is {}, on the tape {}", h.name, h.sum, t.sum);
-            // The tape also lists what a term does not depend on, with zeros.
+            // The tape also lists statistics that a term does not depend on, with zeros.
             for (name, expected) in &t.cotangents {
                 let found = h.cotangents.iter().find(|(n, _)| n == name).map(|(_, c)| c.clone());
                 let found = found.unwrap_or_else(|| vec![0.0; expected.len()]);

@@ -6,7 +6,7 @@ use plugin_api::prelude::*;
 use serde_json::{Value, json};
 use std::f64::consts::LN_2;
 
-/// Three pairs whose policy is somewhere else than the reference.
+/// Three pairs for which policy and reference differ.
 fn moved() -> Batch<'static> {
     batch(&[
         [(&[-1.0, -2.0, -0.5], &[-1.5, -1.9, -0.7]), (&[-3.0], &[-2.0])],
@@ -15,7 +15,7 @@ fn moved() -> Batch<'static> {
     ])
 }
 
-/// The same where the policy is the reference.
+/// The same with the policy equal to the reference.
 fn unmoved() -> Batch<'static> {
     let moved = moved();
     let logp = moved.get("logp").unwrap().to_vec();
@@ -27,7 +27,7 @@ fn of_margin(given: Value, margin: f64) -> f64 {
     losses(&settings(given), &batch).unwrap().unwrap()[0]
 }
 
-/// Log-probabilities of hundreds and thousands: a loss through `log(sigmoid(..))` or `exp` is infinite here.
+/// Log-probabilities of hundreds and thousands: a loss written as `log(sigmoid(..))` or with `exp` is infinite here.
 #[test]
 fn gotcha_14_margins_of_thousands_stay_finite() {
     assert_eq!(of_margin(json!({"beta": 1.0}), -3000.0), 3000.0);
@@ -71,7 +71,7 @@ fn gotcha_16_a_policy_that_is_the_reference() {
     assert_eq!(pairwise().count(), 14, "a loss is missing above");
 }
 
-/// Only the log-ratio by its length is 1 / 2 here: a sum would give (2 - 5)^2.
+/// Only the log-ratio divided by its length is 1 / 2 here: a sum would give (2 - 5)^2.
 #[test]
 fn gotcha_18_ipo_averages_and_dpo_sums() {
     let batch = batch(&[[(&[-1.0; 4], &[-1.5; 4]), (&[-2.0; 2], &[-2.0; 2])]]);
@@ -79,14 +79,14 @@ fn gotcha_18_ipo_averages_and_dpo_sums() {
     near("ipo", one(json!({"loss": "ipo", "beta": 0.1})), (0.5_f64 - 5.0).powi(2), 1e-14);
     near("sigmoid", one(json!({"beta": 1.0})), (1.0 + (-2.0_f64).exp()).ln(), 1e-14);
     near("sigmoid-norm", one(json!({"loss": "sigmoid-norm", "beta": 1.0})), (1.0 + (-0.5_f64).exp()).ln(), 1e-14);
-    // Rewards are of sums whatever the loss averages, so that they can be compared.
+    // Rewards are sums for every loss, so that they can be compared.
     for loss in ["ipo", "sigmoid", "sigmoid-norm"] {
         let loss = create(json!({"loss": loss, "beta": 1.0})).unwrap().loss(&batch).unwrap();
         assert_eq!(metric(&loss, "rewards/margin"), 2.0);
     }
 }
 
-/// One option, three formulas, each written here from its paper; and where it means nothing it is refused.
+/// One option, three formulas, each written here from its paper; losses without one refuse the option.
 #[test]
 fn gotcha_19_label_smoothing_means_three_things() {
     let (eps, margin) = (0.1_f64, 0.7_f64);
@@ -121,8 +121,8 @@ fn gotcha_20_exchanging_the_sides_mirrors_the_gradient_at_zero_margin() {
     }
 }
 
-/// And the chosen answer is pulled up, the rejected one pushed down. Not so under the discovered loss, whose published form slopes
-/// the other way around 0 for every tau below 0.1: a trait of it that users must know.
+/// The chosen answer is raised and the rejected one lowered. Not so under the discovered loss, whose published form has the
+/// opposite slope around 0 for every tau below 0.1: users must know this.
 #[test]
 fn gotcha_20_descent_raises_the_chosen_answer() {
     let batch = batch(&[[(&[-1.0], &[-1.0]), (&[-2.0], &[-2.0])]]);
@@ -138,7 +138,7 @@ fn gotcha_20_descent_raises_the_chosen_answer() {
     }
 }
 
-/// A name that is read and then passed over gives the default's number.
+/// Catches a name that is read and then ignored, so that it gives the default's number.
 #[test]
 fn gotcha_21_every_name_computes_something_else() {
     let total = |given: Value| create(given).unwrap().loss(&moved()).unwrap().terms.iter().map(|t| t.sum).sum::<f64>();
@@ -161,7 +161,7 @@ fn gotcha_21_every_name_computes_something_else() {
     }
 }
 
-/// Both fall, the rejected one faster: the margin alone would look like success.
+/// Both fall, the rejected one faster: the margin alone would look like progress.
 #[test]
 fn gotcha_23_a_falling_chosen_answer_shows_beside_the_growing_margin() {
     let batch = batch(&[[(&[-3.0, -2.0], &[-1.0, -1.0]), (&[-9.0], &[-2.0])]]);
@@ -190,7 +190,7 @@ fn gotcha_33_kl_is_never_negative_and_never_infinite() {
     assert!(kl.is_finite() && kl > 0.0, "{kl}");
 }
 
-/// The tokens both answers have count fully, by their place among the supervised ones; the rest by `ld_alpha`.
+/// The tokens up to the shorter answer's length have weight 1, counted among the supervised ones; the rest `ld_alpha`.
 #[test]
 fn length_is_discounted_beyond_the_shorter_answer() {
     let (long, short): (&[f64], &[f64]) = (&[-1.0, -10.0, -1.0, -1.0, -1.0], &[-1.0, -1.0]);

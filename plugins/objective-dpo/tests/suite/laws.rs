@@ -1,4 +1,4 @@
-//! The laws every objective obeys, under every named loss, and which losses may be cut.
+//! The laws of every objective, under every named loss, and which losses may be split.
 
 use super::{create, of, options, pairwise};
 use objective_dpo::{
@@ -32,8 +32,8 @@ fn the_laws_hold_under_every_loss() {
     verify::<Dpo>(&cases(), &Generator::new(32).with_sizes(9, 15)).assert_ok();
 }
 
-/// Catches a loss that sorts without saying so (its gradient would depend on the micro-batch), and one that says so for nothing
-/// (it would run the window twice). The pieces keep pairs together.
+/// Catches a loss that sorts without declaring it (its gradient would depend on the micro-batch), and one that declares it without
+/// need (the window would run twice). The pieces keep pairs together.
 #[test]
 fn gotcha_01_a_loss_is_coupled_where_cutting_between_pairs_changes_it_and_only_there() {
     let generator = Generator::new(33);

@@ -1,4 +1,4 @@
-//! The preference losses against the laws, the numbers of other projects, and the mistakes that are known.
+//! The preference losses compared with the laws, the numbers of other projects, and the known mistakes.
 
 mod gotchas;
 mod laws;
@@ -29,7 +29,7 @@ fn settings(json: Value) -> Settings {
     Settings::new(Config::parse(&options(json)).unwrap()).unwrap()
 }
 
-/// The fewest options a loss works with.
+/// The smallest option set that a loss accepts.
 fn of(loss: &PreferenceLoss) -> Value {
     let smoothing = if loss.name == "exo" { 0.1 } else { 0.0 };
     json!({"loss": loss.name, "label_smoothing": smoothing})
@@ -42,7 +42,7 @@ fn pairwise() -> impl Iterator<Item = &'static PreferenceLoss> {
 /// An answer's token log-probabilities by policy and by reference, all supervised.
 type Answer<'a> = (&'a [f64], &'a [f64]);
 
-/// A batch of pairs (chosen, rejected), the rejected answer of every second pair standing first.
+/// A batch of pairs (chosen, rejected), in every second pair with the rejected answer first.
 fn batch(pairs: &[[Answer<'_>; 2]]) -> Batch<'static> {
     let (mut offsets, mut group, mut side) = (vec![0.0], Vec::new(), Vec::new());
     let (mut logp, mut reference) = (Vec::new(), Vec::new());

@@ -1,11 +1,11 @@
-//! Options: what each asks for, and which contradictions are refused.
+//! Options: what each requests, and which contradictions are refused.
 
 use super::{create, of, settings};
 use objective_dpo::{Dpo, config::Config, divergence::DIVERGENCES, losses::LOSSES};
 use plugin_api::{options::OptionSet, prelude::*};
 use serde_json::json;
 
-/// Catches a loss that is in the table but cannot be asked for, and the reverse.
+/// Catches a loss that is in the table but cannot be selected, and the reverse.
 #[test]
 fn the_choices_are_the_tables() {
     let specs = Config::specs();
@@ -25,7 +25,7 @@ fn a_reference_is_asked_for_unless_the_loss_goes_without() {
     }
 }
 
-/// A reference that was asked for and is not there is an error, never taken for none.
+/// A reference that is required and missing is an error; the run is not treated as reference-free.
 #[test]
 fn a_missing_reference_is_no_reference_free_run() {
     let batch = Batch::new()
@@ -40,7 +40,7 @@ fn a_missing_reference_is_no_reference_free_run() {
     assert!(create(json!({"reference_free": true})).unwrap().loss(&batch).is_ok());
 }
 
-/// Gotcha 21 has a cousin: an option that the loss passes over.
+/// Catches an option that the loss ignores, a relative of gotcha 21.
 #[test]
 fn what_would_be_passed_over_is_refused_by_key() {
     for (given, key) in [
@@ -65,7 +65,7 @@ fn what_would_be_passed_over_is_refused_by_key() {
     assert!(both.message.contains("`beta`") && both.message.contains("`label_smoothing`"), "{both}");
 }
 
-/// The lone likelihood has no pairs' term, and a mixture has both.
+/// Only the likelihood has no pairs' term, and a mixture has both.
 #[test]
 fn terms_are_there_where_they_mean_something() {
     let batch = super::batch(&[[(&[-1.0, -2.0], &[-1.0, -1.0]), (&[-3.0], &[-2.0])]]);
@@ -83,7 +83,7 @@ fn terms_are_there_where_they_mean_something() {
     assert_eq!(dpo.weigh(&batch).unwrap(), [("sft".to_owned(), 2.0)]);
 }
 
-/// The manifest tells of every loss which it is: beta is not comparable between them.
+/// The manifest says for every loss whether it sums or averages: beta is not comparable between them.
 #[test]
 fn gotcha_18_the_manifest_says_sum_or_mean_of_every_loss() {
     let formula = Dpo::manifest().formula;

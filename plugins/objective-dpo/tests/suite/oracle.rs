@@ -1,7 +1,8 @@
-//! Losses, rewards and gradients that TRL computed: `dpo.json`. Every case is met; where the peer's convention is not ours,
-//! [`Convention`] says which number is compared with what instead.
+//! Losses, rewards and gradients computed by TRL: `dpo.json`. Every case is compared; where TRL's convention differs from ours,
+//! [`Convention`] says which numbers are compared instead.
 //!
-//! The test plays the host: it packs rows, sums over terms, divides by pairs or by chosen tokens, weighs several objectives.
+//! The test does the host's part: it packs rows, sums over terms, divides by pairs or by chosen tokens, and weights several
+//! objectives.
 
 use super::{create, metric, near, settings};
 use objective_dpo::{loss, losses::LOSSES};
@@ -69,13 +70,13 @@ struct Logps {
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Convention {
     Ours,
-    /// Without a reference the peer's rewards subtract the one that its loss leaves out (and per token, where it does that).
+    /// Without a reference TRL's rewards subtract the reference that its loss leaves out (per token, where it does that).
     RewardsWithoutReference,
-    /// 0.16.1 reports IPO's rewards per token; 1.16.0 and we, of sums.
+    /// 0.16.1 reports IPO's rewards per token; 1.16.0 and this plugin report sums.
     RewardsPerToken,
-    /// Smoothing that the peer passes over, as 1.16.0 does for `sigmoid`, and most losses do: asked for without.
+    /// Smoothing that TRL ignores, as 1.16.0 does for `sigmoid` and most losses do: computed here without smoothing.
     NoSmoothing,
-    /// 0.16.1 puts 0.001 for EXO's smoothing of 0, which 1.16.0 and we refuse.
+    /// 0.16.1 uses 0.001 for EXO's smoothing of 0, which 1.16.0 and this plugin refuse.
     Smoothing,
 }
 
@@ -86,7 +87,7 @@ fn file() -> File {
 }
 
 impl Rows {
-    /// A row without its padding: what a host packs.
+    /// A row without its padding, as a host packs it.
     fn length(&self, pair: usize) -> usize {
         self.attention_mask[pair].iter().sum::<f64>() as usize - 1
     }
@@ -129,7 +130,7 @@ impl Input {
             .with("reference.logp", Scope::TOKEN, packed(|r| &r.ref_logps))
     }
 
-    /// From the packed order back to rows, chosen and rejected.
+    /// Converts the packed order back to rows, chosen and rejected.
     fn unpack(&self, packed: &[f64]) -> [Vec<Vec<f64>>; 2] {
         let width = self.chosen.logps[0].len();
         let mut sides = [self.pairs(), self.pairs()].map(|pairs| vec![vec![0.0; width]; pairs.len()]);
@@ -144,12 +145,13 @@ impl Input {
 }
 
 impl Case {
-    /// That of the first loss, whose rewards are compared.
+    /// The convention of the first loss, whose rewards are compared.
     fn convention(&self) -> Convention {
         self.convention_of(self.losses()[0])
     }
 
-    /// By what the case asks of which peer, so that other cases are known too. Losses and gradients are met in all of them.
+    /// Decided from the case's settings and TRL's version, so that it also works for other cases. Losses and gradients are
+    /// compared in all of them.
     fn convention_of(&self, loss: &str) -> Convention {
         let older = self.peer.ends_with("0.16.1");
         let smoothing = self.hyper.get("label_smoothing").and_then(Value::as_f64).unwrap_or(0.0);
@@ -164,13 +166,13 @@ impl Case {
         }
     }
 
-    /// The peer passes over `reference_free` in some losses.
+    /// TRL ignores `reference_free` in some losses.
     fn is_reference_free(&self, loss: &str) -> bool {
         let passed_over = ["nca_pair", "sppo_hard", "aot", "aot_pair", "discopop"].contains(&loss);
         self.hyper.get("reference_free") == Some(&Value::Bool(true)) && !passed_over
     }
 
-    /// By the peer's names.
+    /// The losses by TRL's names.
     fn losses(&self) -> Vec<&str> {
         match &self.hyper["loss_type"] {
             Value::Array(names) => names.iter().filter_map(Value::as_str).collect(),
@@ -183,7 +185,7 @@ impl Case {
         if self.dtype.as_deref() == Some("f32") { 2e-5 } else { 1e-9 }
     }
 
-    /// The objectives that an experiment would list, each with its weight. A hyper-parameter that is not known here fails.
+    /// The objectives that an experiment would list, each with its weight. Fails for an unknown hyper-parameter.
     fn objectives(&self) -> Vec<(f64, Value)> {
         let number = |key: &str| self.hyper.get(key).and_then(Value::as_f64);
         let names = self.losses();
@@ -244,7 +246,7 @@ fn divergence(theirs: &str) -> &str {
     }
 }
 
-/// What a host makes of the objectives' terms: the loss, and its gradient in packed order.
+/// The host's total of the objectives' terms: the loss, and its gradient in packed order.
 fn total(objectives: &[(f64, Value)], batch: &Batch<'_>, pairs: f64) -> (f64, Vec<f64>) {
     let (mut loss, mut gradient) = (0.0, vec![0.0; batch.tokens().unwrap()]);
     for (weight, options) in objectives {
@@ -293,7 +295,7 @@ fn every_case_of_trl_is_met_in_loss_and_gradient() {
     }
 }
 
-/// Catches a convention so wide that it lets every case pass.
+/// Catches conventions so wide that every case passes.
 #[test]
 fn some_cases_of_both_peers_are_compared_as_they_are() {
     let file = file();
@@ -356,7 +358,7 @@ fn supervised_sum(values: &[f64], mask: &[f64]) -> f64 {
     values.iter().zip(mask).filter(|(_, m)| **m == 1.0).map(|(x, _)| x).sum()
 }
 
-/// Over the whole batch. An accuracy passes through float32 in the peer.
+/// Over the whole batch. TRL computes the accuracy in float32.
 #[test]
 fn means_of_rewards_and_accuracy_are_those_of_trl() {
     let file = file();

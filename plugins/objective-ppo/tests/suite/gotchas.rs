@@ -5,7 +5,7 @@ use objective_ppo::{gae::whiten, kl::ESTIMATORS, rollout::names};
 use plugin_api::prelude::*;
 use serde_json::{Value, json};
 
-/// Token rewards of a rollout, seen through advantages of a critic that says 0 and a horizon of one token.
+/// Token rewards of a rollout, read from advantages with a critic of value 0 and a horizon of one token.
 fn rewards(given: Value, answers: &[Answer]) -> Vec<f64> {
     let mut given = given;
     for (key, value) in [("gamma", 0.0), ("gae_lambda", 0.0)] {
@@ -30,7 +30,7 @@ fn some_answers() -> [Answer; 2] {
     ]
 }
 
-/// Catches a bonus that is a penalty: descent raises the entropy, by its weight per supervised token.
+/// Catches a bonus with the sign of a penalty: descent must raise the entropy, by its weight per supervised token.
 #[test]
 fn the_entropy_bonus_pays_for_entropy() {
     let mut ppo = create(json!({"entropy_coef": 0.3})).unwrap();
@@ -40,7 +40,7 @@ fn the_entropy_bonus_pays_for_entropy() {
     assert_eq!(cotangent(&loss, "entropy", "entropy"), [0.0, -1.0, -1.0, -1.0, 0.0, -1.0, -1.0]);
 }
 
-/// Catches an old log-probability from anywhere but the rollout, and an advantage with the wrong sign.
+/// Catches an old log-probability that is not the rollout's, and an advantage with the wrong sign.
 #[test]
 fn gotcha_27_the_first_minibatch_has_ratio_1_and_clips_nothing() {
     let mut ppo = create(json!({})).unwrap();
@@ -55,12 +55,12 @@ fn gotcha_27_the_first_minibatch_has_ratio_1_and_clips_nothing() {
     ] {
         assert_eq!(metric(&loss, name), expected, "{name}");
     }
-    // There the gradient is the policy gradient itself: descent raises what turned out well.
+    // There the gradient is the policy gradient: descent raises the answers with positive advantage.
     let minus: Vec<f64> = first.get(names::ADVANTAGE).unwrap().iter().map(|a| -a).collect();
     all_near("cotangent", cotangent(&loss, "policy", "logp"), &minus, 1e-14);
 }
 
-/// Catches `reference - logp`, and a penalty that is paid out.
+/// Catches `reference - logp`, and a penalty with the sign of a reward.
 #[test]
 fn gotcha_28_leaving_the_reference_costs_by_k1_which_may_be_negative_for_a_token() {
     let answer = Answer::new(&[-1.0, -3.0]).reference(&[-2.0, -2.5]);
@@ -109,12 +109,12 @@ fn gotcha_29_only_an_answer_that_was_cut_off_pays_for_it() {
     assert_eq!(metric(&ppo.loss(&first).unwrap(), "objective/scores"), 2.75);
 }
 
-/// Catches a bootstrap of every answer, one without the discount, and one that is there by default.
+/// Catches a bootstrap of every answer, one without the discount, and one that is on by default.
 #[test]
 fn gotcha_29_bootstrapping_goes_on_with_the_value_after_a_cut() {
     let answers =
         [Answer::new(&[-1.0]).value(&[1.0]).reward(2.0), Answer::new(&[-1.0]).value(&[1.0]).reward(2.0).cut(4.0)];
-    // The value after an answer that ended is nobody's business, whatever it is.
+    // The value after an answer that ended is not used, whatever it is.
     let ended = Answer { value_end: f64::NAN, ..answers[0].clone() };
     let given = |truncated: &str| json!({"truncated": truncated, "gamma": 0.5, "whiten_advantages": false});
     assert_eq!(advantages(given("terminal"), &answers), [1.0, 1.0]);
@@ -130,7 +130,7 @@ fn gotcha_30_advantages_step_over_masked_tokens() {
     assert_eq!(found, [0.0, 0.5, 0.0, 2.0, 0.0]);
 }
 
-/// Catches the population's variance, masked tokens in the moments, and torchtune's mean that comes back.
+/// Catches the population's variance, masked tokens in the moments, and torchtune's mean that is added back.
 #[test]
 fn gotcha_30_whitening_has_mean_0_and_bessels_variance_over_the_mask() {
     let (mut x, mask) = ([100.0, 1.0, 2.0, 4.0, f64::NAN], [0.0, 1.0, 1.0, 1.0, 0.0]);
@@ -153,8 +153,8 @@ fn gotcha_30_one_token_alone_is_whitened_to_0() {
     assert_eq!(advantages(json!({"whiten_rewards": true}), &[Answer::new(&[-1.0]).reward(2.0)]), [0.0]);
 }
 
-/// Catches `min`, a missing half, and a clip around the return. Clipped, a value that moved towards its return teaches nothing;
-/// one that moved away does.
+/// Catches `min`, a missing 1/2, and a clip around the return. If clipped, a value that moved towards its return has no gradient;
+/// one that moved away has one.
 #[test]
 fn gotcha_31_the_value_loss_is_half_the_greater_of_clipped_and_unclipped() {
     let value = [0.5, -0.5, 0.1];
@@ -171,7 +171,7 @@ fn gotcha_31_the_value_loss_is_half_the_greater_of_clipped_and_unclipped() {
     assert!(free.metrics.iter().all(|m| m.name != "val/clipfrac_avg"));
 }
 
-/// TRL puts 1 for the log-probability of padding; whatever stands there is in no mean.
+/// TRL uses 1 for the log-probability of padding; a value there must enter no mean.
 #[test]
 fn gotcha_32_placeholders_reach_no_metric() {
     let whole = |placeholder: f64| {
@@ -194,7 +194,7 @@ fn gotcha_32_placeholders_reach_no_metric() {
     }
 }
 
-/// Catches an exponential of what can be thousands: in the ratio, and in k3.
+/// Catches an exponential of a number that can be thousands: in the ratio, and in k3.
 #[test]
 fn gotcha_33_log_ratios_of_thousands_stay_finite() {
     let mut ppo = create(json!({"kl_penalty": "k3", "whiten_advantages": false})).unwrap();
@@ -209,7 +209,7 @@ fn gotcha_33_log_ratios_of_thousands_stay_finite() {
     assert!(k3(-5000.0).is_finite() && k3(5000.0) == 4999.0);
 }
 
-/// Catches `if reward`: a reward of 0 counts in the mean, and pays the penalty.
+/// Catches `if reward`: a reward of 0 counts in the mean and gets the penalty.
 #[test]
 fn gotcha_33_a_reward_of_exactly_0_is_a_reward() {
     let answers = [Answer::new(&[-1.0]), Answer::new(&[-1.0]).reward(3.0), Answer::new(&[-1.0]).cut(0.0)];
@@ -219,7 +219,7 @@ fn gotcha_33_a_reward_of_exactly_0_is_a_reward() {
     assert_eq!(metric(&ppo.loss(&first).unwrap(), "objective/scores"), 1.0);
 }
 
-/// While the policy is the reference nothing is paid for it.
+/// While the policy equals the reference the penalty is 0.
 #[test]
 fn gotcha_34_kl_is_0_where_the_policy_is_the_reference() {
     let answers = [Answer::new(&[-1.0, -2.0]).reward(1.0), Answer::new(&[-0.5])];
@@ -233,8 +233,8 @@ fn gotcha_34_kl_is_0_where_the_policy_is_the_reference() {
     }
 }
 
-/// Catches a coefficient that is changed before it is used, a controller that steers by the chosen estimate rather than by the
-/// KL, and a state that is forgotten.
+/// Catches a coefficient that is changed before it is used, a controller that follows the chosen estimate instead of the KL, and a
+/// state that is not saved.
 #[test]
 fn gotcha_35_the_adaptive_coefficient_is_used_then_changed_and_kept() {
     let given =
@@ -250,7 +250,7 @@ fn gotcha_35_the_adaptive_coefficient_is_used_then_changed_and_kept() {
     near("after one rollout", coefficient(&here), 0.1 * (1.0 + (2.5 / 2.4 - 1.0) * 2.0 / 10.0), 1e-14);
     assert_eq!(here, there);
     assert_eq!(ppo.state().unwrap(), resumed.state().unwrap());
-    // A rollout of five horizons and more, far below the target, leaves a tenth rather than nothing or less.
+    // A rollout of five horizons or more, far below the target, leaves a tenth of the coefficient and not 0 or less.
     let mut long = objective_ppo::kl::Controller { coefficient: 1.0, steering: Some((2.0, 10.0)) };
     long.update(0.0, 1000);
     assert_eq!(long.coefficient, 0.1);
@@ -262,7 +262,7 @@ fn gotcha_35_the_adaptive_coefficient_is_used_then_changed_and_kept() {
     assert!(fixed.message.contains("kl_control"), "{fixed}");
 }
 
-/// An early collapse of a run is told by name, not by a NaN in every advantage of the rollout.
+/// A run that collapses early is reported by array and token, not as NaN in every advantage of the rollout.
 #[test]
 fn a_number_that_is_none_is_refused_by_name_and_place() {
     let of =

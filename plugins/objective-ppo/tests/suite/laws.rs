@@ -1,4 +1,4 @@
-//! The laws every objective obeys, under every option that changes what is computed; and that the whole rollout is one.
+//! The laws of every objective, under every option that changes what is computed; and computations over the whole rollout.
 
 use super::{Answer, create, metric, options, rollout, window};
 use objective_ppo::{Ppo, rollout::names};
@@ -30,8 +30,8 @@ fn generator(seed: u64) -> Generator {
     )
 }
 
-/// Among what they catch here: whitening over masked tokens (`masked`), a mean over a micro-batch or a ratio threshold over it
-/// (`additivity`), the value term without its half in the cotangent (`cotangents`), a controller that `loss` moves (`repeatable`)
+/// They catch among others: whitening over masked tokens (`masked`), a mean or a ratio threshold over a micro-batch
+/// (`additivity`), a value term without its 1/2 in the cotangent (`cotangents`), a controller that `loss` changes (`repeatable`)
 /// or `restore` forgets (`state`), a coefficient that is read after it was changed (`state`).
 #[test]
 fn the_laws_hold_under_every_option() {
@@ -39,7 +39,7 @@ fn the_laws_hold_under_every_option() {
     verify::<Ppo>(&cases(), &generator(52).with_sizes(9, 15)).assert_ok();
 }
 
-/// Catches arrays that would not survive the cut into minibatches: of scope batch, or of another length than the rollout's.
+/// Catches arrays that cannot be split into minibatches: of scope batch, or of another length than the rollout's.
 #[test]
 fn what_is_prepared_is_per_token_or_per_answer() {
     let answers = [Answer::new(&[-1.0, -2.0, -0.5]).reward(1.0), Answer::new(&[-1.5]).cut(0.3)];
@@ -54,8 +54,8 @@ fn what_is_prepared_is_per_token_or_per_answer() {
     }
 }
 
-/// Catches whitening, explained variance or a coefficient per answer or per group: preparing the halves is not preparing the
-/// whole, while windows cut from the whole keep its numbers.
+/// Catches whitening, explained variance or a coefficient per answer or per group: preparing the halves differs from preparing the
+/// whole, while windows taken from the whole keep its numbers.
 #[test]
 fn advantages_are_whitened_over_the_whole_rollout() {
     let answers = [Answer::new(&[-1.0, -2.0]).reward(5.0), Answer::new(&[-1.5, -0.5]).reward(-1.0)];
@@ -73,7 +73,7 @@ fn every_metric_of_a_small_window() {
         Answer::new(&[-1.0, -2.0, -0.5]).reference(&[-1.5, -2.0, -0.75]).value(&[1.0, 0.5, 0.0]).reward(2.0),
         Answer::new(&[-3.0]).reference(&[-2.5]).value(&[-1.0]).reward(1.0).cut(0.0),
     ];
-    // The host packs one position more, whose token nobody chose.
+    // The host packs one more position, whose token was not sampled.
     let beyond = |mut answer: Answer| {
         for (array, junk) in
             [(&mut answer.mask, 0.0), (&mut answer.logp, -9.0), (&mut answer.reference, -4.0), (&mut answer.value, 3.0)]
@@ -85,7 +85,7 @@ fn every_metric_of_a_small_window() {
     let answers = answers.map(beyond);
     let mut ppo = create(json!({"kl_coef": 0.5, "missing_eos_penalty": 0.25, "gae_lambda": 1.0})).unwrap();
     let first = window(&mut ppo, &rollout(&answers));
-    // Returns: 1.625, 1.875, 1.875 and 1; the critic foresaw 1, 0.5, 0 and -1.
+    // Returns: 1.625, 1.875, 1.875 and 1; the critic predicted 1, 0.5, 0 and -1.
     let returns = [1.625, 1.875, 1.875, 1.0];
     assert_eq!(first.get(names::RETURN).unwrap(), [1.625, 1.875, 1.875, 0.0, 1.0, 0.0]);
     let variance = |x: [f64; 4]| x.iter().map(|x| x * x).sum::<f64>() / 4.0 - (x.iter().sum::<f64>() / 4.0).powi(2);

@@ -1,4 +1,4 @@
-//! PPO against the laws, the numbers of other projects, and the mistakes that are known.
+//! PPO compared with the laws, the numbers of other projects, and the known mistakes.
 
 mod gotchas;
 mod laws;
@@ -20,7 +20,7 @@ fn create(json: Value) -> Result<Ppo> {
     Ppo::create(Config::parse(&options(json))?)
 }
 
-/// An answer of a rollout, and what its tokens' predictions were. Of a prompt only the positions behind a 0 of the mask are left.
+/// An answer of a rollout with its tokens' statistics. The positions of its prompt are those where the mask is 0.
 #[derive(Clone, Default)]
 struct Answer {
     mask: Vec<f64>,
@@ -33,7 +33,7 @@ struct Answer {
 }
 
 impl Answer {
-    /// All tokens supervised; ended; no reward, no value, and the reference is the policy.
+    /// All tokens supervised; ended; reward and value 0; the reference equals the policy.
     fn new(logp: &[f64]) -> Self {
         let (mask, value) = (vec![1.0; logp.len()], vec![0.0; logp.len()]);
         Self { mask, logp: logp.into(), reference: logp.into(), value, value_end: 0.0, reward: 0.0, ended: 1.0 }
@@ -60,7 +60,7 @@ impl Answer {
     }
 }
 
-/// What a host hands to `prepare`.
+/// The batch that a host passes to `prepare`.
 fn rollout(answers: &[Answer]) -> Batch<'static> {
     let tokens = |of: fn(&Answer) -> &Vec<f64>| -> Vec<f64> { answers.iter().flat_map(|a| of(a).clone()).collect() };
     let each = |of: fn(&Answer) -> f64| -> Vec<f64> { answers.iter().map(of).collect() };
@@ -81,13 +81,13 @@ fn rollout(answers: &[Answer]) -> Batch<'static> {
         .with_statistic("critic.value", Scope::TOKEN, tokens(|a| &a.value))
 }
 
-/// `prepare`'s arrays beside the rollout's: the first window of the first epoch.
+/// The rollout's arrays and those from `prepare`: the first window of the first epoch.
 fn window(ppo: &mut Ppo, rollout: &Batch<'static>) -> Batch<'static> {
     let prepared = ppo.prepare(rollout).unwrap();
     prepared.arrays().iter().cloned().fold(rollout.clone(), Batch::with_array)
 }
 
-/// The arrays of a window as given, without a rollout behind it.
+/// The arrays of a window as given, without a rollout.
 fn handmade([advantage, returns, old_logp, old_value]: [&[f64]; 4], batch: Batch<'static>) -> Batch<'static> {
     let batch = [names::KL, names::NON_SCORE_REWARD, names::SCORE, names::KL_COEF, names::EXPLAINED_VARIANCE]
         .into_iter()

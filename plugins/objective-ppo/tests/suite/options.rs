@@ -1,11 +1,11 @@
-//! Options: what each asks for, and which contradictions are refused.
+//! Options: what each requests, and which contradictions are refused.
 
 use super::{Answer, create, rollout, window};
 use objective_ppo::{Ppo, config::Config, kl::ESTIMATORS};
 use plugin_api::{options::OptionSet, prelude::*};
 use serde_json::json;
 
-/// Catches an estimator that is in the table but cannot be asked for, and the reverse.
+/// Catches an estimator that is in the table but cannot be selected, and the reverse.
 #[test]
 fn the_choices_are_the_table() {
     let specs = Config::specs();
@@ -13,7 +13,7 @@ fn the_choices_are_the_table() {
     assert_eq!(*choices, ESTIMATORS.iter().map(|e| e.name).collect::<Vec<_>>());
 }
 
-/// A statistic costs a pass or a part of the head: what nothing reads is not asked for.
+/// A statistic costs a pass or a part of the head: unused ones are not requested.
 #[test]
 fn statistics_are_asked_for_where_they_are_read() {
     let base = ["logp", "reference.logp", "critic.value"];
@@ -48,7 +48,7 @@ fn what_would_be_passed_over_is_refused_by_key() {
     assert!(both.message.contains("`clip_range`") && both.message.contains("`kl_target`"), "{both}");
 }
 
-/// Catches an option that is read by no one: each changes what comes out of a rollout, or of a step.
+/// Catches an option that is never read: each changes the results of a rollout or of a step.
 #[test]
 fn gotcha_21_every_option_changes_something() {
     let answers = [
@@ -103,7 +103,7 @@ fn gotcha_21_every_option_changes_something() {
     }
 }
 
-/// Early stopping looks at the step's own metric, and only where it was asked for.
+/// Early stopping uses the step's own metric, and only if it is configured.
 #[test]
 fn a_rollout_is_left_above_the_target_kl() {
     let verdict = |target: f64, kl: f64| {

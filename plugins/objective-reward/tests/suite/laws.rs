@@ -1,4 +1,4 @@
-//! The laws every objective obeys, and known mistakes by their numbers in the project's list.
+//! The laws of every objective, and known mistakes by their numbers in the project's list.
 
 use super::{batch, create, metric, near};
 use objective_reward::Ranking;
@@ -31,7 +31,7 @@ fn gotcha_14_scores_of_thousands_stay_finite() {
     assert_eq!(loss.terms[0].cotangents[0].1, [-1.0, 1.0, 0.0, 0.0]);
 }
 
-/// The margin is taken off the difference once per pair, and the accuracy does not know of it.
+/// The margin is subtracted from the difference once per pair, and the accuracy ignores it.
 #[test]
 fn gotcha_14_the_margin_column_is_honoured() {
     let given = batch(&[1.0, 3.0], &[0.5, 1.0], Some(&[2.0, 0.25]));
@@ -52,7 +52,7 @@ fn gotcha_14_centring_is_the_square_of_the_pairs_sum() {
     assert_eq!((loss.terms[1].coefficient, loss.terms[1].sum), (0.5, 9.0));
 }
 
-/// Mean, spread and extremes are over both sides; no answer at all says nothing.
+/// Mean, spread and extremes are over both sides; without answers nothing is reported.
 #[test]
 fn scores_are_reported_over_both_sides() {
     let loss = create(json!({})).unwrap().loss(&batch(&[2.0, 1.0], &[-3.0, 4.0], None)).unwrap();

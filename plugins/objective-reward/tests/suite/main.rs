@@ -1,4 +1,4 @@
-//! Reward ranking against the laws, the numbers of other projects, and the mistakes that are known.
+//! Reward ranking compared with the laws, the numbers of other projects, and the known mistakes.
 
 mod laws;
 mod oracle;
@@ -11,7 +11,7 @@ fn create(json: Value) -> Result<Ranking> {
     Ranking::create(Config::parse(&json.as_object().cloned().unwrap_or_default())?)
 }
 
-/// Pairs of scores (chosen, rejected), the rejected answer of every second pair standing first. The tokens do not matter.
+/// Pairs of scores (chosen, rejected), in every second pair with the rejected answer first. The tokens do not matter.
 fn batch(chosen: &[f64], rejected: &[f64], margin: Option<&[f64]>) -> Batch<'static> {
     let both: Vec<(usize, f64)> =
         (0..chosen.len()).flat_map(|p| if p % 2 == 0 { [(p, 1.0), (p, 0.0)] } else { [(p, 0.0), (p, 1.0)] }).collect();

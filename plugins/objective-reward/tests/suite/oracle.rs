@@ -1,4 +1,5 @@
-//! Losses and gradients that TRL computed: `reward.json`. Versions 0.16.1 and 1.16.0 agree, and so do we: every case is met.
+//! Losses and gradients computed by TRL: `reward.json`. Versions 0.16.1 and 1.16.0 agree with each other and with this plugin:
+//! every case is compared.
 
 use super::{batch, create, metric, near};
 use plugin_api::prelude::*;

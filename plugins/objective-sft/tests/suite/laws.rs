@@ -1,4 +1,4 @@
-//! The laws every objective obeys, and what only this one promises.
+//! The laws of every objective, and the promises of this one.
 
 use super::{all_options, create, options};
 use objective_sft::SupervisedFineTuning;
@@ -42,7 +42,7 @@ fn two_rows() -> Batch<'static> {
         .with_statistic("mean_logit", Scope::TOKEN, vec![1.0; 6])
 }
 
-/// Catches a prompt that is learned, a mask that is multiplied by, and a prompt's NaN that gets through.
+/// Catches a prompt that is learned, a multiplication by the mask, and a prompt's NaN that gets through.
 #[test]
 fn gotcha_08_prompts_cost_nothing_and_get_no_gradient_whatever_stands_there() {
     let loss = create(&options(json!({}))).unwrap().loss(&two_rows()).unwrap();
@@ -62,7 +62,7 @@ fn gotcha_09_metrics_look_at_completions_alone() {
     assert_eq!(parts(&without_first), [("nll".into(), 6.0, 2.0), ("completion_logp".into(), -6.0, 1.0)]);
 }
 
-/// Smoothed or not. Found with a smoothing that adds instead of mixing, or that leaves out the mean logit.
+/// Smoothed or not. Catches a smoothing that adds instead of mixing, and one that leaves out the mean logit.
 #[test]
 fn gotcha_10_uniform_logits_cost_ln_vocab_per_token() {
     let (vocabulary, logit) = (37.0_f64, 2.5);

@@ -1,4 +1,4 @@
-//! Instruction tuning against the laws, the tape, and the numbers of other projects.
+//! Instruction tuning compared with the laws, the tape, and the numbers of other projects.
 
 mod laws;
 #[path = "../../../objective-ce/tests/suite/oracle.rs"]
@@ -12,7 +12,7 @@ use plugin_api::{
 };
 use serde_json::{Value, json};
 
-/// Every way the options change what is computed.
+/// All option sets that change what is computed.
 fn all_options() -> Vec<OptionMap> {
     [json!({}), json!({"label_smoothing": 0.1}), json!({"label_smoothing": 0.75})].map(options).into()
 }

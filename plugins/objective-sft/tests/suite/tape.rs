@@ -1,11 +1,11 @@
-//! The cotangents written by hand against those of the tape.
+//! The hand-derived cotangents compared with those of the tape.
 
 use super::{all_options, create};
 use objective_sft::{SupervisedFineTuning, config::Config};
 use plugin_api::{options::OptionSet, prelude::*};
 use plugin_api_laws::objective::{Generator, Values};
 
-/// Instruction tuning as an author would write it who has few tokens.
+/// Instruction tuning as written by an author with few tokens.
 fn on_tape(config: &Config, batch: &Batch<'_>) -> Result<Loss> {
     let (tape, mask, eps) = (batch.tape()?, batch.mask()?, config.label_smoothing);
     let mut token = -(1.0 - eps) * batch.var(&tape, "logp")?;

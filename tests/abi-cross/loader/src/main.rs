@@ -1,9 +1,9 @@
-//! A host that loads the plugins of the libraries it is given, calls every slot and says what it saw:
-//! `abi-cross-loader LIBRARY...`, or `abi-cross-loader --own-check LIBRARY` for what `abi_stable` alone would say.
+//! A host that loads the plugins of the given libraries, calls every slot and prints the results: `abi-cross-loader LIBRARY...`,
+//! or `abi-cross-loader --own-check LIBRARY` for the result of `abi_stable`'s check alone.
 //!
-//! One line per plugin: its id, its contract, and what the slots appended by the next minor answer (root, instance):
-//! a number, `missing`, or `unknown` where this host's own minor does not have them. Exit code 1 where anything is
-//! refused or answers wrongly.
+//! One line per plugin: its id, its contract version, and the results of the slots appended by the next minor version (root,
+//! instance): a number, `missing`, or `unknown` if this host's own minor version does not have them. Exit code 1 if anything is
+//! refused or returns a wrong result.
 
 use plugin_api::{
     Error, Result,
@@ -47,7 +47,7 @@ fn library(path: &std::path::Path, own_check: bool) -> Result<()> {
     Ok(())
 }
 
-/// Calls everything a plugin has; yields what its appended slots answer.
+/// Calls everything that a plugin has; returns the results of its appended slots.
 fn plugin(info: &PluginInfo) -> Result<String> {
     let library = Library::load(info)?;
     let options: OptionMap = [("factor".to_owned(), 3.0.into())].into_iter().collect();
@@ -167,7 +167,7 @@ mod appended {
     }
 }
 
-/// This host's minor has no such slots to ask for.
+/// This host's minor version has no such slots.
 #[cfg(not(feature = "next-minor"))]
 mod appended {
     use super::*;

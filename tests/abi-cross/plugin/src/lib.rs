@@ -1,4 +1,4 @@
-//! One plugin of each kind whose every call answers something that the loader beside it can recognise.
+//! One plugin of each kind; each of their calls returns a value that the loader can recognise.
 
 use plugin_api::{
     backend::{
@@ -20,7 +20,7 @@ options! {
     }
 }
 
-/// `factor * -logp`, with an answer of its own in every call.
+/// `factor * -logp`, with a distinct result in every call.
 pub struct Cross {
     factor: f64,
     steps: u8,

@@ -57,7 +57,7 @@ impl Backend for BrokenBackend {
             process::abort();
         }
         let op = CATALOGUE.iter().find(|spec| spec.name == op).map_or(u32::MAX, |spec| spec.id);
-        // Of the two sessions that are compared, the second drifts.
+        // The second of the two sessions that are compared drifts.
         let wrong = match fault.as_str() {
             "scale" => Some(1.01),
             "drift" if options.tag == 2 => Some(1.0 + 1e-6),
@@ -99,7 +99,7 @@ impl Broken {
             },
             "leak-handle" => self.inner.alloc(DType::F32, 1).map(drop),
             "leak-memory" => {
-                // Written and looked at, or neither system nor compiler would bother.
+                // Written and read, so that neither system nor compiler removes it.
                 std::hint::black_box(Box::leak(vec![1_u8; 64 << 10].into_boxed_slice()));
                 Ok(())
             }
@@ -116,7 +116,7 @@ impl Session for Broken {
     fn invoke(&mut self, call: &Call<'_>) -> Result<()> {
         self.alive()?;
         if call.op == self.op {
-            // Of all cases only those of forty sequences have forty-one offsets.
+            // Only the cases with forty sequences have forty-one offsets.
             if call.inputs.iter().any(|view| view.rows * view.cols == 41) {
                 match self.fault.as_str() {
                     "abort-at-forty" => process::abort(),
@@ -149,7 +149,7 @@ impl Session for Broken {
 
 plugin_api::export_backend!("broken", BrokenBackend);
 
-/// Runs when the library is opened: with TELOS_TEST_CRASH it ends the process, as a static constructor with a fault does.
+/// Runs when the library is opened: with TELOS_TEST_CRASH it ends the process, like a faulty static constructor.
 extern "C" fn initialiser() {
     if std::env::var_os("TELOS_TEST_CRASH").is_some() {
         process::abort();

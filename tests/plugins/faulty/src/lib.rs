@@ -1,7 +1,7 @@
 //! Objectives that fail in one known way each, for the tests; never shipped.
 //!
-//! All are cross-entropy, `-logp` summed over supervised tokens, until their fault shows: so they train, and a test can
-//! see what the host does when a plugin that worked stops working.
+//! All are cross-entropy, `-logp` summed over supervised tokens, until their fault occurs. They train until then, so that a test
+//! can check what the host does when a working plugin fails.
 
 mod odd;
 
@@ -15,7 +15,7 @@ options! {
     }
 }
 
-/// Where a fault shows.
+/// The faults.
 mod fault {
     /// Panics in `create`.
     pub const CREATE: u8 = 1;
@@ -31,13 +31,13 @@ mod fault {
     pub const UNDECLARED_TERM: u8 = 6;
     /// Panics in `loss` at step 5, whatever the option says.
     pub const STEP_5: u8 = 7;
-    /// Refuses in `loss`, as a plugin should.
+    /// Returns an error in `loss`, as a plugin should.
     pub const ERROR: u8 = 8;
     /// Cotangents are one short.
     pub const SHORT_COTANGENT: u8 = 9;
-    /// Panics with a payload that is no text, and whose destructor panics too.
+    /// Panics with a payload that is not a text, and whose destructor panics too.
     pub const BOMB: u8 = 10;
-    /// Panics on a thread of its own and carries that panic on.
+    /// Panics on a thread of its own and resumes that panic.
     pub const OTHER_THREAD: u8 = 11;
     /// Panics in `after_step`.
     pub const AFTER_STEP: u8 = 12;
@@ -45,9 +45,9 @@ mod fault {
     pub const DESTROY: u8 = 13;
     /// Ends the process in `manifest`, with code 0.
     pub const EXIT_MANIFEST: u8 = 14;
-    /// Declares metrics that have names of the host's own numbers.
+    /// Declares metrics with the names of the host's own.
     pub const OWN_NAMES: u8 = 15;
-    /// Declares an expectation that is right and that no run meets: it allows for no distance.
+    /// Declares a correct expectation that no run meets, because it allows no distance.
     pub const EXPECTATION: u8 = 16;
     /// Reads its statistics at a temperature so near 0 that they are not finite.
     pub const COLD: u8 = 17;
@@ -98,7 +98,7 @@ impl<const FAULT: u8> ObjectivePlugin for Faulty<FAULT> {
 }
 
 impl<const FAULT: u8> Faulty<FAULT> {
-    /// Shows the fault, where `loss` is its place and its step has come.
+    /// Triggers the fault, if it belongs to `loss` and its step has come.
     fn show(&self) -> Result<()> {
         if self.steps_done + 1 < self.at_step {
             return Ok(());
@@ -192,7 +192,7 @@ impl Drop for Bomb {
 }
 
 fn segfault() {
-    // SAFETY: none: this is the fault. No page is mapped at address 8, so that the system ends the process.
+    // SAFETY: none, this is the fault. No page is mapped at address 8, so that the system ends the process.
     unsafe { std::ptr::without_provenance::<u8>(8).read_volatile() };
 }
 
@@ -214,8 +214,8 @@ export_objective!("owned-names", Faulty<{ fault::OWN_NAMES }>);
 export_objective!("too-cold", Faulty<{ fault::COLD }>);
 export_objective!("missed-expectation", Faulty<{ fault::EXPECTATION }>);
 
-/// Runs when the library is opened, before anything in it is called: leaves a file where TELOS_TEST_MARKER says, so that
-/// a test can tell a library that was read from one that was opened. With TELOS_TEST_CRASH it reads an address that is not mapped.
+/// Runs when the library is opened, before anything in it is called. It creates the file named by TELOS_TEST_MARKER, so that a
+/// test can distinguish a library that was read from one that was opened. With TELOS_TEST_CRASH it reads an unmapped address.
 extern "C" fn initialiser() {
     if let Some(marker) = std::env::var_os("TELOS_TEST_MARKER") {
         _ = std::fs::write(marker, "opened");

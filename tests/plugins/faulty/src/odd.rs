@@ -1,5 +1,5 @@
-//! Objectives and a reward whose answers break the contract in the way that an option names: each is sound until the step in
-//! which its fault shows.
+//! Objectives and a reward whose results break the contract in the way that an option names: each is sound until the step in which
+//! its fault occurs.
 
 use plugin_api::{batch::names, objective::Term, prelude::*};
 
@@ -13,7 +13,7 @@ options! {
     }
 }
 
-/// What both odd objectives share: their options, the steps that were done, and whether this is still the first window.
+/// Shared by both odd objectives: their options, the steps so far, and whether this is still the first window.
 struct Odd {
     fault: String,
     at_step: u64,
@@ -31,7 +31,7 @@ impl Odd {
         self.fault == fault && self.steps_done + 1 >= self.at_step
     }
 
-    /// Ends the process in `call`, where the fault says so.
+    /// Ends the process in `call`, if the fault requires it.
     fn leave(&self, call: &str) {
         let Some(how) = self.fault.strip_suffix(call).filter(|_| self.steps_done + 1 >= self.at_step) else { return };
         match how {
@@ -273,7 +273,7 @@ impl Drop for OddText {
     }
 }
 
-/// A policy gradient with a critic that is asked and never taught.
+/// A policy gradient with a critic that is read but never trained.
 pub struct OddRollouts(Odd);
 
 impl ObjectivePlugin for OddRollouts {

@@ -1,4 +1,4 @@
-//! Group-relative policy optimisation (Shao et al. 2024, DeepSeekMath, arXiv 2402.03300, equation 3), without a critic. Of a
+//! Group-relative policy optimisation (Shao et al. 2024, DeepSeekMath, arXiv 2402.03300, equation 3), without a critic. For a
 //! supervised token t of answer s, with r the rewards of the answers to one prompt (a group)
 //!
 //! ```text
@@ -9,15 +9,15 @@
 //! total        = policy + kl_coef kl, per supervised token of the optimizer window
 //! ```
 //!
-//! `logp`, `old_logp`, `reference.logp` and `mask` are `[N]`; `reward`, `group` and `advantage` are `[S]`. The paper takes the mean
-//! over an answer's tokens first and then over answers; here every token counts alike (TRL's `bnpo`). A masked token adds nothing
-//! and its cotangent is exactly 0.
+//! `logp`, `old_logp`, `reference.logp` and `mask` are `[N]`; `reward`, `group` and `advantage` are `[S]`. The paper takes the
+//! mean over an answer's tokens first and then over answers; here every token has the same weight (TRL's `bnpo`). A masked token
+//! adds nothing and its cotangent is exactly 0.
 
 use plugin_api::{batch::names, prelude::*};
 
 /// Per sequence, from `prepare`.
 const ADVANTAGE: &str = "advantage";
-/// Per token, from `prepare`: `logp` of the policy that answered.
+/// Per token, from `prepare`: `logp` of the policy that sampled the answer.
 const OLD_LOGP: &str = "old_logp";
 /// Per sequence, from `prepare`: the standard deviation of the rewards in its group.
 const SPREAD: &str = "reward_spread";
@@ -95,7 +95,7 @@ impl Objective for Grpo {
     fn prepare(&mut self, rollout: &Batch<'_>) -> Result<Batch<'static>> {
         let (mask, logp) = (rollout.mask()?, rollout.get("logp")?);
         let (advantage, spread) = advantages(rollout.get(names::REWARD)?, rollout.get(names::GROUP)?);
-        // What stands behind the mask is nobody's: it may be anything.
+        // Values behind the mask are arbitrary.
         let old = mask.iter().zip(logp).map(|(m, l)| if *m == 1.0 { *l } else { 0.0 }).collect::<Vec<f64>>();
         Ok(Batch::new().with(ADVANTAGE, Scope::SEQUENCE, advantage).with(SPREAD, Scope::SEQUENCE, spread).with(
             OLD_LOGP,

@@ -1,5 +1,5 @@
-//! Advantages, losses and gradients that TRL 1.16.0 and 0.16.1 computed: `grpo.json`. Met are the cases that this objective's
-//! options can name: rewards normalised by group, and the normaliser over all tokens.
+//! Advantages, losses and gradients computed by TRL 1.16.0 and 0.16.1: `grpo.json`. Compared are the cases that this objective's
+//! options can express: rewards normalised by group, and the normaliser over all tokens.
 
 use plugin_api::{options::OptionSet, prelude::*};
 use serde_json::{Map, Value, json};

@@ -1,5 +1,5 @@
-//! Kahneman-Tversky optimisation (Ethayarajh et al. 2024, arXiv 2402.01306, equation 8): single answers, each labelled desirable or
-//! not, and a frozen reference. Of answer y to prompt x
+//! Kahneman-Tversky optimisation (Ethayarajh et al. 2024, arXiv 2402.01306, equation 8): single answers, each labelled desirable
+//! or not, and a frozen reference. For answer y to prompt x
 //!
 //! ```text
 //! ratio(x, y) = sum over y's supervised tokens of logp - reference.logp       log-ratio, in nats
@@ -8,10 +8,10 @@
 //!             = undesirable_weight (1 - sigmoid(beta (z - ratio)))            where it is not
 //! ```
 //!
-//! per labelled answer of the optimizer window. `compose` puts a mismatched sequence (x, y') beside each row: rows are rotated by
-//! one, and a window of one row has none, so that z is 0. z couples the window, so the loss is `coupled`. `logp`, `reference.logp`
-//! and `mask` are `[N]`; `column.label` (1 desirable, 0 not) and `column.mismatched` (1 or 0) are `[S]`. Nothing is learned of a
-//! mismatched answer: its cotangents are exactly 0.
+//! per labelled answer of the optimizer window. `compose` adds a mismatched sequence (x, y') to each row: answers are rotated by
+//! one row, and a window of one row has none, so that z is 0. z couples the window, so the loss is `coupled`. `logp`,
+//! `reference.logp` and `mask` are `[N]`; `column.label` (1 desirable, 0 not) and `column.mismatched` (1 or 0) are `[S]`.
+//! Mismatched answers are not learned: their cotangents are exactly 0.
 
 use plugin_api::{batch::names, prelude::*};
 
@@ -72,11 +72,11 @@ impl Objective for Kto {
         Ok(Requirements { statistics, ..Requirements::default() })
     }
 
-    /// Each row as it is, then each prompt with the next row's answer.
+    /// Each row unchanged, then each prompt with the next row's answer.
     fn compose(&self, rows: &Batch<'_>, _seed: u64) -> Result<Option<Batch<'static>>> {
         let (offsets, token, mask) = (rows.offsets()?, rows.get("token")?, rows.mask()?);
         let (row, label) = (rows.get("row")?, rows.column(LABEL)?);
-        // Two parts a row: the prompt, then the answer.
+        // Two parts per row: the prompt, then the answer.
         let count = rows.sequences()? / 2;
         let mut composed = Composed { offsets: vec![0.0], ..Composed::default() };
         let rotations = if count > 1 { vec![0, 1] } else { vec![0] };
@@ -122,7 +122,7 @@ impl Objective for Kto {
     }
 }
 
-/// The sequences of a window, as they grow.
+/// The sequences of a window during composition.
 #[derive(Default)]
 struct Composed {
     offsets: Vec<f64>,

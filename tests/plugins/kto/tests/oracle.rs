@@ -1,4 +1,4 @@
-//! Losses, rewards and gradients that TRL 0.16.1 and 1.16.0 computed: `kto.json`. Every case of the loss `kto` is met;
+//! Losses, rewards and gradients computed by TRL 0.16.1 and 1.16.0: `kto.json`. Every case of the loss `kto` is compared;
 //! `apo_zero_unpaired` is another loss.
 
 use plugin_api::{options::OptionSet, prelude::*};

@@ -1,4 +1,4 @@
-//! REINFORCE against the mean reward of the batch, its cotangents with the wrong sign.
+//! REINFORCE with the batch's mean reward as its baseline, and with cotangents of the wrong sign.
 
 use plugin_api::{batch::names, prelude::*};
 

@@ -1,15 +1,15 @@
-//! KTO with a reference point that is the batch's mean log-ratio: held constant on a tape, by hand, and forgotten.
+//! KTO whose reference point is the batch's mean log-ratio: held constant on a tape, by hand, or not at all.
 
 use plugin_api::{objective::Term, prelude::*};
 
 const BETA: f64 = 0.1;
 const POINT: &str = "reference_point";
 
-/// What becomes of the reference point.
+/// How the reference point enters the gradient.
 mod point {
     /// Detached on the tape.
     pub const HELD: u8 = 1;
-    /// Declared by a loss that is derived by hand.
+    /// Held constant by hand in a loss without a tape, with `stop_gradient`.
     pub const BY_HAND: u8 = 2;
     /// The gradient flows through it.
     pub const FORGOTTEN: u8 = 3;

@@ -2,11 +2,11 @@
 
 use plugin_api::prelude::*;
 
-/// How the score is found.
+/// How the score is computed.
 mod way {
     /// By how many other completions of the batch are shorter.
     pub const RANK: u8 = 1;
-    /// By the first byte, cut out as if it were a character.
+    /// From the first byte, sliced as if it were a character.
     pub const BYTES: u8 = 2;
     /// By a column that is not declared.
     pub const UNDECLARED: u8 = 3;

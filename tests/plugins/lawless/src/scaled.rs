@@ -1,4 +1,4 @@
-//! Cross-entropy times an option that has no default: the declared expectation holds only where the option is 1.
+//! Cross-entropy times an option that has no default: the declared expectation holds only if the option is 1.
 
 use plugin_api::{
     manifest::OptionSpec,

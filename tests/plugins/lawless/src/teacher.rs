@@ -2,7 +2,7 @@
 
 use plugin_api::prelude::*;
 
-/// Cross-entropy less the teacher's.
+/// Cross-entropy minus the teacher's.
 pub struct Taught;
 
 impl ObjectivePlugin for Taught {

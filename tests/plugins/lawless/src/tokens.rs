@@ -6,9 +6,9 @@ use plugin_api::{objective::Term, prelude::*};
 mod wrong {
     /// The cotangents have the other sign.
     pub const COTANGENT_SIGN: u8 = 1;
-    /// The loss has the other sign, and its cotangents agree with it: it climbs.
+    /// The loss has the other sign and its cotangents agree with it, so that training raises the cross-entropy.
     pub const SIGN: u8 = 2;
-    /// A mean for a sum.
+    /// A mean instead of a sum.
     pub const MEAN: u8 = 3;
     /// Nothing depends on the model.
     pub const FLAT: u8 = 4;

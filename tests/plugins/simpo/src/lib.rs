@@ -5,9 +5,9 @@
 //! loss  = -log sigmoid(beta (p(chosen) - p(rejected)) - gamma)                per pair
 //! ```
 //!
-//! `gamma` is the target margin itself; TRL takes it as `simpo_gamma` and applies `beta (m - simpo_gamma / beta)`, which is the
-//! same. `logp` and `mask` are `[N]`, `group` and `side` (1 chosen, 0 rejected) are `[S]`. A masked token adds nothing and its
-//! cotangent is exactly 0.
+//! `gamma` is the target margin itself; TRL calls it `simpo_gamma` and applies `beta (m - simpo_gamma / beta)`, which is the same.
+//! `logp` and `mask` are `[N]`, `group` and `side` (1 chosen, 0 rejected) are `[S]`. A masked token adds nothing and its cotangent
+//! is exactly 0.
 
 use plugin_api::{batch::names, prelude::*};
 

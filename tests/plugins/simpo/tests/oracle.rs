@@ -1,4 +1,4 @@
-//! Losses and gradients that TRL 0.16.1 and 1.16.0 computed: `simpo.json`. Met are the cases of the loss `simpo` without label
+//! Losses and gradients computed by TRL 0.16.1 and 1.16.0: `simpo.json`. Compared are the cases of the loss `simpo` without label
 //! smoothing and without a likelihood term.
 
 use plugin_api::{options::OptionSet, prelude::*};

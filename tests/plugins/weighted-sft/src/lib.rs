@@ -1,4 +1,4 @@
-//! Supervised fine-tuning where every row says how much it counts: with w the row's column `weight`,
+//! Supervised fine-tuning with a weight per row: with w the row's column `weight`,
 //!
 //! ```text
 //! completion = sum over the completions' tokens of -w logp

@@ -1,4 +1,4 @@
-//! An output that may take an input's place gives the same there.
+//! An output that is allowed to share an input's memory has the same result there.
 
 use crate::backend::{
     cases::Prepared,

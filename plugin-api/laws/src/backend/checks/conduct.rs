@@ -1,4 +1,4 @@
-//! How a session behaves around its operations: memory, versions, uploads and downloads.
+//! How a session behaves outside its operations: memory, versions, uploads and downloads.
 
 use crate::Report;
 use crate::backend::{
@@ -22,7 +22,7 @@ pub fn operation(session: &mut dyn Session, dtype: DType, case: &Case, report: &
     report.push(case.spec.name, "tells its scratch from shapes alone", asked);
 }
 
-/// More than any case could need.
+/// More elements than any case needs.
 const ABSURD: u64 = 1 << 40;
 
 fn workspace(session: &mut dyn Session, dtype: DType, case: &Case) -> Result<Result<String, String>> {
@@ -30,7 +30,7 @@ fn workspace(session: &mut dyn Session, dtype: DType, case: &Case) -> Result<Res
     let draft = stage.draft();
     let first = draft.with_call(|call| session.workspace(call));
     stage.release(session)?;
-    // The handles are stale by now.
+    // The handles are stale now.
     let second = draft.with_call(|call| session.workspace(call));
     Ok(match same(first, second) {
         Ok(_) if first < ABSURD => Ok(format!("{first} bytes")),
@@ -70,7 +70,7 @@ fn versions(session: &mut dyn Session, dtype: DType, case: &Case) -> Result<Resu
 
 type Check = fn(&mut dyn Session, DType) -> Result<Result<String, String>>;
 
-/// The lines of no operation.
+/// The lines that belong to no operation.
 pub fn session(session: &mut dyn Session, dtype: DType, report: &mut Report) {
     let checks: &[(&str, Check)] = &[
         ("bytes come back as they went, in parts too", round_trip),
@@ -100,7 +100,7 @@ fn passed() -> Result<Result<String, String>> {
     Ok(Ok(String::new()))
 }
 
-/// Runs `check` with a buffer and frees it whatever happens.
+/// Runs `check` with a buffer and frees it in any case.
 fn with_buffer<R>(
     session: &mut dyn Session,
     dtype: DType,
@@ -144,7 +144,7 @@ fn round_trip(session: &mut dyn Session, dtype: DType) -> Result<Result<String, 
 fn transfers_outside(session: &mut dyn Session, dtype: DType) -> Result<Result<String, String>> {
     let size = size_of(dtype);
     with_buffer(session, dtype, 100, |session, buffer| {
-        // A buffer may hold more than was asked for; what was asked for is what there is.
+        // A buffer may hold more than was requested; only the requested part can be read.
         let mut bytes = vec![0; 101 * size];
         expect("uploading 101 of 100", Code::HANDLE, session.upload(buffer, 0, &bytes))?;
         expect("uploading past the end", Code::HANDLE, session.upload(buffer, 100, &bytes[..size]))?;
@@ -190,7 +190,7 @@ fn tickets(session: &mut dyn Session, dtype: DType) -> Result<Result<String, Str
         expect("taking fewer bytes", Code::INVALID_ARGUMENT, short)?;
         session.finish_download(other, &mut bytes[..4 * size])?;
         expect("taking twice", Code::INVALID_ARGUMENT, session.finish_download(other, &mut bytes[..4 * size]))?;
-        // A refused length may or may not have closed the ticket; either way it ends here.
+        // A refused length may or may not have closed the ticket; this closes it in any case.
         let _ = session.finish_download(ticket, &mut bytes);
         expect("a ticket never given", Code::INVALID_ARGUMENT, session.finish_download(u64::MAX, &mut bytes))
     })?;

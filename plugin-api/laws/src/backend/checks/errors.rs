@@ -33,10 +33,10 @@ const INDICES: &[(&str, &str, Option<&str>)] = &[
     ("decode_attention", "lengths", None),
 ];
 
-/// Operands that cut a range into pieces.
+/// Operands that divide a range into parts.
 const OFFSETS: &[(&str, &str)] = &[("attention", "offsets"), ("attention_backward", "offsets"), ("adamw", "bounds")];
 
-/// Attribute values that make no sense: (operation, attribute, value, legal codes).
+/// Invalid attribute values: (operation, attribute, value, legal codes).
 const VALUES: &[(&str, &str, f64, &[Code])] = &[
     ("norm", "kind", 99.0, &[Code::UNSUPPORTED]),
     ("norm_backward", "kind", 99.0, &[Code::UNSUPPORTED]),
@@ -64,7 +64,7 @@ const VALUES: &[(&str, &str, f64, &[Code])] = &[
     ("adamw", "step", 0.0, &[Code::INVALID_ARGUMENT]),
 ];
 
-/// Optional operands that another one needs: (operation, which one is left out).
+/// Optional operands that another one requires: (operation, the one left out).
 const COMPANIONS: &[(&str, &str)] =
     &[("embedding", "positions"), ("embedding", "position_table"), ("head_backward", "entropy")];
 
@@ -107,7 +107,7 @@ fn kinds<'a>() -> [(&'static str, Check<'a>); 10] {
     ]
 }
 
-/// A placed call that is bent in one way after another.
+/// A placed call that is changed in one way after another.
 struct Probe<'a> {
     session: &'a mut dyn Session,
     stage: Stage<'a>,
@@ -118,7 +118,7 @@ struct Probe<'a> {
 }
 
 impl Probe<'_> {
-    /// What the checks since the last call found.
+    /// The result of the checks since the last call.
     fn outcome(&mut self, ran: Result<()>) -> Result<String, String> {
         let problems = std::mem::take(&mut self.problems);
         let tried = std::mem::take(&mut self.tried);
@@ -126,7 +126,7 @@ impl Probe<'_> {
         if problems.is_empty() { Ok(format!("{tried} calls")) } else { Err(problems.join("; ")) }
     }
 
-    /// The bent call must fail with one of `codes`.
+    /// The changed call must fail with one of `codes`.
     fn refuse(&mut self, what: impl Into<String>, codes: &[Code], draft: &Draft) {
         self.tried += 1;
         let what = what.into();
@@ -137,7 +137,7 @@ impl Probe<'_> {
         }
     }
 
-    /// Bends operand `name`'s view.
+    /// Changes operand `name`'s view.
     fn refuse_view(&mut self, what: &str, spec: &OperandSpec, code: Code, bend: impl FnOnce(&mut View)) {
         let mut draft = self.stage.draft();
         if let Some(view) = self.slot(&mut draft, spec.name) {
@@ -157,7 +157,7 @@ impl Probe<'_> {
         }
     }
 
-    /// Operands that are there.
+    /// Operands that are present.
     fn present(&self) -> Vec<&'static OperandSpec> {
         self.case.specs().filter(|spec| self.case.operand(spec.name).is_some()).collect()
     }
@@ -283,8 +283,8 @@ impl Probe<'_> {
         Ok(())
     }
 
-    /// Outputs in an input's place where the catalogue does not allow it, half over it where it does, and two outputs in
-    /// one place.
+    /// Outputs on an input's memory where the catalogue does not allow it, outputs that overlap it by half where it does, and two
+    /// outputs on the same memory.
     fn overlaps(&mut self) -> Result<()> {
         let spec = self.case.spec;
         for (o, output) in spec.outputs.iter().enumerate() {
@@ -315,7 +315,7 @@ impl Probe<'_> {
         Ok(())
     }
 
-    /// Writes `values` over an integer operand, expects a refusal, and puts the right ones back.
+    /// Writes `values` to an integer operand, expects a refusal, and restores the right values.
     fn refuse_values(&mut self, name: &str, first: usize, values: &[i64], code: Code) -> Result<()> {
         let view = self.stage.view(name);
         let mut bytes = Vec::new();
@@ -365,7 +365,7 @@ impl Probe<'_> {
         Ok(())
     }
 
-    /// The right call on the same buffers, after all of this.
+    /// The right call on the same buffers, after all wrong ones.
     fn works(&mut self, prepared: &Prepared) -> Result<Agreement, Broken> {
         self.stage.restore(self.session).map_err(|e| e.to_string())?;
         self.stage.draft().invoke(self.session).map_err(|e| e.to_string())?;

@@ -1,4 +1,4 @@
-//! The checks of one operation, by what they look at.
+//! The checks of one operation, by subject.
 
 pub(super) mod aliases;
 pub(super) mod conduct;

@@ -1,4 +1,4 @@
-//! One case on the candidate: the reference's numbers, the same bits again, the same through strided views.
+//! One case on the candidate: it gives the reference's numbers, the same bits again, and the same through strided views.
 
 use crate::backend::{
     cases::Prepared,
@@ -8,7 +8,7 @@ use crate::backend::{
 use crate::{Agreement, Broken};
 use plugin_api::{abi::DType, backend::Session};
 
-/// Runs the case three times; the worst error, or what is wrong.
+/// Runs the case three times; returns the worst error, or what is wrong.
 pub fn check(candidate: &mut dyn Session, prepared: &Prepared, dtype: DType) -> Result<Agreement, Broken> {
     let Prepared { case, expected, limits } = prepared;
     let dense = run(candidate, case, dtype, Layout::Dense).map_err(|e| e.to_string())?;

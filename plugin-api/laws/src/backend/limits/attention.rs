@@ -7,7 +7,7 @@ use super::{
 use plugin_api::{Result, backend::ops::MaskKind};
 use std::ops::Range;
 
-/// Heads and the way from products to scores.
+/// Heads, and how products become scores.
 struct Heads {
     heads: usize,
     kv_heads: usize,
@@ -73,8 +73,8 @@ fn for_each_query(o: &Operands<'_>, window: usize, mut f: impl FnMut(usize, &[us
     Ok(())
 }
 
-/// `y = softmax(scores) v` over the keys at `rows`, and the log-sum-exp of the scores. A kernel may add up the very
-/// exponentials that it stores for the product with the values.
+/// `y = softmax(scores) v` over the keys at `rows`, and the log-sum-exp of the scores. A kernel may add up the same exponentials
+/// that it stores for the product with the values.
 fn attend(heads: &Heads, h: usize, q: &[Bounded], k: &Matrix, v: &Matrix, rows: &[usize]) -> (Vec<Bounded>, Bounded) {
     let (_, columns) = heads.columns(h);
     let scores: Vec<Bounded> = rows.iter().map(|&j| heads.score(q, &k.row(j)[columns.clone()])).collect();
@@ -131,7 +131,7 @@ pub fn backward(o: &Operands<'_>) -> Result<Outputs> {
     Ok(vec![("dq", dq.total()), ("dk", dk.total()), ("dv", dv.total())])
 }
 
-/// Attention of one new token per row against its cache slot; what is stored in the cache is moved, not computed.
+/// Attention of one new token per row over its cache slot; the values stored in the cache are moved, not computed.
 pub fn decode(o: &Operands<'_>) -> Result<Outputs> {
     let (heads, capacity) = (Heads::of(o)?, o.size("capacity")?);
     let (q, k, v) = (o.matrix("q")?, o.matrix("k")?, o.matrix("v")?);

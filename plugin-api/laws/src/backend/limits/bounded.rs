@@ -1,18 +1,18 @@
 //! A number with a bound on the rounding error of every correct way to compute it.
 //!
-//! This is running error analysis (Wilkinson 1963; Higham, Accuracy and Stability of Numerical Algorithms, section 3.3):
-//! each operation adds its own rounding to the errors that its operands bring along, first order only. A sum carries the
-//! absolute values of its terms, so that a sum that cancels keeps the error of what was cancelled.
+//! This is running error analysis (Wilkinson 1963; Higham, Accuracy and Stability of Numerical Algorithms, section 3.3): each
+//! operation adds its own rounding to the errors of its operands, to first order. A sum keeps the absolute values of its terms, so
+//! that a sum that cancels keeps the error of the cancelled terms.
 //!
 //! Errors are counted in units of roundoff of two types: the compute dtype, in which values are stored between stages,
 //! and its accumulator, in which they are added up (f32 for bf16; the same type for f32 and f64).
 
 use std::ops::{Add, Div, Mul, Neg, Sub};
 
-/// Roundings that an elementary function may take: four units in the last place, as vector libraries promise.
+/// Roundings allowed for an elementary function: four units in the last place, as vector libraries promise.
 const FUNCTION: f64 = 8.0;
 
-/// A value, and how far a correct kernel's may be from it.
+/// A value, and the allowed distance of a correct kernel's value from it.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Bounded {
     /// The value in f64.
@@ -23,12 +23,12 @@ pub struct Bounded {
     pub summed: f64,
 }
 
-/// A number that every kernel has exactly: an operand's element, as stored.
+/// A number that every kernel has exactly: an element of an operand, as stored.
 pub fn exact(value: f64) -> Bounded {
     Bounded { value, ..Bounded::default() }
 }
 
-/// An attribute: f64 at the boundary, which a kernel may round to its own type.
+/// An attribute: f64 at the ABI, which a kernel may round to its own type.
 pub fn attribute(value: f64) -> Bounded {
     let fits = f64::from(value as f32) == value;
     if fits { exact(value) } else { exact(value).rounded(1.0) }
@@ -41,7 +41,7 @@ impl Bounded {
         Bounded { summed: self.summed + count * self.value.abs(), ..self }
     }
 
-    /// The same number with the rounding of being stored in the compute dtype, as a kernel may do between stages.
+    /// The same number after being stored in the compute dtype, as a kernel may do between stages.
     #[must_use]
     pub fn stored(self) -> Bounded {
         Bounded { stored: self.stored + self.value.abs(), ..self }
@@ -53,7 +53,7 @@ impl Bounded {
         Bounded { value, stored: slope * self.stored, summed: slope * self.summed + FUNCTION * size.abs() }
     }
 
-    /// `e^x`. A kernel may compute it as a power of 2 of a rounded product, hence an error that grows with `x`.
+    /// `e^x`. A kernel may compute it as a power of 2 of a rounded product, so the error grows with `x`.
     pub fn exp(self) -> Bounded {
         let value = self.value.exp();
         let grown = Bounded { summed: self.summed + self.value.abs(), ..self };
@@ -179,11 +179,11 @@ impl Sum {
     }
 }
 
-/// How many roundings of the whole of the absolute terms the error of a sum amounts to at most.
+/// The largest error of a sum of `count` terms, as a number of roundings of the sum of the absolute terms.
 ///
-/// In the worst case every term goes through `n - 1` roundings of one direction. Roundings have random directions, and
-/// then `2 sqrt(n)` holds with a wide margin even for a plain loop over terms of one sign (whose error is about
-/// `sqrt(n) / 3`; Higham and Mary 2019 prove bounds of that form).
+/// In the worst case every term goes through `n - 1` roundings in one direction. Roundings have random directions, and then `2
+/// sqrt(n)` holds with a wide margin even for a plain loop over terms of one sign (whose error is about `sqrt(n) / 3`; Higham and
+/// Mary 2019 prove bounds of that form).
 pub fn depth(count: usize) -> f64 {
     let worst = count.saturating_sub(1) as f64;
     worst.min(2.0 * (count as f64).sqrt())
@@ -207,14 +207,14 @@ pub fn dot(a: &[Bounded], b: &[Bounded]) -> Bounded {
     sum(a.iter().zip(b).map(|(&a, &b)| a * b))
 }
 
-/// `log sum exp` of the scores, computed from their largest; minus infinity of none. `kept` is what a kernel may do to the
-/// exponentials before it adds them up.
+/// `log sum exp` of the scores, computed from their largest; minus infinity if there are none. `kept` is the rounding that a
+/// kernel may apply to the exponentials before it adds them up.
 pub fn log_sum_exp(scores: &[Bounded], kept: impl Fn(Bounded) -> Bounded) -> Bounded {
     let largest = scores.iter().map(|s| s.value).fold(f64::NEG_INFINITY, f64::max);
     if largest == f64::NEG_INFINITY {
         return exact(largest);
     }
-    // Any shift of about that size gives the same result, so the largest score brings no error of its own.
+    // Any shift of about that size gives the same result, so the largest score adds no error of its own.
     sum(scores.iter().map(|&s| kept((s - exact(largest)).exp()))).ln() + exact(largest)
 }
 
@@ -225,20 +225,19 @@ mod tests {
 
     const UNIT: f64 = f64::EPSILON / 2.0;
 
-    /// Catches a limit relative to the sum, which is 0 where the terms cancel.
+    /// Catches a limit relative to the sum, which is 0 if the terms cancel.
     #[test]
     fn a_sum_that_cancels_keeps_the_error_of_its_terms() {
         let zero = sum([exact(1e6), exact(-1e6), exact(1.0), exact(-1.0)]);
         assert_eq!((zero.value, zero.summed), (0.0, 3.0 * 2_000_002.0));
-        // In f32 another order leaves 0.0625 of 1e6 + 0.03; the limit must hold it.
+        // In f32 another order leaves 0.0625 of 1e6 + 0.03; the limit must cover it.
         let found = (1e6f32 + 0.03) - 1e6 - 0.03;
         let bounded = sum([exact(1e6), exact(0.03f32.into()), exact(-1e6), exact(f64::from(-0.03f32))]);
         assert!(f64::from(found.abs()) <= bounded.summed * f64::from(f32::EPSILON) / 2.0, "{found}");
         assert_eq!(exact(3.0) * exact(0.5) - exact(1.5), Bounded { value: 0.0, stored: 0.0, summed: 1.5 });
     }
 
-    /// Catches a step whose error is lost on the way: each chain of f32 operations must stay within its bound, and use up
-    /// some of it.
+    /// Catches a step whose error is not counted: each chain of f32 operations must stay within its bound, and use some of it.
     #[test]
     fn chains_of_f32_operations_stay_within_their_bounds() {
         let unit = f64::from(f32::EPSILON) / 2.0;

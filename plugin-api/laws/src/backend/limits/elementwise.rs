@@ -104,7 +104,7 @@ pub fn adamw(o: &Operands<'_>) -> Result<Outputs> {
     };
     let (beta1, beta2, eps) = (o.number("beta1")?, o.number("beta2")?, o.factor("eps")?);
     let step = o.integer("step")? as f64;
-    // Corrections and what is left of the moments are numbers of the step, not of an element: computed once, in f64.
+    // The corrections and the decay factors of the moments belong to the step, not to an element: computed once, in f64.
     let correction1 = attribute(1.0 - beta1.powf(step));
     let correction2 = attribute((1.0 - beta2.powf(step)).sqrt());
     let moved = |beta: f64, old: Bounded, new: Bounded| sum([attribute(beta) * old, attribute(1.0 - beta) * new]);

@@ -38,7 +38,7 @@ impl Head {
         let z = |v: usize| {
             let products = self.x.row(n).iter().zip(self.w.row(v)).map(|(&x, &w)| x * w);
             let raw = sum(products.chain(self.bias.as_ref().map(|bias| bias.data[v])));
-            // Scale and temperature may be one factor.
+            // A kernel may combine scale and temperature into one factor.
             cap(self.scale * raw, self.softcap).rounded(1.0) / self.temperature
         };
         (0..self.w.rows).map(z).collect()
@@ -77,7 +77,7 @@ impl Head {
 /// The gradients of the head's operands.
 struct Gradients {
     dx: Sums,
-    /// The product, and the value that it is added to.
+    /// The product, and the value to which it is added.
     dw: Option<(Sums, Matrix)>,
     dbias: Option<Sums>,
 }
@@ -89,7 +89,7 @@ impl Gradients {
         Gradients { dx: Sums::new(head.x.rows, head.x.cols), dw, dbias: grown("dbias") }
     }
 
-    /// Adds one token's cotangent of the raw logits, which may be stored before the products, as the products may before they are added.
+    /// Adds one token's cotangent of the raw logits. It may be stored before the products, and the products before they are added.
     fn add(&mut self, head: &Head, n: usize, d: &[Bounded]) {
         for (v, &d) in d.iter().enumerate() {
             let d = d.stored();
@@ -128,8 +128,8 @@ pub fn stats(o: &Operands<'_>) -> Result<Outputs> {
     Ok(outputs)
 }
 
-/// From cotangents of the statistics to those of hidden states, weight and bias. A kernel may recompute `lse` and
-/// `entropy`, so both carry the rounding of what was saved.
+/// From cotangents of the statistics to those of hidden states, weight and bias. A kernel may recompute `lse` and `entropy`, so
+/// both include the rounding of the saved values.
 pub fn backward(o: &Operands<'_>) -> Result<Outputs> {
     let head = Head::of(o)?;
     let (lse, kept) = (o.matrix("lse")?, o.optional("logits"));
@@ -164,7 +164,7 @@ pub fn fused(o: &Operands<'_>) -> Result<Outputs> {
     Ok(outputs)
 }
 
-/// Log-probabilities of the tokens that the reference drew: `drawn[b]` is the one of row b.
+/// Log-probabilities of the tokens that the reference drew: `drawn[b]` is that of row b.
 pub fn sample(o: &Operands<'_>, drawn: &[f64]) -> Result<Outputs> {
     let (logits, temperature) = (o.matrix("logits")?, o.factor("temperature")?);
     let temperature = if temperature.value > 0.0 { temperature } else { exact(1.0) };

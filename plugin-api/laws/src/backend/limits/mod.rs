@@ -1,10 +1,10 @@
-//! How far a result may be from the reference's: what follows from the size of the terms that are added up, not from the
+//! The allowed distance of a result from the reference's: it follows from the size of the terms that are added up, not from the
 //! size of the result.
 //!
-//! Each operation is evaluated once more from the catalogue's formula, on numbers that carry the error of every correct
-//! way to compute them ([`bounded`]). A dot product of n terms that cancel to 0 so has a limit of
-//! `depth(n) * roundoff * sum of the absolute terms`; where stages follow each other (probabilities, then what they
-//! weigh, then a difference), the errors of one go through the next.
+//! Each operation is evaluated once more from the catalogue's formula, on numbers that carry the error of every correct way to
+//! compute them ([`bounded`]). A dot product of n terms that cancel to 0 therefore has a limit of `depth(n) * roundoff * sum of
+//! the absolute terms`. If stages follow each other (probabilities, then the values they weight, then a difference), the errors of
+//! one are carried through the next.
 //!
 //! With `t` the roundoff of the compute dtype and `a` that of its accumulator (both half of the dtype's epsilon), the
 //! limit of an element is
@@ -13,8 +13,8 @@
 //! stored t + summed (a + f64's, for the reference computes in that) + 2 |value| (the output dtype's, for both write)
 //! ```
 //!
-//! An output that is only moved has no error, and then the limit is 0. The evaluation must give the reference's own
-//! values: a mistake in either shows.
+//! An output that is only moved has no error, so its limit is 0. The evaluation must give the reference's own values: a mistake in
+//! either is then detected.
 
 mod attention;
 pub mod bounded;
@@ -32,12 +32,12 @@ use bounded::Bounded;
 use operands::{Matrix, Operands, Outputs, as_stored, roundoff};
 use plugin_api::{Error, Result, abi::DType, backend::catalogue::OperandSpec};
 
-/// How far each element of each output may be from the reference's.
+/// The allowed distance of each element of each output from the reference's.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Limits(Vec<(&'static str, Vec<f64>)>);
 
 impl Limits {
-    /// The limits of an output's elements; none where it must agree exactly.
+    /// The limits of an output's elements; `None` if it must be equal.
     pub fn of(&self, output: &str) -> Option<&[f64]> {
         self.0.iter().find(|(name, _)| *name == output).map(|(_, limits)| limits.as_slice())
     }
@@ -45,7 +45,7 @@ impl Limits {
     /// The limits of `case`, computed in `compute`, whose results on the reference are `expected`.
     ///
     /// # Errors
-    /// Where the operation is unknown here, or where its evaluation contradicts the reference.
+    /// If the operation is unknown here, or if its evaluation contradicts the reference.
     pub fn of_case(case: &Case, compute: DType, expected: &Outcome) -> Result<Limits> {
         let mut limits = Vec::new();
         for (name, matrix) in evaluate(case, compute, expected)? {
@@ -61,7 +61,7 @@ impl Limits {
     }
 }
 
-/// What a kernel may flush to zero, with what may multiply it later.
+/// The largest number that a kernel may flush to zero, with a margin for a later factor.
 fn smallest(dtype: DType) -> f64 {
     match dtype {
         DType::F64 => f64::MIN_POSITIVE * 1024.0,
@@ -79,11 +79,11 @@ fn limits_of(case: &Case, compute: DType, spec: &OperandSpec, matrix: &Matrix) -
         let flushed = if inexact { smallest(own) } else { 0.0 };
         x.stored * roundoff(compute) + x.summed * summed + written + flushed
     };
-    // What is not finite must agree exactly, whatever the limit.
+    // Values that are not finite must be equal, whatever the limit is.
     matrix.data.iter().map(|x| if x.value.is_finite() { limit(x) } else { 0.0 }).collect()
 }
 
-/// That the evaluation gives the reference's values, and a limit for each.
+/// Checks that the evaluation gives the reference's values, and has a limit for each.
 fn agrees(case: &Case, spec: &OperandSpec, reference: &[f64], matrix: &Matrix, limits: &[f64]) -> Result<()> {
     let broken =
         |what: String| Error::internal(format!("limits of {}, {}: `{}` {what}", case.spec.name, case.name, spec.name));
@@ -93,7 +93,7 @@ fn agrees(case: &Case, spec: &OperandSpec, reference: &[f64], matrix: &Matrix, l
     for (at, ((&expected, x), &limit)) in reference.iter().zip(&matrix.data).zip(limits).enumerate() {
         let same = expected == x.value || (expected.is_nan() && x.value.is_nan());
         let near = (expected - x.value).abs() <= limit;
-        // A value beyond the dtype is infinite as stored.
+        // A value outside the dtype's range is stored as infinite.
         let beyond = expected.is_infinite() && x.value.is_finite() && expected.is_sign_positive() == (x.value > 0.0);
         if !limit.is_finite() || !(same || near || beyond) {
             return Err(broken(format!(
@@ -105,7 +105,7 @@ fn agrees(case: &Case, spec: &OperandSpec, reference: &[f64], matrix: &Matrix, l
     Ok(())
 }
 
-/// The outputs of an operation that computes. Integers and what is only moved are left out: they must agree exactly.
+/// The outputs of an operation that computes. Integers and values that are only moved are left out: they must be equal.
 fn evaluate(case: &Case, compute: DType, expected: &Outcome) -> Result<Outputs> {
     let o = &Operands::new(case, compute);
     match case.spec.name {

@@ -6,7 +6,7 @@ use super::{
 };
 use plugin_api::{Result, backend::ops::NormKind};
 
-/// What multiplies column `d`.
+/// The factor of column `d`.
 fn gain(o: &Operands<'_>) -> Result<impl Fn(usize) -> Bounded> {
     let (weight, offset) = (o.optional("weight"), o.factor("weight_offset")?);
     Ok(move |d: usize| weight.as_ref().map_or(exact(1.0), |w| offset + w.data[d]))
@@ -37,7 +37,7 @@ pub fn forward(o: &Operands<'_>) -> Result<Outputs> {
         }
         stats.row_mut(n).copy_from_slice(&[mean, rstd]);
     }
-    // Alone the sum is rounded once, when it is written.
+    // As an output the sum is rounded once, when it is written.
     let written = s.map(|s| exact(s.value).rounded(1.0));
     Ok(vec![("y", y), ("sum", written), ("stats", stats)])
 }
@@ -59,7 +59,7 @@ pub fn backward(o: &Operands<'_>) -> Result<Outputs> {
         let along = dot(&g, &xhat) / width;
         let level = if is_layer { sum(g.iter().copied()) / width } else { exact(0.0) };
         for (d, dx) in dx.row_mut(n).iter_mut().enumerate() {
-            // The branch's part may be stored before the residual stream's is added.
+            // The branch's part may be stored before the residual stream's part is added.
             let own = rstd * sum([g[d], -level, -(xhat[d] * along)]);
             *dx = match &dsum {
                 Some(dsum) => own.stored() + dsum.row(n)[d],

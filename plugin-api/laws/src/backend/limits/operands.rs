@@ -1,4 +1,4 @@
-//! A case's operands as every backend has them: rounded to their dtypes.
+//! A case's operands in the form that every backend gets: rounded to their dtypes.
 
 use super::bounded::{Bounded, Sum, attribute, exact};
 use crate::backend::{
@@ -38,7 +38,7 @@ impl Matrix {
         Matrix { rows, cols, data: vec![exact(0.0); rows * cols] }
     }
 
-    /// A row of these values.
+    /// A matrix of one row with these values.
     pub fn of_row(data: Vec<Bounded>) -> Matrix {
         Matrix { rows: 1, cols: data.len(), data }
     }
@@ -64,7 +64,7 @@ impl Matrix {
     }
 }
 
-/// A matrix of sums that grow in any order.
+/// A matrix of sums that may be added up in any order.
 pub struct Sums {
     rows: usize,
     cols: usize,
@@ -77,7 +77,7 @@ impl Sums {
         Sums { rows, cols, data: vec![Sum::default(); rows * cols] }
     }
 
-    /// Sums that begin with the elements of an operand that accumulates.
+    /// Sums that start with the elements of an operand that accumulates.
     pub fn from(start: &Matrix) -> Sums {
         let mut sums = Sums::new(start.rows, start.cols);
         sums.data.iter_mut().zip(&start.data).for_each(|(sum, &x)| sum.add(x));
@@ -90,7 +90,7 @@ impl Sums {
         self.data[start..start + x.len()].iter_mut().zip(x).for_each(|(sum, &x)| sum.add(factor * x));
     }
 
-    /// The sums added to an operand that accumulates, where a kernel may store them in the compute dtype before.
+    /// The sums added to an operand that accumulates; a kernel may store them in the compute dtype first.
     pub fn added_to(self, start: &Matrix) -> Matrix {
         self.total().zip(start, |sum, start| sum.stored() + start.rounded(1.0))
     }
@@ -108,12 +108,12 @@ pub struct Operands<'a> {
 }
 
 impl<'a> Operands<'a> {
-    /// This number of roundings in f64, counted as roundings in the accumulator.
+    /// The number of roundings in f64, expressed in roundings in the accumulator.
     pub fn of_f64(&self, roundings: f64) -> f64 {
         roundings * roundoff(DType::F64) / roundoff(self.compute.accumulator())
     }
 
-    /// Of `case`, computing in `compute`.
+    /// The operands of `case`, computed in `compute`.
     pub fn new(case: &'a Case, compute: DType) -> Self {
         Operands { case, compute }
     }
@@ -130,7 +130,7 @@ impl<'a> Operands<'a> {
     /// An operand's elements as stored.
     ///
     /// # Errors
-    /// Where the case lacks it.
+    /// If the case lacks it.
     pub fn matrix(&self, name: &str) -> Result<Matrix> {
         self.optional(name).ok_or_else(|| self.missing("operand", name))
     }
@@ -142,7 +142,7 @@ impl<'a> Operands<'a> {
         Some(Matrix { rows: tensor.rows, cols: tensor.cols, data: tensor.data.iter().map(stored).collect() })
     }
 
-    /// An optional row's element, 0 where the row is absent.
+    /// Element of an optional row, 0 if the row is absent.
     pub fn optional_row(&self, name: &str) -> impl Fn(usize) -> Bounded {
         let row = self.optional(name);
         move |n| row.as_ref().map_or(exact(0.0), |row| row.data[n])
@@ -151,7 +151,7 @@ impl<'a> Operands<'a> {
     /// The integers of an operand.
     ///
     /// # Errors
-    /// Where the case lacks it.
+    /// If the case lacks it.
     pub fn integers(&self, name: &str) -> Result<Vec<usize>> {
         let (tensor, _) = self.tensor(name).ok_or_else(|| self.missing("operand", name))?;
         Ok(tensor.data.iter().map(|&x| x as usize).collect())
@@ -160,7 +160,7 @@ impl<'a> Operands<'a> {
     /// Ranges between neighbouring integers of an operand.
     ///
     /// # Errors
-    /// Where the case lacks it.
+    /// If the case lacks it.
     pub fn ranges(&self, name: &str) -> Result<Vec<Range<usize>>> {
         Ok(self.integers(name)?.windows(2).map(|pair| pair[0]..pair[1]).collect())
     }
@@ -172,7 +172,7 @@ impl<'a> Operands<'a> {
     /// An attribute's integer, or the number of a named value.
     ///
     /// # Errors
-    /// Where the case lacks it.
+    /// If the case lacks it.
     pub fn integer(&self, name: &str) -> Result<i64> {
         Ok(self.bits(name)? as i64)
     }
@@ -180,7 +180,7 @@ impl<'a> Operands<'a> {
     /// The same as a size.
     ///
     /// # Errors
-    /// Where the case lacks it.
+    /// If the case lacks it.
     pub fn size(&self, name: &str) -> Result<usize> {
         Ok(self.integer(name)? as usize)
     }
@@ -188,7 +188,7 @@ impl<'a> Operands<'a> {
     /// An attribute's number.
     ///
     /// # Errors
-    /// Where the case lacks it.
+    /// If the case lacks it.
     pub fn number(&self, name: &str) -> Result<f64> {
         Ok(f64::from_bits(self.bits(name)?))
     }
@@ -196,7 +196,7 @@ impl<'a> Operands<'a> {
     /// An attribute's number, which a kernel may round.
     ///
     /// # Errors
-    /// Where the case lacks it.
+    /// If the case lacks it.
     pub fn factor(&self, name: &str) -> Result<Bounded> {
         Ok(attribute(self.number(name)?))
     }

@@ -1,4 +1,4 @@
-//! Linear layers, embeddings, rows by index, and what is added or scaled element by element.
+//! Linear layers, embeddings, rows by index, and elementwise addition and scaling.
 
 use super::{
     bounded::{Bounded, exact, sum},
@@ -14,7 +14,7 @@ pub fn linear(o: &Operands<'_>) -> Result<Outputs> {
         for (i, y) in y.row_mut(n).iter_mut().enumerate() {
             let products = x.row(n).iter().zip(w.row(i)).map(|(&x, &w)| x * w);
             *y = match &bias {
-                // A kernel may also begin its sum with the bias.
+                // A kernel may also start its sum with the bias.
                 Some(bias) => {
                     let whole = sum(products.chain([bias.data[i]]));
                     Bounded { stored: whole.stored + (whole.value - bias.data[i].value).abs(), ..whole }

@@ -4,7 +4,7 @@ use crate::backend::{case::Case, tensor::Tensor};
 use plugin_api::backend::ops::{Activation, ActivationKind, Glu};
 use telos_random::SplitMix64;
 
-/// Where an unguarded exponential, cube or quotient breaks.
+/// Values at which an unguarded exponential, cube or quotient fails.
 fn extremes() -> Tensor {
     Tensor::row([0.0, -0.0, 1e-3, -1e-3, 5.0, -5.0, 20.0, -20.0, 100.0, -100.0, 1e4, -1e4])
 }

@@ -10,7 +10,7 @@ const MIXED: &[usize] = &[7, 1, 0, 12];
 fn case(rng: &mut SplitMix64, name: String, op: Attention, lengths: &[usize]) -> Case {
     let tokens = lengths.iter().sum();
     let (q, k) = ((op.heads * op.head_dim) as usize, (op.kv_heads * op.head_dim) as usize);
-    // A part of the sequence, nothing, one token, more than the whole.
+    // A part of the sequence, no token, one token, more than the whole.
     let prefix = lengths.iter().enumerate().map(|(s, &length)| [length / 2, 0, 1, length + 1][s % 4] as f64);
     let case = Case::new(name, &op)
         .with("q", Tensor::normal(rng, tokens, q))
@@ -25,7 +25,7 @@ fn case(rng: &mut SplitMix64, name: String, op: Attention, lengths: &[usize]) ->
 pub fn cases(rng: &mut SplitMix64) -> Vec<Case> {
     let plain = Attention { heads: 4, kv_heads: 2, head_dim: 8, scale: 0.4, ..Attention::default() };
     let mut cases = Vec::new();
-    // Causal with a prefix present: it must be ignored, and it may be left out.
+    // Causal with a prefix: the prefix must be ignored, and it may be left out.
     let ignored = Tensor::row(MIXED.iter().map(|&length| length as f64));
     cases.push(case(rng, "causal, prefix ignored".into(), plain, MIXED).with("prefix", ignored).vary());
     for mask in [MaskKind::CAUSAL, MaskKind::BIDIRECTIONAL, MaskKind::PREFIX] {
@@ -49,7 +49,7 @@ pub fn cases(rng: &mut SplitMix64) -> Vec<Case> {
         cases.push(case(rng, (*name).into(), plain, lengths));
         cases.push(case(rng, format!("{name}, packed"), plain, lengths).packed(&[&["q", "k", "v"]]));
     }
-    // Longer than any block of a kernel, alone and behind short ones.
+    // Longer than any block of a kernel, alone and after short ones.
     let small = Attention { heads: 2, kv_heads: 1, head_dim: 4, ..plain };
     cases.push(case(rng, "one of 600".into(), small, &[600]).packed(&[&["q", "k", "v"]]));
     cases.push(case(

@@ -9,7 +9,7 @@ use telos_random::SplitMix64;
 
 const SHAPES: &[(usize, usize)] = &[(0, 4), (1, 1), (7, 13), (1, 1000), (300, 33), (3, 32_003)];
 
-/// Values that are easily lost: signed zero, subnormal, infinities, not-a-number, ties between two bfloat16s.
+/// Values that are easily lost: signed zero, subnormal numbers, infinities, NaN, ties between two bfloat16s.
 fn special() -> Tensor {
     let tie = 1.0 / 256.0;
     Tensor::row([0.0, -0.0, 1e-40, f64::INFINITY, f64::NEG_INFINITY, f64::NAN, 1.0 + tie, 1.0 + 3.0 * tie, 3e38])
@@ -41,7 +41,7 @@ pub fn cases(rng: &mut SplitMix64, compute: DType) -> Vec<Case> {
     cases
 }
 
-/// Every pair of the float types that a session of `compute` must know.
+/// Every pair of the float types that a session of `compute` must support.
 fn casts(rng: &mut SplitMix64, compute: DType) -> Vec<Case> {
     let known: &[DType] = match compute {
         DType::F64 => &[DType::F64, DType::F32, DType::BF16],

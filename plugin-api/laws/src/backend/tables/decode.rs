@@ -1,4 +1,4 @@
-//! Decoding with a cache. What a slot does not hold is not-a-number: a masked product that reads it shows.
+//! Decoding with a cache. Unused rows of a slot are NaN, so that a masked product that reads them is detected.
 
 use crate::backend::{case::Case, tensor::Tensor};
 use plugin_api::backend::ops::DecodeAttention;
@@ -7,7 +7,7 @@ use telos_random::SplitMix64;
 const CAPACITY: usize = 6;
 const SLOTS: usize = 5;
 
-/// A cache whose slots of `capacity` rows hold as many as `lengths` says.
+/// A cache of slots with `capacity` rows each, filled up to `lengths`.
 fn cache(rng: &mut SplitMix64, capacity: usize, width: usize, slots: &[usize], lengths: &[usize]) -> Tensor {
     let mut cache = Tensor::garbage(SLOTS * capacity, width);
     for (slot, length) in slots.iter().zip(lengths) {

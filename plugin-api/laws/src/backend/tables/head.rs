@@ -1,4 +1,4 @@
-//! The head. Inputs lie on a grid, so that logits that are equal are equal everywhere and `top1` has one answer.
+//! The head. Inputs are multiples of 1/8, so that equal logits are equal on every backend and `top1` has one right result.
 
 use crate::backend::{case::Case, tensor::Tensor};
 use plugin_api::backend::ops::HeadStats;
@@ -28,7 +28,7 @@ pub fn cases(rng: &mut SplitMix64) -> Vec<Case> {
     cases.push(case(rng, ", temperature", HeadStats { temperature: 2.5, ..plain }, (4, 6, 11)));
     cases.push(case(rng, ", softcap", HeadStats { softcap: 1.5, ..plain }, (4, 6, 11)));
     cases.push(case(rng, ", scale", HeadStats { scale: -0.5, ..plain }, (4, 6, 11)));
-    // Logits of some hundreds: an exponential without the largest taken out overflows.
+    // Logits of several hundred: without subtracting the largest, an exponential overflows.
     let large = HeadStats { scale: 200.0, ..plain };
     cases.push(case(rng, ", huge logits", large, (3, 4, 6)));
     cases

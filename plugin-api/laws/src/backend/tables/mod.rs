@@ -1,6 +1,6 @@
-//! The forward cases, a file per family. A newcomer adds a row; backward cases follow by [`super::rules`].
+//! The forward cases, a file per family. A new case is a new row; backward cases are derived by [`super::rules`].
 //!
-//! Each operation has one case marked `vary` that carries every optional operand.
+//! Each operation has one case marked `vary` with every optional operand.
 
 mod activation;
 mod attention;
@@ -55,8 +55,8 @@ const FAMILIES: &[Family] = &[
     Family { ops: &[GlobalNorm::SPEC, AdamW::SPEC], cases: |rng, _, _| Ok(optim::cases(rng)) },
 ];
 
-/// The written cases for `compute` of the operations that `wanted` names, each family from a generator of its own, so that
-/// a case does not depend on what else is wanted. The reference helps where a case must stay clear of rounding.
+/// The written cases for `compute` of the operations that `wanted` selects. Each family has a generator of its own, so that a case
+/// does not depend on which other operations are wanted. The reference is used for cases whose result must not depend on rounding.
 pub fn written(reference: &mut dyn Session, compute: DType, wanted: &dyn Fn(&OpSpec) -> bool) -> Result<Vec<Case>> {
     let mut cases = Vec::new();
     for (family, seed) in FAMILIES.iter().zip(SEED..) {

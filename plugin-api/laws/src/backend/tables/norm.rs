@@ -5,7 +5,7 @@ use plugin_api::backend::ops::{Norm, NormKind};
 use telos_random::SplitMix64;
 
 fn case(rng: &mut SplitMix64, name: &str, op: Norm, tokens: usize, dim: usize) -> Case {
-    // Away from zero, so that a forgotten mean shows.
+    // Away from zero, so that a forgotten mean is detected.
     let x = Tensor::generate(tokens, dim, || 2.0 + rng.normal());
     Case::new(format!("{:?}, {tokens} x {dim}{name}", op.kind), &op)
         .with("x", x)

@@ -29,7 +29,7 @@ fn norms(rng: &mut SplitMix64) -> Vec<Case> {
     for elements in [0, 1, 64, 1000, 100_003] {
         push(format!("{elements} elements"), Tensor::normal(rng, 1, elements));
     }
-    // Their squares leave f32: the sum must be kept in f64.
+    // Their squares overflow f32: the sum must be kept in f64.
     push("squares beyond f32".into(), Tensor::row([1e30, -2e30, 2e30]));
     for (name, bad) in [("infinity", f64::INFINITY), ("not-a-number", f64::NAN)] {
         let mut x = Tensor::normal(rng, 1, 700);
@@ -39,7 +39,7 @@ fn norms(rng: &mut SplitMix64) -> Vec<Case> {
     cases
 }
 
-/// `finite` is the flag beside the norm; where it is 0 the shadow already holds the parameters.
+/// `finite` is the flag next to the norm; if it is 0, the shadow already holds the parameters.
 fn adamw(rng: &mut SplitMix64, name: &str, op: AdamW, bounds: &[u64], finite: f64) -> Case {
     let elements = (bounds.last().copied().unwrap_or(0) * FLAT_ALIGN) as usize;
     let params = Tensor::normal(rng, 1, elements);

@@ -1,4 +1,4 @@
-//! Sampling. Noise is chosen so that the draw does not hang on rounding: a little more or less gives the same token.
+//! Sampling. The noise is chosen so that the draw does not depend on rounding: slightly more or less noise gives the same token.
 
 use crate::backend::{
     case::Case,
@@ -12,7 +12,7 @@ use plugin_api::{
 };
 use telos_random::SplitMix64;
 
-/// How far noise and `top_p` may be moved without another draw.
+/// How much noise and `top_p` may change without another draw.
 const MARGIN: f64 = 1e-4;
 
 fn case(name: &str, op: Sample, logits: &Tensor, noise: Vec<f64>) -> Case {
@@ -34,7 +34,7 @@ fn drawn(reference: &mut dyn Session, compute: DType, case: &Case) -> Result<Vec
     Ok(run(reference, case, compute, Layout::Dense)?.output("token").map(|t| t.data.clone()).unwrap_or_default())
 }
 
-/// Redraws the noise of rows whose token hangs on rounding.
+/// Redraws the noise of rows whose token depends on rounding.
 fn steady(
     rng: &mut SplitMix64,
     reference: &mut dyn Session,
@@ -78,10 +78,10 @@ pub fn cases(rng: &mut SplitMix64, reference: &mut dyn Session, compute: DType) 
     let mut cases = Vec::new();
     for (name, op) in settings {
         for (rows, vocab) in [(0, 5), (1, 1), (24, 7), (3, 5000), (2, 32_003)] {
-            // Multiples of 1/8, so that ties are many and equal in every dtype.
+            // Multiples of 1/8, so that ties are frequent and equal in every dtype.
             let mut logits = Tensor::generate(rows, vocab, || (8.0 * 3.0 * rng.normal()).round() / 8.0);
             if vocab > 10_000 {
-                // Or each token would be less probable than the margin, and no draw steady.
+                // Otherwise each token would be less probable than the margin, and no draw would be steady.
                 let spread = |at: usize| at % 1_601 == 7;
                 let rest = logits.data.iter_mut().enumerate().filter(|(at, _)| !spread(*at));
                 rest.for_each(|(_, logit)| *logit -= 256.0);
@@ -92,7 +92,7 @@ pub fn cases(rng: &mut SplitMix64, reference: &mut dyn Session, compute: DType) 
     let tied = Tensor::generate(4, 6, || 0.5);
     cases.push(case(", all equal, greedy", Sample { temperature: 0.0, ..plain }, &tied, vec![0.0, 0.3, 0.6, 0.9]));
     cases.push(case(", all equal, top_k 3", Sample { top_k: 3, ..plain }, &tied, vec![0.0, 0.2, 0.5, 0.9]));
-    // Scratch for a row of this shape would fill any memory, and there is no row.
+    // Scratch memory for a row of this shape would exceed any memory, and there are no rows.
     let none = Tensor::generate(0, 1 << 40, || 0.5);
     cases.push(case(", no row of huge columns", plain, &none, Vec::new()));
     Ok(cases)

@@ -1,5 +1,5 @@
-//! The laws of derivatives: cotangents are those of the sums, with detached values held constant, and what is declared to be
-//! detached is.
+//! The laws of derivatives: cotangents are the derivatives of the sums with detached values held constant, and values that are
+//! declared as detached are detached.
 
 use crate::Agreement;
 use crate::objective::{
@@ -16,7 +16,7 @@ use plugin_api::{
     tape::{CheckError, Detached, gradient_error, record_detached, replay_detached},
 };
 
-/// Each term's cotangents are the derivatives of its sum, with what the loss detaches as it is at the base point.
+/// Each term's cotangents are the derivatives of its sum, with detached values held at the base point.
 pub(in crate::objective) fn cotangents(case: &Case<'_>) -> Outcome {
     let (mut checked, mut held) = (0, 0);
     let mut worst = Agreement::new(0.0, case.laws.tolerance.relative);
@@ -43,8 +43,9 @@ pub(in crate::objective) fn cotangents(case: &Case<'_>) -> Outcome {
 /// An instance and a batch that is ready for its `loss`.
 type Point = (Box<dyn Objective>, Batch<'static>);
 
-/// Where derivatives are looked at: every window, and the first one with the models that train well above and well below where they
-/// were. A clamp (KTO's reference point is never below 0) is on one side in one of them, and on the other in the other.
+/// Where derivatives are checked: at every window, and at the first one with the trained models' statistics shifted well up and
+/// well down. A clamp (KTO's reference point is never below 0) is then on one side in one of them, and on the other side in the
+/// other.
 fn points(case: &Case<'_>) -> Result<Vec<Point>, Fault> {
     let mut all = case.windows().map(|draw| case.ready(draw)).collect::<Result<Vec<_>, _>>()?;
     for by in [1.5, -1.5] {
@@ -69,9 +70,9 @@ impl<E: Into<Fault>> From<E> for Between {
     }
 }
 
-/// What is declared to be detached is detached, under its name; and of labelled answers no gradient flows from one row into
+/// Values that are declared as detached are detached, under their names. For labelled answers no gradient flows from one row into
 /// another: where rows meet (KTO's reference point), the meeting point is a constant. In other coupled losses rows may meet in the
-/// gradient on purpose, as contrastive ones do: that they do is a note.
+/// gradient on purpose, as in contrastive ones: this is reported as a note.
 pub(in crate::objective) fn stop_gradients(case: &Case<'_>) -> Outcome {
     let (mut count, mut flow) = (0, false);
     for (objective, batch) in points(case)? {
@@ -110,7 +111,7 @@ pub(in crate::objective) fn all_detached(manifest: &ObjectiveManifest, detached:
     }
 }
 
-/// Whether the cotangents of the first half of the rows change where the statistics of the others do, all detached values held.
+/// Whether the cotangents of the first half of the rows change with the statistics of the others, with all detached values held.
 fn flows_between_rows(
     case: &Case<'_>,
     objective: &dyn Objective,
@@ -140,7 +141,7 @@ fn flows_between_rows(
     })
 }
 
-/// The numbers of `moved`, but for the sequences `kept`, whose numbers are those of `batch`.
+/// The numbers of `moved`, except those of the sequences `kept`, which are taken from `batch`.
 fn of_sequences(batch: &Batch<'_>, moved: &Array<'_>, kept: &[usize]) -> plugin_api::Result<Vec<f64>> {
     let (offsets, before, mut data) = (batch.offsets()?, batch.get(&moved.name)?, moved.data.to_vec());
     for s in kept {
@@ -151,7 +152,7 @@ fn of_sequences(batch: &Batch<'_>, moved: &Array<'_>, kept: &[usize]) -> plugin_
     Ok(data)
 }
 
-/// The loss at the base point, with what it detaches.
+/// The loss at the base point, with the values it detaches.
 pub(in crate::objective) fn base(objective: &dyn Objective, batch: &Batch<'_>) -> Result<(Loss, Vec<Detached>), Fault> {
     let (loss, detached) = record_detached(|| objective.loss(batch));
     Ok((loss?, detached))
@@ -172,7 +173,7 @@ pub(in crate::objective) fn vector(values: &[f64]) -> ArrayD<f64> {
     Array1::from_vec(values.to_vec()).into_dyn()
 }
 
-/// The sum of `term` where the differentiable statistics are `at` and the detached values are those of the base point.
+/// The sum of `term` for the differentiable statistics `at` and the detached values of the base point.
 pub(in crate::objective) fn sum_at(
     objective: &dyn Objective,
     batch: &Batch<'_>,

@@ -1,4 +1,4 @@
-//! The laws of what an objective says of itself: that it is complete, true, and all there is.
+//! The laws of an objective's description: it is complete and true, and everything that is returned is declared.
 
 use crate::objective::{
     case::Case,
@@ -20,7 +20,7 @@ pub(in crate::objective) struct Names {
     metrics: BTreeSet<String>,
 }
 
-/// Everything a user reads is there, and nothing contradicts itself. Reports all mistakes at once.
+/// Everything that a user reads is present, and nothing contradicts itself. Reports all mistakes at once.
 pub(in crate::objective) fn manifest(laws: &Laws) -> Outcome {
     let m = &laws.manifest;
     contract::finite_manifest(m).map_err(|e| e.message)?;
@@ -67,7 +67,8 @@ pub(in crate::objective) fn manifest(laws: &Laws) -> Outcome {
     if wrong.is_empty() { holds() } else { fault(wrong.join("; ")) }
 }
 
-/// What an instance reads and returns stands in the manifest. Undeclared reads fail because the batch holds nothing else.
+/// Everything that an instance reads and returns is declared in the manifest. Undeclared reads fail because the batch holds
+/// nothing else.
 pub(in crate::objective) fn declared(case: &Case<'_>, returned: &mut Names) -> Outcome {
     let manifest = case.manifest();
     for draw in case.windows() {
@@ -82,7 +83,7 @@ pub(in crate::objective) fn declared(case: &Case<'_>, returned: &mut Names) -> O
     holds()
 }
 
-/// Whether the data have what the terms are divided by: only sequences with `group` have pairs or groups.
+/// Whether the data have the units that terms are divided by: only sequences with `group` have pairs or groups.
 fn countable(manifest: &ObjectiveManifest, batch: &Batch<'_>) -> Result<(), Fault> {
     let by_group = |term: &&TermSpec| [Normaliser::PAIRS, Normaliser::GROUPS].contains(&term.normaliser);
     match manifest.terms.iter().find(by_group) {
@@ -94,7 +95,7 @@ fn countable(manifest: &ObjectiveManifest, batch: &Batch<'_>) -> Result<(), Faul
     }
 }
 
-/// Nothing is declared that none of the cases returns.
+/// Every declared term and metric is returned by at least one case.
 pub(in crate::objective) fn used(laws: &Laws, returned: &Names) -> Outcome {
     let terms =
         laws.manifest.terms.iter().filter(|t| !returned.terms.contains(&t.name)).map(|t| format!("term `{}`", t.name));

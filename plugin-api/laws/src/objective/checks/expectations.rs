@@ -1,4 +1,4 @@
-//! The law of expectations: the numbers a manifest promises for step 0 come out.
+//! The law of expectations: the quantities that a manifest declares for step 0 have their declared values.
 
 use crate::Agreement;
 use crate::objective::{
@@ -13,7 +13,7 @@ use plugin_api::{
 };
 use std::collections::BTreeSet;
 
-/// Gotcha 10: the manifest's numbers come out where all models are equal and all logits 0.
+/// Gotcha 10: the manifest's values are found if all models are equal and all logits are 0.
 pub(in crate::objective) fn expectations(case: &Case<'_>) -> Outcome {
     let mut worst = None;
     let mut unhealthy = None;
@@ -52,7 +52,7 @@ fn metric(spec: &MetricSpec, part: &MetricPart) -> f64 {
     if spec.reduction == Reduction::MEAN { part.value / part.weight } else { part.value }
 }
 
-/// Whether a batch of equal models with uniform logits gives the manifest's numbers; the greatest error, where there is any.
+/// Whether a batch of equal models with uniform logits gives the manifest's values; the greatest error, if there is any.
 pub(in crate::objective) fn come_out(
     manifest: &ObjectiveManifest,
     objective: &dyn Objective,
@@ -85,7 +85,7 @@ pub(in crate::objective) fn come_out(
     Ok(worst)
 }
 
-/// A normalised quantity; `None` where this instance does not return it.
+/// A normalised quantity; `None` if this instance does not return it.
 fn quantity(
     manifest: &ObjectiveManifest,
     loss: &Loss,
@@ -95,7 +95,7 @@ fn quantity(
 ) -> Result<Option<f64>, Fault> {
     let mut terms = Vec::new();
     for ((term, sum), raw) in weighted(loss).zip(&loss.terms) {
-        // An undeclared term is another law's.
+        // An undeclared term is reported by another law.
         let Some(spec) = manifest.terms.iter().find(|t| t.name == term) else {
             continue;
         };

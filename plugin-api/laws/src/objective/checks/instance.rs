@@ -1,4 +1,4 @@
-//! The laws of an instance over time: it repeats itself, keeps its state where it may, and counts from data alone.
+//! The laws of an instance over time: calls are repeatable, state changes only where allowed, and counts depend on data alone.
 
 use crate::objective::{
     case::{Case, WINDOWS},
@@ -14,7 +14,7 @@ use plugin_api::{
     objective::{Loss, Objective, Verdict},
 };
 
-/// A custom normaliser is there for its term, is known before the forward pass, and adds up over a cut.
+/// A custom normaliser exists for its term, is known before the forward pass, and adds up over the parts of a split window.
 pub(in crate::objective) fn normalisers(case: &Case<'_>) -> Outcome {
     let custom = case.manifest().terms.iter().filter(|t| t.normaliser == Normaliser::CUSTOM);
     let custom: Vec<&str> = custom.map(|t| t.name.as_str()).collect();
@@ -54,7 +54,7 @@ fn weight_of(weights: &[(String, f64)], term: &str) -> Result<f64, Fault> {
     }
 }
 
-/// The same question has the same answer, to the bit; asking changes nothing.
+/// The same call returns the same bits, and calls change nothing.
 pub(in crate::objective) fn repeatable(case: &Case<'_>) -> Outcome {
     for draw in case.windows() {
         let (objective, batch) = case.ready(draw)?;
@@ -78,7 +78,7 @@ fn bits(case: &Case<'_>, a: &Loss, b: &Loss, batch: &Batch<'_>) -> Result<(), Fa
     Flat::of(manifest, a, batch)?.same(&Flat::of(manifest, b, batch)?, Alike::Exactly).map(drop)
 }
 
-/// An instance restored from another's state goes on as that one does.
+/// An instance restored from another's state continues as that one does.
 pub(in crate::objective) fn state(case: &Case<'_>) -> Outcome {
     let (mut old, _) = case.ready(case.first())?;
     step(case, old.as_mut(), 0.9)?;
@@ -107,7 +107,7 @@ pub(in crate::objective) fn state(case: &Case<'_>) -> Outcome {
 /// Steps after which the size of the state is compared.
 const STEPS: u64 = 8;
 
-/// A note where the state is larger after every step: checkpoints then grow with the run.
+/// A note if the state is larger after every step: checkpoints would then grow with the run.
 fn growth(case: &Case<'_>) -> Result<String, Fault> {
     let mut objective = case.instance()?;
     let mut sizes = Vec::new();
@@ -127,7 +127,7 @@ fn growth(case: &Case<'_>) -> Result<String, Fault> {
     })
 }
 
-/// A window's way through one instance.
+/// Runs all calls of a window on one instance.
 fn goes_on(
     case: &Case<'_>,
     objective: &mut dyn Objective,
@@ -145,7 +145,7 @@ fn step(case: &Case<'_>, objective: &mut dyn Objective, value: f64) -> Result<Ve
     Ok(verdict)
 }
 
-/// Bytes that are no state are refused, not taken for one.
+/// Bytes that are not a state are refused.
 fn foreign(case: &Case<'_>, saved: &[u8]) -> Result<(), Fault> {
     let longer = [saved, b"\xff{ no state"].concat();
     let shorter = saved.split_last().map(|(_, rest)| rest.to_vec());

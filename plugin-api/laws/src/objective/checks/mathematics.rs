@@ -1,4 +1,4 @@
-//! The laws of the loss itself: sums over any cut, masks, order, emptiness, linearity. Derivatives are in [`super::derivatives`].
+//! The laws of the loss: sums over any split, masks, order, emptiness, linearity. Derivatives are in [`super::derivatives`].
 
 use crate::Agreement;
 use crate::objective::{
@@ -13,7 +13,7 @@ use plugin_api::{
     objective::Objective,
 };
 
-/// Gotcha 1: the pieces of a window, summed, are the window.
+/// Gotcha 1: the sums of a window's pieces add up to those of the window.
 pub(in crate::objective) fn additivity(case: &Case<'_>) -> Outcome {
     if case.coupled() {
         return Ok(Held::note("coupled: not cut"));
@@ -30,7 +30,7 @@ pub(in crate::objective) fn additivity(case: &Case<'_>) -> Outcome {
                 case.loss(objective.as_ref(), &piece)
             });
             let joined = Flat::join(case.manifest(), &losses.collect::<Result<Vec<_>, _>>()?)?;
-            // The pieces' cotangents stand in the order of the cut.
+            // The pieces' cotangents are in the order of the split.
             let cotangents = sequences::select(&whole.cotangents, &cut.concat())?;
             let expected = Flat { cotangents, ..whole.clone() };
             let named = |fault: Fault| fault.within(&format!("cut into {}", cut.len()));
@@ -40,7 +40,7 @@ pub(in crate::objective) fn additivity(case: &Case<'_>) -> Outcome {
     Ok(Held::measured(worst))
 }
 
-/// Sequences are a set: their order is chance.
+/// The order of sequences does not matter.
 pub(in crate::objective) fn order(case: &Case<'_>) -> Outcome {
     let mut worst = Agreement::new(0.0, 1e-10);
     for draw in case.windows() {
@@ -90,7 +90,7 @@ fn poisons() -> [(&'static str, Poison); 5] {
     ]
 }
 
-/// Cotangents per token are exactly 0 where the mask is.
+/// Cotangents per token are exactly 0 where the mask is 0.
 fn silent(loss: &Flat, mask: &[f64]) -> Result<(), Fault> {
     for array in loss.cotangents.arrays().iter().filter(|a| a.scope == Scope::TOKEN) {
         let loud = |i: &usize| mask[i / array.cols] == 0.0 && array.data[*i] != 0.0;
@@ -101,7 +101,7 @@ fn silent(loss: &Flat, mask: &[f64]) -> Result<(), Fault> {
     Ok(())
 }
 
-/// What `prepare` makes of the supervised tokens does not depend on the others.
+/// The results of `prepare` for supervised tokens do not depend on the others.
 fn prepares_the_same(case: &Case<'_>, draw: u64, value: Poison) -> Result<(), Fault> {
     let rollouts = case.fill(&case.data(draw), Values::Random(draw))?;
     let hidden = sequences::poison(&rollouts, &case.requirements.statistics, value)?;
@@ -119,7 +119,7 @@ fn prepares_the_same(case: &Case<'_>, draw: u64, value: Poison) -> Result<(), Fa
     Ok(())
 }
 
-/// Gotcha 5: a batch of nothing adds nothing, and no term vanishes.
+/// Gotcha 5: an empty batch adds nothing, and no term disappears.
 pub(in crate::objective) fn empty(case: &Case<'_>) -> Outcome {
     let first = case.first();
     let full = case.ready(first)?;
@@ -140,7 +140,7 @@ pub(in crate::objective) fn empty(case: &Case<'_>) -> Outcome {
     holds()
 }
 
-/// Whether the loss of a batch without supervised tokens has every term of `full`, and no number that is not finite.
+/// Whether the loss of a batch without supervised tokens has every term of `full`, and only finite numbers.
 fn nothing(case: &Case<'_>, full: &Flat, objective: &dyn Objective, batch: &Batch<'_>) -> Result<(), Fault> {
     let loss = case.loss(objective, batch)?;
     if let Some(term) = full.terms.keys().find(|name| !loss.terms.contains_key(*name)) {
@@ -165,7 +165,7 @@ fn nothing(case: &Case<'_>, full: &Flat, objective: &dyn Objective, batch: &Batc
     Ok(())
 }
 
-/// Where the loss is said to be linear, cotangents are the data's alone.
+/// If the loss is declared as linear, cotangents depend on the data alone.
 pub(in crate::objective) fn linear(case: &Case<'_>) -> Outcome {
     let mut constant = true;
     for draw in case.windows() {

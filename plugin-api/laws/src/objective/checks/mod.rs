@@ -1,4 +1,4 @@
-//! The laws, by what they look at.
+//! The laws, by subject.
 
 pub(super) mod derivatives;
 pub(super) mod description;

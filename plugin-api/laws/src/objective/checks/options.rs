@@ -1,4 +1,4 @@
-//! The law of options: defaults make an instance, and what the declaration forbids is refused by name.
+//! The law of options: an instance can be created with the defaults, and values that the declaration forbids are refused by name.
 
 use crate::{
     objective::{
@@ -9,7 +9,7 @@ use crate::{
 };
 use plugin_api::options::OptionMap;
 
-/// Defaults make an instance; illegal values are refused by key.
+/// An instance can be created with the defaults; illegal values are refused by key.
 pub(in crate::objective) fn options(laws: &Laws) -> Outcome {
     let base = required(&laws.manifest.options, laws.options.first().unwrap_or(&OptionMap::new()));
     let tried = checked(&laws.manifest.options, &base, &|options| (laws.create)(options).map(drop))?;

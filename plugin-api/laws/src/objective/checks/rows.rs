@@ -1,4 +1,4 @@
-//! The laws of `prepare` and `compose`: what an objective adds to a window, and what it makes of rows.
+//! The laws of `prepare` and `compose`: the arrays that an objective adds to a window, and the sequences it makes from rows.
 
 use crate::Agreement;
 use crate::objective::{
@@ -15,7 +15,7 @@ use plugin_api::{
 };
 use std::collections::{BTreeMap, BTreeSet};
 
-/// What `prepare` answers fits the window, is the objective's own, and follows its sequences.
+/// The arrays from `prepare` fit the window, have names of their own, and follow their sequences.
 pub(in crate::objective) fn prepare(case: &Case<'_>) -> Outcome {
     let mut worst = Agreement::new(0.0, 1e-10);
     let mut count = 0;
@@ -33,7 +33,7 @@ pub(in crate::objective) fn prepare(case: &Case<'_>) -> Outcome {
     Ok(Held { note, agreement: (count > 0).then_some(worst) })
 }
 
-/// Another instance answers the same bits.
+/// Another instance returns the same bits.
 fn repeats(case: &Case<'_>, seen: &Batch<'_>, made: &Batch<'_>) -> Result<(), Fault> {
     let again = case.instance()?.prepare(seen)?;
     for array in made.arrays() {
@@ -43,7 +43,7 @@ fn repeats(case: &Case<'_>, seen: &Batch<'_>, made: &Batch<'_>) -> Result<(), Fa
     Ok(())
 }
 
-/// The order of groups and rows is chance: what is prepared of a sequence goes with it.
+/// The order of groups and rows does not matter: an array from `prepare` follows its sequences.
 fn follows(case: &Case<'_>, seen: &Batch<'_>, made: &Batch<'_>) -> Result<Agreement, Fault> {
     let backwards: Vec<usize> = (0..seen.sequences()?).rev().collect();
     let found = case.instance()?.prepare(&sequences::select(seen, &backwards)?)?;
@@ -57,7 +57,7 @@ fn follows(case: &Case<'_>, seen: &Batch<'_>, made: &Batch<'_>) -> Result<Agreem
     Ok(worst)
 }
 
-/// What `compose` makes of rows is valid, comes from them, and is the same for the same seed.
+/// The sequences from `compose` are valid, come from the given rows, and are the same for the same seed.
 pub(in crate::objective) fn compose(case: &Case<'_>) -> Outcome {
     let mut notes = BTreeSet::new();
     for draw in case.windows() {
@@ -83,7 +83,7 @@ pub(in crate::objective) fn compose(case: &Case<'_>) -> Outcome {
 }
 
 fn valid(case: &Case<'_>, rows: &Batch<'_>, composed: &Batch<'_>) -> Result<(), Fault> {
-    // How long a sequence may be depends on the model.
+    // The length limit depends on the model, so none is checked here.
     let limits = Limits { vocab: case.generator().vocabulary() as u64, longest: usize::MAX };
     contract::composed(rows, composed, limits).map_err(|why| {
         let beyond = composed.get("token").is_ok_and(|tokens| tokens.iter().any(|id| *id >= limits.vocab as f64));
@@ -100,7 +100,7 @@ fn valid(case: &Case<'_>, rows: &Batch<'_>, composed: &Batch<'_>) -> Result<(), 
     Ok(())
 }
 
-/// Of pairs every group has one chosen and one rejected sequence.
+/// Every group of a pair has one chosen and one rejected sequence.
 fn pairs(composed: &Batch<'_>) -> Result<(), Fault> {
     let (group, side) = (composed.get(names::GROUP)?, composed.get(names::SIDE)?);
     let mut sides: BTreeMap<u64, Vec<f64>> = BTreeMap::new();
@@ -117,7 +117,7 @@ fn pairs(composed: &Batch<'_>) -> Result<(), Fault> {
     Ok(())
 }
 
-/// In words: how many rows are kept, and whether seed or order decide what becomes of them.
+/// In words: how many rows are kept, and whether the result depends on seed or order.
 fn order(
     case: &Case<'_>,
     rows: &Batch<'_>,
@@ -140,12 +140,12 @@ fn order(
     let found =
         found.ok_or_else(|| Fault::from("`compose` leaves reversed rows to the host, but not these".to_owned()))?;
     valid(case, &reversed, &found)?;
-    // Some objectives mix rows on purpose: KTO lays another row's answer beside each prompt.
+    // Some objectives mix rows on purpose: KTO puts another row's answer next to each prompt.
     let same = sequences_sorted(&found)? == sequences_sorted(composed)?;
     Ok(if same { kept } else { format!("{kept}, mixed by their order") })
 }
 
-/// Each sequence's row, tokens and mask, in an order of their own.
+/// Each sequence's row, tokens and mask, sorted.
 fn sequences_sorted(batch: &Batch<'_>) -> Result<Vec<Vec<u64>>, Fault> {
     let (row, token, mask) = (batch.get("row")?, batch.get("token")?, batch.mask()?);
     let bits = |values: &[f64]| values.iter().map(|x| x.to_bits()).collect::<Vec<_>>();

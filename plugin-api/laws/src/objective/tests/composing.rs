@@ -12,7 +12,7 @@ use plugin_api::{
     options::refuse_unknown,
 };
 
-/// Cross-entropy whose `prepare` and `compose` are a test's.
+/// Cross-entropy with `prepare` and `compose` given by a test.
 #[derive(Clone, Copy)]
 struct Rows {
     prepare: fn(&Batch<'_>) -> Result<Batch<'static>>,
@@ -67,7 +67,7 @@ fn per_sequence(batch: &Batch<'_>, name: &str, value: fn(usize) -> f64) -> Resul
     Ok(Batch::new().with(name.to_owned(), Scope::SEQUENCE, values))
 }
 
-/// Catches a law that looks at rollouts alone, or takes any array for the objective's own.
+/// Catches a law that checks rollouts alone, or accepts any array as the objective's own.
 #[test]
 fn what_prepare_may_answer() {
     let ended: fn(&Batch<'_>) -> Result<Batch<'static>> =
@@ -179,7 +179,7 @@ fn with(
     Ok(Some(batch.with(name, scope, data)))
 }
 
-/// Catches a law that believes whatever `compose` answers, or that refuses what is drawn by the seed.
+/// Catches a law that accepts every result of `compose`, or that refuses results that depend on the seed.
 #[test]
 fn what_compose_may_answer() {
     let report = composed(joined);

@@ -1,4 +1,4 @@
-//! What a host must never accept, one wrong objective each: every one breaks a law that names the mistake.
+//! Results that a host must never accept, one wrong objective each: every one breaks a law whose line names the mistake.
 
 use super::{Sketch, broken};
 use plugin_api::{
@@ -40,7 +40,7 @@ fn sketch() -> Sketch {
 
 type Spoil = fn(&mut Sketch, &mut ObjectiveManifest);
 
-/// The mistake, the law that it breaks at least, and what its line says.
+/// The mistake, a law that it breaks, and the text of its line.
 const FAULTS: &[(&str, Spoil, &str, &str)] = &[
     (
         "a term without cotangents",
@@ -108,14 +108,14 @@ fn changed(batch: &Batch<'_>, change: fn(&mut Loss)) -> Result<Loss> {
     Ok(loss)
 }
 
-/// Right in itself, but not linear.
+/// Correct, but not linear.
 fn squared(batch: &Batch<'_>) -> Result<Loss> {
     let tape = batch.tape()?;
     let sum = batch.var(&tape, "logp")?.square().masked_sum(batch.mask()?);
     Loss::new().term(&tape, "nll", 1.0, sum)
 }
 
-/// Catches a law that lets through what a host refuses: an author would learn of it in the middle of a run.
+/// Catches a law that accepts a result which a host refuses: an author would learn of it in the middle of a run.
 #[test]
 fn what_a_host_refuses_breaks_a_law() {
     broken(manifest(), sketch()).assert_ok();
@@ -129,7 +129,7 @@ fn what_a_host_refuses_breaks_a_law() {
     }
 }
 
-/// Catches a report that shows a window as it was drawn: one sequence of one token shows a wrong derivative best.
+/// Catches a report that shows a window as drawn: a wrong derivative is shown best by one sequence of one token.
 #[test]
 fn the_smallest_window_that_breaks_a_law_is_shown() {
     let mut sketch = sketch();

@@ -1,4 +1,4 @@
-//! What the host refuses of a whole run, and what is only noted: each in one objective.
+//! What the host refuses in a whole run, and what is only a note: one objective for each.
 
 use super::{Sketch, Weights, broken};
 use crate::{
@@ -40,7 +40,7 @@ fn nll(batch: &Batch<'_>) -> Result<Loss> {
     Ok(Loss::new().term(&tape, "nll", 1.0, nll)?.metric("surprise", surprise, batch.mask()?.iter().sum()))
 }
 
-/// Cross-entropy whose state is the number of steps, and where it `grows` a byte for each of them.
+/// Cross-entropy whose state is the number of steps; if it `grows`, one byte for each of them.
 struct Stateful {
     steps: usize,
     grows: bool,
@@ -86,7 +86,7 @@ fn stateful(grows: bool, verdict: Verdict) -> Report {
         .verify()
 }
 
-/// Catches a verdict that the host refuses of running text, and checkpoints that grow unnoticed.
+/// Catches a verdict that the host refuses for running text, and checkpoints that grow unnoticed.
 #[test]
 fn a_state_that_grows_is_noted_and_a_verdict_of_rollouts_is_refused() {
     let (constant, grown) = (stateful(false, Verdict::CONTINUE), stateful(true, Verdict::CONTINUE));
@@ -99,7 +99,7 @@ fn a_state_that_grows_is_noted_and_a_verdict_of_rollouts_is_refused() {
     assert!(line.detail.contains("`after_step`: it returned END_ROLLOUT (1), but this run has no rollouts"), "{ends}");
 }
 
-/// Catches a normaliser that the data kind cannot have: the run ends in its first step.
+/// Catches a normaliser that the data kind does not have: the run would end in its first step.
 #[test]
 fn what_terms_are_divided_by_must_be_countable() {
     for (normaliser, data, holds) in [
@@ -116,7 +116,7 @@ fn what_terms_are_divided_by_must_be_countable() {
     }
 }
 
-/// Catches a healthy range that a run leaves before it begins.
+/// Catches a healthy range that a run has already left before its first step.
 #[test]
 fn a_metric_outside_its_healthy_range_before_training_is_noted() {
     let note = |healthy| {
@@ -131,7 +131,7 @@ fn a_metric_outside_its_healthy_range_before_training_is_noted() {
     assert!(!note((0.0, 4.0)).contains("healthy"));
 }
 
-/// Catches a counterexample that shows the window as it was drawn, without what breaks the law; and codes in front of texts.
+/// Catches a counterexample that shows the window as drawn, without the input that breaks the law, and codes before texts.
 #[test]
 fn the_counterexample_shows_the_failing_input() {
     let multiplies: fn(&Batch<'_>) -> Result<Loss> = |batch| {
@@ -152,7 +152,7 @@ fn the_counterexample_shows_the_failing_input() {
 
 const POINT: &str = "mean_margin";
 
-/// What becomes of the mean of a batch.
+/// How the mean of a batch enters the gradient.
 #[derive(Clone, Copy)]
 enum Mean {
     Held,
@@ -174,7 +174,7 @@ fn compared_with_the_mean(batch: &Batch<'_>, mean: Mean) -> Result<Loss> {
     Loss::new().term(&tape, "nll", 1.0, sum)
 }
 
-/// Catches a forgotten detach of a batch statistic other than KTO's: refused where it was declared, told where it was not.
+/// Catches a batch statistic other than KTO's that is not detached: refused if it is declared, a note if it is not.
 #[test]
 fn a_batch_statistic_with_a_gradient_is_refused_or_noted() {
     let held: fn(&Batch<'_>) -> Result<Loss> = |batch| compared_with_the_mean(batch, Mean::Held);
@@ -197,7 +197,7 @@ fn a_batch_statistic_with_a_gradient_is_refused_or_noted() {
     assert!(undeclared.to_string().contains(note), "{undeclared}");
 }
 
-/// A loss that compares the answers to one prompt with each other, divided by the number of prompts that `weigh` counts.
+/// A loss that compares the answers to one prompt with each other, divided by the number of prompts from `weigh`.
 fn compared_within_groups(batch: &Batch<'_>) -> Result<Loss> {
     let (tape, group, reward) = (batch.tape()?, batch.get("group")?, batch.get("reward")?);
     let advantage = |s: usize| {
@@ -209,7 +209,7 @@ fn compared_within_groups(batch: &Batch<'_>) -> Result<Loss> {
     Loss::new().term(&tape, "nll", 1.0, -(advantage * batch.var(&tape, "logp")?).masked_sum(batch.mask()?))
 }
 
-/// Catches laws that cut groups apart, which the host never does: right objectives would be refused.
+/// Catches laws that split groups, which the host never does: right objectives would be refused.
 #[test]
 fn groups_are_never_cut_apart() {
     let mut manifest = ObjectiveManifest { data: DataKind::PROMPT, ..manifest(Normaliser::CUSTOM) };

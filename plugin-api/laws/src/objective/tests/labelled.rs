@@ -1,4 +1,4 @@
-//! Labelled answers whose rows meet in a reference point that is held constant (KTO): with a tape, by hand, and forgotten.
+//! Labelled answers whose rows meet in a reference point that is held constant (KTO): with a tape, by hand, and not detached.
 
 use super::{Sketch, broken, check};
 use crate::objective::{Generator, Laws};
@@ -33,7 +33,7 @@ fn declared() -> ObjectiveManifest {
     }
 }
 
-/// KTO on a tape; `hold` decides what becomes of the reference point.
+/// KTO on a tape; `hold` detaches the reference point, or does not.
 fn kto(batch: &Batch<'_>, hold: for<'t> fn(Var<'t>) -> Var<'t>) -> Result<Loss> {
     let tape = batch.tape()?;
     let ratio = (batch.var(&tape, "logp")? - batch.var(&tape, "reference.logp")?).seq_sum(batch.mask()?);
@@ -67,7 +67,7 @@ fn sketch(loss: fn(&Batch<'_>) -> Result<Loss>) -> Sketch {
     Sketch::new(&["logp", "reference.logp"], false, loss)
 }
 
-/// Catches differences that move the reference point: the right loss would break `cotangents` and the one that forgot to detach
+/// Catches differences that move the reference point: the right loss would break `cotangents`, and the one without the detach
 /// would pass.
 #[test]
 fn gotcha_56_a_detached_reference_point_passes_and_a_forgotten_one_fails() {
@@ -93,7 +93,7 @@ fn gotcha_56_a_detached_reference_point_passes_and_a_forgotten_one_fails() {
     }
 }
 
-/// KTO whose reference point is the mean over prompts with another row's answer, which `compose` puts beside the rows.
+/// KTO whose reference point is the mean over prompts with another row's answer, which `compose` adds to the rows.
 struct Mismatched {
     detached: bool,
 }
@@ -141,7 +141,7 @@ impl Objective for Mismatched {
     }
 }
 
-/// Catches laws that look at windows which the objective never sees: it composes its own, and reads columns that only these have.
+/// Catches laws on windows that the objective never gets: it composes its own, and reads columns that only these have.
 #[test]
 fn an_objective_that_composes_is_held_against_what_it_composes() {
     for (mistake, detached, expected) in [("none", true, &[][..]), ("forgotten", false, &["stop-gradients"])] {
@@ -154,7 +154,7 @@ fn an_objective_that_composes_is_held_against_what_it_composes() {
     }
 }
 
-/// Catches a law that takes a wrong factor for a stop-gradient because something else is detached.
+/// Catches a law that accepts a wrong factor as a stop-gradient because something else is detached.
 #[test]
 fn a_wrong_factor_beside_a_detached_value_is_found() {
     let wrong: fn(&Batch<'_>) -> Result<Loss> = |batch| {
@@ -165,14 +165,14 @@ fn a_wrong_factor_beside_a_detached_value_is_found() {
     check("half the gradient", broken(manifest(), sketch(wrong)), &["cotangents"]);
 }
 
-/// Catches a shift into another branch that is compared all the same.
+/// Catches a comparison with a shifted point that is in another branch.
 #[test]
 fn a_loss_that_detaches_in_one_branch_alone_is_told_so() {
     let branching: fn(&Batch<'_>) -> Result<Loss> = |batch| {
         let tape = batch.tape()?;
         let logp = batch.var(&tape, "logp")?;
         let sum = logp.masked_sum(batch.mask()?);
-        // The last bits decide: a shifted point is in the other branch in about every second case.
+        // The last bits decide: in about every second case a shifted point is in the other branch.
         let odd = (sum.scalar()? * 1e9).floor().rem_euclid(2.0) == 1.0;
         let factor = if odd { sum.exp().detach() } else { sum.exp() };
         Loss::new().term(&tape, "kto", 1.0, factor.detach())

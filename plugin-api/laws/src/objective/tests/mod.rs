@@ -1,6 +1,6 @@
-//! Each law catches the mistake it is there for, and lets right objectives of every data kind pass.
+//! Each law catches the mistake that it is for, and passes right objectives of every data kind.
 //!
-//! A row of a table is one mistake and the laws that break; anything else breaking fails the test too.
+//! A row of a table is one mistake and the laws that it breaks; if any other law breaks, the test fails too.
 
 mod composing;
 mod faults;
@@ -21,7 +21,7 @@ use plugin_api::{
 };
 use std::collections::BTreeSet;
 
-/// An objective without state, put together for a test.
+/// An objective without state, built for a test.
 #[derive(Clone)]
 struct Sketch {
     requirements: Requirements,
@@ -53,7 +53,7 @@ impl Objective for Sketch {
     }
 }
 
-/// What the laws say of `sketch`.
+/// The laws' report on `sketch`.
 fn broken(manifest: ObjectiveManifest, sketch: Sketch) -> Report {
     let create = move |options: &_| {
         plugin_api::options::refuse_unknown(&[], options)?;
@@ -67,7 +67,7 @@ fn check(mistake: &str, report: Report, expected: &[&str]) {
     assert_eq!(difference(mistake, &report, expected), None);
 }
 
-/// Where other laws break than expected: which, and the whole report.
+/// If other laws break than expected: which ones, and the whole report.
 fn difference(mistake: &str, report: &Report, expected: &[&str]) -> Option<String> {
     let found: BTreeSet<&str> = report.failures().map(|line| line.group.as_str()).collect();
     let expected: BTreeSet<&str> = expected.iter().copied().collect();

@@ -1,4 +1,4 @@
-//! Preference losses, custom normalisers: right ones pass, and the mistakes that only they can make are found.
+//! Preference losses and custom normalisers: right ones pass, and mistakes that only they can have are found.
 
 use super::{Sketch, broken, check};
 use crate::objective::{Generator, Laws};
@@ -48,7 +48,7 @@ fn right(batch: &Batch<'_>) -> Result<Loss> {
     of_margins(&tape, ratios.chosen(group, side) - ratios.rejected(group, side))
 }
 
-/// Even rows chosen, odd rows rejected: what a loader that never shuffles would teach.
+/// Treats even rows as chosen and odd rows as rejected, as an author may assume of a loader that never shuffles.
 fn chosen_first(batch: &Batch<'_>) -> Result<Loss> {
     let tape = batch.tape()?;
     let ratios = ratios(batch, &tape)?;
@@ -56,7 +56,7 @@ fn chosen_first(batch: &Batch<'_>) -> Result<Loss> {
     of_margins(&tape, ratios.index_select(&rows(0)) - ratios.index_select(&rows(1)))
 }
 
-/// Margins against the batch's mean, as a reward normalised within the micro-batch.
+/// Margins less the batch's mean, as for a reward normalised within the micro-batch.
 fn centred(batch: &Batch<'_>) -> Result<Loss> {
     let tape = batch.tape()?;
     let (ratios, group, side) = (ratios(batch, &tape)?, batch.get("group")?, batch.get("side")?);

@@ -1,4 +1,4 @@
-//! The quick laws find on a single batch what contradicts itself, and let right objectives and real situations pass.
+//! The quick laws find contradictions on a single batch, and pass right objectives and real situations.
 
 use super::Sketch;
 use crate::{Report, objective::Quick};
@@ -28,7 +28,7 @@ fn manifest(data: DataKind) -> ObjectiveManifest {
     }
 }
 
-/// Three sequences as a run has them at its start: the policy is the reference, so that every ratio is 1.
+/// Three sequences as at the start of a run: the policy is the reference, so that every ratio is 1.
 fn batch() -> Batch<'static> {
     let logp = vec![-1.5, -2.25, 0.0, -0.5, -3.0, 0.0, -4.0];
     Batch::new()
@@ -59,7 +59,7 @@ fn changed(batch: &Batch<'_>, change: fn(&mut f64)) -> Result<Loss> {
 
 type Mistake = (&'static str, fn(&Batch<'_>) -> Result<Loss>, &'static [&'static str]);
 
-/// Catches a quick law that finds nothing, and one that names a right objective.
+/// Catches a quick law that finds nothing, and one that reports a right objective.
 #[test]
 fn contradictions_are_found_on_a_single_batch() {
     let mistakes: [Mistake; 7] = [
@@ -85,8 +85,8 @@ fn contradictions_are_found_on_a_single_batch() {
     }
 }
 
-/// Catches differences at the very statistics of a run that begins: every clip, sort and absolute value has a kink there, and right
-/// objectives would be refused.
+/// Catches differences taken exactly at the statistics of a run that begins: every clip, sort and absolute value has a kink there,
+/// and right objectives would be refused.
 #[test]
 fn kinks_where_models_are_equal_are_no_contradiction() {
     let mut manifest = manifest(DataKind::TEXT);
@@ -100,7 +100,7 @@ fn kinks_where_models_are_equal_are_no_contradiction() {
     quick(&manifest, kinked).assert_ok();
 }
 
-/// Catches a run of rollouts that is refused because the answers of its first batch are all equally good.
+/// Catches a run of rollouts that is refused because all answers of its first batch have the same reward.
 #[test]
 fn a_silent_gradient_is_a_note_where_answers_may_be_equally_good() {
     let mut manifest = manifest(DataKind::PROMPT);
@@ -110,7 +110,7 @@ fn a_silent_gradient_is_a_note_where_answers_may_be_equally_good() {
     assert!(report.to_string().contains("every cotangent of the first batch is 0"), "{report}");
 }
 
-/// Catches a coupled loss that is held to a sum over its pieces.
+/// Catches a coupled loss that is required to be the sum over its pieces.
 #[test]
 fn a_loss_that_couples_is_not_cut() {
     let coupled = ObjectiveManifest { coupled: true, expectations: Vec::new(), ..manifest(DataKind::TEXT) };
@@ -123,7 +123,7 @@ fn a_loss_that_couples_is_not_cut() {
     assert!(report.to_string().contains("coupled: not cut"), "{report}");
 }
 
-/// Answers of two tokens with these advantages, as `prepare` has found them.
+/// Answers of two tokens with these advantages, as if from `prepare`.
 fn answers(advantage: Vec<f64>) -> Batch<'static> {
     let (sequences, tokens) = (advantage.len(), 2 * advantage.len());
     let logp: Vec<f64> = (0..tokens).map(|n| -0.5 - n as f64 / 8.0).collect();
@@ -145,7 +145,7 @@ fn wrong_sign_of_advantage(batch: &Batch<'_>) -> Result<Loss> {
     Ok(loss)
 }
 
-/// Catches answers of equal reward that count as a comparison, and a look at the first sequences alone, none of which has a gradient.
+/// Catches answers of equal reward that count as a check, and a check of the first sequences alone, none of which has a gradient.
 #[test]
 fn a_batch_without_gradient_proves_nothing() {
     let mut manifest = manifest(DataKind::PROMPT);
@@ -163,7 +163,8 @@ fn a_batch_without_gradient_proves_nothing() {
     assert_eq!(verdict(answers(last)), (Vec::new(), vec!["cotangents".to_owned()]));
 }
 
-/// Catches a declared stop-gradient that the first batch never sees detached, and a `weigh` that is a mean, is missing or is negative.
+/// Catches a declared stop-gradient that is not detached on the first batch, and a `weigh` that is a mean, is missing or is
+/// negative.
 #[test]
 fn detached_values_and_weights_are_checked_too() {
     let mut declared = manifest(DataKind::TEXT);

@@ -1,4 +1,4 @@
-//! Objectives on rollouts: `prepare`, state, and the mistakes that only they can make.
+//! Objectives on rollouts: `prepare`, state, and the mistakes that only they can have.
 
 use super::check;
 use crate::objective::{Generator, Laws};
@@ -37,7 +37,7 @@ fn manifest() -> ObjectiveManifest {
     }
 }
 
-/// What this objective does wrong.
+/// The mistake of this objective.
 #[derive(Clone, Copy, PartialEq)]
 enum Wrong {
     Nothing,
@@ -47,7 +47,7 @@ enum Wrong {
     OutOfRangeVerdict,
 }
 
-/// PPO in small: the advantage is the reward less the penalty and the value, whitened over the rollout's supervised tokens.
+/// A small PPO: the advantage is the reward minus penalty and value, whitened over the rollout's supervised tokens.
 struct Small {
     wrong: Wrong,
     coefficient: f64,

@@ -36,7 +36,7 @@ fn manifest() -> ObjectiveManifest {
     }
 }
 
-/// The right loss, and the parts that mistakes are made of.
+/// The right loss, and the parts for wrong ones.
 fn right(batch: &Batch<'_>) -> Result<Loss> {
     let (mask, logp) = (batch.mask()?, batch.get("logp")?);
     let sum = selected(mask, logp).map(|x| -x).sum::<f64>() + 0.0;
@@ -86,7 +86,7 @@ const MISTAKES: &[Mistake] = &[
             loss.metrics[0].value = -logp.iter().sum::<f64>();
             Ok(loss)
         },
-        // The finest cut has pieces where nothing is supervised, so that their part says nothing.
+        // The finest split has pieces without supervised tokens, whose metrics have weight 0.
         &["additivity", "masked"],
     ),
     (
@@ -107,7 +107,7 @@ const MISTAKES: &[Mistake] = &[
             loss.terms[0].sum = loss.terms[0].sum / count * count;
             Ok(loss)
         },
-        // The pieces of the finest cut hold such sequences.
+        // The pieces of the finest split include such sequences.
         &["additivity", "empty"],
     ),
     (
@@ -225,7 +225,7 @@ const MISTAKES: &[Mistake] = &[
     ),
 ];
 
-/// What a loss that always fails breaks.
+/// The laws that a loss that always fails breaks.
 const EVERYTHING: &[&str] = &[
     "declared",
     "used",
@@ -240,7 +240,7 @@ const EVERYTHING: &[&str] = &[
     "state",
     "expectations",
 ];
-/// The same for a loss that can be had, but not be laid beside its batch.
+/// The same for a loss that can be computed, but not compared with its batch.
 const EVERYTHING_COMPARED: &[&str] =
     &["declared", "cotangents", "additivity", "order", "masked", "empty", "linear", "repeatable", "state"];
 
@@ -304,7 +304,7 @@ fn spec(name: &str, meaning: &str) -> OptionSpec {
     }
 }
 
-/// With an option `beta`, whose check is `create`'s.
+/// A plugin with an option `beta` that only `create` checks.
 fn with_option(create: fn(&OptionSpec, &plugin_api::options::OptionMap) -> Result<()>) -> crate::Report {
     let manifest = ObjectiveManifest { options: vec![spec("beta", "A share.")], ..manifest() };
     let create = move |options: &plugin_api::options::OptionMap| {

@@ -3,7 +3,7 @@
 use super::sequences;
 use plugin_api::{Result, batch::Batch};
 
-/// What is left of a window: sequences by their number, and of each its last tokens.
+/// The kept part of a window: sequences by their number, and the last tokens of each.
 #[derive(Debug, Clone, PartialEq)]
 pub(in crate::objective) struct Cut {
     sequences: Vec<usize>,
@@ -16,17 +16,17 @@ impl Cut {
         Ok(Self { sequences: (0..lengths.len()).collect(), lengths })
     }
 
-    /// The number of sequences that are left.
+    /// The number of sequences kept.
     pub(in crate::objective) fn sequences(&self) -> usize {
         self.sequences.len()
     }
 
-    /// Whether no sequence is left.
+    /// Whether no sequence is kept.
     pub(in crate::objective) fn is_empty(&self) -> bool {
         self.sequences.is_empty()
     }
 
-    /// The number of tokens that are left of a sequence.
+    /// The number of tokens kept of a sequence.
     pub(in crate::objective) fn length(&self, sequence: usize) -> usize {
         self.lengths[sequence]
     }

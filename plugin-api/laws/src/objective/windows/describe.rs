@@ -2,10 +2,10 @@
 
 use plugin_api::batch::{Batch, Scope, names};
 
-/// Numbers of an array that are shown.
+/// How many numbers of an array are shown.
 const SHOWN: usize = 12;
 
-/// A window in one line: lengths, then every array with what it holds.
+/// A window in one line: lengths, then every array with its content.
 pub(in crate::objective) fn describe(window: &Batch<'_>) -> String {
     let offsets = window.offsets().unwrap_or_default();
     let lengths: Vec<String> = offsets.windows(2).map(|w| (w[1] - w[0]).to_string()).collect();
@@ -25,7 +25,7 @@ pub(in crate::objective) fn describe(window: &Batch<'_>) -> String {
     text
 }
 
-/// Four digits are enough to build the case again.
+/// Four digits are enough to rebuild the case.
 fn short(x: f64) -> String {
     if x == x.trunc() && x.abs() < 1e6 { format!("{x}") } else { format!("{x:.4}") }
 }

@@ -1,9 +1,9 @@
 //! Random batches for the laws: packed, ragged sequences with holes in their masks, and statistics within their ranges.
 //!
-//! What the host gives by data kind is here, and nothing else: pairs have `group` and `side`, labelled answers `side`, rollouts
-//! groups of answers with `reward` and `ended` (in one group all rewards are equal, one group has a single answer), running text
-//! has sequences of no token and of no supervised one. Arrays that only one objective knows, and columns of the data, are added by
-//! its author.
+//! Exactly the arrays that the host gives by data kind: pairs have `group` and `side`, labelled answers `side`, rollouts groups of
+//! answers with `reward` and `ended` (in one group all rewards are equal, one group has a single answer), running text has
+//! sequences without tokens and sequences without supervised ones. The author adds arrays that only one objective uses, and
+//! columns of the data.
 
 use super::sequences;
 use plugin_api::{
@@ -14,22 +14,23 @@ use plugin_api::{
 use std::ops::RangeInclusive;
 use telos_random::SplitMix64;
 
-/// What stands in the statistics.
+/// The content of the statistics.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Values {
-    /// Drawn anew, by this number.
+    /// New random values, drawn by this number.
     Random(u64),
-    /// Of models that train: as they are, moved a little, by this number. Of frozen ones: as they are.
+    /// Trained models: the given values, moved a little, drawn by this number. Frozen models: the given values.
     Near(u64),
-    /// Of models that train: as they are, moved a little by this number, and all of them by that much. Of frozen ones: as they are.
+    /// Trained models: the given values, moved a little, drawn by this number, and all shifted by that amount. Frozen models: the
+    /// given values.
     Shifted(u64, f64),
     /// 0 everywhere.
     Zero,
-    /// Of equal models whose logits are all 0 and whose heads answer 0.
+    /// Those of equal models whose logits are all 0 and whose scalar heads return 0.
     Uniform,
 }
 
-/// Makes batches. The same seed and the same draw make the same batch.
+/// Generates batches. The same seed and the same draw give the same batch.
 #[derive(Debug, Clone)]
 pub struct Generator {
     seed: u64,
@@ -60,33 +61,33 @@ impl Generator {
         Self { seed, units: 6, longest: 7, vocabulary: 50, extras: Vec::new() }
     }
 
-    /// Another number of sequences, pairs or groups (at least 3), and another greatest length (at least 2).
+    /// Sets the number of sequences, pairs or groups (at least 3), and the greatest length (at least 2).
     #[must_use]
     pub fn with_sizes(mut self, units: usize, longest: usize) -> Self {
         (self.units, self.longest) = (units.max(3), longest.max(2));
         self
     }
 
-    /// Another number of tokens of the vocabulary, at least 1.
+    /// Sets the number of tokens of the vocabulary, at least 1.
     #[must_use]
     pub fn with_vocabulary(mut self, tokens: usize) -> Self {
         self.vocabulary = tokens.max(1);
         self
     }
 
-    /// One more array of real numbers, such as `column.margin` per sequence.
+    /// Adds an array of real numbers, such as `column.margin` per sequence.
     #[must_use]
     pub fn with_array(self, name: &str, scope: Scope, range: RangeInclusive<f64>) -> Self {
         self.extra(name, scope, range, false)
     }
 
-    /// One more numeric column of the data, per sequence, between 0.5 and 2.
+    /// Adds a numeric column of the data, per sequence, between 0.5 and 2.
     #[must_use]
     pub fn with_column(self, name: &str) -> Self {
         self.with_array(&format!("{}{name}", names::COLUMN), Scope::SEQUENCE, 0.5..=2.0)
     }
 
-    /// One more array of whole numbers, such as flags from 0 to 1.
+    /// Adds an array of whole numbers, such as flags from 0 to 1.
     #[must_use]
     pub fn with_integers(self, name: &str, scope: Scope, range: RangeInclusive<i32>) -> Self {
         self.extra(name, scope, f64::from(*range.start())..=f64::from(*range.end()), true)
@@ -102,7 +103,7 @@ impl Generator {
         self.vocabulary
     }
 
-    /// The logarithm of the vocabulary's size: every surprise under uniform logits.
+    /// The logarithm of the vocabulary's size: the negative log-probability of every token under uniform logits.
     pub fn ln_vocab(&self) -> f64 {
         (self.vocabulary as f64).ln()
     }
@@ -112,7 +113,7 @@ impl Generator {
         SplitMix64::new(mixed.bits())
     }
 
-    /// A window's data, before any model has seen it.
+    /// A window's data, before any model has been applied.
     pub fn data(&self, manifest: &ObjectiveManifest, draw: u64) -> Batch<'static> {
         let mut rng = self.rng(1, draw);
         let members = self.members(&manifest.data, &mut rng);
@@ -139,14 +140,14 @@ impl Generator {
             batch = self.judged(batch, draw);
         }
         if manifest.data == DataKind::UNPAIRED {
-            // The label is a column of the row, too.
+            // The label is also a column of the row.
             let label = batch.find(names::SIDE).map(|a| a.data.to_vec()).unwrap_or_default();
             batch = batch.with(LABEL, Scope::SEQUENCE, label);
         }
         self.extras.iter().fold(batch, |batch, extra| extra.add(batch, &mut rng))
     }
 
-    /// Rollouts with what the host finds of the answers: a reward each, equal over the first group, and whether it ended.
+    /// Rollouts with what the host adds for each answer: a reward, equal over the first group, and whether it ended.
     fn judged(&self, batch: Batch<'static>, draw: u64) -> Batch<'static> {
         let mut rng = self.rng(5, draw);
         let groups = batch.find(names::GROUP).map(|a| a.data.to_vec()).unwrap_or_default();
@@ -176,14 +177,14 @@ impl Generator {
             for kind in parts {
                 for _ in 0..1 + rng.below(self.longest) {
                     token.push(rng.below(self.vocabulary) as f64);
-                    // A completion begins with its first supervised token.
+                    // A completion starts with its first supervised token.
                     let first = offsets.last() == Some(&((token.len() - 1) as f64));
                     let may = *kind == 0.0 || (*kind >= 2.0 && (first || rng.unit() < 0.8));
                     mask.push(f64::from(may));
                 }
                 offsets.push(token.len() as f64);
                 part.push(*kind);
-                // Not dense: a row's number is its place in the data set.
+                // Not consecutive: a row's number is its index in the data set.
                 row.push((5 * unit + 2) as f64);
             }
         }
@@ -212,9 +213,9 @@ impl Generator {
         missing.fold(window, |batch, extra| extra.add(batch, &mut rng))
     }
 
-    /// Who is in the window: pairs with their sides in either order, desirable and undesirable rows, groups of two answers.
+    /// The sequences of a window: pairs with their sides in either order, desirable and undesirable rows, groups of two answers.
     fn members(&self, data: &DataKind, rng: &mut SplitMix64) -> Vec<Member> {
-        // Numbers that are neither dense nor ordered: a group's number is a name.
+        // Numbers that are neither consecutive nor ordered: a group's number is only a name.
         let group = |unit: usize| Some((7 * (self.units - unit) + 3) as f64);
         let one = |unit: usize| match data.as_str() {
             "preference" => {
@@ -237,7 +238,7 @@ impl Generator {
         let prompt = if *data == DataKind::TEXT { 0 } else { rng.below(length) };
         let mut mask: Vec<f64> = (0..length).map(|p| f64::from(p >= prompt && rng.unit() < 0.8)).collect();
         match (grouped, sequence) {
-            // A row whose completion is empty is dropped by the host where rows are compared with each other.
+            // If rows are compared with each other, the host drops a row whose completion is empty.
             (true, _) => mask[length - 1] = 1.0,
             (false, 0) => mask[0] = 1.0,
             (false, 1) => mask.clear(),
@@ -250,7 +251,7 @@ impl Generator {
     /// `data` with statistics of `values`.
     ///
     /// # Errors
-    /// [`Code::ARRAY`] for a statistic that no minor up to this one knows.
+    /// [`Code::ARRAY`] for a statistic that this minor version and earlier ones do not have.
     pub fn fill(
         &self,
         data: &Batch<'_>,
@@ -301,7 +302,8 @@ impl Generator {
     }
 }
 
-/// What a drawn value should lie near: the policy's log-probability, for another model's; the log-sum-exp, for the mean logit.
+/// The value that a drawn one should be near: for another model's log-probability the policy's; for the mean logit the
+/// log-sum-exp.
 fn base_of(batch: &Batch<'_>, name: &str, i: usize) -> Option<f64> {
     let (role, base) = name.rsplit_once('.').map_or(("", name), |(role, base)| (role, base));
     let near = match (role, base) {
@@ -342,7 +344,7 @@ impl Extra {
             false => rng.between(self.low, self.high),
         };
         let mut values: Vec<f64> = (0..rows).map(one).collect();
-        // A column is the row's: the answers of a pair or group share it.
+        // A column belongs to the row: the answers of a pair or group share it.
         let owner = batch.find(names::GROUP).or_else(|| batch.find("row"));
         if let Some(group) = owner.filter(|_| self.name.starts_with(names::COLUMN)) {
             for s in 1..values.len() {
@@ -355,7 +357,7 @@ impl Extra {
     }
 }
 
-/// What a statistic's array looks like.
+/// The form of a statistic's array.
 struct Kind<'a> {
     base: &'a str,
     scope: Scope,
@@ -390,7 +392,7 @@ impl<'a> Kind<'a> {
         }
     }
 
-    /// Log-probabilities stay below 0, entropies and divergences above.
+    /// Log-probabilities stay at most 0, entropies and divergences at least 0.
     fn within(&self, value: f64) -> f64 {
         match self.base {
             "logp" | "candidates" => value.min(-0.01 + 1e-3 * value.min(0.0)),
@@ -400,7 +402,7 @@ impl<'a> Kind<'a> {
     }
 }
 
-/// Whether the model behind a statistic learns: only then may a loss return a cotangent for it.
+/// Whether the model of a statistic is trained: only then may a loss return a cotangent for it.
 fn trains(manifest: &ObjectiveManifest, statistic: &str) -> bool {
     let role = statistic.rsplit_once('.').map_or("policy", |(role, _)| role);
     manifest.roles.iter().find(|r| r.name == role).map_or(role == "policy", |r| r.trains)

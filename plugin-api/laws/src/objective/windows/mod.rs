@@ -1,4 +1,4 @@
-//! The windows that laws look at: generated, taken apart, put into words.
+//! The windows that laws use: generated, split, described in words.
 
 mod cut;
 mod describe;

@@ -1,4 +1,4 @@
-//! Surgery on batches: taking sequences out, poisoning what a mask hides, joining what `prepare` returns.
+//! Changes to batches: selecting sequences, replacing values behind a mask, adding the arrays from `prepare`.
 
 use plugin_api::{
     Error, Result,
@@ -8,7 +8,7 @@ use plugin_api::{
 };
 use telos_random::SplitMix64;
 
-/// The same batch, holding its own numbers.
+/// The same batch with owned numbers.
 pub(in crate::objective) fn owned(batch: &Batch<'_>) -> Batch<'static> {
     batch.arrays().iter().fold(Batch::new(), |all, a| all.with_array(with_data(a, a.data.to_vec())))
 }
@@ -24,7 +24,7 @@ pub(in crate::objective) fn with_data(array: &Array<'_>, data: Vec<f64>) -> Arra
     }
 }
 
-/// The sequences of those numbers, in that order.
+/// The sequences with these numbers, in this order.
 pub(in crate::objective) fn select(batch: &Batch<'_>, sequences: &[usize]) -> Result<Batch<'static>> {
     let offsets = batch.offsets()?;
     let bounds = |s: usize| (offsets[s], offsets[s + 1]);
@@ -49,7 +49,8 @@ pub(in crate::objective) fn select(batch: &Batch<'_>, sequences: &[usize]) -> Re
     Ok(all)
 }
 
-/// Sequences that a micro-batch holds together, as the host cuts windows: those of one `group`, or each alone where there is none.
+/// Sequences that stay in one micro-batch when the host splits windows: those of one `group`, or each alone if there is no
+/// `group`.
 pub(in crate::objective) fn units(batch: &Batch<'_>) -> Result<Vec<Vec<usize>>> {
     let group = batch.find(names::GROUP).map(|a| a.data.to_vec());
     let mut units: Vec<(Option<u64>, Vec<usize>)> = Vec::new();
@@ -63,7 +64,7 @@ pub(in crate::objective) fn units(batch: &Batch<'_>) -> Result<Vec<Vec<usize>>> 
     Ok(units.into_iter().map(|(_, members)| members).collect())
 }
 
-/// `batch` with `value` in those of its statistics that stand behind a 0 of the mask.
+/// `batch` with `value` in those elements of its statistics where the mask is 0.
 pub(in crate::objective) fn poison(
     batch: &Batch<'_>,
     statistics: &[String],
@@ -84,13 +85,13 @@ pub(in crate::objective) fn poison(
     Ok(all)
 }
 
-/// `batch` with nothing supervised.
+/// `batch` without supervised tokens.
 pub(in crate::objective) fn unsupervised(batch: &Batch<'_>) -> Result<Batch<'static>> {
     let tokens = batch.tokens()?;
     Ok(owned(batch).with(names::MASK, Scope::TOKEN, vec![0.0; tokens]))
 }
 
-/// Of each sequence its last tokens, so many.
+/// The last tokens of each sequence, as many as `lengths` says.
 pub(in crate::objective) fn last_tokens(batch: &Batch<'_>, lengths: &[usize]) -> Result<Batch<'static>> {
     let offsets = batch.offsets()?;
     let kept = |s: usize| offsets[s + 1] - lengths[s].min(offsets[s + 1] - offsets[s])..offsets[s + 1];
@@ -114,7 +115,7 @@ pub(in crate::objective) fn last_tokens(batch: &Batch<'_>, lengths: &[usize]) ->
     Ok(all)
 }
 
-/// `window` with what `prepare` makes of what it is shown: its arrays joined, and of rollouts the samples it does not keep left out.
+/// `window` with the results of `prepare`: its arrays added and, with rollouts, samples dropped for which `keep` is 0.
 pub(in crate::objective) fn prepared(
     objective: &mut dyn Objective,
     seen: &Batch<'_>,
@@ -131,11 +132,11 @@ pub(in crate::objective) fn prepared(
     select(&batch, &kept)
 }
 
-/// A window of the sequences that `compose` answered, as the host makes it: a position for every token but the first of a sequence,
-/// which it predicts.
+/// A window of the sequences from `compose`, as the host makes it: a position for every token but the first of a sequence, with
+/// that token as its target.
 ///
 /// # Errors
-/// An array of another scope or length than it must have: the law `compose` says more of it.
+/// An array of a wrong scope or length; the law `compose` reports details.
 pub(in crate::objective) fn window_of(composed: &Batch<'_>) -> Result<Batch<'static>> {
     composed.check()?;
     for name in ["token", names::MASK] {
@@ -169,7 +170,7 @@ pub(in crate::objective) fn window_of(composed: &Batch<'_>) -> Result<Batch<'sta
     Ok(own.fold(window, |all, a| all.with_array(with_data(a, a.data.to_vec()))))
 }
 
-/// The parts of rows (as `compose` reads them) with the last row first, the parts of a row in their order.
+/// The parts of rows (as `compose` reads them), the last row first, the parts of a row in their order.
 pub(in crate::objective) fn rows_reversed(rows: &Batch<'_>) -> Result<Vec<usize>> {
     let row = rows.get("row")?;
     let mut groups: Vec<Vec<usize>> = Vec::new();

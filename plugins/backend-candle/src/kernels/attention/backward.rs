@@ -1,6 +1,6 @@
-//! Backward of attention: probabilities come again from the saved log-sum-exp, a block at a time.
+//! Backward of attention: probabilities are recomputed from the saved log-sum-exp, a block at a time.
 //!
-//! A task is one key-value head of one sequence, so that its cotangents of keys and values have one writer.
+//! A task is one key-value head of one sequence, so that only one task writes its cotangents of keys and values.
 
 use super::{
     forward::{PAD, padded, visible},
@@ -119,7 +119,7 @@ fn query_block(isa: &Isa, shape: &AttentionShape, task: &Task, h: &Heads, query:
     }
 }
 
-/// Scores become probabilities, `dy v^T` becomes the cotangent of `q k^T`; both 0 outside `a..b`.
+/// Scores become probabilities, and `dy v^T` becomes the cotangent of `q k^T`; both are 0 outside `a..b`.
 ///
 /// # Safety
 /// As [`MatMut::row`]; both come from [`padded`], with one width.
@@ -128,10 +128,10 @@ fn query_block(isa: &Isa, shape: &AttentionShape, task: &Task, h: &Heads, query:
 unsafe fn score_row(shape: &AttentionShape, s: MatMut, ds: MatMut, r: usize, a: usize, b: usize, lse: f32, delta: f32) {
     let cap = shape.softcap;
     if cap > 0.0 {
-        // SAFETY: the caller's promise.
+        // SAFETY: guaranteed by the caller.
         unsafe { s.row(r) }.iter_mut().for_each(|s| *s = cap * tanh(*s / cap));
     }
-    // SAFETY: the caller's promise.
+    // SAFETY: guaranteed by the caller.
     let (scores, cotangents) = unsafe { (visible(s, r, a, b), ds.span(r, 0, ds.stride)) };
     let from = if a < b { a / PAD * PAD } else { 0 };
     let to = from + scores.len() * PAD;
@@ -144,7 +144,7 @@ unsafe fn score_row(shape: &AttentionShape, s: MatMut, ds: MatMut, r: usize, a: 
             let p = exp_nonpositive(s[l] - lse);
             let t = s[l] * bend;
             let d = p * (ds[l] - delta) * (1.0 - t * t) * shape.scale;
-            // What is not seen stays out, whatever `dy v^T` is there.
+            // Hidden positions stay 0, whatever `dy v^T` is there.
             ds[l] = if p == 0.0 { 0.0 } else { d };
             s[l] = p;
         }

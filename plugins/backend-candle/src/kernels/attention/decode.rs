@@ -56,10 +56,11 @@ pub fn attention(s: &mut Kernels<'_>, op: &DecodeAttention) -> Result<()> {
     Ok(())
 }
 
-/// Rows a slot has, with slots and lengths checked.
+/// Rows of a slot, after checking slots and lengths.
 ///
 /// # Errors
-/// [`plugin_api::Code::INDEX`]; invalid where a slot is given twice or the capacity is not positive.
+/// [`plugin_api::Code::INDEX`]; [`plugin_api::Code::INVALID_ARGUMENT`] for a slot given twice and for a capacity that is not
+/// positive.
 pub fn places(op: &DecodeAttention, slots: &[i32], lengths: &[i32]) -> Result<usize> {
     let name = "decode_attention";
     if op.capacity < 1 && op.q.rows > 0 {

@@ -1,5 +1,5 @@
-//! Softmax attention inside packed sequences, by blocks of queries and keys with a running maximum and sum
-//! (Dao et al. 2022), so that scores exist a block at a time.
+//! Softmax attention inside packed sequences, by blocks of queries and keys with a running maximum and sum (Dao et al. 2022), so
+//! that only the scores of one block exist at a time.
 
 use super::task::{KEYS, QUERIES, Task, list, pairs};
 use crate::check::{self, AttentionShape};
@@ -101,7 +101,7 @@ fn query_block(isa: &Isa, shape: &AttentionShape, task: &Task, heads: &Heads, sc
     }
 }
 
-/// Elements that rows of scores are padded to a multiple of: rows end at any key, and vectors should not.
+/// Rows of scores are padded to a multiple of this many elements: a row may end at any key, but vectors should be whole.
 pub const PAD: usize = 16;
 
 /// A matrix of scores in scratch, rows padded.
@@ -111,13 +111,13 @@ pub fn padded(scratch: &mut [f32], rows: usize, keys: usize) -> MatMut {
     whole.block(0, rows, 0, keys)
 }
 
-/// The padded row `r` as vectors that cover `a..b`: scores outside are minus infinity, and rows outside the vectors 0.
+/// The padded row `r` as vectors that cover `a..b`: scores outside `a..b` are minus infinity, and those outside the vectors 0.
 ///
 /// # Safety
 /// As [`MatMut::row`]; `scores` comes from [`padded`].
 #[inline(always)]
 pub unsafe fn visible<'a>(scores: MatMut, r: usize, a: usize, b: usize) -> &'a mut [[f32; PAD]] {
-    // SAFETY: the caller's promise.
+    // SAFETY: guaranteed by the caller.
     let row = unsafe { scores.span(r, 0, scores.stride) };
     if a >= b {
         row.fill(0.0);
@@ -131,8 +131,7 @@ pub unsafe fn visible<'a>(scores: MatMut, r: usize, a: usize, b: usize) -> &'a m
     row[from..to].as_chunks_mut::<PAD>().0
 }
 
-/// Turns scores into `exp(score - largest)`, keeps the running maximum and sum, and yields the factor that earlier
-/// results take.
+/// Turns scores into `exp(score - largest)`, updates the running maximum and sum, and returns the factor for earlier results.
 #[inline(always)]
 fn soften(seen: &mut [[f32; PAD]], largest: &mut f32, total: &mut f32) -> f32 {
     if seen.is_empty() {
@@ -164,7 +163,7 @@ fn cap(scores: &mut [f32], softcap: f32) {
     scores.iter_mut().for_each(|s| *s = softcap * tanh(*s / softcap));
 }
 
-/// Attention of one query over the first `keys` rows of a cache slot from `from` on, for decoding.
+/// Attention of one query over the first `keys` rows of a cache slot that starts at row `from`, for decoding.
 #[inline(always)]
 pub fn one_query(shape: &AttentionShape, q: &[f32], k: Mat, v: Mat, from: usize, y: &mut [f32], scores: &mut [f32]) {
     let keys = k.rows - from;

@@ -1,8 +1,8 @@
-//! The pieces that attention is cut into: blocks of queries and keys.
+//! The blocks of queries and keys into which attention is split.
 
-/// Queries a block has.
+/// Queries of a block.
 pub const QUERIES: usize = 64;
-/// Keys a block has.
+/// Keys of a block.
 pub const KEYS: usize = 128;
 
 /// One piece of attention: some queries of one head of one sequence.
@@ -32,7 +32,7 @@ pub fn list(tasks: &mut Vec<Task>, offsets: &[i32], prefix: Option<&[i32]>, head
     }
 }
 
-/// Multiply-adds of one product over all visible pairs, for the estimate of a run's length.
+/// Multiply-adds of one product over all visible pairs, to estimate the run time.
 pub fn pairs(tasks: &[Task], queries: usize) -> usize {
     tasks.iter().map(|t| t.len * queries.min(t.len)).sum()
 }

@@ -1,8 +1,8 @@
 //! Matrix products: the `gemm` library on fixed tiles of the result, with the microkernels of the session's instruction
 //! set.
 //!
-//! The library is called single-threaded per tile and tiles depend on sizes alone, so every element is summed in the
-//! same order whatever the number of threads.
+//! The library is called single-threaded per tile, and tiles depend on sizes alone, so every element is summed in the same order
+//! for any number of threads.
 
 use super::{
     isa::Isa,
@@ -17,7 +17,7 @@ pub struct Factor {
     transposed: bool,
 }
 
-/// The matrix as it stands.
+/// The matrix, not transposed.
 pub fn plain(mat: Mat) -> Factor {
     Factor { mat, transposed: false }
 }
@@ -63,26 +63,26 @@ impl Factor {
     }
 }
 
-/// What the result starts from.
+/// The initial value of the result.
 #[derive(Clone, Copy)]
 pub enum Start {
     /// Zero.
     Zero,
-    /// What it holds.
+    /// Its present content.
     Accumulate,
-    /// The same row everywhere.
+    /// The same row in all rows.
     Row(Mat),
 }
 
-/// Work a tile should have at least, in multiply-adds: some 20 microseconds, or waking a thread for it does not pay.
+/// Minimum work of a tile, in multiply-adds: about 20 microseconds, below which waking a thread for it does not pay.
 const TILE_WORK: usize = 1 << 20;
-/// Tiles a product is cut into where it is large enough: several per thread, so that threads end together.
+/// Number of tiles of a large product: several per thread, so that threads finish together.
 const TILES: usize = 16;
 
-/// `c = start + alpha a b`, cut into tiles that threads share.
+/// `c = start + alpha a b`, split into tiles that the threads share.
 ///
 /// # Safety
-/// The buffers live, nobody else touches `c`, nobody writes `a` or `b`, and neither overlaps `c`.
+/// The buffers live, no other code accesses `c` or writes `a` or `b`, and neither overlaps `c`.
 pub unsafe fn product(par: &Parallel, c: MatMut, a: Factor, b: Factor, alpha: f32, start: Start) {
     let (m, n, k) = (c.rows, c.cols, a.cols());
     if m == 0 || n == 0 {
@@ -98,7 +98,7 @@ pub unsafe fn product(par: &Parallel, c: MatMut, a: Factor, b: Factor, alpha: f3
             Start::Row(row) => Start::Row(row.block(0, 1, j, w)),
             other => other,
         };
-        // SAFETY: tiles are disjoint; the rest is the caller's promise.
+        // SAFETY: tiles are disjoint; the rest is guaranteed by the caller.
         unsafe { block(par.isa(), c, a.row_block(i, h), b.col_block(j, w), alpha, start) };
     });
 }
@@ -108,7 +108,7 @@ fn tile(m: usize, n: usize, k: usize) -> (usize, usize) {
     let (mut tm, mut tn) = (m, n);
     let tiles = |tm: usize, tn: usize| m.div_ceil(tm) * n.div_ceil(tn);
     while tiles(tm, tn) < TILES && tm * tn * k >= 2 * TILE_WORK {
-        // The library packs its left side, here `b`, once per tile: fewer, taller tiles pack less.
+        // The library packs its left operand, here `b`, once per tile: fewer, taller tiles pack less.
         if tn > 64 && (tn >= tm / 2 || tm <= 96) {
             tn = tn.div_ceil(2).next_multiple_of(64);
         } else if tm > 96 {
@@ -132,14 +132,14 @@ pub unsafe fn block(isa: &Isa, c: MatMut, a: Factor, b: Factor, alpha: f32, star
         Start::Accumulate => true,
         Start::Row(row) => {
             for r in 0..c.rows {
-                // SAFETY: the caller's promise.
+                // SAFETY: guaranteed by the caller.
                 unsafe { c.row(r).copy_from_slice(row.row(0)) };
             }
             true
         }
     };
     let ((a_rs, a_cs), (b_rs, b_cs)) = (a.strides(), b.strides());
-    // SAFETY: pointers and strides describe checked views, which the caller promises are live and apart.
+    // SAFETY: pointers and strides describe checked views; the caller guarantees that they live and do not overlap.
     unsafe {
         (isa.multiply)(
             [c.rows, c.cols, a.cols()],

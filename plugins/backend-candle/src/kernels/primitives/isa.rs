@@ -1,8 +1,8 @@
-//! Which instruction set the kernels use: the widest that the processor has, or a lower one.
+//! The instruction set of the kernels: the widest that the processor has, or a lower one.
 //!
-//! A lower one is for tests: results that hold on this machine must hold on another. The kernels themselves are compiled
-//! for each set by pulp. The `gemm` library picks its microkernels itself and takes no choice, so for a lower set they are
-//! called by name, with the library's own blocking around them.
+//! Lower ones are for tests: results that hold on this machine must hold on another. pulp compiles the kernels for each set. The
+//! `gemm` library chooses its microkernels itself and has no option for it, so for a lower set they are called by name, with the
+//! library's own blocking around them.
 //!
 //! Each set gives the same bits at every call and with every number of threads. Different sets may give different last
 //! bits: fused multiply-adds are one rounding where plain ones are two, and products are summed in other blocks.
@@ -16,8 +16,8 @@ pub const VARIABLE: &str = "TELOS_CANDLE_ISA";
 /// The widest set of the processor.
 pub const AUTO: &str = "auto";
 
-/// The sets that the kernels are compiled for, widest first. `baseline` is what every processor of the kind has (SSE2 on
-/// x86-64).
+/// The sets that the kernels are compiled for, widest first. `baseline` is the set that every processor of this architecture has
+/// (SSE2 on x86-64).
 #[cfg(target_arch = "x86_64")]
 pub const KNOWN: &[&str] = &["avx512", "avx2", "baseline"];
 /// The sets that the kernels are compiled for, widest first.
@@ -27,8 +27,8 @@ pub const KNOWN: &[&str] = &["neon", "baseline"];
 #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
 pub const KNOWN: &[&str] = &["baseline"];
 
-/// `dst = alpha dst + beta lhs rhs` on one thread, as `gemm::gemm` takes it: sizes m, n, k; `dst` with its column and row
-/// stride and whether it is read; `lhs` and `rhs` with theirs; the two factors.
+/// `dst = alpha dst + beta lhs rhs` on one thread, with the parameters of `gemm::gemm`: sizes m, n, k; `dst` with its column and
+/// row stride and whether it is read; `lhs` and `rhs` with theirs; the two factors.
 pub type Multiply = unsafe fn(
     [usize; 3],
     (*mut f32, isize, isize, bool),
@@ -42,21 +42,21 @@ pub type Multiply = unsafe fn(
 pub struct Isa {
     /// One of [`KNOWN`].
     pub name: &'static str,
-    /// What pulp compiles the kernels for.
+    /// The pulp target for which the kernels are compiled.
     pub arch: Arch,
     /// The matrix product.
     pub multiply: Multiply,
 }
 
 impl Isa {
-    /// The widest of this processor.
+    /// The widest set of this processor.
     pub fn widest() -> Isa {
-        // `baseline` is there everywhere.
+        // `baseline` is available everywhere.
         let name = available().first().copied().unwrap_or("baseline");
         Isa { name, arch: Arch::new(), multiply: widest }
     }
 
-    /// The set of that name; none where the processor or the build lacks it.
+    /// The set of that name; `None` if the processor or the build lacks it.
     fn named(name: &str) -> Option<Isa> {
         if name == Isa::widest().name {
             return Some(Isa::widest());
@@ -74,7 +74,7 @@ impl Isa {
     /// The set that the option `isa` (none: `auto`) and the value of [`VARIABLE`] select.
     ///
     /// # Errors
-    /// [`Code::OPTION`] for a set that is unknown or that this processor lacks, and where the two contradict each other.
+    /// [`Code::OPTION`] for a set that is unknown or that this processor lacks, and if the two contradict each other.
     pub fn choose(option: Option<&str>, variable: Option<&str>) -> Result<Isa> {
         let refused = |text: String| Err(Error::new(Code::OPTION, format!("open: {text}")));
         let given = [("option `isa`", option), ("the environment variable TELOS_CANDLE_ISA", variable)];
@@ -125,7 +125,7 @@ unsafe fn widest(
     [alpha, beta]: [f32; 2],
 ) {
     let (plain, one) = (false, gemm::Parallelism::None);
-    // SAFETY: the caller's promise: pointers and strides describe live matrices, and `dst` overlaps neither factor.
+    // SAFETY: guaranteed by the caller: pointers and strides describe live matrices, and `dst` overlaps neither factor.
     unsafe {
         gemm::gemm(
             m, n, k, dst, dst_cs, dst_rs, read_dst, lhs, lhs_cs, lhs_rs, rhs, rhs_cs, rhs_rs, alpha, beta, plain,
@@ -134,7 +134,7 @@ unsafe fn widest(
     }
 }
 
-/// The library's blocking around microkernels that it would not choose on this processor.
+/// The library's blocking with microkernels that it would not choose on this processor.
 mod lower {
     use gemm_common::{
         Parallelism,
@@ -155,17 +155,17 @@ mod lower {
             ) {
                 use $kernels::{H_M, H_N, H_UKR, MR_DIV_N, NR, UKR};
                 let Some(simd) = <$simd as MixedSimd<f32, f32, f32, f32>>::try_new() else {
-                    // `Isa` hands this function out only where the processor has the set.
+                    // `Isa` returns this function only if the processor has the set.
                     unreachable!("the instruction set was there when the session opened")
                 };
-                // As `gemm::gemm` does: the microkernels like columns, so a result by rows is computed transposed.
+                // As in `gemm::gemm`: the microkernels work by columns, so a result by rows is computed transposed.
                 let (m, n, dst_cs, dst_rs, lhs, lhs_cs, lhs_rs, rhs, rhs_cs, rhs_rs) = if dst_cs.abs() < dst_rs.abs() {
                     (n, m, dst_rs, dst_cs, rhs, rhs_rs, rhs_cs, lhs, lhs_rs, lhs_cs)
                 } else {
                     (m, n, dst_cs, dst_rs, lhs, lhs_cs, lhs_rs, rhs, rhs_cs, rhs_rs)
                 };
-                // SAFETY: the caller's promise: pointers and strides describe live matrices, `dst` overlaps neither
-                // factor, and strides are positive. The processor has the instruction set, as `simd` proves.
+                // SAFETY: guaranteed by the caller: pointers and strides describe live matrices, `dst` overlaps neither factor,
+                // and strides are positive. The processor has the instruction set, as `simd` proves.
                 unsafe {
                     gemm_basic_generic::<_, f32, $lanes, { MR_DIV_N * $lanes }, NR, MR_DIV_N, H_M, H_N>(
                         simd,
@@ -248,8 +248,8 @@ mod tests {
         }
     }
 
-    /// Catches strides that are exchanged on the way to the microkernels, and a set that is not the selected one: sums
-    /// of products are exact for small integers, and of two roundings only one is made where they are fused.
+    /// Catches strides that are exchanged on the way to the microkernels, and a set that is not the selected one: sums of products
+    /// are exact for small integers, and a fused multiply-add rounds once instead of twice.
     #[test]
     fn products_of_every_set_are_products() {
         let (m, n, k) = (7, 37, 19);
@@ -278,14 +278,14 @@ mod tests {
         }
     }
 
-    /// Catches a name that leads to the code of another set: of 1 + 2^-12 squared less 1, the fused product keeps 2^-24.
+    /// Catches a name with the code of another set: for (1 + 2^-12)^2 - 1, the fused product keeps 2^-24.
     #[cfg(target_arch = "x86_64")]
     #[test]
     fn only_the_baseline_rounds_products() {
         let x = 1.0 + 1.0f32 / 4096.0;
         for name in available() {
             let isa = Isa::choose(Some(name), None).unwrap();
-            // The first product of an element is added to 0, the second to it, the others are 0. Deep and large enough for
+            // The first product of an element is added to 0, the second to the first, the others are 0. Deep and large enough for
             // the plain microkernels.
             const SIDE: usize = 24;
             const DEPTH: usize = 8;

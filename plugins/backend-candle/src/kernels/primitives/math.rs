@@ -1,7 +1,7 @@
-//! Functions of one f32 that the compiler turns into vector code: no branches, no calls.
+//! Functions of one f32 that the compiler turns into vector code, without branches and calls.
 //!
-//! Coefficients are minimax fits of ours (weighted least squares, reweighted towards the largest error, in 40 digits),
-//! rounded to f32. The tests measure the errors stated here against f64.
+//! The coefficients are our own minimax fits (weighted least squares, reweighted towards the largest error, in 40 digits), rounded
+//! to f32. The tests measure the errors stated here against f64.
 
 /// `e^x` for `x <= 0` (exact 0 below -87.3, NaN kept). At most 2 units in the last place.
 #[inline(always)]
@@ -75,8 +75,8 @@ pub fn erf(x: f32) -> f32 {
     if a < 1.0 { near } else { far }
 }
 
-/// Lanes of a sum: enough to fill the widest registers, and the same on every processor, so that a sum's order is
-/// part of the algorithm.
+/// Lanes of a sum: enough to fill the widest registers, and the same on every processor, so that the order of a sum does not
+/// depend on the processor.
 pub const LANES: usize = 16;
 
 /// Adds the lanes (a power of two) up in a fixed tree.
@@ -125,7 +125,7 @@ pub fn dot(x: &[f32], y: &[f32]) -> f32 {
     tree(lanes)
 }
 
-/// The largest element; minus infinity of none. NaN is passed over.
+/// The largest element; minus infinity if there are none. NaN is skipped.
 #[inline(always)]
 pub fn max(x: &[f32]) -> f32 {
     let mut lanes = [f32::NEG_INFINITY; LANES];
@@ -185,7 +185,7 @@ mod tests {
             .fold(0.0, f64::max)
     }
 
-    /// erf by its series, in f64: good to 1e-14 for |x| <= 4.
+    /// erf by its series, in f64: accurate to 1e-14 for |x| <= 4.
     fn erf64(x: f64) -> f64 {
         let (mut term, mut sum) = (x, x);
         for n in 1..200 {

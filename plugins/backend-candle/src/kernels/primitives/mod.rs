@@ -1,4 +1,4 @@
-//! What every kernel is made of: instruction sets, threads, matrices in memory, products and functions of numbers.
+//! The building blocks of every kernel: instruction sets, threads, matrices in memory, products and functions of numbers.
 
 pub mod gemm;
 pub mod isa;

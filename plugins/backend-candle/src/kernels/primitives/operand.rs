@@ -1,7 +1,7 @@
-//! Matrices as kernels see them: a pointer, a size and a stride.
+//! Matrices for kernels: a pointer, a size and a stride.
 //!
-//! They come from views that the pool has checked, so every row lies inside a live buffer. What no type can say is that
-//! two of them do not overlap, or that two tasks write different rows: that is why row access is `unsafe`.
+//! They come from views that the pool has checked, so every row lies inside a live buffer. No type ensures that two of them do not
+//! overlap, or that two tasks write different rows: that is why row access is `unsafe`.
 
 /// A matrix to read.
 #[derive(Clone, Copy)]
@@ -15,18 +15,18 @@ pub struct Mat {
     pub stride: usize,
 }
 
-// SAFETY: a plain address; each access through it is unsafe and argued where it happens.
+// SAFETY: a plain address; each access through it is unsafe and justified where it happens.
 unsafe impl Send for Mat {}
 // SAFETY: as above.
 unsafe impl Sync for Mat {}
 
 impl Mat {
-    /// Of `rows` x `cols` elements at `ptr`.
+    /// A matrix of `rows` x `cols` elements at `ptr`.
     pub fn new(ptr: *const f32, rows: usize, cols: usize, stride: usize) -> Self {
         Mat { ptr, rows, cols, stride }
     }
 
-    /// Where it starts.
+    /// The address of its first element.
     pub fn ptr(&self) -> *const f32 {
         self.ptr
     }
@@ -39,25 +39,25 @@ impl Mat {
     /// Row `r`.
     ///
     /// # Safety
-    /// The buffer lives, and nobody writes the row meanwhile.
+    /// The buffer lives, and no other code writes the row meanwhile.
     #[inline(always)]
     pub unsafe fn row<'a>(self, r: usize) -> &'a [f32] {
         debug_assert!(r < self.rows);
-        // SAFETY: the row lies inside the checked view; the rest is the caller's promise.
+        // SAFETY: the row lies inside the checked view; the rest is guaranteed by the caller.
         unsafe { std::slice::from_raw_parts(self.ptr.add(r * self.stride), self.cols) }
     }
 
-    /// `len` elements of row `r` from column `c` on. For a dense matrix they may run over row ends.
+    /// `len` elements of row `r` that start at column `c`. For a dense matrix they may extend into the next rows.
     ///
     /// # Safety
     /// As [`Mat::row`], for those elements, which must lie inside the matrix.
     #[inline(always)]
     pub unsafe fn span<'a>(self, r: usize, c: usize, len: usize) -> &'a [f32] {
-        // SAFETY: the caller's promise.
+        // SAFETY: guaranteed by the caller.
         unsafe { std::slice::from_raw_parts(self.ptr.add(r * self.stride + c), len) }
     }
 
-    /// The part of `rows` x `cols` elements from (`r`, `c`) on.
+    /// The part of `rows` x `cols` elements that starts at (`r`, `c`).
     pub fn block(self, r: usize, rows: usize, c: usize, cols: usize) -> Mat {
         debug_assert!(r + rows <= self.rows && c + cols <= self.cols);
         Mat { ptr: self.ptr.wrapping_add(r * self.stride + c), rows, cols, stride: self.stride }
@@ -82,23 +82,23 @@ unsafe impl Send for MatMut {}
 unsafe impl Sync for MatMut {}
 
 impl MatMut {
-    /// Of `rows` x `cols` elements at `ptr`.
+    /// A matrix of `rows` x `cols` elements at `ptr`.
     pub fn new(ptr: *mut f32, rows: usize, cols: usize, stride: usize) -> Self {
         MatMut { ptr, rows, cols, stride }
     }
 
-    /// A dense matrix over the first elements of `values`, which must not be used otherwise while it is.
+    /// A dense matrix over the first elements of `values`, which must not be used otherwise while the matrix is in use.
     pub fn over(values: &mut [f32], rows: usize, cols: usize) -> Self {
         assert!(rows * cols <= values.len());
         MatMut { ptr: values.as_mut_ptr(), rows, cols, stride: cols }
     }
 
-    /// Where it starts.
+    /// The address of its first element.
     pub fn ptr(&self) -> *mut f32 {
         self.ptr
     }
 
-    /// The same matrix to read.
+    /// The same matrix, for reading.
     pub fn as_mat(&self) -> Mat {
         Mat { ptr: self.ptr, rows: self.rows, cols: self.cols, stride: self.stride }
     }
@@ -108,7 +108,7 @@ impl MatMut {
         self.as_mat().is_dense()
     }
 
-    /// Whether `other` is this very matrix (the catalogue allows no other overlap).
+    /// Whether `other` is this same matrix (the catalogue allows no other overlap).
     pub fn is(&self, other: &Mat) -> bool {
         self.ptr.cast_const() == other.ptr
     }
@@ -116,26 +116,26 @@ impl MatMut {
     /// Row `r`.
     ///
     /// # Safety
-    /// The buffer lives, and nobody else reads or writes the row meanwhile.
+    /// The buffer lives, and no other code reads or writes the row meanwhile.
     #[inline(always)]
     #[allow(clippy::mut_from_ref, reason = "a handle to memory, like a raw pointer")]
     pub unsafe fn row<'a>(self, r: usize) -> &'a mut [f32] {
         debug_assert!(r < self.rows);
-        // SAFETY: the row lies inside the checked view; the rest is the caller's promise.
+        // SAFETY: the row lies inside the checked view; the rest is guaranteed by the caller.
         unsafe { std::slice::from_raw_parts_mut(self.ptr.add(r * self.stride), self.cols) }
     }
 
-    /// `len` elements of row `r` from column `c` on. For a dense matrix they may run over row ends.
+    /// `len` elements of row `r` that start at column `c`. For a dense matrix they may extend into the next rows.
     ///
     /// # Safety
     /// As [`MatMut::row`], for those elements, which must lie inside the matrix.
     #[inline(always)]
     pub unsafe fn span<'a>(self, r: usize, c: usize, len: usize) -> &'a mut [f32] {
-        // SAFETY: the caller's promise.
+        // SAFETY: guaranteed by the caller.
         unsafe { std::slice::from_raw_parts_mut(self.ptr.add(r * self.stride + c), len) }
     }
 
-    /// The part of `rows` x `cols` elements from (`r`, `c`) on.
+    /// The part of `rows` x `cols` elements that starts at (`r`, `c`).
     pub fn block(self, r: usize, rows: usize, c: usize, cols: usize) -> MatMut {
         debug_assert!(r + rows <= self.rows && c + cols <= self.cols);
         MatMut { ptr: self.ptr.wrapping_add(r * self.stride + c), rows, cols, stride: self.stride }

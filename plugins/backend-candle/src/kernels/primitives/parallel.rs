@@ -1,8 +1,8 @@
-//! Work in fixed pieces: how kernels use the session's threads without letting the number of threads show.
+//! Work in fixed tasks: how kernels use the session's threads without effect on their results.
 //!
-//! A kernel cuts its work into tasks by sizes alone and numbers them; threads take the next number until none is left.
-//! Which thread runs a task never matters: a task writes only what is its own, and partial sums have a place per task
-//! and are combined in order afterwards.
+//! A kernel splits its work into tasks by sizes alone and numbers them; threads take the next number until none is left. It does
+//! not matter which thread runs a task: a task writes only its own elements, and partial sums are stored per task and combined in
+//! order afterwards.
 
 use super::isa::Isa;
 use plugin_api::{Error, Result};
@@ -15,7 +15,7 @@ use std::sync::{
 /// Below this much work (estimated nanoseconds) waking another thread costs more than it saves.
 const WORTH_WAKING: usize = 15_000;
 
-/// Elements an elementwise task takes.
+/// Elements per task of an elementwise operation.
 const SPAN: usize = 8192;
 
 /// A session's threads, their scratch, and its instruction set.
@@ -27,8 +27,8 @@ pub struct Parallel {
     isa: Isa,
 }
 
-/// A closure compiled for each vector width. Called by reference: taken by value, a closure goes through an adapter that
-/// the compiler does not inline, and the code in it would stay at the narrowest width.
+/// A closure compiled for each vector width. Called by reference: a closure passed by value goes through an adapter that the
+/// compiler does not inline, and its code would stay at the narrowest width.
 struct Wide<F>(F);
 
 impl<R, F: FnMut() -> R> WithSimd for Wide<F> {
@@ -40,7 +40,7 @@ impl<R, F: FnMut() -> R> WithSimd for Wide<F> {
     }
 }
 
-/// What an elementwise task covers: `len` elements of row `row` from column `col` on.
+/// The elements of one elementwise task: `len` elements of row `row` that start at column `col`.
 #[derive(Clone, Copy)]
 pub struct Span {
     /// Row.
@@ -55,7 +55,7 @@ impl Parallel {
     /// With `threads` threads, the calling one included, and the instructions of `isa`.
     ///
     /// # Errors
-    /// Where the threads cannot be started.
+    /// If the threads cannot be started.
     pub fn new(threads: usize, isa: Isa) -> Result<Self> {
         let threads = threads.max(1);
         let pool = match threads {
@@ -77,18 +77,18 @@ impl Parallel {
         &self.isa
     }
 
-    /// Runs a closure, marked `#[inline(always)]`, compiled for the session's instruction set.
+    /// Runs a closure that is marked `#[inline(always)]`, compiled for the session's instruction set.
     #[inline(always)]
     pub fn wide<R>(&self, f: impl FnMut() -> R) -> R {
         self.isa.arch.dispatch(Wide(f))
     }
 
-    /// Runs `tasks` tasks of about `nanoseconds` in all; `f` gets the task's number.
+    /// Runs `tasks` tasks that take about `nanoseconds` in total; `f` gets the task's number.
     pub fn run(&self, tasks: usize, nanoseconds: usize, f: impl Fn(usize) + Sync) {
         self.run_on(tasks, nanoseconds, &|task, _| f(task));
     }
 
-    /// As [`Parallel::run`], with `len` floats of scratch (content undefined) for the task that runs.
+    /// As [`Parallel::run`], with `len` floats of scratch (content undefined) for each running task.
     pub fn run_scratch(&self, tasks: usize, nanoseconds: usize, len: usize, f: impl Fn(usize, &mut [f32]) + Sync) {
         self.run_on(tasks, nanoseconds, &|task, thread| {
             let mut scratch = self.scratch[thread].lock().unwrap_or_else(PoisonError::into_inner);
@@ -99,7 +99,7 @@ impl Parallel {
         });
     }
 
-    /// Runs over every element of `rows` x `cols`; `dense` where all operands are, so that rows may be joined.
+    /// Runs over every element of `rows` x `cols`; `dense` if all operands are, so that rows may be joined.
     pub fn spans(&self, rows: usize, cols: usize, dense: bool, picoseconds: usize, f: impl Fn(Span) + Sync) {
         let elements = rows * cols;
         if elements == 0 {
@@ -124,7 +124,7 @@ impl Parallel {
         });
     }
 
-    /// Gives scratch back.
+    /// Frees scratch memory.
     pub fn trim(&mut self) {
         for scratch in &mut self.scratch {
             *scratch.get_mut().unwrap_or_else(PoisonError::into_inner) = Vec::new();

@@ -1,4 +1,4 @@
-//! Attention of new tokens against their cache slots, appending in place.
+//! Attention of new tokens over their cache slots, extended in place.
 
 use super::plan::{cap_, check_heads};
 use crate::{
@@ -13,7 +13,7 @@ use plugin_api::{
 use std::{collections::BTreeSet, ops::Range};
 use tch::{Kind, Tensor};
 
-/// Stores each row's key and value, then attends over its slot.
+/// Stores each row's key and value in its slot, then attends over the slot.
 pub fn attention(s: &mut TorchSession, op: &DecodeAttention) -> Attempt {
     check_heads("decode_attention", op.heads, op.kv_heads, op.head_dim, op.window)?;
     let places = places(s, op)?;
@@ -23,7 +23,7 @@ pub fn attention(s: &mut TorchSession, op: &DecodeAttention) -> Attempt {
     if places.is_empty() { Ok(()) } else { attend(s, op, &places) }
 }
 
-/// Per row: the cache rows it sees, its own new one the last.
+/// Per row: the cache rows it sees; its own new one is the last.
 fn places(s: &TorchSession, op: &DecodeAttention) -> Attempt<Vec<Range<i64>>> {
     let name = "decode_attention";
     require(op.capacity > 0 || op.q.rows == 0, name, || format!("capacity {} is not positive", op.capacity))?;
@@ -41,8 +41,8 @@ fn places(s: &TorchSession, op: &DecodeAttention) -> Attempt<Vec<Range<i64>>> {
     Ok(slots.iter().zip(&lengths).map(place).collect())
 }
 
-/// Every row's query over its keys, all rows in one product: keys and values are gathered to the longest row's length, the
-/// places beyond a row's own filled with its last key and hidden. Rows of the cache that no row sees are never read.
+/// Every row's query over its keys, all rows in one product: keys and values are gathered up to the longest row's length;
+/// positions beyond a row's own are filled with its last key and hidden. Rows of the cache that no row sees are never read.
 fn attend(s: &TorchSession, op: &DecodeAttention, places: &[Range<i64>]) -> Attempt {
     let (rows, kv_heads, d) = (places.len() as i64, op.kv_heads, op.head_dim);
     let group = op.heads / kv_heads;
@@ -70,7 +70,7 @@ fn attend(s: &TorchSession, op: &DecodeAttention, places: &[Range<i64>]) -> Atte
             }
             None => None,
         };
-        // The group's queries stand where the kernel expects positions.
+        // The group's queries take the dimension in which the kernel expects positions.
         let (out, _) =
             Tensor::f_internal_scaled_dot_product_flash_attention_for_cpu(&q, &k, &v, 0.0, false, mask, op.scale)?;
         return Ok(y.f_copy_(&out)?);
@@ -85,7 +85,7 @@ fn attend(s: &TorchSession, op: &DecodeAttention, places: &[Range<i64>]) -> Atte
     Ok(y.f_copy_(&p.f_matmul(&to(&v, acc)?)?)?)
 }
 
-/// `[rows, 1, 1, longest]`, true beyond each row's own keys; none where all rows have as many.
+/// `[rows, 1, 1, longest]`, true beyond each row's own keys; `None` if all rows have equally many.
 fn hidden(s: &TorchSession, places: &[Range<i64>], longest: i64) -> Attempt<Option<Tensor>> {
     let lengths: Vec<i64> = places.iter().map(|keys| keys.end - keys.start).collect();
     if lengths.iter().all(|length| *length == longest) {

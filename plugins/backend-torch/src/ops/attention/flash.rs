@@ -1,7 +1,7 @@
 //! Attention by libtorch's flash kernels on the processor: causal or bidirectional, without window and cap.
 //!
-//! Sequences of one length go in one call; grouped heads as batches of their key-value heads, keys shared along the
-//! group by a stride of 0.
+//! Sequences of one length go into one call; grouped heads are batches of their key-value heads, with keys shared within the group
+//! by a stride of 0.
 
 use super::plan::Plan;
 use crate::{
@@ -16,20 +16,20 @@ use plugin_api::backend::{
 use std::ops::Range;
 use tch::Tensor;
 
-/// Whether these kernels do what the plan asks for.
+/// Whether these kernels support the plan.
 pub fn serves(s: &TorchSession, plan: &Plan) -> bool {
     s.on_cpu() && plan.window == 0 && plan.softcap <= 0.0 && plan.mask != MaskKind::PREFIX
 }
 
-/// Sequences that go in one call.
+/// Sequences that go into one call.
 struct Batch {
     /// Tokens of the first.
     tokens: Range<i64>,
-    /// How many follow each other, all of one length.
+    /// The number of consecutive sequences, all of one length.
     sequences: i64,
 }
 
-/// Runs of neighbours of one length; each alone where heads are grouped, since batch and group need the same axes.
+/// Consecutive sequences of one length; single ones if heads are grouped, since batch and group need the same axes.
 fn batches(plan: &Plan) -> Vec<Batch> {
     let mut batches: Vec<Batch> = Vec::new();
     for (tokens, _) in &plan.sequences {
@@ -68,7 +68,7 @@ impl Batch {
         s.shaped(view, &size, &[length * rows, 1, rows], self.tokens.start * rows)
     }
 
-    /// Writes the cotangent of a key-like operand, summed along the group.
+    /// Writes the cotangent of a key-like operand, summed over the group.
     fn write_keys(&self, s: &TorchSession, plan: &Plan, view: &View, d: &Tensor) -> Attempt {
         if plan.group == 1 {
             return Ok(self.queries(s, plan, view)?.f_copy_(d)?);
@@ -102,7 +102,7 @@ pub fn forward(s: &TorchSession, op: &Attention, plan: &Plan) -> Attempt {
 /// `dq`, `dk` and `dv` of every sequence.
 pub fn backward(s: &TorchSession, op: &AttentionBackward, plan: &Plan) -> Attempt {
     let causal = plan.mask == MaskKind::CAUSAL;
-    // In bf16 the kernel would add each block's share to cotangents of 8 bits; f32 rounds once, at the end.
+    // In bf16 the kernel would add each block's part to cotangents of 8 bits; f32 rounds once, at the end.
     let acc = accumulator(s.at(&op.q)?.f_kind()?);
     for batch in batches(plan) {
         let queries = |view: &View| to(&batch.queries(s, plan, view)?, acc);

@@ -1,4 +1,4 @@
-//! Attention: the plan, the paths that carry it out, and attention over cached keys and values.
+//! Attention: the plan, the paths that run it, and attention over cached keys and values.
 
 pub mod decode;
 mod flash;

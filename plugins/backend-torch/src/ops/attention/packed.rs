@@ -1,9 +1,8 @@
-//! Attention of packed sequences by libtorch's variable-length flash kernels on CUDA: bf16, causal or bidirectional, with
-//! or without a window, grouped heads as they are.
+//! Attention of packed sequences by libtorch's variable-length flash kernels on CUDA: bf16, causal or bidirectional, with or
+//! without a window, with grouped heads.
 //!
-//! The kernels read 16 bytes at a time: every row of every head must start at a multiple of 16 bytes, and a head's width
-//! must be a multiple of 8. An operand that is not so is copied first, a narrower head filled up with zeros, which change
-//! no product.
+//! The kernels read 16 bytes at a time: every row of every head must start at a multiple of 16 bytes, and a head's width must be a
+//! multiple of 8. Any other operand is copied first, and a narrower head is padded with zeros, which change no product.
 
 use super::plan::Plan;
 use crate::{
@@ -18,12 +17,12 @@ use plugin_api::backend::{
 };
 use tch::{Kind, Tensor};
 
-/// Widths of a head that the kernels know: multiples of this, which is also how many bf16 elements they read at a time ...
+/// The kernels support head widths that are multiples of this, the number of bf16 elements they read at a time ...
 const WIDTH: i64 = 8;
 /// ... up to this.
 const WIDEST: i64 = 256;
 
-/// Whether these kernels do what the plan asks for, in the type of `q`.
+/// Whether these kernels support the plan, for the type of `q`.
 pub fn serves(s: &TorchSession, plan: &Plan, kind: Kind) -> bool {
     let width = plan.head_dim <= WIDEST;
     !s.on_cpu() && kind == Kind::BFloat16 && width && plan.softcap <= 0.0 && plan.mask != MaskKind::PREFIX
@@ -35,13 +34,13 @@ fn heads(s: &TorchSession, view: &View, heads: i64, head_dim: i64) -> Attempt<Te
     s.shaped(view, &[view.rows as i64, heads, head_dim], &[rows, head_dim, 1], 0)
 }
 
-/// The same for a kernel to read: as it lies where that is possible, else a copy.
+/// The same for a kernel to read: in place if possible, else a copy.
 fn readable(s: &TorchSession, view: &View, wide: i64, head_dim: i64) -> Attempt<Tensor> {
     aligned(heads(s, view, wide, head_dim)?)
 }
 
-/// `x` of `[tokens, heads, width]` where each row of a head starts at a multiple of 16 bytes and has a multiple of 8
-/// elements, else a copy that is so, with zeros behind a width that is not.
+/// `x` of `[tokens, heads, width]` if each row of a head starts at a multiple of 16 bytes and has a multiple of 8 elements; else a
+/// copy for which this holds, with zeros behind a width that is not a multiple of 8.
 fn aligned(x: Tensor) -> Attempt<Tensor> {
     let width = x.size()[2];
     let lies_well = |x: &Tensor| {
@@ -60,7 +59,7 @@ fn aligned(x: Tensor) -> Attempt<Tensor> {
     }
 }
 
-/// What both directions hand to the kernels; the sequences' bounds on the device.
+/// Arguments of the kernels in both directions, with the sequences' bounds on the device.
 fn packed(s: &TorchSession, plan: &Plan, offsets: &View) -> Attempt<(Tensor, PackedPlan)> {
     let bounds = s.index_unchecked(offsets)?.f_to_kind(Kind::Int)?;
     let longest = plan.sequences.iter().map(|(tokens, _)| tokens.end - tokens.start).max().unwrap_or(0);
@@ -124,12 +123,12 @@ mod tests {
         (x.data_ptr() as usize).is_multiple_of(16) && strides[0] % 8 == 0 && strides[1] % 8 == 0 && strides[2] == 1
     }
 
-    /// Catches a view that is handed on although its rows start beside a multiple of 16 bytes (by its offset, or by its
-    /// stride), a copy of one that needs none, and a width that is filled up with anything but zeros.
+    /// Catches a view that is passed on although its rows do not start at multiples of 16 bytes (by its offset, or by its stride),
+    /// an unnecessary copy, and a width that is padded with anything but zeros.
     #[test]
     fn kernels_are_given_rows_that_start_at_multiples_of_sixteen_bytes() {
         let memory = Tensor::arange(4096, (Kind::Float, tch::Device::Cpu)).to_kind(Kind::BFloat16);
-        // Offset, distance of rows, heads, width, whether it may stay as it lies.
+        // Offset, distance between rows, heads, width, whether it can be used in place.
         for (offset, rows, heads, width, stays) in [
             (0, 32, 2, 16, true),
             (8, 40, 2, 16, true),

@@ -1,5 +1,5 @@
-//! Softmax attention within packed sequences, and the path in plain products that serves every mask, window and cap on
-//! every device. Plain causal and bidirectional attention take libtorch's flash kernels ([`super::flash`] on the processor,
+//! Softmax attention within packed sequences, and the path in plain products that supports every mask, window and cap on every
+//! device. Plain causal and bidirectional attention use libtorch's flash kernels ([`super::flash`] on the processor,
 //! [`super::packed`] on CUDA).
 
 use super::{
@@ -49,20 +49,20 @@ macro_rules! plan {
     }};
 }
 
-/// Scores held at once by the plain path.
+/// Maximum number of scores at a time on the plain path.
 const SCORES_CPU: i64 = 1 << 22;
 const SCORES_DEVICE: i64 = 1 << 26;
 
-/// A run of queries of one sequence and the keys any of them may see, counted from the packing's start.
+/// Consecutive queries of one sequence and the keys that any of them may see, counted from the start of the packed batch.
 struct Block {
     queries: Range<i64>,
     keys: Range<i64>,
-    /// `[queries, keys]`, true where the key is hidden; none where all are seen.
+    /// `[queries, keys]`, true where the key is hidden; `None` if all are visible.
     hidden: Option<Tensor>,
 }
 
 impl Plan {
-    /// The sequence cut so that the scores of a block fit.
+    /// The sequence, split so that the scores of a block fit.
     fn blocks(&self, s: &TorchSession, tokens: &Range<i64>, prefix: i64) -> Attempt<Vec<Block>> {
         let length = tokens.end - tokens.start;
         let budget = if s.on_cpu() { SCORES_CPU } else { SCORES_DEVICE };
@@ -183,7 +183,7 @@ pub fn backward(s: &mut TorchSession, op: &AttentionBackward) -> Attempt {
     Ok(())
 }
 
-/// One block's share: writes its `dq`, adds to `dk` and `dv` (`[kv_heads, keys, head_dim]`).
+/// One block's part: writes its `dq`, adds to `dk` and `dv` (`[kv_heads, keys, head_dim]`).
 fn backward_block(
     s: &TorchSession,
     op: &AttentionBackward,

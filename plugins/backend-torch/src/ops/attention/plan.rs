@@ -1,4 +1,4 @@
-//! How attention is to be done, whatever path does it: heads, mask, window, sequences, and operands seen by head.
+//! The description of an attention call, for all paths: heads, mask, window, sequences, and operands by head.
 
 use crate::{
     TorchSession,
@@ -9,7 +9,7 @@ use plugin_api::backend::{View, ops::MaskKind};
 use std::ops::Range;
 use tch::Tensor;
 
-/// How attention is to be done, checked.
+/// The checked description of an attention call.
 pub struct Plan {
     /// Key-value heads.
     pub kv_heads: i64,
@@ -65,7 +65,7 @@ pub fn check_heads(op: &str, heads: i64, kv_heads: i64, head_dim: i64, window: i
     require(window >= 0, op, || format!("window {window} is negative"))
 }
 
-/// `softcap tanh(scores / softcap)` where there is a cap, in place.
+/// `softcap tanh(scores / softcap)` in place, if there is a cap.
 pub fn cap_(scores: &mut Tensor, softcap: f64) -> Attempt {
     if softcap > 0.0 {
         scores.f_div_scalar_(softcap)?.f_tanh_()?.f_mul_scalar_(softcap).done()?;
@@ -73,7 +73,7 @@ pub fn cap_(scores: &mut Tensor, softcap: f64) -> Attempt {
     Ok(())
 }
 
-/// The derivative of the cap, from capped scores; none where there is no cap.
+/// The derivative of the cap, from capped scores; `None` if there is no cap.
 pub fn cap_slope(capped: &Tensor, softcap: f64) -> Attempt<Option<Tensor>> {
     if softcap <= 0.0 {
         return Ok(None);

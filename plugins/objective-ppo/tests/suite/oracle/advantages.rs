@@ -1,4 +1,5 @@
-//! Families `gae`, `gae_whitened`, `gae_torchtune_whitened`, `masked_whiten` and `whiten_torchtune`: from token rewards to advantages.
+//! Families `gae`, `gae_whitened`, `gae_torchtune_whitened`, `masked_whiten` and `whiten_torchtune`: advantages from token
+//! rewards.
 
 use super::{Case, Rollout, Rows, TOLERANCE, family, kept, read, same, torchtune};
 use objective_ppo::{gae::whiten, rollout::names};
@@ -23,9 +24,9 @@ fn advantages_and_returns_are_those_of_torchtune_before_it_whitens() {
     }
 }
 
-/// Behind the mask TRL whitens zeros; nothing reads them. But where TRL 0.11.4 whitens rewards, those of padding are no longer 0
-/// and run into the answer's advantages (0.16.1 masks again, and is met in `rollout_trl`): its numbers are those of answers that are
-/// all of the row, with that reward on padding. Ours differ wherever there is padding, and only there.
+/// TRL whitens zeros behind the mask; nothing reads them. But where TRL 0.11.4 whitens rewards, those of padding are no longer 0
+/// and enter the answer's advantages (0.16.1 masks again, and is compared in `rollout_trl`): its numbers are those of answers that
+/// fill the whole row, with that reward on padding. Ours differ exactly where there is padding.
 #[test]
 fn gotcha_30_whitened_advantages_are_those_of_trl() {
     for case in family("gae_whitened") {
@@ -54,11 +55,11 @@ fn gotcha_30_whitened_advantages_are_those_of_trl() {
     }
 }
 
-/// Rewards whitened over the mask and the same done to the zeros behind it, then advantages through all of the row.
+/// Rewards whitened over the mask, and the zeros behind it in the same way; then advantages through the whole row.
 fn leaking(case: &Case, mask: &Rows, rewards: Rows) -> Batch<'static> {
     let mut whitened = rewards.concat();
     whiten(&mut whitened, &mask.concat(), true);
-    // The last return of a padded row is the reward there; where no row is padded, nothing reads it.
+    // The last return of a padded row is the reward there; if no row is padded, nothing reads it.
     let returns = case.expects("returns");
     let padded = mask.iter().zip(&returns).find(|(mask, _)| mask.last() == Some(&0.0));
     let padding = padded.and_then(|(_, returns)| returns.last().copied()).unwrap_or(0.0);
@@ -69,8 +70,8 @@ fn leaking(case: &Case, mask: &Rows, rewards: Rows) -> Batch<'static> {
     Rollout::of_rewards(&same(mask, 1.0), &filled, values).prepare(estimation(case, false, false))
 }
 
-/// torchtune estimates through padding, and keeps the mean that it means to shift: gotcha 30. So here: all tokens supervised while
-/// advantages are estimated, and whitened by hand over its mask with the mean kept. Ours are TRL's.
+/// torchtune estimates through padding, and keeps the mean that it intends to shift: gotcha 30. Here: all tokens supervised for
+/// the estimate, and whitened by hand over its mask with the mean kept. Ours agree with TRL's.
 #[test]
 fn gotcha_30_torchtunes_advantages_are_ours_with_their_mean_kept() {
     for case in family("gae_torchtune_whitened") {
@@ -91,7 +92,7 @@ fn gotcha_30_torchtunes_advantages_are_ours_with_their_mean_kept() {
     }
 }
 
-/// TRL whitens what stands behind the mask too. In torchtune `shift_mean` means the opposite.
+/// TRL also whitens values behind the mask. In torchtune `shift_mean` has the opposite meaning.
 #[test]
 fn whitening_is_that_of_trl_and_torchtunes_turned_round() {
     for case in family("masked_whiten") {

@@ -5,7 +5,7 @@ use crate::{cotangent, handmade, metric};
 use plugin_api::prelude::*;
 use serde_json::{Map, Value, json};
 
-/// What a step of a host is made of: a window of the rollout with the numbers of models that have moved.
+/// The inputs of a host's step: a window of the rollout with the numbers of models that have changed.
 pub(super) struct Step {
     pub(super) mask: Rows,
     pub(super) advantage: Rows,
@@ -37,7 +37,7 @@ impl Step {
         create(options.clone()).unwrap().loss(&batch).unwrap()
     }
 
-    /// A term as the host has it in the total, and its gradient.
+    /// A term in the host's total, and its gradient.
     pub(super) fn total(&self, options: &Value, term: &str, statistic: &str) -> (f64, Vec<f64>) {
         let loss = self.loss(options);
         let found = loss.terms.iter().find(|t| t.name == term).unwrap();
@@ -53,8 +53,8 @@ pub(super) fn clipping(given: &Map<String, Value>, [ratio, value, coefficient]: 
     json!({"clip_range": number(ratio), "value_clip_range": number(value), "value_coef": number(coefficient)})
 }
 
-/// torchtune supervises values by a mask of their own, one token longer: its two terms are those of two windows of ours. Its means
-/// over every position, padding included, are compared with nothing but all tokens supervised: gotcha 32.
+/// torchtune supervises values by a separate mask, one token longer: its two terms are those of two windows of ours. Its means
+/// over every position, padding included, are compared only if all tokens are supervised: gotcha 32.
 #[test]
 fn losses_and_gradients_are_those_of_torchtune() {
     for case in family("ppo_loss") {
@@ -80,8 +80,8 @@ fn losses_and_gradients_are_those_of_torchtune() {
     }
 }
 
-/// TRL gives a batch whose mean ratio is above a threshold no loss at all. That couples a batch, and here a window is cut
-/// anywhere: there is no such threshold, and the diagnostics are still the peer's.
+/// TRL gives a batch whose mean ratio is above a threshold no loss. That couples a batch, while here a window can be split
+/// anywhere: there is no such threshold, and the diagnostics still agree with TRL's.
 #[test]
 fn losses_gradients_and_diagnostics_are_those_of_trl() {
     for case in family("ppo_loss_trl") {
@@ -114,7 +114,7 @@ fn losses_gradients_and_diagnostics_are_those_of_trl() {
     }
 }
 
-/// What a head makes of the case's logits.
+/// Entropies from the case's logits.
 fn entropies(case: &Case) -> Rows {
     let entropy = |logits: &Vec<f64>| {
         let lse = logits.iter().map(|x| x.exp()).sum::<f64>().ln();

@@ -1,8 +1,9 @@
-//! Rewards, advantages, losses and gradients that TRL and torchtune computed: `ppo.json`. Every case of every family is met; where
-//! a peer's convention is not ours, its family's test says which number is compared with what instead.
+//! Rewards, advantages, losses and gradients computed by TRL and torchtune: `ppo.json`. Every case of every family is compared;
+//! where their convention differs from ours, the family's test says which numbers are compared instead.
 //!
-//! The test plays the host. A row of the file is a sequence with its padding behind the mask, so that nothing has to be unpacked.
-//! Token rewards are seen as advantages of a critic that says 0, with gamma 0; arbitrary ones are fed as log-ratios.
+//! The test does the host's part. A row of the file is a sequence with its padding behind the mask, so that nothing has to be
+//! unpacked. Token rewards are read as advantages of a critic of value 0, with gamma 0; arbitrary ones are passed in as
+//! log-ratios.
 
 mod advantages;
 mod losses;
@@ -36,7 +37,7 @@ struct Case {
 type Rows = Vec<Vec<f64>>;
 
 const TOLERANCE: f64 = 1e-9;
-/// Clip fractions pass through float32 in TRL, and torchtune adds 1e-8 to their denominators.
+/// TRL computes clip fractions in float32, and torchtune adds 1e-8 to their denominators.
 const FRACTIONS: f64 = 1e-6;
 fn file() -> Vec<Case> {
     let beside = || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests/references");
@@ -70,7 +71,7 @@ impl Case {
         format!("{} of {}, {}: {what}", self.family, self.peer, self.name)
     }
 
-    /// The supervised tokens; all of them where the case has no mask.
+    /// The supervised tokens; all of them if the case has no mask.
     fn mask(&self, key: &str) -> Rows {
         match self.given.get(key) {
             Some(Value::Array(_)) => self.rows(key),
@@ -78,7 +79,7 @@ impl Case {
         }
     }
 
-    /// A mask from what the peer calls padding.
+    /// A mask from the padding in the file.
     fn unpadded(&self, key: &str) -> Rows {
         self.expects(key).iter().map(|row| row.iter().map(|padding| 1.0 - padding).collect()).collect()
     }
@@ -117,14 +118,14 @@ struct Rollout {
 }
 
 impl Rollout {
-    /// Answers that ended, of a critic that says 0.
+    /// Answers that ended, with a critic of value 0.
     fn new(mask: &Rows, logp: &Rows, reference: &Rows, reward: &[f64]) -> Self {
         let ended = vec![1.0; reward.len()];
         let (mask, logp, reference) = (mask.clone(), logp.clone(), reference.clone());
         Self { value: same(&logp, 0.0), mask, logp, reference, reward: reward.to_vec(), ended }
     }
 
-    /// Token rewards as they are: log-ratios of minus as much, at a coefficient of 1.
+    /// Given token rewards: log-ratios of the negative values, at a coefficient of 1.
     fn of_rewards(mask: &Rows, rewards: &Rows, value: Rows) -> Self {
         Self { value, ..Self::new(mask, &same(rewards, 0.0), rewards, &vec![0.0; rewards.len()]) }
     }
@@ -154,7 +155,7 @@ impl Rollout {
     }
 }
 
-/// A family that no test above reads would be met by nobody. Other numbers than the project's own may leave families out.
+/// Catches a family without a test. Files with other numbers than the project's own may leave families out.
 #[test]
 fn every_family_has_its_test() {
     let mut families: Vec<String> = file().into_iter().map(|case| case.family).collect();

@@ -1,12 +1,12 @@
-//! Families `kl_rewards`, `kl_estimators` and `kl_controller`: from log-ratios and scores to token rewards.
+//! Families `kl_rewards`, `kl_estimators` and `kl_controller`: token rewards from log-ratios and scores.
 
 use super::{Rollout, TOLERANCE, all_near, family, read, same};
 use objective_ppo::kl::{Controller, ESTIMATORS};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-/// The peer's estimates go on over padding; ours are compared as functions, and the rewards on an answer's tokens. Where a
-/// torchtune case puts the score within the row, the answer ends there.
+/// TRL's estimates continue over padding; ours are compared as functions, and the rewards on an answer's tokens. If a torchtune
+/// case puts the score inside the row, the answer ends there.
 #[test]
 fn token_rewards_are_those_of_trl_and_torchtune() {
     for case in family("kl_rewards") {

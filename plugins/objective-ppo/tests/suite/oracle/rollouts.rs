@@ -1,4 +1,4 @@
-//! Families `rollout_trl` and `rollout_torchtune`: from answers and scores to the first step, in one go.
+//! Families `rollout_trl` and `rollout_torchtune`: the first step from answers and scores, in one test.
 
 use super::{
     Case, FRACTIONS, Rollout, Rows, TOLERANCE, all_near, family,
@@ -10,9 +10,9 @@ use objective_ppo::{gae::whiten, rollout::names};
 use serde_json::{Map, Value, json};
 
 impl Case {
-    /// The tokens that the peer reckons rewards and values for, one more than the answer's where there is room: its score sits
-    /// there. As an answer of ours that is one token longer, whose last token has the same probability in both models, every reward
-    /// and return is the peer's.
+    /// The tokens for which TRL computes rewards and values, one more than the answer's if there is room, for its score. As an
+    /// answer of ours that is one token longer, whose last token has the same probability in both models, every reward and return
+    /// equals TRL's.
     fn longer(&self) -> Rollout {
         let (mask, answer) = (self.unpadded("value_padding_mask"), self.unpadded("padding_mask"));
         let real = |key: &str| -> Rows {
@@ -29,9 +29,9 @@ impl Case {
     }
 }
 
-/// TRL 0.16.1 puts the score one past the answer where there is room (gotcha 29), and whitens advantages and takes the policy's
-/// means over the answer alone, the value's over one token more. Rewards and returns are compared on the longer answer; advantages
-/// are ours before whitening, whitened over the shorter.
+/// TRL 0.16.1 puts the score one past the answer if there is room (gotcha 29), whitens advantages and takes the policy's means
+/// over the answer alone, and the value's over one token more. Rewards and returns are compared on the longer answer; advantages
+/// are ours before whitening, whitened over the shorter one.
 #[test]
 fn gotcha_29_a_rollout_of_trl_from_scores_to_gradients() {
     for case in family("rollout_trl") {
@@ -84,14 +84,15 @@ fn gotcha_29_a_rollout_of_trl_from_scores_to_gradients() {
         let (policy, value) = (of_policy.loss(&options), of_value.loss(&options));
         case.near("clipfrac", metric(&policy, "policy/clipfrac_avg"), FRACTIONS);
         case.near("value_clipfrac", metric(&value, "val/clipfrac_avg"), FRACTIONS);
-        // The peer's mean has the zeros of padding in its denominator: gotcha 32.
+        // TRL's mean has the zeros of padding in its denominator: gotcha 32.
         let share = answer.concat().iter().sum::<f64>() / everywhere.concat().len() as f64;
         case.near("approx_kl_unmasked", share * metric(&policy, "policy/approxkl_avg"), TOLERANCE);
     }
 }
 
-/// torchtune puts the penalty in the score's place: `missing_eos = "replace"`. Its shortest length of an answer is a stop rule, hence
-/// the host's: what it penalises is given as cut off. An end in the very last position counts as missing there.
+/// torchtune replaces the score by the penalty: `missing_eos = "replace"`. Its minimum length of an answer is a stopping rule and
+/// therefore belongs to the host: answers that it penalises are given as truncated. An end in the very last position counts as
+/// missing there.
 #[test]
 fn gotcha_29_a_rollout_of_torchtune_from_scores_to_rewards() {
     for case in family("rollout_torchtune") {

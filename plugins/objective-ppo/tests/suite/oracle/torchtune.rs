@@ -1,5 +1,5 @@
-//! How torchtune's whitening differs from ours: it adds 1e-8 to the number of tokens under the mask, in the mean and in
-//! the variance. What that does to each number follows from the numbers themselves.
+//! How torchtune's whitening differs from ours: it adds 1e-8 to the number of tokens under the mask, in the mean and in the
+//! variance. The effect on each number follows from the numbers themselves.
 
 use super::{Rows, kept};
 use objective_ppo::gae::whiten;
@@ -7,9 +7,9 @@ use objective_ppo::gae::whiten;
 /// Added to counts.
 const EPSILON: f64 = 1e-8;
 
-/// Whitening with `epsilon` added to the count of tokens: `mean = sum x / (n + epsilon)`,
-/// `var = sum (x - mean)^2 / (n + epsilon) * (n + epsilon) / (n + epsilon - 1)`, and `(x - mean) / sqrt(var + 1e-8)`, with
-/// the mean added where it is kept. A single token has no variance without an epsilon.
+/// Whitening with `epsilon` added to the count of tokens: `mean = sum x / (n + epsilon)`, `var = sum (x - mean)^2 / (n + epsilon)
+/// * (n + epsilon) / (n + epsilon - 1)`, and `(x - mean) / sqrt(var + 1e-8)`, plus the mean if it is kept. A single token has no
+/// variance without an epsilon.
 fn whitened(x: &[f64], mask: &[f64], keeps_mean: bool, epsilon: f64) -> Vec<f64> {
     let sum = |f: &dyn Fn(f64) -> f64| x.iter().zip(mask).filter(|(_, m)| **m == 1.0).map(|(x, _)| f(*x)).sum::<f64>();
     let count = sum(&|_| 1.0) + epsilon;
@@ -40,7 +40,7 @@ fn disagreement(expected: &[f64], found: &[f64], x: &[f64], mask: &Rows, keeps_m
     far.map(|(at, (e, o))| format!("[{at}]: {o}, expected {e} within {allowed:e}"))
 }
 
-/// Panics where [`disagreement`] finds one.
+/// Panics if [`disagreement`] finds one.
 #[track_caller]
 pub fn assert_near(what: &str, expected: &Rows, found: &[f64], x: &[f64], mask: &Rows, keeps_mean: bool) {
     if let Some(far) = disagreement(&expected.concat(), found, x, mask, keeps_mean) {
@@ -48,10 +48,10 @@ pub fn assert_near(what: &str, expected: &Rows, found: &[f64], x: &[f64], mask: 
     }
 }
 
-/// Numbers of other sizes, spreads and masks, as torchtune computes them: the comparison holds for all, however large the
-/// effect of the epsilon is, and a whitening that is a little wrong fails each.
+/// Numbers of other sizes, spreads and masks, as torchtune computes them: the comparison holds for all of them, however large the
+/// effect of the epsilon is, and a slightly wrong whitening fails for each.
 ///
-/// Catches an allowance that fits the numbers at hand alone, and one that is so wide that another variance passes.
+/// Catches an allowance that fits only the numbers at hand, and one so wide that another variance passes.
 #[test]
 fn the_effect_of_torchtunes_epsilon_follows_from_the_numbers() {
     let mut state = 7u64;
@@ -70,7 +70,7 @@ fn the_effect_of_torchtunes_epsilon_follows_from_the_numbers() {
     ] {
         for keeps in [true, false] {
             let x: Vec<f64> = (0..rows * columns).map(|_| middle + spread * (random() - 0.5)).collect();
-            // Masks of every length from two tokens on.
+            // Masks of every length from two tokens upwards.
             let mask: Rows = (0..rows)
                 .map(|r| (0..columns).map(|c| f64::from(u8::from(c < 2 + (columns - 2) * (r + 1) / rows))).collect())
                 .collect();
@@ -97,7 +97,7 @@ fn the_effect_of_torchtunes_epsilon_follows_from_the_numbers() {
         }
     }
     assert!(largest > 1e-8, "the epsilon shows nowhere: {largest:e}");
-    // A single token: its variance is nearly nothing to torchtune, and nothing to us.
+    // A single token: torchtune computes almost no variance for it, and this plugin none.
     let (x, mask) = ([3.0, 5.0], vec![vec![1.0, 0.0]]);
     let mut found = x.to_vec();
     whiten(&mut found, &mask[0], false);
