@@ -43,6 +43,13 @@ pub fn read_to_string(path: &Path) -> io::Result<String> {
     Ok(text)
 }
 
+/// Whether the system knows that there is no file at `path`. A broken link exists, and so does a file that the system cannot look at:
+/// reading it then reports the error.
+pub fn is_missing(path: &Path) -> bool {
+    let absent = |error: io::Error| matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory);
+    path.symlink_metadata().is_err_and(absent)
+}
+
 /// Opens a file that is read whole.
 fn open_whole(path: &Path) -> io::Result<File> {
     let file = open(path)?;

@@ -206,11 +206,16 @@ fn walk(folder: &Path, folders: &mut BTreeSet<PathBuf>, files: &mut Vec<PathBuf>
     Ok(())
 }
 
-/// The type of a path, following links; `None` for a broken link.
+/// The type of a path, following links; `None` for a broken link, also one that leads to itself or through a file.
 fn kind(path: &Path) -> Result<Option<FileType>> {
     match fs::metadata(path) {
         Ok(found) => Ok(Some(found.file_type())),
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) if is_broken_link(&error) => Ok(None),
         Err(error) => Err(DataError::io("read", path)(error)),
     }
+}
+
+fn is_broken_link(error: &std::io::Error) -> bool {
+    let is_loop = error.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error());
+    is_loop || matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory)
 }

@@ -14,6 +14,7 @@ use crate::{
     },
     data::{DataError, Source, Tokenizer, foreign},
     error::{Error, Result, refusal_text},
+    files,
     model::ModelConfig,
     runs::checkpoint::find::{self, Checkpoint},
 };
@@ -74,7 +75,7 @@ pub fn model_folder(path: &Path) -> Result<PathBuf> {
         });
     }
     find::verify_named(path)?;
-    if path.join("config.json").is_file() {
+    if !files::is_missing(&path.join("config.json")) {
         return Ok(path.to_owned());
     }
     let checkpoints = if path.join("checkpoints").is_dir() { path.join("checkpoints") } else { path.to_owned() };

@@ -1,10 +1,7 @@
 //! The files of a model's folder besides its weights. All are read here, and each file read is recorded for the
 //! receipt. So a file that affects what is learned cannot be missing from the receipt.
 
-use std::{
-    io::ErrorKind,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
@@ -12,6 +9,7 @@ use super::foreign;
 use crate::data::cache::hex;
 use crate::data::error::Result;
 use crate::data::source::Source;
+use crate::files;
 
 /// Reads the files of one folder.
 #[derive(Debug)]
@@ -34,7 +32,7 @@ impl Inputs {
     /// Whether such a file exists. A broken link counts as existing, and so does a file that the system cannot
     /// inspect: reading it then reports the error.
     pub fn has(&self, name: &str) -> bool {
-        !self.path(name).symlink_metadata().is_err_and(|error| error.kind() == ErrorKind::NotFound)
+        !files::is_missing(&self.path(name))
     }
 
     /// Reads a file.

@@ -119,3 +119,22 @@ fn fewer_tokens_than_one_sequence_are_refused() {
         "{message}"
     );
 }
+
+/// Catches a broken link of any kind in a folder of texts that ends the run, although such links are passed by.
+#[test]
+fn broken_links_in_a_folder_of_texts_are_skipped() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    std::fs::write(at("a.txt"), "a text").unwrap();
+    let link = |to: std::path::PathBuf, name: &str| std::os::unix::fs::symlink(to, at(name)).unwrap();
+    link(at("nothing"), "b.txt");
+    link(at("c.txt"), "c.txt");
+    link(at("a.txt").join("inside"), "d.txt");
+    let texts = |path: std::path::PathBuf| {
+        let paths = vec![path.display().to_string()];
+        let corpus = crate::data::TextOptions { paths, eval_paths: Vec::new(), held_out: 0.0 }.read().unwrap();
+        corpus.sources.len()
+    };
+    assert_eq!(texts(folder.path().to_owned()), 1);
+    assert_eq!(texts(at("*.txt")), 1);
+}

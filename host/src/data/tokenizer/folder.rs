@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::ErrorKind;
 use std::path::Path;
 
 use serde_json::{Map, Value};
@@ -11,6 +12,7 @@ use crate::data::error::{DataError, Result};
 use crate::data::reading::foreign;
 use crate::data::reading::inputs::Inputs;
 use crate::data::source::Source;
+use crate::files;
 
 /// The file of the tokenizer itself.
 pub(super) const JSON: &str = "tokenizer.json";
@@ -46,7 +48,7 @@ impl Folder {
     /// A file that is missing, unreadable, or a Git LFS pointer; a tokenizer in another format.
     pub fn read(path: &Path) -> Result<Folder> {
         let file = if path.is_dir() { path.join(JSON) } else { path.to_owned() };
-        if !exists(&file) {
+        if files::is_missing(&file) {
             let other = foreign::other_tokenizer(path).filter(|_| path.is_dir());
             return Err(match other {
                 Some((what, remedy)) => DataError::Unusable { path: path.to_owned(), what, remedy, source: None },
@@ -78,16 +80,12 @@ impl Folder {
     }
 }
 
-/// A broken link counts as existing: reading it reports the error.
-fn exists(path: &Path) -> bool {
-    path.symlink_metadata().is_ok()
-}
-
 fn further_templates(folder: &Path) -> Result<Vec<String>> {
-    if !folder.is_dir() {
-        return Ok(Vec::new());
-    }
-    let entries = fs::read_dir(folder).map_err(DataError::io("list", folder))?;
+    let entries = match fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => return Ok(Vec::new()),
+        Err(error) => return Err(DataError::io("list", folder)(error)),
+    };
     let mut names = Vec::new();
     for entry in entries {
         let name = entry.map_err(DataError::io("list", folder))?.file_name().to_string_lossy().into_owned();

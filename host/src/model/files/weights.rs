@@ -11,6 +11,7 @@ use super::tensor_file::TensorFile;
 use crate::data::Inputs;
 use crate::data::reading::foreign;
 use crate::error::{Error, Result};
+use crate::files;
 use crate::model::params::{Layout, SCALAR_HEAD};
 use crate::model::shape::config::{CONFIG_FILE, ModelConfig};
 use crate::model::shape::family::Family;
@@ -159,10 +160,10 @@ pub fn weight_files(folder: &Path) -> Result<Vec<PathBuf>> {
 /// Tensor name -> shard; `None` where one file holds all.
 fn shards(folder: &Path) -> Result<Option<BTreeMap<String, String>>> {
     let index = folder.join(INDEX_FILE);
-    if folder.join(WEIGHTS_FILE).exists() {
+    if !files::is_missing(&folder.join(WEIGHTS_FILE)) {
         return Ok(None);
     }
-    if !index.exists() {
+    if files::is_missing(&index) {
         let (other, remedy) = match foreign::other_weights(folder) {
             Some((other, remedy)) => (format!("; {other}"), remedy),
             None => (String::new(), "weights in other formats must be converted to safetensors".to_owned()),
