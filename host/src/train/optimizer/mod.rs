@@ -1,6 +1,6 @@
-//! AdamW over the flat buffers: which parameters form which group, the moments, and one update.
+//! AdamW over the flat buffers: the parameter groups, the moments, and one update.
 //!
-//! Norm, clipping and the finite check happen on the device ([`GlobalNorm`], [`AdamW`]); this file says with which rates.
+//! Norm, clipping and the finite check are computed on the device ([`GlobalNorm`], [`AdamW`]); this file sets the rates.
 
 pub mod moments;
 pub mod schedule;
@@ -15,14 +15,14 @@ use crate::{
     model::params::Layout,
 };
 
-/// A stretch of the flat buffer with one rate and one decay.
+/// A segment of the flat buffer with one rate and one decay.
 #[derive(Debug, Clone, Copy, PartialEq)]
 struct Segment {
     /// First unit of [`FLAT_ALIGN`] elements.
     start: u64,
     /// Factor on the learning rate.
     lr_scale: f64,
-    /// Decoupled decay.
+    /// Decoupled weight decay.
     weight_decay: f64,
 }
 
@@ -42,20 +42,20 @@ pub struct Adam {
     pub updates: u64,
 }
 
-/// What an update found.
+/// A gradient's norm.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Gradient {
-    /// Global norm before clipping.
+    /// Global gradient norm before clipping.
     pub norm: f64,
-    /// Whether it is finite.
+    /// Whether all values are finite.
     pub finite: bool,
 }
 
 impl Adam {
-    /// Fresh moments for the parameters of `layout`.
+    /// Creates zero moments for the parameters of `layout`.
     ///
     /// # Errors
-    /// A group's pattern that is none (a request error); memory.
+    /// A group with an invalid pattern (a request error); memory.
     pub fn new(device: &Device, layout: &Layout, settings: &Optimizer) -> Result<Adam> {
         let segments = segments(layout, settings)?;
         let bounds: Vec<i32> = segments
@@ -83,18 +83,18 @@ impl Adam {
         })
     }
 
-    /// Measures the gradient. Nothing is changed.
+    /// Returns the gradient's norm and stores it on the device for the update. Weights and moments do not change.
     ///
     /// # Errors
-    /// The backend's.
+    /// Errors of the backend.
     pub fn measure(&mut self, grads: &Buffer) -> Result<Gradient> {
         measure_into(&self.device, grads, &self.norm)
     }
 
-    /// One update at learning rate `lr`, after [`Adam::measure`].
+    /// Applies one update at learning rate `lr`, after [`Adam::measure`].
     ///
     /// # Errors
-    /// The backend's.
+    /// Errors of the backend.
     pub fn update(&mut self, params: &Buffer, shadow: Option<&Buffer>, grads: &Buffer, lr: f64) -> Result<()> {
         let hyper: Vec<f64> = self.segments.iter().flat_map(|s| [lr * s.lr_scale, s.weight_decay]).collect();
         self.hyper.buffer().upload(0, &hyper)?;
@@ -119,10 +119,10 @@ impl Adam {
     }
 }
 
-/// The norm of a flat buffer, and whether all of it is finite.
+/// Returns the norm of a flat buffer, and whether all its values are finite.
 ///
 /// # Errors
-/// The backend's.
+/// Errors of the backend.
 pub fn global_norm(device: &Device, flat: &Buffer) -> Result<Gradient> {
     measure_into(device, flat, &device.tensor_of(device.accumulator(), 1, 2)?)
 }
@@ -135,10 +135,10 @@ fn measure_into(device: &Device, flat: &Buffer, norm: &Tensor) -> Result<Gradien
     })
 }
 
-/// Whether every group matches a parameter of the models that learn.
+/// Checks that every group matches a parameter of the models that learn.
 ///
 /// # Errors
-/// A request error naming one that does not.
+/// A request error that names a group that does not.
 pub fn check_groups(layouts: &[&Layout], settings: &Optimizer) -> Result<()> {
     let patterns = patterns(settings)?;
     let group = |name: &str| patterns.iter().position(|pattern| pattern.matches(name));
@@ -160,8 +160,8 @@ fn patterns(settings: &Optimizer) -> Result<Vec<Pattern>> {
     settings.groups.iter().map(pattern).collect()
 }
 
-/// Rate and decay of each parameter, neighbours of equal settings merged. A parameter belongs to the first group whose
-/// pattern matches its name; outside all groups, matrices decay and vectors do not.
+/// Returns rate and decay of each parameter; neighbours with equal settings are merged. A parameter belongs to the first group
+/// whose pattern matches its name; outside all groups, matrices decay and vectors do not.
 fn segments(layout: &Layout, settings: &Optimizer) -> Result<Vec<Segment>> {
     let patterns = patterns(settings)?;
     let mut segments: Vec<Segment> = Vec::new();

@@ -12,13 +12,13 @@ use crate::{
     runs::disk::shown,
 };
 
-/// File with the moments.
+/// Name of the file with the moments.
 pub const OPTIMIZER: &str = "optimizer.safetensors";
 
 /// Writes the moments into a checkpoint: flat, as the device holds them.
 ///
 /// # Errors
-/// What the file system says.
+/// Errors of the file system.
 pub fn write_moments(adam: &Adam, folder: &Path) -> Result<()> {
     let path = folder.join(OPTIMIZER);
     let failed = |e: Box<dyn std::error::Error + Send + Sync>| {
@@ -30,7 +30,7 @@ pub fn write_moments(adam: &Adam, folder: &Path) -> Result<()> {
         ("exp_avg", view(m.as_slice()).map_err(|e| failed(e.into()))?),
         ("exp_avg_sq", view(v.as_slice()).map_err(|e| failed(e.into()))?),
     ]);
-    // The library makes a file that its owner alone may read. Who may is the user's to say, as for every other file.
+    // safetensors creates a file that only its owner can read. It gets the permissions of any new file instead.
     let usual = fs::File::create(&path).and_then(|file| file.metadata()).map_err(|e| failed(e.into()))?;
     safetensors::serialize_to_file(tensors, None, &path).map_err(|e| failed(e.into()))?;
     fs::set_permissions(&path, usual.permissions()).map_err(|e| failed(e.into()))
@@ -39,7 +39,7 @@ pub fn write_moments(adam: &Adam, folder: &Path) -> Result<()> {
 /// Reads the moments of a checkpoint back onto the device.
 ///
 /// # Errors
-/// A request error where the file is damaged or of another model or dtype.
+/// A request error if the file is damaged or belongs to another model or dtype.
 pub fn read_moments(adam: &Adam, folder: &Path) -> Result<()> {
     let path = folder.join(OPTIMIZER);
     let failed = |e: Box<dyn std::error::Error + Send + Sync>| {
