@@ -4,8 +4,8 @@
 //! Works on token ids only, not on text or stop strings. A draw depends only on (seed, sample, position), so samples do not
 //! depend on what else is generated at the same time.
 //!
-//! [`saved_model`] opens a model outside of a run, for generation and for evaluation on text; [`evaluate_rows`] evaluates it on
-//! rows.
+//! [`saved_model`](crate::inference::saved_model) opens a model outside of a run, for generation and for evaluation on text;
+//! [`evaluate_rows`](crate::inference::evaluate_rows) evaluates it on rows.
 
 pub mod text;
 
