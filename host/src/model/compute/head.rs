@@ -63,13 +63,13 @@ pub struct HeadStats {
 /// Derivatives of the loss with respect to each statistic; absent: zero.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Cotangents<'a> {
-    /// Of `logp`.
+    /// Cotangents of `logp`.
     pub logp: Option<&'a [f64]>,
-    /// Of `lse`.
+    /// Cotangents of `lse`.
     pub lse: Option<&'a [f64]>,
-    /// Of `mean_logit`.
+    /// Cotangents of `mean_logit`.
     pub mean_logit: Option<&'a [f64]>,
-    /// Of `entropy`; not in the one-pass form.
+    /// Cotangents of `entropy`; not in the one-pass form.
     pub entropy: Option<&'a [f64]>,
 }
 

@@ -37,17 +37,17 @@ impl Denominators {
 /// Cotangents by statistic: one entry per supervised token for the language-model head, one per position for scalar heads.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct TokenCotangents {
-    /// Of the score, at each sequence's last position.
+    /// Cotangents of the score, at each sequence's last position.
     pub score: Option<Vec<f64>>,
-    /// Of the critic's values.
+    /// Cotangents of the critic's values.
     pub value: Option<Vec<f64>>,
-    /// Of `logp`.
+    /// Cotangents of `logp`.
     pub logp: Option<Vec<f64>>,
-    /// Of `lse`.
+    /// Cotangents of `lse`.
     pub lse: Option<Vec<f64>>,
-    /// Of `entropy`.
+    /// Cotangents of `entropy`.
     pub entropy: Option<Vec<f64>>,
-    /// Of `mean_logit`.
+    /// Cotangents of `mean_logit`.
     pub mean_logit: Option<Vec<f64>>,
 }
 
