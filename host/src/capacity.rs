@@ -1,15 +1,15 @@
-//! How much memory this process can still get, so that a size which cannot fit is refused, with the numbers, before anything of
-//! it is allocated. A failed allocation would end the process without a word about its cause.
+//! How much memory this process can still get, so that a size that cannot fit is refused, with the numbers, before anything is
+//! allocated. A failed allocation would end the process without an explanation.
 
 use std::fs;
 use std::path::Path;
 
 use rustix::process::{Resource, getrlimit};
 
-/// Refuses what takes about `bytes` of memory where there are fewer: "about X of memory are needed, and Y are available".
+/// Refuses about `bytes` of memory if fewer are available: "about X of memory are needed, and Y are available".
 ///
 /// # Errors
-/// The sentence's end, for the caller to put behind what needs them.
+/// The second half of a sentence; the caller puts what needs the memory before it.
 pub fn check(bytes: u64) -> Result<(), String> {
     match available() {
         Some(available) if bytes > available => {
@@ -19,8 +19,8 @@ pub fn check(bytes: u64) -> Result<(), String> {
     }
 }
 
-/// Bytes that this process can still get: what the system, the control group and the limit of the address space (`ulimit -v`)
-/// leave. `None` where none of them says.
+/// Bytes that this process can still get: the minimum of what the system, the control group and the limit of the address space
+/// (`ulimit -v`) leave. `None` if none of them reports a number.
 pub fn available() -> Option<u64> {
     let system = fs::read_to_string("/proc/meminfo").ok().and_then(|text| of_system(&text));
     let swap = system.map_or(0, |(_, swap)| swap);
@@ -29,7 +29,7 @@ pub fn available() -> Option<u64> {
     [system, group, of_address_space()].into_iter().flatten().min()
 }
 
-/// Memory and swap, from the text of `/proc/meminfo`.
+/// Available memory and free swap, from the text of `/proc/meminfo`.
 fn of_system(text: &str) -> Option<(u64, u64)> {
     let kib = |name: &str| -> Option<u64> {
         let line = text.lines().find_map(|line| line.strip_prefix(name))?;
@@ -38,9 +38,10 @@ fn of_system(text: &str) -> Option<(u64, u64)> {
     Some((kib("MemAvailable:")?.saturating_mul(1024), kib("SwapFree:").unwrap_or(0).saturating_mul(1024)))
 }
 
-/// From the text of `/proc/self/cgroup`: the least of what the process's group and those above it leave; the system has `swap` left.
+/// From the text of `/proc/self/cgroup`: the minimum of what the process's group and its parent groups leave; `swap` is the
+/// system's free swap.
 fn of_control_groups(text: &str, swap: u64) -> Option<u64> {
-    // Version 2, and the controller `memory` of version 1, which may lie below a mount of its own.
+    // Version 2, and the controller `memory` of version 1, which may have its own mount.
     let groups = text.lines().filter_map(|line| {
         let (_, rest) = line.split_once(':')?;
         match rest.split_once(':')? {
@@ -58,7 +59,7 @@ fn of_control_groups(text: &str, swap: u64) -> Option<u64> {
                 let number = |file: &str| text(file)?.trim().parse::<u64>().ok();
                 let held = number(used)?.saturating_sub(given_back(&text("memory.stat").unwrap_or_default(), prefix));
                 let left = number(most)?.saturating_sub(held);
-                // Version 2 alone; without the file, no swap is left to the group.
+                // Only version 2 has this file; without it, the group has no swap.
                 let swap_left = text("memory.swap.max").map_or(0, |most| {
                     let used = number("memory.swap.current").unwrap_or(0);
                     most.trim().parse::<u64>().map_or(swap, |most| most.saturating_sub(used).min(swap))
@@ -70,7 +71,7 @@ fn of_control_groups(text: &str, swap: u64) -> Option<u64> {
     left.min()
 }
 
-/// What a group gives back when memory is short, by its `memory.stat`: pages of files, and the kernel's caches.
+/// Memory that a group frees when memory is short, from its `memory.stat`: pages of files, and the kernel's caches.
 fn given_back(stat: &str, prefix: &str) -> u64 {
     let numbers = stat.lines().filter_map(|line| {
         let (name, number) = line.strip_prefix(prefix)?.split_once(' ')?;
@@ -89,7 +90,7 @@ fn of_address_space() -> Option<u64> {
     Some(limit.saturating_sub(kib.saturating_mul(1024)))
 }
 
-/// A number of bytes as people read it.
+/// A number of bytes as text for the user.
 pub(crate) fn shown(bytes: u64) -> String {
     let gib = bytes as f64 / f64::from(1 << 30);
     if gib < 0.1 {
@@ -102,7 +103,8 @@ pub(crate) fn shown(bytes: u64) -> String {
 mod tests {
     use super::*;
 
-    /// Catches kibibytes that are taken for bytes, swap that is left out, and free memory that is read for the available.
+    /// Catches kibibytes that are read as bytes, swap that is not counted, and free memory that is read instead of available
+    /// memory.
     #[test]
     fn the_systems_memory_is_read() {
         let text = "MemTotal:  100 kB\nMemFree:  1 kB\nMemAvailable:   30 kB\nSwapFree:    4 kB\n";
@@ -110,7 +112,7 @@ mod tests {
         assert_eq!(of_system("MemTotal: 100 kB"), None);
     }
 
-    /// Catches the kernel's caches that count as held, and a number of another name or of the group alone.
+    /// Catches the kernel's caches counted as used memory, and a field of another name or of the group alone.
     #[test]
     fn what_a_group_gives_back_is_counted() {
         let two = "anon 1\nactive_file 20\ninactive_file 300\nslab_reclaimable 4000\nslab_unreclaimable 50000\n";
@@ -118,7 +120,7 @@ mod tests {
         assert_eq!(given_back("active_file 1\ntotal_active_file 20\ntotal_inactive_file 300\n", "total_"), 320);
     }
 
-    /// Catches small sizes that are shown as none.
+    /// Catches small sizes that are shown as 0.
     #[test]
     fn sizes_are_shown_in_their_unit() {
         assert_eq!(shown(3 << 20), "3.0 MiB");
@@ -126,7 +128,7 @@ mod tests {
         assert_eq!(shown(3 << 40), "3.0 TiB");
     }
 
-    /// Catches a size that wraps, one that is let through, and one of which the error does not say the numbers.
+    /// Catches a size that wraps, one that is accepted although it cannot fit, and an error without the numbers.
     #[test]
     #[cfg_attr(not(target_os = "linux"), ignore = "needs a system that tells how much memory there is")]
     fn what_cannot_fit_is_refused_with_both_numbers() {

@@ -1,16 +1,16 @@
-//! The host's error: what kind of failure it is (and so which exit code), a message, its causes and a remedy.
+//! The host's error: its category (which decides the exit code), a message, its causes and a hint.
 //!
-//! [`Error::report`] is the one place that lays an error out for a terminal; everything else only adds facts.
+//! [`Error::report`] is the only place that formats an error for a terminal; all other code only adds facts.
 
 use std::error::Error as StdError;
 use std::fmt;
 
 use plugin_api::error::Code;
 
-/// Whose turn it is after a failure; decides the process's exit code.
+/// Category of an error; decides the process's exit code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// The request was wrong: the user changes it and tries again (exit code 2).
+    /// The request was wrong: the user must change it (exit code 2).
     Request,
     /// The work failed although the request was fine (exit code 1).
     Run,
@@ -32,7 +32,7 @@ impl Kind {
 /// A failure of the host, boxed so that `Result`s stay small.
 pub struct Error(Box<Inner>);
 
-/// How the message of an error begins that says so.
+/// Beginning of the message of an out-of-memory error.
 const OUT_OF_MEMORY: &str = "out of memory";
 
 struct Inner {
@@ -67,28 +67,28 @@ impl Error {
         Self::new(Kind::Interrupted, message)
     }
 
-    /// Adds the remedy, printed as `help: ...`; a later hint replaces an earlier one.
+    /// Adds a hint how to fix it, printed as `help: ...`; a later hint replaces an earlier one.
     #[must_use]
     pub fn with_hint(mut self, hint: impl Into<String>) -> Self {
         self.0.hint = Some(hint.into());
         self
     }
 
-    /// Adds what caused it; the chain of its sources is printed below the message.
+    /// Adds the cause; the chain of its sources is printed below the message.
     #[must_use]
     pub fn with_cause(mut self, cause: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         self.0.cause = Some(cause.into());
         self
     }
 
-    /// Adds lines of equal rank below the message, such as every mistake found in a file.
+    /// Adds lines below the message, such as all mistakes found in a file.
     #[must_use]
     pub fn with_details(mut self, details: impl IntoIterator<Item = impl Into<String>>) -> Self {
         self.0.details.extend(details.into_iter().map(Into::into));
         self
     }
 
-    /// Puts what was being done around this error; its kind and hint stay in force.
+    /// Wraps this error in a message about what was being done; its kind and hint stay the same.
     #[must_use]
     pub fn context(mut self, message: impl Into<String>) -> Self {
         let outer = Error::new(self.kind(), message);
@@ -98,12 +98,12 @@ impl Error {
         outer
     }
 
-    /// Whether the device had no memory left.
+    /// Whether the device ran out of memory.
     pub fn is_out_of_memory(&self) -> bool {
         self.0.message.starts_with(OUT_OF_MEMORY)
     }
 
-    /// What kind of failure this is.
+    /// Its category.
     pub fn kind(&self) -> Kind {
         self.0.kind
     }
@@ -113,12 +113,12 @@ impl Error {
         &self.0.message
     }
 
-    /// The lines of equal rank below the message.
+    /// The lines below the message.
     pub fn details(&self) -> &[String] {
         &self.0.details
     }
 
-    /// The remedy, if one is known.
+    /// The hint, if there is one.
     pub fn hint(&self) -> Option<&str> {
         self.0.hint.as_deref()
     }
@@ -128,7 +128,7 @@ impl Error {
         self.kind().exit_code()
     }
 
-    /// The whole error as it is printed: message, details, causes, remedy; every line ended.
+    /// The whole error as it is printed: message, details, causes, hint; every line ends with a newline.
     pub fn report(&self) -> String {
         let label = if self.kind() == Kind::Interrupted { "interrupted" } else { "error" };
         let mut text = format!("{label}: {}\n", self.0.message);
@@ -172,7 +172,7 @@ impl StdError for Error {
     }
 }
 
-/// A plugin's refusal of an option, a device or a contract is the user's to change; anything else is a failed run.
+/// A plugin's refusal of an option, a device or a contract is a request error; any other plugin error is a failed run.
 impl From<plugin_api::Error> for Error {
     fn from(error: plugin_api::Error) -> Self {
         let kind = match error.code {
@@ -235,7 +235,7 @@ mod tests {
         assert_eq!(Error::from(plugin_api::Error::internal("boom")).kind(), Kind::Run);
     }
 
-    /// Catches a report from which nobody learns that memory ran out, or what helps.
+    /// Catches a report that does not mention that memory ran out, or what helps.
     #[test]
     fn memory_that_ran_out_is_called_so() {
         let error = Error::from(plugin_api::Error::new(Code::OUT_OF_MEMORY, "alloc: 9 elements of f32"));

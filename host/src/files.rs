@@ -1,5 +1,5 @@
-//! Opens the files that a user names, for reading: regular files only, once symbolic links are followed. To open a named pipe
-//! waits for a writer that may never come, and a device such as /dev/zero never ends.
+//! Opens files that a user names, for reading: only regular files, after following symbolic links. Opening a named pipe would
+//! wait for a writer that may never come, and a device such as /dev/zero never ends.
 
 use std::fs::{self, File, FileType, OpenOptions};
 use std::io::{self, ErrorKind, Read};
@@ -11,11 +11,11 @@ use crate::capacity;
 /// Opens a regular file for reading.
 ///
 /// # Errors
-/// What the system says; [`ErrorKind::IsADirectory`] for a folder and [`ErrorKind::InvalidInput`] for anything else that is not
-/// a regular file, with a message that says what it is. The path is for the caller to name.
+/// Errors of the system; [`ErrorKind::IsADirectory`] for a folder and [`ErrorKind::InvalidInput`] for anything else that is not
+/// a regular file, with a message that says what it is. The message does not contain the path.
 pub fn open(path: &Path) -> io::Result<File> {
-    // Asked before it is opened, because to open a device can have effects (a watchdog starts), and asked again of the open
-    // file, because the path may name another file by then; such a one cannot hold up a non-blocking open.
+    // Checked before opening, because opening a device can have effects (it may start a watchdog), and checked again on the
+    // open file, because the path may name another file by then; a non-blocking open does not wait for such a file.
     refuse_other_kinds(fs::metadata(path)?.file_type())?;
     let file = OpenOptions::new().read(true).custom_flags(rustix::fs::OFlags::NONBLOCK.bits() as i32).open(path)?;
     refuse_other_kinds(file.metadata()?.file_type())?;
@@ -25,10 +25,10 @@ pub fn open(path: &Path) -> io::Result<File> {
 /// The bytes of a regular file.
 ///
 /// # Errors
-/// Those of [`open`], what the system says while the file is read, and [`ErrorKind::OutOfMemory`] for a file larger than memory.
+/// Those of [`open`], errors of the system while reading, and [`ErrorKind::OutOfMemory`] for a file larger than memory.
 pub fn read(path: &Path) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    // Reserves by the file's length; memory that cannot be had is an error.
+    // Reserves the file's length; returns an error if memory does not suffice.
     open_whole(path)?.read_to_end(&mut bytes)?;
     Ok(bytes)
 }
@@ -54,7 +54,7 @@ pub fn is_missing(path: &Path) -> bool {
 fn open_whole(path: &Path) -> io::Result<File> {
     let file = open(path)?;
     let length = file.metadata()?.len();
-    // To ask what memory is left takes longer than to read a small file.
+    // Checking the available memory takes longer than reading a small file.
     if length > 1 << 24 {
         let large =
             |why| io::Error::new(ErrorKind::OutOfMemory, format!("it has {length} bytes and is read whole: {why}"));
@@ -87,7 +87,7 @@ mod tests {
     use super::*;
 
     /// Catches a pipe whose opening waits for a writer (this test then never ends), a device that is read without end, and a
-    /// link to one of them that is followed.
+    /// link to either that is followed.
     #[test]
     fn only_regular_files_are_opened() {
         let folder = tempfile::tempdir().unwrap();
@@ -116,7 +116,8 @@ mod tests {
         assert_eq!(read(&folder.path().join("none")).unwrap_err().kind(), ErrorKind::NotFound);
     }
 
-    /// Catches a file that is read although memory cannot hold it, which would end the process, and an error without the numbers.
+    /// Catches a file that is read although it does not fit into memory, which would end the process, and an error without the
+    /// numbers.
     #[test]
     #[cfg_attr(not(target_os = "linux"), ignore = "needs a system that tells how much memory there is")]
     fn a_file_larger_than_memory_is_refused() {

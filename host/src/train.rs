@@ -1,8 +1,8 @@
-//! The training run. [`Trainer::step`] is the loop of the design in its order: packed batch, trunk forward, head
+//! The training run. [`Trainer::step`] is the training step in the order of the design: packed batch, trunk forward, head
 //! statistics, the objectives' losses and cotangents, head and trunk backward, clip and AdamW, metrics, checkpoint.
 //!
-//! What surrounds it: [`setup`] reads and checks, [`learner`] holds what learns, [`window`] goes through one optimizer window,
-//! [`optim`] updates, [`state`] is what a checkpoint holds, [`records`] is what is written down.
+//! Around it: [`run`] opens and resumes a run and writes its records, [`learner`] holds the model and everything that trains
+//! it, [`step`] computes the gradient of one window, [`optimizer`] updates the weights, [`eval`] evaluates.
 
 pub mod auxiliary;
 pub mod dry_run;
@@ -47,27 +47,26 @@ pub use trainer::Trainer;
 pub enum End {
     /// All steps are done.
     Done,
-    /// Early stopping, or an objective's word.
+    /// Early stopping, or an objective returned [`Verdict::STOP`].
     Early,
-    /// The user asked; the run can be resumed.
+    /// The user interrupted the run; it can be resumed.
     Interrupted,
 }
 
 impl Trainer {
-    /// Opens device, model and records of a run: a new one, or, with `resume`, the one of that name from its last
-    /// checkpoint.
+    /// Opens device, model and records of a run: a new one, or, with `resume`, the one of that name from its last checkpoint.
     ///
     /// # Errors
-    /// Request errors before anything is written; what the file system says.
+    /// Request errors, before anything is written; errors of the file system.
     pub fn new(setup: Setup, resume: bool, show: Show) -> Result<Trainer> {
         open::trainer(setup, resume, show)
     }
 
-    /// Trains until the end, an early stop or an interruption, and leaves a checkpoint behind in each case.
+    /// Trains until the end, an early stop or an interruption, and writes a checkpoint in each case.
     ///
     /// # Errors
-    /// A plugin's or the backend's failure, non-finite losses in a row, files that cannot be written. What is consistent
-    /// has been saved then, and the error says where.
+    /// A plugin's or the backend's failure, too many non-finite steps in a row, files that cannot be written. If the state is
+    /// consistent, it is saved first, and the error names the checkpoint.
     pub fn run(&mut self, interrupt: &Interrupt) -> Result<(End, Summary)> {
         let end = self.train_loop(interrupt).map_err(|error| self.save_after(error))?;
         let saved = self.save()?;
@@ -81,7 +80,7 @@ impl Trainer {
             return Ok(End::Interrupted);
         }
         if self.state.step == 0 {
-            // Memory may be tried with rows that no step reads.
+            // The memory check may use rows that no step reads.
             self.reference.iter().for_each(|reference| reference.stand_in(true));
             self.check_memory()?;
             self.reference.iter().for_each(|reference| reference.stand_in(false));
@@ -90,9 +89,9 @@ impl Trainer {
         let said = notices::at_start(self.experiment(), objectives, batcher, self.learner.context(0))?;
         said.into_iter().try_for_each(|text| self.note(text))?;
         self.prove_next_window()?;
-        // A plugin that fails its trial is about to be changed, and is not pinned.
+        // Only now: a plugin that fails its checks will be changed and must not be pinned.
         self.setup.lock.save()?;
-        // After a failure between a step and its evaluation, the evaluation is still to do, and what follows from it.
+        // A run that failed between a step and its evaluation or samples does these first when it is resumed.
         let better = self.evaluate_if(self.state.step == 0)?;
         self.sample_if(false)?;
         if self.state.step > 0 && !self.state.stopped {
@@ -110,13 +109,13 @@ impl Trainer {
                 break;
             }
             let verdict = self.step()?;
-            // Known before an evaluation that may fail.
+            // Set before an evaluation that may fail.
             self.state.stopped = verdict == Verdict::STOP;
             let better = self.evaluate_if(false)?;
             self.sample_if(false)?;
             self.state.stopped = self.is_to_stop(verdict);
             let every = self.experiment().checkpoint.every;
-            // The last step's checkpoint comes at the end, with the last evaluation and samples in it.
+            // The last step's checkpoint is written at the end and includes the last evaluation and samples.
             let last = self.state.stopped || self.state.step == self.state.total;
             if !last && (better || (every > 0 && self.state.step.is_multiple_of(every))) {
                 self.save_or_say();
@@ -132,8 +131,8 @@ impl Trainer {
         Ok(if self.state.stopped { End::Early } else { End::Done })
     }
 
-    /// Gives the rows that the rest of the run reads the log-probabilities of a frozen reference, and lets that model go. Returns
-    /// false where the user interrupts it.
+    /// Computes the frozen reference's log-probabilities for all rows that the rest of the run reads, and drops that model.
+    /// Returns false if the user interrupts it.
     fn score_by_reference(&mut self, interrupt: &Interrupt) -> Result<bool> {
         let Some(pass) = self.reference.take() else { return Ok(true) };
         let steps = self.state.total.saturating_sub(self.state.step);
@@ -165,7 +164,7 @@ impl Trainer {
         let (out, gradient) = self.learner.gradient(&micro_batches, &self.marker)?;
         phases.end("gradient");
 
-        // Before the update, so that a plugin which fails here leaves the step before behind, whole.
+        // Before the update: if a plugin fails here, the state after the previous step is still consistent.
         let verdict = self.after_step(&out.metrics)?;
         self.marker.backend("update");
         let lr = self.learner.learning_rate(self.state.step, self.state.total);
@@ -201,7 +200,7 @@ impl Trainer {
         Ok(verdict)
     }
 
-    /// A non-finite step has changed nothing; too many in a row end the run.
+    /// Counts non-finite steps in a row; a run error at `max_bad_steps`. Such a step changes no weights of the policy.
     fn count_bad(&mut self, finite: bool, loss: f64, norm: f64) -> Result<()> {
         if finite {
             self.state.bad_steps = 0;
@@ -228,12 +227,12 @@ impl Trainer {
         Ok(verdict)
     }
 
-    /// Tries the largest batch before the first step, so that memory runs out now or never.
+    /// Computes the largest batch before the first step, so that a run that lacks memory fails here.
     fn check_memory(&mut self) -> Result<()> {
         self.learner.try_worst_batch(&self.marker)
     }
 
-    /// What looks as if nothing were learned.
+    /// Prints notes about signs that nothing is learned.
     fn notice(&mut self, out: &WindowLoss, gradient: Gradient) -> Result<()> {
         self.notices.figures(out.metrics.iter().map(|(name, _)| name.as_str()));
         let spread = self.learner.rollouts.as_mut().and_then(Rollouts::spread);

@@ -1,8 +1,8 @@
 //! The host's view of a backend session: buffers that free themselves, typed calls, transfers with conversion.
 //!
-//! Knows no model and no plugin loading: it is given an open [`Session`](plugin_api::backend::Session) (a loaded library, a
-//! linked one, or a layer such as [`profile`] around either) and a compute dtype. The backend checks every call against the
-//! catalogue.
+//! This module does not know models or plugin loading: it receives an open [`Session`](plugin_api::backend::Session) (a loaded
+//! library, a linked one, or a layer such as [`profile`] around either) and a compute dtype. The backend checks every call
+//! against the catalogue.
 
 pub mod open;
 pub mod profile;

@@ -16,7 +16,7 @@ use crate::{
 /// Opens a session of `library`.
 ///
 /// # Errors
-/// A request error for a device that is not there.
+/// A request error for a device that is not available.
 pub fn open(
     library: &Library,
     options: &SessionOptions,
@@ -32,7 +32,7 @@ pub fn open(
     Ok((Device::new(session, compute)?, Some(record)))
 }
 
-/// The dtype of the contract.
+/// Converts a config dtype to the plugin contract's.
 pub fn dtype(wanted: Dtype) -> DType {
     match wanted {
         Dtype::F32 => DType::F32,
@@ -41,7 +41,7 @@ pub fn dtype(wanted: Dtype) -> DType {
     }
 }
 
-/// The number of threads; 0 means all cores.
+/// Returns the number of threads; 0 means all cores.
 pub fn threads(wanted: usize) -> usize {
     if wanted > 0 { wanted } else { std::thread::available_parallelism().map_or(1, usize::from) }
 }

@@ -1,7 +1,7 @@
 //! A layer around a session that counts and times every operation.
 //!
-//! It waits for the device after each operation, so that the time is the operation's own: a profiled step is slower on
-//! devices that work asynchronously. While its record is paused the layer only passes calls on.
+//! It waits for the device after each operation, so that each time belongs to one operation: a profiled step is slower on
+//! devices that work asynchronously. While its record is paused, the layer only forwards calls.
 
 use std::{
     cell::{Cell, RefCell},
@@ -18,15 +18,15 @@ use plugin_api::backend::{
     ops::{CATALOGUE, MaskKind},
 };
 
-/// What one operation has cost.
+/// The costs of one operation.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Cost {
-    /// How often it ran.
+    /// Number of calls.
     pub calls: u64,
-    /// Nanoseconds in all.
+    /// Total nanoseconds.
     pub nanoseconds: u64,
-    /// Floating-point operations of its matrix products in all, a multiply-add counted as two; 0 for operations that
-    /// have none. Attention counts the pairs of query and key that the mask lets see each other.
+    /// Total floating-point operations of its matrix products, a multiply-add counted as two; 0 for operations without matrix
+    /// products. Attention counts the pairs of query and key that the mask allows.
     pub flops: f64,
 }
 
@@ -46,25 +46,25 @@ impl Record {
         self.0.costs.borrow().clone()
     }
 
-    /// Forgets what was counted, e.g. after warming up.
+    /// Resets the counts, e.g. after warming up.
     pub fn clear(&self) {
         self.0.costs.borrow_mut().clear();
     }
 
-    /// Stops counting and waiting, or goes on with it.
+    /// Pauses counting and waiting, or resumes both.
     pub fn pause(&self, paused: bool) {
         self.0.paused.set(paused);
     }
 }
 
-/// The layer.
+/// The profiling layer.
 pub struct Profile {
     inner: Box<dyn Session>,
     record: Record,
 }
 
 impl Profile {
-    /// Puts the layer around a session; the record fills as the session works.
+    /// Wraps a session in the layer; returns both with the record, which fills as the session is used.
     pub fn wrap(inner: Box<dyn Session>) -> (Box<dyn Session>, Record) {
         let record = Record::default();
         (Box::new(Profile { inner, record: record.clone() }), record)
@@ -107,7 +107,7 @@ fn flops(spec: &OpSpec, call: &Call<'_>, session: &mut dyn Session) -> f64 {
             let ((tokens, outputs), (_, inputs)) = (size("dy"), size("x"));
             2.0 * tokens * outputs * inputs
         }
-        // Scores and values forward; backward the scores once more and the four products that follow from them.
+        // Forward: scores and values. Backward: the scores again and the four products that follow.
         "attention" => 2.0 * 2.0 * size("q").1 * pairs(spec, call, session),
         "attention_backward" => 5.0 * 2.0 * size("q").1 * pairs(spec, call, session),
         "head_stats" => product("x", "w"),
@@ -117,7 +117,8 @@ fn flops(spec: &OpSpec, call: &Call<'_>, session: &mut dyn Session) -> f64 {
     }
 }
 
-/// Pairs of a query and a key it may see, over all sequences of an attention call; 0 for a call that will be refused.
+/// Number of pairs of a query and a key that it may see, over all sequences of an attention call; 0 for a call that will be
+/// refused.
 fn pairs(spec: &OpSpec, call: &Call<'_>, session: &mut dyn Session) -> f64 {
     let offsets = ints(operand(spec, call, "offsets"), session);
     let prefix = ints(operand(spec, call, "prefix"), session);
@@ -131,7 +132,7 @@ fn pairs(spec: &OpSpec, call: &Call<'_>, session: &mut dyn Session) -> f64 {
     offsets.windows(2).enumerate().map(of_sequence).sum()
 }
 
-/// How many keys of its sequence a query sees.
+/// Number of keys of its sequence that a query sees.
 fn seen(query: i64, length: i64, prefix: i64, mask: MaskKind, window: i64) -> i64 {
     let end = match mask {
         MaskKind::BIDIRECTIONAL => length,
@@ -142,7 +143,7 @@ fn seen(query: i64, length: i64, prefix: i64, mask: MaskKind, window: i64) -> i6
     end - start
 }
 
-/// The values of a row of integers; none where they cannot be read.
+/// Returns the values of a row of integers; empty if they cannot be read.
 fn ints(view: Option<&View>, session: &mut dyn Session) -> Vec<i32> {
     let Some(view) = view.filter(|view| view.rows == 1 && view.dtype == DType::I32) else { return Vec::new() };
     let mut values = vec![0_i32; view.cols as usize];
@@ -164,7 +165,7 @@ mod tests {
     use backend_reference::Reference;
     use plugin_api::backend::ops::Attention;
 
-    /// The operations of one attention call over sequences of these lengths, with 2 heads of width 3.
+    /// Returns the operations of one attention call over sequences of these lengths, with 2 heads of width 3.
     fn counted(lengths: &[i32], mask: MaskKind, window: i64, prefix: Option<&[i32]>, paused: bool) -> f64 {
         let (session, record) = Profile::wrap(Box::new(Reference::new(1)));
         let device = Device::new(session, DType::F32).unwrap();
@@ -197,7 +198,7 @@ mod tests {
         record.costs().get("attention").map_or(0.0, |cost| cost.flops)
     }
 
-    /// Catches sequences taken for equally long, whole squares for triangles, and masks that are not looked at.
+    /// Catches sequences that are assumed to be equally long, squares counted instead of triangles, and masks that are ignored.
     #[test]
     fn attention_counts_the_pairs_that_see_each_other() {
         let of = |pairs: f64| 2.0 * 2.0 * 6.0 * pairs;
@@ -207,7 +208,7 @@ mod tests {
         assert_eq!(counted(&[3, 5], MaskKind::PREFIX, 0, Some(&[2, 9]), false), of(2.0 + 2.0 + 3.0 + 25.0));
     }
 
-    /// Catches a pause that goes on counting.
+    /// Catches a pause that continues to count.
     #[test]
     fn a_paused_record_counts_nothing() {
         assert_eq!(counted(&[3, 5], MaskKind::CAUSAL, 0, None, true), 0.0);

@@ -17,10 +17,10 @@ pub(super) struct Inner {
 }
 
 impl Device {
-    /// A device that computes in `compute` on `session`.
+    /// Creates a device that computes in `compute` on `session`.
     ///
     /// # Errors
-    /// A request error where the backend lacks a mandatory operation in that dtype.
+    /// A request error if the backend lacks a mandatory operation in that dtype.
     pub fn new(session: Box<dyn Session>, compute: DType) -> Result<Device> {
         let missing: Vec<&str> = CATALOGUE
             .iter()
@@ -47,7 +47,7 @@ impl Device {
     /// Runs one operation.
     ///
     /// # Errors
-    /// Whatever the backend refuses, named by operation and operand.
+    /// Errors of the backend, with the names of operation and operand.
     pub fn call<O: Op>(&self, op: &O) -> Result<()> {
         Ok(op.with_call(|call| self.0.session.borrow_mut().invoke(call))?)
     }
@@ -57,17 +57,17 @@ impl Device {
         self.0.session.borrow().supports(op, dtype)
     }
 
-    /// Bytes of scratch memory that a call takes beside its operands.
+    /// Bytes of scratch memory that a call needs in addition to its operands.
     pub(super) fn workspace(&self, call: &Call<'_>) -> u64 {
         self.0.session.borrow().workspace(call)
     }
 
-    /// What memory the session holds.
+    /// The memory that the session holds.
     pub fn memory(&self) -> Memory {
         self.0.session.borrow().memory()
     }
 
-    /// Gives cached memory back to the device.
+    /// Returns cached memory to the device.
     pub fn trim(&self) {
         self.0.session.borrow_mut().trim();
     }
@@ -75,7 +75,7 @@ impl Device {
     /// Waits for all work.
     ///
     /// # Errors
-    /// What the work failed with.
+    /// Errors of the work.
     pub fn sync(&self) -> Result<()> {
         Ok(self.0.session.borrow_mut().sync()?)
     }

@@ -1,7 +1,7 @@
-//! A session that computes nothing and only counts: which buffers a computation holds, and how much memory that takes.
+//! A session that computes nothing and only counts: which buffers a computation holds, and how much memory they take.
 //!
-//! Buffers have the sizes and the reuse of the SDK's pool, which every backend of this project keeps its memory in. Downloads give
-//! zeros. The scratch memory of an operation is the size that the real backend reports.
+//! Sizes and reuse of buffers are those of the SDK's pool, which every backend of this project uses. Downloads return zeros.
+//! The scratch memory of an operation is the size that the real backend reports.
 
 use std::{cell::Cell, rc::Rc};
 
@@ -13,7 +13,7 @@ use plugin_api::{
 
 use super::session::Device;
 
-/// Takes the place of a buffer's content; it holds nothing.
+/// Placeholder for a buffer's content.
 struct Nothing;
 
 impl Storage for Nothing {
@@ -24,20 +24,20 @@ impl Storage for Nothing {
     }
 }
 
-/// The most that was held at a time; clones share the count.
+/// The peak number of bytes; clones share the count.
 #[derive(Debug, Clone, Default)]
 pub struct Counted(Rc<Cell<u64>>);
 
 impl Counted {
-    /// The most bytes of buffers, live and spare, at a time.
+    /// Peak bytes of buffers, live and spare.
     pub fn most(&self) -> u64 {
         self.0.get()
     }
 }
 
-/// The session.
+/// A session that only counts.
 pub struct SizesOnly {
-    /// Whose operations and scratch it claims.
+    /// The device whose operations and scratch sizes it reports.
     real: Device,
     pool: Pool<Nothing>,
     counted: Counted,
@@ -47,10 +47,11 @@ pub struct SizesOnly {
 const TAG: u16 = 0x5153;
 
 impl SizesOnly {
-    /// A device on a session that only counts, in the dtype and with the operations of `real`, and its count.
+    /// Creates a device on a session that only counts, in the dtype and with the operations of `real`. Returns it with its
+    /// count.
     ///
     /// # Errors
-    /// None where `real` is a device.
+    /// As [`Device::new`]; never if `real` was created by it.
     pub fn device(real: &Device) -> crate::error::Result<(Device, Counted)> {
         let counted = Counted::default();
         let session = SizesOnly { real: real.clone(), pool: Pool::new((), TAG), counted: counted.clone() };

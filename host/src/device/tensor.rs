@@ -1,4 +1,4 @@
-//! Owned device memory: freed when the last owner goes, handed to operations as views.
+//! Owned device memory: freed with its last owner, passed to operations as views.
 
 use std::{fmt, ops::Range, rc::Rc};
 
@@ -20,7 +20,7 @@ impl Buffer {
         Buffer { device, handle, dtype, elements }
     }
 
-    /// The device it lies on.
+    /// The device that holds it.
     pub fn device(&self) -> &Device {
         &self.device
     }
@@ -30,12 +30,12 @@ impl Buffer {
         self.dtype
     }
 
-    /// How many elements it holds.
+    /// Number of elements.
     pub fn len(&self) -> u64 {
         self.elements
     }
 
-    /// Whether it holds nothing.
+    /// Whether it has no elements.
     pub fn is_empty(&self) -> bool {
         self.elements == 0
     }
@@ -45,15 +45,15 @@ impl Buffer {
         self.matrix(0, 1, self.elements)
     }
 
-    /// The dense `[rows, cols]` matrix that starts `offset` elements in. The backend refuses one that leaves the buffer.
+    /// The dense `[rows, cols]` matrix that begins at element `offset`. The backend refuses one that exceeds the buffer.
     pub fn matrix(&self, offset: u64, rows: u64, cols: u64) -> View {
         View { offset, ..View::dense(self.handle, self.dtype, rows, cols) }
     }
 
-    /// How often it has been written.
+    /// How many times it has been written.
     ///
     /// # Errors
-    /// The backend's.
+    /// Errors of the backend.
     pub fn write_version(&self) -> Result<u64> {
         Ok(self.device.0.session.borrow().write_version(self.handle)?)
     }
@@ -69,8 +69,8 @@ impl Buffer {
 
 impl Drop for Buffer {
     fn drop(&mut self) {
-        // Nobody can act on a failure here, and the session is about to end where there is one; it is borrowed only
-        // where a call is unwinding.
+        // A failure here cannot be handled, and the session is about to end anyway. The session is already borrowed only if a
+        // call is unwinding.
         if let Ok(mut session) = self.device.0.session.try_borrow_mut() {
             let _ = session.free(self.handle);
         }
@@ -83,7 +83,7 @@ impl fmt::Debug for Buffer {
     }
 }
 
-/// A dense matrix that owns its buffer together with its clones.
+/// A dense matrix that shares ownership of its buffer with its clones.
 #[derive(Clone, Debug)]
 pub struct Tensor {
     buffer: Rc<Buffer>,
@@ -111,17 +111,17 @@ impl Tensor {
         self.cols
     }
 
-    /// All of it.
+    /// View of the whole matrix.
     pub fn view(&self) -> View {
         self.buffer.matrix(0, self.rows, self.cols)
     }
 
-    /// Some of its rows.
+    /// View of some rows.
     pub fn rows(&self, range: Range<u64>) -> View {
         rows(self.view(), range)
     }
 
-    /// Some of its columns.
+    /// View of some columns.
     pub fn cols(&self, range: Range<u64>) -> View {
         columns(self.view(), range)
     }
@@ -129,15 +129,15 @@ impl Tensor {
     /// Its values, row by row.
     ///
     /// # Errors
-    /// The backend's.
+    /// Errors of the backend.
     pub fn to_vec(&self) -> Result<Vec<f64>> {
         self.buffer.download(0, self.rows * self.cols)
     }
 
-    /// Its values, where they are i32.
+    /// Its values as integers.
     ///
     /// # Errors
-    /// The tensor is of floats; the backend's.
+    /// The tensor contains floats; errors of the backend.
     pub fn to_ints(&self) -> Result<Vec<i32>> {
         if self.buffer.dtype() != DType::I32 {
             return Err(Error::run(format!("{:?} holds no integers", self.buffer)));
@@ -147,7 +147,7 @@ impl Tensor {
 }
 
 impl Device {
-    /// A buffer of `elements`, content undefined.
+    /// Allocates a buffer of `elements` with undefined content.
     ///
     /// # Errors
     /// The device is out of memory or lacks the dtype.
@@ -156,7 +156,7 @@ impl Device {
         Ok(Buffer::new(self.clone(), handle, dtype, elements))
     }
 
-    /// A `[rows, cols]` matrix of the compute dtype, content undefined.
+    /// Allocates a `[rows, cols]` matrix of the compute dtype with undefined content.
     ///
     /// # Errors
     /// As [`Device::buffer`].
@@ -164,7 +164,7 @@ impl Device {
         self.tensor_of(self.compute(), rows, cols)
     }
 
-    /// A `[rows, cols]` matrix of `dtype`, content undefined.
+    /// Allocates a `[rows, cols]` matrix of `dtype` with undefined content.
     ///
     /// # Errors
     /// As [`Device::buffer`].
@@ -174,7 +174,7 @@ impl Device {
         Ok(Tensor::new(self.buffer(dtype, elements)?, rows, cols))
     }
 
-    /// The vector `[1, values.len()]` of i32.
+    /// Creates the vector `[1, values.len()]` of i32.
     ///
     /// # Errors
     /// As [`Device::buffer`].
@@ -184,7 +184,7 @@ impl Device {
         Ok(tensor)
     }
 
-    /// The vector `[1, values.len()]` in the accumulator dtype.
+    /// Creates the vector `[1, values.len()]` in the accumulator dtype.
     ///
     /// # Errors
     /// As [`Device::buffer`].
@@ -195,12 +195,12 @@ impl Device {
     }
 }
 
-/// Rows `range` of `view`. A range that leaves the view yields one that the backend or the catalogue refuses.
+/// Rows `range` of `view`. If the range exceeds the view, the backend or the catalogue refuses the result.
 pub fn rows(view: View, range: Range<u64>) -> View {
     View { offset: view.offset + range.start * view.row_stride, rows: range.end.saturating_sub(range.start), ..view }
 }
 
-/// Columns `range` of `view`. A range that leaves the view yields one that the backend or the catalogue refuses.
+/// Columns `range` of `view`. If the range exceeds the view, the backend or the catalogue refuses the result.
 pub fn columns(view: View, range: Range<u64>) -> View {
     View { offset: view.offset + range.start, cols: range.end.saturating_sub(range.start), ..view }
 }

@@ -6,10 +6,10 @@ use plugin_api::abi::DType;
 use super::tensor::Buffer;
 use crate::error::{Error, Result};
 
-// Elements cross as little-endian bytes and are reinterpreted here without swapping.
+// Elements are transferred as little-endian bytes and reinterpreted here without swapping.
 const _: () = assert!(cfg!(target_endian = "little"), "the host's transfers assume a little-endian machine");
 
-/// Elements converted at a time, so that a large upload needs no second copy of everything.
+/// Elements converted at a time, so that a large upload needs no second copy of all values.
 const CHUNK: usize = 1 << 20;
 
 impl Buffer {
@@ -114,7 +114,7 @@ impl Buffer {
         Ok(values)
     }
 
-    /// Checked before the host allocates anything.
+    /// Checks the range before the host allocates memory.
     fn checked(&self, offset: u64, length: u64) -> Result<usize> {
         match offset.checked_add(length) {
             Some(end) if end <= self.len() => Ok(length as usize),

@@ -1,10 +1,11 @@
-//! Generation: prompts run once, packed, a prompt that several samples share once for all of them; then a token at a time
-//! for all samples together, over cached keys and values.
+//! Generation: each distinct prompt runs once, packed with others; then all samples advance together, one token at a time, over
+//! cached keys and values.
 //!
-//! Deals in token ids; text and stop strings are others' business. A draw depends on (seed, sample, position) alone,
-//! so that samples do not depend on what else is generated beside them.
+//! Works on token ids only, not on text or stop strings. A draw depends only on (seed, sample, position), so samples do not
+//! depend on what else is generated at the same time.
 //!
-//! [`saved_model`] opens a model outside of a run, for generation and to measure it on text; [`evaluate_rows`] measures it on rows.
+//! [`saved_model`](crate::inference::saved_model) opens a model outside of a run, for generation and for evaluation on text;
+//! [`evaluate_rows`](crate::inference::evaluate_rows) evaluates it on rows.
 
 pub mod text;
 
@@ -19,10 +20,10 @@ use crate::error::{Error, Result};
 use crate::model::compute::cache::KvCache;
 use crate::model::{BatchView, Model};
 
-/// How to draw.
+/// Sampling options.
 #[derive(Debug, Clone, PartialEq)]
 pub struct GenerateOptions {
-    /// Most tokens of a continuation, the end token included.
+    /// Maximum tokens of a continuation, including the end token.
     pub max_tokens: usize,
     /// Divides the logits; 0 takes the most probable token.
     pub temperature: f64,
@@ -45,14 +46,14 @@ impl Default for GenerateOptions {
 pub enum Finish {
     /// Its last token ends the sequence.
     EndOfSequence,
-    /// It has as many tokens as were asked for.
+    /// It has the maximum number of tokens.
     MaxTokens,
     /// Prompt and continuation fill the model's context.
     Context,
 }
 
 impl Finish {
-    /// In words, for people and JSON.
+    /// Returns the reason in words, for the terminal and for JSON.
     pub fn as_str(self) -> &'static str {
         match self {
             Finish::EndOfSequence => "end of sequence",
@@ -65,18 +66,18 @@ impl Finish {
 /// One continuation.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Completion {
-    /// Its tokens, an end token included.
+    /// Its tokens, including an end token.
     pub tokens: Vec<i32>,
-    /// Log-probability of each under the whole softmax at the temperature (at 1 where that is 0).
+    /// Log-probability of each under the whole softmax at the temperature (at 1 if the temperature is 0).
     pub logps: Vec<f64>,
     /// Why it ended.
     pub finish: Finish,
 }
 
-/// A token as it is drawn.
+/// A token, reported when it is drawn.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Drawn {
-    /// Number of the prompt.
+    /// Index of the prompt.
     pub sample: usize,
     /// The token.
     pub token: i32,
@@ -84,20 +85,20 @@ pub struct Drawn {
     pub logp: f64,
 }
 
-/// Samples that are generated side by side.
+/// Samples that are generated at the same time.
 const SLOTS: usize = 64;
 
-/// Tokens of prompts run together.
+/// Maximum prompt tokens per forward pass.
 const PREFILL_TOKENS: usize = 4096;
 
-/// Tells the streams of draws from all others of the same seed.
+/// Separates the random streams of draws from all others with the same seed.
 const DRAW_STREAM: u64 = 0x5A3F;
 
-/// Continues every prompt; `on_token` hears each token as it is drawn.
+/// Continues every prompt; calls `on_token` with each token when it is drawn.
 ///
 /// # Errors
-/// A request error for an empty prompt, one that leaves no room in the model's context, a token outside the vocabulary,
-/// or options out of range; the backend's.
+/// A request error for an empty prompt, one that leaves no room in the model's context, a token outside the vocabulary, or
+/// options out of range; errors of the backend.
 pub fn generate(
     model: &Model,
     prompts: &[Vec<i32>],
@@ -114,8 +115,8 @@ pub fn generate(
     done.ok_or_else(|| Error::run("generate: a sample was never finished"))
 }
 
-/// Holds all that [`generate`] holds at a time: the cache of keys and values, the first prompts run together, and a token for every
-/// sample. What is drawn is thrown away.
+/// Allocates all that [`generate`] uses at a time: runs the first prompts and one token for every sample over a cache of full
+/// size, and discards the tokens drawn.
 ///
 /// # Errors
 /// As [`generate`].
@@ -166,17 +167,17 @@ struct Active {
     slot: usize,
     /// Tokens in the cache.
     length: usize,
-    /// The last token drawn, not yet run.
+    /// The last token drawn; the model has not read it yet.
     last: i32,
     tokens: Vec<i32>,
     logps: Vec<f64>,
 }
 
-/// A sample that takes a slot.
+/// A waiting sample that gets a slot.
 struct Admitted {
     sample: usize,
     slot: usize,
-    /// Which of those admitted with it runs its prompt: itself, or the first with the same prompt.
+    /// Index, among those admitted with it, of the sample that runs its prompt: itself, or the first with the same prompt.
     leader: usize,
 }
 
@@ -200,7 +201,7 @@ impl<'a> Generation<'a> {
     ) -> Result<Generation<'a>> {
         let context = model.config().context as usize;
         let longest = prompts.iter().map(Vec::len).max().unwrap_or(0);
-        // The last token drawn is never run, so it needs no room.
+        // The model never reads the last token drawn, so it needs no room.
         let capacity = context.min(longest.saturating_add(options.max_tokens).saturating_sub(1)).max(1);
         let slots = prompts.len().min(SLOTS);
         Ok(Generation {
@@ -215,7 +216,7 @@ impl<'a> Generation<'a> {
         })
     }
 
-    /// Runs waiting prompts into free slots and draws their first tokens.
+    /// Runs waiting prompts in free slots and draws their first tokens.
     fn admit(&mut self, prompts: &[Vec<i32>]) -> Result<()> {
         while !self.free.is_empty() && !self.waiting.is_empty() {
             let admitted = self.take(prompts);
@@ -234,7 +235,7 @@ impl<'a> Generation<'a> {
         Ok(())
     }
 
-    /// Waiting samples for free slots, as many as have prompts that can be run together.
+    /// Assigns free slots to waiting samples, up to the number of prompt tokens that one forward pass takes.
     fn take(&mut self, prompts: &[Vec<i32>]) -> Vec<Admitted> {
         let (mut admitted, mut known, mut tokens) = (Vec::new(), BTreeMap::new(), 0);
         while let (Some(sample), Some(slot)) = (self.waiting.front().copied(), self.free.last().copied()) {
@@ -253,8 +254,8 @@ impl<'a> Generation<'a> {
         admitted
     }
 
-    /// Runs each prompt once, for the sample that has it first; the others' slots get copies of its keys and values. The
-    /// last hidden state of every sample.
+    /// Runs each prompt once, for the first sample that has it; the other samples' slots get copies of its keys and values.
+    /// Returns the last hidden state of every sample.
     fn prefill(&self, prompts: &[Vec<i32>], admitted: &[Admitted]) -> Result<Tensor> {
         let (mut packed, mut slots, mut last) = (Packed::new(), Vec::new(), Vec::new());
         for (index, one) in admitted.iter().enumerate() {
@@ -262,7 +263,7 @@ impl<'a> Generation<'a> {
                 packed.push(&prompts[one.sample]);
                 slots.push(one.slot as u64);
             }
-            // A leader comes before those that follow it.
+            // A leader comes before the samples that share its prompt.
             last.push(if one.leader == index { packed.tokens.len() as i32 - 1 } else { last[one.leader] });
         }
         let hidden = self.model.prefill(packed.view(), &self.cache, &slots)?;
@@ -291,7 +292,7 @@ impl<'a> Generation<'a> {
         self.draw(&hidden, 0)
     }
 
-    /// Draws a token for each active sample from `first` on; finished samples leave their slots.
+    /// Draws a token for each active sample from index `first` on; finished samples free their slots.
     fn draw(&mut self, hidden: &Tensor, first: usize) -> Result<()> {
         let logits = self.model.logits(hidden)?;
         let (ids, logps) = sample(self.model, &logits, self.options, &self.noise(first))?;
@@ -340,7 +341,7 @@ impl<'a> Generation<'a> {
     }
 }
 
-/// Draws one token per row of logits: ids and log-probabilities.
+/// Draws one token per row of logits; returns ids and log-probabilities.
 fn sample(model: &Model, logits: &Tensor, options: &GenerateOptions, noise: &[f64]) -> Result<(Vec<i32>, Vec<f64>)> {
     let device = model.device();
     let rows = logits.row_count();
@@ -359,7 +360,7 @@ fn sample(model: &Model, logits: &Tensor, options: &GenerateOptions, noise: &[f6
     Ok((token.to_ints()?, logp.to_vec()?))
 }
 
-/// Prompts one after the other.
+/// Prompts packed end to end.
 struct Packed {
     tokens: Vec<i32>,
     positions: Vec<i32>,

@@ -11,12 +11,12 @@ use crate::{
     model::Model,
 };
 
-/// A prompt and how the model went on.
+/// A prompt and its continuation.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct SampleText {
     /// The prompt.
     pub prompt: String,
-    /// What followed.
+    /// The continuation.
     pub text: String,
     /// Its number of tokens.
     pub tokens: usize,
@@ -33,7 +33,7 @@ impl fmt::Display for SampleText {
 /// Continues each prompt.
 ///
 /// # Errors
-/// A prompt that leaves no room in the context; the backend's.
+/// A prompt that leaves no room in the context; errors of the backend.
 pub fn continue_texts(
     model: &Model,
     tokenizer: &Tokenizer,

@@ -1,4 +1,4 @@
-//! Rows evaluated outside of a run: the loss of their completions, and greedy answers compared with them.
+//! Evaluates rows outside of a run: the loss of their completions, and exact match of greedy answers.
 
 use serde::Serialize;
 
@@ -26,39 +26,39 @@ use crate::{
     },
 };
 
-/// Which rows are evaluated, and how.
+/// Which rows to evaluate, and how.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct RowsToEvaluate {
     /// Files, folders or globs; at least one.
     pub paths: Vec<String>,
-    /// `plain`, `tokenizer` or a template's file; `None`: messages by the tokenizer's template, texts as they are.
+    /// `plain`, `tokenizer` or a template's file; `None`: messages use the tokenizer's template, plain texts none.
     pub chat_template: Option<String>,
-    /// Columns that have other names in the files.
+    /// Names of the columns in the files, if they differ.
     pub columns: Columns,
-    /// About how many prompts are answered; `None`: all.
+    /// About how many prompts to answer; `None`: all.
     pub generate: Option<u64>,
 }
 
-/// How well a model answers rows.
+/// Results of evaluating a model on rows.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct RowFigures {
-    /// Nats per token of the completions, their ends counted if `ends_counted`; absent where rows have no completion.
+    /// Nats per token of the completions, including their ends if `ends_counted`; absent if the rows have no completion.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub loss: Option<f64>,
-    /// Whether some row's tokens include the one that ends its answer. A template's marks may leave it out.
+    /// Whether any row's tokens include the one that ends its answer. A template's marks may leave it out.
     #[serde(skip)]
     pub ends_counted: bool,
-    /// Share of these tokens that were the most probable one.
+    /// Share of these tokens that were the most probable token.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub token_accuracy: Option<f64>,
-    /// These tokens.
+    /// Number of these tokens.
     pub tokens: u64,
-    /// Share of the greedy answers that are as their rows have them; absent where none was compared.
+    /// Share of greedy answers that match their rows; absent if none was compared.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub exact_match: Option<f64>,
     /// Answers compared.
     pub answers: usize,
-    /// What became of the rows.
+    /// How many rows were kept and dropped.
     pub rows: RowCounts,
     /// Every compared answer.
     #[serde(skip)]
@@ -73,11 +73,11 @@ impl RowFigures {
 }
 
 impl Opened {
-    /// Measures the loss of rows' completions, and compares greedy answers with them. Prompts alone are answered and compared with
-    /// their column `answer`.
+    /// Measures the loss of rows' completions, and compares greedy answers with them. Rows that are only prompts are answered
+    /// and compared with their column `answer`.
     ///
     /// # Errors
-    /// Rows that cannot be read, named with file and line; rows with nothing to compare or predict; the backend's.
+    /// Rows that cannot be read, with file and line; rows with nothing to compare or predict; errors of the backend.
     pub fn evaluate_rows(&self, wanted: &RowsToEvaluate) -> Result<RowFigures> {
         let options = RowOptions {
             paths: wanted.paths.clone(),
@@ -90,7 +90,7 @@ impl Opened {
             layout(&self.tokenizer, wanted.chat_template.as_deref(), corpus.train.iter().any(Row::has_messages))?;
         let context = self.model.config().context as usize;
         let longest = match corpus.kind {
-            // An answer that fills the context must not leave every prompt without its words.
+            // Prompts must keep some tokens even if an answer fills the context.
             RowKind::Prompt => context - self.longest_answer(&corpus)?.min(context / 2),
             _ => context,
         };
@@ -98,7 +98,7 @@ impl Opened {
         let mut data = encoder.encode(&corpus).map_err(|error| nothing_left(error, &wanted.paths, longest))?;
         let mut ends_counted = true;
         if let Some(counts) = &mut data.rows {
-            // Nothing is learned here.
+            // These counts concern training only.
             (ends_counted, counts.no_end_learned) = (!counts.no_end_learned, false);
             counts.other_opening = None;
         }
@@ -140,7 +140,7 @@ impl Opened {
 }
 
 impl Opened {
-    /// How many tokens the longest right answer takes, its end included: the room that a prompt must leave.
+    /// Returns the number of tokens of the longest correct answer, including its end: the room that a prompt must leave.
     fn longest_answer(&self, corpus: &RowCorpus) -> Result<usize> {
         let mut longest = 1;
         for row in &corpus.train {
@@ -153,10 +153,10 @@ impl Opened {
     }
 }
 
-/// The rows: with completions, or prompts alone with an answer among their columns.
+/// Reads rows with completions, or prompts with an answer in a column.
 ///
 /// # Errors
-/// Rows that are neither, named with file and line; pairs; no row at all.
+/// Rows that are neither, with file and line; pairs; no row at all.
 fn read(options: &RowOptions) -> Result<RowCorpus> {
     let paths = options.paths.join(", ");
     let none = || {
@@ -177,8 +177,8 @@ fn read(options: &RowOptions) -> Result<RowCorpus> {
              report how well a model ranks pairs"
         )));
     }
-    // Prompts with an answer among their columns are no completions; where they are not read either, the first error counts, but
-    // for a fault of the right answers themselves.
+    // Prompts with an answer in a column have no completion. If they cannot be read as prompts either, the first error is
+    // reported, unless the second one is about the answers themselves.
     let has_completion = |row: &Row| row.columns.contains_key(Part::Completion.name());
     match options.read(RowKind::Prompt) {
         // Some rows have a completion, or null for one: the others lack theirs.
@@ -191,7 +191,7 @@ fn read(options: &RowOptions) -> Result<RowCorpus> {
     }
 }
 
-/// What is said where every row is dropped: the words of training say nothing here.
+/// Returns the error if every row is dropped: training's message does not apply here.
 fn nothing_left(error: DataError, paths: &[String], longest: usize) -> Error {
     let DataError::NoRowLeft { counts, .. } = &error else { return error.into() };
     let paths = paths.join(", ");
@@ -208,7 +208,7 @@ fn nothing_left(error: DataError, paths: &[String], longest: usize) -> Error {
         .with_hint("look at the rows: their answers are empty, or say that they are not learned")
 }
 
-/// How rows are written; `spoken`: some of them are messages.
+/// Returns how rows are written; `spoken`: some of them are messages.
 fn layout(tokenizer: &Tokenizer, wanted: Option<&str>, spoken: bool) -> Result<Layout> {
     let own = || {
         let name = tokenizer.name();

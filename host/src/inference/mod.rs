@@ -1,4 +1,4 @@
-//! Saved models at work outside of a run: opened from a folder, and evaluated on text or on rows.
+//! Saved models outside of a run: opened from a folder, and evaluated on text or on rows.
 
 pub mod evaluate_rows;
 pub mod saved_model;

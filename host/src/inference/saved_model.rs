@@ -21,18 +21,18 @@ use crate::{
     setup::named::model_folder,
 };
 
-/// Who computes.
+/// The backend to compute with.
 #[derive(Debug, Clone)]
 pub struct BackendChoice {
     /// Id of the backend plugin.
     pub plugin: String,
-    /// Device in its words.
+    /// Device, by the backend's name for it.
     pub device: String,
     /// Compute dtype: f32, bf16, f64.
     pub dtype: String,
     /// Threads; 0: all cores.
     pub threads: usize,
-    /// Where to look for plugins.
+    /// Folders to search for plugins.
     pub folders: Vec<PathBuf>,
 }
 
@@ -50,7 +50,7 @@ impl Opened {
     /// Opens the model of a run, a checkpoint or a Hugging Face folder.
     ///
     /// # Errors
-    /// Request errors naming folder, file, tensor, plugin or device.
+    /// Request errors that name folder, file, tensor, plugin or device.
     pub fn open(path: &Path, backend: &BackendChoice) -> Result<Opened> {
         let folder = model_folder(path)?;
         let mut tokenizer = Tokenizer::open(&folder)?;
@@ -81,10 +81,10 @@ impl Opened {
         Ok(Opened { model, tokenizer, folder })
     }
 
-    /// The logits after the last token of `tokens`.
+    /// Returns the logits after the last token of `tokens`.
     ///
     /// # Errors
-    /// The backend's.
+    /// Errors of the backend.
     pub fn next_logits(&self, tokens: &[i32]) -> Result<Vec<f64>> {
         let length = i32::try_from(tokens.len()).map_err(|_| Error::request("the prompt is too long"))?;
         let positions: Vec<i32> = (0..length).collect();
@@ -94,17 +94,17 @@ impl Opened {
         self.model.logits(&last)?.to_vec()
     }
 
-    /// Measures the loss on whole texts; with `per_token`, also tells that of each token.
+    /// Measures the loss on whole texts; with `per_token`, also returns that of each token.
     ///
     /// # Errors
-    /// Text that is missing, empty or not UTF-8; rows, tables and experiments; the backend's.
+    /// Text that is missing, empty or not UTF-8; rows, tables and experiments; errors of the backend.
     pub fn evaluate(&self, paths: &[String], per_token: bool) -> Result<TextFigures> {
         let (documents, _) = read_running_text(paths)?;
         let bytes: u64 = documents.iter().map(|d: &Document| d.text.len() as u64).sum();
         let tokens = TokenSet::load(&documents, &self.tokenizer, None)?;
         let context = self.model.config().context as usize;
         let (mut sum, mut correct, mut count) = (0.0, 0_u64, 0_u64);
-        // The token that closes each document stands nowhere else.
+        // The token that ends each document occurs nowhere else.
         let (mut of_ends, mut ends) = (0.0, 0_u64);
         let mut each = Vec::new();
         for packed in eval_batches(&tokens, context, self.tokenizer.prefix(), EVAL_TOKENS.max(context), None) {
@@ -146,10 +146,10 @@ impl Opened {
 }
 
 impl Opened {
-    /// What the model gives the supervised targets of a batch.
+    /// Returns the log-probabilities of the supervised targets of a batch.
     ///
     /// # Errors
-    /// The backend's.
+    /// Errors of the backend.
     pub fn score(&self, packed: &PackedBatch) -> Result<TokenScores> {
         let rows = supervised_rows(packed);
         let forward = self.model.forward(view(packed), Keep::Nothing)?;
@@ -165,7 +165,7 @@ impl Opened {
     }
 }
 
-/// What a model gives the targets of a batch that count.
+/// A model's results for the supervised targets of a batch.
 pub struct TokenScores {
     /// Log-probability of each, in nats.
     pub logp: Vec<f64>,
@@ -181,7 +181,7 @@ pub(crate) const EVAL_TOKENS: usize = 4096;
 /// How well a model predicts a text.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct TextFigures {
-    /// Nats per token, the end-of-text token that was added to each text counted.
+    /// Nats per token, including the end-of-text token that was added to each text.
     pub loss: f64,
     /// Exponential of the loss.
     pub perplexity: f64,
@@ -189,19 +189,19 @@ pub struct TextFigures {
     pub bits_per_byte: f64,
     /// End-of-text tokens among the tokens predicted.
     pub end_tokens: u64,
-    /// Nats per token of the text alone; absent where there is nothing but ends.
+    /// Nats per token of the text without these tokens; absent if there are no other tokens.
     pub loss_without_end: Option<f64>,
-    /// Exponential of that.
+    /// Exponential of that loss.
     pub perplexity_without_end: Option<f64>,
-    /// Bits per byte of the text alone.
+    /// Bits per byte of the text without these tokens.
     pub bits_per_byte_without_end: Option<f64>,
-    /// Share of tokens that were the most probable one.
+    /// Share of tokens that were the most probable token.
     pub token_accuracy: f64,
     /// Tokens predicted.
     pub tokens: u64,
     /// Bytes of text.
     pub bytes: u64,
-    /// Negative log-probability of each predicted token in nats, where it was asked for.
+    /// Negative log-probability of each predicted token in nats, if requested.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub nll_per_token: Option<Vec<f64>>,
 }

@@ -1,4 +1,4 @@
-//! A model on a device: its parameters, and what its passes are made of.
+//! A model on a device: its parameters, and the parts of its forward and backward passes.
 
 use std::path::Path;
 
@@ -25,7 +25,7 @@ pub struct Model {
     pub(super) rotary: Option<Rotation>,
 }
 
-/// A layer's linear maps and norms, ready to call.
+/// A layer's linear maps and norms, ready to compute.
 pub(super) struct Layer {
     pub(super) norm1: NormRef,
     pub(super) qkv: Projection,
@@ -36,10 +36,10 @@ pub(super) struct Layer {
 }
 
 impl Model {
-    /// A model with fresh weights, the same bits for the same config and seed on every backend.
+    /// Creates a model with fresh weights, the same bits for the same config and seed on every backend.
     ///
     /// # Errors
-    /// The device is out of memory, or the config asks for what is not implemented.
+    /// The device is out of memory, or the config names something that is not implemented.
     pub fn init(device: &Device, config: ModelConfig, seed: u64) -> Result<Model> {
         let model = Model::allocate(device, config)?;
         for (index, parameter) in model.layout.parameters().iter().enumerate() {
@@ -49,17 +49,18 @@ impl Model {
         Ok(model)
     }
 
-    /// The model of a Hugging Face folder: `config.json` and `model.safetensors`, or shards with their index.
+    /// Loads the model of a Hugging Face folder: `config.json` and `model.safetensors`, or shards with their index.
     ///
     /// # Errors
-    /// A request error naming file and key or tensor; nothing is allocated before names and shapes agree.
+    /// A request error that names file and key or tensor; nothing is allocated before all names and shapes match.
     pub fn from_folder(device: &Device, folder: &Path) -> Result<Model> {
         let config = ModelConfig::from_folder(folder)?;
         Model::from_folder_as(device, folder, config.outputs)
     }
 
-    /// Has generation stop at the token that ends texts of the tokenizer too, where neither `config.json` nor
-    /// `generation_config.json` names it: what is learned to end an answer would not end one.
+    /// Adds the tokenizer's end-of-text token to the tokens that stop generation if neither `config.json` nor
+    /// `generation_config.json` names it. Otherwise generation would not stop at the token that training puts at the end of
+    /// answers.
     pub fn add_eos(&mut self, end_of_text: Option<u32>) {
         let known = |id: &u32| self.config.eos.contains(id) || u64::from(*id) >= self.config.vocab;
         let Some(id) = end_of_text.filter(|id| !known(id)) else { return };
@@ -72,21 +73,21 @@ impl Model {
         self.config.notes.push(note);
     }
 
-    /// Puts the scalar head to 0, so that it answers 0 whatever it reads.
+    /// Sets the scalar head to 0, so that its output is 0 for every input.
     ///
     /// # Errors
-    /// The backend's.
+    /// Errors of the backend.
     pub fn reset_scalar(&self) -> Result<()> {
         let Some(parameter) = self.layout.scalar.map(|index| &self.layout.parameters()[index]) else { return Ok(()) };
         self.params.upload(parameter.offset, &vec![0.0; (parameter.rows * parameter.cols) as usize])?;
         self.refresh_shadow()
     }
 
-    /// The model of a folder with other heads: one that it does not have starts at 0 (a scalar head answers 0 then, whatever it
-    /// reads), one that is not wanted is left out.
+    /// Loads the model of a folder with other outputs. A scalar head that the folder lacks starts at 0, so its output is 0 for
+    /// every input; heads that are not in `outputs` are dropped.
     ///
     /// # Errors
-    /// As [`Model::from_folder`]; a language model is wanted of a folder that has none.
+    /// As [`Model::from_folder`]; a folder without a language-model head if `outputs` needs one.
     pub fn from_folder_as(device: &Device, folder: &Path, outputs: Outputs) -> Result<Model> {
         let mut config = ModelConfig::from_folder(folder)?;
         if outputs.tokens && !config.outputs.tokens {
@@ -112,7 +113,7 @@ impl Model {
         Ok(model)
     }
 
-    /// A model whose weights are undefined.
+    /// Allocates a model whose weights are undefined.
     ///
     /// # Errors
     /// A shape that contradicts itself; the device is out of memory.
@@ -120,7 +121,7 @@ impl Model {
         config.activation_kind()?;
         let layout = Layout::new(&config)?;
         let params = device.buffer(device.accumulator(), layout.flat_len())?;
-        // The gaps between tensors must be zero: norms and updates run over them.
+        // The gaps between tensors must be zero: norms and updates include them.
         device.call(&Fill { x: params.view(), value: 0.0 })?;
         let mixed = device.compute() != device.accumulator();
         let shadow = mixed.then(|| device.buffer(device.compute(), layout.flat_len())).transpose()?;
@@ -139,7 +140,7 @@ impl Model {
         Ok(Model { device: device.clone(), config, layout, params, shadow, trainable, layers, rotary })
     }
 
-    /// The device it lies on.
+    /// The device that holds it.
     pub fn device(&self) -> &Device {
         &self.device
     }
@@ -149,7 +150,7 @@ impl Model {
         &self.config
     }
 
-    /// Its shape, to set token ids that end up in `config.json`.
+    /// Its shape, mutable: for values that are saved in `config.json`.
     pub fn config_mut(&mut self) -> &mut ModelConfig {
         &mut self.config
     }
@@ -164,16 +165,16 @@ impl Model {
         &self.params
     }
 
-    /// The flat copy in the compute dtype that forward and backward read; `None` where the masters serve. The
+    /// The flat copy in the compute dtype that forward and backward read; `None` if they read the master parameters. The
     /// optimizer writes both (`AdamW::shadow`).
     pub fn shadow(&self) -> Option<&Buffer> {
         self.shadow.as_ref()
     }
 
-    /// Copies the masters into the shadow, after writing to them by any other way than the optimizer.
+    /// Copies the master parameters into the shadow. Required after every write to them except the optimizer's.
     ///
     /// # Errors
-    /// The backend's.
+    /// Errors of the backend.
     pub fn refresh_shadow(&self) -> Result<()> {
         match &self.shadow {
             Some(shadow) => self.device.call(&Cast { x: self.params.view(), y: shadow.view() }),
@@ -181,7 +182,7 @@ impl Model {
         }
     }
 
-    /// A zeroed flat buffer in the accumulator dtype: gradients or moments.
+    /// Returns a zeroed flat buffer in the accumulator dtype, for gradients or moments.
     ///
     /// # Errors
     /// The device is out of memory.
@@ -194,31 +195,31 @@ impl Model {
     /// Zeroes a flat buffer.
     ///
     /// # Errors
-    /// The backend's.
+    /// Errors of the backend.
     pub fn zero(&self, flat: &Buffer) -> Result<()> {
         self.device.call(&Fill { x: flat.view(), value: 0.0 })
     }
 
-    /// Chooses which parameters learn. The others get no gradient: nothing is computed for them, and the backward pass
-    /// ends above the lowest layer that learns.
+    /// Sets which parameters are trainable. The others get no gradient: nothing is computed for them, and the backward pass
+    /// ends above the lowest trainable layer.
     pub fn set_trainable(&mut self, choose: impl Fn(&Parameter) -> bool) {
         self.trainable = self.layout.parameters().iter().map(choose).collect();
     }
 
-    /// Whether parameter `index` of the layout learns.
+    /// Whether parameter `index` of the layout is trainable.
     pub fn is_trainable(&self, index: usize) -> bool {
         self.trainable.get(index).copied().unwrap_or(false)
     }
 
-    /// The values of a parameter as the layout holds them, row by row; `flat` is the parameters, gradients or moments.
+    /// Returns the values of a parameter as in the layout, row by row; `flat` is the parameters, gradients or moments.
     ///
     /// # Errors
-    /// The backend's.
+    /// Errors of the backend.
     pub fn values(&self, flat: &Buffer, parameter: &Parameter) -> Result<Vec<f64>> {
         flat.download(parameter.offset, parameter.len())
     }
 
-    /// What forward and backward read.
+    /// Returns the flat parameters that forward and backward read.
     pub(super) fn weights(&self) -> &Buffer {
         self.shadow.as_ref().unwrap_or(&self.params)
     }
@@ -227,7 +228,7 @@ impl Model {
         self.layout.parameters()[index].view(self.weights())
     }
 
-    /// The gradient of a parameter that learns.
+    /// Returns the gradient's view for a trainable parameter.
     pub(super) fn gradient(&self, index: usize, grads: &Buffer) -> Option<View> {
         self.trainable[index].then(|| self.layout.parameters()[index].view(grads))
     }

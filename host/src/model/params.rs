@@ -1,7 +1,7 @@
-//! Where every parameter lies: one flat buffer, tensors one after the other, each at a multiple of [`FLAT_ALIGN`].
+//! The place of every parameter: one flat buffer, tensors one after the other, each at a multiple of [`FLAT_ALIGN`].
 //!
-//! Gradients and moments use the same layout. Query, key and value projections (and gate and up) lie side by side, so
-//! that one product over a taller view serves all of them where the alignment leaves no gap.
+//! Gradients and moments use the same layout. Query, key and value projections (and gate and up) are adjacent, so that one
+//! product with a taller matrix computes all of them if the alignment leaves no gap.
 
 use std::collections::BTreeMap;
 
@@ -17,10 +17,10 @@ use crate::error::{Error, Result};
 /// The name of the scalar head in files.
 pub const SCALAR_HEAD: &str = "score.weight";
 
-/// How a parameter starts.
+/// The initial values of a parameter.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Init {
-    /// Normal of this standard deviation.
+    /// Normal with this standard deviation.
     Normal(f64),
     /// All ones.
     One,
@@ -39,11 +39,11 @@ pub struct Parameter {
     pub rows: u64,
     /// Columns.
     pub cols: u64,
-    /// Two-dimensional: weight decay applies by default. Vectors (norms, biases) do not decay.
+    /// Whether it is two-dimensional: weight decay applies by default. Vectors (norms, biases) do not decay.
     pub matrix: bool,
-    /// Stored as (columns, rows) in files.
+    /// Whether files store it as (columns, rows).
     pub stored_transposed: bool,
-    /// How it starts.
+    /// Its initial values.
     pub init: Init,
 }
 
@@ -68,7 +68,7 @@ impl Parameter {
         }
     }
 
-    /// Its matrix inside a flat buffer of the layout.
+    /// Returns its matrix inside a flat buffer of the layout.
     pub fn view(&self, flat: &Buffer) -> View {
         flat.matrix(self.offset, self.rows, self.cols)
     }
@@ -109,14 +109,14 @@ pub struct Layout {
     pub(super) positions: Option<usize>,
     pub(super) layers: Vec<LayerRefs>,
     pub(super) norm: NormRef,
-    /// The embedding where tied, and where there is no language-model head.
+    /// The head; the embedding if they are tied, or if there is no language-model head.
     pub(super) head: usize,
-    /// The scalar head, where there is one.
+    /// The scalar head, if there is one.
     pub(super) scalar: Option<usize>,
 }
 
 impl Layout {
-    /// The layout of a config.
+    /// Returns the layout of a config.
     ///
     /// # Errors
     /// The model is too large to address.
@@ -143,23 +143,23 @@ impl Layout {
         self.len
     }
 
-    /// Number of parameters proper, gaps left out.
+    /// Number of parameters, without gaps.
     pub fn count(&self) -> u64 {
         self.parameters.iter().map(Parameter::len).sum()
     }
 
-    /// The index of the parameter of that name.
+    /// The index of the parameter of this name.
     pub fn index(&self, name: &str) -> Option<usize> {
         self.by_name.get(name).copied()
     }
 
-    /// The parameter of that name.
+    /// The parameter of this name.
     pub fn get(&self, name: &str) -> Option<&Parameter> {
         self.index(name).map(|index| &self.parameters[index])
     }
 
-    /// Initial values of parameter `index`, row by row: a function of seed, index and init alone, so that every
-    /// backend starts from the same bits.
+    /// Returns the initial values of parameter `index`, row by row. They depend only on seed, index and init, so every backend
+    /// starts from the same bits.
     pub fn initial(&self, index: usize, seed: u64) -> Vec<f32> {
         let Some(parameter) = self.parameters.get(index) else { return Vec::new() };
         let len = parameter.len() as usize;
@@ -171,7 +171,7 @@ impl Layout {
     }
 }
 
-/// Tells the streams of initial weights from all others of the same seed.
+/// Separates the random streams of initial weights from all others with the same seed.
 const INIT_STREAM: u64 = 0x1917;
 
 /// Normal numbers by Box and Muller (1958).
@@ -236,7 +236,8 @@ impl Builder<'_> {
         let (q, kv) = (config.query_width(), config.kv_width());
         let widths: &[u64] = if names.qkv.len() == 1 { &[q + 2 * kv] } else { &[q, kv, kv] };
         let normal = Init::Normal(config.init_std);
-        // Projections that add to the residual stream start smaller, by their number (Radford et al. 2019).
+        // Projections that add to the residual stream start with smaller values, the more of them there are (Radford et al.
+        // 2019).
         let residual = Init::Normal(config.init_std / (2.0 * config.layers as f64).sqrt());
         let up_widths = vec![config.hidden; names.up.len()];
         debug_assert_eq!(names.up.len(), if config.family.mlp == Mlp::Gated { 2 } else { 1 });
@@ -261,7 +262,7 @@ impl Builder<'_> {
         refs.into_iter().next().ok_or_else(|| Error::run("a linear layer without a name"))
     }
 
-    /// Layers that read the same input: all weights, then all biases, so that each kind is one block.
+    /// Adds layers that read the same input: all weights, then all biases, so that each kind is one block.
     fn linears(
         &mut self,
         names: &[String],

@@ -1,4 +1,4 @@
-//! The size of a model, before anything of it is allocated.
+//! The size of a model, before it is allocated.
 
 use plugin_api::abi::DType;
 
@@ -7,7 +7,8 @@ use super::shape::config::ModelConfig;
 use super::shape::family::Positions;
 use crate::error::Result;
 
-/// How many parameters a model has, and how many bytes `copies` of them take with its tables of rotations, computing in `compute`.
+/// Returns a model's number of parameters, and the bytes of `copies` copies of them with the rotation tables, computing in
+/// `compute`.
 ///
 /// # Errors
 /// The model is too large to address.

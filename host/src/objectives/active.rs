@@ -1,4 +1,4 @@
-//! An objective of the experiment: what it reads, its state, and the errors of its calls.
+//! An objective of the experiment: its requirements, its state, and the errors of its calls.
 
 use plugin_api::{
     batch::names,
@@ -17,26 +17,26 @@ use crate::{
 pub struct Active {
     /// Id of the plugin.
     pub id: String,
-    /// Its place among the experiment's objectives, from 0.
+    /// Its index among the experiment's objectives.
     pub table: usize,
     /// Factor on its terms.
     pub weight: f64,
-    /// Put before the names of its metrics; empty where it is the only one.
+    /// Prefix of the names of its metrics; empty if it is the only objective.
     pub prefix: String,
-    /// What it says of itself.
+    /// Its manifest.
     pub manifest: ObjectiveManifest,
-    /// What this instance reads.
+    /// What this instance requires.
     pub requirements: Requirements,
     /// The instance.
     pub instance: Box<dyn Objective>,
 }
 
 impl Active {
-    /// Settles what the instance needs and whether this host can give it.
+    /// Creates an objective: reads the instance's requirements and checks that this host can meet them.
     ///
     /// # Errors
-    /// A request error for data or statistics that this host does not offer, and for requirements that are impossible or
-    /// change from call to call.
+    /// A request error for data or statistics that this host does not offer, and for requirements that are impossible or change
+    /// from call to call.
     pub fn new(
         id: &str,
         weight: f64,
@@ -60,17 +60,17 @@ impl Active {
         Ok(active)
     }
 
-    /// The same, said to be of the experiment's objective number `table`, counted from 0.
+    /// Sets the objective's index among the experiment's objectives.
     #[must_use]
     pub fn of_table(mut self, table: usize) -> Active {
         self.table = table;
         self
     }
 
-    /// Whether the instance still requires what it required when it was created: the models were set up for that.
+    /// Checks that the instance's requirements are still those at its creation: the models were set up for these.
     ///
     /// # Errors
-    /// The plugin's own; what it required before and requires now.
+    /// Errors of the plugin; changed requirements, with both versions.
     pub fn check_requirements(&self) -> Result<()> {
         let now = breadcrumb::within(&self.id, "requirements", || self.instance.requirements())?;
         if now == self.requirements {
@@ -84,10 +84,11 @@ impl Active {
         .with_hint("requirements may depend on options alone"))
     }
 
-    /// Gives the instance a state that it had, and holds what it then returns as its state against it. No bytes: it had none.
+    /// Restores a state of the instance and checks that the instance then returns the same state. Empty bytes mean that it had
+    /// none.
     ///
     /// # Errors
-    /// The plugin's own; a state that it refuses, or does not return afterwards: a resumed run would be another run.
+    /// Errors of the plugin; a state that it refuses, or does not return afterwards: a resumed run would be a different run.
     pub fn restore_exactly(&mut self, state: &[u8]) -> Result<()> {
         if state.is_empty() {
             return Ok(());
@@ -105,7 +106,7 @@ impl Active {
         Ok(())
     }
 
-    /// Whether its loss couples the whole window, its options considered.
+    /// Whether its loss couples the whole window, with its options.
     pub(super) fn couples(&self) -> bool {
         self.manifest.coupled || self.requirements.coupled
     }
@@ -116,10 +117,10 @@ impl Active {
 }
 
 impl Active {
-    /// Restores a state that the instance, or one of an earlier process, returned.
+    /// Restores a state that this instance, or one of an earlier process, returned.
     ///
     /// # Errors
-    /// The plugin's own.
+    /// Errors of the plugin.
     pub fn restore(&mut self, state: &[u8]) -> Result<()> {
         let Active { id, instance, .. } = self;
         breadcrumb::within(id, "restore", || instance.restore(state)).map_err(|e| failed(id, "restore", e))
@@ -127,13 +128,13 @@ impl Active {
 }
 
 impl Drop for Active {
-    /// What the plugin does when its instance is destroyed is named after it.
+    /// Records that the plugin is destroying its instance, so that a crash names the plugin.
     fn drop(&mut self) {
         breadcrumb::entering(&self.id, "destroy");
     }
 }
 
-/// The error of a call that an objective refused: it names the call, where the plugin's own words do not.
+/// Returns the error of a call that an objective refused; adds the call's name if the plugin's message lacks it.
 pub fn failed(id: &str, call: &str, error: plugin_api::Error) -> Error {
     let mut error = error.in_plugin(id);
     if ![Code::PANIC, Code::POISONED, Code::OUT_OF_MEMORY].contains(&error.code)
@@ -144,7 +145,8 @@ pub fn failed(id: &str, call: &str, error: plugin_api::Error) -> Error {
     error.into()
 }
 
-/// The error of an answer that breaks the contract. `rows` are the rows of the data that the batch's sequences come from.
+/// Returns the error of a result that breaks the contract. `rows` are the rows of the data that the batch's sequences come
+/// from.
 pub fn broken(id: &str, call: &str, fault: contract::Fault, rows: &[u64]) -> Error {
     let error = Error::run(format!("objective \"{id}\", call `{call}`: {fault}"));
     match fault.sequence.and_then(|sequence| rows.get(sequence)) {
@@ -153,10 +155,10 @@ pub fn broken(id: &str, call: &str, fault: contract::Fault, rows: &[u64]) -> Err
     }
 }
 
-/// Whether an objective learns from the kind of data that there is.
+/// Checks that an objective learns from this kind of data.
 ///
 /// # Errors
-/// A request error where it does not.
+/// A request error if it does not.
 pub fn check_data(id: &str, manifest: &ObjectiveManifest, data: &str) -> Result<()> {
     if manifest.data.as_str() == data {
         return Ok(());
@@ -170,12 +172,12 @@ pub fn check_data(id: &str, manifest: &ObjectiveManifest, data: &str) -> Result<
     Err(Error::request(told).with_hint(format!("{remedy}, or another objective")))
 }
 
-/// The first required statistic that this host does not compute.
+/// Returns the first required statistic that this host does not compute.
 pub fn not_offered(requirements: &Requirements) -> Option<&str> {
     requirements.statistics.iter().map(String::as_str).find(|name| !OFFERED.contains(name))
 }
 
-/// Statistics this host computes.
+/// Statistics that this host computes.
 pub const OFFERED: &[&str] = &[
     "logp",
     "lse",

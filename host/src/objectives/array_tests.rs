@@ -1,4 +1,4 @@
-//! Batches, their micro-batches and what is composed or prepared of them: cut, joined and read in the right places.
+//! Tests of batches, micro-batches, composed sequences and prepared arrays: each is cut, joined and read in the right places.
 
 use plugin_api::{
     batch::{Batch, Scope, names},
@@ -29,7 +29,7 @@ fn packed(lengths: &[i32]) -> PackedBatch {
     batch
 }
 
-/// Catches a cut that gives every micro-batch the window's first rows, or counts tokens where sequences are meant.
+/// Catches a cut that gives every micro-batch the window's first rows, or that counts tokens instead of sequences.
 #[test]
 fn what_prepare_answers_is_cut_like_the_window() {
     let parts = [packed(&[2, 3]), packed(&[4])];
@@ -52,7 +52,7 @@ fn what_prepare_answers_is_cut_like_the_window() {
     }
 }
 
-/// Catches an unpacking that loses the last target, and rows or masks that move against their tokens.
+/// Catches an unpacking that loses the last target, and rows or masks that shift relative to their tokens.
 #[test]
 fn sequences_survive_packing_and_the_way_through_compose() {
     let packed = packed(&[3, 2]);
@@ -64,7 +64,7 @@ fn sequences_survive_packing_and_the_way_through_compose() {
     assert!(sequences_of(&answer.with("token", Scope::TOKEN, vec![0.5; 7])).is_err());
 }
 
-/// Catches prompts and completions handed over as one text, and columns or rows that belong to one part alone.
+/// Catches prompts and completions passed on as one text, and columns or rows that only one of the two parts has.
 #[test]
 fn compose_reads_prompts_and_completions_apart() {
     let sequence = |row, supervised: &[bool]| Sequence {
@@ -84,7 +84,7 @@ fn compose_reads_prompts_and_completions_apart() {
     assert_eq!(rows.column("m").unwrap(), [4.0, 4.0, 7.0, 7.0]);
 }
 
-/// Gotcha 2: only supervised tokens pass the head, and their statistics come back to their own places.
+/// Gotcha 2: only supervised tokens pass the head, and their statistics return to their own places.
 #[test]
 fn gotcha_02_statistics_return_to_the_tokens_they_belong_to() {
     let packed = packed(&[3, 2]);
@@ -96,7 +96,7 @@ fn gotcha_02_statistics_return_to_the_tokens_they_belong_to() {
     assert_eq!(batch.get("top1").unwrap(), [1.0, 0.0, 0.0, 1.0, 0.0]);
 }
 
-/// Catches a score that is read one position off, at the longest sequence's end, or of the next sequence.
+/// Catches a score that is read one position off, at the longest sequence's end, or from the next sequence.
 #[test]
 fn gotcha_13_29_scores_are_read_at_each_sequences_own_last_token() {
     let sequence = |length: usize, reads_last| Sequence {
@@ -109,7 +109,7 @@ fn gotcha_13_29_scores_are_read_at_each_sequences_own_last_token() {
     let packed = pack(&[sequence(2, true), sequence(4, true), sequence(3, true)]).unwrap();
     assert_eq!(at_ends(&packed, &values), [1.0, 5.0, 8.0]);
     assert_eq!(packed.tokens[5], 3, "the last token is read");
-    // Without anything asked there, the last token is a target alone.
+    // If no objective reads the last token, it is only a target.
     let packed = pack(&[sequence(3, false), sequence(2, false)]).unwrap();
     assert_eq!(at_ends(&packed, &values), [1.0, 2.0]);
 }

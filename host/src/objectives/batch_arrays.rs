@@ -1,4 +1,4 @@
-//! Between packed batches and the named arrays that objectives read.
+//! Converts packed batches to the named arrays that objectives read.
 
 use plugin_api::batch::{Array, Batch, Scope, names};
 
@@ -8,7 +8,7 @@ use crate::{
     model::{HeadStats, Statistics},
 };
 
-/// The arrays of a batch that come from data alone.
+/// Returns the arrays of a batch that come from the data.
 pub fn data_arrays(packed: &PackedBatch) -> Batch<'static> {
     let floats = |values: &[i32]| values.iter().map(|v| f64::from(*v)).collect::<Vec<f64>>();
     let mut batch = Batch::new()
@@ -28,12 +28,12 @@ pub fn data_arrays(packed: &PackedBatch) -> Batch<'static> {
     batch
 }
 
-/// Tokens that pass the head: the supervised ones.
+/// Returns the tokens that pass the head: the supervised ones.
 pub fn supervised_rows(packed: &PackedBatch) -> Vec<i32> {
     packed.mask.iter().enumerate().filter(|(_, m)| **m != 0.0).map(|(n, _)| n as i32).collect()
 }
 
-/// Numbers of the tokens `rows` among all `n`; the others get 0.
+/// Places the values of the tokens `rows` among all `n` tokens; the others get 0.
 pub fn spread(n: usize, rows: &[i32], values: &[f64]) -> Vec<f64> {
     let mut all = vec![0.0; n];
     for (row, value) in rows.iter().zip(values) {
@@ -42,7 +42,7 @@ pub fn spread(n: usize, rows: &[i32], values: &[f64]) -> Vec<f64> {
     all
 }
 
-/// A batch's data with the statistics of its supervised tokens; the others get 0.
+/// Returns a batch's data with the statistics of its supervised tokens; the others get 0.
 pub fn with_statistics(
     packed: &PackedBatch,
     rows: &[i32],
@@ -73,7 +73,7 @@ pub fn with_statistics(
     Ok(batch)
 }
 
-/// The arrays of the parts end to end; offsets are those of the whole.
+/// Concatenates the arrays of the micro-batches; offsets are those of the whole window.
 pub fn join_batches(parts: &[Batch<'_>], whole: &PackedBatch) -> Batch<'static> {
     let Some(first) = parts.first() else { return Batch::new() };
     first.arrays().iter().fold(Batch::new(), |batch, array| {

@@ -1,4 +1,4 @@
-//! Rows as `compose` reads them, and the sequences that it composes.
+//! The rows that `compose` reads, and the sequences that it composes.
 
 use plugin_api::{
     batch::{Batch, Scope, names},
@@ -10,9 +10,9 @@ use crate::{
     error::{Error, Result},
 };
 
-/// Sequences as the rows that `compose` reads: running text and prompts in one part each, rows of prompts and completions in
-/// two, the completion from the first supervised token on; of a pair the prompt stands before either answer. `mask` tells the
-/// supervised tokens within a part.
+/// Returns sequences as the rows that `compose` reads. Running text and prompts have one part each; rows of prompts and
+/// completions have two, and the completion begins at the first supervised token; for pairs, each answer has its own copy of
+/// the prompt. `mask` marks the supervised tokens within a part.
 pub fn rows_of(sequences: &[Sequence], kind: &DataKind) -> Batch<'static> {
     let (mut offsets, mut tokens, mut mask) = (vec![0.0], Vec::new(), Vec::new());
     let (mut parts, mut owners) = (Vec::new(), Vec::new());
@@ -49,10 +49,10 @@ pub fn rows_of(sequences: &[Sequence], kind: &DataKind) -> Batch<'static> {
     batch
 }
 
-/// The sequences that `compose` answered.
+/// Returns the sequences that `compose` returned as arrays.
 ///
 /// # Errors
-/// Arrays that are missing or of other lengths, and tokens that are no ids.
+/// Arrays that are missing or of other lengths, and tokens that are not ids.
 pub fn sequences_of(composed: &Batch<'_>) -> Result<Vec<Sequence>> {
     composed.check()?;
     let (offsets, tokens, mask) = (composed.offsets()?, composed.get("token")?, composed.mask()?);

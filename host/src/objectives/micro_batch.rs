@@ -1,4 +1,4 @@
-//! A window in micro-batches: how it is cut and joined, and which tokens and sequences of the whole each one holds.
+//! How a window is cut into micro-batches and joined again, and which tokens and sequences of the window each one contains.
 
 use crate::{
     data::{PackedBatch, Sequence, Window},
@@ -6,7 +6,7 @@ use crate::{
     model::BatchView,
 };
 
-/// Where a micro-batch lies in its window.
+/// The range of a micro-batch in its window.
 #[derive(Debug, Clone, Copy)]
 pub struct MicroBatchRange {
     token: usize,
@@ -16,7 +16,7 @@ pub struct MicroBatchRange {
 }
 
 impl MicroBatchRange {
-    /// The places of all micro-batches of a window.
+    /// Returns the ranges of all micro-batches of a window.
     pub fn all(parts: &[PackedBatch]) -> Vec<MicroBatchRange> {
         let (mut token, mut sequence) = (0, 0);
         parts
@@ -29,23 +29,23 @@ impl MicroBatchRange {
             .collect()
     }
 
-    /// Its first token and how many it has.
+    /// Returns its first token and its number of tokens.
     pub fn tokens(self) -> (usize, usize) {
         (self.token, self.tokens)
     }
 
-    /// Its first sequence and how many it has.
+    /// Returns its first sequence and its number of sequences.
     pub fn sequences(self) -> (usize, usize) {
         (self.sequence, self.sequences)
     }
 
-    /// All of a window.
+    /// Returns the range of a whole window.
     pub fn whole(packed: &PackedBatch) -> MicroBatchRange {
         MicroBatchRange { token: 0, tokens: packed.len(), sequence: 0, sequences: packed.sequences() }
     }
 }
 
-/// The micro-batches of a window, packed.
+/// Cuts a window into packed micro-batches.
 ///
 /// # Errors
 /// Rows that cannot be packed.
@@ -53,7 +53,7 @@ pub fn cut(window: &Window, micro_batch_tokens: usize) -> Result<Vec<PackedBatch
     window.micro_batches(micro_batch_tokens).map(|b| b.map_err(Error::from)).collect()
 }
 
-/// The micro-batches of a window as one packed batch.
+/// Joins the micro-batches of a window into one packed batch.
 pub fn join(parts: &[PackedBatch]) -> PackedBatch {
     let reads_last = parts.first().is_some_and(|first| first.reads_last);
     let mut whole = PackedBatch { offsets: vec![0], reads_last, ..Default::default() };
@@ -79,7 +79,7 @@ pub fn join(parts: &[PackedBatch]) -> PackedBatch {
     whole
 }
 
-/// The sequences of a packed batch, as they were before the shift.
+/// Returns the sequences of a packed batch, as they were before the shift of the targets.
 pub fn unpack(packed: &PackedBatch) -> Vec<Sequence> {
     let sequence = |(index, ends): (usize, &[i32])| {
         let range = ends[0] as usize..ends[1] as usize;
@@ -100,7 +100,7 @@ pub fn unpack(packed: &PackedBatch) -> Vec<Sequence> {
     packed.offsets.windows(2).enumerate().map(sequence).collect()
 }
 
-/// A packed batch as the model takes it.
+/// Returns a packed batch as the model's input.
 pub fn view(packed: &PackedBatch) -> BatchView<'_> {
     BatchView { tokens: &packed.tokens, positions: &packed.positions, offsets: &packed.offsets }
 }

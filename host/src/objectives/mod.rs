@@ -1,4 +1,4 @@
-//! The experiment's objectives at work: what they read, what they make of a window, and what their losses are.
+//! The experiment's objectives: what they read, what they compose and prepare, and their losses.
 
 pub mod active;
 #[cfg(test)]
@@ -27,10 +27,10 @@ use compose::{rows_of, sequences_of};
 use micro_batch::{MicroBatchRange, join, unpack};
 use prepared_arrays::PreparedArrays;
 
-/// Which models take part, and what of the policy beside its log-probabilities.
+/// Which models the objectives need, and which of the policy's outputs.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Needs {
-    /// Something of the language-model head is read; what only scores has none.
+    /// Any statistic of the language-model head; a reward model or a critic has no such head.
     pub tokens: bool,
     /// The scalar head's score of a sequence.
     pub score: bool,
@@ -38,26 +38,26 @@ pub struct Needs {
     pub reference: bool,
     /// A critic's values.
     pub critic: bool,
-    /// Rows are prompts: the policy answers them first.
+    /// Rollouts: rows are prompts, and the policy answers them first.
     pub rollouts: bool,
 }
 
 impl Needs {
-    /// Whether something is asked at the end of a sequence, so that its last token is read too.
+    /// Whether an objective reads at the end of a sequence, so that its last token is read too.
     pub fn reads_last(self) -> bool {
         self.score || self.critic
     }
 }
 
-/// All objectives of an experiment, the temperature that divides the logits under all their statistics, and what sequences
-/// that they compose must fit into.
+/// All objectives of an experiment, the temperature that divides the logits for all their statistics, and the limits of the
+/// sequences that they compose.
 pub struct Objectives(Vec<Active>, f64, Limits);
 
 impl Objectives {
-    /// The objectives of an experiment, at least one, reading their statistics at one temperature.
+    /// Combines the objectives of an experiment, at least one; they must use the same temperature.
     ///
     /// # Errors
-    /// A request error where two of them ask for different temperatures.
+    /// A request error if two of them use different temperatures.
     pub fn new(all: Vec<Active>) -> Result<Objectives> {
         let first = all.first().ok_or_else(|| Error::request("an experiment needs an objective"))?;
         let temperature = first.requirements.temperature;
@@ -70,34 +70,35 @@ impl Objectives {
         Ok(Objectives(all, temperature, Limits { vocab: u64::from(u32::MAX) + 1, longest: usize::MAX }))
     }
 
-    /// Refuses composed sequences that a model of this vocabulary and context cannot read.
+    /// Sets the vocabulary and context that composed sequences must fit; others are refused.
     pub fn limit(&mut self, vocab: u64, context: usize) {
-        // The last token has no position where it is only predicted.
+        // If the last token is only predicted, it needs no position.
         let longest = context.saturating_add(usize::from(!self.needs().reads_last()));
         self.2 = Limits { vocab, longest };
     }
 
-    /// Each of them.
+    /// Iterates over the objectives.
     pub fn iter(&self) -> impl Iterator<Item = &Active> {
         self.0.iter()
     }
 
-    /// Each of them, to change its state.
+    /// Iterates over the objectives mutably.
     pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut Active> {
         self.0.iter_mut()
     }
 
-    /// Factor on the terms of objective `index`.
+    /// Returns the factor on the terms of objective `index`.
     pub fn weight(&self, index: usize) -> f64 {
         self.0.get(index).map_or(0.0, |a| a.weight)
     }
 
-    /// What divides the logits under all statistics.
+    /// Returns the temperature that divides the logits for all statistics.
     pub fn temperature(&self) -> f64 {
         self.1
     }
 
-    /// Reads statistics at the temperature that answers are drawn at, so that a draw has the probability it is taken to have.
+    /// Sets the temperature of the statistics to that of the sampling, so that log-probabilities are those of the sampled
+    /// answers.
     pub fn answer_at(&mut self, temperature: f64) {
         self.1 = temperature;
     }
@@ -109,7 +110,7 @@ impl Objectives {
         alone && self.0.iter().all(|a| a.requirements.linear && !a.couples() && !a.reads("entropy"))
     }
 
-    /// Which models take part.
+    /// Returns which models and outputs the objectives need.
     pub fn needs(&self) -> Needs {
         let any = |name: &str| self.0.iter().any(|a| a.reads(name));
         Needs {
@@ -121,21 +122,23 @@ impl Objectives {
         }
     }
 
-    /// Whether some loss couples the whole window.
+    /// Whether any loss couples the whole window.
     pub fn coupled(&self) -> bool {
         self.0.iter().any(Active::couples)
     }
 
-    /// What the head must compute. The largest logit is always asked for: token accuracy is reported of every run.
+    /// Returns the statistics that the head must compute. The largest logit is always included, since every run reports token
+    /// accuracy.
     pub fn statistics(&self) -> Statistics {
         let any = |name: &str| self.0.iter().any(|a| a.reads(name));
         Statistics { lse: any("lse"), entropy: any("entropy"), mean_logit: any("mean_logit"), top1: true }
     }
 
-    /// The window in the sequences that an objective composes of its rows; as it is where none does.
+    /// Returns the window with the sequences that an objective composes from its rows; unchanged if no objective composes.
     ///
     /// # Errors
-    /// The plugins' own, named; an objective that composes beside another, since they share the data.
+    /// Errors of plugins, with the plugin's name; an objective that composes although there is another objective, since they
+    /// share the data.
     pub fn compose(&self, window: Window, seed: u64, marker: &CrashMarker) -> Result<Window> {
         let mut composed = None;
         for active in &self.0 {
@@ -165,17 +168,18 @@ impl Objectives {
     /// [`Objectives::compose`] for batches that are only evaluated.
     ///
     /// # Errors
-    /// As there.
+    /// As [`Objectives::compose`].
     pub fn compose_packed(&self, packed: PackedBatch, seed: u64, marker: &CrashMarker) -> Result<PackedBatch> {
         let window = Window::new(unpack(&packed))?;
         let composed = self.compose(window, seed, marker)?;
         Ok(pack(composed.sequences())?)
     }
 
-    /// The objectives' work over the whole window, before it is cut: the arrays that join their batches.
+    /// Calls each objective's `prepare` with the whole window, before it is cut. Returns the arrays that are added to the
+    /// micro-batches.
     ///
     /// # Errors
-    /// The plugins' own, named; arrays that [`contract::prepared`] refuses.
+    /// Errors of plugins, with the plugin's name; arrays that [`contract::prepared`] refuses.
     pub fn prepare(&mut self, parts: &[PackedBatch], marker: &CrashMarker) -> Result<PreparedArrays> {
         let whole = data_arrays(&join(parts));
         let mut answers = Vec::with_capacity(self.0.len());
@@ -192,10 +196,10 @@ impl Objectives {
         Ok(answers.into_iter().collect())
     }
 
-    /// Runs `work` and puts the instances' states back: for batches that are not trained on.
+    /// Runs `work` and restores the instances' states afterwards: for batches that are not trained on.
     ///
     /// # Errors
-    /// Those of `work`; the plugins' own.
+    /// Errors of `work` and of plugins.
     pub fn keeping_state<R>(&mut self, work: impl FnOnce(&mut Self) -> Result<R>) -> Result<R> {
         let states = self.states()?;
         let done = work(self)?;
@@ -203,20 +207,20 @@ impl Objectives {
         Ok(done)
     }
 
-    /// The instances' states, in order.
+    /// Returns the instances' states, in order.
     ///
     /// # Errors
-    /// The plugins' own.
+    /// Errors of plugins.
     pub fn states(&self) -> Result<Vec<Vec<u8>>> {
         let state = |active: &Active| breadcrumb::within(&active.id, "state", || active.instance.state());
         self.0.iter().map(|active| state(active).map_err(|e| failed(&active.id, "state", e))).collect()
     }
 
-    /// Gives the instances states they had; one without state has nothing to restore.
+    /// Restores earlier states of the instances; an empty state is skipped.
     ///
     /// # Errors
-    /// The plugins' own; an instance that refuses a state it returned, or returns another one afterwards: a resumed run would
-    /// be another run.
+    /// Errors of plugins; an instance that refuses a state it returned, or returns a different one afterwards: a resumed run
+    /// would be a different run.
     pub fn put_back(&mut self, states: Vec<Vec<u8>>) -> Result<()> {
         for (active, state) in self.0.iter_mut().zip(states) {
             active.restore_exactly(&state)?;
@@ -224,10 +228,11 @@ impl Objectives {
         Ok(())
     }
 
-    /// The losses of a batch with its statistics, in the order of the objectives; `rows` are those of its sequences.
+    /// Computes the losses of a batch with its statistics, in the order of the objectives; `rows` are the data rows of its
+    /// sequences.
     ///
     /// # Errors
-    /// The plugins' own, named; what [`contract::loss`] refuses.
+    /// Errors of plugins, with the plugin's name; losses that [`contract::loss`] refuses.
     pub fn losses(
         &self,
         batch: &Batch<'_>,
@@ -301,7 +306,7 @@ mod tests {
         Window::new(ids.iter().enumerate().map(sequence).collect()).unwrap()
     }
 
-    /// Catches a host that passes over what an objective composes, in training or in evaluation.
+    /// Catches a host that ignores the sequences that an objective composes, in training or in evaluation.
     #[test]
     fn an_objective_that_composes_is_given_its_own_sequences() {
         let marker = CrashMarker::default();

@@ -1,4 +1,4 @@
-//! The arrays that `prepare` returns for a whole window, handed to each micro-batch with its own part of them.
+//! The arrays that `prepare` returns for a whole window; each micro-batch receives its own part of them.
 
 use std::borrow::Cow;
 
@@ -17,7 +17,7 @@ impl FromIterator<Batch<'static>> for PreparedArrays {
 }
 
 impl PreparedArrays {
-    /// Adds to the micro-batch `batch` its part of what objective `index` prepared.
+    /// Returns the micro-batch `batch` with its part of the arrays that objective `index` prepared.
     pub fn with<'a>(&self, index: usize, batch: &'a Batch<'a>, part: MicroBatchRange) -> Cow<'a, Batch<'a>> {
         let Some(own) = self.0.get(index).filter(|own| !own.arrays().is_empty()) else { return Cow::Borrowed(batch) };
         let mut all = batch.clone();

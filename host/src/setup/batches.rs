@@ -8,7 +8,7 @@ use crate::{
 };
 
 impl Setup {
-    /// The data order of the run, and how many optimizer steps it is.
+    /// Returns the data order of the run and its number of optimizer steps.
     ///
     /// # Errors
     /// A request error for an impossible batch.
@@ -16,7 +16,7 @@ impl Setup {
         self.check_window(data)?;
         let experiment = self.experiment();
         let batch = match experiment.train.batch {
-            // The batcher hands out the prompts of a whole rollout.
+            // The batcher returns the prompts of a whole rollout.
             Batch::Prompts(n) => BatchSize::Sequences(experiment.rollout.as_ref().map_or(n, |rollout| rollout.prompts)),
             Batch::Sequences(n) | Batch::Pairs(n) => BatchSize::Sequences(n),
             Batch::Tokens(n) => BatchSize::Tokens(n),

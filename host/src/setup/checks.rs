@@ -1,6 +1,6 @@
-//! Refuses, by key, what plugins, model or memory cannot give.
+//! Checks that plugins, model and memory can do what the experiment asks for; errors name the key.
 //!
-//! Sizes are checked before anything of them is allocated. Each is counted at its least, so that nothing is refused that would fit.
+//! Sizes are checked before anything is allocated. Each size is a lower bound, so that nothing is refused that would fit.
 
 use plugin_api::manifest::BackendManifest;
 
@@ -17,13 +17,13 @@ use crate::{
     model::{self, ModelConfig},
 };
 
-/// Bytes of a generated example: its texts, its columns and its tokens.
+/// Bytes of a generated example: its texts, columns and tokens.
 const EXAMPLE: u64 = 1024;
-/// The least bytes of a position of a step: its id, place and target, and whether it is supervised.
+/// Minimum bytes of a position of a step: its id, position and target, and whether it is supervised.
 const POSITION: u64 = 16;
-/// Bytes of a sequence of a step beside its positions.
+/// Bytes of a sequence of a step in addition to its positions.
 const SEQUENCE: u64 = 512;
-/// The most rows that are counted through to find how many steps epochs are.
+/// The most rows that are counted to find the number of steps of the epochs.
 const MOST_READ: f64 = (1_u64 << 32) as f64;
 
 impl Setup {
@@ -33,7 +33,7 @@ impl Setup {
         needs.map_err(|why| self.loaded.refuse(key, format!("{count} generated examples: {why}; generate fewer")))
     }
 
-    /// Refuses a step whose rows memory cannot hold, and epochs that cannot be counted.
+    /// Refuses a step whose rows do not fit into memory, and epochs that cannot be counted.
     pub(crate) fn check_window(&self, data: &TrainingData) -> Result<()> {
         let experiment = self.experiment();
         let (context, rows) = (self.config.context, data.train.documents() as u64);
@@ -46,7 +46,7 @@ impl Setup {
             }
             Length::Epochs(_) => true,
         };
-        // A step of counted epochs never holds a row twice.
+        // With epochs, a step never contains a row twice.
         let most = |count: u64, of: u64| if in_epochs { count.min(of) } else { count };
         let (key, what, sequences, length) = match (experiment.train.batch, &experiment.rollout) {
             (Batch::Tokens(n), _) => ("train.batch.tokens", "tokens", most(n as u64, data.train.tokens()), 1),
@@ -60,7 +60,7 @@ impl Setup {
         };
         let positions = sequences.saturating_mul(length);
         let refuse = |why: String| Err(self.loaded.refuse(key, format!("{sequences} {what}: {why}; take fewer")));
-        // Offsets cross to plugins as 32-bit integers.
+        // Offsets are passed to plugins as 32-bit integers.
         if positions > i32::MAX as u64 {
             return refuse(format!("{positions} tokens at once, and at most {} can be", i32::MAX));
         }
@@ -68,7 +68,7 @@ impl Setup {
         capacity::check(positions.saturating_mul(POSITION).saturating_add(of_sequences)).or_else(refuse)
     }
 
-    /// Refuses a model that memory cannot hold with what trains it, where the device is the processor.
+    /// If the device is the processor, refuses a model that does not fit into memory together with its gradient and moments.
     pub(crate) fn check_model(&self) -> Result<()> {
         let backend = &self.experiment().backend;
         if backend.device != "cpu" {
@@ -86,10 +86,10 @@ impl Setup {
         })
     }
 
-    /// Whether the model can read every prompt of `[sample]`.
+    /// Checks that the model can read every prompt of `[sample]`.
     ///
     /// # Errors
-    /// A request error for one that is longer than the context.
+    /// A request error for a prompt that is empty or longer than the context.
     pub fn check_samples(&self) -> Result<()> {
         for prompt in self.experiment().sample.iter().flat_map(|sample| &sample.prompts) {
             let (tokens, context) = (self.tokenizer.encode_input(prompt)?.len() as u64, self.config.context);
@@ -132,13 +132,13 @@ pub(super) fn check_dtype(loaded: &Loaded, backend: &BackendManifest) -> Result<
     ))
 }
 
-/// Positions of a prompt of `prompt` tokens with the shortest answer: how long answers become is known once they are there.
+/// Positions of a prompt of `prompt` tokens with the shortest answer: the lengths of answers are not known in advance.
 fn shortest_answered(prompt: u64, context: u64) -> u64 {
     prompt.saturating_add(1).min(context)
 }
 
-/// How often memory holds the parameters: weights, gradient and two moments, and where no step is trained the first two, because
-/// the system gives memory once it is written.
+/// How many copies of the parameters memory holds: weights, gradient and two moments; only the first two if no step is trained,
+/// because the system provides memory only when it is written.
 fn copies(length: &Length) -> u64 {
     if *length == Length::Steps(0) { 2 } else { 4 }
 }
@@ -147,14 +147,14 @@ fn copies(length: &Length) -> u64 {
 mod tests {
     use super::*;
 
-    /// Catches a rollout that is refused for answers as long as `rollout.max_new_tokens`, which few become.
+    /// Catches a rollout that is refused for answers as long as `rollout.max_new_tokens`, which few answers are.
     #[test]
     fn answers_are_counted_at_their_shortest() {
         assert_eq!(shortest_answered(20, 1 << 20), 21);
         assert_eq!(shortest_answered(64, 64), 64);
     }
 
-    /// Catches a model that is refused for the moments of an optimizer which makes no step.
+    /// Catches a model that is refused because of an optimizer's moments although no step is trained.
     #[test]
     fn a_run_without_steps_needs_no_moments() {
         assert_eq!(copies(&Length::Steps(0)), 2);

@@ -1,4 +1,4 @@
-//! The data of an experiment, read and tokenised: running text or rows, whichever its objectives learn from.
+//! Reads and tokenises an experiment's data: running text or rows, depending on its objectives.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -26,7 +26,7 @@ use crate::{
 };
 
 impl Setup {
-    /// The kind of data that `[data]` yields: of what it can give, what the first objective learns from.
+    /// The kind of data that `[data]` provides: the one the first objective learns from, if `[data]` can provide it.
     pub fn data_kind(&self) -> String {
         let rows = self.row_kind().and(self.objectives.first()).map(|(_, manifest)| manifest.data.clone());
         let other = match self.experiment().data {
@@ -36,7 +36,7 @@ impl Setup {
         rows.unwrap_or(other).to_string()
     }
 
-    /// The rows that `[data]` yields for the first objective; `None`: it learns from something else.
+    /// The kind of rows that `[data]` provides for the first objective; `None` if it does not learn from rows.
     fn row_kind(&self) -> Option<RowKind> {
         let wanted = self.objectives.first().and_then(|(_, manifest)| RowKind::of(&manifest.data));
         match self.experiment().data {
@@ -46,10 +46,10 @@ impl Setup {
         }
     }
 
-    /// The data, tokenised; text with `cached` by way of the token cache beside the runs.
+    /// Reads and tokenises the data; with `cached`, text goes through the token cache in the runs folder.
     ///
     /// # Errors
-    /// A request error naming file and remedy.
+    /// A request error that names the file and how to fix it.
     pub fn data(&self, cached: bool) -> Result<TrainingData> {
         let experiment = self.experiment();
         let (kind, data) = (self.row_kind(), self.data_kind());
@@ -136,7 +136,7 @@ impl Setup {
             }
             counts.unread_columns = unread::unread(&every, kind, &read);
             counts.undeclared_columns = unread::undeclared(&every, kind, &read, |name| self.names_column(name));
-            // Those that never reach an objective have a note of their own.
+            // Columns that never reach an objective are reported by other notes.
             let (ragged, inexact) = (&counts.ragged_columns, &counts.inexact_columns);
             counts.undeclared_columns.retain(|name| !ragged.contains(name) && !inexact.contains(name));
         }
@@ -183,16 +183,16 @@ impl Setup {
         Ok(read)
     }
 
-    /// The most positions of a row: of a prompt that is answered in rollouts, what leaves room for the longest answer.
+    /// The maximum positions of a row; a prompt that rollouts answer must leave room for the longest answer.
     fn longest_row(&self, kind: RowKind) -> usize {
         let (experiment, context) = (self.experiment(), self.config.context as usize);
         let longest = experiment.longest_sequence(context);
         let answer = experiment.rollout.as_ref().filter(|_| kind == RowKind::Prompt).map_or(0, |r| r.max_new_tokens);
-        // An answer as long as the context is refused with its own key, later.
+        // An answer as long as the context is refused later, under its own key.
         if answer < context { longest.min(context - answer) } else { longest }
     }
 
-    /// How rows are written, and the template's file where it comes from one. `spoken`: some rows are messages.
+    /// Returns how rows are written, and the template's file if it comes from one. `spoken`: some rows are messages.
     fn layout(&self, wanted: Option<&str>, spoken: bool) -> Result<(Layout, Option<Source>)> {
         let refuse = |why: String| self.loaded.refuse("data.chat_template", why);
         let tokenizers = |name: &str| -> Result<_> {
@@ -222,7 +222,7 @@ impl Setup {
 }
 
 impl Setup {
-    /// The chat template of this name that came with the tokenizer.
+    /// Returns the chat template of this name that came with the tokenizer.
     fn tokenizers_template(&self, wanted: &str) -> Result<String> {
         if let Some(template) = self.tokenizer.named_chat_template(wanted) {
             return Ok(template.to_owned());
@@ -241,10 +241,10 @@ impl Setup {
     }
 }
 
-/// Before the name of a chat template that came with the tokenizer.
+/// Prefix of the name of a chat template that came with the tokenizer.
 const NAMED: &str = "tokenizer:";
 
-/// A key that does not fit rows of this kind (`None`: running text), and why.
+/// Returns a key that does not fit rows of this kind (`None`: running text), and the reason.
 fn misfit(kind: Option<RowKind>, batch: Batch, data: &Data) -> Option<(&'static str, String)> {
     let (comes_in, fits, remedy) = match kind {
         Some(RowKind::Preference) => {
@@ -281,7 +281,7 @@ fn misfit(kind: Option<RowKind>, batch: Batch, data: &Data) -> Option<(&'static 
     }
 }
 
-/// How the rows of files are read.
+/// Returns the options for reading files of rows.
 fn row_options(data: &Data) -> Result<RowOptions> {
     let Data::Jsonl { path, held_out, group_column, columns, .. } = data else {
         return Err(Error::run("the experiment's data is no file of rows"));
@@ -301,7 +301,7 @@ fn row_options(data: &Data) -> Result<RowOptions> {
 mod tests {
     use super::*;
 
-    /// Catches a size of batch that is counted in something else than the data comes in, and options nobody reads.
+    /// Catches a batch size in another unit than the data has, and options that are never read.
     #[test]
     fn batches_and_options_fit_the_kind_of_data_or_are_refused() {
         let text = || Data::Text { path: Vec::new(), held_out: HeldOut::Fraction { held_out: 0.0 } };

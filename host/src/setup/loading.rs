@@ -1,4 +1,4 @@
-//! Loads an experiment's plugins and checks all that can be checked without data.
+//! Loads an experiment's plugins and checks everything that can be checked without data.
 
 use std::path::{Path, PathBuf};
 
@@ -30,25 +30,25 @@ pub struct Plugins {
     rewards: Vec<Library>,
 }
 
-/// Reads the experiment, loads its plugins, and checks all that can be checked without data.
+/// Reads the experiment, loads its plugins, and checks everything that can be checked without data.
 ///
 /// # Errors
-/// Request errors, all of a stage at once.
+/// Request errors; each stage reports all its mistakes at once.
 pub fn prepare(file: &Path, overrides: &[Override], folders: &[PathBuf], pinning: Pinning) -> Result<Setup> {
     prepare_draft(Draft::read(file, overrides)?, folders, pinning)
 }
 
-/// As [`prepare`], from an experiment that was read already.
+/// As [`prepare`], for an experiment that was read already.
 ///
 /// # Errors
-/// As there.
+/// As [`prepare`].
 pub fn prepare_draft(mut draft: Draft, folders: &[PathBuf], pinning: Pinning) -> Result<Setup> {
     let plugins = Plugins::load(&mut draft, folders, pinning)?;
     plugins.prepare(draft.finish()?, &PendingModels::new())
 }
 
 impl Plugins {
-    /// Loads the plugins that `draft` names and checks their options; what is wrong is added to the draft's mistakes.
+    /// Loads the plugins that `draft` names and checks their options; mistakes are added to the draft's.
     ///
     /// # Errors
     /// A plugin that changed or cannot be loaded.
@@ -100,8 +100,8 @@ impl Plugins {
         Ok(Plugins { registry, lock, used: plugins, backend, objectives, rewards })
     }
 
-    /// Reads the tokenizer and the model's shape, and checks them with the rest. A model in `awaited` has no folder yet:
-    /// one of that shape with fresh weights stands in.
+    /// Reads the tokenizer and the model's shape, and checks them with the rest. A model in `awaited` has no folder yet: a
+    /// model of that shape with fresh weights is used in its place.
     ///
     /// # Errors
     /// A request error.
@@ -131,7 +131,7 @@ impl Plugins {
     }
 }
 
-/// A plugin as a receipt names it.
+/// Returns a plugin's entry for the receipt.
 pub fn used(info: &PluginInfo, sha256: String) -> PluginUse {
     PluginUse {
         id: info.id.clone(),

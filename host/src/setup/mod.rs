@@ -1,5 +1,5 @@
-//! From an experiment file to everything a run needs, in an order in which every refusal comes before the first file is
-//! written: experiment, plugins, tokenizer, model shape, device, data.
+//! From an experiment file to everything a run needs: experiment, plugins, tokenizer, model shape, device, data. In this order
+//! every refusal comes before the first file is written.
 
 mod backend;
 mod batches;
@@ -30,9 +30,9 @@ use named::{Named, PendingModels};
 pub struct Setup {
     /// The experiment.
     pub loaded: Loaded,
-    /// Where plugins were looked for and what was found.
+    /// The folders searched for plugins, and the plugins found.
     pub registry: Registry,
-    /// The pinned plugins; saved once everything else is in order.
+    /// The pinned plugins; saved once all other checks have passed.
     pub lock: Lock,
     /// Plugins for the receipt, the backend first.
     pub plugins: Vec<PluginUse>,
@@ -40,17 +40,17 @@ pub struct Setup {
     pub tokenizer: Tokenizer,
     /// The model's shape.
     pub config: ModelConfig,
-    /// The folder the weights come from; `None`: fresh ones.
+    /// The folder of the weights; `None`: fresh weights.
     pub model_folder: Option<PathBuf>,
     backend: (Library, BackendManifest),
     pub(crate) objectives: Vec<(Library, ObjectiveManifest)>,
-    /// Those of the experiment's rewards that are plugins, in order.
+    /// The experiment's reward plugins, in order.
     pub(crate) rewards: Vec<Library>,
     pub(crate) awaited: PendingModels,
     pub(crate) named: Named,
-    /// Whether a resumed run goes on over data files that were changed: rows that were fixed, none added and none removed.
+    /// Whether a run may be resumed with changed data files: rows were fixed, but none was added or removed.
     pub accepts_fixed_rows: bool,
-    /// Whether objectives that contradict the quick laws are trained all the same.
+    /// Whether to train with objectives that contradict the quick laws.
     pub accept_unproved: bool,
 }
 
@@ -60,7 +60,7 @@ impl Setup {
         &self.loaded.experiment
     }
 
-    /// What the backend says of itself.
+    /// The backend's manifest.
     pub fn backend_manifest(&self) -> &BackendManifest {
         &self.backend.1
     }

@@ -17,11 +17,11 @@ use crate::{
 };
 
 impl Setup {
-    /// The model with these outputs: loaded from `checkpoint` where given, else from the experiment's folder, else fresh. The value
-    /// head that a language model was trained with is no part of the model that begins from it alone.
+    /// Returns the model with these outputs: loaded from `checkpoint` if given, else from the experiment's folder, else fresh.
+    /// A value head in the experiment's folder is dropped if `outputs` does not include one.
     ///
     /// # Errors
-    /// A request error naming file and tensor.
+    /// A request error that names file and tensor.
     pub fn model(&self, device: &Device, checkpoint: Option<&Path>, outputs: Outputs) -> Result<Model> {
         self.check_start(outputs)?;
         let mut model = match checkpoint.or(self.model_folder.as_deref()) {
@@ -38,10 +38,10 @@ impl Setup {
         Ok(model)
     }
 
-    /// Whether a model with these outputs can begin where the experiment says.
+    /// Checks that a model with these outputs can begin from the experiment's model.
     ///
     /// # Errors
-    /// A request error for a language model that is to begin from a model which is none.
+    /// Request error if `model.from` has no language-model head but `outputs` needs one.
     pub fn check_start(&self, outputs: Outputs) -> Result<()> {
         if !outputs.tokens || self.config.outputs.tokens {
             return Ok(());
@@ -51,15 +51,16 @@ impl Setup {
         Err(self.loaded.refuse("model.from", why))
     }
 
-    /// What is known of the model in `path` (a run, a checkpoint or a Hugging Face folder) without reading its weights.
+    /// Returns tokenizer and shape of the model in `path` (a run, a checkpoint or a Hugging Face folder) without reading its
+    /// weights.
     ///
     /// # Errors
-    /// A request error where there is none.
+    /// A request error if there is no model.
     pub fn named_model(&self, path: &str) -> Result<Arc<NamedModel>> {
         if let Some(model) = pending_model(&self.awaited, path) {
             return Ok(model);
         }
-        // What is checked, loaded and written down is one reading.
+        // Each model is read only once, so what is checked, loaded and recorded is the same.
         let mut known = self.named.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(model) = known.get(path) {
             return Ok(model.clone());
@@ -72,7 +73,7 @@ impl Setup {
         Ok(model)
     }
 
-    /// The model that `key` names, which must read the policy's tokens.
+    /// Loads the model that `key` names; it must have the policy's tokenizer.
     ///
     /// # Errors
     /// A request error at `key`.

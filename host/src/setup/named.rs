@@ -1,5 +1,5 @@
-//! Models that an experiment names: the folder that is meant, its tokenizer and shape, and stand-ins for what an earlier stage of a
-//! pipeline will leave.
+//! Models that an experiment names: their folders, tokenizers and shapes, and placeholders for models that an earlier stage of
+//! a pipeline will produce.
 
 use std::{
     collections::BTreeMap,
@@ -21,7 +21,8 @@ use crate::{
 
 /// A model that an experiment names.
 pub struct NamedModel {
-    /// Its folder; `None` where an earlier stage of a pipeline will leave it and has not been run. Fresh weights stand in.
+    /// Its folder; `None` if an earlier stage of a pipeline will produce it and has not run yet. Fresh weights are used in its
+    /// place.
     pub folder: Option<PathBuf>,
     /// Its tokenizer.
     pub tokenizer: Tokenizer,
@@ -29,21 +30,21 @@ pub struct NamedModel {
     pub config: ModelConfig,
 }
 
-/// Models that were read, by their names in the experiment.
+/// Models that have been read, by their names in the experiment.
 pub(crate) type Named = Mutex<BTreeMap<String, Arc<NamedModel>>>;
 
-/// Models that are not there yet, by the folder of the run that will leave them.
+/// Models that do not exist yet, by the folder of the run that will produce them.
 pub type PendingModels = BTreeMap<PathBuf, Arc<NamedModel>>;
 
-/// The model in `from`, if it is one of those.
+/// Returns the model in `from` if it does not exist yet.
 pub(super) fn pending_model(awaited: &PendingModels, from: &str) -> Option<Arc<NamedModel>> {
     awaited.iter().find(|(folder, _)| Path::new(from).starts_with(folder)).map(|(_, model)| model.clone())
 }
 
-/// That `loaded` was read from the files that `checked` was read from.
+/// Checks that `loaded` was read from the same files as `checked`.
 ///
 /// # Errors
-/// A request error naming a file that changed in between.
+/// A request error that names a file that changed in between.
 pub(crate) fn check_unchanged(folder: &Path, checked: &ModelConfig, loaded: &ModelConfig) -> Result<()> {
     let changed = |(a, b): &(&Source, &Source)| a != b;
     let mut both = checked.files.iter().zip(&loaded.files);
@@ -56,10 +57,10 @@ pub(crate) fn check_unchanged(folder: &Path, checked: &ModelConfig, loaded: &Mod
     Err(Error::request(message).with_hint("start the run again once nothing writes there"))
 }
 
-/// The folder with the weights of a run, a checkpoint or a Hugging Face model.
+/// Returns the folder with the weights of a run, a checkpoint or a Hugging Face model.
 ///
 /// # Errors
-/// A request error where there is no such folder or no model in it, and for a run whose newest checkpoint is damaged.
+/// A request error if the folder does not exist or contains no model, and for a run whose newest checkpoint is damaged.
 pub fn model_folder(path: &Path) -> Result<PathBuf> {
     if let Some(checkpoint) = pointed_at(path)? {
         return Ok(checkpoint);
@@ -93,7 +94,8 @@ pub fn model_folder(path: &Path) -> Result<PathBuf> {
     .with_hint(remedy))
 }
 
-/// `checkpoints/LATEST` and `checkpoints/BEST`, in any case, name the checkpoint that the file of that name points at.
+/// Resolves `checkpoints/LATEST` and `checkpoints/BEST`, in upper or lower case, to the checkpoint that the file of that name
+/// points to.
 fn pointed_at(path: &Path) -> Result<Option<PathBuf>> {
     let name = path.file_name().unwrap_or_default().to_string_lossy().to_uppercase();
     let Some(folder) = path.parent().filter(|_| !path.is_dir()) else { return Ok(None) };
@@ -105,7 +107,7 @@ fn pointed_at(path: &Path) -> Result<Option<PathBuf>> {
     checkpoint.map(|found| as_named(path, found)).transpose()
 }
 
-/// The checkpoint that was named, and no other: results of an earlier one would pass for its own.
+/// Returns the named checkpoint, never an earlier one: its results would be taken for those of the named one.
 fn as_named(path: &Path, found: Checkpoint) -> Result<PathBuf> {
     let Some(why) = found.note else { return Ok(found.path) };
     let message = format!("the checkpoint that {} names cannot be used", path.display());
@@ -113,16 +115,17 @@ fn as_named(path: &Path, found: Checkpoint) -> Result<PathBuf> {
     Err(Error::request(message).with_details([why]).with_hint(hint))
 }
 
-/// The tokenizer in a file or folder, which may be that of a checkpoint.
+/// Opens the tokenizer in a file or folder, which may be that of a checkpoint.
 fn tokenizer_at(path: &Path) -> Result<Tokenizer> {
     find::verify_tokenizer(if path.is_dir() { path } else { path.parent().unwrap_or(path) })?;
     Ok(Tokenizer::open(path)?)
 }
 
-/// Folder, tokenizer and shape of the model that the experiment begins with; no folder where the weights are fresh, or awaited.
+/// Returns folder, tokenizer and shape of the model that the experiment begins with; no folder if the weights are fresh, or if
+/// the model does not exist yet.
 ///
 /// # Errors
-/// A request error where there is no such model, or its tokenizer does not fit.
+/// A request error if there is no such model, or if its tokenizer does not fit.
 pub(crate) fn model_and_tokenizer(
     loaded: &Loaded,
     awaited: &PendingModels,
@@ -167,7 +170,7 @@ pub(crate) fn model_and_tokenizer(
     };
     let is_the_models = matches!(experiment.tokenizer, TokenizerSource::Model);
     let is_of_the_model = match experiment.model {
-        // Added tokens that no row of the model belongs to are refused where a text holds them, as in transformers.
+        // Added tokens beyond the model's vocabulary are refused only if a text contains them, as in transformers.
         ModelSource::From { .. } => is_the_models || !tokenizer.has_words_beyond(config.vocab),
         ModelSource::Shape(_) => false,
     };

@@ -10,10 +10,10 @@ use crate::{
 };
 
 impl Setup {
-    /// The objectives, created.
+    /// Creates the objectives.
     ///
     /// # Errors
-    /// The plugins' own; a request error for what this host does not offer.
+    /// Errors of plugins; a request error for anything that this host does not offer.
     pub fn objectives(&self) -> Result<Objectives> {
         let wanted = &self.experiment().objective;
         let several = wanted.len() > 1;
@@ -41,7 +41,8 @@ impl Setup {
         Ok(objectives)
     }
 
-    /// Whether the objective of this position learns from text of its own: running text, where the first one learns from rows.
+    /// Whether the objective of this index learns from its own text: it learns from running text although the first objective
+    /// learns from rows.
     pub fn stands_beside(&self, index: usize, manifest: &ObjectiveManifest) -> bool {
         index > 0 && manifest.data == DataKind::TEXT && self.data_kind() != DataKind::TEXT.as_str()
     }

@@ -1,4 +1,4 @@
-//! Columns that rewards read, looked for in every row before the first step: what is missing there is not found out hours later.
+//! Checks the columns that rewards read in every row before the first step, so that a missing one is not found hours later.
 
 use plugin_api::{
     Code,
@@ -18,16 +18,16 @@ use crate::{
     runs::breadcrumb,
 };
 
-/// Samples that a reward is given at a time.
+/// Samples per call of a reward.
 const CHUNK: usize = 256;
 
 impl Setup {
-    /// Looks for the columns that the experiment's reward plugins declare, with values they can read, in every row of `corpus`
-    /// whose answers are scored: prompts, and held-out rows of any kind. Then each plugin scores an empty answer to every such row,
-    /// so that what it finds wrong with a row itself is found now.
+    /// Checks that every row of `corpus` whose answers are scored (prompts, and held-out rows of any kind) has the columns that
+    /// the experiment's reward plugins declare, with values they can read. Then each plugin scores an empty answer to every
+    /// such row, so that its own errors about a row appear now.
     ///
     /// # Errors
-    /// A request error naming file and line of the first row that a reward cannot read, and how many there are.
+    /// A request error that names file and line of the first row that a reward cannot read, and the number of such rows.
     pub(crate) fn check_reward_columns(&self, kind: RowKind, corpus: &RowCorpus) -> Result<()> {
         let train = if kind == RowKind::Prompt { corpus.train.as_slice() } else { &[] };
         let rows: Vec<&Row> = train.iter().chain(&corpus.held_out).collect();
@@ -47,7 +47,7 @@ impl Setup {
     }
 }
 
-/// The declared columns, those that an option names by the name it gives.
+/// Returns the declared columns; if an option sets a column's name, with that name.
 fn declared(columns: &[RewardColumn], table: &RewardTable) -> Vec<RewardColumn> {
     let named = |column: &RewardColumn| match table.options.get(&column.option).and_then(Value::as_str) {
         Some(name) if !column.option.is_empty() => RewardColumn { name: name.to_owned(), ..column.clone() },
@@ -56,10 +56,10 @@ fn declared(columns: &[RewardColumn], table: &RewardTable) -> Vec<RewardColumn> 
     columns.iter().map(named).filter(|column| !column.name.is_empty()).collect()
 }
 
-/// A reward that reads rows.
+/// A reward plugin with its key in the experiment.
 struct Reader<'a> {
     plugin: &'a str,
-    /// Its table in the experiment.
+    /// Key of its table in the experiment.
     key: String,
 }
 
@@ -87,7 +87,7 @@ impl Reader<'_> {
         Err(refusal(first, &column.name, what + &more).with_hint(hint))
     }
 
-    /// A fault that a reward finds with a column (code ARRAY) does not depend on the answer.
+    /// Reports errors about a column (code ARRAY): they do not depend on the answer.
     fn score_empty_answers(&self, reward: &impl Reward, rows: &[&Row]) -> Result<()> {
         let sample = |row: &&Row| {
             let text = row.text();
@@ -122,7 +122,7 @@ fn wrong_value(row: &Row, column: &RewardColumn) -> String {
     wrong(row.columns.get(&column.name), column).unwrap_or_default()
 }
 
-/// What is wrong with a value of a declared column; `None`: nothing.
+/// Returns what is wrong with a value of a declared column; `None`: nothing.
 fn wrong(value: Option<&Value>, column: &RewardColumn) -> Option<String> {
     let (text, number) = match &column.value {
         value if *value == ColumnValue::TEXT => (true, false),
@@ -143,7 +143,7 @@ fn wrong(value: Option<&Value>, column: &RewardColumn) -> Option<String> {
         }
         Some(Value::String(_)) if !text => Some(format!("a string where {expected} belongs")),
         Some(Value::Number(_) | Value::Bool(_)) if !number => Some(format!("a number where {expected} belongs")),
-        // Lists and objects reach a reward as their JSON text.
+        // Rewards receive lists and objects as their JSON text.
         Some(Value::Array(_) | Value::Object(_)) if !text => {
             Some(format!("a list or an object where {expected} belongs"))
         }
@@ -156,7 +156,7 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    /// Catches an empty answer that is refused without the way to write it.
+    /// Catches an empty answer that is refused without a hint how to write one.
     #[test]
     fn gotcha_48_an_empty_answer_is_refused_with_the_way_to_write_it() {
         let says = |value: Value, kind: ColumnValue| {
@@ -167,8 +167,8 @@ mod tests {
         assert_eq!(says(json!([""]), ColumnValue::ANY), "");
     }
 
-    /// Catches a number that is read as text or a text as a number, null and emptiness that pass for a value, and values that fit
-    /// and are refused.
+    /// Catches a number that is read as text or a text as a number, null and empty text that are accepted as a value, and
+    /// values that fit and are refused.
     #[test]
     fn gotcha_52_a_declared_column_holds_what_its_reward_reads() {
         let values = [None, Some(json!(null)), Some(json!("")), Some(json!(" \n")), Some(json!("a")), Some(json!(7))];

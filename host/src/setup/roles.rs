@@ -1,10 +1,10 @@
-//! Which models an experiment names beside the policy.
+//! The models other than the policy that an experiment names.
 
 use super::Setup;
 use crate::config::experiment::{POLICY, RewardSource, SELF, SHARED};
 
 impl Setup {
-    /// The models that the experiment names beside `model.from`, by role.
+    /// The models that the experiment names in addition to `model.from`, by role.
     pub fn role_paths(&self) -> Vec<(String, &str)> {
         let experiment = self.experiment();
         let reference = experiment.reference.as_ref().map(|table| ("reference".to_owned(), table.from.as_str()));
@@ -17,7 +17,8 @@ impl Setup {
         named.filter(|(_, path)| ![SELF, POLICY, SHARED].contains(path)).collect()
     }
 
-    /// Whether checkpoints hold the model of this role, so that a resumed run does not read it where the experiment names it.
+    /// Whether checkpoints contain the model of this role, so that a resumed run does not read it from the path in the
+    /// experiment.
     pub fn is_saved(&self, role: &str) -> bool {
         let follows = || self.experiment().reference.as_ref().is_some_and(|table| table.follow.is_some());
         role == "critic" || role == "reference" && follows()

@@ -1,5 +1,6 @@
-//! Objectives that learn from running text beside the rows of the first one, as PPO with a pre-training term does (PPO-ptx: Ouyang
-//! et al. 2022, arXiv 2203.02155, equation 2). Each has a data order of its own; its gradient joins every optimizer step.
+//! Objectives that learn from running text in addition to the rows of the first objective, as PPO with a pre-training term does
+//! (PPO-ptx: Ouyang et al. 2022, arXiv 2203.02155, equation 2). Each has its own data order; its gradient is added in every
+//! optimizer step.
 
 use super::memory::largest_rows::Rows;
 use crate::{
@@ -11,25 +12,25 @@ use crate::{
     setup::Setup,
 };
 
-/// An objective with text of its own.
+/// An objective with its own text.
 pub struct AuxiliaryObjective {
     /// The objective.
     pub objectives: Objectives,
     /// Its place in its text.
     pub batcher: Batcher,
-    /// Where the text came from.
+    /// The files of its text.
     pub sources: Vec<Source>,
     context: usize,
-    /// Tokens of a step.
+    /// Tokens per step.
     tokens: usize,
     micro_batch: usize,
 }
 
 impl AuxiliaryObjective {
-    /// The objectives that learn from text of their own.
+    /// Opens the objectives that learn from their own text.
     ///
     /// # Errors
-    /// A request error for text that is missing or given in vain.
+    /// A request error for text that is missing or unused.
     pub fn all(setup: &Setup) -> Result<Vec<AuxiliaryObjective>> {
         let wanted = setup.experiment().objective.iter().zip(&setup.objectives).enumerate();
         let mut all = Vec::new();
@@ -68,8 +69,8 @@ impl AuxiliaryObjective {
         Ok(all)
     }
 
-    /// The worst micro-batch that its text can give, of at most `most` positions, as a window of its own. No place in the text is
-    /// used up.
+    /// Returns the worst micro-batch of at most `most` positions that its text can give, as a window of its own. The place in
+    /// the text does not change.
     ///
     /// # Errors
     /// Text that cannot be packed.
@@ -80,7 +81,7 @@ impl AuxiliaryObjective {
         crate::objectives::micro_batch::cut(&Window::new(rows.worst(most))?, most)
     }
 
-    /// The window that comes next, in micro-batches. No place in the text is used up.
+    /// Returns the next window in micro-batches without advancing the place in the text.
     ///
     /// # Errors
     /// As [`AuxiliaryObjective::window`].

@@ -1,4 +1,4 @@
-//! A dry run for `telos check`: everything a run does up to its first update, in small, and nothing written.
+//! A dry run for `telos check`: everything a run does up to its first update, on a small batch, without writing files.
 
 use std::{fmt, time::Instant};
 
@@ -19,10 +19,10 @@ use crate::{
     setup::Setup,
 };
 
-/// At most about so many positions are computed: a check is to be quick.
+/// Approximate limit of the positions computed, so that a check is quick.
 const TRIED: usize = 1024;
 
-/// What a dry run found.
+/// Results of a dry run.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Findings {
     /// The run's name.
@@ -35,7 +35,7 @@ pub struct Findings {
     pub held_out_tokens: u64,
     /// Optimizer steps.
     pub steps: u64,
-    /// Positions of the first window; of rollouts about as many as it will have.
+    /// Positions of the first window; with rollouts an estimate.
     pub tokens_per_step: usize,
     /// Micro-batches of the first window.
     pub micro_batches: usize,
@@ -45,38 +45,38 @@ pub struct Findings {
     pub loss: f64,
     /// Their gradient norm.
     pub grad_norm: f64,
-    /// Positions of the largest micro-batch. It is counted and not computed; a run computes it before step 1.
+    /// Positions of the largest micro-batch. It is counted, not computed; a run computes it before step 1.
     pub largest_micro_batch_tokens: usize,
-    /// Most bytes of device buffers in use at a time.
+    /// Peak bytes of device buffers.
     pub memory_peak_bytes: u64,
-    /// What is being done then.
+    /// The phase of the run in which the peak occurs.
     pub memory_peak_in: &'static str,
-    /// Bytes of device buffers that are held all the time: weights, gradients, moments, models beside the policy.
+    /// Bytes of device buffers that are held all the time: weights, gradients, moments, models other than the policy.
     pub memory_held_bytes: u64,
-    /// Most bytes of the whole process; absent where the system does not say what a process takes.
+    /// Peak bytes of the whole process; absent if the system does not report a process's memory.
     pub process_peak_bytes: Option<u64>,
-    /// Seconds of one step: of the positions tried, scaled to the window's.
+    /// Seconds of one step: the measured time, scaled from the positions computed to those of the window.
     pub seconds_per_step: f64,
-    /// Seconds of the whole training, evaluation and checkpoints left out.
+    /// Seconds of the whole training without evaluations and checkpoints.
     pub seconds: f64,
-    /// What became of the rows; absent for running text.
+    /// How many rows were kept and dropped; absent for running text.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rows: Option<RowCounts>,
-    /// What looks wrong: expectations of the objectives that the first window misses, a gradient of exactly 0, plugins that are
-    /// not the pinned ones.
+    /// Warnings: expectations of the objectives that the first window misses, a gradient of exactly 0, plugins that are not the
+    /// pinned ones.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
-    /// The first row of the first window as the model reads it (of a pair both answers), what is learned in brackets; absent for
-    /// running text.
+    /// The first row of the first window as the model reads it (both answers of a pair), supervised tokens in brackets; absent
+    /// for running text.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub example: Option<String>,
 }
 
-/// Reads the data, builds the model, computes a small batch of the longest rows and the first window or its beginning, and counts
-/// the memory of the run.
+/// Reads the data, builds the model, computes a small batch of the longest rows and the first window or its beginning, and
+/// estimates the memory of the run.
 ///
 /// # Errors
-/// Whatever would stop the run.
+/// Everything that would stop the run.
 pub fn dry_run(setup: &Setup) -> Result<Findings> {
     let marker = CrashMarker::default();
     let (device, _) = setup.device(false)?;
@@ -146,7 +146,8 @@ pub fn dry_run(setup: &Setup) -> Result<Findings> {
     })
 }
 
-/// The first sequence of a batch as text, its supervised tokens between `⟦` and `⟧`; of a pair both, each named.
+/// Returns the first sequence of a batch as text, its supervised tokens between `⟦` and `⟧`; for a pair both sequences with
+/// their names.
 fn marked(packed: &PackedBatch, tokenizer: &Tokenizer) -> Result<String> {
     let sequences = unpack(packed);
     let first = sequences.chunk_by(together).next().unwrap_or_default();

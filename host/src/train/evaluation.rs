@@ -1,4 +1,4 @@
-//! Evaluations and samples of a run, and what follows from them: the best checkpoint, early stopping, notes.
+//! A run's evaluations and samples, and what depends on them: the best checkpoint, early stopping, notes.
 
 use std::time::Instant;
 
@@ -26,7 +26,7 @@ use crate::{
 };
 
 impl Trainer {
-    /// Evaluates where it is due and says whether this is the best so far.
+    /// Evaluates if an evaluation is due. Returns whether this is the best one so far.
     pub(super) fn evaluate_if(&mut self, due: bool) -> Result<bool> {
         let eval = self.experiment().eval.clone();
         let step = self.state.step;
@@ -49,7 +49,7 @@ impl Trainer {
         self.records.evaluation(step, &figures, start.elapsed())?;
         self.progress.message(&records::evaluation_line(step, &figures));
         let best = self.experiment().checkpoint.best.clone();
-        // Of the weights that the run began with no checkpoint is kept.
+        // Step 0 is never checkpointed, so it cannot become the best.
         let better = step > 0 && best.is_some_and(|rule| improve(&rule, 0.0, &figures, &mut self.state.best));
         if better {
             self.state.best_step = Some(step);
@@ -72,7 +72,8 @@ impl Trainer {
         Ok(better)
     }
 
-    /// What is found of the policy's answers to held-out prompts.
+    /// Returns the metrics of the policy's answers to held-out prompts.
+    /// The log-probabilities are those at the temperature of the sampling, and at 1 for greedy answers.
     pub(super) fn answers(&mut self) -> Result<Figures> {
         if self.questions.is_empty() {
             return Ok(Figures::new());
@@ -112,7 +113,7 @@ impl Trainer {
         Ok(figures)
     }
 
-    /// Whether an objective says so, or early stopping is out of patience; tells why.
+    /// Returns whether to stop, because an objective asked for it or early stopping ran out of patience, and prints the reason.
     pub(super) fn is_to_stop(&self, verdict: Verdict) -> bool {
         let step = self.state.step;
         if verdict == Verdict::STOP {
@@ -154,12 +155,12 @@ impl Trainer {
         Ok(())
     }
 
-    /// Says so where `figures` are not what the objectives expect before training: of fresh weights with `fresh` all, else what
-    /// does not depend on the weights.
+    /// Adds a note for each metric in `figures` that differs from what the objectives expect before training. Without `fresh`
+    /// (weights that were never trained), expectations that depend on fresh weights are skipped.
     pub(super) fn check_expectations(&mut self, figures: &[(String, f64)], fresh: bool) -> Result<()> {
         let vocab = fresh.then_some(self.learner.model.config().vocab);
         for missed in expectations::all_missed(&self.learner.objectives, figures, vocab) {
-            // The first step misses what the evaluation before it has missed.
+            // The first step would repeat what the evaluation before it reported.
             let (quantity, _) = missed.split_once(" is ").unwrap_or_default();
             if !self.notes.iter().any(|note| note.split_once(" is ").is_some_and(|(known, _)| known == quantity)) {
                 self.note(missed)?;
@@ -168,8 +169,8 @@ impl Trainer {
         Ok(())
     }
 
-    /// The same for the first step, which may begin from a trained model. What needs fresh weights was looked at in the evaluation
-    /// before it, where there was one.
+    /// Checks expectations on the first step, which may begin from a trained model. Those that need fresh weights are skipped
+    /// if the evaluation before the step has checked them.
     pub(super) fn check_first_step(&mut self, out: &WindowLoss) -> Result<()> {
         let fresh = self.setup.model_folder.is_none() && self.state.loss_before.is_none();
         let mut figures = vec![("loss".to_owned(), out.loss)];

@@ -1,5 +1,5 @@
-//! What learns: a model on a device with its gradient, optimizer, objectives and place in the data, and the parts of one
-//! optimizer step. A run, a dry run and a comparison of backends take their steps here, so that they are the same steps.
+//! A model on a device with its gradient, optimizer, objectives and place in the data, and the parts of one optimizer step. A
+//! run, a dry run and a comparison of backends all use this code, so their steps are the same.
 
 use std::path::Path;
 
@@ -38,7 +38,7 @@ use crate::{
 
 /// A model with everything that trains it.
 pub struct Learner {
-    /// Where it computes.
+    /// The device it computes on.
     pub device: Device,
     /// The model.
     pub model: Model,
@@ -48,15 +48,15 @@ pub struct Learner {
     pub optimizer: Box<dyn Optimizer>,
     /// The models beside it.
     pub roles: Roles,
-    /// What is minimised.
+    /// The objectives whose loss is minimised.
     pub objectives: Objectives,
-    /// The place in the data.
+    /// The place in the data order.
     pub batcher: Batcher,
-    /// Where windows come from that the policy answers itself; absent for data that has its answers.
+    /// Draws rollouts and gives their windows; absent for data that has its own answers.
     pub rollouts: Option<Rollouts>,
-    /// Who judges answers.
+    /// The rewards that score answers.
     pub rewards: Rewards,
-    /// Objectives with text of their own.
+    /// Objectives with their own text.
     pub beside: Vec<AuxiliaryObjective>,
     pub(super) settings: Train,
     pub(super) seed: u64,
@@ -67,19 +67,19 @@ pub struct Learner {
 
 /// A learner with the data it learns from.
 pub struct Opened {
-    /// What learns.
+    /// The model and everything that trains it.
     pub learner: Learner,
-    /// The data as its models read them.
+    /// The data as the models read it.
     pub data: TrainingData,
-    /// How many optimizer steps the run has.
+    /// Number of optimizer steps of the run.
     pub steps: u64,
-    /// What a frozen reference has to do before the first step.
+    /// The pass in which a frozen reference scores rows before the first step.
     pub reference: Option<ReferencePass>,
 }
 
-/// The first step's window as far as it is tried.
+/// The part of the first step's window that a dry run computes.
 pub struct FirstWindow {
-    /// What is tried.
+    /// The micro-batches to compute.
     pub micro_batches: Vec<PackedBatch>,
     /// Positions of the whole window.
     pub positions: usize,
@@ -87,11 +87,11 @@ pub struct FirstWindow {
     pub parts: usize,
 }
 
-/// Puts the experiment's models to work on `device`: those of the run's `checkpoint`, or as they start. With `cached`
-/// a frozen reference can score rows before the first step, into the cache beside the runs; without, it runs in every step.
+/// Opens the experiment's models on `device`: from the run's `checkpoint`, or as they start. With `cached`, a frozen reference
+/// can score rows before the first step, into the cache in the runs folder; without, it runs in every step.
 ///
 /// # Errors
-/// Request errors for what the objectives cannot read or the experiment gives in vain; memory.
+/// Request errors for data that the objectives cannot read and for unused keys; memory.
 pub fn open(
     setup: &Setup,
     device: &Device,
@@ -107,7 +107,7 @@ pub fn open(
     let (batcher, steps) = setup.batcher(&data)?;
     let mut learner = Learner::new(setup, model, roles, objectives, batcher)?;
     if !cached {
-        // Only a run ends with its data: steps that are tried out may be more than it has.
+        // Only a run ends with its data; trial steps may read more than the run has.
         learner.batcher.never_end();
     }
     learner.rewards = Rewards::open(setup, device)?;
@@ -118,7 +118,7 @@ pub fn open(
 }
 
 impl Learner {
-    /// Puts `model` to work on the device it lies on.
+    /// Creates a learner of `model` on the device that holds the model.
     ///
     /// # Errors
     /// A group of the optimizer that matches no parameter (a request error); memory.
@@ -148,21 +148,21 @@ impl Learner {
         })
     }
 
-    /// The context length of a step; steps count from 0.
+    /// Returns the context length of a step; steps count from 0.
     pub fn context(&self, step: u64) -> usize {
         let schedule = self.settings.context_schedule.as_deref();
         schedule::context_at(schedule, step, self.model.config().context as usize)
     }
 
-    /// The learning rate of a step of `total`; steps count from 0.
+    /// Returns the learning rate of a step of `total`; steps count from 0.
     pub fn learning_rate(&self, step: u64, total: u64) -> f64 {
         self.settings.optimizer.lr * schedule::rate(&self.settings.schedule, step, total)
     }
 
-    /// The window of a step in micro-batches; steps count from 0 and come in order.
+    /// Returns the window of a step in micro-batches; steps count from 0 and come in order.
     ///
     /// # Errors
-    /// The data has ended; the plugins' own; rows that cannot be packed.
+    /// The data has ended; errors of plugins; rows that cannot be packed.
     pub fn window(&mut self, step: u64, marker: &CrashMarker) -> Result<Vec<PackedBatch>> {
         let ended = || Error::run("the training data has ended");
         if let Some(rollouts) = &mut self.rollouts {
@@ -183,13 +183,14 @@ impl Learner {
         cut(&self.asked(composed)?, self.settings.micro_batch_tokens)
     }
 
-    /// Whether there is no window left: epochs are counted, and answers that were left out have made them shorter than foreseen.
+    /// Returns whether no window is left. Possible only with `train.epochs`, if answers were dropped and the epochs therefore
+    /// have fewer windows than planned.
     pub fn data_has_ended(&self) -> bool {
         self.rollouts.as_ref().is_none_or(Rollouts::spent) && self.batcher.has_ended()
     }
 
-    /// The first step's window, or, where it has more than about `most` positions, its beginning; of rollouts the answers to the first
-    /// prompts. Takes its place in the data order.
+    /// Returns the first step's window, or its beginning if it has more than about `most` positions; with rollouts the answers
+    /// to the first prompts. Advances the place in the data order.
     ///
     /// # Errors
     /// As [`Learner::window`].
@@ -218,7 +219,7 @@ impl Learner {
             marker,
         )?;
         let window = rollouts.window()?;
-        // Of fewer prompts than a step has, each is in the window.
+        // If there are fewer prompts than a step takes, all of them are in the window.
         let share = prompts.min(all.len()) as f64 / prompts.min(some).max(1) as f64;
         let micro_batches = cut(&window, self.settings.micro_batch_tokens)?;
         let positions = (window.positions() as f64 * share) as usize;
@@ -226,8 +227,8 @@ impl Learner {
         Ok(FirstWindow { micro_batches, positions, parts })
     }
 
-    /// A window whose sequences are read to their last token where something is asked there: those that an objective composed
-    /// do not know of it.
+    /// Marks every sequence of the window as read to its last token if an objective needs that: sequences that an objective
+    /// composed lack the mark.
     pub(super) fn asked(&self, window: Window) -> Result<Window> {
         if !self.objectives.needs().reads_last() || window.sequences().iter().all(|sequence| sequence.reads_last) {
             return Ok(window);
@@ -237,10 +238,10 @@ impl Learner {
         Ok(Window::new(sequences)?)
     }
 
-    /// Loss and gradient of a window, the gradient left in `grads` and measured. No weight changes.
+    /// Computes loss and gradient of a window; the gradient stays in `grads`, and its norm is measured. Weights do not change.
     ///
     /// # Errors
-    /// The plugins' and the backend's own.
+    /// Errors of plugins and of the backend.
     pub fn gradient(&mut self, micro_batches: &[PackedBatch], marker: &CrashMarker) -> Result<(WindowLoss, Gradient)> {
         self.model.zero(&self.grads)?;
         self.roles.zero()?;
@@ -274,10 +275,10 @@ impl Learner {
         accumulate(&work, &mut self.objectives, micro_batches, marker)
     }
 
-    /// Tells each objective its own metrics of the step.
+    /// Calls each objective's `after_step` with its own metrics of the step.
     ///
     /// # Errors
-    /// The plugins' own.
+    /// Errors of plugins.
     pub fn after_step(&mut self, metrics: &[(String, f64)], marker: &CrashMarker) -> Result<Verdict> {
         let (mut verdict, rollouts) = (Verdict::CONTINUE, self.rollouts.is_some());
         for active in self.every_objective() {
@@ -302,15 +303,15 @@ impl Learner {
         Ok(verdict)
     }
 
-    /// Every objective, those with text of their own last.
+    /// All objectives; those with their own text come last.
     pub fn every_objective(&mut self) -> impl Iterator<Item = &mut Active> {
         self.objectives.iter_mut().chain(self.beside.iter_mut().flat_map(|beside| beside.objectives.iter_mut()))
     }
 
-    /// The states of all of them, in that order.
+    /// Returns the states of all objectives, in the order of [`Learner::every_objective`].
     ///
     /// # Errors
-    /// The plugins' own.
+    /// Errors of plugins.
     pub fn states(&self) -> Result<Vec<Vec<u8>>> {
         let mut states = self.objectives.states()?;
         for beside in &self.beside {
@@ -319,10 +320,10 @@ impl Learner {
         Ok(states)
     }
 
-    /// Moves the weights along the measured gradient in step `step`, counted from 1; a reference that follows, follows.
+    /// Applies one optimizer update in step `step`, counted from 1, then updates the reference model if it tracks the policy.
     ///
     /// # Errors
-    /// The backend's.
+    /// Errors of the backend.
     pub fn update(&mut self, lr: f64, step: u64) -> Result<()> {
         self.optimizer.update(self.model.params(), self.model.shadow(), &self.grads, lr)?;
         // What was measured of the scores was measured of other weights.
@@ -331,10 +332,10 @@ impl Learner {
         self.follow(step)
     }
 
-    /// A reference that follows, follows, also after a step whose update is refused.
+    /// Updates the reference model if it tracks the policy, also after a step whose update was refused.
     ///
     /// # Errors
-    /// The backend's.
+    /// Errors of the backend.
     pub fn follow(&self, step: u64) -> Result<()> {
         self.roles.follow(&self.model, step)
     }

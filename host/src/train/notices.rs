@@ -1,5 +1,5 @@
-//! What a run says once when it looks as if it learns nothing: a gradient of exactly 0, rewards that are all equal, groups of one
-//! answer, metrics that were declared and never returned. Nothing of it changes what is computed.
+//! Notes that a run prints once if it seems to learn nothing: a gradient of exactly 0, rewards that are all equal, groups of
+//! one answer, metrics that were declared and never returned. They do not change any result.
 
 use std::collections::BTreeSet;
 
@@ -15,12 +15,12 @@ use crate::{
     objectives::{Objectives, active::Active},
 };
 
-/// Steps in a row with a gradient of exactly 0 before it is said.
+/// Steps in a row with a gradient of exactly 0 before the note is printed.
 const STEPS: u64 = 3;
-/// Rollouts in a row whose rewards are all equal before it is said.
+/// Rollouts in a row whose rewards are all equal before the note is printed.
 const ROLLOUTS: u64 = 2;
 
-/// What was seen of a run so far in this process.
+/// What this process has observed of a run so far.
 #[derive(Debug, Default)]
 pub struct Notices {
     without_gradient: Streak,
@@ -28,17 +28,17 @@ pub struct Notices {
     returned: BTreeSet<String>,
 }
 
-/// How often something was seen in a row.
+/// How many times in a row a condition held.
 #[derive(Debug, Default, Clone, Copy)]
 struct Streak {
     seen: u64,
-    /// Whether it was ever otherwise.
+    /// Whether the condition ever failed to hold.
     broken: bool,
     said: bool,
 }
 
 impl Streak {
-    /// Counts one more observation; true once, when it has been seen `enough` times in a row.
+    /// Counts one more observation. Returns true once: when the condition has held `enough` times in a row.
     fn add(&mut self, seen: bool, enough: u64) -> bool {
         self.broken |= !seen;
         self.seen = if seen { self.seen + 1 } else { 0 };
@@ -47,14 +47,14 @@ impl Streak {
         due
     }
 
-    /// Whether it was seen every time, too seldom to have been said.
+    /// Returns whether the condition always held, but not often enough for the note to be printed.
     fn unsaid(&self) -> bool {
         self.seen > 0 && !self.broken && !self.said
     }
 }
 
 impl Notices {
-    /// After step `step` with a global gradient norm: what there is to say.
+    /// Returns the note that is due after step `step` with global gradient norm `norm`, if any.
     pub fn step(&mut self, step: u64, norm: f64) -> Option<String> {
         let due = self.without_gradient.add(norm == 0.0, STEPS);
         due.then(|| {
@@ -64,13 +64,13 @@ impl Notices {
         })
     }
 
-    /// After a rollout whose smallest and largest reward these are.
+    /// Returns the note that is due after a rollout with this smallest and largest reward, if any.
     pub fn rollout(&mut self, (least, most): (f64, f64)) -> Option<String> {
         let due = self.equal_rewards.add(least == most, ROLLOUTS);
         due.then(|| format!("all rewards of {ROLLOUTS} rollouts in a row are {least}: {EQUAL}"))
     }
 
-    /// Remembers which figures were returned.
+    /// Remembers the names of metrics that were returned.
     pub fn figures<'a>(&mut self, names: impl Iterator<Item = &'a str>) {
         for name in names {
             if !self.returned.contains(name) {
@@ -79,8 +79,8 @@ impl Notices {
         }
     }
 
-    /// The terms that an objective returned, as far as figures tell: they name the terms of a loss of several. All of them where
-    /// nothing was returned yet.
+    /// Returns the terms that an objective returned, judging by the names of its metrics: a loss with several terms reports
+    /// each of them. Before anything was returned: all terms.
     pub fn terms<'a>(&self, active: &'a Active) -> Vec<&'a TermSpec> {
         let Active { prefix, manifest, .. } = active;
         let named = |term: &TermSpec| self.returned.contains(&format!("{prefix}{}", term.name));
@@ -92,8 +92,8 @@ impl Notices {
         manifest.terms.iter().filter(returned).collect()
     }
 
-    /// At the end of a run: what was true of all its steps, too few to have been said before, and which declared metrics were
-    /// never returned.
+    /// Returns the notes at the end of a run: conditions that held in all its steps, which were too few for the note to be
+    /// printed before, and declared metrics that were never returned.
     pub fn end<'a>(&self, objectives: impl Iterator<Item = &'a Active>) -> Vec<String> {
         let mut all = Vec::new();
         if self.without_gradient.unsaid() {
@@ -115,19 +115,19 @@ impl Notices {
 const NOTHING_LEARNED: &str = "nothing is learned; look at the objective's cotangents and at what is supervised";
 const EQUAL: &str = "answers cannot be told apart by them; look at the rewards and at samples.jsonl";
 
-/// Whether a term or metric exists under some options only: its meaning then names one of them.
+/// Returns whether a term or metric exists only under some options: its meaning then names one of them.
 fn is_optional(manifest: &ObjectiveManifest, meaning: &str) -> bool {
     manifest.options.iter().any(|option| meaning.contains(&format!("`{}", option.name)))
 }
 
-/// Declared metrics that were not returned, those that need not be left out.
+/// Returns the declared metrics that were never returned, without those that depend on an option.
 fn never_returned(manifest: &ObjectiveManifest, returned: impl Fn(&str) -> bool) -> Vec<&str> {
     let required = |metric: &&MetricSpec| !is_optional(manifest, &metric.meaning) && !returned(&metric.name);
     let missing = manifest.metrics.iter().filter(required);
     missing.map(|metric| metric.name.as_str()).collect()
 }
 
-/// Notes that follow from the experiment and its data alone, before the first step, which reads `context` tokens at a time.
+/// Returns the notes that depend only on the experiment and its data. The first step reads `context` tokens at a time.
 ///
 /// # Errors
 /// A context length of 0.
@@ -176,7 +176,7 @@ fn again(reader: &str, size: &str, noun: &str, rows: usize, taken: usize) -> Str
     )
 }
 
-/// Rollouts with one answer to each prompt, where an objective compares answers.
+/// Returns the note for rollouts with one answer per prompt if an objective compares answers.
 fn single_answers(experiment: &Experiment, objectives: &Objectives) -> Vec<String> {
     let Some(rollout) = experiment.rollout.as_ref().filter(|rollout| rollout.samples == 1) else { return Vec::new() };
     let by_groups = |active: &Active| active.manifest.terms.iter().any(|term| term.normaliser == Normaliser::GROUPS);
@@ -196,7 +196,7 @@ mod tests {
 
     use super::*;
 
-    /// Catches a note in every step, one that a single zero brings about, and zeros that are counted across other steps.
+    /// Catches a note in every step, a note after a single zero, and a count of zeros that continues across other steps.
     #[test]
     fn a_gradient_of_zero_is_said_once_and_only_when_it_stays() {
         let mut notices = Notices::default();
@@ -209,7 +209,7 @@ mod tests {
         assert!((1..9).all(|step| nan.step(step, f64::NAN).is_none()));
     }
 
-    /// Catches a short run that learned nothing and ends without a word.
+    /// Catches a short run that learned nothing and ends without a note.
     #[test]
     fn what_was_true_of_every_step_of_a_short_run_is_said_at_its_end() {
         let mut notices = Notices::default();
@@ -225,7 +225,7 @@ mod tests {
         assert!(varied.end([].into_iter()).is_empty());
     }
 
-    /// Catches a count that is not the rows' and a rollout that is called a step.
+    /// Catches a count that is not the number of rows, and a rollout that is called a step.
     #[test]
     fn a_batch_larger_than_the_data_is_said() {
         let said = again("step", "train.batch", "row", 8, 35);
@@ -243,7 +243,7 @@ mod tests {
         assert!(again("step", "train.batch", "row", 100, 101).contains("reads some of the data's 100 rows twice"));
     }
 
-    /// Catches a warm-up that rounds to nothing without a word.
+    /// Catches a warm-up that rounds to 0 steps without a note.
     #[test]
     fn a_warm_up_of_no_step_is_said() {
         assert!(no_warmup(Span::Fraction(0.1), 4).is_some_and(|said| said.contains("0.1 of 4 steps")));

@@ -1,5 +1,6 @@
-//! Preferences out of a policy's own answers: of several answers to a prompt, the one that the experiment's rewards like best
-//! against the one they like worst. With them a preference objective learns what a rollout's would, without rollouts.
+//! Preference pairs from a policy's own answers: of several answers to a prompt, the one with the highest reward is chosen and
+//! the one with the lowest is rejected. With these pairs a preference objective can learn from the experiment's rewards without
+//! rollouts.
 
 use std::fmt::{self, Write};
 
@@ -24,39 +25,40 @@ use crate::{
     setup::Setup,
 };
 
-/// Tells the stream of chance apart from those of rollouts.
+/// Separates this random stream from those of rollouts.
 const PAIRS: u64 = 0x9A12;
 
-/// Keys of a row that a prompt's own columns cannot have.
+/// Keys that a pair's row sets itself; a column of the prompt with such a name is dropped.
 const OWN: [&str; 8] =
     ["prompt", "chosen", "rejected", "messages", "chosen_score", "rejected_score", "chosen_ended", "rejected_ended"];
 
-/// The pairs that were found.
+/// The pairs that were built.
 #[derive(Debug, Clone, PartialEq, Default, Serialize)]
 pub struct Pairs {
     /// Prompts answered.
     pub prompts: usize,
-    /// Pairs written: prompts of which one answer was better than another.
+    /// Pairs written: one for each prompt whose best and worst answers have different scores.
     pub pairs: usize,
-    /// Prompts whose answers were all worth the same: they say nothing.
+    /// Prompts without a pair because all answers have the same score.
     pub ties: usize,
-    /// Answers passed over since they hold bytes that make no character: written as text they would be other answers.
+    /// Answers skipped because they contain bytes that are not valid text: as text they would be different answers.
     pub no_text: usize,
     /// Mean score of all answers.
     pub mean: f64,
-    /// Mean score of the chosen ones; NaN where there is none.
+    /// Mean score of the chosen answers; NaN if there are none.
     pub chosen: f64,
-    /// Mean score of the rejected ones; NaN where there is none.
+    /// Mean score of the rejected answers; NaN if there are none.
     pub rejected: f64,
-    /// The rows: JSON lines.
+    /// The rows as JSON lines.
     #[serde(skip)]
     pub lines: String,
 }
 
-/// Has the model of an experiment with rollouts answer each of its prompts, held-out ones included, `samples` times.
+/// Lets the model of an experiment with rollouts answer each of its prompts, held-out ones included, `samples` times, and pairs
+/// the answers.
 ///
 /// # Errors
-/// A request error for an experiment without `[rollout]` or `[[reward]]`; the plugins' and the backend's own.
+/// A request error for an experiment without `[rollout]` or `[[reward]]`; errors of plugins and of the backend.
 pub fn pairs(setup: &Setup, samples: usize) -> Result<Pairs> {
     let Some(rollout) = &setup.experiment().rollout else {
         return Err(setup.loaded.refuse("rollout", "missing: it says how prompts are answered"));
@@ -67,7 +69,7 @@ pub fn pairs(setup: &Setup, samples: usize) -> Result<Pairs> {
         return Err(setup.loaded.refuse("reward", "missing: which answer is better?"));
     }
     let data = setup.data(false)?;
-    // Strings that a template writes as a user's message become messages in the pairs too, which then say so.
+    // If a chat template turns plain prompts into a user message, the pairs contain messages as well.
     let as_messages = matches!(&setup.experiment().data, Data::Jsonl { chat_template: Some(_), .. });
     let mut found = Pairs::default();
     let mut all = Vec::new();
@@ -75,7 +77,7 @@ pub fn pairs(setup: &Setup, samples: usize) -> Result<Pairs> {
         let data: &dyn Examples = &**data;
         let policy = Policy { model: &model, tokenizer: &setup.tokenizer, data };
         let questions = questions(data, &setup.tokenizer, u64::MAX)?;
-        // By the size of rollouts, so that this needs no more memory than they do.
+        // In blocks of a rollout's size, so that this needs no more memory than a rollout.
         for (block, questions) in questions.chunks(rollout.prompts).enumerate() {
             let prompts: Vec<Sequence> =
                 questions.iter().flat_map(|question| vec![question.prompt().clone(); samples]).collect();
@@ -108,14 +110,14 @@ fn mean(sum: f64, count: usize) -> f64 {
 
 /// A prompt whose answers are compared.
 struct Prompt {
-    /// Its row as the file has it: prompt and columns.
+    /// Its row as in the file: prompt and columns.
     row: Map<String, Value>,
-    /// Whether a template writes strings as messages.
+    /// Whether a chat template turns plain strings into messages.
     as_messages: bool,
 }
 
 impl Prompt {
-    /// Whether prompt and answers are messages.
+    /// Returns whether prompt and answers are messages.
     fn is_chat(&self) -> bool {
         self.as_messages || self.row.get("prompt").is_some_and(Value::is_array)
     }
@@ -135,7 +137,8 @@ impl Prompt {
 }
 
 impl Pairs {
-    /// The best answer of a prompt against the worst, the first of equals; sums stand where means will.
+    /// Adds a pair of a prompt's best and worst answers (the first among equals). `chosen` and `rejected` are sums until
+    /// `pairs` divides them.
     fn add(&mut self, prompt: Prompt, answers: &[&Sample], scores: &[f64]) -> Result<()> {
         self.prompts += 1;
         let is_text = |index: &usize| !answers[*index].completion.contains(char::REPLACEMENT_CHARACTER);
@@ -157,7 +160,7 @@ impl Pairs {
         row.insert("prompt".into(), prompt.value(answers[best]));
         row.insert("chosen".into(), said(best));
         row.insert("rejected".into(), said(worst));
-        // An answer that was cut off does not end there, and the model must not learn that it does.
+        // A truncated answer does not end there, so the model must not learn to stop there.
         row.insert("chosen_ended".into(), answers[best].ended.into());
         row.insert("rejected_ended".into(), answers[worst].ended.into());
         row.insert("chosen_score".into(), scores[best].into());
@@ -208,7 +211,7 @@ mod tests {
         prompt(json!({"prompt": "p", "qid": 9007199254740993_u64, "chosen": "own"}))
     }
 
-    /// Catches sides exchanged, a pair out of equal answers, a column that overwrites an answer, and one that is lost.
+    /// Catches sides exchanged, a pair of equal answers, a column that overwrites an answer, and a column that is lost.
     #[test]
     fn the_best_stands_against_the_worst() {
         let (a, b, c) = (sample("a"), sample("b"), sample("c"));
@@ -226,8 +229,8 @@ mod tests {
         assert_eq!(row, expected);
     }
 
-    /// Catches messages that are flattened to a text, answers that are strings beside them, and strings that a template writes
-    /// as messages and that would be read as plain text.
+    /// Catches messages that are flattened to a text, answers as plain strings to prompts that are messages, and strings that a
+    /// template turns into messages and that are written as plain text.
     #[test]
     fn answers_to_messages_are_messages() {
         let asked = json!([{"role": "system", "content": "s"}, {"role": "user", "content": "q"}]);

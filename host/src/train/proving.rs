@@ -1,4 +1,4 @@
-//! Checks the run's objectives against the quick laws before they are learned from, and records what was found.
+//! Checks the run's objectives against the quick laws before training on them, and records the results.
 
 use std::collections::BTreeSet;
 
@@ -12,15 +12,15 @@ use super::{
 use crate::{data::PackedBatch, error::Result, runs::receipt::Receipt};
 
 impl Trainer {
-    /// The objectives that are still to be checked.
+    /// Returns the objectives that are still to be checked.
     fn unchecked(&mut self) -> BTreeSet<usize> {
         let (setup, begins) = (&self.setup, self.state.step == 0);
         let tables = self.to_prove.tables.get_or_insert_with(|| to_check(setup, begins));
         if self.to_prove.windows < MOST_WINDOWS { tables.clone() } else { BTreeSet::new() }
     }
 
-    /// Checks objectives on the window that comes next, where it can be had without drawing a rollout, and those with text of their
-    /// own on theirs. Nothing moves on.
+    /// Checks objectives on the next window, unless that needs a rollout to be drawn, and those with their own text on their
+    /// next window. No place in the data changes.
     ///
     /// # Errors
     /// A contradiction.
@@ -38,7 +38,7 @@ impl Trainer {
         self.prove(&micro_batches)
     }
 
-    /// Checks objectives with text of their own on their next window. No place in the text is used up.
+    /// Checks objectives with their own text on their next window. The place in the text does not change.
     fn prove_beside(&mut self) -> Result<()> {
         let tables = self.unchecked();
         let mut found = Vec::new();
@@ -51,7 +51,7 @@ impl Trainer {
         self.settle(&found)
     }
 
-    /// Checks objectives on a window, until each of their terms was compared once.
+    /// Checks objectives on a window; each one until all its terms have been compared once.
     ///
     /// # Errors
     /// A contradiction.
@@ -66,7 +66,7 @@ impl Trainer {
         self.settle(&found)
     }
 
-    /// Notes which objectives could not be checked in any window of this run.
+    /// Adds a note for each objective that could not be checked in any window of this run.
     ///
     /// # Errors
     /// The note cannot be written.
@@ -75,7 +75,8 @@ impl Trainer {
         uncompared(&unchecked).into_iter().try_for_each(|line| self.note(line))
     }
 
-    /// Refuses a contradiction, or notes it; notes what passed in `plugins.lock`. What could not be compared stays to be checked.
+    /// Returns an error for a contradiction, or records it with `--unproved`; records what passed in `plugins.lock`. Objectives
+    /// with terms that could not be compared stay unchecked.
     fn settle(&mut self, found: &[Proof]) -> Result<()> {
         if found.is_empty() {
             return Ok(());

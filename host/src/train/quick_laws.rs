@@ -1,10 +1,11 @@
-//! Objectives are checked against the quick laws on the experiment's own first batch, before it is learned from: all of them where a
-//! run begins, those whose bytes are new where it is resumed.
+//! Objectives are checked against the quick laws on the experiment's own first batch, before training on it: all of them when a
+//! run begins, those with new bytes when it is resumed.
 //!
-//! A contradiction (a cotangent that is not the derivative, a sum or normaliser that depends on the cut, a value that is said to be
-//! held constant and is not, no gradient at all, a number that the manifest promises and that does not come out) stops the run,
-//! unless it was started with `--unproved`; then it stands in the receipt. What passes is noted in `plugins.lock`. A batch that tells
-//! nothing of a term proves nothing: the objective is checked again on the next one.
+//! A contradiction (a cotangent that is not the derivative, a sum or normaliser that depends on how the window is cut, a value
+//! that is declared constant and is not, no gradient at all, a number that the manifest promises and that does not come out)
+//! stops the run, unless it was started with `--unproved`; then it is recorded in the receipt. Objectives that pass are
+//! recorded in `plugins.lock`. A batch in which all cotangents of a term are 0 proves nothing: the objective is checked again
+//! on the next one.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -34,55 +35,55 @@ use crate::{
     setup::Setup,
 };
 
-/// Windows on which an objective is checked at most. One may compare nothing of a term: all its cotangents are 0, as where the rewards
-/// of a rollout are all equal.
+/// Maximum number of windows on which an objective is checked. In some windows a term cannot be compared because all its
+/// cotangents are 0, for example if all rewards of a rollout are equal.
 pub(super) const MOST_WINDOWS: u64 = 20;
 
-/// The objectives that are checked on the first batch, by their place among the experiment's: of a run that begins all, since
-/// what they compute depends on options and data too, and of one that is resumed those whose bytes have not passed yet.
+/// Returns the objectives to check on the first batch, as indices of the experiment's objectives. When a run begins: all, since
+/// what they compute also depends on options and data. When it is resumed: those whose bytes have not passed yet.
 pub(super) fn to_check(setup: &Setup, begins: bool) -> BTreeSet<usize> {
     let ids = setup.objectives.iter().map(|(library, _)| library.info().id.as_str()).enumerate();
     ids.filter(|(_, id)| begins || setup.lock.is_unproved(kind::OBJECTIVE, id)).map(|(table, _)| table).collect()
 }
 
-/// An instance of the objective of table number `table` under its default options, the table's own where there is no default.
+/// Creates the objective of table number `table` with its default options; options without a default keep the table's value.
 fn plain(setup: &Setup, table: usize) -> Option<Box<dyn Objective>> {
     let (library, manifest) = setup.objectives.get(table)?;
     let given = &setup.experiment().objective.get(table)?.options;
     Some(Box::new(library.objective(&without_defaults(manifest, given)).ok()?))
 }
 
-/// Those of the options `given` that have no default.
+/// Returns the options in `given` that have no default.
 fn without_defaults(manifest: &ObjectiveManifest, given: &OptionMap) -> OptionMap {
     let has_no_default = |name: &str| manifest.options.iter().any(|o| o.name == name && o.default.is_null());
     given.iter().filter(|(name, _)| has_no_default(name)).map(|(name, value)| (name.clone(), value.clone())).collect()
 }
 
-/// What the quick laws found of one objective.
+/// Results of the quick laws for one objective.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Proof {
-    /// Its place among the experiment's objectives.
+    /// Its index among the experiment's objectives.
     pub(super) table: usize,
     /// Id of the plugin.
     pub(super) id: String,
-    /// A line for each law that it contradicts.
+    /// One line for each law that it contradicts.
     pub(super) contradictions: Vec<String>,
     /// Terms whose cotangents are all 0 in this batch.
     pub(super) silent: Vec<String>,
 }
 
 impl Proof {
-    /// Whether every term was compared and contradicts nothing.
+    /// Returns whether every term was compared and no law was contradicted.
     pub(super) fn passed(&self) -> bool {
         self.contradictions.is_empty() && self.silent.is_empty()
     }
 }
 
-/// Checks those of `objectives` that stand in `tables` against the quick laws on one window: each on the first micro-batch in which
-/// every term has a cotangent other than 0, else on the last one.
+/// Checks those of `objectives` whose index is in `tables` against the quick laws on one window: each on the first micro-batch
+/// in which every term has a cotangent other than 0, else on the last one.
 ///
 /// # Errors
-/// The plugins' and the backend's own: what fails here would fail in the step.
+/// Errors of plugins and of the backend, which would also occur in the step.
 pub(super) fn proofs(
     setup: &Setup,
     models: Models<'_>,
@@ -96,7 +97,7 @@ pub(super) fn proofs(
         return Ok(Vec::new());
     }
     let joined = match objectives.needs().rollouts {
-        // What `prepare` answered to a rollout rides along with its sequences.
+        // The results of `prepare` for a rollout are already stored with its sequences.
         true => PreparedArrays::default(),
         false => objectives.keeping_state(|objectives| objectives.prepare(micro_batches, marker))?,
     };
@@ -121,7 +122,7 @@ pub(super) fn proofs(
             }
             None => run(packed)?,
         };
-        // What is not even a loss is refused as in any step.
+        // An invalid loss is refused here as in any step.
         objectives.losses(&batch, &joined, *part, &packed.rows, marker)?;
         for (index, active) in objectives.iter().enumerate().filter(|(_, active)| tables.contains(&active.table)) {
             if found.contains_key(&active.table) {
@@ -152,7 +153,7 @@ fn meaning(law: &str) -> &'static str {
     QUICK.iter().find(|(name, _)| *name == law).map_or("", |(_, meaning)| meaning)
 }
 
-/// The refusal of the first of the objectives that contradict themselves.
+/// Returns the error for the first objective that contradicts a law.
 pub(super) fn refusal(found: &[Proof]) -> Option<Error> {
     let Proof { id, contradictions, .. } = found.iter().find(|proof| !proof.contradictions.is_empty())?;
     let hint = format!(
@@ -162,7 +163,7 @@ pub(super) fn refusal(found: &[Proof]) -> Option<Error> {
     Some(error.with_details(contradictions.clone()).with_hint(hint))
 }
 
-/// A line for each objective of which something could not be compared.
+/// Returns one line for each objective with terms that could not be compared.
 pub(super) fn uncompared(found: &[Proof]) -> Vec<String> {
     let line = |Proof { id, silent, .. }: &Proof| {
         let terms = silent.iter().map(|term| format!("`{term}`")).collect::<Vec<_>>().join(", ");
@@ -174,16 +175,16 @@ pub(super) fn uncompared(found: &[Proof]) -> Vec<String> {
     found.iter().filter(|proof| !proof.silent.is_empty()).map(line).collect()
 }
 
-/// What of a run is still to be checked against the quick laws.
+/// Which of a run's objectives are still to be checked against the quick laws.
 #[derive(Debug, Default)]
 pub(super) struct ToProve {
-    /// Objectives by their place among the experiment's; `None` before the first look.
+    /// Indices of the experiment's objectives; `None` before the first check.
     pub(super) tables: Option<BTreeSet<usize>>,
-    /// Ids of plugins that contradict themselves in some table.
+    /// Ids of plugins that contradict a law in any table.
     pub(super) contradicting: BTreeSet<String>,
     /// Windows that were checked.
     pub(super) windows: u64,
-    /// What the last check of each of `tables` could not compare.
+    /// The last check of each of `tables` in which a term could not be compared.
     pub(super) silent: BTreeMap<usize, Proof>,
 }
 
@@ -191,7 +192,7 @@ pub(super) struct ToProve {
 mod tests {
     use super::*;
 
-    /// Catches a refusal that names no law, no way to see the case, and no way on.
+    /// Catches a refusal that does not name the law, the command that shows the case, or the flag that accepts it.
     #[test]
     fn a_refusal_names_plugin_law_and_both_ways_on() {
         assert!(refusal(&[]).is_none());

@@ -1,4 +1,4 @@
-//! Checkpoints of a run: when one is written, what it holds, and what is saved after a failure.
+//! Checkpoints of a run: when one is written, what it contains, and what is saved after a failure.
 
 use std::time::Instant;
 
@@ -17,7 +17,7 @@ use crate::{
 };
 
 impl Trainer {
-    /// A checkpoint that cannot be written does not end the run: the last good one stays.
+    /// Saves a checkpoint. A failure is printed and does not end the run: the last good checkpoint stays.
     pub(super) fn save_or_say(&mut self) {
         if let Err(error) = self.save() {
             self.progress.message(&format!("{}the run goes on without this checkpoint", error.report()));
@@ -42,7 +42,7 @@ impl Trainer {
             self.moved_to = Some(place);
         }
         self.state.lines = self.records.durable()?;
-        // The files' bytes pass through the process: spare buffers make room for them.
+        // The files' contents are held in this process's memory for a while: freeing spare buffers makes room.
         self.learner.device.trim();
         let Learner { model, optimizer, roles, rollouts, .. } = &self.learner;
         let (state, states, tokenizer) = (&self.state, &self.states, &self.setup.tokenizer);
@@ -70,11 +70,11 @@ impl Trainer {
         Ok(name)
     }
 
-    /// Writes down that the run was made longer, once there is a checkpoint of the longer one.
+    /// Writes the longer experiment of a run that was extended, once a checkpoint of the longer run exists.
     pub(super) fn write_longer(&mut self) -> Result<()> {
         let Some((text, changed)) = &self.longer else { return Ok(()) };
         let mut receipt = Receipt::read(&self.folder.receipt())?;
-        // It stands there already where the experiment alone could not be written.
+        // The entry exists already if an earlier attempt failed to write the experiment.
         if receipt.changed.last() != Some(changed) {
             receipt.changed.push(changed.clone());
             receipt.write(&self.folder.receipt())?;
@@ -84,11 +84,11 @@ impl Trainer {
         Ok(())
     }
 
-    /// After a failure: what the last whole step left is consistent, and is saved.
+    /// Saves the state after a failure, if it is consistent (the last step is complete), and adds to the error what was saved.
     pub(super) fn save_after(&mut self, error: Error) -> Error {
         self.progress.finish();
         let step = self.state.step;
-        // Nothing can be resumed, and the next try would find the name taken.
+        // There is nothing to resume, and the next attempt would find the name in use.
         if step == 0 && self.folder.discard() {
             return error.with_details([format!(
                 "removed {}: the run ended before its first step",

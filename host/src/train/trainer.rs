@@ -25,32 +25,32 @@ pub struct Trainer {
     pub(super) learner: Learner,
     pub(super) held_out: Vec<PackedBatch>,
     pub(super) data: TrainingData,
-    /// What a frozen reference has to do before the first step of this process, or has done.
+    /// The pass in which a frozen reference scores rows before the first step of this process.
     pub(super) reference: Option<ReferencePass>,
-    /// Held-out prompts to answer in evaluations; none where `eval.generate` is not given.
+    /// Held-out prompts to answer in evaluations; empty without `eval.generate`.
     pub(super) questions: Vec<EvalPrompt>,
     pub(super) folder: RunFolder,
-    /// Where the folder was moved to while the run went on.
+    /// The run's new folder if it was moved while the run was active.
     pub(super) moved_to: Option<PathBuf>,
-    /// The experiment of a run that was made longer, and what its receipt says of that, written with its next checkpoint: until then
-    /// the run is the shorter one.
+    /// The longer experiment of a run that was extended, and the receipt's entry about it. Both are written with the next
+    /// checkpoint: until then the run has its old length.
     pub(super) longer: Option<(String, Replaced)>,
     pub(super) checkpoints: Checkpoints,
     pub(super) records: Records,
     pub(super) progress: Progress,
     pub(super) marker: CrashMarker,
     pub(super) state: TrainState,
-    /// State of each objective after the latest step; none before the first one.
+    /// State of each objective after the latest step; empty before the first one.
     pub(super) states: Vec<Vec<u8>>,
     /// The latest samples, for the summary.
     pub(super) texts: Vec<SampleText>,
-    /// What looks wrong and is said once.
+    /// Notes that are printed once if something looks wrong.
     pub(super) notices: Notices,
-    /// What was said so.
+    /// The notes printed so far.
     pub(super) notes: Vec<String>,
-    /// When this process took the run up.
+    /// When this process opened the run.
     pub(super) started: Instant,
-    /// Whether the device is ahead of `state`: from the update of a step until its line is written.
+    /// Whether the device is ahead of `state`: from a step's update until its line is written.
     pub(super) mid_step: bool,
     /// Which objectives are still to be checked on a batch.
     pub(super) to_prove: ToProve,
@@ -61,7 +61,7 @@ impl Trainer {
         self.setup.experiment()
     }
 
-    /// Says something once, and writes it down: in timing.jsonl, and for the summary.
+    /// Prints a note once and records it: in timing.jsonl and for the summary.
     pub(super) fn note(&mut self, text: String) -> Result<()> {
         if self.notes.contains(&text) {
             return Ok(());

@@ -1,8 +1,8 @@
-//! What a forward pass is given and what it leaves: batches, the choice of what is kept, and what the backward walks.
+//! Inputs and outputs of a forward pass: batches, the choice of what is kept, and the activations that the backward pass reads.
 
 use crate::device::Tensor;
 
-/// Packed sequences: N tokens one sequence after the other, nothing between them.
+/// Packed sequences: N tokens, one sequence after the other, without gaps.
 #[derive(Debug, Clone, Copy)]
 pub struct BatchView<'a> {
     /// Token ids, `[N]`.
@@ -13,7 +13,7 @@ pub struct BatchView<'a> {
     pub offsets: &'a [i32],
 }
 
-/// Which activations the backward pass computes again instead of keeping them.
+/// Which activations the backward pass recomputes instead of keeping them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Recompute {
     /// None: fastest, most memory.
@@ -25,16 +25,16 @@ pub enum Recompute {
     All,
 }
 
-/// What a forward pass leaves behind.
+/// What a forward pass keeps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Keep {
-    /// Nothing: buffers are given back as soon as they are dead.
+    /// Nothing: buffers are freed as soon as they are no longer needed.
     Nothing,
     /// What the backward pass needs.
     ForBackward(Recompute),
 }
 
-/// What is kept of a layer, operation by operation.
+/// Which of a layer's activations are kept, in the order of the operations.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Kept {
     /// The layer's input.
@@ -51,7 +51,7 @@ pub(super) struct Kept {
     pub middle: bool,
     /// Input of the activation function.
     pub up: bool,
-    /// Its output.
+    /// Output of the activation function.
     pub active: bool,
 }
 
@@ -89,7 +89,8 @@ impl From<Keep> for Kept {
     }
 }
 
-/// What there is of a layer. Shapes: N tokens, D width, Q and K widths of query and key heads, F feed-forward width.
+/// The activations of a layer that exist. Shapes: N tokens, D width, Q and K widths of query and key heads, F feed-forward
+/// width.
 #[derive(Default)]
 pub(super) struct Activations {
     /// Residual stream at the layer's input, `[N, D]`.
@@ -121,7 +122,7 @@ pub(super) struct DeviceBatch {
     pub offsets: Tensor,
 }
 
-/// What the backward pass walks.
+/// The activations that the backward pass reads.
 pub(super) struct Tape {
     pub layers: Vec<Activations>,
     /// Input of the last norm.

@@ -1,6 +1,6 @@
-//! The decoder walked backwards: from the cotangent of the last hidden states to gradients in a flat buffer.
+//! The backward pass of the decoder: from the cotangent of the last hidden states to gradients in a flat buffer.
 //!
-//! One buffer carries the cotangent of the residual stream down through all layers; activations go as they are used.
+//! One buffer carries the cotangent of the residual stream down through all layers; activations are freed after use.
 
 use plugin_api::backend::ops::{ActivationBackward, AttentionBackward, EmbeddingBackward, GluBackward, NormBackward};
 
@@ -13,11 +13,11 @@ use crate::model::params::{LinearRef, NormRef};
 use crate::model::shape::family::Mlp;
 
 impl Model {
-    /// Adds the gradients of all parameters that learn to `grads`, given the cotangent of the last hidden states,
-    /// `[N, D]`, which is overwritten.
+    /// Adds the gradients of all trainable parameters to `grads`, given the cotangent of the last hidden states, `[N, D]`,
+    /// which is overwritten.
     ///
     /// # Errors
-    /// The forward pass kept nothing; the backend's. The gradients are then undefined.
+    /// The forward pass kept nothing; errors of the backend. The gradients are then undefined.
     pub fn backward(&self, forward: Forward, dhidden: Tensor, grads: &Buffer) -> Result<()> {
         let Forward { batch, tape, hidden } = forward;
         drop(hidden);
@@ -41,8 +41,8 @@ impl Model {
         self.embedding_backward(&batch, &d, grads)
     }
 
-    /// The lowest layer the cotangent must pass, the number of layers where only the last norm learns; `None` where
-    /// nothing does.
+    /// Returns the lowest layer that the cotangent must reach, or the number of layers if only the last norm is trainable;
+    /// `None` if nothing is.
     fn lowest_trainable(&self) -> Option<usize> {
         let layout = &self.layout;
         let learns = |index: usize| self.trainable[index];
@@ -88,13 +88,14 @@ impl Model {
         self.norm_backward(layer.norm1, residual_norm(&stream, &stats, &dnormed, d), grads)
     }
 
-    /// Down projection and activation function: the cotangent of the up projections' outputs, in their place.
+    /// Backward pass of down projection and activation function: returns the cotangent of the up projections' outputs, stored
+    /// in their place.
     fn mlp_backward(&self, layer: &Layer, acts: &mut Activations, d: &Tensor, grads: &Buffer) -> Result<Tensor> {
         let (config, kind) = (&self.config, self.config.activation_kind()?);
         let active = acts.active.take().ok_or_else(|| gone("an activation"))?;
         let up = acts.up.take().ok_or_else(|| gone("the feed-forward block's input"))?;
         self.project_backward_weight(&layer.down, active.view(), d.view(), grads)?;
-        // The activation's own buffer takes its cotangent: nothing reads it any more.
+        // The activation is not read again, so its buffer is reused for its cotangent.
         let dactive = active;
         self.project_backward_input(&layer.down, d.view(), dactive.view())?;
         match config.family.mlp {
@@ -110,7 +111,7 @@ impl Model {
         Ok(up)
     }
 
-    /// Output projection, attention and rotation: the cotangent of queries, keys and values.
+    /// Backward pass of output projection, attention and rotation: returns the cotangent of queries, keys and values.
     fn attention_backward(
         &self,
         layer: &Layer,
@@ -149,7 +150,7 @@ impl Model {
         Ok(dqkv)
     }
 
-    /// Runs `op` with the norm's own operands filled in.
+    /// Runs `op` with the norm's own operands added.
     fn norm_backward(&self, norm: NormRef, op: NormBackward, grads: &Buffer) -> Result<()> {
         self.device.call(&NormBackward {
             weight: Some(self.weight(norm.weight)),
@@ -171,7 +172,8 @@ impl Model {
     }
 }
 
-/// A norm inside the residual stream: the stream's cotangent `d` takes up the branch's, `dy` through the norm.
+/// Backward pass of a norm inside the residual stream: adds the branch's cotangent, `dy` through the norm, to the stream's
+/// cotangent `d`.
 fn residual_norm(x: &Tensor, stats: &Tensor, dy: &Tensor, d: &Tensor) -> NormBackward {
     NormBackward {
         x: x.view(),

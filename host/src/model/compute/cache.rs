@@ -1,6 +1,7 @@
-//! Keys and values of earlier tokens, a slot per sample: filled by a packed forward pass, extended a token at a time.
+//! Keys and values of earlier tokens, with a slot for each sample: filled by a packed forward pass, extended one token at a
+//! time.
 //!
-//! A cache belongs to the weights that filled it: make a new one after an update.
+//! A cache is valid only for the weights that filled it: create a new one after an update.
 
 use std::ops::Range;
 
@@ -17,18 +18,18 @@ pub struct KvCache {
     pub(super) capacity: u64,
 }
 
-/// Which tokens of a packed batch start which slot.
+/// Which tokens of a packed batch go to the beginning of which slot.
 #[derive(Debug, Clone)]
 pub(super) struct Fill {
     pub(super) tokens: Range<u64>,
     pub(super) slot: u64,
 }
 
-/// Token rows, and the cache rows of keys and values they go to.
+/// Token rows, and the cache rows for their keys and values.
 type Destination = (Range<u64>, (View, View));
 
 impl KvCache {
-    /// An empty cache for `slots` samples of at most `capacity` tokens.
+    /// Creates an empty cache for `slots` samples of at most `capacity` tokens.
     ///
     /// # Errors
     /// The device is out of memory.
@@ -39,7 +40,7 @@ impl KvCache {
         Ok(KvCache { layers, slots, capacity })
     }
 
-    /// Tokens a slot holds at most.
+    /// Maximum tokens of a slot.
     pub fn capacity(&self) -> u64 {
         self.capacity
     }

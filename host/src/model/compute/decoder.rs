@@ -1,7 +1,7 @@
 //! The forward pass: embedding, layers, last norm, over a packed batch.
 //!
-//! A layer is computed by filling in whatever of it is not there yet. The backward pass calls the same code on what was
-//! kept, so a recomputed activation has the bits of the first one.
+//! A layer is computed by filling in all activations that do not exist yet. The backward pass calls the same code on the kept
+//! ones, so a recomputed activation has the same bits as the first one.
 
 use plugin_api::backend::ops::{Activation, Attention, Copy, DecodeAttention, Embedding, Glu, Norm, Rotary};
 
@@ -13,26 +13,26 @@ use crate::model::loaded::{Layer, Model};
 use crate::model::params::NormRef;
 use crate::model::shape::family::Mlp;
 
-/// Whom a query attends to.
+/// What a query attends to.
 pub(super) enum Attend<'a> {
-    /// Its own sequence of the batch.
+    /// Its own sequence in the batch.
     Packed,
-    /// The same, and keys and values go to the cache.
+    /// Its own sequence in the batch; keys and values are written to the cache.
     Prefill(&'a KvCache, &'a [Fill]),
-    /// Its slot of the cache; keys and values are appended. One token a row.
+    /// Its slot of the cache; keys and values are appended. One token per row.
     Decode { cache: &'a KvCache, slots: &'a Tensor, lengths: &'a Tensor },
 }
 
-/// What is the same for all layers of a pass.
+/// What all layers of a pass share.
 pub(super) struct Pass<'a> {
     pub batch: &'a DeviceBatch,
     pub attend: &'a Attend<'a>,
     pub kept: Kept,
-    /// Whether statistics are formed that only the backward pass reads.
+    /// Whether to compute statistics that only the backward pass reads.
     pub backward: bool,
 }
 
-/// The stream to be, before the next norm adds it up: `residual + branch`.
+/// The stream before the next norm computes the sum `residual + branch`.
 struct Pending {
     residual: Tensor,
     branch: Option<Tensor>,
@@ -42,7 +42,7 @@ impl Model {
     /// Runs the decoder over a packed batch.
     ///
     /// # Errors
-    /// The batch contradicts itself or the model; the backend's.
+    /// A batch that contradicts itself or the model; errors of the backend.
     pub fn forward(&self, batch: BatchView<'_>, keep: Keep) -> Result<Forward> {
         let batch = self.upload_batch(batch)?;
         let (hidden, tape) = self.run(&batch, keep, &Attend::Packed)?;
@@ -80,7 +80,7 @@ impl Model {
         Ok(())
     }
 
-    /// The pass itself; the tape is there where the backward pass is to follow.
+    /// Runs the decoder; returns a tape only if something is kept for the backward pass.
     pub(super) fn run(&self, batch: &DeviceBatch, keep: Keep, attend: &Attend<'_>) -> Result<(Tensor, Option<Tape>)> {
         let backward = keep != Keep::Nothing;
         let pass = Pass { batch, attend, kept: Kept::from(keep), backward };
@@ -115,13 +115,13 @@ impl Model {
         Ok(y)
     }
 
-    /// Adds the stream up and normalises it: stream, output, and statistics where asked for.
+    /// Sums the stream and normalises it. Returns stream, output, and statistics if requested.
     fn add_norm(&self, pending: Pending, norm: NormRef, with_stats: bool) -> Result<(Tensor, Tensor, Option<Tensor>)> {
         let Pending { residual, branch } = pending;
         let tokens = residual.row_count();
         let y = self.device.tensor(tokens, self.config.dim)?;
         let stats = with_stats.then(|| self.stats(tokens)).transpose()?;
-        // The sum takes the branch's place: the backward pass has no use for a linear layer's output.
+        // The sum overwrites the branch: the backward pass does not read a linear layer's output.
         let (x, residual) = match branch {
             Some(branch) => (branch, Some(residual)),
             None => (residual, None),
@@ -151,8 +151,8 @@ impl Model {
         self.device.tensor_of(self.device.accumulator(), tokens, 2)
     }
 
-    /// Computes what is missing of a layer up to its activation function, and lets go of what is not kept as soon as
-    /// it is dead. The layer's input is there.
+    /// Computes the missing activations of a layer up to its activation function, and frees those that are not kept as soon as
+    /// they are no longer needed. The layer's input must exist.
     pub(super) fn fill_in(&self, pass: &Pass<'_>, index: usize, acts: &mut Activations) -> Result<()> {
         let (layer, kept, tokens) = (&self.layers[index], pass.kept, pass.batch.tokens);
         let stream = acts.stream.clone().ok_or_else(|| gone("a layer's input"))?;
@@ -201,7 +201,7 @@ impl Model {
         Ok(qkv)
     }
 
-    /// Rotates queries and keys in place: their heads lie side by side.
+    /// Rotates queries and keys in place: their heads are adjacent.
     pub(super) fn rotate(&self, qkv: &Tensor, batch: &DeviceBatch, inverse: bool) -> Result<()> {
         let Some(rotation) = &self.rotary else { return Ok(()) };
         let heads = qkv.cols(0..self.config.query_width() + self.config.kv_width());
@@ -267,7 +267,7 @@ impl Model {
         Ok((y, lse))
     }
 
-    /// Attention's output projection, the stream after it and its norm.
+    /// Computes attention's output projection, the stream after it and its norm.
     fn middle(&self, pass: &Pass<'_>, layer: &Layer, acts: &mut Activations, stream: Tensor) -> Result<()> {
         let pending = match (&acts.middle, &acts.normed2) {
             (Some(_), Some(_)) => return Ok(()),
@@ -300,7 +300,7 @@ impl Model {
         Ok(active)
     }
 
-    /// The block's last projection: what the next norm adds up.
+    /// Computes the block's last projection, which the next norm adds to the stream.
     fn leave(&self, pass: &Pass<'_>, layer: &Layer, acts: &mut Activations) -> Result<Pending> {
         let active = acts.active.as_ref().ok_or_else(|| gone("an activation"))?;
         let branch = self.device.tensor(pass.batch.tokens, self.config.dim)?;
@@ -318,7 +318,7 @@ fn release(activation: &mut Option<Tensor>, kept: bool) {
     }
 }
 
-/// A fault of this module: an activation was let go of too early.
+/// Error for a bug in this module: an activation was freed too early.
 pub(super) fn gone(what: &str) -> Error {
     Error::run(format!("decoder: {what} is not there"))
 }

@@ -1,4 +1,4 @@
-//! Decoding over cached keys and values: prompts into the cache, and one token after another.
+//! Decoding over cached keys and values: prompts fill the cache, then one token after another is appended.
 
 use plugin_api::backend::ops::Copy;
 
@@ -10,10 +10,10 @@ use crate::error::{Error, Result};
 use crate::model::loaded::Model;
 
 impl Model {
-    /// Runs packed prompts, sequence s into slot `slots[s]`, and yields the last hidden states, `[N, D]`.
+    /// Runs packed prompts, sequence s into slot `slots[s]`, and returns the last hidden states, `[N, D]`.
     ///
     /// # Errors
-    /// A prompt longer than the cache's capacity, a slot that is not there; as [`Model::forward`].
+    /// A prompt longer than the cache's capacity, a slot that does not exist; as [`Model::forward`].
     pub fn prefill(&self, batch: BatchView<'_>, cache: &KvCache, slots: &[u64]) -> Result<Tensor> {
         let device_batch = self.upload_batch(batch)?;
         if slots.len() + 1 != batch.offsets.len() {
@@ -31,11 +31,11 @@ impl Model {
         Ok(self.run(&device_batch, Keep::Nothing, &Attend::Prefill(cache, &fills))?.0)
     }
 
-    /// Copies the keys and values of the first `tokens` tokens of slot `from` to slot `to`: what a prefill of the same
-    /// tokens would leave there.
+    /// Copies the keys and values of the first `tokens` tokens of slot `from` to slot `to`, with the same result as a prefill
+    /// of these tokens.
     ///
     /// # Errors
-    /// A slot that is not there, or more tokens than it holds; the backend's.
+    /// A slot that does not exist, or more tokens than a slot holds; errors of the backend.
     pub fn copy_slot(&self, cache: &KvCache, from: u64, to: u64, tokens: u64) -> Result<()> {
         if from.max(to) >= cache.slots || tokens > cache.capacity {
             let what = format!("{tokens} tokens from slot {from} to {to}");
@@ -48,11 +48,11 @@ impl Model {
         Ok(())
     }
 
-    /// Runs one more token for each of some slots: `tokens[b]` is token number `lengths[b]` of slot `slots[b]`. Yields
-    /// the last hidden states, `[B, D]`.
+    /// Runs one more token for each of some slots: `tokens[b]` is token number `lengths[b]` of slot `slots[b]`. Returns the
+    /// last hidden states, `[B, D]`.
     ///
     /// # Errors
-    /// A full slot or one given twice; the backend's.
+    /// A full slot or one given twice; errors of the backend.
     pub fn decode(&self, tokens: &[i32], slots: &[i32], lengths: &[i32], cache: &KvCache) -> Result<Tensor> {
         let batch = DeviceBatch {
             tokens: tokens.len() as u64,

@@ -1,7 +1,6 @@
-//! The language-model head: statistics per token, their backward, and both in one pass where cotangents are known.
+//! The language-model head: statistics per token, their backward pass, and both in one pass if the cotangents are known.
 //!
-//! Only the tokens asked for (the supervised ones) pass the head. The temperature divides the logits under all
-//! statistics.
+//! Only the requested tokens (the supervised ones) pass the head. The temperature divides the logits for all statistics.
 
 use plugin_api::abi::{DType, View};
 use plugin_api::backend::ops::{Fill, GatherRows, HeadBackward, HeadFused, Linear, ScatterAddRows};
@@ -11,7 +10,7 @@ use crate::device::{Buffer, Tensor};
 use crate::error::{Error, Result};
 use crate::model::loaded::Model;
 
-/// Statistics wanted beyond the log-probability of the target.
+/// Statistics to compute in addition to the log-probability of the target.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Statistics {
     /// Log-sum-exp of the logits.
@@ -24,10 +23,10 @@ pub struct Statistics {
     pub top1: bool,
 }
 
-/// What is asked of the head.
+/// Tokens and statistics to compute in the head.
 #[derive(Debug, Clone, Copy)]
 pub struct HeadRequest<'a> {
-    /// Target ids of all N tokens of the batch; those of tokens that are left out are not looked at.
+    /// Target ids of all N tokens of the batch; those of tokens that do not pass the head are not read.
     pub targets: &'a [i32],
     /// Tokens that pass the head, ascending; `None`: all. Every result has one entry per such token.
     pub rows: Option<&'a [i32]>,
@@ -35,12 +34,12 @@ pub struct HeadRequest<'a> {
     pub temperature: f64,
     /// Statistics beyond `logp`.
     pub statistics: Statistics,
-    /// Keep the logits, `[M, V]`, for the backward instead of computing them again.
+    /// Keep the logits, `[M, V]`, for the backward pass instead of recomputing them.
     pub keep_logits: bool,
 }
 
 impl<'a> HeadRequest<'a> {
-    /// Log-probabilities of all targets at temperature 1.
+    /// Requests the log-probabilities of all targets at temperature 1.
     pub fn new(targets: &'a [i32]) -> Self {
         HeadRequest { targets, rows: None, temperature: 1.0, statistics: Statistics::default(), keep_logits: false }
     }
@@ -51,30 +50,30 @@ impl<'a> HeadRequest<'a> {
 pub struct HeadStats {
     /// Log-probability of the target.
     pub logp: Vec<f64>,
-    /// Log-sum-exp of the logits, where asked for.
+    /// Log-sum-exp of the logits, if requested.
     pub lse: Option<Vec<f64>>,
-    /// Entropy in nats, where asked for.
+    /// Entropy in nats, if requested.
     pub entropy: Option<Vec<f64>>,
-    /// Mean of the logits, where asked for.
+    /// Mean of the logits, if requested.
     pub mean_logit: Option<Vec<f64>>,
-    /// Id of the largest logit, where asked for.
+    /// Id of the largest logit, if requested.
     pub top1: Option<Vec<i32>>,
 }
 
 /// Derivatives of the loss with respect to each statistic; absent: zero.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Cotangents<'a> {
-    /// Of `logp`.
+    /// Cotangents of `logp`.
     pub logp: Option<&'a [f64]>,
-    /// Of `lse`.
+    /// Cotangents of `lse`.
     pub lse: Option<&'a [f64]>,
-    /// Of `mean_logit`.
+    /// Cotangents of `mean_logit`.
     pub mean_logit: Option<&'a [f64]>,
-    /// Of `entropy`; not in the one-pass form.
+    /// Cotangents of `entropy`; not in the one-pass form.
     pub entropy: Option<&'a [f64]>,
 }
 
-/// A head that has run: the statistics, and what their backward needs.
+/// Result of the head: the statistics, and what their backward pass needs.
 pub struct Head {
     /// The statistics.
     pub stats: HeadStats,
@@ -89,12 +88,12 @@ struct Input {
     /// Hidden states, `[M, D]`.
     x: Tensor,
     targets: Tensor,
-    /// Where they stand among the batch's N tokens; `None`: all of them.
+    /// Their indices among the batch's N tokens; `None`: all of them.
     rows: Option<Tensor>,
     tokens: u64,
 }
 
-/// Statistics on the device, one row each, so that one transfer brings all of them.
+/// Statistics on the device, one row each, so that one transfer copies all of them.
 struct StatsTable {
     floats: Tensor,
     logp: View,
@@ -114,10 +113,10 @@ struct DeviceCotangents {
 }
 
 impl Model {
-    /// Runs the head and brings the statistics to the host.
+    /// Runs the head and copies the statistics to the host.
     ///
     /// # Errors
-    /// Rows or targets that are not there; the backend's.
+    /// Rows or targets that do not exist; errors of the backend.
     pub fn head_stats(&self, forward: &Forward, request: &HeadRequest<'_>) -> Result<Head> {
         let input = self.head_input(forward, request)?;
         let rows = input.x.row_count();
@@ -142,10 +141,10 @@ impl Model {
         Ok(Head { stats, input, temperature: request.temperature, table, logits })
     }
 
-    /// Adds the head's gradient to `grads` and yields the cotangent of the last hidden states, `[N, D]`.
+    /// Adds the head's gradient to `grads` and returns the cotangent of the last hidden states, `[N, D]`.
     ///
     /// # Errors
-    /// Cotangents of another length than the statistics, or of the entropy where it was not asked for.
+    /// Cotangents of another length than the statistics, or of the entropy if it was not requested.
     pub fn head_backward(&self, head: Head, cotangents: &Cotangents<'_>, grads: &Buffer) -> Result<Tensor> {
         let rows = head.input.x.row_count();
         if cotangents.entropy.is_some() && head.table.entropy.is_none() {
@@ -174,8 +173,8 @@ impl Model {
         self.scatter(&head.input, dx)
     }
 
-    /// Statistics and backward in one pass, for cotangents that do not depend on the statistics: the statistics, and
-    /// the cotangent of the last hidden states, `[N, D]`.
+    /// Computes statistics and backward pass in one pass, for cotangents that do not depend on the statistics. Returns the
+    /// statistics, and the cotangent of the last hidden states, `[N, D]`.
     ///
     /// # Errors
     /// As [`Model::head_stats`] and [`Model::head_backward`]; a cotangent of the entropy is refused.
@@ -219,10 +218,10 @@ impl Model {
         Ok((stats, self.scatter(&input, dx)?))
     }
 
-    /// Logits of hidden states `[M, D]`, as `[M, V]`.
+    /// Returns the logits `[M, V]` of hidden states `[M, D]`.
     ///
     /// # Errors
-    /// The backend's.
+    /// Errors of the backend.
     pub fn logits(&self, hidden: &Tensor) -> Result<Tensor> {
         let y = self.device.tensor(hidden.row_count(), self.config.vocab)?;
         let w = self.weight(self.layout.head);
@@ -230,10 +229,10 @@ impl Model {
         Ok(y)
     }
 
-    /// Rows `index` of hidden states.
+    /// Returns the rows `index` of hidden states.
     ///
     /// # Errors
-    /// A row that is not there.
+    /// A row that does not exist.
     pub fn gather(&self, hidden: &Tensor, index: &[i32]) -> Result<Tensor> {
         let index = self.device.ints(index)?;
         let y = self.device.tensor(index.column_count(), hidden.column_count())?;
@@ -294,7 +293,7 @@ impl Model {
         Ok(DeviceCotangents { logp, lse, mean_logit, entropy, _memory: memory })
     }
 
-    /// Puts the rows' cotangents back among all tokens; the others get zero.
+    /// Places the rows' cotangents among all tokens; the others get zero.
     fn scatter(&self, input: &Input, dy: Tensor) -> Result<Tensor> {
         let Some(rows) = &input.rows else { return Ok(dy) };
         let dx = self.device.tensor(input.tokens, self.config.dim)?;

@@ -1,4 +1,4 @@
-//! The products of linear layers that read the same input, forward and backward.
+//! The matrix products of linear layers that read the same input, forward and backward.
 
 use plugin_api::abi::View;
 use plugin_api::backend::ops::{Linear, LinearBackwardInput, LinearBackwardWeight};
@@ -9,7 +9,7 @@ use crate::error::Result;
 use crate::model::loaded::Model;
 
 impl Projection {
-    /// The pieces for weight gradients: blocks only where all layers learn alike.
+    /// Returns the pieces for weight gradients: fused blocks only if all layers have the same trainable parameters.
     fn gradient_pieces(&self, model: &Model) -> &[Piece] {
         let learns = |part: &Piece| {
             (model.trainable[part.first.weight], part.first.bias.is_some_and(|bias| model.trainable[bias]))
@@ -48,7 +48,7 @@ impl Model {
         Ok(())
     }
 
-    /// `dw += dy^T x`, `dbias += sum dy` for the layers that learn.
+    /// `dw += dy^T x`, `dbias += sum dy` for trainable layers.
     pub(super) fn project_backward_weight(
         &self,
         projection: &Projection,
@@ -62,7 +62,7 @@ impl Model {
             if !weight_learns && !bias_learns {
                 continue;
             }
-            // The operation always forms the weight's gradient; where only the bias learns it goes to scratch.
+            // The operation always computes the weight's gradient; if only the bias is trainable, it goes to a scratch buffer.
             let scratch = (!weight_learns)
                 .then(|| self.device.tensor_of(self.device.accumulator(), piece.rows, projection.inputs))
                 .transpose()?;

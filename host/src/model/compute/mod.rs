@@ -2,16 +2,16 @@
 //!
 //! | file | job |
 //! |---|---|
-//! | `projection` | linear layers that share an input, as few products as the layout allows |
+//! | `projection` | linear layers that share an input, with as few products as the layout allows |
 //! | `linear` | their products and gradients |
 //! | `rotation` | tables of rotary position embeddings |
 //! | [`activations`] | batches, what is kept and what is recomputed |
 //! | `decoder` | forward |
-//! | `backward` | the decoder walked backwards |
-//! | [`head`] | statistics per token, and their backward |
-//! | `scalar` | one number per position: scores and values, and their backward |
+//! | `backward` | the decoder's backward pass |
+//! | [`head`] | statistics per token, and their backward pass |
+//! | `scalar` | one number per position: scores and values, and their backward pass |
 //! | [`cache`] | keys and values of earlier tokens |
-//! | `generation` | prompts into the cache, and one token after another |
+//! | `generation` | prompts into the cache, then one token after another |
 
 pub mod activations;
 mod backward;

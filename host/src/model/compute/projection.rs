@@ -1,17 +1,17 @@
 //! Linear layers that read the same input (query, key, value; gate, up) and write columns of one output.
 //!
-//! Where their weights lie side by side in the flat buffer, one product over the taller view serves them all.
+//! If their weights are adjacent in the flat buffer, one product with the taller matrix computes all of them.
 
 use crate::model::params::{Layout, LinearRef};
 
-/// One product: a block of weight rows, and the output columns it makes.
+/// One product: a block of weight rows, and the output columns that it computes.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Piece {
     pub(super) weight_offset: u64,
     pub(super) rows: u64,
     pub(super) bias_offset: Option<u64>,
     pub(super) column: u64,
-    /// One layer of the block, whose trainability stands for all of them.
+    /// The first layer of the block, which determines whether the block is trainable.
     pub(super) first: LinearKey,
 }
 

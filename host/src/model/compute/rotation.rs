@@ -1,4 +1,4 @@
-//! The tables of rotations of rotary position embeddings.
+//! The tables of cosines and sines for rotary position embeddings.
 
 use crate::capacity;
 use crate::device::{Device, Tensor};

@@ -1,7 +1,7 @@
-//! The scalar head: one number per position, from which a reward model's score and a critic's values are read.
+//! The scalar head: one number per position, which is a reward model's score or a critic's value.
 //!
-//! It is a linear layer of one output without bias (`score.weight`, as transformers' `...ForSequenceClassification` with one
-//! label has it), computed from the last hidden states in f32 or better whatever the trunk computes in.
+//! It is a linear layer with one output and without bias (`score.weight`, as in transformers' `...ForSequenceClassification`
+//! with one label), computed from the last hidden states in f32 or better, whatever the trunk's dtype.
 
 use plugin_api::abi::View;
 use plugin_api::backend::ops::{Axpy, Cast, Fill, Linear, LinearBackwardInput, LinearBackwardWeight};
@@ -12,10 +12,10 @@ use crate::error::{Error, Result};
 use crate::model::loaded::Model;
 
 impl Model {
-    /// The scalar head at every position, N numbers.
+    /// Returns the scalar head's output at every position, N numbers.
     ///
     /// # Errors
-    /// The model has none; the backend's.
+    /// The model has no scalar head; errors of the backend.
     pub fn scalars(&self, forward: &Forward) -> Result<Vec<f64>> {
         let x = self.accumulated(&forward.hidden)?;
         let y = self.device.tensor_of(self.device.accumulator(), x.row_count(), 1)?;
@@ -24,10 +24,10 @@ impl Model {
     }
 
     /// Adds the scalar head's gradient to `grads`, given the cotangents of its N numbers, and its part of the cotangent of the
-    /// last hidden states to `dhidden`, or to zeros where nothing else read them.
+    /// last hidden states to `dhidden`, or to zeros if `dhidden` is `None`. Returns the sum.
     ///
     /// # Errors
-    /// Another number of cotangents than positions; the backend's.
+    /// Another number of cotangents than positions; errors of the backend.
     pub fn scalars_backward(
         &self,
         forward: &Forward,
@@ -62,10 +62,10 @@ impl Model {
         Ok(sum)
     }
 
-    /// A zero cotangent of the last hidden states: for a model whose statistics nothing depends on.
+    /// Returns a zero cotangent of the last hidden states: for a model none of whose statistics affects the loss.
     ///
     /// # Errors
-    /// The backend's.
+    /// Errors of the backend.
     pub fn no_cotangent(&self, forward: &Forward) -> Result<Tensor> {
         let zero = self.device.tensor(forward.hidden.row_count(), self.config.dim)?;
         self.device.call(&Fill { x: zero.view(), value: 0.0 })?;
@@ -76,20 +76,20 @@ impl Model {
         self.device.compute() != self.device.accumulator()
     }
 
-    /// The head's master weight.
+    /// Returns the head's master weight.
     fn scalar_weight(&self) -> Result<View> {
         let index = self.layout.scalar.ok_or_else(none)?;
         Ok(self.layout.parameters()[index].view(&self.params))
     }
 
-    /// A copy in the accumulator dtype.
+    /// Returns a copy in the accumulator dtype.
     fn accumulated(&self, x: &Tensor) -> Result<Tensor> {
         let copy = self.device.tensor_of(self.device.accumulator(), x.row_count(), x.column_count())?;
         self.cast(x, &copy)?;
         Ok(copy)
     }
 
-    /// The same in the compute dtype.
+    /// Returns `x` in the compute dtype.
     fn computed(&self, x: Tensor) -> Result<Tensor> {
         if !self.mixed() {
             return Ok(x);

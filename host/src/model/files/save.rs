@@ -1,4 +1,4 @@
-//! A model written to a Hugging Face folder.
+//! Writes a model to a Hugging Face folder.
 
 use std::borrow::Cow;
 use std::path::Path;
@@ -15,12 +15,12 @@ use crate::model::shape::config::CONFIG_FILE;
 use crate::model::shape::generation_json::GENERATION_FILE;
 
 impl Model {
-    /// Writes `config.json`, `generation_config.json` and `model.safetensors` into an existing folder. The tensors are
-    /// stored in the master weights' own dtype (f32; f64 on a backend that computes in it), so loading them again gives
-    /// the same bits. Whether the files are complete after a crash is the caller's to arrange.
+    /// Writes `config.json`, `generation_config.json` and `model.safetensors` into an existing folder. The tensors are stored
+    /// in the master weights' own dtype (f32; f64 on a backend that computes in it), so loading them gives the same bits. The
+    /// caller must ensure that the files are complete after a crash.
     ///
     /// # Errors
-    /// What the file system says.
+    /// Errors of the file system.
     pub fn save(&self, folder: &Path) -> Result<()> {
         let params = self.params();
         let (dtype, name) = match params.dtype() {

@@ -1,4 +1,5 @@
-//! One safetensors file: its header checked on opening, its tensors read one at a time; and writing one.
+//! Safetensors files: reading one, with its header checked when it is opened and its tensors read one at a time; and writing
+//! one.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -25,10 +26,10 @@ pub struct TensorFile {
 const MAX_HEADER: u64 = 100_000_000;
 
 impl TensorFile {
-    /// Opens a file and checks its header: readable, and of exactly the length that the file has.
+    /// Opens a file and checks that its header is readable and matches the file's length.
     ///
     /// # Errors
-    /// A request error naming the file.
+    /// A request error that names the file.
     pub fn open(path: &Path) -> Result<TensorFile> {
         let fail = |what: &str| Error::request(format!("{}: {what}", path.display()));
         let mut file = files::open(path).map_err(|cause| fail("cannot be opened").with_cause(cause))?;
@@ -45,7 +46,7 @@ impl TensorFile {
         file.read_exact(&mut header).map_err(truncated)?;
         let metadata: Metadata = serde_json::from_slice(&header)
             .map_err(|cause| fail("has a header that is no safetensors header").with_cause(cause))?;
-        // A header may claim as many bytes as a number can hold.
+        // The header may state any 64-bit size.
         let expected = (8 + size).saturating_add(metadata.data_len() as u64);
         if expected != length {
             return Err(fail(&format!("has {length} bytes, its header promises {expected}: it is cut off or damaged")));
@@ -53,7 +54,7 @@ impl TensorFile {
         Ok(TensorFile { path: path.to_owned(), file, data_start: 8 + size, metadata })
     }
 
-    /// Where it lies.
+    /// Its path.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -78,7 +79,7 @@ impl TensorFile {
     /// The values of a tensor of F32, F16, BF16 or F64.
     ///
     /// # Errors
-    /// A request error naming file and tensor, for one that is not there or of another dtype.
+    /// A request error that names file and tensor, if the tensor is missing or has another dtype.
     pub fn values(&mut self, name: &str) -> Result<Vec<f64>> {
         let (dtype, bytes) = self.raw(name)?;
         let values = match dtype {
@@ -96,13 +97,13 @@ impl TensorFile {
     /// The bytes of a tensor, and their dtype.
     ///
     /// # Errors
-    /// A request error naming file and tensor.
+    /// A request error that names file and tensor.
     pub fn raw(&mut self, name: &str) -> Result<(Dtype, Vec<u8>)> {
         let Some(TensorInfo { dtype, data_offsets: (start, end), .. }) = self.metadata.info(name).cloned() else {
             return Err(self.fail(name, "is missing"));
         };
         let mut bytes = Vec::new();
-        // A file with holes can be longer than memory.
+        // A sparse file can be larger than memory.
         bytes
             .try_reserve_exact(end - start)
             .map_err(|cause| self.fail(name, "does not fit into memory").with_cause(cause))?;
@@ -152,10 +153,10 @@ impl safetensors::View for &TensorData<'_> {
     }
 }
 
-/// Writes a safetensors file, marked as Hugging Face libraries mark theirs. The same tensors give the same bytes.
+/// Writes a safetensors file with the metadata that Hugging Face libraries write. The same tensors give the same bytes.
 ///
 /// # Errors
-/// What the file system says; a shape that contradicts its bytes.
+/// Errors of the file system; a shape that contradicts its bytes.
 pub fn write_tensors(path: &Path, tensors: &[(String, TensorData<'_>)]) -> Result<()> {
     let fail = || Error::run(format!("cannot write {}", path.display()));
     let mark = HashMap::from([("format".to_owned(), "pt".to_owned())]);

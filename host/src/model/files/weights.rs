@@ -1,6 +1,6 @@
-//! A model's tensors in a Hugging Face folder: which file holds which, and whether they fit.
+//! A model's tensors in a Hugging Face folder: which file contains which, and whether names and shapes match.
 //!
-//! Everything about names and shapes is checked before the first value is read, and every mistake is told at once.
+//! All names and shapes are checked before the first value is read, and all mistakes are reported at once.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -18,16 +18,16 @@ use crate::model::shape::family::Family;
 
 /// File name of unsharded weights.
 pub const WEIGHTS_FILE: &str = "model.safetensors";
-/// File name of the table that says which shard holds which tensor.
+/// File name of the index, which maps tensors to shards.
 pub const INDEX_FILE: &str = "model.safetensors.index.json";
 
-/// How many mistakes are listed.
+/// Maximum number of mistakes listed.
 const LISTED: usize = 20;
 
 /// A folder's files, and where each parameter is stored.
 pub struct Source {
     files: Vec<TensorFile>,
-    /// By the parameter's index in the layout; a scalar head that the folder has not is not there.
+    /// By the parameter's index in the layout; a scalar head that the folder lacks has no entry.
     stored: BTreeMap<usize, Stored>,
     tied_head: Option<(usize, String)>,
     layout: Layout,
@@ -43,7 +43,7 @@ impl Source {
     /// Opens a folder's files and checks names and shapes against the layout.
     ///
     /// # Errors
-    /// A request error listing every missing, extra and mis-shaped tensor.
+    /// A request error that lists every missing or extra tensor and every tensor of the wrong shape.
     pub fn open(folder: &Path, config: &ModelConfig, layout: &Layout) -> Result<Source> {
         let mut mistakes = Vec::new();
         let files = open_files(folder, config, layout, &mut mistakes)?;
@@ -82,10 +82,10 @@ impl Source {
         Ok(Source { files, stored: found, tied_head, layout: layout.clone() })
     }
 
-    /// Reads every parameter and hands over its index in the layout and its values as the layout holds them.
+    /// Reads every parameter and passes its index and values, as in the layout, to `put`.
     ///
     /// # Errors
-    /// A request error naming file and tensor for a value that is not finite; those of `put`.
+    /// A request error that names file and tensor of a value that is not finite; errors of `put`.
     pub fn load(mut self, mut put: impl FnMut(usize, &[f64]) -> Result<()>) -> Result<()> {
         let mut embedding = None;
         for (index, parameter) in self.layout.parameters().iter().enumerate() {
@@ -116,14 +116,14 @@ impl Source {
     }
 }
 
-/// What a stored tensor is to the model.
+/// The role of a stored tensor in the model.
 enum Role {
     Parameter(usize),
-    /// A head stored although it is the embedding.
+    /// A head that is stored although it is tied to the embedding.
     TiedHead,
     /// Known not to be a parameter.
     Ignored,
-    /// A head that is not wanted of this model.
+    /// A head that is not among this model's outputs.
     OtherHead,
     Extra,
 }
@@ -146,10 +146,10 @@ impl Role {
     }
 }
 
-/// The files that hold a folder's weights, sorted by name.
+/// Returns the files that contain a folder's weights, sorted by name.
 ///
 /// # Errors
-/// A request error where neither weights nor an index is there, and for an index that cannot be read.
+/// A request error if neither weights nor an index exist, and for an index that cannot be read.
 pub fn weight_files(folder: &Path) -> Result<Vec<PathBuf>> {
     let shards = shards(folder)?;
     let names: BTreeSet<&str> =
@@ -157,7 +157,7 @@ pub fn weight_files(folder: &Path) -> Result<Vec<PathBuf>> {
     Ok(names.into_iter().map(|name| folder.join(name)).collect())
 }
 
-/// Tensor name -> shard; `None` where one file holds all.
+/// Returns the map from tensor name to shard; `None` if one file contains all tensors.
 fn shards(folder: &Path) -> Result<Option<BTreeMap<String, String>>> {
     let index = folder.join(INDEX_FILE);
     if !files::is_missing(&folder.join(WEIGHTS_FILE)) {
@@ -184,7 +184,7 @@ fn open_files(
         weight_files(folder)?.iter().map(|path| TensorFile::open(path)).collect::<Result<_>>()?;
     for (tensor, shard) in &shards(folder)?.unwrap_or_default() {
         let file = files.iter().find(|file| file_name(file.path()) == *shard);
-        // Exporters copy the index of an original model that stored its tied head, or buffers that are not parameters.
+        // Some exporters copy the index of an original model with a tied head or with buffers that are not parameters.
         let wanted = matches!(Role::of(tensor, config, layout), Role::Parameter(_) | Role::Extra);
         if wanted && file.is_none_or(|file| file.shape(tensor).is_none()) {
             mistakes.push(format!("{INDEX_FILE} says that {shard} holds `{tensor}`, but it does not"));
@@ -193,7 +193,7 @@ fn open_files(
     Ok(files)
 }
 
-/// Tensor name -> shard, from the index.
+/// Reads the map from tensor name to shard from the index.
 fn read_index(folder: &Path, path: &Path) -> Result<BTreeMap<String, String>> {
     let fail = |what: &str| Error::request(format!("{}: {what}", path.display()));
     let text = crate::model::shape::config_json::read_text(&mut Inputs::of(folder), INDEX_FILE)?;
@@ -202,7 +202,7 @@ fn read_index(folder: &Path, path: &Path) -> Result<BTreeMap<String, String>> {
         return Err(fail("key `weight_map` is missing or no object"));
     };
     let entry = |(tensor, shard): (&String, &Value)| {
-        // A shard lies in the folder itself; anything else would read where the user did not point.
+        // A shard must be in the folder itself; any other path would read files that the user did not name.
         let shard = shard.as_str().filter(|name| Path::new(name).file_name().is_some_and(|own| own == *name));
         let shard = shard.ok_or_else(|| fail(&format!("the shard of `{tensor}` is no plain file name")))?;
         Ok((tensor.clone(), shard.to_owned()))
@@ -223,7 +223,7 @@ fn file_name(path: &Path) -> String {
     path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned())
 }
 
-/// The transpose of a `rows` x `cols` matrix.
+/// Returns the transpose of a `rows` x `cols` matrix.
 pub(super) fn transposed<T: Copy>(values: &[T], rows: usize, cols: usize) -> Vec<T> {
     (0..cols).flat_map(|col| (0..rows).map(move |row| values[row * cols + col])).collect()
 }

@@ -1,4 +1,4 @@
-//! A decoder's shape and the rules between its numbers. `config_json` reads and writes it as a file.
+//! A decoder's shape and the rules between its values. `config_json` reads and writes it as a file.
 
 use plugin_api::backend::ops::ActivationKind;
 
@@ -39,9 +39,9 @@ pub struct ModelConfig {
     pub rope_theta: f64,
     /// Whether the head is the embedding.
     pub tied: bool,
-    /// What it answers.
+    /// Its outputs.
     pub outputs: Outputs,
-    /// Mean and standard deviation of the scalar head's scores over held-out answers, where they were measured.
+    /// Mean and standard deviation of the scalar head's scores on held-out answers, if they were measured.
     pub scores: Option<(f64, f64)>,
     /// Whether the attention's projections have biases.
     pub attention_bias: bool,
@@ -54,17 +54,17 @@ pub struct ModelConfig {
     /// Ids that end an answer: those that `config.json` names, then those of `generation_config.json`. All are in the
     /// vocabulary.
     pub eos: Vec<u32>,
-    /// Id that fills where other programs pad; Telos packs and never reads it.
+    /// Id used for padding by other programs; Telos packs sequences and never reads it.
     pub pad: Option<u32>,
-    /// The text of `generation_config.json` where the folder has one; it is saved as it was read.
+    /// The text of `generation_config.json` if the folder has one; it is saved unchanged.
     pub generation: Option<String>,
-    /// What was read and has no effect here, for the user to know.
+    /// Notes for the user about keys that were read and have no effect here.
     pub notes: Vec<String>,
-    /// The files that it was read from, by name; none of a shape.
+    /// The files that it was read from, by name; empty if it was built from a shape.
     pub files: Vec<Source>,
 }
 
-/// What a decoder answers from its last hidden states.
+/// What a decoder computes from its last hidden states.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Outputs {
     /// Log-probabilities of the next token: a language model.
@@ -76,13 +76,13 @@ pub struct Outputs {
 impl Outputs {
     /// A language model.
     pub const TOKENS: Outputs = Outputs { tokens: true, scalar: false };
-    /// A reward model or a critic of its own.
+    /// A reward model or a separate critic.
     pub const SCALAR: Outputs = Outputs { tokens: false, scalar: true };
-    /// A policy that shares its trunk with its critic.
+    /// A policy that shares its trunk with the critic.
     pub const BOTH: Outputs = Outputs { tokens: true, scalar: true };
 }
 
-/// Activations by the names of Hugging Face.
+/// Activations by their Hugging Face names.
 const ACTIVATIONS: &[(&str, ActivationKind)] = &[
     ("gelu_new", ActivationKind::GELU_TANH),
     ("gelu_pytorch_tanh", ActivationKind::GELU_TANH),
@@ -93,7 +93,7 @@ const ACTIVATIONS: &[(&str, ActivationKind)] = &[
 ];
 
 impl ModelConfig {
-    /// The config of a shape with fresh weights over `vocab` token ids.
+    /// Returns the config of a shape with fresh weights over `vocab` token ids.
     ///
     /// # Errors
     /// A request error for a shape that contradicts itself.
@@ -140,7 +140,7 @@ impl ModelConfig {
         Ok(config)
     }
 
-    /// Rules between the numbers.
+    /// Checks the rules between the values.
     pub(super) fn check(&self) -> Result<(), String> {
         let sizes = [
             ("layers", self.layers, 4096),
@@ -178,7 +178,7 @@ impl ModelConfig {
     /// The activation function.
     ///
     /// # Errors
-    /// A request error for a name that is not implemented.
+    /// A request error for an activation that is not implemented.
     pub fn activation_kind(&self) -> Result<ActivationKind> {
         activation_kind(&self.activation).ok_or_else(|| {
             Error::request(format!("activation {:?} is not implemented", self.activation))

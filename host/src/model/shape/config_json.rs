@@ -1,6 +1,6 @@
 //! `config.json` in the layouts of transformers 4 and 5, read and written.
 //!
-//! What would change the function and is not implemented is refused by file, key and value.
+//! Keys that would change the model's function and are not implemented are refused with file, key and value.
 
 use std::path::Path;
 
@@ -11,16 +11,16 @@ use super::family::{Biases, FAMILIES, Family, Positions, family};
 use crate::data::Inputs;
 use crate::error::{Error, Result};
 
-/// Key that says that a language model has a scalar head too.
+/// Key that marks a language model with an additional scalar head.
 const BOTH: &str = "telos_scalar_head";
-/// Key of the scores' mean and standard deviation.
+/// Key of the mean and standard deviation of the scores.
 const SCORES: &str = "telos_scores";
 
 impl ModelConfig {
-    /// Reads `config.json` of a model folder, and `generation_config.json` where there is one.
+    /// Reads `config.json` of a model folder, and `generation_config.json` if it exists.
     ///
     /// # Errors
-    /// A request error naming file, key and value.
+    /// A request error that names file, key and value.
     pub fn from_folder(folder: &Path) -> Result<ModelConfig> {
         let mut inputs = Inputs::of(folder);
         let file = inputs.path(CONFIG_FILE).display().to_string();
@@ -33,7 +33,7 @@ impl ModelConfig {
     /// Reads the text of a `config.json`; `file` names it in errors.
     ///
     /// # Errors
-    /// A request error naming file, key and value.
+    /// A request error that names file, key and value.
     pub fn parse(text: &str, file: &str) -> Result<ModelConfig> {
         let value: Value = serde_json::from_str(text)
             .map_err(|cause| Error::request(format!("{file}: not valid JSON")).with_cause(cause))?;
@@ -89,7 +89,7 @@ impl ModelConfig {
         Ok(config)
     }
 
-    /// `config.json` as transformers 5 writes it, with the older layout's keys beside the newer ones, so that
+    /// Returns `config.json` as transformers 5 writes it, with the older layout's keys in addition to the newer ones, so that
     /// transformers 4 reads the same model. `dtype` is the stored tensors' type: `float32` or `float64`.
     pub fn to_json(&self, dtype: &str) -> Value {
         let (family, keys) = (self.family, &self.family.keys);
@@ -145,7 +145,7 @@ impl ModelConfig {
         Value::Object(map)
     }
 
-    /// One id, a list, or null.
+    /// Returns one id, a list, or null.
     pub(super) fn eos_json(&self) -> Value {
         match self.eos.as_slice() {
             [] => Value::Null,
@@ -155,14 +155,14 @@ impl ModelConfig {
     }
 }
 
-/// The text of a file of JSON of the folder.
+/// Reads the text of a JSON file in the folder.
 pub(in crate::model) fn read_text(inputs: &mut Inputs, name: &str) -> Result<String> {
     let text = String::from_utf8(inputs.read(name)?);
     let fail = |cause| Error::request(format!("{}: not UTF-8 text", inputs.path(name).display())).with_cause(cause);
     text.map_err(|cause| fail(cause.utf8_error()))
 }
 
-/// The most token ids that one key may list.
+/// Maximum number of token ids that one key may list.
 const MOST_IDS: usize = 4096;
 
 /// Typed access to the keys of one file.
@@ -172,7 +172,7 @@ pub(super) struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    /// The key's value; absent and null are the same.
+    /// Returns the key's value; absent and null are the same.
     fn get(&self, key: &str) -> Option<&Value> {
         self.map.get(key).filter(|value| !value.is_null())
     }
@@ -211,8 +211,8 @@ impl Reader<'_> {
         value.as_bool().ok_or_else(|| self.wrong(key, value, "true or false"))
     }
 
-    /// A token id, a list of them, or nothing. An id outside the vocabulary names no token: -1 stands for none, others are
-    /// noted.
+    /// Returns the token ids of a key: one, a list, or none. An id outside the vocabulary is not a token: -1 means none, others
+    /// are noted.
     pub(super) fn ids(&self, key: &str, vocab: u64, notes: &mut Vec<String>) -> Result<Vec<u32>> {
         let Some(value) = self.get(key) else { return Ok(Vec::new()) };
         let all: Option<Vec<i64>> = match value {
@@ -258,13 +258,14 @@ impl Reader<'_> {
         Ok(family)
     }
 
-    /// A language model, or one that scores: with a single label.
+    /// Returns the outputs: a language model's, or with a sequence-classification class a scalar head's, which must have a
+    /// single label.
     fn outputs(&self, family: &Family) -> Result<Outputs> {
         let class = self.get("architectures").and_then(Value::as_array).and_then(|classes| classes.first());
         if class.and_then(Value::as_str) != Some(family.scalar_class) {
             return Ok(if self.flag(BOTH, false)? { Outputs::BOTH } else { Outputs::TOKENS });
         }
-        // transformers writes the labels' names, not their number, and takes two where neither is there.
+        // transformers writes the labels' names, not their number, and assumes two if neither exists.
         let named = self.get("id2label").and_then(Value::as_object).map(|labels| labels.len() as u64);
         match self.optional_size("num_labels")?.or(named) {
             Some(1) => Ok(Outputs::SCALAR),
@@ -272,7 +273,7 @@ impl Reader<'_> {
         }
     }
 
-    /// What was measured of the scores.
+    /// Returns the recorded mean and deviation of the scores.
     fn scores(&self) -> Result<Option<(f64, f64)>> {
         let Some(value) = self.get(SCORES) else { return Ok(None) };
         let number = |key: &str| value.get(key).and_then(Value::as_f64);
@@ -302,7 +303,7 @@ impl Reader<'_> {
         }
     }
 
-    /// transformers 5 keeps the base in `rope_parameters`; before, it stood alone, with `rope_scaling` beside it.
+    /// transformers 5 stores the base in `rope_parameters`; earlier versions have `rope_theta` and `rope_scaling`.
     fn rope_theta(&self) -> Result<f64> {
         let mut theta = None;
         for key in ["rope_parameters", "rope_scaling"] {

@@ -1,4 +1,4 @@
-//! `config.json` in and out, and what is refused.
+//! Tests of reading and writing `config.json`, and of what is refused.
 
 use super::*;
 
@@ -12,7 +12,7 @@ fn with(base: &str, key: &str, value: &str) -> Result<ModelConfig> {
     ModelConfig::parse(&map.to_string(), "m/config.json")
 }
 
-/// Catches defaults of one family used for the other.
+/// Catches one family's defaults used for the other.
 #[test]
 fn absent_keys_mean_what_the_familys_own_code_assumes() {
     let llama = ModelConfig::parse(LLAMA, "c").unwrap();
@@ -23,7 +23,7 @@ fn absent_keys_mean_what_the_familys_own_code_assumes() {
     assert!(gpt2.tied && gpt2.attention_bias && gpt2.mlp_bias);
 }
 
-/// Catches a key that is read by one layout only, or a scaling that is ignored.
+/// Catches a key that is read in one layout only, or a scaling that is ignored.
 #[test]
 fn both_layouts_of_the_rotary_base_are_read_and_a_contradiction_is_refused() {
     assert_eq!(with(LLAMA, "rope_theta", "500.0").unwrap().rope_theta, 500.0);
@@ -33,7 +33,7 @@ fn both_layouts_of_the_rotary_base_are_read_and_a_contradiction_is_refused() {
     assert!(with(&both, "rope_parameters", newer).is_err());
 }
 
-/// Catches a mark that is blamed on the JSON behind it.
+/// Catches an error that blames the JSON after a byte order mark instead of the mark.
 #[test]
 fn a_byte_order_mark_is_named_with_the_line_that_takes_it_away() {
     let folder = tempfile::tempdir().unwrap();
@@ -96,7 +96,7 @@ fn impossible_shapes_are_refused() {
     }
 }
 
-/// Catches a key that is written under a name or in a form that reading does not take back.
+/// Catches a key that is written under a name or in a form that reading does not accept.
 #[test]
 fn what_is_written_reads_back_equal() {
     for base in [LLAMA, GPT2] {
@@ -109,7 +109,7 @@ fn what_is_written_reads_back_equal() {
     }
 }
 
-/// Catches a dropout that is dropped without a word.
+/// Catches a dropout that is ignored without a note.
 #[test]
 fn ignored_dropout_is_noted() {
     let config = with(GPT2, "resid_pdrop", "0.1").unwrap();

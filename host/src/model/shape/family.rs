@@ -1,14 +1,14 @@
-//! The families of decoders as data: one row a family, read by config, layout and decoder alike.
+//! The families of decoders as data: one row per family, read by config, layout and decoder.
 //!
-//! A new family whose pieces exist already is a new row; a new kind of piece is a new value of one of the kinds here and
-//! one place in the decoder that carries it out.
+//! A new family made of existing pieces is a new row; a new kind of piece is a new value of one of the enums here and one place
+//! in the decoder that computes it.
 
 use plugin_api::backend::ops::NormKind;
 
-/// Where a token's position enters.
+/// Where a token's position is added.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Positions {
-    /// Queries and keys are rotated by it, halves paired (i, i + width / 2).
+    /// Queries and keys are rotated by it, in pairs (i, i + width / 2).
     Rotary,
     /// A learned row is added to the embedding.
     Learned,
@@ -28,7 +28,7 @@ pub enum Mlp {
 pub enum Biases {
     /// All of them.
     Always,
-    /// As `attention_bias` and `mlp_bias` say.
+    /// As set by `attention_bias` and `mlp_bias`.
     Configured,
 }
 
@@ -37,15 +37,15 @@ pub enum Biases {
 pub struct Family {
     /// `model_type` of config.json.
     pub model_type: &'static str,
-    /// The one class of `architectures` that is a language model of this family.
+    /// The `architectures` class of language models of this family.
     pub class: &'static str,
-    /// The class of `architectures` that has a scalar head in the place of the language model's.
+    /// The `architectures` class with a scalar head in place of the language-model head.
     pub scalar_class: &'static str,
-    /// Norm of every block.
+    /// Kind of all norms.
     pub norm: NormKind,
     /// Whether norms have a shift.
     pub norm_bias: bool,
-    /// Where positions enter.
+    /// How positions are added.
     pub positions: Positions,
     /// The feed-forward block.
     pub mlp: Mlp,
@@ -55,14 +55,13 @@ pub struct Family {
     pub stored_transposed: bool,
     /// Keys of config.json.
     pub keys: Keys,
-    /// What an absent key means.
+    /// Values of absent keys.
     pub defaults: Defaults,
     /// Names of tensors.
     pub names: Names,
-    /// Keys of config.json that would change the function and are not implemented, with the JSON texts that leave it
-    /// as it is.
+    /// Keys of config.json that would change the function and are not implemented, with the JSON texts that do not change it.
     pub fixed: &'static [(&'static str, &'static [&'static str])],
-    /// Keys that only concern regularisation in training, with the value Telos trains with.
+    /// Keys that only concern regularisation in training, with the value that Telos trains with.
     pub unused: &'static [(&'static str, f64)],
 }
 
@@ -89,7 +88,7 @@ pub struct Keys {
     pub activation: &'static str,
 }
 
-/// What the family's own code assumes for keys that config.json leaves out.
+/// What the family's own code assumes for absent keys of config.json.
 #[derive(Debug, PartialEq)]
 pub struct Defaults {
     /// Longest sequence.
@@ -100,14 +99,14 @@ pub struct Defaults {
     pub activation: &'static str,
     /// Whether the head is the embedding.
     pub tied: bool,
-    /// Feed-forward width as a multiple of the model's, where the key is null or absent; `None`: the key is needed.
+    /// Feed-forward width as a multiple of the model's, if the key is null or absent; `None`: the key is required.
     pub hidden_factor: Option<u64>,
 }
 
 /// Tensor names without `.weight` and `.bias`. A layer's names follow `prefix` + `layer` + its number + `.`.
 #[derive(Debug, PartialEq)]
 pub struct Names {
-    /// Prefix of everything but the head; files may leave it out.
+    /// Prefix of all names except the head's; files may omit it.
     pub prefix: &'static str,
     /// Token embedding.
     pub embedding: &'static str,
@@ -117,13 +116,13 @@ pub struct Names {
     pub layer: &'static str,
     /// Norm before attention.
     pub norm1: &'static str,
-    /// Query, key and value projections in this order, or one that holds all three.
+    /// Query, key and value projections in this order, or one projection for all three.
     pub qkv: &'static [&'static str],
     /// Attention's output projection.
     pub output: &'static str,
     /// Norm before the feed-forward block.
     pub norm2: &'static str,
-    /// The block's first projections: gate and up, or the one.
+    /// The block's first projections: gate and up, or a single one.
     pub up: &'static [&'static str],
     /// The block's last projection.
     pub down: &'static str,
@@ -131,7 +130,7 @@ pub struct Names {
     pub norm: &'static str,
     /// Untied head.
     pub head: &'static str,
-    /// Endings of names in files that hold no parameter.
+    /// Endings of tensor names in files that are not parameters.
     pub ignored: &'static [&'static str],
 }
 
@@ -237,7 +236,7 @@ const GPT2: Family = Family {
     unused: &[("attn_pdrop", 0.0), ("embd_pdrop", 0.0), ("resid_pdrop", 0.0)],
 };
 
-/// The family of a `model_type`.
+/// Returns the family of a `model_type`.
 pub fn family(model_type: &str) -> Option<&'static Family> {
     FAMILIES.iter().find(|family| family.model_type == model_type)
 }

@@ -1,5 +1,5 @@
-//! `generation_config.json`: the ids that end an answer are read, and the file is saved as it was. Its other keys are defaults
-//! of sampling that experiments and commands set themselves.
+//! `generation_config.json`: the ids that end an answer are read, and the file is saved unchanged. Its other keys are defaults
+//! of sampling, which experiments and commands set themselves.
 
 use serde_json::{Value, json};
 
@@ -8,14 +8,14 @@ use super::config_json::{Reader, read_text};
 use crate::data::Inputs;
 use crate::error::{Error, Result};
 
-/// File name of the defaults of generation.
+/// File name of the generation defaults.
 pub const GENERATION_FILE: &str = "generation_config.json";
 
 impl ModelConfig {
-    /// Takes over what the folder's `generation_config.json` says, where there is one: its ends join those of `config.json`.
+    /// Reads the folder's `generation_config.json`, if it exists: its end ids are added to those of `config.json`.
     ///
     /// # Errors
-    /// A request error naming file, key and value.
+    /// A request error that names file, key and value.
     pub(super) fn add_generation(&mut self, inputs: &mut Inputs) -> Result<()> {
         if !inputs.has(GENERATION_FILE) {
             return Ok(());
@@ -34,7 +34,7 @@ impl ModelConfig {
         Ok(())
     }
 
-    /// The text of `generation_config.json`: as it was read, or one that names the same ids as `config.json`.
+    /// Returns the text of `generation_config.json`: as it was read, or a new one with the ids of `config.json`.
     pub(in crate::model) fn generation_json(&self) -> String {
         let ids = || {
             json!({
@@ -64,7 +64,7 @@ mod tests {
         ModelConfig::from_folder(folder.path())
     }
 
-    /// Catches ends that only this file names and nobody heeds, ends of config.json that it replaces, and a list of one.
+    /// Catches end ids of this file that are ignored, end ids of config.json that it replaces, and a list of one.
     #[test]
     fn gotcha_46_its_ends_join_those_of_config_json() {
         for (ids, ends) in [
@@ -81,7 +81,8 @@ mod tests {
         assert_eq!(with("{}").unwrap().eos, [3, 5]);
     }
 
-    /// Catches an id that no row belongs to, which a backend would read outside the head, and one that is dropped in silence.
+    /// Catches an id outside the vocabulary, which a backend would read outside the head, and one that is dropped without a
+    /// note.
     #[test]
     fn an_end_outside_the_vocabulary_is_left_out_and_said() {
         let config = with(r#"{"eos_token_id": [31, 32, 99999999999]}"#).unwrap();
@@ -94,7 +95,7 @@ mod tests {
         );
     }
 
-    /// Catches a file that is rewritten: other keys, their order, space and numbers are their author's.
+    /// Catches a file that is rewritten: other keys, their order, white space and numbers must stay unchanged.
     #[test]
     fn gotcha_46_it_is_saved_as_it_was_read() {
         let text = "{\n \"top_p\": 0.95,\n   \"eos_token_id\": [5, 9], \"transformers_version\": \"4.37.0\"}";
@@ -104,7 +105,7 @@ mod tests {
         assert_eq!(own["eos_token_id"], json!([3, 5]));
     }
 
-    /// Catches a file that cannot be read and counts as none.
+    /// Catches an unreadable file that is treated as absent.
     #[test]
     fn what_cannot_be_read_is_refused_by_name() {
         for (text, part) in [

@@ -1,4 +1,4 @@
-//! The shape of a model, and the JSON files that hold it.
+//! The shape of a model, and its JSON files.
 //!
 //! | file | job |
 //! |---|---|

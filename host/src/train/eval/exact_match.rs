@@ -9,83 +9,83 @@ use crate::{
     model::Model,
 };
 
-/// The metric's name, without the `eval/` before it.
+/// The metric's name, without the prefix `eval/`.
 pub const EXACT_MATCH: &str = "exact_match";
 
-/// A prompt with the answer its row gives.
+/// A prompt and the answer that its row gives.
 #[derive(Debug, Clone, PartialEq)]
 pub struct EvalPrompt {
-    /// The prompt as the model reads it, nothing supervised.
+    /// The prompt as the model reads it; none of its tokens is supervised.
     prompt: Sequence,
-    /// The answer, without the space around it, where the row has one.
+    /// The row's answer without surrounding white space, if it has one.
     answer: Option<String>,
-    /// Other right answers, likewise.
+    /// Other correct answers, likewise.
     more_answers: Vec<String>,
-    /// How many tokens it takes, the end of text included; of one that was cut off, those that are there.
+    /// Number of tokens of the answer, including the end of text; for a truncated answer, of what is left of it.
     length: usize,
-    /// The prompt as the row has it, or as its tokens read.
+    /// The prompt's text as in the row, or decoded from its tokens.
     asked: String,
 }
 
-/// A greedy answer, compared with the row's own.
+/// Prompt, answer, its length and why it ended.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ComparedAnswer {
     /// Prompt, answer, its length and end.
     pub text: SampleText,
-    /// The row's answer, the first of several.
+    /// The row's other correct answers.
     pub expected: String,
     /// Its other right answers.
     pub more_expected: Vec<String>,
-    /// Whether both are the same.
+    /// Whether the answer equals one of them.
     pub is_match: bool,
 }
 
-/// Greedy answers to all prompts whose rows have one.
+/// Greedy answers to all prompts whose rows have an answer.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ExactMatch {
-    /// The share that are as their rows have them.
+    /// The share of matches.
     pub share: f64,
-    /// Each of them.
+    /// The compared answers.
     pub answers: Vec<ComparedAnswer>,
 }
 
 impl EvalPrompt {
-    /// The prompt, as a sequence without an answer.
+    /// Returns the prompt as a sequence without an answer.
     pub fn prompt(&self) -> &Sequence {
         &self.prompt
     }
 
-    /// Whether `said` is an answer that the row gives.
+    /// Returns whether `said` is one of the row's answers.
     fn is_right(&self, said: &str) -> bool {
         self.answer.iter().chain(&self.more_answers).any(|answer| answer == said)
     }
 
-    /// The row's own answer, the first of several, where it has one.
+    /// Returns the row's own answer, the first of several, if it has one.
     pub fn answer(&self) -> Option<&str> {
         self.answer.as_deref()
     }
 
-    /// Whether the row gives an answer.
+    /// Returns whether the row has an answer.
     pub fn has_answer(&self) -> bool {
         self.answer.is_some()
     }
 
-    /// How many tokens the row's own answer takes, the end of text included; 0 where it has none.
+    /// Returns the number of tokens of the row's own answer, including the end of text; 0 if it has none.
     pub fn answer_length(&self) -> usize {
         self.length
     }
 }
 
-/// About `most` questions of `data`, the same ones every time: of each row its first answer (of a pair the chosen one), of a
-/// prompt alone the answer among its columns, where there is one. A row whose prompt has no token, or that only has an
-/// undesirable answer, asks nothing.
+/// Returns about `most` prompts of `data`, the same ones every time, each with its row's first answer (the chosen one of a
+/// pair); for rows that are only a prompt, the answer in its columns, if there is one. Rows whose prompt has no token, or with
+/// only an undesirable answer, are skipped.
 ///
 /// # Errors
-/// Text that the tokenizer cannot read or write.
+/// Text that the tokenizer cannot encode or decode.
 pub fn questions(data: &dyn Examples, tokenizer: &Tokenizer, most: u64) -> Result<Vec<EvalPrompt>> {
     let all = data.in_order(u32::MAX as usize, false);
     let kept = (most as usize).min(all.len());
-    // Each a group of its own: answers of one group would all be computed at a time.
+    // Each its own group: the answers of one group would all be computed at once.
     let rows = data.some(all, kept).into_iter().zip(0..);
     let rows = rows.filter_map(|(row, group)| data.sequences(row, None, group).into_iter().next());
     let asked = rows.filter_map(|row| question(data, tokenizer, &row).transpose());
@@ -101,11 +101,11 @@ fn question(data: &dyn Examples, tokenizer: &Tokenizer, row: &Sequence) -> Resul
     let own = data.row_text(row.row);
     let length = answer_length(tokenizer, row, start, own.and_then(|row| row.answer.as_deref()))?;
     let has_no_end = start + length == row.ids.len() && !row.ids.last().is_some_and(|id| tokenizer.is_end(*id));
-    // A template's marks may leave out the token that ends an answer, and the answer is whole all the same.
+    // A template's marks may leave out the token that ends an answer; the answer is complete even so.
     let is_cut = has_no_end && own.is_none_or(|row| row.is_cut);
     let mut more_answers = Vec::new();
     let (answer, length) = match own.filter(|_| length == 0) {
-        // Of an answer that was cut to length nobody knows the rest.
+        // The rest of a truncated answer is not known.
         _ if length > 0 && is_cut => (None, length),
         _ if length > 0 => {
             let answer = &row.ids[start..start + length];
@@ -120,7 +120,7 @@ fn question(data: &dyn Examples, tokenizer: &Tokenizer, row: &Sequence) -> Resul
         }
         None => (None, 0),
     };
-    // A prompt by itself is no side of a pair: neighbours that share a group are never computed apart.
+    // The prompt must not stay part of a pair: neighbours with the same group are never computed separately.
     let mut numbers = row.numbers.clone();
     numbers.retain(|name, _| name != names::GROUP && name != names::SIDE);
     let prompt = Sequence {
@@ -137,8 +137,9 @@ fn question(data: &dyn Examples, tokenizer: &Tokenizer, row: &Sequence) -> Resul
     Ok(Some(EvalPrompt { prompt, answer, more_answers, length, asked }))
 }
 
-/// How many tokens from `start` on are the row's first answer: the supervised ones there. A template may mark an answer in several
-/// pieces; then it goes as far as the piece that holds `words`, the row's own, with what the template writes in between.
+/// Returns how many tokens from `start` on are the row's first answer: the supervised ones there. If a template marks an answer
+/// in several pieces, the answer reaches to the piece that contains `words`, the row's own text, including what the template
+/// writes in between.
 fn answer_length(tokenizer: &Tokenizer, row: &Sequence, start: usize, words: Option<&str>) -> Result<usize> {
     let piece = |from: usize| row.supervised[from..].iter().take_while(|supervised| **supervised).count();
     let first = piece(start);
@@ -151,7 +152,7 @@ fn answer_length(tokenizer: &Tokenizer, row: &Sequence, start: usize, words: Opt
             return Ok(end - start);
         }
         let Some(gap) = row.supervised[end..].iter().position(|supervised| *supervised) else { break };
-        // Behind an end another answer begins.
+        // After an end token another answer begins.
         if row.ids[start..end + gap].iter().any(|id| tokenizer.is_end(*id)) {
             break;
         }
@@ -161,25 +162,25 @@ fn answer_length(tokenizer: &Tokenizer, row: &Sequence, start: usize, words: Opt
     Ok(first)
 }
 
-/// An answer of a row as a model can say it, and how many tokens that takes, its end included.
+/// Returns a row's answer as a model can generate it, and its number of tokens, including the end.
 fn as_said(tokenizer: &Tokenizer, answer: &str) -> Result<(String, usize)> {
     let ids = tokenizer.encode(answer)?;
-    // A tokenizer may not give a text back as it was, so that only what spells special tokens goes through it.
+    // A tokenizer may not decode a text to itself, so only text that contains special tokens is encoded and decoded.
     let spells_special = ids.iter().any(|id| tokenizer.is_special(*id));
     let words = if spells_special { text(tokenizer, &ids)? } else { answer.trim().to_owned() };
     Ok((words, ids.len() + 1))
 }
 
-/// The tokens' text up to the first that ends an answer, without special tokens and the space around it.
+/// Returns the tokens' text up to the first token that ends an answer, without special tokens and surrounding white space.
 fn text(tokenizer: &Tokenizer, ids: &[u32]) -> Result<String> {
     Ok(tokenizer.answer_text(ids)?.trim().to_owned())
 }
 
-/// Greedy answers to the questions whose rows have an answer, compared with it, both up to the first token that ends an answer;
-/// special tokens and the space around an answer do not count. `None` where no question has one.
+/// Generates greedy answers to the prompts whose rows have an answer, and compares them, both up to the first token that ends
+/// an answer; special tokens and surrounding white space are ignored. `None` if no row has an answer.
 ///
 /// # Errors
-/// The backend's.
+/// Errors of the backend.
 pub fn exact_match(model: &Model, tokenizer: &Tokenizer, questions: &[EvalPrompt]) -> Result<Option<ExactMatch>> {
     let known: Vec<&EvalPrompt> = questions.iter().filter(|question| question.answer.is_some()).collect();
     let Some(longest) = known.iter().map(|question| question.length).max() else { return Ok(None) };
@@ -212,8 +213,8 @@ mod tests {
     use crate::data::SyntheticOptions;
     use crate::data::rows::{ChatTemplate, RowKind, encode::Encoder, layout::Layout, template::PLAIN};
 
-    /// Of every kind of row. Catches prompts that give their answer away, answers without their beginning, the rejected
-    /// answer of a pair, prompts alone that are not asked, and a question that is still taken for a side of a pair.
+    /// For every kind of row. Catches prompts that contain their answer, answers without their beginning, the rejected answer
+    /// of a pair, prompts alone that are skipped, and a prompt that is still treated as part of a pair.
     #[test]
     fn a_question_is_a_rows_prompt_and_its_answer_what_follows() {
         let tokenizer = Tokenizer::bytes().unwrap();
@@ -246,8 +247,8 @@ mod tests {
         }
     }
 
-    /// Catches an answer of which only the first marked piece is expected, so that a perfect model is wrong; one that runs on into the
-    /// next turn; and a whole answer without its end that is taken for one that was cut off.
+    /// Catches an expectation of only the first marked piece of an answer, so that a perfect model is counted as wrong; one
+    /// that continues into the next turn; and a complete answer without an end token that is treated as truncated.
     #[test]
     fn an_answer_marked_in_pieces_is_expected_whole() {
         let tokenizer = Tokenizer::bytes().unwrap();
@@ -276,11 +277,11 @@ mod tests {
         let one = "{% generation %}{{ m.content }}{% endgeneration %}";
         assert_eq!(answers(one, &two), expected("long", 5));
         assert_eq!(answers(one, &two[..2]), expected("long", 5));
-        // Only other words than the row's own are marked: they are what is learned.
+        // Words that the template adds and marks: they are what is learned.
         assert_eq!(answers("{% generation %}x{% endgeneration %};{{ m.content }}", &two), expected("x", 2));
     }
 
-    /// Catches an answer that was cut to length and that the model, which goes on, can never give.
+    /// Catches a truncated answer as the expected one, which a model that continues can never give.
     #[test]
     fn nobody_is_asked_for_the_beginning_of_an_answer() {
         let tokenizer = Tokenizer::bytes().unwrap();

@@ -1,21 +1,21 @@
-//! What objectives expect of the first figures of a run, and what is said where it is not so.
+//! Checks the first metrics of a run against the expectations of the objectives.
 
 use plugin_api::manifest::ObjectiveManifest;
 
 use crate::objectives::{Objectives, active::Active};
 
-/// A value of an expectation: the logarithm of the vocabulary's size.
+/// A possible value of an expectation: the natural logarithm of the vocabulary's size.
 const LN_VOCAB: &str = "ln_vocab";
 
-/// What all objectives expect of `figures` and did not find; of fresh weights with a `vocab`, see [`missed`].
+/// Returns a sentence for each expectation of any objective that `figures` miss, see [`missed`].
 pub fn all_missed(objectives: &Objectives, figures: &[(String, f64)], vocab: Option<u64>) -> Vec<String> {
     let of = |active: &Active| missed(&active.id, &active.prefix, &active.manifest, figures, vocab);
     objectives.iter().flat_map(of).collect()
 }
 
-/// A sentence for each of an objective's expectations that `figures` miss; `prefix` stands before the names of its metrics. Those
-/// about the vocabulary hold for fresh weights alone: without `vocab` they are skipped. Metrics that are not among the figures
-/// are skipped.
+/// Returns a sentence for each of an objective's expectations that `figures` miss; `prefix` comes before the names of its
+/// metrics. Expectations about the vocabulary apply only to fresh weights: without `vocab` they are skipped. Metrics that were
+/// not measured are skipped.
 pub fn missed(
     id: &str,
     prefix: &str,
@@ -33,7 +33,7 @@ pub fn missed(
             "loss" => "loss".to_owned(),
             quantity => format!("{prefix}{quantity}"),
         };
-        // The only term of the only objective is told as the loss.
+        // The only term of the only objective is reported as the loss.
         let is_term = manifest.terms.iter().any(|term| term.name == expected.quantity);
         let found = find(&name).or_else(|| find("loss").filter(|_| is_term))?;
         let far = (found - value).abs() > expected.tolerance * value.abs().max(1e-9) || found.is_nan();
@@ -65,7 +65,8 @@ mod tests {
         ObjectiveManifest { expectations, ..Default::default() }
     }
 
-    /// Catches a check that a loaded model fails for being trained, one that looks past the prefix, and one that no value fails.
+    /// Catches a check that fails for a loaded model because it is trained, one that ignores the prefix, and one that no value
+    /// fails.
     #[test]
     fn gotcha_27_what_is_off_before_training_is_said_by_name() {
         let figures = |ratio: f64, clipped: f64| {

@@ -1,4 +1,4 @@
-//! The policy's answers to prompts: what rollouts learn from and evaluations judge.
+//! Metrics of the policy's answers to held-out prompts, scored by rewards.
 
 use plugin_api::batch::{Scope, names};
 
@@ -19,19 +19,19 @@ use crate::{
     },
 };
 
-/// A held-out answer with what the rewards gave it.
+/// A held-out answer with its rewards.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RewardedAnswer {
-    /// Prompt, answer, its length and end, and the weighted sum of the rewards.
+    /// Prompt, answer, its length and why it ended, and the weighted sum of the rewards.
     pub said: AnswerRecord,
-    /// The row's own answer, where it has one.
+    /// The row's own answer, if it has one.
     pub expected: Option<String>,
-    /// Each reward by its name.
+    /// Each reward with its name.
     pub rewards: Vec<(String, f64)>,
 }
 
-/// How held-out prompts are answered for those who judge: at the length of rollouts, or else at twice that of the longest answer
-/// that a row gives, or else at 64 tokens; always with the same draws.
+/// Returns the sampling options for held-out prompts that rewards score: the token limit of rollouts; without rollouts twice
+/// the longest answer of a row, or 64 tokens if there is none. The seed is always the same.
 pub fn options(experiment: &Experiment, questions: &[EvalPrompt]) -> GenerateOptions {
     let longest = questions.iter().map(EvalPrompt::answer_length).max().filter(|length| *length > 0);
     let (max_tokens, top_p, top_k) = match &experiment.rollout {
@@ -42,25 +42,26 @@ pub fn options(experiment: &Experiment, questions: &[EvalPrompt]) -> GenerateOpt
     GenerateOptions { max_tokens, temperature, top_p, top_k, seed: experiment.seed }
 }
 
-/// What is found of answers to held-out prompts.
+/// Evaluates answers to held-out prompts.
 pub struct GenerationEval<'a> {
-    /// Who answers.
+    /// The policy that answers.
     pub policy: Policy<'a>,
-    /// The models; the policy among them is the one that answers.
+    /// The models; their policy is the one that answers.
     pub models: Models<'a>,
     /// Whether the reference stays on the device, so that evaluations can measure how far the policy has moved from it.
     pub has_reference: bool,
-    /// Whose statistics tell how far the policy has moved.
+    /// Objectives whose statistics measure how far the policy has moved.
     pub objectives: &'a Objectives,
-    /// Who judges.
+    /// The rewards that score the answers.
     pub rewards: &'a Rewards,
-    /// How answers are drawn.
+    /// Sampling options.
     pub options: GenerateOptions,
     /// Positions computed at a time.
     pub tokens: usize,
 }
 
-/// Names of the figures of an exam by these `rewards`; `has_reference`: a reference stays on the device for the whole run.
+/// Returns the names of the metrics of [`GenerationEval::figures`]; `has_reference`: a reference stays on the device for the
+/// whole run.
 pub fn names(objectives: &Objectives, rewards: &Rewards, has_reference: bool) -> Vec<String> {
     let reward = objectives.needs().rollouts.then(|| "reward".to_owned());
     let judges = rewards.names().map(|name| format!("reward/{name}"));
@@ -73,13 +74,13 @@ const LENGTH: &str = "answers/length";
 const KL: &str = "answers/kl";
 
 impl GenerationEval<'_> {
-    /// Answers every question and has the answers judged: `reward/NAME` for every judge, `reward` for what rollouts get,
-    /// `answers/ended` and `answers/length` (tokens, the end-of-text token included), and, where a reference is there, `answers/kl`
-    /// (objectives have metrics called `kl` that are of other answers): the sum over an
-    /// answer's tokens of log-probability less that of the reference, in nats per answer. The answers come with their rewards.
+    /// Answers every prompt and scores the answers. Returns the metrics, and the answers with their rewards. Metrics:
+    /// `reward/NAME` for every reward, `reward` as in rollouts, `answers/ended` and `answers/length` (tokens, including the
+    /// end-of-text token), and, with a reference, `answers/kl` (the objectives' own metrics called `kl` cover other answers):
+    /// the sum over an answer's tokens of log-probability minus that of the reference, in nats per answer.
     ///
     /// # Errors
-    /// The plugins' and the backend's own.
+    /// Errors of plugins and of the backend.
     pub fn figures(&self, questions: &[EvalPrompt]) -> Result<(Figures, Vec<RewardedAnswer>)> {
         let prompts: Vec<Sequence> = questions.iter().map(|question| question.prompt().clone()).collect();
         let answers = self.policy.answer(&prompts, &self.options)?;

@@ -1,4 +1,4 @@
-//! Held-out evaluation: the objectives' own losses and metrics over data that is never trained on.
+//! Held-out evaluation: the objectives' own losses and metrics on data that is never trained on.
 
 use plugin_api::batch::Batch;
 
@@ -24,11 +24,11 @@ use crate::{
     },
 };
 
-/// Evaluates `batches`; every denominator spans them all, and a loss that couples them sees them all, so that it does not matter
-/// how they are cut. Saves nothing for a backward.
+/// Evaluates `batches`. Every denominator counts all of them, and a coupled loss reads all of them, so the result does not
+/// depend on how the data is cut. Nothing is kept for a backward pass.
 ///
 /// # Errors
-/// The plugins' and the backend's own.
+/// Errors of plugins and of the backend.
 pub fn evaluate(
     models: Models<'_>,
     objectives: &mut Objectives,
@@ -66,14 +66,14 @@ pub fn evaluate(
     })
 }
 
-/// Mean and standard deviation of a reward model's scores, where an evaluation found them.
+/// Returns mean and standard deviation of a reward model's scores, if the evaluation measured them.
 pub fn spread_of_scores(figures: &Figures) -> Option<(f64, f64)> {
     let named = |ending: &str| figures.iter().find(|(name, _)| name.ends_with(ending)).map(|(_, value)| *value);
     let (mean, mean_square) = (named("score/mean")?, named("score/mean_square")?);
     Some((mean, (mean_square - mean * mean).max(0.0).sqrt()))
 }
 
-/// The held-out data in batches, cut the same way every time; none of prompts that the policy answers itself.
+/// Returns the held-out data in batches, cut the same way every time; empty if the policy answers the prompts itself.
 ///
 /// # Errors
 /// Rows that cannot be packed.
@@ -100,13 +100,13 @@ pub fn held_out(setup: &Setup, objectives: &Objectives, data: &TrainingData) -> 
     Ok(all)
 }
 
-/// The held-out stretches that [`held_out`] reads.
+/// Returns the held-out stretches that [`held_out`] reads.
 pub(crate) fn held_out_stretches(setup: &Setup, data: &TrainingData) -> Vec<Stretch> {
     let (context, most) = held_out_extent(setup);
     eval_stretches(&*data.held_out, context, setup.tokenizer.prefix().is_some(), most)
 }
 
-/// The context that held-out data is cut to, and about how many positions of it are read; `None`: all.
+/// Returns the context that held-out data is cut to, and about how many positions of it are read; `None`: all.
 fn held_out_extent(setup: &Setup) -> (usize, Option<u64>) {
     let experiment = setup.experiment();
     let most = (experiment.eval.tokens > 0).then_some(experiment.eval.tokens);

@@ -1,9 +1,9 @@
-//! Whether an evaluation is better than the best one before it.
+//! Compares an evaluation with the best one before it.
 
 use super::Figures;
 use crate::config::experiment::MetricRule;
 
-/// Whether the rule's metric (`eval/loss`) is better than the best so far, which it then becomes.
+/// Returns whether the rule's metric (`eval/loss`) is better than `best`, and updates `best` if so.
 pub(crate) fn improve(rule: &MetricRule, min_delta: f64, figures: &Figures, best: &mut Option<f64>) -> bool {
     let name = rule.metric.strip_prefix("eval/").unwrap_or(&rule.metric);
     let Some((_, value)) = figures.iter().find(|(n, v)| n == name && v.is_finite()) else { return false };

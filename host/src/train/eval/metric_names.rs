@@ -1,4 +1,4 @@
-//! What evaluations will measure, so that a rule which watches something else is refused before the run begins.
+//! The names of the metrics that evaluations will report, so that a rule with an unknown name is refused before the run begins.
 
 use super::{
     exact_match::{EXACT_MATCH, EvalPrompt},
@@ -10,10 +10,10 @@ use crate::{
     train::learner::Learner,
 };
 
-/// Refuses `checkpoint.best` and `eval.early_stop.metric` that name what no evaluation finds.
+/// Refuses `checkpoint.best` and `eval.early_stop.metric` if no evaluation reports the metric they name.
 ///
 /// # Errors
-/// A request error with what there is; the plugins' and the backend's own.
+/// A request error that lists the metrics; errors of plugins and of the backend.
 pub fn check(setup: &Setup, learner: &mut Learner, held_out: &[PackedBatch], asked: &[EvalPrompt]) -> Result<()> {
     let experiment = setup.experiment();
     let best = experiment.checkpoint.best.as_ref().map(|rule| ("checkpoint.best", rule));
@@ -24,7 +24,7 @@ pub fn check(setup: &Setup, learner: &mut Learner, held_out: &[PackedBatch], ask
             continue;
         }
         let mut names = of_answers(learner, asked);
-        // What one batch has is what most have; the others are asked where that is not enough.
+        // One batch usually has all metrics; the others are evaluated only if the name is not among its metrics.
         for some in [held_out.get(..1).unwrap_or_default(), held_out] {
             if !some.is_empty() && !names.iter().any(|known| known == name) {
                 let Learner { model, roles, objectives, .. } = &mut *learner;

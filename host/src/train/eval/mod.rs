@@ -1,4 +1,5 @@
-//! Evaluation: losses over held-out data, exact match, answers scored by rewards, and the names and expectations of their figures.
+//! Evaluation: losses on held-out data, exact match, answers scored by rewards, and the names and expected values of the
+//! metrics.
 
 pub mod exact_match;
 pub(crate) mod expectations;
@@ -7,5 +8,5 @@ pub mod held_out;
 pub(crate) mod improve;
 pub(crate) mod metric_names;
 
-/// Figures of an evaluation, by name without the `eval/` before it, `loss` first.
+/// Metrics of an evaluation, by name without the prefix `eval/`; `loss` comes first.
 pub type Figures = Vec<(String, f64)>;

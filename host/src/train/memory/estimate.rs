@@ -1,5 +1,5 @@
-//! How much memory a run takes at most: every buffer of its largest micro-batch, of its evaluations and of its answers is counted,
-//! in the order in which a run holds them, and nothing of it is computed.
+//! Estimates how much memory a run takes at most: counts every buffer of its largest micro-batch, of its evaluations and of its
+//! answers, in the order in which a run allocates them, and computes nothing.
 
 use super::{largest_rows::all_rows, process::process_memory};
 use crate::{
@@ -29,23 +29,23 @@ use crate::{
 };
 use plugin_api::{abi::DType, batch::names};
 
-/// What a run takes at most.
+/// Estimated memory of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MemoryEstimate {
-    /// Bytes of device buffers that are held all the time: weights, gradients, moments and the models beside the policy.
+    /// Bytes of device buffers that are held all the time: weights, gradients, moments and the models other than the policy.
     pub held: u64,
-    /// Most bytes of device buffers in use at a time.
+    /// Peak bytes of device buffers.
     pub peak: u64,
-    /// What is being done then.
+    /// The phase of the run in which the peak occurs.
     pub peak_in: &'static str,
-    /// Most bytes of the whole process; with those of the device where it is the processor. `None` where the system does not say
-    /// what a process takes.
+    /// Peak bytes of the whole process, including the device's if the device is the processor. `None` if the system does not
+    /// report a process's memory.
     pub process_peak: Option<u64>,
     /// Positions of the largest micro-batch.
     pub largest_micro_batch: usize,
 }
 
-/// What is evaluated beside training.
+/// What is evaluated during training.
 pub struct Evaluated<'a> {
     /// The held-out batches.
     pub held_out: &'a [PackedBatch],
@@ -53,7 +53,7 @@ pub struct Evaluated<'a> {
     pub questions: &'a [EvalPrompt],
 }
 
-/// A run's models without their content.
+/// A run's models without their values.
 struct Counting<'a> {
     learner: &'a Learner,
     device: Device,
@@ -65,16 +65,17 @@ struct Counting<'a> {
     peak_in: &'static str,
 }
 
-/// What the memory allocator keeps of freed memory between blocks in use: these bytes, and one part in [`KEPT_SHARE`] of what is
-/// worked with. Measured on runs of 25 to 925 MB, of 0.01 to 11 million parameters: 0.3 to 4.6 MB below 100 MB, 2% above.
+/// Memory that the allocator keeps after it was freed, between blocks in use: these bytes, plus one part in [`KEPT_SHARE`] of
+/// the working memory. Measured on runs of 25 to 925 MB, of 0.01 to 11 million parameters: 0.3 to 4.6 MB below 100 MB, 2%
+/// above.
 const KEPT: u64 = 2 << 20;
 /// See [`KEPT`].
 const KEPT_SHARE: u64 = 50;
 
-/// Counts the memory of the run of `learner`. Its device holds the models already, and the process has computed a batch.
+/// Estimates the memory of `learner`'s run. Its device holds the models already, and the process has computed a batch.
 ///
 /// # Errors
-/// The plugins' own; data that cannot be packed.
+/// Errors of plugins; data that cannot be packed.
 pub fn estimate(
     setup: &Setup,
     learner: &mut Learner,
@@ -119,15 +120,15 @@ pub fn estimate(
     let bytes = |(_, buffer): (&str, &Buffer)| buffer.len() * buffer.dtype().size().unwrap_or(4) as u64;
     let moments: u64 = learner.optimizer.moments().into_iter().map(bytes).sum();
     let (peak, peak_in) = (counting.peak, counting.peak_in);
-    // Where batches are of ever other sizes, the spare buffers reach their bound, an eighth; where they are not, they stay below.
+    // If batch sizes keep changing, the spare buffers reach their limit, an eighth; otherwise they stay below it.
     let buffers = counted.most().max(peak + peak / 10);
     let process_peak = process_memory().map(|process| {
         let real = learner.device.memory();
         let on_processor = setup.experiment().backend.device == "cpu";
         let own = if on_processor { process.now.saturating_sub(real.in_use + real.cached) } else { process.now };
-        // A checkpoint copies the moments out, after the spare buffers were given back.
+        // A checkpoint copies the moments to the host after the spare buffers were freed.
         let work = if on_processor { buffers.max(held + moments) } else { moments };
-        // The reference's log-probabilities as they were computed, as bytes of a file, and by row; and the rows that it reads.
+        // The reference's log-probabilities: as computed, as bytes of a file, and per row; plus the rows it reads.
         let of_rows = |data: &dyn Examples| 3 * 8 * data.tokens() + 1024 * data.documents() as u64;
         let rows = if cached { of_rows(&*data.train) + of_rows(&*data.held_out) } else { 0 };
         (own + work + work / KEPT_SHARE + KEPT + rows).max(process.peak)
@@ -135,7 +136,7 @@ pub fn estimate(
     Ok(MemoryEstimate { held, peak, peak_in, process_peak, largest_micro_batch: largest })
 }
 
-/// The models beside the policy, with what trains them.
+/// Allocates the models other than the policy and what trains them.
 fn roles(device: &Device, setup: &Setup, learner: &Learner) -> Result<Roles> {
     let critic = match &learner.roles.critic {
         Some(Critic { model, rate, .. }) => {
@@ -167,7 +168,7 @@ impl Counting<'_> {
         ForwardPass { models: self.roles.models(&self.policy), objectives: &self.learner.objectives }
     }
 
-    /// A batch as in a run: with the reference's log-probabilities if they are cached or measured with the rollout.
+    /// Returns a batch as in a run: with the reference's log-probabilities if they are cached or measured with the rollout.
     fn joined(&self, packed: &PackedBatch) -> PackedBatch {
         let mut packed = packed.clone();
         if self.cached || (self.pass().needs().reference && self.pass().needs().rollouts) {
@@ -176,7 +177,7 @@ impl Counting<'_> {
         packed
     }
 
-    /// The reference over a block of rows; it goes before the first step.
+    /// Counts the reference's pass over a block of rows, then drops the reference, as a run does before its first step.
     fn reference_pass(&mut self, packed: &PackedBatch) -> Result<()> {
         if let Some(model) = self.roles.reference.as_ref().and_then(|role| role.model.as_ref()) {
             logps(model, packed, &supervised_rows(packed), self.learner.objectives.temperature())?;
@@ -203,7 +204,7 @@ impl Counting<'_> {
         Ok(())
     }
 
-    /// A micro-batch forward and backward, with a cotangent for everything that is read.
+    /// Counts a micro-batch forward and backward, with a cotangent for each statistic.
     fn step(&self, pass: &ForwardPass<'_>, packed: &PackedBatch, grads: &Buffer) -> Result<()> {
         let (needs, statistics, rows) = (pass.needs(), pass.objectives.statistics(), supervised_rows(packed));
         let (per_row, per_position) = (|| vec![0.0; rows.len()], || vec![0.0; packed.len()]);
@@ -231,7 +232,7 @@ impl Counting<'_> {
         Ok(())
     }
 
-    /// Rollouts, answers to held-out prompts, samples.
+    /// Counts rollouts, answers to held-out prompts and samples.
     fn answers(&mut self, setup: &Setup, questions: &[EvalPrompt]) -> Result<()> {
         let experiment = setup.experiment();
         let mut all: Vec<(Vec<Vec<i32>>, usize)> = Vec::new();
@@ -262,7 +263,7 @@ fn ids(tokens: &[u32]) -> Vec<i32> {
     tokens.iter().map(|id| *id as i32).collect()
 }
 
-/// The largest batch that the reference's pass computes at a time.
+/// Returns the largest batch that the reference's pass computes at a time.
 fn worst_reference_block(setup: &Setup, objectives: &Objectives, train: &dyn Examples) -> Result<PackedBatch> {
     Ok(pack(&all_rows(setup, objectives, train).worst(reference_pass::BLOCK))?)
 }

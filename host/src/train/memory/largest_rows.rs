@@ -1,4 +1,4 @@
-//! The rows that make the largest micro-batch, and how many positions a forward pass without a backward computes.
+//! The rows that make up the largest micro-batch, and the number of positions of a forward pass without a backward pass.
 
 use std::cmp::Reverse;
 
@@ -9,12 +9,13 @@ use crate::{
     setup::Setup,
 };
 
-/// Minimum number of positions per forward-only pass, even if a step has fewer: without a backward pass they take little memory.
+/// Minimum number of positions of a forward-only pass, even if a step has fewer: without a backward pass they take little
+/// memory.
 const LEAST_FORWARD: usize = 1024;
 
-/// Number of positions per pass when nothing is kept for a backward pass (held-out rows, the reference's pass over
-/// the data, the statistics of rollouts, reward models): at most `train.micro_batch_tokens`, and no more than the largest training micro-batch has or
-/// [`LEAST_FORWARD`], so that they take no more memory than training.
+/// Returns the maximum positions of a pass that keeps nothing for a backward pass (held-out rows, the reference's pass over the
+/// data, the statistics of rollouts, reward models): at most `train.micro_batch_tokens`, and no more than the largest training
+/// micro-batch has or [`LEAST_FORWARD`], so that such a pass takes no more memory than training.
 pub fn forward_tokens(setup: &Setup, objectives: &Objectives, train: &dyn Examples) -> usize {
     let most = setup.experiment().train.micro_batch_tokens;
     let rows = Rows { batch: setup.experiment().train.batch, ..all_rows(setup, objectives, train) };
@@ -28,7 +29,7 @@ pub fn forward_tokens(setup: &Setup, objectives: &Objectives, train: &dyn Exampl
     positions.max(LEAST_FORWARD).min(most)
 }
 
-/// Rows of `data`, all of which may be in one micro-batch.
+/// Returns all rows of `data` as if a step could take all of them in one micro-batch.
 pub(crate) fn all_rows<'a>(setup: &Setup, objectives: &Objectives, data: &'a dyn Examples) -> Rows<'a> {
     Rows {
         data,
@@ -39,33 +40,33 @@ pub(crate) fn all_rows<'a>(setup: &Setup, objectives: &Objectives, data: &'a dyn
     }
 }
 
-/// Rows, and how a step takes them.
+/// Rows, and how many of them a step takes.
 #[derive(Clone, Copy)]
 pub(crate) struct Rows<'a> {
-    /// The rows.
+    /// The data.
     pub data: &'a dyn Examples,
     /// The token that every sequence begins with.
     pub prefix: Option<u32>,
-    /// The longest sequence.
+    /// Maximum length of a sequence.
     pub context: usize,
-    /// Whether every sequence has one position more, which reads its last token.
+    /// Whether every sequence has one more position, which reads its last token.
     pub reads_last: bool,
-    /// What a step takes.
+    /// Size of a step's batch.
     pub batch: Batch,
 }
 
 impl<'a> Rows<'a> {
-    /// The rows that `batcher` takes.
+    /// Returns the rows that `batcher` takes.
     pub fn of(batcher: &'a Batcher, context: usize, reads_last: bool, batch: Batch) -> Rows<'a> {
         Rows { data: batcher.examples(), prefix: batcher.prefix(), context, reads_last, batch }
     }
 
-    /// The sequences of the worst micro-batch of at most `most` positions.
+    /// Returns the sequences of the worst micro-batch of at most `most` positions.
     pub fn worst(self, most: usize) -> Vec<Sequence> {
         self.read(&self.worst_stretches(most).0)
     }
 
-    /// How many positions the worst micro-batch of at most `most` has.
+    /// Returns the number of positions of the worst micro-batch of at most `most`.
     pub fn worst_positions(self, most: usize) -> usize {
         self.worst_stretches(most).1
     }
@@ -76,7 +77,7 @@ impl<'a> Rows<'a> {
             Batch::Tokens(_) => usize::MAX,
             Batch::Sequences(rows) | Batch::Pairs(rows) | Batch::Prompts(rows) => rows,
         };
-        // A step's tokens do not count the positions that read a last token.
+        // A step's token count does not include the positions that read a last token.
         let sequences = self.read(stretches.get(..1).unwrap_or_default()).len();
         let more = if self.reads_last { sequences } else { 0 };
         let (most, counted) = match self.batch {
@@ -89,8 +90,8 @@ impl<'a> Rows<'a> {
         (chosen, positions)
     }
 
-    /// The prompts whose answers make the worst micro-batch of at most `most` positions, and how many positions it has: `samples`
-    /// answers to each, which are never cut apart, of up to `answer` tokens in a context of `context`.
+    /// Returns the prompts whose answers make up the worst micro-batch of at most `most` positions, and its number of
+    /// positions: `samples` answers to each prompt, which are never split, of up to `answer` tokens in a context of `context`.
     pub fn worst_prompts(self, most: usize, samples: usize, answer: usize, context: usize) -> (Vec<Stretch>, usize) {
         let stretches = self.stretches();
         let length = |stretch: &Stretch| samples * (stretch.targets() + 1).saturating_add(answer).min(context);
@@ -108,16 +109,16 @@ impl<'a> Rows<'a> {
         self.data.in_order(self.context, self.prefix.is_some())
     }
 
-    /// The sequences of `stretches`, each stretch a group of its own.
+    /// Returns the sequences of `stretches`; each stretch is its own group.
     pub fn read(self, stretches: &[Stretch]) -> Vec<Sequence> {
         let groups = stretches.iter().zip(0..);
         groups.flat_map(|(stretch, group)| self.data.sequences(*stretch, self.prefix, group)).collect()
     }
 }
 
-/// Which rows of these `sizes` (positions) make the worst micro-batch of at most `most` positions and `rows` rows: the longest one,
-/// whatever its size, and then always the longest that still fits. Rows are repeated only where all of them fit, as a window
-/// does that is larger than the data.
+/// Returns the indices of the rows that make up the worst micro-batch of at most `most` positions and `rows` rows, given the
+/// rows' `sizes` in positions: the longest one, whatever its size, then always the longest that still fits. Rows repeat only if
+/// all of them fit, as in a window that is larger than the data.
 fn worst(sizes: &[usize], most: usize, rows: usize) -> Vec<usize> {
     let mut order: Vec<usize> = (0..sizes.len()).collect();
     order.sort_by_key(|index| (Reverse(sizes[*index]), *index));
@@ -140,8 +141,9 @@ fn worst(sizes: &[usize], most: usize, rows: usize) -> Vec<usize> {
 mod tests {
     use super::*;
 
-    /// Catches a batch of less than a run's largest micro-batch (the first rows instead of the longest, room left where a row
-    /// fits, a window larger than the data), one that is larger than a window, and rows left out that exceed a micro-batch alone.
+    /// Catches a batch smaller than a run's largest micro-batch (the first rows instead of the longest, room left although a
+    /// row fits, a window larger than the data), one that is larger than a window, and a skipped row that alone exceeds a
+    /// micro-batch.
     #[test]
     fn gotcha_44_the_worst_micro_batch_has_the_longest_rows_and_no_room_left() {
         for (sizes, most, rows, expected) in [

@@ -1,4 +1,4 @@
-//! The memory of a run: counted without computing, and tried with the largest micro-batch before step 1.
+//! The memory of a run: an estimate without computing, and a trial of the largest micro-batch before step 1.
 
 pub mod estimate;
 pub mod largest_rows;

@@ -3,13 +3,13 @@
 /// The memory of this process as the system reports it, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ProcessMemory {
-    /// Now.
+    /// Current bytes.
     pub now: u64,
-    /// At most since it began.
+    /// Peak bytes since the process began.
     pub peak: u64,
 }
 
-/// The memory of this process; `None` if the system does not report it.
+/// Returns the memory of this process; `None` if the system does not report it.
 pub fn process_memory() -> Option<ProcessMemory> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let bytes = |name: &str| {

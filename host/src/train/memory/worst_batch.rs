@@ -1,8 +1,9 @@
-//! The worst micro-batch of an experiment, tried before step 1, so that memory runs out there or never.
+//! Computes the worst micro-batch of an experiment before step 1, so that a run that lacks memory fails there.
 //!
-//! It is a real batch: the longest rows that the data has, with every array that batches carry, through the objectives' `compose`,
-//! `prepare` and `loss`, and back with the cotangents that they return. Prompts get made-up answers of the longest length. The
-//! states of the objectives are put back; no place in the data order and no random number is used up.
+//! It is a real batch: the longest rows that the data has, with every array that batches carry, through the objectives'
+//! `compose`, `prepare` and `loss`, and back with the cotangents that they return. Prompts get made-up answers of the longest
+//! length. The states of the objectives are restored; the place in the data order does not change, and no random number is
+//! drawn.
 
 use super::largest_rows::Rows;
 use crate::{
@@ -23,7 +24,7 @@ impl Learner {
     /// Computes the worst micro-batch forward and backward. The gradients are undefined afterwards.
     ///
     /// # Errors
-    /// The plugins' and the backend's own, headed by the plugin and its call; lack of memory, headed by its purpose.
+    /// Errors of plugins and of the backend, with the plugin and its call; lack of memory, with its purpose.
     pub fn try_worst_batch(&mut self, marker: &CrashMarker) -> Result<()> {
         let tried = self.hold_generation(marker).and_then(|()| self.try_all(self.settings.micro_batch_tokens, marker));
         tried.map_err(headed)?;
@@ -31,8 +32,8 @@ impl Learner {
         Ok(())
     }
 
-    /// Computes a batch of the longest rows, forward and backward: at most `most` positions, or one row if it is longer. Returns its
-    /// number of positions. The gradients are undefined afterwards.
+    /// Computes a batch of the longest rows, forward and backward: at most `most` positions, or one row if it is longer.
+    /// Returns its number of positions. The gradients are undefined afterwards.
     ///
     /// # Errors
     /// As [`Learner::try_worst_batch`].
@@ -64,8 +65,8 @@ impl Learner {
         Ok(micro_batches.iter().map(PackedBatch::len).sum())
     }
 
-    /// A window with the largest possible micro-batch of at most `most` positions. It is one micro-batch, unless an objective
-    /// composes longer sequences out of its rows. Changes the states of the objectives of rollouts.
+    /// Returns a window with the largest possible micro-batch of at most `most` positions. It is one micro-batch, unless an
+    /// objective composes longer sequences from its rows. With rollouts, changes the states of the objectives.
     fn worst_window(&mut self, most: usize, marker: &CrashMarker) -> Result<Vec<PackedBatch>> {
         if self.rollouts.is_none() {
             return self.worst_of_rows(most, marker);
@@ -82,10 +83,11 @@ impl Learner {
         cut(&Window::new(measured)?, most)
     }
 
-    /// The worst micro-batch, in a window of its own, with what data and `compose` give; answers are made up and not measured.
+    /// Returns the worst micro-batch as a window of its own, with the arrays of the data and of `compose`; answers are made up
+    /// and not measured.
     ///
     /// # Errors
-    /// The plugins' own.
+    /// Errors of plugins.
     pub fn worst_micro_batches(&self, marker: &CrashMarker) -> Result<Vec<PackedBatch>> {
         let most = self.settings.micro_batch_tokens;
         match self.rollouts {
@@ -102,14 +104,14 @@ impl Learner {
         let compose = |window| self.objectives.compose(window, self.seed, marker).and_then(|window| self.asked(window));
         let mut window = compose(plain)?;
         if window.positions() < positions {
-            // Composed sequences are shorter than their rows, so that more rows fit.
+            // Composed sequences are shorter than their rows, so more rows fit.
             let room = most.saturating_mul(positions) / window.positions().max(1);
             window = compose(Window::new(rows.worst(room))?)?;
         }
         cut(&window, most)
     }
 
-    /// Made-up answers to the longest prompts, as many as one micro-batch of `most` positions holds.
+    /// Returns made-up answers to the longest prompts, as many as one micro-batch of `most` positions holds.
     fn worst_answers(&self, most: usize) -> Vec<Sequence> {
         let Some(rollouts) = &self.rollouts else { return Vec::new() };
         let context = self.model.config().context as usize;
@@ -118,7 +120,7 @@ impl Learner {
         rollouts.made_up(&rows.read(&chosen), context)
     }
 
-    /// The token ids of the longest prompts of a rollout of `count`.
+    /// Returns the token ids of the longest prompts of a rollout of `count` prompts.
     pub fn longest_prompts(&self, count: usize) -> Vec<Vec<i32>> {
         let rows =
             Rows { batch: Batch::Prompts(count), ..Rows::of(&self.batcher, self.longest, false, self.settings.batch) };
@@ -126,7 +128,7 @@ impl Learner {
         rows.worst(usize::MAX).into_iter().map(ids).collect()
     }
 
-    /// Holds for a moment what a rollout's generation needs.
+    /// Runs a rollout's generation as far as the point where it uses the most memory.
     fn hold_generation(&self, marker: &CrashMarker) -> Result<()> {
         let Some(rollouts) = &self.rollouts else { return Ok(()) };
         marker.backend("generation");
@@ -136,7 +138,7 @@ impl Learner {
     }
 }
 
-/// Names what failed: the memory, or the trial in which a plugin did.
+/// Adds to an error that memory ran out, or that a plugin failed in the trial before step 1.
 fn headed(error: Error) -> Error {
     match error.is_out_of_memory() {
         true => error.context("the largest micro-batch cannot be computed"),
@@ -149,7 +151,7 @@ mod tests {
     use super::*;
     use plugin_api::error::Code;
 
-    /// Catches a plugin's fault that reads like memory, memory that is blamed on a plugin, and a remedy that is lost.
+    /// Catches a plugin's error that reads like lack of memory, lack of memory that is blamed on a plugin, and a lost hint.
     #[test]
     fn a_fault_is_headed_by_what_failed() {
         let fault = headed(Error::run("kto: `loss`: no array `side`"));

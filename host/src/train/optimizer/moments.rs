@@ -13,7 +13,7 @@ use crate::{
     runs::disk::shown,
 };
 
-/// File with the moments.
+/// Name of the file with the moments.
 pub const OPTIMIZER: &str = "optimizer.safetensors";
 
 /// Writes the moments into a checkpoint: flat, as the device holds them.

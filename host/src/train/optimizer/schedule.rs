@@ -4,7 +4,7 @@ use std::f64::consts::PI;
 
 use crate::config::experiment::{Schedule, ScheduleKind};
 
-/// The learning rate of a step as a share of the peak.
+/// Returns the learning rate of a step as a fraction of the peak.
 ///
 /// Steps count from 0 to `total - 1`. Warm-up rises linearly and reaches the peak at its last step, so that the first step
 /// already learns. Afterwards, with `p` from 0 to below 1 over the rest: linear `1 - (1 - floor) p`; cosine
@@ -30,7 +30,7 @@ pub fn rate(schedule: &Schedule, step: u64, total: u64) -> f64 {
     }
 }
 
-/// The context length of a step: that of the last entry at or before it, or the model's.
+/// Returns the context length of a step: that of the last entry at or before it, or the model's.
 pub fn context_at(schedule: Option<&[(u64, usize)]>, step: u64, model_context: usize) -> usize {
     let entries = schedule.unwrap_or_default();
     entries.iter().take_while(|(from, _)| *from <= step).last().map_or(model_context, |(_, length)| *length)
@@ -49,7 +49,7 @@ mod tests {
         (0..total).map(|step| rate(s, step, total)).collect()
     }
 
-    /// Catches a warm-up that starts at 0 (a wasted step) or overshoots, and a fall that begins before the peak.
+    /// Catches a warm-up that starts at 0 (a wasted step) or overshoots, and a decay that begins before the peak.
     #[test]
     fn warm_up_reaches_the_peak_once_and_then_falls_to_the_floor() {
         for kind in [ScheduleKind::Linear, ScheduleKind::Cosine] {

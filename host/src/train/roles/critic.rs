@@ -1,4 +1,4 @@
-//! A value model of its own, with its optimizer.
+//! A separate value model with its own optimizer.
 
 use std::path::Path;
 
@@ -11,10 +11,10 @@ use crate::{
     train::optimizer::kind::Optimizer,
 };
 
-/// Folder of a checkpoint with a critic of its own.
+/// Folder in a checkpoint with a separate critic.
 pub(super) const CRITIC: &str = "critic";
 
-/// A critic with everything that trains it.
+/// A critic and everything that trains it.
 pub struct Critic {
     /// The model.
     pub model: Model,

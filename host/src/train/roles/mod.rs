@@ -1,4 +1,4 @@
-//! The models beside the policy: a frozen reference, which may follow it, and a critic of its own.
+//! The models other than the policy: a frozen reference, which may track the policy, and a separate critic.
 
 pub mod critic;
 pub mod reference;
@@ -24,16 +24,17 @@ use crate::{
 use critic::{CRITIC, Critic};
 use reference::{REFERENCE, Reference};
 
-/// The models beside the policy.
+/// The models other than the policy.
 #[derive(Default)]
 pub struct Roles {
-    /// The frozen model; absent where no objective reads one.
+    /// The reference model; absent if no objective reads one.
     pub reference: Option<Reference>,
-    /// The critic; absent where no objective reads one, or where it shares the policy's trunk.
+    /// The critic; absent if no objective reads one, or if it shares the policy's trunk.
     pub critic: Option<Critic>,
 }
 
-/// What the policy answers: a language model, a reward model, or a language model with a critic on its trunk.
+/// Returns the policy's outputs: those of a language model, of a reward model, or of a language model with a value head on its
+/// trunk.
 pub fn policy_outputs(setup: &Setup, objectives: &Objectives) -> Outputs {
     let needs = objectives.needs();
     let shared = needs.critic && setup.experiment().critic.as_ref().is_some_and(|critic| critic.from == SHARED);
@@ -41,10 +42,10 @@ pub fn policy_outputs(setup: &Setup, objectives: &Objectives) -> Outputs {
 }
 
 impl Roles {
-    /// The models beside the policy: from the run's `checkpoint` where it has them.
+    /// Opens the models other than the policy, from the run's `checkpoint` if it contains them.
     ///
     /// # Errors
-    /// A request error for a table that no objective reads, and for a folder without a model that fits; memory.
+    /// A request error for a table that no objective reads, and for a folder without a fitting model; memory.
     pub fn open(setup: &Setup, device: &Device, objectives: &Objectives, checkpoint: Option<&Path>) -> Result<Roles> {
         let (experiment, needs) = (setup.experiment(), objectives.needs());
         for (key, given, read, what) in [
@@ -75,7 +76,7 @@ impl Roles {
         Ok(Roles { reference, critic })
     }
 
-    /// The models of a step whose policy is `policy`.
+    /// Returns the models of a step whose policy is `policy`.
     pub fn models<'a>(&'a self, policy: &'a Model) -> Models<'a> {
         Models {
             policy,
@@ -84,12 +85,12 @@ impl Roles {
         }
     }
 
-    /// Whether the reference stays on the device for the whole run.
+    /// Returns whether the reference stays on the device for the whole run.
     pub fn reference_stays(&self) -> bool {
         self.reference.as_ref().is_some_and(|reference| reference.model.is_some() && !reference.leaves)
     }
 
-    /// The layouts of all that learns: the policy's, and that of a critic of its own.
+    /// Returns the layouts of all models that learn: the policy's, and that of a separate critic.
     pub fn learning<'a>(&'a self, policy: &'a Layout) -> Vec<&'a Layout> {
         let critic = self.critic.as_ref().map(|critic| critic.model.layout());
         [policy].into_iter().chain(critic).collect()
@@ -98,15 +99,15 @@ impl Roles {
     /// Zeroes the critic's gradient.
     ///
     /// # Errors
-    /// The backend's.
+    /// Errors of the backend.
     pub fn zero(&self) -> Result<()> {
         self.critic.as_ref().map_or(Ok(()), |critic| critic.model.zero(&critic.grads))
     }
 
-    /// The critic's gradient, where there is one.
+    /// Measures the critic's gradient, if there is a critic.
     ///
     /// # Errors
-    /// The backend's.
+    /// Errors of the backend.
     pub fn measure(&mut self) -> Result<Option<Gradient>> {
         self.critic.as_mut().map(|critic| critic.optimizer.measure(&critic.grads)).transpose()
     }
@@ -114,16 +115,16 @@ impl Roles {
     /// Updates the critic, at the policy's learning rate `lr` times its own factor.
     ///
     /// # Errors
-    /// The backend's.
+    /// Errors of the backend.
     pub fn update(&mut self, lr: f64) -> Result<()> {
         let Some(critic) = &mut self.critic else { return Ok(()) };
         critic.optimizer.update(critic.model.params(), critic.model.shadow(), &critic.grads, lr * critic.rate)
     }
 
-    /// Lets the reference follow the policy after step `step`, counted from 1.
+    /// Updates the reference after step `step`, counted from 1, if it tracks the policy.
     ///
     /// # Errors
-    /// The backend's.
+    /// Errors of the backend.
     pub fn follow(&self, policy: &Model, step: u64) -> Result<()> {
         let Some(Reference { model: Some(model), follow: Some(follow), .. }) = &self.reference else { return Ok(()) };
         let (x, y) = (policy.params().matrix(0, 1, model.layout().flat_len()), model.params().view());
@@ -138,10 +139,10 @@ impl Roles {
         model.refresh_shadow()
     }
 
-    /// Writes what a checkpoint needs to go on with the same models.
+    /// Writes what a checkpoint needs to resume with the same models.
     ///
     /// # Errors
-    /// What the file system says.
+    /// Errors of the file system.
     pub fn save(&self, folder: &Path) -> Result<()> {
         let make = |name: &str| {
             let own = folder.join(name);

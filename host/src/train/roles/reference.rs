@@ -1,4 +1,4 @@
-//! The frozen reference, which may follow the policy.
+//! The reference model: frozen, or tracking the policy.
 
 use std::path::Path;
 
@@ -10,15 +10,15 @@ use crate::{
     setup::Setup,
 };
 
-/// Folder of a checkpoint with a reference that follows the policy.
+/// Folder in a checkpoint with a reference that tracks the policy.
 pub(super) const REFERENCE: &str = "reference";
-/// A frozen model.
+/// A reference model.
 pub struct Reference {
-    /// The model; gone once it has scored all rows that the run reads.
+    /// The model; absent once it has scored all rows that the run reads.
     pub model: Option<Model>,
-    /// Whether it goes before the first step.
+    /// Whether the model is dropped before the first step.
     pub leaves: bool,
-    /// How it follows the policy.
+    /// How it tracks the policy; `None` if it is frozen.
     pub follow: Option<Follow>,
 }
 

@@ -1,8 +1,8 @@
-//! A file of numbers by block, which grows as blocks are computed. What was written before an interruption, a crash or a full disk
-//! is read again the next time.
+//! A file of numbers by block, which grows as blocks are computed. What was written before an interruption, a crash or a full
+//! disk is read the next time.
 //!
 //! A record is the block's number, how many numbers it has (both 8 bytes, little-endian), the numbers as f64, and the sha256 of
-//! all that. Reading stops at the first record that is not whole; what follows is overwritten.
+//! all that. Reading stops at the first incomplete or damaged record; new records overwrite the file from there.
 
 use std::{
     collections::BTreeMap,
@@ -21,15 +21,15 @@ const SHA256: usize = 32;
 pub struct BlockFile {
     path: PathBuf,
     known: BTreeMap<u64, Vec<f64>>,
-    /// Where new blocks are appended; absent where the file cannot be written, or another process writes it.
+    /// The file to append new blocks to; absent if it cannot be written, or if another process writes it.
     file: Option<File>,
-    /// Why the file cannot be written, with its name.
+    /// Why the file cannot be written, with its name; taken when it is first reported.
     failure: Option<io::Error>,
 }
 
 impl BlockFile {
-    /// Reads the file at `path`, which may not exist yet; new blocks are appended to it. While another process appends to it, new
-    /// blocks stay in memory.
+    /// Reads the file at `path`, which may not exist yet; new blocks are appended to it. While another process appends to it,
+    /// new blocks stay in memory.
     pub fn open(path: &Path) -> BlockFile {
         let (file, failure) = match append_to(path) {
             Ok(file) => (file, None),
@@ -46,15 +46,15 @@ impl BlockFile {
         blocks
     }
 
-    /// The numbers of a block.
+    /// Returns the numbers of a block.
     pub fn get(&self, block: u64) -> Option<&[f64]> {
         self.known.get(&block).map(Vec::as_slice)
     }
 
-    /// Adds a block. It is known from now on even where it cannot be written.
+    /// Adds a block. It stays in memory even if it cannot be written.
     ///
     /// # Errors
-    /// Why nothing can be written, once.
+    /// The reason why nothing can be written; returned once.
     pub fn add(&mut self, block: u64, numbers: Vec<f64>) -> io::Result<()> {
         if let Some(file) = &mut self.file
             && let Err(error) = file.write_all(&record(block, &numbers))
@@ -70,12 +70,12 @@ impl BlockFile {
     }
 }
 
-/// The file, opened for writing by this process alone; `None` where another process has it.
+/// Opens the file for writing by this process alone; `None` if another process has it open.
 fn append_to(path: &Path) -> io::Result<Option<File>> {
     if let Some(folder) = path.parent() {
         fs::create_dir_all(folder)?;
     }
-    // To open a pipe for writing waits for a reader.
+    // Opening a pipe for writing would wait for a reader.
     files::open(path)
         .map(drop)
         .or_else(|error| if error.kind() == ErrorKind::NotFound { Ok(()) } else { Err(error) })?;
@@ -104,7 +104,7 @@ fn record(block: u64, numbers: &[f64]) -> Vec<u8> {
     bytes
 }
 
-/// The blocks of the whole records that `bytes` begin with, and how many bytes those are.
+/// Returns the blocks of the complete records at the beginning of `bytes`, and the length of these records.
 fn read(bytes: &[u8]) -> (BTreeMap<u64, Vec<f64>>, usize) {
     let (mut known, mut rest) = (BTreeMap::new(), bytes);
     while let Some((block, numbers, after)) = first_record(rest) {
@@ -114,7 +114,7 @@ fn read(bytes: &[u8]) -> (BTreeMap<u64, Vec<f64>>, usize) {
     (known, bytes.len() - rest.len())
 }
 
-/// The first record and the bytes after it; `None` where it is not whole.
+/// Returns the first record and the bytes after it; `None` if it is incomplete or damaged.
 fn first_record(bytes: &[u8]) -> Option<(u64, Vec<f64>, &[u8])> {
     let (block, rest) = bytes.split_first_chunk::<8>()?;
     let (count, _) = rest.split_first_chunk::<8>()?;
@@ -134,7 +134,8 @@ mod tests {
 
     const FIRST: [f64; 3] = [-0.1, f64::MIN_POSITIVE, -3.25];
 
-    /// Opens the file once nobody else has it. A process that another test starts holds it too, from its fork to its exec.
+    /// Opens the file once no other process has it open. A process that another test starts has it open too, from its fork to
+    /// its exec.
     fn open_for_writing(path: &Path) -> BlockFile {
         (0..10_000)
             .find_map(|_| {
@@ -154,8 +155,8 @@ mod tests {
         assert_eq!(blocks.get(0), Some([7.0].as_slice()));
     }
 
-    /// Catches damaged numbers that are handed out, whole ones before the damage that are lost, and new ones that are written
-    /// behind the damage and never found again.
+    /// Catches damaged numbers that are returned, intact ones before the damage that are lost, and new ones that are written
+    /// after the damage and never found again.
     #[test]
     fn gotcha_22_41_numbers_come_back_bit_for_bit_or_not_at_all() {
         let folder = tempfile::tempdir().unwrap();
@@ -163,7 +164,7 @@ mod tests {
         two_blocks(&path);
         let bytes = fs::read(&path).unwrap();
         let second = bytes.len() - (16 + 8 + SHA256);
-        // Cut off anywhere in the second record, or with any byte of it changed.
+        // Truncated anywhere in the second record, or with any byte of it changed.
         for at in second..bytes.len() {
             for damaged in [bytes[..at].to_vec(), [&bytes[..at], &[bytes[at] ^ 1], &bytes[at + 1..]].concat()] {
                 fs::write(&path, damaged).unwrap();
@@ -178,7 +179,7 @@ mod tests {
         assert!(first_record(&[0xff; 64]).is_none(), "a length beyond all memory");
     }
 
-    /// Catches two processes that write into each other's records, and a place that cannot be written and stops a run.
+    /// Catches two processes that write into each other's records, and a path that cannot be written and stops a run.
     #[test]
     fn what_cannot_be_written_costs_only_time() {
         let folder = tempfile::tempdir().unwrap();

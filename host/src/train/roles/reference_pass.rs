@@ -1,10 +1,10 @@
-//! Log-probabilities that a frozen reference gives to rows: computed once, before the first step, kept on disk under the hash of
-//! everything they depend on, and handed on with the rows. So a run holds one model less, and the next run over the same data
-//! computes nothing.
+//! The log-probabilities that a frozen reference gives to rows: computed once, before the first step, stored on disk under the
+//! hash of everything they depend on, and passed on with the rows. So a run holds one model less, and the next run on the same
+//! data computes nothing.
 //!
-//! The numbers belong to rows, not to places in a batch, so that they survive every shuffling. Rows are computed in blocks that
-//! depend on the data alone, so that the numbers are the same bits whichever rows a run reads, and however often it was
-//! interrupted. Only blocks with a row that the run reads are computed; [`reference_cache`](crate::train::roles::reference_cache) keeps each.
+//! The numbers belong to rows, not to places in a batch, so shuffling does not matter. Rows are computed in blocks that depend
+//! only on the data, so the numbers are the same bits whichever rows a run reads, and however often it was interrupted. Only
+//! blocks with a row that the run reads are computed; [`reference_cache`](crate::train::roles::reference_cache) stores each.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -38,19 +38,19 @@ use crate::{
     train::step::forward::logps,
 };
 
-/// Most positions of a block of several rows; a longer row is a block of its own. Large enough that a forward pass is not all
-/// overhead, small enough that few rows are computed which no step reads, and that an interruption is soon heard.
+/// Maximum positions of a block of several rows; a longer row is its own block. Large enough that overhead does not dominate a
+/// forward pass, small enough that few rows are computed that no step reads, and that an interruption takes effect soon.
 pub(crate) const BLOCK: usize = 512;
 
-/// Rows as the experiment's models read them: with the last token where something is read there, and with the reference's
-/// log-probabilities.
+/// The data as the experiment's models read it: with the last token of each sequence if an objective reads there, and with the
+/// reference's log-probabilities.
 #[derive(Debug)]
 pub struct RowsWithReference {
     inner: Arc<dyn Examples>,
     reads_last: bool,
-    /// Of each scored row the numbers of each of its sequences, one per position; set once the reference has scored them.
+    /// For each scored row the numbers of each of its sequences, one per position; set once the reference has scored them.
     reference: OnceLock<BTreeMap<u32, Vec<Vec<f64>>>>,
-    /// Whether a row that was not scored carries zeros: while memory is tried, with rows that no step reads.
+    /// Whether rows that were not scored carry zeros: during the memory check, which may use rows that no step reads.
     stands_in: AtomicBool,
 }
 
@@ -102,7 +102,7 @@ impl Examples for RowsWithReference {
     }
 }
 
-/// The rows that a run reads, by their numbers in each side's order.
+/// The rows that a run reads, as indices in each side's order.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RowsRead {
     /// Rows that steps read.
@@ -111,7 +111,7 @@ pub struct RowsRead {
     pub held_out: BTreeSet<u32>,
 }
 
-/// What a frozen reference still has to do before the first step.
+/// The pass in which a frozen reference scores rows before the first step.
 pub struct ReferencePass {
     train: Arc<RowsWithReference>,
     held_out: Arc<RowsWithReference>,
@@ -121,18 +121,18 @@ pub struct ReferencePass {
 /// How a reference pass ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PassEnd {
-    /// All rows have their numbers; a line for the user.
+    /// All rows have their numbers; contains a line for the user.
     Scored(String),
-    /// The user asked to stop. What was computed is in the cache.
+    /// The user interrupted the pass. What was computed is in the cache.
     Interrupted,
 }
 
-/// The data as the models read it, and, where a frozen reference's log-probabilities can be computed beforehand, the pass
-/// that computes them or takes them from the cache: it has to run before the first step, and the model can go then. Not
-/// `cached`, the model stays and runs in every step.
+/// Returns the data as the models read it. If a frozen reference's log-probabilities can be computed in advance and `cached` is
+/// set, also returns the pass that computes them or reads them from the cache: it must run before the first step, and the model
+/// can be dropped then. Otherwise the model stays and runs in every step.
 ///
 /// # Errors
-/// Weights that cannot be read; the plugins' own.
+/// Weights that cannot be read; errors of plugins.
 pub fn open(
     setup: &Setup,
     data: TrainingData,
@@ -157,11 +157,11 @@ pub fn open(
     Ok((TrainingData { train, held_out, ..data }, pass))
 }
 
-/// The reference where its log-probabilities of the data can be computed beforehand: it does not follow the policy, the data are
-/// rows that are read as they are, and the policy does not answer them itself.
+/// Returns the reference's model if its log-probabilities of the data can be computed in advance: it does not track the policy,
+/// the data are rows that no objective composes anew, and the policy does not answer them itself.
 ///
 /// # Errors
-/// The plugins' own.
+/// Errors of plugins.
 pub(crate) fn cacheable<'r>(
     data: &TrainingData,
     objectives: &Objectives,
@@ -185,17 +185,17 @@ pub(crate) fn cacheable<'r>(
 }
 
 impl ReferencePass {
-    /// Whether rows that were not scored carry zeros from now on. No step reads such a row, but memory may be tried with one.
+    /// Sets whether rows that were not scored carry zeros. No step reads such a row, but the memory check may.
     pub fn stand_in(&self, zeros: bool) {
         for side in [&self.train, &self.held_out] {
             side.stands_in.store(zeros, Ordering::Relaxed);
         }
     }
 
-    /// Gives the rows that are `read` their numbers: from the cache, or computed by `model` and added to it.
+    /// Provides the rows in `read` with their numbers: from the cache, or computed by `model` and added to it.
     ///
     /// # Errors
-    /// The backend's. A cache that cannot be read or written costs only time.
+    /// Errors of the backend. A cache that cannot be read or written only costs time.
     pub fn run(&self, model: &Model, read: &RowsRead, progress: &Progress, interrupt: &Interrupt) -> Result<PassEnd> {
         let mut sides = [(&self.train, &read.train), (&self.held_out, &read.held_out)]
             .map(|(data, read)| Side::new(data, read, self.cache.open(&data.key())));
@@ -229,7 +229,7 @@ impl ReferencePass {
         }
         task.finish();
         for side in sides {
-            // Set once: a pass runs once.
+            // The cell is empty: a pass runs only once.
             _ = side.data.reference.set(side.numbers());
         }
         let (how, folder) = (if missing == 0 { "read from" } else { "computed into" }, self.cache.folder.display());
@@ -238,7 +238,7 @@ impl ReferencePass {
     }
 }
 
-/// One side of the data on its way through the pass.
+/// One side of the data during the pass.
 struct Side<'a> {
     data: &'a RowsWithReference,
     /// All rows in their order.
@@ -268,18 +268,18 @@ impl<'a> Side<'a> {
         side
     }
 
-    /// The blocks whose numbers are not known yet.
+    /// Returns the blocks whose numbers are not known yet.
     fn missing(&self) -> impl Iterator<Item = &Block> {
         self.blocks.iter().filter(|block| self.known(block).is_none())
     }
 
-    /// The numbers of a block, where they are known and as many as its rows have positions.
+    /// Returns the numbers of a block, if they are known and as many as its rows have positions.
     fn known(&self, block: &Block) -> Option<&[f64]> {
         let positions: usize = block.lengths.iter().flatten().sum();
         self.file.get(block.rows.start as u64).filter(|numbers| numbers.len() == positions)
     }
 
-    /// The sequences of each of these rows. Each row is a group of its own: the answers of one group are never cut apart.
+    /// Returns the sequences of each of these rows. Each row is its own group: the answers of one group are never split.
     fn rows(&self, rows: &Range<usize>) -> impl Iterator<Item = Vec<Sequence>> {
         let own = self.order.get(rows.clone()).unwrap_or_default();
         own.iter().zip(0..).map(|(row, group)| self.data.sequences(*row, None, group))
@@ -289,7 +289,7 @@ impl<'a> Side<'a> {
         self.rows(rows).flatten().collect()
     }
 
-    /// All numbers of each document, by sequence.
+    /// Returns all numbers of each document, by sequence.
     fn numbers(&self) -> BTreeMap<u32, Vec<Vec<f64>>> {
         let own = |block: &Block| {
             let rows = cut(self.known(block).unwrap_or_default(), &block.lengths);
@@ -300,7 +300,7 @@ impl<'a> Side<'a> {
     }
 }
 
-/// The blocks of all `rows` in order that hold a row which is `read`. Where blocks begin and end depends on the rows alone.
+/// Returns the blocks of all `rows`, in order, that contain a row in `read`. The bounds of blocks depend only on the rows.
 fn blocks(rows: &[Stretch], read: &BTreeSet<u32>) -> Vec<Range<usize>> {
     let (mut all, mut start, mut positions) = (Vec::new(), 0, 0);
     for (row, stretch) in rows.iter().enumerate() {
@@ -317,10 +317,10 @@ fn blocks(rows: &[Stretch], read: &BTreeSet<u32>) -> Vec<Range<usize>> {
     all
 }
 
-/// Where the numbers lie, and what they depend on beside the data.
+/// Where the numbers are stored, and what they depend on apart from the data.
 struct Cache {
     folder: PathBuf,
-    /// Hash of the model, the temperature and what computes.
+    /// Hash of the model, the temperature and the backend.
     model: String,
     temperature: f64,
 }
@@ -345,13 +345,13 @@ impl Cache {
         Ok(Cache { folder, model: hex(&hash.finalize()), temperature })
     }
 
-    /// The file of the data with this key.
+    /// Opens the file for the data with this key.
     fn open(&self, data: &str) -> BlockFile {
         let key = hex(&Sha256::new().chain_update(&self.model).chain_update(data).finalize());
         BlockFile::open(&self.folder.join(key + ".logps"))
     }
 
-    /// One number per position; 0 where the target is not supervised.
+    /// Returns one number per position; 0 where the target is not supervised.
     fn compute(&self, sequences: &[Sequence], model: &Model) -> Result<Vec<f64>> {
         let packed = pack::pack(sequences)?;
         let rows = supervised_rows(&packed);
@@ -359,13 +359,13 @@ impl Cache {
     }
 }
 
-/// Whether a run that goes on still reads the weights it began with: for a reference that never moves.
+/// Returns whether a resumed run still reads the weights it began with: for a frozen reference that is not in the checkpoint.
 pub fn reads_start(setup: &Setup, needs: Needs) -> bool {
     let from = setup.experiment().reference.as_ref().map_or(SELF, |table| table.from.as_str());
     needs.reference && from == SELF && !setup.is_saved("reference")
 }
 
-/// Identity of the reference's weights.
+/// Returns a hash of the reference's weights.
 fn starting_weights(setup: &Setup) -> Result<String> {
     let from = setup.experiment().reference.as_ref().map_or(SELF, |table| table.from.as_str());
     let (folder, config) = match from {
@@ -386,7 +386,7 @@ fn starting_weights(setup: &Setup) -> Result<String> {
     files.iter().map(|file| Ok(sha256_file(file).map_err(failed)?.1)).collect()
 }
 
-/// Flat numbers by row and sequence.
+/// Splits flat numbers by row and sequence.
 fn cut(flat: &[f64], lengths: &[Vec<usize>]) -> Vec<Vec<Vec<f64>>> {
     let mut rest = flat;
     let mut take = |length: &usize| {
@@ -401,14 +401,14 @@ fn cut(flat: &[f64], lengths: &[Vec<usize>]) -> Vec<Vec<Vec<f64>>> {
 mod tests {
     use super::*;
 
-    /// Rows of these lengths.
+    /// Returns rows of these lengths.
     fn rows(lengths: &[u32]) -> Vec<Stretch> {
         let row = |(length, document): (&u32, u32)| Stretch { document, begin: 1, end: 1 + length };
         lengths.iter().zip(0..).map(row).collect()
     }
 
-    /// Catches blocks that depend on which rows are read (their bits would too), a row that is in none or in two, a block
-    /// longer than it may be, and blocks that no step reads.
+    /// Catches blocks that depend on which rows are read (their bits would too), a row that is in no block or in two, a block
+    /// that exceeds its maximum, and blocks that no step reads.
     #[test]
     fn gotcha_22_blocks_depend_on_the_data_alone() {
         let data = rows(&[100, 200, 212, 1, 600, 2, 510, 1]);
@@ -425,7 +425,7 @@ mod tests {
         assert!(blocks(&rows(&[]), &every).is_empty());
     }
 
-    /// Catches numbers that are handed to other rows than their own.
+    /// Catches numbers that are given to other rows than their own.
     #[test]
     fn numbers_are_cut_by_row_and_sequence() {
         let numbers = [-0.1, f64::MIN_POSITIVE, -3.25, 0.0, 7.0];

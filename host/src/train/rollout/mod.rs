@@ -1,9 +1,9 @@
-//! Rollouts: the policy answers prompts, the answers are judged and measured once, and several epochs of optimizer steps learn
+//! Rollouts: the policy answers prompts, the answers are scored and measured once, and several epochs of optimizer steps learn
 //! from them.
 //!
-//! Everything found of an answer rides along with its sequence, so that a step needs nothing but its sequences, and a
-//! checkpoint in the middle of a rollout needs nothing but these. Log-probabilities come by the way that training's come:
-//! a packed forward pass, whatever drew the tokens, so that the first ratio is 1.
+//! Each sequence carries its own log-probabilities, advantages and reward, so a step needs only its sequences, and so does a
+//! checkpoint in the middle of a rollout. Log-probabilities are computed as in training, by a packed forward pass, however the
+//! tokens were sampled, so that the first ratio is 1.
 
 pub mod rewards;
 pub mod sampling;
@@ -42,14 +42,14 @@ use sampling::{Answer, AnswerRecord, Policy};
 /// File of a checkpoint in the middle of a rollout.
 const FILE: &str = "rollout.json";
 
-/// How many answers of a rollout are written down.
+/// How many answers of a rollout are recorded.
 const TOLD: usize = 2;
 
-/// Tells the streams of chance apart.
+/// Separate the random streams of answers and of orders.
 const ANSWERS: u64 = 0xA115;
 const ORDER: u64 = 0x0D3E;
 
-/// Draws rollouts and hands out their windows.
+/// Draws rollouts and returns their windows.
 pub struct Rollouts {
     settings: Rollout,
     /// Prompts of one optimizer step.
@@ -60,32 +60,32 @@ pub struct Rollouts {
     tokenizer: Tokenizer,
     data: Arc<dyn Examples>,
     state: State,
-    /// As it was after the last whole step: what a checkpoint goes on from.
+    /// The state after the last completed step; a checkpoint saves it.
     whole: State,
-    /// What was found of the latest rollout, until a step has told it.
+    /// Mean rewards of the latest rollout until a step reports them.
     found: Vec<(String, f64)>,
-    /// Its smallest and largest reward, until then.
+    /// Smallest and largest reward of the latest rollout until a step reads them.
     spread: Option<(f64, f64)>,
-    /// Its first answers, until then.
+    /// First answers of the latest rollout until a step records them.
     said: Vec<AnswerRecord>,
 }
 
-/// The rollout at work.
+/// The current rollout.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct State {
     /// Rollouts drawn, this one included.
     drawn: u64,
-    /// Its answers, those to one prompt side by side, with everything found of them.
+    /// Its answers with everything that was measured of them; answers to one prompt are neighbours.
     #[serde(with = "shared")]
     sequences: Arc<Vec<Sequence>>,
-    /// Passes over it that are done.
+    /// Completed passes over the rollout.
     epoch: usize,
-    /// Prompts of this pass that were learned from.
+    /// Prompts of the current pass that were learned from.
     taken: usize,
 }
 
-/// Sequences that two states share, written as if one had them alone.
+/// Serializes sequences that two states share as if each state owned them.
 mod shared {
     use std::sync::Arc;
 
@@ -104,7 +104,7 @@ mod shared {
 
 /// The models that draw and score a rollout.
 pub struct RolloutModels<'a> {
-    /// The policy, which answers, and the models beside it.
+    /// The policy, which answers, and the other models of the step.
     pub models: Models<'a>,
     /// The objectives that learn from the answers.
     pub objectives: &'a mut Objectives,
@@ -112,13 +112,13 @@ pub struct RolloutModels<'a> {
     pub rewards: &'a Rewards,
 }
 
-/// What rollouts are drawn with.
+/// Settings for drawing rollouts.
 pub struct RolloutSettings {
-    /// How.
+    /// The experiment's `[rollout]` table.
     pub settings: Rollout,
     /// Prompts of one optimizer step.
     pub prompts: usize,
-    /// Decides draws and orders.
+    /// Seed of answers and orders.
     pub seed: u64,
     /// Positions computed at a time.
     pub tokens: usize,
@@ -129,10 +129,10 @@ pub struct RolloutSettings {
 }
 
 impl Rollouts {
-    /// Where the windows of objectives come from that learn from the policy's own answers.
+    /// Creates the rollouts of an experiment; `None` if its objectives do not learn from the policy's own answers.
     ///
     /// # Errors
-    /// A request error for rewards or rollouts that are missing, given in vain or impossible.
+    /// A request error for rewards or rollouts that are missing, unused or impossible.
     pub fn open(
         setup: &Setup,
         objectives: &Objectives,
@@ -181,62 +181,62 @@ impl Rollouts {
         })))
     }
 
-    /// Rollouts of which none is drawn yet.
+    /// Creates rollouts of which none is drawn yet.
     pub fn new(means: RolloutSettings) -> Rollouts {
         let RolloutSettings { settings, prompts, seed, tokens, tokenizer, data } = means;
         let (state, whole, found, spread, said) = Default::default();
         Rollouts { settings, prompts, seed, tokens, tokenizer, data, state, whole, found, spread, said }
     }
 
-    /// Whether the rollout at work has nothing left to learn from.
+    /// Returns whether nothing of the current rollout is left to learn from.
     pub fn spent(&self) -> bool {
         self.state.sequences.is_empty()
     }
 
-    /// Leaves the rollout at work.
+    /// Drops the rest of the current rollout.
     pub fn leave(&mut self) {
         self.state.sequences = Arc::default();
     }
 
-    /// What was found of a rollout drawn since the last call.
+    /// Takes the mean rewards of a rollout drawn since the last call.
     pub fn found(&mut self) -> Vec<(String, f64)> {
         std::mem::take(&mut self.found)
     }
 
-    /// The first answers of a rollout drawn since the last call.
+    /// Takes the first answers of a rollout drawn since the last call.
     pub fn said(&mut self) -> Vec<AnswerRecord> {
         std::mem::take(&mut self.said)
     }
 
-    /// The smallest and the largest reward of a rollout drawn since the last call.
+    /// Takes the smallest and the largest reward of a rollout drawn since the last call.
     pub fn spread(&mut self) -> Option<(f64, f64)> {
         self.spread.take()
     }
 
-    /// Answers to one prompt.
+    /// Returns the number of answers per prompt.
     pub fn samples(&self) -> usize {
         self.settings.samples
     }
 
-    /// Prompts of a rollout.
+    /// Returns the number of prompts per rollout.
     pub fn prompts(&self) -> usize {
         self.settings.prompts
     }
 
-    /// The longest answer in tokens.
+    /// Returns the maximum length of an answer in tokens.
     pub fn max_new_tokens(&self) -> usize {
         self.settings.max_new_tokens
     }
 
-    /// Positions of the longest prompt (`prompt`) with the longest answer, in a context of so many.
+    /// Returns the positions of a prompt of `prompt` tokens with the longest answer in a context of `context`.
     pub fn longest(&self, prompt: usize, context: usize) -> usize {
         prompt.saturating_add(self.settings.max_new_tokens).min(context)
     }
 
-    /// Answers `prompts` and measures the answers.
+    /// Answers `prompts`, scores and measures the answers.
     ///
     /// # Errors
-    /// The plugins' and the backend's own; an objective that keeps no answer.
+    /// Errors of plugins and of the backend; objectives that keep no answer.
     pub fn draw(&mut self, prompts: &[Sequence], models: &mut RolloutModels<'_>, marker: &CrashMarker) -> Result<()> {
         marker.backend("rollout");
         let policy = Policy { model: models.models.policy, tokenizer: &self.tokenizer, data: &*self.data };
@@ -272,20 +272,21 @@ impl Rollouts {
         Ok(())
     }
 
-    /// Made-up answers to `prompts`, to be tried or counted and not to be learned from. Every answer has the longest length that the
-    /// settings and a context of `context` tokens allow, and repeats its prompt's tokens; rewards and ends differ from answer to
-    /// answer. No random number is drawn.
+    /// Returns made-up answers to `prompts`, for trial computations and counting, not for training. Every answer has the
+    /// longest length that the settings and a context of `context` tokens allow, and repeats its prompt's tokens; rewards and
+    /// ends differ from answer to answer. No random number is drawn.
     pub fn made_up(&self, prompts: &[Sequence], context: usize) -> Vec<Sequence> {
         let samples = self.settings.samples;
         let repeated = prompts.iter().zip(0..).flat_map(|(p, group)| grouped(p, group, samples));
         repeated.enumerate().map(|(index, prompt)| self.made_up_answer(prompt, index, context)).collect()
     }
 
-    /// Answers with all that a rollout's sequences carry, measured by the models and the objectives' `prepare` as drawn ones are. All
-    /// answers are kept, and the current rollout stays as it is; the states of the objectives are the caller's to put back.
+    /// Measures `answers` as a drawn rollout is measured, by the models and the objectives' `prepare`, and returns them with
+    /// the results. All answers are kept, and the current rollout does not change; the caller must restore the states of the
+    /// objectives.
     ///
     /// # Errors
-    /// The plugins' and the backend's own.
+    /// Errors of plugins and of the backend.
     pub fn measured(
         &self,
         answers: Vec<Sequence>,
@@ -330,8 +331,8 @@ impl Rollouts {
         GenerateOptions { max_tokens: max_new_tokens, temperature, top_p, top_k, seed }
     }
 
-    /// Has the models' statistics read and the objectives do their work over the whole rollout; what they answer joins the
-    /// sequences. Returns for each sequence whether the objectives keep it.
+    /// Computes the models' statistics over the whole rollout, calls each objective's `prepare` with them, and stores the
+    /// results with the sequences. Returns for each sequence whether the objectives keep it.
     fn measure(&mut self, models: &mut RolloutModels<'_>, marker: &CrashMarker) -> Result<Vec<bool>> {
         let pass = ForwardPass { models: models.models, objectives: models.objectives };
         let sequences = Arc::make_mut(&mut self.state.sequences);
@@ -375,7 +376,7 @@ impl Rollouts {
         Ok(keep)
     }
 
-    /// The next window: the answers to so many prompts, in this pass's order.
+    /// Returns the next window: the answers to the next prompts of a step, in the current pass's order.
     ///
     /// # Errors
     /// No answer has a token to learn from.
@@ -396,15 +397,15 @@ impl Rollouts {
         Ok(window)
     }
 
-    /// A step is whole: a checkpoint goes on from here.
+    /// Marks the step as complete: a checkpoint saves the state from now on.
     pub fn commit(&mut self) {
         self.whole = self.state.clone();
     }
 
-    /// Writes what a checkpoint needs to go on in the middle of a rollout.
+    /// Writes what a checkpoint needs to continue in the middle of a rollout.
     ///
     /// # Errors
-    /// What the file system says.
+    /// Errors of the file system.
     pub fn save(&self, folder: &Path) -> Result<()> {
         let path = folder.join(FILE);
         let failed = |e: Box<dyn std::error::Error + Send + Sync>| {
@@ -414,10 +415,10 @@ impl Rollouts {
         fs::write(&path, text).map_err(|e| failed(e.into()))
     }
 
-    /// Goes on where a checkpoint was.
+    /// Restores the rollout of a checkpoint.
     ///
     /// # Errors
-    /// A request error naming the file.
+    /// A request error that names the file.
     pub fn restore(&mut self, folder: &Path) -> Result<()> {
         let path = folder.join(FILE);
         let failed = |e: Box<dyn std::error::Error + Send + Sync>| {
@@ -430,7 +431,7 @@ impl Rollouts {
     }
 }
 
-/// The same prompt so many times, as one group.
+/// Returns `samples` copies of a prompt as one group.
 fn grouped(prompt: &Sequence, group: u64, samples: usize) -> impl Iterator<Item = Sequence> {
     let mut prompt = prompt.clone();
     prompt.numbers.insert(names::GROUP.to_owned(), group as f64);
@@ -441,8 +442,8 @@ fn group(sequence: &Sequence) -> Option<u64> {
     sequence.numbers.get(names::GROUP).map(|group| group.to_bits())
 }
 
-/// The arrays with 0 where the mask is 0 and their numbers are not finite: nothing reads them there, and a checkpoint, which is
-/// JSON, has no such numbers.
+/// Sets values to 0 where the mask is 0 and the value is not finite: they are never read, and a checkpoint, which is JSON,
+/// cannot store them.
 fn without_hidden(mut arrays: Batch<'static>, mask: &[f64]) -> Batch<'static> {
     let hidden = |(value, mask): (&f64, &f64)| *mask == 0.0 && !value.is_finite();
     for array in arrays.arrays().to_vec() {
@@ -454,7 +455,7 @@ fn without_hidden(mut arrays: Batch<'static>, mask: &[f64]) -> Batch<'static> {
     arrays
 }
 
-/// Gives every sequence its part of the arrays, those named in `but` left out.
+/// Stores in every sequence its part of the arrays, except those named in `but`.
 fn attach(sequences: &mut [Sequence], arrays: &Batch<'_>, but: &[&str]) -> Result<()> {
     let (count, positions) = (sequences.len(), sequences.iter().map(Sequence::positions).sum::<usize>());
     for array in arrays.arrays().iter().filter(|array| !but.contains(&array.name.as_ref())) {
@@ -503,7 +504,7 @@ mod tests {
         }
     }
 
-    /// Catches numbers that are handed to other answers than those they were found of.
+    /// Catches values that are stored with other answers than their own.
     #[test]
     fn what_prepare_answers_rides_with_its_own_sequences() {
         let mut sequences = [sequence(0, 2), sequence(1, 3)];
@@ -547,7 +548,7 @@ mod tests {
         Rollouts { state, ..Rollouts::new(RolloutSettings { settings, prompts, seed: 3, tokens: 64, tokenizer, data }) }
     }
 
-    /// Catches a pass that leaves answers out or takes some twice, one order for all passes, and a group that is cut apart.
+    /// Catches a pass that skips or repeats answers, one order for all passes, and a group that is split.
     #[test]
     fn every_pass_takes_every_prompt_once_with_all_its_answers() {
         let mut rollouts = rollouts(2, 3, 2);
@@ -569,7 +570,7 @@ mod tests {
         assert!(orders.iter().any(|order| *order != orders[0]));
     }
 
-    /// Catches a checkpoint in the middle of a rollout that forgets the pass, the place in it, or a bit of a number.
+    /// Catches a checkpoint in the middle of a rollout that loses the pass, the place in it, or a bit of a number.
     #[test]
     fn a_rollout_goes_on_where_its_checkpoint_was() {
         let folder = tempfile::tempdir().unwrap();
@@ -580,7 +581,7 @@ mod tests {
         }
         (0..4).for_each(|_| _ = first.window().unwrap());
         first.commit();
-        // A step that fails after its window was taken must find the window again.
+        // A step that fails after it took its window must get the same window again.
         let mid_step = first.window().unwrap();
         first.save(folder.path()).unwrap();
         let mut second = rollouts(1, 2, 1);

@@ -1,4 +1,4 @@
-//! What answers are worth: reward plugins and trained reward models, each with its factor.
+//! Rewards of answers: reward plugins and trained reward models, each with a weight.
 
 use plugin_api::{
     error::Code,
@@ -21,7 +21,7 @@ use crate::{
     setup::Setup,
 };
 
-/// Everyone who judges answers.
+/// All rewards of an experiment.
 #[derive(Default)]
 pub struct Rewards {
     judges: Vec<Scorer>,
@@ -30,7 +30,7 @@ pub struct Rewards {
     tokens: usize,
 }
 
-/// The way on from a column that one row lacks.
+/// Hint for a column that a row lacks.
 const DECLARE: &str = "a reward that declares the columns it reads (its manifest) has every row checked before step 1";
 
 struct Scorer {
@@ -41,7 +41,7 @@ struct Scorer {
 
 enum Kind {
     Plugin(LoadedReward),
-    /// Scores are put at the mean and over the deviation.
+    /// A model's scores minus `mean`, divided by `deviation`.
     Model {
         model: Box<Model>,
         mean: f64,
@@ -49,21 +49,21 @@ enum Kind {
     },
 }
 
-/// What one judge says of each answer.
+/// One reward's scores.
 pub struct Scores {
-    /// The judge: a plugin's id, or `model`.
+    /// The reward's name: a plugin's id, or `model`.
     pub name: String,
-    /// Its factor.
+    /// Its weight in the sum.
     pub weight: f64,
-    /// By answer.
+    /// One score per answer.
     pub scores: Vec<f64>,
 }
 
 impl Rewards {
-    /// The experiment's rewards on `device`.
+    /// Opens the experiment's rewards on `device`.
     ///
     /// # Errors
-    /// A request error for a reward model that does not fit, or has no recorded scores where they are to be normalised.
+    /// A request error for a reward model that does not fit, or has no recorded scores although they are to be normalised.
     pub fn open(setup: &Setup, device: &Device) -> Result<Rewards> {
         let experiment = setup.experiment();
         let mut plugins = setup.rewards.iter();
@@ -88,35 +88,35 @@ impl Rewards {
         Ok(Rewards { judges, clip, tokens: experiment.train.micro_batch_tokens })
     }
 
-    /// Whether nobody judges.
+    /// Returns whether no reward is configured.
     pub fn is_empty(&self) -> bool {
         self.judges.is_empty()
     }
 
-    /// Has reward models compute at most so many positions at a time.
+    /// Limits how many positions reward models compute at a time.
     pub fn compute_at_most(&mut self, tokens: usize) {
         self.tokens = tokens;
     }
 
-    /// How many positions reward models compute at a time.
+    /// Returns how many positions reward models compute at a time.
     pub fn tokens(&self) -> usize {
         self.tokens
     }
 
-    /// The judges' names, in order.
+    /// Returns the rewards' names, in order.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.judges.iter().map(|judge| judge.name.as_str())
     }
 
-    /// Whether someone's word counts in rollouts.
+    /// Returns whether any reward has a non-zero weight.
     pub fn count(&self) -> bool {
         self.judges.iter().any(|judge| judge.weight != 0.0)
     }
 
-    /// What each judge says of the answers.
+    /// Returns each reward's scores of the answers.
     ///
     /// # Errors
-    /// The plugins' own; a score that is no number.
+    /// Errors of plugins; a score that is not finite.
     pub fn judge(&self, answers: &[Answer]) -> Result<Vec<Scores>> {
         let samples: Vec<Sample> = answers.iter().map(|answer| answer.sample.clone()).collect();
         let one = |judge: &Scorer| {
@@ -143,7 +143,7 @@ impl Rewards {
         self.judges.iter().map(one).collect()
     }
 
-    /// The weighted sums, cut to the clip.
+    /// Returns the weighted sum of each answer's scores, clipped.
     pub fn combined(&self, scores: &[Scores], answers: usize) -> Vec<f64> {
         let sum = |answer: usize| -> f64 {
             scores.iter().filter(|judge| judge.weight != 0.0).map(|judge| judge.weight * judge.scores[answer]).sum()
@@ -196,8 +196,8 @@ mod tests {
         Scores { name: name.into(), weight, scores: scores.to_vec() }
     }
 
-    /// Catches a mean in the place of the weighted sum, a judge that is only measured and counts all the same (its NaN would
-    /// too), a clip of the parts rather than of the sum, and a reward of 0 that is taken for none.
+    /// Catches a mean in place of the weighted sum, a reward of weight 0 that still contributes (its NaN would too), a clip of
+    /// the parts instead of the sum, and a reward of 0 that is treated as missing.
     #[test]
     fn gotcha_33_rewards_are_weighted_summed_and_then_cut() {
         let judged = [

@@ -9,16 +9,16 @@ use crate::{
     model::Model,
 };
 
-/// An answer as those who judge it read it.
+/// An answer as tokens and as text.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Answer {
-    /// Prompt and answer as tokens; the answer's are supervised, and the last one is read too.
+    /// Prompt and answer as tokens; the answer's tokens are supervised, and the last one is read too.
     pub sequence: Sequence,
-    /// The same as text, with the row's columns.
+    /// Prompt and answer as text, with the row's columns.
     pub sample: Sample,
 }
 
-/// The policy with what it needs to answer.
+/// The policy, with what it needs to answer prompts.
 #[derive(Clone, Copy)]
 pub struct Policy<'a> {
     /// The model.
@@ -33,14 +33,14 @@ impl Policy<'_> {
     /// Answers prompts, each a sequence without an answer.
     ///
     /// # Errors
-    /// A prompt that leaves no room in the context; the backend's.
+    /// A prompt that leaves no room in the context; errors of the backend.
     pub fn answer(&self, prompts: &[Sequence], options: &GenerateOptions) -> Result<Vec<Answer>> {
         let ids: Vec<Vec<i32>> = prompts.iter().map(|p| p.ids.iter().map(|id| *id as i32).collect()).collect();
         let completions = generate(self.model, &ids, options, &mut |_| {})?;
         let mut answers = Vec::with_capacity(prompts.len());
         for (prompt, completion) in prompts.iter().zip(completions) {
             let mut tokens: Vec<u32> = completion.tokens.iter().map(|id| *id as u32).collect();
-            // Every token is read when the answer is judged, so all of them must have a position.
+            // Every token is read when the answer is scored, so all of them must have a position.
             let room = (self.model.config().context as usize).saturating_sub(prompt.ids.len());
             let ended = completion.finish == Finish::EndOfSequence && tokens.len() <= room;
             tokens.truncate(room);
@@ -75,8 +75,8 @@ impl Policy<'_> {
 }
 
 impl Policy<'_> {
-    /// The text of `words` behind `prompt`, without special tokens. The prompt passes the decoder too: at the beginning of a
-    /// text some tokenizers leave out a word's space, and prompt and completion together would be another text then.
+    /// Returns the text of `words` after `prompt`, without special tokens. The decoder reads the prompt too: at the beginning
+    /// of a text some tokenizers drop a word's leading space, which would make prompt and completion together a different text.
     fn text(&self, prompt: &[u32], words: &[u32]) -> Result<String> {
         let mut decoder = self.tokenizer.stream(false);
         for id in prompt {
@@ -90,17 +90,18 @@ impl Policy<'_> {
     }
 }
 
-/// An answer, to be read by people.
+/// An answer as recorded for the user.
 #[derive(Debug, Clone, PartialEq)]
 pub struct AnswerRecord {
-    /// Prompt, answer, its length and end.
+    /// Prompt, answer, its length and why it ended.
     pub text: SampleText,
-    /// What it is worth, as rollouts learn from it.
+    /// The reward that rollouts learn from.
     pub reward: f64,
 }
 
 impl AnswerRecord {
-    /// An answer with its reward. Prompts leave room for the longest answer, so what did not end was cut off there.
+    /// Creates a record of an answer and its reward. Prompts leave room for the longest answer, so an answer that did not end
+    /// was truncated at the token limit.
     pub fn new(answer: &Answer, reward: f64) -> AnswerRecord {
         let Answer { sequence, sample } = answer;
         let finish = if sample.ended { Finish::EndOfSequence } else { Finish::MaxTokens };

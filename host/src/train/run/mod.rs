@@ -1,5 +1,5 @@
-//! A run from its first file to its summary: how it is opened and resumed, what a checkpoint holds, what is written down, and
-//! what it is made of.
+//! A run from its first file to its summary: how it is opened and resumed, what a checkpoint contains, what is logged, and what
+//! its receipt records.
 
 pub(crate) mod open;
 pub(crate) mod provenance;

@@ -1,5 +1,5 @@
-//! The beginning of a run: a new one, or a saved one taken up again. Everything that can be refused is refused before the
-//! first file is written.
+//! Opens a run: a new one, or a saved one to resume. Everything that can be refused is refused before the first file is
+//! written.
 
 use std::{
     fs,
@@ -66,7 +66,7 @@ pub(crate) fn trainer(mut setup: Setup, resume: bool, show: Show) -> Result<Trai
     let mut state = TrainState::new(total, learner.batcher.state().clone());
     if let Some(checkpoint) = &checkpoint {
         state = TrainState::read(&checkpoint.path)?;
-        // Or a process was killed between writing the longer experiment and its first checkpoint.
+        // Also if a process was killed between writing the longer experiment and its first checkpoint.
         if total != state.total {
             changes.lines.extend(resume::lengthen(&mut state, total, &experiment)?);
         }
@@ -86,14 +86,14 @@ pub(crate) fn trainer(mut setup: Setup, resume: bool, show: Show) -> Result<Trai
     let (mut receipt, notes) = provenance::receipt(&setup, &data, &learner, earlier.as_deref(), state.step)?;
     let mut states = Vec::new();
     if let Some(checkpoint) = &checkpoint {
-        // What may still be refused comes before anything of the run is written.
+        // All that may still be refused comes before the run's files are written.
         states = restore_progress(&setup, &mut learner, &state, &checkpoint.path)?;
     }
     let changed = Replaced { after_step: state.step, changes: changes.lines.clone() };
     if checkpoint.is_some() && !changes.lines.is_empty() && !changes.length {
         receipt.changed.push(changed.clone());
     }
-    // From here on files are written that stay.
+    // From here on, files are written that stay.
     uncertain.keep();
     let folder = match folder {
         Some(folder) => folder,
@@ -102,9 +102,9 @@ pub(crate) fn trainer(mut setup: Setup, resume: bool, show: Show) -> Result<Trai
             RunFolder::create(runs_dir, &experiment.name, if dev { Existing::ReplaceUnsaved } else { Existing::Keep })?
         }
     };
-    // Logs that are not those of the checkpoint are refused before the run's own files change.
+    // Logs that do not belong to the checkpoint are refused before the run's own files change.
     let records = checkpoint.is_some().then(|| Records::open(&folder, Some(&state))).transpose()?;
-    // A run that begins pins its plugins once they have passed the trial before its first step.
+    // A new run pins its plugins only after they have passed the checks before its first step.
     if state.step > 0 {
         setup.lock.save()?;
     }
@@ -114,7 +114,7 @@ pub(crate) fn trainer(mut setup: Setup, resume: bool, show: Show) -> Result<Trai
         write_durably(&folder.experiment(), text.as_bytes())?;
     }
     if !state.ended {
-        // The receipt first: it tells which rows were fixed since the hashes of rows were written.
+        // The receipt first: it shows which rows were fixed since the hashes of rows were written.
         receipt.write(&folder.receipt())?;
         if let Some(rows) = RowHashes::of(&data) {
             rows.write(&folder.rows())?;
@@ -175,7 +175,7 @@ pub(crate) fn trainer(mut setup: Setup, resume: bool, show: Show) -> Result<Trai
     Ok(trainer)
 }
 
-/// Puts data order and objectives where the checkpoint says. Returns the objectives' states.
+/// Restores data order and objectives from the checkpoint. Returns the objectives' states.
 fn restore_progress(
     setup: &Setup,
     learner: &mut Learner,
@@ -184,7 +184,7 @@ fn restore_progress(
 ) -> Result<Vec<Vec<u8>>> {
     let mut place = state.data.clone();
     if setup.accepts_fixed_rows {
-        // The receipt has been held against the one before: other rows are refused by now.
+        // Comparing the receipts has already refused all rows except fixed ones.
         place.data = learner.batcher.state().data.clone();
     }
     learner.batcher.restore(place)?;
@@ -198,7 +198,7 @@ fn restore_progress(
     Ok(states)
 }
 
-/// The token cache is written while a request may still be refused: where it made the folder of runs, it goes again then.
+/// Removes a runs folder that was created only for the token cache if setup fails.
 pub(crate) struct CleanupGuard(Option<PathBuf>);
 
 impl CleanupGuard {
@@ -221,7 +221,7 @@ impl Drop for CleanupGuard {
 }
 
 impl Trainer {
-    /// Prints the model's notes and where the run stands.
+    /// Prints the model's notes and the step at which the run resumes.
     fn say_where(&mut self, resume: bool, checkpoint: Option<Checkpoint>) {
         for note in self.learner.model.config().notes.iter().chain(&self.setup.tokenizer.notes()) {
             self.progress.message(&format!("note: {note}"));
@@ -239,7 +239,7 @@ impl Trainer {
         self.progress.message(&format!("going on after step {step} of {total}"));
     }
 
-    /// Whether the run had come to its end before it was taken up again.
+    /// Returns whether the run had already ended when it was resumed.
     pub fn ended(&self) -> bool {
         self.state.ended
     }

@@ -1,4 +1,4 @@
-//! What made a run, as its receipt says it: collected when it begins, held against what it began with when it goes on.
+//! The receipt of a run, which records what the run is made of: collected when it begins, compared when it is resumed.
 
 use std::{collections::BTreeMap, fs, io, path::Path};
 
@@ -19,12 +19,12 @@ use crate::{
     train::{learner::Learner, roles::reference_pass::reads_start},
 };
 
-/// The receipt of a run that begins, or goes on after `step` from the receipt at `earlier`; and notes for the user. Programs may have
-/// been replaced since, which is written down; what the run learns from may not.
+/// Returns the receipt of a run that begins, or that resumes after `step` from the receipt at `earlier`, and notes for the
+/// user. Replaced programs are recorded; replaced data or weights are refused.
 ///
 /// # Errors
-/// A request error for data or weights that are not those that the run began with, and for plugins unless they were accepted; files
-/// that cannot be read.
+/// A request error for data or weights that the run did not begin with, and for replaced plugins unless they were accepted;
+/// files that cannot be read.
 pub fn receipt(
     setup: &Setup,
     data: &TrainingData,
@@ -71,7 +71,7 @@ pub fn receipt(
         });
     }
     let plugins: Vec<String> = changes.programs.iter().filter(|line| line.starts_with("plugins[")).cloned().collect();
-    // plugins.lock lets them pass once another run was told to pin them, or where it was removed.
+    // A replaced plugin passes with --update-lock, also if the flag was given to another run, and without a plugins.lock.
     if !plugins.is_empty() && setup.lock.pinning() == Pinning::Strict {
         return Err(Error::request("the run began with other plugins, as its receipt.json has it").with_details(plugins).with_hint(
             "put them back as they were, or accept them with --update-lock: the run may then not be bit for bit what it would have been",
@@ -89,13 +89,13 @@ pub fn receipt(
     Ok((receipt, notes))
 }
 
-/// Whether both learned from as many rows on each side: then the order of those that are left to read is the same.
+/// Returns whether both have the same number of rows on each side: then the order of the remaining rows is the same.
 fn same_rows(receipt: &Receipt, earlier: &Receipt) -> bool {
     let counts = |receipt: &Receipt| receipt.rows.as_ref().map(|rows| (rows.train, rows.held_out));
     counts(receipt).is_some() && counts(receipt) == counts(earlier)
 }
 
-/// A replacement, told to people.
+/// Returns the lines that report a replacement to the user.
 pub fn told(replaced: &Replaced) -> Vec<String> {
     let Replaced { after_step, changes } = replaced;
     let head = format!(
@@ -106,7 +106,7 @@ pub fn told(replaced: &Replaced) -> Vec<String> {
 
 fn current(setup: &Setup, data: &TrainingData, learner: &Learner, earlier: Option<&Receipt>) -> Result<Receipt> {
     let experiment = setup.experiment();
-    // What a resumed run takes from its checkpoint may be gone, or another, where it came from.
+    // For a resumed run, models in its checkpoint may no longer be at their original path, or may have changed there.
     let saved = |role: &str| earlier.filter(|_| setup.is_saved(role)).and_then(|earlier| earlier.roles.get(role));
     let mut roles = BTreeMap::new();
     for (role, path) in setup.role_paths() {
@@ -125,7 +125,7 @@ fn current(setup: &Setup, data: &TrainingData, learner: &Learner, earlier: Optio
         Some(earlier) => earlier.model.clone(),
         None => model_source(setup.model_folder.as_deref())?,
     };
-    // These are read whether the weights are or not.
+    // These files are read even if the weights are not.
     let files = setup.model_folder.is_some().then(|| setup.config.files.iter().map(source).collect());
     let model = ModelSource { files, ..model };
     Ok(Receipt {
@@ -159,7 +159,7 @@ fn source(of: &Source) -> DataSource {
     DataSource { path: of.path.display().to_string(), bytes: of.bytes, sha256: of.sha256.clone() }
 }
 
-/// The weights in `folder`, as it lies there now; fresh ones without.
+/// Returns the source of the weights that are now in `folder`; without a folder, of fresh ones.
 ///
 /// # Errors
 /// No weights, or files that cannot be read.
@@ -185,7 +185,7 @@ mod tests {
 
     use super::*;
 
-    /// Catches sharded weights without a hash, one of the first shard alone, and one by the order of the folder.
+    /// Catches sharded weights without a hash, a hash of only the first shard, and one that depends on the order of the folder.
     #[test]
     fn every_shard_counts() {
         let folder = tempfile::tempdir().unwrap();

@@ -1,5 +1,5 @@
-//! What a run writes down as it goes: metrics.jsonl (the same bits every time), timing.jsonl (what may differ between two
-//! equal runs) and samples.jsonl.
+//! The logs of a run: metrics.jsonl (the same bits every time), timing.jsonl (what may differ between two equal runs) and
+//! samples.jsonl.
 
 use std::{
     io::{self, BufRead, BufReader},
@@ -35,7 +35,7 @@ pub struct Records {
     metrics: JsonLines,
     timing: JsonLines,
     samples: JsonLines,
-    /// What of each belongs to steps, evaluations and samples that are done.
+    /// The part of each file that belongs to completed steps, evaluations and samples.
     done: [Lines; 3],
 }
 
@@ -51,20 +51,20 @@ impl Phases {
         Phases { last: Instant::now(), seconds: Vec::new() }
     }
 
-    /// Ends the phase that ran since the last end.
+    /// Ends the phase that began at the last end.
     pub fn end(&mut self, name: &'static str) {
         let now = Instant::now();
         self.seconds.push((name, (now - self.last).as_secs_f64()));
         self.last = now;
     }
 
-    /// Seconds of all phases that have ended.
+    /// Returns the seconds of all phases that have ended.
     pub fn total(&self) -> f64 {
         self.seconds.iter().map(|(_, seconds)| seconds).sum::<f64>().max(1e-9)
     }
 }
 
-/// What a training step found.
+/// A training step's line in the logs.
 pub struct StepLine<'a> {
     /// Steps done, this one included.
     pub step: u64,
@@ -81,10 +81,11 @@ pub struct StepLine<'a> {
 }
 
 impl Records {
-    /// Opens the files of a run and cuts them to the lines of its checkpoint, whose place is `state`: nothing without one.
+    /// Opens the files of a run and truncates them to the lines of its checkpoint, whose state is `state`; without one, to
+    /// nothing.
     ///
     /// # Errors
-    /// What the file system says; files that do not belong to the checkpoint, before any of them is cut.
+    /// Errors of the file system; files that do not belong to the checkpoint, before any of them is truncated.
     pub fn open(folder: &RunFolder, state: Option<&TrainState>) -> Result<Records> {
         let lines = state.map(|state| state.lines.clone()).unwrap_or_default();
         JsonLines::check(&folder.metrics(), &lines.metrics)?;
@@ -100,15 +101,15 @@ impl Records {
         Ok(Records { metrics, timing, samples, done })
     }
 
-    /// Says that what was written so far belongs to steps, evaluations and samples that are done.
+    /// Marks everything written so far as belonging to completed steps, evaluations and samples.
     pub fn done(&mut self) {
         self.done = [&self.metrics, &self.timing, &self.samples].map(JsonLines::lines);
     }
 
-    /// A training step. Numbers that are not finite are written as null.
+    /// Writes a training step. Numbers that are not finite are written as null.
     ///
     /// # Errors
-    /// What the file system says.
+    /// Errors of the file system.
     pub fn step(&mut self, line: &StepLine<'_>, phases: &Phases, memory: Memory) -> Result<()> {
         let mut metrics = Map::new();
         metrics.insert("step".into(), line.step.into());
@@ -137,10 +138,10 @@ impl Records {
         }))
     }
 
-    /// An evaluation.
+    /// Writes an evaluation.
     ///
     /// # Errors
-    /// What the file system says.
+    /// Errors of the file system.
     pub fn evaluation(&mut self, step: u64, figures: &Figures, elapsed: Duration) -> Result<()> {
         let mut metrics = Map::new();
         metrics.insert("step".into(), step.into());
@@ -152,18 +153,18 @@ impl Records {
         self.timing.append(&json!({ "step": step, "kind": "eval", "seconds": elapsed.as_secs_f64() }))
     }
 
-    /// Samples.
+    /// Writes samples.
     ///
     /// # Errors
-    /// What the file system says.
+    /// Errors of the file system.
     pub fn samples(&mut self, step: u64, texts: &[SampleText]) -> Result<()> {
         texts.iter().try_for_each(|text| self.samples.append(&sample(step, text)))
     }
 
-    /// Answers of the rollout that a step drew, each with its reward.
+    /// Writes answers of the rollout that a step drew, each with its reward.
     ///
     /// # Errors
-    /// What the file system says.
+    /// Errors of the file system.
     pub fn answers(&mut self, step: u64, answers: &[AnswerRecord]) -> Result<()> {
         answers.iter().try_for_each(|AnswerRecord { text, reward }| {
             let mut line = sample(step, text);
@@ -172,18 +173,18 @@ impl Records {
         })
     }
 
-    /// The greedy answers of an evaluation's exact match.
+    /// Writes the greedy answers of an evaluation's exact match.
     ///
     /// # Errors
-    /// What the file system says.
+    /// Errors of the file system.
     pub fn compared(&mut self, step: u64, answers: &[ComparedAnswer]) -> Result<()> {
         answers.iter().try_for_each(|answer| self.samples.append(&compared(Some(step), answer)))
     }
 
-    /// The answers of an evaluation that rewards scored.
+    /// Writes the answers of an evaluation that rewards scored.
     ///
     /// # Errors
-    /// What the file system says.
+    /// Errors of the file system.
     pub fn rewarded(&mut self, step: u64, answers: &[RewardedAnswer]) -> Result<()> {
         answers.iter().try_for_each(|RewardedAnswer { said: AnswerRecord { text, reward }, expected, rewards }| {
             let SampleText { prompt, text, tokens, finish } = text;
@@ -196,19 +197,19 @@ impl Records {
         })
     }
 
-    /// Something that was said once: into timing.jsonl, since it may differ between a run and the same run resumed.
+    /// Writes a note to timing.jsonl, since notes may differ between a run and the same run resumed.
     ///
     /// # Errors
-    /// What the file system says.
+    /// Errors of the file system.
     pub fn note(&mut self, step: u64, text: &str) -> Result<()> {
         self.timing.append(&json!({ "step": step, "kind": "note", "text": text }))
     }
 
-    /// Takes back the lines of an evaluation or of samples that failed in their middle, makes what is left survive a power cut,
-    /// and says what of the files that is.
+    /// Removes the lines of an incomplete evaluation or of incomplete samples, syncs the files to disk, and returns the lengths
+    /// of metrics.jsonl and samples.jsonl.
     ///
     /// # Errors
-    /// What the file system says.
+    /// Errors of the file system.
     pub fn durable(&mut self) -> Result<Logs> {
         let files = [&mut self.metrics, &mut self.timing, &mut self.samples];
         for (file, done) in files.into_iter().zip(&self.done) {
@@ -219,7 +220,8 @@ impl Records {
     }
 }
 
-/// The lines of timing.jsonl up to the place of `state`. Its length is in no checkpoint, for it differs between equal runs.
+/// Returns the lines of timing.jsonl that belong to `state`. Checkpoints do not store its length because it differs between
+/// equal runs.
 ///
 /// # Errors
 /// The file cannot be read.
@@ -239,7 +241,7 @@ fn timing_until(path: &Path, state: &TrainState) -> Result<Lines> {
     while reader.read_until(b'\n', &mut line).map_err(failed)? > 0 {
         let comes_later = match serde_json::from_slice::<Line>(&line) {
             Ok(Line { step, kind }) => step > state.step || (step == state.step && kind == "eval" && !is_evaluated),
-            // Times are of no use to a run: a damaged line stays, for whoever looks.
+            // No run reads times back, so a damaged line stays for inspection.
             Err(_) => !line.ends_with(b"\n"),
         };
         if comes_later {
@@ -251,13 +253,13 @@ fn timing_until(path: &Path, state: &TrainState) -> Result<Lines> {
     Ok(lines)
 }
 
-/// A line of samples.jsonl.
+/// Returns a line of samples.jsonl.
 fn sample(step: u64, text: &SampleText) -> Value {
     let SampleText { prompt, text, tokens, finish } = text;
     json!({ "step": step, "prompt": prompt, "text": text, "tokens": tokens, "finish": finish })
 }
 
-/// A compared answer as JSON, with the step it was given at.
+/// Returns a compared answer as JSON, with its step.
 pub fn compared(step: Option<u64>, answer: &ComparedAnswer) -> Value {
     let ComparedAnswer { text: SampleText { prompt, text, tokens, finish }, expected, more_expected, is_match } =
         answer;
@@ -276,12 +278,12 @@ pub fn compared(step: Option<u64>, answer: &ComparedAnswer) -> Value {
     line
 }
 
-/// A number as JSON; null where JSON has none.
+/// Returns a number as JSON; null for numbers that JSON cannot represent.
 fn number(value: f64) -> Value {
     serde_json::Number::from_f64(value).map_or(Value::Null, Value::Number)
 }
 
-/// An evaluation as a line for people.
+/// Returns an evaluation as a line for the terminal.
 pub fn evaluation_line(step: u64, figures: &Figures) -> String {
     let told = figures.iter().filter(|(name, _)| name != "tokens");
     let numbers: Vec<String> = told.map(|(name, value)| format!("{name} {value:.4}")).collect();

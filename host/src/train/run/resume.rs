@@ -1,4 +1,4 @@
-//! What of an experiment may change when its run is resumed: how long it is, and what does not touch what is learned.
+//! Which parts of an experiment may change when its run is resumed: its length, and what does not affect training.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -18,30 +18,30 @@ use crate::{
     train::optimizer::schedule::rate,
 };
 
-/// Keys that may change freely, or the tables they begin with. Those of the place: the run was found there.
+/// Keys that may change freely, and tables whose keys may. `runs_dir` and `name` are among them because a run may be moved.
 const FREE: [&str; 6] = ["checkpoint.every", "checkpoint.keep", "sample", "backend.threads", "runs_dir", "name"];
-/// Not worth a word here: where it may change a result, the receipt says so.
+/// A change that is not reported here: if it may change a result, the receipt records it.
 const SILENT: &str = "backend.threads";
-/// Keys whose values may be runs in the same folder of runs.
+/// Keys whose values may be runs in the same runs folder.
 const MODELS: [&str; 4] = ["model.from", "reference.from", "critic.from", "reward"];
-/// Keys of a run's length.
+/// Keys that set a run's length.
 const LENGTH: [&str; 2] = ["train.steps", "train.epochs"];
 
-/// What differs between the experiment that a run began with and the one that it is resumed with.
+/// Differences between the experiment that a run began with and the one that it is resumed with.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Changed {
-    /// A line each: `train.steps: 2 is now 4`.
+    /// One line per key: `train.steps: 2 is now 4`.
     pub lines: Vec<String>,
-    /// The same with each key as it was and is: `was: train.steps = 2`, `is:  train.steps = 4`.
+    /// The same as assignments, before and after: `was: train.steps = 2`, `is:  train.steps = 4`.
     pub as_written: Vec<String>,
-    /// Whether the run's length is among them.
+    /// Whether the run's length changed.
     pub length: bool,
 }
 
 /// Compares the experiment that the run in `folder` began with and `now`.
 ///
 /// # Errors
-/// A request error where something differs that may not change; the run's own file cannot be read.
+/// A request error if something differs that may not change; the run's own file cannot be read.
 pub fn changed(folder: &Path, now: &Experiment) -> Result<Changed> {
     let path = folder.join("experiment.toml");
     let failed = || Error::run(format!("cannot read {}", path.display()));
@@ -60,7 +60,7 @@ pub fn changed(folder: &Path, now: &Experiment) -> Result<Changed> {
     let differs = |key: &&String| old.get(*key) != new.get(*key);
     let keys: BTreeSet<&String> = old.keys().chain(new.keys()).filter(differs).collect();
     let may_change = |key: &str| {
-        // Steps and epochs are told apart by their key: from one to the other, both differ.
+        // A change from steps to epochs or back is refused: it changes both keys.
         let length = LENGTH.contains(&key) && old.contains_key(key) && new.contains_key(key);
         length || eval_may_change(key, &old, &new) || FREE.iter().any(|free| is_or_is_in(key, free))
     };
@@ -76,7 +76,7 @@ pub fn changed(folder: &Path, now: &Experiment) -> Result<Changed> {
     })
 }
 
-/// How often a run is evaluated decides nothing where nothing is decided by evaluations.
+/// Returns whether `key` is `eval.every` and early stopping is off: then the frequency of evaluations does not affect training.
 fn eval_may_change(key: &str, old: &BTreeMap<String, String>, new: &BTreeMap<String, String>) -> bool {
     let decides = |keys: &BTreeMap<String, String>| keys.keys().any(|key| is_or_is_in(key, "eval.early_stop"));
     key == "eval.every" && !decides(old) && !decides(new)
@@ -86,7 +86,7 @@ fn is_or_is_in(key: &str, table: &str) -> bool {
     key.strip_prefix(table).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
 }
 
-/// All values that are no tables, by their dotted keys.
+/// Returns all values that are not tables, by their dotted keys.
 fn values(of: &Value) -> BTreeMap<String, String> {
     fn collect(value: &Value, key: &str, found: &mut BTreeMap<String, String>) {
         let below = |own: &str| if key.is_empty() { own.to_owned() } else { format!("{key}.{own}") };
@@ -103,7 +103,8 @@ fn values(of: &Value) -> BTreeMap<String, String> {
     found
 }
 
-/// Names the models that lay in the old folder of runs by where they lie if it was moved: a stage of a pipeline begins from one.
+/// Rewrites the paths of models in the old runs folder to the new one, in case the folder was moved: a stage of a pipeline may
+/// begin from such a model.
 fn move_models(old: &mut BTreeMap<String, String>, new: &BTreeMap<String, String>) {
     let folder = |keys: &BTreeMap<String, String>| keys.get("runs_dir").map(|own| own.trim_matches('"').to_owned());
     let (Some(from), Some(to)) = (folder(old), folder(new)) else { return };
@@ -116,7 +117,7 @@ fn move_models(old: &mut BTreeMap<String, String>, new: &BTreeMap<String, String
     }
 }
 
-/// These keys as they were and are, but for the number of threads.
+/// Returns these keys with their old and new values, except the number of threads.
 fn as_written(keys: &BTreeSet<&String>, old: &BTreeMap<String, String>, new: &BTreeMap<String, String>) -> Vec<String> {
     let told = keys.iter().filter(|key| !is_or_is_in(key, SILENT));
     let lines = |key: &&&String| {
@@ -137,8 +138,7 @@ fn refusal(folder: &Path, lines: Vec<String>) -> Error {
         )
 }
 
-/// Gives a run that has come to `state` the length `total`. Returns what this does to the learning rate, where it does
-/// anything.
+/// Sets the length of a run at `state` to `total`. Returns a note if this changes the learning rate.
 ///
 /// # Errors
 /// A request error for fewer steps than are done, and for a run that stopped before its last step.
@@ -181,8 +181,8 @@ pub fn lengthen(state: &mut TrainState, total: u64, experiment: &Experiment) -> 
 mod tests {
     use super::*;
 
-    /// Catches a hint that promises less or more than is accepted: any other `eval.every` is, 0 and absent included, unless evaluations
-    /// decide when the run stops.
+    /// Catches a hint that promises less or more than is accepted: any other `eval.every` is accepted, 0 and absent included,
+    /// unless evaluations decide when the run stops.
     #[test]
     fn how_often_a_run_is_evaluated_may_change_unless_evaluations_stop_it() {
         let keys = |pairs: &[(&str, &str)]| {
@@ -199,8 +199,8 @@ mod tests {
         assert!(hint.contains("eval.every where there is no eval.early_stop"), "{hint}");
     }
 
-    /// Catches a folder of runs that was moved and whose stages are taken for ones that begin from other models, a path that only
-    /// begins alike, and lines that do not say in which table a key is.
+    /// Catches a runs folder that was moved and whose stages are treated as beginning from other models, a path that only
+    /// shares a prefix, and lines that do not name a key's table.
     #[test]
     fn a_run_may_be_moved_with_the_models_that_it_names() {
         let keys = |runs: &str, from: &str, score: &str| {
@@ -218,7 +218,7 @@ mod tests {
         assert_eq!(lines, ["was: model.from = \"/else/where/p/a\"", "is:  model.from = \"/else/where/p/c\""]);
     }
 
-    /// Catches a table that is taken for another whose name begins alike, and a list of tables whose keys are not seen.
+    /// Catches a table that is confused with one whose name begins the same, and a list of tables whose keys are not compared.
     #[test]
     fn keys_are_known_by_their_whole_path() {
         assert!(is_or_is_in("sample.every", "sample") && is_or_is_in("sample", "sample"));

@@ -1,5 +1,6 @@
-//! `rows.txt` in a run's folder: a hash of each row that the run learns from or is evaluated on, in order. It tells rows that were
-//! fixed, which `--fixed-rows` accepts, from rows that were moved: those left to read would be other ones.
+//! `rows.txt` in a run's folder: a hash of each row that the run learns from or is evaluated on, in order. It distinguishes
+//! rows that were fixed, which `--fixed-rows` accepts, from rows that were moved: after a move, the remaining rows would be
+//! different ones.
 
 use std::collections::HashMap;
 use std::io::ErrorKind;
@@ -17,10 +18,10 @@ use crate::{
 /// The file's name.
 pub const FILE: &str = "rows.txt";
 
-/// Numbers of rows that are named, of many.
+/// Maximum number of row numbers to list.
 const NAMED: usize = 10;
 
-/// The hashes of both sides.
+/// The hashes of training and held-out rows.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct RowHashes {
     train: Vec<String>,
@@ -28,13 +29,13 @@ pub struct RowHashes {
 }
 
 impl RowHashes {
-    /// Of the rows of `data`; `None` of running text.
+    /// Hashes the rows of `data`; `None` for running text.
     pub fn of(data: &TrainingData) -> Option<RowHashes> {
         data.rows.as_ref()?;
         Some(RowHashes { train: hashes(&*data.train), held_out: hashes(&*data.held_out) })
     }
 
-    /// Reads them from a run's folder; `None` of a run from before they were written.
+    /// Reads them from a run's folder; `None` for a run from before they were written.
     ///
     /// # Errors
     /// A file that cannot be read.
@@ -54,7 +55,7 @@ impl RowHashes {
     /// Writes them into a run's folder.
     ///
     /// # Errors
-    /// What the file system says.
+    /// Errors of the file system.
     pub fn write(&self, path: &Path) -> Result<()> {
         let lines =
             |name: &str, side: &[String]| side.iter().map(|hash| format!("{name} {hash}\n")).collect::<String>();
@@ -62,10 +63,10 @@ impl RowHashes {
         write_durably(path, text.as_bytes())
     }
 
-    /// Says how many rows differ from `earlier`, and which.
+    /// Returns a sentence that says how many rows differ from `earlier`, and which.
     ///
     /// # Errors
-    /// A request error where rows were added, removed or moved.
+    /// A request error if rows were added, removed or moved.
     pub fn fixed_since(&self, earlier: &RowHashes) -> Result<String> {
         let train = fixed("training", &earlier.train, &self.train)?;
         let held_out = fixed("held-out", &earlier.held_out, &self.held_out)?;
@@ -74,7 +75,7 @@ impl RowHashes {
 }
 
 fn hashes(examples: &dyn Examples) -> Vec<String> {
-    // Rows are whole, whatever the context.
+    // Rows are hashed whole, whatever the context.
     let rows = examples.in_order(usize::MAX, false);
     let hash = |row| {
         let mut hash = Sha256::new();
@@ -91,7 +92,7 @@ fn hashes(examples: &dyn Examples) -> Vec<String> {
     rows.into_iter().map(hash).collect()
 }
 
-/// The rows of one side that differ, in words.
+/// Describes the rows of one side that differ.
 fn fixed(side: &str, old: &[String], new: &[String]) -> Result<String> {
     let refused = |what: String| {
         Error::request(format!("{what}, and --fixed-rows is for rows that were fixed where they stand"))
@@ -122,7 +123,7 @@ mod tests {
         text.chars().map(String::from).collect()
     }
 
-    /// Catches rows that were moved, added or removed and pass for fixed ones, and fixed ones that are not named.
+    /// Catches rows that were moved, added or removed and are accepted as fixed ones, and fixed ones that are not named.
     #[test]
     fn fixed_rows_are_told_from_moved_ones() {
         let told = |old: &str, new: &str| fixed("training", &side(old), &side(new));

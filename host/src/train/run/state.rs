@@ -1,4 +1,4 @@
-//! What a checkpoint holds beside the weights: the moments and the place in the run, enough to go on bit for bit.
+//! What a checkpoint contains in addition to the weights: the moments and the place in the run, enough to resume bit for bit.
 
 use std::{fs, io, path::Path};
 
@@ -11,7 +11,7 @@ use crate::{
     runs::{disk::shown, jsonl::Lines},
 };
 
-/// File with the place in the run.
+/// Name of the file with the place in the run.
 pub const TRAINER: &str = "trainer.json";
 
 /// The place in the run.
@@ -22,53 +22,53 @@ pub struct TrainState {
     pub step: u64,
     /// Steps of the whole run.
     pub total: u64,
-    /// Updates applied: steps less refused ones.
+    /// Updates applied: steps minus refused ones.
     pub updates: u64,
     /// Non-finite steps in a row.
     pub bad_steps: u64,
-    /// Non-finite steps in all.
+    /// Non-finite steps in total.
     pub refused: u64,
     /// Positions computed in training.
     pub tokens: u64,
     /// Best value of `checkpoint.best` so far.
     pub best: Option<f64>,
-    /// Step of that value: the checkpoint of this step is the best one.
+    /// Step of that value, whose checkpoint is the best one.
     pub best_step: Option<u64>,
-    /// Best value that early stopping counts from.
+    /// Best value so far for early stopping.
     pub early_best: Option<f64>,
-    /// Evaluations since then.
+    /// Evaluations since that value.
     pub evaluations_without_gain: u64,
     /// Held-out loss before training.
     pub loss_before: Option<f64>,
-    /// Step and held-out loss of the latest evaluation; without a loss where only answers were judged.
+    /// Step and held-out loss of the latest evaluation; no loss if only answers were evaluated.
     pub evaluated: Option<(u64, Option<f64>)>,
     /// Step of the latest samples.
     pub sampled: Option<u64>,
-    /// Whether the run stops before its last step: early stopping, or an objective's word.
+    /// Whether the run stopped before its last step: by early stopping, or because an objective asked for it.
     pub stopped: bool,
-    /// Whether the run has come to its end.
+    /// Whether the run has ended.
     pub ended: bool,
     /// Place in the data order.
     pub data: BatcherState,
     /// Place in the text of each objective that has its own.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub beside: Vec<BatcherState>,
-    /// What of metrics.jsonl and samples.jsonl belongs to these steps. Checkpoints of earlier versions have the bytes of
-    /// metrics.jsonl, timing.jsonl and samples.jsonl.
+    /// The parts of metrics.jsonl and samples.jsonl that belong to these steps. Checkpoints of earlier versions have the number
+    /// of bytes of metrics.jsonl, timing.jsonl and samples.jsonl.
     #[serde(deserialize_with = "logs")]
     pub lines: Logs,
-    /// State of each objective, in hexadecimal: checkpoints of earlier versions have it here, later ones in files of their own.
+    /// State of each objective, in hexadecimal: checkpoints of earlier versions store it here, later ones in separate files.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     objectives: Vec<String>,
 }
 
-/// What of the logs belongs to a checkpoint.
+/// The parts of the logs that belong to a checkpoint.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Logs {
-    /// Of metrics.jsonl.
+    /// The part of metrics.jsonl.
     pub metrics: Lines,
-    /// Of samples.jsonl.
+    /// The part of samples.jsonl.
     pub samples: Lines,
 }
 
@@ -87,7 +87,7 @@ fn logs<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Logs, D::Error> {
 }
 
 impl TrainState {
-    /// The beginning of a run.
+    /// Creates the state of a run before its first step.
     pub fn new(total: u64, data: BatcherState) -> Self {
         TrainState {
             step: 0,
@@ -115,7 +115,7 @@ impl TrainState {
     /// Reads it from a checkpoint.
     ///
     /// # Errors
-    /// A request error naming the file.
+    /// A request error that names the file.
     pub fn read(folder: &Path) -> Result<TrainState> {
         let path = folder.join(TRAINER);
         let refuse = |e: Box<dyn std::error::Error + Send + Sync>| {
@@ -130,17 +130,17 @@ impl TrainState {
     /// Writes it into a checkpoint.
     ///
     /// # Errors
-    /// What the file system says.
+    /// Errors of the file system.
     pub fn write(&self, folder: &Path) -> Result<()> {
         let text =
             serde_json::to_vec_pretty(self).map_err(|e| Error::run("cannot write the run's state").with_cause(e))?;
         write_file(&folder.join(TRAINER), &text)
     }
 
-    /// The states of `count` objectives in the checkpoint that this was read from; empty for those without.
+    /// Reads the states of `count` objectives from the checkpoint in `folder`; empty for those without a state.
     ///
     /// # Errors
-    /// A request error naming the file.
+    /// A request error that names the file.
     pub fn objectives(&self, folder: &Path, count: usize) -> Result<Vec<Vec<u8>>> {
         if !self.objectives.is_empty() {
             return self.objectives.iter().map(|text| from_hex(text)).collect();
@@ -159,7 +159,7 @@ impl TrainState {
 /// Writes the state of each objective that has one into a checkpoint.
 ///
 /// # Errors
-/// What the file system says.
+/// Errors of the file system.
 pub fn write_objectives(states: &[Vec<u8>], folder: &Path) -> Result<()> {
     let with_state = states.iter().enumerate().filter(|(_, state)| !state.is_empty());
     with_state
@@ -167,7 +167,7 @@ pub fn write_objectives(states: &[Vec<u8>], folder: &Path) -> Result<()> {
         .try_for_each(|(p, s)| write_file(&p, s))
 }
 
-/// The file with the state of the objective of this position.
+/// Returns the name of the file with the state of the objective at this index.
 fn objective_file(index: usize) -> String {
     format!("objective.{index}.state")
 }
@@ -176,7 +176,7 @@ fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
     fs::write(path, bytes).map_err(|e| Error::run(format!("cannot write {}", shown(path).display())).with_cause(e))
 }
 
-/// Bytes from hexadecimal.
+/// Parses bytes from hexadecimal.
 ///
 /// # Errors
 /// Text that is not hexadecimal.
@@ -184,7 +184,7 @@ fn from_hex(text: &str) -> Result<Vec<u8>> {
     let pairs = text.as_bytes().chunks(2).map(|pair| std::str::from_utf8(pair).ok());
     pairs
         .map(|pair| {
-            // from_str_radix takes a sign, too.
+            // from_str_radix also accepts a sign.
             let digits = pair.filter(|p| p.len() == 2 && p.bytes().all(|b| b.is_ascii_hexdigit()));
             digits.and_then(|p| u8::from_str_radix(p, 16).ok())
         })
@@ -220,7 +220,7 @@ mod tests {
         assert_eq!(serde_json::to_value(again).unwrap(), now);
     }
 
-    /// Catches states that change places, and an objective without a state that gets one.
+    /// Catches states that are exchanged, and an objective without a state that gets one.
     #[test]
     fn states_of_objectives_come_back() {
         let folder = tempfile::tempdir().unwrap();

@@ -1,4 +1,4 @@
-//! What a run says at its end, and the small pieces it is made of.
+//! The summary that a run prints at its end.
 
 use std::{fmt, path::PathBuf};
 
@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::{generate::text::SampleText, train::trainer::Trainer};
 
-/// The end of a run.
+/// The results of a run.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Summary {
     /// The run's name.
@@ -28,16 +28,16 @@ pub struct Summary {
     pub loss_before: Option<f64>,
     /// Held-out loss at the end, in nats where it is a cross-entropy.
     pub loss_after: Option<f64>,
-    /// What a loss is counted in, with a space before it; empty where it has no unit.
+    /// The loss's unit, with a space before it; empty if it has no unit.
     #[serde(skip)]
     pub unit: &'static str,
     /// The last checkpoint.
     pub checkpoint: String,
-    /// Whether the run has come to its end.
+    /// Whether the run has ended.
     pub ended: bool,
     /// The last samples.
     pub samples: Vec<SampleText>,
-    /// What this process said once because it looks wrong: expectations that were missed, a gradient of 0.
+    /// Notes that this process printed because something looks wrong: expectations that were missed, a gradient of 0.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
 }
@@ -63,12 +63,12 @@ impl fmt::Display for Summary {
 }
 
 impl Trainer {
-    /// The summary of a run that had come to its end before it was taken up again.
+    /// Returns the summary of a run that had already ended when it was resumed.
     pub fn finished(&self) -> Summary {
         self.summary(format!("step-{:08}", self.state.step))
     }
 
-    /// The summary after saving `checkpoint`.
+    /// Returns the summary after saving `checkpoint`.
     pub(crate) fn summary(&self, checkpoint: String) -> Summary {
         Summary {
             name: self.experiment().name.clone(),
@@ -95,8 +95,8 @@ fn unit(trainer: &Trainer) -> &'static str {
     unit_of(&terms.collect::<Vec<_>>())
 }
 
-/// A loss is in nats per token where each of its terms says that it is in nats, and is divided by supervised tokens. Others have
-/// no unit that a host could know.
+/// Returns the loss's unit: nats per token if the meaning of each of its terms says nats and each term is divided by supervised
+/// tokens; otherwise empty, because the host cannot know the unit.
 fn unit_of(terms: &[&TermSpec]) -> &'static str {
     let in_nats = |term: &&TermSpec| {
         let words = || term.meaning.split(|c: char| !c.is_alphanumeric());

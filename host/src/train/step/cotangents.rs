@@ -1,4 +1,4 @@
-//! From the terms of losses to one loss: what each term is divided by, and what gradient the model is handed.
+//! From the losses' terms to one total loss: what each term is divided by, and the cotangents that the model receives.
 
 use std::collections::BTreeSet;
 
@@ -17,12 +17,12 @@ use crate::{
     runs::breadcrumb,
 };
 
-/// What divides each term, per objective in order of its manifest's terms.
+/// The denominator of each term, per objective in the order of its manifest's terms.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Denominators(Vec<Vec<(String, f64)>>);
 
 impl Denominators {
-    /// The share of `sum` that a term of objective `index` contributes; 0 where there is nothing to divide by.
+    /// Returns `sum` of a term of objective `index`, divided by its denominator; 0 if the denominator is 0.
     pub fn share(&self, index: usize, term: &str, sum: f64) -> f64 {
         let own = self.0.get(index).and_then(|own| own.iter().find(|(name, _)| name == term));
         own.filter(|(_, denominator)| *denominator != 0.0).map_or(0.0, |(_, denominator)| sum / denominator)
@@ -34,28 +34,28 @@ impl Denominators {
     }
 }
 
-/// Cotangents by statistic: of the language-model head one entry per supervised token, of scalar heads one per position.
+/// Cotangents by statistic: one entry per supervised token for the language-model head, one per position for scalar heads.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct TokenCotangents {
-    /// Of the score, at each sequence's last position.
+    /// Cotangents of the score, at each sequence's last position.
     pub score: Option<Vec<f64>>,
-    /// Of the critic's values.
+    /// Cotangents of the critic's values.
     pub value: Option<Vec<f64>>,
-    /// Of `logp`.
+    /// Cotangents of `logp`.
     pub logp: Option<Vec<f64>>,
-    /// Of `lse`.
+    /// Cotangents of `lse`.
     pub lse: Option<Vec<f64>>,
-    /// Of `entropy`.
+    /// Cotangents of `entropy`.
     pub entropy: Option<Vec<f64>>,
-    /// Of `mean_logit`.
+    /// Cotangents of `mean_logit`.
     pub mean_logit: Option<Vec<f64>>,
 }
 
 impl Objectives {
-    /// What divides each term: counted over the whole window, so that it does not matter how the window is cut.
+    /// Returns the denominator of each term: counted over the whole window, so that it does not matter how the window is cut.
     ///
     /// # Errors
-    /// A normaliser the data cannot give, or a custom one of which `weigh` says nothing; the plugin's own.
+    /// A normaliser that the data lacks, or a custom one that `weigh` does not return; errors of plugins.
     pub fn denominators(&self, parts: &[PackedBatch], joined: &PreparedArrays) -> Result<Denominators> {
         let tokens: usize = parts.iter().map(PackedBatch::supervised).sum();
         let sequences: usize = parts.iter().map(PackedBatch::sequences).sum();
@@ -82,7 +82,7 @@ impl Objectives {
         Ok(Denominators(all))
     }
 
-    /// Whether every term that says something has something to be divided by.
+    /// Checks that no term with a sum or a cotangent is divided by 0.
     ///
     /// # Errors
     /// A term whose normaliser is 0 over the window although its sum or one of its cotangents is not: nothing would be learned
@@ -108,7 +108,7 @@ impl Objectives {
         Ok(())
     }
 
-    /// The cotangents of the total loss at the tokens `rows`: every term's, times weight and coefficient, over its
+    /// Returns the cotangents of the total loss at the tokens `rows`: every term's, times weight and coefficient, over its
     /// denominator.
     ///
     /// # Errors
@@ -171,7 +171,7 @@ impl TokenCotangents {
         }
     }
 
-    /// The same for the model.
+    /// Returns the cotangents in the model's form.
     pub fn as_cotangents(&self) -> crate::model::Cotangents<'_> {
         crate::model::Cotangents {
             logp: self.logp.as_deref(),

@@ -1,4 +1,4 @@
-//! The experiment's models at work on one packed batch: forward to the statistics that objectives read, and backward from their
+//! Runs the experiment's models on one packed batch: forward to the statistics that objectives read, and backward from their
 //! cotangents.
 
 use plugin_api::batch::{Batch, Scope, names};
@@ -19,16 +19,16 @@ use crate::{
     },
 };
 
-/// The models of an experiment and what is asked of them.
+/// The models of an experiment and the objectives that read their statistics.
 #[derive(Clone, Copy)]
 pub struct ForwardPass<'a> {
     /// The models.
     pub models: Models<'a>,
-    /// Who asks.
+    /// The objectives that read the statistics.
     pub objectives: &'a Objectives,
 }
 
-/// A batch that the models have run over.
+/// A batch after the models' forward pass.
 pub struct ForwardOutput {
     /// Its data and statistics.
     pub batch: Batch<'static>,
@@ -38,7 +38,7 @@ pub struct ForwardOutput {
 }
 
 impl<'a> ForwardPass<'a> {
-    /// What is asked of the language-model head of `packed` at its tokens `rows`.
+    /// Returns the statistics to compute in the language-model head, for the tokens `rows` of `packed`.
     pub fn request<'r>(&self, packed: &'r PackedBatch, rows: &'r [i32]) -> HeadRequest<'r> {
         HeadRequest {
             rows: (rows.len() < packed.len()).then_some(rows),
@@ -51,7 +51,7 @@ impl<'a> ForwardPass<'a> {
     /// Runs every model that an objective reads.
     ///
     /// # Errors
-    /// The backend's.
+    /// Errors of the backend.
     pub fn run(&self, packed: &PackedBatch, keep: Keep) -> Result<ForwardOutput> {
         let (needs, rows) = (self.objectives.needs(), supervised_rows(packed));
         let forward = self.models.policy.forward(view(packed), keep)?;
@@ -86,17 +86,17 @@ impl<'a> ForwardPass<'a> {
         Ok(ForwardOutput { batch, forward, head, critic })
     }
 
-    /// What the frozen reference gives the targets; 0 where they are not supervised.
+    /// Returns the frozen reference's log-probabilities of the targets; 0 where they are not supervised.
     fn reference(&self, packed: &PackedBatch, rows: &[i32]) -> Result<Vec<f64>> {
         let model = self.models.reference.ok_or_else(|| Error::run("the reference model is not there"))?;
         let temperature = self.objectives.temperature();
         Ok(spread(packed.len(), rows, &logps(model, packed, rows, temperature)?))
     }
 
-    /// Adds the gradients, given the cotangents of everything that was read: the policy's to `grads`, a critic's to its own.
+    /// Adds the gradients, given the cotangents of all statistics: the policy's to `grads`, a critic's to its own.
     ///
     /// # Errors
-    /// The backend's. The gradients are then undefined.
+    /// Errors of the backend. The gradients are then undefined.
     pub fn backward(&self, ran: ForwardOutput, sums: &TokenCotangents, grads: &Buffer) -> Result<()> {
         let ForwardOutput { forward, head, critic, batch: _ } = ran;
         let mut dhidden = match head {
@@ -122,16 +122,16 @@ impl<'a> ForwardPass<'a> {
         }
     }
 
-    /// What is needed of the models.
+    /// Returns what the objectives need of the models.
     pub fn needs(&self) -> Needs {
         self.objectives.needs()
     }
 }
 
-/// The log-probabilities that `model` gives the targets at the tokens `rows`.
+/// Returns `model`'s log-probabilities of the targets at the tokens `rows`.
 ///
 /// # Errors
-/// The backend's.
+/// Errors of the backend.
 pub fn logps(model: &Model, packed: &PackedBatch, rows: &[i32], temperature: f64) -> Result<Vec<f64>> {
     let forward = model.forward(view(packed), Keep::Nothing)?;
     let rows = (rows.len() < packed.len()).then_some(rows);

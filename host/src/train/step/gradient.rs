@@ -1,8 +1,8 @@
-//! One optimizer window: from packed micro-batches to a gradient, in the order of DESIGN's "one step, in one breath".
+//! The gradient of one optimizer window, from packed micro-batches, in the order of DESIGN's "one step, in one breath".
 //!
-//! Three ways, chosen by what the objectives say of themselves: cotangents known beforehand (the head does loss and
-//! gradient in one pass), cotangents from statistics, and coupled losses (the window runs forward without saving, the loss
-//! is called once, the micro-batches are replayed).
+//! There are three ways, chosen by what the objectives declare: cotangents known in advance (the head computes loss and
+//! gradient in one pass), cotangents from statistics, and coupled losses (the window runs forward without saving, the loss is
+//! called once, then each micro-batch is computed again).
 
 use plugin_api::{
     batch::{Batch, names},
@@ -31,7 +31,7 @@ use crate::{
     runs::breadcrumb::CrashMarker,
 };
 
-/// What a window gave beside the gradient.
+/// What a window yields in addition to the gradient.
 pub struct WindowLoss {
     /// The total loss.
     pub loss: f64,
@@ -41,11 +41,11 @@ pub struct WindowLoss {
     pub tokens: u64,
 }
 
-/// The models of an experiment with where the policy's gradient goes.
+/// The models of an experiment, and where the policy's gradient goes.
 pub struct Work<'a> {
     /// The models.
     pub models: Models<'a>,
-    /// Which activations are computed again.
+    /// Which activations are recomputed.
     pub recompute: Recompute,
     /// The gradient to add to, flat.
     pub grads: &'a Buffer,
@@ -54,14 +54,14 @@ pub struct Work<'a> {
 /// Adds the gradient of the window's total loss to the models' gradients.
 ///
 /// # Errors
-/// The plugins' and the backend's own. The gradients are then undefined.
+/// Errors of plugins and of the backend. The gradients are then undefined.
 pub fn accumulate(
     work: &Work<'_>,
     objectives: &mut Objectives,
     micro_batches: &[PackedBatch],
     marker: &CrashMarker,
 ) -> Result<WindowLoss> {
-    // Of a rollout, the objectives have done this work over all of it, and what they answered rides along.
+    // With rollouts, the objectives have prepared the whole rollout already, and the results are stored with its sequences.
     let joined = match objectives.needs().rollouts {
         true => PreparedArrays::default(),
         false => objectives.prepare(micro_batches, marker)?,
@@ -90,7 +90,7 @@ pub fn accumulate(
     })
 }
 
-/// One way through the micro-batches of a window.
+/// A pass through the micro-batches of a window.
 struct Step<'a> {
     pass: ForwardPass<'a>,
     work: &'a Work<'a>,
@@ -104,7 +104,8 @@ impl Step<'_> {
         Keep::ForBackward(self.work.recompute)
     }
 
-    /// The objectives' losses of a batch whose sequences come from `rows`. The backend's calls follow.
+    /// Computes the objectives' losses of a batch whose sequences come from `rows`. Afterwards the crash marker names the
+    /// backend again.
     fn losses(&self, batch: &Batch<'_>, part: MicroBatchRange, rows: &[u64]) -> Result<Vec<Loss>> {
         let losses = self.pass.objectives.losses(batch, self.joined, part, rows, self.marker)?;
         self.pass.objectives.check_shares(&losses, self.denominators)?;
@@ -116,7 +117,8 @@ impl Step<'_> {
         self.pass.objectives.cotangents(losses, self.denominators, packed, &supervised_rows(packed))
     }
 
-    /// Cotangents that depend on data alone: asked for with zero statistics, before the head runs.
+    /// Computes a micro-batch whose cotangents depend only on data: they are computed with zero statistics, before the head
+    /// runs.
     fn known_cotangents(
         &self,
         packed: &PackedBatch,
@@ -140,7 +142,7 @@ impl Step<'_> {
         model.backward(forward, dhidden, self.work.grads)
     }
 
-    /// Statistics down, cotangents up.
+    /// Computes a micro-batch's statistics, then the cotangents from them.
     fn with_statistics_first(
         &self,
         packed: &PackedBatch,
@@ -153,7 +155,7 @@ impl Step<'_> {
         self.pass.backward(ran, &self.cotangents(&losses, packed)?, self.work.grads)
     }
 
-    /// A loss that couples the window: statistics of all micro-batches, one call, then each micro-batch once more.
+    /// Computes a coupled loss: the statistics of all micro-batches, one call of the loss, then each micro-batch again.
     fn coupled(&self, micro_batches: &[PackedBatch], tally: &mut MetricAccumulator) -> Result<()> {
         let batches = micro_batches.iter().map(|packed| Ok(self.pass.run(packed, Keep::Nothing)?.batch));
         let batches: Vec<Batch<'_>> = batches.collect::<Result<_>>()?;
@@ -170,7 +172,7 @@ impl Step<'_> {
     }
 }
 
-/// A loss with the cotangents of one part alone.
+/// Returns a loss with only the cotangents of one micro-batch.
 fn slice(loss: &Loss, part: MicroBatchRange) -> Loss {
     let mut own = loss.clone();
     for term in &mut own.terms {
@@ -198,8 +200,8 @@ mod tests {
         pack(&sequences.collect::<Vec<_>>()).unwrap()
     }
 
-    /// Catches offsets of the parts in the place of the whole's, arrays out of order, and cotangents per sequence that are cut as
-    /// if they were per token.
+    /// Catches offsets of the micro-batches in place of the whole window's, arrays out of order, and cotangents per sequence
+    /// that are split as if they were per token.
     #[test]
     fn gotcha_01_a_window_is_joined_and_its_cotangents_cut_where_its_parts_are() {
         let packed = [part(&[2, 3]), part(&[4])];

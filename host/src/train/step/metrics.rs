@@ -1,16 +1,16 @@
-//! Adds up what the micro-batches of a window say.
+//! Sums losses and metrics over the micro-batches of a window.
 
 use plugin_api::{batch::Batch, manifest::Reduction, objective::Loss};
 
 use super::cotangents::Denominators;
 use crate::{data::PackedBatch, objectives::Objectives};
 
-/// Adds up losses and metrics over the micro-batches of a window.
+/// Sums losses and metrics over the micro-batches of a window.
 #[derive(Debug, Default)]
 pub struct MetricAccumulator {
     terms: Vec<(usize, String, f64, f64)>,
     metrics: Vec<(usize, String, f64, f64)>,
-    /// Supervised tokens whose target has the largest logit, where that is known.
+    /// Number of supervised tokens whose target has the largest logit, if the batches report it.
     correct: Option<f64>,
     supervised: f64,
     sequences: u64,
@@ -45,17 +45,17 @@ impl MetricAccumulator {
         self.tokens += packed.len() as u64;
     }
 
-    /// Positions computed.
+    /// Returns the positions computed.
     pub fn tokens(&self) -> u64 {
         self.tokens
     }
 
-    /// Supervised tokens.
+    /// Returns the number of supervised tokens.
     pub fn supervised(&self) -> f64 {
         self.supervised
     }
 
-    /// The total loss: every term's sum over its denominator, weighted.
+    /// Returns the total loss: every term's sum over its denominator, weighted.
     pub fn loss(&self, objectives: &Objectives, by: &Denominators) -> f64 {
         let parts = self.terms.iter().map(|(index, name, coefficient, sum)| {
             objectives.weight(*index) * coefficient * by.share(*index, name, *sum)
@@ -63,7 +63,7 @@ impl MetricAccumulator {
         parts.sum()
     }
 
-    /// Terms (where the loss has several) and metrics by name, token accuracy included.
+    /// Returns metrics by name, including token accuracy, and terms if the loss has several.
     pub fn metrics(&self, objectives: &Objectives, by: &Denominators) -> Vec<(String, f64)> {
         let mut all = Vec::new();
         for (index, active) in objectives.iter().enumerate() {

@@ -1,5 +1,5 @@
 //! One optimizer step: the models' forward pass, the objectives' losses, the cotangents of their statistics, the gradient, and
-//! the metrics that are reported of it.
+//! the step's metrics.
 
 pub mod cotangents;
 pub mod forward;

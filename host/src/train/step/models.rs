@@ -2,14 +2,15 @@
 
 use crate::{device::Buffer, model::Model};
 
-/// The policy and the models beside it.
+/// The policy and the other models.
 #[derive(Clone, Copy)]
 pub struct Models<'a> {
     /// The model that learns.
     pub policy: &'a Model,
-    /// The frozen reference; absent where no objective reads one, and where its log-probabilities came before the first step.
+    /// The frozen reference; absent if no objective reads one, and if its log-probabilities were computed before the first
+    /// step.
     pub reference: Option<&'a Model>,
-    /// A value model of its own; absent where no objective reads values, and where they come from the policy's own scalar head.
+    /// A separate value model; absent if no objective reads values, and if they come from the policy's own scalar head.
     pub critic: Option<CriticModel<'a>>,
 }
 
