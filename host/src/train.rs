@@ -1,5 +1,5 @@
 //! The training run. [`Trainer::step`] is the training step in the order of the design: packed batch, trunk forward, head
-//! statistics, the objectives' losses and cotangents, head and trunk backward, clip and AdamW, metrics, checkpoint.
+//! statistics, the objectives' losses and cotangents, head and trunk backward, clip and optimizer, metrics, checkpoint.
 //!
 //! Around it: [`run`] opens and resumes a run and writes its records, [`learner`] holds the model and everything that trains
 //! it, [`step`] computes the gradient of one window, [`optimizer`] updates the weights, [`eval`] evaluates.

@@ -105,7 +105,15 @@ pub fn dry_run(setup: &Setup) -> Result<Findings> {
     let tried: usize = micro_batches.iter().map(PackedBatch::len).sum();
     let (out, gradient) = learner.gradient(&micro_batches, &marker)?;
     device.sync()?;
-    let seconds_per_step = (drawn + start.elapsed()).as_secs_f64() * positions as f64 / tried.max(1) as f64;
+    let computed = (drawn + start.elapsed()).as_secs_f64() * positions as f64 / tried.max(1) as f64;
+    // At a rate of 0 no weight changes.
+    let start = Instant::now();
+    if out.loss.is_finite() && gradient.finite {
+        let Learner { model, optimizer, grads, .. } = &mut learner;
+        optimizer.update(model.params(), model.shadow(), grads, 0.0)?;
+        device.sync()?;
+    }
+    let seconds_per_step = computed + start.elapsed().as_secs_f64();
     let example = match (data.rows.is_some(), micro_batches.first()) {
         (true, Some(first)) => Some(marked(first, &setup.tokenizer)?),
         _ => None,

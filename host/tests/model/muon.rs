@@ -1,7 +1,7 @@
 //! Muon against its formula, computed plainly in f64, and against AdamW where parameters are AdamW's.
 
 use telos::{
-    config::experiment::{Optimizer as Settings, OptimizerKind},
+    config::experiment::{Group, Optimizer as Settings, OptimizerKind},
     model::{Model, params::Parameter},
     train::optimizer,
 };
@@ -82,10 +82,10 @@ fn expected(parameter: &Parameter, index: usize, start: Vec<f64>, norms: &[f64])
 }
 
 /// The parameters of a model after three steps.
-fn trained(backend: &str, kind: OptimizerKind) -> (Model, Vec<Vec<f64>>, Vec<f64>) {
-    let model = Model::init(&device(backend), tiny("llama", false), 3).unwrap();
+fn trained(backend: &str, family: &str, settings: &Settings) -> (Model, Vec<Vec<f64>>, Vec<f64>) {
+    let model = Model::init(&device(backend), tiny(family, false), 3).unwrap();
     let start = values(&model);
-    let mut optimizer = optimizer::create(model.device(), model.layout(), &settings(kind)).unwrap();
+    let mut optimizer = optimizer::create(model.device(), model.layout(), settings).unwrap();
     let grads = model.flat_buffer().unwrap();
     model.zero(&grads).unwrap();
     let mut norms = Vec::new();
@@ -108,10 +108,10 @@ fn values(model: &Model) -> Vec<Vec<f64>> {
 /// wide matrices that are mixed up, an embedding or head that is orthogonalised, and a norm that is not AdamW's.
 #[test]
 fn muon_follows_its_formula_and_leaves_the_rest_to_adamw() {
-    for backend in backends() {
-        let (model, start, norms) = trained(backend, OptimizerKind::Muon);
+    for (backend, family) in backends().into_iter().flat_map(|backend| [(backend, "llama"), (backend, "gpt2")]) {
+        let (model, start, norms) = trained(backend, family, &settings(OptimizerKind::Muon));
         assert!(norms.iter().all(|norm| *norm > CLIP), "clipping is part of the test: {norms:?}");
-        let (adamw, _, _) = trained(backend, OptimizerKind::Adamw);
+        let (adamw, _, _) = trained(backend, family, &settings(OptimizerKind::Adamw));
         let (own, others) = (values(&model), values(&adamw));
         let tolerance = if backend == "reference" { 1e-12 } else { 2e-5 };
         let hidden = model.layout().hidden_matrices();
@@ -123,11 +123,32 @@ fn muon_follows_its_formula_and_leaves_the_rest_to_adamw() {
                 assert!(own[index] == others[index], "{name} on {backend} is AdamW's");
                 continue;
             }
-            assert!(name.contains("proj"), "{name}");
+            assert!(name.contains("layers.") || name.contains("h."), "{name}");
             let expected = expected(parameter, index, start[index].clone(), &norms);
             for (got, expected) in own[index].iter().zip(&expected) {
                 assert!((got - expected).abs() <= tolerance, "{name} on {backend}: {got}, expected {expected}");
             }
+        }
+    }
+}
+
+/// Catches a group that is ignored: a matrix that is frozen by `lr_scale = 0` and moves, and one whose decay is not its own.
+#[test]
+fn muon_heeds_groups() {
+    let group = |pattern: &str, lr_scale, weight_decay| Group { pattern: pattern.to_owned(), lr_scale, weight_decay };
+    let plain = settings(OptimizerKind::Muon);
+    let groups = vec![group("*up_proj*", 0.0, None), group("*down_proj*", 1.0, Some(0.0))];
+    let (model, start, _) = trained("reference", "llama", &Settings { groups, ..plain.clone() });
+    let (other, _, _) = trained("reference", "llama", &plain);
+    let (grouped, plain) = (values(&model), values(&other));
+    for (index, parameter) in model.layout().parameters().iter().enumerate() {
+        let name = &parameter.name;
+        if name.contains("up_proj") {
+            assert!(grouped[index] == start[index], "{name} is frozen");
+        } else if name.contains("down_proj") {
+            assert!(grouped[index] != plain[index], "{name} does not decay");
+        } else {
+            assert!(grouped[index] == plain[index], "{name} is in no group");
         }
     }
 }

@@ -52,6 +52,8 @@ fn gotcha_42_a_run_by_muon_is_resumed_with_the_same_bits() {
     let (evaluated, sampled) = ("eval.every=5", "sample.every=5");
     whole.run(&[optimizer, evaluated, sampled, "train.steps=8"]).succeeds();
     stopped.run(&[optimizer, evaluated, sampled, "train.steps=5"]).succeeds();
+    let other = "train.optimizer={lr=1e-2,betas=[0.95,0.95],weight_decay=0.1}";
+    stopped.resume(&[other, evaluated, sampled, "train.steps=8"]).refuses(2, &["train.optimizer.kind"]);
     stopped.resume(&[optimizer, evaluated, sampled, "train.steps=8"]).succeeds();
     stopped.tiny_run().equals(&whole.tiny_run(), 8);
     let adamw = Lab::tiny();

@@ -12,7 +12,8 @@
 //!
 //! `a, b, c = 3.4445, -4.7750, 2.0315` (Newton-Schulz iteration of Jordan et al.): the singular values of `X` end near 1. The factor
 //! `0.2 sqrt(max(r, c))` gives the update about the size of AdamW's (Liu et al. 2025, arXiv 2502.16982, equation 4), so one learning
-//! rate serves both. Hidden matrices are the linear maps of the layers; query, key and value projections count as one matrix each.
+//! rate serves both. Hidden matrices are the linear maps of the layers, each as the model stores it: GPT-2's fused projection of query,
+//! key and value is one matrix.
 //! Embeddings, heads, norms and biases are updated by AdamW.
 //!
 //! `m` is AdamW's first moment: `X` does not depend on its scale, apart from rounding. So a checkpoint has the same files for both
@@ -164,7 +165,7 @@ impl Optimizer for Muon {
         let Some(scratch) = &self.scratch else { return Ok(()) };
         for (matrix, rule) in &self.matrices {
             let rate = lr * rule.lr_scale;
-            if rate == 0.0 {
+            if rule.lr_scale == 0.0 {
                 continue;
             }
             self.orthogonalise(scratch, matrix, grads)?;

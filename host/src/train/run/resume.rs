@@ -161,7 +161,7 @@ pub fn lengthen(state: &mut TrainState, total: u64, experiment: &Experiment) -> 
     state.ended &= done == total;
     let schedule = &experiment.train.schedule;
     let fixed = matches!(schedule.kind, ScheduleKind::Constant | ScheduleKind::InverseSqrt)
-        && matches!(schedule.warmup, Span::Steps(_));
+        && matches!(schedule.warmup, Span::Steps(steps) if steps <= before);
     if fixed || total == before || done == total {
         return Ok(None);
     }
