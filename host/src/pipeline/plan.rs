@@ -63,17 +63,17 @@ pub fn try_out(pipeline: &Pipeline, stages: Vec<StagePlan>, tasks: &[Task]) -> R
     let wanted = |index: usize| await_it(index);
     each(pipeline, stages, wanted, await_it, |_, setup| {
         let objectives = setup.objectives()?;
-        let outputs = policy_outputs(&setup, &objectives);
+        let outputs = policy_outputs(setup, &objectives);
         setup.check_start(outputs)?;
         let layout = Layout::new(&ModelConfig { outputs, ..setup.config.clone() })?;
         let (device, _) = setup.device(false)?;
-        let roles = Roles::open(&setup, &device, &objectives, None)?;
+        let roles = Roles::open(setup, &device, &objectives, None)?;
         check_groups(&roles.learning(&layout), &setup.experiment().train.optimizer)?;
-        let rewards = Rewards::open(&setup, &device)?;
+        let rewards = Rewards::open(setup, &device)?;
         let data = setup.data(true)?;
         setup.batcher(&data)?;
-        Rollouts::open(&setup, &objectives, &rewards, &data)?;
-        AuxiliaryObjective::all(&setup)?;
+        Rollouts::open(setup, &objectives, &rewards, &data)?;
+        AuxiliaryObjective::all(setup)?;
         setup.check_samples()?;
         // Saved with the model, so that a later stage finds it there.
         if let Some(template) = &data.chat_template {

@@ -80,7 +80,7 @@ pub struct Findings {
 pub fn dry_run(setup: &Setup) -> Result<Findings> {
     let marker = CrashMarker::default();
     let (device, _) = setup.device(false)?;
-    let Opened { mut learner, data, steps, .. } = learner::open(&setup, &device, setup.data(false)?, None, false)?;
+    let Opened { mut learner, data, steps, .. } = learner::open(setup, &device, setup.data(false)?, None, false)?;
     setup.check_samples()?;
     let held_out = held_out(setup, &learner.objectives, &data)?;
     let most = setup.experiment().eval.generate.unwrap_or(0);
@@ -93,7 +93,7 @@ pub fn dry_run(setup: &Setup) -> Result<Findings> {
     let start = Instant::now();
     let FirstWindow { micro_batches, positions, parts } = learner.first_window(4 * TRIED, &marker)?;
     let drawn = start.elapsed();
-    let tables = quick_laws::to_check(&setup, true);
+    let tables = quick_laws::to_check(setup, true);
     let Learner { model, roles, objectives, beside, .. } = &mut learner;
     let mut proofs = quick_laws::proofs(setup, roles.models(model), objectives, &micro_batches, &tables, &marker)?;
     for beside in beside {

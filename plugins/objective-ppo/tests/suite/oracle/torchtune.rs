@@ -7,8 +7,8 @@ use objective_ppo::gae::whiten;
 /// Added to counts.
 const EPSILON: f64 = 1e-8;
 
-/// Whitening with `epsilon` added to the count of tokens: `mean = sum x / (n + epsilon)`, `var = sum (x - mean)^2 / (n + epsilon)
-/// * (n + epsilon) / (n + epsilon - 1)`, and `(x - mean) / sqrt(var + 1e-8)`, plus the mean if it is kept. A single token has no
+/// Whitening with `epsilon` added to the count of tokens, `k = n + epsilon`: `mean = sum x / k`,
+/// `var = (sum (x - mean)^2 / k) k / (k - 1)`, and `(x - mean) / sqrt(var + 1e-8)`, plus the mean if it is kept. A single token has no
 /// variance without an epsilon.
 fn whitened(x: &[f64], mask: &[f64], keeps_mean: bool, epsilon: f64) -> Vec<f64> {
     let sum = |f: &dyn Fn(f64) -> f64| x.iter().zip(mask).filter(|(_, m)| **m == 1.0).map(|(x, _)| f(*x)).sum::<f64>();
