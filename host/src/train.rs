@@ -80,7 +80,7 @@ impl Trainer {
             return Ok(End::Interrupted);
         }
         if self.state.step == 0 {
-            // The memory check may use rows that no step reads.
+            // The memory check may use rows that the reference did not score: these get log-probabilities of 0 during the check.
             self.reference.iter().for_each(|reference| reference.stand_in(true));
             self.check_memory()?;
             self.reference.iter().for_each(|reference| reference.stand_in(false));
@@ -91,7 +91,7 @@ impl Trainer {
         self.prove_next_window()?;
         // Only now: a plugin that fails its checks will be changed and must not be pinned.
         self.setup.lock.save()?;
-        // A run that failed between a step and its evaluation or samples does these first when it is resumed.
+        // Before the first step, and where the process before this one failed between a step and its evaluation or samples.
         let better = self.evaluate_if(self.state.step == 0)?;
         self.sample_if(false)?;
         if self.state.step > 0 && !self.state.stopped {
@@ -200,7 +200,7 @@ impl Trainer {
         Ok(verdict)
     }
 
-    /// Counts non-finite steps in a row; a run error at `max_bad_steps`. Such a step changes no weights of the policy.
+    /// Counts consecutive non-finite steps and returns an error at `max_bad_steps`. Such a step does not update the policy.
     fn count_bad(&mut self, finite: bool, loss: f64, norm: f64) -> Result<()> {
         if finite {
             self.state.bad_steps = 0;

@@ -75,9 +75,9 @@ fn state(folder: &Path) -> Result<State> {
     }
 }
 
-/// Cleans up what a killed process left behind: unfinished files, and LATEST and BEST files that name an earlier
-/// checkpoint. Covers the pipeline's folder, the stages to be resumed, and the stages that a stage to be run takes
-/// its model from. Returns one line for each stage whose newest checkpoint was named by no file.
+/// Removes unfinished files and repairs LATEST and BEST after a killed process: in the pipeline's folder, in the stages to
+/// resume, and in the source stages of the stages to run. Returns one line for each stage whose LATEST did not name an intact
+/// checkpoint.
 ///
 /// # Errors
 /// The stage name is unknown, or the file system failed.
@@ -141,8 +141,8 @@ pub fn is_done(pipeline: &Pipeline, index: usize, experiment: &Experiment) -> Re
     Ok(has_ended(&folder)? && changed(&folder, experiment).is_ok_and(|changed| !changed.length))
 }
 
-/// Decides what to do with each stage. An earlier run of a stage without a step, or with `dev` one without a
-/// checkpoint, is not an obstacle: the stage replaces it when it runs.
+/// Decides what to do with each stage. A stage replaces its earlier run if that run completed no step; with `dev`, also if
+/// that run has no checkpoint.
 ///
 /// # Errors
 /// A request error if the pipeline exists and the options do not say what to do with it, or does not exist and
@@ -261,7 +261,7 @@ pub fn make_room(pipeline: &Pipeline, experiments: &[Experiment], tasks: &[Task]
         .map_err(|cause| Error::run(format!("cannot create {}", folder.display())).with_cause(cause))?;
     folder.parent().filter(|above| !above.as_os_str().is_empty()).map_or(Ok(()), sync_folder)?;
     let mut moved = Vec::new();
-    // From last to first: wherever this is interrupted, no stage remains whose source stage was moved.
+    // The last stage moves first: after an interruption, each stage that remains still has its source stage.
     for (index, _) in tasks.iter().enumerate().rev().filter(|(_, task)| **task == Task::Anew) {
         let (from, to) = (pipeline.stage_folder(index), move_aside(pipeline, index)?);
         moved.push(format!("the earlier run {} is now {}", from.display(), to.display()));

@@ -26,7 +26,8 @@ use crate::{
 };
 
 impl Setup {
-    /// The kind of data that `[data]` provides: the one the first objective learns from, if `[data]` can provide it.
+    /// Returns the kind of data that the first objective learns from if `[data]` can provide it, else prompts with completions for
+    /// files of rows and running text for all others.
     pub fn data_kind(&self) -> String {
         let rows = self.row_kind().and(self.objectives.first()).map(|(_, manifest)| manifest.data.clone());
         let other = match self.experiment().data {

@@ -87,8 +87,9 @@ pub struct FirstWindow {
     pub parts: usize,
 }
 
-/// Opens the experiment's models on `device`: from the run's `checkpoint`, or as they start. With `cached`, a frozen reference
-/// can score rows before the first step, into the cache in the runs folder; without, it runs in every step.
+/// Opens the experiment's models on `device`: from `checkpoint`, or with their initial weights if there is none. With `cached`, a
+/// frozen reference can score all rows before the first step and keep the results in the runs folder; without `cached`, it runs in
+/// every step.
 ///
 /// # Errors
 /// Request errors for data that the objectives cannot read and for unused keys; memory.
@@ -107,7 +108,7 @@ pub fn open(
     let (batcher, steps) = setup.batcher(&data)?;
     let mut learner = Learner::new(setup, model, roles, objectives, batcher)?;
     if !cached {
-        // Only a run ends with its data; trial steps may read more than the run has.
+        // Trial steps may read more than the data has: the data then begins again.
         learner.batcher.never_end();
     }
     learner.rewards = Rewards::open(setup, device)?;
@@ -227,8 +228,7 @@ impl Learner {
         Ok(FirstWindow { micro_batches, positions, parts })
     }
 
-    /// Marks every sequence of the window as read to its last token if an objective needs that: sequences that an objective
-    /// composed lack the mark.
+    /// Sets `reads_last` on every sequence of the window if an objective needs it. Sequences from `compose` do not have it set.
     pub(super) fn asked(&self, window: Window) -> Result<Window> {
         if !self.objectives.needs().reads_last() || window.sequences().iter().all(|sequence| sequence.reads_last) {
             return Ok(window);
@@ -326,7 +326,7 @@ impl Learner {
     /// Errors of the backend.
     pub fn update(&mut self, lr: f64, step: u64) -> Result<()> {
         self.optimizer.update(self.model.params(), self.model.shadow(), &self.grads, lr)?;
-        // What was measured of the scores was measured of other weights.
+        // The recorded mean and deviation of scores belong to the weights before this update.
         self.model.config_mut().scores = None;
         self.roles.update(lr)?;
         self.follow(step)

@@ -155,8 +155,8 @@ fn reads_finite(batch: &Batch<'_>) -> bool {
     batch.arrays().iter().all(|array| array.name == names::OFFSETS || sound(array))
 }
 
-/// Checks that cotangents are the same for statistics of 0 (`before`) and for those of the models (`after`), as
-/// [`Requirements::linear`] claims. Differences from another order of addition are tolerated. `batch` has the models' statistics;
+/// Compares the cotangents of two calls of `loss`: `before` with all statistics 0, `after` with the models' statistics. They are
+/// equal if [`Requirements::linear`] is true. Differences from another order of addition are tolerated. `batch` has the models' statistics;
 /// where these are not finite, nothing is compared.
 ///
 /// # Errors
@@ -277,8 +277,7 @@ mod tests {
         assert_eq!(check(&nothing, &answer), Ok(()));
     }
 
-    /// Catches a plugin's NaN for which the message blames the learning rate, and a diverged model's NaN for which it blames the
-    /// plugin.
+    /// Catches a plugin's NaN that is reported as a diverged model, and a diverged model's NaN that is reported as the plugin's fault.
     #[test]
     fn gotcha_43_nan_is_the_plugins_where_it_read_none() {
         let spoilt = |at: usize| {

@@ -1,4 +1,4 @@
-//! Direct preference optimisation. A pair has a chosen answer c and a rejected answer r to one prompt; of answer y
+//! Direct preference optimisation. A pair has one prompt, a chosen answer c and a rejected answer r. For an answer y:
 //!
 //! ```text
 //! log pi(y) = sum over y's supervised tokens of logp               log-probability, in nats
@@ -18,8 +18,8 @@
 //! With `ld_alpha`, tokens beyond the length of the pair's shorter answer are weighted by it in the sums of policy and reference
 //! (Liu et al. 2024, LD-DPO, arXiv 2409.06411). Losses that average take the mean over the supervised tokens.
 //!
-//! Rewards are `beta x(y)`, always with sums, also if the loss averages (TRL 1.16.0; 0.16.1 reports IPO's per token), and with the
-//! models that the loss reads: without a reference they are `beta log pi(y)`. They remain log-ratios under every f-divergence.
+//! The reward of y is `beta x(y)`, with the sum over tokens even if the loss uses the mean, as in TRL 1.16.0 (0.16.1 reports IPO's
+//! reward per token). Without a reference it is `beta log pi(y)`. They remain log-ratios under every f-divergence.
 
 use crate::{
     losses::{Shape, Sides},
@@ -65,8 +65,8 @@ pub fn loss(settings: &Settings, batch: &Batch<'_>) -> Result<Loss> {
     pairs.metrics(loss)
 }
 
-/// The preference loss of each pair, in the order of the pairs' first answers (of each rank if the loss sorts); `None` if `loss`
-/// names no loss of pairs.
+/// Returns one preference loss per pair, in the order in which pairs first occur, or one per rank if the loss sorts. `None` if the
+/// option `loss` selects a loss without pairs.
 ///
 /// # Errors
 /// As [`loss`].

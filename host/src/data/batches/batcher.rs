@@ -168,8 +168,8 @@ impl Batcher {
     }
 
     /// Returns the number of sequences (pairs, prompts) in each window of `epochs` passes over the data from its
-    /// beginning, at this context length. For a fraction of an epoch: that fraction of its windows, rounded up. At
-    /// least one window.
+    /// beginning, at this context length. If `epochs` has a fraction, the last pass contributes that fraction of its
+    /// windows, rounded up. There is at least one window.
     ///
     /// # Errors
     /// As [`Batcher::next_window`].
@@ -192,8 +192,8 @@ impl Batcher {
         Ok(windows)
     }
 
-    /// Returns how many sequences (pairs, prompts) an epoch has at this context length, and how many the first
-    /// window reads: that is more than the epoch has if the window reads some of them again.
+    /// Returns the number of sequences (pairs, prompts) in an epoch at this context length, and in the first window.
+    /// The second is larger if the batch is larger than the data: the window then repeats sequences.
     ///
     /// # Errors
     /// As [`Batcher::next_window`].
@@ -290,7 +290,7 @@ impl Batcher {
         self.state.context > 0 && self.epoch_is_read() && self.is_last_epoch()
     }
 
-    /// Removes the limit on epochs; the sizes of windows stay as they are.
+    /// Makes the number of epochs practically unlimited. A window still ends where an epoch ends, as with a limit.
     pub fn never_end(&mut self) {
         self.options.epochs = self.options.epochs.map(|_| u64::MAX);
     }

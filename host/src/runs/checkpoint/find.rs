@@ -51,8 +51,8 @@ pub fn best(folder: &Path) -> Result<Option<Checkpoint>> {
     find(folder, BEST)
 }
 
-/// Compares the model folder `folder`, which the user named, with the manifest in it. A folder that is not named
-/// like a checkpoint and has no Telos manifest is the user's own and is not checked.
+/// Compares the model folder `folder`, which the user named, with the manifest in it. Checks a folder
+/// if its name is a checkpoint's or if it has a Telos manifest; accepts any other folder without a check.
 ///
 /// # Errors
 /// A request error that says what differs.
@@ -89,7 +89,7 @@ fn find(folder: &Path, pointer: &str) -> Result<Option<Checkpoint>> {
     if pointer == BEST
         && let Ok(written) = named
     {
-        // A process may have been killed between LATEST and BEST: the manifests are more recent.
+        // If a process was killed after it wrote LATEST and before it wrote BEST, BEST is out of date. The manifests are not.
         named = Ok(written.max(newest_best(folder, &entries)));
     }
     let mut troubles = Vec::new();

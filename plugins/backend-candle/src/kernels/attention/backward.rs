@@ -1,6 +1,7 @@
 //! Backward of attention: probabilities are recomputed from the saved log-sum-exp, a block at a time.
 //!
-//! A task is one key-value head of one sequence, so that only one task writes its cotangents of keys and values.
+//! One task is one key-value head of one sequence with all its queries, so that two tasks never write the same elements of the keys'
+//! and values' cotangents.
 
 use super::{
     forward::{PAD, padded, visible},
@@ -137,7 +138,7 @@ unsafe fn score_row(shape: &AttentionShape, s: MatMut, ds: MatMut, r: usize, a: 
     let to = from + scores.len() * PAD;
     cotangents[..from].fill(0.0);
     cotangents[to..].fill(0.0);
-    // Without a cap the slope is 1.
+    // The derivative of the soft cap is 1 - (s bend)^2; without a cap it is 1.
     let bend = if cap > 0.0 { 1.0 / cap } else { 0.0 };
     for (s, ds) in scores.iter_mut().zip(cotangents[from..to].as_chunks_mut::<PAD>().0) {
         for l in 0..PAD {
