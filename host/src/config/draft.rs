@@ -186,7 +186,7 @@ impl Draft {
                 for name in use_.options.names() {
                     let key = join(use_.options.key(), name);
                     let place = place_of(&self.source.root, &key);
-                    let message = format!("nobody checked this option of plugin \"{}\"", use_.id);
+                    let message = format!("this option of plugin \"{}\" was not checked", use_.id);
                     self.mistakes.push(Mistake::new(place, key, message));
                 }
             }

@@ -341,7 +341,7 @@ fn plugin_options_are_checked_against_the_manifest_in_the_same_list() {
 fn options_that_nobody_checked_are_refused() {
     let text = GOOD.replace("\"ce\"", "\"ce\", beta = 1");
     let error = Draft::parse("exp.toml", "exp", &text, &[]).unwrap().finish().unwrap_err();
-    assert_eq!(error.details(), ["exp.toml:4:30: objective.beta: nobody checked this option of plugin \"ce\""]);
+    assert_eq!(error.details(), ["exp.toml:4:30: objective.beta: this option of plugin \"ce\" was not checked"]);
 }
 
 #[test]
