@@ -32,7 +32,7 @@ pub fn list(tasks: &mut Vec<Task>, offsets: &[i32], prefix: Option<&[i32]>, head
     }
 }
 
-/// Multiply-adds of one product over all visible pairs, to estimate the run time.
+/// Returns the number of pairs of query and key, masked ones included, to estimate the run time.
 pub fn pairs(tasks: &[Task], queries: usize) -> usize {
     tasks.iter().map(|t| t.len * queries.min(t.len)).sum()
 }
