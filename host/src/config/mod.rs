@@ -1,25 +1,20 @@
 //! Experiments: from a TOML file and the command line's overrides to one checked value.
 //!
 //! In order: [`tree`] parses, [`overrides`] merges the command line into it, [`form`] checks every value against
-//! [`schema`], the result is read as [`written`], [`resolve`] fills in defaults and checks rules between keys and
-//! returns an [`experiment`], and once the plugins are loaded [`options`] checks theirs. Mistakes of all these
-//! stages are collected in one list. What the keys name (files, models, plugins) is checked by other modules, which
+//! [`schema`], the result is read as written, [`experiment::resolve`] fills in defaults and checks rules between keys, and
+//! once the plugins are loaded [`options`] checks theirs. [`tables`] has a file for each table of an experiment, which
+//! declares its keys. Mistakes of all these stages are collected in one list. What the keys name (files, models, plugins) is checked by other modules, which
 //! add to the same list with [`Draft::refuse`].
 
 mod draft;
 pub mod experiment;
 mod file;
 mod form;
-pub mod mistake;
 pub mod options;
 pub mod overrides;
 pub mod pipeline;
-mod resolve;
 pub mod schema;
-pub mod tree;
-// The meaning of each field is documented in `schema` only.
-#[allow(missing_docs)]
-mod written;
+mod tables;
 
 #[cfg(test)]
 mod tests;
@@ -27,17 +22,19 @@ mod tests;
 use std::path::Path;
 use std::sync::Arc;
 
+pub use crate::keys::mistake;
+pub use crate::keys::mistake::{Mistake, Place};
 pub use draft::{Draft, Loaded, PluginUse, Slot};
 pub use experiment::Experiment;
-pub use mistake::{Mistake, Place};
 pub use options::SpannedTable;
 pub use overrides::Override;
 pub use pipeline::Pipeline;
 
 use crate::error::Result;
+use crate::keys::mistake::refusal;
+use crate::keys::tree;
 use draft::is_pipeline;
 use file::read_text;
-use mistake::refusal;
 
 /// The content of a file.
 #[derive(Debug)]

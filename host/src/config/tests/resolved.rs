@@ -4,8 +4,9 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::config::experiment::{Batch, Length, MetricRule, Model, ScheduleKind, Span, Tokenizer};
-use crate::config::schema::{self, Form, KEYS};
-use crate::config::{form, tree, written::Written};
+use crate::config::schema::{self, KEYS};
+use crate::config::{experiment::Written, form};
+use crate::keys::{Form, tree};
 
 #[test]
 fn overrides_reach_every_key_and_the_last_one_counts() {
@@ -112,7 +113,7 @@ fn the_reference_tells_the_truth() {
 /// Catches a synthetic task that the world has and experiments cannot name, or the other way round.
 #[test]
 fn the_tasks_are_those_of_the_world() {
-    assert_eq!(schema::TASKS, telos_world::Task::ALL.map(|task| task.name()));
+    assert_eq!(crate::config::tables::data::TASKS, telos_world::Task::ALL.map(|task| task.name()));
 }
 
 #[test]
