@@ -5,6 +5,8 @@
 
 use std::ops::Bound::{self, Excluded, Included, Unbounded};
 
+use crate::families::{self, FAMILIES};
+
 /// One key.
 #[derive(Debug, Clone, Copy)]
 pub struct Key {
@@ -95,17 +97,17 @@ pub const KEYS: &[Key] = &[
 
     key("model", Form::Table, "", "{ layers = 4, dim = 128, heads = 4, context = 256 }", "what is trained: `from` an existing model, or a shape with fresh weights"),
     key("model.from", Form::Text, "", "\"runs/base\"", "a run, a checkpoint or a Hugging Face folder to start from"),
-    key("model.arch", Form::Word(&["llama", "gpt2"]), "\"llama\"", "\"llama\"", "llama: RMS norm, rotary positions, SwiGLU; gpt2: layer norm, learned positions, GELU, biases"),
+    key("model.arch", Form::Word(&families::NAMES), "\"llama\"", "\"llama\"", "family of the decoder"),
     key("model.layers", Form::Int(1, 4096), "", "4", "decoder layers"),
     key("model.dim", Form::Int(1, 1 << 20), "", "128", "width of the residual stream; a multiple of heads"),
     key("model.heads", Form::Int(1, 4096), "", "4", "attention heads"),
-    key("model.kv_heads", Form::Int(1, 4096), "as many as heads", "2", "key and value heads (llama); divides heads"),
-    key("model.hidden", Form::Int(1, 1 << 22), "llama: 8/3 dim, rounded up to a multiple of 32; gpt2: 4 dim", "512", "width inside the feed-forward block"),
+    key("model.kv_heads", Form::Int(1, 4096), "as many as heads", "2", "key and value heads, in families whose heads can share them; divides heads"),
+    key("model.hidden", Form::Int(1, 1 << 22), "of a gated block (SwiGLU) 8/3 dim, rounded up to a multiple of 32; else 4 dim", "512", "width inside the feed-forward block"),
     key("model.context", Form::Int(2, 1 << 24), "", "256", "longest sequence in tokens"),
     key("model.vocab", Form::Int(1, 1 << 28), "as many as the tokenizer has", "50304", "rows of the embedding and the head, at least as many as the tokenizer has tokens; more of them, a multiple of 64 say, are faster on some devices"),
-    key("model.tied", Form::Bool, "llama: false; gpt2: true", "false", "whether the output head is the embedding"),
+    key("model.tied", Form::Bool, "that of the family", "false", "whether the output head is the embedding"),
     key("model.norm_eps", Form::Float(Excluded(0.0), Excluded(1.0)), "1e-5", "1e-5", "epsilon inside the norms"),
-    key("model.rope_theta", Form::Float(Excluded(1.0), Unbounded), "10000.0", "10000.0", "base of the rotary frequencies (llama)"),
+    key("model.rope_theta", Form::Float(Excluded(1.0), Unbounded), "10000.0", "10000.0", "base of the rotary frequencies, if positions are rotary"),
     key("model.init_std", Form::Float(Excluded(0.0), Included(10.0)), "0.02", "0.02", "standard deviation of the initial weights"),
 
     key("tokenizer", Form::Table, "", "{ kind = \"bytes\" }", "how text becomes tokens"),
@@ -326,6 +328,12 @@ pub fn reference() -> String {
         }
         let default = if key.default.is_empty() { String::new() } else { format!("; default {}", key.default) };
         text.push_str(&format!("{}\n    {}\n    {}{default}\n", key.path, key.meaning, key.form.expected()));
+        if key.path == "model.arch" {
+            for family in FAMILIES {
+                let (name, pieces, tied) = (family.model_type, family.summary, family.defaults.tied);
+                text.push_str(&format!("    {name}: {pieces}; tied = {tied}\n"));
+            }
+        }
     }
     text.push_str(STAGES);
     text.trim_start().to_owned()

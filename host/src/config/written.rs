@@ -6,7 +6,7 @@
 
 use serde::Deserialize;
 
-use super::experiment::{Arch, Columns, Dtype, OptimizerKind, Recompute, ScheduleKind, Span, Truncation};
+use super::experiment::{Columns, Dtype, OptimizerKind, Recompute, ScheduleKind, Span, Truncation};
 
 /// The whole file.
 #[derive(Debug, Default, Deserialize)]
@@ -43,7 +43,7 @@ pub struct Backend {
 #[serde(default, deny_unknown_fields)]
 pub struct Model {
     pub from: Option<String>,
-    pub arch: Option<Arch>,
+    pub arch: Option<String>,
     pub layers: Option<usize>,
     pub dim: Option<usize>,
     pub heads: Option<usize>,

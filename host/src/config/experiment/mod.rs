@@ -13,7 +13,7 @@ use serde_json::{Map, Value as Json};
 
 pub use data::{Columns, Data, HeldOut, Truncation};
 pub use evaluation::{Checkpoint, EarlyStop, Eval, MetricRule, Sample};
-pub use model::{Arch, Model, Shape, Tokenizer};
+pub use model::{Model, Shape, Tokenizer};
 pub use objectives::{Critic, Follow, Objective, POLICY, Reference, Reward, RewardSource, Rollout, SELF, SHARED};
 pub use train::{Batch, Group, Length, Optimizer, OptimizerKind, Recompute, Schedule, ScheduleKind, Span, Train};
 

@@ -11,6 +11,8 @@ mod train;
 use super::experiment::*;
 use super::tree::keys_of;
 use super::written::{self, Written};
+use crate::families;
+use crate::families::family::{Mlp, Positions};
 use crate::runs::folder::own_file;
 use notes::Notes;
 
@@ -131,37 +133,46 @@ fn shape(written: written::Model, notes: &mut Notes<'_>) -> Shape {
     let dim = needed("model.dim", written.dim, "dim = 128");
     let heads = needed("model.heads", written.heads, "heads = 4");
     let context = needed("model.context", written.context, "context = 256");
-    let arch = written.arch.unwrap_or_default();
+    let arch = written.arch.as_deref().and_then(families::find).unwrap_or(families::DEFAULT);
+    let rotary = arch.positions == Positions::Rotary;
     if let (Some(dim), Some(heads)) = (dim, heads) {
         if dim % heads != 0 {
             notes.refuse("model.dim", format!("{dim} is no multiple of heads = {heads}"));
-        } else if arch == Arch::Llama && (dim / heads) % 2 != 0 {
+        } else if rotary && (dim / heads) % 2 != 0 {
             let message = format!("dim / heads = {} is odd; rotary positions turn pairs of numbers", dim / heads);
             notes.refuse("model.dim", message);
         }
     }
-    if arch == Arch::Gpt2 {
-        notes.unused("model.kv_heads", &written.kv_heads, "arch = \"gpt2\" has as many key and value heads as heads");
-        notes.unused("model.rope_theta", &written.rope_theta, "arch = \"gpt2\" learns its positions");
+    if !rotary {
+        let why = format!("arch = \"{}\" learns its positions", arch.model_type);
+        notes.unused("model.rope_theta", &written.rope_theta, &why);
+    }
+    let shares_heads = arch.keys.kv_heads.is_some();
+    if !shares_heads {
+        let why = format!("arch = \"{}\" has as many key and value heads as heads", arch.model_type);
+        notes.unused("model.kv_heads", &written.kv_heads, &why);
     } else if let (Some(heads), Some(kv_heads)) = (heads, written.kv_heads)
         && heads % kv_heads != 0
     {
         notes.refuse("model.kv_heads", format!("{kv_heads} does not divide heads = {heads}"));
     }
     let (dim, heads) = (dim.unwrap_or(1), heads.unwrap_or(1));
-    let llama = arch == Arch::Llama;
+    let default_hidden = match arch.mlp {
+        Mlp::Gated => (8 * dim).div_ceil(3).next_multiple_of(32),
+        Mlp::Plain => 4 * dim,
+    };
     Shape {
         arch,
         layers: layers.unwrap_or(1),
         dim,
         heads,
-        kv_heads: llama.then(|| written.kv_heads.unwrap_or(heads)),
-        hidden: written.hidden.unwrap_or(if llama { (8 * dim).div_ceil(3).next_multiple_of(32) } else { 4 * dim }),
+        kv_heads: shares_heads.then(|| written.kv_heads.unwrap_or(heads)),
+        hidden: written.hidden.unwrap_or(default_hidden),
         context: context.unwrap_or(usize::MAX),
         vocab: written.vocab,
-        tied: written.tied.unwrap_or(!llama),
+        tied: written.tied.unwrap_or(arch.defaults.tied),
         norm_eps: written.norm_eps.unwrap_or(1e-5),
-        rope_theta: llama.then(|| written.rope_theta.unwrap_or(10_000.0)),
+        rope_theta: rotary.then(|| written.rope_theta.unwrap_or(10_000.0)),
         init_std: written.init_std.unwrap_or(0.02),
     }
 }

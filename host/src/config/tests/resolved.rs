@@ -6,6 +6,7 @@ use super::*;
 use crate::config::experiment::{Batch, Length, MetricRule, Model, ScheduleKind, Span, Tokenizer};
 use crate::config::schema::{self, Form, KEYS};
 use crate::config::{form, tree, written::Written};
+use crate::families::FAMILIES;
 
 #[test]
 fn overrides_reach_every_key_and_the_last_one_counts() {
@@ -107,6 +108,9 @@ fn the_reference_tells_the_truth() {
     }
     assert!(compared > 25, "only {compared} defaults compared");
     assert!(schema::reference().contains("train.optimizer.lr\n    peak learning rate"));
+    for family in FAMILIES {
+        assert!(schema::reference().contains(&format!("\n    {}: {}", family.model_type, family.summary)));
+    }
 }
 
 /// Catches a synthetic task that the world has and experiments cannot name, or the other way round.
