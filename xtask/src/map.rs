@@ -54,7 +54,7 @@ const LAYERS: &[&[&str]] = &[
     &["device", "plugins"],
     &["config"],
     &["runs"],
-    &["data"],
+    &["data", "families"],
     &["keys"],
     &["files"],
     &["capacity"],

@@ -17,7 +17,7 @@ pub use super::tables::checkpoint::Checkpoint;
 pub use super::tables::data::{Data, HeldOut};
 pub use super::tables::eval::{EarlyStop, Eval};
 pub use super::tables::metric::MetricRule;
-pub use super::tables::model::{Arch, Model, Shape};
+pub use super::tables::model::{Model, Shape};
 pub use super::tables::objective::Objective;
 pub use super::tables::roles::critic::{Critic, POLICY, SHARED};
 pub use super::tables::roles::reference::{Follow, Reference, SELF};

@@ -2,12 +2,10 @@
 //!
 //! | file | job |
 //! |---|---|
-//! | [`family`] | the families as data |
 //! | [`config`] | the shape |
 //! | `config_json` | `config.json` in and out |
 //! | `generation_json` | `generation_config.json` in and out |
 
 pub mod config;
 pub(super) mod config_json;
-pub mod family;
 pub(super) mod generation_json;
