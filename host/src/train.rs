@@ -12,7 +12,6 @@ mod evaluation;
 pub mod learner;
 pub mod memory;
 mod notices;
-pub mod optimizer;
 pub mod preference_pairs;
 mod proving;
 mod quick_laws;
@@ -26,6 +25,7 @@ pub mod trainer;
 
 use plugin_api::objective::Verdict;
 
+pub use crate::optimizer;
 use crate::{
     data::PackedBatch,
     error::Result,

@@ -12,12 +12,12 @@ use crate::keys::notes::Notes;
 use crate::keys::{Form, table};
 use crate::runs::folder::own_file;
 
-pub use super::tables::backend::{Backend, Dtype};
+pub use super::tables::backend::Backend;
 pub use super::tables::checkpoint::Checkpoint;
 pub use super::tables::data::{Data, HeldOut};
 pub use super::tables::eval::{EarlyStop, Eval};
 pub use super::tables::metric::MetricRule;
-pub use super::tables::model::{Model, Shape};
+pub use super::tables::model::Model;
 pub use super::tables::objective::Objective;
 pub use super::tables::roles::critic::{Critic, POLICY, SHARED};
 pub use super::tables::roles::reference::{Follow, Reference, SELF};
@@ -27,11 +27,14 @@ pub use super::tables::sample::Sample;
 pub use super::tables::tokenizer::Tokenizer;
 pub use super::tables::train::batch::Batch;
 pub use super::tables::train::length::Length;
-pub use super::tables::train::optimizer::{Group, Optimizer, OptimizerKind};
-pub use super::tables::train::schedule::{Schedule, ScheduleKind, Span};
 pub use super::tables::train::{Recompute, Train};
 pub use crate::data::rows::columns::Columns;
 pub use crate::data::rows::truncation::Truncation;
+pub use crate::device::Dtype;
+pub use crate::model::shape::fresh::Shape;
+pub use crate::optimizer::groups::Group;
+pub use crate::optimizer::schedule::{Schedule, ScheduleKind, Span};
+pub use crate::optimizer::{OptimizerKind, Settings as Optimizer};
 
 table! {
     /// The whole file as written.

@@ -68,7 +68,7 @@ pub fn try_out(pipeline: &Pipeline, stages: Vec<StagePlan>, tasks: &[Task]) -> R
         let layout = Layout::new(&ModelConfig { outputs, ..setup.config.clone() })?;
         let (device, _) = setup.device(false)?;
         let roles = Roles::open(setup, &device, &objectives, None)?;
-        check_groups(&roles.learning(&layout), &setup.experiment().train.optimizer)?;
+        check_groups(&roles.learning(&layout), &setup.experiment().train.optimizer.groups)?;
         let rewards = Rewards::open(setup, &device)?;
         let data = setup.data(true)?;
         setup.batcher(&data)?;

@@ -3,8 +3,9 @@
 use serde::Serialize;
 use serde_json::{Map, Value as Json};
 
+use crate::device::Dtype;
 use crate::keys::notes::Notes;
-use crate::keys::{Form, table, words};
+use crate::keys::{Form, table};
 
 table! {
     /// who computes; further keys are options of the plugin
@@ -34,20 +35,6 @@ pub struct Backend {
     /// The plugin's own options, checked and with defaults filled in.
     #[serde(flatten)]
     pub options: Map<String, Json>,
-}
-
-words! {
-    /// A compute type.
-    #[derive(Default)]
-    pub enum Dtype {
-        /// 32-bit floats.
-        #[default]
-        F32 = "f32",
-        /// bfloat16 with f32 master weights.
-        Bf16 = "bf16",
-        /// 64-bit floats.
-        F64 = "f64",
-    }
 }
 
 /// Resolves `[backend]`.

@@ -2,7 +2,7 @@
 
 use plugin_api::backend::ops::ActivationKind;
 
-use crate::config::experiment::Shape;
+use super::fresh::Shape;
 use crate::data::Source;
 use crate::error::{Error, Result};
 use crate::families::Family;

@@ -2,8 +2,6 @@
 
 pub mod batch;
 pub mod length;
-pub mod optimizer;
-pub mod schedule;
 
 use std::ops::Bound::{Excluded, Included};
 
@@ -11,10 +9,10 @@ use serde::Serialize;
 
 use crate::keys::notes::Notes;
 use crate::keys::{Form, table, words};
+use crate::optimizer::schedule::{self, Schedule, Span};
+use crate::optimizer::{self, Settings};
 use batch::Batch;
 use length::Length;
-use optimizer::Optimizer;
-use schedule::{Schedule, Span};
 
 table! {
     /// how it is minimised
@@ -58,8 +56,8 @@ pub struct Train {
     pub recompute: Recompute,
     /// Number of consecutive non-finite steps after which the run stops.
     pub max_bad_steps: u64,
-    /// AdamW.
-    pub optimizer: Optimizer,
+    /// The optimizer.
+    pub optimizer: Settings,
     /// Learning rate over the run.
     pub schedule: Schedule,
 }
@@ -83,12 +81,16 @@ pub fn resolve(written: Written, context: Option<usize>, notes: &mut Notes<'_>) 
     let length = length::resolve(written.steps, written.epochs, notes);
     let longest = longest(&written.context_schedule, context, length, notes);
     let max_bad_steps = written.max_bad_steps();
+    let steps = match length {
+        Length::Steps(steps) => Some(steps),
+        Length::Epochs(_) => None,
+    };
     Train {
         length,
         batch: batch::resolve(written.batch, longest, length, notes),
         micro_batch_tokens: batch::micro_batch_tokens(written.micro_batch_tokens, longest, notes),
-        optimizer: optimizer::resolve(written.optimizer, length, notes),
-        schedule: schedule::resolve(written.schedule, written.warmup, length, notes),
+        optimizer: optimizer::resolve(written.optimizer, steps != Some(0), notes),
+        schedule: schedule::resolve(written.schedule, written.warmup, steps, notes),
         context_schedule: written.context_schedule,
         recompute: written.recompute.unwrap_or_default(),
         max_bad_steps,
