@@ -86,8 +86,8 @@ impl Trainer {
             self.reference.iter().for_each(|reference| reference.stand_in(false));
         }
         let Learner { objectives, batcher, .. } = &self.learner;
-        let said = notices::at_start(self.experiment(), objectives, batcher, self.learner.context(0))?;
-        said.into_iter().try_for_each(|text| self.note(text))?;
+        let notes = notices::at_start(self.experiment(), objectives, batcher, self.learner.context(0))?;
+        notes.into_iter().try_for_each(|text| self.note(text))?;
         self.prove_next_window()?;
         // Only now: a plugin that fails its checks will be changed and must not be pinned.
         self.setup.lock.save()?;
@@ -126,8 +126,8 @@ impl Trainer {
         self.state.ended = true;
         self.note_unchecked()?;
         let beside = self.learner.beside.iter().flat_map(|beside| beside.objectives.iter());
-        let said = self.notices.end(self.learner.objectives.iter().chain(beside));
-        said.into_iter().try_for_each(|text| self.note(text))?;
+        let notes = self.notices.end(self.learner.objectives.iter().chain(beside));
+        notes.into_iter().try_for_each(|text| self.note(text))?;
         Ok(if self.state.stopped { End::Early } else { End::Done })
     }
 
@@ -187,8 +187,8 @@ impl Trainer {
         self.state.updates = self.learner.optimizer.updates();
         let line = StepLine { step: self.state.step, lr, gradient, finite, context, out: &out };
         self.records.step(&line, &phases, self.learner.device.memory())?;
-        let said = self.learner.rollouts.as_mut().map(Rollouts::said).unwrap_or_default();
-        self.records.answers(self.state.step, &said)?;
+        let answers = self.learner.rollouts.as_mut().map(Rollouts::take_first_answers).unwrap_or_default();
+        self.records.answers(self.state.step, &answers)?;
         self.records.done();
         self.mid_step = false;
         if self.state.step == 1 {
@@ -235,8 +235,9 @@ impl Trainer {
     /// Prints notes about signs that nothing is learned.
     fn notice(&mut self, out: &WindowLoss, gradient: Gradient) -> Result<()> {
         self.notices.figures(out.metrics.iter().map(|(name, _)| name.as_str()));
-        let spread = self.learner.rollouts.as_mut().and_then(Rollouts::spread);
-        let said = [self.notices.step(self.state.step, gradient.norm), spread.and_then(|s| self.notices.rollout(s))];
-        said.into_iter().flatten().try_for_each(|text| self.note(text))
+        let range = self.learner.rollouts.as_mut().and_then(Rollouts::take_reward_range);
+        let notes =
+            [self.notices.step(self.state.step, gradient.norm), range.and_then(|range| self.notices.rollout(range))];
+        notes.into_iter().flatten().try_for_each(|text| self.note(text))
     }
 }

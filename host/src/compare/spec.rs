@@ -108,7 +108,7 @@ mod tests {
 
     /// Catches defaults that ignore the experiment, and options of one plugin that are passed to another.
     #[test]
-    fn what_is_not_said_is_the_experiments_own() {
+    fn what_is_not_given_comes_from_the_experiment() {
         let written = "[backend]\nplugin = \"candle\"\npath = \"generic\"\nthreads = 3\ndtype = \"bf16\"";
         let cpu = |plugin: &str, options: &[&str]| {
             let options = options.iter().map(|o| o.to_string()).collect();

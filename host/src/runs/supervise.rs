@@ -170,7 +170,7 @@ fn report(status: ExitStatus, trace: &Trace, args: &[OsString]) -> ExitCode {
             Some(run) if has_crashed(status) && !resumes(args) && RunFolder::discard_unstarted(run) => {
                 error.with_details([format!("removed {}: the run ended before its first step", run.display())])
             }
-            Some(run) => way_on(error, run, args),
+            Some(run) => with_resume_command(error, run, args),
             None => error,
         };
         _ = io::stderr().lock().write_all(error.report().as_bytes());
@@ -216,7 +216,7 @@ pub fn name(signal: Option<i32>) -> String {
 }
 
 /// Adds which checkpoint is intact and the command that resumes from it.
-fn way_on(error: Error, run: &Path, args: &[OsString]) -> Error {
+fn with_resume_command(error: Error, run: &Path, args: &[OsString]) -> Error {
     match checkpoint::latest(&run.join("checkpoints")) {
         Ok(Some(found)) => error
             .with_details(found.stand_in())

@@ -265,7 +265,7 @@ impl Learner {
             gradient.finite &= critic.finite;
             out.metrics.push(("critic/grad_norm".to_owned(), critic.norm));
         }
-        out.metrics.extend(self.rollouts.iter_mut().flat_map(Rollouts::found));
+        out.metrics.extend(self.rollouts.iter_mut().flat_map(Rollouts::take_mean_rewards));
         Ok((out, gradient))
     }
 
@@ -297,7 +297,7 @@ impl Learner {
             }
         }
         match &mut self.rollouts {
-            Some(rollouts) if verdict == Verdict::END_ROLLOUT => rollouts.leave(),
+            Some(rollouts) if verdict == Verdict::END_ROLLOUT => rollouts.drop_rest(),
             _ => {}
         }
         Ok(verdict)

@@ -110,7 +110,7 @@ fn log_probabilities_are_those_of_the_whole_softmax_at_the_temperature() {
 
 /// Catches a continuation that runs past its end token, its limit or the model's context, or does not say why it ended.
 #[test]
-fn generation_stops_at_the_end_token_the_limit_and_the_context_and_says_so() {
+fn generation_stops_at_the_end_token_the_limit_and_the_context_and_gives_the_reason() {
     let mut model = model("reference", "llama");
     let greedy = |max_tokens| GenerateOptions { max_tokens, temperature: 0.0, ..GenerateOptions::default() };
     let prompt = vec![1, 2, 3];
@@ -135,7 +135,7 @@ fn generation_stops_at_the_end_token_the_limit_and_the_context_and_says_so() {
 
 /// Catches a request that would loop, read outside a table or divide by zero; each must be refused as a user error.
 #[test]
-fn impossible_requests_are_refused_as_the_users_to_change() {
+fn impossible_requests_are_request_errors() {
     let model = model("reference", "llama");
     let base = GenerateOptions::default();
     let cases = [

@@ -119,8 +119,8 @@ impl fmt::Display for RowFigures {
             writeln!(f, "exact match     {:.2} % of {} greedy answers", 100.0 * share, self.answers)?;
         }
         // All rows are evaluated, so the notes about some of them follow after that number.
-        let told = self.rows.to_string();
-        let notes = told.split_once("; ").map_or(String::new(), |(_, notes)| format!("; {notes}"));
+        let rows = self.rows.to_string();
+        let notes = rows.split_once("; ").map_or(String::new(), |(_, notes)| format!("; {notes}"));
         write!(f, "rows            {}{notes}", self.rows.train)
     }
 }

@@ -68,13 +68,13 @@ pub fn verify_tokenizer(folder: &Path) -> Result<()> {
     verify_those(folder, |path| !path.ends_with(".safetensors"))
 }
 
-fn verify_those(folder: &Path, is_meant: impl Fn(&str) -> bool) -> Result<()> {
+fn verify_those(folder: &Path, is_included: impl Fn(&str) -> bool) -> Result<()> {
     let name = folder.file_name().unwrap_or_default().to_string_lossy();
     let is_checkpoint = parse_step(name.strip_prefix(REPLACED).unwrap_or(&name)).is_some();
-    if !is_checkpoint && !files::read(&folder.join(MANIFEST)).is_ok_and(|bytes| Manifest::is_meant(&bytes)) {
+    if !is_checkpoint && !files::read(&folder.join(MANIFEST)).is_ok_and(|bytes| Manifest::is_telos(&bytes)) {
         return Ok(());
     }
-    Manifest::verify_those(folder, is_meant).map(|_| ()).map_err(|why| {
+    Manifest::verify_those(folder, is_included).map(|_| ()).map_err(|why| {
         let message = format!("the checkpoint {} is not what was saved: {why}", folder.display());
         Error::request(message).with_hint(format!(
             "use another checkpoint; if you changed it yourself, copy it to a folder of your own without {MANIFEST} and name \

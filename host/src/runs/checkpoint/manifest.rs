@@ -91,7 +91,7 @@ impl Manifest {
     }
 
     /// Whether a file with the manifest's name was written by Telos, damaged or not, and not by another program.
-    pub(super) fn is_meant(bytes: &[u8]) -> bool {
+    pub(super) fn is_telos(bytes: &[u8]) -> bool {
         let text = String::from_utf8_lossy(bytes);
         ["\"format\"", "\"step\"", "\"best\"", "\"files\""].iter().filter(|key| text.contains(**key)).count() >= 3
     }
@@ -101,10 +101,10 @@ impl Manifest {
         Self::verify_those(folder, |_| true)
     }
 
-    /// As [`Self::verify`], only for files for whose path `is_meant` returns true.
-    pub(super) fn verify_those(folder: &Path, is_meant: impl Fn(&str) -> bool) -> Result<Self, String> {
+    /// As [`Self::verify`], only for files for whose path `is_included` returns true.
+    pub(super) fn verify_those(folder: &Path, is_included: impl Fn(&str) -> bool) -> Result<Self, String> {
         let manifest = Self::read(folder)?;
-        for file in manifest.files.iter().filter(|file| is_meant(&file.path)) {
+        for file in manifest.files.iter().filter(|file| is_included(&file.path)) {
             let path = Path::new(&file.path);
             if !path.components().all(|part| matches!(part, Component::Normal(_))) {
                 return Err(format!("{MANIFEST} names a file outside the checkpoint: {}", file.path));

@@ -252,7 +252,7 @@ impl Counting<'_> {
             all.push((prompts.collect::<Result<_>>()?, sample.max_tokens));
         }
         for (prompts, max_tokens) in all.iter().filter(|(prompts, _)| !prompts.is_empty()) {
-            generate::hold(&self.policy, prompts, *max_tokens)?;
+            generate::reach_peak_memory(&self.policy, prompts, *max_tokens)?;
             self.note("generation");
         }
         Ok(())

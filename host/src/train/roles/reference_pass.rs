@@ -360,7 +360,7 @@ mod tests {
 
     /// Catches numbers that are given to other rows than their own.
     #[test]
-    fn numbers_are_cut_by_row_and_sequence() {
+    fn numbers_are_split_by_row_and_sequence() {
         let numbers = [-0.1, f64::MIN_POSITIVE, -3.25, 0.0, 7.0];
         assert_eq!(
             cut(&numbers, &[vec![2, 1], vec![2]]),

@@ -29,7 +29,7 @@ impl Rollouts {
             let why = "missing: the objective learns from the policy's own answers; for example [rollout] with prompts = 64 and max_new_tokens = 32";
             return Err(setup.loaded.refuse("rollout", why));
         };
-        if !rewards.count() {
+        if !rewards.any_weighted() {
             let why = "missing: what are answers worth? for example [[reward]] with plugin = \"length\"";
             return Err(setup.loaded.refuse("reward", why));
         }
