@@ -28,12 +28,12 @@ pub struct Interrupt {
 }
 
 impl Interrupt {
-    /// Listens for Ctrl-C, termination and hang-up from now on. At the first, `say` is called with a line for the
+    /// Listens for Ctrl-C, termination and hang-up from now on. At the first, `print` is called with a line for the
     /// user; a second one ends the process with code 130 at once, without cleaning up: checkpoints stay intact.
     ///
     /// # Errors
     /// The system refuses the handlers or the thread that waits for them.
-    pub fn listen(say: impl Fn(&str) + Send + 'static) -> Result<Self> {
+    pub fn listen(print: impl Fn(&str) + Send + 'static) -> Result<Self> {
         let failed = |cause: io::Error| Error::run("cannot listen for Ctrl-C").with_cause(cause);
         let mut signals = Signals::new(endings()).map_err(failed)?;
         let interrupt = Self::default();
@@ -45,7 +45,7 @@ impl Interrupt {
                     None => {
                         first = Some(Instant::now());
                         requested.store(true, Ordering::SeqCst);
-                        say("finishing the step, then saving; press Ctrl-C again to stop at once");
+                        print("finishing the step, then saving; press Ctrl-C again to stop at once");
                     }
                     Some(first) if first.elapsed() < TOGETHER => {}
                     // Not std's exit: that runs destructors while other threads still compute.

@@ -1,7 +1,8 @@
 //! Decoding over cached keys and values compared with the full forward pass, and the rules of stopping.
 
+use telos::families::NAMES;
 use telos::generate::{Drawn, Finish, GenerateOptions, generate};
-use telos::model::cache::KvCache;
+use telos::model::compute::cache::KvCache;
 use telos::model::{Keep, Model};
 
 use crate::support::{Packed, backends, device, perturb, tiny};
@@ -17,7 +18,7 @@ fn model(backend: &str, family: &str) -> Model {
 fn gotcha_34_decoded_logits_equal_a_full_forward() {
     let sequences = [vec![3, 1, 4, 1, 5, 9], vec![9, 2, 6, 5, 3, 5], vec![6, 5, 10, 0, 8, 7]];
     let prompts = [1, 3, 2];
-    for (family, backend) in ["llama", "gpt2"].into_iter().flat_map(|f| backends().into_iter().map(move |b| (f, b))) {
+    for (family, backend) in NAMES.into_iter().flat_map(|f| backends().into_iter().map(move |b| (f, b))) {
         let model = model(backend, family);
         let vocab = model.config().vocab as usize;
         let tolerance = if backend == "reference" { 1e-12 } else { 1e-5 };

@@ -11,7 +11,7 @@ use crate::{
     cli::print,
     config::{Draft, Override, Pipeline, Plan, schema},
     error::{Error, Result},
-    pipeline::{self, Part, Told},
+    pipeline::{self, Event, Part},
     plugins::Pinning,
     runs::{Interrupt, progress::Show},
     setup::loading::prepare_draft,
@@ -168,13 +168,13 @@ fn run_stages(all: &Pipeline, request: RunRequest, interrupt: &Interrupt) -> Res
     let (show, json) = (show(&request), request.json);
     let RunRequest { part, resume, fixed_rows, plugin_folders, pinning, unproved, .. } = request;
     let options = pipeline::Options { part, resume, fixed_rows, plugin_folders, pinning, unproved, show };
-    let (summary, stopped) = pipeline::run(all, &options, interrupt, &mut |told| match told {
-        Told::Note(text) => {
+    let (summary, stopped) = pipeline::run(all, &options, interrupt, &mut |event| match event {
+        Event::Note(text) => {
             print::err(&format!("{text}\n"));
             Ok(())
         }
-        Told::Stage(_) if json => Ok(()),
-        Told::Stage(summary) => print::result(summary, false),
+        Event::Stage(_) if json => Ok(()),
+        Event::Stage(summary) => print::result(summary, false),
     })?;
     print::result(&summary, json)?;
     stopped.map_or(Ok(()), Err)

@@ -9,7 +9,7 @@ use crate::{
     data::{Source, TrainingData, cache::hex},
     device::open::{dtype, threads},
     error::{Error, Result},
-    model::weights::weight_files,
+    model::files::weights::weight_files,
     plugins::Pinning,
     runs::{
         disk::sha256_file,
