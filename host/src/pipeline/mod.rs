@@ -151,8 +151,8 @@ fn run_stage(
 fn failed(error: Error, pipeline: &Pipeline, index: usize, count: usize) -> Error {
     let name = &pipeline.stages()[index].name;
     let hint = match error.hint() {
-        Some(hint) => format!("{hint}; then go on with the same command and --resume"),
-        None => "mend the cause, then go on with the same command and --resume".to_owned(),
+        Some(hint) => format!("{hint}; then continue with the same command and --resume"),
+        None => "fix the cause, then continue with the same command and --resume".to_owned(),
     };
     let kind = if error.kind() == Kind::Request { "cannot run" } else { "failed" };
     error.context(format!("stage \"{name}\" ({} of {count}) {kind}", index + 1)).with_hint(hint)
@@ -175,5 +175,5 @@ fn interrupted(
         _ if more && interrupt.requested() => format!("stopped after stage \"{name}\", which is done"),
         _ => return None,
     };
-    Some(Error::interrupted(message).with_hint("go on with the same command and --resume"))
+    Some(Error::interrupted(message).with_hint("continue with the same command and --resume"))
 }

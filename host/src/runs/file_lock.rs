@@ -156,7 +156,7 @@ fn create_held(path: &Path) -> io::Result<Result<PathBuf, String>> {
         if !(place == machine && (is_dead || is_own && !is_ours)) {
             let file = shown(&held);
             return Ok(Err(format!(
-                "{} (so says {}: remove it if that process is gone)",
+                "{} (named by {}; remove that file if the process has ended)",
                 owner.trim(),
                 file.display()
             )));

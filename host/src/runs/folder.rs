@@ -160,9 +160,8 @@ impl RunFolder {
         }
         let is_gone = self.held.folder.metadata().is_ok_and(|meta| meta.nlink() == 0);
         if is_gone || self.held.way == self.path || !is_same(&self.held.folder, &self.held.way) {
-            let message =
-                format!("the folder of the run was removed or moved while the run went on: {}", self.path.display());
-            return Err(Error::run(message).with_hint("put it back, then go on with --resume"));
+            let message = format!("the folder of the run was removed or moved during the run: {}", self.path.display());
+            return Err(Error::run(message).with_hint("put it back, then continue with --resume"));
         }
         Ok(Some(disk::shown(&self.held.way)))
     }
@@ -275,7 +274,7 @@ fn refuse_content(path: &Path, name: &str, existing: Existing) -> Result<()> {
         }
     };
     Err(error.with_hint(format!(
-        "go on with it by --resume, choose another name by --name, or remove {} first",
+        "continue it by --resume, choose another name by --name, or remove {} first",
         path.display()
     )))
 }

@@ -77,7 +77,9 @@ impl JsonLines {
         line.push(b'\n');
         if let Err(cause) = self.file.write_all(&line) {
             _ = self.file.set_len(self.position);
-            return Err(self.failed("write", cause).with_hint("see that its disk has room, then go on with --resume"));
+            return Err(self
+                .failed("write", cause)
+                .with_hint("see that its disk has room, then continue with --resume"));
         }
         self.position += line.len() as u64;
         self.hash.update(&line);

@@ -204,8 +204,8 @@ pub fn name(signal: Option<i32>) -> String {
     let meaning = match number {
         SIGSEGV | SIGBUS => " (invalid memory access)",
         SIGABRT => " (abort: a stack overflow, a failed allocation, or a panic that could not be caught)",
-        SIGKILL => " (killed from outside, or by the system for want of memory)",
-        SIGILL => " (an instruction that this processor does not know)",
+        SIGKILL => " (killed from outside, or by the system because memory ran out)",
+        SIGILL => " (an instruction that this processor does not have)",
         SIGFPE => " (integer division by zero)",
         _ => "",
     };
@@ -221,7 +221,7 @@ fn with_resume_command(error: Error, run: &Path, args: &[OsString]) -> Error {
         Ok(Some(found)) => error
             .with_details(found.stand_in())
             .with_details([format!("the last checkpoint is {}", found.path.display())])
-            .with_hint(format!("go on with: {}", resume_command(args))),
+            .with_hint(format!("continue with: {}", resume_command(args))),
         Ok(None) => error
             .with_details(["there is no checkpoint yet"])
             .with_hint(format!("{} holds what was written", run.display())),

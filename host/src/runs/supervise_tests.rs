@@ -118,7 +118,7 @@ fn a_worker_that_dies_is_reported_with_plugin_call_step_and_how_to_resume() {
             "in plugin `candle`, call `loss`, step 12",
             "the last checkpoint is",
             "a/checkpoints/step-00000010",
-            "help: go on with: telos run 'my exp.toml' --resume",
+            "help: continue with: telos run 'my exp.toml' --resume",
         ] {
             assert!(errors.contains(says), "{what}: {says:?} is missing in\n{errors}");
         }
@@ -228,7 +228,7 @@ fn killing_the_parent_kills_the_worker() {
     assert!(lines.all(|line| line.unwrap() != "saved"));
     if !wait_until(Duration::from_millis(10), || test_kill_process(worker).is_err() || is_zombie(worker)) {
         kill_process(worker, Signal::KILL).unwrap();
-        panic!("the worker goes on without its parent");
+        panic!("the worker continues without its parent");
     }
 }
 

@@ -192,7 +192,7 @@ fn hostile_files_are_refused() {
         let bytes = std::fs::read(&path).unwrap();
         std::fs::write(&path, &bytes[..bytes.len() - 4]).unwrap();
     });
-    has(&cut, &["model.safetensors", "cut off"]);
+    has(&cut, &["model.safetensors", "truncated"]);
     for bytes in [vec![], vec![255; 64], b"not a model at all".to_vec(), [&3_u64.to_le_bytes()[..], b"{]}"].concat()] {
         let report = refused(|folder, _| std::fs::write(folder.join("model.safetensors"), &bytes).unwrap());
         has(&report, &["model.safetensors"]);

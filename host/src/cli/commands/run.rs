@@ -149,7 +149,7 @@ fn run_one(draft: Draft, request: &RunRequest, interrupt: &Interrupt) -> Result<
     setup.accepts_fixed_rows = request.fixed_rows;
     let mut trainer = Trainer::new(setup, request.resume, show(request))?;
     if trainer.ended() {
-        print::err("the run had come to its end: nothing is left to do\n");
+        print::err("the run has ended: nothing is left to do\n");
         return print::result(&trainer.finished(), request.json);
     }
     let (end, summary) = trainer.run(interrupt)?;
@@ -159,7 +159,7 @@ fn run_one(draft: Draft, request: &RunRequest, interrupt: &Interrupt) -> Result<
             "stopped after step {}, saved as {}",
             summary.steps, summary.checkpoint
         ))
-        .with_hint("go on with the same command and --resume"));
+        .with_hint("continue with the same command and --resume"));
     }
     Ok(())
 }

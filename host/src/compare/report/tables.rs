@@ -130,7 +130,7 @@ fn agreement(all: &Comparison, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if drifted && all.noise_floor.is_none() {
             writeln!(
                 f,
-                "(from step 2 on the weights differ by rounding already; --yardstick measures what that comes to)"
+                "(from step 2 on the weights differ by rounding; --yardstick measures how much that changes the loss)"
             )?;
         }
     }

@@ -65,7 +65,7 @@ impl Tokenizer {
         let model = match self.inner.get_model() {
             ModelWrapper::BPE(bpe) if bpe.dropout.is_some_and(|dropout| dropout > 0.0) => {
                 self.notes.push(format!(
-                    "{}: it asks for dropout {:?}, which would cut the same text into other tokens each time: dropout is switched off, \
+                    "{}: it sets dropout {:?}, with which the same text would become other tokens each time: dropout is switched off, \
                      in training too",
                     self.name,
                     bpe.dropout.unwrap_or_default()

@@ -32,7 +32,7 @@ pub(super) struct Pass<'a> {
     pub backward: bool,
 }
 
-/// The stream before the next norm computes the sum `residual + branch`.
+/// The residual stream as two summands, `residual + branch`, which the next norm adds.
 struct Pending {
     residual: Tensor,
     branch: Option<Tensor>,

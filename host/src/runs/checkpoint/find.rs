@@ -55,7 +55,7 @@ pub fn best(folder: &Path) -> Result<Option<Checkpoint>> {
 /// if its name is a checkpoint's or if it has a Telos manifest; accepts any other folder without a check.
 ///
 /// # Errors
-/// A request error that says what differs.
+/// A request error that names what differs.
 pub fn verify_named(folder: &Path) -> Result<()> {
     verify_those(folder, |_| true)
 }
@@ -122,7 +122,7 @@ fn find(folder: &Path, pointer: &str) -> Result<Option<Checkpoint>> {
     if entries.is_empty() || (pointer == BEST && troubles.is_empty()) {
         return Ok(None);
     }
-    Err(Error::run(format!("no checkpoint in {} is whole", shown(folder).display()))
+    Err(Error::run(format!("no checkpoint in {} is intact", shown(folder).display()))
         .with_details(troubles)
         .with_hint("start again under another name with --name"))
 }

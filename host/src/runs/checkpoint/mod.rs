@@ -300,7 +300,7 @@ impl Checkpoints {
         let hint = error.hint().map(str::to_owned);
         error.context(format!("the checkpoint of step {step} could not be saved")).with_details([good]).with_hint(
             hint.unwrap_or_else(|| {
-                format!("see that {folder} can be written and its disk has room, then go on with --resume")
+                format!("see that {folder} can be written and its disk has room, then continue with --resume")
             }),
         )
     }

@@ -4,7 +4,6 @@
 //! Each sequence carries its own log-probabilities, advantages and reward, so a step needs only its sequences, and so does a
 //! checkpoint in the middle of a rollout. Log-probabilities are computed as in training, by a packed forward pass, however the
 //! tokens were sampled, so that the first ratio is 1.
-
 //!
 //! | file | job |
 //! |---|---|

@@ -172,11 +172,11 @@ fn open_model(setup: &Setup, key: &str, device: &Device, path: &str, normalise: 
     let key = format!("{key}.model");
     let named = setup.named_model(path).map_err(|e| setup.loaded.refuse(&key, refusal_text(&e)))?;
     if !named.config.outputs.scalar {
-        let why = format!("{path} is no reward model: it has no scalar head");
+        let why = format!("{path} is not a reward model: it has no scalar head");
         return Err(setup.loaded.refuse(&key, why));
     }
     if named.config.outputs.tokens {
-        let why = format!("{path} is a language model with a critic on its trunk, and no reward model");
+        let why = format!("{path} is a language model with a critic on its trunk, and not a reward model");
         return Err(setup.loaded.refuse(&key, why));
     }
     let model = Box::new(setup.role(&key, device, path, Outputs::SCALAR)?);
