@@ -92,7 +92,7 @@ struct Shared {
 
 impl Audit {
     /// Starts or stops replaying operations.
-    pub fn turn(&self, on: bool) {
+    pub fn replay(&self, on: bool) {
         self.0.on.set(on);
     }
 

@@ -148,7 +148,7 @@ impl Model {
     pub fn head_backward(&self, head: Head, cotangents: &Cotangents<'_>, grads: &Buffer) -> Result<Tensor> {
         let rows = head.input.x.row_count();
         if cotangents.entropy.is_some() && head.table.entropy.is_none() {
-            return Err(Error::run("head: a cotangent of the entropy, which was not asked for"));
+            return Err(Error::run("head: a cotangent of the entropy, which was not requested"));
         }
         let given = self.upload_cotangents(cotangents, rows)?;
         let dx = self.device.tensor(rows, self.config.dim)?;

@@ -147,9 +147,9 @@ fn roles(device: &Device, setup: &Setup, learner: &Learner) -> Result<Roles> {
         None => None,
     };
     let reference = match &learner.roles.reference {
-        Some(Reference { model: Some(model), leaves, follow }) => {
+        Some(Reference { model: Some(model), dropped_early, follow }) => {
             let model = Some(Model::allocate(device, model.config().clone())?);
-            Some(Reference { model, leaves: *leaves, follow: *follow })
+            Some(Reference { model, dropped_early: *dropped_early, follow: *follow })
         }
         _ => None,
     };
@@ -252,7 +252,7 @@ impl Counting<'_> {
             all.push((prompts.collect::<Result<_>>()?, sample.max_tokens));
         }
         for (prompts, max_tokens) in all.iter().filter(|(prompts, _)| !prompts.is_empty()) {
-            generate::hold(&self.policy, prompts, *max_tokens)?;
+            generate::reach_peak_memory(&self.policy, prompts, *max_tokens)?;
             self.note("generation");
         }
         Ok(())
