@@ -3,7 +3,7 @@
 use crate::{
     config::Config,
     divergence::{DIVERGENCES, Divergence},
-    losses::{LOSSES, PreferenceLoss, Shape},
+    losses::{LOSSES, LossOptions, PreferenceLoss, Shape},
 };
 use plugin_api::{manifest::OptionSpec, options::OptionSet, prelude::*};
 
@@ -79,6 +79,12 @@ impl Settings {
             "divergence_alpha" => format!("`divergence = \"{}\"`", self.config.divergence),
             _ => format!("`loss = \"{}\"`", self.loss.name),
         }
+    }
+
+    /// What the loss reads of the options.
+    pub fn loss_options(&self) -> LossOptions {
+        let Config { beta, label_smoothing, discopop_tau, .. } = self.config;
+        LossOptions { beta, label_smoothing, discopop_tau }
     }
 
     /// Coefficient of the likelihood term; 0 if there is none.
