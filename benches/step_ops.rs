@@ -40,7 +40,8 @@ struct Bench {
 }
 
 fn open(backend: &str, threads: usize) -> Result<(String, Box<dyn Session>)> {
-    let session = on(&spec(backend), threads).session(1).map_err(|why| Error::invalid(format!("{backend}: {why:?}")))?;
+    let session =
+        on(&spec(backend), threads).session(1).map_err(|why| Error::invalid(format!("{backend}: {why:?}")))?;
     Ok((backend.to_owned(), session))
 }
 

@@ -57,12 +57,6 @@ impl ObjectivePlugin for CrossEntropy {
                     (PaLM), arXiv 2204.02311, section 5"
                 .into(),
             data: DataKind::TEXT,
-            roles: vec![Role {
-                name: "policy".into(),
-                trains: true,
-                optional: false,
-                statistics: vec![Statistic::LOGP, Statistic::LSE, Statistic::MEAN_LOGIT],
-            }],
             terms: vec![
                 per_token(CROSS_ENTROPY, "Cross-entropy with the smoothed target, in nats"),
                 per_token(Z_LOSS, "Square of the log-partition function; there only where `z_loss` is above 0"),
@@ -99,8 +93,8 @@ impl Objective for CrossEntropy {
     fn requirements(&self) -> Result<Requirements> {
         let (smooths, has_z_loss) = (self.0.label_smoothing > 0.0, self.0.z_loss > 0.0);
         let wanted = [("logp", true), ("lse", smooths || has_z_loss), ("mean_logit", smooths)];
-        let statistics = wanted.iter().filter(|(_, needed)| *needed).map(|(name, _)| (*name).to_owned()).collect();
-        Ok(Requirements { statistics, linear: !has_z_loss, ..Default::default() })
+        let read = wanted.into_iter().filter(|(_, needed)| *needed).map(|(name, _)| name);
+        Ok(Requirements { linear: !has_z_loss, ..Requirements::reading(read) })
     }
 
     fn loss(&self, batch: &Batch<'_>) -> Result<Loss> {

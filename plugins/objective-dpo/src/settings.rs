@@ -100,11 +100,8 @@ impl Settings {
     /// The reference is not requested if nothing reads it. The window of a loss that sorts over the batch cannot be split.
     pub fn requirements(&self) -> Requirements {
         let statistics = [("logp", true), ("reference.logp", !self.config.reference_free)];
-        Requirements {
-            statistics: statistics.iter().filter(|(_, read)| *read).map(|(name, _)| (*name).to_owned()).collect(),
-            coupled: matches!(self.loss.shape, Shape::Sorted(_)),
-            ..Default::default()
-        }
+        let read = statistics.into_iter().filter(|(_, read)| *read).map(|(name, _)| name);
+        Requirements { coupled: matches!(self.loss.shape, Shape::Sorted(_)), ..Requirements::reading(read) }
     }
 }
 

@@ -128,10 +128,7 @@ impl Settings {
             ("critic.value", true),
             ("critic.value_end", self.bootstraps()),
         ];
-        Requirements {
-            statistics: statistics.iter().filter(|(_, read)| *read).map(|(name, _)| (*name).to_owned()).collect(),
-            ..Default::default()
-        }
+        Requirements::reading(statistics.into_iter().filter(|(_, read)| *read).map(|(name, _)| name))
     }
 }
 

@@ -50,12 +50,6 @@ impl ObjectivePlugin for SupervisedFineTuning {
                     arXiv 1512.00567, section 7"
                 .into(),
             data: DataKind::PROMPT_COMPLETION,
-            roles: vec![Role {
-                name: "policy".into(),
-                trains: true,
-                optional: false,
-                statistics: vec![Statistic::LOGP, Statistic::LSE, Statistic::MEAN_LOGIT],
-            }],
             terms: vec![TermSpec::new(
                 COMPLETION,
                 Normaliser::SUPERVISED_TOKENS,
@@ -90,9 +84,8 @@ impl ObjectivePlugin for SupervisedFineTuning {
 impl Objective for SupervisedFineTuning {
     /// Requests no statistic that the options leave unused: each costs the backend a pass or memory.
     fn requirements(&self) -> Result<Requirements> {
-        let read: &[&str] = if self.0.label_smoothing > 0.0 { &["logp", "lse", "mean_logit"] } else { &["logp"] };
-        let statistics = read.iter().map(|name| (*name).to_owned()).collect();
-        Ok(Requirements { statistics, linear: true, ..Default::default() })
+        let smoothing = ["lse", "mean_logit"].into_iter().filter(|_| self.0.label_smoothing > 0.0);
+        Ok(Requirements { linear: true, ..Requirements::reading(["logp"].into_iter().chain(smoothing)) })
     }
 
     fn loss(&self, batch: &Batch<'_>) -> Result<Loss> {

@@ -41,7 +41,7 @@ fn the_tape_computes_what_was_derived_by_hand() {
     for given in all_options() {
         let (config, ce) = (Config::parse(&options(given.clone())).unwrap(), create::<Plugin>(given.clone()).unwrap());
         let statistics = ce.requirements().unwrap().statistics;
-        let batch = generator.fill(&generator.data(&manifest, 1), &manifest, &statistics, Values::Random(1)).unwrap();
+        let batch = generator.fill(&generator.data(&manifest, 1), &statistics, Values::Random(1)).unwrap();
         assert!(batch.mask().unwrap().contains(&0.0), "without a masked token this tests little");
         assert_eq!(ce.loss(&batch).unwrap().terms, by_hand(&config, &batch), "{given}");
     }

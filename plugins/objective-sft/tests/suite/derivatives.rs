@@ -11,7 +11,7 @@ fn the_tape_computes_what_was_derived_by_hand() {
     for given in all_options() {
         let sft = create::<Plugin>(given.clone()).unwrap();
         let statistics = sft.requirements().unwrap().statistics;
-        let batch = generator.fill(&generator.data(&manifest, 1), &manifest, &statistics, Values::Random(1)).unwrap();
+        let batch = generator.fill(&generator.data(&manifest, 1), &statistics, Values::Random(1)).unwrap();
         let mask = batch.mask().unwrap();
         assert!(mask.contains(&0.0), "no prompt, no test");
         let term = &sft.loss(&batch).unwrap().terms[0];
