@@ -160,8 +160,7 @@
 //! Where the mask is 0 statistics are arbitrary, and cotangents must be exactly 0.
 //!
 //! The host computes these and no others; a name is the role's, a dot and the statistic's, and for the policy the statistic's alone.
-//! In the manifest they stand under their roles: `policy` has `logp`, `lse`, `mean_logit`, `entropy`, `top1` and `score`, `reference`
-//! has `logp`, `critic` has `value` and `value_end`.
+//! The names are all that an objective says of the models that it reads: `Requirements::reading(["logp", "reference.logp"])`.
 
 pub mod abi;
 mod author;

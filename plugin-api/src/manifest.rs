@@ -138,21 +138,6 @@ names! {
     }
 }
 
-/// A model that the objective uses.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Role {
-    /// `policy`, `reference`, `critic`, `reward`, `teacher` ...
-    pub name: String,
-    /// Whether it is trained.
-    pub trains: bool,
-    /// Whether the objective can do without it.
-    #[serde(default)]
-    pub optional: bool,
-    /// The statistics read from it. The policy's have plain names (`logp`); another role's have the role's name as a prefix
-    /// (`reference.logp`).
-    pub statistics: Vec<Statistic>,
-}
-
 /// A term of the loss.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct TermSpec {
@@ -238,8 +223,6 @@ pub struct ObjectiveManifest {
     pub paper: String,
     /// What rows it learns from.
     pub data: DataKind,
-    /// The models that the objective uses; an empty list means the policy alone.
-    pub roles: Vec<Role>,
     /// Terms and their normalisers.
     pub terms: Vec<TermSpec>,
     /// Diagnostics.
@@ -265,10 +248,10 @@ impl Default for DataKind {
     }
 }
 
-/// What one instance needs under its options: a subset of what the manifest allows.
+/// What one instance needs under its options.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Requirements {
-    /// The statistics it reads, named as in [`Role::statistics`] (`logp`, `reference.logp`).
+    /// The statistics it reads: the policy's by plain names (`logp`), another role's after its name and a dot (`reference.logp`).
     pub statistics: Vec<String>,
     /// The loss is linear in its statistics, so that cotangents depend on data alone: the host requests them with statistics of
     /// zero before the head runs, and the head computes loss and gradient in one pass.
@@ -280,6 +263,13 @@ pub struct Requirements {
     /// either is enough.
     #[serde(default)]
     pub coupled: bool,
+}
+
+impl Requirements {
+    /// Reads these statistics: `Requirements::reading(["logp", "reference.logp"])`. Everything else is the default.
+    pub fn reading<'a>(statistics: impl IntoIterator<Item = &'a str>) -> Self {
+        Self { statistics: statistics.into_iter().map(str::to_owned).collect(), ..Self::default() }
+    }
 }
 
 fn one() -> f64 {
@@ -397,11 +387,14 @@ impl Default for ColumnValue {
 mod tests {
     use super::*;
 
-    /// Catches a new field without a default: a plugin built before the field existed would be refused.
+    /// Catches a new field without a default, and unknown fields that are refused: plugins of earlier builds have other fields.
     #[test]
-    fn requirements_of_an_older_plugin_are_understood() {
+    fn descriptions_of_an_older_plugin_are_understood() {
         let older = r#"{"statistics": ["logp"], "linear": false}"#;
         assert_eq!(serde_json::from_str::<Requirements>(older).unwrap(), Requirements::default());
         assert!(!Requirements::default().coupled);
+        let older = r#"{"id": "focal", "roles": [{"name": "policy", "trains": true, "statistics": ["logp"]}]}"#;
+        let expected = ObjectiveManifest { id: "focal".into(), ..Default::default() };
+        assert_eq!(serde_json::from_str::<ObjectiveManifest>(older).unwrap(), expected);
     }
 }

@@ -10,6 +10,7 @@ use plugin_api::{
     Code, Error, Result,
     batch::{Array, Batch, Scope, names},
     manifest::{DataKind, ObjectiveManifest},
+    objective::{role_of, trains},
 };
 use std::ops::RangeInclusive;
 use telos_random::SplitMix64;
@@ -252,13 +253,7 @@ impl Generator {
     ///
     /// # Errors
     /// [`Code::ARRAY`] for a statistic that this minor version and earlier ones do not have.
-    pub fn fill(
-        &self,
-        data: &Batch<'_>,
-        manifest: &ObjectiveManifest,
-        statistics: &[String],
-        values: Values,
-    ) -> Result<Batch<'static>> {
+    pub fn fill(&self, data: &Batch<'_>, statistics: &[String], values: Values) -> Result<Batch<'static>> {
         let mut rng = match values {
             Values::Random(draw) => self.rng(2, draw),
             Values::Near(draw) | Values::Shifted(draw, _) => self.rng(3, draw),
@@ -273,13 +268,13 @@ impl Generator {
                 .map(|i| match (values, old.as_ref().and_then(|old| old.get(i))) {
                     (Values::Zero, _) => 0.0,
                     (Values::Uniform, _) => self.uniform(kind.base),
-                    (Values::Near(_) | Values::Shifted(..), Some(old)) if !trains(manifest, name) => *old,
+                    (Values::Near(_) | Values::Shifted(..), Some(old)) if !trains(role_of(name).0) => *old,
                     (Values::Near(_), Some(old)) => kind.within(old + rng.between(-0.3, 0.3)),
                     (Values::Shifted(_, by), Some(old)) => kind.within(old + by + rng.between(-0.3, 0.3)),
                     _ => kind.draw(base_of(&batch, name, i), &mut rng),
                 })
                 .collect();
-            let differentiable = kind.differentiable && trains(manifest, name);
+            let differentiable = kind.differentiable && trains(role_of(name).0);
             let array = Array {
                 name: name.clone().into(),
                 scope: kind.scope,
@@ -400,10 +395,4 @@ impl<'a> Kind<'a> {
             _ => value,
         }
     }
-}
-
-/// Whether the model of a statistic is trained: only then may a loss return a cotangent for it.
-fn trains(manifest: &ObjectiveManifest, statistic: &str) -> bool {
-    let role = statistic.rsplit_once('.').map_or("policy", |(role, _)| role);
-    manifest.roles.iter().find(|r| r.name == role).map_or(role == "policy", |r| r.trains)
 }
