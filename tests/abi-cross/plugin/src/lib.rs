@@ -104,7 +104,6 @@ impl Storage for Bytes {
 /// Buffers of bytes, and the operation that does nothing.
 pub struct CrossSession {
     pool: Pool<Bytes>,
-    pending: Option<Vec<u8>>,
 }
 
 impl Ops for CrossSession {
@@ -149,20 +148,6 @@ impl Session for CrossSession {
         Ok(())
     }
 
-    fn begin_download(&mut self, buffer: Handle, offset: u64, length: u64) -> Result<u64> {
-        let dtype = self.pool.check_range(buffer, offset, length)?;
-        let mut bytes = vec![0; length as usize * dtype.size().unwrap_or(1)];
-        self.download(buffer, offset, &mut bytes)?;
-        self.pending = Some(bytes);
-        Ok(5)
-    }
-
-    fn finish_download(&mut self, ticket: u64, bytes: &mut [u8]) -> Result<()> {
-        let held = self.pending.take().filter(|held| ticket == 5 && held.len() == bytes.len());
-        bytes.copy_from_slice(&held.ok_or_else(|| Error::invalid("no such download"))?);
-        Ok(())
-    }
-
     fn write_version(&self, buffer: Handle) -> Result<u64> {
         self.pool.write_version(buffer)
     }
@@ -202,7 +187,7 @@ impl Backend for CrossBackend {
         if options.device != "cpu" {
             return Err(Error::new(Code::DEVICE, format!("no device `{}`", options.device)));
         }
-        Ok(CrossSession { pool: Pool::new((), options.tag), pending: None })
+        Ok(CrossSession { pool: Pool::new((), options.tag) })
     }
 }
 
