@@ -3,7 +3,7 @@
 use plugin_api::{
     backend::{
         Backend, Call, DType, Handle, Memory, Pool, Session, SessionOptions, Storage,
-        ops::{Nop, Ops, dispatch},
+        ops::{self, ElementwiseOps, Nop, dispatch},
     },
     export_backend, export_reward,
     manifest::{BackendManifest, RewardManifest},
@@ -106,11 +106,19 @@ pub struct CrossSession {
     pool: Pool<Bytes>,
 }
 
-impl Ops for CrossSession {
+impl ElementwiseOps for CrossSession {
     fn nop(&mut self, _: &Nop) -> Result<()> {
         Ok(())
     }
 }
+
+impl ops::RowOps for CrossSession {}
+impl ops::NormOps for CrossSession {}
+impl ops::LinearOps for CrossSession {}
+impl ops::AttentionOps for CrossSession {}
+impl ops::ActivationOps for CrossSession {}
+impl ops::HeadOps for CrossSession {}
+impl ops::OptimizerOps for CrossSession {}
 
 impl CrossSession {
     fn range(&self, buffer: Handle, offset: u64, length: usize) -> Result<std::ops::Range<usize>> {
