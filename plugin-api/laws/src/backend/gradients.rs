@@ -74,7 +74,7 @@ fn check(
     let gradients = run(session, &backward, DType::F64, Layout::Dense)?;
     let slopes = Slopes { forward, rule, backward: &backward };
     let mut largest = Agreement::new(0.0, LIMIT);
-    for (input, gradient) in rule.gradients {
+    for (input, gradient) in rule.gradients() {
         let (Some(x), Some(found)) = (forward.operand(input), gradients.output(gradient)) else { continue };
         let expected = Tensor { data: slopes.of(session, input)?, ..x.clone() };
         let (error, at) = worst(&expected, found);
@@ -127,7 +127,7 @@ impl Slopes<'_> {
     /// `sum c o` over the outputs for which the backward operation got cotangents.
     fn projection(&self, out: &Outcome) -> Result<f64> {
         let mut sum = 0.0;
-        for (output, cotangent) in self.rule.cotangents {
+        for (output, cotangent) in self.rule.cotangents() {
             let Some(c) = self.backward.operand(cotangent) else { continue };
             let o = out.output(output).ok_or_else(|| Error::internal(format!("no output `{output}`")))?;
             sum += c.data.iter().zip(&o.data).map(|(c, o)| c * o).sum::<f64>();

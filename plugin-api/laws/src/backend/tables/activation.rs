@@ -25,7 +25,6 @@ pub const FAMILY: Family = Family {
             number: 8,
             forward: Glu::SPEC,
             backward: GluBackward::SPEC,
-            gradients: &[("gate", "dgate"), ("up", "dup")],
             packed: &[&["gate", "up"], &["dgate", "dup"]],
             ..PLAIN
         },

@@ -24,7 +24,6 @@ pub const FAMILY: Family = Family {
         forward: Attention::SPEC,
         backward: AttentionBackward::SPEC,
         saved: &[("y", "y"), ("lse", "lse")],
-        gradients: &[("q", "dq"), ("k", "dk"), ("v", "dv")],
         packed: &[&["q", "k", "v"], &["dq", "dk", "dv"]],
         ..PLAIN
     }],

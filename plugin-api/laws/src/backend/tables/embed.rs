@@ -16,13 +16,7 @@ use telos_random::SplitMix64;
 pub const FAMILY: Family = Family {
     ops: &[Embedding::SPEC],
     cases: |rng, _, _| Ok(cases(rng)),
-    rules: &[Rule {
-        number: 1,
-        forward: Embedding::SPEC,
-        backward: EmbeddingBackward::SPEC,
-        gradients: &[("table", "dtable")],
-        ..PLAIN
-    }],
+    rules: &[Rule { number: 1, forward: Embedding::SPEC, backward: EmbeddingBackward::SPEC, ..PLAIN }],
     wrong: Wrong {
         indices: &[
             ("embedding", "ids", Some("table")),

@@ -25,18 +25,9 @@ pub const FAMILY: Family = Family {
             forward: HeadStats::SPEC,
             backward: HeadBackward::SPEC,
             saved: &[("lse", "lse"), ("entropy", "entropy"), ("logits", "logits")],
-            cotangents: &[("logp", "dlogp"), ("lse", "dlse"), ("mean_logit", "dmean_logit"), ("entropy", "dentropy")],
-            gradients: &[("x", "dx"), ("w", "dw"), ("bias", "dbias")],
             ..PLAIN
         },
-        Rule {
-            number: 10,
-            forward: HeadStats::SPEC,
-            backward: HeadFused::SPEC,
-            cotangents: &[("logp", "dlogp"), ("lse", "dlse"), ("mean_logit", "dmean_logit")],
-            gradients: &[("x", "dx"), ("w", "dw"), ("bias", "dbias")],
-            ..PLAIN
-        },
+        Rule { number: 10, forward: HeadStats::SPEC, backward: HeadFused::SPEC, ..PLAIN },
     ],
     wrong: Wrong {
         indices: &[
@@ -55,17 +46,19 @@ pub const FAMILY: Family = Family {
 };
 
 fn case(rng: &mut SplitMix64, name: &str, op: HeadStats, (tokens, dim, vocab): (usize, usize, usize)) -> Case {
-    Case::new(format!("{tokens} x {dim}, {vocab} tokens{name}"), &op)
+    let case = Case::new(format!("{tokens} x {dim}, {vocab} tokens{name}"), &op)
         .with("x", Tensor::grid(rng, tokens, dim))
         .with("w", Tensor::grid(rng, vocab, dim))
         .with("targets", Tensor::indices(rng, tokens, vocab))
-        .with("bias", Tensor::grid(rng, 1, vocab))
-        .out("logp", 1, tokens)
-        .out("lse", 1, tokens)
-        .out("entropy", 1, tokens)
-        .out("mean_logit", 1, tokens)
-        .out("top1", 1, tokens)
-        .out("logits", tokens, vocab)
+        .with("bias", Tensor::grid(rng, 1, vocab));
+    let size = |dim: &str| match dim {
+        "N" => tokens,
+        "V" => vocab,
+        _ => 1,
+    };
+    // Every statistic and the logits.
+    let outputs = HeadStats::SPEC.outputs.iter();
+    outputs.fold(case, |case, spec| case.out(spec.name, size(spec.dims[0]), size(spec.dims[1])))
 }
 
 fn cases(rng: &mut SplitMix64) -> Vec<Case> {

@@ -18,13 +18,7 @@ pub const FAMILY: Family = Family {
     cases: |rng, _, _| Ok(cases(rng)),
     rules: &[
         Rule { number: 3, forward: Linear::SPEC, backward: LinearBackwardInput::SPEC, ..PLAIN },
-        Rule {
-            number: 4,
-            forward: Linear::SPEC,
-            backward: LinearBackwardWeight::SPEC,
-            gradients: &[("w", "dw"), ("bias", "dbias")],
-            ..PLAIN
-        },
+        Rule { number: 4, forward: Linear::SPEC, backward: LinearBackwardWeight::SPEC, ..PLAIN },
     ],
     wrong: Wrong::NONE,
 };
