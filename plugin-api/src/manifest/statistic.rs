@@ -71,8 +71,6 @@ statistics! {
     VALUE = "value", TOKEN;
     /// The scalar head at a sequence's last real token, per sequence.
     SCORE = "score", SEQUENCE;
-    /// The last hidden state of a sequence.
-    POOLED = "pooled", StatisticSpec { wide: true, ..SEQUENCE };
     /// The critic's value after the last token, per sequence. No gradient.
     VALUE_END = "value_end", StatisticSpec { differentiable: false, ..SEQUENCE };
 }
