@@ -3,7 +3,7 @@
 use super::fault::{Fault, fault, twice};
 use crate::{
     batch::names,
-    manifest::{Normaliser, ObjectiveManifest, Reduction, Requirements},
+    manifest::{Normaliser, ObjectiveManifest, Reduction, Requirements, Statistic},
 };
 
 /// The longest name of a term or metric, in bytes.
@@ -20,7 +20,7 @@ pub fn host_owns_metric(name: &str) -> bool {
     OWN_METRICS.contains(&name) || OWN_METRIC_GROUPS.iter().any(|start| name.starts_with(start))
 }
 
-/// Arrays that the host always creates.
+/// Arrays that the host creates in addition to the statistics.
 const OWN_ARRAYS: &[&str] = &[
     names::OFFSETS,
     names::TARGET,
@@ -30,27 +30,18 @@ const OWN_ARRAYS: &[&str] = &[
     names::SIDE,
     names::REWARD,
     names::ENDED,
-    names::SCORE,
     "token",
     "row",
     "part",
-    "logp",
-    "lse",
-    "entropy",
-    "mean_logit",
-    "top1",
-    "kl",
-    "candidates",
-    "value",
-    "value_end",
-    "pooled",
 ];
 /// Prefixes of further such arrays: columns of the data, statistics of other models, and names reserved for the ABI.
 const OWN_ARRAY_GROUPS: &[&str] = &[names::COLUMN, "policy.", "reference.", "critic.", "teacher.", "reward.", "telos."];
 
 /// Whether the host creates an array of this name, so that `prepare` may not return one.
 pub fn host_owns_array(name: &str) -> bool {
-    OWN_ARRAYS.contains(&name) || OWN_ARRAY_GROUPS.iter().any(|start| name.starts_with(start))
+    OWN_ARRAYS.contains(&name)
+        || Statistic::ALL.contains(&name)
+        || OWN_ARRAY_GROUPS.iter().any(|start| name.starts_with(start))
 }
 
 /// All mistakes of a manifest that would make a run's numbers wrong or ambiguous; empty if there are none.

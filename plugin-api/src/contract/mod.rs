@@ -14,12 +14,14 @@
 //! | `after_step` | [`verdict`] | an unknown verdict, and the end of a rollout where there are none |
 
 mod arrays;
+mod composed;
 mod description;
 mod fault;
 mod finite;
 mod losses;
 
-pub use arrays::{Limits, composed, prepared, verdict, weights};
+pub use arrays::{prepared, verdict, weights};
+pub use composed::{Limits, composed};
 pub use description::{host_owns_array, host_owns_metric, manifest, requirements};
 pub use fault::Fault;
 #[doc(hidden)]

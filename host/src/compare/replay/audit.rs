@@ -325,7 +325,7 @@ impl Session for Audited {
         }
     }
 
-    plugin_api::pass_on!(inner: alloc free upload download begin_download finish_download write_version supports workspace memory trim sync);
+    plugin_api::pass_on!(inner: alloc free upload download write_version supports workspace memory trim sync);
 }
 
 #[cfg(test)]

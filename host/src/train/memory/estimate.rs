@@ -7,7 +7,7 @@ use crate::{
     device::{Buffer, Device, sizes::SizesOnly},
     error::Result,
     generate,
-    model::{Keep, Model},
+    model::{Keep, Model, Statistics},
     objectives::{Objectives, batch_arrays::supervised_rows, micro_batch::view},
     runs::breadcrumb::CrashMarker,
     setup::Setup,
@@ -211,10 +211,11 @@ impl Counting<'_> {
         let sums = TokenCotangents {
             score: needs.score.then(per_position),
             value: needs.critic.then(per_position),
-            logp: needs.tokens.then(per_row),
-            lse: statistics.lse.then(per_row),
-            entropy: statistics.entropy.then(per_row),
-            mean_logit: statistics.mean_logit.then(per_row),
+            head: Statistics::DIFFERENTIABLE
+                .into_iter()
+                .filter(|name| needs.tokens && statistics.has(name))
+                .map(|name| (name, Some(per_row())))
+                .collect(),
         };
         let keep = Keep::ForBackward(self.learner.recompute);
         if pass.objectives.linear() {
