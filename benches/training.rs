@@ -12,14 +12,11 @@ use telos::{
     error::Result,
     model::{Model, ModelConfig, Outputs, Recompute},
     objectives::{Objectives, micro_batch::cut},
+    optimizer::{self, kind::Optimizer},
     plugins::Pinning,
     runs::breadcrumb::CrashMarker,
     setup::{Setup, loading::prepare},
-    train::{
-        optimizer::{self, kind::Optimizer},
-        roles::Roles,
-        step::gradient::TrainedModels,
-    },
+    train::{roles::Roles, step::gradient::TrainedModels},
 };
 
 use telos_random::SplitMix64;

@@ -2,8 +2,8 @@
 //! rate, update or skip, reference, commit, then evaluation, samples and checkpoint.
 //!
 //! Around it: [`start_and_end`] does what comes before the first and after the last step, [`run`] opens and resumes a run and writes
-//! its records, [`learner`] holds the model and everything that trains it, [`step`] has the parts of one step, [`optimizer`] updates
-//! the weights, [`eval`] evaluates.
+//! its records, [`learner`] holds the model and everything that trains it, [`step`] has the parts of one step,
+//! [`optimizer`](crate::optimizer) updates the weights, [`eval`] evaluates.
 
 pub mod auxiliary;
 pub mod dry_run;
@@ -25,16 +25,15 @@ pub mod trainer;
 
 use plugin_api::objective::Verdict;
 
-pub use crate::optimizer;
 use crate::{
     data::PackedBatch,
     error::Result,
     objectives::Objectives,
+    optimizer::kind::Gradient,
     runs::{Interrupt, breadcrumb::CrashMarker, progress::Show},
     setup::Setup,
 };
 use learner::Learner;
-use optimizer::kind::Gradient;
 use rollout::Rollouts;
 use run::{
     open,

@@ -1,7 +1,7 @@
 //! Every key of an experiment.
 //!
 //! The form check ([`super::form`]) reads this list, suggestions come from it, and `telos run --help-keys` prints it. A key is
-//! declared in the file of its table, in [`super::tables`].
+//! declared in the file of its table, in [`super::tables`] or in the module that owns the table.
 
 use super::experiment::Written;
 use crate::families::FAMILIES;

@@ -159,3 +159,55 @@ macro_rules! table {
 }
 
 pub(crate) use table;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    table! {
+        /// The root.
+        struct Root at "" {
+            /// a number
+            count: u64 = 3, Form::ANY_INT, example 4, may_change;
+            inner in Option<Inner>;
+            /// a word,
+            /// explained at length
+            word: String = "a", Form::Text, example "b";
+        }
+    }
+
+    table! {
+        /// inside
+        struct Inner at "inner": Form::Table, default "none", example { match = "x" } {
+            /// a pattern
+            pattern as "match": String, Form::Text, default "that of the root", example "x";
+        }
+    }
+
+    /// Catches keys of an inner table out of their place, a lost name, a meaning that keeps its margin, and a mark at the wrong key.
+    #[test]
+    fn every_key_has_its_row() {
+        let rows: Vec<_> =
+            Root::KEYS.iter().map(|key| (key.path, key.default, key.example, key.meaning, key.may_change)).collect();
+        assert_eq!(
+            rows,
+            [
+                ("count", "3", "4", "a number", true),
+                ("inner", "none", "{ match = \"x\" }", "inside", false),
+                ("inner.match", "that of the root", "\"x\"", "a pattern", false),
+                ("word", "\"a\"", "\"b\"", "a word, explained at length", false),
+            ]
+        );
+    }
+
+    /// Catches a value that is ignored for its default, a field that is read by its name in Rust, and an unknown key that passes.
+    #[test]
+    fn what_is_written_counts_before_the_default() {
+        let read = |text: &str| serde_json::from_str::<Root>(text);
+        let given = read(r#"{"count": 5, "inner": {"match": "y"}}"#).unwrap();
+        assert_eq!((given.count(), given.word()), (5, "a".to_owned()));
+        assert_eq!(given.inner.unwrap().pattern.as_deref(), Some("y"));
+        assert_eq!(read("{}").unwrap().count(), 3);
+        assert!(read(r#"{"pattern": "y"}"#).is_err());
+    }
+}

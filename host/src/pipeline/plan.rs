@@ -11,6 +11,7 @@ use crate::{
     config::{Loaded, Pipeline},
     error::{Error, Kind, Result, refusal_text},
     model::{ModelConfig, params::Layout},
+    optimizer::groups::check_groups,
     plugins::Pinning,
     setup::{
         Setup,
@@ -19,7 +20,6 @@ use crate::{
     },
     train::{
         auxiliary::AuxiliaryObjective,
-        optimizer::groups::check_groups,
         roles::{Roles, policy_outputs},
         rollout::{Rollouts, rewards::Rewards},
     },

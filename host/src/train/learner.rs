@@ -8,7 +8,6 @@ use plugin_api::{contract, objective::Verdict};
 use super::{
     auxiliary::AuxiliaryObjective,
     memory::largest_rows::forward_tokens,
-    optimizer::{self, groups::check_groups, kind::Optimizer, schedule},
     roles::{
         Roles, policy_outputs,
         reference_pass::{self, ReferencePass},
@@ -27,6 +26,7 @@ use crate::{
         active::{Active, broken, failed},
         micro_batch::{cut, unpack},
     },
+    optimizer::{self, groups::check_groups, kind::Optimizer, schedule},
     runs::breadcrumb::CrashMarker,
     setup::Setup,
 };

@@ -2,14 +2,10 @@
 
 use std::time::Instant;
 
-use super::{
-    learner::Learner,
-    optimizer::{kind::global_norm, moments},
-    run::state,
-    trainer::Trainer,
-};
+use super::{learner::Learner, run::state, trainer::Trainer};
 use crate::{
     error::{Error, Result},
+    optimizer::{kind::global_norm, moments},
     runs::{
         disk::{shown, write_durably},
         receipt::Receipt,

@@ -8,7 +8,6 @@ use super::{
     eval::exact_match::EvalPrompt,
     learner::Learner,
     notices::Notices,
-    optimizer::kind::Gradient,
     quick_laws::ToProve,
     roles::reference_pass::ReferencePass,
     rollout::Rollouts,
@@ -20,6 +19,7 @@ use crate::{
     data::{PackedBatch, TrainingData},
     error::{Error, Result},
     generate::text::SampleText,
+    optimizer::kind::Gradient,
     runs::{Checkpoints, Progress, RunFolder, breadcrumb::CrashMarker, receipt::Replaced},
     setup::Setup,
 };

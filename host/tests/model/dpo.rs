@@ -19,9 +19,9 @@ use telos::{
     device::{Buffer, Device},
     model::{Model, ModelConfig, Recompute},
     objectives::{Objectives, active::Active},
+    optimizer,
     runs::breadcrumb::CrashMarker,
     train::{
-        optimizer,
         roles::{Roles, reference::Reference},
         step::gradient::{TrainedModels, WindowLoss},
     },

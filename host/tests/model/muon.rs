@@ -3,7 +3,7 @@
 use telos::{
     config::experiment::{Group, Optimizer as Settings, OptimizerKind},
     model::{Model, params::Parameter},
-    train::optimizer,
+    optimizer,
 };
 
 use crate::support::{backends, device, l2, tiny};

@@ -1,9 +1,8 @@
 //! Tests of reading and writing `config.json`, and of what is refused.
 
 use super::*;
-use crate::config::experiment::Shape;
 use crate::families::FAMILIES;
-use crate::model::params::Layout;
+use crate::model::{params::Layout, shape::fresh::Shape};
 
 const LLAMA: &str = r#"{"model_type": "llama", "architectures": ["LlamaForCausalLM"], "hidden_size": 8,
     "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16, "vocab_size": 32}"#;

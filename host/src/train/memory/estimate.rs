@@ -9,12 +9,12 @@ use crate::{
     generate,
     model::{Keep, Model, Statistics},
     objectives::{Objectives, batch_arrays::supervised_rows, micro_batch::view},
+    optimizer::{self, kind::Optimizer},
     runs::breadcrumb::CrashMarker,
     setup::Setup,
     train::{
         eval::exact_match::EvalPrompt,
         learner::Learner,
-        optimizer::{self, kind::Optimizer},
         roles::{
             Roles,
             critic::Critic,

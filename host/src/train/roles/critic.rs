@@ -7,8 +7,8 @@ use crate::{
     device::{Buffer, Device},
     error::Result,
     model::{Model, Outputs, params::Layout},
+    optimizer::kind::Optimizer,
     setup::Setup,
-    train::optimizer::kind::Optimizer,
 };
 
 /// Folder in a checkpoint with a separate critic.

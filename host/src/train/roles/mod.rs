@@ -10,16 +10,14 @@ use std::path::Path;
 
 use plugin_api::backend::ops::{Axpy, Copy, Scale};
 
-use super::{
-    optimizer::{self, kind::Gradient, moments},
-    step::models::{CriticModel, Models},
-};
+use super::step::models::{CriticModel, Models};
 use crate::{
     config::experiment::{Follow, SHARED},
     device::Device,
     error::{Error, Result},
     model::{Model, Outputs, params::Layout},
     objectives::Objectives,
+    optimizer::{self, kind::Gradient, moments},
     setup::Setup,
 };
 use critic::{CRITIC, Critic};

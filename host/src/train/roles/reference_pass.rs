@@ -314,7 +314,7 @@ fn starting_weights(setup: &Setup) -> Result<String> {
     let failed = |e| Error::run(format!("cannot read {}", folder.display())).with_cause(e);
     let mut files: Vec<PathBuf> = fs::read_dir(&folder).map_err(failed)?.flatten().map(|entry| entry.path()).collect();
     files.retain(|file| file.extension().is_some_and(|e| e == "safetensors") || file.ends_with("config.json"));
-    files.retain(|file| !file.ends_with(crate::train::optimizer::moments::OPTIMIZER));
+    files.retain(|file| !file.ends_with(crate::optimizer::moments::OPTIMIZER));
     files.sort();
     files.iter().map(|file| Ok(sha256_file(file).map_err(failed)?.1)).collect()
 }

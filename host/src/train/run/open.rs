@@ -16,6 +16,7 @@ use super::{
 };
 use crate::{
     error::Result,
+    optimizer::moments,
     plugins::Pinning,
     runs::{
         Breadcrumb,
@@ -31,7 +32,6 @@ use crate::{
         eval::{exact_match::questions, held_out::held_out, metric_names},
         learner::{self, Learner, Opened},
         notices::Notices,
-        optimizer::moments,
         quick_laws::ToProve,
         trainer::Trainer,
     },

@@ -16,6 +16,7 @@ use crate::{
     error::{Error, Result},
     files,
     generate::text::SampleText,
+    optimizer::kind::Gradient,
     runs::{
         disk::{shown, sync_folder},
         folder::RunFolder,
@@ -24,7 +25,6 @@ use crate::{
     train::{
         eval::{Figures, exact_match::ComparedAnswer, generation::RewardedAnswer},
         memory::process::process_memory,
-        optimizer::kind::Gradient,
         rollout::sampling::AnswerRecord,
         step::gradient::WindowLoss,
     },

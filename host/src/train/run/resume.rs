@@ -16,7 +16,7 @@ use crate::{
     },
     error::{Error, Result},
     files,
-    train::optimizer::schedule::rate,
+    optimizer::schedule::rate,
 };
 
 /// A change that is not reported here: if it may change a result, the receipt records it.
