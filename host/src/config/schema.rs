@@ -41,6 +41,8 @@ pub enum Form {
     Span,
     /// Two numbers from 0 to below 1.
     Betas,
+    /// A list of integers in a closed range, at least one.
+    Ints(i64, i64),
     /// A list of `[step, length]`, at least one.
     Lengths,
     /// A table with the keys listed below it.
@@ -203,7 +205,9 @@ pub const KEYS: &[Key] = &[
     key("eval.every", ANY_INT, "0", "50", "steps between evaluations; 0: only before and after the run"),
     key("eval.tokens", ANY_INT, "0", "100000", "held-out tokens used; 0: all"),
     key("eval.generate", POSITIVE_INT, "none", "200", "rows: so many held-out prompts are answered, always by the most probable token, and eval/exact_match says how many answers are the rows' own (of pairs the chosen ones, of prompts alone the column `answer`)"),
-    key("eval.temperature", Form::Float(Included(0.0), Included(100.0)), "that of the rollout, else 1.0", "0.0", "of the answers that [[reward]] measures; 0 takes the most probable token"),
+    key("eval.samples", Form::Int(1, 65536), "1", "8", "rows: answers drawn to each of these prompts for eval/pass@k, at eval.temperature, with the top_p and top_k of the rollout where there is one"),
+    key("eval.pass_at", Form::Ints(1, 65536), "[1, samples] where samples is above 1, else none", "[1, 4]", "each k of eval/pass@k: the chance that of k answers to a prompt at least one is the row's own, estimated without bias from eval.samples answers, over the prompts whose rows have an answer; rewards do not count"),
+    key("eval.temperature", Form::Float(Included(0.0), Included(100.0)), "that of the rollout, else 1.0", "0.0", "of the answers that [[reward]] measures and eval.samples draws; 0 takes the most probable token"),
     key("eval.early_stop", Form::Table, "", "{ patience = 5 }", "stop when the metric no longer gets better"),
     key("eval.early_stop.metric", Form::Text, "\"min:eval/loss\"; of rollouts \"max:eval/reward\"", "\"min:eval/loss\"", "metric watched, after min: or max: (a loss needs neither)"),
     key("eval.early_stop.patience", Form::Int(1, 1_000_000), "3", "5", "evaluations without improvement before the run stops"),
@@ -257,6 +261,7 @@ impl Form {
                 "a number of steps (integer) or a fraction of the run (number above 0 and below 1)".to_owned()
             }
             Form::Betas => "two numbers, each at least 0 and below 1".to_owned(),
+            Form::Ints(min, max) => format!("a list of integers, each {}", &int_range(min, max)["an integer ".len()..]),
             Form::Lengths => "a list of [step, tokens]".to_owned(),
             Form::Table | Form::Plugin => "a table".to_owned(),
             Form::WordOrTable(words) => format!("one of {}, or a table", quoted(words)),

@@ -190,6 +190,8 @@ pub struct Eval {
     pub every: Option<u64>,
     pub tokens: Option<u64>,
     pub generate: Option<u64>,
+    pub samples: Option<usize>,
+    pub pass_at: Option<Vec<usize>>,
     pub temperature: Option<f64>,
     pub early_stop: Option<EarlyStop>,
 }

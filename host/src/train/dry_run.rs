@@ -6,7 +6,7 @@ use plugin_api::batch::names;
 use serde::Serialize;
 
 use super::{
-    eval::{exact_match::questions, expectations, held_out::held_out, metric_names},
+    eval::{expectations, held_out::held_out, metric_names, prompts::questions},
     learner::{self, FirstWindow, Learner, Opened},
     memory::estimate::{self, Evaluated},
     notices, quick_laws,
@@ -85,7 +85,7 @@ pub fn dry_run(setup: &Setup) -> Result<Findings> {
     let held_out = held_out(setup, &learner.objectives, &data)?;
     let most = setup.experiment().eval.generate.unwrap_or(0);
     let questions = questions(&*data.held_out, &setup.tokenizer, most)?;
-    metric_names::check(setup, &mut learner, &held_out, &questions)?;
+    metric_names::check(setup, &held_out, &mut learner.held_out_prompts(setup, &*data.held_out, &questions))?;
     learner.try_batch(TRIED, &marker)?;
     let evaluated = Evaluated { held_out: &held_out, questions: &questions };
     let memory = estimate::estimate(setup, &mut learner, &data, &evaluated, &marker)?;

@@ -7,6 +7,7 @@ use plugin_api::{contract, objective::Verdict};
 
 use super::{
     auxiliary::AuxiliaryObjective,
+    eval::{evaluator::HeldOutPrompts, prompts::EvalPrompt},
     memory::largest_rows::forward_tokens,
     optimizer::{
         self,
@@ -23,7 +24,7 @@ use super::{
 };
 use crate::{
     config::experiment::{self, Batch, Train},
-    data::{Batcher, PackedBatch, Sequence, TrainingData, Window, pack},
+    data::{Batcher, Examples, PackedBatch, Sequence, TrainingData, Window, pack},
     device::{Buffer, Device},
     error::{Error, Result},
     model::{Model, Recompute},
@@ -147,6 +148,25 @@ impl Learner {
             rewards: Rewards::default(),
             beside: Vec::new(),
         })
+    }
+
+    /// Returns held-out prompts of `data` with what answers and scores them.
+    pub fn held_out_prompts<'a>(
+        &'a mut self,
+        setup: &'a Setup,
+        data: &'a dyn Examples,
+        prompts: &'a [EvalPrompt],
+    ) -> HeldOutPrompts<'a> {
+        HeldOutPrompts {
+            experiment: setup.experiment(),
+            tokenizer: &setup.tokenizer,
+            data,
+            prompts,
+            models: self.roles.models(&self.model),
+            has_reference: self.roles.reference_stays(),
+            objectives: &mut self.objectives,
+            rewards: &self.rewards,
+        }
     }
 
     /// Returns the context length of a step; steps count from 0.

@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 use telos_random::Rng;
 
 use super::{
-    eval::exact_match::questions,
+    eval::prompts::questions,
     rollout::{rewards::Rewards, sampling::Policy},
 };
 use crate::{

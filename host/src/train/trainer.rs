@@ -3,7 +3,7 @@
 use std::{path::PathBuf, time::Instant};
 
 use super::{
-    eval::exact_match::EvalPrompt,
+    eval::prompts::EvalPrompt,
     learner::Learner,
     notices::Notices,
     quick_laws::ToProve,

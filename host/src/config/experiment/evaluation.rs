@@ -14,12 +14,24 @@ pub struct Eval {
     /// Held-out prompts that are answered greedily and compared with their completions; absent: none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub generate: Option<u64>,
-    /// Temperature of the answers that rewards score; absent if nothing is generated.
+    /// Temperature of the answers that rewards score and of those that pass@k counts; absent if nothing is generated.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub temperature: Option<f64>,
+    /// What pass@k is measured on; absent: it is not measured.
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    pub pass: Option<PassAt>,
     /// When to stop early.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub early_stop: Option<EarlyStop>,
+}
+
+/// Sampled answers to held-out prompts, for pass@k.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct PassAt {
+    /// How many answers are sampled to each prompt.
+    pub samples: usize,
+    /// Each `k` of pass@k, from 1 to `samples`, in ascending order; at least one.
+    pub pass_at: Vec<usize>,
 }
 
 /// When to stop early.

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value as Json};
 
 pub use data::{Columns, Data, HeldOut, Truncation};
-pub use evaluation::{Checkpoint, EarlyStop, Eval, MetricRule, Sample};
+pub use evaluation::{Checkpoint, EarlyStop, Eval, MetricRule, PassAt, Sample};
 pub use model::{Arch, Model, Shape, Tokenizer};
 pub use objectives::{Critic, Follow, Objective, POLICY, Reference, Reward, RewardSource, Rollout, SELF, SHARED};
 pub use train::{Batch, Group, Length, Optimizer, OptimizerKind, Recompute, Schedule, ScheduleKind, Span, Train};

@@ -5,6 +5,7 @@
 
 mod data;
 pub(super) mod notes;
+mod pass_at;
 mod roles;
 mod train;
 
@@ -246,11 +247,13 @@ fn eval(written: written::Eval, data: &Data, rollout: Option<&Rollout>, notes: &
         notes.unused("eval.temperature", &written.temperature, "without eval.generate nothing is answered");
     }
     let temperature = written.temperature.unwrap_or(rollout.map_or(1.0, |rollout| rollout.temperature));
+    let pass = pass_at::pass_at(written.samples, written.pass_at, written.generate, temperature, notes);
     Eval {
         every,
         tokens: written.tokens.unwrap_or(0),
         generate: written.generate,
         temperature: written.generate.map(|_| temperature),
+        pass,
         early_stop,
     }
 }

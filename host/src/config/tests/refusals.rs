@@ -41,7 +41,7 @@ fn unknown_keys_get_the_nearest_valid_name_and_no_second_complaint() {
     );
     added(
         "[eval]\ncolour = 1",
-        "exp.toml:11:1: eval.colour: unknown key; valid: `early_stop`, `every`, `generate`, `temperature`, `tokens`",
+        "exp.toml:11:1: eval.colour: unknown key; valid: `early_stop`, `every`, `generate`, `pass_at`, `samples`, `temperature`, `tokens`",
     );
     changed("steps = 100", "stesp = 100", "exp.toml:7:1: train.stesp: unknown key; did you mean `steps`?");
     changed(
@@ -568,4 +568,34 @@ proptest! {
             _ = draft.finish();
         }
     }
+}
+
+/// Catches more answers asked for than are drawn, so that pass@k has no estimate; answers that are all the same; and keys that
+/// nothing reads.
+#[test]
+fn pass_at_k_needs_k_answers_that_may_differ() {
+    let eval = |keys: &str, expected: &str| {
+        changed("path = \"corpus.txt\"", &format!("source = \"synthetic\" }}\neval = {{ {keys}"), expected);
+    };
+    eval(
+        "generate = 5, samples = 2, pass_at = [4, 1]",
+        "exp.toml:4:37: eval.pass_at: 4 is more than eval.samples = 2; draw more, samples = 4, or leave it out",
+    );
+    eval(
+        "generate = 5, pass_at = [4]",
+        "exp.toml:4:24: eval.pass_at: 4 is more than eval.samples = 1; draw more, samples = 4, or leave it out",
+    );
+    eval(
+        "samples = 2, pass_at = [1]",
+        "exp.toml:4:10: eval.samples: unused: without eval.generate nothing is answered
+        exp.toml:4:23: eval.pass_at: unused: without eval.generate nothing is answered",
+    );
+    eval(
+        "generate = 5, samples = 2, temperature = 0.0",
+        "exp.toml:4:24: eval.samples: unused: at eval.temperature = 0 all answers to a prompt are the same; for example temperature = 0.8",
+    );
+    eval(
+        "generate = 5, samples = 2, pass_at = [0]",
+        "exp.toml:4:37: eval.pass_at: expected a list of integers, each from 1 to 65536, found the list [0]; for example pass_at = [1, 4]",
+    );
 }

@@ -2,7 +2,7 @@
 
 use plugin_api::batch::Batch;
 
-use super::Figures;
+use super::evaluator::Figures;
 use crate::{
     data::{
         PackedBatch, TrainingData, Window,

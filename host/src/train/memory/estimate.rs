@@ -12,7 +12,7 @@ use crate::{
     runs::breadcrumb::CrashMarker,
     setup::Setup,
     train::{
-        eval::exact_match::EvalPrompt,
+        eval::{evaluator::sampling, prompts::EvalPrompt},
         learner::Learner,
         optimizer::{self, kind::Optimizer},
         roles::{
@@ -242,9 +242,11 @@ impl Counting<'_> {
             all.push((repeated, rollout.max_new_tokens));
         }
         if !questions.is_empty() {
-            let options = crate::train::eval::generation::options(experiment, questions);
+            let options = sampling(experiment, questions);
             let longest = questions.iter().map(EvalPrompt::answer_length).max().unwrap_or(0);
-            let prompts = questions.iter().map(|question| ids(&question.prompt().ids)).collect();
+            let samples = experiment.eval.pass.as_ref().map_or(1, |pass| pass.samples).min(generate::SLOTS);
+            let repeated = |question: &EvalPrompt| std::iter::repeat_n(ids(&question.prompt().ids), samples);
+            let prompts = questions.iter().flat_map(repeated).collect();
             all.push((prompts, options.max_tokens.max(longest)));
         }
         if let Some(sample) = &experiment.sample {

@@ -28,7 +28,7 @@ use crate::{
     },
     setup::Setup,
     train::{
-        eval::{exact_match::questions, held_out::held_out, metric_names},
+        eval::{held_out::held_out, metric_names, prompts::questions},
         learner::{self, Learner, Opened},
         notices::Notices,
         optimizer::moments,
@@ -61,7 +61,7 @@ pub(crate) fn trainer(mut setup: Setup, resume: bool, show: Show) -> Result<Trai
     let questions = questions(&*data.held_out, &setup.tokenizer, experiment.eval.generate.unwrap_or(0))?;
     if checkpoint.is_none() {
         setup.check_samples()?;
-        metric_names::check(&setup, &mut learner, &held_out, &questions)?;
+        metric_names::check(&setup, &held_out, &mut learner.held_out_prompts(&setup, &*data.held_out, &questions))?;
     }
     let mut state = TrainState::new(total, learner.batcher.state().clone());
     if let Some(checkpoint) = &checkpoint {
