@@ -10,6 +10,7 @@ pub mod error;
 pub mod files;
 pub mod generate;
 pub mod inference;
+pub mod keys;
 pub mod model;
 pub mod objectives;
 pub mod pipeline;

@@ -55,6 +55,7 @@ const LAYERS: &[&[&str]] = &[
     &["config"],
     &["runs"],
     &["data"],
+    &["keys"],
     &["files"],
     &["capacity"],
     &["error"],

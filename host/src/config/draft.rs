@@ -9,13 +9,13 @@ use plugin_api::manifest::OptionSpec;
 use super::experiment::{Backend, Experiment, RewardSource};
 use super::file::read_text;
 use super::form;
-use super::mistake::{Mistake, refusal};
 use super::options::{SpannedTable, check_options};
 use super::overrides::{Override, lay_over};
-use super::resolve::notes::Notes;
 use super::resolve::resolve;
-use super::tree::{self, Node, join, keys_of, place_of};
 use crate::error::{Error, Result};
+use crate::keys::mistake::{Mistake, refusal};
+use crate::keys::notes::Notes;
+use crate::keys::tree::{self, Node, join, keys_of, place_of};
 
 /// The key of the list of stages.
 pub(super) const STAGE: &str = "stage";

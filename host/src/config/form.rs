@@ -7,10 +7,11 @@ use std::ops::RangeBounds;
 
 use serde_json::{Map, Value as Json};
 
-use super::mistake::{Mistake, Place, nearest, suggestion};
 use super::options::SpannedTable;
-use super::schema::{self, Form, Key};
-use super::tree::{Entry, Node, Table, Value, join};
+use super::schema;
+use crate::keys::mistake::{Mistake, Place, nearest, suggestion};
+use crate::keys::tree::{Entry, Node, Table, Value, join};
+use crate::keys::{Form, Key};
 
 /// The result of the form check.
 #[derive(Debug, Default)]
@@ -140,10 +141,14 @@ impl Checked {
             Value::Text(text) => {
                 let near = nearest(text, words.iter().copied());
                 let remedy = near.map_or(String::new(), |name| format!("; did you mean \"{name}\"?"));
-                let expected = schema::quoted(words);
+                let expected = crate::keys::form::quoted(words);
                 self.refuse(&node.place, path, format!("expected {expected}, found {}{remedy}", node.found()))
             }
-            _ => self.refuse(&node.place, path, format!("expected {}, found {}", schema::quoted(words), node.found())),
+            _ => self.refuse(
+                &node.place,
+                path,
+                format!("expected {}, found {}", crate::keys::form::quoted(words), node.found()),
+            ),
         }
     }
 

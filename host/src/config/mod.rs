@@ -10,13 +10,12 @@ mod draft;
 pub mod experiment;
 mod file;
 mod form;
-pub mod mistake;
 pub mod options;
 pub mod overrides;
 pub mod pipeline;
 mod resolve;
 pub mod schema;
-pub mod tree;
+mod tables;
 // The meaning of each field is documented in `schema` only.
 #[allow(missing_docs)]
 mod written;
@@ -27,17 +26,19 @@ mod tests;
 use std::path::Path;
 use std::sync::Arc;
 
+pub use crate::keys::mistake;
+pub use crate::keys::mistake::{Mistake, Place};
 pub use draft::{Draft, Loaded, PluginUse, Slot};
 pub use experiment::Experiment;
-pub use mistake::{Mistake, Place};
 pub use options::SpannedTable;
 pub use overrides::Override;
 pub use pipeline::Pipeline;
 
 use crate::error::Result;
+use crate::keys::mistake::refusal;
+use crate::keys::tree;
 use draft::is_pipeline;
 use file::read_text;
-use mistake::refusal;
 
 /// The content of a file.
 #[derive(Debug)]

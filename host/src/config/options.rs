@@ -4,11 +4,11 @@
 use plugin_api::manifest::OptionSpec;
 use serde_json::{Map, Value as Json};
 
-use super::mistake::{Mistake, Place, suggestion};
 use super::overrides::{Override, lay_over};
 use super::schema;
-use super::tree::{Entry, Node, Table, Value, join};
 use crate::error::{Error, Result};
+use crate::keys::mistake::{Mistake, Place, suggestion};
+use crate::keys::tree::{Entry, Node, Table, Value, join};
 
 /// The keys of one plugin's table that the host does not know, with their places.
 #[derive(Debug, Clone, PartialEq)]
@@ -97,14 +97,14 @@ const NO_SCHEMA: &str = "option";
 fn unknown(specs: &[OptionSpec], table: &SpannedTable, entry: &Entry) -> Mistake {
     let mut names: Vec<&str> = schema::children(table.schema).collect();
     names.extend(specs.iter().map(|spec| spec.name.as_str()));
-    let meant = super::mistake::nearest(&entry.key, names.iter().copied()).map(|name| join(&table.key, name));
+    let meant = crate::keys::mistake::nearest(&entry.key, names.iter().copied()).map(|name| join(&table.key, name));
     let message = format!("unknown key; {}", suggestion(&entry.key, names.iter().copied()));
     Mistake { meant, ..Mistake::new(entry.node.place.clone(), join(&table.key, &entry.key), message) }
 }
 
 fn wrong(spec: &OptionSpec, table: &SpannedTable, entry: &Entry) -> Mistake {
     let near = match &entry.node.value {
-        Value::Text(text) => super::mistake::nearest(text, spec.choices.iter().map(String::as_str)),
+        Value::Text(text) => crate::keys::mistake::nearest(text, spec.choices.iter().map(String::as_str)),
         _ => None,
     };
     let remedy = match near {
@@ -170,7 +170,7 @@ fn expected(spec: &OptionSpec) -> String {
         "int" => format!("an integer{range}"),
         "float" => format!("a number{range}"),
         "string" if choices.is_empty() => "a string".to_owned(),
-        "string" => schema::quoted(&choices),
+        "string" => crate::keys::form::quoted(&choices),
         other => format!("a value of kind \"{other}\", which this host does not know"),
     };
     match spec.kind.strip_suffix(" list") {

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use toml::de::DeValue;
 
 use super::file::LARGEST;
-use super::mistake::{Mistake, Place};
-use super::tree::{Entry, Node, Table, Value, from_value, join};
+use crate::keys::mistake::{Mistake, Place};
+use crate::keys::tree::{Entry, Node, Table, Value, from_value, join};
 
 /// The most names in a dotted path; the schema needs four, and a stage two more.
 const DEEPEST: usize = 32;

@@ -9,11 +9,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::draft::{Draft, Loaded, STAGE};
-use super::mistake::{Mistake, Place, refusal, suggestion};
 use super::overrides::{Override, lay_over};
 use super::resolve::is_folder_name;
-use super::tree::{Entry, Node, Table, Value, join};
 use crate::error::{Error, Result};
+use crate::keys::mistake::{Mistake, Place, refusal, suggestion};
+use crate::keys::tree::{Entry, Node, Table, Value, join};
 use crate::runs::folder::own_file;
 
 /// Prefix of a value that names a stage.

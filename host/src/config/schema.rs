@@ -3,74 +3,21 @@
 //! The form check ([`super::form`]) reads this table, suggestions come from it, and `telos run --help-keys` prints
 //! it. Rules between keys are in [`super::resolve`].
 
-use std::ops::Bound::{self, Excluded, Included, Unbounded};
-
-/// One key.
-#[derive(Debug, Clone, Copy)]
-pub struct Key {
-    /// Dotted path from the root, without list positions.
-    pub path: &'static str,
-    /// The form of its value.
-    pub form: Form,
-    /// The default as TOML, or in words if it depends on other keys; empty if there is none.
-    pub default: &'static str,
-    /// A valid value as TOML.
-    pub example: &'static str,
-    /// What it means, with units.
-    pub meaning: &'static str,
-}
-
-/// The form of a value.
-#[derive(Debug, Clone, Copy)]
-pub enum Form {
-    /// true or false.
-    Bool,
-    /// An integer in a closed range.
-    Int(i64, i64),
-    /// A finite number in a range; integers are numbers too.
-    Float(Bound<f64>, Bound<f64>),
-    /// A string, not empty.
-    Text,
-    /// One of several words.
-    Word(&'static [&'static str]),
-    /// A string or a list of strings; at least one, and none empty.
-    Texts,
-    /// A list of words.
-    Words(&'static [&'static str]),
-    /// A number of steps (integer from 0) or a fraction of all steps (number above 0 and below 1).
-    Span,
-    /// Two numbers from 0 to below 1.
-    Betas,
-    /// A list of integers in a closed range, at least one.
-    Ints(i64, i64),
-    /// A list of `[step, length]`, at least one.
-    Lengths,
-    /// A table with the keys listed below it.
-    Table,
-    /// Like `Table`, or one of several words, which stands for `{ kind = word }`.
-    WordOrTable(&'static [&'static str]),
-    /// A list of tables.
-    Tables,
-    /// A table with the keys listed below it and a plugin's options.
-    Plugin,
-    /// One such table, or a list of them.
-    Plugins,
-}
+use super::tables::roles::rollout;
+use crate::keys::{Form, Key, Table, count, joined};
+use std::ops::Bound::{Excluded, Included, Unbounded};
 
 /// Values of `data.tasks`: the tasks of the synthetic world.
 pub const TASKS: &[&str] = &["copy", "reverse", "sort", "count", "add"];
 /// Values of `train.schedule`.
 pub const SCHEDULES: &[&str] = &["constant", "linear", "cosine", "wsd", "inverse_sqrt"];
 
-const MANY: i64 = 1 << 40;
-const ANY_INT: Form = Form::Int(0, MANY);
-const POSITIVE_INT: Form = Form::Int(1, MANY);
-/// Positions of a batch: their offsets are passed to plugins as 32-bit integers.
-const POSITIONS: Form = Form::Int(1, i32::MAX as i64);
-/// Rows of a batch.
-const ROWS: Form = Form::Int(1, 1 << 24);
-const POSITIVE: Form = Form::Float(Excluded(0.0), Unbounded);
-const FROM_ZERO: Form = Form::Float(Included(0.0), Unbounded);
+const ANY_INT: Form = Form::ANY_INT;
+const POSITIVE_INT: Form = Form::POSITIVE_INT;
+const POSITIONS: Form = Form::POSITIONS;
+const ROWS: Form = Form::ROWS;
+const POSITIVE: Form = Form::POSITIVE;
+const FROM_ZERO: Form = Form::FROM_ZERO;
 
 const fn key(
     path: &'static str,
@@ -79,12 +26,12 @@ const fn key(
     example: &'static str,
     meaning: &'static str,
 ) -> Key {
-    Key { path, form, default, example, meaning }
+    Key { path, form, default, example, meaning, may_change: false }
 }
 
 /// Every key, parents before children.
 #[rustfmt::skip]
-pub const KEYS: &[Key] = &[
+const BEFORE: &[Key] = &[
     key("name", Form::Text, "the file's name without its ending", "\"my-run\"", "name of the run and of its folder under runs_dir: letters, digits, `-`, `_`, `.`"),
     key("seed", Form::Int(0, i64::MAX), "0", "7", "seed of initial weights, data order and synthetic data"),
     key("runs_dir", Form::Text, "\"runs\"", "\"runs\"", "folder that holds the runs, relative to the current directory"),
@@ -92,7 +39,7 @@ pub const KEYS: &[Key] = &[
     key("backend", Form::Plugin, "", "{ plugin = \"candle\" }", "who computes; further keys are options of the plugin"),
     key("backend.plugin", Form::Text, "\"candle\"", "\"candle\"", "id of the backend plugin"),
     key("backend.device", Form::Text, "\"cpu\"", "\"cpu\"", "device: cpu, metal, cuda:0 ... as far as the backend has it"),
-    key("backend.dtype", Form::Word(&["f32", "bf16", "f64"]), "\"f32\"", "\"f32\"", "type of the computation; weights and optimizer stay in f32 or better"),
+    key("backend.dtype", Form::Word(super::experiment::Dtype::WORDS), "\"f32\"", "\"f32\"", "type of the computation; weights and optimizer stay in f32 or better"),
     key("backend.threads", Form::Int(0, 4096), "0", "2", "threads of the backend; 0 means all cores; never changes the result"),
 
     key("model", Form::Table, "", "{ layers = 4, dim = 128, heads = 4, context = 256 }", "what is trained: `from` an existing model, or a shape with fresh weights"),
@@ -160,17 +107,10 @@ pub const KEYS: &[Key] = &[
     key("reward.model", Form::Text, "", "\"runs/reward\"", "a trained reward model: a run, a checkpoint or a Hugging Face folder; this or plugin"),
     key("reward.weight", Form::Float(Unbounded, Unbounded), "1.0", "0.5", "factor in the reward of rollouts; 0: only measured"),
     key("reward.normalise", Form::Bool, "false", "true", "with model: less the mean and over the standard deviation of scores that its training recorded"),
+];
 
-    key("rollout", Form::Table, "", "{ prompts = 64, max_new_tokens = 32 }", "how the policy's answers are drawn, for objectives that learn from prompts"),
-    key("rollout.prompts", ROWS, "", "64", "prompts of one rollout; a multiple of train.batch.prompts"),
-    key("rollout.samples", Form::Int(1, 65536), "1", "4", "answers to each prompt"),
-    key("rollout.epochs", Form::Int(1, 65536), "1", "4", "passes over a rollout, each in its own order, train.batch.prompts at a step"),
-    key("rollout.max_new_tokens", Form::Int(1, 1 << 24), "", "32", "longest answer in tokens, its end-of-text token included"),
-    key("rollout.temperature", Form::Float(Excluded(0.0), Included(100.0)), "1.0", "0.8", "divides the logits, of the draws and of every log-probability"),
-    key("rollout.top_p", Form::Float(Excluded(0.0), Included(1.0)), "1.0", "0.95", "draw from the smallest set of tokens with this probability; log-probabilities stay those of all tokens"),
-    key("rollout.top_k", Form::Int(0, 1 << 24), "0", "50", "draw from the k most probable tokens; 0 means all"),
-    key("rollout.clip", POSITIVE, "none", "5.0", "rewards are cut to this distance from 0"),
-
+#[rustfmt::skip]
+const AFTER: &[Key] = &[
     key("train", Form::Table, "", "{ steps = 500 }", "how it is minimised"),
     key("train.steps", ANY_INT, "", "500", "optimizer steps; this or epochs; 0: the model is only evaluated"),
     key("train.epochs", Form::Float(Excluded(0.0), Included(1e9)), "", "1", "passes over the training data, each row once a pass: the last step of each may be short; this or steps"),
@@ -228,6 +168,11 @@ pub const KEYS: &[Key] = &[
     key("sample.seed", Form::Int(0, i64::MAX), "that of the experiment", "7", "seed of the draws"),
 ];
 
+const PARTS: &[&[Key]] = &[BEFORE, rollout::Written::KEYS, AFTER];
+const ALL: [Key; count(PARTS)] = joined(PARTS);
+/// Every key, parents before children.
+pub const KEYS: &[Key] = &ALL;
+
 /// The key at `path`.
 pub fn find(path: &str) -> Option<&'static Key> {
     KEYS.iter().find(|key| key.path == path)
@@ -244,69 +189,6 @@ pub fn children(parent: &str) -> impl Iterator<Item = &'static str> + Clone {
 /// All paths whose last name is `leaf`.
 pub fn paths_of(leaf: &str) -> Vec<&'static str> {
     KEYS.iter().map(|key| key.path).filter(|path| path.rsplit('.').next() == Some(leaf)).collect()
-}
-
-impl Form {
-    /// What is expected, in words.
-    pub fn expected(self) -> String {
-        match self {
-            Form::Bool => "true or false".to_owned(),
-            Form::Int(min, max) => int_range(min, max),
-            Form::Float(min, max) => format!("a number{}", float_range(min, max)),
-            Form::Text => "a string (not empty)".to_owned(),
-            Form::Word(words) => format!("one of {}", quoted(words)),
-            Form::Texts => "a string or a list of strings".to_owned(),
-            Form::Words(words) => format!("a list of {}", quoted(words)),
-            Form::Span => {
-                "a number of steps (integer) or a fraction of the run (number above 0 and below 1)".to_owned()
-            }
-            Form::Betas => "two numbers, each at least 0 and below 1".to_owned(),
-            Form::Ints(min, max) => format!("a list of integers, each {}", &int_range(min, max)["an integer ".len()..]),
-            Form::Lengths => "a list of [step, tokens]".to_owned(),
-            Form::Table | Form::Plugin => "a table".to_owned(),
-            Form::WordOrTable(words) => format!("one of {}, or a table", quoted(words)),
-            Form::Tables => "a list of tables".to_owned(),
-            Form::Plugins => "a table or a list of tables".to_owned(),
-        }
-    }
-}
-
-fn int_range(min: i64, max: i64) -> String {
-    match (min, max) {
-        (min, MANY) => format!("an integer from {min}"),
-        (min, max) => format!("an integer from {min} to {max}"),
-    }
-}
-
-/// ` above 0`, ` of at least 0 and below 1` and so on; empty without bounds.
-pub fn float_range(min: Bound<f64>, max: Bound<f64>) -> String {
-    let low = match min {
-        Included(low) => Some(format!("of at least {low}")),
-        Excluded(low) => Some(format!("above {low}")),
-        Unbounded => None,
-    };
-    let high = match max {
-        Included(high) => Some(format!("at most {high}")),
-        Excluded(high) => Some(format!("below {high}")),
-        Unbounded => None,
-    };
-    match (low, high) {
-        (None, None) => String::new(),
-        (Some(one), None) | (None, Some(one)) => format!(" {one}"),
-        (Some(low), Some(high)) => format!(" {low} and {high}"),
-    }
-}
-
-/// `"a", "b" or "c"`.
-pub fn quoted(words: &[&str]) -> String {
-    match words {
-        [] => String::new(),
-        [one] => format!("\"{one}\""),
-        [most @ .., last] => {
-            let most: Vec<String> = most.iter().map(|word| format!("\"{word}\"")).collect();
-            format!("{} or \"{last}\"", most.join(", "))
-        }
-    }
 }
 
 /// The reference's text on pipelines, whose stages take the keys above.

@@ -23,7 +23,7 @@ pub struct Written {
     pub reference: Option<Reference>,
     pub critic: Option<Critic>,
     pub reward: Vec<Reward>,
-    pub rollout: Option<Rollout>,
+    pub rollout: Option<super::tables::roles::rollout::Written>,
     pub train: Train,
     pub eval: Eval,
     pub checkpoint: Checkpoint,
@@ -115,19 +115,6 @@ pub struct Reward {
     pub model: Option<String>,
     pub weight: Option<f64>,
     pub normalise: Option<bool>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Rollout {
-    pub prompts: Option<usize>,
-    pub samples: Option<usize>,
-    pub epochs: Option<usize>,
-    pub max_new_tokens: Option<usize>,
-    pub temperature: Option<f64>,
-    pub top_p: Option<f64>,
-    pub top_k: Option<usize>,
-    pub clip: Option<f64>,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -8,16 +8,18 @@ pub mod model;
 pub mod objectives;
 pub mod train;
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use serde_json::{Map, Value as Json};
 
+pub use super::tables::roles::rollout::Rollout;
 pub use data::{Columns, Data, HeldOut, Truncation};
 pub use evaluation::{Checkpoint, EarlyStop, Eval, MetricRule, PassAt, Sample};
 pub use model::{Arch, Model, Shape, Tokenizer};
-pub use objectives::{Critic, Follow, Objective, POLICY, Reference, Reward, RewardSource, Rollout, SELF, SHARED};
+pub use objectives::{Critic, Follow, Objective, POLICY, Reference, Reward, RewardSource, SELF, SHARED};
 pub use train::{Batch, Group, Length, Optimizer, OptimizerKind, Recompute, Schedule, ScheduleKind, Span, Train};
 
 use crate::error::{Error, Result};
+use crate::keys::words;
 
 /// A whole experiment.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -97,14 +99,14 @@ pub struct Backend {
     pub options: Map<String, Json>,
 }
 
-/// A compute type.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Dtype {
-    /// 32-bit floats.
-    F32,
-    /// bfloat16 with f32 master weights.
-    Bf16,
-    /// 64-bit floats.
-    F64,
+words! {
+    /// A compute type.
+    pub enum Dtype {
+        /// 32-bit floats.
+        F32 = "f32",
+        /// bfloat16 with f32 master weights.
+        Bf16 = "bf16",
+        /// 64-bit floats.
+        F64 = "f64",
+    }
 }

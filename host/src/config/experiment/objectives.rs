@@ -90,25 +90,3 @@ pub enum RewardSource {
         model: String,
     },
 }
-
-/// `[rollout]`.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Rollout {
-    /// Number of prompts in a rollout.
-    pub prompts: usize,
-    /// Number of answers to each.
-    pub samples: usize,
-    /// Passes over a rollout.
-    pub epochs: usize,
-    /// Longest answer in tokens.
-    pub max_new_tokens: usize,
-    /// Divides the logits.
-    pub temperature: f64,
-    /// Draws from the smallest set of tokens with this probability; 1: all.
-    pub top_p: f64,
-    /// Draws from the k most probable tokens; 0: all.
-    pub top_k: usize,
-    /// Rewards are clipped to this distance from 0; absent: not clipped.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub clip: Option<f64>,
-}

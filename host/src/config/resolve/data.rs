@@ -1,9 +1,9 @@
 //! `[data]`: each source has its own keys, and refuses those of other sources.
 
-use super::notes::Notes;
 use crate::config::experiment::*;
 use crate::config::schema::TASKS;
 use crate::config::written;
+use crate::keys::notes::Notes;
 
 /// `[data]`.
 pub fn data(written: written::Data, notes: &mut Notes<'_>) -> Data {

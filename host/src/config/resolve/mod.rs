@@ -4,16 +4,16 @@
 //! replaced by a placeholder; the result is valid only if no mistake was recorded.
 
 mod data;
-pub(super) mod notes;
 mod pass_at;
 mod roles;
 mod train;
 
 use super::experiment::*;
-use super::tree::keys_of;
+use super::tables::roles::rollout;
 use super::written::{self, Written};
+use crate::keys::notes::Notes;
+use crate::keys::tree::keys_of;
 use crate::runs::folder::own_file;
-use notes::Notes;
 
 /// Returns the experiment without the plugins' options, which are checked once the plugins are loaded. It is valid
 /// only if `notes` contains no mistake.
@@ -21,7 +21,7 @@ pub fn resolve(written: Written, stem: &str, notes: &mut Notes<'_>) -> Experimen
     let seed = written.seed.unwrap_or(0);
     let model = model(written.model, notes);
     let data = data::data(written.data, notes);
-    let rollout = written.rollout.and_then(|rollout| roles::rollout(rollout, notes));
+    let rollout = written.rollout.and_then(|rollout| rollout::resolve(rollout, notes));
     let eval = eval(written.eval, &data, rollout.as_ref(), notes);
     let context = match &model {
         Model::Shape(shape) => Some(shape.context),

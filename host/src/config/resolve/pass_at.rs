@@ -1,7 +1,7 @@
 //! `eval.samples` and `eval.pass_at`: what pass@k is measured on.
 
-use super::notes::Notes;
 use crate::config::experiment::PassAt;
+use crate::keys::notes::Notes;
 
 /// Both keys, given `eval.generate` and the temperature at which answers are drawn.
 pub fn pass_at(

@@ -3,10 +3,10 @@
 //!
 //! Whether an objective reads any of them is known only once its plugin is loaded, and is checked then.
 
-use super::notes::Notes;
 use crate::config::experiment::*;
-use crate::config::tree::keys_of;
 use crate::config::written;
+use crate::keys::notes::Notes;
+use crate::keys::tree::keys_of;
 
 /// `[reference]`.
 pub fn reference(written: written::Reference, notes: &mut Notes<'_>) -> Reference {
@@ -54,24 +54,4 @@ pub fn rewards(written: Vec<written::Reward>, notes: &mut Notes<'_>) -> Vec<Rewa
         }
     };
     written.into_iter().zip(keys).map(one).collect()
-}
-
-/// `[rollout]`.
-pub fn rollout(written: written::Rollout, notes: &mut Notes<'_>) -> Option<Rollout> {
-    if written.prompts.is_none() {
-        notes.missing("rollout.prompts", "how many prompts does a rollout answer? for example prompts = 64");
-    }
-    if written.max_new_tokens.is_none() {
-        notes.missing("rollout.max_new_tokens", "how long is an answer? for example max_new_tokens = 32");
-    }
-    Some(Rollout {
-        prompts: written.prompts?,
-        samples: written.samples.unwrap_or(1),
-        epochs: written.epochs.unwrap_or(1),
-        max_new_tokens: written.max_new_tokens?,
-        temperature: written.temperature.unwrap_or(1.0),
-        top_p: written.top_p.unwrap_or(1.0),
-        top_k: written.top_k.unwrap_or(0),
-        clip: written.clip,
-    })
 }

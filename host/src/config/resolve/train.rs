@@ -1,8 +1,8 @@
 //! `[train]`: length, batch, optimizer and schedule, and the rules between them.
 
-use super::notes::Notes;
 use crate::config::experiment::*;
 use crate::config::written;
+use crate::keys::notes::Notes;
 
 /// Default of `train.micro_batch_tokens`.
 const MICRO_BATCH_TOKENS: usize = 16384;

@@ -3,10 +3,11 @@
 
 use super::specs;
 use crate::config::draft::{Loaded, Slot};
+use crate::config::experiment;
 use crate::config::overrides::Override;
 use crate::config::pipeline::{Pipeline, Takes};
-use crate::config::{experiment, tree};
 use crate::error::Result;
+use crate::keys::tree;
 
 /// Two stages without a mistake; tests change them.
 const GOOD: &str = r#"

@@ -4,8 +4,9 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::config::experiment::{Batch, Length, MetricRule, Model, ScheduleKind, Span, Tokenizer};
-use crate::config::schema::{self, Form, KEYS};
-use crate::config::{form, tree, written::Written};
+use crate::config::schema::{self, KEYS};
+use crate::config::{form, written::Written};
+use crate::keys::{Form, tree};
 
 #[test]
 fn overrides_reach_every_key_and_the_last_one_counts() {

@@ -1,7 +1,7 @@
 //! The names of the metrics that evaluations will report, so that a rule with an unknown name is refused before the run begins.
 
 use super::{EVALUATORS, evaluator::HeldOutPrompts, held_out::evaluate};
-use crate::{config::mistake::nearest, data::PackedBatch, error::Result, runs::breadcrumb::CrashMarker, setup::Setup};
+use crate::{data::PackedBatch, error::Result, keys::mistake::nearest, runs::breadcrumb::CrashMarker, setup::Setup};
 
 /// Refuses keys that ask for metrics of answers that cannot be measured, and `checkpoint.best` and `eval.early_stop.metric` if
 /// no evaluation reports the metric they name.

@@ -1,7 +1,7 @@
 //! Mistakes, collected with the place of each key.
 
-use crate::config::mistake::Mistake;
-use crate::config::tree::{Node, place_of};
+use super::mistake::Mistake;
+use super::tree::{Node, place_of};
 
 /// Collects mistakes and looks up the place of each key.
 pub struct Notes<'a> {
@@ -18,14 +18,14 @@ impl Notes<'_> {
     }
 
     /// Records that `key` is missing, unless a mistake about it is already recorded.
-    pub(super) fn missing(&mut self, key: &str, message: &str) {
+    pub fn missing(&mut self, key: &str, message: &str) {
         if !self.reported(key) {
             self.refuse(key, format!("missing; {message}"));
         }
     }
 
     /// Whether a mistake was recorded at `key`, below it or above it, or for a misspelling of it.
-    pub(super) fn reported(&self, key: &str) -> bool {
+    pub fn reported(&self, key: &str) -> bool {
         let within = |a: &str, b: &str| a == b || a.strip_prefix(b).is_some_and(|rest| rest.starts_with('.'));
         self.mistakes.iter().any(|mistake| {
             let meant = mistake.meant.as_deref().is_some_and(|meant| within(meant, key) || within(key, meant));
@@ -35,7 +35,8 @@ impl Notes<'_> {
         })
     }
 
-    pub(super) fn unused<T>(&mut self, key: &str, value: &Option<T>, why: &str) {
+    /// Records that `key` has no effect if it has a `value`.
+    pub fn unused<T>(&mut self, key: &str, value: &Option<T>, why: &str) {
         if value.is_some() {
             self.refuse(key, format!("unused: {why}"));
         }

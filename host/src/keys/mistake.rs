@@ -115,7 +115,7 @@ pub fn suggestion<'a>(written: &str, valid: impl IntoIterator<Item = &'a str> + 
 }
 
 /// Returns one error with every mistake, in the order of reporting.
-pub(super) fn refusal(file: &str, mut mistakes: Vec<Mistake>) -> Error {
+pub fn refusal(file: &str, mut mistakes: Vec<Mistake>) -> Error {
     mistakes.sort();
     mistakes.dedup();
     let count = match mistakes.len() {

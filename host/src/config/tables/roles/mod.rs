@@ -1,0 +1,3 @@
+//! What a policy is trained with besides its data: other models, rewards, and its own answers.
+
+pub mod rollout;
