@@ -6,6 +6,7 @@
 //! stages are collected in one list. What the keys name (files, models, plugins) is checked by other modules, which
 //! add to the same list with [`Draft::refuse`].
 
+mod collected;
 mod draft;
 pub mod experiment;
 mod file;
@@ -28,6 +29,7 @@ use std::sync::Arc;
 
 pub use crate::keys::mistake;
 pub use crate::keys::mistake::{Mistake, Place};
+pub use collected::Mistakes;
 pub use draft::{Draft, Loaded, PluginUse, Slot};
 pub use experiment::Experiment;
 pub use options::SpannedTable;

@@ -8,7 +8,7 @@ use crate::keys::{Form, Key, Table, count, joined};
 use std::ops::Bound::{Excluded, Included, Unbounded};
 
 /// Values of `data.tasks`: the tasks of the synthetic world.
-pub const TASKS: &[&str] = &["copy", "reverse", "sort", "count", "add"];
+pub use crate::data::sources::synthetic::TASKS;
 /// Values of `train.schedule`.
 pub const SCHEDULES: &[&str] = &["constant", "linear", "cosine", "wsd", "inverse_sqrt"];
 

@@ -6,7 +6,10 @@ use plugin_api::batch::names;
 use serde::Serialize;
 
 use super::{
-    eval::{expectations, held_out::held_out, metric_names, prompts::questions},
+    eval::{
+        checks::{self, Checked},
+        expectations,
+    },
     learner::{self, FirstWindow, Learner, Opened},
     memory::estimate::{self, Evaluated},
     notices, quick_laws,
@@ -77,15 +80,16 @@ pub struct Findings {
 ///
 /// # Errors
 /// Everything that would stop the run.
-pub fn dry_run(setup: &Setup) -> Result<Findings> {
+pub fn dry_run(setup: &mut Setup) -> Result<Findings> {
     let marker = CrashMarker::default();
-    let (device, _) = setup.device(false)?;
-    let Opened { mut learner, data, steps, .. } = learner::open(setup, &device, setup.data(false)?, None, false)?;
-    setup.check_samples()?;
-    let held_out = held_out(setup, &learner.objectives, &data)?;
-    let most = setup.experiment().eval.generate.unwrap_or(0);
-    let questions = questions(&*data.held_out, &setup.tokenizer, most)?;
-    metric_names::check(setup, &held_out, &mut learner.held_out_prompts(setup, &*data.held_out, &questions))?;
+    let mut mistakes = setup.take_mistakes();
+    let setup = &*setup;
+    let device = setup.device_or_mistakes(&mut mistakes)?;
+    let data = setup.data_or_mistakes(false, &mut mistakes)?;
+    let opened = learner::open_or_mistakes(setup, device.as_ref(), data, None, false, &mut mistakes)?;
+    let Checked { opened, held_out, questions } = checks::finish(setup, opened, true, mistakes)?;
+    let Opened { mut learner, data, steps, .. } = opened;
+    let device = learner.device.clone();
     learner.try_batch(TRIED, &marker)?;
     let evaluated = Evaluated { held_out: &held_out, questions: &questions };
     let memory = estimate::estimate(setup, &mut learner, &data, &evaluated, &marker)?;

@@ -12,7 +12,7 @@ use serde::Serialize;
 use serde_json::{Map, Value as Json};
 
 pub use super::tables::roles::rollout::Rollout;
-pub use data::{Columns, Data, HeldOut, Truncation};
+pub use data::{Columns, Data, HeldOut, Jsonl, Synthetic, Text, Truncation};
 pub use evaluation::{Checkpoint, EarlyStop, Eval, MetricRule, PassAt, Sample};
 pub use model::{Arch, Model, Shape, Tokenizer};
 pub use objectives::{Critic, Follow, Objective, POLICY, Reference, Reward, RewardSource, SELF, SHARED};
@@ -72,10 +72,8 @@ impl Experiment {
 
     /// The longest training sequence, given the model's own context length.
     pub fn longest_sequence(&self, model_context: usize) -> usize {
-        let model_context = match &self.data {
-            Data::Jsonl { max_length: Some(max_length), .. } => model_context.min(*max_length),
-            _ => model_context,
-        };
+        let max_length = self.data.source().writing().max_length;
+        let model_context = max_length.map_or(model_context, |max_length| model_context.min(max_length));
         match &self.train.context_schedule {
             Some(lengths) => lengths.iter().map(|(_, length)| *length).max().unwrap_or(model_context),
             None => model_context,

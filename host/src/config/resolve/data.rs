@@ -17,12 +17,12 @@ pub fn data(written: written::Data, notes: &mut Notes<'_>) -> Data {
 /// Checks that the longest row is not longer than the model's context, if that is known. Returns the length of the
 /// longest sequence, as far as it is known.
 pub fn check_max_length(data: &Data, context: Option<usize>, notes: &mut Notes<'_>) -> Option<usize> {
-    let Data::Jsonl { max_length: Some(max_length), .. } = data else { return context };
-    if let Some(context) = context.filter(|context| max_length > context) {
+    let Some(max_length) = data.source().writing().max_length else { return context };
+    if let Some(context) = context.filter(|context| max_length > *context) {
         notes
             .refuse("data.max_length", format!("{max_length} tokens are longer than the model's context of {context}"));
     }
-    context.map(|context| context.min(*max_length))
+    context.map(|context| context.min(max_length))
 }
 
 fn synthetic(written: written::Data, notes: &mut Notes<'_>) -> Data {
@@ -34,13 +34,13 @@ fn synthetic(written: written::Data, notes: &mut Notes<'_>) -> Data {
     let chosen = written.tasks.unwrap_or_else(|| TASKS.iter().map(|task| task.to_string()).collect());
     let in_order = TASKS.iter().filter(|task| chosen.iter().any(|name| name == *task));
     let rows = written.rows.unwrap_or(20_000);
-    Data::Synthetic {
+    Data::Synthetic(Synthetic {
         rows,
         held_out_rows: written.held_out_rows.unwrap_or((rows / 10).max(1)),
         tasks: in_order.map(|task| task.to_string()).collect(),
         equal_length: written.equal_length.unwrap_or(false),
         flawed: written.flawed.unwrap_or(0.0),
-    }
+    })
 }
 
 fn text(written: written::Data, notes: &mut Notes<'_>) -> Data {
@@ -49,7 +49,7 @@ fn text(written: written::Data, notes: &mut Notes<'_>) -> Data {
         only_for_rows(&written, "text", notes);
     }
     let held_out = held_out(written.held_out, written.eval_path, None, notes);
-    Data::Text { path: written.path.unwrap_or_default(), held_out }
+    Data::Text(Text { path: written.path.unwrap_or_default(), held_out })
 }
 
 fn jsonl(written: written::Data, notes: &mut Notes<'_>) -> Data {
@@ -58,7 +58,7 @@ fn jsonl(written: written::Data, notes: &mut Notes<'_>) -> Data {
         let why = format!("data.{key} says which rows are held out; remove it or data.group_column");
         notes.unused("data.group_column", &written.group_column.as_ref().filter(|_| there), &why);
     }
-    Data::Jsonl {
+    Data::Jsonl(Jsonl {
         held_out: held_out(written.held_out, written.eval_path, written.split_column, notes),
         path: written.path.unwrap_or_default(),
         group_column: written.group_column,
@@ -66,7 +66,7 @@ fn jsonl(written: written::Data, notes: &mut Notes<'_>) -> Data {
         max_length: written.max_length,
         truncation: written.truncation,
         columns: columns(written.columns, notes),
-    }
+    })
 }
 
 /// Refuses two columns that come from the same one.

@@ -11,6 +11,7 @@ mod train;
 use super::experiment::*;
 use super::tables::roles::rollout;
 use super::written::{self, Written};
+use crate::data::rows::RowKind;
 use crate::keys::notes::Notes;
 use crate::keys::tree::keys_of;
 use crate::runs::folder::own_file;
@@ -213,10 +214,7 @@ fn objectives(written: Vec<written::Objective>, notes: &mut Notes<'_>) -> Vec<Ob
 
 fn eval(written: written::Eval, data: &Data, rollout: Option<&Rollout>, notes: &mut Notes<'_>) -> Eval {
     let every = written.every.unwrap_or(0);
-    let nothing_held_out = match data {
-        Data::Text { held_out, .. } | Data::Jsonl { held_out, .. } => *held_out == HeldOut::Fraction { held_out: 0.0 },
-        Data::Synthetic { .. } => false,
-    };
+    let nothing_held_out = !data.source().holds_out();
     if nothing_held_out && every > 0 {
         notes.refuse("eval.every", "unused: data.held_out = 0 leaves nothing to evaluate on");
     }
@@ -225,7 +223,7 @@ fn eval(written: written::Eval, data: &Data, rollout: Option<&Rollout>, notes: &
     }
     if nothing_held_out {
         notes.unused("eval.generate", &written.generate, "data.held_out = 0 leaves nothing to evaluate on");
-    } else if matches!(data, Data::Text { .. }) {
+    } else if !data.source().has_rows(RowKind::PromptCompletion) {
         notes.unused("eval.generate", &written.generate, "running text has no completions to compare with");
     }
     if every == 0 && written.early_stop.is_some() && !notes.reported("eval.every") {

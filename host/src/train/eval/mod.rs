@@ -1,6 +1,7 @@
 //! Evaluation: losses on held-out data, metrics of answers to held-out prompts, and the names and expected values of the
 //! metrics.
 
+pub(crate) mod checks;
 mod compare;
 pub mod evaluator;
 pub mod exact_match;
@@ -8,7 +9,6 @@ pub(crate) mod expectations;
 mod generation;
 pub mod held_out;
 pub(crate) mod improve;
-pub(crate) mod metric_names;
 mod pass_at_k;
 pub mod prompts;
 

@@ -28,7 +28,7 @@ use crate::{
     },
     setup::Setup,
     train::{
-        eval::{held_out::held_out, metric_names, prompts::questions},
+        eval::checks::{self, Checked},
         learner::{self, Learner, Opened},
         notices::Notices,
         optimizer::moments,
@@ -41,13 +41,17 @@ use crate::{
 pub(crate) fn trainer(mut setup: Setup, resume: bool, show: Show) -> Result<Trainer> {
     let started = Instant::now();
     let experiment = setup.experiment().clone();
-    let (device, _) = setup.device(false)?;
-    setup.pin_opened()?;
+    let mut mistakes = setup.take_mistakes();
+    let device = setup.device_or_mistakes(&mut mistakes)?;
+    if device.is_some() {
+        mistakes.check("backend.plugin", setup.pin_opened())?;
+    }
     let runs_dir = Path::new(&experiment.runs_dir);
     let mut uncertain = CleanupGuard::new(runs_dir);
-    let data = setup.data(true)?;
+    let data = setup.data_or_mistakes(true, &mut mistakes)?;
     let mut changes = Changed::default();
     let (folder, checkpoint) = if resume {
+        mistakes.finish()?;
         let folder = RunFolder::open(runs_dir, &experiment.name)?;
         changes = resume::changed(folder.path(), &experiment)?;
         let checkpoint = latest(&folder.path().join("checkpoints"))?;
@@ -55,14 +59,10 @@ pub(crate) fn trainer(mut setup: Setup, resume: bool, show: Show) -> Result<Trai
     } else {
         (None, None)
     };
-    let opened = learner::open(&setup, &device, data, checkpoint.as_ref().map(|c| c.path.as_path()), true)?;
-    let Opened { mut learner, data, steps: total, reference } = opened;
-    let held_out = held_out(&setup, &learner.objectives, &data)?;
-    let questions = questions(&*data.held_out, &setup.tokenizer, experiment.eval.generate.unwrap_or(0))?;
-    if checkpoint.is_none() {
-        setup.check_samples()?;
-        metric_names::check(&setup, &held_out, &mut learner.held_out_prompts(&setup, &*data.held_out, &questions))?;
-    }
+    let weights = checkpoint.as_ref().map(|c| c.path.as_path());
+    let opened = learner::open_or_mistakes(&setup, device.as_ref(), data, weights, true, &mut mistakes)?;
+    let checked = checks::finish(&setup, opened, checkpoint.is_none(), mistakes)?;
+    let Checked { opened: Opened { mut learner, data, steps: total, reference }, held_out, questions } = checked;
     let mut state = TrainState::new(total, learner.batcher.state().clone());
     if let Some(checkpoint) = &checkpoint {
         state = TrainState::read(&checkpoint.path)?;

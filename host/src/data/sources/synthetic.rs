@@ -3,16 +3,87 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use plugin_api::manifest::DataKind;
+use serde::Serialize;
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 use telos_world::{Split, Task, World};
 
-use super::cache::hex;
-use super::corpus::Corpus;
-use super::document::Document;
-use super::error::{DataError, Result};
-use super::rows::{Content, Part, Place, Row, RowCorpus, RowKind};
-use super::source::Source;
+use super::data_source::{DataSource, comes_in};
+use crate::data::cache::hex;
+use crate::data::corpus::Corpus;
+use crate::data::document::Document;
+use crate::data::error::{DataError, Result};
+use crate::data::rows::{Content, Part, Place, Row, RowCorpus, RowKind};
+use crate::data::source::Source;
+
+/// The generated world of small tasks, in which a tenth of the prompts is reserved for held-out examples.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Synthetic {
+    /// How many examples.
+    pub rows: u64,
+    /// How many held-out examples.
+    pub held_out_rows: u64,
+    /// Which tasks, in the order of [`TASKS`].
+    pub tasks: Vec<String>,
+    /// Whether the two answers of every pair have the same length.
+    pub equal_length: bool,
+    /// The share of demonstrations whose answer is flawed, from 0 to 1.
+    pub flawed: f64,
+}
+
+/// The tasks.
+pub const TASKS: &[&str] = &["copy", "reverse", "sort", "count", "add"];
+
+impl DataSource for Synthetic {
+    fn has_rows(&self, kind: RowKind) -> bool {
+        kind != RowKind::Unpaired
+    }
+
+    fn usual_kind(&self) -> DataKind {
+        DataKind::TEXT
+    }
+
+    fn unused(&self, kind: Option<RowKind>) -> Vec<(&'static str, String)> {
+        let comes_in = comes_in(kind);
+        let no_pairs = self.equal_length && kind != Some(RowKind::Preference);
+        let no_demonstrations = self.flawed > 0.0 && kind != Some(RowKind::PromptCompletion);
+        let of_pairs = ("data.equal_length", format!("unused: this data comes in {comes_in}, not in pairs"));
+        let of_demonstrations =
+            ("data.flawed", format!("unused: this data comes in {comes_in}, not in demonstrations"));
+        no_pairs.then_some(of_pairs).into_iter().chain(no_demonstrations.then_some(of_demonstrations)).collect()
+    }
+
+    fn holds_out(&self) -> bool {
+        true
+    }
+
+    fn generated(&self) -> Vec<(&'static str, u64)> {
+        vec![("data.rows", self.rows), ("data.held_out_rows", self.held_out_rows)]
+    }
+
+    fn text(&self, seed: u64) -> Result<Corpus> {
+        self.options(seed).read()
+    }
+
+    fn rows(&self, kind: RowKind, seed: u64) -> Result<RowCorpus> {
+        self.options(seed).read_rows(kind)
+    }
+}
+
+impl Synthetic {
+    fn options(&self, seed: u64) -> SyntheticOptions {
+        let Synthetic { rows, held_out_rows, tasks, equal_length, flawed } = self;
+        SyntheticOptions {
+            rows: *rows,
+            held_out_rows: *held_out_rows,
+            tasks: tasks.iter().filter_map(|name| name.parse().ok()).collect(),
+            equal_length: *equal_length,
+            flawed: *flawed,
+            seed,
+        }
+    }
+}
 
 /// How much of the quickstart world to read.
 #[derive(Clone, Debug, PartialEq)]
