@@ -13,6 +13,7 @@ pub mod inference;
 pub mod keys;
 pub mod model;
 pub mod objectives;
+pub mod optimizer;
 pub mod pipeline;
 pub mod plugins;
 pub mod runs;

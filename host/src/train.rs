@@ -11,7 +11,6 @@ mod evaluation;
 pub mod learner;
 pub mod memory;
 mod notices;
-pub mod optimizer;
 pub mod preference_pairs;
 mod proving;
 mod quick_laws;
@@ -24,6 +23,7 @@ pub mod trainer;
 
 use plugin_api::objective::Verdict;
 
+pub use crate::optimizer;
 use crate::{
     error::{Error, Result},
     runs::{Interrupt, progress::Show},

@@ -28,6 +28,7 @@ usage: cargo telos ARGS...           build the host and all plugins, then run th
                                      run every test;
                                      --full adds the slow tests, the documentation, one pass of each bench, and the
                                      tests of candle and torch with each instruction set that can be forced here
+       cargo xtask test --accept     replace the snapshots of texts (*.snap) by the present texts, for review
        cargo xtask map [--graph]     check the order of the source tree: files per folder, imports that go downwards;
                                      --graph prints the figures that are limited instead
        cargo xtask dist [--out DIR] [--built DIR]
@@ -48,6 +49,7 @@ fn main() -> ExitCode {
         }
         Some("test") if rest.is_empty() => test::run(false),
         Some("test") if rest == ["--full"] => test::run(true),
+        Some("test") if rest == ["--accept"] => test::accept().map(|()| ExitCode::SUCCESS),
         Some("dist") => match dist::Request::read(&rest) {
             Some(request) => dist::run(&request).map(|()| ExitCode::SUCCESS),
             None => wrong_usage(),

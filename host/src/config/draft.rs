@@ -7,12 +7,11 @@ use std::sync::Arc;
 use plugin_api::manifest::OptionSpec;
 
 use super::collected::{Mistakes, Source};
-use super::experiment::{Backend, Experiment, RewardSource};
+use super::experiment::{Backend, Experiment, RewardSource, resolve};
 use super::file::read_text;
 use super::form;
 use super::options::{SpannedTable, check_options};
 use super::overrides::{Override, lay_over};
-use super::resolve::resolve;
 use crate::error::{Error, Result};
 use crate::keys::mistake::{Mistake, refusal};
 use crate::keys::notes::Notes;

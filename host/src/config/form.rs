@@ -1,7 +1,7 @@
 //! The form check: walks the tree against [`super::schema::KEYS`] and collects unknown keys, wrong types and values
 //! out of range; what is right is passed on, what is wrong is left out.
 //!
-//! Rules between keys are in [`super::resolve`]; a plugin's own options are set aside for [`super::options`].
+//! Rules between keys are in [`super::tables`]; a plugin's own options are set aside for [`super::options`].
 
 use std::ops::RangeBounds;
 
@@ -16,7 +16,7 @@ use crate::keys::{Form, Key};
 /// The result of the form check.
 #[derive(Debug, Default)]
 pub struct Checked {
-    /// The well-formed part, ready to become [`super::written::Written`].
+    /// The well-formed part, ready to become [`super::experiment::Written`].
     pub values: Map<String, Json>,
     /// The backend's options; `None` if there is no `[backend]`.
     pub backend: Option<SpannedTable>,

@@ -1,9 +1,9 @@
 //! Experiments: from a TOML file and the command line's overrides to one checked value.
 //!
 //! In order: [`tree`] parses, [`overrides`] merges the command line into it, [`form`] checks every value against
-//! [`schema`], the result is read as [`written`], [`resolve`] fills in defaults and checks rules between keys and
-//! returns an [`experiment`], and once the plugins are loaded [`options`] checks theirs. Mistakes of all these
-//! stages are collected in one list. What the keys name (files, models, plugins) is checked by other modules, which
+//! [`schema`], the result is read as written, [`experiment::resolve`] fills in defaults and checks rules between keys, and
+//! once the plugins are loaded [`options`] checks theirs. [`tables`] has a file for each table of an experiment, which
+//! declares its keys. Mistakes of all these stages are collected in one list. What the keys name (files, models, plugins) is checked by other modules, which
 //! add to the same list with [`Draft::refuse`].
 
 mod collected;
@@ -14,12 +14,8 @@ mod form;
 pub mod options;
 pub mod overrides;
 pub mod pipeline;
-mod resolve;
 pub mod schema;
 mod tables;
-// The meaning of each field is documented in `schema` only.
-#[allow(missing_docs)]
-mod written;
 
 #[cfg(test)]
 mod tests;

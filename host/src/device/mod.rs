@@ -4,6 +4,7 @@
 //! library, a linked one, or a layer such as [`profile`] around either) and a compute dtype. The backend checks every call
 //! against the catalogue.
 
+mod dtype;
 pub mod open;
 pub mod profile;
 mod session;
@@ -11,5 +12,6 @@ pub mod sizes;
 mod tensor;
 mod transfer;
 
+pub use dtype::Dtype;
 pub use session::Device;
 pub use tensor::{Buffer, Tensor, columns, rows};

@@ -5,10 +5,10 @@ use plugin_api_load::Library;
 
 use super::{
     Device,
+    dtype::Dtype,
     profile::{Profile, Record},
 };
 use crate::{
-    config::experiment::Dtype,
     error::{Error, Result},
     runs::breadcrumb,
 };

@@ -67,15 +67,15 @@ pub const fn joined<const COUNT: usize>(parts: &[&[Key]]) -> [Key; COUNT] {
 /// ```text
 /// table! {
 ///     /// the meaning of the table
-///     pub struct Written at "rollout": Form::Table, example "{ prompts = 64 }" {
+///     pub struct Written at "rollout": Form::Table, example { prompts = 64 } {
 ///         /// the meaning of the key
-///         prompts: usize, Form::ROWS, example "64";
+///         prompts: usize, Form::ROWS, example 64;
 ///         /// with a default: `written.samples()` returns the value or this default
-///         samples: usize = 1, Form::Int(1, 65536), example "4";
+///         samples: usize = 1, Form::Int(1, 65536), example 4;
 ///         /// with a default that other keys decide, in words
-///         clip: f64, Form::POSITIVE, default "none", example "5.0", may_change;
+///         clip: f64, Form::POSITIVE, default "none", example 5.0, may_change;
 ///         /// with a name in the file that is a word of Rust
-///         pattern as "match": String, Form::Text, example "\"*embed*\"";
+///         pattern as "match": String, Form::Text, example "*embed*";
 ///         groups in Vec<Group>;
 ///     }
 /// }
@@ -85,12 +85,13 @@ pub const fn joined<const COUNT: usize>(parts: &[&[Key]]) -> [Key; COUNT] {
 /// - `at ""` is the root. Without form and example the table has no row of its own: its keys belong to a table that is declared
 ///   elsewhere, or to the root.
 /// - `name in Type` is a table below this one, declared by its own [`table!`].
+/// - An example is a TOML value.
 /// - `may_change`, after the example of a key or a table: its value may change when a run is resumed.
 macro_rules! table {
     ($(#[doc = $about:literal])* $vis:vis struct $Name:ident at $path:tt
-        $(: $own:expr, $(default $own_default:literal,)? example $own_example:literal $(, $own_mark:ident)?)? {
+        $(: $own:expr, $(default $own_default:literal,)? example $own_example:tt $(, $own_mark:ident)?)? {
         $($(#[doc = $meaning:literal])* $field:ident $(as $name:literal)?
-            $(: $ty:ty $(= $value:literal)?, $form:expr, $(default $default:literal,)? example $example:literal $(, $mark:ident)?)?
+            $(: $ty:ty $(= $value:literal)?, $form:expr, $(default $default:literal,)? example $example:tt $(, $mark:ident)?)?
             $(in $table:ty)?;)*
     }) => {
         $(#[doc = $about])*
@@ -121,7 +122,7 @@ macro_rules! table {
                         path: $path,
                         form: $own,
                         default: concat!($($own_default)?),
-                        example: $own_example,
+                        example: stringify!($own_example),
                         meaning: ABOUT,
                         may_change: $crate::keys::table!(@mark $($own_mark)?),
                     }],)?
@@ -134,7 +135,7 @@ macro_rules! table {
                             path: PATH,
                             form: $form,
                             default: $crate::keys::table!(@default [$($value)?] [$($default)?]),
-                            example: $example,
+                            example: stringify!($example),
                             meaning: MEANING,
                             may_change: $crate::keys::table!(@mark $($mark)?),
                         }];)?

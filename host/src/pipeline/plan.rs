@@ -72,7 +72,7 @@ pub fn try_out(pipeline: &Pipeline, stages: Vec<StagePlan>, tasks: &[Task]) -> R
         Rollouts::check_keys(setup, &objectives, &mut mistakes);
         let roles = Roles::open(setup, &device, &objectives, None);
         let Some(roles) = mistakes.check("reference", roles)? else { return mistakes.finish() };
-        check_groups(&roles.learning(&layout), &setup.experiment().train.optimizer)?;
+        check_groups(&roles.learning(&layout), &setup.experiment().train.optimizer.groups)?;
         mistakes.check("reward", Rewards::open(setup, &device))?;
         let data = setup.data_or_mistakes(true, &mut mistakes)?;
         if let Some(data) = data.as_ref().filter(|_| mistakes.are_free(&["train.batch"])) {

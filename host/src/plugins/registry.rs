@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use plugin_api_load::{Library, PluginInfo, scan};
 
-use crate::config::mistake::nearest;
 use crate::error::{Error, Result};
+use crate::keys::mistake::nearest;
 
 /// A file that has a library's name but cannot be read as one, or a folder that cannot be searched.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -195,7 +195,7 @@ impl Learner {
     pub fn new(setup: &Setup, model: Model, roles: Roles, objectives: Objectives, batcher: Batcher) -> Result<Learner> {
         let experiment = setup.experiment();
         let device = model.device().clone();
-        check_groups(&roles.learning(model.layout()), &experiment.train.optimizer)?;
+        check_groups(&roles.learning(model.layout()), &experiment.train.optimizer.groups)?;
         Ok(Learner {
             optimizer: optimizer::create(&device, model.layout(), &experiment.train.optimizer)?,
             grads: model.flat_buffer()?,

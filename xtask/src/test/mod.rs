@@ -23,6 +23,11 @@ use totals::Totals;
 /// How many changed templates and tokenizers the full tests try, about five minutes' worth; the usual tests try about a thousand.
 const FUZZ_CASES: &str = "30000";
 
+/// The variable that says what becomes of a snapshot that differs.
+const SNAPSHOTS: &str = "INSTA_UPDATE";
+/// A variable with which a snapshot that differs would pass.
+const FORCE_PASS: &str = "INSTA_FORCE_PASS";
+
 /// All steps; the last lines are the tests' own results.
 pub fn run(full: bool) -> Result<ExitCode> {
     let mut steps = Steps::default();
@@ -32,6 +37,13 @@ pub fn run(full: bool) -> Result<ExitCode> {
     result?;
     totals.print();
     Ok(ExitCode::SUCCESS)
+}
+
+/// Replaces the snapshots of texts by the present texts.
+pub fn accept() -> Result<()> {
+    let mut command = cargo::cargo()?;
+    command.args(["test", "--release", "-p", "telos", "--lib", "config::tests::"]).env(SNAPSHOTS, "always");
+    passes(&mut command).map(|_| ())
 }
 
 fn all(steps: &mut Steps, totals: &mut Totals, full: bool) -> Result<()> {
@@ -187,7 +199,8 @@ fn licences(manifest: &str) -> Result<Outcome> {
 /// Runs unit, integration, end-to-end and documentation tests. Forwards their output and adds up their results. Returns whether
 /// all passed.
 fn tests(mut command: Command, folder: &Path, totals: &mut Totals) -> Result<bool> {
-    command.env("TELOS_TEST_BIN", folder);
+    // A text that differs from its snapshot is a failure, and leaves no files.
+    command.env("TELOS_TEST_BIN", folder).env(SNAPSHOTS, "no").env_remove(FORCE_PASS);
     let mut child = command.stdout(Stdio::piped()).spawn().map_err(|e| format!("cannot run cargo test: {e}"))?;
     if let Some(stdout) = child.stdout.take() {
         for line in BufReader::new(stdout).lines().map_while(std::result::Result::ok) {

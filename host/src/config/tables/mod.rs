@@ -1,3 +1,13 @@
-//! The tables of an experiment. The file of a table declares its keys, its resolved form and the rules between them.
+//! The tables of an experiment. The file of a table declares its keys, its resolved form, its defaults and the rules between its
+//! keys.
 
+pub mod backend;
+pub mod checkpoint;
+pub mod eval;
+pub mod metric;
+pub mod model;
+pub mod objective;
 pub mod roles;
+pub mod sample;
+pub mod tokenizer;
+pub mod train;

@@ -1,8 +1,4 @@
-//! Shared by the tests of experiments: the smallest valid one, a plugin's options, and the one function that checks
-//! errors.
-//!
-//! Every error is checked by [`check`], which compares the whole list: the test fails if a mistake is missed,
-//! reported twice or at the wrong place, or if one mistake causes a second report.
+//! Shared by the tests of experiments: the smallest valid one, a plugin's options, and snapshots.
 
 mod fuzz;
 mod pipeline;
@@ -64,35 +60,10 @@ fn load(text: &str, sets: &[&str]) -> Experiment {
     draft(text, sets).and_then(Draft::finish).unwrap().experiment
 }
 
-/// Checks that `text` with `sets` is refused with exactly the mistakes `expected`, one per line, in this order.
+/// Compares `text` with the snapshot `name`, which `cargo xtask test --accept` replaces.
 #[track_caller]
-fn check(text: &str, sets: &[&str], expected: &str) {
-    let found = match draft(text, sets).and_then(Draft::finish) {
-        Ok(_) => "(accepted)".to_owned(),
-        Err(error) => {
-            assert_eq!(error.kind(), Kind::Request, "{error:?}");
-            error.details().join("\n")
-        }
-    };
-    let expected: Vec<&str> = expected.trim().lines().map(str::trim).collect();
-    assert_eq!(found.lines().collect::<Vec<_>>(), expected, "\n--- for {sets:?} and\n{text}");
-}
-
-/// Checks that [`GOOD`] with `from` replaced by `to` is refused with exactly `expected`.
-#[track_caller]
-fn changed(from: &str, to: &str, expected: &str) {
-    assert!(GOOD.contains(from), "the test replaces nothing");
-    check(&GOOD.replace(from, to), &[], expected);
-}
-
-/// Checks that [`GOOD`] with lines appended (the first is line 10) is refused with exactly `expected`.
-#[track_caller]
-fn added(lines: &str, expected: &str) {
-    check(&format!("{GOOD}{lines}\n"), &[], expected);
-}
-
-/// Checks that [`GOOD`] with one override is refused with exactly `expected`.
-#[track_caller]
-fn set(text: &str, expected: &str) {
-    check(GOOD, &[text], expected);
+fn snapshot(name: &str, text: &str) {
+    insta::with_settings!({ prepend_module_to_snapshot => false, omit_expression => true }, {
+        insta::assert_snapshot!(name, text);
+    });
 }

@@ -5,13 +5,66 @@ use serde::Serialize;
 
 use super::{
     data_source::{DataSource, Writing},
-    held_out::HeldOut,
+    files::{self, HeldOut},
 };
 use crate::data::{
     corpus::Corpus,
     error::{DataError, Result},
     rows::{Columns, RowCorpus, RowKind, RowOptions, Truncation, split::Split},
 };
+use crate::keys::notes::Notes;
+use crate::keys::{Form, table};
+
+table! {
+    /// The keys as written.
+    pub struct Written at "data" {
+        /// jsonl: column that says train, or test, validation, valid, val, dev, eval or held_out, instead of held_out
+        split_column: String, Form::Text, example "split";
+        /// jsonl: column by whose hash rows are held out, so that rows with the same value stay together
+        group_column: String, Form::Text, default "the prompt", example "qid";
+        /// jsonl: how rows are written, strings included: "tokenizer" (the tokenizer's own; "tokenizer:NAME" of
+        /// several), "plain" (each message on a line, the end of text after the assistant's), a file of Jinja, or
+        /// Jinja itself
+        chat_template: String, Form::Text,
+            default "for messages the tokenizer's own, or \"plain\"; strings are joined as they are",
+            example "tokenizer";
+        /// jsonl: the most tokens of a row that the model reads (the last token of a completion is only predicted; of
+        /// the answers of a pair and of prompts every token counts)
+        max_length: usize, Form::Int(1, 1 << 24), default "the model's context", example 512;
+        /// jsonl: what becomes of longer rows. right (completions only): their end is cut off; left: the beginning of
+        /// their prompt is cut off, of a pair the same on both sides; drop: they are dropped. Rows of which nothing
+        /// can be learned any more are dropped and counted
+        truncation: Truncation, Form::Word(Truncation::WORDS),
+            default "completions: \"right\"; prompts alone: \"left\"; pairs and labelled answers: \"drop\"",
+            example "left";
+        columns in Option<WrittenColumns>;
+    }
+}
+
+table! {
+    /// jsonl: what the file calls the columns that mean something here; its own column of such a name gives way
+    pub struct WrittenColumns at "data.columns": Form::Table, example { prompt = "question" } {
+        /// what is asked
+        prompt: String, Form::Text, default "\"prompt\"", example "question";
+        /// what is to be answered
+        completion: String, Form::Text, default "\"completion\"", example "response";
+        /// whole conversations
+        messages: String, Form::Text, default "\"messages\"", example "conversation";
+        /// the better of two answers
+        chosen: String, Form::Text, default "\"chosen\"", example "better";
+        /// the worse of two answers
+        rejected: String, Form::Text, default "\"rejected\"", example "worse";
+        /// whether an answer is desirable: true, false, 1 or 0
+        label: String, Form::Text, default "\"label\"", example "liked";
+        /// the right answer to a prompt, for evaluation and rewards
+        answer: String, Form::Text, default "\"answer\"", example "solution";
+        /// by how much the chosen answer is better
+        margin: String, Form::Text, default "\"margin\"", example "score_gap";
+    }
+}
+
+/// What no other source does with these keys.
+pub const ALONE: &str = "only source = \"jsonl\" reads it";
 
 /// Rows of JSON lines.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -88,4 +141,45 @@ impl DataSource for Jsonl {
         };
         self.group_column.iter().chain(split).cloned().collect()
     }
+}
+
+/// Resolves the keys of files and its own.
+pub fn resolve(of_files: &files::Written, written: Written, notes: &mut Notes<'_>) -> Jsonl {
+    let path = files::path(of_files, "jsonl", "rows.jsonl", notes);
+    for (key, there) in [("eval_path", of_files.eval_path.is_some()), ("split_column", written.split_column.is_some())]
+    {
+        let why = format!("data.{key} says which rows are held out; remove it or data.group_column");
+        notes.unused("data.group_column", &written.group_column.as_ref().filter(|_| there), &why);
+    }
+    Jsonl {
+        held_out: files::held_out(of_files, written.split_column, notes),
+        path,
+        group_column: written.group_column,
+        chat_template: written.chat_template,
+        max_length: written.max_length,
+        truncation: written.truncation,
+        columns: columns(written.columns, notes),
+    }
+}
+
+/// Refuses two columns that come from the same one.
+fn columns(written: Option<WrittenColumns>, notes: &mut Notes<'_>) -> Columns {
+    let written = written.unwrap_or_default();
+    let given = [
+        ("prompt", written.prompt),
+        ("completion", written.completion),
+        ("messages", written.messages),
+        ("chosen", written.chosen),
+        ("rejected", written.rejected),
+        ("label", written.label),
+        ("answer", written.answer),
+        ("margin", written.margin),
+    ];
+    let columns: Columns = given.into_iter().filter_map(|(name, from)| Some((name.to_owned(), from?))).collect();
+    for (name, from) in &columns {
+        if let Some((other, _)) = columns.iter().find(|(other, also)| *other < name && *also == from) {
+            notes.refuse(&format!("data.columns.{name}"), format!("\"{from}\" is data.columns.{other} already"));
+        }
+    }
+    columns
 }

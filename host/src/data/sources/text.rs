@@ -3,13 +3,17 @@
 use plugin_api::manifest::DataKind;
 use serde::Serialize;
 
-use super::{data_source::DataSource, held_out::HeldOut};
+use super::{
+    data_source::DataSource,
+    files::{self, HeldOut},
+};
 use crate::data::{
     corpus::Corpus,
     error::{DataError, Result},
     rows::{RowCorpus, RowKind},
     text::TextOptions,
 };
+use crate::keys::notes::Notes;
 
 /// UTF-8 files.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -50,4 +54,10 @@ impl DataSource for Text {
     fn rows(&self, _kind: RowKind, _seed: u64) -> Result<RowCorpus> {
         Err(DataError::Option("running text has no rows".into()))
     }
+}
+
+/// Resolves the keys of files.
+pub fn resolve(written: &files::Written, notes: &mut Notes<'_>) -> Text {
+    let path = files::path(written, "text", "corpus/*.txt", notes);
+    Text { path, held_out: files::held_out(written, None, notes) }
 }

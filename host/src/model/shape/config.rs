@@ -3,7 +3,7 @@
 use plugin_api::backend::ops::ActivationKind;
 
 use super::family::{Biases, Family, Positions, family};
-use crate::config::experiment::{Arch, Shape};
+use super::fresh::{Arch, Shape};
 use crate::data::Source;
 use crate::error::{Error, Result};
 

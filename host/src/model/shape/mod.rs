@@ -3,6 +3,7 @@
 //! | file | job |
 //! |---|---|
 //! | [`family`] | the families as data |
+//! | [`fresh`] | the shape of a model with fresh weights |
 //! | [`config`] | the shape |
 //! | `config_json` | `config.json` in and out |
 //! | `generation_json` | `generation_config.json` in and out |
@@ -10,4 +11,5 @@
 pub mod config;
 pub(super) mod config_json;
 pub mod family;
+pub mod fresh;
 pub(super) mod generation_json;

@@ -11,15 +11,14 @@ use super::state::TrainState;
 use crate::{
     config::{
         Experiment,
-        experiment::{Length, ScheduleKind, Span},
+        experiment::{Length, Span},
+        schema::KEYS,
     },
     error::{Error, Result},
     files,
     train::optimizer::schedule::rate,
 };
 
-/// Keys that may change freely, and tables whose keys may. `runs_dir` and `name` are among them because a run may be moved.
-const FREE: [&str; 6] = ["checkpoint.every", "checkpoint.keep", "sample", "backend.threads", "runs_dir", "name"];
 /// A change that is not reported here: if it may change a result, the receipt records it.
 const SILENT: &str = "backend.threads";
 /// Keys whose values may be runs in the same runs folder.
@@ -62,7 +61,7 @@ pub fn changed(folder: &Path, now: &Experiment) -> Result<Changed> {
     let may_change = |key: &str| {
         // A change from steps to epochs or back is refused: it changes both keys.
         let length = LENGTH.contains(&key) && old.contains_key(key) && new.contains_key(key);
-        length || eval_may_change(key, &old, &new) || FREE.iter().any(|free| is_or_is_in(key, free))
+        length || eval_may_change(key, &old, &new) || declared_free(key)
     };
     if !keys.iter().all(|key| may_change(key)) {
         return Err(refusal(folder, as_written(&keys, &old, &new)));
@@ -74,6 +73,11 @@ pub fn changed(folder: &Path, now: &Experiment) -> Result<Changed> {
         as_written: as_written(&keys, &old, &new),
         length: keys.iter().any(|key| LENGTH.contains(&key.as_str())),
     })
+}
+
+/// Returns whether the declaration of `key` or of a table that contains it says that it may change.
+fn declared_free(key: &str) -> bool {
+    KEYS.iter().any(|declared| declared.may_change && is_or_is_in(key, declared.path))
 }
 
 /// Returns whether `key` is `eval.every` and early stopping is off: then the frequency of evaluations does not affect training.
@@ -160,8 +164,7 @@ pub fn lengthen(state: &mut TrainState, total: u64, experiment: &Experiment) -> 
     state.total = total;
     state.ended &= done == total;
     let schedule = &experiment.train.schedule;
-    let fixed = matches!(schedule.kind, ScheduleKind::Constant | ScheduleKind::InverseSqrt)
-        && matches!(schedule.warmup, Span::Steps(steps) if steps <= before);
+    let fixed = !schedule.kind.depends_on_length() && matches!(schedule.warmup, Span::Steps(steps) if steps <= before);
     if fixed || total == before || done == total {
         return Ok(None);
     }
@@ -196,6 +199,9 @@ mod tests {
         let stops = keys(&[("eval.every", "8"), ("eval.early_stop.patience", "2")]);
         assert!(!eval_may_change("eval.every", &stops, &often) && !eval_may_change("eval.every", &often, &stops));
         let hint = refusal(Path::new("runs/a"), Vec::new()).report();
+        for key in KEYS.iter().filter(|key| key.may_change) {
+            assert!(hint.contains(key.path), "{} in {hint}", key.path);
+        }
         assert!(hint.contains("eval.every where there is no eval.early_stop"), "{hint}");
     }
 

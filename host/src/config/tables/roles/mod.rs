@@ -1,3 +1,6 @@
 //! What a policy is trained with besides its data: other models, rewards, and its own answers.
 
+pub mod critic;
+pub mod reference;
+pub mod reward;
 pub mod rollout;

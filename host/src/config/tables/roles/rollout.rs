@@ -1,30 +1,31 @@
 //! `[rollout]`: how the policy samples answers.
 
+use std::ops::Bound::{Excluded, Included};
+
 use serde::Serialize;
 
 use crate::keys::notes::Notes;
 use crate::keys::{Form, table};
-use std::ops::Bound::{Excluded, Included};
 
 table! {
     /// how the policy's answers are drawn, for objectives that learn from prompts
-    pub struct Written at "rollout": Form::Table, example "{ prompts = 64, max_new_tokens = 32 }" {
+    pub struct Written at "rollout": Form::Table, example { prompts = 64, max_new_tokens = 32 } {
         /// prompts of one rollout; a multiple of train.batch.prompts
-        prompts: usize, Form::ROWS, example "64";
+        prompts: usize, Form::ROWS, example 64;
         /// answers to each prompt
-        samples: usize = 1, Form::Int(1, 65536), example "4";
+        samples: usize = 1, Form::Int(1, 65536), example 4;
         /// passes over a rollout, each in its own order, train.batch.prompts at a step
-        epochs: usize = 1, Form::Int(1, 65536), example "4";
+        epochs: usize = 1, Form::Int(1, 65536), example 4;
         /// longest answer in tokens, its end-of-text token included
-        max_new_tokens: usize, Form::Int(1, 1 << 24), example "32";
+        max_new_tokens: usize, Form::Int(1, 1 << 24), example 32;
         /// divides the logits, of the draws and of every log-probability
-        temperature: f64 = 1.0, Form::Float(Excluded(0.0), Included(100.0)), example "0.8";
+        temperature: f64 = 1.0, Form::Float(Excluded(0.0), Included(100.0)), example 0.8;
         /// draw from the smallest set of tokens with this probability; log-probabilities stay those of all tokens
-        top_p: f64 = 1.0, Form::Float(Excluded(0.0), Included(1.0)), example "0.95";
+        top_p: f64 = 1.0, Form::Float(Excluded(0.0), Included(1.0)), example 0.95;
         /// draw from the k most probable tokens; 0 means all
-        top_k: usize = 0, Form::Int(0, 1 << 24), example "50";
+        top_k: usize = 0, Form::Int(0, 1 << 24), example 50;
         /// rewards are cut to this distance from 0
-        clip: f64, Form::POSITIVE, default "none", example "5.0";
+        clip: f64, Form::POSITIVE, default "none", example 5.0;
     }
 }
 

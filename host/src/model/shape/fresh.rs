@@ -1,19 +1,8 @@
-//! The model that is trained, and its tokenizer.
+//! The shape of a model with fresh weights, as an experiment gives it.
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
-/// `[model]`.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-#[serde(untagged)]
-pub enum Model {
-    /// An existing model.
-    From {
-        /// A run, a checkpoint or a Hugging Face folder.
-        from: String,
-    },
-    /// Fresh weights.
-    Shape(Shape),
-}
+use crate::keys::words;
 
 /// The shape of a decoder with fresh weights.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -54,28 +43,14 @@ impl Shape {
     }
 }
 
-/// A family of decoders.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Arch {
-    /// RMS norm, rotary positions, SwiGLU, no biases.
-    #[default]
-    Llama,
-    /// Layer norm, learned positions, GELU, biases.
-    Gpt2,
-}
-
-/// `[tokenizer]`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(tag = "kind", rename_all = "lowercase")]
-pub enum Tokenizer {
-    /// 256 byte values and an end-of-text token.
-    Bytes,
-    /// A tokenizer.json.
-    File {
-        /// Its path.
-        path: String,
-    },
-    /// The tokenizer in the folder of `model.from`.
-    Model,
+words! {
+    /// A family of decoders.
+    #[derive(Default)]
+    pub enum Arch {
+        /// RMS norm, rotary positions, SwiGLU, no biases.
+        #[default]
+        Llama = "llama",
+        /// Layer norm, learned positions, GELU, biases.
+        Gpt2 = "gpt2",
+    }
 }

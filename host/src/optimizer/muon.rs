@@ -29,7 +29,6 @@ use super::{
     kind::{Gradient, Optimizer, measure_into},
 };
 use crate::{
-    config::experiment::Optimizer as Settings,
     device::{Buffer, Device, Tensor},
     error::Result,
     model::params::Parameter,
@@ -71,14 +70,15 @@ struct Scratch {
 }
 
 impl Muon {
-    /// Creates the optimizer for these hidden `matrices`. `adamw` has zero moments, keeps the momentum of all parameters, and
+    /// Creates the optimizer for these hidden `matrices`; `clip` is that of `adamw`. `adamw` has zero moments, keeps the momentum of all parameters, and
     /// updates all but the matrices.
     ///
     /// # Errors
     /// Memory.
     pub fn new(
         device: &Device,
-        settings: &Settings,
+        momentum: f64,
+        clip: f64,
         matrices: Vec<(Parameter, Rule)>,
         adamw: Box<dyn Optimizer>,
     ) -> Result<Muon> {
@@ -98,8 +98,8 @@ impl Muon {
             device: device.clone(),
             adamw,
             matrices,
-            momentum: settings.betas[0],
-            clip: settings.clip,
+            momentum,
+            clip,
             norm: 0.0,
             scratch: largest.map(scratch).transpose()?,
         })

@@ -4,17 +4,22 @@
 //! keeps the place where it was written, so a mistake in a stage is reported like one in an experiment.
 //! `"stage:NAME"` becomes the path of that stage's run.
 
+mod merge;
+mod references;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::draft::{Draft, Loaded, STAGE};
+use super::experiment::is_folder_name;
 use super::overrides::{Override, lay_over};
-use super::resolve::is_folder_name;
 use crate::error::{Error, Result};
 use crate::keys::mistake::{Mistake, Place, refusal, suggestion};
-use crate::keys::tree::{Entry, Node, Table, Value, join};
+use crate::keys::tree::{Entry, Node, Value, join};
 use crate::runs::folder::own_file;
+use merge::{each_text, leaves_of, merged, split, take};
+use references::{stage_and_key, taken};
 
 /// Prefix of a value that names a stage.
 const REFERENCE: &str = "stage:";
@@ -143,7 +148,8 @@ impl Pipeline {
     /// A request error that offers the nearest name.
     pub fn position(&self, name: &str) -> Result<usize> {
         self.find(name).ok_or_else(|| {
-            Error::request(format!("there is no stage \"{name}\" in {}", self.file)).with_hint(self.suggest(name, None))
+            Error::request(format!("there is no stage \"{name}\" in {}", self.file))
+                .with_hint(suggestion(name, self.names()))
         })
     }
 
@@ -185,10 +191,8 @@ impl Pipeline {
         self.stages.iter().position(|stage| stage.name == name)
     }
 
-    /// Suggests the nearest of the names of the first `count` stages, or lists all of them.
-    fn suggest(&self, name: &str, count: Option<usize>) -> String {
-        let names: Vec<&str> = self.stages.iter().map(|stage| stage.name.as_str()).collect();
-        suggestion(name, names[..count.unwrap_or(names.len())].iter().copied())
+    fn names(&self) -> Vec<&str> {
+        self.stages.iter().map(|stage| stage.name.as_str()).collect()
     }
 
     /// Adds the stage of `table`, merged into the shared keys.
@@ -257,10 +261,10 @@ impl Pipeline {
 
     /// Merges an override into one stage, which `path` names by name or number.
     fn lay_over_stage(&mut self, index: usize, over: &Override, path: &str) {
-        let (name, key) = self.stage_and_key(path);
+        let (name, key) = stage_and_key(&self.names(), path);
         let number = || name.parse().ok().filter(|number| *number < self.stages.len());
         let done = match self.find(name).or_else(number) {
-            None => Err(format!("there is no stage `{name}`; {}", self.suggest(name, None))),
+            None => Err(format!("there is no stage `{name}`; {}", suggestion(name, self.names()))),
             Some(_) if key.is_empty() => Err(format!("names a whole stage; write stage.{name}.KEY=VALUE")),
             Some(_) if WHOLE.contains(&key) || key == "name" => Err(belongs_to_the_top(key)),
             Some(at) => lay_over(&mut self.stages[at].root, index, &over.at(key)).map_err(|mistake| mistake.message),
@@ -268,23 +272,6 @@ impl Pipeline {
         if let Err(message) = done {
             self.mistakes.push(Mistake::new(over.place(index), over.path(), message));
         }
-    }
-
-    /// Splits the text after `stage.` into a stage's name and a key. A name may contain dots: the longest one that
-    /// is a stage's is used, and a name in quotes is taken literally.
-    fn stage_and_key<'a>(&self, path: &'a str) -> (&'a str, &'a str) {
-        for quote in ['"', '\''] {
-            if let Some((name, rest)) = path.strip_prefix(quote).and_then(|rest| rest.split_once(quote))
-                && (rest.is_empty() || rest.starts_with('.'))
-            {
-                return (name, rest.trim_start_matches('.'));
-            }
-        }
-        let dots = path.match_indices('.').map(|(at, _)| at);
-        let cuts: Vec<usize> = dots.chain([path.len()]).collect();
-        let known = cuts.iter().rev().find(|at| self.find(&path[..**at]).is_some());
-        let at = known.or(cuts.first()).copied().unwrap_or(path.len());
-        (&path[..at], path[at..].trim_start_matches('.'))
     }
 
     /// Replaces `"stage:NAME"` by paths in stage `index`, except in prompts, which are text.
@@ -296,7 +283,7 @@ impl Pipeline {
         let (mut takes, mut mistakes) = (Vec::new(), Vec::new());
         each_text(&mut root, "", &mut |key, text, place| {
             let Some(wanted) = text.strip_prefix(REFERENCE).filter(|_| !key.starts_with("sample.")) else { return };
-            match self.taken(index, wanted) {
+            match taken(&self.names(), index, wanted) {
                 Ok((stage, best)) => {
                     let folder = self.stage_folder(stage);
                     let path = if best { folder.join("checkpoints").join("BEST") } else { folder };
@@ -310,28 +297,6 @@ impl Pipeline {
         (stage.root, stage.takes) = (root, takes);
         stage.mistakes.extend(mistakes);
     }
-
-    /// Returns the stage and checkpoint that `NAME` or `NAME/best` after `stage:` refers to in stage `index`.
-    fn taken(&self, index: usize, wanted: &str) -> Result<(usize, bool), String> {
-        let (name, which) = wanted.split_once('/').unwrap_or((wanted, "latest"));
-        let stage = match self.find(name) {
-            Some(stage) if stage < index => stage,
-            Some(stage) => {
-                let which = if stage == index { "is this one" } else { "comes later" };
-                let before = self.stages[..index].iter().map(|stage| format!("`{}`", stage.name)).collect::<Vec<_>>();
-                let remedy = if before.is_empty() { "it is the first".to_owned() } else { before.join(", ") };
-                return Err(format!("stage `{name}` {which}; a stage takes from those before it: {remedy}"));
-            }
-            None => {
-                return Err(format!("there is no stage `{name}` before this one; {}", self.suggest(name, Some(index))));
-            }
-        };
-        match which {
-            "latest" => Ok((stage, false)),
-            "best" => Ok((stage, true)),
-            other => Err(format!("\"{other}\" is no checkpoint; write \"stage:{name}\" or \"stage:{name}/best\"")),
-        }
-    }
 }
 
 fn belongs_to_the_top(key: &str) -> String {
@@ -339,69 +304,5 @@ fn belongs_to_the_top(key: &str) -> String {
         "runs_dir" => "belongs above the stages: all runs of a pipeline lie in one folder".to_owned(),
         "name" => "the name of a stage cannot be overridden".to_owned(),
         _ => "a stage has no stages of its own".to_owned(),
-    }
-}
-
-/// Returns the keys above the stages, and the stages' tables.
-fn split(mut root: Node, mistakes: &mut Vec<Mistake>) -> (Node, Vec<Node>) {
-    let stages = take(&mut root, STAGE);
-    let mut wrong = |node: &Node| {
-        let message = format!("expected [[stage]] tables, at least one, found {}", node.found());
-        mistakes.push(Mistake::new(node.place.clone(), STAGE, message));
-    };
-    let tables = match stages {
-        Some(Node { value: Value::List(items), .. }) if !items.is_empty() => {
-            let is_table = |node: &Node| matches!(node.value, Value::Table(_));
-            items.iter().filter(|node| !is_table(node)).for_each(&mut wrong);
-            items.into_iter().filter(is_table).collect()
-        }
-        Some(other) => {
-            wrong(&other);
-            Vec::new()
-        }
-        None => Vec::new(),
-    };
-    (root, tables)
-}
-
-fn take(node: &mut Node, key: &str) -> Option<Node> {
-    let Value::Table(table) = &mut node.value else { return None };
-    let index = table.0.iter().position(|entry| entry.key == key)?;
-    Some(table.0.remove(index).node)
-}
-
-/// Merges `over` into `base`: tables key by key; any other value is replaced.
-fn merged(base: &Node, over: Node) -> Node {
-    let (Value::Table(below), Value::Table(above)) = (&base.value, &over.value) else { return over };
-    let mut entries = below.0.clone();
-    for new in &above.0 {
-        match entries.iter_mut().find(|entry| entry.key == new.key) {
-            Some(entry) => entry.node = merged(&entry.node, new.node.clone()),
-            None => entries.push(new.clone()),
-        }
-    }
-    Node { value: Value::Table(Table(entries)), place: over.place }
-}
-
-/// Keys and places of all values that are not tables.
-fn leaves_of(node: &Node, path: &str, leaves: &mut Vec<(String, Place)>) {
-    match &node.value {
-        Value::Table(table) => table.0.iter().for_each(|entry| leaves_of(&entry.node, &join(path, &entry.key), leaves)),
-        _ => leaves.push((path.to_owned(), node.place.clone())),
-    }
-}
-
-fn each_text(node: &mut Node, path: &str, each: &mut impl FnMut(&str, &mut String, &Place)) {
-    match &mut node.value {
-        Value::Text(text) => each(path, text, &node.place),
-        Value::Table(table) => {
-            table.0.iter_mut().for_each(|entry| each_text(&mut entry.node, &join(path, &entry.key), each));
-        }
-        Value::List(items) => {
-            for (index, item) in items.iter_mut().enumerate() {
-                each_text(item, &join(path, &index.to_string()), each);
-            }
-        }
-        _ => {}
     }
 }

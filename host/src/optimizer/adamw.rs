@@ -4,20 +4,30 @@
 use plugin_api::backend::ops::{AdamW as Operation, FLAT_ALIGN, Fill};
 
 use super::{
-    groups::{Rule, Segment, rules, segments},
+    groups::{Rule, Segment, segments},
     kind::{Gradient, Optimizer, measure_into},
 };
 use crate::{
-    config::experiment::Optimizer as Settings,
     device::{Buffer, Device, Tensor},
     error::{Error, Result},
     model::params::Layout,
 };
 
+/// AdamW's settings, besides the rates and decays of its parameters.
+#[derive(Debug, Clone, Copy)]
+pub struct Hyper {
+    /// Decay of the first and second moment.
+    pub betas: [f64; 2],
+    /// Epsilon in the denominator.
+    pub eps: f64,
+    /// Largest global gradient norm; 0: no clipping.
+    pub clip: f64,
+}
+
 /// AdamW's state and settings for one set of parameters.
 pub struct AdamW {
     device: Device,
-    settings: Settings,
+    settings: Hyper,
     segments: Vec<Segment>,
     bounds: Tensor,
     hyper: Tensor,
@@ -31,19 +41,11 @@ pub struct AdamW {
 }
 
 impl AdamW {
-    /// Creates the optimizer with zero moments for the parameters of `layout`.
-    ///
-    /// # Errors
-    /// Request error for a group's pattern that is not a valid glob; memory.
-    pub fn new(device: &Device, layout: &Layout, settings: &Settings) -> Result<AdamW> {
-        AdamW::with_rules(device, layout, settings, &rules(layout, settings)?)
-    }
-
-    /// As [`AdamW::new`], with a rule for each parameter.
+    /// Creates the optimizer with zero moments for the parameters of `layout`, with a rule for each.
     ///
     /// # Errors
     /// Memory.
-    pub fn with_rules(device: &Device, layout: &Layout, settings: &Settings, rules: &[Rule]) -> Result<AdamW> {
+    pub fn new(device: &Device, layout: &Layout, settings: Hyper, rules: &[Rule]) -> Result<AdamW> {
         let segments = segments(layout, rules);
         let bounds: Vec<i32> = segments
             .iter()
@@ -64,7 +66,7 @@ impl AdamW {
             m: moments()?,
             v: moments()?,
             device: device.clone(),
-            settings: settings.clone(),
+            settings,
             segments,
             updates: 0,
         })

@@ -1,0 +1,51 @@
+//! `[backend]`: where and how is computed.
+
+use serde::Serialize;
+use serde_json::{Map, Value as Json};
+
+use crate::device::Dtype;
+use crate::keys::notes::Notes;
+use crate::keys::{Form, table};
+
+table! {
+    /// who computes; further keys are options of the plugin
+    pub struct Written at "backend": Form::Plugin, example { plugin = "candle" } {
+        /// id of the backend plugin
+        plugin: String = "candle", Form::Text, example "candle";
+        /// device: cpu, metal, cuda:0 ... as far as the backend has it
+        device: String = "cpu", Form::Text, example "cpu";
+        /// type of the computation; weights and optimizer stay in f32 or better
+        dtype: Dtype, Form::Word(Dtype::WORDS), default "\"f32\"", example "f32";
+        /// threads of the backend; 0 means all cores; never changes the result
+        threads: usize = 0, Form::Int(0, 4096), example 2, may_change;
+    }
+}
+
+/// `[backend]`.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Backend {
+    /// Id of the plugin.
+    pub plugin: String,
+    /// Device, as the plugin names it: cpu, metal, cuda:0.
+    pub device: String,
+    /// The compute type.
+    pub dtype: Dtype,
+    /// Threads; 0 means all cores.
+    pub threads: usize,
+    /// The plugin's own options, checked and with defaults filled in.
+    #[serde(flatten)]
+    pub options: Map<String, Json>,
+}
+
+/// Resolves `[backend]`.
+pub fn resolve(written: Written, notes: &Notes<'_>) -> Backend {
+    // Without an id, no plugin is loaded, so options are not checked against a plugin that was not meant.
+    let unknown = written.plugin.is_none() && notes.reported("backend.plugin");
+    Backend {
+        plugin: if unknown { String::new() } else { written.plugin() },
+        device: written.device(),
+        dtype: written.dtype.unwrap_or_default(),
+        threads: written.threads(),
+        options: Default::default(),
+    }
+}

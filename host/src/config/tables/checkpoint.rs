@@ -1,0 +1,52 @@
+//! `[checkpoint]`: what is saved, and which checkpoints are kept.
+
+use serde::Serialize;
+
+use super::eval::Eval;
+use super::metric::{MetricRule, rule, usual_metric};
+use super::roles::rollout::Rollout;
+use crate::keys::notes::Notes;
+use crate::keys::{Form, table};
+
+table! {
+    /// what is saved; the end of a run and Ctrl-C always save
+    pub struct Written at "checkpoint": Form::Table, example { every = 100 } {
+        /// steps between checkpoints; 0: only at the end
+        every: u64 = 200, Form::ANY_INT, example 100, may_change;
+        /// how many of the newest stay; the best stays besides
+        keep: usize = 3, Form::Int(1, 1_000_000), example 3, may_change;
+        /// metric by which the best checkpoint is kept, after min: or max: (a loss needs neither)
+        best: String, Form::Text,
+            default "\"min:eval/loss\" where eval.every is set; of rollouts with eval.generate \"max:eval/reward\"",
+            example "min:eval/loss";
+    }
+}
+
+/// `[checkpoint]`.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Checkpoint {
+    /// Steps between checkpoints; 0: only at the end.
+    pub every: u64,
+    /// How many of the newest checkpoints are kept.
+    pub keep: usize,
+    /// The metric by which the best checkpoint is kept; absent: no best one is kept.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub best: Option<MetricRule>,
+}
+
+/// Resolves `[checkpoint]`.
+pub fn resolve(written: Written, eval: &Eval, rollout: Option<&Rollout>, notes: &mut Notes<'_>) -> Checkpoint {
+    let usual = usual_metric(rollout, eval.generate).filter(|_| eval.every > 0);
+    let best = written.best.as_deref().or(usual).map(|metric| rule(Some(metric), "checkpoint.best", notes));
+    if let Some(rule) = &best
+        && rule.metric.starts_with("eval/")
+        && eval.every == 0
+        && !notes.reported("eval.every")
+    {
+        notes.refuse(
+            "checkpoint.best",
+            format!("unused: \"{}\" is measured only with eval.every; for example every = 50", rule.metric),
+        );
+    }
+    Checkpoint { every: written.every(), keep: written.keep(), best }
+}

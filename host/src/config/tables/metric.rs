@@ -1,0 +1,74 @@
+//! A metric that decides: when a run stops early, and which checkpoint is kept.
+
+use std::fmt;
+
+use serde::Serialize;
+
+use super::roles::rollout::Rollout;
+use crate::keys::notes::Notes;
+
+/// A metric, and whether larger or smaller is better; written `min:eval/loss`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(into = "String")]
+pub struct MetricRule {
+    /// Name of the metric: `eval/loss`.
+    pub metric: String,
+    /// Whether larger is better.
+    pub larger_is_better: bool,
+}
+
+impl MetricRule {
+    /// Parses `min:NAME` or `max:NAME`; a loss or perplexity needs no prefix.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let (prefix, metric) = text.split_once(':').unwrap_or(("", text));
+        let larger_is_better = match prefix {
+            "max" => true,
+            "min" => false,
+            "" if metric.ends_with("loss") || metric.ends_with("perplexity") => false,
+            "" => {
+                return Err(format!("write \"min:{metric}\" or \"max:{metric}\": which way is better?"));
+            }
+            other => return Err(format!("\"{other}:\" is neither min: nor max:")),
+        };
+        if metric.is_empty() {
+            return Err(format!("\"{text}\" names no metric; for example \"min:eval/loss\""));
+        }
+        Ok(Self { metric: metric.to_owned(), larger_is_better })
+    }
+
+    /// Whether `new` is better than `old` by more than `min_delta`; NaN never is.
+    pub fn is_better(&self, new: f64, old: f64, min_delta: f64) -> bool {
+        if self.larger_is_better { new - old > min_delta } else { old - new > min_delta }
+    }
+}
+
+impl fmt::Display for MetricRule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", if self.larger_is_better { "max" } else { "min" }, self.metric)
+    }
+}
+
+impl From<MetricRule> for String {
+    fn from(rule: MetricRule) -> String {
+        rule.to_string()
+    }
+}
+
+/// The default metric: the held-out loss. A policy that learns from its own answers has none, so the default is the
+/// reward of its answers to held-out prompts, if it generates any.
+pub fn usual_metric(rollout: Option<&Rollout>, generate: Option<u64>) -> Option<&'static str> {
+    match (rollout, generate) {
+        (None, _) => Some("eval/loss"),
+        (Some(_), Some(_)) => Some("max:eval/reward"),
+        (Some(_), None) => None,
+    }
+}
+
+/// Parses the metric of `key`, by default the held-out loss.
+pub fn rule(written: Option<&str>, key: &str, notes: &mut Notes<'_>) -> MetricRule {
+    let parsed = MetricRule::parse(written.unwrap_or("eval/loss"));
+    parsed.unwrap_or_else(|message| {
+        notes.refuse(key, message);
+        MetricRule { metric: String::new(), larger_is_better: false }
+    })
+}

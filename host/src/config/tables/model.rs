@@ -1,0 +1,134 @@
+//! `[model]`: an existing model, or a shape with fresh weights.
+
+use std::ops::Bound::{Excluded, Included, Unbounded};
+
+use serde::Serialize;
+
+use crate::keys::notes::Notes;
+use crate::keys::{Form, table};
+use crate::model::shape::fresh::{Arch, Shape};
+
+table! {
+    /// what is trained: `from` an existing model, or a shape with fresh weights
+    pub struct Written at "model": Form::Table, example { layers = 4, dim = 128, heads = 4, context = 256 } {
+        /// a run, a checkpoint or a Hugging Face folder to start from
+        from: String, Form::Text, example "runs/base";
+        /// llama: RMS norm, rotary positions, SwiGLU; gpt2: layer norm, learned positions, GELU, biases
+        arch: Arch, Form::Word(Arch::WORDS), default "\"llama\"", example "llama";
+        /// decoder layers
+        layers: usize, Form::Int(1, 4096), example 4;
+        /// width of the residual stream; a multiple of heads
+        dim: usize, Form::Int(1, 1 << 20), example 128;
+        /// attention heads
+        heads: usize, Form::Int(1, 4096), example 4;
+        /// key and value heads (llama); divides heads
+        kv_heads: usize, Form::Int(1, 4096), default "as many as heads", example 2;
+        /// width inside the feed-forward block
+        hidden: usize, Form::Int(1, 1 << 22), default "llama: 8/3 dim, rounded up to a multiple of 32; gpt2: 4 dim",
+            example 512;
+        /// longest sequence in tokens
+        context: usize, Form::Int(2, 1 << 24), example 256;
+        /// rows of the embedding and the head, at least as many as the tokenizer has tokens; more of them, a multiple
+        /// of 64 say, are faster on some devices
+        vocab: usize, Form::Int(1, 1 << 28), default "as many as the tokenizer has", example 50304;
+        /// whether the output head is the embedding
+        tied: bool, Form::Bool, default "llama: false; gpt2: true", example false;
+        /// epsilon inside the norms
+        norm_eps: f64 = 1e-5, Form::Float(Excluded(0.0), Excluded(1.0)), example 1e-5;
+        /// base of the rotary frequencies (llama)
+        rope_theta: f64 = 10000.0, Form::Float(Excluded(1.0), Unbounded), example 10000.0;
+        /// standard deviation of the initial weights
+        init_std: f64 = 0.02, Form::Float(Excluded(0.0), Included(10.0)), example 0.02;
+    }
+}
+
+/// `[model]`.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(untagged)]
+pub enum Model {
+    /// An existing model.
+    From {
+        /// A run, a checkpoint or a Hugging Face folder.
+        from: String,
+    },
+    /// Fresh weights.
+    Shape(Shape),
+}
+
+/// Resolves `[model]`.
+pub fn resolve(written: Option<Written>, notes: &mut Notes<'_>) -> Model {
+    let Some(written) = written else {
+        notes.missing("model", "give from = \"a folder\", or a shape: layers, dim, heads, context");
+        return Model::From { from: String::new() };
+    };
+    let Some(from) = written.from.clone() else {
+        return Model::Shape(shape(written, notes));
+    };
+    let why = "model.from brings its own shape; remove this key or model.from";
+    notes.unused("model.arch", &written.arch, why);
+    notes.unused("model.layers", &written.layers, why);
+    notes.unused("model.dim", &written.dim, why);
+    notes.unused("model.heads", &written.heads, why);
+    notes.unused("model.kv_heads", &written.kv_heads, why);
+    notes.unused("model.hidden", &written.hidden, why);
+    notes.unused("model.context", &written.context, why);
+    notes.unused("model.vocab", &written.vocab, why);
+    notes.unused("model.tied", &written.tied, why);
+    notes.unused("model.norm_eps", &written.norm_eps, why);
+    notes.unused("model.rope_theta", &written.rope_theta, why);
+    notes.unused(
+        "model.init_std",
+        &written.init_std,
+        "model.from brings its own weights; remove this key or model.from",
+    );
+    Model::From { from }
+}
+
+fn shape(written: Written, notes: &mut Notes<'_>) -> Shape {
+    let mut needed = |key: &str, value: Option<usize>, example: &str| {
+        if value.is_none() && !notes.reported("model.from") {
+            notes.missing(
+                key,
+                &format!("a model with fresh weights needs it (for example {example}), or give model.from"),
+            );
+        }
+        value
+    };
+    let layers = needed("model.layers", written.layers, "layers = 4");
+    let dim = needed("model.dim", written.dim, "dim = 128");
+    let heads = needed("model.heads", written.heads, "heads = 4");
+    let context = needed("model.context", written.context, "context = 256");
+    let arch = written.arch.unwrap_or_default();
+    if let (Some(dim), Some(heads)) = (dim, heads) {
+        if dim % heads != 0 {
+            notes.refuse("model.dim", format!("{dim} is no multiple of heads = {heads}"));
+        } else if arch == Arch::Llama && (dim / heads) % 2 != 0 {
+            let message = format!("dim / heads = {} is odd; rotary positions turn pairs of numbers", dim / heads);
+            notes.refuse("model.dim", message);
+        }
+    }
+    if arch == Arch::Gpt2 {
+        notes.unused("model.kv_heads", &written.kv_heads, "arch = \"gpt2\" has as many key and value heads as heads");
+        notes.unused("model.rope_theta", &written.rope_theta, "arch = \"gpt2\" learns its positions");
+    } else if let (Some(heads), Some(kv_heads)) = (heads, written.kv_heads)
+        && heads % kv_heads != 0
+    {
+        notes.refuse("model.kv_heads", format!("{kv_heads} does not divide heads = {heads}"));
+    }
+    let (dim, heads) = (dim.unwrap_or(1), heads.unwrap_or(1));
+    let llama = arch == Arch::Llama;
+    Shape {
+        arch,
+        layers: layers.unwrap_or(1),
+        dim,
+        heads,
+        kv_heads: llama.then(|| written.kv_heads.unwrap_or(heads)),
+        hidden: written.hidden.unwrap_or(if llama { (8 * dim).div_ceil(3).next_multiple_of(32) } else { 4 * dim }),
+        context: context.unwrap_or(usize::MAX),
+        vocab: written.vocab,
+        tied: written.tied.unwrap_or(!llama),
+        norm_eps: written.norm_eps(),
+        rope_theta: llama.then(|| written.rope_theta()),
+        init_std: written.init_std(),
+    }
+}

@@ -1,0 +1,55 @@
+//! `[reference]`: the frozen model that the policy is held to. Whether an objective reads it is known only once its plugin is
+//! loaded, and is checked then.
+
+use std::ops::Bound::{Excluded, Included};
+
+use serde::Serialize;
+
+use crate::keys::notes::Notes;
+use crate::keys::{Form, table};
+
+table! {
+    /// the frozen model that the policy is held to
+    pub struct Written at "reference": Form::Table, default "the starting weights, where an objective reads it",
+        example { from = "runs/sft" } {
+        /// self: the policy's starting weights; or a run, a checkpoint or a Hugging Face folder
+        from: String, Form::Text, default "\"self\"", example "self";
+        /// steps after which the policy's weights become the reference's, again and again
+        copy_every: u64, Form::POSITIVE_INT, default "never", example 100;
+        /// after every step the reference becomes so much of itself and the rest of the policy: a moving average
+        average: f64, Form::Float(Included(0.0), Excluded(1.0)), default "none", example 0.99;
+    }
+}
+
+/// Value of `reference.from`: the policy's initial weights.
+pub const SELF: &str = "self";
+
+/// `[reference]`.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Reference {
+    /// `self` for the policy's starting weights, or a model's folder.
+    pub from: String,
+    /// How it tracks the policy; absent: not at all.
+    #[serde(flatten)]
+    pub follow: Option<Follow>,
+}
+
+/// How the reference model tracks the policy.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Follow {
+    /// It is replaced by the policy after every N steps.
+    CopyEvery(u64),
+    /// After every step it becomes the average of itself, with this weight, and of the policy, with the remaining
+    /// weight.
+    Average(f64),
+}
+
+/// Resolves `[reference]`.
+pub fn resolve(written: Written, notes: &mut Notes<'_>) -> Reference {
+    if written.copy_every.is_some() && written.average.is_some() {
+        notes.refuse("reference.average", "contradicts reference.copy_every: give one of them");
+    }
+    let follow = written.copy_every.map(Follow::CopyEvery).or(written.average.map(Follow::Average));
+    Reference { from: written.from.unwrap_or_else(|| SELF.to_owned()), follow }
+}
