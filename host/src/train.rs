@@ -11,6 +11,7 @@ mod evaluation;
 pub mod learner;
 pub mod memory;
 mod notices;
+pub mod opening;
 pub mod preference_pairs;
 mod proving;
 mod quick_laws;

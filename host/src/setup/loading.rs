@@ -157,7 +157,7 @@ impl Plugins {
         let all = objectives.len() == experiment.objective.len()
             && rewards.len() == experiment.reward.iter().filter(of_plugins).count();
         let (Some(backend), Some((model_folder, tokenizer, config)), true) = (backend, model, all) else {
-            kinds::check(&loaded, &objectives, &mut mistakes)?;
+            kinds::check_files(&loaded, &objectives, &mut mistakes)?;
             mistakes.finish()?;
             return Err(Error::request("the experiment names no backend"));
         };

@@ -10,9 +10,11 @@ use super::{
         checks::{self, Checked},
         expectations,
     },
-    learner::{self, FirstWindow, Learner, Opened},
+    learner::{FirstWindow, Learner},
     memory::estimate::{self, Evaluated},
-    notices, quick_laws,
+    notices,
+    opening::{self, Opened},
+    quick_laws,
 };
 use crate::{
     data::{PackedBatch, Sequence, Tokenizer, pack::together, rows::RowCounts},
@@ -86,7 +88,7 @@ pub fn dry_run(setup: &mut Setup) -> Result<Findings> {
     let setup = &*setup;
     let device = setup.device_or_mistakes(&mut mistakes)?;
     let data = setup.data_or_mistakes(false, &mut mistakes)?;
-    let opened = learner::open_or_mistakes(setup, device.as_ref(), data, None, false, &mut mistakes)?;
+    let opened = opening::open_or_mistakes(setup, device.as_ref(), data, None, false, &mut mistakes)?;
     let Checked { opened, held_out, questions } = checks::finish(setup, opened, true, mistakes)?;
     let Opened { mut learner, data, steps, .. } = opened;
     let device = learner.device.clone();

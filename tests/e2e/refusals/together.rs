@@ -75,7 +75,7 @@ prompts = ["fine", "a prompt that is far too long for a context of forty-eight t
     refused_together(
         &lab,
         &[
-            ("data", "rows.jsonl:1: solution: missing; 59 more rows are like it"),
+            ("data", "rows.jsonl:4: `solution`: missing; 7 more rows are like it"),
             ("critic", "unused: no objective reads a critic"),
             ("rollout", "unused: no objective reads a rollout"),
             ("train.context_schedule", "unused: rows are not cut to a length that changes"),
@@ -120,7 +120,7 @@ prompts = "a prompt that is far too long for a context of forty-eight tokens"
     refused_together(
         &lab,
         &[
-            ("data", "there is no file nowhere.jsonl"),
+            ("data", "there is no file or folder nowhere.jsonl"),
             ("objective.betta", "unknown key; did you mean `beta`?"),
             ("train.stepps", "unknown key; did you mean `steps`?"),
             ("train.batch.prompts", "this data comes in pairs"),
@@ -133,9 +133,8 @@ prompts = "a prompt that is far too long for a context of forty-eight tokens"
 
 /// Catches a mistake in a model that hides those in other keys, and one that is reported again by a check of what it leads to.
 #[test]
-fn a_missing_model_hides_neither_batches_nor_the_backend() {
+fn a_missing_model_hides_neither_data_nor_batches_nor_the_backend() {
     let lab = Lab::new();
-    rows(&lab);
     let rest = r#"
 [backend]
 plugin = "candle"
@@ -146,7 +145,7 @@ from = "nowhere"
 
 [data]
 source = "jsonl"
-path = "rows.jsonl"
+path = "nowhere.jsonl"
 
 [objective]
 plugin = "sft"
@@ -162,6 +161,7 @@ optimizer = { lr = 1e-2 }
         &[
             ("backend.dtype", "backend \"candle\" computes in"),
             ("model.from", "there is no model folder nowhere"),
+            ("data", "there is no file or folder nowhere.jsonl"),
             ("train.batch.pairs", "this data comes in sequences"),
         ],
     );

@@ -9,7 +9,7 @@ use crate::{
         experiment::{Batch, Data},
     },
     data::{rows::RowKind, sources::data_source::comes_in},
-    error::Result,
+    error::{Error, Result},
     objectives::active::check_data,
     setup::Setup,
 };
@@ -85,6 +85,26 @@ pub(in crate::setup) fn check(loaded: &Loaded, objectives: &Manifests, mistakes:
         mistakes.refuse("train.context_schedule", why);
     }
     Ok(true)
+}
+
+/// As [`check`], and reads the data's files for their own mistakes: for an experiment whose model or plugins are missing, so that
+/// nothing else can be done with them.
+///
+/// # Errors
+/// Failures that are not mistakes.
+pub(in crate::setup) fn check_files(loaded: &Loaded, objectives: &Manifests, mistakes: &mut Mistakes) -> Result<()> {
+    let experiment = &loaded.experiment;
+    let source = experiment.data.source();
+    let readable = mistakes.are_free(&["data"]) && source.generated().is_empty();
+    if !check(loaded, objectives, mistakes)? || !readable {
+        return Ok(());
+    }
+    let read = match row_kind(experiment, objectives) {
+        Some(kind) => source.rows(kind, experiment.seed).map(drop),
+        None => source.text(experiment.seed).map(drop),
+    };
+    mistakes.check("data", read.map_err(Error::from))?;
+    Ok(())
 }
 
 /// Returns the keys that do not fit rows of this kind (`None`: running text), each with the reason.

@@ -29,8 +29,9 @@ use crate::{
     setup::Setup,
     train::{
         eval::checks::{self, Checked},
-        learner::{self, Learner, Opened},
+        learner::Learner,
         notices::Notices,
+        opening::{self, Opened},
         optimizer::moments,
         quick_laws::ToProve,
         trainer::Trainer,
@@ -60,7 +61,7 @@ pub(crate) fn trainer(mut setup: Setup, resume: bool, show: Show) -> Result<Trai
         (None, None)
     };
     let weights = checkpoint.as_ref().map(|c| c.path.as_path());
-    let opened = learner::open_or_mistakes(&setup, device.as_ref(), data, weights, true, &mut mistakes)?;
+    let opened = opening::open_or_mistakes(&setup, device.as_ref(), data, weights, true, &mut mistakes)?;
     let checked = checks::finish(&setup, opened, checkpoint.is_none(), mistakes)?;
     let Checked { opened: Opened { mut learner, data, steps: total, reference }, held_out, questions } = checked;
     let mut state = TrainState::new(total, learner.batcher.state().clone());
