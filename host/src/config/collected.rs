@@ -83,3 +83,68 @@ impl Mistakes {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Draft, Loaded};
+
+    fn loaded() -> Loaded {
+        let text = "[model]\nlayers = 1\ndim = 8\nheads = 2\ncontext = 8\n[data]\npath = \"a\"\n[objective]\nplugin = \"ce\"\n\
+                    [train]\nsteps = 1\nbatch = { tokens = 8 }\noptimizer = { lr = 1e-3 }\n";
+        let mut draft = Draft::parse("exp.toml", "exp", text, &[]).unwrap();
+        let slots: Vec<_> = draft.plugins().iter().map(|plugin| plugin.slot).collect();
+        slots.into_iter().for_each(|slot| draft.check_options(slot, &[]));
+        draft.finish().unwrap()
+    }
+
+    fn report(mistakes: &mut Mistakes) -> String {
+        mistakes.finish().unwrap_err().report()
+    }
+
+    /// Catches an error that loses its hint or its form although it is the only one, and one that is left out of a list because
+    /// it names no key.
+    #[test]
+    fn a_single_error_stays_as_it_is_and_several_become_a_list() {
+        let loaded = loaded();
+        let missing = || Err::<(), _>(Error::request("there is no file a").with_hint("check the path"));
+        let mut mistakes = loaded.mistakes();
+        assert!(mistakes.finish().is_ok());
+        assert_eq!(mistakes.check("data", missing()).unwrap(), None);
+        assert_eq!(report(&mut mistakes), "error: there is no file a\nhelp: check the path\n");
+        assert_eq!(mistakes.check("data", missing()).unwrap(), None);
+        assert_eq!(mistakes.check("train.steps", Err::<(), _>(loaded.refuse("train.steps", "too few"))).unwrap(), None);
+        mistakes.refuse("model.dim", "too small");
+        let listed = report(&mut mistakes);
+        let expected = [
+            "error: 3 mistakes in exp.toml",
+            "  exp.toml:3:1: model.dim: too small",
+            "  exp.toml:6:2: data: there is no file a (check the path)",
+            "  exp.toml:11:1: train.steps: too few",
+            "help:",
+        ];
+        assert!(listed.lines().zip(expected).all(|(line, expected)| line.starts_with(expected)), "{listed}");
+        assert!(mistakes.finish().is_ok(), "the mistakes were taken");
+    }
+
+    /// Catches a failure of the disk or of a plugin that is listed as a mistake of the request, and one that hides mistakes.
+    #[test]
+    fn a_failure_is_not_a_mistake_and_hides_none() {
+        let loaded = loaded();
+        let failed = || Err::<(), _>(Error::run("the disk is full"));
+        let mut mistakes = loaded.mistakes();
+        assert_eq!(mistakes.check("data", failed()).unwrap_err().message(), "the disk is full");
+        mistakes.refuse("model.dim", "too small");
+        assert_eq!(mistakes.check("data", failed()).unwrap_err().message(), "1 mistake in exp.toml");
+    }
+
+    /// Catches a check that reads a key with a mistake in it, above it or below it, and one that is skipped without reason.
+    #[test]
+    fn a_key_is_free_if_no_mistake_is_about_it() {
+        let mut mistakes = loaded().mistakes();
+        mistakes.refuse("train.batch.pairs", "wrong unit");
+        assert!(!mistakes.are_free(&["train.batch"]) && !mistakes.are_free(&["data", "train"]));
+        assert!(!mistakes.are_free(&["train.batch.pairs"]));
+        assert!(mistakes.are_free(&["train.steps", "data", "train.batchs", "eval"]));
+    }
+}

@@ -3,8 +3,8 @@
 //! In order: [`tree`] parses, [`overrides`] merges the command line into it, [`form`] checks every value against
 //! [`schema`], the result is read as written, [`experiment::resolve`] fills in defaults and checks rules between keys, and
 //! once the plugins are loaded [`options`] checks theirs. [`tables`] has a file for each table of an experiment, which
-//! declares its keys. Mistakes of all these stages are collected in one list. What the keys name (files, models, plugins) is checked by other modules, which
-//! add to the same list with [`Draft::refuse`].
+//! declares its keys. Mistakes of all these stages are collected in one list. What the keys name (files, models, plugins) is
+//! checked by other modules, which add to the same list with [`Draft::refuse`] and [`Mistakes`].
 
 mod collected;
 mod draft;

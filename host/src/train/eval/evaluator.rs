@@ -68,11 +68,16 @@ pub fn figures(evaluator: &dyn Evaluator, held_out: &mut HeldOutPrompts<'_>) -> 
         return Ok(Default::default());
     }
     let (values, answers) = evaluator.values(held_out)?;
+    Ok((named(names, &values)?, answers))
+}
+
+/// Gives each value its name.
+fn named(names: Vec<String>, values: &[f64]) -> Result<Figures> {
     if values.len() != names.len() {
         let (values, count) = (values.len(), names.len());
         return Err(Error::run(format!("an evaluation has {values} values for {count} metrics: {}", names.join(", "))));
     }
-    Ok((names.into_iter().zip(values).collect(), answers))
+    Ok(names.into_iter().zip(values.iter().copied()).collect())
 }
 
 /// Returns the options of answers that are drawn: the token limit of rollouts; without rollouts twice the longest answer of a
@@ -85,4 +90,19 @@ pub fn sampling(experiment: &Experiment, prompts: &[EvalPrompt]) -> GenerateOpti
     };
     let temperature = experiment.eval.temperature.unwrap_or(1.0);
     GenerateOptions { max_tokens, temperature, top_p, top_k, seed: experiment.seed }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Catches a metric that is declared and not measured, or measured and not declared: the others would get its name.
+    #[test]
+    fn every_name_has_a_value_and_every_value_a_name() {
+        let names = || vec!["a".to_owned(), "b".to_owned()];
+        assert_eq!(named(names(), &[1.0, 2.0]).unwrap(), [("a".to_owned(), 1.0), ("b".to_owned(), 2.0)]);
+        for values in [&[1.0][..], &[1.0, 2.0, 3.0]] {
+            assert!(named(names(), values).unwrap_err().message().contains("for 2 metrics: a, b"));
+        }
+    }
 }
