@@ -18,7 +18,7 @@ use telos::{
     train::{
         optimizer::{self, kind::Optimizer},
         roles::Roles,
-        step::gradient::{Work, accumulate},
+        step::gradient::TrainedModels,
     },
 };
 
@@ -95,8 +95,8 @@ impl Training {
         self.steps += 1;
         self.model.zero(&self.grads)?;
         let (model, roles, grads) = (&self.model, &self.roles, &self.grads);
-        let work = Work { models: roles.models(model), recompute: Recompute::None, grads };
-        let out = accumulate(&work, &mut self.objectives, micro_batches, &self.marker)?;
+        let trained = TrainedModels { models: roles.models(model), recompute: Recompute::None, grads };
+        let out = trained.accumulate(&mut self.objectives, micro_batches, &self.marker)?;
         let gradient = self.optimizer.measure(grads)?;
         self.optimizer.update(model.params(), model.shadow(), grads, self.lr)?;
         Ok(Figures { loss: out.loss, grad_norm: gradient.norm })

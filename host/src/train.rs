@@ -1,8 +1,9 @@
-//! The training run. [`Trainer::step`] is the training step in the order of the design: packed batch, trunk forward, head
-//! statistics, the objectives' losses and cotangents, head and trunk backward, clip and optimizer, metrics, checkpoint.
+//! The training loop, from top to bottom: next batch, forward, statistics, losses and cotangents, backward, `after_step`, learning
+//! rate, update or skip, reference, commit, then evaluation, samples and checkpoint.
 //!
-//! Around it: [`run`] opens and resumes a run and writes its records, [`learner`] holds the model and everything that trains
-//! it, [`step`] computes the gradient of one window, [`optimizer`] updates the weights, [`eval`] evaluates.
+//! Around it: [`start_and_end`] does what comes before the first and after the last step, [`run`] opens and resumes a run and writes
+//! its records, [`learner`] holds the model and everything that trains it, [`step`] has the parts of one step, [`optimizer`] updates
+//! the weights, [`eval`] evaluates.
 
 pub mod auxiliary;
 pub mod dry_run;
@@ -19,6 +20,7 @@ pub mod roles;
 pub mod rollout;
 pub mod run;
 mod saving;
+mod start_and_end;
 pub mod step;
 pub mod trainer;
 
@@ -26,21 +28,21 @@ use plugin_api::objective::Verdict;
 
 pub use crate::optimizer;
 use crate::{
-    error::{Error, Result},
-    runs::{Interrupt, progress::Show},
+    data::PackedBatch,
+    error::Result,
+    objectives::Objectives,
+    runs::{Interrupt, breadcrumb::CrashMarker, progress::Show},
     setup::Setup,
 };
-use eval::held_out::{held_out, held_out_stretches};
 use learner::Learner;
 use optimizer::kind::Gradient;
-use roles::reference_pass::{PassEnd, RowsRead};
 use rollout::Rollouts;
 use run::{
     open,
     records::{Phases, StepLine},
     summary::Summary,
 };
-use step::gradient::WindowLoss;
+use step::gradient::{Route, TrainedModels, WindowLoss, WindowPass};
 pub use trainer::Trainer;
 
 /// Why the loop ended.
@@ -75,31 +77,10 @@ impl Trainer {
         Ok((end, self.summary(saved)))
     }
 
-    /// Trains, then evaluates and samples the trained model.
+    /// Trains from the state's step to the last one, then evaluates and samples the trained model.
     fn train_loop(&mut self, interrupt: &Interrupt) -> Result<End> {
-        if !self.score_by_reference(interrupt)? {
+        if !self.before_first_step(interrupt)? {
             return Ok(End::Interrupted);
-        }
-        if self.state.step == 0 {
-            // The memory check may use rows that the reference did not score: these get log-probabilities of 0 during the check.
-            self.reference.iter().for_each(|reference| reference.stand_in(true));
-            self.check_memory()?;
-            self.reference.iter().for_each(|reference| reference.stand_in(false));
-        }
-        let Learner { objectives, batcher, .. } = &self.learner;
-        let said = notices::at_start(self.experiment(), objectives, batcher, self.learner.context(0))?;
-        said.into_iter().try_for_each(|text| self.note(text))?;
-        self.prove_next_window()?;
-        // Only now: a plugin that fails its checks will be changed and must not be pinned.
-        self.setup.lock.save()?;
-        // Before the first step, and where the process before this one failed between a step and its evaluation or samples.
-        let better = self.evaluate_if(self.state.step == 0)?;
-        self.sample_if(false)?;
-        if self.state.step > 0 && !self.state.stopped {
-            self.state.stopped = self.is_to_stop(Verdict::CONTINUE);
-        }
-        if better && !self.state.stopped && self.state.step < self.state.total {
-            self.save_or_say();
         }
         while self.state.step < self.state.total && !self.state.stopped {
             if interrupt.requested() {
@@ -112,57 +93,23 @@ impl Trainer {
             let verdict = self.step()?;
             // Set before an evaluation that may fail.
             self.state.stopped = verdict == Verdict::STOP;
-            let better = self.evaluate_if(false)?;
+            let best = self.evaluate_if(false)?;
             self.sample_if(false)?;
             self.state.stopped = self.is_to_stop(verdict);
-            let every = self.experiment().checkpoint.every;
-            // The last step's checkpoint is written at the end and includes the last evaluation and samples.
-            let last = self.state.stopped || self.state.step == self.state.total;
-            if !last && (better || (every > 0 && self.state.step.is_multiple_of(every))) {
-                self.save_or_say();
-            }
+            self.save_if(best);
         }
-        self.evaluate_if(true)?;
-        self.sample_if(true)?;
-        self.state.ended = true;
-        self.note_unchecked()?;
-        let beside = self.learner.beside.iter().flat_map(|beside| beside.objectives.iter());
-        let said = self.notices.end(self.learner.objectives.iter().chain(beside));
-        said.into_iter().try_for_each(|text| self.note(text))?;
-        Ok(if self.state.stopped { End::Early } else { End::Done })
-    }
-
-    /// Computes the frozen reference's log-probabilities for all rows that the rest of the run reads, and drops that model.
-    /// Returns false if the user interrupts it.
-    fn score_by_reference(&mut self, interrupt: &Interrupt) -> Result<bool> {
-        let Some(pass) = self.reference.take() else { return Ok(true) };
-        let steps = self.state.total.saturating_sub(self.state.step);
-        let train = self.learner.batcher.documents_ahead(steps, self.learner.context(self.state.step))?;
-        let evaluated = held_out_stretches(&self.setup, &self.data).iter().map(|row| row.document).collect();
-        let role = self.learner.roles.reference.as_mut();
-        let model = role.and_then(|role| role.model.take());
-        let model = model.ok_or_else(|| Error::run("the reference model is not there"))?;
-        self.marker.backend("reference pass");
-        match pass.run(&model, &RowsRead { train, held_out: evaluated }, &self.progress, interrupt)? {
-            PassEnd::Interrupted => return Ok(false),
-            PassEnd::Scored(note) => self.progress.message(&note),
-        }
-        drop(model);
-        self.reference = Some(pass);
-        self.held_out = held_out(&self.setup, &self.learner.objectives, &self.data)?;
-        Ok(true)
+        self.after_last_step()
     }
 
     /// One optimizer step.
     fn step(&mut self) -> Result<Verdict> {
         let mut phases = Phases::start();
-        let context = self.learner.context(self.state.step);
         self.marker.step(self.state.step + 1);
-        let micro_batches = self.learner.window(self.state.step, &self.marker)?;
+        let window = self.learner.window(self.state.step, &self.marker)?;
         phases.end("data");
-        self.prove(&micro_batches)?;
+        self.prove(&window)?;
 
-        let (out, gradient) = self.learner.gradient(&micro_batches, &self.marker)?;
+        let (out, gradient) = self.learner.gradient(&window, &self.marker)?;
         phases.end("gradient");
 
         // Before the update: if a plugin fails here, the state after the previous step is still consistent.
@@ -178,66 +125,69 @@ impl Trainer {
         }
         phases.end("optimizer");
 
-        if let Some(rollouts) = &mut self.learner.rollouts {
-            rollouts.commit();
-        }
-        self.state.data = self.learner.batcher.state().clone();
-        self.state.beside = self.learner.beside.iter().map(|beside| beside.batcher.state().clone()).collect();
-        self.state.step += 1;
-        self.state.tokens += out.tokens;
-        self.state.updates = self.learner.optimizer.updates();
+        let context = self.learner.context(self.state.step);
+        self.commit(out.tokens);
         let line = StepLine { step: self.state.step, lr, gradient, finite, context, out: &out };
         self.records.step(&line, &phases, self.learner.device.memory())?;
-        let said = self.learner.rollouts.as_mut().map(Rollouts::said).unwrap_or_default();
-        self.records.answers(self.state.step, &said)?;
+        let answers = self.learner.rollouts.as_mut().map(Rollouts::said).unwrap_or_default();
+        self.records.answers(self.state.step, &answers)?;
         self.records.done();
         self.mid_step = false;
-        if self.state.step == 1 {
-            self.check_first_step(&out)?;
-        }
-        self.notice(&out, gradient)?;
+        self.check_step(&out, gradient)?;
         self.progress.step(self.state.step, out.loss, out.tokens as f64 / phases.total());
         self.count_bad(finite, out.loss, gradient.norm)?;
         Ok(verdict)
     }
+}
 
-    /// Counts consecutive non-finite steps and returns an error at `max_bad_steps`. Such a step does not update the policy.
-    fn count_bad(&mut self, finite: bool, loss: f64, norm: f64) -> Result<()> {
-        if finite {
-            self.state.bad_steps = 0;
-            return Ok(());
+impl Learner {
+    /// Computes loss and gradient of a window; the gradient stays in `grads`, and its norm is measured. Weights do not change.
+    ///
+    /// # Errors
+    /// Errors of plugins and of the backend.
+    pub fn gradient(&mut self, window: &[PackedBatch], marker: &CrashMarker) -> Result<(WindowLoss, Gradient)> {
+        self.model.zero(&self.grads)?;
+        self.roles.zero()?;
+        let mut out = self.accumulate(window, marker)?;
+        self.accumulate_auxiliary(&mut out, marker)?;
+        let mut gradient = self.optimizer.measure(&self.grads)?;
+        if let Some(critic) = self.roles.measure()? {
+            gradient.finite &= critic.finite;
+            out.metrics.push(("critic/grad_norm".to_owned(), critic.norm));
         }
-        self.state.bad_steps += 1;
-        self.state.refused += 1;
-        let step = self.state.step;
-        self.progress
-            .message(&format!("step {step}: loss {loss}, gradient norm {norm}: not finite, the update is refused"));
-        if self.state.bad_steps < self.experiment().train.max_bad_steps {
-            return Ok(());
+        out.metrics.extend(self.rollouts.iter_mut().flat_map(Rollouts::found));
+        Ok((out, gradient))
+    }
+}
+
+impl TrainedModels<'_> {
+    /// Adds the gradient of the window's total loss to the models' gradients.
+    ///
+    /// # Errors
+    /// Errors of plugins and of the backend. The gradients are then undefined.
+    pub fn accumulate(
+        &self,
+        objectives: &mut Objectives,
+        window: &[PackedBatch],
+        marker: &CrashMarker,
+    ) -> Result<WindowLoss> {
+        let mut pass = WindowPass::prepare(self, objectives, window, marker)?;
+        match pass.route() {
+            Route::StatisticsFirst => {
+                for micro_batch in pass.micro_batches() {
+                    let forward = pass.forward(&micro_batch)?;
+                    let losses = pass.losses(&forward.batch, &micro_batch)?;
+                    let cotangents = pass.cotangents(&losses, &micro_batch)?;
+                    pass.backward(forward, &cotangents)?;
+                }
+            }
+            Route::KnownCotangents => {
+                for micro_batch in pass.micro_batches() {
+                    pass.known_cotangents(&micro_batch)?;
+                }
+            }
+            Route::Coupled => pass.coupled()?,
         }
-        Err(Error::run(format!(
-            "{} steps in a row were not finite, the last of them step {step}",
-            self.state.bad_steps
-        ))
-        .with_hint("lower the learning rate, clip harder, or look at the data of these steps"))
-    }
-
-    fn after_step(&mut self, metrics: &[(String, f64)]) -> Result<Verdict> {
-        let verdict = self.learner.after_step(metrics, &self.marker)?;
-        self.states = self.learner.states()?;
-        Ok(verdict)
-    }
-
-    /// Computes the largest batch before the first step, so that a run that lacks memory fails here.
-    fn check_memory(&mut self) -> Result<()> {
-        self.learner.try_worst_batch(&self.marker)
-    }
-
-    /// Prints notes about signs that nothing is learned.
-    fn notice(&mut self, out: &WindowLoss, gradient: Gradient) -> Result<()> {
-        self.notices.figures(out.metrics.iter().map(|(name, _)| name.as_str()));
-        let spread = self.learner.rollouts.as_mut().and_then(Rollouts::spread);
-        let said = [self.notices.step(self.state.step, gradient.norm), spread.and_then(|s| self.notices.rollout(s))];
-        said.into_iter().flatten().try_for_each(|text| self.note(text))
+        Ok(pass.total())
     }
 }

@@ -55,7 +55,7 @@ const LAYERS: &[&[&str]] = &[
     &["model"],
     &["device", "plugins"],
     &["runs"],
-    &["data"],
+    &["data", "families"],
     &["keys"],
     &["files"],
     &["capacity"],

@@ -32,7 +32,7 @@ pub use crate::data::rows::columns::Columns;
 pub use crate::data::rows::truncation::Truncation;
 pub use crate::data::sources::{Data, HeldOut, Jsonl, Synthetic, Text};
 pub use crate::device::Dtype;
-pub use crate::model::shape::fresh::{Arch, Shape};
+pub use crate::model::shape::fresh::Shape;
 pub use crate::optimizer::groups::Group;
 pub use crate::optimizer::schedule::{Schedule, ScheduleKind, Span};
 pub use crate::optimizer::{OptimizerKind, Settings as Optimizer};

@@ -4,6 +4,7 @@
 //! declared in the file of its table, in [`super::tables`].
 
 use super::experiment::Written;
+use crate::families::FAMILIES;
 use crate::keys::{Key, Table};
 
 /// Every key, parents before children.
@@ -49,6 +50,12 @@ pub fn reference() -> String {
         }
         let default = if key.default.is_empty() { String::new() } else { format!("; default {}", key.default) };
         text.push_str(&format!("{}\n    {}\n    {}{default}\n", key.path, key.meaning, key.form.expected()));
+        if key.path == "model.arch" {
+            for family in FAMILIES {
+                let (name, pieces, tied) = (family.model_type, family.summary, family.defaults.tied);
+                text.push_str(&format!("    {name}: {pieces}; tied = {tied}\n"));
+            }
+        }
     }
     text.push_str(STAGES);
     text.trim_start().to_owned()

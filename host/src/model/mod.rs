@@ -2,7 +2,7 @@
 //!
 //! | file | job |
 //! |---|---|
-//! | [`shape`] | the families, the shape of a model, its JSON files in and out |
+//! | [`shape`] | the shape of a model, its JSON files in and out |
 //! | [`params`] | the flat layout and initial values |
 //! | [`size`](mod@size) | the size of a model before it is allocated |
 //! | [`files`] | a folder's tensors in and out |

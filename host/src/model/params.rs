@@ -10,7 +10,6 @@ use plugin_api::backend::ops::FLAT_ALIGN;
 use telos_random::Rng;
 
 use super::shape::config::ModelConfig;
-use super::shape::family::Mlp;
 use crate::device::Buffer;
 use crate::error::{Error, Result};
 
@@ -240,7 +239,6 @@ impl Builder<'_> {
         // 2019).
         let residual = Init::Normal(config.init_std / (2.0 * config.layers as f64).sqrt());
         let up_widths = vec![config.hidden; names.up.len()];
-        debug_assert_eq!(names.up.len(), if config.family.mlp == Mlp::Gated { 2 } else { 1 });
         let norm1 = self.norm(&at(names.norm1))?;
         let qkv = self.linears(&all(names.qkv), widths, config.dim, config.attention_bias, normal)?;
         let output = self.linear(at(names.output), config.dim, q, config.attention_bias, residual)?;

@@ -4,8 +4,8 @@ use plugin_api::abi::DType;
 
 use super::params::Layout;
 use super::shape::config::ModelConfig;
-use super::shape::family::Positions;
 use crate::error::Result;
+use crate::families::family::Positions;
 
 /// Returns a model's number of parameters, and the bytes of `copies` copies of them with the rotation tables, computing in
 /// `compute`.

@@ -6,15 +6,10 @@ use plugin_api::{contract, objective::Verdict};
 use super::{
     auxiliary::AuxiliaryObjective,
     eval::{evaluator::HeldOutPrompts, prompts::EvalPrompt},
-    optimizer::{
-        self,
-        groups::check_groups,
-        kind::{Gradient, Optimizer},
-        schedule,
-    },
+    optimizer::{self, groups::check_groups, kind::Optimizer, schedule},
     roles::Roles,
     rollout::{RolloutModels, Rollouts, rewards::Rewards},
-    step::gradient::{WindowLoss, Work, accumulate},
+    step::gradient::{TrainedModels, WindowLoss},
 };
 use crate::{
     config::experiment::{self, Batch, Train},
@@ -209,19 +204,20 @@ impl Learner {
         Ok(Window::new(sequences)?)
     }
 
-    /// Computes loss and gradient of a window; the gradient stays in `grads`, and its norm is measured. Weights do not change.
-    ///
-    /// # Errors
-    /// Errors of plugins and of the backend.
-    pub fn gradient(&mut self, micro_batches: &[PackedBatch], marker: &CrashMarker) -> Result<(WindowLoss, Gradient)> {
-        self.model.zero(&self.grads)?;
-        self.roles.zero()?;
-        let mut out = self.accumulate(micro_batches, marker)?;
+    /// Adds the gradient of a window's total loss, without that of the objectives with their own text.
+    pub(super) fn accumulate(&mut self, window: &[PackedBatch], marker: &CrashMarker) -> Result<WindowLoss> {
         let (model, roles, grads) = (&self.model, &self.roles, &self.grads);
+        let trained = TrainedModels { models: roles.models(model), recompute: self.recompute, grads };
+        trained.accumulate(&mut self.objectives, window, marker)
+    }
+
+    /// Adds the gradients of the objectives with their own text, and their losses and metrics to `out`.
+    pub(super) fn accumulate_auxiliary(&mut self, out: &mut WindowLoss, marker: &CrashMarker) -> Result<()> {
+        let (model, roles, grads) = (&self.model, &self.roles, &self.grads);
+        let trained = TrainedModels { models: roles.models(model), recompute: self.recompute, grads };
         for beside in &mut self.beside {
-            let work = Work { models: roles.models(model), recompute: self.recompute, grads };
-            let micro_batches = beside.window()?;
-            let own = accumulate(&work, &mut beside.objectives, &micro_batches, marker)?;
+            let window = beside.window()?;
+            let own = trained.accumulate(&mut beside.objectives, &window, marker)?;
             out.loss += own.loss;
             out.tokens += own.tokens;
             let (prefix, weight) =
@@ -231,19 +227,7 @@ impl Learner {
             }
             out.metrics.extend(own.metrics.into_iter().filter(|(name, _)| name.starts_with(prefix)));
         }
-        let mut gradient = self.optimizer.measure(&self.grads)?;
-        if let Some(critic) = self.roles.measure()? {
-            gradient.finite &= critic.finite;
-            out.metrics.push(("critic/grad_norm".to_owned(), critic.norm));
-        }
-        out.metrics.extend(self.rollouts.iter_mut().flat_map(Rollouts::found));
-        Ok((out, gradient))
-    }
-
-    pub(super) fn accumulate(&mut self, micro_batches: &[PackedBatch], marker: &CrashMarker) -> Result<WindowLoss> {
-        let (model, roles, grads) = (&self.model, &self.roles, &self.grads);
-        let work = Work { models: roles.models(model), recompute: self.recompute, grads };
-        accumulate(&work, &mut self.objectives, micro_batches, marker)
+        Ok(())
     }
 
     /// Calls each objective's `after_step` with its own metrics of the step.

@@ -24,6 +24,16 @@ impl Trainer {
         }
     }
 
+    /// Saves a checkpoint if one is due after this step, or if the step is the `best` one so far. The last step's checkpoint is
+    /// written at the end and includes the last evaluation and samples.
+    pub(super) fn save_if(&mut self, best: bool) {
+        let every = self.experiment().checkpoint.every;
+        let last = self.state.stopped || self.state.step == self.state.total;
+        if !last && (best || (every > 0 && self.state.step.is_multiple_of(every))) {
+            self.save_or_say();
+        }
+    }
+
     pub(super) fn save(&mut self) -> Result<String> {
         self.marker.host();
         if !global_norm(&self.learner.device, self.learner.model.params())?.finite {

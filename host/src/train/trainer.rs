@@ -2,18 +2,23 @@
 
 use std::{path::PathBuf, time::Instant};
 
+use plugin_api::objective::Verdict;
+
 use super::{
     eval::prompts::EvalPrompt,
     learner::Learner,
     notices::Notices,
+    optimizer::kind::Gradient,
     quick_laws::ToProve,
     roles::reference_pass::ReferencePass,
+    rollout::Rollouts,
     run::{records::Records, state::TrainState},
+    step::gradient::WindowLoss,
 };
 use crate::{
     config::Experiment,
     data::{PackedBatch, TrainingData},
-    error::Result,
+    error::{Error, Result},
     generate::text::SampleText,
     runs::{Checkpoints, Progress, RunFolder, breadcrumb::CrashMarker, receipt::Replaced},
     setup::Setup,
@@ -59,6 +64,57 @@ pub struct Trainer {
 impl Trainer {
     pub(super) fn experiment(&self) -> &Experiment {
         self.setup.experiment()
+    }
+
+    /// Calls the objectives' `after_step`, and keeps their states for the next checkpoint.
+    pub(super) fn after_step(&mut self, metrics: &[(String, f64)]) -> Result<Verdict> {
+        let verdict = self.learner.after_step(metrics, &self.marker)?;
+        self.states = self.learner.states()?;
+        Ok(verdict)
+    }
+
+    /// Makes the step part of the state: the data that it read, its number, its tokens and its update.
+    pub(super) fn commit(&mut self, tokens: u64) {
+        if let Some(rollouts) = &mut self.learner.rollouts {
+            rollouts.commit();
+        }
+        self.state.data = self.learner.batcher.state().clone();
+        self.state.beside = self.learner.beside.iter().map(|beside| beside.batcher.state().clone()).collect();
+        self.state.step += 1;
+        self.state.tokens += tokens;
+        self.state.updates = self.learner.optimizer.updates();
+    }
+
+    /// Checks the expectations of the objectives after the first step, and prints notes about signs that nothing is learned.
+    pub(super) fn check_step(&mut self, out: &WindowLoss, gradient: Gradient) -> Result<()> {
+        if self.state.step == 1 {
+            self.check_first_step(out)?;
+        }
+        self.notices.figures(out.metrics.iter().map(|(name, _)| name.as_str()));
+        let spread = self.learner.rollouts.as_mut().and_then(Rollouts::spread);
+        let notes = [self.notices.step(self.state.step, gradient.norm), spread.and_then(|s| self.notices.rollout(s))];
+        notes.into_iter().flatten().try_for_each(|text| self.note(text))
+    }
+
+    /// Counts consecutive non-finite steps and returns an error at `max_bad_steps`. Such a step does not update the policy.
+    pub(super) fn count_bad(&mut self, finite: bool, loss: f64, norm: f64) -> Result<()> {
+        if finite {
+            self.state.bad_steps = 0;
+            return Ok(());
+        }
+        self.state.bad_steps += 1;
+        self.state.refused += 1;
+        let step = self.state.step;
+        self.progress
+            .message(&format!("step {step}: loss {loss}, gradient norm {norm}: not finite, the update is refused"));
+        if self.state.bad_steps < self.experiment().train.max_bad_steps {
+            return Ok(());
+        }
+        Err(Error::run(format!(
+            "{} steps in a row were not finite, the last of them step {step}",
+            self.state.bad_steps
+        ))
+        .with_hint("lower the learning rate, clip harder, or look at the data of these steps"))
     }
 
     /// Prints a note once and records it: in timing.jsonl and for the summary.

@@ -23,7 +23,7 @@ use telos::{
     train::{
         optimizer,
         roles::{Roles, reference::Reference},
-        step::gradient::{WindowLoss, Work, accumulate},
+        step::gradient::{TrainedModels, WindowLoss},
     },
 };
 
@@ -79,8 +79,8 @@ fn window(
     grads: &Buffer,
 ) -> WindowLoss {
     model.zero(grads).unwrap();
-    let work = Work { models: roles.models(model), recompute: Recompute::Auto, grads };
-    accumulate(&work, objectives, batches, &CrashMarker::default()).unwrap()
+    let trained = TrainedModels { models: roles.models(model), recompute: Recompute::Auto, grads };
+    trained.accumulate(objectives, batches, &CrashMarker::default()).unwrap()
 }
 
 fn frozen(model: Model) -> Roles {

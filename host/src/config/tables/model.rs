@@ -4,27 +4,31 @@ use std::ops::Bound::{Excluded, Included, Unbounded};
 
 use serde::Serialize;
 
+use crate::families::{
+    self,
+    family::{Mlp, Positions},
+};
 use crate::keys::notes::Notes;
 use crate::keys::{Form, table};
-use crate::model::shape::fresh::{Arch, Shape};
+use crate::model::shape::fresh::Shape;
 
 table! {
     /// what is trained: `from` an existing model, or a shape with fresh weights
     pub struct Written at "model": Form::Table, example { layers = 4, dim = 128, heads = 4, context = 256 } {
         /// a run, a checkpoint or a Hugging Face folder to start from
         from: String, Form::Text, example "runs/base";
-        /// llama: RMS norm, rotary positions, SwiGLU; gpt2: layer norm, learned positions, GELU, biases
-        arch: Arch, Form::Word(Arch::WORDS), default "\"llama\"", example "llama";
+        /// family of the decoder
+        arch: String, Form::Word(&families::NAMES), default "\"llama\"", example "llama";
         /// decoder layers
         layers: usize, Form::Int(1, 4096), example 4;
         /// width of the residual stream; a multiple of heads
         dim: usize, Form::Int(1, 1 << 20), example 128;
         /// attention heads
         heads: usize, Form::Int(1, 4096), example 4;
-        /// key and value heads (llama); divides heads
+        /// key and value heads, in families whose heads can share them; divides heads
         kv_heads: usize, Form::Int(1, 4096), default "as many as heads", example 2;
         /// width inside the feed-forward block
-        hidden: usize, Form::Int(1, 1 << 22), default "llama: 8/3 dim, rounded up to a multiple of 32; gpt2: 4 dim",
+        hidden: usize, Form::Int(1, 1 << 22), default "of a gated block (SwiGLU) 8/3 dim, rounded up to a multiple of 32; else 4 dim",
             example 512;
         /// longest sequence in tokens
         context: usize, Form::Int(2, 1 << 24), example 256;
@@ -32,10 +36,10 @@ table! {
         /// of 64 say, are faster on some devices
         vocab: usize, Form::Int(1, 1 << 28), default "as many as the tokenizer has", example 50304;
         /// whether the output head is the embedding
-        tied: bool, Form::Bool, default "llama: false; gpt2: true", example false;
+        tied: bool, Form::Bool, default "that of the family", example false;
         /// epsilon inside the norms
         norm_eps: f64 = 1e-5, Form::Float(Excluded(0.0), Excluded(1.0)), example 1e-5;
-        /// base of the rotary frequencies (llama)
+        /// base of the rotary frequencies, if positions are rotary
         rope_theta: f64 = 10000.0, Form::Float(Excluded(1.0), Unbounded), example 10000.0;
         /// standard deviation of the initial weights
         init_std: f64 = 0.02, Form::Float(Excluded(0.0), Included(10.0)), example 0.02;
@@ -98,37 +102,46 @@ fn shape(written: Written, notes: &mut Notes<'_>) -> Shape {
     let dim = needed("model.dim", written.dim, "dim = 128");
     let heads = needed("model.heads", written.heads, "heads = 4");
     let context = needed("model.context", written.context, "context = 256");
-    let arch = written.arch.unwrap_or_default();
+    let arch = written.arch.as_deref().and_then(families::find).unwrap_or(families::DEFAULT);
+    let rotary = arch.positions == Positions::Rotary;
     if let (Some(dim), Some(heads)) = (dim, heads) {
         if dim % heads != 0 {
             notes.refuse("model.dim", format!("{dim} is no multiple of heads = {heads}"));
-        } else if arch == Arch::Llama && (dim / heads) % 2 != 0 {
+        } else if rotary && (dim / heads) % 2 != 0 {
             let message = format!("dim / heads = {} is odd; rotary positions turn pairs of numbers", dim / heads);
             notes.refuse("model.dim", message);
         }
     }
-    if arch == Arch::Gpt2 {
-        notes.unused("model.kv_heads", &written.kv_heads, "arch = \"gpt2\" has as many key and value heads as heads");
-        notes.unused("model.rope_theta", &written.rope_theta, "arch = \"gpt2\" learns its positions");
+    if !rotary {
+        let why = format!("arch = \"{}\" learns its positions", arch.model_type);
+        notes.unused("model.rope_theta", &written.rope_theta, &why);
+    }
+    let shares_heads = arch.keys.kv_heads.is_some();
+    if !shares_heads {
+        let why = format!("arch = \"{}\" has as many key and value heads as heads", arch.model_type);
+        notes.unused("model.kv_heads", &written.kv_heads, &why);
     } else if let (Some(heads), Some(kv_heads)) = (heads, written.kv_heads)
         && heads % kv_heads != 0
     {
         notes.refuse("model.kv_heads", format!("{kv_heads} does not divide heads = {heads}"));
     }
     let (dim, heads) = (dim.unwrap_or(1), heads.unwrap_or(1));
-    let llama = arch == Arch::Llama;
+    let default_hidden = match arch.mlp {
+        Mlp::Gated => (8 * dim).div_ceil(3).next_multiple_of(32),
+        Mlp::Plain => 4 * dim,
+    };
     Shape {
         arch,
         layers: layers.unwrap_or(1),
         dim,
         heads,
-        kv_heads: llama.then(|| written.kv_heads.unwrap_or(heads)),
-        hidden: written.hidden.unwrap_or(if llama { (8 * dim).div_ceil(3).next_multiple_of(32) } else { 4 * dim }),
+        kv_heads: shares_heads.then(|| written.kv_heads.unwrap_or(heads)),
+        hidden: written.hidden.unwrap_or(default_hidden),
         context: context.unwrap_or(usize::MAX),
         vocab: written.vocab,
-        tied: written.tied.unwrap_or(!llama),
+        tied: written.tied.unwrap_or(arch.defaults.tied),
         norm_eps: written.norm_eps(),
-        rope_theta: llama.then(|| written.rope_theta()),
+        rope_theta: rotary.then(|| written.rope_theta()),
         init_std: written.init_std(),
     }
 }

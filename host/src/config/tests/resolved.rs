@@ -6,6 +6,7 @@ use super::*;
 use crate::config::experiment::{Batch, Length, MetricRule, Model, ScheduleKind, Span, Tokenizer};
 use crate::config::schema::{self, KEYS};
 use crate::config::{experiment::Written, form};
+use crate::families::FAMILIES;
 use crate::keys::{Form, tree};
 
 #[test]
@@ -102,6 +103,9 @@ fn the_reference_tells_the_truth() {
     }
     assert!(compared > 25, "only {compared} defaults compared");
     assert!(schema::reference().contains("train.optimizer.lr\n    peak learning rate"));
+    for family in FAMILIES {
+        assert!(schema::reference().contains(&format!("\n    {}: {}", family.model_type, family.summary)));
+    }
 }
 
 /// Catches a synthetic task that the world has and experiments cannot name, or the other way round.

@@ -66,7 +66,7 @@ impl Template {
                 1 + source[..at].matches('\n').count(),
             ));
         }
-        let parsed = read::parser::parse(read::lexer::tokens(source)?)?;
+        let parsed = read::statements::parse(read::lexer::tokens(source)?)?;
         Ok(Template { body: parsed.body, names: parsed.names, marks: parsed.marks })
     }
 

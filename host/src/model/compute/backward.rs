@@ -8,9 +8,9 @@ use super::activations::{Activations, DeviceBatch, Forward, Kept};
 use super::decoder::{Attend, Pass, gone};
 use crate::device::{Buffer, Tensor};
 use crate::error::{Error, Result};
+use crate::families::family::Mlp;
 use crate::model::loaded::{Layer, Model};
 use crate::model::params::{LinearRef, NormRef};
-use crate::model::shape::family::Mlp;
 
 impl Model {
     /// Adds the gradients of all trainable parameters to `grads`, given the cotangent of the last hidden states, `[N, D]`,

@@ -9,9 +9,9 @@ use super::activations::{Activations, BatchView, DeviceBatch, Forward, Keep, Kep
 use super::cache::{Fill, KvCache};
 use crate::device::Tensor;
 use crate::error::{Error, Result};
+use crate::families::family::Mlp;
 use crate::model::loaded::{Layer, Model};
 use crate::model::params::NormRef;
-use crate::model::shape::family::Mlp;
 
 /// What a query attends to.
 pub(super) enum Attend<'a> {

@@ -3,8 +3,8 @@
 use crate::capacity;
 use crate::device::{Device, Tensor};
 use crate::error::{Error, Result};
+use crate::families::family::Positions;
 use crate::model::shape::config::ModelConfig;
-use crate::model::shape::family::Positions;
 
 /// Cosines and sines by position and pair.
 pub(in crate::model) struct Rotation {

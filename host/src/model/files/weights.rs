@@ -11,10 +11,10 @@ use super::tensor_file::TensorFile;
 use crate::data::Inputs;
 use crate::data::reading::foreign;
 use crate::error::{Error, Result};
+use crate::families::Family;
 use crate::files;
 use crate::model::params::{Layout, SCALAR_HEAD};
 use crate::model::shape::config::{CONFIG_FILE, ModelConfig};
-use crate::model::shape::family::Family;
 
 /// File name of unsharded weights.
 pub const WEIGHTS_FILE: &str = "model.safetensors";

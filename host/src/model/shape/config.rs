@@ -2,10 +2,11 @@
 
 use plugin_api::backend::ops::ActivationKind;
 
-use super::family::{Biases, Family, Positions, family};
-use super::fresh::{Arch, Shape};
+use super::fresh::Shape;
 use crate::data::Source;
 use crate::error::{Error, Result};
+use crate::families::Family;
+use crate::families::family::{Biases, Positions};
 
 /// File name inside a model folder.
 pub const CONFIG_FILE: &str = "config.json";
@@ -98,11 +99,7 @@ impl ModelConfig {
     /// # Errors
     /// A request error for a shape that contradicts itself.
     pub fn from_shape(shape: &Shape, vocab: usize) -> Result<ModelConfig> {
-        let model_type = match shape.arch {
-            Arch::Llama => "llama",
-            Arch::Gpt2 => "gpt2",
-        };
-        let family = family(model_type).ok_or_else(|| Error::request(format!("model.arch: no family {model_type}")))?;
+        let family = shape.arch;
         let biases = family.biases == Biases::Always;
         if shape.heads == 0 || !shape.dim.is_multiple_of(shape.heads) {
             return Err(Error::request(format!(

@@ -7,9 +7,10 @@ use std::path::Path;
 use serde_json::{Map, Value, json};
 
 use super::config::{CONFIG_FILE, ModelConfig, Outputs, activation_kind, known_activations};
-use super::family::{Biases, FAMILIES, Family, Positions, family};
 use crate::data::Inputs;
 use crate::error::{Error, Result};
+use crate::families::family::{Biases, Positions};
+use crate::families::{self, Family};
 
 /// Key that marks a language model with an additional scalar head.
 const BOTH: &str = "telos_scalar_head";
@@ -243,9 +244,9 @@ impl Reader<'_> {
 
     fn family(&self) -> Result<&'static Family> {
         let value = self.get("model_type").ok_or_else(|| self.missing("model_type"))?;
-        let known: Vec<&str> = FAMILIES.iter().map(|family| family.model_type).collect();
-        let hint = format!("implemented are {}", known.join(", "));
-        let family = value.as_str().and_then(family).ok_or_else(|| self.refuse("model_type", value).with_hint(hint))?;
+        let hint = format!("implemented are {}", families::NAMES.join(", "));
+        let family =
+            value.as_str().and_then(families::find).ok_or_else(|| self.refuse("model_type", value).with_hint(hint))?;
         let classes = self.get("architectures").and_then(Value::as_array);
         if let Some(class) = classes.and_then(|classes| classes.first())
             && class.as_str() != Some(family.class)

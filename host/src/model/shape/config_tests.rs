@@ -1,6 +1,8 @@
 //! Tests of reading and writing `config.json`, and of what is refused.
 
 use super::*;
+use crate::families::FAMILIES;
+use crate::model::{params::Layout, shape::fresh::Shape};
 
 const LLAMA: &str = r#"{"model_type": "llama", "architectures": ["LlamaForCausalLM"], "hidden_size": 8,
     "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16, "vocab_size": 32}"#;
@@ -106,6 +108,34 @@ fn what_is_written_reads_back_equal() {
         config.rope_theta = if config.family.positions == Positions::Rotary { 1234.5 } else { 10_000.0 };
         let text = config.to_json("float32").to_string();
         assert_eq!(ModelConfig::parse(&text, "c").unwrap(), config);
+    }
+}
+
+/// Catches a family whose config.json lacks a value of a fresh shape, and one with two parameters of one name.
+#[test]
+fn a_fresh_shape_of_every_family_reads_back_equal() {
+    for arch in FAMILIES {
+        let shape = Shape {
+            arch,
+            layers: 2,
+            dim: 8,
+            heads: 2,
+            kv_heads: arch.keys.kv_heads.map(|_| 1),
+            hidden: 12,
+            context: 16,
+            vocab: None,
+            tied: !arch.defaults.tied,
+            norm_eps: 1e-3,
+            rope_theta: (arch.positions == Positions::Rotary).then_some(500.0),
+            init_std: 0.1,
+        };
+        let config = ModelConfig::from_shape(&shape, 32).unwrap();
+        let text = config.to_json("float32").to_string();
+        assert_eq!(ModelConfig::parse(&text, "c").unwrap(), config);
+        let layout = Layout::new(&config).unwrap();
+        for (index, parameter) in layout.parameters().iter().enumerate() {
+            assert_eq!(layout.index(&parameter.name), Some(index), "{}", parameter.name);
+        }
     }
 }
 

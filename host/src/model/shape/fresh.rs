@@ -2,20 +2,20 @@
 
 use serde::Serialize;
 
-use crate::keys::words;
+use crate::families::Family;
 
 /// The shape of a decoder with fresh weights.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Shape {
     /// The family.
-    pub arch: Arch,
+    pub arch: &'static Family,
     /// Decoder layers.
     pub layers: usize,
     /// Width of the residual stream; a multiple of `heads`.
     pub dim: usize,
     /// Attention heads.
     pub heads: usize,
-    /// Key and value heads, a divisor of `heads`; absent for gpt2, which has `heads` of them.
+    /// Key and value heads, a divisor of `heads`; absent for a family that always has `heads` of them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kv_heads: Option<usize>,
     /// Width inside the feed-forward block.
@@ -29,7 +29,7 @@ pub struct Shape {
     pub tied: bool,
     /// Epsilon inside the norms.
     pub norm_eps: f64,
-    /// Base of the rotary frequencies; absent for gpt2, whose positions are learned.
+    /// Base of the rotary frequencies; absent if positions are learned.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rope_theta: Option<f64>,
     /// Standard deviation of the initial weights.
@@ -37,20 +37,8 @@ pub struct Shape {
 }
 
 impl Shape {
-    /// The number of key and value heads, for both families.
+    /// The number of key and value heads, for every family.
     pub fn kv_heads(&self) -> usize {
         self.kv_heads.unwrap_or(self.heads)
-    }
-}
-
-words! {
-    /// A family of decoders.
-    #[derive(Default)]
-    pub enum Arch {
-        /// RMS norm, rotary positions, SwiGLU, no biases.
-        #[default]
-        Llama = "llama",
-        /// Layer norm, learned positions, GELU, biases.
-        Gpt2 = "gpt2",
     }
 }

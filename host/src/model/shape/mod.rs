@@ -2,14 +2,12 @@
 //!
 //! | file | job |
 //! |---|---|
-//! | [`family`] | the families as data |
-//! | [`fresh`] | the shape of a model with fresh weights |
 //! | [`config`] | the shape |
+//! | [`fresh`] | the shape of a model with fresh weights |
 //! | `config_json` | `config.json` in and out |
 //! | `generation_json` | `generation_config.json` in and out |
 
 pub mod config;
 pub(super) mod config_json;
-pub mod family;
 pub mod fresh;
 pub(super) mod generation_json;

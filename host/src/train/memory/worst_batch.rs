@@ -13,11 +13,7 @@ use crate::{
     generate,
     objectives::micro_batch::cut,
     runs::breadcrumb::CrashMarker,
-    train::{
-        learner::Learner,
-        rollout::RolloutModels,
-        step::gradient::{Work, accumulate},
-    },
+    train::{learner::Learner, rollout::RolloutModels, step::gradient::TrainedModels},
 };
 
 impl Learner {
@@ -54,12 +50,8 @@ impl Learner {
         for beside in &mut self.beside {
             let states = beside.objectives.states()?;
             let micro_batches = beside.worst_window(most)?;
-            accumulate(
-                &Work { models: roles.models(model), recompute, grads },
-                &mut beside.objectives,
-                &micro_batches,
-                marker,
-            )?;
+            let trained = TrainedModels { models: roles.models(model), recompute, grads };
+            trained.accumulate(&mut beside.objectives, &micro_batches, marker)?;
             beside.objectives.put_back(states)?;
         }
         Ok(micro_batches.iter().map(PackedBatch::len).sum())

@@ -4,6 +4,7 @@ pub mod critic;
 pub mod reference;
 mod reference_cache;
 pub(crate) mod reference_pass;
+mod rows_with_reference;
 
 use std::path::Path;
 

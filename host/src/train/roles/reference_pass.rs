@@ -11,19 +11,16 @@ use std::{
     fs,
     ops::Range,
     path::{Path, PathBuf},
-    sync::{
-        Arc, OnceLock,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::Arc,
 };
 
-use plugin_api::{batch::names, manifest::DataKind};
+use plugin_api::manifest::DataKind;
 use sha2::{Digest, Sha256};
 
-use super::{reference::Reference, reference_cache::BlockFile};
+use super::{reference::Reference, reference_cache::BlockFile, rows_with_reference::RowsWithReference};
 use crate::{
     config::experiment::{self, SELF},
-    data::{Examples, Sequence, TrainingData, cache::hex, order::Stretch, pack, rows::RowText},
+    data::{Examples, Sequence, TrainingData, cache::hex, order::Stretch, pack},
     device::open::threads,
     error::{Error, Result},
     model::Model,
@@ -41,66 +38,6 @@ use crate::{
 /// Maximum positions of a block of several rows; a longer row is its own block. Large enough that overhead does not dominate a
 /// forward pass, small enough that few rows are computed that no step reads, and that an interruption takes effect soon.
 pub(crate) const BLOCK: usize = 512;
-
-/// The data as the experiment's models read it: with the last token of each sequence if an objective reads there, and with the
-/// reference's log-probabilities.
-#[derive(Debug)]
-pub struct RowsWithReference {
-    inner: Arc<dyn Examples>,
-    reads_last: bool,
-    /// For each scored row the numbers of each of its sequences, one per position; set once the reference has scored them.
-    reference: OnceLock<BTreeMap<u32, Vec<Vec<f64>>>>,
-    /// Whether rows that were not scored carry zeros: during the memory check, which may use rows that no step reads.
-    stands_in: AtomicBool,
-}
-
-impl Examples for RowsWithReference {
-    fn key(&self) -> String {
-        self.inner.key()
-    }
-
-    fn documents(&self) -> usize {
-        self.inner.documents()
-    }
-
-    fn tokens(&self) -> u64 {
-        self.inner.tokens()
-    }
-
-    fn epoch(&self, context: usize, prefix: bool, seed: u64, epoch: u64) -> Vec<Stretch> {
-        self.inner.epoch(context, prefix, seed, epoch)
-    }
-
-    fn in_order(&self, context: usize, prefix: bool) -> Vec<Stretch> {
-        self.inner.in_order(context, prefix)
-    }
-
-    fn sequences(&self, stretch: Stretch, prefix: Option<u32>, group: u64) -> Vec<Sequence> {
-        let mut sequences = self.inner.sequences(stretch, prefix, group);
-        let scored = self.reference.get().and_then(|rows| rows.get(&stretch.document));
-        for (index, sequence) in sequences.iter_mut().enumerate() {
-            sequence.reads_last = self.reads_last;
-            let own = scored.and_then(|scored| scored.get(index)).cloned();
-            let stand_in = || self.stands_in.load(Ordering::Relaxed).then(|| vec![0.0; sequence.positions()]);
-            if let Some(values) = own.or_else(stand_in) {
-                sequence.tokens.insert(names::REFERENCE_LOGP.to_owned(), values);
-            }
-        }
-        sequences
-    }
-
-    fn usual_length(&self, context: usize) -> usize {
-        self.inner.usual_length(context)
-    }
-
-    fn some(&self, all: Vec<Stretch>, kept: usize) -> Vec<Stretch> {
-        self.inner.some(all, kept)
-    }
-
-    fn row_text(&self, row: u64) -> Option<&RowText> {
-        self.inner.row_text(row)
-    }
-}
 
 /// The rows that a run reads, as indices in each side's order.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -141,11 +78,8 @@ pub fn open(
     cached: bool,
 ) -> Result<(TrainingData, Option<ReferencePass>)> {
     let reads_last = objectives.needs().reads_last();
-    let asked = |inner: &Arc<dyn Examples>| {
-        let (inner, reference, stands_in) = (inner.clone(), OnceLock::new(), AtomicBool::new(false));
-        Arc::new(RowsWithReference { inner, reads_last, reference, stands_in })
-    };
-    let (train, held_out) = (asked(&data.train), asked(&data.held_out));
+    let train = RowsWithReference::new(data.train.clone(), reads_last);
+    let held_out = RowsWithReference::new(data.held_out.clone(), reads_last);
     let mut pass = None;
     if cached && cacheable(&data, objectives, reference.as_deref())?.is_some() {
         let cache = Cache::new(setup, objectives, reads_last)?;
@@ -188,7 +122,7 @@ impl ReferencePass {
     /// Sets whether rows that were not scored carry zeros. No step reads such a row, but the memory check may.
     pub fn stand_in(&self, zeros: bool) {
         for side in [&self.train, &self.held_out] {
-            side.stands_in.store(zeros, Ordering::Relaxed);
+            side.stand_in(zeros);
         }
     }
 
@@ -229,8 +163,7 @@ impl ReferencePass {
         }
         task.finish();
         for side in sides {
-            // The cell is empty: a pass runs only once.
-            _ = side.data.reference.set(side.numbers());
+            side.data.set_reference(side.numbers());
         }
         let (how, folder) = (if missing == 0 { "read from" } else { "computed into" }, self.cache.folder.display());
         let unwritten = unwritten.map_or(String::new(), |why| format!(", which cannot be written: {why}"));

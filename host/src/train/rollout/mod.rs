@@ -5,52 +5,47 @@
 //! checkpoint in the middle of a rollout. Log-probabilities are computed as in training, by a packed forward pass, however the
 //! tokens were sampled, so that the first ratio is 1.
 
+//!
+//! | file | job |
+//! |---|---|
+//! | `open` | the rollouts of an experiment, with its mistakes |
+//! | [`sampling`] | the policy's answers |
+//! | [`rewards`] | their rewards |
+//! | `measure` | what is computed once for a whole rollout |
+//! | `state` | the current rollout: which answers come next, and its file in a checkpoint |
+//! | `made_up` | made-up answers, for counting memory |
+
+mod made_up;
+mod measure;
+mod open;
 pub mod rewards;
 pub mod sampling;
+mod state;
 
-use std::{fs, path::Path, sync::Arc};
+use std::{path::Path, sync::Arc};
 
-use plugin_api::{
-    batch::{Batch, Scope, names},
-    contract,
-};
-use serde::{Deserialize, Serialize};
+use plugin_api::batch::names;
 use telos_random::Rng;
 
-use super::{
-    memory::largest_rows::forward_tokens,
-    step::{forward::ForwardPass, models::Models},
-};
+use super::step::models::Models;
 use crate::{
-    config::{
-        Mistakes,
-        experiment::{self, Rollout},
-    },
-    data::{Examples, Sequence, Tokenizer, TrainingData, Window, pack},
+    config::experiment::Rollout,
+    data::{Examples, Sequence, Tokenizer, Window},
     error::{Error, Result},
-    files,
     generate::GenerateOptions,
-    model::Keep,
-    objectives::{
-        Objectives,
-        active::{broken, failed},
-        batch_arrays::join_batches,
-    },
+    objectives::Objectives,
     runs::breadcrumb::CrashMarker,
-    setup::Setup,
 };
+use measure::measure;
 use rewards::Rewards;
 use sampling::{Answer, AnswerRecord, Policy};
-
-/// File of a checkpoint in the middle of a rollout.
-const FILE: &str = "rollout.json";
+use state::State;
 
 /// How many answers of a rollout are recorded.
 const TOLD: usize = 2;
 
-/// Separate the random streams of answers and of orders.
+/// Separates the random stream of answers from all others with the same seed.
 const ANSWERS: u64 = 0xA115;
-const ORDER: u64 = 0x0D3E;
 
 /// Draws rollouts and returns their windows.
 pub struct Rollouts {
@@ -71,38 +66,6 @@ pub struct Rollouts {
     spread: Option<(f64, f64)>,
     /// First answers of the latest rollout until a step records them.
     said: Vec<AnswerRecord>,
-}
-
-/// The current rollout.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct State {
-    /// Rollouts drawn, this one included.
-    drawn: u64,
-    /// Its answers with everything that was measured of them; answers to one prompt are neighbours.
-    #[serde(with = "shared")]
-    sequences: Arc<Vec<Sequence>>,
-    /// Completed passes over the rollout.
-    epoch: usize,
-    /// Prompts of the current pass that were learned from.
-    taken: usize,
-}
-
-/// Serializes sequences that two states share as if each state owned them.
-mod shared {
-    use std::sync::Arc;
-
-    use serde::{Deserialize, Deserializer, Serialize, Serializer};
-
-    use crate::data::Sequence;
-
-    pub fn serialize<S: Serializer>(sequences: &Arc<Vec<Sequence>>, to: S) -> Result<S::Ok, S::Error> {
-        sequences.as_slice().serialize(to)
-    }
-
-    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Arc<Vec<Sequence>>, D::Error> {
-        Vec::deserialize(from).map(Arc::new)
-    }
 }
 
 /// The models that draw and score a rollout.
@@ -132,62 +95,6 @@ pub struct RolloutSettings {
 }
 
 impl Rollouts {
-    /// Refuses rewards and rollouts that are missing, unused or impossible.
-    pub fn check_keys(setup: &Setup, objectives: &Objectives, mistakes: &mut Mistakes) {
-        let experiment = setup.experiment();
-        let is_free = mistakes.are_free(&["eval.generate"]);
-        let mut refuse = |key: &str, why: String| {
-            if mistakes.are_free(&[key]) {
-                mistakes.refuse(key, why);
-            }
-        };
-        if !objectives.needs().rollouts {
-            if !experiment.reward.is_empty() && experiment.eval.generate.is_none() && is_free {
-                let why = "unused: nothing is answered; eval.generate = 200 has answers to held-out prompts judged";
-                refuse("reward", why.to_owned());
-            }
-            return;
-        }
-        if experiment.reward.iter().all(|reward| reward.weight == 0.0) {
-            let why = "missing: what are answers worth? for example [[reward]] with plugin = \"length\"";
-            refuse("reward", why.to_owned());
-        }
-        let experiment::Batch::Prompts(prompts) = experiment.train.batch else {
-            return refuse("train.batch", "rollouts come in prompts; for example batch = { prompts = 16 }".to_owned());
-        };
-        let Some(settings) = &experiment.rollout else {
-            let why = "missing: the objective learns from the policy's own answers; for example [rollout] with prompts = 64 and max_new_tokens = 32";
-            return refuse("rollout", why.to_owned());
-        };
-        if !settings.prompts.is_multiple_of(prompts) {
-            let why = format!("{} is no multiple of train.batch.prompts = {prompts}", settings.prompts);
-            refuse("rollout.prompts", why);
-        }
-        if settings.max_new_tokens as u64 >= setup.config.context {
-            let why = format!(
-                "{} tokens leave no room for a prompt in a context of {}",
-                settings.max_new_tokens, setup.config.context
-            );
-            refuse("rollout.max_new_tokens", why);
-        }
-    }
-
-    /// Creates the rollouts of an experiment that has passed [`Rollouts::check_keys`]; `None` if its objectives do not learn from
-    /// the policy's own answers.
-    pub fn open(setup: &Setup, objectives: &Objectives, data: &TrainingData) -> Option<Rollouts> {
-        let experiment = setup.experiment();
-        let experiment::Batch::Prompts(prompts) = experiment.train.batch else { return None };
-        let settings = experiment.rollout.clone().filter(|_| objectives.needs().rollouts)?;
-        Some(Rollouts::new(RolloutSettings {
-            settings,
-            prompts,
-            seed: experiment.seed,
-            tokens: forward_tokens(setup, objectives, &*data.train),
-            tokenizer: setup.tokenizer.clone(),
-            data: data.train.clone(),
-        }))
-    }
-
     /// Creates rollouts of which none is drawn yet.
     pub fn new(means: RolloutSettings) -> Rollouts {
         let RolloutSettings { settings, prompts, seed, tokens, tokenizer, data } = means;
@@ -268,69 +175,14 @@ impl Rollouts {
         for (sequence, reward) in sequences.iter_mut().zip(combined) {
             sequence.numbers.insert(names::REWARD.to_owned(), reward);
         }
-        self.state = State { drawn: self.state.drawn + 1, sequences: Arc::new(sequences), epoch: 0, taken: 0 };
-        let keep = self.measure(models, marker)?;
+        let keep = measure(&mut sequences, models.models, models.objectives, self.tokens, marker)?;
         let mut kept = keep.iter();
-        let sequences = Arc::make_mut(&mut self.state.sequences);
         sequences.retain(|_| *kept.next().unwrap_or(&true));
-        if sequences.is_empty() {
+        self.state = State { drawn: self.state.drawn + 1, sequences: Arc::new(sequences), epoch: 0, taken: 0 };
+        if self.spent() {
             return Err(Error::run("the objectives keep no answer of a rollout"));
         }
         Ok(())
-    }
-
-    /// Returns made-up answers to `prompts`, for trial computations and counting, not for training. Every answer has the
-    /// longest length that the settings and a context of `context` tokens allow, and repeats its prompt's tokens; rewards and
-    /// ends differ from answer to answer. No random number is drawn.
-    pub fn made_up(&self, prompts: &[Sequence], context: usize) -> Vec<Sequence> {
-        let samples = self.settings.samples;
-        let repeated = prompts.iter().zip(0..).flat_map(|(p, group)| grouped(p, group, samples));
-        repeated.enumerate().map(|(index, prompt)| self.made_up_answer(prompt, index, context)).collect()
-    }
-
-    /// Measures `answers` as a drawn rollout is measured, by the models and the objectives' `prepare`, and returns them with
-    /// the results. All answers are kept, and the current rollout does not change; the caller must restore the states of the
-    /// objectives.
-    ///
-    /// # Errors
-    /// Errors of plugins and of the backend.
-    pub fn measured(
-        &self,
-        answers: Vec<Sequence>,
-        models: &mut RolloutModels<'_>,
-        marker: &CrashMarker,
-    ) -> Result<Vec<Sequence>> {
-        let state = State { sequences: Arc::new(answers), ..State::default() };
-        let mut rollout = Rollouts {
-            state,
-            ..Rollouts::new(RolloutSettings {
-                settings: self.settings.clone(),
-                prompts: self.prompts,
-                seed: self.seed,
-                tokens: self.tokens,
-                tokenizer: self.tokenizer.clone(),
-                data: self.data.clone(),
-            })
-        };
-        rollout.measure(models, marker)?;
-        Ok(Arc::unwrap_or_clone(rollout.state.sequences))
-    }
-
-    fn made_up_answer(&self, prompt: Sequence, index: usize, context: usize) -> Sequence {
-        let asked = prompt.ids.len();
-        let length = self.longest(asked, context).saturating_sub(asked).max(1);
-        let mut sequence = prompt;
-        let answer: Vec<u32> = sequence.ids.iter().cycle().skip(index % asked.max(1)).take(length).copied().collect();
-        sequence.ids.extend(answer);
-        sequence.supervised = (0..sequence.ids.len()).map(|place| place >= asked).collect();
-        let ends = index.is_multiple_of(2);
-        if let (true, Some(eos), Some(last)) = (ends, self.tokenizer.eos(), sequence.ids.last_mut()) {
-            *last = eos;
-        }
-        sequence.numbers.insert(names::ENDED.to_owned(), f64::from(u8::from(ends)));
-        sequence.numbers.insert(names::REWARD.to_owned(), (index % 3) as f64 / 2.0);
-        (sequence.reads_last, sequence.tokens) = (true, Default::default());
-        sequence
     }
 
     fn options(&self, seed: u64) -> GenerateOptions {
@@ -338,70 +190,12 @@ impl Rollouts {
         GenerateOptions { max_tokens: max_new_tokens, temperature, top_p, top_k, seed }
     }
 
-    /// Computes the models' statistics over the whole rollout, calls each objective's `prepare` with them, and stores the
-    /// results with the sequences. Returns for each sequence whether the objectives keep it.
-    fn measure(&mut self, models: &mut RolloutModels<'_>, marker: &CrashMarker) -> Result<Vec<bool>> {
-        let pass = ForwardPass { models: models.models, objectives: models.objectives };
-        let sequences = Arc::make_mut(&mut self.state.sequences);
-        let (mut packed, mut batches) = (Vec::new(), Vec::new());
-        for range in pack::micro_batches(sequences, self.tokens) {
-            let part = pack::pack(&sequences[range])?;
-            batches.push(pass.run(&part, Keep::Nothing)?.batch);
-            packed.push(part);
-        }
-        let whole = join_batches(&batches, &crate::objectives::micro_batch::join(&packed));
-        if let Some(reference) = whole.find(names::REFERENCE_LOGP) {
-            let own = Batch::new().with(names::REFERENCE_LOGP, Scope::TOKEN, reference.data.to_vec());
-            attach(sequences, &own, &[])?;
-        }
-        let mut keep = vec![true; sequences.len()];
-        let mut answered: Vec<(String, String)> = Vec::new();
-        for active in models.objectives.iter_mut() {
-            marker.objective(&active.id, "prepare");
-            let answer = active.instance.prepare(&whole).map_err(|e| failed(&active.id, "prepare", e))?;
-            marker.host();
-            contract::prepared(&whole, &answer, true).map_err(|why| {
-                let rows: Vec<u64> = sequences.iter().map(|sequence| sequence.row).collect();
-                broken(&active.id, "prepare", why, &rows)
-            })?;
-            let answer = without_hidden(answer, whole.mask()?);
-            for array in answer.arrays().iter().filter(|array| array.name != "keep") {
-                if let Some((first, name)) = answered.iter().find(|(_, name)| *name == array.name) {
-                    let both =
-                        format!("the objectives \"{first}\" and \"{}\" both answer `{name}` of a rollout", active.id);
-                    return Err(Error::request(both).with_hint("learn from rollouts with one of them"));
-                }
-            }
-            answered.extend(answer.arrays().iter().map(|array| (active.id.clone(), array.name.to_string())));
-            let checked =
-                attach(sequences, &answer, &["keep"]).map_err(|e| e.context(format!("objective \"{}\"", active.id)));
-            checked?;
-            if let Some(kept) = answer.find("keep") {
-                keep.iter_mut().zip(kept.data.iter()).for_each(|(all, own)| *all &= *own != 0.0);
-            }
-        }
-        Ok(keep)
-    }
-
     /// Returns the next window: the answers to the next prompts of a step, in the current pass's order.
     ///
     /// # Errors
     /// No answer has a token to learn from.
     pub fn window(&mut self) -> Result<Window> {
-        let groups: Vec<&[Sequence]> = self.state.sequences.chunk_by(|a, b| group(a) == group(b)).collect();
-        let mut order: Vec<usize> = (0..groups.len()).collect();
-        Rng::new(&[self.seed, ORDER, self.state.drawn, self.state.epoch as u64]).shuffle(&mut order);
-        let chosen = order.iter().skip(self.state.taken).take(self.prompts);
-        let window = Window::new(chosen.flat_map(|index| groups[*index].iter().cloned()).collect())?;
-        let count = groups.len();
-        self.state.taken += self.prompts;
-        if self.state.taken >= count {
-            (self.state.epoch, self.state.taken) = (self.state.epoch + 1, 0);
-        }
-        if self.state.epoch >= self.settings.epochs {
-            self.leave();
-        }
-        Ok(window)
+        self.state.next_window(self.seed, self.prompts, self.settings.epochs)
     }
 
     /// Marks the step as complete: a checkpoint saves the state from now on.
@@ -414,12 +208,7 @@ impl Rollouts {
     /// # Errors
     /// Errors of the file system.
     pub fn save(&self, folder: &Path) -> Result<()> {
-        let path = folder.join(FILE);
-        let failed = |e: Box<dyn std::error::Error + Send + Sync>| {
-            Error::run(format!("cannot write {}", path.display())).with_cause(e)
-        };
-        let text = serde_json::to_vec(&self.whole).map_err(|e| failed(e.into()))?;
-        fs::write(&path, text).map_err(|e| failed(e.into()))
+        self.whole.save(folder)
     }
 
     /// Restores the rollout of a checkpoint.
@@ -427,12 +216,7 @@ impl Rollouts {
     /// # Errors
     /// A request error that names the file.
     pub fn restore(&mut self, folder: &Path) -> Result<()> {
-        let path = folder.join(FILE);
-        let failed = |e: Box<dyn std::error::Error + Send + Sync>| {
-            Error::request(format!("cannot read {}", path.display())).with_cause(e)
-        };
-        let text = files::read(&path).map_err(|e| failed(e.into()))?;
-        self.state = serde_json::from_slice(&text).map_err(|e| failed(e.into()))?;
+        self.state = State::read(folder)?;
         self.commit();
         Ok(())
     }
@@ -443,57 +227,6 @@ fn grouped(prompt: &Sequence, group: u64, samples: usize) -> impl Iterator<Item 
     let mut prompt = prompt.clone();
     prompt.numbers.insert(names::GROUP.to_owned(), group as f64);
     std::iter::repeat_n(prompt, samples)
-}
-
-fn group(sequence: &Sequence) -> Option<u64> {
-    sequence.numbers.get(names::GROUP).map(|group| group.to_bits())
-}
-
-/// Sets values to 0 where the mask is 0 and the value is not finite: they are never read, and a checkpoint, which is JSON,
-/// cannot store them.
-fn without_hidden(mut arrays: Batch<'static>, mask: &[f64]) -> Batch<'static> {
-    let hidden = |(value, mask): (&f64, &f64)| *mask == 0.0 && !value.is_finite();
-    for array in arrays.arrays().to_vec() {
-        if array.scope == Scope::TOKEN && array.data.iter().zip(mask).any(hidden) {
-            let shown = array.data.iter().zip(mask).map(|pair| if hidden(pair) { 0.0 } else { *pair.0 });
-            arrays = arrays.with(array.name, Scope::TOKEN, shown.collect::<Vec<f64>>());
-        }
-    }
-    arrays
-}
-
-/// Stores in every sequence its part of the arrays, except those named in `but`.
-fn attach(sequences: &mut [Sequence], arrays: &Batch<'_>, but: &[&str]) -> Result<()> {
-    let (count, positions) = (sequences.len(), sequences.iter().map(Sequence::positions).sum::<usize>());
-    for array in arrays.arrays().iter().filter(|array| !but.contains(&array.name.as_ref())) {
-        let refuse = |what: String| Err(Error::run(format!("`prepare` answered `{}` {what}", array.name)));
-        let name = array.name.to_string();
-        match array.scope {
-            _ if array.cols != 1 => return refuse(format!("with {} columns, where rollouts take one", array.cols)),
-            Scope::SEQUENCE if array.data.len() == count => {
-                for (sequence, value) in sequences.iter_mut().zip(array.data.iter()) {
-                    sequence.numbers.insert(name.clone(), *value);
-                }
-            }
-            Scope::TOKEN if array.data.len() == positions => {
-                let mut rest = array.data.as_ref();
-                for sequence in sequences.iter_mut() {
-                    let (own, after) = rest.split_at(sequence.positions());
-                    rest = after;
-                    sequence.tokens.insert(name.clone(), own.to_vec());
-                }
-            }
-            Scope::SEQUENCE | Scope::TOKEN => {
-                return refuse(format!("with {} values for {count} sequences of {positions} tokens", array.data.len()));
-            }
-            _ => {
-                return refuse(
-                    "per rollout; only what belongs to tokens or sequences can be cut into steps".to_owned(),
-                );
-            }
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]
@@ -508,27 +241,6 @@ mod tests {
             numbers: [(names::GROUP.to_owned(), row as f64)].into(),
             reads_last: true,
             ..Default::default()
-        }
-    }
-
-    /// Catches values that are stored with other answers than their own.
-    #[test]
-    fn what_prepare_answers_rides_with_its_own_sequences() {
-        let mut sequences = [sequence(0, 2), sequence(1, 3)];
-        let arrays = Batch::new().with("advantage", Scope::TOKEN, vec![1.0, 2.0, 3.0, 4.0, 5.0]).with(
-            "length",
-            Scope::SEQUENCE,
-            vec![7.0, 8.0],
-        );
-        attach(&mut sequences, &arrays, &[]).unwrap();
-        assert_eq!(sequences[1].tokens["advantage"], [3.0, 4.0, 5.0]);
-        assert_eq!(sequences[1].numbers["length"], 8.0);
-        for bad in [
-            Batch::new().with("a", Scope::TOKEN, vec![1.0; 4]),
-            Batch::new().with("a", Scope::SEQUENCE, vec![1.0; 3]),
-            Batch::new().with("a", Scope::BATCH, vec![1.0]),
-        ] {
-            assert!(attach(&mut sequences, &bad, &[]).is_err());
         }
     }
 

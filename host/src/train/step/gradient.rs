@@ -1,8 +1,8 @@
-//! The gradient of one optimizer window, from packed micro-batches, in the order of DESIGN's "one step, in one breath".
+//! The parts of the gradient of one optimizer window; `train.rs` puts them together.
 //!
-//! There are three ways, chosen by what the objectives declare: cotangents known in advance (the head computes loss and
-//! gradient in one pass), cotangents from statistics, and coupled losses (the window runs forward without saving, the loss is
-//! called once, then each micro-batch is computed again).
+//! There are three routes, chosen by what the objectives declare: cotangents from statistics, cotangents known in advance (the head
+//! computes loss and gradient in one pass), and coupled losses (the window runs forward without saving, the loss is called once,
+//! then each micro-batch is computed again).
 
 use plugin_api::{
     batch::{Batch, names},
@@ -12,7 +12,7 @@ use plugin_api::{
 
 use super::{
     cotangents::{Denominators, TokenCotangents},
-    forward::ForwardPass,
+    forward::{ForwardOutput, ForwardPass},
     metrics::MetricAccumulator,
     models::Models,
 };
@@ -42,7 +42,7 @@ pub struct WindowLoss {
 }
 
 /// The models of an experiment, and where the policy's gradient goes.
-pub struct Work<'a> {
+pub struct TrainedModels<'a> {
     /// The models.
     pub models: Models<'a>,
     /// Which activations are recomputed.
@@ -51,124 +51,174 @@ pub struct Work<'a> {
     pub grads: &'a Buffer,
 }
 
-/// Adds the gradient of the window's total loss to the models' gradients.
-///
-/// # Errors
-/// Errors of plugins and of the backend. The gradients are then undefined.
-pub fn accumulate(
-    work: &Work<'_>,
-    objectives: &mut Objectives,
-    micro_batches: &[PackedBatch],
-    marker: &CrashMarker,
-) -> Result<WindowLoss> {
-    // With rollouts, the objectives have prepared the whole rollout already, and the results are stored with its sequences.
-    let joined = match objectives.needs().rollouts {
-        true => PreparedArrays::default(),
-        false => objectives.prepare(micro_batches, marker)?,
-    };
-    let objectives = &*objectives;
-    let denominators = objectives.denominators(micro_batches, &joined)?;
-    let pass = ForwardPass { models: work.models, objectives };
-    let step = Step { pass, work, joined: &joined, denominators: &denominators, marker };
-    let mut tally = MetricAccumulator::default();
-    marker.backend("forward and backward");
-    if objectives.coupled() {
-        step.coupled(micro_batches, &mut tally)?;
-    } else {
-        for (packed, part) in micro_batches.iter().zip(MicroBatchRange::all(micro_batches)) {
-            if objectives.linear() {
-                step.known_cotangents(packed, part, &mut tally)?;
-            } else {
-                step.with_statistics_first(packed, part, &mut tally)?;
-            }
-        }
-    }
-    Ok(WindowLoss {
-        loss: tally.loss(objectives, &denominators),
-        metrics: tally.metrics(objectives, &denominators),
-        tokens: tally.tokens(),
-    })
+/// How a window's gradient is computed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Route {
+    /// Per micro-batch: statistics, then losses, then cotangents.
+    StatisticsFirst,
+    /// The losses are linear in their statistics, so their cotangents depend on data alone.
+    KnownCotangents,
+    /// A loss needs the statistics of the whole window.
+    Coupled,
 }
 
-/// A pass through the micro-batches of a window.
-struct Step<'a> {
-    pass: ForwardPass<'a>,
-    work: &'a Work<'a>,
-    joined: &'a PreparedArrays,
-    denominators: &'a Denominators,
+/// One micro-batch of a window.
+#[derive(Clone, Copy)]
+pub struct MicroBatch<'a> {
+    /// The batch.
+    pub packed: &'a PackedBatch,
+    /// Its place in the window.
+    pub range: MicroBatchRange,
+}
+
+/// A pass through the micro-batches of a window, and the sums over those that are done.
+pub struct WindowPass<'a> {
+    trained: &'a TrainedModels<'a>,
+    models: ForwardPass<'a>,
+    window: &'a [PackedBatch],
+    prepared: PreparedArrays,
+    denominators: Denominators,
+    sums: MetricAccumulator,
     marker: &'a CrashMarker,
 }
 
-impl Step<'_> {
-    fn keep(&self) -> Keep {
-        Keep::ForBackward(self.work.recompute)
+impl<'a> WindowPass<'a> {
+    /// Calls the objectives' `prepare` and counts the normalisers of the window. With rollouts, the objectives have prepared the whole
+    /// rollout already, and the results are stored with its sequences.
+    ///
+    /// # Errors
+    /// Errors of plugins.
+    pub fn prepare(
+        trained: &'a TrainedModels<'a>,
+        objectives: &'a mut Objectives,
+        window: &'a [PackedBatch],
+        marker: &'a CrashMarker,
+    ) -> Result<Self> {
+        let prepared = match objectives.needs().rollouts {
+            true => PreparedArrays::default(),
+            false => objectives.prepare(window, marker)?,
+        };
+        let objectives = &*objectives;
+        let denominators = objectives.denominators(window, &prepared)?;
+        let models = ForwardPass { models: trained.models, objectives };
+        marker.backend("forward and backward");
+        let sums = MetricAccumulator::default();
+        Ok(Self { trained, models, window, prepared, denominators, sums, marker })
     }
 
-    /// Computes the objectives' losses of a batch whose sequences come from `rows`. Afterwards the crash marker names the
-    /// backend again.
-    fn losses(&self, batch: &Batch<'_>, part: MicroBatchRange, rows: &[u64]) -> Result<Vec<Loss>> {
-        let losses = self.pass.objectives.losses(batch, self.joined, part, rows, self.marker)?;
-        self.pass.objectives.check_shares(&losses, self.denominators)?;
-        self.marker.backend("forward and backward");
+    /// Returns how the objectives' losses let the gradient be computed.
+    pub fn route(&self) -> Route {
+        match (self.models.objectives.coupled(), self.models.objectives.linear()) {
+            (true, _) => Route::Coupled,
+            (false, true) => Route::KnownCotangents,
+            (false, false) => Route::StatisticsFirst,
+        }
+    }
+
+    /// Returns the micro-batches of the window.
+    pub fn micro_batches(&self) -> impl Iterator<Item = MicroBatch<'a>> + use<'a> {
+        let ranges = MicroBatchRange::all(self.window);
+        self.window.iter().zip(ranges).map(|(packed, range)| MicroBatch { packed, range })
+    }
+
+    /// Runs the models forward, to the statistics that the objectives read.
+    ///
+    /// # Errors
+    /// Errors of the backend.
+    pub fn forward(&self, micro_batch: &MicroBatch<'_>) -> Result<ForwardOutput> {
+        self.models.run(micro_batch.packed, self.keep())
+    }
+
+    /// Calls the objectives' losses on data and statistics, and adds them to the window's sums. Afterwards the crash marker names
+    /// the backend again.
+    ///
+    /// # Errors
+    /// Errors of plugins.
+    pub fn losses(&mut self, batch: &Batch<'_>, of: &MicroBatch<'_>) -> Result<Vec<Loss>> {
+        let losses = self.call(batch, of)?;
+        self.sums.add(of.packed, batch, self.models.objectives, &losses);
         Ok(losses)
     }
 
-    fn cotangents(&self, losses: &[Loss], packed: &PackedBatch) -> Result<TokenCotangents> {
-        self.pass.objectives.cotangents(losses, self.denominators, packed, &supervised_rows(packed))
+    /// Returns the derivative of the window's total loss by each statistic of the micro-batch.
+    ///
+    /// # Errors
+    /// Errors of plugins.
+    pub fn cotangents(&self, losses: &[Loss], of: &MicroBatch<'_>) -> Result<TokenCotangents> {
+        let rows = supervised_rows(of.packed);
+        self.models.objectives.cotangents(losses, &self.denominators, of.packed, &rows)
+    }
+
+    /// Adds the gradients that follow from the cotangents.
+    ///
+    /// # Errors
+    /// Errors of the backend. The gradients are then undefined.
+    pub fn backward(&self, forward: ForwardOutput, cotangents: &TokenCotangents) -> Result<()> {
+        self.models.backward(forward, cotangents, self.trained.grads)
     }
 
     /// Computes a micro-batch whose cotangents depend only on data: they are computed with zero statistics, before the head
     /// runs.
-    fn known_cotangents(
-        &self,
-        packed: &PackedBatch,
-        part: MicroBatchRange,
-        tally: &mut MetricAccumulator,
-    ) -> Result<()> {
-        let (ForwardPass { models, objectives }, rows) = (self.pass, supervised_rows(packed));
-        let model = models.policy;
+    ///
+    /// # Errors
+    /// Errors of plugins and of the backend.
+    pub fn known_cotangents(&mut self, micro_batch: &MicroBatch<'_>) -> Result<()> {
+        let packed = micro_batch.packed;
+        let (ForwardPass { models, objectives }, rows) = (self.models, supervised_rows(packed));
+        let (model, grads) = (models.policy, self.trained.grads);
         let batch = |stats| with_statistics(packed, &rows, objectives.statistics(), stats);
-        let before = self.losses(&batch(None)?, part, &packed.rows)?;
-        let cotangents = self.cotangents(&before, packed)?;
+        let before = self.call(&batch(None)?, micro_batch)?;
+        let cotangents = self.cotangents(&before, micro_batch)?;
         let forward = model.forward(view(packed), self.keep())?;
-        let request = self.pass.request(packed, &rows);
-        let (stats, dhidden) = model.head_fused(&forward, &request, &cotangents.as_cotangents(), self.work.grads)?;
+        let request = self.models.request(packed, &rows);
+        let (stats, dhidden) = model.head_fused(&forward, &request, &cotangents.as_cotangents(), grads)?;
         let batch = batch(Some(&stats))?;
-        let losses = self.losses(&batch, part, &packed.rows)?;
+        let losses = self.losses(&batch, micro_batch)?;
         for ((active, before), after) in objectives.iter().zip(&before).zip(&losses) {
             contract::linear(&batch, before, after).map_err(|why| broken(&active.id, "loss", why, &packed.rows))?;
         }
-        tally.add(packed, &batch, objectives, &losses);
-        model.backward(forward, dhidden, self.work.grads)
-    }
-
-    /// Computes a micro-batch's statistics, then the cotangents from them.
-    fn with_statistics_first(
-        &self,
-        packed: &PackedBatch,
-        part: MicroBatchRange,
-        tally: &mut MetricAccumulator,
-    ) -> Result<()> {
-        let ran = self.pass.run(packed, self.keep())?;
-        let losses = self.losses(&ran.batch, part, &packed.rows)?;
-        tally.add(packed, &ran.batch, self.pass.objectives, &losses);
-        self.pass.backward(ran, &self.cotangents(&losses, packed)?, self.work.grads)
+        model.backward(forward, dhidden, grads)
     }
 
     /// Computes a coupled loss: the statistics of all micro-batches, one call of the loss, then each micro-batch again.
-    fn coupled(&self, micro_batches: &[PackedBatch], tally: &mut MetricAccumulator) -> Result<()> {
-        let batches = micro_batches.iter().map(|packed| Ok(self.pass.run(packed, Keep::Nothing)?.batch));
+    ///
+    /// # Errors
+    /// Errors of plugins and of the backend.
+    pub fn coupled(&mut self) -> Result<()> {
+        let batches = self.window.iter().map(|packed| Ok(self.models.run(packed, Keep::Nothing)?.batch));
         let batches: Vec<Batch<'_>> = batches.collect::<Result<_>>()?;
-        let whole = join(micro_batches);
-        let batch = join_batches(&batches, &whole);
-        let losses = self.losses(&batch, MicroBatchRange::whole(&whole), &whole.rows)?;
-        tally.add(&whole, &batch, self.pass.objectives, &losses);
-        for (packed, part) in micro_batches.iter().zip(MicroBatchRange::all(micro_batches)) {
-            let own: Vec<Loss> = losses.iter().map(|loss| slice(loss, part)).collect();
-            let ran = self.pass.run(packed, self.keep())?;
-            self.pass.backward(ran, &self.cotangents(&own, packed)?, self.work.grads)?;
+        let packed = &join(self.window);
+        let batch = join_batches(&batches, packed);
+        let losses = self.losses(&batch, &MicroBatch { packed, range: MicroBatchRange::whole(packed) })?;
+        for micro_batch in self.micro_batches() {
+            let own: Vec<Loss> = losses.iter().map(|loss| slice(loss, micro_batch.range)).collect();
+            let forward = self.forward(&micro_batch)?;
+            self.backward(forward, &self.cotangents(&own, &micro_batch)?)?;
         }
         Ok(())
+    }
+
+    /// Returns loss, metrics and positions of the micro-batches so far.
+    pub fn total(&self) -> WindowLoss {
+        let (objectives, denominators) = (self.models.objectives, &self.denominators);
+        WindowLoss {
+            loss: self.sums.loss(objectives, denominators),
+            metrics: self.sums.metrics(objectives, denominators),
+            tokens: self.sums.tokens(),
+        }
+    }
+
+    fn keep(&self) -> Keep {
+        Keep::ForBackward(self.trained.recompute)
+    }
+
+    /// Calls the losses of a batch whose statistics may be zeros.
+    fn call(&self, batch: &Batch<'_>, of: &MicroBatch<'_>) -> Result<Vec<Loss>> {
+        let objectives = self.models.objectives;
+        let losses = objectives.losses(batch, &self.prepared, of.range, &of.packed.rows, self.marker)?;
+        objectives.check_shares(&losses, &self.denominators)?;
+        self.marker.backend("forward and backward");
+        Ok(losses)
     }
 }
 

@@ -3,7 +3,7 @@
 use super::args::Args;
 use crate::data::jinja::error::Evaluated;
 use crate::data::jinja::json::Dump;
-use crate::data::jinja::library::{format, methods, strings};
+use crate::data::jinja::library::{format, methods, text_functions};
 use crate::data::jinja::render::Renderer;
 use crate::data::jinja::text::is_space;
 use crate::data::jinja::value::Value;
@@ -75,14 +75,14 @@ impl Renderer {
                 let [characters] = args.bind(name, ["chars"])?;
                 let characters = characters.filter(|c| !matches!(c, Value::None));
                 let characters = characters.map(|characters| self.print(&characters)).transpose()?;
-                Ok(Value::str(strings::strip(&text, characters.as_deref(), true, true)))
+                Ok(Value::str(text_functions::strip(&text, characters.as_deref(), true, true)))
             }
             "center" => {
                 let [width] = args.bind(name, ["width"])?;
                 let width = width.and_then(|width| width.index()).unwrap_or(80);
                 let width = usize::try_from(width.max(0)).unwrap_or(usize::MAX);
                 self.fits(width)?;
-                Ok(Value::str(strings::center(&text, width, ' ')))
+                Ok(Value::str(text_functions::center(&text, width, ' ')))
             }
             "replace" => {
                 let [old, new, count] = args.bind(name, ["old", "new", "count"])?;
@@ -106,7 +106,7 @@ impl Renderer {
                 let made = match name {
                     "lower" => Value::str(text.to_lowercase()),
                     "upper" => Value::str(text.to_uppercase()),
-                    "capitalize" => Value::str(strings::capitalize(&text)),
+                    "capitalize" => Value::str(text_functions::capitalize(&text)),
                     "title" => Value::str(title(&text)),
                     "wordcount" => {
                         let words = text.split(|c: char| !c.is_alphanumeric() && c != '_');

@@ -1,6 +1,8 @@
-//! Template source to a tree: tokens ([`lexer`]), statements ([`parser`]), expressions ([`expressions`]), the tree ([`ast`]).
+//! Template source to a tree: tokens ([`lexer`]), statements ([`statements`]), expressions ([`expressions`]), the tree ([`ast`]).
+//! The parsers of statements and expressions share their place in the tokens ([`parser`]).
 
 pub mod ast;
 mod expressions;
 pub mod lexer;
-pub mod parser;
+mod parser;
+pub mod statements;

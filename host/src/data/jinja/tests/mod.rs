@@ -2,4 +2,5 @@
 
 mod fuzz;
 mod hostile;
+mod large;
 mod long;

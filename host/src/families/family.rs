@@ -1,9 +1,7 @@
-//! The families of decoders as data: one row per family, read by config, layout and decoder.
-//!
-//! A new family made of existing pieces is a new row; a new kind of piece is a new value of one of the enums here and one place
-//! in the decoder that computes it.
+//! The fields of a family: its pieces, the keys of its config.json, the names of its tensors.
 
 use plugin_api::backend::ops::NormKind;
+use serde::{Serialize, Serializer};
 
 /// Where a token's position is added.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,8 +33,10 @@ pub enum Biases {
 /// A family of decoders.
 #[derive(Debug, PartialEq)]
 pub struct Family {
-    /// `model_type` of config.json.
+    /// `model_type` of config.json, and the word for it in an experiment (`model.arch`).
     pub model_type: &'static str,
+    /// Its pieces in words, for help.
+    pub summary: &'static str,
     /// The `architectures` class of language models of this family.
     pub class: &'static str,
     /// The `architectures` class with a scalar head in place of the language-model head.
@@ -63,6 +63,13 @@ pub struct Family {
     pub fixed: &'static [(&'static str, &'static [&'static str])],
     /// Keys that only concern regularisation in training, with the value that Telos trains with.
     pub unused: &'static [(&'static str, f64)],
+}
+
+/// A family is written as its `model_type`.
+impl Serialize for Family {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.model_type)
+    }
 }
 
 /// Keys of config.json that differ between families.
@@ -134,109 +141,5 @@ pub struct Names {
     pub ignored: &'static [&'static str],
 }
 
-/// Every family.
-pub static FAMILIES: &[Family] = &[LLAMA, GPT2];
-
-const OFF: &[&str] = &["null", "false"];
-
-const LLAMA: Family = Family {
-    model_type: "llama",
-    class: "LlamaForCausalLM",
-    scalar_class: "LlamaForSequenceClassification",
-    norm: NormKind::RMS,
-    norm_bias: false,
-    positions: Positions::Rotary,
-    mlp: Mlp::Gated,
-    biases: Biases::Configured,
-    stored_transposed: false,
-    keys: Keys {
-        layers: "num_hidden_layers",
-        dim: "hidden_size",
-        heads: "num_attention_heads",
-        kv_heads: Some("num_key_value_heads"),
-        head_dim: Some("head_dim"),
-        hidden: "intermediate_size",
-        context: "max_position_embeddings",
-        norm_eps: "rms_norm_eps",
-        activation: "hidden_act",
-    },
-    defaults: Defaults { context: 2048, norm_eps: 1e-6, activation: "silu", tied: false, hidden_factor: None },
-    names: Names {
-        prefix: "model.",
-        embedding: "embed_tokens",
-        positions: None,
-        layer: "layers.",
-        norm1: "input_layernorm",
-        qkv: &["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"],
-        output: "self_attn.o_proj",
-        norm2: "post_attention_layernorm",
-        up: &["mlp.gate_proj", "mlp.up_proj"],
-        down: "mlp.down_proj",
-        norm: "norm",
-        head: "lm_head",
-        ignored: &["rotary_emb.inv_freq"],
-    },
-    fixed: &[
-        ("sliding_window", &["null"]),
-        ("use_sliding_window", OFF),
-        ("partial_rotary_factor", &["null", "1.0", "1"]),
-        ("pretraining_tp", &["null", "1"]),
-        ("quantization_config", &["null"]),
-        ("attn_logit_softcapping", &["null"]),
-        ("final_logit_softcapping", &["null"]),
-        ("is_encoder_decoder", OFF),
-    ],
-    unused: &[("attention_dropout", 0.0)],
-};
-
-const GPT2: Family = Family {
-    model_type: "gpt2",
-    class: "GPT2LMHeadModel",
-    scalar_class: "GPT2ForSequenceClassification",
-    norm: NormKind::LAYER,
-    norm_bias: true,
-    positions: Positions::Learned,
-    mlp: Mlp::Plain,
-    biases: Biases::Always,
-    stored_transposed: true,
-    keys: Keys {
-        layers: "n_layer",
-        dim: "n_embd",
-        heads: "n_head",
-        kv_heads: None,
-        head_dim: None,
-        hidden: "n_inner",
-        context: "n_positions",
-        norm_eps: "layer_norm_epsilon",
-        activation: "activation_function",
-    },
-    defaults: Defaults { context: 1024, norm_eps: 1e-5, activation: "gelu_new", tied: true, hidden_factor: Some(4) },
-    names: Names {
-        prefix: "transformer.",
-        embedding: "wte",
-        positions: Some("wpe"),
-        layer: "h.",
-        norm1: "ln_1",
-        qkv: &["attn.c_attn"],
-        output: "attn.c_proj",
-        norm2: "ln_2",
-        up: &["mlp.c_fc"],
-        down: "mlp.c_proj",
-        norm: "ln_f",
-        head: "lm_head",
-        ignored: &[".attn.bias", ".attn.masked_bias"],
-    },
-    fixed: &[
-        ("scale_attn_weights", &["null", "true"]),
-        ("scale_attn_by_inverse_layer_idx", OFF),
-        ("add_cross_attention", OFF),
-        ("quantization_config", &["null"]),
-        ("is_encoder_decoder", OFF),
-    ],
-    unused: &[("attn_pdrop", 0.0), ("embd_pdrop", 0.0), ("resid_pdrop", 0.0)],
-};
-
-/// Returns the family of a `model_type`.
-pub fn family(model_type: &str) -> Option<&'static Family> {
-    FAMILIES.iter().find(|family| family.model_type == model_type)
-}
+/// Texts of a flag's values that switch it off, for [`Family::fixed`].
+pub const OFF: &[&str] = &["null", "false"];

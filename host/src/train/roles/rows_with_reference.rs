@@ -1,0 +1,91 @@
+//! Rows with the log-probabilities that a frozen reference gives them.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use plugin_api::batch::names;
+
+use crate::data::{Examples, Sequence, order::Stretch, rows::RowText};
+
+/// The data as the experiment's models read it: with the last token of each sequence if an objective reads there, and with the
+/// reference's log-probabilities.
+#[derive(Debug)]
+pub struct RowsWithReference {
+    inner: Arc<dyn Examples>,
+    reads_last: bool,
+    /// For each scored row the numbers of each of its sequences, one per position; set once the reference has scored them.
+    reference: OnceLock<BTreeMap<u32, Vec<Vec<f64>>>>,
+    /// Whether rows that were not scored carry zeros: during the memory check, which may use rows that no step reads.
+    stands_in: AtomicBool,
+}
+
+impl Examples for RowsWithReference {
+    fn key(&self) -> String {
+        self.inner.key()
+    }
+
+    fn documents(&self) -> usize {
+        self.inner.documents()
+    }
+
+    fn tokens(&self) -> u64 {
+        self.inner.tokens()
+    }
+
+    fn epoch(&self, context: usize, prefix: bool, seed: u64, epoch: u64) -> Vec<Stretch> {
+        self.inner.epoch(context, prefix, seed, epoch)
+    }
+
+    fn in_order(&self, context: usize, prefix: bool) -> Vec<Stretch> {
+        self.inner.in_order(context, prefix)
+    }
+
+    fn sequences(&self, stretch: Stretch, prefix: Option<u32>, group: u64) -> Vec<Sequence> {
+        let mut sequences = self.inner.sequences(stretch, prefix, group);
+        let scored = self.reference.get().and_then(|rows| rows.get(&stretch.document));
+        for (index, sequence) in sequences.iter_mut().enumerate() {
+            sequence.reads_last = self.reads_last;
+            let own = scored.and_then(|scored| scored.get(index)).cloned();
+            let stand_in = || self.stands_in.load(Ordering::Relaxed).then(|| vec![0.0; sequence.positions()]);
+            if let Some(values) = own.or_else(stand_in) {
+                sequence.tokens.insert(names::REFERENCE_LOGP.to_owned(), values);
+            }
+        }
+        sequences
+    }
+
+    fn usual_length(&self, context: usize) -> usize {
+        self.inner.usual_length(context)
+    }
+
+    fn some(&self, all: Vec<Stretch>, kept: usize) -> Vec<Stretch> {
+        self.inner.some(all, kept)
+    }
+
+    fn row_text(&self, row: u64) -> Option<&RowText> {
+        self.inner.row_text(row)
+    }
+}
+
+impl RowsWithReference {
+    /// Wraps data that the reference has not scored yet.
+    pub fn new(inner: Arc<dyn Examples>, reads_last: bool) -> Arc<RowsWithReference> {
+        let (reference, stands_in) = (OnceLock::new(), AtomicBool::new(false));
+        Arc::new(RowsWithReference { inner, reads_last, reference, stands_in })
+    }
+
+    /// Sets the reference's numbers: for each row those of each of its sequences, one per position. Only the first call counts.
+    pub fn set_reference(&self, numbers: BTreeMap<u32, Vec<Vec<f64>>>) {
+        _ = self.reference.set(numbers);
+    }
+
+    /// Sets whether rows that were not scored carry zeros. No step reads such a row, but the memory check may.
+    pub fn stand_in(&self, zeros: bool) {
+        self.stands_in.store(zeros, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,50 @@
+//! Made-up answers: batches of the largest possible size, for trial computations and for counting memory.
+
+use plugin_api::batch::names;
+
+use super::{RolloutModels, Rollouts, grouped, measure::measure};
+use crate::{data::Sequence, error::Result, runs::breadcrumb::CrashMarker};
+
+impl Rollouts {
+    /// Returns made-up answers to `prompts`, for trial computations and counting, not for training. Every answer has the
+    /// longest length that the settings and a context of `context` tokens allow, and repeats its prompt's tokens; rewards and
+    /// ends differ from answer to answer. No random number is drawn.
+    pub fn made_up(&self, prompts: &[Sequence], context: usize) -> Vec<Sequence> {
+        let samples = self.settings.samples;
+        let repeated = prompts.iter().zip(0..).flat_map(|(p, group)| grouped(p, group, samples));
+        repeated.enumerate().map(|(index, prompt)| self.made_up_answer(prompt, index, context)).collect()
+    }
+
+    /// Measures `answers` as a drawn rollout is measured, by the models and the objectives' `prepare`, and returns them with
+    /// the results. All answers are kept, and the current rollout does not change; the caller must restore the states of the
+    /// objectives.
+    ///
+    /// # Errors
+    /// Errors of plugins and of the backend.
+    pub fn measured(
+        &self,
+        mut answers: Vec<Sequence>,
+        models: &mut RolloutModels<'_>,
+        marker: &CrashMarker,
+    ) -> Result<Vec<Sequence>> {
+        measure(&mut answers, models.models, models.objectives, self.tokens, marker)?;
+        Ok(answers)
+    }
+
+    fn made_up_answer(&self, prompt: Sequence, index: usize, context: usize) -> Sequence {
+        let asked = prompt.ids.len();
+        let length = self.longest(asked, context).saturating_sub(asked).max(1);
+        let mut sequence = prompt;
+        let answer: Vec<u32> = sequence.ids.iter().cycle().skip(index % asked.max(1)).take(length).copied().collect();
+        sequence.ids.extend(answer);
+        sequence.supervised = (0..sequence.ids.len()).map(|place| place >= asked).collect();
+        let ends = index.is_multiple_of(2);
+        if let (true, Some(eos), Some(last)) = (ends, self.tokenizer.eos(), sequence.ids.last_mut()) {
+            *last = eos;
+        }
+        sequence.numbers.insert(names::ENDED.to_owned(), f64::from(u8::from(ends)));
+        sequence.numbers.insert(names::REWARD.to_owned(), (index % 3) as f64 / 2.0);
+        (sequence.reads_last, sequence.tokens) = (true, Default::default());
+        sequence
+    }
+}

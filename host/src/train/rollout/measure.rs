@@ -1,0 +1,151 @@
+//! What is computed of a whole rollout before it is split into steps: the models' statistics and each objective's `prepare`, whose
+//! results are stored with the sequences.
+
+use plugin_api::{
+    batch::{Batch, Scope, names},
+    contract,
+};
+
+use crate::{
+    data::{Sequence, pack},
+    error::{Error, Result},
+    model::Keep,
+    objectives::{
+        Objectives,
+        active::{broken, failed},
+        batch_arrays::join_batches,
+        micro_batch::join,
+    },
+    runs::breadcrumb::CrashMarker,
+    train::step::{forward::ForwardPass, models::Models},
+};
+
+/// Computes the models' statistics over a whole rollout, at most `tokens` positions at a time, calls each objective's `prepare`
+/// with them, and stores the results with the sequences. Returns for each sequence whether the objectives keep it.
+///
+/// # Errors
+/// Errors of plugins and of the backend; two objectives that return the same array.
+pub(super) fn measure(
+    sequences: &mut [Sequence],
+    models: Models<'_>,
+    objectives: &mut Objectives,
+    tokens: usize,
+    marker: &CrashMarker,
+) -> Result<Vec<bool>> {
+    let pass = ForwardPass { models, objectives };
+    let (mut packed, mut batches) = (Vec::new(), Vec::new());
+    for range in pack::micro_batches(sequences, tokens) {
+        let part = pack::pack(&sequences[range])?;
+        batches.push(pass.run(&part, Keep::Nothing)?.batch);
+        packed.push(part);
+    }
+    let whole = join_batches(&batches, &join(&packed));
+    if let Some(reference) = whole.find(names::REFERENCE_LOGP) {
+        let own = Batch::new().with(names::REFERENCE_LOGP, Scope::TOKEN, reference.data.to_vec());
+        attach(sequences, &own, &[])?;
+    }
+    let mut keep = vec![true; sequences.len()];
+    let mut answered: Vec<(String, String)> = Vec::new();
+    for active in objectives.iter_mut() {
+        marker.objective(&active.id, "prepare");
+        let answer = active.instance.prepare(&whole).map_err(|e| failed(&active.id, "prepare", e))?;
+        marker.host();
+        contract::prepared(&whole, &answer, true).map_err(|why| {
+            let rows: Vec<u64> = sequences.iter().map(|sequence| sequence.row).collect();
+            broken(&active.id, "prepare", why, &rows)
+        })?;
+        let answer = without_hidden(answer, whole.mask()?);
+        for array in answer.arrays().iter().filter(|array| array.name != "keep") {
+            if let Some((first, name)) = answered.iter().find(|(_, name)| *name == array.name) {
+                let both =
+                    format!("the objectives \"{first}\" and \"{}\" both answer `{name}` of a rollout", active.id);
+                return Err(Error::request(both).with_hint("learn from rollouts with one of them"));
+            }
+        }
+        answered.extend(answer.arrays().iter().map(|array| (active.id.clone(), array.name.to_string())));
+        let checked =
+            attach(sequences, &answer, &["keep"]).map_err(|e| e.context(format!("objective \"{}\"", active.id)));
+        checked?;
+        if let Some(kept) = answer.find("keep") {
+            keep.iter_mut().zip(kept.data.iter()).for_each(|(all, own)| *all &= *own != 0.0);
+        }
+    }
+    Ok(keep)
+}
+
+/// Sets values to 0 where the mask is 0 and the value is not finite: they are never read, and a checkpoint, which is JSON,
+/// cannot store them.
+fn without_hidden(mut arrays: Batch<'static>, mask: &[f64]) -> Batch<'static> {
+    let hidden = |(value, mask): (&f64, &f64)| *mask == 0.0 && !value.is_finite();
+    for array in arrays.arrays().to_vec() {
+        if array.scope == Scope::TOKEN && array.data.iter().zip(mask).any(hidden) {
+            let shown = array.data.iter().zip(mask).map(|pair| if hidden(pair) { 0.0 } else { *pair.0 });
+            arrays = arrays.with(array.name, Scope::TOKEN, shown.collect::<Vec<f64>>());
+        }
+    }
+    arrays
+}
+
+/// Stores in every sequence its part of the arrays, except those named in `but`.
+fn attach(sequences: &mut [Sequence], arrays: &Batch<'_>, but: &[&str]) -> Result<()> {
+    let (count, positions) = (sequences.len(), sequences.iter().map(Sequence::positions).sum::<usize>());
+    for array in arrays.arrays().iter().filter(|array| !but.contains(&array.name.as_ref())) {
+        let refuse = |what: String| Err(Error::run(format!("`prepare` answered `{}` {what}", array.name)));
+        let name = array.name.to_string();
+        match array.scope {
+            _ if array.cols != 1 => return refuse(format!("with {} columns, where rollouts take one", array.cols)),
+            Scope::SEQUENCE if array.data.len() == count => {
+                for (sequence, value) in sequences.iter_mut().zip(array.data.iter()) {
+                    sequence.numbers.insert(name.clone(), *value);
+                }
+            }
+            Scope::TOKEN if array.data.len() == positions => {
+                let mut rest = array.data.as_ref();
+                for sequence in sequences.iter_mut() {
+                    let (own, after) = rest.split_at(sequence.positions());
+                    rest = after;
+                    sequence.tokens.insert(name.clone(), own.to_vec());
+                }
+            }
+            Scope::SEQUENCE | Scope::TOKEN => {
+                return refuse(format!("with {} values for {count} sequences of {positions} tokens", array.data.len()));
+            }
+            _ => {
+                return refuse(
+                    "per rollout; only what belongs to tokens or sequences can be cut into steps".to_owned(),
+                );
+            }
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sequence(row: u64, length: usize) -> Sequence {
+        Sequence { ids: vec![1; length], supervised: vec![true; length], row, reads_last: true, ..Default::default() }
+    }
+
+    /// Catches values that are stored with other answers than their own.
+    #[test]
+    fn what_prepare_answers_rides_with_its_own_sequences() {
+        let mut sequences = [sequence(0, 2), sequence(1, 3)];
+        let arrays = Batch::new().with("advantage", Scope::TOKEN, vec![1.0, 2.0, 3.0, 4.0, 5.0]).with(
+            "length",
+            Scope::SEQUENCE,
+            vec![7.0, 8.0],
+        );
+        attach(&mut sequences, &arrays, &[]).unwrap();
+        assert_eq!(sequences[1].tokens["advantage"], [3.0, 4.0, 5.0]);
+        assert_eq!(sequences[1].numbers["length"], 8.0);
+        for bad in [
+            Batch::new().with("a", Scope::TOKEN, vec![1.0; 4]),
+            Batch::new().with("a", Scope::SEQUENCE, vec![1.0; 3]),
+            Batch::new().with("a", Scope::BATCH, vec![1.0]),
+        ] {
+            assert!(attach(&mut sequences, &bad, &[]).is_err());
+        }
+    }
+}

@@ -1,0 +1,68 @@
+//! The rollouts of an experiment: which rewards, prompts and lengths they need, checked before the first one is drawn.
+
+use super::{RolloutSettings, Rollouts};
+use crate::{
+    config::{Mistakes, experiment},
+    data::TrainingData,
+    objectives::Objectives,
+    setup::Setup,
+    train::memory::largest_rows::forward_tokens,
+};
+
+impl Rollouts {
+    /// Refuses rewards and rollouts that are missing, unused or impossible.
+    pub fn check_keys(setup: &Setup, objectives: &Objectives, mistakes: &mut Mistakes) {
+        let experiment = setup.experiment();
+        let is_free = mistakes.are_free(&["eval.generate"]);
+        let mut refuse = |key: &str, why: String| {
+            if mistakes.are_free(&[key]) {
+                mistakes.refuse(key, why);
+            }
+        };
+        if !objectives.needs().rollouts {
+            if !experiment.reward.is_empty() && experiment.eval.generate.is_none() && is_free {
+                let why = "unused: nothing is answered; eval.generate = 200 has answers to held-out prompts judged";
+                refuse("reward", why.to_owned());
+            }
+            return;
+        }
+        if experiment.reward.iter().all(|reward| reward.weight == 0.0) {
+            let why = "missing: what are answers worth? for example [[reward]] with plugin = \"length\"";
+            refuse("reward", why.to_owned());
+        }
+        let experiment::Batch::Prompts(prompts) = experiment.train.batch else {
+            return refuse("train.batch", "rollouts come in prompts; for example batch = { prompts = 16 }".to_owned());
+        };
+        let Some(settings) = &experiment.rollout else {
+            let why = "missing: the objective learns from the policy's own answers; for example [rollout] with prompts = 64 and max_new_tokens = 32";
+            return refuse("rollout", why.to_owned());
+        };
+        if !settings.prompts.is_multiple_of(prompts) {
+            let why = format!("{} is no multiple of train.batch.prompts = {prompts}", settings.prompts);
+            refuse("rollout.prompts", why);
+        }
+        if settings.max_new_tokens as u64 >= setup.config.context {
+            let why = format!(
+                "{} tokens leave no room for a prompt in a context of {}",
+                settings.max_new_tokens, setup.config.context
+            );
+            refuse("rollout.max_new_tokens", why);
+        }
+    }
+
+    /// Creates the rollouts of an experiment that has passed [`Rollouts::check_keys`]; `None` if its objectives do not learn from
+    /// the policy's own answers.
+    pub fn open(setup: &Setup, objectives: &Objectives, data: &TrainingData) -> Option<Rollouts> {
+        let experiment = setup.experiment();
+        let experiment::Batch::Prompts(prompts) = experiment.train.batch else { return None };
+        let settings = experiment.rollout.clone().filter(|_| objectives.needs().rollouts)?;
+        Some(Rollouts::new(RolloutSettings {
+            settings,
+            prompts,
+            seed: experiment.seed,
+            tokens: forward_tokens(setup, objectives, &*data.train),
+            tokenizer: setup.tokenizer.clone(),
+            data: data.train.clone(),
+        }))
+    }
+}
