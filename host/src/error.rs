@@ -2,6 +2,7 @@
 //!
 //! [`Error::report`] is the only place that formats an error for a terminal; all other code only adds facts.
 
+use std::any::Any;
 use std::error::Error as StdError;
 use std::fmt;
 
@@ -41,6 +42,7 @@ struct Inner {
     details: Vec<String>,
     hint: Option<String>,
     cause: Option<Box<dyn StdError + Send + Sync>>,
+    attached: Option<Box<dyn Any + Send + Sync>>,
 }
 
 /// The host's result.
@@ -49,7 +51,14 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 impl Error {
     /// An error of `kind` with `message`.
     pub fn new(kind: Kind, message: impl Into<String>) -> Self {
-        Self(Box::new(Inner { kind, message: message.into(), details: Vec::new(), hint: None, cause: None }))
+        Self(Box::new(Inner {
+            kind,
+            message: message.into(),
+            details: Vec::new(),
+            hint: None,
+            cause: None,
+            attached: None,
+        }))
     }
 
     /// The request was wrong (exit code 2).
@@ -86,6 +95,18 @@ impl Error {
     pub fn with_details(mut self, details: impl IntoIterator<Item = impl Into<String>>) -> Self {
         self.0.details.extend(details.into_iter().map(Into::into));
         self
+    }
+
+    /// Attaches what code that handles the error needs, such as a typed list of the mistakes in its details; it is not printed.
+    #[must_use]
+    pub fn with_attached(mut self, attached: impl Any + Send + Sync) -> Self {
+        self.0.attached = Some(Box::new(attached));
+        self
+    }
+
+    /// What was attached, if it is of this type.
+    pub fn attached<T: Any>(&self) -> Option<&T> {
+        self.0.attached.as_deref().and_then(|attached| (attached as &dyn Any).downcast_ref())
     }
 
     /// Wraps this error in a message about what was being done; its kind and hint stay the same.

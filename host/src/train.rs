@@ -12,6 +12,7 @@ mod evaluation;
 pub mod learner;
 pub mod memory;
 mod notices;
+pub mod opening;
 pub mod preference_pairs;
 mod proving;
 mod quick_laws;

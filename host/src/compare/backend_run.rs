@@ -18,7 +18,7 @@ use crate::{
     plugins::Pinning,
     runs::breadcrumb::CrashMarker,
     setup::{Setup, loading::prepare},
-    train::learner::{self, Learner},
+    train::{learner::Learner, opening},
 };
 
 /// A backend to compare, with its experiment checked and its library loaded.
@@ -53,7 +53,7 @@ impl Entry {
     /// # Errors
     /// Request errors; out of memory.
     pub fn learner(&self, device: &Device, data: &TrainingData) -> Result<(Learner, u64)> {
-        let opened = learner::open(&self.setup, device, data.clone(), None, false)?;
+        let opened = opening::open(&self.setup, device, data.clone(), None, false)?;
         Ok((opened.learner, opened.steps))
     }
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use plugin_api::manifest::OptionSpec;
 
+use super::collected::{Mistakes, Source};
 use super::experiment::{Backend, Experiment, RewardSource, resolve};
 use super::file::read_text;
 use super::form;
@@ -61,13 +62,7 @@ pub enum Slot {
 pub struct Loaded {
     /// The experiment.
     pub experiment: Experiment,
-    source: Source,
-}
-
-#[derive(Debug)]
-struct Source {
-    file: Arc<str>,
-    root: Node,
+    source: Arc<Source>,
 }
 
 impl Draft {
@@ -165,6 +160,11 @@ impl Draft {
         }
     }
 
+    /// Marks the options of a plugin that cannot be loaded as checked: they cannot be.
+    pub fn leave_unchecked(&mut self, slot: Slot) {
+        self.uses.iter_mut().filter(|use_| use_.slot == slot).for_each(|use_| use_.checked = true);
+    }
+
     /// Adds a mistake at `key` that is found only after reading the file, such as a plugin that is not installed.
     pub fn refuse(&mut self, key: &str, message: impl Into<String>) {
         let place = place_of(&self.source.root, key);
@@ -192,13 +192,23 @@ impl Draft {
         }
     }
 
-    /// Returns the experiment, or one error with every mistake.
-    pub fn finish(mut self) -> Result<Loaded> {
+    /// Returns the experiment with its mistakes, so that what does not depend on them can be checked too. If there are any, its
+    /// values are placeholders where the mistakes are.
+    ///
+    /// # Errors
+    /// One error with every mistake if the experiment cannot be read.
+    pub fn open(mut self) -> Result<(Loaded, Mistakes)> {
         self.refuse_unchecked();
-        match self.experiment {
-            Some(experiment) if self.mistakes.is_empty() => Ok(Loaded { experiment, source: self.source }),
-            _ => Err(refusal(&self.source.file, self.mistakes)),
-        }
+        let Some(experiment) = self.experiment else { return Err(refusal(&self.source.file, self.mistakes)) };
+        let source = Arc::new(self.source);
+        Ok((Loaded { experiment, source: source.clone() }, Mistakes::new(source, self.mistakes)))
+    }
+
+    /// Returns the experiment, or one error with every mistake.
+    pub fn finish(self) -> Result<Loaded> {
+        let (loaded, mut mistakes) = self.open()?;
+        mistakes.finish()?;
+        Ok(loaded)
     }
 }
 
@@ -213,6 +223,11 @@ impl Loaded {
     /// The name by which the user wrote table `index` of a list: `reward`, or `reward.0` and so on.
     pub fn key_of(&self, list: &str, index: usize) -> String {
         keys_of(list, &self.source.root, index + 1).pop().unwrap_or_default()
+    }
+
+    /// An empty list of mistakes, for checks of what the experiment names.
+    pub fn mistakes(&self) -> Mistakes {
+        Mistakes::new(self.source.clone(), Vec::new())
     }
 
     /// The error for a mistake at `key` that is found only after reading the file, such as a file that does not

@@ -6,7 +6,8 @@
 use serde::Serialize;
 
 use super::tables::roles::{critic, reference, reward, rollout};
-use super::tables::{backend, checkpoint, data, eval, model, objective, sample, tokenizer, train};
+use super::tables::{backend, checkpoint, eval, model, objective, sample, tokenizer, train};
+use crate::data::sources as data;
 use crate::error::{Error, Result};
 use crate::keys::notes::Notes;
 use crate::keys::{Form, table};
@@ -14,8 +15,7 @@ use crate::runs::folder::own_file;
 
 pub use super::tables::backend::Backend;
 pub use super::tables::checkpoint::Checkpoint;
-pub use super::tables::data::{Data, HeldOut};
-pub use super::tables::eval::{EarlyStop, Eval};
+pub use super::tables::eval::{EarlyStop, Eval, PassAt};
 pub use super::tables::metric::MetricRule;
 pub use super::tables::model::Model;
 pub use super::tables::objective::Objective;
@@ -30,6 +30,7 @@ pub use super::tables::train::length::Length;
 pub use super::tables::train::{Recompute, Train};
 pub use crate::data::rows::columns::Columns;
 pub use crate::data::rows::truncation::Truncation;
+pub use crate::data::sources::{Data, HeldOut, Jsonl, Synthetic, Text};
 pub use crate::device::Dtype;
 pub use crate::model::shape::fresh::Shape;
 pub use crate::optimizer::groups::Group;
@@ -112,10 +113,8 @@ impl Experiment {
 
     /// The longest training sequence, given the model's own context length.
     pub fn longest_sequence(&self, model_context: usize) -> usize {
-        let model_context = match &self.data {
-            Data::Jsonl { max_length: Some(max_length), .. } => model_context.min(*max_length),
-            _ => model_context,
-        };
+        let max_length = self.data.source().writing().max_length;
+        let model_context = max_length.map_or(model_context, |max_length| model_context.min(max_length));
         match &self.train.context_schedule {
             Some(lengths) => lengths.iter().map(|(_, length)| *length).max().unwrap_or(model_context),
             None => model_context,
@@ -131,7 +130,7 @@ impl Experiment {
 pub fn resolve(written: Written, stem: &str, notes: &mut Notes<'_>) -> Experiment {
     let (seed, runs_dir) = (written.seed(), written.runs_dir());
     let model = model::resolve(written.model, notes);
-    let data = data::resolve(written.data, notes);
+    let data = data::resolve(&written.data, notes);
     let rollout = written.rollout.and_then(|rollout| rollout::resolve(rollout, notes));
     let eval = eval::resolve(written.eval, &data, rollout.as_ref(), notes);
     let context = match &model {

@@ -173,6 +173,9 @@ fn scalar(form: Form, node: &Node) -> Option<Json> {
         (Form::Texts, Value::List(items)) if !items.is_empty() => {
             items.iter().map(|item| scalar(Form::Text, item)).collect::<Option<Vec<_>>>().map(Json::Array)
         }
+        (Form::Ints(min, max), Value::List(items)) if !items.is_empty() => {
+            items.iter().map(|item| scalar(Form::Int(min, max), item)).collect::<Option<Vec<_>>>().map(Json::Array)
+        }
         (Form::Span, Value::Int(steps)) => (*steps >= 0).then(|| Json::from(*steps)),
         (Form::Span, Value::Float(part)) => (*part > 0.0 && *part < 1.0).then(|| Json::from(*part)),
         (Form::Betas, Value::List(items)) if items.len() == 2 => {

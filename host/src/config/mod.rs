@@ -4,8 +4,9 @@
 //! [`schema`], the result is read as written, [`experiment::resolve`] fills in defaults and checks rules between keys, and
 //! once the plugins are loaded [`options`] checks theirs. A key is declared in the file of its table, in [`tables`] or in the
 //! module that owns the table. Mistakes of all these stages are collected in one list. What the keys name (files, models,
-//! plugins) is checked by other modules, which add to the same list with [`Draft::refuse`].
+//! plugins) is checked by other modules, which add to the same list with [`Draft::refuse`] and [`Mistakes`].
 
+mod collected;
 mod draft;
 pub mod experiment;
 mod file;
@@ -24,6 +25,7 @@ use std::sync::Arc;
 
 pub use crate::keys::mistake;
 pub use crate::keys::mistake::{Mistake, Place};
+pub use collected::Mistakes;
 pub use draft::{Draft, Loaded, PluginUse, Slot};
 pub use experiment::Experiment;
 pub use options::SpannedTable;

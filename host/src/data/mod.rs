@@ -3,7 +3,8 @@
 //! | step | file |
 //! |---|---|
 //! | open a file, extract its text, or name its format | [`reading`] |
-//! | find, read and check running text; split off held-out text | [`text`], [`synthetic`] (both make a [`Corpus`]) |
+//! | find, read and check running text; split off held-out text | [`text`] |
+//! | the sources that an experiment names: files or the quickstart world | [`sources`] |
 //! | read rows, split off held-out ones, write them as text, tokenise them | [`rows`] |
 //! | tokenise running text once, cache the ids on disk | [`tokenizer`], [`tokens`], [`cache`] |
 //! | one interface for running text and rows | [`examples`] |
@@ -22,7 +23,7 @@ mod jinja;
 pub mod reading;
 pub mod rows;
 pub mod source;
-pub mod synthetic;
+pub mod sources;
 pub mod text;
 pub mod tokenizer;
 pub mod tokens;
@@ -42,7 +43,7 @@ pub use examples::{Examples, TrainingData};
 pub use reading::foreign;
 pub use reading::inputs::Inputs;
 pub use source::Source;
-pub use synthetic::SyntheticOptions;
+pub use sources::synthetic::SyntheticOptions;
 pub use text::TextOptions;
 pub use tokenizer::Tokenizer;
 pub use tokenizer::stream::StreamDecoder;

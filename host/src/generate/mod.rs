@@ -86,7 +86,7 @@ pub struct Drawn {
 }
 
 /// Samples that are generated at the same time.
-const SLOTS: usize = 64;
+pub const SLOTS: usize = 64;
 
 /// Maximum prompt tokens per forward pass.
 const PREFILL_TOKENS: usize = 4096;

@@ -1,6 +1,7 @@
 //! Evaluates rows outside of a run: the loss of their completions, and exact match of greedy answers.
 
 use serde::Serialize;
+use serde_json::Value;
 
 use crate::{
     data::{
@@ -20,10 +21,7 @@ use crate::{
     },
     error::{Error, Result},
     inference::saved_model::{EVAL_TOKENS, Opened},
-    train::{
-        eval::exact_match::{ComparedAnswer, exact_match, questions},
-        run::records::compared,
-    },
+    train::eval::{ComparedAnswer, exact_match, prompts::questions},
 };
 
 /// Which rows to evaluate, and how.
@@ -68,7 +66,8 @@ pub struct RowFigures {
 impl RowFigures {
     /// The compared answers as JSON lines: `prompt`, `answer`, `expected`, `match`, `tokens`, `finish`.
     pub fn answer_lines(&self) -> String {
-        self.compared.iter().map(|answer| compared(None, answer).to_string() + "\n").collect()
+        let lines = exact_match::lines(&self.compared).into_iter();
+        lines.map(|line| Value::Object(line).to_string() + "\n").collect()
     }
 }
 
@@ -125,10 +124,9 @@ impl Opened {
         }
         if wanted.generate != Some(0) {
             let asked = questions(&*data.train, &self.tokenizer, wanted.generate.unwrap_or(u64::MAX))?;
-            if let Some(found) = exact_match(&self.model, &self.tokenizer, &asked)? {
-                figures.exact_match = Some(found.share);
-                (figures.answers, figures.compared) = (found.answers.len(), found.answers);
-            }
+            let answers = exact_match::greedy(&self.model, &self.tokenizer, &asked)?;
+            figures.exact_match = exact_match::share(&answers);
+            (figures.answers, figures.compared) = (answers.len(), answers);
         }
         if figures.loss.is_none() && figures.exact_match.is_none() {
             let what = format!("the rows of {} have neither a completion nor an answer to compare with", corpus.name);

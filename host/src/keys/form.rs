@@ -23,6 +23,8 @@ pub enum Form {
     Span,
     /// Two numbers from 0 to below 1.
     Betas,
+    /// A list of integers in a closed range, at least one.
+    Ints(i64, i64),
     /// A list of `[step, length]`, at least one.
     Lengths,
     /// A table with the keys listed below it.
@@ -68,6 +70,7 @@ impl Form {
                 "a number of steps (integer) or a fraction of the run (number above 0 and below 1)".to_owned()
             }
             Form::Betas => "two numbers, each at least 0 and below 1".to_owned(),
+            Form::Ints(min, max) => format!("a list of integers, each {}", &int_range(min, max)["an integer ".len()..]),
             Form::Lengths => "a list of [step, tokens]".to_owned(),
             Form::Table | Form::Plugin => "a table".to_owned(),
             Form::WordOrTable(words) => format!("one of {}, or a table", quoted(words)),

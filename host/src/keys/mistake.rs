@@ -62,6 +62,17 @@ impl Mistake {
     }
 }
 
+impl Mistake {
+    /// Whether it is at `key`, below it or above it, or a misspelling of such a key.
+    pub fn is_about(&self, key: &str) -> bool {
+        let within = |a: &str, b: &str| a == b || a.strip_prefix(b).is_some_and(|rest| rest.starts_with('.'));
+        match &self.meant {
+            Some(meant) => within(meant, key) || within(key, meant),
+            None => !self.key.is_empty() && (within(&self.key, key) || within(key, &self.key)),
+        }
+    }
+}
+
 impl fmt::Display for Mistake {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let repeats_key = matches!(&self.place, Place::Override { label, .. } if label.ends_with(&self.key));
@@ -114,7 +125,7 @@ pub fn suggestion<'a>(written: &str, valid: impl IntoIterator<Item = &'a str> + 
     }
 }
 
-/// Returns one error with every mistake, in the order of reporting.
+/// Returns one error with every mistake, in the order of reporting; the mistakes are attached to it.
 pub fn refusal(file: &str, mut mistakes: Vec<Mistake>) -> Error {
     mistakes.sort();
     mistakes.dedup();
@@ -127,6 +138,7 @@ pub fn refusal(file: &str, mut mistakes: Vec<Mistake>) -> Error {
         .with_details(mistakes.iter().take(LISTED).map(ToString::to_string))
         .with_details((rest > 0).then(|| format!("and {rest} more")))
         .with_hint("`telos run --help-keys` explains every key")
+        .with_attached(mistakes)
 }
 
 #[cfg(test)]

@@ -26,13 +26,7 @@ impl Notes<'_> {
 
     /// Whether a mistake was recorded at `key`, below it or above it, or for a misspelling of it.
     pub fn reported(&self, key: &str) -> bool {
-        let within = |a: &str, b: &str| a == b || a.strip_prefix(b).is_some_and(|rest| rest.starts_with('.'));
-        self.mistakes.iter().any(|mistake| {
-            let meant = mistake.meant.as_deref().is_some_and(|meant| within(meant, key) || within(key, meant));
-            meant
-                || (mistake.meant.is_none() && !mistake.key.is_empty())
-                    && (within(&mistake.key, key) || within(key, &mistake.key))
-        })
+        self.mistakes.iter().any(|mistake| mistake.is_about(key))
     }
 
     /// Records that `key` has no effect if it has a `value`.

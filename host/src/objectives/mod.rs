@@ -16,7 +16,7 @@ use plugin_api::{
 };
 
 use crate::{
-    data::{PackedBatch, Window, pack::pack},
+    data::{PackedBatch, Window},
     error::{Error, Result},
     model::Statistics,
     runs::breadcrumb::{self, CrashMarker},
@@ -24,7 +24,7 @@ use crate::{
 use active::{Active, broken, failed};
 use batch_arrays::data_arrays;
 use compose::{rows_of, sequences_of};
-use micro_batch::{MicroBatchRange, join, unpack};
+use micro_batch::{MicroBatchRange, join};
 use prepared_arrays::PreparedArrays;
 
 /// Which models the objectives need, and which of the policy's outputs.
@@ -165,16 +165,6 @@ impl Objectives {
         Ok(composed.unwrap_or(window))
     }
 
-    /// [`Objectives::compose`] for batches that are only evaluated.
-    ///
-    /// # Errors
-    /// As [`Objectives::compose`].
-    pub fn compose_packed(&self, packed: PackedBatch, seed: u64, marker: &CrashMarker) -> Result<PackedBatch> {
-        let window = Window::new(unpack(&packed))?;
-        let composed = self.compose(window, seed, marker)?;
-        Ok(pack(composed.sequences())?)
-    }
-
     /// Calls each objective's `prepare` with the whole window, before it is cut. Returns the arrays that are added to the
     /// micro-batches.
     ///
@@ -306,15 +296,13 @@ mod tests {
         Window::new(ids.iter().enumerate().map(sequence).collect()).unwrap()
     }
 
-    /// Catches a host that ignores the sequences that an objective composes, in training or in evaluation.
+    /// Catches a host that ignores the sequences that an objective composes.
     #[test]
     fn an_objective_that_composes_is_given_its_own_sequences() {
         let marker = CrashMarker::default();
         let composed = objectives(1).compose(window(), 7, &marker).unwrap();
         let ids: Vec<_> = composed.sequences().iter().map(|s| s.ids.clone()).collect();
         assert_eq!(ids, [vec![3, 2, 1], vec![5, 4]]);
-        let evaluated = objectives(1).compose_packed(pack(window().sequences()).unwrap(), 7, &marker).unwrap();
-        assert_eq!((evaluated.tokens, evaluated.targets), (vec![3, 2, 5], vec![2, 1, 4]));
     }
 
     #[test]

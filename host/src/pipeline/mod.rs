@@ -18,7 +18,7 @@ use crate::{
     error::{Error, Kind, Result},
     plugins::Pinning,
     runs::{Interrupt, progress::Show},
-    setup::loading::prepare_draft,
+    setup::loading::open_draft,
     train::{
         End,
         run::{open::CleanupGuard, summary::Summary},
@@ -140,7 +140,7 @@ fn run_stage(
     interrupt: &Interrupt,
 ) -> Result<(End, Summary)> {
     // Read again, now that the models it starts from exist.
-    let mut setup = prepare_draft(pipeline.draft(index), &options.plugin_folders, options.pinning)?;
+    let mut setup = open_draft(pipeline.draft(index), &options.plugin_folders, options.pinning)?;
     setup.accept_unproved = options.unproved;
     setup.accepts_fixed_rows = options.fixed_rows;
     let mut trainer = Trainer::new(setup, resume, options.show)?;

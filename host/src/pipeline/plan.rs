@@ -67,14 +67,21 @@ pub fn try_out(pipeline: &Pipeline, stages: Vec<StagePlan>, tasks: &[Task]) -> R
         setup.check_start(outputs)?;
         let layout = Layout::new(&ModelConfig { outputs, ..setup.config.clone() })?;
         let (device, _) = setup.device(false)?;
-        let roles = Roles::open(setup, &device, &objectives, None)?;
+        let mut mistakes = setup.take_mistakes();
+        Roles::check_keys(setup, &objectives, &mut mistakes);
+        Rollouts::check_keys(setup, &objectives, &mut mistakes);
+        let roles = Roles::open(setup, &device, &objectives, None);
+        let Some(roles) = mistakes.check("reference", roles)? else { return mistakes.finish() };
         check_groups(&roles.learning(&layout), &setup.experiment().train.optimizer.groups)?;
-        let rewards = Rewards::open(setup, &device)?;
-        let data = setup.data(true)?;
-        setup.batcher(&data)?;
-        Rollouts::open(setup, &objectives, &rewards, &data)?;
-        AuxiliaryObjective::all(setup)?;
-        setup.check_samples()?;
+        mistakes.check("reward", Rewards::open(setup, &device))?;
+        let data = setup.data_or_mistakes(true, &mut mistakes)?;
+        if let Some(data) = data.as_ref().filter(|_| mistakes.are_free(&["train.batch"])) {
+            mistakes.check("train.batch", setup.batcher(data))?;
+        }
+        mistakes.check("objective", AuxiliaryObjective::all(setup))?;
+        mistakes.check("sample.prompts", setup.check_samples())?;
+        mistakes.finish()?;
+        let Some(data) = data else { return Err(Error::run("the data was not read")) };
         // Saved with the model, so that a later stage finds it there.
         if let Some(template) = &data.chat_template {
             setup.tokenizer.set_chat_template(template);

@@ -7,6 +7,7 @@ use plugin_api::{
 
 use super::Setup;
 use crate::{
+    config::Mistakes,
     device::{
         Device,
         open::{dtype, open, threads},
@@ -27,6 +28,17 @@ impl Setup {
         let opened = open(&self.backend.0, &self.session_options(1), dtype(self.experiment().backend.dtype), profile);
         libraries::note_mapped(self.backend.0.info(), &before, &libraries::mapped());
         opened.map_err(|e| self.loaded.refuse("backend.device", refusal_text(&e)))
+    }
+
+    /// As [`Setup::device`], without a profile; mistakes are collected. `None` if there are any about the backend.
+    ///
+    /// # Errors
+    /// Failures that are not mistakes.
+    pub fn device_or_mistakes(&self, mistakes: &mut Mistakes) -> Result<Option<Device>> {
+        if !mistakes.are_free(&["backend"]) {
+            return Ok(None);
+        }
+        Ok(mistakes.check("backend.device", self.device(false))?.map(|(device, _)| device))
     }
 
     /// Opens a session of the backend whose handles carry `tag`, to be wrapped in layers.

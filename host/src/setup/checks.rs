@@ -8,8 +8,8 @@ use super::Setup;
 use crate::{
     capacity,
     config::{
-        Loaded,
-        experiment::{Batch, Data, Length, Model as ModelSource},
+        Loaded, Mistakes,
+        experiment::{Batch, Length, Model as ModelSource},
     },
     data::TrainingData,
     device::open::dtype,
@@ -91,33 +91,29 @@ impl Setup {
     /// # Errors
     /// A request error for a prompt that is empty or longer than the context.
     pub fn check_samples(&self) -> Result<()> {
+        let mut mistakes = self.loaded.mistakes();
         for prompt in self.experiment().sample.iter().flat_map(|sample| &sample.prompts) {
             let (tokens, context) = (self.tokenizer.encode_input(prompt)?.len() as u64, self.config.context);
             if tokens > context || tokens == 0 {
                 let why = format!("\"{prompt}\" has {tokens} tokens, expected 1 to {context}, the model's context");
-                return Err(self.loaded.refuse("sample.prompts", why));
+                mistakes.refuse("sample.prompts", why);
             }
         }
-        Ok(())
+        mistakes.finish()
     }
 }
 
 /// Refuses rows and contexts that are longer than the model's context.
-pub(super) fn check_lengths(loaded: &Loaded, config: &ModelConfig) -> Result<()> {
-    if let Data::Jsonl { max_length: Some(max_length), .. } = loaded.experiment.data
-        && max_length as u64 > config.context
-    {
-        let why = format!("{max_length} tokens are longer than the model's context of {}", config.context);
-        return Err(loaded.refuse("data.max_length", why));
-    }
+pub(super) fn check_lengths(loaded: &Loaded, config: &ModelConfig, mistakes: &mut Mistakes) {
+    let max_length = loaded.experiment.data.source().writing().max_length.filter(|most| *most as u64 > config.context);
     let longest = loaded.experiment.longest_sequence(config.context as usize);
-    if longest as u64 > config.context {
-        return Err(loaded.refuse(
-            "train.context_schedule",
-            format!("{longest} tokens are longer than the model's context of {}", config.context),
-        ));
+    let longest = Some(longest).filter(|longest| *longest as u64 > config.context);
+    for (key, length) in [("data.max_length", max_length), ("train.context_schedule", longest)] {
+        if let Some(length) = length.filter(|_| mistakes.are_free(&[key])) {
+            let why = format!("{length} tokens are longer than the model's context of {}", config.context);
+            mistakes.refuse(key, why);
+        }
     }
-    Ok(())
 }
 
 /// Refuses a dtype in which the backend does not compute.

@@ -11,10 +11,14 @@ use plugin_api_load::{Library, PluginInfo};
 use super::{
     Setup,
     checks::{check_dtype, check_lengths},
+    data::kinds,
     named::{Named, PendingModels, model_and_tokenizer},
 };
 use crate::{
-    config::{Draft, Loaded, Override, Slot},
+    config::{
+        Draft, Loaded, Mistakes, Override, Slot,
+        experiment::{Reward, RewardSource},
+    },
     error::{Error, Result, refusal_text},
     plugins::{Lock, Pinning, Registry, libraries},
     runs::{breadcrumb, receipt::PluginUse},
@@ -28,6 +32,8 @@ pub struct Plugins {
     backend: Option<(Library, BackendManifest)>,
     objectives: Vec<(Library, ObjectiveManifest)>,
     rewards: Vec<Library>,
+    /// Plugins that could not be loaded, by the keys that name them.
+    failed: Vec<(String, Error)>,
 }
 
 /// Reads the experiment, loads its plugins, and checks everything that can be checked without data.
@@ -42,20 +48,32 @@ pub fn prepare(file: &Path, overrides: &[Override], folders: &[PathBuf], pinning
 ///
 /// # Errors
 /// As [`prepare`].
-pub fn prepare_draft(mut draft: Draft, folders: &[PathBuf], pinning: Pinning) -> Result<Setup> {
+pub fn prepare_draft(draft: Draft, folders: &[PathBuf], pinning: Pinning) -> Result<Setup> {
+    let mut setup = open_draft(draft, folders, pinning)?;
+    setup.mistakes.finish()?;
+    Ok(setup)
+}
+
+/// As [`prepare_draft`], but the setup may have mistakes, which are reported with those that are found in data and models.
+///
+/// # Errors
+/// One request error with every mistake if too little can be prepared; failures that are not mistakes.
+pub fn open_draft(mut draft: Draft, folders: &[PathBuf], pinning: Pinning) -> Result<Setup> {
     let plugins = Plugins::load(&mut draft, folders, pinning)?;
-    plugins.prepare(draft.finish()?, &PendingModels::new())
+    let (loaded, mistakes) = draft.open()?;
+    plugins.open(loaded, mistakes, &PendingModels::new())
 }
 
 impl Plugins {
     /// Loads the plugins that `draft` names and checks their options; mistakes are added to the draft's.
     ///
     /// # Errors
-    /// A plugin that changed or cannot be loaded.
+    /// A lock that cannot be read; a plugin whose manifest cannot be read.
     pub fn load(draft: &mut Draft, folders: &[PathBuf], pinning: Pinning) -> Result<Plugins> {
         let registry = Registry::discover(folders);
         let mut lock = Lock::open(&draft.runs_dir(), pinning)?;
         let (mut backend, mut objectives, mut rewards, mut plugins) = (None, Vec::new(), Vec::new(), Vec::new());
+        let mut failed = Vec::new();
         for wanted in draft.plugins().to_vec() {
             let kind = match wanted.slot {
                 Slot::Backend => kind::BACKEND,
@@ -69,7 +87,14 @@ impl Plugins {
                     continue;
                 }
             };
-            let libraries::Loaded { library, sha256, libraries } = libraries::open(&info, &mut lock)?;
+            let libraries::Loaded { library, sha256, libraries } = match libraries::open(&info, &mut lock) {
+                Ok(loaded) => loaded,
+                Err(error) => {
+                    draft.leave_unchecked(wanted.slot);
+                    failed.push((wanted.key(), error));
+                    continue;
+                }
+            };
             let info = library.info().clone();
             breadcrumb::entering(&info.id, "manifest");
             let specs: Vec<OptionSpec>;
@@ -97,7 +122,7 @@ impl Plugins {
             draft.check_options(wanted.slot, &specs);
             plugins.push(PluginUse { libraries: Some(libraries), ..used(&info, sha256) });
         }
-        Ok(Plugins { registry, lock, used: plugins, backend, objectives, rewards })
+        Ok(Plugins { registry, lock, used: plugins, backend, objectives, rewards, failed })
     }
 
     /// Reads the tokenizer and the model's shape, and checks them with the rest. A model in `awaited` has no folder yet: a
@@ -106,11 +131,36 @@ impl Plugins {
     /// # Errors
     /// A request error.
     pub fn prepare(self, loaded: Loaded, awaited: &PendingModels) -> Result<Setup> {
-        let Plugins { registry, lock, used: plugins, backend, objectives, rewards } = self;
-        let backend = backend.ok_or_else(|| Error::request("the experiment names no backend"))?;
-        let (model_folder, tokenizer, config) = model_and_tokenizer(&loaded, awaited)?;
-        check_lengths(&loaded, &config)?;
-        check_dtype(&loaded, &backend.1)?;
+        let mistakes = loaded.mistakes();
+        let mut setup = self.open(loaded, mistakes, awaited)?;
+        setup.mistakes.finish()?;
+        Ok(setup)
+    }
+
+    fn open(self, loaded: Loaded, mut mistakes: Mistakes, awaited: &PendingModels) -> Result<Setup> {
+        let Plugins { registry, lock, used: plugins, backend, objectives, rewards, failed } = self;
+        for (key, error) in failed {
+            mistakes.check(&key, Err::<(), _>(error))?;
+        }
+        let model = match mistakes.are_free(&["model", "tokenizer"]) {
+            true => mistakes.check("model", model_and_tokenizer(&loaded, awaited))?,
+            false => None,
+        };
+        if let Some((_, _, config)) = &model {
+            check_lengths(&loaded, config, &mut mistakes);
+        }
+        if let Some((_, manifest)) = backend.as_ref().filter(|_| mistakes.are_free(&["backend.dtype"])) {
+            mistakes.check("backend.dtype", check_dtype(&loaded, manifest))?;
+        }
+        let of_plugins = |reward: &&Reward| matches!(reward.source, RewardSource::Plugin { .. });
+        let experiment = &loaded.experiment;
+        let all = objectives.len() == experiment.objective.len()
+            && rewards.len() == experiment.reward.iter().filter(of_plugins).count();
+        let (Some(backend), Some((model_folder, tokenizer, config)), true) = (backend, model, all) else {
+            kinds::check_files(&loaded, &objectives, &mut mistakes)?;
+            mistakes.finish()?;
+            return Err(Error::request("the experiment names no backend"));
+        };
         let awaited = awaited.clone();
         Ok(Setup {
             loaded,
@@ -123,6 +173,7 @@ impl Plugins {
             backend,
             objectives,
             rewards,
+            mistakes,
             awaited,
             named: Named::default(),
             accepts_fixed_rows: false,

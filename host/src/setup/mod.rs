@@ -18,7 +18,7 @@ use plugin_api::manifest::{BackendManifest, ObjectiveManifest};
 use plugin_api_load::Library;
 
 use crate::{
-    config::{Experiment, Loaded},
+    config::{Experiment, Loaded, Mistakes},
     data::Tokenizer,
     model::ModelConfig,
     plugins::{Lock, Registry},
@@ -46,6 +46,9 @@ pub struct Setup {
     pub(crate) objectives: Vec<(Library, ObjectiveManifest)>,
     /// The experiment's reward plugins, in order.
     pub(crate) rewards: Vec<Library>,
+    /// The mistakes found so far. If there are any, what depends on them holds placeholders: only [`loading::open_draft`] leaves
+    /// some.
+    pub(crate) mistakes: Mistakes,
     pub(crate) awaited: PendingModels,
     pub(crate) named: Named,
     /// Whether a run may be resumed with changed data files: rows were fixed, but none was added or removed.
@@ -58,6 +61,11 @@ impl Setup {
     /// The experiment.
     pub fn experiment(&self) -> &Experiment {
         &self.loaded.experiment
+    }
+
+    /// Takes the mistakes found so far, for the checks that follow.
+    pub(crate) fn take_mistakes(&mut self) -> Mistakes {
+        std::mem::replace(&mut self.mistakes, self.loaded.mistakes())
     }
 
     /// The backend's manifest.

@@ -1,7 +1,5 @@
 //! Creates the experiment's objectives.
 
-use plugin_api::manifest::{DataKind, ObjectiveManifest};
-
 use super::Setup;
 use crate::{
     error::Result,
@@ -39,11 +37,5 @@ impl Setup {
             objectives.answer_at(rollout.temperature);
         }
         Ok(objectives)
-    }
-
-    /// Whether the objective of this index learns from its own text: it learns from running text although the first objective
-    /// learns from rows.
-    pub fn stands_beside(&self, index: usize, manifest: &ObjectiveManifest) -> bool {
-        index > 0 && manifest.data == DataKind::TEXT && self.data_kind() != DataKind::TEXT.as_str()
     }
 }

@@ -9,7 +9,10 @@ use serde_json::Value;
 
 use super::Setup;
 use crate::{
-    config::experiment::{Reward as RewardTable, RewardSource},
+    config::{
+        Mistakes,
+        experiment::{Reward as RewardTable, RewardSource},
+    },
     data::{
         DataError,
         rows::{Row, RowCorpus, RowKind},
@@ -27,8 +30,14 @@ impl Setup {
     /// such row, so that its own errors about a row appear now.
     ///
     /// # Errors
-    /// A request error that names file and line of the first row that a reward cannot read, and the number of such rows.
-    pub(crate) fn check_reward_columns(&self, kind: RowKind, corpus: &RowCorpus) -> Result<()> {
+    /// Failures that are not mistakes. A mistake names file and line of the first row that a reward cannot read, and the number
+    /// of such rows.
+    pub(crate) fn check_reward_columns(
+        &self,
+        kind: RowKind,
+        corpus: &RowCorpus,
+        mistakes: &mut Mistakes,
+    ) -> Result<()> {
         let train = if kind == RowKind::Prompt { corpus.train.as_slice() } else { &[] };
         let rows: Vec<&Row> = train.iter().chain(&corpus.held_out).collect();
         let mut libraries = self.rewards.iter();
@@ -37,11 +46,19 @@ impl Setup {
             let library = libraries.next().ok_or_else(|| Error::run("a reward plugin was not loaded"))?;
             let reader = Reader { plugin, key: self.loaded.key_of("reward", index) };
             let manifest = breadcrumb::within(reader.plugin, "manifest", || library.reward_manifest())?;
-            for column in declared(&manifest.declared_columns(), table) {
-                reader.check_column(&column, &rows)?;
+            if !mistakes.are_free(&[&reader.key]) {
+                continue;
             }
-            let reward = breadcrumb::within(reader.plugin, "create", || library.reward(&table.options))?;
-            reader.score_empty_answers(&reward, &rows)?;
+            let mut readable = true;
+            for column in declared(&manifest.declared_columns(), table) {
+                readable &= mistakes.check("data", reader.check_column(&column, &rows))?.is_some();
+            }
+            let reward = breadcrumb::within(reader.plugin, "create", || library.reward(&table.options));
+            let reward = mistakes.check(&reader.key, reward.map_err(Error::from))?;
+            // An empty answer to a row without its columns cannot be scored.
+            if let Some(reward) = reward.filter(|_| readable) {
+                mistakes.check("data", reader.score_empty_answers(&reward, &rows))?;
+            }
         }
         Ok(())
     }

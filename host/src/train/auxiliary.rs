@@ -2,9 +2,11 @@
 //! (PPO-ptx: Ouyang et al. 2022, arXiv 2203.02155, equation 2). Each has its own data order; its gradient is added in every
 //! optimizer step.
 
+use plugin_api::manifest::DataKind;
+
 use super::memory::largest_rows::Rows;
 use crate::{
-    config::experiment::{Batch, Data, Objective},
+    config::experiment::{Batch, Objective},
     data::{BatchSize, Batcher, BatcherOptions, PackedBatch, Source, TextOptions, Window},
     error::{Error, Result},
     objectives::{Objectives, active::Active},
@@ -33,6 +35,7 @@ impl AuxiliaryObjective {
     /// A request error for text that is missing or unused.
     pub fn all(setup: &Setup) -> Result<Vec<AuxiliaryObjective>> {
         let wanted = setup.experiment().objective.iter().zip(&setup.objectives).enumerate();
+        let mut mistakes = setup.loaded.mistakes();
         let mut all = Vec::new();
         for (index, (own, (library, manifest))) in wanted {
             let key = |name: &str| match setup.objectives.len() {
@@ -43,20 +46,22 @@ impl AuxiliaryObjective {
                 for (name, given) in [("text", own.text.is_some()), ("tokens", own.tokens.is_some())] {
                     if given {
                         let why = "unused: this objective learns from [data]; text of its own is for one that learns from running text beside rows";
-                        return Err(setup.loaded.refuse(&key(name), why));
+                        mistakes.refuse(&key(name), why);
                     }
                 }
                 continue;
             }
-            let tokens = own.tokens.ok_or_else(|| {
+            let Some(tokens) = own.tokens else {
                 let why = "missing: how many tokens of its own text does a step see? for example tokens = 2048";
-                setup.loaded.refuse(&key("tokens"), why)
-            })?;
+                mistakes.refuse(&key("tokens"), why);
+                continue;
+            };
             let instance = Box::new(breadcrumb::within(&own.plugin, "create", || library.objective(&own.options))?);
             let prefix = format!("{}/", own.plugin);
             let active = Active::new(&own.plugin, own.weight, prefix, manifest.clone(), instance, "text")?;
             let active = active.of_table(index);
-            let (batcher, sources) = text_of(setup, own, &key("text"), tokens)?;
+            let text = mistakes.check(&key("text"), text_of(setup, own, &key("text"), tokens))?;
+            let Some((batcher, sources)) = text else { continue };
             all.push(AuxiliaryObjective {
                 objectives: Objectives::new(vec![active])?,
                 batcher,
@@ -66,6 +71,7 @@ impl AuxiliaryObjective {
                 micro_batch: setup.experiment().train.micro_batch_tokens,
             });
         }
+        mistakes.finish()?;
         Ok(all)
     }
 
@@ -104,9 +110,9 @@ impl AuxiliaryObjective {
 }
 
 fn text_of(setup: &Setup, own: &Objective, key: &str, tokens: usize) -> Result<(Batcher, Vec<Source>)> {
-    let corpus = match (&own.text, &setup.experiment().data) {
+    let corpus = match (&own.text, setup.experiment().data.source()) {
         (Some(paths), _) => TextOptions { paths: paths.clone(), eval_paths: Vec::new(), held_out: 0.0 }.read()?,
-        (None, Data::Synthetic { .. }) => setup.synthetic()?.read()?,
+        (None, source) if source.usual_kind() == DataKind::TEXT => setup.generated_text()?,
         (None, _) => {
             let why = "missing: which text does this objective learn from? for example text = \"corpus/*.txt\"";
             return Err(setup.loaded.refuse(key, why));

@@ -6,14 +6,16 @@ use plugin_api::batch::names;
 use serde::Serialize;
 
 use super::{
-    eval::{exact_match::questions, expectations, held_out::held_out, metric_names},
-    learner::{self, FirstWindow, Learner, Opened},
-    memory::estimate::{self, Evaluated},
-    notices, quick_laws,
+    eval::{checks, expectations},
+    learner::{FirstWindow, Learner},
+    memory::estimate,
+    notices,
+    opening::{self, Opened},
+    quick_laws,
 };
 use crate::{
     data::{PackedBatch, Sequence, Tokenizer, pack::together, rows::RowCounts},
-    error::Result,
+    error::{Error, Result},
     objectives::micro_batch::unpack,
     runs::breadcrumb::CrashMarker,
     setup::Setup,
@@ -77,17 +79,19 @@ pub struct Findings {
 ///
 /// # Errors
 /// Everything that would stop the run.
-pub fn dry_run(setup: &Setup) -> Result<Findings> {
+pub fn dry_run(setup: &mut Setup) -> Result<Findings> {
     let marker = CrashMarker::default();
-    let (device, _) = setup.device(false)?;
-    let Opened { mut learner, data, steps, .. } = learner::open(setup, &device, setup.data(false)?, None, false)?;
-    setup.check_samples()?;
-    let held_out = held_out(setup, &learner.objectives, &data)?;
-    let most = setup.experiment().eval.generate.unwrap_or(0);
-    let questions = questions(&*data.held_out, &setup.tokenizer, most)?;
-    metric_names::check(setup, &mut learner, &held_out, &questions)?;
+    let mut mistakes = setup.take_mistakes();
+    let setup = &*setup;
+    let device = setup.device_or_mistakes(&mut mistakes)?;
+    let data = setup.data_or_mistakes(false, &mut mistakes)?;
+    let mut opened = opening::open_or_mistakes(setup, device.as_ref(), data, None, false, &mut mistakes)?;
+    let evaluated = checks::finish(setup, opened.as_mut().map(Opened::parts), true, mistakes)?;
+    let Some(Opened { mut learner, data, steps, .. }) = opened else {
+        return Err(Error::run("the models were not opened"));
+    };
+    let device = learner.device.clone();
     learner.try_batch(TRIED, &marker)?;
-    let evaluated = Evaluated { held_out: &held_out, questions: &questions };
     let memory = estimate::estimate(setup, &mut learner, &data, &evaluated, &marker)?;
 
     let start = Instant::now();
@@ -134,7 +138,7 @@ pub fn dry_run(setup: &Setup) -> Result<Findings> {
         name: setup.experiment().name.clone(),
         parameters: learner.model.layout().count(),
         train_tokens: data.train.tokens(),
-        held_out_tokens: held_out.iter().map(|b| b.len() as u64).sum(),
+        held_out_tokens: evaluated.held_out.iter().map(|b| b.len() as u64).sum(),
         steps,
         tokens_per_step: positions,
         micro_batches: parts,

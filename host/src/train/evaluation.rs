@@ -6,15 +6,11 @@ use plugin_api::objective::Verdict;
 
 use super::{
     eval::{
-        Figures,
-        exact_match::{EXACT_MATCH, exact_match},
-        expectations,
-        generation::{self, GenerationEval},
+        EVALUATORS, Figures, evaluator, expectations,
         held_out::{self, evaluate},
         improve::improve,
     },
     learner::Learner,
-    rollout::sampling::Policy,
     run::records,
     step::gradient::WindowLoss,
     trainer::Trainer,
@@ -72,43 +68,19 @@ impl Trainer {
         Ok(better)
     }
 
-    /// Returns the metrics of the policy's answers to held-out prompts.
+    /// Returns the metrics of the policy's answers to held-out prompts, and writes the answers.
     /// The log-probabilities are those at the temperature of the sampling, and at 1 for greedy answers.
     pub(super) fn answers(&mut self) -> Result<Figures> {
         if self.questions.is_empty() {
             return Ok(Figures::new());
         }
         self.marker.backend("generation");
-        let (experiment, Learner { model, roles, objectives, rewards, .. }) =
-            (self.setup.experiment(), &mut self.learner);
-        let tokenizer = &self.setup.tokenizer;
+        let mut answered = self.learner.held_out_prompts(&self.setup, &*self.data.held_out, &self.questions);
         let mut figures = Figures::new();
-        let step = self.state.step;
-        if let Some(found) = exact_match(model, tokenizer, &self.questions)? {
-            figures.push((EXACT_MATCH.to_owned(), found.share));
-            self.records.compared(step, &found.answers)?;
-        }
-        if !rewards.is_empty() {
-            let policy = Policy { model, tokenizer, data: &*self.data.held_out };
-            let options = generation::options(experiment, &self.questions);
-            // Log-probabilities are those of the policy that answers: of greedy answers, at the temperature of 1.
-            let usual = objectives.temperature();
-            objectives.answer_at(if options.temperature > 0.0 { options.temperature } else { 1.0 });
-            let tokens = rewards.tokens();
-            let judged = GenerationEval {
-                policy,
-                models: roles.models(model),
-                has_reference: roles.reference_stays(),
-                objectives,
-                rewards,
-                options,
-                tokens,
-            }
-            .figures(&self.questions);
-            objectives.answer_at(usual);
-            let (judged, rewarded) = judged?;
-            figures.extend(judged);
-            self.records.rewarded(step, &rewarded)?;
+        for evaluator in EVALUATORS {
+            let (own, lines) = evaluator::figures(evaluator, &mut answered)?;
+            figures.extend(own);
+            self.records.evaluated_answers(self.state.step, lines)?;
         }
         Ok(figures)
     }

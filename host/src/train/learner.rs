@@ -1,23 +1,18 @@
 //! A model on a device with its gradient, optimizer, objectives and place in the data, and the parts of one optimizer step. A
 //! run, a dry run and a comparison of backends all use this code, so their steps are the same.
 
-use std::path::Path;
-
 use plugin_api::{contract, objective::Verdict};
 
 use super::{
     auxiliary::AuxiliaryObjective,
-    memory::largest_rows::forward_tokens,
-    roles::{
-        Roles, policy_outputs,
-        reference_pass::{self, ReferencePass},
-    },
+    eval::{evaluator::HeldOutPrompts, prompts::EvalPrompt},
+    roles::Roles,
     rollout::{RolloutModels, Rollouts, rewards::Rewards},
     step::gradient::{TrainedModels, WindowLoss},
 };
 use crate::{
     config::experiment::{self, Batch, Train},
-    data::{Batcher, PackedBatch, Sequence, TrainingData, Window, pack},
+    data::{Batcher, Examples, PackedBatch, Sequence, Window, pack},
     device::{Buffer, Device},
     error::{Error, Result},
     model::{Model, Recompute},
@@ -60,18 +55,6 @@ pub struct Learner {
     pub(super) recompute: Recompute,
 }
 
-/// A learner with the data it learns from.
-pub struct Opened {
-    /// The model and everything that trains it.
-    pub learner: Learner,
-    /// The data as the models read it.
-    pub data: TrainingData,
-    /// Number of optimizer steps of the run.
-    pub steps: u64,
-    /// The pass in which a frozen reference scores rows before the first step.
-    pub reference: Option<ReferencePass>,
-}
-
 /// The part of the first step's window that a dry run computes.
 pub struct FirstWindow {
     /// The micro-batches to compute.
@@ -80,37 +63,6 @@ pub struct FirstWindow {
     pub positions: usize,
     /// Micro-batches of the whole window.
     pub parts: usize,
-}
-
-/// Opens the experiment's models on `device`: from `checkpoint`, or with their initial weights if there is none. With `cached`, a
-/// frozen reference can score all rows before the first step and keep the results in the runs folder; without `cached`, it runs in
-/// every step.
-///
-/// # Errors
-/// Request errors for data that the objectives cannot read and for unused keys; memory.
-pub fn open(
-    setup: &Setup,
-    device: &Device,
-    data: TrainingData,
-    checkpoint: Option<&Path>,
-    cached: bool,
-) -> Result<Opened> {
-    setup.check_model()?;
-    let objectives = setup.objectives()?;
-    let mut roles = Roles::open(setup, device, &objectives, checkpoint)?;
-    let model = setup.model(device, checkpoint, policy_outputs(setup, &objectives))?;
-    let (data, reference) = reference_pass::open(setup, data, &objectives, roles.reference.as_mut(), cached)?;
-    let (batcher, steps) = setup.batcher(&data)?;
-    let mut learner = Learner::new(setup, model, roles, objectives, batcher)?;
-    if !cached {
-        // Trial steps may read more than the data has: the data then begins again.
-        learner.batcher.never_end();
-    }
-    learner.rewards = Rewards::open(setup, device)?;
-    learner.rewards.compute_at_most(forward_tokens(setup, &learner.objectives, &*data.train));
-    learner.rollouts = Rollouts::open(setup, &learner.objectives, &learner.rewards, &data)?;
-    learner.beside = AuxiliaryObjective::all(setup)?;
-    Ok(Opened { learner, data, steps, reference })
 }
 
 impl Learner {
@@ -142,6 +94,25 @@ impl Learner {
             rewards: Rewards::default(),
             beside: Vec::new(),
         })
+    }
+
+    /// Returns held-out prompts of `data` with what answers and scores them.
+    pub fn held_out_prompts<'a>(
+        &'a mut self,
+        setup: &'a Setup,
+        data: &'a dyn Examples,
+        prompts: &'a [EvalPrompt],
+    ) -> HeldOutPrompts<'a> {
+        HeldOutPrompts {
+            experiment: setup.experiment(),
+            tokenizer: &setup.tokenizer,
+            data,
+            prompts,
+            models: self.roles.models(&self.model),
+            has_reference: self.roles.reference_stays(),
+            objectives: &mut self.objectives,
+            rewards: &self.rewards,
+        }
     }
 
     /// Returns the context length of a step; steps count from 0.

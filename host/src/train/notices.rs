@@ -8,9 +8,9 @@ use plugin_api::manifest::{MetricSpec, Normaliser, ObjectiveManifest, TermSpec};
 use crate::{
     config::{
         Experiment,
-        experiment::{Data, Length, Span},
+        experiment::{Length, Span},
     },
-    data::Batcher,
+    data::{Batcher, rows::RowKind},
     error::Result,
     objectives::{Objectives, active::Active},
 };
@@ -156,7 +156,7 @@ fn no_warmup(warmup: Span, steps: u64) -> Option<String> {
 
 /// The note for a batch or rollout that takes more rows than the data's `rows`.
 fn read_again(experiment: &Experiment, rows: usize, taken: usize) -> Option<String> {
-    let noun = if matches!(experiment.data, Data::Text { .. }) { "sequence" } else { "row" };
+    let noun = if !experiment.data.source().has_rows(RowKind::PromptCompletion) { "sequence" } else { "row" };
     let (reader, size) = match experiment.rollout {
         Some(_) => ("rollout", "rollout.prompts"),
         None => ("step", "train.batch"),

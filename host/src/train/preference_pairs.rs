@@ -10,11 +10,11 @@ use serde_json::{Map, Value, json};
 use telos_random::Rng;
 
 use super::{
-    eval::exact_match::questions,
+    eval::prompts::questions,
     rollout::{rewards::Rewards, sampling::Policy},
 };
 use crate::{
-    config::experiment::{Data, Rollout},
+    config::experiment::Rollout,
     data::{
         Examples, Sequence,
         rows::{ASSISTANT, integers},
@@ -70,7 +70,7 @@ pub fn pairs(setup: &Setup, samples: usize) -> Result<Pairs> {
     }
     let data = setup.data(false)?;
     // If a chat template turns plain prompts into a user message, the pairs contain messages as well.
-    let as_messages = matches!(&setup.experiment().data, Data::Jsonl { chat_template: Some(_), .. });
+    let as_messages = setup.experiment().data.source().writing().chat_template.is_some();
     let mut found = Pairs::default();
     let mut all = Vec::new();
     for (side, data) in [(0, &data.train), (1, &data.held_out)] {

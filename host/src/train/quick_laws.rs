@@ -20,7 +20,7 @@ use plugin_api_laws::{
     objective::{QUICK, Quick},
 };
 
-use super::step::{forward::ForwardPass, models::Models};
+use super::step::forward::{ForwardPass, Models};
 use crate::{
     data::PackedBatch,
     error::{Error, Result},

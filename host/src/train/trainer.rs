@@ -5,7 +5,7 @@ use std::{path::PathBuf, time::Instant};
 use plugin_api::objective::Verdict;
 
 use super::{
-    eval::exact_match::EvalPrompt,
+    eval::prompts::EvalPrompt,
     learner::Learner,
     notices::Notices,
     quick_laws::ToProve,

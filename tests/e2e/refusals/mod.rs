@@ -3,3 +3,4 @@
 mod odd_files;
 mod requests;
 mod sizes;
+mod together;

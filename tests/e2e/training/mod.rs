@@ -4,5 +4,6 @@ mod memory;
 mod micro_batches;
 mod options;
 mod other_authors;
+mod pass_at_k;
 mod sft;
 mod threads;

@@ -10,7 +10,7 @@ use crate::{
     error::Result,
     pipeline,
     plugins::Pinning,
-    setup::loading::prepare_draft,
+    setup::loading::open_draft,
     train::dry_run::dry_run,
 };
 
@@ -57,7 +57,7 @@ pub(in crate::cli) fn execute(args: Check, plugin_folders: Vec<PathBuf>) -> Resu
 fn perform(request: CheckRequest) -> Result<()> {
     match Plan::read(&request.file, &request.overrides)? {
         Plan::Experiment(draft) => {
-            print::result(&dry_run(&prepare_draft(*draft, &request.plugin_folders, request.pinning)?)?, request.json)
+            print::result(&dry_run(&mut open_draft(*draft, &request.plugin_folders, request.pinning)?)?, request.json)
         }
         Plan::Pipeline(all) => {
             print::result(&pipeline::check::check(&all, &request.plugin_folders, request.pinning)?, request.json)

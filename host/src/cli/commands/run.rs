@@ -14,7 +14,7 @@ use crate::{
     pipeline::{self, Event, Part},
     plugins::Pinning,
     runs::{Interrupt, progress::Show},
-    setup::loading::prepare_draft,
+    setup::loading::open_draft,
     train::{End, trainer::Trainer},
 };
 
@@ -144,7 +144,7 @@ fn run_one(draft: Draft, request: &RunRequest, interrupt: &Interrupt) -> Result<
         return Err(Error::request(format!("{} is one experiment and has no stages", request.file.display()))
             .with_hint("--from and --only are for pipelines"));
     }
-    let mut setup = prepare_draft(draft, &request.plugin_folders, request.pinning)?;
+    let mut setup = open_draft(draft, &request.plugin_folders, request.pinning)?;
     setup.accept_unproved = request.unproved;
     setup.accepts_fixed_rows = request.fixed_rows;
     let mut trainer = Trainer::new(setup, request.resume, show(request))?;

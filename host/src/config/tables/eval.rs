@@ -4,9 +4,10 @@ use std::ops::Bound::Included;
 
 use serde::Serialize;
 
-use super::data::{Data, HeldOut};
 use super::metric::{MetricRule, rule, usual_metric};
 use super::roles::rollout::Rollout;
+use crate::data::rows::RowKind;
+use crate::data::sources::Data;
 use crate::keys::notes::Notes;
 use crate::keys::{Form, table};
 
@@ -20,7 +21,14 @@ table! {
         /// rows: so many held-out prompts are answered, always by the most probable token, and eval/exact_match says
         /// how many answers are the rows' own (of pairs the chosen ones, of prompts alone the column `answer`)
         generate: u64, Form::POSITIVE_INT, default "none", example 200;
-        /// of the answers that [[reward]] measures; 0 takes the most probable token
+        /// rows: answers drawn to each of these prompts for eval/pass@k, at eval.temperature, with the top_p and top_k of
+        /// the rollout where there is one
+        samples: usize, Form::Int(1, 65536), default "1", example 8;
+        /// each k of eval/pass@k: the chance that of k answers to a prompt at least one is the row's own, estimated
+        /// without bias from eval.samples answers, over the prompts whose rows have an answer; rewards do not count
+        pass_at: Vec<usize>, Form::Ints(1, 65536), default "[1, samples] where samples is above 1, else none",
+            example [1, 4];
+        /// of the answers that [[reward]] measures and eval.samples draws; 0 takes the most probable token
         temperature: f64, Form::Float(Included(0.0), Included(100.0)), default "that of the rollout, else 1.0",
             example 0.0;
         early_stop in Option<WrittenEarlyStop>;
@@ -50,12 +58,24 @@ pub struct Eval {
     /// Held-out prompts that are answered greedily and compared with their completions; absent: none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub generate: Option<u64>,
-    /// Temperature of the answers that rewards score; absent if nothing is generated.
+    /// Temperature of the answers that rewards score and of those that pass@k counts; absent if nothing is generated.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub temperature: Option<f64>,
+    /// What pass@k is measured on; absent: it is not measured.
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    pub pass: Option<PassAt>,
     /// When to stop early.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub early_stop: Option<EarlyStop>,
+}
+
+/// Sampled answers to held-out prompts, for pass@k.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct PassAt {
+    /// How many answers are sampled to each prompt.
+    pub samples: usize,
+    /// Each `k` of pass@k, from 1 to `samples`, in ascending order; at least one.
+    pub pass_at: Vec<usize>,
 }
 
 /// When to stop early.
@@ -73,10 +93,7 @@ pub struct EarlyStop {
 pub fn resolve(written: Written, data: &Data, rollout: Option<&Rollout>, notes: &mut Notes<'_>) -> Eval {
     let every = written.every();
     let tokens = written.tokens();
-    let nothing_held_out = match data {
-        Data::Text { held_out, .. } | Data::Jsonl { held_out, .. } => *held_out == HeldOut::Fraction { held_out: 0.0 },
-        Data::Synthetic { .. } => false,
-    };
+    let nothing_held_out = !data.source().holds_out();
     if nothing_held_out && every > 0 {
         notes.refuse("eval.every", "unused: data.held_out = 0 leaves nothing to evaluate on");
     }
@@ -85,7 +102,7 @@ pub fn resolve(written: Written, data: &Data, rollout: Option<&Rollout>, notes: 
     }
     if nothing_held_out {
         notes.unused("eval.generate", &written.generate, "data.held_out = 0 leaves nothing to evaluate on");
-    } else if matches!(data, Data::Text { .. }) {
+    } else if !data.source().has_rows(RowKind::PromptCompletion) {
         notes.unused("eval.generate", &written.generate, "running text has no completions to compare with");
     }
     if every == 0 && written.early_stop.is_some() && !notes.reported("eval.every") {
@@ -107,5 +124,42 @@ pub fn resolve(written: Written, data: &Data, rollout: Option<&Rollout>, notes: 
         notes.unused("eval.temperature", &written.temperature, "without eval.generate nothing is answered");
     }
     let temperature = written.temperature.unwrap_or(rollout.map_or(1.0, |rollout| rollout.temperature));
-    Eval { every, tokens, generate: written.generate, temperature: written.generate.map(|_| temperature), early_stop }
+    let pass = pass_at((written.samples, written.pass_at), written.generate, temperature, notes);
+    let temperature = written.generate.map(|_| temperature);
+    Eval { every, tokens, generate: written.generate, temperature, pass, early_stop }
+}
+
+/// Resolves `eval.samples` and `eval.pass_at`, which are `written`.
+fn pass_at(
+    written: (Option<usize>, Option<Vec<usize>>),
+    generate: Option<u64>,
+    temperature: f64,
+    notes: &mut Notes<'_>,
+) -> Option<PassAt> {
+    let (samples, pass_at) = written;
+    if generate.is_none() {
+        if !notes.reported("eval.generate") {
+            let why = "without eval.generate nothing is answered";
+            notes.unused("eval.samples", &samples, why);
+            notes.unused("eval.pass_at", &pass_at, why);
+        }
+        return None;
+    }
+    // A mistake in one of the keys says nothing about the other.
+    if notes.reported("eval.samples") || notes.reported("eval.pass_at") {
+        return None;
+    }
+    let several = samples.filter(|samples| *samples > 1);
+    let mut pass_at = pass_at.or(several.map(|samples| vec![1, samples]))?;
+    pass_at.sort_unstable();
+    pass_at.dedup();
+    let samples = samples.unwrap_or(1);
+    if let Some(most) = pass_at.last().filter(|most| **most > samples) {
+        let why = format!("{most} is more than eval.samples = {samples}; draw more, samples = {most}, or leave it out");
+        notes.refuse("eval.pass_at", why);
+    } else if several.is_some() && temperature == 0.0 {
+        let why = "at eval.temperature = 0 all answers to a prompt are the same; for example temperature = 0.8";
+        notes.refuse("eval.samples", format!("unused: {why}"));
+    }
+    Some(PassAt { samples, pass_at })
 }

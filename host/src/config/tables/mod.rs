@@ -3,7 +3,6 @@
 
 pub mod backend;
 pub mod checkpoint;
-pub mod data;
 pub mod eval;
 pub mod metric;
 pub mod model;

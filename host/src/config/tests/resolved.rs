@@ -111,7 +111,7 @@ fn the_reference_tells_the_truth() {
 /// Catches a synthetic task that the world has and experiments cannot name, or the other way round.
 #[test]
 fn the_tasks_are_those_of_the_world() {
-    assert_eq!(crate::config::tables::data::TASKS, telos_world::Task::ALL.map(|task| task.name()));
+    assert_eq!(crate::data::sources::synthetic::TASKS, telos_world::Task::ALL.map(|task| task.name()));
 }
 
 #[test]

@@ -304,8 +304,7 @@ impl Batcher {
     }
 }
 
-/// Returns held-out data as packed batches of at most `batch_tokens` positions, in the data's own order and cut the
-/// same way every time. With `most_tokens`, about that many positions are read, from all over the data.
+/// Returns held-out data as packed batches; see [`eval_sequences`].
 pub fn eval_batches(
     tokens: &dyn Examples,
     context: usize,
@@ -313,6 +312,18 @@ pub fn eval_batches(
     batch_tokens: usize,
     most_tokens: Option<u64>,
 ) -> impl Iterator<Item = Result<PackedBatch>> {
+    eval_sequences(tokens, context, prefix, batch_tokens, most_tokens).map(|sequences| pack(&sequences))
+}
+
+/// Returns held-out data in batches of at most `batch_tokens` positions, in the data's own order and cut the same way
+/// every time. With `most_tokens`, about that many positions are read, from all over the data.
+pub fn eval_sequences(
+    tokens: &dyn Examples,
+    context: usize,
+    prefix: Option<u32>,
+    batch_tokens: usize,
+    most_tokens: Option<u64>,
+) -> impl Iterator<Item = Vec<Sequence>> {
     let read = eval_stretches(tokens, context, prefix.is_some(), most_tokens);
     let mut waiting: VecDeque<(Stretch, u64)> = read.into_iter().zip(0..).collect();
     std::iter::from_fn(move || {
@@ -325,11 +336,11 @@ pub fn eval_batches(
             sequences.extend(tokens.sequences(*stretch, prefix, *group));
             waiting.pop_front();
         }
-        (!sequences.is_empty()).then(|| pack(&sequences))
+        (!sequences.is_empty()).then_some(sequences)
     })
 }
 
-/// Returns the stretches that [`eval_batches`] reads, in order. `prefix` says whether a token precedes every text.
+/// Returns the stretches that [`eval_sequences`] reads, in order. `prefix` says whether a token precedes every text.
 pub fn eval_stretches(tokens: &dyn Examples, context: usize, prefix: bool, most_tokens: Option<u64>) -> Vec<Stretch> {
     let all = tokens.in_order(context, prefix);
     let kept = most_tokens

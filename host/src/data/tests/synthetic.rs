@@ -1,5 +1,5 @@
+use crate::data::SyntheticOptions;
 use crate::data::rows::{Content, Part, RowKind};
-use crate::data::synthetic::SyntheticOptions;
 use crate::data::tokenizer::Tokenizer;
 use telos_world::{MAX_DOCUMENT_BYTES, Task};
 

@@ -1,114 +1,103 @@
-//! Metrics of the policy's answers to held-out prompts, scored by rewards.
+//! Rewards of the policy's answers to held-out prompts, and how far these answers are from the reference.
 
 use plugin_api::batch::{Scope, names};
+use serde_json::{Map, Value, json};
 
-use super::{Figures, exact_match::EvalPrompt};
+use super::{
+    evaluator::{AnswerLines, Evaluator, HeldOutPrompts, sampling},
+    prompts::EvalPrompt,
+};
 use crate::{
-    config::Experiment,
     data::{Sequence, pack},
     error::Result,
-    generate::GenerateOptions,
+    generate::{GenerateOptions, text::SampleText},
     model::Keep,
     objectives::Objectives,
     train::{
         rollout::{
-            rewards::Rewards,
+            rewards::{Rewards, Scores},
             sampling::{Answer, AnswerRecord, Policy},
         },
-        step::{forward::ForwardPass, models::Models},
+        step::forward::{ForwardPass, Models},
     },
 };
 
-/// A held-out answer with its rewards.
-#[derive(Debug, Clone, PartialEq)]
-pub struct RewardedAnswer {
-    /// Prompt, answer, its length and why it ended, and the weighted sum of the rewards.
-    pub said: AnswerRecord,
-    /// The row's own answer, if it has one.
-    pub expected: Option<String>,
-    /// Each reward with its name.
-    pub rewards: Vec<(String, f64)>,
+/// Measures, if the experiment has rewards: `reward/NAME` for every reward, `reward` as in rollouts, `answers/ended` and
+/// `answers/length` (tokens, including the end-of-text token), and, with a reference, `answers/kl` (the objectives' own metrics
+/// called `kl` cover other answers): the sum over an answer's tokens of log-probability minus that of the reference, in nats per
+/// answer.
+pub struct RewardsOfAnswers;
+
+impl Evaluator for RewardsOfAnswers {
+    fn names(&self, held_out: &HeldOutPrompts<'_>) -> Vec<String> {
+        if held_out.prompts.is_empty() || held_out.rewards.is_empty() {
+            return Vec::new();
+        }
+        let reward = held_out.objectives.needs().rollouts.then(|| "reward".to_owned());
+        let judges = held_out.rewards.names().map(|name| format!("reward/{name}"));
+        let moved = held_out.has_reference.then(|| "answers/kl".to_owned());
+        let of_answers = ["answers/ended", "answers/length"].map(str::to_owned);
+        reward.into_iter().chain(judges).chain(of_answers).chain(moved).collect()
+    }
+
+    fn values(&self, held_out: &mut HeldOutPrompts<'_>) -> Result<(Vec<f64>, AnswerLines)> {
+        let HeldOutPrompts { experiment, tokenizer, data, prompts, models, has_reference, rewards, .. } = *held_out;
+        let objectives = &mut *held_out.objectives;
+        let options = sampling(experiment, prompts);
+        // Log-probabilities are those of the policy that answers: of greedy answers, at the temperature of 1.
+        let usual = objectives.temperature();
+        objectives.answer_at(if options.temperature > 0.0 { options.temperature } else { 1.0 });
+        let scoring = Scoring {
+            policy: Policy { model: models.policy, tokenizer, data },
+            models,
+            has_reference,
+            objectives,
+            rewards,
+            options,
+            tokens: rewards.tokens(),
+        };
+        let scored = scoring.values(prompts);
+        objectives.answer_at(usual);
+        scored
+    }
 }
 
-/// Returns the sampling options for held-out prompts that rewards score: the token limit of rollouts; without rollouts twice
-/// the longest answer of a row, or 64 tokens if there is none. The seed is always the same.
-pub fn options(experiment: &Experiment, questions: &[EvalPrompt]) -> GenerateOptions {
-    let longest = questions.iter().map(EvalPrompt::answer_length).max().filter(|length| *length > 0);
-    let (max_tokens, top_p, top_k) = match &experiment.rollout {
-        Some(rollout) => (rollout.max_new_tokens, rollout.top_p, rollout.top_k),
-        None => (longest.map_or(64, |length| 2 * length), 1.0, 0),
-    };
-    let temperature = experiment.eval.temperature.unwrap_or(1.0);
-    GenerateOptions { max_tokens, temperature, top_p, top_k, seed: experiment.seed }
-}
-
-/// Evaluates answers to held-out prompts.
-pub struct GenerationEval<'a> {
+/// What answers prompts and scores the answers.
+struct Scoring<'a> {
     /// The policy that answers.
-    pub policy: Policy<'a>,
+    policy: Policy<'a>,
     /// The models; their policy is the one that answers.
-    pub models: Models<'a>,
+    models: Models<'a>,
     /// Whether the reference stays on the device, so that evaluations can measure how far the policy has moved from it.
-    pub has_reference: bool,
+    has_reference: bool,
     /// Objectives whose statistics measure how far the policy has moved.
-    pub objectives: &'a Objectives,
+    objectives: &'a Objectives,
     /// The rewards that score the answers.
-    pub rewards: &'a Rewards,
+    rewards: &'a Rewards,
     /// Sampling options.
-    pub options: GenerateOptions,
+    options: GenerateOptions,
     /// Positions computed at a time.
-    pub tokens: usize,
+    tokens: usize,
 }
 
-/// Returns the names of the metrics of [`GenerationEval::figures`]; `has_reference`: a reference stays on the device for the
-/// whole run.
-pub fn names(objectives: &Objectives, rewards: &Rewards, has_reference: bool) -> Vec<String> {
-    let reward = objectives.needs().rollouts.then(|| "reward".to_owned());
-    let judges = rewards.names().map(|name| format!("reward/{name}"));
-    let moved = has_reference.then(|| KL.to_owned());
-    reward.into_iter().chain(judges).chain([ENDED.to_owned(), LENGTH.to_owned()]).chain(moved).collect()
-}
-
-const ENDED: &str = "answers/ended";
-const LENGTH: &str = "answers/length";
-const KL: &str = "answers/kl";
-
-impl GenerationEval<'_> {
-    /// Answers every prompt and scores the answers. Returns the metrics, and the answers with their rewards. Metrics:
-    /// `reward/NAME` for every reward, `reward` as in rollouts, `answers/ended` and `answers/length` (tokens, including the
-    /// end-of-text token), and, with a reference, `answers/kl` (the objectives' own metrics called `kl` cover other answers):
-    /// the sum over an answer's tokens of log-probability minus that of the reference, in nats per answer.
-    ///
-    /// # Errors
-    /// Errors of plugins and of the backend.
-    pub fn figures(&self, questions: &[EvalPrompt]) -> Result<(Figures, Vec<RewardedAnswer>)> {
-        let prompts: Vec<Sequence> = questions.iter().map(|question| question.prompt().clone()).collect();
-        let answers = self.policy.answer(&prompts, &self.options)?;
+impl Scoring<'_> {
+    fn values(&self, prompts: &[EvalPrompt]) -> Result<(Vec<f64>, AnswerLines)> {
+        let asked: Vec<Sequence> = prompts.iter().map(|prompt| prompt.prompt().clone()).collect();
+        let answers = self.policy.answer(&asked, &self.options)?;
         let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len().max(1) as f64;
         let scores = self.rewards.score(&answers)?;
         let combined = self.rewards.combined(&scores, answers.len());
-        let mut figures = Vec::new();
+        let mut values = Vec::new();
         if self.objectives.needs().rollouts {
-            figures.push(("reward".to_owned(), mean(&combined)));
+            values.push(mean(&combined));
         }
-        figures.extend(scores.iter().map(|judge| (format!("reward/{}", judge.name), mean(&judge.scores))));
+        values.extend(scores.iter().map(|judge| mean(&judge.scores)));
         let ended: Vec<f64> = answers.iter().map(|answer| f64::from(u8::from(answer.sample.ended))).collect();
         let lengths: Vec<f64> = answers.iter().map(|answer| answer.sequence.supervised_targets() as f64).collect();
-        figures.push((ENDED.to_owned(), mean(&ended)));
-        figures.push((LENGTH.to_owned(), mean(&lengths)));
-        if let Some(kl) = self.kl(&answers)? {
-            figures.push((KL.to_owned(), kl));
-        }
-        let rewarded =
-            answers.iter().zip(&combined).zip(questions).enumerate().map(|(index, ((answer, reward), question))| {
-                let rewards = scores.iter().map(|judge| (judge.name.clone(), judge.scores[index])).collect();
-                RewardedAnswer {
-                    said: AnswerRecord::new(answer, *reward),
-                    expected: question.answer().map(str::to_owned),
-                    rewards,
-                }
-            });
-        Ok((figures, rewarded.collect()))
+        values.extend([mean(&ended), mean(&lengths)]);
+        values.extend(self.kl(&answers)?);
+        let each = answers.iter().zip(prompts).zip(combined).enumerate();
+        Ok((values, each.map(|(index, ((answer, prompt), sum))| line(index, answer, prompt, sum, &scores)).collect()))
     }
 
     fn kl(&self, answers: &[Answer]) -> Result<Option<f64>> {
@@ -126,4 +115,23 @@ impl GenerationEval<'_> {
         }
         Ok(Some(sum / answers.len().max(1) as f64))
     }
+}
+
+/// Returns answer number `index` as a JSON object, with each reward by name; `sum` is the weighted sum of its rewards.
+fn line(index: usize, answer: &Answer, prompt: &EvalPrompt, sum: f64, scores: &[Scores]) -> Map<String, Value> {
+    let AnswerRecord { text: SampleText { prompt: asked, text, tokens, finish }, reward } =
+        AnswerRecord::new(answer, sum);
+    let rewards: Map<String, Value> =
+        scores.iter().map(|judge| (judge.name.clone(), json!(judge.scores[index]))).collect();
+    let line = [
+        ("kind", json!("reward")),
+        ("prompt", json!(asked)),
+        ("answer", json!(text)),
+        ("expected", json!(prompt.answer())),
+        ("reward", json!(reward)),
+        ("rewards", json!(rewards)),
+        ("tokens", json!(tokens)),
+        ("finish", json!(finish)),
+    ];
+    line.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
 }

@@ -2,25 +2,29 @@
 
 use plugin_api::batch::Batch;
 
-use super::Figures;
+use super::evaluator::Figures;
 use crate::{
     data::{
-        PackedBatch, TrainingData, Window,
-        batcher::{eval_batches, eval_stretches},
+        PackedBatch, Sequence, TrainingData, Window,
+        batcher::{eval_sequences, eval_stretches},
         order::Stretch,
+        pack::pack,
     },
     error::Result,
     model::Keep,
     objectives::{
         Objectives,
         batch_arrays::join_batches,
-        micro_batch::{MicroBatchRange, cut, join, unpack},
+        micro_batch::{MicroBatchRange, cut, join},
     },
     runs::breadcrumb::CrashMarker,
     setup::Setup,
     train::{
         memory::largest_rows::forward_tokens,
-        step::{forward::ForwardPass, metrics::MetricAccumulator, models::Models},
+        step::{
+            forward::{ForwardPass, Models},
+            metrics::MetricAccumulator,
+        },
     },
 };
 
@@ -84,20 +88,28 @@ pub fn held_out(setup: &Setup, objectives: &Objectives, data: &TrainingData) -> 
     let experiment = setup.experiment();
     let (context, most) = held_out_extent(setup);
     let tokens = forward_tokens(setup, objectives, &*data.train);
-    let batches = eval_batches(&*data.held_out, context, setup.tokenizer.prefix(), tokens, most);
-    let marker = CrashMarker::default();
-    let mut all = Vec::new();
-    for batch in batches {
-        let batch = batch?;
-        let positions = batch.len();
-        let composed = objectives.compose_packed(batch, experiment.seed, &marker)?;
-        // Composed sequences may be longer than their rows.
-        match composed.len() > positions {
-            true => all.extend(cut(&Window::new(unpack(&composed))?, tokens)?),
-            false => all.push(composed),
-        }
+    let batches = eval_sequences(&*data.held_out, context, setup.tokenizer.prefix(), tokens, most);
+    let all = batches.map(|batch| composed(objectives, batch, experiment.seed, tokens));
+    Ok(all.collect::<Result<Vec<_>>>()?.into_iter().flatten().collect())
+}
+
+/// Returns a batch with the sequences that the objectives compose from it, packed; if they are longer than the batch, in
+/// micro-batches of `tokens` positions.
+fn composed(
+    objectives: &Objectives,
+    mut sequences: Vec<Sequence>,
+    seed: u64,
+    tokens: usize,
+) -> Result<Vec<PackedBatch>> {
+    // The first token of a sequence is never a target, whatever its flag says. What is composed of it may be one.
+    sequences.iter_mut().filter_map(|sequence| sequence.supervised.first_mut()).for_each(|first| *first = false);
+    let window = Window::new(sequences)?;
+    let positions = window.positions();
+    let composed = objectives.compose(window, seed, &CrashMarker::default())?;
+    if composed.positions() > positions {
+        return cut(&composed, tokens);
     }
-    Ok(all)
+    Ok(vec![pack(composed.sequences())?])
 }
 
 /// Returns the held-out stretches that [`held_out`] reads.
@@ -111,4 +123,75 @@ fn held_out_extent(setup: &Setup) -> (usize, Option<u64>) {
     let experiment = setup.experiment();
     let most = (experiment.eval.tokens > 0).then_some(experiment.eval.tokens);
     (experiment.longest_sequence(setup.config.context as usize), most)
+}
+
+#[cfg(test)]
+mod tests {
+    use plugin_api::{
+        batch::{Scope, names},
+        manifest::ObjectiveManifest,
+        objective::{Loss, Objective},
+    };
+
+    use super::*;
+    use crate::objectives::active::Active;
+
+    /// Reads every row backwards, as often as it says.
+    struct Backwards(usize);
+
+    impl Objective for Backwards {
+        fn compose(&self, rows: &Batch<'_>, _: u64) -> plugin_api::Result<Option<Batch<'static>>> {
+            let (offsets, row) = (rows.offsets()?, rows.get("row")?);
+            let times = |values: Vec<f64>| values.repeat(self.0);
+            let turned = |name: &str| -> plugin_api::Result<Vec<f64>> {
+                let values = rows.get(name)?;
+                Ok(times(offsets.windows(2).flat_map(|w| values[w[0]..w[1]].iter().rev().copied()).collect()))
+            };
+            let lengths = times(offsets.windows(2).map(|w| (w[1] - w[0]) as f64).collect());
+            let ends = lengths.iter().scan(0.0, |end, length| {
+                *end += length;
+                Some(*end)
+            });
+            let batch = Batch::new()
+                .with(names::OFFSETS, Scope::BATCH, std::iter::once(0.0).chain(ends).collect::<Vec<_>>())
+                .with("row", Scope::SEQUENCE, times(row.to_vec()))
+                .with("token", Scope::TOKEN, turned("token")?)
+                .with(names::MASK, Scope::TOKEN, turned(names::MASK)?);
+            Ok(Some(batch))
+        }
+
+        fn loss(&self, _: &Batch<'_>) -> plugin_api::Result<Loss> {
+            Ok(Loss::new())
+        }
+    }
+
+    fn evaluated(times: usize) -> Vec<(Vec<i32>, Vec<i32>, Vec<f64>)> {
+        let manifest = ObjectiveManifest::default();
+        let active =
+            Active::new("backwards", 1.0, String::new(), manifest, Box::new(Backwards(times)), "text").unwrap();
+        let sequence = |(row, ids): (u64, &[u32])| Sequence {
+            ids: ids.to_vec(),
+            supervised: vec![true; ids.len()],
+            row,
+            ..Default::default()
+        };
+        let rows = [(0, &[1, 2, 3][..]), (1, &[4, 5])].map(sequence).to_vec();
+        let all = composed(&Objectives::new(vec![active]).unwrap(), rows, 7, 3).unwrap();
+        all.into_iter().map(|batch| (batch.tokens, batch.targets, batch.mask)).collect()
+    }
+
+    /// Catches an evaluation that ignores the sequences that an objective composes, and one that counts a text's first token,
+    /// which the text itself never predicts.
+    #[test]
+    fn an_objective_that_composes_is_evaluated_on_its_own_sequences() {
+        assert_eq!(evaluated(1), [(vec![3, 2, 5], vec![2, 1, 4], vec![1.0, 0.0, 0.0])]);
+    }
+
+    /// Catches composed sequences that exceed the memory of a batch because there are more of them than rows.
+    #[test]
+    fn composed_sequences_that_are_longer_than_their_rows_are_cut() {
+        let parts = evaluated(2);
+        assert_eq!(parts.len(), 2);
+        assert_eq!(parts[0], parts[1]);
+    }
 }

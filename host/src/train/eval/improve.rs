@@ -1,6 +1,6 @@
 //! Compares an evaluation with the best one before it.
 
-use super::Figures;
+use super::evaluator::Figures;
 use crate::config::experiment::MetricRule;
 
 /// Returns whether the rule's metric (`eval/loss`) is better than `best`, and updates `best` if so.

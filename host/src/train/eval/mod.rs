@@ -1,12 +1,20 @@
-//! Evaluation: losses on held-out data, exact match, answers scored by rewards, and the names and expected values of the
+//! Evaluation: losses on held-out data, metrics of answers to held-out prompts, and the names and expected values of the
 //! metrics.
 
+pub(crate) mod checks;
+mod compare;
+pub mod evaluator;
 pub mod exact_match;
 pub(crate) mod expectations;
-pub mod generation;
+mod generation;
 pub mod held_out;
 pub(crate) mod improve;
-pub(crate) mod metric_names;
+mod pass_at_k;
+pub mod prompts;
 
-/// Metrics of an evaluation, by name without the prefix `eval/`; `loss` comes first.
-pub type Figures = Vec<(String, f64)>;
+pub use compare::ComparedAnswer;
+pub use evaluator::Figures;
+
+/// The metrics of answers to held-out prompts, in the order in which they are measured and reported.
+pub const EVALUATORS: [&dyn evaluator::Evaluator; 3] =
+    [&exact_match::ExactMatch, &generation::RewardsOfAnswers, &pass_at_k::PassAtK];

@@ -13,7 +13,10 @@ use crate::{
     runs::breadcrumb::CrashMarker,
     setup::Setup,
     train::{
-        eval::exact_match::EvalPrompt,
+        eval::{
+            evaluator::sampling,
+            prompts::{EvalPrompt, Evaluated},
+        },
         learner::Learner,
         roles::{
             Roles,
@@ -45,14 +48,6 @@ pub struct MemoryEstimate {
     pub largest_micro_batch: usize,
 }
 
-/// What is evaluated during training.
-pub struct Evaluated<'a> {
-    /// The held-out batches.
-    pub held_out: &'a [PackedBatch],
-    /// The held-out prompts that the policy answers.
-    pub questions: &'a [EvalPrompt],
-}
-
 /// A run's models without their values.
 struct Counting<'a> {
     learner: &'a Learner,
@@ -80,7 +75,7 @@ pub fn estimate(
     setup: &Setup,
     learner: &mut Learner,
     data: &TrainingData,
-    evaluated: &Evaluated<'_>,
+    evaluated: &Evaluated,
     marker: &CrashMarker,
 ) -> Result<MemoryEstimate> {
     let parts = learner.worst_micro_batches(marker)?;
@@ -115,7 +110,7 @@ pub fn estimate(
     if let Some(batch) = evaluated.held_out.iter().max_by_key(|batch| batch.len()) {
         counting.evaluation(batch)?;
     }
-    counting.answers(setup, evaluated.questions)?;
+    counting.answers(setup, &evaluated.questions)?;
 
     let bytes = |(_, buffer): (&str, &Buffer)| buffer.len() * buffer.dtype().size().unwrap_or(4) as u64;
     let moments: u64 = learner.optimizer.moments().into_iter().map(bytes).sum();
@@ -243,9 +238,11 @@ impl Counting<'_> {
             all.push((repeated, rollout.max_new_tokens));
         }
         if !questions.is_empty() {
-            let options = crate::train::eval::generation::options(experiment, questions);
+            let options = sampling(experiment, questions);
             let longest = questions.iter().map(EvalPrompt::answer_length).max().unwrap_or(0);
-            let prompts = questions.iter().map(|question| ids(&question.prompt().ids)).collect();
+            let samples = experiment.eval.pass.as_ref().map_or(1, |pass| pass.samples).min(generate::SLOTS);
+            let repeated = |question: &EvalPrompt| std::iter::repeat_n(ids(&question.prompt().ids), samples);
+            let prompts = questions.iter().flat_map(repeated).collect();
             all.push((prompts, options.max_tokens.max(longest)));
         }
         if let Some(sample) = &experiment.sample {

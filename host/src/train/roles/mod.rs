@@ -10,9 +10,12 @@ use std::path::Path;
 
 use plugin_api::backend::ops::{Axpy, Copy, Scale};
 
-use super::step::models::{CriticModel, Models};
+use super::step::forward::{CriticModel, Models};
 use crate::{
-    config::experiment::{Follow, SHARED},
+    config::{
+        Mistakes,
+        experiment::{Follow, SHARED},
+    },
     device::Device,
     error::{Error, Result},
     model::{Model, Outputs, params::Layout},
@@ -41,34 +44,41 @@ pub fn policy_outputs(setup: &Setup, objectives: &Objectives) -> Outputs {
 }
 
 impl Roles {
-    /// Opens the models other than the policy, from the run's `checkpoint` if it contains them.
-    ///
-    /// # Errors
-    /// A request error for a table that no objective reads, and for a folder without a fitting model; memory.
-    pub fn open(setup: &Setup, device: &Device, objectives: &Objectives, checkpoint: Option<&Path>) -> Result<Roles> {
+    /// Refuses tables and keys that no objective reads.
+    pub fn check_keys(setup: &Setup, objectives: &Objectives, mistakes: &mut Mistakes) {
         let (experiment, needs) = (setup.experiment(), objectives.needs());
         for (key, given, read, what) in [
             ("reference", experiment.reference.is_some(), needs.reference, "the statistic `reference.logp`"),
             ("critic", experiment.critic.is_some(), needs.critic, "the statistic `critic.value`"),
             ("rollout", experiment.rollout.is_some(), needs.rollouts, "prompts that the policy answers"),
         ] {
-            if given && !read {
-                let why = format!("unused: no objective reads a {key} ({what}); leave [{key}] out");
-                return Err(setup.loaded.refuse(key, why));
+            if given && !read && mistakes.are_free(&[key]) {
+                mistakes.refuse(key, format!("unused: no objective reads a {key} ({what}); leave [{key}] out"));
             }
         }
         for (key, given) in
             [("eval.generate", experiment.eval.generate.is_some()), ("sample.prompts", experiment.sample.is_some())]
         {
-            if given && !needs.tokens {
-                return Err(setup
-                    .loaded
-                    .refuse(key, "unused: a reward model scores answers and writes none; leave it out"));
+            if given && !needs.tokens && mistakes.are_free(&[key]) {
+                mistakes.refuse(key, "unused: a reward model scores answers and writes none; leave it out");
             }
         }
-        let reference = needs.reference.then(|| Reference::open(setup, device, checkpoint)).transpose()?;
+    }
+
+    /// Opens the models other than the policy, from the run's `checkpoint` if it contains them.
+    ///
+    /// # Errors
+    /// A request error for a folder without a fitting model; memory.
+    pub fn open(setup: &Setup, device: &Device, objectives: &Objectives, checkpoint: Option<&Path>) -> Result<Roles> {
+        let (experiment, needs) = (setup.experiment(), objectives.needs());
+        let mut mistakes = setup.loaded.mistakes();
+        let reference = needs.reference.then(|| Reference::open(setup, device, checkpoint)).transpose();
+        let reference = mistakes.check("reference", reference)?;
         let create = |layout: &Layout| optimizer::create(device, layout, &experiment.train.optimizer);
-        let critic = if needs.critic { Critic::open(setup, device, checkpoint, create)? } else { None };
+        let critic = needs.critic.then(|| Critic::open(setup, device, checkpoint, create)).transpose();
+        let critic = mistakes.check("critic", critic)?;
+        mistakes.finish()?;
+        let (reference, critic) = (reference.flatten(), critic.flatten().flatten());
         if let (Some(critic), Some(checkpoint)) = (&critic, checkpoint) {
             moments::read_moments(critic.optimizer.as_ref(), &checkpoint.join(CRITIC))?;
         }

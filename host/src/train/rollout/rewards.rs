@@ -67,23 +67,26 @@ impl Rewards {
     pub fn open(setup: &Setup, device: &Device) -> Result<Rewards> {
         let experiment = setup.experiment();
         let mut plugins = setup.rewards.iter();
+        let mut mistakes = setup.loaded.mistakes();
         let mut scorers: Vec<Scorer> = Vec::new();
         for (index, reward) in experiment.reward.iter().enumerate() {
-            let (name, kind) = match &reward.source {
+            let key = setup.loaded.key_of("reward", index);
+            let opened = match &reward.source {
                 RewardSource::Plugin { plugin } => {
                     let library = plugins.next().ok_or_else(|| Error::run("a reward plugin was not loaded"))?;
-                    let reward = breadcrumb::within(plugin, "create", || library.reward(&reward.options))?;
-                    (plugin.clone(), Kind::Plugin(reward))
+                    let reward = breadcrumb::within(plugin, "create", || library.reward(&reward.options));
+                    reward.map(|reward| (plugin.clone(), Kind::Plugin(reward))).map_err(Error::from)
                 }
                 RewardSource::Model { model } => {
-                    let key = setup.loaded.key_of("reward", index);
-                    ("model".to_owned(), open_model(setup, &key, device, model, reward.normalise)?)
+                    open_model(setup, &key, device, model, reward.normalise).map(|kind| ("model".to_owned(), kind))
                 }
             };
+            let Some((name, kind)) = mistakes.check(&key, opened)? else { continue };
             let alike = scorers.iter().filter(|scorer| scorer.name.split('.').next() == Some(name.as_str())).count();
             let name = if alike > 0 { format!("{name}.{alike}") } else { name };
             scorers.push(Scorer { name, weight: reward.weight, kind });
         }
+        mistakes.finish()?;
         let clip = experiment.rollout.as_ref().and_then(|rollout| rollout.clip);
         Ok(Rewards { scorers, clip, tokens: experiment.train.micro_batch_tokens })
     }

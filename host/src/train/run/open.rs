@@ -15,7 +15,7 @@ use super::{
     state::TrainState,
 };
 use crate::{
-    error::Result,
+    error::{Error, Result},
     optimizer::moments,
     plugins::Pinning,
     runs::{
@@ -29,9 +29,10 @@ use crate::{
     },
     setup::Setup,
     train::{
-        eval::{exact_match::questions, held_out::held_out, metric_names},
-        learner::{self, Learner, Opened},
+        eval::{checks, prompts::Evaluated},
+        learner::Learner,
         notices::Notices,
+        opening::{self, Opened},
         quick_laws::ToProve,
         trainer::Trainer,
     },
@@ -41,13 +42,17 @@ use crate::{
 pub(crate) fn trainer(mut setup: Setup, resume: bool, show: Show) -> Result<Trainer> {
     let started = Instant::now();
     let experiment = setup.experiment().clone();
-    let (device, _) = setup.device(false)?;
-    setup.pin_opened()?;
+    let mut mistakes = setup.take_mistakes();
+    let device = setup.device_or_mistakes(&mut mistakes)?;
+    if device.is_some() {
+        mistakes.check("backend.plugin", setup.pin_opened())?;
+    }
     let runs_dir = Path::new(&experiment.runs_dir);
     let mut uncertain = CleanupGuard::new(runs_dir);
-    let data = setup.data(true)?;
+    let data = setup.data_or_mistakes(true, &mut mistakes)?;
     let mut changes = Changed::default();
     let (folder, checkpoint) = if resume {
+        mistakes.finish()?;
         let folder = RunFolder::open(runs_dir, &experiment.name)?;
         changes = resume::changed(folder.path(), &experiment)?;
         let checkpoint = latest(&folder.path().join("checkpoints"))?;
@@ -55,14 +60,13 @@ pub(crate) fn trainer(mut setup: Setup, resume: bool, show: Show) -> Result<Trai
     } else {
         (None, None)
     };
-    let opened = learner::open(&setup, &device, data, checkpoint.as_ref().map(|c| c.path.as_path()), true)?;
-    let Opened { mut learner, data, steps: total, reference } = opened;
-    let held_out = held_out(&setup, &learner.objectives, &data)?;
-    let questions = questions(&*data.held_out, &setup.tokenizer, experiment.eval.generate.unwrap_or(0))?;
-    if checkpoint.is_none() {
-        setup.check_samples()?;
-        metric_names::check(&setup, &mut learner, &held_out, &questions)?;
-    }
+    let weights = checkpoint.as_ref().map(|c| c.path.as_path());
+    let mut opened = opening::open_or_mistakes(&setup, device.as_ref(), data, weights, true, &mut mistakes)?;
+    let parts = opened.as_mut().map(Opened::parts);
+    let Evaluated { held_out, questions } = checks::finish(&setup, parts, checkpoint.is_none(), mistakes)?;
+    let Some(Opened { mut learner, data, steps: total, reference }) = opened else {
+        return Err(Error::run("the models were not opened"));
+    };
     let mut state = TrainState::new(total, learner.batcher.state().clone());
     if let Some(checkpoint) = &checkpoint {
         state = TrainState::read(&checkpoint.path)?;

@@ -23,7 +23,7 @@ use crate::{
         jsonl::{JsonLines, Lines},
     },
     train::{
-        eval::{Figures, exact_match::ComparedAnswer, generation::RewardedAnswer},
+        eval::evaluator::{AnswerLines, Figures},
         memory::process::process_memory,
         rollout::sampling::AnswerRecord,
         step::gradient::WindowLoss,
@@ -173,27 +173,14 @@ impl Records {
         })
     }
 
-    /// Writes the greedy answers of an evaluation's exact match.
+    /// Writes the answers that a metric of an evaluation counted.
     ///
     /// # Errors
     /// Errors of the file system.
-    pub fn compared(&mut self, step: u64, answers: &[ComparedAnswer]) -> Result<()> {
-        answers.iter().try_for_each(|answer| self.samples.append(&compared(Some(step), answer)))
-    }
-
-    /// Writes the answers of an evaluation that rewards scored.
-    ///
-    /// # Errors
-    /// Errors of the file system.
-    pub fn rewarded(&mut self, step: u64, answers: &[RewardedAnswer]) -> Result<()> {
-        answers.iter().try_for_each(|RewardedAnswer { said: AnswerRecord { text, reward }, expected, rewards }| {
-            let SampleText { prompt, text, tokens, finish } = text;
-            let rewards: Map<String, Value> =
-                rewards.iter().map(|(name, value)| (name.clone(), number(*value))).collect();
-            self.samples.append(&json!({
-                "step": step, "kind": "reward", "prompt": prompt, "answer": text, "expected": expected,
-                "reward": number(*reward), "rewards": rewards, "tokens": tokens, "finish": finish,
-            }))
+    pub fn evaluated_answers(&mut self, step: u64, answers: AnswerLines) -> Result<()> {
+        answers.into_iter().try_for_each(|answer| {
+            let line: Map<String, Value> = [("step".to_owned(), step.into())].into_iter().chain(answer).collect();
+            self.samples.append(&Value::Object(line))
         })
     }
 
@@ -257,25 +244,6 @@ fn timing_until(path: &Path, state: &TrainState) -> Result<Lines> {
 fn sample(step: u64, text: &SampleText) -> Value {
     let SampleText { prompt, text, tokens, finish } = text;
     json!({ "step": step, "prompt": prompt, "text": text, "tokens": tokens, "finish": finish })
-}
-
-/// Returns a compared answer as JSON, with its step.
-pub fn compared(step: Option<u64>, answer: &ComparedAnswer) -> Value {
-    let ComparedAnswer { text: SampleText { prompt, text, tokens, finish }, expected, more_expected, is_match } =
-        answer;
-    let mut line = json!({
-        "step": step, "kind": "exact_match", "prompt": prompt, "answer": text, "expected": expected, "match": is_match,
-        "tokens": tokens, "finish": finish,
-    });
-    if let Value::Object(line) = &mut line {
-        if step.is_none() {
-            line.shift_remove("step");
-        }
-        if !more_expected.is_empty() {
-            line.insert("also_right".to_owned(), json!(more_expected));
-        }
-    }
-    line
 }
 
 /// Returns a number as JSON; null for numbers that JSON cannot represent.

@@ -3,10 +3,7 @@
 
 use plugin_api::batch::{Batch, Scope, names};
 
-use super::{
-    cotangents::TokenCotangents,
-    models::{CriticModel, Models},
-};
+use super::cotangents::TokenCotangents;
 use crate::{
     data::PackedBatch,
     device::Buffer,
@@ -18,6 +15,27 @@ use crate::{
         micro_batch::{at_ends, view},
     },
 };
+
+/// The policy and the other models.
+#[derive(Clone, Copy)]
+pub struct Models<'a> {
+    /// The model that learns.
+    pub policy: &'a Model,
+    /// The frozen reference; absent if no objective reads one, and if its log-probabilities were computed before the first
+    /// step.
+    pub reference: Option<&'a Model>,
+    /// A separate value model; absent if no objective reads values, and if they come from the policy's own scalar head.
+    pub critic: Option<CriticModel<'a>>,
+}
+
+/// A value model and where its gradient goes.
+#[derive(Clone, Copy)]
+pub struct CriticModel<'a> {
+    /// The model.
+    pub model: &'a Model,
+    /// The gradient to add to, flat.
+    pub grads: &'a Buffer,
+}
 
 /// The models of an experiment and the objectives that read their statistics.
 #[derive(Clone, Copy)]

@@ -12,9 +12,8 @@ use plugin_api::{
 
 use super::{
     cotangents::{Denominators, TokenCotangents},
-    forward::{ForwardOutput, ForwardPass},
+    forward::{ForwardOutput, ForwardPass, Models},
     metrics::MetricAccumulator,
-    models::Models,
 };
 use crate::{
     data::PackedBatch,

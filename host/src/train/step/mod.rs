@@ -5,4 +5,3 @@ pub mod cotangents;
 pub mod forward;
 pub mod gradient;
 pub(crate) mod metrics;
-pub mod models;

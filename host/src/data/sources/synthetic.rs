@@ -1,18 +1,131 @@
 //! The source `synthetic`: running text or rows of the quickstart world. The world itself is the crate `telos_world`.
 
+use std::ops::Bound::Included;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use plugin_api::manifest::DataKind;
+use serde::Serialize;
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 use telos_world::{Split, Task, World};
 
-use super::cache::hex;
-use super::corpus::Corpus;
-use super::document::Document;
-use super::error::{DataError, Result};
-use super::rows::{Content, Part, Place, Row, RowCorpus, RowKind};
-use super::source::Source;
+use super::data_source::{DataSource, comes_in};
+use super::files;
+use crate::data::cache::hex;
+use crate::data::corpus::Corpus;
+use crate::data::document::Document;
+use crate::data::error::{DataError, Result};
+use crate::data::rows::{Content, Part, Place, Row, RowCorpus, RowKind};
+use crate::data::source::Source;
+use crate::keys::notes::Notes;
+use crate::keys::{Form, table};
+
+/// The tasks.
+pub const TASKS: &[&str] = &["copy", "reverse", "sort", "count", "add"];
+
+table! {
+    /// The keys as written.
+    pub struct Written at "data" {
+        /// synthetic: how many examples are generated
+        rows: u64 = 20000, Form::Int(1, 1 << 32), example 20000;
+        /// synthetic: how many examples are held out; none of them shares its prompt with one to train on
+        held_out_rows: u64, Form::Int(1, 1 << 32), default "a tenth of data.rows", example 400;
+        /// synthetic: which tasks
+        tasks: Vec<String>, Form::Words(TASKS), default "all", example ["sort", "add"];
+        /// synthetic pairs: whether the two answers of every pair are equally long
+        equal_length: bool = false, Form::Bool, example true;
+        /// synthetic demonstrations: share whose answer is wrong or rambling, as people's are; those held out are
+        /// right
+        flawed: f64 = 0.0, Form::Float(Included(0.0), Included(1.0)), example 0.25;
+    }
+}
+
+/// What no other source does with these keys.
+pub const ALONE: &str = "only source = \"synthetic\" generates data";
+
+/// The generated world of small tasks, in which a tenth of the prompts is reserved for held-out examples.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Synthetic {
+    /// How many examples.
+    pub rows: u64,
+    /// How many held-out examples.
+    pub held_out_rows: u64,
+    /// Which tasks, in the order of [`TASKS`].
+    pub tasks: Vec<String>,
+    /// Whether the two answers of every pair have the same length.
+    pub equal_length: bool,
+    /// The share of demonstrations whose answer is flawed, from 0 to 1.
+    pub flawed: f64,
+}
+
+impl DataSource for Synthetic {
+    fn has_rows(&self, kind: RowKind) -> bool {
+        kind != RowKind::Unpaired
+    }
+
+    fn usual_kind(&self) -> DataKind {
+        DataKind::TEXT
+    }
+
+    fn unused(&self, kind: Option<RowKind>) -> Vec<(&'static str, String)> {
+        let comes_in = comes_in(kind);
+        let no_pairs = self.equal_length && kind != Some(RowKind::Preference);
+        let no_demonstrations = self.flawed > 0.0 && kind != Some(RowKind::PromptCompletion);
+        let of_pairs = ("data.equal_length", format!("unused: this data comes in {comes_in}, not in pairs"));
+        let of_demonstrations =
+            ("data.flawed", format!("unused: this data comes in {comes_in}, not in demonstrations"));
+        no_pairs.then_some(of_pairs).into_iter().chain(no_demonstrations.then_some(of_demonstrations)).collect()
+    }
+
+    fn holds_out(&self) -> bool {
+        true
+    }
+
+    fn generated(&self) -> Vec<(&'static str, u64)> {
+        vec![("data.rows", self.rows), ("data.held_out_rows", self.held_out_rows)]
+    }
+
+    fn text(&self, seed: u64) -> Result<Corpus> {
+        self.options(seed).read()
+    }
+
+    fn rows(&self, kind: RowKind, seed: u64) -> Result<RowCorpus> {
+        self.options(seed).read_rows(kind)
+    }
+}
+
+/// Resolves its keys, and refuses those of files.
+pub fn resolve(of_files: &files::Written, written: Written, notes: &mut Notes<'_>) -> Synthetic {
+    notes.unused("data.path", &of_files.path, "source = \"synthetic\" generates its data");
+    let why = "source = \"synthetic\" holds out a tenth of its texts by itself";
+    notes.unused("data.eval_path", &of_files.eval_path, why);
+    notes.unused("data.held_out", &of_files.held_out, why);
+    let (rows, equal_length, flawed) = (written.rows(), written.equal_length(), written.flawed());
+    let chosen = written.tasks.unwrap_or_else(|| TASKS.iter().map(|task| task.to_string()).collect());
+    let in_order = TASKS.iter().filter(|task| chosen.iter().any(|name| name == *task));
+    Synthetic {
+        rows,
+        held_out_rows: written.held_out_rows.unwrap_or((rows / 10).max(1)),
+        tasks: in_order.map(|task| task.to_string()).collect(),
+        equal_length,
+        flawed,
+    }
+}
+
+impl Synthetic {
+    fn options(&self, seed: u64) -> SyntheticOptions {
+        let Synthetic { rows, held_out_rows, tasks, equal_length, flawed } = self;
+        SyntheticOptions {
+            rows: *rows,
+            held_out_rows: *held_out_rows,
+            tasks: tasks.iter().filter_map(|name| name.parse().ok()).collect(),
+            equal_length: *equal_length,
+            flawed: *flawed,
+            seed,
+        }
+    }
+}
 
 /// How much of the quickstart world to read.
 #[derive(Clone, Debug, PartialEq)]

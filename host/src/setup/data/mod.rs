@@ -1,0 +1,126 @@
+//! Reads and tokenises an experiment's data: running text or rows, depending on its objectives.
+
+mod columns;
+pub(super) mod kinds;
+mod layout;
+
+use std::path::Path;
+
+use super::Setup;
+use crate::{
+    config::Mistakes,
+    data::{
+        Corpus, TrainingData,
+        rows::{Row, RowCorpus, RowCounts, RowKind, encode::Encoder, layout::Layout, template::DOCUMENTS, unread},
+        sources::data_source::Writing,
+    },
+    error::{Error, Result},
+};
+
+impl Setup {
+    /// Reads and tokenises the data; with `cached`, text goes through the token cache in the runs folder.
+    ///
+    /// # Errors
+    /// A request error that names the file and how to fix it.
+    pub fn data(&self, cached: bool) -> Result<TrainingData> {
+        let mut mistakes = self.loaded.mistakes();
+        let data = self.data_or_mistakes(cached, &mut mistakes)?;
+        mistakes.finish()?;
+        data.ok_or_else(|| Error::run("the data was not read"))
+    }
+
+    /// As [`Setup::data`]; mistakes are collected. `None` if the data cannot be read because of them.
+    ///
+    /// # Errors
+    /// Failures that are not mistakes.
+    pub fn data_or_mistakes(&self, cached: bool, mistakes: &mut Mistakes) -> Result<Option<TrainingData>> {
+        // Mistakes about the fit of keys, which are found next, do not keep files from being read.
+        let readable = mistakes.are_free(&["data"]);
+        if !kinds::check(&self.loaded, &self.objectives, mistakes)? || !readable {
+            return Ok(None);
+        }
+        let source = self.experiment().data.source();
+        let sizes = source.generated().into_iter().map(|(key, rows)| (key, self.check_examples(key, rows)));
+        let mut fits = true;
+        for (key, size) in sizes {
+            fits &= mistakes.check(key, size)?.is_some();
+        }
+        match self.row_kind() {
+            _ if !fits => Ok(None),
+            Some(kind) => self.rows(kind, mistakes),
+            None => self.text(cached, mistakes),
+        }
+    }
+
+    /// The text that the source generates, for an objective that learns from running text beside rows.
+    ///
+    /// # Errors
+    /// More examples than memory can hold.
+    pub(crate) fn generated_text(&self) -> Result<Corpus> {
+        let source = self.experiment().data.source();
+        source.generated().into_iter().try_for_each(|(key, rows)| self.check_examples(key, rows))?;
+        Ok(source.text(self.experiment().seed)?)
+    }
+
+    fn text(&self, cached: bool, mistakes: &mut Mistakes) -> Result<Option<TrainingData>> {
+        let experiment = self.experiment();
+        let read = || {
+            let corpus = experiment.data.source().text(experiment.seed)?;
+            let context = experiment.longest_sequence(self.config.context as usize);
+            let cache = Path::new(&experiment.runs_dir).join(".cache").join("tokens");
+            Ok(corpus.tokenize(&self.tokenizer, context, cached.then_some(cache.as_path()))?)
+        };
+        mistakes.check("data", read())
+    }
+
+    fn rows(&self, kind: RowKind, mistakes: &mut Mistakes) -> Result<Option<TrainingData>> {
+        let experiment = self.experiment();
+        let source = experiment.data.source();
+        let read = source.rows(kind, experiment.seed).map_err(Error::from);
+        let Some(corpus) = mistakes.check("data", read)? else { return Ok(None) };
+        let unjudged = experiment.eval.generate.is_some() && experiment.reward.is_empty();
+        if unjudged && corpus.held_out.iter().all(|row| row.text().answer.is_none()) {
+            let why =
+                "no prompt that is held out has a column `answer` to compare with; data.columns.answer names another";
+            mistakes.refuse("eval.generate", why);
+        }
+        self.check_reward_columns(kind, &corpus, mistakes)?;
+        let Writing { chat_template, truncation, .. } = source.writing();
+        let spoken = corpus.train.iter().chain(&corpus.held_out).any(Row::has_messages);
+        let layout = mistakes.check("data.chat_template", self.layout(chat_template, spoken))?;
+        let Some((layout, file)) = layout else { return Ok(None) };
+        let longest = self.longest_row(kind);
+        let encoder = Encoder { tokenizer: &self.tokenizer, layout: &layout, longest, truncation };
+        let corpus = RowCorpus { sources: corpus.sources.iter().cloned().chain(file).collect(), ..corpus };
+        let Some(mut data) = mistakes.check("data", encoder.encode(&corpus).map_err(Error::from))? else {
+            return Ok(None);
+        };
+        if let Some(counts) = &mut data.rows {
+            self.count_unread_columns(&corpus, &layout, counts)?;
+        }
+        Ok(Some(data))
+    }
+
+    fn count_unread_columns(&self, corpus: &RowCorpus, layout: &Layout, counts: &mut RowCounts) -> Result<()> {
+        let every: Vec<&Row> = corpus.train.iter().chain(&corpus.held_out).collect();
+        let mut read = self.read_columns()?;
+        if every.iter().all(|row| layout.reads_documents(row) || !row.has(DOCUMENTS)) {
+            read.insert(DOCUMENTS.to_owned());
+        }
+        counts.unread_columns = unread::unread(&every, corpus.kind, &read);
+        counts.undeclared_columns = unread::undeclared(&every, corpus.kind, &read, |name| self.names_column(name));
+        // Columns that never reach an objective are reported by other notes.
+        let (ragged, inexact) = (&counts.ragged_columns, &counts.inexact_columns);
+        counts.undeclared_columns.retain(|name| !ragged.contains(name) && !inexact.contains(name));
+        Ok(())
+    }
+
+    /// The maximum positions of a row; a prompt that rollouts answer must leave room for the longest answer.
+    fn longest_row(&self, kind: RowKind) -> usize {
+        let (experiment, context) = (self.experiment(), self.config.context as usize);
+        let longest = experiment.longest_sequence(context);
+        let answer = experiment.rollout.as_ref().filter(|_| kind == RowKind::Prompt).map_or(0, |r| r.max_new_tokens);
+        // An answer as long as the context is refused later, under its own key.
+        if answer < context { longest.min(context - answer) } else { longest }
+    }
+}

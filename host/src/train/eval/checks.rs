@@ -1,0 +1,96 @@
+//! The last checks before a run's first step: samples, held-out data, and the metrics that evaluations report, so that a rule
+//! with an unknown name is refused before the run begins.
+
+use super::{
+    EVALUATORS,
+    evaluator::HeldOutPrompts,
+    held_out::{evaluate, held_out},
+    prompts::{Evaluated, questions},
+};
+use crate::{
+    config::Mistakes,
+    data::{PackedBatch, TrainingData},
+    error::{Error, Result},
+    keys::mistake::nearest,
+    runs::breadcrumb::CrashMarker,
+    setup::Setup,
+    train::learner::Learner,
+};
+
+/// Ends the checks of an experiment; `opened` is its learner and data, unless a mistake prevents that they are opened. If the run
+/// is `new`, checks the prompts of its samples and the names of its metrics too.
+///
+/// # Errors
+/// One error with all mistakes; failures that are not mistakes.
+pub fn finish(
+    setup: &Setup,
+    opened: Option<(&mut Learner, &TrainingData)>,
+    new: bool,
+    mut mistakes: Mistakes,
+) -> Result<Evaluated> {
+    if new && mistakes.are_free(&["sample"]) {
+        mistakes.check("sample.prompts", setup.check_samples())?;
+    }
+    let Some((learner, data)) = opened else {
+        mistakes.finish()?;
+        return Err(Error::run("the models were not opened"));
+    };
+    let held_out = held_out(setup, &learner.objectives, data);
+    let most = setup.experiment().eval.generate.unwrap_or(0);
+    let questions = questions(&*data.held_out, &setup.tokenizer, most);
+    let (held_out, questions) = (mistakes.check("data", held_out)?, mistakes.check("eval.generate", questions)?);
+    if let (Some(held_out), Some(questions), true) = (&held_out, &questions, new) {
+        let mut answered = learner.held_out_prompts(setup, &*data.held_out, questions);
+        check_names(held_out, &mut answered, &mut mistakes)?;
+    }
+    mistakes.finish()?;
+    let evaluated = held_out.zip(questions).map(|(held_out, questions)| Evaluated { held_out, questions });
+    evaluated.ok_or_else(|| Error::run("the held-out data was not read"))
+}
+
+/// Refuses keys that ask for metrics of answers that cannot be measured, and `checkpoint.best` and `eval.early_stop.metric` if
+/// no evaluation reports the metric they name.
+///
+/// # Errors
+/// Errors of plugins and of the backend.
+fn check_names(held_out: &[PackedBatch], answered: &mut HeldOutPrompts<'_>, mistakes: &mut Mistakes) -> Result<()> {
+    let experiment = answered.experiment;
+    for evaluator in EVALUATORS {
+        if let Some((key, why)) = evaluator.refusal(answered) {
+            mistakes.refuse(key, why);
+        }
+    }
+    let best = experiment.checkpoint.best.as_ref().map(|rule| ("checkpoint.best", rule));
+    let stop = experiment.eval.early_stop.as_ref().map(|stop| ("eval.early_stop.metric", &stop.metric));
+    for (key, rule) in best.into_iter().chain(stop).filter(|(key, _)| mistakes.are_free(&[key])).collect::<Vec<_>>() {
+        let name = rule.metric.strip_prefix("eval/").unwrap_or(&rule.metric);
+        if name == "loss" && !held_out.is_empty() {
+            continue;
+        }
+        let mut names: Vec<String> = EVALUATORS.iter().flat_map(|evaluator| evaluator.names(answered)).collect();
+        // One batch usually has all metrics; the others are evaluated only if the name is not among its metrics.
+        for some in [held_out.get(..1).unwrap_or_default(), held_out] {
+            if !some.is_empty() && !names.iter().any(|known| known == name) {
+                let figures = evaluate(answered.models, answered.objectives, some, &CrashMarker::default())?;
+                names.extend(figures.into_iter().map(|(name, _)| name));
+            }
+        }
+        if !names.iter().any(|known| known == name) {
+            mistakes.refuse(key, missing(&rule.metric, name, names));
+        }
+    }
+    Ok(())
+}
+
+fn missing(metric: &str, name: &str, mut names: Vec<String>) -> String {
+    names.sort();
+    names.dedup();
+    let list = || names.iter().map(|name| format!("eval/{name}")).collect::<Vec<_>>().join(", ");
+    match nearest(name, names.iter().map(String::as_str)) {
+        Some(near) => format!("evaluations do not find \"{metric}\"; did you mean \"eval/{near}\"?"),
+        None if names.is_empty() => {
+            format!("evaluations do not find \"{metric}\", nor anything else; give eval.generate")
+        }
+        None => format!("evaluations do not find \"{metric}\"; they find {}", list()),
+    }
+}

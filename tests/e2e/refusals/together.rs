@@ -1,0 +1,168 @@
+//! Mistakes of different stages: of keys, options, roles, data, rewards, evaluations and metrics. They are reported together.
+
+use serde_json::json;
+
+use crate::support::lab::{Lab, SMALL};
+
+/// Runs `tiny.toml` and checks that it is refused with exactly these mistakes, in this order, and leaves nothing behind. Each is
+/// given as its line and the beginning of its text.
+#[track_caller]
+fn refused_together(lab: &Lab, expected: &[(&str, &str)]) {
+    let before = lab.everything();
+    for command in ["run", "check"] {
+        let answer = lab.ask(&[command, "tiny.toml"]);
+        answer.refuses(2, &[&format!("{} mistakes in tiny.toml", expected.len())]);
+        let mut found = answer.err.lines().filter_map(|line| line.strip_prefix("  tiny.toml:"));
+        for (key, text) in expected {
+            let line = found.next().unwrap_or_default();
+            let (_, message) = line.split_once(' ').unwrap_or_default();
+            assert!(message.starts_with(&format!("{key}: {text}")), "{key}: {text}: {answer:#?}");
+        }
+        assert_eq!(found.next(), None, "{answer:#?}");
+    }
+    assert_eq!(lab.everything(), before, "something was left behind");
+}
+
+fn rows(lab: &Lab) {
+    let row = |i: usize| json!({"prompt": format!("{i}? "), "completion": "yes"}).to_string() + "\n";
+    lab.write("rows.jsonl", (0..60).map(row).collect::<String>());
+}
+
+/// Catches a report that ends once the plugins are loaded: with the first table that no objective reads, the first column that a
+/// row lacks, the first prompt that is too long, or the first metric that is not measured.
+#[test]
+fn mistakes_in_roles_data_rewards_evaluation_and_metrics_come_at_once() {
+    let lab = Lab::new();
+    rows(&lab);
+    let rest = r#"
+[data]
+source = "jsonl"
+path = "rows.jsonl"
+held_out = 0.2
+
+[objective]
+plugin = "sft"
+
+[critic]
+from = "policy"
+
+[rollout]
+prompts = 4
+max_new_tokens = 4
+
+[[reward]]
+plugin = "exact"
+column = "solution"
+
+[train]
+steps = 5
+batch = { sequences = 4 }
+optimizer = { lr = 1e-2 }
+context_schedule = [[0, 16], [3, 48]]
+
+[eval]
+every = 5
+generate = 4
+early_stop = { metric = "max:eval/reward/exakt" }
+
+[checkpoint]
+best = "min:eval/perplexitie"
+
+[sample]
+prompts = ["fine", "a prompt that is far too long for a context of forty-eight tokens"]
+"#;
+    lab.write("tiny.toml", format!("{SMALL}{rest}"));
+    refused_together(
+        &lab,
+        &[
+            ("data", "rows.jsonl:4: `solution`: missing; 7 more rows are like it"),
+            ("critic", "unused: no objective reads a critic"),
+            ("rollout", "unused: no objective reads a rollout"),
+            ("train.context_schedule", "unused: rows are not cut to a length that changes"),
+            ("eval.early_stop.metric", "evaluations do not find \"max:eval/reward/exakt\""),
+            ("checkpoint.best", "evaluations do not find"),
+            ("sample.prompts", "\"a prompt that is far too long"),
+        ],
+    );
+}
+
+/// Catches a report that ends with the options of plugins, and checks that are made although what they read is wrong itself: the
+/// objective cannot be created, so nothing is known about the roles that it reads.
+#[test]
+fn mistakes_in_keys_and_options_do_not_hide_those_in_files() {
+    let lab = Lab::new();
+    let rest = r#"
+[data]
+source = "jsonl"
+path = "nowhere.jsonl"
+held_out = 0.2
+
+[objective]
+plugin = "dpo"
+betta = 0.2
+
+[critic]
+from = "policy"
+
+[train]
+stepps = 5
+batch = { prompts = 4 }
+optimizer = { lr = 1e-2 }
+context_schedule = [[0, 16], [3, 48]]
+
+[checkpoint]
+best = "accuracy"
+
+[sample]
+prompts = "a prompt that is far too long for a context of forty-eight tokens"
+"#;
+    lab.write("tiny.toml", format!("{SMALL}{rest}"));
+    refused_together(
+        &lab,
+        &[
+            ("data", "there is no file or folder nowhere.jsonl"),
+            ("objective.betta", "unknown key; did you mean `beta`?"),
+            ("train.stepps", "unknown key; did you mean `steps`?"),
+            ("train.batch.prompts", "this data comes in pairs"),
+            ("train.context_schedule", "unused: rows are not cut"),
+            ("checkpoint.best", "write \"min:accuracy\" or \"max:accuracy\""),
+            ("sample.prompts", "\"a prompt that is far too long"),
+        ],
+    );
+}
+
+/// Catches a mistake in a model that hides those in other keys, and one that is reported again by a check of what it leads to.
+#[test]
+fn a_missing_model_hides_neither_data_nor_batches_nor_the_backend() {
+    let lab = Lab::new();
+    let rest = r#"
+[backend]
+plugin = "candle"
+dtype = "f64"
+
+[model]
+from = "nowhere"
+
+[data]
+source = "jsonl"
+path = "nowhere.jsonl"
+
+[objective]
+plugin = "sft"
+
+[train]
+steps = 5
+batch = { pairs = 4 }
+optimizer = { lr = 1e-2 }
+"#;
+    lab.write("tiny.toml", rest);
+    refused_together(
+        &lab,
+        &[
+            ("backend.dtype", "backend \"candle\" computes in"),
+            ("model.from", "there is no model folder nowhere"),
+            ("data", "there is no file or folder nowhere.jsonl"),
+            ("train.batch.pairs", "this data comes in sequences"),
+        ],
+    );
+}
