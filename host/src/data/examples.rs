@@ -1,9 +1,9 @@
-//! The batcher's view of a data set: running text cut into stretches, or whole rows.
+//! The batcher's view of a data set: running text cut into spans, or whole rows.
 
 use std::fmt::Debug;
 use std::sync::Arc;
 
-use super::batches::order::{self, Stretch};
+use super::batches::order::{self, DocumentSpan};
 use super::batches::pack::Sequence;
 use super::rows::counts::RowCounts;
 use super::rows::text::RowText;
@@ -21,21 +21,21 @@ pub trait Examples: Debug + Send + Sync {
     /// The number of tokens.
     fn tokens(&self) -> u64;
 
-    /// The stretches of an epoch in training order. `prefix` says whether a token precedes every text.
-    fn epoch(&self, context: usize, prefix: bool, seed: u64, epoch: u64) -> Vec<Stretch>;
+    /// The spans of an epoch in training order. `prefix` says whether a token precedes every text.
+    fn epoch(&self, context: usize, prefix: bool, seed: u64, epoch: u64) -> Vec<DocumentSpan>;
 
-    /// All stretches in the data's own order.
-    fn in_order(&self, context: usize, prefix: bool) -> Vec<Stretch>;
+    /// All spans in the data's own order.
+    fn in_order(&self, context: usize, prefix: bool) -> Vec<DocumentSpan>;
 
-    /// The sequences of a stretch, before the shift: one sequence, or the two answers of a pair, the chosen one
+    /// The sequences of a span, before the shift: one sequence, or the two answers of a pair, the chosen one
     /// first. The answers of a pair carry the number `group`.
-    fn sequences(&self, stretch: Stretch, prefix: Option<u32>, group: u64) -> Vec<Sequence>;
+    fn sequences(&self, span: DocumentSpan, prefix: Option<u32>, group: u64) -> Vec<Sequence>;
 
-    /// The expected length of a stretch, in positions.
+    /// The expected length of a span, in positions.
     fn usual_length(&self, context: usize) -> usize;
 
-    /// `kept` of `all` stretches, always the same ones, in order and from all over the data.
-    fn some(&self, all: Vec<Stretch>, kept: usize) -> Vec<Stretch>;
+    /// `kept` of `all` spans, always the same ones, in order and from all over the data.
+    fn some(&self, all: Vec<DocumentSpan>, kept: usize) -> Vec<DocumentSpan>;
 
     /// The text of the row with the index [`Sequence::row`]; `None` for running text.
     fn row_text(&self, _row: u64) -> Option<&RowText> {
@@ -71,23 +71,23 @@ impl Examples for TokenSet {
         TokenSet::tokens(self)
     }
 
-    fn epoch(&self, context: usize, prefix: bool, seed: u64, epoch: u64) -> Vec<Stretch> {
+    fn epoch(&self, context: usize, prefix: bool, seed: u64, epoch: u64) -> Vec<DocumentSpan> {
         order::epoch(self, context, prefix, seed, epoch)
     }
 
-    fn in_order(&self, context: usize, prefix: bool) -> Vec<Stretch> {
+    fn in_order(&self, context: usize, prefix: bool) -> Vec<DocumentSpan> {
         order::in_order(self, context, prefix)
     }
 
-    fn sequences(&self, stretch: Stretch, prefix: Option<u32>, _group: u64) -> Vec<Sequence> {
-        vec![stretch.sequence(self, prefix)]
+    fn sequences(&self, span: DocumentSpan, prefix: Option<u32>, _group: u64) -> Vec<Sequence> {
+        vec![span.sequence(self, prefix)]
     }
 
     fn usual_length(&self, context: usize) -> usize {
         context
     }
 
-    fn some(&self, all: Vec<Stretch>, kept: usize) -> Vec<Stretch> {
+    fn some(&self, all: Vec<DocumentSpan>, kept: usize) -> Vec<DocumentSpan> {
         (0..kept).filter_map(|i| all.get(i * all.len() / kept).copied()).collect()
     }
 }

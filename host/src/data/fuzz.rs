@@ -83,8 +83,8 @@ fn change(random: &mut Random, bytes: &mut Vec<u8>, corpus: &[Vec<u8>], words: &
         1 => bytes.truncate(at),
         2 => drop(bytes.drain(at..end)),
         3 => {
-            let stretch = bytes[at..end].repeat(1 + random.below(40));
-            bytes.splice(at..at, stretch);
+            let span = bytes[at..end].repeat(1 + random.below(40));
+            bytes.splice(at..at, span);
         }
         4 => {
             let other = random.choice(corpus);

@@ -19,7 +19,7 @@ pub fn data_arrays(packed: &PackedBatch) -> Batch<'static> {
     for (name, values) in &packed.columns {
         batch = batch.with(format!("{}{name}", names::COLUMN), Scope::SEQUENCE, values.clone());
     }
-    for (name, values) in &packed.numbers {
+    for (name, values) in &packed.per_sequence {
         batch = batch.with(name.clone(), Scope::SEQUENCE, values.clone());
     }
     for (name, values) in &packed.per_token {

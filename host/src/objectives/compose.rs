@@ -20,7 +20,7 @@ pub fn rows_of(sequences: &[Sequence], kind: &DataKind) -> Batch<'static> {
         let start = tokens.len();
         tokens.extend(sequence.ids.iter().map(|id| f64::from(*id)));
         mask.extend(sequence.supervised.iter().map(|s| f64::from(u8::from(*s))));
-        let answer = match (kind.as_str(), sequence.numbers.get(names::SIDE)) {
+        let answer = match (kind.as_str(), sequence.per_sequence.get(names::SIDE)) {
             ("prompt-completion" | "unpaired", _) => Some(2.0),
             ("preference", Some(side)) => Some(if *side > 0.0 { 3.0 } else { 4.0 }),
             _ => None,
@@ -77,7 +77,7 @@ pub fn sequences_of(composed: &Batch<'_>) -> Result<Vec<Sequence>> {
         supervised: mask[ends[0]..ends[1]].iter().map(|m| *m != 0.0).collect(),
         columns: columns.iter().map(|(name, values)| (name.clone(), values[index])).collect(),
         row: rows[index] as u64,
-        numbers: numbers.iter().map(|(name, values)| ((*name).to_owned(), values[index])).collect(),
+        per_sequence: numbers.iter().map(|(name, values)| ((*name).to_owned(), values[index])).collect(),
         ..Default::default()
     };
     Ok(offsets.windows(2).enumerate().map(sequence).collect())

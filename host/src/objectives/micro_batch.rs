@@ -69,8 +69,8 @@ pub fn join(parts: &[PackedBatch]) -> PackedBatch {
         for (name, values) in &packed.columns {
             whole.columns.entry(name.clone()).or_default().extend(values);
         }
-        for (name, values) in &packed.numbers {
-            whole.numbers.entry(name.clone()).or_default().extend(values);
+        for (name, values) in &packed.per_sequence {
+            whole.per_sequence.entry(name.clone()).or_default().extend(values);
         }
         for (name, values) in &packed.per_token {
             whole.per_token.entry(name.clone()).or_default().extend(values);
@@ -92,8 +92,8 @@ pub fn unpack(packed: &PackedBatch) -> Vec<Sequence> {
             supervised: std::iter::once(false).chain(supervised).collect(),
             columns: packed.columns.iter().map(|(name, values)| (name.clone(), values[index])).collect(),
             row: packed.rows[index],
-            numbers: packed.numbers.iter().map(|(name, values)| (name.clone(), values[index])).collect(),
-            tokens: packed.per_token.iter().map(|(name, values)| (name.clone(), own(values))).collect(),
+            per_sequence: packed.per_sequence.iter().map(|(name, values)| (name.clone(), values[index])).collect(),
+            per_token: packed.per_token.iter().map(|(name, values)| (name.clone(), own(values))).collect(),
             reads_last: packed.reads_last,
         }
     };

@@ -98,11 +98,11 @@ pub fn dry_run(setup: &mut Setup) -> Result<Findings> {
     let FirstWindow { micro_batches, positions, parts } = learner.first_window(4 * TRIED, &marker)?;
     let drawn = start.elapsed();
     let tables = quick_laws::to_check(setup, true);
-    let Learner { model, roles, objectives, beside, .. } = &mut learner;
+    let Learner { model, roles, objectives, auxiliary, .. } = &mut learner;
     let mut proofs = quick_laws::proofs(setup, roles.models(model), objectives, &micro_batches, &tables, &marker)?;
-    for beside in beside {
-        let own = beside.peek()?;
-        proofs.extend(quick_laws::proofs(setup, roles.models(model), &mut beside.objectives, &own, &tables, &marker)?);
+    for one in auxiliary {
+        let window = one.peek()?;
+        proofs.extend(quick_laws::proofs(setup, roles.models(model), &mut one.objectives, &window, &tables, &marker)?);
     }
     quick_laws::refusal(&proofs).map_or(Ok(()), Err)?;
     let start = Instant::now();
@@ -164,7 +164,7 @@ fn marked(packed: &PackedBatch, tokenizer: &Tokenizer) -> Result<String> {
     let sequences = unpack(packed);
     let first = sequences.chunk_by(together).next().unwrap_or_default();
     let line = |sequence: &Sequence| {
-        let name = match sequence.numbers.get(names::SIDE) {
+        let name = match sequence.per_sequence.get(names::SIDE) {
             Some(1.0) if first.len() == 2 => "chosen:   ",
             Some(_) if first.len() == 2 => "rejected: ",
             _ => "",

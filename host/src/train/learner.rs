@@ -47,7 +47,7 @@ pub struct Learner {
     /// The rewards that score answers.
     pub rewards: Rewards,
     /// Objectives with their own text.
-    pub beside: Vec<AuxiliaryObjective>,
+    pub auxiliary: Vec<AuxiliaryObjective>,
     pub(super) settings: Train,
     pub(super) seed: u64,
     /// The longest sequence of the run.
@@ -92,7 +92,7 @@ impl Learner {
             batcher,
             rollouts: None,
             rewards: Rewards::default(),
-            beside: Vec::new(),
+            auxiliary: Vec::new(),
         })
     }
 
@@ -215,13 +215,13 @@ impl Learner {
     pub(super) fn accumulate_auxiliary(&mut self, out: &mut WindowLoss, marker: &CrashMarker) -> Result<()> {
         let (model, roles, grads) = (&self.model, &self.roles, &self.grads);
         let trained = TrainedModels { models: roles.models(model), recompute: self.recompute, grads };
-        for beside in &mut self.beside {
-            let window = beside.window()?;
-            let own = trained.accumulate(&mut beside.objectives, &window, marker)?;
+        for one in &mut self.auxiliary {
+            let window = one.window()?;
+            let own = trained.accumulate(&mut one.objectives, &window, marker)?;
             out.loss += own.loss;
             out.tokens += own.tokens;
             let (prefix, weight) =
-                beside.objectives.iter().next().map_or(("", 1.0), |active| (active.prefix.as_str(), active.weight));
+                one.objectives.iter().next().map_or(("", 1.0), |active| (active.prefix.as_str(), active.weight));
             if weight != 0.0 {
                 out.metrics.push((format!("{prefix}loss"), own.loss / weight));
             }
@@ -260,7 +260,7 @@ impl Learner {
 
     /// All objectives; those with their own text come last.
     pub fn every_objective(&mut self) -> impl Iterator<Item = &mut Active> {
-        self.objectives.iter_mut().chain(self.beside.iter_mut().flat_map(|beside| beside.objectives.iter_mut()))
+        self.objectives.iter_mut().chain(self.auxiliary.iter_mut().flat_map(|one| one.objectives.iter_mut()))
     }
 
     /// Returns the states of all objectives, in the order of [`Learner::every_objective`].
@@ -269,8 +269,8 @@ impl Learner {
     /// Errors of plugins.
     pub fn states(&self) -> Result<Vec<Vec<u8>>> {
         let mut states = self.objectives.states()?;
-        for beside in &self.beside {
-            states.extend(beside.objectives.states()?);
+        for one in &self.auxiliary {
+            states.extend(one.objectives.states()?);
         }
         Ok(states)
     }

@@ -83,7 +83,7 @@ pub fn open_or_mistakes(
     let Some(objectives) = mistakes.check("objective", setup.objectives())? else { return Ok(None) };
     Roles::check_keys(setup, &objectives, mistakes);
     Rollouts::check_keys(setup, &objectives, mistakes);
-    let beside = mistakes.check("objective", AuxiliaryObjective::all(setup))?;
+    let auxiliary = mistakes.check("objective", AuxiliaryObjective::all(setup))?;
     let reads_weights = setup.model_folder.is_some() || !setup.role_paths().is_empty() || checkpoint.is_some();
     let (Some(device), true) = (device, fits && (mistakes.are_none() || !reads_weights)) else { return Ok(None) };
     let roles = mistakes.check("reference", Roles::open(setup, device, &objectives, checkpoint))?;
@@ -97,12 +97,12 @@ pub fn open_or_mistakes(
         true => mistakes.check("reward", Rewards::open(setup, device))?,
         false => None,
     };
-    let (Some(mut opened), Some(rewards), Some(beside)) = (opened, rewards, beside) else { return Ok(None) };
+    let (Some(mut opened), Some(rewards), Some(auxiliary)) = (opened, rewards, auxiliary) else { return Ok(None) };
     let Opened { learner, data, .. } = &mut opened;
     learner.rewards = rewards;
     learner.rewards.compute_at_most(forward_tokens(setup, &learner.objectives, &*data.train));
     learner.rollouts = Rollouts::open(setup, &learner.objectives, data);
-    learner.beside = beside;
+    learner.auxiliary = auxiliary;
     Ok(Some(opened))
 }
 

@@ -42,11 +42,11 @@ impl Trainer {
     fn prove_beside(&mut self) -> Result<()> {
         let tables = self.unchecked();
         let mut found = Vec::new();
-        let Learner { model, roles, beside, .. } = &mut self.learner;
-        for beside in beside.iter_mut().filter(|_| !tables.is_empty()) {
-            let micro_batches = beside.peek()?;
+        let Learner { model, roles, auxiliary, .. } = &mut self.learner;
+        for one in auxiliary.iter_mut().filter(|_| !tables.is_empty()) {
+            let micro_batches = one.peek()?;
             let models = roles.models(model);
-            found.extend(proofs(&self.setup, models, &mut beside.objectives, &micro_batches, &tables, &self.marker)?);
+            found.extend(proofs(&self.setup, models, &mut one.objectives, &micro_batches, &tables, &self.marker)?);
         }
         self.settle(&found)
     }

@@ -47,7 +47,7 @@ impl Trainer {
             ));
             self.moved_to = Some(place);
         }
-        self.state.lines = self.records.durable()?;
+        self.state.logs = self.records.durable()?;
         // The files' contents are held in this process's memory for a while: freeing spare buffers makes room.
         self.learner.device.trim();
         let Learner { model, optimizer, roles, rollouts, .. } = &self.learner;

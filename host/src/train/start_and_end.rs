@@ -4,7 +4,7 @@ use plugin_api::objective::Verdict;
 
 use super::{
     End,
-    eval::held_out::{held_out, held_out_stretches},
+    eval::held_out::{held_out, held_out_spans},
     learner::Learner,
     notices,
     roles::reference_pass::{PassEnd, RowsRead},
@@ -52,7 +52,7 @@ impl Trainer {
         self.sample_if(true)?;
         self.state.ended = true;
         self.note_unchecked()?;
-        let auxiliary = self.learner.beside.iter().flat_map(|beside| beside.objectives.iter());
+        let auxiliary = self.learner.auxiliary.iter().flat_map(|one| one.objectives.iter());
         let notes = self.notices.end(self.learner.objectives.iter().chain(auxiliary));
         notes.into_iter().try_for_each(|text| self.note(text))?;
         Ok(if self.state.stopped { End::Early } else { End::Done })
@@ -64,7 +64,7 @@ impl Trainer {
         let Some(pass) = self.reference.take() else { return Ok(true) };
         let steps = self.state.total.saturating_sub(self.state.step);
         let train = self.learner.batcher.documents_ahead(steps, self.learner.context(self.state.step))?;
-        let evaluated = held_out_stretches(&self.setup, &self.data).iter().map(|row| row.document).collect();
+        let evaluated = held_out_spans(&self.setup, &self.data).iter().map(|row| row.document).collect();
         let role = self.learner.roles.reference.as_mut();
         let model = role.and_then(|role| role.model.take());
         let model = model.ok_or_else(|| Error::run("the reference model is not there"))?;

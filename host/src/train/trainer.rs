@@ -79,7 +79,7 @@ impl Trainer {
             rollouts.commit();
         }
         self.state.data = self.learner.batcher.state().clone();
-        self.state.beside = self.learner.beside.iter().map(|beside| beside.batcher.state().clone()).collect();
+        self.state.auxiliary = self.learner.auxiliary.iter().map(|one| one.batcher.state().clone()).collect();
         self.state.step += 1;
         self.state.tokens += tokens;
         self.state.updates = self.learner.optimizer.updates();

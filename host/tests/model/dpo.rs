@@ -44,7 +44,7 @@ fn answer(group: usize, side: f64, prompt: &[i32], answer: &[i32]) -> Sequence {
     Sequence {
         ids: prompt.iter().chain(answer).map(|id| *id as u32).collect(),
         supervised: prompt.iter().map(|_| false).chain(answer.iter().map(|_| true)).collect(),
-        numbers: BTreeMap::from([(names::GROUP.to_owned(), group as f64), (names::SIDE.to_owned(), side)]),
+        per_sequence: BTreeMap::from([(names::GROUP.to_owned(), group as f64), (names::SIDE.to_owned(), side)]),
         row: group as u64,
         ..Default::default()
     }

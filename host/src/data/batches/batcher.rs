@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::order::Stretch;
+use super::order::DocumentSpan;
 use super::pack::{PackedBatch, Sequence, Window, pack};
 use crate::data::error::{DataError, Result};
 use crate::data::examples::Examples;
@@ -68,8 +68,8 @@ pub struct Batcher {
     tokens: Arc<dyn Examples>,
     options: BatcherOptions,
     state: BatcherState,
-    /// The stretches of the state's epoch and context; computed when first needed.
-    stretches: Vec<Stretch>,
+    /// The spans of the state's epoch and context; computed when first needed.
+    spans: Vec<DocumentSpan>,
 }
 
 impl Batcher {
@@ -87,7 +87,7 @@ impl Batcher {
             return Err(DataError::Empty("the training data".into()));
         }
         let state = BatcherState { epoch: 0, taken: 0, context: 0, sequences: 0, positions: 0, data: tokens.key() };
-        Ok(Batcher { tokens, options, state, stretches: Vec::new() })
+        Ok(Batcher { tokens, options, state, spans: Vec::new() })
     }
 
     /// The place in the data order: what has been read so far.
@@ -116,9 +116,9 @@ impl Batcher {
             ));
         }
         self.state = state;
-        self.stretches = self.epoch_stretches();
-        if self.state.taken > self.stretches.len() as u64 {
-            let (taken, there) = (self.state.taken, self.stretches.len());
+        self.spans = self.epoch_spans();
+        if self.state.taken > self.spans.len() as u64 {
+            let (taken, there) = (self.state.taken, self.spans.len());
             return Err(DataError::Resume(format!(
                 "the checkpoint has taken {taken} sequences of an epoch that has {there}"
             )));
@@ -148,7 +148,7 @@ impl Batcher {
         // Groups are numbered within the window, because a row may occur twice where windows cross from one epoch
         // into the next.
         let groups = taken.iter().zip(0..);
-        let sequences = groups.flat_map(|(stretch, group)| self.tokens.sequences(*stretch, self.options.prefix, group));
+        let sequences = groups.flat_map(|(span, group)| self.tokens.sequences(*span, self.options.prefix, group));
         Ok(Some(sequences.collect()))
     }
 
@@ -219,7 +219,7 @@ impl Batcher {
             if taken.is_empty() || found.len() == self.tokens.documents() {
                 break;
             }
-            found.extend(taken.iter().map(|stretch| stretch.document));
+            found.extend(taken.iter().map(|span| span.document));
         }
         Ok(found)
     }
@@ -227,32 +227,32 @@ impl Batcher {
     /// Returns a copy that advances independently of this one.
     fn ahead(&self) -> Batcher {
         let (tokens, options, state) = (self.tokens.clone(), self.options.clone(), self.state.clone());
-        Batcher { tokens, options, state, stretches: self.stretches.clone() }
+        Batcher { tokens, options, state, spans: self.spans.clone() }
     }
 
-    /// Returns the stretches of the next window; empty after the last epoch.
-    fn take(&mut self, context: usize) -> Result<Vec<Stretch>> {
+    /// Returns the spans of the next window; empty after the last epoch.
+    fn take(&mut self, context: usize) -> Result<Vec<DocumentSpan>> {
         let (mut taken, mut positions) = (Vec::new(), 0);
         loop {
             // If the number of epochs is limited, a window never holds rows of two epochs.
             if self.options.epochs.is_some() && !taken.is_empty() && self.epoch_is_read() {
                 break;
             }
-            let Some(stretch) = self.peek(context)? else { break };
-            if !self.options.batch.takes(taken.len(), positions, stretch.targets()) {
+            let Some(span) = self.peek(context)? else { break };
+            if !self.options.batch.takes(taken.len(), positions, span.targets()) {
                 break;
             }
             self.state.taken += 1;
-            positions += stretch.targets();
-            taken.push(stretch);
+            positions += span.targets();
+            taken.push(span);
         }
         self.state.sequences += taken.len() as u64;
         self.state.positions += positions as u64;
         Ok(taken)
     }
 
-    /// Returns the next stretch, beginning a new epoch if necessary; `None` after the last epoch.
-    fn peek(&mut self, context: usize) -> Result<Option<Stretch>> {
+    /// Returns the next span, beginning a new epoch if necessary; `None` after the last epoch.
+    fn peek(&mut self, context: usize) -> Result<Option<DocumentSpan>> {
         if context == 0 {
             return Err(DataError::Option("the context must be at least 1".into()));
         }
@@ -265,20 +265,20 @@ impl Batcher {
                 (self.state.epoch, self.state.taken) = (self.state.epoch + 1, 0);
             }
             self.state.context = context;
-            self.stretches = self.epoch_stretches();
+            self.spans = self.epoch_spans();
         }
         if self.epoch_is_read() {
             if self.is_last_epoch() {
                 return Ok(None);
             }
             (self.state.epoch, self.state.taken) = (self.state.epoch + 1, 0);
-            self.stretches = self.epoch_stretches();
+            self.spans = self.epoch_spans();
         }
-        Ok(self.stretches.get(self.state.taken as usize).copied())
+        Ok(self.spans.get(self.state.taken as usize).copied())
     }
 
     fn epoch_is_read(&self) -> bool {
-        self.state.taken >= self.stretches.len() as u64
+        self.state.taken >= self.spans.len() as u64
     }
 
     fn is_last_epoch(&self) -> bool {
@@ -295,7 +295,7 @@ impl Batcher {
         self.options.epochs = self.options.epochs.map(|_| u64::MAX);
     }
 
-    fn epoch_stretches(&self) -> Vec<Stretch> {
+    fn epoch_spans(&self) -> Vec<DocumentSpan> {
         if self.state.context == 0 {
             return Vec::new();
         }
@@ -324,24 +324,24 @@ pub fn eval_sequences(
     batch_tokens: usize,
     most_tokens: Option<u64>,
 ) -> impl Iterator<Item = Vec<Sequence>> {
-    let read = eval_stretches(tokens, context, prefix.is_some(), most_tokens);
-    let mut waiting: VecDeque<(Stretch, u64)> = read.into_iter().zip(0..).collect();
+    let read = eval_spans(tokens, context, prefix.is_some(), most_tokens);
+    let mut waiting: VecDeque<(DocumentSpan, u64)> = read.into_iter().zip(0..).collect();
     std::iter::from_fn(move || {
         let (mut sequences, mut positions): (Vec<Sequence>, usize) = (Vec::new(), 0);
-        while let Some((stretch, group)) = waiting.front() {
-            if !BatchSize::Tokens(batch_tokens).takes(sequences.len(), positions, stretch.targets()) {
+        while let Some((span, group)) = waiting.front() {
+            if !BatchSize::Tokens(batch_tokens).takes(sequences.len(), positions, span.targets()) {
                 break;
             }
-            positions += stretch.targets();
-            sequences.extend(tokens.sequences(*stretch, prefix, *group));
+            positions += span.targets();
+            sequences.extend(tokens.sequences(*span, prefix, *group));
             waiting.pop_front();
         }
         (!sequences.is_empty()).then_some(sequences)
     })
 }
 
-/// Returns the stretches that [`eval_sequences`] reads, in order. `prefix` says whether a token precedes every text.
-pub fn eval_stretches(tokens: &dyn Examples, context: usize, prefix: bool, most_tokens: Option<u64>) -> Vec<Stretch> {
+/// Returns the spans that [`eval_sequences`] reads, in order. `prefix` says whether a token precedes every text.
+pub fn eval_spans(tokens: &dyn Examples, context: usize, prefix: bool, most_tokens: Option<u64>) -> Vec<DocumentSpan> {
     let all = tokens.in_order(context, prefix);
     let kept = most_tokens
         .map_or(all.len(), |most| (most as usize / tokens.usual_length(context).max(1)).clamp(1, all.len().max(1)));

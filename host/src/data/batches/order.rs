@@ -1,7 +1,7 @@
-//! Which stretch of which document is a sequence, and in which order they are read: pure functions of their
+//! Which span of which document is a sequence, and in which order they are read: pure functions of their
 //! arguments, so that resuming needs only counters.
 //!
-//! Text is cut into stretches of at most `context` targets; every token is a target exactly once per epoch (except
+//! Text is cut into spans of at most `context` targets; every token is a target exactly once per epoch (except
 //! a document's first token if no prefix precedes it). A document longer than the context is cut at places that
 //! change from epoch to epoch, by a seeded offset in [0, context): otherwise the same token would always stand at
 //! the same position, and the same tokens, the first after each cut, would always lack context. This yields random
@@ -20,7 +20,7 @@ const SOME: u64 = 3;
 
 /// The targets `begin..end` of one document, as positions in the document.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Stretch {
+pub struct DocumentSpan {
     /// The document's number.
     pub document: u32,
     /// The first target.
@@ -29,7 +29,7 @@ pub struct Stretch {
     pub end: u32,
 }
 
-impl Stretch {
+impl DocumentSpan {
     /// The number of targets, which is also the number of the model's positions.
     pub fn targets(&self) -> usize {
         (self.end - self.begin) as usize
@@ -46,37 +46,37 @@ impl Stretch {
     }
 }
 
-/// Returns the stretches of an epoch in training order: cut with this epoch's offsets, then shuffled.
-pub fn epoch(tokens: &TokenSet, context: usize, prefix: bool, seed: u64, epoch: u64) -> Vec<Stretch> {
-    let stretches = cut(tokens, context, prefix, |document| {
+/// Returns the spans of an epoch in training order: cut with this epoch's offsets, then shuffled.
+pub fn epoch(tokens: &TokenSet, context: usize, prefix: bool, seed: u64, epoch: u64) -> Vec<DocumentSpan> {
+    let spans = cut(tokens, context, prefix, |document| {
         Rng::new(&[seed, OFFSET, epoch, document]).below(context as u64) as usize
     });
-    shuffled(stretches, seed, epoch, context)
+    shuffled(spans, seed, epoch, context)
 }
 
-/// Shuffles stretches into the training order of an epoch.
-pub fn shuffled(mut stretches: Vec<Stretch>, seed: u64, epoch: u64, context: usize) -> Vec<Stretch> {
-    Rng::new(&[seed, ORDER, epoch, context as u64]).shuffle(&mut stretches);
-    stretches
+/// Shuffles spans into the training order of an epoch.
+pub fn shuffled(mut spans: Vec<DocumentSpan>, seed: u64, epoch: u64, context: usize) -> Vec<DocumentSpan> {
+    Rng::new(&[seed, ORDER, epoch, context as u64]).shuffle(&mut spans);
+    spans
 }
 
 /// Returns `kept` of `all`, chosen at random but the same every time, in their order.
-pub fn some(mut all: Vec<Stretch>, kept: usize) -> Vec<Stretch> {
+pub fn some(mut all: Vec<DocumentSpan>, kept: usize) -> Vec<DocumentSpan> {
     Rng::new(&[SOME]).shuffle(&mut all);
     all.truncate(kept);
     all.sort_unstable();
     all
 }
 
-/// Returns all stretches in the text's own order, cut without an offset, as evaluation reads them.
-pub fn in_order(tokens: &TokenSet, context: usize, prefix: bool) -> Vec<Stretch> {
+/// Returns all spans in the text's own order, cut without an offset, as evaluation reads them.
+pub fn in_order(tokens: &TokenSet, context: usize, prefix: bool) -> Vec<DocumentSpan> {
     cut(tokens, context, prefix, |_| 0)
 }
 
-/// `offset(document)` is the length of the first stretch of a document that is longer than the context; 0 for one
+/// `offset(document)` is the length of the first span of a document that is longer than the context; 0 for one
 /// of full length.
-fn cut(tokens: &TokenSet, context: usize, prefix: bool, offset: impl Fn(u64) -> usize) -> Vec<Stretch> {
-    let mut stretches = Vec::new();
+fn cut(tokens: &TokenSet, context: usize, prefix: bool, offset: impl Fn(u64) -> usize) -> Vec<DocumentSpan> {
+    let mut spans = Vec::new();
     // Without a prefix nothing precedes the first token, so it cannot be predicted.
     let first = usize::from(!prefix);
     for document in 0..tokens.documents() {
@@ -86,9 +86,9 @@ fn cut(tokens: &TokenSet, context: usize, prefix: bool, offset: impl Fn(u64) -> 
             let long = length - first > context;
             let head = if begin == first && long { offset(document as u64) } else { 0 };
             let end = length.min(begin + if head == 0 { context.max(1) } else { head });
-            stretches.push(Stretch { document: document as u32, begin: begin as u32, end: end as u32 });
+            spans.push(DocumentSpan { document: document as u32, begin: begin as u32, end: end as u32 });
             begin = end;
         }
     }
-    stretches
+    spans
 }

@@ -22,10 +22,10 @@ pub struct Sequence {
     pub row: u64,
     /// Numbers of the sequence itself, by the names that objectives use: `group` and `side` of a pair's answers; in
     /// rollouts, what was computed for a sample, such as `reward`.
-    pub numbers: BTreeMap<String, f64>,
+    pub per_sequence: BTreeMap<String, f64>,
     /// Numbers for each position, by the names that objectives use: statistics of a frozen model, and what
     /// `prepare` returned.
-    pub tokens: BTreeMap<String, Vec<f64>>,
+    pub per_token: BTreeMap<String, Vec<f64>>,
     /// Whether the last token is read too, at a position that predicts nothing. Needed for what a model computes at
     /// the end of a sequence (a score, a last value).
     pub reads_last: bool,
@@ -107,7 +107,7 @@ pub struct PackedBatch {
     /// \[S\] each: numbers of the rows, by name.
     pub columns: BTreeMap<String, Vec<f64>>,
     /// \[S\] each: [`Sequence::numbers`].
-    pub numbers: BTreeMap<String, Vec<f64>>,
+    pub per_sequence: BTreeMap<String, Vec<f64>>,
     /// \[N\] each: [`Sequence::tokens`].
     pub per_token: BTreeMap<String, Vec<f64>>,
     /// Whether each sequence's last position reads its last token and predicts nothing.
@@ -162,10 +162,10 @@ pub fn pack(sequences: &[Sequence]) -> Result<PackedBatch> {
         for (name, &value) in &sequence.columns {
             batch.columns.entry(name.clone()).or_default().push(value);
         }
-        for (name, &value) in &sequence.numbers {
-            batch.numbers.entry(name.clone()).or_default().push(value);
+        for (name, &value) in &sequence.per_sequence {
+            batch.per_sequence.entry(name.clone()).or_default().push(value);
         }
-        for (name, values) in &sequence.tokens {
+        for (name, values) in &sequence.per_token {
             batch.per_token.entry(name.clone()).or_default().extend(values);
         }
     }
@@ -181,7 +181,7 @@ fn check(sequence: &Sequence, first: &Sequence) -> Result<()> {
         let (flags, tokens) = (sequence.supervised.len(), sequence.ids.len());
         return Err(DataError::Row { row, what: format!("{flags} supervision flags for {tokens} tokens") });
     }
-    if let Some((name, values)) = sequence.tokens.iter().find(|(_, values)| values.len() != sequence.positions()) {
+    if let Some((name, values)) = sequence.per_token.iter().find(|(_, values)| values.len() != sequence.positions()) {
         let (values, positions) = (values.len(), sequence.positions());
         return Err(DataError::Row { row, what: format!("{values} values of `{name}` for {positions} positions") });
     }
@@ -194,7 +194,12 @@ fn check(sequence: &Sequence, first: &Sequence) -> Result<()> {
 
 /// Names of all numbers that a sequence carries.
 fn names_of(sequence: &Sequence) -> Vec<&str> {
-    let own = sequence.columns.keys().chain(sequence.numbers.keys()).chain(sequence.tokens.keys()).map(String::as_str);
+    let own = sequence
+        .columns
+        .keys()
+        .chain(sequence.per_sequence.keys())
+        .chain(sequence.per_token.keys())
+        .map(String::as_str);
     own.chain(sequence.reads_last.then_some("the last token's position")).collect()
 }
 
@@ -219,6 +224,6 @@ pub fn micro_batches(sequences: &[Sequence], most: usize) -> Vec<Range<usize>> {
 
 /// Whether two neighbours belong to one group.
 pub fn together(one: &Sequence, next: &Sequence) -> bool {
-    let group = |sequence: &Sequence| sequence.numbers.get(names::GROUP).copied();
+    let group = |sequence: &Sequence| sequence.per_sequence.get(names::GROUP).copied();
     group(one).is_some() && group(one) == group(next)
 }

@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 use super::kind::{LABEL, RowKind};
 use super::row::Row;
 use super::text::{RowText, number};
-use crate::data::batches::order::{self, Stretch, shuffled};
+use crate::data::batches::order::{self, DocumentSpan, shuffled};
 use crate::data::batches::pack::Sequence;
 use crate::data::cache::hex;
 use crate::data::examples::Examples;
@@ -159,22 +159,22 @@ impl Examples for RowSet {
         self.ids.len() as u64
     }
 
-    fn epoch(&self, context: usize, prefix: bool, seed: u64, epoch: u64) -> Vec<Stretch> {
+    fn epoch(&self, context: usize, prefix: bool, seed: u64, epoch: u64) -> Vec<DocumentSpan> {
         shuffled(self.in_order(context, prefix), seed, epoch, context)
     }
 
-    /// Rows are whole: they were truncated when they were tokenised. A pair's stretch has the length of both its
+    /// Rows are whole: they were truncated when they were tokenised. A pair's span has the length of both its
     /// sequences together.
-    fn in_order(&self, _context: usize, _prefix: bool) -> Vec<Stretch> {
+    fn in_order(&self, _context: usize, _prefix: bool) -> Vec<DocumentSpan> {
         let positions =
             |row: usize| self.sequences_of(row).map(|s| self.bounds(s).len().saturating_sub(1)).sum::<usize>();
-        let whole = |row: usize| Stretch { document: row as u32, begin: 1, end: 1 + positions(row) as u32 };
+        let whole = |row: usize| DocumentSpan { document: row as u32, begin: 1, end: 1 + positions(row) as u32 };
         (0..self.rows.len()).map(whole).collect()
     }
 
     /// The prefix is already among the row's tokens.
-    fn sequences(&self, stretch: Stretch, _prefix: Option<u32>, group: u64) -> Vec<Sequence> {
-        let row = stretch.document as usize;
+    fn sequences(&self, span: DocumentSpan, _prefix: Option<u32>, group: u64) -> Vec<Sequence> {
+        let row = span.document as usize;
         let columns: BTreeMap<String, f64> =
             self.columns.iter().filter_map(|(name, values)| Some((name.clone(), *values.get(row)?))).collect();
         let sequence = |(place, sequence): (usize, usize)| Sequence {
@@ -182,7 +182,7 @@ impl Examples for RowSet {
             supervised: self.supervised[self.bounds(sequence)].to_vec(),
             columns: columns.clone(),
             row: self.rows.get(row).copied().unwrap_or_default(),
-            numbers: self.numbers(row, place == 0, group),
+            per_sequence: self.numbers(row, place == 0, group),
             ..Default::default()
         };
         self.sequences_of(row).enumerate().map(sequence).collect()
@@ -194,7 +194,7 @@ impl Examples for RowSet {
 
     /// At random: rows are often in a regular order (task after task), and every n-th row would then be of one
     /// kind.
-    fn some(&self, all: Vec<Stretch>, kept: usize) -> Vec<Stretch> {
+    fn some(&self, all: Vec<DocumentSpan>, kept: usize) -> Vec<DocumentSpan> {
         order::some(all, kept)
     }
 

@@ -88,8 +88,8 @@ fn windows_have_the_size_asked_for() {
 fn epochs_differ_in_order_and_in_cuts_and_seeds_differ_too() {
     let tokens = set();
     let sequences = |seed: u64, epoch: u64| -> Vec<Vec<u32>> {
-        let stretches = crate::data::batches::order::epoch(&tokens, 8, false, seed, epoch);
-        stretches.iter().map(|stretch| stretch.sequence(&tokens, None).ids).collect()
+        let spans = crate::data::batches::order::epoch(&tokens, 8, false, seed, epoch);
+        spans.iter().map(|span| span.sequence(&tokens, None).ids).collect()
     };
     let sorted = |seed, epoch| sequences(seed, epoch).into_iter().collect::<BTreeSet<_>>();
     assert_ne!(sorted(1, 0), sorted(1, 1));
@@ -102,7 +102,7 @@ fn epochs_differ_in_order_and_in_cuts_and_seeds_differ_too() {
     assert_ne!(order(1, 0), order(2, 0));
     let starts: BTreeSet<usize> =
         (0..40).flat_map(|epoch| sequences(1, epoch)).filter(|ids| ids[0] == 97).map(|ids| ids.len()).collect();
-    assert!(starts.len() > 4, "first stretches of the lengths {starts:?}");
+    assert!(starts.len() > 4, "first spans of the lengths {starts:?}");
 }
 
 /// Catches a resume that replays epoch 0's order, starts an epoch again, or forgets a change of context length.

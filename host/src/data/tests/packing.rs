@@ -83,7 +83,7 @@ fn micro_batches_are_as_full_as_order_allows() {
 #[test]
 fn neighbours_of_one_group_are_never_cut_apart() {
     let of = |group: u64, length: usize| Sequence {
-        numbers: [("group".to_owned(), group as f64)].into(),
+        per_sequence: [("group".to_owned(), group as f64)].into(),
         ..sequence(&vec![1; length + 1], &vec![1; length + 1], 0)
     };
     let sequences = [of(0, 2), of(0, 2), of(1, 1), of(1, 4), of(2, 1), of(2, 1)];
@@ -108,7 +108,7 @@ fn gotcha_13_the_last_token_is_read_where_that_is_asked() {
 #[test]
 fn numbers_per_position_travel_with_their_sequence_and_must_be_as_many() {
     let with = |values: &[f64]| Sequence {
-        tokens: [("reference.logp".to_owned(), values.to_vec())].into(),
+        per_token: [("reference.logp".to_owned(), values.to_vec())].into(),
         ..sequence(&[1, 2, 3], &[1, 1, 1], 0)
     };
     let batch = pack(&[with(&[0.5, 1.0]), with(&[2.0, 3.0])]).unwrap();

@@ -6,8 +6,8 @@ use super::evaluator::Figures;
 use crate::{
     data::{
         PackedBatch, Sequence, TrainingData, Window,
-        batcher::{eval_sequences, eval_stretches},
-        order::Stretch,
+        batcher::{eval_sequences, eval_spans},
+        order::DocumentSpan,
         pack::pack,
     },
     error::Result,
@@ -112,10 +112,10 @@ fn composed(
     Ok(vec![pack(composed.sequences())?])
 }
 
-/// Returns the held-out stretches that [`held_out`] reads.
-pub(crate) fn held_out_stretches(setup: &Setup, data: &TrainingData) -> Vec<Stretch> {
+/// Returns the held-out spans that [`held_out`] reads.
+pub(crate) fn held_out_spans(setup: &Setup, data: &TrainingData) -> Vec<DocumentSpan> {
     let (context, most) = held_out_extent(setup);
-    eval_stretches(&*data.held_out, context, setup.tokenizer.prefix().is_some(), most)
+    eval_spans(&*data.held_out, context, setup.tokenizer.prefix().is_some(), most)
 }
 
 /// Returns the context that held-out data is cut to, and about how many positions of it are read; `None`: all.

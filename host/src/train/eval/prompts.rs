@@ -75,7 +75,7 @@ pub fn questions(data: &dyn Examples, tokenizer: &Tokenizer, most: u64) -> Resul
 
 fn question(data: &dyn Examples, tokenizer: &Tokenizer, row: &Sequence) -> Result<Option<EvalPrompt>> {
     let start = row.supervised.iter().position(|supervised| *supervised).unwrap_or(row.ids.len());
-    let undesirable = row.numbers.get(names::SIDE) == Some(&0.0);
+    let undesirable = row.per_sequence.get(names::SIDE) == Some(&0.0);
     if start == 0 || undesirable {
         return Ok(None);
     }
@@ -102,13 +102,13 @@ fn question(data: &dyn Examples, tokenizer: &Tokenizer, row: &Sequence) -> Resul
         None => (None, 0),
     };
     // The prompt must not stay part of a pair: neighbours with the same group are never computed separately.
-    let mut numbers = row.numbers.clone();
+    let mut numbers = row.per_sequence.clone();
     numbers.retain(|name, _| name != names::GROUP && name != names::SIDE);
     let prompt = Sequence {
         ids: row.ids[..start].to_vec(),
         supervised: vec![false; start],
-        tokens: Default::default(),
-        numbers,
+        per_token: Default::default(),
+        per_sequence: numbers,
         ..row.clone()
     };
     let asked = match data.row_text(row.row) {
@@ -191,7 +191,7 @@ mod tests {
                 assert_eq!(telos_world::gold(&row.question(), answer), Some(1.0), "{answer}");
                 assert_eq!(question.length, answer.len() + 1);
                 for name in [names::GROUP, names::SIDE] {
-                    assert!(!question.prompt.numbers.contains_key(name), "{kind:?}: {name}");
+                    assert!(!question.prompt.per_sequence.contains_key(name), "{kind:?}: {name}");
                 }
             }
         }

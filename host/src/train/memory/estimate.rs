@@ -96,11 +96,11 @@ pub fn estimate(
     for part in &parts {
         counting.training(part, &grads)?;
     }
-    for beside in &learner.beside {
-        let parts = beside.worst_window(usize::MAX)?;
+    for one in &learner.auxiliary {
+        let parts = one.worst_window(usize::MAX)?;
         for part in &parts {
             counting.step(
-                &ForwardPass { models: counting.roles.models(&counting.policy), objectives: &beside.objectives },
+                &ForwardPass { models: counting.roles.models(&counting.policy), objectives: &one.objectives },
                 part,
                 &grads,
             )?;

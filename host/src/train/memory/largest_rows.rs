@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 
 use crate::{
     config::experiment::Batch,
-    data::{Batcher, Examples, Sequence, order::Stretch},
+    data::{Batcher, Examples, Sequence, order::DocumentSpan},
     objectives::Objectives,
     setup::Setup,
 };
@@ -63,56 +63,62 @@ impl<'a> Rows<'a> {
 
     /// Returns the sequences of the worst micro-batch of at most `most` positions.
     pub fn worst(self, most: usize) -> Vec<Sequence> {
-        self.read(&self.worst_stretches(most).0)
+        self.read(&self.worst_spans(most).0)
     }
 
     /// Returns the number of positions of the worst micro-batch of at most `most`.
     pub fn worst_positions(self, most: usize) -> usize {
-        self.worst_stretches(most).1
+        self.worst_spans(most).1
     }
 
-    fn worst_stretches(self, most: usize) -> (Vec<Stretch>, usize) {
-        let stretches = self.stretches();
+    fn worst_spans(self, most: usize) -> (Vec<DocumentSpan>, usize) {
+        let spans = self.spans();
         let rows = match self.batch {
             Batch::Tokens(_) => usize::MAX,
             Batch::Sequences(rows) | Batch::Pairs(rows) | Batch::Prompts(rows) => rows,
         };
         // A step's token count does not include the positions that read a last token.
-        let sequences = self.read(stretches.get(..1).unwrap_or_default()).len();
+        let sequences = self.read(spans.get(..1).unwrap_or_default()).len();
         let more = if self.reads_last { sequences } else { 0 };
         let (most, counted) = match self.batch {
             Batch::Tokens(tokens) if tokens < most => (tokens, 0),
             _ => (most, more),
         };
-        let sizes: Vec<usize> = stretches.iter().map(|stretch| stretch.targets() + counted).collect();
-        let chosen: Vec<Stretch> = worst(&sizes, most, rows).into_iter().map(|index| stretches[index]).collect();
-        let positions = chosen.iter().map(|stretch| stretch.targets() + more).sum();
+        let sizes: Vec<usize> = spans.iter().map(|span| span.targets() + counted).collect();
+        let chosen: Vec<DocumentSpan> = worst(&sizes, most, rows).into_iter().map(|index| spans[index]).collect();
+        let positions = chosen.iter().map(|span| span.targets() + more).sum();
         (chosen, positions)
     }
 
     /// Returns the prompts whose answers make up the worst micro-batch of at most `most` positions, and its number of
     /// positions: `samples` answers to each prompt, which are never split, of up to `answer` tokens in a context of `context`.
-    pub fn worst_prompts(self, most: usize, samples: usize, answer: usize, context: usize) -> (Vec<Stretch>, usize) {
-        let stretches = self.stretches();
-        let length = |stretch: &Stretch| samples * (stretch.targets() + 1).saturating_add(answer).min(context);
-        let sizes: Vec<usize> = stretches.iter().map(length).collect();
+    pub fn worst_prompts(
+        self,
+        most: usize,
+        samples: usize,
+        answer: usize,
+        context: usize,
+    ) -> (Vec<DocumentSpan>, usize) {
+        let spans = self.spans();
+        let length = |span: &DocumentSpan| samples * (span.targets() + 1).saturating_add(answer).min(context);
+        let sizes: Vec<usize> = spans.iter().map(length).collect();
         let prompts = match self.batch {
             Batch::Prompts(prompts) => prompts,
             _ => usize::MAX,
         };
         let chosen = worst(&sizes, most, prompts);
         let positions = chosen.iter().map(|index| sizes[*index]).sum();
-        (chosen.into_iter().map(|index| stretches[index]).collect(), positions)
+        (chosen.into_iter().map(|index| spans[index]).collect(), positions)
     }
 
-    fn stretches(self) -> Vec<Stretch> {
+    fn spans(self) -> Vec<DocumentSpan> {
         self.data.in_order(self.context, self.prefix.is_some())
     }
 
-    /// Returns the sequences of `stretches`; each stretch is its own group.
-    pub fn read(self, stretches: &[Stretch]) -> Vec<Sequence> {
-        let groups = stretches.iter().zip(0..);
-        groups.flat_map(|(stretch, group)| self.data.sequences(*stretch, self.prefix, group)).collect()
+    /// Returns the sequences of `spans`; each span is its own group.
+    pub fn read(self, spans: &[DocumentSpan]) -> Vec<Sequence> {
+        let groups = spans.iter().zip(0..);
+        groups.flat_map(|(span, group)| self.data.sequences(*span, self.prefix, group)).collect()
     }
 }
 

@@ -47,12 +47,12 @@ impl Learner {
         self.accumulate(&micro_batches, marker)?;
         self.objectives.put_back(states)?;
         let (model, roles, grads, recompute) = (&self.model, &self.roles, &self.grads, self.recompute);
-        for beside in &mut self.beside {
-            let states = beside.objectives.states()?;
-            let micro_batches = beside.worst_window(most)?;
+        for one in &mut self.auxiliary {
+            let states = one.objectives.states()?;
+            let micro_batches = one.worst_window(most)?;
             let trained = TrainedModels { models: roles.models(model), recompute, grads };
-            trained.accumulate(&mut beside.objectives, &micro_batches, marker)?;
-            beside.objectives.put_back(states)?;
+            trained.accumulate(&mut one.objectives, &micro_batches, marker)?;
+            one.objectives.put_back(states)?;
         }
         Ok(micro_batches.iter().map(PackedBatch::len).sum())
     }

@@ -20,7 +20,7 @@ use sha2::{Digest, Sha256};
 use super::{reference::Reference, reference_cache::BlockFile, rows_with_reference::RowsWithReference};
 use crate::{
     config::experiment::{self, SELF},
-    data::{Examples, Sequence, TrainingData, cache::hex, order::Stretch, pack},
+    data::{Examples, Sequence, TrainingData, cache::hex, order::DocumentSpan, pack},
     device::open::threads,
     error::{Error, Result},
     model::Model,
@@ -175,7 +175,7 @@ impl ReferencePass {
 struct Side<'a> {
     data: &'a RowsWithReference,
     /// All rows in their order.
-    order: Vec<Stretch>,
+    order: Vec<DocumentSpan>,
     /// The blocks with a row that the run reads.
     blocks: Vec<Block>,
     file: BlockFile,
@@ -234,14 +234,14 @@ impl<'a> Side<'a> {
 }
 
 /// Returns the blocks of all `rows`, in order, that contain a row in `read`. The bounds of blocks depend only on the rows.
-fn blocks(rows: &[Stretch], read: &BTreeSet<u32>) -> Vec<Range<usize>> {
+fn blocks(rows: &[DocumentSpan], read: &BTreeSet<u32>) -> Vec<Range<usize>> {
     let (mut all, mut start, mut positions) = (Vec::new(), 0, 0);
-    for (row, stretch) in rows.iter().enumerate() {
-        if row > start && positions + stretch.targets() > BLOCK {
+    for (row, span) in rows.iter().enumerate() {
+        if row > start && positions + span.targets() > BLOCK {
             all.push(start..row);
             (start, positions) = (row, 0);
         }
-        positions += stretch.targets();
+        positions += span.targets();
     }
     if start < rows.len() {
         all.push(start..rows.len());
@@ -335,8 +335,8 @@ mod tests {
     use super::*;
 
     /// Returns rows of these lengths.
-    fn rows(lengths: &[u32]) -> Vec<Stretch> {
-        let row = |(length, document): (&u32, u32)| Stretch { document, begin: 1, end: 1 + length };
+    fn rows(lengths: &[u32]) -> Vec<DocumentSpan> {
+        let row = |(length, document): (&u32, u32)| DocumentSpan { document, begin: 1, end: 1 + length };
         lengths.iter().zip(0..).map(row).collect()
     }
 

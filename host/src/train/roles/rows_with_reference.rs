@@ -10,7 +10,7 @@ use std::{
 
 use plugin_api::batch::names;
 
-use crate::data::{Examples, Sequence, order::Stretch, rows::RowText};
+use crate::data::{Examples, Sequence, order::DocumentSpan, rows::RowText};
 
 /// The data as the experiment's models read it: with the last token of each sequence if an objective reads there, and with the
 /// reference's log-probabilities.
@@ -37,23 +37,23 @@ impl Examples for RowsWithReference {
         self.inner.tokens()
     }
 
-    fn epoch(&self, context: usize, prefix: bool, seed: u64, epoch: u64) -> Vec<Stretch> {
+    fn epoch(&self, context: usize, prefix: bool, seed: u64, epoch: u64) -> Vec<DocumentSpan> {
         self.inner.epoch(context, prefix, seed, epoch)
     }
 
-    fn in_order(&self, context: usize, prefix: bool) -> Vec<Stretch> {
+    fn in_order(&self, context: usize, prefix: bool) -> Vec<DocumentSpan> {
         self.inner.in_order(context, prefix)
     }
 
-    fn sequences(&self, stretch: Stretch, prefix: Option<u32>, group: u64) -> Vec<Sequence> {
-        let mut sequences = self.inner.sequences(stretch, prefix, group);
-        let scored = self.reference.get().and_then(|rows| rows.get(&stretch.document));
+    fn sequences(&self, span: DocumentSpan, prefix: Option<u32>, group: u64) -> Vec<Sequence> {
+        let mut sequences = self.inner.sequences(span, prefix, group);
+        let scored = self.reference.get().and_then(|rows| rows.get(&span.document));
         for (index, sequence) in sequences.iter_mut().enumerate() {
             sequence.reads_last = self.reads_last;
             let own = scored.and_then(|scored| scored.get(index)).cloned();
             let stand_in = || self.stands_in.load(Ordering::Relaxed).then(|| vec![0.0; sequence.positions()]);
             if let Some(values) = own.or_else(stand_in) {
-                sequence.tokens.insert(names::REFERENCE_LOGP.to_owned(), values);
+                sequence.per_token.insert(names::REFERENCE_LOGP.to_owned(), values);
             }
         }
         sequences
@@ -63,7 +63,7 @@ impl Examples for RowsWithReference {
         self.inner.usual_length(context)
     }
 
-    fn some(&self, all: Vec<Stretch>, kept: usize) -> Vec<Stretch> {
+    fn some(&self, all: Vec<DocumentSpan>, kept: usize) -> Vec<DocumentSpan> {
         self.inner.some(all, kept)
     }
 

@@ -42,9 +42,9 @@ impl Rollouts {
         if let (true, Some(eos), Some(last)) = (ends, self.tokenizer.eos(), sequence.ids.last_mut()) {
             *last = eos;
         }
-        sequence.numbers.insert(names::ENDED.to_owned(), f64::from(u8::from(ends)));
-        sequence.numbers.insert(names::REWARD.to_owned(), (index % 3) as f64 / 2.0);
-        (sequence.reads_last, sequence.tokens) = (true, Default::default());
+        sequence.per_sequence.insert(names::ENDED.to_owned(), f64::from(u8::from(ends)));
+        sequence.per_sequence.insert(names::REWARD.to_owned(), (index % 3) as f64 / 2.0);
+        (sequence.reads_last, sequence.per_token) = (true, Default::default());
         sequence
     }
 }

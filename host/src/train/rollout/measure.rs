@@ -96,7 +96,7 @@ fn attach(sequences: &mut [Sequence], arrays: &Batch<'_>, but: &[&str]) -> Resul
             _ if array.cols != 1 => return refuse(format!("with {} columns, where rollouts take one", array.cols)),
             Scope::SEQUENCE if array.data.len() == count => {
                 for (sequence, value) in sequences.iter_mut().zip(array.data.iter()) {
-                    sequence.numbers.insert(name.clone(), *value);
+                    sequence.per_sequence.insert(name.clone(), *value);
                 }
             }
             Scope::TOKEN if array.data.len() == positions => {
@@ -104,7 +104,7 @@ fn attach(sequences: &mut [Sequence], arrays: &Batch<'_>, but: &[&str]) -> Resul
                 for sequence in sequences.iter_mut() {
                     let (own, after) = rest.split_at(sequence.positions());
                     rest = after;
-                    sequence.tokens.insert(name.clone(), own.to_vec());
+                    sequence.per_token.insert(name.clone(), own.to_vec());
                 }
             }
             Scope::SEQUENCE | Scope::TOKEN => {
@@ -138,8 +138,8 @@ mod tests {
             vec![7.0, 8.0],
         );
         attach(&mut sequences, &arrays, &[]).unwrap();
-        assert_eq!(sequences[1].tokens["advantage"], [3.0, 4.0, 5.0]);
-        assert_eq!(sequences[1].numbers["length"], 8.0);
+        assert_eq!(sequences[1].per_token["advantage"], [3.0, 4.0, 5.0]);
+        assert_eq!(sequences[1].per_sequence["length"], 8.0);
         for bad in [
             Batch::new().with("a", Scope::TOKEN, vec![1.0; 4]),
             Batch::new().with("a", Scope::SEQUENCE, vec![1.0; 3]),

@@ -184,7 +184,7 @@ impl Rollouts {
             .collect();
         let mut sequences: Vec<Sequence> = answers.into_iter().map(|Answer { sequence, .. }| sequence).collect();
         for (sequence, reward) in sequences.iter_mut().zip(combined) {
-            sequence.numbers.insert(names::REWARD.to_owned(), reward);
+            sequence.per_sequence.insert(names::REWARD.to_owned(), reward);
         }
         let keep = measure(&mut sequences, models.models, models.objectives, self.tokens, marker)?;
         let mut kept = keep.iter();
@@ -236,7 +236,7 @@ impl Rollouts {
 /// Returns `samples` copies of a prompt as one group.
 fn grouped(prompt: &Sequence, group: u64, samples: usize) -> impl Iterator<Item = Sequence> {
     let mut prompt = prompt.clone();
-    prompt.numbers.insert(names::GROUP.to_owned(), group as f64);
+    prompt.per_sequence.insert(names::GROUP.to_owned(), group as f64);
     std::iter::repeat_n(prompt, samples)
 }
 
@@ -249,7 +249,7 @@ mod tests {
             ids: vec![1; length],
             supervised: vec![true; length],
             row,
-            numbers: [(names::GROUP.to_owned(), row as f64)].into(),
+            per_sequence: [(names::GROUP.to_owned(), row as f64)].into(),
             reads_last: true,
             ..Default::default()
         }
@@ -307,7 +307,7 @@ mod tests {
         let mut first = rollouts(1, 2, 1);
         let numbers = [vec![0.1 + 0.2, -1e-300, 3.0], vec![1.0 / 3.0; 3], vec![2.0; 3], vec![0.0; 3]];
         for (sequence, numbers) in Arc::make_mut(&mut first.state.sequences).iter_mut().zip(numbers) {
-            sequence.tokens.insert("advantage".to_owned(), numbers);
+            sequence.per_token.insert("advantage".to_owned(), numbers);
         }
         (0..4).for_each(|_| _ = first.window().unwrap());
         first.commit();

@@ -56,7 +56,7 @@ impl Policy<'_> {
             None => (self.tokenizer.decode(&prompt.ids, true)?, Vec::new()),
         };
         let completion = self.text(&prompt.ids, words)?;
-        let mut numbers = prompt.numbers.clone();
+        let mut numbers = prompt.per_sequence.clone();
         numbers.insert(names::ENDED.to_owned(), f64::from(u8::from(ended)));
         let supervised = prompt.ids.iter().map(|_| false).chain(tokens.iter().map(|_| true));
         Ok(Answer {
@@ -65,7 +65,7 @@ impl Policy<'_> {
                 supervised: supervised.collect(),
                 columns: prompt.columns.clone(),
                 row: prompt.row,
-                numbers,
+                per_sequence: numbers,
                 reads_last: true,
                 ..Default::default()
             },

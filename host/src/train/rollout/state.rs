@@ -100,5 +100,5 @@ impl State {
 }
 
 fn group(sequence: &Sequence) -> Option<u64> {
-    sequence.numbers.get(names::GROUP).map(|group| group.to_bits())
+    sequence.per_sequence.get(names::GROUP).map(|group| group.to_bits())
 }

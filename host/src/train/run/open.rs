@@ -192,8 +192,8 @@ fn restore_progress(
         place.data = learner.batcher.state().data.clone();
     }
     learner.batcher.restore(place)?;
-    for (beside, place) in learner.beside.iter_mut().zip(state.beside.clone()) {
-        beside.batcher.restore(place)?;
+    for (one, place) in learner.auxiliary.iter_mut().zip(state.auxiliary.clone()) {
+        one.batcher.restore(place)?;
     }
     let states = state.objectives(checkpoint, learner.every_objective().count())?;
     for (active, state) in learner.every_objective().zip(&states) {

@@ -146,7 +146,7 @@ fn current(setup: &Setup, data: &TrainingData, learner: &Learner, earlier: Optio
         roles,
         tokenizer_sha256: setup.tokenizer.hash(),
         tokenizer_files: Some(setup.tokenizer.read_from().iter().map(source).collect()),
-        data: data.sources.iter().chain(learner.beside.iter().flat_map(|beside| &beside.sources)).map(source).collect(),
+        data: data.sources.iter().chain(learner.auxiliary.iter().flat_map(|one| &one.sources)).map(source).collect(),
         rows: data.rows.clone(),
         unpinned: setup.lock.unpinned().to_vec(),
         replaced: Vec::new(),

@@ -87,7 +87,7 @@ impl Records {
     /// # Errors
     /// Errors of the file system; files that do not belong to the checkpoint, before any of them is truncated.
     pub fn open(folder: &RunFolder, state: Option<&TrainState>) -> Result<Records> {
-        let lines = state.map(|state| state.lines.clone()).unwrap_or_default();
+        let lines = state.map(|state| state.logs.clone()).unwrap_or_default();
         JsonLines::check(&folder.metrics(), &lines.metrics)?;
         JsonLines::check(&folder.samples(), &lines.samples)?;
         let timing = state.map_or_else(|| Ok(Lines::default()), |state| timing_until(&folder.timing(), state))?;

@@ -83,7 +83,7 @@ fn hashes(examples: &dyn Examples) -> Vec<String> {
             hash.update((sequence.ids.len() as u64).to_le_bytes());
             sequence.ids.iter().for_each(|id| hash.update(id.to_le_bytes()));
             sequence.supervised.iter().for_each(|counts| hash.update([u8::from(*counts)]));
-            for (name, number) in sequence.columns.iter().chain(&sequence.numbers) {
+            for (name, number) in sequence.columns.iter().chain(&sequence.per_sequence) {
                 hash.update(format!("{name} {:x} ", number.to_bits()));
             }
         }

@@ -51,12 +51,12 @@ pub struct TrainState {
     /// Place in the data order.
     pub data: BatcherState,
     /// Place in the text of each objective that has its own.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub beside: Vec<BatcherState>,
+    #[serde(rename = "beside", default, skip_serializing_if = "Vec::is_empty")]
+    pub auxiliary: Vec<BatcherState>,
     /// The parts of metrics.jsonl and samples.jsonl that belong to these steps. Checkpoints of earlier versions have the number
     /// of bytes of metrics.jsonl, timing.jsonl and samples.jsonl.
-    #[serde(deserialize_with = "logs")]
-    pub lines: Logs,
+    #[serde(rename = "lines", deserialize_with = "logs")]
+    pub logs: Logs,
     /// State of each objective, in hexadecimal: checkpoints of earlier versions store it here, later ones in separate files.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     objectives: Vec<String>,
@@ -106,8 +106,8 @@ impl TrainState {
             stopped: false,
             ended: false,
             data,
-            beside: Vec::new(),
-            lines: Logs::default(),
+            auxiliary: Vec::new(),
+            logs: Logs::default(),
             objectives: Vec::new(),
         }
     }
@@ -209,8 +209,8 @@ mod tests {
         earlier["lines"] = serde_json::json!([12, 34, 56]);
         earlier["objectives"] = serde_json::json!(["", "00017f80ff"]);
         let state: TrainState = serde_json::from_value(earlier).unwrap();
-        let bytes = (state.lines.metrics.bytes, state.lines.samples.bytes);
-        assert_eq!((bytes, state.lines.metrics.sha256.is_none()), ((12, 56), true));
+        let bytes = (state.logs.metrics.bytes, state.logs.samples.bytes);
+        assert_eq!((bytes, state.logs.metrics.sha256.is_none()), ((12, 56), true));
         let states = state.objectives(Path::new("/nowhere"), 2).unwrap();
         assert_eq!(states, [vec![], vec![0, 1, 0x7f, 0x80, 0xff]]);
         for bad in ["0", "0g", "+1"] {

@@ -188,7 +188,7 @@ fn custom(active: &Active, term: &str, parts: &[PackedBatch], index: usize, join
 fn groups(id: &str, parts: &[PackedBatch]) -> Result<f64> {
     let mut seen = BTreeSet::new();
     for packed in parts {
-        let column = packed.numbers.get(names::GROUP).ok_or_else(|| {
+        let column = packed.per_sequence.get(names::GROUP).ok_or_else(|| {
             Error::request(format!("objective \"{id}\" counts pairs or groups, but the data has none"))
         })?;
         seen.extend(column.iter().map(|v| v.to_bits()));

@@ -100,14 +100,14 @@ pub(in crate::data::rows) fn without_closing(mut laid: Laid, row: &Row, answer: 
     let Some(span) = laid.supervised.last_mut() else { return laid };
     let byte = |place: usize| laid.text.char_indices().nth(place).map_or(laid.text.len(), |(at, _)| at);
     let (start, end) = (byte(span.start), byte(span.end));
-    let stretch = &laid.text[start..end];
-    let found = [said.as_ref(), said.trim()].into_iter().find_map(|said| Some((stretch.rfind(said)?, said.len())));
+    let text = &laid.text[start..end];
+    let found = [said.as_ref(), said.trim()].into_iter().find_map(|said| Some((text.rfind(said)?, said.len())));
     let kept = match found {
         _ if said.trim().is_empty() => 0,
         Some((at, length)) => at + length,
         None => return laid,
     };
-    span.end = span.start + stretch[..kept].chars().count();
+    span.end = span.start + text[..kept].chars().count();
     laid.text.truncate(start + kept);
     laid
 }

@@ -99,7 +99,7 @@ impl Conversation<'_> {
                 None if marked.len() == answers.len() => self.learned[answers[place]],
                 None => {
                     return Err(format!(
-                        "the chat template marks {} stretches and does not tell which of {} messages of the assistant each \
+                        "the chat template marks {} spans and does not tell which of {} messages of the assistant each \
                          belongs to, and not all of them are learned; let its loop over `messages` hold the message in a variable",
                         marked.len(),
                         answers.len()

@@ -62,7 +62,7 @@ fn rendered_chats_their_ids_and_masks_are_those_of_the_reference() {
 /// Gotcha 11: most published templates have no marks, and a mask from marks alone would be all zero. Without its
 /// marks, the reference's template must give the same spans (except for what follows its end-of-text token).
 #[test]
-fn gotcha_11_a_template_that_marks_nothing_gives_the_same_stretches() {
+fn gotcha_11_a_template_that_marks_nothing_gives_the_same_spans() {
     for name in ["gpt2", "split"] {
         let (tokenizer, reference) = reference(name);
         let marked = tokenizer.chat_template().unwrap();

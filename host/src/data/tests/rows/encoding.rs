@@ -44,11 +44,8 @@ impl Case<'_> {
     /// All sequences in order, and the counts.
     pub(in crate::data::tests) fn encode(&self, lines: &[Value]) -> (Vec<Sequence>, RowCounts) {
         let data = self.data(lines).unwrap();
-        let stretches = data.train.in_order(self.longest, false);
-        (
-            stretches.iter().flat_map(|s| data.train.sequences(*s, self.tokenizer.prefix(), 0)).collect(),
-            data.rows.unwrap(),
-        )
+        let spans = data.train.in_order(self.longest, false);
+        (spans.iter().flat_map(|s| data.train.sequences(*s, self.tokenizer.prefix(), 0)).collect(), data.rows.unwrap())
     }
 
     /// The row's first sequence as text, its supervised tokens in brackets.

@@ -56,7 +56,7 @@ fn gotcha_02_a_pair_is_two_sequences_with_the_chosen_answer_first() {
     let (sequences, counts) = pairs(&tokenizer).encode(&lines);
     let batch = pack(&sequences).unwrap();
     assert_eq!(batch.rows, [0, 0, 1, 1]);
-    assert_eq!(batch.numbers["side"], [1.0, 0.0, 1.0, 0.0]);
+    assert_eq!(batch.per_sequence["side"], [1.0, 0.0, 1.0, 0.0]);
     assert_eq!(batch.columns["margin"], [0.5, 0.5, 2.0, 2.0]);
     let (id, end) = (|c: char| c as i32, 256);
     assert_eq!(
@@ -134,13 +134,13 @@ proptest! {
         let counts = data.rows.clone().unwrap();
         let dropped = counts.dropped_too_long + counts.dropped_empty + counts.dropped_same;
         prop_assert_eq!(counts.train + dropped, rows.len());
-        for stretch in data.train.in_order(longest, false) {
-            let both = data.train.sequences(stretch, None, 7);
+        for span in data.train.in_order(longest, false) {
+            let both = data.train.sequences(span, None, 7);
             prop_assert_eq!(both.len(), 2);
             let (prompt, chosen) = (prompt_of(&both[0]).to_vec(), &rows[both[0].row as usize]);
             prop_assert_eq!(&prompt, &prompt_of(&both[1]).to_vec());
             prop_assert!(!prompt.is_empty() && both[0].ids != both[1].ids);
-            prop_assert_eq!(stretch.targets(), both.iter().map(Sequence::positions).sum::<usize>());
+            prop_assert_eq!(span.targets(), both.iter().map(Sequence::positions).sum::<usize>());
             for (sequence, answer) in both.iter().zip([&chosen.1, &chosen.2]) {
                 let text = tokenizer.decode(&sequence.ids[..sequence.ids.len() - 1], false).unwrap();
                 let whole = chosen.0.clone() + answer;
@@ -260,7 +260,7 @@ fn gotcha_22_row_and_side_name_the_same_tokens_in_every_epoch_and_the_key_names_
         for _ in 0..3 {
             for sequence in batcher.next_window(64).unwrap().unwrap().sequences() {
                 order.push(sequence.row);
-                let key = (sequence.row, sequence.numbers["side"] > 0.0);
+                let key = (sequence.row, sequence.per_sequence["side"] > 0.0);
                 assert_eq!(known.entry(key).or_insert(sequence.ids.clone()), &sequence.ids);
             }
         }
@@ -291,7 +291,7 @@ fn a_batch_holds_whole_pairs_each_with_a_group_of_its_own() {
     // A pair has 3 + 5 positions.
     for (batch, expected) in [(BatchSize::Sequences(4), 4), (BatchSize::Tokens(31), 3), (BatchSize::Tokens(32), 4)] {
         let window = batcher(&data, batch).next_window(64).unwrap().unwrap();
-        let groups: Vec<f64> = window.sequences().iter().map(|s| s.numbers["group"]).collect();
+        let groups: Vec<f64> = window.sequences().iter().map(|s| s.per_sequence["group"]).collect();
         assert_eq!(groups.len(), 2 * expected, "{batch:?}");
         assert!(groups.chunks(2).all(|two| two[0] == two[1]), "{groups:?}");
         assert_eq!(groups.iter().map(|g| *g as u64).collect::<BTreeSet<_>>().len(), expected);

@@ -42,7 +42,7 @@ fn gotcha_03_a_prompt_ends_where_the_answer_begins() {
     let mut batcher = Batcher::new(data.train, options).unwrap();
     let taken = batcher.next_sequences(64).unwrap().unwrap();
     assert_eq!(taken.iter().map(|s| s.ids.len()).sum::<usize>(), 3);
-    assert!(taken.iter().all(|s| !s.supervised.contains(&true) && s.numbers.is_empty()));
+    assert!(taken.iter().all(|s| !s.supervised.contains(&true) && s.per_sequence.is_empty()));
     assert!(batcher.next_sequences(64).unwrap().is_none());
 }
 
@@ -99,7 +99,7 @@ fn a_sequence_finds_the_words_of_its_own_row() {
     let texts: Vec<_> = data
         .in_order(64, false)
         .into_iter()
-        .map(|stretch| data.row_text(data.sequences(stretch, None, 0)[0].row).unwrap().clone())
+        .map(|span| data.row_text(data.sequences(span, None, 0)[0].row).unwrap().clone())
         .collect();
     let asked: Vec<&str> = texts.iter().map(|text| text.prompt.as_str()).collect();
     assert_eq!(asked, [" what? \n", "b?", "system: s\nuser: c?\n"]);
@@ -141,8 +141,8 @@ fn a_labelled_answer_carries_its_label_as_its_side() {
     let line = |label: Value| json!({"prompt": "a", "completion": "b", "label": label});
     let lines = [json!(true), json!(false), json!(1), json!(0)].map(line);
     let (sequences, _) = case.encode(&lines);
-    assert_eq!(sequences.iter().map(|s| s.numbers["side"]).collect::<Vec<_>>(), [1.0, 0.0, 1.0, 0.0]);
-    assert!(sequences.iter().all(|s| case.marked(s) == "a[b<|endoftext|>]" && !s.numbers.contains_key("group")));
+    assert_eq!(sequences.iter().map(|s| s.per_sequence["side"]).collect::<Vec<_>>(), [1.0, 0.0, 1.0, 0.0]);
+    assert!(sequences.iter().all(|s| case.marked(s) == "a[b<|endoftext|>]" && !s.per_sequence.contains_key("group")));
     for (line, says) in [
         (line(json!("yes")), "`label`: \"yes\" where true, false, 1 or 0 belongs"),
         (line(json!(0.5)), "`label`: 0.5 where true"),
