@@ -122,13 +122,13 @@ mod tests {
     #[test]
     fn a_wrong_part_is_named() {
         for (spec, part) in [
-            ("", "no id"),
+            ("", "not the id"),
             ("can dle", "can dle"),
-            (":cpu", "no id"),
+            (":cpu", "not the id"),
             ("candle:", "after `:`"),
             ("candle@f16", "f16"),
             ("candle@", "after `@`"),
-            ("candle?", "no option"),
+            ("candle?", "not an option"),
             ("candle?path", "\"path\" is not an option"),
             ("candle?path=a&path=b", "twice"),
         ] {

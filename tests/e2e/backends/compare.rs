@@ -180,7 +180,7 @@ fn a_wrong_request_is_refused_before_anything_runs() {
         ("candle?path=fast", &["candle?path=fast", "backend.path", "fast"]),
         ("reference?path=generic", &["reference?path=generic", "backend.path", "unknown key"]),
         ("candle@f16", &["f16", "f32, bf16, f64"]),
-        ("candle,,reference", &["no id"]),
+        ("candle,,reference", &["not the id"]),
     ] {
         compare(&lab, backends, &["--steps", "2"]).refuses(2, parts);
     }
