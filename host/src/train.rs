@@ -127,7 +127,7 @@ impl Trainer {
         self.commit(out.tokens);
         let line = StepLine { step: self.state.step, lr, gradient, finite, context, out: &out };
         self.records.step(&line, &phases, self.learner.device.memory())?;
-        let answers = self.learner.rollouts.as_mut().map(Rollouts::said).unwrap_or_default();
+        let answers = self.learner.rollouts.as_mut().map(Rollouts::take_first_answers).unwrap_or_default();
         self.records.answers(self.state.step, &answers)?;
         self.records.done();
         self.mid_step = false;
@@ -153,7 +153,7 @@ impl Learner {
             gradient.finite &= critic.finite;
             out.metrics.push(("critic/grad_norm".to_owned(), critic.norm));
         }
-        out.metrics.extend(self.rollouts.iter_mut().flat_map(Rollouts::found));
+        out.metrics.extend(self.rollouts.iter_mut().flat_map(Rollouts::take_mean_rewards));
         Ok((out, gradient))
     }
 }

@@ -146,22 +146,13 @@
 //! them; with rollouts, `keep` (per sequence, 0 or 1) drops answers. The statistics listed in [`manifest::Requirements`] are in
 //! `loss`; for prompts they are in `prepare` too, computed when the answers were sampled:
 //!
-//! | statistic | scope | cotangent | meaning |
-//! |---|---|---|---|
-//! | `logp` | token | yes | log-probability of the target, at most 0 |
-//! | `lse`, `mean_logit` | token | yes | log-sum-exp and mean of the logits |
-//! | `entropy` | token | yes | entropy of the prediction, at least 0 |
-//! | `top1` | token | no | 1 where the target has the largest logit |
-//! | `reference.logp` | token | no | `logp` under the frozen reference |
-//! | `critic.value` | token | yes | value of the state before the target |
-//! | `critic.value_end` | sequence | no | value after the last token |
-//! | `score` | sequence | yes | scalar head at the last token |
+//! [`manifest::Statistic`] lists them with scope, gradient and meaning. A name is the role's, a dot and the statistic's, and for the
+//! policy the statistic's alone. The host computes the statistics of the head and `score` for the policy, `reference.logp`,
+//! `critic.value` and `critic.value_end`, and no others. A loss may return cotangents for those of a trained model that have a
+//! gradient. The names are all that an objective says about the models that it reads:
+//! `Requirements::reading(["logp", "reference.logp"])`.
 //!
 //! Where the mask is 0 statistics are arbitrary, and cotangents must be exactly 0.
-//!
-//! The host computes these and no others; a name is the role's, a dot and the statistic's, and for the policy the statistic's alone.
-//! In the manifest they stand under their roles: `policy` has `logp`, `lse`, `mean_logit`, `entropy`, `top1` and `score`, `reference`
-//! has `logp`, `critic` has `value` and `value_end`.
 
 pub mod abi;
 mod author;

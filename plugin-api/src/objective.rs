@@ -194,3 +194,28 @@ impl Verdict {
     /// End the run.
     pub const STOP: Verdict = Verdict(2);
 }
+
+/// The role that a statistic is read from, and the statistic's plain name: `reference.logp` is `logp` of the reference, `logp` that of
+/// the policy.
+pub fn role_of(statistic: &str) -> (&str, &str) {
+    statistic.rsplit_once('.').unwrap_or((POLICY, statistic))
+}
+
+/// Whether a role's model is trained, so that its statistics may have cotangents.
+pub fn trains(role: &str) -> bool {
+    [POLICY, "critic"].contains(&role)
+}
+
+const POLICY: &str = "policy";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Catches a prefix that is read as the statistic, and a frozen model with cotangents.
+    #[test]
+    fn a_statistic_names_its_role() {
+        assert_eq!([role_of("logp"), role_of("critic.value")], [("policy", "logp"), ("critic", "value")]);
+        assert_eq!(["policy", "critic", "reference", "teacher"].map(trains), [true, true, false, false]);
+    }
+}

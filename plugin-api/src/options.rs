@@ -118,6 +118,11 @@ pub fn read<T: OptionValue>(spec: &OptionSpec, values: &OptionMap) -> Result<T> 
     Ok(typed)
 }
 
+/// The legal strings of an option; used by the macro.
+pub fn choices<'a>(names: impl IntoIterator<Item = &'a str>) -> Vec<String> {
+    names.into_iter().map(str::to_owned).collect()
+}
+
 /// Refuses a key that no declaration has; used by the macro.
 ///
 /// # Errors
@@ -132,7 +137,8 @@ pub fn refuse_unknown(specs: &[OptionSpec], values: &OptionMap) -> Result<()> {
     }
 }
 
-/// Declares a plugin's options: a struct with types, defaults, legal values and help.
+/// Declares a plugin's options: a struct with types, defaults, legal values and help. After `of` stand the legal strings: a list, or
+/// the names of a table (`of TABLE.iter().map(|row| row.name)`).
 ///
 /// ```
 /// plugin_api::options! {
@@ -155,7 +161,7 @@ pub fn refuse_unknown(specs: &[OptionSpec], values: &OptionMap) -> Result<()> {
 macro_rules! options {
     ($(#[$meta:meta])* $vis:vis struct $Name:ident {
         $($(#[doc = $doc:literal])+ $field:ident: $ty:ty = $default:expr
-            $(, in $min:literal..=$max:literal)? $(, from $least:literal)? $(, of [$($choice:literal),+ $(,)?])? ;)*
+            $(, in $min:literal..=$max:literal)? $(, from $least:literal)? $(, of $choices:expr)? ;)*
     }) => {
         $(#[$meta])*
         #[derive(Debug, Clone, PartialEq)]
@@ -179,7 +185,7 @@ macro_rules! options {
                     };
                     $(spec.min = Some($min as f64); spec.max = Some($max as f64);)?
                     $(spec.min = Some($least as f64);)?
-                    $(spec.choices = vec![$($choice.into()),+];)?
+                    $(spec.choices = $crate::options::choices($choices);)?
                     spec
                 },)*]
             }

@@ -6,7 +6,7 @@ pub use crate::{
     export_objective, export_reward,
     manifest::{
         ColumnValue, DataKind, Expectation, MetricSpec, Normaliser, ObjectiveManifest, Reduction, Requirements,
-        RewardColumn, RewardManifest, Role, Statistic, StopGradient, TermSpec,
+        RewardColumn, RewardManifest, Statistic, StopGradient, TermSpec,
     },
     objective::{Loss, Objective, ObjectivePlugin, Verdict},
     options,

@@ -27,7 +27,7 @@ pub(super) fn check_drawing(flag: &str, path: &Path) -> Result<()> {
     check_folder(flag, path)?;
     let is_drawing = || fs::read_to_string(path).is_ok_and(|text| text.trim_start().starts_with("<svg"));
     if fs::symlink_metadata(path).is_ok() && !(path.is_file() && is_drawing()) {
-        let message = format!("{flag}: {} exists already and is no SVG", path.display());
+        let message = format!("{flag}: {} exists already and is not an SVG", path.display());
         return Err(Error::request(message).with_hint("name a new file, or remove this one first"));
     }
     Ok(())

@@ -121,7 +121,7 @@ mod tests {
 
     /// Catches a comparison in which a NaN agrees with everything.
     #[test]
-    fn a_loss_that_is_no_number_is_beyond_every_tolerance() {
+    fn a_nan_loss_is_beyond_every_tolerance() {
         let (base, other) = (curve(&[4.0], &[1.0]), curve(&[f64::NAN], &[1.0]));
         let found = Agreement::of("candle", &base, &other, Tolerance::of(DType::BF16, DType::F32)).unwrap();
         assert_eq!(found.first_beyond, Some(1));

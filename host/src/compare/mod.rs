@@ -4,11 +4,11 @@
 //! |---|---|
 //! | [`spec`] | the notation of a backend on the command line |
 //! | [`source`](mod@source) | the experiment, without one of the compared backends |
-//! | [`lane`] | the run of one backend |
+//! | [`backend_run`] | the run of one backend |
 //! | [`rounds`] | running the backends in turns, and timing |
 //! | [`peak`] | the highest speed of a backend's matrix product |
 //! | [`agreement`] | differences by step, and the tolerance |
-//! | [`yardstick`] | the noise floor: a backend's difference from itself with one weight moved |
+//! | [`noise_floor`] | the noise floor: a backend's difference from itself with one weight moved |
 //! | [`replay`] | one step in which the reference repeats every operation |
 //! | [`report`] | the results as values for JSON, as text tables, and the losses as SVG |
 //!
@@ -16,7 +16,8 @@
 //! (`train::learner`). Nothing is written except the plot.
 
 pub mod agreement;
-pub mod lane;
+pub mod backend_run;
+pub mod noise_floor;
 pub mod peak;
 pub mod replay;
 pub mod report;
@@ -24,7 +25,6 @@ pub mod rounds;
 pub mod source;
 pub mod spec;
 pub mod stats;
-pub mod yardstick;
 
 use std::path::PathBuf;
 
@@ -35,13 +35,13 @@ use crate::{
     runs::Progress,
 };
 use agreement::{Agreement, Tolerance};
-use lane::{Done, Entry, Lane};
+use backend_run::{BackendRun, Entry, FinishedRun};
+use noise_floor::NoiseFloor;
 use plugin_api_load::Library;
 use replay::{REFERENCE, Replay};
 use report::{BackendReport, Comparison};
 use source::Source;
 use spec::Spec;
-use yardstick::Yardstick;
 
 /// What to compare.
 #[derive(Debug, Clone, PartialEq)]
@@ -59,12 +59,12 @@ pub struct Request {
     /// Rounds that the timed steps are divided into; at least 1.
     pub rounds: u64,
     /// Whether to measure the noise floor, and on which backend: the first if none is named.
-    pub yardstick: Option<Option<Spec>>,
+    pub noise_floor: Option<Option<Spec>>,
     /// Whether to replay a step with the reference backend.
     pub replay: bool,
 }
 
-/// The handles of each session carry a tag: lanes count up from 1, later sessions from this number.
+/// The handles of each session carry a tag: the backends count up from 1, later sessions from this number.
 const LATER_TAGS: u16 = 0x1000;
 
 /// Runs the comparison. A backend that fails is reported, and the others continue.
@@ -75,32 +75,32 @@ pub fn compare(request: &Request, progress: &Progress) -> Result<Comparison> {
     let source = source(request)?;
     let entries = entries(&request.backends, &source)?;
     let first = entries.first().ok_or_else(|| Error::request("no backend is named").with_hint("--backends candle"))?;
-    let pair = request.yardstick.as_ref().map(|spec| yardstick_entry(spec.as_ref(), &request.backends, &source));
+    let pair = request.noise_floor.as_ref().map(|spec| noise_floor_entry(spec.as_ref(), &request.backends, &source));
     let pair = pair.transpose()?;
     let data = first.setup.data(false)?;
-    let mut lanes = open(&entries, &data)?;
-    let parameters = lanes.iter().find_map(|lane| lane.learner().map(|l| l.model.layout().count()));
+    let mut runs = open(&entries, &data)?;
+    let parameters = runs.iter().find_map(|run| run.learner().map(|l| l.model.layout().count()));
 
-    let measured = rounds::run(&mut lanes, request.steps, request.rounds, progress);
-    // The lanes' sessions end here: what follows opens its own.
-    let lanes: Vec<Done> = lanes.into_iter().map(Done::from).collect();
-    let agreements = agreements(&entries, &lanes);
-    let yardstick = pair.map(|pair| measure_yardstick(&pair, request, &lanes, &data, progress)).transpose()?;
-    let replays = replays(request, &entries, &lanes, &agreements, &data, progress);
+    let measured = rounds::run(&mut runs, request.steps, request.rounds, progress);
+    // The sessions end here: what follows opens its own.
+    let runs: Vec<FinishedRun> = runs.into_iter().map(FinishedRun::from).collect();
+    let agreements = agreements(&entries, &runs);
+    let noise_floor = pair.map(|pair| measure_noise_floor(&pair, request, &runs, &data, progress)).transpose()?;
+    let replays = replays(request, &entries, &runs, &agreements, &data, progress);
 
     let base = &first.setup;
-    let reports = entries.iter().zip(lanes).zip(measured).zip(agreements).zip(replays);
+    let reports = entries.iter().zip(runs).zip(measured).zip(agreements).zip(replays);
     Ok(Comparison {
         name: base.experiment().name.clone(),
         steps: request.steps,
         rounds: request.rounds.min(request.steps - 1),
         parameters: parameters.unwrap_or(0),
         backends: reports
-            .map(|((((entry, lane), measured), agreement), replay)| {
-                BackendReport::new(entry, lane, measured, agreement, replay)
+            .map(|((((entry, run), measured), agreement), replay)| {
+                BackendReport::new(entry, run, measured, agreement, replay)
             })
             .collect(),
-        yardstick,
+        noise_floor,
         plot: None,
     })
 }
@@ -123,44 +123,44 @@ fn entries(specs: &[Spec], source: &Source<'_>) -> Result<Vec<Entry>> {
     specs.iter().enumerate().map(|(index, spec)| Entry::new(spec, label(index), source)).collect()
 }
 
-fn open(entries: &[Entry], data: &TrainingData) -> Result<Vec<Lane>> {
-    (1_u16..).zip(entries).map(|(tag, entry)| Lane::open(entry, tag, data)).collect()
+fn open(entries: &[Entry], data: &TrainingData) -> Result<Vec<BackendRun>> {
+    (1_u16..).zip(entries).map(|(tag, entry)| BackendRun::open(entry, tag, data)).collect()
 }
 
 /// Each backend compared with the first one that has done a step; `None` for that one.
-fn agreements(entries: &[Entry], lanes: &[Done]) -> Vec<Option<Agreement>> {
-    let Some(base) = lanes.iter().position(|lane| !lane.curve.loss.is_empty()) else {
-        return lanes.iter().map(|_| None).collect();
+fn agreements(entries: &[Entry], runs: &[FinishedRun]) -> Vec<Option<Agreement>> {
+    let Some(base) = runs.iter().position(|run| !run.curve.loss.is_empty()) else {
+        return runs.iter().map(|_| None).collect();
     };
     let held = |index: usize| {
         let tolerance = Tolerance::of(entries[base].dtype(), entries[index].dtype());
-        Agreement::of(&entries[base].label, &lanes[base].curve, &lanes[index].curve, tolerance)
+        Agreement::of(&entries[base].label, &runs[base].curve, &runs[index].curve, tolerance)
     };
-    (0..lanes.len()).map(|index| if index == base { None } else { held(index) }).collect()
+    (0..runs.len()).map(|index| if index == base { None } else { held(index) }).collect()
 }
 
-/// The backend whose noise floor is measured, and the lane that has already run it.
+/// The backend whose noise floor is measured, and the index of its finished run if it is one of the compared backends.
 struct Pair {
     entry: Entry,
     known: Option<usize>,
 }
 
-fn yardstick_entry(spec: Option<&Spec>, backends: &[Spec], source: &Source<'_>) -> Result<Pair> {
+fn noise_floor_entry(spec: Option<&Spec>, backends: &[Spec], source: &Source<'_>) -> Result<Pair> {
     let spec = spec.or(backends.first()).ok_or_else(|| Error::request("no backend is named"))?;
     let known = backends.iter().position(|other| other == spec);
     Ok(Pair { entry: Entry::new(spec, spec.to_string(), source)?, known })
 }
 
-fn measure_yardstick(
+fn measure_noise_floor(
     pair: &Pair,
     request: &Request,
-    lanes: &[Done],
+    runs: &[FinishedRun],
     data: &TrainingData,
     progress: &Progress,
-) -> Result<Yardstick> {
+) -> Result<NoiseFloor> {
     progress.message(&format!("yardstick: {} with one weight moved", pair.entry.label));
-    let known = pair.known.map(|index| &lanes[index].curve);
-    yardstick::measure(&pair.entry, known, request.steps, data, LATER_TAGS)
+    let known = pair.known.map(|index| &runs[index].curve);
+    noise_floor::measure(&pair.entry, known, request.steps, data, LATER_TAGS)
 }
 
 /// Replays each backend's first step that differs from the first backend's. If none differs, replays step 1. For
@@ -168,7 +168,7 @@ fn measure_yardstick(
 fn replays(
     request: &Request,
     entries: &[Entry],
-    lanes: &[Done],
+    runs: &[FinishedRun],
     agreements: &[Option<Agreement>],
     data: &TrainingData,
     progress: &Progress,
@@ -180,14 +180,14 @@ fn replays(
     let earliest = agreements.iter().filter_map(beyond).min();
     let reference = entries.first().map(replay::library);
     let mut replays = Vec::new();
-    for (index, (entry, lane)) in entries.iter().zip(lanes).enumerate() {
+    for (index, (entry, run)) in entries.iter().zip(runs).enumerate() {
         let own = if agreements[index].is_some() { beyond(&agreements[index]) } else { earliest };
         let step = own.unwrap_or(1);
         let one = match &reference {
             _ if entry.setup.experiment().backend.plugin == REFERENCE => Replay::skipped(step, "it is the reference"),
-            _ if lane.failure.is_some() => Replay::skipped(step, "the backend failed"),
+            _ if run.failure.is_some() => Replay::skipped(step, "the backend failed"),
             None => Replay::skipped(step, "no backend"),
-            Some(Err(error)) => Replay::skipped(step, lane::whole(error)),
+            Some(Err(error)) => Replay::skipped(step, backend_run::one_line(error)),
             Some(Ok(library)) => one_replay(entry, library, step, data, index, progress),
         };
         replays.push(Some(one));

@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeMap, thread, time::Duration};
 
-use super::{lane::Lane, peak};
+use super::{backend_run::BackendRun, peak};
 use crate::{device::profile::Cost, runs::Progress};
 
 /// Steps per backend whose operations are timed, after the compared steps.
@@ -29,39 +29,39 @@ pub struct Measured {
     pub peak: Option<f64>,
 }
 
-/// Runs all lanes for `steps` steps. The first step is the warm-up; the others are timed, in at most `rounds`
+/// Runs all backends for `steps` steps. The first step is the warm-up; the others are timed, in at most `rounds`
 /// rounds.
-pub fn run(lanes: &mut [Lane], steps: u64, rounds: u64, progress: &Progress) -> Vec<Measured> {
-    let mut measured = vec![Measured::default(); lanes.len()];
-    in_turns(lanes, 0, |_, lane| _ = lane.turn(1, true));
+pub fn run(runs: &mut [BackendRun], steps: u64, rounds: u64, progress: &Progress) -> Vec<Measured> {
+    let mut measured = vec![Measured::default(); runs.len()];
+    in_turns(runs, 0, |_, run| _ = run.run_steps(1, true));
     let mut done = 1;
     for (round, count) in shares(steps - 1, rounds).into_iter().enumerate() {
-        in_turns(lanes, round, |index, lane| {
-            if let Some((tokens, seconds)) = lane.turn(count, true) {
+        in_turns(runs, round, |index, run| {
+            if let Some((tokens, seconds)) = run.run_steps(count, true) {
                 measured[index].tokens_per_second.push(tokens as f64 / seconds.max(1e-9));
             }
         });
         done += count;
-        tell(lanes, &measured, done, progress);
+        report(runs, &measured, done, progress);
     }
     for pass in 0..PROFILED {
-        in_turns(lanes, pass as usize, |index, lane| {
-            lane.record.pause(false);
-            if let Some((tokens, seconds)) = lane.turn(1, false) {
+        in_turns(runs, pass as usize, |index, run| {
+            run.record.pause(false);
+            if let Some((tokens, seconds)) = run.run_steps(1, false) {
                 measured[index].profiled_seconds += seconds;
                 measured[index].profiled_tokens += tokens;
             }
-            lane.record.pause(true);
+            run.record.pause(true);
         });
     }
-    for (lane, own) in lanes.iter().zip(&mut measured) {
-        own.costs = lane.record.costs();
-        own.memory_peak = lane.learner().map_or(0, |learner| learner.device.memory().peak);
+    for (run, own) in runs.iter().zip(&mut measured) {
+        own.costs = run.record.costs();
+        own.memory_peak = run.learner().map_or(0, |learner| learner.device.memory().peak);
     }
     for pass in 0..PEAK_PASSES {
-        in_turns(lanes, pass, |index, lane| {
+        in_turns(runs, pass, |index, run| {
             // A device whose memory the model fills has no room for the measurement.
-            let found = lane.learner().and_then(|learner| peak::measure(&learner.device).ok());
+            let found = run.learner().and_then(|learner| peak::measure(&learner.device).ok());
             measured[index].peak = measured[index].peak.into_iter().chain(found).reduce(f64::max);
         });
     }
@@ -71,15 +71,15 @@ pub fn run(lanes: &mut [Lane], steps: u64, rounds: u64, progress: &Progress) -> 
 /// Pause before a turn: after it, the waiting threads of another backend's library have gone to sleep.
 const SETTLE: Duration = Duration::from_millis(30);
 
-/// Calls `turn` for each lane, in the order of the round.
-fn in_turns(lanes: &mut [Lane], round: usize, mut turn: impl FnMut(usize, &mut Lane)) {
-    let count = lanes.len();
+/// Calls `turn` for each backend, in the order of the round.
+fn in_turns(runs: &mut [BackendRun], round: usize, mut turn: impl FnMut(usize, &mut BackendRun)) {
+    let count = runs.len();
     for place in 0..count {
         let index = (place + round) % count;
         if count > 1 {
             thread::sleep(SETTLE);
         }
-        turn(index, &mut lanes[index]);
+        turn(index, &mut runs[index]);
     }
 }
 
@@ -89,9 +89,9 @@ fn shares(steps: u64, rounds: u64) -> Vec<u64> {
     (0..rounds).map(|round| steps * (round + 1) / rounds - steps * round / rounds).collect()
 }
 
-fn tell(lanes: &[Lane], measured: &[Measured], step: u64, progress: &Progress) {
-    if let Some((lane, own)) = lanes.iter().zip(measured).find(|(lane, _)| lane.failure.is_none())
-        && let (Some(loss), Some(speed)) = (lane.curve.loss.last(), own.tokens_per_second.last())
+fn report(runs: &[BackendRun], measured: &[Measured], step: u64, progress: &Progress) {
+    if let Some((run, own)) = runs.iter().zip(measured).find(|(run, _)| run.failure.is_none())
+        && let (Some(loss), Some(speed)) = (run.curve.loss.last(), own.tokens_per_second.last())
     {
         progress.step(step, *loss, *speed);
     }

@@ -52,7 +52,7 @@ mod tests {
 
     /// Catches a NaN that counts as agreement, and a division by zero for equal zeros.
     #[test]
-    fn a_number_and_none_are_infinitely_apart() {
+    fn a_number_and_nan_differ_infinitely() {
         assert_eq!(relative(0.0, 0.0), 0.0);
         assert_eq!(relative(2.0, 1.0), 0.5);
         assert_eq!(relative(1.0, f64::NAN), f64::INFINITY);

@@ -89,7 +89,7 @@ impl Session for Profile {
         result
     }
 
-    plugin_api::pass_on!(inner: alloc free upload download begin_download finish_download write_version supports workspace memory trim sync);
+    plugin_api::pass_on!(inner: alloc free upload download write_version supports workspace memory trim sync);
 }
 
 /// Floating-point operations of a call's matrix products.

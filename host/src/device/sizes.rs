@@ -80,15 +80,6 @@ impl Session for SizesOnly {
         Ok(())
     }
 
-    fn begin_download(&mut self, _: Handle, _: u64, _: u64) -> Result<u64> {
-        Ok(0)
-    }
-
-    fn finish_download(&mut self, _: u64, bytes: &mut [u8]) -> Result<()> {
-        bytes.fill(0);
-        Ok(())
-    }
-
     fn supports(&self, op: u32, dtype: DType) -> bool {
         self.real.supports(op, dtype)
     }

@@ -50,14 +50,6 @@ impl Buffer {
         View { offset, ..View::dense(self.handle, self.dtype, rows, cols) }
     }
 
-    /// How many times it has been written.
-    ///
-    /// # Errors
-    /// Errors of the backend.
-    pub fn write_version(&self) -> Result<u64> {
-        Ok(self.device.0.session.borrow().write_version(self.handle)?)
-    }
-
     pub(super) fn upload_bytes(&self, offset: u64, bytes: &[u8]) -> Result<()> {
         Ok(self.device.0.session.borrow_mut().upload(self.handle, offset, bytes)?)
     }

@@ -120,7 +120,7 @@ pub fn generate(
 ///
 /// # Errors
 /// As [`generate`].
-pub fn hold(model: &Model, prompts: &[Vec<i32>], max_tokens: usize) -> Result<()> {
+pub fn reach_peak_memory(model: &Model, prompts: &[Vec<i32>], max_tokens: usize) -> Result<()> {
     let options = GenerateOptions { max_tokens, ..GenerateOptions::default() };
     check(model, prompts, &options)?;
     let mut ignore = |_| {};
@@ -302,7 +302,7 @@ impl<'a> Generation<'a> {
             active.logps.push(logp);
             (self.on_token)(Drawn { sample: active.sample, token, logp });
         }
-        self.retire();
+        self.collect_finished();
         Ok(())
     }
 
@@ -316,7 +316,8 @@ impl<'a> Generation<'a> {
         self.active[first..].iter().map(draw).collect()
     }
 
-    fn retire(&mut self) {
+    /// Moves finished samples to the results and frees their slots.
+    fn collect_finished(&mut self) {
         let (config, max_tokens) = (self.model.config(), self.options.max_tokens);
         let finish = |active: &Active| {
             if config.eos.iter().any(|eos| i64::from(*eos) == i64::from(active.last)) {

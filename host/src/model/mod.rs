@@ -19,9 +19,7 @@ pub mod shape;
 mod size;
 
 pub use compute::activations::{BatchView, Forward, Keep, Recompute};
-pub use compute::cache;
 pub use compute::head::{Cotangents, Head, HeadRequest, HeadStats, Statistics};
-pub use files::{tensor_file, weights};
 pub use loaded::Model;
 pub use params::{Layout, Parameter};
 pub use shape::config::{ModelConfig, Outputs};

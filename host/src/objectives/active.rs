@@ -10,6 +10,7 @@ use plugin_api::{
 
 use crate::{
     error::{Error, Result},
+    model::Statistics,
     runs::breadcrumb,
 };
 
@@ -47,13 +48,13 @@ impl Active {
     ) -> Result<Active> {
         let requirements = breadcrumb::within(id, "requirements", || instance.requirements())?;
         check_data(id, &manifest, data)?;
-        contract::requirements(&manifest, &requirements)
+        contract::requirements(&requirements)
             .map_err(|why| Error::request(format!("objective \"{id}\", call `requirements`: {why}")))?;
         if let Some(name) = not_offered(&requirements) {
             return Err(Error::request(format!(
                 "objective \"{id}\" reads the statistic `{name}`, which this host does not compute"
             ))
-            .with_hint(format!("computed here: {}", OFFERED.join(", "))));
+            .with_hint(format!("computed here: {}", offered_statistics().join(", "))));
         }
         let active = Active { id: id.to_owned(), table: 0, weight, prefix, manifest, requirements, instance };
         active.check_requirements()?;
@@ -174,18 +175,12 @@ pub fn check_data(id: &str, manifest: &ObjectiveManifest, data: &str) -> Result<
 
 /// Returns the first required statistic that this host does not compute.
 pub fn not_offered(requirements: &Requirements) -> Option<&str> {
-    requirements.statistics.iter().map(String::as_str).find(|name| !OFFERED.contains(name))
+    let offered = offered_statistics();
+    requirements.statistics.iter().map(String::as_str).find(|name| !offered.contains(name))
 }
 
-/// Statistics that this host computes.
-pub const OFFERED: &[&str] = &[
-    "logp",
-    "lse",
-    "entropy",
-    "mean_logit",
-    "top1",
-    names::SCORE,
-    names::REFERENCE_LOGP,
-    names::CRITIC_VALUE,
-    names::CRITIC_VALUE_END,
-];
+/// Returns the statistics that this host computes.
+pub fn offered_statistics() -> Vec<&'static str> {
+    let others = [names::SCORE, names::REFERENCE_LOGP, names::CRITIC_VALUE, names::CRITIC_VALUE_END];
+    Statistics::names().chain(others).collect()
+}

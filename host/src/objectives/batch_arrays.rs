@@ -50,24 +50,17 @@ pub fn with_statistics(
     stats: Option<&HeadStats>,
 ) -> Result<Batch<'static>> {
     let n = packed.len();
-    let spread = |values: Option<&Vec<f64>>| spread(n, rows, values.map_or(&[], Vec::as_slice));
-    let mut batch = data_arrays(packed).with_statistic("logp", Scope::TOKEN, spread(stats.map(|s| &s.logp)));
-    let optional = [
-        ("lse", wanted.lse, stats.and_then(|s| s.lse.as_ref())),
-        ("entropy", wanted.entropy, stats.and_then(|s| s.entropy.as_ref())),
-        ("mean_logit", wanted.mean_logit, stats.and_then(|s| s.mean_logit.as_ref())),
-    ];
-    for (name, wanted, values) in optional {
-        if wanted {
-            batch = batch.with_statistic(name, Scope::TOKEN, spread(values));
-        }
+    let mut batch = data_arrays(packed);
+    for name in Statistics::DIFFERENTIABLE.into_iter().filter(|name| wanted.has(name)) {
+        let values = stats.and_then(|s| s.get(name)).unwrap_or_default();
+        batch = batch.with_statistic(name, Scope::TOKEN, spread(n, rows, values));
     }
     if let Some(top1) = stats.and_then(|s| s.top1.as_ref()) {
         let mut hits = vec![0.0; n];
         for (row, id) in rows.iter().zip(top1) {
             hits[*row as usize] = f64::from(u8::from(packed.targets[*row as usize] == *id));
         }
-        batch = batch.with("top1", Scope::TOKEN, hits);
+        batch = batch.with(Statistics::TOP1, Scope::TOKEN, hits);
     }
     batch.check()?;
     Ok(batch)

@@ -114,7 +114,7 @@ impl Objectives {
     pub fn needs(&self) -> Needs {
         let any = |name: &str| self.0.iter().any(|a| a.reads(name));
         Needs {
-            tokens: ["logp", "lse", "entropy", "mean_logit", "top1"].into_iter().any(any),
+            tokens: Statistics::names().any(any),
             score: any(names::SCORE),
             reference: any(names::REFERENCE_LOGP),
             critic: any(names::CRITIC_VALUE) || any(names::CRITIC_VALUE_END),
@@ -130,8 +130,8 @@ impl Objectives {
     /// Returns the statistics that the head must compute. The largest logit is always included, since every run reports token
     /// accuracy.
     pub fn statistics(&self) -> Statistics {
-        let any = |name: &str| self.0.iter().any(|a| a.reads(name));
-        Statistics { lse: any("lse"), entropy: any("entropy"), mean_logit: any("mean_logit"), top1: true }
+        let read = Statistics::of(|name| self.0.iter().any(|a| a.reads(name)));
+        Statistics { top1: true, ..read }
     }
 
     /// Returns the window with the sequences that an objective composes from its rows; unchanged if no objective composes.

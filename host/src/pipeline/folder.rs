@@ -172,7 +172,7 @@ pub fn to_do(
         let name = &pipeline.stages()[index].name;
         if state(&pipeline.stage_folder(index))? != State::Ended {
             return Err(Error::request(format!("stage \"{name}\" comes before and is not done"))
-                .with_hint(format!("go on with --resume alone, or begin with --from {name}")));
+                .with_hint(format!("continue with --resume alone, or begin with --from {name}")));
         }
         finished(pipeline, index, &experiments[index])?;
     }
@@ -220,9 +220,8 @@ fn refuse_content(pipeline: &Pipeline, dev: bool) -> Result<()> {
     if entries.all(|entry| is_ours(&entry.file_name()) || is_free(&entry.path())) {
         return Ok(());
     }
-    Err(Error::request(format!("the pipeline \"{}\" exists already: {}", pipeline.name(), folder.display())).with_hint(
-        "go on with it by --resume, run it anew from a stage by --from STAGE, or choose another name by --name",
-    ))
+    Err(Error::request(format!("the pipeline \"{}\" exists already: {}", pipeline.name(), folder.display()))
+        .with_hint("continue it by --resume, rerun it from a stage by --from STAGE, or choose another name by --name"))
 }
 
 /// Returns the changes of a stage's experiment since it began.

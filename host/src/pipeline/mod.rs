@@ -49,7 +49,7 @@ pub struct Options {
 }
 
 /// What is reported while a pipeline runs.
-pub enum Told<'a> {
+pub enum Event<'a> {
     /// A note for the user, such as a stage that begins or is skipped, or a run that was moved aside.
     Note(String),
     /// A stage has ended, or was interrupted.
@@ -66,11 +66,11 @@ pub fn run(
     pipeline: &Pipeline,
     options: &Options,
     interrupt: &Interrupt,
-    tell: &mut dyn FnMut(Told<'_>) -> Result<()>,
+    report: &mut dyn FnMut(Event<'_>) -> Result<()>,
 ) -> Result<(PipelineSummary, Option<Error>)> {
     let started = Instant::now();
     for note in folder::tidy(pipeline, &options.part, options.resume)? {
-        tell(Told::Note(format!("note: {note}")))?;
+        report(Event::Note(format!("note: {note}")))?;
     }
     let stages = plan::read(pipeline, &options.plugin_folders, options.pinning)?;
     let experiments: Vec<Experiment> = stages.iter().map(|stage| stage.loaded.experiment.clone()).collect();
@@ -81,24 +81,24 @@ pub fn run(
     uncertain.keep();
 
     for note in folder::make_room(pipeline, &experiments, &tasks)? {
-        tell(Told::Note(note))?;
+        report(Event::Note(note))?;
     }
     let mut stopped = None;
     for (index, task) in tasks.iter().enumerate() {
         if let Some(heading) = heading(pipeline, &experiments, index, *task) {
-            tell(Told::Note(heading))?;
+            report(Event::Note(heading))?;
         }
         let Some(resume) = task.resumes() else { continue };
         let summary = run_stage(pipeline, options, index, resume, interrupt)
             .map_err(|error| failed(error, pipeline, index, experiments.len()))?;
-        tell(Told::Stage(&summary.1))?;
+        report(Event::Stage(&summary.1))?;
         stopped = interrupted(pipeline, &tasks, index, &summary, interrupt);
         if stopped.is_some() {
             break;
         }
     }
     for note in if stopped.is_none() { folder::outdated(pipeline)? } else { Vec::new() } {
-        tell(Told::Note(note))?;
+        report(Event::Note(note))?;
     }
     let mut stages = Vec::new();
     for (index, experiment) in experiments.iter().enumerate() {
@@ -107,7 +107,7 @@ pub fn run(
             Ok(figures) => stages.extend(figures),
             // A stage that was not requested may be damaged.
             Err(error) if tasks[index] == Task::Nothing => {
-                tell(Told::Note(format!("note: stage \"{name}\" is left out of the table: {error}")))?;
+                report(Event::Note(format!("note: stage \"{name}\" is left out of the table: {error}")))?;
             }
             Err(error) => return Err(error),
         }
@@ -151,8 +151,8 @@ fn run_stage(
 fn failed(error: Error, pipeline: &Pipeline, index: usize, count: usize) -> Error {
     let name = &pipeline.stages()[index].name;
     let hint = match error.hint() {
-        Some(hint) => format!("{hint}; then go on with the same command and --resume"),
-        None => "mend the cause, then go on with the same command and --resume".to_owned(),
+        Some(hint) => format!("{hint}; then continue with the same command and --resume"),
+        None => "fix the cause, then continue with the same command and --resume".to_owned(),
     };
     let kind = if error.kind() == Kind::Request { "cannot run" } else { "failed" };
     error.context(format!("stage \"{name}\" ({} of {count}) {kind}", index + 1)).with_hint(hint)
@@ -175,5 +175,5 @@ fn interrupted(
         _ if more && interrupt.requested() => format!("stopped after stage \"{name}\", which is done"),
         _ => return None,
     };
-    Some(Error::interrupted(message).with_hint("go on with the same command and --resume"))
+    Some(Error::interrupted(message).with_hint("continue with the same command and --resume"))
 }

@@ -227,7 +227,7 @@ pub fn sync_folder(path: &Path) -> Result<()> {
 const OPEN_FILES: &str = "/proc/self/fd";
 
 /// A path that leads to an open folder even if the folder is moved; `None` if the system has no such paths.
-pub(super) fn way_to(folder: &File) -> Option<PathBuf> {
+pub(super) fn descriptor_path(folder: &File) -> Option<PathBuf> {
     cfg!(target_os = "linux").then(|| Path::new(OPEN_FILES).join(folder.as_raw_fd().to_string()))
 }
 

@@ -72,7 +72,7 @@ impl FileLock {
                     file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id()))?;
                     return Ok(FileLock { _file: file, held: None });
                 }
-                Err(TryLockError::Error(error)) if has_no_locks(&error) => match hold(path)? {
+                Err(TryLockError::Error(error)) if has_no_locks(&error) => match create_held(path)? {
                     Ok(held) => return Ok(FileLock { _file: file, held: Some(held) }),
                     Err(owner) => owner,
                 },
@@ -98,7 +98,7 @@ impl FileLock {
 
 impl FileLock {
     /// Removes the file that replaces a lock; the lock itself is released when this value is dropped.
-    pub(super) fn give_back(&mut self) {
+    pub(super) fn remove_held(&mut self) {
         if let Some(held) = self.held.take() {
             _ = fs::remove_file(&held);
             OURS.lock().unwrap_or_else(PoisonError::into_inner).retain(|own| *own != shown(&held));
@@ -108,7 +108,7 @@ impl FileLock {
 
 impl Drop for FileLock {
     fn drop(&mut self) {
-        self.give_back();
+        self.remove_held();
     }
 }
 
@@ -130,16 +130,16 @@ fn has_no_locks(error: &io::Error) -> bool {
 }
 
 /// Creates `path` with `.held` appended, or returns which process has created it before.
-fn hold(path: &Path) -> io::Result<Result<PathBuf, String>> {
-    let beside = |ending: &str| {
+fn create_held(path: &Path) -> io::Result<Result<PathBuf, String>> {
+    let with_ending = |ending: &str| {
         let mut name = path.as_os_str().to_owned();
         name.push(ending);
         PathBuf::from(name)
     };
-    let held = beside(HELD);
+    let held = with_ending(HELD);
     let machine = rustix::system::uname().nodename().to_string_lossy().into_owned();
     loop {
-        match put(&held, &beside(&format!(".new-{}", std::process::id())), &machine) {
+        match create_with_content(&held, &with_ending(&format!(".new-{}", std::process::id())), &machine) {
             Ok(()) => {
                 OURS.lock().unwrap_or_else(PoisonError::into_inner).push(shown(&held));
                 return Ok(Ok(held));
@@ -156,7 +156,7 @@ fn hold(path: &Path) -> io::Result<Result<PathBuf, String>> {
         if !(place == machine && (is_dead || is_own && !is_ours)) {
             let file = shown(&held);
             return Ok(Err(format!(
-                "{} (so says {}: remove it if that process is gone)",
+                "{} (named by {}; remove that file if the process has ended)",
                 owner.trim(),
                 file.display()
             )));
@@ -175,7 +175,7 @@ fn hold(path: &Path) -> io::Result<Result<PathBuf, String>> {
 }
 
 /// Creates the file `held` with its content, in one step: without content it would not show which process holds it.
-fn put(held: &Path, new: &Path, machine: &str) -> io::Result<()> {
+fn create_with_content(held: &Path, new: &Path, machine: &str) -> io::Result<()> {
     fs::write(new, format!("{} on {machine}\n", std::process::id()))?;
     let put = match fs::hard_link(new, held) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {

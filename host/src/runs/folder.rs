@@ -69,7 +69,7 @@ struct Held {
 impl Held {
     fn open(path: &Path) -> io::Result<Held> {
         let folder = File::open(path)?;
-        let way = disk::way_to(&folder).filter(|way| is_same(&folder, way)).unwrap_or_else(|| path.to_owned());
+        let way = disk::descriptor_path(&folder).filter(|way| is_same(&folder, way)).unwrap_or_else(|| path.to_owned());
         Ok(Held { folder, way })
     }
 }
@@ -89,7 +89,7 @@ impl RunFolder {
         refuse_within_a_run(&path)?;
         fs::create_dir_all(&path)
             .map_err(|cause| Error::run(format!("cannot create {}", path.display())).with_cause(cause))?;
-        let (held, lock) = hold(&path)?;
+        let (held, lock) = open_and_lock(&path)?;
         let run = Self { path, name: name.to_owned(), created: true, held, lock };
         refuse_content(&run.path, name, existing)?;
         clear(&run.path)?;
@@ -116,7 +116,7 @@ impl RunFolder {
         if !is_replaceable(path, Existing::Keep) {
             return false;
         }
-        let Ok((held, lock)) = hold(path) else { return false };
+        let Ok((held, lock)) = open_and_lock(path) else { return false };
         // Dropped at the end, which removes the empty folder.
         let run = Self { path: path.to_owned(), name, created: true, held, lock };
         is_replaceable(path, Existing::Keep) && clear(&run.path).is_ok()
@@ -143,7 +143,7 @@ impl RunFolder {
                 ),
             }));
         }
-        let (held, lock) = hold(&path)?;
+        let (held, lock) = open_and_lock(&path)?;
         // Left by a process that was killed while writing.
         disk::remove_unfinished(&held.way)?;
         Ok(Self { path, name: name.to_owned(), created: false, held, lock })
@@ -160,9 +160,8 @@ impl RunFolder {
         }
         let is_gone = self.held.folder.metadata().is_ok_and(|meta| meta.nlink() == 0);
         if is_gone || self.held.way == self.path || !is_same(&self.held.folder, &self.held.way) {
-            let message =
-                format!("the folder of the run was removed or moved while the run went on: {}", self.path.display());
-            return Err(Error::run(message).with_hint("put it back, then go on with --resume"));
+            let message = format!("the folder of the run was removed or moved during the run: {}", self.path.display());
+            return Err(Error::run(message).with_hint("put it back, then continue with --resume"));
         }
         Ok(Some(disk::shown(&self.held.way)))
     }
@@ -222,7 +221,7 @@ impl Drop for RunFolder {
     fn drop(&mut self) {
         if self.created && is_same(&self.held.folder, &self.path) && is_empty(&self.path) {
             _ = disk::remove_unfinished(&self.held.way);
-            self.lock.give_back();
+            self.lock.remove_held();
             _ = fs::remove_file(self.path.join(LOCK));
             _ = fs::remove_dir(&self.path);
             // Only if this was the first and only run in it: a folder that is not empty stays.
@@ -275,7 +274,7 @@ fn refuse_content(path: &Path, name: &str, existing: Existing) -> Result<()> {
         }
     };
     Err(error.with_hint(format!(
-        "go on with it by --resume, choose another name by --name, or remove {} first",
+        "continue it by --resume, choose another name by --name, or remove {} first",
         path.display()
     )))
 }
@@ -356,7 +355,7 @@ fn known_runs(runs: &Path, name: &str) -> String {
 }
 
 /// Opens the folder of a run and takes its lock.
-fn hold(path: &Path) -> Result<(Held, FileLock)> {
+fn open_and_lock(path: &Path) -> Result<(Held, FileLock)> {
     let failed = |cause: io::Error| Error::run(format!("cannot lock {}", path.join(LOCK).display())).with_cause(cause);
     let held = Held::open(path).map_err(failed)?;
     match FileLock::take(&held.way.join(LOCK), PATIENCE) {

@@ -10,7 +10,7 @@ use crate::error::Kind;
 
 /// Catches a folder that stays although nothing was written into it.
 #[test]
-fn a_new_folder_into_which_nothing_was_written_is_gone_again() {
+fn a_new_folder_without_files_is_removed() {
     let base = tempfile::tempdir().unwrap();
     let runs = base.path().join("runs");
     let run = RunFolder::create(&runs, "a", Existing::Keep).unwrap();
@@ -64,7 +64,7 @@ fn a_run_that_exists_is_refused_with_its_remedies_and_left_alone() {
 /// Catches a retry of a failed start that is refused because the run "exists already", and a replacement that
 /// destroys work: steps, checkpoints, files of the user, or a run that another process writes.
 #[test]
-fn only_a_run_without_anything_to_lose_is_replaced() {
+fn only_a_run_without_steps_or_other_files_is_replaced() {
     let base = tempfile::tempdir().unwrap();
     let path = base.path().join("a");
     let begin = |files: &[(&str, &str)]| {
@@ -108,7 +108,7 @@ fn only_a_run_without_anything_to_lose_is_replaced() {
 
 /// Catches a failed start that leaves its folder, and a resumed run that is removed.
 #[test]
-fn a_run_that_this_process_began_can_be_taken_back() {
+fn a_run_that_this_process_began_can_be_discarded() {
     let base = tempfile::tempdir().unwrap();
     let mut run = RunFolder::create(base.path(), "a", Existing::Keep).unwrap();
     fs::write(run.experiment(), "").unwrap();
@@ -127,7 +127,7 @@ fn a_run_that_this_process_began_can_be_taken_back() {
 /// Catches a start that was killed while it wrote its first file and blocks the name for ever: `run` and `--resume`
 /// would each refer the user to the other. Files of the user stay, and neither command refers to the other.
 #[test]
-fn leftovers_of_a_killed_start_are_not_in_the_way() {
+fn leftovers_of_a_killed_start_do_not_stop_the_next_one() {
     let base = tempfile::tempdir().unwrap();
     let path = base.path().join("a");
     let leave = |names: &[&str]| {
@@ -157,7 +157,7 @@ fn leftovers_of_a_killed_start_are_not_in_the_way() {
 /// that continues in a folder that was removed, and a dropped run that removes the other one's lock.
 #[cfg(target_os = "linux")]
 #[test]
-fn gotcha_61_a_moved_folder_takes_its_run_along() {
+fn gotcha_61_a_run_continues_in_its_moved_folder() {
     let base = tempfile::tempdir().unwrap();
     let path = base.path().join("a");
     let first = RunFolder::create(base.path(), "a", Existing::Keep).unwrap();
@@ -209,7 +209,7 @@ fn resuming_a_run_that_is_not_there_names_the_nearest_one() {
 /// Catches two processes in one run, an error that does not name the other process, and a lock that outlives kill
 /// -9.
 #[test]
-fn another_process_is_named_and_once_killed_no_longer_in_the_way() {
+fn another_process_is_named_and_its_lock_is_free_once_it_is_killed() {
     if let Some(runs) = part() {
         let run = RunFolder::create(Path::new(&runs), "a", Existing::Keep).unwrap();
         fs::write(run.experiment(), "").unwrap();
@@ -218,7 +218,7 @@ fn another_process_is_named_and_once_killed_no_longer_in_the_way() {
         return;
     }
     let base = tempfile::tempdir().unwrap();
-    let name = "runs::folder::tests::another_process_is_named_and_once_killed_no_longer_in_the_way";
+    let name = "runs::folder::tests::another_process_is_named_and_its_lock_is_free_once_it_is_killed";
     let mut other = as_process(name, base.path().to_str().unwrap()).stdout(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(other.stdout.take().unwrap()).lines();
     assert!(lines.any(|line| line.unwrap().contains("locked")));

@@ -47,7 +47,7 @@ impl JsonLines {
     pub fn check(path: &Path, kept: &Lines) -> Result<()> {
         let failed = |cause| Error::run(format!("cannot open {}", shown(path).display())).with_cause(cause);
         match files::open(path) {
-            Ok(mut file) => held(path, &mut file, kept).map(|_| ()),
+            Ok(mut file) => hash_of_kept(path, &mut file, kept).map(|_| ()),
             Err(cause) if cause.kind() == io::ErrorKind::NotFound && kept.bytes == 0 => Ok(()),
             Err(cause) if cause.kind() == io::ErrorKind::NotFound => Err(foreign(path, "it is missing")),
             Err(cause) => Err(failed(cause)),
@@ -63,7 +63,7 @@ impl JsonLines {
     pub fn open(path: &Path, kept: &Lines) -> Result<Self> {
         let failed = |cause| Error::run(format!("cannot open {}", shown(path).display())).with_cause(cause);
         let mut file = OpenOptions::new().read(true).append(true).create(true).open(path).map_err(failed)?;
-        let hash = held(path, &mut file, kept)?;
+        let hash = hash_of_kept(path, &mut file, kept)?;
         file.set_len(kept.bytes).map_err(failed)?;
         Ok(Self { file, path: path.to_path_buf(), position: kept.bytes, hash })
     }
@@ -77,7 +77,9 @@ impl JsonLines {
         line.push(b'\n');
         if let Err(cause) = self.file.write_all(&line) {
             _ = self.file.set_len(self.position);
-            return Err(self.failed("write", cause).with_hint("see that its disk has room, then go on with --resume"));
+            return Err(self
+                .failed("write", cause)
+                .with_hint("see that its disk has room, then continue with --resume"));
         }
         self.position += line.len() as u64;
         self.hash.update(&line);
@@ -117,7 +119,7 @@ impl JsonLines {
 }
 
 /// Returns the hash of the lines of the file that a checkpoint recorded, after checking them.
-fn held(path: &Path, file: &mut File, kept: &Lines) -> Result<Sha256> {
+fn hash_of_kept(path: &Path, file: &mut File, kept: &Lines) -> Result<Sha256> {
     let failed = |cause| Error::run(format!("cannot read {}", shown(path).display())).with_cause(cause);
     let (length, position) = (file.metadata().map_err(failed)?.len(), kept.bytes);
     if position > length || !ends_line_at(file, position).map_err(failed)? {
@@ -233,7 +235,7 @@ mod tests {
 
     /// Catches a line that stays, or a hash that still includes it.
     #[test]
-    fn lines_are_taken_back() {
+    fn appended_lines_can_be_removed() {
         let (_folder, path) = file();
         let mut lines = JsonLines::open(&path, &Lines::default()).unwrap();
         lines.append(&json!({"step": 1})).unwrap();

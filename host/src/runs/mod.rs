@@ -43,7 +43,7 @@ mod tests {
     pub(super) const PART: &str = "TELOS_TEST_PART";
 
     /// Whether `done` becomes true within two minutes; checks again after each `pause`.
-    pub(super) fn happens(pause: Duration, mut done: impl FnMut() -> bool) -> bool {
+    pub(super) fn wait_until(pause: Duration, mut done: impl FnMut() -> bool) -> bool {
         let start = Instant::now();
         while start.elapsed() < Duration::from_secs(120) {
             if done() {

@@ -28,12 +28,12 @@ pub struct Interrupt {
 }
 
 impl Interrupt {
-    /// Listens for Ctrl-C, termination and hang-up from now on. At the first, `say` is called with a line for the
+    /// Listens for Ctrl-C, termination and hang-up from now on. At the first, `print` is called with a line for the
     /// user; a second one ends the process with code 130 at once, without cleaning up: checkpoints stay intact.
     ///
     /// # Errors
     /// The system refuses the handlers or the thread that waits for them.
-    pub fn listen(say: impl Fn(&str) + Send + 'static) -> Result<Self> {
+    pub fn listen(print: impl Fn(&str) + Send + 'static) -> Result<Self> {
         let failed = |cause: io::Error| Error::run("cannot listen for Ctrl-C").with_cause(cause);
         let mut signals = Signals::new(endings()).map_err(failed)?;
         let interrupt = Self::default();
@@ -45,7 +45,7 @@ impl Interrupt {
                     None => {
                         first = Some(Instant::now());
                         requested.store(true, Ordering::SeqCst);
-                        say("finishing the step, then saving; press Ctrl-C again to stop at once");
+                        print("finishing the step, then saving; press Ctrl-C again to stop at once");
                     }
                     Some(first) if first.elapsed() < TOGETHER => {}
                     // Not std's exit: that runs destructors while other threads still compute.
@@ -88,13 +88,13 @@ mod tests {
 
     use rustix::process::{Pid, Signal, kill_process};
 
-    use super::super::tests::{as_process, happens, part};
+    use super::super::tests::{as_process, part, wait_until};
     use super::*;
 
     const NAME: &str = "runs::signals::tests::";
 
     /// Acts as a training loop: prints "ready", then polls; exits with 3 when asked to stop, unless it is stuck.
-    fn play() -> bool {
+    fn act_as_loop() -> bool {
         let Some(part) = part() else { return false };
         let interrupt = Interrupt::listen(|line| println!("{line}")).unwrap();
         println!("ready");
@@ -119,7 +119,7 @@ mod tests {
     /// Catches a handler that ends the process, listens to only one of the signals, or takes one key press for two.
     #[test]
     fn the_first_signal_lets_the_loop_finish_and_an_echo_of_it_is_the_same_request() {
-        if play() {
+        if act_as_loop() {
             return;
         }
         for signal in [Signal::INT, Signal::TERM, Signal::HUP] {
@@ -136,14 +136,14 @@ mod tests {
     /// Catches a second Ctrl-C that is lost while the loop hangs in a plugin, or a wrong exit code.
     #[test]
     fn a_second_signal_ends_a_stuck_process_with_130() {
-        if play() {
+        if act_as_loop() {
             return;
         }
         let name = "a_second_signal_ends_a_stuck_process_with_130";
         let (mut child, mut lines) = start(&mut as_process(&format!("{NAME}{name}"), "stuck"));
         send(&child, Signal::INT);
         assert!(lines.any(|line| line.contains("press Ctrl-C again")));
-        let ended = happens(Duration::from_millis(50), || {
+        let ended = wait_until(Duration::from_millis(50), || {
             let ended = child.try_wait().unwrap().is_some();
             if !ended {
                 send(&child, Signal::INT);
@@ -161,7 +161,7 @@ mod tests {
     #[test]
     #[cfg(target_os = "linux")]
     fn a_hang_up_that_nohup_ignores_stays_ignored() {
-        if play() {
+        if act_as_loop() {
             return;
         }
         let name = format!("{NAME}a_hang_up_that_nohup_ignores_stays_ignored");

@@ -170,7 +170,7 @@ fn report(status: ExitStatus, trace: &Trace, args: &[OsString]) -> ExitCode {
             Some(run) if has_crashed(status) && !resumes(args) && RunFolder::discard_unstarted(run) => {
                 error.with_details([format!("removed {}: the run ended before its first step", run.display())])
             }
-            Some(run) => way_on(error, run, args),
+            Some(run) => with_resume_command(error, run, args),
             None => error,
         };
         _ = io::stderr().lock().write_all(error.report().as_bytes());
@@ -204,8 +204,8 @@ pub fn name(signal: Option<i32>) -> String {
     let meaning = match number {
         SIGSEGV | SIGBUS => " (invalid memory access)",
         SIGABRT => " (abort: a stack overflow, a failed allocation, or a panic that could not be caught)",
-        SIGKILL => " (killed from outside, or by the system for want of memory)",
-        SIGILL => " (an instruction that this processor does not know)",
+        SIGKILL => " (killed from outside, or by the system because memory ran out)",
+        SIGILL => " (an instruction that this processor does not have)",
         SIGFPE => " (integer division by zero)",
         _ => "",
     };
@@ -216,12 +216,12 @@ pub fn name(signal: Option<i32>) -> String {
 }
 
 /// Adds which checkpoint is intact and the command that resumes from it.
-fn way_on(error: Error, run: &Path, args: &[OsString]) -> Error {
+fn with_resume_command(error: Error, run: &Path, args: &[OsString]) -> Error {
     match checkpoint::latest(&run.join("checkpoints")) {
         Ok(Some(found)) => error
             .with_details(found.stand_in())
             .with_details([format!("the last checkpoint is {}", found.path.display())])
-            .with_hint(format!("go on with: {}", resume_command(args))),
+            .with_hint(format!("continue with: {}", resume_command(args))),
         Ok(None) => error
             .with_details(["there is no checkpoint yet"])
             .with_hint(format!("{} holds what was written", run.display())),

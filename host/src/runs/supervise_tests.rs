@@ -6,7 +6,7 @@ use std::process::{ChildStdout, Output, Stdio};
 use std::thread;
 use std::time::Duration;
 
-use super::super::tests::{as_process, happens, part};
+use super::super::tests::{as_process, part, wait_until};
 use super::super::{Breadcrumb, Checkpoints, Interrupt, RunFolder};
 use super::*;
 
@@ -108,7 +108,7 @@ fn run(what: &str) -> (Output, String) {
 /// Catches a parent that reports success, does not name the plugin, or does not say how to continue, for each way
 /// in which the child dies.
 #[test]
-fn a_worker_that_dies_is_reported_with_plugin_call_step_and_the_way_on() {
+fn a_worker_that_dies_is_reported_with_plugin_call_step_and_how_to_resume() {
     let deaths = [("kill", "SIGKILL"), ("segv", "SIGSEGV"), ("abort", "SIGABRT"), ("overflow", "SIGABRT")];
     for (what, signal) in deaths {
         let (output, errors) = run(what);
@@ -118,7 +118,7 @@ fn a_worker_that_dies_is_reported_with_plugin_call_step_and_the_way_on() {
             "in plugin `candle`, call `loss`, step 12",
             "the last checkpoint is",
             "a/checkpoints/step-00000010",
-            "help: go on with: telos run 'my exp.toml' --resume",
+            "help: continue with: telos run 'my exp.toml' --resume",
         ] {
             assert!(errors.contains(says), "{what}: {says:?} is missing in\n{errors}");
         }
@@ -183,7 +183,7 @@ fn no_temporary_folder_is_needed() {
 
 /// Catches a worker without breadcrumbs whose normal end is taken for a crash.
 #[test]
-fn without_breadcrumbs_an_exit_code_is_believed() {
+fn without_breadcrumbs_an_exit_code_is_used() {
     let ended = |code: i32| ExitStatus::from_raw(code << 8);
     for code in [0, 2] {
         let trace = Trace { finished: Some(code), ..Trace::default() };
@@ -226,9 +226,9 @@ fn killing_the_parent_kills_the_worker() {
     parent.wait().unwrap();
     // The worker held the other end of this pipe, which closes when the worker ends.
     assert!(lines.all(|line| line.unwrap() != "saved"));
-    if !happens(Duration::from_millis(10), || test_kill_process(worker).is_err() || is_zombie(worker)) {
+    if !wait_until(Duration::from_millis(10), || test_kill_process(worker).is_err() || is_zombie(worker)) {
         kill_process(worker, Signal::KILL).unwrap();
-        panic!("the worker goes on without its parent");
+        panic!("the worker continues without its parent");
     }
 }
 
@@ -244,7 +244,7 @@ fn a_second_ctrl_c_in_an_endless_loop_names_the_plugin() {
     let (mut parent, _, mut lines) = start(&mut part_of("stuck", runs.path()));
     kill_process(Pid::from_child(&parent), Signal::INT).unwrap();
     assert!(lines.any(|line| line.unwrap().contains("press Ctrl-C again")));
-    let ended = happens(Duration::from_millis(50), || {
+    let ended = wait_until(Duration::from_millis(50), || {
         let ended = parent.try_wait().unwrap().is_some();
         if !ended {
             _ = kill_process(Pid::from_child(&parent), Signal::INT);

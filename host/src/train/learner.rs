@@ -281,7 +281,7 @@ impl Learner {
             }
         }
         match &mut self.rollouts {
-            Some(rollouts) if verdict == Verdict::END_ROLLOUT => rollouts.leave(),
+            Some(rollouts) if verdict == Verdict::END_ROLLOUT => rollouts.drop_rest(),
             _ => {}
         }
         Ok(verdict)

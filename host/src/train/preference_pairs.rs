@@ -65,7 +65,7 @@ pub fn pairs(setup: &Setup, samples: usize) -> Result<Pairs> {
     };
     let (device, _) = setup.device(false)?;
     let (model, rewards) = (setup.model(&device, None, Outputs::TOKENS)?, Rewards::open(setup, &device)?);
-    if !rewards.count() {
+    if !rewards.any_weighted() {
         return Err(setup.loaded.refuse("reward", "missing: which answer is better?"));
     }
     let data = setup.data(false)?;
@@ -83,7 +83,7 @@ pub fn pairs(setup: &Setup, samples: usize) -> Result<Pairs> {
                 questions.iter().flat_map(|question| vec![question.prompt().clone(); samples]).collect();
             let seed = Rng::new(&[setup.experiment().seed, PAIRS, side, block as u64]).next_u64();
             let answers = policy.answer(&prompts, &options(rollout, seed))?;
-            let scores = rewards.combined(&rewards.judge(&answers)?, answers.len());
+            let scores = rewards.combined(&rewards.score(&answers)?, answers.len());
             let rounds = answers.chunks(samples).zip(scores.chunks(samples));
             for (question, (answers, scores)) in questions.iter().zip(rounds) {
                 let answered: Vec<&Sample> = answers.iter().map(|answer| &answer.sample).collect();

@@ -16,7 +16,7 @@ impl Trainer {
     /// Saves a checkpoint. A failure is printed and does not end the run: the last good checkpoint stays.
     pub(super) fn save_or_say(&mut self) {
         if let Err(error) = self.save() {
-            self.progress.message(&format!("{}the run goes on without this checkpoint", error.report()));
+            self.progress.message(&format!("{}the run continues without this checkpoint", error.report()));
         }
     }
 
@@ -42,7 +42,7 @@ impl Trainer {
         {
             let from = self.folder.path().display();
             self.progress.message(&format!(
-                "note: the folder of the run was moved from {from} to {}: the run goes on there",
+                "note: the folder of the run was moved from {from} to {}: the run continues there",
                 place.display()
             ));
             self.moved_to = Some(place);
@@ -105,14 +105,14 @@ impl Trainer {
             let kept = self.checkpoints.latest().ok().flatten();
             let kept =
                 kept.map_or("there is none yet".to_owned(), |c| format!("the last is {}", shown(&c.path).display()));
-            return error.with_details([format!("step {} is half done: go on from a checkpoint; {kept}", step + 1)]);
+            return error.with_details([format!("step {} is half done: continue from a checkpoint; {kept}", step + 1)]);
         }
         if step == 0 {
             return error;
         }
         match self.save() {
             Ok(name) => {
-                let saved = format!("step {step} is saved as {name}: mend the cause and go on with --resume");
+                let saved = format!("step {step} is saved as {name}: fix the cause and continue with --resume");
                 let otherwise = "where that takes another experiment, start one from there with --name and model.from";
                 error.with_details([saved, otherwise.to_owned()])
             }

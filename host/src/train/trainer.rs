@@ -91,8 +91,9 @@ impl Trainer {
             self.check_first_step(out)?;
         }
         self.notices.figures(out.metrics.iter().map(|(name, _)| name.as_str()));
-        let spread = self.learner.rollouts.as_mut().and_then(Rollouts::spread);
-        let notes = [self.notices.step(self.state.step, gradient.norm), spread.and_then(|s| self.notices.rollout(s))];
+        let range = self.learner.rollouts.as_mut().and_then(Rollouts::take_reward_range);
+        let notes =
+            [self.notices.step(self.state.step, gradient.norm), range.and_then(|range| self.notices.rollout(range))];
         notes.into_iter().flatten().try_for_each(|text| self.note(text))
     }
 

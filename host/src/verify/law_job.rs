@@ -14,7 +14,7 @@ use super::{failure::Refusal, folder::Folder, place::Place};
 use crate::{
     config::{Override, options},
     error::{Error, Result},
-    objectives::active::{OFFERED, not_offered},
+    objectives::active::{not_offered, offered_statistics},
 };
 
 /// One child's work on an objective or a reward.
@@ -246,7 +246,7 @@ fn offered(library: &Library, setting: &Setting, report: &mut Report) {
         Some((told, not_offered(&requirements)?.to_owned()))
     });
     if let Some((told, name)) = missing {
-        let computed = OFFERED.join(", ");
+        let computed = offered_statistics().join(", ");
         report.push(
             "declared",
             told,

@@ -84,7 +84,7 @@ fn window(
 }
 
 fn frozen(model: Model) -> Roles {
-    Roles { reference: Some(Reference { model: Some(model), leaves: false, follow: None }), critic: None }
+    Roles { reference: Some(Reference { model: Some(model), dropped_early: false, follow: None }), critic: None }
 }
 
 /// Catches a reference that is trained or reads other weights, exchanged sides, prompts that count, a mean over tokens, a loss
@@ -120,10 +120,10 @@ fn follow(device: &Device, expected: &Value, batches: &[PackedBatch], what: &str
     let mut optimizer = optimizer::create(device, model.layout(), &settings).unwrap();
     let (grads, options) = (model.flat_buffer().unwrap(), options(&expected["data"]));
     for (step, line) in expected["log_f64"].as_array().unwrap().iter().enumerate() {
-        let told = |name: &str| format!("{what}: {name} of step {step}");
+        let what = |name: &str| format!("{what}: {name} of step {step}");
         let out = window(&mut dpo(&options), &model, &roles, batches, &grads);
-        close(&told("loss"), out.loss, float(&line["loss"]), 2e-5);
-        close(&told("grad_norm"), optimizer.measure(&grads).unwrap().norm, float(&line["grad_norm"]), 2e-5);
+        close(&what("loss"), out.loss, float(&line["loss"]), 2e-5);
+        close(&what("grad_norm"), optimizer.measure(&grads).unwrap().norm, float(&line["grad_norm"]), 2e-5);
         let metrics: BTreeMap<&str, f64> = out.metrics.iter().map(|(name, value)| (name.as_str(), *value)).collect();
         let pairs = [
             (CHOSEN, "reward_chosen"),
@@ -137,7 +137,7 @@ fn follow(device: &Device, expected: &Value, batches: &[PackedBatch], what: &str
             let (got, expected) = (metrics[ours], float(&line[theirs]));
             // Rewards start at 0, so small ones are compared absolutely.
             let error = (got - expected).abs() / expected.abs().max(1.0);
-            assert!(error < 2e-5, "{}: {got}, expected {expected}", told(theirs));
+            assert!(error < 2e-5, "{}: {got}, expected {expected}", what(theirs));
         }
         optimizer.update(model.params(), model.shadow(), &grads, float(&line["lr"])).unwrap();
     }

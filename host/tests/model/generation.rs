@@ -1,7 +1,8 @@
 //! Decoding over cached keys and values compared with the full forward pass, and the rules of stopping.
 
+use telos::families::NAMES;
 use telos::generate::{Drawn, Finish, GenerateOptions, generate};
-use telos::model::cache::KvCache;
+use telos::model::compute::cache::KvCache;
 use telos::model::{Keep, Model};
 
 use crate::support::{Packed, backends, device, perturb, tiny};
@@ -17,7 +18,7 @@ fn model(backend: &str, family: &str) -> Model {
 fn gotcha_34_decoded_logits_equal_a_full_forward() {
     let sequences = [vec![3, 1, 4, 1, 5, 9], vec![9, 2, 6, 5, 3, 5], vec![6, 5, 10, 0, 8, 7]];
     let prompts = [1, 3, 2];
-    for (family, backend) in ["llama", "gpt2"].into_iter().flat_map(|f| backends().into_iter().map(move |b| (f, b))) {
+    for (family, backend) in NAMES.into_iter().flat_map(|f| backends().into_iter().map(move |b| (f, b))) {
         let model = model(backend, family);
         let vocab = model.config().vocab as usize;
         let tolerance = if backend == "reference" { 1e-12 } else { 1e-5 };
@@ -110,7 +111,7 @@ fn log_probabilities_are_those_of_the_whole_softmax_at_the_temperature() {
 
 /// Catches a continuation that runs past its end token, its limit or the model's context, or does not say why it ended.
 #[test]
-fn generation_stops_at_the_end_token_the_limit_and_the_context_and_says_so() {
+fn generation_stops_at_the_end_token_the_limit_and_the_context_and_gives_the_reason() {
     let mut model = model("reference", "llama");
     let greedy = |max_tokens| GenerateOptions { max_tokens, temperature: 0.0, ..GenerateOptions::default() };
     let prompt = vec![1, 2, 3];
@@ -135,7 +136,7 @@ fn generation_stops_at_the_end_token_the_limit_and_the_context_and_says_so() {
 
 /// Catches a request that would loop, read outside a table or divide by zero; each must be refused as a user error.
 #[test]
-fn impossible_requests_are_refused_as_the_users_to_change() {
+fn impossible_requests_are_request_errors() {
     let model = model("reference", "llama");
     let base = GenerateOptions::default();
     let cases = [

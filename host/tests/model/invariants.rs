@@ -3,6 +3,7 @@
 
 use plugin_api::abi::DType;
 use telos::device::Device;
+use telos::families::NAMES;
 use telos::model::{BatchView, Cotangents, HeadRequest, Keep, Model, Recompute};
 
 use crate::support::{Packed, RECOMPUTES, backends, close, device, gradient, perturb, session, tiny};
@@ -18,7 +19,7 @@ fn bits(values: &[f64]) -> Vec<u64> {
 /// Catches attention across documents, positions that continue into the next one, and a loss across the boundary.
 #[test]
 fn gotcha_06_12_packed_equals_one_by_one() {
-    for family in ["llama", "gpt2"] {
+    for family in NAMES {
         for backend in backends() {
             let model = Model::init(&device(backend), tiny(family, false), 3).unwrap();
             perturb(&model);

@@ -134,7 +134,7 @@ fn muon_follows_its_formula_and_leaves_the_rest_to_adamw() {
 
 /// Catches a group that is ignored: a matrix that is frozen by `lr_scale = 0` and moves, and one whose decay is not its own.
 #[test]
-fn muon_heeds_groups() {
+fn muon_uses_parameter_groups() {
     let group = |pattern: &str, lr_scale, weight_decay| Group { pattern: pattern.to_owned(), lr_scale, weight_decay };
     let plain = settings(OptimizerKind::Muon);
     let groups = vec![group("*up_proj*", 0.0, None), group("*down_proj*", 1.0, Some(0.0))];

@@ -1,6 +1,7 @@
 //! Logits, loss, gradients and greedy tokens of transformers' own models, on every backend.
 
 use serde_json::Value;
+use telos::families::NAMES;
 use telos::generate::{GenerateOptions, generate};
 use telos::model::{Keep, Model};
 
@@ -27,7 +28,7 @@ fn oracle(family: &str) -> Oracle {
 /// Catches a wrong epsilon, GELU variant, rotary pairing, score scale or head sharing: each moves logits by 4e-4 or more.
 #[test]
 fn logits_and_loss_are_those_of_transformers() {
-    for family in ["llama", "gpt2"] {
+    for family in NAMES {
         let Oracle { folder, expected, sequences } = oracle(family);
         let packed = Packed::new(&sequences);
         for backend in backends() {
@@ -53,7 +54,7 @@ fn logits_and_loss_are_those_of_transformers() {
 /// Catches a wrong or missing gradient of any tensor, on any backend, with any recompute setting, by either head path.
 #[test]
 fn gradient_norms_are_those_of_transformers_with_every_recompute_setting() {
-    for family in ["llama", "gpt2"] {
+    for family in NAMES {
         let Oracle { folder, expected, sequences } = oracle(family);
         let packed = Packed::new(&sequences);
         for backend in backends() {
@@ -80,7 +81,7 @@ fn gradient_norms_are_those_of_transformers_with_every_recompute_setting() {
 /// Catches a cache that is off by one, that samples share by mistake, or that holds unrotated keys.
 #[test]
 fn greedy_tokens_are_those_of_transformers_alone_and_together() {
-    for family in ["llama", "gpt2"] {
+    for family in NAMES {
         let Oracle { folder, expected, .. } = oracle(family);
         let lists = |key: &str| expected["greedy"][key].as_array().unwrap().iter().map(ints).collect::<Vec<_>>();
         let (prompts, wanted) = (lists("prompts"), lists("continuations"));
@@ -101,7 +102,7 @@ fn greedy_tokens_are_those_of_transformers_alone_and_together() {
 /// Catches a key that is read from only one of the two layouts of config.json.
 #[test]
 fn both_layouts_of_the_config_give_the_same_model() {
-    for family in ["llama", "gpt2"] {
+    for family in NAMES {
         let Oracle { folder, sequences, .. } = oracle(family);
         let older = tempfile::tempdir().unwrap();
         std::fs::copy(folder.join("config_v4.json"), older.path().join("config.json")).unwrap();

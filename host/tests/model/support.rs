@@ -5,8 +5,10 @@ use std::path::{Path, PathBuf};
 use plugin_api::abi::DType;
 use plugin_api::backend::{Backend, Session, SessionOptions};
 use plugin_api::manifest::kind;
-use serde_json::Value;
+use serde_json::{Value, json};
 use telos::device::{Buffer, Device};
+use telos::families;
+use telos::families::family::{Biases, Mlp};
 use telos::model::{BatchView, Cotangents, HeadRequest, Keep, Model, ModelConfig, Recompute};
 use telos::plugins::Registry;
 
@@ -150,23 +152,27 @@ pub fn gradient(model: &Model, batch: &Packed, recompute: Recompute, fused: bool
     (loss, grads)
 }
 
-/// A small config of a family. `other_options` inverts the tying, gives llama biases and gpt2 another GELU.
+/// A small config of a family. `other_options` inverts the tying, gives biases to a family that may have them, and another GELU
+/// to a plain feed-forward block.
 pub fn tiny(family: &str, other_options: bool) -> ModelConfig {
-    let text = match family {
-        "llama" => format!(
-            r#"{{"model_type": "llama", "hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2,
-            "num_key_value_heads": 1, "intermediate_size": 12, "vocab_size": 11, "max_position_embeddings": 8,
-            "initializer_range": 0.3, "attention_bias": {other_options}, "mlp_bias": {other_options},
-            "tie_word_embeddings": {other_options}}}"#
-        ),
-        _ => format!(
-            r#"{{"model_type": "gpt2", "n_embd": 8, "n_layer": 2, "n_head": 2, "vocab_size": 11, "n_positions": 8,
-            "initializer_range": 0.3, "activation_function": "{}", "tie_word_embeddings": {}}}"#,
-            if other_options { "gelu" } else { "gelu_new" },
-            !other_options
-        ),
-    };
-    ModelConfig::parse(&text, "tiny").unwrap()
+    let family = families::find(family).unwrap();
+    let (keys, defaults) = (&family.keys, &family.defaults);
+    let gelu = if family.mlp == Mlp::Plain && other_options { "gelu" } else { defaults.activation };
+    let mut config = json!({
+        "model_type": family.model_type, keys.dim: 8, keys.layers: 2, keys.heads: 2, keys.context: 8, keys.activation: gelu,
+        "vocab_size": 11, "initializer_range": 0.3, "tie_word_embeddings": defaults.tied != other_options,
+    });
+    if let Some(key) = keys.kv_heads {
+        config[key] = json!(1);
+    }
+    if defaults.hidden_factor.is_none() {
+        config[keys.hidden] = json!(12);
+    }
+    if family.biases == Biases::Configured {
+        config["attention_bias"] = json!(other_options);
+        config["mlp_bias"] = json!(other_options);
+    }
+    ModelConfig::parse(&config.to_string(), "tiny").unwrap()
 }
 
 /// Moves every parameter off its initial value, so that norms and biases matter.

@@ -112,5 +112,5 @@ impl<S: Session> Session for Faulty<S> {
         if call.op == self.op { self.broken(call) } else { self.inner.invoke(call) }
     }
 
-    plugin_api::pass_on!(inner: alloc free upload download begin_download finish_download write_version supports workspace memory trim sync);
+    plugin_api::pass_on!(inner: alloc free upload download write_version supports workspace memory trim sync);
 }

@@ -66,16 +66,6 @@ impl Session for LoadedSession {
         check((self.table.download())(self.instance, buffer, offset, bytes.as_mut_ptr(), bytes.len() as u64))
     }
 
-    fn begin_download(&mut self, buffer: Handle, offset: u64, length: u64) -> Result<u64> {
-        let mut ticket = 0;
-        check((self.table.begin_download())(self.instance, buffer, offset, length, &mut ticket))?;
-        Ok(ticket)
-    }
-
-    fn finish_download(&mut self, ticket: u64, bytes: &mut [u8]) -> Result<()> {
-        check((self.table.finish_download())(self.instance, ticket, bytes.as_mut_ptr(), bytes.len() as u64))
-    }
-
     fn write_version(&self, buffer: Handle) -> Result<u64> {
         let mut version = 0;
         check((self.table.write_version())(self.instance, buffer, &mut version))?;

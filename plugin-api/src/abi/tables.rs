@@ -104,11 +104,6 @@ pub struct BackendTable {
     pub upload: extern "C" fn(session: Instance, buffer: Handle, offset: u64, bytes: RSlice<'_, u8>) -> Status,
     /// Reads elements into `bytes` of length `length`.
     pub download: extern "C" fn(session: Instance, buffer: Handle, offset: u64, bytes: *mut u8, length: u64) -> Status,
-    /// Starts a download.
-    pub begin_download:
-        extern "C" fn(session: Instance, buffer: Handle, offset: u64, length: u64, ticket: &mut u64) -> Status,
-    /// Finishes a download.
-    pub finish_download: extern "C" fn(session: Instance, ticket: u64, bytes: *mut u8, length: u64) -> Status,
     /// How often the buffer has been written.
     pub write_version: extern "C" fn(session: Instance, buffer: Handle, out: &mut u64) -> Status,
     /// 1 if the operation is supported.

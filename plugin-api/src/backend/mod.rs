@@ -82,18 +82,6 @@ pub trait Session {
     /// [`crate::Code::HANDLE`] if the range is not inside the buffer.
     fn download(&mut self, buffer: Handle, offset: u64, bytes: &mut [u8]) -> Result<()>;
 
-    /// Starts a download; [`Session::finish_download`] with the ticket returns the bytes. The bytes are copied at once by default.
-    ///
-    /// # Errors
-    /// As [`Session::download`].
-    fn begin_download(&mut self, buffer: Handle, offset: u64, length: u64) -> Result<u64>;
-
-    /// Waits for a download and copies its bytes.
-    ///
-    /// # Errors
-    /// [`crate::Code::INVALID_ARGUMENT`] for a ticket that is not open or bytes of another length.
-    fn finish_download(&mut self, ticket: u64, bytes: &mut [u8]) -> Result<()>;
-
     /// How often the buffer has been written. A backend that packs weights uses it to detect stale copies.
     ///
     /// # Errors
@@ -145,16 +133,6 @@ macro_rules! pass_on {
     (@download $field:ident) => {
         fn download(&mut self, buffer: $crate::abi::Handle, offset: u64, bytes: &mut [u8]) -> $crate::Result<()> {
             self.$field.download(buffer, offset, bytes)
-        }
-    };
-    (@begin_download $field:ident) => {
-        fn begin_download(&mut self, buffer: $crate::abi::Handle, offset: u64, length: u64) -> $crate::Result<u64> {
-            self.$field.begin_download(buffer, offset, length)
-        }
-    };
-    (@finish_download $field:ident) => {
-        fn finish_download(&mut self, ticket: u64, bytes: &mut [u8]) -> $crate::Result<()> {
-            self.$field.finish_download(ticket, bytes)
         }
     };
     (@write_version $field:ident) => {

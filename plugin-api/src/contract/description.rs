@@ -20,7 +20,7 @@ pub fn host_owns_metric(name: &str) -> bool {
     OWN_METRICS.contains(&name) || OWN_METRIC_GROUPS.iter().any(|start| name.starts_with(start))
 }
 
-/// Arrays that the host always creates.
+/// Arrays that the host creates in addition to the statistics.
 const OWN_ARRAYS: &[&str] = &[
     names::OFFSETS,
     names::TARGET,
@@ -30,27 +30,18 @@ const OWN_ARRAYS: &[&str] = &[
     names::SIDE,
     names::REWARD,
     names::ENDED,
-    names::SCORE,
     "token",
     "row",
     "part",
-    "logp",
-    "lse",
-    "entropy",
-    "mean_logit",
-    "top1",
-    "kl",
-    "candidates",
-    "value",
-    "value_end",
-    "pooled",
 ];
 /// Prefixes of further such arrays: columns of the data, statistics of other models, and names reserved for the ABI.
 const OWN_ARRAY_GROUPS: &[&str] = &[names::COLUMN, "policy.", "reference.", "critic.", "teacher.", "reward.", "telos."];
 
 /// Whether the host creates an array of this name, so that `prepare` may not return one.
 pub fn host_owns_array(name: &str) -> bool {
-    OWN_ARRAYS.contains(&name) || OWN_ARRAY_GROUPS.iter().any(|start| name.starts_with(start))
+    OWN_ARRAYS.contains(&name)
+        || Statistic::ALL.contains(&name)
+        || OWN_ARRAY_GROUPS.iter().any(|start| name.starts_with(start))
 }
 
 /// All mistakes of a manifest that would make a run's numbers wrong or ambiguous; empty if there are none.
@@ -108,11 +99,11 @@ fn bad_name(name: &str) -> Option<String> {
     }
 }
 
-/// Checks that an instance's requirements are possible and declared in its manifest.
+/// Checks that an instance's requirements are possible.
 ///
 /// # Errors
 /// The first mistake.
-pub fn requirements(manifest: &ObjectiveManifest, requirements: &Requirements) -> Result<(), Fault> {
+pub fn requirements(requirements: &Requirements) -> Result<(), Fault> {
     let statistics = &requirements.statistics;
     if statistics.is_empty() {
         return fault("it requires no statistic, so that nothing can be learned; logp is the usual one");
@@ -120,22 +111,11 @@ pub fn requirements(manifest: &ObjectiveManifest, requirements: &Requirements) -
     if let Some(name) = twice(statistics.iter().map(String::as_str)) {
         return fault(format!("it requires the statistic `{name}` twice"));
     }
-    if let Some(name) = statistics.iter().find(|name| !may_read(manifest, name)) {
-        return fault(format!("it requires the statistic `{name}`, which no role of its manifest has"));
-    }
     let temperature = requirements.temperature;
     if !(temperature.is_finite() && temperature > 0.0) {
         return fault(format!("it requires the temperature {temperature}, expected a number above 0"));
     }
     Ok(())
-}
-
-fn may_read(manifest: &ObjectiveManifest, statistic: &str) -> bool {
-    if manifest.roles.is_empty() {
-        return statistic == Statistic::LOGP.as_str();
-    }
-    let (role, base) = statistic.rsplit_once('.').unwrap_or(("policy", statistic));
-    manifest.roles.iter().any(|r| r.name == role && r.statistics.iter().any(|s| s.as_str() == base))
 }
 
 #[cfg(test)]
@@ -198,18 +178,17 @@ mod tests {
         assert!(manifest(&ObjectiveManifest::default())[0].contains("no term"));
     }
 
-    /// Catches requirements that are not checked: the run would learn nothing, or read what it must not.
+    /// Catches requirements that are not checked: the run would learn nothing, or divide by 0.
     #[test]
-    fn requirements_are_held_against_the_manifest() {
+    fn impossible_requirements_are_refused() {
         let requires = |statistics: &[&str], temperature| {
             let statistics = statistics.iter().map(|name| (*name).to_owned()).collect();
-            requirements(&sound(), &Requirements { statistics, temperature, ..Default::default() })
+            requirements(&Requirements { statistics, temperature, ..Default::default() })
         };
         assert_eq!(requires(&["logp"], 0.7), Ok(()));
         for (statistics, temperature, part) in [
             (&[][..], 1.0, "no statistic"),
             (&["logp", "logp"], 1.0, "`logp` twice"),
-            (&["logp", "entropy"], 1.0, "`entropy`, which no role"),
             (&["logp"], 0.0, "temperature 0"),
             (&["logp"], f64::NAN, "temperature NaN"),
         ] {

@@ -29,8 +29,6 @@ pub fn backend_root<I: Identity, T: Backend>() -> PluginRootRef {
         free: Slots::<I, T>::free,
         upload: Slots::<I, T>::upload,
         download: Slots::<I, T>::download,
-        begin_download: Slots::<I, T>::begin_download,
-        finish_download: Slots::<I, T>::finish_download,
         write_version: Slots::<I, T>::write_version,
         supports: Slots::<I, T>::supports,
         workspace: Slots::<I, T>::workspace,
@@ -111,23 +109,6 @@ impl<I: Identity, T: Backend> Slots<I, T> {
         // SAFETY: the host passes its own buffer of `length` bytes, borrowed for this call alone.
         let bytes = unsafe { slice_mut(bytes, length) };
         status(Self::call(session, "download", |s| s.download(buffer, offset, bytes)), |()| ())
-    }
-
-    extern "C" fn begin_download(
-        session: Instance,
-        buffer: Handle,
-        offset: u64,
-        length: u64,
-        ticket: &mut u64,
-    ) -> Status {
-        let begun = Self::call(session, "begin_download", |s| s.begin_download(buffer, offset, length));
-        status(begun, |t| *ticket = t)
-    }
-
-    extern "C" fn finish_download(session: Instance, ticket: u64, bytes: *mut u8, length: u64) -> Status {
-        // SAFETY: as in `download`.
-        let bytes = unsafe { slice_mut(bytes, length) };
-        status(Self::call(session, "finish_download", |s| s.finish_download(ticket, bytes)), |()| ())
     }
 
     extern "C" fn write_version(session: Instance, buffer: Handle, out: &mut u64) -> Status {

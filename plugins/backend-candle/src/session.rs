@@ -11,7 +11,6 @@ use plugin_api::{
     Code, Error, Result,
     backend::{Call, DType, Handle, Memory, Pool, Session, ops},
 };
-use std::collections::BTreeMap;
 
 /// The code that runs the operations.
 pub enum Path {
@@ -25,14 +24,12 @@ pub enum Path {
 pub struct CandleSession {
     pool: Pool<Storage>,
     path: Path,
-    downloads: BTreeMap<u64, Vec<u8>>,
-    tickets: u64,
 }
 
 impl CandleSession {
     /// An empty session.
     pub fn new(device: Device, tag: u16, path: Path) -> Self {
-        CandleSession { pool: Pool::new(device, tag), path, downloads: BTreeMap::new(), tickets: 0 }
+        CandleSession { pool: Pool::new(device, tag), path }
     }
 
     /// Checks the range of `bytes` bytes that starts at element `offset`.
@@ -73,30 +70,6 @@ impl Session for CandleSession {
         self.range(buffer, offset, bytes.len())?;
         let (storage, ..) = self.pool.buffer(buffer)?;
         storage.read(offset as usize, bytes)
-    }
-
-    fn begin_download(&mut self, buffer: Handle, offset: u64, length: u64) -> Result<u64> {
-        let dtype = self.pool.check_range(buffer, offset, length)?;
-        let mut bytes = vec![0; length as usize * dtype.size().unwrap_or(1)];
-        self.download(buffer, offset, &mut bytes)?;
-        self.tickets += 1;
-        self.downloads.insert(self.tickets, bytes);
-        Ok(self.tickets)
-    }
-
-    fn finish_download(&mut self, ticket: u64, bytes: &mut [u8]) -> Result<()> {
-        let unknown = || Error::invalid(format!("download {ticket} is not open"));
-        let held = self.downloads.get(&ticket).ok_or_else(unknown)?;
-        if held.len() != bytes.len() {
-            return Err(Error::invalid(format!(
-                "download {ticket} holds {} bytes, {} were asked for",
-                held.len(),
-                bytes.len()
-            )));
-        }
-        bytes.copy_from_slice(held);
-        self.downloads.remove(&ticket);
-        Ok(())
     }
 
     fn write_version(&self, buffer: Handle) -> Result<u64> {

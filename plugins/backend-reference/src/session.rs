@@ -1,4 +1,4 @@
-//! The session: buffers in a pool, operations through the SDK's dispatcher, downloads stored until they are finished.
+//! The session: buffers in a pool, operations through the SDK's dispatcher.
 
 use crate::storage::{Buffer, computes};
 use plugin_api::{
@@ -8,19 +8,16 @@ use plugin_api::{
         ops::{CATALOGUE, dispatch},
     },
 };
-use std::collections::BTreeMap;
 
 /// A session of the reference backend.
 pub struct Reference {
     pub(crate) pool: Pool<Buffer>,
-    downloads: BTreeMap<u64, Vec<u8>>,
-    next_ticket: u64,
 }
 
 impl Reference {
     /// A session whose handles carry `tag`.
     pub fn new(tag: u16) -> Self {
-        Reference { pool: Pool::new((), tag), downloads: BTreeMap::new(), next_ticket: 1 }
+        Reference { pool: Pool::new((), tag) }
     }
 
     /// The byte range of `length` bytes that starts at element `offset`, checked against the buffer.
@@ -64,34 +61,6 @@ impl Session for Reference {
         let range = self.byte_range(buffer, offset, bytes.len())?;
         let (storage, _, _) = self.pool.buffer(buffer)?;
         bytes.copy_from_slice(&storage.bytes()[range]);
-        Ok(())
-    }
-
-    fn begin_download(&mut self, buffer: Handle, offset: u64, length: u64) -> Result<u64> {
-        let dtype = self.pool.check_range(buffer, offset, length)?;
-        let mut bytes = vec![0; length as usize * dtype.size().unwrap_or(1)];
-        self.download(buffer, offset, &mut bytes)?;
-        let ticket = self.next_ticket;
-        self.next_ticket += 1;
-        self.downloads.insert(ticket, bytes);
-        Ok(ticket)
-    }
-
-    fn finish_download(&mut self, ticket: u64, bytes: &mut [u8]) -> Result<()> {
-        let length = self
-            .downloads
-            .get(&ticket)
-            .map(Vec::len)
-            .ok_or_else(|| Error::invalid(format!("finish_download: ticket {ticket} is not open")))?;
-        if length != bytes.len() {
-            return Err(Error::invalid(format!(
-                "finish_download: ticket {ticket} holds {length} bytes, {} were asked for",
-                bytes.len()
-            )));
-        }
-        if let Some(held) = self.downloads.remove(&ticket) {
-            bytes.copy_from_slice(&held);
-        }
         Ok(())
     }
 

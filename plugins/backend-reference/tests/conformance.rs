@@ -3,7 +3,7 @@
 use backend_reference::Reference;
 use plugin_api::{
     Result,
-    abi::{Call, DType, Handle, Memory},
+    abi::{Call, DType},
     backend::{
         Session,
         catalogue::{OpSpec, Usage},
@@ -126,54 +126,26 @@ fn the_gradient_check_names_the_wrong_backward() {
 }
 
 /// A session that does not support a mandatory operation.
-struct Denying(Reference);
+struct Denying {
+    inner: Reference,
+}
 
 impl Session for Denying {
     fn supports(&self, op: u32, dtype: DType) -> bool {
-        op != 8 && self.0.supports(op, dtype)
+        op != 8 && self.inner.supports(op, dtype)
     }
+
     fn invoke(&mut self, call: &Call<'_>) -> Result<()> {
-        self.0.invoke(call)
+        self.inner.invoke(call)
     }
-    fn alloc(&mut self, dtype: DType, elements: u64) -> Result<Handle> {
-        self.0.alloc(dtype, elements)
-    }
-    fn free(&mut self, buffer: Handle) -> Result<()> {
-        self.0.free(buffer)
-    }
-    fn upload(&mut self, buffer: Handle, offset: u64, bytes: &[u8]) -> Result<()> {
-        self.0.upload(buffer, offset, bytes)
-    }
-    fn download(&mut self, buffer: Handle, offset: u64, bytes: &mut [u8]) -> Result<()> {
-        self.0.download(buffer, offset, bytes)
-    }
-    fn begin_download(&mut self, buffer: Handle, offset: u64, length: u64) -> Result<u64> {
-        self.0.begin_download(buffer, offset, length)
-    }
-    fn finish_download(&mut self, ticket: u64, bytes: &mut [u8]) -> Result<()> {
-        self.0.finish_download(ticket, bytes)
-    }
-    fn write_version(&self, buffer: Handle) -> Result<u64> {
-        self.0.write_version(buffer)
-    }
-    fn workspace(&self, call: &Call<'_>) -> u64 {
-        self.0.workspace(call)
-    }
-    fn memory(&self) -> Memory {
-        self.0.memory()
-    }
-    fn trim(&mut self) {
-        self.0.trim();
-    }
-    fn sync(&mut self) -> Result<()> {
-        self.0.sync()
-    }
+
+    plugin_api::pass_on!(inner: alloc free upload download write_version workspace memory trim sync);
 }
 
 #[test]
 fn denying_what_works_is_seen() {
     let suite = Suite::prepare(&mut Reference::new(2), DType::F32, |s| s.id < 10).unwrap();
-    let report = suite.verify(&mut Denying(Reference::new(1)), |s| s.id < 10);
+    let report = suite.verify(&mut Denying { inner: Reference::new(1) }, |s| s.id < 10);
     let norm = CATALOGUE.iter().find(|spec| spec.name == "norm").unwrap();
     blames_only(norm, &report, "denied, though it works and is mandatory");
 }

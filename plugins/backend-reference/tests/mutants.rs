@@ -5,7 +5,7 @@
 use backend_reference::Reference;
 use plugin_api::{
     Result,
-    abi::{Attr, Call, DType, Handle, Memory, View},
+    abi::{Attr, Call, DType, View},
     backend::{
         Session,
         catalogue::OpSpec,
@@ -220,42 +220,8 @@ impl Session for Mutant {
     fn invoke(&mut self, call: &Call<'_>) -> Result<()> {
         if call.op == self.spec.id { self.wrong(call) } else { self.inner.invoke(call) }
     }
-    fn alloc(&mut self, dtype: DType, elements: u64) -> Result<Handle> {
-        self.inner.alloc(dtype, elements)
-    }
-    fn free(&mut self, buffer: Handle) -> Result<()> {
-        self.inner.free(buffer)
-    }
-    fn upload(&mut self, buffer: Handle, offset: u64, bytes: &[u8]) -> Result<()> {
-        self.inner.upload(buffer, offset, bytes)
-    }
-    fn download(&mut self, buffer: Handle, offset: u64, bytes: &mut [u8]) -> Result<()> {
-        self.inner.download(buffer, offset, bytes)
-    }
-    fn begin_download(&mut self, buffer: Handle, offset: u64, length: u64) -> Result<u64> {
-        self.inner.begin_download(buffer, offset, length)
-    }
-    fn finish_download(&mut self, ticket: u64, bytes: &mut [u8]) -> Result<()> {
-        self.inner.finish_download(ticket, bytes)
-    }
-    fn write_version(&self, buffer: Handle) -> Result<u64> {
-        self.inner.write_version(buffer)
-    }
-    fn supports(&self, op: u32, dtype: DType) -> bool {
-        self.inner.supports(op, dtype)
-    }
-    fn workspace(&self, call: &Call<'_>) -> u64 {
-        self.inner.workspace(call)
-    }
-    fn memory(&self) -> Memory {
-        self.inner.memory()
-    }
-    fn trim(&mut self) {
-        self.inner.trim();
-    }
-    fn sync(&mut self) -> Result<()> {
-        self.inner.sync()
-    }
+
+    plugin_api::pass_on!(inner: alloc free upload download write_version supports workspace memory trim sync);
 }
 
 fn spec(name: &str) -> &'static OpSpec {

@@ -1,6 +1,6 @@
 //! Errors inside an operation, and how libtorch's messages become the contract's codes.
 
-use plugin_api::{Code, Error};
+use plugin_api::{Code, Error, backend::ops};
 use tch::TchError;
 
 /// The result of work on tensors.
@@ -18,6 +18,12 @@ pub enum Fault {
 impl From<Error> for Fault {
     fn from(error: Error) -> Self {
         Fault::Refused(error)
+    }
+}
+
+impl ops::Fault for Fault {
+    fn named(self, operation: &str) -> Error {
+        Fault::named(self, operation)
     }
 }
 

@@ -28,8 +28,6 @@ pub struct TorchSession {
     pool: Pool<Buffer>,
     threads: i32,
     settings: Settings,
-    downloads: BTreeMap<u64, Vec<u8>>,
-    tickets: u64,
     integers: RefCell<BTreeMap<Place, Known>>,
 }
 
@@ -79,8 +77,6 @@ impl TorchSession {
             pool: Pool::new(device, options.tag),
             threads: i32::try_from(options.threads.max(1)).unwrap_or(i32::MAX),
             settings,
-            downloads: BTreeMap::new(),
-            tickets: 0,
             integers: RefCell::default(),
         };
         session.take_over().map_err(|e| e.named("open"))?;
@@ -276,27 +272,6 @@ impl Session for TorchSession {
         let count = part.numel();
         let copied = part.f_copy_data_u8(bytes, count).map_err(|e| Fault::from(e).named("download"));
         self.context().after(copied)
-    }
-
-    fn begin_download(&mut self, buffer: Handle, offset: u64, length: u64) -> Result<u64> {
-        let dtype = self.pool.check_range(buffer, offset, length)?;
-        let mut bytes = vec![0; length as usize * dtype.size().unwrap_or(1)];
-        self.download(buffer, offset, &mut bytes)?;
-        self.tickets += 1;
-        self.downloads.insert(self.tickets, bytes);
-        Ok(self.tickets)
-    }
-
-    fn finish_download(&mut self, ticket: u64, bytes: &mut [u8]) -> Result<()> {
-        let held =
-            self.downloads.get(&ticket).ok_or_else(|| Error::invalid(format!("download {ticket} is not open")))?;
-        if held.len() != bytes.len() {
-            let text = format!("download {ticket} holds {} bytes, {} were asked for", held.len(), bytes.len());
-            return Err(Error::invalid(text));
-        }
-        bytes.copy_from_slice(held);
-        self.downloads.remove(&ticket);
-        Ok(())
     }
 
     fn write_version(&self, buffer: Handle) -> Result<u64> {

@@ -9,7 +9,6 @@
 //! | js | u log u - (u + 1) log((u + 1) / 2) | log sigmoid(x) |
 //! | alpha | (u^(1 - a) - (1 - a) u - a) / (a (a - 1)) | -exp(-a x) / a |
 
-use crate::config::Config;
 use plugin_api::tape::Var;
 
 /// A row of the table.
@@ -17,8 +16,8 @@ use plugin_api::tape::Var;
 pub struct Divergence {
     /// Its name in the option.
     pub name: &'static str,
-    /// Converts log-ratios to scores, both `[P]`.
-    pub score: for<'t> fn(Var<'t>, &Config) -> Var<'t>,
+    /// Converts log-ratios to scores, both `[P]`; the number is `divergence_alpha`.
+    pub score: for<'t> fn(Var<'t>, f64) -> Var<'t>,
 }
 
 /// The divergences; the first is DPO's own.
@@ -26,10 +25,7 @@ pub const DIVERGENCES: &[Divergence] = &[
     Divergence { name: "reverse-kl", score: |x, _| x },
     Divergence { name: "forward-kl", score: |x, _| -capped_exp(-x) },
     Divergence { name: "js", score: |x, _| x.log_sigmoid() },
-    Divergence {
-        name: "alpha",
-        score: |x, config| -capped_exp(-config.divergence_alpha * x) / config.divergence_alpha,
-    },
+    Divergence { name: "alpha", score: |x, alpha| -capped_exp(-alpha * x) / alpha },
 ];
 
 /// Above the cap an exponential would be infinite; the gradient is 0 there, as in other implementations.

@@ -32,7 +32,6 @@ impl ObjectivePlugin for Dpo {
                     f-divergences: Wang et al. 2023, arXiv 2309.16240; ld_alpha: Liu et al. 2024, arXiv 2409.06411"
                 .into(),
             data: DataKind::PREFERENCE,
-            roles: vec![role("policy", true), role("reference", false)],
             terms: terms(),
             metrics: metrics(),
             // No expectation holds under every loss, and the host does not consider options here: see the tests of gotcha 16.
@@ -57,10 +56,6 @@ fn formula() -> String {
         _ = write!(text, "\n  {} ({convention}): {} [{}]", loss.name, loss.formula, loss.paper);
     }
     text
-}
-
-fn role(name: &str, trains: bool) -> Role {
-    Role { name: name.into(), trains, optional: !trains, statistics: vec![Statistic::LOGP] }
 }
 
 fn terms() -> Vec<TermSpec> {

@@ -103,7 +103,7 @@ impl<'a> Pairs<'a> {
     }
 
     fn losses(&self) -> Result<Option<Var<'a>>> {
-        let (config, loss) = (&self.settings.config, self.settings.loss);
+        let (options, loss) = (&self.settings.loss_options(), self.settings.loss);
         let weight = self.length_weight()?;
         let answers = |tokens: Var<'a>| match loss.averages {
             true => self.sides(tokens.seq_mean(self.mask)),
@@ -112,11 +112,12 @@ impl<'a> Pairs<'a> {
         let ratio = || answers(self.policy - self.reference);
         Ok(match loss.shape {
             Shape::Margin(of) => {
-                let (Sides { chosen, rejected }, score) = (ratio(), self.settings.divergence.score);
-                Some(of(score(chosen, config) - score(rejected, config), config))
+                let (score, alpha) = (self.settings.divergence.score, self.settings.config.divergence_alpha);
+                let Sides { chosen, rejected } = ratio();
+                Some(of(score(chosen, alpha) - score(rejected, alpha), options))
             }
-            Shape::Ratios(of) => Some(of(ratio(), config)),
-            Shape::Sorted(of) => Some(of(answers(self.policy), answers(self.reference), config)),
+            Shape::Ratios(of) => Some(of(ratio(), options)),
+            Shape::Sorted(of) => Some(of(answers(self.policy), answers(self.reference), options)),
             Shape::None => None,
         })
     }

@@ -9,9 +9,19 @@
 //! averages (as its authors say and TRL does; OpenRLHF sums), `exo` refuses an `eps` of 0 (1.16.0; 0.16.1 uses 0.001), `bco` is
 //! not shifted by a running mean of rewards (1.16.0), `sppo` is the form for hard labels.
 
-use crate::config::Config;
 use plugin_api::tape::Var;
 use std::fmt;
+
+/// The options that losses read.
+#[derive(Clone, Copy, Debug)]
+pub struct LossOptions {
+    /// Scale of the implicit reward.
+    pub beta: f64,
+    /// Share of pairs whose sides are assumed to be exchanged.
+    pub label_smoothing: f64,
+    /// Temperature of the mixing weight in `discopop`.
+    pub discopop_tau: f64,
+}
 
 /// A row of the table.
 #[derive(Debug)]
@@ -50,12 +60,12 @@ impl<'t> Sides<'t> {
 #[derive(Clone, Copy)]
 pub enum Shape {
     /// The margin alone; an f-divergence may replace the log-ratio there.
-    Margin(for<'t> fn(Var<'t>, &Config) -> Var<'t>),
+    Margin(for<'t> fn(Var<'t>, &LossOptions) -> Var<'t>),
     /// Both log-ratios.
-    Ratios(for<'t> fn(Sides<'t>, &Config) -> Var<'t>),
+    Ratios(for<'t> fn(Sides<'t>, &LossOptions) -> Var<'t>),
     /// Log-probabilities of policy and reference, sorted over the batch: the loss couples the batch. The returned values belong to
     /// ranks, not to pairs.
-    Sorted(for<'t> fn(Sides<'t>, Sides<'t>, &Config) -> Var<'t>),
+    Sorted(for<'t> fn(Sides<'t>, Sides<'t>, &LossOptions) -> Var<'t>),
     /// No loss of pairs: the chosen answers' likelihood is the whole loss.
     None,
 }
@@ -85,7 +95,8 @@ impl PreferenceLoss {
     }
 }
 
-/// The losses; the first is the default.
+/// The losses; the first is the default. A row is all that a loss needs: the option's choices, the manifest's formula and the tests
+/// read them here.
 pub const LOSSES: &[PreferenceLoss] = &[
     row(
         "sigmoid",
@@ -177,67 +188,67 @@ pub const LOSSES: &[PreferenceLoss] = &[
     row("sft", Shape::None, "none: the term `sft` alone", "Pang et al. 2024, arXiv 2404.19733 (the likelihood term)"),
 ];
 
-fn sigmoid<'t>(margin: Var<'t>, config: &Config) -> Var<'t> {
-    let (logit, eps) = (config.beta * margin, config.label_smoothing);
+fn sigmoid<'t>(margin: Var<'t>, options: &LossOptions) -> Var<'t> {
+    let (logit, eps) = (options.beta * margin, options.label_smoothing);
     (eps - 1.0) * logit.log_sigmoid() - eps * (-logit).log_sigmoid()
 }
 
-fn robust<'t>(margin: Var<'t>, config: &Config) -> Var<'t> {
-    let (logit, eps) = (config.beta * margin, config.label_smoothing);
+fn robust<'t>(margin: Var<'t>, options: &LossOptions) -> Var<'t> {
+    let (logit, eps) = (options.beta * margin, options.label_smoothing);
     ((eps - 1.0) * logit.log_sigmoid() + eps * (-logit).log_sigmoid()) / (1.0 - 2.0 * eps)
 }
 
-fn hinge<'t>(margin: Var<'t>, config: &Config) -> Var<'t> {
-    (1.0 - config.beta * margin).relu()
+fn hinge<'t>(margin: Var<'t>, options: &LossOptions) -> Var<'t> {
+    (1.0 - options.beta * margin).relu()
 }
 
-fn ipo<'t>(margin: Var<'t>, config: &Config) -> Var<'t> {
-    (margin - 0.5 / config.beta).square()
+fn ipo<'t>(margin: Var<'t>, options: &LossOptions) -> Var<'t> {
+    (margin - 0.5 / options.beta).square()
 }
 
 /// The policy's distribution comes first in this KL: it is the reverse KL, after which EXO is named.
-fn exo<'t>(margin: Var<'t>, config: &Config) -> Var<'t> {
-    let (logit, eps) = (config.beta * margin, config.label_smoothing);
+fn exo<'t>(margin: Var<'t>, options: &LossOptions) -> Var<'t> {
+    let (logit, eps) = (options.beta * margin, options.label_smoothing);
     let part = |logit: Var<'t>, target: f64| logit.sigmoid() * (logit.log_sigmoid() - target.ln());
     part(logit, 1.0 - eps) + part(-logit, eps)
 }
 
-fn nca<'t>(ratio: Sides<'t>, config: &Config) -> Var<'t> {
-    let (chosen, rejected) = (config.beta * ratio.chosen, config.beta * ratio.rejected);
+fn nca<'t>(ratio: Sides<'t>, options: &LossOptions) -> Var<'t> {
+    let (chosen, rejected) = (options.beta * ratio.chosen, options.beta * ratio.rejected);
     -chosen.log_sigmoid() - 0.5 * ((-chosen).log_sigmoid() + (-rejected).log_sigmoid())
 }
 
-fn sppo<'t>(ratio: Sides<'t>, config: &Config) -> Var<'t> {
-    let target = 0.5 / config.beta;
+fn sppo<'t>(ratio: Sides<'t>, options: &LossOptions) -> Var<'t> {
+    let target = 0.5 / options.beta;
     (ratio.chosen - target).square() + (ratio.rejected + target).square()
 }
 
-fn bco<'t>(ratio: Sides<'t>, config: &Config) -> Var<'t> {
-    -(config.beta * ratio.chosen).log_sigmoid() - (-config.beta * ratio.rejected).log_sigmoid()
+fn bco<'t>(ratio: Sides<'t>, options: &LossOptions) -> Var<'t> {
+    -(options.beta * ratio.chosen).log_sigmoid() - (-options.beta * ratio.rejected).log_sigmoid()
 }
 
-fn apo_zero<'t>(ratio: Sides<'t>, config: &Config) -> Var<'t> {
-    (-config.beta * ratio.chosen).sigmoid() + (config.beta * ratio.rejected).sigmoid()
+fn apo_zero<'t>(ratio: Sides<'t>, options: &LossOptions) -> Var<'t> {
+    (-options.beta * ratio.chosen).sigmoid() + (options.beta * ratio.rejected).sigmoid()
 }
 
-fn apo_down<'t>(ratio: Sides<'t>, config: &Config) -> Var<'t> {
-    (config.beta * ratio.chosen).sigmoid() + (-config.beta * ratio.margin()).sigmoid()
+fn apo_down<'t>(ratio: Sides<'t>, options: &LossOptions) -> Var<'t> {
+    (options.beta * ratio.chosen).sigmoid() + (-options.beta * ratio.margin()).sigmoid()
 }
 
-fn aot<'t>(policy: Sides<'t>, reference: Sides<'t>, config: &Config) -> Var<'t> {
-    sigmoid(policy.margin().sort() - reference.margin().sort(), config)
+fn aot<'t>(policy: Sides<'t>, reference: Sides<'t>, options: &LossOptions) -> Var<'t> {
+    sigmoid(policy.margin().sort() - reference.margin().sort(), options)
 }
 
-fn aot_unpaired<'t>(policy: Sides<'t>, reference: Sides<'t>, config: &Config) -> Var<'t> {
+fn aot_unpaired<'t>(policy: Sides<'t>, reference: Sides<'t>, options: &LossOptions) -> Var<'t> {
     let chosen = (policy.chosen - reference.chosen).sort();
-    sigmoid(chosen - (policy.rejected - reference.rejected).sort(), config)
+    sigmoid(chosen - (policy.rejected - reference.rejected).sort(), options)
 }
 
 /// As published, it increases with the margin around 0 (for `tau` below (1 - log 2) / 3, about 0.1): there descent lowers the
 /// chosen answer. The exponential and its weight are computed as one exponential: separately they are infinity and 0 at a margin
 /// of -750 / beta.
-fn discopop<'t>(margin: Var<'t>, config: &Config) -> Var<'t> {
-    let logit = config.beta * margin;
-    let modulation = logit / config.discopop_tau;
+fn discopop<'t>(margin: Var<'t>, options: &LossOptions) -> Var<'t> {
+    let logit = options.beta * margin;
+    let modulation = logit / options.discopop_tau;
     (modulation.log_sigmoid() - logit).exp() - (-modulation).sigmoid() * logit.log_sigmoid()
 }

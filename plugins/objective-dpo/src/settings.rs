@@ -3,7 +3,7 @@
 use crate::{
     config::Config,
     divergence::{DIVERGENCES, Divergence},
-    losses::{LOSSES, PreferenceLoss, Shape},
+    losses::{LOSSES, LossOptions, PreferenceLoss, Shape},
 };
 use plugin_api::{manifest::OptionSpec, options::OptionSet, prelude::*};
 
@@ -81,6 +81,12 @@ impl Settings {
         }
     }
 
+    /// What the loss reads of the options.
+    pub fn loss_options(&self) -> LossOptions {
+        let Config { beta, label_smoothing, discopop_tau, .. } = self.config;
+        LossOptions { beta, label_smoothing, discopop_tau }
+    }
+
     /// Coefficient of the likelihood term; 0 if there is none.
     pub fn sft_coefficient(&self) -> f64 {
         if matches!(self.loss.shape, Shape::None) { 1.0 } else { self.config.sft_weight }
@@ -94,11 +100,8 @@ impl Settings {
     /// The reference is not requested if nothing reads it. The window of a loss that sorts over the batch cannot be split.
     pub fn requirements(&self) -> Requirements {
         let statistics = [("logp", true), ("reference.logp", !self.config.reference_free)];
-        Requirements {
-            statistics: statistics.iter().filter(|(_, read)| *read).map(|(name, _)| (*name).to_owned()).collect(),
-            coupled: matches!(self.loss.shape, Shape::Sorted(_)),
-            ..Default::default()
-        }
+        let read = statistics.into_iter().filter(|(_, read)| *read).map(|(name, _)| name);
+        Requirements { coupled: matches!(self.loss.shape, Shape::Sorted(_)), ..Requirements::reading(read) }
     }
 }
 

@@ -10,7 +10,7 @@ options! {
         kl_coef: f64 = 0.05, from 0.0;
         /// What the reward's penalty takes for the KL of a token, of d = logp - reference.logp: `k1` is d (as TRL and torchtune
         /// have it, and unbiased), `k2` d^2 / 2 (TRL's `mse`), `k3` exp(-d) - 1 + d (unbiased and never negative), `abs` |d|.
-        kl_penalty: String = "k1".into(), of ["k1", "k2", "k3", "abs"];
+        kl_penalty: String = "k1".into(), of ESTIMATORS.iter().map(|row| row.name);
         /// Whether the coefficient stays (`fixed`, as in TRL 0.16) or follows the rollouts' KL (`adaptive`, Ziegler et al.).
         kl_control: String = "fixed".into(), of ["fixed", "adaptive"];
         /// The KL, in nats per answer, that the adaptive coefficient steers to; above 0.
@@ -128,10 +128,7 @@ impl Settings {
             ("critic.value", true),
             ("critic.value_end", self.bootstraps()),
         ];
-        Requirements {
-            statistics: statistics.iter().filter(|(_, read)| *read).map(|(name, _)| (*name).to_owned()).collect(),
-            ..Default::default()
-        }
+        Requirements::reading(statistics.into_iter().filter(|(_, read)| *read).map(|(name, _)| name))
     }
 }
 

@@ -32,7 +32,6 @@ impl ObjectivePlugin for Ppo {
                     section 2.2; details: Huang et al. 2024, arXiv 2403.17031"
                 .into(),
             data: DataKind::PROMPT,
-            roles: roles(),
             terms: terms(),
             metrics: metrics(),
             expectations: expectations(),
@@ -54,20 +53,6 @@ const FORMULA: &str = "ratio r = exp(logp - old_logp), A advantage, v = critic.v
   entropy: -entropy, times entropy_coef
   A is the generalised advantage of the token rewards -kl_coef kl_penalty(logp - reference.logp), with the score on the answer's \
 last token, whitened over the rollout";
-
-fn roles() -> Vec<Role> {
-    let role = |name: &str, trains, statistics: &[Statistic]| Role {
-        name: name.into(),
-        trains,
-        optional: false,
-        statistics: statistics.to_vec(),
-    };
-    vec![
-        role("policy", true, &[Statistic::LOGP, Statistic::ENTROPY]),
-        role("reference", false, &[Statistic::LOGP]),
-        role("critic", true, &[Statistic::VALUE, Statistic::VALUE_END]),
-    ]
-}
 
 fn terms() -> Vec<TermSpec> {
     let per_token = |name, meaning| TermSpec::new(name, Normaliser::SUPERVISED_TOKENS, meaning);

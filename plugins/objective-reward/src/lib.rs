@@ -27,12 +27,6 @@ impl ObjectivePlugin for Ranking {
                     2307.09288, equation 2; centering: Eisenstein et al. 2023, arXiv 2312.09244"
                 .into(),
             data: DataKind::PREFERENCE,
-            roles: vec![Role {
-                name: "policy".into(),
-                trains: true,
-                optional: false,
-                statistics: vec![Statistic::SCORE],
-            }],
             terms: vec![
                 TermSpec::new(
                     loss::RANKING,
@@ -76,7 +70,7 @@ fn metrics() -> Vec<MetricSpec> {
 
 impl Objective for Ranking {
     fn requirements(&self) -> Result<Requirements> {
-        Ok(Requirements { statistics: vec![Statistic::SCORE.to_string()], ..Default::default() })
+        Ok(Requirements::reading(["score"]))
     }
 
     fn loss(&self, batch: &Batch<'_>) -> Result<Loss> {

@@ -175,8 +175,8 @@ impl<'a> Prepared<'a> {
         let mut differences = self.differences(&bench);
         // Telos does this by design if a checkpoint cannot be saved, and reports it; a later save replaces it, unless it was the
         // best.
-        let goes_on = ended && first.err.contains("the run goes on without this checkpoint");
-        if goes_on && differences.lacks_only_a_checkpoint() {
+        let continues = ended && first.err.contains("the run continues without this checkpoint");
+        if continues && differences.lacks_only_a_checkpoint() {
             return Ending::Said;
         }
         // A cache that cannot be written costs only time: the run is complete, and a later one computes the missing part again.

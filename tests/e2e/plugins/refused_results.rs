@@ -165,7 +165,7 @@ fn verdicts_states_and_requirements_are_held_to_their_word() {
         ("state-lost", 1, &["call `restore`", "8 bytes", "another run"]),
         ("changing-requirements", 1, &["call `requirements`", "before:", "now:", "lse"]),
         ("requires-nothing", 2, &["call `requirements`", "no statistic"]),
-        ("requires-undeclared", 2, &["call `requirements`", "`entropy`", "no role"]),
+        ("requires-unknown", 2, &["the statistic `logits`", "does not compute", "computed here: logp"]),
     ] {
         let (_, answer) = odd(fault, &[]);
         answer.refuses(code, parts);

@@ -50,7 +50,7 @@ fn mistakes_of_later_stages_are_told_before_the_first_one_trains() {
     lab.run(&[]).succeeds();
     fs::remove_dir_all(lab.at("runs/tiny")).expect("removed");
     for (set, says) in [
-        ("stage.ppo.rollout.prompts=10", "no multiple of train.batch.prompts"),
+        ("stage.ppo.rollout.prompts=10", "not a multiple of train.batch.prompts"),
         ("stage.ppo.rollout.max_new_tokens=64", "leave no room for a prompt"),
         ("stage.ppo.objective=[{plugin=\"ppo\"},{plugin=\"ce\"}]", "how many tokens of its own text"),
         ("stage.ppo.train.optimizer.groups=[{match=\"nope*\",lr_scale=0.1}]", "matches no parameter"),
@@ -60,7 +60,7 @@ fn mistakes_of_later_stages_are_told_before_the_first_one_trains() {
         ),
         ("stage.ppo.model.from=\"stage:rm\"", "no language-model head"),
         ("stage.ppo.reference.from=\"stage:rm\"", "no language-model head"),
-        ("stage.dpo.reward={plugin=\"length\"}", "nothing is answered"),
+        ("stage.dpo.reward={plugin=\"length\"}", "answers no prompt"),
     ] {
         lab.run(&[set]).refuses(2, &[says]);
         lab.ask(&["check", "tiny.toml", "--set", set]).refuses(2, &[says]);

@@ -130,9 +130,9 @@ fn models_that_do_not_fit_and_keys_nobody_reads_are_refused() {
     refused("tiny", &["reward.plugin=length"], &["reward", "unused", "eval.generate"]);
     write(&lab, "ppo", PPO);
     refused("ppo", &["critic.from=runs/other"], &["critic.from", another]);
-    refused("ppo", &["rollout.prompts=6"], &["rollout.prompts", "6 is no multiple of train.batch.prompts = 4"]);
+    refused("ppo", &["rollout.prompts=6"], &["rollout.prompts", "6 is not a multiple of train.batch.prompts = 4"]);
     refused("ppo", &["rollout.max_new_tokens=48"], &["rollout.max_new_tokens", "leave no room for a prompt"]);
-    refused("ppo", &["reward.weight=0"], &["reward", "what are answers worth?"]);
+    refused("ppo", &["reward.weight=0"], &["reward", "rollouts need a reward"]);
     let model = PPO.replace("plugin = \"length\"\nunit = \"characters\"\n", "model = \"runs/other\"\nwieght = 3\n");
     write(&lab, "model", &model);
     let place = |key: &str| {
@@ -148,7 +148,7 @@ fn models_that_do_not_fit_and_keys_nobody_reads_are_refused() {
         "model",
         &PPO.replace("plugin = \"length\"\nunit = \"characters\"\ntarget = 4", "model = \"runs/other\""),
     );
-    refused("model", &[], &["reward.0.model", "runs/other is no reward model"]);
+    refused("model", &[], &["reward.0.model", "runs/other is not a reward model"]);
 }
 
 /// What holds for the first rollout with every critic, and for the first minibatch of the next one.
@@ -302,7 +302,7 @@ train = { steps = 4, batch = { prompts = 4 } }
 fn a_pipeline_tries_its_judges_before_it_trains() {
     let lab = lab("");
     lab.write("tiny.toml", PIPELINE.replace("[{ model = \"stage:rm\"", "[{ model = \"stage:base\""));
-    let parts = ["stage \"ppo\" cannot run", "reward.0.model", "is no reward model: it has no scalar head"];
+    let parts = ["stage \"ppo\" cannot run", "reward.0.model", "is not a reward model: it has no scalar head"];
     lab.run(&[]).refuses(2, &parts);
     assert!(!lab.at("runs/tiny").exists(), "a stage has trained");
     lab.write("tiny.toml", PIPELINE);

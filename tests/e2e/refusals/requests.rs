@@ -237,7 +237,7 @@ fn a_model_with_a_missing_extra_misshaped_or_nan_tensor_is_refused() {
         &["model.safetensors", NORM, "NaN", "element 0"],
     );
     fs::write(&file, &whole[..whole.len() / 2]).expect("written");
-    refused(&lab, &[], &["model.safetensors", "cut off"]);
+    refused(&lab, &[], &["model.safetensors", "truncated"]);
     fs::remove_file(&file).expect("removed");
     refused(&lab, &[], &["model.safetensors"]);
 }

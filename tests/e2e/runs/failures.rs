@@ -164,7 +164,7 @@ fn a_killed_training_process_is_reported() {
     assert!(running.until(|| run.pointer("LATEST").is_some()));
     running.signal_worker(Signal::KILL);
     let answer = running.answer();
-    answer.refuses(1, &["SIGKILL", "want of memory", "the last checkpoint is", "--resume"]);
+    answer.refuses(1, &["SIGKILL", "memory ran out", "the last checkpoint is", "--resume"]);
 }
 
 /// Runs telos in `lab` with files that may not grow beyond `bytes`.
@@ -204,7 +204,7 @@ fn a_disk_that_is_full_at_a_checkpoint_leaves_the_last_good_one() {
         let answer = with_small_files(&lab, size / 2, &sets, true);
         let last = format!("step-{good:08}");
         let parts =
-            ["could not be saved", "the run goes on without this checkpoint", "the last good checkpoint is", &last];
+            ["could not be saved", "the run continues without this checkpoint", "the last good checkpoint is", &last];
         answer.refuses(1, &parts);
         assert!(answer.err.contains("room"), "no remedy: {answer:#?}");
         assert_eq!(run.pointer("LATEST"), Some(good));

@@ -49,8 +49,8 @@ pub struct Compare {
     #[arg(long, value_name = "KEY=VALUE", value_parser = Override::parse)]
     set: Vec<Override>,
     /// Also run a backend (--yardstick=SPEC; by default the first) with one weight moved by one unit in the last place.
-    #[arg(long, value_name = "SPEC", num_args = 0..=1, require_equals = true, value_parser = Spec::parse)]
-    yardstick: Option<Option<Spec>>,
+    #[arg(long = "yardstick", value_name = "SPEC", num_args = 0..=1, require_equals = true, value_parser = Spec::parse)]
+    noise_floor: Option<Option<Spec>>,
     /// Do not replay a step on the reference.
     #[arg(long)]
     no_replay: bool,
@@ -66,7 +66,7 @@ pub struct Compare {
 }
 
 pub(in crate::cli) fn execute(args: Compare, plugin_folders: Vec<PathBuf>) -> Result<()> {
-    let Compare { file, backends, steps, rounds, set, yardstick, no_replay, plot, no_plot, json } = args;
+    let Compare { file, backends, steps, rounds, set, noise_floor, no_replay, plot, no_plot, json } = args;
     plot.as_deref().map_or(Ok(()), |plot| check_drawing("--plot", plot))?;
     let progress = Progress::new(0, steps, if json { Show::Quiet } else { Show::Auto });
     let request = compare::Request {
@@ -76,7 +76,7 @@ pub(in crate::cli) fn execute(args: Compare, plugin_folders: Vec<PathBuf>) -> Re
         backends,
         steps,
         rounds,
-        yardstick,
+        noise_floor,
         replay: !no_replay,
     };
     let compared = compare::compare(&request, &progress);

@@ -109,7 +109,7 @@ fn column(text: &str) -> Result<(String, String), String> {
 impl fmt::Display for RowFigures {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let (Some(loss), Some(accuracy)) = (self.loss, self.token_accuracy) {
-            let ends = if self.ends_counted { "their ends counted" } else { "their ends not among them" };
+            let ends = if self.ends_counted { "their ends counted" } else { "their ends not counted" };
             writeln!(f, "loss            {loss:.6} nats per token of the completions, {ends}")?;
             writeln!(f, "perplexity      {:.4}", loss.exp())?;
             writeln!(f, "token accuracy  {:.2} %", 100.0 * accuracy)?;
@@ -119,8 +119,8 @@ impl fmt::Display for RowFigures {
             writeln!(f, "exact match     {:.2} % of {} greedy answers", 100.0 * share, self.answers)?;
         }
         // All rows are evaluated, so the notes about some of them follow after that number.
-        let told = self.rows.to_string();
-        let notes = told.split_once("; ").map_or(String::new(), |(_, notes)| format!("; {notes}"));
+        let rows = self.rows.to_string();
+        let notes = rows.split_once("; ").map_or(String::new(), |(_, notes)| format!("; {notes}"));
         write!(f, "rows            {}{notes}", self.rows.train)
     }
 }

@@ -112,7 +112,7 @@ fn perform(request: GenerateRequest) -> Result<()> {
     let prompt: Vec<i32> = ids.iter().map(|id| *id as i32).collect();
     check_samples(&request, prompt.len(), opened.model.config().context)?;
     if request.json {
-        return print::json(&whole(&request, &opened, &ids, &prompt)?);
+        return print::json(&to_json(&request, &opened, &ids, &prompt)?);
     }
     if request.samples == 1 {
         print::err(&stream(&request, &opened, &ids, prompt)?.to_string());
@@ -215,7 +215,7 @@ fn stream(request: &GenerateRequest, opened: &Opened, ids: &[u32], prompt: Vec<i
 }
 
 /// Prompt and continuations as JSON: a single continuation next to the prompt, several as `samples`.
-fn whole(request: &GenerateRequest, opened: &Opened, ids: &[u32], prompt: &[i32]) -> Result<Value> {
+fn to_json(request: &GenerateRequest, opened: &Opened, ids: &[u32], prompt: &[i32]) -> Result<Value> {
     let logits = if request.logits { Some(opened.next_logits(prompt)?) } else { None };
     let mut answer = Map::new();
     answer.insert("prompt".into(), request.prompt.clone().into());

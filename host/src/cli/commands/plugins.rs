@@ -4,7 +4,11 @@ use std::fmt::Write as _;
 use std::path::PathBuf;
 
 use clap::Subcommand;
-use plugin_api::manifest::{BackendManifest, ObjectiveManifest, OptionSpec, RewardColumn, RewardManifest, kind};
+use plugin_api::{
+    manifest::{BackendManifest, ObjectiveManifest, OptionSpec, RewardColumn, RewardManifest, kind},
+    objective::{Objective, role_of, trains},
+    options::OptionMap,
+};
 use plugin_api_load::{Library, PluginInfo};
 use serde_json::{Value, json};
 
@@ -129,7 +133,8 @@ fn table<const N: usize>(rows: &[[String; N]]) -> String {
 
 /// A plugin's manifest.
 enum Manifest {
-    Objective(ObjectiveManifest),
+    /// With the statistics that the objective reads under its default options; `None` if it cannot be created with those.
+    Objective(ObjectiveManifest, Option<Vec<String>>),
     Backend(BackendManifest),
     Reward(RewardManifest),
 }
@@ -142,7 +147,7 @@ impl Manifest {
 
     fn of_library(library: &Library, info: &PluginInfo) -> Result<Manifest> {
         Ok(match info.kind.as_str() {
-            kind::OBJECTIVE => Manifest::Objective(library.objective_manifest()?),
+            kind::OBJECTIVE => Manifest::Objective(library.objective_manifest()?, statistics(&library)),
             kind::BACKEND => Manifest::Backend(library.backend_manifest()?),
             kind::REWARD => Manifest::Reward(library.reward_manifest()?),
             other => {
@@ -154,7 +159,7 @@ impl Manifest {
 
     fn json(&self) -> Value {
         match self {
-            Manifest::Objective(m) => json!(m),
+            Manifest::Objective(m, _) => json!(m),
             Manifest::Backend(m) => json!(m),
             Manifest::Reward(m) => json!(m),
         }
@@ -162,18 +167,30 @@ impl Manifest {
 
     fn text(&self) -> String {
         match self {
-            Manifest::Objective(m) => objective(m),
+            Manifest::Objective(m, statistics) => objective(m, statistics.as_deref()),
             Manifest::Backend(m) => backend(m),
             Manifest::Reward(m) => reward(m),
         }
     }
 }
 
+/// The statistics that an objective reads under its default options.
+fn statistics(library: &Library) -> Option<Vec<String>> {
+    let id = &library.info().id;
+    let instance = breadcrumb::within(id, "create", || library.objective(&OptionMap::new())).ok()?;
+    let requirements = breadcrumb::within(id, "requirements", || instance.requirements()).ok()?;
+    Some(requirements.statistics)
+}
+
 fn show(registry: &Registry, id: &str, as_json: bool) -> Result<()> {
     for info in registry.find_any(id)? {
         let manifest = Manifest::of(info)?;
         if as_json {
-            print::json(&json!({"plugin": entry_json(info), "manifest": manifest.json()}))?;
+            let mut shown = json!({"plugin": entry_json(info), "manifest": manifest.json()});
+            if let Manifest::Objective(_, statistics) = &manifest {
+                shown["statistics"] = json!(statistics);
+            }
+            print::json(&shown)?;
         } else {
             let head = format!("{} {} {}, contract {}\n", info.kind, info.id, info.version, contract(info));
             print::out(&format!("{head}{}\n{}", info.path.display(), manifest.text()))?;
@@ -198,7 +215,7 @@ fn line(text: &mut String, label: &str, value: &str) {
     }
 }
 
-fn objective(m: &ObjectiveManifest) -> String {
+fn objective(m: &ObjectiveManifest, statistics: Option<&[String]>) -> String {
     let mut text = format!("\n{}\n\n", m.summary);
     line(&mut text, "formula", &m.formula);
     line(&mut text, "paper", &m.paper);
@@ -212,13 +229,13 @@ fn objective(m: &ObjectiveManifest) -> String {
         [metric.name.clone(), metric.reduction.to_string(), healthy, metric.meaning.clone()]
     });
     section(&mut text, "Metrics", ["NAME", "REDUCTION", "HEALTHY", "MEANING"], metrics.collect());
-    let roles = m.roles.iter().map(|role| {
-        let statistics: Vec<&str> = role.statistics.iter().map(|s| s.as_str()).collect();
-        let trains = if role.trains { "trains" } else { "frozen" };
-        let need = if role.optional { "optional" } else { "needed" };
-        [role.name.clone(), trains.into(), need.into(), statistics.join(", ")]
-    });
-    section(&mut text, "Models", ["ROLE", "LEARNS", "NEED", "STATISTICS READ"], roles.collect());
+    match statistics {
+        Some(statistics) => {
+            let head = ["ROLE", "LEARNS", "STATISTICS READ"];
+            section(&mut text, "Models (with the default options)", head, models(statistics));
+        }
+        None => line(&mut text, "models", "unknown: it cannot be created with its default options"),
+    }
     let expectations = m
         .expectations
         .iter()
@@ -230,6 +247,21 @@ fn objective(m: &ObjectiveManifest) -> String {
         expectations.collect(),
     );
     text
+}
+
+/// Each role with whether it is trained and what is read from it.
+fn models(statistics: &[String]) -> Vec<[String; 3]> {
+    let mut roles: Vec<(&str, Vec<&str>)> = Vec::new();
+    for (role, name) in statistics.iter().map(|statistic| role_of(statistic)) {
+        match roles.iter_mut().find(|(known, _)| *known == role) {
+            Some((_, names)) => names.push(name),
+            None => roles.push((role, vec![name])),
+        }
+    }
+    let row = |(role, names): (&str, Vec<&str>)| {
+        [role.to_owned(), if trains(role) { "trains" } else { "frozen" }.to_owned(), names.join(", ")]
+    };
+    roles.into_iter().map(row).collect()
 }
 
 fn backend(m: &BackendManifest) -> String {
@@ -301,5 +333,14 @@ mod tests {
         assert_eq!(shown(&spec(Some(0.0), Some(1.5), &[], json!(0.1))), pair("0.1", "0 to 1.5"));
         assert_eq!(shown(&spec(Some(1.0), None, &[], Value::Null)), pair("(must be given)", "at least 1"));
         assert_eq!(shown(&spec(None, None, &["a", "b"], json!("a"))), pair("\"a\"", "a | b"));
+    }
+
+    /// Catches a role that is listed once per statistic, and a critic that is shown as frozen.
+    #[test]
+    fn models_are_listed_with_what_is_read_from_them() {
+        let statistics = ["logp", "reference.logp", "entropy", "critic.value"].map(str::to_owned);
+        let expected =
+            [["policy", "trains", "logp, entropy"], ["reference", "frozen", "logp"], ["critic", "trains", "value"]];
+        assert_eq!(models(&statistics), expected.map(|row| row.map(str::to_owned)));
     }
 }

@@ -11,7 +11,7 @@ use crate::{
     cli::print,
     config::{Draft, Override, Pipeline, Plan, schema},
     error::{Error, Result},
-    pipeline::{self, Part, Told},
+    pipeline::{self, Event, Part},
     plugins::Pinning,
     runs::{Interrupt, progress::Show},
     setup::loading::prepare_draft,
@@ -149,7 +149,7 @@ fn run_one(draft: Draft, request: &RunRequest, interrupt: &Interrupt) -> Result<
     setup.accepts_fixed_rows = request.fixed_rows;
     let mut trainer = Trainer::new(setup, request.resume, show(request))?;
     if trainer.ended() {
-        print::err("the run had come to its end: nothing is left to do\n");
+        print::err("the run has ended: nothing is left to do\n");
         return print::result(&trainer.finished(), request.json);
     }
     let (end, summary) = trainer.run(interrupt)?;
@@ -159,7 +159,7 @@ fn run_one(draft: Draft, request: &RunRequest, interrupt: &Interrupt) -> Result<
             "stopped after step {}, saved as {}",
             summary.steps, summary.checkpoint
         ))
-        .with_hint("go on with the same command and --resume"));
+        .with_hint("continue with the same command and --resume"));
     }
     Ok(())
 }
@@ -168,13 +168,13 @@ fn run_stages(all: &Pipeline, request: RunRequest, interrupt: &Interrupt) -> Res
     let (show, json) = (show(&request), request.json);
     let RunRequest { part, resume, fixed_rows, plugin_folders, pinning, unproved, .. } = request;
     let options = pipeline::Options { part, resume, fixed_rows, plugin_folders, pinning, unproved, show };
-    let (summary, stopped) = pipeline::run(all, &options, interrupt, &mut |told| match told {
-        Told::Note(text) => {
+    let (summary, stopped) = pipeline::run(all, &options, interrupt, &mut |event| match event {
+        Event::Note(text) => {
             print::err(&format!("{text}\n"));
             Ok(())
         }
-        Told::Stage(_) if json => Ok(()),
-        Told::Stage(summary) => print::result(summary, false),
+        Event::Stage(_) if json => Ok(()),
+        Event::Stage(summary) => print::result(summary, false),
     })?;
     print::result(&summary, json)?;
     stopped.map_or(Ok(()), Err)

@@ -85,7 +85,7 @@ pub(in crate::cli) fn execute(args: Verify, folders: Vec<PathBuf>) -> Result<()>
     refuse_unused(&args, &info)?;
     let limit = Duration::from_secs(args.limit);
     let bar = bar();
-    let told = |done: usize, of: usize, name: &str| {
+    let report = |done: usize, of: usize, name: &str| {
         bar.set_length(of as u64);
         bar.set_position(done as u64);
         bar.set_message(name.to_owned());
@@ -99,7 +99,7 @@ pub(in crate::cli) fn execute(args: Verify, folders: Vec<PathBuf>) -> Result<()>
             threads: threads(args.threads),
             limit,
         };
-        let verified = verify::verify(&request, &registry, &info, &told);
+        let verified = verify::verify(&request, &registry, &info, &report);
         bar.finish_and_clear();
         let verification = verified?;
         print::result(&verification, args.json)?;
@@ -107,7 +107,7 @@ pub(in crate::cli) fn execute(args: Verify, folders: Vec<PathBuf>) -> Result<()>
     }
     let Verify { option: options, only, column: columns, prompt: prompts, vocabulary, .. } = args;
     let request = LawRequest { options, only, columns, prompts, vocabulary, limit };
-    let verified = laws::verify(&request, &info, &told);
+    let verified = laws::verify(&request, &info, &report);
     bar.finish_and_clear();
     let verification = verified?;
     print::result(&verification, json)?;

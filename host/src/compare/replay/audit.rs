@@ -92,7 +92,7 @@ struct Shared {
 
 impl Audit {
     /// Starts or stops replaying operations.
-    pub fn turn(&self, on: bool) {
+    pub fn replay(&self, on: bool) {
         self.0.on.set(on);
     }
 
@@ -325,7 +325,7 @@ impl Session for Audited {
         }
     }
 
-    plugin_api::pass_on!(inner: alloc free upload download begin_download finish_download write_version supports workspace memory trim sync);
+    plugin_api::pass_on!(inner: alloc free upload download write_version supports workspace memory trim sync);
 }
 
 #[cfg(test)]

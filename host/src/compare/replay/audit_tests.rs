@@ -25,7 +25,7 @@ fn verdict(operation: &'static str, output: usize, factor: f64) -> Verdict {
     let model = Model::init(&device, ModelConfig::parse(TINY, "tiny").unwrap(), 5).unwrap();
     let grads = model.flat_buffer().unwrap();
     assert_eq!(audit.verdict(), Verdict::default(), "it is not turned on yet");
-    audit.turn(true);
+    audit.replay(true);
     let tokens = [1, 5, 9, 2, 7, 3, 3, 8];
     let batch = BatchView { tokens: &tokens, positions: &[0, 1, 2, 3, 4, 0, 1, 2], offsets: &[0, 5, 8] };
     let forward = model.forward(batch, Keep::ForBackward(Recompute::None)).unwrap();
@@ -33,7 +33,7 @@ fn verdict(operation: &'static str, output: usize, factor: f64) -> Verdict {
     let request = HeadRequest::new(&[5, 9, 2, 7, 3, 3, 8, 1]);
     let (_, dhidden) = model.head_fused(&forward, &request, &cotangents, &grads).unwrap();
     model.backward(forward, dhidden, &grads).unwrap();
-    audit.turn(false);
+    audit.replay(false);
     audit.verdict()
 }
 

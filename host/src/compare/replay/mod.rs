@@ -7,7 +7,7 @@ use plugin_api::{backend::Session, manifest::kind};
 use plugin_api_load::Library;
 use serde::Serialize;
 
-use super::lane::{Entry, take_step, whole};
+use super::backend_run::{Entry, one_line, take_step};
 use crate::{
     data::{PackedBatch, Sequence, TrainingData, batches::pack::pack},
     device::Device,
@@ -62,7 +62,7 @@ pub fn replay(entry: &Entry, reference: &Library, step: u64, data: &TrainingData
     let audited = breadcrumb::within(REFERENCE, "session", || reference.session(&options))
         .map_err(Error::from)
         .and_then(|reference| audit(entry, Box::new(reference), step, data, tag));
-    audited.unwrap_or_else(|error| Replay::skipped(step, whole(&error)))
+    audited.unwrap_or_else(|error| Replay::skipped(step, one_line(&error)))
 }
 
 fn audit(entry: &Entry, reference: Box<dyn Session>, step: u64, data: &TrainingData, tag: u16) -> Result<Replay> {
@@ -76,12 +76,12 @@ fn audit(entry: &Entry, reference: Box<dyn Session>, step: u64, data: &TrainingD
     let window = learner.window(step - 1, &marker)?;
     let tokens_of_step = window.iter().map(PackedBatch::len).sum::<usize>() as u64;
     let window = affordable(window, &learner)?;
-    audit.turn(true);
+    audit.replay(true);
     let (_, gradient) = learner.gradient(&window, &marker)?;
     if gradient.finite {
         learner.update(learner.learning_rate(step - 1, total), step)?;
     }
-    audit.turn(false);
+    audit.replay(false);
     let tokens = window.iter().map(PackedBatch::len).sum::<usize>() as u64;
     Ok(Replay { step, tokens, tokens_of_step, verdict: Some(audit.verdict()), skipped: None })
 }

@@ -11,11 +11,11 @@ use serde_json::{Map, Value};
 
 use super::{
     agreement::{Agreement, Curve},
-    lane::{Done, Entry, Failure},
+    backend_run::{Entry, Failure, FinishedRun},
+    noise_floor::NoiseFloor,
     replay::Replay,
     rounds::{Measured, PROFILED},
     stats::Spread,
-    yardstick::Yardstick,
 };
 use crate::device::{open::threads, profile::Cost};
 
@@ -33,7 +33,8 @@ pub struct Comparison {
     /// The backends; first the one that the others are compared with.
     pub backends: Vec<BackendReport>,
     /// The noise floor: what moving one weight changes.
-    pub yardstick: Option<Yardstick>,
+    #[serde(rename = "yardstick")]
+    pub noise_floor: Option<NoiseFloor>,
     /// The plot's file.
     pub plot: Option<PathBuf>,
 }
@@ -105,7 +106,7 @@ pub struct Operation {
 impl BackendReport {
     pub(super) fn new(
         entry: &Entry,
-        lane: Done,
+        run: FinishedRun,
         measured: Measured,
         agreement: Option<Agreement>,
         replay: Option<Replay>,
@@ -113,8 +114,8 @@ impl BackendReport {
         let own = &entry.setup.experiment().backend;
         let used = entry.setup.plugins.first();
         let speed = Spread::of(measured.tokens_per_second.clone());
-        let steps = lane.curve.loss.len();
-        let tokens_per_step = (steps > 0).then(|| lane.tokens as f64 / steps as f64);
+        let steps = run.curve.loss.len();
+        let tokens_per_step = (steps > 0).then(|| run.tokens as f64 / steps as f64);
         let seconds = speed.as_ref().zip(tokens_per_step).map(|(speed, tokens)| tokens / speed.median);
         let profiled = measured.profiled_seconds;
         let inside = measured.costs.values().map(|cost| cost.nanoseconds as f64 / 1e9).sum::<f64>();
@@ -131,7 +132,7 @@ impl BackendReport {
             dtype: entry.dtype().to_string(),
             threads: threads(own.threads),
             options: own.options.clone(),
-            failure: lane.failure,
+            failure: run.failure,
             tokens_per_step,
             tokens_per_second: speed,
             seconds_per_step: seconds,
@@ -141,7 +142,7 @@ impl BackendReport {
             memory_peak_bytes: measured.memory_peak,
             operations: operations(&measured, peak_gflops),
             outside_share: (profiled > 0.0).then(|| (1.0 - inside / profiled).max(0.0)),
-            curve: lane.curve,
+            curve: run.curve,
             agreement,
             replay,
         }

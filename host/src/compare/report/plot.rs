@@ -11,7 +11,7 @@ use plotters::coord::{
 use plotters::prelude::*;
 
 use super::Comparison;
-use crate::compare::yardstick::Yardstick;
+use crate::compare::noise_floor::NoiseFloor;
 use crate::error::{Error, Result};
 
 const SIZE: (u32, u32) = (960, 720);
@@ -74,7 +74,7 @@ fn differences(comparison: &Comparison) -> Vec<Line<'static>> {
             Some((format!("{} from {}", backend.backend, own.with), colour, points(&own.losses, f64::MIN_POSITIVE)))
         })
         .collect();
-    if let Some(Yardstick { backend, losses, .. }) = &comparison.yardstick {
+    if let Some(NoiseFloor { backend, losses, .. }) = &comparison.noise_floor {
         let grey = RGBColor(128, 128, 128);
         lines.push((format!("{backend}, one weight moved"), grey, points(losses, f64::MIN_POSITIVE)));
     }

@@ -4,9 +4,9 @@ use std::fmt;
 
 use super::{BackendReport, Comparison};
 use crate::compare::agreement::Largest;
+use crate::compare::noise_floor::NoiseFloor;
 use crate::compare::replay::Replay;
 use crate::compare::replay::audit::{Finding, Verdict};
-use crate::compare::yardstick::Yardstick;
 
 impl fmt::Display for Comparison {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -127,21 +127,21 @@ fn agreement(all: &Comparison, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         }));
         grid(f, &rows)?;
         let drifted = held.iter().any(|(_, own)| own.first_beyond.is_some_and(|step| step > 1));
-        if drifted && all.yardstick.is_none() {
+        if drifted && all.noise_floor.is_none() {
             writeln!(
                 f,
-                "(from step 2 on the weights differ by rounding already; --yardstick measures what that comes to)"
+                "(from step 2 on the weights differ by rounding; --yardstick measures how much that changes the loss)"
             )?;
         }
     }
-    all.yardstick.as_ref().map_or(Ok(()), |yardstick| self::yardstick(all, yardstick, f))
+    all.noise_floor.as_ref().map_or(Ok(()), |noise_floor| self::noise_floor(all, noise_floor, f))
 }
 
 fn largest(of: Largest) -> String {
     format!("{:.1e} at step {}", of.difference, of.step)
 }
 
-fn yardstick(all: &Comparison, own: &Yardstick, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+fn noise_floor(all: &Comparison, own: &NoiseFloor, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     if let Some(failure) = &own.failure {
         writeln!(f, "\nyardstick: {} failed at step {}: {}", own.backend, failure.step, failure.message)?;
     }

@@ -243,7 +243,7 @@ mod tests {
 
     /// Catches an ordinary file that is refused, and each limit that is not checked.
     #[test]
-    fn what_would_take_all_memory_or_time_is_refused() {
+    fn what_would_need_all_memory_or_time_is_refused() {
         assert_eq!(refused(|_| {}), None);
         assert_eq!(refused(|json| json["model"]["vocab"]["a"] = json!(LARGEST_ID)), None);
         let has =
@@ -278,7 +278,7 @@ mod tests {
 
     /// Catches factors that are multiplied over replacements that change different characters.
     #[test]
-    fn replacements_that_do_not_meet_are_not_multiplied() {
+    fn factors_of_separate_replacements_are_not_multiplied() {
         let pairs =
             [("½", " 1/2"), ("¼", " 1/4"), ("¾", " 3/4"), ("—", "---"), ("…", "..."), ("™", "(TM)"), ("©", "(C)")];
         let replace =

@@ -36,7 +36,7 @@ pub(super) struct Folder {
     /// Its bytes.
     pub json: Vec<u8>,
     /// The other files, by their path in the folder.
-    pub beside: BTreeMap<String, Vec<u8>>,
+    pub other_files: BTreeMap<String, Vec<u8>>,
     /// All files that were read.
     pub read: Vec<Source>,
 }
@@ -65,18 +65,18 @@ impl Folder {
         let folder = file.parent().unwrap_or(Path::new("."));
         let mut inputs = Inputs::of(folder);
         let json = inputs.read(&file.file_name().unwrap_or_default().to_string_lossy())?;
-        let mut beside = BTreeMap::new();
+        let mut other_files = BTreeMap::new();
         for name in [SPECIAL_TOKENS, ADDED_TOKENS, TEMPLATE, TEMPLATE_JSON, CONFIG] {
             if inputs.has(name) {
-                beside.insert(name.to_owned(), inputs.read(name)?);
+                other_files.insert(name.to_owned(), inputs.read(name)?);
             }
         }
         for name in further_templates(&folder.join(TEMPLATES))? {
             let name = format!("{TEMPLATES}/{name}");
             let bytes = inputs.read(&name)?;
-            beside.insert(name, bytes);
+            other_files.insert(name, bytes);
         }
-        Ok(Folder { name: file.display().to_string(), json, beside, read: inputs.noted() })
+        Ok(Folder { name: file.display().to_string(), json, other_files, read: inputs.noted() })
     }
 }
 
@@ -99,8 +99,12 @@ fn further_templates(folder: &Path) -> Result<Vec<String>> {
 ///
 /// # Errors
 /// A file that is not a JSON object.
-pub(super) fn object(tokenizer: &str, beside: &BTreeMap<String, Vec<u8>>, name: &str) -> Result<Map<String, Value>> {
-    let Some(bytes) = beside.get(name) else { return Ok(Map::new()) };
+pub(super) fn object(
+    tokenizer: &str,
+    other_files: &BTreeMap<String, Vec<u8>>,
+    name: &str,
+) -> Result<Map<String, Value>> {
+    let Some(bytes) = other_files.get(name) else { return Ok(Map::new()) };
     match serde_json::from_slice(bytes) {
         Ok(Value::Object(map)) => Ok(map),
         Ok(_) => Err(unusable(tokenizer, name, "is not a JSON object".into(), None)),
@@ -112,8 +116,8 @@ pub(super) fn object(tokenizer: &str, beside: &BTreeMap<String, Vec<u8>>, name: 
 ///
 /// # Errors
 /// A file that is not UTF-8.
-pub(super) fn text(tokenizer: &str, beside: &BTreeMap<String, Vec<u8>>, name: &str) -> Result<Option<String>> {
-    let Some(bytes) = beside.get(name) else { return Ok(None) };
+pub(super) fn text(tokenizer: &str, other_files: &BTreeMap<String, Vec<u8>>, name: &str) -> Result<Option<String>> {
+    let Some(bytes) = other_files.get(name) else { return Ok(None) };
     match String::from_utf8(bytes.clone()) {
         Ok(text) => Ok(Some(text)),
         Err(error) => {

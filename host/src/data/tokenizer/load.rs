@@ -18,7 +18,7 @@ const USUAL_ENDS: [&str; 3] = [made::END_OF_TEXT, "</s>", "<|end_of_text|>"];
 impl Tokenizer {
     /// Reads the files of a folder.
     pub(super) fn new(files: Folder) -> Result<Tokenizer> {
-        let Folder { name, json, beside, read } = files;
+        let Folder { name, json, other_files, read } = files;
         bounds::check(&name, &json)?;
         let inner = library::run(&name, "it cannot be read", || {
             let mut inner = tokenizers::Tokenizer::from_bytes(&json)?;
@@ -26,17 +26,17 @@ impl Tokenizer {
             inner.with_padding(None);
             Ok(inner)
         })?;
-        let config = folder::object(&name, &beside, CONFIG)?;
+        let config = folder::object(&name, &other_files, CONFIG)?;
         let own: BTreeMap<u32, AddedToken> = inner.get_added_tokens_decoder().into_iter().collect();
-        let special = Special::read(&name, &beside, &config, &own)?;
-        let templates = templates::read(&name, &beside, &config)?;
+        let special = Special::read(&name, &other_files, &config, &own)?;
+        let templates = templates::read(&name, &other_files, &config)?;
         let mut made = Tokenizer {
             one_byte_each: made::bytes_json().is_ok_and(|bytes| bytes == json),
             sha256: hex(&Sha256::digest(&json)),
             inner,
             name,
             json,
-            beside,
+            other_files,
             read,
             named: special.named.clone(),
             templates,
@@ -65,7 +65,7 @@ impl Tokenizer {
         let model = match self.inner.get_model() {
             ModelWrapper::BPE(bpe) if bpe.dropout.is_some_and(|dropout| dropout > 0.0) => {
                 self.notes.push(format!(
-                    "{}: it asks for dropout {:?}, which would cut the same text into other tokens each time: dropout is switched off, \
+                    "{}: it sets dropout {:?}, with which the same text would become other tokens each time: dropout is switched off, \
                      in training too",
                     self.name,
                     bpe.dropout.unwrap_or_default()
@@ -141,7 +141,7 @@ impl Tokenizer {
             empty.get_ids().first().copied().filter(|&id| special && (Some(id) == self.bos || Some(id) != eos));
         self.bos = self.bos.or(leading);
         self.adds_bos = match config.get("add_bos_token").and_then(Value::as_bool) {
-            Some(told) => told,
+            Some(set) => set,
             None => leading.is_some() && leading == self.bos,
         };
         if self.adds_bos && self.bos.is_none() {

@@ -16,7 +16,7 @@ pub const END_OF_TEXT: &str = "<|endoftext|>";
 pub(super) const LEAST_VOCABULARY: usize = 257;
 
 /// The files saved with a tokenizer made here.
-pub(super) fn beside() -> BTreeMap<String, Vec<u8>> {
+pub(super) fn other_files() -> BTreeMap<String, Vec<u8>> {
     BTreeMap::from([(CONFIG.to_owned(), own_config())])
 }
 

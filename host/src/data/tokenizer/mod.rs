@@ -52,7 +52,7 @@ pub struct Tokenizer {
     /// The bytes of tokenizer.json, as read or as created.
     json: Vec<u8>,
     /// The other files to save with it, as read or as created.
-    beside: BTreeMap<String, Vec<u8>>,
+    other_files: BTreeMap<String, Vec<u8>>,
     /// The files that it was read from.
     read: Vec<Source>,
     /// The texts of named special tokens by key.
@@ -80,7 +80,7 @@ impl Tokenizer {
     /// saved as a `tokenizer.json` like any other.
     pub fn bytes() -> Result<Tokenizer> {
         let json = library::run("bytes", "it cannot be built", made::bytes_json)?;
-        Tokenizer::new(Folder { name: "bytes".into(), json, beside: made::beside(), read: Vec::new() })
+        Tokenizer::new(Folder { name: "bytes".into(), json, other_files: made::other_files(), read: Vec::new() })
     }
 
     /// Opens a `tokenizer.json`, or a folder that contains one, with the other files of the folder: special tokens,
@@ -100,7 +100,7 @@ impl Tokenizer {
             return Err(DataError::VocabularyTooSmall { asked: vocab_size, least: made::LEAST_VOCABULARY });
         }
         let json = library::run("in training", "training failed", || made::trained_json(documents, vocab_size))?;
-        Tokenizer::new(Folder { name: "in training".into(), json, beside: made::beside(), read: Vec::new() })
+        Tokenizer::new(Folder { name: "in training".into(), json, other_files: made::other_files(), read: Vec::new() })
     }
 
     /// Applies what the model's folder says: `ends`, the ids that end an answer according to its config.json and
@@ -246,7 +246,7 @@ impl Tokenizer {
     /// Sets the tokenizer's default chat template, which is saved with it.
     pub fn set_chat_template(&mut self, template: &str) {
         if self.chat_template() != Some(template) {
-            self.beside.insert(TEMPLATE.to_owned(), template.as_bytes().to_owned());
+            self.other_files.insert(TEMPLATE.to_owned(), template.as_bytes().to_owned());
             self.templates.insert(DEFAULT.to_owned(), Found { text: template.to_owned(), origin: TEMPLATE.to_owned() });
         }
     }
@@ -290,7 +290,7 @@ impl Tokenizer {
 
     /// The files that [`Tokenizer::save`] writes: names and contents.
     pub fn files(&self) -> impl Iterator<Item = (&str, &[u8])> {
-        let beside = self.beside.iter().map(|(name, bytes)| (name.as_str(), bytes.as_slice()));
-        std::iter::once((JSON, self.json.as_slice())).chain(beside)
+        let others = self.other_files.iter().map(|(name, bytes)| (name.as_str(), bytes.as_slice()));
+        std::iter::once((JSON, self.json.as_slice())).chain(others)
     }
 }

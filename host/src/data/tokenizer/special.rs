@@ -39,15 +39,15 @@ impl Special {
     /// A file that is not a JSON object, or an entry that is not a token, with file and key.
     pub fn read(
         tokenizer: &str,
-        beside: &BTreeMap<String, Vec<u8>>,
+        other_files: &BTreeMap<String, Vec<u8>>,
         config: &Map<String, Value>,
         own: &BTreeMap<u32, AddedToken>,
     ) -> Result<Special> {
         let in_config = |what: String| unusable(tokenizer, CONFIG, what, None);
         let in_map = |what: String| unusable(tokenizer, SPECIAL_TOKENS, what, None);
         // Read in any case, so that errors in them are reported.
-        let map = object(tokenizer, beside, SPECIAL_TOKENS)?;
-        let added = object(tokenizer, beside, ADDED_TOKENS)?;
+        let map = object(tokenizer, other_files, SPECIAL_TOKENS)?;
+        let added = object(tokenizer, other_files, ADDED_TOKENS)?;
         let mut named = Tokens::default();
         named.read(config).map_err(in_config)?;
         let mut decoder = BTreeMap::new();

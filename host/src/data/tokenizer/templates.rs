@@ -25,22 +25,22 @@ pub(super) struct Found {
 /// A file that is not UTF-8 or not JSON; a template that is not a string; a list with items that are not templates.
 pub(super) fn read(
     tokenizer: &str,
-    beside: &BTreeMap<String, Vec<u8>>,
+    other_files: &BTreeMap<String, Vec<u8>>,
     config: &Map<String, Value>,
 ) -> Result<BTreeMap<String, Found>> {
     let path = |file: &str| Path::new(tokenizer).with_file_name(file).display().to_string();
     let found_in = |file: &str, text: String| Found { text, origin: path(file) };
     let mut found = BTreeMap::new();
-    found.extend(text(tokenizer, beside, TEMPLATE)?.map(|text| (DEFAULT.to_owned(), found_in(TEMPLATE, text))));
-    for file in beside.keys() {
+    found.extend(text(tokenizer, other_files, TEMPLATE)?.map(|text| (DEFAULT.to_owned(), found_in(TEMPLATE, text))));
+    for file in other_files.keys() {
         let name = file.strip_prefix(TEMPLATES).and_then(|name| name.strip_prefix('/')?.strip_suffix(".jinja"));
-        if let Some((name, template)) = name.zip(text(tokenizer, beside, file)?) {
+        if let Some((name, template)) = name.zip(text(tokenizer, other_files, file)?) {
             found.insert(name.to_owned(), found_in(file, template));
         }
     }
     // Read in any case, so that errors in them are reported.
     let configured = configured(config).map_err(|what| unusable(tokenizer, CONFIG, what, None))?;
-    let processor = object(tokenizer, beside, TEMPLATE_JSON)?;
+    let processor = object(tokenizer, other_files, TEMPLATE_JSON)?;
     let processor = self::configured(&processor).map_err(|what| unusable(tokenizer, TEMPLATE_JSON, what, None))?;
     let all = |file: &str, templates: BTreeMap<String, String>| {
         let origin = format!("the chat template in {}", path(file));

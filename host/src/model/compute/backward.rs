@@ -5,7 +5,7 @@
 use plugin_api::backend::ops::{ActivationBackward, AttentionBackward, EmbeddingBackward, GluBackward, NormBackward};
 
 use super::activations::{Activations, DeviceBatch, Forward, Kept};
-use super::decoder::{Attend, Pass, gone};
+use super::decoder::{Attend, Pass, missing};
 use crate::device::{Buffer, Tensor};
 use crate::error::{Error, Result};
 use crate::families::family::Mlp;
@@ -21,7 +21,7 @@ impl Model {
     pub fn backward(&self, forward: Forward, dhidden: Tensor, grads: &Buffer) -> Result<()> {
         let Forward { batch, tape, hidden } = forward;
         drop(hidden);
-        let mut tape = tape.ok_or_else(|| Error::run("backward: the forward pass was told to keep nothing"))?;
+        let mut tape = tape.ok_or_else(|| Error::run("backward: the forward pass kept nothing for it"))?;
         let Some(lowest) = self.lowest_trainable() else { return Ok(()) };
         let d = dhidden;
         let last = NormBackward {
@@ -34,7 +34,7 @@ impl Model {
         self.norm_backward(self.layout.norm, last, grads)?;
         let pass = Pass { batch: &batch, attend: &Attend::Packed, kept: Kept::EVERYTHING, backward: true };
         for index in (lowest..self.layers.len()).rev() {
-            let mut acts = tape.layers.pop().ok_or_else(|| gone("a layer"))?;
+            let mut acts = tape.layers.pop().ok_or_else(|| missing("a layer"))?;
             self.fill_in(&pass, index, &mut acts)?;
             self.layer_backward(&self.layers[index], &batch, acts, &d, grads)?;
         }
@@ -68,23 +68,23 @@ impl Model {
     ) -> Result<()> {
         let tokens = batch.tokens;
         let dup = self.mlp_backward(layer, &mut acts, d, grads)?;
-        let normed = acts.normed2.take().ok_or_else(|| gone("a norm"))?;
+        let normed = acts.normed2.take().ok_or_else(|| missing("a norm"))?;
         self.project_backward_weight(&layer.up, normed.view(), dup.view(), grads)?;
         drop(normed);
         let dnormed = self.device.tensor(tokens, self.config.dim)?;
         self.project_backward_input(&layer.up, dup.view(), dnormed.view())?;
         drop(dup);
-        let middle = acts.middle.take().ok_or_else(|| gone("the stream after attention"))?;
-        let stats = acts.stats2.take().ok_or_else(|| gone("a norm's statistics"))?;
+        let middle = acts.middle.take().ok_or_else(|| missing("the stream after attention"))?;
+        let stats = acts.stats2.take().ok_or_else(|| missing("a norm's statistics"))?;
         self.norm_backward(layer.norm2, residual_norm(&middle, &stats, &dnormed, d), grads)?;
         drop(middle);
 
         let dqkv = self.attention_backward(layer, batch, &mut acts, d, grads)?;
-        let normed = acts.normed1.take().ok_or_else(|| gone("a norm"))?;
+        let normed = acts.normed1.take().ok_or_else(|| missing("a norm"))?;
         self.project_backward_weight(&layer.qkv, normed.view(), dqkv.view(), grads)?;
         self.project_backward_input(&layer.qkv, dqkv.view(), dnormed.view())?;
-        let stream = acts.stream.take().ok_or_else(|| gone("a layer's input"))?;
-        let stats = acts.stats1.take().ok_or_else(|| gone("a norm's statistics"))?;
+        let stream = acts.stream.take().ok_or_else(|| missing("a layer's input"))?;
+        let stats = acts.stats1.take().ok_or_else(|| missing("a norm's statistics"))?;
         self.norm_backward(layer.norm1, residual_norm(&stream, &stats, &dnormed, d), grads)
     }
 
@@ -92,8 +92,8 @@ impl Model {
     /// in their place.
     fn mlp_backward(&self, layer: &Layer, acts: &mut Activations, d: &Tensor, grads: &Buffer) -> Result<Tensor> {
         let (config, kind) = (&self.config, self.config.activation_kind()?);
-        let active = acts.active.take().ok_or_else(|| gone("an activation"))?;
-        let up = acts.up.take().ok_or_else(|| gone("the feed-forward block's input"))?;
+        let active = acts.active.take().ok_or_else(|| missing("an activation"))?;
+        let up = acts.up.take().ok_or_else(|| missing("the feed-forward block's input"))?;
         self.project_backward_weight(&layer.down, active.view(), d.view(), grads)?;
         // The activation is not read again, so its buffer is reused for its cotangent.
         let dactive = active;
@@ -121,9 +121,9 @@ impl Model {
         grads: &Buffer,
     ) -> Result<Tensor> {
         let config = &self.config;
-        let attended = acts.attended.take().ok_or_else(|| gone("attention's output"))?;
-        let qkv = acts.qkv.take().ok_or_else(|| gone("queries, keys and values"))?;
-        let lse = acts.lse.take().ok_or_else(|| gone("attention's log-sum-exp"))?;
+        let attended = acts.attended.take().ok_or_else(|| missing("attention's output"))?;
+        let qkv = acts.qkv.take().ok_or_else(|| missing("queries, keys and values"))?;
+        let lse = acts.lse.take().ok_or_else(|| missing("attention's log-sum-exp"))?;
         self.project_backward_weight(&layer.output, attended.view(), d.view(), grads)?;
         let dattended = self.device.tensor(batch.tokens, config.query_width())?;
         self.project_backward_input(&layer.output, d.view(), dattended.view())?;

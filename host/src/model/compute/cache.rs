@@ -46,7 +46,7 @@ impl KvCache {
     }
 
     pub(super) fn layer(&self, index: usize) -> Result<(View, View)> {
-        let (keys, values) = self.layers.get(index).ok_or_else(|| Error::run("the cache is of another model"))?;
+        let (keys, values) = self.layers.get(index).ok_or_else(|| Error::run("the cache belongs to another model"))?;
         Ok((keys.view(), values.view()))
     }
 

@@ -32,7 +32,7 @@ pub(super) struct Pass<'a> {
     pub backward: bool,
 }
 
-/// The stream before the next norm computes the sum `residual + branch`.
+/// The residual stream as two summands, `residual + branch`, which the next norm adds.
 struct Pending {
     residual: Tensor,
     branch: Option<Tensor>,
@@ -91,7 +91,7 @@ impl Model {
             let (stream, normed, stats) = self.add_norm(pending, layer.norm1, backward)?;
             (acts.stream, acts.normed1, acts.stats1) = (Some(stream), Some(normed), stats);
             self.fill_in(&pass, index, &mut acts)?;
-            pending = self.leave(&pass, layer, &mut acts)?;
+            pending = self.project_down(&pass, layer, &mut acts)?;
             if backward {
                 layers.push(acts);
             }
@@ -155,7 +155,7 @@ impl Model {
     /// they are no longer needed. The layer's input must exist.
     pub(super) fn fill_in(&self, pass: &Pass<'_>, index: usize, acts: &mut Activations) -> Result<()> {
         let (layer, kept, tokens) = (&self.layers[index], pass.kept, pass.batch.tokens);
-        let stream = acts.stream.clone().ok_or_else(|| gone("a layer's input"))?;
+        let stream = acts.stream.clone().ok_or_else(|| missing("a layer's input"))?;
         if acts.normed1.is_none() {
             let pending = Pending { residual: stream.clone(), branch: None };
             let (_, normed, stats) = self.add_norm(pending, layer.norm1, acts.stats1.is_none())?;
@@ -163,12 +163,12 @@ impl Model {
             acts.stats1 = acts.stats1.take().or(stats);
         }
         if acts.qkv.is_none() {
-            let normed = acts.normed1.as_ref().ok_or_else(|| gone("a norm"))?;
+            let normed = acts.normed1.as_ref().ok_or_else(|| missing("a norm"))?;
             acts.qkv = Some(self.queries_keys_values(layer, pass.batch, normed)?);
         }
         release(&mut acts.normed1, kept.normed);
         if acts.attended.is_none() {
-            let qkv = acts.qkv.as_ref().ok_or_else(|| gone("queries, keys and values"))?;
+            let qkv = acts.qkv.as_ref().ok_or_else(|| missing("queries, keys and values"))?;
             let (attended, lse) = self.attend(pass, index, qkv)?;
             (acts.attended, acts.lse) = (Some(attended), lse);
         }
@@ -178,7 +178,7 @@ impl Model {
         release(&mut acts.attended, kept.attended);
         release(&mut acts.lse, kept.attended);
         if acts.up.is_none() {
-            let normed = acts.normed2.as_ref().ok_or_else(|| gone("a norm"))?;
+            let normed = acts.normed2.as_ref().ok_or_else(|| missing("a norm"))?;
             let up = self.device.tensor(tokens, layer.up.outputs)?;
             self.project(&layer.up, normed.view(), up.view())?;
             acts.up = Some(up);
@@ -187,7 +187,7 @@ impl Model {
         release(&mut acts.stats1, kept.stats);
         release(&mut acts.stats2, kept.stats);
         if acts.active.is_none() {
-            let up = acts.up.as_ref().ok_or_else(|| gone("the feed-forward block's input"))?;
+            let up = acts.up.as_ref().ok_or_else(|| missing("the feed-forward block's input"))?;
             acts.active = Some(self.activate(up)?);
         }
         release(&mut acts.up, kept.up);
@@ -273,7 +273,7 @@ impl Model {
             (Some(_), Some(_)) => return Ok(()),
             (Some(middle), None) => Pending { residual: middle.clone(), branch: None },
             (None, _) => {
-                let attended = acts.attended.as_ref().ok_or_else(|| gone("attention's output"))?;
+                let attended = acts.attended.as_ref().ok_or_else(|| missing("attention's output"))?;
                 let branch = self.device.tensor(pass.batch.tokens, self.config.dim)?;
                 self.project(&layer.output, attended.view(), branch.view())?;
                 Pending { residual: stream, branch: Some(branch) }
@@ -301,12 +301,12 @@ impl Model {
     }
 
     /// Computes the block's last projection, which the next norm adds to the stream.
-    fn leave(&self, pass: &Pass<'_>, layer: &Layer, acts: &mut Activations) -> Result<Pending> {
-        let active = acts.active.as_ref().ok_or_else(|| gone("an activation"))?;
+    fn project_down(&self, pass: &Pass<'_>, layer: &Layer, acts: &mut Activations) -> Result<Pending> {
+        let active = acts.active.as_ref().ok_or_else(|| missing("an activation"))?;
         let branch = self.device.tensor(pass.batch.tokens, self.config.dim)?;
         self.project(&layer.down, active.view(), branch.view())?;
         release(&mut acts.active, pass.kept.active);
-        let residual = acts.middle.clone().ok_or_else(|| gone("the stream after attention"))?;
+        let residual = acts.middle.clone().ok_or_else(|| missing("the stream after attention"))?;
         release(&mut acts.middle, pass.kept.middle);
         Ok(Pending { residual, branch: Some(branch) })
     }
@@ -319,6 +319,6 @@ fn release(activation: &mut Option<Tensor>, kept: bool) {
 }
 
 /// Error for a bug in this module: an activation was freed too early.
-pub(super) fn gone(what: &str) -> Error {
+pub(super) fn missing(what: &str) -> Error {
     Error::run(format!("decoder: {what} is not there"))
 }

@@ -23,6 +23,39 @@ pub struct Statistics {
     pub top1: bool,
 }
 
+impl Statistics {
+    /// The statistics that have a gradient. This file is the only one of the host that names them one by one.
+    pub const DIFFERENTIABLE: [&'static str; 4] = ["logp", "lse", "entropy", "mean_logit"];
+    /// The one that has none: whether the target has the largest logit.
+    pub const TOP1: &'static str = "top1";
+
+    /// All statistics of the head by name.
+    pub fn names() -> impl Iterator<Item = &'static str> {
+        Self::DIFFERENTIABLE.into_iter().chain([Self::TOP1])
+    }
+
+    /// Requests the statistics whose names are `wanted`.
+    pub fn of(wanted: impl Fn(&str) -> bool) -> Self {
+        Statistics {
+            lse: wanted("lse"),
+            entropy: wanted("entropy"),
+            mean_logit: wanted("mean_logit"),
+            top1: wanted(Self::TOP1),
+        }
+    }
+
+    /// Whether the statistic of this name is computed.
+    pub fn has(&self, name: &str) -> bool {
+        match name {
+            "logp" => true,
+            "lse" => self.lse,
+            "entropy" => self.entropy,
+            "mean_logit" => self.mean_logit,
+            _ => self.top1 && name == Self::TOP1,
+        }
+    }
+}
+
 /// Tokens and statistics to compute in the head.
 #[derive(Debug, Clone, Copy)]
 pub struct HeadRequest<'a> {
@@ -60,6 +93,19 @@ pub struct HeadStats {
     pub top1: Option<Vec<i32>>,
 }
 
+impl HeadStats {
+    /// The values of a statistic with a gradient, if it was requested.
+    pub fn get(&self, name: &str) -> Option<&[f64]> {
+        match name {
+            "logp" => Some(&self.logp),
+            "lse" => self.lse.as_deref(),
+            "entropy" => self.entropy.as_deref(),
+            "mean_logit" => self.mean_logit.as_deref(),
+            _ => None,
+        }
+    }
+}
+
 /// Derivatives of the loss with respect to each statistic; absent: zero.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Cotangents<'a> {
@@ -71,6 +117,18 @@ pub struct Cotangents<'a> {
     pub mean_logit: Option<&'a [f64]>,
     /// Cotangents of `entropy`; not in the one-pass form.
     pub entropy: Option<&'a [f64]>,
+}
+
+impl<'a> Cotangents<'a> {
+    /// The cotangents that `given` has by the statistic's name.
+    pub fn of(given: impl Fn(&str) -> Option<&'a [f64]>) -> Self {
+        Cotangents {
+            logp: given("logp"),
+            lse: given("lse"),
+            mean_logit: given("mean_logit"),
+            entropy: given("entropy"),
+        }
+    }
 }
 
 /// Result of the head: the statistics, and what their backward pass needs.
@@ -148,7 +206,7 @@ impl Model {
     pub fn head_backward(&self, head: Head, cotangents: &Cotangents<'_>, grads: &Buffer) -> Result<Tensor> {
         let rows = head.input.x.row_count();
         if cotangents.entropy.is_some() && head.table.entropy.is_none() {
-            return Err(Error::run("head: a cotangent of the entropy, which was not asked for"));
+            return Err(Error::run("head: a cotangent of the entropy, which was not requested"));
         }
         let given = self.upload_cotangents(cotangents, rows)?;
         let dx = self.device.tensor(rows, self.config.dim)?;

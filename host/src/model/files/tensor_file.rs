@@ -35,21 +35,23 @@ impl TensorFile {
         let mut file = files::open(path).map_err(|cause| fail("cannot be opened").with_cause(cause))?;
         foreign::refuse_lfs_pointer(path)?;
         let length = file.metadata().map_err(|cause| fail("cannot be read").with_cause(cause))?.len();
-        let truncated = |cause| fail("is no safetensors file, or is cut off").with_cause(cause);
+        let truncated = |cause| fail("is not a safetensors file, or is truncated").with_cause(cause);
         let mut size = [0_u8; 8];
         file.read_exact(&mut size).map_err(truncated)?;
         let size = u64::from_le_bytes(size);
         if size > MAX_HEADER || size > length.saturating_sub(8) {
-            return Err(fail(&format!("is no safetensors file, or is cut off (a header of {size} bytes)")));
+            return Err(fail(&format!("is not a safetensors file, or is truncated (a header of {size} bytes)")));
         }
         let mut header = vec![0_u8; size as usize];
         file.read_exact(&mut header).map_err(truncated)?;
         let metadata: Metadata = serde_json::from_slice(&header)
-            .map_err(|cause| fail("has a header that is no safetensors header").with_cause(cause))?;
+            .map_err(|cause| fail("has a header that is not valid").with_cause(cause))?;
         // The header may state any 64-bit size.
         let expected = (8 + size).saturating_add(metadata.data_len() as u64);
         if expected != length {
-            return Err(fail(&format!("has {length} bytes, its header promises {expected}: it is cut off or damaged")));
+            return Err(fail(&format!(
+                "has {length} bytes, its header promises {expected}: it is truncated or damaged"
+            )));
         }
         Ok(TensorFile { path: path.to_owned(), file, data_start: 8 + size, metadata })
     }

@@ -187,7 +187,7 @@ fn open_files(
         // Some exporters copy the index of an original model with a tied head or with buffers that are not parameters.
         let wanted = matches!(Role::of(tensor, config, layout), Role::Parameter(_) | Role::Extra);
         if wanted && file.is_none_or(|file| file.shape(tensor).is_none()) {
-            mistakes.push(format!("{INDEX_FILE} says that {shard} holds `{tensor}`, but it does not"));
+            mistakes.push(format!("{INDEX_FILE} names {shard} as the file of `{tensor}`, which it does not contain"));
         }
     }
     Ok(files)
@@ -199,12 +199,12 @@ fn read_index(folder: &Path, path: &Path) -> Result<BTreeMap<String, String>> {
     let text = crate::model::shape::config_json::read_text(&mut Inputs::of(folder), INDEX_FILE)?;
     let value: Value = serde_json::from_str(&text).map_err(|cause| fail("not valid JSON").with_cause(cause))?;
     let Some(map) = value.get("weight_map").and_then(Value::as_object) else {
-        return Err(fail("key `weight_map` is missing or no object"));
+        return Err(fail("key `weight_map` is missing or not an object"));
     };
     let entry = |(tensor, shard): (&String, &Value)| {
         // A shard must be in the folder itself; any other path would read files that the user did not name.
         let shard = shard.as_str().filter(|name| Path::new(name).file_name().is_some_and(|own| own == *name));
-        let shard = shard.ok_or_else(|| fail(&format!("the shard of `{tensor}` is no plain file name")))?;
+        let shard = shard.ok_or_else(|| fail(&format!("the shard of `{tensor}` is not a plain file name")))?;
         Ok((tensor.clone(), shard.to_owned()))
     };
     map.iter().map(entry).collect()

@@ -37,7 +37,7 @@ fn both_layouts_of_the_rotary_base_are_read_and_a_contradiction_is_refused() {
 
 /// Catches an error that blames the JSON after a byte order mark instead of the mark.
 #[test]
-fn a_byte_order_mark_is_named_with_the_line_that_takes_it_away() {
+fn a_byte_order_mark_is_named_with_the_command_that_removes_it() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("config.json");
     std::fs::write(&path, format!("\u{FEFF}{LLAMA}")).unwrap();

@@ -84,7 +84,7 @@ mod tests {
     /// Catches an id outside the vocabulary, which a backend would read outside the head, and one that is dropped without a
     /// note.
     #[test]
-    fn an_end_outside_the_vocabulary_is_left_out_and_said() {
+    fn an_end_outside_the_vocabulary_is_left_out_with_a_note() {
         let config = with(r#"{"eos_token_id": [31, 32, 99999999999]}"#).unwrap();
         assert_eq!(config.eos, [3, 5, 31]);
         assert_eq!(config.notes.len(), 2);

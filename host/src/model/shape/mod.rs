@@ -2,8 +2,8 @@
 //!
 //! | file | job |
 //! |---|---|
-//! | [`config`] | the shape |
 //! | [`fresh`] | the shape of a model with fresh weights |
+//! | [`config`] | the shape |
 //! | `config_json` | `config.json` in and out |
 //! | `generation_json` | `generation_config.json` in and out |
 

@@ -55,7 +55,7 @@ pub fn best(folder: &Path) -> Result<Option<Checkpoint>> {
 /// if its name is a checkpoint's or if it has a Telos manifest; accepts any other folder without a check.
 ///
 /// # Errors
-/// A request error that says what differs.
+/// A request error that names what differs.
 pub fn verify_named(folder: &Path) -> Result<()> {
     verify_those(folder, |_| true)
 }
@@ -68,13 +68,13 @@ pub fn verify_tokenizer(folder: &Path) -> Result<()> {
     verify_those(folder, |path| !path.ends_with(".safetensors"))
 }
 
-fn verify_those(folder: &Path, is_meant: impl Fn(&str) -> bool) -> Result<()> {
+fn verify_those(folder: &Path, is_included: impl Fn(&str) -> bool) -> Result<()> {
     let name = folder.file_name().unwrap_or_default().to_string_lossy();
     let is_checkpoint = parse_step(name.strip_prefix(REPLACED).unwrap_or(&name)).is_some();
-    if !is_checkpoint && !files::read(&folder.join(MANIFEST)).is_ok_and(|bytes| Manifest::is_meant(&bytes)) {
+    if !is_checkpoint && !files::read(&folder.join(MANIFEST)).is_ok_and(|bytes| Manifest::is_telos(&bytes)) {
         return Ok(());
     }
-    Manifest::verify_those(folder, is_meant).map(|_| ()).map_err(|why| {
+    Manifest::verify_those(folder, is_included).map(|_| ()).map_err(|why| {
         let message = format!("the checkpoint {} is not what was saved: {why}", folder.display());
         Error::request(message).with_hint(format!(
             "use another checkpoint; if you changed it yourself, copy it to a folder of your own without {MANIFEST} and name \
@@ -122,7 +122,7 @@ fn find(folder: &Path, pointer: &str) -> Result<Option<Checkpoint>> {
     if entries.is_empty() || (pointer == BEST && troubles.is_empty()) {
         return Ok(None);
     }
-    Err(Error::run(format!("no checkpoint in {} is whole", shown(folder).display()))
+    Err(Error::run(format!("no checkpoint in {} is intact", shown(folder).display()))
         .with_details(troubles)
         .with_hint("start again under another name with --name"))
 }

@@ -68,7 +68,7 @@ impl Manifest {
         text.into_bytes()
     }
 
-    /// Reads the manifest in `folder`, and says why if it is not valid; reads no other file.
+    /// Reads the manifest in `folder`, and returns the reason if it is not valid; reads no other file.
     pub(super) fn read(folder: &Path) -> Result<Self, String> {
         let bytes = files::read(&folder.join(MANIFEST)).map_err(|error| match error.kind() {
             io::ErrorKind::NotFound => format!("it has no {MANIFEST}, so it was never finished"),
@@ -77,12 +77,12 @@ impl Manifest {
         Self::parse(&bytes)
     }
 
-    /// Parses a manifest from its file's bytes, and says why if it is not valid.
+    /// Parses a manifest from its file's bytes, and returns the reason if it is not valid.
     pub(super) fn parse(bytes: &[u8]) -> Result<Self, String> {
         let manifest: Self =
             serde_json::from_slice(bytes).map_err(|error| format!("{MANIFEST} is damaged: {error}"))?;
         if manifest.format > FORMAT {
-            return Err(format!("{MANIFEST} has format {}, and this telos knows {FORMAT}", manifest.format));
+            return Err(format!("{MANIFEST} has format {}, and this telos reads {FORMAT}", manifest.format));
         }
         if manifest.sha256 != manifest.seal() || manifest.to_bytes() != bytes {
             return Err(format!("{MANIFEST} is damaged: its own sha256 differs"));
@@ -91,20 +91,20 @@ impl Manifest {
     }
 
     /// Whether a file with the manifest's name was written by Telos, damaged or not, and not by another program.
-    pub(super) fn is_meant(bytes: &[u8]) -> bool {
+    pub(super) fn is_telos(bytes: &[u8]) -> bool {
         let text = String::from_utf8_lossy(bytes);
         ["\"format\"", "\"step\"", "\"best\"", "\"files\""].iter().filter(|key| text.contains(**key)).count() >= 3
     }
 
-    /// Reads the manifest in `folder` and every file it lists, from the disk; says what is wrong if anything is.
+    /// Reads the manifest in `folder` and every file it lists, from the disk; returns what is wrong if anything is.
     pub(super) fn verify(folder: &Path) -> Result<Self, String> {
         Self::verify_those(folder, |_| true)
     }
 
-    /// As [`Self::verify`], only for files for whose path `is_meant` returns true.
-    pub(super) fn verify_those(folder: &Path, is_meant: impl Fn(&str) -> bool) -> Result<Self, String> {
+    /// As [`Self::verify`], only for files for whose path `is_included` returns true.
+    pub(super) fn verify_those(folder: &Path, is_included: impl Fn(&str) -> bool) -> Result<Self, String> {
         let manifest = Self::read(folder)?;
-        for file in manifest.files.iter().filter(|file| is_meant(&file.path)) {
+        for file in manifest.files.iter().filter(|file| is_included(&file.path)) {
             let path = Path::new(&file.path);
             if !path.components().all(|part| matches!(part, Component::Normal(_))) {
                 return Err(format!("{MANIFEST} names a file outside the checkpoint: {}", file.path));

@@ -115,7 +115,7 @@ impl Checkpoints {
                 step,
                 path: self.folder.join(step_name(step)),
                 bytes: manifest.files.iter().map(|file| file.bytes).sum(),
-                warnings: self.settle(step),
+                warnings: self.after_commit(step),
             }),
             Err(error) => {
                 self.undo(&temporary, step, reached);
@@ -181,7 +181,7 @@ impl Checkpoints {
 
     /// The steps after a commit: removes the checkpoint that was replaced, updates `BEST`, removes old ones.
     /// Returns what failed.
-    fn settle(&self, step: u64) -> Vec<String> {
+    fn after_commit(&self, step: u64) -> Vec<String> {
         let tasks = [
             self.disk.remove(&self.folder.join(replaced_name(step))),
             // Rotation finds the best checkpoint by BEST's rule and not from its file, so the order of these two
@@ -300,7 +300,7 @@ impl Checkpoints {
         let hint = error.hint().map(str::to_owned);
         error.context(format!("the checkpoint of step {step} could not be saved")).with_details([good]).with_hint(
             hint.unwrap_or_else(|| {
-                format!("see that {folder} can be written and its disk has room, then go on with --resume")
+                format!("see that {folder} can be written and its disk has room, then continue with --resume")
             }),
         )
     }

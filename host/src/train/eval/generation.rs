@@ -85,7 +85,7 @@ impl GenerationEval<'_> {
         let prompts: Vec<Sequence> = questions.iter().map(|question| question.prompt().clone()).collect();
         let answers = self.policy.answer(&prompts, &self.options)?;
         let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len().max(1) as f64;
-        let scores = self.rewards.judge(&answers)?;
+        let scores = self.rewards.score(&answers)?;
         let combined = self.rewards.combined(&scores, answers.len());
         let mut figures = Vec::new();
         if self.objectives.needs().rollouts {

@@ -7,7 +7,7 @@ use crate::{
     device::{Buffer, Device, sizes::SizesOnly},
     error::Result,
     generate,
-    model::{Keep, Model},
+    model::{Keep, Model, Statistics},
     objectives::{Objectives, batch_arrays::supervised_rows, micro_batch::view},
     optimizer::{self, kind::Optimizer},
     runs::breadcrumb::CrashMarker,
@@ -147,9 +147,9 @@ fn roles(device: &Device, setup: &Setup, learner: &Learner) -> Result<Roles> {
         None => None,
     };
     let reference = match &learner.roles.reference {
-        Some(Reference { model: Some(model), leaves, follow }) => {
+        Some(Reference { model: Some(model), dropped_early, follow }) => {
             let model = Some(Model::allocate(device, model.config().clone())?);
-            Some(Reference { model, leaves: *leaves, follow: *follow })
+            Some(Reference { model, dropped_early: *dropped_early, follow: *follow })
         }
         _ => None,
     };
@@ -211,10 +211,11 @@ impl Counting<'_> {
         let sums = TokenCotangents {
             score: needs.score.then(per_position),
             value: needs.critic.then(per_position),
-            logp: needs.tokens.then(per_row),
-            lse: statistics.lse.then(per_row),
-            entropy: statistics.entropy.then(per_row),
-            mean_logit: statistics.mean_logit.then(per_row),
+            head: Statistics::DIFFERENTIABLE
+                .into_iter()
+                .filter(|name| needs.tokens && statistics.has(name))
+                .map(|name| (name, Some(per_row())))
+                .collect(),
         };
         let keep = Keep::ForBackward(self.learner.recompute);
         if pass.objectives.linear() {
@@ -252,7 +253,7 @@ impl Counting<'_> {
             all.push((prompts.collect::<Result<_>>()?, sample.max_tokens));
         }
         for (prompts, max_tokens) in all.iter().filter(|(prompts, _)| !prompts.is_empty()) {
-            generate::hold(&self.policy, prompts, *max_tokens)?;
+            generate::reach_peak_memory(&self.policy, prompts, *max_tokens)?;
             self.note("generation");
         }
         Ok(())

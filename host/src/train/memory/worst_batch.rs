@@ -126,7 +126,7 @@ impl Learner {
         marker.backend("generation");
         let prompts = self.longest_prompts(rollouts.prompts());
         let repeated: Vec<Vec<i32>> = prompts.iter().flat_map(|ids| vec![ids.clone(); rollouts.samples()]).collect();
-        generate::hold(&self.model, &repeated, rollouts.max_new_tokens())
+        generate::reach_peak_memory(&self.model, &repeated, rollouts.max_new_tokens())
     }
 }
 

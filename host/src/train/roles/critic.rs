@@ -22,13 +22,13 @@ pub struct Critic {
     pub grads: Buffer,
     /// Its optimizer.
     pub optimizer: Box<dyn Optimizer>,
-    /// Its rate over the policy's.
+    /// Its learning rate divided by the policy's.
     pub rate: f64,
 }
 
 impl Critic {
-    /// Loads the value model that the experiment names, with the optimizer that `create` returns for its parameters; `None` where values
-    /// come from the policy's own scalar head.
+    /// Loads the value model that the experiment names, with the optimizer that `create` returns for its parameters; `None` if the
+    /// values come from the policy's own scalar head.
     pub(super) fn open(
         setup: &Setup,
         device: &Device,

@@ -86,7 +86,7 @@ impl Roles {
 
     /// Returns whether the reference stays on the device for the whole run.
     pub fn reference_stays(&self) -> bool {
-        self.reference.as_ref().is_some_and(|reference| reference.model.is_some() && !reference.leaves)
+        self.reference.as_ref().is_some_and(|reference| reference.model.is_some() && !reference.dropped_early)
     }
 
     /// Returns the layouts of all models that learn: the policy's, and that of a separate critic.

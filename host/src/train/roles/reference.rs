@@ -12,12 +12,13 @@ use crate::{
 
 /// Folder in a checkpoint with a reference that tracks the policy.
 pub(super) const REFERENCE: &str = "reference";
+
 /// A reference model.
 pub struct Reference {
     /// The model; absent once it has scored all rows that the run reads.
     pub model: Option<Model>,
     /// Whether the model is dropped before the first step.
-    pub leaves: bool,
+    pub dropped_early: bool,
     /// How it tracks the policy; `None` if it is frozen.
     pub follow: Option<Follow>,
 }
@@ -32,6 +33,6 @@ impl Reference {
             (None, SELF) => setup.model(device, None, Outputs::TOKENS)?,
             (None, path) => setup.role("reference.from", device, path, Outputs::TOKENS)?,
         };
-        Ok(Reference { model: Some(model), leaves: false, follow })
+        Ok(Reference { model: Some(model), dropped_early: false, follow })
     }
 }

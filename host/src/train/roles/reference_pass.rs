@@ -85,14 +85,14 @@ pub fn open(
         let cache = Cache::new(setup, objectives, reads_last)?;
         pass = Some(ReferencePass { train: train.clone(), held_out: held_out.clone(), cache });
         if let Some(reference) = reference {
-            reference.leaves = true;
+            reference.dropped_early = true;
         }
     }
     Ok((TrainingData { train, held_out, ..data }, pass))
 }
 
 /// Returns the reference's model if its log-probabilities of the data can be computed in advance: it does not track the policy,
-/// the data are rows that no objective composes anew, and the policy does not answer them itself.
+/// the data are rows whose sequences no objective composes, and the policy does not answer them itself.
 ///
 /// # Errors
 /// Errors of plugins.
@@ -360,7 +360,7 @@ mod tests {
 
     /// Catches numbers that are given to other rows than their own.
     #[test]
-    fn numbers_are_cut_by_row_and_sequence() {
+    fn numbers_are_split_by_row_and_sequence() {
         let numbers = [-0.1, f64::MIN_POSITIVE, -3.25, 0.0, 7.0];
         assert_eq!(
             cut(&numbers, &[vec![2, 1], vec![2]]),

@@ -32,12 +32,12 @@ impl Rollouts {
     }
 
     fn made_up_answer(&self, prompt: Sequence, index: usize, context: usize) -> Sequence {
-        let asked = prompt.ids.len();
-        let length = self.longest(asked, context).saturating_sub(asked).max(1);
+        let start = prompt.ids.len();
+        let length = self.longest(start, context).saturating_sub(start).max(1);
         let mut sequence = prompt;
-        let answer: Vec<u32> = sequence.ids.iter().cycle().skip(index % asked.max(1)).take(length).copied().collect();
+        let answer: Vec<u32> = sequence.ids.iter().cycle().skip(index % start.max(1)).take(length).copied().collect();
         sequence.ids.extend(answer);
-        sequence.supervised = (0..sequence.ids.len()).map(|place| place >= asked).collect();
+        sequence.supervised = (0..sequence.ids.len()).map(|place| place >= start).collect();
         let ends = index.is_multiple_of(2);
         if let (true, Some(eos), Some(last)) = (ends, self.tokenizer.eos(), sequence.ids.last_mut()) {
             *last = eos;

@@ -130,7 +130,7 @@ mod tests {
 
     /// Catches values that are stored with other answers than their own.
     #[test]
-    fn what_prepare_answers_rides_with_its_own_sequences() {
+    fn arrays_of_prepare_are_stored_with_their_own_sequences() {
         let mut sequences = [sequence(0, 2), sequence(1, 3)];
         let arrays = Batch::new().with("advantage", Scope::TOKEN, vec![1.0, 2.0, 3.0, 4.0, 5.0]).with(
             "length",

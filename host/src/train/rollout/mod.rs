@@ -4,7 +4,6 @@
 //! Each sequence carries its own log-probabilities, advantages and reward, so a step needs only its sequences, and so does a
 //! checkpoint in the middle of a rollout. Log-probabilities are computed as in training, by a packed forward pass, however the
 //! tokens were sampled, so that the first ratio is 1.
-
 //!
 //! | file | job |
 //! |---|---|
@@ -42,7 +41,7 @@ use sampling::{Answer, AnswerRecord, Policy};
 use state::State;
 
 /// How many answers of a rollout are recorded.
-const TOLD: usize = 2;
+const RECORDED: usize = 2;
 
 /// Separates the random stream of answers from all others with the same seed.
 const ANSWERS: u64 = 0xA115;
@@ -59,13 +58,13 @@ pub struct Rollouts {
     data: Arc<dyn Examples>,
     state: State,
     /// The state after the last completed step; a checkpoint saves it.
-    whole: State,
+    committed: State,
     /// Mean rewards of the latest rollout until a step reports them.
-    found: Vec<(String, f64)>,
+    mean_rewards: Vec<(String, f64)>,
     /// Smallest and largest reward of the latest rollout until a step reads them.
-    spread: Option<(f64, f64)>,
+    reward_range: Option<(f64, f64)>,
     /// First answers of the latest rollout until a step records them.
-    said: Vec<AnswerRecord>,
+    first_answers: Vec<AnswerRecord>,
 }
 
 /// The models that draw and score a rollout.
@@ -96,10 +95,22 @@ pub struct RolloutSettings {
 
 impl Rollouts {
     /// Creates rollouts of which none is drawn yet.
-    pub fn new(means: RolloutSettings) -> Rollouts {
-        let RolloutSettings { settings, prompts, seed, tokens, tokenizer, data } = means;
-        let (state, whole, found, spread, said) = Default::default();
-        Rollouts { settings, prompts, seed, tokens, tokenizer, data, state, whole, found, spread, said }
+    pub fn new(settings: RolloutSettings) -> Rollouts {
+        let RolloutSettings { settings, prompts, seed, tokens, tokenizer, data } = settings;
+        let (state, committed, mean_rewards, reward_range, first_answers) = Default::default();
+        Rollouts {
+            settings,
+            prompts,
+            seed,
+            tokens,
+            tokenizer,
+            data,
+            state,
+            committed,
+            mean_rewards,
+            reward_range,
+            first_answers,
+        }
     }
 
     /// Returns whether nothing of the current rollout is left to learn from.
@@ -108,23 +119,23 @@ impl Rollouts {
     }
 
     /// Drops the rest of the current rollout.
-    pub fn leave(&mut self) {
+    pub fn drop_rest(&mut self) {
         self.state.sequences = Arc::default();
     }
 
     /// Takes the mean rewards of a rollout drawn since the last call.
-    pub fn found(&mut self) -> Vec<(String, f64)> {
-        std::mem::take(&mut self.found)
+    pub fn take_mean_rewards(&mut self) -> Vec<(String, f64)> {
+        std::mem::take(&mut self.mean_rewards)
     }
 
     /// Takes the first answers of a rollout drawn since the last call.
-    pub fn said(&mut self) -> Vec<AnswerRecord> {
-        std::mem::take(&mut self.said)
+    pub fn take_first_answers(&mut self) -> Vec<AnswerRecord> {
+        std::mem::take(&mut self.first_answers)
     }
 
     /// Takes the smallest and the largest reward of a rollout drawn since the last call.
-    pub fn spread(&mut self) -> Option<(f64, f64)> {
-        self.spread.take()
+    pub fn take_reward_range(&mut self) -> Option<(f64, f64)> {
+        self.reward_range.take()
     }
 
     /// Returns the number of answers per prompt.
@@ -159,16 +170,16 @@ impl Rollouts {
             prompts.iter().zip(0..).flat_map(|(p, group)| grouped(p, group, samples)).collect();
         let seed = Rng::new(&[self.seed, ANSWERS, self.state.drawn]).next_u64();
         let answers = policy.answer(&repeated, &self.options(seed))?;
-        let scores = models.rewards.judge(&answers)?;
+        let scores = models.rewards.score(&answers)?;
         let combined = models.rewards.combined(&scores, answers.len());
         let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len().max(1) as f64;
-        self.found = scores.iter().map(|judge| (format!("reward/{}", judge.name), mean(&judge.scores))).collect();
+        self.mean_rewards = scores.iter().map(|one| (format!("reward/{}", one.name), mean(&one.scores))).collect();
         let least = combined.iter().copied().fold(f64::INFINITY, f64::min);
-        self.spread = Some((least, combined.iter().copied().fold(f64::NEG_INFINITY, f64::max)));
-        self.said = answers
+        self.reward_range = Some((least, combined.iter().copied().fold(f64::NEG_INFINITY, f64::max)));
+        self.first_answers = answers
             .iter()
             .zip(&combined)
-            .take(TOLD)
+            .take(RECORDED)
             .map(|(answer, reward)| AnswerRecord::new(answer, *reward))
             .collect();
         let mut sequences: Vec<Sequence> = answers.into_iter().map(|Answer { sequence, .. }| sequence).collect();
@@ -200,7 +211,7 @@ impl Rollouts {
 
     /// Marks the step as complete: a checkpoint saves the state from now on.
     pub fn commit(&mut self) {
-        self.whole = self.state.clone();
+        self.committed = self.state.clone();
     }
 
     /// Writes what a checkpoint needs to continue in the middle of a rollout.
@@ -208,7 +219,7 @@ impl Rollouts {
     /// # Errors
     /// Errors of the file system.
     pub fn save(&self, folder: &Path) -> Result<()> {
-        self.whole.save(folder)
+        self.committed.save(folder)
     }
 
     /// Restores the rollout of a checkpoint.
@@ -291,7 +302,7 @@ mod tests {
 
     /// Catches a checkpoint in the middle of a rollout that loses the pass, the place in it, or a bit of a number.
     #[test]
-    fn a_rollout_goes_on_where_its_checkpoint_was() {
+    fn a_rollout_continues_where_its_checkpoint_was() {
         let folder = tempfile::tempdir().unwrap();
         let mut first = rollouts(1, 2, 1);
         let numbers = [vec![0.1 + 0.2, -1e-300, 3.0], vec![1.0 / 3.0; 3], vec![2.0; 3], vec![0.0; 3]];

@@ -20,7 +20,7 @@ impl Rollouts {
         let experiment = setup.experiment();
         if !objectives.needs().rollouts {
             if !rewards.is_empty() && experiment.eval.generate.is_none() {
-                let why = "unused: nothing is answered; eval.generate = 200 has answers to held-out prompts judged";
+                let why = "unused: the policy answers no prompt; with eval.generate = 200, for example, rewards score answers to held-out prompts";
                 return Err(setup.loaded.refuse("reward", why));
             }
             return Ok(None);
@@ -29,8 +29,8 @@ impl Rollouts {
             let why = "missing: the objective learns from the policy's own answers; for example [rollout] with prompts = 64 and max_new_tokens = 32";
             return Err(setup.loaded.refuse("rollout", why));
         };
-        if !rewards.count() {
-            let why = "missing: what are answers worth? for example [[reward]] with plugin = \"length\"";
+        if !rewards.any_weighted() {
+            let why = "missing: rollouts need a reward with a weight other than 0; for example [[reward]] with plugin = \"length\"";
             return Err(setup.loaded.refuse("reward", why));
         }
         let experiment::Batch::Prompts(prompts) = experiment.train.batch else {
@@ -39,7 +39,7 @@ impl Rollouts {
                 .refuse("train.batch", "rollouts come in prompts; for example batch = { prompts = 16 }"));
         };
         if !settings.prompts.is_multiple_of(prompts) {
-            let why = format!("{} is no multiple of train.batch.prompts = {prompts}", settings.prompts);
+            let why = format!("{} is not a multiple of train.batch.prompts = {prompts}", settings.prompts);
             return Err(setup.loaded.refuse("rollout.prompts", why));
         }
         if settings.max_new_tokens as u64 >= setup.config.context {

@@ -24,7 +24,7 @@ use crate::{
 /// All rewards of an experiment.
 #[derive(Default)]
 pub struct Rewards {
-    judges: Vec<Scorer>,
+    scorers: Vec<Scorer>,
     clip: Option<f64>,
     /// Positions computed at a time.
     tokens: usize,
@@ -67,7 +67,7 @@ impl Rewards {
     pub fn open(setup: &Setup, device: &Device) -> Result<Rewards> {
         let experiment = setup.experiment();
         let mut plugins = setup.rewards.iter();
-        let mut judges: Vec<Scorer> = Vec::new();
+        let mut scorers: Vec<Scorer> = Vec::new();
         for (index, reward) in experiment.reward.iter().enumerate() {
             let (name, kind) = match &reward.source {
                 RewardSource::Plugin { plugin } => {
@@ -77,20 +77,20 @@ impl Rewards {
                 }
                 RewardSource::Model { model } => {
                     let key = setup.loaded.key_of("reward", index);
-                    ("model".to_owned(), judge(setup, &key, device, model, reward.normalise)?)
+                    ("model".to_owned(), open_model(setup, &key, device, model, reward.normalise)?)
                 }
             };
-            let alike = judges.iter().filter(|judge| judge.name.split('.').next() == Some(name.as_str())).count();
+            let alike = scorers.iter().filter(|scorer| scorer.name.split('.').next() == Some(name.as_str())).count();
             let name = if alike > 0 { format!("{name}.{alike}") } else { name };
-            judges.push(Scorer { name, weight: reward.weight, kind });
+            scorers.push(Scorer { name, weight: reward.weight, kind });
         }
         let clip = experiment.rollout.as_ref().and_then(|rollout| rollout.clip);
-        Ok(Rewards { judges, clip, tokens: experiment.train.micro_batch_tokens })
+        Ok(Rewards { scorers, clip, tokens: experiment.train.micro_batch_tokens })
     }
 
     /// Returns whether no reward is configured.
     pub fn is_empty(&self) -> bool {
-        self.judges.is_empty()
+        self.scorers.is_empty()
     }
 
     /// Limits how many positions reward models compute at a time.
@@ -105,27 +105,27 @@ impl Rewards {
 
     /// Returns the rewards' names, in order.
     pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.judges.iter().map(|judge| judge.name.as_str())
+        self.scorers.iter().map(|scorer| scorer.name.as_str())
     }
 
     /// Returns whether any reward has a non-zero weight.
-    pub fn count(&self) -> bool {
-        self.judges.iter().any(|judge| judge.weight != 0.0)
+    pub fn any_weighted(&self) -> bool {
+        self.scorers.iter().any(|scorer| scorer.weight != 0.0)
     }
 
     /// Returns each reward's scores of the answers.
     ///
     /// # Errors
     /// Errors of plugins; a score that is not finite.
-    pub fn judge(&self, answers: &[Answer]) -> Result<Vec<Scores>> {
+    pub fn score(&self, answers: &[Answer]) -> Result<Vec<Scores>> {
         let samples: Vec<Sample> = answers.iter().map(|answer| answer.sample.clone()).collect();
-        let one = |judge: &Scorer| {
-            let scores = match &judge.kind {
+        let one = |scorer: &Scorer| {
+            let scores = match &scorer.kind {
                 Kind::Plugin(plugin) => {
-                    let scores = breadcrumb::within(&judge.name, "score", || plugin.score(&samples));
+                    let scores = breadcrumb::within(&scorer.name, "score", || plugin.score(&samples));
                     scores.map_err(|e| {
                         let column = e.code == Code::ARRAY;
-                        let error = failed(&judge.name, "score", e);
+                        let error = failed(&scorer.name, "score", e);
                         if column { error.with_hint(DECLARE) } else { error }
                     })?
                 }
@@ -135,18 +135,22 @@ impl Rewards {
                 }
             };
             if let Some(at) = scores.iter().position(|score| !score.is_finite()) {
-                let (name, score, prompt) = (&judge.name, scores[at], &samples[at].prompt);
+                let (name, score, prompt) = (&scorer.name, scores[at], &samples[at].prompt);
                 return Err(Error::run(format!("reward \"{name}\" gives {score} to an answer to {prompt:?}")));
             }
-            Ok(Scores { name: judge.name.clone(), weight: judge.weight, scores })
+            Ok(Scores { name: scorer.name.clone(), weight: scorer.weight, scores })
         };
-        self.judges.iter().map(one).collect()
+        self.scorers.iter().map(one).collect()
     }
 
     /// Returns the weighted sum of each answer's scores, clipped.
     pub fn combined(&self, scores: &[Scores], answers: usize) -> Vec<f64> {
         let sum = |answer: usize| -> f64 {
-            scores.iter().filter(|judge| judge.weight != 0.0).map(|judge| judge.weight * judge.scores[answer]).sum()
+            scores
+                .iter()
+                .filter(|scorer| scorer.weight != 0.0)
+                .map(|scorer| scorer.weight * scorer.scores[answer])
+                .sum()
         };
         let clip = self.clip.unwrap_or(f64::INFINITY);
         (0..answers).map(|answer| sum(answer).clamp(-clip, clip)).collect()
@@ -164,15 +168,15 @@ impl Rewards {
     }
 }
 
-fn judge(setup: &Setup, key: &str, device: &Device, path: &str, normalise: bool) -> Result<Kind> {
+fn open_model(setup: &Setup, key: &str, device: &Device, path: &str, normalise: bool) -> Result<Kind> {
     let key = format!("{key}.model");
     let named = setup.named_model(path).map_err(|e| setup.loaded.refuse(&key, refusal_text(&e)))?;
     if !named.config.outputs.scalar {
-        let why = format!("{path} is no reward model: it has no scalar head");
+        let why = format!("{path} is not a reward model: it has no scalar head");
         return Err(setup.loaded.refuse(&key, why));
     }
     if named.config.outputs.tokens {
-        let why = format!("{path} is a language model with a critic on its trunk, and no reward model");
+        let why = format!("{path} is a language model with a critic on its trunk, and not a reward model");
         return Err(setup.loaded.refuse(&key, why));
     }
     let model = Box::new(setup.role(&key, device, path, Outputs::SCALAR)?);
@@ -199,16 +203,16 @@ mod tests {
     /// Catches a mean in place of the weighted sum, a reward of weight 0 that still contributes (its NaN would too), a clip of
     /// the parts instead of the sum, and a reward of 0 that is treated as missing.
     #[test]
-    fn gotcha_33_rewards_are_weighted_summed_and_then_cut() {
-        let judged = [
+    fn gotcha_33_rewards_are_weighted_summed_and_then_clipped() {
+        let scored = [
             scores("a", 0.5, &[4.0, -8.0, 0.0]),
             scores("b", -2.0, &[1.0, 3.0, 0.0]),
             scores("measured", 0.0, &[f64::MAX; 3]),
         ];
-        let rewards = |clip| Rewards { judges: Vec::new(), clip, tokens: 1 };
-        assert_eq!(rewards(None).combined(&judged, 3), [0.0, -10.0, 0.0]);
-        assert_eq!(rewards(Some(3.0)).combined(&judged, 3), [0.0, -3.0, 0.0]);
+        let rewards = |clip| Rewards { scorers: Vec::new(), clip, tokens: 1 };
+        assert_eq!(rewards(None).combined(&scored, 3), [0.0, -10.0, 0.0]);
+        assert_eq!(rewards(Some(3.0)).combined(&scored, 3), [0.0, -3.0, 0.0]);
         assert_eq!(rewards(None).combined(&[], 2), [0.0, 0.0]);
-        assert!(rewards(None).is_empty() && !rewards(None).count());
+        assert!(rewards(None).is_empty() && !rewards(None).any_weighted());
     }
 }

@@ -51,7 +51,7 @@ impl Policy<'_> {
 
     fn read(&self, prompt: &Sequence, tokens: &[u32], ended: bool) -> Result<Answer> {
         let words = &tokens[..tokens.len() - usize::from(ended)];
-        let (said, columns) = match self.data.row_text(prompt.row) {
+        let (text, columns) = match self.data.row_text(prompt.row) {
             Some(row) => (row.prompt.clone(), row.columns.clone()),
             None => (self.tokenizer.decode(&prompt.ids, true)?, Vec::new()),
         };
@@ -69,7 +69,7 @@ impl Policy<'_> {
                 reads_last: true,
                 ..Default::default()
             },
-            sample: Sample { prompt: said, completion, ended, columns },
+            sample: Sample { prompt: text, completion, ended, columns },
         })
     }
 }

@@ -9,7 +9,7 @@ use crate::{
     data::{Source, TrainingData, cache::hex},
     device::open::{dtype, threads},
     error::{Error, Result},
-    model::weights::weight_files,
+    model::files::weights::weight_files,
     plugins::Pinning,
     runs::{
         disk::sha256_file,
@@ -47,7 +47,7 @@ pub fn receipt(
     let (Some(earlier), mut notes) = (earlier, Vec::new()) else {
         if is_missing {
             let what =
-                "receipt.json was missing: whether the run goes on with what it began with is not known".to_owned();
+                "receipt.json was missing: whether the run continues with what it began with is not known".to_owned();
             receipt.replaced.push(Replaced { after_step: step, changes: vec![what] });
         }
         return Ok((receipt, Vec::new()));
@@ -61,7 +61,7 @@ pub fn receipt(
         let changed = "what the run learns from is not what it began with, as its receipt.json has it";
         return Err(Error::request(changed).with_details([others, fixed].concat()).with_hint(
             "put it back as it was, or start another run with --name (and model.from this one); where rows of its files were \
-             fixed, and none was added, removed or moved, go on with --fixed-rows",
+             fixed, and none was added, removed or moved, continue with --fixed-rows",
         ));
     }
     if !fixed.is_empty() {

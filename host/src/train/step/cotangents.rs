@@ -1,12 +1,13 @@
 //! From the losses' terms to one total loss: what each term is divided by, and the cotangents that the model receives.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use plugin_api::{batch::names, contract, manifest::Normaliser, objective::Loss};
 
 use crate::{
     data::PackedBatch,
     error::{Error, Result},
+    model::{Cotangents, Statistics},
     objectives::{
         Objectives,
         active::{Active, broken, failed},
@@ -41,14 +42,8 @@ pub struct TokenCotangents {
     pub score: Option<Vec<f64>>,
     /// Cotangents of the critic's values.
     pub value: Option<Vec<f64>>,
-    /// Cotangents of `logp`.
-    pub logp: Option<Vec<f64>>,
-    /// Cotangents of `lse`.
-    pub lse: Option<Vec<f64>>,
-    /// Cotangents of `entropy`.
-    pub entropy: Option<Vec<f64>>,
-    /// Cotangents of `mean_logit`.
-    pub mean_logit: Option<Vec<f64>>,
+    /// Cotangents of the head's statistics by name.
+    pub head: BTreeMap<&'static str, Option<Vec<f64>>>,
 }
 
 impl Objectives {
@@ -161,24 +156,18 @@ impl Objectives {
 impl TokenCotangents {
     fn slot(&mut self, statistic: &str) -> Option<&mut Option<Vec<f64>>> {
         match statistic {
-            "logp" => Some(&mut self.logp),
-            "lse" => Some(&mut self.lse),
-            "entropy" => Some(&mut self.entropy),
-            "mean_logit" => Some(&mut self.mean_logit),
             names::SCORE => Some(&mut self.score),
             names::CRITIC_VALUE => Some(&mut self.value),
-            _ => None,
+            _ => {
+                let name = Statistics::DIFFERENTIABLE.into_iter().find(|name| *name == statistic)?;
+                Some(self.head.entry(name).or_default())
+            }
         }
     }
 
     /// Returns the cotangents in the model's form.
-    pub fn as_cotangents(&self) -> crate::model::Cotangents<'_> {
-        crate::model::Cotangents {
-            logp: self.logp.as_deref(),
-            lse: self.lse.as_deref(),
-            mean_logit: self.mean_logit.as_deref(),
-            entropy: self.entropy.as_deref(),
-        }
+    pub fn as_cotangents(&self) -> Cotangents<'_> {
+        Cotangents::of(|name| self.head.get(name)?.as_deref())
     }
 }
 

@@ -3,7 +3,7 @@
 use super::{
     case::{Case, is_input},
     limits::Limits,
-    rules::{RULES, Start},
+    rules::{Rule, Start},
     stage::{Layout, Outcome, run},
     tables::{self, SEED},
 };
@@ -15,6 +15,7 @@ use plugin_api::{
         catalogue::{OpSpec, OperandSpec},
     },
 };
+use std::collections::BTreeMap;
 use telos_random::SplitMix64;
 
 /// A case, the reference's results, and the allowed distance from them.
@@ -27,17 +28,17 @@ pub(super) struct Prepared {
 /// The written cases, their variants and the backward cases derived from them, for the operations that `wanted` selects.
 pub(super) fn cases(reference: &mut dyn Session, dtype: DType, wanted: &dyn Fn(&OpSpec) -> bool) -> Result<Vec<Case>> {
     // One generator per rule, so that a case does not depend on which other operations are wanted.
-    let mut rngs: Vec<SplitMix64> = (1..=RULES.len() as u64).map(|i| SplitMix64::new(SEED + 1000 * i)).collect();
-    let leads_there = |spec: &OpSpec| RULES.iter().any(|rule| rule.forward.id == spec.id && wanted(rule.backward));
+    let mut rngs = BTreeMap::new();
+    let leads_there = |spec: &OpSpec| tables::rules().any(|rule| rule.forward.id == spec.id && wanted(rule.backward));
     let mut cases = Vec::new();
     for forward in tables::written(reference, dtype, &|spec| wanted(spec) || leads_there(spec))? {
-        for (forward, at) in backward_pairs(&forward) {
-            let rule = &RULES[at];
+        for (forward, rule) in backward_pairs(&forward) {
             if !wanted(rule.backward) {
                 continue;
             }
             let out = run(reference, &forward, dtype, Layout::Dense)?;
-            let backward = rule.derive(&forward, &out, &mut rngs[at], Start::Random)?;
+            let rng = rngs.entry(rule.number).or_insert_with(|| SplitMix64::new(SEED + 1000 * rule.number));
+            let backward = rule.derive(&forward, &out, rng, Start::Random)?;
             let of_forward = |operand: &OperandSpec| rule.forward.inputs.iter().any(|i| i.name == operand.name);
             if backward.vary {
                 cases.extend(backward.variants(|operand| !of_forward(operand)));
@@ -55,15 +56,14 @@ pub(super) fn cases(reference: &mut dyn Session, dtype: DType, wanted: &dyn Fn(&
     Ok(cases)
 }
 
-/// A forward case and, if it requests variants, also those without an optional input, each with the index of every rule that
-/// applies.
-pub(super) fn backward_pairs(forward: &Case) -> Vec<(Case, usize)> {
+/// A forward case and, if it requests variants, also those without an optional input, each with every rule that applies.
+pub(super) fn backward_pairs(forward: &Case) -> Vec<(Case, &'static Rule)> {
     let mut forwards = vec![forward.clone()];
     if forward.vary {
         forwards.extend(forward.variants(is_input));
     }
-    let rules = || (0..RULES.len()).filter(|&at| RULES[at].forward.id == forward.spec.id);
-    forwards.iter().flat_map(|case| rules().map(|at| (case.clone(), at))).collect()
+    let rules = || tables::rules().filter(|rule| rule.forward.id == forward.spec.id);
+    forwards.iter().flat_map(|case| rules().map(|rule| (case.clone(), rule))).collect()
 }
 
 /// The case that wrong calls are made from: filled, with as many operands as possible, and more than one element in them.

@@ -7,7 +7,7 @@ use super::{
     case::Case,
     cases::backward_pairs,
     compare::worst,
-    rules::{RULES, Rule, Start},
+    rules::{Rule, Start},
     stage::{Layout, Outcome, Stage, run},
     tables::{self, SEED},
     tensor::Tensor,
@@ -38,7 +38,7 @@ pub fn verify_gradients(session: &mut dyn Session) -> Report {
 pub fn verify_gradients_of(session: &mut dyn Session, wanted: &dyn Fn(&OpSpec) -> bool) -> Report {
     let mut report = Report::default();
     let rng = &mut SplitMix64::new(SEED);
-    let leads_there = |spec: &OpSpec| RULES.iter().any(|r| r.forward.id == spec.id && wanted(r.backward));
+    let leads_there = |spec: &OpSpec| tables::rules().any(|r| r.forward.id == spec.id && wanted(r.backward));
     let written = match tables::written(session, DType::F64, &leads_there) {
         Ok(written) => written,
         Err(e) => {
@@ -47,8 +47,7 @@ pub fn verify_gradients_of(session: &mut dyn Session, wanted: &dyn Fn(&OpSpec) -
         }
     };
     for forward in written.iter().filter(|case| is_smooth(case)) {
-        for (forward, at) in backward_pairs(forward) {
-            let rule = &RULES[at];
+        for (forward, rule) in backward_pairs(forward) {
             if wanted(rule.backward) {
                 let outcome = check(session, &forward, rule, rng).unwrap_or_else(|e| Err(e.to_string().into()));
                 report.measure(rule.backward.name, &format!("gradient of {}", forward.name), outcome);
@@ -75,7 +74,7 @@ fn check(
     let gradients = run(session, &backward, DType::F64, Layout::Dense)?;
     let slopes = Slopes { forward, rule, backward: &backward };
     let mut largest = Agreement::new(0.0, LIMIT);
-    for (input, gradient) in rule.gradients {
+    for (input, gradient) in rule.gradients() {
         let (Some(x), Some(found)) = (forward.operand(input), gradients.output(gradient)) else { continue };
         let expected = Tensor { data: slopes.of(session, input)?, ..x.clone() };
         let (error, at) = worst(&expected, found);
@@ -128,7 +127,7 @@ impl Slopes<'_> {
     /// `sum c o` over the outputs for which the backward operation got cotangents.
     fn projection(&self, out: &Outcome) -> Result<f64> {
         let mut sum = 0.0;
-        for (output, cotangent) in self.rule.cotangents {
+        for (output, cotangent) in self.rule.cotangents() {
             let Some(c) = self.backward.operand(cotangent) else { continue };
             let o = out.output(output).ok_or_else(|| Error::internal(format!("no output `{output}`")))?;
             sum += c.data.iter().zip(&o.data).map(|(c, o)| c * o).sum::<f64>();

@@ -7,12 +7,13 @@
 //! [`Suite`] runs a part of it, and the checks that need a second session or a process of their own. [`verify_gradients`] compares
 //! the backward operations of an f64 session with finite differences of its forward ones.
 //!
-//! Adding an operation to the catalogue without a row in `tables` (and, for a backward, in `rules`) fails the suite.
+//! Adding an operation to the catalogue without a row in `tables` and a formula in `limits` fails the suite.
 
 mod case;
 mod cases;
 mod checks;
 mod compare;
+mod family;
 mod gradients;
 mod limits;
 mod rules;

@@ -1,10 +1,11 @@
-//! Which operation is the backward of which: every forward case yields backward cases and gradient checks by these rules.
+//! How an operation's backward is derived: every forward case yields backward cases and gradient checks by the rules of its
+//! family in `tables`.
 
 use super::{case::Case, stage::Outcome, tensor::Tensor};
 use plugin_api::{
     Error, Result,
     backend::{
-        catalogue::{Op, OpSpec, Usage},
+        catalogue::{Op, OpSpec, OperandSpec, Usage},
         ops,
     },
 };
@@ -14,15 +15,17 @@ type Pairs = &'static [(&'static str, &'static str)];
 
 /// How a backward call is derived from a forward call.
 pub struct Rule {
+    /// The number of its generator of random inputs. It stays, so that a new rule leaves the inputs of the others as they are.
+    pub number: u64,
     /// The forward operation.
     pub forward: &'static OpSpec,
     /// The backward operation.
     pub backward: &'static OpSpec,
     /// Forward outputs that are backward inputs.
     pub saved: Pairs,
-    /// Forward outputs and the backward inputs that hold their cotangents.
+    /// Forward outputs and the backward inputs that hold their cotangents; empty: `o` and `do`, by name.
     pub cotangents: Pairs,
-    /// Forward inputs and the backward outputs that hold their gradients.
+    /// Forward inputs and the backward outputs that hold their gradients; empty: `x` and `dx`, by name.
     pub gradients: Pairs,
     /// A boolean attribute that the backward inverts.
     pub flips: Option<&'static str>,
@@ -30,83 +33,32 @@ pub struct Rule {
     pub packed: &'static [&'static [&'static str]],
 }
 
-const PLAIN: Rule = Rule {
+/// A rule for operands that are related by their names, from which the others are written.
+pub const PLAIN: Rule = Rule {
+    number: 0,
     forward: ops::Nop::SPEC,
     backward: ops::Nop::SPEC,
     saved: &[],
-    cotangents: &[("y", "dy")],
-    gradients: &[("x", "dx")],
+    cotangents: &[],
+    gradients: &[],
     flips: None,
     packed: &[],
 };
 
-/// All pairs of a forward and a backward operation.
-pub const RULES: &[Rule] = &[
-    Rule {
-        forward: ops::Embedding::SPEC,
-        backward: ops::EmbeddingBackward::SPEC,
-        gradients: &[("table", "dtable")],
-        ..PLAIN
-    },
-    Rule {
-        forward: ops::Norm::SPEC,
-        backward: ops::NormBackward::SPEC,
-        saved: &[("sum", "x"), ("stats", "stats")],
-        cotangents: &[("y", "dy"), ("sum", "dsum")],
-        gradients: &[("x", "dx"), ("residual", "dx"), ("weight", "dweight"), ("bias", "dbias")],
-        ..PLAIN
-    },
-    Rule { forward: ops::Linear::SPEC, backward: ops::LinearBackwardInput::SPEC, ..PLAIN },
-    Rule {
-        forward: ops::Linear::SPEC,
-        backward: ops::LinearBackwardWeight::SPEC,
-        gradients: &[("w", "dw"), ("bias", "dbias")],
-        ..PLAIN
-    },
-    Rule {
-        forward: ops::Rotary::SPEC,
-        backward: ops::Rotary::SPEC,
-        cotangents: &[("y", "x")],
-        gradients: &[("x", "y")],
-        flips: Some("inverse"),
-        ..PLAIN
-    },
-    Rule {
-        forward: ops::Attention::SPEC,
-        backward: ops::AttentionBackward::SPEC,
-        saved: &[("y", "y"), ("lse", "lse")],
-        gradients: &[("q", "dq"), ("k", "dk"), ("v", "dv")],
-        packed: &[&["q", "k", "v"], &["dq", "dk", "dv"]],
-        ..PLAIN
-    },
-    Rule { forward: ops::Activation::SPEC, backward: ops::ActivationBackward::SPEC, ..PLAIN },
-    Rule {
-        forward: ops::Glu::SPEC,
-        backward: ops::GluBackward::SPEC,
-        gradients: &[("gate", "dgate"), ("up", "dup")],
-        packed: &[&["gate", "up"], &["dgate", "dup"]],
-        ..PLAIN
-    },
-    Rule {
-        forward: ops::HeadStats::SPEC,
-        backward: ops::HeadBackward::SPEC,
-        saved: &[("lse", "lse"), ("entropy", "entropy"), ("logits", "logits")],
-        cotangents: &[("logp", "dlogp"), ("lse", "dlse"), ("mean_logit", "dmean_logit"), ("entropy", "dentropy")],
-        gradients: &[("x", "dx"), ("w", "dw"), ("bias", "dbias")],
-        ..PLAIN
-    },
-    Rule {
-        forward: ops::HeadStats::SPEC,
-        backward: ops::HeadFused::SPEC,
-        cotangents: &[("logp", "dlogp"), ("lse", "dlse"), ("mean_logit", "dmean_logit")],
-        gradients: &[("x", "dx"), ("w", "dw"), ("bias", "dbias")],
-        ..PLAIN
-    },
-    Rule { forward: ops::GatherRows::SPEC, backward: ops::ScatterAddRows::SPEC, ..PLAIN },
-];
-
-fn partner(pairs: Pairs, second: &str) -> Option<&'static str> {
+fn partner(pairs: &[(&'static str, &'static str)], second: &str) -> Option<&'static str> {
     pairs.iter().find(|(_, b)| *b == second).map(|(a, _)| *a)
+}
+
+/// The pairs that are `given`, or else each operand of `forward` with the operand of `backward` that is named after it.
+fn named(given: Pairs, forward: &[OperandSpec], backward: &[OperandSpec]) -> Vec<(&'static str, &'static str)> {
+    if !given.is_empty() {
+        return given.to_vec();
+    }
+    let of = |d: &OperandSpec| {
+        let name = d.name.strip_prefix('d')?;
+        forward.iter().find(|operand| operand.name == name).map(|operand| (operand.name, d.name))
+    };
+    backward.iter().filter_map(of).collect()
 }
 
 /// The content of gradients before the call.
@@ -119,6 +71,16 @@ pub enum Start {
 }
 
 impl Rule {
+    /// Forward outputs with the backward inputs that hold their cotangents.
+    pub fn cotangents(&self) -> Vec<(&'static str, &'static str)> {
+        named(self.cotangents, self.forward.outputs, self.backward.inputs)
+    }
+
+    /// Forward inputs with the backward outputs that hold their gradients.
+    pub fn gradients(&self) -> Vec<(&'static str, &'static str)> {
+        named(self.gradients, self.forward.inputs, self.backward.outputs)
+    }
+
     /// The backward case of `forward`, whose outputs were `out`, with random cotangents.
     pub fn derive(&self, forward: &Case, out: &Outcome, rng: &mut SplitMix64, start: Start) -> Result<Case> {
         let mut case = Case {
@@ -134,8 +96,9 @@ impl Rule {
             let bits = if self.flips == Some(spec.name) { 1 - bits } else { bits };
             case.attrs.push((spec.name, spec.kind, bits));
         }
+        let (cotangents, gradients) = (self.cotangents(), self.gradients());
         for spec in self.backward.inputs {
-            let tensor = if let Some(output) = partner(self.cotangents, spec.name) {
+            let tensor = if let Some(output) = partner(&cotangents, spec.name) {
                 out.output(output).map(|t| Tensor::normal(rng, t.rows, t.cols))
             } else if let Some(output) = partner(self.saved, spec.name) {
                 out.output(output).cloned()
@@ -145,7 +108,7 @@ impl Rule {
             case = self.add(case, spec.name, tensor, spec.optional)?;
         }
         for spec in self.backward.outputs {
-            let of = partner(self.gradients, spec.name).unwrap_or(spec.name);
+            let of = partner(&gradients, spec.name).unwrap_or(spec.name);
             // Read only if `accumulate` is set, which no rule does.
             let overwrites = spec.usage == Usage::Output || self.backward.name == "linear_backward_input";
             let shape = forward.operand(of);

@@ -79,7 +79,7 @@ impl<'a> Case<'a> {
 
     /// The same data with statistics of `values`.
     pub(super) fn fill(&self, data: &Batch<'_>, values: Values) -> Result<Batch<'static>> {
-        self.generator().fill(data, self.manifest(), &self.requirements.statistics, values)
+        self.generator().fill(data, &self.requirements.statistics, values)
     }
 
     /// An instance and a batch that is ready for its `loss`.

@@ -123,7 +123,7 @@ impl Laws {
             Some(composed) => generator.completed(sequences::window_of(&composed)?, 0),
             None => generator.data(&self.manifest, 0),
         };
-        let window = generator.fill(&data, &self.manifest, &statistics, Values::Random(0))?;
+        let window = generator.fill(&data, &statistics, Values::Random(0))?;
         let rollouts = self.manifest.data == DataKind::PROMPT;
         let batch = sequences::prepared(objective.as_mut(), if rollouts { &window } else { &data }, &window, rollouts)?;
         objective.weigh(&batch)?;

@@ -6,7 +6,7 @@
 //! |---|---|---|
 //! | `manifest` | it is complete: summary, formula, meanings, defaults within range, names that differ | an option without help |
 //! | `options` | defaults make an instance; a value of another type or out of range is refused, naming the key | a check forgotten |
-//! | `declared` | what is read and returned stands in the manifest, with the right lengths | an undeclared metric |
+//! | `declared` | what is returned stands in the manifest, with the right lengths; what is read in the requirements | an undeclared metric |
 //! | `used` | every declared term and metric is returned by at least one of the cases | a leftover |
 //! | `cotangents` | they are the derivatives of the sums, by central differences; what the loss detaches is held constant | a sign, a coefficient twice |
 //! | `stop-gradients` | what the manifest declares as detached is detached; of labelled answers, no gradient flows from one row into another | a lost `detach` |

@@ -152,7 +152,7 @@ impl Quick<'_> {
     /// The batch with its differentiable statistics moved a little.
     fn near(&self, part: &Batch<'_>, draw: u64) -> Result<Batch<'static>> {
         let statistics = self.objective.requirements()?.statistics;
-        Generator::new(0x9).fill(part, self.manifest, &statistics, Values::Near(draw))
+        Generator::new(0x9).fill(part, &statistics, Values::Near(draw))
     }
 
     fn gradient(&self) -> Outcome {
@@ -311,7 +311,7 @@ impl Quick<'_> {
         if !part.mask()?.contains(&1.0) {
             return Ok(Held::note("nothing of the first sequences is supervised"));
         }
-        let window = generator.fill(&part, self.manifest, &statistics, Values::Uniform)?;
+        let window = generator.fill(&part, &statistics, Values::Uniform)?;
         let is_statistic = |name: &str| statistics.iter().any(|s| s == name);
         let rollouts = self.manifest.data == DataKind::PROMPT;
         let seen = window.arrays().iter().filter(|a| rollouts || !is_statistic(&a.name)).cloned();

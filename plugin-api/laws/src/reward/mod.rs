@@ -15,12 +15,13 @@
 //!
 //! A reward may refuse prompts that it does not know: give it one that it knows ([`Laws::with_prompt`]).
 
-use crate::{
-    Agreement, Broken, Report,
-    options::{checked, required, within},
-};
+mod checks;
+mod fault;
+
+use crate::{Broken, Report};
+use fault::{Fault, Outcome, told};
 use plugin_api::{
-    Code, Error, Result,
+    Result,
     export::guard,
     manifest::{ColumnValue, RewardColumn, RewardManifest},
     options::{OptionMap, OptionSet},
@@ -61,20 +62,6 @@ pub struct Laws {
 /// Completions of the samples: right and wrong answers, short and long.
 const COMPLETIONS: &[&str] =
     &["42", "The answer is 42.", "I do not know, but it may be 7 or 42.", "no", "one two three\nfour five six"];
-
-/// Text that programs often mishandle.
-const UNUSUAL: &[(&str, &str)] = &[
-    ("a byte order mark", "\u{feff}42"),
-    ("emoji of several code points", "👩‍👩‍👧‍👦 42 🇪🇺"),
-    ("combining marks", "e\u{301}\u{301}\u{301} A\u{30a}"),
-    ("text from right to left", "الجواب هو ٤٢ \u{202e}24\u{202c}"),
-    ("no letters", " \t\r\n\u{a0}\u{2028}\u{3000}"),
-    ("control characters", "\0\u{1}\u{7f}\u{85}42\u{1b}[31m"),
-    ("case that changes its length", "İıßſﬃ ΑΣ"),
-    ("the highest code point", "\u{10ffff}"),
-    ("brackets and signs", "\\((.*[)}]{3,}$^|?+"),
-    ("a number out of range", "1e999999 -0 999999999999999999999999 0x7f NaN inf"),
-];
 
 impl Laws {
     /// The laws for anything with a manifest and instances, such as a loaded plugin.
@@ -210,213 +197,9 @@ impl Laws {
             None => Ok(scores),
         }
     }
-
-    fn manifest(&self) -> Outcome {
-        let m = &self.manifest;
-        let mut wrong = Vec::new();
-        if m.summary.trim().is_empty() {
-            wrong.push("no summary".to_owned());
-        }
-        for (i, name) in m.columns.iter().enumerate() {
-            if name.trim().is_empty() || m.columns[..i].contains(name) {
-                wrong.push(format!("column {name:?} has no name or is declared twice"));
-            }
-        }
-        for option in &m.options {
-            if option.meaning.trim().is_empty() {
-                wrong.push(format!("option `{}` has no meaning", option.name));
-            }
-            if !option.default.is_null() && !within(option, &option.default) {
-                wrong.push(format!("option `{}`: its default {} is not legal", option.name, option.default));
-            }
-        }
-        if wrong.is_empty() { Ok(String::new()) } else { Err(Fault::of(None, wrong.join("; "))) }
-    }
-
-    fn legal(&self) -> Outcome {
-        let base = if self.instance().is_ok() {
-            self.options.clone()
-        } else {
-            required(&self.manifest.options, &self.options)
-        };
-        let tried = checked(&self.manifest.options, &base, &|options| (self.create)(options).map(drop));
-        Ok(format!("{} illegal values refused", tried.map_err(|why| Fault::of(None, why))?))
-    }
-
-    fn finite(&self) -> Outcome {
-        let (reward, samples) = (self.instance()?, self.samples());
-        for sample in &samples {
-            self.scores(reward.as_ref(), std::slice::from_ref(sample))?;
-        }
-        let scores = self.scores(reward.as_ref(), &samples)?;
-        self.scores(reward.as_ref(), &[]).map_err(|fault| fault.within("no sample"))?;
-        let (low, high) = scores.iter().fold((f64::MAX, f64::MIN), |(l, h), s| (l.min(*s), h.max(*s)));
-        Ok(format!("{} samples score from {low} to {high}", samples.len()))
-    }
-
-    fn repeatable(&self) -> Outcome {
-        let (reward, samples) = (self.instance()?, self.samples());
-        let first = self.scores(reward.as_ref(), &samples)?;
-        let (again, other) =
-            (self.scores(reward.as_ref(), &samples)?, self.scores(self.instance()?.as_ref(), &samples)?);
-        for (what, found) in [("a second call", again), ("another instance", other)] {
-            same(&samples, &first, &found, what)?;
-        }
-        Ok(String::new())
-    }
-
-    fn independent(&self) -> Outcome {
-        let (reward, samples) = (self.instance()?, self.samples());
-        let together = self.scores(reward.as_ref(), &samples)?;
-        let alone: Vec<f64> = samples
-            .iter()
-            .map(|sample| Ok(self.scores(reward.as_ref(), std::slice::from_ref(sample))?[0]))
-            .collect::<std::result::Result<_, Fault>>()?;
-        same(&samples, &together, &alone, "scored alone")?;
-        let reversed: Vec<Sample> = samples.iter().rev().cloned().collect();
-        let mut backwards = self.scores(reward.as_ref(), &reversed)?;
-        backwards.reverse();
-        same(&samples, &together, &backwards, "scored in reverse order")?;
-        Ok(String::new())
-    }
-
-    fn columns(&self) -> Outcome {
-        let (reward, samples) = (self.instance()?, self.samples());
-        let first = self.scores(reward.as_ref(), &samples)?;
-        let mut unread = Vec::new();
-        for name in self.manifest.declared_columns().iter().map(|column| &column.name) {
-            let without: Vec<Sample> = samples
-                .iter()
-                .map(|s| Sample {
-                    columns: s.columns.iter().filter(|(n, _)| n != name).cloned().collect(),
-                    ..s.clone()
-                })
-                .collect();
-            match guard::catch("", "score", || reward_of(self)?.score(&without)) {
-                Ok(scores) if scores == first => unread.push(name.clone()),
-                Ok(_) => {}
-                Err(e) if e.code == Code::PANIC => {
-                    return Err(Fault::of(without.first(), format!("without the column `{name}`: {e}")));
-                }
-                Err(e) if !e.message.contains(name) => {
-                    let why = format!("a row without the column `{name}` is refused without its name: {e}");
-                    return Err(Fault::of(without.first(), why));
-                }
-                Err(_) => {}
-            }
-        }
-        Ok(match unread.as_slice() {
-            [] => String::new(),
-            names => format!("the scores are the same without {}: are they read?", names.join(", ")),
-        })
-    }
-
-    fn empty(&self) -> Outcome {
-        let reward = self.instance()?;
-        for sample in self.samples().iter().step_by(COMPLETIONS.len()) {
-            for ended in [true, false] {
-                let empty = Sample { completion: String::new(), ended, ..sample.clone() };
-                self.scores(reward.as_ref(), &[empty])?;
-            }
-        }
-        Ok(String::new())
-    }
-
-    fn unusual(&self) -> Outcome {
-        let long = "ab ".repeat(50_000);
-        let texts = UNUSUAL.iter().copied().chain([("150,000 characters", long.as_str())]);
-        let (mut scored, mut refused) = (0, 0);
-        for (what, text) in texts {
-            for sample in [true, false].map(|prompt| self.replaced(prompt, text)) {
-                let scores = guard::catch("", "score", || self.instance()?.score(std::slice::from_ref(&sample)));
-                let broken = match scores {
-                    Ok(scores) if scores.len() == 1 && scores[0].is_finite() => {
-                        scored += 1;
-                        continue;
-                    }
-                    Ok(scores) => format!("the scores are {scores:?}"),
-                    // Such text may be refused with an error.
-                    Err(e) if ![Code::PANIC, Code::POISONED, Code::INTERNAL].contains(&e.code) => {
-                        refused += 1;
-                        continue;
-                    }
-                    Err(e) => e.to_string(),
-                };
-                return Err(Fault::of(Some(&sample), format!("{what}: {broken}")));
-            }
-        }
-        Ok(format!("{scored} scored, {refused} refused"))
-    }
-
-    /// The first sample with `text` as its prompt, or as its completion.
-    fn replaced(&self, prompt: bool, text: &str) -> Sample {
-        let sample = self.samples().into_iter().next().unwrap_or_default();
-        match prompt {
-            true => Sample { prompt: text.to_owned(), ..sample },
-            false => Sample { completion: text.to_owned(), ..sample },
-        }
-    }
 }
 
-fn reward_of(laws: &Laws) -> Result<Box<dyn Reward>> {
-    laws.instance()
-}
-
-type Outcome = std::result::Result<String, Fault>;
 type Law = fn(&Laws) -> Outcome;
-
-/// How a law was broken, and by which sample.
-struct Fault {
-    text: String,
-    agreement: Option<Agreement>,
-    sample: Option<Box<Sample>>,
-}
-
-impl Fault {
-    fn of(sample: Option<&Sample>, text: String) -> Self {
-        Self { text, agreement: None, sample: sample.cloned().map(Box::new) }
-    }
-
-    fn within(self, what: &str) -> Self {
-        Self { text: format!("{what}: {}", self.text), ..self }
-    }
-}
-
-impl From<Error> for Fault {
-    fn from(e: Error) -> Self {
-        Fault::of(None, e.to_string())
-    }
-}
-
-/// Checks that scores are equal bit for bit, and reports the first sample whose score differs.
-fn same(samples: &[Sample], expected: &[f64], found: &[f64], what: &str) -> std::result::Result<(), Fault> {
-    match expected.iter().zip(found).position(|(a, b)| a.to_bits() != b.to_bits()) {
-        None => Ok(()),
-        Some(at) => Err(Fault {
-            text: format!("{what}: the score is {}, it was {}", found[at], expected[at]),
-            agreement: Some(Agreement::new((expected[at] - found[at]).abs(), 0.0)),
-            sample: samples.get(at).cloned().map(Box::new),
-        }),
-    }
-}
-
-/// A sample in one line.
-fn told(sample: &Sample) -> String {
-    let short = |text: &str| {
-        let shown: String = text.chars().take(60).collect();
-        if shown.len() < text.len() { format!("{shown:?}...") } else { format!("{shown:?}") }
-    };
-    let columns: String = sample
-        .columns
-        .iter()
-        .map(|(name, value)| match value {
-            Column::Text(text) | Column::Json(text) => format!("; {name} {}", short(text)),
-            Column::Number(number) => format!("; {name} {number}"),
-        })
-        .collect();
-    let ended = if sample.ended { "ended" } else { "cut off" };
-    format!("prompt {}; completion {} ({ended}){columns}", short(&sample.prompt), short(&sample.completion))
-}
 
 #[cfg(test)]
 mod tests;

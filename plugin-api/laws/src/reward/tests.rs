@@ -1,7 +1,7 @@
 //! Each law of rewards catches the mistake it is there for, and lets right rewards pass.
 
 use super::*;
-use plugin_api::options::refuse_unknown;
+use plugin_api::{Code, Error, options::refuse_unknown};
 use std::cell::Cell;
 
 /// A reward put together for a test.

@@ -8,6 +8,14 @@ use plugin_api::backend::{
     ops::{Attention, AttentionBackward},
 };
 
+plugin_api::operations! {
+    AttentionOps for Generic<'_>:
+    rotary Rotary => super::rows::rotary,
+    attention Attention => forward,
+    attention_backward AttentionBackward => backward,
+    decode_attention DecodeAttention => super::decode::attention,
+}
+
 /// The maximum number of scores at a time, unless one sequence needs more.
 const SCORES: usize = 1 << 22;
 

@@ -1,10 +1,13 @@
 //! Context of the generic path: a session's buffers as candle's tensors, and its errors.
 
-use crate::{check, storage::Storage};
+use crate::{
+    check,
+    storage::{Storage, candle_error},
+};
 use candle_core::Tensor;
 use plugin_api::{
     Error, Result,
-    backend::{Pool, View},
+    backend::{Pool, View, ops},
 };
 
 /// A session's buffers during one operation.
@@ -30,6 +33,15 @@ impl From<candle_core::Error> for Fault {
 impl From<Error> for Fault {
     fn from(e: Error) -> Self {
         Fault::Worded(e)
+    }
+}
+
+impl ops::Fault for Fault {
+    fn named(self, operation: &str) -> Error {
+        match self {
+            Fault::Candle(e) => candle_error(operation, e),
+            Fault::Worded(e) => e,
+        }
     }
 }
 

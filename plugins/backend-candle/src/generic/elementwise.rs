@@ -5,8 +5,31 @@ use crate::check;
 use candle_core::{Result, Tensor};
 use plugin_api::backend::{
     DType,
-    ops::{Activation, ActivationBackward, ActivationKind, Axpy, Cast, Copy, Fill, Glu, GluBackward, Scale},
+    ops::{Activation, ActivationBackward, ActivationKind, Axpy, Cast, Copy, Fill, Glu, GluBackward, Nop, Scale},
 };
+
+plugin_api::operations! {
+    ElementwiseOps for Generic<'_>:
+    nop Nop => nop,
+    fill Fill => fill,
+    copy Copy => copy,
+    cast Cast => cast,
+    axpy Axpy => axpy,
+    scale Scale => scale,
+}
+
+plugin_api::operations! {
+    ActivationOps for Generic<'_>:
+    activation Activation => activation,
+    activation_backward ActivationBackward => activation_backward,
+    glu Glu => glu,
+    glu_backward GluBackward => glu_backward,
+}
+
+/// Nothing.
+pub fn nop(_: &mut Generic<'_>, _: &Nop) -> Outcome {
+    Ok(())
+}
 
 /// `x = value`.
 pub fn fill(s: &mut Generic<'_>, op: &Fill) -> Outcome {

@@ -14,6 +14,14 @@ use plugin_api::{
     },
 };
 
+plugin_api::operations! {
+    HeadOps for Generic<'_>:
+    head_stats HeadStats => stats,
+    head_backward HeadBackward => backward,
+    head_fused HeadFused => fused,
+    sample Sample => super::sample::sample,
+}
+
 /// How hidden states become logits: `z = cap(scale (x w^T + bias)) / temperature`.
 struct Head {
     x: Tensor,

@@ -4,6 +4,13 @@ use super::context::{Generic, Outcome};
 use candle_core::{DType, Tensor};
 use plugin_api::backend::ops::{Linear, LinearBackwardInput, LinearBackwardWeight};
 
+plugin_api::operations! {
+    LinearOps for Generic<'_>:
+    linear Linear => forward,
+    linear_backward_input LinearBackwardInput => backward_input,
+    linear_backward_weight LinearBackwardWeight => backward_weight,
+}
+
 /// The product; zero if there is nothing to sum over (candle refuses some empty shapes).
 pub fn matmul(a: &Tensor, b: &Tensor) -> candle_core::Result<Tensor> {
     let (m, k, n) = (a.dim(0)?, a.dim(1)?, b.dim(1)?);

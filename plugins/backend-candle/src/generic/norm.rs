@@ -7,6 +7,12 @@ use plugin_api::backend::{
     ops::{Norm, NormBackward, NormKind},
 };
 
+plugin_api::operations! {
+    NormOps for Generic<'_>:
+    norm Norm => forward,
+    norm_backward NormBackward => backward,
+}
+
 fn is_layer(kind: NormKind, op: &str) -> Outcome<bool> {
     match kind {
         NormKind::RMS => Ok(false),

@@ -8,6 +8,12 @@ use plugin_api::backend::{
     ops::{AdamW, FLAT_ALIGN, GlobalNorm},
 };
 
+plugin_api::operations! {
+    OptimizerOps for Generic<'_>:
+    global_norm GlobalNorm => global_norm,
+    adamw AdamW => adamw,
+}
+
 /// Elements summed on the device, in f32, before the host continues in f64: few, because not every device has f64.
 const CHUNK: usize = 64;
 

@@ -11,6 +11,14 @@ use plugin_api::{
     },
 };
 
+plugin_api::operations! {
+    RowOps for Generic<'_>:
+    embedding Embedding => embedding,
+    embedding_backward EmbeddingBackward => embedding_backward,
+    gather_rows GatherRows => gather,
+    scatter_add_rows ScatterAddRows => scatter_add,
+}
+
 /// The rows of `table` selected by the checked `ids`.
 fn pick(s: &Generic<'_>, table: &View, ids: &[i32]) -> Outcome<Tensor> {
     Ok(s.input(table)?.contiguous()?.index_select(&s.index(ids)?, 0)?)

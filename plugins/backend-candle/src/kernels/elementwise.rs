@@ -16,9 +16,32 @@ use plugin_api::{
     Error, Result,
     backend::{
         DType, View,
-        ops::{Activation, ActivationBackward, ActivationKind, Axpy, Cast, Copy, Fill, Glu, GluBackward, Scale},
+        ops::{Activation, ActivationBackward, ActivationKind, Axpy, Cast, Copy, Fill, Glu, GluBackward, Nop, Scale},
     },
 };
+
+plugin_api::operations! {
+    ElementwiseOps for Kernels<'_>:
+    nop Nop => nop,
+    fill Fill => fill,
+    copy Copy => copy,
+    cast Cast => cast,
+    axpy Axpy => axpy,
+    scale Scale => scale,
+}
+
+plugin_api::operations! {
+    ActivationOps for Kernels<'_>:
+    activation Activation => activation,
+    activation_backward ActivationBackward => activation_backward,
+    glu Glu => glu,
+    glu_backward GluBackward => glu_backward,
+}
+
+/// Nothing.
+pub fn nop(_: &mut Kernels<'_>, _: &Nop) -> Result<()> {
+    Ok(())
+}
 
 /// `x = value`.
 pub fn fill(s: &mut Kernels<'_>, op: &Fill) -> Result<()> {

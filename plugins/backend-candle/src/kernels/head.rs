@@ -17,6 +17,14 @@ use plugin_api::{
     backend::ops::{HeadBackward, HeadFused, HeadStats},
 };
 
+plugin_api::operations! {
+    HeadOps for Kernels<'_>:
+    head_stats HeadStats => stats,
+    head_backward HeadBackward => backward,
+    head_fused HeadFused => fused,
+    sample Sample => super::sample::sample,
+}
+
 /// Maximum number of logits in a chunk, unless 64 tokens need more: 32 MiB.
 const CHUNK: usize = 1 << 23;
 

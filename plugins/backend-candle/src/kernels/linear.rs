@@ -13,6 +13,13 @@ use plugin_api::{
     backend::ops::{Linear, LinearBackwardInput, LinearBackwardWeight},
 };
 
+plugin_api::operations! {
+    LinearOps for Kernels<'_>:
+    linear Linear => forward,
+    linear_backward_input LinearBackwardInput => backward_input,
+    linear_backward_weight LinearBackwardWeight => backward_weight,
+}
+
 /// `y = x w^T + bias`.
 pub fn forward(s: &mut Kernels<'_>, op: &Linear) -> Result<()> {
     let (x, w, bias) = (s.input(&op.x)?, s.input(&op.w)?, s.input_opt(&op.bias)?);

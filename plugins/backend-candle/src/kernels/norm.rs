@@ -13,6 +13,12 @@ use plugin_api::{
     backend::ops::{Norm, NormBackward, NormKind},
 };
 
+plugin_api::operations! {
+    NormOps for Kernels<'_>:
+    norm Norm => forward,
+    norm_backward NormBackward => backward,
+}
+
 /// Rows per task; the gain's partial gradients are one row per task.
 fn group(rows: usize) -> usize {
     rows.div_ceil(64).max(16)

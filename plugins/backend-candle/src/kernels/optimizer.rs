@@ -11,6 +11,12 @@ use plugin_api::{
 };
 use std::sync::atomic::{AtomicU64, Ordering};
 
+plugin_api::operations! {
+    OptimizerOps for Kernels<'_>:
+    global_norm GlobalNorm => global_norm,
+    adamw AdamW => adamw,
+}
+
 /// Elements per task.
 const CHUNK: usize = 16_384;
 /// Lanes of the sum of squares.

@@ -14,6 +14,14 @@ use plugin_api::{
     backend::ops::{Embedding, EmbeddingBackward, GatherRows, ScatterAddRows},
 };
 
+plugin_api::operations! {
+    RowOps for Kernels<'_>:
+    embedding Embedding => embedding,
+    embedding_backward EmbeddingBackward => embedding_backward,
+    gather_rows GatherRows => gather,
+    scatter_add_rows ScatterAddRows => scatter_add,
+}
+
 /// `y[n] = scale table[ids[n]] + position_table[positions[n]]`.
 pub fn embedding(s: &mut Kernels<'_>, op: &Embedding) -> Result<()> {
     let (ids, table) = (s.ints(&op.ids)?, s.input(&op.table)?);

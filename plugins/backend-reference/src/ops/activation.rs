@@ -7,6 +7,14 @@ use plugin_api::{
 };
 use std::f64::consts::{FRAC_1_SQRT_2, FRAC_2_PI, PI};
 
+plugin_api::operations! {
+    ActivationOps for Reference:
+    activation Activation => forward,
+    activation_backward ActivationBackward => backward,
+    glu Glu => glu,
+    glu_backward GluBackward => glu_backward,
+}
+
 const CUBIC: f64 = 0.044715;
 
 fn sigmoid(x: f64) -> f64 {

@@ -9,6 +9,16 @@ use plugin_api::{
     backend::ops::{Axpy, Cast, Copy, Fill, GatherRows, Nop, Scale, ScatterAddRows},
 };
 
+plugin_api::operations! {
+    ElementwiseOps for Reference:
+    nop Nop => nop,
+    fill Fill => fill,
+    copy Copy => copy,
+    cast Cast => cast,
+    axpy Axpy => axpy,
+    scale Scale => scale,
+}
+
 /// Nothing.
 pub fn nop(_: &mut Reference, _: &Nop) -> Result<()> {
     Ok(())

@@ -9,6 +9,13 @@ use plugin_api::{
     backend::ops::{Linear, LinearBackwardInput, LinearBackwardWeight},
 };
 
+plugin_api::operations! {
+    LinearOps for Reference:
+    linear Linear => forward,
+    linear_backward_input LinearBackwardInput => backward_input,
+    linear_backward_weight LinearBackwardWeight => backward_weight,
+}
+
 /// `y = x w^T + bias`.
 pub fn forward(s: &mut Reference, op: &Linear) -> Result<()> {
     let (x, w) = (s.read(&op.x)?, s.read(&op.w)?);

@@ -9,6 +9,12 @@ use plugin_api::{
     backend::ops::{Norm, NormBackward, NormKind},
 };
 
+plugin_api::operations! {
+    NormOps for Reference:
+    norm Norm => forward,
+    norm_backward NormBackward => backward,
+}
+
 /// The factor of column `d`: the stored gain plus its offset, or 1 if there is no gain.
 fn gain(weight: &Option<Matrix>, offset: f64, d: usize) -> f64 {
     weight.as_ref().map_or(1.0, |w| offset + w.data[d])

@@ -13,6 +13,12 @@ use plugin_api::{
     },
 };
 
+plugin_api::operations! {
+    OptimizerOps for Reference:
+    global_norm GlobalNorm => global_norm,
+    adamw AdamW => adamw,
+}
+
 /// `(sqrt(sum x^2), whether that is finite)`.
 pub fn global_norm(s: &mut Reference, op: &ops::GlobalNorm) -> Result<()> {
     let norm = s.read(&op.x)?.data.iter().map(|x| x * x).sum::<f64>().sqrt();

@@ -7,6 +7,14 @@ use crate::{
 use plugin_api::backend::ops::{Activation, ActivationBackward, ActivationKind, Glu, GluBackward};
 use tch::Tensor;
 
+plugin_api::operations! {
+    ActivationOps for TorchSession:
+    activation Activation => forward,
+    activation_backward ActivationBackward => backward,
+    glu Glu => glu,
+    glu_backward GluBackward => glu_backward,
+}
+
 /// A function that ATen has kernels for.
 #[derive(Clone, Copy)]
 enum Function {

@@ -8,6 +8,16 @@ use crate::{
 use plugin_api::backend::ops::{Axpy, Cast, Copy, Fill, GatherRows, Nop, Scale, ScatterAddRows};
 use tch::{Kind, Tensor};
 
+plugin_api::operations! {
+    ElementwiseOps for TorchSession:
+    nop Nop => nop,
+    fill Fill => fill,
+    copy Copy => copy,
+    cast Cast => cast,
+    axpy Axpy => axpy,
+    scale Scale => scale,
+}
+
 /// Nothing.
 pub fn nop(_: &mut TorchSession, _: &Nop) -> Attempt {
     Ok(())

@@ -8,6 +8,14 @@ use crate::{
 };
 use plugin_api::backend::ops::{Embedding, EmbeddingBackward};
 
+plugin_api::operations! {
+    RowOps for TorchSession:
+    embedding Embedding => forward,
+    embedding_backward EmbeddingBackward => backward,
+    gather_rows GatherRows => super::data::gather_rows,
+    scatter_add_rows ScatterAddRows => super::data::scatter_add_rows,
+}
+
 /// `y[n] = scale table[ids[n]] + position_table[positions[n]]`.
 pub fn forward(s: &mut TorchSession, op: &Embedding) -> Attempt {
     require(op.positions.is_some() == op.position_table.is_some(), "embedding", || {

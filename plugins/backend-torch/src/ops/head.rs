@@ -18,6 +18,14 @@ use plugin_api::backend::{
 };
 use tch::{Kind, Tensor};
 
+plugin_api::operations! {
+    HeadOps for TorchSession:
+    head_stats HeadStats => stats,
+    head_backward HeadBackward => backward,
+    head_fused HeadFused => fused,
+    sample Sample => super::sample::sample,
+}
+
 /// Maximum number of logits at a time.
 pub const LOGITS_CPU: i64 = 1 << 22;
 /// As [`LOGITS_CPU`], on a device.

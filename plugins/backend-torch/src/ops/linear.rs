@@ -8,6 +8,13 @@ use crate::{
 use plugin_api::backend::ops::{Linear, LinearBackwardInput, LinearBackwardWeight};
 use tch::Tensor;
 
+plugin_api::operations! {
+    LinearOps for TorchSession:
+    linear Linear => forward,
+    linear_backward_input LinearBackwardInput => backward_input,
+    linear_backward_weight LinearBackwardWeight => backward_weight,
+}
+
 /// `y = x w^T + bias`.
 pub fn forward(s: &mut TorchSession, op: &Linear) -> Attempt {
     let (x, w, y) = (s.at(&op.x)?, s.at(&op.w)?.f_tr()?, s.at(&op.y)?);

@@ -1,4 +1,4 @@
-//! The table of operations and their functions. A file per family holds the formulas.
+//! The operations, a file per family.
 
 mod activation;
 mod attention;
@@ -11,48 +11,3 @@ mod optim;
 mod rotary;
 mod sample;
 pub mod workspace;
-
-use crate::TorchSession;
-use plugin_api::{Result, backend::ops};
-
-macro_rules! table {
-    ($($method:ident $Op:ident => $function:path,)*) => {
-        impl ops::Ops for TorchSession {
-            $(fn $method(&mut self, op: &ops::$Op) -> Result<()> {
-                $function(self, op).map_err(|fault| fault.named(stringify!($method)))
-            })*
-        }
-    };
-}
-
-table! {
-    nop Nop => data::nop,
-    fill Fill => data::fill,
-    copy Copy => data::copy,
-    cast Cast => data::cast,
-    axpy Axpy => data::axpy,
-    scale Scale => data::scale,
-    embedding Embedding => embed::forward,
-    embedding_backward EmbeddingBackward => embed::backward,
-    norm Norm => norm::forward,
-    norm_backward NormBackward => norm::backward,
-    linear Linear => linear::forward,
-    linear_backward_input LinearBackwardInput => linear::backward_input,
-    linear_backward_weight LinearBackwardWeight => linear::backward_weight,
-    rotary Rotary => rotary::rotate,
-    attention Attention => attention::forward,
-    attention_backward AttentionBackward => attention::backward,
-    activation Activation => activation::forward,
-    activation_backward ActivationBackward => activation::backward,
-    glu Glu => activation::glu,
-    glu_backward GluBackward => activation::glu_backward,
-    head_stats HeadStats => head::stats,
-    head_backward HeadBackward => head::backward,
-    head_fused HeadFused => head::fused,
-    decode_attention DecodeAttention => attention::decode::attention,
-    sample Sample => sample::sample,
-    global_norm GlobalNorm => optim::global_norm,
-    adamw AdamW => optim::adamw,
-    gather_rows GatherRows => data::gather_rows,
-    scatter_add_rows ScatterAddRows => data::scatter_add_rows,
-}

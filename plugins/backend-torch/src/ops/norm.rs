@@ -13,6 +13,12 @@ use plugin_api::backend::{
 };
 use tch::{Kind, Tensor};
 
+plugin_api::operations! {
+    NormOps for TorchSession:
+    norm Norm => forward,
+    norm_backward NormBackward => backward,
+}
+
 /// `s = x + residual; y = norm(s) gain + bias`.
 pub fn forward(s: &mut TorchSession, op: &Norm) -> Attempt {
     let is_layer = is_layer(op.kind, "norm")?;

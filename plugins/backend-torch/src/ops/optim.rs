@@ -12,6 +12,12 @@ use plugin_api::backend::{
 };
 use tch::{Kind, Tensor};
 
+plugin_api::operations! {
+    OptimizerOps for TorchSession:
+    global_norm GlobalNorm => global_norm,
+    adamw AdamW => adamw,
+}
+
 /// `(sqrt(sum x^2), whether that is finite)`, summed in f64.
 pub fn global_norm(s: &mut TorchSession, op: &ops::GlobalNorm) -> Attempt {
     let (x, mut norm) = (s.at(&op.x)?, s.at(&op.norm)?);

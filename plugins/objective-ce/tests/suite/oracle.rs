@@ -1,14 +1,16 @@
 //! Losses and gradients computed by other projects' code, with gradients by the logits: `sft.json`.
 //!
 //! The test does the host's part: it shifts, computes statistics from logits, sums over micro-batches, divides once, and chains
-//! the cotangents back to the logits. `objective-sft` uses this file too: labels of -100 are prompts, and both learn from the
+//! the cotangents back to the logits. The tests of `objective-sft` include this file too: labels of -100 are prompts, and both learn from the
 //! remaining tokens.
 
-use super::{create, options};
+use super::{
+    Plugin,
+    support::{create, file, near},
+};
 use plugin_api::prelude::*;
 use serde::Deserialize;
 use serde_json::json;
-use std::path::PathBuf;
 
 /// `[micro-batch]` of `[row][position]` of logits.
 type Logits = Vec<Vec<Vec<f64>>>;
@@ -47,10 +49,7 @@ struct Expected {
 }
 
 fn cases() -> Vec<Case> {
-    let beside = || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests/references");
-    let folder = std::env::var_os("TELOS_ORACLES").map_or_else(beside, PathBuf::from);
-    let text = std::fs::read_to_string(folder.join("sft.json")).unwrap();
-    serde_json::from_str::<File>(&text).unwrap().cases
+    serde_json::from_value::<File>(file("sft.json")).unwrap().cases
 }
 
 const IGNORED: i64 = -100;
@@ -108,12 +107,6 @@ fn lse(x: &[f64]) -> f64 {
     top + x.iter().map(|x| (x - top).exp()).sum::<f64>().ln()
 }
 
-#[track_caller]
-fn near(what: &str, found: f64, expected: f64, relative: f64) {
-    let allowed = relative * expected.abs() + 1e-11;
-    assert!((found - expected).abs() <= allowed, "{what}: {found}, expected {expected}");
-}
-
 fn near_all(what: &str, found: &Logits, expected: &Logits) {
     let flat = |logits: &Logits| -> Vec<f64> { logits.iter().flatten().flatten().copied().collect() };
     let (found, expected) = (flat(found), flat(expected));
@@ -125,7 +118,7 @@ fn near_all(what: &str, found: &Logits, expected: &Logits) {
 
 /// Sum and supervised tokens of each micro-batch, and the gradient of `scale(tokens) * sum`.
 fn run(case: &Case, smoothing: f64, scale: impl Fn(f64) -> f64) -> Vec<(f64, f64, Logits)> {
-    let objective = create(&options(json!({"label_smoothing": smoothing}))).unwrap();
+    let objective = create::<Plugin>(json!({"label_smoothing": smoothing})).unwrap();
     let one = |micro: &MicroBatch| {
         let batch = micro.batch();
         let loss = objective.loss(&batch).unwrap();

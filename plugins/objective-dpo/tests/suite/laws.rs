@@ -43,7 +43,7 @@ fn gotcha_01_a_loss_is_coupled_where_cutting_between_pairs_changes_it_and_only_t
         let (manifest, mut apart) = (Dpo::manifest(), 0.0_f64);
         for draw in 0..3 {
             let window = generator.data(&manifest, draw);
-            let window = generator.fill(&window, &manifest, &requirements.statistics, Values::Random(draw)).unwrap();
+            let window = generator.fill(&window, &requirements.statistics, Values::Random(draw)).unwrap();
             let whole = dpo.loss(&window).unwrap().terms[0].sum;
             let pieces = alone(&window).iter().map(|pair| dpo.loss(pair).unwrap().terms[0].sum).sum::<f64>();
             apart = apart.max((whole - pieces).abs());

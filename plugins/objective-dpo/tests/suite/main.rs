@@ -4,6 +4,8 @@ mod gotchas;
 mod laws;
 mod options;
 mod oracle;
+#[path = "../../../../tests/plugins/support.rs"]
+mod support;
 
 use objective_dpo::{
     Dpo,
@@ -11,18 +13,12 @@ use objective_dpo::{
     losses::{LOSSES, PreferenceLoss, Shape},
     settings::Settings,
 };
-use plugin_api::{
-    options::{OptionMap, OptionSet},
-    prelude::*,
-};
+use plugin_api::{options::OptionSet, prelude::*};
 use serde_json::{Value, json};
-
-fn options(json: Value) -> OptionMap {
-    json.as_object().cloned().unwrap_or_default()
-}
+use support::{file, metric, near, options};
 
 fn create(json: Value) -> Result<Dpo> {
-    Dpo::create(Config::parse(&options(json))?)
+    support::create(json)
 }
 
 fn settings(json: Value) -> Settings {
@@ -63,16 +59,4 @@ fn batch(pairs: &[[Answer<'_>; 2]]) -> Batch<'static> {
         .with("side", Scope::SEQUENCE, side)
         .with_statistic("logp", Scope::TOKEN, logp)
         .with("reference.logp", Scope::TOKEN, reference)
-}
-
-/// A metric's mean.
-fn metric(loss: &Loss, name: &str) -> f64 {
-    let part = loss.metrics.iter().find(|m| m.name == name).unwrap_or_else(|| panic!("no metric `{name}`"));
-    part.value / part.weight
-}
-
-#[track_caller]
-fn near(what: &str, found: f64, expected: f64, relative: f64) {
-    let allowed = relative * expected.abs() + 1e-11;
-    assert!((found - expected).abs() <= allowed, "{what}: {found}, expected {expected}");
 }

@@ -5,12 +5,13 @@ use objective_dpo::{Dpo, config::Config, divergence::DIVERGENCES, losses::LOSSES
 use plugin_api::{options::OptionSet, prelude::*};
 use serde_json::json;
 
-/// Catches a loss that is in the table but cannot be selected, and the reverse.
+/// Catches a loss that is in the table but cannot be selected, and the reverse; and a default that is not the first row.
 #[test]
 fn the_choices_are_the_tables() {
     let specs = Config::specs();
     let choices = |name: &str| specs.iter().find(|s| s.name == name).unwrap().choices.clone();
     assert_eq!(choices("loss"), LOSSES.iter().map(|l| l.name).collect::<Vec<_>>());
+    assert_eq!(Config::parse(&Default::default()).unwrap().loss, LOSSES[0].name);
     assert_eq!(choices("divergence"), DIVERGENCES.iter().map(|d| d.name).collect::<Vec<_>>());
     assert!(LOSSES.iter().all(|loss| create(of(loss)).is_ok()));
 }
@@ -87,10 +88,33 @@ fn terms_are_there_where_they_mean_something() {
 #[test]
 fn gotcha_18_the_manifest_says_sum_or_mean_of_every_loss() {
     let formula = Dpo::manifest().formula;
-    let averaging: Vec<_> = LOSSES.iter().filter(|l| l.averages).map(|l| l.name).collect();
-    assert_eq!(averaging, ["sigmoid-norm", "ipo"]);
+    for (sums, names) in [
+        (
+            true,
+            &[
+                "sigmoid",
+                "robust",
+                "hinge",
+                "exo",
+                "nca",
+                "sppo",
+                "bco",
+                "apo-zero",
+                "apo-down",
+                "aot",
+                "aot-unpaired",
+                "discopop",
+                "sft",
+            ][..],
+        ),
+        (false, &["sigmoid-norm", "ipo"]),
+    ] {
+        for name in names {
+            assert!(LOSSES.iter().any(|loss| loss.name == *name && loss.averages != sums), "{name}");
+        }
+    }
     for loss in LOSSES {
-        let convention = if averaging.contains(&loss.name) { "mean" } else { "sum" };
+        let convention = if loss.averages { "mean" } else { "sum" };
         assert!(formula.contains(&format!("\n  {} ({convention}): ", loss.name)), "{}", loss.name);
     }
     assert!(!settings(json!({})).loss.averages);

@@ -4,15 +4,12 @@
 //! The test does the host's part: it packs rows, sums over terms, divides by pairs or by chosen tokens, and weights several
 //! objectives.
 
-use super::{create, metric, near, settings};
+use super::{create, file, metric, near, settings};
 use objective_dpo::{loss, losses::LOSSES};
 use plugin_api::{objective::Term, prelude::*};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    path::PathBuf,
-};
+use std::collections::{BTreeMap, BTreeSet};
 
 #[derive(Deserialize)]
 struct File {
@@ -80,10 +77,8 @@ enum Convention {
     Smoothing,
 }
 
-fn file() -> File {
-    let beside = || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests/references");
-    let folder = std::env::var_os("TELOS_ORACLES").map_or_else(beside, PathBuf::from);
-    serde_json::from_str(&std::fs::read_to_string(folder.join("dpo.json")).unwrap()).unwrap()
+fn all() -> File {
+    serde_json::from_value(file("dpo.json")).unwrap()
 }
 
 impl Rows {
@@ -269,7 +264,7 @@ fn total(objectives: &[(f64, Value)], batch: &Batch<'_>, pairs: f64) -> (f64, Ve
 
 #[test]
 fn every_case_of_trl_is_met_in_loss_and_gradient() {
-    let file = file();
+    let file = all();
     assert!(!file.cases.is_empty());
     for case in &file.cases {
         let (input, expected, objectives) = (&file.inputs[&case.input], &case.expected, case.objectives());
@@ -298,7 +293,7 @@ fn every_case_of_trl_is_met_in_loss_and_gradient() {
 /// Catches conventions so wide that every case passes.
 #[test]
 fn some_cases_of_both_peers_are_compared_as_they_are() {
-    let file = file();
+    let file = all();
     let (all, as_they_are): (BTreeSet<&str>, BTreeSet<&str>) = (
         file.cases.iter().map(|case| case.peer.as_str()).collect(),
         file.cases.iter().filter(|case| case.convention() == Convention::Ours).map(|case| case.peer.as_str()).collect(),
@@ -309,7 +304,7 @@ fn some_cases_of_both_peers_are_compared_as_they_are() {
 /// Per pair, from batches of one pair: rewards and log-probabilities.
 #[test]
 fn rewards_and_log_probabilities_are_those_of_trl() {
-    let file = file();
+    let file = all();
     for case in &file.cases {
         let (input, expected) = (&file.inputs[&case.input], &case.expected);
         let dpo = create(case.objectives()[0].1.clone()).unwrap();
@@ -361,7 +356,7 @@ fn supervised_sum(values: &[f64], mask: &[f64]) -> f64 {
 /// Over the whole batch. TRL computes the accuracy in float32.
 #[test]
 fn means_of_rewards_and_accuracy_are_those_of_trl() {
-    let file = file();
+    let file = all();
     let elsewhere = [Convention::RewardsWithoutReference, Convention::RewardsPerToken];
     for case in file.cases.iter().filter(|case| !elsewhere.contains(&case.convention())) {
         let (input, expected) = (&file.inputs[&case.input], &case.expected);

@@ -4,20 +4,16 @@ mod gotchas;
 mod laws;
 mod options;
 mod oracle;
+#[path = "../../../../tests/plugins/support.rs"]
+mod support;
 
-use objective_ppo::{Ppo, config::Config, rollout::names};
-use plugin_api::{
-    options::{OptionMap, OptionSet},
-    prelude::*,
-};
+use objective_ppo::{Ppo, rollout::names};
+use plugin_api::prelude::*;
 use serde_json::Value;
-
-fn options(json: Value) -> OptionMap {
-    json.as_object().cloned().unwrap_or_default()
-}
+use support::{file, metric, near, options};
 
 fn create(json: Value) -> Result<Ppo> {
-    Ppo::create(Config::parse(&options(json))?)
+    support::create(json)
 }
 
 /// An answer of a rollout with its tokens' statistics. The positions of its prompt are those where the mask is 0.
@@ -102,22 +98,10 @@ fn handmade([advantage, returns, old_logp, old_value]: [&[f64]; 4], batch: Batch
         .with(names::OLD_VALUE, Scope::TOKEN, old_value.to_vec())
 }
 
-/// A metric's mean.
-fn metric(loss: &Loss, name: &str) -> f64 {
-    let part = loss.metrics.iter().find(|m| m.name == name).unwrap_or_else(|| panic!("no metric `{name}`"));
-    part.value / part.weight
-}
-
 fn cotangent<'l>(loss: &'l Loss, term: &str, statistic: &str) -> &'l [f64] {
     let term = loss.terms.iter().find(|t| t.name == term).unwrap_or_else(|| panic!("no term `{term}`"));
     let found = term.cotangents.iter().find(|(name, _)| name == statistic);
     &found.unwrap_or_else(|| panic!("`{}` has no cotangent of `{statistic}`", term.name)).1
-}
-
-#[track_caller]
-fn near(what: &str, found: f64, expected: f64, relative: f64) {
-    let allowed = relative * expected.abs() + 1e-11;
-    assert!((found - expected).abs() <= allowed, "{what}: {found}, expected {expected}");
 }
 
 #[track_caller]

@@ -1,6 +1,6 @@
 //! The laws of every objective, and known mistakes by their numbers in the project's list.
 
-use super::{batch, create, metric, near};
+use super::{batch, create, metric, near, options};
 use objective_reward::Ranking;
 use plugin_api::prelude::*;
 use plugin_api_laws::objective::{Generator, verify};
@@ -9,7 +9,7 @@ use std::f64::consts::LN_2;
 
 #[test]
 fn the_laws_hold_with_and_without_centring_and_margins() {
-    let cases = [json!({}), json!({"centering": 0.2})].map(|case| case.as_object().cloned().unwrap_or_default());
+    let cases = [json!({}), json!({"centering": 0.2})].map(options);
     verify::<Ranking>(&cases, &Generator::new(41)).assert_ok();
     let margins = Generator::new(42).with_sizes(9, 5).with_array("column.margin", Scope::SEQUENCE, 0.0..=2.0);
     verify::<Ranking>(&cases, &margins).assert_ok();

@@ -2,13 +2,16 @@
 
 mod laws;
 mod oracle;
+#[path = "../../../../tests/plugins/support.rs"]
+mod support;
 
-use objective_reward::{Ranking, config::Config};
-use plugin_api::{options::OptionSet, prelude::*};
+use objective_reward::Ranking;
+use plugin_api::prelude::*;
 use serde_json::Value;
+use support::{file, metric, near, options};
 
 fn create(json: Value) -> Result<Ranking> {
-    Ranking::create(Config::parse(&json.as_object().cloned().unwrap_or_default())?)
+    support::create(json)
 }
 
 /// Pairs of scores (chosen, rejected), in every second pair with the rejected answer first. The tokens do not matter.
@@ -31,16 +34,4 @@ fn batch(chosen: &[f64], rejected: &[f64], margin: Option<&[f64]>) -> Batch<'sta
         Some(margin) => batch.with("column.margin", Scope::SEQUENCE, per_answer(&|p, _| margin[p])),
         None => batch,
     }
-}
-
-/// A metric's number over the batch.
-fn metric(loss: &Loss, name: &str) -> f64 {
-    let part = loss.metrics.iter().find(|m| m.name == name).unwrap_or_else(|| panic!("no metric `{name}`"));
-    if ["score/min", "score/max"].contains(&name) { part.value } else { part.value / part.weight }
-}
-
-#[track_caller]
-fn near(what: &str, found: f64, expected: f64, relative: f64) {
-    let allowed = relative * expected.abs() + 1e-11;
-    assert!((found - expected).abs() <= allowed, "{what}: {found}, expected {expected}");
 }

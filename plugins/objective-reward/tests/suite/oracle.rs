@@ -1,11 +1,10 @@
 //! Losses and gradients computed by TRL: `reward.json`. Versions 0.16.1 and 1.16.0 agree with each other and with this plugin:
 //! every case is compared.
 
-use super::{batch, create, metric, near};
+use super::{batch, create, file, metric, near};
 use plugin_api::prelude::*;
 use serde::Deserialize;
 use serde_json::json;
-use std::path::PathBuf;
 
 #[derive(Deserialize)]
 struct File {
@@ -33,9 +32,7 @@ struct Expected {
 }
 
 fn cases() -> Vec<Case> {
-    let beside = || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests/references");
-    let folder = std::env::var_os("TELOS_ORACLES").map_or_else(beside, PathBuf::from);
-    serde_json::from_str::<File>(&std::fs::read_to_string(folder.join("reward.json")).unwrap()).unwrap().cases
+    serde_json::from_value::<File>(file("reward.json")).unwrap().cases
 }
 
 #[test]

@@ -1,15 +1,17 @@
 //! The laws of every objective, and the promises of this one.
 
-use super::{all_options, create, options};
-use objective_sft::SupervisedFineTuning;
+use super::{
+    Plugin, all_options,
+    support::{create, options},
+};
 use plugin_api::prelude::*;
 use plugin_api_laws::objective::{Generator, verify};
 use serde_json::json;
 
 #[test]
 fn the_laws_hold_under_every_kind_of_options() {
-    verify::<SupervisedFineTuning>(&all_options(), &Generator::new(17)).assert_ok();
-    verify::<SupervisedFineTuning>(&all_options(), &Generator::new(18).with_sizes(12, 20)).assert_ok();
+    verify::<Plugin>(&all_options().map(options), &Generator::new(17)).assert_ok();
+    verify::<Plugin>(&all_options().map(options), &Generator::new(18).with_sizes(12, 20)).assert_ok();
 }
 
 #[test]
@@ -17,7 +19,7 @@ fn only_what_the_options_use_is_read_and_the_loss_is_linear() {
     for (given, statistics) in
         [(json!({}), &["logp"][..]), (json!({"label_smoothing": 0.1}), &["logp", "lse", "mean_logit"])]
     {
-        let requirements = create(&options(given.clone())).unwrap().requirements().unwrap();
+        let requirements = create::<Plugin>(given.clone()).unwrap().requirements().unwrap();
         let statistics: Vec<String> = statistics.iter().map(|s| s.to_string()).collect();
         assert_eq!((requirements.statistics, requirements.linear), (statistics, true), "{given}");
     }
@@ -26,10 +28,10 @@ fn only_what_the_options_use_is_read_and_the_loss_is_linear() {
 /// The declared range reaches 1, which the plugin refuses itself.
 #[test]
 fn smoothing_everything_is_refused() {
-    let error = create(&options(json!({"label_smoothing": 1.0}))).err().unwrap();
+    let error = create::<Plugin>(json!({"label_smoothing": 1.0})).err().unwrap();
     assert_eq!(error.code, Code::OPTION);
     assert!(error.message.contains("label_smoothing"), "{error}");
-    assert!(create(&options(json!({"label_smoothing": 0.999}))).is_ok());
+    assert!(create::<Plugin>(json!({"label_smoothing": 0.999})).is_ok());
 }
 
 /// Two rows: a prompt of two tokens with a completion of one, and a prompt of one with a completion of two.
@@ -45,7 +47,7 @@ fn two_rows() -> Batch<'static> {
 /// Catches a prompt that is learned, a multiplication by the mask, and a prompt's NaN that gets through.
 #[test]
 fn gotcha_08_prompts_cost_nothing_and_get_no_gradient_whatever_stands_there() {
-    let loss = create(&options(json!({}))).unwrap().loss(&two_rows()).unwrap();
+    let loss = create::<Plugin>(json!({})).unwrap().loss(&two_rows()).unwrap();
     assert_eq!(loss.terms[0].sum, 7.0);
     assert_eq!(loss.terms[0].cotangents, [("logp".to_owned(), vec![0.0, 0.0, -1.0, 0.0, -1.0, -1.0])]);
 }
@@ -53,7 +55,7 @@ fn gotcha_08_prompts_cost_nothing_and_get_no_gradient_whatever_stands_there() {
 /// Catches metrics over other tokens than the loss's, smoothed metrics, and rows without a completion that are counted.
 #[test]
 fn gotcha_09_metrics_look_at_completions_alone() {
-    let smooth = create(&options(json!({"label_smoothing": 0.5}))).unwrap();
+    let smooth = create::<Plugin>(json!({"label_smoothing": 0.5})).unwrap();
     let parts = |batch: &Batch<'_>| -> Vec<(String, f64, f64)> {
         smooth.loss(batch).unwrap().metrics.into_iter().map(|m| (m.name, m.value, m.weight)).collect()
     };
@@ -71,25 +73,29 @@ fn gotcha_10_uniform_logits_cost_ln_vocab_per_token() {
         .with_statistic("lse", Scope::TOKEN, vec![vocabulary.ln() + logit; 6])
         .with_statistic("mean_logit", Scope::TOKEN, vec![logit; 6]);
     for smoothing in [0.0, 0.1, 0.9] {
-        let loss = create(&options(json!({"label_smoothing": smoothing}))).unwrap().loss(&batch).unwrap();
+        let loss = create::<Plugin>(json!({"label_smoothing": smoothing})).unwrap().loss(&batch).unwrap();
         assert!((loss.terms[0].sum - 3.0 * vocabulary.ln()).abs() < 1e-12, "{smoothing}: {loss:?}");
     }
 }
 
 #[test]
 fn a_weight_is_not_a_mask_and_lengths_must_agree() {
-    let sft = create(&options(json!({}))).unwrap();
+    let sft = create::<Plugin>(json!({})).unwrap();
     let mask = |third: f64| two_rows().with("mask", Scope::TOKEN, vec![0.0, 0.0, third, 0.0, 1.0, 1.0]);
     let short = Batch::new().with("offsets", Scope::BATCH, vec![0.0, 2.0]).with("mask", Scope::TOKEN, vec![1.0, 1.0]);
-    for (bad, says) in [
-        (mask(0.5), "`mask`[2] is 0.5"),
-        (mask(f64::NAN), "NaN"),
-        (two_rows().with("mask", Scope::TOKEN, vec![1.0]), "`mask` holds 1"),
-        (short.clone().with_statistic("logp", Scope::TOKEN, vec![-1.0]), "`logp` holds 1"),
-        (short, "`logp`"),
+    for (bad, code, says) in [
+        (mask(0.5), Code::SHAPE, "entry 2 is 0.5"),
+        (mask(f64::NAN), Code::SHAPE, "NaN"),
+        (two_rows().with("mask", Scope::TOKEN, vec![1.0]), Code::SHAPE, "`mask` has length 1"),
+        (
+            short.clone().with_statistic("logp", Scope::TOKEN, vec![-1.0]),
+            Code::SHAPE,
+            "`mask` has length 2, the variable has shape [1]",
+        ),
+        (short, Code::ARRAY, "`logp`"),
     ] {
         let error = sft.loss(&bad).unwrap_err();
-        assert_eq!(error.code, Code::ARRAY);
+        assert_eq!(error.code, code);
         assert!(error.message.contains(says), "{error}");
     }
 }

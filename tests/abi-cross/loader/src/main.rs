@@ -107,11 +107,6 @@ fn session(s: &mut LoadedSession) -> Result<String> {
     let mut bytes = [9; 8];
     s.download(buffer, 0, &mut bytes)?;
     same("download", bytes, [0, 0, 0, 0, 0, 0, 192, 63])?;
-    let ticket = s.begin_download(buffer, 1, 1)?;
-    same("ticket", ticket, 5)?;
-    let mut later = [0; 4];
-    s.finish_download(ticket, &mut later)?;
-    same("later download", later, 1.5f32.to_le_bytes())?;
     same("write_version", s.write_version(buffer)?, 1)?;
     nop(s)?;
     let fill = Fill::default().with_call(|call: &Call<'_>| (s.workspace(call), s.invoke(call).is_err()));

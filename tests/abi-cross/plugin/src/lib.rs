@@ -3,7 +3,7 @@
 use plugin_api::{
     backend::{
         Backend, Call, DType, Handle, Memory, Pool, Session, SessionOptions, Storage,
-        ops::{Nop, Ops, dispatch},
+        ops::{self, ElementwiseOps, Nop, dispatch},
     },
     export_backend, export_reward,
     manifest::{BackendManifest, RewardManifest},
@@ -104,14 +104,21 @@ impl Storage for Bytes {
 /// Buffers of bytes, and the operation that does nothing.
 pub struct CrossSession {
     pool: Pool<Bytes>,
-    pending: Option<Vec<u8>>,
 }
 
-impl Ops for CrossSession {
+impl ElementwiseOps for CrossSession {
     fn nop(&mut self, _: &Nop) -> Result<()> {
         Ok(())
     }
 }
+
+impl ops::RowOps for CrossSession {}
+impl ops::NormOps for CrossSession {}
+impl ops::LinearOps for CrossSession {}
+impl ops::AttentionOps for CrossSession {}
+impl ops::ActivationOps for CrossSession {}
+impl ops::HeadOps for CrossSession {}
+impl ops::OptimizerOps for CrossSession {}
 
 impl CrossSession {
     fn range(&self, buffer: Handle, offset: u64, length: usize) -> Result<std::ops::Range<usize>> {
@@ -146,20 +153,6 @@ impl Session for CrossSession {
         let range = self.range(buffer, offset, bytes.len())?;
         let (storage, _, _) = self.pool.buffer(buffer)?;
         bytes.copy_from_slice(&storage.0[range]);
-        Ok(())
-    }
-
-    fn begin_download(&mut self, buffer: Handle, offset: u64, length: u64) -> Result<u64> {
-        let dtype = self.pool.check_range(buffer, offset, length)?;
-        let mut bytes = vec![0; length as usize * dtype.size().unwrap_or(1)];
-        self.download(buffer, offset, &mut bytes)?;
-        self.pending = Some(bytes);
-        Ok(5)
-    }
-
-    fn finish_download(&mut self, ticket: u64, bytes: &mut [u8]) -> Result<()> {
-        let held = self.pending.take().filter(|held| ticket == 5 && held.len() == bytes.len());
-        bytes.copy_from_slice(&held.ok_or_else(|| Error::invalid("no such download"))?);
         Ok(())
     }
 
@@ -202,7 +195,7 @@ impl Backend for CrossBackend {
         if options.device != "cpu" {
             return Err(Error::new(Code::DEVICE, format!("no device `{}`", options.device)));
         }
-        Ok(CrossSession { pool: Pool::new((), options.tag), pending: None })
+        Ok(CrossSession { pool: Pool::new((), options.tag) })
     }
 }
 

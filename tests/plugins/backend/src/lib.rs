@@ -144,7 +144,7 @@ impl Session for Broken {
         self.inner.sync()
     }
 
-    plugin_api::pass_on!(inner: alloc free upload download begin_download finish_download write_version workspace memory trim);
+    plugin_api::pass_on!(inner: alloc free upload download write_version workspace memory trim);
 }
 
 plugin_api::export_backend!("broken", BrokenBackend);

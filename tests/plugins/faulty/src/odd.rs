@@ -60,17 +60,10 @@ impl ObjectivePlugin for OddText {
     type Options = OddOptions;
 
     fn manifest() -> ObjectiveManifest {
-        let role = Role {
-            name: "policy".into(),
-            trains: true,
-            optional: false,
-            statistics: vec![Statistic::LOGP, Statistic::LSE],
-        };
         let metric = |name, meaning| MetricSpec::new(name, Reduction::MEAN, meaning);
         ObjectiveManifest {
             summary: "Cross-entropy that answers as no objective should, for tests".into(),
             formula: "sum over supervised tokens of -logp".into(),
-            roles: vec![role],
             terms: vec![
                 TermSpec::new("nll", Normaliser::SUPERVISED_TOKENS, "Negative log-likelihood, squared with a `fault`"),
                 TermSpec::new("own", Normaliser::CUSTOM, "The same per sequence, there with a `fault` alone"),
@@ -91,7 +84,7 @@ impl Objective for OddText {
         let twice = self.0.fault == "changing-requirements" && self.0.steps_done > 1;
         let statistics = match self.0.fault.as_str() {
             "requires-nothing" => Vec::new(),
-            "requires-undeclared" => vec!["entropy".to_owned()],
+            "requires-unknown" => vec!["logits".to_owned()],
             _ if twice => vec!["logp".to_owned(), "lse".to_owned()],
             _ => vec!["logp".to_owned()],
         };
@@ -280,17 +273,10 @@ impl ObjectivePlugin for OddRollouts {
     type Options = OddOptions;
 
     fn manifest() -> ObjectiveManifest {
-        let role = |name: &str, statistic| Role {
-            name: name.into(),
-            trains: true,
-            optional: false,
-            statistics: vec![statistic],
-        };
         ObjectiveManifest {
             summary: "A policy gradient that answers as no objective should, for tests".into(),
             formula: "sum over supervised tokens of -reward logp".into(),
             data: DataKind::PROMPT,
-            roles: vec![role("policy", Statistic::LOGP), role("critic", Statistic::VALUE)],
             terms: vec![TermSpec::new("policy", Normaliser::SUPERVISED_TOKENS, "The surrogate")],
             ..Default::default()
         }
@@ -303,8 +289,7 @@ impl ObjectivePlugin for OddRollouts {
 
 impl Objective for OddRollouts {
     fn requirements(&self) -> Result<Requirements> {
-        let statistics = vec!["logp".to_owned(), names::CRITIC_VALUE.to_owned()];
-        Ok(Requirements { statistics, ..Default::default() })
+        Ok(Requirements::reading(["logp", names::CRITIC_VALUE]))
     }
 
     fn prepare(&mut self, batch: &Batch<'_>) -> Result<Batch<'static>> {

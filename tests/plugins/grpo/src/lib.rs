@@ -43,12 +43,6 @@ impl ObjectivePlugin for Grpo {
     type Options = Config;
 
     fn manifest() -> ObjectiveManifest {
-        let role = |name: &str, trains| Role {
-            name: name.into(),
-            trains,
-            optional: !trains,
-            statistics: vec![Statistic::LOGP],
-        };
         let per_token = |name, meaning| TermSpec::new(name, Normaliser::SUPERVISED_TOKENS, meaning);
         let mean = |name, meaning| MetricSpec::new(name, Reduction::MEAN, meaning);
         ObjectiveManifest {
@@ -58,7 +52,6 @@ impl ObjectivePlugin for Grpo {
                 .into(),
             paper: "Shao et al. 2024, arXiv 2402.03300, equation 3".into(),
             data: DataKind::PROMPT,
-            roles: vec![role("policy", true), role("reference", false)],
             terms: vec![
                 per_token("policy", "The clipped surrogate, negated"),
                 per_token("kl", "KL to the reference by k3, in nats; there only where `kl_coef` is above 0"),
@@ -85,11 +78,8 @@ impl ObjectivePlugin for Grpo {
 
 impl Objective for Grpo {
     fn requirements(&self) -> Result<Requirements> {
-        let mut statistics = vec!["logp".to_owned()];
-        if self.0.kl_coef > 0.0 {
-            statistics.push(names::REFERENCE_LOGP.to_owned());
-        }
-        Ok(Requirements { statistics, ..Requirements::default() })
+        let reference = Some(names::REFERENCE_LOGP).filter(|_| self.0.kl_coef > 0.0);
+        Ok(Requirements::reading(["logp"].into_iter().chain(reference)))
     }
 
     fn prepare(&mut self, rollout: &Batch<'_>) -> Result<Batch<'static>> {

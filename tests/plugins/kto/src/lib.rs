@@ -39,8 +39,6 @@ impl ObjectivePlugin for Kto {
     type Options = Config;
 
     fn manifest() -> ObjectiveManifest {
-        let role =
-            |name: &str, trains| Role { name: name.into(), trains, optional: false, statistics: vec![Statistic::LOGP] };
         let mean = |name, meaning| MetricSpec::new(name, Reduction::MEAN, meaning);
         ObjectiveManifest {
             summary: "KTO: answers labelled desirable or not, near a reference".into(),
@@ -49,7 +47,6 @@ impl ObjectivePlugin for Kto {
                 .into(),
             paper: "Ethayarajh et al. 2024, arXiv 2402.01306, equation 8".into(),
             data: DataKind::UNPAIRED,
-            roles: vec![role("policy", true), role("reference", false)],
             terms: vec![TermSpec::new("kto", Normaliser::CUSTOM, "The loss per labelled answer; half the mean weight at first")],
             metrics: vec![
                 mean("kl", "z in nats: the mean log-ratio of mismatched answers, at least 0"),
@@ -68,8 +65,7 @@ impl ObjectivePlugin for Kto {
 
 impl Objective for Kto {
     fn requirements(&self) -> Result<Requirements> {
-        let statistics = vec!["logp".to_owned(), names::REFERENCE_LOGP.to_owned()];
-        Ok(Requirements { statistics, ..Requirements::default() })
+        Ok(Requirements::reading(["logp", names::REFERENCE_LOGP]))
     }
 
     /// Each row unchanged, then each prompt with the next row's answer.

@@ -1,19 +1,18 @@
 //! Losses, rewards and gradients computed by TRL 0.16.1 and 1.16.0: `kto.json`. Every case of the loss `kto` is compared;
 //! `apo_zero_unpaired` is another loss.
 
-use plugin_api::{options::OptionSet, prelude::*};
-use serde_json::{Map, Value};
-use test_plugin_kto::{Config, Kto};
+use plugin_api::prelude::*;
+use serde_json::{Value, json};
+use test_plugin_kto::Kto;
 
-#[path = "../../oracle.rs"]
-mod oracle;
+#[path = "../../support.rs"]
+mod support;
 
-use oracle::{file, near, numbers, rows};
+use support::{create, file, near, numbers, rows};
 
-fn create(case: &Value) -> Kto {
-    let keys = ["beta", "desirable_weight", "undesirable_weight"];
-    let options: Map<String, Value> = keys.iter().map(|key| ((*key).to_owned(), case[*key].clone())).collect();
-    Kto::create(Config::parse(&options).unwrap()).unwrap()
+fn of(case: &Value) -> Kto {
+    let options = ["beta", "desirable_weight", "undesirable_weight"].map(|key| (key.to_owned(), case[key].clone()));
+    create(Value::Object(options.into_iter().collect())).unwrap()
 }
 
 /// The rows with their labels, then the mismatched ones.
@@ -50,16 +49,16 @@ fn gotcha_24_losses_and_gradients_are_those_of_the_peer() {
         file["cases"].as_array().unwrap().iter().filter(|case| case["loss_type"] == "kto").collect();
     assert_eq!(cases.len(), 5);
     for case in cases {
-        let (objective, batch, name) = (create(case), batch(case), case["name"].as_str().unwrap());
+        let (objective, batch, name) = (of(case), batch(case), case["name"].as_str().unwrap());
         let loss = objective.loss(&batch).unwrap();
         let count = objective.weigh(&batch).unwrap()[0].1;
-        near(name, loss.terms[0].sum / count, case["expected"]["loss"].as_f64().unwrap());
+        near(name, loss.terms[0].sum / count, case["expected"]["loss"].as_f64().unwrap(), 1e-9);
         let kl = loss.metrics.iter().find(|metric| metric.name == "kl").unwrap();
-        near(name, kl.value, case["expected"]["kl"].as_f64().unwrap());
+        near(name, kl.value, case["expected"]["kl"].as_f64().unwrap(), 1e-9);
         let expected: Vec<f64> = rows(&case["expected"]["grad_logps"]).concat();
         let (_, gradient) = loss.terms[0].cotangents.iter().find(|(name, _)| name == "logp").unwrap();
         for (index, found) in gradient.iter().enumerate() {
-            near(name, found / count, expected.get(index).copied().unwrap_or(0.0));
+            near(name, found / count, expected.get(index).copied().unwrap_or(0.0), 1e-9);
         }
     }
 }
@@ -74,7 +73,7 @@ fn a_window_gets_each_prompt_with_the_next_rows_answer() {
         .with("part", Scope::SEQUENCE, vec![1.0, 2.0, 1.0, 2.0])
         .with("row", Scope::SEQUENCE, vec![7.0, 7.0, 9.0, 9.0])
         .with("column.label", Scope::SEQUENCE, vec![1.0, 1.0, 0.0, 0.0]);
-    let kto = Kto::create(Config::parse(&Map::new()).unwrap()).unwrap();
+    let kto = create::<Kto>(json!({})).unwrap();
     let composed = kto.compose(&rows, 0).unwrap().unwrap();
     composed.check().unwrap();
     assert_eq!(composed.get("token").unwrap(), [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 1.0, 2.0, 5.0, 6.0, 4.0, 3.0]);

@@ -24,8 +24,6 @@ impl<const WAY: u8> ObjectivePlugin for Kto<WAY> {
     type Options = ();
 
     fn manifest() -> ObjectiveManifest {
-        let role =
-            |name: &str, trains| Role { name: name.into(), trains, optional: false, statistics: vec![Statistic::LOGP] };
         let stop_gradients = match WAY {
             point::HELD | point::BY_HAND => vec![StopGradient::new(POINT, "max(0, mean log-ratio of the batch)")],
             _ => Vec::new(),
@@ -35,7 +33,6 @@ impl<const WAY: u8> ObjectivePlugin for Kto<WAY> {
             formula: "sum over answers of 1 - sigmoid(s beta (r - z)), s = 1 or -1, z = max(0, mean r) held constant"
                 .into(),
             data: DataKind::UNPAIRED,
-            roles: vec![role("policy", true), role("reference", false)],
             terms: vec![TermSpec::new("kto", Normaliser::SEQUENCES, "1 - the value of an answer")],
             expectations: vec![Expectation {
                 quantity: "loss".into(),
@@ -56,8 +53,7 @@ impl<const WAY: u8> ObjectivePlugin for Kto<WAY> {
 
 impl<const WAY: u8> Objective for Kto<WAY> {
     fn requirements(&self) -> Result<Requirements> {
-        let statistics = vec!["logp".into(), "reference.logp".into()];
-        Ok(Requirements { statistics, coupled: true, ..Default::default() })
+        Ok(Requirements { coupled: true, ..Requirements::reading(["logp", "reference.logp"]) })
     }
 
     fn loss(&self, batch: &Batch<'_>) -> Result<Loss> {

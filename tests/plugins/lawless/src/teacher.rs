@@ -9,12 +9,9 @@ impl ObjectivePlugin for Taught {
     type Options = ();
 
     fn manifest() -> ObjectiveManifest {
-        let role =
-            |name: &str, trains| Role { name: name.into(), trains, optional: false, statistics: vec![Statistic::LOGP] };
         ObjectiveManifest {
             summary: "Cross-entropy less that of a teacher, for tests".into(),
             formula: "sum over supervised tokens of teacher.logp - logp".into(),
-            roles: vec![role("policy", true), role("teacher", false)],
             terms: vec![TermSpec::new("excess", Normaliser::SUPERVISED_TOKENS, "In nats")],
             ..Default::default()
         }
@@ -27,7 +24,7 @@ impl ObjectivePlugin for Taught {
 
 impl Objective for Taught {
     fn requirements(&self) -> Result<Requirements> {
-        Ok(Requirements { statistics: vec!["logp".into(), "teacher.logp".into()], ..Default::default() })
+        Ok(Requirements::reading(["logp", "teacher.logp"]))
     }
 
     fn loss(&self, batch: &Batch<'_>) -> Result<Loss> {

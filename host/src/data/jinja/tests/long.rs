@@ -63,7 +63,7 @@ fn written(source: &str, messages: usize, text: &str) -> usize {
 
 /// Catches a limit on work that depends only on the length of texts, although a template reads pairs of messages.
 #[test]
-fn many_short_messages_are_looked_through_at_each_message() {
+fn many_short_messages_can_be_read_at_each_message() {
     assert_eq!(written(LOOKS_THROUGH_ALL, 1500, "Hello"), 1500 * 5);
 }
 

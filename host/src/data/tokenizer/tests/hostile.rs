@@ -146,7 +146,7 @@ fn gotcha_63_hostile_tokenizers_end_with_a_named_error() {
 
 /// Catches an id that is refused although it is never used: one that a post-processor adds after a text.
 #[test]
-fn an_unknown_id_behind_a_text_is_passed_over() {
+fn an_unknown_id_after_a_text_is_skipped() {
     let mut file = files()[2].clone();
     file["post_processor"] = json!({"type": "TemplateProcessing", "pair": [],
         "single": [{"Sequence": {"id": "A", "type_id": 0}}, {"SpecialToken": {"id": "a", "type_id": 0}}, {"SpecialToken": {"id": "x", "type_id": 0}}],
@@ -156,7 +156,7 @@ fn an_unknown_id_behind_a_text_is_passed_over() {
 
 /// Catches a hint that advises to give what was given: a tokenizer.json.
 #[test]
-fn the_help_of_a_bound_does_not_ask_for_another_kind_of_file() {
+fn the_hint_of_a_limit_does_not_name_another_kind_of_file() {
     let mut file = files()[2].clone();
     let hint = |file: &Value| used(file.to_string().into_bytes()).unwrap_err().hint().unwrap();
     file["normalizer"] = json!({"type": "Precompiled", "precompiled_charsmap": "!"});
@@ -168,7 +168,7 @@ fn the_help_of_a_bound_does_not_ask_for_another_kind_of_file() {
 
 /// Catches a file's dropout, truncation or padding that affects encoding, in any call.
 #[test]
-fn gotcha_64_what_a_file_asks_for_beside_its_tokens_changes_no_ids() {
+fn gotcha_64_truncation_padding_and_dropout_of_a_file_change_no_ids() {
     for file in files() {
         let ids = |file: &Value| used(file.to_string().into_bytes()).unwrap();
         let plain = ids(&file);

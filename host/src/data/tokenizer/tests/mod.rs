@@ -100,7 +100,7 @@ pub fn files() -> Vec<Value> {
 
 /// Opens a file and uses it in every way.
 pub fn used(json: Vec<u8>) -> Result<Vec<Vec<u32>>> {
-    let tokenizer = Tokenizer::new(Folder { name: NAME.into(), json, beside: BTreeMap::new(), read: Vec::new() })?;
+    let tokenizer = Tokenizer::new(Folder { name: NAME.into(), json, other_files: BTreeMap::new(), read: Vec::new() })?;
     let all = tokenizer.encode_many(TEXTS.to_vec())?;
     tokenizer.encode_placed(TEXTS.to_vec())?;
     for (text, ids) in TEXTS.iter().zip(&all) {

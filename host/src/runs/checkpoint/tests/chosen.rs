@@ -4,7 +4,7 @@ use super::*;
 
 /// Catches a LATEST that is followed without checks, and a fallback that is not reported.
 #[test]
-fn a_latest_that_is_gone_damaged_or_names_nothing_falls_back_and_says_so() {
+fn a_missing_or_damaged_latest_falls_back_with_a_note() {
     let world = World::new(3, Stop::Killed);
     world.save(Save(10, false, 1)).unwrap();
     world.save(Save(20, false, 2)).unwrap();
@@ -88,7 +88,7 @@ fn resuming_before_the_best_one_makes_the_best_one_before_it_best_again() {
 
 /// Catches a reader that creates folders, or reports a missing folder as an error.
 #[test]
-fn no_folder_is_no_checkpoint_and_stays_no_folder() {
+fn a_missing_folder_has_no_checkpoint_and_is_not_created() {
     let folder = tempfile::tempdir().unwrap();
     let absent = folder.path().join("checkpoints");
     assert_eq!((latest(&absent).unwrap(), best(&absent).unwrap()), (None, None));
@@ -99,7 +99,7 @@ fn no_folder_is_no_checkpoint_and_stays_no_folder() {
 /// Catches a best checkpoint that is not found because the process was killed before BEST named it, and one of a
 /// later step than LATEST that is used instead.
 #[test]
-fn gotcha_61_the_best_checkpoint_is_the_one_of_the_manifests_where_best_is_behind() {
+fn gotcha_61_the_best_checkpoint_is_found_in_the_manifests_if_best_is_outdated() {
     let world = World::new(3, Stop::Killed);
     for save in [Save(1, true, 1), Save(2, true, 2), Save(3, true, 3)] {
         world.save(save).unwrap();

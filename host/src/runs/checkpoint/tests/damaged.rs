@@ -5,7 +5,7 @@ use super::*;
 /// Catches a verification that only checks lengths, or trusts the manifest: every bit of every file must be
 /// checked.
 #[test]
-fn a_flipped_bit_in_any_file_is_seen_and_the_one_before_is_used() {
+fn a_flipped_bit_in_any_file_is_found_and_the_checkpoint_before_is_used() {
     let world = World::new(3, Stop::Killed);
     world.save(Save(10, false, 1)).unwrap();
     world.save(Save(20, false, 2)).unwrap();
@@ -29,7 +29,7 @@ fn a_flipped_bit_in_any_file_is_seen_and_the_one_before_is_used() {
 
 /// Catches a missing or truncated file that passes, and an error that does not list every checkpoint tried.
 #[test]
-fn when_no_checkpoint_is_whole_the_error_says_why_for_each() {
+fn when_no_checkpoint_is_intact_the_error_gives_the_reason_for_each() {
     let world = World::new(3, Stop::Killed);
     world.save(Save(10, false, 1)).unwrap();
     world.save(Save(20, false, 2)).unwrap();
@@ -53,7 +53,7 @@ fn a_checkpoint_copied_under_another_steps_name_is_refused() {
 
 /// Catches a rotation that treats an unreadable manifest as that of a worse checkpoint, and removes the best one.
 #[test]
-fn a_manifest_that_cannot_be_read_costs_no_checkpoint() {
+fn an_unreadable_manifest_removes_no_checkpoint() {
     let world = World::new(1, Stop::Killed);
     for save in [Save(1, true, 1), Save(2, false, 2)] {
         world.save(save).unwrap();
@@ -77,7 +77,7 @@ fn a_manifest_that_cannot_be_read_costs_no_checkpoint() {
 /// Catches a checkpoint that is used by its folder's name although a byte of it has changed, and folders of the
 /// user that are refused because of a file with the manifest's name.
 #[test]
-fn gotcha_61_a_checkpoint_named_by_its_folder_is_held_against_its_manifest() {
+fn gotcha_61_a_checkpoint_named_by_its_folder_is_compared_with_its_manifest() {
     let world = World::new(1, Stop::Killed);
     world.save(Save(7, false, 1)).unwrap();
     let place = world.path().join("step-00000007");
@@ -112,7 +112,7 @@ fn gotcha_61_a_checkpoint_named_by_its_folder_is_held_against_its_manifest() {
 /// Catches a rotation that silently removes the best checkpoint, and BEST with it, because its manifest is damaged
 /// or missing.
 #[test]
-fn a_damaged_best_checkpoint_stays_and_is_told() {
+fn a_damaged_best_checkpoint_stays_and_is_reported() {
     for damage in [&b"{"[..], b""] {
         let world = World::new(1, Stop::Killed);
         for save in [Save(1, true, 1), Save(2, false, 2)] {

@@ -57,7 +57,7 @@ const STOPS: [Stop; 3] = [Stop::Killed, Stop::PowerCut, Stop::Full];
 
 /// Catches a checkpoint that gets its name before it is complete, and a cleanup that leaves a part.
 #[test]
-fn gotcha_41_first_save_stopped_anywhere_gives_none_or_a_whole_one() {
+fn gotcha_41_a_first_save_stopped_anywhere_leaves_none_or_an_intact_one() {
     STOPS.into_iter().for_each(|stop| stop_everywhere(2, stop, &[Save(10, true, 1)]));
 }
 
@@ -139,7 +139,7 @@ fn gotcha_41_a_disk_that_reads_back_differently_is_an_error_and_the_old_one_stay
 /// one is intact. The full disk is the kernel's own: writing to /dev/full.
 #[test]
 #[cfg(target_os = "linux")]
-fn a_full_disk_keeps_the_checkpoint_before_and_says_which() {
+fn a_full_disk_keeps_the_checkpoint_before_and_names_it() {
     let world = World::new(1, Stop::Killed);
     world.save(Save(10, false, 1)).unwrap();
     let error = world

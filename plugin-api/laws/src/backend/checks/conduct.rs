@@ -75,8 +75,6 @@ pub fn session(session: &mut dyn Session, dtype: DType, report: &mut Report) {
     let checks: &[(&str, Check)] = &[
         ("bytes come back as they went, in parts too", round_trip),
         ("transfers outside a buffer are refused", transfers_outside),
-        ("a started download keeps what was there", downloads),
-        ("a ticket is good once and for its length", tickets),
         ("a freed handle is stale", stale),
         ("memory that cannot be had is refused", too_much),
         ("freed memory is used again and can be given back", reuse),
@@ -151,48 +149,12 @@ fn transfers_outside(session: &mut dyn Session, dtype: DType) -> Result<Result<S
         expect("uploading far out", Code::HANDLE, session.upload(buffer, u64::MAX, &bytes[..size]))?;
         expect("downloading 101 of 100", Code::HANDLE, session.download(buffer, 0, &mut bytes))?;
         expect("downloading past the end", Code::HANDLE, session.download(buffer, 100, &mut bytes[..size]))?;
-        expect("starting a download outside", Code::HANDLE, session.begin_download(buffer, 99, 2))?;
         if size > 1 && session.upload(buffer, 0, &bytes[..size + 1]).is_ok() {
             return Err(Error::internal("uploading one byte more than an element: accepted"));
         }
         let foreign = Handle(buffer.0 ^ (1 << 63));
         expect("uploading to another session's buffer", Code::HANDLE, session.upload(foreign, 0, &[]))?;
         expect("freeing another session's buffer", Code::HANDLE, session.free(foreign))
-    })?;
-    passed()
-}
-
-fn downloads(session: &mut dyn Session, dtype: DType) -> Result<Result<String, String>> {
-    let size = size_of(dtype);
-    let sent = pattern(50 * size);
-    let received = with_buffer(session, dtype, 50, |session, buffer| {
-        session.upload(buffer, 0, &sent)?;
-        let ticket = session.begin_download(buffer, 10, 40)?;
-        session.upload(buffer, 0, &vec![0; 50 * size])?;
-        let mut received = vec![0; 40 * size];
-        session.finish_download(ticket, &mut received)?;
-        Ok(received)
-    })?;
-    if received == sent[10 * size..] { passed() } else { Ok(Err("a later upload shows in it".into())) }
-}
-
-fn tickets(session: &mut dyn Session, dtype: DType) -> Result<Result<String, String>> {
-    let size = size_of(dtype);
-    with_buffer(session, dtype, 8, |session, buffer| {
-        session.upload(buffer, 0, &pattern(8 * size))?;
-        let ticket = session.begin_download(buffer, 0, 8)?;
-        let other = session.begin_download(buffer, 4, 4)?;
-        if ticket == other {
-            return Err(Error::internal("two open downloads share a ticket"));
-        }
-        let mut bytes = vec![0; 8 * size];
-        let short = session.finish_download(ticket, &mut bytes[..7 * size]);
-        expect("taking fewer bytes", Code::INVALID_ARGUMENT, short)?;
-        session.finish_download(other, &mut bytes[..4 * size])?;
-        expect("taking twice", Code::INVALID_ARGUMENT, session.finish_download(other, &mut bytes[..4 * size]))?;
-        // A refused length may or may not have closed the ticket; this closes it in any case.
-        let _ = session.finish_download(ticket, &mut bytes);
-        expect("a ticket never given", Code::INVALID_ARGUMENT, session.finish_download(u64::MAX, &mut bytes))
     })?;
     passed()
 }

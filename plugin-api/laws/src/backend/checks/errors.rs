@@ -5,6 +5,7 @@ use crate::backend::{
     cases::Prepared,
     compare::compare,
     stage::{Draft, Layout, Stage},
+    tables::wrong,
     tensor::encode,
 };
 use crate::{Agreement, Broken, Report};
@@ -17,56 +18,6 @@ use plugin_api::{
         ops::MaskKind,
     },
 };
-
-/// Operands that index a table: (operation, operand, the operand whose rows are the table).
-const INDICES: &[(&str, &str, Option<&str>)] = &[
-    ("embedding", "ids", Some("table")),
-    ("embedding", "positions", Some("position_table")),
-    ("embedding_backward", "ids", Some("dtable")),
-    ("rotary", "positions", Some("cos")),
-    ("head_stats", "targets", Some("w")),
-    ("head_backward", "targets", Some("w")),
-    ("head_fused", "targets", Some("w")),
-    ("gather_rows", "index", Some("x")),
-    ("scatter_add_rows", "index", Some("dx")),
-    ("decode_attention", "slots", None),
-    ("decode_attention", "lengths", None),
-];
-
-/// Operands that divide a range into parts.
-const OFFSETS: &[(&str, &str)] = &[("attention", "offsets"), ("attention_backward", "offsets"), ("adamw", "bounds")];
-
-/// Invalid attribute values: (operation, attribute, value, legal codes).
-const VALUES: &[(&str, &str, f64, &[Code])] = &[
-    ("norm", "kind", 99.0, &[Code::UNSUPPORTED]),
-    ("norm_backward", "kind", 99.0, &[Code::UNSUPPORTED]),
-    ("activation", "kind", 99.0, &[Code::UNSUPPORTED]),
-    ("activation_backward", "kind", 99.0, &[Code::UNSUPPORTED]),
-    ("glu", "kind", 99.0, &[Code::UNSUPPORTED]),
-    ("glu_backward", "kind", 99.0, &[Code::UNSUPPORTED]),
-    ("attention", "mask", 99.0, &[Code::UNSUPPORTED]),
-    ("attention_backward", "mask", 99.0, &[Code::UNSUPPORTED]),
-    ("attention", "window", -1.0, &[Code::INVALID_ARGUMENT]),
-    ("attention_backward", "window", -1.0, &[Code::INVALID_ARGUMENT]),
-    ("attention", "heads", 0.0, &[Code::INVALID_ARGUMENT, Code::SHAPE]),
-    ("rotary", "head_dim", 0.0, &[Code::INVALID_ARGUMENT, Code::SHAPE]),
-    ("rotary", "head_dim", -8.0, &[Code::INVALID_ARGUMENT, Code::SHAPE]),
-    ("rotary", "head_dim", 7.0, &[Code::INVALID_ARGUMENT, Code::SHAPE]),
-    ("head_stats", "temperature", 0.0, &[Code::INVALID_ARGUMENT]),
-    ("head_backward", "temperature", 0.0, &[Code::INVALID_ARGUMENT]),
-    ("head_fused", "temperature", -1.0, &[Code::INVALID_ARGUMENT]),
-    ("decode_attention", "capacity", 0.0, &[Code::INVALID_ARGUMENT, Code::INDEX]),
-    ("decode_attention", "window", -1.0, &[Code::INVALID_ARGUMENT]),
-    ("sample", "temperature", -1.0, &[Code::INVALID_ARGUMENT]),
-    ("sample", "top_k", -1.0, &[Code::INVALID_ARGUMENT]),
-    ("sample", "top_p", 0.0, &[Code::INVALID_ARGUMENT]),
-    ("sample", "top_p", 1.5, &[Code::INVALID_ARGUMENT]),
-    ("adamw", "step", 0.0, &[Code::INVALID_ARGUMENT]),
-];
-
-/// Optional operands that another one requires: (operation, the one left out).
-const COMPANIONS: &[(&str, &str)] =
-    &[("embedding", "positions"), ("embedding", "position_table"), ("head_backward", "entropy")];
 
 /// One line per kind of mistake.
 pub fn verify(candidate: &mut dyn Session, dtype: DType, prepared: &Prepared, report: &mut Report) {
@@ -192,7 +143,7 @@ impl Probe<'_> {
 
     fn missing(&mut self) -> Result<()> {
         for spec in self.present() {
-            let needed = !spec.optional || COMPANIONS.contains(&(self.case.spec.name, spec.name));
+            let needed = !spec.optional || wrong().any(|w| w.companions.contains(&(self.case.spec.name, spec.name)));
             if needed {
                 self.refuse_view("absent", spec, Code::INVALID_ARGUMENT, |view| *view = View::NONE);
             }
@@ -328,7 +279,7 @@ impl Probe<'_> {
 
     fn indices(&mut self) -> Result<()> {
         let op = self.case.spec.name;
-        for (_, name, table) in INDICES.iter().filter(|(o, _, _)| *o == op) {
+        for (_, name, table) in wrong().flat_map(|w| w.indices).filter(|(o, _, _)| *o == op) {
             let Some(last) = self.case.operand(name).and_then(|t| t.data.len().checked_sub(1)) else { continue };
             let mut bad = vec![-1, i64::from(i32::MAX), i64::from(i32::MIN)];
             bad.extend(table.map(|table| self.stage.view(table).rows as i64));
@@ -337,7 +288,7 @@ impl Probe<'_> {
                 self.refuse_values(name, 0, &[value], Code::INDEX)?;
             }
         }
-        for (_, name) in OFFSETS.iter().filter(|(o, _)| *o == op) {
+        for (_, name) in wrong().flat_map(|w| w.offsets).filter(|(o, _)| *o == op) {
             let Some(right) = self.case.operand(name).map(|t| t.data.clone()) else { continue };
             let (last, end) = (right.len() - 1, right[right.len() - 1] as i64);
             for (at, value) in [(0, 1), (0, -1), (last, end + 1), (last, end - 1), (1, end + 1), (last - 1, 0)] {
@@ -355,7 +306,7 @@ impl Probe<'_> {
     }
 
     fn values(&mut self) -> Result<()> {
-        for (_, name, value, codes) in VALUES.iter().filter(|(o, _, _, _)| *o == self.case.spec.name) {
+        for (_, name, value, codes) in wrong().flat_map(|w| w.values).filter(|(o, _, _, _)| *o == self.case.spec.name) {
             let mut draft = self.stage.draft();
             for (_, kind, bits) in draft.attrs.iter_mut().filter(|(n, _, _)| n == name) {
                 *bits = if *kind == Attr::FLOAT { value.to_bits() } else { *value as i64 as u64 };

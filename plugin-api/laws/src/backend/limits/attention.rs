@@ -2,10 +2,14 @@
 
 use super::{
     bounded::{Bounded, attribute, dot, exact, log_sum_exp, sum},
-    operands::{Matrix, Operands, Outputs, Sums},
+    operands::{Formulas, Matrix, Operands, Outputs, Sums},
 };
 use plugin_api::{Result, backend::ops::MaskKind};
 use std::ops::Range;
+
+/// The operations of this file.
+pub const FORMULAS: Formulas =
+    &[("attention", forward), ("attention_backward", backward), ("decode_attention", decode)];
 
 /// Heads, and how products become scores.
 struct Heads {
@@ -87,7 +91,7 @@ fn attend(heads: &Heads, h: usize, q: &[Bounded], k: &Matrix, v: &Matrix, rows: 
 }
 
 /// `y = softmax(cap(scale q k^T)) v` over each query's visible keys.
-pub fn forward(o: &Operands<'_>) -> Result<Outputs> {
+fn forward(o: &Operands<'_>) -> Result<Outputs> {
     let heads = Heads::of(o)?;
     let (q, k, v) = (o.matrix("q")?, o.matrix("k")?, o.matrix("v")?);
     let (mut y, mut lse) = (Matrix::zeros(q.rows, q.cols), Matrix::zeros(q.rows, heads.heads));
@@ -104,7 +108,7 @@ pub fn forward(o: &Operands<'_>) -> Result<Outputs> {
 
 /// With `p = exp(score - lse)` and `delta = dy . y`: `dv += p dy`, `dscore = p (dy . v - delta)`, then through the cap and
 /// the product. A kernel may recompute `y` and `lse`, so both carry the rounding of what was saved.
-pub fn backward(o: &Operands<'_>) -> Result<Outputs> {
+fn backward(o: &Operands<'_>) -> Result<Outputs> {
     let heads = Heads::of(o)?;
     let (q, k, v, dy) = (o.matrix("q")?, o.matrix("k")?, o.matrix("v")?, o.matrix("dy")?);
     let y = o.matrix("y")?.map(Bounded::stored);
@@ -132,7 +136,7 @@ pub fn backward(o: &Operands<'_>) -> Result<Outputs> {
 }
 
 /// Attention of one new token per row over its cache slot; the values stored in the cache are moved, not computed.
-pub fn decode(o: &Operands<'_>) -> Result<Outputs> {
+fn decode(o: &Operands<'_>) -> Result<Outputs> {
     let (heads, capacity) = (Heads::of(o)?, o.size("capacity")?);
     let (q, k, v) = (o.matrix("q")?, o.matrix("k")?, o.matrix("v")?);
     let (mut k_cache, mut v_cache) = (o.matrix("k_cache")?, o.matrix("v_cache")?);

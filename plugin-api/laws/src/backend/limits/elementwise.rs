@@ -2,13 +2,23 @@
 
 use super::{
     bounded::{Bounded, attribute, depth, exact, sum},
-    operands::{Matrix, Operands, Outputs},
+    operands::{Formulas, Matrix, Operands, Outputs},
 };
 use plugin_api::{
     Result,
     backend::ops::{ActivationKind, FLAT_ALIGN},
 };
 use std::f64::consts::{FRAC_1_SQRT_2, FRAC_2_PI, PI};
+
+/// The operations of this file.
+pub const FORMULAS: Formulas = &[
+    ("activation", activation),
+    ("activation_backward", activation_backward),
+    ("glu", glu),
+    ("glu_backward", glu_backward),
+    ("global_norm", global_norm),
+    ("adamw", adamw),
+];
 
 const CUBIC: f64 = 0.044715;
 
@@ -54,25 +64,25 @@ fn kind(o: &Operands<'_>) -> Result<ActivationKind> {
 }
 
 /// `y = f(x)`.
-pub fn activation(o: &Operands<'_>) -> Result<Outputs> {
+fn activation(o: &Operands<'_>) -> Result<Outputs> {
     let kind = kind(o)?;
     Ok(vec![("y", o.matrix("x")?.map(|x| value(kind, x)))])
 }
 
 /// `dx = dy f'(x)`.
-pub fn activation_backward(o: &Operands<'_>) -> Result<Outputs> {
+fn activation_backward(o: &Operands<'_>) -> Result<Outputs> {
     let kind = kind(o)?;
     Ok(vec![("dx", o.matrix("x")?.zip(&o.matrix("dy")?, |x, dy| dy * slope(kind, x)))])
 }
 
 /// `y = f(gate) up`, where `f(gate)` may be stored.
-pub fn glu(o: &Operands<'_>) -> Result<Outputs> {
+fn glu(o: &Operands<'_>) -> Result<Outputs> {
     let kind = kind(o)?;
     Ok(vec![("y", o.matrix("gate")?.zip(&o.matrix("up")?, |gate, up| value(kind, gate).stored() * up))])
 }
 
 /// `dgate = dy up f'(gate)`, `dup = dy f(gate)`, where `dy up` and `f(gate)` may be stored.
-pub fn glu_backward(o: &Operands<'_>) -> Result<Outputs> {
+fn glu_backward(o: &Operands<'_>) -> Result<Outputs> {
     let (kind, gate, dy) = (kind(o)?, o.matrix("gate")?, o.matrix("dy")?);
     let through = dy.zip(&o.matrix("up")?, |dy, up| (dy * up).stored());
     let dgate = through.zip(&gate, |through, gate| through * slope(kind, gate));
@@ -81,7 +91,7 @@ pub fn glu_backward(o: &Operands<'_>) -> Result<Outputs> {
 }
 
 /// `(sqrt(sum x^2), finite flag)`. The sum is kept in f64; the root halves its relative error.
-pub fn global_norm(o: &Operands<'_>) -> Result<Outputs> {
+fn global_norm(o: &Operands<'_>) -> Result<Outputs> {
     let x = o.matrix("x")?;
     let norm = x.data.iter().map(|x| x.value * x.value).sum::<f64>().sqrt();
     let roundings = 1.0 + o.of_f64(0.5 * depth(x.data.len()) + 2.0);
@@ -92,7 +102,7 @@ pub fn global_norm(o: &Operands<'_>) -> Result<Outputs> {
 }
 
 /// One decoupled AdamW step per segment.
-pub fn adamw(o: &Operands<'_>) -> Result<Outputs> {
+fn adamw(o: &Operands<'_>) -> Result<Outputs> {
     let (grads, norm, hyper) = (o.matrix("grads")?, o.matrix("norm")?, o.matrix("hyper")?);
     let (mut params, mut m, mut v) = (o.matrix("params")?, o.matrix("m")?, o.matrix("v")?);
     if norm.data[1].value == 0.0 {

@@ -3,9 +3,13 @@
 use super::{
     attention::{cap, cap_slope},
     bounded::{Bounded, exact, log_sum_exp, sum},
-    operands::{Matrix, Operands, Outputs, Sums},
+    operands::{Formulas, Matrix, Operands, Outputs, Sums},
 };
 use plugin_api::Result;
+
+/// The operations of this file.
+pub const FORMULAS: Formulas =
+    &[("head_stats", stats), ("head_backward", backward), ("head_fused", fused), ("sample", sample)];
 
 /// How hidden states become logits: `z = cap(scale (x w^T + bias)) / temperature`.
 struct Head {
@@ -113,7 +117,7 @@ fn rows(statistics: &[Statistics]) -> Outputs {
 }
 
 /// Statistics per token.
-pub fn stats(o: &Operands<'_>) -> Result<Outputs> {
+fn stats(o: &Operands<'_>) -> Result<Outputs> {
     let head = Head::of(o)?;
     let mut logits = Matrix::zeros(0, head.w.rows);
     let mut statistics = Vec::with_capacity(head.x.rows);
@@ -130,7 +134,7 @@ pub fn stats(o: &Operands<'_>) -> Result<Outputs> {
 
 /// From cotangents of the statistics to those of hidden states, weight and bias. A kernel may recompute `lse` and `entropy`, so
 /// both include the rounding of the saved values.
-pub fn backward(o: &Operands<'_>) -> Result<Outputs> {
+fn backward(o: &Operands<'_>) -> Result<Outputs> {
     let head = Head::of(o)?;
     let (lse, kept) = (o.matrix("lse")?, o.optional("logits"));
     let entropy = o.optional_row("entropy");
@@ -146,7 +150,7 @@ pub fn backward(o: &Operands<'_>) -> Result<Outputs> {
 }
 
 /// Statistics and gradients from one computation of the logits.
-pub fn fused(o: &Operands<'_>) -> Result<Outputs> {
+fn fused(o: &Operands<'_>) -> Result<Outputs> {
     let head = Head::of(o)?;
     let cotangents = ["dlogp", "dlse", "dmean_logit"].map(|name| o.optional_row(name));
     let mut gradients = Gradients::of(o, &head);
@@ -165,7 +169,8 @@ pub fn fused(o: &Operands<'_>) -> Result<Outputs> {
 }
 
 /// Log-probabilities of the tokens that the reference drew: `drawn[b]` is that of row b.
-pub fn sample(o: &Operands<'_>, drawn: &[f64]) -> Result<Outputs> {
+fn sample(o: &Operands<'_>) -> Result<Outputs> {
+    let drawn = o.of_reference("token");
     let (logits, temperature) = (o.matrix("logits")?, o.factor("temperature")?);
     let temperature = if temperature.value > 0.0 { temperature } else { exact(1.0) };
     let logp = |(b, &token): (usize, &f64)| {

@@ -2,9 +2,12 @@
 
 use super::{
     bounded::{Bounded, dot, exact, sum},
-    operands::{Matrix, Operands, Outputs, Sums},
+    operands::{Formulas, Matrix, Operands, Outputs, Sums},
 };
 use plugin_api::{Result, backend::ops::NormKind};
+
+/// The operations of this file.
+pub const FORMULAS: Formulas = &[("norm", forward), ("norm_backward", backward)];
 
 /// The factor of column `d`.
 fn gain(o: &Operands<'_>) -> Result<impl Fn(usize) -> Bounded> {
@@ -17,7 +20,7 @@ fn is_layer(o: &Operands<'_>) -> Result<bool> {
 }
 
 /// `s = x + residual; y = norm(s) gain + bias`.
-pub fn forward(o: &Operands<'_>) -> Result<Outputs> {
+fn forward(o: &Operands<'_>) -> Result<Outputs> {
     let (is_layer, gain, eps) = (is_layer(o)?, gain(o)?, o.factor("eps")?);
     let x = o.matrix("x")?;
     let s = match o.optional("residual") {
@@ -44,7 +47,7 @@ pub fn forward(o: &Operands<'_>) -> Result<Outputs> {
 
 /// With `xhat = (x - mean) rstd` and `g = dy gain`: `dx = rstd (g - [mean(g)] - xhat mean(g xhat)) + dsum`, the bracket in
 /// layer norm alone; `dweight += sum dy xhat`, `dbias += sum dy`.
-pub fn backward(o: &Operands<'_>) -> Result<Outputs> {
+fn backward(o: &Operands<'_>) -> Result<Outputs> {
     let (is_layer, gain) = (is_layer(o)?, gain(o)?);
     let (x, stats, dy) = (o.matrix("x")?, o.matrix("stats")?, o.matrix("dy")?);
     let dsum = o.optional("dsum");

@@ -3,6 +3,7 @@
 use super::bounded::{Bounded, Sum, attribute, exact};
 use crate::backend::{
     case::Case,
+    stage::Outcome,
     tensor::{Tensor, decode, encode},
 };
 use plugin_api::{Error, Result, abi::DType};
@@ -10,6 +11,9 @@ use std::ops::Range;
 
 /// Outputs by name.
 pub type Outputs = Vec<(&'static str, Matrix)>;
+
+/// Operations by name, each with its evaluation.
+pub type Formulas = &'static [(&'static str, fn(&Operands<'_>) -> Result<Outputs>)];
 
 /// Half of the dtype's epsilon: the largest relative error of rounding to nearest.
 pub fn roundoff(dtype: DType) -> f64 {
@@ -105,6 +109,7 @@ impl Sums {
 pub struct Operands<'a> {
     case: &'a Case,
     compute: DType,
+    expected: &'a Outcome,
 }
 
 impl<'a> Operands<'a> {
@@ -113,9 +118,14 @@ impl<'a> Operands<'a> {
         roundings * roundoff(DType::F64) / roundoff(self.compute.accumulator())
     }
 
-    /// The operands of `case`, computed in `compute`.
-    pub fn new(case: &'a Case, compute: DType) -> Self {
-        Operands { case, compute }
+    /// The operands of `case`, computed in `compute`, whose results on the reference are `expected`.
+    pub fn new(case: &'a Case, compute: DType, expected: &'a Outcome) -> Self {
+        Operands { case, compute, expected }
+    }
+
+    /// The reference's values of an output; empty if the case lacks it.
+    pub fn of_reference(&self, output: &str) -> &'a [f64] {
+        self.expected.output(output).map_or(&[], |tensor| &tensor.data)
     }
 
     fn tensor(&self, name: &str) -> Option<(&'a Tensor, DType)> {

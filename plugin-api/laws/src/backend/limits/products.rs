@@ -2,12 +2,25 @@
 
 use super::{
     bounded::{Bounded, exact, sum},
-    operands::{Matrix, Operands, Outputs, Sums},
+    operands::{Formulas, Matrix, Operands, Outputs, Sums},
 };
 use plugin_api::Result;
 
+/// The operations of this file.
+pub const FORMULAS: Formulas = &[
+    ("axpy", axpy),
+    ("scale", scale),
+    ("embedding", embedding),
+    ("embedding_backward", embedding_backward),
+    ("scatter_add_rows", scatter_add_rows),
+    ("linear", linear),
+    ("linear_backward_input", linear_backward_input),
+    ("linear_backward_weight", linear_backward_weight),
+    ("rotary", rotary),
+];
+
 /// `y = x w^T + bias`. The product may be stored before the bias is added.
-pub fn linear(o: &Operands<'_>) -> Result<Outputs> {
+fn linear(o: &Operands<'_>) -> Result<Outputs> {
     let (x, w, bias) = (o.matrix("x")?, o.matrix("w")?, o.optional("bias"));
     let mut y = Matrix::zeros(x.rows, w.rows);
     for n in 0..x.rows {
@@ -27,7 +40,7 @@ pub fn linear(o: &Operands<'_>) -> Result<Outputs> {
 }
 
 /// `dx = dy w`, or `dx += dy w`, where the product may be stored before it is added.
-pub fn linear_backward_input(o: &Operands<'_>) -> Result<Outputs> {
+fn linear_backward_input(o: &Operands<'_>) -> Result<Outputs> {
     let (dy, w) = (o.matrix("dy")?, o.matrix("w")?);
     let mut product = Sums::new(dy.rows, w.cols);
     for n in 0..dy.rows {
@@ -41,7 +54,7 @@ pub fn linear_backward_input(o: &Operands<'_>) -> Result<Outputs> {
 }
 
 /// `dw += dy^T x`, `dbias += sum_n dy[n]`. The product may be stored in the compute dtype before it is added.
-pub fn linear_backward_weight(o: &Operands<'_>) -> Result<Outputs> {
+fn linear_backward_weight(o: &Operands<'_>) -> Result<Outputs> {
     let (x, dy) = (o.matrix("x")?, o.matrix("dy")?);
     let mut dw = Sums::new(dy.cols, x.cols);
     let mut dbias = o.optional("dbias").map(|dbias| Sums::from(&dbias));
@@ -57,7 +70,7 @@ pub fn linear_backward_weight(o: &Operands<'_>) -> Result<Outputs> {
 }
 
 /// `y[n] = scale table[ids[n]] + position_table[positions[n]]`.
-pub fn embedding(o: &Operands<'_>) -> Result<Outputs> {
+fn embedding(o: &Operands<'_>) -> Result<Outputs> {
     let (ids, table, scale) = (o.integers("ids")?, o.matrix("table")?, o.factor("scale")?);
     let mut y = Matrix::zeros(ids.len(), table.cols);
     for (n, &id) in ids.iter().enumerate() {
@@ -73,13 +86,13 @@ pub fn embedding(o: &Operands<'_>) -> Result<Outputs> {
 }
 
 /// `dtable[ids[n]] += scale dy[n]`.
-pub fn embedding_backward(o: &Operands<'_>) -> Result<Outputs> {
+fn embedding_backward(o: &Operands<'_>) -> Result<Outputs> {
     let dtable = scattered(o, ("ids", "dtable"), |o| o.factor("scale"))?;
     Ok(vec![("dtable", dtable)])
 }
 
 /// `dx[index[m]] += dy[m]`.
-pub fn scatter_add_rows(o: &Operands<'_>) -> Result<Outputs> {
+fn scatter_add_rows(o: &Operands<'_>) -> Result<Outputs> {
     let dx = scattered(o, ("index", "dx"), |_| Ok(exact(1.0)))?;
     Ok(vec![("dx", dx)])
 }
@@ -96,20 +109,20 @@ fn scattered(
 }
 
 /// `y += alpha x`, where the product may be stored.
-pub fn axpy(o: &Operands<'_>) -> Result<Outputs> {
+fn axpy(o: &Operands<'_>) -> Result<Outputs> {
     let alpha = o.factor("alpha")?;
     let y = o.matrix("y")?.zip(&o.matrix("x")?, |y, x| y + (alpha * x).rounded(1.0));
     Ok(vec![("y", y)])
 }
 
 /// `x *= alpha`.
-pub fn scale(o: &Operands<'_>) -> Result<Outputs> {
+fn scale(o: &Operands<'_>) -> Result<Outputs> {
     let alpha = o.factor("alpha")?;
     Ok(vec![("x", o.matrix("x")?.map(|x| alpha * x))])
 }
 
 /// Each head's pairs rotated by the angle of the token's position.
-pub fn rotary(o: &Operands<'_>) -> Result<Outputs> {
+fn rotary(o: &Operands<'_>) -> Result<Outputs> {
     let (x, cos, sin) = (o.matrix("x")?, o.matrix("cos")?, o.matrix("sin")?);
     let (head_dim, pairs) = (o.size("head_dim")?, cos.cols);
     let (interleaved, inverse) = (o.integer("interleaved")? != 0, o.integer("inverse")? != 0);

@@ -1,15 +1,51 @@
 //! Activations, plain and gated.
 
-use crate::backend::{case::Case, tensor::Tensor};
-use plugin_api::backend::ops::{Activation, ActivationKind, Glu};
+use crate::backend::{
+    case::Case,
+    family::{Family, Wrong},
+    rules::{PLAIN, Rule},
+    tensor::Tensor,
+};
+use plugin_api::{
+    Code,
+    backend::{
+        Op,
+        ops::{Activation, ActivationBackward, ActivationKind, Glu, GluBackward},
+    },
+};
 use telos_random::SplitMix64;
+
+/// The operations of this file.
+pub const FAMILY: Family = Family {
+    ops: &[Activation::SPEC, Glu::SPEC],
+    cases: |rng, _, _| Ok(cases(rng)),
+    rules: &[
+        Rule { number: 7, forward: Activation::SPEC, backward: ActivationBackward::SPEC, ..PLAIN },
+        Rule {
+            number: 8,
+            forward: Glu::SPEC,
+            backward: GluBackward::SPEC,
+            packed: &[&["gate", "up"], &["dgate", "dup"]],
+            ..PLAIN
+        },
+    ],
+    wrong: Wrong {
+        values: &[
+            ("activation", "kind", 99.0, &[Code::UNSUPPORTED]),
+            ("activation_backward", "kind", 99.0, &[Code::UNSUPPORTED]),
+            ("glu", "kind", 99.0, &[Code::UNSUPPORTED]),
+            ("glu_backward", "kind", 99.0, &[Code::UNSUPPORTED]),
+        ],
+        ..Wrong::NONE
+    },
+};
 
 /// Values at which an unguarded exponential, cube or quotient fails.
 fn extremes() -> Tensor {
     Tensor::row([0.0, -0.0, 1e-3, -1e-3, 5.0, -5.0, 20.0, -20.0, 100.0, -100.0, 1e4, -1e4])
 }
 
-pub fn cases(rng: &mut SplitMix64) -> Vec<Case> {
+fn cases(rng: &mut SplitMix64) -> Vec<Case> {
     let mut cases = Vec::new();
     for &(kind, name) in ActivationKind::ALL {
         let plain = Activation { kind, ..Activation::default() };

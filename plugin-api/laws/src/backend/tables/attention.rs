@@ -1,8 +1,44 @@
 //! Attention: every mask with every window and cap on one packing, then packings and head counts.
 
-use crate::backend::{case::Case, tensor::Tensor};
-use plugin_api::backend::ops::{Attention, MaskKind};
+use crate::backend::{
+    case::Case,
+    family::{Family, Wrong},
+    rules::{PLAIN, Rule},
+    tensor::Tensor,
+};
+use plugin_api::{
+    Code,
+    backend::{
+        Op,
+        ops::{Attention, AttentionBackward, MaskKind},
+    },
+};
 use telos_random::SplitMix64;
+
+/// The operations of this file.
+pub const FAMILY: Family = Family {
+    ops: &[Attention::SPEC],
+    cases: |rng, _, _| Ok(cases(rng)),
+    rules: &[Rule {
+        number: 6,
+        forward: Attention::SPEC,
+        backward: AttentionBackward::SPEC,
+        saved: &[("y", "y"), ("lse", "lse")],
+        packed: &[&["q", "k", "v"], &["dq", "dk", "dv"]],
+        ..PLAIN
+    }],
+    wrong: Wrong {
+        offsets: &[("attention", "offsets"), ("attention_backward", "offsets")],
+        values: &[
+            ("attention", "mask", 99.0, &[Code::UNSUPPORTED]),
+            ("attention_backward", "mask", 99.0, &[Code::UNSUPPORTED]),
+            ("attention", "window", -1.0, &[Code::INVALID_ARGUMENT]),
+            ("attention_backward", "window", -1.0, &[Code::INVALID_ARGUMENT]),
+            ("attention", "heads", 0.0, &[Code::INVALID_ARGUMENT, Code::SHAPE]),
+        ],
+        ..Wrong::NONE
+    },
+};
 
 /// Sequences of several lengths, an empty one among them.
 const MIXED: &[usize] = &[7, 1, 0, 12];
@@ -22,7 +58,7 @@ fn case(rng: &mut SplitMix64, name: String, op: Attention, lengths: &[usize]) ->
     if op.mask == MaskKind::PREFIX { case.with("prefix", Tensor::row(prefix)) } else { case }
 }
 
-pub fn cases(rng: &mut SplitMix64) -> Vec<Case> {
+fn cases(rng: &mut SplitMix64) -> Vec<Case> {
     let plain = Attention { heads: 4, kv_heads: 2, head_dim: 8, scale: 0.4, ..Attention::default() };
     let mut cases = Vec::new();
     // Causal with a prefix: the prefix must be ignored, and it may be left out.

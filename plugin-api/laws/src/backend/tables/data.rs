@@ -1,11 +1,30 @@
 //! Moving data.
 
-use crate::backend::{case::Case, tensor::Tensor};
+use crate::backend::{
+    case::Case,
+    family::{Family, Wrong},
+    rules::{PLAIN, Rule},
+    tensor::Tensor,
+};
 use plugin_api::{
     abi::DType,
-    backend::ops::{Axpy, Cast, Copy, Fill, GatherRows, Nop, Scale},
+    backend::{
+        Op,
+        ops::{Axpy, Cast, Copy, Fill, GatherRows, Nop, Scale, ScatterAddRows},
+    },
 };
 use telos_random::SplitMix64;
+
+/// The operations of this file.
+pub const FAMILY: Family = Family {
+    ops: &[Nop::SPEC, Fill::SPEC, Copy::SPEC, Axpy::SPEC, Scale::SPEC, Cast::SPEC, GatherRows::SPEC],
+    cases: |rng, _, compute| Ok(cases(rng, compute)),
+    rules: &[Rule { number: 11, forward: GatherRows::SPEC, backward: ScatterAddRows::SPEC, ..PLAIN }],
+    wrong: Wrong {
+        indices: &[("gather_rows", "index", Some("x")), ("scatter_add_rows", "index", Some("dx"))],
+        ..Wrong::NONE
+    },
+};
 
 const SHAPES: &[(usize, usize)] = &[(0, 4), (1, 1), (7, 13), (1, 1000), (300, 33), (3, 32_003)];
 
@@ -15,7 +34,7 @@ fn special() -> Tensor {
     Tensor::row([0.0, -0.0, 1e-40, f64::INFINITY, f64::NEG_INFINITY, f64::NAN, 1.0 + tie, 1.0 + 3.0 * tie, 3e38])
 }
 
-pub fn cases(rng: &mut SplitMix64, compute: DType) -> Vec<Case> {
+fn cases(rng: &mut SplitMix64, compute: DType) -> Vec<Case> {
     let mut cases = vec![Case::new("does nothing", &Nop {})];
     for (i, &(rows, cols)) in SHAPES.iter().enumerate() {
         let name = format!("{rows} x {cols}");

@@ -1,8 +1,30 @@
 //! Decoding with a cache. Unused rows of a slot are NaN, so that a masked product that reads them is detected.
 
-use crate::backend::{case::Case, tensor::Tensor};
-use plugin_api::backend::ops::DecodeAttention;
+use crate::backend::{
+    case::Case,
+    family::{Family, Wrong},
+    tensor::Tensor,
+};
+use plugin_api::{
+    Code,
+    backend::{Op, ops::DecodeAttention},
+};
 use telos_random::SplitMix64;
+
+/// The operations of this file.
+pub const FAMILY: Family = Family {
+    ops: &[DecodeAttention::SPEC],
+    cases: |rng, _, _| Ok(cases(rng)),
+    rules: &[],
+    wrong: Wrong {
+        indices: &[("decode_attention", "slots", None), ("decode_attention", "lengths", None)],
+        values: &[
+            ("decode_attention", "capacity", 0.0, &[Code::INVALID_ARGUMENT, Code::INDEX]),
+            ("decode_attention", "window", -1.0, &[Code::INVALID_ARGUMENT]),
+        ],
+        ..Wrong::NONE
+    },
+};
 
 const CAPACITY: usize = 6;
 const SLOTS: usize = 5;
@@ -31,7 +53,7 @@ fn case(rng: &mut SplitMix64, name: &str, op: DecodeAttention, slots: &[usize], 
         .out("y", rows, q)
 }
 
-pub fn cases(rng: &mut SplitMix64) -> Vec<Case> {
+fn cases(rng: &mut SplitMix64) -> Vec<Case> {
     let capacity = CAPACITY as i64;
     let plain =
         DecodeAttention { heads: 4, kv_heads: 2, head_dim: 6, scale: 0.4, capacity, ..DecodeAttention::default() };

@@ -1,8 +1,27 @@
 //! Linear layers.
 
-use crate::backend::{case::Case, tensor::Tensor};
-use plugin_api::backend::ops::{Linear, LinearBackwardInput};
+use crate::backend::{
+    case::Case,
+    family::{Family, Wrong},
+    rules::{PLAIN, Rule},
+    tensor::Tensor,
+};
+use plugin_api::backend::{
+    Op,
+    ops::{Linear, LinearBackwardInput, LinearBackwardWeight},
+};
 use telos_random::SplitMix64;
+
+/// The operations of this file.
+pub const FAMILY: Family = Family {
+    ops: &[Linear::SPEC, LinearBackwardInput::SPEC],
+    cases: |rng, _, _| Ok(cases(rng)),
+    rules: &[
+        Rule { number: 3, forward: Linear::SPEC, backward: LinearBackwardInput::SPEC, ..PLAIN },
+        Rule { number: 4, forward: Linear::SPEC, backward: LinearBackwardWeight::SPEC, ..PLAIN },
+    ],
+    wrong: Wrong::NONE,
+};
 
 const SHAPES: &[(usize, usize, usize)] = &[
     (5, 7, 3),
@@ -16,7 +35,7 @@ const SHAPES: &[(usize, usize, usize)] = &[
     (129, 9, 65),
 ];
 
-pub fn cases(rng: &mut SplitMix64) -> Vec<Case> {
+fn cases(rng: &mut SplitMix64) -> Vec<Case> {
     let mut cases = Vec::new();
     for (i, &(tokens, inputs, outputs)) in SHAPES.iter().enumerate() {
         let name = format!("{tokens} x {inputs} to {outputs}");

@@ -1,4 +1,5 @@
-//! The forward cases, a file per family. A new case is a new row; backward cases are derived by [`super::rules`].
+//! The forward cases, a file per family, with the rules by which backward cases are derived and what makes a call wrong. A new
+//! case is a new row.
 //!
 //! Each operation has one case marked `vary` with every optional operand.
 
@@ -14,46 +15,45 @@ mod optim;
 mod rotary;
 mod sample;
 
-use super::case::Case;
+use super::{
+    case::Case,
+    family::{Family, Wrong},
+    rules::Rule,
+};
 use plugin_api::{
     Result,
     abi::DType,
-    backend::{
-        Op, Session,
-        catalogue::OpSpec,
-        ops::{
-            Activation, AdamW, Attention, Axpy, Cast, Copy, DecodeAttention, Embedding, Fill, GatherRows, GlobalNorm,
-            Glu, HeadStats, Linear, LinearBackwardInput, Nop, Norm, Rotary, Sample, Scale,
-        },
-    },
+    backend::{Session, catalogue::OpSpec},
 };
 use telos_random::SplitMix64;
 
 /// The seed of every input.
 pub const SEED: u64 = 20_26;
 
-/// Operations whose cases are written in one file.
-struct Family {
-    ops: &'static [&'static OpSpec],
-    cases: fn(&mut SplitMix64, &mut dyn Session, DType) -> Result<Vec<Case>>,
+/// The place of a family determines its seed: new ones are appended.
+const FAMILIES: &[Family] = &[
+    data::FAMILY,
+    embed::FAMILY,
+    norm::FAMILY,
+    linear::FAMILY,
+    rotary::FAMILY,
+    attention::FAMILY,
+    activation::FAMILY,
+    head::FAMILY,
+    decode::FAMILY,
+    sample::FAMILY,
+    optim::FAMILY,
+];
+
+/// All pairs of a forward and a backward operation.
+pub fn rules() -> impl Iterator<Item = &'static Rule> {
+    FAMILIES.iter().flat_map(|family| family.rules)
 }
 
-const FAMILIES: &[Family] = &[
-    Family {
-        ops: &[Nop::SPEC, Fill::SPEC, Copy::SPEC, Axpy::SPEC, Scale::SPEC, Cast::SPEC, GatherRows::SPEC],
-        cases: |rng, _, compute| Ok(data::cases(rng, compute)),
-    },
-    Family { ops: &[Embedding::SPEC], cases: |rng, _, _| Ok(embed::cases(rng)) },
-    Family { ops: &[Norm::SPEC], cases: |rng, _, _| Ok(norm::cases(rng)) },
-    Family { ops: &[Linear::SPEC, LinearBackwardInput::SPEC], cases: |rng, _, _| Ok(linear::cases(rng)) },
-    Family { ops: &[Rotary::SPEC], cases: |rng, _, _| Ok(rotary::cases(rng)) },
-    Family { ops: &[Attention::SPEC], cases: |rng, _, _| Ok(attention::cases(rng)) },
-    Family { ops: &[Activation::SPEC, Glu::SPEC], cases: |rng, _, _| Ok(activation::cases(rng)) },
-    Family { ops: &[HeadStats::SPEC], cases: |rng, _, _| Ok(head::cases(rng)) },
-    Family { ops: &[DecodeAttention::SPEC], cases: |rng, _, _| Ok(decode::cases(rng)) },
-    Family { ops: &[Sample::SPEC], cases: sample::cases },
-    Family { ops: &[GlobalNorm::SPEC, AdamW::SPEC], cases: |rng, _, _| Ok(optim::cases(rng)) },
-];
+/// What makes a call wrong, family by family.
+pub fn wrong() -> impl Iterator<Item = &'static Wrong> {
+    FAMILIES.iter().map(|family| &family.wrong)
+}
 
 /// The written cases for `compute` of the operations that `wanted` selects. Each family has a generator of its own, so that a case
 /// does not depend on which other operations are wanted. The reference is used for cases whose result must not depend on rounding.
@@ -66,4 +66,17 @@ pub fn written(reference: &mut dyn Session, compute: DType, wanted: &dyn Fn(&OpS
         }
     }
     Ok(cases)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::rules;
+
+    /// Catches a new rule that draws the inputs of another one.
+    #[test]
+    fn every_rule_has_a_number_of_its_own() {
+        let mut numbers: Vec<u64> = rules().map(|rule| rule.number).collect();
+        numbers.sort_unstable();
+        assert_eq!(numbers, (1..=numbers.len() as u64).collect::<Vec<_>>());
+    }
 }

@@ -1,8 +1,38 @@
 //! Norms.
 
-use crate::backend::{case::Case, tensor::Tensor};
-use plugin_api::backend::ops::{Norm, NormKind};
+use crate::backend::{
+    case::Case,
+    family::{Family, Wrong},
+    rules::{PLAIN, Rule},
+    tensor::Tensor,
+};
+use plugin_api::{
+    Code,
+    backend::{
+        Op,
+        ops::{Norm, NormBackward, NormKind},
+    },
+};
 use telos_random::SplitMix64;
+
+/// The operations of this file.
+pub const FAMILY: Family = Family {
+    ops: &[Norm::SPEC],
+    cases: |rng, _, _| Ok(cases(rng)),
+    rules: &[Rule {
+        number: 2,
+        forward: Norm::SPEC,
+        backward: NormBackward::SPEC,
+        saved: &[("sum", "x"), ("stats", "stats")],
+        cotangents: &[("y", "dy"), ("sum", "dsum")],
+        gradients: &[("x", "dx"), ("residual", "dx"), ("weight", "dweight"), ("bias", "dbias")],
+        ..PLAIN
+    }],
+    wrong: Wrong {
+        values: &[("norm", "kind", 99.0, &[Code::UNSUPPORTED]), ("norm_backward", "kind", 99.0, &[Code::UNSUPPORTED])],
+        ..Wrong::NONE
+    },
+};
 
 fn case(rng: &mut SplitMix64, name: &str, op: Norm, tokens: usize, dim: usize) -> Case {
     // Away from zero, so that a forgotten mean is detected.
@@ -17,7 +47,7 @@ fn case(rng: &mut SplitMix64, name: &str, op: Norm, tokens: usize, dim: usize) -
         .out("stats", tokens, 2)
 }
 
-pub fn cases(rng: &mut SplitMix64) -> Vec<Case> {
+fn cases(rng: &mut SplitMix64) -> Vec<Case> {
     let mut cases = Vec::new();
     for kind in [NormKind::RMS, NormKind::LAYER] {
         let op = Norm { kind, eps: 1e-2, ..Norm::default() };

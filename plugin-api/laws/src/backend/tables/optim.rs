@@ -1,10 +1,32 @@
 //! Global norm and AdamW.
 
-use crate::backend::{case::Case, tensor::Tensor};
-use plugin_api::backend::ops::{AdamW, FLAT_ALIGN, GlobalNorm};
+use crate::backend::{
+    case::Case,
+    family::{Family, Wrong},
+    tensor::Tensor,
+};
+use plugin_api::{
+    Code,
+    backend::{
+        Op,
+        ops::{AdamW, FLAT_ALIGN, GlobalNorm},
+    },
+};
 use telos_random::SplitMix64;
 
-pub fn cases(rng: &mut SplitMix64) -> Vec<Case> {
+/// The operations of this file.
+pub const FAMILY: Family = Family {
+    ops: &[GlobalNorm::SPEC, AdamW::SPEC],
+    cases: |rng, _, _| Ok(cases(rng)),
+    rules: &[],
+    wrong: Wrong {
+        offsets: &[("adamw", "bounds")],
+        values: &[("adamw", "step", 0.0, &[Code::INVALID_ARGUMENT])],
+        ..Wrong::NONE
+    },
+};
+
+fn cases(rng: &mut SplitMix64) -> Vec<Case> {
     let mut cases = norms(rng);
     let plain = AdamW { beta1: 0.9, beta2: 0.95, eps: 1e-8, ..AdamW::default() };
     let some = &[0, 2, 2, 3, 7];

@@ -2,15 +2,32 @@
 
 use crate::backend::{
     case::Case,
+    family::{Family, Wrong},
     stage::{Layout, run},
     tensor::Tensor,
 };
 use plugin_api::{
-    Error, Result,
+    Code, Error, Result,
     abi::DType,
-    backend::{Session, ops::Sample},
+    backend::{Op, Session, ops::Sample},
 };
 use telos_random::SplitMix64;
+
+/// The operations of this file.
+pub const FAMILY: Family = Family {
+    ops: &[Sample::SPEC],
+    cases,
+    rules: &[],
+    wrong: Wrong {
+        values: &[
+            ("sample", "temperature", -1.0, &[Code::INVALID_ARGUMENT]),
+            ("sample", "top_k", -1.0, &[Code::INVALID_ARGUMENT]),
+            ("sample", "top_p", 0.0, &[Code::INVALID_ARGUMENT]),
+            ("sample", "top_p", 1.5, &[Code::INVALID_ARGUMENT]),
+        ],
+        ..Wrong::NONE
+    },
+};
 
 /// How much noise and `top_p` may change without another draw.
 const MARGIN: f64 = 1e-4;
@@ -61,7 +78,7 @@ fn steady(
     Err(Error::internal(format!("sample{name}: no noise found that rounding leaves alone")))
 }
 
-pub fn cases(rng: &mut SplitMix64, reference: &mut dyn Session, compute: DType) -> Result<Vec<Case>> {
+fn cases(rng: &mut SplitMix64, reference: &mut dyn Session, compute: DType) -> Result<Vec<Case>> {
     let plain = Sample::default();
     let settings = [
         ("", plain),

@@ -9,7 +9,7 @@ use crate::options::within;
 use plugin_api::{
     batch::{Batch, names},
     contract,
-    manifest::{DataKind, Normaliser, ObjectiveManifest, Statistic, TermSpec},
+    manifest::{DataKind, Normaliser, ObjectiveManifest, TermSpec},
 };
 use std::collections::BTreeSet;
 
@@ -41,12 +41,6 @@ pub(in crate::objective) fn manifest(laws: &Laws) -> Outcome {
         let ordered = metric.healthy.is_none_or(|(low, high)| low <= high);
         want(ordered, format!("metric `{}`: its healthy range is empty", metric.name));
     }
-    for role in &m.roles {
-        for statistic in &role.statistics {
-            let known = Statistic::ALL.contains(&statistic.as_str());
-            want(known, format!("role `{}`: statistic `{statistic}` is unknown", role.name));
-        }
-    }
     for option in &m.options {
         want(!option.meaning.trim().is_empty(), format!("option `{}` has no meaning", option.name));
         let fits = option.default.is_null() || within(option, &option.default);
@@ -55,20 +49,16 @@ pub(in crate::objective) fn manifest(laws: &Laws) -> Outcome {
     for e in &m.expectations {
         want(!e.when.trim().is_empty(), format!("the expectation of `{}` does not say when", e.quantity));
     }
-    for (what, names) in [
-        ("option", m.options.iter().map(|o| o.name.as_str()).collect::<Vec<_>>()),
-        ("role", m.roles.iter().map(|r| r.name.as_str()).collect()),
-    ] {
-        for (i, name) in names.iter().enumerate() {
-            want(!name.trim().is_empty(), format!("a {what} has no name"));
-            want(!names[..i].contains(name), format!("{what} `{name}` is declared twice"));
-        }
+    let options: Vec<&str> = m.options.iter().map(|option| option.name.as_str()).collect();
+    for (i, name) in options.iter().enumerate() {
+        want(!name.trim().is_empty(), "an option has no name".into());
+        want(!options[..i].contains(name), format!("option `{name}` is declared twice"));
     }
     if wrong.is_empty() { holds() } else { fault(wrong.join("; ")) }
 }
 
-/// Everything that an instance reads and returns is declared in the manifest. Undeclared reads fail because the batch holds
-/// nothing else.
+/// Everything that an instance returns is declared in the manifest, and what it reads in its requirements: other reads fail because
+/// the batch holds nothing else.
 pub(in crate::objective) fn declared(case: &Case<'_>, returned: &mut Names) -> Outcome {
     let manifest = case.manifest();
     for draw in case.windows() {
@@ -79,7 +69,7 @@ pub(in crate::objective) fn declared(case: &Case<'_>, returned: &mut Names) -> O
         contract::loss(manifest, &case.requirements, &batch, &loss).map_err(|why| Fault::from(why.text))?;
         countable(manifest, &batch)?;
     }
-    contract::requirements(manifest, &case.requirements).map_err(|why| Fault::from(why.text))?;
+    contract::requirements(&case.requirements).map_err(|why| Fault::from(why.text))?;
     holds()
 }
 

@@ -4,16 +4,14 @@ use super::{Sketch, broken};
 use plugin_api::{
     Result,
     batch::Batch,
-    manifest::{MetricSpec, Normaliser, ObjectiveManifest, Reduction, Role, Statistic, TermSpec},
+    manifest::{MetricSpec, Normaliser, ObjectiveManifest, Reduction, TermSpec},
     objective::{Loss, MetricPart, Term},
 };
 
 fn manifest() -> ObjectiveManifest {
-    let statistics = vec![Statistic::LOGP, Statistic::LSE];
     ObjectiveManifest {
         summary: "Cross-entropy".into(),
         formula: "-logp".into(),
-        roles: vec![Role { name: "policy".into(), trains: true, optional: false, statistics }],
         terms: vec![TermSpec::new("nll", Normaliser::CUSTOM, "In nats")],
         metrics: vec![MetricSpec::new("surprise", Reduction::MEAN, "In nats")],
         ..Default::default()

@@ -222,7 +222,6 @@ fn groups_are_never_cut_apart() {
     broken(manifest.clone(), sketch.clone()).assert_ok();
     let statistics = ["logp".to_owned()];
     let generator = Generator::new(3);
-    let batch =
-        generator.fill(&generator.data(&manifest, 0), &manifest, &statistics, Values::Random(0)).expect("a batch");
+    let batch = generator.fill(&generator.data(&manifest, 0), &statistics, Values::Random(0)).expect("a batch");
     Quick { manifest: &manifest, objective: &sketch, plain: None, batch: &batch, vocabulary: 50 }.verify().assert_ok();
 }

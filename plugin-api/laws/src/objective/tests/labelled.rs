@@ -5,7 +5,7 @@ use crate::objective::{Generator, Laws};
 use plugin_api::{
     Result,
     batch::{Batch, Scope},
-    manifest::{DataKind, Normaliser, ObjectiveManifest, Requirements, Role, Statistic, StopGradient, TermSpec},
+    manifest::{DataKind, Normaliser, ObjectiveManifest, Requirements, StopGradient, TermSpec},
     objective::{Loss, Objective, Term},
     tape::{Mask, Var, stop_gradient},
 };
@@ -13,13 +13,10 @@ use plugin_api::{
 const BETA: f64 = 0.3;
 
 fn manifest() -> ObjectiveManifest {
-    let role =
-        |name: &str, trains| Role { name: name.into(), trains, optional: false, statistics: vec![Statistic::LOGP] };
     ObjectiveManifest {
         summary: "KTO".into(),
         formula: "sum over answers of 1 - sigmoid(+-beta (r - z)), z = max(0, mean r) detached".into(),
         data: DataKind::UNPAIRED,
-        roles: vec![role("policy", true), role("reference", false)],
         terms: vec![TermSpec::new("kto", Normaliser::SEQUENCES, "1 - value")],
         coupled: true,
         ..Default::default()

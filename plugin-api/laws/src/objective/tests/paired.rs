@@ -5,21 +5,16 @@ use crate::objective::{Generator, Laws};
 use plugin_api::{
     Error, Result,
     batch::{Batch, Scope},
-    manifest::{
-        DataKind, Expectation, MetricSpec, Normaliser, ObjectiveManifest, Reduction, Role, Statistic, TermSpec,
-    },
+    manifest::{DataKind, Expectation, MetricSpec, Normaliser, ObjectiveManifest, Reduction, TermSpec},
     objective::Loss,
     tape::Var,
 };
 
 fn manifest() -> ObjectiveManifest {
-    let role =
-        |name: &str, trains| Role { name: name.into(), trains, optional: false, statistics: vec![Statistic::LOGP] };
     ObjectiveManifest {
         summary: "Preference by log-ratios".into(),
         formula: "-log sigmoid(beta margin)".into(),
         data: DataKind::PREFERENCE,
-        roles: vec![role("policy", true), role("reference", false)],
         terms: vec![TermSpec::new("preference", Normaliser::PAIRS, "In nats")],
         metrics: vec![MetricSpec::new("least_margin", Reduction::MIN, "The smallest margin")],
         expectations: vec![Expectation {

@@ -5,18 +5,15 @@ use crate::{Report, objective::Quick};
 use plugin_api::{
     Result,
     batch::{Batch, Scope},
-    manifest::{DataKind, Expectation, Normaliser, ObjectiveManifest, Role, Statistic, StopGradient, TermSpec},
+    manifest::{DataKind, Expectation, Normaliser, ObjectiveManifest, StopGradient, TermSpec},
     objective::{Loss, Objective},
 };
 
 fn manifest(data: DataKind) -> ObjectiveManifest {
-    let role =
-        |name: &str, trains| Role { name: name.into(), trains, optional: false, statistics: vec![Statistic::LOGP] };
     ObjectiveManifest {
         summary: "Cross-entropy".into(),
         formula: "-logp".into(),
         data,
-        roles: vec![role("policy", true), role("reference", false)],
         terms: vec![TermSpec::new("nll", Normaliser::SUPERVISED_TOKENS, "In nats")],
         expectations: vec![Expectation {
             quantity: "nll".into(),

@@ -5,29 +5,16 @@ use crate::objective::{Generator, Laws};
 use plugin_api::{
     Code, Error, Result,
     batch::{Batch, Scope},
-    manifest::{
-        DataKind, MetricSpec, Normaliser, ObjectiveManifest, Reduction, Requirements, Role, Statistic, TermSpec,
-    },
+    manifest::{DataKind, MetricSpec, Normaliser, ObjectiveManifest, Reduction, Requirements, TermSpec},
     objective::{Loss, Objective, Verdict},
     options::refuse_unknown,
 };
 
 fn manifest() -> ObjectiveManifest {
-    let role = |name: &str, trains, statistics: &[Statistic]| Role {
-        name: name.into(),
-        trains,
-        optional: false,
-        statistics: statistics.to_vec(),
-    };
     ObjectiveManifest {
         summary: "Policy gradient with an adaptive penalty".into(),
         formula: "-advantage ratio, clipped".into(),
         data: DataKind::PROMPT,
-        roles: vec![
-            role("policy", true, &[Statistic::LOGP]),
-            role("reference", false, &[Statistic::LOGP]),
-            role("critic", true, &[Statistic::VALUE]),
-        ],
         terms: vec![
             TermSpec::new("policy", Normaliser::SUPERVISED_TOKENS, "Clipped"),
             TermSpec::new("value", Normaliser::SUPERVISED_TOKENS, "Squared error"),

@@ -9,7 +9,8 @@ use super::sequences;
 use plugin_api::{
     Code, Error, Result,
     batch::{Array, Batch, Scope, names},
-    manifest::{DataKind, ObjectiveManifest},
+    manifest::{DataKind, ObjectiveManifest, Statistic, StatisticSpec},
+    objective::{role_of, trains},
 };
 use std::ops::RangeInclusive;
 use telos_random::SplitMix64;
@@ -52,7 +53,7 @@ struct Extra {
 /// The column of labelled rows.
 const LABEL: &str = "column.label";
 
-/// Candidates per token, and width of a pooled state, in generated batches.
+/// Candidates per token in generated batches.
 const COLUMNS: usize = 3;
 
 impl Generator {
@@ -252,13 +253,7 @@ impl Generator {
     ///
     /// # Errors
     /// [`Code::ARRAY`] for a statistic that this minor version and earlier ones do not have.
-    pub fn fill(
-        &self,
-        data: &Batch<'_>,
-        manifest: &ObjectiveManifest,
-        statistics: &[String],
-        values: Values,
-    ) -> Result<Batch<'static>> {
+    pub fn fill(&self, data: &Batch<'_>, statistics: &[String], values: Values) -> Result<Batch<'static>> {
         let mut rng = match values {
             Values::Random(draw) => self.rng(2, draw),
             Values::Near(draw) | Values::Shifted(draw, _) => self.rng(3, draw),
@@ -266,27 +261,23 @@ impl Generator {
         };
         let mut batch = sequences::owned(data);
         for name in statistics {
-            let kind = Kind::of(name)?;
-            let rows = if kind.scope == Scope::TOKEN { batch.tokens()? } else { batch.sequences()? };
+            let unknown = || Error::new(Code::ARRAY, format!("`{name}` is no statistic of this contract"));
+            let form = Statistic::form(name).ok_or_else(unknown)?;
+            let cols = if form.wide { COLUMNS } else { 1 };
+            let rows = if form.scope == Scope::TOKEN { batch.tokens()? } else { batch.sequences()? };
             let old = batch.find(name).map(|a| a.data.to_vec());
-            let new: Vec<f64> = (0..rows * kind.cols)
+            let new: Vec<f64> = (0..rows * cols)
                 .map(|i| match (values, old.as_ref().and_then(|old| old.get(i))) {
                     (Values::Zero, _) => 0.0,
-                    (Values::Uniform, _) => self.uniform(kind.base),
-                    (Values::Near(_) | Values::Shifted(..), Some(old)) if !trains(manifest, name) => *old,
-                    (Values::Near(_), Some(old)) => kind.within(old + rng.between(-0.3, 0.3)),
-                    (Values::Shifted(_, by), Some(old)) => kind.within(old + by + rng.between(-0.3, 0.3)),
-                    _ => kind.draw(base_of(&batch, name, i), &mut rng),
+                    (Values::Uniform, _) => self.uniform(form.name),
+                    (Values::Near(_) | Values::Shifted(..), Some(old)) if !trains(role_of(name).0) => *old,
+                    (Values::Near(_), Some(old)) => within(form, old + rng.between(-0.3, 0.3)),
+                    (Values::Shifted(_, by), Some(old)) => within(form, old + by + rng.between(-0.3, 0.3)),
+                    _ => draw(form, base_of(&batch, name, i), &mut rng),
                 })
                 .collect();
-            let differentiable = kind.differentiable && trains(manifest, name);
-            let array = Array {
-                name: name.clone().into(),
-                scope: kind.scope,
-                differentiable,
-                cols: kind.cols,
-                data: new.into(),
-            };
+            let differentiable = form.differentiable && trains(role_of(name).0);
+            let array = Array { name: name.clone().into(), scope: form.scope, differentiable, cols, data: new.into() };
             batch = batch.with_array(array);
         }
         Ok(batch)
@@ -357,53 +348,24 @@ impl Extra {
     }
 }
 
-/// The form of a statistic's array.
-struct Kind<'a> {
-    base: &'a str,
-    scope: Scope,
-    cols: usize,
-    differentiable: bool,
-}
-
-impl<'a> Kind<'a> {
-    fn of(name: &'a str) -> Result<Self> {
-        let base = name.rsplit('.').next().unwrap_or(name);
-        let (scope, cols, differentiable) = match base {
-            "logp" | "lse" | "entropy" | "mean_logit" | "kl" | "value" => (Scope::TOKEN, 1, true),
-            "candidates" => (Scope::TOKEN, COLUMNS, true),
-            "top1" => (Scope::TOKEN, 1, false),
-            "score" => (Scope::SEQUENCE, 1, true),
-            "pooled" => (Scope::SEQUENCE, COLUMNS, true),
-            "value_end" => (Scope::SEQUENCE, 1, false),
-            _ => return Err(Error::new(Code::ARRAY, format!("`{name}` is no statistic of this contract"))),
-        };
-        Ok(Self { base, scope, cols, differentiable })
-    }
-
-    fn draw(&self, near: Option<f64>, rng: &mut SplitMix64) -> f64 {
-        match (self.base, near) {
-            ("logp", Some(policy)) => self.within(policy + rng.between(-0.8, 0.8)),
-            ("logp" | "candidates", _) => rng.between(-4.0, -0.05),
-            ("lse", _) => rng.between(1.0, 5.0),
-            ("mean_logit", near) => near.unwrap_or(3.0) - rng.between(1.0, 4.0),
-            ("entropy" | "kl", _) => rng.between(0.05, 3.0),
-            ("top1", _) => f64::from(rng.unit() < 0.5),
-            _ => rng.between(-2.0, 2.0),
-        }
-    }
-
-    /// Log-probabilities stay at most 0, entropies and divergences at least 0.
-    fn within(&self, value: f64) -> f64 {
-        match self.base {
-            "logp" | "candidates" => value.min(-0.01 + 1e-3 * value.min(0.0)),
-            "entropy" | "kl" => value.abs().max(0.01),
-            _ => value,
-        }
+/// Draws the value of a statistic; `near` is what it should be near.
+fn draw(form: &StatisticSpec, near: Option<f64>, rng: &mut SplitMix64) -> f64 {
+    match (form.name, form.range, near) {
+        ("logp", _, Some(policy)) => within(form, policy + rng.between(-0.8, 0.8)),
+        ("lse", ..) => rng.between(1.0, 5.0),
+        ("mean_logit", _, near) => near.unwrap_or(3.0) - rng.between(1.0, 4.0),
+        (_, (_, 0.0), _) => rng.between(-4.0, -0.05),
+        (_, (0.0, 1.0), _) => f64::from(rng.unit() < 0.5),
+        (_, (0.0, _), _) => rng.between(0.05, 3.0),
+        _ => rng.between(-2.0, 2.0),
     }
 }
 
-/// Whether the model of a statistic is trained: only then may a loss return a cotangent for it.
-fn trains(manifest: &ObjectiveManifest, statistic: &str) -> bool {
-    let role = statistic.rsplit_once('.').map_or("policy", |(role, _)| role);
-    manifest.roles.iter().find(|r| r.name == role).map_or(role == "policy", |r| r.trains)
+/// Log-probabilities stay at most 0, entropies and divergences at least 0.
+fn within(form: &StatisticSpec, value: f64) -> f64 {
+    match form.range {
+        (_, 0.0) => value.min(-0.01 + 1e-3 * value.min(0.0)),
+        (0.0, f64::INFINITY) => value.abs().max(0.01),
+        _ => value,
+    }
 }

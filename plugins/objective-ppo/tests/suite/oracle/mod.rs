@@ -11,12 +11,11 @@ mod rewards;
 mod rollouts;
 mod torchtune;
 
-use super::{Answer, all_near, create, near, rollout};
+use super::{Answer, all_near, create, file, near, rollout};
 use objective_ppo::rollout::names;
 use plugin_api::prelude::*;
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Map, Value, json};
-use std::path::PathBuf;
 
 #[derive(Deserialize)]
 struct File {
@@ -39,14 +38,13 @@ type Rows = Vec<Vec<f64>>;
 const TOLERANCE: f64 = 1e-9;
 /// TRL computes clip fractions in float32, and torchtune adds 1e-8 to their denominators.
 const FRACTIONS: f64 = 1e-6;
-fn file() -> Vec<Case> {
-    let beside = || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests/references");
-    let folder = std::env::var_os("TELOS_ORACLES").map_or_else(beside, PathBuf::from);
-    serde_json::from_str::<File>(&std::fs::read_to_string(folder.join("ppo.json")).unwrap()).unwrap().cases
+
+fn all() -> Vec<Case> {
+    serde_json::from_value::<File>(file("ppo.json")).unwrap().cases
 }
 
 fn family(name: &str) -> Vec<Case> {
-    file().into_iter().filter(|case| case.family == name).collect()
+    all().into_iter().filter(|case| case.family == name).collect()
 }
 
 fn read<T: DeserializeOwned>(from: &Map<String, Value>, key: &str) -> T {
@@ -158,7 +156,7 @@ impl Rollout {
 /// Catches a family without a test. Files with other numbers than the project's own may leave families out.
 #[test]
 fn every_family_has_its_test() {
-    let mut families: Vec<String> = file().into_iter().map(|case| case.family).collect();
+    let mut families: Vec<String> = all().into_iter().map(|case| case.family).collect();
     families.sort();
     families.dedup();
     let tested = [

@@ -1,6 +1,8 @@
-//! Times the operations of one training step on several backends in turns, each through its library.
+//! Times the operations of one training step on one or several backends in turns, each through its library.
 //!
-//!     cargo run --release --example step_ops -- [small|large] [f32|bf16] THREADS LIBRARY...
+//!     cargo run --release -p telos-benches --example step_ops -- small|large f32|bf16 THREADS BACKEND...
+//!
+//! A backend is named as for `telos compare`: `candle`, `candle?path=generic`, `torch`.
 //!
 //! `small` is 4 layers, width 128, 4 heads, 12 sequences of 64 tokens, 96 tokens of vocabulary, hidden width 384; `large` is 6
 //! layers, width 384, 6 heads, 8 sequences of 256, 4096, 1024. Backends take turns run by run, so that noise of the machine
@@ -8,11 +10,10 @@
 
 use plugin_api::{
     Error, Result,
-    backend::{DType, Op, Session, SessionOptions, View, ops::*},
-    manifest::kind,
+    backend::{DType, Op, Session, View, ops::*},
 };
-use plugin_api_load::{Library, LoadedSession, scan};
-use std::{path::Path, time::Instant};
+use std::time::Instant;
+use telos_benches::{on, spec};
 
 #[derive(Clone, Copy)]
 struct Shape {
@@ -31,21 +32,17 @@ const LARGE: Shape =
 
 /// Sessions whose buffers are created in the same order, so that handles and operations are valid in each.
 struct Bench {
-    sessions: Vec<(String, LoadedSession)>,
+    sessions: Vec<(String, Box<dyn Session>)>,
     /// Milliseconds of one step so far, by session.
     totals: Vec<f64>,
     dtype: DType,
     seed: u64,
 }
 
-fn open(path: &str, threads: usize) -> Result<(String, LoadedSession)> {
-    let found = scan(Path::new(path))?;
-    let info = found.iter().find(|info| info.kind == kind::BACKEND);
-    let info = info.ok_or_else(|| Error::invalid(format!("{path} holds no backend")))?;
-    let library = Library::load(info)?;
-    let options = library.backend_manifest()?.options.into_iter().map(|o| (o.name, o.default)).collect();
-    let session = library.session(&SessionOptions { threads, options, ..SessionOptions::default() })?;
-    Ok((info.id.clone(), session))
+fn open(backend: &str, threads: usize) -> Result<(String, Box<dyn Session>)> {
+    let session =
+        on(&spec(backend), threads).session(1).map_err(|why| Error::invalid(format!("{backend}: {why:?}")))?;
+    Ok((backend.to_owned(), session))
 }
 
 impl Bench {
@@ -58,7 +55,7 @@ impl Bench {
             handles.push(handle);
         }
         match handles.windows(2).all(|pair| pair[0] == pair[1]) {
-            true => handles.first().copied().ok_or_else(|| Error::invalid("no library was given")),
+            true => handles.first().copied().ok_or_else(|| Error::invalid("no backend was given")),
             false => Err(Error::internal("the sessions number their handles differently")),
         }
     }
@@ -127,13 +124,13 @@ impl Bench {
 
 fn main() -> Result<()> {
     let args: Vec<String> = std::env::args().skip(1).collect();
-    let [shape, dtype, threads, libraries @ ..] = args.as_slice() else {
-        return Err(Error::invalid("usage: step_ops small|large f32|bf16 THREADS LIBRARY..."));
+    let [shape, dtype, threads, backends @ ..] = args.as_slice() else {
+        return Err(Error::invalid("usage: step_ops small|large f32|bf16 THREADS BACKEND..."));
     };
     let s = if shape == "large" { LARGE } else { SMALL };
     let dtype = DType::from_name(dtype).ok_or_else(|| Error::invalid(format!("`{dtype}` is no dtype")))?;
     let threads = threads.parse().map_err(|e| Error::invalid(format!("threads `{threads}`: {e}")))?;
-    let sessions = libraries.iter().map(|path| open(path, threads)).collect::<Result<Vec<_>>>()?;
+    let sessions = backends.iter().map(|backend| open(backend, threads)).collect::<Result<Vec<_>>>()?;
     let totals = vec![0.0; sessions.len()];
     let b = &mut Bench { sessions, totals, dtype, seed: 1 };
     step(b, &s)?;

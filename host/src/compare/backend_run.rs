@@ -93,7 +93,7 @@ pub fn take_step(learner: &mut Learner, step: u64, total: u64) -> Result<Step> {
 }
 
 /// A backend with an open session.
-pub struct Lane {
+pub struct BackendRun {
     /// The entry's label.
     pub label: String,
     /// Loss and gradient norm of the steps done.
@@ -109,37 +109,37 @@ pub struct Lane {
     total: u64,
 }
 
-impl Lane {
+impl BackendRun {
     /// Opens a session whose handles carry `tag`, and loads the model into it.
     ///
     /// # Errors
-    /// Request errors. A device with too little memory is recorded as the lane's failure instead.
-    pub fn open(entry: &Entry, tag: u16, data: &TrainingData) -> Result<Lane> {
+    /// Request errors. A device with too little memory is recorded as the run's failure instead.
+    pub fn open(entry: &Entry, tag: u16, data: &TrainingData) -> Result<BackendRun> {
         let (session, record) = Profile::wrap(entry.setup.session(tag)?);
         record.pause(true);
         let opened = Device::new(session, entry.dtype()).and_then(|device| entry.learner(&device, data));
         let (learner, total, failure) = match opened {
             Ok((learner, total)) => (Some(learner), total, None),
             Err(error) if error.kind() == Kind::Request => return Err(error),
-            Err(error) => (None, 0, Some(Failure { step: 0, message: whole(&error) })),
+            Err(error) => (None, 0, Some(Failure { step: 0, message: one_line(&error) })),
         };
         let (curve, tokens) = Default::default();
-        Ok(Lane { label: entry.label.clone(), curve, tokens, failure, record, learner, step: 0, total })
+        Ok(BackendRun { label: entry.label.clone(), curve, tokens, failure, record, learner, step: 0, total })
     }
 
-    /// The learner; `None` once the lane has failed.
+    /// The learner; `None` once the run has failed.
     pub fn learner(&self) -> Option<&Learner> {
         self.learner.as_ref()
     }
 
     /// Does `count` steps and returns their number of positions and their seconds; `None` if a step failed. After
     /// the compared steps, more steps follow that are only measured: loss and norm are added to the curve only if
-    /// `noted` is set.
-    pub fn turn(&mut self, count: u64, noted: bool) -> Option<(u64, f64)> {
+    /// `recorded` is set.
+    pub fn run_steps(&mut self, count: u64, recorded: bool) -> Option<(u64, f64)> {
         let start = Instant::now();
         let mut tokens = 0;
         for _ in 0..count {
-            tokens += self.take(noted)?;
+            tokens += self.take(recorded)?;
         }
         let synced = self.learner.as_ref().map(|learner| learner.device.sync());
         if let Some(Err(error)) = synced {
@@ -148,11 +148,11 @@ impl Lane {
         Some((tokens, start.elapsed().as_secs_f64()))
     }
 
-    fn take(&mut self, noted: bool) -> Option<u64> {
+    fn take(&mut self, recorded: bool) -> Option<u64> {
         match take_step(self.learner.as_mut()?, self.step, self.total) {
             Ok(step) => {
                 self.step += 1;
-                if noted {
+                if recorded {
                     self.tokens += step.tokens;
                     self.curve.loss.push(step.loss);
                     self.curve.grad_norm.push(step.grad_norm);
@@ -163,16 +163,16 @@ impl Lane {
         }
     }
 
-    /// Records the failure and frees the lane's memory for the others.
+    /// Records the failure and frees its memory for the other backends.
     fn fail<T>(&mut self, error: Error) -> Option<T> {
-        self.failure = Some(Failure { step: self.step + 1, message: whole(&error) });
+        self.failure = Some(Failure { step: self.step + 1, message: one_line(&error) });
         self.learner = None;
         None
     }
 }
 
 /// An error with its causes on one line.
-pub fn whole(error: &Error) -> String {
+pub fn one_line(error: &Error) -> String {
     let mut text = error.message().to_owned();
     let mut cause = std::error::Error::source(error);
     while let Some(inner) = cause {
@@ -182,8 +182,8 @@ pub fn whole(error: &Error) -> String {
     text
 }
 
-/// A lane whose session has ended.
-pub struct Done {
+/// A run whose session has ended.
+pub struct FinishedRun {
     /// Loss and gradient norm by step.
     pub curve: Curve,
     /// Positions of those steps.
@@ -192,9 +192,9 @@ pub struct Done {
     pub failure: Option<Failure>,
 }
 
-impl From<Lane> for Done {
-    fn from(lane: Lane) -> Done {
-        let Lane { curve, tokens, failure, .. } = lane;
-        Done { curve, tokens, failure }
+impl From<BackendRun> for FinishedRun {
+    fn from(run: BackendRun) -> FinishedRun {
+        let BackendRun { curve, tokens, failure, .. } = run;
+        FinishedRun { curve, tokens, failure }
     }
 }

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::{
     agreement::{Curve, Largest, largest},
-    lane::{Entry, Failure, Lane},
+    backend_run::{BackendRun, Entry, Failure},
     stats::relative,
 };
 use crate::{
@@ -18,7 +18,7 @@ use crate::{
 
 /// The difference between the two runs.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Yardstick {
+pub struct NoiseFloor {
     /// The backend of both runs.
     pub backend: String,
     /// The weight that was moved.
@@ -35,29 +35,29 @@ pub struct Yardstick {
 ///
 /// # Errors
 /// Request errors.
-pub fn measure(entry: &Entry, known: Option<&Curve>, steps: u64, data: &TrainingData, tag: u16) -> Result<Yardstick> {
+pub fn measure(entry: &Entry, known: Option<&Curve>, steps: u64, data: &TrainingData, tag: u16) -> Result<NoiseFloor> {
     let mut failure = None;
     let base = match known {
         Some(curve) => curve.clone(),
         None => {
-            let mut lane = Lane::open(entry, tag, data)?;
-            lane.turn(steps, true);
-            failure = lane.failure;
-            lane.curve
+            let mut run = BackendRun::open(entry, tag, data)?;
+            run.run_steps(steps, true);
+            failure = run.failure;
+            run.curve
         }
     };
-    let mut moved = Lane::open(entry, tag + 1, data)?;
-    let weight = moved.learner().map(|learner| nudge(&learner.model)).transpose()?.unwrap_or_default();
-    moved.turn(steps, true);
+    let mut moved = BackendRun::open(entry, tag + 1, data)?;
+    let weight = moved.learner().map(|learner| move_one_weight(&learner.model)).transpose()?.unwrap_or_default();
+    moved.run_steps(steps, true);
     let losses: Vec<f64> = base.loss.iter().zip(&moved.curve.loss).map(|(a, b)| relative(*a, *b)).collect();
     let failure = failure.or(moved.failure);
-    Ok(Yardstick { backend: entry.label.clone(), weight, loss: largest(&losses), losses, failure })
+    Ok(NoiseFloor { backend: entry.label.clone(), weight, loss: largest(&losses), losses, failure })
 }
 
 /// Moves the first element of the matrix in the middle of the model by one unit in the last place, away from zero,
 /// and returns its name. A matrix in the middle is used because an embedding's row may belong to a token that never
 /// occurs.
-fn nudge(model: &Model) -> Result<String> {
+fn move_one_weight(model: &Model) -> Result<String> {
     let matrices: Vec<_> = model.layout().parameters().iter().filter(|parameter| parameter.matrix).collect();
     let parameter = matrices.get(matrices.len() / 2).ok_or_else(|| Error::run("the model has no matrix"))?;
     let (params, at) = (model.params(), parameter.offset);

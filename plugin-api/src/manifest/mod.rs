@@ -1,0 +1,26 @@
+//! A plugin's description of itself. It crosses as JSON: an older host ignores fields of a newer minor version, and fields that an
+//! older plugin lacks get their defaults.
+
+mod backend;
+mod names;
+mod objective;
+mod option;
+mod reward;
+mod statistic;
+
+pub use backend::{BackendManifest, DeviceSpec};
+pub use names::{ColumnValue, DataKind, Normaliser, Reduction};
+pub use objective::{Expectation, MetricSpec, ObjectiveManifest, Requirements, StopGradient, TermSpec};
+pub use option::OptionSpec;
+pub use reward::{RewardColumn, RewardManifest};
+pub use statistic::{Statistic, StatisticSpec};
+
+/// The three kinds of plugin, as written in a library's header.
+pub mod kind {
+    /// An objective.
+    pub const OBJECTIVE: &str = "objective";
+    /// A backend.
+    pub const BACKEND: &str = "backend";
+    /// A reward.
+    pub const REWARD: &str = "reward";
+}

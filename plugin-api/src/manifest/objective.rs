@@ -1,0 +1,161 @@
+//! An objective's description of itself, and what one instance needs.
+
+use super::{
+    names::{DataKind, Normaliser, Reduction},
+    option::OptionSpec,
+};
+use serde::{Deserialize, Serialize};
+
+/// A term of the loss.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TermSpec {
+    /// Its name in metrics and results.
+    pub name: String,
+    /// What its sum is divided by.
+    pub normaliser: Normaliser,
+    /// What it is, in one sentence.
+    pub meaning: String,
+}
+
+impl TermSpec {
+    /// A term's declaration.
+    pub fn new(name: &str, normaliser: Normaliser, meaning: &str) -> Self {
+        Self { name: name.into(), normaliser, meaning: meaning.into() }
+    }
+}
+
+/// A diagnostic.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct MetricSpec {
+    /// Its name in metrics.jsonl.
+    pub name: String,
+    /// How parts combine.
+    pub reduction: Reduction,
+    /// What it is, in one sentence.
+    pub meaning: String,
+    /// The range of values in a healthy run.
+    #[serde(default)]
+    pub healthy: Option<(f64, f64)>,
+}
+
+impl MetricSpec {
+    /// A metric's declaration.
+    pub fn new(name: &str, reduction: Reduction, meaning: &str) -> Self {
+        Self { name: name.into(), reduction, meaning: meaning.into(), healthy: None }
+    }
+}
+
+/// A value that the loss holds constant in its gradient although it depends on a statistic, such as KTO's reference point.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct StopGradient {
+    /// Its name in the loss: `x.detach_as(name)` on a tape, `stop_gradient(name, values)` by hand. `loss` detaches it under all
+    /// options, also under those that do not use it.
+    pub name: String,
+    /// What it is, in one sentence.
+    pub meaning: String,
+}
+
+impl StopGradient {
+    /// A declaration.
+    pub fn new(name: &str, meaning: &str) -> Self {
+        Self { name: name.into(), meaning: meaning.into() }
+    }
+}
+
+/// What must hold before the first update; the host checks it and warns.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Expectation {
+    /// `loss`, a term's name or a metric's name.
+    pub quantity: String,
+    /// `ln_vocab` (the logarithm of the vocabulary's size) or a number as text.
+    pub value: String,
+    /// Allowed distance as a share of the value: 0.1 allows a tenth more or less. A value of 0 allows no distance.
+    pub tolerance: f64,
+    /// When it holds, in words.
+    pub when: String,
+}
+
+/// An objective's description of itself.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ObjectiveManifest {
+    /// Its name in experiment files.
+    pub id: String,
+    /// Its own version.
+    pub version: String,
+    /// One sentence.
+    pub summary: String,
+    /// The formula of the loss, as text.
+    pub formula: String,
+    /// The paper or other source of the formula.
+    pub paper: String,
+    /// What rows it learns from.
+    pub data: DataKind,
+    /// Terms and their normalisers.
+    pub terms: Vec<TermSpec>,
+    /// Diagnostics.
+    pub metrics: Vec<MetricSpec>,
+    /// Options.
+    pub options: Vec<OptionSpec>,
+    /// What must hold at step 0.
+    pub expectations: Vec<Expectation>,
+    /// The loss couples the whole batch under all options: what one sequence contributes depends on sequences beyond its own pair
+    /// or group, through a mean over the batch for example. The sums of a window's two halves then do not add up to the sums of
+    /// the window. The host runs the window forward, calls `loss` once, and replays the micro-batches with those cotangents, which
+    /// costs a second forward pass. If it depends on options, [`Requirements::coupled`] says so.
+    pub coupled: bool,
+    /// Values that the loss detaches under these names. Optional; if declared, a law checks that the loss detaches them, and so
+    /// finds a `detach_as` that was removed by mistake.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub stop_gradients: Vec<StopGradient>,
+}
+
+/// What one instance needs under its options.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Requirements {
+    /// The statistics it reads: the policy's by plain names (`logp`), another role's after its name and a dot (`reference.logp`).
+    pub statistics: Vec<String>,
+    /// The loss is linear in its statistics, so that cotangents depend on data alone: the host requests them with statistics of
+    /// zero before the head runs, and the head computes loss and gradient in one pass.
+    pub linear: bool,
+    /// Temperature: the logits are divided by it before any statistic is computed.
+    #[serde(default = "one")]
+    pub temperature: f64,
+    /// Under these options the loss couples the whole batch, which [`ObjectiveManifest::coupled`] declares for every instance:
+    /// either is enough.
+    #[serde(default)]
+    pub coupled: bool,
+}
+
+impl Requirements {
+    /// Reads these statistics: `Requirements::reading(["logp", "reference.logp"])`. Everything else is the default.
+    pub fn reading<'a>(statistics: impl IntoIterator<Item = &'a str>) -> Self {
+        Self { statistics: statistics.into_iter().map(str::to_owned).collect(), ..Self::default() }
+    }
+}
+
+fn one() -> f64 {
+    1.0
+}
+
+impl Default for Requirements {
+    fn default() -> Self {
+        Self { statistics: vec!["logp".into()], linear: false, temperature: 1.0, coupled: false }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Catches a new field without a default, and unknown fields that are refused: plugins of earlier builds have other fields.
+    #[test]
+    fn descriptions_of_an_older_plugin_are_understood() {
+        let older = r#"{"statistics": ["logp"], "linear": false}"#;
+        assert_eq!(serde_json::from_str::<Requirements>(older).unwrap(), Requirements::default());
+        assert!(!Requirements::default().coupled);
+        let older = r#"{"id": "focal", "roles": [{"name": "policy", "trains": true, "statistics": ["logp"]}]}"#;
+        let expected = ObjectiveManifest { id: "focal".into(), ..Default::default() };
+        assert_eq!(serde_json::from_str::<ObjectiveManifest>(older).unwrap(), expected);
+    }
+}
