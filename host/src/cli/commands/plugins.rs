@@ -147,7 +147,7 @@ impl Manifest {
 
     fn of_library(library: &Library, info: &PluginInfo) -> Result<Manifest> {
         Ok(match info.kind.as_str() {
-            kind::OBJECTIVE => Manifest::Objective(library.objective_manifest()?, statistics(&library)),
+            kind::OBJECTIVE => Manifest::Objective(library.objective_manifest()?, statistics(library)),
             kind::BACKEND => Manifest::Backend(library.backend_manifest()?),
             kind::REWARD => Manifest::Reward(library.reward_manifest()?),
             other => {
