@@ -1,4 +1,4 @@
-//! Operations element by element: fill, copy, cast, axpy, scale, activations, gated units.
+//! Operations element by element: fill, copy, cast, axpy, scale.
 //!
 //! If the catalogue lets an output be an input, the kernel works in place; otherwise it copies first and then works in place, so
 //! that each formula is written once.
@@ -6,7 +6,6 @@
 use crate::kernels::{
     context::Kernels,
     primitives::{
-        math::{erf, sigmoid, tanh},
         operand::{Mat, MatMut},
         parallel::Parallel,
     },
@@ -16,7 +15,7 @@ use plugin_api::{
     Error, Result,
     backend::{
         DType, View,
-        ops::{Activation, ActivationBackward, ActivationKind, Axpy, Cast, Copy, Fill, Glu, GluBackward, Nop, Scale},
+        ops::{Axpy, Cast, Copy, Fill, Nop, Scale},
     },
 };
 
@@ -28,14 +27,6 @@ plugin_api::operations! {
     cast Cast => cast,
     axpy Axpy => axpy,
     scale Scale => scale,
-}
-
-plugin_api::operations! {
-    ActivationOps for Kernels<'_>:
-    activation Activation => activation,
-    activation_backward ActivationBackward => activation_backward,
-    glu Glu => glu,
-    glu_backward GluBackward => glu_backward,
 }
 
 /// Nothing.
@@ -76,7 +67,7 @@ pub fn copy(s: &mut Kernels<'_>, op: &Copy) -> Result<()> {
     Ok(())
 }
 
-fn copy_rows(par: &Parallel, x: Mat, y: MatMut) {
+pub(super) fn copy_rows(par: &Parallel, x: Mat, y: MatMut) {
     par.spans(x.rows, x.cols, x.is_dense() && y.is_dense(), 100, |at| {
         // SAFETY: checked views that do not overlap (alias rules); spans are disjoint.
         unsafe { y.span(at.row, at.col, at.len).copy_from_slice(x.span(at.row, at.col, at.len)) };
@@ -157,7 +148,7 @@ pub fn scale(s: &mut Kernels<'_>, op: &Scale) -> Result<()> {
 }
 
 /// `y = f(y)`.
-fn unary(par: &Parallel, y: MatMut, cost: usize, f: impl Fn(f32) -> f32 + Sync) {
+pub(super) fn unary(par: &Parallel, y: MatMut, cost: usize, f: impl Fn(f32) -> f32 + Sync) {
     par.spans(y.rows, y.cols, y.is_dense(), cost, |at| {
         par.wide(
             #[inline(always)]
@@ -171,7 +162,7 @@ fn unary(par: &Parallel, y: MatMut, cost: usize, f: impl Fn(f32) -> f32 + Sync) 
 }
 
 /// `y = f(y, x)`.
-fn binary(par: &Parallel, y: MatMut, x: Mat, cost: usize, f: impl Fn(f32, f32) -> f32 + Sync) {
+pub(super) fn binary(par: &Parallel, y: MatMut, x: Mat, cost: usize, f: impl Fn(f32, f32) -> f32 + Sync) {
     par.spans(y.rows, y.cols, y.is_dense() && x.is_dense(), cost, |at| {
         par.wide(
             #[inline(always)]
@@ -182,221 +173,4 @@ fn binary(par: &Parallel, y: MatMut, x: Mat, cost: usize, f: impl Fn(f32, f32) -
             },
         );
     });
-}
-
-/// An activation function and its derivative.
-trait Function: Sync + std::marker::Copy {
-    /// `f(x)`.
-    fn value(self, x: f32) -> f32;
-    /// `(f(x), f'(x))`.
-    fn both(self, x: f32) -> (f32, f32);
-}
-
-macro_rules! functions {
-    ($($Name:ident: |$x:ident| $value:expr, $both:expr;)*) => {
-        $(
-            #[derive(Clone, std::marker::Copy)]
-            struct $Name;
-            impl Function for $Name {
-                #[inline(always)]
-                fn value(self, $x: f32) -> f32 {
-                    $value
-                }
-                #[inline(always)]
-                fn both(self, $x: f32) -> (f32, f32) {
-                    $both
-                }
-            }
-        )*
-    };
-}
-
-const SQRT_2_OVER_PI: f32 = 0.797_884_6;
-const CUBIC: f32 = 0.044_715;
-/// `1 / sqrt(2 pi)`.
-const INV_SQRT_2PI: f32 = 0.398_942_3;
-
-functions! {
-    Silu: |x| x * sigmoid(x), {
-        let g = sigmoid(x);
-        (x * g, (x * g).mul_add(1.0 - g, g))
-    };
-    Relu: |x| if x > 0.0 { x } else { 0.0 }, if x > 0.0 { (x, 1.0) } else { (0.0, 0.0) };
-    GeluErf: |x| 0.5 * x * (1.0 + erf(x * std::f32::consts::FRAC_1_SQRT_2)), {
-        let cdf = 0.5 * (1.0 + erf(x * std::f32::consts::FRAC_1_SQRT_2));
-        let density = INV_SQRT_2PI * crate::kernels::primitives::math::exp_nonpositive(-0.5 * x * x);
-        (x * cdf, x.mul_add(density, cdf))
-    };
-    GeluTanh: |x| 0.5 * x * (1.0 + tanh(SQRT_2_OVER_PI * (CUBIC * x * x).mul_add(x, x))), {
-        let t = tanh(SQRT_2_OVER_PI * (CUBIC * x * x).mul_add(x, x));
-        let inner = SQRT_2_OVER_PI * (3.0 * CUBIC * x).mul_add(x, 1.0);
-        (0.5 * x * (1.0 + t), 0.5 * (1.0 + t) + 0.5 * x * (1.0 - t * t) * inner)
-    };
-}
-
-/// Runs `$body` with `$f` bound to the function of `$kind`.
-macro_rules! with_function {
-    ($kind:expr, $op:literal, |$f:ident| $body:expr) => {
-        match $kind {
-            ActivationKind::SILU => {
-                let $f = Silu;
-                $body
-            }
-            ActivationKind::RELU => {
-                let $f = Relu;
-                $body
-            }
-            ActivationKind::GELU_ERF => {
-                let $f = GeluErf;
-                $body
-            }
-            ActivationKind::GELU_TANH => {
-                let $f = GeluTanh;
-                $body
-            }
-            other => return Err(other.unknown($op)),
-        }
-    };
-}
-
-/// Estimated picoseconds per element of an activation.
-const COST: usize = 700;
-
-/// `y = f(x)`.
-pub fn activation(s: &mut Kernels<'_>, op: &Activation) -> Result<()> {
-    let (x, y) = (s.input(&op.x)?, s.output(&op.y)?);
-    let par = &s.cx.par;
-    with_function!(op.kind, "activation", |f| if y.is(&x) {
-        unary(
-            par,
-            y,
-            COST,
-            #[inline(always)]
-            move |x| f.value(x),
-        );
-    } else {
-        binary(
-            par,
-            y,
-            x,
-            COST,
-            #[inline(always)]
-            move |_, x| f.value(x),
-        );
-    });
-    Ok(())
-}
-
-/// `dx = dy f'(x)`.
-pub fn activation_backward(s: &mut Kernels<'_>, op: &ActivationBackward) -> Result<()> {
-    let (x, dy, dx) = (s.input(&op.x)?, s.input(&op.dy)?, s.output(&op.dx)?);
-    let par = &s.cx.par;
-    if !dx.is(&x) && !dx.is(&dy) {
-        copy_rows(par, dy, dx);
-    }
-    with_function!(op.kind, "activation_backward", |f| if dx.is(&x) && x.ptr() == dy.ptr() {
-        unary(
-            par,
-            dx,
-            COST,
-            #[inline(always)]
-            move |x| x * f.both(x).1,
-        );
-    } else if dx.is(&x) {
-        binary(
-            par,
-            dx,
-            dy,
-            COST,
-            #[inline(always)]
-            move |x, dy| dy * f.both(x).1,
-        );
-    } else {
-        binary(
-            par,
-            dx,
-            x,
-            COST,
-            #[inline(always)]
-            move |dy, x| dy * f.both(x).1,
-        );
-    });
-    Ok(())
-}
-
-/// `y = f(gate) up`.
-pub fn glu(s: &mut Kernels<'_>, op: &Glu) -> Result<()> {
-    let (gate, up, y) = (s.input(&op.gate)?, s.input(&op.up)?, s.output(&op.y)?);
-    let par = &s.cx.par;
-    if !y.is(&gate) && !y.is(&up) {
-        copy_rows(par, up, y);
-    }
-    with_function!(op.kind, "glu", |f| if y.is(&gate) && gate.ptr() == up.ptr() {
-        unary(
-            par,
-            y,
-            COST,
-            #[inline(always)]
-            move |x| f.value(x) * x,
-        );
-    } else if y.is(&gate) {
-        binary(
-            par,
-            y,
-            up,
-            COST,
-            #[inline(always)]
-            move |gate, up| f.value(gate) * up,
-        );
-    } else {
-        binary(
-            par,
-            y,
-            gate,
-            COST,
-            #[inline(always)]
-            move |up, gate| f.value(gate) * up,
-        );
-    });
-    Ok(())
-}
-
-/// Elements that a gated unit's backward copies at a time, so that outputs may be inputs.
-const BLOCK: usize = 256;
-
-/// `dgate = dy up f'(gate)`, `dup = dy f(gate)`.
-pub fn glu_backward(s: &mut Kernels<'_>, op: &GluBackward) -> Result<()> {
-    let (gate, up, dy) = (s.input(&op.gate)?, s.input(&op.up)?, s.input(&op.dy)?);
-    let (dgate, dup) = (s.output(&op.dgate)?, s.output(&op.dup)?);
-    let dense = [gate, up, dy, dgate.as_mat(), dup.as_mat()].iter().all(Mat::is_dense);
-    let par = &s.cx.par;
-    with_function!(op.kind, "glu_backward", |f| {
-        par.spans(gate.rows, gate.cols, dense, COST, |at| {
-            par.wide(
-                #[inline(always)]
-                || {
-                    let (mut gates, mut ups, mut dys) = ([0.0f32; BLOCK], [0.0f32; BLOCK], [0.0f32; BLOCK]);
-                    for from in (0..at.len).step_by(BLOCK) {
-                        let n = BLOCK.min(at.len - from);
-                        let col = at.col + from;
-                        // SAFETY: checked views; spans are disjoint; inputs are copied before outputs, which may be
-                        // the same elements, are borrowed.
-                        unsafe {
-                            gates[..n].copy_from_slice(gate.span(at.row, col, n));
-                            ups[..n].copy_from_slice(up.span(at.row, col, n));
-                            dys[..n].copy_from_slice(dy.span(at.row, col, n));
-                        }
-                        // SAFETY: as above; the two outputs do not overlap.
-                        let (dgate, dup) = unsafe { (dgate.span(at.row, col, n), dup.span(at.row, col, n)) };
-                        for i in 0..n {
-                            let (value, slope) = f.both(gates[i]);
-                            dgate[i] = dys[i] * ups[i] * slope;
-                            dup[i] = dys[i] * value;
-                        }
-                    }
-                },
-            );
-        });
-    });
-    Ok(())
 }

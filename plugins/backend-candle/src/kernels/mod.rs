@@ -3,6 +3,7 @@
 //! `context` converts views to matrices, `primitives` holds what the kernels are built from, and one file or folder per family of
 //! operations holds the kernels and says which one runs an operation.
 
+pub mod activation;
 pub mod attention;
 pub mod context;
 pub mod elementwise;
