@@ -10,11 +10,9 @@ use super::{
         checks::{self, Checked},
         expectations,
     },
-    learner::{FirstWindow, Learner},
+    learner::{FirstWindow, Learner, Opened},
     memory::estimate::{self, Evaluated},
-    notices,
-    opening::{self, Opened},
-    quick_laws,
+    notices, opening, quick_laws,
 };
 use crate::{
     data::{PackedBatch, Sequence, Tokenizer, pack::together, rows::RowCounts},

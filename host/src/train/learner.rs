@@ -7,13 +7,13 @@ use super::{
     auxiliary::AuxiliaryObjective,
     eval::{evaluator::HeldOutPrompts, prompts::EvalPrompt},
     optimizer::{self, groups::check_groups, kind::Optimizer, schedule},
-    roles::Roles,
+    roles::{Roles, reference_pass::ReferencePass},
     rollout::{RolloutModels, Rollouts, rewards::Rewards},
     step::gradient::{TrainedModels, WindowLoss},
 };
 use crate::{
     config::experiment::{self, Batch, Train},
-    data::{Batcher, Examples, PackedBatch, Sequence, Window, pack},
+    data::{Batcher, Examples, PackedBatch, Sequence, TrainingData, Window, pack},
     device::{Buffer, Device},
     error::{Error, Result},
     model::{Model, Recompute},
@@ -53,6 +53,18 @@ pub struct Learner {
     /// The longest sequence of the run.
     pub(super) longest: usize,
     pub(super) recompute: Recompute,
+}
+
+/// A learner with the data it learns from.
+pub struct Opened {
+    /// The model and everything that trains it.
+    pub learner: Learner,
+    /// The data as the models read it.
+    pub data: TrainingData,
+    /// Number of optimizer steps of the run.
+    pub steps: u64,
+    /// The pass in which a frozen reference scores rows before the first step.
+    pub reference: Option<ReferencePass>,
 }
 
 /// The part of the first step's window that a dry run computes.

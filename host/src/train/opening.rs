@@ -4,12 +4,9 @@ use std::path::Path;
 
 use super::{
     auxiliary::AuxiliaryObjective,
-    learner::Learner,
+    learner::{Learner, Opened},
     memory::largest_rows::forward_tokens,
-    roles::{
-        Roles, policy_outputs,
-        reference_pass::{self, ReferencePass},
-    },
+    roles::{Roles, policy_outputs, reference_pass},
     rollout::{Rollouts, rewards::Rewards},
 };
 use crate::{
@@ -21,18 +18,6 @@ use crate::{
     objectives::Objectives,
     setup::Setup,
 };
-
-/// A learner with the data it learns from.
-pub struct Opened {
-    /// The model and everything that trains it.
-    pub learner: Learner,
-    /// The data as the models read it.
-    pub data: TrainingData,
-    /// Number of optimizer steps of the run.
-    pub steps: u64,
-    /// The pass in which a frozen reference scores rows before the first step.
-    pub reference: Option<ReferencePass>,
-}
 
 /// Opens the experiment's models on `device`: from `checkpoint`, or with their initial weights if there is none. With `cached`, a
 /// frozen reference can score all rows before the first step and keep the results in the runs folder; without `cached`, it runs in

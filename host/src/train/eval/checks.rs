@@ -14,7 +14,7 @@ use crate::{
     keys::mistake::nearest,
     runs::breadcrumb::CrashMarker,
     setup::Setup,
-    train::opening::Opened,
+    train::learner::Opened,
 };
 
 /// A learner that has passed all checks, and what it is evaluated on.

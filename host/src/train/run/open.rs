@@ -29,9 +29,9 @@ use crate::{
     setup::Setup,
     train::{
         eval::checks::{self, Checked},
-        learner::Learner,
+        learner::{Learner, Opened},
         notices::Notices,
-        opening::{self, Opened},
+        opening,
         optimizer::moments,
         quick_laws::ToProve,
         trainer::Trainer,
