@@ -47,7 +47,8 @@ impl Mistakes {
             Some(mistakes) => self.mistakes.extend(mistakes.iter().cloned()),
             None => {
                 let place = place_of(&self.source.root, key);
-                self.mistakes.push(Mistake::new(place, key, refusal_text(&error)));
+                let text = refusal_text(&error).lines().map(str::trim).collect::<Vec<_>>().join(" ");
+                self.mistakes.push(Mistake::new(place, key, text));
             }
         }
         self.only = alone.then_some(error);

@@ -2,7 +2,7 @@
 
 use super::Setup;
 use crate::{
-    error::Result,
+    error::{Error, Result},
     objectives::{Objectives, active::Active},
     runs::breadcrumb,
 };
@@ -16,21 +16,26 @@ impl Setup {
         let wanted = &self.experiment().objective;
         let several = wanted.len() > 1;
         let kind = self.data_kind();
+        let mut mistakes = self.loaded.mistakes();
         let mut all = Vec::with_capacity(wanted.len());
         for (index, ((library, manifest), own)) in self.objectives.iter().zip(wanted).enumerate() {
             if self.stands_beside(index, manifest) {
                 continue;
             }
-            let instance = breadcrumb::within(&own.plugin, "create", || library.objective(&own.options))?;
             let twice = wanted.iter().filter(|other| other.plugin == own.plugin).count() > 1;
             let prefix = match (several, twice) {
                 (false, _) => String::new(),
                 (true, false) => format!("{}/", own.plugin),
                 (true, true) => format!("{}.{index}/", own.plugin),
             };
-            let active = Active::new(&own.plugin, own.weight, prefix, manifest.clone(), Box::new(instance), &kind)?;
-            all.push(active.of_table(index));
+            let instance = breadcrumb::within(&own.plugin, "create", || library.objective(&own.options));
+            let active = instance.map_err(Error::from).and_then(|instance| {
+                Active::new(&own.plugin, own.weight, prefix, manifest.clone(), Box::new(instance), &kind)
+            });
+            let active = mistakes.check(&self.loaded.key_of("objective", index), active)?;
+            all.extend(active.map(|active| active.of_table(index)));
         }
+        mistakes.finish()?;
         let mut objectives = Objectives::new(all)?;
         objectives.limit(self.config.vocab, self.config.context as usize);
         if let Some(rollout) = &self.experiment().rollout {

@@ -79,7 +79,7 @@ prompts = ["fine", "a prompt that is far too long for a context of forty-eight t
             ("critic", "unused: no objective reads a critic"),
             ("rollout", "unused: no objective reads a rollout"),
             ("train.context_schedule", "unused: rows are not cut to a length that changes"),
-            ("eval.early_stop.metric", "evaluations do not find \"max:eval/reward/exakt\""),
+            ("eval.early_stop.metric", "evaluations do not find \"eval/reward/exakt\""),
             ("checkpoint.best", "evaluations do not find"),
             ("sample.prompts", "\"a prompt that is far too long"),
         ],
@@ -165,4 +165,43 @@ optimizer = { lr = 1e-2 }
             ("train.batch.pairs", "this data comes in sequences"),
         ],
     );
+}
+
+/// Catches reports of what only follows from a mistake: here the prompts to answer, and the default metric of the best checkpoint.
+#[test]
+fn what_follows_from_a_mistake_is_not_reported() {
+    let lab = Lab::new();
+    rows(&lab);
+    let rest = r#"
+[data]
+source = "jsonl"
+path = "rows.jsonl"
+held_out = 0.0
+
+[objective]
+plugin = "sft"
+
+[train]
+steps = 5
+batch = { sequences = 4 }
+optimizer = { lr = 1e-2 }
+
+[eval]
+every = 5
+generate = 4
+samples = 2
+"#;
+    lab.write("tiny.toml", format!("{SMALL}{rest}"));
+    let nothing = "unused: data.held_out = 0 leaves nothing to evaluate on";
+    refused_together(&lab, &[("eval.every", nothing), ("eval.generate", nothing)]);
+    let rollout =
+        "held_out = 0.2\n\n[rollout]\nprompts = 4\nmax_new_tokens = 4\n\n[reward]\nplugin = \"length\"\ntarget = 3.5";
+    let text = format!("{SMALL}{}", rest.replace("held_out = 0.0", rollout).replace("sequences = 4", "pairs = 4"));
+    lab.write("tiny.toml", text);
+    let expected = [
+        ("rollout", "unused: no objective reads a rollout"),
+        ("reward.target", "expected an integer"),
+        ("train.batch.pairs", "this data comes in sequences"),
+    ];
+    refused_together(&lab, &expected);
 }

@@ -40,13 +40,13 @@ impl Setup {
             return Ok(None);
         }
         let source = self.experiment().data.source();
-        let sizes = source.generated().into_iter().map(|(key, rows)| (key, self.check_examples(key, rows)));
-        let mut fits = true;
-        for (key, size) in sizes {
-            fits &= mistakes.check(key, size)?.is_some();
+        for (key, rows) in source.generated() {
+            // The default of one number follows from the other, so the first one that is too large is enough.
+            if mistakes.check(key, self.check_examples(key, rows))?.is_none() {
+                return Ok(None);
+            }
         }
         match self.row_kind() {
-            _ if !fits => Ok(None),
             Some(kind) => self.rows(kind, mistakes),
             None => self.text(cached, mistakes),
         }
@@ -79,7 +79,10 @@ impl Setup {
         let read = source.rows(kind, experiment.seed).map_err(Error::from);
         let Some(corpus) = mistakes.check("data", read)? else { return Ok(None) };
         let unjudged = experiment.eval.generate.is_some() && experiment.reward.is_empty();
-        if unjudged && corpus.held_out.iter().all(|row| row.text().answer.is_none()) {
+        if unjudged
+            && mistakes.are_free(&["eval.generate", "reward"])
+            && corpus.held_out.iter().all(|row| row.text().answer.is_none())
+        {
             let why =
                 "no prompt that is held out has a column `answer` to compare with; data.columns.answer names another";
             mistakes.refuse("eval.generate", why);

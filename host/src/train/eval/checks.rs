@@ -56,13 +56,18 @@ pub fn finish(
 fn check_names(held_out: &[PackedBatch], answered: &mut HeldOutPrompts<'_>, mistakes: &mut Mistakes) -> Result<()> {
     let experiment = answered.experiment;
     for evaluator in EVALUATORS {
-        if let Some((key, why)) = evaluator.refusal(answered) {
+        let refusal = evaluator.refusal(answered).filter(|(key, _)| mistakes.are_free(&[key, "eval.generate"]));
+        if let Some((key, why)) = refusal {
             mistakes.refuse(key, why);
         }
     }
     let best = experiment.checkpoint.best.as_ref().map(|rule| ("checkpoint.best", rule));
     let stop = experiment.eval.early_stop.as_ref().map(|stop| ("eval.early_stop.metric", &stop.metric));
-    for (key, rule) in best.into_iter().chain(stop).filter(|(key, _)| mistakes.are_free(&[key])).collect::<Vec<_>>() {
+    // Which metrics there are, and which is the default, follows from these keys.
+    let known = mistakes.are_free(&["eval.every", "eval.generate"]);
+    let rollouts_are_known = mistakes.are_free(&["rollout"]);
+    let rules: Vec<_> = best.into_iter().chain(stop).filter(|(key, _)| known && mistakes.are_free(&[key])).collect();
+    for (key, rule) in rules.into_iter().filter(|(_, rule)| rollouts_are_known || rule.metric != "eval/reward") {
         let name = rule.metric.strip_prefix("eval/").unwrap_or(&rule.metric);
         if name == "loss" && !held_out.is_empty() {
             continue;
