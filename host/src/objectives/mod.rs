@@ -162,7 +162,17 @@ impl Objectives {
                 window.map_err(|e| Error::from(e).context(format!("objective \"{}\", call `compose`", active.id)))?,
             );
         }
-        Ok(composed.unwrap_or(window))
+        self.with_last_read(composed.unwrap_or(window))
+    }
+
+    /// Sets `reads_last` on every sequence of the window if an objective needs it. Composed sequences do not have it set.
+    fn with_last_read(&self, window: Window) -> Result<Window> {
+        if !self.needs().reads_last() || window.sequences().iter().all(|sequence| sequence.reads_last) {
+            return Ok(window);
+        }
+        let mut sequences = window.sequences().to_vec();
+        sequences.iter_mut().for_each(|sequence| sequence.reads_last = true);
+        Ok(Window::new(sequences)?)
     }
 
     /// Calls each objective's `prepare` with the whole window, before it is cut. Returns the arrays that are added to the
@@ -248,7 +258,10 @@ impl Objectives {
 
 #[cfg(test)]
 mod tests {
-    use plugin_api::{manifest::ObjectiveManifest, objective::Objective};
+    use plugin_api::{
+        manifest::{ObjectiveManifest, Requirements},
+        objective::Objective,
+    };
 
     use super::*;
     use crate::data::Sequence;
@@ -303,6 +316,19 @@ mod tests {
         let composed = objectives(1).compose(window(), 7, &marker).unwrap();
         let ids: Vec<_> = composed.sequences().iter().map(|s| s.ids.clone()).collect();
         assert_eq!(ids, [vec![3, 2, 1], vec![5, 4]]);
+    }
+
+    /// Catches composed sequences whose last token is not read, so that a score is computed one token too early.
+    #[test]
+    fn composed_sequences_are_read_to_their_end_if_an_objective_reads_scores() {
+        let mut objectives = objectives(1);
+        let read = |objectives: &Objectives| {
+            let composed = objectives.compose(window(), 7, &CrashMarker::default()).unwrap();
+            composed.sequences().iter().map(|sequence| sequence.reads_last).collect::<Vec<_>>()
+        };
+        assert_eq!(read(&objectives), [false, false]);
+        objectives.0[0].requirements = Requirements::reading(["score"]);
+        assert_eq!(read(&objectives), [true, true]);
     }
 
     #[test]

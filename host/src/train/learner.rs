@@ -147,7 +147,7 @@ impl Learner {
         let window = self.batcher.next_window(self.context(step))?;
         let window = window.ok_or_else(ended)?;
         let composed = self.objectives.compose(window, self.seed ^ (step + 1), marker)?;
-        cut(&self.asked(composed)?, self.settings.micro_batch_tokens)
+        cut(&composed, self.settings.micro_batch_tokens)
     }
 
     /// Returns whether no window is left. Possible only with `train.epochs`, if answers were dropped and the epochs therefore
@@ -192,16 +192,6 @@ impl Learner {
         let positions = (window.positions() as f64 * share) as usize;
         let parts = (micro_batches.len() as f64 * share).ceil() as usize;
         Ok(FirstWindow { micro_batches, positions, parts })
-    }
-
-    /// Sets `reads_last` on every sequence of the window if an objective needs it. Sequences from `compose` do not have it set.
-    pub(super) fn asked(&self, window: Window) -> Result<Window> {
-        if !self.objectives.needs().reads_last() || window.sequences().iter().all(|sequence| sequence.reads_last) {
-            return Ok(window);
-        }
-        let mut sequences = window.sequences().to_vec();
-        sequences.iter_mut().for_each(|sequence| sequence.reads_last = true);
-        Ok(Window::new(sequences)?)
     }
 
     /// Adds the gradient of a window's total loss, without that of the objectives with their own text.

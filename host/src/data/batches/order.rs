@@ -42,7 +42,8 @@ impl DocumentSpan {
         let begin = (self.begin as usize).saturating_sub(usize::from(prefix.is_none()));
         let targets = document.get(begin..self.end as usize).unwrap_or_default();
         let ids: Vec<u32> = prefix.into_iter().chain(targets.iter().copied()).collect();
-        Sequence { supervised: vec![true; ids.len()], ids, row: u64::from(self.document), ..Default::default() }
+        let supervised = (0..ids.len()).map(|place| place > 0).collect();
+        Sequence { supervised, ids, row: u64::from(self.document), ..Default::default() }
     }
 }
 
