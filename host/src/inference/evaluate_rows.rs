@@ -21,7 +21,7 @@ use crate::{
     },
     error::{Error, Result},
     inference::saved_model::{EVAL_TOKENS, Opened},
-    train::eval::{ComparedAnswer, exact_match, prompts::questions},
+    train::eval::{ComparedAnswer, exact_match, prompts::eval_prompts},
 };
 
 /// Which rows to evaluate, and how.
@@ -123,8 +123,8 @@ impl Opened {
             figures.token_accuracy = Some(correct as f64 / figures.tokens.max(1) as f64);
         }
         if wanted.generate != Some(0) {
-            let asked = questions(&*data.train, &self.tokenizer, wanted.generate.unwrap_or(u64::MAX))?;
-            let answers = exact_match::greedy(&self.model, &self.tokenizer, &asked)?;
+            let prompts = eval_prompts(&*data.train, &self.tokenizer, wanted.generate.unwrap_or(u64::MAX))?;
+            let answers = exact_match::greedy(&self.model, &self.tokenizer, &prompts)?;
             figures.exact_match = exact_match::share(&answers);
             (figures.answers, figures.compared) = (answers.len(), answers);
         }

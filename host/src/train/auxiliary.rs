@@ -45,14 +45,14 @@ impl AuxiliaryObjective {
             if !setup.stands_beside(index, manifest) {
                 for (name, given) in [("text", own.text.is_some()), ("tokens", own.tokens.is_some())] {
                     if given {
-                        let why = "unused: this objective learns from [data]; text of its own is for one that learns from running text beside rows";
+                        let why = "unused: this objective learns from [data]; its own text is only for an objective of running text whose [data] has rows";
                         mistakes.refuse(&key(name), why);
                     }
                 }
                 continue;
             }
             let Some(tokens) = own.tokens else {
-                let why = "missing: how many tokens of its own text does a step see? for example tokens = 2048";
+                let why = "missing: the number of tokens of its own text per step; for example tokens = 2048";
                 mistakes.refuse(&key("tokens"), why);
                 continue;
             };
@@ -104,7 +104,7 @@ impl AuxiliaryObjective {
     /// Text that cannot be read or packed.
     pub fn window(&mut self) -> Result<Vec<PackedBatch>> {
         let window = self.batcher.next_window(self.context)?;
-        let window = window.ok_or_else(|| Error::run("the text beside the rows has ended"))?;
+        let window = window.ok_or_else(|| Error::run("the objective's own text has ended"))?;
         crate::objectives::micro_batch::cut(&window, self.micro_batch)
     }
 }
@@ -114,7 +114,7 @@ fn text_of(setup: &Setup, own: &Objective, key: &str, tokens: usize) -> Result<(
         (Some(paths), _) => TextOptions { paths: paths.clone(), eval_paths: Vec::new(), held_out: 0.0 }.read()?,
         (None, source) if source.usual_kind() == DataKind::TEXT => setup.generated_text()?,
         (None, _) => {
-            let why = "missing: which text does this objective learn from? for example text = \"corpus/*.txt\"";
+            let why = "missing: the text that this objective learns from; for example text = \"corpus/*.txt\"";
             return Err(setup.loaded.refuse(key, why));
         }
     };

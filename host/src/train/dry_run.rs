@@ -237,7 +237,7 @@ impl fmt::Display for Findings {
             write!(f, "\nnote              {note}")?;
         }
         if let Some(example) = &self.example {
-            write!(f, "\na row, and what is learned of it between ⟦ and ⟧:\n{example}")?;
+            write!(f, "\nfirst row, supervised tokens between ⟦ and ⟧:\n{example}")?;
         }
         Ok(())
     }

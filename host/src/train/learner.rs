@@ -36,7 +36,7 @@ pub struct Learner {
     pub grads: Buffer,
     /// The optimizer.
     pub optimizer: Box<dyn Optimizer>,
-    /// The models beside it.
+    /// The other models.
     pub roles: Roles,
     /// The objectives whose loss is minimised.
     pub objectives: Objectives,
@@ -96,7 +96,7 @@ impl Learner {
         })
     }
 
-    /// Returns held-out prompts of `data` with what answers and scores them.
+    /// Returns held-out prompts of `data` with the models and rewards that answer and score them.
     pub fn held_out_prompts<'a>(
         &'a mut self,
         setup: &'a Setup,
@@ -147,7 +147,7 @@ impl Learner {
         let window = self.batcher.next_window(self.context(step))?;
         let window = window.ok_or_else(ended)?;
         let composed = self.objectives.compose(window, self.seed ^ (step + 1), marker)?;
-        cut(&self.asked(composed)?, self.settings.micro_batch_tokens)
+        cut(&self.with_reads_last(composed)?, self.settings.micro_batch_tokens)
     }
 
     /// Returns whether no window is left. Possible only with `train.epochs`, if answers were dropped and the epochs therefore
@@ -195,7 +195,7 @@ impl Learner {
     }
 
     /// Sets `reads_last` on every sequence of the window if an objective needs it. Sequences from `compose` do not have it set.
-    pub(super) fn asked(&self, window: Window) -> Result<Window> {
+    pub(super) fn with_reads_last(&self, window: Window) -> Result<Window> {
         if !self.objectives.needs().reads_last() || window.sequences().iter().all(|sequence| sequence.reads_last) {
             return Ok(window);
         }

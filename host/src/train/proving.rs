@@ -28,7 +28,7 @@ impl Trainer {
         if self.state.stopped || self.state.step >= self.state.total || self.learner.data_has_ended() {
             return Ok(());
         }
-        self.prove_beside()?;
+        self.prove_auxiliary()?;
         if self.learner.rollouts.is_some() || self.unchecked().is_empty() {
             return Ok(());
         }
@@ -39,7 +39,7 @@ impl Trainer {
     }
 
     /// Checks objectives with their own text on their next window. The place in the text does not change.
-    fn prove_beside(&mut self) -> Result<()> {
+    fn prove_auxiliary(&mut self) -> Result<()> {
         let tables = self.unchecked();
         let mut found = Vec::new();
         let Learner { model, roles, auxiliary, .. } = &mut self.learner;
@@ -97,17 +97,17 @@ impl Trainer {
                 silent.insert(proof.table, proof.clone());
             }
         }
-        let waits = |id: &str| {
+        let is_unfinished = |id: &str| {
             let same = |table: &usize| self.setup.experiment().objective.get(*table).is_some_and(|o| o.plugin == id);
             contradicting.contains(id) || tables.iter().any(same)
         };
-        let passed: Vec<&str> = found.iter().map(|proof| proof.id.as_str()).filter(|id| !waits(id)).collect();
+        let passed: Vec<&str> = found.iter().map(|proof| proof.id.as_str()).filter(|id| !is_unfinished(id)).collect();
         passed.into_iter().for_each(|id| self.setup.lock.prove(kind::OBJECTIVE, id));
         self.setup.lock.save()?;
-        let told = |proof: &Proof| -> Vec<String> {
+        let contradictions = |proof: &Proof| -> Vec<String> {
             proof.contradictions.iter().map(|line| format!("{}: {line}", proof.id)).collect()
         };
-        let lines: Vec<String> = found.iter().flat_map(told).collect();
+        let lines: Vec<String> = found.iter().flat_map(contradictions).collect();
         if lines.is_empty() {
             return Ok(());
         }

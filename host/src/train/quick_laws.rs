@@ -157,7 +157,7 @@ fn meaning(law: &str) -> &'static str {
 pub(super) fn refusal(found: &[Proof]) -> Option<Error> {
     let Proof { id, contradictions, .. } = found.iter().find(|proof| !proof.contradictions.is_empty())?;
     let hint = format!(
-        "`telos plugins verify {id}` shows the smallest case; `telos run --unproved` trains all the same and notes it in the receipt"
+        "`telos plugins verify {id}` shows the smallest case; `telos run --unproved` trains anyway and records it in the receipt"
     );
     let error = Error::run(format!("objective \"{id}\" contradicts itself on the experiment's first batch"));
     Some(error.with_details(contradictions.clone()).with_hint(hint))
@@ -168,8 +168,8 @@ pub(super) fn uncompared(found: &[Proof]) -> Vec<String> {
     let line = |Proof { id, silent, .. }: &Proof| {
         let terms = silent.iter().map(|term| format!("`{term}`")).collect::<Vec<_>>().join(", ");
         format!(
-            "objective \"{id}\": the quick laws could not check {terms}: their cotangents are 0 in the batches so far, as where all \
-             rewards are equal; the next start checks again"
+            "objective \"{id}\": the quick laws could not check {terms}: their cotangents are 0 in the batches so far, for example \
+             because all rewards are equal; the next start of the run checks them again"
         )
     };
     found.iter().filter(|proof| !proof.silent.is_empty()).map(line).collect()
@@ -194,7 +194,7 @@ mod tests {
 
     /// Catches a refusal that does not name the law, the command that shows the case, or the flag that accepts it.
     #[test]
-    fn a_refusal_names_plugin_law_and_both_ways_on() {
+    fn a_refusal_names_the_plugin_the_law_and_both_remedies() {
         assert!(refusal(&[]).is_none());
         let found = [Proof {
             table: 0,

@@ -41,7 +41,7 @@ impl Trainer {
             self.state.stopped = self.is_to_stop(Verdict::CONTINUE);
         }
         if best && !self.state.stopped && self.state.step < self.state.total {
-            self.save_or_say();
+            self.save_or_report();
         }
         Ok(true)
     }
@@ -67,7 +67,7 @@ impl Trainer {
         let evaluated = held_out_spans(&self.setup, &self.data).iter().map(|row| row.document).collect();
         let role = self.learner.roles.reference.as_mut();
         let model = role.and_then(|role| role.model.take());
-        let model = model.ok_or_else(|| Error::run("the reference model is not there"))?;
+        let model = model.ok_or_else(|| Error::run("the reference model is missing"))?;
         self.marker.backend("reference pass");
         match pass.run(&model, &RowsRead { train, held_out: evaluated }, &self.progress, interrupt)? {
             PassEnd::Interrupted => return Ok(false),

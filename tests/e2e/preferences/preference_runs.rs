@@ -44,7 +44,7 @@ fn gotcha_13_14_a_reward_model_learns_to_rank_and_is_saved_as_one() {
     close(number(&config["telos_scores"]["standard_deviation"]), (square - mean * mean).sqrt(), 1e-9, "deviation");
     let answer = lab.ask(&["generate", "runs/tiny", "--prompt", "1? "]);
     // It generates nothing, so generation cannot be requested from it.
-    let refused = ["unused: a reward model scores answers and writes none"];
+    let refused = ["unused: a reward model scores answers and does not generate any"];
     named_refused(&lab, &["eval.generate=4"], &[&refused[..], &["eval.generate"]].concat());
     named_refused(&lab, &["sample.prompts=['1? ']"], &[&refused[..], &["sample.prompts"]].concat());
     answer.refuses(

@@ -79,8 +79,8 @@ prompts = ["fine", "a prompt that is far too long for a context of forty-eight t
             ("critic", "unused: no objective reads a critic"),
             ("rollout", "unused: no objective reads a rollout"),
             ("train.context_schedule", "unused: rows are not cut to a length that changes"),
-            ("eval.early_stop.metric", "evaluations do not find \"eval/reward/exakt\""),
-            ("checkpoint.best", "evaluations do not find"),
+            ("eval.early_stop.metric", "no evaluation reports \"eval/reward/exakt\""),
+            ("checkpoint.best", "no evaluation reports"),
             ("sample.prompts", "\"a prompt that is far too long"),
         ],
     );

@@ -110,7 +110,7 @@ pub fn estimate(
     if let Some(batch) = evaluated.held_out.iter().max_by_key(|batch| batch.len()) {
         counting.evaluation(batch)?;
     }
-    counting.answers(setup, &evaluated.questions)?;
+    counting.answers(setup, &evaluated.eval_prompts)?;
 
     let bytes = |(_, buffer): (&str, &Buffer)| buffer.len() * buffer.dtype().size().unwrap_or(4) as u64;
     let moments: u64 = learner.optimizer.moments().into_iter().map(bytes).sum();
@@ -229,7 +229,7 @@ impl Counting<'_> {
     }
 
     /// Counts rollouts, answers to held-out prompts and samples.
-    fn answers(&mut self, setup: &Setup, questions: &[EvalPrompt]) -> Result<()> {
+    fn answers(&mut self, setup: &Setup, eval_prompts: &[EvalPrompt]) -> Result<()> {
         let experiment = setup.experiment();
         let mut all: Vec<(Vec<Vec<i32>>, usize)> = Vec::new();
         if let Some(rollout) = &experiment.rollout {
@@ -237,12 +237,12 @@ impl Counting<'_> {
             let repeated = prompts.iter().flat_map(|ids| vec![ids.clone(); rollout.samples]).collect();
             all.push((repeated, rollout.max_new_tokens));
         }
-        if !questions.is_empty() {
-            let options = sampling(experiment, questions);
-            let longest = questions.iter().map(EvalPrompt::answer_length).max().unwrap_or(0);
+        if !eval_prompts.is_empty() {
+            let options = sampling(experiment, eval_prompts);
+            let longest = eval_prompts.iter().map(EvalPrompt::answer_length).max().unwrap_or(0);
             let samples = experiment.eval.pass.as_ref().map_or(1, |pass| pass.samples).min(generate::SLOTS);
-            let repeated = |question: &EvalPrompt| std::iter::repeat_n(ids(&question.prompt().ids), samples);
-            let prompts = questions.iter().flat_map(repeated).collect();
+            let repeated = |prompt: &EvalPrompt| std::iter::repeat_n(ids(&prompt.prompt().ids), samples);
+            let prompts = eval_prompts.iter().flat_map(repeated).collect();
             all.push((prompts, options.max_tokens.max(longest)));
         }
         if let Some(sample) = &experiment.sample {

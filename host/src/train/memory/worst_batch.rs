@@ -93,7 +93,8 @@ impl Learner {
         let rows = Rows::of(&self.batcher, self.longest, reads_last, self.settings.batch);
         let plain = Window::new(rows.worst(most))?;
         let positions = plain.positions();
-        let compose = |window| self.objectives.compose(window, self.seed, marker).and_then(|window| self.asked(window));
+        let compose =
+            |window| self.objectives.compose(window, self.seed, marker).and_then(|window| self.with_reads_last(window));
         let mut window = compose(plain)?;
         if window.positions() < positions {
             // Composed sequences are shorter than their rows, so more rows fit.

@@ -60,7 +60,7 @@ impl Roles {
             [("eval.generate", experiment.eval.generate.is_some()), ("sample.prompts", experiment.sample.is_some())]
         {
             if given && !needs.tokens && mistakes.are_free(&[key]) {
-                mistakes.refuse(key, "unused: a reward model scores answers and writes none; leave it out");
+                mistakes.refuse(key, "unused: a reward model scores answers and does not generate any; leave it out");
             }
         }
     }
@@ -157,7 +157,7 @@ impl Roles {
             let own = folder.join(name);
             std::fs::create_dir(&own)
                 .map(|()| own.clone())
-                .map_err(|e| Error::run(format!("cannot make {}", own.display())).with_cause(e))
+                .map_err(|e| Error::run(format!("cannot create {}", own.display())).with_cause(e))
         };
         if let Some(Reference { model: Some(model), follow: Some(_), .. }) = &self.reference {
             model.save(&make(REFERENCE)?)?;

@@ -181,7 +181,7 @@ mod tests {
 
     /// Catches two processes that write into each other's records, and a path that cannot be written and stops a run.
     #[test]
-    fn what_cannot_be_written_costs_only_time() {
+    fn a_file_that_cannot_be_written_costs_only_time() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.logps");
         let mut first = open_for_writing(&path);

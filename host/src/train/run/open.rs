@@ -63,7 +63,7 @@ pub(crate) fn trainer(mut setup: Setup, resume: bool, show: Show) -> Result<Trai
     let weights = checkpoint.as_ref().map(|c| c.path.as_path());
     let mut opened = opening::open_or_mistakes(&setup, device.as_ref(), data, weights, true, &mut mistakes)?;
     let parts = opened.as_mut().map(Opened::parts);
-    let Evaluated { held_out, questions } = checks::finish(&setup, parts, checkpoint.is_none(), mistakes)?;
+    let Evaluated { held_out, eval_prompts } = checks::finish(&setup, parts, checkpoint.is_none(), mistakes)?;
     let Some(Opened { mut learner, data, steps: total, reference }) = opened else {
         return Err(Error::run("the models were not opened"));
     };
@@ -133,7 +133,7 @@ pub(crate) fn trainer(mut setup: Setup, resume: bool, show: Show) -> Result<Trai
     if let Some(rows) = &data.rows {
         progress.message(&format!("data: {rows}"));
     }
-    if experiment.eval.every > 0 && held_out.is_empty() && questions.is_empty() {
+    if experiment.eval.every > 0 && held_out.is_empty() && eval_prompts.is_empty() {
         progress.message(
             "note: nothing is evaluated: prompts have no held-out loss; eval.generate = 200 has answers to them judged",
         );
@@ -158,7 +158,7 @@ pub(crate) fn trainer(mut setup: Setup, resume: bool, show: Show) -> Result<Trai
         held_out,
         data,
         reference,
-        questions,
+        eval_prompts,
         folder,
         moved_to: None,
         longer,
