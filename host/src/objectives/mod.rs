@@ -99,7 +99,7 @@ impl Objectives {
 
     /// Sets the temperature of the statistics to that of the sampling, so that log-probabilities are those of the sampled
     /// answers.
-    pub fn answer_at(&mut self, temperature: f64) {
+    pub fn set_temperature(&mut self, temperature: f64) {
         self.1 = temperature;
     }
 
@@ -149,7 +149,7 @@ impl Objectives {
             let Some(batch) = composed_now else { continue };
             if self.0.len() > 1 {
                 return Err(Error::request(format!(
-                    "objective \"{}\" composes sequences of its own, which it cannot do beside another objective",
+                    "objective \"{}\" composes its own sequences, which is only possible if it is the only objective",
                     active.id
                 )));
             }
@@ -298,7 +298,7 @@ mod tests {
 
     /// Catches a host that ignores the sequences that an objective composes.
     #[test]
-    fn an_objective_that_composes_is_given_its_own_sequences() {
+    fn an_objective_that_composes_receives_its_own_sequences() {
         let marker = CrashMarker::default();
         let composed = objectives(1).compose(window(), 7, &marker).unwrap();
         let ids: Vec<_> = composed.sequences().iter().map(|s| s.ids.clone()).collect();

@@ -35,7 +35,7 @@ impl ScheduleKind {
         self == ScheduleKind::Wsd
     }
 
-    /// Whether the rate after the warm-up depends on the length of the run. Where it does not, a longer run keeps the rates of a
+    /// Whether the rate after the warm-up depends on the length of the run. If it does not, a longer run keeps the rates of a
     /// shorter one.
     pub fn depends_on_length(self) -> bool {
         !matches!(self, ScheduleKind::Constant | ScheduleKind::InverseSqrt)
@@ -98,7 +98,7 @@ impl Span {
 /// Steps count from 0 to `total - 1`. Warm-up rises linearly and reaches the peak at its last step, so that the first step
 /// already learns. Afterwards, with `p` from 0 to below 1 over the rest: linear `1 - (1 - floor) p`; cosine
 /// `floor + (1 - floor) (1 + cos(pi p)) / 2` (Loshchilov and Hutter 2017); wsd stays at 1 and falls linearly to the floor
-/// over its last `decay` steps (Hu et al. 2024); inverse_sqrt is `sqrt(warmup / s)` at the step that counts `s` from 1 (Vaswani et
+/// over its last `decay` steps (Hu et al. 2024); inverse_sqrt is `sqrt(warmup / s)` at step `s`, counted from 1 (Vaswani et
 /// al. 2017, equation 3; a warm-up of 0 counts as 1), at least the floor.
 pub fn rate(schedule: &Schedule, step: u64, total: u64) -> f64 {
     let warmup = schedule.warmup.steps(total).min(total);

@@ -49,7 +49,7 @@ pub struct Setup {
     /// The mistakes found so far. If there are any, what depends on them holds placeholders: only [`loading::open_draft`] leaves
     /// some.
     pub(crate) mistakes: Mistakes,
-    pub(crate) awaited: PendingModels,
+    pub(crate) pending: PendingModels,
     pub(crate) named: Named,
     /// Whether a run may be resumed with changed data files: rows were fixed, but none was added or removed.
     pub accepts_fixed_rows: bool,

@@ -19,7 +19,7 @@ impl Setup {
         let mut mistakes = self.loaded.mistakes();
         let mut all = Vec::with_capacity(wanted.len());
         for (index, ((library, manifest), own)) in self.objectives.iter().zip(wanted).enumerate() {
-            if self.stands_beside(index, manifest) {
+            if self.has_own_text(index, manifest) {
                 continue;
             }
             let twice = wanted.iter().filter(|other| other.plugin == own.plugin).count() > 1;
@@ -39,7 +39,7 @@ impl Setup {
         let mut objectives = Objectives::new(all)?;
         objectives.limit(self.config.vocab, self.config.context as usize);
         if let Some(rollout) = &self.experiment().rollout {
-            objectives.answer_at(rollout.temperature);
+            objectives.set_temperature(rollout.temperature);
         }
         Ok(objectives)
     }

@@ -42,10 +42,10 @@ impl AuxiliaryObjective {
                 1 => format!("objective.{name}"),
                 _ => format!("objective.{index}.{name}"),
             };
-            if !setup.stands_beside(index, manifest) {
+            if !setup.has_own_text(index, manifest) {
                 for (name, given) in [("text", own.text.is_some()), ("tokens", own.tokens.is_some())] {
                     if given {
-                        let why = "unused: this objective learns from [data]; its own text is only for an objective of running text whose [data] has rows";
+                        let why = "unused: this objective learns from [data]; only an objective of running text has its own text, if [data] has rows";
                         mistakes.refuse(&key(name), why);
                     }
                 }

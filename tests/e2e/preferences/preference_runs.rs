@@ -123,7 +123,7 @@ fn models_that_do_not_fit_and_keys_nobody_reads_are_refused() {
         lab.ask(&with_sets(&["run", &file], sets)).refuses(2, parts);
         assert!(!lab.at(&format!("runs/{name}")).exists(), "something was written");
     };
-    let another = "reads with another tokenizer than bytes";
+    let another = "has another tokenizer than bytes";
     refused("tiny", &["reference.from=runs/other"], &["reference.from", "runs/other", another]);
     refused("tiny", &["reference.from=runs/none"], &["reference.from", "there is no model folder runs/none"]);
     refused("tiny", &["critic.from=shared"], &["critic", "unused: no objective reads a critic"]);

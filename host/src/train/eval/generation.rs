@@ -46,7 +46,7 @@ impl Evaluator for RewardsOfAnswers {
         let options = sampling(experiment, prompts);
         // Log-probabilities are those of the policy that answers: of greedy answers, at the temperature of 1.
         let usual = objectives.temperature();
-        objectives.answer_at(if options.temperature > 0.0 { options.temperature } else { 1.0 });
+        objectives.set_temperature(if options.temperature > 0.0 { options.temperature } else { 1.0 });
         let scoring = Scoring {
             policy: Policy { model: models.policy, tokenizer, data },
             models,
@@ -57,7 +57,7 @@ impl Evaluator for RewardsOfAnswers {
             tokens: rewards.tokens(),
         };
         let scored = scoring.values(prompts);
-        objectives.answer_at(usual);
+        objectives.set_temperature(usual);
         scored
     }
 }

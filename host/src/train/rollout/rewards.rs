@@ -31,7 +31,8 @@ pub struct Rewards {
 }
 
 /// Hint for a column that a row lacks.
-const DECLARE: &str = "a reward that declares the columns it reads (its manifest) has every row checked before step 1";
+const DECLARE: &str =
+    "if the reward declares in its manifest the columns that it reads, every row is checked before step 1";
 
 struct Scorer {
     name: String,
@@ -139,7 +140,9 @@ impl Rewards {
             };
             if let Some(at) = scores.iter().position(|score| !score.is_finite()) {
                 let (name, score, prompt) = (&scorer.name, scores[at], &samples[at].prompt);
-                return Err(Error::run(format!("reward \"{name}\" gives {score} to an answer to {prompt:?}")));
+                return Err(Error::run(format!(
+                    "reward \"{name}\" returned {score} for an answer to {prompt:?}, expected a finite number"
+                )));
             }
             Ok(Scores { name: scorer.name.clone(), weight: scorer.weight, scores })
         };
@@ -179,7 +182,7 @@ fn open_model(setup: &Setup, key: &str, device: &Device, path: &str, normalise: 
         return Err(setup.loaded.refuse(&key, why));
     }
     if named.config.outputs.tokens {
-        let why = format!("{path} is a language model with a critic on its trunk, and not a reward model");
+        let why = format!("{path} is a language model with a critic on its trunk, not a reward model");
         return Err(setup.loaded.refuse(&key, why));
     }
     let model = Box::new(setup.role(&key, device, path, Outputs::SCALAR)?);

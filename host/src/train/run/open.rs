@@ -135,13 +135,13 @@ pub(crate) fn trainer(mut setup: Setup, resume: bool, show: Show) -> Result<Trai
     }
     if experiment.eval.every > 0 && held_out.is_empty() && eval_prompts.is_empty() {
         progress.message(
-            "note: nothing is evaluated: prompts have no held-out loss; eval.generate = 200 has answers to them judged",
+            "note: nothing is evaluated: prompts have no held-out loss; give eval.generate = 200 to score answers to them",
         );
     }
     for line in setup.lock.unpinned() {
         progress.message(&format!("note: --dev: not the pinned plugin: {line}"));
     }
-    for line in receipt.replaced.iter().filter(|_| !state.ended).flat_map(provenance::told) {
+    for line in receipt.replaced.iter().filter(|_| !state.ended).flat_map(provenance::replacement_lines) {
         progress.message(&line);
     }
     for line in &notes {
@@ -175,7 +175,7 @@ pub(crate) fn trainer(mut setup: Setup, resume: bool, show: Show) -> Result<Trai
         to_prove: ToProve::default(),
         setup,
     };
-    trainer.say_where(resume, checkpoint);
+    trainer.report_start(resume, checkpoint);
     Ok(trainer)
 }
 
@@ -226,7 +226,7 @@ impl Drop for CleanupGuard {
 
 impl Trainer {
     /// Prints the model's notes and the step at which the run resumes.
-    fn say_where(&mut self, resume: bool, checkpoint: Option<Checkpoint>) {
+    fn report_start(&mut self, resume: bool, checkpoint: Option<Checkpoint>) {
         for note in self.learner.model.config().notes.iter().chain(&self.setup.tokenizer.notes()) {
             self.progress.message(&format!("note: {note}"));
         }
@@ -240,7 +240,7 @@ impl Trainer {
             self.progress.message(&note);
         }
         let (step, total) = (self.state.step, self.state.total);
-        self.progress.message(&format!("going on after step {step} of {total}"));
+        self.progress.message(&format!("continuing after step {step} of {total}"));
     }
 
     /// Returns whether the run had already ended when it was resumed.

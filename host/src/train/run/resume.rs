@@ -40,15 +40,18 @@ pub struct Changed {
 /// Compares the experiment that the run in `folder` began with and `now`.
 ///
 /// # Errors
-/// A request error if something differs that may not change; the run's own file cannot be read.
+/// A request error if something differs that may not change; the run's own file that cannot be read.
 pub fn changed(folder: &Path, now: &Experiment) -> Result<Changed> {
     let path = folder.join("experiment.toml");
     let failed = || Error::run(format!("cannot read {}", path.display()));
     let before = files::read_to_string(&path).map_err(|e| failed().with_cause(e))?;
     let now = now.to_toml()?;
     if before.trim().is_empty() {
-        return Err(Error::request(format!("{} is empty: what the run began with is lost", path.display()))
-            .with_hint("put the file back as it was, or start another run with --name (and model.from this one)"));
+        return Err(Error::request(format!(
+            "{} is empty, so the experiment that the run began with is not known",
+            path.display()
+        ))
+        .with_hint("restore the file, or start another run with --name (and model.from this one)"));
     }
     if before == now {
         return Ok(Changed::default());
@@ -66,16 +69,16 @@ pub fn changed(folder: &Path, now: &Experiment) -> Result<Changed> {
     if !keys.iter().all(|key| may_change(key)) {
         return Err(refusal(folder, as_written(&keys, &old, &new)));
     }
-    let told = |value: Option<&String>| value.map_or("absent", String::as_str).to_owned();
-    let told_keys = keys.iter().filter(|key| !is_or_is_in(key, SILENT));
+    let shown = |value: Option<&String>| value.map_or("absent", String::as_str).to_owned();
+    let reported = keys.iter().filter(|key| !is_or_is_in(key, SILENT));
     Ok(Changed {
-        lines: told_keys.map(|key| format!("{key}: {} is now {}", told(old.get(*key)), told(new.get(*key)))).collect(),
+        lines: reported.map(|key| format!("{key}: {} is now {}", shown(old.get(*key)), shown(new.get(*key)))).collect(),
         as_written: as_written(&keys, &old, &new),
         length: keys.iter().any(|key| LENGTH.contains(&key.as_str())),
     })
 }
 
-/// Returns whether the declaration of `key` or of a table that contains it says that it may change.
+/// Returns whether the declaration of `key` or of a table that contains it allows it to change.
 fn declared_free(key: &str) -> bool {
     KEYS.iter().any(|declared| declared.may_change && is_or_is_in(key, declared.path))
 }
@@ -132,13 +135,13 @@ fn as_written(keys: &BTreeSet<&String>, old: &BTreeMap<String, String>, new: &BT
 }
 
 fn refusal(folder: &Path, lines: Vec<String>) -> Error {
-    Error::request(format!("the experiment is not the one that run {0} began with, as {0}/experiment.toml has it", folder.display()))
+    Error::request(format!("the experiment differs from {0}/experiment.toml, with which run {0} began", folder.display()))
         .with_details(lines)
         .with_hint(
             "resume with the experiment as it was, or start another run with --name (and model.from this one, with \
              empty moments and from the data's beginning). What may change on resuming: the number of train.steps or \
-             train.epochs, checkpoint.every and checkpoint.keep, sample, backend.threads, runs_dir and name where the run was moved, and \
-             eval.every where there is no eval.early_stop",
+             train.epochs, checkpoint.every and checkpoint.keep, sample, backend.threads, runs_dir and name if the run was moved, and \
+             eval.every if there is no eval.early_stop",
         )
 }
 
@@ -153,11 +156,11 @@ pub fn lengthen(state: &mut TrainState, total: u64, experiment: &Experiment) -> 
         Length::Epochs(_) => LENGTH[1],
     };
     if total < done {
-        return Err(Error::request(format!("{key}: {done} steps are done, {total} are fewer"))
-            .with_hint(format!("give {key} that come to at least {done} steps; the run had {before}")));
+        return Err(Error::request(format!("{key}: {total} steps, but {done} are already done"))
+            .with_hint(format!("set {key} so that there are at least {done} steps; the run had {before}")));
     }
     if state.stopped && total > done {
-        let why = "it was stopped before its last step, by eval.early_stop or an objective, and more steps change nothing about that";
+        let why = "eval.early_stop or an objective stopped it before its last step, so more steps have no effect";
         return Err(Error::request(format!("{key}: the run ended after step {done} of {before}: {why}"))
             .with_hint("start another run with --name and model.from this one"));
     }
