@@ -82,7 +82,7 @@ impl Active {
             self.id
         ))
         .with_details([format!("before: {:?}", self.requirements), format!("now:    {now:?}")])
-        .with_hint("requirements may depend on options alone"))
+        .with_hint("requirements may depend only on the options"))
     }
 
     /// Restores a state of the instance and checks that the instance then returns the same state. Empty bytes mean that it had

@@ -12,7 +12,7 @@ pub struct PreparedArrays(Vec<Batch<'static>>);
 
 impl FromIterator<Batch<'static>> for PreparedArrays {
     fn from_iter<T: IntoIterator<Item = Batch<'static>>>(arrays: T) -> Self {
-        PreparedArrays(answers.into_iter().collect())
+        PreparedArrays(arrays.into_iter().collect())
     }
 }
 

@@ -107,7 +107,7 @@ fn pointed_at(path: &Path) -> Result<Option<PathBuf>> {
     checkpoint.map(|found| as_named(path, found)).transpose()
 }
 
-/// Returns the named checkpoint, never an earlier one: its results would be taken for those of the named one.
+/// Returns the named checkpoint, never an earlier one: its results would be mistaken for those of the named one.
 fn as_named(path: &Path, found: Checkpoint) -> Result<PathBuf> {
     let Some(why) = found.note else { return Ok(found.path) };
     let message = format!("the checkpoint that {} names cannot be used", path.display());

@@ -215,7 +215,7 @@ impl fmt::Display for Findings {
         if let Some(bytes) = self.process_peak_bytes {
             writeln!(
                 f,
-                "process memory    {:.1} MiB at most, with the buffers where the device is the processor",
+                "process memory    {:.1} MiB at most, including the buffers if the device is the processor",
                 mib(bytes)
             )?;
         }

@@ -284,14 +284,14 @@ impl Learner {
         // The recorded mean and deviation of scores belong to the weights before this update.
         self.model.config_mut().scores = None;
         self.roles.update(lr)?;
-        self.follow(step)
+        self.update_reference(step)
     }
 
     /// Updates the reference model if it tracks the policy, also after a step whose update was refused.
     ///
     /// # Errors
     /// Errors of the backend.
-    pub fn follow(&self, step: u64) -> Result<()> {
-        self.roles.follow(&self.model, step)
+    pub fn update_reference(&self, step: u64) -> Result<()> {
+        self.roles.update_reference(&self.model, step)
     }
 }

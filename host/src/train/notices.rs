@@ -140,8 +140,8 @@ pub fn at_start(
 ) -> Result<Vec<String>> {
     let mut notes = single_answers(experiment, objectives);
     if let Length::Steps(steps) = experiment.train.length {
-        let (rows, taken) = batcher.first_window(context)?;
-        notes.extend(read_again(experiment, rows, taken));
+        let (rows, read) = batcher.first_window(context)?;
+        notes.extend(read_again(experiment, rows, read));
         notes.extend(no_warmup(experiment.train.schedule.warmup, steps));
     }
     Ok(notes)
@@ -158,18 +158,18 @@ fn no_warmup(warmup: Span, steps: u64) -> Option<String> {
     })
 }
 
-/// The note for a batch or rollout that takes more rows than the data's `rows`.
-fn read_again(experiment: &Experiment, rows: usize, taken: usize) -> Option<String> {
+/// The note for a batch or rollout that reads more rows than the data's `rows`.
+fn read_again(experiment: &Experiment, rows: usize, read: usize) -> Option<String> {
     let noun = if !experiment.data.source().has_rows(RowKind::PromptCompletion) { "sequence" } else { "row" };
     let (reader, size) = match experiment.rollout {
         Some(_) => ("rollout", "rollout.prompts"),
         None => ("step", "train.batch"),
     };
-    (taken > rows).then(|| again(reader, size, noun, rows, taken))
+    (read > rows).then(|| again(reader, size, noun, rows, read))
 }
 
-fn again(reader: &str, size: &str, noun: &str, rows: usize, taken: usize) -> String {
-    let what = match (rows, taken / rows.max(1)) {
+fn again(reader: &str, size: &str, noun: &str, rows: usize, read: usize) -> String {
+    let what = match (rows, read / rows.max(1)) {
         (1, times) => format!("the data's only {noun} {times} times"),
         (_, 1) => format!("some of the data's {rows} {noun}s twice"),
         (_, times) => format!("each of the data's {rows} {noun}s at least {times} times"),

@@ -70,7 +70,7 @@ pub fn pairs(setup: &Setup, samples: usize) -> Result<Pairs> {
     let data = setup.data(false)?;
     // If a chat template turns plain prompts into a user message, the pairs contain messages as well.
     let as_messages = setup.experiment().data.source().writing().chat_template.is_some();
-    let mut found = Pairs::default();
+    let mut built = Pairs::default();
     let mut all = Vec::new();
     for (side, data) in [(0, &data.train), (1, &data.held_out)] {
         let data: &dyn Examples = &**data;
@@ -87,15 +87,15 @@ pub fn pairs(setup: &Setup, samples: usize) -> Result<Pairs> {
             for (prompt, (answers, scores)) in eval_prompts.iter().zip(rounds) {
                 let answered: Vec<&Sample> = answers.iter().map(|answer| &answer.sample).collect();
                 let row = data.row_text(prompt.prompt().row).map(|row| row.written.clone()).unwrap_or_default();
-                found.add(Prompt { row, as_messages }, &answered, scores)?;
+                built.add(Prompt { row, as_messages }, &answered, scores)?;
             }
             all.extend(scores);
         }
     }
-    found.mean = mean(all.iter().sum(), all.len());
-    found.chosen = mean(found.chosen, found.pairs);
-    found.rejected = mean(found.rejected, found.pairs);
-    Ok(found)
+    built.mean = mean(all.iter().sum(), all.len());
+    built.chosen = mean(built.chosen, built.pairs);
+    built.rejected = mean(built.rejected, built.pairs);
+    Ok(built)
 }
 
 fn options(rollout: &Rollout, seed: u64) -> GenerateOptions {

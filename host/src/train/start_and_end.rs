@@ -24,9 +24,9 @@ impl Trainer {
         }
         if self.state.step == 0 {
             // The memory check may use rows that the reference did not score: these get log-probabilities of 0 during the check.
-            self.reference.iter().for_each(|reference| reference.stand_in(true));
+            self.reference.iter().for_each(|reference| reference.use_zeros(true));
             self.learner.try_worst_batch(&self.marker)?;
-            self.reference.iter().for_each(|reference| reference.stand_in(false));
+            self.reference.iter().for_each(|reference| reference.use_zeros(false));
         }
         let Learner { objectives, batcher, .. } = &self.learner;
         let notes = notices::at_start(self.experiment(), objectives, batcher, self.learner.context(0))?;

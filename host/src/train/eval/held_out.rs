@@ -101,7 +101,7 @@ fn composed(
     seed: u64,
     tokens: usize,
 ) -> Result<Vec<PackedBatch>> {
-    // The first token of a sequence is never a target, whatever its flag says. What is composed of it may be one.
+    // The first token of a sequence is never a target, whatever its flag is. In a composed sequence the same token may be one.
     sequences.iter_mut().filter_map(|sequence| sequence.supervised.first_mut()).for_each(|first| *first = false);
     let window = Window::new(sequences)?;
     let positions = window.positions();
@@ -136,7 +136,7 @@ mod tests {
     use super::*;
     use crate::objectives::active::Active;
 
-    /// Reads every row backwards, as often as it says.
+    /// Composes the reverse of every row, this many times.
     struct Backwards(usize);
 
     impl Objective for Backwards {

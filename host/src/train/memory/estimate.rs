@@ -184,7 +184,7 @@ impl Counting<'_> {
         Ok(())
     }
 
-    /// The policy's optimizer, and whatever else the learner's device holds: reward models.
+    /// The policy's optimizer, and the other buffers on the learner's device: reward models.
     fn rest(&self, setup: &Setup) -> Result<(Box<dyn Optimizer>, Buffer)> {
         let optimizer = optimizer::create(&self.device, self.policy.layout(), &setup.experiment().train.optimizer)?;
         let grads = self.policy.layout().flat_len() * self.device.accumulator().size().unwrap_or(4) as u64;

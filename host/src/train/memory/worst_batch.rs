@@ -1,4 +1,4 @@
-//! Computes the worst micro-batch of an experiment before step 1, so that a run that lacks memory fails there.
+//! Computes the worst micro-batch of an experiment before step 1, so that a run without enough memory fails there.
 //!
 //! It is a real batch: the longest rows that the data has, with every array that batches carry, through the objectives'
 //! `compose`, `prepare` and `loss`, and back with the cotangents that they return. Prompts get made-up answers of the longest

@@ -134,7 +134,7 @@ impl Roles {
     ///
     /// # Errors
     /// Errors of the backend.
-    pub fn follow(&self, policy: &Model, step: u64) -> Result<()> {
+    pub fn update_reference(&self, policy: &Model, step: u64) -> Result<()> {
         let Some(Reference { model: Some(model), follow: Some(follow), .. }) = &self.reference else { return Ok(()) };
         let (x, y) = (policy.params().matrix(0, 1, model.layout().flat_len()), model.params().view());
         match follow {

@@ -40,7 +40,7 @@ pub struct Changed {
 /// Compares the experiment that the run in `folder` began with and `now`.
 ///
 /// # Errors
-/// A request error if something differs that may not change; the run's own file that cannot be read.
+/// A request error if something differs that may not change; a run's own file that cannot be read.
 pub fn changed(folder: &Path, now: &Experiment) -> Result<Changed> {
     let path = folder.join("experiment.toml");
     let failed = || Error::run(format!("cannot read {}", path.display()));
@@ -95,19 +95,19 @@ fn is_or_is_in(key: &str, table: &str) -> bool {
 
 /// Returns all values that are not tables, by their dotted keys.
 fn values(of: &Value) -> BTreeMap<String, String> {
-    fn collect(value: &Value, key: &str, found: &mut BTreeMap<String, String>) {
+    fn collect(value: &Value, key: &str, all: &mut BTreeMap<String, String>) {
         let below = |own: &str| if key.is_empty() { own.to_owned() } else { format!("{key}.{own}") };
         match value {
-            Value::Table(table) => table.iter().for_each(|(own, value)| collect(value, &below(own), found)),
+            Value::Table(table) => table.iter().for_each(|(own, value)| collect(value, &below(own), all)),
             Value::Array(list) if list.iter().any(Value::is_table) => {
-                list.iter().enumerate().for_each(|(own, value)| collect(value, &below(&own.to_string()), found));
+                list.iter().enumerate().for_each(|(own, value)| collect(value, &below(&own.to_string()), all));
             }
-            other => _ = found.insert(key.to_owned(), other.to_string()),
+            other => _ = all.insert(key.to_owned(), other.to_string()),
         }
     }
-    let mut found = BTreeMap::new();
-    collect(of, "", &mut found);
-    found
+    let mut all = BTreeMap::new();
+    collect(of, "", &mut all);
+    all
 }
 
 /// Rewrites the paths of models in the old runs folder to the new one, in case the folder was moved: a stage of a pipeline may
@@ -126,12 +126,12 @@ fn move_models(old: &mut BTreeMap<String, String>, new: &BTreeMap<String, String
 
 /// Returns these keys with their old and new values, except the number of threads.
 fn as_written(keys: &BTreeSet<&String>, old: &BTreeMap<String, String>, new: &BTreeMap<String, String>) -> Vec<String> {
-    let told = keys.iter().filter(|key| !is_or_is_in(key, SILENT));
+    let reported = keys.iter().filter(|key| !is_or_is_in(key, SILENT));
     let lines = |key: &&&String| {
         let line = |what: &str, value: &String| format!("{what} {key} = {value}");
         [old.get(**key).map(|value| line("was:", value)), new.get(**key).map(|value| line("is: ", value))]
     };
-    told.flat_map(|key| lines(&key)).flatten().collect()
+    reported.flat_map(|key| lines(&key)).flatten().collect()
 }
 
 fn refusal(folder: &Path, lines: Vec<String>) -> Error {
@@ -205,13 +205,13 @@ mod tests {
         for key in KEYS.iter().filter(|key| key.may_change) {
             assert!(hint.contains(key.path), "{} in {hint}", key.path);
         }
-        assert!(hint.contains("eval.every where there is no eval.early_stop"), "{hint}");
+        assert!(hint.contains("eval.every if there is no eval.early_stop"), "{hint}");
     }
 
     /// Catches a runs folder that was moved and whose stages are treated as beginning from other models, a path that only
     /// shares a prefix, and lines that do not name a key's table.
     #[test]
-    fn a_run_may_be_moved_with_the_models_that_it_names() {
+    fn a_run_may_be_moved_together_with_its_models() {
         let keys = |runs: &str, from: &str, score: &str| {
             let text = format!("runs_dir = \"{runs}\"\n[model]\nfrom = \"{from}\"\n[[reward]]\nmodel = \"{score}\"\n");
             values(&toml::from_str::<Value>(&text).unwrap())
@@ -229,7 +229,7 @@ mod tests {
 
     /// Catches a table that is confused with one whose name begins the same, and a list of tables whose keys are not compared.
     #[test]
-    fn keys_are_known_by_their_whole_path() {
+    fn keys_are_compared_by_their_whole_path() {
         assert!(is_or_is_in("sample.every", "sample") && is_or_is_in("sample", "sample"));
         assert!(!is_or_is_in("sampler.every", "sample") && !is_or_is_in("checkpoint.everything", "checkpoint.every"));
         let text = "a = 1\n[b]\nc = [1, 2]\n[[d]]\ne = \"x\"\n[[d]]\ne = \"y\"\n";
