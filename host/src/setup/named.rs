@@ -111,7 +111,7 @@ fn pointed_at(path: &Path) -> Result<Option<PathBuf>> {
 fn as_named(path: &Path, found: Checkpoint) -> Result<PathBuf> {
     let Some(why) = found.note else { return Ok(found.path) };
     let message = format!("the checkpoint that {} names cannot be used", path.display());
-    let hint = format!("the newest whole one is {}; name it to use it", found.path.display());
+    let hint = format!("the newest complete one is {}; name it to use it", found.path.display());
     Err(Error::request(message).with_details([why]).with_hint(hint))
 }
 

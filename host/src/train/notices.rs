@@ -113,8 +113,8 @@ impl Notices {
     }
 }
 
-const NOTHING_LEARNED: &str = "nothing is learned; look at the objective's cotangents and at what is supervised";
-const EQUAL: &str = "they do not distinguish any answers; look at the rewards and at samples.jsonl";
+const NOTHING_LEARNED: &str = "nothing is learned; check the objective's cotangents and which tokens are supervised";
+const EQUAL: &str = "they do not distinguish any answers; check the rewards and samples.jsonl";
 
 /// Returns whether a term or metric exists only under some options: its meaning then names one of them.
 fn is_optional(manifest: &ObjectiveManifest, meaning: &str) -> bool {
