@@ -1,4 +1,4 @@
-//! `[[train.optimizer.groups]]`: learning rate and weight decay of each parameter, which are the optimizer's or those of its group.
+//! `[[train.optimizer.groups]]`: learning rate and weight decay of each parameter, from its group or else from the optimizer.
 
 use glob::Pattern;
 use plugin_api::backend::ops::FLAT_ALIGN;
@@ -43,7 +43,7 @@ pub fn resolve(written: &[Written], notes: &mut Notes<'_>) -> Vec<Group> {
         let key = format!("train.optimizer.groups.{index}");
         match group.pattern.as_deref().map(glob::Pattern::new) {
             Some(Err(error)) => {
-                notes.refuse(&format!("{key}.match"), format!("no glob: {error}; for example \"*embed*\""))
+                notes.refuse(&format!("{key}.match"), format!("not a valid glob: {error}; for example \"*embed*\""))
             }
             Some(Ok(_)) if group.lr_scale.is_none() && group.weight_decay.is_none() => {
                 notes.refuse(&key, "unused: the group sets neither lr_scale nor weight_decay");
@@ -95,7 +95,7 @@ pub fn check_groups(layouts: &[&Layout], groups: &[Group]) -> Result<()> {
     let Some(index) = (0..patterns.len()).find(|index| !used.contains(index)) else { return Ok(()) };
     let some: Vec<&str> = names().take(5).collect();
     Err(Error::request(format!(
-        "train.optimizer.groups.{index}.match: \"{}\" matches no parameter that an earlier group has not taken",
+        "train.optimizer.groups.{index}.match: \"{}\" matches no parameter, except those of earlier groups",
         groups[index].pattern
     ))
     .with_hint(format!("parameters are named like {}", some.join(", "))))

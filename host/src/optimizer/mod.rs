@@ -1,6 +1,6 @@
-//! `[train.optimizer]`: which optimizer, and its settings; how parameters follow from gradients.
+//! `[train.optimizer]`: which optimizer, and its settings; how gradients update parameters.
 //!
-//! An optimizer is a file of its own and, here, its word, its default of `betas` and how it is created.
+//! Each optimizer is a file of its own; its word, its default `betas` and its constructor are listed here.
 
 pub mod adamw;
 pub mod groups;
@@ -113,7 +113,7 @@ pub struct Settings {
 
 /// Resolves `[train.optimizer]` of a run that applies updates, or of one that does not.
 pub fn resolve(written: Written, trains: bool, notes: &mut Notes<'_>) -> Settings {
-    // Without a step the rate is not used, so any value will do.
+    // Without steps the rate is not used, so any value is fine.
     let lr = written.lr.or((!trains).then_some(1e-3));
     if lr.is_none() {
         notes.missing("train.optimizer.lr", "the learning rate has no default; for example lr = 3e-4");

@@ -40,8 +40,10 @@ pub struct StagePlan {
 pub fn read(pipeline: &Pipeline, folders: &[PathBuf], pinning: Pinning) -> Result<Vec<StagePlan>> {
     let mut drafts: Vec<_> = (0..pipeline.stages().len()).map(|index| pipeline.draft(index)).collect();
     let plugins = drafts.iter_mut().map(|draft| Plugins::load(draft, folders, pinning));
-    let plugins = plugins.collect::<Result<Vec<Plugins>>>()?;
+    let mut plugins = plugins.collect::<Result<Vec<Plugins>>>()?;
     let loaded = pipeline.finish(drafts)?;
+    // A plugin that is not there leaves its options unchecked, so that a finished stage would seem to have changed.
+    plugins.iter_mut().zip(&loaded).try_for_each(|(plugins, loaded)| plugins.check_loaded(loaded))?;
     for (index, stage) in pipeline.stages().iter().enumerate() {
         for takes in stage.takes.iter().filter(|takes| takes.best) {
             if loaded[takes.stage].experiment.checkpoint.best.is_none() {
@@ -70,15 +72,17 @@ pub fn try_out(pipeline: &Pipeline, stages: Vec<StagePlan>, tasks: &[Task]) -> R
         let mut mistakes = setup.take_mistakes();
         Roles::check_keys(setup, &objectives, &mut mistakes);
         Rollouts::check_keys(setup, &objectives, &mut mistakes);
-        let roles = Roles::open(setup, &device, &objectives, None);
-        let Some(roles) = mistakes.check("reference", roles)? else { return mistakes.finish() };
-        check_groups(&roles.learning(&layout), &setup.experiment().train.optimizer.groups)?;
-        mistakes.check("reward", Rewards::open(setup, &device))?;
+        let roles = Roles::open(setup, &device, &objectives, None, &mut mistakes)?;
+        if let Some(roles) = roles {
+            let groups = check_groups(&roles.learning(&layout), &setup.experiment().train.optimizer.groups);
+            mistakes.check("train.optimizer.groups", groups)?;
+        }
+        Rewards::open(setup, &device, &mut mistakes)?;
         let data = setup.data_or_mistakes(true, &mut mistakes)?;
         if let Some(data) = data.as_ref().filter(|_| mistakes.are_free(&["train.batch"])) {
             mistakes.check("train.batch", setup.batcher(data))?;
         }
-        mistakes.check("objective", AuxiliaryObjective::all(setup))?;
+        AuxiliaryObjective::all(setup, &mut mistakes)?;
         mistakes.check("sample.prompts", setup.check_samples())?;
         mistakes.finish()?;
         let Some(data) = data else { return Err(Error::run("the data was not read")) };

@@ -36,7 +36,7 @@ pub struct Learner {
     pub grads: Buffer,
     /// The optimizer.
     pub optimizer: Box<dyn Optimizer>,
-    /// The models beside it.
+    /// The other models.
     pub roles: Roles,
     /// The objectives whose loss is minimised.
     pub objectives: Objectives,
@@ -96,7 +96,7 @@ impl Learner {
         })
     }
 
-    /// Returns held-out prompts of `data` with what answers and scores them.
+    /// Returns held-out prompts of `data` with the models and rewards that answer and score them.
     pub fn held_out_prompts<'a>(
         &'a mut self,
         setup: &'a Setup,
@@ -274,14 +274,14 @@ impl Learner {
         // The recorded mean and deviation of scores belong to the weights before this update.
         self.model.config_mut().scores = None;
         self.roles.update(lr)?;
-        self.follow(step)
+        self.update_reference(step)
     }
 
     /// Updates the reference model if it tracks the policy, also after a step whose update was refused.
     ///
     /// # Errors
     /// Errors of the backend.
-    pub fn follow(&self, step: u64) -> Result<()> {
-        self.roles.follow(&self.model, step)
+    pub fn update_reference(&self, step: u64) -> Result<()> {
+        self.roles.update_reference(&self.model, step)
     }
 }

@@ -183,8 +183,11 @@ fn eval_of_rows_understands_or_says_what_it_found() {
         lab.ask(&[&["eval", "model", "--rows", "r.jsonl", "--json"], more].concat())
     };
     let whole = lines(&[json!({"prompt": "p", "chosen": "c", "rejected": "d"})]);
-    let says =
-        ["r.jsonl: these are pairs, and completions are evaluated", "completion: .chosen", "--rows chosen.jsonl"];
+    let says = [
+        "r.jsonl: the rows are pairs, expected prompts with completions",
+        "completion: .chosen",
+        "--rows chosen.jsonl",
+    ];
     eval(&whole, &[]).refuses(2, &says);
     let turn = |role: &str, content: &str| json!({"role": role, "content": content});
     let implicit = json!({"chosen": [turn("user", "q"), turn("assistant", "a")], "rejected": [turn("user", "q"), turn("assistant", "b")]});

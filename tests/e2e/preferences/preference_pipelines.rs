@@ -52,7 +52,7 @@ fn mistakes_of_later_stages_are_told_before_the_first_one_trains() {
     for (set, says) in [
         ("stage.ppo.rollout.prompts=10", "not a multiple of train.batch.prompts"),
         ("stage.ppo.rollout.max_new_tokens=64", "leave no room for a prompt"),
-        ("stage.ppo.objective=[{plugin=\"ppo\"},{plugin=\"ce\"}]", "how many tokens of its own text"),
+        ("stage.ppo.objective=[{plugin=\"ppo\"},{plugin=\"ce\"}]", "the number of tokens of its own text per step"),
         ("stage.ppo.train.optimizer.groups=[{match=\"nope*\",lr_scale=0.1}]", "matches no parameter"),
         (
             "stage.ppo.sample={prompts=[\"a prompt that is much longer than the forty-eight tokens of the context\"]}",

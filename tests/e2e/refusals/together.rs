@@ -75,12 +75,12 @@ prompts = ["fine", "a prompt that is far too long for a context of forty-eight t
     refused_together(
         &lab,
         &[
-            ("data", "rows.jsonl:4: `solution`: missing; 7 more rows are like it"),
+            ("data", "rows.jsonl:4: `solution`: missing; 7 more rows have this mistake"),
             ("critic", "unused: no objective reads a critic"),
             ("rollout", "unused: no objective reads a rollout"),
             ("train.context_schedule", "unused: rows are not cut to a length that changes"),
-            ("eval.early_stop.metric", "evaluations do not find \"eval/reward/exakt\""),
-            ("checkpoint.best", "evaluations do not find"),
+            ("eval.early_stop.metric", "no evaluation reports \"eval/reward/exakt\""),
+            ("checkpoint.best", "no evaluation reports"),
             ("sample.prompts", "\"a prompt that is far too long"),
         ],
     );

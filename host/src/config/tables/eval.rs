@@ -149,6 +149,10 @@ fn pass_at(
     if notes.reported("eval.samples") || notes.reported("eval.pass_at") {
         return None;
     }
+    if samples == Some(1) && pass_at.is_none() {
+        notes.refuse("eval.samples", "unused: pass@k needs several answers to a prompt; for example samples = 8");
+        return None;
+    }
     let several = samples.filter(|samples| *samples > 1);
     let mut pass_at = pass_at.or(several.map(|samples| vec![1, samples]))?;
     pass_at.sort_unstable();

@@ -134,7 +134,7 @@ mod tests {
     use super::*;
     use crate::objectives::active::Active;
 
-    /// Reads every row backwards, as often as it says.
+    /// Composes the reverse of every row, this many times.
     struct Backwards(usize);
 
     impl Objective for Backwards {
