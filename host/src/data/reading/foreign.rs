@@ -173,7 +173,7 @@ mod tests {
     /// Catches a run's path, an absolute path or a file that is taken for an id of the hub, and an id taken for a
     /// misspelt path.
     #[test]
-    fn ids_of_the_hub_are_told_from_paths() {
+    fn hub_ids_are_distinguished_from_paths() {
         for id in ["HuggingFaceTB/SmolLM2-135M", "meta-llama/Llama-3.1-8B", "a/b"] {
             assert!(is_like_a_hub_id(id), "{id}");
         }

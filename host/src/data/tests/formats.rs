@@ -149,7 +149,7 @@ fn lists_and_objects_over_several_lines_are_read() {
 
 /// Catches a second line number in a message, and messages that do not say what was found.
 #[test]
-fn what_is_not_json_is_named_by_one_line_and_column() {
+fn invalid_json_is_reported_with_one_line_and_column() {
     for (file, says) in [
         (
             format!("{ROW}\n{{\"prompt\":\"q\",\"compl"),
@@ -263,7 +263,7 @@ fn rows_are_not_learned_as_running_text() {
 
 /// Catches other notations that are refused as invalid JSON, without saying what they are.
 #[test]
-fn other_notations_are_named_as_what_they_are() {
+fn other_notations_are_named() {
     let read = |text: &str| jsonl::parse("rows.jsonl".as_ref(), text, RowKind::PromptCompletion, &Columns::new());
     let says = |text: &str| {
         let error = read(text).unwrap_err();

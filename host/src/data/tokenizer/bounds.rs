@@ -243,7 +243,7 @@ mod tests {
 
     /// Catches an ordinary file that is refused, and each limit that is not checked.
     #[test]
-    fn what_would_need_all_memory_or_time_is_refused() {
+    fn files_that_exceed_a_limit_are_refused() {
         assert_eq!(refused(|_| {}), None);
         assert_eq!(refused(|json| json["model"]["vocab"]["a"] = json!(LARGEST_ID)), None);
         let has =

@@ -262,14 +262,14 @@ mod tests {
     /// Catches a second value for a key that silently replaces the first, at any depth, and a false match of the
     /// key's text within a string.
     #[test]
-    fn a_key_that_is_there_twice_is_refused() {
+    fn a_duplicate_key_is_refused() {
         assert_eq!(what(r#"{"a": 1, "b": {"c": 1, "c": 2}}"#), "the key `c` is there twice in one object; keep one");
         assert!(value_at(r#"{"a": {"a": "\"a\": 1"}, "b": ["a", "a"]}"#, 0).is_ok());
     }
 
     /// Catches integers that become floats, and floats that are taken for integers.
     #[test]
-    fn gotcha_53_integers_stay_whole_or_are_refused() {
+    fn gotcha_53_integers_stay_exact_or_are_refused() {
         for exact in [
             "9007199254740993",
             "-9223372036854775808",

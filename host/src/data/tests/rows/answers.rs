@@ -19,7 +19,7 @@ fn turn(role: &str, content: &str) -> Value {
 /// that is not read, an answer given as a message that is dropped, and values that no answer could equal and that
 /// are silently accepted.
 #[test]
-fn gotcha_48_right_answers_are_understood_or_refused_with_the_remedy() {
+fn gotcha_48_right_answers_are_read_or_refused_with_a_remedy() {
     let read = |answer: Value| parse(&[], &json!({"prompt": "p", "answer": answer}));
     let answers = |row: Row| {
         let text = row.text();

@@ -39,7 +39,7 @@ fn said(template: &str, line: Value) -> Result<Vec<String>, DataError> {
 /// Compares text, ids and masks with those of transformers, exactly. Catches whitespace that Jinja's block rules
 /// would strip, places counted in bytes, and an assistant's span that is one character off.
 #[test]
-fn rendered_chats_their_ids_and_masks_are_those_of_the_reference() {
+fn rendered_chats_their_ids_and_masks_match_the_reference() {
     for name in ["gpt2", "split"] {
         let (tokenizer, reference) = reference(name);
         let template = ChatTemplate::new(tokenizer.chat_template().unwrap(), &tokenizer).unwrap();
@@ -136,7 +136,7 @@ fn gotcha_50_answers_are_found_where_the_template_rewrites_them() {
 /// If the assistant's words cannot be found: an error for the last answer, a count for an earlier one. Catches a
 /// guess.
 #[test]
-fn gotcha_11_a_template_that_hides_the_places_is_refused_with_the_remedy() {
+fn gotcha_11_a_template_that_hides_answers_is_refused_with_a_remedy() {
     let twice = "{% for m in messages %}{{ m.content }}{{ messages | length }}{{ m.content }}\n{% endfor %}";
     let error = said(twice, json!({"prompt": "a", "completion": "b"})).unwrap_err().to_string();
     assert!(error.starts_with("rows.jsonl:1: ") && error.contains("{% generation %}"), "{error}");
@@ -176,7 +176,7 @@ fn gotcha_50_marks_are_a_union_and_each_belongs_to_its_message() {
 /// Gotcha 48: a message has a flag that decides whether it is learned. Catches a weight that is dropped, and one
 /// that is written as part of the text.
 #[test]
-fn gotcha_48_a_messages_weight_is_honoured_or_refused() {
+fn gotcha_48_a_messages_weight_is_applied_or_refused() {
     let chat = |key: &str, value: Value| {
         let mut first = json!({"role": "assistant", "content": "one"});
         first[key] = value;
@@ -387,7 +387,7 @@ fn templates_may_use_what_those_of_published_models_use() {
 /// The file takes precedence over the configuration, and the default is used if there are several templates.
 /// Catches a template that is read and not saved with the model.
 #[test]
-fn gotcha_15_the_template_is_found_where_models_carry_it_and_goes_with_the_tokenizer() {
+fn gotcha_15_the_template_is_read_from_the_models_folder_and_saved_with_the_tokenizer() {
     let folder = tempfile::tempdir().unwrap();
     Tokenizer::bytes().unwrap().save(folder.path()).unwrap();
     let open = || Tokenizer::open(folder.path()).unwrap();

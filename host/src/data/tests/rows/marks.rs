@@ -10,7 +10,7 @@ use crate::data::tokenizer::Tokenizer;
 /// Gotcha 50: what a run learns is the reference's assistant mask, token by token. Catches a token outside the
 /// marks that is learned, one that is added after them, and an ending of the template that is removed.
 #[test]
-fn gotcha_50_what_is_learned_is_the_references_assistant_mask() {
+fn gotcha_50_the_supervised_tokens_are_the_references_assistant_mask() {
     for name in ["gpt2", "split"] {
         let (tokenizer, reference) = reference(name);
         let template = tokenizer.chat_template().unwrap().to_owned();
@@ -45,7 +45,7 @@ fn gotcha_50_what_is_learned_is_the_references_assistant_mask() {
 /// outside of one, an ending that is removed from the last turn, text after an end within a mark that is not
 /// learned, and data without any learned end that is not reported.
 #[test]
-fn gotcha_50_a_templates_marks_say_exactly_what_is_learned() {
+fn gotcha_50_exactly_the_marked_text_is_learned() {
     let tokenizer = Tokenizer::bytes().unwrap();
     let end = "<|endoftext|>";
     let two = json!({"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"},
@@ -90,7 +90,7 @@ fn gotcha_50_a_templates_marks_say_exactly_what_is_learned() {
 /// Gotcha 50: for each side of a pair, what the marks hold is learned. Catches reasoning outside of the marks that
 /// is learned because the two answers begin to differ there.
 #[test]
-fn gotcha_50_both_sides_of_a_pair_learn_what_is_marked() {
+fn gotcha_50_both_answers_of_a_pair_are_supervised_where_marked() {
     let tokenizer = Tokenizer::bytes().unwrap();
     let template = "{% for m in messages %}{% if m.role == 'assistant' %}{% if m.reasoning_content %}<{{ m.reasoning_content }}>{% endif %}\
                     {% generation %}{{ m.content }}{% endgeneration %}{% else %}{{ m.content }}:{% endif %}{% endfor %}";

@@ -87,7 +87,7 @@ fn gotcha_05_long_prompts_lose_their_beginning() {
 /// Rewards read a row's text, whatever happens to its tokens. Catches the text of another row after rows were
 /// dropped, a prompt that is trimmed, and an answer that the row does not have.
 #[test]
-fn a_sequence_finds_the_words_of_its_own_row() {
+fn a_sequence_has_the_text_of_its_own_row() {
     let tokenizer = Tokenizer::bytes().unwrap();
     let lines = [
         json!({"prompt": ""}),

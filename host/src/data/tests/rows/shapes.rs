@@ -118,7 +118,7 @@ fn pair(line: &Value) -> Result<[Value; 3], String> {
 /// The cases with strings are examples from TRL's documentation of implicit prompts and of `extract_prompt`.
 /// Catches a prompt that is learned, doubled or lost.
 #[test]
-fn the_prompt_of_a_pair_is_what_both_sides_share() {
+fn the_prompt_of_a_pair_is_the_common_beginning_of_its_answers() {
     let (sys, ask, yes, no) = (turn("system", "s"), turn("user", "Q"), turn("assistant", "A"), turn("assistant", "B"));
     let whole = |first: &[&Value], last: &Value| -> Value { first.iter().copied().chain([last]).cloned().collect() };
     let taken = Ok([json!([sys, ask]), json!([yes]), json!([no])]);
@@ -160,7 +160,7 @@ fn a_completion_may_repeat_its_prompt() {
 
 /// Catches the end of an answer that a template writes although the model must not learn it.
 #[test]
-fn an_answer_that_was_cut_off_ends_with_its_words_in_a_template_too() {
+fn a_template_does_not_end_an_answer_that_was_cut_off() {
     let tokenizer = Tokenizer::bytes().unwrap();
     let case = |template| Case { kind: RowKind::Preference, template, ..bytes(&tokenizer) };
     let line = json!({"prompt": [turn("user", "q")], "chosen": [turn("assistant", "a a")], "rejected": [turn("assistant", "b")],
@@ -196,7 +196,7 @@ fn gotcha_48_any_answer_of_a_list_is_right() {
 
 /// Catches rounded integers in columns, messages and answers.
 #[test]
-fn gotcha_53_whole_numbers_stay_whole() {
+fn gotcha_53_integers_in_rows_stay_exact() {
     use plugin_api::reward::Column;
     let large = 9_007_199_254_740_993_u64;
     let tokenizer = Tokenizer::bytes().unwrap();
@@ -221,7 +221,7 @@ fn gotcha_53_whole_numbers_stay_whole() {
 /// Catches columns of numbers that are reported although they reach the objective, and reported columns that
 /// something reads.
 #[test]
-fn columns_of_words_that_nothing_reads_are_named() {
+fn unread_text_columns_are_reported() {
     let line = json!({"prompt": "q", "completion": "c", "input": "x", "system": "y", "score": 1, "none": null, "meta": {"a": 1}});
     let sft = row(RowKind::PromptCompletion, &line).unwrap();
     assert_eq!(unread(&[&sft], RowKind::PromptCompletion, &["system".to_owned()].into()), ["input", "meta"]);
@@ -231,7 +231,7 @@ fn columns_of_words_that_nothing_reads_are_named() {
 
 /// Each with the command that converts it to rows.
 #[test]
-fn rows_of_other_shapes_are_refused_with_the_remedy() {
+fn rows_of_other_shapes_are_refused_with_a_remedy() {
     for (line, says) in [
         (json!({"instruction": "a", "input": "b", "output": "c"}), "these are Alpaca's keys: jq -c '{prompt: "),
         (

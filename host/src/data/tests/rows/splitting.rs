@@ -35,7 +35,7 @@ fn rows_have_parts_and_the_other_keys_are_columns() {
 
 /// Every error names file, line and key.
 #[test]
-fn what_is_no_row_is_refused_by_file_line_and_key() {
+fn an_invalid_row_is_refused_by_file_line_and_key() {
     let chat = |messages: Value| json!({"messages": messages}).to_string();
     for (line, says) in [
         ("{\"prompt\": \"a\"".to_owned(), "rows.jsonl:2: not JSON: cut off at column 15 ("),
@@ -67,7 +67,7 @@ fn what_is_no_row_is_refused_by_file_line_and_key() {
 /// Catches a split by row, which puts two answers to one question on both sides, and one that moves rows when
 /// others are added.
 #[test]
-fn a_prompt_is_on_one_side_whatever_stands_beside_it() {
+fn a_prompt_is_on_one_side_whatever_its_answer() {
     let line = |i: usize| json!({"prompt": format!("question {}", i / 3), "completion": format!("answer {i}")});
     let sides = split("d", rows(600, line), &Split::Share(0.2)).unwrap();
     let (train, held_out) = (questions(&sides.train), questions(&sides.held_out));
@@ -100,7 +100,7 @@ fn groups_stay_together_and_shared_prompts_still_do_not_leak() {
 }
 
 #[test]
-fn a_column_may_say_the_side() {
+fn a_column_may_decide_the_side() {
     let line = |i: usize| {
         let word = ["train", "test", "Validation"][i % 3];
         json!({"prompt": format!("q{i}"), "completion": "x", "split": word})
@@ -115,7 +115,7 @@ fn a_column_may_say_the_side() {
 
 /// Catches a prompt of the evaluation file that is trained on, and a side that is silently empty.
 #[test]
-fn files_to_evaluate_on_take_their_prompts_with_them() {
+fn prompts_of_evaluation_files_are_not_trained_on() {
     let folder = tempfile::tempdir().unwrap();
     let write = |name: &str, prompts: &[&str]| {
         let lines = prompts.iter().map(|p| format!("{}\n", json!({"prompt": p, "completion": name})));
@@ -140,7 +140,7 @@ fn files_to_evaluate_on_take_their_prompts_with_them() {
 /// Catches a requested side that is empty, columns that no row has, and a group that counts as another one because
 /// a tool wrote its number as a float.
 #[test]
-fn what_is_asked_for_and_not_there_is_refused() {
+fn requested_sides_and_columns_that_do_not_exist_are_refused() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("rows.jsonl");
     let line =
