@@ -106,9 +106,9 @@ pub struct PackedBatch {
     pub rows: Vec<u64>,
     /// \[S\] each: numbers of the rows, by name.
     pub columns: BTreeMap<String, Vec<f64>>,
-    /// \[S\] each: [`Sequence::numbers`].
+    /// \[S\] each: [`Sequence::per_sequence`].
     pub per_sequence: BTreeMap<String, Vec<f64>>,
-    /// \[N\] each: [`Sequence::tokens`].
+    /// \[N\] each: [`Sequence::per_token`].
     pub per_token: BTreeMap<String, Vec<f64>>,
     /// Whether each sequence's last position reads its last token and predicts nothing.
     pub reads_last: bool,

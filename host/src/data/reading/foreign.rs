@@ -151,9 +151,9 @@ pub fn file_for_a_folder(path: &Path) -> DataError {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let (what, remedy) = if name.to_lowercase().ends_with(".gguf") {
-        ("is a GGUF file, and a folder in the layout of Hugging Face is wanted", gguf(&folder.to_string_lossy(), &name))
+        ("is a GGUF file; expected a folder in the Hugging Face layout", gguf(&folder.to_string_lossy(), &name))
     } else {
-        ("is a file, and a folder is wanted", format!("name the folder that holds it: {}", folder.display()))
+        ("is a file; expected a folder", format!("name the folder that contains it: {}", folder.display()))
     };
     DataError::Unusable { path: path.to_owned(), what: what.into(), remedy, source: None }
 }
@@ -170,7 +170,7 @@ fn names(folder: &Path) -> Vec<String> {
 mod tests {
     use super::*;
 
-    /// Catches a run's path, an absolute path or a file that is taken for an id of the hub, and an id taken for a
+    /// Catches a run's path, an absolute path or a file that is treated as an id of the hub, and an id treated as a
     /// misspelt path.
     #[test]
     fn hub_ids_are_distinguished_from_paths() {

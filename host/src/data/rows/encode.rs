@@ -11,8 +11,8 @@
 //! writes begin as the template writes them.
 //!
 //! Both answers of a pair follow the same prompt tokens. If a tokenizer merges the prompt's last characters with
-//! the first ones of one answer but not of the other, the prompt ends before those characters on both sides. If
-//! marks say what is learned, the supervised tokens of each side are those in its marks.
+//! the first ones of one answer but not of the other, the prompt ends before those characters on both sides. If marks
+//! decide what is learned, the supervised tokens of each side are those in its marks.
 
 use std::collections::BTreeMap;
 
@@ -165,7 +165,7 @@ impl Encoder<'_> {
         Ok(if cut { without_closing(laid, row, end) } else { laid })
     }
 
-    /// Truncates a row to length; returns whether it was truncated. `is_exact`: marks say which tokens are learned.
+    /// Truncates a row to length; returns whether it was truncated. `is_exact`: marks decide which tokens are learned.
     fn fit(&self, kind: RowKind, mut texts: Vec<Tokens>, is_exact: bool) -> Result<(Vec<Tokens>, bool), Dropped> {
         if let [chosen, rejected] = texts.as_mut_slice() {
             if chosen.ids == rejected.ids {
@@ -193,7 +193,7 @@ impl Encoder<'_> {
         if texts.iter().all(|tokens| tokens.serves(kind)) { Ok((texts, true)) } else { Err(Dropped::TooLong) }
     }
 
-    /// Whether an answer contains a token that ends it and words follow within the answer, which are then not
+    /// Whether an answer contains a token that ends it, followed by words within the answer, which are then not
     /// learned. White space and special tokens that a template writes after the end are not words.
     fn ends_early(&self, laid: &Laid, placed: &Placed) -> Result<bool> {
         if laid.is_exact {
@@ -247,14 +247,14 @@ fn is_cut_off(row: &Row, answer: Part) -> Result<bool> {
         Some(Value::Number(number)) if number.as_f64() == Some(0.0) => Ok(true),
         Some(Value::Number(number)) if number.as_f64() == Some(1.0) => Ok(false),
         Some(other) => {
-            let what = format!("{other} where true (the answer ended by itself) or false (it was cut off) belongs");
+            let what = format!("expected true (the answer ended by itself) or false (it was cut off), found {other}");
             Err(DataError::Json { place: row.place.clone(), key, what })
         }
     }
 }
 
 /// Decides which tokens of a row are supervised. `close` is added after an answer without a token that ends it,
-/// unless the template's marks say exactly what is learned.
+/// unless the template's marks decide exactly what is learned.
 fn supervise(laid: &Laid, placed: &Placed, close: Option<u32>, is_end: impl Fn(u32) -> bool) -> Tokens {
     let mut tokens = Tokens { ids: placed.ids.clone(), supervised: vec![false; placed.ids.len()] };
     let mut end = None;

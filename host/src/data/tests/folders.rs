@@ -1,4 +1,4 @@
-//! Odd tokenizer folders, read as transformers reads them: `tests/references/tokenizer/folders.json` holds its numbers.
+//! Odd tokenizer folders, read as transformers reads them: `tests/references/tokenizer/folders.json` has its results.
 
 use std::fs;
 use std::path::Path;
@@ -111,8 +111,8 @@ fn gotcha_51_rows_of_messages_are_the_tokens_of_apply_chat_template() {
         let end = expected.iter().rposition(|id| *id == eos).unwrap() + 1;
         let whole = encode(RowKind::PromptCompletion, json!({"messages": messages}));
         assert_eq!(whole, [&expected[..end]], "{name}");
-        let asked = encode(RowKind::Prompt, json!({"prompt": [messages[0]]}));
-        assert_eq!(asked, [ids(&case["chat"]["prompt_ids"])], "{name}");
+        let prompt = encode(RowKind::Prompt, json!({"prompt": [messages[0]]}));
+        assert_eq!(prompt, [ids(&case["chat"]["prompt_ids"])], "{name}");
         let other = json!([{"role": "assistant", "content": "c"}]);
         let pair =
             encode(RowKind::Preference, json!({"prompt": [messages[0]], "chosen": [messages[1]], "rejected": other}));
@@ -182,7 +182,7 @@ fn unreadable_tokenizer_files_are_refused_by_name() {
     }
 }
 
-/// Catches a tokenizer in another format whose error only says that tokenizer.json is missing.
+/// Catches a tokenizer in another format whose error only reports that tokenizer.json is missing.
 #[test]
 fn another_format_is_named_with_the_command_that_converts_it() {
     let folder = tempfile::tempdir().unwrap();

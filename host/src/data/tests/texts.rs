@@ -120,7 +120,7 @@ fn fewer_tokens_than_one_sequence_are_refused() {
     );
 }
 
-/// Catches a broken link of any kind in a folder of texts that ends the run, although such links are passed by.
+/// Catches a broken link of any kind in a folder of texts that ends the run, although such links are skipped.
 #[test]
 fn broken_links_in_a_folder_of_texts_are_skipped() {
     let folder = tempfile::tempdir().unwrap();

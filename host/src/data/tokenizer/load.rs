@@ -135,7 +135,7 @@ impl Tokenizer {
             return Err(DataError::Tokenizer { name: self.name.clone(), what, source: None });
         }
         let special = empty.get_special_tokens_mask().first() == Some(&1);
-        // A post-processor that only adds an end-of-text token must not be taken for one that adds a
+        // A post-processor that only adds an end-of-text token must not be treated as one that adds a
         // beginning-of-text token.
         let leading =
             empty.get_ids().first().copied().filter(|&id| special && (Some(id) == self.bos || Some(id) != eos));

@@ -10,7 +10,7 @@ use crate::data::error::DataError;
 pub(super) fn too_large(path: &Path, most: u64) -> DataError {
     let (most, available) = (capacity::shown(most), capacity::shown(most.saturating_mul(2)));
     let what =
-        format!("a compressed file that holds more than {most}, half of the {available} of memory that are available");
+        format!("a compressed file that unpacks to more than {most}, half of the {available} of available memory");
     refuse(path, &what, "use fewer files, or a machine with more memory")
 }
 

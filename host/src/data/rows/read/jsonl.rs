@@ -53,9 +53,9 @@ impl RowOptions {
         } else {
             apart(rows, self.parse_files(&eval, kind)?)
         };
-        let asked = !self.eval_paths.is_empty() || matches!(self.split, Split::Column(_));
+        let is_requested = !self.eval_paths.is_empty() || matches!(self.split, Split::Column(_));
         for (side, purpose) in [(&sides.train, "train"), (&sides.held_out, "evaluate")] {
-            if side.is_empty() && (purpose == "train" || asked) {
+            if side.is_empty() && (purpose == "train" || is_requested) {
                 return Err(DataError::NoRow { what: name, purpose });
             }
         }
@@ -83,7 +83,7 @@ pub fn parse(path: &Path, text: &str, kind: RowKind, columns: &Columns) -> Resul
 
 fn row(Item { place, text, value }: Item<'_>, kind: RowKind, names: &Columns) -> Result<Row> {
     let Value::Object(mut columns) = value else {
-        return Err(refuse(&place, "", format!("{} where an object with the row's keys belongs", what(&value))));
+        return Err(refuse(&place, "", format!("expected an object with the row's keys, found {}", what(&value))));
     };
     rename(&mut columns, names);
     name_conversation(&mut columns, kind);
@@ -99,7 +99,7 @@ fn row(Item { place, text, value }: Item<'_>, kind: RowKind, names: &Columns) ->
     }
     let settled = match kind {
         RowKind::Preference => pair::settle(&mut parts),
-        RowKind::Unpaired | RowKind::PromptCompletion => pair::take_prompt_off(&mut parts, Part::Completion),
+        RowKind::Unpaired | RowKind::PromptCompletion => pair::remove_prompt(&mut parts, Part::Completion),
         RowKind::Prompt => Ok(()),
     };
     settled.map_err(|what| refuse(&place, "", what))?;
@@ -158,7 +158,7 @@ fn check_margin(margin: Option<&Value>) -> Result<(), String> {
     match margin {
         None | Some(Value::Null) => Ok(()),
         Some(value) if value.is_number() && number(value).is_some() => Ok(()),
-        Some(other) => Err(format!("{other} where a number belongs")),
+        Some(other) => Err(format!("expected a number, found {other}")),
     }
 }
 
@@ -176,20 +176,22 @@ fn settle_answer(columns: &mut Map<String, Value>) {
 
 /// Checks that a right answer is a string or a number, or a list of several right answers.
 fn check_answer(answer: Option<&Value>) -> Result<(), String> {
-    let wanted = "a right answer is a string or a number, and a list of them holds several of which any counts; give other \
-                  values another key, or a string";
+    let wanted = "a right answer is a string or a number, or a list of several, of which any counts; give other values another \
+                  key, or write them as strings";
     match answer {
         Some(Value::Bool(truth)) => {
-            Err(format!("{truth} where a right answer belongs: write the word that the model is to say, \"{truth}\" or \"yes\", say; give other values another key"))
+            Err(format!("expected a right answer, found {truth}: write the word that the model should answer, such as \"{truth}\" \
+                         or \"yes\"; give other values another key"))
         }
         Some(Value::String(text)) if is_list_of_texts(text) => Err(
-            "a list within a string; several right answers are a list: jq -c '.answer |= fromjson' makes one of it (Python's \
-             notation: ast.literal_eval and json.dumps); where the brackets are part of the one answer, put the string into a list: \
+            "a list within a string; write several right answers as a list: jq -c '.answer |= fromjson' converts it (Python's \
+             notation: ast.literal_eval and json.dumps); if the brackets are part of a single answer, put the string into a list: \
              jq -c '.answer |= [.]'; give other values another key"
                 .to_owned(),
         ),
         Some(Value::Array(list)) if list.is_empty() => {
-            Err("an empty list, so that no answer would be right; leave the row out, or give [\"\"] where nothing is to be said".into())
+            Err("an empty list, so that no answer would be right; remove the row, or give [\"\"] if the right answer is \
+                 empty".into())
         }
         Some(Value::Array(list)) => {
             let other = list.iter().enumerate().find(|(_, value)| !value.is_string() && !value.is_number());
@@ -212,7 +214,7 @@ fn is_list_of_texts(text: &str) -> bool {
 fn check_label(label: Option<&Value>) -> Result<(), String> {
     match label {
         Some(label) if number(label).is_some_and(|number| number == 0.0 || number == 1.0) => Ok(()),
-        Some(label) => Err(format!("{label} where true, false, 1 or 0 belongs")),
+        Some(label) => Err(format!("expected true, false, 1 or 0, found {label}")),
         None => Err("missing; it says whether the answer is desirable: true, false, 1 or 0".into()),
     }
 }
@@ -275,8 +277,8 @@ fn content(place: &Place, part: Part, value: Value) -> Result<Content> {
             content(place, part, Value::Array(vec![value]))
         }
         other if part == Part::Messages => {
-            Err(refuse(place, key, format!("{} where a list of messages belongs", what(&other))))
+            Err(refuse(place, key, format!("expected a list of messages, found {}", what(&other))))
         }
-        other => Err(refuse(place, key, format!("{} where a string or a list of messages belongs", what(&other)))),
+        other => Err(refuse(place, key, format!("expected a string or a list of messages, found {}", what(&other)))),
     }
 }

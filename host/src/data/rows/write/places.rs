@@ -80,8 +80,9 @@ impl Conversation<'_> {
 
     fn hidden(&self, number: usize) -> String {
         format!(
-            "the chat template hides where message {} begins and ends: what it writes for the messages up to there is not how the \
-             whole conversation begins, and other words in its place change the text elsewhere too; put {{% generation %}} and \
+            "the place of message {} in the chat template's text cannot be found: the text of the messages up to it is not the \
+             beginning of the whole text, and other words in its place also change other parts of the text; put {{% generation %}} \
+             and \
              {{% endgeneration %}} around the assistant's words in data.chat_template",
             number + 1
         )
@@ -99,8 +100,8 @@ impl Conversation<'_> {
                 None if marked.len() == answers.len() => self.learned[answers[place]],
                 None => {
                     return Err(format!(
-                        "the chat template marks {} spans and does not tell which of {} messages of the assistant each \
-                         belongs to, and not all of them are learned; let its loop over `messages` hold the message in a variable",
+                        "the chat template marks {} spans, but not to which of the {} messages of the assistant each belongs, and \
+                         not all of them are learned; keep the message in a variable of its loop over `messages`",
                         marked.len(),
                         answers.len()
                     ));
@@ -200,8 +201,8 @@ fn is_blank(message: &Message) -> bool {
 }
 
 /// How much of `closing`, which ends a conversation whose last message is the answer, also follows the answer in
-/// the middle of a conversation. Where the two differ, part of a tag does not count: `<|end|>\n` does, and not a
-/// `<|` that follows it in both.
+/// the middle of a conversation. Part of a tag where the two differ does not count: `<|end|>\n` counts, but a `<|` that
+/// follows it in both does not.
 fn shared(closing: &str, behind: &str) -> usize {
     if behind.starts_with(closing) {
         return closing.len();

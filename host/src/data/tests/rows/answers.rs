@@ -40,10 +40,10 @@ fn gotcha_48_right_answers_are_read_or_refused_with_a_remedy() {
         assert_eq!(answers(read(answer.clone()).unwrap()), right, "{answer}");
     }
     for (answer, says) in [
-        (json!(true), "true where a right answer belongs: write the word"),
+        (json!(true), "expected a right answer, found true: write the word"),
         (
             json!("[\"a\", \"b\"]"),
-            "a list within a string; several right answers are a list: jq -c '.answer |= fromjson'",
+            "a list within a string; write several right answers as a list: jq -c '.answer |= fromjson'",
         ),
         (json!("['a', 'b']"), "a list within a string"),
         (json!([["a"], ["b"]]), "a list at place 0 of the list; a right answer is a string or a number"),

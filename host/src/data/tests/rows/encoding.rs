@@ -175,7 +175,7 @@ fn gotcha_04_the_boundary_is_found_in_the_whole_text() {
         assert!(prompt.ends_with(extra) && extra.len() < 8, "{extra:?}");
         shared += counts.shared_tokens;
     }
-    assert!((1..5).contains(&shared), "{shared}: the cases do not tell");
+    assert!((1..5).contains(&shared), "{shared}: the cases do not cover both outcomes");
 }
 
 /// Catches 0/0: rows in which truncation leaves nothing to learn are dropped, by each rule, and counted separately
@@ -338,6 +338,6 @@ fn the_plain_template_refuses_a_message_without_content() {
         {"role": "user", "content": "6 * 7?"},
         {"role": "assistant", "content": null, "tool_calls": [{"name": "times"}]},
     ]});
-    let Err(error) = bytes(&tokenizer).data(&[call]) else { panic!("it was learned") };
+    let Err(error) = bytes(&tokenizer).data(&[call]) else { panic!("the message was learned") };
     assert!(error.to_string().starts_with("rows.jsonl:1: a message has no content"), "{error}");
 }

@@ -44,8 +44,8 @@ fn keys_of_messages_that_a_template_does_not_write_are_reported_with_row_counts(
     let named = |keys: &[(&str, usize)]| keys.iter().map(|(key, rows)| ((*key).to_owned(), *rows)).collect::<Vec<_>>();
     let all = [("content.cache_control", 1), ("images", 1), ("name", 2), ("reasoning_content", 1), ("thinking", 1)];
     assert_eq!(unwritten(TURNS, &rows), named(&all));
-    let told = counts(TURNS, &rows).to_string();
-    assert!(told.contains("keys of messages that the chat template does not write: content.cache_control in 1 row, images in 1 row, name in 2 rows"), "{told}");
+    let notes = counts(TURNS, &rows).to_string();
+    assert!(notes.contains("keys of messages that the chat template does not write: content.cache_control in 1 row, images in 1 row, name in 2 rows"), "{notes}");
     // A template that reads a key under any of its names, or tests whether it exists.
     let reads =
         TURNS.replace("{{ m.content }}", "<{{ m.thinking }}>{% if m.name is defined %}!{% endif %}{{ m.content }}");

@@ -87,7 +87,7 @@ fn gotcha_50_exactly_the_marked_text_is_learned() {
     assert!(!plain.encode(&[cut, pair("a", "b")]).1.no_end_learned);
 }
 
-/// Gotcha 50: for each side of a pair, what the marks hold is learned. Catches reasoning outside of the marks that
+/// Gotcha 50: for each side of a pair, the marked text is learned. Catches reasoning outside of the marks that
 /// is learned because the two answers begin to differ there.
 #[test]
 fn gotcha_50_both_answers_of_a_pair_are_supervised_where_marked() {

@@ -106,7 +106,7 @@ fn gotcha_04_both_answers_are_supervised_from_the_same_token_on() {
             assert!(tokenizer.decode(learned, true).unwrap().ends_with(answer), "{prompt:?} {answer:?}");
         }
     }
-    assert!((1..4).contains(&moved), "{moved}: the cases do not tell");
+    assert!((1..4).contains(&moved), "{moved}: the cases do not cover both outcomes");
 }
 
 fn words() -> impl Strategy<Value = String> {
@@ -298,12 +298,12 @@ fn a_batch_contains_whole_pairs_each_with_its_own_group() {
     }
 }
 
-/// The prompt may be given separately, in front of both answers, or only there. Catches a shared answer that is
-/// taken for the prompt, and a prompt that is doubled.
+/// The prompt may be given separately, in front of both answers, or only there. Catches a shared answer that is treated
+/// as the prompt, and a prompt that is doubled.
 #[test]
 fn the_prompt_of_two_conversations_is_their_common_beginning() {
     let (ask, yes, no) = (turn("user", "a?"), turn("assistant", "yes"), turn("assistant", "no"));
-    let told = |line: &Value| {
+    let parts = |line: &Value| {
         let row = parse(line).unwrap();
         let part = |part: Part| match &row.parts[&part] {
             Content::Messages(messages) => json!(messages),
@@ -312,14 +312,14 @@ fn the_prompt_of_two_conversations_is_their_common_beginning() {
         [part(Part::Prompt), part(Part::Chosen), part(Part::Rejected)]
     };
     let expected = [json!([ask]), json!([yes]), json!([no])];
-    assert_eq!(told(&json!({"chosen": [ask, yes], "rejected": [ask, no]})), expected);
-    assert_eq!(told(&json!({"prompt": [ask], "chosen": [ask, yes], "rejected": [no]})), expected);
-    let spelled = told(&json!({"prompt": "a?", "chosen": [ask, yes], "rejected": [ask, no]}));
+    assert_eq!(parts(&json!({"chosen": [ask, yes], "rejected": [ask, no]})), expected);
+    assert_eq!(parts(&json!({"prompt": [ask], "chosen": [ask, yes], "rejected": [no]})), expected);
+    let spelled = parts(&json!({"prompt": "a?", "chosen": [ask, yes], "rejected": [ask, no]}));
     assert_eq!(spelled, [json!("a?"), json!([yes]), json!([no])]);
     // The first answer is the same: it belongs to the prompt if more follows on both sides.
-    let more = told(&json!({"chosen": [ask, yes, ask, yes], "rejected": [ask, yes, ask, no]}));
+    let more = parts(&json!({"chosen": [ask, yes, ask, yes], "rejected": [ask, yes, ask, no]}));
     assert_eq!(more, [json!([ask, yes, ask]), json!([yes]), json!([no])]);
-    let shorter = told(&json!({"chosen": [ask, yes], "rejected": [ask, yes, ask, no]}));
+    let shorter = parts(&json!({"chosen": [ask, yes], "rejected": [ask, yes, ask, no]}));
     assert_eq!(shorter, [json!([ask]), json!([yes]), json!([yes, ask, no])]);
 }
 
@@ -344,7 +344,10 @@ fn answers_without_a_common_prompt_are_refused_with_a_remedy() {
             json!({"prompt": "a", "chosen": "b"}),
             "needs `prompt` and `chosen` and `rejected`, or `chosen` and `rejected`",
         ),
-        (json!({"prompt": "a", "chosen": 1, "rejected": "b"}), "`chosen`: a number where a string"),
+        (
+            json!({"prompt": "a", "chosen": 1, "rejected": "b"}),
+            "`chosen`: expected a string or a list of messages, found a number",
+        ),
     ] {
         let error = parse(&line).unwrap_err().to_string();
         assert!(error.starts_with("rows.jsonl:1: ") && error.contains(says), "{line}: {error}");
@@ -363,7 +366,7 @@ fn either_all_pairs_have_a_margin_or_none() {
     );
     let words = json!({"prompt": "a", "chosen": "b", "rejected": "c", "margin": "0.5"});
     let refused = parse(&words).unwrap_err().to_string();
-    assert_eq!(refused, "rows.jsonl:1: `margin`: \"0.5\" where a number belongs");
+    assert_eq!(refused, "rows.jsonl:1: `margin`: expected a number, found \"0.5\"");
 }
 
 /// An answer that was cut off has no end. Catches an end-of-text token that is learned in the middle of a sentence.
@@ -379,7 +382,7 @@ fn gotcha_03_an_answer_that_was_cut_off_has_no_end() {
 #[test]
 fn if_no_pair_is_left_the_error_counts_the_reasons() {
     let tokenizer = Tokenizer::bytes().unwrap();
-    let Err(error) = pairs(&tokenizer).data(&[pair("a", "b", "b")]) else { panic!("equal answers say nothing") };
+    let Err(error) = pairs(&tokenizer).data(&[pair("a", "b", "b")]) else { panic!("equal answers were kept") };
     assert!(error.to_string().contains("1 dropped: both answers are the same"), "{error}");
     assert!(error.hint().is_some_and(|hint| !hint.contains("max_length")), "{:?}", error.hint());
 }

@@ -55,7 +55,10 @@ fn messages_that_cannot_be_learned_are_refused_by_their_place() {
     let image = json!([{"type": "text", "text": "a"}, {"type": "image", "image": "b.png"}]);
     let ask = turn("user", "q");
     for (messages, says) in [
-        (json!([turn("user", image), turn("assistant", "c")]), "`messages[0].content[1].type`: \"image\" is not read"),
+        (
+            json!([turn("user", image), turn("assistant", "c")]),
+            "`messages[0].content[1].type`: \"image\" is not supported",
+        ),
         (
             json!([turn("user", json!([{"type": "text"}])), turn("assistant", "c")]),
             "`messages[0].content[0].text`: missing",
@@ -86,7 +89,7 @@ fn a_role_that_the_template_leaves_out_is_refused() {
     let case = |template| Case { template, ..bytes(&tokenizer) };
     let line = json!({"messages": [turn("developer", "rules"), turn("user", "q"), turn("assistant", "a")]});
     let error = case(Some(known)).data(std::slice::from_ref(&line)).map(|_| ()).unwrap_err().to_string();
-    let says = "rows.jsonl:1: the chat template leaves message 1 out: it does not know the role \"developer\"";
+    let says = "rows.jsonl:1: the chat template does not write message 1: it does not know the role \"developer\"";
     assert!(error.starts_with(says), "{error}");
     assert_eq!(case(Some(STRINGS)).all_shown(line.clone()), [format!("rulesq[a{END}]")]);
     assert_eq!(case(None).all_shown(line), [format!("rules\nq\n[a{END}]")]);
@@ -95,11 +98,11 @@ fn a_role_that_the_template_leaves_out_is_refused() {
 /// Catches roles that are not mapped, and conversations that stay a column.
 #[test]
 fn conversations_of_sharegpt_are_messages() {
-    let said = |from: &str, value: &str| json!({"from": from, "value": value});
-    let talk = json!([said("system", "s"), said("human", "q"), said("gpt", "a")]);
+    let message = |from: &str, value: &str| json!({"from": from, "value": value});
+    let talk = json!([message("system", "s"), message("human", "q"), message("gpt", "a")]);
     let tokenizer = Tokenizer::bytes().unwrap();
     assert_eq!(bytes(&tokenizer).all_shown(json!({"conversations": talk, "id": "x"})), [format!("s\nq\n[a{END}]")]);
-    let pair = json!({"conversations": [said("human", "q")], "chosen": said("gpt", "a"), "rejected": said("gpt", "b")});
+    let pair = json!({"conversations": [message("human", "q")], "chosen": message("gpt", "a"), "rejected": message("gpt", "b")});
     let pairs = Case { kind: RowKind::Preference, ..bytes(&tokenizer) };
     assert_eq!(pairs.all_shown(pair), [format!("q\n[a{END}]"), format!("q\n[b{END}]")]);
     let both = json!({"messages": [turn("user", "m"), turn("assistant", "n")], "conversations": talk});
@@ -121,14 +124,14 @@ fn pair(line: &Value) -> Result<[Value; 3], String> {
 fn the_prompt_of_a_pair_is_the_common_beginning_of_its_answers() {
     let (sys, ask, yes, no) = (turn("system", "s"), turn("user", "Q"), turn("assistant", "A"), turn("assistant", "B"));
     let whole = |first: &[&Value], last: &Value| -> Value { first.iter().copied().chain([last]).cloned().collect() };
-    let taken = Ok([json!([sys, ask]), json!([yes]), json!([no])]);
+    let expected = Ok([json!([sys, ask]), json!([yes]), json!([no])]);
     let line = |prompt: Value, first: &[&Value]| json!({"prompt": prompt, "chosen": whole(first, &yes), "rejected": whole(first, &no)});
     for prompt in [json!("Q"), json!(" Q \n"), json!([ask]), json!([sys, ask]), json!("s\nQ")] {
-        assert_eq!(pair(&line(prompt.clone(), &[&sys, &ask])), taken, "{prompt}");
+        assert_eq!(pair(&line(prompt.clone(), &[&sys, &ask])), expected, "{prompt}");
     }
     // The conversations begin after the system message.
-    assert_eq!(pair(&line(json!([sys, ask]), &[&ask])), taken);
-    assert_eq!(pair(&line(json!([sys, ask]), &[])), taken);
+    assert_eq!(pair(&line(json!([sys, ask]), &[&ask])), expected);
+    assert_eq!(pair(&line(json!([sys, ask]), &[])), expected);
     // One has more keys than the other.
     let named = json!({"role": "user", "content": "Q", "name": "n"});
     assert_eq!(pair(&line(json!("Q"), &[&named])), Ok([json!([named]), json!([yes]), json!([no])]));
@@ -171,7 +174,7 @@ fn a_template_does_not_end_an_answer_that_was_cut_off() {
     assert_eq!(case(Some(STRINGS)).all_shown(strings), [format!("q[a{END}]"), "q[b]".to_owned()]);
 }
 
-/// Catches a list's JSON that is taken for an answer, and lists that cannot contain a right answer.
+/// Catches a list's JSON that is treated as an answer, and lists that cannot contain a right answer.
 #[test]
 fn gotcha_48_any_answer_of_a_list_is_right() {
     let line = |answer: Value| json!({"prompt": "q", "answer": answer});
@@ -240,7 +243,7 @@ fn rows_of_other_shapes_are_refused_with_a_remedy() {
         ),
         (json!({"text": "a"}), "jq -c '{prompt: \"\", completion: .text}' rows.jsonl > rows.converted.jsonl"),
         (json!({"data": [{"prompt": "a"}]}), "jq -c '.data[]' rows.jsonl > rows.converted.jsonl"),
-        (turn("user", "a"), "this is a message, and a row holds a conversation"),
+        (turn("user", "a"), "this is a message, and a row contains a conversation"),
         (
             json!({"question": "a", "response": "b"}),
             "data.columns = { prompt = \"question\", completion = \"response\" }",
