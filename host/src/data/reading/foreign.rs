@@ -28,7 +28,7 @@ pub fn refuse_lfs_pointer(path: &Path) -> Result<()> {
 /// Reads a file of a model's or tokenizer's folder.
 ///
 /// # Errors
-/// A file that cannot be read; a Git LFS pointer; JSON behind a byte order mark.
+/// A file that cannot be read; a Git LFS pointer; JSON that begins with a byte order mark.
 pub fn read(path: &Path) -> Result<Vec<u8>> {
     let bytes = files::read(path).map_err(DataError::io("read", path))?;
     if is_lfs_pointer(&bytes) {
@@ -182,7 +182,7 @@ mod tests {
         }
     }
 
-    /// Catches an error that blames the JSON for a byte order mark before it, in any file of a folder, and one that
+    /// Catches an error about invalid JSON for a byte order mark before JSON, in any file of a folder, and one that
     /// refuses the mark in plain text, where it is allowed.
     #[test]
     fn a_byte_order_mark_before_json_is_named() {
@@ -192,8 +192,8 @@ mod tests {
             fs::write(&path, "\u{FEFF}{}").unwrap();
             let error = read(&path).err().map(|error| format!("{error} {}", error.hint().unwrap_or_default()));
             assert_eq!(error.is_some(), refused, "{name}");
-            let says = |part: &str| error.as_ref().is_none_or(|error| error.contains(part));
-            assert!(says("begins with a byte order mark") && says(r"sed -i '1s/^\xEF\xBB\xBF//'"), "{error:?}");
+            let contains = |part: &str| error.as_ref().is_none_or(|error| error.contains(part));
+            assert!(contains("begins with a byte order mark") && contains(r"sed -i '1s/^\xEF\xBB\xBF//'"), "{error:?}");
         }
     }
 

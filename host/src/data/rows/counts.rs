@@ -125,8 +125,7 @@ impl fmt::Display for RowCounts {
             f.write_str(
                 "; no row teaches a token that ends an answer, so the model does not learn to stop (answers that were cut off do \
                  not end; a chat template's {% generation %} marks must include the end, as {{ message.content + eos_token }} \
-                 does, and it must \
-                 be one that the tokenizer or config.json names as eos_token or eos_token_id)",
+                 does, and it must be one that the tokenizer or config.json names as eos_token or eos_token_id)",
             )?;
         }
         if !self.ragged_columns.is_empty() {

@@ -202,8 +202,8 @@ impl Encoder<'_> {
         for span in &laid.supervised {
             let inside = |(a, b): (usize, usize)| a < span.end && b > span.start;
             let own = (0..placed.ids.len()).filter(|i| inside(placed.offsets[*i])).map(|i| placed.ids[i]);
-            let behind: Vec<u32> = own.skip_while(|id| !self.tokenizer.is_end(*id)).skip(1).collect();
-            if !behind.is_empty() && !self.tokenizer.decode(&behind, true)?.trim().is_empty() {
+            let after: Vec<u32> = own.skip_while(|id| !self.tokenizer.is_end(*id)).skip(1).collect();
+            if !after.is_empty() && !self.tokenizer.decode(&after, true)?.trim().is_empty() {
                 return Ok(true);
             }
         }
@@ -310,7 +310,7 @@ fn joined_without_space(laid: &Laid) -> bool {
     around(boundary.checked_sub(1)) && around(Some(boundary))
 }
 
-/// Columns that are numbers (or true and false) in every row, and those that are so in some rows only.
+/// Columns with numbers (or true and false) in every row, and columns with numbers in only some rows.
 fn numeric_columns(rows: &[&Row]) -> (Vec<String>, Vec<String>) {
     let mut numbers: BTreeMap<&str, usize> = BTreeMap::new();
     for (name, _) in rows.iter().flat_map(|row| row.columns.iter().filter(|(_, value)| number(value).is_some())) {

@@ -8,7 +8,7 @@ use super::kind::{Part, RowKind};
 use super::message::{self, ASSISTANT, Message, role};
 use crate::data::source::{Place, Source};
 
-/// What a part holds.
+/// The content of a part.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Content {
     /// A string.

@@ -49,13 +49,13 @@ pub fn split(name: &str, rows: Vec<Row>, split: &Split) -> Result<Sides> {
     let (train, held_out) = match split {
         Split::Share(share) => by_hash(name, rows, *share, |row| Ok(row.question()))?,
         Split::Groups { share, column } => by_hash(name, rows, *share, |row| group(row, column))?,
-        Split::Column(column) => by_word(rows, column)?,
+        Split::Column(column) => by_column(rows, column)?,
     };
-    Ok(apart(train, held_out))
+    Ok(without_shared_questions(train, held_out))
 }
 
 /// Both sides as given, without the training rows whose question is held out.
-pub fn apart(mut train: Vec<Row>, held_out: Vec<Row>) -> Sides {
+pub fn without_shared_questions(mut train: Vec<Row>, held_out: Vec<Row>) -> Sides {
     let questions: BTreeSet<String> = held_out.iter().map(Row::question).collect();
     let before = train.len();
     train.retain(|row| !questions.contains(&row.question()));
@@ -102,7 +102,7 @@ fn group(row: &Row, column: &str) -> Result<String> {
     }
 }
 
-fn by_word(rows: Vec<Row>, column: &str) -> Result<(Vec<Row>, Vec<Row>)> {
+fn by_column(rows: Vec<Row>, column: &str) -> Result<(Vec<Row>, Vec<Row>)> {
     let (mut train, mut held_out) = (Vec::new(), Vec::new());
     for row in rows {
         let word = value(&row, column)?.as_str().unwrap_or_default().to_lowercase();

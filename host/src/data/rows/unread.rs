@@ -9,7 +9,7 @@ use super::row::Row;
 use super::text::number;
 use super::write::template::KWARGS;
 
-/// Columns that always have a meaning, whatever the experiment.
+/// Columns that have a meaning in every experiment.
 const OWN: [&str; 2] = ["tools", KWARGS];
 
 /// Columns of strings, lists or objects that are not in `read`, in alphabetical order. Columns of numbers are not

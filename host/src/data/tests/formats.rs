@@ -57,7 +57,7 @@ fn utf16_with_a_mark_is_read() {
         bytes.pop();
         let error = rows("r.jsonl", &bytes).unwrap_err();
         assert_eq!(error.to_string(), format!("r.jsonl is UTF-16 text that is damaged at byte {}", bytes.len() - 1));
-        // Without the mark it is valid UTF-8 with a zero byte behind each letter.
+        // Without the mark it is valid UTF-8 with a zero byte after each letter.
         let bare = rows("r.jsonl", &utf16(&ROW.replace('ä', "a"), unit)).unwrap_err();
         let name = if bytes[0] == 0xFF { "UTF-16LE" } else { "UTF-16BE" };
         assert_eq!(bare.to_string(), format!("r.jsonl is {name} text without a byte order mark"));
@@ -150,7 +150,7 @@ fn lists_and_objects_over_several_lines_are_read() {
 /// Catches a second line number in a message, and messages without what was found.
 #[test]
 fn invalid_json_is_reported_with_one_line_and_column() {
-    for (file, says) in [
+    for (file, expected) in [
         (
             format!("{ROW}\n{{\"prompt\":\"q\",\"compl"),
             "r:2: not JSON: cut off at column 21 (EOF while parsing a string)",
@@ -174,7 +174,7 @@ fn invalid_json_is_reported_with_one_line_and_column() {
         (format!("{ROW},\n{ROW},\n"), "r:1: a comma after the object: JSON lines have none; remove it (sed 's/,$//')"),
         ("[1, 2]".into(), "r:1: expected an object with the row's keys, found a number"),
     ] {
-        assert_eq!(rows("r", file.as_bytes()).unwrap_err().to_string(), says, "{file}");
+        assert_eq!(rows("r", file.as_bytes()).unwrap_err().to_string(), expected, "{file}");
     }
 }
 
@@ -234,14 +234,14 @@ fn rows_and_settings_are_not_running_text() {
 #[test]
 fn rows_are_not_learned_as_running_text() {
     let check = |name: &str, text: &str| check_learned_text(name.as_ref(), text).map_err(|error| error.to_string());
-    let says = |name: &str| {
+    let expected = |name: &str| {
         format!("{name} is a file of rows, and not running text: its keys and brackets would be learned too")
     };
     let text = "{\"text\": \"once\"}\n\n{\"text\": \"upon\"}\n";
     for name in ["a.jsonl", "a.jsonl.gz", "a.txt", "a.json"] {
-        assert_eq!(check(name, text), Err(says(name)));
+        assert_eq!(check(name, text), Err(expected(name)));
     }
-    assert_eq!(check("a.jsonl", "{\"text\": 1}\n{\"tex"), Err(says("a.jsonl")));
+    assert_eq!(check("a.jsonl", "{\"text\": 1}\n{\"tex"), Err(expected("a.jsonl")));
     for (name, text) in [
         ("package.json", "{\"name\": \"a\"}"),
         ("fixture.jsonl", "{\"other\": 1}\n"),
@@ -259,7 +259,7 @@ fn rows_are_not_learned_as_running_text() {
 #[test]
 fn other_notations_are_named() {
     let read = |text: &str| jsonl::parse("rows.jsonl".as_ref(), text, RowKind::PromptCompletion, &Columns::new());
-    let says = |text: &str| {
+    let message = |text: &str| {
         let error = read(text).unwrap_err();
         format!("{error}; {}", error.hint().unwrap_or_default())
     };
@@ -276,7 +276,7 @@ fn other_notations_are_named() {
         ("{\"prompt\": \"\\ude00\", \"completion\": \"b\"}", "rows.jsonl:1: not JSON: half of a pair of surrogates"),
         ("words and more", "rows.jsonl:1: not JSON: expected"),
     ] {
-        assert!(says(text).starts_with(what), "{text}: {}", says(text));
+        assert!(message(text).starts_with(what), "{text}: {}", message(text));
     }
     assert!(read("{\"prompt\": \"\\ud83d\\ude00\", \"completion\": \"b\"}").is_ok());
 }

@@ -24,7 +24,7 @@ fn gotcha_03_a_token_is_masked_by_its_place_not_by_its_id() {
     // Id 2 occurs in the prompt, and once as the supervised end.
     let batch = pack(&[sequence(&[2, 5, 2, 2], &[0, 0, 0, 1], 0)]).unwrap();
     assert_eq!(batch.mask, [0.0, 0.0, 1.0]);
-    // The first token is never a target, whatever its flag says.
+    // The first token is never a target, whatever its flag is.
     let first = sequence(&[7, 8], &[1, 0], 0);
     assert_eq!((first.supervised_targets(), pack(&[first]).unwrap().supervised()), (0, 0));
 }

@@ -1,4 +1,4 @@
-//! A tokenizer from the files of its folder: the library's own, special tokens, and what is switched off.
+//! A tokenizer from the files of its folder: the library's own, special tokens, and settings that are switched off.
 
 use std::collections::BTreeMap;
 

@@ -130,7 +130,7 @@ impl Tokenizer {
         self.vocab_size
     }
 
-    /// The token that ends a document, and an answer without an end of its own: the one that the tokenizer's folder
+    /// The token that ends a document, and an answer without its own end token: the one that the tokenizer's folder
     /// names, else the first that the model's folder names, else a usual one that the vocabulary has.
     pub fn eos(&self) -> Option<u32> {
         self.eos.or(self.model_ends.first().copied()).or(self.usual_eos)

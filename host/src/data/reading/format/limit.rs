@@ -14,8 +14,8 @@ pub(super) fn too_large(path: &Path, most: u64) -> DataError {
     refuse(path, &what, "use fewer files, or a machine with more memory")
 }
 
-/// The most bytes that a compressed file may unpack to, because a few compressed bytes can stand for any number.
-/// The other half of the memory is for what is computed from them.
+/// The most bytes that a compressed file may unpack to, because a few compressed bytes can unpack to any number.
+/// The other half of the memory is for what is computed from these bytes.
 pub(super) fn most_unpacked() -> u64 {
     capacity::available().map_or(u64::MAX, |bytes| bytes / 2)
 }

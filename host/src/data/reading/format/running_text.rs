@@ -8,7 +8,7 @@ use crate::data::error::Result;
 /// Refuses rows, tables, HTML pages and experiments as text on which a loss is measured.
 ///
 /// # Errors
-/// Decided by the file name's extension, or by what the whole text is: JSON, lines of JSON, HTML, TOML.
+/// Decided by the file name's extension, or by the format of the whole text: JSON, lines of JSON, HTML, TOML.
 pub fn check_running_text(path: &Path, text: &str) -> Result<()> {
     let to_rows = "`telos eval MODEL --rows IN` measures rows; for running text, extract it (for example jq -r .text IN > \
                    text.txt)";
@@ -66,7 +66,7 @@ pub fn check_learned_text(path: &Path, text: &str) -> Result<()> {
         ROW_KEYS.iter().any(|key| row.contains_key(*key))
     };
     let is_lines = ["jsonl", "ndjson"].contains(&ending(path).as_str());
-    // One incomplete line does not make the others text. Objects with other keys may be a file among code.
+    // A file with one incomplete line still counts as rows. Objects with other keys may belong to program code.
     if !(has_row_keys() && (is_lines || are_rows(text))) {
         return Ok(());
     }

@@ -136,8 +136,8 @@ fn foreign_word(text: &str, start: usize, at: usize) -> Option<(usize, &'static 
     (start.max(at.saturating_sub(2))..=at).filter(|place| text.is_char_boundary(*place)).find_map(|place| {
         let rest = &text[place..];
         let stands_here = |word: &str| {
-            let behind = rest.strip_prefix(word).map(|rest| rest.chars().next());
-            behind.is_some_and(|next| word == "'" || !next.is_some_and(char::is_alphanumeric))
+            let after = rest.strip_prefix(word).map(|rest| rest.chars().next());
+            after.is_some_and(|next| word == "'" || !next.is_some_and(char::is_alphanumeric))
         };
         let (_, remedy) = FOREIGN.iter().find(|(word, _)| stands_here(word))?;
         Some((place, *remedy))
@@ -283,13 +283,13 @@ mod tests {
             assert!(exact == "1e20" || written == exact, "{exact}: {written}");
         }
         for large in ["18446744073709551616", "-9223372036854775809"] {
-            let says = "has more than 64 bits and would be rounded: write it as a string, or remove";
+            let reason = "has more than 64 bits and would be rounded: write it as a string, or remove";
             assert_eq!(
                 what(&format!("[\"7\", {large}]")),
-                format!("the integer at column 7 {says} it if nothing reads it")
+                format!("the integer at column 7 {reason} it if nothing reads it")
             );
             let nested = format!("{{\"7\": 7, \"n\" : {{\"m\": [{large}]}}}}");
-            assert_eq!(what(&nested), format!("the integer at column 23 {says} `m` if nothing reads it"));
+            assert_eq!(what(&nested), format!("the integer at column 23 {reason} `m` if nothing reads it"));
             for row in [format!("{{\"a\": 7, \"m\" : {large}}}"), format!("{{\"a\" : 7, \"m\": {large}}}")] {
                 assert!(what(&row).ends_with("or remove `m` if nothing reads it"), "{row}: {}", what(&row));
             }
@@ -299,7 +299,7 @@ mod tests {
     /// Catches an error that only contains "expected value".
     #[test]
     fn words_of_other_notations_are_named() {
-        for (text, says) in [
+        for (text, expected) in [
             ("{\"a\": NaN}", "not JSON: NaN at column 7: JSON has no such number; write null"),
             ("{\"a\": -Infinity}", "not JSON: -Infinity at column 7: JSON has no such number; write null"),
             ("{\"a\": None}", "not JSON: None at column 7: Python's word; JSON writes null (json.dumps writes it so)"),
@@ -308,7 +308,7 @@ mod tests {
                 "not JSON: ' at column 2: JSON puts strings and keys in double quotes (Python: json.dumps, not str)",
             ),
         ] {
-            assert_eq!(what(text), says, "{text}");
+            assert_eq!(what(text), expected, "{text}");
         }
     }
 }

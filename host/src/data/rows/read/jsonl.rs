@@ -17,7 +17,7 @@ use crate::data::rows::columns::Columns;
 use crate::data::rows::kind::{ANSWER, LABEL, MARGIN, Part, RowKind};
 use crate::data::rows::message::{ASSISTANT, Message, role};
 use crate::data::rows::row::{Content, Row, RowCorpus};
-use crate::data::rows::split::{Split, apart, split};
+use crate::data::rows::split::{Split, split, without_shared_questions};
 use crate::data::rows::text::number;
 use crate::data::source::Place;
 use crate::data::text::{TextFile, check_disjoint, read_files};
@@ -51,7 +51,7 @@ impl RowOptions {
         let sides = if eval.is_empty() {
             split(&name, rows, &self.split)?
         } else {
-            apart(rows, self.parse_files(&eval, kind)?)
+            without_shared_questions(rows, self.parse_files(&eval, kind)?)
         };
         let is_requested = !self.eval_paths.is_empty() || matches!(self.split, Split::Column(_));
         for (side, purpose) in [(&sides.train, "train"), (&sides.held_out, "evaluate")] {
@@ -97,17 +97,17 @@ fn row(Item { place, text, value }: Item<'_>, kind: RowKind, names: &Columns) ->
         let value = columns.shift_remove(part.name()).unwrap_or_default();
         parts.insert(*part, content(&place, *part, value)?);
     }
-    let settled = match kind {
-        RowKind::Preference => pair::settle(&mut parts),
+    let separated = match kind {
+        RowKind::Preference => pair::separate_prompt(&mut parts),
         RowKind::Unpaired | RowKind::PromptCompletion => pair::remove_prompt(&mut parts, Part::Completion),
         RowKind::Prompt => Ok(()),
     };
-    settled.map_err(|what| refuse(&place, "", what))?;
+    separated.map_err(|what| refuse(&place, "", what))?;
     match kind {
         RowKind::Preference => check_margin(columns.get(MARGIN)).map_err(|what| refuse(&place, MARGIN, what))?,
         RowKind::Prompt => {
             check_open(&parts).map_err(|what| refuse(&place, Part::Prompt.name(), what))?;
-            settle_answer(&mut columns);
+            normalize_answer(&mut columns);
             check_answer(columns.get(ANSWER)).map_err(|what| refuse(&place, ANSWER, what))?;
         }
         RowKind::Unpaired => check_label(columns.get(LABEL)).map_err(|what| refuse(&place, LABEL, what))?,
@@ -164,7 +164,7 @@ fn check_margin(margin: Option<&Value>) -> Result<(), String> {
 
 /// Turns SQuAD's answers, `{"text": [...], "answer_start": [...]}`, into the list of their texts; the positions are
 /// not used.
-fn settle_answer(columns: &mut Map<String, Value>) {
+fn normalize_answer(columns: &mut Map<String, Value>) {
     if let Some(answer) = columns.get_mut(ANSWER)
         && let Value::Object(object) = &*answer
         && object.keys().all(|key| key == "text" || key == "answer_start")
@@ -215,7 +215,7 @@ fn check_label(label: Option<&Value>) -> Result<(), String> {
     match label {
         Some(label) if number(label).is_some_and(|number| number == 0.0 || number == 1.0) => Ok(()),
         Some(label) => Err(format!("expected true, false, 1 or 0, found {label}")),
-        None => Err("missing; it says whether the answer is desirable: true, false, 1 or 0".into()),
+        None => Err("missing; expected true, false, 1 or 0: whether the answer is desirable".into()),
     }
 }
 
@@ -272,7 +272,7 @@ fn content(place: &Place, part: Part, value: Value) -> Result<Content> {
             }
             Ok(Content::Messages(messages))
         }
-        // One message of a conversation: some preference data sets give each answer so.
+        // One message of a conversation: some preference data sets store each answer in this form.
         Value::Object(_) if part != Part::Messages && is_message(&value) => {
             content(place, part, Value::Array(vec![value]))
         }

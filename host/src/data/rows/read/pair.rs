@@ -12,7 +12,7 @@ use crate::data::rows::row::Content;
 ///
 /// # Errors
 /// Answers in which the end of the prompt cannot be determined.
-pub fn settle(parts: &mut BTreeMap<Part, Content>) -> Result<(), String> {
+pub fn separate_prompt(parts: &mut BTreeMap<Part, Content>) -> Result<(), String> {
     let Some(prompt) = parts.get(&Part::Prompt) else { return extract_prompt(parts) };
     let prompt = as_messages(prompt);
     for part in [Part::Chosen, Part::Rejected] {
@@ -60,9 +60,9 @@ fn as_messages(prompt: &Content) -> Vec<Message> {
     }
 }
 
-/// Splits two answers that are whole conversations and do not begin with exactly `prompt`. Either they begin
-/// with the prompt's last messages, or the prompt repeats some of what both share, and what they share becomes the
-/// prompt.
+/// Splits two answers that are whole conversations and do not begin with exactly `prompt`. Either both begin with the
+/// last messages of the prompt, which are removed; or the prompt repeats some of their common beginning, which then
+/// becomes the prompt.
 fn split_conversations(prompt: &[Message], parts: &mut BTreeMap<Part, Content>) -> Result<(), String> {
     let (Some(Content::Messages(chosen)), Some(Content::Messages(rejected))) =
         (parts.get(&Part::Chosen), parts.get(&Part::Rejected))

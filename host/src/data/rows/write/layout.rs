@@ -71,7 +71,7 @@ impl Layout {
             _ => self.lay_out_messages(prompt, &messages, &variables),
         };
         if matches!(end, Part::Chosen | Part::Rejected) {
-            whole(&messages[prompt.min(messages.len())..]).map_err(refused)?;
+            check_all_learned(&messages[prompt.min(messages.len())..]).map_err(refused)?;
         }
         let laid = laid.and_then(|laid| parts::check_written(&messages, &laid.text).map(|()| laid).map_err(unnamed));
         let laid = laid.and_then(|laid| parts::check_calls(&self.template, &messages, &laid.text).map(|()| laid));
@@ -111,7 +111,7 @@ impl Layout {
 
 /// Refuses answers of a pair with a message that is flagged as not learned: answers of pairs are compared as a
 /// whole.
-fn whole(answers: &[Message]) -> Result<(), Refused> {
+fn check_all_learned(answers: &[Message]) -> Result<(), Refused> {
     for message in answers {
         if learned::learned(message)? == Some(false) {
             let what = "a message of an answer is flagged as not learned, and answers of pairs are compared whole";

@@ -90,7 +90,7 @@ pub(super) fn check_calls(template: &ChatTemplate, messages: &[Message], text: &
     }
 }
 
-/// Cuts the text after the last word of an answer that was cut off: what a template writes after an answer would
+/// Cuts the text after the last word of an answer that was cut off: text that a template writes after an answer would
 /// teach the model to end there.
 pub(in crate::data::rows) fn without_closing(mut laid: Laid, row: &Row, answer: Part) -> Laid {
     let words_of_answer = match row.parts.get(&answer) {

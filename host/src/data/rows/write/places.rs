@@ -45,7 +45,7 @@ pub struct Places {
 /// A text that contains an answer's stand-in: the text before it and after it.
 struct Around {
     before: String,
-    behind: String,
+    after: String,
 }
 
 impl Conversation<'_> {
@@ -82,8 +82,7 @@ impl Conversation<'_> {
         format!(
             "the place of message {} in the chat template's text cannot be found: the text of the messages up to it is not the \
              beginning of the whole text, and other words in its place also change other parts of the text; put {{% generation %}} \
-             and \
-             {{% endgeneration %}} around the assistant's words in data.chat_template",
+             and {{% endgeneration %}} around the assistant's words in data.chat_template",
             number + 1
         )
     }
@@ -167,16 +166,16 @@ impl Conversation<'_> {
             let mut messages = self.messages.to_vec();
             messages[answer] = stand_in;
             let Some(around) = self.render(&messages, false).ok().and_then(|text| around(&text)) else { continue };
-            let fits = around.before.len() + around.behind.len() <= text.len();
-            if !fits || !text.starts_with(&around.before) || !text.ends_with(&around.behind) {
+            let fits = around.before.len() + around.after.len() <= text.len();
+            if !fits || !text.starts_with(&around.before) || !text.ends_with(&around.after) {
                 continue;
             }
-            let (start, end) = (around.before.len(), text.len() - around.behind.len());
+            let (start, end) = (around.before.len(), text.len() - around.after.len());
             if start == end && !is_blank(message) {
                 return None;
             }
             let closing = self.render(&messages[..=answer], false).ok().and_then(|text| self::around(&text));
-            let closing = closing.map_or(0, |closing| shared(&closing.behind, &text[end..]));
+            let closing = closing.map_or(0, |closing| shared(&closing.after, &text[end..]));
             return Some(start..end + closing);
         }
         None
@@ -185,8 +184,8 @@ impl Conversation<'_> {
 
 /// The text around the stand-in, if that occurs exactly once.
 fn around(text: &str) -> Option<Around> {
-    let (before, behind) = text.split_once(STAND_IN)?;
-    (!behind.contains(STAND_IN)).then(|| Around { before: before.to_owned(), behind: behind.to_owned() })
+    let (before, after) = text.split_once(STAND_IN)?;
+    (!after.contains(STAND_IN)).then(|| Around { before: before.to_owned(), after: after.to_owned() })
 }
 
 /// Whether a message has nothing that a template could write.
@@ -203,11 +202,11 @@ fn is_blank(message: &Message) -> bool {
 /// How much of `closing`, which ends a conversation whose last message is the answer, also follows the answer in
 /// the middle of a conversation. Part of a tag where the two differ does not count: `<|end|>\n` counts, but a `<|` that
 /// follows it in both does not.
-fn shared(closing: &str, behind: &str) -> usize {
-    if behind.starts_with(closing) {
+fn shared(closing: &str, after: &str) -> usize {
+    if after.starts_with(closing) {
         return closing.len();
     }
-    let same = closing.char_indices().zip(behind.chars()).take_while(|((_, a), b)| a == b);
+    let same = closing.char_indices().zip(after.chars()).take_while(|((_, a), b)| a == b);
     let tag_ends = |c: char| c.is_whitespace() || ['>', ']', '}', ')'].contains(&c);
     same.filter(|((_, c), _)| tag_ends(*c)).last().map_or(0, |((at, c), _)| at + c.len_utf8())
 }

@@ -260,7 +260,7 @@ pub fn sha256(text: &str) -> String {
     crate::data::cache::hex(&Sha256::digest(text))
 }
 
-/// A mark that stands in a value.
+/// Returns a mark that occurs in a value, if any.
 fn mark_in(value: &Value) -> Option<char> {
     let in_text = |text: &str| text.chars().find(|c| [BEGIN, END, NUMBER_END].contains(c));
     match value {

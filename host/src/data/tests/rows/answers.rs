@@ -39,7 +39,7 @@ fn gotcha_48_right_answers_are_read_or_refused_with_a_remedy() {
     ] {
         assert_eq!(answers(read(answer.clone()).unwrap()), right, "{answer}");
     }
-    for (answer, says) in [
+    for (answer, expected) in [
         (json!(true), "expected a right answer, found true: write the word"),
         (
             json!("[\"a\", \"b\"]"),
@@ -53,7 +53,7 @@ fn gotcha_48_right_answers_are_read_or_refused_with_a_remedy() {
         (json!({"text": ["a"], "score": 1}), "an object; a right answer is a string or a number"),
     ] {
         let error = read(answer.clone()).unwrap_err().to_string();
-        assert!(error.starts_with(&format!("rows.jsonl:1: `answer`: {says}")), "{answer}: {error}");
+        assert!(error.starts_with(&format!("rows.jsonl:1: `answer`: {expected}")), "{answer}: {error}");
     }
     let named = parse(&[("answer", "answers")], &json!({"prompt": "p", "answers": {"text": ["a"]}}));
     assert_eq!(answers(named.unwrap()), ["a"]);

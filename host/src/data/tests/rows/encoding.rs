@@ -102,13 +102,14 @@ fn gotcha_03_the_end_of_text_is_supervised_exactly_once() {
     let tokenizer = Tokenizer::bytes().unwrap();
     let case = |template| Case { template, ..bytes(&tokenizer) };
     let end = "<|endoftext|>";
-    let behind = "{% for m in messages %}{{ m.content }}{% if m.role == 'assistant' %}{{ eos_token + '\\n' }}{% endif %}{% endfor %}";
+    let end_after_answer = "{% for m in messages %}{{ m.content }}{% if m.role == 'assistant' %}{{ eos_token + '\\n' }}{% endif \
+                            %}{% endfor %}";
     let never = "{% for m in messages %}{{ m.content }}{% endfor %}";
     for (template, completion) in [
         (None, "bc".to_owned()),
         (None, format!("bc{end}")),
         (None, format!("bc{end} and more{end}")),
-        (Some(behind), "bc".into()),
+        (Some(end_after_answer), "bc".into()),
         (Some(never), "bc".into()),
     ] {
         assert_eq!(case(template).shown(pair("a", &completion)), format!("a[bc{end}]"), "{template:?} {completion}");
@@ -121,7 +122,7 @@ fn gotcha_03_the_end_of_text_is_supervised_exactly_once() {
         {"role": "user", "content": "c"}, {"role": "assistant", "content": "d"}, {"role": "user", "content": "e"}]});
     // The user's last message is followed by no answer and is cut off.
     assert_eq!(case(None).shown(chat.clone()), format!("a\n[b{end}]c\n[d{end}]"));
-    assert_eq!(case(Some(behind)).shown(chat), format!("a[b{end}]\nc[d{end}]"));
+    assert_eq!(case(Some(end_after_answer)).shown(chat), format!("a[b{end}]\nc[d{end}]"));
 }
 
 /// A folder with a tokenizer that begins every input with `<|endoftext|>`.

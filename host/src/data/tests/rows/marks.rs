@@ -50,10 +50,10 @@ fn gotcha_50_exactly_the_marked_text_is_learned() {
     let end = "<|endoftext|>";
     let two = json!({"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"},
         {"role": "user", "content": "c"}, {"role": "assistant", "content": "d"}]});
-    let around = |before: &str, behind: &str| {
+    let around = |before: &str, after: &str| {
         format!(
             "{{% for m in messages %}}{{% if m.role == 'assistant' %}}{{% generation %}}{{{{ m.content{before} }}}}{{% endgeneration %}}\
-             {behind}{{% else %}}{{{{ m.content }}}}{{% endif %}}{{% endfor %}}"
+             {after}{{% else %}}{{{{ m.content }}}}{{% endif %}}{{% endfor %}}"
         )
     };
     for (template, text, has_no_end) in [
@@ -71,8 +71,8 @@ fn gotcha_50_exactly_the_marked_text_is_learned() {
         let (sequences, counts) = case.encode(std::slice::from_ref(&two));
         assert_eq!(case.marked(&sequences[0]), text, "{template}");
         assert_eq!(counts.no_end_learned, has_no_end, "{template}");
-        let says = "no row teaches a token that ends an answer, so the model does not learn to stop";
-        assert_eq!(counts.to_string().contains(says), has_no_end, "{counts}");
+        let note = "no row teaches a token that ends an answer, so the model does not learn to stop";
+        assert_eq!(counts.to_string().contains(note), has_no_end, "{counts}");
     }
     // A user's last message is never generated, whatever it contains.
     let template = around("", "{{ eos_token }}");

@@ -327,7 +327,7 @@ fn the_prompt_of_two_conversations_is_their_common_beginning() {
 #[test]
 fn answers_without_a_common_prompt_are_refused_with_a_remedy() {
     let (ask, other, yes) = (turn("user", "a?"), turn("user", "b?"), turn("assistant", "yes"));
-    for (line, says) in [
+    for (line, expected) in [
         (json!({"chosen": "yes", "rejected": "no"}), "without `prompt` both answers must begin with the text"),
         (
             json!({"chosen": "a? yes", "rejected": [ask, yes]}),
@@ -350,7 +350,7 @@ fn answers_without_a_common_prompt_are_refused_with_a_remedy() {
         ),
     ] {
         let error = parse(&line).unwrap_err().to_string();
-        assert!(error.starts_with("rows.jsonl:1: ") && error.contains(says), "{line}: {error}");
+        assert!(error.starts_with("rows.jsonl:1: ") && error.contains(expected), "{line}: {error}");
     }
 }
 
@@ -378,7 +378,7 @@ fn gotcha_03_an_answer_that_was_cut_off_has_no_end() {
     assert_eq!(pairs(&tokenizer).all_shown(line(false, true)), ["a[b]".to_owned(), format!("a[c{END}]")]);
 }
 
-/// Catches an error that always blames the length.
+/// Catches an error that always names the length as the reason.
 #[test]
 fn if_no_pair_is_left_the_error_counts_the_reasons() {
     let tokenizer = Tokenizer::bytes().unwrap();

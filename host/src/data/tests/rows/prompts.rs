@@ -143,13 +143,13 @@ fn a_labelled_answer_carries_its_label_as_its_side() {
     let (sequences, _) = case.encode(&lines);
     assert_eq!(sequences.iter().map(|s| s.per_sequence["side"]).collect::<Vec<_>>(), [1.0, 0.0, 1.0, 0.0]);
     assert!(sequences.iter().all(|s| case.marked(s) == "a[b<|endoftext|>]" && !s.per_sequence.contains_key("group")));
-    for (line, says) in [
+    for (line, expected) in [
         (line(json!("yes")), "`label`: expected true, false, 1 or 0, found \"yes\""),
         (line(json!(0.5)), "`label`: expected true, false, 1 or 0, found 0.5"),
         (json!({"prompt": "a", "completion": "b"}), "`label`: missing"),
     ] {
         let error = parse(RowKind::Unpaired, &[], &line).unwrap_err().to_string();
-        assert!(error.contains(says), "{error}");
+        assert!(error.contains(expected), "{error}");
     }
 }
 

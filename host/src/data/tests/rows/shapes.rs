@@ -54,7 +54,7 @@ fn contents_in_parts_reach_templates_that_read_them_and_are_joined_for_others() 
 fn messages_that_cannot_be_learned_are_refused_by_their_place() {
     let image = json!([{"type": "text", "text": "a"}, {"type": "image", "image": "b.png"}]);
     let ask = turn("user", "q");
-    for (messages, says) in [
+    for (messages, expected) in [
         (
             json!([turn("user", image), turn("assistant", "c")]),
             "`messages[0].content[1].type`: \"image\" is not supported",
@@ -74,7 +74,7 @@ fn messages_that_cannot_be_learned_are_refused_by_their_place() {
         (json!([{"from": "alien", "value": "x"}]), "`messages[0].from`: \"alien\" is not a known speaker"),
     ] {
         let error = row(RowKind::PromptCompletion, &json!({"messages": messages})).unwrap_err();
-        assert!(error.starts_with("rows.jsonl:1: ") && error.contains(says), "{error}");
+        assert!(error.starts_with("rows.jsonl:1: ") && error.contains(expected), "{error}");
     }
     let calls =
         json!({"messages": [ask, {"role": "assistant", "tool_calls": [{"name": "f"}]}, turn("assistant", "c")]});
@@ -89,8 +89,8 @@ fn a_role_that_the_template_leaves_out_is_refused() {
     let case = |template| Case { template, ..bytes(&tokenizer) };
     let line = json!({"messages": [turn("developer", "rules"), turn("user", "q"), turn("assistant", "a")]});
     let error = case(Some(known)).data(std::slice::from_ref(&line)).map(|_| ()).unwrap_err().to_string();
-    let says = "rows.jsonl:1: the chat template does not write message 1: it does not know the role \"developer\"";
-    assert!(error.starts_with(says), "{error}");
+    let expected = "rows.jsonl:1: the chat template does not write message 1: it does not know the role \"developer\"";
+    assert!(error.starts_with(expected), "{error}");
     assert_eq!(case(Some(STRINGS)).all_shown(line.clone()), [format!("rulesq[a{END}]")]);
     assert_eq!(case(None).all_shown(line), [format!("rules\nq\n[a{END}]")]);
 }
@@ -183,14 +183,14 @@ fn gotcha_48_any_answer_of_a_list_is_right() {
         (text.answer.as_deref(), text.more_answers),
         (Some("a"), vec!["7".to_owned(), "9007199254740993".to_owned()])
     );
-    for (answer, says) in [
+    for (answer, expected) in [
         (json!([]), "an empty list"),
         (json!(["a", ["b"]]), "a list at place 1 of the list"),
         (json!([null]), "null at place 0 of the list"),
         (json!({"value": "a"}), "an object; a right answer is a string or a number"),
     ] {
         let error = row(RowKind::Prompt, &line(answer)).unwrap_err();
-        assert!(error.starts_with(&format!("rows.jsonl:1: `answer`: {says}")), "{error}");
+        assert!(error.starts_with(&format!("rows.jsonl:1: `answer`: {expected}")), "{error}");
     }
     // For rows that have a completion it is a column like any other.
     let other = json!({"prompt": "q", "completion": "c", "answer": {"value": "a"}});
@@ -235,7 +235,7 @@ fn unread_text_columns_are_reported() {
 /// Each with the command that converts it to rows.
 #[test]
 fn rows_of_other_shapes_are_refused_with_a_remedy() {
-    for (line, says) in [
+    for (line, expected) in [
         (json!({"instruction": "a", "input": "b", "output": "c"}), "these are Alpaca's keys: jq -c '{prompt: "),
         (
             json!({"instruction": "a", "output": "c"}),
@@ -250,6 +250,6 @@ fn rows_of_other_shapes_are_refused_with_a_remedy() {
         ),
     ] {
         let error = row(RowKind::PromptCompletion, &line).unwrap_err();
-        assert!(error.contains(says), "{error}");
+        assert!(error.contains(expected), "{error}");
     }
 }

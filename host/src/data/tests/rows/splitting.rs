@@ -37,7 +37,7 @@ fn rows_have_parts_and_the_other_keys_are_columns() {
 #[test]
 fn an_invalid_row_is_refused_by_file_line_and_key() {
     let chat = |messages: Value| json!({"messages": messages}).to_string();
-    for (line, says) in [
+    for (line, expected) in [
         ("{\"prompt\": \"a\"".to_owned(), "rows.jsonl:2: not JSON: cut off at column 15 ("),
         ("[1]".into(), "rows.jsonl:2: expected an object with the row's keys, found a list"),
         (
@@ -63,7 +63,7 @@ fn an_invalid_row_is_refused_by_file_line_and_key() {
     ] {
         let text = format!("{}\n{line}\n", json!({"prompt": "a", "completion": "b"}));
         let error = parse(&text).unwrap_err().to_string();
-        assert!(error.contains(says), "{line}: {error}");
+        assert!(error.contains(expected), "{line}: {error}");
     }
 }
 
