@@ -137,7 +137,7 @@ pub enum DataError {
         rows: u32,
     },
     /// A tokenizer without an end-of-text token.
-    #[error("the tokenizer {0} names no end-of-text token, so documents cannot be ended")]
+    #[error("the tokenizer {0} has no end-of-text token, so the ends of documents cannot be marked")]
     NoEndOfText(String),
     /// A vocabulary too small to hold the bytes.
     #[error("a byte-level vocabulary needs at least {least} tokens (256 bytes and <|endoftext|>), not {requested}")]

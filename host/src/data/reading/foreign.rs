@@ -38,7 +38,7 @@ pub fn read(path: &Path) -> Result<Vec<u8>> {
     if is_json && bytes.starts_with(b"\xEF\xBB\xBF") {
         return Err(DataError::Unusable {
             path: path.to_owned(),
-            what: "begins with a byte order mark (EF BB BF), which JSON does not have and transformers refuses too"
+            what: "begins with a byte order mark (EF BB BF), which JSON does not allow and transformers refuses too"
                 .into(),
             remedy: format!("remove it: sed -i '1s/^\\xEF\\xBB\\xBF//' {}", path.display()),
             source: None,
@@ -56,7 +56,7 @@ pub fn missing(path: &Path) -> DataError {
     }
     DataError::Unusable {
         path: path.to_owned(),
-        what: "there is no such file or folder here, and Telos downloads nothing".into(),
+        what: "no such file or folder; Telos does not download models".into(),
         remedy: format!(
             "if it is a model of the Hugging Face hub, download it (`hf download {name} --local-dir {name}`); \
              otherwise check the path"
@@ -140,7 +140,7 @@ pub fn other_tokenizer(folder: &Path) -> Option<(String, String)> {
 /// The command that makes a `tokenizer.json` from an older tokenizer.
 pub fn convert_tokenizer(folder: &str) -> String {
     format!(
-        "make one: python -c \"from transformers import AutoTokenizer as T; \
+        "create one: python -c \"from transformers import AutoTokenizer as T; \
          T.from_pretrained('{folder}').save_pretrained('{folder}')\" (a sentencepiece model needs the packages \
          sentencepiece and protobuf)"
     )

@@ -266,10 +266,10 @@ fn other_notations_are_named() {
     for (text, what) in [
         (
             "<!DOCTYPE html>\n<html><head></head></html>",
-            "rows.jsonl is an HTML page, and not JSON lines; fetch the file itself",
+            "rows.jsonl is an HTML page, and not JSON lines; download the file itself",
         ),
         ("<?xml version=\"1.0\"?><rows/>", "rows.jsonl is XML, and not JSON lines"),
-        ("- prompt: a\n  completion: b\n", "rows.jsonl is YAML, and not JSON lines; make JSON lines of it: python3"),
+        ("- prompt: a\n  completion: b\n", "rows.jsonl is YAML, and not JSON lines; convert it to JSON lines: python3"),
         ("# rows\n---\n- prompt: a\n", "rows.jsonl is YAML, and not JSON lines"),
         ("prompt: a\ncompletion: b\n", "rows.jsonl is YAML, and not JSON lines"),
         ("{\"prompt\": \"\\ud83d\", \"completion\": \"b\"}", "rows.jsonl:1: not JSON: half of a pair of surrogates"),

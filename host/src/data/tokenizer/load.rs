@@ -65,8 +65,7 @@ impl Tokenizer {
         let model = match self.inner.get_model() {
             ModelWrapper::BPE(bpe) if bpe.dropout.is_some_and(|dropout| dropout > 0.0) => {
                 self.notes.push(format!(
-                    "{}: it sets dropout {:?}, with which the same text would become other tokens each time: dropout is switched off, \
-                     in training too",
+                    "{}: it sets dropout {:?}, which would give the same text different tokens each time: dropout is switched off, also in training",
                     self.name,
                     bpe.dropout.unwrap_or_default()
                 ));
@@ -104,7 +103,7 @@ impl Tokenizer {
         for (id, text) in &special.ids {
             if let Some(own) = self.inner.token_to_id(text).filter(|own| own != id) {
                 self.notes.push(format!(
-                    "{}: the files beside it give \"{text}\" the id {id}; it gets {own}, as in transformers",
+                    "{}: the other files of its folder give \"{text}\" the id {id}; it gets {own}, as in transformers",
                     self.name
                 ));
             }

@@ -44,20 +44,20 @@ const REFUSED: &[(&[u8], &str, &str)] = &[
     (
         b"ARROW1\0\0",
         "an Arrow (Feather) file",
-        "make JSON lines of it: python3 -c \"import pandas; pandas.read_feather('IN').to_json('OUT', orient='records', lines=True)\"",
+        "convert it to JSON lines: python3 -c \"import pandas; pandas.read_feather('IN').to_json('OUT', orient='records', lines=True)\"",
     ),
     (
         b"\xFF\xFF\xFF\xFF",
         "an Arrow stream, as the library datasets saves it",
-        "make JSON lines of it: python3 -c \"import datasets; datasets.Dataset.from_file('IN').to_json('OUT')\"",
+        "convert it to JSON lines: python3 -c \"import datasets; datasets.Dataset.from_file('IN').to_json('OUT')\"",
     ),
     (
         b"SQLite format 3\0",
         "an SQLite database",
-        "make JSON lines of a table: sqlite3 -json IN \"select * from TABLE\" | jq -c '.[]' > OUT",
+        "convert a table to JSON lines: sqlite3 -json IN \"select * from TABLE\" | jq -c '.[]' > OUT",
     ),
-    (b"\x89HDF\r\n", "an HDF5 file", "make JSON lines of it with h5py and json"),
-    (b"\x93NUMPY", "a NumPy array", "make JSON lines of it with numpy and json"),
+    (b"\x89HDF\r\n", "an HDF5 file", "convert it to JSON lines with h5py and json"),
+    (b"\x93NUMPY", "a NumPy array", "convert it to JSON lines with numpy and json"),
     (b"%PDF-", "a PDF document", "extract its text: pdftotext IN"),
 ];
 

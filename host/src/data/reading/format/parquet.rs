@@ -16,7 +16,7 @@ use crate::data::reading::guard;
 pub const MAGIC: &[u8] = b"PAR1";
 
 /// The command that converts to JSON lines with another tool.
-const TO_LINES: &str = "make JSON lines of it: python3 -c \"import pandas; pandas.read_parquet('IN').to_json('OUT', orient='records', lines=True)\"";
+const TO_LINES: &str = "convert it to JSON lines: python3 -c \"import pandas; pandas.read_parquet('IN').to_json('OUT', orient='records', lines=True)\"";
 
 /// The command that converts a column to running text.
 pub const TO_TEXT: &str =

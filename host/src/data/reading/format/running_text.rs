@@ -16,7 +16,7 @@ pub fn check_running_text(path: &Path, text: &str) -> Result<()> {
         "jsonl" | "ndjson" => ("a file of rows", to_rows),
         "json" => ("a file of JSON", to_rows),
         "csv" | "tsv" => {
-            ("a table", "make JSON lines of it for `telos eval MODEL --rows`, or extract the text from it")
+            ("a table", "convert it to JSON lines for `telos eval MODEL --rows`, or extract the text from it")
         }
         "toml" | "yaml" | "yml" => ("a file of settings", TO_EXPERIMENT),
         "html" | "htm" => ("an HTML page", TO_TEXT),

@@ -24,7 +24,7 @@ pub struct Item<'a> {
 }
 
 /// The command that converts a table on standard input to JSON lines.
-const TABLE: &str = "make JSON lines of it: python3 -c 'import csv, json; csv.field_size_limit(10**9); [print(json.dumps(row)) for row in csv.DictReader(open(0, newline=\"\", encoding=\"utf-8-sig\")DELIMITER)]' < IN > OUT";
+const TABLE: &str = "convert it to JSON lines: python3 -c 'import csv, json; csv.field_size_limit(10**9); [print(json.dumps(row)) for row in csv.DictReader(open(0, newline=\"\", encoding=\"utf-8-sig\")DELIMITER)]' < IN > OUT";
 
 /// Returns the values in the text of a file.
 ///
@@ -54,11 +54,11 @@ pub fn items<'a>(path: &Path, text: &'a str, names: &'a Columns) -> Result<Vec<I
 fn other_notation(text: &str) -> Option<(&'static str, &'static str)> {
     let text = text.trim_start();
     if is_html(text) {
-        let remedy = "fetch the file itself: the download needs a login, or the address was a web page's";
+        let remedy = "download the file itself: the address may need a login, or may be that of a web page";
         return Some(("an HTML page, and not JSON lines", remedy));
     }
     if text.starts_with('<') {
-        return Some(("XML, and not JSON lines", "make JSON lines of it with xml.etree and json"));
+        return Some(("XML, and not JSON lines", "convert it to JSON lines with xml.etree and json"));
     }
     let first = text.lines().find(|line| !line.trim_start().starts_with('#') && !line.trim().is_empty())?;
     let is_key = |line: &str| {
@@ -71,7 +71,7 @@ fn other_notation(text: &str) -> Option<(&'static str, &'static str)> {
     let is_yaml = first.trim_end() == "---" || is_key(first.trim_end());
     is_yaml.then_some((
         "YAML, and not JSON lines",
-        "make JSON lines of it: python3 -c 'import json, yaml; [print(json.dumps(row)) for row in yaml.safe_load(open(0))]' < IN > OUT",
+        "convert it to JSON lines: python3 -c 'import json, yaml; [print(json.dumps(row)) for row in yaml.safe_load(open(0))]' < IN > OUT",
     ))
 }
 

@@ -250,7 +250,7 @@ fn guarded<T>(origin: &str, fails: &str, work: impl FnOnce() -> Result<T, jinja:
     match guard::caught(work) {
         Ok(result) => result.map_err(|jinja::Error { what, line }| format!("{what} (line {line} of {origin})")),
         Err(panic) => Err(format!(
-            "{origin} {fails}: this is a fault of telos, which stopped with \"{panic}\"; give another template"
+            "{origin} {fails}: this is a bug in Telos, which panicked with \"{panic}\"; give another template"
         )),
     }
 }
