@@ -89,7 +89,7 @@ fn split_conversations(prompt: &[Message], parts: &mut BTreeMap<Part, Content>) 
     if !prompt.iter().all(repeats) {
         return Err(
             "`prompt` is not among the messages that `chosen` and `rejected` begin with: which of the two is the prompt? \
-                    Give answers alone, or leave `prompt` out"
+                    Give the answers alone, or remove `prompt`"
                 .into(),
         );
     }
