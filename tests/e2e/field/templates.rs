@@ -189,7 +189,9 @@ fn template_thinking_dropped() {
     let (code, error) = refused(&lab);
     assert_eq!(code, Some(2), "{error}");
     assert!(
-        error.contains("rows.jsonl:1: ") && error.contains("hides where message") && error.contains("{% generation %}"),
+        error.contains("rows.jsonl:1: ")
+            && error.contains("the place of message")
+            && error.contains("{% generation %}"),
         "{error}"
     );
 }
@@ -211,7 +213,7 @@ fn a_messages_weight_is_honoured() {
     let (code, error) = refused(&lab);
     assert_eq!(code, Some(2), "{error}");
     assert!(
-        error.contains("rows.jsonl:1: `weight`: in message 2, 0.5 where 0 (not learned) or 1 (learned) belongs"),
+        error.contains("rows.jsonl:1: `weight`: in message 2, expected 0 (not learned) or 1 (learned), found 0.5"),
         "{error}"
     );
 }

@@ -34,7 +34,7 @@ pub enum HeldOut {
         /// Files, folders or globs.
         eval_path: Vec<String>,
     },
-    /// Rows for which a column says so.
+    /// Rows that a column selects.
     Column {
         /// Its name.
         split_column: String,
@@ -66,7 +66,7 @@ pub fn held_out(written: &Written, split_column: Option<String>, notes: &mut Not
         );
     }
     if split_column.is_some() {
-        let why = "contradicts data.split_column, which says what is held out: give one of them";
+        let why = "contradicts data.split_column, which decides what is held out: give only one of them";
         for (key, there) in [("data.held_out", fraction), ("data.eval_path", eval_path)] {
             if there {
                 notes.refuse(key, why);

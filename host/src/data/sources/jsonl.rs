@@ -18,7 +18,8 @@ use crate::keys::{Form, table};
 table! {
     /// The keys as written.
     pub struct Written at "data" {
-        /// jsonl: column that says train, or test, validation, valid, val, dev, eval or held_out, instead of held_out
+        /// jsonl: column whose value decides the side of a row, instead of held_out: train, or test, validation, valid,
+        /// val, dev, eval or held_out
         split_column: String, Form::Text, example "split";
         /// jsonl: column by whose hash rows are held out, so that rows with the same value stay together
         group_column: String, Form::Text, default "the prompt", example "qid";
@@ -26,14 +27,14 @@ table! {
         /// several), "plain" (each message on a line, the end of text after the assistant's), a file of Jinja, or
         /// Jinja itself
         chat_template: String, Form::Text,
-            default "for messages the tokenizer's own, or \"plain\"; strings are joined as they are",
+            default "messages: the tokenizer's own, or \"plain\"; strings: joined unchanged",
             example "tokenizer";
         /// jsonl: the most tokens of a row that the model reads (the last token of a completion is only predicted; of
         /// the answers of a pair and of prompts every token counts)
         max_length: usize, Form::Int(1, 1 << 24), default "the model's context", example 512;
-        /// jsonl: what becomes of longer rows. right (completions only): their end is cut off; left: the beginning of
-        /// their prompt is cut off, of a pair the same on both sides; drop: they are dropped. Rows of which nothing
-        /// can be learned any more are dropped and counted
+        /// jsonl: how longer rows are shortened. right (completions only): the end is cut off; left: the beginning of
+        /// the prompt is cut off, for a pair the same on both sides; drop: the row is dropped. Rows with nothing left
+        /// to learn are dropped and counted
         truncation: Truncation, Form::Word(Truncation::WORDS),
             default "completions: \"right\"; prompts alone: \"left\"; pairs and labelled answers: \"drop\"",
             example "left";
@@ -42,11 +43,12 @@ table! {
 }
 
 table! {
-    /// jsonl: what the file calls the columns that mean something here; its own column of such a name gives way
+    /// jsonl: the file's names for the columns that have a meaning here; the file's own column of such a name is
+    /// dropped
     pub struct WrittenColumns at "data.columns": Form::Table, example { prompt = "question" } {
-        /// what is asked
+        /// the prompt
         prompt: String, Form::Text, default "\"prompt\"", example "question";
-        /// what is to be answered
+        /// the answer to the prompt
         completion: String, Form::Text, default "\"completion\"", example "response";
         /// whole conversations
         messages: String, Form::Text, default "\"messages\"", example "conversation";
@@ -63,7 +65,7 @@ table! {
     }
 }
 
-/// What no other source does with these keys.
+/// Why other sources refuse these keys.
 pub const ALONE: &str = "only source = \"jsonl\" reads it";
 
 /// Rows of JSON lines.
@@ -105,7 +107,7 @@ impl DataSource for Jsonl {
         if self.truncation != Some(Truncation::Right) || kind == Some(RowKind::PromptCompletion) {
             return Vec::new();
         }
-        let why = "\"right\" would cut off what is judged or asked; choose \"left\" or \"drop\"";
+        let why = "\"right\" would cut off the end of the answer or prompt; choose \"left\" or \"drop\"";
         vec![("data.truncation", why.to_owned())]
     }
 
@@ -148,7 +150,7 @@ pub fn resolve(of_files: &files::Written, written: Written, notes: &mut Notes<'_
     let path = files::path(of_files, "jsonl", "rows.jsonl", notes);
     for (key, there) in [("eval_path", of_files.eval_path.is_some()), ("split_column", written.split_column.is_some())]
     {
-        let why = format!("data.{key} says which rows are held out; remove it or data.group_column");
+        let why = format!("data.{key} decides which rows are held out; remove it or data.group_column");
         notes.unused("data.group_column", &written.group_column.as_ref().filter(|_| there), &why);
     }
     Jsonl {

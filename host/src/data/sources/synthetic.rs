@@ -35,13 +35,12 @@ table! {
         tasks: Vec<String>, Form::Words(TASKS), default "all", example ["sort", "add"];
         /// synthetic pairs: whether the two answers of every pair are equally long
         equal_length: bool = false, Form::Bool, example true;
-        /// synthetic demonstrations: share whose answer is wrong or rambling, as people's are; those held out are
-        /// right
+        /// synthetic demonstrations: share with a wrong or rambling answer; held-out answers are all right
         flawed: f64 = 0.0, Form::Float(Included(0.0), Included(1.0)), example 0.25;
     }
 }
 
-/// What no other source does with these keys.
+/// Why other sources refuse these keys.
 pub const ALONE: &str = "only source = \"synthetic\" generates data";
 
 /// The generated world of small tasks, in which a tenth of the prompts is reserved for held-out examples.
