@@ -79,7 +79,7 @@ impl Draft {
         let root = tree::parse(&file, text).map_err(|mistakes| refusal(&file, mistakes))?;
         if is_pipeline(&root) {
             return Err(Error::request(format!("{file} is a pipeline of stages, not one experiment")).with_hint(
-                "`telos run` and `telos check` take it; a stage's own is experiment.toml in its run's folder",
+                "`telos run` and `telos check` accept pipelines; the experiment of one stage is experiment.toml in the folder of its run",
             ));
         }
         Ok(Self::laid_over(&file, stem, root, overrides))
@@ -185,7 +185,7 @@ impl Draft {
                 for name in use_.options.names() {
                     let key = join(use_.options.key(), name);
                     let place = place_of(&self.source.root, &key);
-                    let message = format!("this option of plugin \"{}\" was not checked", use_.id);
+                    let message = format!("this option of plugin \"{}\" was not checked against its manifest", use_.id);
                     self.mistakes.push(Mistake::new(place, key, message));
                 }
             }

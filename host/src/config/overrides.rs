@@ -38,15 +38,15 @@ impl Override {
         };
         let (path, value) = (path.trim(), value.trim());
         if path.split('.').any(str::is_empty) {
-            return Err(format!("`{path}` is no key; write {flag} {form}=value"));
+            return Err(format!("`{path}` is not a key; write {flag} {form}=value"));
         }
         let depth = path.matches('.').count() + 1;
         if depth > DEEPEST {
-            return Err(format!("the key is {depth} tables deep, and keys are at most {DEEPEST}"));
+            return Err(format!("the key is {depth} tables deep; at most {DEEPEST} are allowed"));
         }
         if value.len() > LARGEST {
             let (bytes, most) = (value.len(), LARGEST);
-            return Err(format!("the value of `{path}` has {bytes} bytes, and at most {most} are read"));
+            return Err(format!("the value of `{path}` has {bytes} bytes; at most {most} are allowed"));
         }
         if value.is_empty() {
             return Err(format!("`{path}` has no value; write {flag} {path}=value"));

@@ -120,7 +120,7 @@ pub fn suggestion<'a>(written: &str, valid: impl IntoIterator<Item = &'a str> + 
             let mut names: Vec<String> = valid.into_iter().map(|name| format!("`{name}`")).collect();
             names.sort();
             names.dedup();
-            if names.is_empty() { "nothing is valid here".to_owned() } else { format!("valid: {}", names.join(", ")) }
+            if names.is_empty() { "no name is valid here".to_owned() } else { format!("valid: {}", names.join(", ")) }
         }
     }
 }

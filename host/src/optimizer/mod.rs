@@ -73,16 +73,16 @@ pub fn create(device: &Device, layout: &Layout, settings: &Settings) -> Result<B
 table! {
     /// AdamW, or Muon for the layers' matrices
     pub struct Written at "train.optimizer": Form::Table, example { lr = 3e-4 } {
-        /// muon orthogonalises the momentum of the layers' matrices and leaves the rest to AdamW, at the same
-        /// learning rate
+        /// muon orthogonalises the momentum of the layers' matrices; all other parameters use AdamW with the same learning
+        /// rate
         kind: OptimizerKind, Form::Word(OptimizerKind::WORDS), default "\"adamw\"", example "muon";
         /// peak learning rate
         lr: f64, Form::POSITIVE, example 3e-4;
         /// decay of the first and second moment; the first is muon's momentum
-        betas: [f64; 2], Form::Betas, default "[0.9, 0.95], of muon [0.95, 0.95]", example [0.9, 0.95];
+        betas: [f64; 2], Form::Betas, default "[0.9, 0.95]; for muon [0.95, 0.95]", example [0.9, 0.95];
         /// epsilon in the denominator
         eps: f64 = 1e-8, Form::POSITIVE, example 1e-8;
-        /// decoupled decay of matrices, times the learning rate
+        /// decoupled weight decay of matrices; multiplied by the learning rate
         weight_decay: f64 = 0.0, Form::FROM_ZERO, example 0.1;
         /// largest global gradient norm; 0 turns clipping off
         clip: f64 = 1.0, Form::FROM_ZERO, example 1.0;

@@ -30,7 +30,7 @@ pub struct Generate {
     /// Longest continuation in tokens.
     #[arg(long, value_name = "N", default_value_t = 64, value_parser = at_least_one)]
     max_tokens: usize,
-    /// Softmax temperature; 0 takes the most probable token.
+    /// Softmax temperature; 0 picks the most probable token.
     #[arg(long, value_name = "T", default_value_t = 1.0, value_parser = temperature)]
     temperature: f64,
     /// Draw from the smallest set of tokens with this probability; 1 means all.

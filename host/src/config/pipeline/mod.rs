@@ -75,14 +75,15 @@ impl Pipeline {
         };
         if !is_folder_name(&name) {
             let place = shared.find("name").unwrap_or(&shared).place.clone();
-            let message = format!("\"{}\" is no plain folder name; for example \"my-pipeline\"", name.escape_debug());
+            let message =
+                format!("\"{}\" is not a plain folder name; for example \"my-pipeline\"", name.escape_debug());
             mistakes.push(Mistake::new(place, "name", message));
             // A replacement, so that run names derived from it are not reported too.
             name = "pipeline".to_owned();
         } else if let Some(own) = own_file(&name) {
             let place = shared.find("name").unwrap_or(&shared).place.clone();
             let message = format!(
-                "\"{name}\" is a name that Telos gives to a file of its own ({own}); for example \"my-pipeline\""
+                "\"{name}\" is reserved for a file or folder that Telos writes ({own}); for example \"my-pipeline\""
             );
             mistakes.push(Mistake::new(place, "name", message));
             name = "pipeline".to_owned();
@@ -93,7 +94,7 @@ impl Pipeline {
         };
         let mut pipeline = Self { name, runs_dir, stages: Vec::new(), file: file.clone(), mistakes };
         if tables.len() > MOST_STAGES {
-            let message = format!("{} stages, and a pipeline has at most {MOST_STAGES}", tables.len());
+            let message = format!("{} stages; a pipeline has at most {MOST_STAGES}", tables.len());
             pipeline.mistakes.push(Mistake::new(shared.place.clone(), STAGE, message));
             return pipeline;
         }
@@ -218,14 +219,14 @@ impl Pipeline {
             stand_in
         } else if let Some(own) = own_file(&name) {
             let message =
-                format!("\"{name}\" is a name that Telos gives to a file of its own ({own}); for example \"sft\"");
+                format!("\"{name}\" is reserved for a file or folder that Telos writes ({own}); for example \"sft\"");
             self.mistakes.push(Mistake::new(place.clone(), "stage.name", message));
             stand_in
         } else if self.find(&name).is_some() {
             self.mistakes.push(Mistake::new(
                 place.clone(),
                 "stage.name",
-                format!("a stage before is named \"{name}\" too"),
+                format!("an earlier stage is also named \"{name}\""),
             ));
             stand_in
         } else {
@@ -253,7 +254,8 @@ impl Pipeline {
         for (key, place) in leaves.into_iter().filter(|(key, _)| key != "name" && key != "runs_dir") {
             let used = self.stages.iter().any(|stage| stage.root.find(&key).is_some_and(|node| node.place == place));
             if !used && !self.stages.is_empty() {
-                let message = format!("unused: every stage has its own; remove it, or name a stage: stage.NAME.{key}");
+                let message =
+                    format!("unused: every stage sets this key; remove it, or set it for one stage: stage.NAME.{key}");
                 self.mistakes.push(Mistake::new(place, key, message));
             }
         }
@@ -265,7 +267,7 @@ impl Pipeline {
         let number = || name.parse().ok().filter(|number| *number < self.stages.len());
         let done = match self.find(name).or_else(number) {
             None => Err(format!("there is no stage `{name}`; {}", suggestion(name, self.names()))),
-            Some(_) if key.is_empty() => Err(format!("names a whole stage; write stage.{name}.KEY=VALUE")),
+            Some(_) if key.is_empty() => Err(format!("a key of the stage is missing; write stage.{name}.KEY=VALUE")),
             Some(_) if WHOLE.contains(&key) || key == "name" => Err(belongs_to_the_top(key)),
             Some(at) => lay_over(&mut self.stages[at].root, index, &over.at(key)).map_err(|mistake| mistake.message),
         };
@@ -301,8 +303,8 @@ impl Pipeline {
 
 fn belongs_to_the_top(key: &str) -> String {
     match key {
-        "runs_dir" => "belongs above the stages: all runs of a pipeline lie in one folder".to_owned(),
+        "runs_dir" => "must be set above the stages: all runs of a pipeline are in one folder".to_owned(),
         "name" => "the name of a stage cannot be overridden".to_owned(),
-        _ => "a stage has no stages of its own".to_owned(),
+        _ => "a stage cannot contain stages".to_owned(),
     }
 }

@@ -136,12 +136,12 @@ fn stages_that_cannot_be_taken_from_are_named() {
     };
     from("stage:per", "there is no stage `per` before this one; did you mean `pre`?");
     from("stage:xyz", "there is no stage `xyz` before this one; valid: `pre`");
-    from("stage:sft", "stage `sft` is this one; a stage takes from those before it: `pre`");
-    from("stage:pre/last", "\"last\" is no checkpoint; write \"stage:pre\" or \"stage:pre/best\"");
+    from("stage:sft", "stage `sft` is this one; only earlier stages can be used: `pre`");
+    from("stage:pre/last", "\"last\" is not a checkpoint; write \"stage:pre\" or \"stage:pre/best\"");
     changed(
         "model = { layers = 2, dim = 32, heads = 4, context = 64 }",
         "model = { from = \"stage:sft\" }",
-        "pipe.toml:13:11: model.from: in stage pre: stage `sft` comes later; a stage takes from those before it: it is the first",
+        "pipe.toml:13:11: model.from: in stage pre: stage `sft` comes later; only earlier stages can be used, and this is the first",
     );
 }
 
@@ -168,7 +168,7 @@ fn the_mistakes_of_all_stages_come_together_at_their_places() {
     changed(
         "objective = { plugin = \"ce\" }\n",
         "",
-        r#"pipe.toml:11:1: objective: in stage pre: missing; what is minimised? for example [objective] with plugin = "ce""#,
+        r#"pipe.toml:11:1: objective: in stage pre: missing; an experiment needs at least one; for example [objective] with plugin = "ce""#,
     );
 }
 
@@ -177,12 +177,12 @@ fn a_shared_key_that_no_stage_uses_is_refused() {
     changed(
         "clip = 2.0 }",
         "clip = 2.0 }\nsteps = 5",
-        "pipe.toml:10:1: train.steps: unused: every stage has its own; remove it, or name a stage: stage.NAME.train.steps",
+        "pipe.toml:10:1: train.steps: unused: every stage sets this key; remove it, or set it for one stage: stage.NAME.train.steps",
     );
     check(
         GOOD,
         &["train.steps=5"],
-        "--set train.steps: unused: every stage has its own; remove it, or name a stage: stage.NAME.train.steps",
+        "--set train.steps: unused: every stage sets this key; remove it, or set it for one stage: stage.NAME.train.steps",
     );
     // A value that is used until the command line overrides it is not a mistake.
     let text = GOOD.replace("train.steps = 100", "").replace("clip = 2.0 }", "clip = 2.0 }\nsteps = 5");
@@ -194,23 +194,23 @@ fn names_of_stages_are_plain_given_and_different() {
     let rule = "is not a plain folder name; for example \"sft\"";
     changed("\"sft\"", "\"s/t\"", &format!("pipe.toml:18:1: stage.name: \"s/t\" {rule}"));
     changed("\"sft\"", "\".st\"", &format!("pipe.toml:18:1: stage.name: \".st\" {rule}"));
-    changed("\"sft\"", "\"pre\"", "pipe.toml:18:1: stage.name: a stage before is named \"pre\" too");
+    changed("\"sft\"", "\"pre\"", "pipe.toml:18:1: stage.name: an earlier stage is also named \"pre\"");
     let missing = "pipe.toml:17:1: stage.name: missing; each stage has a name, for example name = \"sft\"";
     changed("name = \"sft\"\n", "", missing);
     changed(
         "seed = 3",
         "name = \"a/b\"",
-        "pipe.toml:2:1: name: \"a/b\" is no plain folder name; for example \"my-pipeline\"",
+        "pipe.toml:2:1: name: \"a/b\" is not a plain folder name; for example \"my-pipeline\"",
     );
     changed(
         "name = \"sft\"",
         "name = \"sft\"\nruns_dir = \"x\"",
-        "pipe.toml:19:1: stage.runs_dir: belongs above the stages: all runs of a pipeline lie in one folder",
+        "pipe.toml:19:1: stage.runs_dir: must be set above the stages: all runs of a pipeline are in one folder",
     );
     check("stage = 3", &[], "pipe.toml:1:1: stage: expected [[stage]] tables, at least one, found the integer 3");
     check("stage = []", &[], "pipe.toml:1:1: stage: expected [[stage]] tables, at least one, found an empty list");
     check(GOOD, &["stage.stf.seed=1"], "--set stage.stf.seed: there is no stage `stf`; did you mean `sft`?");
-    check(GOOD, &["stage.sft=1"], "--set stage.sft: names a whole stage; write stage.sft.KEY=VALUE");
+    check(GOOD, &["stage.sft=1"], "--set stage.sft: a key of the stage is missing; write stage.sft.KEY=VALUE");
     check(GOOD, &["stage.sft.name=x"], "--set stage.sft.name: the name of a stage cannot be overridden");
 }
 
@@ -227,11 +227,11 @@ fn names_of_own_files_are_refused() {
     ] {
         let place = "pipe.toml:18:1";
         let says = format!(
-            "{place}: stage.name: \"{name}\" is a name that Telos gives to a file of its own ({own}); for example \"sft\""
+            "{place}: stage.name: \"{name}\" is reserved for a file or folder that Telos writes ({own}); for example \"sft\""
         );
         changed("name = \"sft\"", &format!("name = \"{name}\""), &says);
     }
-    let says = "pipe.toml:2:1: name: \"plugins.lock\" is a name that Telos gives to a file of its own (plugins.lock); for example \"my-pipeline\"";
+    let says = "pipe.toml:2:1: name: \"plugins.lock\" is reserved for a file or folder that Telos writes (plugins.lock); for example \"my-pipeline\"";
     changed("seed = 3", "name = \"plugins.lock\"", says);
     assert!(finish(&pipeline(&GOOD.replace("name = \"sft\"", "name = \"pipeline\""), &[])).is_ok());
 }

@@ -94,7 +94,10 @@ fn a_deep_file_is_refused() {
 #[test]
 fn a_name_from_the_file_is_reported_as_such() {
     let error = Draft::parse("a b.toml", "a b", GOOD, &[]).unwrap().finish().unwrap_err();
-    assert!(error.details()[0].starts_with("a b.toml: name: taken from the file, \"a b\" is no plain"), "{error:?}");
+    assert!(
+        error.details()[0].starts_with("a b.toml: name: taken from the name of the file: \"a b\" is not a plain"),
+        "{error:?}"
+    );
 }
 
 /// Catches a loader that forgets a plugin: its options would be silently ignored.
@@ -102,7 +105,10 @@ fn a_name_from_the_file_is_reported_as_such() {
 fn options_that_nobody_checked_are_refused() {
     let text = GOOD.replace("\"ce\"", "\"ce\", beta = 1");
     let error = Draft::parse("exp.toml", "exp", &text, &[]).unwrap().finish().unwrap_err();
-    assert_eq!(error.details(), ["exp.toml:4:30: objective.beta: this option of plugin \"ce\" was not checked"]);
+    assert_eq!(
+        error.details(),
+        ["exp.toml:4:30: objective.beta: this option of plugin \"ce\" was not checked against its manifest"]
+    );
 }
 
 #[test]
@@ -112,7 +118,7 @@ fn options_without_a_default_must_be_given() {
     let mut draft = Draft::parse("exp.toml", "exp", GOOD, &[]).unwrap();
     draft.check_options(Slot::Objective(0), &[spec]);
     let error = draft.finish().unwrap_err();
-    let expected = "missing, and it has no default; it is a number from 0 to 1: the label_smoothing";
+    let expected = "missing and without a default; expected a number from 0 to 1: the label_smoothing";
     assert_eq!(error.details(), [format!("exp.toml:4:1: objective.label_smoothing: {expected}")]);
 }
 
