@@ -35,7 +35,7 @@ mod tests {
     /// Catches a search that adds the current directory (an empty entry, as in PATH), drops a source, or prefers a
     /// default to a folder that the user named.
     #[test]
-    fn named_folders_come_first_and_the_current_directory_never() {
+    fn named_folders_come_first_and_the_current_directory_is_not_searched() {
         let list = env::join_paths(["/b", "", "/a"]).expect("a list of folders");
         let found = order(&["/a".into()], Some(&list), Some(Path::new("/bin")));
         assert_eq!(found, ["/a", "/b", "/bin/plugins"].map(PathBuf::from));

@@ -109,7 +109,7 @@ impl Draft {
         };
         let mut mistakes = notes.mistakes;
         if let Some(experiment) = &experiment {
-            mistakes.extend(needless(experiment, &checked.rewards));
+            mistakes.extend(unknown_keys_of_models(experiment, &checked.rewards));
         }
         let backend =
             checked.backend.unwrap_or_else(|| SpannedTable::new("backend", root.place.clone(), Vec::new(), "backend"));
@@ -239,7 +239,7 @@ impl Loaded {
 }
 
 /// Mistakes for further keys of rewards that are models: these have no plugin to which the keys could belong.
-fn needless(experiment: &Experiment, rewards: &[SpannedTable]) -> Vec<Mistake> {
+fn unknown_keys_of_models(experiment: &Experiment, rewards: &[SpannedTable]) -> Vec<Mistake> {
     let models = experiment.reward.iter().zip(rewards).filter_map(|(reward, table)| match reward.source {
         RewardSource::Model { .. } => check_options(&[], table).err(),
         RewardSource::Plugin { .. } => None,

@@ -147,7 +147,7 @@ mod tests {
 
     /// Catches a search that suggests a distant name, and one that misses a transposition or an abbreviation.
     #[test]
-    fn nearest_offers_only_what_may_be_meant() {
+    fn only_similar_names_are_suggested() {
         let names = ["steps", "epochs", "micro_batch_tokens", "lr"];
         let find = |written| nearest(written, names);
         assert_eq!(find("stesp"), Some("steps"));

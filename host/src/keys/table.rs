@@ -202,7 +202,7 @@ mod tests {
 
     /// Catches a value that is ignored for its default, a field that is read by its name in Rust, and an unknown key that passes.
     #[test]
-    fn what_is_written_counts_before_the_default() {
+    fn a_written_value_replaces_the_default() {
         let read = |text: &str| serde_json::from_str::<Root>(text);
         let given = read(r#"{"count": 5, "inner": {"match": "y"}}"#).unwrap();
         assert_eq!((given.count(), given.word()), (5, "a".to_owned()));

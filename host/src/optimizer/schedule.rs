@@ -158,11 +158,11 @@ fn check_phases(key: &str, warmup: Span, decay: Option<Span>, steps: Option<u64>
     let Some(steps) = steps else { return };
     let (a, b) = (warmup.steps(steps), decay.steps(steps));
     if steps > 0 && a.saturating_add(b) > steps {
-        let told = |span: Span, count: u64| match span {
+        let shown = |span: Span, count: u64| match span {
             Span::Steps(_) => count.to_string(),
             Span::Fraction(part) => format!("{count} ({part} of the run)"),
         };
-        let (warmup, decay) = (told(warmup, a), told(decay, b));
+        let (warmup, decay) = (shown(warmup, a), shown(decay, b));
         let what = if b > 0 {
             format!("{warmup} steps of warm-up and {decay} of decay do")
         } else {

@@ -46,7 +46,9 @@ pub fn read(pipeline: &Pipeline, folders: &[PathBuf], pinning: Pinning) -> Resul
         for takes in stage.takes.iter().filter(|takes| takes.best) {
             if loaded[takes.stage].experiment.checkpoint.best.is_none() {
                 let name = &pipeline.stages()[takes.stage].name;
-                let why = format!("stage `{name}` keeps no best checkpoint; give it eval.every, or leave /best out");
+                let why = format!(
+                    "stage `{name}` keeps no best checkpoint; set eval.every in that stage, or leave /best out"
+                );
                 return Err(loaded[index].refuse(&takes.key, why));
             }
         }
@@ -59,9 +61,9 @@ pub fn read(pipeline: &Pipeline, folders: &[PathBuf], pinning: Pinning) -> Resul
 /// # Errors
 /// One request error with the errors of all stages.
 pub fn try_out(pipeline: &Pipeline, stages: Vec<StagePlan>, tasks: &[Task]) -> Result<()> {
-    let await_it = |index: usize| tasks[index].resumes().is_some();
-    let wanted = |index: usize| await_it(index);
-    each(pipeline, stages, wanted, await_it, |_, setup| {
+    let will_run = |index: usize| tasks[index].resumes().is_some();
+    let wanted = |index: usize| will_run(index);
+    each(pipeline, stages, wanted, will_run, |_, setup| {
         let objectives = setup.objectives()?;
         let outputs = policy_outputs(setup, &objectives);
         setup.check_start(outputs)?;
@@ -117,7 +119,7 @@ pub fn each<T>(
             Ok((setup, tried)) => {
                 found.push(tried);
                 if awaits(index) {
-                    awaited.insert(pipeline.stage_folder(index), left_by(setup)?);
+                    awaited.insert(pipeline.stage_folder(index), produced_model(setup)?);
                 }
             }
             Err(error) => errors.push((index, error)),
@@ -125,12 +127,12 @@ pub fn each<T>(
     }
     match errors.len() {
         0 => Ok(found),
-        _ => Err(together(pipeline, errors)),
+        _ => Err(combined(pipeline, errors)),
     }
 }
 
 /// The model that a stage will produce.
-fn left_by(setup: Setup) -> Result<Arc<NamedModel>> {
+fn produced_model(setup: Setup) -> Result<Arc<NamedModel>> {
     let outputs = policy_outputs(&setup, &setup.objectives()?);
     // The model's score statistics are measured when it is evaluated; until then any values will do.
     let scores = outputs.scalar.then_some((0.0, 1.0));
@@ -139,7 +141,7 @@ fn left_by(setup: Setup) -> Result<Arc<NamedModel>> {
 }
 
 /// Combines the errors of several stages into one.
-fn together(pipeline: &Pipeline, mut errors: Vec<(usize, Error)>) -> Error {
+fn combined(pipeline: &Pipeline, mut errors: Vec<(usize, Error)>) -> Error {
     let name = |index: usize| &pipeline.stages()[index].name;
     if errors.len() == 1 {
         let (index, error) = errors.remove(0);

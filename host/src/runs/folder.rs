@@ -138,7 +138,7 @@ impl RunFolder {
             return Err(Error::request(message).with_hint(match is_empty(&path) {
                 true => "start it without --resume".to_owned(),
                 false => format!(
-                    "put the file back, or keep what you need of {}, remove it and start the run without --resume",
+                    "restore the file, or copy what you need from {}, remove it and start the run without --resume",
                     path.display()
                 ),
             }));
@@ -161,7 +161,7 @@ impl RunFolder {
         let is_gone = self.held.folder.metadata().is_ok_and(|meta| meta.nlink() == 0);
         if is_gone || self.held.way == self.path || !is_same(&self.held.folder, &self.held.way) {
             let message = format!("the folder of the run was removed or moved during the run: {}", self.path.display());
-            return Err(Error::run(message).with_hint("put it back, then continue with --resume"));
+            return Err(Error::run(message).with_hint("move it back, then continue with --resume"));
         }
         Ok(Some(disk::shown(&self.held.way)))
     }
@@ -248,8 +248,8 @@ fn check_name(name: &str) -> Result<()> {
 /// Refuses a run inside another run's folder: only a pipeline's folder contains runs.
 fn refuse_within_a_run(path: &Path) -> Result<()> {
     let Some(above) = path.parent().filter(|above| above.join("experiment.toml").is_file()) else { return Ok(()) };
-    Err(Error::request(format!("{} is a run; no other run can lie in it", above.display()))
-        .with_hint("choose another name by --name"))
+    Err(Error::request(format!("{} is a run and cannot contain another run", above.display()))
+        .with_hint("choose another name with --name"))
 }
 
 fn refuse_content(path: &Path, name: &str, existing: Existing) -> Result<()> {
@@ -258,11 +258,11 @@ fn refuse_content(path: &Path, name: &str, existing: Existing) -> Result<()> {
     }
     if !path.join(FILES[0]).is_file() {
         return Err(Error::request(format!(
-            "{} has no experiment.toml and holds other files: it is not a run",
+            "{} has no experiment.toml and contains other files: it is not a run",
             path.display()
         ))
         .with_hint(format!(
-            "choose another name by --name, or keep what you need of {} and remove it first",
+            "choose another name with --name, or copy what you need from {} and remove it first",
             path.display()
         )));
     }
@@ -270,11 +270,11 @@ fn refuse_content(path: &Path, name: &str, existing: Existing) -> Result<()> {
     let error = match existing {
         Existing::Keep => error,
         Existing::ReplaceUnsaved => {
-            error.with_details(["--dev replaces no folder with a checkpoint or a file of yours"])
+            error.with_details(["--dev never replaces a folder with a checkpoint or a file of yours"])
         }
     };
     Err(error.with_hint(format!(
-        "continue it by --resume, choose another name by --name, or remove {} first",
+        "continue it with --resume, choose another name with --name, or remove {} first",
         path.display()
     )))
 }
@@ -349,7 +349,7 @@ fn known_runs(runs: &Path, name: &str) -> String {
     names.sort();
     let near = names.iter().max_by(|a, b| strsim::jaro_winkler(a, name).total_cmp(&strsim::jaro_winkler(b, name)));
     match near {
-        Some(near) => format!("the nearest name there is {near:?}; to start a new run leave --resume out"),
+        Some(near) => format!("the most similar name of a run is {near:?}; to start a new run, leave --resume out"),
         None => "leave --resume out to start the run".to_owned(),
     }
 }
@@ -362,7 +362,7 @@ fn open_and_lock(path: &Path) -> Result<(Held, FileLock)> {
         Ok(lock) => Ok((held, lock)),
         Err(Denied::Failed(cause)) => Err(failed(cause)),
         Err(Denied::Taken(owner)) => Err(Error::run(format!("{owner} is writing the run in {}", path.display()))
-            .with_hint("wait until it has ended, stop it, or choose another name by --name")),
+            .with_hint("wait until it has ended, stop it, or choose another name with --name")),
     }
 }
 

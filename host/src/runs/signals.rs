@@ -118,12 +118,12 @@ mod tests {
 
     /// Catches a handler that ends the process, listens to only one of the signals, or takes one key press for two.
     #[test]
-    fn the_first_signal_lets_the_loop_finish_and_an_echo_of_it_is_the_same_request() {
+    fn the_first_signal_lets_the_loop_finish_and_a_repeat_within_a_moment_is_ignored() {
         if act_as_loop() {
             return;
         }
         for signal in [Signal::INT, Signal::TERM, Signal::HUP] {
-            let name = "the_first_signal_lets_the_loop_finish_and_an_echo_of_it_is_the_same_request";
+            let name = "the_first_signal_lets_the_loop_finish_and_a_repeat_within_a_moment_is_ignored";
             let (mut child, mut lines) = start(&mut as_process(&format!("{NAME}{name}"), "loop"));
             send(&child, signal);
             send(&child, Signal::TERM);

@@ -160,10 +160,10 @@ fn report(status: ExitStatus, trace: &Trace, args: &[OsString]) -> ExitCode {
                 Some(_) => "after its work was done".to_owned(),
                 None => format!("before its work was done{}", place(trace)),
             };
-            (Some(Error::run(format!("the process of telos was ended with code {code} {ended}"))), 1)
+            (Some(Error::run(format!("the telos process exited with code {code} {ended}"))), 1)
         }
         (None, Some(SIGINT | SIGTERM | SIGHUP)) => (Some(Error::interrupted("telos was stopped")), 130),
-        (None, signal) => (Some(Error::run(format!("telos died of {}{}", name(signal), place(trace)))), 1),
+        (None, signal) => (Some(Error::run(format!("telos was ended by {}{}", name(signal), place(trace)))), 1),
     };
     if let Some(error) = error {
         let error = match &trace.run {
@@ -224,7 +224,7 @@ fn with_resume_command(error: Error, run: &Path, args: &[OsString]) -> Error {
             .with_hint(format!("continue with: {}", resume_command(args))),
         Ok(None) => error
             .with_details(["there is no checkpoint yet"])
-            .with_hint(format!("{} holds what was written", run.display())),
+            .with_hint(format!("{} contains what was written", run.display())),
         Err(damaged) => error.with_details([damaged.to_string()]).with_details(damaged.details().to_vec()),
     }
 }

@@ -173,7 +173,7 @@ fn probe(job: &LawJob, mut setting: Setting) -> Result<Setting> {
         && setting.prompts.is_empty()
     {
         return Err(Error::request(format!("the reward scores no sample: {}", error.message))
-            .with_hint("give prompts that it knows: --prompt TEXT, once or several times"));
+            .with_hint("give prompts that the reward accepts with --prompt TEXT, once or several times"));
     }
     Ok(setting)
 }
@@ -250,7 +250,7 @@ fn offered(library: &Library, setting: &Setting, report: &mut Report) {
         report.push(
             "declared",
             told,
-            Err(format!("the statistic `{name}` is not computed by this host, which has {computed}")),
+            Err(format!("the statistic `{name}` is not computed by this host; it computes {computed}")),
         );
     }
 }

@@ -49,7 +49,7 @@ fn row(f: &mut fmt::Formatter<'_>, law: &LawResult, width: usize, shown: &mut Sh
     }
     for (line, sets) in faults.iter().take(LISTED) {
         if let Some(first) = shown.get(&line.detail) {
-            writeln!(f, "    the same fault as under `{first}`")?;
+            writeln!(f, "    the same error as for `{first}`")?;
             continue;
         }
         shown.insert(line.detail.clone(), law.name.clone());

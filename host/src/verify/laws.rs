@@ -110,7 +110,7 @@ impl LawResult {
 }
 
 /// Name and meaning of the line for a plugin that cannot even be described.
-const LOAD: (&str, &str) = ("load", "it loads, describes itself and makes an instance");
+const LOAD: (&str, &str) = ("load", "it loads, returns its manifest and creates an instance");
 
 /// Verifies an objective or a reward; calls `done` with the number of finished laws, their total and the name of
 /// the last one.

@@ -39,11 +39,11 @@ pub fn run<A: DeserializeOwned>(job: &Work, limit: Duration) -> Result<Ended<A>>
     let place = tempfile::Builder::new().prefix("telos-verify-").tempdir().map_err(|cause| {
         let folder = std::env::temp_dir();
         Error::request(format!(
-            "cannot make a folder in {}, through which the verifying processes talk",
+            "cannot create a folder in {} for the files that the verifying processes exchange",
             folder.display()
         ))
         .with_cause(cause)
-        .with_hint("name a folder that can be written with TMPDIR")
+        .with_hint("set TMPDIR to a writable folder")
     })?;
     let folder = Folder(place.path().to_owned());
     folder.write(Folder::JOB, job)?;
@@ -79,7 +79,7 @@ impl End {
             End::Exited(status) if status.success() && answered => None,
             End::Exited(status) => Some(match status.code() {
                 Some(code) => format!("ended the process with code {code} {when}"),
-                None => format!("died of {} {when}", supervise::name(status.signal())),
+                None => format!("the process was ended by {} {when}", supervise::name(status.signal())),
             }),
         }
     }

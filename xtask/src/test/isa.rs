@@ -224,7 +224,7 @@ pub fn candle_lacks(isa: &str, host: &Path) -> Result<Option<String>> {
     match output.status.success() {
         true => Ok(None),
         false if error.contains(LACKS) => Ok(Some(format!("this processor lacks {isa}"))),
-        false => Err(format!("candle does not open with {isa}: {error}{}", String::from_utf8_lossy(&output.stdout))),
+        false => Err(format!("candle cannot be opened with {isa}: {error}{}", String::from_utf8_lossy(&output.stdout))),
     }
 }
 
@@ -234,7 +234,7 @@ mod tests {
 
     /// Catches a setting that counts as tested although the library ignored it, and a line that is read wrongly.
     #[test]
-    fn a_setting_that_a_library_ignores_is_not_run() {
+    fn an_ignored_setting_is_reported_as_not_run() {
         let output = "running 1 test\n\
             ATen instruction set: AVX2\n\
             MKL_VERBOSE oneMKL 2024.0 Update 2 Product build 20240605 for Intel(R) 64 architecture Intel(R) Advanced Vector \

@@ -35,7 +35,7 @@ pub enum Plugins {
         #[arg(long)]
         json: bool,
     },
-    #[expect(missing_docs, reason = "its help stands with its arguments")]
+    #[expect(missing_docs, reason = "its help is the documentation of its arguments")]
     Verify(verify::Verify),
     /// The child process that `verify` starts for each of its groups.
     #[command(name = crate::verify::process::COMMAND, hide = true)]
@@ -151,7 +151,8 @@ impl Manifest {
             kind::BACKEND => Manifest::Backend(library.backend_manifest()?),
             kind::REWARD => Manifest::Reward(library.reward_manifest()?),
             other => {
-                let message = format!("plugin `{}` is of kind `{other}`, which this telos does not know", info.id);
+                let message =
+                    format!("plugin `{}` is of kind `{other}`, which this version of telos does not support", info.id);
                 return Err(Error::request(message).with_hint("update telos"));
             }
         })
@@ -276,8 +277,7 @@ fn backend(m: &BackendManifest) -> String {
 
 fn reward(m: &RewardManifest) -> String {
     let mut text = format!("\n{}\n\n", m.summary);
-    let named =
-        |c: RewardColumn| if c.option.is_empty() { c.name } else { format!("the one that `{}` names", c.option) };
+    let named = |c: RewardColumn| if c.option.is_empty() { c.name } else { format!("named by option `{}`", c.option) };
     let columns: Vec<String> = m.declared_columns().into_iter().map(named).collect();
     line(&mut text, "columns", &columns.join(", "));
     options(&mut text, &m.options);
@@ -318,7 +318,7 @@ mod tests {
 
     /// Catches a range that is shown only in part, or a required option that looks like one with a default.
     #[test]
-    fn options_show_what_is_legal() {
+    fn options_are_shown_with_default_and_range() {
         let spec = |min, max, choices: &[&str], default: Value| OptionSpec {
             name: "beta".into(),
             kind: "float".into(),
@@ -337,7 +337,7 @@ mod tests {
 
     /// Catches a role that is listed once per statistic, and a critic that is shown as frozen.
     #[test]
-    fn models_are_listed_with_what_is_read_from_them() {
+    fn each_model_is_listed_once_with_its_statistics() {
         let statistics = ["logp", "reference.logp", "entropy", "critic.value"].map(str::to_owned);
         let expected =
             [["policy", "trains", "logp, entropy"], ["reference", "frozen", "logp"], ["critic", "trains", "value"]];

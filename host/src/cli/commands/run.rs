@@ -63,7 +63,7 @@ pub struct Run {
     /// Print the summary as JSON.
     #[arg(long)]
     json: bool,
-    /// Explain every key of an experiment, and stop.
+    /// Explain every key of an experiment and exit.
     #[arg(long)]
     help_keys: bool,
 }
@@ -105,7 +105,9 @@ impl Run {
     }
 
     pub(in crate::cli) fn request(self, plugin_folders: Vec<PathBuf>) -> Result<RunRequest> {
-        let file = self.file.ok_or_else(|| Error::request("which experiment?").with_hint("telos run FILE"))?;
+        let file = self
+            .file
+            .ok_or_else(|| Error::request("the file of the experiment is missing").with_hint("telos run FILE"))?;
         let mut overrides = self.set;
         overrides.extend(self.name.map(|name| Override::text("--name", "name", &name)));
         let part = match (self.from, self.only) {
@@ -141,8 +143,11 @@ fn show(request: &RunRequest) -> Show {
 
 fn run_one(draft: Draft, request: &RunRequest, interrupt: &Interrupt) -> Result<()> {
     if request.part != Part::All {
-        return Err(Error::request(format!("{} is one experiment and has no stages", request.file.display()))
-            .with_hint("--from and --only are for pipelines"));
+        return Err(Error::request(format!(
+            "{} is an experiment without stages, not a pipeline",
+            request.file.display()
+        ))
+        .with_hint("--from and --only are for pipelines"));
     }
     let mut setup = open_draft(draft, &request.plugin_folders, request.pinning)?;
     setup.accept_unproved = request.unproved;

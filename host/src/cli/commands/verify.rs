@@ -55,7 +55,7 @@ pub struct Verify {
     /// given several times; the values of other columns that it reads are between 0.5 and 2.
     #[arg(long, value_name = "NAME=LOW..HIGH", value_parser = DrawnColumn::parse)]
     column: Vec<DrawnColumn>,
-    /// Number of tokens of the vocabulary, for an objective that composes sequences with ids of its own. Without it, 50.
+    /// Vocabulary size, for an objective that composes sequences with token ids of its own. Default: 50.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     vocabulary: Option<u32>,
     /// A prompt that the reward accepts; may be given several times. Default: an arithmetic question.

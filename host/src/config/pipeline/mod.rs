@@ -19,7 +19,7 @@ use crate::keys::mistake::{Mistake, Place, refusal, suggestion};
 use crate::keys::tree::{Entry, Node, Value, join};
 use crate::runs::folder::own_file;
 use merge::{each_text, leaves_of, merged, split, take};
-use references::{stage_and_key, taken};
+use references::{referenced_stage, stage_and_key};
 
 /// Prefix of a value that names a stage.
 const REFERENCE: &str = "stage:";
@@ -199,42 +199,42 @@ impl Pipeline {
     /// Adds the stage of `table`, merged into the shared keys.
     fn add(&mut self, shared: &Node, mut table: Node) {
         let own = table.place.clone();
-        let stand_in = format!("stage-{}", self.stages.len());
+        let placeholder = format!("stage-{}", self.stages.len());
         let (name, place) = match take(&mut table, "name") {
             Some(Node { value: Value::Text(name), place }) => (name, place),
             Some(other) => {
                 let message = format!("expected a string (not empty), found {}", other.found());
                 self.mistakes.push(Mistake::new(other.place.clone(), "stage.name", message));
-                (stand_in.clone(), other.place)
+                (placeholder.clone(), other.place)
             }
             None => {
                 let message = "missing; each stage has a name, for example name = \"sft\"";
                 self.mistakes.push(Mistake::new(own.clone(), "stage.name", message));
-                (stand_in.clone(), own.clone())
+                (placeholder.clone(), own.clone())
             }
         };
         let name = if !is_folder_name(&name) {
             let message = format!("\"{}\" is not a plain folder name; for example \"sft\"", name.escape_debug());
             self.mistakes.push(Mistake::new(place.clone(), "stage.name", message));
-            stand_in
+            placeholder
         } else if let Some(own) = own_file(&name) {
             let message =
                 format!("\"{name}\" is reserved for a file or folder that Telos writes ({own}); for example \"sft\"");
             self.mistakes.push(Mistake::new(place.clone(), "stage.name", message));
-            stand_in
+            placeholder
         } else if self.find(&name).is_some() {
             self.mistakes.push(Mistake::new(
                 place.clone(),
                 "stage.name",
                 format!("an earlier stage is also named \"{name}\""),
             ));
-            stand_in
+            placeholder
         } else {
             name
         };
         for key in WHOLE {
             if let Some(node) = take(&mut table, key) {
-                self.mistakes.push(Mistake::new(node.place, join(STAGE, key), belongs_to_the_top(key)));
+                self.mistakes.push(Mistake::new(node.place, join(STAGE, key), not_a_key_of_a_stage(key)));
             }
         }
         let mut root = merged(shared, table);
@@ -268,7 +268,7 @@ impl Pipeline {
         let done = match self.find(name).or_else(number) {
             None => Err(format!("there is no stage `{name}`; {}", suggestion(name, self.names()))),
             Some(_) if key.is_empty() => Err(format!("a key of the stage is missing; write stage.{name}.KEY=VALUE")),
-            Some(_) if WHOLE.contains(&key) || key == "name" => Err(belongs_to_the_top(key)),
+            Some(_) if WHOLE.contains(&key) || key == "name" => Err(not_a_key_of_a_stage(key)),
             Some(at) => lay_over(&mut self.stages[at].root, index, &over.at(key)).map_err(|mistake| mistake.message),
         };
         if let Err(message) = done {
@@ -285,7 +285,7 @@ impl Pipeline {
         let (mut takes, mut mistakes) = (Vec::new(), Vec::new());
         each_text(&mut root, "", &mut |key, text, place| {
             let Some(wanted) = text.strip_prefix(REFERENCE).filter(|_| !key.starts_with("sample.")) else { return };
-            match taken(&self.names(), index, wanted) {
+            match referenced_stage(&self.names(), index, wanted) {
                 Ok((stage, best)) => {
                     let folder = self.stage_folder(stage);
                     let path = if best { folder.join("checkpoints").join("BEST") } else { folder };
@@ -301,7 +301,7 @@ impl Pipeline {
     }
 }
 
-fn belongs_to_the_top(key: &str) -> String {
+fn not_a_key_of_a_stage(key: &str) -> String {
     match key {
         "runs_dir" => "must be set above the stages: all runs of a pipeline are in one folder".to_owned(),
         "name" => "the name of a stage cannot be overridden".to_owned(),

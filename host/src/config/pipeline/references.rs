@@ -7,7 +7,7 @@ use crate::keys::mistake::suggestion;
 ///
 /// # Errors
 /// A message for a name that is not that of an earlier stage, or for another checkpoint.
-pub fn taken(names: &[&str], index: usize, wanted: &str) -> Result<(usize, bool), String> {
+pub fn referenced_stage(names: &[&str], index: usize, wanted: &str) -> Result<(usize, bool), String> {
     let (name, which) = wanted.split_once('/').unwrap_or((wanted, "latest"));
     let stage = match names.iter().position(|stage| *stage == name) {
         Some(stage) if stage < index => stage,

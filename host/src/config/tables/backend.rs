@@ -1,4 +1,4 @@
-//! `[backend]`: where and how is computed.
+//! `[backend]`: the plugin, device and compute type.
 
 use serde::Serialize;
 use serde_json::{Map, Value as Json};

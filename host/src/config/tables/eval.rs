@@ -145,7 +145,7 @@ fn pass_at(
         }
         return None;
     }
-    // A mistake in one of the keys says nothing about the other.
+    // If one of the keys has a mistake, the other cannot be checked against it.
     if notes.reported("eval.samples") || notes.reported("eval.pass_at") {
         return None;
     }

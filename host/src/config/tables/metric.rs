@@ -1,4 +1,4 @@
-//! A metric that decides: when a run stops early, and which checkpoint is kept.
+//! The metric that decides when a run stops early and which checkpoint is the best.
 
 use std::fmt;
 

@@ -73,7 +73,7 @@ fn changed(from: &str, to: &str, expected: &str) {
 /// Catches a key of a stage that reaches another stage whose name begins with the first one's, and a name in quotes
 /// that is not taken literally.
 #[test]
-fn stage_names_may_hold_dots() {
+fn stage_names_may_contain_dots() {
     let text = GOOD.replace("name = \"sft\"", "name = \"pre.train\"");
     let steps = |set: &str| {
         let all = pipeline(&text, &[set]);
@@ -95,7 +95,7 @@ fn stage_names_may_hold_dots() {
 /// Catches tables that are replaced instead of extended, a stage that leaks into the next, and overrides that reach
 /// the wrong stage.
 #[test]
-fn stages_extend_what_is_shared_key_by_key() {
+fn stages_extend_shared_tables_key_by_key() {
     let all = pipeline(GOOD, &["stage.sft.train.steps=9", "seed=4", "stage.1.objective.margin=true", "name=n"]);
     let loaded = finish(&all).unwrap();
     let [pre, sft] = [&loaded[0].experiment, &loaded[1].experiment];
@@ -115,7 +115,7 @@ fn stages_extend_what_is_shared_key_by_key() {
 /// Catches a reference to a stage that is not replaced, or is replaced by the stage's position, and a prompt in
 /// which such text is replaced.
 #[test]
-fn a_stage_that_is_named_becomes_the_path_of_its_run() {
+fn a_stage_reference_becomes_the_path_of_its_run() {
     let all = pipeline(GOOD, &["stage.sft.sample.prompts=[\"stage:pre\"]", "runs_dir=r"]);
     let takes = |best| vec![Takes { stage: 0, key: "model.from".into(), best }];
     assert_eq!(all.stages()[1].takes, takes(false));
@@ -129,7 +129,7 @@ fn a_stage_that_is_named_becomes_the_path_of_its_run() {
 }
 
 #[test]
-fn stages_that_cannot_be_taken_from_are_named() {
+fn references_to_invalid_stages_are_refused() {
     let from = |to: &str, expected: &str| {
         let place = "pipe.toml:19:7: model.from: in stage sft: ";
         changed("stage:pre", to, &format!("{place}{expected}"));
@@ -147,7 +147,7 @@ fn stages_that_cannot_be_taken_from_are_named() {
 
 /// Catches a report that stops at the first stage, or repeats a mistake in a shared key for each stage.
 #[test]
-fn the_mistakes_of_all_stages_come_together_at_their_places() {
+fn mistakes_of_all_stages_are_reported_together_with_their_places() {
     let text = GOOD
         .replace("seed = 3", "sed = 3")
         .replace("train.steps = 100", "train.stesp = 100")
@@ -190,7 +190,7 @@ fn a_shared_key_that_no_stage_uses_is_refused() {
 }
 
 #[test]
-fn names_of_stages_are_plain_given_and_different() {
+fn stage_names_are_plain_required_and_unique() {
     let rule = "is not a plain folder name; for example \"sft\"";
     changed("\"sft\"", "\"s/t\"", &format!("pipe.toml:18:1: stage.name: \"s/t\" {rule}"));
     changed("\"sft\"", "\".st\"", &format!("pipe.toml:18:1: stage.name: \".st\" {rule}"));
@@ -217,7 +217,7 @@ fn names_of_stages_are_plain_given_and_different() {
 /// Catches a stage named like a file of the pipeline or of a run: the stage could not be written, and this would
 /// show only hours later.
 #[test]
-fn names_of_own_files_are_refused() {
+fn names_of_files_that_telos_writes_are_refused() {
     for (name, own) in [
         ("pipeline.toml", "pipeline.toml"),
         ("Receipt.JSON", "receipt.json"),
@@ -226,12 +226,12 @@ fn names_of_own_files_are_refused() {
         ("plugins.lock", "plugins.lock"),
     ] {
         let place = "pipe.toml:18:1";
-        let says = format!(
+        let expected = format!(
             "{place}: stage.name: \"{name}\" is reserved for a file or folder that Telos writes ({own}); for example \"sft\""
         );
-        changed("name = \"sft\"", &format!("name = \"{name}\""), &says);
+        changed("name = \"sft\"", &format!("name = \"{name}\""), &expected);
     }
-    let says = "pipe.toml:2:1: name: \"plugins.lock\" is reserved for a file or folder that Telos writes (plugins.lock); for example \"my-pipeline\"";
-    changed("seed = 3", "name = \"plugins.lock\"", says);
+    let expected = "pipe.toml:2:1: name: \"plugins.lock\" is reserved for a file or folder that Telos writes (plugins.lock); for example \"my-pipeline\"";
+    changed("seed = 3", "name = \"plugins.lock\"", expected);
     assert!(finish(&pipeline(&GOOD.replace("name = \"sft\"", "name = \"pipeline\""), &[])).is_ok());
 }

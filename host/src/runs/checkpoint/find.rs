@@ -75,7 +75,7 @@ fn verify_those(folder: &Path, is_included: impl Fn(&str) -> bool) -> Result<()>
         return Ok(());
     }
     Manifest::verify_those(folder, is_included).map(|_| ()).map_err(|why| {
-        let message = format!("the checkpoint {} is not what was saved: {why}", folder.display());
+        let message = format!("the checkpoint {} differs from what was saved: {why}", folder.display());
         Error::request(message).with_hint(format!(
             "use another checkpoint; if you changed it yourself, copy it to a folder of your own without {MANIFEST} and name \
              that folder"
@@ -99,7 +99,7 @@ fn find(folder: &Path, pointer: &str) -> Result<Option<Checkpoint>> {
                 Ok(manifest) => return Ok(Some(entry.checkpoint(manifest, None))),
                 Err(why) => troubles.push(format!("{pointer} names {}, but {why}", step_name(*step))),
             },
-            None => troubles.push(format!("{pointer} names {}, which is not there", step_name(*step))),
+            None => troubles.push(format!("{pointer} names {}, which does not exist", step_name(*step))),
         },
         Ok(None) if pointer == BEST || entries.is_empty() => {}
         Ok(None) => troubles.push(format!("there is no {pointer}")),

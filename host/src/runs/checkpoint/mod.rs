@@ -74,7 +74,7 @@ impl Checkpoints {
         let checkpoints = Self { folder, keep: keep.max(1), disk };
         checkpoints
             .tidy(from)
-            .map_err(|error| error.context(format!("cannot tidy up {}", shown(&checkpoints.folder).display())))?;
+            .map_err(|error| error.context(format!("cannot clean up {}", shown(&checkpoints.folder).display())))?;
         Ok(checkpoints)
     }
 
@@ -225,8 +225,9 @@ impl Checkpoints {
                     }
                 }
                 Err(cause) => {
-                    let what = format!("{MANIFEST} of {} cannot be read: it may be the best", step_name(entry.step));
-                    return Err(Error::run(format!("{what}, and no checkpoint is removed")).with_cause(cause));
+                    let what =
+                        format!("{MANIFEST} of {} cannot be read, and it may be the best one", step_name(entry.step));
+                    return Err(Error::run(format!("{what}, so no checkpoint is removed")).with_cause(cause));
                 }
             }
         }
@@ -300,7 +301,7 @@ impl Checkpoints {
         let hint = error.hint().map(str::to_owned);
         error.context(format!("the checkpoint of step {step} could not be saved")).with_details([good]).with_hint(
             hint.unwrap_or_else(|| {
-                format!("see that {folder} can be written and its disk has room, then continue with --resume")
+                format!("make sure that {folder} is writable and its disk has free space, then continue with --resume")
             }),
         )
     }

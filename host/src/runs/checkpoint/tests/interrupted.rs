@@ -87,7 +87,7 @@ fn saving_the_only_step_again_stopped_anywhere_gives_the_old_or_the_new_one() {
 /// Catches a manifest written before other files, a rename before the sync of what is renamed, LATEST before the sync of
 /// the folder that holds the checkpoint, and a removal before LATEST is durable.
 #[test]
-fn gotcha_41_steps_come_in_the_order_that_makes_them_durable() {
+fn gotcha_41_filesystem_steps_are_in_a_durable_order() {
     let world = World::new(1, Stop::Killed);
     world.save(Save(10, false, 1)).unwrap();
     world.faults.arm(usize::MAX);
