@@ -12,7 +12,7 @@ use crate::capacity;
 ///
 /// # Errors
 /// Errors of the system; [`ErrorKind::IsADirectory`] for a folder and [`ErrorKind::InvalidInput`] for anything else that is not
-/// a regular file, with a message that says what it is. The message does not contain the path.
+/// a regular file, with a message that names its kind. The message does not contain the path.
 pub fn open(path: &Path) -> io::Result<File> {
     // Checked before opening, because opening a device can have effects (it may start a watchdog), and checked again on the
     // open file, because the path may name another file by then; a non-blocking open does not wait for such a file.
@@ -43,7 +43,7 @@ pub fn read_to_string(path: &Path) -> io::Result<String> {
     Ok(text)
 }
 
-/// Whether the system knows that there is no file at `path`. A broken link exists, and so does a file that the system cannot look at:
+/// Whether there is certainly no file at `path`. A broken link counts as existing, and so does a file that cannot be inspected:
 /// reading it then reports the error.
 pub fn is_missing(path: &Path) -> bool {
     let absent = |error: io::Error| matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory);

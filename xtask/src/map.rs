@@ -4,7 +4,7 @@
 //! - No two files import each other. `mod child;` is not an import. `pub use child::Item` is one if the child imports an item that
 //!   its parent itself defines; a path through it leads to the child.
 //! - The longest chain of imports inside [`CHAIN_FOLDER`] has at most [`CHAIN`] files.
-//! - The top-level modules of the host lie in [`LAYERS`]; an import leads to a lower layer.
+//! - The top-level modules of the host are in [`LAYERS`]; an import leads to a lower layer.
 //!
 //! - A test that is named after a known mistake has a number that docs/known-mistakes.md lists.
 //!

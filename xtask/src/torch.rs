@@ -213,9 +213,9 @@ fn arrange(source: &Source) -> Result<PathBuf> {
         }
     }
     // A wheel's CUDA libraries are in the packages next to it; a libtorch folder has them among its own.
-    let beside = source.folder.parent().map(|packages| packages.join("nvidia/cu13/lib")).unwrap_or_default();
+    let packages = source.folder.parent().map(|folder| folder.join("nvidia/cu13/lib")).unwrap_or_default();
     for (name, package) in CUDA_LIBRARIES.iter().filter(|_| !source.version.ends_with("+cpu")) {
-        let from = [&own, &beside].into_iter().map(|folder| folder.join(name)).find(|path| path.is_file());
+        let from = [&own, &packages].into_iter().map(|folder| folder.join(name)).find(|path| path.is_file());
         let from = from.ok_or_else(|| {
             let python = "the Python that has torch";
             format!("{} needs {name}: run `python -m pip install '{package}'` with {python}", own.display())

@@ -32,7 +32,7 @@ pub struct Cli {
     #[command(subcommand)]
     command: Command,
 
-    /// A folder to look for plugins in, before TELOS_PLUGINS (a list like PATH) and `plugins` beside this program; may
+    /// A folder to look for plugins in, before TELOS_PLUGINS (a list like PATH) and `plugins` next to this program; may
     /// be given several times.
     ///
     /// Plugins are native code and fully trusted. The current directory is never searched unless named here.

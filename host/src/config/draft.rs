@@ -11,7 +11,7 @@ use super::experiment::{Backend, Experiment, RewardSource, resolve};
 use super::file::read_text;
 use super::form;
 use super::options::{SpannedTable, check_options};
-use super::overrides::{Override, lay_over};
+use super::overrides::{Override, apply_override};
 use crate::error::{Error, Result};
 use crate::keys::mistake::{Mistake, refusal};
 use crate::keys::notes::Notes;
@@ -82,13 +82,13 @@ impl Draft {
                 "`telos run` and `telos check` accept pipelines; the experiment of one stage is experiment.toml in the folder of its run",
             ));
         }
-        Ok(Self::laid_over(&file, stem, root, overrides))
+        Ok(Self::with_overrides(&file, stem, root, overrides))
     }
 
-    pub(super) fn laid_over(file: &Arc<str>, stem: &str, mut root: Node, overrides: &[Override]) -> Self {
+    pub(super) fn with_overrides(file: &Arc<str>, stem: &str, mut root: Node, overrides: &[Override]) -> Self {
         let mut mistakes = Vec::new();
         for (index, over) in overrides.iter().enumerate() {
-            if let Err(mistake) = lay_over(&mut root, index, over) {
+            if let Err(mistake) = apply_override(&mut root, index, over) {
                 mistakes.push(mistake);
             }
         }

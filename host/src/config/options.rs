@@ -4,7 +4,7 @@
 use plugin_api::manifest::OptionSpec;
 use serde_json::{Map, Value as Json};
 
-use super::overrides::{Override, lay_over};
+use super::overrides::{Override, apply_override};
 use super::schema;
 use crate::error::{Error, Result};
 use crate::keys::mistake::{Mistake, Place, suggestion};
@@ -80,12 +80,13 @@ pub fn check_options(specs: &[OptionSpec], table: &SpannedTable) -> Result<Map<S
 pub fn from_command_line(specs: &[OptionSpec], given: &[Override]) -> Result<Map<String, Json>> {
     let place = Place::Override { index: 0, label: "--option".into() };
     let mut root = Node { value: Value::Table(Table::default()), place: place.clone() };
-    let laid = given.iter().enumerate().try_for_each(|(index, over)| lay_over(&mut root, index, over));
+    let applied = given.iter().enumerate().try_for_each(|(index, over)| apply_override(&mut root, index, over));
     let entries = match root.value {
         Value::Table(table) => table.0,
         _ => Vec::new(),
     };
-    laid.map_err(|mistake| vec![mistake])
+    applied
+        .map_err(|mistake| vec![mistake])
         .and_then(|()| check_options(specs, &SpannedTable::new("", place, entries, NO_SCHEMA)))
         .map_err(|mistakes| {
             Error::request("a plugin option is invalid").with_details(mistakes.iter().map(Mistake::to_string))

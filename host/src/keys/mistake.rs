@@ -90,7 +90,7 @@ impl fmt::Display for Mistake {
 /// message repeats.
 const LONGEST: usize = 200;
 
-/// Returns the valid name nearest to `written`, if it is near enough to be meant: within a third of the name's
+/// Returns the valid name nearest to `written`, if it is similar enough: within a third of the name's
 /// letters (at least one) by Damerau-Levenshtein distance, ignoring letter case and `-` for `_`; or a longer name
 /// that begins with `written`.
 pub fn nearest<'a>(written: &str, valid: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {

@@ -1,5 +1,5 @@
 //! AdamW (Loshchilov and Hutter 2019) over the flat buffers. Clipping and the update happen on the device ([`Operation`]); this file
-//! says with which rates.
+//! computes the rates.
 
 use plugin_api::backend::ops::{AdamW as Operation, FLAT_ALIGN, Fill};
 

@@ -57,7 +57,7 @@ impl Task {
     }
 }
 
-/// How far a stage has got.
+/// The progress of a stage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
     Absent,
@@ -119,7 +119,7 @@ fn stages_of(pipeline: &Pipeline, part: &Part) -> Result<(Range<usize>, Vec<usiz
         }
         Part::Only(name) => {
             let at = pipeline.position(name)?;
-            (at..at + 1, pipeline.stages()[at].takes.iter().map(|takes| takes.stage).collect())
+            (at..at + 1, pipeline.stages()[at].inputs.iter().map(|input| input.stage).collect())
         }
     })
 }
@@ -145,8 +145,8 @@ pub fn is_done(pipeline: &Pipeline, index: usize, experiment: &Experiment) -> Re
 /// that run has no checkpoint.
 ///
 /// # Errors
-/// A request error if the pipeline exists and the options do not say what to do with it, or does not exist and
-/// should; if a required stage is not done, or the experiment of a stage that was begun has changed.
+/// A request error if the pipeline exists and no option selects what to do with it, or if it does not exist and is
+/// to be resumed; if a required stage is not done, or the experiment of a stage that was begun has changed.
 pub fn to_do(
     pipeline: &Pipeline,
     experiments: &[Experiment],
@@ -270,7 +270,7 @@ pub fn make_room(pipeline: &Pipeline, experiments: &[Experiment], tasks: &[Task]
     Ok(moved)
 }
 
-/// Returns a line for each stage that took a model which its source stage no longer has, because the source stage
+/// Returns a line for each stage that used a model which its source stage no longer has, because the source stage
 /// was rerun.
 ///
 /// # Errors
@@ -283,13 +283,13 @@ pub fn outdated(pipeline: &Pipeline) -> Result<Vec<String>> {
             continue;
         }
         let receipt = Receipt::read(&receipt)?;
-        for takes in &stage.takes {
-            let from = pipeline.stage_folder(takes.stage);
-            let from = if takes.best { from.join("checkpoints").join("BEST") } else { from };
+        for input in &stage.inputs {
+            let from = pipeline.stage_folder(input.stage);
+            let from = if input.best { from.join("checkpoints").join("BEST") } else { from };
             // A stage that is being rerun has no checkpoint yet; the note appears once it has one.
-            let (Ok(folder), Some(then)) = (model_folder(&from), model_of(&receipt, &takes.key)) else { continue };
+            let (Ok(folder), Some(then)) = (model_folder(&from), model_of(&receipt, &input.key)) else { continue };
             if then.sha256 != model_source(Some(&folder))?.sha256 {
-                let (name, source) = (&stage.name, &pipeline.stages()[takes.stage].name);
+                let (name, source) = (&stage.name, &pipeline.stages()[input.stage].name);
                 let line = format!(
                     "note: stage \"{name}\" started from an earlier run of \"{source}\"; rerun it with --from {name}"
                 );
@@ -302,7 +302,7 @@ pub fn outdated(pipeline: &Pipeline) -> Result<Vec<String>> {
     Ok(found)
 }
 
-/// The model that a run took by this key, according to its receipt.
+/// The model that a run used for this key, according to its receipt.
 fn model_of<'a>(receipt: &'a Receipt, key: &str) -> Option<&'a ModelSource> {
     let mut words = key.split('.');
     match words.next()? {
@@ -346,10 +346,10 @@ fn resolved(pipeline: &Pipeline, experiments: &[Experiment]) -> Result<String> {
             keys.insert("name".to_owned(), stage.name.as_str().into());
             keys.shift_remove("runs_dir");
         }
-        for takes in &stage.takes {
-            let suffix = if takes.best { "/best" } else { "" };
-            let name = format!("stage:{}{suffix}", pipeline.stages()[takes.stage].name);
-            if let Some(value) = value.pointer_mut(&format!("/{}", takes.key.replace('.', "/"))) {
+        for input in &stage.inputs {
+            let suffix = if input.best { "/best" } else { "" };
+            let name = format!("stage:{}{suffix}", pipeline.stages()[input.stage].name);
+            if let Some(value) = value.pointer_mut(&format!("/{}", input.key.replace('.', "/"))) {
                 *value = name.into();
             }
         }

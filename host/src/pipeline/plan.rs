@@ -43,13 +43,13 @@ pub fn read(pipeline: &Pipeline, folders: &[PathBuf], pinning: Pinning) -> Resul
     let plugins = plugins.collect::<Result<Vec<Plugins>>>()?;
     let loaded = pipeline.finish(drafts)?;
     for (index, stage) in pipeline.stages().iter().enumerate() {
-        for takes in stage.takes.iter().filter(|takes| takes.best) {
-            if loaded[takes.stage].experiment.checkpoint.best.is_none() {
-                let name = &pipeline.stages()[takes.stage].name;
+        for input in stage.inputs.iter().filter(|input| input.best) {
+            if loaded[input.stage].experiment.checkpoint.best.is_none() {
+                let name = &pipeline.stages()[input.stage].name;
                 let why = format!(
                     "stage `{name}` keeps no best checkpoint; set eval.every in that stage, or leave /best out"
                 );
-                return Err(loaded[index].refuse(&takes.key, why));
+                return Err(loaded[index].refuse(&input.key, why));
             }
         }
     }
@@ -108,7 +108,7 @@ pub fn each<T>(
     let (mut awaited, mut found, mut errors) = (PendingModels::new(), Vec::new(), Vec::new());
     for (index, stage) in stages.into_iter().enumerate().filter(|(index, _)| wanted(*index)) {
         let missing = |stage: usize| awaits(stage) && !awaited.contains_key(&pipeline.stage_folder(stage));
-        if pipeline.stages()[index].takes.iter().any(|takes| missing(takes.stage)) {
+        if pipeline.stages()[index].inputs.iter().any(|input| missing(input.stage)) {
             continue;
         }
         let tried = stage.plugins.prepare(stage.loaded, &awaited).and_then(|mut setup| {

@@ -41,16 +41,16 @@ pub fn open(info: &PluginInfo, lock: &mut Lock) -> Result<Loaded> {
     let sha256 = lock.verify(info, &file)?;
     let mut libraries = Libraries { info, lock, seen: Vec::new(), found: Vec::new() };
     let before = mapped();
-    let mut beside = Vec::new();
+    let mut companions = Vec::new();
     for Companion { path, .. } in file.companions(info) {
         if path.is_absolute() {
-            beside.push((libraries.add(&path)?, path));
+            companions.push((libraries.add(&path)?, path));
         }
     }
     let library = breadcrumb::within(&info.id, "open", || Library::load_from(&file, info));
     let library = library.map_err(|e| Error::request(e.to_string()))?;
     let after = mapped();
-    for (identity, path) in &beside {
+    for (identity, path) in &companions {
         check_opened(info, path, identity, &after)?;
     }
     note_mapped(info, &before, &after);

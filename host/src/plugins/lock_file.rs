@@ -1,7 +1,7 @@
 //! The file `plugins.lock`: its format, and the check that it is complete.
 //!
-//! The number of pins stands at the beginning and a hash of everything above it at the end, so that a file
-//! truncated anywhere is recognized. Files written before this was introduced have neither.
+//! The file begins with the number of pins and ends with a hash of everything above it, so that a truncated file
+//! is recognized. Files written before this was introduced have neither.
 
 use std::io::ErrorKind;
 use std::path::Path;

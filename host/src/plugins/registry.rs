@@ -138,7 +138,7 @@ impl Registry {
         Ok(Library::load(self.find(kind, id)?)?)
     }
 
-    /// The error for a missing `id`; `ids` are the valid ones, and `what` says what they are.
+    /// The error for a missing `id`; `ids` are the valid ones, and `what` names them.
     fn missing(&self, message: &str, id: &str, ids: &[&str], what: &str) -> Error {
         let found = if ids.is_empty() { "none".to_owned() } else { ids.join(", ") };
         let searched: Vec<String> = self.folders.iter().map(|folder| shown(folder)).collect();

@@ -100,7 +100,7 @@ impl JsonLines {
             return Ok(());
         }
         let cut = self.file.set_len(lines.bytes).and_then(|()| hash_of_first(&mut self.file, lines.bytes));
-        self.hash = cut.map_err(|cause| self.failed("cut", cause))?;
+        self.hash = cut.map_err(|cause| self.failed("truncate", cause))?;
         self.position = lines.bytes;
         Ok(())
     }

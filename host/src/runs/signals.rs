@@ -93,7 +93,7 @@ mod tests {
 
     const NAME: &str = "runs::signals::tests::";
 
-    /// Acts as a training loop: prints "ready", then polls; exits with 3 when asked to stop, unless it is stuck.
+    /// Acts as a training loop: prints "ready", then polls; exits with 3 when a stop is requested, unless it is stuck.
     fn act_as_loop() -> bool {
         let Some(part) = part() else { return false };
         let interrupt = Interrupt::listen(|line| println!("{line}")).unwrap();
@@ -116,7 +116,7 @@ mod tests {
         _ = kill_process(Pid::from_child(child), signal);
     }
 
-    /// Catches a handler that ends the process, listens to only one of the signals, or takes one key press for two.
+    /// Catches a handler that ends the process, listens to only one of the signals, or counts one key press twice.
     #[test]
     fn the_first_signal_lets_the_loop_finish_and_a_repeat_within_a_moment_is_ignored() {
         if act_as_loop() {

@@ -42,7 +42,7 @@ pub fn role() -> Result<Role> {
     let Some(named) = named else { return Ok(Role::Supervisor) };
     if getppid() == Some(named) {
         die_with_parent(named)?;
-        // It may have died before we asked the system to notify us.
+        // It may have died before the notification was requested.
         if getppid() == Some(named) {
             return Ok(Role::Worker);
         }
@@ -103,9 +103,9 @@ fn cannot_start(cause: io::Error) -> Error {
 fn supervise(mut command: Command, args: &[OsString]) -> Result<ExitCode> {
     let crumbs = breadcrumb::offer(&mut command);
     // Registered before the child exists, so that no signal is missed.
-    let mut heard = signals::endings();
-    heard.push(SIGCHLD);
-    let mut signals = Signals::new(heard).map_err(cannot_start)?;
+    let mut listened = signals::endings();
+    listened.push(SIGCHLD);
+    let mut signals = Signals::new(listened).map_err(cannot_start)?;
     tie(&mut command);
     if env::var_os(MMAP_THRESHOLD).is_none() {
         command.env(MMAP_THRESHOLD, "262144");
@@ -137,7 +137,7 @@ fn wait(child: &mut Child, signals: &mut Signals) -> Result<ExitStatus> {
                 Err(cause) => return Err(Error::run("lost the run's process").with_cause(cause)),
             },
         };
-        // It may already be dead; then the next thing we receive is its end.
+        // It may already be dead; then the next signal reports its end.
         _ = kill_process(Pid::from_child(child), pass);
     }
     child.wait().map_err(|cause| Error::run("lost the run's process").with_cause(cause))

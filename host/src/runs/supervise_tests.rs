@@ -113,14 +113,14 @@ fn a_worker_that_dies_is_reported_with_plugin_call_step_and_how_to_resume() {
     for (what, signal) in deaths {
         let (output, errors) = run(what);
         assert_eq!(output.status.code(), Some(1), "{what}: {errors}");
-        for says in [
+        for expected in [
             &format!("telos was ended by {signal} ("),
             "in plugin `candle`, call `loss`, step 12",
             "the last checkpoint is",
             "a/checkpoints/step-00000010",
             "help: continue with: telos run 'my exp.toml' --resume",
         ] {
-            assert!(errors.contains(says), "{what}: {says:?} is missing in\n{errors}");
+            assert!(errors.contains(expected), "{what}: {expected:?} is missing in\n{errors}");
         }
     }
 }
@@ -147,11 +147,12 @@ fn exit_codes_are_passed_on_and_a_panic_is_a_failed_run() {
 #[test]
 fn a_worker_that_calls_exit_is_a_failed_run_whatever_the_code() {
     let within = "before its work was done in plugin `candle`, call `loss`, step 12";
-    for (what, code, says) in [("quit", 0, within), ("quit-2", 2, within), ("quit-late", 3, "after its work was done")]
+    for (what, code, expected) in
+        [("quit", 0, within), ("quit-2", 2, within), ("quit-late", 3, "after its work was done")]
     {
         let (output, errors) = run(what);
         assert_eq!(output.status.code(), Some(1), "{what}: {errors}");
-        assert!(errors.contains(&format!("exited with code {code} {says}")), "{what}: {errors}");
+        assert!(errors.contains(&format!("exited with code {code} {expected}")), "{what}: {errors}");
     }
 }
 
@@ -171,13 +172,13 @@ fn killing_both_leaves_no_temporary_file() {
 #[cfg(target_os = "linux")]
 #[test]
 fn no_temporary_folder_is_needed() {
-    for (what, code, says) in
+    for (what, code, expected) in
         [("done", 0, ""), ("kill", 1, "in plugin `candle`, call `loss`, step 12"), ("quit", 1, "step 12")]
     {
         let runs = tempfile::tempdir().unwrap();
         let output = part_of(what, runs.path()).env("TMPDIR", "/nonexistent").output().unwrap();
         let errors = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.code() == Some(code) && errors.contains(says), "{what}: {errors}");
+        assert!(output.status.code() == Some(code) && errors.contains(expected), "{what}: {errors}");
     }
 }
 

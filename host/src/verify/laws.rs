@@ -33,7 +33,7 @@ pub struct LawRequest {
     pub only: Vec<String>,
     /// Columns of the data that an objective reads.
     pub columns: Vec<DrawnColumn>,
-    /// Prompts that a reward knows.
+    /// Prompts that a reward accepts.
     pub prompts: Vec<String>,
     /// Size of the vocabulary of generated data; `None`: the generator's own.
     pub vocabulary: Option<u32>,
@@ -164,7 +164,7 @@ pub fn verify(
     verification.laws = side_by_side(&laws, check, |(law, _)| law, done);
     verification.passed = verification.laws.iter().all(|law| law.passed);
     verification.options = setting.told;
-    verification.columns = setting.columns.iter().map(DrawnColumn::told).collect();
+    verification.columns = setting.columns.iter().map(DrawnColumn::notation).collect();
     Ok(verification)
 }
 

@@ -17,7 +17,7 @@ use crate::runs::supervise;
 pub const COMMAND: &str = "verify-group";
 
 /// Pause between two checks of a child.
-const LOOK: Duration = Duration::from_millis(10);
+const POLL: Duration = Duration::from_millis(10);
 /// The most bytes that a child may print: one that prints in an endless loop must not fill the disk.
 const MOST_OUTPUT: u64 = 16 << 20;
 
@@ -56,7 +56,7 @@ pub fn run<A: DeserializeOwned>(job: &Work, limit: Duration) -> Result<Ended<A>>
     let answer: Option<A> = folder.read(Folder::ANSWER).ok();
     let failure = end.failure(answer.is_some()).map(|text| Failure {
         at: folder.last_reached().unwrap_or_else(|| job.beginning().to_owned()),
-        text: folder.last_words().iter().fold(text, |text, line| format!("{text}\nit printed: {line}")),
+        text: folder.last_output().iter().fold(text, |text, line| format!("{text}\nit printed: {line}")),
         exited: matches!(end, End::Exited(_)),
     });
     Ok(Ended { answer, failure })
@@ -96,7 +96,7 @@ fn wait(child: &mut Child, output: &File, limit: Duration) -> std::io::Result<En
         } else if output.metadata()?.len() > MOST_OUTPUT {
             End::TooMuchOutput
         } else {
-            std::thread::sleep(LOOK);
+            std::thread::sleep(POLL);
             continue;
         };
         child.kill()?;

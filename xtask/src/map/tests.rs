@@ -43,12 +43,12 @@ fn an_import_upwards_is_an_error() {
 /// Catches modules of one layer that import each other's items, and a new module that is missing in the table.
 #[test]
 fn modules_of_one_layer_and_modules_without_a_layer_are_errors() {
-    let beside = [
+    let same_layer = [
         ("host/src/lib.rs", "mod compare; mod verify;"),
         ("host/src/compare.rs", "use crate::verify::Law;"),
         ("host/src/verify.rs", "pub struct Law;"),
     ];
-    assert!(errors_of(&beside)[0].contains("are the same"));
+    assert!(errors_of(&same_layer)[0].contains("are the same"));
     let unknown = [
         ("host/src/lib.rs", "mod cli; mod novelty;"),
         ("host/src/cli.rs", "use crate::novelty::New;"),

@@ -23,7 +23,7 @@ use totals::Totals;
 /// How many changed templates and tokenizers the full tests try, about five minutes' worth; the usual tests try about a thousand.
 const FUZZ_CASES: &str = "30000";
 
-/// The variable that says what becomes of a snapshot that differs.
+/// The variable that decides what is done with a snapshot that differs.
 const SNAPSHOTS: &str = "INSTA_UPDATE";
 /// A variable with which a snapshot that differs would pass.
 const FORCE_PASS: &str = "INSTA_FORCE_PASS";
@@ -153,15 +153,15 @@ fn forced(
     let Some(libtorch) = libtorch else { return Ok(()) };
     for set in isa::TORCH {
         steps.step(&format!("torch with {}", set.name), || {
-            let taken = set.probe(libtorch, workspace, built.folder()?)?;
-            if taken.forced.is_empty() {
-                return Ok(Outcome::Skipped(taken.note()));
+            let applied = set.probe(libtorch, workspace, built.folder()?)?;
+            if applied.forced.is_empty() {
+                return Ok(Outcome::Skipped(applied.note()));
             }
-            eprintln!("   {}", taken.note());
+            eprintln!("   {}", applied.note());
             for command in [set.plugin_tests(libtorch, workspace)?, set.model_tests()?, set.runs()?] {
                 *all &= tests(command, built.folder()?, totals)?;
             }
-            Ok(Outcome::Noted(taken.note()))
+            Ok(Outcome::Noted(applied.note()))
         })?;
     }
     Ok(())

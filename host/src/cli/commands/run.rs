@@ -28,7 +28,7 @@ pub struct Run {
     #[arg(required_unless_present = "help_keys")]
     file: Option<PathBuf>,
     /// Overrides any key: --set train.steps=100 --set data.path=corpus.txt --set objective.0.weight=0.5; of one stage of a
-    /// pipeline: --set stage.sft.train.steps=100 (the longest matching stage name is taken; quotes select one: 'stage."a".b').
+    /// pipeline: --set stage.sft.train.steps=100 (the longest matching stage name is used; quotes select one: 'stage."a".b').
     #[arg(long, value_name = "KEY=VALUE", value_parser = Override::parse)]
     set: Vec<Override>,
     /// Continue the run of this name from its last checkpoint.
@@ -51,7 +51,7 @@ pub struct Run {
     /// Accept plugins whose bytes changed since plugins.lock was written, and pin the new bytes.
     #[arg(long)]
     update_lock: bool,
-    /// For writing a plugin: accept plugins whose bytes differ from the pinned ones and record them in the receipt, pin nothing, and
+    /// While developing a plugin: accept plugins whose bytes differ from the pinned ones and record them in the receipt, pin nothing, and
     /// replace the run's folder if telos created it and it has no checkpoint.
     #[arg(long, conflicts_with = "update_lock")]
     dev: bool,

@@ -72,8 +72,8 @@ pub struct Verify {
     json: bool,
 }
 
-/// Refuses text that does not have the form `key=value`; its meaning is checked in the process that knows the
-/// plugin's options.
+/// Refuses text that does not have the form `key=value`; its meaning is checked in the process that loads the
+/// plugin.
 fn option(text: &str) -> Result<String, String> {
     Override::option(text).map(|_| text.to_owned())
 }
@@ -158,7 +158,7 @@ fn refusal(verification: &Verification) -> Error {
     Error::run(format!("backend `{}` breaks laws: {}", verification.backend.id, names.join(", ")))
 }
 
-/// The child process's part.
+/// Does the job of the child process.
 pub(in crate::cli) fn group(folder: &Path) -> Result<()> {
     // Ends if the parent ends, for whatever reason.
     supervise::role()?;

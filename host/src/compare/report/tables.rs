@@ -105,8 +105,8 @@ fn operations(all: &Comparison) -> Vec<Vec<String>> {
 }
 
 fn agreement(all: &Comparison, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-    let held: Vec<_> = all.backends.iter().filter_map(|b| Some((&b.backend, b.agreement.as_ref()?))).collect();
-    if let Some((_, first)) = held.first() {
+    let compared: Vec<_> = all.backends.iter().filter_map(|b| Some((&b.backend, b.agreement.as_ref()?))).collect();
+    if let Some((_, first)) = compared.first() {
         writeln!(f, "\ndifference from {} by step, relative\n", first.with)?;
         let heads = [
             "",
@@ -118,7 +118,7 @@ fn agreement(all: &Comparison, f: &mut fmt::Formatter<'_>) -> fmt::Result {
             "first step beyond",
         ];
         let mut rows = vec![heads.map(String::from).to_vec()];
-        rows.extend(held.iter().map(|(backend, own)| {
+        rows.extend(compared.iter().map(|(backend, own)| {
             let tolerance = format!("{:.0e}, {:.0e}", own.tolerance.loss, own.tolerance.grad_norm);
             let beyond = own.first_beyond.map_or("none".to_owned(), |step| step.to_string());
             let number = |difference: f64| format!("{difference:.1e}");
@@ -126,7 +126,7 @@ fn agreement(all: &Comparison, f: &mut fmt::Formatter<'_>) -> fmt::Result {
             vec![(*backend).clone(), number(own.first_loss), number(own.first_grad_norm), loss, norm, tolerance, beyond]
         }));
         grid(f, &rows)?;
-        let drifted = held.iter().any(|(_, own)| own.first_beyond.is_some_and(|step| step > 1));
+        let drifted = compared.iter().any(|(_, own)| own.first_beyond.is_some_and(|step| step > 1));
         if drifted && all.noise_floor.is_none() {
             writeln!(
                 f,

@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use super::draft::{Draft, Loaded, STAGE};
 use super::experiment::is_folder_name;
-use super::overrides::{Override, lay_over};
+use super::overrides::{Override, apply_override};
 use crate::error::{Error, Result};
 use crate::keys::mistake::{Mistake, Place, refusal, suggestion};
 use crate::keys::tree::{Entry, Node, Value, join};
@@ -44,14 +44,14 @@ pub struct Stage {
     /// Its name, and that of its run within the pipeline's folder.
     pub name: String,
     /// The earlier stages whose models it uses.
-    pub takes: Vec<Takes>,
+    pub inputs: Vec<StageModel>,
     root: Node,
     mistakes: Vec<Mistake>,
 }
 
 /// A stage's use of an earlier stage's model.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Takes {
+pub struct StageModel {
     /// Position of the earlier stage.
     pub stage: usize,
     /// The key that names it, such as `model.from`.
@@ -66,7 +66,7 @@ impl Pipeline {
         let mut mistakes = Vec::new();
         let of_a_stage = |over: &Override| over.path().strip_prefix("stage.").map(str::to_owned);
         for (index, over) in overrides.iter().enumerate().filter(|(_, over)| of_a_stage(over).is_none()) {
-            mistakes.extend(lay_over(&mut root, index, over).err());
+            mistakes.extend(apply_override(&mut root, index, over).err());
         }
         let (shared, tables) = split(root, &mut mistakes);
         let mut name = match shared.find("name").map(|node| &node.value) {
@@ -104,7 +104,7 @@ impl Pipeline {
         pipeline.refuse_unused(&shared);
         for (index, over) in overrides.iter().enumerate() {
             if let Some(path) = of_a_stage(over) {
-                pipeline.lay_over_stage(index, over, &path);
+                pipeline.override_stage(index, over, &path);
             }
         }
         for index in 0..pipeline.stages.len() {
@@ -133,7 +133,7 @@ impl Pipeline {
         &self.stages
     }
 
-    /// The name of the run of stage `index`, as [`crate::runs::RunFolder`] takes it.
+    /// The name of the run of stage `index`, as [`crate::runs::RunFolder`] expects it.
     pub fn run_name(&self, index: usize) -> String {
         format!("{}/{}", self.name, self.stages[index].name)
     }
@@ -244,7 +244,7 @@ impl Pipeline {
             table.0.insert(0, Entry { key: "name".to_owned(), node });
         }
         root.place = own;
-        self.stages.push(Stage { name, takes: Vec::new(), root, mistakes: Vec::new() });
+        self.stages.push(Stage { name, inputs: Vec::new(), root, mistakes: Vec::new() });
     }
 
     /// Refuses a shared value that every stage replaces, because it is unused.
@@ -262,14 +262,16 @@ impl Pipeline {
     }
 
     /// Merges an override into one stage, which `path` names by name or number.
-    fn lay_over_stage(&mut self, index: usize, over: &Override, path: &str) {
+    fn override_stage(&mut self, index: usize, over: &Override, path: &str) {
         let (name, key) = stage_and_key(&self.names(), path);
         let number = || name.parse().ok().filter(|number| *number < self.stages.len());
         let done = match self.find(name).or_else(number) {
             None => Err(format!("there is no stage `{name}`; {}", suggestion(name, self.names()))),
             Some(_) if key.is_empty() => Err(format!("a key of the stage is missing; write stage.{name}.KEY=VALUE")),
             Some(_) if WHOLE.contains(&key) || key == "name" => Err(not_a_key_of_a_stage(key)),
-            Some(at) => lay_over(&mut self.stages[at].root, index, &over.at(key)).map_err(|mistake| mistake.message),
+            Some(at) => {
+                apply_override(&mut self.stages[at].root, index, &over.at(key)).map_err(|mistake| mistake.message)
+            }
         };
         if let Err(message) = done {
             self.mistakes.push(Mistake::new(over.place(index), over.path(), message));
@@ -282,7 +284,7 @@ impl Pipeline {
             &mut self.stages[index].root,
             Node { value: Value::Bool(false), place: Place::File(self.file.clone()) },
         );
-        let (mut takes, mut mistakes) = (Vec::new(), Vec::new());
+        let (mut inputs, mut mistakes) = (Vec::new(), Vec::new());
         each_text(&mut root, "", &mut |key, text, place| {
             let Some(wanted) = text.strip_prefix(REFERENCE).filter(|_| !key.starts_with("sample.")) else { return };
             match referenced_stage(&self.names(), index, wanted) {
@@ -290,13 +292,13 @@ impl Pipeline {
                     let folder = self.stage_folder(stage);
                     let path = if best { folder.join("checkpoints").join("BEST") } else { folder };
                     *text = path.to_string_lossy().into_owned();
-                    takes.push(Takes { stage, key: key.to_owned(), best });
+                    inputs.push(StageModel { stage, key: key.to_owned(), best });
                 }
                 Err(message) => mistakes.push(Mistake::new(place.clone(), key, message)),
             }
         });
         let stage = &mut self.stages[index];
-        (stage.root, stage.takes) = (root, takes);
+        (stage.root, stage.inputs) = (root, inputs);
         stage.mistakes.extend(mistakes);
     }
 }

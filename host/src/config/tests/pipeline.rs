@@ -5,7 +5,7 @@ use super::specs;
 use crate::config::draft::{Loaded, Slot};
 use crate::config::experiment;
 use crate::config::overrides::Override;
-use crate::config::pipeline::{Pipeline, Takes};
+use crate::config::pipeline::{Pipeline, StageModel};
 use crate::error::Result;
 use crate::keys::tree;
 
@@ -117,13 +117,13 @@ fn stages_extend_shared_tables_key_by_key() {
 #[test]
 fn a_stage_reference_becomes_the_path_of_its_run() {
     let all = pipeline(GOOD, &["stage.sft.sample.prompts=[\"stage:pre\"]", "runs_dir=r"]);
-    let takes = |best| vec![Takes { stage: 0, key: "model.from".into(), best }];
-    assert_eq!(all.stages()[1].takes, takes(false));
+    let inputs = |best| vec![StageModel { stage: 0, key: "model.from".into(), best }];
+    assert_eq!(all.stages()[1].inputs, inputs(false));
     let sft = &finish(&all).unwrap()[1].experiment;
     assert_eq!(sft.model, experiment::Model::From { from: "r/pipe/pre".into() });
     assert_eq!(sft.sample.as_ref().unwrap().prompts, ["stage:pre"]);
     let all = pipeline(&GOOD.replace("stage:pre", "stage:pre/best"), &[]);
-    assert_eq!(all.stages()[1].takes, takes(true));
+    assert_eq!(all.stages()[1].inputs, inputs(true));
     let sft = &finish(&all).unwrap()[1].experiment;
     assert_eq!(sft.model, experiment::Model::From { from: "runs/pipe/pre/checkpoints/BEST".into() });
 }

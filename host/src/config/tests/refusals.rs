@@ -44,7 +44,7 @@ impl Case {
                 text.replace(from, to) + &added
             }
             (None, None) => format!("{text}{added}"),
-            _ => panic!("`replace` and `by` come together"),
+            _ => panic!("`replace` needs `by`, and `by` needs `replace`"),
         }
     }
 

@@ -197,7 +197,7 @@ impl Checkpoints {
     }
 
     /// Removes all but the `keep` newest up to `step` and the best one. Never removes the one just written,
-    /// whatever the clock says, because the order is by step. If a manifest cannot be read, its checkpoint may be
+    /// whatever the clock shows, because the order is by step. If a manifest cannot be read, its checkpoint may be
     /// the best, so all stay.
     fn rotate(&self, step: u64) -> Result<()> {
         let entries = entries(&self.folder)?;
@@ -259,10 +259,10 @@ impl Checkpoints {
 
     fn discard(&self, path: &Path) -> Result<()> {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
-        let gone = self.folder.join(format!("{REMOVED}{name}"));
-        self.disk.remove(&gone)?;
-        self.disk.rename(path, &gone)?;
-        self.disk.remove(&gone)
+        let removed = self.folder.join(format!("{REMOVED}{name}"));
+        self.disk.remove(&removed)?;
+        self.disk.rename(path, &removed)?;
+        self.disk.remove(&removed)
     }
 
     /// Removes what a killed process left half done, and puts back what it had moved aside.

@@ -107,9 +107,9 @@ fn changes_are_reported_except_threads_and_command_line() {
     }
     assert_eq!(inputs.len(), expected.len(), "{inputs:?}");
     (new.data, new.model.from) = (vec![file("a", "1"), file("b", "2")], old.model.from.clone());
-    let mut turned = new.clone();
-    turned.data.reverse();
-    assert_eq!(turned.changes_since(&new).inputs, ["data: the order a, b is now b, a"]);
+    let mut reversed = new.clone();
+    reversed.data.reverse();
+    assert_eq!(reversed.changes_since(&new).inputs, ["data: the order a, b is now b, a"]);
 }
 
 /// Catches another library, shape, template or number of threads that is not reported, and an older receipt,

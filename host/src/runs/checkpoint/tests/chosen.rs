@@ -9,7 +9,7 @@ fn a_missing_or_damaged_latest_falls_back_with_a_note() {
     world.save(Save(10, false, 1)).unwrap();
     world.save(Save(20, false, 2)).unwrap();
     let pointer = world.path().join(LATEST);
-    for (text, says) in [
+    for (text, expected) in [
         (Some("step-00000099\n"), "names step-00000099, which does not exist"),
         (Some(""), "LATEST is damaged"),
         (Some("step-20\n"), "LATEST is damaged"),
@@ -22,7 +22,7 @@ fn a_missing_or_damaged_latest_falls_back_with_a_note() {
         }
         let found = latest(world.path()).unwrap().unwrap();
         assert_eq!(World::mark(&found), (20, 2));
-        assert!(found.note.as_ref().is_some_and(|note| note.contains(says)), "{:?}", found.note);
+        assert!(found.note.as_ref().is_some_and(|note| note.contains(expected)), "{:?}", found.note);
     }
 }
 

@@ -29,10 +29,10 @@ fn stop_everywhere(keep: usize, stop: Stop, saves: &[Save]) {
             }
             Err(error) if stop == Stop::Full => {
                 let named = old.map_or("no earlier".to_owned(), |(step, _)| step_name(step));
-                let says = format!("{error:?}");
+                let report = format!("{error:?}");
                 // After the commit the last good checkpoint is the new one.
-                assert!(says.contains(&named) || found == new, "{says} {at}");
-                assert!(found != new || says.contains(&step_name(last.0)), "{says} {at}");
+                assert!(report.contains(&named) || found == new, "{report} {at}");
+                assert!(found != new || report.contains(&step_name(last.0)), "{report} {at}");
                 assert!(!world.names().iter().any(|name| name.starts_with(UNFINISHED)), "{at}");
             }
             Err(_) => {}
