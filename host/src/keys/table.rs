@@ -72,7 +72,7 @@ pub const fn joined<const COUNT: usize>(parts: &[&[Key]]) -> [Key; COUNT] {
 ///         prompts: usize, Form::ROWS, example 64;
 ///         /// with a default: `written.samples()` returns the value or this default
 ///         samples: usize = 1, Form::Int(1, 65536), example 4;
-///         /// with a default that other keys decide, in words
+///         /// with a default in words, because it depends on other keys
 ///         clip: f64, Form::POSITIVE, default "none", example 5.0, may_change;
 ///         /// with a name in the file that is a word of Rust
 ///         pattern as "match": String, Form::Text, example "*embed*";

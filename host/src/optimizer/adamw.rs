@@ -44,7 +44,7 @@ impl AdamW {
     /// Creates the optimizer with zero moments for the parameters of `layout`, with a rule for each.
     ///
     /// # Errors
-    /// Memory.
+    /// The device is out of memory.
     pub fn new(device: &Device, layout: &Layout, settings: Hyper, rules: &[Rule]) -> Result<AdamW> {
         let segments = segments(layout, rules);
         let bounds: Vec<i32> = segments

@@ -86,7 +86,7 @@ impl Rule {
     pub const FROZEN: Rule = Rule { lr_scale: 0.0, weight_decay: 0.0 };
 }
 
-/// Checks that every group matches a parameter of the models that learn.
+/// Checks that every group matches a parameter of the trained models.
 ///
 /// # Errors
 /// Request error naming a group that matches none.

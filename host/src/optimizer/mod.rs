@@ -1,6 +1,6 @@
 //! `[train.optimizer]`: which optimizer, and its settings; how parameters follow from gradients.
 //!
-//! An optimizer is a file of its own and, here, its word, its default of `betas` and how it is created.
+//! Each optimizer has its own file; its word, its default of `betas` and its creation are here.
 
 pub mod adamw;
 pub mod groups;
@@ -52,7 +52,7 @@ impl OptimizerKind {
 /// Creates the optimizer that `settings` choose for the parameters of `layout`.
 ///
 /// # Errors
-/// Request error for a group's pattern that is not a valid glob; memory.
+/// Request error for a group's pattern that is not a valid glob; the device is out of memory.
 pub fn create(device: &Device, layout: &Layout, settings: &Settings) -> Result<Box<dyn Optimizer>> {
     let mut rules = groups::rules(layout, &settings.groups, settings.weight_decay)?;
     let hyper = Hyper { betas: settings.betas, eps: settings.eps, clip: settings.clip };

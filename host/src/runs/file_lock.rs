@@ -20,7 +20,7 @@ use super::disk::shown;
 
 /// Suffix of the file that replaces a lock.
 pub(super) const HELD: &str = ".held";
-/// How long to wait before trying again a lock that another process holds.
+/// How long to wait between two attempts to take a lock.
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// A lock that this process holds.

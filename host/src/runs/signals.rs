@@ -21,7 +21,7 @@ use crate::error::{Error, Result};
 /// supervising parent, and a batch system signals all processes of a job.
 const TOGETHER: Duration = Duration::from_millis(800);
 
-/// Whether the user requested that the run stop. Clones share the answer.
+/// Whether the user requested that the run stop. Clones share the flag.
 #[derive(Debug, Clone, Default)]
 pub struct Interrupt {
     requested: Arc<AtomicBool>,

@@ -134,13 +134,13 @@ fn wait(child: &mut Child, signals: &mut Signals) -> Result<ExitStatus> {
             _ => match child.try_wait() {
                 Ok(None) => continue,
                 Ok(Some(status)) => return Ok(status),
-                Err(cause) => return Err(Error::run("lost the run's process").with_cause(cause)),
+                Err(cause) => return Err(Error::run("cannot wait for the run's process").with_cause(cause)),
             },
         };
         // It may already be dead; then the next signal reports its end.
         _ = kill_process(Pid::from_child(child), pass);
     }
-    child.wait().map_err(|cause| Error::run("lost the run's process").with_cause(cause))
+    child.wait().map_err(|cause| Error::run("cannot wait for the run's process").with_cause(cause))
 }
 
 /// Reports what the child could not report itself, and returns the exit code for the whole command.

@@ -290,7 +290,7 @@ fn options(text: &mut String, specs: &[OptionSpec]) {
 }
 
 fn default(option: &OptionSpec) -> String {
-    if option.default.is_null() { "(must be given)".to_owned() } else { option.default.to_string() }
+    if option.default.is_null() { "(required)".to_owned() } else { option.default.to_string() }
 }
 
 fn range(option: &OptionSpec) -> String {
@@ -331,7 +331,7 @@ mod tests {
         let shown = |spec: &OptionSpec| (default(spec), range(spec));
         let pair = |a: &str, b: &str| (a.to_owned(), b.to_owned());
         assert_eq!(shown(&spec(Some(0.0), Some(1.5), &[], json!(0.1))), pair("0.1", "0 to 1.5"));
-        assert_eq!(shown(&spec(Some(1.0), None, &[], Value::Null)), pair("(must be given)", "at least 1"));
+        assert_eq!(shown(&spec(Some(1.0), None, &[], Value::Null)), pair("(required)", "at least 1"));
         assert_eq!(shown(&spec(None, None, &["a", "b"], json!("a"))), pair("\"a\"", "a | b"));
     }
 

@@ -51,8 +51,8 @@ pub struct Run {
     /// Accept plugins whose bytes changed since plugins.lock was written, and pin the new bytes.
     #[arg(long)]
     update_lock: bool,
-    /// While developing a plugin: accept plugins whose bytes differ from the pinned ones and record them in the receipt, pin nothing, and
-    /// replace the run's folder if telos created it and it has no checkpoint.
+    /// While developing a plugin: accept plugins whose bytes differ from the pinned ones and record them in the receipt, pin
+    /// nothing, and replace the run's folder if telos created it and it has no checkpoint.
     #[arg(long, conflicts_with = "update_lock")]
     dev: bool,
     /// Train even if an objective breaks a law on the first batch; the receipt records it. Objectives whose bytes are new are

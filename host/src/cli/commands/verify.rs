@@ -30,7 +30,7 @@ use crate::{
 /// types it claims to support; wrong calls; repeatability; memory. For an objective: cotangents against finite differences, sums
 /// over any split, order, masks, empty batches, normalisers, state, declarations and results, under its default options and with
 /// one option changed at a time. For a reward: repeatability, independence of the other samples, columns, empty and unusual text. A
-/// broken law is shown with the smallest input that breaks it. Each operation or law is checked in a process of its own, so that a
+/// broken law is shown with the smallest input that breaks it. Each operation or law is checked in its own process, so that a
 /// crash or a hang is one failed line. Exits with 0 if every check passes and with 1 if one fails.
 #[derive(Debug, Args)]
 pub struct Verify {

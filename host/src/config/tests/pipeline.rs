@@ -207,8 +207,8 @@ fn stage_names_are_plain_required_and_unique() {
         "name = \"sft\"\nruns_dir = \"x\"",
         "pipe.toml:19:1: stage.runs_dir: must be set above the stages: all runs of a pipeline are in one folder",
     );
-    check("stage = 3", &[], "pipe.toml:1:1: stage: expected [[stage]] tables, at least one, found the integer 3");
-    check("stage = []", &[], "pipe.toml:1:1: stage: expected [[stage]] tables, at least one, found an empty list");
+    check("stage = 3", &[], "pipe.toml:1:1: stage: expected at least one [[stage]] table, found the integer 3");
+    check("stage = []", &[], "pipe.toml:1:1: stage: expected at least one [[stage]] table, found an empty list");
     check(GOOD, &["stage.stf.seed=1"], "--set stage.stf.seed: there is no stage `stf`; did you mean `sft`?");
     check(GOOD, &["stage.sft=1"], "--set stage.sft: a key of the stage is missing; write stage.sft.KEY=VALUE");
     check(GOOD, &["stage.sft.name=x"], "--set stage.sft.name: the name of a stage cannot be overridden");

@@ -135,7 +135,7 @@ fn later_mistakes_are_listed_at_their_lines() {
 }
 
 proptest! {
-    /// Catches a panic on unforeseen input.
+    /// Catches a panic on unexpected input.
     #[test]
     fn reading_never_panics(text in "[a-z\\[\\]{}=.,\"'#0-9\\-e \\n]{0,80}", set in "[a-z.=0-9\\[{]{0,20}") {
         let overrides: Vec<Override> = Override::parse(&set).into_iter().collect();
