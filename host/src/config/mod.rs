@@ -58,7 +58,7 @@ impl Plan {
         let root = tree::parse(&file, &text).map_err(|mistakes| refusal(&file, mistakes))?;
         Ok(match is_pipeline(&root) {
             true => Plan::Pipeline(Pipeline::new(&file, &stem, root, overrides)),
-            false => Plan::Experiment(Box::new(Draft::laid_over(&file, &stem, root, overrides))),
+            false => Plan::Experiment(Box::new(Draft::with_overrides(&file, &stem, root, overrides))),
         })
     }
 }

@@ -33,7 +33,7 @@ pub fn write_moments(optimizer: &dyn Optimizer, folder: &Path) -> Result<()> {
     for (name, dtype, shape, bytes) in &all {
         tensors.insert(*name, TensorView::new(*dtype, shape.clone(), bytes.as_slice()).map_err(|e| failed(e.into()))?);
     }
-    // The library creates a file that only its owner can read. It gets the permissions of every other new file.
+    // The library creates a file that only its owner may read. It gets the usual permissions of a new file instead.
     let usual = fs::File::create(&path).and_then(|file| file.metadata()).map_err(|e| failed(e.into()))?;
     safetensors::serialize_to_file(tensors, None, &path).map_err(|e| failed(e.into()))?;
     fs::set_permissions(&path, usual.permissions()).map_err(|e| failed(e.into()))

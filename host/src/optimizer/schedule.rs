@@ -43,7 +43,7 @@ impl ScheduleKind {
 }
 
 table! {
-    /// learning rate over the run: a word, or a table with the keys below
+    /// learning rate over the run: one of the words, or a table with the keys below
     pub struct Written at "train.schedule": Form::WordOrTable(ScheduleKind::WORDS), default "\"constant\"",
         example "cosine" {
         /// constant, linear (to the floor), cosine (to the floor), wsd (warm-up, stable, linear decay), inverse_sqrt
@@ -152,7 +152,7 @@ fn check_phases(key: &str, warmup: Span, decay: Option<Span>, steps: Option<u64>
     if let (Span::Fraction(a), Span::Fraction(b)) = (warmup, decay)
         && a + b > 1.0
     {
-        notes.refuse(key, format!("warm-up {a} and decay {b} are more than the whole run"));
+        notes.refuse(key, format!("warm-up {a} and decay {b} exceed the whole run"));
         return;
     }
     let Some(steps) = steps else { return };

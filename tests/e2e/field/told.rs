@@ -149,7 +149,7 @@ fn a_stage_is_not_named_as_a_file_of_its_folder() {
     lab.write("p.toml", text.replacen("name = \"lr-0.05\"", "name = \"pipeline.toml\"", 1));
     for command in ["check", "run"] {
         lab.ask(&[command, "p.toml"])
-            .refuses(2, &["stage.name: \"pipeline.toml\" is a name that Telos gives to a file of its own"]);
+            .refuses(2, &["stage.name: \"pipeline.toml\" is reserved for a file or folder that Telos writes"]);
         assert!(!lab.at("runs").exists(), "{command}");
     }
 }

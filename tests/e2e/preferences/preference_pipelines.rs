@@ -75,7 +75,7 @@ fn mistakes_of_later_stages_are_told_before_the_first_one_trains() {
 fn a_stage_whose_critic_was_made_anew_is_told() {
     let lab = lab(PPO);
     lab.write("tiny.toml", STAGES.replace("reward = {", "critic = { from = \"stage:rm\" }\nreward = {"));
-    let note = "stage \"ppo\" was made from an earlier run of \"rm\"; renew it by --from ppo";
+    let note = "stage \"ppo\" started from an earlier run of \"rm\"; rerun it with --from ppo";
     let first = lab.run(&[]);
     first.succeeds();
     assert!(!first.err.contains("an earlier run") && !first.out.contains("an earlier run"), "{first:#?}");

@@ -35,7 +35,7 @@ pub enum Plugins {
         #[arg(long)]
         json: bool,
     },
-    #[expect(missing_docs, reason = "its help stands with its arguments")]
+    #[expect(missing_docs, reason = "its help is the documentation of its arguments")]
     Verify(verify::Verify),
     /// The child process that `verify` starts for each of its groups.
     #[command(name = crate::verify::process::COMMAND, hide = true)]
@@ -151,7 +151,8 @@ impl Manifest {
             kind::BACKEND => Manifest::Backend(library.backend_manifest()?),
             kind::REWARD => Manifest::Reward(library.reward_manifest()?),
             other => {
-                let message = format!("plugin `{}` is of kind `{other}`, which this telos does not know", info.id);
+                let message =
+                    format!("plugin `{}` is of kind `{other}`, which this version of telos does not support", info.id);
                 return Err(Error::request(message).with_hint("update telos"));
             }
         })
@@ -276,8 +277,7 @@ fn backend(m: &BackendManifest) -> String {
 
 fn reward(m: &RewardManifest) -> String {
     let mut text = format!("\n{}\n\n", m.summary);
-    let named =
-        |c: RewardColumn| if c.option.is_empty() { c.name } else { format!("the one that `{}` names", c.option) };
+    let named = |c: RewardColumn| if c.option.is_empty() { c.name } else { format!("named by option `{}`", c.option) };
     let columns: Vec<String> = m.declared_columns().into_iter().map(named).collect();
     line(&mut text, "columns", &columns.join(", "));
     options(&mut text, &m.options);
@@ -290,7 +290,7 @@ fn options(text: &mut String, specs: &[OptionSpec]) {
 }
 
 fn default(option: &OptionSpec) -> String {
-    if option.default.is_null() { "(must be given)".to_owned() } else { option.default.to_string() }
+    if option.default.is_null() { "(required)".to_owned() } else { option.default.to_string() }
 }
 
 fn range(option: &OptionSpec) -> String {
@@ -318,7 +318,7 @@ mod tests {
 
     /// Catches a range that is shown only in part, or a required option that looks like one with a default.
     #[test]
-    fn options_show_what_is_legal() {
+    fn options_are_shown_with_default_and_range() {
         let spec = |min, max, choices: &[&str], default: Value| OptionSpec {
             name: "beta".into(),
             kind: "float".into(),
@@ -331,13 +331,13 @@ mod tests {
         let shown = |spec: &OptionSpec| (default(spec), range(spec));
         let pair = |a: &str, b: &str| (a.to_owned(), b.to_owned());
         assert_eq!(shown(&spec(Some(0.0), Some(1.5), &[], json!(0.1))), pair("0.1", "0 to 1.5"));
-        assert_eq!(shown(&spec(Some(1.0), None, &[], Value::Null)), pair("(must be given)", "at least 1"));
+        assert_eq!(shown(&spec(Some(1.0), None, &[], Value::Null)), pair("(required)", "at least 1"));
         assert_eq!(shown(&spec(None, None, &["a", "b"], json!("a"))), pair("\"a\"", "a | b"));
     }
 
     /// Catches a role that is listed once per statistic, and a critic that is shown as frozen.
     #[test]
-    fn models_are_listed_with_what_is_read_from_them() {
+    fn each_model_is_listed_once_with_its_statistics() {
         let statistics = ["logp", "reference.logp", "entropy", "critic.value"].map(str::to_owned);
         let expected =
             [["policy", "trains", "logp, entropy"], ["reference", "frozen", "logp"], ["critic", "trains", "value"]];

@@ -22,7 +22,7 @@ pub trait DataSource {
     /// Whether anything is held out.
     fn holds_out(&self) -> bool;
 
-    /// The numbers of examples that it generates, by the key that sets them.
+    /// The numbers of examples that it generates, by the key that sets the number.
     fn generated(&self) -> Vec<(&'static str, u64)> {
         Vec::new()
     }
