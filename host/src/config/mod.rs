@@ -23,7 +23,6 @@ mod tests;
 use std::path::Path;
 use std::sync::Arc;
 
-pub use crate::keys::mistake;
 pub use crate::keys::mistake::{Mistake, Place};
 pub use collected::Mistakes;
 pub use draft::{Draft, Loaded, PluginUse, Slot};

@@ -18,8 +18,8 @@ use super::{
     side_by_side,
 };
 use crate::{
-    config::mistake::suggestion,
     error::{Error, Result},
+    keys::mistake::suggestion,
     runs::receipt::PluginUse,
     setup::loading::used,
 };

@@ -29,8 +29,8 @@ use plugin_api_load::{PluginInfo, scan};
 use serde::Serialize;
 
 use crate::{
-    config::mistake::suggestion,
     error::{Error, Result},
+    keys::mistake::suggestion,
     plugins::Registry,
     runs::receipt::PluginUse,
     setup::loading::used,

@@ -131,10 +131,12 @@ fn table<const N: usize>(rows: &[[String; N]]) -> String {
     text
 }
 
+/// The statistics that an objective reads under its default options, or why it cannot be created with those.
+type Read = std::result::Result<Vec<String>, String>;
+
 /// A plugin's manifest.
 enum Manifest {
-    /// With the statistics that the objective reads under its default options; `None` if it cannot be created with those.
-    Objective(ObjectiveManifest, Option<Vec<String>>),
+    Objective(ObjectiveManifest, Read),
     Backend(BackendManifest),
     Reward(RewardManifest),
 }
@@ -168,19 +170,19 @@ impl Manifest {
 
     fn text(&self) -> String {
         match self {
-            Manifest::Objective(m, statistics) => objective(m, statistics.as_deref()),
+            Manifest::Objective(m, statistics) => objective(m, statistics),
             Manifest::Backend(m) => backend(m),
             Manifest::Reward(m) => reward(m),
         }
     }
 }
 
-/// The statistics that an objective reads under its default options.
-fn statistics(library: &Library) -> Option<Vec<String>> {
+/// Returns the statistics that an objective reads under its default options, or why it cannot be created with those.
+fn statistics(library: &Library) -> Read {
     let id = &library.info().id;
-    let instance = breadcrumb::within(id, "create", || library.objective(&OptionMap::new())).ok()?;
-    let requirements = breadcrumb::within(id, "requirements", || instance.requirements()).ok()?;
-    Some(requirements.statistics)
+    let required = breadcrumb::within(id, "create", || library.objective(&OptionMap::new()))
+        .and_then(|instance| breadcrumb::within(id, "requirements", || instance.requirements()));
+    required.map(|requirements| requirements.statistics).map_err(|error| error.message)
 }
 
 fn show(registry: &Registry, id: &str, as_json: bool) -> Result<()> {
@@ -189,7 +191,7 @@ fn show(registry: &Registry, id: &str, as_json: bool) -> Result<()> {
         if as_json {
             let mut shown = json!({"plugin": entry_json(info), "manifest": manifest.json()});
             if let Manifest::Objective(_, statistics) = &manifest {
-                shown["statistics"] = json!(statistics);
+                shown["statistics"] = json!(statistics.as_ref().ok());
             }
             print::json(&shown)?;
         } else {
@@ -216,7 +218,7 @@ fn line(text: &mut String, label: &str, value: &str) {
     }
 }
 
-fn objective(m: &ObjectiveManifest, statistics: Option<&[String]>) -> String {
+fn objective(m: &ObjectiveManifest, statistics: &Read) -> String {
     let mut text = format!("\n{}\n\n", m.summary);
     line(&mut text, "formula", &m.formula);
     line(&mut text, "paper", &m.paper);
@@ -231,11 +233,13 @@ fn objective(m: &ObjectiveManifest, statistics: Option<&[String]>) -> String {
     });
     section(&mut text, "Metrics", ["NAME", "REDUCTION", "HEALTHY", "MEANING"], metrics.collect());
     match statistics {
-        Some(statistics) => {
+        Ok(statistics) => {
             let head = ["ROLE", "LEARNS", "STATISTICS READ"];
             section(&mut text, "Models (with the default options)", head, models(statistics));
         }
-        None => line(&mut text, "models", "unknown: it cannot be created with its default options"),
+        Err(why) => {
+            line(&mut text, "models", &format!("unknown: it cannot be created with its default options ({why})"));
+        }
     }
     let expectations = m
         .expectations

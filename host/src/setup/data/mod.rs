@@ -78,7 +78,8 @@ impl Setup {
         let source = experiment.data.source();
         let read = source.rows(kind, experiment.seed).map_err(Error::from);
         let Some(corpus) = mistakes.check("data", read)? else { return Ok(None) };
-        let unscored = experiment.eval.generate.is_some() && experiment.reward.is_empty();
+        // An objective that learns from prompts alone needs a reward, and its absence is reported there.
+        let unscored = experiment.eval.generate.is_some() && experiment.reward.is_empty() && kind != RowKind::Prompt;
         if unscored
             && mistakes.are_free(&["eval.generate", "reward"])
             && corpus.held_out.iter().all(|row| row.text().answer.is_none())

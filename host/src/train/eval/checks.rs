@@ -65,14 +65,15 @@ fn check_names(held_out: &[PackedBatch], answered: &mut HeldOutPrompts<'_>, mist
     let best = experiment.checkpoint.best.as_ref().map(|rule| ("checkpoint.best", rule));
     let stop = experiment.eval.early_stop.as_ref().map(|stop| ("eval.early_stop.metric", &stop.metric));
     // Which metrics there are, and which is the default, follows from these keys.
-    let keys = ["eval.every", "eval.generate", "eval.samples", "eval.pass_at", "rollout", "reward"];
-    // Held-out batches are computed to find their metrics: they must have the size that the model can compute.
-    let sizes = ["data", "train.context_schedule", "train.micro_batch_tokens"];
-    if !mistakes.are_free(&keys) || !mistakes.are_free(&sizes) {
-        return Ok(());
-    }
-    let rules: Vec<_> = best.into_iter().chain(stop).filter(|(key, _)| mistakes.are_free(&[key])).collect();
-    for (key, rule) in rules {
+    let known = mistakes.are_free(&["eval.every", "eval.generate"]);
+    let rollouts_are_known = mistakes.are_free(&["rollout"]);
+    let samples_are_known = mistakes.are_free(&["eval.samples", "eval.pass_at"]);
+    let rules: Vec<_> = best.into_iter().chain(stop).filter(|(key, _)| known && mistakes.are_free(&[key])).collect();
+    let is_known = |metric: &str| match metric {
+        "eval/loss" | "eval/reward" => rollouts_are_known,
+        _ => samples_are_known || !metric.starts_with("eval/pass@"),
+    };
+    for (key, rule) in rules.into_iter().filter(|(_, rule)| is_known(&rule.metric)) {
         let name = rule.metric.strip_prefix("eval/").unwrap_or(&rule.metric);
         if name == "loss" && !held_out.is_empty() {
             continue;

@@ -95,12 +95,7 @@ pub fn held_out(setup: &Setup, objectives: &Objectives, data: &TrainingData) -> 
 
 /// Returns a batch with the sequences that the objectives compose from it, packed; if they are longer than the batch, in
 /// micro-batches of `tokens` positions.
-fn composed(
-    objectives: &Objectives,
-    sequences: Vec<Sequence>,
-    seed: u64,
-    tokens: usize,
-) -> Result<Vec<PackedBatch>> {
+fn composed(objectives: &Objectives, sequences: Vec<Sequence>, seed: u64, tokens: usize) -> Result<Vec<PackedBatch>> {
     let window = Window::new(sequences)?;
     let positions = window.positions();
     let composed = objectives.compose(window, seed, &CrashMarker::default())?;
